@@ -1,0 +1,4 @@
+//! The edge: one authorised path, and the protocols that end there.
+
+pub mod catalogue;
+pub mod edge;

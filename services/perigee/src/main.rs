@@ -1,0 +1,2 @@
+//! Perigee.
+fn main() {}

@@ -1,0 +1,20 @@
+//! What makes a service one of the mesh: links to the others, near or far, the call that travels over them, faults,
+//! node configuration, resources, readiness, tasks, telemetry. It knows nothing of tables and rules.
+
+pub mod board;
+pub mod bus;
+pub mod call;
+pub mod config;
+pub mod fault;
+pub mod link;
+pub mod resources;
+pub mod seal;
+pub mod server;
+pub mod tasks;
+pub mod telemetry;
+
+pub use board::{Board, State};
+pub use call::Call;
+pub use fault::{Code, Fault};
+pub use link::{Link, Mesh};
+pub use tasks::Tasks;

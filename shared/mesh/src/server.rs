@@ -1,0 +1,1 @@
+//! Serving this node's services to other nodes.

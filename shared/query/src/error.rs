@@ -1,0 +1,122 @@
+//! What can be wrong with an operation, whoever sends it.
+
+/// An operation that does not fit the model or the schema. Every text names the thing that is wrong.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// The body, an argument or a document is malformed.
+    #[error("{0}")]
+    Malformed(String),
+    /// Nested deeper, or with more parts, than the limit allows.
+    #[error("{what} of {seen} is over the limit of {limit}")]
+    TooComplex {
+        /// `depth` or `nodes`.
+        what: &'static str,
+        /// What was seen before it was given up.
+        seen: usize,
+        /// What is allowed.
+        limit: usize,
+    },
+    /// The schema has no such table.
+    #[error("table {table} is not in the database{}", hint(.nearest))]
+    UnknownTable {
+        /// As the caller wrote it.
+        table: String,
+        /// The nearest known name.
+        nearest: Option<String>,
+    },
+    /// The table has no such column.
+    #[error("column {column} is not in table {table}{}", hint(.nearest))]
+    UnknownColumn {
+        /// The table's name.
+        table: String,
+        /// As the caller wrote it.
+        column: String,
+        /// The nearest known name.
+        nearest: Option<String>,
+    },
+    /// The table has no such relation.
+    #[error("relation {relation} is not in table {table}{}", hint(.nearest))]
+    UnknownRelation {
+        /// The table's name.
+        table: String,
+        /// As the caller wrote it.
+        relation: String,
+        /// The nearest known name.
+        nearest: Option<String>,
+    },
+    /// Nobody knows the operator.
+    #[error("operator {operator} is not known{}", hint(.nearest))]
+    UnknownOperator {
+        /// As the caller wrote it.
+        operator: String,
+        /// The nearest known name.
+        nearest: Option<String>,
+    },
+    /// Nobody knows the argument or option.
+    #[error("argument {argument} is not known{}", hint(.nearest))]
+    UnknownArgument {
+        /// As the caller wrote it.
+        argument: String,
+        /// The nearest known name.
+        nearest: Option<String>,
+    },
+    /// A value does not fit its column or argument.
+    #[error("{name} wants {wanted}, got {got}")]
+    WrongType {
+        /// The column or argument.
+        name: String,
+        /// What it holds, for people.
+        wanted: String,
+        /// What was given, for people; never the value itself where it may be a secret.
+        got: String,
+    },
+    /// A number or a text is outside what the column can hold.
+    #[error("{name} wants {wanted}; the value is out of range")]
+    OutOfRange {
+        /// The column or argument.
+        name: String,
+        /// What it holds, for people.
+        wanted: String,
+    },
+    /// Something that must be given is not.
+    #[error("{0} is required")]
+    Required(String),
+    /// An update or delete of every row, where no rule allows it.
+    #[error("{0} of all rows needs a condition, or a rule with allowAll")]
+    WhereRequired(&'static str),
+}
+
+impl Error {
+    /// The stable code.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Error::Malformed(_) => "BAD_REQUEST",
+            Error::TooComplex { .. } => "TOO_COMPLEX",
+            Error::UnknownTable { .. } => "UNKNOWN_TABLE",
+            Error::UnknownColumn { .. } => "UNKNOWN_COLUMN",
+            Error::UnknownRelation { .. } => "UNKNOWN_RELATION",
+            Error::UnknownOperator { .. } => "UNKNOWN_OPERATOR",
+            Error::UnknownArgument { .. } => "UNKNOWN_ARGUMENT",
+            Error::WrongType { .. } => "WRONG_TYPE",
+            Error::OutOfRange { .. } => "OUT_OF_RANGE",
+            Error::Required(_) => "REQUIRED",
+            Error::WhereRequired(_) => "WHERE_REQUIRED",
+        }
+    }
+}
+
+fn hint(nearest: &Option<String>) -> String {
+    nearest.as_ref().map(|name| format!("; did you mean {name}?")).unwrap_or_default()
+}
+
+/// The known name that `name` was most likely meant to be, if any is near enough.
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let mut best: Option<(f64, &str)> = None;
+    for candidate in known {
+        let likeness = strsim::jaro_winkler(&name.to_lowercase(), &candidate.to_lowercase());
+        if likeness > 0.75 && best.is_none_or(|(most, _)| likeness > most) {
+            best = Some((likeness, candidate));
+        }
+    }
+    best.map(|(_, candidate)| candidate.to_owned())
+}

@@ -1,0 +1,97 @@
+//! Conditions on rows.
+
+use crate::Value;
+
+/// A condition on a row of one table, with SQL's three-valued logic: it may be neither true nor false where a value is
+/// null, and then the row does not pass.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Filter {
+    /// All hold; empty is true.
+    And(Vec<Filter>),
+    /// One holds; empty is false.
+    Or(Vec<Filter>),
+    /// The other way round; unknown stays unknown.
+    Not(Box<Filter>),
+    /// A column against a value that is not null, a list or an object.
+    Compare {
+        /// The column's name.
+        column: String,
+        /// How they compare.
+        comparison: Comparison,
+        /// The other side.
+        value: Value,
+    },
+    /// The column equals one of the values, none of which is null; empty is false.
+    In {
+        /// The column's name.
+        column: String,
+        /// Candidates.
+        values: Vec<Value>,
+    },
+    /// The column is null.
+    IsNull {
+        /// The column's name.
+        column: String,
+    },
+    /// A condition on the rows a relation leads to.
+    Related {
+        /// The relation's name in the schema.
+        relation: String,
+        /// How many of them must pass.
+        quantifier: Quantifier,
+        /// What they must pass.
+        filter: Box<Filter>,
+    },
+}
+
+/// How a column compares with a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Comparison {
+    /// Equal.
+    Eq,
+    /// Not equal; unknown where the column is null.
+    Ne,
+    /// Greater.
+    Gt,
+    /// Greater or equal.
+    Gte,
+    /// Less.
+    Lt,
+    /// Less or equal.
+    Lte,
+}
+
+/// How many related rows must pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Quantifier {
+    /// At least one passes.
+    Some,
+    /// None passes.
+    None,
+    /// None fails.
+    Every,
+}
+
+impl Filter {
+    /// The condition that every row passes.
+    pub const TRUE: Filter = Filter::And(Vec::new());
+    /// The condition that no row passes.
+    pub const FALSE: Filter = Filter::Or(Vec::new());
+
+    /// `self` and `other`.
+    pub fn and(self, other: Filter) -> Filter {
+        match (self, other) {
+            (Filter::And(none), other) | (other, Filter::And(none)) if none.is_empty() => other,
+            (Filter::And(mut all), other) => {
+                all.push(other);
+                Filter::And(all)
+            }
+            (one, other) => Filter::And(vec![one, other]),
+        }
+    }
+
+    /// Whether the condition is the empty conjunction, which asks for nothing.
+    pub fn is_true(&self) -> bool {
+        matches!(self, Filter::And(all) if all.is_empty())
+    }
+}

@@ -1,0 +1,38 @@
+//! What a caller may do with one table.
+
+use crate::{Filter, Operation};
+
+/// What a caller may do with one table at one place of a request. The rule engine makes it, crud applies it; between
+/// them it travels sealed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Grant {
+    /// The project's id.
+    pub project: String,
+    /// The database's id.
+    pub database: String,
+    /// The table's name.
+    pub table: String,
+    /// What is granted.
+    pub operation: Operation,
+    /// Rows outside it do not exist for the caller.
+    pub filter: Filter,
+    /// Every row written must pass it.
+    pub check: Filter,
+    /// Columns the caller may see, search and write.
+    pub columns: Columns,
+    /// Changing or deleting all rows at once is allowed.
+    pub allow_all: bool,
+    /// Milliseconds since the Unix epoch after which the grant is void.
+    pub expires_ms: i64,
+}
+
+/// Sets of columns; `None` means every column.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Columns {
+    /// May appear in answers.
+    pub read: Option<Vec<String>>,
+    /// May appear in conditions and orders.
+    pub filter: Option<Vec<String>>,
+    /// May be written.
+    pub write: Option<Vec<String>>,
+}

@@ -1,0 +1,67 @@
+//! From JSON-like values to the model: the grammar of REST, gRPC `Struct`s and GraphQL arguments.
+
+use crate::{Change, Error, Filter, Limits, Node, Object, Schema, Sort, Table, Value};
+
+/// How operators are spelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spelling {
+    /// `$gt`, as REST writes them.
+    Dollar,
+    /// `_gt`, as GraphQL writes them; `$gt` is accepted too, since variables bring it.
+    Underscore,
+}
+
+/// Parses conditions, selections and changes against a schema.
+#[derive(Debug, Clone, Copy)]
+pub struct Parser<'a> {
+    /// The database's schema.
+    pub schema: &'a Schema,
+    /// How operators are spelled.
+    pub spelling: Spelling,
+    /// How deep and how large a filter or selection may be.
+    pub limits: Limits,
+}
+
+/// `options` of a REST read, and the arguments of a relation: `select`, `sort`, `skip`, `limit`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Options {
+    /// A list of names, an object of `name: 1`, or a tree; absent: all columns.
+    pub select: Option<Value>,
+    /// A list of `name`/`-name`, one such text, or an object of `name: 1 | -1`.
+    pub sort: Option<Value>,
+    /// Rows left out.
+    pub skip: Option<Value>,
+    /// At most this many rows.
+    pub limit: Option<Value>,
+}
+
+impl Parser<'_> {
+    /// A condition on rows of `table`. Relations go by
+    /// name (to one: a condition; to many: `some`, `none`, `every`). `Null` and an absent condition are true.
+    pub fn filter(&self, _table: &Table, _find: &Value) -> Result<Filter, Error> {
+        todo!()
+    }
+
+    /// The node that reads `table` as `select`, `sort`, `skip` and `limit` say, of shape many and without a filter.
+    /// Relations in a select tree may have `select`, `find` (or `where`), `sort`, `skip` and `limit`.
+    pub fn node(&self, _table: &Table, _options: &Options) -> Result<Node, Error> {
+        todo!()
+    }
+
+    /// Sort keys.
+    pub fn sort(&self, _table: &Table, _sort: &Value) -> Result<Vec<Sort>, Error> {
+        todo!()
+    }
+
+    /// Changes out of `{"$set": {…}, "$inc": {…}}`: two changes of one column, unknown operators and unknown or generated
+    /// columns are errors.
+    pub fn changes(&self, _table: &Table, _update: &Value) -> Result<Vec<Change>, Error> {
+        todo!()
+    }
+
+    /// Documents of an insert: an object or a list of objects, whose members are columns that can be written and whose
+    /// values fit them.
+    pub fn docs(&self, _table: &Table, _docs: &Value) -> Result<Vec<Object>, Error> {
+        todo!()
+    }
+}

@@ -1,0 +1,24 @@
+//! The operation model: what every protocol is translated to and every engine works on.
+//!
+//! Pure: no clock, no I/O, no async. A [`Filter`] means the same to the SQL compiler, to a live query and to a rule; a
+//! protocol that cannot say something in these types does not get to do it.
+
+mod error;
+mod filter;
+mod grant;
+mod json;
+mod operation;
+pub mod resources;
+mod schema;
+mod value;
+mod walk;
+mod wire;
+
+pub use error::{Error, nearest};
+pub use filter::{Comparison, Filter, Quantifier};
+pub use grant::{Columns, Grant};
+pub use json::{Options, Parser, Spelling};
+pub use operation::{Change, Field, Mutation, Node, Operation, Read, Set, Shape, Sort, What, Write};
+pub use schema::{Column, ForeignKey, Relation, Schema, Table, TableKind, Type};
+pub use value::{Limits, Object, Value};
+pub use walk::{Touch, mutation_touches, read_touches};

@@ -1,0 +1,205 @@
+//! Reads and mutations.
+
+use crate::{Filter, Object, Value};
+
+/// What a caller wants to do with a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Operation {
+    /// Insert rows.
+    Create,
+    /// Read rows, or learn anything about them.
+    Read,
+    /// Change rows.
+    Update,
+    /// Delete rows.
+    Delete,
+}
+
+impl Operation {
+    /// `create`, `read`, `update`, `delete`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Operation::Create => "create",
+            Operation::Read => "read",
+            Operation::Update => "update",
+            Operation::Delete => "delete",
+        }
+    }
+}
+
+/// A tree of rows out of one database, starting at one table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Read {
+    /// The database's id in the project.
+    pub database: String,
+    /// The table's name in the database.
+    pub table: String,
+    /// What is read.
+    pub node: Node,
+}
+
+/// What is read of one table at one place of a tree.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// What JSON it becomes.
+    pub shape: Shape,
+    /// Members of each row, in the order in which they are written.
+    pub fields: Vec<Field>,
+    /// Rows that count; [`Filter::TRUE`] for all.
+    pub filter: Filter,
+    /// Order of the rows; the primary key makes it total.
+    pub sort: Vec<Sort>,
+    /// Rows left out at the beginning (of each parent, in a relation).
+    pub skip: u64,
+    /// At most this many rows (for each parent, in a relation); `None` means the database's limit at the root, and none
+    /// in a relation.
+    pub limit: Option<u64>,
+}
+
+/// What JSON a node becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Shape {
+    /// An array of rows.
+    Many,
+    /// The first row, or null.
+    One,
+    /// The number of rows, as a number; the node has no fields, sort, skip or limit.
+    Count,
+    /// An array of one row of aggregates.
+    Aggregate,
+}
+
+/// A member of a row in the answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Field {
+    /// The member's name in the answer.
+    pub key: String,
+    /// What it holds.
+    pub what: What,
+}
+
+/// What a member of a row holds.
+#[derive(Debug, Clone, PartialEq)]
+pub enum What {
+    /// A column, by its name in the database.
+    Column(String),
+    /// A text that is the same for each row, such as a type name.
+    Constant(String),
+    /// The rows that a relation leads to.
+    Relation {
+        /// The relation's name in the schema.
+        name: String,
+        /// What is read of them.
+        node: Node,
+    },
+    /// The number of rows, in a node of shape [`Shape::Aggregate`].
+    Count,
+}
+
+/// One key of an order.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Sort {
+    /// The column's name.
+    pub column: String,
+    /// Greatest first.
+    pub descending: bool,
+}
+
+/// Mutations of one database in their order: all of them or none.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Write {
+    /// The database's id in the project.
+    pub database: String,
+    /// In the order in which they happen.
+    pub mutations: Vec<Mutation>,
+}
+
+/// A change to one table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mutation {
+    /// The table's name in the database.
+    pub table: String,
+    /// What happens to it.
+    pub set: Set,
+    /// What to answer of the rows written, as they are stored after the change (before it, for a delete).
+    pub returning: Option<Node>,
+}
+
+/// What a mutation does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Set {
+    /// New rows; columns that a document does not name get their default.
+    Insert {
+        /// One per row. None is fine and inserts nothing.
+        docs: Vec<Object>,
+    },
+    /// Changes to the rows that pass.
+    Update {
+        /// Which rows.
+        filter: Filter,
+        /// At most one per column. None changes nothing.
+        changes: Vec<Change>,
+        /// At most one row.
+        one: bool,
+    },
+    /// The end of the rows that pass.
+    Delete {
+        /// Which rows.
+        filter: Filter,
+        /// At most one row.
+        one: bool,
+    },
+}
+
+/// A change to one column.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// The column becomes the value.
+    Set {
+        /// The column's name.
+        column: String,
+        /// What it becomes.
+        value: Value,
+    },
+    /// The value is added to the column.
+    Inc {
+        /// The column's name.
+        column: String,
+        /// A number.
+        by: Value,
+    },
+}
+
+impl Node {
+    /// A node of `shape` without any condition.
+    pub fn new(shape: Shape, fields: Vec<Field>) -> Self {
+        Self { shape, fields, filter: Filter::TRUE, sort: Vec::new(), skip: 0, limit: None }
+    }
+}
+
+impl Field {
+    /// The column under its own name.
+    pub fn column(name: &str) -> Self {
+        Self { key: name.to_owned(), what: What::Column(name.to_owned()) }
+    }
+}
+
+impl Change {
+    /// The column that changes.
+    pub fn column(&self) -> &str {
+        match self {
+            Change::Set { column, .. } | Change::Inc { column, .. } => column,
+        }
+    }
+}
+
+impl Set {
+    /// The operation that a rule is asked for.
+    pub fn operation(&self) -> Operation {
+        match self {
+            Set::Insert { .. } => Operation::Create,
+            Set::Update { .. } => Operation::Update,
+            Set::Delete { .. } => Operation::Delete,
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! What operators configure about projects, databases and tables: the `spec` of each resource kind.
+
+use serde::Deserialize;
+
+/// `meta` of a project.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProjectMeta {
+    /// The project's id, as it stands in addresses.
+    pub id: String,
+}
+
+/// `spec` of a project.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct Project {
+    /// For people.
+    pub name: Option<String>,
+    /// Keys that verify tokens; none: no token is ever valid.
+    pub tokens: Vec<TokenKey>,
+    /// How rules are read.
+    pub security: Security,
+    /// Who may call from a browser.
+    pub cors: Cors,
+    /// How numbers that a double cannot hold are written.
+    pub numbers: Numbers,
+    /// GraphQL of this project.
+    pub graphql: Graphql,
+    /// Limits of this project.
+    pub limits: ProjectLimits,
+}
+
+/// A key that verifies tokens.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct TokenKey {
+    /// Names the key in a token's header.
+    pub kid: Option<String>,
+    /// The only algorithm the key is used with.
+    #[serde(default)]
+    pub alg: Algorithm,
+    /// The shared secret, as text.
+    pub secret: String,
+    /// A token must be for one of these, where any are given.
+    #[serde(default)]
+    pub aud: Vec<String>,
+    /// A token must be from one of these, where any are given.
+    #[serde(default)]
+    pub iss: Vec<String>,
+    /// Signs the tokens made here.
+    #[serde(default)]
+    pub primary: bool,
+}
+
+/// How a token is signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+pub enum Algorithm {
+    /// HMAC with SHA-256.
+    #[default]
+    #[serde(rename = "HS256")]
+    Hs256,
+}
+
+/// How rules are read.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct Security {
+    /// What a `match` on `args.find` does.
+    pub match_mode: MatchMode,
+}
+
+/// What a `match` on `args.find.<column>` does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MatchMode {
+    /// The request must carry the plain value.
+    Check,
+    /// Rows are filtered by it.
+    Filter,
+    /// Reads are filtered, writes checked.
+    #[default]
+    Auto,
+}
+
+/// Who may call from a browser.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cors {
+    /// Origins, exact; `*` for any, without credentials.
+    pub origins: Vec<String>,
+}
+
+/// How numbers that a double cannot hold are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Numbers {
+    /// As JSON numbers with every digit.
+    #[default]
+    Exact,
+    /// Integers beyond 2^53 and decimals as strings.
+    Strings,
+}
+
+/// GraphQL of a project.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct Graphql {
+    /// Levels of nesting; absent: the node's limit.
+    pub depth: Option<usize>,
+    /// Selected fields; absent: the node's limit.
+    pub nodes: Option<usize>,
+}
+
+/// Limits of a project; absent ones are the node's.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct ProjectLimits {
+    /// Bytes of a request's body.
+    pub body_bytes: Option<usize>,
+    /// Seconds a request may take.
+    pub time_seconds: Option<f64>,
+}
+
+/// `meta` of a database.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseMeta {
+    /// The project's id.
+    pub project: String,
+    /// The database's id in it.
+    pub id: String,
+}
+
+/// `spec` of a database.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Database {
+    /// Which engine.
+    pub r#type: Engine,
+    /// Where it is: `sqlite:music.db`, `postgres://user@host/name`.
+    pub url: String,
+    /// PostgreSQL's schema.
+    #[serde(default = "public")]
+    pub schema: String,
+    /// Rows a read answers where the client gives no limit.
+    #[serde(default = "thousand")]
+    pub limit: u64,
+    /// Connections.
+    #[serde(default)]
+    pub pool: Pool,
+    /// SQL files run once, when an SQLite file is created; relative to the document.
+    #[serde(default)]
+    pub init: Vec<String>,
+}
+
+/// A database engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// A file.
+    Sqlite,
+    /// PostgreSQL 13 or later, and what speaks its protocol.
+    Postgres,
+}
+
+impl Engine {
+    /// `sqlite`, `postgres`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Engine::Sqlite => "sqlite",
+            Engine::Postgres => "postgres",
+        }
+    }
+}
+
+/// Connections of one database.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pool {
+    /// At most this many.
+    pub max: usize,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self { max: 16 }
+    }
+}
+
+/// `meta` of a table.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TableMeta {
+    /// The project's id.
+    pub project: String,
+    /// The database's id in it.
+    pub database: String,
+    /// The table's name; `default` for every table without its own.
+    pub id: String,
+}
+
+fn public() -> String {
+    "public".to_owned()
+}
+
+fn thousand() -> u64 {
+    1000
+}

@@ -1,0 +1,157 @@
+//! What a database holds.
+
+use std::collections::HashMap;
+
+use crate::Error;
+
+/// Tables of one database, and how they relate.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Schema {
+    tables: Vec<Table>,
+    by_name: HashMap<String, usize>,
+}
+
+/// A table or view.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Table {
+    /// Its name in the database, case kept.
+    pub name: String,
+    /// Whether rows can be written.
+    pub kind: TableKind,
+    /// In the order of the database.
+    pub columns: Vec<Column>,
+    /// Columns of the primary key in its order; empty where there is none.
+    pub primary_key: Vec<String>,
+    /// Columns of each unique constraint or unconditional unique index, the primary key aside.
+    pub unique_keys: Vec<Vec<String>>,
+    /// In the order of the database.
+    pub foreign_keys: Vec<ForeignKey>,
+    /// Filled by [`Schema::new`] from the foreign keys of all tables.
+    pub relations: Vec<Relation>,
+}
+
+/// What kind of table it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableKind {
+    /// Holds rows.
+    Table,
+    /// Shows rows; cannot be written.
+    View,
+}
+
+/// A column.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Column {
+    /// Its name in the database, case kept.
+    pub name: String,
+    /// What it holds.
+    pub r#type: Type,
+    /// It may be null.
+    pub nullable: bool,
+    /// The database has a value of its own where an insert gives none.
+    pub has_default: bool,
+    /// The database computes it; it cannot be written.
+    pub generated: bool,
+    /// The type's name in the database, such as `numeric(10,2)`.
+    pub native: String,
+}
+
+/// What a column holds, alike for all engines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Type {
+    /// true or false.
+    Bool,
+    /// 16-bit integer.
+    Int16,
+    /// 32-bit integer.
+    Int32,
+    /// 64-bit integer.
+    Int64,
+    /// Double precision.
+    Float,
+    /// Exact decimal.
+    Decimal,
+    /// Text.
+    Text,
+    /// Bytes; base64 in JSON.
+    Bytes,
+    /// `2009-01-31`.
+    Date,
+    /// `13:14:15.5`, without a zone.
+    Time,
+    /// A point in time, RFC 3339 UTC in JSON; without a zone in the database it is UTC.
+    Timestamp,
+    /// `0190c2c4-…`, lower case.
+    Uuid,
+    /// Any JSON.
+    Json,
+    /// Anything else; read and written as the database's text.
+    Other,
+}
+
+/// `columns` of this table refer to `foreign_columns` of `foreign_table`, pair by pair.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ForeignKey {
+    /// Of this table.
+    pub columns: Vec<String>,
+    /// The other table.
+    pub foreign_table: String,
+    /// Of the other table.
+    pub foreign_columns: Vec<String>,
+}
+
+/// A way from a row to rows of another table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Relation {
+    /// Its name, unique among the table's columns and relations.
+    pub name: String,
+    /// The table it leads to.
+    pub table: String,
+    /// It leads to any number of rows; else to one or none.
+    pub many: bool,
+    /// Pairs of a column of this table and the column of the other that equals it.
+    pub on: Vec<(String, String)>,
+}
+
+impl Schema {
+    /// A schema of `tables`, whose relations it derives from all foreign keys; relations given are replaced.
+    pub fn new(_tables: Vec<Table>) -> Self {
+        todo!()
+    }
+
+    /// All tables, in the order given.
+    pub fn tables(&self) -> &[Table] {
+        &self.tables
+    }
+
+    /// The table called `name`, exactly.
+    pub fn table(&self, name: &str) -> Result<&Table, Error> {
+        match self.by_name.get(name) {
+            Some(&index) => Ok(&self.tables[index]),
+            None => Err(Error::UnknownTable {
+                table: name.to_owned(),
+                nearest: crate::nearest(name, self.tables.iter().map(|table| table.name.as_str())),
+            }),
+        }
+    }
+}
+
+impl Table {
+    /// The column called `name`, exactly.
+    pub fn column(&self, name: &str) -> Result<&Column, Error> {
+        self.columns.iter().find(|column| column.name == name).ok_or_else(|| Error::UnknownColumn {
+            table: self.name.clone(),
+            column: name.to_owned(),
+            nearest: crate::nearest(name, self.columns.iter().map(|column| column.name.as_str())),
+        })
+    }
+
+    /// The relation called `name`, exactly.
+    pub fn relation(&self, name: &str) -> Result<&Relation, Error> {
+        self.relations.iter().find(|relation| relation.name == name).ok_or_else(|| Error::UnknownRelation {
+            table: self.name.clone(),
+            relation: name.to_owned(),
+            nearest: crate::nearest(name, self.relations.iter().map(|relation| relation.name.as_str())),
+        })
+    }
+}
