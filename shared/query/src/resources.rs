@@ -135,8 +135,9 @@ pub struct DatabaseMeta {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Database {
-    /// Which engine.
-    pub r#type: Engine,
+    /// Which engine; absent: the one that the scheme of `url` names. Read it by [`Database::engine`].
+    #[serde(default)]
+    pub r#type: Option<Engine>,
     /// Where it is: `sqlite:music.db`, `postgres://user@host/name`.
     pub url: String,
     /// PostgreSQL's schema.
@@ -163,7 +164,23 @@ pub enum Engine {
     Postgres,
 }
 
+impl Database {
+    /// The engine: `type`, else what the scheme of `url` says; `None` where neither says any.
+    pub fn engine(&self) -> Option<Engine> {
+        self.r#type.or_else(|| Engine::of_url(&self.url))
+    }
+}
+
 impl Engine {
+    /// The engine that the scheme of `url` names: `sqlite:`, `postgres:` or `postgresql:`.
+    pub fn of_url(url: &str) -> Option<Self> {
+        match url.split_once(':')?.0 {
+            "sqlite" => Some(Engine::Sqlite),
+            "postgres" | "postgresql" => Some(Engine::Postgres),
+            _ => None,
+        }
+    }
+
     /// `sqlite`, `postgres`.
     pub fn name(self) -> &'static str {
         match self {
