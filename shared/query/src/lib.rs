@@ -8,6 +8,7 @@ mod filter;
 mod grant;
 mod json;
 mod operation;
+mod relation;
 pub mod resources;
 mod schema;
 mod value;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::Error;
+use crate::{Error, relation};
 
 /// Tables of one database, and how they relate.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -115,8 +115,16 @@ pub struct Relation {
 
 impl Schema {
     /// A schema of `tables`, whose relations it derives from all foreign keys; relations given are replaced.
-    pub fn new(_tables: Vec<Table>) -> Self {
-        todo!()
+    ///
+    /// A table's relations stand in this order: to one row, as its foreign keys do; then back from the tables that refer
+    /// to it, as those stand in `tables`. Foreign keys to tables or columns that are not in `tables` give none.
+    pub fn new(mut tables: Vec<Table>) -> Self {
+        let by_name = tables.iter().enumerate().map(|(index, table)| (table.name.clone(), index)).collect();
+        let relations = relation::all(&tables, &by_name);
+        for (table, relations) in tables.iter_mut().zip(relations) {
+            table.relations = relations;
+        }
+        Self { tables, by_name }
     }
 
     /// All tables, in the order given.

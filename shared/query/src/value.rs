@@ -1,6 +1,13 @@
 //! Values as clients write them.
 
+use jiter::{Jiter, JiterError, Peek};
+
 use crate::Error;
+
+/// Nesting that recursion can bear on any stack, whatever the limits say.
+const DEEPEST: usize = 512;
+/// Members among which a name that appears twice is found by looking at each.
+const FEW: usize = 16;
 
 /// A value as a client wrote it. It gets its database type where it meets a column.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +33,20 @@ pub enum Value {
 pub struct Object(pub Vec<(String, Value)>);
 
 impl Object {
+    /// Writes the object as JSON text.
+    pub fn write_json(&self, out: &mut Vec<u8>) {
+        out.push(b'{');
+        for (index, (name, value)) in self.0.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            write_text(name, out);
+            out.push(b':');
+            value.write_json(out);
+        }
+        out.push(b'}');
+    }
+
     /// The member called `name`.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value)
@@ -52,13 +73,41 @@ impl Value {
     ///
     /// Errors: `BAD_REQUEST` with line and column for text that is no JSON, bytes that are not UTF-8, a member that
     /// appears twice or a NUL character in a name or text; `TOO_COMPLEX` beyond `limits`.
-    pub fn parse(_json: &[u8], _limits: Limits) -> Result<Value, Error> {
-        todo!()
+    pub fn parse(json: &[u8], limits: Limits) -> Result<Value, Error> {
+        let mut reader = Reader { jiter: Jiter::new(json), limits, nodes: 0 };
+        let first = reader.jiter.peek().map_err(|error| reader.malformed(&error))?;
+        let value = reader.value(first, 0)?;
+        match reader.jiter.finish() {
+            Ok(()) => Ok(value),
+            Err(error) => Err(reader.malformed(&error)),
+        }
+    }
+
+    /// The number that `text` is in JSON's grammar: `Int` where it is a 64-bit integer, else `Number`; `None` for any
+    /// other text.
+    pub fn number(text: &str) -> Option<Value> {
+        let integer = text.strip_prefix('-').unwrap_or(text).bytes().all(|byte| byte.is_ascii_digit());
+        if !is_number(text) {
+            return None;
+        }
+        match text.parse() {
+            Ok(number) if integer => Some(Value::Int(number)),
+            _ => Some(Value::Number(text.to_owned())),
+        }
     }
 
     /// Writes the value as JSON text.
-    pub fn write_json(&self, _out: &mut Vec<u8>) {
-        todo!()
+    pub fn write_json(&self, out: &mut Vec<u8>) {
+        match self {
+            Value::Null => out.extend_from_slice(b"null"),
+            Value::Bool(true) => out.extend_from_slice(b"true"),
+            Value::Bool(false) => out.extend_from_slice(b"false"),
+            Value::Int(number) => write_integer(*number, out),
+            Value::Number(text) => out.extend_from_slice(text.as_bytes()),
+            Value::Text(text) => write_text(text, out),
+            Value::List(items) => write_list(items, out),
+            Value::Object(object) => object.write_json(out),
+        }
     }
 
     /// What the value is, for messages: `a text`, `a number`, `null`.
@@ -72,4 +121,170 @@ impl Value {
             Value::Object(_) => "an object",
         }
     }
+}
+
+impl From<&serde_json::Value> for Value {
+    fn from(value: &serde_json::Value) -> Self {
+        match value {
+            serde_json::Value::Null => Value::Null,
+            serde_json::Value::Bool(flag) => Value::Bool(*flag),
+            serde_json::Value::Number(number) => {
+                number.as_i64().map_or_else(|| Value::Number(number.to_string()), Value::Int)
+            }
+            serde_json::Value::String(text) => Value::Text(text.clone()),
+            serde_json::Value::Array(items) => Value::List(items.iter().map(Value::from).collect()),
+            serde_json::Value::Object(members) => {
+                Value::Object(Object(members.iter().map(|(name, value)| (name.clone(), value.into())).collect()))
+            }
+        }
+    }
+}
+
+/// A document while it is read.
+struct Reader<'j> {
+    jiter: Jiter<'j>,
+    limits: Limits,
+    nodes: usize,
+}
+
+impl Reader<'_> {
+    /// The value that starts with `first`, inside `depth` lists and objects.
+    fn value(&mut self, first: Peek, depth: usize) -> Result<Value, Error> {
+        self.nodes += 1;
+        if self.nodes > self.limits.nodes {
+            return Err(Error::TooComplex { what: "nodes", seen: self.nodes, limit: self.limits.nodes });
+        }
+        match first {
+            Peek::Null => self.jiter.known_null().map(|()| Value::Null).map_err(|error| self.malformed(&error)),
+            Peek::True | Peek::False => {
+                self.jiter.known_bool(first).map(Value::Bool).map_err(|error| self.malformed(&error))
+            }
+            Peek::String => self.text(),
+            Peek::Array => self.list(depth + 1),
+            Peek::Object => self.object(depth + 1),
+            _ => self.number(first),
+        }
+    }
+
+    fn number(&mut self, first: Peek) -> Result<Value, Error> {
+        let number = match self.jiter.known_number_bytes(first) {
+            Ok(bytes) => std::str::from_utf8(bytes).ok().and_then(Value::number),
+            Err(error) => return Err(self.malformed(&error)),
+        };
+        number.ok_or_else(|| self.wrong("invalid number"))
+    }
+
+    fn text(&mut self) -> Result<Value, Error> {
+        let text = match self.jiter.known_str() {
+            Ok(text) => text.to_owned(),
+            Err(error) => return Err(self.malformed(&error)),
+        };
+        if text.contains('\0') {
+            return Err(self.wrong("NUL character in a text"));
+        }
+        Ok(Value::Text(text))
+    }
+
+    fn list(&mut self, depth: usize) -> Result<Value, Error> {
+        self.check_depth(depth)?;
+        let mut items = Vec::new();
+        let mut next = self.jiter.known_array().map_err(|error| self.malformed(&error))?;
+        while let Some(first) = next {
+            items.push(self.value(first, depth)?);
+            next = self.jiter.array_step().map_err(|error| self.malformed(&error))?;
+        }
+        Ok(Value::List(items))
+    }
+
+    fn object(&mut self, depth: usize) -> Result<Value, Error> {
+        self.check_depth(depth)?;
+        let mut members: Vec<(String, Value)> = Vec::new();
+        let mut next = self.jiter.known_object().map(|name| name.map(str::to_owned));
+        while let Some(name) = next.map_err(|error| self.malformed(&error))? {
+            if name.contains('\0') {
+                return Err(self.wrong("NUL character in a member's name"));
+            }
+            if members.len() < FEW && members.iter().any(|(known, _)| *known == name) {
+                return Err(self.wrong(&twice(&name)));
+            }
+            let first = self.jiter.peek().map_err(|error| self.malformed(&error))?;
+            members.push((name, self.value(first, depth)?));
+            next = self.jiter.next_key().map(|name| name.map(str::to_owned));
+        }
+        match repeated(&members) {
+            Some(name) => Err(self.wrong(&twice(name))),
+            None => Ok(Value::Object(Object(members))),
+        }
+    }
+
+    fn check_depth(&self, depth: usize) -> Result<(), Error> {
+        let limit = self.limits.depth.min(DEEPEST);
+        if depth > limit {
+            return Err(Error::TooComplex { what: "depth", seen: depth, limit });
+        }
+        Ok(())
+    }
+
+    /// The text is no JSON.
+    fn malformed(&self, error: &JiterError) -> Error {
+        let position = error.get_position(&self.jiter);
+        Error::Malformed(format!("{} at line {} column {}", error.error_type, position.line, position.column))
+    }
+
+    /// The text is JSON, but not of the kind that is accepted.
+    fn wrong(&self, what: &str) -> Error {
+        let position = self.jiter.current_position();
+        Error::Malformed(format!("{what} at line {} column {}", position.line, position.column))
+    }
+}
+
+/// A name that appears twice among many members; few ones were looked at while they were read.
+fn repeated(members: &[(String, Value)]) -> Option<&str> {
+    if members.len() <= FEW {
+        return None;
+    }
+    let mut names: Vec<&str> = members.iter().map(|(name, _)| name.as_str()).collect();
+    names.sort_unstable();
+    names.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
+}
+
+fn twice(name: &str) -> String {
+    format!("member {} appears twice", crate::error::short(name))
+}
+
+/// Whether `text` is a number in the grammar of RFC 8259, section 6.
+fn is_number(text: &str) -> bool {
+    let rest = text.strip_prefix('-').unwrap_or(text);
+    let (mantissa, exponent) = match rest.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, Some(exponent)),
+        None => (rest, None),
+    };
+    let (whole, fraction) = match mantissa.split_once('.') {
+        Some((whole, fraction)) => (whole, Some(fraction)),
+        None => (mantissa, None),
+    };
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits(whole)
+        && (whole == "0" || !whole.starts_with('0'))
+        && fraction.is_none_or(digits)
+        && exponent.is_none_or(|exponent| digits(exponent.strip_prefix(['+', '-']).unwrap_or(exponent)))
+}
+
+fn write_list(items: &[Value], out: &mut Vec<u8>) {
+    out.push(b'[');
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        item.write_json(out);
+    }
+    out.push(b']');
+}
+
+fn write_integer(number: i64, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, &number).expect("an integer is JSON and memory takes it");
+}
+
+fn write_text(text: &str, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, text).expect("a text is JSON and memory takes it");
 }

@@ -1,0 +1,114 @@
+//! The names of relations, derived from foreign keys.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::{ForeignKey, Relation, Table};
+
+/// A relation before its name is settled.
+struct Claim {
+    /// The name it gets if nobody else wants it.
+    wanted: String,
+    /// `<table>_by_<columns>`, where somebody does.
+    otherwise: String,
+    relation: Relation,
+}
+
+/// Relations of each table, in the order of `tables`; `by_name` says where a table stands in them.
+pub fn all(tables: &[Table], by_name: &HashMap<String, usize>) -> Vec<Vec<Relation>> {
+    let mut ones: Vec<Vec<Claim>> = tables.iter().map(|_| Vec::new()).collect();
+    let mut backs: Vec<Vec<Claim>> = tables.iter().map(|_| Vec::new()).collect();
+    for (index, table) in tables.iter().enumerate() {
+        for key in &table.foreign_keys {
+            let Some(&far) = by_name.get(&key.foreign_table) else { continue };
+            let Some(on) = pairs(table, key, &tables[far]) else { continue };
+            backs[far].push(back(table, key, &on));
+            ones[index].push(one(table, key, on));
+        }
+    }
+    let claims = ones.into_iter().zip(backs).map(|(ones, backs)| ones.into_iter().chain(backs).collect());
+    tables.iter().zip(claims).map(|(table, claims)| settle(table, claims)).collect()
+}
+
+/// Pairs of a column of `table` and the column of `far` it refers to, if the key names columns that exist.
+fn pairs(table: &Table, key: &ForeignKey, far: &Table) -> Option<Vec<(String, String)>> {
+    let exist = |table: &Table, names: &[String]| names.iter().all(|name| table.column(name).is_ok());
+    let sound = !key.columns.is_empty()
+        && key.columns.len() == key.foreign_columns.len()
+        && exist(table, &key.columns)
+        && exist(far, &key.foreign_columns);
+    sound.then(|| key.columns.iter().cloned().zip(key.foreign_columns.iter().cloned()).collect())
+}
+
+/// From a row of `table` to the row that its key refers to.
+fn one(table: &Table, key: &ForeignKey, on: Vec<(String, String)>) -> Claim {
+    let wanted = match key.columns.as_slice() {
+        [column] => match without_id(column) {
+            "" => &key.foreign_table,
+            name if table.column(name).is_ok() => &key.foreign_table,
+            name => name,
+        },
+        _ => &key.foreign_table,
+    };
+    Claim {
+        wanted: wanted.to_owned(),
+        otherwise: by_columns(&key.foreign_table, key),
+        relation: Relation { name: String::new(), table: key.foreign_table.clone(), many: false, on },
+    }
+}
+
+/// From a row of the other table back to the rows of `table` that refer to it: one, where its key's columns are unique.
+fn back(table: &Table, key: &ForeignKey, on: &[(String, String)]) -> Claim {
+    let within = |unique: &Vec<String>| !unique.is_empty() && unique.iter().all(|name| key.columns.contains(name));
+    let single = within(&table.primary_key) || table.unique_keys.iter().any(within);
+    Claim {
+        wanted: table.name.clone(),
+        otherwise: by_columns(&table.name, key),
+        relation: Relation {
+            name: String::new(),
+            table: table.name.clone(),
+            many: !single,
+            on: on.iter().map(|(near, far)| (far.clone(), near.clone())).collect(),
+        },
+    }
+}
+
+/// Gives every claim a name that no column and no other relation of `table` has.
+///
+/// A wanted name that is a column's or wanted twice goes to nobody: each of those claims gets `<table>_by_<columns>`.
+/// Where even that is taken (a table that refers to itself wants it for both directions), the later ones get `_2`, `_3`.
+fn settle(table: &Table, claims: Vec<Claim>) -> Vec<Relation> {
+    let mut wanted: HashMap<String, usize> = HashMap::new();
+    for claim in &claims {
+        *wanted.entry(claim.wanted.clone()).or_default() += 1;
+    }
+    let mut taken: HashSet<String> = table.columns.iter().map(|column| column.name.clone()).collect();
+    let columns = taken.clone();
+    let free = |claim: &Claim| wanted[&claim.wanted] == 1 && !columns.contains(&claim.wanted);
+    taken.extend(claims.iter().filter(|claim| free(claim)).map(|claim| claim.wanted.clone()));
+    let mut relations = Vec::with_capacity(claims.len());
+    for claim in claims {
+        let name = if free(&claim) { claim.wanted } else { unique(claim.otherwise, &taken) };
+        taken.insert(name.clone());
+        relations.push(Relation { name, ..claim.relation });
+    }
+    relations
+}
+
+fn unique(name: String, taken: &HashSet<String>) -> String {
+    if !taken.contains(&name) {
+        return name;
+    }
+    let mut position = 2;
+    while taken.contains(&format!("{name}_{position}")) {
+        position += 1;
+    }
+    format!("{name}_{position}")
+}
+
+fn by_columns(table: &str, key: &ForeignKey) -> String {
+    format!("{table}_by_{}", key.columns.join("_"))
+}
+
+fn without_id(column: &str) -> &str {
+    ["_id", "Id", "ID"].iter().find_map(|suffix| column.strip_suffix(suffix)).unwrap_or(column).trim_end_matches('_')
+}
