@@ -204,9 +204,6 @@ impl Reader<'_> {
             if name.contains('\0') {
                 return Err(self.wrong("NUL character in a member's name"));
             }
-            if members.len() < FEW && members.iter().any(|(known, _)| *known == name) {
-                return Err(self.wrong(&twice(&name)));
-            }
             let first = self.jiter.peek().map_err(|error| self.malformed(&error))?;
             members.push((name, self.value(first, depth)?));
             next = self.jiter.next_key().map(|name| name.map(str::to_owned));
@@ -238,10 +235,12 @@ impl Reader<'_> {
     }
 }
 
-/// A name that appears twice among many members; few ones were looked at while they were read.
-fn repeated(members: &[(String, Value)]) -> Option<&str> {
+/// A name that appears twice.
+pub(crate) fn repeated(members: &[(String, Value)]) -> Option<&str> {
     if members.len() <= FEW {
-        return None;
+        let again =
+            |(index, (name, _)): (usize, &(String, Value))| members[..index].iter().any(|(known, _)| known == name);
+        return members.iter().enumerate().find(|&member| again(member)).map(|(_, (name, _))| name.as_str());
     }
     let mut names: Vec<&str> = members.iter().map(|(name, _)| name.as_str()).collect();
     names.sort_unstable();

@@ -1,6 +1,8 @@
 //! Which tables an operation touches, in the order in which grants are asked for and consumed.
 
-use crate::{Error, Filter, Mutation, Object, Operation, Read, Schema};
+use crate::{
+    Change, Error, Field, Filter, Mutation, Node, Object, Operation, Read, Schema, Set, Shape, Table, Value, What,
+};
 
 /// One table touched at one place of an operation, with what its rule may look at.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,7 +16,7 @@ pub struct Touch<'a> {
     /// Documents of a create.
     pub docs: &'a [Object],
     /// Changes of an update.
-    pub changes: &'a [crate::Change],
+    pub changes: &'a [Change],
     /// What the client calls it: `all`, `one`, `count`.
     pub op: &'static str,
     /// The client's limit.
@@ -23,14 +25,134 @@ pub struct Touch<'a> {
     pub skip: u64,
 }
 
+/// Messages inside one another that the wire carries: prost decodes a hundred, and a request wraps an operation in a few.
+const DEEPEST: usize = 90;
+
 /// Tables a read touches: each node, then the tables of its filter in the order of its relations, then the nodes of its
-/// relations.
-pub fn read_touches<'a>(_schema: &'a Schema, _read: &'a Read) -> Result<Vec<Touch<'a>>, Error> {
-    todo!()
+/// relations. A condition on a relation counts as a read of all rows that its inner condition finds.
+///
+/// Errors: `UNKNOWN_TABLE`, `UNKNOWN_RELATION`; `TOO_COMPLEX` where the tree is nested deeper than the wire carries.
+pub fn read_touches<'a>(schema: &'a Schema, read: &'a Read) -> Result<Vec<Touch<'a>>, Error> {
+    let mut walk = Walk { schema, touches: Vec::new() };
+    walk.node(schema.table(&read.table)?, &read.node, 0)?;
+    Ok(walk.touches)
 }
 
 /// Tables a mutation touches: its own with its own operation, then the tables of its filter to read, then those of its
 /// returning as for a read (its own table first).
-pub fn mutation_touches<'a>(_schema: &'a Schema, _mutation: &'a Mutation) -> Result<Vec<Touch<'a>>, Error> {
-    todo!()
+///
+/// Errors: as for [`read_touches`].
+pub fn mutation_touches<'a>(schema: &'a Schema, mutation: &'a Mutation) -> Result<Vec<Touch<'a>>, Error> {
+    let mut walk = Walk { schema, touches: Vec::new() };
+    let table = schema.table(&mutation.table)?;
+    walk.set(table, &mutation.set)?;
+    if let Some(node) = &mutation.returning {
+        walk.node(table, node, 0)?;
+    }
+    Ok(walk.touches)
+}
+
+/// The walk of one operation. `level` counts the messages around the one that a visit is about.
+struct Walk<'a> {
+    schema: &'a Schema,
+    touches: Vec<Touch<'a>>,
+}
+
+impl<'a> Walk<'a> {
+    fn node(&mut self, table: &'a Table, node: &'a Node, level: usize) -> Result<(), Error> {
+        check(level)?;
+        let op = match node.shape {
+            Shape::Many => "all",
+            Shape::One => "one",
+            Shape::Count | Shape::Aggregate => "count",
+        };
+        let find = given(&node.filter);
+        self.touches.push(Touch { find, op, limit: node.limit, skip: node.skip, ..touch(table, Operation::Read) });
+        self.filter(table, &node.filter, level + 1)?;
+        for Field { what, .. } in &node.fields {
+            match what {
+                What::Relation { name, node } => self.node(self.far(table, name)?, node, level + 3)?,
+                What::Column(_) | What::Constant(_) | What::Count => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn filter(&mut self, table: &'a Table, filter: &'a Filter, level: usize) -> Result<(), Error> {
+        check(level)?;
+        match filter {
+            Filter::And(filters) | Filter::Or(filters) => {
+                filters.iter().try_for_each(|filter| self.filter(table, filter, level + 2))
+            }
+            Filter::Not(filter) => self.filter(table, filter, level + 1),
+            Filter::Related { relation, filter, .. } => {
+                let far = self.far(table, relation)?;
+                self.touches.push(Touch { find: given(filter), op: "all", ..touch(far, Operation::Read) });
+                self.filter(far, filter, level + 2)
+            }
+            Filter::Compare { .. } | Filter::In { .. } | Filter::IsNull { .. } => Ok(()),
+        }
+    }
+
+    fn set(&mut self, table: &'a Table, set: &'a Set) -> Result<(), Error> {
+        let own = touch(table, set.operation());
+        match set {
+            Set::Insert { docs } => {
+                docs.iter().try_for_each(|doc| object(doc, 2))?;
+                self.touches.push(Touch { docs, op: count(docs.len() == 1), ..own });
+                Ok(())
+            }
+            Set::Update { filter, changes, one } => {
+                changes.iter().try_for_each(|change| match change {
+                    Change::Set { value, .. } | Change::Inc { by: value, .. } => nested(value, 3),
+                })?;
+                self.touches.push(Touch { find: given(filter), changes, op: count(*one), ..own });
+                self.filter(table, filter, 2)
+            }
+            Set::Delete { filter, one } => {
+                self.touches.push(Touch { find: given(filter), op: count(*one), ..own });
+                self.filter(table, filter, 2)
+            }
+        }
+    }
+
+    /// The table that the relation called `name` leads to.
+    fn far(&self, table: &Table, name: &str) -> Result<&'a Table, Error> {
+        self.schema.table(&table.relation(name)?.table)
+    }
+}
+
+fn touch(table: &Table, operation: Operation) -> Touch<'_> {
+    Touch { table: &table.name, operation, find: None, docs: &[], changes: &[], op: "all", limit: None, skip: 0 }
+}
+
+fn given(filter: &Filter) -> Option<&Filter> {
+    (!filter.is_true()).then_some(filter)
+}
+
+fn count(one: bool) -> &'static str {
+    if one { "one" } else { "all" }
+}
+
+fn nested(value: &Value, level: usize) -> Result<(), Error> {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Number(_) | Value::Text(_) => Ok(()),
+        Value::List(items) => {
+            check(level)?;
+            items.iter().try_for_each(|item| nested(item, level + 2))
+        }
+        Value::Object(members) => object(members, level + 1),
+    }
+}
+
+fn object(object: &Object, level: usize) -> Result<(), Error> {
+    check(level)?;
+    object.0.iter().try_for_each(|(_, value)| nested(value, level + 2))
+}
+
+fn check(level: usize) -> Result<(), Error> {
+    if level > DEEPEST {
+        return Err(Error::TooComplex { what: "depth", seen: level, limit: DEEPEST });
+    }
+    Ok(())
 }

@@ -1,0 +1,100 @@
+//! Schemas.
+
+use proto::query::v1 as wire;
+
+use crate::wire::{all, members};
+use crate::{Column, Error, ForeignKey, Schema, Table};
+
+members!(TableKind, wire::TableKind, "table.kind", { Table, View });
+members!(Type, wire::Type, "column.type", {
+    Bool, Int16, Int32, Int64, Float, Decimal, Text, Bytes, Date, Time, Timestamp, Uuid, Json, Other,
+});
+
+impl From<&Schema> for wire::Schema {
+    /// Relations do not travel: the other side derives the same ones.
+    fn from(schema: &Schema) -> Self {
+        Self { tables: schema.tables().iter().map(wire::Table::from).collect() }
+    }
+}
+
+impl TryFrom<wire::Schema> for Schema {
+    type Error = Error;
+
+    fn try_from(schema: wire::Schema) -> Result<Self, Error> {
+        Ok(Schema::new(all(schema.tables)?))
+    }
+}
+
+impl From<&Table> for wire::Table {
+    fn from(table: &Table) -> Self {
+        Self {
+            name: table.name.clone(),
+            kind: table.kind.into(),
+            columns: table.columns.iter().map(wire::Column::from).collect(),
+            primary_key: table.primary_key.clone(),
+            unique_keys: table.unique_keys.iter().map(|columns| wire::UniqueKey { columns: columns.clone() }).collect(),
+            foreign_keys: table.foreign_keys.iter().map(wire::ForeignKey::from).collect(),
+        }
+    }
+}
+
+impl TryFrom<wire::Table> for Table {
+    type Error = Error;
+
+    /// Without relations: [`Schema::new`] knows all tables and gives them.
+    fn try_from(table: wire::Table) -> Result<Self, Error> {
+        Ok(Self {
+            name: table.name,
+            kind: table.kind.try_into()?,
+            columns: all(table.columns)?,
+            primary_key: table.primary_key,
+            unique_keys: table.unique_keys.into_iter().map(|key| key.columns).collect(),
+            foreign_keys: table.foreign_keys.into_iter().map(ForeignKey::from).collect(),
+            relations: Vec::new(),
+        })
+    }
+}
+
+impl From<&Column> for wire::Column {
+    fn from(column: &Column) -> Self {
+        Self {
+            name: column.name.clone(),
+            r#type: column.r#type.into(),
+            nullable: column.nullable,
+            has_default: column.has_default,
+            generated: column.generated,
+            native_type: column.native.clone(),
+        }
+    }
+}
+
+impl TryFrom<wire::Column> for Column {
+    type Error = Error;
+
+    fn try_from(column: wire::Column) -> Result<Self, Error> {
+        Ok(Self {
+            name: column.name,
+            r#type: column.r#type.try_into()?,
+            nullable: column.nullable,
+            has_default: column.has_default,
+            generated: column.generated,
+            native: column.native_type,
+        })
+    }
+}
+
+impl From<&ForeignKey> for wire::ForeignKey {
+    fn from(key: &ForeignKey) -> Self {
+        Self {
+            columns: key.columns.clone(),
+            foreign_table: key.foreign_table.clone(),
+            foreign_columns: key.foreign_columns.clone(),
+        }
+    }
+}
+
+impl From<wire::ForeignKey> for ForeignKey {
+    fn from(key: wire::ForeignKey) -> Self {
+        Self { columns: key.columns, foreign_table: key.foreign_table, foreign_columns: key.foreign_columns }
+    }
+}

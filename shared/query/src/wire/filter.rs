@@ -1,0 +1,84 @@
+//! Filters.
+
+use proto::query::v1 as wire;
+use wire::filter::Kind;
+
+use crate::wire::{all, each, members, required};
+use crate::{Error, Filter, Value};
+
+members!(Comparison, wire::Operator, "compare.operator", { Eq, Ne, Gt, Gte, Lt, Lte });
+members!(Quantifier, wire::Quantifier, "related.quantifier", { Some, None, Every });
+
+impl From<Filter> for wire::Filter {
+    fn from(filter: Filter) -> Self {
+        let kind = match filter {
+            Filter::And(filters) => Kind::And(wire::Filters { filters: each(filters) }),
+            Filter::Or(filters) => Kind::Or(wire::Filters { filters: each(filters) }),
+            Filter::Not(filter) => Kind::Not(Box::new((*filter).into())),
+            Filter::Compare { column, comparison, value } => {
+                Kind::Compare(wire::Compare { column, operator: comparison.into(), value: Some(value.into()) })
+            }
+            Filter::In { column, values } => Kind::In(wire::In { column, values: each(values) }),
+            Filter::IsNull { column } => Kind::IsNull(wire::IsNull { column }),
+            Filter::Related { relation, quantifier, filter } => Kind::Related(Box::new(wire::Related {
+                relation,
+                quantifier: quantifier.into(),
+                filter: Some(Box::new((*filter).into())),
+            })),
+        };
+        Self { kind: Some(kind) }
+    }
+}
+
+impl TryFrom<wire::Filter> for Filter {
+    type Error = Error;
+
+    fn try_from(filter: wire::Filter) -> Result<Self, Error> {
+        Ok(match required(filter.kind, "filter.kind")? {
+            Kind::And(filters) => Filter::And(all(filters.filters)?),
+            Kind::Or(filters) => Filter::Or(all(filters.filters)?),
+            Kind::Not(filter) => Filter::Not(Box::new((*filter).try_into()?)),
+            Kind::Compare(compare) => Filter::Compare {
+                column: compare.column,
+                comparison: compare.operator.try_into()?,
+                value: scalar(required(compare.value, "compare.value")?.try_into()?, "compare.value")?,
+            },
+            Kind::In(within) => {
+                let values: Vec<Value> = all(within.values)?;
+                let values = values.into_iter().map(|value| scalar(value, "in.values"));
+                Filter::In { column: within.column, values: values.collect::<Result<_, _>>()? }
+            }
+            Kind::IsNull(is_null) => Filter::IsNull { column: is_null.column },
+            Kind::Related(related) => {
+                let filter = required(related.filter, "related.filter")?;
+                Filter::Related {
+                    relation: related.relation,
+                    quantifier: related.quantifier.try_into()?,
+                    filter: Box::new((*filter).try_into()?),
+                }
+            }
+        })
+    }
+}
+
+/// A condition that may be absent: then every row passes.
+pub fn present(filter: Option<wire::Filter>) -> Result<Filter, Error> {
+    filter.map_or(Ok(Filter::TRUE), Filter::try_from)
+}
+
+/// Absent where every row passes.
+pub fn absent(filter: Filter) -> Option<wire::Filter> {
+    (!filter.is_true()).then(|| filter.into())
+}
+
+/// What a column can be compared with.
+fn scalar(value: Value, name: &str) -> Result<Value, Error> {
+    match value {
+        Value::Bool(_) | Value::Int(_) | Value::Number(_) | Value::Text(_) => Ok(value),
+        Value::Null | Value::List(_) | Value::Object(_) => Err(Error::WrongType {
+            name: name.to_owned(),
+            wanted: "a text, a number or a boolean".to_owned(),
+            got: value.kind().to_owned(),
+        }),
+    }
+}

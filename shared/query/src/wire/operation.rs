@@ -1,0 +1,196 @@
+//! Reads, mutations and grants.
+
+use proto::auth::v1 as auth;
+use proto::query::v1 as wire;
+use wire::change::Operation as ChangeKind;
+use wire::field::What as FieldKind;
+use wire::mutation::Kind as MutationKind;
+
+use crate::wire::filter::{absent, present};
+use crate::wire::{all, each, members, required};
+use crate::{Change, Columns, Error, Field, Grant, Mutation, Node, Read, Set, Sort, What};
+
+members!(Operation, wire::Operation, "operation", { Create, Read, Update, Delete });
+members!(Shape, wire::Shape, "node.shape", { Many, One, Count, Aggregate });
+
+impl From<Read> for wire::Read {
+    fn from(read: Read) -> Self {
+        Self { database: read.database, table: read.table, node: Some(read.node.into()) }
+    }
+}
+
+impl TryFrom<wire::Read> for Read {
+    type Error = Error;
+
+    fn try_from(read: wire::Read) -> Result<Self, Error> {
+        let node = required(read.node, "read.node")?.try_into()?;
+        Ok(Self { database: read.database, table: read.table, node })
+    }
+}
+
+impl From<Node> for wire::Node {
+    fn from(node: Node) -> Self {
+        Self {
+            shape: node.shape.into(),
+            fields: each(node.fields),
+            filter: absent(node.filter),
+            sort: each(node.sort),
+            skip: node.skip,
+            limit: node.limit,
+        }
+    }
+}
+
+impl TryFrom<wire::Node> for Node {
+    type Error = Error;
+
+    fn try_from(node: wire::Node) -> Result<Self, Error> {
+        Ok(Self {
+            shape: node.shape.try_into()?,
+            fields: all(node.fields)?,
+            filter: present(node.filter)?,
+            sort: each(node.sort),
+            skip: node.skip,
+            limit: node.limit,
+        })
+    }
+}
+
+impl From<Field> for wire::Field {
+    fn from(field: Field) -> Self {
+        let what = match field.what {
+            What::Column(name) => FieldKind::Column(name),
+            What::Constant(text) => FieldKind::Constant(text),
+            What::Relation { name, node } => FieldKind::Relation(wire::Relation { name, node: Some(node.into()) }),
+            What::Count => FieldKind::Count(true),
+        };
+        Self { key: field.key, what: Some(what) }
+    }
+}
+
+impl TryFrom<wire::Field> for Field {
+    type Error = Error;
+
+    fn try_from(field: wire::Field) -> Result<Self, Error> {
+        let what = match required(field.what, "field.what")? {
+            FieldKind::Column(name) => What::Column(name),
+            FieldKind::Constant(text) => What::Constant(text),
+            FieldKind::Relation(relation) => {
+                What::Relation { name: relation.name, node: required(relation.node, "relation.node")?.try_into()? }
+            }
+            FieldKind::Count(_) => What::Count,
+        };
+        Ok(Self { key: field.key, what })
+    }
+}
+
+impl From<Sort> for wire::Sort {
+    fn from(sort: Sort) -> Self {
+        Self { column: sort.column, descending: sort.descending }
+    }
+}
+
+impl From<wire::Sort> for Sort {
+    fn from(sort: wire::Sort) -> Self {
+        Self { column: sort.column, descending: sort.descending }
+    }
+}
+
+impl From<Mutation> for wire::Mutation {
+    fn from(mutation: Mutation) -> Self {
+        let kind = match mutation.set {
+            Set::Insert { docs } => MutationKind::Insert(wire::Insert { docs: each(docs) }),
+            Set::Update { filter, changes, one } => {
+                MutationKind::Update(wire::Update { filter: absent(filter), changes: each(changes), one })
+            }
+            Set::Delete { filter, one } => MutationKind::Delete(wire::Delete { filter: absent(filter), one }),
+        };
+        Self { table: mutation.table, kind: Some(kind), returning: mutation.returning.map(Node::into) }
+    }
+}
+
+impl TryFrom<wire::Mutation> for Mutation {
+    type Error = Error;
+
+    fn try_from(mutation: wire::Mutation) -> Result<Self, Error> {
+        let set = match required(mutation.kind, "mutation.kind")? {
+            MutationKind::Insert(insert) => Set::Insert { docs: all(insert.docs)? },
+            MutationKind::Update(update) => {
+                Set::Update { filter: present(update.filter)?, changes: all(update.changes)?, one: update.one }
+            }
+            MutationKind::Delete(delete) => Set::Delete { filter: present(delete.filter)?, one: delete.one },
+        };
+        let returning = mutation.returning.map(Node::try_from).transpose()?;
+        Ok(Self { table: mutation.table, set, returning })
+    }
+}
+
+impl From<Change> for wire::Change {
+    fn from(change: Change) -> Self {
+        let (column, operation) = match change {
+            Change::Set { column, value } => (column, ChangeKind::Set(value.into())),
+            Change::Inc { column, by } => (column, ChangeKind::Inc(by.into())),
+        };
+        Self { column, operation: Some(operation) }
+    }
+}
+
+impl TryFrom<wire::Change> for Change {
+    type Error = Error;
+
+    fn try_from(change: wire::Change) -> Result<Self, Error> {
+        let column = change.column;
+        Ok(match required(change.operation, "change.operation")? {
+            ChangeKind::Set(value) => Change::Set { column, value: value.try_into()? },
+            ChangeKind::Inc(by) => Change::Inc { column, by: by.try_into()? },
+        })
+    }
+}
+
+impl From<Grant> for auth::Grant {
+    fn from(grant: Grant) -> Self {
+        Self {
+            project: grant.project,
+            database: grant.database,
+            table: grant.table,
+            operation: grant.operation.into(),
+            filter: absent(grant.filter),
+            check: absent(grant.check),
+            columns: Some(grant.columns.into()),
+            allow_all: grant.allow_all,
+            expires_ms: grant.expires_ms,
+        }
+    }
+}
+
+impl TryFrom<auth::Grant> for Grant {
+    type Error = Error;
+
+    fn try_from(grant: auth::Grant) -> Result<Self, Error> {
+        Ok(Self {
+            project: grant.project,
+            database: grant.database,
+            table: grant.table,
+            operation: grant.operation.try_into()?,
+            filter: present(grant.filter)?,
+            check: present(grant.check)?,
+            columns: required(grant.columns, "grant.columns")?.into(),
+            allow_all: grant.allow_all,
+            expires_ms: grant.expires_ms,
+        })
+    }
+}
+
+impl From<Columns> for auth::Columns {
+    fn from(columns: Columns) -> Self {
+        let set = |names: Option<Vec<String>>| names.map(|names| auth::ColumnSet { names });
+        Self { read: set(columns.read), filter: set(columns.filter), write: set(columns.write) }
+    }
+}
+
+impl From<auth::Columns> for Columns {
+    fn from(columns: auth::Columns) -> Self {
+        let names = |set: Option<auth::ColumnSet>| set.map(|set| set.names);
+        Self { read: names(columns.read), filter: names(columns.filter), write: names(columns.write) }
+    }
+}
