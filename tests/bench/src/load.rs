@@ -1,0 +1,175 @@
+//! A lean load generator: a fixed number of connections, each with one request under way.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use proto::api::v1::{CreateRequest, ReadRequest, data_client::DataClient};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tonic::{metadata::AsciiMetadataValue, transport::Channel};
+
+/// Connections at once.
+pub const CONNECTIONS: usize = 32;
+
+/// What a client sends, again and again.
+#[derive(Debug, Clone)]
+pub enum Requests {
+    /// Whole HTTP/1.1 requests, taken in turn.
+    Http(Vec<Vec<u8>>),
+    /// gRPC reads, taken in turn, with a token.
+    GrpcRead(Vec<ReadRequest>, String),
+    /// gRPC creates, taken in turn, with a token.
+    GrpcCreate(Vec<CreateRequest>, String),
+}
+
+/// What one round measured.
+#[derive(Debug, Clone)]
+pub struct Round {
+    /// Answers per second.
+    pub per_second: f64,
+    /// Half of the answers took at most this long.
+    pub p50: Duration,
+    /// 99 of 100 answers took at most this long.
+    pub p99: Duration,
+    /// Answers in all.
+    pub answers: u64,
+}
+
+/// Loads a loopback port for a while. Every answer must be a success.
+pub async fn round(port: u16, requests: &Requests, lasting: Duration) -> anyhow::Result<Round> {
+    let until = Instant::now() + lasting;
+    let mut clients = tokio::task::JoinSet::new();
+    let channels = channels(port, requests).await?;
+    for client in 0..CONNECTIONS {
+        let requests = requests.clone();
+        let channel = channels.get(client % channels.len().max(1)).cloned();
+        clients.spawn(async move {
+            match requests {
+                Requests::Http(requests) => http(port, &requests, client, until).await,
+                Requests::GrpcRead(requests, token) => {
+                    grpc_read(channel.context("a channel")?, &requests, &token, client, until).await
+                }
+                Requests::GrpcCreate(requests, token) => {
+                    grpc_create(channel.context("a channel")?, &requests, &token, client, until).await
+                }
+            }
+        });
+    }
+    let began = Instant::now();
+    let mut times = Vec::new();
+    while let Some(client) = clients.join_next().await {
+        times.extend(client??);
+    }
+    let elapsed = began.elapsed();
+    ensure!(!times.is_empty(), "no answer within {lasting:?}");
+    times.sort_unstable();
+    Ok(Round {
+        per_second: times.len() as f64 / elapsed.as_secs_f64(),
+        p50: times[times.len() / 2],
+        p99: times[times.len() * 99 / 100],
+        answers: times.len() as u64,
+    })
+}
+
+async fn channels(port: u16, requests: &Requests) -> anyhow::Result<Vec<Channel>> {
+    let mut channels = Vec::new();
+    if !matches!(requests, Requests::Http(_)) {
+        for _ in 0..4 {
+            channels.push(Channel::from_shared(format!("http://127.0.0.1:{port}"))?.connect().await?);
+        }
+    }
+    Ok(channels)
+}
+
+async fn http(port: u16, requests: &[Vec<u8>], client: usize, until: Instant) -> anyhow::Result<Vec<Duration>> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    stream.set_nodelay(true)?;
+    let mut times = Vec::new();
+    let mut answer = Vec::with_capacity(64 * 1024);
+    for turn in (client * 7919).. {
+        let began = Instant::now();
+        if began >= until {
+            break;
+        }
+        stream.write_all(&requests[turn % requests.len()]).await?;
+        exchange(&mut stream, &mut answer).await?;
+        times.push(began.elapsed());
+    }
+    Ok(times)
+}
+
+/// Reads one answer with a content length and checks that it is a success without errors.
+async fn exchange(stream: &mut TcpStream, answer: &mut Vec<u8>) -> anyhow::Result<()> {
+    answer.clear();
+    let head = loop {
+        ensure!(stream.read_buf(answer).await? > 0, "the server hung up");
+        if let Some(end) = answer.windows(4).position(|window| window == b"\r\n\r\n") {
+            break end + 4;
+        }
+    };
+    let text = std::str::from_utf8(&answer[..head])?.to_ascii_lowercase();
+    let length: usize = text
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length:"))
+        .context("an answer without content length")?
+        .trim()
+        .parse()?;
+    while answer.len() < head + length {
+        ensure!(stream.read_buf(answer).await? > 0, "the server hung up");
+    }
+    let body = &answer[head..];
+    ensure!(
+        text.starts_with("http/1.1 200") && !body.starts_with(br#"{"errors""#),
+        "a failure: {}",
+        String::from_utf8_lossy(&answer[..answer.len().min(600)])
+    );
+    Ok(())
+}
+
+fn authorised<T>(message: T, token: &str) -> anyhow::Result<tonic::Request<T>> {
+    let mut request = tonic::Request::new(message);
+    request.metadata_mut().insert("authorization", AsciiMetadataValue::try_from(format!("Bearer {token}"))?);
+    Ok(request)
+}
+
+async fn grpc_read(
+    channel: Channel,
+    requests: &[ReadRequest],
+    token: &str,
+    client: usize,
+    until: Instant,
+) -> anyhow::Result<Vec<Duration>> {
+    let mut data = DataClient::new(channel);
+    let mut times = Vec::new();
+    for turn in (client * 7919).. {
+        let began = Instant::now();
+        if began >= until {
+            break;
+        }
+        data.read(authorised(requests[turn % requests.len()].clone(), token)?).await?;
+        times.push(began.elapsed());
+    }
+    Ok(times)
+}
+
+async fn grpc_create(
+    channel: Channel,
+    requests: &[CreateRequest],
+    token: &str,
+    client: usize,
+    until: Instant,
+) -> anyhow::Result<Vec<Duration>> {
+    let mut data = DataClient::new(channel);
+    let mut times = Vec::new();
+    for turn in (client * 7919).. {
+        let began = Instant::now();
+        if began >= until {
+            break;
+        }
+        data.create(authorised(requests[turn % requests.len()].clone(), token)?).await?;
+        times.push(began.elapsed());
+    }
+    Ok(times)
+}
