@@ -1,6 +1,10 @@
 //! Events between services: at most once, to whoever listens now.
 
 use bytes::Bytes;
+use tokio::sync::broadcast;
+
+/// Events that wait for a slow listener; it is told how many it missed when there are more.
+const WAITING: usize = 1024;
 
 /// Where events travel.
 #[derive(Debug, Clone)]
@@ -11,7 +15,9 @@ pub enum Bus {
 
 /// A bus in this process.
 #[derive(Debug, Clone)]
-pub struct Memory {}
+pub struct Memory {
+    events: broadcast::Sender<Message>,
+}
 
 /// An event.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,4 +26,99 @@ pub struct Message {
     pub subject: String,
     /// What happened.
     pub payload: Bytes,
+}
+
+/// What a listener gets.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// An event.
+    Message(Message),
+    /// This many events were lost, because the listener was too slow. It must look at the state of things itself.
+    Lagged(u64),
+}
+
+/// The events under one subject, from the moment it was made.
+#[derive(Debug)]
+pub struct Subscription {
+    subject: String,
+    events: broadcast::Receiver<Message>,
+}
+
+impl Bus {
+    /// A bus in this process.
+    pub fn memory() -> Self {
+        let (events, _) = broadcast::channel(WAITING);
+        Self::Memory(Memory { events })
+    }
+
+    /// Tells whoever listens now. Never waits: what a slow listener misses it is told of as [`Event::Lagged`].
+    pub fn publish(&self, subject: impl Into<String>, payload: impl Into<Bytes>) {
+        let Self::Memory(memory) = self;
+        let message = Message { subject: subject.into(), payload: payload.into() };
+        // An error means that nobody listens.
+        let _ = memory.events.send(message);
+    }
+
+    /// The events of `subject` and of what is under it: `schema` hears `schema.shop.music`. The empty subject hears all.
+    pub fn subscribe(&self, subject: impl Into<String>) -> Subscription {
+        let Self::Memory(memory) = self;
+        Subscription { subject: subject.into(), events: memory.events.subscribe() }
+    }
+}
+
+impl Subscription {
+    /// The next event; `None` when the bus is gone. Cancel safe.
+    pub async fn next(&mut self) -> Option<Event> {
+        loop {
+            match self.events.recv().await {
+                Ok(message) if is_under(&message.subject, &self.subject) => return Some(Event::Message(message)),
+                Ok(_) => (),
+                Err(broadcast::error::RecvError::Lagged(missed)) => return Some(Event::Lagged(missed)),
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    }
+}
+
+fn is_under(subject: &str, above: &str) -> bool {
+    above.is_empty() || subject.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(subject: &str) -> Option<Event> {
+        Some(Event::Message(Message { subject: subject.to_owned(), payload: Bytes::new() }))
+    }
+
+    #[tokio::test]
+    async fn a_subscription_hears_its_subject_and_what_is_under_it() {
+        let bus = Bus::memory();
+        let mut schema = bus.subscribe("schema.shop");
+        for subject in ["schema", "schema.shopping", "schema.shop.music", "other", "schema.shop"] {
+            bus.publish(subject, Bytes::new());
+        }
+        assert_eq!(schema.next().await, message("schema.shop.music"));
+        assert_eq!(schema.next().await, message("schema.shop"));
+    }
+
+    #[tokio::test]
+    async fn a_slow_listener_is_told_how_much_it_missed() {
+        let bus = Bus::memory();
+        let mut slow = bus.subscribe("");
+        for _ in 0..WAITING + 3 {
+            bus.publish("a", Bytes::new());
+        }
+        assert_eq!(slow.next().await, Some(Event::Lagged(3)));
+        assert_eq!(slow.next().await, message("a"));
+    }
+
+    #[tokio::test]
+    async fn a_bus_that_is_gone_ends_its_subscriptions() {
+        let bus = Bus::memory();
+        let mut subscription = bus.subscribe("");
+        drop(bus);
+        assert_eq!(subscription.next().await, None);
+    }
 }

@@ -1,6 +1,14 @@
 //! Errors as they travel between services and to clients.
 
+use std::{collections::HashMap, fmt::Display};
+
 use tonic::Status;
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::call;
+
+/// Who the reasons in an `ErrorInfo` belong to.
+const DOMAIN: &str = "perigee";
 
 /// The stable code of an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -70,24 +78,85 @@ pub struct Fault {
 }
 
 impl Code {
+    /// Every code, in the order of their HTTP statuses.
+    pub const ALL: [Code; 25] = [
+        Code::BadRequest,
+        Code::UnknownColumn,
+        Code::UnknownOperator,
+        Code::UnknownArgument,
+        Code::UnknownRelation,
+        Code::WrongType,
+        Code::OutOfRange,
+        Code::Required,
+        Code::WhereRequired,
+        Code::TooComplex,
+        Code::Constraint,
+        Code::Unauthenticated,
+        Code::Denied,
+        Code::UnknownProject,
+        Code::UnknownDatabase,
+        Code::UnknownTable,
+        Code::UnknownQuery,
+        Code::NotFound,
+        Code::Method,
+        Code::Conflict,
+        Code::TooLarge,
+        Code::TooMany,
+        Code::Internal,
+        Code::Unavailable,
+        Code::Deadline,
+    ];
+
     /// `UNKNOWN_TABLE` and so on.
     pub fn as_str(self) -> &'static str {
-        todo!()
+        self.row().0
     }
 
     /// The code called `text`.
-    pub fn parse(_text: &str) -> Option<Code> {
-        todo!()
+    pub fn parse(text: &str) -> Option<Code> {
+        Code::ALL.into_iter().find(|code| code.as_str() == text)
     }
 
     /// The HTTP status it goes with.
     pub fn http(self) -> u16 {
-        todo!()
+        self.row().1
     }
 
     /// The gRPC code it goes with.
     pub fn grpc(self) -> tonic::Code {
-        todo!()
+        self.row().2
+    }
+
+    /// Name, HTTP status and gRPC code.
+    fn row(self) -> (&'static str, u16, tonic::Code) {
+        use tonic::Code as Grpc;
+        match self {
+            Code::BadRequest => ("BAD_REQUEST", 400, Grpc::InvalidArgument),
+            Code::UnknownColumn => ("UNKNOWN_COLUMN", 400, Grpc::InvalidArgument),
+            Code::UnknownOperator => ("UNKNOWN_OPERATOR", 400, Grpc::InvalidArgument),
+            Code::UnknownArgument => ("UNKNOWN_ARGUMENT", 400, Grpc::InvalidArgument),
+            Code::UnknownRelation => ("UNKNOWN_RELATION", 400, Grpc::InvalidArgument),
+            Code::WrongType => ("WRONG_TYPE", 400, Grpc::InvalidArgument),
+            Code::OutOfRange => ("OUT_OF_RANGE", 400, Grpc::InvalidArgument),
+            Code::Required => ("REQUIRED", 400, Grpc::InvalidArgument),
+            Code::WhereRequired => ("WHERE_REQUIRED", 400, Grpc::FailedPrecondition),
+            Code::TooComplex => ("TOO_COMPLEX", 400, Grpc::InvalidArgument),
+            Code::Constraint => ("CONSTRAINT", 400, Grpc::FailedPrecondition),
+            Code::Unauthenticated => ("UNAUTHENTICATED", 401, Grpc::Unauthenticated),
+            Code::Denied => ("DENIED", 403, Grpc::PermissionDenied),
+            Code::UnknownProject => ("UNKNOWN_PROJECT", 404, Grpc::NotFound),
+            Code::UnknownDatabase => ("UNKNOWN_DATABASE", 404, Grpc::NotFound),
+            Code::UnknownTable => ("UNKNOWN_TABLE", 404, Grpc::NotFound),
+            Code::UnknownQuery => ("UNKNOWN_QUERY", 404, Grpc::NotFound),
+            Code::NotFound => ("NOT_FOUND", 404, Grpc::NotFound),
+            Code::Method => ("METHOD", 405, Grpc::Unimplemented),
+            Code::Conflict => ("CONFLICT", 409, Grpc::AlreadyExists),
+            Code::TooLarge => ("TOO_LARGE", 413, Grpc::ResourceExhausted),
+            Code::TooMany => ("TOO_MANY", 429, Grpc::ResourceExhausted),
+            Code::Internal => ("INTERNAL", 500, Grpc::Internal),
+            Code::Unavailable => ("UNAVAILABLE", 503, Grpc::Unavailable),
+            Code::Deadline => ("DEADLINE", 504, Grpc::DeadlineExceeded),
+        }
     }
 }
 
@@ -95,6 +164,20 @@ impl Fault {
     /// A fault without details.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), details: Vec::new() }
+    }
+
+    /// Our own failure: `cause` goes to the log under the request's id, and only there; `message` to the caller.
+    pub fn internal(message: impl Into<String>, cause: impl Display) -> Self {
+        let message = message.into();
+        let request_id = call::current_request_id();
+        tracing::error!(request_id = request_id.as_deref(), %cause, what = message, "internal fault");
+        Self::new(Code::Internal, message)
+    }
+
+    /// The fault with one more detail.
+    pub fn with(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.details.push((name.into(), value.into()));
+        self
     }
 
     /// The detail called `name`.
@@ -105,14 +188,100 @@ impl Fault {
 
 impl From<Fault> for Status {
     /// With `google.rpc.ErrorInfo`: reason is the code, domain `perigee`, metadata the details.
-    fn from(_fault: Fault) -> Self {
-        todo!()
+    fn from(fault: Fault) -> Self {
+        let metadata: HashMap<String, String> = fault.details.into_iter().collect();
+        let details = ErrorDetails::with_error_info(fault.code.as_str(), DOMAIN, metadata);
+        Status::with_error_details(fault.code.grpc(), fault.message, details)
     }
 }
 
 impl From<Status> for Fault {
     /// By its `ErrorInfo`; without one by the gRPC code, and what is neither ours nor known is internal.
-    fn from(_status: Status) -> Self {
-        todo!()
+    fn from(status: Status) -> Self {
+        if let Some(fault) = ours(&status) {
+            return fault;
+        }
+        match foreign(&status) {
+            Code::Internal => Fault::internal("a service failed", &status),
+            code => Fault::new(code, status.message()),
+        }
+    }
+}
+
+/// The fault that `status` was made of, if it was made of one.
+fn ours(status: &Status) -> Option<Fault> {
+    if status.details().is_empty() {
+        return None;
+    }
+    let info = status.get_details_error_info().filter(|info| info.domain == DOMAIN)?;
+    let code = Code::parse(&info.reason)?;
+    let mut details: Vec<(String, String)> = info.metadata.into_iter().collect();
+    details.sort();
+    Some(Fault { code, message: status.message().to_owned(), details })
+}
+
+/// The code of a status that the transport made.
+fn foreign(status: &Status) -> Code {
+    use tonic::Code as Grpc;
+    match status.code() {
+        Grpc::InvalidArgument => Code::BadRequest,
+        Grpc::Unauthenticated => Code::Unauthenticated,
+        Grpc::PermissionDenied => Code::Denied,
+        Grpc::NotFound => Code::NotFound,
+        Grpc::AlreadyExists => Code::Conflict,
+        Grpc::FailedPrecondition => Code::Constraint,
+        Grpc::Unimplemented => Code::Method,
+        // tonic's words for a message over the limit of either side.
+        Grpc::OutOfRange | Grpc::ResourceExhausted if status.message().contains("message length too large") => {
+            Code::TooLarge
+        }
+        Grpc::ResourceExhausted => Code::TooMany,
+        Grpc::Unavailable => Code::Unavailable,
+        // A server that sees `grpc-timeout` pass answers Cancelled.
+        Grpc::DeadlineExceeded | Grpc::Cancelled => Code::Deadline,
+        Grpc::Ok | Grpc::Unknown | Grpc::OutOfRange | Grpc::Aborted | Grpc::Internal | Grpc::DataLoss => Code::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_its_own_name() {
+        for code in Code::ALL {
+            assert_eq!(Code::parse(code.as_str()), Some(code));
+        }
+    }
+
+    #[test]
+    fn a_fault_survives_the_wire() {
+        let fault = Fault::new(Code::Conflict, "a row with the same email exists").with("columns", "email");
+        let status = Status::from(fault.clone());
+        assert_eq!(status.code(), tonic::Code::AlreadyExists);
+        assert_eq!(Fault::from(status), fault);
+    }
+
+    #[test]
+    fn a_foreign_status_is_told_by_its_grpc_code() {
+        let told = |code| Fault::from(Status::new(code, "x")).code;
+        assert_eq!(told(tonic::Code::InvalidArgument), Code::BadRequest);
+        assert_eq!(told(tonic::Code::Cancelled), Code::Deadline);
+        assert_eq!(told(tonic::Code::Unimplemented), Code::Method);
+        assert_eq!(told(tonic::Code::Unavailable), Code::Unavailable);
+        assert_eq!(told(tonic::Code::ResourceExhausted), Code::TooMany);
+        assert_eq!(told(tonic::Code::DataLoss), Code::Internal);
+    }
+
+    #[test]
+    fn a_message_over_the_limit_is_too_large() {
+        let text = "Error, decoded message length too large: found 5 bytes, the limit is: 4 bytes";
+        assert_eq!(Fault::from(Status::out_of_range(text)).code, Code::TooLarge);
+    }
+
+    #[test]
+    fn the_text_of_a_foreign_failure_stays_here() {
+        let fault = Fault::from(Status::unknown("password=secret in driver text"));
+        assert_eq!(fault, Fault::new(Code::Internal, "a service failed"));
     }
 }

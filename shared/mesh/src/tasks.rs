@@ -1,5 +1,8 @@
 //! What outlives a request: named tasks that end with a token.
 
+use std::panic::AssertUnwindSafe;
+
+use futures::FutureExt;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// The tasks of this node.
@@ -11,8 +14,12 @@ pub struct Tasks {
 
 impl Tasks {
     /// Starts `task`; it must end soon after [`Tasks::stop`] fires. One that ends with a panic is logged.
-    pub fn spawn(&self, _name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        self.tracker.spawn(task);
+    pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn(async move {
+            if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
+                tracing::error!(task = name, panic = panic_text(panic.as_ref()), "task panicked");
+            }
+        });
     }
 
     /// Fires when the node stops.
@@ -25,5 +32,28 @@ impl Tasks {
         self.stop.cancel();
         self.tracker.close();
         self.tracker.wait().await;
+    }
+}
+
+/// What a panic says.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    match panic.downcast_ref::<String>() {
+        Some(text) => text,
+        None => panic.downcast_ref::<&str>().copied().unwrap_or("no text"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn finish_stops_tasks_and_outlives_a_panic() {
+        let tasks = Tasks::default();
+        let stop = tasks.stop().clone();
+        tasks.spawn("waits", async move { stop.cancelled().await });
+        tasks.spawn("panics", async { panic!("on purpose") });
+        tasks.finish().await;
+        assert!(tasks.tracker.is_empty());
     }
 }
