@@ -127,7 +127,7 @@ fn child_span(parent: &str) -> Option<Arc<str>> {
 
 /// The time left in a `grpc-timeout` header: up to 8 digits and a unit of `H M S m u n`; `None` if malformed.
 /// Source: gRPC over HTTP/2, "Requests".
-fn timeout(header: &str) -> Option<Duration> {
+pub fn timeout(header: &str) -> Option<Duration> {
     let (digits, unit) = header.split_at_checked(header.len().checked_sub(1)?)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;

@@ -1,9 +1,25 @@
 //! Node configuration: a commented default compiled in, then the operator's file, then `PERIGEE_…`
 //! variables.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
+mod layer;
 
-use serde::Deserialize;
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use serde::{Deserialize, Deserializer, de::Error as _};
+
+use layer::Layers;
+
+use crate::typed;
+
+/// The commented default; it documents every key.
+pub const DEFAULT: &str = include_str!("config/default.yaml");
 
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
@@ -15,12 +31,14 @@ pub struct Error(pub String);
 #[serde(deny_unknown_fields)]
 pub struct Node {
     /// The services this process runs; absent: all.
-    pub services: Option<Vec<Service>>,
+    #[serde(default = "all")]
+    pub services: Vec<Service>,
     /// Where it listens.
     pub listen: Listen,
     /// Base URLs of the nodes that run a service; a service that is not named here is near, in this process.
     pub peers: BTreeMap<Service, Vec<String>>,
     /// The secret that all nodes of a mesh share; absent: a well-known one, fit for one process only.
+    #[serde(default)]
     pub mesh_key: Option<Secret>,
     /// Where projects, databases and rules are described.
     pub resources: Resources,
@@ -33,6 +51,7 @@ pub struct Node {
     /// Logs.
     pub telemetry: Telemetry,
     /// How long running requests may take to finish when the node stops.
+    #[serde(deserialize_with = "humane")]
     pub drain: Duration,
 }
 
@@ -53,8 +72,10 @@ pub enum Service {
 #[serde(deny_unknown_fields)]
 pub struct Listen {
     /// GraphQL, REST, sockets, gRPC, grpc-web.
+    #[serde(deserialize_with = "address")]
     pub http: SocketAddr,
     /// gRPC between services; never public.
+    #[serde(deserialize_with = "address")]
     pub mesh: SocketAddr,
 }
 
@@ -89,6 +110,7 @@ pub struct Limits {
     /// Bytes of its body.
     pub body_bytes: usize,
     /// Time until its answer.
+    #[serde(deserialize_with = "humane")]
     pub time: Duration,
     /// Levels of nesting of what it selects.
     pub depth: usize,
@@ -142,9 +164,240 @@ impl fmt::Debug for Secret {
     }
 }
 
+impl FromStr for Service {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let known = Service::ALL.map(Service::name);
+        let found = Service::ALL.into_iter().find(|service| service.name() == text);
+        found.ok_or_else(|| Error(typed::unknown("service", text, &known)))
+    }
+}
+
 impl Default for Node {
     /// The compiled-in defaults: every service near, in this process.
     fn default() -> Self {
-        todo!()
+        Layers::default().node().expect("a test reads the compiled-in default")
+    }
+}
+
+impl Node {
+    /// The defaults, then `file`, then `variables` (those called `PERIGEE_…`), later ones winning.
+    pub fn load(file: Option<&Path>, variables: impl IntoIterator<Item = (String, String)>) -> Result<Self, Error> {
+        let Some(file) = file else { return Layers::default().variables(variables)?.node() };
+        let name = file.display().to_string();
+        let text = fs::read_to_string(file).map_err(|error| Error(format!("{name}: cannot be read: {error}")))?;
+        Layers::default().file(&name, &text)?.variables(variables)?.node()
+    }
+
+    /// The defaults, then `text`, which errors call `name`, then `variables`.
+    pub fn parse(name: &str, text: &str, variables: impl IntoIterator<Item = (String, String)>) -> Result<Self, Error> {
+        Layers::default().file(name, text)?.variables(variables)?.node()
+    }
+
+    /// Whether this process runs `service`.
+    pub fn runs(&self, service: Service) -> bool {
+        self.services.contains(&service)
+    }
+
+    /// The secret that seals grants: `mesh_key`, or the well-known one that every node without it uses.
+    pub fn seal_secret(&self) -> &[u8] {
+        self.mesh_key.as_ref().map_or(b"perigee".as_slice(), |secret| secret.0.as_bytes())
+    }
+
+    /// What types alone do not say: the path, and what is wrong there.
+    fn check(&self) -> Result<(), (String, String)> {
+        let wrong = |path: String, message: &str| Err((path, message.to_owned()));
+        if self.services.is_empty() {
+            return wrong("services".to_owned(), "no service is named; leave it out for all");
+        }
+        for (service, urls) in &self.peers {
+            let path = format!("peers.{service}");
+            if *service == Service::Gateway {
+                return wrong(path, "no service calls the gateway");
+            }
+            if urls.is_empty() {
+                return wrong(path, "no address is named; leave it out for a service in this process");
+            }
+            for (index, url) in urls.iter().enumerate() {
+                if let Err(message) = peer(url) {
+                    return Err((format!("{path}.{index}"), message));
+                }
+            }
+        }
+        if self.limits.time.is_zero() {
+            return wrong("limits.time".to_owned(), "no request can be answered in no time");
+        }
+        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.telemetry.log) {
+            return Err(("telemetry.log".to_owned(), format!("expected a log filter such as info: {error}")));
+        }
+        Ok(())
+    }
+}
+
+/// A time as people write it: a number and a unit, `500ms`, `10s`, `1.5m`, `1h`, `7d`.
+pub fn duration(text: &str) -> Result<Duration, Error> {
+    let wrong = || Error("expected a duration such as 500ms, 10s, 2m, 1h or 7d".to_owned());
+    let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(unit_at);
+    let number = number.trim();
+    let is_decimal = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let number: f64 = number.parse().ok().filter(|_| is_decimal).ok_or_else(wrong)?;
+    let seconds = match unit {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        "d" => 86_400.0,
+        _ => return Err(wrong()),
+    };
+    Duration::try_from_secs_f64(number * seconds).map_err(|_| wrong())
+}
+
+/// Where the base URL of a peer points: host and port.
+pub(crate) fn peer(url: &str) -> Result<http::uri::Authority, String> {
+    let wrong = || "expected a base URL such as http://crud-0:4130".to_owned();
+    let parsed: http::Uri = url.parse().map_err(|_| wrong())?;
+    let is_base = matches!(parsed.path(), "" | "/") && parsed.query().is_none();
+    let authority = parsed.authority().filter(|authority| is_base && !authority.as_str().contains('@'));
+    match (parsed.scheme_str(), authority) {
+        (Some("http"), Some(authority)) => Ok(authority.clone()),
+        (Some("https"), Some(_)) => Err("expected http://: nodes do not speak TLS to each other".to_owned()),
+        _ => Err(wrong()),
+    }
+}
+
+fn all() -> Vec<Service> {
+    Service::ALL.to_vec()
+}
+
+fn humane<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    duration(&text).map_err(D::Error::custom)
+}
+
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| D::Error::custom("expected an IP address and a port such as 127.0.0.1:4122"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str, variables: &[(&str, &str)]) -> Result<Node, String> {
+        let variables = variables.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+        Node::parse("node.yaml", text, variables).map_err(|error| error.to_string())
+    }
+
+    fn refused(text: &str, variables: &[(&str, &str)]) -> String {
+        parse(text, variables).unwrap_err()
+    }
+
+    #[test]
+    fn the_compiled_in_default_is_one_process_on_loopback() {
+        let node = Node::default();
+        assert_eq!(node.services, Service::ALL);
+        assert_eq!(node.listen.http, "127.0.0.1:4122".parse().unwrap());
+        assert!(node.peers.is_empty());
+        assert_eq!(node.limits, Limits { body_bytes: 8 << 20, time: Duration::from_secs(30), depth: 16, nodes: 2000 });
+        assert_eq!(node.drain, Duration::from_secs(10));
+    }
+
+    #[test]
+    fn variables_win_over_the_file_and_the_file_over_the_default() {
+        let text = "limits: { depth: 5, nodes: 6 }\npeers: { crud: ['http://a:1'] }\n";
+        let node = parse(text, &[("PERIGEE_LIMITS__NODES", "7"), ("OTHER_LIMITS__DEPTH", "9")]).unwrap();
+        assert_eq!((node.limits.depth, node.limits.nodes, node.limits.body_bytes), (5, 7, 8 << 20));
+        assert_eq!(node.peers[&Service::Crud], ["http://a:1"]);
+    }
+
+    #[test]
+    fn a_list_in_a_variable_has_commas_or_brackets() {
+        let wanted = [Service::Gateway, Service::AuthRules];
+        for text in ["gateway,auth-rules", "[gateway, auth-rules]", " gateway , auth-rules "] {
+            assert_eq!(parse("", &[("PERIGEE_SERVICES", text)]).unwrap().services, wanted);
+        }
+        let node = parse("", &[("PERIGEE_PEERS__AUTH_RULES", "http://a:1,http://b:2")]).unwrap();
+        assert_eq!(node.peers[&Service::AuthRules], ["http://a:1", "http://b:2"]);
+    }
+
+    #[test]
+    fn a_variable_that_looks_like_a_number_stays_a_text_where_one_is_wanted() {
+        let node = parse("", &[("PERIGEE_MESH_KEY", "12345"), ("PERIGEE_DATA", "1")]).unwrap();
+        assert_eq!(node.seal_secret(), b"12345");
+        assert_eq!(node.data, Path::new("1"));
+    }
+
+    #[test]
+    fn variables_that_kubernetes_makes_for_a_service_called_perigee_are_passed_over() {
+        let made = [("PERIGEE_PORT", "tcp://10.0.0.1:4122"), ("PERIGEE_SERVICE_HOST", "10.0.0.1")];
+        assert_eq!(parse("", &made), Ok(Node::default()));
+        assert_eq!(parse("", &[("PERIGEE_CRUD_PORT_4130_TCP_ADDR", "10.0.0.1")]), Ok(Node::default()));
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_place_and_the_nearest_one() {
+        let wanted = "node.yaml:2:3: limits.dept: key dept is not known; did you mean depth? \
+                      known: body_bytes, time, depth, nodes";
+        assert_eq!(refused("limits:\n  dept: 3\n", &[]), wanted);
+        let wanted = "PERIGEE_LISTEN__HTPP: listen.htpp: key htpp is not known; did you mean http? known: http, mesh";
+        assert_eq!(refused("", &[("PERIGEE_LISTEN__HTPP", "127.0.0.1:1")]), wanted);
+        assert!(refused("", &[("PERIGEE_LISTN", "x")]).contains("did you mean listen?"));
+    }
+
+    #[test]
+    fn a_value_that_does_not_fit_is_refused_with_its_place() {
+        let wanted = "node.yaml:1:1: drain: expected a duration such as 500ms, 10s, 2m, 1h or 7d";
+        assert_eq!(refused("drain: soon", &[]), wanted);
+        assert_eq!(refused("drain: 10", &[]), "node.yaml:1:1: drain: expected a text, got another number");
+        let wanted = "PERIGEE_LISTEN__HTTP: listen.http: expected an IP address and a port such as 127.0.0.1:4122";
+        assert_eq!(refused("", &[("PERIGEE_LISTEN__HTTP", "4122")]), wanted);
+        let wanted = "PERIGEE_LIMITS__DEPTH: limits.depth: expected a whole number from 0, got a text";
+        assert_eq!(refused("", &[("PERIGEE_LIMITS__DEPTH", "deep")]), wanted);
+        let wanted = "node.yaml:1:12: services.0: value crd is not known; did you mean crud? \
+                      known: gateway, crud, auth-rules";
+        assert_eq!(refused("services: [crd]", &[]), wanted);
+        assert!(refused("a: [", &[]).starts_with("node.yaml:"));
+        assert!(refused("- 1", &[]).ends_with("expected a mapping, got a list"));
+        assert!(refused("a: 1\n---\nb: 2", &[]).ends_with("expected one document, got 2"));
+    }
+
+    #[test]
+    fn peers_are_base_urls_without_tls() {
+        for url in ["crud:4130", "http://", "http://a/x", "ftp://a", "http://u@a:1", "https://a:1"] {
+            let fault = refused(&format!("peers:\n  crud: ['{url}']"), &[]);
+            assert!(fault.starts_with("node.yaml:2:10: peers.crud.0: expected "), "{fault}");
+        }
+        assert!(refused("peers: { crud: [] }", &[]).contains("no address is named"));
+        assert!(refused("peers: { gateway: ['http://a:1'] }", &[]).contains("no service calls the gateway"));
+        assert!(refused("peers: { realtime: ['http://a:1'] }", &[]).contains("realtime is not known"));
+    }
+
+    #[test]
+    fn another_kind_replaces_the_default_one_with_its_keys() {
+        let fault = refused("bus: { kind: nats, url: 'nats://a' }", &[]);
+        assert!(fault.starts_with("node.yaml:1:8: bus.kind: value nats is not known; known: memory"), "{fault}");
+    }
+
+    #[test]
+    fn a_secret_is_not_shown() {
+        let node = parse("mesh_key: hush", &[]).unwrap();
+        assert!(!format!("{node:?}").contains("hush"));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_named() {
+        let fault = Node::load(Some(Path::new("/nowhere/node.yaml")), []).unwrap_err().to_string();
+        assert!(fault.starts_with("/nowhere/node.yaml: cannot be read: "), "{fault}");
+    }
+
+    #[test]
+    fn durations_have_a_number_and_a_unit() {
+        assert_eq!(duration("1.5s").ok(), Some(Duration::from_millis(1500)));
+        assert_eq!(duration("7d").ok(), Some(Duration::from_secs(604_800)));
+        for text in ["", "5", "s", "-1s", "1e9s", "5 parsecs", "inf s", "1..5s"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
     }
 }

@@ -12,6 +12,8 @@ pub mod seal;
 pub mod server;
 pub mod tasks;
 pub mod telemetry;
+mod typed;
+mod yaml;
 
 pub use board::{Board, State};
 pub use call::Call;

@@ -1,0 +1,158 @@
+//! Layers of configuration, merged; every value remembers the layer it came from.
+
+use serde_json::{Map, Value};
+
+use super::{DEFAULT, Error, Node};
+use crate::{
+    typed,
+    yaml::{self, Places},
+};
+
+const PREFIX: &str = "PERIGEE_";
+
+/// Configuration so far.
+pub(super) struct Layers {
+    value: Value,
+    defaults: Value,
+    file: Option<(String, Places)>,
+    /// Path and name of each variable that counted.
+    variables: Vec<(String, String)>,
+}
+
+impl Default for Layers {
+    fn default() -> Self {
+        let documents = yaml::parse(DEFAULT).expect("a test reads the compiled-in default");
+        let defaults = documents.into_iter().next().map(|document| document.value).unwrap_or_default();
+        Self { value: defaults.clone(), defaults, file: None, variables: Vec::new() }
+    }
+}
+
+impl Layers {
+    /// With the operator's file on top.
+    pub(super) fn file(mut self, name: &str, text: &str) -> Result<Self, Error> {
+        let mut documents = yaml::parse(text).map_err(|fault| {
+            let place = fault.place;
+            Error(format!("{name}:{}:{}: {}", place.line, place.column, fault.message))
+        })?;
+        if documents.len() > 1 {
+            return Err(Error(format!("{name}: expected one document, got {}", documents.len())));
+        }
+        let Some(document) = documents.pop() else { return Ok(self) };
+        match document.value {
+            Value::Null => return Ok(self),
+            Value::Object(_) => merge(&mut self.value, document.value),
+            Value::Array(_) => return Err(Error(format!("{name}: expected a mapping, got a list"))),
+            Value::String(_) | Value::Number(_) | Value::Bool(_) => {
+                return Err(Error(format!("{name}: expected a mapping")));
+            }
+        }
+        self.file = Some((name.to_owned(), document.places));
+        Ok(self)
+    }
+
+    /// With the variables called `PERIGEE_…` on top, in the order of their names.
+    pub(super) fn variables(mut self, all: impl IntoIterator<Item = (String, String)>) -> Result<Self, Error> {
+        let mut ours: Vec<(String, String)> = all
+            .into_iter()
+            .filter(|(name, _)| name.strip_prefix(PREFIX).is_some_and(|rest| !is_service_link(rest)))
+            .collect();
+        ours.sort();
+        for (name, text) in ours {
+            let keys = keys(&name[PREFIX.len()..]);
+            let value = self.typed(&keys, &text).map_err(|message| Error(format!("{name}: {message}")))?;
+            let nested =
+                keys.iter().rev().fold(value, |value, key| Value::Object(Map::from_iter([(key.clone(), value)])));
+            merge(&mut self.value, nested);
+            self.variables.push((keys.join("."), name));
+        }
+        Ok(self)
+    }
+
+    /// The node that all layers describe.
+    pub(super) fn node(self) -> Result<Node, Error> {
+        let node: Node = typed::read(&self.value).map_err(|misfit| self.error(&misfit.path, &misfit.message))?;
+        node.check().map_err(|(path, message)| self.error(&path, &message))?;
+        Ok(node)
+    }
+
+    /// What a variable says, by the type of the default at its path: variables themselves have no types.
+    fn typed(&self, keys: &[String], text: &str) -> Result<Value, String> {
+        let text = text.trim();
+        let is_list = matches!(keys, [key] if key == "services") || matches!(keys, [key, _] if key == "peers");
+        if text.starts_with('{') || (is_list && text.starts_with('[')) {
+            let documents = yaml::parse(text).map_err(|fault| fault.message)?;
+            return Ok(documents.into_iter().next().map(|document| document.value).unwrap_or_default());
+        }
+        if is_list {
+            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+            return Ok(items.map(|item| Value::String(item.to_owned())).collect());
+        }
+        let default = keys.iter().try_fold(&self.defaults, |value, key| value.get(key));
+        let number = default.filter(|default| default.is_number()).and_then(|_| text.parse::<u64>().ok());
+        Ok(number.map_or_else(|| Value::String(text.to_owned()), Value::from))
+    }
+
+    /// An error at `path`, with the layer whose value stands there.
+    fn error(&self, path: &str, message: &str) -> Error {
+        let is_near = |at: &str| path == at || path.starts_with(&format!("{at}."));
+        if let Some((_, name)) = self.variables.iter().rev().find(|(at, _)| is_near(at)) {
+            return Error(format!("{name}: {path}: {message}"));
+        }
+        match &self.file {
+            Some((name, places)) => {
+                let place = places.nearest(path);
+                Error(format!("{name}:{}:{}: {path}: {message}", place.line, place.column))
+            }
+            None => Error(format!("{path}: {message}")),
+        }
+    }
+}
+
+/// The keys that the rest of a variable's name stands for: `LISTEN__HTTP` is `listen.http`. Services are spelt with
+/// hyphens, which names of variables cannot have.
+fn keys(rest: &str) -> Vec<String> {
+    let mut keys: Vec<String> = rest.to_lowercase().split("__").map(str::to_owned).collect();
+    if let [first, service, ..] = &mut keys[..]
+        && first == "peers"
+    {
+        *service = service.replace('_', "-");
+    }
+    keys
+}
+
+/// Whether Kubernetes made the variable for a service whose name begins with `perigee`.
+fn is_service_link(rest: &str) -> bool {
+    let rest = format!("_{rest}");
+    let is_port = rest.rfind("_PORT").is_some_and(|at| {
+        let tail = &rest[at + "_PORT".len()..];
+        tail.is_empty() || tail.starts_with('_')
+    });
+    rest.ends_with("_SERVICE_HOST") || rest.contains("_SERVICE_PORT") || (is_port && !rest.contains("__"))
+}
+
+/// Puts `over` on top of `base`. Mappings merge key by key, except where `kind` says that they are two different things.
+fn merge(base: &mut Value, over: Value) {
+    match (base, over) {
+        (Value::Object(base), Value::Object(over)) => {
+            if over.get("kind").is_some_and(|kind| base.get("kind") != Some(kind)) {
+                base.clear();
+            }
+            for (key, value) in over {
+                merge(base.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (base, over) => *base = over,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_becomes_a_path() {
+        assert_eq!(keys("LISTEN__HTTP"), ["listen", "http"]);
+        assert_eq!(keys("LIMITS__BODY_BYTES"), ["limits", "body_bytes"]);
+        assert_eq!(keys("PEERS__AUTH_RULES"), ["peers", "auth-rules"]);
+    }
+}

@@ -1,0 +1,175 @@
+//! Values into types, with faults that name the path and speak to people.
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::yaml::below;
+
+/// Where a value does not fit its type, and why.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Misfit {
+    /// Dotted; empty at the root.
+    pub path: String,
+    pub message: String,
+}
+
+/// `value` as a `T`.
+pub(crate) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, Misfit> {
+    serde_path_to_error::deserialize(value).map_err(|error| misfit(&dotted(error.path()), &error.inner().to_string()))
+}
+
+/// The known name that `name` was most likely meant to be, if any is near enough.
+pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let likeness = |candidate: &str| strsim::jaro_winkler(&name.to_lowercase(), &candidate.to_lowercase());
+    let near = known.into_iter().map(|candidate| (likeness(candidate), candidate));
+    near.filter(|(likeness, _)| *likeness > 0.75)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, candidate)| candidate)
+}
+
+/// `what name is not known; did you mean …? known: …`.
+pub(crate) fn unknown(what: &str, name: &str, known: &[&str]) -> String {
+    let meant = nearest(name, known.iter().copied()).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+    let separator = if meant.is_empty() { ";" } else { "" };
+    match known {
+        [] => format!("{what} {name} is not known; none is expected here"),
+        known => format!("{what} {name} is not known{meant}{separator} known: {}", known.join(", ")),
+    }
+}
+
+fn dotted(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    path.iter().fold(String::new(), |parent, segment| match segment {
+        Segment::Seq { index } => below(&parent, &index.to_string()),
+        Segment::Map { key } => below(&parent, key),
+        Segment::Enum { variant } => below(&parent, variant),
+        Segment::Unknown => parent,
+    })
+}
+
+/// serde's words in ours. A value that was given is never repeated: it may be a secret.
+fn misfit(path: &str, text: &str) -> Misfit {
+    let here = |message: String| Misfit { path: path.to_owned(), message };
+    if let Some(rest) = text.strip_prefix("unknown field ") {
+        let names = quoted(rest);
+        let (name, known) = names.split_first().map_or(("", &[][..]), |(name, known)| (*name, known));
+        let path =
+            if path == name || path.ends_with(&format!(".{name}")) { path.to_owned() } else { below(path, name) };
+        return Misfit { path, message: unknown("key", name, known) };
+    }
+    if let Some(rest) = text.strip_prefix("unknown variant ") {
+        let names = quoted(rest);
+        let (name, known) = names.split_first().map_or(("", &[][..]), |(name, known)| (*name, known));
+        return here(unknown("value", name, known));
+    }
+    if let Some(rest) = text.strip_prefix("missing field ") {
+        return here(format!("the key {} is missing", rest.trim_matches('`')));
+    }
+    for start in ["invalid type: ", "invalid value: "] {
+        let Some(rest) = text.strip_prefix(start) else { continue };
+        let (given, wanted) = rest.rsplit_once(", expected ").unwrap_or((rest, "something else"));
+        return here(format!("expected {}, got {}", kind_wanted(wanted), kind_given(given)));
+    }
+    here(text.to_owned())
+}
+
+/// What stands between backticks in `text`.
+fn quoted(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+fn kind_wanted(wanted: &str) -> &str {
+    match wanted {
+        "a sequence" => "a list",
+        "a map" => "a mapping",
+        "a string" => "a text",
+        "a boolean" => "true or false",
+        "u16" | "u32" | "u64" | "usize" => "a whole number from 0",
+        "i16" | "i32" | "i64" | "isize" => "a whole number",
+        "f32" | "f64" => "a number",
+        wanted if wanted.starts_with("struct ") || wanted.starts_with("internally tagged enum ") => "a mapping",
+        wanted if wanted.starts_with("enum ") => "one of its names",
+        wanted => wanted,
+    }
+}
+
+fn kind_given(given: &str) -> &str {
+    match given.split([' ', '`']).next() {
+        Some("string") => "a text",
+        Some("integer" | "floating") => "another number",
+        Some("boolean") => "true or false",
+        Some("null" | "unit") => "nothing",
+        Some("sequence") => "a list",
+        Some("map") => "a mapping",
+        _ => "something else",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Shop {
+        #[expect(dead_code, reason = "only whether it can be read matters here")]
+        till: Till,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only whether it can be read matters here")]
+    struct Till {
+        drawers: Vec<u64>,
+        #[serde(default)]
+        paint: Paint,
+    }
+
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Paint {
+        #[default]
+        Green,
+        Blue,
+    }
+
+    fn refused(value: Value) -> (String, String) {
+        let misfit = read::<Shop>(&value).unwrap_err();
+        (misfit.path, misfit.message)
+    }
+
+    fn told(path: &str, message: &str) -> (String, String) {
+        (path.to_owned(), message.to_owned())
+    }
+
+    #[test]
+    fn an_unknown_key_is_told_with_the_nearest_known_one() {
+        let wanted = told("till.drawer", "key drawer is not known; did you mean drawers? known: drawers, paint");
+        assert_eq!(refused(json!({"till": {"drawer": []}})), wanted);
+        let wanted = told("zzz", "key zzz is not known; known: till");
+        assert_eq!(refused(json!({"zzz": 1})), wanted);
+    }
+
+    #[test]
+    fn a_missing_key_is_told() {
+        assert_eq!(refused(json!({"till": {}})), told("till", "the key drawers is missing"));
+    }
+
+    #[test]
+    fn a_wrong_type_is_told_without_the_value() {
+        let wanted = told("till.drawers", "expected a list, got a text");
+        assert_eq!(refused(json!({"till": {"drawers": "a, expected secret"}})), wanted);
+        let wanted = told("till.drawers.1", "expected a whole number from 0, got another number");
+        assert_eq!(refused(json!({"till": {"drawers": [1, -1]}})), wanted);
+        assert_eq!(refused(json!({"till": null})), told("till", "expected a mapping, got nothing"));
+    }
+
+    #[test]
+    fn an_unknown_variant_is_told_with_the_known_ones() {
+        let wanted = told("till.paint", "value blu is not known; did you mean blue? known: green, blue");
+        assert_eq!(refused(json!({"till": {"drawers": [], "paint": "blu"}})), wanted);
+    }
+}

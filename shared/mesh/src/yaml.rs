@@ -1,0 +1,355 @@
+//! YAML 1.2 (core schema) as JSON values, with the place of every node.
+
+use std::collections::HashMap;
+
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
+use serde_json::{Map, Number, Value};
+
+/// Nesting that is read; more is refused.
+const DEPTH: usize = 64;
+/// Nodes that a text may have once its aliases are written out.
+const NODES: usize = 200_000;
+
+/// Line and column, both from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub line: usize,
+    pub column: usize,
+}
+
+/// Why a text is no YAML, or none that is read here.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Fault {
+    pub place: Place,
+    /// Dotted; empty at the root.
+    pub path: String,
+    pub message: String,
+}
+
+/// One document: its value, and where each node stands, by dotted path. A node that is the value of a key stands where
+/// its key does.
+#[derive(Debug, Clone)]
+pub(crate) struct Document {
+    pub value: Value,
+    pub places: Places,
+}
+
+/// Where the nodes of a document stand, by dotted path.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Places(HashMap<String, Place>);
+
+impl Places {
+    /// Of the node at `path`, or of the nearest one above it.
+    pub fn nearest(&self, path: &str) -> Place {
+        let mut path = path;
+        loop {
+            if let Some(place) = self.0.get(path) {
+                return *place;
+            }
+            match path.rfind('.') {
+                Some(dot) => path = &path[..dot],
+                None => return self.0.get("").copied().unwrap_or(Place { line: 1, column: 1 }),
+            }
+        }
+    }
+}
+
+/// The path of `key` under `parent`.
+pub(crate) fn below(parent: &str, key: &str) -> String {
+    if parent.is_empty() { key.to_owned() } else { format!("{parent}.{key}") }
+}
+
+/// Every document of `text`.
+pub(crate) fn parse(text: &str) -> Result<Vec<Document>, Fault> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut reader = Reader { events: Parser::new_from_str(text), anchors: HashMap::new(), nodes: 0 };
+    let mut documents = Vec::new();
+    loop {
+        match reader.next("")? {
+            (Event::StreamEnd, _) => return Ok(documents),
+            (Event::DocumentStart(_), _) => {
+                let mut places = Places::default();
+                let (event, span) = reader.next("")?;
+                places.0.insert(String::new(), place(span.start));
+                let value = reader.node(event, span, "", 0, &mut places)?;
+                documents.push(Document { value, places });
+            }
+            (_, _) => (),
+        }
+    }
+}
+
+struct Reader<'a> {
+    events: Parser<'a, StrInput<'a>>,
+    anchors: HashMap<usize, Anchor>,
+    nodes: usize,
+}
+
+struct Anchor {
+    value: Value,
+    nodes: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn next(&mut self, path: &str) -> Result<(Event<'a>, Span), Fault> {
+        let event = self.events.next_event().unwrap_or_else(|| {
+            let end = Marker::new(0, 1, 0);
+            Err(ScanError::new_str(end, "the text ends too early"))
+        });
+        event.map_err(|error| Fault {
+            place: place(*error.marker()),
+            path: path.to_owned(),
+            message: format!("not YAML: {}", error.info()),
+        })
+    }
+
+    fn node(
+        &mut self,
+        event: Event<'a>,
+        span: Span,
+        path: &str,
+        depth: usize,
+        places: &mut Places,
+    ) -> Result<Value, Fault> {
+        let at = |message: &str| Fault { place: place(span.start), path: path.to_owned(), message: message.to_owned() };
+        let before = self.nodes;
+        self.nodes += 1;
+        if depth > DEPTH {
+            return Err(at(&format!("nested deeper than {DEPTH} levels")));
+        }
+        let (value, anchor) = match event {
+            Event::Alias(id) => {
+                // The anchor of a node that is still open is not known yet: a node cannot contain itself.
+                let anchor = self.anchors.get(&id).ok_or_else(|| at("an alias of a node that it stands in"))?;
+                self.nodes += anchor.nodes;
+                if self.nodes > NODES {
+                    return Err(at(&format!("aliases make more than {NODES} nodes of this file")));
+                }
+                (anchor.value.clone(), 0)
+            }
+            Event::Scalar(text, style, anchor, tag) => {
+                (scalar(&text, style, tag.as_deref()).map_err(|message| at(&message))?, anchor)
+            }
+            Event::SequenceStart(anchor, tag) => {
+                known_tag(tag.as_deref(), "seq").map_err(|message| at(&message))?;
+                (self.sequence(path, depth, places)?, anchor)
+            }
+            Event::MappingStart(anchor, tag) => {
+                known_tag(tag.as_deref(), "map").map_err(|message| at(&message))?;
+                (self.mapping(path, depth, places)?, anchor)
+            }
+            Event::Nothing
+            | Event::StreamStart
+            | Event::StreamEnd
+            | Event::DocumentStart(_)
+            | Event::DocumentEnd
+            | Event::SequenceEnd
+            | Event::MappingEnd => return Err(at("expected a value")),
+        };
+        if anchor != 0 {
+            self.anchors.insert(anchor, Anchor { value: value.clone(), nodes: self.nodes - before });
+        }
+        Ok(value)
+    }
+
+    fn sequence(&mut self, path: &str, depth: usize, places: &mut Places) -> Result<Value, Fault> {
+        let mut items = Vec::new();
+        loop {
+            let (event, span) = self.next(path)?;
+            if event == Event::SequenceEnd {
+                return Ok(Value::Array(items));
+            }
+            let path = below(path, &items.len().to_string());
+            places.0.insert(path.clone(), place(span.start));
+            items.push(self.node(event, span, &path, depth + 1, places)?);
+        }
+    }
+
+    fn mapping(&mut self, path: &str, depth: usize, places: &mut Places) -> Result<Value, Fault> {
+        let mut entries = Map::new();
+        loop {
+            let (event, span) = self.next(path)?;
+            if event == Event::MappingEnd {
+                return Ok(Value::Object(entries));
+            }
+            let start = place(span.start);
+            let Event::Scalar(key, ..) = event else {
+                let message = "a key must be a plain text".to_owned();
+                return Err(Fault { place: start, path: path.to_owned(), message });
+            };
+            let path = below(path, &key);
+            if entries.contains_key(&*key) {
+                return Err(Fault { place: start, path, message: format!("the key {key} stands here twice") });
+            }
+            places.0.insert(path.clone(), start);
+            let (event, span) = self.next(&path)?;
+            let value = self.node(event, span, &path, depth + 1, places)?;
+            entries.insert(key.into_owned(), value);
+        }
+    }
+}
+
+fn place(marker: Marker) -> Place {
+    Place { line: marker.line(), column: marker.col() + 1 }
+}
+
+fn known_tag(tag: Option<&Tag>, kind: &str) -> Result<(), String> {
+    match tag {
+        Some(tag) if !(tag.is_yaml_core_schema() && tag.suffix == kind) => Err(format!("the tag {tag} is not known")),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// A scalar by the core schema. Source: YAML 1.2.2, section 10.3.
+fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Value, String> {
+    let Some(tag) = tag else {
+        let is_plain = style == ScalarStyle::Plain;
+        return if is_plain { resolved(text) } else { Ok(Value::String(text.to_owned())) };
+    };
+    if !tag.is_yaml_core_schema() {
+        return Err(format!("the tag {tag} is not known"));
+    }
+    let value = if tag.suffix == "str" { Value::String(text.to_owned()) } else { resolved(text)? };
+    let fits = match (tag.suffix.as_str(), &value) {
+        ("str", _) | ("null", Value::Null) | ("bool", Value::Bool(_)) => true,
+        ("int", Value::Number(number)) => !number.is_f64(),
+        ("float", Value::Number(_)) => true,
+        _ => false,
+    };
+    if fits { Ok(value) } else { Err(format!("{text} is no {}", tag.suffix)) }
+}
+
+fn resolved(text: &str) -> Result<Value, String> {
+    match text {
+        "" | "~" | "null" | "Null" | "NULL" => return Ok(Value::Null),
+        "true" | "True" | "TRUE" => return Ok(Value::Bool(true)),
+        "false" | "False" | "FALSE" => return Ok(Value::Bool(false)),
+        ".nan" | ".NaN" | ".NAN" => return Err("not a number is no value here".to_owned()),
+        _ => (),
+    }
+    let (sign, digits) = match text.strip_prefix(['-', '+']) {
+        Some(digits) => (&text[..1], digits),
+        None => ("", text),
+    };
+    if matches!(digits, ".inf" | ".Inf" | ".INF") {
+        return Err("infinity is no value here".to_owned());
+    }
+    if let Some(number) = integer(sign, digits) {
+        return Ok(Value::Number(number));
+    }
+    if is_float(digits) {
+        let float = text.parse().ok().and_then(Number::from_f64);
+        return float.map(Value::Number).ok_or_else(|| format!("{text} is too large a number"));
+    }
+    Ok(Value::String(text.to_owned()))
+}
+
+fn integer(sign: &str, digits: &str) -> Option<Number> {
+    if sign.is_empty() {
+        if let Some(octal) = digits.strip_prefix("0o").filter(|octal| octal.bytes().all(|byte| byte.is_ascii_digit())) {
+            return u64::from_str_radix(octal, 8).ok().map(Number::from);
+        }
+        if let Some(hex) = digits.strip_prefix("0x").filter(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+            return u64::from_str_radix(hex, 16).ok().map(Number::from);
+        }
+    }
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    match sign {
+        "-" => format!("-{digits}").parse::<i64>().ok().map(Number::from),
+        _ => digits.parse::<u64>().ok().map(Number::from),
+    }
+}
+
+/// `[0-9]+` with a fraction, an exponent or both; or `.` and digits.
+fn is_float(digits: &str) -> bool {
+    let (mantissa, exponent) = match digits.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, Some(exponent)),
+        None => (digits, None),
+    };
+    let are_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let has_digit = !whole.is_empty() || !fraction.is_empty();
+    let exponent = exponent.map(|exponent| exponent.strip_prefix(['-', '+']).unwrap_or(exponent));
+    has_digit && are_digits(whole) && are_digits(fraction) && exponent.is_none_or(|e| !e.is_empty() && are_digits(e))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn value(text: &str) -> Value {
+        let mut documents = parse(text).unwrap();
+        assert_eq!(documents.len(), 1);
+        documents.remove(0).value
+    }
+
+    fn fault(text: &str) -> (usize, usize, String, String) {
+        let fault = parse(text).unwrap_err();
+        (fault.place.line, fault.place.column, fault.path, fault.message)
+    }
+
+    #[test]
+    fn scalars_are_typed_by_the_core_schema() {
+        let text =
+            "[1, -2, +3, 0x1F, 0o17, 1.5, 1e3, .5, 5., true, False, null, ~, yes, 012a, 1_000, 0.9.1, \"1\", '', -]";
+        let wanted = json!([
+            1, -2, 3, 31, 15, 1.5, 1000.0, 0.5, 5.0, true, false, null, null, "yes", "012a", "1_000", "0.9.1", "1", "",
+        ]);
+        assert_eq!(value(&text.replace(", -]", "]")), wanted);
+        assert_eq!(value("18446744073709551615"), json!(u64::MAX));
+        assert_eq!(value("a:"), json!({"a": null}));
+        assert_eq!(value("!!str 12"), json!("12"));
+        assert_eq!(value("2009-01-01"), json!("2009-01-01"));
+        assert_eq!(value("10s"), json!("10s"));
+    }
+
+    #[test]
+    fn every_node_has_its_place() {
+        let documents = parse("a: 1\nb:\n  - c: [x, y]\n---\n  z: 2\n").unwrap();
+        let at = |document: usize, path| documents[document].places.nearest(path);
+        assert_eq!(at(0, "a"), Place { line: 1, column: 1 });
+        assert_eq!(at(0, "b.0"), Place { line: 3, column: 5 });
+        assert_eq!(at(0, "b.0.c"), Place { line: 3, column: 5 });
+        assert_eq!(at(0, "b.0.c.1"), Place { line: 3, column: 12 });
+        assert_eq!(at(0, "b.0.c.7.z"), Place { line: 3, column: 5 });
+        assert_eq!(at(1, "z"), Place { line: 5, column: 3 });
+        assert_eq!(at(1, "nothing"), Place { line: 5, column: 3 });
+    }
+
+    #[test]
+    fn a_key_that_stands_twice_is_refused() {
+        assert_eq!(fault("a: {b: 1, b: 2}"), (1, 11, "a.b".to_owned(), "the key b stands here twice".to_owned()));
+    }
+
+    #[test]
+    fn what_is_no_yaml_is_refused_with_its_place() {
+        let (line, _, _, message) = fault("a: 1\nb: [1, 2\n");
+        assert!(line >= 2 && message.starts_with("not YAML: "), "{line} {message}");
+        let (line, _, _, message) = fault("a: 1\n b: 2");
+        assert!(line == 2 && message.starts_with("not YAML: "), "{line} {message}");
+        assert_eq!(fault("a: !secret x").3, "the tag !secret is not known");
+        assert_eq!(fault("a: .inf").3, "infinity is no value here");
+        assert_eq!(fault("? [a]\n: 1").3, "a key must be a plain text");
+    }
+
+    #[test]
+    fn aliases_are_written_out_up_to_a_limit() {
+        assert_eq!(value("a: &x {b: 1}\nc: *x"), json!({"a": {"b": 1}, "c": {"b": 1}}));
+        let mut laughs = "a0: &a0 [1,1,1,1,1,1,1,1,1]\n".to_owned();
+        for level in 1..9 {
+            let list = vec![format!("*a{}", level - 1); 9].join(",");
+            laughs.push_str(&format!("a{level}: &a{level} [{list}]\n"));
+        }
+        assert!(fault(&laughs).3.starts_with("aliases make more than"));
+        assert_eq!(fault("a: &x [*x]").3, "an alias of a node that it stands in");
+    }
+
+    #[test]
+    fn nesting_has_a_limit() {
+        assert!(fault(&"[".repeat(100)).3.starts_with("nested deeper"));
+    }
+}
