@@ -1,0 +1,287 @@
+//! Values once they have met a column: what a database gets bound.
+
+mod moment;
+mod number;
+
+use std::cmp::Ordering;
+
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
+use crate::{Column, Error, Type, Value};
+
+/// Base64 of the standard alphabet, with or without its padding.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// A value in the form of its column's type, one spelling for each value.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Typed {
+    /// SQL NULL.
+    Null,
+    /// A boolean.
+    Bool(bool),
+    /// An integer within the column's width.
+    Int(i64),
+    /// A finite double.
+    Float(f64),
+    /// A decimal without exponent: `-12.50`.
+    Decimal(String),
+    /// A text without NUL characters.
+    Text(String),
+    /// Bytes.
+    Bytes(Vec<u8>),
+    /// `2009-01-31`.
+    Date(String),
+    /// `13:14:15.5`: microseconds at most, no trailing zeros.
+    Time(String),
+    /// Microseconds since the Unix epoch.
+    Timestamp(i64),
+    /// `0190c2c4-…`, lower case.
+    Uuid(String),
+    /// JSON text.
+    Json(String),
+    /// The database's own text of the value.
+    Other(String),
+}
+
+/// `value` as `column` holds it. NULL is always of the type: whether it may be stored is asked elsewhere.
+///
+/// Integers and decimals may be given as texts, for clients that cannot hold them; a number that has no fraction is an
+/// integer however it is written.
+///
+/// Errors: `WRONG_TYPE`, `OUT_OF_RANGE`.
+pub fn typed(column: &Column, value: &Value) -> Result<Typed, Error> {
+    if matches!(value, Value::Null) {
+        return Ok(Typed::Null);
+    }
+    match column.r#type {
+        Type::Bool => match value {
+            Value::Bool(flag) => Ok(Typed::Bool(*flag)),
+            _ => Err(wrong(column, value)),
+        },
+        Type::Int16 => integer(column, value, i16::MIN.into(), i16::MAX.into()),
+        Type::Int32 => integer(column, value, i32::MIN.into(), i32::MAX.into()),
+        Type::Int64 => integer(column, value, i64::MIN, i64::MAX),
+        Type::Float => float(column, value),
+        Type::Decimal => decimal(column, value),
+        Type::Text => text(column, value).map(|text| Typed::Text(text.to_owned())),
+        Type::Bytes => parsed(column, value, |text| BASE64.decode(text).ok().map(Typed::Bytes)),
+        Type::Date => parsed(column, value, |text| moment::date(text).map(Typed::Date)),
+        Type::Time => parsed(column, value, |text| moment::time(text).map(Typed::Time)),
+        Type::Timestamp => parsed(column, value, |text| moment::timestamp(text).map(Typed::Timestamp)),
+        Type::Uuid => parsed(column, value, |text| is_uuid(text).then(|| Typed::Uuid(text.to_ascii_lowercase()))),
+        Type::Json => json(column, value),
+        Type::Other => other(column, value),
+    }
+}
+
+/// `value` as `column` can be compared with it: a single value that is not null, in a column that has an order.
+///
+/// Errors: `WRONG_TYPE`, `OUT_OF_RANGE`.
+pub fn comparable(column: &Column, value: &Value) -> Result<Typed, Error> {
+    match (column.r#type, value) {
+        (Type::Json, _) => Err(Error::WrongType {
+            name: column.name.clone(),
+            wanted: "isNull and no other operator, because it holds JSON".to_owned(),
+            got: value.kind().to_owned(),
+        }),
+        (_, Value::Null | Value::List(_) | Value::Object(_)) => Err(wrong(column, value)),
+        _ => typed(column, value),
+    }
+}
+
+/// Whether `column` can hold `value`.
+///
+/// Errors: `WRONG_TYPE`, `OUT_OF_RANGE`.
+pub fn fits(column: &Column, value: &Value) -> Result<(), Error> {
+    typed(column, value).map(|_| ())
+}
+
+impl Typed {
+    /// How two values of one column compare; `None` where one is null or they are of different types.
+    ///
+    /// Texts compare by their code points, as in the collations `C` and `BINARY`.
+    pub fn compare(&self, other: &Typed) -> Option<Ordering> {
+        match (self, other) {
+            (Typed::Bool(one), Typed::Bool(other)) => Some(one.cmp(other)),
+            (Typed::Int(one), Typed::Int(other)) | (Typed::Timestamp(one), Typed::Timestamp(other)) => {
+                Some(one.cmp(other))
+            }
+            (Typed::Float(one), Typed::Float(other)) => one.partial_cmp(other),
+            (Typed::Decimal(one), Typed::Decimal(other)) => Some(number::compare(one, other)),
+            (Typed::Bytes(one), Typed::Bytes(other)) => Some(one.cmp(other)),
+            (Typed::Text(one), Typed::Text(other))
+            | (Typed::Date(one), Typed::Date(other))
+            | (Typed::Time(one), Typed::Time(other))
+            | (Typed::Uuid(one), Typed::Uuid(other))
+            | (Typed::Json(one), Typed::Json(other))
+            | (Typed::Other(one), Typed::Other(other)) => Some(one.cmp(other)),
+            _ => None,
+        }
+    }
+}
+
+impl Type {
+    /// What a value of the type looks like, for messages.
+    pub fn wanted(self) -> &'static str {
+        match self {
+            Type::Bool => "true or false",
+            Type::Int16 => "an integer from -32768 to 32767",
+            Type::Int32 => "an integer from -2147483648 to 2147483647",
+            Type::Int64 => "an integer of 64 bits",
+            Type::Float => "a number",
+            Type::Decimal => "a decimal, as a number or a text",
+            Type::Text => "a text",
+            Type::Bytes => "a text of base64",
+            Type::Date => "a date such as 2009-01-31",
+            Type::Time => "a time such as 13:14:15.5",
+            Type::Timestamp => "a point in time such as 2009-01-31T13:14:15Z",
+            Type::Uuid => "a UUID such as 0190c2c4-7a3e-7cc1-9a3b-5d0a4f0e6b1d",
+            Type::Json => "any JSON",
+            Type::Other => "a text",
+        }
+    }
+}
+
+/// The most and the fewest are of the column's width.
+fn integer(column: &Column, value: &Value, least: i64, most: i64) -> Result<Typed, Error> {
+    let number = match value {
+        Value::Int(number) => *number,
+        Value::Number(text) => whole(column, value, text)?,
+        Value::Text(text) => match Value::number(text) {
+            Some(Value::Int(number)) => number,
+            Some(Value::Number(text)) => whole(column, value, &text)?,
+            _ => return Err(unlike(column)),
+        },
+        Value::Null | Value::Bool(_) | Value::List(_) | Value::Object(_) => return Err(wrong(column, value)),
+    };
+    if number < least || number > most {
+        return Err(outside(column));
+    }
+    Ok(Typed::Int(number))
+}
+
+/// The 64-bit integer that a number which is not written as one amounts to.
+fn whole(column: &Column, value: &Value, text: &str) -> Result<i64, Error> {
+    let plain = number::plain(text).ok_or_else(|| outside(column))?;
+    let (whole, fraction) = plain.split_once('.').unwrap_or((&plain, ""));
+    if fraction.bytes().any(|digit| digit != b'0') {
+        let got = format!("{} with a fraction", value.kind());
+        return Err(Error::WrongType { got, name: column.name.clone(), wanted: column.r#type.wanted().to_owned() });
+    }
+    whole.parse().map_err(|_| outside(column))
+}
+
+fn float(column: &Column, value: &Value) -> Result<Typed, Error> {
+    match value {
+        Value::Int(number) => Ok(Typed::Float(*number as f64)),
+        Value::Number(text) => match text.parse::<f64>() {
+            Ok(number) if number.is_finite() => Ok(Typed::Float(number)),
+            Ok(_) | Err(_) => Err(outside(column)),
+        },
+        _ => Err(wrong(column, value)),
+    }
+}
+
+fn decimal(column: &Column, value: &Value) -> Result<Typed, Error> {
+    let plain = match value {
+        Value::Int(number) => Some(number.to_string()),
+        Value::Number(text) => number::plain(text),
+        Value::Text(text) if Value::number(text).is_some() => number::plain(text),
+        Value::Text(_) => return Err(unlike(column)),
+        Value::Null | Value::Bool(_) | Value::List(_) | Value::Object(_) => return Err(wrong(column, value)),
+    };
+    plain.map(Typed::Decimal).ok_or_else(|| outside(column))
+}
+
+/// The text, which has no NUL character: PostgreSQL cannot hold one.
+fn text<'a>(column: &Column, value: &'a Value) -> Result<&'a str, Error> {
+    match value {
+        Value::Text(text) if has_nul(text) => Err(Error::WrongType {
+            name: column.name.clone(),
+            wanted: "a text".to_owned(),
+            got: "a text with a NUL character".to_owned(),
+        }),
+        Value::Text(text) => Ok(text),
+        _ => Err(wrong(column, value)),
+    }
+}
+
+/// A text that `parse` understands.
+fn parsed(column: &Column, value: &Value, parse: impl Fn(&str) -> Option<Typed>) -> Result<Typed, Error> {
+    match value {
+        Value::Text(text) => parse(text).ok_or_else(|| unlike(column)),
+        _ => Err(wrong(column, value)),
+    }
+}
+
+fn json(column: &Column, value: &Value) -> Result<Typed, Error> {
+    if nul_within(value) {
+        return Err(Error::WrongType {
+            name: column.name.clone(),
+            wanted: "any JSON".to_owned(),
+            got: "JSON with a NUL character".to_owned(),
+        });
+    }
+    let mut out = Vec::new();
+    value.write_json(&mut out);
+    Ok(Typed::Json(String::from_utf8(out).expect("JSON is written as UTF-8")))
+}
+
+fn other(column: &Column, value: &Value) -> Result<Typed, Error> {
+    match value {
+        Value::Int(number) => Ok(Typed::Other(number.to_string())),
+        Value::Number(text) => Ok(Typed::Other(text.clone())),
+        _ => text(column, value).map(|text| Typed::Other(text.to_owned())),
+    }
+}
+
+fn nul_within(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Number(_) => false,
+        Value::Text(text) => has_nul(text),
+        Value::List(items) => items.iter().any(nul_within),
+        Value::Object(object) => object.0.iter().any(|(name, value)| has_nul(name) || nul_within(value)),
+    }
+}
+
+fn has_nul(text: &str) -> bool {
+    text.contains('\0')
+}
+
+/// Whether `text` is a UUID in the form of RFC 9562, section 4, of either case.
+fn is_uuid(text: &str) -> bool {
+    text.len() == 36
+        && text.bytes().enumerate().all(|(index, byte)| match index {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
+}
+
+fn wrong(column: &Column, value: &Value) -> Error {
+    Error::WrongType {
+        name: column.name.clone(),
+        wanted: column.r#type.wanted().to_owned(),
+        got: value.kind().to_owned(),
+    }
+}
+
+/// A text that is not in the form of the column's type.
+fn unlike(column: &Column) -> Error {
+    Error::WrongType {
+        name: column.name.clone(),
+        wanted: column.r#type.wanted().to_owned(),
+        got: "a text that is none".to_owned(),
+    }
+}
+
+fn outside(column: &Column) -> Error {
+    Error::OutOfRange { name: column.name.clone(), wanted: column.r#type.wanted().to_owned() }
+}
+
+#[cfg(test)]
+mod tests;
