@@ -1,0 +1,144 @@
+//! `perigee dev`: the whole mesh in one process, and a note of what it opened.
+
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use mesh::{config, resources::Snapshot};
+use proto::crud::v1::{Database, DescribeRequest};
+use query::resources::{ProjectMeta, TableMeta};
+
+use crate::{
+    cli,
+    failure::Failure,
+    node::{self, Mode, Node},
+    version::VERSION,
+};
+
+/// How long the note waits for databases to be reached, and how often it looks.
+const PATIENCE: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Runs everything until the process is asked to stop.
+pub async fn run(args: cli::Dev) -> Result<(), Failure> {
+    if !args.dir.is_dir() {
+        return Err(anyhow!("{0} is no folder; `perigee init {0}` makes one", args.dir.display()).into());
+    }
+    let mut config = config::Node::load(None, node::variables()).context("the configuration is wrong")?;
+    config.services = config::Service::ALL.to_vec();
+    config.peers.clear();
+    config.listen.http = args.listen;
+    config.data = args.data.clone();
+    config.resources = config::Resources::Folder { path: args.dir.clone() };
+    mesh::telemetry::start(&config.telemetry);
+
+    let stop = node::asked_to_stop()?;
+    let node = Node::start(config, Mode::Dev).await?;
+    let projects = projects(&node).await;
+    print!("{}", note(&args, &node, &projects));
+    stop.await;
+    node.drain().await;
+    Ok(())
+}
+
+/// A project and what crud says of its databases.
+struct Project {
+    id: String,
+    databases: Vec<Database>,
+}
+
+/// All projects, once each of their databases is reached or known not to be.
+async fn projects(node: &Node) -> Vec<Project> {
+    let snapshot = node.resources().borrow().clone();
+    let ids =
+        snapshot.of("project").filter_map(|document| document.read::<ProjectMeta, query::resources::Project>().ok());
+    let mut projects = Vec::new();
+    let late = tokio::time::Instant::now() + PATIENCE;
+    for (meta, _) in ids {
+        let databases = databases(node, &meta.id, late).await;
+        projects.push(Project { id: meta.id, databases });
+    }
+    projects
+}
+
+async fn databases(node: &Node, project: &str, late: tokio::time::Instant) -> Vec<Database> {
+    loop {
+        let request = DescribeRequest { project: project.to_owned(), refresh: false };
+        let databases = match node.mesh().crud().describe(request).await {
+            Ok(response) => response.into_inner().databases,
+            Err(_not_yet) => Vec::new(),
+        };
+        let is_known = |database: &Database| database.schema.is_some() || !database.error.is_empty();
+        if databases.iter().all(is_known) || tokio::time::Instant::now() > late {
+            return databases;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// What was opened, for the one who started it.
+fn note(args: &cli::Dev, node: &Node, projects: &[Project]) -> String {
+    let base = node.http.map(|address| format!("http://{address}")).unwrap_or_default();
+    let mut lines = vec![
+        format!("perigee {VERSION}"),
+        String::new(),
+        format!("  listening  {base}  GraphQL, REST, gRPC, grpc-web; this machine only, no operator login"),
+        format!("  resources  {}  a change is in force within a second", args.dir.display()),
+        format!("  data       {}", args.data.display()),
+    ];
+    for project in projects {
+        lines.push(format!("  project    {}  {base}/v1/api/{}/graphql", project.id, project.id));
+        lines.extend(project.databases.iter().map(database_line));
+    }
+    if projects.is_empty() {
+        lines.push("  no project yet; `perigee init` writes one, and it is in force at once".to_owned());
+    }
+    let snapshot = node.resources().borrow().clone();
+    lines.extend([
+        String::new(),
+        "  try:".to_owned(),
+        format!("  {}", curl(&base, &snapshot, projects)),
+        String::new(),
+    ]);
+    lines.join("\n") + "\n"
+}
+
+fn database_line(database: &Database) -> String {
+    let found = match &database.schema {
+        Some(schema) if schema.tables.len() == 1 => "1 table".to_owned(),
+        Some(schema) => format!("{} tables", schema.tables.len()),
+        None if database.error.is_empty() => "not reached yet".to_owned(),
+        None => format!("not reached: {}", database.error),
+    };
+    format!("  database   {}  {}, {found}", database.id, database.r#type)
+}
+
+/// A command that works without a token: a read of a table that is open to all, else the health check.
+fn curl(base: &str, snapshot: &Snapshot, projects: &[Project]) -> String {
+    let open = snapshot.of("table").filter(|document| document.spec["rules"]["read"]["rule"] == "allow");
+    let found = open.filter_map(|document| serde_json::from_value::<TableMeta>(document.meta.clone()).ok());
+    match found.filter_map(|meta| open_read(&meta, projects)).next() {
+        Some((project, document)) => format!(
+            "curl -s {base}/v1/api/{project}/graphql -H 'content-type: application/json' -d '{{\"query\": \"{document}\"}}'"
+        ),
+        None => format!("curl -s {base}/v1/api/health-check"),
+    }
+}
+
+/// The project and a GraphQL document that reads a few columns of the table that `meta` names.
+fn open_read(meta: &TableMeta, projects: &[Project]) -> Option<(String, String)> {
+    let project = projects.iter().find(|project| project.id == meta.project)?;
+    let database = project.databases.iter().find(|database| database.id == meta.database)?;
+    let tables = &database.schema.as_ref()?.tables;
+    let table = tables.iter().find(|table| table.name == meta.id && is_name(&table.name))?;
+    let columns = table.columns.iter().map(|column| column.name.as_str()).filter(|name| is_name(name));
+    let columns = columns.take(3).collect::<Vec<_>>().join(" ");
+    let database = if is_name(&meta.database) { &meta.database } else { return None };
+    let is_readable = !columns.is_empty();
+    is_readable.then(|| (project.id.clone(), format!("{{ {}(limit: 3) @{database} {{ {columns} }} }}", table.name)))
+}
+
+/// Whether `text` is a GraphQL name that a shell takes as it is.
+fn is_name(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}

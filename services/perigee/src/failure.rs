@@ -1,0 +1,72 @@
+//! How a command ends when it does not succeed.
+
+use std::{fmt, path::Path};
+
+use mesh::resources::Fault;
+
+/// Why a command failed, as it stands on stderr.
+#[derive(Debug)]
+pub enum Failure {
+    /// The arguments are wrong.
+    Usage(String),
+    /// The resource folder is wrong: where, and what was expected.
+    Faults(Vec<String>),
+    /// Anything else, with the way there.
+    Failed(anyhow::Error),
+}
+
+impl Failure {
+    /// The faults of `folder`, each with a path that an editor can open from here.
+    pub fn faults(folder: &Path, faults: &[Fault]) -> Self {
+        Self::Faults(faults.iter().map(|fault| folder.join(fault.to_string()).display().to_string()).collect())
+    }
+
+    /// The exit code: 2 for wrong usage, else 1.
+    pub fn code(&self) -> u8 {
+        match self {
+            Failure::Usage(_) => 2,
+            Failure::Faults(_) | Failure::Failed(_) => 1,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    /// One line per thing to mend.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Usage(message) => write!(f, "perigee: {message}"),
+            Failure::Faults(lines) => write!(f, "{}", lines.join("\n")),
+            Failure::Failed(error) => {
+                let line = format!("{error:#}").lines().map(str::trim).collect::<Vec<_>>().join(" ");
+                write!(f, "perigee: {line}")
+            }
+        }
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_with_its_causes() {
+        let error = anyhow!("first\n  second").context("could not start");
+
+        assert_eq!(Failure::from(error).to_string(), "perigee: could not start: first second");
+    }
+
+    #[test]
+    fn a_fault_is_told_with_the_folder_it_is_in() {
+        let fault = Fault { file: "t.yaml".into(), line: 3, column: 5, path: "spec".into(), message: "no".into() };
+
+        assert_eq!(Failure::faults(Path::new("shop"), &[fault]).to_string(), "shop/t.yaml:3:5: spec: no");
+    }
+}

@@ -1,0 +1,70 @@
+//! `perigee init`: a starting resource folder, closed by default.
+
+mod documents;
+mod source;
+
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+
+pub use source::Source;
+
+use crate::{cli, failure::Failure};
+use documents::Plan;
+
+/// A file to write.
+struct File {
+    name: &'static str,
+    text: String,
+    /// Only its owner may read it.
+    is_secret: bool,
+}
+
+/// Looks at the database, if one is given, and writes the folder; an existing file of the same name is left alone and
+/// is an error, before anything is written.
+pub async fn run(args: cli::Init) -> Result<(), Failure> {
+    let project = match &args.project {
+        Some(id) => id.clone(),
+        None => project_of(&args.dir),
+    };
+    let database = match args.database {
+        Some(source) => Some(source.look().await?),
+        None => None,
+    };
+    let plan = Plan::new(project, database);
+    write(&args.dir, &plan.files())?;
+    print!("{}", plan.note(&args.dir));
+    Ok(())
+}
+
+fn write(dir: &Path, files: &[File]) -> anyhow::Result<()> {
+    let taken: Vec<&str> = files.iter().map(|file| file.name).filter(|name| dir.join(name).exists()).collect();
+    if !taken.is_empty() {
+        bail!("{} has {} already; choose another folder or move them", dir.display(), taken.join(", "));
+    }
+    fs::create_dir_all(dir).with_context(|| format!("the folder {} cannot be made", dir.display()))?;
+    for file in files {
+        let path = dir.join(file.name);
+        create(&path, file).with_context(|| format!("{} cannot be written", path.display()))?;
+    }
+    Ok(())
+}
+
+fn create(path: &PathBuf, file: &File) -> anyhow::Result<()> {
+    let mode = if file.is_secret { 0o600 } else { 0o644 };
+    let mut out = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    Ok(out.write_all(file.text.as_bytes())?)
+}
+
+/// A project id out of the folder's name.
+fn project_of(dir: &Path) -> String {
+    let full = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+    let name = full.file_name().map(|name| name.to_string_lossy().into_owned());
+    let id = source::identifier(&name.unwrap_or_default());
+    if id.is_empty() { "app".to_owned() } else { id }
+}

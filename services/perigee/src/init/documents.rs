@@ -1,0 +1,185 @@
+//! What stands in a starting folder.
+
+use std::{fmt::Write, path::Path};
+
+use query::{Table, resources::Engine};
+
+use super::{File, source::Found};
+
+/// A folder to write: a project and its database.
+pub struct Plan {
+    project: String,
+    database: Option<Found>,
+    secret: String,
+}
+
+impl Plan {
+    /// With a new secret for the project's tokens.
+    pub fn new(project: String, database: Option<Found>) -> Self {
+        let secret = rand::random::<[u8; 32]>().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+        Self { project, database, secret }
+    }
+
+    /// The files of the folder.
+    pub fn files(&self) -> Vec<File> {
+        let open = |name, text| File { name, text, is_secret: false };
+        vec![
+            open("project.yaml", self.project_document()),
+            open("database.yaml", self.database_document()),
+            open("tables.yaml", self.table_documents()),
+            open(".gitignore", ".env\nperigee-data/\n".to_owned()),
+            File { name: ".env", text: self.variables(), is_secret: true },
+        ]
+    }
+
+    /// What was written and what to do next.
+    pub fn note(&self, dir: &Path) -> String {
+        let dir = dir.display();
+        let tables = match &self.database {
+            Some(found) => format!(", {} tables, every operation denied", found.schema.tables().len()),
+            None => String::new(),
+        };
+        format!(
+            "wrote {dir}: project {}, database {}{tables}\n\n\
+             Say who may do what in {dir}/tables.yaml, then:\n\n  perigee dev {dir}\n",
+            self.project,
+            self.database_id()
+        )
+    }
+
+    fn project_document(&self) -> String {
+        format!(
+            "kind: project\n\
+             meta: {{ id: {} }}\n\
+             spec:\n  \
+               # Keys that tokens are verified with; `perigee token` signs with the primary one.\n  \
+               tokens: [{{ kid: main, alg: HS256, secret: \"${{env:{}}}\", primary: true }}]\n",
+            scalar(&self.project),
+            self.secret_variable()
+        )
+    }
+
+    fn database_document(&self) -> String {
+        let (engine, note) = match &self.database {
+            Some(found) => (found.engine, ""),
+            None => (Engine::Sqlite, "  # A file under the data folder, made at the first start.\n"),
+        };
+        format!(
+            "kind: database\n\
+             meta: {{ project: {}, id: {} }}\n\
+             spec:\n{note}  \
+               type: {}\n  \
+               url: \"${{env:{}}}\"\n",
+            scalar(&self.project),
+            scalar(self.database_id()),
+            engine.name(),
+            self.url_variable()
+        )
+    }
+
+    fn table_documents(&self) -> String {
+        let mut text = "# Who may do what. Nothing is allowed until a rule says so: `allow` is for everyone, \
+                        `authenticated` for\n# every valid token, and a `match` looks at the token and the row:\n#\n\
+                        #   read: { rule: match, type: number, eval: \"==\", f1: args.find.user_id, f2: args.auth.id }\n"
+            .to_owned();
+        match &self.database {
+            Some(found) => {
+                let documents: Vec<String> = found.schema.tables().iter().map(|table| self.document(table)).collect();
+                text.push_str(&documents.join("---\n"));
+            }
+            // For every table without a document of its own.
+            None => text.push_str(&self.rules("default")),
+        }
+        text
+    }
+
+    fn document(&self, table: &Table) -> String {
+        let columns: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
+        let mut text = format!("# Columns: {}\n", one_line(&columns.join(", ")));
+        if !table.relations.is_empty() {
+            let relations: Vec<&str> = table.relations.iter().map(|relation| relation.name.as_str()).collect();
+            let _infallible = writeln!(text, "# Relations: {}", one_line(&relations.join(", ")));
+        }
+        text + &self.rules(&table.name)
+    }
+
+    fn rules(&self, table: &str) -> String {
+        format!(
+            "kind: table\n\
+             meta: {{ project: {}, database: {}, id: {} }}\n\
+             spec:\n  \
+               rules:\n    \
+                 create: {{ rule: deny }}\n    \
+                 read: {{ rule: deny }}\n    \
+                 update: {{ rule: deny }}\n    \
+                 delete: {{ rule: deny }}\n",
+            scalar(&self.project),
+            scalar(self.database_id()),
+            scalar(table)
+        )
+    }
+
+    fn variables(&self) -> String {
+        let url = match &self.database {
+            Some(found) => found.url.clone(),
+            None => format!("sqlite:{}.db", self.project),
+        };
+        format!("{}={}\n{}={url}\n", self.secret_variable(), self.secret, self.url_variable())
+    }
+
+    fn database_id(&self) -> &str {
+        self.database.as_ref().map_or("main", |found| &found.id)
+    }
+
+    fn secret_variable(&self) -> String {
+        format!("{}_SECRET", variable(&self.project))
+    }
+
+    fn url_variable(&self) -> String {
+        format!("{}_DATABASE_URL", variable(&self.project))
+    }
+}
+
+/// `id` as the start of a variable's name.
+fn variable(id: &str) -> String {
+    let name: String =
+        id.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
+    if name.starts_with(|c: char| c.is_ascii_digit()) { format!("_{name}") } else { name }
+}
+
+/// `text` as a YAML string: as it is where nothing can mistake it for something else, else quoted as in JSON.
+fn scalar(text: &str) -> String {
+    const WORDS: [&str; 9] = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
+    let is_plain = text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
+        && !WORDS.contains(&text.to_ascii_lowercase().as_str());
+    if is_plain { text.to_owned() } else { serde_json::Value::from(text).to_string() }
+}
+
+/// `text` in a comment: what could end the line is gone.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_yaml_would_read_as_something_else_are_quoted() {
+        assert_eq!(scalar("invoice_line"), "invoice_line");
+        for (name, quoted) in [("no", r#""no""#), ("1", r#""1""#), ("a: b", r#""a: b""#), ("a\"b", r#""a\"b""#)] {
+            assert_eq!(scalar(name), quoted);
+        }
+    }
+
+    #[test]
+    fn secrets_stand_in_the_variables_only() {
+        let plan = Plan::new("my-shop".to_owned(), None);
+
+        for file in plan.files() {
+            assert_eq!(file.text.contains(&plan.secret), file.is_secret, "{}", file.name);
+        }
+        assert!(plan.variables().contains("MY_SHOP_DATABASE_URL=sqlite:my-shop.db\n"));
+    }
+}

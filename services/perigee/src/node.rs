@@ -1,0 +1,220 @@
+//! One node of the mesh in this process: its services, started, opened to each other, and served.
+
+use std::{ffi::OsString, net::SocketAddr, time::Duration};
+
+use anyhow::Context;
+use mesh::{
+    Mesh, Tasks,
+    config::{self, Service},
+    resources::{self, Current},
+    seal,
+    server::MESSAGE_BYTES,
+};
+use proto::{auth::v1::auth_rules_server::AuthRulesServer, crud::v1::crud_server::CrudServer};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+use crate::{check::CHECKERS, failure::Failure};
+
+/// The folder under `data` with the keys of projects that have none, in development.
+pub const DEV_KEYS: &str = "keys";
+
+/// What a node is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// One process on one machine: projects without keys get one of their own, kept under the data folder, and no other
+    /// node can reach this one.
+    Dev,
+    /// What its configuration says, and nothing that it does not.
+    Serve,
+}
+
+/// A running node. Dropped, it ends at once, with whatever it was doing.
+pub struct Node {
+    /// Where clients reach it; `None` without a gateway.
+    pub http: Option<SocketAddr>,
+    /// Where other nodes reach it; `None` in development, or without a service for them.
+    pub peer: Option<SocketAddr>,
+    mesh: Mesh,
+    current: Current,
+    tasks: Tasks,
+    servers: JoinSet<()>,
+    stop: CancellationToken,
+    drain: Duration,
+}
+
+impl Node {
+    /// Starts the services that `config` names. The configuration and the resources are checked before a port is opened; a
+    /// database or a peer that is down is no failure, the node says so on `/ready`.
+    pub async fn start(config: config::Node, mode: Mode) -> Result<Node, Failure> {
+        install_tls();
+        let tasks = Tasks::default();
+        let mesh = Mesh::new(&config).context("the configuration is wrong")?;
+        let current = watch(&config, &tasks, &mesh)?;
+        let ports = Ports::bind(&config, mode).await?;
+        std::fs::create_dir_all(&config.data)
+            .with_context(|| format!("the data folder {} cannot be made", config.data.display()))?;
+        let http = ports.http.as_ref().map(TcpListener::local_addr).transpose().context("no HTTP address")?;
+        let peer = ports.mesh.as_ref().map(TcpListener::local_addr).transpose().context("no mesh address")?;
+
+        let stop = CancellationToken::new();
+        let mut servers = JoinSet::new();
+        let routes = routes(&config, mode, &mesh, &current, &tasks);
+        mesh.open(routes.clone());
+        if let Some(listener) = ports.mesh {
+            let (mesh, stop) = (mesh.clone(), stop.clone());
+            servers.spawn(async move { mesh::server::serve(listener, routes, &mesh, stop, config.drain).await });
+        }
+        if let Some(listener) = ports.http {
+            let limits = gateway::Config {
+                body_bytes: config.limits.body_bytes,
+                time: config.limits.time,
+                depth: config.limits.depth,
+                nodes: config.limits.nodes,
+            };
+            let service = gateway::Service::start(mesh.clone(), limits, current.clone(), tasks.clone());
+            servers.spawn(gateway::serve(listener, service.router(), stop.clone(), config.drain));
+        }
+        tracing::info!(http = ?http, mesh = ?peer, services = ?config.services, "node started");
+        Ok(Node { http, peer, mesh, current, tasks, servers, stop, drain: config.drain })
+    }
+
+    /// The node's view of the mesh.
+    pub fn mesh(&self) -> &Mesh {
+        &self.mesh
+    }
+
+    /// The resources in force.
+    pub fn resources(&self) -> &Current {
+        &self.current
+    }
+
+    /// Takes no new connection, lets running requests finish for at most the time that the configuration gives them, and
+    /// stops everything.
+    pub async fn drain(mut self) {
+        tracing::info!("node stops");
+        self.stop.cancel();
+        while let Some(ended) = self.servers.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a server ended wrongly");
+            }
+        }
+        if tokio::time::timeout(self.drain, self.tasks.finish()).await.is_err() {
+            tracing::warn!("some tasks did not end in time");
+        }
+        tracing::info!("node stopped");
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // The servers end with their `JoinSet`; the tasks are told to.
+        self.tasks.stop().cancel();
+    }
+}
+
+/// A wait for SIGINT or SIGTERM, which are caught from now on. A second one ends the process at once.
+pub fn asked_to_stop() -> Result<impl Future<Output = ()>, Failure> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be caught")?;
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be caught")?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+/// The resources of `config`, watched from now on; all that is wrong with them where anything is.
+fn watch(config: &config::Node, tasks: &Tasks, mesh: &Mesh) -> Result<Current, Failure> {
+    let config::Resources::Folder { path } = &config.resources;
+    resources::watch(path, CHECKERS.to_vec(), tasks, mesh.board()).map_err(|faults| Failure::faults(path, &faults))
+}
+
+/// The ports of this node, open.
+struct Ports {
+    http: Option<TcpListener>,
+    mesh: Option<TcpListener>,
+}
+
+impl Ports {
+    /// Opens what `config` needs: the HTTP port for a gateway, the mesh port for a service that others may call.
+    async fn bind(config: &config::Node, mode: Mode) -> Result<Ports, Failure> {
+        let is_called = mode == Mode::Serve && (config.runs(Service::Crud) || config.runs(Service::AuthRules));
+        Ok(Ports {
+            http: if config.runs(Service::Gateway) {
+                Some(listen(config.listen.http, "listen.http").await?)
+            } else {
+                None
+            },
+            mesh: if is_called { Some(listen(config.listen.mesh, "listen.mesh").await?) } else { None },
+        })
+    }
+}
+
+async fn listen(address: SocketAddr, setting: &str) -> Result<TcpListener, Failure> {
+    let listener = TcpListener::bind(address).await;
+    Ok(listener.with_context(|| format!("cannot listen on {address}; choose another address for {setting}"))?)
+}
+
+/// The services of this process that others call, started.
+fn routes(config: &config::Node, mode: Mode, mesh: &Mesh, current: &Current, tasks: &Tasks) -> Routes {
+    let (sealer, opener) = seal::pair(&seal_secret(config, mode));
+    let mut routes = Routes::builder();
+    for &service in &config.services {
+        match service {
+            Service::Gateway => {}
+            Service::Crud => {
+                let config = crud::Config { data: config.data.clone() };
+                let crud = crud::Service::start(mesh.clone(), config, current.clone(), opener.clone(), tasks.clone());
+                routes.add_service(
+                    CrudServer::new(crud)
+                        .max_decoding_message_size(MESSAGE_BYTES)
+                        .max_encoding_message_size(MESSAGE_BYTES),
+                );
+            }
+            Service::AuthRules => {
+                let dev_keys = (mode == Mode::Dev).then(|| config.data.join(DEV_KEYS));
+                let config = auth_rules::Config { dev_keys };
+                let auth_rules =
+                    auth_rules::Service::start(mesh.clone(), config, current.clone(), sealer.clone(), tasks.clone());
+                routes.add_service(
+                    AuthRulesServer::new(auth_rules)
+                        .max_decoding_message_size(MESSAGE_BYTES)
+                        .max_encoding_message_size(MESSAGE_BYTES),
+                );
+            }
+        }
+    }
+    routes.routes()
+}
+
+/// What the seals of grants are made with: in development a secret that nobody ever learns; between nodes the one that
+/// all of them are configured with, or else the well-known one, so that they understand each other out of the box.
+fn seal_secret(config: &config::Node, mode: Mode) -> Vec<u8> {
+    if mode == Mode::Dev {
+        return rand::random::<[u8; 32]>().to_vec();
+    }
+    let is_an_end = config.runs(Service::Crud) || config.runs(Service::AuthRules);
+    if is_an_end && config.mesh_key.is_none() {
+        tracing::warn!("mesh_key is not set: who reaches the mesh port can forge grants; set it alike on all nodes");
+    }
+    config.seal_secret().to_vec()
+}
+
+/// The variables that configure a node; others need not be text.
+pub fn variables() -> impl Iterator<Item = (String, String)> {
+    let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    std::env::vars_os().filter_map(text).filter(|(name, _)| name.starts_with("PERIGEE_"))
+}
+
+/// Chooses the one TLS provider of this process.
+fn install_tls() {
+    // It fails where a provider is installed already, as by an earlier node of this process: that one is as good.
+    let _installed = rustls::crypto::ring::default_provider().install_default();
+}

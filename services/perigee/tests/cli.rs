@@ -1,0 +1,273 @@
+//! What a user of the command line sees: output, exit codes, and files.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+};
+
+use tempfile::TempDir;
+
+const CHINOOK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/chinook");
+
+/// `perigee` with `args`, in `dir`, without variables that could change what it does.
+fn command(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_perigee"));
+    command.current_dir(dir).args(args).env_remove("CHINOOK_URL").env("PERIGEE_TELEMETRY__LOG", "warn");
+    command
+}
+
+fn run(dir: &Path, args: &[&str]) -> Output {
+    command(dir, args).output().expect("the binary runs")
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("UTF-8")
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("UTF-8")
+}
+
+/// Fails, with `code` and one line on stderr; returns the line.
+fn fails(output: &Output, code: i32) -> String {
+    let line = err(output);
+    assert_eq!(output.status.code(), Some(code), "{line}");
+    assert_eq!(line.trim_end().lines().count(), 1, "one line, not: {line}");
+    assert_eq!(out(output), "");
+    line
+}
+
+fn succeeds(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(0), "{}", err(output));
+    out(output)
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}
+
+/// A running `perigee dev`, killed when it is dropped.
+struct Dev {
+    child: Child,
+    address: String,
+    note: String,
+}
+
+impl Dev {
+    /// Starts on a free port and waits for the note to end with its curl line.
+    fn start(resources: &str, data: &Path) -> Dev {
+        let data = data.to_str().expect("UTF-8");
+        let mut command = command(Path::new("."), &["dev", resources, "--listen", "127.0.0.1:0", "--data", data]);
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the binary runs");
+        let mut note = String::new();
+        for line in BufReader::new(child.stdout.take().expect("piped")).lines() {
+            let line = line.expect("UTF-8");
+            note.push_str(&line);
+            note.push('\n');
+            if line.trim_start().starts_with("curl ") {
+                break;
+            }
+        }
+        let after = note.split("http://").nth(1).unwrap_or_else(|| panic!("no address in: {note}"));
+        let address = after.split([' ', '/', '\n']).next().unwrap_or_default().to_owned();
+        Dev { child, address, note }
+    }
+
+    fn curl_line(&self) -> &str {
+        self.note.lines().map(str::trim).find(|line| line.starts_with("curl ")).expect("the note has one")
+    }
+
+    fn stop(mut self) -> Option<i32> {
+        let killed = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        assert!(killed.expect("kill runs").success());
+        self.child.wait().expect("a child ends").code()
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        // Fails where it has ended already, which is the aim.
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+#[test]
+fn version_says_version_commit_and_build() {
+    let text = succeeds(&run(Path::new("."), &["version"]));
+
+    assert!(text.starts_with(concat!("perigee ", env!("CARGO_PKG_VERSION"), " commit ")), "{text}");
+    assert!(text.contains(" build "), "{text}");
+}
+
+#[test]
+fn help_is_no_failure() {
+    for args in [&["--help"][..], &["dev", "--help"], &["token", "--help"]] {
+        assert!(succeeds(&run(Path::new("."), args)).contains("Example:"));
+    }
+}
+
+#[test]
+fn wrong_usage_exits_2() {
+    let dir = folder();
+    fails(&run(dir.path(), &[]), 2);
+    fails(&run(dir.path(), &["fly"]), 2);
+    fails(&run(dir.path(), &["token", "shop", "not json"]), 2);
+    let line = fails(&run(dir.path(), &["dev", "--listen", "0.0.0.0:4122"]), 2);
+    assert!(line.contains("loopback"), "{line}");
+}
+
+#[test]
+fn the_example_has_no_faults() {
+    let text = succeeds(&run(Path::new("."), &["check", CHINOOK]));
+
+    assert!(text.contains("1 project, 1 database, 11 tables"), "{text}");
+}
+
+#[test]
+fn check_says_where_and_what_every_fault_is() {
+    let dir = folder();
+    fs::write(dir.path().join("a.yaml"), "kind: project\nmeta: { id: shop }\nspec:\n  nmae: Shop\n").expect("written");
+    let table =
+        "kind: table\nmeta: { project: shop, database: music, id: album }\nspec:\n  rules:\n    read: { rule: alow }\n";
+    fs::write(dir.path().join("b.yaml"), table).expect("written");
+
+    let output = run(dir.path(), &["check", "."]);
+
+    let text = err(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.lines().any(|line| line.contains("a.yaml:4:") && line.contains("name")), "{text}");
+    assert!(text.lines().any(|line| line.contains("b.yaml:5:") && line.contains("spec.rules.read")), "{text}");
+}
+
+#[test]
+fn check_of_no_folder_says_so() {
+    let line = fails(&run(folder().path(), &["check", "nowhere"]), 1);
+
+    assert!(line.contains("nowhere"), "{line}");
+}
+
+#[test]
+fn token_signs_with_the_primary_key() {
+    let dir = folder();
+    let project = "kind: project\nmeta: { id: shop }\nspec:\n  tokens: [{ kid: main, alg: HS256, secret: a-secret-of-thirty-two-characters, primary: true }]\n";
+    fs::write(dir.path().join("project.yaml"), project).expect("written");
+
+    let token = succeeds(&run(dir.path(), &["token", "shop", r#"{"id": 5}"#]));
+
+    assert_eq!(token.trim_end().split('.').count(), 3, "{token}");
+    let line = fails(&run(dir.path(), &["token", "shoop", "{}"]), 1);
+    assert!(line.contains("shop"), "{line}");
+}
+
+#[test]
+fn init_writes_a_closed_folder_once() {
+    let dir = folder();
+
+    succeeds(&run(dir.path(), &["init", "shop"]));
+
+    let shop = dir.path().join("shop");
+    assert!(fs::read_to_string(shop.join(".gitignore")).expect("written").contains(".env"));
+    assert!(fs::read_to_string(shop.join(".env")).expect("written").contains("SHOP_SECRET="));
+    succeeds(&run(dir.path(), &["check", "shop"]));
+    succeeds(&run(dir.path(), &["token", "shop", "{}", "--dir", "shop"]));
+    let line = fails(&run(dir.path(), &["init", "shop"]), 1);
+    assert!(line.contains("project.yaml"), "{line}");
+}
+
+#[test]
+fn init_of_a_missing_database_writes_nothing() {
+    let dir = folder();
+
+    fails(&run(dir.path(), &["init", "shop", "--database", "sqlite:none.db"]), 2);
+
+    assert!(!dir.path().join("shop").exists());
+    assert!(!dir.path().join("none.db").exists());
+}
+
+#[test]
+fn dev_serves_the_example_until_it_is_asked_to_stop() {
+    let data = folder();
+    let dev = Dev::start(CHINOOK, data.path());
+    assert!(dev.note.contains("music") && dev.note.contains("11 tables"), "{}", dev.note);
+
+    let answer = Command::new("sh").args(["-c", dev.curl_line()]).output().expect("sh runs");
+    assert!(out(&answer).starts_with(r#"{"data":"#), "{}: {}", dev.curl_line(), out(&answer));
+    succeeds(&run(Path::new("."), &["health", &dev.address]));
+
+    let address = dev.address.clone();
+    assert_eq!(dev.stop(), Some(0));
+    fails(&run(Path::new("."), &["health", &address]), 1);
+}
+
+#[test]
+fn a_development_token_opens_what_its_claims_allow() {
+    let data = folder();
+    let dev = Dev::start(CHINOOK, data.path());
+    let data_path = data.path().to_str().expect("UTF-8");
+
+    let token =
+        succeeds(&run(Path::new("."), &["token", "shop", r#"{"id": 5}"#, "--dir", CHINOOK, "--data", data_path]));
+
+    let url = format!("http://{}/v1/api/shop/graphql", dev.address);
+    let ask = |authorization: &str| {
+        let body = r#"{"query": "{ invoice { customer_id } }"}"#;
+        let headers = ["-H", "content-type: application/json", "-H", authorization];
+        let answer = Command::new("curl").args(["-s", &url, "-d", body]).args(headers).output();
+        out(&answer.expect("curl runs"))
+    };
+    let mine = ask(&format!("authorization: Bearer {}", token.trim_end()));
+    assert_eq!(mine.matches("\"customer_id\":5").count(), 7, "{mine}");
+    assert_eq!(mine.matches("\"customer_id\"").count(), 7, "{mine}");
+    assert!(ask("authorization:").contains("UNAUTHENTICATED"));
+}
+
+#[test]
+fn init_writes_a_denied_table_for_each_of_a_database() {
+    let data = folder();
+    Dev::start(CHINOOK, data.path()).stop();
+    let dir = folder();
+    let url = format!("sqlite:{}", data.path().join("music.db").display());
+
+    succeeds(&run(dir.path(), &["init", "shop", "--database", &url]));
+
+    let tables = fs::read_to_string(dir.path().join("shop/tables.yaml")).expect("written");
+    assert_eq!(tables.matches("kind: table").count(), 11);
+    assert_eq!(tables.matches("rule: deny").count(), 44);
+    let text = succeeds(&run(dir.path(), &["check", "shop"]));
+    assert!(text.contains("11 tables"), "{text}");
+}
+
+#[test]
+fn dev_says_which_port_is_taken() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+
+    let line = fails(&run(folder().path(), &["dev", CHINOOK, "--listen", &address]), 1);
+
+    assert!(line.contains(&address), "{line}");
+}
+
+#[test]
+fn serve_prints_its_defaults() {
+    let text = succeeds(&run(Path::new("."), &["serve", "--print-config"]));
+
+    assert!(text.contains("127.0.0.1:4122") && text.contains('#'), "{text}");
+}
+
+#[test]
+fn serve_on_a_wrong_configuration_opens_no_port() {
+    let dir = folder();
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let config: PathBuf = dir.path().join("node.yaml");
+    // Were the port opened first, the fault told would be the taken port.
+    fs::write(&config, format!("listen: {{ http: {address} }}\nlimts: {{}}\n")).expect("written");
+
+    let line = fails(&run(dir.path(), &["serve", "--config", "node.yaml"]), 1);
+
+    assert!(line.contains("limts"), "{line}");
+}
