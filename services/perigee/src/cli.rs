@@ -46,7 +46,7 @@ pub(crate) fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Resul
 
 /// Your databases, secured, over GraphQL, REST, gRPC and grpc-web.
 #[derive(Debug, Parser)]
-#[command(name = "perigee", version = version::VERSION, disable_help_subcommand = true, arg_required_else_help = false)]
+#[command(name = "perigee", version = version::VERSION, disable_help_subcommand = true)]
 #[command(after_help = "Example:\n  perigee dev examples/chinook")]
 struct Cli {
     #[command(subcommand)]
@@ -147,13 +147,13 @@ pub(crate) struct Token {
 
 /// The message of a usage error and where to read on, in one line.
 fn one_line(error: &clap::Error) -> String {
-    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+    if error.kind() == ErrorKind::MissingSubcommand {
         return "no command is given; `perigee --help` lists them".to_owned();
     }
     let text = error.to_string();
     let said = text.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
     let said: Vec<&str> = said.map(str::trim).filter(|line| !line.is_empty()).collect();
-    format!("{}; --help shows an example", said.join(" ").trim_start_matches("error: "))
+    format!("{}; --help shows an example", said.join("; ").trim_start_matches("error: "))
 }
 
 fn loopback(text: &str) -> Result<SocketAddr, String> {

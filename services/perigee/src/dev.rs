@@ -10,7 +10,7 @@ use query::resources::{ProjectMeta, TableMeta};
 use crate::{
     cli,
     failure::Failure,
-    node::{self, Mode, Node},
+    node::{self, Mode, Node, Signals},
     version::VERSION,
 };
 
@@ -31,13 +31,11 @@ pub async fn run(args: cli::Dev) -> Result<(), Failure> {
     config.resources = config::Resources::Folder { path: args.dir.clone() };
     mesh::telemetry::start(&config.telemetry);
 
-    let stop = node::asked_to_stop()?;
+    let signals = Signals::catch()?;
     let node = Node::start(config, Mode::Dev).await?;
     let projects = projects(&node).await;
     print!("{}", note(&args, &node, &projects));
-    stop.await;
-    node.drain().await;
-    Ok(())
+    node.run(signals).await
 }
 
 /// A project and what crud says of its databases.

@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, net::SocketAddr, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use mesh::{
     Mesh, Tasks,
     config::{self, Service},
@@ -13,7 +13,7 @@ use mesh::{
 use proto::{auth::v1::auth_rules_server::AuthRulesServer, crud::v1::crud_server::CrudServer};
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -94,6 +94,15 @@ impl Node {
         &self.current
     }
 
+    /// Serves until a signal asks it to stop, then drains; a second signal ends it at once.
+    pub async fn run(self, mut signals: Signals) -> Result<(), Failure> {
+        signals.next().await;
+        tokio::select! {
+            () = self.drain() => Ok(()),
+            () = signals.next() => Err(anyhow!("stopped by a second signal, before running requests had finished").into()),
+        }
+    }
+
     /// Takes no new connection, lets running requests finish for at most the time that the configuration gives them, and
     /// stops everything.
     pub async fn drain(mut self) {
@@ -118,16 +127,28 @@ impl Drop for Node {
     }
 }
 
-/// A wait for SIGINT or SIGTERM, which are caught from now on. A second one ends the process at once.
-pub fn asked_to_stop() -> Result<impl Future<Output = ()>, Failure> {
-    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be caught")?;
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be caught")?;
-    Ok(async move {
+/// SIGINT and SIGTERM, caught instead of ending the process.
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// Catches them from now on.
+    pub fn catch() -> anyhow::Result<Signals> {
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt()).context("SIGINT cannot be caught")?,
+            terminate: signal(SignalKind::terminate()).context("SIGTERM cannot be caught")?,
+        })
+    }
+
+    /// Waits for the next one. Cancel-safe.
+    async fn next(&mut self) {
         tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
-    })
+    }
 }
 
 /// The resources of `config`, watched from now on; all that is wrong with them where anything is.

@@ -6,7 +6,7 @@ use mesh::config;
 use crate::{
     cli,
     failure::Failure,
-    node::{self, Mode, Node},
+    node::{self, Mode, Node, Signals},
 };
 
 /// Runs the services until the process is asked to stop.
@@ -22,10 +22,8 @@ pub fn run(args: cli::Serve) -> Result<(), Failure> {
     }
     mesh::telemetry::start(&config.telemetry);
     cli::block_on(async {
-        let stop = node::asked_to_stop()?;
+        let signals = Signals::catch()?;
         let node = Node::start(config, Mode::Serve).await?;
-        stop.await;
-        node.drain().await;
-        Ok(())
+        node.run(signals).await
     })
 }
