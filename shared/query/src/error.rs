@@ -111,6 +111,7 @@ fn hint(nearest: &Option<String>) -> String {
 
 /// The known name that `name` was most likely meant to be, if any is near enough.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let name = short(name);
     let mut best: Option<(f64, &str)> = None;
     for candidate in known {
         let likeness = strsim::jaro_winkler(&name.to_lowercase(), &candidate.to_lowercase());

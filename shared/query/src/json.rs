@@ -1,5 +1,13 @@
 //! From JSON-like values to the model: the grammar of REST, gRPC `Struct`s and GraphQL arguments.
 
+mod budget;
+mod condition;
+mod name;
+mod selection;
+mod written;
+
+use budget::Budget;
+
 use crate::{Change, Error, Filter, Limits, Node, Object, Schema, Sort, Table, Value};
 
 /// How operators are spelled.
@@ -7,7 +15,8 @@ use crate::{Change, Error, Filter, Limits, Node, Object, Schema, Sort, Table, Va
 pub enum Spelling {
     /// `$gt`, as REST writes them.
     Dollar,
-    /// `_gt`, as GraphQL writes them; `$gt` is accepted too, since variables bring it.
+    /// `_gt`, as GraphQL writes them; `$gt` is accepted too, since variables bring it. Where a column has such a name,
+    /// the column is meant. `__` in a key may stand for a dot.
     Underscore,
 }
 
@@ -38,30 +47,36 @@ pub struct Options {
 impl Parser<'_> {
     /// A condition on rows of `table`. Relations go by
     /// name (to one: a condition; to many: `some`, `none`, `every`). `Null` and an absent condition are true.
-    pub fn filter(&self, _table: &Table, _find: &Value) -> Result<Filter, Error> {
-        todo!()
+    ///
+    /// What asks for nothing is [`Filter::TRUE`] itself, however it is written: `{}`, `{"$and": []}`,
+    /// `{"a": {"$nin": []}}`.
+    pub fn filter(&self, table: &Table, find: &Value) -> Result<Filter, Error> {
+        self.condition(table, find, &mut Budget::new(self.limits))
     }
 
     /// The node that reads `table` as `select`, `sort`, `skip` and `limit` say, of shape many and without a filter.
     /// Relations in a select tree may have `select`, `find` (or `where`), `sort`, `skip` and `limit`.
-    pub fn node(&self, _table: &Table, _options: &Options) -> Result<Node, Error> {
-        todo!()
+    pub fn node(&self, table: &Table, options: &Options) -> Result<Node, Error> {
+        self.selection(table, options, &mut Budget::new(self.limits))
     }
 
     /// Sort keys.
-    pub fn sort(&self, _table: &Table, _sort: &Value) -> Result<Vec<Sort>, Error> {
-        todo!()
+    pub fn sort(&self, table: &Table, sort: &Value) -> Result<Vec<Sort>, Error> {
+        self.order(table, sort)
     }
 
     /// Changes out of `{"$set": {…}, "$inc": {…}}`: two changes of one column, unknown operators and unknown or generated
-    /// columns are errors.
-    pub fn changes(&self, _table: &Table, _update: &Value) -> Result<Vec<Change>, Error> {
-        todo!()
+    /// columns are errors. In [`Spelling::Underscore`] the operators may stand bare: `{set: {…}, inc: {…}}`.
+    pub fn changes(&self, table: &Table, update: &Value) -> Result<Vec<Change>, Error> {
+        self.changes_of(table, update)
     }
 
     /// Documents of an insert: an object or a list of objects, whose members are columns that can be written and whose
     /// values fit them.
-    pub fn docs(&self, _table: &Table, _docs: &Value) -> Result<Vec<Object>, Error> {
-        todo!()
+    pub fn docs(&self, table: &Table, docs: &Value) -> Result<Vec<Object>, Error> {
+        self.docs_of(table, docs)
     }
 }
+
+#[cfg(test)]
+mod tests;

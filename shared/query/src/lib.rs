@@ -7,6 +7,7 @@ mod error;
 mod filter;
 mod grant;
 mod json;
+mod number;
 mod operation;
 mod relation;
 pub mod resources;

@@ -137,7 +137,7 @@ impl Schema {
         match self.by_name.get(name) {
             Some(&index) => Ok(&self.tables[index]),
             None => Err(Error::UnknownTable {
-                table: name.to_owned(),
+                table: crate::error::short(name),
                 nearest: crate::nearest(name, self.tables.iter().map(|table| table.name.as_str())),
             }),
         }
@@ -149,7 +149,7 @@ impl Table {
     pub fn column(&self, name: &str) -> Result<&Column, Error> {
         self.columns.iter().find(|column| column.name == name).ok_or_else(|| Error::UnknownColumn {
             table: self.name.clone(),
-            column: name.to_owned(),
+            column: crate::error::short(name),
             nearest: crate::nearest(name, self.columns.iter().map(|column| column.name.as_str())),
         })
     }
@@ -158,7 +158,7 @@ impl Table {
     pub fn relation(&self, name: &str) -> Result<&Relation, Error> {
         self.relations.iter().find(|relation| relation.name == name).ok_or_else(|| Error::UnknownRelation {
             table: self.name.clone(),
-            relation: name.to_owned(),
+            relation: crate::error::short(name),
             nearest: crate::nearest(name, self.relations.iter().map(|relation| relation.name.as_str())),
         })
     }

@@ -1,7 +1,6 @@
 //! Values once they have met a column: what a database gets bound.
 
 mod moment;
-mod number;
 
 use std::cmp::Ordering;
 
@@ -9,6 +8,7 @@ use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
+use crate::number::{self, Integral};
 use crate::{Column, Error, Type, Value};
 
 /// Base64 of the standard alphabet, with or without its padding.
@@ -165,15 +165,16 @@ fn integer(column: &Column, value: &Value, least: i64, most: i64) -> Result<Type
     Ok(Typed::Int(number))
 }
 
-/// The 64-bit integer that a number which is not written as one amounts to.
+/// The integer that a number which is not written as one amounts to.
 fn whole(column: &Column, value: &Value, text: &str) -> Result<i64, Error> {
-    let plain = number::plain(text).ok_or_else(|| outside(column))?;
-    let (whole, fraction) = plain.split_once('.').unwrap_or((&plain, ""));
-    if fraction.bytes().any(|digit| digit != b'0') {
-        let got = format!("{} with a fraction", value.kind());
-        return Err(Error::WrongType { got, name: column.name.clone(), wanted: column.r#type.wanted().to_owned() });
+    match number::integral(text) {
+        Integral::Whole(number) => Ok(number),
+        Integral::Outside => Err(outside(column)),
+        Integral::Fraction => {
+            let got = format!("{} with a fraction", value.kind());
+            Err(Error::WrongType { got, name: column.name.clone(), wanted: column.r#type.wanted().to_owned() })
+        }
     }
-    whole.parse().map_err(|_| outside(column))
 }
 
 fn float(column: &Column, value: &Value) -> Result<Typed, Error> {

@@ -5,7 +5,7 @@ use jiter::{Jiter, JiterError, Peek};
 use crate::Error;
 
 /// Nesting that recursion can bear on any stack, whatever the limits say.
-const DEEPEST: usize = 512;
+pub(crate) const DEEPEST: usize = 512;
 /// Members among which a name that appears twice is found by looking at each.
 const FEW: usize = 16;
 

@@ -38,6 +38,26 @@ pub fn plain(text: &str) -> Option<String> {
     Some(format!("{sign}{zero}{trimmed}"))
 }
 
+/// What a JSON number is as an integer.
+pub enum Integral {
+    /// It has no fraction and fits 64 bits.
+    Whole(i64),
+    /// It has a fraction.
+    Fraction,
+    /// It does not fit 64 bits.
+    Outside,
+}
+
+/// The integer that the JSON number `text` amounts to, however it is written: `5`, `5.0`, `0.5e1`.
+pub fn integral(text: &str) -> Integral {
+    let Some(plain) = plain(text) else { return Integral::Outside };
+    let (whole, fraction) = plain.split_once('.').unwrap_or((&plain, ""));
+    if fraction.bytes().any(|digit| digit != b'0') {
+        return Integral::Fraction;
+    }
+    whole.parse().map_or(Integral::Outside, Integral::Whole)
+}
+
 /// How two decimals without exponent compare.
 pub fn compare(one: &str, other: &str) -> Ordering {
     let negative = |text: &str| text.starts_with('-') && text.bytes().any(|byte| (b'1'..=b'9').contains(&byte));

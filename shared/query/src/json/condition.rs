@@ -1,0 +1,290 @@
+//! Conditions: `find` of REST, `where` of GraphQL.
+
+use super::budget::Budget;
+use super::name::{Name, wrong};
+use crate::{Column, Comparison, Error, Filter, Object, Parser, Quantifier, Relation, Table, Type, Value, comparable};
+
+/// Operators on conditions of a table; each may have a suffix, so that an object can hold several: `$or:1`.
+const LOGIC: [&str; 3] = ["and", "or", "not"];
+/// Operators on a column.
+const OPERATORS: [&str; 10] = ["eq", "ne", "gt", "gte", "lt", "lte", "in", "nin", "isNull", "not"];
+/// Operators on a relation to many rows.
+const QUANTIFIERS: [&str; 3] = ["some", "none", "every"];
+/// The operator on a relation to one row.
+const PRESENCE: [&str; 1] = ["isNull"];
+
+impl Parser<'_> {
+    /// A condition that may be absent.
+    pub(super) fn condition(&self, table: &Table, find: &Value, budget: &mut Budget) -> Result<Filter, Error> {
+        match find {
+            Value::Null => Ok(Filter::TRUE),
+            Value::Object(object) => self.all_of(table, object.0.iter(), budget),
+            _ => Err(wrong("the condition", "an object", find)),
+        }
+    }
+
+    /// All members of a condition's object.
+    fn all_of<'v>(
+        &self,
+        table: &Table,
+        members: impl Iterator<Item = &'v (String, Value)>,
+        budget: &mut Budget,
+    ) -> Result<Filter, Error> {
+        budget.deeper(|budget| {
+            let mut filters = Vec::new();
+            for (key, value) in members {
+                budget.node()?;
+                filters.push(self.member(table, key, value, budget)?);
+            }
+            Ok(all(filters))
+        })
+    }
+
+    fn member(&self, table: &Table, key: &str, value: &Value, budget: &mut Budget) -> Result<Filter, Error> {
+        let unsuffixed = key.split_once(':').map_or(key, |(operator, _)| operator);
+        match self.operator(table, unsuffixed, &LOGIC) {
+            Some("and") => return Ok(all(self.branches(table, key, value, budget)?)),
+            Some("or") => return Ok(any(self.branches(table, key, value, budget)?)),
+            Some(_) => return Ok(negated(self.branch(table, key, value, budget)?)),
+            None => {}
+        }
+        match self.name(table, key) {
+            Ok(Name::Column(column)) => self.column_condition(column, value, budget),
+            Ok(Name::Relation(relation)) if relation.many => self.many(relation, value, budget),
+            Ok(Name::Relation(relation)) => self.one(relation, value, budget),
+            Err(_) if key.starts_with('$') => Err(self.unknown_operator(key, &LOGIC)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The list of conditions that `and` and `or` take.
+    fn branches(&self, table: &Table, key: &str, value: &Value, budget: &mut Budget) -> Result<Vec<Filter>, Error> {
+        let Value::List(items) = value else {
+            return Err(malformed(key, "array", value));
+        };
+        budget.deeper(|budget| {
+            let mut branches = Vec::with_capacity(items.len());
+            for item in items {
+                budget.node()?;
+                branches.push(self.branch(table, key, item, budget)?);
+            }
+            Ok(branches)
+        })
+    }
+
+    /// A condition that must be given.
+    fn branch(&self, table: &Table, key: &str, value: &Value, budget: &mut Budget) -> Result<Filter, Error> {
+        match value {
+            Value::Object(object) => self.all_of(table, object.0.iter(), budget),
+            _ => Err(malformed(key, "object", value)),
+        }
+    }
+
+    /// A condition on a column: a value, or an object of operators.
+    fn column_condition(&self, column: &Column, value: &Value, budget: &mut Budget) -> Result<Filter, Error> {
+        let Value::Object(Object(operators)) = value else {
+            return equal(column, value, budget);
+        };
+        if operators.is_empty() {
+            return Err(Error::Malformed(format!("empty condition on column {}", column.name)));
+        }
+        budget.deeper(|budget| {
+            let mut filters = Vec::with_capacity(operators.len());
+            for (key, operand) in operators {
+                budget.node()?;
+                filters.push(self.operation(column, key, operand, budget)?);
+            }
+            Ok(all(filters))
+        })
+    }
+
+    fn operation(&self, column: &Column, key: &str, operand: &Value, budget: &mut Budget) -> Result<Filter, Error> {
+        match self.bare(key) {
+            Some("eq") => equal(column, operand, budget),
+            Some("ne") => unequal(column, operand, budget),
+            Some("gt") => ordered(column, Comparison::Gt, operand),
+            Some("gte") => ordered(column, Comparison::Gte, operand),
+            Some("lt") => ordered(column, Comparison::Lt, operand),
+            Some("lte") => ordered(column, Comparison::Lte, operand),
+            Some("in") => within(column, list(column, key, operand)?, budget),
+            Some("nin") => Ok(negated(within(column, list(column, key, operand)?, budget)?)),
+            Some("isNull") => match operand {
+                Value::Bool(true) => Ok(is_null(column)),
+                Value::Bool(false) => Ok(negated(is_null(column))),
+                _ => Err(wrong(format!("{key} of {}", column.name), "true or false", operand)),
+            },
+            Some("not") => match operand {
+                Value::Object(_) => Ok(negated(self.column_condition(column, operand, budget)?)),
+                _ => Err(malformed(key, "object", operand)),
+            },
+            _ => Err(self.unknown_operator(key, &OPERATORS)),
+        }
+    }
+
+    /// A condition on the row that a relation leads to; null where it leads to none.
+    fn one(&self, relation: &Relation, value: &Value, budget: &mut Budget) -> Result<Filter, Error> {
+        let members = match value {
+            Value::Null => return Ok(related(relation, Quantifier::None, Filter::TRUE)),
+            Value::Object(Object(members)) => members,
+            _ => return Err(wrong(&relation.name, format!("a condition on {} or null", relation.table), value)),
+        };
+        let far = self.schema.table(&relation.table)?;
+        let is_presence = |key: &str| self.operator(far, key, &PRESENCE).is_some();
+        let mut filters = Vec::new();
+        for (key, value) in members.iter().filter(|(key, _)| is_presence(key)) {
+            budget.node()?;
+            let quantifier = match value {
+                Value::Bool(true) => Quantifier::None,
+                Value::Bool(false) => Quantifier::Some,
+                _ => return Err(wrong(format!("{key} of {}", relation.name), "true or false", value)),
+            };
+            filters.push(related(relation, quantifier, Filter::TRUE));
+        }
+        if filters.is_empty() || members.len() > filters.len() {
+            let conditions = members.iter().filter(|(key, _)| !is_presence(key));
+            let filter = self.all_of(far, conditions, budget)?;
+            filters.push(related(relation, Quantifier::Some, filter));
+        }
+        Ok(all(filters))
+    }
+
+    /// A condition on the rows that a relation leads to.
+    fn many(&self, relation: &Relation, value: &Value, budget: &mut Budget) -> Result<Filter, Error> {
+        let Value::Object(Object(members)) = value else {
+            let wanted = QUANTIFIERS.map(|quantifier| self.spelled(quantifier)).join(", ");
+            return Err(wrong(&relation.name, format!("an object of {wanted}"), value));
+        };
+        if members.is_empty() {
+            return Err(Error::Malformed(format!("empty condition on relation {}", relation.name)));
+        }
+        let far = self.schema.table(&relation.table)?;
+        budget.deeper(|budget| {
+            let mut filters = Vec::with_capacity(members.len());
+            for (key, value) in members {
+                budget.node()?;
+                let quantifier = self.quantifier(key)?;
+                filters.push(related(relation, quantifier, self.branch(far, key, value, budget)?));
+            }
+            Ok(all(filters))
+        })
+    }
+
+    fn quantifier(&self, key: &str) -> Result<Quantifier, Error> {
+        match self.bare(key) {
+            Some("some") => Ok(Quantifier::Some),
+            Some("none") => Ok(Quantifier::None),
+            Some("every") => Ok(Quantifier::Every),
+            _ => Err(match self.unknown_operator(key, &QUANTIFIERS) {
+                Error::UnknownOperator { operator, nearest: None } => {
+                    Error::UnknownOperator { operator, nearest: Some(self.spelled("some")) }
+                }
+                error => error,
+            }),
+        }
+    }
+}
+
+/// The value of the column is `value`, or one of them, or null.
+fn equal(column: &Column, value: &Value, budget: &mut Budget) -> Result<Filter, Error> {
+    match value {
+        Value::Null => Ok(is_null(column)),
+        Value::List(values) => within(column, values, budget),
+        _ => compare(column, Comparison::Eq, value),
+    }
+}
+
+/// The other way round. A boolean that is not true may be null, as in SQL's `IS NOT TRUE`.
+fn unequal(column: &Column, value: &Value, budget: &mut Budget) -> Result<Filter, Error> {
+    match value {
+        Value::Null | Value::List(_) => Ok(negated(equal(column, value, budget)?)),
+        _ if column.r#type == Type::Bool => {
+            Ok(Filter::Or(vec![compare(column, Comparison::Ne, value)?, is_null(column)]))
+        }
+        _ => compare(column, Comparison::Ne, value),
+    }
+}
+
+/// Nothing is greater or less than null.
+fn ordered(column: &Column, comparison: Comparison, value: &Value) -> Result<Filter, Error> {
+    match value {
+        Value::Null => Ok(Filter::FALSE),
+        _ => compare(column, comparison, value),
+    }
+}
+
+fn compare(column: &Column, comparison: Comparison, value: &Value) -> Result<Filter, Error> {
+    comparable(column, value)?;
+    Ok(Filter::Compare { column: column.name.clone(), comparison, value: value.clone() })
+}
+
+/// The value of the column is one of `values`, of which null is one like another.
+fn within(column: &Column, values: &[Value], budget: &mut Budget) -> Result<Filter, Error> {
+    let mut candidates = Vec::with_capacity(values.len());
+    for value in values {
+        budget.node()?;
+        if !matches!(value, Value::Null) {
+            comparable(column, value)?;
+            candidates.push(value.clone());
+        }
+    }
+    let has_null = candidates.len() < values.len();
+    match (candidates.is_empty(), has_null) {
+        (true, false) => Ok(Filter::FALSE),
+        (true, true) => Ok(is_null(column)),
+        (false, false) => Ok(Filter::In { column: column.name.clone(), values: candidates }),
+        (false, true) => {
+            Ok(Filter::Or(vec![Filter::In { column: column.name.clone(), values: candidates }, is_null(column)]))
+        }
+    }
+}
+
+/// What `in` and `nin` take: a list, or one value in place of a list of one.
+fn list<'v>(column: &Column, key: &str, operand: &'v Value) -> Result<&'v [Value], Error> {
+    match operand {
+        Value::List(values) => Ok(values),
+        Value::Null | Value::Object(_) => Err(malformed(&format!("{key} of {}", column.name), "array", operand)),
+        Value::Bool(_) | Value::Int(_) | Value::Number(_) | Value::Text(_) => Ok(std::slice::from_ref(operand)),
+    }
+}
+
+fn is_null(column: &Column) -> Filter {
+    Filter::IsNull { column: column.name.clone() }
+}
+
+fn related(relation: &Relation, quantifier: Quantifier, filter: Filter) -> Filter {
+    Filter::Related { relation: relation.name.clone(), quantifier, filter: Box::new(filter) }
+}
+
+/// The conjunction, without members that are true anyway.
+fn all(filters: Vec<Filter>) -> Filter {
+    let mut filters: Vec<Filter> = filters.into_iter().filter(|filter| !filter.is_true()).collect();
+    match filters.len() {
+        1 => filters.remove(0),
+        _ => Filter::And(filters),
+    }
+}
+
+/// The disjunction; true where one of its members is true anyway.
+fn any(mut filters: Vec<Filter>) -> Filter {
+    if filters.iter().any(Filter::is_true) {
+        return Filter::TRUE;
+    }
+    match filters.len() {
+        1 => filters.remove(0),
+        _ => Filter::Or(filters),
+    }
+}
+
+fn negated(filter: Filter) -> Filter {
+    match filter {
+        filter if filter.is_true() => Filter::FALSE,
+        filter if filter == Filter::FALSE => Filter::TRUE,
+        // `$nin: [1, null]`: what an index can serve.
+        Filter::Or(filters) => Filter::And(filters.into_iter().map(negated).collect()),
+        filter => Filter::Not(Box::new(filter)),
+    }
+}
+
+fn malformed(key: &str, wanted: &str, value: &Value) -> Error {
+    Error::Malformed(format!("{}: {wanted} expected, got {}", crate::error::short(key), value.kind()))
+}

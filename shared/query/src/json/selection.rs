@@ -1,0 +1,215 @@
+//! Selections: what is answered of each row, in which order and how many.
+
+use super::budget::Budget;
+use super::name::{Name, wrong};
+use crate::error::short;
+use crate::{
+    Error, Field, Filter, Node, Object, Options, Parser, Relation, Shape, Sort, Table, Type, Value, What, nearest,
+    number,
+};
+
+impl Parser<'_> {
+    pub(super) fn selection(&self, table: &Table, options: &Options, budget: &mut Budget) -> Result<Node, Error> {
+        let fields = match &options.select {
+            None | Some(Value::Null) => columns(table, budget)?,
+            Some(Value::List(names)) => self.names(table, names, budget)?,
+            Some(Value::Object(tree)) => self.tree(table, tree, budget)?,
+            Some(select) => return Err(wrong("select", "a list of names or an object", select)),
+        };
+        Ok(Node {
+            sort: options.sort.as_ref().map_or(Ok(Vec::new()), |sort| self.order(table, sort))?,
+            skip: count("skip", options.skip.as_ref())?.unwrap_or(0),
+            limit: count("limit", options.limit.as_ref())?,
+            ..Node::new(Shape::Many, fields)
+        })
+    }
+
+    /// `["title", "artist"]`; none: all columns.
+    fn names(&self, table: &Table, names: &[Value], budget: &mut Budget) -> Result<Vec<Field>, Error> {
+        if names.is_empty() {
+            return columns(table, budget);
+        }
+        let mut fields: Vec<Field> = Vec::with_capacity(names.len());
+        for name in names {
+            let Value::Text(name) = name else {
+                return Err(wrong("select", "a list of names", name));
+            };
+            self.select(table, name, &Value::Int(1), &mut fields, budget)?;
+        }
+        Ok(fields)
+    }
+
+    /// `{"title": 1, "artist": {"select": {"name": 1}}}`; empty: all columns.
+    fn tree(&self, table: &Table, tree: &Object, budget: &mut Budget) -> Result<Vec<Field>, Error> {
+        if tree.0.is_empty() {
+            return columns(table, budget);
+        }
+        let mut fields = Vec::with_capacity(tree.0.len());
+        for (key, value) in &tree.0 {
+            self.select(table, key, value, &mut fields, budget)?;
+        }
+        Ok(fields)
+    }
+
+    /// Adds what `key` names to `fields`, unless it is there.
+    fn select(
+        &self,
+        table: &Table,
+        key: &str,
+        value: &Value,
+        fields: &mut Vec<Field>,
+        budget: &mut Budget,
+    ) -> Result<(), Error> {
+        budget.node()?;
+        let field = match (self.name(table, key)?, value) {
+            (Name::Column(column), Value::Int(1) | Value::Bool(true)) => Field::column(&column.name),
+            (Name::Relation(relation), Value::Int(1) | Value::Bool(true)) => {
+                self.relation(relation, &Object::default(), budget)?
+            }
+            (Name::Relation(relation), Value::Object(options)) => self.relation(relation, options, budget)?,
+            (_, Value::Int(0) | Value::Bool(false)) => {
+                return Err(Error::Malformed(format!("select cannot leave out {}: name what to select", short(key))));
+            }
+            (Name::Column(column), _) => return Err(wrong(format!("select of {}", column.name), "1", value)),
+            (Name::Relation(relation), _) => {
+                return Err(wrong(format!("select of {}", relation.name), "1 or an object of options", value));
+            }
+        };
+        if fields.iter().any(|known| known.key == field.key) {
+            return Ok(());
+        }
+        fields.push(field);
+        Ok(())
+    }
+
+    /// The rows that `relation` leads to, as the options say.
+    fn relation(&self, relation: &Relation, given: &Object, budget: &mut Budget) -> Result<Field, Error> {
+        let far = self.schema.table(&relation.table)?;
+        let mut options = Options::default();
+        let mut find = None;
+        for (key, value) in &given.0 {
+            let place = match key.as_str() {
+                "select" => &mut options.select,
+                "find" | "where" => &mut find,
+                "sort" if relation.many => &mut options.sort,
+                "skip" if relation.many => &mut options.skip,
+                "limit" if relation.many => &mut options.limit,
+                _ => return Err(unknown_option(relation, key)),
+            };
+            if place.replace(value.clone()).is_some() {
+                return Err(Error::Malformed(format!("relation {} has both find and where", relation.name)));
+            }
+        }
+        let mut node = budget.deeper(|budget| {
+            let filter = find.map_or(Ok(Filter::TRUE), |find| self.condition(far, &find, budget))?;
+            Ok(Node { filter, ..self.selection(far, &options, budget)? })
+        })?;
+        if !relation.many {
+            node.shape = Shape::One;
+        }
+        Ok(Field { key: relation.name.clone(), what: What::Relation { name: relation.name.clone(), node } })
+    }
+
+    pub(super) fn order(&self, table: &Table, sort: &Value) -> Result<Vec<Sort>, Error> {
+        let mut keys: Vec<Sort> = Vec::new();
+        match sort {
+            Value::Null => {}
+            Value::Text(key) => keys.push(self.sort_key(table, key)?),
+            Value::List(items) => {
+                for item in items {
+                    let Value::Text(key) = item else {
+                        return Err(wrong("sort", "a list of texts such as name and -name", item));
+                    };
+                    keys.push(self.sort_key(table, key)?);
+                }
+            }
+            Value::Object(Object(members)) => {
+                for (key, direction) in members {
+                    keys.push(self.directed(table, key, direction)?);
+                }
+            }
+            _ => return Err(wrong("sort", "a text, a list of texts or an object", sort)),
+        }
+        let mut seen = std::collections::HashSet::new();
+        // A second key of the same column never decides.
+        keys.retain(|key| seen.insert(key.column.clone()));
+        Ok(keys)
+    }
+
+    /// `name` or `-name`.
+    fn sort_key(&self, table: &Table, key: &str) -> Result<Sort, Error> {
+        match key.strip_prefix('-') {
+            Some(rest) if self.column(table, key).is_err() => self.sorted(table, rest, true),
+            _ => self.sorted(table, key, false),
+        }
+    }
+
+    /// `name: 1` or `name: -1`.
+    fn directed(&self, table: &Table, key: &str, direction: &Value) -> Result<Sort, Error> {
+        match direction {
+            Value::Int(1) => self.sorted(table, key, false),
+            Value::Int(-1) => self.sorted(table, key, true),
+            _ => Err(wrong(format!("sort of {}", short(key)), "1 or -1", direction)),
+        }
+    }
+
+    fn sorted(&self, table: &Table, key: &str, descending: bool) -> Result<Sort, Error> {
+        let column = self.column(table, key)?;
+        if column.r#type == Type::Json {
+            return Err(Error::WrongType {
+                name: "sort".to_owned(),
+                wanted: "a column that has an order".to_owned(),
+                got: format!("{}, which holds JSON", column.name),
+            });
+        }
+        Ok(Sort { column: column.name.clone(), descending })
+    }
+}
+
+/// All columns in the order of the table.
+fn columns(table: &Table, budget: &mut Budget) -> Result<Vec<Field>, Error> {
+    let field = |column: &crate::Column| budget.node().map(|()| Field::column(&column.name));
+    table.columns.iter().map(field).collect()
+}
+
+/// The number of rows that an argument gives; `None` where it is absent or null.
+pub fn count(name: &str, value: Option<&Value>) -> Result<Option<u64>, Error> {
+    let value = match value {
+        None | Some(Value::Null) => return Ok(None),
+        Some(value) => value,
+    };
+    let number = match value {
+        Value::Int(number) => *number,
+        Value::Number(text) => match number::integral(text) {
+            number::Integral::Whole(number) => number,
+            number::Integral::Fraction => {
+                return Err(Error::WrongType {
+                    name: name.to_owned(),
+                    wanted: "an integer".to_owned(),
+                    got: "a number with a fraction".to_owned(),
+                });
+            }
+            number::Integral::Outside => {
+                return Err(Error::OutOfRange { name: name.to_owned(), wanted: "an integer of 64 bits".to_owned() });
+            }
+        },
+        Value::Null | Value::Bool(_) | Value::Text(_) | Value::List(_) | Value::Object(_) => {
+            return Err(wrong(name, "an integer", value));
+        }
+    };
+    match u64::try_from(number) {
+        Ok(number) => Ok(Some(number)),
+        Err(_) => Err(Error::Malformed(format!("{name} wants no negative number"))),
+    }
+}
+
+fn unknown_option(relation: &Relation, key: &str) -> Error {
+    let known: &[&str] = if relation.many {
+        &["select", "find", "where", "sort", "skip", "limit"]
+    } else {
+        &["select", "find", "where"]
+    };
+    let key = short(key);
+    let nearest = nearest(&key, known.iter().copied());
+    Error::UnknownArgument { argument: format!("{}.{key}", relation.name), nearest }
+}

@@ -1,0 +1,126 @@
+//! What is written: documents and changes.
+
+use super::name::wrong;
+use crate::{Change, Column, Error, Object, Parser, Spelling, Table, Type, Value, typed};
+
+/// Operators of an update.
+const OPERATORS: [&str; 2] = ["set", "inc"];
+
+impl Parser<'_> {
+    pub(super) fn changes_of(&self, table: &Table, update: &Value) -> Result<Vec<Change>, Error> {
+        let operators = match update {
+            Value::Object(Object(operators)) => operators,
+            Value::Null => return Err(Error::Required("update".to_owned())),
+            _ => return Err(wrong("update", "an object of operators", update)),
+        };
+        let mut changes: Vec<Change> = Vec::new();
+        for (key, operand) in operators {
+            let bare = match self.spelling {
+                Spelling::Dollar => self.bare(key),
+                Spelling::Underscore => self.bare(key).or(Some(key)),
+            };
+            let operator = OPERATORS.iter().find(|known| bare == Some(known));
+            let operator = operator.ok_or_else(|| self.unknown_operator(key, &OPERATORS))?;
+            let members = match operand {
+                Value::Object(Object(members)) => members,
+                // GraphQL: an argument that is null is one that is not given.
+                Value::Null if self.spelling == Spelling::Underscore => continue,
+                _ => return Err(wrong(key, "an object of columns", operand)),
+            };
+            for (name, value) in members {
+                let column = self.column(table, name)?;
+                if changes.iter().any(|change| change.column() == column.name) {
+                    return Err(Error::Malformed(format!("column {} is changed twice", column.name)));
+                }
+                changes.push(if *operator == "set" { set(column, value)? } else { inc(column, value)? });
+            }
+        }
+        Ok(changes)
+    }
+
+    pub(super) fn docs_of(&self, table: &Table, docs: &Value) -> Result<Vec<Object>, Error> {
+        match docs {
+            Value::Object(doc) => Ok(vec![self.doc(table, doc)?]),
+            Value::List(docs) => {
+                let mut parsed = Vec::with_capacity(docs.len());
+                for (position, doc) in docs.iter().enumerate() {
+                    let Value::Object(doc) = doc else {
+                        let kind = doc.kind();
+                        return Err(Error::Malformed(format!(
+                            "incorrect insert object provided: document {position} is {kind}"
+                        )));
+                    };
+                    parsed.push(self.doc(table, doc)?);
+                }
+                Ok(parsed)
+            }
+            Value::Null => Err(Error::Required("doc".to_owned())),
+            _ => Err(Error::Malformed(format!("incorrect insert object provided: it is {}", docs.kind()))),
+        }
+    }
+
+    fn doc(&self, table: &Table, doc: &Object) -> Result<Object, Error> {
+        let mut members: Vec<(String, Value)> = Vec::with_capacity(doc.0.len());
+        for (key, value) in &doc.0 {
+            let column = self.column(table, key)?;
+            writable(column, value)?;
+            if members.iter().any(|(known, _)| *known == column.name) {
+                return Err(Error::Malformed(format!("column {} is given twice", column.name)));
+            }
+            members.push((column.name.clone(), value.clone()));
+        }
+        let given = |column: &Column| members.iter().any(|(name, _)| *name == column.name);
+        let missing = table
+            .columns
+            .iter()
+            .find(|column| !column.nullable && !column.has_default && !column.generated && !given(column));
+        match missing {
+            Some(column) => Err(Error::Required(column.name.clone())),
+            None => Ok(Object(members)),
+        }
+    }
+}
+
+fn set(column: &Column, value: &Value) -> Result<Change, Error> {
+    writable(column, value)?;
+    Ok(Change::Set { column: column.name.clone(), value: value.clone() })
+}
+
+fn inc(column: &Column, by: &Value) -> Result<Change, Error> {
+    let accepted = match column.r#type {
+        Type::Int16 | Type::Int32 | Type::Float => matches!(by, Value::Int(_) | Value::Number(_)),
+        // What a double cannot hold may be a text.
+        Type::Int64 | Type::Decimal => matches!(by, Value::Int(_) | Value::Number(_) | Value::Text(_)),
+        Type::Bool
+        | Type::Text
+        | Type::Bytes
+        | Type::Date
+        | Type::Time
+        | Type::Timestamp
+        | Type::Uuid
+        | Type::Json
+        | Type::Other => {
+            return Err(Error::WrongType {
+                name: column.name.clone(),
+                wanted: format!("{}, which has no sum", column.r#type.wanted()),
+                got: "an increment".to_owned(),
+            });
+        }
+    };
+    if !accepted {
+        return Err(wrong(&column.name, "a number to add", by));
+    }
+    writable(column, by)?;
+    Ok(Change::Inc { column: column.name.clone(), by: by.clone() })
+}
+
+/// Whether `column` can become `value`.
+fn writable(column: &Column, value: &Value) -> Result<(), Error> {
+    if column.generated {
+        return Err(wrong(&column.name, "no value, because the database computes it", value));
+    }
+    if matches!(value, Value::Null) && !column.nullable {
+        return Err(Error::Required(column.name.clone()));
+    }
+    typed(column, value).map(|_| ())
+}
