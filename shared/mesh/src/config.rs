@@ -350,7 +350,7 @@ mod tests {
     fn a_value_that_does_not_fit_is_refused_with_its_place() {
         let wanted = "node.yaml:1:1: drain: expected a duration such as 500ms, 10s, 2m, 1h or 7d";
         assert_eq!(refused("drain: soon", &[]), wanted);
-        assert_eq!(refused("drain: 10", &[]), "node.yaml:1:1: drain: expected a text, got another number");
+        assert_eq!(refused("drain: 10", &[]), "node.yaml:1:1: drain: expected a text, got a number");
         let wanted = "PERIGEE_LISTEN__HTTP: listen.http: expected an IP address and a port such as 127.0.0.1:4122";
         assert_eq!(refused("", &[("PERIGEE_LISTEN__HTTP", "4122")]), wanted);
         let wanted = "PERIGEE_LIMITS__DEPTH: limits.depth: expected a whole number from 0, got a text";

@@ -68,7 +68,9 @@ fn misfit(path: &str, text: &str) -> Misfit {
     for start in ["invalid type: ", "invalid value: "] {
         let Some(rest) = text.strip_prefix(start) else { continue };
         let (given, wanted) = rest.rsplit_once(", expected ").unwrap_or((rest, "something else"));
-        return here(format!("expected {}, got {}", kind_wanted(wanted), kind_given(given)));
+        let (wanted, given) = (kind_wanted(wanted), kind_given(given));
+        let given = if given == "a number" && wanted.contains("number") { "another number" } else { given };
+        return here(format!("expected {wanted}, got {given}"));
     }
     here(text.to_owned())
 }
@@ -96,7 +98,7 @@ fn kind_wanted(wanted: &str) -> &str {
 fn kind_given(given: &str) -> &str {
     match given.split([' ', '`']).next() {
         Some("string") => "a text",
-        Some("integer" | "floating") => "another number",
+        Some("integer" | "floating") => "a number",
         Some("boolean") => "true or false",
         Some("null" | "unit") => "nothing",
         Some("sequence") => "a list",

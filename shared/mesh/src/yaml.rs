@@ -35,7 +35,7 @@ pub(crate) struct Document {
 }
 
 /// Where the nodes of a document stand, by dotted path.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Places(HashMap<String, Place>);
 
 impl Places {

@@ -1,0 +1,213 @@
+//! A folder of files as documents.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use super::{Checker, Fault, Snapshot, documents, fault, reference::Sources};
+use crate::yaml::Place;
+
+/// Folders in folders that are looked into.
+const DEPTH: usize = 16;
+/// What a node keeps, should it keep it inside its resource folder.
+const DATA: &str = "perigee-data";
+
+/// A folder as it was read: every file that counted, with what tells one state of a file from another.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Stamp {
+    files: Vec<(PathBuf, Option<FileStamp>)>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct FileStamp {
+    modified: Option<SystemTime>,
+    len: u64,
+    inode: u64,
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// Of the documents under `folder` as they are now, and of `others`.
+    pub(super) fn of(folder: &Path, others: &[PathBuf]) -> Self {
+        // A folder that cannot be walked is told by `read`; here it is a state like another.
+        let documents = files(folder).unwrap_or_default();
+        let files = documents.into_iter().map(|(_, path)| path).chain(others.iter().cloned());
+        Self { files: files.map(|path| (path.clone(), FileStamp::of(&path))).collect() }
+    }
+
+    /// Whether some file changed less than `time` ago: it may be half written, and one more change would not be seen by
+    /// clocks that tick slower.
+    pub(super) fn is_younger_than(&self, time: Duration) -> bool {
+        let stamps = self.files.iter().filter_map(|(_, stamp)| stamp.as_ref()?.modified);
+        let mut ages = stamps.filter_map(|modified| SystemTime::now().duration_since(modified).ok());
+        ages.any(|age| age < time)
+    }
+}
+
+impl FileStamp {
+    fn of(path: &Path) -> Option<Self> {
+        let of = fs::metadata(path).ok()?;
+        let changed = (of.ctime(), of.ctime_nsec());
+        Some(Self { modified: of.modified().ok(), len: of.len(), inode: of.ino(), changed })
+    }
+}
+
+/// The snapshot that stands in `folder`, and the files outside its documents that it was made of.
+pub(super) fn read(folder: &Path, checkers: &[Checker]) -> (Result<Snapshot, Vec<Fault>>, Vec<PathBuf>) {
+    let mut sources = Sources::of(folder);
+    let files = match files(folder) {
+        Ok(files) => files,
+        Err((path, error)) => {
+            let unreadable = unreadable(&path.display().to_string(), &error.to_string());
+            return (Err(vec![unreadable]), sources.files);
+        }
+    };
+    let (mut snapshot, mut faults) = (Snapshot::default(), Vec::new());
+    for (name, path) in files {
+        let text = match fs::read(&path).map(String::from_utf8) {
+            Ok(Ok(text)) => text,
+            Ok(Err(error)) => {
+                let seen = error.utf8_error().valid_up_to();
+                faults.push(unreadable(&name, &format!("byte {} is no UTF-8", seen + 1)));
+                continue;
+            }
+            Err(error) => {
+                faults.push(unreadable(&name, &error.to_string()));
+                continue;
+            }
+        };
+        let folder = path.parent().unwrap_or(folder);
+        let (more, wrong) = documents(&text, &name, folder, &mut sources);
+        snapshot.documents.extend(more);
+        faults.extend(wrong);
+    }
+    faults.extend(checkers.iter().flat_map(|check| check(&snapshot)));
+    (if faults.is_empty() { Ok(snapshot) } else { Err(faults) }, sources.files)
+}
+
+/// Every document file under `folder`, as name relative to it and path, in the order of names.
+fn files(folder: &Path) -> Result<Vec<(String, PathBuf)>, (PathBuf, io::Error)> {
+    let mut found = Vec::new();
+    walk(folder, folder, 0, &mut found)?;
+    found.sort();
+    Ok(found)
+}
+
+fn walk(
+    root: &Path,
+    folder: &Path,
+    depth: usize,
+    found: &mut Vec<(String, PathBuf)>,
+) -> Result<(), (PathBuf, io::Error)> {
+    let at = |error| (folder.to_owned(), error);
+    for entry in fs::read_dir(folder).map_err(at)? {
+        let entry = entry.map_err(at)?;
+        let (name, path) = (entry.file_name(), entry.path());
+        let is_hidden = name.as_encoded_bytes().starts_with(b".");
+        // Links are followed: mounted configuration consists of them. One that leads nowhere is passed over.
+        let Ok(about) = fs::metadata(&path) else { continue };
+        if is_hidden {
+            continue;
+        }
+        if about.is_dir() {
+            if name != DATA && depth < DEPTH {
+                walk(root, &path, depth + 1, found)?;
+            }
+        } else if path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml") {
+            let name = path.strip_prefix(root).unwrap_or(&path).display().to_string();
+            found.push((name, path));
+        }
+    }
+    Ok(())
+}
+
+fn unreadable(file: &str, why: &str) -> Fault {
+    fault(file, Place { line: 1, column: 1 }, "", format!("cannot be read: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::{super::load, *};
+
+    fn project(id: &str) -> String {
+        format!("kind: project\nmeta: {{ id: {id} }}\n")
+    }
+
+    #[test]
+    fn every_yaml_file_counts_except_hidden_ones_and_the_nodes_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for name in [".git", "sub/deep", "perigee-data"] {
+            fs::create_dir_all(at(name)).unwrap();
+        }
+        for name in ["b.yaml", "a.yml", "sub/deep/c.yaml"] {
+            fs::write(at(name), project(&name[..1])).unwrap();
+        }
+        for name in [".git/x.yaml", ".x.yaml", "perigee-data/x.yaml", "x.json"] {
+            fs::write(at(name), "not: [for us").unwrap();
+        }
+        let snapshot = load(folder.path(), &[]).unwrap();
+        let files: Vec<&str> = snapshot.documents.iter().map(|document| document.file()).collect();
+        assert_eq!(files, ["a.yml", "b.yaml", "sub/deep/c.yaml"]);
+        assert_eq!(snapshot.documents[2].folder, at("sub/deep"));
+    }
+
+    #[test]
+    fn faults_of_all_files_and_checkers_are_told_together() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a.yaml"), "kind: [").unwrap();
+        fs::write(folder.path().join("b.yaml"), [0x61, 0xff]).unwrap();
+        fs::write(folder.path().join("c.yaml"), project("c")).unwrap();
+        let check: Checker = |snapshot| vec![snapshot.documents[0].fault("meta.id", "is taken")];
+        let faults: Vec<String> = load(folder.path(), &[check]).unwrap_err().iter().map(Fault::to_string).collect();
+        assert_eq!(faults.len(), 3);
+        assert!(faults[0].starts_with("a.yaml:2:1: kind: not YAML"), "{faults:?}");
+        assert_eq!(faults[1], "b.yaml:1:1: cannot be read: byte 2 is no UTF-8");
+        assert_eq!(faults[2], "c.yaml:2:9: meta.id: is taken");
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_a_fault() {
+        let faults = load(Path::new("/nowhere/shop"), &[]).unwrap_err();
+        assert!(faults[0].to_string().starts_with("/nowhere/shop:1:1: cannot be read: "), "{faults:?}");
+    }
+
+    #[test]
+    fn references_look_into_the_folders_variables() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(".env"), "PERIGEE_TEST_NAME=Ann's\n").unwrap();
+        fs::create_dir(folder.path().join("sub")).unwrap();
+        let text = "kind: project\nmeta: { id: a }\nspec: { name: '${env:PERIGEE_TEST_NAME} ${file:n}' }";
+        fs::write(folder.path().join("sub/a.yaml"), text).unwrap();
+        let faults = load(folder.path(), &[]).unwrap_err();
+        assert!(
+            faults[0].to_string().starts_with("sub/a.yaml:3:9: spec.name: the file n cannot be read"),
+            "{faults:?}"
+        );
+        fs::write(folder.path().join("sub/n"), "shop\n").unwrap();
+        assert_eq!(load(folder.path(), &[]).unwrap().documents[0].spec["name"], "Ann's shop");
+    }
+
+    #[test]
+    fn a_stamp_tells_every_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.yaml");
+        let secret = folder.path().join("secret");
+        let stamp = || Stamp::of(folder.path(), std::slice::from_ref(&secret));
+        let none = stamp();
+        fs::write(&file, "a").unwrap();
+        let one = stamp();
+        assert_ne!(one, none);
+        fs::write(folder.path().join("b.yaml"), "").unwrap();
+        let two = stamp();
+        assert_ne!(two, one);
+        fs::write(&secret, "x").unwrap();
+        assert_ne!(stamp(), two);
+        assert_eq!(stamp(), stamp());
+    }
+}
