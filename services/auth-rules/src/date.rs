@@ -1,0 +1,161 @@
+//! Dates of rules: RFC 3339, or `2019-11-25` for its first instant in UTC.
+
+use time::{
+    Date, Duration, Month, OffsetDateTime, Time,
+    format_description::{BorrowedFormatItem, well_known::Rfc3339},
+    macros::format_description,
+};
+
+const DAY: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]");
+
+/// What a date is cut down to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// Its year.
+    Year,
+    /// Its month.
+    Month,
+    /// Its day.
+    Day,
+    /// Its hour.
+    Hour,
+    /// Its minute.
+    Minute,
+    /// Its second.
+    Second,
+}
+
+/// The instant that `text` names.
+pub fn parse(text: &str) -> Option<OffsetDateTime> {
+    if let Ok(day) = Date::parse(text, DAY) {
+        return Some(day.midnight().assume_utc());
+    }
+    OffsetDateTime::parse(text, &Rfc3339).ok()
+}
+
+/// The instant as RFC 3339 text, in its own zone; `None` in years that RFC 3339 cannot write.
+pub fn text(instant: OffsetDateTime) -> Option<String> {
+    instant.format(&Rfc3339).ok()
+}
+
+/// A length of time such as `24h`, `-1h30m` or `1.5s`; units are `ns us µs ms s m h`.
+pub fn duration(text: &str) -> Option<Duration> {
+    let (negative, mut rest) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    if rest == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut total: i64 = 0;
+    loop {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (amount, after) = rest.split_at(end);
+        let end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
+        let (unit, after) = after.split_at(end);
+        total = total.checked_add(nanoseconds(amount, unit)?)?;
+        rest = after;
+        if rest.is_empty() {
+            return Some(Duration::nanoseconds(if negative { -total } else { total }));
+        }
+    }
+}
+
+fn nanoseconds(amount: &str, unit: &str) -> Option<i64> {
+    let unit: i64 = match unit {
+        "ns" => 1,
+        "us" | "µs" | "μs" => 1_000,
+        "ms" => 1_000_000,
+        "s" => 1_000_000_000,
+        "m" => 60_000_000_000,
+        "h" => 3_600_000_000_000,
+        _ => return None,
+    };
+    let (whole, fraction) = amount.split_once('.').unwrap_or((amount, ""));
+    if (whole.is_empty() && fraction.is_empty()) || fraction.len() > 15 || fraction.contains('.') {
+        return None;
+    }
+    let whole: i64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+    let part: i128 = if fraction.is_empty() { 0 } else { fraction.parse().ok()? };
+    let part = part * i128::from(unit) / 10_i128.pow(u32::try_from(fraction.len()).ok()?);
+    whole.checked_mul(unit)?.checked_add(i64::try_from(part).ok()?)
+}
+
+impl Unit {
+    /// The unit of this name.
+    pub fn named(name: &str) -> Option<Unit> {
+        Some(match name {
+            "year" => Unit::Year,
+            "month" => Unit::Month,
+            "day" => Unit::Day,
+            "hour" => Unit::Hour,
+            "minute" => Unit::Minute,
+            "second" => Unit::Second,
+            _ => return None,
+        })
+    }
+
+    /// The beginning of the instant's unit, in the instant's zone.
+    pub fn beginning(self, instant: OffsetDateTime) -> Option<OffsetDateTime> {
+        let (date, time) = (instant.date(), instant.time());
+        let (date, time) = match self {
+            Unit::Year => (Date::from_calendar_date(date.year(), Month::January, 1), Ok(Time::MIDNIGHT)),
+            Unit::Month => (date.replace_day(1), Ok(Time::MIDNIGHT)),
+            Unit::Day => (Ok(date), Ok(Time::MIDNIGHT)),
+            Unit::Hour => (Ok(date), Time::from_hms(time.hour(), 0, 0)),
+            Unit::Minute => (Ok(date), Time::from_hms(time.hour(), time.minute(), 0)),
+            Unit::Second => (Ok(date), Time::from_hms(time.hour(), time.minute(), time.second())),
+        };
+        Some(date.ok()?.with_time(time.ok()?).assume_offset(instant.offset()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_and_instants_are_dates() {
+        assert_eq!(parse("2019-11-25"), parse("2019-11-25T00:00:00Z"));
+        assert_eq!(parse("2020-01-01T05:30:00+05:30"), parse("2020-01-01T00:00:00.000Z"));
+        for text in ["", "yesterday", "2019-13-01", "2019-02-30", "25.11.2019", "2019-11-25T00:00:00"] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_have_signs_decimals_and_several_units() {
+        for (text, nanoseconds) in [
+            ("24h", 86_400_000_000_000),
+            ("-1h", -3_600_000_000_000),
+            ("1h30m", 5_400_000_000_000),
+            ("1.5s", 1_500_000_000),
+            (".5ms", 500_000),
+            ("+3us", 3_000),
+            ("3µs", 3_000),
+            ("0", 0),
+        ] {
+            assert_eq!(duration(text), Some(Duration::nanoseconds(nanoseconds)), "{text}");
+        }
+        for text in ["", "1", "1d", "h", ".h", "1.2.3s", "1h-", "99999999999h", "--1h", "1 h"] {
+            assert_eq!(duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_unit_begins_in_the_zone_of_the_instant() {
+        let instant = parse("2019-11-25T23:45:06.7+05:30").unwrap();
+        for (unit, beginning) in [
+            ("year", "2019-01-01T00:00:00+05:30"),
+            ("month", "2019-11-01T00:00:00+05:30"),
+            ("day", "2019-11-25T00:00:00+05:30"),
+            ("hour", "2019-11-25T23:00:00+05:30"),
+            ("minute", "2019-11-25T23:45:00+05:30"),
+            ("second", "2019-11-25T23:45:06+05:30"),
+        ] {
+            let began = Unit::named(unit).unwrap().beginning(instant).unwrap();
+            assert_eq!(text(began).unwrap(), beginning);
+        }
+        assert_eq!(Unit::named("week"), None);
+    }
+}

@@ -1,0 +1,206 @@
+//! Where a rule finds a value: `args.auth.org.name`, `args.doc.tags.0`, `args.auth.teams[args.doc.team]`.
+
+use std::fmt;
+
+/// Dots and brackets of one path nest no deeper.
+const DEPTH: usize = 8;
+
+/// What a path starts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Root {
+    /// Claims of the caller's token.
+    Auth,
+    /// The caller's token itself.
+    Token,
+    /// The project's id.
+    Project,
+    /// What the client calls the operation.
+    Op,
+    /// The client's condition.
+    Find,
+    /// The document of a create.
+    Doc,
+    /// Changes of an update by operator: `args.update.$set.name`.
+    Update,
+    /// Changes of an update by column: `args.changes.name.set`.
+    Changes,
+    /// The client's limit and skip.
+    Opts,
+}
+
+/// A path to a value of a request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Path {
+    /// Where it starts.
+    pub root: Root,
+    /// Steps from there.
+    pub steps: Vec<Step>,
+}
+
+/// One step of a path.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// Into the member, or the item, of this name.
+    Name(String),
+    /// Into the member or item that the value at another path names.
+    Value(Path),
+}
+
+impl Root {
+    const ALL: [(&'static str, Root); 9] = [
+        ("auth", Root::Auth),
+        ("token", Root::Token),
+        ("project", Root::Project),
+        ("op", Root::Op),
+        ("find", Root::Find),
+        ("doc", Root::Doc),
+        ("update", Root::Update),
+        ("changes", Root::Changes),
+        ("opts", Root::Opts),
+    ];
+
+    fn named(name: &str) -> Result<Root, String> {
+        if let Some((_, root)) = Root::ALL.iter().find(|(known, _)| *known == name) {
+            return Ok(*root);
+        }
+        let known = Root::ALL.iter().map(|(known, _)| *known);
+        Err(match (name, query::nearest(name, known.clone())) {
+            ("$set" | "$inc", _) => format!("args.{name} is not known: write args.update.{name}"),
+            (_, Some(nearest)) => format!("args.{name} is not known, did you mean args.{nearest}?"),
+            (_, None) => format!(
+                "args.{name} is not there in the rule of a table: expected one of {}",
+                known.collect::<Vec<_>>().join(", ")
+            ),
+        })
+    }
+}
+
+impl Path {
+    /// The names of its steps, where none depends on a value.
+    pub fn names(&self) -> Option<Vec<&str>> {
+        self.steps
+            .iter()
+            .map(|step| match step {
+                Step::Name(name) => Some(name.as_str()),
+                Step::Value(_) => None,
+            })
+            .collect()
+    }
+
+    /// Whether it starts at `root`, or takes a step that does.
+    pub fn depends_on(&self, root: Root) -> bool {
+        let steps = |step: &Step| match step {
+            Step::Name(_) => false,
+            Step::Value(path) => path.depends_on(root),
+        };
+        self.root == root || self.steps.iter().any(steps)
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (root, _) = Root::ALL.iter().find(|(_, root)| *root == self.root).expect("every root has a name");
+        write!(f, "args.{root}")?;
+        for step in &self.steps {
+            match step {
+                Step::Name(name) => write!(f, ".{name}")?,
+                Step::Value(path) => write!(f, "[{path}]")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Text that is read from its beginning on.
+pub struct Cursor<'a> {
+    /// What is still to be read.
+    pub rest: &'a str,
+}
+
+impl<'a> Cursor<'a> {
+    /// Takes `text` if it comes next.
+    pub fn take(&mut self, text: &str) -> bool {
+        match self.rest.strip_prefix(text) {
+            Some(rest) => {
+                self.rest = rest;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Takes what comes before the next of `.[](),'"`.
+    pub fn word(&mut self) -> &'a str {
+        let end = self.rest.find(['.', '[', ']', '(', ')', ',', '\'', '"']).unwrap_or(self.rest.len());
+        let (word, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        word
+    }
+
+    /// Takes a path, whose `args.` comes next.
+    pub fn path(&mut self) -> Result<Path, String> {
+        self.nested_path(0)
+    }
+
+    fn nested_path(&mut self, depth: usize) -> Result<Path, String> {
+        if depth > DEPTH {
+            return Err(format!("brackets nest deeper than {DEPTH}"));
+        }
+        if !self.take("args.") {
+            return Err("expected a path that starts with args.".to_owned());
+        }
+        let root = Root::named(self.word().trim())?;
+        let mut steps = Vec::new();
+        loop {
+            if self.take(".") {
+                let name = self.word();
+                if name.is_empty() {
+                    return Err("a path has an empty step".to_owned());
+                }
+                steps.push(Step::Name(name.to_owned()));
+            } else if self.take("[") {
+                steps.push(Step::Value(self.nested_path(depth + 1)?));
+                if !self.take("]") {
+                    return Err("expected ] after the path in brackets".to_owned());
+                }
+            } else {
+                return Ok(Path { root, steps });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Path, String> {
+        let mut cursor = Cursor { rest: text };
+        let path = cursor.path()?;
+        assert_eq!(cursor.rest, "", "{text}");
+        Ok(path)
+    }
+
+    #[test]
+    fn a_path_is_written_as_it_was_read() {
+        for text in ["args.op", "args.auth.org.name", "args.auth.map[args.doc.k[args.op]].x", "args.update.$set.name"] {
+            assert_eq!(parsed(text).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn an_unknown_root_is_refused_with_the_nearest() {
+        assert_eq!(parsed("args.atuh.id").unwrap_err(), "args.atuh is not known, did you mean args.auth?");
+        assert_eq!(parsed("args.$set.id").unwrap_err(), "args.$set is not known: write args.update.$set");
+        assert!(parsed("args.result.0").unwrap_err().contains("is not there in the rule of a table"));
+    }
+
+    #[test]
+    fn malformed_paths_are_refused() {
+        for text in ["args.auth.", "args.auth..id", "args.auth[x]", "args.auth[args.op", "auth.id"] {
+            assert!(parsed(text).is_err(), "{text}");
+        }
+        let deep = "args.auth[".repeat(1000);
+        assert!(parsed(&deep).unwrap_err().contains("nest deeper"));
+    }
+}
