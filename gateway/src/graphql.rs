@@ -1,0 +1,284 @@
+//! GraphQL over HTTP: documents become reads and mutations of the model, answers are spliced in unread.
+//!
+//! A document is parsed once per text ([`document`]) and planned for each request ([`plan`]) against the names of the
+//! project's tables ([`names`]): the typed roots, and the dialect that names a database by a directive.
+
+mod document;
+#[cfg(test)]
+mod fixture;
+mod names;
+mod plan;
+mod refusal;
+mod request;
+mod response;
+mod scan;
+mod value;
+mod variables;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{Path, RawQuery, State as Shared},
+    response::Response,
+    routing::get,
+};
+use http::{HeaderMap, Method};
+use mesh::{Code, Fault};
+use moka::sync::Cache;
+use query::Limits;
+
+use self::{
+    document::Document,
+    names::Names,
+    plan::{Kind, Plan},
+    refusal::{Cause, Refusal},
+    request::{Media, Request},
+    response::Told,
+    variables::Variables,
+};
+use crate::{
+    Service,
+    catalogue::Project,
+    edge::{self, Caller},
+    error,
+    http::{answer, body},
+};
+
+/// Documents longer than this are parsed where they hold up nobody else, and forgotten after.
+const LONG_BYTES: usize = 32 * 1024;
+/// What the cache of documents may take, roughly.
+const DOCUMENTS_BYTES: u64 = 64 * 1024 * 1024;
+/// Projects whose names are kept.
+const PROJECTS: u64 = 1000;
+
+/// What GraphQL keeps between requests.
+pub struct State {
+    documents: Cache<String, Arc<Document>>,
+    names: Cache<String, Arc<Names>>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        // A tree takes about twenty times the bytes of its text.
+        let weight = |text: &String, _: &Arc<Document>| u32::try_from(text.len() * 20 + 500).unwrap_or(u32::MAX);
+        Self {
+            documents: Cache::builder().weigher(weight).max_capacity(DOCUMENTS_BYTES).build(),
+            names: Cache::new(PROJECTS),
+        }
+    }
+}
+
+/// Its routes.
+pub fn routes() -> Router<Service> {
+    Router::new().route("/v1/api/{project}/graphql", get(by_get).post(by_post))
+}
+
+async fn by_get(
+    Shared(service): Shared<Service>,
+    caller: Caller,
+    Path(project): Path<String>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let client = Client { service: &service, caller: &caller, media: Media::of(&headers) };
+    let project = match service.edge().project(&caller, &project).await {
+        Ok(project) => project,
+        Err(fault) => return answer::fault(&fault, &caller.call),
+    };
+    match Request::of_parameters(query.as_deref().unwrap_or_default()) {
+        Ok(request) => client.answer(project, &Method::GET, request).await,
+        Err(fault) => client.malformed(fault),
+    }
+}
+
+async fn by_post(
+    Shared(service): Shared<Service>,
+    caller: Caller,
+    Path(project): Path<String>,
+    headers: HeaderMap,
+    sent: axum::body::Body,
+) -> Response {
+    let client = Client { service: &service, caller: &caller, media: Media::of(&headers) };
+    let project = match service.edge().project(&caller, &project).await {
+        Ok(project) => project,
+        Err(fault) => return answer::fault(&fault, &caller.call),
+    };
+    if let Err(fault) = request::check_content_type(&headers) {
+        return client.unsupported(fault);
+    }
+    let sent = match body(&service, &project.id, sent).await {
+        Ok(sent) => sent,
+        Err(fault) => return client.malformed(fault),
+    };
+    match Request::of_json(&sent) {
+        Ok(request) => client.answer(project, &Method::POST, request).await,
+        Err(fault) => client.malformed(fault),
+    }
+}
+
+/// Who asks, and how they want to be answered.
+struct Client<'a> {
+    service: &'a Service,
+    caller: &'a Caller,
+    media: Media,
+}
+
+impl Client<'_> {
+    async fn answer(&self, project: Arc<Project>, method: &Method, request: Request) -> Response {
+        let Request { query, operation, variables } = request;
+        let document = match self.document(query).await {
+            Ok(document) => document,
+            Err(refusal) => return self.refused(&project, *refusal).await,
+        };
+        let operation = match document.operation(operation.as_deref()) {
+            Ok(operation) => &operation.node,
+            Err(refusal) => return self.refused(&project, *refusal).await,
+        };
+        if *method == Method::GET && operation.ty == async_graphql_parser::types::OperationType::Mutation {
+            return self.method(Fault::new(Code::Method, "a mutation needs the method POST"));
+        }
+        let variables = match Variables::new(&document, operation, variables) {
+            Ok(variables) => variables,
+            Err(refusal) => return self.refused(&project, *refusal).await,
+        };
+        let plan = |names: &Names| Plan::new(&document, operation, names, &variables, self.limits(&names.project));
+        let mut names = self.names(project);
+        let mut planned = plan(&names);
+        if planned.as_ref().is_err_and(|refusal| refusal.may_be_stale())
+            && let Ok(Some(project)) = self.service.edge().refreshed(self.caller, &names.project).await
+        {
+            names = self.names(project);
+            planned = plan(&names);
+        }
+        match planned {
+            Ok(plan) => self.executed(&names.project, plan).await,
+            Err(refusal) => self.refused(&names.project, *refusal).await,
+        }
+    }
+
+    async fn document(&self, text: String) -> refusal::Result<Arc<Document>> {
+        let documents = &self.service.graphql().documents;
+        if let Some(document) = documents.get(&text) {
+            return Ok(document);
+        }
+        if text.len() > LONG_BYTES {
+            let parsed = tokio::task::spawn_blocking(move || Document::parse(&text)).await;
+            let parsed =
+                parsed.map_err(|_| Refusal::new(Fault::new(Code::Internal, "the document could not be parsed")));
+            return Ok(Arc::new(parsed??));
+        }
+        let document = Arc::new(Document::parse(&text)?);
+        documents.insert(text, document.clone());
+        Ok(document)
+    }
+
+    /// Names of this version of the project.
+    fn names(&self, project: Arc<Project>) -> Arc<Names> {
+        let kept = &self.service.graphql().names;
+        if let Some(names) = kept.get(&project.id)
+            && names.project.version == project.version
+        {
+            return names;
+        }
+        let id = project.id.clone();
+        let names = Arc::new(Names::new(project));
+        kept.insert(id, names.clone());
+        names
+    }
+
+    fn limits(&self, project: &Project) -> Limits {
+        let (own, node) = (&project.spec.graphql, self.service.config());
+        Limits { depth: own.depth.unwrap_or(node.depth), nodes: own.nodes.unwrap_or(node.nodes) }
+    }
+
+    async fn executed(&self, project: &Project, mut plan: Plan) -> Response {
+        let edge = self.service.edge();
+        match plan.kind {
+            Kind::Query => {
+                let reads = std::mem::take(&mut plan.reads);
+                match edge.read(self.caller, project, reads).await {
+                    Ok(answers) => self.data(response::read(&plan, &answers)),
+                    Err(fault) => self.failed(&plan, fault, "read"),
+                }
+            }
+            Kind::Mutation => {
+                let writes = std::mem::take(&mut plan.writes);
+                match edge.write(self.caller, project, writes).await {
+                    Ok(written) => self.data(response::written(&plan, &written, &self.caller.call)),
+                    Err(fault) => self.failed(&plan, fault, "mutation"),
+                }
+            }
+        }
+    }
+
+    /// What to tell of a request that is not carried out: nothing of tables that the caller may not use.
+    async fn refused(&self, project: &Project, refusal: Refusal) -> Response {
+        let Refusal { cause, at, path, places } = refusal;
+        let mut fault = None;
+        for place in &places {
+            let place = edge::Place { database: &place.database, table: &place.table, operation: place.operation };
+            let edge = self.service.edge();
+            let told = match cause.clone() {
+                Cause::Model(error) => edge.refuse(self.caller, project, place, error).await,
+                Cause::Fault(fault) => edge.veil(self.caller, project, place, fault).await,
+            };
+            let is_denial = matches!(told.code, Code::Denied | Code::Unauthenticated);
+            fault = Some(told);
+            if is_denial {
+                break;
+            }
+        }
+        let fault = fault.unwrap_or_else(|| match cause {
+            Cause::Model(error) => error::query(error),
+            Cause::Fault(fault) => fault,
+        });
+        let code = fault.code;
+        let errors = response::errors(&[Told { fault: &fault, at, path: &path }], &self.caller.call);
+        self.respond(self.media.status(code), Some(code), errors)
+    }
+
+    /// What failed as a whole: nothing has been done. `detail` has the index of the operation it is about, if it is about one.
+    fn failed(&self, plan: &Plan, fault: Fault, detail: &str) -> Response {
+        let index = fault.detail(detail).and_then(|index| index.parse().ok());
+        let root = index.and_then(|index| plan.root_of(index));
+        let path: Vec<String> = root.iter().map(|root| root.key.clone()).collect();
+        let told = Told { fault: &fault, at: root.map(|root| root.at), path: &path };
+        let errors = response::errors(&[told], &self.caller.call);
+        self.respond(self.media.status(fault.code), Some(fault.code), errors)
+    }
+
+    fn malformed(&self, fault: Fault) -> Response {
+        self.without_place(fault.code.http(), &fault)
+    }
+
+    fn unsupported(&self, fault: Fault) -> Response {
+        self.without_place(415, &fault)
+    }
+
+    fn method(&self, fault: Fault) -> Response {
+        let mut response = self.without_place(fault.code.http(), &fault);
+        response.headers_mut().insert(http::header::ALLOW, http::HeaderValue::from_static("POST"));
+        response
+    }
+
+    fn without_place(&self, status: u16, fault: &Fault) -> Response {
+        let errors = response::errors(&[Told { fault, at: None, path: &[] }], &self.caller.call);
+        self.respond(status, Some(fault.code), errors)
+    }
+
+    fn data(&self, body: Vec<u8>) -> Response {
+        self.respond(200, None, body)
+    }
+
+    fn respond(&self, status: u16, code: Option<Code>, body: Vec<u8>) -> Response {
+        let status = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = answer::json(status, body);
+        let headers = response.headers_mut();
+        headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(self.media.name()));
+        if matches!(code, Some(Code::TooMany | Code::Unavailable)) {
+            headers.insert(http::header::RETRY_AFTER, http::HeaderValue::from_static("1"));
+        }
+        response
+    }
+}

@@ -1,0 +1,92 @@
+//! Projects that tests plan against.
+
+use std::sync::Arc;
+
+use query::{Column, ForeignKey, Schema, Table, TableKind, Type, resources};
+
+use crate::catalogue::{Database, Project};
+
+/// A shop with one database, `music`.
+pub fn shop() -> Arc<Project> {
+    project(vec![database("music", music())])
+}
+
+/// A shop whose databases `music` and `archive` both have a table `genre`.
+pub fn two_databases() -> Arc<Project> {
+    project(vec![database("music", music()), database("archive", vec![genre(), table("box", &["box_id"])])])
+}
+
+/// A database with names that are no GraphQL names.
+pub fn odd_names() -> Arc<Project> {
+    let mut items = table("order items", &["unit price", "unit_price", "2nd"]);
+    items.primary_key = vec!["2nd".to_owned()];
+    project(vec![database("odd", vec![items])])
+}
+
+/// A database that has not been reached.
+pub fn unreached() -> Arc<Project> {
+    let mut shop = database("music", Vec::new());
+    shop.schema = None;
+    project(vec![shop])
+}
+
+fn music() -> Vec<Table> {
+    let mut album = table("album", &["album_id", "title", "artist_id"]);
+    refer(&mut album, "artist_id", "artist");
+    let mut track = table("track", &["track_id", "name", "album_id", "genre_id", "milliseconds", "unit_price"]);
+    track.columns[4].r#type = Type::Int32;
+    track.columns[5].r#type = Type::Decimal;
+    refer(&mut track, "album_id", "album");
+    refer(&mut track, "genre_id", "genre");
+    let mut line = table("playlist_track", &["playlist_id", "track_id"]);
+    line.primary_key = vec!["playlist_id".to_owned(), "track_id".to_owned()];
+    refer(&mut line, "track_id", "track");
+    let mut audit = table("audit", &["text", "payload"]);
+    audit.primary_key.clear();
+    audit.columns[1].r#type = Type::Json;
+    let mut bestseller = table("bestseller", &["name"]);
+    bestseller.kind = TableKind::View;
+    bestseller.primary_key.clear();
+    vec![table("artist", &["artist_id", "name"]), album, track, genre(), line, audit, bestseller]
+}
+
+fn genre() -> Table {
+    table("genre", &["genre_id", "name"])
+}
+
+/// A table whose first column is its key; columns that end in `id` are integers, others are texts.
+fn table(name: &str, columns: &[&str]) -> Table {
+    let column = |name: &&str| Column {
+        name: (*name).to_owned(),
+        r#type: if name.ends_with("_id") { Type::Int32 } else { Type::Text },
+        nullable: true,
+        has_default: false,
+        generated: false,
+        native: "text".to_owned(),
+    };
+    Table {
+        name: name.to_owned(),
+        kind: TableKind::Table,
+        columns: columns.iter().map(column).collect(),
+        primary_key: vec![columns[0].to_owned()],
+        unique_keys: Vec::new(),
+        foreign_keys: Vec::new(),
+        relations: Vec::new(),
+    }
+}
+
+fn refer(table: &mut Table, column: &str, to: &str) {
+    table.foreign_keys.push(ForeignKey {
+        columns: vec![column.to_owned()],
+        foreign_table: to.to_owned(),
+        foreign_columns: vec![column.to_owned()],
+    });
+}
+
+fn database(id: &str, tables: Vec<Table>) -> Database {
+    Database { id: id.to_owned(), engine: resources::Engine::Sqlite, schema: Some(Arc::new(Schema::new(tables))) }
+}
+
+fn project(databases: Vec<Database>) -> Arc<Project> {
+    Arc::new(Project { id: "shop".to_owned(), spec: resources::Project::default(), databases, version: 1 })
+}

@@ -1,0 +1,390 @@
+//! What a project's tables, columns and relations are called in GraphQL.
+
+use std::{collections::HashMap, sync::Arc};
+
+use query::{Schema, Table};
+
+use crate::catalogue::Project;
+
+/// Names of one version of a project.
+#[derive(Debug)]
+pub struct Names {
+    /// The project that they are of.
+    pub project: Arc<Project>,
+    tables: Vec<TableNames>,
+    roots: HashMap<String, Root>,
+    /// Names that several databases have, with those databases.
+    shared: HashMap<String, Vec<usize>>,
+    databases: Vec<DatabaseNames>,
+}
+
+/// What a field of `Query` reads.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Root {
+    /// Index of the table in [`Names`].
+    pub table: usize,
+    /// How it is read.
+    pub kind: RootKind,
+}
+
+/// How a field of `Query` reads its table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RootKind {
+    /// `album`
+    Rows,
+    /// `album_by_pk`
+    ByKey,
+    /// `album_aggregate`
+    Aggregate,
+}
+
+#[derive(Debug, Default)]
+struct DatabaseNames {
+    roots: HashMap<String, Root>,
+    by_table: HashMap<String, usize>,
+    /// Some column or relation has another name in GraphQL than in the database.
+    renamed: bool,
+}
+
+/// Names of one table.
+#[derive(Debug)]
+pub struct TableNames {
+    /// Index of its database in the project.
+    pub database: usize,
+    index: usize,
+    /// `Album`
+    pub type_name: String,
+    /// `AlbumAggregate`
+    pub aggregate_type: String,
+    /// `AlbumMutation`
+    pub mutation_type: String,
+    /// Fields of a row, by their name.
+    pub fields: HashMap<String, Field>,
+    /// The field of each column, in the order of the columns.
+    pub columns: Vec<String>,
+}
+
+/// What a field of a row is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Field {
+    /// The column at an index of the table.
+    Column(usize),
+    /// The relation at an index of the table, to a table of [`Names`].
+    Relation(usize, usize),
+    /// `track_aggregate`: rows of a relation to many, counted.
+    Aggregate(usize, usize),
+}
+
+/// What a name of a table means without a database.
+#[derive(Debug, PartialEq)]
+pub enum Found<'a> {
+    /// One table.
+    Root(Root),
+    /// Tables of several databases.
+    Shared(&'a [usize]),
+    /// Nothing.
+    Nothing,
+}
+
+impl Names {
+    /// The names of `project`.
+    pub fn new(project: Arc<Project>) -> Self {
+        let mut names =
+            Names { tables: Vec::new(), roots: HashMap::new(), shared: HashMap::new(), databases: Vec::new(), project };
+        let project = names.project.clone();
+        names.add_tables(&project);
+        names.name_types(&project);
+        for (database, schema) in schemas(&project) {
+            names.name_fields(database, schema);
+        }
+        names.name_roots(&project);
+        names
+    }
+
+    /// The table at an index.
+    pub fn table(&self, table: usize) -> &TableNames {
+        &self.tables[table]
+    }
+
+    /// The schema of the database that the table at an index is in.
+    pub fn schema(&self, table: usize) -> &Schema {
+        let database = &self.project.databases[self.tables[table].database];
+        database.schema.as_ref().expect("only tables of databases with a schema have names")
+    }
+
+    /// What the database has as the table at an index.
+    pub fn stored(&self, table: usize) -> &Table {
+        &self.schema(table).tables()[self.tables[table].index]
+    }
+
+    /// The id of the database that the table at an index is in.
+    pub fn database_id(&self, table: usize) -> &str {
+        &self.project.databases[self.tables[table].database].id
+    }
+
+    /// What a root field means without a directive.
+    pub fn root(&self, name: &str) -> Found<'_> {
+        match (self.roots.get(name), self.shared.get(name)) {
+            (Some(root), _) => Found::Root(*root),
+            (None, Some(databases)) => Found::Shared(databases),
+            (None, None) => Found::Nothing,
+        }
+    }
+
+    /// What a root field means in the database at an index.
+    pub fn root_of(&self, database: usize, name: &str) -> Option<Root> {
+        self.databases[database].roots.get(name).copied()
+    }
+
+    /// The table that the database at an index calls `name`.
+    pub fn table_of(&self, database: usize, name: &str) -> Option<usize> {
+        self.databases[database].by_table.get(name).copied()
+    }
+
+    /// Names of tables, without a directive or in the database at an index.
+    pub fn table_names(&self, database: Option<usize>) -> impl Iterator<Item = &str> {
+        let roots = database.map_or(&self.roots, |database| &self.databases[database].roots);
+        roots.iter().filter(|(_, root)| root.kind == RootKind::Rows).map(|(name, _)| name.as_str())
+    }
+
+    /// Whether names in GraphQL differ from those in the database that the table at an index is in.
+    pub fn is_renamed(&self, table: usize) -> bool {
+        self.databases[self.tables[table].database].renamed
+    }
+
+    fn add_tables(&mut self, project: &Project) {
+        for database in 0..project.databases.len() {
+            self.databases.push(DatabaseNames::default());
+            let Some(schema) = &project.databases[database].schema else { continue };
+            for (index, table) in schema.tables().iter().enumerate() {
+                self.databases[database].by_table.insert(table.name.clone(), self.tables.len());
+                self.tables.push(TableNames {
+                    database,
+                    index,
+                    type_name: String::new(),
+                    aggregate_type: String::new(),
+                    mutation_type: String::new(),
+                    fields: HashMap::new(),
+                    columns: Vec::new(),
+                });
+            }
+        }
+    }
+
+    /// Types are called as their table in Pascal case, after their database where several have such a table.
+    fn name_types(&mut self, project: &Project) {
+        let mut wanted: HashMap<String, usize> = HashMap::new();
+        for table in 0..self.tables.len() {
+            *wanted.entry(pascal(&self.stored(table).name)).or_default() += 1;
+        }
+        let mut taken: HashMap<String, ()> =
+            ["Query", "Mutation", "Int", "Float", "String", "Boolean", "ID"].map(|name| (name.to_owned(), ())).into();
+        for table in 0..self.tables.len() {
+            let mut name = pascal(&self.stored(table).name);
+            let in_databases = self.tables.iter().enumerate().any(|(other, names)| {
+                names.database != self.tables[table].database && pascal(&self.stored(other).name) == name
+            });
+            if wanted[&name] > 1 && in_databases {
+                name = format!("{}{name}", pascal(&project.databases[self.tables[table].database].id));
+            }
+            let name = claim(&mut taken, name, self.tables[table].index + 1, ());
+            let names = &mut self.tables[table];
+            names.aggregate_type = format!("{name}Aggregate");
+            names.mutation_type = format!("{name}Mutation");
+            names.type_name = name;
+        }
+    }
+
+    fn name_fields(&mut self, database: usize, schema: &Schema) {
+        for (index, stored) in schema.tables().iter().enumerate() {
+            let by_table = &self.databases[database].by_table;
+            let mut fields = HashMap::new();
+            let wanted: Vec<(&str, Field)> = wanted_fields(stored, by_table);
+            let mut columns = vec![String::new(); stored.columns.len()];
+            let mut renamed = false;
+            // Exact names first: what has to be renamed makes way for them.
+            for exact in [true, false] {
+                for (position, (name, field)) in wanted.iter().enumerate() {
+                    let graphql = graphql_name(name);
+                    if (graphql == *name) != exact {
+                        continue;
+                    }
+                    let given = claim(&mut fields, graphql, position + 1, *field);
+                    renamed |= given != *name;
+                    if let Field::Column(column) = field {
+                        columns[*column] = given;
+                    }
+                }
+            }
+            add_aggregates(stored, &mut fields, &wanted);
+            let table = self.databases[database].by_table[&schema.tables()[index].name];
+            self.databases[database].renamed |= renamed;
+            self.tables[table].fields = fields;
+            self.tables[table].columns = columns;
+        }
+    }
+
+    fn name_roots(&mut self, project: &Project) {
+        let mut owners: HashMap<String, Vec<usize>> = HashMap::new();
+        for table in 0..self.tables.len() {
+            owners.entry(graphql_name(&self.stored(table).name)).or_default().push(self.tables[table].database);
+        }
+        let mut alone: Vec<(String, usize)> = Vec::new();
+        let mut of_database: Vec<Vec<(String, usize)>> = vec![Vec::new(); project.databases.len()];
+        for table in 0..self.tables.len() {
+            let database = self.tables[table].database;
+            let name = graphql_name(&self.stored(table).name);
+            of_database[database].push((name.clone(), table));
+            let shared = owners[&name].iter().any(|owner| *owner != database);
+            alone.push(match shared {
+                true => (graphql_name(&format!("{}_{name}", project.databases[database].id)), table),
+                false => (name, table),
+            });
+        }
+        self.roots = self.root_fields(alone);
+        for (database, named) in of_database.into_iter().enumerate() {
+            self.databases[database].roots = self.root_fields(named);
+        }
+        for (name, mut databases) in owners {
+            databases.dedup();
+            if databases.len() > 1 {
+                self.shared.insert(name, databases);
+            }
+        }
+    }
+
+    /// Fields of the tables called as given: tables first, so that none has to make way for a suffix.
+    fn root_fields(&self, mut named: Vec<(String, usize)>) -> HashMap<String, Root> {
+        let mut roots = HashMap::new();
+        named.sort_by_key(|(name, table)| *name != self.stored(*table).name);
+        for (name, table) in &mut named {
+            let position = self.tables[*table].index + 1;
+            *name = claim(&mut roots, name.clone(), position, Root { table: *table, kind: RootKind::Rows });
+        }
+        for (suffix, kind) in [("_by_pk", RootKind::ByKey), ("_aggregate", RootKind::Aggregate)] {
+            for (name, table) in &named {
+                if kind == RootKind::ByKey && self.stored(*table).primary_key.is_empty() {
+                    continue;
+                }
+                let position = self.tables[*table].index + 1;
+                claim(&mut roots, format!("{name}{suffix}"), position, Root { table: *table, kind });
+            }
+        }
+        roots
+    }
+}
+
+fn schemas(project: &Project) -> impl Iterator<Item = (usize, &Schema)> {
+    project.databases.iter().enumerate().filter_map(|(index, database)| Some((index, database.schema.as_deref()?)))
+}
+
+/// Columns, then relations, in their order.
+fn wanted_fields<'a>(table: &'a Table, by_table: &HashMap<String, usize>) -> Vec<(&'a str, Field)> {
+    let columns = table.columns.iter().enumerate().map(|(index, column)| (column.name.as_str(), Field::Column(index)));
+    let relations = table.relations.iter().enumerate().filter_map(|(index, relation)| {
+        let to = *by_table.get(&relation.table)?;
+        Some((relation.name.as_str(), Field::Relation(index, to)))
+    });
+    columns.chain(relations).collect()
+}
+
+fn add_aggregates(table: &Table, fields: &mut HashMap<String, Field>, wanted: &[(&str, Field)]) {
+    for (position, (name, field)) in wanted.iter().enumerate() {
+        let Field::Relation(index, to) = *field else { continue };
+        if table.relations[index].many {
+            claim(fields, format!("{}_aggregate", graphql_name(name)), position + 1, Field::Aggregate(index, to));
+        }
+    }
+}
+
+/// Takes `wanted`, with the position appended as often as it takes to be the only one.
+fn claim<T>(taken: &mut HashMap<String, T>, wanted: String, position: usize, what: T) -> String {
+    let mut name = wanted;
+    while taken.contains_key(&name) {
+        name = format!("{name}_{position}");
+    }
+    taken.insert(name.clone(), what);
+    name
+}
+
+/// `name` as a GraphQL name: `_` for each character that none may have, and before a leading digit.
+fn graphql_name(name: &str) -> String {
+    let mut written = String::with_capacity(name.len());
+    if name.is_empty() || name.starts_with(|first: char| first.is_ascii_digit()) {
+        written.push('_');
+    }
+    written.extend(name.chars().map(|char| if char.is_ascii_alphanumeric() { char } else { '_' }));
+    written
+}
+
+/// `invoice_line` as `InvoiceLine`.
+fn pascal(name: &str) -> String {
+    let mut written = String::with_capacity(name.len());
+    for part in name.split(|char: char| !char.is_ascii_alphanumeric()) {
+        let mut chars = part.chars();
+        if let Some(first) = chars.next() {
+            written.push(first.to_ascii_uppercase());
+            written.push_str(chars.as_str());
+        }
+    }
+    graphql_name(&written)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graphql::fixture;
+
+    #[test]
+    fn types_are_called_in_pascal_case() {
+        assert_eq!(pascal("invoice_line"), "InvoiceLine");
+        assert_eq!(pascal("Album"), "Album");
+        assert_eq!(pascal("2nd-hand"), "_2ndHand");
+        assert_eq!(pascal("_"), "_");
+    }
+
+    #[test]
+    fn a_name_that_is_no_graphql_name_gets_underscores() {
+        assert_eq!(graphql_name("order items"), "order_items");
+        assert_eq!(graphql_name("2nd"), "_2nd");
+        assert_eq!(graphql_name("größe"), "gr__e");
+        assert_eq!(graphql_name(""), "_");
+    }
+
+    #[test]
+    fn tables_relations_and_their_aggregates_have_fields() {
+        let names = Names::new(fixture::shop());
+        let Found::Root(album) = names.root("album") else { panic!("album is a root") };
+        let fields = &names.table(album.table).fields;
+
+        assert_eq!(names.table(album.table).type_name, "Album");
+        assert!(matches!(fields["album_id"], Field::Column(0)));
+        assert!(matches!(fields["artist"], Field::Relation(..)));
+        assert!(matches!(fields["track_aggregate"], Field::Aggregate(..)));
+        assert!(!fields.contains_key("artist_aggregate"), "to one");
+        assert!(matches!(names.root("album_by_pk"), Found::Root(Root { kind: RootKind::ByKey, .. })));
+        assert_eq!(names.root("audit_by_pk"), Found::Nothing, "no primary key");
+    }
+
+    #[test]
+    fn names_that_several_databases_have_need_the_database() {
+        let names = Names::new(fixture::two_databases());
+
+        assert_eq!(names.root("genre"), Found::Shared(&[0, 1]));
+        let Found::Root(genre) = names.root("archive_genre") else { panic!("named with its database") };
+        assert_eq!(names.database_id(genre.table), "archive");
+        assert_eq!(names.table(genre.table).type_name, "ArchiveGenre");
+        assert!(names.root_of(1, "genre").is_some());
+        assert!(matches!(names.root("album"), Found::Root(_)), "only one database has it");
+    }
+
+    #[test]
+    fn names_that_collide_get_their_position() {
+        let names = Names::new(fixture::odd_names());
+        let Found::Root(root) = names.root("order_items") else { panic!("renamed") };
+        let table = names.table(root.table);
+
+        assert_eq!(table.columns, ["unit_price_1", "unit_price", "_2nd"]);
+        assert!(names.is_renamed(root.table));
+    }
+}

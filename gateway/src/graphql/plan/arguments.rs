@@ -1,0 +1,197 @@
+//! Arguments of fields.
+
+use async_graphql_parser::types::Field as Selected;
+use query::{Error, Filter, Limits, Node, Object, Parser, Shape, Sort, Spelling, Value};
+
+use super::Planner;
+use crate::graphql::{
+    names,
+    refusal::{Located, Refusal, Result},
+    value::{Words, needs_names, stored_condition, value},
+};
+
+/// How many rows, in the dialect's word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Op {
+    /// Every row.
+    All,
+    /// The first row.
+    One,
+    /// The number of rows.
+    Count,
+}
+
+impl Planner<'_> {
+    /// Refuses arguments that are not in `known`, or given twice.
+    pub fn arguments(&self, field: &Selected, known: &[&str]) -> Result<()> {
+        for (index, (name, _)) in field.arguments.iter().enumerate() {
+            let argument = name.node.as_str();
+            if !known.contains(&argument) {
+                let nearest = query::nearest(argument, known.iter().copied());
+                let argument = format!("{argument} of {}", field.name.node);
+                return Err(Refusal::new(Error::UnknownArgument { argument, nearest }).at(name.pos));
+            }
+            if field.arguments[..index].iter().any(|(earlier, _)| earlier.node == name.node) {
+                return Err(Refusal::malformed(format!("argument {argument} is given twice")).at(name.pos));
+            }
+        }
+        Ok(())
+    }
+
+    /// The value of an argument; `None` where it is absent or null.
+    pub fn argument(&self, field: &Selected, name: &str, words: Words) -> Result<Option<Value>> {
+        let Some(written) = field.get_argument(name) else { return Ok(None) };
+        let value = value(self.document, self.variables, words, &written.node).at(written.pos)?;
+        Ok(value.filter(|value| *value != Value::Null))
+    }
+
+    /// Errors of `result` stand at the argument called `name`.
+    pub fn of_argument<T>(&self, field: &Selected, name: &str, result: std::result::Result<T, Error>) -> Result<T> {
+        let at = field.get_argument(name).map_or(field.name.pos, |written| written.pos);
+        result.at(at)
+    }
+
+    /// The parser of conditions and documents of the table at an index.
+    pub fn parser(&self, table: usize) -> Parser<'_> {
+        Parser { schema: self.names.schema(table), spelling: Spelling::Underscore, limits: Limits::default() }
+    }
+
+    /// `where`
+    pub fn filter(&self, table: usize, field: &Selected) -> Result<Filter> {
+        let Some(mut condition) = self.argument(field, "where", Words::Dotted)? else { return Ok(Filter::TRUE) };
+        if !matches!(condition, Value::Object(_)) {
+            let wrong = wrong_type("where", "an object of conditions", &condition);
+            return self.of_argument(field, "where", Err(wrong));
+        }
+        if needs_names(self.names, table, &condition) {
+            condition = stored_condition(self.names, table, condition);
+        }
+        let filter = self.parser(table).filter(self.names.stored(table), &condition);
+        self.of_argument(field, "where", filter)
+    }
+
+    /// Rows as `where`, `sort`, `skip` and `limit` say, without fields.
+    pub fn rows(&self, table: usize, field: &Selected) -> Result<Node> {
+        Ok(Node {
+            filter: self.filter(table, field)?,
+            sort: self.sort(table, field)?,
+            skip: self.whole(field, "skip")?.unwrap_or(0),
+            limit: self.whole(field, "limit")?,
+            ..Node::new(Shape::Many, Vec::new())
+        })
+    }
+
+    /// A whole number that is not negative.
+    pub fn whole(&self, field: &Selected, name: &str) -> Result<Option<u64>> {
+        let Some(value) = self.argument(field, name, Words::Kept)? else { return Ok(None) };
+        let number = match &value {
+            Value::Int(number) => u64::try_from(*number)
+                .map_err(|_| Error::OutOfRange { name: name.to_owned(), wanted: "a number from 0".to_owned() }),
+            other => Err(wrong_type(name, "a whole number", other)),
+        };
+        self.of_argument(field, name, number).map(Some)
+    }
+
+    /// `op`
+    pub fn op(&self, field: &Selected) -> Result<Op> {
+        let op = match self.argument(field, "op", Words::Kept)? {
+            None => return Ok(Op::All),
+            Some(Value::Text(word)) => match word.as_str() {
+                "all" => Ok(Op::All),
+                "one" => Ok(Op::One),
+                "count" => Ok(Op::Count),
+                _ => Err(Error::Malformed(format!("op is all, one or count, not {word:?}"))),
+            },
+            Some(other) => Err(wrong_type("op", "all, one or count", &other)),
+        };
+        self.of_argument(field, "op", op)
+    }
+
+    /// `sort`: `"-title"`, `title_desc`, `{title: -1}`, or a list of such.
+    fn sort(&self, table: usize, field: &Selected) -> Result<Vec<Sort>> {
+        let Some(sort) = self.argument(field, "sort", Words::Kept)? else { return Ok(Vec::new()) };
+        let mut keys = Vec::new();
+        let sorted = match sort {
+            Value::List(items) => items.into_iter().try_for_each(|item| self.sort_item(table, item, &mut keys)),
+            single => self.sort_item(table, single, &mut keys),
+        };
+        self.of_argument(field, "sort", sorted)?;
+        Ok(keys)
+    }
+
+    fn sort_item(&self, table: usize, item: Value, keys: &mut Vec<Sort>) -> std::result::Result<(), Error> {
+        match item {
+            Value::Text(text) => keys.push(self.sort_text(table, &text)?),
+            Value::Object(Object(members)) => {
+                for (name, direction) in members {
+                    let descending = match &direction {
+                        Value::Int(1) => false,
+                        Value::Int(-1) => true,
+                        Value::Text(word) if word.eq_ignore_ascii_case("asc") => false,
+                        Value::Text(word) if word.eq_ignore_ascii_case("desc") => true,
+                        other => return Err(wrong_type(&format!("sort of {name}"), "1, -1, asc or desc", other)),
+                    };
+                    keys.push(Sort { column: self.column(table, &name)?, descending });
+                }
+            }
+            other => return Err(wrong_type("sort", "names of columns", &other)),
+        }
+        Ok(())
+    }
+
+    fn sort_text(&self, table: usize, text: &str) -> std::result::Result<Sort, Error> {
+        if let Some(name) = text.strip_prefix('-') {
+            return Ok(Sort { column: self.column(table, name)?, descending: true });
+        }
+        let unknown = match self.column(table, text) {
+            Ok(column) => return Ok(Sort { column, descending: false }),
+            Err(unknown) => unknown,
+        };
+        for (suffix, descending) in [("_asc", false), ("_desc", true)] {
+            if let Some(name) = text.strip_suffix(suffix) {
+                return Ok(Sort { column: self.column(table, name)?, descending });
+            }
+        }
+        Err(unknown)
+    }
+
+    /// The database's name of the column that GraphQL, or the database, calls `name`.
+    fn column(&self, table: usize, name: &str) -> std::result::Result<String, Error> {
+        let stored = self.names.stored(table);
+        match self.names.table(table).fields.get(name) {
+            Some(names::Field::Column(index)) => Ok(stored.columns[*index].name.clone()),
+            Some(names::Field::Relation(..) | names::Field::Aggregate(..)) | None => {
+                stored.column(name).map(|column| column.name.clone())
+            }
+        }
+    }
+
+    /// The condition that a row has the primary key that the arguments give.
+    pub fn by_key(&self, table: usize, field: &Selected) -> Result<Filter> {
+        let stored = self.names.stored(table);
+        let columns = &self.names.table(table).columns;
+        let key: Vec<(&str, &str)> = stored
+            .primary_key
+            .iter()
+            .filter_map(|name| stored.columns.iter().position(|column| column.name == *name))
+            .map(|index| (columns[index].as_str(), stored.columns[index].name.as_str()))
+            .collect();
+        let known: Vec<&str> = key.iter().map(|(argument, _)| *argument).collect();
+        self.arguments(field, &known)?;
+        let mut members = Vec::with_capacity(key.len());
+        for (argument, column) in key {
+            let given = match self.argument(field, argument, Words::Kept)? {
+                None => Err(Error::Required(format!("argument {argument} of {}", field.name.node))),
+                Some(list @ (Value::List(_) | Value::Object(_))) => Err(wrong_type(argument, "a single value", &list)),
+                Some(single) => Ok(single),
+            };
+            members.push((column.to_owned(), self.of_argument(field, argument, given)?));
+        }
+        self.parser(table).filter(stored, &Value::Object(Object(members))).at(field.name.pos)
+    }
+}
+
+/// An argument that holds something else than it should.
+pub fn wrong_type(name: &str, wanted: &str, got: &Value) -> Error {
+    Error::WrongType { name: name.to_owned(), wanted: wanted.to_owned(), got: got.kind().to_owned() }
+}

@@ -1,0 +1,208 @@
+//! Fields of `Query`, and what a root field's name means.
+
+use async_graphql_parser::types::Field as Selected;
+use async_graphql_value::Value as Written;
+use mesh::{Code, Fault};
+use query::{Error, Field, Node, Operation, Read, Shape};
+
+use super::{
+    Planner, What, about,
+    arguments::Op,
+    select::{Group, is_condition, no_arguments, only_conditions_below},
+};
+use crate::graphql::{
+    names::{Found, Root, RootKind},
+    refusal::{Place, Refusal, Result},
+};
+
+/// What a root field means.
+pub struct Meant {
+    /// A table and how it is read.
+    pub root: Root,
+    /// The database was named by a directive: the dialect, in which a selection may be absent.
+    pub dialect: bool,
+}
+
+/// A database that a directive names, and the table if it names that too.
+struct Named<'a> {
+    database: usize,
+    table: Option<&'a str>,
+}
+
+impl<'a> Planner<'a> {
+    /// A field of `Query`.
+    pub fn query_root(&mut self, group: &Group<'a>, reads: &mut Vec<Read>) -> Result<What> {
+        match group.name() {
+            "__typename" => {
+                no_arguments(group)?;
+                only_conditions_below(group)?;
+                group.leaf()?;
+                return Ok(What::Typename);
+            }
+            // No type is known while types are not published.
+            "__type" => {
+                self.arguments(group.field, &["name"])?;
+                self.argument(group.field, "name", crate::graphql::value::Words::Kept)?;
+                group.object()?;
+                return Ok(What::Null);
+            }
+            "__schema" => return Err(Refusal::malformed("introspection is not available in this project")),
+            _ => {}
+        }
+        let meant = self.meant(group, group.name(), Operation::Read)?;
+        let table = meant.root.table;
+        let node = match meant.root.kind {
+            RootKind::Rows => self.root_rows(&meant, group),
+            RootKind::ByKey => self.root_by_key(table, group),
+            RootKind::Aggregate => self.aggregate(table, group, 1),
+        };
+        let node = node.map_err(|refusal| about(refusal, self.names, table, Operation::Read))?;
+        reads.push(Read {
+            database: self.names.database_id(table).to_owned(),
+            table: self.names.stored(table).name.clone(),
+            node,
+        });
+        Ok(What::Read(reads.len() - 1))
+    }
+
+    fn root_rows(&mut self, meant: &Meant, group: &Group<'a>) -> Result<Node> {
+        let table = meant.root.table;
+        self.arguments(group.field, &["where", "op", "sort", "skip", "limit"])?;
+        let mut node = self.rows(table, group.field)?;
+        let op = self.op(group.field)?;
+        let sets = group.selections();
+        if sets.is_empty() && !meant.dialect && op != Op::Count {
+            return Err(group.object().err().unwrap_or_else(|| Refusal::malformed("a selection is missing")));
+        }
+        node.fields = match sets.is_empty() {
+            false => self.fields(table, &sets, 2)?,
+            true => self.all_columns(table),
+        };
+        node.shape = match op {
+            Op::All => Shape::Many,
+            Op::One => Shape::One,
+            Op::Count => {
+                if node.skip > 0 || node.limit.is_some() {
+                    return Err(Refusal::malformed("op: count counts all rows and takes no skip or limit"));
+                }
+                return Ok(Node { filter: node.filter, ..Node::new(Shape::Count, Vec::new()) });
+            }
+        };
+        Ok(node)
+    }
+
+    fn all_columns(&self, table: usize) -> Vec<Field> {
+        let (stored, names) = (self.names.stored(table), self.names.table(table));
+        let columns = stored.columns.iter().zip(&names.columns);
+        columns.map(|(column, key)| Field { key: key.clone(), ..Field::column(&column.name) }).collect()
+    }
+
+    fn root_by_key(&mut self, table: usize, group: &Group<'a>) -> Result<Node> {
+        let filter = self.by_key(table, group.field)?;
+        let fields = self.fields(table, &group.object()?, 2)?;
+        Ok(Node { filter, ..Node::new(Shape::One, fields) })
+    }
+
+    /// What the root field `name` (of a mutation: without its verb) means.
+    pub fn meant(&self, group: &Group<'a>, name: &str, operation: Operation) -> Result<Meant> {
+        let Some(named) = self.named(group.field)? else { return self.meant_alone(name, operation) };
+        let database = &self.project().databases[named.database];
+        if database.schema.is_none() {
+            let text = format!("database {} cannot be reached", database.id);
+            return Err(Refusal::new(Fault::new(Code::Unavailable, text)));
+        }
+        // Writes are of the table that the field names.
+        let table = named.table.filter(|_| operation == Operation::Read).unwrap_or(name);
+        let exact = || self.names.table_of(named.database, table).map(|table| Root { table, kind: RootKind::Rows });
+        match self.names.root_of(named.database, table).or_else(exact) {
+            Some(root) => Ok(Meant { root, dialect: true }),
+            None => Err(self.unknown_table(table, Some(named.database), operation)),
+        }
+    }
+
+    fn meant_alone(&self, name: &str, operation: Operation) -> Result<Meant> {
+        match self.names.root(name) {
+            Found::Root(root) => Ok(Meant { root, dialect: false }),
+            Found::Shared(databases) => {
+                let id = |database: &usize| &self.project().databases[*database].id;
+                let first = databases.first().map(id).map_or("", String::as_str);
+                let text = format!("several databases have a table {name}: say {name} @{first} or {first}_{name}");
+                let mut refusal = Refusal::new(Fault::new(Code::UnknownTable, text));
+                let place = |database| Place { database: id(database).clone(), table: name.to_owned(), operation };
+                refusal.places = databases.iter().map(place).collect();
+                Err(refusal)
+            }
+            Found::Nothing => {
+                let unreached = self.project().databases.iter().find(|database| database.schema.is_none());
+                match unreached {
+                    Some(database) => {
+                        let text = format!("table {name} is not known, and database {} cannot be reached", database.id);
+                        Err(Refusal::new(Fault::new(Code::Unavailable, text)))
+                    }
+                    None => Err(self.unknown_table(name, None, operation)),
+                }
+            }
+        }
+    }
+
+    fn unknown_table(&self, name: &str, database: Option<usize>, operation: Operation) -> Box<Refusal> {
+        let nearest = query::nearest(name, self.names.table_names(database));
+        let mut refusal = Refusal::new(Error::UnknownTable { table: name.to_owned(), nearest });
+        let databases = self.project().databases.iter().enumerate();
+        let databases = databases.filter(|(index, _)| database.is_none_or(|database| database == *index));
+        refusal.places = databases
+            .map(|(_, database)| Place { database: database.id.clone(), table: name.to_owned(), operation })
+            .collect();
+        refusal
+    }
+
+    /// The database that a root field's directive names.
+    fn named(&self, field: &'a Selected) -> Result<Option<Named<'a>>> {
+        let mut directives = field.directives.iter().filter(|directive| !is_condition(directive));
+        let Some(directive) = directives.next() else { return Ok(None) };
+        if let Some(second) = directives.next() {
+            let text = format!("directive @{} is one too many: a field has one database", second.node.name.node);
+            return Err(Refusal::malformed(text).at(second.pos));
+        }
+        let alias = directive.node.name.node.as_str();
+        let mut table = None;
+        for (name, value) in &directive.node.arguments {
+            match (name.node.as_str(), &value.node) {
+                ("col", Written::String(real)) => table = Some(real.as_str()),
+                ("col", _) => {
+                    let wrong = Error::WrongType {
+                        name: format!("col of @{alias}"),
+                        wanted: "a text".to_owned(),
+                        got: "something else".to_owned(),
+                    };
+                    return Err(Refusal::new(wrong).at(value.pos));
+                }
+                (other, _) => {
+                    let argument = format!("{other} of @{alias}");
+                    let nearest = query::nearest(other, ["col"]);
+                    return Err(Refusal::new(Error::UnknownArgument { argument, nearest }).at(name.pos));
+                }
+            }
+        }
+        match self.database(alias) {
+            Some(database) => Ok(Some(Named { database, table })),
+            None => Err(self.unknown_database(alias).at(directive.pos)),
+        }
+    }
+
+    fn database(&self, alias: &str) -> Option<usize> {
+        let database = self.project().database(alias)?;
+        self.project().databases.iter().position(|other| other.id == database.id)
+    }
+
+    fn unknown_database(&self, alias: &str) -> Box<Refusal> {
+        let ids = self.project().databases.iter().map(|database| database.id.as_str());
+        let hint = query::nearest(alias, ids).map(|id| format!("; did you mean @{id}?")).unwrap_or_default();
+        let text = format!("database {alias} is not in the project{hint}");
+        Refusal::new(Fault::new(Code::UnknownDatabase, text))
+    }
+
+    fn project(&self) -> &'a crate::catalogue::Project {
+        &self.names.project
+    }
+}

@@ -1,0 +1,340 @@
+//! Selections: fragments expanded, conditions applied, response keys merged, fields looked up.
+
+use async_graphql_parser::{
+    Pos, Positioned,
+    types::{Directive, Field as Selected, Selection, SelectionSet},
+};
+use async_graphql_value::Value as Written;
+use indexmap::{IndexMap, map::Entry};
+use mesh::{Code, Fault};
+use query::{Error, Field, Node, Shape, What};
+
+use super::{Planner, under};
+use crate::graphql::{
+    names,
+    refusal::{Located, Refusal, Result},
+};
+
+/// Fragments that may be inside each other in one selection set.
+const SPREADS: usize = 64;
+
+/// Fields with one response key; their selections are merged.
+pub struct Group<'a> {
+    /// The first of them; the others have the same name and arguments.
+    pub field: &'a Selected,
+    /// Where it stands.
+    pub at: Pos,
+    others: Vec<&'a Selected>,
+}
+
+impl<'a> Group<'a> {
+    /// The field's name.
+    pub fn name(&self) -> &'a str {
+        self.field.name.node.as_str()
+    }
+
+    /// What is selected of the field's value.
+    pub fn selections(&self) -> Vec<&'a SelectionSet> {
+        let fields = std::iter::once(self.field).chain(self.others.iter().copied());
+        fields.map(|field| &field.selection_set.node).filter(|set| !set.items.is_empty()).collect()
+    }
+
+    /// Refuses a selection on a value that has no fields.
+    pub fn leaf(&self) -> Result<()> {
+        match self.selections().is_empty() {
+            true => Ok(()),
+            false => Err(Refusal::malformed(format!("field {} has no fields to select", self.name())).at(self.at)),
+        }
+    }
+
+    /// What is selected; a value that has fields needs some.
+    pub fn object(&self) -> Result<Vec<&'a SelectionSet>> {
+        let selections = self.selections();
+        match selections.is_empty() {
+            false => Ok(selections),
+            true => {
+                Err(Refusal::malformed(format!("field {} needs a selection of its fields", self.name())).at(self.at))
+            }
+        }
+    }
+}
+
+impl<'a> Planner<'a> {
+    /// Fields of `sets` by response key, in order, as the specification's `CollectFields` has it.
+    pub fn collect(&mut self, sets: &[&'a SelectionSet], depth: usize) -> Result<IndexMap<&'a str, Group<'a>>> {
+        if depth > self.limits.depth {
+            let limit = self.limits.depth;
+            return Err(Refusal::new(Error::TooComplex { what: "depth", seen: depth, limit }));
+        }
+        let mut groups = IndexMap::new();
+        let mut spread = Vec::new();
+        for set in sets {
+            self.collect_set(set, &mut groups, &mut spread, 0)?;
+        }
+        Ok(groups)
+    }
+
+    fn collect_set(
+        &mut self,
+        set: &'a SelectionSet,
+        groups: &mut IndexMap<&'a str, Group<'a>>,
+        spread: &mut Vec<&'a str>,
+        inside: usize,
+    ) -> Result<()> {
+        if inside > SPREADS {
+            return Err(Refusal::new(Error::TooComplex { what: "depth of fragments", seen: inside, limit: SPREADS }));
+        }
+        for item in &set.items {
+            self.count().at(item.pos)?;
+            match &item.node {
+                Selection::Field(field) => {
+                    if self.is_included(&field.node.directives)? {
+                        add(groups, &field.node, field.pos)?;
+                    }
+                }
+                Selection::InlineFragment(fragment) => {
+                    only_conditions(&fragment.node.directives)?;
+                    if self.is_included(&fragment.node.directives)? {
+                        self.collect_set(&fragment.node.selection_set.node, groups, spread, inside + 1)?;
+                    }
+                }
+                Selection::FragmentSpread(fragment) => {
+                    only_conditions(&fragment.node.directives)?;
+                    let name = fragment.node.fragment_name.node.as_str();
+                    if spread.contains(&name) || !self.is_included(&fragment.node.directives)? {
+                        continue;
+                    }
+                    spread.push(name);
+                    // Checked when the document was parsed: every fragment exists and none spreads itself.
+                    let Some(definition) = self.document.tree.fragments.get(name) else { continue };
+                    self.collect_set(&definition.node.selection_set.node, groups, spread, inside + 1)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&mut self) -> Result<()> {
+        self.nodes += 1;
+        match self.nodes > self.limits.nodes {
+            false => Ok(()),
+            true => {
+                let (seen, limit) = (self.nodes, self.limits.nodes);
+                Err(Refusal::new(Error::TooComplex { what: "nodes", seen, limit }))
+            }
+        }
+    }
+
+    /// What `@include` and `@skip` say together.
+    fn is_included(&self, directives: &[Positioned<Directive>]) -> Result<bool> {
+        let mut included = true;
+        let mut seen: [bool; 2] = [false; 2];
+        for directive in directives {
+            let name = directive.node.name.node.as_str();
+            let wanted = match name {
+                "include" => true,
+                "skip" => false,
+                _ => continue,
+            };
+            if std::mem::replace(&mut seen[usize::from(wanted)], true) {
+                return Err(Refusal::malformed(format!("directive @{name} is given twice")).at(directive.pos));
+            }
+            included &= self.condition(&directive.node).at(directive.pos)? == wanted;
+        }
+        Ok(included)
+    }
+
+    fn condition(&self, directive: &Directive) -> Result<bool> {
+        let name = directive.name.node.as_str();
+        let written = match directive.arguments.as_slice() {
+            [(argument, written)] if argument.node.as_str() == "if" => written,
+            [] => return Err(Refusal::new(Error::Required(format!("argument if of @{name}")))),
+            arguments => {
+                let argument = arguments.iter().map(|(name, _)| name.node.as_str()).find(|name| *name != "if");
+                let argument = format!("{} of @{name}", argument.unwrap_or("if"));
+                return Err(Refusal::new(Error::UnknownArgument { argument, nearest: None }));
+            }
+        };
+        match &written.node {
+            Written::Boolean(condition) => Ok(*condition),
+            Written::Variable(variable) => match self.variables.value(variable).map_err(Refusal::new)? {
+                Some(query::Value::Bool(condition)) => Ok(*condition),
+                other => Err(wrong_condition(name, other.map_or("nothing", query::Value::kind))),
+            },
+            _ => Err(wrong_condition(name, "something else")),
+        }
+    }
+
+    /// Members of each row of the table at an index.
+    pub fn fields(&mut self, table: usize, sets: &[&'a SelectionSet], depth: usize) -> Result<Vec<Field>> {
+        let groups = self.collect(sets, depth)?;
+        let mut fields = Vec::with_capacity(groups.len());
+        for (key, group) in groups {
+            only_conditions_below(&group)?;
+            let what = self.field(table, &group, depth).map_err(|refusal| under(refusal, key, &group))?;
+            fields.push(Field { key: key.to_owned(), what });
+        }
+        Ok(fields)
+    }
+
+    fn field(&mut self, table: usize, group: &Group<'a>, depth: usize) -> Result<What> {
+        let names = self.names;
+        if group.name() == "__typename" {
+            no_arguments(group)?;
+            group.leaf()?;
+            return Ok(What::Constant(names.table(table).type_name.clone()));
+        }
+        let stored = names.stored(table);
+        match names.table(table).fields.get(group.name()) {
+            Some(names::Field::Column(column)) => {
+                no_arguments(group)?;
+                group.leaf()?;
+                Ok(What::Column(stored.columns[*column].name.clone()))
+            }
+            Some(names::Field::Relation(index, to)) => {
+                let relation = &stored.relations[*index];
+                let node = self.related(*to, relation.many, group, depth)?;
+                Ok(What::Relation { name: relation.name.clone(), node })
+            }
+            Some(names::Field::Aggregate(index, to)) => {
+                let node = self.aggregate(*to, group, depth)?;
+                Ok(What::Relation { name: stored.relations[*index].name.clone(), node })
+            }
+            None => Err(self.unknown_field(table, group)),
+        }
+    }
+
+    fn related(&mut self, to: usize, many: bool, group: &Group<'a>, depth: usize) -> Result<Node> {
+        if !many {
+            no_arguments(group)?;
+            let fields = self.fields(to, &group.object()?, depth + 1)?;
+            return Ok(Node::new(Shape::One, fields));
+        }
+        self.arguments(group.field, &["where", "sort", "skip", "limit"])?;
+        let mut node = self.rows(to, group.field)?;
+        node.fields = self.fields(to, &group.object()?, depth + 1)?;
+        Ok(node)
+    }
+
+    /// Rows of the table at an index, counted.
+    pub fn aggregate(&mut self, table: usize, group: &Group<'a>, depth: usize) -> Result<Node> {
+        self.arguments(group.field, &["where"])?;
+        let filter = self.filter(table, group.field)?;
+        let type_name = &self.names.table(table).aggregate_type;
+        let mut fields = Vec::new();
+        for (key, group) in self.collect(&group.object()?, depth + 1)? {
+            only_conditions_below(&group)?;
+            no_arguments(&group)?;
+            group.leaf()?;
+            let what = match group.name() {
+                "count" => What::Count,
+                "__typename" => What::Constant(type_name.clone()),
+                name => return Err(under(unknown_member(name, type_name, &["count"]), key, &group)),
+            };
+            fields.push(Field { key: key.to_owned(), what });
+        }
+        Ok(Node { filter, ..Node::new(Shape::Aggregate, fields) })
+    }
+
+    fn unknown_field(&self, table: usize, group: &Group<'_>) -> Box<Refusal> {
+        let stored = self.names.stored(table);
+        let (table, name) = (stored.name.clone(), group.name().to_owned());
+        let error = match group.selections().is_empty() && group.field.arguments.is_empty() {
+            true => {
+                let nearest = query::nearest(&name, stored.columns.iter().map(|column| column.name.as_str()));
+                Error::UnknownColumn { table, column: name, nearest }
+            }
+            false => {
+                let nearest = query::nearest(&name, stored.relations.iter().map(|relation| relation.name.as_str()));
+                Error::UnknownRelation { table, relation: name, nearest }
+            }
+        };
+        Refusal::new(error).at(group.at)
+    }
+}
+
+/// A field that no table has a part in.
+pub fn unknown_member(name: &str, type_name: &str, known: &[&str]) -> Box<Refusal> {
+    let hint = query::nearest(name, known.iter().copied());
+    let hint = hint.map(|name| format!("; did you mean {name}?")).unwrap_or_default();
+    Refusal::new(Fault::new(Code::UnknownColumn, format!("field {name} is not in {type_name}{hint}")))
+}
+
+fn add<'a>(groups: &mut IndexMap<&'a str, Group<'a>>, field: &'a Selected, at: Pos) -> Result<()> {
+    let key = field.response_key().node.as_str();
+    match groups.entry(key) {
+        Entry::Vacant(entry) => {
+            entry.insert(Group { field, at, others: Vec::new() });
+            Ok(())
+        }
+        Entry::Occupied(mut entry) if is_same(entry.get().field, field) => {
+            entry.get_mut().others.push(field);
+            Ok(())
+        }
+        Entry::Occupied(entry) => {
+            let (one, other) = (entry.get().name(), field.name.node.as_str());
+            let differ = if one == other { "has other arguments" } else { "is another field" };
+            let text = format!("{key} stands for {one} already and {other} {differ}; give one of them an alias");
+            Err(Refusal::malformed(text).at(at))
+        }
+    }
+}
+
+/// Whether two fields ask for the same, their selections aside.
+fn is_same(one: &Selected, other: &Selected) -> bool {
+    one.name.node == other.name.node
+        && one.arguments.len() == other.arguments.len()
+        && one.arguments.iter().all(|(name, value)| other.get_argument(&name.node) == Some(value))
+        && databases(one).eq(databases(other))
+}
+
+fn databases(field: &Selected) -> impl Iterator<Item = (&str, Vec<(&str, &Written)>)> {
+    field.directives.iter().filter(|directive| !is_condition(directive)).map(|directive| {
+        let arguments = directive.node.arguments.iter().map(|(name, value)| (name.node.as_str(), &value.node));
+        (directive.node.name.node.as_str(), arguments.collect())
+    })
+}
+
+/// Whether it is `@include` or `@skip`.
+pub fn is_condition(directive: &Positioned<Directive>) -> bool {
+    matches!(directive.node.name.node.as_str(), "include" | "skip")
+}
+
+fn only_conditions(directives: &[Positioned<Directive>]) -> Result<()> {
+    match directives.iter().find(|directive| !is_condition(directive)) {
+        None => Ok(()),
+        Some(directive) => {
+            let text = format!("directive @{} is not known on a fragment", directive.node.name.node);
+            Err(Refusal::malformed(text).at(directive.pos))
+        }
+    }
+}
+
+/// Databases are named at the root only: below it relations lead on.
+pub fn only_conditions_below(group: &Group<'_>) -> Result<()> {
+    let fields = std::iter::once(group.field).chain(group.others.iter().copied());
+    match fields.flat_map(|field| &field.directives).find(|directive| !is_condition(directive)) {
+        None => Ok(()),
+        Some(directive) => {
+            let (name, field) = (&directive.node.name.node, group.name());
+            let text = format!("directive @{name} is not known on field {field}: a database is named at the root only");
+            Err(Refusal::malformed(text).at(directive.pos))
+        }
+    }
+}
+
+/// Refuses every argument.
+pub fn no_arguments(group: &Group<'_>) -> Result<()> {
+    match group.field.arguments.first() {
+        None => Ok(()),
+        Some((name, _)) => {
+            let argument = format!("{} of {}", name.node, group.name());
+            Err(Refusal::new(Error::UnknownArgument { argument, nearest: None }).at(name.pos))
+        }
+    }
+}
+
+fn wrong_condition(directive: &str, got: &str) -> Box<Refusal> {
+    let name = format!("argument if of @{directive}");
+    Refusal::new(Error::WrongType { name, wanted: "a boolean".to_owned(), got: got.to_owned() })
+}

@@ -1,0 +1,157 @@
+//! Fields of `Mutation`.
+
+use async_graphql_parser::types::Field as Selected;
+use mesh::{Code, Fault};
+use query::{Change, Error, Mutation, Node, Object, Operation, Set, Shape, TableKind, Value};
+
+use super::{
+    Member, Part, Planner, What, about,
+    arguments::{Op, wrong_type},
+    root::Meant,
+    select::{Group, no_arguments, only_conditions_below, unknown_member},
+    under,
+};
+use crate::graphql::{
+    names::RootKind,
+    refusal::{Refusal, Result},
+    value::{Words, stored_members},
+};
+
+const VERBS: [(&str, Operation); 3] =
+    [("insert_", Operation::Create), ("update_", Operation::Update), ("delete_", Operation::Delete)];
+
+impl<'a> Planner<'a> {
+    /// A field of `Mutation`.
+    pub fn mutation_root(&mut self, group: &Group<'a>, writes: &mut Vec<(String, Mutation)>) -> Result<What> {
+        if group.name() == "__typename" {
+            no_arguments(group)?;
+            only_conditions_below(group)?;
+            group.leaf()?;
+            return Ok(What::Typename);
+        }
+        let verb = VERBS.iter().find_map(|(verb, operation)| Some((*operation, group.name().strip_prefix(verb)?)));
+        let Some((operation, name)) = verb else { return Err(no_verb(group.name())) };
+        let meant = self.meant(group, name, operation)?;
+        let table = meant.root.table;
+        let (mutation, members) =
+            self.mutation(&meant, group, operation).map_err(|refusal| about(refusal, self.names, table, operation))?;
+        writes.push((self.names.database_id(table).to_owned(), mutation));
+        Ok(What::Write(writes.len() - 1, members))
+    }
+
+    fn mutation(&mut self, meant: &Meant, group: &Group<'a>, operation: Operation) -> Result<(Mutation, Vec<Member>)> {
+        let table = meant.root.table;
+        let stored = self.names.stored(table);
+        if meant.root.kind != RootKind::Rows {
+            return Err(no_verb(group.name()));
+        }
+        if stored.kind == TableKind::View {
+            return Err(Refusal::malformed(format!("{} is a view and cannot be written", stored.name)));
+        }
+        let set = match operation {
+            Operation::Create => self.insert(table, group.field),
+            Operation::Update => self.update(table, group.field),
+            Operation::Delete => self.delete(table, group.field),
+            Operation::Read => return Err(no_verb(group.name())),
+        }?;
+        let sets = if meant.dialect { group.selections() } else { group.object()? };
+        let mut returning = None;
+        let mut members = Vec::new();
+        for (key, group) in self.collect(&sets, 2)? {
+            let what = self.member(table, &group, &mut returning).map_err(|refusal| under(refusal, key, &group))?;
+            members.push(Member { key: key.to_owned(), what });
+        }
+        Ok((Mutation { table: stored.name.clone(), set, returning }, members))
+    }
+
+    fn member(&mut self, table: usize, group: &Group<'a>, returning: &mut Option<Node>) -> Result<Part> {
+        only_conditions_below(group)?;
+        no_arguments(group)?;
+        if group.name() == "returning" {
+            if returning.is_some() {
+                return Err(Refusal::malformed("returning can be selected under one key only"));
+            }
+            let fields = self.fields(table, &group.object()?, 3)?;
+            *returning = Some(Node::new(Shape::Many, fields));
+            return Ok(Part::Returning);
+        }
+        group.leaf()?;
+        let type_name = &self.names.table(table).mutation_type;
+        match group.name() {
+            "status" => Ok(Part::Status),
+            "error" => Ok(Part::Error),
+            "affected" => Ok(Part::Affected),
+            "__typename" => Ok(Part::Typename(type_name.clone())),
+            name => Err(unknown_member(name, type_name, &["status", "error", "affected", "returning"])),
+        }
+    }
+
+    fn insert(&self, table: usize, field: &Selected) -> Result<Set> {
+        self.arguments(field, &["docs"])?;
+        let docs = match self.argument(field, "docs", Words::Kept)? {
+            None => Vec::new(),
+            Some(docs) => {
+                let docs = match docs {
+                    Value::List(docs) => Value::List(docs.into_iter().map(|doc| self.stored(table, doc)).collect()),
+                    single => self.stored(table, single),
+                };
+                let docs = self.parser(table).docs(self.names.stored(table), &docs);
+                self.of_argument(field, "docs", docs)?
+            }
+        };
+        Ok(Set::Insert { docs })
+    }
+
+    fn update(&self, table: usize, field: &Selected) -> Result<Set> {
+        self.arguments(field, &["where", "op", "set", "inc"])?;
+        let filter = self.filter(table, field)?;
+        let one = self.is_one(field)?;
+        Ok(Set::Update { filter, changes: self.changes(table, field)?, one })
+    }
+
+    fn delete(&self, table: usize, field: &Selected) -> Result<Set> {
+        self.arguments(field, &["where", "op"])?;
+        Ok(Set::Delete { filter: self.filter(table, field)?, one: self.is_one(field)? })
+    }
+
+    fn changes(&self, table: usize, field: &Selected) -> Result<Vec<Change>> {
+        let mut operators = Vec::new();
+        for (argument, operator) in [("set", "$set"), ("inc", "$inc")] {
+            let Some(members) = self.argument(field, argument, Words::Kept)? else { continue };
+            if !matches!(members, Value::Object(_)) {
+                let wrong = wrong_type(argument, "an object of columns", &members);
+                return self.of_argument(field, argument, Err(wrong));
+            }
+            operators.push((operator.to_owned(), self.stored(table, members)));
+        }
+        if operators.is_empty() {
+            return Ok(Vec::new());
+        }
+        let last = if operators.len() == 1 && operators[0].0 == "$inc" { "inc" } else { "set" };
+        let changes = self.parser(table).changes(self.names.stored(table), &Value::Object(Object(operators)));
+        self.of_argument(field, last, changes)
+    }
+
+    fn stored(&self, table: usize, document: Value) -> Value {
+        match self.names.is_renamed(table) {
+            true => stored_members(self.names, table, document),
+            false => document,
+        }
+    }
+
+    fn is_one(&self, field: &Selected) -> Result<bool> {
+        match self.op(field)? {
+            Op::All => Ok(false),
+            Op::One => Ok(true),
+            Op::Count => {
+                let wrong = Error::Malformed("op of a mutation is all or one".to_owned());
+                self.of_argument(field, "op", Err(wrong))
+            }
+        }
+    }
+}
+
+fn no_verb(name: &str) -> Box<Refusal> {
+    let text = format!("field {name} is not in Mutation: insert_, update_ or delete_ and a table's name are");
+    Refusal::new(Fault::new(Code::UnknownTable, text))
+}

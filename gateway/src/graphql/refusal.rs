@@ -1,0 +1,104 @@
+//! A request that is not carried out, and where in its document that was found.
+
+use async_graphql_parser::Pos;
+use mesh::{Code, Fault};
+use query::Operation;
+
+/// Boxed, since results of planning are otherwise small.
+pub type Result<T> = std::result::Result<T, Box<Refusal>>;
+
+/// A request that is not carried out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refusal {
+    /// What is wrong.
+    pub cause: Cause,
+    /// Where in the document, if it is about a place in it.
+    pub at: Option<Pos>,
+    /// Response keys that lead to the field it is about.
+    pub path: Vec<String>,
+    /// The root table it is about: a caller who may not use it learns nothing more. Several, where a name without a
+    /// database was not found in any.
+    pub places: Vec<Place>,
+}
+
+/// What is wrong with a request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Cause {
+    /// It does not fit the model or the schema.
+    Model(query::Error),
+    /// Anything else.
+    Fault(Fault),
+}
+
+/// A table as a request meant to use it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Place {
+    /// The database's id.
+    pub database: String,
+    /// The table's name, known or not.
+    pub table: String,
+    /// What was to be done.
+    pub operation: Operation,
+}
+
+impl Refusal {
+    /// For `cause`, at no place of the document.
+    pub fn new(cause: impl Into<Cause>) -> Box<Self> {
+        Box::new(Self { cause: cause.into(), at: None, path: Vec::new(), places: Vec::new() })
+    }
+
+    /// For a request that is malformed.
+    pub fn malformed(text: impl Into<String>) -> Box<Self> {
+        Self::new(query::Error::Malformed(text.into()))
+    }
+
+    /// The same at `at`, unless its place is known more exactly.
+    pub fn at(mut self: Box<Self>, at: Pos) -> Box<Self> {
+        self.at = self.at.or(Some(at));
+        self
+    }
+
+    /// Whether a schema that is newer than ours may know what is asked for.
+    pub fn may_be_stale(&self) -> bool {
+        match &self.cause {
+            Cause::Model(error) => matches!(
+                error,
+                query::Error::UnknownTable { .. }
+                    | query::Error::UnknownColumn { .. }
+                    | query::Error::UnknownRelation { .. }
+                    | query::Error::UnknownArgument { .. }
+            ),
+            Cause::Fault(fault) => matches!(fault.code, Code::UnknownTable | Code::UnknownDatabase | Code::Unavailable),
+        }
+    }
+}
+
+impl From<query::Error> for Cause {
+    fn from(error: query::Error) -> Self {
+        Cause::Model(error)
+    }
+}
+
+impl From<Fault> for Cause {
+    fn from(fault: Fault) -> Self {
+        Cause::Fault(fault)
+    }
+}
+
+/// Says where in the document a result went wrong.
+pub trait Located<T> {
+    /// The same, located at `at`.
+    fn at(self, at: Pos) -> Result<T>;
+}
+
+impl<T> Located<T> for std::result::Result<T, query::Error> {
+    fn at(self, at: Pos) -> Result<T> {
+        self.map_err(|error| Refusal::new(error).at(at))
+    }
+}
+
+impl<T> Located<T> for Result<T> {
+    fn at(self, at: Pos) -> Result<T> {
+        self.map_err(|refusal| refusal.at(at))
+    }
+}

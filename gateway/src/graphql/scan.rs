@@ -1,0 +1,308 @@
+//! One cheap pass over a document's text before it is parsed, for what the parser's tree cannot tell: nesting that would
+//! exhaust the stack, numbers that it would round, members that it would drop.
+
+use std::{borrow::Cow, collections::HashMap, collections::HashSet, ops::Range};
+
+use async_graphql_parser::Pos;
+use query::Error;
+
+use super::refusal::{Refusal, Result};
+
+/// Brackets that may be open at once.
+const DEPTH: usize = 100;
+/// Names, numbers and texts that a document may have.
+const TOKENS: usize = 200_000;
+
+/// A text that is safe to parse.
+#[derive(Debug)]
+pub struct Scanned<'a> {
+    /// The text, in which numbers that a double cannot hold are written as enum values.
+    pub text: Cow<'a, str>,
+    /// Those numbers, by the enum value that stands for them.
+    pub numbers: HashMap<String, String>,
+}
+
+/// Scans `text`. What is wrong in other ways is left for the parser to say.
+pub fn scan(text: &str) -> Result<Scanned<'_>> {
+    let mut scanner =
+        Scanner { text, bytes: text.as_bytes(), at: 0, open: Vec::new(), parens: 0, tokens: 0, inexact: Vec::new() };
+    scanner.run()?;
+    Ok(replace(text, &scanner.inexact))
+}
+
+struct Scanner<'a> {
+    text: &'a str,
+    bytes: &'a [u8],
+    at: usize,
+    open: Vec<Bracket<'a>>,
+    /// Open parentheses: braces inside them are object values.
+    parens: usize,
+    tokens: usize,
+    inexact: Vec<Range<usize>>,
+}
+
+enum Bracket<'a> {
+    Paren,
+    Plain,
+    Object(HashSet<&'a str>),
+}
+
+impl<'a> Scanner<'a> {
+    fn run(&mut self) -> Result<()> {
+        while let Some(&byte) = self.bytes.get(self.at) {
+            match byte {
+                0 => {
+                    return Err(
+                        self.refuse(Error::Malformed("a NUL character is not allowed in a document".to_owned()))
+                    );
+                }
+                b'#' => self.comment(),
+                b'"' => {
+                    self.count()?;
+                    self.string();
+                }
+                b'(' | b'[' | b'{' => self.open(byte)?,
+                b')' | b']' | b'}' => self.close(),
+                b'-' | b'0'..=b'9' => {
+                    self.count()?;
+                    self.number();
+                }
+                b'_' | b'a'..=b'z' | b'A'..=b'Z' => {
+                    self.count()?;
+                    self.name()?;
+                }
+                _ => self.at += 1,
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, error: Error) -> Box<Refusal> {
+        Refusal::new(error).at(position(self.text, self.at))
+    }
+
+    fn count(&mut self) -> Result<()> {
+        self.tokens += 1;
+        if self.tokens > TOKENS {
+            return Err(self.refuse(Error::TooComplex { what: "nodes", seen: self.tokens, limit: TOKENS }));
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, byte: u8) -> Result<()> {
+        let bracket = match byte {
+            b'(' => Bracket::Paren,
+            b'{' if self.parens > 0 => Bracket::Object(HashSet::new()),
+            _ => Bracket::Plain,
+        };
+        if matches!(bracket, Bracket::Paren) {
+            self.parens += 1;
+        }
+        self.open.push(bracket);
+        if self.open.len() > DEPTH {
+            return Err(self.refuse(Error::TooComplex { what: "depth", seen: self.open.len(), limit: DEPTH }));
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    fn close(&mut self) {
+        if let Some(Bracket::Paren) = self.open.pop() {
+            self.parens -= 1;
+        }
+        self.at += 1;
+    }
+
+    fn comment(&mut self) {
+        self.skip(|byte| byte != b'\n' && byte != b'\r');
+    }
+
+    fn string(&mut self) {
+        if self.bytes[self.at..].starts_with(b"\"\"\"") {
+            self.at += 3;
+            while self.at < self.bytes.len() {
+                if self.bytes[self.at..].starts_with(b"\\\"\"\"") {
+                    self.at += 4;
+                } else if self.bytes[self.at..].starts_with(b"\"\"\"") {
+                    self.at += 3;
+                    return;
+                } else {
+                    self.at += 1;
+                }
+            }
+            return;
+        }
+        self.at += 1;
+        while let Some(&byte) = self.bytes.get(self.at) {
+            match byte {
+                b'\\' => self.at += 2,
+                b'"' => {
+                    self.at += 1;
+                    return;
+                }
+                b'\n' | b'\r' => return,
+                _ => self.at += 1,
+            }
+        }
+        self.at = self.bytes.len();
+    }
+
+    fn number(&mut self) {
+        let start = self.at;
+        self.at += 1;
+        self.skip(|byte| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-'));
+        if is_number(&self.bytes[start..self.at]) && !is_exact(&self.text[start..self.at]) {
+            self.inexact.push(start..self.at);
+        }
+    }
+
+    fn name(&mut self) -> Result<()> {
+        let start = self.at;
+        self.skip(|byte| byte == b'_' || byte.is_ascii_alphanumeric());
+        let name = &self.text[start..self.at];
+        let Some(Bracket::Object(members)) = self.open.last_mut() else { return Ok(()) };
+        let next = self.bytes[self.at..].iter().find(|byte| !byte.is_ascii_whitespace());
+        if next == Some(&b':') && !members.insert(name) {
+            self.at = start;
+            return Err(self.refuse(Error::Malformed(format!("member {name} is given twice in one object"))));
+        }
+        Ok(())
+    }
+
+    fn skip(&mut self, wanted: impl Fn(u8) -> bool) {
+        while self.bytes.get(self.at).is_some_and(|byte| wanted(*byte)) {
+            self.at += 1;
+        }
+    }
+}
+
+/// Line and column of a byte, both from 1, the column in characters.
+fn position(text: &str, at: usize) -> Pos {
+    let before = text.get(..at).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;
+    Pos { line, column }
+}
+
+/// Whether these are the bytes of a GraphQL number.
+fn is_number(bytes: &[u8]) -> bool {
+    let (digits, rest) = split_digits(bytes.strip_prefix(b"-").unwrap_or(bytes));
+    if digits == 0 {
+        return false;
+    }
+    let rest = match rest.strip_prefix(b".") {
+        Some(fraction) => match split_digits(fraction) {
+            (0, _) => return false,
+            (_, rest) => rest,
+        },
+        None => rest,
+    };
+    let Some(exponent) = rest.strip_prefix(b"e").or_else(|| rest.strip_prefix(b"E")) else { return rest.is_empty() };
+    let exponent = exponent.strip_prefix(b"-").or_else(|| exponent.strip_prefix(b"+")).unwrap_or(exponent);
+    matches!(split_digits(exponent), (1.., []))
+}
+
+fn split_digits(bytes: &[u8]) -> (usize, &[u8]) {
+    let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    (digits, &bytes[digits..])
+}
+
+/// Whether the parser, which knows 64-bit integers and doubles, keeps every digit. A double keeps 15.
+fn is_exact(number: &str) -> bool {
+    if number.parse::<i64>().is_ok() {
+        return true;
+    }
+    let digits = number.bytes().filter(u8::is_ascii_digit).count();
+    digits <= 15 && !number.contains(['e', 'E'])
+}
+
+/// Writes each of `inexact` as an enum value that occurs nowhere else, as wide as it was where that fits, so that
+/// positions in messages stay right.
+fn replace<'a>(text: &'a str, inexact: &[Range<usize>]) -> Scanned<'a> {
+    if inexact.is_empty() {
+        return Scanned { text: Cow::Borrowed(text), numbers: HashMap::new() };
+    }
+    let mut prefix = "_n".to_owned();
+    while text.contains(&prefix) {
+        prefix.push('_');
+    }
+    let mut numbers = HashMap::with_capacity(inexact.len());
+    let mut replaced = String::with_capacity(text.len());
+    let mut done = 0;
+    for (index, range) in inexact.iter().enumerate() {
+        let name = format!("{prefix}{index}");
+        replaced.push_str(&text[done..range.start]);
+        replaced.push_str(&format!("{name:<width$}", width = range.len()));
+        numbers.insert(name, text[range.clone()].to_owned());
+        done = range.end;
+    }
+    replaced.push_str(&text[done..]);
+    Scanned { text: Cow::Owned(replaced), numbers }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> Refusal {
+        *scan(text).unwrap_err()
+    }
+
+    #[test]
+    fn numbers_that_a_double_holds_stay() {
+        let text = r#"{ a(x: 1, y: -9223372036854775808, z: 1.5) { b } }"#;
+
+        assert_eq!(scan(text).unwrap().text, text);
+    }
+
+    #[test]
+    fn numbers_that_a_double_rounds_are_kept_aside() {
+        let scanned = scan("{ a(x: 99999999999999999999, y: 1e999) { b } }").unwrap();
+
+        assert_eq!(scanned.text, "{ a(x: _n0                 , y: _n1  ) { b } }");
+        assert_eq!(scanned.numbers["_n0"], "99999999999999999999");
+        assert_eq!(scanned.numbers["_n1"], "1e999");
+    }
+
+    #[test]
+    fn the_stand_in_of_a_number_occurs_nowhere_else() {
+        let scanned = scan("{ a(x: _n0, y: 1e999) { b } }").unwrap();
+
+        assert_eq!(scanned.numbers.keys().collect::<Vec<_>>(), ["_n_0"]);
+    }
+
+    #[test]
+    fn texts_and_comments_are_not_looked_into() {
+        let text =
+            "{ a(x: \"{{ \\\" 99999999999999999999\", y: \"\"\"{{ \\\"\"\" \"\"\") # 99999999999999999999 {{\n { b } }";
+
+        assert_eq!(scan(text).unwrap().text, text);
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_before_it_is_parsed() {
+        let refused = error(&"[".repeat(1_000_000));
+
+        assert_eq!(refused.cause, Error::TooComplex { what: "depth", seen: 101, limit: 100 }.into());
+    }
+
+    #[test]
+    fn a_member_given_twice_is_refused_where_it_stands() {
+        let refused = error("{ a(where: {x: 1,\n  y: {x: 2}, x : 3}) { a a } }");
+
+        assert_eq!(refused.cause, Error::Malformed("member x is given twice in one object".to_owned()).into());
+        assert_eq!(refused.at, Some(Pos { line: 2, column: 14 }));
+    }
+
+    #[test]
+    fn names_that_are_values_are_no_members() {
+        assert!(scan("{ a(where: {x: y, z: y, y: x}) { a } }").is_ok());
+    }
+
+    #[test]
+    fn unterminated_texts_end_the_scan() {
+        assert!(scan("{ a(x: \"\\").is_ok());
+        assert!(scan("{ a(x: \"\"\"é\\").is_ok());
+        assert!(scan("{ a(x: \"\\é\") }").is_ok());
+    }
+}

@@ -1,0 +1,161 @@
+//! Values of a document as values of the model.
+
+use async_graphql_value::{ConstValue, Number, Value as Written};
+use query::{Object, Value};
+
+use super::{
+    document::Document,
+    names::{Field, Names},
+    refusal::{Refusal, Result},
+    variables::Variables,
+};
+
+/// What enum values mean where a value stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Words {
+    /// Text.
+    Kept,
+    /// Text in which `__` is a dot, as in conditions.
+    Dotted,
+}
+
+/// A value in which variables have been put in; `None` for a variable that is declared but absent.
+pub fn value(document: &Document, variables: &Variables<'_>, words: Words, written: &Written) -> Result<Option<Value>> {
+    Ok(Some(match written {
+        Written::Variable(name) => return Ok(variables.value(name).map_err(Refusal::new)?.cloned()),
+        Written::Null => Value::Null,
+        Written::Number(number) => self::number(number),
+        Written::String(text) => Value::Text(checked(text)?),
+        Written::Boolean(bool) => Value::Bool(*bool),
+        Written::Enum(word) => self::word(document, words, word),
+        Written::List(items) => {
+            let mut list = Vec::with_capacity(items.len());
+            for item in items {
+                list.push(value(document, variables, words, item)?.unwrap_or(Value::Null));
+            }
+            Value::List(list)
+        }
+        Written::Object(members) => {
+            let mut object = Vec::with_capacity(members.len());
+            for (name, member) in members {
+                // A member whose variable is absent is absent itself.
+                if let Some(member) = value(document, variables, words, member)? {
+                    object.push((name.as_str().to_owned(), member));
+                }
+            }
+            Value::Object(Object(object))
+        }
+        Written::Binary(_) => return Err(Refusal::malformed("bytes are written as base64 text")),
+    }))
+}
+
+/// A value without variables.
+pub fn constant(document: &Document, written: &ConstValue) -> Result<Value> {
+    let value = value(document, &Variables::default(), Words::Kept, &written.clone().into_value())?;
+    Ok(value.expect("only variables can be absent"))
+}
+
+fn number(number: &Number) -> Value {
+    match number.as_i64() {
+        Some(int) => Value::Int(int),
+        None => Value::Number(number.to_string()),
+    }
+}
+
+fn checked(text: &str) -> Result<String> {
+    if text.contains('\0') {
+        return Err(Refusal::malformed("a NUL character is not allowed in a text"));
+    }
+    Ok(text.to_owned())
+}
+
+fn word(document: &Document, words: Words, word: &str) -> Value {
+    if let Some(number) = document.numbers.get(word) {
+        return Value::Number(number.clone());
+    }
+    Value::Text(match words {
+        Words::Kept => word.to_owned(),
+        Words::Dotted => word.replace("__", "."),
+    })
+}
+
+/// A condition on rows of the table at an index with the database's names for those of GraphQL, and with dots for `__` in
+/// names that nobody knows.
+pub fn stored_condition(names: &Names, table: usize, condition: Value) -> Value {
+    let Value::Object(Object(members)) = condition else { return condition };
+    let members = members.into_iter().map(|(key, value)| stored_member(names, table, key, value));
+    Value::Object(Object(members.collect()))
+}
+
+fn stored_member(names: &Names, table: usize, key: String, value: Value) -> (String, Value) {
+    if is_connective(&key) {
+        let value = match value {
+            Value::List(items) => {
+                Value::List(items.into_iter().map(|item| stored_condition(names, table, item)).collect())
+            }
+            single => stored_condition(names, table, single),
+        };
+        return (key, value);
+    }
+    let stored = names.stored(table);
+    let is_stored = stored.columns.iter().any(|column| column.name == key);
+    let field = names.table(table).fields.get(&key);
+    match field {
+        Some(Field::Relation(index, to)) => {
+            let name = stored.relations[*index].name.clone();
+            (name, stored_relation(names, *to, value))
+        }
+        _ if is_stored => (key, value),
+        Some(Field::Column(column)) => (stored.columns[*column].name.clone(), value),
+        Some(Field::Aggregate(..)) => (key, value),
+        None if key.contains("__") => {
+            let path = key.replace("__", ".");
+            let own = path.strip_prefix(stored.name.as_str()).and_then(|rest| rest.strip_prefix('.'));
+            (own.unwrap_or(&path).to_owned(), value)
+        }
+        None => (key, value),
+    }
+}
+
+/// A condition on related rows: of the other table, or behind a quantifier.
+fn stored_relation(names: &Names, to: usize, condition: Value) -> Value {
+    let Value::Object(Object(members)) = condition else { return condition };
+    let members = members.into_iter().map(|(key, value)| match key.trim_start_matches(['_', '$']) {
+        "some" | "none" | "every" if !names.table(to).fields.contains_key(&key) => {
+            (key, stored_condition(names, to, value))
+        }
+        _ => stored_member(names, to, key, value),
+    });
+    Value::Object(Object(members.collect()))
+}
+
+fn is_connective(key: &str) -> bool {
+    matches!(key, "_and" | "_or" | "_not" | "$and" | "$or" | "$not")
+}
+
+/// A document to write with the database's names for those of GraphQL.
+pub fn stored_members(names: &Names, table: usize, document: Value) -> Value {
+    let Value::Object(Object(members)) = document else { return document };
+    let stored = names.stored(table);
+    let members = members.into_iter().map(|(key, value)| {
+        let is_stored = stored.columns.iter().any(|column| column.name == key);
+        match names.table(table).fields.get(&key) {
+            Some(Field::Column(column)) if !is_stored => (stored.columns[*column].name.clone(), value),
+            _ => (key, value),
+        }
+    });
+    Value::Object(Object(members.collect()))
+}
+
+/// Whether a condition may hold names that differ from the database's.
+pub fn needs_names(names: &Names, table: usize, condition: &Value) -> bool {
+    names.is_renamed(table) || has_dots(condition)
+}
+
+fn has_dots(value: &Value) -> bool {
+    match value {
+        Value::Object(Object(members)) => members.iter().any(|(key, value)| key.contains("__") || has_dots(value)),
+        Value::List(items) => items.iter().any(has_dots),
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Number(_) | Value::Text(_) => false,
+    }
+}

@@ -1,0 +1,155 @@
+//! Variables of a request, checked against their declarations.
+
+use async_graphql_parser::types::{BaseType, OperationDefinition, Type};
+use query::{Error, Object, Value};
+
+use super::{
+    refusal::{Refusal, Result},
+    value::constant,
+};
+use crate::graphql::document::Document;
+
+/// Values of the variables that an operation declares.
+#[derive(Debug, Default)]
+pub struct Variables<'a>(Vec<(&'a str, Option<Value>)>);
+
+impl<'a> Variables<'a> {
+    /// The variables of `operation` out of what was sent: defaults where a value is missing, an error where it does not
+    /// fit its type. Values that nobody declared are ignored, as the specification says.
+    pub fn new(document: &Document, operation: &'a OperationDefinition, mut sent: Object) -> Result<Self> {
+        let mut variables: Vec<(&str, Option<Value>)> = Vec::with_capacity(operation.variable_definitions.len());
+        for definition in &operation.variable_definitions {
+            let name = definition.node.name.node.as_str();
+            let r#type = &definition.node.var_type.node;
+            if variables.iter().any(|(other, _)| *other == name) {
+                return Err(Refusal::malformed(format!("variable ${name} is declared twice")).at(definition.pos));
+            }
+            let given = sent.0.iter_mut().find(|(key, _)| key == name);
+            let value = match (given, &definition.node.default_value) {
+                (Some((_, value)), _) => Some(std::mem::replace(value, Value::Null)),
+                (None, Some(default)) => Some(constant(document, &default.node)?),
+                (None, None) => None,
+            };
+            let checked = match value {
+                Some(value) => coerce(name, r#type, value).map(Some),
+                None if r#type.nullable => Ok(None),
+                None => Err(required(name, r#type)),
+            };
+            variables.push((name, checked.map_err(|error| Refusal::new(error).at(definition.pos))?));
+        }
+        Ok(Self(variables))
+    }
+
+    /// The value of a variable: `Ok(None)` where it is declared but absent.
+    pub fn value(&self, name: &str) -> std::result::Result<Option<&Value>, Error> {
+        match self.0.iter().find(|(key, _)| *key == name) {
+            Some((_, value)) => Ok(value.as_ref()),
+            None => Err(Error::Malformed(format!("variable ${name} is not declared"))),
+        }
+    }
+}
+
+fn required(name: &str, r#type: &Type) -> Error {
+    Error::Required(format!("variable ${name} of type {type}"))
+}
+
+/// `value` as an input of `type`. Types that the specification does not name are checked where their value meets a column.
+fn coerce(name: &str, r#type: &Type, value: Value) -> std::result::Result<Value, Error> {
+    if value == Value::Null {
+        return if r#type.nullable { Ok(value) } else { Err(required(name, r#type)) };
+    }
+    match &r#type.base {
+        BaseType::List(item) => match value {
+            Value::List(items) => {
+                let items: std::result::Result<_, _> =
+                    items.into_iter().map(|value| coerce(name, item, value)).collect();
+                Ok(Value::List(items?))
+            }
+            single => Ok(Value::List(vec![coerce(name, item, single)?])),
+        },
+        BaseType::Named(named) => coerce_named(name, named, value),
+    }
+}
+
+fn coerce_named(name: &str, named: &str, value: Value) -> std::result::Result<Value, Error> {
+    let fits = match (named, &value) {
+        ("Int", Value::Int(_)) | ("Float", Value::Int(_) | Value::Number(_)) => true,
+        // Beyond 64 bits: the column says what it can hold.
+        ("Int", Value::Number(number)) => number.bytes().all(|byte| byte == b'-' || byte.is_ascii_digit()),
+        ("String", Value::Text(_)) | ("Boolean", Value::Bool(_)) => true,
+        ("ID", Value::Text(_) | Value::Int(_)) => true,
+        ("Int" | "Float" | "String" | "Boolean" | "ID", _) => false,
+        _ => true,
+    };
+    if fits {
+        return Ok(value);
+    }
+    Err(Error::WrongType { name: format!("variable ${name}"), wanted: named.to_owned(), got: value.kind().to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graphql::refusal::Cause;
+
+    fn variables(text: &str, sent: &[(&str, Value)]) -> std::result::Result<Vec<Option<Value>>, String> {
+        let document = Document::parse(text).unwrap();
+        let operation = document.operation(None).unwrap();
+        let sent = Object(sent.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect());
+        match Variables::new(&document, &operation.node, sent) {
+            Ok(variables) => Ok(variables.0.into_iter().map(|(_, value)| value).collect()),
+            Err(refusal) => match refusal.cause {
+                Cause::Model(error) => Err(error.to_string()),
+                Cause::Fault(fault) => Err(fault.message),
+            },
+        }
+    }
+
+    #[test]
+    fn a_missing_required_variable_is_refused() {
+        let text = "query($id: ID!) { __typename }";
+
+        assert_eq!(variables(text, &[]), Err("variable $id of type ID! is required".to_owned()));
+        assert_eq!(variables(text, &[("id", Value::Null)]), Err("variable $id of type ID! is required".to_owned()));
+        assert_eq!(variables(text, &[("id", Value::Int(1))]), Ok(vec![Some(Value::Int(1))]));
+    }
+
+    #[test]
+    fn a_default_stands_in_for_what_is_absent_but_not_for_null() {
+        let text = "query($x: Int = 3, $y: Int) { __typename }";
+
+        assert_eq!(variables(text, &[]), Ok(vec![Some(Value::Int(3)), None]));
+        assert_eq!(variables(text, &[("x", Value::Null)]), Ok(vec![Some(Value::Null), None]));
+    }
+
+    #[test]
+    fn values_must_fit_their_declared_types() {
+        let wrong = [
+            ("Int", Value::Text("2".to_owned())),
+            ("Int", Value::Number("2.9".to_owned())),
+            ("String", Value::Int(2)),
+            ("Boolean", Value::Int(1)),
+            ("[Int!]", Value::List(vec![Value::Null])),
+            ("Float", Value::Bool(true)),
+        ];
+
+        for (r#type, value) in wrong {
+            assert!(variables(&format!("query($x: {type}) {{ a }}"), &[("x", value)]).is_err(), "{type}");
+        }
+    }
+
+    #[test]
+    fn a_single_value_becomes_a_list_of_one() {
+        assert_eq!(
+            variables("query($x: [Int!]) { a }", &[("x", Value::Int(1))]),
+            Ok(vec![Some(Value::List(vec![Value::Int(1)]))])
+        );
+    }
+
+    #[test]
+    fn types_of_the_schema_take_any_value() {
+        let filter = Value::Object(Object(vec![("title".to_owned(), Value::Text("x".to_owned()))]));
+
+        assert!(variables("query($x: AlbumFilter!) { a }", &[("x", filter)]).is_ok());
+    }
+}
