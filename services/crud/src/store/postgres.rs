@@ -1,0 +1,253 @@
+//! PostgreSQL 13 and later: short reads pipelined over a few shared connections, everything else on one of its own.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use arc_swap::ArcSwap;
+use mesh::tasks::Tasks;
+use query::Schema;
+use tokio_postgres::Row;
+
+use self::{
+    cell::{Decoder, Raw},
+    connection::{Connection, Sent, together},
+    error::{Failure, Keys},
+    known::{Known, Statements},
+    lanes::Lanes,
+    pool::{Lease, Pool, State},
+    target::Target,
+};
+use super::{Bind, Statement};
+use crate::{Error, cell::Cell};
+
+mod bind;
+mod cell;
+mod connection;
+mod error;
+mod introspect;
+mod known;
+mod lanes;
+mod pool;
+mod target;
+mod tx;
+
+pub use tx::Tx;
+
+/// A database on a PostgreSQL server. Connections are made when they are needed, and made again when they are lost.
+#[derive(Clone)]
+pub struct Postgres {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    /// The database's id, for messages.
+    database: String,
+    schema: String,
+    statements: Statements,
+    lanes: Lanes,
+    pool: Arc<Pool>,
+    /// Columns of unique keys, as the last introspection found them.
+    keys: ArcSwap<Keys>,
+    /// What the last introspection found.
+    seen: Mutex<Option<Schema>>,
+}
+
+/// The rows of one statement, as the server sent them; cells are decoded when they are asked for.
+pub struct Rows {
+    rows: Vec<Row>,
+    decoders: Arc<[Decoder]>,
+    affected: u64,
+}
+
+impl Postgres {
+    /// The database at `url`, with `schema` for names that do not say theirs, over at most `max` connections. Does not
+    /// connect.
+    ///
+    /// Errors: what is wrong with the URL, without its password.
+    pub fn open(database: &str, url: &str, schema: &str, max: usize, tasks: &Tasks) -> Result<Self, String> {
+        let target = Arc::new(Target::parse(url, schema, tasks)?);
+        // Two lanes reach what a server gives on two cores; more than four only take from its other connections.
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let lanes = cores.clamp(2, 4).min(max / 2);
+        Ok(Self {
+            inner: Arc::new(Inner {
+                database: database.to_owned(),
+                schema: schema.to_owned(),
+                statements: Statements::default(),
+                lanes: Lanes::new(target.clone(), lanes),
+                pool: Arc::new(Pool::new(target, max - lanes)),
+                keys: ArcSwap::default(),
+                seen: Mutex::default(),
+            }),
+        })
+    }
+
+    /// Independent reads: several in one read-only snapshot and one round trip. What a lost connection did not answer
+    /// is asked once more over a new one. Dropping the future ends them on the server.
+    pub async fn snapshot(&self, statements: &[Statement]) -> Result<Vec<Rows>, Error> {
+        match statements {
+            [] => Ok(Vec::new()),
+            [statement] => self.read(statement).await.map(|rows| vec![rows]),
+            _ => {
+                let known = self.known(statements);
+                self.again(async |lease: &mut Lease| {
+                    lease.run(State::Clean, async |connection| snapshot(connection, &known, statements).await).await
+                })
+                .await
+            }
+        }
+    }
+
+    /// One write in its own transaction. Never sent twice: a lost connection does not say whether it was done.
+    pub async fn write(&self, statement: &Statement) -> Result<Rows, Error> {
+        let known = self.inner.statements.known(&statement.text);
+        let result = async { one(&mut self.inner.pool.lease().await?, &known, &statement.args).await };
+        result.await.map_err(|failure| self.error(failure))
+    }
+
+    /// A transaction that may write, on a connection of its own. Dropped without [`Tx::commit`] it is rolled back.
+    pub async fn begin(&self) -> Result<Tx, Error> {
+        let lease = self.inner.pool.lease().await.map_err(|failure| self.error(failure))?;
+        Ok(Tx::new(self.clone(), lease))
+    }
+
+    /// What the schema holds, as far as our role may use it.
+    pub async fn introspect(&self) -> Result<Schema, Error> {
+        let name = self.inner.schema.as_str();
+        let found = self.again(async |lease: &mut Lease| {
+            lease.run(State::Clean, async |connection| introspect::schema(connection, name).await).await
+        });
+        let (schema, keys) = found.await?;
+        self.inner.keys.store(Arc::new(keys));
+        let before = self.inner.seen.lock().unwrap_or_else(PoisonError::into_inner).replace(schema.clone());
+        if before.is_some_and(|before| before != schema) {
+            // What was prepared for the old types would fail, or bind at a width that is too small now.
+            self.inner.statements.forget();
+        }
+        Ok(schema)
+    }
+
+    /// A text that changes whenever the schema does.
+    pub async fn schema_mark(&self) -> Result<Option<String>, Error> {
+        let name = self.inner.schema.as_str();
+        self.again(async |lease: &mut Lease| {
+            lease.run(State::Clean, async |connection| introspect::mark(connection, name).await).await
+        })
+        .await
+    }
+
+    /// Whether the server answers.
+    pub async fn ping(&self) -> Result<(), Error> {
+        self.again(async |lease: &mut Lease| {
+            lease.run(State::Clean, async |connection| connection.command("SELECT 1").await).await
+        })
+        .await
+    }
+
+    /// One read: on a lane if it is known to be short.
+    async fn read(&self, statement: &Statement) -> Result<Rows, Error> {
+        let known = self.inner.statements.known(&statement.text);
+        if known.is_short() {
+            match self.inner.lanes.run(&known, &statement.args).await {
+                Some(Err(failure)) if failure.is_lost() => {}
+                Some(result) => return result.map_err(|failure| self.error(failure)),
+                None => {}
+            }
+        }
+        self.again(async |lease: &mut Lease| one(lease, &known, &statement.args).await).await
+    }
+
+    /// Runs idempotent `work` on a connection of its own; once more on a new one, if that was lost.
+    async fn again<T>(&self, work: impl AsyncFn(&mut Lease) -> Result<T, Failure>) -> Result<T, Error> {
+        let pool = &self.inner.pool;
+        let first = async { work(&mut pool.lease().await?).await };
+        let result = match first.await {
+            Err(failure) if failure.is_lost() => async { work(&mut pool.lease_new().await?).await }.await,
+            result => result,
+        };
+        result.map_err(|failure| self.error(failure))
+    }
+
+    fn known(&self, statements: &[Statement]) -> Vec<Arc<Known>> {
+        statements.iter().map(|statement| self.inner.statements.known(&statement.text)).collect()
+    }
+
+    /// The failure as callers see it. After one that says so, nothing prepared before is used again.
+    fn error(&self, failure: Failure) -> Error {
+        if failure.is_stale() {
+            tracing::debug!(database = self.inner.database, ?failure, "a statement is older than the schema");
+            self.inner.statements.forget();
+        }
+        failure.into_error(&self.inner.database, &self.inner.keys.load())
+    }
+}
+
+impl fmt::Debug for Postgres {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Postgres").field("database", &self.inner.database).finish_non_exhaustive()
+    }
+}
+
+/// One statement that is its own transaction.
+async fn one(lease: &mut Lease, known: &Known, args: &[Bind]) -> Result<Rows, Failure> {
+    lease
+        .run(State::Clean, async |connection| {
+            let ready = connection.prepare(known).await?;
+            let sent = Instant::now();
+            let rows = connection.run(&ready, args).await;
+            known.took(sent.elapsed());
+            rows
+        })
+        .await
+}
+
+/// Statements between `BEGIN` and `COMMIT`, all sent at once. Where one fails, the commit rolls back.
+async fn snapshot(
+    connection: &Connection,
+    known: &[Arc<Known>],
+    statements: &[Statement],
+) -> Result<Vec<Rows>, Failure> {
+    let ready = prepared(connection, known).await?;
+    let mut messages = vec![command(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")];
+    for (ready, statement) in ready.iter().zip(statements) {
+        messages.push(Box::pin(async move { connection.run(ready, &statement.args).await.map(Some) }));
+    }
+    messages.push(command(connection, "COMMIT"));
+    together(messages).await
+}
+
+/// Statements prepared on `connection`, those that are new to it in one go.
+async fn prepared(connection: &Connection, known: &[Arc<Known>]) -> Result<Vec<connection::Ready>, Failure> {
+    futures::future::try_join_all(known.iter().map(|known| connection.prepare(known))).await
+}
+
+fn command<'a>(connection: &'a Connection, text: &'static str) -> Sent<'a> {
+    Box::pin(async move { connection.command(text).await.map(|()| None) })
+}
+
+impl Rows {
+    /// How many rows; for a statement without result columns, how many it touched.
+    pub fn len(&self) -> usize {
+        if self.decoders.is_empty() { usize::try_from(self.affected).unwrap_or(usize::MAX) } else { self.rows.len() }
+    }
+
+    /// A value of a row.
+    ///
+    /// Panics where there is no such row or column.
+    pub fn cell(&self, row: usize, column: usize) -> Cell<'_> {
+        let raw: Option<Raw<'_>> = self.rows[row].get(column);
+        raw.map_or(Cell::Null, |raw| self.decoders[column].decode(raw.0))
+    }
+}
+
+impl fmt::Debug for Rows {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Rows").field("len", &self.len()).field("decoders", &self.decoders).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,145 @@
+//! One connection and the statements prepared on it.
+
+use std::{
+    collections::HashMap,
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Poll,
+};
+
+use futures::{TryStreamExt, future::MaybeDone};
+use tokio_postgres::{CancelToken, Client};
+use tokio_util::sync::CancellationToken;
+
+use super::{Rows, bind::Bound, cell::Decoder, error::Failure, known::Known};
+use crate::store::Bind;
+
+/// Statements kept prepared on one connection; each costs memory of the server.
+const MOST: usize = 256;
+
+/// A connection to the server. Statements may run at once: the server answers them in order.
+pub struct Connection {
+    client: Client,
+    /// Fires when nothing more can come over it.
+    ended: CancellationToken,
+    prepared: Mutex<Cache>,
+}
+
+/// What ends the statements of a connection that nobody waits for any more.
+pub struct Ending {
+    /// Ends the one that is running.
+    pub cancel: CancelToken,
+    /// Fires when none is left: the connection is dropped, and closes after the last of them.
+    pub ended: CancellationToken,
+}
+
+/// A statement prepared on one connection.
+#[derive(Clone)]
+pub struct Ready {
+    statement: tokio_postgres::Statement,
+    decoders: Arc<[Decoder]>,
+}
+
+#[derive(Default)]
+struct Cache {
+    by_id: HashMap<u64, (Ready, u64)>,
+    lookups: u64,
+}
+
+/// One of several messages that are sent together.
+pub type Sent<'a> = Pin<Box<dyn Future<Output = Result<Option<Rows>, Failure>> + Send + 'a>>;
+
+impl Connection {
+    /// A connection over which nothing was prepared yet; `ended` fires when it is closed.
+    pub fn new(client: Client, ended: CancellationToken) -> Self {
+        Self { client, ended, prepared: Mutex::default() }
+    }
+
+    /// Whether the server or the network ended it.
+    pub fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// What ends its statements, once it is dropped.
+    pub fn ending(&self) -> Ending {
+        Ending { cancel: self.client.cancel_token(), ended: self.ended.clone() }
+    }
+
+    /// The driver, for statements that are not worth keeping.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// `known`, prepared on this connection: at once where it was before.
+    pub async fn prepare(&self, known: &Known) -> Result<Ready, Failure> {
+        if let Some(ready) = self.cache().find(known.id) {
+            return Ok(ready);
+        }
+        let statement = self.client.prepare(&known.text).await?;
+        let decoders = statement.columns().iter().map(|column| {
+            Decoder::of(column.type_()).ok_or_else(|| Failure::undecodable(column.name(), column.type_()))
+        });
+        let ready = Ready { decoders: decoders.collect::<Result<_, _>>()?, statement };
+        self.cache().keep(known.id, ready.clone());
+        Ok(ready)
+    }
+
+    /// The rows of a statement prepared here. The first poll sends it.
+    pub async fn run(&self, ready: &Ready, args: &[Bind]) -> Result<Rows, Failure> {
+        let stream = self.client.query_raw(&ready.statement, args.iter().map(Bound)).await?;
+        let mut stream = pin!(stream);
+        let mut rows = Vec::new();
+        while let Some(row) = stream.try_next().await? {
+            rows.push(row);
+        }
+        let affected = stream.rows_affected().unwrap_or_default();
+        Ok(Rows { rows, decoders: ready.decoders.clone(), affected })
+    }
+
+    /// A statement without rows and arguments, of our own making. The first poll sends it.
+    pub async fn command(&self, text: &'static str) -> Result<(), Failure> {
+        Ok(self.client.batch_execute(text).await?)
+    }
+
+    fn cache(&self) -> MutexGuard<'_, Cache> {
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Cache {
+    fn find(&mut self, id: u64) -> Option<Ready> {
+        self.lookups += 1;
+        let (ready, used) = self.by_id.get_mut(&id)?;
+        *used = self.lookups;
+        Some(ready.clone())
+    }
+
+    /// Keeps `ready`; in the place of the one not used for longest when there are too many.
+    fn keep(&mut self, id: u64, ready: Ready) {
+        if self.by_id.len() >= MOST {
+            let oldest = self.by_id.iter().min_by_key(|(_, (_, used))| *used).map(|(id, _)| *id);
+            oldest.and_then(|id| self.by_id.remove(&id));
+        }
+        self.by_id.insert(id, (ready, self.lookups));
+    }
+}
+
+/// Sends all `messages` in their order before it waits for an answer: one round trip. All are answered when it ends,
+/// and the first failure is the one reported.
+pub async fn together(messages: Vec<Sent<'_>>) -> Result<Vec<Rows>, Failure> {
+    let mut messages: Vec<_> = messages.into_iter().map(MaybeDone::Future).collect();
+    std::future::poll_fn(|context| {
+        let mut waiting = false;
+        for message in &mut messages {
+            waiting |= Pin::new(message).poll(context).is_pending();
+        }
+        if waiting { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
+    let mut answers = Vec::with_capacity(messages.len());
+    for message in &mut messages {
+        let answer = Pin::new(message).take_output().expect("every message was polled to its end");
+        answers.extend(answer?);
+    }
+    Ok(answers)
+}

@@ -1,0 +1,228 @@
+//! What a schema holds, read from PostgreSQL's catalog in one snapshot.
+
+use std::collections::HashMap;
+
+use query::{Column, ForeignKey, Schema, Table, TableKind, Type};
+use tokio_postgres::{Row, types::Type as Native};
+
+use super::{
+    connection::Connection,
+    error::{Failure, Keys},
+};
+
+/// Tables and views our role may use, without the partitions of others, with their columns; a domain counts as what is
+/// under it.
+const COLUMNS: &str = "\
+WITH RECURSIVE base (type, base, required) AS (
+    SELECT oid, oid, false FROM pg_catalog.pg_type WHERE typtype <> 'd'
+    UNION ALL
+    SELECT domain.oid, base.base, base.required OR domain.typnotnull
+    FROM pg_catalog.pg_type domain JOIN base ON domain.typbasetype = base.type WHERE domain.typtype = 'd'
+)
+SELECT c.relname::text,
+    c.relkind IN ('r', 'p') OR c.relkind = 'f' AND pg_catalog.pg_relation_is_updatable(c.oid, false) <> 0,
+    a.attname::text,
+    base.base,
+    under.typname::text,
+    NOT (a.attnotnull OR base.required),
+    a.atthasdef OR a.attidentity <> '' OR own.typdefault IS NOT NULL,
+    a.attidentity = 'a' OR a.attgenerated <> '',
+    pg_catalog.format_type(a.atttypid, a.atttypmod)
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN (pg_catalog.pg_attribute a
+    JOIN base ON base.type = a.atttypid
+    JOIN pg_catalog.pg_type own ON own.oid = a.atttypid
+    JOIN pg_catalog.pg_type under ON under.oid = base.base)
+    ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    AND pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT, INSERT, UPDATE')
+WHERE n.nspname = $1 AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
+    AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+    AND (pg_catalog.has_table_privilege(c.oid, 'SELECT, INSERT, UPDATE, DELETE')
+        OR pg_catalog.has_any_column_privilege(c.oid, 'SELECT, INSERT, UPDATE'))
+ORDER BY c.relname, a.attnum";
+
+/// Unique indexes, those of constraints included, that hold for all rows and whose columns are plain.
+const KEYS: &str = "\
+SELECT c.relname::text, x.relname::text, i.indisprimary,
+    ARRAY(SELECT a.attname::text
+        FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, position)
+        JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+        WHERE k.position <= i.indnkeyatts ORDER BY k.position)
+FROM pg_catalog.pg_index i
+JOIN pg_catalog.pg_class c ON c.oid = i.indrelid
+JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = $1 AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+ORDER BY c.relname, x.relname";
+
+/// Foreign keys between tables of the schema.
+const FOREIGN_KEYS: &str = "\
+SELECT c.relname::text, f.relname::text,
+    ARRAY(SELECT a.attname::text FROM pg_catalog.unnest(k.conkey) WITH ORDINALITY AS p (attnum, position)
+        JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = p.attnum ORDER BY p.position),
+    ARRAY(SELECT a.attname::text FROM pg_catalog.unnest(k.confkey) WITH ORDINALITY AS p (attnum, position)
+        JOIN pg_catalog.pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = p.attnum ORDER BY p.position)
+FROM pg_catalog.pg_constraint k
+JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
+JOIN pg_catalog.pg_class f ON f.oid = k.confrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = $1 AND f.relnamespace = n.oid AND k.contype = 'f' AND k.conparentid = 0
+ORDER BY c.relname, k.conkey, k.conname";
+
+/// Every row of the catalog that the others read, by the transaction that wrote it.
+const MARK: &str = "\
+SELECT pg_catalog.md5(pg_catalog.concat(
+    (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', c.oid, c.xmin), ',' ORDER BY c.oid)
+        FROM pg_catalog.pg_class c WHERE c.relnamespace = n.oid),
+    (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', a.attrelid, a.attnum, a.xmin), ','
+            ORDER BY a.attrelid, a.attnum)
+        FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+        WHERE c.relnamespace = n.oid AND a.attnum > 0),
+    (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', k.oid, k.xmin), ',' ORDER BY k.oid)
+        FROM pg_catalog.pg_constraint k WHERE k.connamespace = n.oid)))
+FROM pg_catalog.pg_namespace n WHERE n.nspname = $1";
+
+/// The tables of the schema called `name`, by name, and the columns of its unique keys by theirs.
+pub async fn schema(connection: &Connection, name: &str) -> Result<(Schema, Keys), Failure> {
+    let client = connection.client();
+    connection.command("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    let found = async {
+        let columns = client.query(COLUMNS, &[&name]).await?;
+        let keys = client.query(KEYS, &[&name]).await?;
+        let foreign_keys = client.query(FOREIGN_KEYS, &[&name]).await?;
+        Ok::<_, Failure>((columns, keys, foreign_keys))
+    };
+    let found = found.await;
+    connection.command("COMMIT").await?;
+    let (columns, keys, foreign_keys) = found?;
+
+    let mut tables = Tables::default();
+    columns.iter().try_for_each(|row| tables.column(row))?;
+    let mut names = Keys::new();
+    for row in &keys {
+        let (table, name, columns) = tables.key(row)?;
+        names.insert((table, name), columns);
+    }
+    foreign_keys.iter().try_for_each(|row| tables.foreign_key(row))?;
+    Ok((Schema::new(tables.tables), names))
+}
+
+/// A text that changes when the schema called `name` does; `None` if there is none.
+pub async fn mark(connection: &Connection, name: &str) -> Result<Option<String>, Failure> {
+    let row = connection.client().query_opt(MARK, &[&name]).await?;
+    row.map(|row| row.try_get(0).map_err(Failure::from)).transpose()
+}
+
+#[derive(Default)]
+struct Tables {
+    tables: Vec<Table>,
+    by_name: HashMap<String, usize>,
+}
+
+impl Tables {
+    fn column(&mut self, row: &Row) -> Result<(), Failure> {
+        let table: String = row.try_get(0)?;
+        let kind = if row.try_get(1)? { TableKind::Table } else { TableKind::View };
+        let index = *self.by_name.entry(table).or_insert_with_key(|name| {
+            self.tables.push(Table {
+                name: name.clone(),
+                kind,
+                columns: Vec::new(),
+                primary_key: Vec::new(),
+                unique_keys: Vec::new(),
+                foreign_keys: Vec::new(),
+                relations: Vec::new(),
+            });
+            self.tables.len() - 1
+        });
+        let Some(name) = row.try_get(2)? else { return Ok(()) };
+        self.tables[index].columns.push(Column {
+            name,
+            r#type: held(row.try_get(3)?, row.try_get(4)?),
+            nullable: row.try_get(5)?,
+            has_default: row.try_get(6)?,
+            generated: row.try_get(7)?,
+            native: row.try_get(8)?,
+        });
+        Ok(())
+    }
+
+    /// Adds a unique key to its table. Returns the table, the key's name and its columns.
+    fn key(&mut self, row: &Row) -> Result<(String, String, Vec<String>), Failure> {
+        let table_name: String = row.try_get(0)?;
+        let is_primary: bool = row.try_get(2)?;
+        let columns: Vec<String> = row.try_get(3)?;
+        if let Some(table) = self.table(&table_name).filter(|table| table.has(&columns)) {
+            if is_primary {
+                table.primary_key.clone_from(&columns);
+                table.unique_keys.retain(|key| *key != columns);
+            } else if table.primary_key != columns && !table.unique_keys.contains(&columns) {
+                table.unique_keys.push(columns.clone());
+            }
+        }
+        Ok((table_name, row.try_get(1)?, columns))
+    }
+
+    fn foreign_key(&mut self, row: &Row) -> Result<(), Failure> {
+        let foreign_table: String = row.try_get(1)?;
+        let columns: Vec<String> = row.try_get(2)?;
+        let foreign_columns: Vec<String> = row.try_get(3)?;
+        if !self.table(&foreign_table).is_some_and(|table| table.has(&foreign_columns)) {
+            return Ok(());
+        }
+        if let Some(table) = self.table(row.try_get(0)?).filter(|table| table.has(&columns)) {
+            table.foreign_keys.push(ForeignKey { columns, foreign_table, foreign_columns });
+        }
+        Ok(())
+    }
+
+    fn table(&mut self, name: &str) -> Option<&mut Table> {
+        self.by_name.get(name).map(|&index| &mut self.tables[index])
+    }
+}
+
+/// Keys over columns our role may not use are none to us.
+trait Has {
+    fn has(&self, columns: &[String]) -> bool;
+}
+
+impl Has for Table {
+    fn has(&self, columns: &[String]) -> bool {
+        columns.iter().all(|name| self.columns.iter().any(|column| column.name == *name))
+    }
+}
+
+/// What columns of a type hold, by its object identifier; extensions by name, as they get theirs when they are made.
+fn held(oid: u32, name: &str) -> Type {
+    match Native::from_oid(oid) {
+        Some(Native::BOOL) => Type::Bool,
+        Some(Native::INT2) => Type::Int16,
+        Some(Native::INT4) => Type::Int32,
+        Some(Native::INT8 | Native::OID) => Type::Int64,
+        Some(Native::FLOAT4 | Native::FLOAT8) => Type::Float,
+        Some(Native::NUMERIC) => Type::Decimal,
+        Some(Native::TEXT | Native::VARCHAR | Native::BPCHAR | Native::NAME) => Type::Text,
+        Some(Native::BYTEA) => Type::Bytes,
+        Some(Native::DATE) => Type::Date,
+        Some(Native::TIME) => Type::Time,
+        Some(Native::TIMESTAMP | Native::TIMESTAMPTZ) => Type::Timestamp,
+        Some(Native::UUID) => Type::Uuid,
+        Some(Native::JSON | Native::JSONB) => Type::Json,
+        None if name == "citext" => Type::Text,
+        Some(_) | None => Type::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_are_told_by_their_identifier() {
+        assert_eq!(held(23, "int4"), Type::Int32);
+        assert_eq!(held(1186, "interval"), Type::Other);
+        assert_eq!(held(16_400, "citext"), Type::Text);
+        assert_eq!(held(16_400, "mood"), Type::Other);
+    }
+}

@@ -1,0 +1,129 @@
+//! Statements by their text: an id that connections cache by, and how long they took lately.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+/// A statement is short below this; then it may share a connection with others that wait behind it.
+const SHORT: Duration = Duration::from_millis(3);
+/// Texts remembered. Equal operations have equal texts, so this is the number of different operations in use.
+const MOST: usize = 4096;
+
+/// What is known of a statement's text.
+#[derive(Debug)]
+pub struct Known {
+    /// Never given to another text.
+    pub id: u64,
+    /// SQL.
+    pub text: Arc<str>,
+    /// Average of its recent times in nanoseconds, the latest weighing a third; 0 before the first.
+    nanos: AtomicU64,
+    /// When it was last asked for, in look-ups.
+    used: AtomicU64,
+}
+
+impl Known {
+    /// Whether its recent times were short. One that never ran is not known to be.
+    pub fn is_short(&self) -> bool {
+        let nanos = self.nanos.load(Relaxed);
+        nanos > 0 && u128::from(nanos) < SHORT.as_nanos()
+    }
+
+    /// Takes note of a time. Two at once may lose one: it is an average.
+    pub fn took(&self, time: Duration) {
+        let latest = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 4).clamp(1, u64::MAX / 4);
+        let average = match self.nanos.load(Relaxed) {
+            0 => latest,
+            before => (before * 2 + latest) / 3,
+        };
+        self.nanos.store(average, Relaxed);
+    }
+}
+
+/// All statements in use. Full, it forgets the half that was not used for longest.
+#[derive(Debug, Default)]
+pub struct Statements {
+    by_text: RwLock<HashMap<Arc<str>, Arc<Known>>>,
+    ids: AtomicU64,
+    lookups: AtomicU64,
+}
+
+impl Statements {
+    /// What is known of `text`.
+    pub fn known(&self, text: &Arc<str>) -> Arc<Known> {
+        let now = self.lookups.fetch_add(1, Relaxed);
+        if let Some(known) = self.by_text.read().unwrap_or_else(PoisonError::into_inner).get(text) {
+            known.used.store(now, Relaxed);
+            return known.clone();
+        }
+        let mut by_text = self.by_text.write().unwrap_or_else(PoisonError::into_inner);
+        if by_text.len() >= MOST {
+            forget_half(&mut by_text);
+        }
+        let fresh = || {
+            let id = self.ids.fetch_add(1, Relaxed);
+            Arc::new(Known { id, text: text.clone(), nanos: AtomicU64::new(0), used: AtomicU64::new(now) })
+        };
+        by_text.entry(text.clone()).or_insert_with(fresh).clone()
+    }
+
+    /// Forgets all: every statement gets a new id, so that no connection uses one it prepared before.
+    pub fn forget(&self) {
+        self.by_text.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+fn forget_half(by_text: &mut HashMap<Arc<str>, Arc<Known>>) {
+    let mut uses: Vec<u64> = by_text.values().map(|known| known.used.load(Relaxed)).collect();
+    let (_, &mut median, _) = uses.select_nth_unstable(MOST / 2);
+    by_text.retain(|_, known| known.used.load(Relaxed) > median);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_is_short_once_it_was_seen_to_be() {
+        let statements = Statements::default();
+        let known = statements.known(&"SELECT 1".into());
+        assert!(!known.is_short());
+
+        known.took(Duration::from_micros(300));
+        assert!(known.is_short());
+
+        known.took(Duration::from_millis(100));
+        assert!(!known.is_short());
+
+        (0..20).for_each(|_| known.took(Duration::from_micros(300)));
+        assert!(known.is_short());
+    }
+
+    #[test]
+    fn a_forgotten_statement_gets_another_id() {
+        let statements = Statements::default();
+        let before = statements.known(&"SELECT 1".into()).id;
+        assert_eq!(statements.known(&"SELECT 1".into()).id, before);
+
+        statements.forget();
+
+        assert_ne!(statements.known(&"SELECT 1".into()).id, before);
+    }
+
+    #[test]
+    fn what_is_in_use_outlives_what_is_not() {
+        let statements = Statements::default();
+        let kept: Arc<str> = "SELECT 'kept'".into();
+        let id = statements.known(&kept).id;
+        for number in 0..MOST * 2 {
+            statements.known(&format!("SELECT {number}").into());
+            assert_eq!(statements.known(&kept).id, id);
+        }
+        assert!(statements.by_text.read().unwrap().len() <= MOST);
+    }
+}

@@ -1,0 +1,165 @@
+//! Connections shared by all short reads, whose statements are pipelined: sent without waiting, answered in order.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwapOption;
+
+use super::{Rows, connection::Connection, error::Failure, known::Known, target::Target};
+use crate::store::Bind;
+
+/// A lane that did not answer for this long while statements wait is passed by.
+const STUCK: Duration = Duration::from_millis(20);
+/// A lane on which a caller gave up after this long is closed once the others on it are served.
+const ABANDONED: Duration = Duration::from_millis(50);
+
+/// A few shared connections, taken in turn.
+pub struct Lanes {
+    target: Arc<Target>,
+    lanes: Box<[Lane]>,
+    turn: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Lane {
+    current: ArcSwapOption<Shared>,
+    /// Held while a connection is made, so that one is.
+    connecting: tokio::sync::Mutex<()>,
+}
+
+/// A connection with statements of several callers on it.
+struct Shared {
+    connection: Connection,
+    target: Arc<Target>,
+    opened: Instant,
+    /// Statements sent and not answered.
+    waiting: AtomicUsize,
+    /// When the last answer came, or the first statement after a pause was sent; in nanoseconds after `opened`.
+    answered: AtomicU64,
+    /// Somebody left before a slow answer came.
+    abandoned: AtomicBool,
+}
+
+impl Lanes {
+    /// `count` of them; none is opened yet.
+    pub fn new(target: Arc<Target>, count: usize) -> Self {
+        Self { target, lanes: (0..count).map(|_| Lane::default()).collect(), turn: AtomicUsize::new(0) }
+    }
+
+    /// Runs a short statement. `None` if no lane is free of slow ones: it takes a connection of its own then.
+    pub async fn run(&self, known: &Known, args: &[Bind]) -> Option<Result<Rows, Failure>> {
+        let first = self.turn.fetch_add(1, Relaxed);
+        for offset in 0..self.lanes.len() {
+            let lane = &self.lanes[first.wrapping_add(offset) % self.lanes.len()];
+            match lane.current.load_full() {
+                Some(shared) if shared.connection.is_closed() => {}
+                Some(shared) if shared.is_stuck() => continue,
+                Some(shared) => return Some(lane.run(&shared, known, args).await),
+                None => {}
+            }
+            let Ok(connecting) = lane.connecting.try_lock() else { continue };
+            let connection = match self.target.connect().await {
+                Ok(connection) => connection,
+                Err(failure) => return Some(Err(failure)),
+            };
+            let shared = Arc::new(Shared::new(connection, self.target.clone()));
+            lane.current.store(Some(shared.clone()));
+            drop(connecting);
+            return Some(lane.run(&shared, known, args).await);
+        }
+        None
+    }
+}
+
+impl Lane {
+    async fn run(&self, shared: &Arc<Shared>, known: &Known, args: &[Bind]) -> Result<Rows, Failure> {
+        let ready = shared.connection.prepare(known).await;
+        let mut visit = shared.visit(self);
+        let result = match ready {
+            Ok(ready) => shared.connection.run(&ready, args).await,
+            Err(failure) => Err(failure),
+        };
+        known.took(visit.answered());
+        if result.as_ref().is_err_and(Failure::is_fatal) {
+            self.retire(shared);
+        }
+        result
+    }
+
+    /// Makes way for a new connection, unless another has done so. The old one serves those that are on it.
+    fn retire(&self, shared: &Arc<Shared>) {
+        self.current.compare_and_swap(shared, None);
+    }
+}
+
+/// A statement on a lane, from when it is sent until it is answered or its caller leaves.
+struct Visit<'a> {
+    lane: &'a Lane,
+    shared: &'a Arc<Shared>,
+    sent: Duration,
+    is_answered: bool,
+}
+
+impl Visit<'_> {
+    /// Takes note of the answer. Returns what the server took for this statement alone: those before it do not count.
+    fn answered(&mut self) -> Duration {
+        self.is_answered = true;
+        let now = self.shared.opened.elapsed();
+        let before = Duration::from_nanos(self.shared.answered.swap(nanos(now), Relaxed));
+        now.saturating_sub(before.max(self.sent))
+    }
+}
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        self.shared.waiting.fetch_sub(1, Relaxed);
+        if !self.is_answered && self.shared.opened.elapsed() - self.sent > ABANDONED {
+            self.shared.abandoned.store(true, Relaxed);
+            self.lane.retire(self.shared);
+        }
+    }
+}
+
+impl Shared {
+    fn new(connection: Connection, target: Arc<Target>) -> Self {
+        Self {
+            connection,
+            target,
+            opened: Instant::now(),
+            waiting: AtomicUsize::new(0),
+            answered: AtomicU64::new(0),
+            abandoned: AtomicBool::new(false),
+        }
+    }
+
+    fn visit<'a>(self: &'a Arc<Self>, lane: &'a Lane) -> Visit<'a> {
+        let sent = self.opened.elapsed();
+        if self.waiting.fetch_add(1, Relaxed) == 0 {
+            self.answered.store(nanos(sent), Relaxed);
+        }
+        Visit { lane, shared: self, sent, is_answered: false }
+    }
+
+    fn is_stuck(&self) -> bool {
+        let answered = Duration::from_nanos(self.answered.load(Relaxed));
+        self.waiting.load(Relaxed) > 0 && self.opened.elapsed().saturating_sub(answered) > STUCK
+    }
+}
+
+impl Drop for Shared {
+    /// Nobody waits for an answer any more: what still runs is what was abandoned.
+    fn drop(&mut self) {
+        if *self.abandoned.get_mut() {
+            self.target.cancel(self.connection.ending(), ());
+        }
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}

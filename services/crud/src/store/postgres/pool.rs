@@ -1,0 +1,138 @@
+//! Connections that belong to one caller at a time: transactions, snapshots, writes, statements not known to be short.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use futures::FutureExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{connection::Connection, error::Failure, target::Target};
+
+/// A connection that was not needed for this long is closed when another comes back.
+const IDLE: Duration = Duration::from_secs(600);
+
+/// Up to a number of connections. Who waits is served in order; the wait ends with the caller.
+pub struct Pool {
+    target: Arc<Target>,
+    permits: Arc<Semaphore>,
+    /// The last one used is at the end: it is taken first, its caches are warm.
+    idle: Mutex<Vec<Idle>>,
+}
+
+struct Idle {
+    connection: Connection,
+    since: Instant,
+}
+
+/// A connection of one's own, until it is dropped.
+pub struct Lease {
+    pool: Arc<Pool>,
+    /// Present until the drop.
+    held: Option<(Connection, OwnedSemaphorePermit)>,
+    /// What the server is doing with it.
+    pub state: State,
+}
+
+/// What a leased connection is in the middle of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Nothing: the next may have it.
+    Clean,
+    /// A transaction: it is rolled back.
+    Open,
+    /// A statement whose answer is not here: it is cancelled, and the connection given up.
+    Busy,
+    /// Nothing can be sent any more.
+    Broken,
+}
+
+impl Pool {
+    /// None are opened yet.
+    pub fn new(target: Arc<Target>, max: usize) -> Self {
+        Self { target, permits: Arc::new(Semaphore::new(max.max(1))), idle: Mutex::default() }
+    }
+
+    /// A connection, an open one if there is any.
+    pub async fn lease(self: &Arc<Self>) -> Result<Lease, Failure> {
+        let permit = self.permit().await;
+        let open = loop {
+            match self.idle().pop() {
+                Some(idle) if idle.connection.is_closed() => {}
+                open => break open,
+            }
+        };
+        match open {
+            Some(idle) => Ok(self.lend(idle.connection, permit)),
+            None => Ok(self.lend(self.target.connect().await?, permit)),
+        }
+    }
+
+    /// A new connection, for who found an open one dead. The others that are open are as old: they are closed.
+    pub async fn lease_new(self: &Arc<Self>) -> Result<Lease, Failure> {
+        let permit = self.permit().await;
+        self.idle().clear();
+        Ok(self.lend(self.target.connect().await?, permit))
+    }
+
+    async fn permit(&self) -> OwnedSemaphorePermit {
+        self.permits.clone().acquire_owned().await.expect("the semaphore is never closed")
+    }
+
+    fn lend(self: &Arc<Self>, connection: Connection, permit: OwnedSemaphorePermit) -> Lease {
+        Lease { pool: self.clone(), held: Some((connection, permit)), state: State::Clean }
+    }
+
+    fn put_back(&self, connection: Connection) {
+        let mut idle = self.idle();
+        let stale = idle.iter().take_while(|idle| idle.since.elapsed() > IDLE).count();
+        idle.drain(..stale);
+        idle.push(Idle { connection, since: Instant::now() });
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lease {
+    /// The connection. Who sends over it says so in `state` first.
+    pub fn connection(&self) -> &Connection {
+        match &self.held {
+            Some((connection, _)) => connection,
+            None => unreachable!("a lease holds its connection until it is dropped"),
+        }
+    }
+
+    /// Runs `work` over the connection, which is `after` what it was in the middle of; broken, if it failed for good.
+    pub async fn run<T>(
+        &mut self,
+        after: State,
+        work: impl AsyncFnOnce(&Connection) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        self.state = State::Busy;
+        let result = work(self.connection()).await;
+        self.state = match &result {
+            Err(failure) if failure.is_fatal() => State::Broken,
+            Ok(_) | Err(_) => after,
+        };
+        result
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let Some((connection, permit)) = self.held.take() else { return };
+        match self.state {
+            State::Clean if !connection.is_closed() => self.pool.put_back(connection),
+            State::Open if !connection.is_closed() => {
+                // Polled once, it is sent; the server answers in order, so the next caller comes after it.
+                let _ = connection.command("ROLLBACK").now_or_never();
+                self.pool.put_back(connection);
+            }
+            State::Busy => self.pool.target.cancel(connection.ending(), permit),
+            State::Clean | State::Open | State::Broken => {}
+        }
+    }
+}

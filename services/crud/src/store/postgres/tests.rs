@@ -1,0 +1,82 @@
+//! Against a real server, the one that `PERIGEE_TEST_POSTGRES` names.
+
+use std::time::Duration;
+
+use query::Type;
+use tokio_postgres::NoTls;
+
+use super::*;
+use crate::store::Output;
+
+mod running;
+mod schema;
+mod values;
+
+/// A schema of its own on the test server, gone with the next run of the same test.
+struct Server {
+    url: String,
+    schema: String,
+    client: tokio_postgres::Client,
+}
+
+impl Server {
+    /// `None`, and a word about it, where there is no server and none is demanded.
+    async fn with(test: &str, setup: &str) -> Option<Self> {
+        let Ok(url) = std::env::var("PERIGEE_TEST_POSTGRES") else {
+            assert!(std::env::var_os("CI").is_none(), "PERIGEE_TEST_POSTGRES names no server");
+            eprintln!("skipped: PERIGEE_TEST_POSTGRES names no server");
+            return None;
+        };
+        let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
+        tokio::spawn(connection);
+        let schema = format!("store_{test}");
+        let script = format!(
+            "SET client_min_messages TO warning; DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema}; \
+             SET search_path TO {schema}; {setup}"
+        );
+        client.batch_execute(&script).await.unwrap();
+        Some(Self { url, schema, client })
+    }
+
+    fn store(&self, max: usize) -> Postgres {
+        let separator = if self.url.contains('?') { '&' } else { '?' };
+        let url = format!("{}{separator}application_name={}", self.url, self.schema);
+        Postgres::open("shop", &url, &self.schema, max, &Tasks::default()).unwrap()
+    }
+
+    async fn execute(&self, sql: &str) {
+        self.client.batch_execute(sql).await.unwrap();
+    }
+
+    async fn count(&self, sql: &str) -> i64 {
+        self.client.query_one(sql, &[]).await.unwrap().get(0)
+    }
+}
+
+fn statement(text: &str, args: Vec<Bind>) -> Statement {
+    // What the columns hold is the server's word here; the compiler's is for engines that do not know.
+    Statement { text: text.into(), args, columns: Vec::<Output>::new() }
+}
+
+fn int(value: i64) -> Bind {
+    Bind::Int(Type::Int64, value)
+}
+
+fn text(value: &str) -> Bind {
+    Bind::Text(value.to_owned())
+}
+
+async fn cells(store: &Postgres, sql: &str, args: Vec<Bind>) -> Vec<String> {
+    let rows = store.snapshot(&[statement(sql, args)]).await.unwrap().remove(0);
+    (0..rows.len()).map(|row| format!("{:?}", rows.cell(row, 0))).collect()
+}
+
+/// Waits until `sql` counts `wanted`; the test's time limit ends it otherwise.
+async fn until(server: &Server, sql: &str, wanted: i64) {
+    let reached = async {
+        while server.count(sql).await != wanted {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), reached).await.unwrap_or_else(|_| panic!("{sql} is not {wanted}"));
+}

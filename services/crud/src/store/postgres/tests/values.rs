@@ -1,0 +1,139 @@
+use super::*;
+
+const SETUP: &str = "\
+CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy');
+CREATE DOMAIN price AS numeric(10, 2) CHECK (VALUE >= 0);
+CREATE TABLE thing (
+    id int PRIMARY KEY, yes bool, small int2, big int8, object oid, single float4, double float8, exact numeric, cost price,
+    words text, short varchar(5), padded char(4), data bytea, day date, hour time, stamp timestamp, moment timestamptz,
+    uuid uuid, loose json, tight jsonb, mood mood, address inet, gap interval, tags text[], numbers int4range
+);";
+
+/// Column, value in, cell out.
+fn samples() -> Vec<(&'static str, Bind, &'static str)> {
+    let uuid = "0190c2c4-0000-7000-8000-0000000000ff";
+    vec![
+        ("yes", Bind::Bool(true), "Bool(true)"),
+        ("small", Bind::Int(Type::Int16, -7), "Int(-7)"),
+        ("big", int(i64::MIN), "Int(-9223372036854775808)"),
+        ("object", int(4_294_967_295), "Int(4294967295)"),
+        ("single", Bind::Float(0.1), "Float(0.1)"),
+        ("double", Bind::Float(1e300), "Float(1e300)"),
+        ("exact", Bind::Decimal("-10002.050".into()), "Decimal(\"-10002.050\")"),
+        ("exact", Bind::Decimal("1e-7".into()), "Decimal(\"0.0000001\")"),
+        (
+            "exact",
+            Bind::Decimal("123456789012345678901234567890.5".into()),
+            "Decimal(\"123456789012345678901234567890.5\")",
+        ),
+        ("exact", Bind::Decimal("NaN".into()), "Decimal(\"NaN\")"),
+        ("exact", int(5), "Decimal(\"5\")"),
+        ("cost", Bind::Decimal("0.99".into()), "Decimal(\"0.99\")"),
+        ("cost", int(3), "Decimal(\"3.00\")"),
+        ("words", text("naïve \"quotes\" \\ 'x'"), "Text(\"naïve \\\"quotes\\\" \\\\ 'x'\")"),
+        ("short", text("abc"), "Text(\"abc\")"),
+        ("padded", text("ab"), "Text(\"ab  \")"),
+        ("data", Bind::Bytes(vec![0, 255]), "Bytes([0, 255])"),
+        ("day", Bind::Date("2009-01-31".into()), "Date(14275)"),
+        ("day", Bind::Date("infinity".into()), "Text(\"infinity\")"),
+        ("hour", Bind::Time("13:14:15.5".into()), "Time(47655500000)"),
+        ("stamp", Bind::Timestamp(1_230_768_000_000_001), "Timestamp(1230768000000001)"),
+        ("moment", Bind::Timestamp(-1), "Timestamp(-1)"),
+        ("uuid", Bind::Uuid(uuid.into()), "Uuid([1, 144, 194, 196, 0, 0, 112, 0, 128, 0, 0, 0, 0, 0, 0, 255])"),
+        ("loose", Bind::Json("{\"a\": 1}".into()), "Json([123, 34, 97, 34, 58, 32, 49, 125])"),
+        ("tight", Bind::Json("[1]".into()), "Json([91, 49, 93])"),
+        ("mood", Bind::Other("happy".into()), "Text(\"happy\")"),
+        ("address", Bind::Other("10.0.0.1/8".into()), "Text(\"10.0.0.1/8\")"),
+        ("gap", Bind::Other("1 day 2 hours".into()), "Text(\"1 day 02:00:00\")"),
+        ("tags", Bind::Other("{a,\"b c\"}".into()), "Text(\"{a,\\\"b c\\\"}\")"),
+        ("numbers", Bind::Other("[1,5)".into()), "Text(\"[1,5)\")"),
+    ]
+}
+
+fn selected(column: &str) -> String {
+    let is_other = ["mood", "address", "gap", "tags", "numbers"].contains(&column);
+    format!("\"{column}\"{}", if is_other { "::text" } else { "" })
+}
+
+#[tokio::test]
+async fn values_of_every_type_come_back_as_they_went_in() {
+    let Some(server) = Server::with("values", SETUP).await else { return };
+    let store = server.store(4);
+    for (column, bind, cell) in samples() {
+        server.execute("TRUNCATE thing").await;
+        let insert = format!("INSERT INTO thing (id, \"{column}\") VALUES ($1, $2)");
+        assert_eq!(store.write(&statement(&insert, vec![int(1), bind.clone()])).await.unwrap().len(), 1, "{column}");
+        let update = format!("UPDATE thing SET \"{column}\" = $1 WHERE id = $2 RETURNING {}", selected(column));
+        let rows = store.write(&statement(&update, vec![bind, int(1)])).await.unwrap();
+        assert_eq!(format!("{:?}", rows.cell(0, 0)), cell, "{column}");
+        let read = format!("SELECT {} FROM thing", selected(column));
+        assert_eq!(cells(&store, &read, Vec::new()).await, [cell], "{column}");
+    }
+}
+
+#[tokio::test]
+async fn values_of_every_type_are_found_alone_and_in_lists() {
+    let Some(server) = Server::with("lists", SETUP).await else { return };
+    let store = server.store(4);
+    for (column, bind, cell) in samples() {
+        if column == "loose" {
+            continue; // json has no equality
+        }
+        server.execute("TRUNCATE thing").await;
+        let insert = format!("INSERT INTO thing (id, \"{column}\") VALUES (1, $1), (2, NULL)");
+        store.write(&statement(&insert, vec![bind.clone()])).await.unwrap();
+        let alone = format!("SELECT {} FROM thing WHERE \"{column}\" = $1", selected(column));
+        assert_eq!(cells(&store, &alone, vec![bind.clone()]).await, [cell], "{column}");
+        if column == "tags" {
+            continue; // there are no arrays of arrays
+        }
+        let listed = format!("SELECT {} FROM thing WHERE \"{column}\" = ANY($1)", selected(column));
+        let list = |items| Bind::List(Type::Other, items);
+        let items = vec![bind.clone(), Bind::Null(Type::Other), bind];
+        assert_eq!(cells(&store, &listed, vec![list(items)]).await, [cell], "{column}");
+        assert!(cells(&store, &listed, vec![list(Vec::new())]).await.is_empty(), "{column}");
+    }
+}
+
+#[tokio::test]
+async fn null_fits_every_column() {
+    let Some(server) = Server::with("nulls", SETUP).await else { return };
+    let store = server.store(4);
+    server.execute("INSERT INTO thing (id) VALUES (1)").await;
+    for (column, ..) in samples() {
+        let update = format!("UPDATE thing SET \"{column}\" = $1 RETURNING {}", selected(column));
+        let rows = store.write(&statement(&update, vec![Bind::Null(Type::Text)])).await.unwrap();
+        assert_eq!(rows.cell(0, 0), Cell::Null, "{column}");
+    }
+}
+
+#[tokio::test]
+async fn values_that_do_not_fit_are_wrong_types_and_keep_silent_about_themselves() {
+    let Some(server) = Server::with("misfits", SETUP).await else { return };
+    let store = server.store(4);
+    let misfits = [
+        ("small", int(70_000)),
+        ("exact", text("secret")),
+        ("cost", Bind::Decimal("1e12".into())),
+        ("short", text("secret secret")),
+        ("day", Bind::Date("2009-02-30".into())),
+        ("mood", Bind::Other("secret".into())),
+        ("address", Bind::Other("secret".into())),
+        ("tight", Bind::Json("{secret".into())),
+        ("words", text("a\0secret")),
+    ];
+    for (column, bind) in misfits {
+        let insert = format!("INSERT INTO thing (id, \"{column}\") VALUES (1, $1)");
+        let error = store.write(&statement(&insert, vec![bind])).await.unwrap_err();
+        assert!(matches!(error, Error::WrongType(_)), "{column}: {error:?}");
+        assert!(!error.to_string().contains("secret"), "{column}: {error}");
+    }
+    assert_eq!(server.count("SELECT count(*) FROM thing").await, 0);
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_decoded_names_its_column() {
+    let Some(server) = Server::with("undecodable", SETUP).await else { return };
+    let error = server.store(4).snapshot(&[statement("SELECT gap FROM thing", Vec::new())]).await.unwrap_err();
+    assert_eq!(error, Error::Database("column gap of type interval is not cast to text by its statement".into()));
+}

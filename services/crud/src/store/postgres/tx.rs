@@ -1,0 +1,81 @@
+//! A transaction that may write.
+
+use std::fmt;
+
+use super::{
+    Postgres, Rows, command,
+    connection::{Sent, together},
+    pool::{Lease, State},
+    prepared,
+};
+use crate::{Error, store::Statement};
+
+/// Statements on a connection of their own. Dropped without [`Tx::commit`] they are rolled back.
+pub struct Tx {
+    store: Postgres,
+    lease: Lease,
+    stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// `BEGIN` goes out with the first statements.
+    New,
+    /// It lasts if it is committed.
+    Begun,
+    /// A statement failed: only the end is left.
+    Failed,
+}
+
+impl Tx {
+    pub(super) fn new(store: Postgres, lease: Lease) -> Self {
+        Self { store, lease, stage: Stage::New }
+    }
+
+    /// Statements in their order, sent at once. The first that fails ends the transaction.
+    pub async fn run(&mut self, statements: &[Statement]) -> Result<Vec<Rows>, Error> {
+        if self.stage == Stage::Failed {
+            return Err(ended());
+        }
+        let known = self.store.known(statements);
+        let is_new = self.stage == Stage::New;
+        self.stage = Stage::Failed;
+        let work = self.lease.run(State::Open, async |connection| {
+            let ready = prepared(connection, &known).await?;
+            let mut messages: Vec<Sent<'_>> = Vec::with_capacity(statements.len() + 1);
+            if is_new {
+                messages.push(command(connection, "BEGIN"));
+            }
+            for (ready, statement) in ready.iter().zip(statements) {
+                messages.push(Box::pin(async move { connection.run(ready, &statement.args).await.map(Some) }));
+            }
+            together(messages).await
+        });
+        let rows = work.await.map_err(|failure| self.store.error(failure))?;
+        self.stage = Stage::Begun;
+        Ok(rows)
+    }
+
+    /// Makes it last. Deferred constraints may fail here. After an error of a lost connection it is not known whether
+    /// it does.
+    pub async fn commit(mut self) -> Result<(), Error> {
+        match self.stage {
+            Stage::New => Ok(()),
+            Stage::Failed => Err(ended()),
+            Stage::Begun => {
+                let work = self.lease.run(State::Clean, async |connection| connection.command("COMMIT").await);
+                work.await.map_err(|failure| self.store.error(failure))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Tx {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Tx").field("stage", &self.stage).finish_non_exhaustive()
+    }
+}
+
+fn ended() -> Error {
+    Error::Database("the transaction ended with its first failed statement".to_owned())
+}
