@@ -68,7 +68,7 @@ pub enum Quantifier {
     Some,
     /// None passes.
     None,
-    /// None fails.
+    /// None fails; one for which the condition is unknown fails.
     Every,
 }
 

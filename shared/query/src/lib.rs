@@ -11,6 +11,9 @@ mod number;
 mod operation;
 mod relation;
 pub mod resources;
+mod row;
+#[cfg(test)]
+mod samples;
 mod schema;
 mod typed;
 mod value;
@@ -22,6 +25,7 @@ pub use filter::{Comparison, Filter, Quantifier};
 pub use grant::{Columns, Grant};
 pub use json::{Options, Parser, Spelling};
 pub use operation::{Change, Field, Mutation, Node, Operation, Read, Set, Shape, Sort, What, Write};
+pub use row::{Related, Row};
 pub use schema::{Column, ForeignKey, Relation, Schema, Table, TableKind, Type};
 pub use typed::{Typed, comparable, fits, typed};
 pub use value::{Limits, Object, Value};

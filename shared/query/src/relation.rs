@@ -112,3 +112,6 @@ fn by_columns(table: &str, key: &ForeignKey) -> String {
 fn without_id(column: &str) -> &str {
     ["_id", "Id", "ID"].iter().find_map(|suffix| column.strip_suffix(suffix)).unwrap_or(column).trim_end_matches('_')
 }
+
+#[cfg(test)]
+mod tests;

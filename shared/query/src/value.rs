@@ -167,20 +167,22 @@ impl Reader<'_> {
     }
 
     fn number(&mut self, first: Peek) -> Result<Value, Error> {
+        let start = self.jiter.current_index();
         let number = match self.jiter.known_number_bytes(first) {
             Ok(bytes) => std::str::from_utf8(bytes).ok().and_then(Value::number),
             Err(error) => return Err(self.malformed(&error)),
         };
-        number.ok_or_else(|| self.wrong("invalid number"))
+        number.ok_or_else(|| self.wrong("invalid number", start))
     }
 
     fn text(&mut self) -> Result<Value, Error> {
+        let start = self.jiter.current_index();
         let text = match self.jiter.known_str() {
             Ok(text) => text.to_owned(),
             Err(error) => return Err(self.malformed(&error)),
         };
         if text.contains('\0') {
-            return Err(self.wrong("NUL character in a text"));
+            return Err(self.wrong("NUL character in a text", start));
         }
         Ok(Value::Text(text))
     }
@@ -198,18 +200,19 @@ impl Reader<'_> {
 
     fn object(&mut self, depth: usize) -> Result<Value, Error> {
         self.check_depth(depth)?;
+        let start = self.jiter.current_index();
         let mut members: Vec<(String, Value)> = Vec::new();
         let mut next = self.jiter.known_object().map(|name| name.map(str::to_owned));
         while let Some(name) = next.map_err(|error| self.malformed(&error))? {
             if name.contains('\0') {
-                return Err(self.wrong("NUL character in a member's name"));
+                return Err(self.wrong("NUL character in a member's name", self.jiter.current_index()));
             }
             let first = self.jiter.peek().map_err(|error| self.malformed(&error))?;
             members.push((name, self.value(first, depth)?));
             next = self.jiter.next_key().map(|name| name.map(str::to_owned));
         }
         match repeated(&members) {
-            Some(name) => Err(self.wrong(&twice(name))),
+            Some(name) => Err(self.wrong(&twice(name), start)),
             None => Ok(Value::Object(Object(members))),
         }
     }
@@ -228,9 +231,9 @@ impl Reader<'_> {
         Error::Malformed(format!("{} at line {} column {}", error.error_type, position.line, position.column))
     }
 
-    /// The text is JSON, but not of the kind that is accepted.
-    fn wrong(&self, what: &str) -> Error {
-        let position = self.jiter.current_position();
+    /// The text is JSON, but what stands at `index` is not accepted.
+    fn wrong(&self, what: &str, index: usize) -> Error {
+        let position = self.jiter.error_position(index);
         Error::Malformed(format!("{what} at line {} column {}", position.line, position.column))
     }
 }
@@ -287,3 +290,6 @@ fn write_integer(number: i64, out: &mut Vec<u8>) {
 fn write_text(text: &str, out: &mut Vec<u8>) {
     serde_json::to_writer(out, text).expect("a text is JSON and memory takes it");
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -156,3 +156,6 @@ fn check(level: usize) -> Result<(), Error> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,254 @@
+use proptest::prelude::*;
 
+use crate::samples::{column, value};
+use crate::value::tests::values;
+use crate::{Column, Error, Type, Typed, Value, comparable, typed};
+
+fn of(r#type: &str) -> Column {
+    column(&format!("c:{type}?", type = r#type))
+}
+
+fn ok(r#type: &str, json: &str) -> Typed {
+    typed(&of(r#type), &value(json)).unwrap_or_else(|error| panic!("{json} as {type}: {error}", type = r#type))
+}
+
+fn reason(r#type: &str, json: &str) -> &'static str {
+    match typed(&of(r#type), &value(json)) {
+        Ok(found) => panic!("{json} as {type} is {found:?}", type = r#type),
+        Err(error) => error.reason(),
+    }
+}
+
+#[test]
+fn null_is_of_every_type() {
+    for r#type in ["bool", "int", "text", "json", "timestamp", "other"] {
+        assert_eq!(ok(r#type, "null"), Typed::Null);
+    }
+}
+
+#[test]
+fn integers_are_whole_numbers_within_their_width() {
+    for json in ["5", "5.0", "5e0", "0.5e1", "50e-1", "\"5\"", "\"5.00\""] {
+        assert_eq!(ok("int", json), Typed::Int(5), "{json}");
+    }
+    assert_eq!(ok("int64", "\"9223372036854775807\""), Typed::Int(i64::MAX));
+    assert_eq!(ok("int64", "-9223372036854775808.0"), Typed::Int(i64::MIN));
+    assert_eq!(ok("int16", "-32768"), Typed::Int(-32768));
+    assert_eq!(ok("int", "-0.0"), Typed::Int(0));
+    for (r#type, json) in [
+        ("int16", "32768"),
+        ("int", "2147483648"),
+        ("int", "-2147483649"),
+        ("int64", "9223372036854775808"),
+        ("int64", "\"-9223372036854775809\""),
+        ("int64", "1e400"),
+        ("int64", "1e99999999999999999999"),
+    ] {
+        assert_eq!(reason(r#type, json), "OUT_OF_RANGE", "{json}");
+    }
+    for json in ["5.5", "\"5.5\"", "\"\"", "\"x\"", "\" 5\"", "\"+5\"", "true", "[5]", "{}"] {
+        assert_eq!(reason("int", json), "WRONG_TYPE", "{json}");
+    }
+}
+
+#[test]
+fn decimals_have_one_spelling_without_exponent() {
+    for (json, plain) in [
+        ("1", "1"),
+        ("0.10", "0.10"),
+        ("\"12.50\"", "12.50"),
+        ("-1.5e1", "-15"),
+        ("1.50e1", "15.0"),
+        ("1e3", "1000"),
+        ("1e-3", "0.001"),
+        ("-12e-1", "-1.2"),
+        ("0.001e2", "0.1"),
+        ("0e999999", "0"),
+        ("123456789012345678901234567890.000000000000000001", "123456789012345678901234567890.000000000000000001"),
+    ] {
+        assert_eq!(ok("decimal", json), Typed::Decimal(plain.to_owned()), "{json}");
+    }
+    for json in ["1e1001", "1e-1001", "1e2147483648", "\"1e99999\""] {
+        assert_eq!(reason("decimal", json), "OUT_OF_RANGE", "{json}");
+    }
+    for json in ["\"x\"", "\"NaN\"", "\"\"", "true", "[1]"] {
+        assert_eq!(reason("decimal", json), "WRONG_TYPE", "{json}");
+    }
+}
+
+#[test]
+fn floats_are_finite_numbers() {
+    assert_eq!(ok("float", "1"), Typed::Float(1.0));
+    assert_eq!(ok("float", "0.1"), Typed::Float(0.1));
+    assert_eq!(reason("float", "1e400"), "OUT_OF_RANGE");
+    assert_eq!(reason("float", "\"1\""), "WRONG_TYPE");
+}
+
+#[test]
+fn booleans_and_texts_are_only_themselves() {
+    assert_eq!(ok("bool", "true"), Typed::Bool(true));
+    assert_eq!(reason("bool", "1"), "WRONG_TYPE");
+    assert_eq!(reason("bool", "\"true\""), "WRONG_TYPE");
+    assert_eq!(ok("text", "\"5\""), Typed::Text("5".to_owned()));
+    assert_eq!(reason("text", "5"), "WRONG_TYPE");
+    assert_eq!(
+        typed(&of("text"), &Value::Int(5)),
+        Err(Error::WrongType { name: "c".to_owned(), wanted: "a text".to_owned(), got: "a number".to_owned() })
+    );
+}
+
+#[test]
+fn a_nul_character_is_refused_wherever_it_hides() {
+    let nul = Value::Text("a\0".to_owned());
+    for r#type in ["text", "other", "json", "date", "uuid", "bytes"] {
+        assert_eq!(typed(&of(r#type), &nul).map_err(|error| error.reason()), Err("WRONG_TYPE"), "{type}", type = r#type);
+    }
+    assert!(typed(&of("json"), &Value::List(vec![nul])).is_err());
+}
+
+#[test]
+fn bytes_are_base64() {
+    assert_eq!(ok("bytes", "\"aGk=\""), Typed::Bytes(b"hi".to_vec()));
+    assert_eq!(ok("bytes", "\"aGk\""), Typed::Bytes(b"hi".to_vec()));
+    assert_eq!(ok("bytes", "\"\""), Typed::Bytes(Vec::new()));
+    assert_eq!(reason("bytes", "\"a\""), "WRONG_TYPE");
+    assert_eq!(reason("bytes", "\"-_==\""), "WRONG_TYPE");
+}
+
+#[test]
+fn dates_exist_in_the_calendar() {
+    assert_eq!(ok("date", "\"2008-02-29\""), Typed::Date("2008-02-29".to_owned()));
+    for json in [
+        "\"2009-02-29\"",
+        "\"2009-1-1\"",
+        "\"2009-01-31T00:00:00Z\"",
+        "\"20090131\"",
+        "\"\"",
+        "20090131",
+        "\"+009-01-01\"",
+    ] {
+        assert_eq!(reason("date", json), "WRONG_TYPE", "{json}");
+    }
+}
+
+#[test]
+fn times_have_microseconds_and_no_zone() {
+    for (json, time) in [
+        ("\"13:14:15\"", "13:14:15"),
+        ("\"13:14:15.50\"", "13:14:15.5"),
+        ("\"00:00:00.000\"", "00:00:00"),
+        ("\"13:14:15.123456789\"", "13:14:15.123456"),
+    ] {
+        assert_eq!(ok("time", json), Typed::Time(time.to_owned()));
+    }
+    for json in ["\"24:00:00\"", "\"13:14\"", "\"13:14:15Z\"", "\"13:14:60\"", "\"13:14:15.\"", "\"1:14:15\""] {
+        assert_eq!(reason("time", json), "WRONG_TYPE", "{json}");
+    }
+}
+
+#[test]
+fn timestamps_are_points_in_time() {
+    let day = 1_230_768_000_000_000;
+    for json in [
+        "\"2009-01-01T00:00:00Z\"",
+        "\"2009-01-01\"",
+        "\"2009-01-01 00:00:00\"",
+        "\"2009-01-01t00:00:00.000z\"",
+        "\"2009-01-01T02:00:00+02:00\"",
+        "\"2008-12-31T18:30:00-05:30\"",
+    ] {
+        assert_eq!(ok("timestamp", json), Typed::Timestamp(day), "{json}");
+    }
+    assert_eq!(ok("timestamp", "\"2009-01-01T00:00:00.5Z\""), Typed::Timestamp(day + 500_000));
+    assert_eq!(ok("timestamp", "\"1969-12-31T23:59:59.5\""), Typed::Timestamp(-500_000));
+    for json in [
+        "\"2009-13-01T00:00:00Z\"",
+        "\"2009-01-01T25:00:00Z\"",
+        "\"2009-01-01T00:00Z\"",
+        "\"2009-01-01T00:00:00+24:00\"",
+        "\"2009-01-01T00:00:00+0200\"",
+        "\"2009-01-01X00:00:00\"",
+        "\"2009-01-01T\"",
+        "\"0000-01-01T00:00:00+01:00\"",
+        "\"9999-12-31T23:59:59-01:00\"",
+        "\"ééééé\"",
+        "\"now\"",
+        "1230768000000",
+    ] {
+        assert_eq!(reason("timestamp", json), "WRONG_TYPE", "{json}");
+    }
+}
+
+#[test]
+fn uuids_are_lower_case() {
+    assert_eq!(
+        ok("uuid", "\"0190C2C4-7A3E-7CC1-9A3B-5D0A4F0E6B1D\""),
+        Typed::Uuid("0190c2c4-7a3e-7cc1-9a3b-5d0a4f0e6b1d".to_owned())
+    );
+    for json in ["\"0190c2c47a3e7cc19a3b5d0a4f0e6b1d\"", "\"0190c2c4-7a3e-7cc1-9a3b-5d0a4f0e6b1g\"", "\"\"", "5"] {
+        assert_eq!(reason("uuid", json), "WRONG_TYPE");
+    }
+}
+
+#[test]
+fn json_is_kept_as_it_is_and_not_compared() {
+    assert_eq!(ok("json", r#"{"b": [1, 0.10], "a": "x"}"#), Typed::Json(r#"{"b":[1,0.10],"a":"x"}"#.to_owned()));
+    assert_eq!(ok("json", "5"), Typed::Json("5".to_owned()));
+    assert_eq!(comparable(&of("json"), &Value::Int(5)).map_err(|error| error.reason()), Err("WRONG_TYPE"));
+}
+
+#[test]
+fn only_single_values_are_compared() {
+    for json in ["null", "[1]", "{}"] {
+        assert_eq!(comparable(&of("int"), &value(json)).map_err(|error| error.reason()), Err("WRONG_TYPE"));
+    }
+    assert_eq!(comparable(&of("int"), &value("5.0")), Ok(Typed::Int(5)));
+}
+
+#[test]
+fn decimals_compare_by_their_value() {
+    let decimal = |text: &str| ok("decimal", text);
+    for (less, more) in [("-2", "-1.5"), ("-1", "0"), ("0.09", "0.1"), ("9", "10"), ("1.1", "1.11"), ("-0.2", "-0.1")] {
+        assert!(decimal(less).compare(&decimal(more)).unwrap().is_lt(), "{less} {more}");
+        assert!(decimal(more).compare(&decimal(less)).unwrap().is_gt(), "{less} {more}");
+    }
+    for (one, other) in [("1", "1.00"), ("0", "-0.0"), ("\"0.50\"", "0.5"), ("1e2", "100")] {
+        assert!(decimal(one).compare(&decimal(other)).unwrap().is_eq(), "{one} {other}");
+    }
+}
+
+const TYPES: [Type; 14] = [
+    Type::Bool,
+    Type::Int16,
+    Type::Int32,
+    Type::Int64,
+    Type::Float,
+    Type::Decimal,
+    Type::Text,
+    Type::Bytes,
+    Type::Date,
+    Type::Time,
+    Type::Timestamp,
+    Type::Uuid,
+    Type::Json,
+    Type::Other,
+];
+
+proptest! {
+    #[test]
+    fn no_value_makes_a_type_panic(value in values(), text in "[0-9TZ:. +-]{0,30}") {
+        for r#type in TYPES {
+            let column = Column { r#type, ..column("c:text") };
+            let _ = typed(&column, &value);
+            let _ = typed(&column, &Value::Text(text.clone()));
+        }
+    }
+
+    #[test]
+    fn a_float_amounts_to_its_decimal(number in -1e15f64..1e15) {
+        let text = format!("{number:e}");
+        let plain = crate::number::plain(&text).unwrap();
+        prop_assert_eq!(plain.parse::<f64>().unwrap(), number);
+        prop_assert!(!plain.contains('e'));
+    }
+}

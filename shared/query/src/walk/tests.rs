@@ -1,0 +1,229 @@
+use proto::query::v1 as wire;
+
+use crate::samples::{chinook, object, rest, value};
+use crate::{
+    Change, Error, Field, Filter, Mutation, Node, Operation, Options, Quantifier, Read, Schema, Set, Shape, Touch,
+    Value, mutation_touches, read_touches,
+};
+
+fn read(schema: &Schema, table: &str, find: &str, select: &str) -> Read {
+    let parser = rest(schema);
+    let table = schema.table(table).unwrap();
+    let options = Options { select: Some(value(select)), ..Options::default() };
+    let node = parser.node(table, &options).unwrap();
+    let filter = parser.filter(table, &value(find)).unwrap();
+    Read { database: "music".to_owned(), table: table.name.clone(), node: Node { filter, ..node } }
+}
+
+/// `table.op`, with `?` where there is a condition.
+fn names(touches: &[Touch]) -> Vec<String> {
+    let mark = |touch: &Touch| if touch.find.is_some() { "?" } else { "" };
+    touches
+        .iter()
+        .map(|touch| format!("{} {} {}{}", touch.operation.name(), touch.table, touch.op, mark(touch)))
+        .collect()
+}
+
+#[test]
+fn a_node_comes_before_its_filter_and_that_before_its_relations() {
+    let schema = chinook();
+    let read = read(
+        &schema,
+        "album",
+        r#"{"$or": [{"artist": {"name": "x"}}, {"$not": {"track": {"$some": {"genre": {"name": "y"}}}}}], "title": "z"}"#,
+        r#"{"title": 1,
+            "track": {"find": {"media_type": null}, "limit": 5, "skip": 1, "select": {"name": 1, "genre": 1}},
+            "artist": 1}"#,
+    );
+
+    let touches = read_touches(&schema, &read).unwrap();
+
+    assert_eq!(
+        names(&touches),
+        [
+            "read album all?",
+            "read artist all?",
+            "read track all?",
+            "read genre all?",
+            "read track all?",
+            "read media_type all",
+            "read genre one",
+            "read artist one",
+        ]
+    );
+    assert_eq!((touches[4].limit, touches[4].skip), (Some(5), 1));
+    assert_eq!((touches[0].limit, touches[0].skip), (None, 0));
+}
+
+#[test]
+fn the_condition_of_a_touch_is_the_one_at_its_place() {
+    let schema = chinook();
+    let read = read(&schema, "album", r#"{"artist": {"name": "x"}}"#, r#"["title"]"#);
+
+    let touches = read_touches(&schema, &read).unwrap();
+
+    assert_eq!(touches[0].find, Some(&read.node.filter));
+    let Filter::Related { filter, .. } = &read.node.filter else { panic!() };
+    assert_eq!(touches[1].find, Some(&**filter));
+}
+
+#[test]
+fn shapes_have_the_names_of_operations() {
+    let schema = chinook();
+    for (shape, op) in [(Shape::Many, "all"), (Shape::One, "one"), (Shape::Count, "count"), (Shape::Aggregate, "count")]
+    {
+        let node = Node::new(shape, Vec::new());
+        let read = Read { database: "music".to_owned(), table: "album".to_owned(), node };
+        assert_eq!(read_touches(&schema, &read).unwrap()[0].op, op);
+    }
+}
+
+#[test]
+fn unknown_tables_and_relations_are_errors() {
+    let schema = chinook();
+    let node = Node::new(Shape::Many, Vec::new());
+    let read = |table: &str, node| Read { database: String::new(), table: table.to_owned(), node };
+    assert_eq!(read_touches(&schema, &read("albums", node.clone())).unwrap_err().reason(), "UNKNOWN_TABLE");
+    let filter = Filter::Related {
+        relation: "artists".to_owned(),
+        quantifier: Quantifier::Some,
+        filter: Box::new(Filter::TRUE),
+    };
+    let read = read("album", Node { filter, ..node });
+    assert_eq!(read_touches(&schema, &read).unwrap_err().reason(), "UNKNOWN_RELATION");
+}
+
+#[test]
+fn an_update_comes_first_then_its_filter_then_what_it_returns() {
+    let schema = chinook();
+    let table = schema.table("album").unwrap();
+    let parser = rest(&schema);
+    let changes = vec![Change::Set { column: "title".to_owned(), value: Value::Text("x".to_owned()) }];
+    let filter = parser.filter(table, &value(r#"{"artist": {"name": "x"}}"#)).unwrap();
+    let select = Options { select: Some(value(r#"{"album_id": 1, "artist": 1}"#)), ..Options::default() };
+    let returning = Some(parser.node(table, &select).unwrap());
+    let update = |one| Mutation {
+        table: "album".to_owned(),
+        set: Set::Update { filter: filter.clone(), changes: changes.clone(), one },
+        returning: returning.clone(),
+    };
+
+    let all = update(false);
+    let touches = mutation_touches(&schema, &all).unwrap();
+    assert_eq!(names(&touches), ["update album all?", "read artist all?", "read album all", "read artist one"]);
+    assert_eq!(touches[0].changes, changes);
+    assert!(touches[1..].iter().all(|touch| touch.changes.is_empty()));
+
+    assert_eq!(mutation_touches(&schema, &update(true)).unwrap()[0].op, "one");
+}
+
+#[test]
+fn an_insert_of_one_document_is_one() {
+    let schema = chinook();
+    let insert = |docs| Mutation { table: "artist".to_owned(), set: Set::Insert { docs }, returning: None };
+    let doc = object(r#"{"artist_id": 1}"#);
+    for (docs, op) in [(vec![], "all"), (vec![doc.clone()], "one"), (vec![doc.clone(), doc], "all")] {
+        let insert = insert(docs.clone());
+        let touches = mutation_touches(&schema, &insert).unwrap();
+        assert_eq!(names(&touches), [format!("create artist {op}")]);
+        assert_eq!(touches[0].docs, docs);
+    }
+}
+
+#[test]
+fn a_delete_without_a_condition_has_none() {
+    let schema = chinook();
+    let delete =
+        Mutation { table: "artist".to_owned(), set: Set::Delete { filter: Filter::TRUE, one: false }, returning: None };
+    assert_eq!(names(&mutation_touches(&schema, &delete).unwrap()), ["delete artist all"]);
+    assert_eq!(mutation_touches(&schema, &delete).unwrap()[0].operation, Operation::Delete);
+}
+
+/// A condition in which each level is built by `wrap` out of the one below.
+fn nested(levels: usize, wrap: fn(Filter) -> Filter) -> Filter {
+    let leaf =
+        Filter::Compare { column: "employee_id".to_owned(), comparison: crate::Comparison::Eq, value: Value::Int(1) };
+    (0..levels).fold(leaf, |filter, _| wrap(filter))
+}
+
+/// The deepest of `operations` that a walk lets pass still crosses the wire.
+fn deepest_crosses<T>(
+    operations: impl Fn(usize) -> T,
+    walk: impl Fn(&T) -> Result<(), Error>,
+    cross: impl Fn(T) -> bool,
+) {
+    let deepest = (0..200).take_while(|&levels| walk(&operations(levels)).is_ok()).last().unwrap();
+    assert!(deepest > 20 && deepest < 100, "{deepest}");
+    assert!(cross(operations(deepest)), "{deepest}");
+    assert_eq!(walk(&operations(deepest + 1)).unwrap_err().reason(), "TOO_COMPLEX");
+}
+
+fn crosses<M: prost::Message + Default + PartialEq>(message: &M) -> bool {
+    M::decode(message.encode_to_vec().as_slice()).is_ok_and(|decoded| decoded == *message)
+}
+
+#[test]
+fn the_deepest_read_that_is_walked_crosses_the_wire() {
+    let schema = chinook();
+    let wraps: [fn(Filter) -> Filter; 4] = [
+        |filter| Filter::Not(Box::new(filter)),
+        |filter| Filter::And(vec![filter]),
+        |filter| Filter::Or(vec![Filter::TRUE, filter]),
+        |filter| Filter::Related {
+            relation: "employee_by_reports_to".to_owned(),
+            quantifier: Quantifier::Every,
+            filter: Box::new(filter),
+        },
+    ];
+    for wrap in wraps {
+        let operations = |levels| Read {
+            database: "music".to_owned(),
+            table: "employee".to_owned(),
+            node: Node { filter: nested(levels, wrap), ..Node::new(Shape::Many, vec![Field::column("employee_id")]) },
+        };
+        let cross =
+            |read: Read| crosses(&proto::crud::v1::ReadRequest { reads: vec![read.into()], ..Default::default() });
+        deepest_crosses(operations, |read| read_touches(&schema, read).map(|_| ()), cross);
+    }
+}
+
+#[test]
+fn the_deepest_tree_that_is_walked_crosses_the_wire() {
+    let schema = chinook();
+    let operations = |levels| {
+        let leaf = Node::new(Shape::Many, vec![Field::column("employee_id")]);
+        let node = (0..levels).fold(leaf, |node, _| {
+            let name = "employee_by_reports_to".to_owned();
+            let field = Field { key: "up".to_owned(), what: crate::What::Relation { name, node } };
+            Node::new(Shape::Many, vec![field])
+        });
+        Read { database: "music".to_owned(), table: "employee".to_owned(), node }
+    };
+    let cross = |read: Read| crosses(&proto::crud::v1::ReadRequest { reads: vec![read.into()], ..Default::default() });
+    deepest_crosses(operations, |read| read_touches(&schema, read).map(|_| ()), cross);
+}
+
+#[test]
+fn the_deepest_document_that_is_walked_crosses_the_wire() {
+    let schema = chinook();
+    let lists = |levels| (0..levels).fold(Value::Int(1), |value, _| Value::List(vec![value]));
+    let objects = |levels| {
+        (0..levels).fold(Value::Int(1), |value, _| Value::Object(crate::Object(vec![("a".to_owned(), value)])))
+    };
+    let insert = |value| Set::Insert { docs: vec![crate::Object(vec![("name".to_owned(), value)])] };
+    let update = |value| Set::Update {
+        filter: Filter::TRUE,
+        changes: vec![Change::Set { column: "name".to_owned(), value }],
+        one: false,
+    };
+    let walk = |mutation: &Mutation| mutation_touches(&schema, mutation).map(|_| ());
+    let cross = |mutation: Mutation| {
+        let mutation = wire::Mutation::from(mutation);
+        crosses(&proto::crud::v1::WriteRequest { mutations: vec![mutation], ..Default::default() })
+    };
+    let mutation = |set| Mutation { table: "artist".to_owned(), set, returning: None };
+    deepest_crosses(|levels| mutation(insert(lists(levels))), walk, cross);
+    deepest_crosses(|levels| mutation(insert(objects(levels))), walk, cross);
+    deepest_crosses(|levels| mutation(update(lists(levels))), walk, cross);
+    deepest_crosses(|levels| mutation(update(objects(levels))), walk, cross);
+}
