@@ -1,11 +1,21 @@
 //! How services reach each other: a generated client over the generated server in this process, or over a channel.
 
-use std::sync::{Arc, OnceLock};
+mod connection;
+mod pool;
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use http::{Request, Response};
 use proto::{auth::v1::auth_rules_client::AuthRulesClient, crud::v1::crud_client::CrudClient};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tonic::{Status, body::Body, service::Routes};
 use tower::{service_fn, util::BoxCloneSyncService};
+
+use pool::Pool;
 
 use crate::{
     Board, Call, Code, Fault,
@@ -34,39 +44,49 @@ struct Parts {
 }
 
 impl Mesh {
-    /// Links as `config` says: far to the peers it names, near for the rest. Nothing is connected yet.
+    /// Links as `config` says: far to the peers it names, near for the rest. No call waits for it: peers are connected in
+    /// the background, now and whenever they come back.
+    ///
+    /// # Panics
+    /// Outside of a runtime, where the config names peers.
     pub fn new(config: &config::Node) -> Result<Self, config::Error> {
         let board = Board::default();
         let metrics = Metrics::default();
         let near = Arc::new(Near { routes: OnceLock::new(), metrics: metrics.clone() });
-        let way = |service: Service| -> Result<Way, config::Error> {
-            match config.peers.get(&service) {
-                Some(_) => todo!(),
-                None => Ok(Way::Near(near.clone())),
-            }
+        let link = |service: Service| -> Result<Link, config::Error> {
+            let way = match config.peers.get(&service) {
+                Some(urls) => Way::Far(Arc::new(Pool::open(service, urls, &board)?)),
+                None => Way::Near(near.clone()),
+            };
+            Ok(link(service, way))
         };
-        let crud = CrudClient::new(link(Service::Crud, way(Service::Crud)?));
-        let auth_rules = AuthRulesClient::new(link(Service::AuthRules, way(Service::AuthRules)?));
-        let parts = Parts {
-            near,
-            crud: crud
-                .max_decoding_message_size(server::MESSAGE_BYTES)
-                .max_encoding_message_size(server::MESSAGE_BYTES),
-            auth_rules: auth_rules
-                .max_decoding_message_size(server::MESSAGE_BYTES)
-                .max_encoding_message_size(server::MESSAGE_BYTES),
-            board,
-            metrics,
-            bus: Bus::memory(),
-        };
+        let crud = CrudClient::new(link(Service::Crud)?)
+            .max_decoding_message_size(server::MESSAGE_BYTES)
+            .max_encoding_message_size(server::MESSAGE_BYTES);
+        let auth_rules = AuthRulesClient::new(link(Service::AuthRules)?)
+            .max_decoding_message_size(server::MESSAGE_BYTES)
+            .max_encoding_message_size(server::MESSAGE_BYTES);
+        let parts = Parts { near, crud, auth_rules, board, metrics, bus: Bus::memory() };
         Ok(Self { parts: Arc::new(parts) })
     }
 
-    /// Opens this process's services to near links. Calls before answer `UNAVAILABLE`; only the first opening counts.
+    /// Opens this process's services to near links and to [`Mesh::serve`]. Calls before answer `UNAVAILABLE`; only the
+    /// first opening counts.
     pub fn open(&self, routes: Routes) {
         if self.parts.near.routes.set(routes.prepare()).is_err() {
             tracing::warn!("the services of this process are open already");
         }
+    }
+
+    /// Serves this process's services to other nodes, until `stop` fires and running calls have ended; those that take
+    /// longer than `drain` are broken off.
+    pub async fn serve(&self, listener: TcpListener, stop: CancellationToken, drain: Duration) {
+        let near = self.parts.near.clone();
+        let answer = move |request| {
+            let near = near.clone();
+            async move { near.answer(request).await }
+        };
+        server::serve(listener, answer, stop, drain).await;
     }
 
     /// Rows in databases.
@@ -99,6 +119,7 @@ impl Mesh {
 #[derive(Clone)]
 enum Way {
     Near(Arc<Near>),
+    Far(Arc<Pool>),
 }
 
 /// The services of this process, once they are open.
@@ -107,27 +128,34 @@ struct Near {
     metrics: Metrics,
 }
 
+impl Near {
+    async fn answer(&self, request: Request<Body>) -> Response<Body> {
+        match self.routes.get() {
+            Some(routes) => server::answer(routes.clone(), &self.metrics, request).await,
+            None => unavailable("the services of this node are not open yet").into_http(),
+        }
+    }
+}
+
 /// The client's side of every call, near and far alike: no call goes out, or is waited for, past its deadline.
 fn link(service: Service, way: Way) -> Link {
     BoxCloneSyncService::new(service_fn(move |request: Request<Body>| {
         let way = way.clone();
         async move {
             let Some(deadline) = request.extensions().get::<Call>().and_then(|call| call.deadline) else {
-                return way.send(service, request).await;
+                return way.send(request).await;
             };
-            let answer = way.send(service, request);
+            let answer = way.send(request);
             tokio::time::timeout_at(deadline.into(), answer).await.unwrap_or_else(|_| Err(late(service)))
         }
     }))
 }
 
 impl Way {
-    async fn send(self, service: Service, request: Request<Body>) -> Result<Response<Body>, Status> {
+    async fn send(self, request: Request<Body>) -> Result<Response<Body>, Status> {
         match self {
-            Way::Near(near) => match near.routes.get() {
-                Some(routes) => Ok(server::answer(routes.clone(), &near.metrics, request).await),
-                None => Err(unavailable(format!("service {service} is not open yet"))),
-            },
+            Way::Near(near) => Ok(near.answer(request).await),
+            Way::Far(pool) => pool.send(request).await,
         }
     }
 }
@@ -136,6 +164,6 @@ fn late(service: Service) -> Status {
     Fault::new(Code::Deadline, format!("service {service} did not answer in time")).into()
 }
 
-fn unavailable(message: String) -> Status {
+fn unavailable(message: impl Into<String>) -> Status {
     Fault::new(Code::Unavailable, message).into()
 }

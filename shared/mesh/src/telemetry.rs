@@ -1,12 +1,184 @@
 //! Logs and metrics.
 
-use std::time::Duration;
+use std::{
+    fmt,
+    io::{self, IsTerminal},
+    sync::Arc,
+    time::Duration,
+};
 
-/// Counters of this node, written as OpenMetrics text.
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text},
+    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    registry::Registry,
+};
+use tracing_subscriber::{EnvFilter, fmt as lines, util::SubscriberInitExt};
+
+use crate::{
+    config::{Error, Format, Telemetry},
+    tasks::panic_text,
+};
+
+/// Seconds; from an answer out of memory to the default time limit.
+const SECONDS: [f64; 14] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+
+/// Starts writing logs to stderr, panics among them. Only the first call in a process counts: several nodes share one log.
+pub fn start(config: &Telemetry) -> Result<(), Error> {
+    let filter = EnvFilter::try_new(&config.log).map_err(|error| Error(format!("telemetry.log: {error}")))?;
+    let writer = lines().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    let started = match config.format {
+        Format::Text => writer.finish().try_init(),
+        Format::Json => writer.json().flatten_event(true).finish().try_init(),
+    };
+    // An error means that another node of this process has started it.
+    if started.is_ok() {
+        std::panic::set_hook(Box::new(|panic| {
+            let at = panic.location().map(ToString::to_string).unwrap_or_default();
+            let text = panic_text(panic.payload());
+            tracing::error!(at, text, "panic");
+        }));
+    }
+    Ok(())
+}
+
+/// Counters of this node, written as OpenMetrics text. Labels come from closed sets, never from users.
 #[derive(Debug, Clone, Default)]
-pub struct Metrics {}
+pub struct Metrics {
+    families: Arc<Families>,
+}
+
+#[derive(Debug)]
+struct Families {
+    registry: Registry,
+    rpcs: Family<Rpc, Counter>,
+    rpc_seconds: Seconds<Method>,
+    requests: Family<Request, Counter>,
+    request_seconds: Seconds<Protocol>,
+    statements: Family<Statement, Counter>,
+    statement_seconds: Seconds<Statement>,
+}
+
+type Seconds<L> = Family<L, Histogram, fn() -> Histogram>;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Rpc {
+    service: &'static str,
+    method: &'static str,
+    code: Code,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Method {
+    service: &'static str,
+    method: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Request {
+    protocol: &'static str,
+    status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Protocol {
+    protocol: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Statement {
+    engine: &'static str,
+    kind: &'static str,
+}
+
+/// A gRPC code as a label: `Ok`, `NotFound`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Code(tonic::Code);
+
+impl EncodeLabelValue for Code {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), fmt::Error> {
+        use fmt::Write;
+        write!(encoder, "{:?}", self.0)
+    }
+}
 
 impl Metrics {
     /// A call between services was answered.
-    pub fn rpc(&self, _service: &'static str, _method: &'static str, _code: tonic::Code, _elapsed: Duration) {}
+    pub fn rpc(&self, service: &'static str, method: &'static str, code: tonic::Code, elapsed: Duration) {
+        self.families.rpcs.get_or_create(&Rpc { service, method, code: Code(code) }).inc();
+        self.families.rpc_seconds.get_or_create(&Method { service, method }).observe(elapsed.as_secs_f64());
+    }
+
+    /// A client's request was answered; `protocol` is `graphql`, `rest`, `grpc` and so on.
+    pub fn http(&self, protocol: &'static str, status: u16, elapsed: Duration) {
+        self.families.requests.get_or_create(&Request { protocol, status }).inc();
+        self.families.request_seconds.get_or_create(&Protocol { protocol }).observe(elapsed.as_secs_f64());
+    }
+
+    /// A database answered a statement; `kind` is `read`, `insert` and so on.
+    pub fn statement(&self, engine: &'static str, kind: &'static str, elapsed: Duration) {
+        let labels = Statement { engine, kind };
+        self.families.statements.get_or_create(&labels).inc();
+        self.families.statement_seconds.get_or_create(&labels).observe(elapsed.as_secs_f64());
+    }
+
+    /// Everything, as OpenMetrics text.
+    pub fn render(&self) -> String {
+        let mut out = String::new();
+        text::encode(&mut out, &self.families.registry).expect("a String takes any text");
+        out
+    }
+}
+
+impl Default for Families {
+    fn default() -> Self {
+        let seconds: fn() -> Histogram = || Histogram::new(SECONDS);
+        let families = Self {
+            registry: Registry::with_prefix("perigee"),
+            rpcs: Family::default(),
+            rpc_seconds: Family::new_with_constructor(seconds),
+            requests: Family::default(),
+            request_seconds: Family::new_with_constructor(seconds),
+            statements: Family::default(),
+            statement_seconds: Family::new_with_constructor(seconds),
+        };
+        families.registered()
+    }
+}
+
+impl Families {
+    fn registered(mut self) -> Self {
+        let registry = &mut self.registry;
+        registry.register("requests", "Calls between services", self.rpcs.clone());
+        registry.register("request_seconds", "Time to answer a call between services", self.rpc_seconds.clone());
+        registry.register("http_requests", "Requests of clients", self.requests.clone());
+        registry.register("http_request_seconds", "Time to answer a client's request", self.request_seconds.clone());
+        registry.register("statements", "SQL statements", self.statements.clone());
+        registry.register("statement_seconds", "Time of an SQL statement", self.statement_seconds.clone());
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_is_written() {
+        let metrics = Metrics::default();
+        metrics.rpc("crud", "Read", tonic::Code::NotFound, Duration::from_millis(2));
+        metrics.http("graphql", 200, Duration::from_millis(3));
+        metrics.statement("sqlite", "read", Duration::from_micros(50));
+        let text = metrics.render();
+        for line in [
+            r#"perigee_requests_total{service="crud",method="Read",code="NotFound"} 1"#,
+            r#"perigee_request_seconds_bucket{le="0.0025",service="crud",method="Read"} 1"#,
+            r#"perigee_http_requests_total{protocol="graphql",status="200"} 1"#,
+            r#"perigee_http_request_seconds_count{protocol="graphql"} 1"#,
+            r#"perigee_statements_total{engine="sqlite",kind="read"} 1"#,
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
+        }
+    }
 }

@@ -1,0 +1,126 @@
+//! One connection to one address of a peer, made again whenever it breaks.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use hyper::client::conn::http2::{Builder, Connection, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{net::TcpStream, time};
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+
+/// How long a peer may take to accept a connection.
+const CONNECT: Duration = Duration::from_millis(500);
+/// The pause before the next attempt.
+const RETRY: Duration = Duration::from_millis(200);
+/// A peer that went away without a word is asked this often whether it is still there, and given up after `SILENCE`.
+const ASK: Duration = Duration::from_secs(2);
+const SILENCE: Duration = Duration::from_secs(3);
+/// Bytes in flight per call and per connection: answers can be large, and peers are trusted.
+const STREAM_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 32 << 20;
+
+/// An address of a peer.
+pub(super) struct Slot {
+    /// The URL that named it.
+    pub url: Arc<str>,
+    pub address: SocketAddr,
+    /// Fires when the address is no longer one of the peer's.
+    pub retired: CancellationToken,
+    state: ArcSwap<State>,
+}
+
+/// How an address is doing.
+pub(super) enum State {
+    /// The first attempt to connect is not over.
+    New,
+    Up(SendRequest<Body>),
+    /// Why, for people.
+    Down(String),
+}
+
+type Tcp = TokioIo<TcpStream>;
+
+impl Slot {
+    pub(super) fn new(url: Arc<str>, address: SocketAddr, retired: CancellationToken) -> Self {
+        Self { url, address, retired, state: ArcSwap::from_pointee(State::New) }
+    }
+
+    pub(super) fn state(&self) -> Arc<State> {
+        self.state.load_full()
+    }
+
+    /// The way to send, while there is a connection.
+    pub(super) fn sender(&self) -> Option<SendRequest<Body>> {
+        match &**self.state.load() {
+            State::Up(sender) => Some(sender.clone()),
+            State::New | State::Down(_) => None,
+        }
+    }
+
+    /// Connects, and connects again, until the address is retired; `changed` is called with every change of state. Calls
+    /// that are under way when it is retired still end.
+    pub(super) async fn keep(&self, changed: impl Fn(&Slot)) {
+        let set = |state| {
+            self.state.store(Arc::new(state));
+            changed(self);
+        };
+        while let Some(connected) = self.retired.run_until_cancelled(connect(self.address)).await {
+            match connected {
+                Ok((sender, connection)) => {
+                    tracing::info!(peer = &*self.url, address = %self.address, "peer connected");
+                    set(State::Up(sender));
+                    let mut connection = std::pin::pin!(connection);
+                    let ended = tokio::select! {
+                        ended = connection.as_mut() => ended,
+                        () = self.retired.cancelled() => {
+                            // The connection ends when the last call on it has, once nobody can begin another.
+                            set(State::Down("no longer an address of the peer".to_owned()));
+                            connection.await
+                        }
+                    };
+                    let why = ended.err().map_or("closed by the peer".to_owned(), |error| reason(&error));
+                    tracing::warn!(peer = &*self.url, address = %self.address, why, "peer lost");
+                    set(State::Down(why));
+                }
+                Err(why) => {
+                    if let State::New = *self.state() {
+                        tracing::warn!(peer = &*self.url, address = %self.address, why, "peer not reached; trying on");
+                    }
+                    set(State::Down(why));
+                }
+            }
+            if self.retired.run_until_cancelled(time::sleep(RETRY)).await.is_none() {
+                return;
+            }
+        }
+    }
+}
+
+async fn connect(address: SocketAddr) -> Result<(SendRequest<Body>, Connection<Tcp, Body, TokioExecutor>), String> {
+    let stream = match time::timeout(CONNECT, TcpStream::connect(address)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return Err(error.to_string()),
+        Err(_) => return Err(format!("no connection within {} ms", CONNECT.as_millis())),
+    };
+    stream.set_nodelay(true).map_err(|error| error.to_string())?;
+    Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(ASK)
+        .keep_alive_timeout(SILENCE)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| reason(&error))
+}
+
+/// The innermost cause: the outer ones only say `connection error`.
+pub(super) fn reason(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut innermost = error;
+    while let Some(cause) = innermost.source() {
+        innermost = cause;
+    }
+    innermost.to_string()
+}

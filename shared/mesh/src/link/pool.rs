@@ -1,0 +1,238 @@
+//! All addresses of the peers that run one service, and calls spread over those that are up.
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use http::{
+    Request, Response, Uri,
+    uri::{Authority, PathAndQuery, Scheme},
+};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::{sync::watch, time};
+use tokio_util::sync::DropGuard;
+use tonic::{Status, body::Body};
+
+use super::{
+    connection::{Slot, State, reason},
+    unavailable,
+};
+use crate::{
+    Board, Call, Tasks, board,
+    config::{self, Service},
+};
+
+/// How long a call waits for peers that have not been tried yet.
+const FIRST: Duration = Duration::from_millis(800);
+/// How long a name server may take.
+const LOOKUP: Duration = Duration::from_secs(2);
+/// When names are looked up again: soon while something is missing.
+const SOON: Duration = Duration::from_secs(1);
+const LATER: Duration = Duration::from_secs(5);
+
+/// The peers that run one service.
+pub(super) struct Pool {
+    shared: Arc<Shared>,
+    turn: AtomicUsize,
+    /// Ends the tasks that keep the peers connected.
+    _stop: DropGuard,
+}
+
+struct Shared {
+    service: Service,
+    peers: Vec<Peer>,
+    slots: ArcSwap<Vec<Arc<Slot>>>,
+    /// Counts changes of any slot's state.
+    changes: watch::Sender<u64>,
+    board: Board,
+    /// Held while the board is told: a later state must not be overwritten by an earlier one.
+    telling: Mutex<()>,
+    tasks: Tasks,
+}
+
+struct Peer {
+    url: Arc<str>,
+    authority: Authority,
+}
+
+impl Pool {
+    /// The peers at `urls`; they are connected in the background, until the pool is dropped.
+    pub(super) fn open(service: Service, urls: &[String], board: &Board) -> Result<Self, config::Error> {
+        let peer = |url: &String| match config::peer(url) {
+            Ok(authority) => Ok(Peer { url: url.as_str().into(), authority }),
+            Err(message) => Err(config::Error(format!("peers.{service}: {url}: {message}"))),
+        };
+        let peers: Vec<Peer> = urls.iter().map(peer).collect::<Result<_, _>>()?;
+        for peer in &peers {
+            board.set(&part(service, &peer.url), board::State::Failing("not connected yet".to_owned()));
+        }
+        let (tasks, board) = (Tasks::default(), board.clone());
+        let (slots, changes) = (ArcSwap::default(), watch::Sender::new(0));
+        let stop = tasks.stop().clone().drop_guard();
+        let shared =
+            Arc::new(Shared { service, peers, slots, changes, board, telling: Mutex::default(), tasks: tasks.clone() });
+        tasks.spawn("peer addresses", shared.clone().resolve());
+        Ok(Self { shared, turn: AtomicUsize::new(0), _stop: stop })
+    }
+
+    /// The answer of one of the peers that are up. A call that could not be sent goes to the next; one that was sent and
+    /// broke may have been done and is `UNAVAILABLE`.
+    pub(super) async fn send(&self, mut request: Request<Body>) -> Result<Response<Body>, Status> {
+        if let Some(call) = request.extensions().get::<Call>().cloned() {
+            call.depart(request.headers_mut());
+        }
+        let mut changes = self.shared.changes.subscribe();
+        let mut patience = std::pin::pin!(time::sleep(FIRST));
+        loop {
+            request = match self.try_send(request).await {
+                Ok(answer) => return answer,
+                Err(unsent) => unsent,
+            };
+            if !self.shared.is_new() {
+                return Err(self.shared.unreachable());
+            }
+            tokio::select! {
+                // The sender lives in `shared`.
+                _ = changes.changed() => (),
+                () = patience.as_mut() => return Err(self.shared.unreachable()),
+            }
+        }
+    }
+
+    /// The request comes back if no peer took it.
+    async fn try_send(&self, mut request: Request<Body>) -> Result<Result<Response<Body>, Status>, Request<Body>> {
+        let slots = self.shared.slots.load_full();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        for index in 0..slots.len() {
+            let slot = &slots[(turn + index) % slots.len()];
+            let Some(mut sender) = slot.sender() else { continue };
+            *request.uri_mut() = self.shared.target(slot, request.uri());
+            match sender.try_send_request(request).await {
+                Ok(response) => return Ok(Ok(self.shared.watched(slot, response))),
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Ok(Err(self.shared.broken(slot, error.error()))),
+                },
+            }
+        }
+        Err(request)
+    }
+}
+
+impl Shared {
+    /// Keeps `slots` what the name servers say, until the pool is dropped.
+    async fn resolve(self: Arc<Self>) {
+        let stop = self.tasks.stop().clone();
+        stop.run_until_cancelled(async {
+            loop {
+                for peer in &self.peers {
+                    match self.lookup(&peer.authority).await {
+                        Ok(addresses) => self.update(peer, addresses),
+                        // The addresses of before are the best guess.
+                        Err(why) => self.report(&peer.url, Some(&why)),
+                    }
+                }
+                let is_whole = |slot: &Arc<Slot>| matches!(*slot.state(), State::Up(_));
+                let slots = self.slots.load_full();
+                let all_up = !slots.is_empty() && slots.iter().all(is_whole);
+                time::sleep(if all_up { LATER } else { SOON }).await;
+            }
+        })
+        .await;
+    }
+
+    async fn lookup(&self, authority: &Authority) -> Result<BTreeSet<SocketAddr>, String> {
+        let host = authority.host().trim_matches(['[', ']']);
+        let found = time::timeout(LOOKUP, tokio::net::lookup_host((host, authority.port_u16().unwrap_or(80))));
+        match found.await {
+            Ok(Ok(addresses)) => Ok(addresses.collect()),
+            Ok(Err(error)) => Err(format!("the name {host} cannot be looked up: {error}")),
+            Err(_) => Err(format!("the name {host} cannot be looked up in time")),
+        }
+    }
+
+    /// Retires slots of `peer` that are no longer among its `addresses` and adds those that are new.
+    fn update(self: &Arc<Self>, peer: &Peer, mut addresses: BTreeSet<SocketAddr>) {
+        let mut slots = Vec::clone(&self.slots.load_full());
+        let before = slots.len();
+        slots.retain(|slot| {
+            let stays = slot.url != peer.url || addresses.remove(&slot.address);
+            if !stays {
+                slot.retired.cancel();
+            }
+            stays
+        });
+        if addresses.is_empty() && slots.len() == before {
+            return;
+        }
+        for address in addresses {
+            let slot = Arc::new(Slot::new(peer.url.clone(), address, self.tasks.stop().child_token()));
+            slots.push(slot.clone());
+            let shared = self.clone();
+            self.tasks.spawn("peer connection", async move { slot.keep(|slot| shared.report(&slot.url, None)).await });
+        }
+        self.slots.store(Arc::new(slots));
+        self.report(&peer.url, None);
+    }
+
+    /// Tells the board how the peer at `url` is doing, and waiting calls that something changed.
+    fn report(&self, url: &str, failure: Option<&str>) {
+        let _telling = self.telling.lock().expect("no code panics while it holds this lock");
+        let mut why = failure.map(str::to_owned);
+        let mut is_up = false;
+        for slot in self.slots.load().iter().filter(|slot| &*slot.url == url) {
+            match &*slot.state() {
+                State::Up(_) => is_up = true,
+                State::Down(reason) => why = Some(format!("{}: {reason}", slot.address)),
+                State::New => (),
+            }
+        }
+        let why = why.unwrap_or_else(|| "not connected yet".to_owned());
+        let state = if is_up { board::State::Ready } else { board::State::Failing(why) };
+        self.board.set(&part(self.service, url), state);
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// Whether some address has not been tried yet.
+    fn is_new(&self) -> bool {
+        let slots = self.slots.load();
+        slots.is_empty() && *self.changes.borrow() == 0 || slots.iter().any(|slot| matches!(*slot.state(), State::New))
+    }
+
+    fn target(&self, slot: &Slot, uri: &Uri) -> Uri {
+        let peer = self.peers.iter().find(|peer| peer.url == slot.url).expect("slots come from peers");
+        let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let mut parts = http::uri::Parts::default();
+        (parts.scheme, parts.authority, parts.path_and_query) =
+            (Some(Scheme::HTTP), Some(peer.authority.clone()), Some(path));
+        Uri::from_parts(parts).expect("it has all three parts")
+    }
+
+    /// An answer whose body, should it break, says so as `UNAVAILABLE`.
+    fn watched(self: &Arc<Self>, slot: &Arc<Slot>, response: Response<Incoming>) -> Response<Body> {
+        let (shared, slot) = (self.clone(), slot.clone());
+        response.map(|body| Body::new(body.map_err(move |error| shared.broken(&slot, &error))))
+    }
+
+    fn broken(&self, slot: &Slot, error: &hyper::Error) -> Status {
+        let (service, why) = (self.service, reason(error));
+        tracing::warn!(%service, peer = &*slot.url, address = %slot.address, why, "call broken off");
+        unavailable(format!("the connection to service {service} broke"))
+    }
+
+    fn unreachable(&self) -> Status {
+        unavailable(format!("service {} cannot be reached", self.service))
+    }
+}
+
+fn part(service: Service, url: &str) -> String {
+    format!("peer {service} {url}")
+}
