@@ -39,9 +39,9 @@ impl Parser<'_> {
 
     /// Nobody knows the operator `key`; the nearest of `known` may be meant.
     pub(super) fn unknown_operator(&self, key: &str, known: &[&str]) -> Error {
-        let spelled: Vec<String> = known.iter().map(|operator| self.spelled(operator)).collect();
         let key = short(key);
-        let nearest = nearest(&key, spelled.iter().map(String::as_str));
+        let nearest = nearest(key.trim_start_matches(['$', '_']), known.iter().copied());
+        let nearest = nearest.map(|operator| self.spelled(&operator));
         Error::UnknownOperator { operator: key, nearest }
     }
 

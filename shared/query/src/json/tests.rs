@@ -1,1 +1,3 @@
-
+mod conditions;
+mod selections;
+mod writes;

@@ -1,0 +1,178 @@
+use crate::samples::{chinook, rest, types, value};
+use crate::{Error, Field, Filter, Limits, Node, Options, Parser, Shape, Sort, What};
+
+/// The node of `options`, written as JSON, on a table of the Chinook database.
+fn node(table: &str, options: &str) -> Result<Node, Error> {
+    let schema = chinook();
+    let options = value(options);
+    let crate::Value::Object(options) = options else { panic!() };
+    let given = |name| options.get(name).cloned();
+    let options = Options { select: given("select"), sort: given("sort"), skip: given("skip"), limit: given("limit") };
+    rest(&schema).node(schema.table(table).unwrap(), &options)
+}
+
+fn ok(table: &str, options: &str) -> Node {
+    node(table, options).unwrap_or_else(|error| panic!("{options}: {error}"))
+}
+
+fn refused(table: &str, options: &str) -> (&'static str, String) {
+    match node(table, options) {
+        Ok(node) => panic!("{options} is {node:?}"),
+        Err(error) => (error.reason(), error.to_string()),
+    }
+}
+
+fn keys(node: &Node) -> Vec<&str> {
+    node.fields.iter().map(|field| field.key.as_str()).collect()
+}
+
+fn relation<'n>(node: &'n Node, name: &str) -> &'n Node {
+    let field = node.fields.iter().find(|field| field.key == name).unwrap();
+    match &field.what {
+        What::Relation { node, .. } => node,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn no_selection_is_every_column() {
+    for options in [r#"{}"#, r#"{"select": null}"#, r#"{"select": []}"#, r#"{"select": {}}"#] {
+        assert_eq!(keys(&ok("album", options)), ["album_id", "title", "artist_id"], "{options}");
+    }
+    let node = ok("album", "{}");
+    assert_eq!((node.shape, node.skip, node.limit), (Shape::Many, 0, None));
+    assert!(node.filter.is_true() && node.sort.is_empty());
+}
+
+#[test]
+fn a_selection_keeps_its_order() {
+    assert_eq!(keys(&ok("album", r#"{"select": ["title", "album_id", "title"]}"#)), ["title", "album_id"]);
+    assert_eq!(keys(&ok("album", r#"{"select": {"title": 1, "album_id": true}}"#)), ["title", "album_id"]);
+    assert_eq!(ok("album", r#"{"select": {"album.title": 1}}"#).fields, [Field::column("title")]);
+}
+
+#[test]
+fn relations_are_selected_with_all_columns_or_a_tree() {
+    let node = ok("album", r#"{"select": {"title": 1, "artist": 1, "track": {"select": ["name"]}}}"#);
+    assert_eq!(keys(&node), ["title", "artist", "track"]);
+    assert_eq!(keys(relation(&node, "artist")), ["artist_id", "name"]);
+    assert_eq!(relation(&node, "artist").shape, Shape::One);
+    assert_eq!(keys(relation(&node, "track")), ["name"]);
+    assert_eq!(relation(&node, "track").shape, Shape::Many);
+    assert_eq!(keys(relation(&ok("album", r#"{"select": ["artist"]}"#), "artist")), ["artist_id", "name"]);
+    assert_eq!(keys(relation(&ok("album", r#"{"select": {"artist": {}}}"#), "artist")), ["artist_id", "name"]);
+}
+
+#[test]
+fn options_of_a_relation_are_its_own() {
+    let node = ok(
+        "album",
+        r#"{"limit": 3, "select": {"artist": {"select": {"name": 1, "album": {"limit": 1}}, "find": {"name": "x"}},
+            "track": {"where": {"bytes": null}, "sort": ["-name"], "skip": 2, "limit": 5}}}"#,
+    );
+    let track = relation(&node, "track");
+    assert_eq!(track.filter, Filter::IsNull { column: "bytes".to_owned() });
+    assert_eq!(track.sort, [Sort { column: "name".to_owned(), descending: true }]);
+    assert_eq!((track.skip, track.limit), (2, Some(5)));
+    assert_eq!(relation(relation(&node, "artist"), "album").limit, Some(1));
+    assert!(!relation(&node, "artist").filter.is_true());
+    assert_eq!(node.limit, Some(3));
+}
+
+#[test]
+fn unknown_and_misplaced_options_are_refused() {
+    for (options, reason, message) in [
+        (r#"{"select": {"artist": {"limit": 1}}}"#, "UNKNOWN_ARGUMENT", "argument artist.limit is not known"),
+        (
+            r#"{"select": {"track": {"limi": 1}}}"#,
+            "UNKNOWN_ARGUMENT",
+            "argument track.limi is not known; did you mean limit?",
+        ),
+        (r#"{"select": {"track": {"name": 1}}}"#, "UNKNOWN_ARGUMENT", "argument track.name is not known"),
+        (
+            r#"{"select": {"track": {"find": {}, "where": {}}}}"#,
+            "BAD_REQUEST",
+            "relation track has both find and where",
+        ),
+        (r#"{"select": {"title": 0}}"#, "BAD_REQUEST", "select cannot leave out title: name what to select"),
+        (r#"{"select": {"title": 2}}"#, "WRONG_TYPE", "select of title wants 1, got a number"),
+        (r#"{"select": {"title": {}}}"#, "WRONG_TYPE", "select of title wants 1, got an object"),
+        (r#"{"select": {"track": "x"}}"#, "WRONG_TYPE", "select of track wants 1 or an object of options, got a text"),
+        (r#"{"select": "title"}"#, "WRONG_TYPE", "select wants a list of names or an object, got a text"),
+        (r#"{"select": [1]}"#, "WRONG_TYPE", "select wants a list of names, got a number"),
+        (r#"{"select": ["titel"]}"#, "UNKNOWN_COLUMN", "column titel is not in table album; did you mean title?"),
+    ] {
+        let (found_reason, found) = refused("album", options);
+        assert_eq!(found_reason, reason, "{options}");
+        assert!(found.starts_with(message), "{options}: {found}");
+    }
+}
+
+#[test]
+fn sort_has_three_forms() {
+    let key = |column: &str, descending| Sort { column: column.to_owned(), descending };
+    let expected = [key("title", false), key("album_id", true)];
+    for options in [
+        r#"{"sort": ["title", "-album_id"]}"#,
+        r#"{"sort": ["album.title", "-album.album_id"]}"#,
+        r#"{"sort": {"title": 1, "album_id": -1}}"#,
+        r#"{"sort": ["title", "-album_id", "-title"]}"#,
+    ] {
+        assert_eq!(ok("album", options).sort, expected, "{options}");
+    }
+    assert_eq!(ok("album", r#"{"sort": "-title"}"#).sort, [key("title", true)]);
+    assert!(ok("album", r#"{"sort": null}"#).sort.is_empty());
+    for (options, reason) in [
+        (r#"{"sort": ["titel"]}"#, "UNKNOWN_COLUMN"),
+        (r#"{"sort": ["--title"]}"#, "UNKNOWN_COLUMN"),
+        (r#"{"sort": ["artist"]}"#, "UNKNOWN_COLUMN"),
+        (r#"{"sort": [1]}"#, "WRONG_TYPE"),
+        (r#"{"sort": 1}"#, "WRONG_TYPE"),
+        (r#"{"sort": {"title": 0}}"#, "WRONG_TYPE"),
+        (r#"{"sort": {"title": "desc"}}"#, "WRONG_TYPE"),
+    ] {
+        assert_eq!(refused("album", options).0, reason, "{options}");
+    }
+}
+
+#[test]
+fn json_has_no_order() {
+    let schema = types();
+    let refused = rest(&schema).sort(schema.table("t").unwrap(), &value(r#"["doc"]"#));
+    assert_eq!(refused.unwrap_err().to_string(), "sort wants a column that has an order, got doc, which holds JSON");
+}
+
+#[test]
+fn counts_are_integers_from_zero() {
+    let node = ok("album", r#"{"skip": 0, "limit": 0}"#);
+    assert_eq!((node.skip, node.limit), (0, Some(0)));
+    assert_eq!(ok("album", r#"{"limit": 5.0}"#).limit, Some(5));
+    assert_eq!(ok("album", r#"{"limit": null, "skip": null}"#).limit, None);
+    for (options, reason, message) in [
+        (r#"{"limit": -1}"#, "BAD_REQUEST", "limit wants no negative number"),
+        (r#"{"skip": -1.0}"#, "BAD_REQUEST", "skip wants no negative number"),
+        (r#"{"limit": 2.9}"#, "WRONG_TYPE", "limit wants an integer, got a number with a fraction"),
+        (r#"{"limit": "5"}"#, "WRONG_TYPE", "limit wants an integer, got a text"),
+        (r#"{"skip": true}"#, "WRONG_TYPE", "skip wants an integer, got a boolean"),
+        (
+            r#"{"limit": 9223372036854775808}"#,
+            "OUT_OF_RANGE",
+            "limit wants an integer of 64 bits; the value is out of range",
+        ),
+    ] {
+        assert_eq!(refused("album", options), (reason, message.to_owned()), "{options}");
+    }
+}
+
+#[test]
+fn limits_count_fields_and_conditions_of_a_tree_together() {
+    let schema = chinook();
+    let table = schema.table("album").unwrap();
+    let select = r#"{"title": 1, "track": {"find": {"bytes": 1}, "select": {"name": 1, "genre": 1}}}"#;
+    let options = Options { select: Some(value(select)), ..Options::default() };
+    let parse =
+        |depth, nodes| Parser { limits: Limits { depth, nodes }, ..rest(&schema) }.node(table, &options).map(|_| ());
+    assert_eq!(parse(2, 7), Ok(()));
+    assert_eq!(parse(2, 6), Err(Error::TooComplex { what: "nodes", seen: 7, limit: 6 }));
+    assert_eq!(parse(1, 7), Err(Error::TooComplex { what: "depth", seen: 2, limit: 1 }));
+}

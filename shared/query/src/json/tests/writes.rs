@@ -1,0 +1,120 @@
+use crate::samples::{graphql, object, rest, types, value};
+use crate::{Change, Error, Object};
+
+fn changes(json: &str) -> Result<Vec<Change>, Error> {
+    let schema = types();
+    rest(&schema).changes(schema.table("t").unwrap(), &value(json))
+}
+
+fn docs(json: &str) -> Result<Vec<Object>, Error> {
+    let schema = types();
+    rest(&schema).docs(schema.table("t").unwrap(), &value(json))
+}
+
+fn set(column: &str, json: &str) -> Change {
+    Change::Set { column: column.to_owned(), value: value(json) }
+}
+
+fn inc(column: &str, json: &str) -> Change {
+    Change::Inc { column: column.to_owned(), by: value(json) }
+}
+
+/// Whether `result` is an error of this code and text.
+fn refused<T: std::fmt::Debug>(result: Result<T, Error>, reason: &str, message: &str) {
+    let error = result.unwrap_err();
+    assert_eq!((error.reason(), error.to_string().as_str()), (reason, message));
+}
+
+#[test]
+fn changes_keep_their_order() {
+    assert_eq!(
+        changes(r#"{"$set": {"a": 1, "s": null}, "$inc": {"small": 2, "d": "0.5"}}"#),
+        Ok(vec![set("a", "1"), set("s", "null"), inc("small", "2"), inc("d", "\"0.5\"")])
+    );
+    assert_eq!(changes(r#"{"$set": {}}"#), Ok(vec![]));
+    assert_eq!(changes("{}"), Ok(vec![]));
+    assert_eq!(changes(r#"{"$set": {"t.a": 1}}"#), Ok(vec![set("a", "1")]));
+    assert_eq!(changes(r#"{"$set": {"doc": {"k": [1]}}}"#), Ok(vec![set("doc", r#"{"k": [1]}"#)]));
+}
+
+#[test]
+fn graphql_names_operators_bare() {
+    let schema = types();
+    let table = schema.table("t").unwrap();
+    for json in [r#"{"set": {"a": 1}, "inc": null}"#, r#"{"_set": {"a": 1}}"#, r#"{"$set": {"a": 1}}"#] {
+        assert_eq!(graphql(&schema).changes(table, &value(json)), Ok(vec![set("a", "1")]), "{json}");
+    }
+}
+
+#[test]
+fn changes_that_cannot_be_made_are_refused() {
+    for (json, reason, message) in [
+        (r#"{"$push": {"a": 1}}"#, "UNKNOWN_OPERATOR", "operator $push is not known"),
+        (r#"{"$mul": {"a": 1}}"#, "UNKNOWN_OPERATOR", "operator $mul is not known"),
+        (r#"{"set": {"a": 1}}"#, "UNKNOWN_OPERATOR", "operator set is not known; did you mean $set?"),
+        (r#"{"$set": {"a": 1}, "$inc": {"a": 1}}"#, "BAD_REQUEST", "column a is changed twice"),
+        (r#"{"$set": {"a": 1, "t.a": 2}}"#, "BAD_REQUEST", "column a is changed twice"),
+        (r#"{"$set": null}"#, "WRONG_TYPE", "$set wants an object of columns, got null"),
+        (r#"{"$set": [1]}"#, "WRONG_TYPE", "$set wants an object of columns, got a list"),
+        ("null", "REQUIRED", "update is required"),
+        ("[]", "WRONG_TYPE", "update wants an object of operators, got a list"),
+        (r#"{"$set": {"smal": 1}}"#, "UNKNOWN_COLUMN", "column smal is not in table t; did you mean small?"),
+        (
+            r#"{"$set": {"made": 1}}"#,
+            "WRONG_TYPE",
+            "made wants no value, because the database computes it, got a number",
+        ),
+        (r#"{"$set": {"level": null}}"#, "REQUIRED", "level is required"),
+        (r#"{"$set": {"s": 5}}"#, "WRONG_TYPE", "s wants a text, got a number"),
+        (r#"{"$inc": {"s": 1}}"#, "WRONG_TYPE", "s wants a text, which has no sum, got an increment"),
+        (r#"{"$inc": {"a": "1"}}"#, "WRONG_TYPE", "a wants a number to add, got a text"),
+        (r#"{"$inc": {"big": "x"}}"#, "WRONG_TYPE", "big wants an integer of 64 bits, got a text that is none"),
+        (r#"{"$inc": {"a": null}}"#, "WRONG_TYPE", "a wants a number to add, got null"),
+        (
+            r#"{"$inc": {"a": 1.5}}"#,
+            "WRONG_TYPE",
+            "a wants an integer from -2147483648 to 2147483647, got a number with a fraction",
+        ),
+    ] {
+        refused(changes(json), reason, message);
+    }
+}
+
+#[test]
+fn documents_are_objects_of_columns() {
+    let doc = r#"{"id": 1, "s": "x", "doc": [1, {"k": null}], "a": null}"#;
+    assert_eq!(docs(doc), Ok(vec![object(doc)]));
+    assert_eq!(docs(&format!("[{doc}, {{\"id\": 2}}]")), Ok(vec![object(doc), object(r#"{"id": 2}"#)]));
+    assert_eq!(docs("[]"), Ok(vec![]));
+    assert_eq!(docs(r#"{"t.id": 1}"#), Ok(vec![object(r#"{"id": 1}"#)]));
+}
+
+#[test]
+fn documents_that_cannot_be_rows_are_refused() {
+    for (json, reason, message) in [
+        ("1", "BAD_REQUEST", "incorrect insert object provided: it is a number"),
+        (r#"[{"id": 1}, 1]"#, "BAD_REQUEST", "incorrect insert object provided: document 1 is a number"),
+        ("null", "REQUIRED", "doc is required"),
+        (r#"{"id": 1, "t.id": 2}"#, "BAD_REQUEST", "column id is given twice"),
+        (r#"{"id": 1, "smal": 2}"#, "UNKNOWN_COLUMN", "column smal is not in table t; did you mean small?"),
+        (
+            r#"{"id": 1, "made": 2}"#,
+            "WRONG_TYPE",
+            "made wants no value, because the database computes it, got a number",
+        ),
+        (r#"{"a": 1}"#, "REQUIRED", "id is required"),
+        (r#"{"id": null}"#, "REQUIRED", "id is required"),
+        (
+            r#"{"id": 1, "small": 40000}"#,
+            "OUT_OF_RANGE",
+            "small wants an integer from -32768 to 32767; the value is out of range",
+        ),
+        (
+            r#"{"id": 1, "day": "2009-02-30"}"#,
+            "WRONG_TYPE",
+            "day wants a date such as 2009-01-31, got a text that is none",
+        ),
+    ] {
+        refused(docs(json), reason, message);
+    }
+}
