@@ -1,8 +1,32 @@
 //! What the gateway knows of a project: its settings, its databases and what they hold.
 
-use std::sync::Arc;
+mod check;
+mod follow;
 
-use query::{Schema, resources};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use mesh::{Call, Code, Fault, Mesh, Tasks, resources::Current};
+use proto::crud::v1::{DescribeRequest, DescribeResponse};
+use query::{
+    Schema,
+    resources::{self, Engine},
+};
+use tokio::sync::{Mutex, watch};
+
+pub use check::check;
+
+/// Databases are looked at again for a client at most this often, for each project.
+const REFRESH: Duration = Duration::from_secs(1);
+/// How long the first request to a project waits for its databases to be described.
+const FIRST: Duration = Duration::from_millis(500);
 
 /// A project at one moment. Swapped as a whole.
 #[derive(Debug, Clone)]
@@ -18,7 +42,7 @@ pub struct Project {
 }
 
 /// A database of a project.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Database {
     /// Its id.
     pub id: String,
@@ -31,7 +55,200 @@ pub struct Database {
 impl Project {
     /// The database that `alias` means: its id; else without a `sql-` prefix; else, for `postgres`, `mysql`, `sqlite` and
     /// `mongo` (with or without `sql-`), the only database of that engine. `None` where nothing is meant.
-    pub fn database(&self, _alias: &str) -> Option<&Database> {
-        todo!()
+    pub fn database(&self, alias: &str) -> Option<&Database> {
+        let called = |id: &str| self.databases.iter().find(|database| database.id == id);
+        let bare = alias.strip_prefix("sql-").unwrap_or(alias);
+        if let Some(database) = called(alias).or_else(|| called(bare)) {
+            return Some(database);
+        }
+        let mut of_engine = self.databases.iter().filter(|database| database.engine.name() == bare);
+        let only = of_engine.next()?;
+        of_engine.next().is_none().then_some(only)
+    }
+
+    /// What the database called `id` holds.
+    ///
+    /// Errors: `UNKNOWN_DATABASE`; `UNAVAILABLE` while it has not been reached.
+    pub(crate) fn schema(&self, id: &str) -> Result<&Arc<Schema>, Fault> {
+        let known = self.databases.iter().find(|database| database.id == id);
+        let database = known.ok_or_else(|| unknown_database(self, id))?;
+        database.schema.as_ref().ok_or_else(|| unreachable(id))
+    }
+}
+
+/// That the project has no database called `alias`.
+pub(crate) fn unknown_database(project: &Project, alias: &str) -> Fault {
+    Fault::new(Code::UnknownDatabase, format!("database {alias} is not in project {}", project.id))
+}
+
+/// That the database called `id` has not been reached.
+pub(crate) fn unreachable(id: &str) -> Fault {
+    Fault::new(Code::Unavailable, format!("database {id} cannot be reached"))
+}
+
+/// All projects of this node, each as it is known now. Clones are the same catalogue.
+#[derive(Clone)]
+pub struct Catalogue {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    mesh: Mesh,
+    entries: ArcSwap<HashMap<String, Arc<Entry>>>,
+    versions: AtomicU64,
+}
+
+/// What is known of one project, and how that is going.
+struct Entry {
+    now: ArcSwap<Project>,
+    /// crud has been asked at least once, whatever came of it.
+    asked: watch::Sender<bool>,
+    /// When a client last had the databases looked at again. Who holds the lock asks; the others wait for the outcome.
+    refreshed: Mutex<Option<Instant>>,
+}
+
+impl Catalogue {
+    /// A catalogue of the projects of `current`, followed in the background from now on.
+    pub fn start(mesh: Mesh, current: Current, tasks: &Tasks) -> Self {
+        let shared = Shared { mesh, entries: ArcSwap::default(), versions: AtomicU64::new(1) };
+        let catalogue = Self { shared: Arc::new(shared) };
+        follow::start(catalogue.clone(), current, tasks);
+        catalogue
+    }
+
+    /// The project called `id`, as far as its resources say.
+    pub(crate) fn settings(&self, id: &str) -> Option<Arc<Project>> {
+        self.shared.entries.load().get(id).map(|entry| entry.now.load_full())
+    }
+
+    /// The origins that project `id` lets call from a browser; those of all projects where it is `None`.
+    pub(crate) fn origins(&self, id: Option<&str>) -> Vec<String> {
+        let entries = self.shared.entries.load();
+        let of = |entry: &Arc<Entry>| entry.now.load().spec.cors.origins.clone();
+        match id {
+            Some(id) => entries.get(id).map(of).unwrap_or_default(),
+            None => entries.values().flat_map(of).collect(),
+        }
+    }
+
+    /// The project called `id`. Waits only where nobody has asked yet what its databases hold.
+    ///
+    /// Errors: `UNKNOWN_PROJECT`.
+    pub(crate) async fn project(&self, id: &str) -> Result<Arc<Project>, Fault> {
+        let entry = self.entry(id)?;
+        if !*entry.asked.borrow() {
+            let mut asked = entry.asked.subscribe();
+            // Whatever comes first: with nothing known, the request is told that its database cannot be reached.
+            let _ = tokio::time::timeout(FIRST, asked.wait_for(|asked| *asked)).await;
+        }
+        Ok(entry.now.load_full())
+    }
+
+    /// The project after crud has looked at its databases again; `None` where that showed nothing new, or where it
+    /// happened less than a second ago and showed `known`.
+    pub(crate) async fn refreshed(&self, call: &Call, known: &Project) -> Result<Option<Arc<Project>>, Fault> {
+        let entry = self.entry(&known.id)?;
+        let newer = || Some(entry.now.load_full()).filter(|now| now.version != known.version);
+        let mut last = entry.refreshed.lock().await;
+        let is_due = last.is_none_or(|last| last.elapsed() >= REFRESH);
+        if newer().is_none() && is_due {
+            let request = DescribeRequest { project: known.id.clone(), refresh: true };
+            let described = self.shared.mesh.crud().describe(call.next(request)).await?.into_inner();
+            *last = Some(Instant::now());
+            self.learn(&entry, described);
+        }
+        Ok(newer())
+    }
+
+    fn entry(&self, id: &str) -> Result<Arc<Entry>, Fault> {
+        let known = self.shared.entries.load().get(id).cloned();
+        known.ok_or_else(|| Fault::new(Code::UnknownProject, format!("project {id} is not known")))
+    }
+
+    /// Puts what crud says of the databases in the place of what was known. A database that cannot be reached now keeps
+    /// what it held before.
+    fn learn(&self, entry: &Entry, described: DescribeResponse) {
+        let mut found: Vec<Database> = Vec::new();
+        for database in described.databases {
+            let engine = [Engine::Sqlite, Engine::Postgres].into_iter().find(|engine| engine.name() == database.r#type);
+            let (Some(engine), Some(schema)) = (engine, database.schema) else { continue };
+            match Schema::try_from(schema) {
+                Ok(schema) => found.push(Database { id: database.id, engine, schema: Some(Arc::new(schema)) }),
+                Err(error) => {
+                    tracing::error!(database = database.id, %error, "description of a database not understood")
+                }
+            }
+        }
+        entry.now.rcu(|now| {
+            let mut databases = now.databases.clone();
+            for database in &mut databases {
+                let is_same = |one: &&Database| one.id == database.id && one.engine == database.engine;
+                if let Some(found) = found.iter().find(is_same) {
+                    database.schema = found.schema.clone();
+                }
+            }
+            if databases == now.databases {
+                return now.clone();
+            }
+            Arc::new(Project { databases, version: self.next_version(), ..Project::clone(now) })
+        });
+    }
+
+    fn next_version(&self) -> u64 {
+        self.shared.versions.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Entry {
+    fn new(project: Project) -> Self {
+        Self { now: ArcSwap::from_pointee(project), asked: watch::Sender::new(false), refreshed: Mutex::new(None) }
+    }
+
+    /// Whether something is still to be learnt of its databases.
+    fn is_partial(&self) -> bool {
+        self.now.load().databases.iter().any(|database| database.schema.is_none())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn project(databases: &[(&str, Engine)]) -> Project {
+        let database = |&(id, engine): &(&str, Engine)| Database { id: id.to_owned(), engine, schema: None };
+        Project {
+            id: "shop".to_owned(),
+            spec: resources::Project::default(),
+            databases: databases.iter().map(database).collect(),
+            version: 1,
+        }
+    }
+
+    fn meant(databases: &[(&str, Engine)], alias: &str) -> Option<String> {
+        project(databases).database(alias).map(|database| database.id.clone())
+    }
+
+    #[test]
+    fn an_id_means_its_database_even_if_it_is_the_name_of_an_engine() {
+        let databases = [("sqlite", Engine::Postgres), ("sql-music", Engine::Sqlite), ("music", Engine::Sqlite)];
+        assert_eq!(meant(&databases, "sqlite").as_deref(), Some("sqlite"));
+        assert_eq!(meant(&databases, "sql-music").as_deref(), Some("sql-music"));
+        assert_eq!(meant(&databases, "sql-sqlite").as_deref(), Some("sqlite"));
+    }
+
+    #[test]
+    fn an_engine_means_its_only_database() {
+        let databases = [("music", Engine::Sqlite), ("shop", Engine::Postgres)];
+        for alias in ["postgres", "sql-postgres", "shop", "sql-shop"] {
+            assert_eq!(meant(&databases, alias).as_deref(), Some("shop"), "{alias}");
+        }
+    }
+
+    #[test]
+    fn an_engine_with_two_databases_or_none_means_nothing() {
+        let databases = [("a", Engine::Sqlite), ("b", Engine::Sqlite)];
+        for alias in ["sqlite", "sql-sqlite", "mysql", "mongo", "", "sql-"] {
+            assert_eq!(meant(&databases, alias), None, "{alias}");
+        }
     }
 }

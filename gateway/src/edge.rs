@@ -1,12 +1,25 @@
 //! The one authorised path: every protocol ends here. It asks for grants for everything a request touches, then forwards.
 
-use std::sync::Arc;
+mod veil;
+
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
-use mesh::{Call, Fault};
-use query::{Mutation, Read};
+use futures::future::try_join_all;
+use mesh::{Call, Code, Fault, Mesh};
+use proto::{
+    auth::v1::{Access, AuthorizeRequest, SealedGrant},
+    crud::v1::{ReadRequest, WriteRequest},
+};
+use query::{Mutation, Read, Touch, mutation_touches, read_touches};
+use tonic::{Response, Status};
 
-use crate::catalogue::Project;
+use crate::{
+    catalogue::{Catalogue, Project},
+    error,
+};
+
+pub use veil::Place;
 
 /// Who calls, for what project, as which step of which trace.
 #[derive(Debug, Clone)]
@@ -37,49 +50,314 @@ pub struct Written {
 
 /// The authorised path.
 #[derive(Clone)]
-pub struct Edge {}
+pub struct Edge {
+    mesh: Mesh,
+    catalogue: Catalogue,
+}
 
 impl Edge {
+    /// The path over `mesh` for the projects of `catalogue`.
+    pub(crate) fn new(mesh: Mesh, catalogue: Catalogue) -> Self {
+        Self { mesh, catalogue }
+    }
+
     /// The project called `id`, as it is now.
-    pub async fn project(&self, _caller: &Caller, _id: &str) -> Result<Arc<Project>, Fault> {
-        todo!()
+    pub async fn project(&self, _caller: &Caller, id: &str) -> Result<Arc<Project>, Fault> {
+        self.catalogue.project(id).await
     }
 
     /// The project after asking crud to look at its databases again (at most once a second): for a caller whose request
     /// names something unknown. `None` where nothing changed.
-    pub async fn refreshed(&self, _caller: &Caller, _project: &Project) -> Result<Option<Arc<Project>>, Fault> {
-        todo!()
+    pub async fn refreshed(&self, caller: &Caller, project: &Project) -> Result<Option<Arc<Project>>, Fault> {
+        self.catalogue.refreshed(&caller.call, project).await
+    }
+
+    /// The project called `id` as its resources say, without any waiting.
+    pub(crate) fn settings(&self, id: &str) -> Option<Arc<Project>> {
+        self.catalogue.settings(id)
+    }
+
+    /// The origins that project `id` lets call from a browser; those of all projects where it is `None`.
+    pub(crate) fn origins(&self, id: Option<&str>) -> Vec<String> {
+        self.catalogue.origins(id)
     }
 
     /// Reads, which may be of several databases: one authorisation for all, then one snapshot per database. A denial has
     /// the index of its read as detail `read`.
-    pub async fn read(&self, _caller: &Caller, _project: &Project, _reads: Vec<Read>) -> Result<Vec<Answer>, Fault> {
-        todo!()
+    pub async fn read(&self, caller: &Caller, project: &Project, reads: Vec<Read>) -> Result<Vec<Answer>, Fault> {
+        if reads.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut asked = Asked::default();
+        for read in &reads {
+            let touches = read_touches(project.schema(&read.database)?, read).map_err(error::query)?;
+            asked.push(&read.database, touches);
+        }
+        let mut grants = self.authorize(caller, project, asked, "read").await?;
+
+        let mut groups: Vec<ReadGroup> = Vec::with_capacity(1);
+        for (index, read) in reads.into_iter().enumerate() {
+            let group = match groups.iter_mut().find(|group| group.request.database == read.database) {
+                Some(group) => group,
+                None => {
+                    groups.push(ReadGroup::new(project, &read.database));
+                    groups.last_mut().expect("it was pushed a line above")
+                }
+            };
+            group.indexes.push(index);
+            group.request.grants.extend(grants.pop_front().unwrap_or_default());
+            group.request.reads.push(read.into());
+        }
+        let count = groups.iter().map(|group| group.indexes.len()).sum();
+        let answered = try_join_all(groups.into_iter().map(|group| self.read_group(caller, group))).await?;
+        ordered(answered.into_iter().flatten(), count)
     }
 
     /// Mutations as `(database, mutation)` in document order: all authorised first, then one transaction per database.
     /// Databases run one after the other in order of their first mutation; the first failure stops the rest. One result per
     /// mutation, in order; a mutation of a database that failed has that failure, one of a database not reached
-    /// `UNAVAILABLE`. A denial fails as a whole, before anything runs.
+    /// `UNAVAILABLE`. A denial fails as a whole, before anything runs, with the index of its mutation as detail `mutation`.
     pub async fn write(
         &self,
-        _caller: &Caller,
-        _project: &Project,
-        _mutations: Vec<(String, Mutation)>,
+        caller: &Caller,
+        project: &Project,
+        mutations: Vec<(String, Mutation)>,
     ) -> Result<Vec<Result<Written, Fault>>, Fault> {
-        todo!()
+        if mutations.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut asked = Asked::default();
+        for (database, mutation) in &mutations {
+            let touches = mutation_touches(project.schema(database)?, mutation).map_err(error::query)?;
+            asked.push(database, touches);
+        }
+        let mut grants = self.authorize(caller, project, asked, "mutation").await?;
+
+        let count = mutations.len();
+        let mut groups: Vec<WriteGroup> = Vec::with_capacity(1);
+        for (index, (database, mutation)) in mutations.into_iter().enumerate() {
+            let group = match groups.iter_mut().find(|group| group.request.database == database) {
+                Some(group) => group,
+                None => {
+                    groups.push(WriteGroup::new(project, database));
+                    groups.last_mut().expect("it was pushed a line above")
+                }
+            };
+            group.indexes.push(index);
+            group.request.grants.extend(grants.pop_front().unwrap_or_default());
+            group.request.mutations.push(mutation.into());
+        }
+        let mut results = Vec::with_capacity(count);
+        let mut failed: Option<String> = None;
+        for group in groups {
+            let database = group.request.database.clone();
+            let written = match &failed {
+                None => self.write_group(caller, group).await,
+                Some(failed) => group.skipped(failed),
+            };
+            if failed.is_none() && written.iter().any(|(_, result)| result.is_err()) {
+                failed = Some(database);
+            }
+            results.extend(written);
+        }
+        ordered(results.into_iter(), count)
     }
 
     /// What to tell a caller whose request names a table or column wrongly: `fault` if a rule lets the caller use
-    /// `table` in any operation, else the denial, so that nobody learns of tables that are not theirs.
-    pub async fn veiled(
+    /// `table` in any operation, else the denial, so that nobody learns of tables that are not theirs. The denial is that of
+    /// a read; where the caller tried something else, [`Edge::veil`] has the place for it.
+    pub async fn veiled(&self, caller: &Caller, project: &Project, database: &str, table: &str, fault: Fault) -> Fault {
+        self.veil(caller, project, Place { database, table, operation: query::Operation::Read }, fault).await
+    }
+
+    /// Grants for everything that is asked, one list per operation in its order. A denial has the index of its operation
+    /// as detail `name`.
+    async fn authorize(
         &self,
-        _caller: &Caller,
-        _project: &Project,
-        _database: &str,
-        _table: &str,
-        _fault: Fault,
-    ) -> Fault {
-        todo!()
+        caller: &Caller,
+        project: &Project,
+        asked: Asked,
+        name: &str,
+    ) -> Result<VecDeque<Vec<SealedGrant>>, Fault> {
+        let wanted = asked.accesses.len();
+        let mut granted = match self.grants(caller, project, asked.accesses).await {
+            Ok(grants) => grants.into_iter(),
+            Err(fault) => {
+                let access = fault.detail("access").and_then(|access| access.parse().ok());
+                let place = access.and_then(|access| place(&asked.counts, access));
+                return Err(match place {
+                    Some(place) => fault.with(name, place.to_string()),
+                    None => fault,
+                });
+            }
+        };
+        if granted.len() != wanted {
+            let cause = format!("{} grants for {wanted} accesses", granted.len());
+            return Err(Fault::internal("the request could not be authorised", cause));
+        }
+        Ok(asked.counts.iter().map(|&count| granted.by_ref().take(count).collect()).collect())
+    }
+
+    async fn grants(
+        &self,
+        caller: &Caller,
+        project: &Project,
+        accesses: Vec<Access>,
+    ) -> Result<Vec<SealedGrant>, Fault> {
+        let request = AuthorizeRequest { project: project.id.clone(), token: caller.token.clone(), accesses };
+        let granted = twice(request, |request| {
+            let mut auth_rules = self.mesh.auth_rules();
+            let request = caller.call.next(request);
+            async move { auth_rules.authorize(request).await }
+        });
+        Ok(granted.await?.grants)
+    }
+
+    async fn read_group(&self, caller: &Caller, group: ReadGroup) -> Result<Vec<(usize, Answer)>, Fault> {
+        let ReadGroup { indexes, request } = group;
+        let read = twice(request, |request| {
+            let mut crud = self.mesh.crud();
+            let request = caller.call.next(request);
+            async move { crud.read(request).await }
+        });
+        let answers = read.await?.answers;
+        if answers.len() != indexes.len() {
+            return Err(miscounted(answers.len(), indexes.len()));
+        }
+        let answers = answers.into_iter().map(|answer| Answer { json: answer.json, truncated: answer.truncated });
+        Ok(indexes.into_iter().zip(answers).collect())
+    }
+
+    /// A write is sent once: whether one that came to nothing did come to nothing, nobody here can tell.
+    async fn write_group(&self, caller: &Caller, group: WriteGroup) -> Vec<(usize, Result<Written, Fault>)> {
+        let WriteGroup { indexes, request } = group;
+        let written = match self.mesh.crud().write(caller.call.next(request)).await {
+            Ok(response) => response.into_inner().written,
+            Err(status) => return same(indexes, Fault::from(status)),
+        };
+        if written.len() != indexes.len() {
+            return same(indexes, miscounted(written.len(), written.len()));
+        }
+        let written = written.into_iter().map(|one| Ok(Written { affected: one.affected, rows: one.rows }));
+        indexes.into_iter().zip(written).collect()
+    }
+}
+
+/// What auth-rules is asked for, and how many accesses each operation takes.
+#[derive(Default)]
+struct Asked {
+    accesses: Vec<Access>,
+    counts: Vec<usize>,
+}
+
+impl Asked {
+    fn push(&mut self, database: &str, touches: Vec<Touch<'_>>) {
+        self.counts.push(touches.len());
+        self.accesses.extend(touches.into_iter().map(|touch| access(database, touch)));
+    }
+}
+
+fn access(database: &str, touch: Touch<'_>) -> Access {
+    Access {
+        database: database.to_owned(),
+        table: touch.table.to_owned(),
+        operation: touch.operation.into(),
+        op: touch.op.to_owned(),
+        find: touch.find.cloned().map(Into::into),
+        docs: touch.docs.iter().cloned().map(Into::into).collect(),
+        changes: touch.changes.iter().cloned().map(Into::into).collect(),
+        limit: touch.limit,
+        skip: (touch.skip > 0).then_some(touch.skip),
+    }
+}
+
+/// The index of the operation that access `index` belongs to.
+fn place(counts: &[usize], index: usize) -> Option<usize> {
+    let mut end = 0;
+    counts.iter().position(|count| {
+        end += count;
+        index < end
+    })
+}
+
+/// Reads of one database, and their places in the request.
+struct ReadGroup {
+    indexes: Vec<usize>,
+    request: ReadRequest,
+}
+
+impl ReadGroup {
+    fn new(project: &Project, database: &str) -> Self {
+        let request = ReadRequest { project: project.id.clone(), database: database.to_owned(), ..Default::default() };
+        Self { indexes: Vec::new(), request }
+    }
+}
+
+/// Mutations of one database, and their places in the request.
+struct WriteGroup {
+    indexes: Vec<usize>,
+    request: WriteRequest,
+}
+
+impl WriteGroup {
+    fn new(project: &Project, database: String) -> Self {
+        let request = WriteRequest { project: project.id.clone(), database, ..Default::default() };
+        Self { indexes: Vec::new(), request }
+    }
+
+    fn skipped(self, failed: &str) -> Vec<(usize, Result<Written, Fault>)> {
+        let message = format!("not done, because database {failed} failed before");
+        same(self.indexes, Fault::new(Code::Unavailable, message))
+    }
+}
+
+fn same(indexes: Vec<usize>, fault: Fault) -> Vec<(usize, Result<Written, Fault>)> {
+    indexes.into_iter().map(|index| (index, Err(fault.clone()))).collect()
+}
+
+/// `results` in the order of their places, of which there are `count`.
+fn ordered<T>(results: impl Iterator<Item = (usize, T)>, count: usize) -> Result<Vec<T>, Fault> {
+    let mut results: Vec<(usize, T)> = results.collect();
+    results.sort_by_key(|(index, _)| *index);
+    match results.len() == count {
+        true => Ok(results.into_iter().map(|(_, result)| result).collect()),
+        false => Err(miscounted(results.len(), count)),
+    }
+}
+
+fn miscounted(got: usize, wanted: usize) -> Fault {
+    Fault::internal("the database service gave the wrong number of answers", format!("{got} for {wanted}"))
+}
+
+/// The answer to `message`, which may safely be sent twice: once more where the first try finds nobody there.
+async fn twice<M, A, F>(message: M, send: impl Fn(M) -> F) -> Result<A, Fault>
+where
+    M: Clone,
+    F: Future<Output = Result<Response<A>, Status>>,
+{
+    match send(message.clone()).await {
+        Ok(response) => Ok(response.into_inner()),
+        Err(status) if status.code() == tonic::Code::Unavailable => Ok(send(message).await?.into_inner()),
+        Err(status) => Err(status.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_access_belongs_to_the_operation_whose_accesses_it_is_among() {
+        let counts = [2, 0, 1];
+        assert_eq!(place(&counts, 0), Some(0));
+        assert_eq!(place(&counts, 1), Some(0));
+        assert_eq!(place(&counts, 2), Some(2));
+        assert_eq!(place(&counts, 3), None);
+    }
+
+    #[test]
+    fn results_come_back_in_the_order_of_the_request() {
+        assert_eq!(ordered([(1, 'b'), (0, 'a')].into_iter(), 2), Ok(vec!['a', 'b']));
+        assert_eq!(ordered([(1, 'b')].into_iter(), 2).unwrap_err().code, Code::Internal);
     }
 }

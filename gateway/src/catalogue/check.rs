@@ -1,0 +1,99 @@
+//! Whether the projects of a resource folder make sense.
+
+use std::collections::HashSet;
+
+use mesh::resources::{Fault, Snapshot};
+use query::resources::{DatabaseMeta, Project, ProjectMeta};
+use serde::de::IgnoredAny;
+
+/// What is wrong with the `project` documents of a folder, and with databases of projects that are not there.
+pub fn check(snapshot: &Snapshot) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let mut ids = HashSet::new();
+    for document in snapshot.of("project") {
+        let (meta, spec) = match document.read::<ProjectMeta, Project>() {
+            Ok(read) => read,
+            Err(fault) => {
+                faults.push(fault);
+                continue;
+            }
+        };
+        if !is_id(&meta.id) {
+            let message = format!(
+                "project id {:?} is none, expected letters a to z, digits, _ and -, the first no sign",
+                meta.id
+            );
+            faults.push(document.fault("meta.id", message));
+        }
+        faults.extend(spec.cors.origins.iter().enumerate().filter(|(_, origin)| !is_origin(origin)).map(
+            |(at, origin)| {
+                let message = format!("{origin:?} is no origin, expected scheme://host or scheme://host:port, or *");
+                document.fault(&format!("spec.cors.origins.{at}"), message)
+            },
+        ));
+        if spec.limits.time_seconds.is_some_and(|seconds| !seconds.is_finite() || seconds <= 0.0) {
+            faults.push(document.fault("spec.limits.timeSeconds", "no time at all, expected a number above 0"));
+        }
+        if !ids.insert(meta.id.clone()) {
+            faults
+                .push(document.fault("meta.id", format!("project {} is there already, expected another id", meta.id)));
+        }
+    }
+    faults.extend(homeless(snapshot, &ids));
+    faults
+}
+
+/// Databases whose project is not there.
+fn homeless(snapshot: &Snapshot, projects: &HashSet<String>) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for document in snapshot.of("database") {
+        // A document that does not read is the business of the service that owns its kind.
+        let Ok((meta, _)) = document.read::<DatabaseMeta, IgnoredAny>() else { continue };
+        if !projects.contains(&meta.project) {
+            let near = query::nearest(&meta.project, projects.iter().map(String::as_str));
+            let hint = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+            let message = format!("project {} is not there, expected the id of a project{hint}", meta.project);
+            faults.push(document.fault("meta.project", message));
+        }
+    }
+    faults
+}
+
+fn is_id(id: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    id.bytes().next().is_some_and(is_plain) && id.bytes().all(|byte| is_plain(byte) || byte == b'_' || byte == b'-')
+}
+
+/// Whether a browser can send it as `Origin`: a scheme, a host and maybe a port, nothing after.
+fn is_origin(origin: &str) -> bool {
+    let Some((scheme, host)) = origin.split_once("://") else { return origin == "*" };
+    let is_scheme =
+        !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_lowercase() || b"+-.0123456789".contains(&byte));
+    let is_host = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic() && !b"/?#@*".contains(&byte));
+    is_scheme && is_host && !host.bytes().any(|byte| byte.is_ascii_uppercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_lower_case_and_begin_with_a_letter_or_digit() {
+        for id in ["shop", "a-b_c", "0", "9-"] {
+            assert!(is_id(id), "{id}");
+        }
+        for id in ["", "-a", "_a", "Shop", "a b", "ä", "a.b", "a/b"] {
+            assert!(!is_id(id), "{id}");
+        }
+    }
+
+    #[test]
+    fn an_origin_is_what_a_browser_sends() {
+        for origin in ["*", "http://localhost:3000", "https://shop.example", "http://[::1]:80", "app+x://a"] {
+            assert!(is_origin(origin), "{origin}");
+        }
+        for origin in ["", "localhost", "https://a.example/", "https://*.a.example", "https://A.example", "http://"] {
+            assert!(!is_origin(origin), "{origin}");
+        }
+    }
+}

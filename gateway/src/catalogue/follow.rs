@@ -1,0 +1,183 @@
+//! Keeping the catalogue: by the resources, by what crud says, and by asking again where it could not say all.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use mesh::{
+    Call, Tasks,
+    bus::Subscription,
+    resources::{Current, Snapshot},
+};
+use proto::crud::v1::{DescribeRequest, DescribeResponse};
+use query::resources;
+use tokio::time::MissedTickBehavior;
+use tonic::Status;
+
+use super::{Catalogue, Database, Entry, Project};
+
+/// Under this subject crud tells that a database changed or can be reached again.
+const CHANGED: &str = "schema";
+/// How often crud is asked again about databases it could not describe.
+const RETRY: Duration = Duration::from_millis(500);
+/// Every how many of those all projects are asked about: a message may have been lost.
+const ROUND: u32 = 10;
+/// How long crud may take to describe a project.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+type Asking = FuturesUnordered<BoxFuture<'static, (String, Result<DescribeResponse, Status>)>>;
+
+/// Fills `catalogue` and follows `current` until the tasks end.
+pub fn start(catalogue: Catalogue, current: Current, tasks: &Tasks) {
+    let changes = catalogue.shared.mesh.bus().subscribe(CHANGED);
+    let stop = tasks.stop().clone();
+    let mut follower = Follower { catalogue, asking: Asking::new(), busy: HashSet::new(), again: HashSet::new() };
+    let snapshot = current.borrow().clone();
+    follower.adopt(&snapshot);
+    tasks.spawn("catalogue", async move {
+        stop.run_until_cancelled(follower.run(current, changes)).await;
+    });
+}
+
+struct Follower {
+    catalogue: Catalogue,
+    asking: Asking,
+    /// Projects that crud is being asked about.
+    busy: HashSet<String>,
+    /// Projects to ask about once more when the answer that is under way is there.
+    again: HashSet<String>,
+}
+
+impl Follower {
+    async fn run(&mut self, mut current: Current, mut changes: Subscription) {
+        let mut tick = tokio::time::interval(RETRY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut ticks, mut has_resources, mut has_bus) = (0_u32, true, true);
+        for id in self.projects(|_| true) {
+            self.ask(id);
+        }
+        loop {
+            // Each branch takes one thing that is already there and leaves the others as they are.
+            tokio::select! {
+                changed = current.changed(), if has_resources => match changed {
+                    Ok(()) => {
+                        let snapshot = current.borrow_and_update().clone();
+                        self.adopt(&snapshot).into_iter().for_each(|id| self.ask(id));
+                    }
+                    Err(_) => has_resources = false,
+                },
+                message = changes.next(), if has_bus => match message {
+                    // Schemas change seldom: that something did is enough to know, and a lagging listener knows no more.
+                    Some(_) => self.projects(|_| true).into_iter().for_each(|id| self.ask(id)),
+                    None => has_bus = false,
+                },
+                Some((id, described)) = self.asking.next() => self.answered(id, described),
+                _ = tick.tick() => {
+                    ticks = ticks.wrapping_add(1);
+                    let is_round = ticks.is_multiple_of(ROUND);
+                    for id in self.projects(|entry| is_round || entry.is_partial()) {
+                        self.ask(id);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes the projects of `snapshot` those of the catalogue; answers which of them are new or changed.
+    fn adopt(&mut self, snapshot: &Snapshot) -> Vec<String> {
+        let before = self.catalogue.shared.entries.load_full();
+        let mut entries = HashMap::new();
+        let mut changed = Vec::new();
+        for (id, spec, databases) in projects(snapshot) {
+            let known = before.get(&id);
+            let now = known.map(|entry| entry.now.load_full());
+            let databases = with_schemas(databases, now.as_deref());
+            if let (Some(entry), Some(now)) = (known, &now)
+                && now.spec == spec
+                && now.databases == databases
+            {
+                entries.insert(id, entry.clone());
+                continue;
+            }
+            let version = self.catalogue.next_version();
+            let project = Project { id: id.clone(), spec, databases, version };
+            let entry = match known {
+                Some(entry) => {
+                    entry.now.store(Arc::new(project));
+                    entry.clone()
+                }
+                None => Arc::new(Entry::new(project)),
+            };
+            entries.insert(id.clone(), entry);
+            changed.push(id);
+        }
+        self.catalogue.shared.entries.store(Arc::new(entries));
+        changed
+    }
+
+    fn projects(&self, is_meant: impl Fn(&Entry) -> bool) -> Vec<String> {
+        let entries = self.catalogue.shared.entries.load();
+        entries.iter().filter(|(_, entry)| is_meant(entry)).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Asks crud about a project, one question at a time.
+    fn ask(&mut self, id: String) {
+        if !self.catalogue.shared.entries.load().contains_key(&id) {
+            return;
+        }
+        if !self.busy.insert(id.clone()) {
+            self.again.insert(id);
+            return;
+        }
+        let mut crud = self.catalogue.shared.mesh.crud();
+        self.asking.push(Box::pin(async move {
+            let call = Call::begin(None, None, Some(PATIENCE));
+            let request = DescribeRequest { project: id.clone(), refresh: false };
+            let described = crud.describe(call.next(request)).await;
+            (id, described.map(tonic::Response::into_inner))
+        }));
+    }
+
+    fn answered(&mut self, id: String, described: Result<DescribeResponse, Status>) {
+        self.busy.remove(&id);
+        let Ok(entry) = self.catalogue.entry(&id) else { return };
+        match described {
+            Ok(described) => self.catalogue.learn(&entry, described),
+            Err(status) => tracing::debug!(project = id, error = status.message(), "databases not described"),
+        }
+        entry.asked.send_replace(true);
+        if self.again.remove(&id) {
+            self.ask(id);
+        }
+    }
+}
+
+/// The projects of a snapshot with their databases. Documents that do not read were refused before it came into force.
+fn projects(snapshot: &Snapshot) -> Vec<(String, resources::Project, Vec<Database>)> {
+    let mut projects: Vec<(String, resources::Project, Vec<Database>)> = Vec::new();
+    for document in snapshot.of("project") {
+        if let Ok((meta, spec)) = document.read::<resources::ProjectMeta, _>() {
+            projects.push((meta.id, spec, Vec::new()));
+        }
+    }
+    for document in snapshot.of("database") {
+        let Ok((meta, spec)) = document.read::<resources::DatabaseMeta, resources::Database>() else { continue };
+        let Some(engine) = spec.engine() else { continue };
+        if let Some((_, _, databases)) = projects.iter_mut().find(|(id, ..)| *id == meta.project) {
+            databases.push(Database { id: meta.id, engine, schema: None });
+        }
+    }
+    projects
+}
+
+/// `databases` with what is known of those that were there before under the same name and engine.
+fn with_schemas(mut databases: Vec<Database>, before: Option<&Project>) -> Vec<Database> {
+    for database in &mut databases {
+        let known = before.and_then(|project| project.databases.iter().find(|known| known.id == database.id));
+        database.schema = known.filter(|known| known.engine == database.engine).and_then(|known| known.schema.clone());
+    }
+    databases
+}

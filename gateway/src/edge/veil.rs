@@ -1,0 +1,125 @@
+//! Who may learn what: tables are told of only to callers who may use them.
+
+use std::borrow::Cow;
+
+use mesh::{Code, Fault};
+use proto::{auth::v1::Access, query::v1::Object};
+use query::{Error, Operation};
+
+use super::{Caller, Edge};
+use crate::{catalogue::Project, error};
+
+/// Where a request went wrong: what it wanted to do with which table.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// The database's id, or its alias where nothing is known by it.
+    pub database: &'a str,
+    /// The table as the caller named it.
+    pub table: &'a str,
+    /// What the caller wanted to do with it.
+    pub operation: Operation,
+}
+
+const OPERATIONS: [Operation; 4] = [Operation::Read, Operation::Create, Operation::Update, Operation::Delete];
+
+impl Edge {
+    /// `fault` if a rule lets the caller use the table in some operation, else the denial of what they tried.
+    pub async fn veil(&self, caller: &Caller, project: &Project, place: Place<'_>, fault: Fault) -> Fault {
+        match self.denial(caller, project, place).await {
+            Some(denial) => denial,
+            None => fault,
+        }
+    }
+
+    /// What to tell a caller whose request does not fit the schema, veiled by the table it is about and by the one that the
+    /// error names. A hint to a table that is not the caller's is left out.
+    pub async fn refuse(&self, caller: &Caller, project: &Project, place: Place<'_>, error: Error) -> Fault {
+        let named = match &error {
+            Error::UnknownTable { table, .. }
+            | Error::UnknownColumn { table, .. }
+            | Error::UnknownRelation { table, .. } => Some(table.as_str()),
+            Error::Malformed(_)
+            | Error::TooComplex { .. }
+            | Error::UnknownOperator { .. }
+            | Error::UnknownArgument { .. }
+            | Error::WrongType { .. }
+            | Error::OutOfRange { .. }
+            | Error::Required(_)
+            | Error::WhereRequired(_) => None,
+        };
+        if let Some(denial) = self.denial(caller, project, place).await {
+            return denial;
+        }
+        if let Some(table) = named.filter(|table| *table != place.table)
+            && let Some(denial) =
+                self.denial(caller, project, Place { table, operation: Operation::Read, ..place }).await
+        {
+            return denial;
+        }
+        error::query(self.without_secrets(caller, project, place, error).await)
+    }
+
+    /// `error` without a hint to a table that the caller may not use.
+    async fn without_secrets(&self, caller: &Caller, project: &Project, place: Place<'_>, error: Error) -> Error {
+        let hinted: Option<Cow<'_, str>> = match &error {
+            Error::UnknownTable { nearest: Some(near), .. } => Some(near.into()),
+            Error::UnknownRelation { table, nearest: Some(near), .. } => far(project, place.database, table, near),
+            Error::UnknownTable { nearest: None, .. }
+            | Error::UnknownRelation { nearest: None, .. }
+            | Error::UnknownColumn { .. }
+            | Error::Malformed(_)
+            | Error::TooComplex { .. }
+            | Error::UnknownOperator { .. }
+            | Error::UnknownArgument { .. }
+            | Error::WrongType { .. }
+            | Error::OutOfRange { .. }
+            | Error::Required(_)
+            | Error::WhereRequired(_) => None,
+        };
+        let Some(table) = hinted.map(Cow::into_owned) else { return error };
+        let is_secret = self.denial(caller, project, Place { table: &table, ..place }).await.is_some();
+        match error {
+            Error::UnknownTable { table, .. } if is_secret => Error::UnknownTable { table, nearest: None },
+            Error::UnknownRelation { table, relation, .. } if is_secret => {
+                Error::UnknownRelation { table, relation, nearest: None }
+            }
+            error => error,
+        }
+    }
+
+    /// Why the caller may use the table in no operation at all: the denial of what they tried, or that nobody can tell.
+    /// `None` where there is something they may do.
+    async fn denial(&self, caller: &Caller, project: &Project, place: Place<'_>) -> Option<Fault> {
+        let denial = self.allowed(caller, project, place).await.err()?;
+        if denial.code != Code::Denied && denial.code != Code::Unauthenticated {
+            return Some(denial);
+        }
+        for operation in OPERATIONS.into_iter().filter(|operation| *operation != place.operation) {
+            match self.allowed(caller, project, Place { operation, ..place }).await {
+                Ok(()) => return None,
+                Err(fault) if fault.code == Code::Denied || fault.code == Code::Unauthenticated => {}
+                Err(fault) => return Some(fault),
+            }
+        }
+        Some(denial)
+    }
+
+    /// Whether a rule lets the caller do it at all, with no condition, and with one document that says nothing.
+    async fn allowed(&self, caller: &Caller, project: &Project, place: Place<'_>) -> Result<(), Fault> {
+        let access = Access {
+            database: place.database.to_owned(),
+            table: place.table.to_owned(),
+            operation: place.operation.into(),
+            op: "all".to_owned(),
+            docs: (place.operation == Operation::Create).then(Object::default).into_iter().collect(),
+            ..Access::default()
+        };
+        self.grants(caller, project, vec![access]).await.map(|_| ())
+    }
+}
+
+/// The table that `relation` of `table` leads to.
+fn far<'a>(project: &'a Project, database: &str, table: &str, relation: &str) -> Option<Cow<'a, str>> {
+    let table = project.schema(database).ok()?.table(table).ok()?;
+    table.relation(relation).ok().map(|relation| Cow::from(&relation.table))
+}

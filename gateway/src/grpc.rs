@@ -1,0 +1,124 @@
+//! gRPC and grpc-web: `perigee.api.v1.Data`, with health and reflection.
+
+mod data;
+mod select;
+mod value;
+
+use axum::{body::Body, extract::Request, response::Response};
+use futures::FutureExt;
+use mesh::{Code, Fault};
+use proto::api::v1::data_server::{DataServer, SERVICE_NAME};
+use tonic::Status;
+use tower::ServiceBuilder;
+
+use crate::Service;
+
+/// Its routes.
+pub fn routes(service: &Service) -> axum::Router {
+    let limit = service.config().body_bytes;
+    let data = DataServer::new(data::Data::new(service.clone()))
+        .max_decoding_message_size(limit)
+        .max_encoding_message_size(usize::MAX);
+    let data = ServiceBuilder::new().map_response(explained).service(data);
+
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter
+        .set_service_status(SERVICE_NAME, tonic_health::ServingStatus::Serving)
+        .now_or_never()
+        .expect("nobody else holds the reporter yet");
+
+    let mut router = axum::Router::new()
+        .route_service("/perigee.api.v1.Data/{method}", data)
+        .route_service("/grpc.health.v1.Health/{method}", health);
+    match reflection().build_v1() {
+        Ok(server) => router = router.route_service("/grpc.reflection.v1.ServerReflection/{method}", server),
+        Err(error) => tracing::error!(%error, "no reflection"),
+    }
+    match reflection().build_v1alpha() {
+        Ok(server) => router = router.route_service("/grpc.reflection.v1alpha.ServerReflection/{method}", server),
+        Err(error) => tracing::error!(%error, "no reflection of the older version"),
+    }
+    router.fallback(unknown)
+}
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::api::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
+
+/// `fault` as the answer to a gRPC request.
+pub fn refused(fault: Fault) -> Response {
+    status(fault).into_http::<Body>()
+}
+
+/// The status of a fault. A denial says nothing of what was asked for grants, since a veiled one did not ask.
+fn status(mut fault: Fault) -> Status {
+    if matches!(fault.code, Code::Denied | Code::Unauthenticated) {
+        fault.details.clear();
+    }
+    fault.into()
+}
+
+async fn unknown(request: Request) -> Response {
+    refused(Fault::new(Code::Method, format!("method {} is not known", request.uri().path())))
+}
+
+fn no_method() -> Fault {
+    Fault::new(Code::Method, format!("the method is not one of service {SERVICE_NAME}"))
+}
+
+/// Gives a stable code to what tonic says of requests that never reached a handler: those of a handler have one.
+fn explained(response: http::Response<tonic::body::Body>) -> Response {
+    let Some(status) = response.extensions().get::<Status>() else {
+        // The generated server writes this one status by hand.
+        let is_unknown = response.headers().get("grpc-status").is_some_and(|status| status == "12");
+        return if is_unknown { refused(no_method()) } else { response.map(Body::new) };
+    };
+    let own = status.details().is_empty();
+    let fault = match status.code() {
+        tonic::Code::Internal if own && status.message().contains("recursion limit") => {
+            Fault::new(Code::TooComplex, "the message is nested too deeply")
+        }
+        tonic::Code::Internal if own => {
+            Fault::new(Code::BadRequest, format!("the message is malformed: {}", status.message()))
+        }
+        tonic::Code::OutOfRange | tonic::Code::ResourceExhausted if own => {
+            Fault::new(Code::TooLarge, format!("the message is too large: {}", status.message()))
+        }
+        tonic::Code::Unimplemented if own => Fault::new(Code::Method, status.message()),
+        _ => return response.map(Body::new),
+    };
+    refused(fault)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(status: Status) -> tonic::Code {
+        let response = explained(status.into_http());
+        response.extensions().get::<Status>().expect("a status stays one").code()
+    }
+
+    #[test]
+    fn bytes_that_are_no_message_are_the_clients_fault() {
+        assert_eq!(code(Status::internal("failed to decode Protobuf message")), tonic::Code::InvalidArgument);
+    }
+
+    #[test]
+    fn a_message_over_the_limit_is_too_large() {
+        assert_eq!(code(Status::out_of_range("message length too large")), tonic::Code::ResourceExhausted);
+    }
+
+    #[test]
+    fn what_a_handler_says_stays_as_it_is() {
+        assert_eq!(code(status(Fault::new(Code::Internal, "the database failed"))), tonic::Code::Internal);
+    }
+
+    #[test]
+    fn a_denial_carries_no_details() {
+        let denied = status(Fault::new(Code::Denied, "no").with("access", "3"));
+        assert_eq!(denied.details(), status(Fault::new(Code::Denied, "no")).details());
+    }
+}

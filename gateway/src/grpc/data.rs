@@ -1,0 +1,285 @@
+//! The service `perigee.api.v1.Data`.
+
+use mesh::{Call, Code, Fault};
+use prost::Message;
+use proto::api::v1::{self as api, batch_item, data_server};
+use query::{Error, Field, Mutation, Node, Operation, Parser, Read, Set, Shape, Table, Value, What};
+use tonic::{Request, Response, Status};
+
+use super::{
+    select::{self, Selection},
+    status, value,
+};
+use crate::{
+    Service,
+    edge::{Answer, Caller, Written},
+    error,
+    http::{self as web, Visited},
+    target::Target,
+};
+
+/// The handlers.
+pub struct Data {
+    service: Service,
+}
+
+#[tonic::async_trait]
+impl data_server::Data for Data {
+    async fn read(&self, request: Request<api::ReadRequest>) -> Result<Response<api::ReadResponse>, Status> {
+        let (caller, message) = self.arrived(request, |message| &message.project).map_err(status)?;
+        self.rows(&caller, message).await.map(Response::new).map_err(status)
+    }
+
+    async fn aggregate(&self, request: Request<api::AggregateRequest>) -> Result<Response<api::ReadResponse>, Status> {
+        let (caller, message) = self.arrived(request, |message| &message.project).map_err(status)?;
+        self.numbers(&caller, message).await.map(Response::new).map_err(status)
+    }
+
+    async fn create(&self, request: Request<api::CreateRequest>) -> Result<Response<api::WriteResponse>, Status> {
+        let (caller, message) = self.arrived(request, |message| &message.project).map_err(status)?;
+        self.one(&caller, batch_item::Write::Create(message)).await.map(Response::new).map_err(status)
+    }
+
+    async fn update(&self, request: Request<api::UpdateRequest>) -> Result<Response<api::WriteResponse>, Status> {
+        let (caller, message) = self.arrived(request, |message| &message.project).map_err(status)?;
+        self.one(&caller, batch_item::Write::Update(message)).await.map(Response::new).map_err(status)
+    }
+
+    async fn delete(&self, request: Request<api::DeleteRequest>) -> Result<Response<api::WriteResponse>, Status> {
+        let (caller, message) = self.arrived(request, |message| &message.project).map_err(status)?;
+        self.one(&caller, batch_item::Write::Delete(message)).await.map(Response::new).map_err(status)
+    }
+
+    async fn batch(&self, request: Request<api::BatchRequest>) -> Result<Response<api::BatchResponse>, Status> {
+        let (caller, message) = self.arrived(request, |message| &message.project).map_err(status)?;
+        self.all(&caller, message).await.map(Response::new).map_err(status)
+    }
+}
+
+impl Data {
+    /// Handlers of `service`.
+    pub fn new(service: Service) -> Self {
+        Self { service }
+    }
+
+    /// Who calls, and with what. The project's own limit holds from here on.
+    fn arrived<M: Message>(&self, request: Request<M>, project: impl Fn(&M) -> &str) -> Result<(Caller, M), Fault> {
+        let caller = Caller::of(Call::of(&request), request.metadata().as_ref())?;
+        let project = project(request.get_ref());
+        if let Some(visited) = request.extensions().get::<Visited>() {
+            visited.visit(project);
+        }
+        let limit = web::body_limit(&self.service, project);
+        if limit < self.service.config().body_bytes {
+            let size = request.get_ref().encoded_len();
+            if size > limit {
+                return Err(web::too_large(limit, Some(size as u64)));
+            }
+        }
+        Ok((caller, request.into_inner()))
+    }
+
+    async fn rows(&self, caller: &Caller, message: api::ReadRequest) -> Result<api::ReadResponse, Fault> {
+        let target = target(&message.project, &message.database, &message.table)?;
+        let find = value::object(message.r#where).map_err(error::query)?;
+        let selection = Selection::of(message.select).map_err(error::query)?;
+        let plan = |parser: Parser<'_>, table: &Table| {
+            Ok(Node {
+                filter: parser.filter(table, &find)?,
+                sort: select::sort(parser, table, &message.sort)?,
+                skip: message.skip.into(),
+                limit: message.limit.map(u64::from),
+                ..Node::new(Shape::Many, selection.fields(parser, table)?)
+            })
+        };
+        self.answer(caller, target, plan).await
+    }
+
+    async fn numbers(&self, caller: &Caller, message: api::AggregateRequest) -> Result<api::ReadResponse, Fault> {
+        let target = target(&message.project, &message.database, &message.table)?;
+        check_aggregate(&message)?;
+        let find = value::object(message.r#where).map_err(error::query)?;
+        let plan = |parser: Parser<'_>, table: &Table| {
+            let count = Field { key: "count".to_owned(), what: What::Count };
+            Ok(Node { filter: parser.filter(table, &find)?, ..Node::new(Shape::Aggregate, vec![count]) })
+        };
+        self.answer(caller, target, plan).await
+    }
+
+    async fn answer(
+        &self,
+        caller: &Caller,
+        target: Target<'_>,
+        plan: impl Fn(Parser<'_>, &Table) -> Result<Node, Error>,
+    ) -> Result<api::ReadResponse, Fault> {
+        let planned = self.service.plan(caller, target, Operation::Read, plan).await?;
+        let read = Read { database: planned.database, table: target.table.to_owned(), node: planned.plan };
+        let answers = self.service.edge().read(caller, &planned.project, vec![read]).await?;
+        let Some(Answer { json, truncated }) = answers.into_iter().next() else {
+            return Err(Fault::internal("the request could not be answered", "no answer to a read"));
+        };
+        Ok(api::ReadResponse { rows: json, truncated })
+    }
+
+    async fn one(&self, caller: &Caller, write: batch_item::Write) -> Result<api::WriteResponse, Fault> {
+        let mut results = self.written(caller, vec![Writing::of(write)?]).await?;
+        results.pop().ok_or_else(|| Fault::internal("the request could not be answered", "no answer to a write"))
+    }
+
+    async fn all(&self, caller: &Caller, message: api::BatchRequest) -> Result<api::BatchResponse, Fault> {
+        let project = self.service.edge().project(caller, required("project", &message.project)?).await?;
+        required("database", &message.database)?;
+        let mut writes = Vec::with_capacity(message.items.len());
+        for (index, item) in message.items.into_iter().enumerate() {
+            let Some(write) = item.write else {
+                return Err(error::query(Error::Required(format!("write of items[{index}]"))));
+            };
+            let mut write = Writing::of(write)?;
+            for (name, own, of_batch) in
+                [("project", &mut write.project, &project.id), ("database", &mut write.database, &message.database)]
+            {
+                if !own.is_empty() && own != of_batch {
+                    let message = format!("{name} of items[{index}] is {own}, expected that of the batch, {of_batch}");
+                    return Err(error::bad_request(message));
+                }
+                own.clone_from(of_batch);
+            }
+            writes.push(write);
+        }
+        Ok(api::BatchResponse { results: self.written(caller, writes).await? })
+    }
+
+    /// Writes of one database, in one transaction.
+    async fn written(&self, caller: &Caller, writes: Vec<Writing>) -> Result<Vec<api::WriteResponse>, Fault> {
+        let mut mutations = Vec::with_capacity(writes.len());
+        let mut newest = None;
+        for write in &writes {
+            let target = target(&write.project, &write.database, &write.table)?;
+            let plan = |parser: Parser<'_>, table: &Table| write.mutation(parser, table);
+            let planned = self.service.plan(caller, target, write.what.operation(), plan).await?;
+            mutations.push((planned.database, planned.plan));
+            newest = Some(planned.project);
+        }
+        let Some(project) = newest else { return Ok(Vec::new()) };
+        let written = self.service.edge().write(caller, &project, mutations).await?;
+        let told = |written: Written| api::WriteResponse { affected: written.affected, rows: written.rows };
+        written.into_iter().map(|one| one.map(told)).collect()
+    }
+}
+
+/// A write whose values are parsed but whose names are not yet held against a schema.
+struct Writing {
+    project: String,
+    database: String,
+    table: String,
+    what: Change,
+    returning: Option<Selection>,
+}
+
+enum Change {
+    Create { docs: Value },
+    Update { find: Value, update: Value },
+    Delete { find: Value },
+}
+
+impl Change {
+    fn operation(&self) -> Operation {
+        match self {
+            Change::Create { .. } => Operation::Create,
+            Change::Update { .. } => Operation::Update,
+            Change::Delete { .. } => Operation::Delete,
+        }
+    }
+}
+
+impl Writing {
+    fn of(write: batch_item::Write) -> Result<Self, Fault> {
+        Self::parsed(write).map_err(error::query)
+    }
+
+    fn parsed(write: batch_item::Write) -> Result<Self, Error> {
+        let (project, database, table, what, returning) = match write {
+            batch_item::Write::Create(create) => {
+                let docs = create.docs.into_iter().map(|doc| value::object(Some(doc)));
+                let docs = Value::List(docs.collect::<Result<_, _>>()?);
+                (create.project, create.database, create.table, Change::Create { docs }, create.returning)
+            }
+            batch_item::Write::Update(update) => {
+                let find = value::object(update.r#where)?;
+                let changes = value::object(update.update)?;
+                let what = Change::Update { find, update: changes };
+                (update.project, update.database, update.table, what, update.returning)
+            }
+            batch_item::Write::Delete(delete) => {
+                let find = value::object(delete.r#where)?;
+                (delete.project, delete.database, delete.table, Change::Delete { find }, delete.returning)
+            }
+        };
+        let returning = returning.map(|select| Selection::of(Some(select))).transpose()?;
+        Ok(Self { project, database, table, what, returning })
+    }
+
+    fn mutation(&self, parser: Parser<'_>, table: &Table) -> Result<Mutation, Error> {
+        let returning = self.returning.as_ref().map(|selection| selection.fields(parser, table)).transpose()?;
+        Ok(Mutation {
+            table: table.name.clone(),
+            set: self.what.set(parser, table)?,
+            returning: returning.map(|fields| Node::new(Shape::Many, fields)),
+        })
+    }
+}
+
+impl Change {
+    fn set(&self, parser: Parser<'_>, table: &Table) -> Result<Set, Error> {
+        match self {
+            Change::Create { docs } => Ok(Set::Insert { docs: parser.docs(table, docs)? }),
+            Change::Update { find, update } => {
+                let filter = parser.filter(table, find)?;
+                let changes = parser.changes(table, update)?;
+                if changes.is_empty() {
+                    let message = "invalid update: it changes nothing, expected operators such as $set";
+                    return Err(Error::Malformed(message.to_owned()));
+                }
+                Ok(Set::Update { filter, changes, one: false })
+            }
+            Change::Delete { find } => Ok(Set::Delete { filter: parser.filter(table, find)?, one: false }),
+        }
+    }
+}
+
+/// Refuses what an aggregate cannot say yet: all but a count of the rows that pass.
+fn check_aggregate(message: &api::AggregateRequest) -> Result<(), Fault> {
+    if let Some(other) = message.aggregates.iter().find(|aggregate| aggregate.function != "count") {
+        let message = format!("function {:?} is not known, expected count", other.function);
+        return Err(error::bad_request(message));
+    }
+    if let Some(count) = message.aggregates.iter().find(|aggregate| !aggregate.column.is_empty()) {
+        return Err(error::bad_request(format!("count takes no column, got {}", count.column)));
+    }
+    let is_given = [
+        ("group", !message.group.is_empty()),
+        ("sort", !message.sort.is_empty()),
+        ("skip", message.skip > 0),
+        ("limit", message.limit.is_some()),
+    ];
+    match is_given.into_iter().find(|(_, is_given)| *is_given) {
+        Some((name, _)) => Err(error::bad_request(format!("{name} of an aggregate is not supported by this version"))),
+        None => Ok(()),
+    }
+}
+
+fn target<'a>(project: &'a str, database: &'a str, table: &'a str) -> Result<Target<'a>, Fault> {
+    Ok(Target {
+        project: required("project", project)?,
+        database: required("database", database)?,
+        table: required("table", table)?,
+    })
+}
+
+fn required<'a>(name: &str, value: &'a str) -> Result<&'a str, Fault> {
+    match value {
+        "" => Err(Fault::new(Code::Required, format!("{name} is required"))),
+        value if value.contains('\0') => Err(error::bad_request(format!("{name} has a NUL character"))),
+        value => Ok(value),
+    }
+}

@@ -1,0 +1,60 @@
+//! Answers: JSON on every status.
+
+use axum::{
+    body::Body,
+    extract::Request,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderValue, StatusCode, header};
+use mesh::{Call, Code, Fault};
+use serde::Serialize;
+
+/// JSON that is not to be stored.
+pub fn json(status: StatusCode, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// What went wrong, as `{"error", "rawError", "code", "requestId"}` with the status of its code.
+pub fn fault(fault: &Fault, call: &Call) -> Response {
+    let status = StatusCode::from_u16(fault.code.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let told = Told { error: &fault.message, raw_error: "", code: fault.code.as_str(), request_id: &call.request_id };
+    let body = serde_json::to_vec(&told).expect("texts can always be written as JSON");
+    let mut response = json(status, body);
+    if fault.code == Code::TooMany || fault.code == Code::Unavailable {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Told<'a> {
+    error: &'a str,
+    raw_error: &'static str,
+    code: &'static str,
+    request_id: &'a str,
+}
+
+/// What there is to say of a path that no route has.
+pub(crate) async fn unknown_path(request: Request) -> Response {
+    let message = format!("path {} is not known", request.uri().path());
+    refused(&request, &Fault::new(Code::NotFound, message))
+}
+
+/// What there is to say of a method that a path does not have. The router adds `Allow`.
+pub(crate) async fn wrong_method(request: Request) -> Response {
+    let message = format!("path {} does not know the method {}", request.uri().path(), request.method());
+    refused(&request, &Fault::new(Code::Method, message))
+}
+
+fn refused(request: &Request, what: &Fault) -> Response {
+    match request.extensions().get::<Call>() {
+        Some(call) => fault(what, call),
+        None => fault(what, &Call::begin(None, None, None)).into_response(),
+    }
+}

@@ -1,0 +1,134 @@
+//! Who may call from a browser. Source: Fetch standard, "CORS protocol".
+
+use axum::{body::Body, response::Response};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+
+const METHODS: [Method; 4] = [Method::GET, Method::POST, Method::PUT, Method::DELETE];
+const ASKED: [&str; 9] = [
+    "authorization",
+    "content-type",
+    "accept",
+    "origin",
+    "x-request-id",
+    "traceparent",
+    "grpc-timeout",
+    "x-grpc-web",
+    "x-user-agent",
+];
+const SHOWN: &str = "Authorization, Content-Type, X-Request-Id, X-Perigee-Truncated, Grpc-Status, Grpc-Message, Grpc-Status-Details-Bin";
+
+/// What a browser may do with the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// The origin is listed: it may send credentials.
+    Listed,
+    /// Any origin may read, without credentials.
+    Open,
+    /// No page of that origin may read it.
+    None,
+}
+
+/// What `origins` allow a page of `origin` to do.
+pub fn access(origins: &[String], origin: &HeaderValue) -> Access {
+    let is_listed = origins.iter().any(|known| known != "*" && known.as_bytes() == origin.as_bytes());
+    match is_listed {
+        true => Access::Listed,
+        false if origins.iter().any(|known| known == "*") => Access::Open,
+        false => Access::None,
+    }
+}
+
+/// Writes what `origin` may do into the headers of an answer.
+pub fn write(headers: &mut HeaderMap, access: Access, origin: HeaderValue) {
+    headers.append(header::VARY, HeaderValue::from_static("Origin"));
+    match access {
+        Access::None => return,
+        Access::Open => {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        }
+        Access::Listed => {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        }
+    }
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(SHOWN));
+}
+
+/// The method that a preflight asks for; `None` for any other request.
+pub fn preflight(request: &Request<Body>) -> Option<&HeaderValue> {
+    let is_options = request.method() == Method::OPTIONS && request.headers().contains_key(header::ORIGIN);
+    request.headers().get(header::ACCESS_CONTROL_REQUEST_METHOD).filter(|_| is_options)
+}
+
+/// The answer to a preflight that asks for `method` and the headers it names.
+pub fn allowed(method: &HeaderValue, request: &HeaderMap, access: Access, origin: HeaderValue) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::OK;
+    let headers = response.headers_mut();
+    let wanted = request.get(header::ACCESS_CONTROL_REQUEST_HEADERS);
+    let is_known = METHODS.iter().any(|known| known.as_str().as_bytes() == method.as_bytes()) && are_known(wanted);
+    write(headers, if is_known { access } else { Access::None }, origin);
+    headers.append(header::VARY, HeaderValue::from_static("Access-Control-Request-Method"));
+    headers.append(header::VARY, HeaderValue::from_static("Access-Control-Request-Headers"));
+    if is_known && access != Access::None {
+        headers.remove(header::ACCESS_CONTROL_EXPOSE_HEADERS);
+        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, method.clone());
+        headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+        if let Some(wanted) = wanted {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone());
+        }
+    }
+    response
+}
+
+fn are_known(wanted: Option<&HeaderValue>) -> bool {
+    let Some(wanted) = wanted else { return true };
+    let Ok(wanted) = wanted.to_str() else { return false };
+    let mut names = wanted.split(',').map(str::trim).filter(|name| !name.is_empty());
+    names.all(|name| ASKED.iter().any(|known| known.eq_ignore_ascii_case(name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origins(list: &[&str]) -> Vec<String> {
+        list.iter().map(|origin| (*origin).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_listed_origin_wins_over_any() {
+        let page = HeaderValue::from_static("http://a.test");
+        assert_eq!(access(&origins(&["*", "http://a.test"]), &page), Access::Listed);
+        assert_eq!(access(&origins(&["*"]), &page), Access::Open);
+        assert_eq!(access(&origins(&["http://a.test:80", "http://A.test"]), &page), Access::None);
+        assert_eq!(access(&[], &page), Access::None);
+    }
+
+    #[test]
+    fn the_star_is_no_origin() {
+        assert_eq!(access(&origins(&["*"]), &HeaderValue::from_static("*")), Access::Open);
+    }
+
+    #[test]
+    fn an_open_answer_never_allows_credentials() {
+        let mut headers = HeaderMap::new();
+        write(&mut headers, Access::Open, HeaderValue::from_static("http://a.test"));
+        assert_eq!(headers[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*");
+        assert!(!headers.contains_key(header::ACCESS_CONTROL_ALLOW_CREDENTIALS));
+    }
+
+    #[test]
+    fn a_preflight_for_an_unknown_header_is_not_allowed() {
+        let mut request = HeaderMap::new();
+        let page = HeaderValue::from_static("http://a.test");
+        let post = HeaderValue::from_static("POST");
+        request.insert(header::ACCESS_CONTROL_REQUEST_HEADERS, HeaderValue::from_static("Content-Type, authorization"));
+        let response = allowed(&post, &request, Access::Listed, page.clone());
+        assert_eq!(response.headers()[header::ACCESS_CONTROL_ALLOW_HEADERS], "Content-Type, authorization");
+        assert_eq!(response.headers()[header::ACCESS_CONTROL_ALLOW_METHODS], "POST");
+        request.insert(header::ACCESS_CONTROL_REQUEST_HEADERS, HeaderValue::from_static("x-custom"));
+        let response = allowed(&post, &request, Access::Listed, page);
+        assert!(!response.headers().contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN));
+    }
+}

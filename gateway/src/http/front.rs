@@ -1,0 +1,268 @@
+//! The front: what every request passes, whatever its protocol.
+
+use std::{
+    convert::Infallible,
+    panic::AssertUnwindSafe,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use axum::{body::Body, extract::Request, response::Response};
+use futures::{FutureExt, future::BoxFuture};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use mesh::{Call, Code, Fault};
+use tower::{Layer, Service as _, ServiceExt, util::BoxCloneSyncService};
+
+use super::{answer, cors, path};
+use crate::{Service, error, grpc};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Names the project that a request turned out to be for, where its path does not: gRPC names it in the message.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Visited(Arc<OnceLock<String>>);
+
+impl Visited {
+    /// The request is for `project`.
+    pub(crate) fn visit(&self, project: &str) {
+        self.0.get_or_init(|| project.to_owned());
+    }
+}
+
+/// Gives each request its id, trace and deadline, sends it to its protocol and finishes the answer.
+#[derive(Clone)]
+pub(super) struct Front {
+    service: Service,
+    web: axum::Router,
+    grpc: axum::Router,
+    grpc_web: BoxCloneSyncService<Request, http::Response<tonic::body::Body>, Infallible>,
+}
+
+/// What a request speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Web,
+    Grpc,
+    GrpcWeb,
+}
+
+impl Front {
+    pub(super) fn new(service: Service, web: axum::Router, grpc: axum::Router) -> Self {
+        let inner = grpc.clone();
+        let guarded = tower::service_fn(move |request: http::Request<tonic::body::Body>| {
+            let inner = inner.clone();
+            async move { Ok::<_, Infallible>(called(inner, request.map(Body::new)).await) }
+        });
+        let grpc_web = BoxCloneSyncService::new(tonic_web::GrpcWebLayer::new().layer(guarded));
+        Self { service, web, grpc, grpc_web }
+    }
+
+    async fn answer(self, mut request: Request) -> Response {
+        let started = Instant::now();
+        let service = self.service.clone();
+        let protocol = Protocol::of(&request);
+        let cleaned = match protocol {
+            Protocol::Web => path::clean(request.uri()),
+            Protocol::Grpc | Protocol::GrpcWeb => Ok(None),
+        };
+        if let Ok(Some(uri)) = &cleaned {
+            *request.uri_mut() = uri.clone();
+        }
+        let call = self.call(protocol, &request);
+        request.extensions_mut().insert(call.clone());
+        let label = protocol.label(request.uri().path());
+        let origin = Origin::of(&mut request, protocol);
+
+        let mut response = match cleaned {
+            Err(fault) => answer::fault(&fault, &call),
+            Ok(_) => call.scope(self.routed(protocol, &call, origin.as_ref(), request)).await,
+        };
+
+        if let Some(origin) = origin {
+            origin.write(&service, &mut response);
+        }
+        if let Ok(id) = HeaderValue::from_str(&call.request_id) {
+            response.headers_mut().insert(REQUEST_ID, id);
+        }
+        service.mesh().metrics().http(label, status(&response), started.elapsed());
+        response
+    }
+
+    /// What the client sent of id, trace and time, within the limits of the node and of the project.
+    fn call(&self, protocol: Protocol, request: &Request) -> Call {
+        let text = |name: &HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok());
+        let mut time = self.service.config().time;
+        let project = project(request.uri().path()).and_then(|project| self.service.edge().settings(project));
+        if let Some(seconds) = project.and_then(|project| project.spec.limits.time_seconds) {
+            time = time.min(Duration::try_from_secs_f64(seconds).unwrap_or(time));
+        }
+        if protocol != Protocol::Web {
+            let asked = text(&HeaderName::from_static("grpc-timeout")).and_then(mesh::call::timeout);
+            time = time.min(asked.unwrap_or(time));
+        }
+        Call::begin(text(&REQUEST_ID), text(&HeaderName::from_static("traceparent")), Some(time))
+    }
+
+    async fn routed(mut self, protocol: Protocol, call: &Call, origin: Option<&Origin>, request: Request) -> Response {
+        let asked = cors::preflight(&request).zip(origin);
+        if let Some((method, origin)) = asked
+            && origin.is_served(&self.service)
+        {
+            return cors::allowed(method, request.headers(), origin.access(&self.service), origin.name.clone());
+        }
+        match protocol {
+            Protocol::Web => self.web(call, request).await,
+            Protocol::Grpc if request.version() < Version::HTTP_2 => {
+                answer::fault(&error::bad_request("gRPC needs HTTP/2; over HTTP/1.1 there is grpc-web"), call)
+            }
+            Protocol::Grpc => called(self.grpc, request).await,
+            Protocol::GrpcWeb => {
+                let Ok(response) = self.grpc_web.call(request).await;
+                response.map(Body::new)
+            }
+        }
+    }
+
+    async fn web(self, call: &Call, request: Request) -> Response {
+        let is_options = request.method() == Method::OPTIONS;
+        let response = match guarded(call, self.web.oneshot(request)).await {
+            Ok(response) => response,
+            Err(fault) => return answer::fault(&fault, call),
+        };
+        let is_known = response.status() == StatusCode::METHOD_NOT_ALLOWED;
+        match response.headers().get(header::ALLOW) {
+            Some(allow) if is_options && is_known => {
+                let mut told = answer::json(StatusCode::OK, "{}");
+                told.headers_mut().insert(header::ALLOW, allow.clone());
+                told
+            }
+            _ => response,
+        }
+    }
+}
+
+impl tower::Service<Request> for Front {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        self.clone().answer(request).map(Ok).boxed()
+    }
+}
+
+impl Protocol {
+    fn of(request: &Request) -> Self {
+        let content = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+        if request.method() != Method::POST || !content.starts_with(b"application/grpc") {
+            return Protocol::Web;
+        }
+        match content {
+            b"application/grpc-web"
+            | b"application/grpc-web+proto"
+            | b"application/grpc-web-text"
+            | b"application/grpc-web-text+proto" => Protocol::GrpcWeb,
+            _ => Protocol::Grpc,
+        }
+    }
+
+    /// What metrics call it.
+    fn label(self, path: &str) -> &'static str {
+        match self {
+            Protocol::Grpc => "grpc",
+            Protocol::GrpcWeb => "grpc-web",
+            Protocol::Web if project(path).is_none() => "node",
+            Protocol::Web if path.ends_with("/graphql") => "graphql",
+            Protocol::Web => "rest",
+        }
+    }
+}
+
+/// The page that a request comes from, and whose answer it may read.
+struct Origin {
+    name: HeaderValue,
+    project: Option<String>,
+    visited: Option<Visited>,
+}
+
+impl Origin {
+    fn of(request: &mut Request, protocol: Protocol) -> Option<Self> {
+        let name = request.headers().get(header::ORIGIN)?.clone();
+        let project = project(request.uri().path()).map(str::to_owned);
+        let is_grpc = protocol != Protocol::Web || project.is_none();
+        let visited = is_grpc.then(Visited::default);
+        if let Some(visited) = &visited {
+            request.extensions_mut().insert(visited.clone());
+        }
+        Some(Self { name, project, visited })
+    }
+
+    /// Origins of the project; where none is known (a preflight of gRPC cannot tell), those of all.
+    fn origins(&self, service: &Service) -> Vec<String> {
+        let visited = self.visited.as_ref().and_then(|visited| visited.0.get());
+        service.edge().origins(self.project.as_ref().or(visited).map(String::as_str))
+    }
+
+    fn is_served(&self, service: &Service) -> bool {
+        !self.origins(service).is_empty()
+    }
+
+    fn access(&self, service: &Service) -> cors::Access {
+        cors::access(&self.origins(service), &self.name)
+    }
+
+    fn write(self, service: &Service, response: &mut Response) {
+        let origins = self.origins(service);
+        let is_written = response.headers().contains_key(header::VARY);
+        if !origins.is_empty() && !is_written {
+            cors::write(response.headers_mut(), cors::access(&origins, &self.name), self.name);
+        }
+    }
+}
+
+/// The project that a path is for.
+fn project(path: &str) -> Option<&str> {
+    let (project, _) = path.strip_prefix("/v1/api/")?.split_once('/')?;
+    Some(project)
+}
+
+/// A gRPC request through its routes.
+async fn called(routes: axum::Router, request: Request) -> Response {
+    let call = request.extensions().get::<Call>().cloned().unwrap_or_else(|| Call::begin(None, None, None));
+    match guarded(&call, routes.oneshot(request)).await {
+        Ok(response) => response,
+        Err(fault) => grpc::refused(fault),
+    }
+}
+
+/// The answer, unless the work panics or its time is over.
+async fn guarded(call: &Call, work: impl Future<Output = Result<Response, Infallible>>) -> Result<Response, Fault> {
+    let work = AssertUnwindSafe(work).catch_unwind();
+    let ended = match call.left() {
+        Some(left) => tokio::time::timeout(left, work)
+            .await
+            .map_err(|_| Fault::new(Code::Deadline, "the time for this request is over"))?,
+        None => work.await,
+    };
+    match ended {
+        Ok(Ok(response)) => Ok(response),
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
+            let cause = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            Err(Fault::internal("the request could not be answered", cause))
+        }
+    }
+}
+
+/// The HTTP status of an answer, or the one that goes with the status of a gRPC answer.
+fn status(response: &Response) -> u16 {
+    match response.extensions().get::<tonic::Status>() {
+        Some(status) if status.code() != tonic::Code::Ok => Fault::from(status.clone()).code.http(),
+        _ => response.status().as_u16(),
+    }
+}

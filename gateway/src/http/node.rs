@@ -1,0 +1,95 @@
+//! How the node is doing: for load balancers, operators and scrapers.
+
+use std::collections::BTreeMap;
+
+use axum::{Router, extract::State, response::Response, routing::get};
+use http::{HeaderValue, StatusCode, header};
+use mesh::State as Condition;
+use serde::Serialize;
+
+use super::answer;
+use crate::Service;
+
+/// `health-check`, `live`, `ready`, `metrics`.
+pub fn routes() -> Router<Service> {
+    Router::new()
+        .route("/v1/api/health-check", get(alive))
+        .route("/live", get(alive))
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
+}
+
+async fn alive() -> Response {
+    answer::json(StatusCode::OK, "{}")
+}
+
+/// 503 where a service or a peer does not answer. A database that does not, or a resource folder with a fault, is told
+/// but does not take the node out: everything else goes on.
+async fn ready(State(service): State<Service>) -> Response {
+    let parts = service.mesh().board().parts();
+    let told = Ready::of(&parts);
+    let status = if told.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    answer::json(status, serde_json::to_vec(&told).expect("texts can always be written as JSON"))
+}
+
+async fn metrics(State(service): State<Service>) -> Response {
+    let mut response = answer::json(StatusCode::OK, service.mesh().metrics().render());
+    let text = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, text);
+    response
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+struct Ready<'a> {
+    ready: bool,
+    parts: BTreeMap<&'a str, Part<'a>>,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+struct Part<'a> {
+    ready: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+}
+
+impl<'a> Ready<'a> {
+    fn of(parts: &'a BTreeMap<String, Condition>) -> Self {
+        let mut told = Ready { ready: true, parts: BTreeMap::new() };
+        for (name, condition) in parts {
+            let part = match condition {
+                Condition::Ready => Part { ready: true, error: None },
+                Condition::Failing(why) => Part { ready: false, error: Some(why) },
+            };
+            let is_needed = name.starts_with("service ") || name.starts_with("peer ");
+            told.ready &= part.ready || !is_needed;
+            told.parts.insert(name, part);
+        }
+        told
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_ready(part: &str) -> bool {
+        let parts = BTreeMap::from([
+            ("service crud".to_owned(), Condition::Ready),
+            (part.to_owned(), Condition::Failing("gone".to_owned())),
+        ]);
+        let told = Ready::of(&parts);
+        assert_eq!(told.parts[part].error, Some("gone"));
+        told.ready
+    }
+
+    #[test]
+    fn a_peer_that_is_down_makes_the_node_unready() {
+        assert!(!is_ready("peer http://crud-0:4130"));
+    }
+
+    #[test]
+    fn a_database_or_a_fault_in_the_resources_is_told_but_leaves_the_node_ready() {
+        assert!(is_ready("database shop/music"));
+        assert!(is_ready("resources"));
+    }
+}

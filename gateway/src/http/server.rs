@@ -1,0 +1,135 @@
+//! The public port: HTTP/1.1 and HTTP/2 with prior knowledge on one listener, and its end.
+
+use std::{convert::Infallible, io, pin::pin, time::Duration};
+
+use axum::body::Body;
+use futures::FutureExt;
+use http::{HeaderValue, Request, Version, header};
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto::Builder,
+};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt;
+
+/// How long a connection may take to send the head of a request.
+const HEAD: Duration = Duration::from_secs(30);
+/// How often a silent HTTP/2 connection is asked whether it lives.
+const PING: Duration = Duration::from_secs(30);
+/// Requests of one HTTP/2 connection at once.
+const STREAMS: u32 = 1024;
+/// How long open HTTP/1.1 connections are told of the end by their answers before idle ones are closed.
+const NOTICE: Duration = Duration::from_millis(250);
+
+/// Answers requests by `router` until `stop` fires; then accepts no more connections, lets running requests finish for
+/// up to `drain`, and closes what is left.
+///
+/// Clients that keep connections open learn of the end without losing a request: HTTP/1.1 by `Connection: close` on
+/// their next answer, HTTP/2 by GOAWAY.
+pub async fn serve(listener: TcpListener, router: axum::Router, stop: CancellationToken, drain: Duration) {
+    let server = Server {
+        builder: builder(),
+        router,
+        stop: stop.clone(),
+        leave: CancellationToken::new(),
+        cut: CancellationToken::new(),
+    };
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((socket, _)) => drop(connections.spawn(server.clone().connection(socket))),
+            Err(error) => refused(&error).await,
+        }
+    }
+    while let Some(Ok((socket, _))) = listener.accept().now_or_never() {
+        connections.spawn(server.clone().connection(socket));
+    }
+    drop(listener);
+    connections.close();
+
+    let end = async {
+        let _ = tokio::time::timeout(NOTICE.min(drain), connections.wait()).await;
+        server.leave.cancel();
+        connections.wait().await;
+    };
+    if tokio::time::timeout(drain, end).await.is_err() {
+        tracing::warn!(connections = connections.len(), "requests cut off at the end of the drain");
+    }
+    server.cut.cancel();
+    connections.wait().await;
+}
+
+#[derive(Clone)]
+struct Server {
+    builder: Builder<TokioExecutor>,
+    router: axum::Router,
+    /// No more connections.
+    stop: CancellationToken,
+    /// No more requests.
+    leave: CancellationToken,
+    /// No more answers.
+    cut: CancellationToken,
+}
+
+fn builder() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).keep_alive(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PING)
+        .adaptive_window(true)
+        .max_concurrent_streams(STREAMS);
+    builder
+}
+
+/// A connection that cannot be accepted is the client's business, unless this process has no file handles left: then
+/// some must be closed first.
+async fn refused(error: &io::Error) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
+        return;
+    }
+    tracing::error!(%error, "connection not accepted");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+impl Server {
+    async fn connection(self, socket: TcpStream) {
+        // An answer in two writes must not wait for the client's acknowledgement; without it, it is only slower.
+        let _ = socket.set_nodelay(true);
+        let (router, stop) = (self.router, self.stop);
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            let (router, stop) = (router.clone(), stop.clone());
+            async move {
+                let version = request.version();
+                let Ok(mut response) = router.oneshot(request.map(Body::new)).await;
+                if stop.is_cancelled() && version < Version::HTTP_2 {
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(response)
+            }
+        });
+        let mut connection = pin!(self.builder.serve_connection(TokioIo::new(socket), service));
+        let is_leaving = tokio::select! {
+            // A client that goes away is no news.
+            _ = connection.as_mut() => false,
+            () = self.leave.cancelled() => true,
+        };
+        if is_leaving {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                _ = connection => {}
+                () = self.cut.cancelled() => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! REST: rows by `crud/{database}/{table}/{operation}`, and several writes by `crud/{database}/batch`.
+
+mod fields;
+mod request;
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Path, State},
+    response::Response,
+    routing::post,
+};
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{HeaderName, HeaderValue, StatusCode};
+use mesh::{Code, Fault};
+use query::{Limits, Mutation, Node, Operation, Read, Shape, Value};
+
+use crate::{
+    Service,
+    edge::{Answer, Caller, Written},
+    error,
+    http::{self as web, answer},
+    target::Target,
+};
+use fields::Fields;
+use request::Writing;
+
+const TRUNCATED: HeaderName = HeaderName::from_static("x-perigee-truncated");
+
+/// Its routes.
+pub fn routes() -> Router<Service> {
+    Router::new()
+        .route("/v1/api/{project}/crud/{database}/batch", post(batch))
+        .route("/v1/api/{project}/crud/{database}/{table}/create", post(create))
+        .route("/v1/api/{project}/crud/{database}/{table}/read", post(read))
+        .route("/v1/api/{project}/crud/{database}/{table}/update", post(update))
+        .route("/v1/api/{project}/crud/{database}/{table}/delete", post(delete))
+}
+
+type Names = Path<(String, String, String)>;
+
+async fn read(State(service): State<Service>, caller: Caller, Path(names): Names, body: Body) -> Response {
+    told(&caller, reading(&service, &caller, target(&names), body).await)
+}
+
+async fn create(State(service): State<Service>, caller: Caller, Path(names): Names, body: Body) -> Response {
+    told(&caller, writing(&service, &caller, target(&names), Operation::Create, body).await)
+}
+
+async fn update(State(service): State<Service>, caller: Caller, Path(names): Names, body: Body) -> Response {
+    told(&caller, writing(&service, &caller, target(&names), Operation::Update, body).await)
+}
+
+async fn delete(State(service): State<Service>, caller: Caller, Path(names): Names, body: Body) -> Response {
+    told(&caller, writing(&service, &caller, target(&names), Operation::Delete, body).await)
+}
+
+async fn batch(
+    State(service): State<Service>,
+    caller: Caller,
+    Path((project, database)): Path<(String, String)>,
+    body: Body,
+) -> Response {
+    told(&caller, batched(&service, &caller, &project, &database, body).await)
+}
+
+fn target((project, database, table): &(String, String, String)) -> Target<'_> {
+    Target { project, database, table }
+}
+
+fn told(caller: &Caller, result: Result<Response, Fault>) -> Response {
+    result.unwrap_or_else(|fault| answer::fault(&fault, &caller.call))
+}
+
+/// The fields of a request's body; a body without a byte has none.
+async fn fields(service: &Service, caller: &Caller, project: &str, body: Body) -> Result<Fields, Fault> {
+    // An unknown project is told before anything that is wrong with the body.
+    service.edge().project(caller, project).await?;
+    let body = web::body(service, project, body).await?;
+    if body.is_empty() {
+        return Ok(Fields::default());
+    }
+    match Value::parse(&body, Limits::default()).map_err(error::query)? {
+        Value::Object(object) => Ok(Fields::new(object)),
+        other => Err(error::bad_request(format!("the body wants an object, got {}", other.kind()))),
+    }
+}
+
+async fn reading(service: &Service, caller: &Caller, target: Target<'_>, body: Body) -> Result<Response, Fault> {
+    let wanted = request::reading(fields(service, caller, target.project, body).await?)?;
+    let planned = service
+        .plan(caller, target, Operation::Read, |parser, table| {
+            let filter = parser.filter(table, &wanted.find)?;
+            match wanted.shape {
+                Shape::Count | Shape::Aggregate => Ok(Node { filter, ..Node::new(Shape::Count, Vec::new()) }),
+                shape @ (Shape::Many | Shape::One) => {
+                    Ok(Node { shape, filter, ..parser.node(table, &wanted.options)? })
+                }
+            }
+        })
+        .await?;
+    let read = Read { database: planned.database, table: target.table.to_owned(), node: planned.plan };
+    let answers = service.edge().read(caller, &planned.project, vec![read]).await?;
+    let Some(Answer { json, truncated }) = answers.into_iter().next() else {
+        return Err(Fault::internal("the request could not be answered", "no answer to a read"));
+    };
+    if wanted.shape == Shape::One && json == "null" {
+        return Err(Fault::new(Code::NotFound, format!("no row of table {} passes", target.table)));
+    }
+    Ok(rows(&json, truncated))
+}
+
+/// `{"result": …}`, which says so where rows were cut off.
+fn rows(json: &Bytes, truncated: bool) -> Response {
+    let mut body = BytesMut::with_capacity(json.len() + 32);
+    body.put_slice(b"{\"result\":");
+    body.put_slice(json);
+    body.put_slice(if truncated { b",\"truncated\":true}" } else { b"}" });
+    let mut response = answer::json(StatusCode::OK, body.freeze());
+    if truncated {
+        response.headers_mut().insert(TRUNCATED, HeaderValue::from_static("true"));
+    }
+    response
+}
+
+async fn writing(
+    service: &Service,
+    caller: &Caller,
+    target: Target<'_>,
+    operation: Operation,
+    body: Body,
+) -> Result<Response, Fault> {
+    let mut fields = fields(service, caller, target.project, body).await?;
+    let returning = request::returning(&mut fields)?;
+    let wanted = Writing::of(operation, fields)?;
+    let planned = service
+        .plan(caller, target, operation, |parser, table| {
+            let returning = returning.as_ref().map(|options| parser.node(table, options)).transpose()?;
+            Ok(Mutation { table: table.name.clone(), set: wanted.set(parser, table)?, returning })
+        })
+        .await?;
+    let mutation = (planned.database, planned.plan);
+    let written = service.edge().write(caller, &planned.project, vec![mutation]).await?;
+    let Some(written) = written.into_iter().next() else {
+        return Err(Fault::internal("the request could not be answered", "no answer to a write"));
+    };
+    let Written { affected, rows } = written?;
+    if returning.is_none() {
+        return Ok(answer::json(StatusCode::OK, "{}"));
+    }
+    let mut body = format!("{{\"affected\":{affected},\"result\":").into_bytes();
+    body.extend_from_slice(&rows);
+    body.push(b'}');
+    Ok(answer::json(StatusCode::OK, body))
+}
+
+/// All of a batch in one transaction; an empty one does nothing.
+async fn batched(
+    service: &Service,
+    caller: &Caller,
+    project: &str,
+    database: &str,
+    body: Body,
+) -> Result<Response, Fault> {
+    let items = request::batch(fields(service, caller, project, body).await?)?;
+    let mut mutations = Vec::with_capacity(items.len());
+    let mut newest = None;
+    for item in &items {
+        let target = Target { project, database, table: &item.table };
+        let planned = service
+            .plan(caller, target, item.operation, |parser, table| {
+                Ok(Mutation { table: table.name.clone(), set: item.writing.set(parser, table)?, returning: None })
+            })
+            .await?;
+        mutations.push((planned.database, planned.plan));
+        newest = Some(planned.project);
+    }
+    if let Some(project) = newest {
+        for written in service.edge().write(caller, &project, mutations).await? {
+            written?;
+        }
+    }
+    Ok(answer::json(StatusCode::OK, "{}"))
+}

@@ -1,0 +1,123 @@
+//! The fields of a JSON body, as clients of many ages write them.
+
+use mesh::Fault;
+use query::{Object, Value};
+
+use crate::error;
+
+/// Members of an object. They go by their name, or by the name in another case where that does not stand there; null is as
+/// good as absent; those that nobody asks for are ignored, since old clients send some.
+#[derive(Debug, Default)]
+pub struct Fields {
+    members: Vec<(String, Value)>,
+    /// Where the object stands, for messages: empty, or `options.`.
+    prefix: String,
+}
+
+impl Fields {
+    /// The fields of a body.
+    pub fn new(object: Object) -> Self {
+        Self { members: object.0, prefix: String::new() }
+    }
+
+    /// The fields of an object inside the body, which messages call `name`.
+    pub fn inside(name: &str, object: Object) -> Self {
+        Self { members: object.0, prefix: format!("{name}.") }
+    }
+
+    /// What the field called `name` holds.
+    pub fn take(&mut self, name: &str) -> Option<Value> {
+        let exact = self.members.iter().position(|(key, _)| key == name);
+        let place = exact.or_else(|| self.members.iter().position(|(key, _)| key.eq_ignore_ascii_case(name)))?;
+        let (_, value) = self.members.swap_remove(place);
+        Some(value).filter(|value| *value != Value::Null)
+    }
+
+    /// The field as a text.
+    pub fn text(&mut self, name: &str) -> Result<Option<String>, Fault> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Text(text)) => Ok(Some(text)),
+            Some(other) => Err(self.wrong(name, "a text", &other)),
+        }
+    }
+
+    /// The field as an object.
+    pub fn object(&mut self, name: &str) -> Result<Option<Object>, Fault> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Object(object)) => Ok(Some(object)),
+            Some(other) => Err(self.wrong(name, "an object", &other)),
+        }
+    }
+
+    /// The field as a list.
+    pub fn list(&mut self, name: &str) -> Result<Option<Vec<Value>>, Fault> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::List(items)) => Ok(Some(items)),
+            Some(other) => Err(self.wrong(name, "a list", &other)),
+        }
+    }
+
+    /// Refuses a field that says something which nobody here can do: all but null and an empty list, object or text.
+    pub fn refuse(&mut self, name: &str) -> Result<(), Fault> {
+        match self.take(name) {
+            Some(value) if !is_empty(&value) => {
+                Err(error::bad_request(format!("{}{name} is not supported by this version", self.prefix)))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// That the field `name` holds something else than it wants.
+    pub fn wrong(&self, name: &str, wanted: &str, got: &Value) -> Fault {
+        error::bad_request(format!("{}{name} wants {wanted}, got {}", self.prefix, got.kind()))
+    }
+
+    /// The full name of the field `name`, for messages.
+    pub fn name(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+}
+
+/// Whether it is a list, object or text with nothing in it.
+pub fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Text(text) => text.is_empty(),
+        Value::List(items) => items.is_empty(),
+        Value::Object(object) => object.0.is_empty(),
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Number(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(members: &[(&str, Value)]) -> Fields {
+        Fields::new(Object(members.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()))
+    }
+
+    #[test]
+    fn the_exact_name_wins_over_another_case() {
+        let mut both = fields(&[("OP", Value::Int(1)), ("op", Value::Int(2))]);
+        assert_eq!(both.take("op"), Some(Value::Int(2)));
+        assert_eq!(fields(&[("Op", Value::Int(1))]).take("op"), Some(Value::Int(1)));
+    }
+
+    #[test]
+    fn null_is_absent() {
+        assert_eq!(fields(&[("find", Value::Null)]).object("find"), Ok(None));
+        assert_eq!(fields(&[("group", Value::Null)]).refuse("group"), Ok(()));
+    }
+
+    #[test]
+    fn a_wrong_type_names_the_field() {
+        let fault = fields(&[("find", Value::List(Vec::new()))]).object("find").unwrap_err();
+        assert_eq!(fault.message, "find wants an object, got a list");
+        let inside = Object(vec![("join".to_owned(), Value::Bool(true))]);
+        let fault = Fields::inside("options", inside).refuse("join").unwrap_err();
+        assert_eq!(fault.message, "options.join is not supported by this version");
+    }
+}

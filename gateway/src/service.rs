@@ -1,0 +1,55 @@
+//! What every protocol of the edge works with.
+
+use std::sync::Arc;
+
+use mesh::{Mesh, Tasks, resources};
+
+use crate::{catalogue::Catalogue, config::Config, edge::Edge, graphql, http};
+
+/// The gateway of this node. Clones are the same gateway.
+#[derive(Clone)]
+pub struct Service {
+    parts: Arc<Parts>,
+}
+
+struct Parts {
+    mesh: Mesh,
+    config: Config,
+    edge: Edge,
+    graphql: graphql::State,
+}
+
+impl Service {
+    /// A gateway for the projects of `current`. It learns in the background what their databases hold, and goes on
+    /// doing so until `tasks` end.
+    pub fn start(mesh: Mesh, config: Config, current: resources::Current, tasks: Tasks) -> Self {
+        let catalogue = Catalogue::start(mesh.clone(), current, &tasks);
+        let edge = Edge::new(mesh.clone(), catalogue);
+        Self { parts: Arc::new(Parts { mesh, config, edge, graphql: graphql::State::default() }) }
+    }
+
+    /// All routes of the public port.
+    pub fn router(&self) -> axum::Router {
+        http::router(self)
+    }
+
+    /// The authorised path.
+    pub fn edge(&self) -> &Edge {
+        &self.parts.edge
+    }
+
+    /// Limits of this node.
+    pub fn config(&self) -> &Config {
+        &self.parts.config
+    }
+
+    /// What GraphQL keeps between requests.
+    pub fn graphql(&self) -> &graphql::State {
+        &self.parts.graphql
+    }
+
+    /// This node's view of the mesh.
+    pub fn mesh(&self) -> &Mesh {
+        &self.parts.mesh
+    }
+}

@@ -1,0 +1,102 @@
+//! From the names in a request to a plan against the schema: alike for all protocols that address one table.
+
+use std::sync::Arc;
+
+use mesh::Fault;
+use query::{Error, Limits, Operation, Parser, Spelling, Table};
+
+use crate::{
+    Service,
+    catalogue::{self, Database, Project},
+    edge::{Caller, Place},
+};
+
+/// A table as a request names it.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// The project's id.
+    pub project: &'a str,
+    /// The database's id or alias.
+    pub database: &'a str,
+    /// The table's name.
+    pub table: &'a str,
+}
+
+/// What a request turned out to want.
+pub struct Planned<T> {
+    /// The project it was planned for.
+    pub project: Arc<Project>,
+    /// The database's id.
+    pub database: String,
+    /// The plan.
+    pub plan: T,
+}
+
+impl Service {
+    /// What `plan` makes of the table that `target` names. Where it names something unknown, crud looks at the database
+    /// once more.
+    ///
+    /// Errors: in this order, what is wrong with the project, the database, the table, the rest; all but the first only for
+    /// callers who may use the table, and a denial for others.
+    pub async fn plan<T>(
+        &self,
+        caller: &Caller,
+        target: Target<'_>,
+        operation: Operation,
+        plan: impl Fn(Parser<'_>, &Table) -> Result<T, Error>,
+    ) -> Result<Planned<T>, Fault> {
+        let project = self.edge().project(caller, target.project).await?;
+        let place = Place { database: target.database, table: target.table, operation };
+        let Some(database) = project.database(target.database) else {
+            let fault = catalogue::unknown_database(&project, target.database);
+            return Err(self.edge().veil(caller, &project, place, fault).await);
+        };
+        let place = Place { database: &database.id, ..place };
+        let error = match self.attempt(database, target.table, &plan) {
+            Attempt::Planned(plan) => {
+                let database = database.id.clone();
+                return Ok(Planned { project, database, plan });
+            }
+            Attempt::Unreachable => {
+                let fault = catalogue::unreachable(&database.id);
+                return Err(self.edge().veil(caller, &project, place, fault).await);
+            }
+            Attempt::Wrong(error) => error,
+        };
+        if is_unknown(&error)
+            && let Some(project) = self.edge().refreshed(caller, &project).await?
+            && let Some(database) = project.database(target.database)
+            && let Attempt::Planned(plan) = self.attempt(database, target.table, &plan)
+        {
+            let database = database.id.clone();
+            return Ok(Planned { project, database, plan });
+        }
+        Err(self.edge().refuse(caller, &project, place, error).await)
+    }
+
+    fn attempt<T>(
+        &self,
+        database: &Database,
+        table: &str,
+        plan: impl Fn(Parser<'_>, &Table) -> Result<T, Error>,
+    ) -> Attempt<T> {
+        let Some(schema) = &database.schema else { return Attempt::Unreachable };
+        let limits = Limits { depth: self.config().depth, ..Limits::default() };
+        let parser = Parser { schema, spelling: Spelling::Dollar, limits };
+        match schema.table(table).and_then(|table| plan(parser, table)) {
+            Ok(plan) => Attempt::Planned(plan),
+            Err(error) => Attempt::Wrong(error),
+        }
+    }
+}
+
+enum Attempt<T> {
+    Planned(T),
+    Unreachable,
+    Wrong(Error),
+}
+
+/// Whether a change of the schema may have made the error.
+fn is_unknown(error: &Error) -> bool {
+    matches!(error, Error::UnknownTable { .. } | Error::UnknownColumn { .. } | Error::UnknownRelation { .. })
+}

@@ -1,0 +1,8 @@
+//! The edge as clients see it, over a database service and a rule engine that only pretend.
+
+mod browser;
+mod front;
+mod grpc;
+mod rest;
+mod server;
+mod stage;

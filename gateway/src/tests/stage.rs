@@ -1,0 +1,307 @@
+//! A gateway whose neighbours are fakes: they answer as they are told and keep what they were asked.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
+};
+
+use axum::body::Body;
+use http::{Request, StatusCode, header};
+use http_body_util::BodyExt;
+use mesh::{Code, Fault, Mesh, Tasks, config::Node, resources::Snapshot};
+use proto::{
+    auth::v1::{
+        AuthorizeRequest, AuthorizeResponse, ReachableRequest, ReachableResponse, SealedGrant,
+        auth_rules_server::{AuthRules, AuthRulesServer},
+    },
+    crud::v1::{
+        self as crud, Answer, DescribeRequest, DescribeResponse, ReadRequest, ReadResponse, WriteRequest,
+        WriteResponse, Written,
+        crud_server::{Crud, CrudServer},
+    },
+    query::v1::{Operation, Shape},
+};
+use query::{Column, ForeignKey, Schema, Table, TableKind, Type};
+use tokio::sync::{Notify, watch};
+use tonic::{Response, Status};
+use tower::ServiceExt;
+
+use crate::{Config, Service};
+
+const PROJECTS: &str = r#"
+kind: project
+meta: { id: shop }
+spec: { cors: { origins: ["http://a.test"] }, limits: { bodyBytes: 1000 } }
+---
+kind: project
+meta: { id: open }
+spec: { cors: { origins: ["*"] } }
+---
+kind: project
+meta: { id: bare }
+spec: {}
+---
+kind: database
+meta: { project: shop, id: music }
+spec: { type: sqlite, url: "sqlite:music.db" }
+---
+kind: database
+meta: { project: shop, id: down }
+spec: { type: postgres, url: "postgres://localhost/down" }
+---
+kind: database
+meta: { project: bare, id: music }
+spec: { type: sqlite, url: "sqlite:bare.db" }
+"#;
+
+/// The gateway and what stands around it.
+pub struct Stage {
+    pub service: Service,
+    pub world: Arc<World>,
+}
+
+/// What the fakes answer, and what they were asked.
+#[derive(Default)]
+pub struct World {
+    /// Reads that were sent.
+    pub reads: Mutex<Vec<ReadRequest>>,
+    /// Writes that were sent.
+    pub writes: Mutex<Vec<WriteRequest>>,
+    /// Authorisations that were sent.
+    pub authorisations: Mutex<Vec<AuthorizeRequest>>,
+    /// Every answer of a read, in place of the usual one.
+    pub json: Mutex<Option<&'static str>>,
+    /// Answers were cut off.
+    pub truncated: Mutex<bool>,
+    /// Faults of the next calls to crud, the first one last.
+    pub faults: Mutex<Vec<Fault>>,
+    /// Columns that a look at the database finds besides the usual ones.
+    pub added: Mutex<Vec<&'static str>>,
+    /// How often the database was looked at again.
+    pub looks: AtomicUsize,
+    /// Reads wait here, where there is a gate.
+    pub gate: Mutex<Option<Arc<Notify>>>,
+    /// Told when a read has arrived.
+    pub arrived: Notify,
+    version: AtomicU64,
+}
+
+impl Stage {
+    /// A gateway with small limits whose catalogue is filled.
+    pub async fn new() -> Self {
+        Self::with(Config::default()).await
+    }
+
+    /// As [`Stage::new`], with limits of its own.
+    pub async fn with(config: Config) -> Self {
+        let world = Arc::new(World::default());
+        let mesh = Mesh::new(&Node::default()).expect("the default configuration is valid");
+        let crud = CrudServer::from_arc(Arc::new(Neighbour(world.clone())));
+        let auth_rules = AuthRulesServer::from_arc(Arc::new(Neighbour(world.clone())));
+        mesh.open(tonic::service::Routes::new(crud).add_service(auth_rules));
+        let snapshot = Snapshot::parse(PROJECTS).expect("the test's resources are valid");
+        let (current, watched) = watch::channel(Arc::new(snapshot));
+        let tasks = Tasks::default();
+        let service = Service::start(mesh, config, watched, tasks.clone());
+        tasks.spawn("resources of the test", async move { current.closed().await });
+        Self { service, world }
+    }
+
+    /// The answer to `request`.
+    pub async fn send(&self, request: Request<Body>) -> Told {
+        let Ok(response) = self.service.router().oneshot(request).await;
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.expect("an answer is whole").to_bytes();
+        Told { parts, body }
+    }
+
+    /// The answer to a POST of `body` to `path` with `token`.
+    pub async fn post(&self, path: &str, token: &str, body: &str) -> Told {
+        let mut request = Request::post(path).body(Body::from(body.to_owned())).expect("the test's request is legal");
+        if !token.is_empty() {
+            let token = format!("Bearer {token}").parse().expect("the test's token is legal");
+            request.headers_mut().insert(header::AUTHORIZATION, token);
+        }
+        self.send(request).await
+    }
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Told {
+    pub parts: http::response::Parts,
+    pub body: bytes::Bytes,
+}
+
+impl Told {
+    /// Its status.
+    pub fn status(&self) -> StatusCode {
+        self.parts.status
+    }
+
+    /// A header, empty where it is not there.
+    pub fn header(&self, name: &str) -> &str {
+        self.parts.headers.get(name).map(|value| value.to_str().expect("the edge writes ASCII")).unwrap_or_default()
+    }
+
+    /// Its body as text.
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("the edge writes UTF-8")
+    }
+
+    /// Its body.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+
+    /// Its status and code.
+    pub fn refusal(&self) -> (u16, String) {
+        let json = self.json();
+        assert_eq!(self.header("content-type"), "application/json");
+        assert_eq!(self.header("cache-control"), "no-store");
+        assert_eq!(json["requestId"], self.header("x-request-id"));
+        assert_eq!(json["rawError"], "");
+        (self.status().as_u16(), json["code"].as_str().expect("a refusal has a code").to_owned())
+    }
+}
+
+struct Neighbour(Arc<World>);
+
+#[tonic::async_trait]
+impl Crud for Neighbour {
+    async fn read(&self, request: tonic::Request<ReadRequest>) -> Result<Response<ReadResponse>, Status> {
+        let request = request.into_inner();
+        self.0.reads.lock().unwrap().push(request.clone());
+        self.0.arrived.notify_one();
+        let gate = self.0.gate.lock().unwrap().clone();
+        if let Some(gate) = gate {
+            gate.notified().await;
+        }
+        self.0.fault()?;
+        let told = self.0.json.lock().unwrap().map(str::as_bytes);
+        let truncated = *self.0.truncated.lock().unwrap();
+        let answer = |read: &proto::query::v1::Read| {
+            let usual: &[u8] = match read.node.as_ref().map(proto::query::v1::Node::shape) {
+                Some(Shape::One) => br#"{"album_id":1}"#,
+                Some(Shape::Count) => b"2",
+                Some(Shape::Aggregate) => br#"[{"count":2}]"#,
+                Some(Shape::Many | Shape::Unspecified) | None => br#"[{"album_id":1},{"album_id":2}]"#,
+            };
+            Answer { json: told.unwrap_or(usual).to_vec().into(), truncated, statements: 1 }
+        };
+        Ok(Response::new(ReadResponse { answers: request.reads.iter().map(answer).collect() }))
+    }
+
+    async fn write(&self, request: tonic::Request<WriteRequest>) -> Result<Response<WriteResponse>, Status> {
+        let request = request.into_inner();
+        self.0.writes.lock().unwrap().push(request.clone());
+        self.0.fault()?;
+        let written = |mutation: &proto::query::v1::Mutation| {
+            let rows: &[u8] = if mutation.returning.is_some() { br#"[{"album_id":1}]"# } else { b"" };
+            Written { affected: 1, rows: rows.to_vec().into() }
+        };
+        Ok(Response::new(WriteResponse { written: request.mutations.iter().map(written).collect() }))
+    }
+
+    async fn describe(&self, request: tonic::Request<DescribeRequest>) -> Result<Response<DescribeResponse>, Status> {
+        let request = request.into_inner();
+        let mut columns = vec!["album_id", "title"];
+        if request.refresh {
+            self.0.looks.fetch_add(1, Ordering::SeqCst);
+            columns.extend(self.0.added.lock().unwrap().iter());
+        }
+        let music = crud::Database {
+            id: "music".to_owned(),
+            r#type: "sqlite".to_owned(),
+            version: self.0.version.fetch_add(1, Ordering::SeqCst),
+            schema: Some((&schema(&columns)).into()),
+            error: String::new(),
+        };
+        let down = crud::Database {
+            id: "down".to_owned(),
+            r#type: "postgres".to_owned(),
+            error: "nobody there".to_owned(),
+            ..Default::default()
+        };
+        Ok(Response::new(DescribeResponse { databases: vec![music, down] }))
+    }
+}
+
+/// Rules: anyone may do anything with `album` and `track`; `staff` also with `invoice` and tables without rules; `audit`
+/// may read `invoice`; nobody may do anything with `secret`.
+#[tonic::async_trait]
+impl AuthRules for Neighbour {
+    async fn authorize(
+        &self,
+        request: tonic::Request<AuthorizeRequest>,
+    ) -> Result<Response<AuthorizeResponse>, Status> {
+        let request = request.into_inner();
+        self.0.authorisations.lock().unwrap().push(request.clone());
+        let mut grants = Vec::new();
+        for (index, access) in request.accesses.iter().enumerate() {
+            let is_allowed = match (access.table.as_str(), request.token.as_str()) {
+                _ if access.database != "music" && access.database != "down" => false,
+                ("secret", _) => false,
+                ("album" | "track", _) => true,
+                ("invoice", "audit") => access.operation() == Operation::Read,
+                (_, "staff") => true,
+                _ => false,
+            };
+            if !is_allowed {
+                let code = if request.token.is_empty() { Code::Unauthenticated } else { Code::Denied };
+                let message = format!("no rule allows to {:?} {}", access.operation(), access.table);
+                return Err(Fault::new(code, message).with("access", index.to_string()).into());
+            }
+            grants.push(SealedGrant { grant: access.table.clone().into_bytes().into(), seal: Default::default() });
+        }
+        Ok(Response::new(AuthorizeResponse { grants }))
+    }
+
+    async fn reachable(&self, _: tonic::Request<ReachableRequest>) -> Result<Response<ReachableResponse>, Status> {
+        Ok(Response::new(ReachableResponse::default()))
+    }
+}
+
+impl World {
+    fn fault(&self) -> Result<(), Status> {
+        match self.faults.lock().unwrap().pop() {
+            Some(fault) => Err(fault.into()),
+            None => Ok(()),
+        }
+    }
+}
+
+fn schema(album: &[&str]) -> Schema {
+    let mut track = table("track", &["track_id", "name", "album_id"]);
+    track.foreign_keys.push(ForeignKey {
+        columns: vec!["album_id".to_owned()],
+        foreign_table: "album".to_owned(),
+        foreign_columns: vec!["album_id".to_owned()],
+    });
+    Schema::new(vec![
+        table("album", album),
+        track,
+        table("invoice", &["invoice_id", "total"]),
+        table("secret", &["secret_id", "title"]),
+    ])
+}
+
+fn table(name: &str, columns: &[&str]) -> Table {
+    let column = |name: &&str| Column {
+        name: (*name).to_owned(),
+        r#type: if name.ends_with("_id") { Type::Int64 } else { Type::Text },
+        nullable: false,
+        has_default: false,
+        generated: false,
+        native: String::new(),
+    };
+    Table {
+        name: name.to_owned(),
+        kind: TableKind::Table,
+        columns: columns.iter().map(column).collect(),
+        primary_key: vec![columns[0].to_owned()],
+        unique_keys: Vec::new(),
+        foreign_keys: Vec::new(),
+        relations: Vec::new(),
+    }
+}
