@@ -2,6 +2,7 @@
 
 mod browser;
 mod front;
+mod graphql;
 mod grpc;
 mod rest;
 mod server;

@@ -3,6 +3,8 @@
 mod arguments;
 mod root;
 mod select;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use async_graphql_parser::{

@@ -79,8 +79,7 @@ fn word(document: &Document, words: Words, word: &str) -> Value {
     })
 }
 
-/// A condition on rows of the table at an index with the database's names for those of GraphQL, and with dots for `__` in
-/// names that nobody knows.
+/// A condition on rows of the table at an index, with the database's names for those of GraphQL.
 pub fn stored_condition(names: &Names, table: usize, condition: Value) -> Value {
     let Value::Object(Object(members)) = condition else { return condition };
     let members = members.into_iter().map(|(key, value)| stored_member(names, table, key, value));
@@ -107,13 +106,7 @@ fn stored_member(names: &Names, table: usize, key: String, value: Value) -> (Str
         }
         _ if is_stored => (key, value),
         Some(Field::Column(column)) => (stored.columns[*column].name.clone(), value),
-        Some(Field::Aggregate(..)) => (key, value),
-        None if key.contains("__") => {
-            let path = key.replace("__", ".");
-            let own = path.strip_prefix(stored.name.as_str()).and_then(|rest| rest.strip_prefix('.'));
-            (own.unwrap_or(&path).to_owned(), value)
-        }
-        None => (key, value),
+        Some(Field::Aggregate(..)) | None => (key, value),
     }
 }
 
@@ -145,17 +138,4 @@ pub fn stored_members(names: &Names, table: usize, document: Value) -> Value {
         }
     });
     Value::Object(Object(members.collect()))
-}
-
-/// Whether a condition may hold names that differ from the database's.
-pub fn needs_names(names: &Names, table: usize, condition: &Value) -> bool {
-    names.is_renamed(table) || has_dots(condition)
-}
-
-fn has_dots(value: &Value) -> bool {
-    match value {
-        Value::Object(Object(members)) => members.iter().any(|(key, value)| key.contains("__") || has_dots(value)),
-        Value::List(items) => items.iter().any(has_dots),
-        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Number(_) | Value::Text(_) => false,
-    }
 }

@@ -7,7 +7,7 @@ use super::Planner;
 use crate::graphql::{
     names,
     refusal::{Located, Refusal, Result},
-    value::{Words, needs_names, stored_condition, value},
+    value::{Words, stored_condition, value},
 };
 
 /// How many rows, in the dialect's word.
@@ -63,7 +63,7 @@ impl Planner<'_> {
             let wrong = wrong_type("where", "an object of conditions", &condition);
             return self.of_argument(field, "where", Err(wrong));
         }
-        if needs_names(self.names, table, &condition) {
+        if self.names.is_renamed(table) {
             condition = stored_condition(self.names, table, condition);
         }
         let filter = self.parser(table).filter(self.names.stored(table), &condition);
@@ -87,6 +87,14 @@ impl Planner<'_> {
         let number = match &value {
             Value::Int(number) => u64::try_from(*number)
                 .map_err(|_| Error::OutOfRange { name: name.to_owned(), wanted: "a number from 0".to_owned() }),
+            Value::Number(number) if number.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Err(Error::OutOfRange { name: name.to_owned(), wanted: "a number of 63 bits".to_owned() })
+            }
+            Value::Number(_) => Err(Error::WrongType {
+                name: name.to_owned(),
+                wanted: "a whole number".to_owned(),
+                got: "a number that is not whole".to_owned(),
+            }),
             other => Err(wrong_type(name, "a whole number", other)),
         };
         self.of_argument(field, name, number).map(Some)
@@ -111,27 +119,29 @@ impl Planner<'_> {
     fn sort(&self, table: usize, field: &Selected) -> Result<Vec<Sort>> {
         let Some(sort) = self.argument(field, "sort", Words::Kept)? else { return Ok(Vec::new()) };
         let mut keys = Vec::new();
-        let sorted = match sort {
-            Value::List(items) => items.into_iter().try_for_each(|item| self.sort_item(table, item, &mut keys)),
-            single => self.sort_item(table, single, &mut keys),
+        let items = match sort {
+            Value::List(items) => items,
+            single => vec![single],
         };
-        self.of_argument(field, "sort", sorted)?;
-        Ok(keys)
+        let sorted = items
+            .into_iter()
+            .try_for_each(|item| self.sort_item(table, item, &mut keys))
+            .and_then(|()| self.parser(table).sort(self.names.stored(table), &Value::Object(Object(keys))));
+        self.of_argument(field, "sort", sorted)
     }
 
-    fn sort_item(&self, table: usize, item: Value, keys: &mut Vec<Sort>) -> std::result::Result<(), Error> {
+    /// Adds what `item` says to `keys`, as members of a column's name and 1 or -1.
+    fn sort_item(&self, table: usize, item: Value, keys: &mut Vec<(String, Value)>) -> std::result::Result<(), Error> {
         match item {
             Value::Text(text) => keys.push(self.sort_text(table, &text)?),
             Value::Object(Object(members)) => {
                 for (name, direction) in members {
-                    let descending = match &direction {
-                        Value::Int(1) => false,
-                        Value::Int(-1) => true,
-                        Value::Text(word) if word.eq_ignore_ascii_case("asc") => false,
-                        Value::Text(word) if word.eq_ignore_ascii_case("desc") => true,
-                        other => return Err(wrong_type(&format!("sort of {name}"), "1, -1, asc or desc", other)),
+                    let direction = match direction {
+                        Value::Text(word) if word.eq_ignore_ascii_case("asc") => Value::Int(1),
+                        Value::Text(word) if word.eq_ignore_ascii_case("desc") => Value::Int(-1),
+                        direction => direction,
                     };
-                    keys.push(Sort { column: self.column(table, &name)?, descending });
+                    keys.push((self.column(table, &name)?, direction));
                 }
             }
             other => return Err(wrong_type("sort", "names of columns", &other)),
@@ -139,17 +149,17 @@ impl Planner<'_> {
         Ok(())
     }
 
-    fn sort_text(&self, table: usize, text: &str) -> std::result::Result<Sort, Error> {
+    fn sort_text(&self, table: usize, text: &str) -> std::result::Result<(String, Value), Error> {
         if let Some(name) = text.strip_prefix('-') {
-            return Ok(Sort { column: self.column(table, name)?, descending: true });
+            return Ok((self.column(table, name)?, Value::Int(-1)));
         }
         let unknown = match self.column(table, text) {
-            Ok(column) => return Ok(Sort { column, descending: false }),
+            Ok(column) => return Ok((column, Value::Int(1))),
             Err(unknown) => unknown,
         };
-        for (suffix, descending) in [("_asc", false), ("_desc", true)] {
+        for (suffix, direction) in [("_asc", 1), ("_desc", -1)] {
             if let Some(name) = text.strip_suffix(suffix) {
-                return Ok(Sort { column: self.column(table, name)?, descending });
+                return Ok((self.column(table, name)?, Value::Int(direction)));
             }
         }
         Err(unknown)

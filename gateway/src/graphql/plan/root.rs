@@ -132,22 +132,23 @@ impl<'a> Planner<'a> {
                 refusal.places = databases.iter().map(place).collect();
                 Err(refusal)
             }
-            Found::Nothing => {
-                let unreached = self.project().databases.iter().find(|database| database.schema.is_none());
-                match unreached {
-                    Some(database) => {
-                        let text = format!("table {name} is not known, and database {} cannot be reached", database.id);
-                        Err(Refusal::new(Fault::new(Code::Unavailable, text)))
-                    }
-                    None => Err(self.unknown_table(name, None, operation)),
-                }
-            }
+            Found::Nothing => Err(self.unknown_table(name, None, operation)),
         }
     }
 
+    /// That there is no such table, or that nobody can tell while a database is not reached.
     fn unknown_table(&self, name: &str, database: Option<usize>, operation: Operation) -> Box<Refusal> {
-        let nearest = query::nearest(name, self.names.table_names(database));
-        let mut refusal = Refusal::new(Error::UnknownTable { table: name.to_owned(), nearest });
+        let unreached = self.project().databases.iter().find(|database| database.schema.is_none());
+        let mut refusal = match unreached.filter(|_| database.is_none()) {
+            Some(unreached) => {
+                let text = format!("table {name} is not known, and database {} cannot be reached", unreached.id);
+                Refusal::new(Fault::new(Code::Unavailable, text))
+            }
+            None => {
+                let nearest = query::nearest(name, self.names.table_names(database));
+                Refusal::new(Error::UnknownTable { table: name.to_owned(), nearest })
+            }
+        };
         let databases = self.project().databases.iter().enumerate();
         let databases = databases.filter(|(index, _)| database.is_none_or(|database| database == *index));
         refusal.places = databases
