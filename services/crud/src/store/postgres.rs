@@ -32,6 +32,7 @@ mod known;
 mod lanes;
 mod pool;
 mod target;
+mod tls;
 mod tx;
 
 pub use tx::Tx;
@@ -93,10 +94,8 @@ impl Postgres {
             [statement] => self.read(statement).await.map(|rows| vec![rows]),
             _ => {
                 let known = self.known(statements);
-                self.again(async |lease: &mut Lease| {
-                    lease.run(State::Clean, async |connection| snapshot(connection, &known, statements).await).await
-                })
-                .await
+                let known = &known;
+                self.again(|connection| async move { snapshot(&connection, known, statements).await }).await
             }
         }
     }
@@ -104,22 +103,20 @@ impl Postgres {
     /// One write in its own transaction. Never sent twice: a lost connection does not say whether it was done.
     pub async fn write(&self, statement: &Statement) -> Result<Rows, Error> {
         let known = self.inner.statements.known(&statement.text);
-        let result = async { one(&mut self.inner.pool.lease().await?, &known, &statement.args).await };
-        result.await.map_err(|failure| self.error(failure))
+        let mut lease = self.lease().await?;
+        let work = one(lease.connection(), &known, &statement.args);
+        lease.run(State::Clean, work).await.map_err(|failure| self.error(failure))
     }
 
     /// A transaction that may write, on a connection of its own. Dropped without [`Tx::commit`] it is rolled back.
     pub async fn begin(&self) -> Result<Tx, Error> {
-        let lease = self.inner.pool.lease().await.map_err(|failure| self.error(failure))?;
-        Ok(Tx::new(self.clone(), lease))
+        Ok(Tx::new(self.clone(), self.lease().await?))
     }
 
     /// What the schema holds, as far as our role may use it.
     pub async fn introspect(&self) -> Result<Schema, Error> {
         let name = self.inner.schema.as_str();
-        let found = self.again(async |lease: &mut Lease| {
-            lease.run(State::Clean, async |connection| introspect::schema(connection, name).await).await
-        });
+        let found = self.again(|connection| async move { introspect::schema(&connection, name).await });
         let (schema, keys) = found.await?;
         self.inner.keys.store(Arc::new(keys));
         let before = self.inner.seen.lock().unwrap_or_else(PoisonError::into_inner).replace(schema.clone());
@@ -133,18 +130,12 @@ impl Postgres {
     /// A text that changes whenever the schema does.
     pub async fn schema_mark(&self) -> Result<Option<String>, Error> {
         let name = self.inner.schema.as_str();
-        self.again(async |lease: &mut Lease| {
-            lease.run(State::Clean, async |connection| introspect::mark(connection, name).await).await
-        })
-        .await
+        self.again(|connection| async move { introspect::mark(&connection, name).await }).await
     }
 
     /// Whether the server answers.
     pub async fn ping(&self) -> Result<(), Error> {
-        self.again(async |lease: &mut Lease| {
-            lease.run(State::Clean, async |connection| connection.command("SELECT 1").await).await
-        })
-        .await
+        self.again(|connection| async move { connection.command("SELECT 1").await }).await
     }
 
     /// One read: on a lane if it is known to be short.
@@ -157,18 +148,26 @@ impl Postgres {
                 None => {}
             }
         }
-        self.again(async |lease: &mut Lease| one(lease, &known, &statement.args).await).await
+        self.again(|connection| one(connection, &known, &statement.args)).await
     }
 
     /// Runs idempotent `work` on a connection of its own; once more on a new one, if that was lost.
-    async fn again<T>(&self, work: impl AsyncFn(&mut Lease) -> Result<T, Failure>) -> Result<T, Error> {
-        let pool = &self.inner.pool;
-        let first = async { work(&mut pool.lease().await?).await };
-        let result = match first.await {
-            Err(failure) if failure.is_lost() => async { work(&mut pool.lease_new().await?).await }.await,
-            result => result,
-        };
+    async fn again<T, Work>(&self, work: impl Fn(Arc<Connection>) -> Work) -> Result<T, Error>
+    where
+        Work: Future<Output = Result<T, Failure>>,
+    {
+        let mut lease = self.lease().await?;
+        let mut result = lease.run(State::Clean, work(lease.connection())).await;
+        if result.as_ref().is_err_and(Failure::is_lost) {
+            drop(lease);
+            let mut lease = self.inner.pool.lease_new().await.map_err(|failure| self.error(failure))?;
+            result = lease.run(State::Clean, work(lease.connection())).await;
+        }
         result.map_err(|failure| self.error(failure))
+    }
+
+    async fn lease(&self) -> Result<Lease, Error> {
+        self.inner.pool.lease().await.map_err(|failure| self.error(failure))
     }
 
     fn known(&self, statements: &[Statement]) -> Vec<Arc<Known>> {
@@ -192,16 +191,12 @@ impl fmt::Debug for Postgres {
 }
 
 /// One statement that is its own transaction.
-async fn one(lease: &mut Lease, known: &Known, args: &[Bind]) -> Result<Rows, Failure> {
-    lease
-        .run(State::Clean, async |connection| {
-            let ready = connection.prepare(known).await?;
-            let sent = Instant::now();
-            let rows = connection.run(&ready, args).await;
-            known.took(sent.elapsed());
-            rows
-        })
-        .await
+async fn one(connection: Arc<Connection>, known: &Known, args: &[Bind]) -> Result<Rows, Failure> {
+    let ready = connection.prepare(known).await?;
+    let sent = Instant::now();
+    let rows = connection.run(&ready, args).await;
+    known.took(sent.elapsed());
+    rows
 }
 
 /// Statements between `BEGIN` and `COMMIT`, all sent at once. Where one fails, the commit rolls back.
@@ -221,7 +216,8 @@ async fn snapshot(
 
 /// Statements prepared on `connection`, those that are new to it in one go.
 async fn prepared(connection: &Connection, known: &[Arc<Known>]) -> Result<Vec<connection::Ready>, Failure> {
-    futures::future::try_join_all(known.iter().map(|known| connection.prepare(known))).await
+    // All are waited for, also after a failure: a statement that is prepared and not kept would stay on the server.
+    futures::future::join_all(known.iter().map(|known| connection.prepare(known))).await.into_iter().collect()
 }
 
 fn command<'a>(connection: &'a Connection, text: &'static str) -> Sent<'a> {
@@ -232,6 +228,11 @@ impl Rows {
     /// How many rows; for a statement without result columns, how many it touched.
     pub fn len(&self) -> usize {
         if self.decoders.is_empty() { usize::try_from(self.affected).unwrap_or(usize::MAX) } else { self.rows.len() }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// A value of a row.

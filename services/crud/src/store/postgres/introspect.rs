@@ -10,8 +10,8 @@ use super::{
     error::{Failure, Keys},
 };
 
-/// Tables and views our role may use, without the partitions of others, with their columns; a domain counts as what is
-/// under it.
+/// Tables and views our role may use, without the partitions of others and what belongs to extensions, with their
+/// columns; a domain counts as what is under it.
 const COLUMNS: &str = "\
 WITH RECURSIVE base (type, base, required) AS (
     SELECT oid, oid, false FROM pg_catalog.pg_type WHERE typtype <> 'd'
@@ -37,6 +37,8 @@ LEFT JOIN (pg_catalog.pg_attribute a
     ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
     AND pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT, INSERT, UPDATE')
 WHERE n.nspname = $1 AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+        WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e')
     AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
     AND (pg_catalog.has_table_privilege(c.oid, 'SELECT, INSERT, UPDATE, DELETE')
         OR pg_catalog.has_any_column_privilege(c.oid, 'SELECT, INSERT, UPDATE'))

@@ -22,7 +22,7 @@ pub struct Pool {
 }
 
 struct Idle {
-    connection: Connection,
+    connection: Arc<Connection>,
     since: Instant,
 }
 
@@ -30,9 +30,9 @@ struct Idle {
 pub struct Lease {
     pool: Arc<Pool>,
     /// Present until the drop.
-    held: Option<(Connection, OwnedSemaphorePermit)>,
+    held: Option<(Arc<Connection>, OwnedSemaphorePermit)>,
     /// What the server is doing with it.
-    pub state: State,
+    state: State,
 }
 
 /// What a leased connection is in the middle of.
@@ -65,7 +65,7 @@ impl Pool {
         };
         match open {
             Some(idle) => Ok(self.lend(idle.connection, permit)),
-            None => Ok(self.lend(self.target.connect().await?, permit)),
+            None => Ok(self.lend(Arc::new(self.target.connect().await?), permit)),
         }
     }
 
@@ -73,18 +73,18 @@ impl Pool {
     pub async fn lease_new(self: &Arc<Self>) -> Result<Lease, Failure> {
         let permit = self.permit().await;
         self.idle().clear();
-        Ok(self.lend(self.target.connect().await?, permit))
+        Ok(self.lend(Arc::new(self.target.connect().await?), permit))
     }
 
     async fn permit(&self) -> OwnedSemaphorePermit {
         self.permits.clone().acquire_owned().await.expect("the semaphore is never closed")
     }
 
-    fn lend(self: &Arc<Self>, connection: Connection, permit: OwnedSemaphorePermit) -> Lease {
+    fn lend(self: &Arc<Self>, connection: Arc<Connection>, permit: OwnedSemaphorePermit) -> Lease {
         Lease { pool: self.clone(), held: Some((connection, permit)), state: State::Clean }
     }
 
-    fn put_back(&self, connection: Connection) {
+    fn put_back(&self, connection: Arc<Connection>) {
         let mut idle = self.idle();
         let stale = idle.iter().take_while(|idle| idle.since.elapsed() > IDLE).count();
         idle.drain(..stale);
@@ -97,22 +97,18 @@ impl Pool {
 }
 
 impl Lease {
-    /// The connection. Who sends over it says so in `state` first.
-    pub fn connection(&self) -> &Connection {
+    /// The connection. What is sent over it is sent in [`Lease::run`].
+    pub fn connection(&self) -> Arc<Connection> {
         match &self.held {
-            Some((connection, _)) => connection,
+            Some((connection, _)) => connection.clone(),
             None => unreachable!("a lease holds its connection until it is dropped"),
         }
     }
 
-    /// Runs `work` over the connection, which is `after` what it was in the middle of; broken, if it failed for good.
-    pub async fn run<T>(
-        &mut self,
-        after: State,
-        work: impl AsyncFnOnce(&Connection) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
+    /// Waits for `work` over the connection, which is in the middle of `after` then; or broken, if it failed for good.
+    pub async fn run<T>(&mut self, after: State, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         self.state = State::Busy;
-        let result = work(self.connection()).await;
+        let result = work.await;
         self.state = match &result {
             Err(failure) if failure.is_fatal() => State::Broken,
             Ok(_) | Err(_) => after,

@@ -1,16 +1,18 @@
 //! Where the server is and how a connection to it is made.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use mesh::tasks::Tasks;
-use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer, pki_types::pem::PemObject};
-use tokio_postgres::{Config, config::SslMode};
-use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_postgres::{
+    Config,
+    config::{Host, SslMode},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     connection::{Connection, Ending},
     error::{Failure, chain},
+    tls::{Connector, Tls},
 };
 
 /// How long a connection may take to be made, name look-up and log-in included.
@@ -24,7 +26,7 @@ pub struct Target {
     config: Config,
     /// Set on every connection, so that casts to text do not depend on how the server or the role is set up.
     session: String,
-    tls: MakeRustlsConnect,
+    tls: Connector,
     tasks: Tasks,
 }
 
@@ -32,16 +34,26 @@ impl Target {
     /// What `url` says: `postgres://user:password@host:port/name?sslmode=verify-full`, with the parameters of libpq.
     ///
     /// `sslmode` is `disable`, `prefer` (the default), `require` (encrypted, whoever the server is, as in libpq),
-    /// `verify-ca` or `verify-full` (both check certificate and name, against the PEM file in `sslrootcert`).
+    /// `verify-ca` or `verify-full` (both check certificate and name, against the PEM file in `sslrootcert`, or else the
+    /// system's certificates).
     ///
     /// Errors: what is wrong with it, without its password.
     pub fn parse(url: &str, schema: &str, tasks: &Tasks) -> Result<Self, String> {
-        let (url, tls) = split_tls(url)?;
+        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+            return Err("the url does not start with postgres://".to_owned());
+        }
+        let (url, tls) = Tls::split(url)?;
         let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| chain(&error))?;
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err("the url names no host".to_owned());
         }
-        config.ssl_mode(tls.mode).connect_timeout(CONNECT).keepalives(true).keepalives_idle(Duration::from_secs(30));
+        // A socket of this machine has no TLS, whatever is asked for: as in libpq.
+        let is_socket = config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)));
+        let mode = if is_socket && config.get_hostaddrs().is_empty() { Some(SslMode::Disable) } else { tls.mode };
+        if let Some(mode) = mode {
+            config.ssl_mode(mode);
+        }
+        config.connect_timeout(CONNECT).keepalives(true).keepalives_idle(Duration::from_secs(30));
         if config.get_application_name().is_none() {
             config.application_name("perigee");
         }
@@ -50,7 +62,7 @@ impl Target {
              SET bytea_output TO hex; SET search_path TO {}, public",
             quoted(schema)
         );
-        Ok(Self { config, session, tls: MakeRustlsConnect::new(tls.client()?), tasks: tasks.clone() })
+        Ok(Self { config, session, tls: tls.connector()?, tasks: tasks.clone() })
     }
 
     /// A new connection.
@@ -99,112 +111,8 @@ impl Target {
     }
 }
 
-/// What a URL says of TLS.
-struct Tls {
-    mode: SslMode,
-    verified: bool,
-    roots: Option<PathBuf>,
-}
-
-/// Takes `sslmode` and `sslrootcert` out of the URL: the driver knows fewer modes than libpq.
-fn split_tls(url: &str) -> Result<(String, Tls), String> {
-    let mut tls = Tls { mode: SslMode::Prefer, verified: false, roots: None };
-    let Some((address, query)) = url.split_once('?') else { return Ok((url.to_owned(), tls)) };
-    let mut kept = Vec::new();
-    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
-        match parameter.split_once('=') {
-            Some(("sslmode", mode)) => {
-                (tls.mode, tls.verified) = match mode {
-                    "disable" => (SslMode::Disable, false),
-                    "allow" | "prefer" => (SslMode::Prefer, false),
-                    "require" => (SslMode::Require, false),
-                    "verify-ca" | "verify-full" => (SslMode::Require, true),
-                    _ => return Err(format!("sslmode {mode} is not known; did you mean verify-full?")),
-                };
-            }
-            Some(("sslrootcert", path)) => tls.roots = Some(PathBuf::from(path)),
-            _ => kept.push(parameter),
-        }
-    }
-    if kept.is_empty() { Ok((address.to_owned(), tls)) } else { Ok((format!("{address}?{}", kept.join("&")), tls)) }
-}
-
-impl Tls {
-    fn client(&self) -> Result<ClientConfig, String> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?;
-        if !self.verified {
-            let anyone = Arc::new(anyone::Anyone(provider));
-            return Ok(builder.dangerous().with_custom_certificate_verifier(anyone).with_no_client_auth());
-        }
-        let path = self.roots.as_ref().ok_or("sslmode verify-full needs sslrootcert=PATH, a PEM file")?;
-        let unread = |error: &dyn std::fmt::Display| format!("sslrootcert {}: {error}", path.display());
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unread(&error))? {
-            let certificate = certificate.map_err(|error| unread(&error))?;
-            roots.add(certificate).map_err(|error| unread(&error))?;
-        }
-        if roots.is_empty() {
-            return Err(unread(&"no certificate in it"));
-        }
-        Ok(builder.with_root_certificates(roots).with_no_client_auth())
-    }
-}
-
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-mod anyone {
-    use std::sync::Arc;
-
-    use rustls::{
-        DigitallySignedStruct, Error, SignatureScheme,
-        client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-        crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
-        pki_types::{CertificateDer, ServerName, UnixTime},
-    };
-
-    /// Believes every certificate: what `sslmode=require` means to libpq. Signatures are still checked.
-    #[derive(Debug)]
-    pub struct Anyone(pub Arc<CryptoProvider>);
-
-    impl ServerCertVerifier for Anyone {
-        fn verify_server_cert(
-            &self,
-            _: &CertificateDer<'_>,
-            _: &[CertificateDer<'_>],
-            _: &ServerName<'_>,
-            _: &[u8],
-            _: UnixTime,
-        ) -> Result<ServerCertVerified, Error> {
-            Ok(ServerCertVerified::assertion())
-        }
-
-        fn verify_tls12_signature(
-            &self,
-            message: &[u8],
-            certificate: &CertificateDer<'_>,
-            signature: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-        }
-
-        fn verify_tls13_signature(
-            &self,
-            message: &[u8],
-            certificate: &CertificateDer<'_>,
-            signature: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-        }
-
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            self.0.signature_verification_algorithms.supported_schemes()
-        }
-    }
 }
 
 #[cfg(test)]
@@ -226,18 +134,8 @@ mod tests {
             assert!(!fault.contains("hunter2") && !fault.is_empty(), "{fault}");
         }
         assert!(fault("postgres://db/shop?sslmode=always").contains("sslmode always is not known"));
-        assert!(fault("postgres://db/shop?sslmode=verify-full").contains("needs sslrootcert"));
+        assert!(fault("host=db sslmode=require").contains("postgres://"));
         assert!(fault("postgres://db/shop?sslmode=verify-full&sslrootcert=/nowhere.pem").contains("/nowhere.pem"));
-    }
-
-    #[test]
-    fn parameters_of_tls_are_taken_out_and_others_stay() {
-        let (url, tls) = split_tls("postgres://db/shop?sslmode=require&application_name=x").unwrap();
-        assert_eq!(url, "postgres://db/shop?application_name=x");
-        assert_eq!((tls.mode, tls.verified), (SslMode::Require, false));
-        let (url, tls) = split_tls("postgres://db/shop?sslmode=disable").unwrap();
-        assert_eq!(url, "postgres://db/shop");
-        assert_eq!(tls.mode, SslMode::Disable);
     }
 
     #[test]

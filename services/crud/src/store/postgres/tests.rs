@@ -71,6 +71,22 @@ async fn cells(store: &Postgres, sql: &str, args: Vec<Bind>) -> Vec<String> {
     (0..rows.len()).map(|row| format!("{:?}", rows.cell(row, 0))).collect()
 }
 
+/// Handlers of the service must be able to move between threads.
+#[test]
+fn futures_may_move_between_threads() {
+    fn moves<T: Send>(_: impl Fn(Postgres) -> T) {}
+    moves(|store| async move { store.snapshot(&[]).await.map(drop) });
+    moves(|store| async move { store.write(&statement("", Vec::new())).await.map(drop) });
+    moves(|store| async move { store.introspect().await.map(drop) });
+    moves(|store| async move { store.schema_mark().await.map(drop) });
+    moves(|store| async move { store.ping().await });
+    moves(|store| async move {
+        let mut tx = store.begin().await?;
+        tx.run(&[]).await?;
+        tx.commit().await
+    });
+}
+
 /// Waits until `sql` counts `wanted`; the test's time limit ends it otherwise.
 async fn until(server: &Server, sql: &str, wanted: i64) {
     let reached = async {

@@ -1,10 +1,12 @@
 //! A transaction that may write.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use super::{
     Postgres, Rows, command,
-    connection::{Sent, together},
+    connection::{Connection, Sent, together},
+    error::Failure,
+    known::Known,
     pool::{Lease, State},
     prepared,
 };
@@ -38,19 +40,9 @@ impl Tx {
             return Err(ended());
         }
         let known = self.store.known(statements);
-        let is_new = self.stage == Stage::New;
-        self.stage = Stage::Failed;
-        let work = self.lease.run(State::Open, async |connection| {
-            let ready = prepared(connection, &known).await?;
-            let mut messages: Vec<Sent<'_>> = Vec::with_capacity(statements.len() + 1);
-            if is_new {
-                messages.push(command(connection, "BEGIN"));
-            }
-            for (ready, statement) in ready.iter().zip(statements) {
-                messages.push(Box::pin(async move { connection.run(ready, &statement.args).await.map(Some) }));
-            }
-            together(messages).await
-        });
+        let stage = std::mem::replace(&mut self.stage, Stage::Failed);
+        let connection = self.lease.connection();
+        let work = self.lease.run(State::Open, pipelined(&connection, &known, statements, stage));
         let rows = work.await.map_err(|failure| self.store.error(failure))?;
         self.stage = Stage::Begun;
         Ok(rows)
@@ -63,11 +55,29 @@ impl Tx {
             Stage::New => Ok(()),
             Stage::Failed => Err(ended()),
             Stage::Begun => {
-                let work = self.lease.run(State::Clean, async |connection| connection.command("COMMIT").await);
+                let connection = self.lease.connection();
+                let work = self.lease.run(State::Clean, connection.command("COMMIT"));
                 work.await.map_err(|failure| self.store.error(failure))
             }
         }
     }
+}
+
+async fn pipelined(
+    connection: &Connection,
+    known: &[Arc<Known>],
+    statements: &[Statement],
+    stage: Stage,
+) -> Result<Vec<Rows>, Failure> {
+    let ready = prepared(connection, known).await?;
+    let mut messages: Vec<Sent<'_>> = Vec::with_capacity(statements.len() + 1);
+    if stage == Stage::New {
+        messages.push(command(connection, "BEGIN"));
+    }
+    for (ready, statement) in ready.iter().zip(statements) {
+        messages.push(Box::pin(async move { connection.run(ready, &statement.args).await.map(Some) }));
+    }
+    together(messages).await
 }
 
 impl fmt::Debug for Tx {

@@ -96,18 +96,11 @@ async fn what_our_role_may_not_use_is_not_there() {
         return;
     };
     let store = server.store(4);
-    let schema = store
-        .again(async |lease: &mut Lease| {
-            lease
-                .run(State::Broken, async |connection| {
-                    connection.client().batch_execute("SET ROLE store_privileges_clerk").await?;
-                    introspect::schema(connection, "store_privileges").await
-                })
-                .await
-        })
-        .await
-        .unwrap()
-        .0;
+    let found = store.again(|connection| async move {
+        connection.client().batch_execute("SET ROLE store_privileges_clerk").await?;
+        introspect::schema(&connection, "store_privileges").await
+    });
+    let (schema, _) = found.await.unwrap();
     server.execute("DROP SCHEMA store_privileges CASCADE; DROP ROLE store_privileges_clerk").await;
 
     assert_eq!(schema.tables().len(), 1);
