@@ -3,6 +3,8 @@
 //! A rule is parsed once, into closed types, when it is loaded. Asked about a request it answers with a filter that the
 //! database applies, or with a denial; claims and requests are data on the way, never evaluated and never text of SQL.
 
+#[cfg(test)]
+mod cases;
 mod check;
 mod columns;
 mod config;

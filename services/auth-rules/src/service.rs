@@ -50,6 +50,12 @@ impl Service {
         service
     }
 
+    /// A service over a state that nobody follows.
+    #[cfg(test)]
+    pub(crate) fn of(state: Arc<ArcSwap<State>>, sealer: Sealer) -> Self {
+        Self { state, sealer }
+    }
+
     /// Grants for all accesses of a request, asked at `now`; the first that is denied denies it.
     pub fn authorize(&self, request: AuthorizeRequest, now: OffsetDateTime) -> Result<AuthorizeResponse, Error> {
         let state = self.state.load();
@@ -249,3 +255,6 @@ impl AuthRules for Service {
         Ok(Response::new(response))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, path::Path, sync::Arc};
 
 use mesh::resources::Snapshot;
-use query::resources::{Project as Spec, ProjectMeta, TokenKey};
+use query::resources::{MatchMode, Project as Spec, ProjectMeta, TokenKey};
 use tracing::{error, warn};
 
 use crate::{
@@ -13,18 +13,17 @@ use crate::{
 };
 
 /// All projects.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct State {
     projects: HashMap<String, Project>,
 }
 
 /// A project.
-#[derive(Debug)]
 pub struct Project {
     /// What verifies its tokens.
     pub keys: Arc<Keys>,
     databases: HashMap<String, Database>,
-    spec: Spec,
+    mode: MatchMode,
 }
 
 /// Rules of one database.
@@ -49,7 +48,8 @@ impl State {
             match document.read::<ProjectMeta, Spec>() {
                 Ok((meta, spec)) => {
                     let keys = keys(&meta.id, &spec.tokens, dev_keys, before);
-                    projects.insert(meta.id, Project { keys, databases: HashMap::new(), spec });
+                    projects
+                        .insert(meta.id, Project { keys, databases: HashMap::new(), mode: spec.security.match_mode });
                 }
                 Err(fault) => error!(%fault, "project left out"),
             }
@@ -57,7 +57,7 @@ impl State {
         let mut state = State { projects };
         for document in snapshot.of("table") {
             let project = document.meta.get("project").and_then(serde_json::Value::as_str);
-            let mode = project.and_then(|id| state.projects.get(id)).map(|project| project.spec.security.match_mode);
+            let mode = project.and_then(|id| state.projects.get(id)).map(|project| project.mode);
             match Table::read(document, mode.unwrap_or_default()) {
                 Ok(table) => state.add(table),
                 Err(fault) => error!(%fault, "table left out"),

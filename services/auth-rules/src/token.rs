@@ -55,8 +55,7 @@ pub enum Error {
     Audience,
 }
 
-/// The keys of a project, and the tokens they verified.
-#[derive(Debug)]
+/// The keys of a project, and the tokens they verified. Neither is ever printed.
 pub struct Keys {
     specs: Vec<TokenKey>,
     keys: Vec<Key>,
@@ -64,13 +63,11 @@ pub struct Keys {
 }
 
 /// A token with a good signature.
-#[derive(Debug)]
 struct Verified {
     claims: Arc<Object>,
     times: Times,
 }
 
-#[derive(Debug)]
 struct Times {
     exp: Option<f64>,
     nbf: Option<f64>,
@@ -83,12 +80,6 @@ struct Key {
     decoding: DecodingKey,
     aud: Vec<String>,
     iss: Vec<String>,
-}
-
-impl std::fmt::Debug for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Key").field("kid", &self.kid).field("algorithm", &self.algorithm).finish_non_exhaustive()
-    }
 }
 
 /// The header of a token. Source: RFC 7515, 4.1; a token with critical extensions must be refused.
@@ -258,4 +249,137 @@ fn named(accepted: &[String], claim: Option<&Value>) -> bool {
             Some(value) => one(value),
             None => false,
         }
+}
+
+#[cfg(test)]
+mod tests {
+    use jsonwebtoken::EncodingKey;
+    use proptest::prelude::*;
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+
+    const SECRET: &str = "a secret that has thirty-two bytes";
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct File {
+        now: i64,
+        cases: Vec<Case>,
+    }
+
+    /// A token, whole or in parts: its default parts make one that the default key accepts.
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Case {
+        name: String,
+        keys: Option<Vec<TokenKey>>,
+        token: Option<String>,
+        header: Option<Json>,
+        claims: Option<Json>,
+        signed_by: Option<String>,
+        signature: Option<String>,
+        expect: String,
+    }
+
+    fn keys() -> Keys {
+        Keys::new(serde_json::from_value(json!([{"kid": "main", "secret": SECRET}])).unwrap())
+    }
+
+    fn built(header: &[u8], claims: &[u8], secret: &str) -> String {
+        let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+        let key = EncodingKey::from_secret(secret.as_bytes());
+        let signature = jsonwebtoken::crypto::sign(signed.as_bytes(), &key, Algorithm::HS256).unwrap();
+        format!("{signed}.{signature}")
+    }
+
+    fn token(case: &Case) -> String {
+        if let Some(token) = &case.token {
+            return token.clone();
+        }
+        let header = case.header.clone().unwrap_or_else(|| json!({"alg": "HS256", "typ": "JWT"}));
+        let claims = case.claims.clone().unwrap_or_else(|| json!({"id": "u1"}));
+        let secret = case.signed_by.as_deref().unwrap_or(SECRET);
+        let token = built(header.to_string().as_bytes(), claims.to_string().as_bytes(), secret);
+        match (&case.signature, token.rsplit_once('.')) {
+            (Some(signature), Some((signed, _))) => format!("{signed}.{signature}"),
+            _ => token,
+        }
+    }
+
+    #[test]
+    fn tokens_are_accepted_or_refused() {
+        let file: File = serde_json::from_str(include_str!("../cases/tokens.json")).unwrap();
+        for case in &file.cases {
+            let keys = case.keys.clone().map_or_else(keys, Keys::new);
+            let found = match keys.claims(&token(case), file.now) {
+                Ok(_) => "accepted".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            assert_eq!(found, case.expect, "{}", case.name);
+        }
+    }
+
+    #[test]
+    fn a_remembered_token_still_expires() {
+        let keys = keys();
+        let token = built(br#"{"alg":"HS256"}"#, br#"{"id":"u1","exp":1000}"#, SECRET);
+        assert!(keys.claims(&token, 999).is_ok());
+        assert!(keys.verified.contains_key(token.as_str()));
+        assert!(keys.claims(&token, 1000).is_ok());
+        assert_eq!(keys.claims(&token, 1001).unwrap_err(), Error::Expired);
+    }
+
+    #[test]
+    fn a_refused_token_is_not_remembered() {
+        let keys = keys();
+        let token = built(br#"{"alg":"HS256"}"#, br#"{"iat":1000}"#, SECRET);
+        assert_eq!(keys.claims(&token, 999).unwrap_err(), Error::NotIssued);
+        assert!(!keys.verified.contains_key(token.as_str()));
+        assert!(keys.claims(&token, 1000).is_ok());
+    }
+
+    #[test]
+    fn claims_that_say_a_thing_twice_are_refused() {
+        let token = built(br#"{"alg":"HS256"}"#, br#"{"id":"u1","id":"u2"}"#, SECRET);
+        assert_eq!(keys().claims(&token, 0).unwrap_err(), Error::Malformed);
+        let token = built(
+            br#"{"alg":"HS256"}"#,
+            &format!("{{\"a\":{}1{}}}", "[".repeat(99), "]".repeat(99)).into_bytes(),
+            SECRET,
+        );
+        assert_eq!(keys().claims(&token, 0).unwrap_err(), Error::Malformed);
+    }
+
+    #[test]
+    fn large_integers_of_claims_keep_their_digits() {
+        let token = built(br#"{"alg":"HS256"}"#, br#"{"id":9007199254740993,"n":123456789012345678901}"#, SECRET);
+        let claims = keys().claims(&token, 0).unwrap();
+        assert_eq!(claims.get("id"), Some(&Value::Int(9_007_199_254_740_993)));
+        assert_eq!(claims.get("n"), Some(&Value::Number("123456789012345678901".to_owned())));
+    }
+
+    proptest! {
+        #[test]
+        fn any_token_is_refused_without_panic(token in ".{0,80}", parts in "[A-Za-z0-9_-]{0,40}\\.[A-Za-z0-9_-]{0,40}\\.[A-Za-z0-9_-]{0,60}") {
+            prop_assert!(keys().claims(&token, 0).is_err());
+            prop_assert!(keys().claims(&parts, 0).is_err());
+        }
+
+        #[test]
+        fn any_signed_bytes_are_read_without_panic(header in ".{0,60}", claims in prop::collection::vec(any::<u8>(), 0..80), text in "[\\[{\":,0-9a-z.\\]}-]{0,60}") {
+            let _ = keys().claims(&built(header.as_bytes(), text.as_bytes(), SECRET), 0);
+            let _ = keys().claims(&built(br#"{"alg":"HS256"}"#, &claims, SECRET), 0);
+            let _ = keys().claims(&built(br#"{"alg":"HS256"}"#, text.as_bytes(), SECRET), 0);
+        }
+
+        #[test]
+        fn a_changed_byte_breaks_a_token(at in 0..100_usize, to in "[A-Za-z0-9_.-]") {
+            let token = built(br#"{"alg":"HS256"}"#, br#"{"id":"u1","role":"user","n":12345}"#, SECRET);
+            let at = at % token.len();
+            let changed = format!("{}{to}{}", &token[..at], &token[at + 1..]);
+            prop_assume!(changed != token);
+            prop_assert!(keys().claims(&changed, 0).is_err());
+        }
+    }
 }

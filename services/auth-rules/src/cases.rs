@@ -1,0 +1,309 @@
+//! Runs `cases/*.json`: a rule, a request, and what is said of it.
+//!
+//! A rule in a list is short for a `match`: type, operator, left and right side; `{"and": […]}` is short for its rule.
+//! `auth` are the claims of a valid token, `token` is sent instead where it is given. What is expected is `allow`,
+//! `where <filter>`, `stored <check of a create>`, `denied`, `unauthenticated`, or `refused at <path in the rule>` when it
+//! is loaded.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use mesh::{resources::Snapshot, seal};
+use prost::Message;
+use proto::auth::v1::{Access, AuthorizeRequest};
+use query::{
+    Change, Comparison, Filter, Grant, Object, Operation, Quantifier, Value,
+    resources::{Algorithm, TokenKey},
+};
+use serde::Deserialize;
+use serde_json::{Map, Value as Json, json};
+use time::OffsetDateTime;
+
+use crate::{Error, Service, check, key, state::State};
+
+const SECRET: &str = "a secret that has thirty-two bytes";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    operation: String,
+    mode: String,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    name: String,
+    rule: Json,
+    expect: String,
+    operation: Option<String>,
+    mode: Option<String>,
+    auth: Option<Json>,
+    token: Option<String>,
+    find: Option<Map<String, Json>>,
+    docs: Option<Vec<Json>>,
+    #[serde(default)]
+    set: Map<String, Json>,
+    #[serde(default)]
+    inc: Map<String, Json>,
+    limit: Option<u64>,
+    skip: Option<u64>,
+}
+
+#[test]
+fn matches_are_decided() {
+    run(include_str!("../cases/match.json"));
+}
+
+#[test]
+fn rules_compose() {
+    run(include_str!("../cases/composition.json"));
+}
+
+#[test]
+fn comparisons_with_columns_become_filters() {
+    run(include_str!("../cases/filter.json"));
+}
+
+#[test]
+fn conditions_of_clients_do_not_widen_a_grant() {
+    run(include_str!("../cases/where.json"));
+}
+
+fn run(text: &str) {
+    let file: File = serde_json::from_str(text).unwrap();
+    let mut failed = Vec::new();
+    for case in &file.cases {
+        let operation = case.operation.as_deref().unwrap_or(&file.operation);
+        let mode = case.mode.as_deref().unwrap_or(&file.mode);
+        let found = outcome(case, operation, mode);
+        let met = match case.expect.strip_prefix("refused at") {
+            Some(at) => found == format!("refused at spec.rules.{operation}{}{}", dot(at.trim()), at.trim()),
+            None => found == case.expect || (case.expect == "denied" && found.starts_with("denied: ")),
+        };
+        if !met {
+            failed.push(format!("{}: expected {}, found {found}", case.name, case.expect));
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+fn dot(at: &str) -> &'static str {
+    if at.is_empty() { "" } else { "." }
+}
+
+fn outcome(case: &Case, operation: &str, mode: &str) -> String {
+    let documents = shop(json!({ "mode": mode, "rules": { operation: expanded(&case.rule) } }));
+    if let Some(fault) = check(&documents).first() {
+        return format!("refused at {}", fault.path);
+    }
+    let auth = case
+        .auth
+        .clone()
+        .unwrap_or_else(|| json!({"id": "u1", "role": "user", "lvl": 3, "ok": true, "groups": ["g1", "g2"]}));
+    let token = case.token.clone().unwrap_or_else(|| token(&auth));
+    let access = Access {
+        database: "music".to_owned(),
+        table: "t".to_owned(),
+        operation: named(operation).into(),
+        op: "all".to_owned(),
+        find: case.find.as_ref().map(|find| filter(find).into()),
+        docs: case.docs.iter().flatten().map(|doc| object(doc).into()).collect(),
+        changes: changes(case).into_iter().map(Into::into).collect(),
+        limit: case.limit,
+        skip: case.skip,
+    };
+    let request = AuthorizeRequest { project: "shop".to_owned(), token, accesses: vec![access] };
+    match service(&documents).authorize(request, now()) {
+        Ok(response) => granted(&response.grants[0].grant, named(operation)),
+        Err(Error::Denied { message, .. }) => format!("denied: {message}"),
+        Err(Error::Unauthenticated { .. }) => "unauthenticated".to_owned(),
+        Err(error) => format!("{error:?}"),
+    }
+}
+
+fn granted(bytes: &[u8], operation: Operation) -> String {
+    let grant = Grant::try_from(proto::auth::v1::Grant::decode(bytes).unwrap()).unwrap();
+    assert_eq!((grant.project.as_str(), grant.database.as_str(), grant.table.as_str()), ("shop", "music", "t"));
+    assert_eq!(grant.operation, operation);
+    let (filter, check) = (written(&grant.filter), written(&grant.check));
+    match operation {
+        Operation::Create => assert_eq!(filter, "true"),
+        Operation::Update => assert_eq!(filter, check),
+        Operation::Read | Operation::Delete => assert_eq!(check, "true"),
+    }
+    match (filter.as_str(), check.as_str()) {
+        ("true", "true") => "allow".to_owned(),
+        ("true", check) => format!("stored {check}"),
+        (filter, _) => format!("where {filter}"),
+    }
+}
+
+/// Resources of a project with a table `t` of this spec.
+pub fn shop(spec: Json) -> Snapshot {
+    let documents = [
+        json!({"kind": "project", "meta": {"id": "shop"}, "spec": {"tokens": [{"kid": "main", "secret": SECRET}]}}),
+        json!({"kind": "database", "meta": {"project": "shop", "id": "music"}, "spec": {"url": "sqlite:music.db"}}),
+        json!({"kind": "table", "meta": {"project": "shop", "database": "music", "id": "t"}, "spec": spec}),
+    ];
+    snapshot(&documents)
+}
+
+/// Resources of these documents.
+pub fn snapshot(documents: &[Json]) -> Snapshot {
+    let texts: Vec<_> = documents.iter().map(Json::to_string).collect();
+    Snapshot::parse(&texts.join("\n---\n")).unwrap_or_else(|faults| panic!("{faults:?}"))
+}
+
+/// A service in which the resources are in force.
+pub fn service(documents: &Snapshot) -> Service {
+    let state = State::new(documents, None, &State::default());
+    Service::of(Arc::new(ArcSwap::from_pointee(state)), seal::pair(b"mesh").0)
+}
+
+/// A token of the project with these claims.
+pub fn token(claims: &Json) -> String {
+    let key = TokenKey {
+        kid: Some("main".to_owned()),
+        alg: Algorithm::Hs256,
+        secret: SECRET.to_owned(),
+        aud: vec![],
+        iss: vec![],
+        primary: true,
+    };
+    key::encode(&key, claims.as_object().unwrap()).unwrap()
+}
+
+/// When all cases happen.
+pub fn now() -> OffsetDateTime {
+    time::macros::datetime!(2025-06-01 12:00 UTC)
+}
+
+fn named(operation: &str) -> Operation {
+    crate::table::OPERATIONS.into_iter().find(|known| known.name() == operation).unwrap()
+}
+
+fn expanded(rule: &Json) -> Json {
+    match rule {
+        Json::Array(parts) => {
+            let [r#type, eval, f1, f2] = parts.as_slice() else { panic!("{rule}") };
+            json!({"rule": "match", "type": r#type, "eval": eval, "f1": f1, "f2": f2})
+        }
+        Json::Object(members) => {
+            let mut rule = Map::new();
+            for (name, value) in members {
+                match (name.as_str(), value) {
+                    ("and" | "or", Json::Array(clauses)) => {
+                        rule.insert("rule".to_owned(), name.as_str().into());
+                        rule.insert("clauses".to_owned(), clauses.iter().map(expanded).collect());
+                    }
+                    ("clause", clause) => {
+                        rule.insert(name.clone(), expanded(clause));
+                    }
+                    (_, value) => {
+                        rule.insert(name.clone(), value.clone());
+                    }
+                }
+            }
+            Json::Object(rule)
+        }
+        other => other.clone(),
+    }
+}
+
+fn value(json: &Json) -> Value {
+    Value::parse(json.to_string().as_bytes(), query::Limits::default()).unwrap()
+}
+
+fn object(json: &Json) -> Object {
+    match value(json) {
+        Value::Object(object) => object,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn changes(case: &Case) -> Vec<Change> {
+    let set = case.set.iter().map(|(column, json)| Change::Set { column: column.clone(), value: value(json) });
+    let inc = case.inc.iter().map(|(column, json)| Change::Inc { column: column.clone(), by: value(json) });
+    set.chain(inc).collect()
+}
+
+/// A condition as REST writes it.
+fn filter(find: &Map<String, Json>) -> Filter {
+    let all = |items: &Json| items.as_array().unwrap().iter().map(|item| filter(item.as_object().unwrap())).collect();
+    let conditions = find.iter().map(|(name, json)| match (name.as_str(), json) {
+        ("$or", items) => Filter::Or(all(items)),
+        ("$and", items) => Filter::And(all(items)),
+        ("$not", inner) => Filter::Not(Box::new(filter(inner.as_object().unwrap()))),
+        (_, Json::Null) => Filter::IsNull { column: name.clone() },
+        (_, Json::Array(items)) => Filter::In { column: name.clone(), values: items.iter().map(value).collect() },
+        (_, Json::Object(operators)) if operators.contains_key("$some") => Filter::Related {
+            relation: name.clone(),
+            quantifier: Quantifier::Some,
+            filter: Box::new(filter(operators["$some"].as_object().unwrap())),
+        },
+        (_, Json::Object(operators)) => {
+            let (operator, json) = operators.iter().next().unwrap();
+            let comparison = match operator.as_str() {
+                "$ne" => Comparison::Ne,
+                "$gt" => Comparison::Gt,
+                "$gte" => Comparison::Gte,
+                other => panic!("{other}"),
+            };
+            Filter::Compare { column: name.clone(), comparison, value: value(json) }
+        }
+        (_, json) => Filter::Compare { column: name.clone(), comparison: Comparison::Eq, value: value(json) },
+    });
+    Filter::And(conditions.collect())
+}
+
+/// A filter as text.
+fn written(filter: &Filter) -> String {
+    let all = |filters: &[Filter], word: &str| {
+        let parts: Vec<_> = filters.iter().map(written).collect();
+        format!("({})", parts.join(word))
+    };
+    match filter {
+        Filter::And(filters) if filters.is_empty() => "true".to_owned(),
+        Filter::And(filters) => all(filters, " and "),
+        Filter::Or(filters) => all(filters, " or "),
+        Filter::Not(inner) => match inner.as_ref() {
+            Filter::And(_) | Filter::Or(_) => format!("not {}", written(inner)),
+            _ => format!("not ({})", written(inner)),
+        },
+        Filter::Compare { column, comparison, value } => {
+            let operator = match comparison {
+                Comparison::Eq => "=",
+                Comparison::Ne => "!=",
+                Comparison::Gt => ">",
+                Comparison::Gte => ">=",
+                Comparison::Lt => "<",
+                Comparison::Lte => "<=",
+            };
+            format!("{column} {operator} {}", literal(value))
+        }
+        Filter::In { column, values } => {
+            format!("{column} in ({})", values.iter().map(literal).collect::<Vec<_>>().join(", "))
+        }
+        Filter::IsNull { column } => format!("{column} is null"),
+        Filter::Related { relation, quantifier, filter } => {
+            let word = match quantifier {
+                Quantifier::Some => "some",
+                Quantifier::None => "none",
+                Quantifier::Every => "every",
+            };
+            format!("{word} {relation} ({})", written(filter))
+        }
+    }
+}
+
+fn literal(value: &Value) -> String {
+    match value {
+        Value::Text(text) => format!("'{text}'"),
+        Value::Int(int) => int.to_string(),
+        Value::Number(text) => text.clone(),
+        Value::Bool(bool) => bool.to_string(),
+        other => panic!("{other:?} in a filter"),
+    }
+}
