@@ -200,6 +200,16 @@ impl Node {
         self.services.contains(&service)
     }
 
+    /// The services that those of this node call and that are neither here nor at a peer.
+    pub fn missing(&self) -> Vec<Service> {
+        let called = |service: &Service| match service {
+            Service::Gateway => &[Service::Crud, Service::AuthRules][..],
+            Service::Crud | Service::AuthRules => &[],
+        };
+        let wanted = self.services.iter().flat_map(called).copied();
+        wanted.filter(|service| !self.runs(*service) && !self.peers.contains_key(service)).collect()
+    }
+
     /// The secret that seals grants: `mesh_key`, or the well-known one that every node without it uses.
     pub fn seal_secret(&self) -> &[u8] {
         self.mesh_key.as_ref().map_or(b"perigee".as_slice(), |secret| secret.0.as_bytes())
@@ -378,6 +388,14 @@ mod tests {
     fn another_kind_replaces_the_default_one_with_its_keys() {
         let fault = refused("bus: { kind: nats, url: 'nats://a' }", &[]);
         assert!(fault.starts_with("node.yaml:1:8: bus.kind: value nats is not known; known: memory"), "{fault}");
+    }
+
+    #[test]
+    fn a_service_that_is_called_but_nowhere_is_missing() {
+        assert_eq!(Node::default().missing(), []);
+        assert_eq!(parse("services: [crud]", &[]).unwrap().missing(), []);
+        let text = "services: [gateway]\npeers: { crud: ['http://a:1'] }";
+        assert_eq!(parse(text, &[]).unwrap().missing(), [Service::AuthRules]);
     }
 
     #[test]

@@ -31,3 +31,28 @@ impl Opener {
         <[u8; 32]>::try_from(seal).is_ok_and(|seal| blake3::keyed_hash(&self.key, message) == seal)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_same_key_and_message_open_a_seal() {
+        let (sealer, opener) = pair(b"secret");
+        let seal = sealer.seal(b"grant");
+        assert!(opener.is_sealed(b"grant", &seal));
+        assert!(!opener.is_sealed(b"grant!", &seal));
+        assert!(!pair(b"other").1.is_sealed(b"grant", &seal));
+    }
+
+    #[test]
+    fn a_seal_that_is_changed_or_cut_is_none() {
+        let (sealer, opener) = pair(b"secret");
+        let mut seal = sealer.seal(b"grant");
+        for cut in [&b""[..], &seal[..31]] {
+            assert!(!opener.is_sealed(b"grant", cut));
+        }
+        seal[0] ^= 1;
+        assert!(!opener.is_sealed(b"grant", &seal));
+    }
+}

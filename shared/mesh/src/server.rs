@@ -10,8 +10,11 @@ use std::{
 
 use futures::FutureExt;
 use http::{Request, Response};
-use hyper::{body::Incoming, server::conn::http2::Builder, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto::Builder,
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     time,
@@ -39,7 +42,7 @@ const RESETS: usize = 10_000;
 /// The pause after a failure to accept: file descriptors may have run out.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
-/// Serves `answer` over HTTP/2 until `stop` fires and running calls have ended; what takes longer than `drain` is broken
+/// Serves `answer` over HTTP/2, and HTTP/1.1 for health checks, until `stop` fires and running calls have ended; what takes longer than `drain` is broken
 /// off.
 pub(crate) async fn serve<F, A>(listener: TcpListener, answer: F, stop: CancellationToken, drain: Duration)
 where
@@ -80,7 +83,10 @@ where
         let answer = answer(request.map(Body::new));
         async move { Ok::<_, Infallible>(answer.await) }
     });
-    let connection = Builder::new(TokioExecutor::new())
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new());
+    builder
+        .http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(ASK)
         .keep_alive_timeout(SILENCE)
@@ -88,8 +94,8 @@ where
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(STREAMS)
         .max_pending_accept_reset_streams(RESETS)
-        .max_local_error_reset_streams(None)
-        .serve_connection(TokioIo::new(stream), service);
+        .max_local_error_reset_streams(None);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

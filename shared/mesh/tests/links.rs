@@ -1,6 +1,10 @@
 //! Calls between services, near and far: alike where they work, and with the same codes where they do not.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration, time::Instant};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use mesh::{
     Call, Code, Fault, Mesh, State, Tasks,
@@ -14,6 +18,8 @@ use proto::crud::v1::{
 use tokio::{net::TcpListener, sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, service::Routes};
+
+const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Answers every call with its own name, the request's id and trace; what it does besides, the project's name says.
 struct Fake {
@@ -66,8 +72,8 @@ struct Peer {
 
 impl Peer {
     async fn start(name: &str, address: SocketAddr, drain: Duration) -> Self {
-        let listener = TcpListener::bind(address).await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let listener = TcpListener::bind(address).await.expect("the port is free");
+        let address = listener.local_addr().expect("it is bound");
         let (mesh, arrived, go_on) = near(name);
         let (tasks, stop) = (Tasks::default(), CancellationToken::new());
         let (served, stopped) = (mesh.clone(), stop.clone());
@@ -76,7 +82,7 @@ impl Peer {
     }
 
     async fn any(name: &str) -> Self {
-        Self::start(name, "127.0.0.1:0".parse().unwrap(), Duration::ZERO).await
+        Self::start(name, ANY, Duration::ZERO).await
     }
 
     /// Ends it at once, with all its connections.
@@ -88,7 +94,7 @@ impl Peer {
 }
 
 fn near(name: &str) -> (Mesh, Arc<Notify>, Arc<Notify>) {
-    let mesh = Mesh::new(&Node::default()).unwrap();
+    let mesh = Mesh::new(&Node::default()).expect("no peers are named");
     let (arrived, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let fake = Fake { name: name.to_owned(), arrived: arrived.clone(), go_on: go_on.clone() };
     let server = CrudServer::new(fake).max_encoding_message_size(MESSAGE_BYTES);
@@ -100,7 +106,7 @@ fn far(addresses: &[SocketAddr]) -> Mesh {
     let urls = addresses.iter().map(|address| format!("http://{address}")).collect();
     let mut node = Node::default();
     node.peers.insert(Service::Crud, urls);
-    Mesh::new(&node).unwrap()
+    Mesh::new(&node).expect("the addresses are sound")
 }
 
 async fn describe(mesh: &Mesh, call: &Call, project: &str) -> Result<DescribeResponse, Fault> {
@@ -257,7 +263,7 @@ async fn a_call_under_way_when_its_peer_dies_is_unavailable() {
 
 #[tokio::test]
 async fn a_node_that_stops_answers_what_it_accepted() {
-    let peer = Peer::start("a", "127.0.0.1:0".parse().unwrap(), Duration::from_secs(10)).await;
+    let peer = Peer::start("a", ANY, Duration::from_secs(10)).await;
     let mesh = far(&[peer.address]);
     let stop = async {
         peer.arrived.notified().await;

@@ -3,13 +3,15 @@
 use std::{
     fs, io,
     os::unix::fs::MetadataExt,
+    panic::AssertUnwindSafe,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
 use super::{Checker, Fault, Snapshot, documents, fault, reference::Sources};
-use crate::yaml::Place;
+use crate::{tasks::panic_text, yaml::Place};
 
+const START: Place = Place { line: 1, column: 1 };
 /// Folders in folders that are looked into.
 const DEPTH: usize = 16;
 /// What a node keeps, should it keep it inside its resource folder.
@@ -55,8 +57,17 @@ impl FileStamp {
     }
 }
 
-/// The snapshot that stands in `folder`, and the files outside its documents that it was made of.
+/// The snapshot that stands in `folder`, and the files outside its documents that it was made of. A panic of the parser or
+/// of a checker is a fault like another: what is in force must not depend on it.
 pub(super) fn read(folder: &Path, checkers: &[Checker]) -> (Result<Snapshot, Vec<Fault>>, Vec<PathBuf>) {
+    let read = AssertUnwindSafe(|| checked(folder, checkers));
+    std::panic::catch_unwind(read).unwrap_or_else(|panic| {
+        let message = format!("checking it panicked: {}", panic_text(panic.as_ref()));
+        (Err(vec![fault(&folder.display().to_string(), START, "", message)]), Vec::new())
+    })
+}
+
+fn checked(folder: &Path, checkers: &[Checker]) -> (Result<Snapshot, Vec<Fault>>, Vec<PathBuf>) {
     let mut sources = Sources::of(folder);
     let files = match files(folder) {
         Ok(files) => files,
@@ -125,7 +136,7 @@ fn walk(
 }
 
 fn unreadable(file: &str, why: &str) -> Fault {
-    fault(file, Place { line: 1, column: 1 }, "", format!("cannot be read: {why}"))
+    fault(file, START, "", format!("cannot be read: {why}"))
 }
 
 #[cfg(test)]
@@ -169,6 +180,13 @@ mod tests {
         assert!(faults[0].starts_with("a.yaml:2:1: kind: not YAML"), "{faults:?}");
         assert_eq!(faults[1], "b.yaml:1:1: cannot be read: byte 2 is no UTF-8");
         assert_eq!(faults[2], "c.yaml:2:9: meta.id: is taken");
+    }
+
+    #[test]
+    fn a_checker_that_panics_is_a_fault() {
+        let folder = tempfile::tempdir().unwrap();
+        let faults = load(folder.path(), &[|_| panic!("on purpose")]).unwrap_err();
+        assert_eq!(faults[0].message, "checking it panicked: on purpose");
     }
 
     #[test]

@@ -38,13 +38,13 @@ pub fn watch(folder: &Path, checkers: Vec<Checker>, tasks: &Tasks, board: &Board
                 let news = watcher.look();
                 (watcher, news, began.elapsed())
             });
+            // It fails only when the runtime ends.
             let Ok((back, news, took)) = looked.await else { return };
             watcher = back;
             // A huge folder must not keep a core busy.
             pause = LOOK.max(took * 20);
-            match news {
-                Some(news) => announce(news, &sender, &board),
-                None => continue,
+            if let Some(news) = news {
+                announce(news, &sender, &board);
             }
         }
     });
@@ -125,7 +125,7 @@ impl Watcher {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, time::SystemTime};
 
     use super::*;
 
@@ -178,15 +178,35 @@ mod tests {
     fn a_broken_folder_is_told_once() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a.yaml");
-        fs::write(&file, "kind: [").unwrap();
+        fs::write(&file, "kind: nothing\n").unwrap();
         let mut watcher = Watcher::new(folder.path().to_owned(), Vec::new());
-        watcher.waited = PATIENCE;
-        assert!(watcher.look().is_some_and(|news| news.is_err()));
-        fs::write(&file, "kind:  [").unwrap();
-        fs::write(folder.path().join("b.yaml"), "").unwrap();
-        watcher.waited = PATIENCE;
-        let again = watcher.look();
-        assert!(again.is_none() || again.is_some_and(|news| news.is_err_and(|faults| faults != watcher.told)));
+        let mut looked = || {
+            watcher.waited = PATIENCE;
+            watcher.look()
+        };
+        assert!(looked().is_some_and(|news| news.is_err()));
+        assert!(looked().is_none());
+        fs::write(folder.path().join("b.yaml"), project("b")).unwrap();
+        assert!(looked().is_none(), "as wrong as before");
+        fs::write(&file, project("a")).unwrap();
+        assert!(looked().is_some_and(|news| news.is_ok()));
+        fs::write(&file, "kind: nothing\n").unwrap();
+        assert!(looked().is_some_and(|news| news.is_err()));
+    }
+
+    #[test]
+    fn a_file_that_just_changed_is_left_alone_for_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut watcher = Watcher::new(folder.path().to_owned(), Vec::new());
+        watcher.read().unwrap();
+        let file = fs::File::create(folder.path().join("a.yaml")).unwrap();
+        file.set_modified(SystemTime::now() + Duration::from_secs(3600)).unwrap();
+        assert!(watcher.look().is_some(), "a clock that is ahead says nothing about age");
+        file.set_modified(SystemTime::now()).unwrap();
+        assert!(watcher.look().is_none() || watcher.seen == Stamp::of(folder.path(), &watcher.others));
+        file.set_modified(SystemTime::now() - SETTLING).unwrap();
+        watcher.look();
+        assert_eq!(watcher.seen, Stamp::of(folder.path(), &watcher.others));
     }
 
     #[tokio::test]
