@@ -29,7 +29,7 @@ pub async fn run(args: cli::Dev) -> Result<(), Failure> {
     config.listen.http = args.listen;
     config.data = args.data.clone();
     config.resources = config::Resources::Folder { path: args.dir.clone() };
-    mesh::telemetry::start(&config.telemetry);
+    mesh::telemetry::start(&config.telemetry).context("the log cannot be started")?;
 
     let signals = Signals::catch()?;
     let node = Node::start(config, Mode::Dev).await?;

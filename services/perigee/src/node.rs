@@ -64,11 +64,10 @@ impl Node {
 
         let stop = CancellationToken::new();
         let mut servers = JoinSet::new();
-        let routes = routes(&config, mode, &mesh, &current, &tasks);
-        mesh.open(routes.clone());
+        mesh.open(routes(&config, mode, &mesh, &current, &tasks));
         if let Some(listener) = ports.mesh {
             let (mesh, stop) = (mesh.clone(), stop.clone());
-            servers.spawn(async move { mesh::server::serve(listener, routes, &mesh, stop, config.drain).await });
+            servers.spawn(async move { mesh.serve(listener, stop, config.drain).await });
         }
         if let Some(listener) = ports.http {
             let limits = gateway::Config {

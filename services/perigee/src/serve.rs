@@ -20,7 +20,7 @@ pub fn run(args: cli::Serve) -> Result<(), Failure> {
     if !args.services.is_empty() {
         config.services = args.services;
     }
-    mesh::telemetry::start(&config.telemetry);
+    mesh::telemetry::start(&config.telemetry).context("the log cannot be started")?;
     cli::block_on(async {
         let signals = Signals::catch()?;
         let node = Node::start(config, Mode::Serve).await?;
