@@ -59,10 +59,7 @@ pub fn typed(column: &Column, value: &Value) -> Result<Typed, Error> {
         return Ok(Typed::Null);
     }
     match column.r#type {
-        Type::Bool => match value {
-            Value::Bool(flag) => Ok(Typed::Bool(*flag)),
-            _ => Err(wrong(column, value)),
-        },
+        Type::Bool => bool(column, value),
         Type::Int16 => integer(column, value, i16::MIN.into(), i16::MAX.into()),
         Type::Int32 => integer(column, value, i32::MIN.into(), i32::MAX.into()),
         Type::Int64 => integer(column, value, i64::MIN, i64::MAX),
@@ -83,15 +80,17 @@ pub fn typed(column: &Column, value: &Value) -> Result<Typed, Error> {
 ///
 /// Errors: `WRONG_TYPE`, `OUT_OF_RANGE`.
 pub fn comparable(column: &Column, value: &Value) -> Result<Typed, Error> {
-    match (column.r#type, value) {
-        (Type::Json, _) => Err(Error::WrongType {
+    if column.r#type == Type::Json {
+        return Err(Error::WrongType {
             name: column.name.clone(),
             wanted: "isNull and no other operator, because it holds JSON".to_owned(),
             got: value.kind().to_owned(),
-        }),
-        (_, Value::Null | Value::List(_) | Value::Object(_)) => Err(wrong(column, value)),
-        _ => typed(column, value),
+        });
     }
+    if matches!(value, Value::Null | Value::List(_) | Value::Object(_)) {
+        return Err(wrong(column, value));
+    }
+    typed(column, value)
 }
 
 /// Whether `column` can hold `value`.
@@ -120,6 +119,7 @@ impl Typed {
             | (Typed::Uuid(one), Typed::Uuid(other))
             | (Typed::Json(one), Typed::Json(other))
             | (Typed::Other(one), Typed::Other(other)) => Some(one.cmp(other)),
+            // Values of one column are null or of one type.
             _ => None,
         }
     }
@@ -147,7 +147,14 @@ impl Type {
     }
 }
 
-/// The most and the fewest are of the column's width.
+fn bool(column: &Column, value: &Value) -> Result<Typed, Error> {
+    let Value::Bool(flag) = value else {
+        return Err(wrong(column, value));
+    };
+    Ok(Typed::Bool(*flag))
+}
+
+/// The least and the most are of the column's width.
 fn integer(column: &Column, value: &Value, least: i64, most: i64) -> Result<Typed, Error> {
     let number = match value {
         Value::Int(number) => *number,
@@ -184,7 +191,7 @@ fn float(column: &Column, value: &Value) -> Result<Typed, Error> {
             Ok(number) if number.is_finite() => Ok(Typed::Float(number)),
             Ok(_) | Err(_) => Err(outside(column)),
         },
-        _ => Err(wrong(column, value)),
+        Value::Null | Value::Bool(_) | Value::Text(_) | Value::List(_) | Value::Object(_) => Err(wrong(column, value)),
     }
 }
 
@@ -201,23 +208,25 @@ fn decimal(column: &Column, value: &Value) -> Result<Typed, Error> {
 
 /// The text, which has no NUL character: PostgreSQL cannot hold one.
 fn text<'a>(column: &Column, value: &'a Value) -> Result<&'a str, Error> {
-    match value {
-        Value::Text(text) if has_nul(text) => Err(Error::WrongType {
+    let Value::Text(text) = value else {
+        return Err(wrong(column, value));
+    };
+    if has_nul(text) {
+        return Err(Error::WrongType {
             name: column.name.clone(),
             wanted: "a text".to_owned(),
             got: "a text with a NUL character".to_owned(),
-        }),
-        Value::Text(text) => Ok(text),
-        _ => Err(wrong(column, value)),
+        });
     }
+    Ok(text)
 }
 
 /// A text that `parse` understands.
 fn parsed(column: &Column, value: &Value, parse: impl Fn(&str) -> Option<Typed>) -> Result<Typed, Error> {
-    match value {
-        Value::Text(text) => parse(text).ok_or_else(|| unlike(column)),
-        _ => Err(wrong(column, value)),
-    }
+    let Value::Text(text) = value else {
+        return Err(wrong(column, value));
+    };
+    parse(text).ok_or_else(|| unlike(column))
 }
 
 fn json(column: &Column, value: &Value) -> Result<Typed, Error> {
@@ -237,7 +246,9 @@ fn other(column: &Column, value: &Value) -> Result<Typed, Error> {
     match value {
         Value::Int(number) => Ok(Typed::Other(number.to_string())),
         Value::Number(text) => Ok(Typed::Other(text.clone())),
-        _ => text(column, value).map(|text| Typed::Other(text.to_owned())),
+        Value::Null | Value::Bool(_) | Value::Text(_) | Value::List(_) | Value::Object(_) => {
+            text(column, value).map(|text| Typed::Other(text.to_owned()))
+        }
     }
 }
 

@@ -16,11 +16,13 @@ const PRESENCE: [&str; 1] = ["isNull"];
 impl Parser<'_> {
     /// A condition that may be absent.
     pub(super) fn condition(&self, table: &Table, find: &Value, budget: &mut Budget) -> Result<Filter, Error> {
-        match find {
-            Value::Null => Ok(Filter::TRUE),
-            Value::Object(object) => self.all_of(table, object.0.iter(), budget),
-            _ => Err(wrong("the condition", "an object", find)),
+        if matches!(find, Value::Null) {
+            return Ok(Filter::TRUE);
         }
+        let Value::Object(object) = find else {
+            return Err(wrong("the condition", "an object", find));
+        };
+        self.all_of(table, object.0.iter(), budget)
     }
 
     /// All members of a condition's object.
@@ -74,16 +76,16 @@ impl Parser<'_> {
 
     /// A condition that must be given.
     fn branch(&self, table: &Table, key: &str, value: &Value, budget: &mut Budget) -> Result<Filter, Error> {
-        match value {
-            Value::Object(object) => self.all_of(table, object.0.iter(), budget),
-            _ => Err(malformed(key, "object", value)),
-        }
+        let Value::Object(object) = value else {
+            return Err(malformed(key, "object", value));
+        };
+        self.all_of(table, object.0.iter(), budget)
     }
 
     /// A condition on a column: a value, or an object of operators.
     fn column_condition(&self, column: &Column, value: &Value, budget: &mut Budget) -> Result<Filter, Error> {
         let Value::Object(Object(operators)) = value else {
-            return equal(column, value, budget);
+            return equal(column, value);
         };
         if operators.is_empty() {
             return Err(Error::Malformed(format!("empty condition on column {}", column.name)));
@@ -100,44 +102,38 @@ impl Parser<'_> {
 
     fn operation(&self, column: &Column, key: &str, operand: &Value, budget: &mut Budget) -> Result<Filter, Error> {
         match self.bare(key) {
-            Some("eq") => equal(column, operand, budget),
-            Some("ne") => unequal(column, operand, budget),
+            Some("eq") => equal(column, operand),
+            Some("ne") => unequal(column, operand),
             Some("gt") => ordered(column, Comparison::Gt, operand),
             Some("gte") => ordered(column, Comparison::Gte, operand),
             Some("lt") => ordered(column, Comparison::Lt, operand),
             Some("lte") => ordered(column, Comparison::Lte, operand),
-            Some("in") => within(column, list(column, key, operand)?, budget),
-            Some("nin") => Ok(negated(within(column, list(column, key, operand)?, budget)?)),
-            Some("isNull") => match operand {
-                Value::Bool(true) => Ok(is_null(column)),
-                Value::Bool(false) => Ok(negated(is_null(column))),
-                _ => Err(wrong(format!("{key} of {}", column.name), "true or false", operand)),
-            },
-            Some("not") => match operand {
-                Value::Object(_) => Ok(negated(self.column_condition(column, operand, budget)?)),
-                _ => Err(malformed(key, "object", operand)),
-            },
+            Some("in") => within(column, list(column, key, operand)?),
+            Some("nin") => Ok(negated(within(column, list(column, key, operand)?)?)),
+            Some("isNull") if flag(&column.name, key, operand)? => Ok(is_null(column)),
+            Some("isNull") => Ok(negated(is_null(column))),
+            Some("not") if matches!(operand, Value::Object(_)) => {
+                Ok(negated(self.column_condition(column, operand, budget)?))
+            }
+            Some("not") => Err(malformed(key, "object", operand)),
             _ => Err(self.unknown_operator(key, &OPERATORS)),
         }
     }
 
     /// A condition on the row that a relation leads to; null where it leads to none.
     fn one(&self, relation: &Relation, value: &Value, budget: &mut Budget) -> Result<Filter, Error> {
-        let members = match value {
-            Value::Null => return Ok(related(relation, Quantifier::None, Filter::TRUE)),
-            Value::Object(Object(members)) => members,
-            _ => return Err(wrong(&relation.name, format!("a condition on {} or null", relation.table), value)),
+        if matches!(value, Value::Null) {
+            return Ok(related(relation, Quantifier::None, Filter::TRUE));
+        }
+        let Value::Object(Object(members)) = value else {
+            return Err(wrong(&relation.name, format!("a condition on {} or null", relation.table), value));
         };
         let far = self.schema.table(&relation.table)?;
         let is_presence = |key: &str| self.operator(far, key, &PRESENCE).is_some();
         let mut filters = Vec::new();
         for (key, value) in members.iter().filter(|(key, _)| is_presence(key)) {
             budget.node()?;
-            let quantifier = match value {
-                Value::Bool(true) => Quantifier::None,
-                Value::Bool(false) => Quantifier::Some,
-                _ => return Err(wrong(format!("{key} of {}", relation.name), "true or false", value)),
-            };
+            let quantifier = if flag(&relation.name, key, value)? { Quantifier::None } else { Quantifier::Some };
             filters.push(related(relation, quantifier, Filter::TRUE));
         }
         if filters.is_empty() || members.len() > filters.len() {
@@ -185,31 +181,34 @@ impl Parser<'_> {
 }
 
 /// The value of the column is `value`, or one of them, or null.
-fn equal(column: &Column, value: &Value, budget: &mut Budget) -> Result<Filter, Error> {
+fn equal(column: &Column, value: &Value) -> Result<Filter, Error> {
     match value {
         Value::Null => Ok(is_null(column)),
-        Value::List(values) => within(column, values, budget),
-        _ => compare(column, Comparison::Eq, value),
+        Value::List(values) => within(column, values),
+        Value::Bool(_) | Value::Int(_) | Value::Number(_) | Value::Text(_) | Value::Object(_) => {
+            compare(column, Comparison::Eq, value)
+        }
     }
 }
 
 /// The other way round. A boolean that is not true may be null, as in SQL's `IS NOT TRUE`.
-fn unequal(column: &Column, value: &Value, budget: &mut Budget) -> Result<Filter, Error> {
-    match value {
-        Value::Null | Value::List(_) => Ok(negated(equal(column, value, budget)?)),
-        _ if column.r#type == Type::Bool => {
-            Ok(Filter::Or(vec![compare(column, Comparison::Ne, value)?, is_null(column)]))
-        }
-        _ => compare(column, Comparison::Ne, value),
+fn unequal(column: &Column, value: &Value) -> Result<Filter, Error> {
+    if matches!(value, Value::Null | Value::List(_)) {
+        return Ok(negated(equal(column, value)?));
     }
+    let differs = compare(column, Comparison::Ne, value)?;
+    if column.r#type == Type::Bool {
+        return Ok(Filter::Or(vec![differs, is_null(column)]));
+    }
+    Ok(differs)
 }
 
 /// Nothing is greater or less than null.
 fn ordered(column: &Column, comparison: Comparison, value: &Value) -> Result<Filter, Error> {
-    match value {
-        Value::Null => Ok(Filter::FALSE),
-        _ => compare(column, comparison, value),
+    if matches!(value, Value::Null) {
+        return Ok(Filter::FALSE);
     }
+    compare(column, comparison, value)
 }
 
 fn compare(column: &Column, comparison: Comparison, value: &Value) -> Result<Filter, Error> {
@@ -217,11 +216,11 @@ fn compare(column: &Column, comparison: Comparison, value: &Value) -> Result<Fil
     Ok(Filter::Compare { column: column.name.clone(), comparison, value: value.clone() })
 }
 
-/// The value of the column is one of `values`, of which null is one like another.
-fn within(column: &Column, values: &[Value], budget: &mut Budget) -> Result<Filter, Error> {
+/// The value of the column is one of `values`, of which null is one like another. They are no nodes of the budget: the
+/// size of the request bounds them.
+fn within(column: &Column, values: &[Value]) -> Result<Filter, Error> {
     let mut candidates = Vec::with_capacity(values.len());
     for value in values {
-        budget.node()?;
         if !matches!(value, Value::Null) {
             comparable(column, value)?;
             candidates.push(value.clone());
@@ -247,6 +246,13 @@ fn list<'v>(column: &Column, key: &str, operand: &'v Value) -> Result<&'v [Value
     }
 }
 
+fn flag(name: &str, key: &str, value: &Value) -> Result<bool, Error> {
+    let Value::Bool(flag) = value else {
+        return Err(wrong(format!("{key} of {name}"), "true or false", value));
+    };
+    Ok(*flag)
+}
+
 fn is_null(column: &Column) -> Filter {
     Filter::IsNull { column: column.name.clone() }
 }
@@ -258,10 +264,7 @@ fn related(relation: &Relation, quantifier: Quantifier, filter: Filter) -> Filte
 /// The conjunction, without members that are true anyway.
 fn all(filters: Vec<Filter>) -> Filter {
     let mut filters: Vec<Filter> = filters.into_iter().filter(|filter| !filter.is_true()).collect();
-    match filters.len() {
-        1 => filters.remove(0),
-        _ => Filter::And(filters),
-    }
+    if filters.len() == 1 { filters.remove(0) } else { Filter::And(filters) }
 }
 
 /// The disjunction; true where one of its members is true anyway.
@@ -269,17 +272,15 @@ fn any(mut filters: Vec<Filter>) -> Filter {
     if filters.iter().any(Filter::is_true) {
         return Filter::TRUE;
     }
-    match filters.len() {
-        1 => filters.remove(0),
-        _ => Filter::Or(filters),
-    }
+    if filters.len() == 1 { filters.remove(0) } else { Filter::Or(filters) }
 }
 
+/// The other way round: of a disjunction the conjunction of the others, which an index can serve (`$nin: [1, null]`).
 fn negated(filter: Filter) -> Filter {
+    if filter.is_true() {
+        return Filter::FALSE;
+    }
     match filter {
-        filter if filter.is_true() => Filter::FALSE,
-        filter if filter == Filter::FALSE => Filter::TRUE,
-        // `$nin: [1, null]`: what an index can serve.
         Filter::Or(filters) => Filter::And(filters.into_iter().map(negated).collect()),
         filter => Filter::Not(Box::new(filter)),
     }

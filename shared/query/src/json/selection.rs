@@ -128,7 +128,9 @@ impl Parser<'_> {
                     keys.push(self.directed(table, key, direction)?);
                 }
             }
-            _ => return Err(wrong("sort", "a text, a list of texts or an object", sort)),
+            Value::Bool(_) | Value::Int(_) | Value::Number(_) => {
+                return Err(wrong("sort", "a text, a list of texts or an object", sort));
+            }
         }
         let mut seen = std::collections::HashSet::new();
         // A second key of the same column never decides.

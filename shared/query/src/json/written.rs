@@ -8,10 +8,11 @@ const OPERATORS: [&str; 2] = ["set", "inc"];
 
 impl Parser<'_> {
     pub(super) fn changes_of(&self, table: &Table, update: &Value) -> Result<Vec<Change>, Error> {
-        let operators = match update {
-            Value::Object(Object(operators)) => operators,
-            Value::Null => return Err(Error::Required("update".to_owned())),
-            _ => return Err(wrong("update", "an object of operators", update)),
+        if matches!(update, Value::Null) {
+            return Err(Error::Required("update".to_owned()));
+        }
+        let Value::Object(Object(operators)) = update else {
+            return Err(wrong("update", "an object of operators", update));
         };
         let mut changes: Vec<Change> = Vec::new();
         for (key, operand) in operators {
@@ -21,11 +22,12 @@ impl Parser<'_> {
             };
             let operator = OPERATORS.iter().find(|known| bare == Some(known));
             let operator = operator.ok_or_else(|| self.unknown_operator(key, &OPERATORS))?;
-            let members = match operand {
-                Value::Object(Object(members)) => members,
+            if matches!(operand, Value::Null) && self.spelling == Spelling::Underscore {
                 // GraphQL: an argument that is null is one that is not given.
-                Value::Null if self.spelling == Spelling::Underscore => continue,
-                _ => return Err(wrong(key, "an object of columns", operand)),
+                continue;
+            }
+            let Value::Object(Object(members)) = operand else {
+                return Err(wrong(key, "an object of columns", operand));
             };
             for (name, value) in members {
                 let column = self.column(table, name)?;
@@ -39,24 +41,25 @@ impl Parser<'_> {
     }
 
     pub(super) fn docs_of(&self, table: &Table, docs: &Value) -> Result<Vec<Object>, Error> {
-        match docs {
-            Value::Object(doc) => Ok(vec![self.doc(table, doc)?]),
-            Value::List(docs) => {
-                let mut parsed = Vec::with_capacity(docs.len());
-                for (position, doc) in docs.iter().enumerate() {
-                    let Value::Object(doc) = doc else {
-                        let kind = doc.kind();
-                        return Err(Error::Malformed(format!(
-                            "incorrect insert object provided: document {position} is {kind}"
-                        )));
-                    };
-                    parsed.push(self.doc(table, doc)?);
-                }
-                Ok(parsed)
+        let docs = match docs {
+            Value::Object(doc) => return Ok(vec![self.doc(table, doc)?]),
+            Value::List(docs) => docs,
+            Value::Null => return Err(Error::Required("doc".to_owned())),
+            Value::Bool(_) | Value::Int(_) | Value::Number(_) | Value::Text(_) => {
+                return Err(Error::Malformed(format!("incorrect insert object provided: it is {}", docs.kind())));
             }
-            Value::Null => Err(Error::Required("doc".to_owned())),
-            _ => Err(Error::Malformed(format!("incorrect insert object provided: it is {}", docs.kind()))),
+        };
+        let mut parsed = Vec::with_capacity(docs.len());
+        for (position, doc) in docs.iter().enumerate() {
+            let Value::Object(doc) = doc else {
+                let kind = doc.kind();
+                return Err(Error::Malformed(format!(
+                    "incorrect insert object provided: document {position} is {kind}"
+                )));
+            };
+            parsed.push(self.doc(table, doc)?);
         }
+        Ok(parsed)
     }
 
     fn doc(&self, table: &Table, doc: &Object) -> Result<Object, Error> {
