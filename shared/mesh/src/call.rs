@@ -3,7 +3,7 @@
 use std::{
     fmt::Write,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use http::{HeaderMap, HeaderValue};
@@ -102,9 +102,12 @@ fn is_request_id(id: &str) -> bool {
     (1..=64).contains(&id.len()) && id.bytes().all(|byte| (0x20..0x7f).contains(&byte))
 }
 
+/// A UUID of version 7. Its random part comes from the thread's generator: the system's costs a system call.
 fn made_request_id() -> Arc<str> {
-    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-    Arc::from(&*uuid::Uuid::now_v7().hyphenated().encode_lower(&mut text))
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let millis = u64::try_from(now.as_millis()).unwrap_or_default();
+    let id = uuid::Builder::from_unix_timestamp_millis(millis, &rand::random()).into_uuid();
+    Arc::from(&*id.hyphenated().encode_lower(&mut [0; uuid::fmt::Hyphenated::LENGTH]))
 }
 
 /// `parent` with a new span id; `None` if it is malformed. Source: W3C Trace Context, "traceparent Header Field Values".
@@ -189,6 +192,13 @@ mod tests {
             assert_ne!(&*Call::begin(Some(id), None, None).request_id, id);
         }
         assert_eq!(&*Call::begin(Some(&"x".repeat(64)), None, None).request_id, "x".repeat(64));
+    }
+
+    #[test]
+    fn a_request_id_that_is_made_is_a_new_uuid() {
+        let made = || Call::begin(None, None, None).request_id;
+        assert_eq!(uuid::Uuid::parse_str(&made()).unwrap().get_version_num(), 7);
+        assert_ne!(made(), made());
     }
 
     #[test]
