@@ -25,7 +25,7 @@ pub use check::check;
 
 /// Databases are looked at again for a client at most this often, for each project.
 const REFRESH: Duration = Duration::from_secs(1);
-/// How long the first request to a project waits for its databases to be described.
+/// How long after a project is new its requests wait for its databases to be described.
 const FIRST: Duration = Duration::from_millis(500);
 
 /// A project at one moment. Swapped as a whole.
@@ -101,8 +101,10 @@ struct Shared {
 /// What is known of one project, and how that is going.
 struct Entry {
     now: ArcSwap<Project>,
-    /// crud has been asked at least once, whatever came of it.
-    asked: watch::Sender<bool>,
+    /// Since when there is the project.
+    since: Instant,
+    /// crud has answered once what its databases hold, each after a first try to reach it.
+    is_described: watch::Sender<bool>,
     /// When a client last had the databases looked at again. Who holds the lock asks; the others wait for the outcome.
     refreshed: Mutex<Option<Instant>>,
 }
@@ -131,15 +133,16 @@ impl Catalogue {
         }
     }
 
-    /// The project called `id`. Waits only where nobody has asked yet what its databases hold.
+    /// The project called `id`. Waits, and not for long, only where it is new and its databases are not yet known.
     ///
     /// Errors: `UNKNOWN_PROJECT`.
     pub(crate) async fn project(&self, id: &str) -> Result<Arc<Project>, Fault> {
         let entry = self.entry(id)?;
-        if !*entry.asked.borrow() {
-            let mut asked = entry.asked.subscribe();
+        let left = FIRST.saturating_sub(entry.since.elapsed());
+        if !left.is_zero() && !*entry.is_described.borrow() {
+            let mut described = entry.is_described.subscribe();
             // Whatever comes first: with nothing known, the request is told that its database cannot be reached.
-            let _ = tokio::time::timeout(FIRST, asked.wait_for(|asked| *asked)).await;
+            let _ = tokio::time::timeout(left, described.wait_for(|described| *described)).await;
         }
         Ok(entry.now.load_full())
     }
@@ -201,7 +204,12 @@ impl Catalogue {
 
 impl Entry {
     fn new(project: Project) -> Self {
-        Self { now: ArcSwap::from_pointee(project), asked: watch::Sender::new(false), refreshed: Mutex::new(None) }
+        Self {
+            now: ArcSwap::from_pointee(project),
+            since: Instant::now(),
+            is_described: watch::Sender::new(false),
+            refreshed: Mutex::new(None),
+        }
     }
 
     /// Whether something is still to be learnt of its databases.

@@ -54,6 +54,7 @@ pub(crate) fn too_large(limit: usize, seen: Option<u64>) -> Fault {
 async fn collected(mut body: axum::body::Body, limit: usize) -> Result<Bytes, Fault> {
     let told = axum::body::HttpBody::size_hint(&body).lower();
     if told > limit as u64 {
+        spilled(body, limit).await;
         return Err(too_large(limit, Some(told)));
     }
     let mut first = Bytes::new();
@@ -62,6 +63,7 @@ async fn collected(mut body: axum::body::Body, limit: usize) -> Result<Bytes, Fa
         let frame = frame.map_err(|cause| error::bad_request(format!("the body broke off: {cause}")))?;
         let Ok(data) = frame.into_data() else { continue };
         if first.len() + all.len() + data.len() > limit {
+            spilled(body, limit).await;
             return Err(too_large(limit, None));
         }
         if first.is_empty() && all.is_empty() {
@@ -74,6 +76,19 @@ async fn collected(mut body: axum::body::Body, limit: usize) -> Result<Bytes, Fa
         all.extend_from_slice(&data);
     }
     Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+/// Reads what is too much and forgets it, as long as it is not many times too much: a client that is still sending when the
+/// connection closes never sees why.
+async fn spilled(mut body: axum::body::Body, limit: usize) {
+    let mut left = limit.saturating_mul(4);
+    while let Some(Ok(frame)) = body.frame().await {
+        let size = frame.data_ref().map_or(0, Bytes::len);
+        if size > left {
+            return;
+        }
+        left -= size;
+    }
 }
 
 impl Caller {

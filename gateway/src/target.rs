@@ -63,8 +63,9 @@ impl Service {
             }
             Attempt::Wrong(error) => error,
         };
+        // Where crud cannot look, what is known stays what is known.
         if is_unknown(&error)
-            && let Some(project) = self.edge().refreshed(caller, &project).await?
+            && let Ok(Some(project)) = self.edge().refreshed(caller, &project).await
             && let Some(database) = project.database(target.database)
             && let Attempt::Planned(plan) = self.attempt(database, target.table, &plan)
         {

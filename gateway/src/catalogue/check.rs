@@ -3,10 +3,9 @@
 use std::collections::HashSet;
 
 use mesh::resources::{Fault, Snapshot};
-use query::resources::{DatabaseMeta, Project, ProjectMeta};
-use serde::de::IgnoredAny;
+use query::resources::{Project, ProjectMeta};
 
-/// What is wrong with the `project` documents of a folder, and with databases of projects that are not there.
+/// What is wrong with the `project` documents of a folder; their keys are the rule engine's business.
 pub fn check(snapshot: &Snapshot) -> Vec<Fault> {
     let mut faults = Vec::new();
     let mut ids = HashSet::new();
@@ -37,23 +36,6 @@ pub fn check(snapshot: &Snapshot) -> Vec<Fault> {
         if !ids.insert(meta.id.clone()) {
             faults
                 .push(document.fault("meta.id", format!("project {} is there already, expected another id", meta.id)));
-        }
-    }
-    faults.extend(homeless(snapshot, &ids));
-    faults
-}
-
-/// Databases whose project is not there.
-fn homeless(snapshot: &Snapshot, projects: &HashSet<String>) -> Vec<Fault> {
-    let mut faults = Vec::new();
-    for document in snapshot.of("database") {
-        // A document that does not read is the business of the service that owns its kind.
-        let Ok((meta, _)) = document.read::<DatabaseMeta, IgnoredAny>() else { continue };
-        if !projects.contains(&meta.project) {
-            let near = query::nearest(&meta.project, projects.iter().map(String::as_str));
-            let hint = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
-            let message = format!("project {} is not there, expected the id of a project{hint}", meta.project);
-            faults.push(document.fault("meta.project", message));
         }
     }
     faults

@@ -14,17 +14,19 @@ use mesh::{
 };
 use proto::crud::v1::{DescribeRequest, DescribeResponse};
 use query::resources;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tonic::Status;
 
 use super::{Catalogue, Database, Entry, Project};
 
 /// Under this subject crud tells that a database changed or can be reached again.
 const CHANGED: &str = "schema";
-/// How often crud is asked again about databases it could not describe.
+/// When crud is first asked again about databases it could not describe; each time after, it takes twice as long.
+const SOON: Duration = Duration::from_millis(20);
+/// How often crud is asked again at the least.
 const RETRY: Duration = Duration::from_millis(500);
-/// Every how many of those all projects are asked about: a message may have been lost.
-const ROUND: u32 = 10;
+/// How often all projects are asked about: a message may have been lost.
+const ROUND: Duration = Duration::from_secs(5);
 /// How long crud may take to describe a project.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -53,18 +55,18 @@ struct Follower {
 
 impl Follower {
     async fn run(&mut self, mut current: Current, mut changes: Subscription) {
-        let mut tick = tokio::time::interval(RETRY);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut ticks, mut has_resources, mut has_bus) = (0_u32, true, true);
-        for id in self.projects(|_| true) {
-            self.ask(id);
-        }
+        let mut round = tokio::time::interval(ROUND);
+        round.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut wait, mut retry) = (SOON, Box::pin(tokio::time::sleep(SOON)));
+        let (mut has_resources, mut has_bus) = (true, true);
         loop {
             // Each branch takes one thing that is already there and leaves the others as they are.
             tokio::select! {
                 changed = current.changed(), if has_resources => match changed {
                     Ok(()) => {
                         let snapshot = current.borrow_and_update().clone();
+                        wait = SOON;
+                        retry.as_mut().reset(Instant::now() + wait);
                         self.adopt(&snapshot).into_iter().for_each(|id| self.ask(id));
                     }
                     Err(_) => has_resources = false,
@@ -75,13 +77,12 @@ impl Follower {
                     None => has_bus = false,
                 },
                 Some((id, described)) = self.asking.next() => self.answered(id, described),
-                _ = tick.tick() => {
-                    ticks = ticks.wrapping_add(1);
-                    let is_round = ticks.is_multiple_of(ROUND);
-                    for id in self.projects(|entry| is_round || entry.is_partial()) {
-                        self.ask(id);
-                    }
+                () = retry.as_mut() => {
+                    self.projects(Entry::is_partial).into_iter().for_each(|id| self.ask(id));
+                    wait = (wait * 2).min(RETRY);
+                    retry.as_mut().reset(Instant::now() + wait);
                 }
+                _ = round.tick() => self.projects(|_| true).into_iter().for_each(|id| self.ask(id)),
             }
         }
     }
@@ -145,10 +146,12 @@ impl Follower {
         self.busy.remove(&id);
         let Ok(entry) = self.catalogue.entry(&id) else { return };
         match described {
-            Ok(described) => self.catalogue.learn(&entry, described),
+            Ok(described) => {
+                self.catalogue.learn(&entry, described);
+                entry.is_described.send_replace(true);
+            }
             Err(status) => tracing::debug!(project = id, error = status.message(), "databases not described"),
         }
-        entry.asked.send_replace(true);
         if self.again.remove(&id) {
             self.ask(id);
         }

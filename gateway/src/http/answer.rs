@@ -28,6 +28,9 @@ pub fn fault(fault: &Fault, call: &Call) -> Response {
     if fault.code == Code::TooMany || fault.code == Code::Unavailable {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
+    if fault.code == Code::Unauthenticated {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
     response
 }
 

@@ -12,7 +12,7 @@ use axum::{body::Body, extract::Request, response::Response};
 use futures::{FutureExt, future::BoxFuture};
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use mesh::{Call, Code, Fault};
-use tower::{Layer, Service as _, ServiceExt, util::BoxCloneSyncService};
+use tower::{Layer, ServiceExt, util::BoxCloneSyncService};
 
 use super::{answer, cors, path};
 use crate::{Service, error, grpc};
@@ -33,6 +33,10 @@ impl Visited {
 /// Gives each request its id, trace and deadline, sends it to its protocol and finishes the answer.
 #[derive(Clone)]
 pub(super) struct Front {
+    parts: Arc<Parts>,
+}
+
+struct Parts {
     service: Service,
     web: axum::Router,
     grpc: axum::Router,
@@ -55,12 +59,13 @@ impl Front {
             async move { Ok::<_, Infallible>(called(inner, request.map(Body::new)).await) }
         });
         let grpc_web = BoxCloneSyncService::new(tonic_web::GrpcWebLayer::new().layer(guarded));
-        Self { service, web, grpc, grpc_web }
+        Self { parts: Arc::new(Parts { service, web, grpc, grpc_web }) }
     }
+}
 
-    async fn answer(self, mut request: Request) -> Response {
+impl Parts {
+    async fn answer(&self, mut request: Request) -> Response {
         let started = Instant::now();
-        let service = self.service.clone();
         let protocol = Protocol::of(&request);
         let cleaned = match protocol {
             Protocol::Web => path::clean(request.uri()),
@@ -80,12 +85,12 @@ impl Front {
         };
 
         if let Some(origin) = origin {
-            origin.write(&service, &mut response);
+            origin.write(&self.service, &mut response);
         }
         if let Ok(id) = HeaderValue::from_str(&call.request_id) {
             response.headers_mut().insert(REQUEST_ID, id);
         }
-        service.mesh().metrics().http(label, status(&response), started.elapsed());
+        self.service.mesh().metrics().http(label, status(&response), started.elapsed());
         response
     }
 
@@ -104,7 +109,7 @@ impl Front {
         Call::begin(text(&REQUEST_ID), text(&HeaderName::from_static("traceparent")), Some(time))
     }
 
-    async fn routed(mut self, protocol: Protocol, call: &Call, origin: Option<&Origin>, request: Request) -> Response {
+    async fn routed(&self, protocol: Protocol, call: &Call, origin: Option<&Origin>, request: Request) -> Response {
         let asked = cors::preflight(&request).zip(origin);
         if let Some((method, origin)) = asked
             && origin.is_served(&self.service)
@@ -116,17 +121,17 @@ impl Front {
             Protocol::Grpc if request.version() < Version::HTTP_2 => {
                 answer::fault(&error::bad_request("gRPC needs HTTP/2; over HTTP/1.1 there is grpc-web"), call)
             }
-            Protocol::Grpc => called(self.grpc, request).await,
+            Protocol::Grpc => called(self.grpc.clone(), request).await,
             Protocol::GrpcWeb => {
-                let Ok(response) = self.grpc_web.call(request).await;
+                let Ok(response) = self.grpc_web.clone().oneshot(request).await;
                 response.map(Body::new)
             }
         }
     }
 
-    async fn web(self, call: &Call, request: Request) -> Response {
+    async fn web(&self, call: &Call, request: Request) -> Response {
         let is_options = request.method() == Method::OPTIONS;
-        let response = match guarded(call, self.web.oneshot(request)).await {
+        let response = match guarded(call, self.web.clone().oneshot(request)).await {
             Ok(response) => response,
             Err(fault) => return answer::fault(&fault, call),
         };
@@ -152,7 +157,8 @@ impl tower::Service<Request> for Front {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        self.clone().answer(request).map(Ok).boxed()
+        let parts = self.parts.clone();
+        Box::pin(async move { Ok(parts.answer(request).await) })
     }
 }
 

@@ -23,7 +23,7 @@ async fn alive() -> Response {
     answer::json(StatusCode::OK, "{}")
 }
 
-/// 503 where a service or a peer does not answer. A database that does not, or a resource folder with a fault, is told
+/// 503 where a service of this node, or every peer of another, does not answer. A database that does not, or a resource folder with a fault, is told
 /// but does not take the node out: everything else goes on.
 async fn ready(State(service): State<Service>) -> Response {
     let parts = service.mesh().board().parts();
@@ -55,15 +55,20 @@ struct Part<'a> {
 impl<'a> Ready<'a> {
     fn of(parts: &'a BTreeMap<String, Condition>) -> Self {
         let mut told = Ready { ready: true, parts: BTreeMap::new() };
+        let mut peers: BTreeMap<&str, bool> = BTreeMap::new();
         for (name, condition) in parts {
             let part = match condition {
                 Condition::Ready => Part { ready: true, error: None },
                 Condition::Failing(why) => Part { ready: false, error: Some(why) },
             };
-            let is_needed = name.starts_with("service ") || name.starts_with("peer ");
-            told.ready &= part.ready || !is_needed;
+            match name.split(' ').collect::<Vec<_>>()[..] {
+                ["service", ..] => told.ready &= part.ready,
+                ["peer", service, ..] => *peers.entry(service).or_default() |= part.ready,
+                _ => {}
+            }
             told.parts.insert(name, part);
         }
+        told.ready &= peers.values().all(|is_reached| *is_reached);
         told
     }
 }
@@ -83,8 +88,18 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_is_down_makes_the_node_unready() {
-        assert!(!is_ready("peer http://crud-0:4130"));
+    fn a_service_that_is_down_makes_the_node_unready() {
+        assert!(!is_ready("service auth-rules"));
+    }
+
+    #[test]
+    fn the_last_peer_of_a_service_that_is_down_makes_the_node_unready() {
+        assert!(!is_ready("peer crud http://crud-0:4130"));
+        let parts = BTreeMap::from([
+            ("peer crud http://crud-0:4130".to_owned(), Condition::Failing("gone".to_owned())),
+            ("peer crud http://crud-1:4130".to_owned(), Condition::Ready),
+        ]);
+        assert!(Ready::of(&parts).ready);
     }
 
     #[test]

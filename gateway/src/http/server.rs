@@ -20,6 +20,8 @@ const HEAD: Duration = Duration::from_secs(30);
 const PING: Duration = Duration::from_secs(30);
 /// Requests of one HTTP/2 connection at once.
 const STREAMS: u32 = 1024;
+/// Bytes that an HTTP/2 client may send ahead in one request.
+const STREAM_WINDOW: u32 = 1024 * 1024;
 /// How long open HTTP/1.1 connections are told of the end by their answers before idle ones are closed.
 const NOTICE: Duration = Duration::from_millis(250);
 
@@ -86,7 +88,8 @@ fn builder() -> Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .keep_alive_interval(PING)
         .keep_alive_timeout(PING)
-        .adaptive_window(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(4 * STREAM_WINDOW)
         .max_concurrent_streams(STREAMS);
     builder
 }

@@ -82,7 +82,7 @@ async fn the_node_says_how_it_is_doing() {
     let stage = Stage::new().await;
     assert_eq!(stage.send(get("/v1/api/health-check")).await.text(), "{}");
     assert_eq!(stage.send(get("/live")).await.text(), "{}");
-    let part = "peer http://crud-0:4130";
+    let part = "peer crud http://crud-0:4130";
     let board = stage.service.mesh().board().clone();
     board.set(part, mesh::State::Failing("nobody there".to_owned()));
     let told = stage.send(get("/ready")).await;
