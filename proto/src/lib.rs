@@ -1,6 +1,6 @@
 //! The contracts between the services of the mesh and with clients: generated code and nothing else.
 
-#![allow(missing_docs, reason = "generated from commented contracts")]
+#![allow(missing_docs, clippy::allow_attributes_without_reason, reason = "generated from commented contracts")]
 
 /// Values, filters, reads, mutations and schemas.
 pub mod query {

@@ -23,21 +23,12 @@ pub fn parse(json: &Json, path: &str, outer: &Columns, faults: &mut Vec<Fault>) 
     let filter = set("filter").or_else(|| read.clone());
     let write = set("write");
     let deny = set("deny");
-    let mut columns = Columns {
+    Columns {
         read: read.or_else(|| outer.read.clone()),
         filter: filter.or_else(|| outer.filter.clone()),
         write: write.or_else(|| outer.write.clone()),
-    };
-    if let Some(deny) = deny {
-        if columns.read.is_none() || columns.filter.is_none() || columns.write.is_none() {
-            let message = "deny is supported by this version only beside read and write lists".to_owned();
-            faults.push(Fault { path: format!("{path}.deny"), message });
-        }
-        for names in [&mut columns.read, &mut columns.filter, &mut columns.write].into_iter().flatten() {
-            names.retain(|name| !deny.contains(name));
-        }
+        deny: outer.deny.iter().cloned().chain(deny.unwrap_or_default()).collect(),
     }
-    columns
 }
 
 fn names(json: &Json, path: &str, faults: &mut Vec<Fault>) -> Option<Vec<String>> {

@@ -35,4 +35,6 @@ pub struct Columns {
     pub filter: Option<Vec<String>>,
     /// May be written.
     pub write: Option<Vec<String>>,
+    /// May be neither read, searched nor written, whatever the other sets say.
+    pub deny: Vec<String>,
 }

@@ -184,13 +184,19 @@ impl TryFrom<auth::Grant> for Grant {
 impl From<Columns> for auth::Columns {
     fn from(columns: Columns) -> Self {
         let set = |names: Option<Vec<String>>| names.map(|names| auth::ColumnSet { names });
-        Self { read: set(columns.read), filter: set(columns.filter), write: set(columns.write) }
+        let deny = (!columns.deny.is_empty()).then_some(columns.deny);
+        Self { read: set(columns.read), filter: set(columns.filter), write: set(columns.write), deny: set(deny) }
     }
 }
 
 impl From<auth::Columns> for Columns {
     fn from(columns: auth::Columns) -> Self {
         let names = |set: Option<auth::ColumnSet>| set.map(|set| set.names);
-        Self { read: names(columns.read), filter: names(columns.filter), write: names(columns.write) }
+        Self {
+            read: names(columns.read),
+            filter: names(columns.filter),
+            write: names(columns.write),
+            deny: names(columns.deny).unwrap_or_default(),
+        }
     }
 }

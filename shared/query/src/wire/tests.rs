@@ -100,7 +100,12 @@ fn mutation() -> impl Strategy<Value = Mutation> {
 fn grant() -> impl Strategy<Value = Grant> {
     let operations = vec![Operation::Create, Operation::Read, Operation::Update, Operation::Delete];
     let names = || prop::option::of(prop::collection::vec(name(), 0..3));
-    let columns = (names(), names(), names()).prop_map(|(read, filter, write)| Columns { read, filter, write });
+    let columns = (names(), names(), names(), names()).prop_map(|(read, filter, write, deny)| Columns {
+        read,
+        filter,
+        write,
+        deny: deny.unwrap_or_default(),
+    });
     (
         (name(), name(), name(), prop::sample::select(operations)),
         (filter(), filter(), columns, any::<bool>(), any::<i64>()),
