@@ -1,0 +1,7 @@
+//! Scenarios, each in both shapes of the mesh, and the case suite on both engines.
+
+mod bad_input;
+mod cases;
+mod process;
+mod shop;
+mod workspace;

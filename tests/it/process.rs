@@ -1,0 +1,353 @@
+//! Nodes as processes: spread over four of them, killed, told to stop, and edited while they work.
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::ensure;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tests::{
+    client::Client,
+    engine::{Database, Engine},
+    mesh::{ENGINES, Setup, ready, write_resources},
+    process::{Process, free_address},
+    token,
+};
+
+/// Rules under which the tests write.
+const NOTES: &str = r#"
+kind: table
+meta: { project: shop, database: lab, id: note }
+spec:
+  rules:
+    create: { rule: allow }
+    read: { rule: allow }
+"#;
+
+struct Fixture {
+    folder: TempDir,
+    lab: Database,
+}
+
+impl Fixture {
+    async fn new(engine: Engine) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let music = Database::shop(engine, folder.path()).await?;
+        let notes = "CREATE TABLE note (id BIGINT PRIMARY KEY, body TEXT);";
+        let lab = Database::filled(engine, folder.path(), notes).await?;
+        let setup = Setup { resources: NOTES.to_owned(), ..Setup::default() };
+        write_resources(folder.path(), &music, Some(&lab), &setup)?;
+        Ok(Self { folder, lab })
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn config(&self, http: SocketAddr, mesh: SocketAddr, peers: &str) -> String {
+        let folder = self.path().display();
+        format!(
+            "listen: {{ http: \"{http}\", mesh: \"{mesh}\" }}\n{peers}\nresources: {{ kind: folder, path: \"{folder}/resources\" }}\n\
+             data: \"{folder}/data\"\n"
+        )
+    }
+
+    fn near(&self, http: SocketAddr) -> anyhow::Result<Process> {
+        Process::serve(self.path(), "near", &[], &self.config(http, free_address()?, ""))
+    }
+}
+
+/// Four processes: a gateway, auth-rules and two of crud.
+struct Spread {
+    gateway: Process,
+    crud: [Process; 2],
+    client: Client,
+    _auth: Process,
+}
+
+impl Spread {
+    async fn new(fixture: &Fixture) -> anyhow::Result<Self> {
+        let (http, auth, one, two) = (free_address()?, free_address()?, free_address()?, free_address()?);
+        let serve = |name: &str, service: &str, http, mesh, peers: &str| {
+            Process::serve(fixture.path(), name, &[service], &fixture.config(http, mesh, peers))
+        };
+        let peers =
+            format!("peers: {{ auth-rules: [\"http://{auth}\"], crud: [\"http://{one}\", \"http://{two}\"] }}\n");
+        // The gateway first: order does not matter.
+        let spread = Self {
+            gateway: serve("gateway", "gateway", http, free_address()?, &peers)?,
+            _auth: serve("auth", "auth-rules", free_address()?, auth, "")?,
+            crud: [
+                serve("crud-one", "crud", free_address()?, one, "")?,
+                serve("crud-two", "crud", free_address()?, two, "")?,
+            ],
+            client: Client::new(http, "shop"),
+        };
+        ready(&spread.client).await?;
+        Ok(spread)
+    }
+}
+
+/// Clients that insert notes of their own until told to stop; which were acknowledged, and how others failed.
+struct Writers {
+    stop: Arc<AtomicBool>,
+    stored: Arc<Mutex<BTreeSet<i64>>>,
+    failures: Arc<Mutex<Vec<String>>>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Writers {
+    fn start(client: &Client, count: usize) -> Self {
+        let writers =
+            Self { stop: Arc::default(), stored: Arc::default(), failures: Arc::default(), tasks: Vec::new() };
+        let next = Arc::new(AtomicI64::new(1));
+        let tasks = (0..count).map(|_| {
+            let (client, next, stop) = (client.clone(), next.clone(), writers.stop.clone());
+            let (stored, failures) = (writers.stored.clone(), writers.failures.clone());
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    let id = next.fetch_add(1, Ordering::Relaxed);
+                    let doc = json!({ "op": "one", "doc": { "id": id, "body": "a note" } });
+                    match client.post("crud/lab/note/create", &doc).await {
+                        Ok((200, _)) => drop(stored.lock().expect("no panic").insert(id)),
+                        Ok((status, body)) => failures.lock().expect("no panic").push(format!("{status} {body}")),
+                        Err(error) => failures.lock().expect("no panic").push(format!("{error:#}")),
+                    }
+                }
+            })
+        });
+        Self { tasks: tasks.collect(), ..writers }
+    }
+
+    async fn until(&self, count: usize) -> anyhow::Result<()> {
+        let until = Instant::now() + Duration::from_secs(30);
+        let wanted = self.stored.lock().expect("no panic").len() + count;
+        while self.stored.lock().expect("no panic").len() < wanted {
+            ensure!(
+                Instant::now() < until,
+                "writes do not go on: {:?}",
+                self.failures.lock().expect("no panic").last()
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+
+    /// Acknowledged ids and failures.
+    async fn finish(self) -> (BTreeSet<i64>, Vec<String>) {
+        self.stop.store(true, Ordering::Relaxed);
+        for task in self.tasks {
+            task.await.expect("a writer does not panic");
+        }
+        let stored = self.stored.lock().expect("no panic").clone();
+        let failures = self.failures.lock().expect("no panic").clone();
+        (stored, failures)
+    }
+}
+
+async fn all_stored(lab: &Database, ids: &BTreeSet<i64>) -> anyhow::Result<()> {
+    let list: Vec<String> = ids.iter().map(i64::to_string).collect();
+    let count = lab.number(&format!("SELECT count(*) FROM note WHERE id IN ({})", list.join(", "))).await?;
+    assert_eq!(count, ids.len() as i64, "every acknowledged row is there");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_crud_of_two_may_die_under_load() -> anyhow::Result<()> {
+    for engine in ENGINES {
+        let fixture = Fixture::new(engine).await?;
+        let mut spread = Spread::new(&fixture).await?;
+        let writers = Writers::start(&spread.client, 8);
+        writers.until(50).await?;
+
+        spread.crud[0].kill()?;
+
+        writers.until(100).await?;
+        // Reads go on without a failure: a read that broke is sent to the other.
+        for _ in 0..50 {
+            let (status, body) = spread.client.graphql("{ genre(limit: 1) { name } }", json!({})).await?;
+            assert_eq!(status, 200, "{body}");
+        }
+        let (stored, failures) = writers.finish().await;
+        all_stored(&fixture.lab, &stored).await?;
+        // A write that was under way when its crud died is answered as unavailable: it may or may not be stored.
+        assert!(failures.iter().all(|failure| failure.contains("UNAVAILABLE")), "{failures:?}");
+        assert!(failures.len() <= 8, "only what was under way fails: {failures:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_crud_requests_are_unavailable_until_it_returns() -> anyhow::Result<()> {
+    let fixture = Fixture::new(Engine::Sqlite).await?;
+    let mut spread = Spread::new(&fixture).await?;
+    let query = "{ genre(limit: 1) { name } }";
+    for round in 0..2 {
+        spread.crud[0].kill()?;
+        spread.crud[1].kill()?;
+
+        let began = Instant::now();
+        let (status, body) = spread.client.graphql(query, json!({})).await?;
+        assert_eq!((status, &body["errors"][0]["extensions"]["code"]), (503, &json!("UNAVAILABLE")), "{round}: {body}");
+        assert!(began.elapsed() < Duration::from_secs(1), "{round}: {:?}", began.elapsed());
+        let (status, report) = spread.client.get("/ready").await?;
+        assert_eq!(status, 503, "{report}");
+
+        spread.crud[0].restart()?;
+        spread.crud[1].restart()?;
+        let began = Instant::now();
+        while spread.client.graphql(query, json!({})).await?.0 != 200 {
+            assert!(began.elapsed() < Duration::from_secs(3), "{round}: {}", spread.gateway.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_node_keeps_every_acknowledged_row() -> anyhow::Result<()> {
+    for engine in ENGINES {
+        let fixture = Fixture::new(engine).await?;
+        let http = free_address()?;
+        let client = Client::new(http, "shop");
+        let mut node = fixture.near(http)?;
+        ready(&client).await?;
+        let writers = Writers::start(&client, 8);
+        writers.until(100).await?;
+
+        node.kill()?;
+
+        let (stored, _) = writers.finish().await;
+        node.restart()?;
+        ready(&client).await?;
+        let (_, count) = client.post("crud/lab/note/read", &json!({ "op": "count" })).await?;
+        assert!(count["result"].as_u64() >= Some(stored.len() as u64), "{engine:?} {count}");
+        all_stored(&fixture.lab, &stored).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_told_to_stop_answers_what_it_took() -> anyhow::Result<()> {
+    for engine in ENGINES {
+        let fixture = Fixture::new(engine).await?;
+        let http = free_address()?;
+        let client = Client::new(http, "shop");
+        let mut node = fixture.near(http)?;
+        ready(&client).await?;
+        let writers = Writers::start(&client, 16);
+        writers.until(100).await?;
+
+        let status = node.terminate().await?;
+
+        assert_eq!(status.code(), Some(0), "{}", node.log());
+        let (stored, failures) = writers.finish().await;
+        all_stored(&fixture.lab, &stored).await?;
+        // Only connections that were never taken fail: no request that was sent stays without its answer.
+        let cut = |failure: &&String| !failure.contains("Connect") && !failure.contains("refused");
+        let cut: Vec<&String> = failures.iter().filter(cut).collect();
+        assert!(cut.is_empty(), "{engine:?}: {cut:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_are_edited_under_load() -> anyhow::Result<()> {
+    let fixture = Fixture::new(Engine::Sqlite).await?;
+    let http = free_address()?;
+    let client = Client::new(http, "shop");
+    let node = fixture.near(http)?;
+    ready(&client).await?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let load: Vec<_> = (0..32)
+        .map(|_| {
+            let (client, stop) = (client.clone(), stop.clone());
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    let (status, body) = client.graphql("{ album(limit: 3) { title } }", json!({})).await?;
+                    ensure!(status == 200, "{status} {body}");
+                }
+                anyhow::Ok(())
+            })
+        })
+        .collect();
+    let genre = |client: Client| async move {
+        let (status, _) = client.graphql("{ genre(limit: 1) { name } }", json!({})).await?;
+        anyhow::Ok(status)
+    };
+    assert_eq!(genre(client.clone()).await?, 200);
+
+    let tables = fixture.path().join("resources/tables.yaml");
+    let before = std::fs::read_to_string(&tables)?;
+    let open = "id: genre }\nspec:\n  rules:\n    read: { rule: allow }";
+    assert!(before.contains(open));
+    std::fs::write(&tables, before.replace(open, &open.replace("allow", "deny")))?;
+    let began = Instant::now();
+    while genre(client.clone()).await? == 200 {
+        assert!(began.elapsed() < Duration::from_secs(1), "an edit is in force within a second");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+
+    // A broken edit changes nothing and is told.
+    let broken = before.replace(open, &open.replace("rule: allow", "rule: alow"));
+    std::fs::write(&tables, &broken)?;
+    let until = Instant::now() + Duration::from_secs(3);
+    let report = loop {
+        let (status, report) = client.get("/ready").await?;
+        if status != 200 || Instant::now() > until {
+            break report.to_string();
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    let line = 1 + broken[..broken.find("rule: alow").expect("the fault")].matches('\n').count();
+    for (place, text) in [("/ready", &report), ("the log", &node.log())] {
+        assert!(text.contains(&format!("tables.yaml:{line}:")), "{place} names file and line {line}: {text}");
+        assert!(text.contains("spec.rules.read"), "{place} names the path: {text}");
+    }
+    assert_ne!(genre(client.clone()).await?, 200, "the rule before the broken edit stays");
+
+    std::fs::write(&tables, &before)?;
+    let began = Instant::now();
+    while genre(client.clone()).await? != 200 {
+        assert!(began.elapsed() < Duration::from_secs(1), "an edit is in force within a second");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    for task in load {
+        task.await??;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_reports_what_it_cannot_reach() -> anyhow::Result<()> {
+    let fixture = Fixture::new(Engine::Sqlite).await?;
+    let http = free_address()?;
+    let peers = format!("peers: {{ crud: [\"http://{}\"] }}\n", free_address()?);
+    let config = fixture.config(http, free_address()?, &peers);
+    let _node = Process::serve(fixture.path(), "lonely", &["gateway", "auth-rules"], &config)?;
+    let client = Client::new(http, "shop").with_token(&token::customer(5));
+    let until = Instant::now() + Duration::from_secs(10);
+    let (status, report): (u16, Value) = loop {
+        match client.get("/ready").await {
+            Ok(answer) => break answer,
+            Err(_) if Instant::now() < until => tokio::time::sleep(Duration::from_millis(10)).await,
+            Err(error) => return Err(error),
+        }
+    };
+    assert_eq!(status, 503, "{report}");
+    assert!(report.to_string().contains("crud"), "{report}");
+    let (status, body) = client.post("crud/music/invoice/read", &json!({ "op": "all" })).await?;
+    assert_eq!((status, &body["code"]), (503, &json!("UNAVAILABLE")), "{body}");
+    let (status, _) = client.get("/live").await?;
+    assert_eq!(status, 200);
+    Ok(())
+}

@@ -1,0 +1,148 @@
+//! Databases with throw-away data.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use anyhow::Context;
+use tokio::sync::OnceCell;
+use tokio_postgres::NoTls;
+
+/// Which database a mesh stands on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// A file.
+    Sqlite,
+    /// The server that `PERIGEE_TEST_POSTGRES` names.
+    Postgres,
+}
+
+/// A database of its own.
+#[derive(Debug, Clone)]
+pub struct Database {
+    /// Where it is, as a resource says it.
+    pub url: String,
+    engine: Engine,
+}
+
+static CHINOOK: OnceCell<PathBuf> = OnceCell::const_new();
+static TEMPLATE: OnceCell<String> = OnceCell::const_new();
+static NEXT: AtomicUsize = AtomicUsize::new(0);
+
+/// The example that every scenario of the shop runs on.
+pub fn chinook() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/chinook")
+}
+
+/// URL of the PostgreSQL server that tests may use.
+///
+/// # Panics
+/// When `PERIGEE_TEST_POSTGRES` is not set: a test that needs a server fails when there is none.
+pub fn server() -> String {
+    std::env::var("PERIGEE_TEST_POSTGRES").expect("PERIGEE_TEST_POSTGRES names a server; scripts/test starts one")
+}
+
+fn unique() -> String {
+    format!("test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+impl Database {
+    /// The music shop with all its rows.
+    pub async fn shop(engine: Engine, folder: &Path) -> anyhow::Result<Self> {
+        match engine {
+            Engine::Sqlite => {
+                let file = folder.join(format!("{}.db", unique()));
+                std::fs::copy(CHINOOK.get_or_try_init(sqlite_shop).await?, &file)?;
+                Ok(Self { url: format!("sqlite:{}", file.display()), engine })
+            }
+            Engine::Postgres => {
+                let template = TEMPLATE.get_or_try_init(postgres_shop).await?;
+                Self::create(Some(template)).await
+            }
+        }
+    }
+
+    /// A database that `script` fills.
+    pub async fn filled(engine: Engine, folder: &Path, script: &str) -> anyhow::Result<Self> {
+        let database = match engine {
+            Engine::Sqlite => {
+                let url = format!("sqlite:{}", folder.join(format!("{}.db", unique())).display());
+                Self { url, engine }
+            }
+            Engine::Postgres => Self::create(None).await?,
+        };
+        database.run(script).await?;
+        Ok(database)
+    }
+
+    /// Runs SQL beside the mesh.
+    pub async fn run(&self, script: &str) -> anyhow::Result<()> {
+        match self.engine {
+            Engine::Sqlite => {
+                let connection = rusqlite::Connection::open(self.file()?)?;
+                connection.busy_timeout(std::time::Duration::from_secs(10))?;
+                connection.pragma_update(None, "journal_mode", "WAL")?;
+                Ok(connection.execute_batch(script)?)
+            }
+            Engine::Postgres => Ok(connect(&self.url).await?.batch_execute(script).await?),
+        }
+    }
+
+    /// The number that a query answers, asked beside the mesh.
+    pub async fn number(&self, query: &str) -> anyhow::Result<i64> {
+        match self.engine {
+            Engine::Sqlite => {
+                let connection = rusqlite::Connection::open(self.file()?)?;
+                Ok(connection.query_row(query, [], |row| row.get(0))?)
+            }
+            Engine::Postgres => Ok(connect(&self.url).await?.query_one(query, &[]).await?.get(0)),
+        }
+    }
+
+    fn file(&self) -> anyhow::Result<&str> {
+        self.url.strip_prefix("sqlite:").context("a file")
+    }
+
+    async fn create(template: Option<&String>) -> anyhow::Result<Self> {
+        let name = unique();
+        let admin = connect(&server()).await?;
+        let from = template.map(|template| format!(" TEMPLATE {template}")).unwrap_or_default();
+        admin.batch_execute(&format!("CREATE DATABASE {name}{from}")).await?;
+        Ok(Self { url: on_server(&name)?, engine: Engine::Postgres })
+    }
+}
+
+fn on_server(database: &str) -> anyhow::Result<String> {
+    let server = server();
+    let (address, _) = server.rsplit_once('/').context("a URL with a database")?;
+    Ok(format!("{address}/{database}"))
+}
+
+async fn connect(url: &str) -> anyhow::Result<tokio_postgres::Client> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+async fn sqlite_shop() -> anyhow::Result<PathBuf> {
+    let file = std::env::temp_dir().join(format!("{}.db", unique()));
+    let connection = rusqlite::Connection::open(&file)?;
+    connection.execute_batch(&std::fs::read_to_string(chinook().join("sqlite.sql"))?)?;
+    Ok(file)
+}
+
+async fn postgres_shop() -> anyhow::Result<String> {
+    let name = unique();
+    connect(&server()).await?.batch_execute(&format!("CREATE DATABASE {name}")).await?;
+    let shop = connect(&on_server(&name)?).await?;
+    shop.batch_execute(&std::fs::read_to_string(chinook().join("postgresql.sql"))?).await?;
+    drop(shop);
+    // A template must have no connection left; the server notices the end of ours a moment later.
+    let admin = connect(&server()).await?;
+    let gone = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}'");
+    while admin.query_one(&gone, &[]).await?.get::<_, i64>(0) > 0 {
+        tokio::task::yield_now().await;
+    }
+    Ok(name)
+}

@@ -1,0 +1,172 @@
+//! A mesh with throw-away data: all services in one process, or each as a node of its own.
+
+use std::{net::SocketAddr, path::Path, time::Duration};
+
+use anyhow::Context;
+use mesh::config;
+use perigee::node::{Mode, Node};
+use tempfile::TempDir;
+
+use crate::{
+    client::Client,
+    engine::{self, Database, Engine},
+    token,
+};
+
+/// How the services are spread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// All in one process.
+    OneProcess,
+    /// Each on a port of its own.
+    Split,
+}
+
+/// Both shapes.
+pub const SHAPES: [Shape; 2] = [Shape::OneProcess, Shape::Split];
+
+/// Both engines.
+pub const ENGINES: [Engine; 2] = [Engine::Sqlite, Engine::Postgres];
+
+/// What a test has beside the music shop.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
+    /// Further YAML documents.
+    pub resources: String,
+    /// SQL that fills a second database, `lab`.
+    pub lab: Option<String>,
+    /// Tables of the shop whose rules are replaced, each by a document.
+    pub replace: Vec<(&'static str, &'static str)>,
+}
+
+/// A running mesh of project `shop`.
+pub struct TestMesh {
+    /// A caller without a token.
+    pub client: Client,
+    /// Database `music`.
+    pub music: Database,
+    /// Database `lab`, where the test asked for one.
+    pub lab: Option<Database>,
+    /// Where the gateway answers.
+    pub http: SocketAddr,
+    nodes: Vec<Node>,
+    folder: TempDir,
+}
+
+impl TestMesh {
+    /// The music shop with the rules of the example.
+    pub async fn shop(shape: Shape, engine: Engine) -> anyhow::Result<Self> {
+        Self::with(shape, engine, &Setup::default()).await
+    }
+
+    /// The music shop and what `setup` adds.
+    pub async fn with(shape: Shape, engine: Engine, setup: &Setup) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let music = Database::shop(engine, folder.path()).await?;
+        let lab = match &setup.lab {
+            Some(script) => Some(Database::filled(engine, folder.path(), script).await?),
+            None => None,
+        };
+        write_resources(folder.path(), &music, lab.as_ref(), setup)?;
+        let nodes = start(shape, folder.path()).await?;
+        let http = nodes.iter().find_map(|node| node.http).context("a gateway")?;
+        let client = Client::new(http, "shop");
+        let mesh = Self { client, music, lab, http, nodes, folder };
+        ready(&mesh.client).await?;
+        Ok(mesh)
+    }
+
+    /// The folder of its resources.
+    pub fn resources(&self) -> std::path::PathBuf {
+        self.folder.path().join("resources")
+    }
+
+    /// A caller with the token of a customer.
+    pub fn customer(&self, id: i64) -> Client {
+        self.client.with_token(&token::customer(id))
+    }
+
+    /// A caller with the token of an employee.
+    pub fn staff(&self) -> Client {
+        self.client.with_token(&token::staff())
+    }
+
+    /// Ends all nodes in order, as a signal does.
+    pub async fn stop(self) {
+        for node in self.nodes {
+            node.drain().await;
+        }
+    }
+}
+
+/// Waits until every part of a node says that it is ready.
+pub async fn ready(client: &Client) -> anyhow::Result<()> {
+    let until = tokio::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        match client.get("/ready").await {
+            Ok((200, _)) => return Ok(()),
+            answer => anyhow::ensure!(tokio::time::Instant::now() < until, "not ready: {answer:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Writes the resources of the example below `folder`, with keys and the databases of a test.
+pub fn write_resources(folder: &Path, music: &Database, lab: Option<&Database>, setup: &Setup) -> anyhow::Result<()> {
+    let resources = folder.join("resources");
+    std::fs::create_dir_all(&resources)?;
+    let secret = token::SECRET;
+    let mut project = format!(
+        "kind: project\nmeta: {{ id: shop }}\nspec:\n  tokens: [{{ kid: main, alg: HS256, secret: {secret}, primary: true }}]\n"
+    );
+    for (id, database) in [("music", Some(music)), ("lab", lab)] {
+        if let Some(Database { url, .. }) = database {
+            project.push_str(&format!(
+                "---\nkind: database\nmeta: {{ project: shop, id: {id} }}\nspec: {{ url: \"{url}\" }}\n"
+            ));
+        }
+    }
+    std::fs::write(resources.join("project.yaml"), project)?;
+    std::fs::write(resources.join("tables.yaml"), shop_tables(setup)?)?;
+    std::fs::write(resources.join("further.yaml"), &setup.resources)?;
+    Ok(())
+}
+
+/// The rules of the example, those replaced that `setup` replaces.
+fn shop_tables(setup: &Setup) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(engine::chinook().join("tables.yaml"))?;
+    let mut documents: Vec<&str> = text.split("\n---\n").collect();
+    for (table, document) in &setup.replace {
+        let place = documents.iter_mut().find(|document| document.contains(&format!("id: {table} }}")));
+        *place.context("the example has the table")? = document;
+    }
+    Ok(documents.join("\n---\n"))
+}
+
+async fn start(shape: Shape, folder: &Path) -> anyhow::Result<Vec<Node>> {
+    match shape {
+        Shape::OneProcess => Ok(vec![node(folder, "[gateway, crud, auth-rules]", "").await?]),
+        Shape::Split => {
+            let crud = node(folder, "[crud]", "").await?;
+            let auth = node(folder, "[auth-rules]", "").await?;
+            let address = |node: &Node| node.peer.context("a node that others call has an address");
+            let peers = format!(
+                "peers: {{ crud: [\"http://{}\"], auth-rules: [\"http://{}\"] }}\n",
+                address(&crud)?,
+                address(&auth)?
+            );
+            let gateway = node(folder, "[gateway]", &peers).await?;
+            Ok(vec![gateway, crud, auth])
+        }
+    }
+}
+
+async fn node(folder: &Path, services: &str, peers: &str) -> anyhow::Result<Node> {
+    let folder = folder.display();
+    let text = format!(
+        "services: {services}\nlisten: {{ http: \"127.0.0.1:0\", mesh: \"127.0.0.1:0\" }}\n{peers}\
+         resources: {{ kind: folder, path: \"{folder}/resources\" }}\ndata: \"{folder}/data\"\n"
+    );
+    let config = config::Node::parse("test", &text, [])?;
+    Node::start(config, Mode::Serve).await.map_err(|failure| anyhow::anyhow!("{failure:?}"))
+}

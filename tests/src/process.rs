@@ -1,0 +1,99 @@
+//! Nodes as processes of their own: the shipped binary, started, killed and told to stop.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+
+/// The binary that the workspace built.
+///
+/// # Panics
+/// When it is not there: `cargo test --workspace` builds it.
+pub fn binary() -> PathBuf {
+    let test = std::env::current_exe().expect("a test runs from a file");
+    let folder = test.ancestors().nth(2).expect("target/debug/deps is three folders deep");
+    let binary = folder.join("perigee");
+    assert!(binary.exists(), "{} is not built", binary.display());
+    binary
+}
+
+/// A port that nobody listens on.
+pub fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+/// A node in a process of its own, killed when dropped.
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+    again: (PathBuf, Vec<String>),
+}
+
+impl Process {
+    /// `perigee serve` of some services over a configuration text.
+    pub fn serve(folder: &Path, name: &str, services: &[&str], config: &str) -> anyhow::Result<Self> {
+        let file = folder.join(format!("{name}.yaml"));
+        std::fs::write(&file, config)?;
+        let mut arguments = vec!["serve".to_owned()];
+        arguments.extend(services.iter().map(|service| (*service).to_owned()));
+        arguments.extend(["--config".to_owned(), file.display().to_string()]);
+        Self::start(folder.join(format!("{name}.log")), arguments)
+    }
+
+    fn start(log: PathBuf, arguments: Vec<String>) -> anyhow::Result<Self> {
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(&log)?;
+        let child = Command::new(binary())
+            .args(&arguments)
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .spawn()
+            .context("the binary starts")?;
+        Ok(Self { child, again: (log.clone(), arguments), log })
+    }
+
+    /// The same command once more, after its end.
+    pub fn restart(&mut self) -> anyhow::Result<()> {
+        let (log, arguments) = self.again.clone();
+        *self = Self::start(log, arguments)?;
+        Ok(())
+    }
+
+    /// Ends the process at once, as `kill -9` does.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Asks the process to stop, as `kill` does, and waits for its end.
+    pub async fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
+        let told = Command::new("kill").arg(self.child.id().to_string()).status()?;
+        ensure!(told.success(), "the process can be told to stop");
+        let until = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            ensure!(Instant::now() < until, "the process does not stop: {}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
