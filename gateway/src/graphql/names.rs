@@ -173,22 +173,21 @@ impl Names {
 
     /// Types are called as their table in Pascal case, after their database where several have such a table.
     fn name_types(&mut self, project: &Project) {
-        let mut wanted: HashMap<String, usize> = HashMap::new();
-        for table in 0..self.tables.len() {
-            *wanted.entry(pascal(&self.stored(table).name)).or_default() += 1;
+        let wanted: Vec<String> = (0..self.tables.len()).map(|table| pascal(&self.stored(table).name)).collect();
+        let mut owners: HashMap<&str, Vec<usize>> = HashMap::new();
+        for (table, name) in wanted.iter().enumerate() {
+            owners.entry(name).or_default().push(self.tables[table].database);
         }
         let mut taken: HashMap<String, ()> =
             ["Query", "Mutation", "Int", "Float", "String", "Boolean", "ID"].map(|name| (name.to_owned(), ())).into();
-        for table in 0..self.tables.len() {
-            let mut name = pascal(&self.stored(table).name);
-            let in_databases = self.tables.iter().enumerate().any(|(other, names)| {
-                names.database != self.tables[table].database && pascal(&self.stored(other).name) == name
-            });
-            if wanted[&name] > 1 && in_databases {
-                name = format!("{}{name}", pascal(&project.databases[self.tables[table].database].id));
-            }
-            let name = claim(&mut taken, name, self.tables[table].index + 1, ());
+        for (table, name) in wanted.iter().enumerate() {
             let names = &mut self.tables[table];
+            let is_shared = owners[name.as_str()].iter().any(|owner| *owner != names.database);
+            let name = match is_shared {
+                true => format!("{}{name}", pascal(&project.databases[names.database].id)),
+                false => name.clone(),
+            };
+            let name = claim(&mut taken, name, names.index + 1, ());
             names.aggregate_type = format!("{name}Aggregate");
             names.mutation_type = format!("{name}Mutation");
             names.type_name = name;

@@ -59,7 +59,7 @@ impl<'a> Scanner<'a> {
                 b'#' => self.comment(),
                 b'"' => {
                     self.count()?;
-                    self.string();
+                    self.string()?;
                 }
                 b'(' | b'[' | b'{' => self.open(byte)?,
                 b')' | b']' | b'}' => self.close(),
@@ -117,20 +117,22 @@ impl<'a> Scanner<'a> {
         self.skip(|byte| byte != b'\n' && byte != b'\r');
     }
 
-    fn string(&mut self) {
+    fn string(&mut self) -> Result<()> {
         if self.bytes[self.at..].starts_with(b"\"\"\"") {
             self.at += 3;
             while self.at < self.bytes.len() {
                 if self.bytes[self.at..].starts_with(b"\\\"\"\"") {
-                    self.at += 4;
+                    // The parser would keep the backslash.
+                    let text = "\\\"\"\" in a block string is not supported: write a string with escapes";
+                    return Err(self.refuse(Error::Malformed(text.to_owned())));
                 } else if self.bytes[self.at..].starts_with(b"\"\"\"") {
                     self.at += 3;
-                    return;
+                    return Ok(());
                 } else {
                     self.at += 1;
                 }
             }
-            return;
+            return Ok(());
         }
         self.at += 1;
         while let Some(&byte) = self.bytes.get(self.at) {
@@ -138,20 +140,23 @@ impl<'a> Scanner<'a> {
                 b'\\' => self.at += 2,
                 b'"' => {
                     self.at += 1;
-                    return;
+                    return Ok(());
                 }
-                b'\n' | b'\r' => return,
+                b'\n' | b'\r' => return Ok(()),
                 _ => self.at += 1,
             }
         }
         self.at = self.bytes.len();
+        Ok(())
     }
 
     fn number(&mut self) {
         let start = self.at;
-        self.at += 1;
-        self.skip(|byte| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-'));
-        if is_number(&self.bytes[start..self.at]) && !is_exact(&self.text[start..self.at]) {
+        let length = number_length(&self.bytes[start..]);
+        self.at += length.max(1);
+        // The parser refuses a number that runs on into a name.
+        let runs_on = self.bytes.get(self.at).is_some_and(|byte| *byte == b'_' || byte.is_ascii_alphabetic());
+        if length > 0 && !runs_on && !is_exact(&self.text[start..self.at]) {
             self.inexact.push(start..self.at);
         }
     }
@@ -184,27 +189,32 @@ fn position(text: &str, at: usize) -> Pos {
     Pos { line, column }
 }
 
-/// Whether these are the bytes of a GraphQL number.
-fn is_number(bytes: &[u8]) -> bool {
-    let (digits, rest) = split_digits(bytes.strip_prefix(b"-").unwrap_or(bytes));
-    if digits == 0 {
-        return false;
-    }
-    let rest = match rest.strip_prefix(b".") {
-        Some(fraction) => match split_digits(fraction) {
-            (0, _) => return false,
-            (_, rest) => rest,
-        },
-        None => rest,
+/// How many of these bytes are a GraphQL number; 0 where they begin with none.
+fn number_length(bytes: &[u8]) -> usize {
+    let sign = usize::from(bytes.first() == Some(&b'-'));
+    let whole = match bytes.get(sign) {
+        Some(b'0') => 1,
+        _ => digits(bytes, sign),
     };
-    let Some(exponent) = rest.strip_prefix(b"e").or_else(|| rest.strip_prefix(b"E")) else { return rest.is_empty() };
-    let exponent = exponent.strip_prefix(b"-").or_else(|| exponent.strip_prefix(b"+")).unwrap_or(exponent);
-    matches!(split_digits(exponent), (1.., []))
+    if whole == 0 {
+        return 0;
+    }
+    let mut length = sign + whole;
+    if bytes.get(length) == Some(&b'.') && digits(bytes, length + 1) > 0 {
+        length += 1 + digits(bytes, length + 1);
+    }
+    if matches!(bytes.get(length), Some(b'e' | b'E')) {
+        let sign = usize::from(matches!(bytes.get(length + 1), Some(b'+' | b'-')));
+        let exponent = digits(bytes, length + 1 + sign);
+        if exponent > 0 {
+            length += 1 + sign + exponent;
+        }
+    }
+    length
 }
 
-fn split_digits(bytes: &[u8]) -> (usize, &[u8]) {
-    let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    (digits, &bytes[digits..])
+fn digits(bytes: &[u8], from: usize) -> usize {
+    bytes.iter().skip(from).take_while(|byte| byte.is_ascii_digit()).count()
 }
 
 /// Whether the parser, which knows 64-bit integers and doubles, keeps every digit. A double keeps 15.
@@ -273,8 +283,7 @@ mod tests {
 
     #[test]
     fn texts_and_comments_are_not_looked_into() {
-        let text =
-            "{ a(x: \"{{ \\\" 99999999999999999999\", y: \"\"\"{{ \\\"\"\" \"\"\") # 99999999999999999999 {{\n { b } }";
+        let text = "{ a(x: \"{{ \\\" 1e999\", y: \"\"\"{{ \" 1e999 \"\"\") # 1e999 {{\n { b } }";
 
         assert_eq!(scan(text).unwrap().text, text);
     }
@@ -297,6 +306,23 @@ mod tests {
     #[test]
     fn names_that_are_values_are_no_members() {
         assert!(scan("{ a(where: {x: y, z: y, y: x}) { a } }").is_ok());
+    }
+
+    #[test]
+    fn numbers_end_where_the_parser_ends_them() {
+        let apart = |text| scan(text).unwrap().numbers.into_values().collect::<Vec<_>>();
+
+        assert_eq!(apart("{ a(x: [1-99999999999999999999]) }"), ["-99999999999999999999"]);
+        assert_eq!(apart("{ a(x: 1.5e+3) }"), ["1.5e+3"]);
+        assert_eq!(apart("{ a(x: 1e5abc, y: 1e, z: 1.) }"), Vec::<String>::new());
+        assert_eq!(apart("{ a(x: 00000000000000000000.5) }"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_the_parser_would_misread_is_refused() {
+        let refused = error("{ a(x: \"\"\"b \\\"\"\" c\"\"\") }");
+
+        assert!(matches!(refused.cause, crate::graphql::refusal::Cause::Model(Error::Malformed(_))));
     }
 
     #[test]

@@ -112,11 +112,14 @@ impl<'a> Planner<'a> {
             return Err(Refusal::new(Fault::new(Code::Unavailable, text)));
         }
         // Writes are of the table that the field names.
-        let table = named.table.filter(|_| operation == Operation::Read).unwrap_or(name);
-        let exact = || self.names.table_of(named.database, table).map(|table| Root { table, kind: RootKind::Rows });
-        match self.names.root_of(named.database, table).or_else(exact) {
+        let real = named.table.filter(|_| operation == Operation::Read);
+        let root = match real {
+            Some(real) => self.names.table_of(named.database, real).map(|table| Root { table, kind: RootKind::Rows }),
+            None => self.names.root_of(named.database, name),
+        };
+        match root {
             Some(root) => Ok(Meant { root, dialect: true }),
-            None => Err(self.unknown_table(table, Some(named.database), operation)),
+            None => Err(self.unknown_table(real.unwrap_or(name), Some(named.database), operation)),
         }
     }
 
