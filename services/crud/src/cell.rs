@@ -1,6 +1,10 @@
-//! One value of a row as the driver holds it, and how it is written: the only place where rows become JSON.
+//! One value of a row as the driver holds it, and as a key that joins the levels of a tree.
 
 use std::borrow::Cow;
+
+use query::Type;
+
+use crate::{store::Bind, time};
 
 /// A value of a row, borrowed from the driver's bytes.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,8 +38,66 @@ pub enum Cell<'a> {
 /// A value of a key column, comparable between the two sides of a relation whatever their exact types.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Key {
-    /// Integers of any width.
+    /// Integers of any width, and decimals and doubles that are integers.
     Int(i64),
     /// Everything else, in its canonical form.
     Bytes(Box<[u8]>),
+    /// Of a key of several columns.
+    Many(Box<[Key]>),
+}
+
+impl Cell<'_> {
+    /// The value as a key; `None` for NULL, which equals nothing.
+    pub fn key(&self) -> Option<Key> {
+        Some(match self {
+            Cell::Null => return None,
+            Cell::Bool(value) => Key::Int(i64::from(*value)),
+            Cell::Int(value) | Cell::Time(value) | Cell::Timestamp(value) => Key::Int(*value),
+            Cell::Date(days) => Key::Int(i64::from(*days)),
+            Cell::Float(value) => number(&value.to_string()),
+            Cell::Decimal(text) => number(text),
+            Cell::Text(text) => Key::Bytes(text.as_bytes().into()),
+            Cell::Bytes(bytes) | Cell::Json(bytes) => Key::Bytes((*bytes).into()),
+            Cell::Uuid(bytes) => Key::Bytes(bytes.as_slice().into()),
+        })
+    }
+
+    /// The value as an argument for a column of `type`; `None` for NULL.
+    pub fn bind(&self, r#type: Type) -> Option<Bind> {
+        Some(match self {
+            Cell::Null => return None,
+            Cell::Bool(value) => Bind::Bool(*value),
+            Cell::Int(value) => match r#type {
+                Type::Decimal => Bind::Decimal(value.to_string()),
+                Type::Bool => Bind::Bool(*value != 0),
+                Type::Text => Bind::Text(value.to_string()),
+                Type::Other => Bind::Other(value.to_string()),
+                _ => Bind::Int(r#type, *value),
+            },
+            Cell::Float(value) => Bind::Float(*value),
+            Cell::Decimal(text) => Bind::Decimal(text.as_ref().to_owned()),
+            Cell::Text(text) => match r#type {
+                Type::Other => Bind::Other(text.as_ref().to_owned()),
+                _ => Bind::Text(text.as_ref().to_owned()),
+            },
+            Cell::Bytes(bytes) => Bind::Bytes(bytes.to_vec()),
+            Cell::Date(days) => Bind::Date(time::written(|out| time::date(out, *days))),
+            Cell::Time(micros) => Bind::Time(time::written(|out| time::clock(out, *micros))),
+            Cell::Timestamp(micros) => Bind::Timestamp(*micros),
+            Cell::Uuid(bytes) => Bind::Uuid(time::written(|out| crate::json::uuid(out, bytes))),
+            Cell::Json(bytes) => Bind::Json(String::from_utf8_lossy(bytes).into_owned()),
+        })
+    }
+}
+
+/// The key of a number: `1`, `1.0` and `1.00` are one key.
+fn number(text: &str) -> Key {
+    let trimmed = match text.contains(['.', 'e', 'E']) {
+        true if !text.contains(['e', 'E']) => text.trim_end_matches('0').trim_end_matches('.'),
+        _ => text,
+    };
+    match trimmed.parse::<i64>() {
+        Ok(value) => Key::Int(value),
+        Err(_) => Key::Bytes(trimmed.as_bytes().into()),
+    }
 }

@@ -1,9 +1,9 @@
 //! What can go wrong between an operation and its rows.
 
-use mesh::Fault;
+use mesh::{Code, Fault};
 
 /// Why crud cannot answer.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
     /// The operation does not fit the model or the schema.
     #[error(transparent)]
@@ -11,6 +11,12 @@ pub enum Error {
     /// No grant, or not the one that is needed.
     #[error("{0}")]
     Denied(String),
+    /// A grant was not sealed with this node's key.
+    #[error("the grants of this call cannot be verified")]
+    Seal,
+    /// There is no such project.
+    #[error("project {0} does not exist")]
+    UnknownProject(String),
     /// The project has no such database.
     #[error("database {0} is not in the project")]
     UnknownDatabase(String),
@@ -20,33 +26,78 @@ pub enum Error {
         /// Of the constraint.
         columns: Vec<String>,
     },
-    /// Another constraint is violated.
+    /// Another constraint is violated. The text is for the client.
     #[error("{0}")]
     Constraint(String),
-    /// A bound value does not fit its column, says the database.
+    /// A bound value does not fit its column, says the database. The text is for the client.
     #[error("{0}")]
     WrongType(String),
     /// The answer has more rows than a level may have.
     #[error("{0}")]
     TooLarge(String),
     /// The statement names something that is no longer there: the schema moved.
-    #[error("the schema of the database changed")]
+    #[error("the schema of the database changed; try again")]
     SchemaMoved,
-    /// The database cannot be reached or is shutting down. The text goes to the log only.
-    #[error("database {database} cannot be reached")]
-    Unavailable {
-        /// Its id.
-        database: String,
-        /// What the driver says, for the log.
-        cause: String,
-    },
+    /// The database cannot be reached, is busy or is shutting down. The text goes to the log only.
+    #[error("the database cannot be reached")]
+    Unavailable(String),
     /// The database failed. The text goes to the log only.
     #[error("the database failed")]
     Database(String),
 }
 
+impl Error {
+    /// What the driver said, for the log; `None` where the message says it all.
+    pub fn cause(&self) -> Option<&str> {
+        match self {
+            Error::Unavailable(cause) | Error::Database(cause) => Some(cause),
+            Error::Query(_)
+            | Error::Denied(_)
+            | Error::Seal
+            | Error::UnknownProject(_)
+            | Error::UnknownDatabase(_)
+            | Error::Conflict { .. }
+            | Error::Constraint(_)
+            | Error::WrongType(_)
+            | Error::TooLarge(_)
+            | Error::SchemaMoved => None,
+        }
+    }
+
+    fn code(&self) -> Code {
+        match self {
+            Error::Query(error) => match error {
+                query::Error::Malformed(_) => Code::BadRequest,
+                query::Error::TooComplex { .. } => Code::TooComplex,
+                query::Error::UnknownTable { .. } => Code::UnknownTable,
+                query::Error::UnknownColumn { .. } => Code::UnknownColumn,
+                query::Error::UnknownRelation { .. } => Code::UnknownRelation,
+                query::Error::UnknownOperator { .. } => Code::UnknownOperator,
+                query::Error::UnknownArgument { .. } => Code::UnknownArgument,
+                query::Error::WrongType { .. } => Code::WrongType,
+                query::Error::OutOfRange { .. } => Code::OutOfRange,
+                query::Error::Required(_) => Code::Required,
+                query::Error::WhereRequired(_) => Code::WhereRequired,
+            },
+            Error::Denied(_) => Code::Denied,
+            Error::UnknownProject(_) => Code::UnknownProject,
+            Error::UnknownDatabase(_) => Code::UnknownDatabase,
+            Error::Conflict { .. } => Code::Conflict,
+            Error::Constraint(_) => Code::Constraint,
+            Error::WrongType(_) => Code::WrongType,
+            Error::TooLarge(_) => Code::TooLarge,
+            Error::SchemaMoved | Error::Unavailable(_) => Code::Unavailable,
+            Error::Seal | Error::Database(_) => Code::Internal,
+        }
+    }
+}
+
 impl From<Error> for Fault {
-    fn from(_error: Error) -> Self {
-        todo!()
+    fn from(error: Error) -> Self {
+        let mut fault = Fault::new(error.code(), error.to_string());
+        if let Error::Conflict { columns } = error {
+            fault.details.push(("columns".to_owned(), columns.join(",")));
+        }
+        fault
     }
 }

@@ -1,7 +1,24 @@
 //! Rows in databases: compiles the operation model to SQL under grants, runs it, and writes the rows as JSON once.
 
 pub mod cell;
+mod config;
+mod databases;
 pub mod error;
+mod grant;
+mod json;
+mod open;
+mod resolve;
+mod service;
+mod sql;
 pub mod store;
+mod time;
+mod tree;
+mod write;
 
+#[cfg(test)]
+mod tests;
+
+pub use config::{Config, check};
+pub use databases::introspect;
 pub use error::Error;
+pub use service::Service;

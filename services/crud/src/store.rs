@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
-use query::Type;
+use futures::FutureExt;
+use query::{Schema, Type};
 
-use crate::cell::Cell;
+use crate::{Error, cell::Cell};
+
+pub mod postgres;
+pub mod sqlite;
 
 /// A compiled statement.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,7 +18,16 @@ pub struct Statement {
     /// Values for its placeholders, in order.
     pub args: Vec<Bind>,
     /// What its result columns hold, in order; empty for a statement without rows.
-    pub columns: Vec<Type>,
+    pub columns: Vec<Output>,
+}
+
+/// What a result column holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Output {
+    /// The column's type.
+    pub r#type: Type,
+    /// Digits after the point of a decimal, where its declaration says so: an engine that does not keep them pads.
+    pub scale: Option<u8>,
 }
 
 /// A value bound to a placeholder, already checked against its column's type: drivers convert, they do not judge.
@@ -50,14 +63,111 @@ pub enum Bind {
     List(Type, Vec<Bind>),
 }
 
-/// The rows of one statement.
+/// An open database.
+#[derive(Debug, Clone)]
+pub enum Store {
+    /// A file.
+    Sqlite(sqlite::Sqlite),
+    /// A server.
+    Postgres(postgres::Postgres),
+}
+
+/// A transaction; dropped without [`Tx::commit`] it is rolled back.
 #[derive(Debug)]
-pub enum Rows {}
+pub enum Tx {
+    /// On the file's writer.
+    Sqlite(sqlite::Tx),
+    /// On a connection of its own.
+    Postgres(postgres::Tx),
+}
+
+/// What one statement did: its rows, or for a statement without result columns only how many rows it touched.
+#[derive(Debug)]
+pub enum Rows {
+    /// Copied out of SQLite.
+    Sqlite(sqlite::Rows),
+    /// As the server sent them.
+    Postgres(postgres::Rows),
+}
+
+impl Store {
+    /// Independent reads in one read-only snapshot and one round trip; a single one needs no transaction. Dropping the
+    /// future stops them.
+    pub async fn snapshot(&self, statements: &[Statement]) -> Result<Vec<Rows>, Error> {
+        match self {
+            Store::Sqlite(store) => Ok(store.snapshot(statements).await?.into_iter().map(Rows::Sqlite).collect()),
+            Store::Postgres(store) => Ok(store.snapshot(statements).boxed().await?.into_iter().map(Rows::Postgres).collect()),
+        }
+    }
+
+    /// One write that is its own transaction.
+    pub async fn write(&self, statement: &Statement) -> Result<Rows, Error> {
+        match self {
+            Store::Sqlite(store) => store.write(statement).await.map(Rows::Sqlite),
+            Store::Postgres(store) => store.write(statement).boxed().await.map(Rows::Postgres),
+        }
+    }
+
+    /// Begins a transaction that may write.
+    pub async fn begin(&self) -> Result<Tx, Error> {
+        match self {
+            Store::Sqlite(store) => store.begin().await.map(Tx::Sqlite),
+            Store::Postgres(store) => store.begin().boxed().await.map(Tx::Postgres),
+        }
+    }
+
+    /// What the database holds.
+    pub async fn introspect(&self) -> Result<Schema, Error> {
+        match self {
+            Store::Sqlite(store) => store.introspect().await,
+            Store::Postgres(store) => store.introspect().boxed().await,
+        }
+    }
+
+    /// A text that changes whenever the schema does, much cheaper than [`Store::introspect`]; `None` where there is no
+    /// such thing.
+    pub async fn schema_mark(&self) -> Result<Option<String>, Error> {
+        match self {
+            Store::Sqlite(store) => store.schema_mark().await,
+            Store::Postgres(store) => store.schema_mark().boxed().await,
+        }
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), Error> {
+        match self {
+            Store::Sqlite(store) => store.ping().await,
+            Store::Postgres(store) => store.ping().boxed().await,
+        }
+    }
+}
+
+impl Tx {
+    /// Statements of the transaction in their order, pipelined where the driver can. The first that fails ends the
+    /// transaction.
+    pub async fn run(&mut self, statements: &[Statement]) -> Result<Vec<Rows>, Error> {
+        match self {
+            Tx::Sqlite(tx) => Ok(tx.run(statements).await?.into_iter().map(Rows::Sqlite).collect()),
+            Tx::Postgres(tx) => Ok(tx.run(statements).boxed().await?.into_iter().map(Rows::Postgres).collect()),
+        }
+    }
+
+    /// Makes it last. Deferred constraints may fail here.
+    pub async fn commit(self) -> Result<(), Error> {
+        match self {
+            Tx::Sqlite(tx) => tx.commit().await,
+            Tx::Postgres(tx) => tx.commit().boxed().await,
+        }
+    }
+}
 
 impl Rows {
-    /// How many.
+    /// How many rows; for a statement without result columns, how many it touched.
     pub fn len(&self) -> usize {
-        match *self {}
+        match self {
+            Rows::Sqlite(rows) => rows.len(),
+            Rows::Postgres(rows) => rows.len(),
+        }
     }
 
     /// Whether there are none.
@@ -66,7 +176,18 @@ impl Rows {
     }
 
     /// A value of a row.
-    pub fn cell(&self, _row: usize, _column: usize) -> Cell<'_> {
-        match *self {}
+    ///
+    /// Panics where there is no such row or column: both come from the statement's own plan.
+    pub fn cell(&self, row: usize, column: usize) -> Cell<'_> {
+        match self {
+            Rows::Sqlite(rows) => rows.cell(row, column),
+            Rows::Postgres(rows) => rows.cell(row, column),
+        }
+    }
+}
+
+impl From<Type> for Output {
+    fn from(r#type: Type) -> Self {
+        Output { r#type, scale: None }
     }
 }

@@ -1,0 +1,165 @@
+//! What crud is configured with: its own section, and the resources it owns.
+
+use std::path::{Path, PathBuf};
+
+use mesh::{
+    Tasks,
+    resources::{Document, Fault, Snapshot},
+};
+use query::resources::{Database, DatabaseMeta, Engine, ProjectMeta};
+
+use crate::{
+    Error,
+    sql::Dialect,
+    store::{Store, postgres, sqlite},
+};
+
+/// Of this service on this node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Where relative SQLite files live.
+    pub data: PathBuf,
+}
+
+/// What is wrong with the databases of a folder.
+pub fn check(snapshot: &Snapshot) -> Vec<Fault> {
+    let projects: Vec<&str> =
+        snapshot.of("project").filter_map(|document| document.meta.get("id").and_then(|id| id.as_str())).collect();
+    snapshot.of("database").flat_map(|document| faults(document, &projects)).collect()
+}
+
+fn faults(document: &Document, projects: &[&str]) -> Vec<Fault> {
+    let (meta, spec) = match document.read::<DatabaseMeta, Database>() {
+        Ok(read) => read,
+        Err(fault) => return vec![fault],
+    };
+    let mut faults = Vec::new();
+    let mut say = |path: &str, message: String| faults.push(document.fault(path, message));
+    if !projects.contains(&meta.project.as_str()) {
+        let hint = query::nearest(&meta.project, projects.iter().copied());
+        let hint = hint.map(|name| format!("; did you mean {name}?")).unwrap_or_default();
+        say("meta.project", format!("project {} does not exist{hint}", meta.project));
+    }
+    match (spec.r#type, Engine::of_url(&spec.url)) {
+        (None, None) => say("spec.type", "expected type, or a url of sqlite: or postgres:".to_owned()),
+        (Some(engine), scheme) if scheme != Some(engine) => {
+            let name = engine.name();
+            say("spec.url", format!("type is {name}, so expected a url of {name}:"));
+        }
+        (_, Some(Engine::Sqlite)) => {
+            if let Err(wrong) = path(&spec.url, Path::new("")) {
+                say("spec.url", wrong);
+            }
+        }
+        (_, Some(Engine::Postgres)) => {
+            if let Err(wrong) = postgres::Postgres::open(&meta.id, &spec.url, &spec.schema, spec.pool.max, &Tasks::default()) {
+                say("spec.url", wrong);
+            }
+        }
+        (Some(_), None) => {}
+    }
+    if spec.limit == 0 {
+        say("spec.limit", "expected at least 1".to_owned());
+    }
+    if spec.pool.max == 0 {
+        say("spec.pool.max", "expected at least 1".to_owned());
+    }
+    faults
+}
+
+/// The file that `sqlite:music.db` names; a relative one lies under `data`.
+pub fn path(url: &str, data: &Path) -> Result<PathBuf, String> {
+    let rest = url.strip_prefix("sqlite:").ok_or("expected a url of sqlite:")?;
+    let file = rest.strip_prefix("//").unwrap_or(rest);
+    if file.is_empty() || file.ends_with('/') {
+        return Err("expected a file after sqlite:".to_owned());
+    }
+    if file.starts_with(':') {
+        return Err("a database in memory is not shared between connections; expected a file after sqlite:".to_owned());
+    }
+    if file.contains(['?', '\0']) {
+        return Err("expected a file without parameters after sqlite:".to_owned());
+    }
+    Ok(data.join(file))
+}
+
+/// Ids of all projects, which exist with and without databases.
+pub fn projects(snapshot: &Snapshot) -> Vec<(String, query::resources::Project)> {
+    let read = |document: &Document| document.read::<ProjectMeta, query::resources::Project>().ok();
+    snapshot.of("project").filter_map(read).map(|(meta, project)| (meta.id, project)).collect()
+}
+
+/// Where a store comes from.
+pub struct Place {
+    /// The database's id.
+    pub id: String,
+    /// What its resource says.
+    pub spec: Database,
+    /// Where the relative paths of the resource start.
+    pub folder: PathBuf,
+    /// Where relative SQLite files live.
+    pub data: PathBuf,
+}
+
+/// The store at `place`, and the dialect it speaks. An SQLite file is made if there is none.
+///
+/// Blocks.
+pub fn open(place: &Place, tasks: &Tasks) -> Result<(Store, Dialect), Error> {
+    let Place { id, spec, folder, data } = place;
+    match spec.engine() {
+        Some(Engine::Sqlite) => {
+            let file = path(&spec.url, data).map_err(Error::Unavailable)?;
+            let init: Vec<PathBuf> = spec.init.iter().map(|file| folder.join(file)).collect();
+            Ok((Store::Sqlite(sqlite::Sqlite::open(&file, &init)?), Dialect::Sqlite))
+        }
+        Some(Engine::Postgres) => {
+            let store = postgres::Postgres::open(id, &spec.url, &spec.schema, spec.pool.max, tasks);
+            Ok((Store::Postgres(store.map_err(Error::Unavailable)?), Dialect::Postgres { schema: spec.schema.clone() }))
+        }
+        None => Err(Error::Unavailable("the url names no known engine".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn messages(yaml: &str) -> Vec<String> {
+        check(&Snapshot::parse(yaml).unwrap()).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_sound_database_has_no_faults() {
+        let yaml = "kind: project\nmeta: {id: shop}\n---\nkind: database\nmeta: {project: shop, id: music}\n\
+                    spec: {url: \"sqlite:music.db\", init: [a.sql]}\n";
+        assert_eq!(messages(yaml), [""; 0]);
+    }
+
+    #[test]
+    fn faults_name_their_place() {
+        let database = |spec: &str| {
+            format!("kind: project\nmeta: {{id: shop}}\n---\nkind: database\nmeta: {{project: shap, id: music}}\nspec: {spec}\n")
+        };
+        for (spec, expected) in [
+            ("{url: \"mysql://x\"}", "spec.type"),
+            ("{type: postgres, url: \"sqlite:x\"}", "spec.url"),
+            ("{url: \"sqlite:\"}", "spec.url"),
+            ("{url: \"sqlite::memory:\"}", "spec.url"),
+            ("{url: \"sqlite:x\", limit: 0}", "spec.limit"),
+            ("{url: \"sqlite:x\", pool: {max: 0}}", "spec.pool.max"),
+        ] {
+            let messages = messages(&database(spec));
+            assert_eq!(messages.len(), 2, "{messages:?}");
+            assert!(messages[0].contains("project shap does not exist; did you mean shop?"), "{messages:?}");
+            assert!(messages[1].contains(expected), "{messages:?}");
+        }
+    }
+
+    #[test]
+    fn sqlite_files_lie_under_the_data_folder_unless_they_are_absolute() {
+        let data = Path::new("/data");
+        assert_eq!(path("sqlite:music.db", data), Ok(PathBuf::from("/data/music.db")));
+        assert_eq!(path("sqlite://music.db", data), Ok(PathBuf::from("/data/music.db")));
+        assert_eq!(path("sqlite:///srv/music.db", data), Ok(PathBuf::from("/srv/music.db")));
+    }
+}

@@ -1,0 +1,454 @@
+//! Operations with every name found in the schema, every value fitted to its column and every grant in its place.
+//!
+//! Nothing else makes these types, and the SQL compiler takes nothing else: so no name of a request becomes SQL text,
+//! and no table is touched without its grant.
+
+use query::{Column, Comparison, Error as Unfit, Filter, Operation, Quantifier, Relation, Schema, Shape, Table, TableKind};
+use query::{Type, Typed, Value, What};
+
+use crate::{
+    Error,
+    grant::{Granted, Grants},
+    store::Bind,
+};
+
+/// A condition on the rows of one table.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Cond<'s> {
+    /// All hold; empty is true.
+    And(Vec<Cond<'s>>),
+    /// One holds; empty is false.
+    Or(Vec<Cond<'s>>),
+    /// The other way round.
+    Not(Box<Cond<'s>>),
+    /// A column against a value.
+    Compare(&'s Column, Comparison, Bind),
+    /// A column against values; empty is false.
+    In(&'s Column, Vec<Bind>),
+    /// A column without value.
+    IsNull(&'s Column),
+    /// Rows that a relation leads to.
+    Related(Related<'s>),
+}
+
+/// A condition on the rows that a relation leads to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Related<'s> {
+    /// The table it leads to.
+    pub table: &'s Table,
+    /// Pairs of a column of this table and the one of the other that equals it.
+    pub on: Vec<(&'s Column, &'s Column)>,
+    /// How many must pass.
+    pub quantifier: Quantifier,
+    /// Which of them exist for the caller.
+    pub granted: Box<Cond<'s>>,
+    /// What they must pass.
+    pub cond: Box<Cond<'s>>,
+}
+
+/// What is read of one table at one place of a tree.
+#[derive(Debug)]
+pub struct Node<'s> {
+    /// The table.
+    pub table: &'s Table,
+    /// What JSON it becomes.
+    pub shape: Shape,
+    /// Members of each row.
+    pub members: Vec<Member<'s>>,
+    /// Rows that count and exist for the caller.
+    pub cond: Cond<'s>,
+    /// The caller's order; `true` is descending.
+    pub order: Vec<(&'s Column, bool)>,
+    /// Rows left out at the beginning.
+    pub skip: u64,
+    /// At most this many.
+    pub limit: Option<u64>,
+}
+
+/// A member of a row.
+#[derive(Debug)]
+pub struct Member<'s> {
+    /// Its name in the answer.
+    pub key: String,
+    /// What it holds.
+    pub what: Held<'s>,
+}
+
+/// What a member of a row holds.
+#[derive(Debug)]
+pub enum Held<'s> {
+    /// A column.
+    Column(&'s Column),
+    /// A text.
+    Constant(String),
+    /// How many rows.
+    Count,
+    /// Rows that a relation leads to.
+    Relation {
+        /// Its name.
+        name: &'s str,
+        /// It leads to any number of rows.
+        many: bool,
+        /// Pairs of a column of this table and the one of the other that equals it.
+        on: Vec<(&'s Column, &'s Column)>,
+        /// What is read of them.
+        node: Node<'s>,
+    },
+}
+
+/// A change to one table.
+#[derive(Debug)]
+pub struct Mutation<'s> {
+    /// The table.
+    pub table: &'s Table,
+    /// What happens.
+    pub set: Set<'s>,
+    /// What every row written must pass.
+    pub check: Cond<'s>,
+    /// What is answered of the rows written: those of them that exist for the caller.
+    pub returning: Option<Node<'s>>,
+}
+
+/// What a mutation does.
+#[derive(Debug)]
+pub enum Set<'s> {
+    /// New rows, by their columns.
+    Insert(Vec<Vec<(&'s Column, Bind)>>),
+    /// Changed rows.
+    Update {
+        /// Which.
+        cond: Cond<'s>,
+        /// Columns, what they get, and whether that is added to what they hold.
+        changes: Vec<(&'s Column, Bind, Change)>,
+        /// At most one.
+        one: bool,
+    },
+    /// Rows that end.
+    Delete {
+        /// Which.
+        cond: Cond<'s>,
+        /// At most one.
+        one: bool,
+    },
+}
+
+/// How a column changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It becomes the value.
+    Set,
+    /// The value is added.
+    Inc,
+}
+
+impl Cond<'_> {
+    /// The condition that all rows pass.
+    pub const TRUE: Cond<'static> = Cond::And(Vec::new());
+
+    /// Whether it asks for nothing.
+    pub fn is_true(&self) -> bool {
+        matches!(self, Cond::And(all) if all.is_empty())
+    }
+}
+
+impl<'s> Cond<'s> {
+    /// `self` and `other`.
+    pub fn and(self, other: Cond<'s>) -> Cond<'s> {
+        match (self.is_true(), other.is_true()) {
+            (true, _) => other,
+            (_, true) => self,
+            (false, false) => Cond::And(vec![self, other]),
+        }
+    }
+}
+
+/// Resolves the operations of one request, which take its grants one by one.
+pub struct Resolver<'s, 'g> {
+    schema: &'s Schema,
+    grants: Grants<'g>,
+}
+
+/// Whose condition it is.
+enum Author<'a> {
+    /// The caller's: it needs grants.
+    Caller(&'a Granted),
+    /// A rule's: it is one.
+    Rule,
+}
+
+impl<'s, 'g> Resolver<'s, 'g> {
+    /// A resolver of operations on a database with this schema.
+    pub fn new(schema: &'s Schema, grants: Grants<'g>) -> Self {
+        Self { schema, grants }
+    }
+
+    /// That all grants were needed.
+    pub fn finish(self) -> Result<(), Error> {
+        self.grants.finish()
+    }
+
+    /// A read.
+    pub fn read(&mut self, read: &query::Read) -> Result<Node<'s>, Error> {
+        self.node(self.schema.table(&read.table)?, &read.node)
+    }
+
+    /// A mutation.
+    pub fn mutation(&mut self, mutation: &query::Mutation) -> Result<Mutation<'s>, Error> {
+        let table = self.schema.table(&mutation.table)?;
+        let granted = self.grants.take(table, mutation.set.operation())?;
+        if table.kind == TableKind::View {
+            return Err(Unfit::Malformed(format!("{} is a view and cannot be written", table.name)).into());
+        }
+        let set = match &mutation.set {
+            query::Set::Insert { docs } => {
+                let rows = docs.iter().map(|doc| row(table, &granted, doc));
+                Set::Insert(rows.collect::<Result<_, _>>()?)
+            }
+            query::Set::Update { filter, changes, one } => {
+                let changes = resolve_changes(table, &granted, changes)?;
+                Set::Update { cond: self.targets(table, &granted, filter, Operation::Update)?, changes, one: *one }
+            }
+            query::Set::Delete { filter, one } => {
+                Set::Delete { cond: self.targets(table, &granted, filter, Operation::Delete)?, one: *one }
+            }
+        };
+        let check = match &set {
+            // Rows that the filter let through still pass it where nothing it looks at changes.
+            Set::Update { changes, .. } if granted.check() == granted.filter() && !looks_at(granted.check(), changes) => {
+                Cond::TRUE
+            }
+            Set::Insert(_) | Set::Update { .. } => self.cond(table, granted.check(), &Author::Rule)?,
+            Set::Delete { .. } => Cond::TRUE,
+        };
+        let returning = mutation.returning.as_ref().map(|node| self.node(table, node)).transpose()?;
+        if let Some(node) = &returning {
+            whole(node)?;
+        }
+        Ok(Mutation { table, set, check, returning })
+    }
+
+    /// Rows to change or delete: those that pass and that the grant covers.
+    fn targets(
+        &mut self,
+        table: &'s Table,
+        granted: &Granted,
+        filter: &Filter,
+        operation: Operation,
+    ) -> Result<Cond<'s>, Error> {
+        let client = self.cond(table, filter, &Author::Caller(granted))?;
+        if client.is_true() && !granted.allows_all() {
+            return Err(Unfit::WhereRequired(operation.name()).into());
+        }
+        Ok(self.cond(table, granted.filter(), &Author::Rule)?.and(client))
+    }
+
+    fn node(&mut self, table: &'s Table, node: &query::Node) -> Result<Node<'s>, Error> {
+        let granted = self.grants.take(table, Operation::Read)?;
+        let client = self.cond(table, &node.filter, &Author::Caller(&granted))?;
+        let cond = self.cond(table, granted.filter(), &Author::Rule)?.and(client);
+        let members = node.fields.iter().map(|field| {
+            let what = self.held(table, node.shape, &granted, &field.what)?;
+            Ok(Member { key: field.key.clone(), what })
+        });
+        let members = members.collect::<Result<_, Error>>()?;
+        let order = order(table, &granted, &node.sort)?;
+        if node.shape == Shape::Count && (node.skip > 0 || node.limit.is_some() || !order.is_empty()) {
+            return Err(Unfit::Malformed("a count takes no sort, skip or limit".to_owned()).into());
+        }
+        Ok(Node { table, shape: node.shape, members, cond, order, skip: node.skip, limit: node.limit })
+    }
+
+    fn held(&mut self, table: &'s Table, shape: Shape, granted: &Granted, what: &What) -> Result<Held<'s>, Error> {
+        let aggregates = match shape {
+            Shape::Many | Shape::One => false,
+            Shape::Count | Shape::Aggregate => true,
+        };
+        match what {
+            What::Constant(text) => Ok(Held::Constant(text.clone())),
+            What::Count if aggregates => Ok(Held::Count),
+            What::Column(name) if !aggregates => {
+                let column = table.column(name)?;
+                granted.may_read(&column.name)?;
+                Ok(Held::Column(column))
+            }
+            What::Relation { name, node } if !aggregates => {
+                let relation = table.relation(name)?;
+                let far = self.schema.table(&relation.table)?;
+                let on = pairs(table, far, relation)?;
+                Ok(Held::Relation { name: &relation.name, many: relation.many, on, node: self.node(far, node)? })
+            }
+            What::Count => Err(Unfit::Malformed("count stands in an aggregate only".to_owned()).into()),
+            What::Column(name) | What::Relation { name, .. } => {
+                Err(Unfit::Malformed(format!("{name} cannot stand in an aggregate")).into())
+            }
+        }
+    }
+
+    fn cond(&mut self, table: &'s Table, filter: &Filter, author: &Author<'_>) -> Result<Cond<'s>, Error> {
+        let column = |name: &str| -> Result<&'s Column, Error> {
+            let column = table.column(name)?;
+            if let Author::Caller(granted) = author {
+                granted.may_filter(&column.name)?;
+            }
+            Ok(column)
+        };
+        Ok(match filter {
+            Filter::And(all) => Cond::And(self.conds(table, all, author)?),
+            Filter::Or(any) => Cond::Or(self.conds(table, any, author)?),
+            Filter::Not(filter) => Cond::Not(Box::new(self.cond(table, filter, author)?)),
+            Filter::Compare { column: name, comparison, value } => {
+                let column = column(name)?;
+                Cond::Compare(column, *comparison, comparable(column, value)?)
+            }
+            Filter::In { column: name, values } => {
+                let column = column(name)?;
+                let values = values.iter().map(|value| comparable(column, value));
+                Cond::In(column, values.collect::<Result<_, _>>()?)
+            }
+            Filter::IsNull { column: name } => Cond::IsNull(column(name)?),
+            Filter::Related { relation, quantifier, filter } => {
+                let relation = table.relation(relation)?;
+                let far = self.schema.table(&relation.table)?;
+                let on = pairs(table, far, relation)?;
+                let (granted, cond) = match author {
+                    Author::Rule => (Cond::TRUE, self.cond(far, filter, author)?),
+                    Author::Caller(_) => {
+                        let granted = self.grants.take(far, Operation::Read)?;
+                        let cond = self.cond(far, filter, &Author::Caller(&granted))?;
+                        (self.cond(far, granted.filter(), &Author::Rule)?, cond)
+                    }
+                };
+                let (granted, cond) = (Box::new(granted), Box::new(cond));
+                Cond::Related(Related { table: far, on, quantifier: *quantifier, granted, cond })
+            }
+        })
+    }
+
+    fn conds(&mut self, table: &'s Table, filters: &[Filter], author: &Author<'_>) -> Result<Vec<Cond<'s>>, Error> {
+        filters.iter().map(|filter| self.cond(table, filter, author)).collect()
+    }
+}
+
+fn pairs<'s>(table: &'s Table, far: &'s Table, relation: &'s Relation) -> Result<Vec<(&'s Column, &'s Column)>, Error> {
+    let on = relation.on.iter().map(|(own, other)| Ok((table.column(own)?, far.column(other)?)));
+    on.collect()
+}
+
+/// Later keys on the same column change nothing.
+fn order<'s>(table: &'s Table, granted: &Granted, sort: &[query::Sort]) -> Result<Vec<(&'s Column, bool)>, Error> {
+    let mut order: Vec<(&Column, bool)> = Vec::with_capacity(sort.len());
+    for key in sort {
+        let column = table.column(&key.column)?;
+        granted.may_filter(&column.name)?;
+        if column.r#type == Type::Json {
+            return Err(Unfit::Malformed(format!("rows cannot be sorted by {}, which holds JSON", column.name)).into());
+        }
+        if order.iter().all(|(known, _)| known.name != column.name) {
+            order.push((column, key.descending));
+        }
+    }
+    Ok(order)
+}
+
+/// What is returned of a mutation are the rows it wrote, all of them in their order.
+fn whole(node: &Node<'_>) -> Result<(), Error> {
+    let is_plain = node.shape == Shape::Many && node.order.is_empty() && node.skip == 0 && node.limit.is_none();
+    match is_plain {
+        true => Ok(()),
+        false => Err(Unfit::Malformed("returning takes no sort, skip, limit or aggregate".to_owned()).into()),
+    }
+}
+
+fn row<'s>(table: &'s Table, granted: &Granted, doc: &query::Object) -> Result<Vec<(&'s Column, Bind)>, Error> {
+    let mut row: Vec<(&Column, Bind)> = Vec::with_capacity(doc.0.len());
+    for (name, value) in &doc.0 {
+        let column = writable(table, granted, name)?;
+        if row.iter().any(|(known, _)| known.name == column.name) {
+            return Err(Unfit::Malformed(format!("column {name} is given twice")).into());
+        }
+        row.push((column, bind(column.r#type, query::typed(column, value)?)));
+    }
+    Ok(row)
+}
+
+fn resolve_changes<'s>(
+    table: &'s Table,
+    granted: &Granted,
+    changes: &[query::Change],
+) -> Result<Vec<(&'s Column, Bind, Change)>, Error> {
+    let mut resolved: Vec<(&Column, Bind, Change)> = Vec::with_capacity(changes.len());
+    for change in changes {
+        let column = writable(table, granted, change.column())?;
+        if resolved.iter().any(|(known, ..)| known.name == column.name) {
+            return Err(Unfit::Malformed(format!("column {} is changed twice", column.name)).into());
+        }
+        let (value, change) = match change {
+            query::Change::Set { value, .. } => (bind(column.r#type, query::typed(column, value)?), Change::Set),
+            query::Change::Inc { by, .. } => (amount(column, by)?, Change::Inc),
+        };
+        resolved.push((column, value, change));
+    }
+    Ok(resolved)
+}
+
+/// Whether the outcome of `filter` may differ after `changes`.
+fn looks_at(filter: &Filter, changes: &[(&Column, Bind, Change)]) -> bool {
+    match filter {
+        Filter::And(filters) | Filter::Or(filters) => filters.iter().any(|filter| looks_at(filter, changes)),
+        Filter::Not(filter) => looks_at(filter, changes),
+        Filter::Compare { column, .. } | Filter::In { column, .. } | Filter::IsNull { column } => {
+            changes.iter().any(|(changed, ..)| changed.name == *column)
+        }
+        // The relation may lead elsewhere, or back to this table.
+        Filter::Related { .. } => true,
+    }
+}
+
+fn amount(column: &Column, by: &Value) -> Result<Bind, Error> {
+    match column.r#type {
+        Type::Int16 | Type::Int32 | Type::Int64 | Type::Float | Type::Decimal => comparable(column, by),
+        Type::Bool
+        | Type::Text
+        | Type::Bytes
+        | Type::Date
+        | Type::Time
+        | Type::Timestamp
+        | Type::Uuid
+        | Type::Json
+        | Type::Other => {
+            let wanted = "inc only where it holds numbers".to_owned();
+            Err(Unfit::WrongType { name: column.name.clone(), wanted, got: by.kind().to_owned() }.into())
+        }
+    }
+}
+
+fn writable<'s>(table: &'s Table, granted: &Granted, name: &str) -> Result<&'s Column, Error> {
+    let column = table.column(name)?;
+    granted.may_write(&column.name)?;
+    match column.generated {
+        true => Err(Unfit::Malformed(format!("column {name} is computed by the database and cannot be written")).into()),
+        false => Ok(column),
+    }
+}
+
+fn comparable(column: &Column, value: &Value) -> Result<Bind, Error> {
+    Ok(bind(column.r#type, query::comparable(column, value)?))
+}
+
+fn bind(r#type: Type, value: Typed) -> Bind {
+    match value {
+        Typed::Null => Bind::Null(r#type),
+        Typed::Bool(value) => Bind::Bool(value),
+        Typed::Int(value) => Bind::Int(r#type, value),
+        Typed::Float(value) => Bind::Float(value),
+        Typed::Decimal(text) => Bind::Decimal(text),
+        Typed::Text(text) => Bind::Text(text),
+        Typed::Bytes(bytes) => Bind::Bytes(bytes),
+        Typed::Date(text) => Bind::Date(text),
+        Typed::Time(text) => Bind::Time(text),
+        Typed::Timestamp(micros) => Bind::Timestamp(micros),
+        Typed::Uuid(text) => Bind::Uuid(text),
+        Typed::Json(text) => Bind::Json(text),
+        Typed::Other(text) => Bind::Other(text),
+    }
+}

@@ -1,0 +1,297 @@
+//! The SQL compiler: resolved operations in, statements out. Pure: it runs without a database.
+
+use std::fmt::Write;
+
+use query::{Column, Comparison, Quantifier, Table};
+
+use crate::{
+    resolve::{Cond, Related},
+    store::{Bind, Output, Statement},
+};
+
+mod dialect;
+mod select;
+mod write;
+
+pub use dialect::Dialect;
+pub use select::{Source, compile as select};
+pub use write::{Returned, delete, doomed, insert, update};
+
+/// Terms of one conjunction or disjunction that are written side by side; more are halved by brackets, because
+/// SQLite limits the depth of an expression, in which every further term is a level.
+const SIDE_BY_SIDE: usize = 100;
+
+/// A statement being written. What stands in it are texts of this crate, names of the schema and placeholders.
+pub struct Sql<'d> {
+    dialect: &'d Dialect,
+    text: String,
+    args: Vec<Bind>,
+    aliases: u32,
+    /// The table that the statement writes.
+    target: Option<&'d Table>,
+}
+
+/// A table at one place of a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alias {
+    /// The table that is written, under its own name: SQLite knows no other in `RETURNING`.
+    Target,
+    /// A table that is read, written `"t3"`.
+    Read(u32),
+}
+
+impl<'d> Sql<'d> {
+    /// An empty statement.
+    pub fn new(dialect: &'d Dialect) -> Self {
+        Self { dialect, text: String::with_capacity(256), args: Vec::new(), aliases: 0, target: None }
+    }
+
+    /// An empty statement that writes `table`.
+    pub fn writing(dialect: &'d Dialect, table: &'d Table) -> Self {
+        Self { target: Some(table), ..Self::new(dialect) }
+    }
+
+    /// The statement, whose result columns are `columns`.
+    pub fn finish(self, columns: Vec<Output>) -> Statement {
+        Statement { text: self.text.into(), args: self.args, columns }
+    }
+
+    /// Appends SQL.
+    pub fn push(&mut self, sql: &'static str) {
+        self.text.push_str(sql);
+    }
+
+    /// Appends a placeholder for `value`.
+    pub fn arg(&mut self, value: Bind) {
+        self.args.push(value);
+        self.text.push_str(self.dialect.placeholder());
+        self.number(self.args.len());
+    }
+
+    /// Appends a table's name.
+    pub fn table(&mut self, table: &Table) {
+        if let Some(schema) = self.dialect.schema() {
+            self.ident(schema);
+            self.push(".");
+        }
+        self.ident(&table.name);
+    }
+
+    /// Appends `table AS alias` with an alias of its own.
+    pub fn aliased(&mut self, table: &Table) -> Alias {
+        let alias = self.alias();
+        self.table(table);
+        self.push(" AS ");
+        self.named(alias);
+        alias
+    }
+
+    /// A new alias.
+    pub fn alias(&mut self) -> Alias {
+        self.aliases += 1;
+        Alias::Read(self.aliases - 1)
+    }
+
+    /// Appends an alias.
+    pub fn named(&mut self, alias: Alias) {
+        match (alias, self.target) {
+            (Alias::Target, Some(table)) => self.ident(&table.name),
+            (Alias::Target, None) => unreachable!("only statements that write name their target"),
+            // A table may be called as an alias would be.
+            (Alias::Read(number), Some(table)) if table.name.starts_with('t') => self.numbered("\"u", number as usize),
+            (Alias::Read(number), _) => self.numbered("\"t", number as usize),
+        }
+    }
+
+    /// Appends an identifier of this crate: a letter and a number.
+    pub fn numbered(&mut self, quoted_letter: &'static str, number: usize) {
+        self.push(quoted_letter);
+        self.number(number);
+        self.push("\"");
+    }
+
+    /// Appends a column's name.
+    pub fn name(&mut self, column: &Column) {
+        self.ident(&column.name);
+    }
+
+    /// Appends a column of the table called `alias`.
+    pub fn column(&mut self, alias: Alias, column: &Column) {
+        self.named(alias);
+        self.push(".");
+        self.name(column);
+    }
+
+    /// Appends a column as a result: of a type that the drivers do not know, its text.
+    pub fn result(&mut self, alias: Alias, column: &Column) -> Output {
+        self.column(alias, column);
+        self.push(self.dialect.result_cast(column.r#type));
+        Output::of(column)
+    }
+
+    /// Appends a number of this crate.
+    fn number(&mut self, number: usize) {
+        write!(self.text, "{number}").expect("writing to memory cannot fail");
+    }
+
+    /// Appends what `write` writes for each item, with `between` between them.
+    pub fn list<T>(
+        &mut self,
+        between: &'static str,
+        items: impl IntoIterator<Item = T>,
+        mut write: impl FnMut(&mut Self, T),
+    ) {
+        for (index, item) in items.into_iter().enumerate() {
+            if index > 0 {
+                self.push(between);
+            }
+            write(self, item);
+        }
+    }
+
+    /// Appends ` WHERE cond`, or nothing where it is true.
+    pub fn filter(&mut self, alias: Alias, cond: &Cond<'_>) {
+        if !cond.is_true() {
+            self.push(" WHERE ");
+            self.cond(alias, cond);
+        }
+    }
+
+    /// Appends a condition on the rows of `alias`.
+    pub fn cond(&mut self, alias: Alias, cond: &Cond<'_>) {
+        match cond {
+            Cond::And(all) if all.is_empty() => self.push("TRUE"),
+            Cond::Or(any) if any.is_empty() => self.push("FALSE"),
+            Cond::And(all) => self.joined(alias, all, " AND "),
+            Cond::Or(any) => self.joined(alias, any, " OR "),
+            Cond::Not(cond) => {
+                self.push("NOT (");
+                self.cond(alias, cond);
+                self.push(")");
+            }
+            Cond::Compare(column, comparison, value) => {
+                self.column(alias, column);
+                self.push(operator(*comparison));
+                self.arg(value.clone());
+            }
+            Cond::In(_, values) if values.is_empty() => self.push("FALSE"),
+            Cond::In(column, values) => {
+                self.column(alias, column);
+                self.any(column, values.clone());
+            }
+            Cond::IsNull(column) => {
+                self.column(alias, column);
+                self.push(" IS NULL");
+            }
+            Cond::Related(related) => self.related(alias, related),
+        }
+    }
+
+    /// Appends that what stands before equals one of `values`, which fit `column`.
+    pub fn any(&mut self, column: &Column, values: Vec<Bind>) {
+        match self.dialect.list(column.r#type) {
+            Some((before, after)) => {
+                self.push(before);
+                self.arg(Bind::List(column.r#type, values));
+                self.push(after);
+            }
+            None => {
+                self.push(" IN (");
+                self.list(", ", values, Self::arg);
+                self.push(")");
+            }
+        }
+    }
+
+    fn joined(&mut self, alias: Alias, conds: &[Cond<'_>], between: &'static str) {
+        if let [only] = conds {
+            return self.cond(alias, only);
+        }
+        self.push("(");
+        if conds.len() > SIDE_BY_SIDE {
+            let (one, other) = conds.split_at(conds.len() / 2);
+            self.joined(alias, one, between);
+            self.push(between);
+            self.joined(alias, other, between);
+        } else {
+            self.list(between, conds, |sql, cond| sql.cond(alias, cond));
+        }
+        self.push(")");
+    }
+
+    fn related(&mut self, alias: Alias, related: &Related<'_>) {
+        self.push(match related.quantifier {
+            Quantifier::Some => "EXISTS (SELECT 1 FROM ",
+            Quantifier::None | Quantifier::Every => "NOT EXISTS (SELECT 1 FROM ",
+        });
+        let far = self.aliased(related.table);
+        self.push(" WHERE ");
+        self.list(" AND ", &related.on, |sql, (own, other)| {
+            sql.column(far, other);
+            sql.push(" = ");
+            sql.column(alias, own);
+        });
+        if !related.granted.is_true() {
+            self.push(" AND ");
+            self.cond(far, &related.granted);
+        }
+        match related.quantifier {
+            Quantifier::Every => {
+                self.push(" AND (");
+                self.cond(far, &related.cond);
+                self.push(") IS NOT TRUE");
+            }
+            Quantifier::Some | Quantifier::None if related.cond.is_true() => {}
+            Quantifier::Some | Quantifier::None => {
+                self.push(" AND ");
+                self.cond(far, &related.cond);
+            }
+        }
+        self.push(")");
+    }
+
+    /// Appends `name` as an identifier; a quote inside it is doubled.
+    fn ident(&mut self, name: &str) {
+        self.text.push('"');
+        self.text.push_str(&name.replace('"', "\"\""));
+        self.text.push('"');
+    }
+}
+
+impl Output {
+    /// What a result of `column` holds.
+    pub fn of(column: &Column) -> Self {
+        Self { r#type: column.r#type, scale: scale(&column.native) }
+    }
+}
+
+/// The second number of `numeric(10,2)`.
+fn scale(native: &str) -> Option<u8> {
+    let (_, digits) = native.split_once('(')?.1.split_once(')')?.0.split_once(',')?;
+    digits.trim().parse().ok()
+}
+
+fn operator(comparison: Comparison) -> &'static str {
+    match comparison {
+        Comparison::Eq => " = ",
+        Comparison::Ne => " <> ",
+        Comparison::Gt => " > ",
+        Comparison::Gte => " >= ",
+        Comparison::Lt => " < ",
+        Comparison::Lte => " <= ",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scale_is_the_second_number_of_a_declaration() {
+        assert_eq!(scale("numeric(10,2)"), Some(2));
+        assert_eq!(scale("DECIMAL(10, 3)"), Some(3));
+        assert_eq!(scale("numeric(10)"), None);
+        assert_eq!(scale("numeric"), None);
+        assert_eq!(scale("x(,)("), None);
+    }
+}

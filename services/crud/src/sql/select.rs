@@ -1,0 +1,436 @@
+//! Reading trees: one statement per level.
+//!
+//! A level below the root names its parents by a subselect of their keys with the same predicate, so that no level
+//! waits for another. After a write the root's rows are known, and the levels below name them by their keys.
+
+use std::collections::HashSet;
+
+use query::{Column, Shape, Table, TableKind, Type};
+
+use super::{Alias, Sql, dialect::Dialect};
+use crate::{
+    json,
+    resolve::{Held, Member as Asked, Node},
+    store::{Bind, Output, Rows, Statement},
+    tree::{Level, Member, Plan},
+};
+
+/// Rows that a level below the root may have, as a multiple of the database's limit.
+const LEVEL: u64 = 100;
+
+/// What a tree starts from.
+pub enum Source<'a> {
+    /// The rows that pass; where the caller gave no limit, at most this many.
+    Query {
+        /// The database's limit.
+        limit: u64,
+    },
+    /// Rows that are here already, with the columns that [`columns`] says.
+    Rows {
+        /// The rows.
+        rows: &'a Rows,
+        /// Which of them count.
+        kept: &'a [usize],
+        /// The database's limit.
+        limit: u64,
+    },
+}
+
+/// A tree being compiled.
+struct Levels<'d, 'a> {
+    dialect: &'d Dialect,
+    source: &'a Source<'a>,
+    levels: Vec<Level>,
+}
+
+/// A node where it stands in its tree.
+struct Place<'p, 's> {
+    node: &'p Node<'s>,
+    /// The result columns of its level.
+    columns: Vec<&'s Column>,
+    above: Option<Above<'p, 's>>,
+}
+
+/// How a node hangs on the one above it.
+struct Above<'p, 's> {
+    place: &'p Place<'p, 's>,
+    name: &'p str,
+    many: bool,
+    /// Pairs of a column above and the one here that equals it.
+    on: &'p [(&'s Column, &'s Column)],
+}
+
+/// The plan of a tree.
+pub fn compile(dialect: &Dialect, node: &Node<'_>, source: &Source<'_>) -> Plan {
+    let mut levels = Levels { dialect, source, levels: Vec::new() };
+    levels.level(Place { node, columns: columns(node), above: None });
+    Plan { levels: levels.levels }
+}
+
+impl Levels<'_, '_> {
+    /// Adds the level of `place` and those below it.
+    fn level(&mut self, place: Place<'_, '_>) -> usize {
+        let at = self.levels.len();
+        let link = match &place.above {
+            Some(above) => place.positions(above.on.iter().map(|(_, here)| *here)),
+            None => Vec::new(),
+        };
+        self.levels.push(Level {
+            name: place.above.as_ref().map(|above| above.name.to_owned()).unwrap_or_default(),
+            shape: place.node.shape,
+            statement: self.statement(&place),
+            link,
+            members: Vec::new(),
+            most: usize::try_from(self.most()).unwrap_or(usize::MAX),
+            cut: place.is_cut().then(|| usize::try_from(self.root_rows(place.node)).unwrap_or(usize::MAX)),
+            is_void: place.is_empty(),
+        });
+        let members = place.node.members.iter().map(|member| self.member(&place, member)).collect();
+        self.levels[at].members = members;
+        at
+    }
+
+    fn member(&mut self, place: &Place<'_, '_>, member: &Asked<'_>) -> Member {
+        let mut key = Vec::with_capacity(member.key.len() + 3);
+        json::string(&mut key, &member.key);
+        key.push(b':');
+        match &member.what {
+            Held::Column(column) => Member::Column { key, column: place.position(column) },
+            Held::Constant(text) => {
+                json::string(&mut key, text);
+                Member::Constant { text: key }
+            }
+            Held::Count => Member::Count { key },
+            Held::Relation { name, many, on, node } => {
+                let columns = place.positions(on.iter().map(|(above, _)| *above));
+                let above = Above { place, name, many: *many, on };
+                let below = Place { node, columns: below_columns(node, on), above: Some(above) };
+                Member::Relation { key, columns, level: self.level(below) }
+            }
+        }
+    }
+
+    /// Rows that the level may have; one more is fetched, to tell.
+    fn most(&self) -> u64 {
+        match self.source {
+            Source::Query { limit } | Source::Rows { limit, .. } => limit.saturating_mul(LEVEL),
+        }
+    }
+
+    /// Rows of the root that count.
+    fn root_rows(&self, node: &Node<'_>) -> u64 {
+        let (Source::Query { limit } | Source::Rows { limit, .. }) = self.source;
+        match node.shape {
+            Shape::One => node.limit.unwrap_or(1).min(1),
+            Shape::Many => node.limit.unwrap_or(*limit).min(self.most().saturating_add(1)),
+            Shape::Count | Shape::Aggregate => 1,
+        }
+    }
+
+    fn statement(&self, place: &Place<'_, '_>) -> Option<Statement> {
+        if place.is_without_rows() || (place.above.is_none() && matches!(self.source, Source::Rows { .. })) {
+            return None;
+        }
+        let mut sql = Sql::new(self.dialect);
+        let outputs = match place.node.shape {
+            Shape::Count | Shape::Aggregate => self.counts(&mut sql, place),
+            Shape::Many | Shape::One if place.has_window() => self.windowed(&mut sql, place),
+            Shape::Many | Shape::One => self.plain(&mut sql, place),
+        };
+        Some(sql.finish(outputs))
+    }
+
+    fn plain(&self, sql: &mut Sql<'_>, place: &Place<'_, '_>) -> Vec<Output> {
+        let alias = sql.alias();
+        let outputs = results(sql, alias, &place.columns);
+        self.from_where(sql, place, alias);
+        order_by(sql, alias, place.node.table, &place.node.order);
+        match place.above {
+            Some(_) => limit(sql, self.most().saturating_add(1), 0),
+            // One more than the database's limit tells whether it cut any.
+            None => limit(sql, self.root_rows(place.node) + u64::from(place.is_cut()), place.node.skip),
+        }
+        outputs
+    }
+
+    /// Rows of which each parent has at most some, by their number among those of the parent.
+    fn windowed(&self, sql: &mut Sql<'_>, place: &Place<'_, '_>) -> Vec<Output> {
+        let outer = sql.alias();
+        sql.push("SELECT ");
+        sql.list(", ", 0..place.columns.len(), |sql, index| {
+            numbered(sql, outer, index);
+        });
+        let outputs = self.window(sql, place, outer, &place.columns);
+        sql.push(" ORDER BY ");
+        sql.named(outer);
+        sql.push(".\"n\"");
+        limit(sql, self.most().saturating_add(1), 0);
+        outputs
+    }
+
+    /// ` FROM (rows with their number) WHERE the number fits`.
+    fn window(&self, sql: &mut Sql<'_>, place: &Place<'_, '_>, outer: Alias, columns: &[&Column]) -> Vec<Output> {
+        sql.push(" FROM (SELECT ");
+        let alias = sql.alias();
+        let mut outputs = Vec::with_capacity(columns.len());
+        sql.list(", ", columns.iter().enumerate(), |sql, (index, column)| {
+            outputs.push(sql.result(alias, column));
+            sql.push(" AS ");
+            sql.numbered("\"c", index);
+        });
+        sql.push(", row_number() OVER (PARTITION BY ");
+        let on = place.above.as_ref().map_or(&[][..], |above| above.on);
+        sql.list(", ", on, |sql, (_, here)| sql.column(alias, here));
+        order_by(sql, alias, place.node.table, &place.node.order);
+        sql.push(") AS \"n\"");
+        self.from_where(sql, place, alias);
+        sql.push(") AS ");
+        sql.named(outer);
+        sql.push(" WHERE ");
+        sql.named(outer);
+        sql.push(".\"n\" > ");
+        sql.arg(count(place.node.skip));
+        if let Some(rows) = place.per_parent() {
+            sql.push(" AND ");
+            sql.named(outer);
+            sql.push(".\"n\" <= ");
+            sql.arg(count(place.node.skip.saturating_add(rows)));
+        }
+        outputs
+    }
+
+    fn counts(&self, sql: &mut Sql<'_>, place: &Place<'_, '_>) -> Vec<Output> {
+        let alias = sql.alias();
+        sql.push("SELECT ");
+        let mut outputs = Vec::new();
+        for column in &place.columns {
+            outputs.push(sql.result(alias, column));
+            sql.push(", ");
+        }
+        sql.push("count(*)");
+        outputs.push(Type::Int64.into());
+        self.from_where(sql, place, alias);
+        if !place.columns.is_empty() {
+            sql.push(" GROUP BY ");
+            sql.list(", ", &place.columns, |sql, column| sql.column(alias, column));
+            limit(sql, self.most().saturating_add(1), 0);
+        }
+        outputs
+    }
+
+    /// ` FROM table WHERE`, with what ties the rows to their parents.
+    fn from_where(&self, sql: &mut Sql<'_>, place: &Place<'_, '_>, alias: Alias) {
+        sql.push(" FROM ");
+        sql.table(place.node.table);
+        sql.push(" AS ");
+        sql.named(alias);
+        let Some(above) = &place.above else {
+            return sql.filter(alias, &place.node.cond);
+        };
+        sql.push(" WHERE ");
+        self.within(sql, alias, above);
+        if !place.node.cond.is_true() {
+            sql.push(" AND ");
+            sql.cond(alias, &place.node.cond);
+        }
+    }
+
+    /// That the row's key is one of its parents'.
+    fn within(&self, sql: &mut Sql<'_>, alias: Alias, above: &Above<'_, '_>) {
+        match (self.source, &above.place.above) {
+            (Source::Rows { rows, kept, .. }, None) => keys(sql, alias, above, rows, kept),
+            (Source::Rows { .. } | Source::Query { .. }, _) => {
+                tuple(sql, above.on, |sql, (_, here)| sql.column(alias, here));
+                sql.push(" IN (");
+                self.parents(sql, above);
+                sql.push(")");
+            }
+        }
+    }
+
+    /// The keys of the rows above, by the predicate that reads them.
+    fn parents(&self, sql: &mut Sql<'_>, above: &Above<'_, '_>) {
+        let place = above.place;
+        let key: Vec<&Column> = above.on.iter().map(|(column, _)| *column).collect();
+        if place.has_window() {
+            let outer = sql.alias();
+            sql.push("SELECT ");
+            sql.list(", ", 0..key.len(), |sql, index| numbered(sql, outer, index));
+            self.window(sql, place, outer, &key);
+            return;
+        }
+        let alias = sql.alias();
+        sql.push("SELECT ");
+        sql.list(", ", key, |sql, column| sql.column(alias, column));
+        self.from_where(sql, place, alias);
+        if place.above.is_none() {
+            order_by(sql, alias, place.node.table, &place.node.order);
+            limit(sql, self.root_rows(place.node), place.node.skip);
+        }
+    }
+}
+
+impl<'s> Place<'_, 's> {
+    fn position(&self, column: &Column) -> usize {
+        let at = self.columns.iter().position(|known| known.name == column.name);
+        at.expect("the columns of a level hold those of its members and keys")
+    }
+
+    fn positions<'c>(&self, columns: impl Iterator<Item = &'c Column>) -> Vec<usize> {
+        columns.map(|column| self.position(column)).collect()
+    }
+
+    /// Whether the database's limit ends the rows.
+    fn is_cut(&self) -> bool {
+        self.above.is_none() && self.node.limit.is_none() && self.node.shape == Shape::Many
+    }
+
+    /// Rows that each parent has at most; `None` where there is no such limit.
+    fn per_parent(&self) -> Option<u64> {
+        match self.node.shape {
+            Shape::One => Some(self.node.limit.unwrap_or(1).min(1)),
+            Shape::Many | Shape::Count | Shape::Aggregate => self.node.limit,
+        }
+    }
+
+    /// Whether rows have to be counted for each parent; one row at most needs no counting.
+    fn has_window(&self) -> bool {
+        let is_rows = matches!(self.node.shape, Shape::Many | Shape::One);
+        let leads_to_many = self.above.as_ref().is_some_and(|above| above.many);
+        is_rows && leads_to_many && (self.node.skip > 0 || self.per_parent().is_some())
+    }
+
+    /// Whether skip and limit leave nothing of one row: all that an aggregate or a relation to one has.
+    fn is_empty(&self) -> bool {
+        let is_single = match (self.node.shape, &self.above) {
+            (Shape::Count | Shape::Aggregate, _) => true,
+            (Shape::Many | Shape::One, Some(above)) => !above.many,
+            (Shape::Many | Shape::One, None) => false,
+        };
+        self.node.limit == Some(0) || (is_single && self.node.skip > 0)
+    }
+
+    /// Whether nothing has to be asked: not for this level, nor for one above it.
+    fn is_without_rows(&self) -> bool {
+        self.is_empty() || self.above.as_ref().is_some_and(|above| above.place.is_without_rows())
+    }
+}
+
+/// Columns that a tree needs of its root's rows, in this order: those of members and of the keys of relations, each once.
+pub fn columns<'s>(node: &Node<'s>) -> Vec<&'s Column> {
+    let mut columns = Vec::new();
+    for member in &node.members {
+        match &member.what {
+            Held::Column(column) => add(&mut columns, column),
+            Held::Relation { on, .. } => on.iter().for_each(|(own, _)| add(&mut columns, own)),
+            Held::Constant(_) | Held::Count => {}
+        }
+    }
+    columns
+}
+
+fn below_columns<'s>(node: &Node<'s>, on: &[(&'s Column, &'s Column)]) -> Vec<&'s Column> {
+    let mut columns = columns(node);
+    on.iter().for_each(|(_, here)| add(&mut columns, here));
+    columns
+}
+
+fn add<'s>(columns: &mut Vec<&'s Column>, column: &'s Column) {
+    if columns.iter().all(|known| known.name != column.name) {
+        columns.push(column);
+    }
+}
+
+/// `SELECT columns`; a row of which nothing is asked is still a row.
+fn results(sql: &mut Sql<'_>, alias: Alias, columns: &[&Column]) -> Vec<Output> {
+    sql.push("SELECT ");
+    if columns.is_empty() {
+        sql.push("1");
+        return vec![Type::Int32.into()];
+    }
+    let mut outputs = Vec::with_capacity(columns.len());
+    sql.list(", ", columns, |sql, column| outputs.push(sql.result(alias, column)));
+    outputs
+}
+
+/// ` ORDER BY`: what the caller asked for, then what makes the order total.
+pub fn order_by(sql: &mut Sql<'_>, alias: Alias, table: &Table, asked: &[(&Column, bool)]) {
+    let mut order = asked.to_vec();
+    let ties = tie_breaks(table);
+    let more = ties.iter().filter(|tie| asked.iter().all(|(column, _)| column.name != tie.name));
+    order.extend(more.map(|column| (*column, false)));
+    let by_row_id = table.kind == TableKind::Table && ties.is_empty();
+    if order.is_empty() && !by_row_id {
+        return;
+    }
+    sql.push(" ORDER BY ");
+    sql.list(", ", &order, |sql, (column, descending)| {
+        sql.column(alias, column);
+        sql.push(if *descending { " DESC" } else { "" });
+        sql.push(sql.dialect.nulls(column, *descending));
+    });
+    if by_row_id {
+        sql.push(if order.is_empty() { "" } else { ", " });
+        row_id(sql, alias);
+    }
+}
+
+/// What tells rows without a key apart.
+pub fn row_id(sql: &mut Sql<'_>, alias: Alias) {
+    sql.named(alias);
+    sql.push(".");
+    sql.push(sql.dialect.row_id());
+}
+
+/// Columns that tell the rows of a table apart: its key, or all that can be sorted of a view, which has none.
+fn tie_breaks(table: &Table) -> Vec<&Column> {
+    let sortable = |column: &&Column| !matches!(column.r#type, Type::Json | Type::Other | Type::Bytes);
+    match table.kind {
+        TableKind::Table => table.primary_key.iter().filter_map(|name| table.column(name).ok()).collect(),
+        TableKind::View => table.columns.iter().filter(sortable).collect(),
+    }
+}
+
+fn limit(sql: &mut Sql<'_>, rows: u64, skip: u64) {
+    sql.push(" LIMIT ");
+    sql.arg(count(rows));
+    if skip > 0 {
+        sql.push(" OFFSET ");
+        sql.arg(count(skip));
+    }
+}
+
+fn count(rows: u64) -> Bind {
+    Bind::Int(Type::Int64, i64::try_from(rows).unwrap_or(i64::MAX))
+}
+
+fn numbered(sql: &mut Sql<'_>, alias: Alias, index: usize) {
+    sql.named(alias);
+    sql.push(".");
+    sql.numbered("\"c", index);
+}
+
+/// Items side by side, in brackets where they are several.
+pub fn tuple<T>(sql: &mut Sql<'_>, items: &[T], write: impl FnMut(&mut Sql<'_>, &T)) {
+    let is_single = items.len() < 2;
+    sql.push(if is_single { "" } else { "(" });
+    sql.list(", ", items, write);
+    sql.push(if is_single { "" } else { ")" });
+}
+
+/// That the row's key is one of those of `rows`: each column by itself, so that a key of several columns finds some
+/// rows more, which have no parent and are left out when the levels are put together.
+fn keys(sql: &mut Sql<'_>, alias: Alias, above: &Above<'_, '_>, rows: &Rows, kept: &[usize]) {
+    let at = above.place.positions(above.on.iter().map(|(own, _)| *own));
+    sql.list(" AND ", above.on.iter().zip(at), |sql, ((own, here), at)| {
+        let mut seen = HashSet::new();
+        let cells = kept.iter().map(|row| rows.cell(*row, at));
+        let once = cells.filter(|cell| cell.key().is_some_and(|key| seen.insert(key)));
+        let values: Vec<Bind> = once.filter_map(|cell| cell.bind(own.r#type)).collect();
+        if values.is_empty() {
+            return sql.push("FALSE");
+        }
+        sql.column(alias, here);
+        sql.any(here, values);
+    });
+}

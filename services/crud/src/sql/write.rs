@@ -1,0 +1,209 @@
+//! Writing rows.
+
+use query::{Column, Type};
+
+use super::{Alias, Dialect, Sql, select};
+use crate::{
+    resolve::{Change as How, Cond, Mutation},
+    store::{Bind, Output, Statement},
+};
+
+/// A row to insert: columns and what they get.
+type Row<'s> = Vec<(&'s Column, Bind)>;
+
+/// Columns that an update writes, what they get and how.
+pub type Change<'s> = (&'s Column, Bind, How);
+
+/// Where a statement that writes answers what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Returned {
+    /// The column that says whether the row passes the grant's check.
+    pub check: Option<usize>,
+    /// The column that says whether the row exists for the caller to read.
+    pub visible: Option<usize>,
+}
+
+/// The statements that insert `rows`, in their order: as few as the dialect and its limit of placeholders allow.
+pub fn insert(dialect: &Dialect, mutation: &Mutation<'_>, rows: &[Row<'_>]) -> (Vec<Statement>, Returned) {
+    let (_, returned) = returning(&mut Sql::writing(dialect, mutation.table), mutation);
+    let mut statements = Vec::new();
+    let mut rest = rows;
+    while !rest.is_empty() {
+        let (columns, count) = batch(dialect, mutation, rest);
+        let (batch, later) = rest.split_at(count);
+        statements.push(insert_batch(dialect, mutation, &columns, batch));
+        rest = later;
+    }
+    (statements, returned)
+}
+
+/// The statement that changes the rows that pass.
+pub fn update(
+    dialect: &Dialect,
+    mutation: &Mutation<'_>,
+    cond: &Cond<'_>,
+    changes: &[Change<'_>],
+    one: bool,
+) -> (Statement, Returned) {
+    let mut sql = Sql::writing(dialect, mutation.table);
+    sql.push("UPDATE ");
+    sql.table(mutation.table);
+    sql.push(" SET ");
+    sql.list(", ", changes, |sql, (column, value, how)| {
+        sql.name(column);
+        sql.push(" = ");
+        if *how == How::Inc {
+            sql.column(Alias::Target, column);
+            sql.push(" + ");
+        }
+        sql.arg(value.clone());
+    });
+    targets(&mut sql, mutation, cond, one);
+    let (outputs, returned) = returning(&mut sql, mutation);
+    (sql.finish(outputs), returned)
+}
+
+/// The statement that deletes the rows that pass.
+pub fn delete(dialect: &Dialect, mutation: &Mutation<'_>, cond: &Cond<'_>, one: bool) -> (Statement, Returned) {
+    let mut sql = Sql::writing(dialect, mutation.table);
+    sql.push("DELETE FROM ");
+    sql.table(mutation.table);
+    targets(&mut sql, mutation, cond, one);
+    let (outputs, returned) = returning(&mut sql, mutation);
+    (sql.finish(outputs), returned)
+}
+
+/// The columns of the next statement's rows, and how many of `rows` go into it.
+fn batch<'s>(dialect: &Dialect, mutation: &Mutation<'_>, rows: &[Row<'s>]) -> (Vec<&'s Column>, usize) {
+    let first: Vec<&Column> = rows[0].iter().map(|(column, _)| *column).collect();
+    if first.is_empty() {
+        return (first, 1);
+    }
+    let mut columns = first;
+    if dialect.has_default_values() {
+        for (column, _) in rows.iter().take_while(|row| !row.is_empty()).flatten() {
+            if columns.iter().all(|known| known.name != column.name) {
+                columns.push(column);
+            }
+        }
+    }
+    let fits = |row: &&Row<'_>| {
+        let is_known = |column: &Column| columns.iter().any(|known| known.name == column.name);
+        let has_all = dialect.has_default_values() || row.len() == columns.len();
+        !row.is_empty() && has_all && row.iter().all(|(column, _)| is_known(column))
+    };
+    // What RETURNING binds for the check and the read filter comes on top.
+    let own = {
+        let mut sql = Sql::writing(dialect, mutation.table);
+        returning(&mut sql, mutation);
+        sql.args.len()
+    };
+    let most = (dialect.most_args().saturating_sub(own) / columns.len()).max(1);
+    let count = rows.iter().take(most).take_while(fits).count();
+    (columns, count)
+}
+
+fn insert_batch(dialect: &Dialect, mutation: &Mutation<'_>, columns: &[&Column], rows: &[Row<'_>]) -> Statement {
+    let mut sql = Sql::writing(dialect, mutation.table);
+    sql.push("INSERT INTO ");
+    sql.table(mutation.table);
+    if columns.is_empty() {
+        sql.push(" DEFAULT VALUES");
+    } else {
+        sql.push(" (");
+        sql.list(", ", columns, |sql, column| sql.name(column));
+        sql.push(") VALUES ");
+        sql.list(", ", rows, |sql, row| {
+            sql.push("(");
+            sql.list(", ", columns, |sql, column| match row.iter().find(|(given, _)| given.name == column.name) {
+                Some((_, value)) => sql.arg(value.clone()),
+                None => sql.push("DEFAULT"),
+            });
+            sql.push(")");
+        });
+    }
+    let (outputs, _) = returning(&mut sql, mutation);
+    sql.finish(outputs)
+}
+
+/// ` WHERE`, for at most one row by its key.
+fn targets(sql: &mut Sql<'_>, mutation: &Mutation<'_>, cond: &Cond<'_>, one: bool) {
+    if !one {
+        return sql.filter(Alias::Target, cond);
+    }
+    let table = mutation.table;
+    let key: Vec<&Column> = table.primary_key.iter().filter_map(|name| table.column(name).ok()).collect();
+    sql.push(" WHERE ");
+    select::tuple(sql, &key, |sql, column| sql.column(Alias::Target, column));
+    if key.is_empty() {
+        select::row_id(sql, Alias::Target);
+    }
+    sql.push(" IN (SELECT ");
+    let alias = sql.alias();
+    sql.list(", ", &key, |sql, column| sql.column(alias, column));
+    if key.is_empty() {
+        select::row_id(sql, alias);
+    }
+    sql.push(" FROM ");
+    sql.table(table);
+    sql.push(" AS ");
+    sql.named(alias);
+    sql.filter(alias, cond);
+    select::order_by(sql, alias, table, &[]);
+    sql.push(" LIMIT 1)");
+}
+
+/// The statement that reads what [`delete`] is about to delete, with the result columns of a mutation, and keeps others
+/// from changing it.
+pub fn doomed(dialect: &Dialect, mutation: &Mutation<'_>, cond: &Cond<'_>, one: bool) -> (Statement, Returned) {
+    let mut sql = Sql::new(dialect);
+    let alias = sql.alias();
+    sql.push("SELECT ");
+    let (outputs, returned) = results(&mut sql, alias, mutation);
+    sql.push(" FROM ");
+    sql.table(mutation.table);
+    sql.push(" AS ");
+    sql.named(alias);
+    sql.filter(alias, cond);
+    select::order_by(&mut sql, alias, mutation.table, &[]);
+    sql.push(if one { " LIMIT 1" } else { "" });
+    sql.push(dialect.for_update());
+    (sql.finish(outputs), returned)
+}
+
+/// ` RETURNING` what the mutation needs to know of the rows it wrote; nothing where that is only how many.
+fn returning(sql: &mut Sql<'_>, mutation: &Mutation<'_>) -> (Vec<Output>, Returned) {
+    if mutation.returning.is_none() && mutation.check.is_true() {
+        return (Vec::new(), Returned::default());
+    }
+    sql.push(" RETURNING ");
+    results(sql, Alias::Target, mutation)
+}
+
+/// The columns that the answer needs, then whether the row passes the check, then whether the caller may read it.
+fn results(sql: &mut Sql<'_>, alias: Alias, mutation: &Mutation<'_>) -> (Vec<Output>, Returned) {
+    let mut outputs = Vec::new();
+    let mut returned = Returned::default();
+    for column in mutation.returning.as_ref().map(select::columns).unwrap_or_default() {
+        sql.push(if outputs.is_empty() { "" } else { ", " });
+        outputs.push(sql.result(alias, column));
+    }
+    let everything = Cond::TRUE;
+    let visible = mutation.returning.as_ref().map_or(&everything, |node| &node.cond);
+    for (cond, place) in [(&mutation.check, &mut returned.check), (visible, &mut returned.visible)] {
+        if cond.is_true() {
+            continue;
+        }
+        sql.push(if outputs.is_empty() { "(" } else { ", (" });
+        sql.cond(alias, cond);
+        sql.push(") IS TRUE");
+        *place = Some(outputs.len());
+        outputs.push(Type::Bool.into());
+    }
+    if outputs.is_empty() {
+        // A row of which nothing is asked is still a row.
+        sql.push("1");
+        outputs.push(Type::Int32.into());
+    }
+    (outputs, returned)
+}

@@ -1,0 +1,82 @@
+//! What SQLite says is wrong, in the words of this crate.
+
+use rusqlite::{ErrorCode, ffi};
+
+use crate::Error;
+
+/// Why a statement gave no rows.
+#[derive(Debug)]
+pub enum Failure {
+    /// The progress handler stopped it.
+    Interrupted,
+    /// It failed.
+    Failed(Error),
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Interrupted => Error::Unavailable("the statement was interrupted".to_owned()),
+            Failure::Failed(error) => error,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Failed(error)
+    }
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        match &error {
+            rusqlite::Error::SqliteFailure(code, text) => failed(*code, text.as_deref().unwrap_or_default()),
+            rusqlite::Error::SqlInputError { error: code, msg, .. } => failed(*code, msg),
+            _ => Failure::Failed(Error::Database(error.to_string())),
+        }
+    }
+}
+
+fn failed(code: ffi::Error, text: &str) -> Failure {
+    Failure::Failed(match code.code {
+        ErrorCode::OperationInterrupted => return Failure::Interrupted,
+        ErrorCode::ConstraintViolation => constraint(code.extended_code, text),
+        ErrorCode::TypeMismatch => Error::WrongType("a value does not fit its column".to_owned()),
+        ErrorCode::TooBig => Error::TooLarge("a value is too large for the database".to_owned()),
+        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::CannotOpen => {
+            Error::Unavailable(format!("{code}: {text}"))
+        }
+        _ if is_schema(text) => Error::SchemaMoved,
+        _ => Error::Database(format!("{code}: {text}")),
+    })
+}
+
+fn is_schema(text: &str) -> bool {
+    ["no such column", "no such table", "has no column named"].iter().any(|part| text.contains(part))
+}
+
+/// What stands after the colon are names of the schema: `UNIQUE constraint failed: album.title, album.artist_id`.
+fn constraint(code: i32, text: &str) -> Error {
+    let named = text.split_once(": ").map_or("", |(_, names)| names);
+    match code {
+        ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ffi::SQLITE_CONSTRAINT_ROWID => {
+            Error::Conflict { columns: named.split(", ").map(|name| column(name).to_owned()).collect() }
+        }
+        ffi::SQLITE_CONSTRAINT_FOREIGNKEY => Error::Constraint(
+            "a foreign key is violated: it refers to a row that does not exist, or the row is still referred to"
+                .to_owned(),
+        ),
+        ffi::SQLITE_CONSTRAINT_NOTNULL => Error::Constraint(format!("column {} must not be null", column(named))),
+        ffi::SQLITE_CONSTRAINT_CHECK => Error::Constraint(format!("check {named} is violated")),
+        ffi::SQLITE_CONSTRAINT_DATATYPE => {
+            let wanted = text.rsplit_once(' ').map_or("", |(_, name)| name);
+            Error::WrongType(format!("a value does not fit column {}", column(wanted)))
+        }
+        _ => Error::Constraint("a constraint of the database is violated".to_owned()),
+    }
+}
+
+fn column(name: &str) -> &str {
+    name.split_once('.').map_or(name, |(_, column)| column)
+}

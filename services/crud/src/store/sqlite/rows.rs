@@ -1,0 +1,237 @@
+//! Rows copied out of SQLite, and what their values mean: SQLite knows five kinds of value, columns declare many types.
+
+use std::borrow::Cow;
+
+use query::Type;
+use rusqlite::types::ValueRef;
+
+use super::Failure;
+use crate::{Error, cell::Cell, store::Output, time};
+
+/// Seconds of a day.
+const DAY: i64 = 86_400;
+/// The Julian day number of 1970-01-01T00:00Z.
+const EPOCH: f64 = 2_440_587.5;
+
+/// The rows of one statement.
+#[derive(Debug)]
+pub struct Rows {
+    columns: Vec<Output>,
+    /// Row-major.
+    slots: Vec<Slot>,
+    /// What texts and blobs hold, one after the other.
+    bytes: Vec<u8>,
+    len: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Slot {
+    Null,
+    Int(i64),
+    Float(f64),
+    Text(Span),
+    Blob(Span),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    start: u32,
+    len: u32,
+}
+
+impl Rows {
+    /// What a statement without result columns leaves behind.
+    pub fn affected(len: usize) -> Self {
+        Self { columns: Vec::new(), slots: Vec::new(), bytes: Vec::new(), len }
+    }
+
+    /// Copies all rows.
+    pub fn collect(columns: Vec<Output>, mut cursor: rusqlite::Rows<'_>) -> Result<Self, Failure> {
+        let mut rows = Self { columns, slots: Vec::new(), bytes: Vec::new(), len: 0 };
+        while let Some(row) = cursor.next()? {
+            for column in 0..rows.columns.len() {
+                let slot = rows.slot(row.get_ref(column)?)?;
+                rows.slots.push(slot);
+            }
+            rows.len += 1;
+        }
+        Ok(rows)
+    }
+
+    /// How many rows, or how many were touched.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// See [`crate::store::Rows::cell`].
+    pub fn cell(&self, row: usize, column: usize) -> Cell<'_> {
+        let output = self.columns[column];
+        match self.slots[row * self.columns.len() + column] {
+            Slot::Null => Cell::Null,
+            Slot::Int(value) => int(output, value),
+            Slot::Float(value) => float(output, value),
+            Slot::Text(span) => text(output, self.span(span)),
+            Slot::Blob(span) => blob(output, self.span(span)),
+        }
+    }
+
+    fn slot(&mut self, value: ValueRef<'_>) -> Result<Slot, Error> {
+        Ok(match value {
+            ValueRef::Null => Slot::Null,
+            ValueRef::Integer(value) => Slot::Int(value),
+            ValueRef::Real(value) => Slot::Float(value),
+            ValueRef::Text(bytes) => Slot::Text(self.keep(bytes)?),
+            ValueRef::Blob(bytes) => Slot::Blob(self.keep(bytes)?),
+        })
+    }
+
+    fn keep(&mut self, bytes: &[u8]) -> Result<Span, Error> {
+        let too_large = |_| Error::TooLarge("the rows hold more than 4 GiB; ask for fewer with a limit".to_owned());
+        let start = u32::try_from(self.bytes.len()).map_err(too_large)?;
+        let len = u32::try_from(bytes.len()).map_err(too_large)?;
+        self.bytes.extend_from_slice(bytes);
+        Ok(Span { start, len })
+    }
+
+    fn span(&self, span: Span) -> &[u8] {
+        &self.bytes[span.start as usize..][..span.len as usize]
+    }
+}
+
+/// Integers in columns of time are seconds since 1970. Source: SQLite, "Datatypes", 2.2.
+fn int(output: Output, value: i64) -> Cell<'static> {
+    match output.r#type {
+        Type::Bool => Cell::Bool(value != 0),
+        Type::Int16 | Type::Int32 | Type::Int64 | Type::Json | Type::Other => Cell::Int(value),
+        Type::Float => Cell::Float(value as f64),
+        Type::Decimal => Cell::Decimal(Cow::Owned(padded(value.to_string(), output.scale))),
+        Type::Text | Type::Bytes | Type::Uuid => Cell::Text(Cow::Owned(value.to_string())),
+        Type::Date => i32::try_from(value.div_euclid(DAY)).map_or(Cell::Int(value), Cell::Date),
+        Type::Time => Cell::Time(value.rem_euclid(DAY) * 1_000_000),
+        Type::Timestamp => value.checked_mul(1_000_000).map_or(Cell::Int(value), Cell::Timestamp),
+    }
+}
+
+/// Doubles in columns of time are Julian day numbers. Source: SQLite, "Datatypes", 2.2.
+fn float(output: Output, value: f64) -> Cell<'static> {
+    let micros = || ((value - EPOCH) * DAY as f64 * 1e3).round() as i64 * 1000;
+    match output.r#type {
+        Type::Decimal => Cell::Decimal(Cow::Owned(padded(value.to_string(), output.scale))),
+        Type::Text => Cell::Text(Cow::Owned(value.to_string())),
+        Type::Timestamp if value.abs() < 1e8 => Cell::Timestamp(micros()),
+        Type::Date if value.abs() < 1e8 => Cell::Date((value - EPOCH).floor() as i32),
+        Type::Bool
+        | Type::Int16
+        | Type::Int32
+        | Type::Int64
+        | Type::Float
+        | Type::Bytes
+        | Type::Date
+        | Type::Time
+        | Type::Timestamp
+        | Type::Uuid
+        | Type::Json
+        | Type::Other => Cell::Float(value),
+    }
+}
+
+/// Text that is not what its column declares stays text.
+fn text(output: Output, bytes: &[u8]) -> Cell<'_> {
+    let text = String::from_utf8_lossy(bytes);
+    let parsed = match output.r#type {
+        Type::Bytes => Some(Cell::Bytes(bytes)),
+        Type::Date => time::parse_timestamp(&text).and_then(|_| time::parse_date(&text[..10])).map(Cell::Date),
+        Type::Time => time::parse_clock(&text).map(Cell::Time),
+        Type::Timestamp => time::parse_timestamp(&text).map(Cell::Timestamp),
+        Type::Uuid => uuid(&text).map(Cell::Uuid),
+        Type::Json => serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok().then_some(Cell::Json(bytes)),
+        Type::Decimal => is_decimal(bytes).then(|| Cell::Decimal(Cow::Owned(padded(text.clone().into_owned(), output.scale)))),
+        Type::Bool | Type::Int16 | Type::Int32 | Type::Int64 | Type::Float | Type::Text | Type::Other => None,
+    };
+    parsed.unwrap_or(Cell::Text(text))
+}
+
+fn blob(output: Output, bytes: &[u8]) -> Cell<'_> {
+    match <[u8; 16]>::try_from(bytes) {
+        Ok(uuid) if output.r#type == Type::Uuid => Cell::Uuid(uuid),
+        _ => Cell::Bytes(bytes),
+    }
+}
+
+/// `digits` with as many of them after the point as the column declares; more are kept.
+fn padded(mut digits: String, scale: Option<u8>) -> String {
+    let Some(scale) = scale.map(usize::from).filter(|scale| *scale > 0) else {
+        return digits;
+    };
+    let has = match digits.split_once('.') {
+        Some((_, fraction)) => fraction.len(),
+        None if digits.ends_with(|last: char| last.is_ascii_digit()) => {
+            digits.push('.');
+            0
+        }
+        None => return digits,
+    };
+    digits.extend(std::iter::repeat_n('0', scale.saturating_sub(has)));
+    digits
+}
+
+/// Whether it is plain decimal text that JSON takes as a number: no exponent, no leading zeros.
+fn is_decimal(bytes: &[u8]) -> bool {
+    let digits = bytes.strip_prefix(b"-").unwrap_or(bytes);
+    let plain = digits.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.');
+    plain && serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok()
+}
+
+fn uuid(text: &str) -> Option<[u8; 16]> {
+    let mut bytes = [0; 16];
+    let mut count = 0;
+    for digit in text.bytes().filter(|byte| *byte != b'-') {
+        let value = char::from(digit).to_digit(16)? as u8;
+        let place = bytes.get_mut(count / 2)?;
+        *place = *place << 4 | value;
+        count += 1;
+    }
+    (count == 32).then_some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn output(r#type: Type) -> Output {
+        Output { r#type, scale: None }
+    }
+
+    #[test]
+    fn decimals_have_the_digits_of_their_declaration() {
+        for (value, scale, expected) in [
+            ("0.99", Some(2), "0.99"),
+            ("1", Some(2), "1.00"),
+            ("1.5", Some(2), "1.50"),
+            ("1.005", Some(2), "1.005"),
+            ("-3", Some(1), "-3.0"),
+            ("7", Some(0), "7"),
+            ("7", None, "7"),
+            ("inf", Some(2), "inf"),
+        ] {
+            assert_eq!(padded(value.to_owned(), scale), expected);
+        }
+    }
+
+    #[test]
+    fn times_are_read_from_every_form_that_sqlite_documents() {
+        let midnight = Cell::Timestamp(1_230_768_000_000_000);
+        assert_eq!(text(output(Type::Timestamp), b"2009-01-01 00:00:00"), midnight);
+        assert_eq!(int(output(Type::Timestamp), 1_230_768_000), midnight);
+        assert_eq!(float(output(Type::Timestamp), 2_454_832.5), midnight);
+        assert_eq!(text(output(Type::Date), b"2009-01-01 00:00:00"), Cell::Date(14_245));
+    }
+
+    #[test]
+    fn text_that_is_not_of_its_type_stays_text() {
+        for r#type in [Type::Timestamp, Type::Date, Type::Time, Type::Uuid, Type::Json, Type::Decimal, Type::Int64] {
+            assert_eq!(text(output(r#type), b"soon"), Cell::Text(Cow::Borrowed("soon")), "{type:?}");
+        }
+        assert_eq!(text(output(Type::Text), b"\xff"), Cell::Text(Cow::Owned("\u{fffd}".to_owned())));
+    }
+}

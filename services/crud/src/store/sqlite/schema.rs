@@ -1,0 +1,234 @@
+//! What a database file holds.
+
+use query::{Column, ForeignKey, Schema, Table, TableKind, Type};
+use rusqlite::Connection;
+
+use super::Failure;
+
+/// Tables and views, without SQLite's own and those behind virtual tables.
+const TABLES: &str = "SELECT name, type, wr FROM pragma_table_list \
+     WHERE schema = 'main' AND type IN ('table', 'view', 'virtual') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name";
+
+/// Reads the schema, in one snapshot.
+pub fn introspect(reader: &Connection) -> Result<Schema, Failure> {
+    reader.execute_batch("BEGIN")?;
+    let tables = tables(reader);
+    reader.execute_batch("ROLLBACK")?;
+    Ok(Schema::new(tables?))
+}
+
+fn tables(reader: &Connection) -> Result<Vec<Table>, Failure> {
+    let mut listed = reader.prepare_cached(TABLES)?;
+    let mut rows = listed.query([])?;
+    let mut tables = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (name, kind, has_rowid): (String, String, bool) = (row.get(0)?, row.get(1)?, !row.get::<_, bool>(2)?);
+        let (columns, primary_key) = columns(reader, &name, has_rowid)?;
+        tables.push(Table {
+            kind: if kind == "view" { TableKind::View } else { TableKind::Table },
+            unique_keys: unique_keys(reader, &name)?,
+            foreign_keys: foreign_keys(reader, &name)?,
+            columns,
+            primary_key,
+            relations: Vec::new(),
+            name,
+        });
+    }
+    resolve(&mut tables);
+    Ok(tables)
+}
+
+fn columns(reader: &Connection, table: &str, has_rowid: bool) -> Result<(Vec<Column>, Vec<String>), Failure> {
+    let mut listed = reader.prepare_cached(
+        "SELECT name, type, \"notnull\", dflt_value IS NOT NULL, pk, hidden FROM pragma_table_xinfo(?1) ORDER BY cid",
+    )?;
+    let mut rows = listed.query([table])?;
+    let mut columns = Vec::new();
+    let mut key = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (native, place, hidden): (String, i64, i64) = (row.get(1)?, row.get(4)?, row.get(5)?);
+        let column = Column {
+            name: row.get(0)?,
+            r#type: declared(&native),
+            nullable: !row.get::<_, bool>(2)? && place == 0,
+            has_default: row.get(3)?,
+            // 1 is a hidden column of a virtual table; 2 and 3 are computed.
+            generated: hidden > 1,
+            native,
+        };
+        if hidden == 1 {
+            continue;
+        }
+        if place > 0 {
+            key.push((place, column.name.clone()));
+        }
+        columns.push(column);
+    }
+    key.sort();
+    let primary_key: Vec<String> = key.into_iter().map(|(_, name)| name).collect();
+    if let [only] = primary_key.as_slice()
+        && has_rowid
+        && let Some(column) = columns.iter_mut().find(|column| column.name == *only)
+        && column.native.eq_ignore_ascii_case("integer")
+    {
+        column.has_default = true;
+    }
+    Ok((columns, primary_key))
+}
+
+fn unique_keys(reader: &Connection, table: &str) -> Result<Vec<Vec<String>>, Failure> {
+    let mut listed = reader.prepare_cached(
+        "SELECT name FROM pragma_index_list(?1) WHERE \"unique\" AND NOT partial AND origin <> 'pk' ORDER BY seq",
+    )?;
+    let mut of_index = reader.prepare_cached("SELECT name FROM pragma_index_info(?1) ORDER BY seqno")?;
+    let mut keys = Vec::new();
+    for index in listed.query_map([table], |row| row.get::<_, String>(0))? {
+        let columns = of_index.query_map([index?], |row| row.get::<_, Option<String>>(0))?;
+        let columns: Option<Vec<String>> = columns.collect::<Result<_, _>>()?;
+        // An expression has no name; such an index is no key of columns.
+        keys.extend(columns);
+    }
+    Ok(keys)
+}
+
+fn foreign_keys(reader: &Connection, table: &str) -> Result<Vec<ForeignKey>, Failure> {
+    // SQLite lists the key declared last first.
+    let mut listed = reader.prepare_cached(
+        "SELECT id, \"table\", \"from\", \"to\" FROM pragma_foreign_key_list(?1) ORDER BY id DESC, seq",
+    )?;
+    let mut rows = listed.query([table])?;
+    let mut keys: Vec<(i64, ForeignKey)> = Vec::new();
+    while let Some(row) = rows.next()? {
+        let id: i64 = row.get(0)?;
+        if keys.last().is_none_or(|(last, _)| *last != id) {
+            let key = ForeignKey { columns: Vec::new(), foreign_table: row.get(1)?, foreign_columns: Vec::new() };
+            keys.push((id, key));
+        }
+        let (_, key) = keys.last_mut().expect("one was pushed");
+        key.columns.push(row.get(2)?);
+        key.foreign_columns.extend(row.get::<_, Option<String>>(3)?);
+    }
+    Ok(keys.into_iter().map(|(_, key)| key).collect())
+}
+
+/// Foreign keys name tables and columns in any case, and leave the columns out where they mean the primary key.
+fn resolve(tables: &mut [Table]) {
+    let known: Vec<(String, Vec<String>, Vec<String>)> = tables
+        .iter()
+        .map(|table| {
+            let columns = table.columns.iter().map(|column| column.name.clone()).collect();
+            (table.name.clone(), columns, table.primary_key.clone())
+        })
+        .collect();
+    for table in tables {
+        table.foreign_keys.retain_mut(|key| {
+            let target = known.iter().find(|(name, ..)| name.eq_ignore_ascii_case(&key.foreign_table));
+            let Some((name, columns, primary_key)) = target else {
+                return false;
+            };
+            key.foreign_table.clone_from(name);
+            if key.foreign_columns.is_empty() {
+                key.foreign_columns.clone_from(primary_key);
+            }
+            let own = table.columns.iter().map(|column| &column.name);
+            exact(&mut key.columns, own) && exact(&mut key.foreign_columns, columns) && key.columns.len() == key.foreign_columns.len()
+        });
+    }
+}
+
+/// Gives each name the case it is declared with; whether all are declared.
+fn exact<'a>(names: &mut [String], declared: impl IntoIterator<Item = &'a String> + Clone) -> bool {
+    names.iter_mut().all(|name| {
+        let found = declared.clone().into_iter().find(|declared| declared.eq_ignore_ascii_case(name));
+        found.map(|declared| name.clone_from(declared)).is_some()
+    })
+}
+
+/// The type that a declaration means. Source of the classes: SQLite, "Datatypes", 3.1, and common usage beyond it.
+fn declared(native: &str) -> Type {
+    let name = native.split('(').next().unwrap_or_default().trim().to_ascii_uppercase();
+    let has = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
+    if has(&["BOOL"]) {
+        Type::Bool
+    } else if has(&["INTERVAL", "POINT"]) {
+        Type::Other
+    } else if has(&["INT"]) {
+        Type::Int64
+    } else if has(&["DECIMAL", "NUMERIC", "NUMBER", "MONEY"]) {
+        Type::Decimal
+    } else if has(&["REAL", "FLOA", "DOUB"]) {
+        Type::Float
+    } else if has(&["DATETIME", "TIMESTAMP"]) {
+        Type::Timestamp
+    } else if has(&["DATE"]) {
+        Type::Date
+    } else if has(&["TIME"]) {
+        Type::Time
+    } else if has(&["UUID", "GUID"]) {
+        Type::Uuid
+    } else if has(&["JSON"]) {
+        Type::Json
+    } else if has(&["BLOB", "BINARY", "BYTEA"]) {
+        Type::Bytes
+    } else if has(&["CHAR", "TEXT", "CLOB", "STRING"]) {
+        Type::Text
+    } else {
+        Type::Other
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn declared_types_mean_what_they_say() {
+        for (native, r#type) in [
+            ("INTEGER", Type::Int64),
+            ("bigint", Type::Int64),
+            ("BOOLEAN", Type::Bool),
+            ("NUMERIC(10,2)", Type::Decimal),
+            ("double precision", Type::Float),
+            ("TIMESTAMP", Type::Timestamp),
+            ("datetime", Type::Timestamp),
+            ("DATE", Type::Date),
+            ("TIME", Type::Time),
+            ("uuid", Type::Uuid),
+            ("JSONB", Type::Json),
+            ("BLOB", Type::Bytes),
+            ("VARCHAR(120)", Type::Text),
+            ("POINT", Type::Other),
+            ("", Type::Other),
+        ] {
+            assert_eq!(declared(native), r#type, "{native}");
+        }
+    }
+
+    #[test]
+    fn foreign_keys_without_columns_mean_the_primary_key() {
+        let file = Connection::open_in_memory().unwrap();
+        file.execute_batch(
+            "CREATE TABLE Artist (Id INTEGER PRIMARY KEY, name TEXT UNIQUE);
+             CREATE TABLE album (a INT, b INT NOT NULL DEFAULT 1, artist INT REFERENCES artist, other INT REFERENCES nothing,
+                                 twice INT AS (a * 2), PRIMARY KEY (b, a));
+             CREATE UNIQUE INDEX some ON album (artist) WHERE artist > 1;
+             CREATE VIEW titles AS SELECT name FROM artist;",
+        )
+        .unwrap();
+
+        let schema = introspect(&file).unwrap();
+
+        let album = schema.table("album").unwrap();
+        assert_eq!(album.primary_key, ["b", "a"]);
+        assert!(album.unique_keys.is_empty());
+        assert_eq!(album.foreign_keys.len(), 1);
+        assert_eq!(album.foreign_keys[0].foreign_table, "Artist");
+        assert_eq!(album.foreign_keys[0].foreign_columns, ["Id"]);
+        assert!(album.column("twice").unwrap().generated);
+        assert!(album.column("b").unwrap().has_default);
+        let artist = schema.table("Artist").unwrap();
+        assert!(artist.column("Id").unwrap().has_default && !artist.column("Id").unwrap().nullable);
+        assert_eq!(artist.unique_keys, [["name"]]);
+        assert_eq!(schema.table("titles").unwrap().kind, TableKind::View);
+    }
+}

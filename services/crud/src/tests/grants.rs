@@ -1,0 +1,99 @@
+//! What happens without the grants that an operation needs.
+
+use query::{Columns, Operation, Touch};
+use serde_json::json;
+
+use super::support::{Db, read, sqlite};
+use crate::Error;
+
+/// What becomes of a read of albums by their artist, with the grants that `change` makes of the right ones.
+async fn outcome(change: impl FnOnce(&Db, &[Touch<'_>]) -> Vec<proto::auth::v1::SealedGrant>) -> Result<(), Error> {
+    let db = sqlite().await;
+    let known = db.schema();
+    let options = json!({"find": {"artist": {"name": "AC/DC"}}, "select": {"title": 1, "track": {"select": ["name"]}}});
+    let read = read(&known.schema, "album", &options).unwrap();
+    let sealed = change(&db, &query::read_touches(&known.schema, &read).unwrap());
+    db.open.read(&[read], &db.grants(&sealed)?, db.style).await.map(|_| ())
+}
+
+#[tokio::test]
+async fn the_right_grants_in_the_order_of_the_walk_are_accepted() {
+    assert_eq!(outcome(|db, touches| db.sealed(touches)).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_missing_or_surplus_grant_denies() {
+    for change in [
+        (|db, touches| db.sealed(&touches[..2])) as fn(&Db, &[Touch<'_>]) -> _,
+        |db, touches| db.sealed(&touches[1..]),
+        |db, touches| db.sealed(&[touches, &touches[..1]].concat()),
+        |db, touches| db.sealed(&[&touches[1..], &touches[..1]].concat()),
+        |_, _| Vec::new(),
+    ] {
+        assert!(matches!(outcome(change).await, Err(Error::Denied(_))));
+    }
+}
+
+#[tokio::test]
+async fn a_grant_for_something_else_denies() {
+    for change in [
+        (|grant| grant.project = "other".to_owned()) as fn(&mut query::Grant),
+        |grant| grant.database = "other".to_owned(),
+        |grant| grant.table = "track".to_owned(),
+        |grant| grant.operation = Operation::Update,
+        |grant| grant.expires_ms = 999,
+    ] {
+        let outcome = outcome(|db, touches| {
+            let mut grant = db.grant(&touches[0]);
+            change(&mut grant);
+            let mut sealed = db.sealed(touches);
+            sealed[0] = db.seal(grant);
+            sealed
+        });
+        assert!(matches!(outcome.await, Err(Error::Denied(_))));
+    }
+}
+
+#[tokio::test]
+async fn a_grant_that_was_changed_or_sealed_elsewhere_is_refused() {
+    let changed = outcome(|db, touches| {
+        let mut sealed = db.sealed(touches);
+        sealed[0].grant = db.seal(query::Grant { allow_all: true, ..db.grant(&touches[0]) }).grant;
+        sealed
+    });
+    assert_eq!(changed.await, Err(Error::Seal));
+    let foreign = outcome(|db, touches| {
+        let mut sealed = db.sealed(touches);
+        sealed[0].seal = mesh::seal::pair(b"other").0.seal(&sealed[0].grant).to_vec().into();
+        sealed
+    });
+    assert_eq!(foreign.await, Err(Error::Seal));
+}
+
+#[tokio::test]
+async fn columns_outside_the_grant_are_refused_by_name() {
+    let mut db = sqlite().await;
+    let only = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
+    db.rule("track", Operation::Read).columns =
+        Columns { read: only(&["name"]), filter: only(&["track_id"]), ..Columns::default() };
+    db.rule("track", Operation::Update).columns = Columns { write: only(&["name"]), ..Columns::default() };
+    db.rule("track", Operation::Create).columns = Columns { write: only(&["name"]), ..Columns::default() };
+
+    let denied = |outcome: Result<serde_json::Value, Error>, column: &str| {
+        assert!(matches!(&outcome, Err(Error::Denied(text)) if text.contains(column)), "{column}: {outcome:?}");
+    };
+    denied(db.read("track", json!({"select": ["milliseconds"]})).await, "milliseconds");
+    denied(db.read("track", json!({"select": ["name"], "find": {"milliseconds": 1}})).await, "milliseconds");
+    denied(db.read("track", json!({"select": ["name"], "sort": ["milliseconds"]})).await, "milliseconds");
+    denied(db.read("album", json!({"select": ["title"], "find": {"track": {"$some": {"name": "x"}}}})).await, "name");
+    denied(db.read("album", json!({"select": {"track": {"select": ["album_id"]}}})).await, "album_id");
+    assert!(db.read("album", json!({"select": {"track": {"select": ["name"]}}})).await.is_ok());
+
+    let update = |set, returning| db.update("track", json!({"track_id": 1}), set, returning);
+    let outcome = db.mutate(update(json!({"$inc": {"milliseconds": 1}}), None)).await;
+    denied(outcome.map(|(_, rows)| rows), "milliseconds");
+    let outcome = db.mutate(update(json!({"$set": {"name": "x"}}), Some(json!(["unit_price"])))).await;
+    denied(outcome.map(|(_, rows)| rows), "unit_price");
+    let outcome = db.mutate(db.insert("track", json!({"name": "x", "milliseconds": 1}), None)).await;
+    denied(outcome.map(|(_, rows)| rows), "milliseconds");
+}

@@ -1,0 +1,332 @@
+//! Reading.
+
+use query::{Filter, Operation, Quantifier, resources::Numbers};
+use serde_json::json;
+
+use super::support::{engines, read};
+use crate::Error;
+
+#[tokio::test]
+async fn rows_come_in_the_order_of_the_key_unless_asked_otherwise() {
+    for db in engines().await {
+        let rows = db.read("artist", json!({"select": ["name", "artist_id"]})).await.unwrap();
+        assert_eq!(
+            rows.to_string(),
+            r#"[{"name":"AC/DC","artist_id":1},{"name":"Accept","artist_id":2},{"name":null,"artist_id":3}]"#
+        );
+        let rows = db.read("artist", json!({"select": ["artist_id"], "sort": ["-name"]})).await.unwrap();
+        assert_eq!(rows, json!([{"artist_id": 3}, {"artist_id": 2}, {"artist_id": 1}]));
+        let rows = db.read("artist", json!({"select": ["artist_id"], "sort": ["name"], "skip": 1, "limit": 1})).await;
+        assert_eq!(rows.unwrap(), json!([{"artist_id": 2}]));
+    }
+}
+
+#[tokio::test]
+async fn a_tree_takes_one_statement_per_level_and_keeps_every_order() {
+    for db in engines().await {
+        let tree = json!({"select": {"name": 1, "album": {"sort": ["-title"], "select": {"title": 1,
+            "track": {"select": {"name": 1}, "sort": ["name"]}}}}});
+        let answer = db.answer("artist", tree).await.unwrap();
+        assert_eq!(answer.statements, 3);
+        assert!(!answer.truncated);
+        assert_eq!(
+            String::from_utf8(answer.json).unwrap(),
+            concat!(
+                r#"[{"name":"AC/DC","album":[{"title":"Let There Be Rock","track":"#,
+                r#"[{"name":"Dog Eat Dog"},{"name":"Go Down"},{"name":"Overdose"}]},"#,
+                r#"{"title":"Back in Black","track":[{"name":"Hells Bells"}]}]},"#,
+                r#"{"name":"Accept","album":[{"title":"Balls to the Wall","track":[]}]},{"name":null,"album":[]}]"#
+            )
+        );
+    }
+}
+
+#[tokio::test]
+async fn relations_to_one_are_objects_or_null() {
+    for db in engines().await {
+        let tree = json!({"find": {"track_id": {"$gte": 4}}, "select": {"name": 1, "album": {"select": {"title": 1,
+            "artist": {"select": {"name": 1}}}}}});
+        let answer = db.answer("track", tree).await.unwrap();
+        assert_eq!(answer.statements, 3);
+        assert_eq!(
+            String::from_utf8(answer.json).unwrap(),
+            r#"[{"name":"Hells Bells","album":{"title":"Back in Black","artist":{"name":"AC/DC"}}},{"name":"Alone","album":null}]"#
+        );
+    }
+}
+
+#[tokio::test]
+async fn keys_of_several_columns_join() {
+    for db in engines().await {
+        let rows = db.read("stock", json!({"select": {"stock_id": 1, "part": {"select": {"label": 1}}}})).await.unwrap();
+        assert_eq!(
+            rows,
+            json!([{"stock_id": 1, "part": {"label": "b"}}, {"stock_id": 2, "part": {"label": "c"}}, {"stock_id": 3, "part": null}])
+        );
+        let rows = db.read("part", json!({"select": {"label": 1, "stock": {"select": {"amount": 1}, "limit": 1}}})).await;
+        assert_eq!(
+            rows.unwrap(),
+            json!([{"label": "a", "stock": []}, {"label": "b", "stock": [{"amount": 10}]},
+                   {"label": "c", "stock": [{"amount": 20}]}, {"label": "d", "stock": []}])
+        );
+    }
+}
+
+#[tokio::test]
+async fn limit_and_skip_of_a_relation_count_for_each_parent() {
+    for db in engines().await {
+        let tree = json!({"select": {"album_id": 1, "track": {"select": {"name": 1}, "sort": ["-milliseconds"], "limit": 1, "skip": 1}}});
+        let rows = db.read("album", tree).await.unwrap();
+        assert_eq!(
+            rows,
+            json!([{"album_id": 1, "track": [{"name": "Go Down"}]}, {"album_id": 2, "track": []}, {"album_id": 3, "track": []}])
+        );
+        let tree = json!({"select": {"artist_id": 1, "album": {"limit": 1, "select": {"title": 1, "track": {"select": ["name"]}}}},
+            "limit": 1});
+        let rows = db.read("artist", tree).await.unwrap();
+        let tracks = json!([{"name": "Go Down"}, {"name": "Dog Eat Dog"}, {"name": "Overdose"}]);
+        assert_eq!(rows, json!([{"artist_id": 1, "album": [{"title": "Let There Be Rock", "track": tracks}]}]));
+        let none = json!({"select": {"artist_id": 1, "album": {"limit": 0, "select": {"title": 1, "track": {"select": ["name"]}}}}, "limit": 1});
+        let answer = db.answer("artist", none).await.unwrap();
+        assert_eq!((answer.json.as_slice(), answer.statements), (br#"[{"artist_id":1,"album":[]}]"#.as_slice(), 1));
+    }
+}
+
+#[tokio::test]
+async fn counts_are_numbers_and_aggregates_rows() {
+    for db in engines().await {
+        assert_eq!(db.read("track", json!({"shape": "count"})).await.unwrap(), json!(5));
+        assert_eq!(db.read("track", json!({"shape": "count", "find": {"album_id": 1}})).await.unwrap(), json!(3));
+        assert_eq!(db.read("track", json!({"shape": "aggregate"})).await.unwrap(), json!([{"count": 5}]));
+    }
+}
+
+#[tokio::test]
+async fn aggregates_below_a_row_are_of_its_rows() {
+    for db in engines().await {
+        let known = db.schema();
+        let count = query::Field { key: "count".to_owned(), what: query::What::Count };
+        let aggregate = query::Node::new(query::Shape::Aggregate, vec![count]);
+        let number = query::Node::new(query::Shape::Count, Vec::new());
+        let mut tracks = read(&known.schema, "album", &json!({"select": ["album_id"]})).unwrap();
+        for (key, node) in [("rows", aggregate), ("number", number)] {
+            let what = query::What::Relation { name: "track".to_owned(), node };
+            tracks.node.fields.push(query::Field { key: key.to_owned(), what });
+        }
+        let answer = db.answers(&[tracks]).await.unwrap().remove(0);
+        assert_eq!(
+            String::from_utf8(answer.json).unwrap(),
+            r#"[{"album_id":1,"rows":[{"count":3}],"number":3},{"album_id":2,"rows":[{"count":1}],"number":1},{"album_id":3,"rows":[{"count":0}],"number":0}]"#
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_first_row_or_null_answers_one() {
+    for db in engines().await {
+        let one = |find| json!({"shape": "one", "find": find, "select": ["name"]});
+        assert_eq!(db.read("artist", one(json!({"artist_id": 2}))).await.unwrap(), json!({"name": "Accept"}));
+        assert_eq!(db.read("artist", one(json!({"artist_id": 9}))).await.unwrap(), json!(null));
+    }
+}
+
+#[tokio::test]
+async fn conditions_mean_what_sql_means() {
+    for db in engines().await {
+        for (find, expected) in [
+            (json!({"name": null}), vec![3]),
+            (json!({"name": {"$ne": null}}), vec![1, 2]),
+            (json!({"name": {"$ne": "Accept"}}), vec![1]),
+            (json!({"name": {"$in": ["Accept", "AC/DC"]}}), vec![1, 2]),
+            (json!({"name": {"$in": []}}), vec![]),
+            (json!({"name": {"$nin": []}}), vec![1, 2, 3]),
+            (json!({"artist_id": {"$in": [3, 1]}}), vec![1, 3]),
+            (json!({"$or": [{"artist_id": 1}, {"name": "Accept"}]}), vec![1, 2]),
+            (json!({"artist_id": {"$gt": 1, "$lte": 2}}), vec![2]),
+            (json!({"album": {"$some": {"title": "Back in Black"}}}), vec![1]),
+            (json!({"album": {"$none": {"title": "Back in Black"}}}), vec![2, 3]),
+            (json!({"album": {"$every": {"title": {"$lt": "Bb"}}}}), vec![2, 3]),
+        ] {
+            let rows = db.read("artist", json!({"find": find, "select": ["artist_id"]})).await.unwrap();
+            let expected: Vec<_> = expected.into_iter().map(|id| json!({"artist_id": id})).collect();
+            assert_eq!(rows, json!(expected), "{find}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn many_terms_do_not_exhaust_the_database() {
+    for db in engines().await {
+        let terms: Vec<_> = (0..5000).map(|id| json!({"artist_id": id, "name": {"$ne": null}})).collect();
+        let rows = db.read("artist", json!({"find": {"$or": terms}, "shape": "count"})).await.unwrap();
+        assert_eq!(rows, json!(2));
+        let ids: Vec<i64> = (0..100_000).collect();
+        let rows = db.read("artist", json!({"find": {"artist_id": {"$in": ids}}, "shape": "count"})).await;
+        assert!(rows.is_ok_and(|rows| rows == json!(3)));
+    }
+}
+
+#[tokio::test]
+async fn the_limit_of_the_database_cuts_and_says_so() {
+    for mut db in engines().await {
+        db.style.limit = 2;
+        let answer = db.answer("artist", json!({"select": {"artist_id": 1, "album": {"select": ["album_id"]}}})).await.unwrap();
+        assert!(answer.truncated);
+        assert_eq!(answer.json, br#"[{"artist_id":1,"album":[{"album_id":1},{"album_id":2}]},{"artist_id":2,"album":[{"album_id":3}]}]"#);
+        let answer = db.answer("artist", json!({"select": ["artist_id"], "limit": 3})).await.unwrap();
+        assert!(!answer.truncated);
+        assert_eq!(answer.json, br#"[{"artist_id":1},{"artist_id":2},{"artist_id":3}]"#);
+        let answer = db.answer("artist", json!({"limit": 0})).await.unwrap();
+        assert_eq!((answer.json.as_slice(), answer.statements), (b"[]".as_slice(), 0));
+    }
+}
+
+#[tokio::test]
+async fn a_level_that_is_too_large_is_refused_by_name() {
+    for mut db in engines().await {
+        db.style.limit = 1;
+        let docs: Vec<_> = (0..101).map(|n| json!({"name": format!("n{n}"), "album_id": 3, "milliseconds": n})).collect();
+        db.mutate(db.insert("track", json!(docs), None)).await.unwrap();
+        let read = db.read("album", json!({"find": {"album_id": 3}, "select": {"track": {"select": ["name"]}}})).await;
+        assert!(matches!(&read, Err(Error::TooLarge(text)) if text.contains("relation track") && text.contains("limit")), "{read:?}");
+        let rows = db.read("album", json!({"find": {"album_id": 3}, "select": {"track": {"select": ["name"], "limit": 1}}})).await;
+        assert_eq!(rows.unwrap(), json!([{"track": [{"name": "n0"}]}]));
+    }
+}
+
+#[tokio::test]
+async fn several_reads_share_a_snapshot_and_keep_their_order() {
+    for db in engines().await {
+        let known = db.schema();
+        let reads = [
+            read(&known.schema, "artist", &json!({"shape": "count"})).unwrap(),
+            read(&known.schema, "album", &json!({"select": {"title": 1, "artist": {"select": ["name"]}}, "limit": 1})).unwrap(),
+            read(&known.schema, "track", &json!({"limit": 0})).unwrap(),
+            read(&known.schema, "track", &json!({"shape": "count"})).unwrap(),
+        ];
+        let answers = db.answers(&reads).await.unwrap();
+        let texts: Vec<_> = answers.iter().map(|answer| String::from_utf8(answer.json.clone()).unwrap()).collect();
+        assert_eq!(texts, ["3", r#"[{"title":"Let There Be Rock","artist":{"name":"AC/DC"}}]"#, "[]", "5"]);
+        assert_eq!(answers.iter().map(|answer| answer.statements).collect::<Vec<_>>(), [1, 2, 0, 1]);
+    }
+}
+
+#[tokio::test]
+async fn every_table_is_filtered_by_its_own_rule() {
+    for mut db in engines().await {
+        db.rule("track", Operation::Read).filter = db.filter("track", json!({"milliseconds": {"$gt": 300_000}}));
+        db.rule("album", Operation::Read).filter = db.filter("album", json!({"artist": {"name": "AC/DC"}}));
+        let rows = db.read("artist", json!({"find": {"artist_id": {"$lt": 3}}, "select": {"artist_id": 1,
+            "album": {"select": {"album_id": 1, "track": {"select": ["track_id"]}}}}}));
+        assert_eq!(
+            rows.await.unwrap(),
+            json!([{"artist_id": 1, "album": [{"album_id": 1, "track": [{"track_id": 1}, {"track_id": 3}]},
+                {"album_id": 2, "track": [{"track_id": 4}]}]}, {"artist_id": 2, "album": []}])
+        );
+        // Rows that the caller may not see prove nothing.
+        let found = db.read("album", json!({"find": {"track": {"$some": {"name": "Dog Eat Dog"}}}, "shape": "count"}));
+        assert_eq!(found.await.unwrap(), json!(0));
+        let every = db.read("album", json!({"find": {"track": {"$every": {"milliseconds": {"$gt": 300_000}}}}, "shape": "count"}));
+        assert_eq!(every.await.unwrap(), json!(2));
+        let one = db.read("track", json!({"find": {"track_id": 1}, "select": {"album": {"select": {"title": 1}}}}));
+        assert_eq!(one.await.unwrap(), json!([{"album": {"title": "Let There Be Rock"}}]));
+    }
+}
+
+#[tokio::test]
+async fn every_with_an_unknown_fails() {
+    for db in engines().await {
+        let inner = Filter::Compare {
+            column: "album_id".to_owned(),
+            comparison: query::Comparison::Gt,
+            value: query::Value::Int(0),
+        };
+        let filter = Filter::Related {
+            relation: "track".to_owned(),
+            quantifier: Quantifier::Every,
+            filter: Box::new(Filter::Not(Box::new(inner))),
+        };
+        let known = db.schema();
+        let mut albums = read(&known.schema, "album", &json!({"select": ["album_id"]})).unwrap();
+        albums.node.filter = filter;
+        let answer = db.answers(&[albums]).await.unwrap().remove(0);
+        assert_eq!(answer.json, br#"[{"album_id":3}]"#);
+    }
+}
+
+#[tokio::test]
+async fn values_of_every_type_go_in_and_out_alike() {
+    for mut db in engines().await {
+        let doc = json!({
+            "id": 1, "flag": true, "big": 9_007_199_254_740_993_i64, "ratio": 0.1, "price": "12.5", "words": "a\"\\\nä",
+            "raw": "AP8=", "born": "2009-01-31", "clock": "13:14:15.5", "seen": "2009-01-31T13:14:15.25+01:00",
+            "ident": "0190C2C4-7a3e-7cc1-9a3b-5d0a4f0e6b1d", "doc": {"a": [1, null]}
+        });
+        let written = db.write(&[db.insert("kinds", doc, Some(json!(["id", "price"])))]).await.unwrap().remove(0);
+        assert_eq!((written.affected, written.rows.as_slice()), (1, br#"[{"id":1,"price":12.50}]"#.as_slice()));
+        db.mutate(db.insert("kinds", json!({"id": 2}), None)).await.unwrap();
+        let answer = db.answer("kinds", json!({"find": {"id": 1}})).await.unwrap();
+        assert_eq!(
+            String::from_utf8(answer.json).unwrap().replace(": ", ":").replace("[1, null]", "[1,null]"),
+            concat!(
+                r#"[{"id":1,"flag":true,"big":9007199254740993,"ratio":0.1,"price":12.50,"words":"a\"\\\nä","#,
+                r#""raw":"AP8=","born":"2009-01-31","clock":"13:14:15.5","seen":"2009-01-31T12:14:15.25Z","#,
+                r#""ident":"0190c2c4-7a3e-7cc1-9a3b-5d0a4f0e6b1d","doc":{"a":[1,null]}}]"#
+            )
+        );
+        for find in [
+            json!({"flag": true}),
+            json!({"flag": {"$ne": false}}),
+            json!({"big": "9007199254740993"}),
+            json!({"ratio": {"$lt": 0.2}}),
+            json!({"price": 12.5}),
+            json!({"price": {"$in": ["12.50", 3]}}),
+            json!({"words": "a\"\\\nä"}),
+            json!({"raw": "AP8="}),
+            json!({"raw": {"$in": ["AP8=", ""]}}),
+            json!({"born": {"$gte": "2009-01-31", "$lt": "2009-02-01"}}),
+            json!({"clock": "13:14:15.500"}),
+            json!({"seen": {"$lt": "2009-01-31T12:14:15.3Z", "$gt": "2009-01-31T12:14:15Z"}}),
+            json!({"seen": {"$in": ["2009-01-31T12:14:15.25Z"]}}),
+            json!({"ident": "0190c2c4-7A3E-7cc1-9a3b-5d0a4f0e6b1d"}),
+            json!({"flag": {"$in": [true]}}),
+        ] {
+            let count = db.read("kinds", json!({"find": find, "shape": "count"})).await;
+            assert_eq!(count.unwrap(), json!(1), "{find}");
+        }
+        db.style.numbers = Numbers::Strings;
+        let rows = db.read("kinds", json!({"find": {"id": 1}, "select": ["id", "big", "price"]})).await.unwrap();
+        assert_eq!(rows.to_string(), r#"[{"id":1,"big":"9007199254740993","price":"12.50"}]"#);
+    }
+}
+
+#[tokio::test]
+async fn names_are_quoted_and_views_are_read() {
+    for db in engines().await {
+        db.mutate(db.insert("odd \"name", json!([{"select": 1, "a b": "x"}, {"select": 2}]), None)).await.unwrap();
+        let rows = db.read("odd \"name", json!({"find": {"a b": "x"}, "sort": ["-select"]})).await.unwrap();
+        assert_eq!(rows, json!([{"select": 1, "a b": "x"}]));
+        let rows = db.read("titles", json!({"sort": ["title"], "limit": 1, "select": ["title"]})).await.unwrap();
+        assert_eq!(rows, json!([{"title": "Back in Black"}]));
+    }
+}
+
+#[tokio::test]
+async fn a_schema_that_moved_is_read_again() {
+    for db in engines().await {
+        let prefix = match db.open.dialect().schema() {
+            Some(schema) => format!("{schema}."),
+            None => String::new(),
+        };
+        let version = db.schema().version;
+        db.execute(&format!("ALTER TABLE {prefix}artist ADD COLUMN born INTEGER")).await;
+        assert!(db.open.refresh().await.unwrap());
+        assert_ne!(db.schema().version, version);
+        assert!(!db.open.refresh().await.unwrap());
+        assert_eq!(db.read("artist", json!({"select": ["born"], "limit": 1})).await.unwrap(), json!([{"born": null}]));
+        let read = read(&db.schema().schema, "artist", &json!({"select": ["born"]})).unwrap();
+        db.execute(&format!("ALTER TABLE {prefix}artist DROP COLUMN born")).await;
+        let answer = db.answers(&[read]).await;
+        assert!(matches!(&answer, Err(Error::Query(query::Error::UnknownColumn { .. }))), "{answer:?}");
+    }
+}

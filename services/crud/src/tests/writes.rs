@@ -1,0 +1,180 @@
+//! Writing.
+
+use query::{Operation, Set};
+use serde_json::json;
+
+use super::support::engines;
+use crate::Error;
+
+#[tokio::test]
+async fn documents_may_have_different_columns() {
+    for db in engines().await {
+        let docs = json!([{"amount": 1}, {"amount": 2, "maker": 1, "number": 1}, {}, {"maker": null, "amount": 4}, {}]);
+        let (affected, rows) = db.mutate(db.insert("stock", docs, Some(json!(["amount", "maker"])))).await.unwrap();
+        assert_eq!(affected, 5);
+        assert_eq!(
+            rows,
+            json!([{"amount": 1, "maker": null}, {"amount": 2, "maker": 1}, {"amount": 7, "maker": null},
+                   {"amount": 4, "maker": null}, {"amount": 7, "maker": null}])
+        );
+        assert_eq!(db.mutate(db.insert("stock", json!([]), Some(json!(["amount"])))).await.unwrap(), (0, json!([])));
+        assert_eq!(db.read("stock", json!({"shape": "count"})).await.unwrap(), json!(8));
+    }
+}
+
+#[tokio::test]
+async fn more_documents_than_a_statement_takes_are_inserted_together() {
+    for db in engines().await {
+        let docs: Vec<_> = (0..40_000).map(|n| json!({"maker": n, "number": 7})).collect();
+        let (affected, _) = db.mutate(db.insert("part", json!(docs), None)).await.unwrap();
+        assert_eq!(affected, 40_000);
+        let mut docs: Vec<_> = (40_000..80_000).map(|n| json!({"maker": n, "number": 7})).collect();
+        docs.push(json!({"maker": 1, "number": 1}));
+        let failed = db.mutate(db.insert("part", json!(docs), None)).await;
+        assert!(matches!(failed, Err(Error::Conflict { .. })), "{failed:?}");
+        assert_eq!(db.read("part", json!({"shape": "count"})).await.unwrap(), json!(40_004));
+    }
+}
+
+#[tokio::test]
+async fn returning_follows_relations() {
+    for db in engines().await {
+        let returning = json!({"title": 1, "artist": {"select": {"name": 1, "album": {"select": ["album_id"]}}}});
+        let (_, rows) = db.mutate(db.insert("album", json!({"album_id": 50, "title": "New", "artist_id": 2}), Some(returning))).await.unwrap();
+        assert_eq!(rows, json!([{"title": "New", "artist": {"name": "Accept", "album": [{"album_id": 3}, {"album_id": 50}]}}]));
+        let (affected, rows) = db.mutate(db.delete("album", json!({"album_id": 1}),
+            Some(json!({"title": 1, "track": {"select": ["name"], "sort": ["name"], "limit": 2}})))).await.unwrap();
+        assert_eq!((affected, rows), (1, json!([{"title": "Let There Be Rock", "track": [{"name": "Dog Eat Dog"}, {"name": "Go Down"}]}])));
+        assert_eq!(db.read("track", json!({"shape": "count"})).await.unwrap(), json!(2));
+        let parts = json!({"maker": 1, "number": 2, "amount": 3});
+        let (_, rows) = db.mutate(db.insert("stock", json!([parts, {"maker": 2, "number": 1}]), Some(json!({"part": {"select": ["label"]}})))).await.unwrap();
+        assert_eq!(rows, json!([{"part": {"label": "b"}}, {"part": {"label": "c"}}]));
+    }
+}
+
+#[tokio::test]
+async fn updates_set_and_add_in_one_statement() {
+    for db in engines().await {
+        let update = json!({"$set": {"name": "X"}, "$inc": {"milliseconds": 5, "unit_price": 0.01}});
+        let returning = Some(json!(["name", "milliseconds", "unit_price"]));
+        let update = db.update("track", json!({"track_id": {"$in": [1, 2]}}), update, returning);
+        let written = db.write(&[update]).await.unwrap().remove(0);
+        assert_eq!(written.affected, 2);
+        assert_eq!(String::from_utf8(written.rows).unwrap(), r#"[{"name":"X","milliseconds":331185,"unit_price":1.00},{"name":"X","milliseconds":215201,"unit_price":1.00}]"#);
+        let (affected, _) = db.mutate(db.update("track", json!({"track_id": 1}), json!({}), None)).await.unwrap();
+        assert_eq!(affected, 0);
+        let (affected, _) = db.mutate(db.update("track", json!({"album": {"title": "Back in Black"}}), json!({"$set": {"album_id": null}}), None)).await.unwrap();
+        assert_eq!(affected, 1);
+    }
+}
+
+#[tokio::test]
+async fn one_row_at_most_where_asked() {
+    for db in engines().await {
+        let mut update = db.update("track", json!({"album_id": 1}), json!({"$set": {"name": "X"}}), Some(json!(["track_id"])));
+        let Set::Update { one, .. } = &mut update.set else { unreachable!() };
+        *one = true;
+        assert_eq!(db.mutate(update).await.unwrap(), (1, json!([{"track_id": 1}])));
+        for table in ["odd \"name", "part"] {
+            let column = if table == "part" { "number" } else { "select" };
+            db.mutate(db.insert(table, json!([{column: 8, "maker": 50}, {column: 8, "maker": 51}]).to_string().replace(r#","maker":50"#, if table == "part" { r#","maker":50"# } else { "" }).replace(r#","maker":51"#, if table == "part" { r#","maker":51"# } else { "" }).parse().unwrap(), None)).await.unwrap();
+            let mut delete = db.delete(table, json!({column: 8}), None);
+            let Set::Delete { one, .. } = &mut delete.set else { unreachable!() };
+            *one = true;
+            assert_eq!(db.mutate(delete).await.unwrap().0, 1);
+            assert_eq!(db.read(table, json!({"find": {column: 8}, "shape": "count"})).await.unwrap(), json!(1));
+        }
+    }
+}
+
+#[tokio::test]
+async fn all_rows_are_changed_only_where_a_rule_allows_it() {
+    for mut db in engines().await {
+        let update = db.update("artist", json!({}), json!({"$set": {"name": "X"}}), None);
+        let refused = db.mutate(update.clone()).await;
+        assert!(matches!(refused, Err(Error::Query(query::Error::WhereRequired("update")))), "{refused:?}");
+        let refused = db.mutate(db.delete("track", json!({}), None)).await;
+        assert!(matches!(refused, Err(Error::Query(query::Error::WhereRequired("delete")))), "{refused:?}");
+        db.rule("artist", Operation::Update).allow_all = true;
+        assert_eq!(db.mutate(update).await.unwrap().0, 3);
+    }
+}
+
+#[tokio::test]
+async fn rows_outside_the_rule_are_not_touched() {
+    for mut db in engines().await {
+        let own = db.filter("album", json!({"artist": {"name": "AC/DC"}}));
+        db.rule("album", Operation::Update).filter = own.clone();
+        db.rule("album", Operation::Delete).filter = own;
+        let update = db.update("album", json!({"album_id": {"$gt": 0}}), json!({"$set": {"artist_id": 1}}), None);
+        assert_eq!(db.mutate(update).await.unwrap().0, 2);
+        assert_eq!(db.mutate(db.delete("album", json!({"album_id": 3}), None)).await.unwrap().0, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_fails_the_check_undoes_everything() {
+    for mut db in engines().await {
+        let check = db.filter("album", json!({"artist": {"name": "AC/DC"}}));
+        for operation in [Operation::Create, Operation::Update] {
+            db.rule("album", operation).check = check.clone();
+        }
+        let docs = json!([{"title": "a", "artist_id": 1}, {"title": "b", "artist_id": 2}]);
+        let refused = db.mutate(db.insert("album", docs, None)).await;
+        assert!(matches!(refused, Err(Error::Denied(_))), "{refused:?}");
+        assert_eq!(db.read("album", json!({"shape": "count"})).await.unwrap(), json!(3));
+        let stolen = db.mutate(db.update("album", json!({"album_id": 1}), json!({"$set": {"artist_id": 2}}), None)).await;
+        assert!(matches!(stolen, Err(Error::Denied(_))), "{stolen:?}");
+        let (affected, rows) = db.mutate(db.insert("album", json!({"title": "a", "artist_id": 1}), Some(json!(["title"])))).await.unwrap();
+        assert_eq!((affected, rows), (1, json!([{"title": "a"}])));
+        db.rule("album", Operation::Create).check = db.filter("album", json!({"title": {"$in": ["c", "d"]}}));
+        let (affected, _) = db.mutate(db.insert("album", json!([{"title": "c", "artist_id": 1}, {"title": "d", "artist_id": 1}]), None)).await.unwrap();
+        assert_eq!(affected, 2);
+    }
+}
+
+#[tokio::test]
+async fn rows_that_may_not_be_read_are_not_returned() {
+    for mut db in engines().await {
+        db.rule("track", Operation::Read).filter = db.filter("track", json!({"milliseconds": {"$gt": 300_000}}));
+        let update = db.update("track", json!({"album_id": 1}), json!({"$set": {"unit_price": 2}}), Some(json!(["track_id"])));
+        assert_eq!(db.mutate(update).await.unwrap(), (3, json!([{"track_id": 1}, {"track_id": 3}])));
+        let returning = json!({"track_id": 1, "album": {"select": ["title"]}});
+        let delete = db.delete("track", json!({"album_id": 1}), Some(returning));
+        let album = json!({"title": "Let There Be Rock"});
+        let rows = json!([{"track_id": 1, "album": album}, {"track_id": 3, "album": album}]);
+        assert_eq!(db.mutate(delete).await.unwrap(), (3, rows));
+    }
+}
+
+#[tokio::test]
+async fn mutations_of_one_call_are_all_or_none() {
+    for db in engines().await {
+        let good = db.insert("artist", json!({"artist_id": 10, "name": "New"}), None);
+        let uses = db.insert("album", json!({"title": "First", "artist_id": 10}), Some(json!(["title"])));
+        let bad = db.insert("album", json!({"title": "Back in Black", "artist_id": 10}), None);
+        let failed = db.write(&[good.clone(), uses.clone(), bad]).await;
+        assert_eq!(failed, Err(Error::Conflict { columns: vec!["title".to_owned()] }));
+        assert_eq!(db.read("artist", json!({"shape": "count"})).await.unwrap(), json!(3));
+        let written = db.write(&[good, uses]).await.unwrap();
+        assert_eq!(written[1].rows, br#"[{"title":"First"}]"#);
+    }
+}
+
+#[tokio::test]
+async fn constraints_are_named() {
+    for db in engines().await {
+        let refused = db.mutate(db.insert("album", json!({"title": "x", "artist_id": 99}), None)).await;
+        assert!(matches!(&refused, Err(Error::Constraint(text)) if text.contains("foreign key")), "{refused:?}");
+        let refused = db.mutate(db.update("album", json!({"album_id": 1}), json!({"$set": {"title": null}}), None)).await;
+        assert!(matches!(&refused, Err(Error::Constraint(text)) if text.contains("title")), "{refused:?}");
+        let refused = db.mutate(db.update("track", json!({"track_id": 1}), json!({"$inc": {"milliseconds": -9_999_999}}), None)).await;
+        assert!(matches!(&refused, Err(Error::Constraint(text)) if text.contains("check")), "{refused:?}");
+        let refused = db.mutate(db.delete("artist", json!({"artist_id": 1}), None)).await;
+        assert!(matches!(&refused, Err(Error::Constraint(_))), "{refused:?}");
+        let refused = db.mutate(db.insert("part", json!({"maker": 1, "number": 1}), None)).await;
+        assert_eq!(refused, Err(Error::Conflict { columns: vec!["maker".to_owned(), "number".to_owned()] }));
+        let refused = db.mutate(db.insert("titles", json!({"title": "x"}), None)).await;
+        assert!(matches!(&refused, Err(Error::Query(query::Error::Malformed(text))) if text.contains("view")), "{refused:?}");
+    }
+}

@@ -1,0 +1,220 @@
+//! Dates and times between numbers and text, in the proleptic Gregorian calendar.
+
+/// Microseconds of a second.
+const SECOND: i64 = 1_000_000;
+/// Microseconds of a day.
+const DAY: i64 = 86_400 * SECOND;
+
+/// What `write` writes, as text. For writers of ASCII.
+pub fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
+    let mut out = Vec::with_capacity(40);
+    write(&mut out);
+    String::from_utf8(out).expect("the writers of this crate write UTF-8")
+}
+
+/// Writes the date that lies `days` after 1970-01-01: `2009-01-31`.
+pub fn date(out: &mut Vec<u8>, days: i32) {
+    let (year, month, day) = civil(i64::from(days));
+    if (0..=9999).contains(&year) {
+        digits(out, year as u64, 4);
+    } else {
+        // ISO 8601 writes years of more than four digits with a sign.
+        out.push(if year < 0 { b'-' } else { b'+' });
+        digits(out, year.unsigned_abs(), 6);
+    }
+    out.push(b'-');
+    digits(out, month, 2);
+    out.push(b'-');
+    digits(out, day, 2);
+}
+
+/// Writes the time `micros` after midnight: `13:14:15.5`, the fraction without trailing zeros.
+pub fn clock(out: &mut Vec<u8>, micros: i64) {
+    let seconds = (micros / SECOND) as u64;
+    digits(out, seconds / 3600, 2);
+    out.push(b':');
+    digits(out, seconds / 60 % 60, 2);
+    out.push(b':');
+    digits(out, seconds % 60, 2);
+    let mut fraction = (micros % SECOND) as u64;
+    if fraction == 0 {
+        return;
+    }
+    let mut width = 6;
+    while fraction.is_multiple_of(10) {
+        fraction /= 10;
+        width -= 1;
+    }
+    out.push(b'.');
+    digits(out, fraction, width);
+}
+
+/// Writes a point in time as RFC 3339 UTC with `between` between date and time: `2009-01-01T00:00:00` and no zone.
+pub fn timestamp(out: &mut Vec<u8>, micros: i64, between: u8) {
+    let days = micros.div_euclid(DAY);
+    date(out, i32::try_from(days).expect("64 bits of microseconds are fewer than 2^31 days"));
+    out.push(between);
+    clock(out, micros.rem_euclid(DAY));
+}
+
+/// Days since 1970-01-01 of `2009-01-31`.
+pub fn parse_date(text: &str) -> Option<i32> {
+    let bytes = text.as_bytes();
+    if bytes.len() != 10 || bytes[4] != b'-' || bytes[7] != b'-' {
+        return None;
+    }
+    let (year, month, day) = (number(&bytes[..4])?, number(&bytes[5..7])?, number(&bytes[8..])?);
+    let is_day = (1..=12).contains(&month) && day >= 1 && day <= month_days(year, month);
+    is_day.then(|| days(year, month, day))
+}
+
+/// Microseconds since midnight of `13:14`, `13:14:15` or `13:14:15.123456`; digits beyond the sixth are dropped.
+pub fn parse_clock(text: &str) -> Option<i64> {
+    let bytes = text.as_bytes();
+    if bytes.len() < 5 || bytes[2] != b':' {
+        return None;
+    }
+    let (hour, minute) = (number(&bytes[..2])?, number(&bytes[3..5])?);
+    let (second, fraction) = match &bytes[5..] {
+        [] => (0, 0),
+        [b':', rest @ ..] if rest.len() >= 2 => (number(&rest[..2])?, parse_fraction(&rest[2..])?),
+        _ => return None,
+    };
+    let is_time = hour < 24 && minute < 60 && second < 60;
+    is_time.then(|| (hour * 3600 + minute * 60 + second) * SECOND + fraction)
+}
+
+/// Microseconds since 1970-01-01T00:00:00Z of a date, or of a date and a time with `T` or a blank between them, and a
+/// zone of `Z`, `+02:00` or none, which is UTC.
+pub fn parse_timestamp(text: &str) -> Option<i64> {
+    let day = i64::from(parse_date(text.get(..10)?)?) * DAY;
+    let rest = &text[10..];
+    if rest.is_empty() {
+        return Some(day);
+    }
+    let rest = rest.strip_prefix(['T', 't', ' '])?;
+    let zone = rest.find(['Z', 'z', '+', '-']).unwrap_or(rest.len());
+    let offset = match &rest[zone..] {
+        "" | "Z" | "z" => 0,
+        zone => parse_offset(zone)?,
+    };
+    Some(day + parse_clock(rest[..zone].trim_end())? - offset)
+}
+
+fn parse_offset(zone: &str) -> Option<i64> {
+    let sign = if zone.starts_with('-') { -1 } else { 1 };
+    let micros = match zone.len() {
+        6 => parse_clock(&zone[1..])?,
+        3 => number(&zone.as_bytes()[1..])? * 3600 * SECOND,
+        _ => return None,
+    };
+    Some(sign * micros)
+}
+
+fn parse_fraction(bytes: &[u8]) -> Option<i64> {
+    let [b'.', fraction @ ..] = bytes else {
+        return bytes.is_empty().then_some(0);
+    };
+    let kept = &fraction[..fraction.len().min(6)];
+    let all_digits = !fraction.is_empty() && fraction.iter().all(u8::is_ascii_digit);
+    all_digits.then(|| number(kept).map(|value| value * 10_i64.pow(6 - kept.len() as u32)))?
+}
+
+fn number(bytes: &[u8]) -> Option<i64> {
+    let mut value = 0;
+    for byte in bytes {
+        if !byte.is_ascii_digit() {
+            return None;
+        }
+        value = value * 10 + i64::from(byte - b'0');
+    }
+    Some(value)
+}
+
+fn digits(out: &mut Vec<u8>, value: u64, width: usize) {
+    let start = out.len();
+    out.resize(start + width, b'0');
+    let mut rest = value;
+    for place in out[start..].iter_mut().rev() {
+        *place = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+}
+
+fn month_days(year: i64, month: i64) -> i64 {
+    match month {
+        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
+/// Year, month and day. Source: Howard Hinnant, "chrono-compatible low-level date algorithms", `civil_from_days`.
+fn civil(days: i64) -> (i64, u64, u64) {
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_index = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
+    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    (year, month as u64, day as u64)
+}
+
+/// The way back. Source: as [`civil`], `days_from_civil`.
+fn days(year: i64, month: i64, day: i64) -> i32 {
+    let year = year - i64::from(month <= 2);
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let month_index = if month > 2 { month - 3 } else { month + 9 };
+    let day_of_year = (153 * month_index + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    i32::try_from(era * 146_097 + day_of_era - 719_468).expect("years have four digits")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(micros: i64) -> String {
+        written(|out| timestamp(out, micros, b'T'))
+    }
+
+    #[test]
+    fn timestamps_are_written_as_they_are_read() {
+        for case in [
+            "1970-01-01T00:00:00",
+            "2009-01-31T13:14:15.5",
+            "1969-12-31T23:59:59.999999",
+            "2000-02-29T00:00:00",
+            "0001-01-01T00:00:00",
+            "9999-12-31T23:59:59.000001",
+        ] {
+            let micros = parse_timestamp(case).expect(case);
+            assert_eq!(text(micros), case);
+            assert_eq!(parse_timestamp(&format!("{case}Z")), Some(micros));
+        }
+    }
+
+    #[test]
+    fn zones_are_taken_off() {
+        assert_eq!(parse_timestamp("2009-01-01 02:00:00+02:00"), parse_timestamp("2009-01-01"));
+        assert_eq!(parse_timestamp("2008-12-31T23:00:00-01"), parse_timestamp("2009-01-01T00:00Z"));
+    }
+
+    #[test]
+    fn what_is_no_date_is_refused() {
+        for case in ["2009-02-29", "2009-13-01", "2009-1-1", "", "12345678901", "2009-01-01x", "2009-01-01T25:00", "ä009-01-01"] {
+            assert_eq!(parse_timestamp(case), None, "{case}");
+        }
+    }
+
+    #[test]
+    fn years_beyond_four_digits_have_a_sign() {
+        assert_eq!(written(|out| date(out, 2_932_897)), "+010000-01-01");
+        assert_eq!(written(|out| date(out, -719_529)), "-000001-12-31");
+    }
+}

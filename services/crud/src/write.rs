@@ -1,0 +1,194 @@
+//! Mutations as they run.
+
+use crate::{
+    Error,
+    open::Style,
+    resolve::{Held, Mutation, Node, Set},
+    sql::{self, Dialect, Returned, Source},
+    store::{Rows, Statement, Store, Tx},
+};
+
+/// What a mutation did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Written {
+    /// Rows inserted, changed or deleted.
+    pub affected: u64,
+    /// The JSON that `returning` asks for; empty where it asks for nothing.
+    pub rows: Vec<u8>,
+}
+
+/// A mutation compiled.
+struct Work<'m, 's> {
+    mutation: &'m Mutation<'s>,
+    /// Reads what a delete is about to delete, where its relations are asked for.
+    doomed: Option<Statement>,
+    statements: Vec<Statement>,
+    returned: Returned,
+}
+
+/// Runs mutations in their order, all of them or none.
+pub async fn all(
+    store: &Store,
+    dialect: &Dialect,
+    mutations: &[Mutation<'_>],
+    style: Style,
+) -> Result<Vec<Written>, Error> {
+    let works: Vec<Work<'_, '_>> = mutations.iter().map(|mutation| compile(dialect, mutation)).collect();
+    if works.iter().all(|work| work.statements.is_empty()) {
+        return Ok(works.iter().map(nothing).collect());
+    }
+    if let [work] = works.as_slice()
+        && let [statement] = work.statements.as_slice()
+        && work.is_plain()
+    {
+        let rows = store.write(statement).await?;
+        let affected = rows.len() as u64;
+        let mut written = Written { affected, rows: Vec::new() };
+        if let Some(node) = &work.mutation.returning {
+            let kept = kept(&rows, work.returned);
+            written.rows = answer(None, dialect, node, rows, kept, style).await?;
+        }
+        return Ok(vec![written]);
+    }
+    let mut tx = store.begin().await?;
+    let mut written = Vec::with_capacity(works.len());
+    for work in &works {
+        written.push(perform(&mut tx, dialect, work, style).await?);
+    }
+    tx.commit().await?;
+    Ok(written)
+}
+
+impl Work<'_, '_> {
+    /// Whether its one statement is a transaction of its own: nothing has to be looked at before it lasts.
+    fn is_plain(&self) -> bool {
+        let has_relations = self.mutation.returning.as_ref().is_some_and(has_relations);
+        self.returned.check.is_none() && !has_relations
+    }
+}
+
+fn compile<'m, 's>(dialect: &Dialect, mutation: &'m Mutation<'s>) -> Work<'m, 's> {
+    let mut doomed = None;
+    let (statements, returned) = match &mutation.set {
+        Set::Insert(rows) => sql::insert(dialect, mutation, rows),
+        Set::Update { changes, .. } if changes.is_empty() => (Vec::new(), Returned::default()),
+        Set::Update { cond, changes, one } => {
+            let (statement, returned) = sql::update(dialect, mutation, cond, changes, *one);
+            (vec![statement], returned)
+        }
+        Set::Delete { cond, one } => {
+            let (statement, returned) = sql::delete(dialect, mutation, cond, *one);
+            if mutation.returning.as_ref().is_some_and(has_relations) {
+                doomed = Some(sql::doomed(dialect, mutation, cond, *one).0);
+            }
+            (vec![statement], returned)
+        }
+    };
+    Work { mutation, doomed, statements, returned }
+}
+
+fn has_relations(node: &Node<'_>) -> bool {
+    node.members.iter().any(|member| matches!(member.what, Held::Relation { .. }))
+}
+
+fn nothing(work: &Work<'_, '_>) -> Written {
+    let rows = work.mutation.returning.as_ref().map(|_| b"[]".to_vec()).unwrap_or_default();
+    Written { affected: 0, rows }
+}
+
+async fn perform(tx: &mut Tx, dialect: &Dialect, work: &Work<'_, '_>, style: Style) -> Result<Written, Error> {
+    if let Some(doomed) = &work.doomed {
+        return delete_after_reading(tx, dialect, work, doomed, style).await;
+    }
+    if work.statements.is_empty() {
+        return Ok(nothing(work));
+    }
+    let mut written = nothing(work);
+    for rows in tx.run(&work.statements).await? {
+        check(work, &rows)?;
+        written.affected += rows.len() as u64;
+        if let Some(node) = &work.mutation.returning {
+            let kept = kept(&rows, work.returned);
+            append(&mut written.rows, &answer(Some(tx), dialect, node, rows, kept, style).await?);
+        }
+    }
+    Ok(written)
+}
+
+/// What a deleted row's relations lead to may go with it, and is read before.
+async fn delete_after_reading(
+    tx: &mut Tx,
+    dialect: &Dialect,
+    work: &Work<'_, '_>,
+    doomed: &Statement,
+    style: Style,
+) -> Result<Written, Error> {
+    let Some(node) = &work.mutation.returning else {
+        return Err(Error::Database("nothing is returned of a delete that reads first".to_owned()));
+    };
+    let rows = one(tx.run(std::slice::from_ref(doomed)).await?)?;
+    let kept = kept(&rows, work.returned);
+    let json = answer(Some(tx), dialect, node, rows, kept, style).await?;
+    let deleted = tx.run(&work.statements).await?;
+    Ok(Written { affected: deleted.iter().map(|rows| rows.len() as u64).sum(), rows: json })
+}
+
+fn one(rows: Vec<Rows>) -> Result<Rows, Error> {
+    rows.into_iter().next().ok_or_else(|| Error::Database("a statement has no result".to_owned()))
+}
+
+/// That every row written passes the grant's check.
+fn check(work: &Work<'_, '_>, rows: &Rows) -> Result<(), Error> {
+    let Some(column) = work.returned.check else {
+        return Ok(());
+    };
+    match (0..rows.len()).all(|row| rows.cell(row, column) == crate::cell::Cell::Bool(true)) {
+        true => Ok(()),
+        false => {
+            let table = &work.mutation.table.name;
+            Err(Error::Denied(format!("a row of table {table} may not be written like that")))
+        }
+    }
+}
+
+/// The rows that exist for the caller to read.
+fn kept(rows: &Rows, returned: Returned) -> Vec<usize> {
+    let is_visible = |row: &usize| match returned.visible {
+        Some(column) => rows.cell(*row, column) == crate::cell::Cell::Bool(true),
+        None => true,
+    };
+    (0..rows.len()).filter(is_visible).collect()
+}
+
+/// The JSON of rows that were written, with what their relations lead to now.
+async fn answer(
+    tx: Option<&mut Tx>,
+    dialect: &Dialect,
+    node: &Node<'_>,
+    rows: Rows,
+    kept: Vec<usize>,
+    style: Style,
+) -> Result<Vec<u8>, Error> {
+    let plan = sql::select(dialect, node, &Source::Rows { rows: &rows, kept: &kept, limit: style.limit });
+    let statements: Vec<Statement> = plan.statements().cloned().collect();
+    let below = match tx {
+        Some(tx) if !statements.is_empty() => tx.run(&statements).await?,
+        _ => Vec::new(),
+    };
+    let tree = plan.with(Some(rows), &mut below.into_iter(), style.numbers)?;
+    Ok(tree.answer(Some(kept)).await?.json)
+}
+
+/// Appends the items of one JSON array to another.
+fn append(array: &mut Vec<u8>, more: &[u8]) {
+    let items = &more[1..more.len() - 1];
+    if items.is_empty() {
+        return;
+    }
+    array.pop();
+    if array.len() > 1 {
+        array.push(b',');
+    }
+    array.extend_from_slice(items);
+    array.push(b']');
+}
