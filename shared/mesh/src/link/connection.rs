@@ -14,8 +14,8 @@ const CONNECT: Duration = Duration::from_millis(500);
 /// The pause before the next attempt.
 const RETRY: Duration = Duration::from_millis(200);
 /// A peer that went away without a word is asked this often whether it is still there, and given up after `SILENCE`.
-const ASK: Duration = Duration::from_secs(2);
-const SILENCE: Duration = Duration::from_secs(3);
+const ASK: Duration = Duration::from_secs(1);
+const SILENCE: Duration = Duration::from_secs(2);
 /// Bytes in flight per call and per connection: answers can be large, and peers are trusted.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 32 << 20;
@@ -103,6 +103,11 @@ async fn connect(address: SocketAddr) -> Result<(SendRequest<Body>, Connection<T
         Ok(Err(error)) => return Err(error.to_string()),
         Err(_) => return Err(format!("no connection within {} ms", CONNECT.as_millis())),
     };
+    // A port that nobody listens on may be drawn for the socket itself, which then reaches itself and keeps the peer from
+    // coming back. Source: RFC 9293, section 3.5, simultaneous open.
+    if stream.local_addr().is_ok_and(|local| local == address) {
+        return Err("nobody listens".to_owned());
+    }
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
     Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
