@@ -4,13 +4,13 @@ use std::{env, path::Path, process::Command};
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-env-changed=PERIGEE_COMMIT");
-    let commit = env::var("PERIGEE_COMMIT").ok().or_else(|| git(&["rev-parse", "--short=12", "HEAD"]));
-    println!("cargo::rustc-env=PERIGEE_COMMIT={}", commit.as_deref().unwrap_or("unknown"));
+    println!("cargo::rerun-if-env-changed=BUILD_COMMIT");
+    let commit = env::var("BUILD_COMMIT").ok().or_else(|| git(&["rev-parse", "--short=12", "HEAD"]));
+    println!("cargo::rustc-env=BUILD_COMMIT={}", commit.as_deref().unwrap_or("unknown"));
 
     let profile = env::var("PROFILE").expect("cargo sets PROFILE for build scripts");
     let target = env::var("TARGET").expect("cargo sets TARGET for build scripts");
-    println!("cargo::rustc-env=PERIGEE_BUILD={profile} {target}");
+    println!("cargo::rustc-env=BUILD_KIND={profile} {target}");
 
     // The log of HEAD grows with every commit and checkout. A path that does not exist would run this script each time.
     if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]).filter(|path| Path::new(path).exists()) {

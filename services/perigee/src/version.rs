@@ -2,4 +2,4 @@
 
 /// Version, commit and build of this binary.
 pub const VERSION: &str =
-    concat!(env!("CARGO_PKG_VERSION"), " commit ", env!("PERIGEE_COMMIT"), " build ", env!("PERIGEE_BUILD"));
+    concat!(env!("CARGO_PKG_VERSION"), " commit ", env!("BUILD_COMMIT"), " build ", env!("BUILD_KIND"));
