@@ -115,7 +115,7 @@ fn is_shutdown(code: &str) -> bool {
 /// A table, column, type or function is gone or has another type than the statement was made for.
 fn is_stale(error: &DbError) -> bool {
     match error.code().code() {
-        "42703" | "42P01" | "42704" | "42883" | "42804" | "3F000" | "26000" => true,
+        "42703" | "42P01" | "42704" | "42804" | "3F000" | "26000" => true,
         // "cached plan must not change result type" has no code of its own. Servers translate the text, but not the
         // name of the routine that says it.
         "0A000" => error.routine() == Some("RevalidateCachedQuery") || error.message().contains("cached plan"),
@@ -145,6 +145,7 @@ fn refused(error: &DbError, database: &str, keys: &Keys) -> Error {
         "22007" | "22008" => Error::WrongType("a date or time is malformed or out of range".to_owned()),
         "22012" => Error::WrongType("a division by zero".to_owned()),
         "22021" => Error::WrongType("a text holds characters the database cannot store".to_owned()),
+        "42883" => Error::WrongType("a column cannot be compared or sorted that way".to_owned()),
         "22P02" | "22P03" => Error::WrongType("a value is malformed for the type of its column".to_owned()),
         _ if is_transient(code) => unavailable(database, &spoken(error)),
         _ if code.starts_with("22") => Error::WrongType("a value does not fit its column".to_owned()),

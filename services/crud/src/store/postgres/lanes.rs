@@ -1,6 +1,7 @@
 //! Connections shared by all short reads, whose statements are pipelined: sent without waiting, answered in order.
 
 use std::{
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -13,10 +14,9 @@ use arc_swap::ArcSwapOption;
 use super::{Rows, connection::Connection, error::Failure, known::Known, target::Target};
 use crate::store::Bind;
 
-/// A lane that did not answer for this long while statements wait is passed by.
-const STUCK: Duration = Duration::from_millis(20);
-/// A lane on which a caller gave up after this long is closed once the others on it are served.
-const ABANDONED: Duration = Duration::from_millis(50);
+/// A lane that did not answer for this long while statements wait is given up: those on it take connections of their
+/// own, and what held them up is cancelled. Ten times what makes a statement short.
+const STUCK: Duration = Duration::from_millis(30);
 
 /// A few shared connections, taken in turn.
 pub struct Lanes {
@@ -51,7 +51,7 @@ impl Lanes {
         Self { target, lanes: (0..count).map(|_| Lane::default()).collect(), turn: AtomicUsize::new(0) }
     }
 
-    /// Runs a short statement. `None` if no lane is free of slow ones: it takes a connection of its own then.
+    /// Runs a short statement. `None` if no lane is free, or it did not stay so: it takes a connection of its own then.
     pub async fn run(&self, known: &Known, args: &[Bind]) -> Option<Result<Rows, Failure>> {
         let first = self.turn.fetch_add(1, Relaxed);
         for offset in 0..self.lanes.len() {
@@ -59,7 +59,7 @@ impl Lanes {
             match lane.current.load_full() {
                 Some(shared) if shared.connection.is_closed() => {}
                 Some(shared) if shared.is_stuck() => continue,
-                Some(shared) => return Some(lane.run(&shared, known, args).await),
+                Some(shared) => return lane.run(&shared, known, args).await,
                 None => {}
             }
             let Ok(connecting) = lane.connecting.try_lock() else { continue };
@@ -70,25 +70,29 @@ impl Lanes {
             let shared = Arc::new(Shared::new(connection, self.target.clone()));
             lane.current.store(Some(shared.clone()));
             drop(connecting);
-            return Some(lane.run(&shared, known, args).await);
+            return lane.run(&shared, known, args).await;
         }
         None
     }
 }
 
 impl Lane {
-    async fn run(&self, shared: &Arc<Shared>, known: &Known, args: &[Bind]) -> Result<Rows, Failure> {
-        let ready = shared.connection.prepare(known).await;
+    /// `None` if the lane got stuck.
+    async fn run(&self, shared: &Arc<Shared>, known: &Known, args: &[Bind]) -> Option<Result<Rows, Failure>> {
         let mut visit = shared.visit(self);
-        let result = match ready {
-            Ok(ready) => shared.connection.run(&ready, args).await,
-            Err(failure) => Err(failure),
+        let work = async {
+            let ready = shared.connection.prepare(known).await?;
+            let sent = shared.opened.elapsed();
+            let rows = shared.connection.run(&ready, args).await;
+            known.took(shared.answered_after(sent));
+            rows
         };
-        known.took(visit.answered());
+        let result = shared.unless_stuck(work).await?;
+        visit.is_answered = true;
         if result.as_ref().is_err_and(Failure::is_fatal) {
             self.retire(shared);
         }
-        result
+        Some(result)
     }
 
     /// Makes way for a new connection, unless another has done so. The old one serves those that are on it.
@@ -97,31 +101,20 @@ impl Lane {
     }
 }
 
-/// A statement on a lane, from when it is sent until it is answered or its caller leaves.
+/// A statement on a lane, from when it comes until it is answered or its caller leaves.
 struct Visit<'a> {
     lane: &'a Lane,
     shared: &'a Arc<Shared>,
-    sent: Duration,
     is_answered: bool,
-}
-
-impl Visit<'_> {
-    /// Takes note of the answer. Returns what the server took for this statement alone: those before it do not count.
-    fn answered(&mut self) -> Duration {
-        self.is_answered = true;
-        let now = self.shared.opened.elapsed();
-        let before = Duration::from_nanos(self.shared.answered.swap(nanos(now), Relaxed));
-        now.saturating_sub(before.max(self.sent))
-    }
 }
 
 impl Drop for Visit<'_> {
     fn drop(&mut self) {
-        self.shared.waiting.fetch_sub(1, Relaxed);
-        if !self.is_answered && self.shared.opened.elapsed() - self.sent > ABANDONED {
+        if !self.is_answered && self.shared.is_stuck() {
             self.shared.abandoned.store(true, Relaxed);
             self.lane.retire(self.shared);
         }
+        self.shared.waiting.fetch_sub(1, Relaxed);
     }
 }
 
@@ -138,11 +131,31 @@ impl Shared {
     }
 
     fn visit<'a>(self: &'a Arc<Self>, lane: &'a Lane) -> Visit<'a> {
-        let sent = self.opened.elapsed();
         if self.waiting.fetch_add(1, Relaxed) == 0 {
-            self.answered.store(nanos(sent), Relaxed);
+            self.answered.store(nanos(self.opened.elapsed()), Relaxed);
         }
-        Visit { lane, shared: self, sent, is_answered: false }
+        Visit { lane, shared: self, is_answered: false }
+    }
+
+    /// Takes note of the answer to a statement sent at `sent`. Returns what the server took for this statement alone:
+    /// those before it do not count.
+    fn answered_after(&self, sent: Duration) -> Duration {
+        let now = self.opened.elapsed();
+        let before = Duration::from_nanos(self.answered.swap(nanos(now), Relaxed));
+        now.saturating_sub(before.max(sent))
+    }
+
+    /// What `work` gives; `None` as soon as the lane is stuck. It may be behind a slow statement or be the slow one.
+    async fn unless_stuck<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        loop {
+            match tokio::time::timeout(STUCK, &mut work).await {
+                Ok(result) => return Some(result),
+                Err(_) if self.is_stuck() => return None,
+                // The lane is long, but it moves.
+                Err(_) => {}
+            }
+        }
     }
 
     fn is_stuck(&self) -> bool {
