@@ -2,7 +2,7 @@
 //!
 //! A rule in a list is short for a `match`: type, operator, left and right side; `{"and": […]}` is short for its rule.
 //! `auth` are the claims of a valid token, `token` is sent instead where it is given. What is expected is `allow`,
-//! `where <filter>`, `stored <check of a create>`, `denied`, `unauthenticated`, or `refused at <path in the rule>` when it
+//! `where <filter>`, `stored <check>` of a create (both of an update that checks otherwise), `denied`, `unauthenticated`, or `refused at <path in the rule>` when it
 //! is loaded.
 
 use std::sync::Arc;
@@ -64,6 +64,11 @@ fn rules_compose() {
 #[test]
 fn comparisons_with_columns_become_filters() {
     run(include_str!("../cases/filter.json"));
+}
+
+#[test]
+fn rows_are_filtered_and_checked_besides_the_rule() {
+    run(include_str!("../cases/rows.json"));
 }
 
 #[test]
@@ -130,7 +135,8 @@ fn granted(bytes: &[u8], operation: Operation) -> String {
     let (filter, check) = (written(&grant.filter), written(&grant.check));
     match operation {
         Operation::Create => assert_eq!(filter, "true"),
-        Operation::Update => assert_eq!(filter, check),
+        Operation::Update if filter != check => return format!("where {filter}, stored {check}"),
+        Operation::Update => {}
         Operation::Read | Operation::Delete => assert_eq!(check, "true"),
     }
     match (filter.as_str(), check.as_str()) {

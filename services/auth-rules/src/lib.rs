@@ -7,11 +7,13 @@
 mod cases;
 mod check;
 mod columns;
+mod condition;
 mod config;
 mod date;
 mod error;
 mod eval;
 mod facts;
+mod grant;
 mod key;
 mod number;
 mod operand;

@@ -3,7 +3,7 @@
 use query::{Columns, Comparison, resources::MatchMode};
 use regex::Regex;
 
-use crate::operand::Operand;
+use crate::{condition::Condition, operand::Operand};
 
 mod parse;
 
@@ -16,6 +16,10 @@ pub struct Guard {
     pub rule: Rule,
     /// A caller without a token is asked for by the rule, instead of being sent away.
     pub anonymous: bool,
+    /// What rows must pass besides, to be read, changed or deleted.
+    pub row_filter: Option<Condition>,
+    /// What a row must pass to be stored; on an update it stands in for what the row passed before.
+    pub with_check: Option<Condition>,
     /// All rows may be changed or deleted at once.
     pub allow_all: bool,
     /// Columns that may be seen, searched and written.

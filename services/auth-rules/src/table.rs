@@ -109,9 +109,8 @@ fn guards(spec: &Json, mode: MatchMode, parser: &mut Parser) -> Guards {
     };
     known(rules, "spec.rules", &OPERATIONS.map(Operation::name), &["aggr"], parser);
     for operation in OPERATIONS {
-        let name = operation.name();
-        if let Some(rule) = rules.get(name) {
-            let guard = parser.guard(rule, &format!("spec.rules.{name}"), Context { mode }, &columns);
+        if let Some(rule) = rules.get(operation.name()) {
+            let guard = parser.guard(rule, operation, Context { mode }, &columns);
             guards.set(operation, guard);
         }
     }

@@ -59,7 +59,7 @@ pub enum Error {
 pub struct Keys {
     specs: Vec<TokenKey>,
     keys: Vec<Key>,
-    verified: Cache<Box<str>, Arc<Verified>>,
+    verified: Cache<Arc<str>, Arc<Verified>>,
 }
 
 /// A token with a good signature.
@@ -105,7 +105,7 @@ impl Keys {
     pub fn new(specs: Vec<TokenKey>) -> Self {
         let long_enough = |spec: &&TokenKey| spec.secret.len() >= SECRET_BYTES;
         let keys = specs.iter().filter(long_enough).map(Key::new).collect();
-        let weight = |token: &Box<str>, _: &Arc<Verified>| u32::try_from(2 * token.len() + 256).unwrap_or(u32::MAX);
+        let weight = |token: &Arc<str>, _: &Arc<Verified>| u32::try_from(2 * token.len() + 256).unwrap_or(u32::MAX);
         let verified = Cache::builder().max_capacity(CACHE_BYTES).weigher(weight).build();
         Self { specs, keys, verified }
     }

@@ -1,10 +1,10 @@
 //! From the JSON of a rule to its tree, with every fault and where it stands.
 
-use query::{Columns, Comparison, resources::MatchMode};
+use query::{Columns, Comparison, Operation, resources::MatchMode};
 use serde_json::{Map, Value as Json};
 
 use super::{Guard, Kind, Rule};
-use crate::columns;
+use crate::{columns, condition::Condition};
 
 mod matching;
 
@@ -16,7 +16,7 @@ const NODES: usize = 1024;
 /// Keys that any rule may have.
 const COMMON: [&str; 5] = ["rule", "error", "name", "id", "mode"];
 /// Keys that only the outermost rule of an operation may have.
-const OUTERMOST: [&str; 3] = ["columns", "allowAll", "anonymous"];
+const OUTERMOST: [&str; 5] = ["columns", "allowAll", "anonymous", "rowFilter", "withCheck"];
 /// Keys that belong to some kind of rule. On another kind they say nothing: editors write them empty.
 const OF_KINDS: [&str; 21] = [
     "type",
@@ -42,8 +42,7 @@ const OF_KINDS: [&str; 21] = [
     "fields",
 ];
 /// Keys of later versions, which must not be passed over.
-const LATER: [&str; 9] =
-    ["rowFilter", "withCheck", "ttl", "allowHosts", "timeoutMs", "maxRows", "requireWhere", "requireLimit", "owner"];
+const LATER: [&str; 7] = ["ttl", "allowHosts", "timeoutMs", "maxRows", "requireWhere", "requireLimit", "owner"];
 
 /// Something that is wrong or odd, and where: `spec.rules.read.clauses.1.eval`.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,8 +71,9 @@ pub struct Parser {
 }
 
 impl Parser {
-    /// The rule of one operation, which stands at `path`; `None` where it has a fault.
-    pub fn guard(&mut self, json: &Json, path: &str, context: Context, table: &Columns) -> Option<Guard> {
+    /// The rule of one operation of a table; `None` where it has a fault.
+    pub fn guard(&mut self, json: &Json, operation: Operation, context: Context, table: &Columns) -> Option<Guard> {
+        let path = &format!("spec.rules.{}", operation.name());
         self.nodes = 0;
         let faults = self.faults.len();
         let rule = self.rule(json, path, context, 0);
@@ -83,8 +83,21 @@ impl Parser {
             Some(columns) => columns::parse(columns, &format!("{path}.columns"), table, &mut self.faults),
             None => table.clone(),
         };
+        let row_filter = self.condition(json, path, "rowFilter", operation != Operation::Create);
+        let writes = matches!(operation, Operation::Create | Operation::Update);
+        let with_check = self.condition(json, path, "withCheck", writes);
         let rule = rule.filter(|_| self.faults.len() == faults)?;
-        Some(Guard { rule, anonymous, allow_all, columns })
+        Some(Guard { rule, anonymous, row_filter, with_check, allow_all, columns })
+    }
+
+    fn condition(&mut self, json: &Json, path: &str, key: &str, has_use: bool) -> Option<Condition> {
+        let at = format!("{path}.{key}");
+        let condition = json.get(key)?;
+        if !has_use {
+            self.fault(&at, format!("{key} says nothing of this operation"));
+            return None;
+        }
+        Condition::parse(condition, &at, self)
     }
 
     /// Notes that something is wrong at `path`.

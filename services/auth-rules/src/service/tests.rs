@@ -1,7 +1,7 @@
 use mesh::resources::Snapshot;
 use proptest::prelude::*;
-use proto::auth::v1::Grant as WireGrant;
-use query::Value;
+use proto::auth::v1::Access;
+use query::{Filter, Value};
 use serde_json::{Value as Json, json};
 
 use super::*;
@@ -126,7 +126,7 @@ fn a_grant_is_sealed_and_ends() {
 #[test]
 fn columns_of_an_operation_go_before_those_of_its_table() {
     let documents = shop(json!({
-        "columns": {"read": ["id", "name"], "write": ["name"]},
+        "columns": {"read": ["id", "name"], "write": ["name"], "deny": ["pass"]},
         "rules": {
             "read": {"rule": "allow"},
             "update": {"rule": "authenticated", "allowAll": true, "columns": {"write": ["price"]}},
@@ -144,7 +144,9 @@ fn columns_of_an_operation_go_before_those_of_its_table() {
     assert_eq!(update.columns.read, names(&["id", "name"]));
     assert!(update.allow_all);
     let delete = of(Operation::Delete);
-    assert_eq!((delete.columns.read, delete.columns.filter), (names(&["id"]), names(&["id"])));
+    assert_eq!((delete.columns.read, delete.columns.filter), (names(&["id"]), names(&["id", "name"])));
+    assert_eq!(delete.columns.deny, ["pass", "name"]);
+    assert_eq!(update.columns.deny, ["pass"]);
 }
 
 #[test]
@@ -199,7 +201,7 @@ fn faults_are_told_with_their_place() {
         table("musik", "u", json!({"aggr": {"rule": "allow"}})),
         json!({"kind": "table", "meta": {"project": "shpo", "database": "music", "id": "v"}, "spec": {"rules": []}}),
         json!({"kind": "table", "meta": {"project": "shop", "database": "music", "id": "w"},
-            "spec": {"schema": "type w {}", "columns": {"deny": ["pass"], "raed": []}, "mode": "x"}}),
+            "spec": {"schema": "type w {}", "columns": {"deny": "pass", "raed": []}, "mode": "x"}}),
     ]);
     let faults: Vec<_> =
         check(&documents).into_iter().map(|fault| format!("{}: {}", fault.path, fault.message)).collect();
@@ -215,7 +217,7 @@ fn faults_are_told_with_their_place() {
         "meta.project: there is no project shpo, did you mean shop?",
         "spec.rules: expected an object of a rule per operation",
         "spec.schema: schema is not supported yet by this version",
-        "spec.columns.deny: deny is supported by this version only beside read and write lists",
+        "spec.columns.deny: expected a list of column names",
         "spec.columns.raed: key raed is not known, did you mean read?",
         "spec.mode: expected check, filter or auto",
     ] {
