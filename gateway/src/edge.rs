@@ -236,7 +236,8 @@ impl Edge {
             Err(status) => return same(indexes, Fault::from(status)),
         };
         if written.len() != indexes.len() {
-            return same(indexes, miscounted(written.len(), written.len()));
+            let fault = miscounted(written.len(), indexes.len());
+            return same(indexes, fault);
         }
         let written = written.into_iter().map(|one| Ok(Written { affected: one.affected, rows: one.rows }));
         indexes.into_iter().zip(written).collect()

@@ -84,7 +84,7 @@ fn explained(response: http::Response<tonic::body::Body>) -> Response {
             Fault::new(Code::BadRequest, format!("the message is malformed: {}", status.message()))
         }
         tonic::Code::OutOfRange | tonic::Code::ResourceExhausted if own => {
-            Fault::new(Code::TooLarge, format!("the message is too large: {}", status.message()))
+            Fault::new(Code::TooLarge, status.message().trim_start_matches("Error, "))
         }
         tonic::Code::Unimplemented if own => Fault::new(Code::Method, status.message()),
         _ => return response.map(Body::new),

@@ -1,6 +1,7 @@
 //! The edge as clients see it, over a database service and a rule engine that only pretend.
 
 mod browser;
+mod catalogue;
 mod front;
 mod graphql;
 mod grpc;

@@ -43,6 +43,10 @@ struct Parts {
     grpc_web: BoxCloneSyncService<Request, http::Response<tonic::body::Body>, Infallible>,
 }
 
+/// Marks the answer to a preflight, which says all there is to say to a browser.
+#[derive(Debug, Clone)]
+struct Preflight;
+
 /// What a request speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Protocol {
@@ -114,7 +118,10 @@ impl Parts {
         if let Some((method, origin)) = asked
             && origin.is_served(&self.service)
         {
-            return cors::allowed(method, request.headers(), origin.access(&self.service), origin.name.clone());
+            let access = origin.access(&self.service);
+            let mut response = cors::allowed(method, request.headers(), access, origin.name.clone());
+            response.extensions_mut().insert(Preflight);
+            return response;
         }
         match protocol {
             Protocol::Web => self.web(call, request).await,
@@ -224,8 +231,8 @@ impl Origin {
 
     fn write(self, service: &Service, response: &mut Response) {
         let origins = self.origins(service);
-        let is_written = response.headers().contains_key(header::VARY);
-        if !origins.is_empty() && !is_written {
+        let is_preflight = response.extensions().get::<Preflight>().is_some();
+        if !origins.is_empty() && !is_preflight {
             cors::write(response.headers_mut(), cors::access(&origins, &self.name), self.name);
         }
     }

@@ -69,6 +69,8 @@ fn malformed() -> Fault {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::{prop_assert_eq, proptest};
+
     use super::*;
 
     fn cleaned(path: &str) -> Result<String, String> {
@@ -98,6 +100,17 @@ mod tests {
     #[test]
     fn an_encoded_dot_segment_does_not_escape() {
         assert_eq!(cleaned("/a/%2e%2e/b").as_deref(), Ok("/b"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_clean_path_stays_as_it_is(path in "(/|\\.|%2[eEfF]|%[0-9a-fA-F]{2}|[a-z~%]){0,20}") {
+            let Ok(uri) = format!("/{path}?q=//").parse::<Uri>() else { return Ok(()) };
+            if let Ok(Some(once)) = clean(&uri) {
+                prop_assert_eq!(once.query(), uri.query());
+                prop_assert_eq!(clean(&once).map(|again| again.unwrap_or(once.clone())), Ok(once));
+            }
+        }
     }
 
     #[test]

@@ -14,8 +14,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
-/// How long a connection may take to send the head of a request.
-const HEAD: Duration = Duration::from_secs(30);
+/// How long a connection may be idle, or take to send the head of a request.
+const HEAD: Duration = Duration::from_secs(75);
 /// How often a silent HTTP/2 connection is asked whether it lives.
 const PING: Duration = Duration::from_secs(30);
 /// Requests of one HTTP/2 connection at once.

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, Mutex,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
 use axum::body::Body;
@@ -28,7 +28,8 @@ use tower::ServiceExt;
 
 use crate::{Config, Service};
 
-const PROJECTS: &str = r#"
+/// The projects at first.
+pub const PROJECTS: &str = r#"
 kind: project
 meta: { id: shop }
 spec: { cors: { origins: ["http://a.test"] }, limits: { bodyBytes: 1000 } }
@@ -57,6 +58,7 @@ spec: { type: sqlite, url: "sqlite:bare.db" }
 /// The gateway and what stands around it.
 pub struct Stage {
     pub service: Service,
+    pub resources: watch::Sender<Arc<Snapshot>>,
     pub world: Arc<World>,
 }
 
@@ -77,10 +79,14 @@ pub struct World {
     pub faults: Mutex<Vec<Fault>>,
     /// Columns that a look at the database finds besides the usual ones.
     pub added: Mutex<Vec<&'static str>>,
+    /// Columns that crud knows of besides the usual ones.
+    pub grown: Mutex<Vec<&'static str>>,
     /// How often the database was looked at again.
     pub looks: AtomicUsize,
     /// Reads wait here, where there is a gate.
     pub gate: Mutex<Option<Arc<Notify>>>,
+    /// Nobody answers for the databases.
+    pub is_gone: AtomicBool,
     /// Told when a read has arrived.
     pub arrived: Notify,
     version: AtomicU64,
@@ -94,7 +100,11 @@ impl Stage {
 
     /// As [`Stage::new`], with limits of its own.
     pub async fn with(config: Config) -> Self {
-        let world = Arc::new(World::default());
+        Self::around(Arc::new(World::default()), config).await
+    }
+
+    /// As [`Stage::with`], in a world that is there already.
+    pub async fn around(world: Arc<World>, config: Config) -> Self {
         let mesh = Mesh::new(&Node::default()).expect("the default configuration is valid");
         let crud = CrudServer::from_arc(Arc::new(Neighbour(world.clone())));
         let auth_rules = AuthRulesServer::from_arc(Arc::new(Neighbour(world.clone())));
@@ -103,8 +113,7 @@ impl Stage {
         let (current, watched) = watch::channel(Arc::new(snapshot));
         let tasks = Tasks::default();
         let service = Service::start(mesh, config, watched, tasks.clone());
-        tasks.spawn("resources of the test", async move { current.closed().await });
-        Self { service, world }
+        Self { service, resources: current, world }
     }
 
     /// The answer to `request`.
@@ -205,7 +214,9 @@ impl Crud for Neighbour {
 
     async fn describe(&self, request: tonic::Request<DescribeRequest>) -> Result<Response<DescribeResponse>, Status> {
         let request = request.into_inner();
+        self.0.presence()?;
         let mut columns = vec!["album_id", "title"];
+        columns.extend(self.0.grown.lock().unwrap().iter());
         if request.refresh {
             self.0.looks.fetch_add(1, Ordering::SeqCst);
             columns.extend(self.0.added.lock().unwrap().iter());
@@ -263,7 +274,15 @@ impl AuthRules for Neighbour {
 }
 
 impl World {
+    fn presence(&self) -> Result<(), Status> {
+        match self.is_gone.load(Ordering::SeqCst) {
+            true => Err(Fault::new(Code::Unavailable, "nobody there").into()),
+            false => Ok(()),
+        }
+    }
+
     fn fault(&self) -> Result<(), Status> {
+        self.presence()?;
         match self.faults.lock().unwrap().pop() {
             Some(fault) => Err(fault.into()),
             None => Ok(()),
