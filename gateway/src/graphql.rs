@@ -40,7 +40,7 @@ use self::{
 use crate::{
     Service,
     catalogue::Project,
-    edge::{self, Caller},
+    edge::{self, Caller, Written},
     error,
     http::{answer, body},
 };
@@ -205,7 +205,10 @@ impl Client<'_> {
             Kind::Mutation => {
                 let writes = std::mem::take(&mut plan.writes);
                 match edge.write(self.caller, project, writes).await {
-                    Ok(written) => self.data(response::written(&plan, &written, &self.caller.call)),
+                    Ok(written) => match denial(&written) {
+                        Some(denial) => self.failed(&plan, denial.clone(), "mutation"),
+                        None => self.data(response::written(&plan, &written, &self.caller.call)),
+                    },
                     Err(fault) => self.failed(&plan, fault, "mutation"),
                 }
             }
@@ -281,4 +284,14 @@ impl Client<'_> {
         }
         response
     }
+}
+
+/// The denial that stopped everything. Whether a rule says no before a row is looked at or after makes no difference to
+/// clients, as long as nothing has been done.
+fn denial(written: &[Result<Written, Fault>]) -> Option<&Fault> {
+    if written.iter().any(Result::is_ok) {
+        return None;
+    }
+    let mut faults = written.iter().filter_map(|result| result.as_ref().err());
+    faults.find(|fault| matches!(fault.code, Code::Denied | Code::Unauthenticated))
 }

@@ -145,6 +145,17 @@ async fn denials_name_the_field_and_nothing_is_done() {
 }
 
 #[tokio::test]
+async fn a_denial_by_what_was_written_fails_as_a_whole_too() {
+    let stage = Stage::new().await;
+    stage.world.faults.lock().unwrap().push(Fault::new(Code::Denied, "a row of album is denied by the rules"));
+
+    let told =
+        ask(&stage, "", r#"mutation { x: insert_album(docs: {album_id: 1, title: "x"}) { status error } }"#).await;
+
+    assert_eq!(refusal(&told), code(403, "DENIED"));
+}
+
+#[tokio::test]
 async fn nobody_learns_of_tables_that_are_not_theirs() {
     let stage = Stage::new().await;
     let documents = [
