@@ -135,7 +135,7 @@ async fn the_mark_changes_with_the_schema_and_only_then() {
 }
 
 #[tokio::test]
-async fn a_moved_schema_is_said_once_and_then_followed() {
+async fn a_moved_schema_is_said_at_most_once_and_then_followed() {
     let Some(server) = Server::with("moved", "CREATE TABLE t (a int); INSERT INTO t VALUES (1)").await else { return };
     let store = server.store(4);
     let read = "SELECT a FROM t";
@@ -144,10 +144,18 @@ async fn a_moved_schema_is_said_once_and_then_followed() {
     }
     server.execute("ALTER TABLE t ALTER COLUMN a TYPE text").await;
 
-    assert_eq!(store.snapshot(&[statement(read, Vec::new())]).await.unwrap_err(), Error::SchemaMoved);
+    // Whether it is said depends on whether a connection is used that prepared the statement before.
+    let mut moved = 0;
     for _ in 0..8 {
-        assert_eq!(cells(&store, read, Vec::new()).await, ["Text(\"1\")"]);
+        match store.snapshot(&[statement(read, Vec::new())]).await {
+            Ok(rows) => assert_eq!(rows[0].cell(0, 0), Cell::Text("1".into())),
+            Err(error) => {
+                assert_eq!(error, Error::SchemaMoved);
+                moved += 1;
+            }
+        }
     }
+    assert!(moved <= 1, "{moved}");
 
     server.execute("ALTER TABLE t RENAME COLUMN a TO b").await;
     assert_eq!(store.snapshot(&[statement(read, Vec::new())]).await.unwrap_err(), Error::SchemaMoved);
