@@ -38,3 +38,7 @@ CREATE TABLE tag (id serial PRIMARY KEY, name text NOT NULL UNIQUE, twice intege
 CREATE TABLE "odd ""name""; drop" (id serial PRIMARY KEY, "select" text, "1=1 or id" integer, "naïve é" text);
 CREATE VIEW t_view AS SELECT id, a FROM t WHERE a IS NOT NULL;
 CREATE TABLE closed (id serial PRIMARY KEY);
+ALTER SEQUENCE t_id_seq RESTART WITH 1000;
+ALTER SEQUENCE child_id_seq RESTART WITH 1000;
+ALTER SEQUENCE pair_item_id_seq RESTART WITH 1000;
+ALTER SEQUENCE tag_id_seq RESTART WITH 1000;

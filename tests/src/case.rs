@@ -40,7 +40,7 @@ pub struct Case {
     #[serde(rename = "do")]
     pub operation: Operation,
     /// Rows, a row, a number or null for a read; `{affected, rows}` for a write, a list of these for a batch.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "present")]
     pub gives: Option<Value>,
     /// The code of the error that must come back.
     #[serde(default)]
@@ -57,6 +57,11 @@ pub struct Case {
     /// Only by these protocols: `graphql`, `rest`, `grpc`, `grpc-web`. Absent: all.
     #[serde(default)]
     pub over: Option<Vec<String>>,
+}
+
+/// A member that is there, even as null.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 /// Reads all suites of a folder.

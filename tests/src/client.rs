@@ -155,7 +155,7 @@ impl Client {
 
     async fn by_rest(&self, database: &str, operation: &Operation) -> anyhow::Result<Outcome> {
         let (path, body) = operation.rest();
-        let (status, response) = self.post(&format!("crud/{database}/{path}"), &body).await?;
+        let (status, response) = self.post(&format!("crud/{database}/{}", encoded(&path)), &body).await?;
         if status != 200 {
             let code = response["code"].as_str().with_context(|| format!("an error has a code: {response}"))?;
             let one = matches!(operation, Operation::Read(read) if read.op == "one");
@@ -327,6 +327,12 @@ impl Client {
             _ => Ok(Err(status)),
         }
     }
+}
+
+/// A path with every byte that may not stand in one percent-encoded.
+fn encoded(path: &str) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/-_.".contains(byte);
+    path.bytes().map(|byte| if plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
 fn rows(bytes: &[u8]) -> anyhow::Result<Value> {

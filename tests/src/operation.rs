@@ -217,7 +217,7 @@ impl Operation {
         !matches!(self, Operation::Read(_))
     }
 
-    /// Path and body of REST, below `/v1/api/{project}/crud/{database}`.
+    /// Path, its names as they are, and body of REST, below `/v1/api/{project}/crud/{database}`.
     pub fn rest(&self) -> (String, Value) {
         let with_returning = |mut body: Value, returning: &Value| {
             if !returning.is_null() {
