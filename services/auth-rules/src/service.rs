@@ -12,6 +12,7 @@ use proto::auth::v1::{
 use query::{Grant, Operation};
 use time::OffsetDateTime;
 use tonic::{Request, Response, Status};
+use tracing::error;
 
 use crate::{config::Config, error::Error, eval, grant::Caller, state::State, table::OPERATIONS};
 
@@ -83,12 +84,16 @@ impl Service {
     }
 }
 
-/// Puts each new snapshot in force.
+/// Puts each new snapshot in force; many rules take a while to read, so that happens beside the calls.
 async fn follow(state: Arc<ArcSwap<State>>, dev_keys: Option<PathBuf>, mut current: Current) {
     while current.changed().await.is_ok() {
         let snapshot = current.borrow_and_update().clone();
-        let next = State::new(&snapshot, dev_keys.as_deref(), &state.load());
-        state.store(Arc::new(next));
+        let (before, dev_keys) = (state.load_full(), dev_keys.clone());
+        let next = tokio::task::spawn_blocking(move || State::new(&snapshot, dev_keys.as_deref(), &before)).await;
+        match next {
+            Ok(next) => state.store(Arc::new(next)),
+            Err(error) => error!(%error, "rules stay as they were"),
+        }
     }
 }
 
