@@ -16,6 +16,10 @@ pub fn ask(address: &str) -> anyhow::Result<()> {
     let answer = ready(address).with_context(|| format!("no node answers at {address}"))?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status = head.split(' ').nth(1).ok_or_else(|| anyhow!("{address} does not speak HTTP"))?;
+    // A gRPC server answers 200 to everything, and says what it means elsewhere.
+    if !head.to_ascii_lowercase().contains("\r\ncontent-type: application/json") {
+        bail!("{address} does not know /ready; is it another port, or another program?");
+    }
     if status != "200" {
         bail!("the node at {address} is not ready ({status}): {body}");
     }
@@ -61,14 +65,24 @@ mod tests {
 
     #[test]
     fn a_ready_node_is_healthy() {
-        ask(&answering("HTTP/1.0 200 OK\r\n\r\n{}")).unwrap();
+        ask(&answering("HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n{}")).unwrap();
     }
 
     #[test]
     fn a_node_that_is_not_ready_says_why() {
-        let error = ask(&answering("HTTP/1.0 503 Service Unavailable\r\n\r\n{\"database\":\"gone\"}")).unwrap_err();
+        let answer =
+            "HTTP/1.0 503 Service Unavailable\r\ncontent-type: application/json\r\n\r\n{\"database\":\"gone\"}";
+
+        let error = ask(&answering(answer)).unwrap_err();
 
         assert!(error.to_string().contains("gone"), "{error}");
+    }
+
+    #[test]
+    fn a_grpc_server_is_not_healthy_by_its_200() {
+        let error = ask(&answering("HTTP/1.0 200 OK\r\ncontent-type: application/grpc\r\n\r\n")).unwrap_err();
+
+        assert!(error.to_string().contains("does not know /ready"), "{error}");
     }
 
     #[test]
