@@ -1,5 +1,7 @@
 //! What operators configure about projects, databases and tables: the `spec` of each resource kind.
 
+use std::fmt;
+
 use serde::Deserialize;
 
 /// `meta` of a project.
@@ -31,7 +33,7 @@ pub struct Project {
 }
 
 /// A key that verifies tokens.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct TokenKey {
     /// Names the key in a token's header.
@@ -50,6 +52,13 @@ pub struct TokenKey {
     /// Signs the tokens made here.
     #[serde(default)]
     pub primary: bool,
+}
+
+impl fmt::Debug for TokenKey {
+    /// Without the secret, so that no log ever has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenKey").field("kid", &self.kid).field("alg", &self.alg).finish_non_exhaustive()
+    }
 }
 
 /// How a token is signed.

@@ -61,7 +61,14 @@ impl Parser<'_> {
         budget: &mut Budget,
     ) -> Result<(), Error> {
         budget.node()?;
-        let field = match (self.name(table, key)?, value) {
+        let name = self.name(table, key).map_err(|error| match (error, value) {
+            // Only a relation has options.
+            (Error::UnknownColumn { table, column, nearest }, Value::Object(_)) => {
+                Error::UnknownRelation { table, relation: column, nearest }
+            }
+            (error, _) => error,
+        })?;
+        let field = match (name, value) {
             (Name::Column(column), Value::Int(1) | Value::Bool(true)) => Field::column(&column.name),
             (Name::Relation(relation), Value::Int(1) | Value::Bool(true)) => {
                 self.relation(relation, &Object::default(), budget)?

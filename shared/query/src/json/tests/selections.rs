@@ -176,3 +176,11 @@ fn limits_count_fields_and_conditions_of_a_tree_together() {
     assert_eq!(parse(2, 6), Err(Error::TooComplex { what: "nodes", seen: 7, limit: 6 }));
     assert_eq!(parse(1, 7), Err(Error::TooComplex { what: "depth", seen: 2, limit: 1 }));
 }
+
+#[test]
+fn an_unknown_name_with_options_is_an_unknown_relation() {
+    let (reason, text) = refused("album", r#"{"select": {"tracks": {"select": ["name"]}}}"#);
+
+    assert_eq!(reason, "UNKNOWN_RELATION");
+    assert!(text.contains("did you mean track?"), "{text}");
+}
