@@ -171,25 +171,24 @@ impl Catalogue {
     /// Puts what crud says of the databases in the place of what was known. A database that cannot be reached now keeps
     /// what it held before.
     fn learn(&self, entry: &Entry, described: DescribeResponse) {
-        let mut found: Vec<Database> = Vec::new();
+        let mut found: HashMap<String, Database> = HashMap::new();
         for database in described.databases {
             let engine = [Engine::Sqlite, Engine::Postgres].into_iter().find(|engine| engine.name() == database.r#type);
             let (Some(engine), Some(schema)) = (engine, database.schema) else { continue };
             match Schema::try_from(schema) {
-                Ok(schema) => found.push(Database { id: database.id, engine, schema: Some(Arc::new(schema)) }),
+                Ok(schema) => {
+                    let known = Database { id: database.id.clone(), engine, schema: Some(Arc::new(schema)) };
+                    found.insert(database.id, known);
+                }
                 Err(error) => {
                     tracing::error!(database = database.id, %error, "description of a database not understood")
                 }
             }
         }
         entry.now.rcu(|now| {
-            let mut databases = now.databases.clone();
-            for database in &mut databases {
-                let is_same = |one: &&Database| one.id == database.id && one.engine == database.engine;
-                if let Some(found) = found.iter().find(is_same) {
-                    database.schema = found.schema.clone();
-                }
-            }
+            // Where the resources here say another engine, crud knows better: it has the database open.
+            let known = now.databases.iter().map(|database| found.get(&database.id).unwrap_or(database).clone());
+            let databases: Vec<Database> = known.collect();
             if databases == now.databases {
                 return now.clone();
             }

@@ -219,6 +219,9 @@ impl Client<'_> {
     async fn refused(&self, project: &Project, refusal: Refusal) -> Response {
         let Refusal { cause, at, path, places } = refusal;
         let mut fault = None;
+        // A table of a database that is not reached is told of as soon as it would be the caller's in one of them; any
+        // other only if it is theirs in all.
+        let is_unreached = matches!(&cause, Cause::Fault(fault) if fault.code == Code::Unavailable);
         for place in &places {
             let place = edge::Place { database: &place.database, table: &place.table, operation: place.operation };
             let edge = self.service.edge();
@@ -228,7 +231,7 @@ impl Client<'_> {
             };
             let is_denial = matches!(told.code, Code::Denied | Code::Unauthenticated);
             fault = Some(told);
-            if is_denial {
+            if is_denial != is_unreached {
                 break;
             }
         }

@@ -30,6 +30,11 @@ pub(crate) fn router(service: &Service) -> axum::Router {
     axum::Router::new().fallback_service(front)
 }
 
+/// `/live`, `/ready`, `/metrics` and the health check, for a node that serves no gateway.
+pub fn node_routes(mesh: mesh::Mesh) -> axum::Router {
+    node::routes().fallback(answer::unknown_path).method_not_allowed_fallback(answer::wrong_method).with_state(mesh)
+}
+
 /// The whole body of a request to `project`, up to the limit of the node and of the project.
 ///
 /// Errors: `TOO_LARGE` with the limit; `BAD_REQUEST` where the client breaks off.

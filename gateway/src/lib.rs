@@ -15,5 +15,5 @@ mod tests;
 
 pub use catalogue::check;
 pub use config::Config;
-pub use http::server::serve;
+pub use http::{node_routes, server::serve};
 pub use service::Service;

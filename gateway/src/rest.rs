@@ -13,7 +13,7 @@ use axum::{
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, StatusCode};
 use mesh::{Code, Fault};
-use query::{Limits, Mutation, Node, Operation, Read, Shape, Value};
+use query::{Error, Limits, Mutation, Node, Operation, Read, Shape, Value};
 
 use crate::{
     Service,
@@ -80,7 +80,11 @@ async fn fields(service: &Service, caller: &Caller, project: &str, body: Body) -
     if body.is_empty() {
         return Ok(Fields::default());
     }
-    match Value::parse(&body, Limits::default()).map_err(error::query)? {
+    let parsed = Value::parse(&body, Limits::default()).map_err(|error| match error {
+        Error::Malformed(what) => error::bad_request(format!("the body is no JSON: {what}")),
+        other => error::query(other),
+    });
+    match parsed? {
         Value::Object(object) => Ok(Fields::new(object)),
         other => Err(error::bad_request(format!("the body wants an object, got {}", other.kind()))),
     }

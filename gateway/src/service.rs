@@ -23,7 +23,6 @@ impl Service {
     /// A gateway for the projects of `current`. It learns in the background what their databases hold, and goes on
     /// doing so until `tasks` end.
     pub fn start(mesh: Mesh, config: Config, current: resources::Current, tasks: Tasks) -> Self {
-        mesh.board().set("service gateway", mesh::State::Ready);
         let catalogue = Catalogue::start(mesh.clone(), current, &tasks);
         let edge = Edge::new(mesh.clone(), catalogue);
         Self { parts: Arc::new(Parts { mesh, config, edge, graphql: graphql::State::default() }) }

@@ -37,7 +37,7 @@ impl Service {
     /// once more.
     ///
     /// Errors: in this order, what is wrong with the project, the database, the table, the rest; all but the first only for
-    /// callers who may use the table, and a denial for others.
+    /// callers who may use the table, and a denial for others. That a database cannot be reached is told to all.
     pub async fn plan<T>(
         &self,
         caller: &Caller,
@@ -57,10 +57,7 @@ impl Service {
                 let database = database.id.clone();
                 return Ok(Planned { project, database, plan });
             }
-            Attempt::Unreachable => {
-                let fault = catalogue::unreachable(&database.id);
-                return Err(self.edge().veil(caller, &project, place, fault).await);
-            }
+            Attempt::Unreachable => return Err(catalogue::unreachable(&database.id)),
             Attempt::Wrong(error) => error,
         };
         // Where crud cannot look, what is known stays what is known.

@@ -8,7 +8,7 @@ use std::{
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use mesh::{
-    Call, Tasks,
+    Call, State, Tasks,
     bus::Subscription,
     resources::{Current, Snapshot},
 };
@@ -19,6 +19,8 @@ use tonic::Status;
 
 use super::{Catalogue, Database, Entry, Project};
 
+/// What the board calls the gateway.
+const PART: &str = "service gateway";
 /// Under this subject crud tells that a database changed or can be reached again.
 const CHANGED: &str = "schema";
 /// When crud is first asked again about databases it could not describe; each time after, it takes twice as long.
@@ -36,9 +38,13 @@ type Asking = FuturesUnordered<BoxFuture<'static, (String, Result<DescribeRespon
 pub fn start(catalogue: Catalogue, current: Current, tasks: &Tasks) {
     let changes = catalogue.shared.mesh.bus().subscribe(CHANGED);
     let stop = tasks.stop().clone();
-    let mut follower = Follower { catalogue, asking: Asking::new(), busy: HashSet::new(), again: HashSet::new() };
+    let mut follower =
+        Follower { catalogue, asking: Asking::new(), busy: HashSet::new(), again: HashSet::new(), is_ready: false };
     let snapshot = current.borrow().clone();
+    let why = State::Failing("it does not know yet what the databases hold".to_owned());
+    follower.catalogue.shared.mesh.board().set(PART, why);
     follower.adopt(&snapshot);
+    follower.tell();
     tasks.spawn("catalogue", async move {
         stop.run_until_cancelled(follower.run(current, changes)).await;
     });
@@ -51,6 +57,8 @@ struct Follower {
     busy: HashSet<String>,
     /// Projects to ask about once more when the answer that is under way is there.
     again: HashSet<String>,
+    /// The databases of all projects were described once.
+    is_ready: bool,
 }
 
 impl Follower {
@@ -85,6 +93,16 @@ impl Follower {
                 _ = round.tick() => self.projects(|_| true).into_iter().for_each(|id| self.ask(id)),
             }
         }
+    }
+
+    /// Tells the board once the databases of all projects are described: before, the gateway has nothing to serve.
+    fn tell(&mut self) {
+        let is_unknown = |entry: &Entry| !*entry.is_described.borrow();
+        if self.is_ready || !self.projects(is_unknown).is_empty() {
+            return;
+        }
+        self.is_ready = true;
+        self.catalogue.shared.mesh.board().set(PART, State::Ready);
     }
 
     /// Makes the projects of `snapshot` those of the catalogue; answers which of them are new or changed.
@@ -149,6 +167,7 @@ impl Follower {
             Ok(described) => {
                 self.catalogue.learn(&entry, described);
                 entry.is_described.send_replace(true);
+                self.tell();
             }
             Err(status) => tracing::debug!(project = id, error = status.message(), "databases not described"),
         }
@@ -176,11 +195,13 @@ fn projects(snapshot: &Snapshot) -> Vec<(String, resources::Project, Vec<Databas
     projects
 }
 
-/// `databases` with what is known of those that were there before under the same name and engine.
+/// `databases` with what is known of those that were there before.
 fn with_schemas(mut databases: Vec<Database>, before: Option<&Project>) -> Vec<Database> {
     for database in &mut databases {
         let known = before.and_then(|project| project.databases.iter().find(|known| known.id == database.id));
-        database.schema = known.filter(|known| known.engine == database.engine).and_then(|known| known.schema.clone());
+        if let Some(known) = known.filter(|known| known.schema.is_some()) {
+            *database = known.clone();
+        }
     }
     databases
 }

@@ -2,21 +2,35 @@
 
 use std::collections::BTreeMap;
 
-use axum::{Router, extract::State, response::Response, routing::get};
+use axum::{
+    Router,
+    extract::{FromRef, State},
+    response::Response,
+    routing::get,
+};
 use http::{HeaderValue, StatusCode, header};
-use mesh::State as Condition;
+use mesh::{Mesh, State as Condition};
 use serde::Serialize;
 
 use super::answer;
 use crate::Service;
 
 /// `health-check`, `live`, `ready`, `metrics`.
-pub fn routes() -> Router<Service> {
+pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S>
+where
+    Mesh: FromRef<S>,
+{
     Router::new()
         .route("/v1/api/health-check", get(alive))
         .route("/live", get(alive))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
+}
+
+impl FromRef<Service> for Mesh {
+    fn from_ref(service: &Service) -> Self {
+        service.mesh().clone()
+    }
 }
 
 async fn alive() -> Response {
@@ -25,15 +39,15 @@ async fn alive() -> Response {
 
 /// 503 where a service of this node, or every peer of another, does not answer. A database that does not, or a resource folder with a fault, is told
 /// but does not take the node out: everything else goes on.
-async fn ready(State(service): State<Service>) -> Response {
-    let parts = service.mesh().board().parts();
+async fn ready(State(mesh): State<Mesh>) -> Response {
+    let parts = mesh.board().parts();
     let told = Ready::of(&parts);
     let status = if told.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     answer::json(status, serde_json::to_vec(&told).expect("texts can always be written as JSON"))
 }
 
-async fn metrics(State(service): State<Service>) -> Response {
-    let mut response = answer::json(StatusCode::OK, service.mesh().metrics().render());
+async fn metrics(State(mesh): State<Mesh>) -> Response {
+    let mut response = answer::json(StatusCode::OK, mesh.metrics().render());
     let text = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, text);
     response
