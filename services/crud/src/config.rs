@@ -52,7 +52,9 @@ fn faults(document: &Document, projects: &[&str]) -> Vec<Fault> {
             }
         }
         (_, Some(Engine::Postgres)) => {
-            if let Err(wrong) = postgres::Postgres::open(&meta.id, &spec.url, &spec.schema, spec.pool.max, &Tasks::default()) {
+            if let Err(wrong) =
+                postgres::Postgres::open(&meta.id, &spec.url, &spec.schema, spec.pool.max, &Tasks::default())
+            {
                 say("spec.url", wrong);
             }
         }
@@ -138,7 +140,9 @@ mod tests {
     #[test]
     fn faults_name_their_place() {
         let database = |spec: &str| {
-            format!("kind: project\nmeta: {{id: shop}}\n---\nkind: database\nmeta: {{project: shap, id: music}}\nspec: {spec}\n")
+            format!(
+                "kind: project\nmeta: {{id: shop}}\n---\nkind: database\nmeta: {{project: shap, id: music}}\nspec: {spec}\n"
+            )
         };
         for (spec, expected) in [
             ("{url: \"mysql://x\"}", "spec.type"),

@@ -133,7 +133,8 @@ impl Databases {
             project.databases.insert(meta.id, database);
         }
         for database in before.values().flat_map(|project| project.databases.values()) {
-            let stays = projects.get(&database.project).is_some_and(|project| project.databases.contains_key(&database.id));
+            let stays =
+                projects.get(&database.project).is_some_and(|project| project.databases.contains_key(&database.id));
             if !stays {
                 self.mesh.board().remove(&database.part());
             }
@@ -204,7 +205,7 @@ impl Databases {
         let tasks = self.tasks.clone();
         let opened = tokio::task::spawn_blocking(move || config::open(&place, &tasks)).await;
         let (store, dialect) = opened.map_err(|stopped| Error::Unavailable(stopped.to_string()))??;
-        Open::reach(store, dialect).await
+        Open::reach(store, dialect, self.mesh.metrics().clone()).await
     }
 
     async fn look(&self, project: &str, id: &str, open: &Open) {

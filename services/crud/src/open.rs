@@ -1,8 +1,9 @@
 //! An open database: reads and writes against its schema of the moment.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
+use mesh::telemetry::Metrics;
 use query::{Schema, resources::Numbers};
 
 use crate::{
@@ -20,7 +21,15 @@ use crate::{
 pub struct Open {
     store: Store,
     dialect: Dialect,
+    meter: Meter,
     known: ArcSwap<Known>,
+}
+
+/// Counts the statements of one database.
+#[derive(Debug)]
+pub struct Meter {
+    metrics: Metrics,
+    engine: &'static str,
 }
 
 /// What is known of a database.
@@ -45,9 +54,10 @@ pub struct Style {
 
 impl Open {
     /// Reaches the database behind `store`.
-    pub async fn reach(store: Store, dialect: Dialect) -> Result<Self, Error> {
-        let known = look(&store).await?;
-        Ok(Self { store, dialect, known: ArcSwap::from_pointee(known) })
+    pub async fn reach(store: Store, dialect: Dialect, metrics: Metrics) -> Result<Self, Error> {
+        let known = ArcSwap::from_pointee(look(&store).await?);
+        let meter = Meter { metrics, engine: dialect.engine().name() };
+        Ok(Self { store, dialect, meter, known })
     }
 
     #[cfg(test)]
@@ -108,7 +118,7 @@ impl Open {
         let statements: Vec<Statement> = plans.iter().flat_map(Plan::statements).cloned().collect();
         let rows = match statements.is_empty() {
             true => Vec::new(),
-            false => self.store.snapshot(&statements).await?,
+            false => self.meter.time("read", statements.len(), self.store.snapshot(&statements)).await?,
         };
         let mut rows = rows.into_iter();
         let mut answers = Vec::with_capacity(plans.len());
@@ -138,7 +148,19 @@ impl Open {
         let mutations: Vec<_> =
             mutations.iter().map(|mutation| resolver.mutation(mutation)).collect::<Result<_, _>>()?;
         resolver.finish()?;
-        write::all(&self.store, &self.dialect, &mutations, style).await
+        let Self { store, dialect, meter, .. } = self;
+        write::all(&write::Context { store, dialect, style, meter }, &mutations).await
+    }
+}
+
+impl Meter {
+    /// Does `work`, which runs this many statements of one kind: `read` or `write`.
+    pub async fn time<T>(&self, kind: &'static str, statements: usize, work: impl Future<Output = T>) -> T {
+        let start = Instant::now();
+        let done = work.await;
+        let elapsed = start.elapsed();
+        (0..statements).for_each(|_| self.metrics.statement(self.engine, kind, elapsed));
+        done
     }
 }
 

@@ -3,7 +3,9 @@
 //! Nothing else makes these types, and the SQL compiler takes nothing else: so no name of a request becomes SQL text,
 //! and no table is touched without its grant.
 
-use query::{Column, Comparison, Error as Unfit, Filter, Operation, Quantifier, Relation, Schema, Shape, Table, TableKind};
+use query::{
+    Column, Comparison, Error as Unfit, Filter, Operation, Quantifier, Relation, Schema, Shape, Table, TableKind,
+};
 use query::{Type, Typed, Value, What};
 
 use crate::{
@@ -214,7 +216,9 @@ impl<'s, 'g> Resolver<'s, 'g> {
         };
         let check = match &set {
             // Rows that the filter let through still pass it where nothing it looks at changes.
-            Set::Update { changes, .. } if granted.check() == granted.filter() && !looks_at(granted.check(), changes) => {
+            Set::Update { changes, .. }
+                if granted.check() == granted.filter() && !looks_at(granted.check(), changes) =>
+            {
                 Cond::TRUE
             }
             Set::Insert(_) | Set::Update { .. } => self.cond(table, granted.check(), &Author::Rule)?,
@@ -426,7 +430,9 @@ fn writable<'s>(table: &'s Table, granted: &Granted, name: &str) -> Result<&'s C
     let column = table.column(name)?;
     granted.may_write(&column.name)?;
     match column.generated {
-        true => Err(Unfit::Malformed(format!("column {name} is computed by the database and cannot be written")).into()),
+        true => {
+            Err(Unfit::Malformed(format!("column {name} is computed by the database and cannot be written")).into())
+        }
         false => Ok(column),
     }
 }

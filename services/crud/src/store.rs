@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use futures::FutureExt;
 use query::{Schema, Type};
 
 use crate::{Error, cell::Cell};
@@ -96,7 +95,7 @@ impl Store {
     pub async fn snapshot(&self, statements: &[Statement]) -> Result<Vec<Rows>, Error> {
         match self {
             Store::Sqlite(store) => Ok(store.snapshot(statements).await?.into_iter().map(Rows::Sqlite).collect()),
-            Store::Postgres(store) => Ok(store.snapshot(statements).boxed().await?.into_iter().map(Rows::Postgres).collect()),
+            Store::Postgres(store) => Ok(store.snapshot(statements).await?.into_iter().map(Rows::Postgres).collect()),
         }
     }
 
@@ -104,7 +103,7 @@ impl Store {
     pub async fn write(&self, statement: &Statement) -> Result<Rows, Error> {
         match self {
             Store::Sqlite(store) => store.write(statement).await.map(Rows::Sqlite),
-            Store::Postgres(store) => store.write(statement).boxed().await.map(Rows::Postgres),
+            Store::Postgres(store) => store.write(statement).await.map(Rows::Postgres),
         }
     }
 
@@ -112,7 +111,7 @@ impl Store {
     pub async fn begin(&self) -> Result<Tx, Error> {
         match self {
             Store::Sqlite(store) => store.begin().await.map(Tx::Sqlite),
-            Store::Postgres(store) => store.begin().boxed().await.map(Tx::Postgres),
+            Store::Postgres(store) => store.begin().await.map(Tx::Postgres),
         }
     }
 
@@ -120,7 +119,7 @@ impl Store {
     pub async fn introspect(&self) -> Result<Schema, Error> {
         match self {
             Store::Sqlite(store) => store.introspect().await,
-            Store::Postgres(store) => store.introspect().boxed().await,
+            Store::Postgres(store) => store.introspect().await,
         }
     }
 
@@ -129,7 +128,7 @@ impl Store {
     pub async fn schema_mark(&self) -> Result<Option<String>, Error> {
         match self {
             Store::Sqlite(store) => store.schema_mark().await,
-            Store::Postgres(store) => store.schema_mark().boxed().await,
+            Store::Postgres(store) => store.schema_mark().await,
         }
     }
 
@@ -137,7 +136,7 @@ impl Store {
     pub async fn ping(&self) -> Result<(), Error> {
         match self {
             Store::Sqlite(store) => store.ping().await,
-            Store::Postgres(store) => store.ping().boxed().await,
+            Store::Postgres(store) => store.ping().await,
         }
     }
 }
@@ -148,7 +147,7 @@ impl Tx {
     pub async fn run(&mut self, statements: &[Statement]) -> Result<Vec<Rows>, Error> {
         match self {
             Tx::Sqlite(tx) => Ok(tx.run(statements).await?.into_iter().map(Rows::Sqlite).collect()),
-            Tx::Postgres(tx) => Ok(tx.run(statements).boxed().await?.into_iter().map(Rows::Postgres).collect()),
+            Tx::Postgres(tx) => Ok(tx.run(statements).await?.into_iter().map(Rows::Postgres).collect()),
         }
     }
 
@@ -156,7 +155,7 @@ impl Tx {
     pub async fn commit(self) -> Result<(), Error> {
         match self {
             Tx::Sqlite(tx) => tx.commit().await,
-            Tx::Postgres(tx) => tx.commit().boxed().await,
+            Tx::Postgres(tx) => tx.commit().await,
         }
     }
 }
@@ -172,7 +171,10 @@ impl Rows {
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        match self {
+            Rows::Sqlite(rows) => rows.is_empty(),
+            Rows::Postgres(rows) => rows.is_empty(),
+        }
     }
 
     /// A value of a row.

@@ -153,7 +153,8 @@ impl Tree {
         let root = &self.plan.levels[0];
         let fetched = self.rows[0].as_ref().map_or(0, Rows::len);
         let kept = kept.unwrap_or_else(|| (0..fetched.min(root.cut.unwrap_or(usize::MAX))).collect());
-        let indexes = self.plan.levels.iter().zip(&self.rows).map(|(level, rows)| index(level, rows.as_ref())).collect();
+        let indexes =
+            self.plan.levels.iter().zip(&self.rows).map(|(level, rows)| index(level, rows.as_ref())).collect();
         let mut writer = Writer { tree: self, indexes, out: Vec::with_capacity(64 + fetched * 64) };
         writer.node(0, kept.iter().copied());
         Answer { json: writer.out, truncated: root.cut.is_some_and(|cut| fetched > cut), statements }

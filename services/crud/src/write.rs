@@ -2,7 +2,7 @@
 
 use crate::{
     Error,
-    open::Style,
+    open::{Meter, Style},
     resolve::{Held, Mutation, Node, Set},
     sql::{self, Dialect, Returned, Source},
     store::{Rows, Statement, Store, Tx},
@@ -17,6 +17,18 @@ pub struct Written {
     pub rows: Vec<u8>,
 }
 
+/// What mutations run with.
+pub struct Context<'a> {
+    /// The database.
+    pub store: &'a Store,
+    /// What it speaks.
+    pub dialect: &'a Dialect,
+    /// How the project wants its answers.
+    pub style: Style,
+    /// Counts statements.
+    pub meter: &'a Meter,
+}
+
 /// A mutation compiled.
 struct Work<'m, 's> {
     mutation: &'m Mutation<'s>,
@@ -27,13 +39,8 @@ struct Work<'m, 's> {
 }
 
 /// Runs mutations in their order, all of them or none.
-pub async fn all(
-    store: &Store,
-    dialect: &Dialect,
-    mutations: &[Mutation<'_>],
-    style: Style,
-) -> Result<Vec<Written>, Error> {
-    let works: Vec<Work<'_, '_>> = mutations.iter().map(|mutation| compile(dialect, mutation)).collect();
+pub async fn all(context: &Context<'_>, mutations: &[Mutation<'_>]) -> Result<Vec<Written>, Error> {
+    let works: Vec<Work<'_, '_>> = mutations.iter().map(|mutation| compile(context.dialect, mutation)).collect();
     if works.iter().all(|work| work.statements.is_empty()) {
         return Ok(works.iter().map(nothing).collect());
     }
@@ -41,19 +48,19 @@ pub async fn all(
         && let [statement] = work.statements.as_slice()
         && work.is_plain()
     {
-        let rows = store.write(statement).await?;
+        let rows = context.meter.time("write", 1, context.store.write(statement)).await?;
         let affected = rows.len() as u64;
         let mut written = Written { affected, rows: Vec::new() };
         if let Some(node) = &work.mutation.returning {
             let kept = kept(&rows, work.returned);
-            written.rows = answer(None, dialect, node, rows, kept, style).await?;
+            written.rows = answer(None, context, node, rows, kept).await?;
         }
         return Ok(vec![written]);
     }
-    let mut tx = store.begin().await?;
+    let mut tx = context.store.begin().await?;
     let mut written = Vec::with_capacity(works.len());
     for work in &works {
-        written.push(perform(&mut tx, dialect, work, style).await?);
+        written.push(perform(&mut tx, context, work).await?);
     }
     tx.commit().await?;
     Ok(written)
@@ -96,20 +103,20 @@ fn nothing(work: &Work<'_, '_>) -> Written {
     Written { affected: 0, rows }
 }
 
-async fn perform(tx: &mut Tx, dialect: &Dialect, work: &Work<'_, '_>, style: Style) -> Result<Written, Error> {
+async fn perform(tx: &mut Tx, context: &Context<'_>, work: &Work<'_, '_>) -> Result<Written, Error> {
     if let Some(doomed) = &work.doomed {
-        return delete_after_reading(tx, dialect, work, doomed, style).await;
+        return delete_after_reading(tx, context, work, doomed).await;
     }
     if work.statements.is_empty() {
         return Ok(nothing(work));
     }
     let mut written = nothing(work);
-    for rows in tx.run(&work.statements).await? {
+    for rows in run(tx, context, "write", &work.statements).await? {
         check(work, &rows)?;
         written.affected += rows.len() as u64;
         if let Some(node) = &work.mutation.returning {
             let kept = kept(&rows, work.returned);
-            append(&mut written.rows, &answer(Some(tx), dialect, node, rows, kept, style).await?);
+            append(&mut written.rows, &answer(Some(tx), context, node, rows, kept).await?);
         }
     }
     Ok(written)
@@ -118,19 +125,27 @@ async fn perform(tx: &mut Tx, dialect: &Dialect, work: &Work<'_, '_>, style: Sty
 /// What a deleted row's relations lead to may go with it, and is read before.
 async fn delete_after_reading(
     tx: &mut Tx,
-    dialect: &Dialect,
+    context: &Context<'_>,
     work: &Work<'_, '_>,
     doomed: &Statement,
-    style: Style,
 ) -> Result<Written, Error> {
     let Some(node) = &work.mutation.returning else {
         return Err(Error::Database("nothing is returned of a delete that reads first".to_owned()));
     };
-    let rows = one(tx.run(std::slice::from_ref(doomed)).await?)?;
+    let rows = one(run(tx, context, "read", std::slice::from_ref(doomed)).await?)?;
     let kept = kept(&rows, work.returned);
-    let json = answer(Some(tx), dialect, node, rows, kept, style).await?;
-    let deleted = tx.run(&work.statements).await?;
+    let json = answer(Some(tx), context, node, rows, kept).await?;
+    let deleted = run(tx, context, "write", &work.statements).await?;
     Ok(Written { affected: deleted.iter().map(|rows| rows.len() as u64).sum(), rows: json })
+}
+
+async fn run(
+    tx: &mut Tx,
+    context: &Context<'_>,
+    kind: &'static str,
+    statements: &[Statement],
+) -> Result<Vec<Rows>, Error> {
+    context.meter.time(kind, statements.len(), tx.run(statements)).await
 }
 
 fn one(rows: Vec<Rows>) -> Result<Rows, Error> {
@@ -163,19 +178,19 @@ fn kept(rows: &Rows, returned: Returned) -> Vec<usize> {
 /// The JSON of rows that were written, with what their relations lead to now.
 async fn answer(
     tx: Option<&mut Tx>,
-    dialect: &Dialect,
+    context: &Context<'_>,
     node: &Node<'_>,
     rows: Rows,
     kept: Vec<usize>,
-    style: Style,
 ) -> Result<Vec<u8>, Error> {
-    let plan = sql::select(dialect, node, &Source::Rows { rows: &rows, kept: &kept, limit: style.limit });
+    let source = Source::Rows { rows: &rows, kept: &kept, limit: context.style.limit };
+    let plan = sql::select(context.dialect, node, &source);
     let statements: Vec<Statement> = plan.statements().cloned().collect();
     let below = match tx {
-        Some(tx) if !statements.is_empty() => tx.run(&statements).await?,
+        Some(tx) if !statements.is_empty() => run(tx, context, "read", &statements).await?,
         _ => Vec::new(),
     };
-    let tree = plan.with(Some(rows), &mut below.into_iter(), style.numbers)?;
+    let tree = plan.with(Some(rows), &mut below.into_iter(), context.style.numbers)?;
     Ok(tree.answer(Some(kept)).await?.json)
 }
 

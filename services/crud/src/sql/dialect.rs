@@ -1,6 +1,6 @@
 //! What the engines do differently.
 
-use query::{Column, Type};
+use query::{Column, Type, resources::Engine};
 
 /// The SQL of one engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +15,14 @@ pub enum Dialect {
 }
 
 impl Dialect {
+    /// Whose it is.
+    pub fn engine(&self) -> Engine {
+        match self {
+            Dialect::Sqlite => Engine::Sqlite,
+            Dialect::Postgres { .. } => Engine::Postgres,
+        }
+    }
+
     /// What tables are qualified with.
     pub fn schema(&self) -> Option<&str> {
         match self {

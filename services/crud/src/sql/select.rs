@@ -143,7 +143,7 @@ impl Levels<'_, '_> {
     fn plain(&self, sql: &mut Sql<'_>, place: &Place<'_, '_>) -> Vec<Output> {
         let alias = sql.alias();
         let outputs = results(sql, alias, &place.columns);
-        self.from_where(sql, place, alias);
+        self.source_and_filter(sql, place, alias);
         order_by(sql, alias, place.node.table, &place.node.order);
         match place.above {
             Some(_) => limit(sql, self.most().saturating_add(1), 0),
@@ -183,7 +183,7 @@ impl Levels<'_, '_> {
         sql.list(", ", on, |sql, (_, here)| sql.column(alias, here));
         order_by(sql, alias, place.node.table, &place.node.order);
         sql.push(") AS \"n\"");
-        self.from_where(sql, place, alias);
+        self.source_and_filter(sql, place, alias);
         sql.push(") AS ");
         sql.named(outer);
         sql.push(" WHERE ");
@@ -209,7 +209,7 @@ impl Levels<'_, '_> {
         }
         sql.push("count(*)");
         outputs.push(Type::Int64.into());
-        self.from_where(sql, place, alias);
+        self.source_and_filter(sql, place, alias);
         if !place.columns.is_empty() {
             sql.push(" GROUP BY ");
             sql.list(", ", &place.columns, |sql, column| sql.column(alias, column));
@@ -219,7 +219,7 @@ impl Levels<'_, '_> {
     }
 
     /// ` FROM table WHERE`, with what ties the rows to their parents.
-    fn from_where(&self, sql: &mut Sql<'_>, place: &Place<'_, '_>, alias: Alias) {
+    fn source_and_filter(&self, sql: &mut Sql<'_>, place: &Place<'_, '_>, alias: Alias) {
         sql.push(" FROM ");
         sql.table(place.node.table);
         sql.push(" AS ");
@@ -262,7 +262,7 @@ impl Levels<'_, '_> {
         let alias = sql.alias();
         sql.push("SELECT ");
         sql.list(", ", key, |sql, column| sql.column(alias, column));
-        self.from_where(sql, place, alias);
+        self.source_and_filter(sql, place, alias);
         if place.above.is_none() {
             order_by(sql, alias, place.node.table, &place.node.order);
             limit(sql, self.root_rows(place.node), place.node.skip);

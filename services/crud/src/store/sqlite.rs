@@ -122,9 +122,9 @@ impl Sqlite {
     /// See [`super::Store::schema_mark`].
     pub async fn schema_mark(&self) -> Result<Option<String>, Error> {
         let stop = Stop::Budget(Duration::MAX);
-        let version = self.inner.read(&stop, |reader| {
-            Ok(reader.query_row("PRAGMA schema_version", [], |row| row.get::<_, i64>(0))?)
-        })?;
+        let version = self
+            .inner
+            .read(&stop, |reader| Ok(reader.query_row("PRAGMA schema_version", [], |row| row.get::<_, i64>(0))?))?;
         Ok(Some(version.to_string()))
     }
 

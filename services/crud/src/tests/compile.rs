@@ -1,1 +1,296 @@
 //! The SQL of every dialect, and that nothing of a request gets into it.
+//!
+//! `cases/*.txt` hold operations with their statements. After a change that is meant, `UPDATE_CASES=1` writes them anew;
+//! they are read before they are committed.
+
+use std::{fmt::Write, path::Path};
+
+use proptest::prelude::*;
+use query::{Comparison, Filter, Operation, Quantifier, Schema, Sort, Value};
+use serde_json::Value as Json;
+
+use super::support::{Db, read, sqlite};
+use crate::{
+    Error,
+    resolve::{Mutation, Node, Resolver, Set},
+    sql::{self, Dialect, Source},
+    store::{Bind, Statement},
+    tree::Plan,
+};
+
+fn dialects() -> [Dialect; 2] {
+    [Dialect::Sqlite, Dialect::Postgres { schema: "public".to_owned() }]
+}
+
+#[tokio::test]
+async fn operations_become_the_sql_of_each_dialect() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases");
+    for file in ["reads.txt", "writes.txt"] {
+        let path = folder.join(file);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mut found = String::new();
+        for case in text.split("\n\n") {
+            let given: Vec<&str> =
+                case.lines().filter(|line| !line.starts_with("sqlite: ") && !line.starts_with("postgres: ")).collect();
+            found.push_str(given.join("\n").trim_end());
+            found.push('\n');
+            found.push_str(&outcome(&given).await);
+            found.push('\n');
+        }
+        let found = format!("{}\n", found.trim_end());
+        if std::env::var_os("UPDATE_CASES").is_some() {
+            std::fs::write(&path, &found).unwrap();
+        }
+        for (found, expected) in found.lines().zip(text.lines()) {
+            assert_eq!(found, expected, "{file}");
+        }
+        assert_eq!(found.lines().count(), text.lines().count(), "{file}");
+    }
+}
+
+/// Lines of `dialect: statement`.
+async fn outcome(given: &[&str]) -> String {
+    let mut db = sqlite().await;
+    let mut operation = None;
+    for line in given.iter().filter(|line| !line.starts_with('#')) {
+        match line.split_once(' ').unwrap() {
+            ("rule", rule) => add_rule(&mut db, rule),
+            (kind, rest) => operation = Some((kind.to_owned(), rest.to_owned())),
+        }
+    }
+    let Some((kind, rest)) = operation else { return String::new() };
+    let (table, options) = rest.split_once(' ').unwrap_or((&rest, "{}"));
+    let options: Json = serde_json::from_str(options).unwrap();
+    let mut out = String::new();
+    for dialect in dialects() {
+        for statement in statements(&db, &dialect, &kind, table, &options).unwrap() {
+            write!(out, "{}: {}", dialect.engine().name(), statement.text).unwrap();
+            let args: Vec<String> = statement.args.iter().map(shown).collect();
+            writeln!(out, "{}{}", if args.is_empty() { "" } else { " <- " }, args.join(", ")).unwrap();
+        }
+    }
+    out
+}
+
+/// `track read filter {…}`, `track update check {…}`.
+fn add_rule(db: &mut Db, rule: &str) {
+    let parts: Vec<&str> = rule.splitn(4, ' ').collect();
+    let operation = match parts[1] {
+        "create" => Operation::Create,
+        "read" => Operation::Read,
+        "update" => Operation::Update,
+        _ => Operation::Delete,
+    };
+    let filter = db.filter(parts[0], serde_json::from_str(parts[3]).unwrap());
+    let rule = db.rule(parts[0], operation);
+    match parts[2] {
+        "filter" => rule.filter = filter,
+        _ => rule.check = filter,
+    }
+}
+
+fn statements(db: &Db, dialect: &Dialect, kind: &str, table: &str, options: &Json) -> Result<Vec<Statement>, Error> {
+    let known = db.schema();
+    if kind == "read" {
+        let plan = plan(db, dialect, &read(&known.schema, table, options)?)?;
+        return Ok(plan.statements().cloned().collect());
+    }
+    let returning = options.get("returning").cloned();
+    let find = options.get("find").cloned().unwrap_or_default();
+    let mut mutation = match kind {
+        "insert" => db.insert(table, options["docs"].clone(), returning),
+        "update" => db.update(table, find, options["update"].clone(), returning),
+        _ => db.delete(table, find, returning),
+    };
+    if let query::Set::Update { one, .. } | query::Set::Delete { one, .. } = &mut mutation.set {
+        *one = options.get("one").is_some();
+    }
+    let sealed = db.sealed(&query::mutation_touches(&known.schema, &mutation)?);
+    let mut resolver = Resolver::new(&known.schema, db.grants(&sealed)?);
+    let resolved = resolver.mutation(&mutation)?;
+    Ok(written(dialect, &resolved))
+}
+
+fn written(dialect: &Dialect, mutation: &Mutation<'_>) -> Vec<Statement> {
+    match &mutation.set {
+        Set::Insert(rows) => sql::insert(dialect, mutation, rows).0,
+        Set::Update { cond, changes, one } => vec![sql::update(dialect, mutation, cond, changes, *one).0],
+        Set::Delete { cond, one } => {
+            vec![sql::doomed(dialect, mutation, cond, *one).0, sql::delete(dialect, mutation, cond, *one).0]
+        }
+    }
+}
+
+fn plan(db: &Db, dialect: &Dialect, read: &query::Read) -> Result<Plan, Error> {
+    let known = db.schema();
+    let sealed = db.sealed(&query::read_touches(&known.schema, read)?);
+    let mut resolver = Resolver::new(&known.schema, db.grants(&sealed)?);
+    let node: Node<'_> = resolver.read(read)?;
+    resolver.finish()?;
+    Ok(sql::select(dialect, &node, &Source::Query { limit: 1000 }))
+}
+
+fn shown(value: &Bind) -> String {
+    match value {
+        Bind::Null(_) => "NULL".to_owned(),
+        Bind::Int(_, value) => value.to_string(),
+        Bind::Text(text) | Bind::Decimal(text) => format!("'{text}'"),
+        Bind::List(_, items) => format!("[{}]", items.iter().map(shown).collect::<Vec<_>>().join(", ")),
+        other => format!("{other:?}"),
+    }
+}
+
+/// A text that no name of the schema and no SQL of ours contains.
+const MARKER: &str = "x\"'; DROP TABLE zq --";
+
+/// Operations out of a tape of decisions: mostly sound ones, some not.
+struct Tape<'s> {
+    schema: &'s Schema,
+    tape: std::vec::IntoIter<u8>,
+}
+
+impl Tape<'_> {
+    fn next(&mut self, choices: usize) -> usize {
+        usize::from(self.tape.next().unwrap_or(0)) % choices
+    }
+
+    fn one<T: Clone>(&mut self, choices: &[T]) -> T {
+        let index = self.next(choices.len());
+        choices[index].clone()
+    }
+
+    fn table(&mut self) -> String {
+        self.one(&["album", "artist", "track", "kinds", "part", "stock", "odd \"name", MARKER].map(str::to_owned))
+    }
+
+    fn column(&mut self, table: &str) -> (String, Value) {
+        let Ok(table) = self.schema.table(table) else { return (MARKER.to_owned(), Value::Null) };
+        let index = self.next(table.columns.len());
+        let column = &table.columns[index];
+        let value = match column.r#type {
+            _ if self.next(40) == 1 => Value::List(vec![Value::Text(MARKER.to_owned())]),
+            query::Type::Bool => Value::Bool(true),
+            query::Type::Int64 => Value::Int(7),
+            query::Type::Float | query::Type::Decimal => Value::Number("7.5".to_owned()),
+            query::Type::Date => Value::Text("2009-01-31".to_owned()),
+            _ => Value::Text(MARKER.to_owned()),
+        };
+        (if self.next(40) == 1 { MARKER.to_owned() } else { column.name.clone() }, value)
+    }
+
+    fn relation(&mut self, table: &str) -> (String, String) {
+        let relations = self.schema.table(table).map_or(&[][..], |table| &table.relations);
+        match relations.len() {
+            0 => (MARKER.to_owned(), MARKER.to_owned()),
+            count => {
+                let relation = &relations[self.next(count)];
+                (relation.name.clone(), relation.table.clone())
+            }
+        }
+    }
+
+    fn filter(&mut self, table: &str, depth: usize) -> Filter {
+        use Comparison::{Eq, Gt, Gte, Lt, Lte, Ne};
+
+        let (column, value) = self.column(table);
+        match self.next(if depth == 0 { 3 } else { 8 }) {
+            0 => Filter::Compare { column, comparison: self.one(&[Eq, Ne, Gt, Gte, Lt, Lte]), value },
+            1 => Filter::In { column, values: vec![value; self.next(3)] },
+            2 => Filter::IsNull { column },
+            3 => Filter::Not(Box::new(self.filter(table, depth - 1))),
+            kind @ 4..=5 => {
+                let count = self.next(4);
+                let filters = (0..count).map(|_| self.filter(table, depth - 1)).collect();
+                if kind == 4 { Filter::And(filters) } else { Filter::Or(filters) }
+            }
+            _ => {
+                let (relation, far) = self.relation(table);
+                let quantifier = self.one(&[Quantifier::Some, Quantifier::None, Quantifier::Every]);
+                Filter::Related { relation, quantifier, filter: Box::new(self.filter(&far, depth - 1)) }
+            }
+        }
+    }
+
+    fn node(&mut self, table: &str, depth: usize) -> query::Node {
+        let mut node = query::Node::new(query::Shape::Many, Vec::new());
+        for _ in 0..self.next(3) {
+            let what = query::What::Column(self.column(table).0);
+            node.fields.push(query::Field { key: MARKER.to_owned(), what });
+        }
+        for _ in 0..if depth == 0 { 0 } else { self.next(3) } {
+            let (name, far) = self.relation(table);
+            let what = query::What::Relation { name, node: self.node(&far, depth - 1) };
+            node.fields.push(query::Field { key: MARKER.to_owned(), what });
+        }
+        node.filter = self.filter(table, 2);
+        node.sort = vec![Sort { column: self.column(table).0, descending: self.next(2) == 0 }; self.next(2)];
+        node.skip = self.one(&[0, 1, u64::MAX]);
+        node.limit = self.one(&[None, Some(0), Some(3), Some(u64::MAX)]);
+        node
+    }
+
+    fn mutation(&mut self, table: &str) -> query::Mutation {
+        let filter = self.filter(table, 2);
+        let (column, value) = self.column(table);
+        let one = self.next(2) == 0;
+        let set = match self.next(4) {
+            0 => query::Set::Delete { filter, one },
+            1 => query::Set::Insert { docs: vec![query::Object(vec![(column, value)]), query::Object::default()] },
+            2 => query::Set::Update { filter, changes: vec![query::Change::Inc { column, by: value }], one },
+            _ => query::Set::Update { filter, changes: vec![query::Change::Set { column, value }], one },
+        };
+        let returning = (self.next(2) == 0).then(|| {
+            let node = self.node(table, 1);
+            query::Node { sort: Vec::new(), skip: 0, limit: None, ..node }
+        });
+        query::Mutation { table: table.to_owned(), set, returning }
+    }
+}
+
+#[test]
+fn nothing_of_a_request_becomes_sql_and_nothing_panics() {
+    let db = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(sqlite());
+    let known = db.schema();
+    let compiled = std::cell::Cell::new(0);
+    let config = ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() };
+    proptest!(config, |(tape in prop::collection::vec(any::<u8>(), 200))| {
+        let mut tape = Tape { schema: &known.schema, tape: tape.into_iter() };
+        let table = tape.table();
+        let read = query::Read { database: MARKER.to_owned(), table: table.clone(), node: tape.node(&table, 2) };
+        let mutation = tape.mutation(&table);
+        for dialect in dialects() {
+            let mut statements = Vec::new();
+            if let Ok(plan) = plan(&db, &dialect, &read) {
+                statements.extend(plan.statements().cloned());
+            }
+            if let Ok(touches) = query::mutation_touches(&known.schema, &mutation) {
+                let mut resolver = Resolver::new(&known.schema, db.grants(&db.sealed(&touches)).unwrap());
+                if let Ok(mutation) = resolver.mutation(&mutation) {
+                    statements.extend(written(&dialect, &mutation));
+                }
+            }
+            for statement in statements {
+                compiled.set(compiled.get() + 1);
+                prop_assert!(!statement.text.contains("zq") && !statement.text.contains('\''), "{}", statement.text);
+            }
+        }
+    });
+    assert!(compiled.get() > 2000, "too few of the operations were sound: {}", compiled.get());
+}
+
+#[tokio::test]
+async fn unknown_names_are_refused_with_the_nearest() {
+    let db = sqlite().await;
+    let known = db.schema();
+    let schema: &Schema = &known.schema;
+    let touched = |filter: Filter| {
+        let mut read = read(schema, "album", &serde_json::json!({"select": ["title"]})).unwrap();
+        read.node.filter = filter;
+        plan(&db, &Dialect::Sqlite, &read).unwrap_err()
+    };
+    let error = touched(Filter::IsNull { column: "titel".to_owned() });
+    assert_eq!(error.to_string(), "column titel is not in table album; did you mean title?");
+    let filter = Box::new(Filter::TRUE);
+    let error = touched(Filter::Related { relation: "tracks".to_owned(), quantifier: Quantifier::Some, filter });
+    assert_eq!(error.to_string(), "relation tracks is not in table album; did you mean track?");
+}

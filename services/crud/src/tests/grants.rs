@@ -76,6 +76,7 @@ async fn columns_outside_the_grant_are_refused_by_name() {
     let only = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
     db.rule("track", Operation::Read).columns =
         Columns { read: only(&["name"]), filter: only(&["track_id"]), ..Columns::default() };
+    db.rule("artist", Operation::Read).columns = Columns { deny: vec!["name".to_owned()], ..Columns::default() };
     db.rule("track", Operation::Update).columns = Columns { write: only(&["name"]), ..Columns::default() };
     db.rule("track", Operation::Create).columns = Columns { write: only(&["name"]), ..Columns::default() };
 
@@ -86,6 +87,8 @@ async fn columns_outside_the_grant_are_refused_by_name() {
     denied(db.read("track", json!({"select": ["name"], "find": {"milliseconds": 1}})).await, "milliseconds");
     denied(db.read("track", json!({"select": ["name"], "sort": ["milliseconds"]})).await, "milliseconds");
     denied(db.read("album", json!({"select": ["title"], "find": {"track": {"$some": {"name": "x"}}}})).await, "name");
+    denied(db.read("artist", json!({"select": ["name"]})).await, "name");
+    denied(db.read("artist", json!({"select": ["artist_id"], "find": {"name": "x"}})).await, "name");
     denied(db.read("album", json!({"select": {"track": {"select": ["album_id"]}}})).await, "album_id");
     assert!(db.read("album", json!({"select": {"track": {"select": ["name"]}}})).await.is_ok());
 

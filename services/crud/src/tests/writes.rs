@@ -40,14 +40,36 @@ async fn more_documents_than_a_statement_takes_are_inserted_together() {
 async fn returning_follows_relations() {
     for db in engines().await {
         let returning = json!({"title": 1, "artist": {"select": {"name": 1, "album": {"select": ["album_id"]}}}});
-        let (_, rows) = db.mutate(db.insert("album", json!({"album_id": 50, "title": "New", "artist_id": 2}), Some(returning))).await.unwrap();
-        assert_eq!(rows, json!([{"title": "New", "artist": {"name": "Accept", "album": [{"album_id": 3}, {"album_id": 50}]}}]));
-        let (affected, rows) = db.mutate(db.delete("album", json!({"album_id": 1}),
-            Some(json!({"title": 1, "track": {"select": ["name"], "sort": ["name"], "limit": 2}})))).await.unwrap();
-        assert_eq!((affected, rows), (1, json!([{"title": "Let There Be Rock", "track": [{"name": "Dog Eat Dog"}, {"name": "Go Down"}]}])));
+        let (_, rows) = db
+            .mutate(db.insert("album", json!({"album_id": 50, "title": "New", "artist_id": 2}), Some(returning)))
+            .await
+            .unwrap();
+        assert_eq!(
+            rows,
+            json!([{"title": "New", "artist": {"name": "Accept", "album": [{"album_id": 3}, {"album_id": 50}]}}])
+        );
+        let (affected, rows) = db
+            .mutate(db.delete(
+                "album",
+                json!({"album_id": 1}),
+                Some(json!({"title": 1, "track": {"select": ["name"], "sort": ["name"], "limit": 2}})),
+            ))
+            .await
+            .unwrap();
+        assert_eq!(
+            (affected, rows),
+            (1, json!([{"title": "Let There Be Rock", "track": [{"name": "Dog Eat Dog"}, {"name": "Go Down"}]}]))
+        );
         assert_eq!(db.read("track", json!({"shape": "count"})).await.unwrap(), json!(2));
         let parts = json!({"maker": 1, "number": 2, "amount": 3});
-        let (_, rows) = db.mutate(db.insert("stock", json!([parts, {"maker": 2, "number": 1}]), Some(json!({"part": {"select": ["label"]}})))).await.unwrap();
+        let (_, rows) = db
+            .mutate(db.insert(
+                "stock",
+                json!([parts, {"maker": 2, "number": 1}]),
+                Some(json!({"part": {"select": ["label"]}})),
+            ))
+            .await
+            .unwrap();
         assert_eq!(rows, json!([{"part": {"label": "b"}}, {"part": {"label": "c"}}]));
     }
 }
@@ -60,10 +82,21 @@ async fn updates_set_and_add_in_one_statement() {
         let update = db.update("track", json!({"track_id": {"$in": [1, 2]}}), update, returning);
         let written = db.write(&[update]).await.unwrap().remove(0);
         assert_eq!(written.affected, 2);
-        assert_eq!(String::from_utf8(written.rows).unwrap(), r#"[{"name":"X","milliseconds":331185,"unit_price":1.00},{"name":"X","milliseconds":215201,"unit_price":1.00}]"#);
+        assert_eq!(
+            String::from_utf8(written.rows).unwrap(),
+            r#"[{"name":"X","milliseconds":331185,"unit_price":1.00},{"name":"X","milliseconds":215201,"unit_price":1.00}]"#
+        );
         let (affected, _) = db.mutate(db.update("track", json!({"track_id": 1}), json!({}), None)).await.unwrap();
         assert_eq!(affected, 0);
-        let (affected, _) = db.mutate(db.update("track", json!({"album": {"title": "Back in Black"}}), json!({"$set": {"album_id": null}}), None)).await.unwrap();
+        let (affected, _) = db
+            .mutate(db.update(
+                "track",
+                json!({"album": {"title": "Back in Black"}}),
+                json!({"$set": {"album_id": null}}),
+                None,
+            ))
+            .await
+            .unwrap();
         assert_eq!(affected, 1);
     }
 }
@@ -71,13 +104,27 @@ async fn updates_set_and_add_in_one_statement() {
 #[tokio::test]
 async fn one_row_at_most_where_asked() {
     for db in engines().await {
-        let mut update = db.update("track", json!({"album_id": 1}), json!({"$set": {"name": "X"}}), Some(json!(["track_id"])));
+        let mut update =
+            db.update("track", json!({"album_id": 1}), json!({"$set": {"name": "X"}}), Some(json!(["track_id"])));
         let Set::Update { one, .. } = &mut update.set else { unreachable!() };
         *one = true;
         assert_eq!(db.mutate(update).await.unwrap(), (1, json!([{"track_id": 1}])));
         for table in ["odd \"name", "part"] {
             let column = if table == "part" { "number" } else { "select" };
-            db.mutate(db.insert(table, json!([{column: 8, "maker": 50}, {column: 8, "maker": 51}]).to_string().replace(r#","maker":50"#, if table == "part" { r#","maker":50"# } else { "" }).replace(r#","maker":51"#, if table == "part" { r#","maker":51"# } else { "" }).parse().unwrap(), None)).await.unwrap();
+            db.mutate(
+                db.insert(
+                    table,
+                    json!([{column: 8, "maker": 50}, {column: 8, "maker": 51}])
+                        .to_string()
+                        .replace(r#","maker":50"#, if table == "part" { r#","maker":50"# } else { "" })
+                        .replace(r#","maker":51"#, if table == "part" { r#","maker":51"# } else { "" })
+                        .parse()
+                        .unwrap(),
+                    None,
+                ),
+            )
+            .await
+            .unwrap();
             let mut delete = db.delete(table, json!({column: 8}), None);
             let Set::Delete { one, .. } = &mut delete.set else { unreachable!() };
             *one = true;
@@ -123,12 +170,17 @@ async fn a_row_that_fails_the_check_undoes_everything() {
         let refused = db.mutate(db.insert("album", docs, None)).await;
         assert!(matches!(refused, Err(Error::Denied(_))), "{refused:?}");
         assert_eq!(db.read("album", json!({"shape": "count"})).await.unwrap(), json!(3));
-        let stolen = db.mutate(db.update("album", json!({"album_id": 1}), json!({"$set": {"artist_id": 2}}), None)).await;
+        let stolen =
+            db.mutate(db.update("album", json!({"album_id": 1}), json!({"$set": {"artist_id": 2}}), None)).await;
         assert!(matches!(stolen, Err(Error::Denied(_))), "{stolen:?}");
-        let (affected, rows) = db.mutate(db.insert("album", json!({"title": "a", "artist_id": 1}), Some(json!(["title"])))).await.unwrap();
+        let (affected, rows) =
+            db.mutate(db.insert("album", json!({"title": "a", "artist_id": 1}), Some(json!(["title"])))).await.unwrap();
         assert_eq!((affected, rows), (1, json!([{"title": "a"}])));
         db.rule("album", Operation::Create).check = db.filter("album", json!({"title": {"$in": ["c", "d"]}}));
-        let (affected, _) = db.mutate(db.insert("album", json!([{"title": "c", "artist_id": 1}, {"title": "d", "artist_id": 1}]), None)).await.unwrap();
+        let (affected, _) = db
+            .mutate(db.insert("album", json!([{"title": "c", "artist_id": 1}, {"title": "d", "artist_id": 1}]), None))
+            .await
+            .unwrap();
         assert_eq!(affected, 2);
     }
 }
@@ -137,7 +189,8 @@ async fn a_row_that_fails_the_check_undoes_everything() {
 async fn rows_that_may_not_be_read_are_not_returned() {
     for mut db in engines().await {
         db.rule("track", Operation::Read).filter = db.filter("track", json!({"milliseconds": {"$gt": 300_000}}));
-        let update = db.update("track", json!({"album_id": 1}), json!({"$set": {"unit_price": 2}}), Some(json!(["track_id"])));
+        let update =
+            db.update("track", json!({"album_id": 1}), json!({"$set": {"unit_price": 2}}), Some(json!(["track_id"])));
         assert_eq!(db.mutate(update).await.unwrap(), (3, json!([{"track_id": 1}, {"track_id": 3}])));
         let returning = json!({"track_id": 1, "album": {"select": ["title"]}});
         let delete = db.delete("track", json!({"album_id": 1}), Some(returning));
@@ -166,15 +219,23 @@ async fn constraints_are_named() {
     for db in engines().await {
         let refused = db.mutate(db.insert("album", json!({"title": "x", "artist_id": 99}), None)).await;
         assert!(matches!(&refused, Err(Error::Constraint(text)) if text.contains("foreign key")), "{refused:?}");
-        let refused = db.mutate(db.update("album", json!({"album_id": 1}), json!({"$set": {"title": null}}), None)).await;
+        let mut untitled = db.insert("album", json!([]), None);
+        let doc = query::Object(vec![("artist_id".to_owned(), query::Value::Int(1))]);
+        untitled.set = Set::Insert { docs: vec![doc] };
+        let refused = db.mutate(untitled).await;
         assert!(matches!(&refused, Err(Error::Constraint(text)) if text.contains("title")), "{refused:?}");
-        let refused = db.mutate(db.update("track", json!({"track_id": 1}), json!({"$inc": {"milliseconds": -9_999_999}}), None)).await;
+        let refused = db
+            .mutate(db.update("track", json!({"track_id": 1}), json!({"$inc": {"milliseconds": -9_999_999}}), None))
+            .await;
         assert!(matches!(&refused, Err(Error::Constraint(text)) if text.contains("check")), "{refused:?}");
         let refused = db.mutate(db.delete("artist", json!({"artist_id": 1}), None)).await;
         assert!(matches!(&refused, Err(Error::Constraint(_))), "{refused:?}");
         let refused = db.mutate(db.insert("part", json!({"maker": 1, "number": 1}), None)).await;
         assert_eq!(refused, Err(Error::Conflict { columns: vec!["maker".to_owned(), "number".to_owned()] }));
         let refused = db.mutate(db.insert("titles", json!({"title": "x"}), None)).await;
-        assert!(matches!(&refused, Err(Error::Query(query::Error::Malformed(text))) if text.contains("view")), "{refused:?}");
+        assert!(
+            matches!(&refused, Err(Error::Query(query::Error::Malformed(text))) if text.contains("view")),
+            "{refused:?}"
+        );
     }
 }

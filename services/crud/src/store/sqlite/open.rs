@@ -62,7 +62,8 @@ fn fill(draft: &Path, init: &[PathBuf]) -> Result<(), Error> {
 
 fn publish(draft: &Path, path: &Path) -> Result<(), Error> {
     // An empty database has no file until something is written.
-    let file = fs::OpenOptions::new().append(true).create(true).open(draft).map_err(|error| unavailable(draft, &error))?;
+    let file =
+        fs::OpenOptions::new().append(true).create(true).open(draft).map_err(|error| unavailable(draft, &error))?;
     file.sync_all().map_err(|error| unavailable(draft, &error))?;
     // Unlike a rename, a link does not replace what another process made meanwhile.
     match fs::hard_link(draft, path) {

@@ -63,6 +63,11 @@ impl Rows {
         self.len
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// See [`crate::store::Rows::cell`].
     pub fn cell(&self, row: usize, column: usize) -> Cell<'_> {
         let output = self.columns[column];
@@ -145,7 +150,9 @@ fn text(output: Output, bytes: &[u8]) -> Cell<'_> {
         Type::Timestamp => time::parse_timestamp(&text).map(Cell::Timestamp),
         Type::Uuid => uuid(&text).map(Cell::Uuid),
         Type::Json => serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok().then_some(Cell::Json(bytes)),
-        Type::Decimal => is_decimal(bytes).then(|| Cell::Decimal(Cow::Owned(padded(text.clone().into_owned(), output.scale)))),
+        Type::Decimal => {
+            is_decimal(bytes).then(|| Cell::Decimal(Cow::Owned(padded(text.clone().into_owned(), output.scale))))
+        }
         Type::Bool | Type::Int16 | Type::Int32 | Type::Int64 | Type::Float | Type::Text | Type::Other => None,
     };
     parsed.unwrap_or(Cell::Text(text))

@@ -131,7 +131,9 @@ fn resolve(tables: &mut [Table]) {
                 key.foreign_columns.clone_from(primary_key);
             }
             let own = table.columns.iter().map(|column| &column.name);
-            exact(&mut key.columns, own) && exact(&mut key.foreign_columns, columns) && key.columns.len() == key.foreign_columns.len()
+            exact(&mut key.columns, own)
+                && exact(&mut key.foreign_columns, columns)
+                && key.columns.len() == key.foreign_columns.len()
         });
     }
 }
@@ -209,7 +211,7 @@ mod tests {
         let file = Connection::open_in_memory().unwrap();
         file.execute_batch(
             "CREATE TABLE Artist (Id INTEGER PRIMARY KEY, name TEXT UNIQUE);
-             CREATE TABLE album (a INT, b INT NOT NULL DEFAULT 1, artist INT REFERENCES artist, other INT REFERENCES nothing,
+             CREATE TABLE album (a INT, b INT NOT NULL DEFAULT 1, artist INT REFERENCES artist, other INT REFERENCES nowhere,
                                  twice INT AS (a * 2), PRIMARY KEY (b, a));
              CREATE UNIQUE INDEX some ON album (artist) WHERE artist > 1;
              CREATE VIEW titles AS SELECT name FROM artist;",
