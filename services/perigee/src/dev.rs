@@ -34,7 +34,7 @@ pub async fn run(args: cli::Dev) -> Result<(), Failure> {
     let signals = Signals::catch()?;
     let node = Node::start(config, Mode::Dev).await?;
     let projects = projects(&node).await;
-    print!("{}", note(&args, &node, &projects));
+    cli::say(&note(&args, &node, &projects));
     node.run(signals).await
 }
 
@@ -87,7 +87,10 @@ fn note(args: &cli::Dev, node: &Node, projects: &[Project]) -> String {
         lines.push(format!("  project    {}  {base}/v1/api/{}/graphql", project.id, project.id));
         lines.extend(project.databases.iter().map(database_line));
     }
-    if projects.is_empty() {
+    if let Some(project) = projects.first() {
+        let (id, dir, data) = (&project.id, args.dir.display(), args.data.display());
+        lines.push(format!("  tokens     perigee token {id} '{{\"id\": 1}}' --dir {dir} --data {data}"));
+    } else {
         lines.push("  no project yet; `perigee init` writes one, and it is in force at once".to_owned());
     }
     let snapshot = node.resources().borrow().clone();

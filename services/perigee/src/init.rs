@@ -5,7 +5,7 @@ mod source;
 
 use std::{
     fs,
-    io::Write,
+    io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
@@ -38,7 +38,8 @@ pub async fn run(args: cli::Init) -> Result<(), Failure> {
     };
     let plan = Plan::new(project, database);
     write(&args.dir, &plan.files())?;
-    print!("{}", plan.note(&args.dir));
+    ignore(&args.dir.join(".gitignore")).with_context(|| format!("{} has no .gitignore", args.dir.display()))?;
+    cli::say(&plan.note(&args.dir));
     Ok(())
 }
 
@@ -61,10 +62,41 @@ fn create(path: &PathBuf, file: &File) -> anyhow::Result<()> {
     Ok(out.write_all(file.text.as_bytes())?)
 }
 
+/// Keeps what must not be committed out of git: adds the lines that `path` lacks.
+fn ignore(path: &Path) -> anyhow::Result<()> {
+    let before = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(error.into()),
+    };
+    let lacking =
+        [".env", "perigee-data/"].into_iter().filter(|line| !before.lines().any(|known| known.trim() == *line));
+    let lacking: String = lacking.map(|line| format!("{line}\n")).collect();
+    let gap = if before.is_empty() || before.ends_with('\n') { "" } else { "\n" };
+    Ok(fs::OpenOptions::new().append(true).create(true).open(path)?.write_all(format!("{gap}{lacking}").as_bytes())?)
+}
+
 /// A project id out of the folder's name.
 fn project_of(dir: &Path) -> String {
     let full = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
     let name = full.file_name().map(|name| name.to_string_lossy().into_owned());
     let id = source::identifier(&name.unwrap_or_default());
     if id.is_empty() { "app".to_owned() } else { id }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gitignore_gains_only_the_lines_it_lacks() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(".gitignore");
+        fs::write(&path, "/target\n.env").unwrap();
+
+        ignore(&path).unwrap();
+        ignore(&path).unwrap();
+
+        assert_eq!(fs::read_to_string(&path).unwrap(), "/target\n.env\nperigee-data/\n");
+    }
 }

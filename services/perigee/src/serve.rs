@@ -12,7 +12,7 @@ use crate::{
 /// Runs the services until the process is asked to stop.
 pub fn run(args: cli::Serve) -> Result<(), Failure> {
     if args.print_config {
-        print!("{}", config::DEFAULT);
+        cli::say(config::DEFAULT);
         return Ok(());
     }
     let mut config =

@@ -13,7 +13,7 @@ pub fn run(args: &cli::Token) -> Result<(), Failure> {
     let keys = args.data.join(DEV_KEYS);
     let token = auth_rules::sign(&project, &args.project, &args.claims, args.expires, Some(&keys))
         .with_context(|| format!("no token for project {}", args.project))?;
-    println!("{token}");
+    cli::say(&format!("{token}\n"));
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write, path::Path};
 
-use query::{Table, resources::Engine};
+use query::Table;
 
 use super::{File, source::Found};
 
@@ -27,7 +27,6 @@ impl Plan {
             open("project.yaml", self.project_document()),
             open("database.yaml", self.database_document()),
             open("tables.yaml", self.table_documents()),
-            open(".gitignore", ".env\nperigee-data/\n".to_owned()),
             File { name: ".env", text: self.variables(), is_secret: true },
         ]
     }
@@ -60,21 +59,17 @@ impl Plan {
     }
 
     fn database_document(&self) -> String {
-        let (engine, note) = match &self.database {
-            Some(found) => (found.engine, ""),
-            None => (Engine::Sqlite, "  # A file under the data folder, made at the first start.\n"),
+        let spec = match &self.database {
+            Some(found) => {
+                format!("  type: {}\n  url: \"${{env:{}}}\"\n", found.engine.name(), self.url_variable())
+            }
+            None => format!(
+                "  # A file under the data folder, made at the first start.\n  type: sqlite\n  url: sqlite:{}.db\n",
+                self.project
+            ),
         };
-        format!(
-            "kind: database\n\
-             meta: {{ project: {}, id: {} }}\n\
-             spec:\n{note}  \
-               type: {}\n  \
-               url: \"${{env:{}}}\"\n",
-            scalar(&self.project),
-            scalar(self.database_id()),
-            engine.name(),
-            self.url_variable()
-        )
+        let (project, id) = (scalar(&self.project), scalar(self.database_id()));
+        format!("kind: database\nmeta: {{ project: {project}, id: {id} }}\nspec:\n{spec}")
     }
 
     fn table_documents(&self) -> String {
@@ -120,11 +115,11 @@ impl Plan {
     }
 
     fn variables(&self) -> String {
-        let url = match &self.database {
-            Some(found) => found.url.clone(),
-            None => format!("sqlite:{}.db", self.project),
-        };
-        format!("{}={}\n{}={url}\n", self.secret_variable(), self.secret, self.url_variable())
+        let mut text = format!("{}={}\n", self.secret_variable(), self.secret);
+        if let Some(found) = &self.database {
+            let _infallible = writeln!(text, "{}={}", self.url_variable(), quoted(&found.url));
+        }
+        text
     }
 
     fn database_id(&self) -> &str {
@@ -145,6 +140,12 @@ fn variable(id: &str) -> String {
     let name: String =
         id.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
     if name.starts_with(|c: char| c.is_ascii_digit()) { format!("_{name}") } else { name }
+}
+
+/// `value` of a variable, as a shell reads it too.
+fn quoted(value: &str) -> String {
+    let is_plain = value.chars().all(|c| c.is_ascii_alphanumeric() || "_-.:/@%+,=".contains(c));
+    if is_plain { value.to_owned() } else { format!("'{value}'") }
 }
 
 /// `text` as a YAML string: as it is where nothing can mistake it for something else, else quoted as in JSON.
@@ -180,6 +181,12 @@ mod tests {
         for file in plan.files() {
             assert_eq!(file.text.contains(&plan.secret), file.is_secret, "{}", file.name);
         }
-        assert!(plan.variables().contains("MY_SHOP_DATABASE_URL=sqlite:my-shop.db\n"));
+        assert!(plan.variables().starts_with("MY_SHOP_SECRET="));
+    }
+
+    #[test]
+    fn a_variable_that_a_shell_would_take_apart_is_quoted() {
+        assert_eq!(quoted("postgres://ann@db/shop"), "postgres://ann@db/shop");
+        assert_eq!(quoted("sqlite:/my files/a.db"), "'sqlite:/my files/a.db'");
     }
 }

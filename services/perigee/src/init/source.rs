@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::bail;
 use query::{Schema, resources::Engine};
 
 /// Where a database is, as given on the command line.
@@ -39,9 +39,14 @@ impl Source {
 
     /// Opens it, reads its schema and closes it.
     pub async fn look(self) -> anyhow::Result<Found> {
-        let schema = crud::introspect(&self.url, "public", Path::new("."))
-            .await
-            .with_context(|| format!("database {} cannot be read", self.name()))?;
+        let schema = match crud::introspect(&self.url, "public", Path::new(".")).await {
+            Ok(schema) => schema,
+            // Here the reader is the operator: what the driver says is theirs to know.
+            Err(error) => match error.cause() {
+                Some(cause) => bail!("{error}: {cause}"),
+                None => return Err(error.into()),
+            },
+        };
         let id = match identifier(self.name()) {
             id if id.is_empty() => "main".to_owned(),
             id => id,
