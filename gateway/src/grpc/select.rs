@@ -38,7 +38,8 @@ impl Selection {
         Ok(Self { columns: select.columns, relations })
     }
 
-    /// The members of each row of `table`: columns, then relations in the order of their names.
+    /// The members of each row of `table`: columns, then relations in the order of their names. Where it names none of
+    /// either: all columns.
     pub fn fields(&self, parser: Parser<'_>, table: &Table) -> Result<Vec<Field>, Error> {
         self.fields_at(parser, table, 1)
     }
@@ -49,7 +50,7 @@ impl Selection {
             return Err(Error::TooComplex { what: "depth", seen: depth, limit });
         }
         let mut fields = Vec::new();
-        if self.columns.is_empty() {
+        if self.columns.is_empty() && self.relations.is_empty() {
             fields.extend(table.columns.iter().map(|column| Field::column(&column.name)));
         }
         for column in &self.columns {
