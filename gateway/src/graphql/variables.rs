@@ -1,5 +1,7 @@
 //! Variables of a request, checked against their declarations.
 
+use std::collections::HashMap;
+
 use async_graphql_parser::types::{BaseType, OperationDefinition, Type};
 use query::{Error, Object, Value};
 
@@ -9,24 +11,25 @@ use super::{
 };
 use crate::graphql::document::Document;
 
-/// Values of the variables that an operation declares.
+/// Values of the variables that an operation declares; `None` for those that are absent.
 #[derive(Debug, Default)]
-pub struct Variables<'a>(Vec<(&'a str, Option<Value>)>);
+pub struct Variables<'a>(HashMap<&'a str, Option<Value>>);
 
 impl<'a> Variables<'a> {
     /// The variables of `operation` out of what was sent: defaults where a value is missing, an error where it does not
     /// fit its type. Values that nobody declared are ignored, as the specification says.
-    pub fn new(document: &Document, operation: &'a OperationDefinition, mut sent: Object) -> Result<Self> {
-        let mut variables: Vec<(&str, Option<Value>)> = Vec::with_capacity(operation.variable_definitions.len());
-        for definition in &operation.variable_definitions {
+    pub fn new(document: &Document, operation: &'a OperationDefinition, sent: Object) -> Result<Self> {
+        let definitions = &operation.variable_definitions;
+        let mut variables = HashMap::with_capacity(definitions.len());
+        if definitions.is_empty() {
+            return Ok(Self(variables));
+        }
+        let mut sent: HashMap<String, Value> = sent.0.into_iter().collect();
+        for definition in definitions {
             let name = definition.node.name.node.as_str();
             let r#type = &definition.node.var_type.node;
-            if variables.iter().any(|(other, _)| *other == name) {
-                return Err(Refusal::malformed(format!("variable ${name} is declared twice")).at(definition.pos));
-            }
-            let given = sent.0.iter_mut().find(|(key, _)| key == name);
-            let value = match (given, &definition.node.default_value) {
-                (Some((_, value)), _) => Some(std::mem::replace(value, Value::Null)),
+            let value = match (sent.remove(name), &definition.node.default_value) {
+                (Some(value), _) => Some(value),
                 (None, Some(default)) => Some(constant(document, &default.node)?),
                 (None, None) => None,
             };
@@ -35,15 +38,18 @@ impl<'a> Variables<'a> {
                 None if r#type.nullable => Ok(None),
                 None => Err(required(name, r#type)),
             };
-            variables.push((name, checked.map_err(|error| Refusal::new(error).at(definition.pos))?));
+            let checked = checked.map_err(|error| Refusal::new(error).at(definition.pos))?;
+            if variables.insert(name, checked).is_some() {
+                return Err(Refusal::malformed(format!("variable ${name} is declared twice")).at(definition.pos));
+            }
         }
         Ok(Self(variables))
     }
 
     /// The value of a variable: `Ok(None)` where it is declared but absent.
     pub fn value(&self, name: &str) -> std::result::Result<Option<&Value>, Error> {
-        match self.0.iter().find(|(key, _)| *key == name) {
-            Some((_, value)) => Ok(value.as_ref()),
+        match self.0.get(name) {
+            Some(value) => Ok(value.as_ref()),
             None => Err(Error::Malformed(format!("variable ${name} is not declared"))),
         }
     }
@@ -97,7 +103,10 @@ mod tests {
         let operation = document.operation(None).unwrap();
         let sent = Object(sent.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect());
         match Variables::new(&document, &operation.node, sent) {
-            Ok(variables) => Ok(variables.0.into_iter().map(|(_, value)| value).collect()),
+            Ok(variables) => {
+                let names = operation.node.variable_definitions.iter().map(|definition| &definition.node.name.node);
+                Ok(names.map(|name| variables.value(name).unwrap().cloned()).collect())
+            }
             Err(refusal) => match refusal.cause {
                 Cause::Model(error) => Err(error.to_string()),
                 Cause::Fault(fault) => Err(fault.message),
@@ -136,6 +145,13 @@ mod tests {
         for (r#type, value) in wrong {
             assert!(variables(&format!("query($x: {type}) {{ a }}"), &[("x", value)]).is_err(), "{type}");
         }
+    }
+
+    #[test]
+    fn a_variable_is_declared_once() {
+        let twice = variables("query($x: Int, $x: Int) { a }", &[("x", Value::Int(1))]);
+
+        assert_eq!(twice, Err("variable $x is declared twice".to_owned()));
     }
 
     #[test]

@@ -85,8 +85,9 @@ impl Planner<'_> {
     pub fn whole(&self, field: &Selected, name: &str) -> Result<Option<u64>> {
         let Some(value) = self.argument(field, name, Words::Kept)? else { return Ok(None) };
         let number = match &value {
-            Value::Int(number) => u64::try_from(*number)
-                .map_err(|_| Error::OutOfRange { name: name.to_owned(), wanted: "a number from 0".to_owned() }),
+            Value::Int(number) => {
+                u64::try_from(*number).map_err(|_| Error::Malformed(format!("{name} wants no negative number")))
+            }
             Value::Number(number) if number.bytes().all(|byte| byte.is_ascii_digit()) => {
                 Err(Error::OutOfRange { name: name.to_owned(), wanted: "a number of 63 bits".to_owned() })
             }

@@ -18,6 +18,9 @@ use crate::graphql::{
 /// Fragments that may be inside each other in one selection set.
 const SPREADS: usize = 64;
 
+/// Arguments that a field may have: no field knows as many, and they are compared with each other.
+const ARGUMENTS: usize = 100;
+
 /// Fields with one response key; their selections are merged.
 pub struct Group<'a> {
     /// The first of them; the others have the same name and arguments.
@@ -261,6 +264,10 @@ pub fn unknown_member(name: &str, type_name: &str, known: &[&str]) -> Box<Refusa
 }
 
 fn add<'a>(groups: &mut IndexMap<&'a str, Group<'a>>, field: &'a Selected, at: Pos) -> Result<()> {
+    let seen = field.arguments.len();
+    if seen > ARGUMENTS {
+        return Err(Refusal::new(Error::TooComplex { what: "arguments", seen, limit: ARGUMENTS }).at(at));
+    }
     let key = field.response_key().node.as_str();
     match groups.entry(key) {
         Entry::Vacant(entry) => {
