@@ -27,7 +27,7 @@ const LATEST: Duration = Duration::from_secs(5);
 /// Least time between two looks that callers ask for.
 const ASKED: Duration = Duration::from_secs(1);
 /// How long a call waits for the first try to reach a database.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_millis(750);
 
 /// All projects, as the resources in force say.
 pub struct Databases {

@@ -21,6 +21,8 @@ mod failure;
 mod open;
 mod rows;
 mod schema;
+#[cfg(test)]
+mod tests;
 
 use failure::Failure;
 pub use rows::Rows;
@@ -158,6 +160,10 @@ impl Inner {
             None => open::reader(&self.path)?,
         };
         let done = stop.over(&mut reader, |reader| work(reader));
+        if !reader.is_autocommit() && reader.execute_batch("ROLLBACK").is_err() {
+            // What it holds on to ends with it.
+            return done;
+        }
         self.readers.lock().expect("no code panics while it holds this lock").push(reader);
         done
     }
@@ -256,16 +262,13 @@ impl Drop for Waiting {
     }
 }
 
-/// All statements, more than one of them in one read transaction.
+/// All statements, more than one of them in one read transaction, which [`Inner::read`] ends: here it might be
+/// interrupted.
 fn snapshot(reader: &Connection, statements: &[Statement]) -> Result<Vec<Rows>, Failure> {
-    if let [statement] = statements {
-        return Ok(vec![run(reader, statement)?]);
+    if statements.len() > 1 {
+        reader.prepare_cached("BEGIN")?.execute([])?;
     }
-    reader.prepare_cached("BEGIN")?.execute([])?;
-    let rows = statements.iter().map(|statement| run(reader, statement)).collect();
-    // Nothing was written, so both ends are the same; ROLLBACK also works after an interrupt.
-    reader.prepare_cached("ROLLBACK")?.execute([])?;
-    rows
+    statements.iter().map(|statement| run(reader, statement)).collect()
 }
 
 fn run(connection: &Connection, statement: &Statement) -> Result<Rows, Failure> {

@@ -1,4 +1,4 @@
-//! Against a real server, the one that `PERIGEE_TEST_POSTGRES` names.
+//! Against a real server, the one that `TEST_POSTGRES_URL` names.
 
 use std::time::Duration;
 
@@ -22,9 +22,9 @@ struct Server {
 impl Server {
     /// `None`, and a word about it, where there is no server and none is demanded.
     async fn with(test: &str, setup: &str) -> Option<Self> {
-        let Ok(url) = std::env::var("PERIGEE_TEST_POSTGRES") else {
-            assert!(std::env::var_os("CI").is_none(), "PERIGEE_TEST_POSTGRES names no server");
-            eprintln!("skipped: PERIGEE_TEST_POSTGRES names no server");
+        let Ok(url) = std::env::var("TEST_POSTGRES_URL") else {
+            assert!(std::env::var_os("CI").is_none(), "TEST_POSTGRES_URL names no server");
+            eprintln!("skipped: TEST_POSTGRES_URL names no server");
             return None;
         };
         let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();

@@ -9,12 +9,10 @@ use super::Failure;
 const TABLES: &str = "SELECT name, type, wr FROM pragma_table_list \
      WHERE schema = 'main' AND type IN ('table', 'view', 'virtual') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name";
 
-/// Reads the schema, in one snapshot.
+/// Reads the schema in one snapshot, which the caller ends.
 pub fn introspect(reader: &Connection) -> Result<Schema, Failure> {
     reader.execute_batch("BEGIN")?;
-    let tables = tables(reader);
-    reader.execute_batch("ROLLBACK")?;
-    Ok(Schema::new(tables?))
+    Ok(Schema::new(tables(reader)?))
 }
 
 fn tables(reader: &Connection) -> Result<Vec<Table>, Failure> {
