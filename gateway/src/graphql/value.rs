@@ -122,7 +122,9 @@ fn stored_relation(names: &Names, to: usize, condition: Value) -> Value {
     Value::Object(Object(members.collect()))
 }
 
+/// `_or` and the like, which may be told apart by a suffix: `_or:1`.
 fn is_connective(key: &str) -> bool {
+    let key = key.split_once(':').map_or(key, |(connective, _)| connective);
     matches!(key, "_and" | "_or" | "_not" | "$and" | "$or" | "$not")
 }
 
