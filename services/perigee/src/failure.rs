@@ -16,9 +16,12 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// The faults of `folder`, each with a path that an editor can open from here.
+    /// The faults of `folder` in the order of their places, each with a path that an editor can open from here.
     pub fn faults(folder: &Path, faults: &[Fault]) -> Self {
-        Self::Faults(faults.iter().map(|fault| folder.join(fault.to_string()).display().to_string()).collect())
+        let folder = folder.strip_prefix(".").unwrap_or(folder);
+        let mut faults: Vec<&Fault> = faults.iter().collect();
+        faults.sort_by_key(|fault| (&fault.file, fault.line, fault.column));
+        Self::Faults(faults.into_iter().map(|fault| folder.join(fault.to_string()).display().to_string()).collect())
     }
 
     /// The exit code: 2 for wrong usage, else 1.
@@ -64,9 +67,11 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_is_told_with_the_folder_it_is_in() {
-        let fault = Fault { file: "t.yaml".into(), line: 3, column: 5, path: "spec".into(), message: "no".into() };
+    fn faults_stand_in_order_with_the_folder_they_are_in() {
+        let fault = |line| Fault { file: "t.yaml".into(), line, column: 5, path: "spec".into(), message: "no".into() };
+        let told = |folder: &str| Failure::faults(Path::new(folder), &[fault(10), fault(3)]).to_string();
 
-        assert_eq!(Failure::faults(Path::new("shop"), &[fault]).to_string(), "shop/t.yaml:3:5: spec: no");
+        assert_eq!(told("shop"), "shop/t.yaml:3:5: spec: no\nshop/t.yaml:10:5: spec: no");
+        assert_eq!(told("."), "t.yaml:3:5: spec: no\nt.yaml:10:5: spec: no");
     }
 }

@@ -211,7 +211,9 @@ fn routes(config: &config::Node, mode: Mode, mesh: &Mesh, current: &Current, tas
             }
         }
     }
-    routes.routes()
+    // A node without a gateway tells on its mesh port how it is doing. What neither knows is answered as gRPC.
+    let about = gateway::node_routes(mesh.clone()).reset_fallback();
+    Routes::from(routes.routes().into_axum_router().merge(about))
 }
 
 /// What the seals of grants are made with: in development a secret that nobody ever learns; between nodes the one that
