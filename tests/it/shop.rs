@@ -61,7 +61,7 @@ async fn a_tree_shows_one_moment() -> anyhow::Result<()> {
         let writer = tokio::spawn({
             let (music, done) = (mesh.music.clone(), done.clone());
             async move {
-                let mut round = 0;
+                let mut round = 0_usize;
                 while !done.load(Ordering::Relaxed) {
                     round += 1;
                     music
@@ -73,12 +73,14 @@ async fn a_tree_shows_one_moment() -> anyhow::Result<()> {
                         ))
                         .await?;
                 }
-                anyhow::Ok(round)
+                anyhow::Ok(())
             }
         });
         let query = "{ artist_by_pk(artist_id: 90) { name album { title track { name } } } }";
         let mut seen = std::collections::BTreeSet::new();
-        for _ in 0..200 {
+        let until = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+        while seen.len() < 10 {
+            assert!(tokio::time::Instant::now() < until, "the writer does not write while trees are read");
             let (_, response) = mesh.client.graphql(query, json!({})).await?;
             let artist = &response["data"]["artist_by_pk"];
             let name = artist["name"].as_str().context("a name")?;
@@ -93,8 +95,7 @@ async fn a_tree_shows_one_moment() -> anyhow::Result<()> {
             seen.insert(name.to_owned());
         }
         done.store(true, Ordering::Relaxed);
-        let rounds: usize = writer.await??;
-        assert!(seen.len() > 2 && rounds > 2, "the writer wrote while trees were read: {} of {rounds}", seen.len());
+        writer.await??;
         mesh.stop().await;
     }
     Ok(())

@@ -14,7 +14,7 @@ use tokio_postgres::NoTls;
 pub enum Engine {
     /// A file.
     Sqlite,
-    /// The server that `PERIGEE_TEST_POSTGRES` names.
+    /// The server that `TEST_POSTGRES_URL` names.
     Postgres,
 }
 
@@ -38,9 +38,9 @@ pub fn chinook() -> PathBuf {
 /// URL of the PostgreSQL server that tests may use.
 ///
 /// # Panics
-/// When `PERIGEE_TEST_POSTGRES` is not set: a test that needs a server fails when there is none.
+/// When `TEST_POSTGRES_URL` is not set: a test that needs a server fails when there is none.
 pub fn server() -> String {
-    std::env::var("PERIGEE_TEST_POSTGRES").expect("PERIGEE_TEST_POSTGRES names a server; scripts/test starts one")
+    std::env::var("TEST_POSTGRES_URL").expect("TEST_POSTGRES_URL names a server; scripts/test starts one")
 }
 
 fn unique() -> String {

@@ -28,7 +28,7 @@ pub struct Options {
     #[arg(long)]
     chinook: PathBuf,
     /// A PostgreSQL server on which a database may be made.
-    #[arg(long, env = "PERIGEE_TEST_POSTGRES")]
+    #[arg(long, env = "TEST_POSTGRES_URL")]
     postgres: String,
     /// Process id of that server, for its processor time.
     #[arg(long)]
