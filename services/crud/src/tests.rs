@@ -1,7 +1,8 @@
-//! What crud promises, on every engine: SQLite always, PostgreSQL where `PERIGEE_TEST_POSTGRES` is its URL.
+//! What crud promises, on every engine: SQLite always, PostgreSQL where `TEST_POSTGRES_URL` is its URL.
 
 mod compile;
 mod grants;
 mod reads;
+mod service;
 mod support;
 mod writes;

@@ -78,7 +78,7 @@ impl Default for Rule {
 /// The same database on each engine that is there.
 pub async fn engines() -> Vec<Db> {
     let mut all = vec![sqlite().await];
-    if let Ok(url) = std::env::var("PERIGEE_TEST_POSTGRES") {
+    if let Ok(url) = std::env::var("TEST_POSTGRES_URL") {
         all.push(postgres(&url).await);
     }
     all

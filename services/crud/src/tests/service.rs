@@ -1,0 +1,190 @@
+//! The service as its callers see it, and how it follows its resources.
+
+use std::{path::Path, sync::Arc};
+
+use mesh::{
+    Code, Fault, Mesh, State, Tasks,
+    bus::{Event, Message},
+    config::Node,
+    resources::Snapshot,
+    seal,
+};
+use prost::Message as _;
+use proto::{
+    auth::v1::SealedGrant,
+    crud::v1::{DescribeRequest, ReadRequest, WriteRequest, crud_server::Crud},
+};
+use query::{Columns, Filter, Grant, Operation};
+use tokio::sync::watch;
+use tonic::Request;
+
+use crate::{Config, Service};
+
+struct Stage {
+    service: Service,
+    mesh: Mesh,
+    resources: watch::Sender<Arc<Snapshot>>,
+    sealer: seal::Sealer,
+    tasks: Tasks,
+    folder: tempfile::TempDir,
+}
+
+const PROJECT: &str = "kind: project\nmeta: {id: shop}\n---\n";
+
+fn database(folder: &Path, id: &str, rest: &str) -> String {
+    let init = folder.join("init.sql");
+    std::fs::write(&init, "CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT); INSERT INTO t (a) VALUES ('x'), ('y')")
+        .unwrap();
+    let init = init.display();
+    format!(
+        "kind: database\nmeta: {{project: shop, id: {id}}}\nspec: {{url: \"sqlite:{id}.db\", init: [{init}]{rest}}}\n---\n"
+    )
+}
+
+fn snapshot(yaml: &str) -> Arc<Snapshot> {
+    Arc::new(Snapshot::parse(yaml).unwrap())
+}
+
+/// A service with one database, `one`.
+fn stage() -> Stage {
+    let folder = tempfile::tempdir().unwrap();
+    let (resources, current) = watch::channel(snapshot(&(PROJECT.to_owned() + &database(folder.path(), "one", ""))));
+    let mesh = Mesh::new(&Node::default()).unwrap();
+    let (sealer, opener) = seal::pair(b"test");
+    let tasks = Tasks::default();
+    let config = Config { data: folder.path().join("data") };
+    let service = Service::start(mesh.clone(), config, current, opener, tasks.clone());
+    Stage { service, mesh, resources, sealer, tasks, folder }
+}
+
+impl Stage {
+    fn grant(&self, database: &str, operation: Operation) -> SealedGrant {
+        let grant = Grant {
+            project: "shop".to_owned(),
+            database: database.to_owned(),
+            table: "t".to_owned(),
+            operation,
+            filter: Filter::TRUE,
+            check: Filter::TRUE,
+            columns: Columns::default(),
+            allow_all: false,
+            expires_ms: i64::MAX,
+        };
+        let grant = proto::auth::v1::Grant::from(grant).encode_to_vec();
+        SealedGrant { seal: self.sealer.seal(&grant).to_vec().into(), grant: grant.into() }
+    }
+
+    /// The rows of table `t`.
+    async fn rows(&self, database: &str) -> Result<String, Fault> {
+        let node = query::Node::new(query::Shape::Many, vec![query::Field::column("a")]);
+        let read = query::Read { database: database.to_owned(), table: "t".to_owned(), node };
+        let request = ReadRequest {
+            project: "shop".to_owned(),
+            database: database.to_owned(),
+            reads: vec![read.into()],
+            grants: vec![self.grant(database, Operation::Read)],
+        };
+        let answer = self.service.read(Request::new(request)).await?.into_inner().answers.remove(0);
+        Ok(String::from_utf8(answer.json.to_vec()).unwrap())
+    }
+
+    /// Follows `yaml`, once `part` of the board says whether it is ready.
+    async fn follow(&self, yaml: &str, part: &str, state: Option<bool>) {
+        self.resources.send_replace(snapshot(yaml));
+        while self.mesh.board().parts().get(part).map(|state| *state == State::Ready) != state {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_database_is_made_opened_and_described() {
+    let stage = stage();
+    let mut events = stage.mesh.bus().subscribe("schema");
+    assert_eq!(stage.rows("one").await.unwrap(), r#"[{"a":"x"},{"a":"y"}]"#);
+    let changed = Message { subject: "schema.changed".to_owned(), payload: "shop".into() };
+    assert_eq!(events.next().await, Some(Event::Message(changed)));
+    assert_eq!(stage.mesh.board().parts().get("database shop/one"), Some(&State::Ready));
+
+    let request = DescribeRequest { project: "shop".to_owned(), refresh: true };
+    let described = stage.service.describe(Request::new(request)).await.unwrap().into_inner();
+    let [database] = described.databases.as_slice() else { panic!("{described:?}") };
+    assert_eq!((database.id.as_str(), database.r#type.as_str(), database.error.as_str()), ("one", "sqlite", ""));
+    assert_ne!(database.version, 0);
+    assert_eq!(database.schema.as_ref().unwrap().tables[0].name, "t");
+    stage.tasks.finish().await;
+}
+
+#[tokio::test]
+async fn writes_answer_what_they_did() {
+    let stage = stage();
+    let docs = vec![query::Object(vec![("a".to_owned(), query::Value::Text("z".to_owned()))])];
+    let mutation = query::Mutation { table: "t".to_owned(), set: query::Set::Insert { docs }, returning: None };
+    let request = WriteRequest {
+        project: "shop".to_owned(),
+        database: "one".to_owned(),
+        mutations: vec![mutation.into()],
+        grants: vec![stage.grant("one", Operation::Create)],
+    };
+    let written = stage.service.write(Request::new(request)).await.unwrap().into_inner().written;
+    assert_eq!((written[0].affected, written[0].rows.len()), (1, 0));
+    assert_eq!(stage.rows("one").await.unwrap(), r#"[{"a":"x"},{"a":"y"},{"a":"z"}]"#);
+}
+
+#[tokio::test]
+async fn databases_come_and_go_with_the_resources() {
+    let stage = stage();
+    let one = database(stage.folder.path(), "one", "");
+    let two = database(stage.folder.path(), "two", "");
+    stage.follow(&(PROJECT.to_owned() + &one + &two), "database shop/two", Some(true)).await;
+    assert_eq!(stage.rows("two").await.unwrap(), r#"[{"a":"x"},{"a":"y"}]"#);
+    let limited = database(stage.folder.path(), "two", ", limit: 1");
+    stage.resources.send_replace(snapshot(&(PROJECT.to_owned() + &one + &limited)));
+    while stage.rows("two").await.unwrap() != r#"[{"a":"x"}]"# {
+        tokio::task::yield_now().await;
+    }
+    stage.follow(&(PROJECT.to_owned() + &one), "database shop/two", None).await;
+    assert_eq!(stage.rows("two").await.unwrap_err().code, Code::UnknownDatabase);
+    assert_eq!(stage.rows("one").await.unwrap(), r#"[{"a":"x"},{"a":"y"}]"#);
+    stage.resources.send_replace(snapshot(""));
+    while stage.rows("one").await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(stage.rows("one").await.unwrap_err().code, Code::UnknownProject);
+    stage.tasks.finish().await;
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_be_opened_says_so_and_the_others_work() {
+    let stage = stage();
+    let missing = stage.folder.path().join("missing.sql");
+    let bad = format!("spec: {{url: \"sqlite:bad.db\", init: [{}]}}\n", missing.display());
+    let bad = format!("kind: database\nmeta: {{project: shop, id: bad}}\n{bad}");
+    let both = PROJECT.to_owned() + &database(stage.folder.path(), "one", "") + &bad;
+    stage.follow(&both, "database shop/bad", Some(false)).await;
+    let fault = stage.rows("bad").await.unwrap_err();
+    assert_eq!((fault.code, fault.message.contains("missing.sql")), (Code::Unavailable, false));
+    assert!(stage.rows("one").await.is_ok());
+    // It is tried again.
+    std::fs::write(&missing, "CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT)").unwrap();
+    stage.follow(&both, "database shop/bad", Some(true)).await;
+    assert_eq!(stage.rows("bad").await.unwrap(), "[]");
+}
+
+#[tokio::test]
+async fn errors_travel_with_their_code() {
+    let stage = stage();
+    let read = |grants: Vec<SealedGrant>, column: &str| {
+        let node = query::Node::new(query::Shape::Many, vec![query::Field::column(column)]);
+        let read = query::Read { database: "one".to_owned(), table: "t".to_owned(), node };
+        let (project, database) = ("shop".to_owned(), "one".to_owned());
+        Request::new(ReadRequest { project, database, reads: vec![read.into()], grants })
+    };
+    let code = |status: tonic::Status| Fault::from(status).code;
+    let granted = vec![stage.grant("one", Operation::Read)];
+    assert_eq!(code(stage.service.read(read(granted.clone(), "b")).await.unwrap_err()), Code::UnknownColumn);
+    assert_eq!(code(stage.service.read(read(Vec::new(), "a")).await.unwrap_err()), Code::Denied);
+    let mut foreign = granted;
+    foreign[0].seal = vec![0; 32].into();
+    assert_eq!(code(stage.service.read(read(foreign, "a")).await.unwrap_err()), Code::Internal);
+}
