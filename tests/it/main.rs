@@ -3,5 +3,6 @@
 mod bad_input;
 mod cases;
 mod process;
+mod readme;
 mod shop;
 mod workspace;
