@@ -97,13 +97,8 @@ impl Edge {
 
         let mut groups: Vec<ReadGroup> = Vec::with_capacity(1);
         for (index, read) in reads.into_iter().enumerate() {
-            let group = match groups.iter_mut().find(|group| group.request.database == read.database) {
-                Some(group) => group,
-                None => {
-                    groups.push(ReadGroup::new(project, &read.database));
-                    groups.last_mut().expect("it was pushed a line above")
-                }
-            };
+            let is_its = |group: &ReadGroup| group.request.database == read.database;
+            let group = among(&mut groups, is_its, || ReadGroup::new(project, &read.database));
             group.indexes.push(index);
             group.request.grants.extend(grants.pop_front().unwrap_or_default());
             group.request.reads.push(read.into());
@@ -136,13 +131,8 @@ impl Edge {
         let count = mutations.len();
         let mut groups: Vec<WriteGroup> = Vec::with_capacity(1);
         for (index, (database, mutation)) in mutations.into_iter().enumerate() {
-            let group = match groups.iter_mut().find(|group| group.request.database == database) {
-                Some(group) => group,
-                None => {
-                    groups.push(WriteGroup::new(project, database));
-                    groups.last_mut().expect("it was pushed a line above")
-                }
-            };
+            let is_its = |group: &WriteGroup| group.request.database == database;
+            let group = among(&mut groups, is_its, || WriteGroup::new(project, &database));
             group.indexes.push(index);
             group.request.grants.extend(grants.pop_front().unwrap_or_default());
             group.request.mutations.push(mutation.into());
@@ -301,8 +291,8 @@ struct WriteGroup {
 }
 
 impl WriteGroup {
-    fn new(project: &Project, database: String) -> Self {
-        let request = WriteRequest { project: project.id.clone(), database, ..Default::default() };
+    fn new(project: &Project, database: &str) -> Self {
+        let request = WriteRequest { project: project.id.clone(), database: database.to_owned(), ..Default::default() };
         Self { indexes: Vec::new(), request }
     }
 
@@ -310,6 +300,15 @@ impl WriteGroup {
         let message = format!("not done, because database {failed} failed before");
         same(self.indexes, Fault::new(Code::Unavailable, message))
     }
+}
+
+/// The group that is meant; a new one at the end where there is none yet.
+fn among<G>(groups: &mut Vec<G>, is_meant: impl Fn(&G) -> bool, new: impl FnOnce() -> G) -> &mut G {
+    let index = groups.iter().position(is_meant).unwrap_or_else(|| {
+        groups.push(new());
+        groups.len() - 1
+    });
+    &mut groups[index]
 }
 
 fn same(indexes: Vec<usize>, fault: Fault) -> Vec<(usize, Result<Written, Fault>)> {

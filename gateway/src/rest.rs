@@ -25,6 +25,8 @@ use crate::{
 use fields::Fields;
 use request::Writing;
 
+/// How large a body may be as a document: rows of a bulk insert have many members.
+const DOCUMENT: Limits = Limits { depth: 64, nodes: 500_000 };
 const TRUNCATED: HeaderName = HeaderName::from_static("x-perigee-truncated");
 
 /// Its routes.
@@ -80,7 +82,7 @@ async fn fields(service: &Service, caller: &Caller, project: &str, body: Body) -
     if body.is_empty() {
         return Ok(Fields::default());
     }
-    let parsed = Value::parse(&body, Limits::default()).map_err(|error| match error {
+    let parsed = Value::parse(&body, DOCUMENT).map_err(|error| match error {
         Error::Malformed(what) => error::bad_request(format!("the body is no JSON: {what}")),
         other => error::query(other),
     });
