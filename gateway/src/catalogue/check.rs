@@ -59,6 +59,39 @@ fn is_origin(origin: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn faults(yaml: &str) -> Vec<String> {
+        let snapshot = Snapshot::parse(yaml).expect("the test's documents can be read");
+        check(&snapshot).iter().map(|fault| format!("{}:{} {}", fault.line, fault.path, fault.message)).collect()
+    }
+
+    #[test]
+    fn a_sound_project_has_no_faults() {
+        let yaml =
+            "kind: project\nmeta: { id: shop }\nspec: { cors: { origins: ['*'] }, limits: { timeSeconds: 0.5 } }\n";
+        assert_eq!(faults(yaml), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_project_is_told_with_its_place() {
+        let yaml = "kind: project\nmeta: { id: Shop }\nspec:\n  cors:\n    origins: [https://a.test/]\n  limits: { timeSeconds: 0 }\n";
+        let told = faults(yaml);
+        assert!(told[0].starts_with("2:meta.id project id \"Shop\" is none"), "{told:?}");
+        assert!(told[1].starts_with("5:spec.cors.origins.0 \"https://a.test/\" is no origin"), "{told:?}");
+        assert!(told[2].starts_with("6:spec.limits.timeSeconds"), "{told:?}");
+    }
+
+    #[test]
+    fn an_id_stands_for_one_project() {
+        let project = "kind: project\nmeta: { id: shop }\nspec: {}\n";
+        assert_eq!(faults(&format!("{project}---\n{project}")).len(), 1);
+    }
+
+    #[test]
+    fn an_unknown_setting_is_told_with_the_nearest_known_one() {
+        let told = faults("kind: project\nmeta: { id: shop }\nspec: { corss: {} }\n");
+        assert!(told[0].contains("cors"), "{told:?}");
+    }
+
     #[test]
     fn ids_are_lower_case_and_begin_with_a_letter_or_digit() {
         for id in ["shop", "a-b_c", "0", "9-"] {
