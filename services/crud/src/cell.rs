@@ -62,6 +62,14 @@ impl Cell<'_> {
         })
     }
 
+    /// The text, of a text.
+    pub fn text(&self) -> Option<String> {
+        match self {
+            Cell::Text(text) => Some(text.as_ref().to_owned()),
+            _ => None,
+        }
+    }
+
     /// The value as an argument for a column of `type`; `None` for NULL.
     pub fn bind(&self, r#type: Type) -> Option<Bind> {
         Some(match self {

@@ -116,7 +116,7 @@ pub fn open(place: &Place, tasks: &Tasks) -> Result<(Store, Dialect), Error> {
         }
         Some(Engine::Postgres) => {
             let store = postgres::Postgres::open(id, &spec.url, &spec.schema, spec.pool.max, tasks);
-            Ok((Store::Postgres(store.map_err(Error::Unavailable)?), Dialect::Postgres { schema: spec.schema.clone() }))
+            Ok((Store::Postgres(store.map_err(Error::Unavailable)?), Dialect::postgres(&spec.schema)))
         }
         None => Err(Error::Unavailable("the url names no known engine".to_owned())),
     }

@@ -243,6 +243,9 @@ impl Databases {
 impl Database {
     /// The database once it is reached; a call that comes before the first try waits for it.
     pub async fn open(&self) -> Result<Arc<Open>, Error> {
+        if let Reached::Yes(open) = &*self.reached.borrow() {
+            return Ok(open.clone());
+        }
         match self.after_first_try().await {
             Reached::Yes(open) => Ok(open),
             Reached::Starting => Err(Error::Unavailable("it is still being opened".to_owned())),

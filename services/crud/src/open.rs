@@ -1,6 +1,9 @@
 //! An open database: reads and writes against its schema of the moment.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
 use arc_swap::ArcSwap;
 use mesh::telemetry::Metrics;
@@ -16,13 +19,17 @@ use crate::{
     write::{self, Written},
 };
 
+/// Least time between two looks for names that are not known.
+const ASKED: Duration = Duration::from_millis(200);
+
 /// A database that has been reached.
 #[derive(Debug)]
 pub struct Open {
     store: Store,
-    dialect: Dialect,
     meter: Meter,
     known: ArcSwap<Known>,
+    /// When an unknown name made us look.
+    asked: Mutex<Option<Instant>>,
 }
 
 /// Counts the statements of one database.
@@ -39,6 +46,8 @@ pub struct Known {
     pub schema: Schema,
     /// Changes whenever the schema does, and is the same for the same schema on every node.
     pub version: u64,
+    /// What it speaks.
+    pub dialect: Dialect,
     /// What the store said when it was looked at.
     mark: Option<String>,
 }
@@ -55,19 +64,14 @@ pub struct Style {
 impl Open {
     /// Reaches the database behind `store`.
     pub async fn reach(store: Store, dialect: Dialect, metrics: Metrics) -> Result<Self, Error> {
-        let known = ArcSwap::from_pointee(look(&store).await?);
         let meter = Meter { metrics, engine: dialect.engine().name() };
-        Ok(Self { store, dialect, meter, known })
+        let known = ArcSwap::from_pointee(look(&store, dialect).await?);
+        Ok(Self { store, meter, known, asked: Mutex::default() })
     }
 
     #[cfg(test)]
     pub fn store(&self) -> &Store {
         &self.store
-    }
-
-    #[cfg(test)]
-    pub fn dialect(&self) -> &Dialect {
-        &self.dialect
     }
 
     /// What is known of it now.
@@ -77,12 +81,13 @@ impl Open {
 
     /// Looks again where something may have changed; whether the schema did.
     pub async fn refresh(&self) -> Result<bool, Error> {
+        let before = self.known.load_full();
         let mark = self.store.schema_mark().await?;
-        if mark.is_some() && mark == self.known.load().mark {
+        if mark.is_some() && mark == before.mark {
             return Ok(false);
         }
-        let found = look(&self.store).await?;
-        let has_changed = found.version != self.known.load().version;
+        let found = look(&self.store, before.dialect.clone()).await?;
+        let has_changed = found.version != before.version;
         self.known.store(Arc::new(found));
         Ok(has_changed)
     }
@@ -90,10 +95,9 @@ impl Open {
     /// Reads, all in one snapshot.
     pub async fn read(&self, reads: &[query::Read], grants: &Grants<'_>, style: Style) -> Result<Vec<Answer>, Error> {
         match self.read_once(reads, grants.clone(), style).await {
-            Err(Error::SchemaMoved) => {}
+            Err(error) if self.has_moved(&error).await? => {}
             settled => return settled,
         }
-        self.refresh().await?;
         settled(self.read_once(reads, grants.clone(), style).await)
     }
 
@@ -106,11 +110,33 @@ impl Open {
     ) -> Result<Vec<Written>, Error> {
         match self.write_once(mutations, grants.clone(), style).await {
             // Nothing was written: the transaction is rolled back.
-            Err(Error::SchemaMoved) => {}
+            Err(error) if self.has_moved(&error).await? => {}
             settled => return settled,
         }
-        self.refresh().await?;
         settled(self.write_once(mutations, grants.clone(), style).await)
+    }
+
+    /// Whether the operation may succeed after `error`, because the schema was not what it is. Clients send names that
+    /// nobody knows as often as they like: those are looked for now and then.
+    async fn has_moved(&self, error: &Error) -> Result<bool, Error> {
+        match error {
+            Error::SchemaMoved => self.refresh().await.map(|_| true),
+            Error::Query(
+                query::Error::UnknownTable { .. }
+                | query::Error::UnknownColumn { .. }
+                | query::Error::UnknownRelation { .. },
+            ) if self.is_due() => self.refresh().await,
+            _ => Ok(false),
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        let mut asked = self.asked.lock().expect("no code panics while it holds this lock");
+        let is_due = asked.is_none_or(|asked| asked.elapsed() > ASKED);
+        if is_due {
+            *asked = Some(Instant::now());
+        }
+        is_due
     }
 
     async fn read_once(&self, reads: &[query::Read], grants: Grants<'_>, style: Style) -> Result<Vec<Answer>, Error> {
@@ -134,7 +160,7 @@ impl Open {
         let nodes: Vec<_> = reads.iter().map(|read| resolver.read(read)).collect::<Result<_, _>>()?;
         resolver.finish()?;
         let source = Source::Query { limit: style.limit };
-        Ok(nodes.iter().map(|node| sql::select(&self.dialect, node, &source)).collect())
+        Ok(nodes.iter().map(|node| sql::select(&known.dialect, node, &source)).collect())
     }
 
     async fn write_once(
@@ -148,8 +174,8 @@ impl Open {
         let mutations: Vec<_> =
             mutations.iter().map(|mutation| resolver.mutation(mutation)).collect::<Result<_, _>>()?;
         resolver.finish()?;
-        let Self { store, dialect, meter, .. } = self;
-        write::all(&write::Context { store, dialect, style, meter }, &mutations).await
+        let Self { store, meter, .. } = self;
+        write::all(&write::Context { store, dialect: &known.dialect, style, meter }, &mutations).await
     }
 }
 
@@ -173,11 +199,13 @@ fn settled<T>(done: Result<T, Error>) -> Result<T, Error> {
 }
 
 /// The mark is taken first: a change after it is seen by the next look.
-async fn look(store: &Store) -> Result<Known, Error> {
+async fn look(store: &Store, mut dialect: Dialect) -> Result<Known, Error> {
     let mark = store.schema_mark().await?;
     let schema = store.introspect().await?;
-    let version = version(&schema);
-    Ok(Known { schema, version, mark })
+    if let Some(question) = dialect.question() {
+        store.snapshot(&[question]).await?.iter().for_each(|rows| dialect.learn(rows));
+    }
+    Ok(Known { version: version(&schema), schema, dialect, mark })
 }
 
 /// The start of a hash of what the schema looks like on the wire.

@@ -1,6 +1,17 @@
 //! What the engines do differently.
 
-use query::{Column, Type, resources::Engine};
+use std::collections::HashSet;
+
+use query::{Column, Table, Type, resources::Engine};
+
+use crate::store::{Bind, Rows, Statement};
+
+/// Columns by which a B-tree index that holds every row finds them: PostgreSQL needs to be told when to use one.
+const INDEXED: &str = "SELECT c.relname::text, a.attname::text FROM pg_index AS i \
+     JOIN pg_class AS c ON c.oid = i.indrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace \
+     JOIN pg_class AS x ON x.oid = i.indexrelid JOIN pg_am AS m ON m.oid = x.relam \
+     JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = i.indkey[0] \
+     WHERE n.nspname = $1 AND m.amname = 'btree' AND i.indisvalid AND i.indpred IS NULL";
 
 /// The SQL of one engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,10 +22,17 @@ pub enum Dialect {
     Postgres {
         /// The schema its tables are in.
         schema: String,
+        /// Tables and columns that lead an index.
+        indexed: HashSet<(String, String)>,
     },
 }
 
 impl Dialect {
+    /// PostgreSQL's, of which nothing is known yet.
+    pub fn postgres(schema: &str) -> Self {
+        Dialect::Postgres { schema: schema.to_owned(), indexed: HashSet::new() }
+    }
+
     /// Whose it is.
     pub fn engine(&self) -> Engine {
         match self {
@@ -27,7 +45,7 @@ impl Dialect {
     pub fn schema(&self) -> Option<&str> {
         match self {
             Dialect::Sqlite => None,
-            Dialect::Postgres { schema } => Some(schema),
+            Dialect::Postgres { schema, .. } => Some(schema),
         }
     }
 
@@ -56,6 +74,46 @@ impl Dialect {
             (Dialect::Postgres { .. }, Type::Other) => None,
             (Dialect::Sqlite, _) => Some((" IN (SELECT value FROM json_each(", "))")),
             (Dialect::Postgres { .. }, _) => Some((" = ANY(", ")")),
+        }
+    }
+
+    /// What stands around a subselect of the values that `column` of `table` has to have one of; `other` is what it
+    /// selects.
+    ///
+    /// PostgreSQL joins an `IN` (reading the tables of the subselect as a whole), but looks the items of an array up in
+    /// an index: per tree of 20 artists, their 30 albums and 367 tracks 0.21 against 0.38 ms of its time. Without an
+    /// index it would compare every row with every item.
+    pub fn subselect(&self, table: &Table, column: &Column, other: &Column) -> (&'static str, &'static str) {
+        match self {
+            Dialect::Postgres { indexed, .. }
+                if column.native == other.native && indexed.contains(&(table.name.clone(), column.name.clone())) =>
+            {
+                (" = ANY(ARRAY(", "))")
+            }
+            Dialect::Sqlite | Dialect::Postgres { .. } => (" IN (", ")"),
+        }
+    }
+
+    /// What [`Dialect::learn`] wants to know.
+    pub fn question(&self) -> Option<Statement> {
+        match self {
+            Dialect::Sqlite => None,
+            Dialect::Postgres { schema, .. } => Some(Statement {
+                text: INDEXED.into(),
+                args: vec![Bind::Text(schema.clone())],
+                columns: vec![Type::Text.into(), Type::Text.into()],
+            }),
+        }
+    }
+
+    /// The dialect of a database that answered [`Dialect::question`] with `rows`.
+    pub fn learn(&mut self, rows: &Rows) {
+        let text = |row, column| rows.cell(row, column).text().unwrap_or_default();
+        match self {
+            Dialect::Sqlite => {}
+            Dialect::Postgres { indexed, .. } => {
+                *indexed = (0..rows.len()).map(|row| (text(row, 0), text(row, 1))).collect();
+            }
         }
     }
 

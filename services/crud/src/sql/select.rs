@@ -228,7 +228,7 @@ impl Levels<'_, '_> {
             return sql.filter(alias, &place.node.cond);
         };
         sql.push(" WHERE ");
-        self.within(sql, alias, above);
+        self.within(sql, alias, place.node.table, above);
         if !place.node.cond.is_true() {
             sql.push(" AND ");
             sql.cond(alias, &place.node.cond);
@@ -236,14 +236,18 @@ impl Levels<'_, '_> {
     }
 
     /// That the row's key is one of its parents'.
-    fn within(&self, sql: &mut Sql<'_>, alias: Alias, above: &Above<'_, '_>) {
+    fn within(&self, sql: &mut Sql<'_>, alias: Alias, table: &Table, above: &Above<'_, '_>) {
         match (self.source, &above.place.above) {
             (Source::Rows { rows, kept, .. }, None) => keys(sql, alias, above, rows, kept),
             (Source::Rows { .. } | Source::Query { .. }, _) => {
                 tuple(sql, above.on, |sql, (_, here)| sql.column(alias, here));
-                sql.push(" IN (");
+                let (before, after) = match above.on {
+                    [(own, here)] => self.dialect.subselect(table, here, own),
+                    _ => (" IN (", ")"),
+                };
+                sql.push(before);
                 self.parents(sql, above);
-                sql.push(")");
+                sql.push(after);
             }
         }
     }

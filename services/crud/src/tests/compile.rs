@@ -19,7 +19,9 @@ use crate::{
 };
 
 fn dialects() -> [Dialect; 2] {
-    [Dialect::Sqlite, Dialect::Postgres { schema: "public".to_owned() }]
+    let indexed = [("artist", "artist_id"), ("album", "album_id"), ("album", "artist_id")];
+    let indexed = indexed.map(|(table, column)| (table.to_owned(), column.to_owned())).into();
+    [Dialect::Sqlite, Dialect::Postgres { schema: "public".to_owned(), indexed }]
 }
 
 #[tokio::test]
