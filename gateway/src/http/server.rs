@@ -3,7 +3,6 @@
 use std::{convert::Infallible, io, pin::pin, time::Duration};
 
 use axum::body::Body;
-use futures::FutureExt;
 use http::{HeaderValue, Request, Version, header};
 use hyper::body::Incoming;
 use hyper_util::{
@@ -50,10 +49,9 @@ pub async fn serve(listener: TcpListener, router: axum::Router, stop: Cancellati
             Err(error) => refused(&error).await,
         }
     }
-    while let Some(Ok((socket, _))) = listener.accept().now_or_never() {
+    for socket in waiting(listener) {
         connections.spawn(server.clone().connection(socket));
     }
-    drop(listener);
     connections.close();
 
     let end = async {
@@ -66,6 +64,20 @@ pub async fn serve(listener: TcpListener, router: axum::Router, stop: Cancellati
     }
     server.cut.cancel();
     connections.wait().await;
+}
+
+/// The connections that clients made and nobody has accepted yet; afterwards the port is closed.
+///
+/// The system is asked itself: the runtime learns of a connection only some time after it is there.
+fn waiting(listener: TcpListener) -> Vec<TcpStream> {
+    let mut sockets = Vec::new();
+    let Ok(listener) = listener.into_std() else { return sockets };
+    while let Ok((socket, _)) = listener.accept() {
+        if socket.set_nonblocking(true).is_ok() {
+            sockets.extend(TcpStream::from_std(socket));
+        }
+    }
+    sockets
 }
 
 #[derive(Clone)]

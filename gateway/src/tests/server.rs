@@ -75,6 +75,20 @@ async fn a_running_request_is_answered_before_the_end() {
 }
 
 #[tokio::test]
+async fn a_connection_that_waits_to_be_accepted_is_served_before_the_end() {
+    let stage = Stage::new().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let mut socket = TcpStream::connect(listener.local_addr().expect("it is bound")).await.expect("the port is open");
+    socket.write_all(REQUEST.as_bytes()).await.expect("the connection is open");
+    let stop = CancellationToken::new();
+    stop.cancel();
+    let server = tokio::spawn(serve(listener, stage.service.router(), stop, Duration::from_secs(30)));
+    let told = answer(&mut socket).await;
+    assert!(told.starts_with("HTTP/1.1 200 OK") && told.contains("connection: close"), "{told}");
+    server.await.expect("the server ends in order");
+}
+
+#[tokio::test]
 async fn a_request_that_never_ends_does_not_hold_up_the_end() {
     let stage = Stage::new().await;
     *stage.world.gate.lock().unwrap() = Some(Arc::new(Notify::new()));
