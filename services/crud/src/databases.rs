@@ -23,7 +23,7 @@ use crate::{
 const LOOK: Duration = Duration::from_secs(2);
 /// How soon a database that was not reached is tried again; doubles up to [`LATEST`].
 const SOONEST: Duration = Duration::from_millis(100);
-const LATEST: Duration = Duration::from_secs(5);
+const LATEST: Duration = Duration::from_secs(2);
 /// Least time between two looks that callers ask for.
 const ASKED: Duration = Duration::from_secs(1);
 /// How long a call waits for the first try to reach a database.

@@ -151,6 +151,24 @@ impl Cond<'_> {
     pub fn is_true(&self) -> bool {
         matches!(self, Cond::And(all) if all.is_empty())
     }
+
+    /// What it is for every row, where that can be told without looking at one.
+    fn constant(&self) -> Option<bool> {
+        let all = |conds: &[Cond<'_>], wanted: bool| {
+            let parts: Vec<Option<bool>> = conds.iter().map(Cond::constant).collect();
+            match parts.contains(&Some(!wanted)) {
+                true => Some(!wanted),
+                false => parts.iter().all(|part| *part == Some(wanted)).then_some(wanted),
+            }
+        };
+        match self {
+            Cond::And(conds) => all(conds, true),
+            Cond::Or(conds) => all(conds, false),
+            Cond::Not(cond) => cond.constant().map(|constant| !constant),
+            Cond::In(_, values) => values.is_empty().then_some(false),
+            Cond::Compare(..) | Cond::IsNull(_) | Cond::Related(_) => None,
+        }
+    }
 }
 
 impl<'s> Cond<'s> {
@@ -240,7 +258,7 @@ impl<'s, 'g> Resolver<'s, 'g> {
         operation: Operation,
     ) -> Result<Cond<'s>, Error> {
         let client = self.cond(table, filter, &Author::Caller(granted))?;
-        if client.is_true() && !granted.allows_all() {
+        if client.constant() == Some(true) && !granted.allows_all() {
             return Err(Unfit::WhereRequired(operation.name()).into());
         }
         Ok(self.cond(table, granted.filter(), &Author::Rule)?.and(client))

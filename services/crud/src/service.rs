@@ -102,7 +102,11 @@ fn status(call: &Call, project: &str, database: &str, error: Error) -> Status {
         | Error::TooLarge(_)
         | Error::SchemaMoved => tracing::debug!(request_id, project, database, %error, "refused"),
     }
-    Fault::from(error).into()
+    let mut fault = Fault::from(error.clone());
+    if let Error::Unavailable(_) = error {
+        fault.message = format!("database {database} cannot be reached");
+    }
+    fault.into()
 }
 
 #[tonic::async_trait]

@@ -1,6 +1,6 @@
 //! Writing.
 
-use query::{Operation, Set};
+use query::{Filter, Operation, Set};
 use serde_json::json;
 
 use super::support::engines;
@@ -141,6 +141,14 @@ async fn all_rows_are_changed_only_where_a_rule_allows_it() {
         let refused = db.mutate(update.clone()).await;
         assert!(matches!(refused, Err(Error::Query(query::Error::WhereRequired("update")))), "{refused:?}");
         let refused = db.mutate(db.delete("track", json!({}), None)).await;
+        assert!(matches!(refused, Err(Error::Query(query::Error::WhereRequired("delete")))), "{refused:?}");
+        let everything = Filter::Or(vec![
+            Filter::FALSE,
+            Filter::Not(Box::new(Filter::In { column: "artist_id".to_owned(), values: Vec::new() })),
+        ]);
+        let mut veiled = update.clone();
+        veiled.set = Set::Delete { filter: everything, one: false };
+        let refused = db.mutate(veiled).await;
         assert!(matches!(refused, Err(Error::Query(query::Error::WhereRequired("delete")))), "{refused:?}");
         db.rule("artist", Operation::Update).allow_all = true;
         assert_eq!(db.mutate(update).await.unwrap().0, 3);
