@@ -1,5 +1,7 @@
 //! Grants as crud accepts them: nothing is compiled for a table without one that the rule engine sealed for it.
 
+use std::sync::Arc;
+
 use mesh::seal::Opener;
 use prost::Message;
 use proto::auth::v1 as auth;
@@ -10,14 +12,16 @@ use crate::Error;
 /// A grant that the rule engine sealed and that holds now. There is no other way to make one than [`Grants::take`].
 #[derive(Debug)]
 pub struct Granted {
-    grant: Grant,
+    grants: Arc<[Grant]>,
+    at: usize,
 }
 
-/// The grants of one request, in the order in which its operations touch tables.
+/// The grants of one request, in the order in which its operations touch tables. A clone starts where it is.
 #[derive(Debug, Clone)]
 pub struct Grants<'a> {
     place: Place<'a>,
-    grants: std::vec::IntoIter<Grant>,
+    grants: Arc<[Grant]>,
+    next: usize,
 }
 
 /// What grants are asked for, and when.
@@ -34,16 +38,18 @@ pub struct Place<'a> {
 impl<'a> Grants<'a> {
     /// Opens the grants of a request.
     pub fn open(opener: &Opener, place: Place<'a>, sealed: &[auth::SealedGrant]) -> Result<Self, Error> {
-        let grants: Result<Vec<Grant>, Error> = sealed.iter().map(|sealed| open(opener, sealed)).collect();
-        Ok(Self { place, grants: grants?.into_iter() })
+        let grants: Result<Arc<[Grant]>, Error> = sealed.iter().map(|sealed| open(opener, sealed)).collect();
+        Ok(Self { place, grants: grants?, next: 0 })
     }
 
     /// The next grant, which must be for `operation` on `table`.
     pub fn take(&mut self, table: &Table, operation: Operation) -> Result<Granted, Error> {
         let wanted = || format!("{} of table {}", operation.name(), table.name);
-        let Some(grant) = self.grants.next() else {
+        let at = self.next;
+        let Some(grant) = self.grants.get(at) else {
             return Err(refused(&format!("no grant for {}", wanted())));
         };
+        self.next += 1;
         let is_wanted = grant.project == self.place.project
             && grant.database == self.place.database
             && grant.table == table.name
@@ -59,12 +65,12 @@ impl<'a> Grants<'a> {
         if grant.expires_ms < self.place.now_ms {
             return Err(Error::Denied(format!("the grant for {} has expired", wanted())));
         }
-        Ok(Granted { grant })
+        Ok(Granted { grants: self.grants.clone(), at })
     }
 
     /// That no grant is left over: one more means that caller and callee walk differently.
-    pub fn finish(mut self) -> Result<(), Error> {
-        match self.grants.next() {
+    pub fn finish(self) -> Result<(), Error> {
+        match self.grants.get(self.next) {
             None => Ok(()),
             Some(grant) => Err(refused(&format!("the grant for table {} was not needed", grant.table))),
         }
@@ -72,19 +78,23 @@ impl<'a> Grants<'a> {
 }
 
 impl Granted {
+    fn grant(&self) -> &Grant {
+        &self.grants[self.at]
+    }
+
     /// Rows outside it do not exist for the caller.
     pub fn filter(&self) -> &Filter {
-        &self.grant.filter
+        &self.grant().filter
     }
 
     /// Every row written must pass it.
     pub fn check(&self) -> &Filter {
-        &self.grant.check
+        &self.grant().check
     }
 
     /// Changing or deleting all rows at once is allowed.
     pub fn allows_all(&self) -> bool {
-        self.grant.allow_all
+        self.grant().allow_all
     }
 
     /// That the caller may see `column`.
@@ -103,10 +113,10 @@ impl Granted {
     }
 
     fn within(&self, column: &str, what: &str, set: impl Fn(&Columns) -> &Option<Vec<String>>) -> Result<(), Error> {
-        let columns = &self.grant.columns;
+        let columns = &self.grant().columns;
         let has = |names: &[String]| names.iter().any(|name| name == column);
         if has(&columns.deny) || set(columns).as_ref().is_some_and(|names| !has(names)) {
-            return Err(Error::Denied(format!("column {column} of table {} may not be {what}", self.grant.table)));
+            return Err(Error::Denied(format!("column {column} of table {} may not be {what}", self.grant().table)));
         }
         Ok(())
     }

@@ -31,6 +31,8 @@ pub use rows::Rows;
 const INLINE: Duration = Duration::from_millis(1);
 /// Steps of SQLite's machine between two looks at the clock: some microseconds.
 const STEPS: std::ffi::c_int = 1000;
+/// How long a statement on a blocking thread waits for another process that writes.
+const BUSY: Duration = Duration::from_secs(5);
 /// Reads on blocking threads at the same time; more wait.
 const LONG_READS: usize = 8;
 
@@ -65,7 +67,7 @@ struct Lease {
 
 /// When a running statement has to stop.
 enum Stop {
-    /// After this long.
+    /// After this long, or rather than wait for another process.
     Budget(Duration),
     /// When nobody waits for it.
     Abandoned(Arc<AtomicBool>),
@@ -95,7 +97,8 @@ impl Sqlite {
     /// See [`super::Store::snapshot`].
     pub async fn snapshot(&self, statements: &[Statement]) -> Result<Vec<Rows>, Error> {
         match self.inner.read(&Stop::Budget(INLINE), |reader| snapshot(reader, statements)) {
-            Err(Failure::Interrupted) => {}
+            // It takes long, or has to wait for another process.
+            Err(Failure::Interrupted | Failure::Failed(Error::Unavailable(_))) => {}
             settled => return Ok(settled?),
         }
         let statements = statements.to_vec();
@@ -123,10 +126,9 @@ impl Sqlite {
 
     /// See [`super::Store::schema_mark`].
     pub async fn schema_mark(&self) -> Result<Option<String>, Error> {
-        let stop = Stop::Budget(Duration::MAX);
-        let version = self
-            .inner
-            .read(&stop, |reader| Ok(reader.query_row("PRAGMA schema_version", [], |row| row.get::<_, i64>(0))?))?;
+        let version =
+            |reader: &Connection| Ok(reader.query_row("PRAGMA schema_version", [], |row| row.get::<_, i64>(0))?);
+        let version = self.read_long(version).await?;
         Ok(Some(version.to_string()))
     }
 
@@ -233,10 +235,12 @@ impl Stop {
         match self {
             Stop::Budget(budget) => {
                 let (start, budget) = (Instant::now(), *budget);
+                connection.busy_timeout(Duration::ZERO)?;
                 connection.progress_handler(STEPS, Some(move || start.elapsed() > budget))?;
             }
             Stop::Abandoned(abandoned) => {
                 let abandoned = abandoned.clone();
+                connection.busy_timeout(BUSY)?;
                 connection.progress_handler(STEPS, Some(move || abandoned.load(Ordering::Relaxed)))?;
             }
         }

@@ -4,18 +4,15 @@ use std::{
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::Failure;
+use super::{BUSY, Failure};
 use crate::Error;
 
 /// Prepared statements that a connection keeps.
 const PREPARED: usize = 256;
-/// How long a statement waits for another process that writes.
-const BUSY: Duration = Duration::from_secs(5);
 
 /// The connection that writes.
 pub fn writer(path: &Path) -> Result<Connection, Error> {
