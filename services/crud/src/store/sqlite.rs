@@ -18,6 +18,7 @@ use crate::Error;
 
 mod bind;
 mod failure;
+mod group;
 mod open;
 mod rows;
 mod schema;
@@ -48,6 +49,7 @@ struct Inner {
     /// Idle connections for reading; as many as were ever needed at once.
     readers: Mutex<Vec<Connection>>,
     writer: Arc<AsyncMutex<Connection>>,
+    queue: group::Queue,
     long_reads: Semaphore,
 }
 
@@ -90,8 +92,8 @@ impl Sqlite {
     /// Blocks.
     pub fn existing(path: &Path) -> Result<Self, Error> {
         let writer = Arc::new(AsyncMutex::new(open::writer(path)?));
-        let (readers, long_reads) = (Mutex::default(), Semaphore::new(LONG_READS));
-        Ok(Self { inner: Arc::new(Inner { path: path.to_owned(), readers, writer, long_reads }) })
+        let (readers, queue, long_reads) = (Mutex::default(), group::Queue::default(), Semaphore::new(LONG_READS));
+        Ok(Self { inner: Arc::new(Inner { path: path.to_owned(), readers, writer, queue, long_reads }) })
     }
 
     /// See [`super::Store::snapshot`].
@@ -107,11 +109,23 @@ impl Sqlite {
 
     /// See [`super::Store::write`].
     pub async fn write(&self, statement: &Statement) -> Result<Rows, Error> {
-        let mut lease = self.lease().await;
-        let statement = statement.clone();
         let waiting = Waiting::new();
-        let stop = waiting.stop();
-        blocking(move || stop.over(&mut lease.writer, |writer| run(writer, &statement))).await
+        let mut answer = self.inner.queue.add(statement.clone(), waiting.0.clone());
+        let ended = |_| Error::Unavailable("the write was given up".to_owned());
+        loop {
+            // Whoever gets the writer first writes for those who wait for it; with very many, not for himself.
+            let mut lease = tokio::select! {
+                biased;
+                answer = &mut answer => return answer.map_err(ended)?,
+                lease = self.lease() => lease,
+            };
+            let inner = self.inner.clone();
+            blocking(move || {
+                group::perform(&mut lease.writer, inner.queue.take());
+                Ok(())
+            })
+            .await?;
+        }
     }
 
     /// See [`super::Store::begin`]. The transaction begins in the database with its first statement.

@@ -115,3 +115,51 @@ async fn what_is_no_database_is_unavailable() {
     std::fs::write(&path, "no database, but long enough to be taken for one at first sight: ".repeat(99)).unwrap();
     assert!(matches!(Sqlite::open(&path, &[]), Err(Error::Unavailable(_))));
 }
+
+#[tokio::test]
+async fn writes_that_wait_together_fail_apart() {
+    let (_folder, store) = file();
+    for sql in [
+        "CREATE TABLE t (a INTEGER PRIMARY KEY)",
+        "CREATE TABLE late (a INTEGER REFERENCES t DEFERRABLE INITIALLY DEFERRED)",
+        "CREATE TRIGGER worst BEFORE INSERT ON t WHEN NEW.a = 99 BEGIN SELECT RAISE(ROLLBACK, 'all of it'); END",
+    ] {
+        store.write(&statement(sql, &[])).await.unwrap();
+    }
+    let insert = |sql: String| {
+        let store = store.clone();
+        async move { store.write(&statement(&sql, &[])).await.map(|rows| rows.len()) }
+    };
+    let count = async |table: &str| {
+        let sql = format!("SELECT count(*) FROM {table}");
+        match store.snapshot(&[statement(&sql, &[Type::Int64])]).await.unwrap()[0].cell(0, 0) {
+            Cell::Int(count) => count,
+            other => panic!("{other:?}"),
+        }
+    };
+    let conflict = Err(Error::Conflict { columns: vec!["a".to_owned()] });
+
+    let held = store.lease().await;
+    let writes = futures::future::join_all([1, 2, 1, 3].map(|a| insert(format!("INSERT INTO t VALUES ({a})"))));
+    let (done, ()) = tokio::join!(writes, async { drop(held) });
+    assert_eq!(done, [Ok(1), Ok(1), conflict, Ok(1)]);
+    assert_eq!(count("t").await, 3);
+
+    // One that undoes all of the transaction, and one that fails at its end.
+    let held = store.lease().await;
+    let writes = ["t VALUES (4)", "t VALUES (99)", "late VALUES (7)", "t VALUES (5)", "late VALUES (5)"];
+    let writes = futures::future::join_all(writes.map(|values| insert(format!("INSERT INTO {values}"))));
+    let (done, ()) = tokio::join!(writes, async { drop(held) });
+    let outcomes: Vec<bool> = done.iter().map(Result::is_ok).collect();
+    assert_eq!(outcomes, [true, false, false, true, true], "{done:?}");
+    assert_eq!((count("t").await, count("late").await), (5, 1));
+
+    // One that nobody waits for is not done.
+    let held = store.lease().await;
+    let mut abandoned = Box::pin(insert("INSERT INTO t VALUES (50)".to_owned()));
+    assert!(futures::poll!(&mut abandoned).is_pending());
+    drop(abandoned);
+    drop(held);
+    assert_eq!(insert("INSERT INTO t VALUES (51)".to_owned()).await, Ok(1));
+    assert_eq!(count("t").await, 6);
+}

@@ -1,0 +1,106 @@
+//! Single writes that wait for the writer together become one transaction: one wait for the disk instead of many.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use super::{Failure, Rows, Stop, run};
+use crate::{Error, store::Statement};
+
+/// Writes of one transaction: more would keep the first waiting.
+const MOST: usize = 64;
+
+/// Writes that wait.
+#[derive(Debug, Default)]
+pub struct Queue {
+    /// Bounded by the callers: each waits for its own.
+    waiting: Mutex<Vec<Write>>,
+}
+
+/// A write that waits.
+#[derive(Debug)]
+pub struct Write {
+    statement: Statement,
+    abandoned: Arc<AtomicBool>,
+    answer: oneshot::Sender<Result<Rows, Error>>,
+}
+
+impl Queue {
+    /// Adds a write; its answer comes when somebody who has the writer takes it.
+    pub fn add(&self, statement: Statement, abandoned: Arc<AtomicBool>) -> oneshot::Receiver<Result<Rows, Error>> {
+        let (answer, receiver) = oneshot::channel();
+        self.waiting().push(Write { statement, abandoned, answer });
+        receiver
+    }
+
+    /// The writes that have waited longest.
+    pub fn take(&self) -> Vec<Write> {
+        let mut waiting = self.waiting();
+        let count = waiting.len().min(MOST);
+        waiting.drain(..count).collect()
+    }
+
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Vec<Write>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Does all writes and answers them once they last: together if that works, else each by itself.
+pub fn perform(writer: &mut Connection, mut writes: Vec<Write>) {
+    writes.retain(|write| !write.abandoned.load(Ordering::Relaxed));
+    let together = match writes.len() {
+        0 | 1 => None,
+        _ => together(writer, &writes),
+    };
+    if let Some(results) = together {
+        for (write, result) in writes.into_iter().zip(results) {
+            write.answer(result);
+        }
+        return;
+    }
+    for write in writes {
+        let done = write.run(writer);
+        write.answer(done);
+    }
+}
+
+/// The results of writes that are one transaction, in which one that fails undoes itself only. `None` where nothing
+/// was kept: a write ended the transaction, or a constraint was looked at in the end.
+fn together(writer: &mut Connection, writes: &[Write]) -> Option<Vec<Result<Rows, Failure>>> {
+    let results = in_transaction(writer, writes);
+    if results.is_none() && !writer.is_autocommit() {
+        writer.execute_batch("ROLLBACK").ok()?;
+    }
+    results
+}
+
+fn in_transaction(writer: &mut Connection, writes: &[Write]) -> Option<Vec<Result<Rows, Failure>>> {
+    let done = |writer: &Connection, sql: &str| writer.prepare_cached(sql).and_then(|mut sql| sql.execute([])).ok();
+    done(writer, "BEGIN IMMEDIATE")?;
+    let mut results = Vec::with_capacity(writes.len());
+    for write in writes {
+        done(writer, "SAVEPOINT write")?;
+        let result = write.run(writer);
+        if writer.is_autocommit() || (result.is_err() && done(writer, "ROLLBACK TO write").is_none()) {
+            return None;
+        }
+        done(writer, "RELEASE write")?;
+        results.push(result);
+    }
+    done(writer, "COMMIT").map(|_| results)
+}
+
+impl Write {
+    fn run(&self, writer: &mut Connection) -> Result<Rows, Failure> {
+        Stop::Abandoned(self.abandoned.clone()).over(writer, |writer| run(writer, &self.statement))
+    }
+
+    fn answer(self, result: Result<Rows, Failure>) {
+        // An error means that nobody waits any more.
+        let _ = self.answer.send(result.map_err(Error::from));
+    }
+}
