@@ -80,14 +80,21 @@ impl Cell<'_> {
                 Type::Bool => Bind::Bool(*value != 0),
                 Type::Text => Bind::Text(value.to_string()),
                 Type::Other => Bind::Other(value.to_string()),
-                _ => Bind::Int(r#type, *value),
+                Type::Int16
+                | Type::Int32
+                | Type::Int64
+                | Type::Float
+                | Type::Bytes
+                | Type::Date
+                | Type::Time
+                | Type::Timestamp
+                | Type::Uuid
+                | Type::Json => Bind::Int(r#type, *value),
             },
             Cell::Float(value) => Bind::Float(*value),
             Cell::Decimal(text) => Bind::Decimal(text.as_ref().to_owned()),
-            Cell::Text(text) => match r#type {
-                Type::Other => Bind::Other(text.as_ref().to_owned()),
-                _ => Bind::Text(text.as_ref().to_owned()),
-            },
+            Cell::Text(text) if r#type == Type::Other => Bind::Other(text.as_ref().to_owned()),
+            Cell::Text(text) => Bind::Text(text.as_ref().to_owned()),
             Cell::Bytes(bytes) => Bind::Bytes(bytes.to_vec()),
             Cell::Date(days) => Bind::Date(time::written(|out| time::date(out, *days))),
             Cell::Time(micros) => Bind::Time(time::written(|out| time::clock(out, *micros))),

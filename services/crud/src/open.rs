@@ -119,15 +119,18 @@ impl Open {
     /// Whether the operation may succeed after `error`, because the schema was not what it is. Clients send names that
     /// nobody knows as often as they like: those are looked for now and then.
     async fn has_moved(&self, error: &Error) -> Result<bool, Error> {
-        match error {
-            Error::SchemaMoved => self.refresh().await.map(|_| true),
+        if *error == Error::SchemaMoved {
+            return self.refresh().await.map(|_| true);
+        }
+        let is_unknown = matches!(
+            error,
             Error::Query(
                 query::Error::UnknownTable { .. }
-                | query::Error::UnknownColumn { .. }
-                | query::Error::UnknownRelation { .. },
-            ) if self.is_due() => self.refresh().await,
-            _ => Ok(false),
-        }
+                    | query::Error::UnknownColumn { .. }
+                    | query::Error::UnknownRelation { .. }
+            )
+        );
+        if is_unknown && self.is_due() { self.refresh().await } else { Ok(false) }
     }
 
     fn is_due(&self) -> bool {

@@ -320,7 +320,7 @@ impl<'s> Place<'_, 's> {
     }
 }
 
-/// Columns that a tree needs of its root's rows, in this order: those of members and of the keys of relations, each once.
+/// Columns that a tree needs of its root's rows, in this order: those of members and of relations' keys, each once.
 pub fn columns<'s>(node: &Node<'s>) -> Vec<&'s Column> {
     let mut columns = Vec::new();
     for member in &node.members {

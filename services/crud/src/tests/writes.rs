@@ -109,22 +109,11 @@ async fn one_row_at_most_where_asked() {
         let Set::Update { one, .. } = &mut update.set else { unreachable!() };
         *one = true;
         assert_eq!(db.mutate(update).await.unwrap(), (1, json!([{"track_id": 1}])));
-        for table in ["odd \"name", "part"] {
-            let column = if table == "part" { "number" } else { "select" };
-            db.mutate(
-                db.insert(
-                    table,
-                    json!([{column: 8, "maker": 50}, {column: 8, "maker": 51}])
-                        .to_string()
-                        .replace(r#","maker":50"#, if table == "part" { r#","maker":50"# } else { "" })
-                        .replace(r#","maker":51"#, if table == "part" { r#","maker":51"# } else { "" })
-                        .parse()
-                        .unwrap(),
-                    None,
-                ),
-            )
-            .await
-            .unwrap();
+        for (table, column, docs) in [
+            ("odd \"name", "select", json!([{"select": 8}, {"select": 8}])),
+            ("part", "number", json!([{"number": 8, "maker": 50}, {"number": 8, "maker": 51}])),
+        ] {
+            db.mutate(db.insert(table, docs, None)).await.unwrap();
             let mut delete = db.delete(table, json!({column: 8}), None);
             let Set::Delete { one, .. } = &mut delete.set else { unreachable!() };
             *one = true;

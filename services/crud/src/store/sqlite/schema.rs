@@ -7,7 +7,8 @@ use super::Failure;
 
 /// Tables and views, without SQLite's own and those behind virtual tables.
 const TABLES: &str = "SELECT name, type, wr FROM pragma_table_list \
-     WHERE schema = 'main' AND type IN ('table', 'view', 'virtual') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name";
+     WHERE schema = 'main' AND type IN ('table', 'view', 'virtual') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' \
+     ORDER BY name";
 
 /// Reads the schema in one snapshot, which the caller ends.
 pub fn introspect(reader: &Connection) -> Result<Schema, Failure> {
@@ -209,8 +210,8 @@ mod tests {
         let file = Connection::open_in_memory().unwrap();
         file.execute_batch(
             "CREATE TABLE Artist (Id INTEGER PRIMARY KEY, name TEXT UNIQUE);
-             CREATE TABLE album (a INT, b INT NOT NULL DEFAULT 1, artist INT REFERENCES artist, other INT REFERENCES nowhere,
-                                 twice INT AS (a * 2), PRIMARY KEY (b, a));
+             CREATE TABLE album (a INT, b INT NOT NULL DEFAULT 1, artist INT REFERENCES artist,
+                                 other INT REFERENCES nowhere, twice INT AS (a * 2), PRIMARY KEY (b, a));
              CREATE UNIQUE INDEX some ON album (artist) WHERE artist > 1;
              CREATE VIEW titles AS SELECT name FROM artist;",
         )
