@@ -196,7 +196,7 @@ impl Edge {
     ) -> Result<Vec<SealedGrant>, Fault> {
         let request = AuthorizeRequest { project: project.id.clone(), token: caller.token.clone(), accesses };
         let granted = twice(request, |request| {
-            let mut auth_rules = self.mesh.auth_rules();
+            let auth_rules = self.mesh.auth_rules();
             let request = caller.call.next(request);
             async move { auth_rules.authorize(request).await }
         });
@@ -206,7 +206,7 @@ impl Edge {
     async fn read_group(&self, caller: &Caller, group: ReadGroup) -> Result<Vec<(usize, Answer)>, Fault> {
         let ReadGroup { indexes, request } = group;
         let read = twice(request, |request| {
-            let mut crud = self.mesh.crud();
+            let crud = self.mesh.crud();
             let request = caller.call.next(request);
             async move { crud.read(request).await }
         });

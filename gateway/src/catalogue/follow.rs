@@ -151,11 +151,11 @@ impl Follower {
             self.again.insert(id);
             return;
         }
-        let mut crud = self.catalogue.shared.mesh.crud();
+        let mesh = self.catalogue.shared.mesh.clone();
         self.asking.push(Box::pin(async move {
             let call = Call::begin(None, None, Some(PATIENCE));
             let request = DescribeRequest { project: id.clone(), refresh: false };
-            let described = crud.describe(call.next(request)).await;
+            let described = mesh.crud().describe(call.next(request)).await;
             (id, described.map(tonic::Response::into_inner))
         }));
     }

@@ -61,7 +61,7 @@ async fn projects(node: &Node) -> Vec<Project> {
 async fn databases(node: &Node, project: &str, late: tokio::time::Instant) -> Vec<Database> {
     loop {
         let request = DescribeRequest { project: project.to_owned(), refresh: false };
-        let databases = match node.mesh().crud().describe(request).await {
+        let databases = match node.mesh().crud().describe(tonic::Request::new(request)).await {
             Ok(response) => response.into_inner().databases,
             Err(_not_yet) => Vec::new(),
         };

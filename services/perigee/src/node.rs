@@ -1,6 +1,6 @@
 //! One node of the mesh in this process: its services, started, opened to each other, and served.
 
-use std::{ffi::OsString, net::SocketAddr, time::Duration};
+use std::{ffi::OsString, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
 use mesh::{
@@ -192,6 +192,7 @@ fn routes(config: &config::Node, mode: Mode, mesh: &Mesh, current: &Current, tas
             Service::Crud => {
                 let config = crud::Config { data: config.data.clone() };
                 let crud = crud::Service::start(mesh.clone(), config, current.clone(), opener.clone(), tasks.clone());
+                mesh.lend_crud(Arc::new(crud.clone()));
                 routes.add_service(
                     CrudServer::new(crud)
                         .max_decoding_message_size(MESSAGE_BYTES)
@@ -203,6 +204,7 @@ fn routes(config: &config::Node, mode: Mode, mesh: &Mesh, current: &Current, tas
                 let config = auth_rules::Config { dev_keys };
                 let auth_rules =
                     auth_rules::Service::start(mesh.clone(), config, current.clone(), sealer.clone(), tasks.clone());
+                mesh.lend_auth_rules(Arc::new(auth_rules.clone()));
                 routes.add_service(
                     AuthRulesServer::new(auth_rules)
                         .max_decoding_message_size(MESSAGE_BYTES)

@@ -9,7 +9,10 @@ use std::{
 };
 
 use http::{Request, Response};
-use proto::{auth::v1::auth_rules_client::AuthRulesClient, crud::v1::crud_client::CrudClient};
+use proto::{
+    auth::v1::{auth_rules_client::AuthRulesClient, auth_rules_server::AuthRules},
+    crud::v1::{crud_client::CrudClient, crud_server::Crud},
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, body::Body, service::Routes};
@@ -21,6 +24,7 @@ use crate::{
     Board, Call, Code, Fault,
     bus::Bus,
     config::{self, Service},
+    near::{self, AuthRulesLink, CrudLink, Local},
     server,
     telemetry::Metrics,
 };
@@ -36,6 +40,8 @@ pub struct Mesh {
 
 struct Parts {
     near: Arc<Near>,
+    local: Local,
+    far: Vec<Service>,
     crud: CrudClient<Link>,
     auth_rules: AuthRulesClient<Link>,
     board: Board,
@@ -66,7 +72,8 @@ impl Mesh {
         let auth_rules = AuthRulesClient::new(link(Service::AuthRules)?)
             .max_decoding_message_size(server::MESSAGE_BYTES)
             .max_encoding_message_size(server::MESSAGE_BYTES);
-        let parts = Parts { near, crud, auth_rules, board, metrics, bus: Bus::memory() };
+        let far = config.peers.keys().copied().collect();
+        let parts = Parts { near, local: Local::default(), far, crud, auth_rules, board, metrics, bus: Bus::memory() };
         Ok(Self { parts: Arc::new(parts) })
     }
 
@@ -75,6 +82,20 @@ impl Mesh {
     pub fn open(&self, routes: Routes) {
         if self.parts.near.routes.set(routes.prepare()).is_err() {
             tracing::warn!("the services of this process are open already");
+        }
+    }
+
+    /// Lends this process's crud to near calls, which then need no wire. Where peers are named for it, those are called.
+    pub fn lend_crud(&self, crud: Arc<dyn Crud>) {
+        if !self.parts.far.contains(&Service::Crud) && self.parts.local.crud.set(crud).is_err() {
+            near::twice(Service::Crud);
+        }
+    }
+
+    /// Lends this process's auth-rules to near calls, likewise.
+    pub fn lend_auth_rules(&self, auth_rules: Arc<dyn AuthRules>) {
+        if !self.parts.far.contains(&Service::AuthRules) && self.parts.local.auth_rules.set(auth_rules).is_err() {
+            near::twice(Service::AuthRules);
         }
     }
 
@@ -90,13 +111,15 @@ impl Mesh {
     }
 
     /// Rows in databases.
-    pub fn crud(&self) -> CrudClient<Link> {
-        self.parts.crud.clone()
+    pub fn crud(&self) -> CrudLink<'_> {
+        let Parts { local, crud, metrics, .. } = &*self.parts;
+        CrudLink { local, client: crud, metrics }
     }
 
     /// Who may do what.
-    pub fn auth_rules(&self) -> AuthRulesClient<Link> {
-        self.parts.auth_rules.clone()
+    pub fn auth_rules(&self) -> AuthRulesLink<'_> {
+        let Parts { local, auth_rules, metrics, .. } = &*self.parts;
+        AuthRulesLink { local, client: auth_rules, metrics }
     }
 
     /// What of this node works.
@@ -160,7 +183,7 @@ impl Way {
     }
 }
 
-fn late(service: Service) -> Status {
+pub(crate) fn late(service: Service) -> Status {
     Fault::new(Code::Deadline, format!("service {service} did not answer in time")).into()
 }
 

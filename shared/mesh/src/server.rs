@@ -127,27 +127,27 @@ where
     let response = match call.scope(AssertUnwindSafe(work).catch_unwind()).await {
         Ok(Ok(response)) => response,
         Ok(Err(never)) => match never {},
-        Err(panic) => panicked(method, &call, panic.as_ref()),
+        Err(panic) => panicked(method, &call, panic.as_ref()).into_http(),
     };
     metrics.rpc(method.service, method.name, grpc_code(&response), started.elapsed());
     response
 }
 
-fn panicked(method: Method, call: &Call, panic: &(dyn Any + Send)) -> Response<Body> {
+pub(crate) fn panicked(method: Method, call: &Call, panic: &(dyn Any + Send)) -> Status {
     let (service, method, request_id) = (method.service, method.name, &*call.request_id);
     tracing::error!(service, method, request_id, panic = panic_text(panic), "rpc panicked");
-    Status::from(Fault::new(Code::Internal, format!("service {service} failed"))).into_http()
+    Fault::new(Code::Internal, format!("service {service} failed")).into()
 }
 
 /// A method as metrics and spans call it; unknown paths share one name, so that callers cannot make new ones.
 #[derive(Clone, Copy)]
-struct Method {
-    service: &'static str,
-    name: &'static str,
+pub(crate) struct Method {
+    pub service: &'static str,
+    pub name: &'static str,
 }
 
 impl Method {
-    const fn new(service: &'static str, name: &'static str) -> Self {
+    pub const fn new(service: &'static str, name: &'static str) -> Self {
         Self { service, name }
     }
 
