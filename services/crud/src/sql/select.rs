@@ -396,8 +396,10 @@ fn tie_breaks(table: &Table) -> Vec<&Column> {
 }
 
 fn limit(sql: &mut Sql<'_>, rows: u64, skip: u64) {
-    sql.push(" LIMIT ");
+    let (before, after) = sql.dialect.limit();
+    sql.push(before);
     sql.arg(count(rows));
+    sql.push(after);
     if skip > 0 {
         sql.push(" OFFSET ");
         sql.arg(count(skip));
