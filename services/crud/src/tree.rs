@@ -153,9 +153,9 @@ impl Tree {
         let root = &self.plan.levels[0];
         let fetched = self.rows[0].as_ref().map_or(0, Rows::len);
         let kept = kept.unwrap_or_else(|| (0..fetched.min(root.cut.unwrap_or(usize::MAX))).collect());
-        let indexes =
-            self.plan.levels.iter().zip(&self.rows).map(|(level, rows)| index(level, rows.as_ref())).collect();
-        let mut writer = Writer { tree: self, indexes, out: Vec::with_capacity(64 + fetched * 64) };
+        let levels = self.plan.levels.iter().zip(&self.rows);
+        let indexes: Vec<Index> = levels.map(|(level, rows)| index(level, rows.as_ref())).collect();
+        let mut writer = Writer { tree: self, indexes: &indexes, out: Vec::with_capacity(64 + fetched * 64) };
         writer.node(0, kept.iter().copied());
         Answer { json: writer.out, truncated: root.cut.is_some_and(|cut| fetched > cut), statements }
     }
@@ -163,7 +163,7 @@ impl Tree {
 
 struct Writer<'a> {
     tree: &'a Tree,
-    indexes: Vec<Index>,
+    indexes: &'a [Index],
     out: Vec<u8>,
 }
 
@@ -225,19 +225,11 @@ impl Writer<'_> {
     }
 
     fn related(&mut self, level: usize, key: Option<Key>) {
-        let index = &self.indexes[level];
-        let ends = key.and_then(|key| index.ends.get(&key).copied());
-        let Some((first, last)) = ends else {
-            return self.node(level, std::iter::empty());
-        };
-        // One key's chain; collected, because the writer is needed again below.
-        let mut rows = vec![first as usize];
-        let mut at = first;
-        while at != last {
-            at = index.next[at as usize];
-            rows.push(at as usize);
+        let indexes = self.indexes;
+        match key.and_then(|key| indexes[level].ends.get(&key)) {
+            Some(ends) => self.node(level, indexes[level].rows(*ends)),
+            None => self.node(level, std::iter::empty()),
         }
-        self.node(level, rows.into_iter());
     }
 
     fn aggregate(&mut self, level: usize, count: Option<usize>) {
@@ -267,6 +259,14 @@ impl Writer<'_> {
             }
             _ => self.out.push(b'0'),
         }
+    }
+}
+
+impl Index {
+    /// The rows of a chain, in their order.
+    fn rows(&self, (first, last): (u32, u32)) -> impl Iterator<Item = usize> + '_ {
+        let next = move |at: &u32| (*at != last).then(|| self.next[*at as usize]);
+        std::iter::successors(Some(first), next).map(|row| row as usize)
     }
 }
 

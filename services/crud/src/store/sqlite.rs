@@ -176,7 +176,9 @@ impl Inner {
             None => open::reader(&self.path)?,
         };
         let done = stop.over(&mut reader, |reader| work(reader));
-        if !reader.is_autocommit() && reader.execute_batch("ROLLBACK").is_err() {
+        let has_ended = reader.is_autocommit()
+            || reader.prepare_cached("ROLLBACK").and_then(|mut rollback| rollback.execute([])).is_ok();
+        if !has_ended {
             // What it holds on to ends with it.
             return done;
         }
