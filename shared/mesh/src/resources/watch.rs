@@ -99,7 +99,13 @@ impl Watcher {
             self.waited += 1;
             return None;
         }
-        match self.read() {
+        let read = self.read();
+        if Stamp::of(&self.folder, &self.others) != self.seen {
+            // A file was written while it was read: what was read may be a part of it.
+            self.seen = Stamp::default();
+            return None;
+        }
+        match read {
             Ok(snapshot) => Some(Ok(snapshot)),
             Err(faults) if faults == self.told => None,
             Err(faults) => {
