@@ -1,12 +1,12 @@
 //! The edge: one authorised path, and the protocols that end there.
 
-pub mod catalogue;
-pub mod config;
-pub mod edge;
-pub mod error;
-pub mod graphql;
+mod catalogue;
+mod config;
+mod edge;
+mod error;
+mod graphql;
 mod grpc;
-pub mod http;
+mod http;
 mod rest;
 mod service;
 mod target;

@@ -39,17 +39,17 @@ impl Service {
     }
 
     /// Limits of this node.
-    pub fn config(&self) -> &Config {
+    pub(crate) fn config(&self) -> &Config {
         &self.parts.config
     }
 
     /// What GraphQL keeps between requests.
-    pub fn graphql(&self) -> &graphql::State {
+    pub(crate) fn graphql(&self) -> &graphql::State {
         &self.parts.graphql
     }
 
     /// This node's view of the mesh.
-    pub fn mesh(&self) -> &Mesh {
+    pub(crate) fn mesh(&self) -> &Mesh {
         &self.parts.mesh
     }
 }
