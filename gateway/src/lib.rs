@@ -12,6 +12,7 @@ mod service;
 mod target;
 #[cfg(test)]
 mod tests;
+mod write;
 
 pub use catalogue::check;
 pub use config::Config;

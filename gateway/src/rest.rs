@@ -23,7 +23,6 @@ use crate::{
     target::Target,
 };
 use fields::Fields;
-use request::Writing;
 
 /// How large a body may be as a document: rows of a bulk insert have many members.
 const DOCUMENT: Limits = Limits { depth: 64, nodes: 500_000 };
@@ -138,7 +137,7 @@ async fn writing(
 ) -> Result<Response, Fault> {
     let mut fields = fields(service, caller, target.project, body).await?;
     let returning = request::returning(&mut fields)?;
-    let wanted = Writing::of(operation, fields)?;
+    let wanted = request::write(operation, fields)?;
     let planned = service
         .plan(caller, target, operation, |parser, table| {
             let returning = returning.as_ref().map(|options| parser.node(table, options)).transpose()?;
@@ -174,8 +173,8 @@ async fn batched(
     for item in &items {
         let target = Target { project, database, table: &item.table };
         let planned = service
-            .plan(caller, target, item.operation, |parser, table| {
-                Ok(Mutation { table: table.name.clone(), set: item.writing.set(parser, table)?, returning: None })
+            .plan(caller, target, item.write.operation(), |parser, table| {
+                Ok(Mutation { table: table.name.clone(), set: item.write.set(parser, table)?, returning: None })
             })
             .await?;
         mutations.push((planned.database, planned.plan));

@@ -3,7 +3,7 @@
 use mesh::{Call, Code, Fault};
 use prost::Message;
 use proto::api::v1::{self as api, batch_item, data_server};
-use query::{Error, Field, Mutation, Node, Operation, Parser, Read, Set, Shape, Table, Value, What};
+use query::{Error, Field, Mutation, Node, Operation, Parser, Read, Shape, Table, Value, What};
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -16,6 +16,7 @@ use crate::{
     error,
     http::{self as web, Visited},
     target::Target,
+    write::Write,
 };
 
 /// The handlers.
@@ -167,29 +168,13 @@ impl Data {
     }
 }
 
-/// A write whose values are parsed but whose names are not yet held against a schema.
+/// A write and the table it is for.
 struct Writing {
     project: String,
     database: String,
     table: String,
-    what: Change,
+    what: Write,
     returning: Option<Selection>,
-}
-
-enum Change {
-    Create { docs: Value },
-    Update { find: Value, update: Value },
-    Delete { find: Value },
-}
-
-impl Change {
-    fn operation(&self) -> Operation {
-        match self {
-            Change::Create { .. } => Operation::Create,
-            Change::Update { .. } => Operation::Update,
-            Change::Delete { .. } => Operation::Delete,
-        }
-    }
 }
 
 impl Writing {
@@ -202,17 +187,17 @@ impl Writing {
             batch_item::Write::Create(create) => {
                 let docs = create.docs.into_iter().map(|doc| value::object(Some(doc)));
                 let docs = Value::List(docs.collect::<Result<_, _>>()?);
-                (create.project, create.database, create.table, Change::Create { docs }, create.returning)
+                (create.project, create.database, create.table, Write::Create { docs }, create.returning)
             }
             batch_item::Write::Update(update) => {
                 let find = value::object(update.r#where)?;
                 let changes = value::object(update.update)?;
-                let what = Change::Update { find, update: changes };
+                let what = Write::Update { find, update: changes, one: false };
                 (update.project, update.database, update.table, what, update.returning)
             }
             batch_item::Write::Delete(delete) => {
                 let find = value::object(delete.r#where)?;
-                (delete.project, delete.database, delete.table, Change::Delete { find }, delete.returning)
+                (delete.project, delete.database, delete.table, Write::Delete { find, one: false }, delete.returning)
             }
         };
         let returning = returning.map(|select| Selection::of(Some(select))).transpose()?;
@@ -226,24 +211,6 @@ impl Writing {
             set: self.what.set(parser, table)?,
             returning: returning.map(|fields| Node::new(Shape::Many, fields)),
         })
-    }
-}
-
-impl Change {
-    fn set(&self, parser: Parser<'_>, table: &Table) -> Result<Set, Error> {
-        match self {
-            Change::Create { docs } => Ok(Set::Insert { docs: parser.docs(table, docs)? }),
-            Change::Update { find, update } => {
-                let filter = parser.filter(table, find)?;
-                let changes = parser.changes(table, update)?;
-                if changes.is_empty() {
-                    let message = "invalid update: it changes nothing, expected operators such as $set";
-                    return Err(Error::Malformed(message.to_owned()));
-                }
-                Ok(Set::Update { filter, changes, one: false })
-            }
-            Change::Delete { find } => Ok(Set::Delete { filter: parser.filter(table, find)?, one: false }),
-        }
     }
 }
 

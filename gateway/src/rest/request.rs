@@ -1,10 +1,10 @@
 //! What bodies ask for.
 
 use mesh::Fault;
-use query::{Error, Object, Operation, Options, Parser, Set, Shape, Table, Value};
+use query::{Error, Object, Operation, Options, Shape, Value};
 
 use super::fields::{Fields, is_empty};
-use crate::error;
+use crate::{error, write::Write};
 
 /// A read.
 #[derive(Debug)]
@@ -17,41 +17,13 @@ pub struct Reading {
     pub options: Options,
 }
 
-/// A write, its names and values not yet held against a schema.
-#[derive(Debug)]
-pub enum Writing {
-    /// New rows.
-    Create {
-        /// An object or a list of objects.
-        docs: Value,
-    },
-    /// Changes.
-    Update {
-        /// Which rows.
-        find: Value,
-        /// `{"$set": {…}}`.
-        update: Value,
-        /// At most one row.
-        one: bool,
-    },
-    /// The end of rows.
-    Delete {
-        /// Which rows.
-        find: Value,
-        /// At most one row.
-        one: bool,
-    },
-}
-
 /// One write of a batch.
 #[derive(Debug)]
 pub struct Item {
     /// Its table.
     pub table: String,
-    /// What it does.
-    pub operation: Operation,
-    /// What it writes.
-    pub writing: Writing,
+    /// What it does with it.
+    pub write: Write,
 }
 
 /// The read that a body asks for.
@@ -107,70 +79,55 @@ fn batch_item(index: usize, item: Value) -> Result<Item, Fault> {
         None => return Err(error::query(Error::Required(format!("{name}.type")))),
     };
     let table = fields.text("col")?.ok_or_else(|| error::query(Error::Required(format!("{name}.col"))))?;
-    Ok(Item { table, operation, writing: Writing::of(operation, fields)? })
+    Ok(Item { table, write: write(operation, fields)? })
 }
 
-impl Writing {
-    /// The write that a body asks for.
-    pub fn of(operation: Operation, fields: Fields) -> Result<Self, Fault> {
-        match operation {
-            Operation::Create => Self::create(fields),
-            Operation::Update => Self::update(fields),
-            Operation::Delete => Self::delete(fields),
-            Operation::Read => Err(Fault::internal("the request could not be answered", "a read among writes")),
-        }
+/// The write that a body asks for.
+pub fn write(operation: Operation, fields: Fields) -> Result<Write, Fault> {
+    match operation {
+        Operation::Create => create(fields),
+        Operation::Update => update(fields),
+        Operation::Delete => delete(fields),
+        Operation::Read => Err(Fault::internal("the request could not be answered", "a read among writes")),
     }
+}
 
-    fn create(mut fields: Fields) -> Result<Self, Fault> {
-        let op = fields.text("op")?;
-        let docs = fields.take("doc").ok_or_else(|| error::query(Error::Required(fields.name("doc"))))?;
-        match (op.as_deref(), &docs) {
-            (Some("one"), Value::Object(_)) | (Some("all"), Value::List(_)) => Ok(Self::Create { docs }),
-            (Some("one"), _) => Err(fields.wrong("doc", "an object where op is one", &docs)),
-            (Some("all"), _) => Err(fields.wrong("doc", "a list where op is all", &docs)),
-            (other, _) => Err(invalid_op(&fields, other, "one, all")),
-        }
+fn create(mut fields: Fields) -> Result<Write, Fault> {
+    let op = fields.text("op")?;
+    let docs = fields.take("doc").ok_or_else(|| error::query(Error::Required(fields.name("doc"))))?;
+    match (op.as_deref(), &docs) {
+        (Some("one"), Value::Object(_)) | (Some("all"), Value::List(_)) => Ok(Write::Create { docs }),
+        (Some("one"), _) => Err(fields.wrong("doc", "an object where op is one", &docs)),
+        (Some("all"), _) => Err(fields.wrong("doc", "a list where op is all", &docs)),
+        (other, _) => Err(invalid_op(&fields, other, "one, all")),
     }
+}
 
-    fn update(mut fields: Fields) -> Result<Self, Fault> {
-        let one = match fields.text("op")?.as_deref() {
-            Some("all") => false,
-            Some("one") => true,
-            Some("upsert") => return Err(error::bad_request("op upsert is not supported by this version")),
-            other => return Err(invalid_op(&fields, other, "all, one")),
-        };
-        let find = find(&mut fields)?;
-        let update = fields.object("update")?.unwrap_or_default();
-        let says_something = |(_, value): &(String, Value)| !is_empty(value);
-        if !update.0.iter().any(says_something) {
-            let message =
-                format!("invalid update: {} changes nothing, expected operators such as $set", fields.name("update"));
-            return Err(error::bad_request(message));
-        }
-        Ok(Self::Update { find, update: Value::Object(update), one })
+fn update(mut fields: Fields) -> Result<Write, Fault> {
+    let one = match fields.text("op")?.as_deref() {
+        Some("all") => false,
+        Some("one") => true,
+        Some("upsert") => return Err(error::bad_request("op upsert is not supported by this version")),
+        other => return Err(invalid_op(&fields, other, "all, one")),
+    };
+    let find = find(&mut fields)?;
+    let update = fields.object("update")?.unwrap_or_default();
+    let says_something = |(_, value): &(String, Value)| !is_empty(value);
+    if !update.0.iter().any(says_something) {
+        let message =
+            format!("invalid update: {} changes nothing, expected operators such as $set", fields.name("update"));
+        return Err(error::bad_request(message));
     }
+    Ok(Write::Update { find, update: Value::Object(update), one })
+}
 
-    fn delete(mut fields: Fields) -> Result<Self, Fault> {
-        let one = match fields.text("op")?.as_deref() {
-            Some("all") => false,
-            Some("one") => true,
-            other => return Err(invalid_op(&fields, other, "all, one")),
-        };
-        Ok(Self::Delete { find: find(&mut fields)?, one })
-    }
-
-    /// The write against a schema.
-    pub fn set(&self, parser: Parser<'_>, table: &Table) -> Result<Set, Error> {
-        match self {
-            Self::Create { docs } => Ok(Set::Insert { docs: parser.docs(table, docs)? }),
-            Self::Update { find, update, one } => Ok(Set::Update {
-                filter: parser.filter(table, find)?,
-                changes: parser.changes(table, update)?,
-                one: *one,
-            }),
-            Self::Delete { find, one } => Ok(Set::Delete { filter: parser.filter(table, find)?, one: *one }),
-        }
-    }
+fn delete(mut fields: Fields) -> Result<Write, Fault> {
+    let one = match fields.text("op")?.as_deref() {
+        Some("all") => false,
+        Some("one") => true,
+        other => return Err(invalid_op(&fields, other, "all, one")),
+    };
+    Ok(Write::Delete { find: find(&mut fields)?, one })
 }
 
 fn find(fields: &mut Fields) -> Result<Value, Fault> {
@@ -249,19 +206,19 @@ mod tests {
 
     #[test]
     fn a_create_of_one_wants_an_object_and_of_all_a_list() {
-        assert!(Writing::create(fields(r#"{"op":"one","doc":{"a":1}}"#)).is_ok());
-        assert!(Writing::create(fields(r#"{"op":"all","doc":[]}"#)).is_ok());
-        let one = message(Writing::create(fields(r#"{"op":"one","doc":[{"a":1}]}"#)));
+        assert!(create(fields(r#"{"op":"one","doc":{"a":1}}"#)).is_ok());
+        assert!(create(fields(r#"{"op":"all","doc":[]}"#)).is_ok());
+        let one = message(create(fields(r#"{"op":"one","doc":[{"a":1}]}"#)));
         assert_eq!(one, "doc wants an object where op is one, got a list");
-        let all = message(Writing::create(fields(r#"{"op":"all","doc":{"a":1}}"#)));
+        let all = message(create(fields(r#"{"op":"all","doc":{"a":1}}"#)));
         assert_eq!(all, "doc wants a list where op is all, got an object");
-        assert_eq!(message(Writing::create(fields(r#"{"op":"one"}"#))), "doc is required");
+        assert_eq!(message(create(fields(r#"{"op":"one"}"#))), "doc is required");
     }
 
     #[test]
     fn an_update_that_changes_nothing_is_refused() {
         for body in [r#"{"op":"all"}"#, r#"{"op":"all","update":{}}"#, r#"{"op":"all","update":{"$set":{}}}"#] {
-            assert!(message(Writing::update(fields(body))).starts_with("invalid update: "));
+            assert!(message(update(fields(body))).starts_with("invalid update: "));
         }
     }
 

@@ -1,0 +1,57 @@
+//! A write as REST and gRPC say it, and what it is against a schema.
+
+use query::{Error, Operation, Parser, Set, Table, Value};
+
+/// A write, its values parsed but its names not yet held against a schema.
+#[derive(Debug)]
+pub enum Write {
+    /// New rows.
+    Create {
+        /// An object or a list of objects.
+        docs: Value,
+    },
+    /// Changes.
+    Update {
+        /// Which rows.
+        find: Value,
+        /// `{"$set": {…}}`.
+        update: Value,
+        /// At most one row.
+        one: bool,
+    },
+    /// The end of rows.
+    Delete {
+        /// Which rows.
+        find: Value,
+        /// At most one row.
+        one: bool,
+    },
+}
+
+impl Write {
+    /// What a rule must allow for it.
+    pub fn operation(&self) -> Operation {
+        match self {
+            Write::Create { .. } => Operation::Create,
+            Write::Update { .. } => Operation::Update,
+            Write::Delete { .. } => Operation::Delete,
+        }
+    }
+
+    /// The write of `table`.
+    pub fn set(&self, parser: Parser<'_>, table: &Table) -> Result<Set, Error> {
+        match self {
+            Write::Create { docs } => Ok(Set::Insert { docs: parser.docs(table, docs)? }),
+            Write::Update { find, update, one } => {
+                let filter = parser.filter(table, find)?;
+                let changes = parser.changes(table, update)?;
+                if changes.is_empty() {
+                    let message = "invalid update: it changes nothing, expected operators such as $set";
+                    return Err(Error::Malformed(message.to_owned()));
+                }
+                Ok(Set::Update { filter, changes, one: *one })
+            }
+            Write::Delete { find, one } => Ok(Set::Delete { filter: parser.filter(table, find)?, one: *one }),
+        }
+    }
+}
