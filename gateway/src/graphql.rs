@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::{Path, RawQuery, State as Shared},
+    extract::{FromRequestParts, Path, RawQuery, State as Shared},
     response::Response,
     routing::get,
 };
@@ -94,20 +94,28 @@ async fn by_get(
 
 async fn by_post(
     Shared(service): Shared<Service>,
-    caller: Caller,
     Path(project): Path<String>,
-    headers: HeaderMap,
-    sent: axum::body::Body,
+    request: axum::extract::Request,
 ) -> Response {
-    let client = Client { service: &service, caller: &caller, media: Media::of(&headers) };
-    let project = match service.edge().project(&caller, &project).await {
+    posted(&service, &project, request).await
+}
+
+/// The answer to a POST of a document for `project`.
+pub(crate) async fn posted(service: &Service, project: &str, request: axum::extract::Request) -> Response {
+    let (mut head, sent) = request.into_parts();
+    let caller = match Caller::from_request_parts(&mut head, &()).await {
+        Ok(caller) => caller,
+        Err(response) => return response,
+    };
+    let client = Client { service, caller: &caller, media: Media::of(&head.headers) };
+    let project = match service.edge().project(&caller, project).await {
         Ok(project) => project,
         Err(fault) => return answer::fault(&fault, &caller.call),
     };
-    if let Err(fault) = request::check_content_type(&headers) {
+    if let Err(fault) = request::check_content_type(&head.headers) {
         return client.unsupported(fault);
     }
-    let sent = match body(&service, &project.id, sent).await {
+    let sent = match body(service, &project.id, sent).await {
         Ok(sent) => sent,
         Err(fault) => return client.malformed(fault),
     };

@@ -49,6 +49,11 @@ pub struct CrudLink<'m> {
 }
 
 impl CrudLink<'_> {
+    /// Whether calls stay in this process, and so cannot break on the way.
+    pub fn is_near(&self) -> bool {
+        self.local.crud.get().is_some()
+    }
+
     /// Reads of one database, all in one snapshot.
     pub async fn read(&self, request: Request<ReadRequest>) -> Answer<ReadResponse> {
         match self.local.crud.get() {
@@ -85,6 +90,11 @@ pub struct AuthRulesLink<'m> {
 }
 
 impl AuthRulesLink<'_> {
+    /// Whether calls stay in this process, and so cannot break on the way.
+    pub fn is_near(&self) -> bool {
+        self.local.auth_rules.get().is_some()
+    }
+
     /// Decides all accesses of one request.
     pub async fn authorize(&self, request: Request<AuthorizeRequest>) -> Answer<AuthorizeResponse> {
         match self.local.auth_rules.get() {
