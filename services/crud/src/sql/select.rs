@@ -127,6 +127,14 @@ impl Levels<'_, '_> {
         }
     }
 
+    fn root_most(&self, node: &Node<'_>) -> Most {
+        let rows = self.root_rows(node);
+        match (node.shape, node.limit) {
+            (Shape::Many, Some(_)) => Most::Asked(rows),
+            (Shape::Many | Shape::One | Shape::Count | Shape::Aggregate, _) => Most::Own(rows),
+        }
+    }
+
     fn statement(&self, place: &Place<'_, '_>) -> Option<Statement> {
         if place.is_without_rows() || (place.above.is_none() && matches!(self.source, Source::Rows { .. })) {
             return None;
@@ -146,9 +154,10 @@ impl Levels<'_, '_> {
         self.source_and_filter(sql, place, alias);
         order_by(sql, alias, place.node.table, &place.node.order);
         match place.above {
-            Some(_) => limit(sql, self.most().saturating_add(1), 0),
+            Some(_) => limit(sql, Most::Own(self.most().saturating_add(1)), 0),
             // One more than the database's limit tells whether it cut any.
-            None => limit(sql, self.root_rows(place.node) + u64::from(place.is_cut()), place.node.skip),
+            None if place.is_cut() => limit(sql, Most::Own(self.root_rows(place.node) + 1), place.node.skip),
+            None => limit(sql, self.root_most(place.node), place.node.skip),
         }
         outputs
     }
@@ -164,7 +173,7 @@ impl Levels<'_, '_> {
         sql.push(" ORDER BY ");
         sql.named(outer);
         sql.push(".\"n\"");
-        limit(sql, self.most().saturating_add(1), 0);
+        limit(sql, Most::Own(self.most().saturating_add(1)), 0);
         outputs
     }
 
@@ -213,7 +222,7 @@ impl Levels<'_, '_> {
         if !place.columns.is_empty() {
             sql.push(" GROUP BY ");
             sql.list(", ", &place.columns, |sql, column| sql.column(alias, column));
-            limit(sql, self.most().saturating_add(1), 0);
+            limit(sql, Most::Own(self.most().saturating_add(1)), 0);
         }
         outputs
     }
@@ -269,7 +278,7 @@ impl Levels<'_, '_> {
         self.source_and_filter(sql, place, alias);
         if place.above.is_none() {
             order_by(sql, alias, place.node.table, &place.node.order);
-            limit(sql, self.root_rows(place.node), place.node.skip);
+            limit(sql, self.root_most(place.node), place.node.skip);
         }
     }
 }
@@ -395,11 +404,28 @@ fn tie_breaks(table: &Table) -> Vec<&Column> {
     }
 }
 
-fn limit(sql: &mut Sql<'_>, rows: u64, skip: u64) {
-    let (before, after) = sql.dialect.limit();
-    sql.push(before);
-    sql.arg(count(rows));
-    sql.push(after);
+/// Rows at most.
+enum Most {
+    /// By the database's configuration. It stands in the text: for a parameter PostgreSQL's generic plans expect a tenth of
+    /// the rows, and walk a whole index in order to find so few (0.7 instead of 0.2 ms for the tracks of 20 artists).
+    Own(u64),
+    /// By the request, and so bound.
+    Asked(u64),
+}
+
+fn limit(sql: &mut Sql<'_>, most: Most, skip: u64) {
+    match most {
+        Most::Own(rows) => {
+            sql.push(" LIMIT ");
+            sql.number(usize::try_from(rows).unwrap_or(usize::MAX));
+        }
+        Most::Asked(rows) => {
+            let (before, after) = sql.dialect.limit();
+            sql.push(before);
+            sql.arg(count(rows));
+            sql.push(after);
+        }
+    }
     if skip > 0 {
         sql.push(" OFFSET ");
         sql.arg(count(skip));
