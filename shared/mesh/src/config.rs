@@ -71,7 +71,7 @@ pub enum Service {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listen {
-    /// GraphQL, REST, sockets, gRPC, grpc-web.
+    /// GraphQL, REST, gRPC, grpc-web.
     #[serde(deserialize_with = "address")]
     pub http: SocketAddr,
     /// gRPC between services; never public.

@@ -42,8 +42,8 @@ const RESETS: usize = 10_000;
 /// The pause after a failure to accept: file descriptors may have run out.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
-/// Serves `answer` over HTTP/2, and HTTP/1.1 for health checks, until `stop` fires and running calls have ended; what takes longer than `drain` is broken
-/// off.
+/// Serves `answer` over HTTP/2, and HTTP/1.1 for health checks, until `stop` fires and running calls have ended; what
+/// takes longer than `drain` is broken off.
 pub(crate) async fn serve<F, A>(listener: TcpListener, answer: F, stop: CancellationToken, drain: Duration)
 where
     F: Fn(Request<Body>) -> A + Clone + Send + 'static,
