@@ -32,6 +32,12 @@ pub enum Error {
     /// A bound value does not fit its column, says the database. The text is for the client.
     #[error("{0}")]
     WrongType(String),
+    /// A value is outside what its column can hold, says the database. The text is for the client.
+    #[error("{0}")]
+    OutOfRange(String),
+    /// A statement has more parts than the database takes.
+    #[error("the request has more conditions or values than the database takes in one statement")]
+    TooComplex,
     /// The answer has more rows than a level may have.
     #[error("{0}")]
     TooLarge(String),
@@ -59,6 +65,8 @@ impl Error {
             | Error::Conflict { .. }
             | Error::Constraint(_)
             | Error::WrongType(_)
+            | Error::OutOfRange(_)
+            | Error::TooComplex
             | Error::TooLarge(_)
             | Error::SchemaMoved => None,
         }
@@ -85,6 +93,8 @@ impl Error {
             Error::Conflict { .. } => Code::Conflict,
             Error::Constraint(_) => Code::Constraint,
             Error::WrongType(_) => Code::WrongType,
+            Error::OutOfRange(_) => Code::OutOfRange,
+            Error::TooComplex => Code::TooComplex,
             Error::TooLarge(_) => Code::TooLarge,
             Error::SchemaMoved | Error::Unavailable(_) => Code::Unavailable,
             Error::Seal | Error::Database(_) => Code::Internal,
@@ -94,10 +104,38 @@ impl Error {
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
-        let mut fault = Fault::new(error.code(), error.to_string());
+        let code = error.code();
+        let error = without_hint(error);
+        let mut fault = Fault::new(code, error.to_string());
         if let Error::Conflict { columns } = error {
             fault.details.push(("columns".to_owned(), columns.join(",")));
         }
         fault
+    }
+}
+
+/// The error without the name that may have been meant: here nobody knows which names the caller may learn.
+fn without_hint(error: Error) -> Error {
+    use query::Error::{UnknownColumn, UnknownRelation, UnknownTable};
+    match error {
+        Error::Query(UnknownTable { table, .. }) => Error::Query(UnknownTable { table, nearest: None }),
+        Error::Query(UnknownColumn { table, column, .. }) => {
+            Error::Query(UnknownColumn { table, column, nearest: None })
+        }
+        Error::Query(UnknownRelation { table, relation, .. }) => {
+            Error::Query(UnknownRelation { table, relation, nearest: None })
+        }
+        error => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_of_the_schema_is_told_but_those_of_the_request() {
+        let unknown = query::Error::UnknownTable { table: "pair".to_owned(), nearest: Some("secret_pair".to_owned()) };
+        assert_eq!(Fault::from(Error::Query(unknown)).message, "table pair is not in the database");
     }
 }

@@ -3,6 +3,7 @@
 pub mod cell;
 mod config;
 mod databases;
+mod decimal;
 pub mod error;
 mod grant;
 mod json;

@@ -9,7 +9,7 @@ use query::{
 use query::{Type, Typed, Value, What};
 
 use crate::{
-    Error,
+    Error, decimal,
     grant::{Granted, Grants},
     store::Bind,
 };
@@ -388,7 +388,7 @@ fn row<'s>(table: &'s Table, granted: &Granted, doc: &query::Object) -> Result<V
         if row.iter().any(|(known, _)| known.name == column.name) {
             return Err(Unfit::Malformed(format!("column {name} is given twice")).into());
         }
-        row.push((column, bind(column.r#type, query::typed(column, value)?)));
+        row.push((column, stored(column, value)?));
     }
     Ok(row)
 }
@@ -405,7 +405,7 @@ fn resolve_changes<'s>(
             return Err(Unfit::Malformed(format!("column {} is changed twice", column.name)).into());
         }
         let (value, change) = match change {
-            query::Change::Set { value, .. } => (bind(column.r#type, query::typed(column, value)?), Change::Set),
+            query::Change::Set { value, .. } => (stored(column, value)?, Change::Set),
             query::Change::Inc { by, .. } => (amount(column, by)?, Change::Inc),
         };
         resolved.push((column, value, change));
@@ -452,6 +452,14 @@ fn writable<'s>(table: &'s Table, granted: &Granted, name: &str) -> Result<&'s C
             Err(Unfit::Malformed(format!("column {name} is computed by the database and cannot be written")).into())
         }
         false => Ok(column),
+    }
+}
+
+/// The value as the column stores it.
+fn stored(column: &Column, value: &Value) -> Result<Bind, Error> {
+    match bind(column.r#type, query::typed(column, value)?) {
+        Bind::Decimal(text) => Ok(Bind::Decimal(decimal::stored(column, text)?)),
+        bind => Ok(bind),
     }
 }
 

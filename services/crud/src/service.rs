@@ -99,6 +99,8 @@ fn status(call: &Call, project: &str, database: &str, error: Error) -> Status {
         | Error::Conflict { .. }
         | Error::Constraint(_)
         | Error::WrongType(_)
+        | Error::OutOfRange(_)
+        | Error::TooComplex
         | Error::TooLarge(_)
         | Error::SchemaMoved => tracing::debug!(request_id, project, database, %error, "refused"),
     }

@@ -261,14 +261,11 @@ impl<'d> Sql<'d> {
 impl Output {
     /// What a result of `column` holds.
     pub fn of(column: &Column) -> Self {
-        Self { r#type: column.r#type, scale: scale(&column.native) }
+        Self {
+            r#type: column.r#type,
+            scale: crate::decimal::digits(column).and_then(|digits| digits.scale.try_into().ok()),
+        }
     }
-}
-
-/// The second number of `numeric(10,2)`.
-fn scale(native: &str) -> Option<u8> {
-    let (_, digits) = native.split_once('(')?.1.split_once(')')?.0.split_once(',')?;
-    digits.trim().parse().ok()
 }
 
 fn operator(comparison: Comparison) -> &'static str {
@@ -279,19 +276,5 @@ fn operator(comparison: Comparison) -> &'static str {
         Comparison::Gte => " >= ",
         Comparison::Lt => " < ",
         Comparison::Lte => " <= ",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_scale_is_the_second_number_of_a_declaration() {
-        assert_eq!(scale("numeric(10,2)"), Some(2));
-        assert_eq!(scale("DECIMAL(10, 3)"), Some(3));
-        assert_eq!(scale("numeric(10)"), None);
-        assert_eq!(scale("numeric"), None);
-        assert_eq!(scale("x(,)("), None);
     }
 }

@@ -40,6 +40,9 @@ struct Work<'m, 's> {
 
 /// Runs mutations in their order, all of them or none.
 pub async fn all(context: &Context<'_>, mutations: &[Mutation<'_>]) -> Result<Vec<Written>, Error> {
+    for mutation in mutations {
+        fits(context.dialect, mutation)?;
+    }
     let works: Vec<Work<'_, '_>> = mutations.iter().map(|mutation| compile(context.dialect, mutation)).collect();
     if works.iter().all(|work| work.statements.is_empty()) {
         return Ok(works.iter().map(nothing).collect());
@@ -72,6 +75,20 @@ impl Work<'_, '_> {
         let has_relations = self.mutation.returning.as_ref().is_some_and(has_relations);
         self.returned.check.is_none() && !has_relations
     }
+}
+
+/// That the engine keeps the values that are to be written as they are.
+fn fits(dialect: &Dialect, mutation: &Mutation<'_>) -> Result<(), Error> {
+    match &mutation.set {
+        Set::Insert(rows) => {
+            rows.iter().flatten().try_for_each(|(column, value)| dialect.keeps(column, value))?;
+        }
+        Set::Update { changes, .. } => {
+            changes.iter().try_for_each(|(column, value, _)| dialect.keeps(column, value))?;
+        }
+        Set::Delete { .. } => {}
+    }
+    Ok(())
 }
 
 fn compile<'m, 's>(dialect: &Dialect, mutation: &'m Mutation<'s>) -> Work<'m, 's> {

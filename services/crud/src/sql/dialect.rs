@@ -4,7 +4,10 @@ use std::collections::HashSet;
 
 use query::{Column, Table, Type, resources::Engine};
 
-use crate::store::{Bind, Rows, Statement};
+use crate::{
+    decimal::{self, DOUBLE_DIGITS, Digits},
+    store::{Bind, Rows, Statement},
+};
 
 /// Columns by which a B-tree index that holds every row finds them: PostgreSQL needs to be told when to use one.
 const INDEXED: &str = "SELECT c.relname::text, a.attname::text FROM pg_index AS i \
@@ -24,6 +27,23 @@ pub enum Dialect {
         schema: String,
         /// Tables and columns that lead an index.
         indexed: HashSet<(String, String)>,
+    },
+}
+
+/// What keeps a sum within what its column can hold. SQLite, left alone, makes a double of an integer that overflows,
+/// and of a decimal what doubles make of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sum {
+    /// The engine itself, or nothing does.
+    Plain,
+    /// It must stay an integer.
+    Integer,
+    /// It is rounded to `scale` digits after the point, and has `whole` before it at most.
+    Decimal {
+        /// Digits before the point.
+        whole: usize,
+        /// Digits after it.
+        scale: usize,
     },
 }
 
@@ -157,6 +177,27 @@ impl Dialect {
         match self {
             Dialect::Sqlite => false,
             Dialect::Postgres { .. } => true,
+        }
+    }
+
+    /// That a column keeps `value` as it is.
+    ///
+    /// Errors: `OUT_OF_RANGE`.
+    pub fn keeps(&self, column: &Column, value: &Bind) -> Result<(), query::Error> {
+        match (self, value) {
+            (Dialect::Sqlite, Bind::Decimal(text)) => decimal::sqlite_keeps(column, text),
+            (Dialect::Sqlite | Dialect::Postgres { .. }, _) => Ok(()),
+        }
+    }
+
+    /// How a sum that `column` gets is kept within what the column can hold.
+    pub fn sum(&self, column: &Column) -> Sum {
+        match (self, column.r#type, decimal::digits(column)) {
+            (Dialect::Sqlite, Type::Int16 | Type::Int32 | Type::Int64, _) => Sum::Integer,
+            (Dialect::Sqlite, _, Some(Digits { precision, scale })) => {
+                Sum::Decimal { whole: precision.min(DOUBLE_DIGITS).saturating_sub(scale), scale }
+            }
+            (Dialect::Sqlite | Dialect::Postgres { .. }, ..) => Sum::Plain,
         }
     }
 

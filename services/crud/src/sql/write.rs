@@ -2,7 +2,7 @@
 
 use query::{Column, Type};
 
-use super::{Alias, Dialect, Sql, select};
+use super::{Alias, Dialect, Sql, dialect::Sum, select};
 use crate::{
     resolve::{Change as How, Cond, Mutation},
     store::{Bind, Output, Statement},
@@ -52,15 +52,57 @@ pub fn update(
     sql.list(", ", changes, |sql, (column, value, how)| {
         sql.name(column);
         sql.push(" = ");
-        if *how == How::Inc {
-            sql.column(Alias::Target, column);
-            sql.push(" + ");
+        match how {
+            How::Set => sql.arg(value.clone()),
+            How::Inc => sum(sql, column, value),
         }
-        sql.arg(value.clone());
     });
     targets(&mut sql, mutation, cond, one);
     let (outputs, returned) = returning(&mut sql, mutation);
     (sql.finish(outputs), returned)
+}
+
+/// What fails in SQLite with "integer overflow": nothing else does in an expression.
+const OVERFLOW: &str = "abs(-9223372036854775808)";
+
+/// What the column holds and `value` together, if the column can hold that.
+fn sum(sql: &mut Sql<'_>, column: &Column, value: &Bind) {
+    let plain = |sql: &mut Sql<'_>| {
+        sql.column(Alias::Target, column);
+        sql.push(" + ");
+        sql.arg(value.clone());
+    };
+    let rounded = |sql: &mut Sql<'_>, scale| {
+        sql.push("round(");
+        plain(sql);
+        sql.push(", ");
+        sql.number(scale);
+        sql.push(")");
+    };
+    match sql.dialect.sum(column) {
+        Sum::Plain => return plain(sql),
+        Sum::Integer => {
+            sql.push("CASE WHEN typeof(");
+            plain(sql);
+            sql.push(") = typeof(0.5) THEN ");
+            sql.push(OVERFLOW);
+        }
+        Sum::Decimal { whole, scale } => {
+            sql.push("CASE WHEN abs(");
+            rounded(sql, scale);
+            sql.push(") >= 1e");
+            sql.number(whole);
+            sql.push(" THEN ");
+            sql.push(OVERFLOW);
+            sql.push(" WHEN typeof(");
+            plain(sql);
+            sql.push(") = typeof(0.5) THEN ");
+            rounded(sql, scale);
+        }
+    }
+    sql.push(" ELSE ");
+    plain(sql);
+    sql.push(" END");
 }
 
 /// The statement that deletes the rows that pass.

@@ -236,3 +236,47 @@ async fn constraints_are_named() {
         );
     }
 }
+
+#[tokio::test]
+async fn an_increment_past_the_range_is_refused_and_changes_nothing() {
+    for db in engines().await {
+        for (column, held, by) in [
+            ("big", json!(i64::MAX), json!(1)),
+            ("big", json!(i64::MIN), json!(-1)),
+            ("price", json!(99_999_999.99), json!(0.01)),
+        ] {
+            db.mutate(db.delete("kinds", json!({"id": 1}), None)).await.unwrap();
+            db.mutate(db.insert("kinds", json!({"id": 1, column: held}), None)).await.unwrap();
+            let inc = db.update("kinds", json!({"id": 1}), json!({"$inc": {column: by}}), None);
+            let failed = db.mutate(inc).await;
+            assert!(matches!(failed, Err(Error::OutOfRange(_))), "{column}: {failed:?}");
+            assert_eq!(db.read("kinds", json!({"select": [column]})).await.unwrap(), json!([{column: held}]));
+        }
+    }
+}
+
+#[tokio::test]
+async fn decimals_are_kept_exactly_or_refused() {
+    for db in engines().await {
+        for (given, stored) in
+            [("0.005", "0.01"), ("-0.005", "-0.01"), ("-0.001", "0.00"), ("99999999.99", "99999999.99")]
+        {
+            db.mutate(db.delete("kinds", json!({"id": 1}), None)).await.unwrap();
+            db.mutate(db.insert("kinds", json!({"id": 1, "price": given}), None)).await.unwrap();
+            let answer = db.answer("kinds", json!({"select": ["price"]})).await.unwrap();
+            assert_eq!(String::from_utf8(answer.json).unwrap(), format!(r#"[{{"price":{stored}}}]"#), "{given}");
+        }
+        for given in ["99999999.995", "100000000", "1e400", "-1e10"] {
+            let failed = db.mutate(db.update("kinds", json!({"id": 1}), json!({"$set": {"price": given}}), None)).await;
+            let Err(Error::Query(error @ query::Error::OutOfRange { .. })) = failed else {
+                panic!("{given}: {failed:?}")
+            };
+            assert!(error.to_string().starts_with("price wants a decimal of 10 digits"), "{error}");
+        }
+        for _ in 0..10 {
+            db.mutate(db.update("kinds", json!({"id": 1}), json!({"$inc": {"price": -0.1}}), None)).await.unwrap();
+        }
+        let answer = db.answer("kinds", json!({"select": ["price"]})).await.unwrap();
+        assert_eq!(String::from_utf8(answer.json).unwrap(), r#"[{"price":99999998.99}]"#);
+    }
+}

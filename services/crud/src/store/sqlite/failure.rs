@@ -47,9 +47,17 @@ fn failed(code: ffi::Error, text: &str) -> Failure {
         ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::CannotOpen => {
             Error::Unavailable(format!("{code}: {text}"))
         }
+        _ if text == "integer overflow" => Error::OutOfRange("a sum is out of range of its column".to_owned()),
+        _ if is_too_complex(text) => Error::TooComplex,
         _ if is_schema(text) => Error::SchemaMoved,
         _ => Error::Database(format!("{code}: {text}")),
     })
+}
+
+fn is_too_complex(text: &str) -> bool {
+    ["too many SQL variables", "too many terms", "Expression tree is too large", "parser stack overflow"]
+        .iter()
+        .any(|part| text.contains(part))
 }
 
 fn is_schema(text: &str) -> bool {

@@ -1,0 +1,142 @@
+//! Decimals as columns declare them.
+
+use query::{Column, Error, Type};
+
+/// Significant digits of a decimal that SQLite keeps: it holds all but integers as doubles.
+pub const DOUBLE_DIGITS: usize = 15;
+
+/// The digits that a column declares: `numeric(10,2)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Digits {
+    /// In all.
+    pub precision: usize,
+    /// After the point.
+    pub scale: usize,
+}
+
+/// The digits of a decimal column that declares both of its numbers.
+pub fn digits(column: &Column) -> Option<Digits> {
+    if column.r#type != Type::Decimal {
+        return None;
+    }
+    let (precision, scale) = column.native.split_once('(')?.1.split_once(')')?.0.split_once(',')?;
+    let digits = Digits { precision: precision.trim().parse().ok()?, scale: scale.trim().parse().ok()? };
+    (digits.scale <= digits.precision).then_some(digits)
+}
+
+/// `text`, a decimal without exponent, as `column` stores it: rounded to its scale as PostgreSQL does, half away from zero.
+///
+/// Errors: `OUT_OF_RANGE` where it has more digits before the point than the column declares.
+pub fn stored(column: &Column, text: String) -> Result<String, Error> {
+    let Some(digits) = digits(column) else { return Ok(text) };
+    let text = rounded(text, digits.scale);
+    let whole = text.trim_start_matches('-').split('.').next().unwrap_or_default().trim_start_matches('0');
+    if whole.len() + digits.scale > digits.precision {
+        let Digits { precision, scale } = digits;
+        let wanted = format!("a decimal of {precision} digits, {scale} of them after the point");
+        return Err(Error::OutOfRange { name: column.name.clone(), wanted });
+    }
+    Ok(text)
+}
+
+/// That SQLite keeps `text`, a decimal without exponent, as it is.
+///
+/// Errors: `OUT_OF_RANGE`.
+pub fn sqlite_keeps(column: &Column, text: &str) -> Result<(), Error> {
+    let is_integer = text.parse::<i64>().is_ok();
+    let significant = significant(text);
+    let is_near = text.parse::<f64>().is_ok_and(|near| near.is_finite() && (near != 0.0 || significant == 0));
+    if is_integer || (significant <= DOUBLE_DIGITS && is_near) {
+        return Ok(());
+    }
+    let wanted = format!("a decimal of {DOUBLE_DIGITS} digits, which is what SQLite keeps");
+    Err(Error::OutOfRange { name: column.name.clone(), wanted })
+}
+
+/// How many digits `text` has from the first that is not zero to the last.
+fn significant(text: &str) -> usize {
+    let digits: String = text.chars().filter(char::is_ascii_digit).collect();
+    digits.trim_matches('0').len()
+}
+
+fn rounded(text: String, scale: usize) -> String {
+    let Some((whole, fraction)) = text.split_once('.').filter(|(_, fraction)| fraction.len() > scale) else {
+        return text;
+    };
+    let (sign, whole) = match whole.strip_prefix('-') {
+        Some(whole) => ("-", whole),
+        None => ("", whole),
+    };
+    let (kept, cut) = fraction.split_at(scale);
+    let mut digits = format!("0{whole}{kept}").into_bytes();
+    if cut.as_bytes()[0] >= b'5' {
+        let last = digits.iter().rposition(|digit| *digit != b'9').unwrap_or_default();
+        digits[last] += 1;
+        digits[last + 1..].fill(b'0');
+    }
+    let is_zero = digits.iter().all(|digit| *digit == b'0');
+    let digits: String = digits.into_iter().map(char::from).collect();
+    let (whole, fraction) = digits.split_at(digits.len() - scale);
+    let whole = whole.trim_start_matches('0');
+    let whole = if whole.is_empty() { "0" } else { whole };
+    let sign = if is_zero { "" } else { sign };
+    if fraction.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn column(native: &str) -> Column {
+        Column {
+            name: "price".to_owned(),
+            r#type: Type::Decimal,
+            nullable: true,
+            has_default: false,
+            generated: false,
+            native: native.to_owned(),
+        }
+    }
+
+    #[test]
+    fn decimals_round_half_away_from_zero() {
+        for (text, scale, expected) in [
+            ("1.005", 2, "1.01"),
+            ("1.0049", 2, "1.00"),
+            ("-0.005", 2, "-0.01"),
+            ("-0.004", 2, "0.00"),
+            ("9.99", 1, "10.0"),
+            ("0.5", 0, "1"),
+            ("99.95", 1, "100.0"),
+            ("12", 2, "12"),
+            ("12.3", 2, "12.3"),
+        ] {
+            assert_eq!(rounded(text.to_owned(), scale), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_a_column_cannot_hold_is_told_with_its_digits() {
+        let price = column("NUMERIC(4,2)");
+        assert_eq!(stored(&price, "99.994".to_owned()), Ok("99.99".to_owned()));
+        let error = stored(&price, "99.995".to_owned()).expect_err("it has three digits before the point");
+        assert_eq!(
+            error.to_string(),
+            "price wants a decimal of 4 digits, 2 of them after the point; the value is out of range"
+        );
+        assert_eq!(stored(&column("numeric"), "12345.678".to_owned()), Ok("12345.678".to_owned()));
+    }
+
+    #[test]
+    fn sqlite_keeps_integers_of_64_bits_and_fractions_of_15_digits() {
+        let price = column("NUMERIC");
+        for kept in ["9223372036854775807", "123456789012.345", "100000000000000000000", "0", "0.000", "-0.00001"] {
+            assert_eq!(sqlite_keeps(&price, kept), Ok(()), "{kept}");
+        }
+        for lost in ["9223372036854775809", "1234567890123.4567"] {
+            assert!(sqlite_keeps(&price, lost).is_err(), "{lost}");
+        }
+        assert!(sqlite_keeps(&price, &format!("1{}", "0".repeat(400))).is_err());
+        assert!(sqlite_keeps(&price, &format!("0.{}1", "0".repeat(400))).is_err());
+    }
+}
