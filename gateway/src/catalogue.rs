@@ -53,8 +53,8 @@ pub struct Database {
 }
 
 impl Project {
-    /// The database that `alias` means: its id; else without a `sql-` prefix; else, for `postgres`, `mysql`, `sqlite` and
-    /// `mongo` (with or without `sql-`), the only database of that engine. `None` where nothing is meant.
+    /// The database that `alias` means: its id; else without a `sql-` prefix; else, for `postgres`, `mysql`, `sqlite`
+    /// and `mongo` (with or without `sql-`), the only database of that engine. `None` where nothing is meant.
     pub fn database(&self, alias: &str) -> Option<&Database> {
         let called = |id: &str| self.databases.iter().find(|database| database.id == id);
         let bare = alias.strip_prefix("sql-").unwrap_or(alias);

@@ -83,8 +83,8 @@ async fn collected(mut body: axum::body::Body, limit: usize) -> Result<Bytes, Fa
     Ok(if all.is_empty() { first } else { all.freeze() })
 }
 
-/// Reads what is too much and forgets it, as long as it is not many times too much: a client that is still sending when the
-/// connection closes never sees why.
+/// Reads what is too much and forgets it, as long as it is not many times too much: a client that is still sending when
+/// the connection closes never sees why.
 async fn spilled(mut body: axum::body::Body, limit: usize) {
     let mut left = limit.saturating_mul(4);
     while let Some(Ok(frame)) = body.frame().await {

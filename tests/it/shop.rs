@@ -51,8 +51,8 @@ async fn a_tree_takes_one_statement_per_level_by_every_protocol() -> anyhow::Res
     Ok(())
 }
 
-/// A writer renames an artist and all its albums to one common word, again and again, each time in one transaction. A tree
-/// that mixed two moments would show two words.
+/// A writer renames an artist and all its albums to one common word, again and again, each time in one transaction. A
+/// tree that mixed two moments would show two words.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tree_shows_one_moment() -> anyhow::Result<()> {
     for engine in ENGINES {

@@ -80,7 +80,8 @@ impl Follower {
                     Err(_) => has_resources = false,
                 },
                 message = changes.next(), if has_bus => match message {
-                    // Schemas change seldom: that something did is enough to know, and a lagging listener knows no more.
+                    // Schemas change seldom: that something did is enough to know, and a lagging listener knows no
+                    // more.
                     Some(_) => self.projects(|_| true).into_iter().for_each(|id| self.ask(id)),
                     None => has_bus = false,
                 },

@@ -113,8 +113,8 @@ pub fn check_content_type(headers: &HeaderMap) -> Result<(), Fault> {
 pub enum Media {
     /// `application/graphql-response+json`: the status says what went wrong.
     Graphql,
-    /// `application/json`, because the client asked for it: a request that is understood is answered with 200, whatever is
-    /// wrong with its document, since such clients take other statuses for the word of something in between.
+    /// `application/json`, because the client asked for it: a request that is understood is answered with 200, whatever
+    /// is wrong with its document, since such clients take other statuses for the word of something in between.
     Json,
     /// `application/json`, because the client did not say: the status says what went wrong.
     Unspecified,

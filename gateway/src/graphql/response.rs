@@ -41,8 +41,8 @@ pub fn read(plan: &Plan, answers: &[Answer]) -> Vec<u8> {
     out
 }
 
-/// The answer of a mutation. A field that failed says so in its own data if it selects `error`, and is null beside an error
-/// otherwise.
+/// The answer of a mutation. A field that failed says so in its own data if it selects `error`, and is null beside an
+/// error otherwise.
 pub fn written(plan: &Plan, results: &[Result<Written, Fault>], call: &Call) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
     open(&mut out, plan, |out, _, what| {

@@ -1,5 +1,5 @@
-//! One cheap pass over a document's text before it is parsed, for what the parser's tree cannot tell: nesting that would
-//! exhaust the stack, numbers that it would round, members that it would drop.
+//! One cheap pass over a document's text before it is parsed, for what the parser's tree cannot tell: nesting that
+//! would exhaust the stack, numbers that it would round, members that it would drop.
 
 use std::{borrow::Cow, collections::HashMap, collections::HashSet, ops::Range};
 

@@ -59,7 +59,8 @@ fn required(name: &str, r#type: &Type) -> Error {
     Error::Required(format!("variable ${name} of type {type}"))
 }
 
-/// `value` as an input of `type`. Types that the specification does not name are checked where their value meets a column.
+/// `value` as an input of `type`. Types that the specification does not name are checked where their value meets a
+/// column.
 fn coerce(name: &str, r#type: &Type, value: Value) -> std::result::Result<Value, Error> {
     if value == Value::Null {
         return if r#type.nullable { Ok(value) } else { Err(required(name, r#type)) };

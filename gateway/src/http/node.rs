@@ -37,8 +37,8 @@ async fn alive() -> Response {
     answer::json(StatusCode::OK, "{}")
 }
 
-/// 503 where a service of this node, or every peer of another, does not answer. A database that does not, or a resource folder with a fault, is told
-/// but does not take the node out: everything else goes on.
+/// 503 where a service of this node, or every peer of another, does not answer. A database that does not, or a resource
+/// folder with a fault, is told but does not take the node out: everything else goes on.
 async fn ready(State(mesh): State<Mesh>) -> Response {
     let parts = mesh.board().parts();
     let told = Ready::of(&parts);

@@ -5,8 +5,8 @@ use mesh::Fault;
 
 use crate::error;
 
-/// `uri` with a path that routes know: no empty segments, no dot segments, no slash at the end, and letters, digits and `-._~`
-/// as themselves rather than percent-encoded (RFC 3986, section 6.2.2). `None` where it is so already.
+/// `uri` with a path that routes know: no empty segments, no dot segments, no slash at the end, and letters, digits and
+/// `-._~` as themselves rather than percent-encoded (RFC 3986, section 6.2.2). `None` where it is so already.
 ///
 /// Errors: `BAD_REQUEST` where the path does not decode to UTF-8 without NUL.
 pub fn clean(uri: &Uri) -> Result<Option<Uri>, Fault> {

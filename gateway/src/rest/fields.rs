@@ -5,8 +5,8 @@ use query::{Object, Value};
 
 use crate::error;
 
-/// Members of an object. They go by their name, or by the name in another case where that does not stand there; null is as
-/// good as absent; those that nobody asks for are ignored, since old clients send some.
+/// Members of an object. They go by their name, or by the name in another case where that does not stand there; null is
+/// as good as absent; those that nobody asks for are ignored, since old clients send some.
 #[derive(Debug, Default)]
 pub struct Fields {
     members: Vec<(String, Value)>,

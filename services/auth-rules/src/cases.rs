@@ -2,8 +2,8 @@
 //!
 //! A rule in a list is short for a `match`: type, operator, left and right side; `{"and": […]}` is short for its rule.
 //! `auth` are the claims of a valid token, `token` is sent instead where it is given. What is expected is `allow`,
-//! `where <filter>`, `stored <check>` of a create (both of an update that checks otherwise), `denied`, `unauthenticated`, or `refused at <path in the rule>` when it
-//! is loaded.
+//! `where <filter>`, `stored <check>` of a create (both of an update that checks otherwise), `denied`,
+//! `unauthenticated`, or `refused at <path in the rule>` when it is loaded.
 
 use std::sync::Arc;
 

@@ -143,8 +143,8 @@ impl Asked {
         Ok(Rows { filter, check })
     }
 
-    /// What a row must pass to be stored. The rule is asked for each document, and for an empty one where there is none;
-    /// a row must pass what one of them had to.
+    /// What a row must pass to be stored. The rule is asked for each document, and for an empty one where there is
+    /// none; a row must pass what one of them had to.
     fn stored(&self, guard: &Guard, facts: &Facts<'_>) -> Result<Filter, Refused> {
         let none = [Object::default()];
         let docs = if self.docs.is_empty() { &none[..] } else { &self.docs };

@@ -49,8 +49,8 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts the services that `config` names. The configuration and the resources are checked before a port is opened; a
-    /// database or a peer that is down is no failure, the node says so on `/ready`.
+    /// Starts the services that `config` names. The configuration and the resources are checked before a port is
+    /// opened; a database or a peer that is down is no failure, the node says so on `/ready`.
     pub async fn start(config: config::Node, mode: Mode) -> Result<Node, Failure> {
         install_tls();
         let tasks = Tasks::default();
@@ -102,8 +102,8 @@ impl Node {
         }
     }
 
-    /// Takes no new connection, lets running requests finish for at most the time that the configuration gives them, and
-    /// stops everything.
+    /// Takes no new connection, lets running requests finish for at most the time that the configuration gives them,
+    /// and stops everything.
     pub async fn drain(mut self) {
         tracing::info!("node stops");
         self.stop.cancel();

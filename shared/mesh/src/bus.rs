@@ -59,7 +59,8 @@ impl Bus {
         let _ = memory.events.send(message);
     }
 
-    /// The events of `subject` and of what is under it: `schema` hears `schema.shop.music`. The empty subject hears all.
+    /// The events of `subject` and of what is under it: `schema` hears `schema.shop.music`. The empty subject hears
+    /// all.
     pub fn subscribe(&self, subject: impl Into<String>) -> Subscription {
         let Self::Memory(memory) = self;
         Subscription { subject: subject.into(), events: memory.events.subscribe() }

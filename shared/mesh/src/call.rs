@@ -110,7 +110,8 @@ fn made_request_id() -> Arc<str> {
     Arc::from(&*id.hyphenated().encode_lower(&mut [0; uuid::fmt::Hyphenated::LENGTH]))
 }
 
-/// `parent` with a new span id; `None` if it is malformed. Source: W3C Trace Context, "traceparent Header Field Values".
+/// `parent` with a new span id; `None` if it is malformed. Source: W3C Trace Context, "traceparent Header Field
+/// Values".
 fn child_span(parent: &str) -> Option<Arc<str>> {
     let mut parts = parent.split('-');
     let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);

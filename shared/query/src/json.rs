@@ -65,8 +65,8 @@ impl Parser<'_> {
         self.order(table, sort)
     }
 
-    /// Changes out of `{"$set": {…}, "$inc": {…}}`: two changes of one column, unknown operators and unknown or generated
-    /// columns are errors. In [`Spelling::Underscore`] the operators may stand bare: `{set: {…}, inc: {…}}`.
+    /// Changes out of `{"$set": {…}, "$inc": {…}}`: two changes of one column, unknown operators and unknown or
+    /// generated columns are errors. In [`Spelling::Underscore`] the operators may stand bare: `{set: {…}, inc: {…}}`.
     pub fn changes(&self, table: &Table, update: &Value) -> Result<Vec<Change>, Error> {
         self.changes_of(table, update)
     }

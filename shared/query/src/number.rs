@@ -2,8 +2,8 @@
 
 use std::cmp::Ordering;
 
-/// Digits on each side of the point that a decimal may have: what PostgreSQL lets a column declare. An exponent must not
-/// turn a few bytes of a request into many of memory.
+/// Digits on each side of the point that a decimal may have: what PostgreSQL lets a column declare. An exponent must
+/// not turn a few bytes of a request into many of memory.
 const MOST_DIGITS: usize = 1000;
 
 /// The JSON number `text` without an exponent; `None` where that has too many digits.

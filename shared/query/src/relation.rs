@@ -75,7 +75,8 @@ fn back(table: &Table, key: &ForeignKey, on: &[(String, String)]) -> Claim {
 /// Gives every claim a name that no column and no other relation of `table` has.
 ///
 /// A wanted name that is a column's or wanted twice goes to nobody: each of those claims gets `<table>_by_<columns>`.
-/// Where even that is taken (a table that refers to itself wants it for both directions), the later ones get `_2`, `_3`.
+/// Where even that is taken (a table that refers to itself wants it for both directions), the later ones get `_2`,
+/// `_3`.
 fn settle(table: &Table, claims: Vec<Claim>) -> Vec<Relation> {
     let mut wanted: HashMap<String, usize> = HashMap::new();
     for claim in &claims {

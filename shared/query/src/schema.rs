@@ -116,8 +116,8 @@ pub struct Relation {
 impl Schema {
     /// A schema of `tables`, whose relations it derives from all foreign keys; relations given are replaced.
     ///
-    /// A table's relations stand in this order: to one row, as its foreign keys do; then back from the tables that refer
-    /// to it, as those stand in `tables`. Foreign keys to tables or columns that are not in `tables` give none.
+    /// A table's relations stand in this order: to one row, as its foreign keys do; then back from the tables that
+    /// refer to it, as those stand in `tables`. Foreign keys to tables or columns that are not in `tables` give none.
     pub fn new(mut tables: Vec<Table>) -> Self {
         let by_name = tables.iter().enumerate().map(|(index, table)| (table.name.clone(), index)).collect();
         let relations = relation::all(&tables, &by_name);

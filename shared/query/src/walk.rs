@@ -25,7 +25,8 @@ pub struct Touch<'a> {
     pub skip: u64,
 }
 
-/// Messages inside one another that the wire carries: prost decodes a hundred, and a request wraps an operation in a few.
+/// Messages inside one another that the wire carries: prost decodes a hundred, and a request wraps an operation in a
+/// few.
 const DEEPEST: usize = 90;
 
 /// Tables a read touches: each node, then the tables of its filter in the order of its relations, then the nodes of its

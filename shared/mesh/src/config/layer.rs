@@ -130,7 +130,8 @@ fn is_service_link(rest: &str) -> bool {
     rest.ends_with("_SERVICE_HOST") || rest.contains("_SERVICE_PORT") || (is_port && !rest.contains("__"))
 }
 
-/// Puts `over` on top of `base`. Mappings merge key by key, except where `kind` says that they are two different things.
+/// Puts `over` on top of `base`. Mappings merge key by key, except where `kind` says that they are two different
+/// things.
 fn merge(base: &mut Value, over: Value) {
     match (base, over) {
         (Value::Object(base), Value::Object(over)) => {

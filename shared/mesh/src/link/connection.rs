@@ -58,8 +58,8 @@ impl Slot {
         }
     }
 
-    /// Connects, and connects again, until the address is retired; `changed` is called with every change of state. Calls
-    /// that are under way when it is retired still end.
+    /// Connects, and connects again, until the address is retired; `changed` is called with every change of state.
+    /// Calls that are under way when it is retired still end.
     pub(super) async fn keep(&self, changed: impl Fn(&Slot)) {
         let set = |state| {
             self.state.store(Arc::new(state));
@@ -103,8 +103,8 @@ async fn connect(address: SocketAddr) -> Result<(SendRequest<Body>, Connection<T
         Ok(Err(error)) => return Err(error.to_string()),
         Err(_) => return Err(format!("no connection within {} ms", CONNECT.as_millis())),
     };
-    // A port that nobody listens on may be drawn for the socket itself, which then reaches itself and keeps the peer from
-    // coming back. Source: RFC 9293, section 3.5, simultaneous open.
+    // A port that nobody listens on may be drawn for the socket itself, which then reaches itself and keeps the peer
+    // from coming back. Source: RFC 9293, section 3.5, simultaneous open.
     if stream.local_addr().is_ok_and(|local| local == address) {
         return Err("nobody listens".to_owned());
     }

@@ -83,8 +83,8 @@ impl Pool {
         Ok(Self { shared, turn: AtomicUsize::new(0), _stop: stop })
     }
 
-    /// The answer of one of the peers that are up. A call that could not be sent goes to the next; one that was sent and
-    /// broke may have been done and is `UNAVAILABLE`.
+    /// The answer of one of the peers that are up. A call that could not be sent goes to the next; one that was sent
+    /// and broke may have been done and is `UNAVAILABLE`.
     pub(super) async fn send(&self, mut request: Request<Body>) -> Result<Response<Body>, Status> {
         if let Some(call) = request.extensions().get::<Call>().cloned() {
             call.depart(request.headers_mut());

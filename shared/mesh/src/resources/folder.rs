@@ -57,8 +57,8 @@ impl FileStamp {
     }
 }
 
-/// The snapshot that stands in `folder`, and the files outside its documents that it was made of. A panic of the parser or
-/// of a checker is a fault like another: what is in force must not depend on it.
+/// The snapshot that stands in `folder`, and the files outside its documents that it was made of. A panic of the parser
+/// or of a checker is a fault like another: what is in force must not depend on it.
 pub(super) fn read(folder: &Path, checkers: &[Checker]) -> (Result<Snapshot, Vec<Fault>>, Vec<PathBuf>) {
     let read = AssertUnwindSafe(|| checked(folder, checkers));
     std::panic::catch_unwind(read).unwrap_or_else(|panic| {

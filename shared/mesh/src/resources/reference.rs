@@ -27,7 +27,8 @@ impl Sources {
         Self { variables: text.lines().filter_map(variable).collect(), files: vec![file] }
     }
 
-    /// Replaces every reference in the texts of `value`, which stands at `path`; `refuse` is told of each that leads nowhere.
+    /// Replaces every reference in the texts of `value`, which stands at `path`; `refuse` is told of each that leads
+    /// nowhere.
     pub(super) fn resolve(
         &mut self,
         value: &mut Value,

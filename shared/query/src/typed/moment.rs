@@ -19,8 +19,8 @@ pub fn time(text: &str) -> Option<String> {
     Some(format!("{hour:02}:{minute:02}:{second:02}{}", fraction.trim_end_matches('0').trim_end_matches('.')))
 }
 
-/// Microseconds since the Unix epoch of a point in time: RFC 3339, also with a space for the `T`, without a zone (UTC), or
-/// a date alone (midnight UTC). `None` outside the years 0 to 9999.
+/// Microseconds since the Unix epoch of a point in time: RFC 3339, also with a space for the `T`, without a zone (UTC),
+/// or a date alone (midnight UTC). `None` outside the years 0 to 9999.
 pub fn timestamp(text: &str) -> Option<i64> {
     let (date, rest) = text.split_at_checked(10)?;
     let date = day(date)?;
