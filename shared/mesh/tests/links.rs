@@ -127,7 +127,8 @@ fn call() -> Call {
 /// Waits until `mesh` reaches somebody; how long that took.
 async fn recovered(mesh: &Mesh) -> Duration {
     let began = Instant::now();
-    while name(mesh).await.is_err() {
+    while let Err(fault) = name(mesh).await {
+        assert!(began.elapsed() < Duration::from_secs(20), "{fault}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     began.elapsed()
@@ -276,7 +277,8 @@ async fn a_node_that_stops_answers_what_it_accepted() {
         peer.tasks.finish().await;
     };
     let call = call();
-    let (answer, ()) = tokio::join!(describe(&mesh, &call, "waits"), stop);
+    let both = async { tokio::join!(describe(&mesh, &call, "waits"), stop) };
+    let (answer, ()) = timeout(Duration::from_secs(20), both).await.unwrap();
     assert_eq!(answer.unwrap().databases[0].id, "a");
 }
 
