@@ -27,5 +27,5 @@ mod token;
 pub use check::check;
 pub use config::Config;
 pub use error::Error;
-pub use key::{dev_key, primary_key, sign};
+pub use key::sign;
 pub use service::Service;
