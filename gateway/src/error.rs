@@ -4,8 +4,12 @@ use mesh::{Code, Fault};
 
 /// The fault that tells a client what is wrong with its operation.
 pub fn query(error: query::Error) -> Fault {
+    Fault::new(code(&error), error.to_string())
+}
+
+fn code(error: &query::Error) -> Code {
     use query::Error;
-    let code = match &error {
+    match error {
         Error::Malformed(_) => Code::BadRequest,
         Error::TooComplex { .. } => Code::TooComplex,
         Error::UnknownTable { .. } => Code::UnknownTable,
@@ -17,8 +21,8 @@ pub fn query(error: query::Error) -> Fault {
         Error::OutOfRange { .. } => Code::OutOfRange,
         Error::Required(_) => Code::Required,
         Error::WhereRequired(_) => Code::WhereRequired,
-    };
-    Fault::new(code, error.to_string())
+        Error::Related { error, .. } => code(error),
+    }
 }
 
 /// A request that is malformed in the way `message` says.

@@ -36,8 +36,8 @@ impl Service {
     /// What `plan` makes of the table that `target` names. Where it names something unknown, crud looks at the database
     /// once more.
     ///
-    /// Errors: in this order, what is wrong with the project, the database, the table, the rest; all but the first only for
-    /// callers who may use the table, and a denial for others. That a database cannot be reached is told to all.
+    /// Errors: in this order, what is wrong with the project, the database, the table, the rest; all but the first only
+    /// for callers who may use the table, and a denial for others. That a database cannot be reached is told to all.
     pub async fn plan<T>(
         &self,
         caller: &Caller,
@@ -61,7 +61,7 @@ impl Service {
             Attempt::Wrong(error) => error,
         };
         // Where crud cannot look, what is known stays what is known.
-        if is_unknown(&error)
+        if error.is_unknown_name()
             && let Ok(Some(project)) = self.edge().refreshed(caller, &project).await
             && let Some(database) = project.database(target.database)
             && let Attempt::Planned(plan) = self.attempt(database, target.table, &plan)
@@ -92,9 +92,4 @@ enum Attempt<T> {
     Planned(T),
     Unreachable,
     Wrong(Error),
-}
-
-/// Whether a change of the schema may have made the error.
-fn is_unknown(error: &Error) -> bool {
-    matches!(error, Error::UnknownTable { .. } | Error::UnknownColumn { .. } | Error::UnknownRelation { .. })
 }

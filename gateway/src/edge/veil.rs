@@ -31,25 +31,14 @@ impl Edge {
         }
     }
 
-    /// What to tell a caller whose request does not fit the schema, veiled by the table it is about and by the one that the
-    /// error names. A hint to a table that is not the caller's is left out.
+    /// What to tell a caller whose request does not fit the schema, veiled by the table it is about and by the one that
+    /// the error names. A hint to a table that is not the caller's is left out.
     pub async fn refuse(&self, caller: &Caller, project: &Project, place: Place<'_>, error: Error) -> Fault {
-        let named = match &error {
-            Error::UnknownTable { table, .. }
-            | Error::UnknownColumn { table, .. }
-            | Error::UnknownRelation { table, .. } => Some(table.as_str()),
-            Error::Malformed(_)
-            | Error::TooComplex { .. }
-            | Error::UnknownOperator { .. }
-            | Error::UnknownArgument { .. }
-            | Error::WrongType { .. }
-            | Error::OutOfRange { .. }
-            | Error::Required(_)
-            | Error::WhereRequired(_) => None,
-        };
+        let (error, related) = error.plain();
         if let Some(denial) = self.denial(caller, project, place).await {
             return denial;
         }
+        let named = related.as_deref().or_else(|| named(&error));
         if let Some(table) = named.filter(|table| *table != place.table)
             && let Some(denial) =
                 self.denial(caller, project, Place { table, operation: Operation::Read, ..place }).await
@@ -63,10 +52,12 @@ impl Edge {
     async fn without_secrets(&self, caller: &Caller, project: &Project, place: Place<'_>, error: Error) -> Error {
         let hinted: Option<Cow<'_, str>> = match &error {
             Error::UnknownTable { nearest: Some(near), .. } => Some(near.into()),
-            Error::UnknownRelation { table, nearest: Some(near), .. } => far(project, place.database, table, near),
+            Error::UnknownColumn { table, nearest: Some(near), .. }
+            | Error::UnknownRelation { table, nearest: Some(near), .. } => far(project, place.database, table, near),
             Error::UnknownTable { nearest: None, .. }
             | Error::UnknownRelation { nearest: None, .. }
-            | Error::UnknownColumn { .. }
+            | Error::UnknownColumn { nearest: None, .. }
+            | Error::Related { .. }
             | Error::Malformed(_)
             | Error::TooComplex { .. }
             | Error::UnknownOperator { .. }
@@ -80,6 +71,9 @@ impl Edge {
         let is_secret = self.denial(caller, project, Place { table: &table, ..place }).await.is_some();
         match error {
             Error::UnknownTable { table, .. } if is_secret => Error::UnknownTable { table, nearest: None },
+            Error::UnknownColumn { table, column, .. } if is_secret => {
+                Error::UnknownColumn { table, column, nearest: None }
+            }
             Error::UnknownRelation { table, relation, .. } if is_secret => {
                 Error::UnknownRelation { table, relation, nearest: None }
             }
@@ -118,7 +112,25 @@ impl Edge {
     }
 }
 
-/// The table that `relation` of `table` leads to.
+/// The table that an error names.
+fn named(error: &Error) -> Option<&str> {
+    match error {
+        Error::UnknownTable { table, .. }
+        | Error::UnknownColumn { table, .. }
+        | Error::UnknownRelation { table, .. }
+        | Error::Related { table, .. } => Some(table),
+        Error::Malformed(_)
+        | Error::TooComplex { .. }
+        | Error::UnknownOperator { .. }
+        | Error::UnknownArgument { .. }
+        | Error::WrongType { .. }
+        | Error::OutOfRange { .. }
+        | Error::Required(_)
+        | Error::WhereRequired(_) => None,
+    }
+}
+
+/// The table that `relation` of `table` leads to; `None` where that is no relation.
 fn far<'a>(project: &'a Project, database: &str, table: &str, relation: &str) -> Option<Cow<'a, str>> {
     let table = project.schema(database).ok()?.table(table).ok()?;
     table.relation(relation).ok().map(|relation| Cow::from(&relation.table))

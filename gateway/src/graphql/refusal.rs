@@ -61,13 +61,7 @@ impl Refusal {
     /// Whether a schema that is newer than ours may know what is asked for.
     pub fn may_be_stale(&self) -> bool {
         match &self.cause {
-            Cause::Model(error) => matches!(
-                error,
-                query::Error::UnknownTable { .. }
-                    | query::Error::UnknownColumn { .. }
-                    | query::Error::UnknownRelation { .. }
-                    | query::Error::UnknownArgument { .. }
-            ),
+            Cause::Model(error) => error.is_unknown_name() || matches!(error, query::Error::UnknownArgument { .. }),
             Cause::Fault(fault) => matches!(fault.code, Code::UnknownTable | Code::UnknownDatabase | Code::Unavailable),
         }
     }

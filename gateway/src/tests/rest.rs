@@ -125,6 +125,30 @@ async fn a_hint_never_names_a_table_of_others() {
 }
 
 #[tokio::test]
+async fn a_hint_never_names_a_relation_to_a_table_of_others() {
+    let stage = Stage::new().await;
+    let told = read(&stage, "track", "staff", r#"{"op":"all","find":{"secrets":1}}"#).await;
+    assert_eq!(told.json()["error"], "column secrets is not in table track");
+    let told = read(&stage, "track", "staff", r#"{"op":"all","options":{"select":["secrets"]}}"#).await;
+    assert_eq!(told.json()["error"], "column secrets is not in table track");
+    let told = read(&stage, "track", "staff", r#"{"op":"all","options":{"select":["albums"]}}"#).await;
+    assert_eq!(told.json()["error"], "column albums is not in table track; did you mean album?");
+}
+
+#[tokio::test]
+async fn nothing_is_told_of_a_value_for_a_table_of_others() {
+    let stage = Stage::new().await;
+    for condition in [r#"{"secret_id":"x"}"#, r#"{"title":5}"#, r#"{"nope":5}"#, r#"{"title":{"$like":5}}"#] {
+        let body = format!(r#"{{"op":"all","find":{{"secret":{{"$some":{condition}}}}}}}"#);
+        assert_eq!(read(&stage, "track", "staff", &body).await.refusal(), (403, "DENIED".to_owned()), "{condition}");
+        let select = format!(r#"{{"op":"all","options":{{"select":{{"secret":{{"find":{condition}}}}}}}}}"#);
+        assert_eq!(read(&stage, "track", "staff", &select).await.refusal(), (403, "DENIED".to_owned()), "{condition}");
+    }
+    let body = r#"{"op":"all","find":{"album":{"album_id":"x"}}}"#;
+    assert_eq!(read(&stage, "track", "staff", body).await.refusal(), (400, "WRONG_TYPE".to_owned()));
+}
+
+#[tokio::test]
 async fn who_may_only_read_a_table_learns_what_is_wrong_with_a_write() {
     let stage = Stage::new().await;
     let body = r#"{"op":"one","doc":{"nope":1}}"#;

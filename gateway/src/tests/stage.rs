@@ -238,8 +238,8 @@ impl Crud for Neighbour {
     }
 }
 
-/// Rules: anyone may do anything with `album` and `track`; `staff` also with `invoice` and tables without rules; `audit`
-/// may read `invoice`; nobody may do anything with `secret`.
+/// Rules: anyone may do anything with `album` and `track`; `staff` also with `invoice` and tables without rules;
+/// `audit` may read `invoice`; nobody may do anything with `secret`.
 #[tonic::async_trait]
 impl AuthRules for Neighbour {
     async fn authorize(
@@ -297,12 +297,13 @@ fn schema(album: &[&str]) -> Schema {
         foreign_table: "album".to_owned(),
         foreign_columns: vec!["album_id".to_owned()],
     });
-    Schema::new(vec![
-        table("album", album),
-        track,
-        table("invoice", &["invoice_id", "total"]),
-        table("secret", &["secret_id", "title"]),
-    ])
+    let mut secret = table("secret", &["secret_id", "title", "track_id"]);
+    secret.foreign_keys.push(ForeignKey {
+        columns: vec!["track_id".to_owned()],
+        foreign_table: "track".to_owned(),
+        foreign_columns: vec!["track_id".to_owned()],
+    });
+    Schema::new(vec![table("album", album), track, table("invoice", &["invoice_id", "total"]), secret])
 }
 
 fn table(name: &str, columns: &[&str]) -> Table {

@@ -74,19 +74,7 @@ impl Error {
 
     fn code(&self) -> Code {
         match self {
-            Error::Query(error) => match error {
-                query::Error::Malformed(_) => Code::BadRequest,
-                query::Error::TooComplex { .. } => Code::TooComplex,
-                query::Error::UnknownTable { .. } => Code::UnknownTable,
-                query::Error::UnknownColumn { .. } => Code::UnknownColumn,
-                query::Error::UnknownRelation { .. } => Code::UnknownRelation,
-                query::Error::UnknownOperator { .. } => Code::UnknownOperator,
-                query::Error::UnknownArgument { .. } => Code::UnknownArgument,
-                query::Error::WrongType { .. } => Code::WrongType,
-                query::Error::OutOfRange { .. } => Code::OutOfRange,
-                query::Error::Required(_) => Code::Required,
-                query::Error::WhereRequired(_) => Code::WhereRequired,
-            },
+            Error::Query(error) => unfit(error),
             Error::Denied(_) => Code::Denied,
             Error::UnknownProject(_) => Code::UnknownProject,
             Error::UnknownDatabase(_) => Code::UnknownDatabase,
@@ -99,6 +87,24 @@ impl Error {
             Error::SchemaMoved | Error::Unavailable(_) => Code::Unavailable,
             Error::Seal | Error::Database(_) => Code::Internal,
         }
+    }
+}
+
+/// The code of an operation that does not fit.
+fn unfit(error: &query::Error) -> Code {
+    match error {
+        query::Error::Malformed(_) => Code::BadRequest,
+        query::Error::TooComplex { .. } => Code::TooComplex,
+        query::Error::UnknownTable { .. } => Code::UnknownTable,
+        query::Error::UnknownColumn { .. } => Code::UnknownColumn,
+        query::Error::UnknownRelation { .. } => Code::UnknownRelation,
+        query::Error::UnknownOperator { .. } => Code::UnknownOperator,
+        query::Error::UnknownArgument { .. } => Code::UnknownArgument,
+        query::Error::WrongType { .. } => Code::WrongType,
+        query::Error::OutOfRange { .. } => Code::OutOfRange,
+        query::Error::Required(_) => Code::Required,
+        query::Error::WhereRequired(_) => Code::WhereRequired,
+        query::Error::Related { error, .. } => unfit(error),
     }
 }
 

@@ -84,6 +84,14 @@ pub enum Error {
     /// An update or delete of every row, where no rule allows it.
     #[error("{0} of all rows needs a condition, or a rule with allowAll")]
     WhereRequired(&'static str),
+    /// Something about the rows that a relation leads to is wrong, which only those may learn who may use their table.
+    #[error("{error}")]
+    Related {
+        /// The table that the relation leads to.
+        table: String,
+        /// What is wrong; no other of this kind.
+        error: Box<Error>,
+    },
 }
 
 impl Error {
@@ -101,6 +109,40 @@ impl Error {
             Error::OutOfRange { .. } => "OUT_OF_RANGE",
             Error::Required(_) => "REQUIRED",
             Error::WhereRequired(_) => "WHERE_REQUIRED",
+            Error::Related { error, .. } => error.reason(),
+        }
+    }
+
+    /// The error, which is about rows of `table` that a relation leads to. It stays with the innermost of such tables; a
+    /// limit is about the request alone.
+    pub(crate) fn about(self, table: &str) -> Self {
+        match self {
+            error @ (Error::Related { .. } | Error::TooComplex { .. }) => error,
+            error => Error::Related { table: table.to_owned(), error: Box::new(error) },
+        }
+    }
+
+    /// Whether it names something that the schema does not have; a newer one may.
+    pub fn is_unknown_name(&self) -> bool {
+        match self {
+            Error::UnknownTable { .. } | Error::UnknownColumn { .. } | Error::UnknownRelation { .. } => true,
+            Error::Related { error, .. } => error.is_unknown_name(),
+            Error::Malformed(_)
+            | Error::TooComplex { .. }
+            | Error::UnknownOperator { .. }
+            | Error::UnknownArgument { .. }
+            | Error::WrongType { .. }
+            | Error::OutOfRange { .. }
+            | Error::Required(_)
+            | Error::WhereRequired(_) => false,
+        }
+    }
+
+    /// What is wrong, and the table that a relation leads to if it is about that.
+    pub fn plain(self) -> (Self, Option<String>) {
+        match self {
+            Error::Related { table, error } => (*error, Some(table)),
+            error => (error, None),
         }
     }
 }

@@ -138,7 +138,7 @@ impl Parser<'_> {
         }
         if filters.is_empty() || members.len() > filters.len() {
             let conditions = members.iter().filter(|(key, _)| !is_presence(key));
-            let filter = self.all_of(far, conditions, budget)?;
+            let filter = self.all_of(far, conditions, budget).map_err(|error| error.about(&far.name))?;
             filters.push(related(relation, Quantifier::Some, filter));
         }
         Ok(all(filters))
@@ -159,7 +159,8 @@ impl Parser<'_> {
             for (key, value) in members {
                 budget.node()?;
                 let quantifier = self.quantifier(key)?;
-                filters.push(related(relation, quantifier, self.branch(far, key, value, budget)?));
+                let filter = self.branch(far, key, value, budget).map_err(|error| error.about(&far.name))?;
+                filters.push(related(relation, quantifier, filter));
             }
             Ok(all(filters))
         })

@@ -107,10 +107,11 @@ impl Parser<'_> {
                 return Err(Error::Malformed(format!("relation {} has both find and where", relation.name)));
             }
         }
-        let mut node = budget.deeper(|budget| {
+        let node = budget.deeper(|budget| {
             let filter = find.map_or(Ok(Filter::TRUE), |find| self.condition(far, &find, budget))?;
             Ok(Node { filter, ..self.selection(far, &options, budget)? })
-        })?;
+        });
+        let mut node = node.map_err(|error: Error| error.about(&far.name))?;
         if !relation.many {
             node.shape = Shape::One;
         }
