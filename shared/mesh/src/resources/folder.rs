@@ -43,9 +43,16 @@ impl Stamp {
     /// Whether some file changed less than `time` ago: it may be half written, and one more change would not be seen by
     /// clocks that tick slower.
     pub(super) fn is_younger_than(&self, time: Duration) -> bool {
-        let stamps = self.files.iter().filter_map(|(_, stamp)| stamp.as_ref()?.modified);
-        let mut ages = stamps.filter_map(|modified| SystemTime::now().duration_since(modified).ok());
-        ages.any(|age| age < time)
+        self.stamps().any(|stamp| stamp.is_younger_than(time))
+    }
+
+    /// Whether some file that is empty became so less than `time` ago.
+    pub(super) fn has_emptied_within(&self, time: Duration) -> bool {
+        self.stamps().any(|stamp| stamp.len == 0 && stamp.is_younger_than(time))
+    }
+
+    fn stamps(&self) -> impl Iterator<Item = &FileStamp> {
+        self.files.iter().filter_map(|(_, stamp)| stamp.as_ref())
     }
 }
 
@@ -54,6 +61,12 @@ impl FileStamp {
         let of = fs::metadata(path).ok()?;
         let changed = (of.ctime(), of.ctime_nsec());
         Some(Self { modified: of.modified().ok(), len: of.len(), inode: of.ino(), changed })
+    }
+
+    /// Whether the file changed less than `time` ago; a clock that is ahead says nothing.
+    fn is_younger_than(&self, time: Duration) -> bool {
+        let age = self.modified.and_then(|modified| SystemTime::now().duration_since(modified).ok());
+        age.is_some_and(|age| age < time)
     }
 }
 

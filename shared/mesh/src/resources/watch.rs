@@ -21,6 +21,9 @@ const LOOK: Duration = Duration::from_millis(250);
 const SETTLING: Duration = Duration::from_millis(100);
 /// Looks after which a file that never settles is read all the same.
 const PATIENCE: u32 = 2;
+/// A file that was emptied less than this ago is left alone in any case: editors empty a file and then write it, and on a
+/// busy disk it may take long to come to that.
+const EMPTY: Duration = Duration::from_millis(600);
 
 /// Loads a folder and goes on watching it. A change that is valid is in force within a second; one that is not changes
 /// nothing and is told in the log and on the board, as part `resources`.
@@ -93,6 +96,9 @@ impl Watcher {
     fn look(&mut self) -> Option<Result<Snapshot, Vec<Fault>>> {
         let stamp = Stamp::of(&self.folder, &self.others);
         if stamp == self.seen {
+            return None;
+        }
+        if stamp.has_emptied_within(EMPTY) {
             return None;
         }
         if self.waited < PATIENCE && stamp.is_younger_than(SETTLING) {
@@ -205,7 +211,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut watcher = Watcher::new(folder.path().to_owned(), Vec::new());
         watcher.read().unwrap();
-        let file = fs::File::create(folder.path().join("a.yaml")).unwrap();
+        let path = folder.path().join("a.yaml");
+        fs::write(&path, project("a")).unwrap();
+        let file = fs::File::options().append(true).open(path).unwrap();
         file.set_modified(SystemTime::now() + Duration::from_secs(3600)).unwrap();
         assert!(watcher.look().is_some(), "a clock that is ahead says nothing about age");
         file.set_modified(SystemTime::now()).unwrap();
@@ -213,6 +221,20 @@ mod tests {
         file.set_modified(SystemTime::now() - SETTLING).unwrap();
         watcher.look();
         assert_eq!(watcher.seen, Stamp::of(folder.path(), &watcher.others));
+    }
+
+    #[test]
+    fn an_emptied_file_is_taken_for_one_that_is_being_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.yaml");
+        fs::write(&path, project("a")).unwrap();
+        let mut watcher = Watcher::new(folder.path().to_owned(), Vec::new());
+        watcher.read().unwrap();
+        let file = fs::File::create(&path).unwrap();
+        watcher.waited = PATIENCE;
+        assert!(watcher.look().is_none());
+        file.set_modified(SystemTime::now() - EMPTY).unwrap();
+        assert!(watcher.look().is_some_and(|news| news.unwrap().documents.is_empty()));
     }
 
     #[tokio::test]
