@@ -27,6 +27,7 @@ mod bind;
 mod cell;
 mod connection;
 mod error;
+mod gathering;
 mod introspect;
 mod known;
 mod lanes;

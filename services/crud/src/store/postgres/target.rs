@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     connection::{Connection, Ending},
     error::{Failure, chain},
+    gathering::Gathering,
     tls::{Connector, Tls},
 };
 
@@ -102,7 +103,7 @@ impl Target {
         let end = ended.clone().drop_guard();
         self.tasks.spawn("postgres connection", async move {
             let _end = end;
-            if let Some(Err(error)) = stop.run_until_cancelled(driver).await {
+            if let Some(Err(error)) = stop.run_until_cancelled(Gathering::new(driver)).await {
                 tracing::debug!(error = chain(&error), "connection to the database ended");
             }
         });

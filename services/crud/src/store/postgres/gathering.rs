@@ -1,0 +1,84 @@
+//! What several callers send in one turn of the runtime, sent at once.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+/// The work of a connection, put off to the end of the runtime's turn whenever it is woken.
+///
+/// A connection that is polled as soon as one caller has a statement for it writes that statement alone: a system call
+/// for each, and one for each answer. At the end of the turn the other callers have theirs ready as well.
+pub struct Gathering<F> {
+    work: Pin<Box<F>>,
+    is_put_off: bool,
+}
+
+impl<F> Gathering<F> {
+    /// Gathers for `work`.
+    pub fn new(work: F) -> Self {
+        Self { work: Box::pin(work), is_put_off: false }
+    }
+}
+
+impl<F: Future> Future for Gathering<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        self.is_put_off = !self.is_put_off;
+        if self.is_put_off {
+            // A task that wakes itself goes behind all that are ready.
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.work.as_mut().poll(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    /// Two senders are woken one after the other; the receiver, woken by the first, finds both messages.
+    #[tokio::test]
+    async fn what_is_sent_in_one_turn_is_found_at_once() {
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        let turns = Arc::new(AtomicUsize::new(0));
+        let counted = turns.clone();
+        let work = std::future::poll_fn(move |context| {
+            let mut all = Vec::new();
+            let more = receiver.poll_recv_many(context, &mut all, 10);
+            if !all.is_empty() {
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+            match more {
+                Poll::Ready(0) => Poll::Ready(()),
+                Poll::Ready(_) => {
+                    context.waker().wake_by_ref();
+                    Poll::Pending
+                }
+                Poll::Pending => Poll::Pending,
+            }
+        });
+        let gathering = tokio::spawn(Gathering::new(work));
+        tokio::task::yield_now().await;
+        let senders = [1, 2].map(|message| {
+            let sender = sender.clone();
+            tokio::spawn(async move { sender.send(message).expect("the receiver lives") })
+        });
+        drop(sender);
+        for sender in senders {
+            sender.await.expect("a sender does not panic");
+        }
+        gathering.await.expect("the receiver does not panic");
+
+        assert_eq!(turns.load(Ordering::Relaxed), 1);
+    }
+}
