@@ -60,8 +60,13 @@ impl Fixture {
         )
     }
 
-    fn near(&self, http: SocketAddr) -> anyhow::Result<Process> {
-        Process::serve(self.path(), "near", &[], &self.config(http, free_address()?, ""))
+    /// One process of all services, ready.
+    async fn near(&self) -> anyhow::Result<(Process, Client)> {
+        let http = free_address()?;
+        let node = Process::serve(self.path(), "near", &[], &self.config(http, free_address()?, ""))?;
+        let client = Client::new(http, "shop");
+        ready(&client).await?;
+        Ok((node, client))
     }
 }
 
@@ -216,10 +221,7 @@ async fn without_crud_requests_are_unavailable_until_it_returns() -> anyhow::Res
 async fn a_killed_node_keeps_every_acknowledged_row() -> anyhow::Result<()> {
     for engine in ENGINES {
         let fixture = Fixture::new(engine).await?;
-        let http = free_address()?;
-        let client = Client::new(http, "shop");
-        let mut node = fixture.near(http)?;
-        ready(&client).await?;
+        let (mut node, client) = fixture.near().await?;
         let writers = Writers::start(&client, 8);
         writers.until(100).await?;
 
@@ -239,10 +241,7 @@ async fn a_killed_node_keeps_every_acknowledged_row() -> anyhow::Result<()> {
 async fn a_node_told_to_stop_answers_what_it_took() -> anyhow::Result<()> {
     for engine in ENGINES {
         let fixture = Fixture::new(engine).await?;
-        let http = free_address()?;
-        let client = Client::new(http, "shop");
-        let mut node = fixture.near(http)?;
-        ready(&client).await?;
+        let (mut node, client) = fixture.near().await?;
         let writers = Writers::start(&client, 16);
         writers.until(100).await?;
 
@@ -259,42 +258,64 @@ async fn a_node_told_to_stop_answers_what_it_took() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn rules_are_edited_under_load() -> anyhow::Result<()> {
-    let fixture = Fixture::new(Engine::Sqlite).await?;
-    let http = free_address()?;
-    let client = Client::new(http, "shop");
-    let node = fixture.near(http)?;
-    ready(&client).await?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let load: Vec<_> = (0..32)
-        .map(|_| {
+/// Clients that read albums until told to stop.
+struct Readers {
+    stop: Arc<AtomicBool>,
+    tasks: Vec<tokio::task::JoinHandle<anyhow::Result<()>>>,
+}
+
+impl Readers {
+    fn start(client: &Client, count: usize) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let tasks = (0..count).map(|_| {
             let (client, stop) = (client.clone(), stop.clone());
             tokio::spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
                     let (status, body) = client.graphql("{ album(limit: 3) { title } }", json!({})).await?;
                     ensure!(status == 200, "{status} {body}");
                 }
-                anyhow::Ok(())
+                Ok(())
             })
-        })
-        .collect();
-    let genre = |client: Client| async move {
-        let (status, _) = client.graphql("{ genre(limit: 1) { name } }", json!({})).await?;
-        anyhow::Ok(status)
-    };
-    assert_eq!(genre(client.clone()).await?, 200);
+        });
+        Self { tasks: tasks.collect(), stop }
+    }
+
+    /// Fails if one of their requests did.
+    async fn finish(self) -> anyhow::Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        for task in self.tasks {
+            task.await??;
+        }
+        Ok(())
+    }
+}
+
+/// Waits until reading genres is allowed, or is not: an edit is in force within a second.
+async fn genre_is(client: &Client, allowed: bool) -> anyhow::Result<()> {
+    let until = Instant::now() + Duration::from_secs(1);
+    loop {
+        let (status, body) = client.graphql("{ genre(limit: 1) { name } }", json!({})).await?;
+        if (status == 200) == allowed {
+            return Ok(());
+        }
+        ensure!(Instant::now() < until, "an edit is in force within a second: {status} {body}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_are_edited_under_load() -> anyhow::Result<()> {
+    let fixture = Fixture::new(Engine::Sqlite).await?;
+    let (node, client) = fixture.near().await?;
+    let readers = Readers::start(&client, 32);
+    genre_is(&client, true).await?;
 
     let tables = fixture.path().join("resources/tables.yaml");
     let before = std::fs::read_to_string(&tables)?;
     let open = "id: genre }\nspec:\n  rules:\n    read: { rule: allow }";
     assert!(before.contains(open));
     std::fs::write(&tables, before.replace(open, &open.replace("allow", "deny")))?;
-    let began = Instant::now();
-    while genre(client.clone()).await? == 200 {
-        assert!(began.elapsed() < Duration::from_secs(1), "an edit is in force within a second");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    genre_is(&client, false).await?;
 
     // A broken edit changes nothing and is told.
     let broken = before.replace(open, &open.replace("rule: allow", "rule: alow"));
@@ -312,19 +333,12 @@ async fn rules_are_edited_under_load() -> anyhow::Result<()> {
         assert!(text.contains(&format!("tables.yaml:{line}:")), "{place} names file and line {line}: {text}");
         assert!(text.contains("spec.rules.read"), "{place} names the path: {text}");
     }
-    assert_ne!(genre(client.clone()).await?, 200, "the rule before the broken edit stays");
+    let (status, _) = client.graphql("{ genre(limit: 1) { name } }", json!({})).await?;
+    assert_ne!(status, 200, "the rule before the broken edit stays");
 
     std::fs::write(&tables, &before)?;
-    let began = Instant::now();
-    while genre(client.clone()).await? != 200 {
-        assert!(began.elapsed() < Duration::from_secs(1), "an edit is in force within a second");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    stop.store(true, Ordering::Relaxed);
-    for task in load {
-        task.await??;
-    }
-    Ok(())
+    genre_is(&client, true).await?;
+    readers.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -76,13 +76,29 @@ fn suite(file: &Path) -> anyhow::Result<Suite> {
     let text = std::fs::read_to_string(file)?;
     let documents = Yaml::load_from_str(&text)?;
     let value = plain(documents.first().context("a document")?)?;
+    let database = value["database"].as_str().context("database")?.to_owned();
+    ensure!(matches!(database.as_str(), "music" | "lab"), "database {database} is neither music nor lab");
     let mut cases = Vec::new();
     for case in value["cases"].as_array().context("cases")? {
         let name = case["name"].as_str().unwrap_or("without a name");
-        cases.push(serde_json::from_value(case.clone()).with_context(|| name.to_owned())?);
+        let case: Case = serde_json::from_value(case.clone()).with_context(|| name.to_owned())?;
+        case.check().with_context(|| name.to_owned())?;
+        cases.push(case);
     }
-    let database = value["database"].as_str().context("database")?.to_owned();
     Ok(Suite { database, cases })
+}
+
+impl Case {
+    /// Refuses a case that would pass whatever came back.
+    fn check(&self) -> anyhow::Result<()> {
+        ensure!(self.gives.is_some() != self.fails.is_some(), "a case either gives or fails");
+        ensure!(self.then.is_some() == self.leaving.is_some(), "then and leaving come together");
+        if let Some(over) = &self.over {
+            let is_known = |name: &String| PROTOCOLS.into_iter().any(|protocol| spelled(protocol) == name);
+            ensure!(!over.is_empty() && over.iter().all(is_known), "over names protocols, not {over:?}");
+        }
+        Ok(())
+    }
 }
 
 fn plain(yaml: &Yaml<'_>) -> anyhow::Result<Value> {

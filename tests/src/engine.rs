@@ -26,7 +26,7 @@ pub struct Database {
     engine: Engine,
 }
 
-static CHINOOK: OnceCell<PathBuf> = OnceCell::const_new();
+static CHINOOK: OnceCell<Vec<u8>> = OnceCell::const_new();
 static TEMPLATE: OnceCell<String> = OnceCell::const_new();
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
@@ -53,7 +53,7 @@ impl Database {
         match engine {
             Engine::Sqlite => {
                 let file = folder.join(format!("{}.db", unique()));
-                std::fs::copy(CHINOOK.get_or_try_init(sqlite_shop).await?, &file)?;
+                std::fs::write(&file, CHINOOK.get_or_try_init(sqlite_shop).await?)?;
                 Ok(Self { url: format!("sqlite:{}", file.display()), engine })
             }
             Engine::Postgres => {
@@ -125,13 +125,17 @@ async fn connect(url: &str) -> anyhow::Result<tokio_postgres::Client> {
     Ok(client)
 }
 
-async fn sqlite_shop() -> anyhow::Result<PathBuf> {
-    let file = std::env::temp_dir().join(format!("{}.db", unique()));
+/// The file that the example's SQL makes.
+async fn sqlite_shop() -> anyhow::Result<Vec<u8>> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("shop.db");
     let connection = rusqlite::Connection::open(&file)?;
     connection.execute_batch(&std::fs::read_to_string(chinook().join("sqlite.sql"))?)?;
-    Ok(file)
+    drop(connection);
+    Ok(std::fs::read(file)?)
 }
 
+/// The name of a database that the example's SQL filled.
 async fn postgres_shop() -> anyhow::Result<String> {
     let name = unique();
     connect(&server()).await?.batch_execute(&format!("CREATE DATABASE {name}")).await?;

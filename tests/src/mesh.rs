@@ -1,6 +1,6 @@
 //! A mesh with throw-away data: all services in one process, or each as a node of its own.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use anyhow::Context;
 use mesh::config;
@@ -47,10 +47,8 @@ pub struct TestMesh {
     pub music: Database,
     /// Database `lab`, where the test asked for one.
     pub lab: Option<Database>,
-    /// Where the gateway answers.
-    pub http: SocketAddr,
     nodes: Vec<Node>,
-    folder: TempDir,
+    _folder: TempDir,
 }
 
 impl TestMesh {
@@ -71,14 +69,8 @@ impl TestMesh {
         let nodes = start(shape, folder.path()).await?;
         let http = nodes.iter().find_map(|node| node.http).context("a gateway")?;
         let client = Client::new(http, "shop");
-        let mesh = Self { client, music, lab, http, nodes, folder };
-        ready(&mesh.client).await?;
-        Ok(mesh)
-    }
-
-    /// The folder of its resources.
-    pub fn resources(&self) -> std::path::PathBuf {
-        self.folder.path().join("resources")
+        ready(&client).await?;
+        Ok(Self { client, music, lab, nodes, _folder: folder })
     }
 
     /// A caller with the token of a customer.

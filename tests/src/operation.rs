@@ -290,7 +290,7 @@ impl Operation {
     }
 
     /// Name, arguments as name, type and value, and selection of a root field.
-    fn graphql_field(&self) -> (String, Vec<(&'static str, &'static str, Value)>, String) {
+    fn graphql_field(&self) -> (String, Vec<(&str, &'static str, Value)>, String) {
         let written = |returning: &Value| match returning {
             Value::Null => "{ affected }".to_owned(),
             select => format!("{{ affected returning {} }}", selection(select)),
@@ -320,15 +320,10 @@ impl Operation {
                 (format!("insert_{}", create.table), arguments, written(&create.returning))
             }
             Operation::Update(update) => {
-                let mut arguments = vec![("where", "Where", update.find.clone())];
+                let mut arguments = vec![("where", "Where", underscored(&update.find))];
                 arguments.retain(|(_, _, find)| !find.is_null());
                 for (operator, value) in &update.update {
-                    let name = match operator.as_str() {
-                        "$set" => "set",
-                        "$inc" => "inc",
-                        other => Box::leak(other.trim_start_matches('$').to_owned().into_boxed_str()),
-                    };
-                    arguments.push((name, "Changes", value.clone()));
+                    arguments.push((operator.trim_start_matches('$'), "Changes", value.clone()));
                 }
                 (format!("update_{}", update.table), arguments, written(&update.returning))
             }

@@ -81,7 +81,8 @@ impl Process {
 
     /// Asks the process to stop, as `kill` does, and waits for its end.
     pub async fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
-        let told = Command::new("kill").arg(self.child.id().to_string()).status()?;
+        // The shell's own: a slim machine has no program called kill.
+        let told = Command::new("sh").args(["-c", "kill -TERM $0", &self.child.id().to_string()]).status()?;
         ensure!(told.success(), "the process can be told to stop");
         let until = Instant::now() + Duration::from_secs(20);
         loop {
