@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use proto::api::v1::{CreateRequest, ReadRequest, data_client::DataClient};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -48,11 +48,8 @@ pub async fn round(port: u16, requests: &Requests, lasting: Duration) -> anyhow:
         clients.spawn(async move {
             match requests {
                 Requests::Http(requests) => http(port, &requests, client, until).await,
-                Requests::GrpcRead(requests, token) => {
-                    grpc_read(channel.context("a channel")?, &requests, &token, client, until).await
-                }
-                Requests::GrpcCreate(requests, token) => {
-                    grpc_create(channel.context("a channel")?, &requests, &token, client, until).await
+                requests @ (Requests::GrpcRead(..) | Requests::GrpcCreate(..)) => {
+                    grpc(channel.context("a channel")?, &requests, client, until).await
                 }
             }
         });
@@ -88,7 +85,7 @@ async fn http(port: u16, requests: &[Vec<u8>], client: usize, until: Instant) ->
     stream.set_nodelay(true)?;
     let mut times = Vec::new();
     let mut answer = Vec::with_capacity(64 * 1024);
-    for turn in (client * 7919).. {
+    for turn in first(client).. {
         let began = Instant::now();
         if began >= until {
             break;
@@ -134,42 +131,30 @@ fn authorised<T>(message: T, token: &str) -> anyhow::Result<tonic::Request<T>> {
     Ok(request)
 }
 
-async fn grpc_read(
-    channel: Channel,
-    requests: &[ReadRequest],
-    token: &str,
-    client: usize,
-    until: Instant,
-) -> anyhow::Result<Vec<Duration>> {
+/// Sends gRPC requests one after the other until the time is up; how long each answer took.
+async fn grpc(channel: Channel, requests: &Requests, client: usize, until: Instant) -> anyhow::Result<Vec<Duration>> {
     let mut data = DataClient::new(channel);
     let mut times = Vec::new();
-    for turn in (client * 7919).. {
+    for turn in first(client).. {
         let began = Instant::now();
         if began >= until {
             break;
         }
-        data.read(authorised(requests[turn % requests.len()].clone(), token)?).await?;
+        match requests {
+            Requests::Http(_) => bail!("these go without a channel"),
+            Requests::GrpcRead(reads, token) => {
+                data.read(authorised(reads[turn % reads.len()].clone(), token)?).await?;
+            }
+            Requests::GrpcCreate(creates, token) => {
+                data.create(authorised(creates[turn % creates.len()].clone(), token)?).await?;
+            }
+        }
         times.push(began.elapsed());
     }
     Ok(times)
 }
 
-async fn grpc_create(
-    channel: Channel,
-    requests: &[CreateRequest],
-    token: &str,
-    client: usize,
-    until: Instant,
-) -> anyhow::Result<Vec<Duration>> {
-    let mut data = DataClient::new(channel);
-    let mut times = Vec::new();
-    for turn in (client * 7919).. {
-        let began = Instant::now();
-        if began >= until {
-            break;
-        }
-        data.create(authorised(requests[turn % requests.len()].clone(), token)?).await?;
-        times.push(began.elapsed());
-    }
-    Ok(times)
+/// Where a client begins in its list, so that they do not all ask for the same at once.
+fn first(client: usize) -> usize {
+    client * 7919
 }
