@@ -1,0 +1,118 @@
+//! Fields of `Mutation`.
+
+use super::*;
+
+#[test]
+fn rows_are_inserted() {
+    let one = "mutation { insert_album(docs: {album_id: 9, title: \"z\"}) @music { status returning { i: title } st: status __typename } }";
+    let plan = plan(one);
+
+    let (_, Mutation { table, set, returning }) = &plan.writes[0];
+    assert_eq!(table, "album");
+    assert_eq!(
+        *set,
+        Set::Insert {
+            docs: vec![Object(vec![("album_id".to_owned(), Value::Int(9)), ("title".to_owned(), text("z"))])]
+        }
+    );
+    assert_eq!(returning.as_ref().map(|node| node.fields.clone()), Some(vec![column("i", "title")]));
+    let What::Write(0, members) = &plan.roots[0].what else { panic!("a write") };
+    let members: Vec<(&str, &Part)> = members.iter().map(|member| (member.key.as_str(), &member.what)).collect();
+    assert_eq!(
+        members,
+        [
+            ("status", &Part::Status),
+            ("returning", &Part::Returning),
+            ("st", &Part::Status),
+            ("__typename", &Part::Typename("AlbumMutation".to_owned())),
+        ]
+    );
+    assert_eq!(set_of_none("mutation { insert_album @music { status } }"), 0);
+}
+
+fn set_of_none(text: &str) -> usize {
+    match set(text) {
+        Set::Insert { docs } => docs.len(),
+        other => panic!("an insert, not {other:?}"),
+    }
+}
+
+#[test]
+fn rows_are_updated() {
+    assert_eq!(
+        set(r#"mutation { update_track(where: {track_id: 1}, set: {name: "z"}, inc: {milliseconds: 1}) { status } }"#),
+        Set::Update {
+            filter: equal("track_id", Value::Int(1)),
+            changes: vec![
+                Change::Set { column: "name".to_owned(), value: text("z") },
+                Change::Inc { column: "milliseconds".to_owned(), by: Value::Int(1) },
+            ],
+            one: false,
+        }
+    );
+    assert_eq!(
+        set("mutation { update_track(where: {track_id: 1}, op: one) { status } }"),
+        Set::Update { filter: equal("track_id", Value::Int(1)), changes: Vec::new(), one: true }
+    );
+    assert_eq!(
+        error("mutation { update_track(where: {track_id: 1}, remove: {name: 1}) { status } }"),
+        "argument remove of update_track is not known"
+    );
+    assert_eq!(error("mutation { update_track(op: 5) { status } }"), "op wants all, one or count, got a number");
+    assert_eq!(error("mutation { update_track(op: upsert) { status } }"), "op is all, one or count, not \"upsert\"");
+    assert_eq!(error("mutation { update_track(set: 5) { status } }"), "set wants an object of columns, got a number");
+}
+
+#[test]
+fn rows_are_deleted() {
+    assert_eq!(
+        set("mutation { delete_album(where: {album_id: 1}) { affected } }"),
+        Set::Delete { filter: equal("album_id", Value::Int(1)), one: false }
+    );
+    assert_eq!(
+        set("mutation { delete_album { affected } }"),
+        Set::Delete { filter: Filter::TRUE, one: false },
+        "whether that is allowed is not for the planner to say"
+    );
+}
+
+#[test]
+fn mutations_keep_their_order_and_may_be_of_several_databases() {
+    let project = fixture::two_databases();
+    let text = "mutation {
+        insert_genre(docs: []) @archive { status }
+        delete_album(where: {album_id: 1}) { status }
+        second: insert_genre(docs: []) @archive
+    }";
+
+    let plan = planned(&project, text, "{}").unwrap();
+
+    let writes: Vec<(&str, &str)> =
+        plan.writes.iter().map(|(database, mutation)| (database.as_str(), mutation.table.as_str())).collect();
+    assert_eq!(writes, [("archive", "genre"), ("music", "album"), ("archive", "genre")]);
+    assert_eq!(plan.roots[2].what, What::Write(2, Vec::new()));
+}
+
+#[test]
+fn wrong_mutations_are_refused() {
+    assert!(error("mutation { foo_album { status } }").starts_with("field foo_album is not in Mutation"));
+    assert!(error("mutation { album { status } }").starts_with("field album is not in Mutation"));
+    assert!(error("mutation { insert_album_by_pk { status } }").starts_with("field insert_album_by_pk is not"));
+    assert_eq!(
+        error("mutation { insert_bestseller(docs: []) { status } }"),
+        "bestseller is a view and cannot be written"
+    );
+    assert_eq!(error("mutation { insert_album(docs: []) }"), "field insert_album needs a selection of its fields");
+    assert_eq!(
+        error("mutation { insert_album(docs: []) { a: returning { title } b: returning { title } } }"),
+        "returning can be selected under one key only"
+    );
+    assert_eq!(
+        error("mutation { insert_album(docs: []) { stauts } }"),
+        "field stauts is not in AlbumMutation; did you mean status?"
+    );
+    assert_eq!(
+        refusal("mutation { delete_nothing { status } }").places,
+        [Place { database: "music".to_owned(), table: "nothing".to_owned(), operation: Operation::Delete }]
+    );
+}
