@@ -52,6 +52,7 @@ impl Node {
     /// Starts the services that `config` names. The configuration and the resources are checked before a port is
     /// opened; a database or a peer that is down is no failure, the node says so on `/ready`.
     pub async fn start(config: config::Node, mode: Mode) -> Result<Node, Failure> {
+        check(&config)?;
         install_tls();
         let tasks = Tasks::default();
         let mesh = Mesh::new(&config).context("the configuration is wrong")?;
@@ -148,6 +149,17 @@ impl Signals {
             _ = self.terminate.recv() => {}
         }
     }
+}
+
+/// Refuses a node that could never answer.
+fn check(config: &config::Node) -> Result<(), Failure> {
+    let missing: Vec<&str> = config.missing().into_iter().map(Service::name).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let missing = missing.join(" and ");
+    Err(anyhow!("the configuration is wrong: the gateway calls {missing}, found neither in services nor in peers")
+        .into())
 }
 
 /// The resources of `config`, watched from now on; all that is wrong with them where anything is.

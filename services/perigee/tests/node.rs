@@ -62,6 +62,16 @@ async fn a_gateway_serves_what_its_peers_hold() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_nobody_stands_behind_does_not_start() {
+    let data = tempfile::tempdir().expect("a temporary folder");
+
+    let failure =
+        Node::start(config(&[Service::Gateway], data.path()), Mode::Serve).await.err().expect("does not start");
+
+    assert!(failure.to_string().contains("crud and auth-rules"), "{failure}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_with_a_faulty_folder_does_not_start() {
     let data = tempfile::tempdir().expect("a temporary folder");
     std::fs::write(data.path().join("a.yaml"), "kind: project\nmeta: { id: shop }\nspec: { nmae: x }\n")
