@@ -78,11 +78,6 @@ pub type Checker = fn(&Snapshot) -> Vec<Fault>;
 pub type Current = tokio::sync::watch::Receiver<Arc<Snapshot>>;
 
 impl Snapshot {
-    /// These documents.
-    pub fn new(documents: Vec<Document>) -> Self {
-        Self { documents }
-    }
-
     /// The documents of a text instead of a folder: faults call it `inline`, relative paths start at the working
     /// directory, and no checker is asked.
     pub fn parse(yaml: &str) -> Result<Self, Vec<Fault>> {
@@ -109,11 +104,6 @@ impl Document {
     /// stands in the document.
     pub fn fault(&self, path: &str, message: impl Into<String>) -> Fault {
         fault(&self.file, self.places.nearest(path), path, message)
-    }
-
-    /// The file it stands in, relative to the folder of all.
-    pub fn file(&self) -> &str {
-        &self.file
     }
 
     fn misfit(&self, part: &str, misfit: &typed::Misfit) -> Fault {

@@ -176,7 +176,7 @@ mod tests {
             fs::write(at(name), "not: [for us").unwrap();
         }
         let snapshot = load(folder.path(), &[]).unwrap();
-        let files: Vec<&str> = snapshot.documents.iter().map(|document| document.file()).collect();
+        let files: Vec<&str> = snapshot.documents.iter().map(|document| &*document.file).collect();
         assert_eq!(files, ["a.yml", "b.yaml", "sub/deep/c.yaml"]);
         assert_eq!(snapshot.documents[2].folder, at("sub/deep"));
     }
