@@ -276,7 +276,11 @@ fn written(filter: &Filter) -> String {
         Filter::Or(filters) => all(filters, " or "),
         Filter::Not(inner) => match inner.as_ref() {
             Filter::And(_) | Filter::Or(_) => format!("not {}", written(inner)),
-            _ => format!("not ({})", written(inner)),
+            Filter::Not(_)
+            | Filter::Compare { .. }
+            | Filter::In { .. }
+            | Filter::IsNull { .. }
+            | Filter::Related { .. } => format!("not ({})", written(inner)),
         },
         Filter::Compare { column, comparison, value } => {
             let operator = match comparison {

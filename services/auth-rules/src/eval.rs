@@ -281,11 +281,12 @@ fn holds(r#type: Type, value: &Value, test: &Test, facts: &Facts<'_>) -> Option<
         Test::IsNull => Some(*value == Value::Null),
         Test::StartsWith(operand) => match (value, facts.value(operand)?.as_ref()) {
             (Value::Text(text), Value::Text(start)) => Some(text.starts_with(start.as_str())),
+            // Only texts begin with something.
             _ => None,
         },
         Test::Matches(regex) => match value {
             Value::Text(text) => Some(regex.is_match(text)),
-            _ => None,
+            Value::Null | Value::Bool(_) | Value::Int(_) | Value::Number(_) | Value::List(_) | Value::Object(_) => None,
         },
     }
 }

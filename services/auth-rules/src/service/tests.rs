@@ -286,24 +286,6 @@ fn a_project_without_keys_gets_one_in_development_only() {
     assert!(!allowed(None));
 }
 
-#[test]
-#[ignore = "measures; run with --release --nocapture"]
-fn an_access_takes_microseconds() {
-    let owner = json!({"rule": "match", "type": "string", "eval": "==", "f1": "args.find.uid", "f2": "args.auth.id"});
-    let service = service(&shop(json!({"rules": {"read": {"rule": "or", "clauses": [{"rule": "deny"}, owner]}}})));
-    let request = AuthorizeRequest {
-        project: "shop".to_owned(),
-        token: user(),
-        accesses: vec![access("music", "t", Operation::Read)],
-    };
-    let rounds = 200_000;
-    let begin = std::time::Instant::now();
-    for _ in 0..rounds {
-        std::hint::black_box(service.authorize(request.clone(), now()).unwrap());
-    }
-    println!("{:?} per access", begin.elapsed() / rounds);
-}
-
 /// JSON that looks like a rule here and there.
 fn rule_json() -> impl Strategy<Value = Json> {
     let text = prop_oneof![
