@@ -168,7 +168,7 @@ impl Client {
         match operation {
             Operation::Read(_) => Ok(Outcome::Read(response["result"].clone())),
             Operation::Batch(items) => Ok(Outcome::Written(vec![Written { affected: None, rows: None }; items.len()])),
-            _ => {
+            Operation::Create(_) | Operation::Update(_) | Operation::Delete(_) => {
                 let written =
                     Written { affected: response["affected"].as_u64(), rows: response.get("result").cloned() };
                 Ok(Outcome::Written(vec![written]))

@@ -136,7 +136,7 @@ pub fn stored_members(names: &Names, table: usize, document: Value) -> Value {
         let is_stored = stored.columns.iter().any(|column| column.name == key);
         match names.table(table).fields.get(&key) {
             Some(Field::Column(column)) if !is_stored => (stored.columns[*column].name.clone(), value),
-            _ => (key, value),
+            Some(Field::Column(_) | Field::Relation(..) | Field::Aggregate(..)) | None => (key, value),
         }
     });
     Value::Object(Object(members.collect()))

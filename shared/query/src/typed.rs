@@ -162,7 +162,9 @@ fn integer(column: &Column, value: &Value, least: i64, most: i64) -> Result<Type
         Value::Text(text) => match Value::number(text) {
             Some(Value::Int(number)) => number,
             Some(Value::Number(text)) => whole(column, value, &text)?,
-            _ => return Err(unlike(column)),
+            Some(Value::Null | Value::Bool(_) | Value::Text(_) | Value::List(_) | Value::Object(_)) | None => {
+                return Err(unlike(column));
+            }
         },
         Value::Null | Value::Bool(_) | Value::List(_) | Value::Object(_) => return Err(wrong(column, value)),
     };
