@@ -1,6 +1,9 @@
 //! What of this node works and what does not, for `/ready`.
 
-use std::{collections::BTreeMap, sync::Arc, sync::Mutex};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
 
 /// How a part is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]

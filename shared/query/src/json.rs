@@ -45,8 +45,8 @@ pub struct Options {
 }
 
 impl Parser<'_> {
-    /// A condition on rows of `table`. Relations go by
-    /// name (to one: a condition; to many: `some`, `none`, `every`). `Null` and an absent condition are true.
+    /// A condition on rows of `table`. Relations go by name (to one: a condition; to many: `some`, `none`, `every`).
+    /// `Null` and an absent condition are true.
     ///
     /// What asks for nothing is [`Filter::TRUE`] itself, however it is written: `{}`, `{"$and": []}`,
     /// `{"a": {"$nin": []}}`.
