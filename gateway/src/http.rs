@@ -9,6 +9,8 @@ pub mod server;
 
 pub(crate) use front::Visited;
 
+use std::time::Duration;
+
 use axum::extract::FromRequestParts;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header, request};
@@ -16,6 +18,9 @@ use http_body_util::BodyExt;
 use mesh::{Call, Code, Fault};
 
 use crate::{Service, edge::Caller, error, graphql, grpc, rest};
+
+/// How long a client may go on sending what is refused.
+const SPILL: Duration = Duration::from_secs(2);
 
 /// All routes of the public port, behind the front.
 pub(crate) fn router(service: &Service) -> axum::Router {
@@ -40,7 +45,7 @@ pub fn node_routes(mesh: mesh::Mesh) -> axum::Router {
 /// Errors: `TOO_LARGE` with the limit; `BAD_REQUEST` where the client breaks off.
 pub async fn body(service: &Service, project: &str, body: axum::body::Body) -> Result<Bytes, Fault> {
     let limit = body_limit(service, project);
-    collected(body, limit).await
+    collected(body, limit, SPILL).await
 }
 
 /// Bytes that the body of a request to `project` may have.
@@ -56,10 +61,10 @@ pub(crate) fn too_large(limit: usize, seen: Option<u64>) -> Fault {
     Fault::new(Code::TooLarge, format!("the body{seen} is over the limit of {limit} bytes"))
 }
 
-async fn collected(mut body: axum::body::Body, limit: usize) -> Result<Bytes, Fault> {
+async fn collected(mut body: axum::body::Body, limit: usize, spill: Duration) -> Result<Bytes, Fault> {
     let told = axum::body::HttpBody::size_hint(&body).lower();
     if told > limit as u64 {
-        spilled(body, limit).await;
+        spilled(body, limit, spill).await;
         return Err(too_large(limit, Some(told)));
     }
     let mut first = Bytes::new();
@@ -68,7 +73,7 @@ async fn collected(mut body: axum::body::Body, limit: usize) -> Result<Bytes, Fa
         let frame = frame.map_err(|cause| error::bad_request(format!("the body broke off: {cause}")))?;
         let Ok(data) = frame.into_data() else { continue };
         if first.len() + all.len() + data.len() > limit {
-            spilled(body, limit).await;
+            spilled(body, limit, spill).await;
             return Err(too_large(limit, None));
         }
         if first.is_empty() && all.is_empty() {
@@ -83,17 +88,21 @@ async fn collected(mut body: axum::body::Body, limit: usize) -> Result<Bytes, Fa
     Ok(if all.is_empty() { first } else { all.freeze() })
 }
 
-/// Reads what is too much and forgets it, as long as it is not many times too much: a client that is still sending when
-/// the connection closes never sees why.
-async fn spilled(mut body: axum::body::Body, limit: usize) {
+/// Reads what is too much and forgets it, as long as it is not many times too much and comes soon: a client that is still
+/// sending when the connection closes never sees why.
+async fn spilled(mut body: axum::body::Body, limit: usize, spill: Duration) {
     let mut left = limit.saturating_mul(4);
-    while let Some(Ok(frame)) = body.frame().await {
-        let size = frame.data_ref().map_or(0, Bytes::len);
-        if size > left {
-            return;
+    let reading = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            let size = frame.data_ref().map_or(0, Bytes::len);
+            if size > left {
+                return;
+            }
+            left -= size;
         }
-        left -= size;
-    }
+    };
+    // Whether the client was heard to its end changes nothing of the answer.
+    let _ = tokio::time::timeout(spill, reading).await;
 }
 
 impl Caller {
@@ -132,6 +141,7 @@ impl<S: Sync> FromRequestParts<S> for Caller {
 
 #[cfg(test)]
 mod tests {
+    use futures::StreamExt;
     use http::HeaderValue;
 
     use super::*;
@@ -169,16 +179,25 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_over_the_limit_is_refused_with_the_limit() {
-        let fault = collected(axum::body::Body::from("12345"), 4).await.expect_err("it is over the limit");
+        let fault = collected(axum::body::Body::from("12345"), 4, SPILL).await.expect_err("it is over the limit");
         assert_eq!(fault.code, Code::TooLarge);
         assert_eq!(fault.message, "the body of 5 bytes is over the limit of 4 bytes");
-        assert_eq!(collected(axum::body::Body::from("1234"), 4).await.as_deref(), Ok(&b"1234"[..]));
+        assert_eq!(collected(axum::body::Body::from("1234"), 4, SPILL).await.as_deref(), Ok(&b"1234"[..]));
+    }
+
+    #[tokio::test]
+    async fn a_body_over_the_limit_that_never_comes_is_refused_soon() {
+        let endless = futures::stream::once(async { Ok::<_, std::convert::Infallible>(Bytes::from("12345")) })
+            .chain(futures::stream::pending());
+        let body = axum::body::Body::from_stream(endless);
+        let fault = collected(body, 4, Duration::from_millis(1)).await.expect_err("it is over the limit");
+        assert_eq!(fault.code, Code::TooLarge);
     }
 
     #[tokio::test]
     async fn a_body_in_pieces_is_put_together() {
         let pieces = ["ab", "cd", "ef"].map(|piece| Ok::<_, std::convert::Infallible>(Bytes::from(piece)));
         let body = axum::body::Body::from_stream(futures::stream::iter(pieces));
-        assert_eq!(collected(body, 6).await.as_deref(), Ok(&b"abcdef"[..]));
+        assert_eq!(collected(body, 6, SPILL).await.as_deref(), Ok(&b"abcdef"[..]));
     }
 }

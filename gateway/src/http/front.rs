@@ -124,7 +124,13 @@ impl Parts {
             return response;
         }
         match protocol {
-            Protocol::Web => self.web(call, request).await,
+            Protocol::Web => match encoding(&request) {
+                None => self.web(call, request).await,
+                Some(encoding) => {
+                    let message = format!("content-encoding {encoding} is not known, expected none or identity");
+                    answer::fault(&error::bad_request(message), call)
+                }
+            },
             Protocol::Grpc if request.version() < Version::HTTP_2 => {
                 answer::fault(&error::bad_request("gRPC needs HTTP/2; over HTTP/1.1 there is grpc-web"), call)
             }
@@ -244,6 +250,14 @@ impl Origin {
             cors::write(response.headers_mut(), cors::access(&origins, &self.name), self.name);
         }
     }
+}
+
+/// How the body is encoded, if it is.
+fn encoding(request: &Request) -> Option<String> {
+    let mut all = request.headers().get_all(header::CONTENT_ENCODING).iter();
+    let encoding =
+        all.find(|encoding| !encoding.is_empty() && !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))?;
+    Some(String::from_utf8_lossy(encoding.as_bytes()).chars().take(64).collect())
 }
 
 /// The project that a path is for.

@@ -1,6 +1,15 @@
 //! The public port: HTTP/1.1 and HTTP/2 with prior knowledge on one listener, and its end.
 
-use std::{convert::Infallible, io, pin::pin, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::body::Body;
 use http::{HeaderValue, Request, Version, header};
@@ -30,13 +39,7 @@ const NOTICE: Duration = Duration::from_millis(250);
 /// Clients that keep connections open learn of the end without losing a request: HTTP/1.1 by `Connection: close` on
 /// their next answer, HTTP/2 by GOAWAY.
 pub async fn serve(listener: TcpListener, router: axum::Router, stop: CancellationToken, drain: Duration) {
-    let server = Server {
-        builder: builder(),
-        router,
-        stop: stop.clone(),
-        leave: CancellationToken::new(),
-        cut: CancellationToken::new(),
-    };
+    let server = Server::new(router, stop.clone(), HEAD);
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -90,6 +93,8 @@ struct Server {
     leave: CancellationToken,
     /// No more answers.
     cut: CancellationToken,
+    /// How long a connection may be without its first request.
+    silence: Duration,
 }
 
 fn builder() -> Builder<TokioExecutor> {
@@ -117,12 +122,29 @@ async fn refused(error: &io::Error) {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
+/// Ends when a connection was to ask for something by now and has not; never once it has. Which version of HTTP a client
+/// speaks its first bytes say, and for those nobody else waits in vain.
+async fn silent(has_asked: &AtomicBool, time: Duration) {
+    tokio::time::sleep(time).await;
+    if has_asked.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
+    }
+}
+
 impl Server {
+    fn new(router: axum::Router, stop: CancellationToken, silence: Duration) -> Self {
+        let (leave, cut) = (CancellationToken::new(), CancellationToken::new());
+        Self { builder: builder(), router, stop, leave, cut, silence }
+    }
+
     async fn connection(self, socket: TcpStream) {
         // An answer in two writes must not wait for the client's acknowledgement; without it, it is only slower.
         let _ = socket.set_nodelay(true);
         let (router, stop) = (self.router, self.stop);
+        let has_asked = Arc::new(AtomicBool::new(false));
+        let asked = has_asked.clone();
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            asked.store(true, Ordering::Relaxed);
             let (router, stop) = (router.clone(), stop.clone());
             async move {
                 let version = request.version();
@@ -134,17 +156,45 @@ impl Server {
             }
         });
         let mut connection = pin!(self.builder.serve_connection(TokioIo::new(socket), service));
-        let is_leaving = tokio::select! {
+        let left = tokio::select! {
             // A client that goes away is no news.
-            _ = connection.as_mut() => false,
-            () = self.leave.cancelled() => true,
+            _ = connection.as_mut() => return,
+            () = self.leave.cancelled() => None,
+            () = silent(&has_asked, self.silence) => Some(self.silence),
         };
-        if is_leaving {
-            connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                _ = connection => {}
-                () = self.cut.cancelled() => {}
+        connection.as_mut().graceful_shutdown();
+        let ended = async {
+            match left {
+                Some(left) => tokio::time::sleep(left).await,
+                None => std::future::pending().await,
             }
+        };
+        tokio::select! {
+            _ = connection => {}
+            () = self.cut.cancelled() => {}
+            () = ended => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_never_asks_for_anything_is_closed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let server = Server::new(axum::Router::new(), CancellationToken::new(), Duration::from_millis(5));
+        for beginning in ["", "PRI * HTTP/2.0\r\n", "GET / HT"] {
+            let mut socket = TcpStream::connect(address).await.expect("the port is open");
+            socket.write_all(beginning.as_bytes()).await.expect("the connection is open");
+            let (accepted, _) = listener.accept().await.expect("it connects");
+            server.clone().connection(accepted).await;
+            // Closed with bytes unread, a connection is reset.
+            assert_eq!(socket.read(&mut [0]).await.unwrap_or_default(), 0, "{beginning:?}");
         }
     }
 }

@@ -64,6 +64,19 @@ async fn a_path_that_is_no_text_is_refused() {
 }
 
 #[tokio::test]
+async fn an_encoded_body_is_refused_with_its_encoding() {
+    let stage = Stage::new().await;
+    for (encoding, status) in [("gzip", 400), ("identity", 200), ("", 200)] {
+        let request = Request::post(READ).header("content-encoding", encoding).body(Body::from(r#"{"op":"all"}"#));
+        let told = stage.send(request.expect("the test's request is legal")).await;
+        assert_eq!(told.status(), status, "{encoding}");
+        if status == 400 {
+            assert_eq!(told.json()["error"], "content-encoding gzip is not known, expected none or identity");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_request_id_is_kept_if_it_is_printable_and_short() {
     let stage = Stage::new().await;
     for (id, is_kept) in
