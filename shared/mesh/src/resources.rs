@@ -1,5 +1,6 @@
 //! The resource folder: documents of `kind`, `meta` and `spec`, watched and swapped as a whole.
 
+mod bytes;
 mod folder;
 mod reference;
 mod watch;

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Checker, Fault, Snapshot, documents, fault, reference::Sources};
+use super::{Checker, Fault, Snapshot, bytes, documents, fault, reference::Sources};
 use crate::{tasks::panic_text, yaml::Place};
 
 const START: Place = Place { line: 1, column: 1 };
@@ -91,7 +91,7 @@ fn checked(folder: &Path, checkers: &[Checker]) -> (Result<Snapshot, Vec<Fault>>
     };
     let (mut snapshot, mut faults) = (Snapshot::default(), Vec::new());
     for (name, path) in files {
-        let text = match fs::read(&path).map(String::from_utf8) {
+        let text = match bytes::read(&path).map(String::from_utf8) {
             Ok(Ok(text)) => text,
             Ok(Err(error)) => {
                 let seen = error.utf8_error().valid_up_to();
@@ -115,7 +115,7 @@ fn checked(folder: &Path, checkers: &[Checker]) -> (Result<Snapshot, Vec<Fault>>
 /// Every document file under `folder`, as name relative to it and path, in the order of names.
 fn files(folder: &Path) -> Result<Vec<(String, PathBuf)>, (PathBuf, io::Error)> {
     let mut found = Vec::new();
-    walk(folder, folder, 0, &mut found)?;
+    walk(folder, folder, &mut Vec::new(), &mut found)?;
     found.sort();
     Ok(found)
 }
@@ -123,10 +123,17 @@ fn files(folder: &Path) -> Result<Vec<(String, PathBuf)>, (PathBuf, io::Error)> 
 fn walk(
     root: &Path,
     folder: &Path,
-    depth: usize,
+    above: &mut Vec<(u64, u64)>,
     found: &mut Vec<(String, PathBuf)>,
 ) -> Result<(), (PathBuf, io::Error)> {
     let at = |error| (folder.to_owned(), error);
+    let about = fs::metadata(folder).map_err(at)?;
+    let own = (about.dev(), about.ino());
+    // A link may lead back to a folder that it stands in.
+    if above.contains(&own) {
+        return Ok(());
+    }
+    above.push(own);
     for entry in fs::read_dir(folder).map_err(at)? {
         let entry = entry.map_err(at)?;
         let (name, path) = (entry.file_name(), entry.path());
@@ -137,14 +144,15 @@ fn walk(
             continue;
         }
         if about.is_dir() {
-            if name != DATA && depth < DEPTH {
-                walk(root, &path, depth + 1, found)?;
+            if name != DATA && above.len() <= DEPTH {
+                walk(root, &path, above, found)?;
             }
         } else if path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml") {
             let name = path.strip_prefix(root).unwrap_or(&path).display().to_string();
             found.push((name, path));
         }
     }
+    above.pop();
     Ok(())
 }
 
@@ -160,6 +168,18 @@ mod tests {
 
     fn project(id: &str) -> String {
         format!("kind: project\nmeta: {{ id: {id} }}\n")
+    }
+
+    #[test]
+    fn a_link_back_to_its_folder_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("sub")).unwrap();
+        fs::write(folder.path().join("sub/a.yaml"), project("a")).unwrap();
+        for link in ["one", "two", "sub/up"] {
+            std::os::unix::fs::symlink(folder.path(), folder.path().join(link)).unwrap();
+        }
+        let names: Vec<String> = files(folder.path()).unwrap().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["sub/a.yaml"]);
     }
 
     #[test]

@@ -2,12 +2,13 @@
 
 use std::{
     collections::HashMap,
-    env, fs,
+    env,
     path::{Path, PathBuf},
 };
 
 use serde_json::Value;
 
+use super::bytes;
 use crate::yaml::below;
 
 /// Where references look, and what they looked at.
@@ -23,7 +24,7 @@ impl Sources {
     /// Those of a resource folder: its `.env` is read, if it has one.
     pub(super) fn of(folder: &Path) -> Self {
         let file = folder.join(".env");
-        let text = fs::read_to_string(&file).unwrap_or_default();
+        let text = bytes::read_text(&file).unwrap_or_default();
         Self { variables: text.lines().filter_map(variable).collect(), files: vec![file] }
     }
 
@@ -87,8 +88,7 @@ impl Sources {
             }
             Some(("file", path)) => {
                 let file = folder.join(path);
-                let text =
-                    fs::read_to_string(&file).map_err(|error| format!("the file {path} cannot be read: {error}"));
+                let text = bytes::read_text(&file).map_err(|error| format!("the file {path} cannot be read: {error}"));
                 self.files.push(file);
                 let text = text?;
                 Ok(text.strip_suffix('\n').map_or(text.as_str(), |line| line.trim_end_matches('\r')).to_owned())
@@ -112,6 +112,8 @@ fn variable(line: &str) -> Option<(String, String)> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use serde_json::json;
 
     use super::*;
