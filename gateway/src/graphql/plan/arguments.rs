@@ -154,25 +154,32 @@ impl Planner<'_> {
         if let Some(name) = text.strip_prefix('-') {
             return Ok((self.column(table, name)?, Value::Int(-1)));
         }
-        let unknown = match self.column(table, text) {
-            Ok(column) => return Ok((column, Value::Int(1))),
-            Err(unknown) => unknown,
-        };
+        if let Some(column) = self.known(table, text) {
+            return Ok((column.to_owned(), Value::Int(1)));
+        }
         for (suffix, direction) in [("_asc", 1), ("_desc", -1)] {
             if let Some(name) = text.strip_suffix(suffix) {
                 return Ok((self.column(table, name)?, Value::Int(direction)));
             }
         }
-        Err(unknown)
+        Ok((self.column(table, text)?, Value::Int(1)))
     }
 
     /// The database's name of the column that GraphQL, or the database, calls `name`.
     fn column(&self, table: usize, name: &str) -> std::result::Result<String, Error> {
-        let stored = self.names.stored(table);
+        match self.known(table, name) {
+            Some(column) => Ok(column.to_owned()),
+            None => self.names.stored(table).column(name).map(|column| column.name.clone()),
+        }
+    }
+
+    /// The same, where not knowing it is no error: what a name was meant to be takes long to find.
+    fn known(&self, table: usize, name: &str) -> Option<&str> {
+        let columns = &self.names.stored(table).columns;
         match self.names.table(table).fields.get(name) {
-            Some(names::Field::Column(index)) => Ok(stored.columns[*index].name.clone()),
+            Some(names::Field::Column(index)) => Some(&columns[*index].name),
             Some(names::Field::Relation(..) | names::Field::Aggregate(..)) | None => {
-                stored.column(name).map(|column| column.name.clone())
+                columns.iter().find(|column| column.name == name).map(|column| column.name.as_str())
             }
         }
     }

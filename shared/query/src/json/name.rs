@@ -62,7 +62,12 @@ impl Parser<'_> {
 
     /// The column that `key` names in `table`, by its name or as `table.column`.
     pub(super) fn column<'t>(&self, table: &'t Table, key: &str) -> Result<&'t Column, Error> {
-        column(table, key).or_else(|| self.qualified(table, key)).ok_or_else(|| unknown(table, key, columns(table)))
+        self.known(table, key).ok_or_else(|| unknown(table, key, columns(table)))
+    }
+
+    /// The same, where not knowing it is no error: what a name was meant to be takes long to find.
+    pub(super) fn known<'t>(&self, table: &'t Table, key: &str) -> Option<&'t Column> {
+        column(table, key).or_else(|| self.qualified(table, key))
     }
 
     /// The column that `table.column` names; in GraphQL, whose names have no dots, `table__column`.

@@ -149,7 +149,7 @@ impl Parser<'_> {
     /// `name` or `-name`.
     fn sort_key(&self, table: &Table, key: &str) -> Result<Sort, Error> {
         match key.strip_prefix('-') {
-            Some(rest) if self.column(table, key).is_err() => self.sorted(table, rest, true),
+            Some(rest) if self.known(table, key).is_none() => self.sorted(table, rest, true),
             _ => self.sorted(table, key, false),
         }
     }
