@@ -153,13 +153,6 @@ impl Edge {
         ordered(results.into_iter(), count)
     }
 
-    /// What to tell a caller whose request names a table or column wrongly: `fault` if a rule lets the caller use
-    /// `table` in any operation, else the denial, so that nobody learns of tables that are not theirs. The denial is that of
-    /// a read; where the caller tried something else, [`Edge::veil`] has the place for it.
-    pub async fn veiled(&self, caller: &Caller, project: &Project, database: &str, table: &str, fault: Fault) -> Fault {
-        self.veil(caller, project, Place { database, table, operation: query::Operation::Read }, fault).await
-    }
-
     /// Grants for everything that is asked, one list per operation in its order. A denial has the index of its operation
     /// as detail `name`.
     async fn authorize(
