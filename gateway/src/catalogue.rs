@@ -21,7 +21,7 @@ use query::{
 };
 use tokio::sync::{Mutex, watch};
 
-pub use check::check;
+pub use check::{check, is_project_id};
 
 /// Databases are looked at again for a client at most this often, for each project.
 const REFRESH: Duration = Duration::from_secs(1);

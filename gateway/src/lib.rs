@@ -14,7 +14,7 @@ mod target;
 mod tests;
 mod write;
 
-pub use catalogue::check;
+pub use catalogue::{check, is_project_id};
 pub use config::Config;
 pub use http::{node_routes, server::serve};
 pub use service::Service;

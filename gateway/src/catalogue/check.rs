@@ -17,7 +17,7 @@ pub fn check(snapshot: &Snapshot) -> Vec<Fault> {
                 continue;
             }
         };
-        if !is_id(&meta.id) {
+        if !is_project_id(&meta.id) {
             let message = format!(
                 "project id {:?} is none, expected letters a to z, digits, _ and -, the first no sign",
                 meta.id
@@ -41,7 +41,8 @@ pub fn check(snapshot: &Snapshot) -> Vec<Fault> {
     faults
 }
 
-fn is_id(id: &str) -> bool {
+/// Whether a project can be called `id`: letters a to z, digits, `_` and `-`, the first a letter or a digit.
+pub fn is_project_id(id: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     id.bytes().next().is_some_and(is_plain) && id.bytes().all(|byte| is_plain(byte) || byte == b'_' || byte == b'-')
 }
@@ -95,10 +96,10 @@ mod tests {
     #[test]
     fn ids_are_lower_case_and_begin_with_a_letter_or_digit() {
         for id in ["shop", "a-b_c", "0", "9-"] {
-            assert!(is_id(id), "{id}");
+            assert!(is_project_id(id), "{id}");
         }
         for id in ["", "-a", "_a", "Shop", "a b", "ä", "a.b", "a/b"] {
-            assert!(!is_id(id), "{id}");
+            assert!(!is_project_id(id), "{id}");
         }
     }
 

@@ -109,7 +109,7 @@ pub(crate) struct Init {
     /// The folder to write; made where it does not exist
     pub dir: PathBuf,
     /// The project's id; the folder's name where it is not given
-    #[arg(long, value_name = "ID", value_parser = identifier)]
+    #[arg(long, value_name = "ID", value_parser = project_id)]
     pub project: Option<String>,
     /// A database to look at: sqlite:FILE or postgres://USER@HOST/NAME
     #[arg(long, value_name = "URL", value_parser = init::Source::parse)]
@@ -173,9 +173,11 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
     Ok(address)
 }
 
-fn identifier(text: &str) -> Result<String, String> {
-    let is_plain = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
-    if is_plain { Ok(text.to_owned()) } else { Err("expected letters, digits, `-` and `_`".to_owned()) }
+fn project_id(text: &str) -> Result<String, String> {
+    match gateway::is_project_id(text) {
+        true => Ok(text.to_owned()),
+        false => Err("expected letters a to z, digits, `-` and `_`, the first no sign".to_owned()),
+    }
 }
 
 fn claims(text: &str) -> Result<Map<String, Value>, String> {
@@ -205,6 +207,13 @@ mod tests {
         match run(args) {
             Err(Failure::Usage(message)) => message,
             other => panic!("expected a usage error, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_project_that_no_folder_may_have_is_not_written() {
+        for id in ["Shop", "-a", "../x", ""] {
+            assert!(usage(&["init", "x", &format!("--project={id}")]).contains("expected letters a to z"), "{id}");
         }
     }
 

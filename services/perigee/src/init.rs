@@ -80,13 +80,21 @@ fn ignore(path: &Path) -> anyhow::Result<()> {
 fn project_of(dir: &Path) -> String {
     let full = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
     let name = full.file_name().map(|name| name.to_string_lossy().into_owned());
-    let id = source::identifier(&name.unwrap_or_default());
-    if id.is_empty() { "app".to_owned() } else { id }
+    let id = source::identifier(&name.unwrap_or_default()).to_ascii_lowercase();
+    let id = id.trim_start_matches(['-', '_']);
+    if gateway::is_project_id(id) { id.to_owned() } else { "app".to_owned() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_gives_an_id_that_a_project_can_have() {
+        for (dir, id) in [("/x/MyShop", "myshop"), ("/x/_Old-1", "old-1"), ("/", "app"), ("/x/shop", "shop")] {
+            assert_eq!(project_of(Path::new(dir)), id, "{dir}");
+        }
+    }
 
     #[test]
     fn a_gitignore_gains_only_the_lines_it_lacks() {
