@@ -9,6 +9,11 @@ use crate::{Error, cell::Cell};
 pub mod postgres;
 pub mod sqlite;
 
+/// Arguments that one statement of SQLite may have.
+pub const SQLITE_ARGS: usize = 32_766;
+/// Arguments that one statement of PostgreSQL may have.
+pub const POSTGRES_ARGS: usize = 65_535;
+
 /// A compiled statement.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Statement {
@@ -93,14 +98,23 @@ impl Store {
     /// Independent reads in one read-only snapshot and one round trip; a single one needs no transaction. Dropping the
     /// future stops them.
     pub async fn snapshot(&self, statements: &[Statement]) -> Result<Vec<Rows>, Error> {
+        takes(statements, self.most_args())?;
         match self {
             Store::Sqlite(store) => Ok(store.snapshot(statements).await?.into_iter().map(Rows::Sqlite).collect()),
             Store::Postgres(store) => Ok(store.snapshot(statements).await?.into_iter().map(Rows::Postgres).collect()),
         }
     }
 
+    fn most_args(&self) -> usize {
+        match self {
+            Store::Sqlite(_) => SQLITE_ARGS,
+            Store::Postgres(_) => POSTGRES_ARGS,
+        }
+    }
+
     /// One write that is its own transaction.
     pub async fn write(&self, statement: &Statement) -> Result<Rows, Error> {
+        takes(std::slice::from_ref(statement), self.most_args())?;
         match self {
             Store::Sqlite(store) => store.write(statement).await.map(Rows::Sqlite),
             Store::Postgres(store) => store.write(statement).await.map(Rows::Postgres),
@@ -141,10 +155,23 @@ impl Store {
     }
 }
 
+/// That no statement has more than `most` arguments, which a driver would tell as a failure of its own.
+fn takes(statements: &[Statement], most: usize) -> Result<(), Error> {
+    match statements.iter().all(|statement| statement.args.len() <= most) {
+        true => Ok(()),
+        false => Err(Error::TooComplex),
+    }
+}
+
 impl Tx {
     /// Statements of the transaction in their order, pipelined where the driver can. The first that fails ends the
     /// transaction.
     pub async fn run(&mut self, statements: &[Statement]) -> Result<Vec<Rows>, Error> {
+        let most = match self {
+            Tx::Sqlite(_) => SQLITE_ARGS,
+            Tx::Postgres(_) => POSTGRES_ARGS,
+        };
+        takes(statements, most)?;
         match self {
             Tx::Sqlite(tx) => Ok(tx.run(statements).await?.into_iter().map(Rows::Sqlite).collect()),
             Tx::Postgres(tx) => Ok(tx.run(statements).await?.into_iter().map(Rows::Postgres).collect()),

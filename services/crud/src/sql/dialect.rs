@@ -6,7 +6,7 @@ use query::{Column, Table, Type, resources::Engine};
 
 use crate::{
     decimal::{self, DOUBLE_DIGITS, Digits},
-    store::{Bind, Rows, Statement},
+    store::{Bind, POSTGRES_ARGS, Rows, SQLITE_ARGS, Statement},
 };
 
 /// Columns by which a B-tree index that holds every row finds them: PostgreSQL needs to be told when to use one.
@@ -80,8 +80,8 @@ impl Dialect {
     /// Placeholders that one statement may have.
     pub fn most_args(&self) -> usize {
         match self {
-            Dialect::Sqlite => 32_766,
-            Dialect::Postgres { .. } => 65_535,
+            Dialect::Sqlite => SQLITE_ARGS,
+            Dialect::Postgres { .. } => POSTGRES_ARGS,
         }
     }
 

@@ -3,7 +3,7 @@
 use query::{Filter, Operation, Quantifier, resources::Numbers};
 use serde_json::json;
 
-use super::support::{engines, read};
+use super::support::{engines, read, sqlite};
 use crate::Error;
 
 #[tokio::test]
@@ -383,4 +383,15 @@ async fn levels_of_one_answer_never_mix_two_states() {
         };
         tokio::join!(writes, reads);
     }
+}
+
+#[tokio::test]
+async fn more_values_than_a_statement_takes_are_too_complex() {
+    let db = sqlite().await;
+    // There is no list of bytes to bind on SQLite.
+    let values = vec![json!("AAAA"); 40_000];
+    let read = db.read("kinds", json!({"find": {"raw": {"$in": values}}, "shape": "count"})).await;
+    assert!(matches!(read, Err(Error::TooComplex)), "{read:?}");
+    let delete = db.mutate(db.delete("kinds", json!({"raw": {"$in": values}}), None)).await;
+    assert!(matches!(delete, Err(Error::TooComplex)), "{delete:?}");
 }
