@@ -115,7 +115,7 @@ fn database_line(database: &Database) -> String {
 
 /// A command that works without a token: a read of a table that is open to all, else the health check.
 fn curl(base: &str, snapshot: &Snapshot, projects: &[Project]) -> String {
-    let open = snapshot.of("table").filter(|document| document.spec["rules"]["read"]["rule"] == "allow");
+    let open = snapshot.of("table").filter(|document| is_open(&document.spec));
     let found = open.filter_map(|document| serde_json::from_value::<TableMeta>(document.meta.clone()).ok());
     match found.filter_map(|meta| open_read(&meta, projects)).next() {
         Some((project, document)) => format!(
@@ -123,6 +123,12 @@ fn curl(base: &str, snapshot: &Snapshot, projects: &[Project]) -> String {
         ),
         None => format!("curl -s {base}/v1/api/health-check"),
     }
+}
+
+/// Whether everybody may read every column of the table that a document is about.
+fn is_open(spec: &serde_json::Value) -> bool {
+    let read = &spec["rules"]["read"];
+    read["rule"] == "allow" && read["columns"].is_null() && spec["columns"].is_null()
 }
 
 /// The project and a GraphQL document that reads a few columns of the table that `meta` names.
@@ -142,4 +148,19 @@ fn open_read(meta: &TableMeta, projects: &[Project]) -> Option<(String, String)>
 fn is_name(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_table_of_which_some_columns_are_hidden_is_no_example() {
+        assert!(is_open(&json!({"rules": {"read": {"rule": "allow"}}})));
+        assert!(!is_open(&json!({"rules": {"read": {"rule": "allow", "columns": {"deny": ["pass"]}}}})));
+        assert!(!is_open(&json!({"rules": {"read": {"rule": "allow"}}, "columns": {"deny": ["pass"]}})));
+        assert!(!is_open(&json!({"rules": {"read": {"rule": "authenticated"}}})));
+    }
 }
