@@ -82,6 +82,9 @@ pub fn path(url: &str, data: &Path) -> Result<PathBuf, String> {
     if file.contains(['?', '\0']) {
         return Err("expected a file without parameters after sqlite:".to_owned());
     }
+    if Path::new(file).components().any(|part| part == std::path::Component::ParentDir) {
+        return Err("expected a file in the data folder after sqlite:, or an absolute path; neither has ..".to_owned());
+    }
     Ok(data.join(file))
 }
 
@@ -149,6 +152,7 @@ mod tests {
             ("{type: postgres, url: \"sqlite:x\"}", "spec.url"),
             ("{url: \"sqlite:\"}", "spec.url"),
             ("{url: \"sqlite::memory:\"}", "spec.url"),
+            ("{url: \"sqlite:../../etc/x.db\"}", "spec.url"),
             ("{url: \"sqlite:x\", limit: 0}", "spec.limit"),
             ("{url: \"sqlite:x\", pool: {max: 0}}", "spec.pool.max"),
         ] {
