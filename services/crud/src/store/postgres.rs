@@ -197,6 +197,9 @@ async fn one(connection: Arc<Connection>, known: &Known, args: &[Bind]) -> Resul
     let sent = Instant::now();
     let rows = connection.run(&ready, args).await;
     known.took(sent.elapsed());
+    if let Ok(rows) = &rows {
+        known.gave(rows.len());
+    }
     rows
 }
 

@@ -85,6 +85,9 @@ impl Lane {
             let sent = shared.opened.elapsed();
             let rows = shared.connection.run(&ready, args).await;
             known.took(shared.answered_after(sent));
+            if let Ok(rows) = &rows {
+                known.gave(rows.len());
+            }
             rows
         };
         let Some(result) = shared.unless_stuck(work).await else {
