@@ -104,6 +104,11 @@ impl Edge {
             group.request.reads.push(read.into());
         }
         let count = groups.iter().map(|group| group.indexes.len()).sum();
+        if let [_] = groups.as_slice()
+            && let Some(group) = groups.pop()
+        {
+            return ordered(self.read_group(caller, group).await?.into_iter(), count);
+        }
         let answered = try_join_all(groups.into_iter().map(|group| self.read_group(caller, group))).await?;
         ordered(answered.into_iter().flatten(), count)
     }
