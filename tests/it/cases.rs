@@ -28,6 +28,16 @@ async fn cases_on_postgres_split() -> anyhow::Result<()> {
     suite(Shape::Split, Engine::Postgres).await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn cases_on_sqlite_in_four_processes() -> anyhow::Result<()> {
+    suite(Shape::Processes, Engine::Sqlite).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cases_on_postgres_in_four_processes() -> anyhow::Result<()> {
+    suite(Shape::Processes, Engine::Postgres).await
+}
+
 async fn suite(shape: Shape, engine: Engine) -> anyhow::Result<()> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases");
     let suites = case::load(&folder)?;

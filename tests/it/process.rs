@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeSet,
-    net::SocketAddr,
     path::Path,
     sync::{
         Arc, Mutex,
@@ -18,7 +17,7 @@ use tests::{
     client::Client,
     engine::{Database, Engine},
     mesh::{ENGINES, Setup, ready, write_resources},
-    process::{Process, free_address},
+    process::{self, Process, Spread, free_address},
     token,
 };
 
@@ -52,52 +51,13 @@ impl Fixture {
         self.folder.path()
     }
 
-    fn config(&self, http: SocketAddr, mesh: SocketAddr, peers: &str) -> String {
-        let folder = self.path().display();
-        format!(
-            "listen: {{ http: \"{http}\", mesh: \"{mesh}\" }}\n{peers}\nresources: {{ kind: folder, path: \"{folder}/resources\" }}\n\
-             data: \"{folder}/data\"\n"
-        )
-    }
-
     /// One process of all services, ready.
     async fn near(&self) -> anyhow::Result<(Process, Client)> {
         let http = free_address()?;
-        let node = Process::serve(self.path(), "near", &[], &self.config(http, free_address()?, ""))?;
+        let node = Process::serve(self.path(), "near", &[], &process::config(self.path(), http, free_address()?, ""))?;
         let client = Client::new(http, "shop");
         ready(&client).await?;
         Ok((node, client))
-    }
-}
-
-/// Four processes: a gateway, auth-rules and two of crud.
-struct Spread {
-    gateway: Process,
-    crud: [Process; 2],
-    client: Client,
-    _auth: Process,
-}
-
-impl Spread {
-    async fn new(fixture: &Fixture) -> anyhow::Result<Self> {
-        let (http, auth, one, two) = (free_address()?, free_address()?, free_address()?, free_address()?);
-        let serve = |name: &str, service: &str, http, mesh, peers: &str| {
-            Process::serve(fixture.path(), name, &[service], &fixture.config(http, mesh, peers))
-        };
-        let peers =
-            format!("peers: {{ auth-rules: [\"http://{auth}\"], crud: [\"http://{one}\", \"http://{two}\"] }}\n");
-        // The gateway first: order does not matter.
-        let spread = Self {
-            gateway: serve("gateway", "gateway", http, free_address()?, &peers)?,
-            _auth: serve("auth", "auth-rules", free_address()?, auth, "")?,
-            crud: [
-                serve("crud-one", "crud", free_address()?, one, "")?,
-                serve("crud-two", "crud", free_address()?, two, "")?,
-            ],
-            client: Client::new(http, "shop"),
-        };
-        ready(&spread.client).await?;
-        Ok(spread)
     }
 }
 
@@ -173,7 +133,7 @@ async fn all_stored(lab: &Database, ids: &BTreeSet<i64>) -> anyhow::Result<()> {
 async fn one_crud_of_two_may_die_under_load() -> anyhow::Result<()> {
     for engine in ENGINES {
         let fixture = Fixture::new(engine).await?;
-        let mut spread = Spread::new(&fixture).await?;
+        let mut spread = Spread::start(fixture.path()).await?;
         let writers = Writers::start(&spread.client, 8);
         writers.until(50).await?;
 
@@ -199,7 +159,7 @@ async fn one_crud_of_two_may_die_under_load() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_crud_requests_are_unavailable_until_it_returns() -> anyhow::Result<()> {
     let fixture = Fixture::new(Engine::Sqlite).await?;
-    let mut spread = Spread::new(&fixture).await?;
+    let mut spread = Spread::start(fixture.path()).await?;
     let query = "{ genre(limit: 1) { name } }";
     for round in 0..2 {
         spread.crud[0].kill()?;
@@ -352,7 +312,7 @@ async fn a_node_reports_what_it_cannot_reach() -> anyhow::Result<()> {
     let fixture = Fixture::new(Engine::Sqlite).await?;
     let http = free_address()?;
     let peers = format!("peers: {{ crud: [\"http://{}\"] }}\n", free_address()?);
-    let config = fixture.config(http, free_address()?, &peers);
+    let config = process::config(fixture.path(), http, free_address()?, &peers);
     let _node = Process::serve(fixture.path(), "lonely", &["gateway", "auth-rules"], &config)?;
     let client = Client::new(http, "shop").with_token(&token::customer(5));
     let until = Instant::now() + Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! A mesh with throw-away data: all services in one process, or each as a node of its own.
+//! A mesh with throw-away data: all services in one process, each as a node of its own, or as processes.
 
 use std::{path::Path, time::Duration};
 
@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use crate::{
     client::Client,
     engine::{self, Database, Engine},
+    process::Spread,
     token,
 };
 
@@ -20,9 +21,11 @@ pub enum Shape {
     OneProcess,
     /// Each on a port of its own.
     Split,
+    /// As the shipped binary, in four processes, two of them crud.
+    Processes,
 }
 
-/// Both shapes.
+/// The shapes within the process of the test.
 pub const SHAPES: [Shape; 2] = [Shape::OneProcess, Shape::Split];
 
 /// Both engines.
@@ -47,8 +50,15 @@ pub struct TestMesh {
     pub music: Database,
     /// Database `lab`, where the test asked for one.
     pub lab: Option<Database>,
-    nodes: Vec<Node>,
+    running: Running,
     _folder: TempDir,
+}
+
+/// What a mesh consists of.
+enum Running {
+    Nodes(Vec<Node>),
+    /// Killed when dropped.
+    Processes(Box<Spread>),
 }
 
 impl TestMesh {
@@ -66,11 +76,9 @@ impl TestMesh {
             None => None,
         };
         write_resources(folder.path(), &music, lab.as_ref(), setup)?;
-        let nodes = start(shape, folder.path()).await?;
-        let http = nodes.iter().find_map(|node| node.http).context("a gateway")?;
-        let client = Client::new(http, "shop");
+        let (running, client) = start(shape, folder.path()).await?;
         ready(&client).await?;
-        Ok(Self { client, music, lab, nodes, _folder: folder })
+        Ok(Self { client, music, lab, running, _folder: folder })
     }
 
     /// A caller with the token of a customer.
@@ -85,8 +93,13 @@ impl TestMesh {
 
     /// Ends all nodes in order, as a signal does.
     pub async fn stop(self) {
-        for node in self.nodes {
-            node.drain().await;
+        match self.running {
+            Running::Nodes(nodes) => {
+                for node in nodes {
+                    node.drain().await;
+                }
+            }
+            Running::Processes(spread) => drop(spread),
         }
     }
 }
@@ -135,9 +148,14 @@ fn shop_tables(setup: &Setup) -> anyhow::Result<String> {
     Ok(documents.join("\n---\n"))
 }
 
-async fn start(shape: Shape, folder: &Path) -> anyhow::Result<Vec<Node>> {
-    match shape {
-        Shape::OneProcess => Ok(vec![node(folder, "[gateway, crud, auth-rules]", "").await?]),
+async fn start(shape: Shape, folder: &Path) -> anyhow::Result<(Running, Client)> {
+    let nodes = match shape {
+        Shape::Processes => {
+            let spread = Box::new(Spread::start(folder).await?);
+            let client = spread.client.clone();
+            return Ok((Running::Processes(spread), client));
+        }
+        Shape::OneProcess => vec![node(folder, "[gateway, crud, auth-rules]", "").await?],
         Shape::Split => {
             let crud = node(folder, "[crud]", "").await?;
             let auth = node(folder, "[auth-rules]", "").await?;
@@ -148,9 +166,11 @@ async fn start(shape: Shape, folder: &Path) -> anyhow::Result<Vec<Node>> {
                 address(&auth)?
             );
             let gateway = node(folder, "[gateway]", &peers).await?;
-            Ok(vec![gateway, crud, auth])
+            vec![gateway, crud, auth]
         }
-    }
+    };
+    let http = nodes.iter().find_map(|node| node.http).context("a gateway")?;
+    Ok((Running::Nodes(nodes), Client::new(http, "shop")))
 }
 
 async fn node(folder: &Path, services: &str, peers: &str) -> anyhow::Result<Node> {

@@ -10,6 +10,8 @@ use std::{
 
 use anyhow::{Context, ensure};
 
+use crate::{client::Client, mesh::ready};
+
 /// The binary that the workspace built.
 ///
 /// # Panics
@@ -105,5 +107,49 @@ impl Drop for Process {
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// The configuration of a node whose resources and data stand in `folder`.
+pub fn config(folder: &Path, http: SocketAddr, mesh: SocketAddr, peers: &str) -> String {
+    let folder = folder.display();
+    format!(
+        "listen: {{ http: \"{http}\", mesh: \"{mesh}\" }}\n{peers}\nresources: {{ kind: folder, path: \"{folder}/resources\" }}\n\
+         data: \"{folder}/data\"\n"
+    )
+}
+
+/// Four processes: a gateway, auth-rules and two of crud.
+pub struct Spread {
+    /// The one that clients reach.
+    pub gateway: Process,
+    /// Both that hold rows.
+    pub crud: [Process; 2],
+    /// A caller without a token.
+    pub client: Client,
+    _auth: Process,
+}
+
+impl Spread {
+    /// Starts them over the resources in `folder` and waits until they are ready.
+    pub async fn start(folder: &Path) -> anyhow::Result<Self> {
+        let (http, auth, one, two) = (free_address()?, free_address()?, free_address()?, free_address()?);
+        let serve = |name: &str, service: &str, http, mesh, peers: &str| {
+            Process::serve(folder, name, &[service], &config(folder, http, mesh, peers))
+        };
+        let peers =
+            format!("peers: {{ auth-rules: [\"http://{auth}\"], crud: [\"http://{one}\", \"http://{two}\"] }}\n");
+        // The gateway first: order does not matter.
+        let spread = Self {
+            gateway: serve("gateway", "gateway", http, free_address()?, &peers)?,
+            _auth: serve("auth", "auth-rules", free_address()?, auth, "")?,
+            crud: [
+                serve("crud-one", "crud", free_address()?, one, "")?,
+                serve("crud-two", "crud", free_address()?, two, "")?,
+            ],
+            client: Client::new(http, "shop"),
+        };
+        ready(&spread.client).await?;
+        Ok(spread)
     }
 }
