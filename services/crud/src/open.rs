@@ -122,14 +122,7 @@ impl Open {
         if *error == Error::SchemaMoved {
             return self.refresh().await.map(|_| true);
         }
-        let is_unknown = matches!(
-            error,
-            Error::Query(
-                query::Error::UnknownTable { .. }
-                    | query::Error::UnknownColumn { .. }
-                    | query::Error::UnknownRelation { .. }
-            )
-        );
+        let is_unknown = matches!(error, Error::Query(error) if error.is_unknown_name());
         if is_unknown && self.is_due() { self.refresh().await } else { Ok(false) }
     }
 

@@ -196,10 +196,7 @@ async fn one(connection: Arc<Connection>, known: &Known, args: &[Bind]) -> Resul
     let ready = connection.prepare(known).await?;
     let sent = Instant::now();
     let rows = connection.run(&ready, args).await;
-    known.took(sent.elapsed());
-    if let Ok(rows) = &rows {
-        known.gave(rows.len());
-    }
+    known.answered(sent.elapsed(), &rows);
     rows
 }
 

@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use super::Rows;
+
 /// A statement is short below this; then it may share a connection with others that wait behind it.
 const SHORT: Duration = Duration::from_millis(3);
 /// A statement with more rows is not short however long it took: on a connection of its own the database works on several
@@ -39,8 +41,15 @@ impl Known {
         nanos > 0 && u128::from(nanos) < SHORT.as_nanos() && self.rows.load(Relaxed) <= FEW
     }
 
-    /// Takes note of a number of rows.
-    pub fn gave(&self, rows: usize) {
+    /// Takes note of a time, and of the number of rows where there was no failure.
+    pub fn answered<E>(&self, time: Duration, rows: &Result<Rows, E>) {
+        self.took(time);
+        if let Ok(rows) = rows {
+            self.gave(rows.len());
+        }
+    }
+
+    fn gave(&self, rows: usize) {
         let latest = u64::try_from(rows).unwrap_or(u64::MAX / 4).min(u64::MAX / 4);
         self.rows.store((self.rows.load(Relaxed) * 2 + latest) / 3, Relaxed);
     }

@@ -84,10 +84,7 @@ impl Lane {
             let ready = shared.connection.prepare(known).await?;
             let sent = shared.opened.elapsed();
             let rows = shared.connection.run(&ready, args).await;
-            known.took(shared.answered_after(sent));
-            if let Ok(rows) = &rows {
-                known.gave(rows.len());
-            }
+            known.answered(shared.answered_after(sent), &rows);
             rows
         };
         let Some(result) = shared.unless_stuck(work).await else {
