@@ -427,21 +427,11 @@ fn looks_at(filter: &Filter, changes: &[(&Column, Bind, Change)]) -> bool {
 }
 
 fn amount(column: &Column, by: &Value) -> Result<Bind, Error> {
-    match column.r#type {
-        Type::Int16 | Type::Int32 | Type::Int64 | Type::Float | Type::Decimal => comparable(column, by),
-        Type::Bool
-        | Type::Text
-        | Type::Bytes
-        | Type::Date
-        | Type::Time
-        | Type::Timestamp
-        | Type::Uuid
-        | Type::Json
-        | Type::Other => {
-            let wanted = "inc only where it holds numbers".to_owned();
-            Err(Unfit::WrongType { name: column.name.clone(), wanted, got: by.kind().to_owned() }.into())
-        }
+    if column.r#type.is_number() {
+        return comparable(column, by);
     }
+    let wanted = "inc only where it holds numbers".to_owned();
+    Err(Unfit::WrongType { name: column.name.clone(), wanted, got: by.kind().to_owned() }.into())
 }
 
 fn writable<'s>(table: &'s Table, granted: &Granted, name: &str) -> Result<&'s Column, Error> {

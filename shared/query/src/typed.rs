@@ -126,6 +126,22 @@ impl Typed {
 }
 
 impl Type {
+    /// Whether values of the type can be added.
+    pub fn is_number(self) -> bool {
+        match self {
+            Type::Int16 | Type::Int32 | Type::Int64 | Type::Float | Type::Decimal => true,
+            Type::Bool
+            | Type::Text
+            | Type::Bytes
+            | Type::Date
+            | Type::Time
+            | Type::Timestamp
+            | Type::Uuid
+            | Type::Json
+            | Type::Other => false,
+        }
+    }
+
     /// What a value of the type looks like, for messages.
     pub fn wanted(self) -> &'static str {
         match self {

@@ -90,25 +90,18 @@ fn set(column: &Column, value: &Value) -> Result<Change, Error> {
 }
 
 fn inc(column: &Column, by: &Value) -> Result<Change, Error> {
-    let accepted = match column.r#type {
-        Type::Int16 | Type::Int32 | Type::Float => matches!(by, Value::Int(_) | Value::Number(_)),
+    if !column.r#type.is_number() {
+        return Err(Error::WrongType {
+            name: column.name.clone(),
+            wanted: format!("{}, which has no sum", column.r#type.wanted()),
+            got: "an increment".to_owned(),
+        });
+    }
+    let accepted = match by {
+        Value::Int(_) | Value::Number(_) => true,
         // What a double cannot hold may be a text.
-        Type::Int64 | Type::Decimal => matches!(by, Value::Int(_) | Value::Number(_) | Value::Text(_)),
-        Type::Bool
-        | Type::Text
-        | Type::Bytes
-        | Type::Date
-        | Type::Time
-        | Type::Timestamp
-        | Type::Uuid
-        | Type::Json
-        | Type::Other => {
-            return Err(Error::WrongType {
-                name: column.name.clone(),
-                wanted: format!("{}, which has no sum", column.r#type.wanted()),
-                got: "an increment".to_owned(),
-            });
-        }
+        Value::Text(_) => matches!(column.r#type, Type::Int64 | Type::Decimal),
+        Value::Null | Value::Bool(_) | Value::List(_) | Value::Object(_) => false,
     };
     if !accepted {
         return Err(wrong(&column.name, "a number to add", by));
