@@ -19,13 +19,16 @@ use crate::Error;
 mod bind;
 mod failure;
 mod group;
+mod log;
 mod open;
+mod reader;
 mod rows;
 mod schema;
 #[cfg(test)]
 mod tests;
 
 use failure::Failure;
+use reader::Reader;
 pub use rows::Rows;
 
 /// How long a read may hold the runtime's thread before it is started again on a blocking one.
@@ -36,6 +39,8 @@ const STEPS: std::ffi::c_int = 1000;
 const BUSY: Duration = Duration::from_secs(5);
 /// Reads on blocking threads at the same time; more wait.
 const LONG_READS: usize = 8;
+/// How often snapshots are looked for that nobody uses any more. Until one ends, the log cannot start anew.
+const EXPIRY: Duration = Duration::from_millis(100);
 
 /// A database file.
 #[derive(Debug, Clone)]
@@ -47,7 +52,9 @@ pub struct Sqlite {
 struct Inner {
     path: PathBuf,
     /// Idle connections for reading; as many as were ever needed at once.
-    readers: Mutex<Vec<Connection>>,
+    readers: Mutex<Vec<Reader>>,
+    /// Somebody looks for snapshots that nobody uses any more.
+    is_watched: AtomicBool,
     writer: Arc<AsyncMutex<Connection>>,
     queue: group::Queue,
     long_reads: Semaphore,
@@ -92,13 +99,22 @@ impl Sqlite {
     /// Blocks.
     pub fn existing(path: &Path) -> Result<Self, Error> {
         let writer = Arc::new(AsyncMutex::new(open::writer(path)?));
-        let (readers, queue, long_reads) = (Mutex::default(), group::Queue::default(), Semaphore::new(LONG_READS));
-        Ok(Self { inner: Arc::new(Inner { path: path.to_owned(), readers, writer, queue, long_reads }) })
+        let inner = Inner {
+            path: path.to_owned(),
+            readers: Mutex::default(),
+            is_watched: AtomicBool::new(false),
+            writer,
+            queue: group::Queue::default(),
+            long_reads: Semaphore::new(LONG_READS),
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// See [`super::Store::snapshot`].
     pub async fn snapshot(&self, statements: &[Statement]) -> Result<Vec<Rows>, Error> {
-        match self.inner.read(&Stop::Budget(INLINE), |reader| snapshot(reader, statements)) {
+        let done = self.inner.read(&Stop::Budget(INLINE), |reader| snapshot(reader, statements));
+        self.watch();
+        match done {
             // It takes long, or has to wait for another process.
             Err(Failure::Interrupted | Failure::Failed(Error::Unavailable(_))) => {}
             settled => return Ok(settled?),
@@ -162,6 +178,23 @@ impl Sqlite {
         blocking(move || inner.read(&stop, work)).await
     }
 
+    /// Sees to it that snapshots which short reads keep end when the reads do.
+    fn watch(&self) {
+        if self.inner.is_watched.load(Ordering::Relaxed) || self.inner.is_watched.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let inner = Arc::downgrade(&self.inner);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(EXPIRY).await;
+                let Some(inner) = inner.upgrade() else { return };
+                if !inner.expire() {
+                    return;
+                }
+            }
+        });
+    }
+
     async fn lease(&self) -> Lease {
         Lease { writer: self.inner.writer.clone().lock_owned().await }
     }
@@ -170,20 +203,29 @@ impl Sqlite {
 impl Inner {
     /// Works with an idle reader, or a new one.
     fn read<T>(&self, stop: &Stop, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Result<T, Failure> {
-        let idle = self.readers.lock().expect("no code panics while it holds this lock").pop();
+        let idle = self.readers().pop();
         let mut reader = match idle {
             Some(reader) => reader,
-            None => open::reader(&self.path)?,
+            None => Reader::open(&self.path)?,
         };
-        let done = stop.over(&mut reader, |reader| work(reader));
-        let has_ended = reader.is_autocommit()
-            || reader.prepare_cached("ROLLBACK").and_then(|mut rollback| rollback.execute([])).is_ok();
-        if !has_ended {
-            // What it holds on to ends with it.
-            return done;
+        let done = reader.read(stop, work);
+        if reader.settle() {
+            self.readers().push(reader);
         }
-        self.readers.lock().expect("no code panics while it holds this lock").push(reader);
         done
+    }
+
+    /// Ends the snapshots that nobody uses; whether there are others.
+    fn expire(&self) -> bool {
+        let mut readers = self.readers();
+        let are_kept = readers.iter_mut().map(Reader::expire).filter(|is_kept| *is_kept).count() > 0;
+        // Under the lock: a read that gives its reader back after this looks for a watcher after that.
+        self.is_watched.store(are_kept, Ordering::Relaxed);
+        are_kept
+    }
+
+    fn readers(&self) -> std::sync::MutexGuard<'_, Vec<Reader>> {
+        self.readers.lock().expect("no code panics while it holds this lock")
     }
 }
 
@@ -282,10 +324,10 @@ impl Drop for Waiting {
     }
 }
 
-/// All statements, more than one of them in one read transaction, which [`Inner::read`] ends: here it might be
+/// All statements, more than one of them in one read transaction, which [`Reader::settle`] ends: here it might be
 /// interrupted.
 fn snapshot(reader: &Connection, statements: &[Statement]) -> Result<Vec<Rows>, Failure> {
-    if statements.len() > 1 {
+    if statements.len() > 1 && reader.is_autocommit() {
         reader.prepare_cached("BEGIN")?.execute([])?;
     }
     statements.iter().map(|statement| run(reader, statement)).collect()

@@ -42,7 +42,7 @@ async fn a_read_that_nobody_waits_for_stops() {
     endless.abort();
     assert!(endless.await.unwrap_err().is_cancelled());
     // The reader comes back only when its statement has stopped.
-    while store.inner.readers.lock().unwrap().is_empty() {
+    while store.inner.readers().is_empty() {
         tokio::task::yield_now().await;
     }
     assert_eq!(store.inner.long_reads.available_permits(), LONG_READS);
@@ -59,7 +59,7 @@ fn an_interrupted_snapshot_leaves_its_reader_usable() {
     }
     let rows = store.inner.read(&Stop::Budget(Duration::MAX), |reader| snapshot(reader, &[count_to(1), count_to(2)]));
     assert_eq!(rows.unwrap()[1].cell(0, 0), Cell::Int(2));
-    assert_eq!(store.inner.readers.lock().unwrap().len(), 1);
+    assert_eq!(store.inner.readers().len(), 1);
 }
 
 #[tokio::test]
@@ -162,4 +162,106 @@ async fn writes_that_wait_together_fail_apart() {
     drop(held);
     assert_eq!(insert("INSERT INTO t VALUES (51)".to_owned()).await, Ok(1));
     assert_eq!(count("t").await, 6);
+}
+
+/// A table `t` with a column `a`, and what counts its rows.
+async fn counted(store: &Sqlite) -> Statement {
+    store.write(&statement("CREATE TABLE t (a INTEGER)", &[])).await.unwrap();
+    statement("SELECT count(*) FROM t", &[Type::Int64])
+}
+
+/// What another program does to the file.
+fn stranger(folder: &tempfile::TempDir) -> Connection {
+    let stranger = Connection::open(folder.path().join("a/b/test.db")).unwrap();
+    stranger.execute_batch("PRAGMA synchronous = OFF; PRAGMA busy_timeout = 0").unwrap();
+    stranger
+}
+
+/// Whether the log could be copied and cut off, which takes that nobody uses it.
+fn is_cut(stranger: &Connection) -> bool {
+    stranger.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0)).unwrap() == 0
+}
+
+#[tokio::test]
+async fn what_anybody_commits_is_read_at_once() {
+    let (folder, store) = file();
+    let count = counted(&store).await;
+    let stranger = stranger(&folder);
+    for round in 0..300 {
+        let who = round % 3;
+        if who == 0 {
+            store.write(&statement("INSERT INTO t VALUES (1)", &[])).await.unwrap();
+        } else {
+            stranger.execute_batch("INSERT INTO t VALUES (1)").unwrap();
+        }
+        if round % 50 == 0 {
+            stranger.execute_batch("PRAGMA wal_checkpoint(PASSIVE)").unwrap();
+        }
+        for _ in 0..=who {
+            let rows = store.snapshot(std::slice::from_ref(&count)).await.unwrap();
+            assert_eq!(rows[0].cell(0, 0), Cell::Int(round + 1));
+        }
+    }
+    assert_eq!(store.inner.readers().len(), 1);
+}
+
+#[tokio::test]
+async fn a_table_that_another_program_alters_is_read_as_it_is() {
+    let (folder, store) = file();
+    counted(&store).await;
+    let stranger = stranger(&folder);
+    store.snapshot(&[statement("SELECT a FROM t", &[Type::Int64])]).await.unwrap();
+    stranger.execute_batch("ALTER TABLE t ADD COLUMN b INTEGER DEFAULT 7; INSERT INTO t (a) VALUES (1)").unwrap();
+    let rows = store.snapshot(&[statement("SELECT a, b FROM t", &[Type::Int64, Type::Int64])]).await.unwrap();
+    assert_eq!(rows[0].cell(0, 1), Cell::Int(7));
+}
+
+#[tokio::test]
+async fn a_snapshot_is_kept_for_the_next_read_and_ends_when_none_comes() {
+    let (folder, store) = file();
+    let count = counted(&store).await;
+    let stranger = stranger(&folder);
+    store.snapshot(&[count.clone(), count.clone()]).await.unwrap();
+    stranger.execute_batch("INSERT INTO t VALUES (1)").unwrap();
+    assert!(!is_cut(&stranger), "the snapshot is kept");
+    let end = Instant::now() + Duration::from_secs(30);
+    while !is_cut(&stranger) {
+        assert!(Instant::now() < end, "the snapshot does not end");
+        tokio::time::sleep(EXPIRY / 10).await;
+    }
+    assert!(!store.inner.is_watched.load(Ordering::Relaxed));
+    // And once more: whoever watched has ended.
+    store.snapshot(std::slice::from_ref(&count)).await.unwrap();
+    stranger.execute_batch("INSERT INTO t VALUES (1)").unwrap();
+    while !is_cut(&stranger) {
+        assert!(Instant::now() < end, "the snapshot does not end");
+        tokio::time::sleep(EXPIRY / 10).await;
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_is_copied_can_be_cut_while_everybody_reads() {
+    let (folder, store) = file();
+    let count = counted(&store).await;
+    let stranger = stranger(&folder);
+    for outcome in [false, true] {
+        store.snapshot(std::slice::from_ref(&count)).await.unwrap();
+        assert_eq!(is_cut(&stranger), outcome);
+    }
+    assert!(store.inner.is_watched.load(Ordering::Relaxed));
+}
+
+#[tokio::test]
+async fn snapshots_that_are_kept_do_not_keep_the_log_from_starting_anew() {
+    let (folder, store) = file();
+    let count = counted(&store).await;
+    let stranger = stranger(&folder);
+    for round in 1..=500 {
+        stranger.execute_batch("INSERT INTO t VALUES (zeroblob(36000))").unwrap();
+        let rows = store.snapshot(std::slice::from_ref(&count)).await.unwrap();
+        assert_eq!(rows[0].cell(0, 0), Cell::Int(round));
+    }
+    // Of five thousand frames, as many as are written before the log is copied, and some more.
+    let log = std::fs::metadata(folder.path().join("a/b/test.db-wal")).unwrap().len();
+    assert!(log < 1200 * 4200, "the log has {log} bytes");
 }

@@ -1,0 +1,99 @@
+//! The index of the write-ahead log: memory that the connections of all processes share, and that says how far the log is.
+//!
+//! Source of the layout: SQLite, "WAL-mode File Format", 2.1 "The WAL-Index Header" and 2.2 "WAL-Index Locks".
+
+#![allow(unsafe_code, reason = "SQLite gives the shared memory of a connection as a pointer only")]
+
+use std::{
+    ffi::{c_int, c_void},
+    ptr::{self, NonNull},
+    sync::atomic::{AtomicU32, Ordering, fence},
+};
+
+use rusqlite::{Connection, ffi};
+
+/// The only format of the index there has been. Source: section 2.1, `iVersion`.
+const FORMAT: u32 = 3_007_000;
+/// Bytes of the first part of the index.
+const PART: c_int = 32_768;
+/// Words of the header. A second copy of it follows, then how far the log is copied into the database.
+const HEADER: usize = 12;
+const FRAMES: usize = 4;
+const COPIED: usize = 2 * HEADER;
+
+/// The index as one connection sees it.
+#[derive(Debug)]
+pub struct Log {
+    words: NonNull<AtomicU32>,
+}
+
+// SAFETY: the memory is shared between processes already, and all that is done with it is to load words of it.
+unsafe impl Send for Log {}
+
+/// What the log holds after one commit; no two commits have the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark([u32; HEADER]);
+
+impl Log {
+    /// The index that `connection` uses. `None` where it has no write-ahead log, or none of a format known here.
+    ///
+    /// It must be used no longer than its connection is open; the connection cannot leave the log while it only reads.
+    pub fn of(connection: &Connection) -> Option<Self> {
+        let mode: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0)).ok()?;
+        if mode != "wal" {
+            return None;
+        }
+        // SQLite has opened the index by now: the memory is there before this function asks for it.
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).ok()?;
+        let log = Self { words: index(connection)? };
+        (log.mark().0[0] == FORMAT).then_some(log)
+    }
+
+    /// Where the log is now: what is committed before this call is in it.
+    pub fn mark(&self) -> Mark {
+        fence(Ordering::SeqCst);
+        let mark = Mark(std::array::from_fn(|word| self.word(word)));
+        fence(Ordering::SeqCst);
+        mark
+    }
+
+    /// Whether all of it is copied into the database.
+    pub fn is_copied(&self) -> bool {
+        self.word(COPIED) == self.word(FRAMES)
+    }
+
+    fn word(&self, index: usize) -> u32 {
+        debug_assert!(index < PART as usize / size_of::<u32>());
+        // SAFETY: the part is longer than any index asked for, SQLite aligns it, and it is mapped for as long as the
+        // connection is open.
+        unsafe { self.words.add(index).as_ref() }.load(Ordering::Relaxed)
+    }
+}
+
+impl Mark {
+    /// Frames in the log.
+    pub fn frames(&self) -> u32 {
+        self.0[FRAMES]
+    }
+}
+
+/// The first part of the index, which SQLite keeps mapped until the connection is closed.
+fn index(connection: &Connection) -> Option<NonNull<AtomicU32>> {
+    let mut file: *mut ffi::sqlite3_file = ptr::null_mut();
+    let mut start: *mut c_void = ptr::null_mut();
+    // SAFETY: the handle is that of an open connection. For this request SQLite writes a pointer to the file of the main
+    // database, which lives as long as the connection; `xShmMap` is there from version 2 of a file's methods on.
+    unsafe {
+        let request = ffi::SQLITE_FCNTL_FILE_POINTER;
+        let told = ffi::sqlite3_file_control(connection.handle(), c"main".as_ptr(), request, (&raw mut file).cast());
+        let methods = file.as_ref()?.pMethods.as_ref()?;
+        if told != ffi::SQLITE_OK || methods.iVersion < 2 {
+            return None;
+        }
+        let mapped = methods.xShmMap?(file, 0, PART, 0, &raw mut start);
+        if mapped != ffi::SQLITE_OK {
+            return None;
+        }
+    }
+    NonNull::new(start.cast())
+}

@@ -1,0 +1,101 @@
+//! A connection that reads. After a short read it keeps its snapshot, and the next short read uses it if nothing has been
+//! committed since: beginning and ending a read transaction is three quarters of what a read by key costs, in locks that
+//! all threads contend for.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use super::{
+    Failure, Stop,
+    log::{Log, Mark},
+    open,
+};
+use crate::Error;
+
+/// Frames that the log has when SQLite starts to copy it into the database. Source: SQLite, `PRAGMA wal_autocheckpoint`.
+const LONG: u32 = 1000;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Reader {
+    connection: Connection,
+    log: Option<Log>,
+    kept: Option<Kept>,
+}
+
+/// A snapshot that is kept.
+#[derive(Debug)]
+struct Kept {
+    mark: Mark,
+    /// It began when all of the log had been copied: SQLite reads it from the database, and the log is free.
+    is_copied: bool,
+    is_used: bool,
+}
+
+impl Reader {
+    /// A connection to the file at `path`.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let connection = open::reader(path)?;
+        let log = Log::of(&connection);
+        Ok(Self { connection, log, kept: None })
+    }
+
+    /// Works with the connection. What is committed before is seen.
+    pub fn read<T>(&mut self, stop: &Stop, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Result<T, Failure> {
+        let is_short = matches!(stop, Stop::Budget(_));
+        let mark = self.log.as_ref().filter(|_| is_short).map(Log::mark);
+        if !mark.is_some_and(|mark| self.has_kept(&mark)) {
+            self.let_go()?;
+        }
+        let is_copied = self.is_copied();
+        // The log starts anew only where nobody uses it: while it is long, snapshots are as short as they can be.
+        let keeps = mark.filter(|mark| mark.frames() < LONG || is_copied);
+        if keeps.is_some() && self.connection.is_autocommit() {
+            self.connection.prepare_cached("BEGIN")?.execute([])?;
+        }
+        let done = stop.over(&mut self.connection, |connection| work(connection));
+        // Of a commit meanwhile nobody knows whether the snapshot has it.
+        let kept = keeps.filter(|mark| done.is_ok() && self.mark() == Some(*mark));
+        self.kept = kept.map(|mark| Kept { mark, is_copied, is_used: true });
+        done
+    }
+
+    /// Ends what is open and not kept; whether that worked. A connection where it did not is to be closed.
+    pub fn settle(&mut self) -> bool {
+        self.kept.is_some() || self.let_go().is_ok()
+    }
+
+    /// Ends a snapshot that is kept but not the newest, or was not used since the last call; whether one is kept still.
+    pub fn expire(&mut self) -> bool {
+        let is_current = self.mark().is_some_and(|mark| self.has_kept(&mark));
+        match &mut self.kept {
+            Some(kept) if is_current && kept.is_used => kept.is_used = false,
+            // A connection that cannot end it is closed by the next who wants to read with it.
+            _ => drop(self.let_go()),
+        }
+        self.kept.is_some()
+    }
+
+    /// Whether the snapshot of `mark` is kept, and stands in nobody's way.
+    fn has_kept(&self, mark: &Mark) -> bool {
+        self.kept.as_ref().is_some_and(|kept| kept.mark == *mark && kept.is_copied == self.is_copied())
+    }
+
+    fn let_go(&mut self) -> Result<(), Failure> {
+        self.kept = None;
+        if !self.connection.is_autocommit() {
+            self.connection.prepare_cached("ROLLBACK")?.execute([])?;
+        }
+        Ok(())
+    }
+
+    fn mark(&self) -> Option<Mark> {
+        self.log.as_ref().map(Log::mark)
+    }
+
+    /// Whether all of the log is copied into the database.
+    fn is_copied(&self) -> bool {
+        self.log.as_ref().is_some_and(Log::is_copied)
+    }
+}
