@@ -156,7 +156,7 @@ impl Catalogue {
         let is_due = last.is_none_or(|last| last.elapsed() >= REFRESH);
         if newer().is_none() && is_due {
             let request = DescribeRequest { project: known.id.clone(), refresh: true };
-            let described = self.shared.mesh.crud().describe(call.next(request)).await?.into_inner();
+            let described = self.shared.mesh.crud().describe(call, request).await?;
             *last = Some(Instant::now());
             self.learn(&entry, described);
         }

@@ -12,7 +12,7 @@ use proto::{
     crud::v1::{ReadRequest, WriteRequest},
 };
 use query::{Mutation, Read, Touch, mutation_touches, read_touches};
-use tonic::{Response, Status};
+use tonic::Status;
 
 use crate::{
     catalogue::{Catalogue, Project},
@@ -195,18 +195,18 @@ impl Edge {
         let request = AuthorizeRequest { project: project.id.clone(), token: caller.token.clone(), accesses };
         let auth_rules = self.mesh.auth_rules();
         if auth_rules.is_near() {
-            return Ok(auth_rules.authorize(caller.call.next(request)).await?.into_inner().grants);
+            return Ok(auth_rules.authorize(&caller.call, request).await?.grants);
         }
-        Ok(twice(request, |request| auth_rules.authorize(caller.call.next(request))).await?.grants)
+        Ok(twice(request, |request| auth_rules.authorize(&caller.call, request)).await?.grants)
     }
 
     async fn read_group(&self, caller: &Caller, group: ReadGroup) -> Result<Vec<(usize, Answer)>, Fault> {
         let ReadGroup { indexes, request } = group;
         let crud = self.mesh.crud();
         let read = if crud.is_near() {
-            crud.read(caller.call.next(request)).await?.into_inner()
+            crud.read(&caller.call, request).await?
         } else {
-            twice(request, |request| crud.read(caller.call.next(request))).await?
+            twice(request, |request| crud.read(&caller.call, request)).await?
         };
         let answers = read.answers;
         if answers.len() != indexes.len() {
@@ -219,8 +219,8 @@ impl Edge {
     /// A write is sent once: whether one that came to nothing did come to nothing, nobody here can tell.
     async fn write_group(&self, caller: &Caller, group: WriteGroup) -> Vec<(usize, Result<Written, Fault>)> {
         let WriteGroup { indexes, request } = group;
-        let written = match self.mesh.crud().write(caller.call.next(request)).await {
-            Ok(response) => response.into_inner().written,
+        let written = match self.mesh.crud().write(&caller.call, request).await {
+            Ok(response) => response.written,
             Err(status) => return same(indexes, Fault::from(status)),
         };
         if written.len() != indexes.len() {
@@ -331,12 +331,11 @@ fn miscounted(got: usize, wanted: usize) -> Fault {
 async fn twice<M, A, F>(message: M, send: impl Fn(M) -> F) -> Result<A, Fault>
 where
     M: Clone,
-    F: Future<Output = Result<Response<A>, Status>>,
+    F: Future<Output = Result<A, Status>>,
 {
     match send(message.clone()).await {
-        Ok(response) => Ok(response.into_inner()),
-        Err(status) if status.code() == tonic::Code::Unavailable => Ok(send(message).await?.into_inner()),
-        Err(status) => Err(status.into()),
+        Err(status) if status.code() == tonic::Code::Unavailable => Ok(send(message).await?),
+        settled => Ok(settled?),
     }
 }
 

@@ -15,8 +15,9 @@ mod scan;
 mod value;
 mod variables;
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
+use arc_swap::ArcSwap;
 use axum::{
     Router,
     extract::{FromRequestParts, Path, RawQuery, State as Shared},
@@ -42,20 +43,20 @@ use crate::{
     catalogue::Project,
     edge::{self, Caller, Written},
     error,
-    http::{answer, body},
+    http::{answer, body, guarded},
 };
 
 /// Documents longer than this are parsed where they hold up nobody else, and forgotten after.
 const LONG_BYTES: usize = 32 * 1024;
 /// What the cache of documents may take, roughly.
 const DOCUMENTS_BYTES: u64 = 64 * 1024 * 1024;
-/// Projects whose names are kept.
-const PROJECTS: u64 = 1000;
+/// Projects whose names are kept. With more, all are made again now and then.
+const PROJECTS: usize = 1000;
 
 /// What GraphQL keeps between requests.
 pub struct State {
     documents: Cache<String, Arc<Document>>,
-    names: Cache<String, Arc<Names>>,
+    names: ArcSwap<HashMap<String, Arc<Names>>>,
 }
 
 impl Default for State {
@@ -64,7 +65,7 @@ impl Default for State {
         let weight = |text: &String, _: &Arc<Document>| u32::try_from(text.len() * 20 + 500).unwrap_or(u32::MAX);
         Self {
             documents: Cache::builder().weigher(weight).max_capacity(DOCUMENTS_BYTES).build(),
-            names: Cache::new(PROJECTS),
+            names: ArcSwap::default(),
         }
     }
 }
@@ -82,14 +83,17 @@ async fn by_get(
     RawQuery(query): RawQuery,
 ) -> Response {
     let client = Client { service: &service, caller: &caller, media: Media::of(&headers) };
-    let project = match service.edge().project(&caller, &project).await {
-        Ok(project) => project,
-        Err(fault) => return answer::fault(&fault, &caller.call),
+    let answer = async {
+        let project = match service.edge().project(&caller, &project).await {
+            Ok(project) => project,
+            Err(fault) => return answer::fault(&fault, &caller.call),
+        };
+        match Request::of_parameters(query.as_deref().unwrap_or_default()) {
+            Ok(request) => client.answer(project, &Method::GET, request).await,
+            Err(fault) => client.malformed(fault),
+        }
     };
-    match Request::of_parameters(query.as_deref().unwrap_or_default()) {
-        Ok(request) => client.answer(project, &Method::GET, request).await,
-        Err(fault) => client.malformed(fault),
-    }
+    client.guarded(answer).await
 }
 
 async fn by_post(
@@ -108,21 +112,24 @@ pub(crate) async fn posted(service: &Service, project: &str, request: axum::extr
         Err(response) => return response,
     };
     let client = Client { service, caller: &caller, media: Media::of(&head.headers) };
-    let project = match service.edge().project(&caller, project).await {
-        Ok(project) => project,
-        Err(fault) => return answer::fault(&fault, &caller.call),
+    let answer = async {
+        let project = match service.edge().project(&caller, project).await {
+            Ok(project) => project,
+            Err(fault) => return answer::fault(&fault, &caller.call),
+        };
+        if let Err(fault) = request::check_content_type(&head.headers) {
+            return client.unsupported(fault);
+        }
+        let sent = match body(service, &project, sent).await {
+            Ok(sent) => sent,
+            Err(fault) => return client.malformed(fault),
+        };
+        match Request::of_json(&sent) {
+            Ok(request) => client.answer(project, &Method::POST, request).await,
+            Err(fault) => client.malformed(fault),
+        }
     };
-    if let Err(fault) = request::check_content_type(&head.headers) {
-        return client.unsupported(fault);
-    }
-    let sent = match body(service, &project.id, sent).await {
-        Ok(sent) => sent,
-        Err(fault) => return client.malformed(fault),
-    };
-    match Request::of_json(&sent) {
-        Ok(request) => client.answer(project, &Method::POST, request).await,
-        Err(fault) => client.malformed(fault),
-    }
+    client.guarded(answer).await
 }
 
 /// Who asks, and how they want to be answered.
@@ -133,6 +140,12 @@ struct Client<'a> {
 }
 
 impl Client<'_> {
+    /// The answer of `work`, unless it panics or its time is over.
+    async fn guarded(&self, work: impl Future<Output = Response>) -> Response {
+        let done = guarded(&self.caller.call, work).await;
+        done.unwrap_or_else(|fault| self.without_place(fault.code.http(), &fault))
+    }
+
     async fn answer(&self, project: Arc<Project>, method: &Method, request: Request) -> Response {
         let Request { query, operation, variables } = request;
         let document = match self.document(query).await {
@@ -184,14 +197,18 @@ impl Client<'_> {
     /// Names of this version of the project.
     fn names(&self, project: Arc<Project>) -> Arc<Names> {
         let kept = &self.service.graphql().names;
-        if let Some(names) = kept.get(&project.id)
+        if let Some(names) = kept.load().get(&project.id)
             && names.project.version == project.version
         {
-            return names;
+            return names.clone();
         }
         let id = project.id.clone();
         let names = Arc::new(Names::new(project));
-        kept.insert(id, names.clone());
+        kept.rcu(|kept| {
+            let mut kept = if kept.len() < PROJECTS { HashMap::clone(kept) } else { HashMap::new() };
+            kept.insert(id.clone(), names.clone());
+            kept
+        });
         names
     }
 

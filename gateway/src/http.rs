@@ -7,23 +7,30 @@ mod node;
 mod path;
 pub mod server;
 
+pub use front::Front;
 pub(crate) use front::Visited;
 
-use std::time::Duration;
+use std::{panic::AssertUnwindSafe, time::Duration};
 
 use axum::extract::FromRequestParts;
 use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
 use http::{HeaderMap, header, request};
 use http_body_util::BodyExt;
 use mesh::{Call, Code, Fault};
 
-use crate::{Service, edge::Caller, error, graphql, grpc, rest};
+use crate::{Service, catalogue::Project, edge::Caller, error, graphql, grpc, rest};
 
 /// How long a client may go on sending what is refused.
 const SPILL: Duration = Duration::from_secs(2);
 
+/// The call that is being answered. Where none is, no front is before the routes: one begins.
+pub(crate) fn current() -> Call {
+    Call::current().unwrap_or_else(|| Call::begin(None, None, None))
+}
+
 /// All routes of the public port, behind the front.
-pub(crate) fn router(service: &Service) -> axum::Router {
+pub(crate) fn front(service: &Service) -> Front {
     let web = axum::Router::new()
         .merge(node::routes())
         .merge(rest::routes())
@@ -31,8 +38,7 @@ pub(crate) fn router(service: &Service) -> axum::Router {
         .fallback(answer::unknown_path)
         .method_not_allowed_fallback(answer::wrong_method)
         .with_state(service.clone());
-    let front = front::Front::new(service.clone(), web, grpc::routes(service));
-    axum::Router::new().fallback_service(front)
+    Front::new(service.clone(), web, grpc::routes(service))
 }
 
 /// `/live`, `/ready`, `/metrics` and the health check, for a node that serves no gateway.
@@ -40,18 +46,33 @@ pub fn node_routes(mesh: mesh::Mesh) -> axum::Router {
     node::routes().fallback(answer::unknown_path).method_not_allowed_fallback(answer::wrong_method).with_state(mesh)
 }
 
-/// The whole body of a request to `project`, up to the limit of the node and of the project.
+/// The answer, unless the work panics or its time is over.
+pub(crate) async fn guarded<T>(call: &Call, work: impl Future<Output = T>) -> Result<T, Fault> {
+    let work = AssertUnwindSafe(work).catch_unwind();
+    let ended = match call.left() {
+        Some(left) => tokio::time::timeout(left, work)
+            .await
+            .map_err(|_| Fault::new(Code::Deadline, "the time for this request is over"))?,
+        None => work.await,
+    };
+    ended.map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
+        let cause = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        Fault::internal("the request could not be answered", cause)
+    })
+}
+
+/// The whole body of a request to a project, up to the limit of the node and of the project.
 ///
 /// Errors: `TOO_LARGE` with the limit; `BAD_REQUEST` where the client breaks off.
-pub async fn body(service: &Service, project: &str, body: axum::body::Body) -> Result<Bytes, Fault> {
-    let limit = body_limit(service, project);
-    collected(body, limit, SPILL).await
+pub async fn body(service: &Service, project: &Project, body: axum::body::Body) -> Result<Bytes, Fault> {
+    collected(body, body_limit(service, Some(project)), SPILL).await
 }
 
 /// Bytes that the body of a request to `project` may have.
-pub(crate) fn body_limit(service: &Service, project: &str) -> usize {
+pub(crate) fn body_limit(service: &Service, project: Option<&Project>) -> usize {
     let node = service.config().body_bytes;
-    let own = service.edge().settings(project).and_then(|settings| settings.spec.limits.body_bytes);
+    let own = project.and_then(|project| project.spec.limits.body_bytes);
     own.map_or(node, |own| own.min(node))
 }
 
@@ -134,7 +155,7 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     type Rejection = axum::response::Response;
 
     async fn from_request_parts(parts: &mut request::Parts, _state: &S) -> Result<Self, Self::Rejection> {
-        let call = parts.extensions.get::<Call>().cloned().unwrap_or_else(|| Call::begin(None, None, None));
+        let call = current();
         Caller::of(call.clone(), &parts.headers).map_err(|fault| answer::fault(&fault, &call))
     }
 }

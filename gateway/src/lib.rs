@@ -16,5 +16,5 @@ mod write;
 
 pub use catalogue::{check, is_project_id};
 pub use config::Config;
-pub use http::{node_routes, server::serve};
+pub use http::{Front, node_routes, server::serve};
 pub use service::Service;

@@ -76,8 +76,8 @@ fn told(caller: &Caller, result: Result<Response, Fault>) -> Response {
 /// The fields of a request's body; a body without a byte has none.
 async fn fields(service: &Service, caller: &Caller, project: &str, body: Body) -> Result<Fields, Fault> {
     // An unknown project is told before anything that is wrong with the body.
-    service.edge().project(caller, project).await?;
-    let body = web::body(service, project, body).await?;
+    let project = service.edge().project(caller, project).await?;
+    let body = web::body(service, &project, body).await?;
     if body.is_empty() {
         return Ok(Fields::default());
     }

@@ -4,7 +4,13 @@ use std::sync::Arc;
 
 use mesh::{Mesh, Tasks, resources};
 
-use crate::{catalogue::Catalogue, config::Config, edge::Edge, graphql, http};
+use crate::{
+    catalogue::Catalogue,
+    config::Config,
+    edge::Edge,
+    graphql,
+    http::{self, Front},
+};
 
 /// The gateway of this node. Clones are the same gateway.
 #[derive(Clone)]
@@ -29,8 +35,8 @@ impl Service {
     }
 
     /// All routes of the public port.
-    pub fn router(&self) -> axum::Router {
-        http::router(self)
+    pub fn front(&self) -> Front {
+        http::front(self)
     }
 
     /// The authorised path.

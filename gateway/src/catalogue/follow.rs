@@ -156,8 +156,8 @@ impl Follower {
         self.asking.push(Box::pin(async move {
             let call = Call::begin(None, None, Some(PATIENCE));
             let request = DescribeRequest { project: id.clone(), refresh: false };
-            let described = mesh.crud().describe(call.next(request)).await;
-            (id, described.map(tonic::Response::into_inner))
+            let described = mesh.crud().describe(&call, request).await;
+            (id, described)
         }));
     }
 

@@ -1,6 +1,6 @@
 //! The service `perigee.api.v1.Data`.
 
-use mesh::{Call, Code, Fault};
+use mesh::{Code, Fault};
 use prost::Message;
 use proto::api::v1::{self as api, batch_item, data_server};
 use query::{Error, Field, Mutation, Node, Operation, Parser, Read, Shape, Table, Value, What};
@@ -65,12 +65,12 @@ impl Data {
 
     /// Who calls, and with what. The project's own limit holds from here on.
     fn arrived<M: Message>(&self, request: Request<M>, project: impl Fn(&M) -> &str) -> Result<(Caller, M), Fault> {
-        let caller = Caller::of(Call::of(&request), request.metadata().as_ref())?;
+        let caller = Caller::of(web::current(), request.metadata().as_ref())?;
         let project = project(request.get_ref());
         if let Some(visited) = request.extensions().get::<Visited>() {
             visited.visit(project);
         }
-        let limit = web::body_limit(&self.service, project);
+        let limit = web::body_limit(&self.service, self.service.edge().settings(project).as_deref());
         if limit < self.service.config().body_bytes {
             let size = request.get_ref().encoded_len();
             if size > limit {

@@ -1,10 +1,6 @@
 //! Answers: JSON on every status.
 
-use axum::{
-    body::Body,
-    extract::Request,
-    response::{IntoResponse, Response},
-};
+use axum::{body::Body, extract::Request, response::Response};
 use http::{HeaderValue, StatusCode, header};
 use mesh::{Call, Code, Fault};
 use serde::Serialize;
@@ -46,18 +42,15 @@ struct Told<'a> {
 /// What there is to say of a path that no route has.
 pub(crate) async fn unknown_path(request: Request) -> Response {
     let message = format!("path {} is not known", request.uri().path());
-    refused(&request, &Fault::new(Code::NotFound, message))
+    refused(&Fault::new(Code::NotFound, message))
 }
 
 /// What there is to say of a method that a path does not have. The router adds `Allow`.
 pub(crate) async fn wrong_method(request: Request) -> Response {
     let message = format!("path {} does not know the method {}", request.uri().path(), request.method());
-    refused(&request, &Fault::new(Code::Method, message))
+    refused(&Fault::new(Code::Method, message))
 }
 
-fn refused(request: &Request, what: &Fault) -> Response {
-    match request.extensions().get::<Call>() {
-        Some(call) => fault(what, call),
-        None => fault(what, &Call::begin(None, None, None)).into_response(),
-    }
+fn refused(what: &Fault) -> Response {
+    fault(what, &super::current())
 }

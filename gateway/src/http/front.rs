@@ -2,19 +2,22 @@
 
 use std::{
     convert::Infallible,
-    panic::AssertUnwindSafe,
     sync::{Arc, OnceLock},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use axum::{body::Body, extract::Request, response::Response};
-use futures::{FutureExt, future::BoxFuture};
+use bytes::Bytes;
+use futures::future::BoxFuture;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
-use mesh::{Call, Code, Fault};
+use mesh::{
+    Call, Fault,
+    telemetry::{HttpMeter, Metrics},
+};
 use tower::{Layer, ServiceExt, util::BoxCloneSyncService};
 
-use super::{answer, cors, path};
+use super::{answer, cors, current, guarded, path};
 use crate::{Service, error, graphql, grpc};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -30,14 +33,16 @@ impl Visited {
     }
 }
 
-/// Gives each request its id, trace and deadline, sends it to its protocol and finishes the answer.
+/// All there is at the public port. Gives each request its id, trace and deadline, sends it to its protocol and finishes
+/// the answer. Clones are the same front.
 #[derive(Clone)]
-pub(super) struct Front {
+pub struct Front {
     parts: Arc<Parts>,
 }
 
 struct Parts {
     service: Service,
+    meters: Meters,
     web: axum::Router,
     grpc: axum::Router,
     grpc_web: BoxCloneSyncService<Request, http::Response<tonic::body::Body>, Infallible>,
@@ -63,7 +68,39 @@ impl Front {
             async move { Ok::<_, Infallible>(called(inner, request.map(Body::new)).await) }
         });
         let grpc_web = BoxCloneSyncService::new(tonic_web::GrpcWebLayer::new().layer(guarded));
-        Self { parts: Arc::new(Parts { service, web, grpc, grpc_web }) }
+        let meters = Meters::new(service.mesh().metrics());
+        Self { parts: Arc::new(Parts { service, meters, web, grpc, grpc_web }) }
+    }
+}
+
+/// One for each protocol.
+struct Meters {
+    graphql: HttpMeter,
+    rest: HttpMeter,
+    grpc: HttpMeter,
+    grpc_web: HttpMeter,
+    node: HttpMeter,
+}
+
+impl Meters {
+    fn new(metrics: &Metrics) -> Self {
+        Self {
+            graphql: metrics.http("graphql"),
+            rest: metrics.http("rest"),
+            grpc: metrics.http("grpc"),
+            grpc_web: metrics.http("grpc-web"),
+            node: metrics.http("node"),
+        }
+    }
+
+    fn of(&self, protocol: Protocol, path: &str) -> &HttpMeter {
+        match protocol {
+            Protocol::Grpc => &self.grpc,
+            Protocol::GrpcWeb => &self.grpc_web,
+            Protocol::Web if project(path).is_none() => &self.node,
+            Protocol::Web if path.ends_with("/graphql") => &self.graphql,
+            Protocol::Web => &self.rest,
+        }
     }
 }
 
@@ -79,13 +116,12 @@ impl Parts {
             *request.uri_mut() = uri.clone();
         }
         let call = self.call(protocol, &request);
-        request.extensions_mut().insert(call.clone());
-        let label = protocol.label(request.uri().path());
+        let meter = self.meters.of(protocol, request.uri().path());
         let origin = Origin::of(&mut request, protocol);
 
         let mut response = match cleaned {
             Err(fault) => answer::fault(&fault, &call),
-            Ok(_) => call.scope(self.routed(protocol, &call, origin.as_ref(), request)).await,
+            Ok(_) => call.clone().scope(self.routed(protocol, &call, origin.as_ref(), request)).await,
         };
 
         if let Some(origin) = origin {
@@ -94,11 +130,12 @@ impl Parts {
         if let Ok(id) = HeaderValue::from_str(&call.request_id) {
             response.headers_mut().insert(REQUEST_ID, id);
         }
-        self.service.mesh().metrics().http(label, status(&response), started.elapsed());
+        meter.done(status(&response), started.elapsed());
         response
     }
 
-    /// What the client sent of id, trace and time, within the limits of the node and of the project.
+    /// What the client sent of id, trace and time, within the limits of the node and of the project. It is given up at its
+    /// deadline by [`guarded`].
     fn call(&self, protocol: Protocol, request: &Request) -> Call {
         let text = |name: &HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok());
         let mut time = self.service.config().time;
@@ -110,7 +147,7 @@ impl Parts {
             let asked = text(&HeaderName::from_static("grpc-timeout")).and_then(mesh::call::timeout);
             time = time.min(asked.unwrap_or(time));
         }
-        Call::begin(text(&REQUEST_ID), text(&HeaderName::from_static("traceparent")), Some(time))
+        Call::begin(text(&REQUEST_ID), text(&HeaderName::from_static("traceparent")), Some(time)).watched()
     }
 
     async fn routed(&self, protocol: Protocol, call: &Call, origin: Option<&Origin>, request: Request) -> Response {
@@ -144,16 +181,19 @@ impl Parts {
 
     /// Through the routes; the one that most requests take is known without a router, which costs a microsecond. Its work is
     /// some kilobytes of state: in a box, the layers around it move a pointer.
-    async fn dispatched(&self, request: Request) -> Result<Response, Infallible> {
+    async fn dispatched(&self, call: &Call, request: Request) -> Result<Response, Fault> {
         match graphql_project(&request).map(str::to_owned) {
             Some(project) => Ok(Box::pin(graphql::posted(&self.service, &project, request)).await),
-            None => self.web.clone().oneshot(request).await,
+            None => guarded(call, self.web.clone().oneshot(request)).await.map(|answered| {
+                let Ok(response) = answered;
+                response
+            }),
         }
     }
 
     async fn web(&self, call: &Call, request: Request) -> Response {
         let is_options = request.method() == Method::OPTIONS;
-        let response = match guarded(call, self.dispatched(request)).await {
+        let response = match self.dispatched(call, request).await {
             Ok(response) => response,
             Err(fault) => return answer::fault(&fault, call),
         };
@@ -169,7 +209,11 @@ impl Parts {
     }
 }
 
-impl tower::Service<Request> for Front {
+impl<B> tower::Service<http::Request<B>> for Front
+where
+    B: axum::body::HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<axum::BoxError>,
+{
     type Response = Response;
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Response, Infallible>>;
@@ -178,9 +222,9 @@ impl tower::Service<Request> for Front {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request) -> Self::Future {
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let parts = self.parts.clone();
-        Box::pin(async move { Ok(parts.answer(request).await) })
+        Box::pin(async move { Ok(parts.answer(request.map(Body::new)).await) })
     }
 }
 
@@ -196,17 +240,6 @@ impl Protocol {
             | b"application/grpc-web-text"
             | b"application/grpc-web-text+proto" => Protocol::GrpcWeb,
             _ => Protocol::Grpc,
-        }
-    }
-
-    /// What metrics call it.
-    fn label(self, path: &str) -> &'static str {
-        match self {
-            Protocol::Grpc => "grpc",
-            Protocol::GrpcWeb => "grpc-web",
-            Protocol::Web if project(path).is_none() => "node",
-            Protocol::Web if path.ends_with("/graphql") => "graphql",
-            Protocol::Web => "rest",
         }
     }
 }
@@ -276,29 +309,9 @@ fn graphql_project(request: &Request) -> Option<&str> {
 
 /// A gRPC request through its routes.
 async fn called(routes: axum::Router, request: Request) -> Response {
-    let call = request.extensions().get::<Call>().cloned().unwrap_or_else(|| Call::begin(None, None, None));
-    match guarded(&call, routes.oneshot(request)).await {
-        Ok(response) => response,
+    match guarded(&current(), routes.oneshot(request)).await {
+        Ok(Ok(response)) => response,
         Err(fault) => grpc::refused(fault),
-    }
-}
-
-/// The answer, unless the work panics or its time is over.
-async fn guarded(call: &Call, work: impl Future<Output = Result<Response, Infallible>>) -> Result<Response, Fault> {
-    let work = AssertUnwindSafe(work).catch_unwind();
-    let ended = match call.left() {
-        Some(left) => tokio::time::timeout(left, work)
-            .await
-            .map_err(|_| Fault::new(Code::Deadline, "the time for this request is over"))?,
-        None => work.await,
-    };
-    match ended {
-        Ok(Ok(response)) => Ok(response),
-        Err(panic) => {
-            let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
-            let cause = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-            Err(Fault::internal("the request could not be answered", cause))
-        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use axum::body::Body;
+use axum::response::Response;
 use http::{HeaderValue, Request, Version, header};
 use hyper::body::Incoming;
 use hyper_util::{
@@ -20,7 +20,7 @@ use hyper_util::{
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::ServiceExt;
+use tower::{Service, ServiceExt};
 
 /// How long a connection may be idle, or take to send the head of a request.
 const HEAD: Duration = Duration::from_secs(75);
@@ -33,13 +33,17 @@ const STREAM_WINDOW: u32 = 1024 * 1024;
 /// How long open HTTP/1.1 connections are told of the end by their answers before idle ones are closed.
 const NOTICE: Duration = Duration::from_millis(250);
 
-/// Answers requests by `router` until `stop` fires; then accepts no more connections, lets running requests finish for
+/// Answers requests by `service` until `stop` fires; then accepts no more connections, lets running requests finish for
 /// up to `drain`, and closes what is left.
 ///
 /// Clients that keep connections open learn of the end without losing a request: HTTP/1.1 by `Connection: close` on
 /// their next answer, HTTP/2 by GOAWAY.
-pub async fn serve(listener: TcpListener, router: axum::Router, stop: CancellationToken, drain: Duration) {
-    let server = Server::new(router, stop.clone(), HEAD);
+pub async fn serve<S>(listener: TcpListener, service: S, stop: CancellationToken, drain: Duration)
+where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    let server = Server::new(service, stop.clone(), HEAD);
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -84,9 +88,9 @@ fn waiting(listener: TcpListener) -> Vec<TcpStream> {
 }
 
 #[derive(Clone)]
-struct Server {
+struct Server<S> {
     builder: Builder<TokioExecutor>,
-    router: axum::Router,
+    service: S,
     /// No more connections.
     stop: CancellationToken,
     /// No more requests.
@@ -131,24 +135,28 @@ async fn silent(has_asked: &AtomicBool, time: Duration) {
     }
 }
 
-impl Server {
-    fn new(router: axum::Router, stop: CancellationToken, silence: Duration) -> Self {
+impl<S> Server<S>
+where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    fn new(service: S, stop: CancellationToken, silence: Duration) -> Self {
         let (leave, cut) = (CancellationToken::new(), CancellationToken::new());
-        Self { builder: builder(), router, stop, leave, cut, silence }
+        Self { builder: builder(), service, stop, leave, cut, silence }
     }
 
     async fn connection(self, socket: TcpStream) {
         // An answer in two writes must not wait for the client's acknowledgement; without it, it is only slower.
         let _ = socket.set_nodelay(true);
-        let (router, stop) = (self.router, self.stop);
+        let (service, stop) = (self.service, self.stop);
         let has_asked = Arc::new(AtomicBool::new(false));
         let asked = has_asked.clone();
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             asked.store(true, Ordering::Relaxed);
-            let (router, stop) = (router.clone(), stop.clone());
+            let (service, stop) = (service.clone(), stop.clone());
             async move {
                 let version = request.version();
-                let Ok(mut response) = router.oneshot(request.map(Body::new)).await;
+                let Ok(mut response) = service.oneshot(request).await;
                 if stop.is_cancelled() && version < Version::HTTP_2 {
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }

@@ -1,11 +1,15 @@
 //! GraphQL over HTTP.
 
-use std::sync::atomic::Ordering;
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use axum::body::Body;
 use http::{Request, header};
 use mesh::{Code, Fault};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use super::stage::{Stage, Told};
 
@@ -359,4 +363,18 @@ async fn a_failure_of_the_database_is_an_error_of_the_whole_request() {
     assert_eq!(refusal(&told), code(503, "UNAVAILABLE"));
     assert_eq!(told.header("retry-after"), "1");
     assert_ne!(told.json()["errors"][0]["message"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_document_whose_time_is_over_is_answered_as_a_document() {
+    let stage = Stage::with(crate::Config { time: Duration::from_millis(50), ..crate::Config::default() }).await;
+    *stage.world.gate.lock().unwrap() = Some(Arc::new(Notify::new()));
+    let query = "query=%7Balbum%7Btitle%7D%7D";
+
+    let by_post = ask(&stage, "", "{ album { title } }").await;
+    let by_get = stage.send(Request::get(format!("{PATH}?{query}")).body(Body::empty()).unwrap()).await;
+
+    for told in [by_post, by_get] {
+        assert_eq!(refusal(&told), code(504, "DEADLINE"));
+    }
 }

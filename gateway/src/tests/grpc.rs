@@ -33,7 +33,7 @@ fn code(status: &Status) -> (tonic::Code, &'static str) {
 }
 
 async fn rows(stage: &Stage, request: api::ReadRequest) -> Result<String, Status> {
-    let response = DataClient::new(stage.service.router()).read(request).await?.into_inner();
+    let response = DataClient::new(stage.service.front()).read(request).await?.into_inner();
     Ok(String::from_utf8(response.rows.to_vec()).expect("rows are UTF-8"))
 }
 
@@ -108,7 +108,7 @@ async fn a_veiled_denial_is_the_same_as_a_plain_one() {
 #[tokio::test]
 async fn only_counts_can_be_asked_for_as_numbers() {
     let stage = Stage::new().await;
-    let mut client = DataClient::new(stage.service.router());
+    let mut client = DataClient::new(stage.service.front());
     let ask = |function: &str| api::AggregateRequest {
         project: "shop".to_owned(),
         database: "music".to_owned(),
@@ -127,7 +127,7 @@ async fn only_counts_can_be_asked_for_as_numbers() {
 #[tokio::test]
 async fn writes_answer_how_many_rows_and_those_asked_for() {
     let stage = Stage::new().await;
-    let mut client = DataClient::new(stage.service.router());
+    let mut client = DataClient::new(stage.service.front());
     let doc = object(&[("album_id", Kind::NumberValue(1.0)), ("title", Kind::StringValue("x".to_owned()))]);
     let create = api::CreateRequest {
         project: "shop".to_owned(),
@@ -145,7 +145,7 @@ async fn writes_answer_how_many_rows_and_those_asked_for() {
 #[tokio::test]
 async fn a_batch_is_one_write_of_one_database() {
     let stage = Stage::new().await;
-    let mut client = DataClient::new(stage.service.router());
+    let mut client = DataClient::new(stage.service.front());
     let delete = |database: &str| api::BatchItem {
         write: Some(Write::Delete(api::DeleteRequest {
             database: database.to_owned(),
@@ -206,7 +206,7 @@ async fn the_clients_deadline_holds() {
     *stage.world.gate.lock().unwrap() = Some(Default::default());
     let mut request = tonic::Request::new(read());
     request.set_timeout(std::time::Duration::from_millis(50));
-    let told = DataClient::new(stage.service.router()).read(request).await.unwrap_err();
+    let told = DataClient::new(stage.service.front()).read(request).await.unwrap_err();
     assert_eq!(code(&told), (tonic::Code::DeadlineExceeded, "DEADLINE"));
 }
 
@@ -234,7 +234,7 @@ async fn browsers_get_grpc_web_with_the_origins_of_the_project() {
 #[tokio::test]
 async fn health_and_reflection_are_on() {
     let stage = Stage::new().await;
-    let mut health = tonic_health::pb::health_client::HealthClient::new(stage.service.router());
+    let mut health = tonic_health::pb::health_client::HealthClient::new(stage.service.front());
     for service in ["", "perigee.api.v1.Data"] {
         let request = tonic_health::pb::HealthCheckRequest { service: service.to_owned() };
         assert_eq!(health.check(request).await.unwrap().into_inner().status, 1, "{service}");
@@ -247,7 +247,7 @@ async fn health_and_reflection_are_on() {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),
     };
-    let mut reflection = ServerReflectionClient::new(stage.service.router());
+    let mut reflection = ServerReflectionClient::new(stage.service.front());
     let mut told = reflection.server_reflection_info(futures::stream::iter([list])).await.unwrap().into_inner();
     let Some(MessageResponse::ListServicesResponse(listed)) = told.message().await.unwrap().unwrap().message_response
     else {

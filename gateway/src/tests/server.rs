@@ -20,7 +20,7 @@ async fn served(stage: &Stage, drain: Duration) -> (SocketAddr, CancellationToke
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("it is bound");
     let stop = CancellationToken::new();
-    let server = tokio::spawn(serve(listener, stage.service.router(), stop.clone(), drain));
+    let server = tokio::spawn(serve(listener, stage.service.front(), stop.clone(), drain));
     (address, stop, server)
 }
 
@@ -82,7 +82,7 @@ async fn a_connection_that_waits_to_be_accepted_is_served_before_the_end() {
     socket.write_all(REQUEST.as_bytes()).await.expect("the connection is open");
     let stop = CancellationToken::new();
     stop.cancel();
-    let server = tokio::spawn(serve(listener, stage.service.router(), stop, Duration::from_secs(30)));
+    let server = tokio::spawn(serve(listener, stage.service.front(), stop, Duration::from_secs(30)));
     let told = answer(&mut socket).await;
     assert!(told.starts_with("HTTP/1.1 200 OK") && told.contains("connection: close"), "{told}");
     server.await.expect("the server ends in order");

@@ -118,7 +118,7 @@ impl Stage {
 
     /// The answer to `request`.
     pub async fn send(&self, request: Request<Body>) -> Told {
-        let Ok(response) = self.service.router().oneshot(request).await;
+        let Ok(response) = self.service.front().oneshot(request).await;
         let (parts, body) = response.into_parts();
         let body = body.collect().await.expect("an answer is whole").to_bytes();
         Told { parts, body }

@@ -205,7 +205,7 @@ impl Databases {
         let tasks = self.tasks.clone();
         let opened = tokio::task::spawn_blocking(move || config::open(&place, &tasks)).await;
         let (store, dialect) = opened.map_err(|stopped| Error::Unavailable(stopped.to_string()))??;
-        Open::reach(store, dialect, self.mesh.metrics().clone()).await
+        Open::reach(store, dialect, self.mesh.metrics()).await
     }
 
     async fn look(&self, project: &str, id: &str, open: &Open) {

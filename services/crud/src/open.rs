@@ -6,7 +6,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use mesh::telemetry::Metrics;
+use mesh::telemetry::{Meter, Metrics};
 use query::{Schema, resources::Numbers};
 
 use crate::{
@@ -26,17 +26,19 @@ const ASKED: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct Open {
     store: Store,
-    meter: Meter,
+    meters: Meters,
     known: ArcSwap<Known>,
     /// When an unknown name made us look.
     asked: Mutex<Option<Instant>>,
 }
 
-/// Counts the statements of one database.
+/// Counts and times the statements of one database.
 #[derive(Debug)]
-pub struct Meter {
-    metrics: Metrics,
-    engine: &'static str,
+pub struct Meters {
+    /// Those of reads.
+    pub reads: Meter,
+    /// Those of mutations.
+    pub writes: Meter,
 }
 
 /// What is known of a database.
@@ -63,10 +65,11 @@ pub struct Style {
 
 impl Open {
     /// Reaches the database behind `store`.
-    pub async fn reach(store: Store, dialect: Dialect, metrics: Metrics) -> Result<Self, Error> {
-        let meter = Meter { metrics, engine: dialect.engine().name() };
+    pub async fn reach(store: Store, dialect: Dialect, metrics: &Metrics) -> Result<Self, Error> {
+        let engine = dialect.engine().name();
+        let meters = Meters { reads: metrics.statement(engine, "read"), writes: metrics.statement(engine, "write") };
         let known = ArcSwap::from_pointee(look(&store, dialect).await?);
-        Ok(Self { store, meter, known, asked: Mutex::default() })
+        Ok(Self { store, meters, known, asked: Mutex::default() })
     }
 
     #[cfg(test)]
@@ -140,7 +143,7 @@ impl Open {
         let statements: Vec<Statement> = plans.iter().flat_map(Plan::statements).cloned().collect();
         let rows = match statements.is_empty() {
             true => Vec::new(),
-            false => self.meter.time("read", statements.len(), self.store.snapshot(&statements)).await?,
+            false => timed(&self.meters.reads, statements.len(), self.store.snapshot(&statements)).await?,
         };
         let mut rows = rows.into_iter();
         let mut answers = Vec::with_capacity(plans.len());
@@ -170,20 +173,17 @@ impl Open {
         let mutations: Vec<_> =
             mutations.iter().map(|mutation| resolver.mutation(mutation)).collect::<Result<_, _>>()?;
         resolver.finish()?;
-        let Self { store, meter, .. } = self;
-        write::all(&write::Context { store, dialect: &known.dialect, style, meter }, &mutations).await
+        let Self { store, meters, .. } = self;
+        write::all(&write::Context { store, dialect: &known.dialect, style, meters }, &mutations).await
     }
 }
 
-impl Meter {
-    /// Does `work`, which runs this many statements of one kind: `read` or `write`.
-    pub async fn time<T>(&self, kind: &'static str, statements: usize, work: impl Future<Output = T>) -> T {
-        let start = Instant::now();
-        let done = work.await;
-        let elapsed = start.elapsed();
-        (0..statements).for_each(|_| self.metrics.statement(self.engine, kind, elapsed));
-        done
-    }
+/// Does `work`, which runs this many statements.
+pub async fn timed<T>(meter: &Meter, statements: usize, work: impl Future<Output = T>) -> T {
+    let start = Instant::now();
+    let done = work.await;
+    meter.done(statements, start.elapsed());
+    done
 }
 
 /// A schema that does not fit although it was just looked at did not move: the statement is wrong.

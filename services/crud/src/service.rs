@@ -6,7 +6,7 @@ use std::{
 };
 
 use mesh::{Call, Fault, Mesh, Tasks, resources, seal::Opener};
-use proto::crud::v1 as wire;
+use proto::{auth::v1::SealedGrant, crud::v1 as wire, query::v1 as model};
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -31,11 +31,15 @@ impl Service {
         Self { databases: Databases::start(mesh, config, current, tasks), opener }
     }
 
-    async fn answer_reads(&self, request: wire::ReadRequest) -> Result<Vec<wire::Answer>, Error> {
-        let (database, numbers) = self.databases.find(&request.project, &request.database)?;
-        let place = Place { project: &request.project, database: &request.database, now_ms: now_ms() };
-        let grants = Grants::open(&self.opener, place, &request.grants)?;
-        let reads = request.reads.into_iter().map(query::Read::try_from).collect::<Result<Vec<_>, _>>()?;
+    async fn answer_reads(
+        &self,
+        place: Place<'_>,
+        grants: &[SealedGrant],
+        reads: Vec<model::Read>,
+    ) -> Result<Vec<wire::Answer>, Error> {
+        let (database, numbers) = self.databases.find(place.project, place.database)?;
+        let grants = Grants::open(&self.opener, place, grants)?;
+        let reads = reads.into_iter().map(query::Read::try_from).collect::<Result<Vec<_>, _>>()?;
         let open = database.open().await?;
         let answers = open.read(&reads, &grants, database.style(numbers)).await?;
         let answer = |answer: crate::tree::Answer| wire::Answer {
@@ -46,11 +50,15 @@ impl Service {
         Ok(answers.into_iter().map(answer).collect())
     }
 
-    async fn perform(&self, request: wire::WriteRequest) -> Result<Vec<wire::Written>, Error> {
-        let (database, numbers) = self.databases.find(&request.project, &request.database)?;
-        let place = Place { project: &request.project, database: &request.database, now_ms: now_ms() };
-        let grants = Grants::open(&self.opener, place, &request.grants)?;
-        let mutations = request.mutations.into_iter().map(query::Mutation::try_from).collect::<Result<Vec<_>, _>>()?;
+    async fn perform(
+        &self,
+        place: Place<'_>,
+        grants: &[SealedGrant],
+        mutations: Vec<model::Mutation>,
+    ) -> Result<Vec<wire::Written>, Error> {
+        let (database, numbers) = self.databases.find(place.project, place.database)?;
+        let grants = Grants::open(&self.opener, place, grants)?;
+        let mutations = mutations.into_iter().map(query::Mutation::try_from).collect::<Result<Vec<_>, _>>()?;
         let open = database.open().await?;
         let written = open.write(&mutations, &grants, database.style(numbers)).await?;
         let written = written.into_iter().map(|done| wire::Written { affected: done.affected, rows: done.rows.into() });
@@ -86,8 +94,9 @@ fn now_ms() -> i64 {
 }
 
 /// The error as the caller sees it; what the driver says goes to the log.
-fn status(call: &Call, project: &str, database: &str, error: Error) -> Status {
-    let request_id = &*call.request_id;
+fn status(project: &str, database: &str, error: Error) -> Status {
+    let call = Call::current();
+    let request_id = call.as_ref().map_or("", |call| &*call.request_id);
     match &error {
         Error::Database(cause) => tracing::error!(request_id, project, database, cause, "database failed"),
         Error::Unavailable(cause) => tracing::warn!(request_id, project, database, cause, "database unavailable"),
@@ -114,22 +123,20 @@ fn status(call: &Call, project: &str, database: &str, error: Error) -> Status {
 #[tonic::async_trait]
 impl proto::crud::v1::crud_server::Crud for Service {
     async fn read(&self, request: Request<wire::ReadRequest>) -> Result<Response<wire::ReadResponse>, Status> {
-        let call = Call::of(&request);
         let request = request.into_inner();
-        let (project, database) = (request.project.clone(), request.database.clone());
-        match self.answer_reads(request).await {
+        let place = Place { project: &request.project, database: &request.database, now_ms: now_ms() };
+        match self.answer_reads(place, &request.grants, request.reads).await {
             Ok(answers) => Ok(Response::new(wire::ReadResponse { answers })),
-            Err(error) => Err(status(&call, &project, &database, error)),
+            Err(error) => Err(status(place.project, place.database, error)),
         }
     }
 
     async fn write(&self, request: Request<wire::WriteRequest>) -> Result<Response<wire::WriteResponse>, Status> {
-        let call = Call::of(&request);
         let request = request.into_inner();
-        let (project, database) = (request.project.clone(), request.database.clone());
-        match self.perform(request).await {
+        let place = Place { project: &request.project, database: &request.database, now_ms: now_ms() };
+        match self.perform(place, &request.grants, request.mutations).await {
             Ok(written) => Ok(Response::new(wire::WriteResponse { written })),
-            Err(error) => Err(status(&call, &project, &database, error)),
+            Err(error) => Err(status(place.project, place.database, error)),
         }
     }
 
@@ -137,11 +144,10 @@ impl proto::crud::v1::crud_server::Crud for Service {
         &self,
         request: Request<wire::DescribeRequest>,
     ) -> Result<Response<wire::DescribeResponse>, Status> {
-        let call = Call::of(&request);
         let request = request.into_inner();
         match self.describe_project(&request).await {
             Ok(databases) => Ok(Response::new(wire::DescribeResponse { databases })),
-            Err(error) => Err(status(&call, &request.project, "", error)),
+            Err(error) => Err(status(&request.project, "", error)),
         }
     }
 }

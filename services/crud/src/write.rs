@@ -1,8 +1,10 @@
 //! Mutations as they run.
 
+use mesh::telemetry::Meter;
+
 use crate::{
     Error,
-    open::{Meter, Style},
+    open::{Meters, Style, timed},
     resolve::{Held, Mutation, Node, Set},
     sql::{self, Dialect, Returned, Source},
     store::{Rows, Statement, Store, Tx},
@@ -26,7 +28,7 @@ pub struct Context<'a> {
     /// How the project wants its answers.
     pub style: Style,
     /// Counts statements.
-    pub meter: &'a Meter,
+    pub meters: &'a Meters,
 }
 
 /// A mutation compiled.
@@ -51,7 +53,7 @@ pub async fn all(context: &Context<'_>, mutations: &[Mutation<'_>]) -> Result<Ve
         && let [statement] = work.statements.as_slice()
         && work.is_plain()
     {
-        let rows = context.meter.time("write", 1, context.store.write(statement)).await?;
+        let rows = timed(&context.meters.writes, 1, context.store.write(statement)).await?;
         let affected = rows.len() as u64;
         let mut written = Written { affected, rows: Vec::new() };
         if let Some(node) = &work.mutation.returning {
@@ -128,7 +130,7 @@ async fn perform(tx: &mut Tx, context: &Context<'_>, work: &Work<'_, '_>) -> Res
         return Ok(nothing(work));
     }
     let mut written = nothing(work);
-    for rows in run(tx, context, "write", &work.statements).await? {
+    for rows in run(tx, &context.meters.writes, &work.statements).await? {
         check(work, &rows)?;
         written.affected += rows.len() as u64;
         if let Some(node) = &work.mutation.returning {
@@ -149,20 +151,15 @@ async fn delete_after_reading(
     let Some(node) = &work.mutation.returning else {
         return Err(Error::Database("nothing is returned of a delete that reads first".to_owned()));
     };
-    let rows = one(run(tx, context, "read", std::slice::from_ref(doomed)).await?)?;
+    let rows = one(run(tx, &context.meters.reads, std::slice::from_ref(doomed)).await?)?;
     let kept = kept(&rows, work.returned);
     let json = answer(Some(tx), context, node, rows, kept).await?;
-    let deleted = run(tx, context, "write", &work.statements).await?;
+    let deleted = run(tx, &context.meters.writes, &work.statements).await?;
     Ok(Written { affected: deleted.iter().map(|rows| rows.len() as u64).sum(), rows: json })
 }
 
-async fn run(
-    tx: &mut Tx,
-    context: &Context<'_>,
-    kind: &'static str,
-    statements: &[Statement],
-) -> Result<Vec<Rows>, Error> {
-    context.meter.time(kind, statements.len(), tx.run(statements)).await
+async fn run(tx: &mut Tx, meter: &Meter, statements: &[Statement]) -> Result<Vec<Rows>, Error> {
+    timed(meter, statements.len(), tx.run(statements)).await
 }
 
 fn one(rows: Vec<Rows>) -> Result<Rows, Error> {
@@ -204,7 +201,7 @@ async fn answer(
     let plan = sql::select(context.dialect, node, &source);
     let statements: Vec<Statement> = plan.statements().cloned().collect();
     let below = match tx {
-        Some(tx) if !statements.is_empty() => run(tx, context, "read", &statements).await?,
+        Some(tx) if !statements.is_empty() => run(tx, &context.meters.reads, &statements).await?,
         _ => Vec::new(),
     };
     let tree = plan.with(Some(rows), &mut below.into_iter(), context.style.numbers)?;

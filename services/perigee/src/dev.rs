@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use mesh::{config, resources::Snapshot};
+use mesh::{Call, config, resources::Snapshot};
 use proto::crud::v1::{Database, DescribeRequest};
 use query::resources::{ProjectMeta, TableMeta};
 
@@ -61,8 +61,8 @@ async fn projects(node: &Node) -> Vec<Project> {
 async fn databases(node: &Node, project: &str, late: tokio::time::Instant) -> Vec<Database> {
     loop {
         let request = DescribeRequest { project: project.to_owned(), refresh: false };
-        let databases = match node.mesh().crud().describe(tonic::Request::new(request)).await {
-            Ok(response) => response.into_inner().databases,
+        let databases = match node.mesh().crud().describe(&Call::begin(None, None, None), request).await {
+            Ok(response) => response.databases,
             Err(_not_yet) => Vec::new(),
         };
         let is_known = |database: &Database| database.schema.is_some() || !database.error.is_empty();

@@ -78,7 +78,7 @@ impl Node {
                 nodes: config.limits.nodes,
             };
             let service = gateway::Service::start(mesh.clone(), limits, current.clone(), tasks.clone());
-            servers.spawn(gateway::serve(listener, service.router(), stop.clone(), config.drain));
+            servers.spawn(gateway::serve(listener, service.front(), stop.clone(), config.drain));
         }
         tracing::info!(http = ?http, mesh = ?peer, services = ?config.services, "node started");
         Ok(Node { http, peer, mesh, current, tasks, servers, stop, drain: config.drain })

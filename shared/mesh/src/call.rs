@@ -13,7 +13,7 @@ const TRACEPARENT: &str = "traceparent";
 const TIMEOUT: &str = "grpc-timeout";
 
 tokio::task_local! {
-    static CURRENT: Arc<str>;
+    static CURRENT: Call;
 }
 
 /// One request of a client on its way through the mesh.
@@ -25,6 +25,8 @@ pub struct Call {
     pub traceparent: Option<Arc<str>>,
     /// When the answer is no longer wanted.
     pub deadline: Option<Instant>,
+    /// Whoever began the call gives it up at its deadline; nobody else need look at the clock.
+    is_watched: bool,
 }
 
 impl Call {
@@ -33,21 +35,27 @@ impl Call {
     pub fn begin(request_id: Option<&str>, traceparent: Option<&str>, time: Option<Duration>) -> Call {
         let request_id = request_id.filter(|id| is_request_id(id)).map_or_else(made_request_id, Arc::from);
         let traceparent = traceparent.and_then(child_span);
-        Call { request_id, traceparent, deadline: time.and_then(|time| Instant::now().checked_add(time)) }
+        let deadline = time.and_then(|time| Instant::now().checked_add(time));
+        Call { request_id, traceparent, deadline, is_watched: false }
     }
 
-    /// The call that `request` belongs to, out of its extensions (near), else its metadata; a request that carries
-    /// nothing begins a new one.
-    pub fn of<T>(request: &tonic::Request<T>) -> Call {
-        if let Some(call) = request.extensions().get::<Call>() {
-            return call.clone();
-        }
-        let text = |name| request.metadata().get(name).and_then(|value| value.to_str().ok());
-        Call::begin(text(REQUEST_ID), text(TRACEPARENT), text(TIMEOUT).and_then(timeout))
+    /// The call that is being answered here, if any is.
+    pub fn current() -> Option<Call> {
+        CURRENT.try_with(Call::clone).ok()
+    }
+
+    /// The same call, by somebody who promises to give it up at its deadline.
+    pub fn watched(self) -> Call {
+        Call { is_watched: true, ..self }
+    }
+
+    /// When a link has to give the call up.
+    pub(crate) fn limit(&self) -> Option<Instant> {
+        self.deadline.filter(|_| !self.is_watched)
     }
 
     /// `message` as the next step of this call: identity, trace and the time that is left travel with it.
-    pub fn next<T>(&self, message: T) -> tonic::Request<T> {
+    pub(crate) fn next<T>(&self, message: T) -> tonic::Request<T> {
         let mut request = tonic::Request::new(message);
         request.extensions_mut().insert(self.clone());
         request
@@ -86,15 +94,15 @@ impl Call {
         self
     }
 
-    /// Runs `work` as part of this call: [`crate::Fault::internal`] finds the request id.
-    pub async fn scope<F: Future>(&self, work: F) -> F::Output {
-        CURRENT.scope(self.request_id.clone(), work).await
+    /// Runs `work` as part of this call, where [`Call::current`] finds it.
+    pub fn scope<F: Future>(self, work: F) -> impl Future<Output = F::Output> {
+        CURRENT.scope(self, work)
     }
 }
 
 /// The id of the request that is being answered here, if any is.
 pub(crate) fn current_request_id() -> Option<Arc<str>> {
-    CURRENT.try_with(Arc::clone).ok()
+    CURRENT.try_with(|call| call.request_id.clone()).ok()
 }
 
 /// Whether a client's request id may be used: printable ASCII, up to 64 bytes.
@@ -164,13 +172,19 @@ mod tests {
 
     const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
+    #[tokio::test]
+    async fn a_call_is_found_where_it_is_answered() {
+        let call = Call::begin(Some("abc"), Some(PARENT), None);
+        let there = call.scope(async { Call::current() }).await.expect("it is being answered");
+        assert_eq!(&*there.request_id, "abc");
+        assert!(Call::current().is_none());
+    }
+
     #[test]
-    fn a_near_call_carries_itself() {
-        let call = Call::begin(Some("abc"), Some(PARENT), Some(Duration::from_secs(5)));
-        let there = Call::of(&call.next(()));
-        assert_eq!(there.request_id, call.request_id);
-        assert_eq!(there.traceparent, call.traceparent);
-        assert_eq!(there.deadline, call.deadline);
+    fn a_call_that_is_watched_limits_no_link() {
+        let call = Call::begin(None, None, Some(Duration::from_secs(5)));
+        assert_eq!(call.limit(), call.deadline);
+        assert_eq!(call.watched().limit(), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod call;
 pub mod config;
 pub mod fault;
 pub mod link;
+mod method;
 mod near;
 pub mod resources;
 pub mod seal;

@@ -24,6 +24,7 @@ use crate::{
     Board, Call, Code, Fault,
     bus::Bus,
     config::{self, Service},
+    method::Methods,
     near::{self, AuthRulesLink, CrudLink, Local},
     server,
     telemetry::Metrics,
@@ -58,7 +59,7 @@ impl Mesh {
     pub fn new(config: &config::Node) -> Result<Self, config::Error> {
         let board = Board::default();
         let metrics = Metrics::default();
-        let near = Arc::new(Near { routes: OnceLock::new(), metrics: metrics.clone() });
+        let near = Arc::new(Near { routes: OnceLock::new(), methods: Methods::new(&metrics) });
         let link = |service: Service| -> Result<Link, config::Error> {
             let way = match config.peers.get(&service) {
                 Some(urls) => Way::Far(Arc::new(Pool::open(service, urls, &board)?)),
@@ -112,14 +113,14 @@ impl Mesh {
 
     /// Rows in databases.
     pub fn crud(&self) -> CrudLink<'_> {
-        let Parts { local, crud, metrics, .. } = &*self.parts;
-        CrudLink { local, client: crud, metrics }
+        let Parts { local, crud, near, .. } = &*self.parts;
+        CrudLink { local, client: crud, methods: &near.methods }
     }
 
     /// Who may do what.
     pub fn auth_rules(&self) -> AuthRulesLink<'_> {
-        let Parts { local, auth_rules, metrics, .. } = &*self.parts;
-        AuthRulesLink { local, client: auth_rules, metrics }
+        let Parts { local, auth_rules, near, .. } = &*self.parts;
+        AuthRulesLink { local, client: auth_rules, methods: &near.methods }
     }
 
     /// What of this node works.
@@ -148,28 +149,29 @@ enum Way {
 /// The services of this process, once they are open.
 struct Near {
     routes: OnceLock<Routes>,
-    metrics: Metrics,
+    methods: Methods,
 }
 
 impl Near {
     async fn answer(&self, request: Request<Body>) -> Response<Body> {
         match self.routes.get() {
-            Some(routes) => server::answer(routes.clone(), &self.metrics, request).await,
+            Some(routes) => server::answer(routes.clone(), &self.methods, request).await,
             None => unavailable("the services of this node are not open yet").into_http(),
         }
     }
 }
 
-/// The client's side of every call, near and far alike: no call goes out, or is waited for, past its deadline.
+/// The client's side of every call over a wire: none goes out, or is waited for, past its deadline, unless somebody else
+/// sees to that.
 fn link(service: Service, way: Way) -> Link {
     BoxCloneSyncService::new(service_fn(move |request: Request<Body>| {
         let way = way.clone();
         async move {
-            let Some(deadline) = request.extensions().get::<Call>().and_then(|call| call.deadline) else {
+            let Some(limit) = request.extensions().get::<Call>().and_then(Call::limit) else {
                 return way.send(request).await;
             };
             let answer = way.send(request);
-            tokio::time::timeout_at(deadline.into(), answer).await.unwrap_or_else(|_| Err(late(service)))
+            tokio::time::timeout_at(limit.into(), answer).await.unwrap_or_else(|_| Err(late(service.name())))
         }
     }))
 }
@@ -183,7 +185,7 @@ impl Way {
     }
 }
 
-pub(crate) fn late(service: Service) -> Status {
+pub(crate) fn late(service: &'static str) -> Status {
     Fault::new(Code::Deadline, format!("service {service} did not answer in time")).into()
 }
 

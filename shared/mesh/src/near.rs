@@ -27,11 +27,9 @@ use crate::{
     Call, Link,
     config::Service,
     link::late,
-    server::{Method, panicked},
-    telemetry::Metrics,
+    method::{Method, Methods},
+    server::panicked,
 };
-
-type Answer<A> = Result<Response<A>, Status>;
 
 /// Services of this process that are called without a wire.
 #[derive(Default)]
@@ -45,7 +43,7 @@ pub(crate) struct Local {
 pub struct CrudLink<'m> {
     pub(crate) local: &'m Local,
     pub(crate) client: &'m CrudClient<Link>,
-    pub(crate) metrics: &'m Metrics,
+    pub(crate) methods: &'m Methods,
 }
 
 impl CrudLink<'_> {
@@ -55,28 +53,26 @@ impl CrudLink<'_> {
     }
 
     /// Reads of one database, all in one snapshot.
-    pub async fn read(&self, request: Request<ReadRequest>) -> Answer<ReadResponse> {
+    pub async fn read(&self, call: &Call, message: ReadRequest) -> Result<ReadResponse, Status> {
         match self.local.crud.get() {
-            Some(crud) => near(self.metrics, Service::Crud, "Read", request, |request| crud.read(request)).await,
-            None => self.client.clone().read(request).await,
+            Some(crud) => near(&self.methods.read, call, message, |request| crud.read(request)).await,
+            None => Ok(self.client.clone().read(call.next(message)).await?.into_inner()),
         }
     }
 
     /// Mutations of one database, in one transaction.
-    pub async fn write(&self, request: Request<WriteRequest>) -> Answer<WriteResponse> {
+    pub async fn write(&self, call: &Call, message: WriteRequest) -> Result<WriteResponse, Status> {
         match self.local.crud.get() {
-            Some(crud) => near(self.metrics, Service::Crud, "Write", request, |request| crud.write(request)).await,
-            None => self.client.clone().write(request).await,
+            Some(crud) => near(&self.methods.write, call, message, |request| crud.write(request)).await,
+            None => Ok(self.client.clone().write(call.next(message)).await?.into_inner()),
         }
     }
 
     /// The databases of a project and what they hold.
-    pub async fn describe(&self, request: Request<DescribeRequest>) -> Answer<DescribeResponse> {
+    pub async fn describe(&self, call: &Call, message: DescribeRequest) -> Result<DescribeResponse, Status> {
         match self.local.crud.get() {
-            Some(crud) => {
-                near(self.metrics, Service::Crud, "Describe", request, |request| crud.describe(request)).await
-            }
-            None => self.client.clone().describe(request).await,
+            Some(crud) => near(&self.methods.describe, call, message, |request| crud.describe(request)).await,
+            None => Ok(self.client.clone().describe(call.next(message)).await?.into_inner()),
         }
     }
 }
@@ -86,7 +82,7 @@ impl CrudLink<'_> {
 pub struct AuthRulesLink<'m> {
     pub(crate) local: &'m Local,
     pub(crate) client: &'m AuthRulesClient<Link>,
-    pub(crate) metrics: &'m Metrics,
+    pub(crate) methods: &'m Methods,
 }
 
 impl AuthRulesLink<'_> {
@@ -96,22 +92,18 @@ impl AuthRulesLink<'_> {
     }
 
     /// Decides all accesses of one request.
-    pub async fn authorize(&self, request: Request<AuthorizeRequest>) -> Answer<AuthorizeResponse> {
+    pub async fn authorize(&self, call: &Call, message: AuthorizeRequest) -> Result<AuthorizeResponse, Status> {
         match self.local.auth_rules.get() {
-            Some(auth) => {
-                near(self.metrics, Service::AuthRules, "Authorize", request, |request| auth.authorize(request)).await
-            }
-            None => self.client.clone().authorize(request).await,
+            Some(auth) => near(&self.methods.authorize, call, message, |request| auth.authorize(request)).await,
+            None => Ok(self.client.clone().authorize(call.next(message)).await?.into_inner()),
         }
     }
 
     /// Which operations on which tables some caller could ever be allowed.
-    pub async fn reachable(&self, request: Request<ReachableRequest>) -> Answer<ReachableResponse> {
+    pub async fn reachable(&self, call: &Call, message: ReachableRequest) -> Result<ReachableResponse, Status> {
         match self.local.auth_rules.get() {
-            Some(auth) => {
-                near(self.metrics, Service::AuthRules, "Reachable", request, |request| auth.reachable(request)).await
-            }
-            None => self.client.clone().reachable(request).await,
+            Some(auth) => near(&self.methods.reachable, call, message, |request| auth.reachable(request)).await,
+            None => Ok(self.client.clone().reachable(call.next(message)).await?.into_inner()),
         }
     }
 }
@@ -119,29 +111,27 @@ impl AuthRulesLink<'_> {
 /// A call without a wire: within its deadline, as a step of its own in the trace, counted, and `INTERNAL` where the
 /// service panics.
 async fn near<'s, Q, A>(
-    metrics: &Metrics,
-    service: Service,
-    name: &'static str,
-    mut request: Request<Q>,
-    answer: impl FnOnce(Request<Q>) -> BoxFuture<'s, Answer<A>>,
-) -> Answer<A> {
+    method: &Method,
+    call: &Call,
+    message: Q,
+    answer: impl FnOnce(Request<Q>) -> BoxFuture<'s, Result<Response<A>, Status>>,
+) -> Result<A, Status> {
     let started = Instant::now();
-    let method = Method::new(service.name(), name);
-    let call = Call::of(&request).stepped();
-    request.extensions_mut().insert(call.clone());
-    let span = tracing::debug_span!("rpc", service = method.service, method = name, request_id = %call.request_id);
-    let work = AssertUnwindSafe(answer(request)).catch_unwind().instrument(span);
-    let work = call.scope(work);
-    let answered = match call.deadline {
-        Some(deadline) => {
-            tokio::time::timeout_at(deadline.into(), work).await.unwrap_or_else(|_| Ok(Err(late(service))))
+    let call = call.clone().stepped();
+    let span =
+        tracing::debug_span!("rpc", service = method.service, method = method.name, request_id = %call.request_id);
+    let work = AssertUnwindSafe(answer(Request::new(message))).catch_unwind().instrument(span);
+    let work = call.clone().scope(work);
+    let answered = match call.limit() {
+        Some(limit) => {
+            tokio::time::timeout_at(limit.into(), work).await.unwrap_or_else(|_| Ok(Err(late(method.service))))
         }
         None => work.await,
     };
     let answered = answered.unwrap_or_else(|panic| Err(panicked(method, &call, panic.as_ref())));
     let code = answered.as_ref().map_or_else(Status::code, |_| tonic::Code::Ok);
-    metrics.rpc(method.service, name, code, started.elapsed());
-    answered
+    method.done(code, started.elapsed());
+    answered.map(Response::into_inner)
 }
 
 /// That this process has two of one service, which is a mistake of who starts it.
@@ -154,56 +144,65 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{Code, Fault};
+    use crate::{Code, Fault, telemetry::Metrics};
 
     struct Fake;
 
     #[tonic::async_trait]
     impl Crud for Fake {
-        async fn read(&self, request: Request<ReadRequest>) -> Answer<ReadResponse> {
-            let call = Call::of(&request);
+        async fn read(&self, request: Request<ReadRequest>) -> Result<Response<ReadResponse>, Status> {
             match request.get_ref().project.as_str() {
                 "panic" => panic!("a read that panics"),
                 "hang" => std::future::pending().await,
-                _ => assert_eq!(&*call.request_id, "mine"),
+                _ => assert_eq!(&*Call::current().expect("it is called").request_id, "mine"),
             }
             Ok(Response::new(ReadResponse::default()))
         }
 
-        async fn write(&self, _: Request<WriteRequest>) -> Answer<WriteResponse> {
+        async fn write(&self, _: Request<WriteRequest>) -> Result<Response<WriteResponse>, Status> {
             Err(Fault::new(Code::Denied, "no").into())
         }
 
-        async fn describe(&self, _: Request<DescribeRequest>) -> Answer<DescribeResponse> {
+        async fn describe(&self, _: Request<DescribeRequest>) -> Result<Response<DescribeResponse>, Status> {
             Ok(Response::new(DescribeResponse::default()))
         }
     }
 
-    async fn read(project: &str, time: Duration) -> Result<ReadResponse, Fault> {
+    fn call() -> Call {
+        Call::begin(Some("mine"), None, Some(Duration::from_secs(5)))
+    }
+
+    async fn read(project: &str, call: Call) -> Result<ReadResponse, Fault> {
         let crud: Arc<dyn Crud> = Arc::new(Fake);
-        let call = Call::begin(Some("mine"), None, Some(time));
-        let request = call.next(ReadRequest { project: project.to_owned(), ..Default::default() });
+        let message = ReadRequest { project: project.to_owned(), ..Default::default() };
         let metrics = Metrics::default();
-        let answer = near(&metrics, Service::Crud, "Read", request, |request| crud.read(request)).await;
+        let methods = Methods::new(&metrics);
+        let answer = near(&methods.read, &call, message, |request| crud.read(request)).await;
         assert!(metrics.render().contains(r#"service="crud""#));
-        answer.map(Response::into_inner).map_err(Fault::from)
+        answer.map_err(Fault::from)
     }
 
     #[tokio::test]
     async fn a_near_call_carries_its_identity() {
-        assert!(read("shop", Duration::from_secs(5)).await.is_ok());
+        assert!(read("shop", call()).await.is_ok());
     }
 
     #[tokio::test]
     async fn a_panic_is_internal_and_the_next_call_lives() {
-        let fault = read("panic", Duration::from_secs(5)).await.unwrap_err();
+        let fault = read("panic", call()).await.unwrap_err();
         assert_eq!(fault.code, Code::Internal);
         assert!(!fault.message.contains("a read that panics"));
-        assert!(read("shop", Duration::from_secs(5)).await.is_ok());
+        assert!(read("shop", call()).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_call_past_its_deadline_is_given_up() {
-        assert_eq!(read("hang", Duration::from_secs(5)).await.unwrap_err().code, Code::Deadline);
+        assert_eq!(read("hang", call()).await.unwrap_err().code, Code::Deadline);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_is_watched_is_left_to_who_watches_it() {
+        let read = read("hang", call().watched());
+        assert!(tokio::time::timeout(Duration::from_secs(60), read).await.is_err());
     }
 }

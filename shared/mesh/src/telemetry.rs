@@ -68,7 +68,7 @@ struct Rpc {
     code: Code,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Method {
     service: &'static str,
     method: &'static str,
@@ -102,24 +102,83 @@ impl EncodeLabelValue for Code {
     }
 }
 
-impl Metrics {
-    /// A call between services was answered.
-    pub fn rpc(&self, service: &'static str, method: &'static str, code: tonic::Code, elapsed: Duration) {
+/// Counts and times work of one kind; its labels are looked up once, when it is made.
+#[derive(Debug, Clone)]
+pub struct Meter {
+    count: Counter,
+    seconds: Histogram,
+}
+
+/// Counts and times calls of one method.
+#[derive(Debug, Clone)]
+pub(crate) struct RpcMeter {
+    ok: Meter,
+    method: Method,
+    families: Arc<Families>,
+}
+
+/// Counts and times the requests of one protocol.
+#[derive(Debug, Clone)]
+pub struct HttpMeter {
+    ok: Meter,
+    protocol: &'static str,
+    families: Arc<Families>,
+}
+
+impl Meter {
+    /// Work was done `count` times, and took `elapsed` each time.
+    pub fn done(&self, count: usize, elapsed: Duration) {
+        self.count.inc_by(count as u64);
+        (0..count).for_each(|_| self.seconds.observe(elapsed.as_secs_f64()));
+    }
+}
+
+impl RpcMeter {
+    /// A call was answered.
+    pub fn done(&self, code: tonic::Code, elapsed: Duration) {
+        if code == tonic::Code::Ok {
+            return self.ok.done(1, elapsed);
+        }
+        let Method { service, method } = self.method;
         self.families.rpcs.get_or_create(&Rpc { service, method, code: Code(code) }).inc();
-        self.families.rpc_seconds.get_or_create(&Method { service, method }).observe(elapsed.as_secs_f64());
+        self.ok.seconds.observe(elapsed.as_secs_f64());
+    }
+}
+
+impl HttpMeter {
+    /// A request was answered.
+    pub fn done(&self, status: u16, elapsed: Duration) {
+        if status == 200 {
+            return self.ok.done(1, elapsed);
+        }
+        self.families.requests.get_or_create(&Request { protocol: self.protocol, status }).inc();
+        self.ok.seconds.observe(elapsed.as_secs_f64());
+    }
+}
+
+impl Metrics {
+    /// For calls of `method` between services.
+    pub(crate) fn rpc(&self, service: &'static str, method: &'static str) -> RpcMeter {
+        let (families, code) = (self.families.clone(), Code(tonic::Code::Ok));
+        let count = families.rpcs.get_or_create_owned(&Rpc { service, method, code });
+        let method = Method { service, method };
+        let seconds = families.rpc_seconds.get_or_create_owned(&method);
+        RpcMeter { ok: Meter { count, seconds }, method, families }
     }
 
-    /// A client's request was answered; `protocol` is `graphql`, `rest`, `grpc` and so on.
-    pub fn http(&self, protocol: &'static str, status: u16, elapsed: Duration) {
-        self.families.requests.get_or_create(&Request { protocol, status }).inc();
-        self.families.request_seconds.get_or_create(&Protocol { protocol }).observe(elapsed.as_secs_f64());
+    /// For requests of clients; `protocol` is `graphql`, `rest`, `grpc` and so on.
+    pub fn http(&self, protocol: &'static str) -> HttpMeter {
+        let families = self.families.clone();
+        let count = families.requests.get_or_create_owned(&Request { protocol, status: 200 });
+        let seconds = families.request_seconds.get_or_create_owned(&Protocol { protocol });
+        HttpMeter { ok: Meter { count, seconds }, protocol, families }
     }
 
-    /// A database answered a statement; `kind` is `read`, `insert` and so on.
-    pub fn statement(&self, engine: &'static str, kind: &'static str, elapsed: Duration) {
+    /// For statements in a database; `kind` is `read` or `write`.
+    pub fn statement(&self, engine: &'static str, kind: &'static str) -> Meter {
         let labels = Statement { engine, kind };
-        self.families.statements.get_or_create(&labels).inc();
-        self.families.statement_seconds.get_or_create(&labels).observe(elapsed.as_secs_f64());
+        let count = self.families.statements.get_or_create_owned(&labels);
+        Meter { count, seconds: self.families.statement_seconds.get_or_create_owned(&labels) }
     }
 
     /// Everything, as OpenMetrics text.
@@ -166,16 +225,21 @@ mod tests {
     #[test]
     fn what_was_counted_is_written() {
         let metrics = Metrics::default();
-        metrics.rpc("crud", "Read", tonic::Code::NotFound, Duration::from_millis(2));
-        metrics.http("graphql", 200, Duration::from_millis(3));
-        metrics.statement("sqlite", "read", Duration::from_micros(50));
+        let (rpcs, requests) = (metrics.rpc("crud", "Read"), metrics.http("graphql"));
+        rpcs.done(tonic::Code::NotFound, Duration::from_millis(2));
+        requests.done(200, Duration::from_millis(3));
+        requests.done(503, Duration::from_millis(3));
+        metrics.statement("sqlite", "read").done(3, Duration::from_micros(50));
         let text = metrics.render();
         for line in [
             r#"perigee_requests_total{service="crud",method="Read",code="NotFound"} 1"#,
+            r#"perigee_requests_total{service="crud",method="Read",code="Ok"} 0"#,
             r#"perigee_request_seconds_bucket{le="0.0025",service="crud",method="Read"} 1"#,
             r#"perigee_http_requests_total{protocol="graphql",status="200"} 1"#,
-            r#"perigee_http_request_seconds_count{protocol="graphql"} 1"#,
-            r#"perigee_statements_total{engine="sqlite",kind="read"} 1"#,
+            r#"perigee_http_requests_total{protocol="graphql",status="503"} 1"#,
+            r#"perigee_http_request_seconds_count{protocol="graphql"} 2"#,
+            r#"perigee_statements_total{engine="sqlite",kind="read"} 3"#,
+            r#"perigee_statement_seconds_count{engine="sqlite",kind="read"} 3"#,
             "# EOF",
         ] {
             assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");

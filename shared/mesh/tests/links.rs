@@ -39,7 +39,7 @@ impl Crud for Fake {
     }
 
     async fn describe(&self, request: Request<DescribeRequest>) -> Result<Response<DescribeResponse>, Status> {
-        let call = Call::of(&request);
+        let call = Call::current().expect("it is called");
         match request.into_inner().project.as_str() {
             "panics" => panic!("on purpose"),
             "never" => std::future::pending().await,
@@ -111,8 +111,7 @@ fn far(addresses: &[SocketAddr]) -> Mesh {
 
 async fn describe(mesh: &Mesh, call: &Call, project: &str) -> Result<DescribeResponse, Fault> {
     let request = DescribeRequest { project: project.to_owned(), refresh: false };
-    let answer = mesh.crud().describe(call.next(request)).await;
-    answer.map(Response::into_inner).map_err(Fault::from)
+    mesh.crud().describe(call, request).await.map_err(Fault::from)
 }
 
 /// Who answered.
@@ -151,10 +150,10 @@ async fn a_call_carries_identity_and_trace_near_and_far() {
 async fn a_fault_arrives_as_it_was_sent_near_and_far() {
     let peer = Peer::any("a").await;
     for mesh in [near("a").0, far(&[peer.address])] {
-        let fault = Fault::from(mesh.crud().read(call().next(ReadRequest::default())).await.unwrap_err());
+        let fault = Fault::from(mesh.crud().read(&call(), ReadRequest::default()).await.unwrap_err());
         let sent = Fault::new(Code::UnknownTable, "table albun is not in the database").with("nearest", "album");
         assert_eq!(fault, sent);
-        let fault = Fault::from(mesh.crud().write(call().next(WriteRequest::default())).await.unwrap_err());
+        let fault = Fault::from(mesh.crud().write(&call(), WriteRequest::default()).await.unwrap_err());
         assert_eq!(fault.code, Code::Method);
     }
 }

@@ -115,7 +115,7 @@ async fn db(store: Store, dialect: Dialect, names: &[(&str, &str)], folder: Opti
     }
     let (sealer, opener) = pair(b"test");
     let style = Style { limit: 1000, numbers: Numbers::Exact };
-    let open = Open::reach(store, dialect, mesh::telemetry::Metrics::default()).await.unwrap();
+    let open = Open::reach(store, dialect, &mesh::telemetry::Metrics::default()).await.unwrap();
     Db { open, rules: HashMap::new(), style, sealer, opener, _folder: folder }
 }
 

@@ -1,0 +1,67 @@
+//! The methods that services call of each other, as metrics and spans name them.
+
+use std::{sync::OnceLock, time::Duration};
+
+use crate::{
+    config::Service,
+    telemetry::{Metrics, RpcMeter},
+};
+
+/// A method of a service.
+#[derive(Debug)]
+pub(crate) struct Method {
+    pub service: &'static str,
+    pub name: &'static str,
+    metrics: Metrics,
+    /// Made by the first answer: a node counts only what it answers.
+    meter: OnceLock<RpcMeter>,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(crate) struct Methods {
+    pub read: Method,
+    pub write: Method,
+    pub describe: Method,
+    pub authorize: Method,
+    pub reachable: Method,
+    /// Unknown paths share one name, so that callers cannot make new ones.
+    other: Method,
+}
+
+impl Method {
+    fn new(metrics: &Metrics, service: &'static str, name: &'static str) -> Self {
+        Self { service, name, metrics: metrics.clone(), meter: OnceLock::new() }
+    }
+
+    /// A call of it was answered.
+    pub fn done(&self, code: tonic::Code, elapsed: Duration) {
+        self.meter.get_or_init(|| self.metrics.rpc(self.service, self.name)).done(code, elapsed);
+    }
+}
+
+impl Methods {
+    pub fn new(metrics: &Metrics) -> Self {
+        let (crud, auth_rules) = (Service::Crud.name(), Service::AuthRules.name());
+        Self {
+            read: Method::new(metrics, crud, "Read"),
+            write: Method::new(metrics, crud, "Write"),
+            describe: Method::new(metrics, crud, "Describe"),
+            authorize: Method::new(metrics, auth_rules, "Authorize"),
+            reachable: Method::new(metrics, auth_rules, "Reachable"),
+            other: Method::new(metrics, "other", "other"),
+        }
+    }
+
+    /// The one that is called at `path`.
+    pub fn at(&self, path: &str) -> &Method {
+        match path {
+            "/perigee.crud.v1.Crud/Read" => &self.read,
+            "/perigee.crud.v1.Crud/Write" => &self.write,
+            "/perigee.crud.v1.Crud/Describe" => &self.describe,
+            "/perigee.auth.v1.AuthRules/Authorize" => &self.authorize,
+            "/perigee.auth.v1.AuthRules/Reachable" => &self.reachable,
+            _ => &self.other,
+        }
+    }
+}
