@@ -103,7 +103,7 @@ struct Server<S> {
 
 fn builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).keep_alive(true);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).keep_alive(true).writev(false);
     builder
         .http2()
         .timer(TokioTimer::new())
