@@ -2,7 +2,7 @@
 
 mod veil;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::try_join_all;
@@ -88,29 +88,38 @@ impl Edge {
         if reads.is_empty() {
             return Ok(Vec::new());
         }
-        let mut asked = Asked::default();
+        let mut asked = Asked::of(reads.len());
         for read in &reads {
             let touches = read_touches(project.schema(&read.database)?, read).map_err(error::query)?;
             asked.push(&read.database, touches);
         }
-        let mut grants = self.authorize(caller, project, asked, "read").await?;
+        let (mut grants, counts) = self.authorize(caller, project, asked, "read").await?;
 
-        let mut groups: Vec<ReadGroup> = Vec::with_capacity(1);
-        for (index, read) in reads.into_iter().enumerate() {
+        if let Some((first, rest)) = reads.split_first()
+            && rest.iter().all(|read| read.database == first.database)
+        {
+            let request = ReadRequest {
+                project: project.id.clone(),
+                database: first.database.clone(),
+                grants: grants.collect(),
+                reads: reads.into_iter().map(Into::into).collect(),
+            };
+            return self.answers(caller, request).await;
+        }
+        let mut groups: Vec<ReadGroup> = Vec::new();
+        for (index, (read, count)) in reads.into_iter().zip(counts).enumerate() {
             let is_its = |group: &ReadGroup| group.request.database == read.database;
             let group = among(&mut groups, is_its, || ReadGroup::new(project, &read.database));
             group.indexes.push(index);
-            group.request.grants.extend(grants.pop_front().unwrap_or_default());
+            group.request.grants.extend(grants.by_ref().take(count));
             group.request.reads.push(read.into());
         }
         let count = groups.iter().map(|group| group.indexes.len()).sum();
-        if let [_] = groups.as_slice()
-            && let Some(group) = groups.pop()
-        {
-            return ordered(self.read_group(caller, group).await?.into_iter(), count);
-        }
-        let answered = try_join_all(groups.into_iter().map(|group| self.read_group(caller, group))).await?;
-        ordered(answered.into_iter().flatten(), count)
+        let answered = try_join_all(groups.into_iter().map(|ReadGroup { indexes, request }| async {
+            let answers = self.answers(caller, request).await?;
+            Ok::<_, Fault>(indexes.into_iter().zip(answers))
+        }));
+        ordered(answered.await?.into_iter().flatten(), count)
     }
 
     /// Mutations as `(database, mutation)` in document order: all authorised first, then one transaction per database.
@@ -126,20 +135,20 @@ impl Edge {
         if mutations.is_empty() {
             return Ok(Vec::new());
         }
-        let mut asked = Asked::default();
+        let mut asked = Asked::of(mutations.len());
         for (database, mutation) in &mutations {
             let touches = mutation_touches(project.schema(database)?, mutation).map_err(error::query)?;
             asked.push(database, touches);
         }
-        let mut grants = self.authorize(caller, project, asked, "mutation").await?;
+        let (mut grants, counts) = self.authorize(caller, project, asked, "mutation").await?;
 
         let count = mutations.len();
         let mut groups: Vec<WriteGroup> = Vec::with_capacity(1);
-        for (index, (database, mutation)) in mutations.into_iter().enumerate() {
+        for (index, ((database, mutation), count)) in mutations.into_iter().zip(counts).enumerate() {
             let is_its = |group: &WriteGroup| group.request.database == database;
             let group = among(&mut groups, is_its, || WriteGroup::new(project, &database));
             group.indexes.push(index);
-            group.request.grants.extend(grants.pop_front().unwrap_or_default());
+            group.request.grants.extend(grants.by_ref().take(count));
             group.request.mutations.push(mutation.into());
         }
         let mut results = Vec::with_capacity(count);
@@ -158,17 +167,17 @@ impl Edge {
         ordered(results.into_iter(), count)
     }
 
-    /// Grants for everything that is asked, one list per operation in its order. A denial has the index of its operation
-    /// as detail `name`.
+    /// Grants for everything that is asked, in its order, and how many each operation takes. A denial has the index of its
+    /// operation as detail `name`.
     async fn authorize(
         &self,
         caller: &Caller,
         project: &Project,
         asked: Asked,
         name: &str,
-    ) -> Result<VecDeque<Vec<SealedGrant>>, Fault> {
+    ) -> Result<(impl Iterator<Item = SealedGrant> + use<>, Vec<usize>), Fault> {
         let wanted = asked.accesses.len();
-        let mut granted = match self.grants(caller, project, asked.accesses).await {
+        let granted = match self.grants(caller, project, asked.accesses).await {
             Ok(grants) => grants.into_iter(),
             Err(fault) => {
                 let access = fault.detail("access").and_then(|access| access.parse().ok());
@@ -183,7 +192,7 @@ impl Edge {
             let cause = format!("{} grants for {wanted} accesses", granted.len());
             return Err(Fault::internal("the request could not be authorised", cause));
         }
-        Ok(asked.counts.iter().map(|&count| granted.by_ref().take(count).collect()).collect())
+        Ok((granted, asked.counts))
     }
 
     async fn grants(
@@ -200,20 +209,20 @@ impl Edge {
         Ok(twice(request, |request| auth_rules.authorize(&caller.call, request)).await?.grants)
     }
 
-    async fn read_group(&self, caller: &Caller, group: ReadGroup) -> Result<Vec<(usize, Answer)>, Fault> {
-        let ReadGroup { indexes, request } = group;
+    /// Answers to reads of one database, in their order.
+    async fn answers(&self, caller: &Caller, request: ReadRequest) -> Result<Vec<Answer>, Fault> {
+        let wanted = request.reads.len();
         let crud = self.mesh.crud();
         let read = if crud.is_near() {
             crud.read(&caller.call, request).await?
         } else {
             twice(request, |request| crud.read(&caller.call, request)).await?
         };
-        let answers = read.answers;
-        if answers.len() != indexes.len() {
-            return Err(miscounted(answers.len(), indexes.len()));
+        if read.answers.len() != wanted {
+            return Err(miscounted(read.answers.len(), wanted));
         }
-        let answers = answers.into_iter().map(|answer| Answer { json: answer.json, truncated: answer.truncated });
-        Ok(indexes.into_iter().zip(answers).collect())
+        let answers = read.answers.into_iter();
+        Ok(answers.map(|answer| Answer { json: answer.json, truncated: answer.truncated }).collect())
     }
 
     /// A write is sent once: whether one that came to nothing did come to nothing, nobody here can tell.
@@ -233,13 +242,17 @@ impl Edge {
 }
 
 /// What auth-rules is asked for, and how many accesses each operation takes.
-#[derive(Default)]
 struct Asked {
     accesses: Vec<Access>,
     counts: Vec<usize>,
 }
 
 impl Asked {
+    /// Of that many operations, nothing yet. Most take one access.
+    fn of(operations: usize) -> Self {
+        Self { accesses: Vec::with_capacity(operations), counts: Vec::with_capacity(operations) }
+    }
+
     fn push(&mut self, database: &str, touches: Vec<Touch<'_>>) {
         self.counts.push(touches.len());
         self.accesses.extend(touches.into_iter().map(|touch| access(database, touch)));
