@@ -139,8 +139,11 @@ impl Open {
     }
 
     async fn read_once(&self, reads: &[query::Read], grants: Grants<'_>, style: Style) -> Result<Vec<Answer>, Error> {
-        let plans = self.plans(reads, grants, style)?;
-        let statements: Vec<Statement> = plans.iter().flat_map(Plan::statements).cloned().collect();
+        let mut plans = self.plans(reads, grants, style)?;
+        let statements: Vec<Statement> = match plans.as_mut_slice() {
+            [plan] => std::mem::take(&mut plan.statements),
+            plans => plans.iter_mut().flat_map(|plan| std::mem::take(&mut plan.statements)).collect(),
+        };
         let rows = match statements.is_empty() {
             true => Vec::new(),
             false => timed(&self.meters.reads, statements.len(), self.store.snapshot(&statements)).await?,

@@ -71,7 +71,7 @@ pub struct Node<'s> {
 #[derive(Debug)]
 pub struct Member<'s> {
     /// Its name in the answer.
-    pub key: String,
+    pub key: &'s str,
     /// What it holds.
     pub what: Held<'s>,
 }
@@ -82,7 +82,7 @@ pub enum Held<'s> {
     /// A column.
     Column(&'s Column),
     /// A text.
-    Constant(String),
+    Constant(&'s str),
     /// How many rows.
     Count,
     /// Rows that a relation leads to.
@@ -152,6 +152,15 @@ impl Cond<'_> {
         matches!(self, Cond::And(all) if all.is_empty())
     }
 
+    /// Whether all rows that pass have the same value in `column`.
+    pub fn fixes(&self, column: &str) -> bool {
+        match self {
+            Cond::And(all) => all.iter().any(|cond| cond.fixes(column)),
+            Cond::Compare(fixed, Comparison::Eq, _) => fixed.name == column,
+            Cond::Compare(..) | Cond::Or(_) | Cond::Not(_) | Cond::In(..) | Cond::IsNull(_) | Cond::Related(_) => false,
+        }
+    }
+
     /// What it is for every row, where that can be told without looking at one.
     fn constant(&self) -> Option<bool> {
         let all = |conds: &[Cond<'_>], wanted: bool| {
@@ -208,12 +217,12 @@ impl<'s, 'g> Resolver<'s, 'g> {
     }
 
     /// A read.
-    pub fn read(&mut self, read: &query::Read) -> Result<Node<'s>, Error> {
+    pub fn read(&mut self, read: &'s query::Read) -> Result<Node<'s>, Error> {
         self.node(self.schema.table(&read.table)?, &read.node)
     }
 
     /// A mutation.
-    pub fn mutation(&mut self, mutation: &query::Mutation) -> Result<Mutation<'s>, Error> {
+    pub fn mutation(&mut self, mutation: &'s query::Mutation) -> Result<Mutation<'s>, Error> {
         let table = self.schema.table(&mutation.table)?;
         let granted = self.grants.take(table, mutation.set.operation())?;
         if table.kind == TableKind::View {
@@ -264,13 +273,13 @@ impl<'s, 'g> Resolver<'s, 'g> {
         Ok(self.cond(table, granted.filter(), &Author::Rule)?.and(client))
     }
 
-    fn node(&mut self, table: &'s Table, node: &query::Node) -> Result<Node<'s>, Error> {
+    fn node(&mut self, table: &'s Table, node: &'s query::Node) -> Result<Node<'s>, Error> {
         let granted = self.grants.take(table, Operation::Read)?;
         let client = self.cond(table, &node.filter, &Author::Caller(&granted))?;
         let cond = self.cond(table, granted.filter(), &Author::Rule)?.and(client);
         let members = node.fields.iter().map(|field| {
             let what = self.held(table, node.shape, &granted, &field.what)?;
-            Ok(Member { key: field.key.clone(), what })
+            Ok(Member { key: &field.key, what })
         });
         let members = members.collect::<Result<_, Error>>()?;
         let order = order(table, &granted, &node.sort)?;
@@ -280,13 +289,13 @@ impl<'s, 'g> Resolver<'s, 'g> {
         Ok(Node { table, shape: node.shape, members, cond, order, skip: node.skip, limit: node.limit })
     }
 
-    fn held(&mut self, table: &'s Table, shape: Shape, granted: &Granted, what: &What) -> Result<Held<'s>, Error> {
+    fn held(&mut self, table: &'s Table, shape: Shape, granted: &Granted, what: &'s What) -> Result<Held<'s>, Error> {
         let aggregates = match shape {
             Shape::Many | Shape::One => false,
             Shape::Count | Shape::Aggregate => true,
         };
         match what {
-            What::Constant(text) => Ok(Held::Constant(text.clone())),
+            What::Constant(text) => Ok(Held::Constant(text)),
             What::Count if aggregates => Ok(Held::Count),
             What::Column(name) if !aggregates => {
                 let column = table.column(name)?;

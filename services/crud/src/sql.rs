@@ -53,7 +53,7 @@ impl<'d> Sql<'d> {
 
     /// The statement, whose result columns are `columns`.
     pub fn finish(self, columns: Vec<Output>) -> Statement {
-        Statement { text: self.text.into(), args: self.args, columns }
+        Statement { text: self.text, args: self.args, columns }
     }
 
     /// Appends SQL.
@@ -253,7 +253,10 @@ impl<'d> Sql<'d> {
     /// Appends `name` as an identifier; a quote inside it is doubled.
     fn ident(&mut self, name: &str) {
         self.text.push('"');
-        self.text.push_str(&name.replace('"', "\"\""));
+        for (index, part) in name.split('"').enumerate() {
+            self.text.push_str(if index > 0 { "\"\"" } else { "" });
+            self.text.push_str(part);
+        }
         self.text.push('"');
     }
 }

@@ -1,7 +1,5 @@
 //! The seam between the compiler and the drivers: statements in, rows out.
 
-use std::sync::Arc;
-
 use query::{Schema, Type};
 
 use crate::{Error, cell::Cell};
@@ -18,7 +16,7 @@ pub const POSTGRES_ARGS: usize = 65_535;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Statement {
     /// SQL text; equal operations of different callers have equal text, so drivers cache by it.
-    pub text: Arc<str>,
+    pub text: String,
     /// Values for its placeholders, in order.
     pub args: Vec<Bind>,
     /// What its result columns hold, in order; empty for a statement without rows.

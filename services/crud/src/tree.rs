@@ -14,6 +14,8 @@ const INLINE_ROWS: usize = 2000;
 pub struct Plan {
     /// The levels.
     pub levels: Vec<Level>,
+    /// Those that read rows of levels, in the order of the levels. Whoever runs them takes them.
+    pub statements: Vec<Statement>,
 }
 
 /// What is read at one place of the tree.
@@ -23,8 +25,8 @@ pub struct Level {
     pub name: String,
     /// What JSON it becomes.
     pub shape: Shape,
-    /// Reads its rows; `None` where there is nothing to ask.
-    pub statement: Option<Statement>,
+    /// Whether a statement reads its rows; `false` where there is nothing to ask.
+    pub is_asked: bool,
     /// Columns that hold the key of the parent.
     pub link: Vec<usize>,
     /// What a row is written as.
@@ -97,11 +99,6 @@ struct Index {
 }
 
 impl Plan {
-    /// The statements of all levels, in their order.
-    pub fn statements(&self) -> impl Iterator<Item = &Statement> {
-        self.levels.iter().filter_map(|level| level.statement.as_ref())
-    }
-
     /// The plan with the rows of its statements, taken from `rows` in their order; `root` are those of a root that has
     /// no statement.
     pub fn with(
@@ -113,12 +110,9 @@ impl Plan {
         let mut all = Vec::with_capacity(self.levels.len());
         let mut root = root;
         for level in &self.levels {
-            let here = match level.statement {
-                Some(_) => rows.next(),
-                None => root.take(),
-            };
+            let here = if level.is_asked { rows.next() } else { root.take() };
             if let Some(rows) = &here
-                && level.statement.is_some()
+                && level.is_asked
                 && rows.len() > level.most
             {
                 return Err(too_large(level));
@@ -149,7 +143,7 @@ impl Tree {
     }
 
     fn write(&self, kept: Option<Vec<usize>>) -> Answer {
-        let statements = self.plan.statements().count();
+        let statements = self.plan.levels.iter().filter(|level| level.is_asked).count();
         let root = &self.plan.levels[0];
         let fetched = self.rows[0].as_ref().map_or(0, Rows::len);
         let kept = kept.unwrap_or_else(|| (0..fetched.min(root.cut.unwrap_or(usize::MAX))).collect());

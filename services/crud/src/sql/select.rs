@@ -10,7 +10,7 @@ use query::{Column, Shape, Table, TableKind, Type};
 use super::{Alias, Sql, dialect::Dialect};
 use crate::{
     json,
-    resolve::{Held, Member as Asked, Node},
+    resolve::{Cond, Held, Member as Asked, Node},
     store::{Bind, Output, Rows, Statement},
     tree::{Level, Member, Plan},
 };
@@ -41,6 +41,7 @@ struct Levels<'d, 'a> {
     dialect: &'d Dialect,
     source: &'a Source<'a>,
     levels: Vec<Level>,
+    statements: Vec<Statement>,
 }
 
 /// A node where it stands in its tree.
@@ -62,9 +63,9 @@ struct Above<'p, 's> {
 
 /// The plan of a tree.
 pub fn compile(dialect: &Dialect, node: &Node<'_>, source: &Source<'_>) -> Plan {
-    let mut levels = Levels { dialect, source, levels: Vec::new() };
+    let mut levels = Levels { dialect, source, levels: Vec::new(), statements: Vec::new() };
     levels.level(Place { node, columns: columns(node), above: None });
-    Plan { levels: levels.levels }
+    Plan { levels: levels.levels, statements: levels.statements }
 }
 
 impl Levels<'_, '_> {
@@ -75,16 +76,18 @@ impl Levels<'_, '_> {
             Some(above) => place.positions(above.on.iter().map(|(_, here)| *here)),
             None => Vec::new(),
         };
+        let statement = self.statement(&place);
         self.levels.push(Level {
             name: place.above.as_ref().map(|above| above.name.to_owned()).unwrap_or_default(),
             shape: place.node.shape,
-            statement: self.statement(&place),
+            is_asked: statement.is_some(),
             link,
             members: Vec::new(),
             most: usize::try_from(self.most()).unwrap_or(usize::MAX),
             cut: place.is_cut().then(|| usize::try_from(self.root_rows(place.node)).unwrap_or(usize::MAX)),
             is_void: place.is_empty(),
         });
+        self.statements.extend(statement);
         let members = place.node.members.iter().map(|member| self.member(&place, member)).collect();
         self.levels[at].members = members;
         at
@@ -92,7 +95,7 @@ impl Levels<'_, '_> {
 
     fn member(&mut self, place: &Place<'_, '_>, member: &Asked<'_>) -> Member {
         let mut key = Vec::with_capacity(member.key.len() + 3);
-        json::string(&mut key, &member.key);
+        json::string(&mut key, member.key);
         key.push(b':');
         match &member.what {
             Held::Column(column) => Member::Column { key, column: place.position(column) },
@@ -152,7 +155,7 @@ impl Levels<'_, '_> {
         let alias = sql.alias();
         let outputs = results(sql, alias, &place.columns);
         self.source_and_filter(sql, place, alias);
-        order_by(sql, alias, place.node.table, &place.node.order);
+        order_by(sql, alias, place.node.table, &place.node.cond, &place.node.order);
         match place.above {
             Some(_) => limit(sql, Most::Own(self.most().saturating_add(1)), 0),
             // One more than the database's limit tells whether it cut any.
@@ -190,7 +193,7 @@ impl Levels<'_, '_> {
         sql.push(", row_number() OVER (PARTITION BY ");
         let on = place.above.as_ref().map_or(&[][..], |above| above.on);
         sql.list(", ", on, |sql, (_, here)| sql.column(alias, here));
-        order_by(sql, alias, place.node.table, &place.node.order);
+        order_by(sql, alias, place.node.table, &place.node.cond, &place.node.order);
         sql.push(") AS \"n\"");
         self.source_and_filter(sql, place, alias);
         sql.push(") AS ");
@@ -277,7 +280,7 @@ impl Levels<'_, '_> {
         sql.list(", ", key, |sql, column| sql.column(alias, column));
         self.source_and_filter(sql, place, alias);
         if place.above.is_none() {
-            order_by(sql, alias, place.node.table, &place.node.order);
+            order_by(sql, alias, place.node.table, &place.node.cond, &place.node.order);
             limit(sql, self.root_most(place.node), place.node.skip);
         }
     }
@@ -366,10 +369,13 @@ fn results(sql: &mut Sql<'_>, alias: Alias, columns: &[&Column]) -> Vec<Output> 
     outputs
 }
 
-/// ` ORDER BY`: what the caller asked for, then what makes the order total.
-pub fn order_by(sql: &mut Sql<'_>, alias: Alias, table: &Table, asked: &[(&Column, bool)]) {
-    let mut order = asked.to_vec();
+/// ` ORDER BY`: what the caller asked for, then what makes the order total. Nothing where `cond` lets one row pass at most.
+pub fn order_by(sql: &mut Sql<'_>, alias: Alias, table: &Table, cond: &Cond<'_>, asked: &[(&Column, bool)]) {
     let ties = tie_breaks(table);
+    if is_one(table, cond) {
+        return;
+    }
+    let mut order = asked.to_vec();
     let more = ties.iter().filter(|tie| asked.iter().all(|(column, _)| column.name != tie.name));
     order.extend(more.map(|column| (*column, false)));
     let by_row_id = table.kind == TableKind::Table && ties.is_empty();
@@ -386,6 +392,11 @@ pub fn order_by(sql: &mut Sql<'_>, alias: Alias, table: &Table, asked: &[(&Colum
         sql.push(if order.is_empty() { "" } else { ", " });
         row_id(sql, alias);
     }
+}
+
+/// Whether at most one row passes, because the whole key is fixed.
+pub fn is_one(table: &Table, cond: &Cond<'_>) -> bool {
+    !table.primary_key.is_empty() && table.primary_key.iter().all(|name| cond.fixes(name))
 }
 
 /// What tells rows without a key apart.

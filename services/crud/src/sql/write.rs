@@ -170,10 +170,10 @@ fn insert_batch(dialect: &Dialect, mutation: &Mutation<'_>, columns: &[&Column],
 
 /// ` WHERE`, for at most one row by its key.
 fn targets(sql: &mut Sql<'_>, mutation: &Mutation<'_>, cond: &Cond<'_>, one: bool) {
-    if !one {
+    let table = mutation.table;
+    if !one || select::is_one(table, cond) {
         return sql.filter(Alias::Target, cond);
     }
-    let table = mutation.table;
     let key: Vec<&Column> = table.primary_key.iter().filter_map(|name| table.column(name).ok()).collect();
     sql.push(" WHERE ");
     select::tuple(sql, &key, |sql, column| sql.column(Alias::Target, column));
@@ -191,7 +191,7 @@ fn targets(sql: &mut Sql<'_>, mutation: &Mutation<'_>, cond: &Cond<'_>, one: boo
     sql.push(" AS ");
     sql.named(alias);
     sql.filter(alias, cond);
-    select::order_by(sql, alias, table, &[]);
+    select::order_by(sql, alias, table, cond, &[]);
     sql.push(" LIMIT 1)");
 }
 
@@ -207,7 +207,7 @@ pub fn doomed(dialect: &Dialect, mutation: &Mutation<'_>, cond: &Cond<'_>, one: 
     sql.push(" AS ");
     sql.named(alias);
     sql.filter(alias, cond);
-    select::order_by(&mut sql, alias, mutation.table, &[]);
+    select::order_by(&mut sql, alias, mutation.table, cond, &[]);
     sql.push(if one { " LIMIT 1" } else { "" });
     sql.push(dialect.for_update());
     (sql.finish(outputs), returned)

@@ -95,7 +95,7 @@ fn statements(db: &Db, dialect: &Dialect, kind: &str, table: &str, options: &Jso
     let known = db.schema();
     if kind == "read" {
         let plan = plan(db, dialect, &read(&known.schema, table, options)?)?;
-        return Ok(plan.statements().cloned().collect());
+        return Ok(plan.statements);
     }
     let returning = options.get("returning").cloned();
     let find = options.get("find").cloned().unwrap_or_default();
@@ -263,7 +263,7 @@ fn nothing_of_a_request_becomes_sql_and_nothing_panics() {
         for dialect in dialects() {
             let mut statements = Vec::new();
             if let Ok(plan) = plan(&db, &dialect, &read) {
-                statements.extend(plan.statements().cloned());
+                statements.extend(plan.statements);
             }
             if let Ok(touches) = query::mutation_touches(&known.schema, &mutation) {
                 let mut resolver = Resolver::new(&known.schema, db.grants(&db.sealed(&touches)).unwrap());

@@ -75,7 +75,7 @@ pub struct Statements {
 
 impl Statements {
     /// What is known of `text`.
-    pub fn known(&self, text: &Arc<str>) -> Arc<Known> {
+    pub fn known(&self, text: &str) -> Arc<Known> {
         let now = self.lookups.fetch_add(1, Relaxed);
         if let Some(known) = self.by_text.read().unwrap_or_else(PoisonError::into_inner).get(text) {
             known.used.store(now, Relaxed);
@@ -85,6 +85,7 @@ impl Statements {
         if by_text.len() >= MOST {
             forget_half(&mut by_text);
         }
+        let text: Arc<str> = text.into();
         let fresh = || {
             let id = self.ids.fetch_add(1, Relaxed);
             Arc::new(Known {
@@ -117,7 +118,7 @@ mod tests {
     #[test]
     fn a_statement_is_short_once_it_was_seen_to_be() {
         let statements = Statements::default();
-        let known = statements.known(&"SELECT 1".into());
+        let known = statements.known("SELECT 1");
         assert!(!known.is_short());
 
         known.took(Duration::from_micros(300));
@@ -133,7 +134,7 @@ mod tests {
     #[test]
     fn a_statement_with_many_rows_is_not_short() {
         let statements = Statements::default();
-        let known = statements.known(&"SELECT 1".into());
+        let known = statements.known("SELECT 1");
         known.took(Duration::from_micros(300));
 
         (0..5).for_each(|_| known.gave(50));
@@ -146,22 +147,22 @@ mod tests {
     #[test]
     fn a_forgotten_statement_gets_another_id() {
         let statements = Statements::default();
-        let before = statements.known(&"SELECT 1".into()).id;
-        assert_eq!(statements.known(&"SELECT 1".into()).id, before);
+        let before = statements.known("SELECT 1").id;
+        assert_eq!(statements.known("SELECT 1").id, before);
 
         statements.forget();
 
-        assert_ne!(statements.known(&"SELECT 1".into()).id, before);
+        assert_ne!(statements.known("SELECT 1").id, before);
     }
 
     #[test]
     fn what_is_in_use_outlives_what_is_not() {
         let statements = Statements::default();
-        let kept: Arc<str> = "SELECT 'kept'".into();
-        let id = statements.known(&kept).id;
+        let kept = "SELECT 'kept'";
+        let id = statements.known(kept).id;
         for number in 0..MOST * 2 {
-            statements.known(&format!("SELECT {number}").into());
-            assert_eq!(statements.known(&kept).id, id);
+            statements.known(&format!("SELECT {number}"));
+            assert_eq!(statements.known(kept).id, id);
         }
         assert!(statements.by_text.read().unwrap().len() <= MOST);
     }
