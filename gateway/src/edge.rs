@@ -1,4 +1,5 @@
-//! The one authorised path: every protocol ends here. It asks for grants for everything a request touches, then forwards.
+//! The one authorised path: every protocol ends here. It asks for grants for everything a request touches, then
+//! forwards.
 
 mod veil;
 
@@ -82,8 +83,8 @@ impl Edge {
         self.catalogue.origins(id)
     }
 
-    /// Reads, which may be of several databases: one authorisation for all, then one snapshot per database. A denial has
-    /// the index of its read as detail `read`.
+    /// Reads, which may be of several databases: one authorisation for all, then one snapshot per database. A denial
+    /// has the index of its read as detail `read`.
     pub async fn read(&self, caller: &Caller, project: &Project, reads: Vec<Read>) -> Result<Vec<Answer>, Fault> {
         if reads.is_empty() {
             return Ok(Vec::new());
@@ -123,9 +124,10 @@ impl Edge {
     }
 
     /// Mutations as `(database, mutation)` in document order: all authorised first, then one transaction per database.
-    /// Databases run one after the other in order of their first mutation; the first failure stops the rest. One result per
-    /// mutation, in order; a mutation of a database that failed has that failure, one of a database not reached
-    /// `UNAVAILABLE`. A denial fails as a whole, before anything runs, with the index of its mutation as detail `mutation`.
+    /// Databases run one after the other in order of their first mutation; the first failure stops the rest. One result
+    /// per mutation, in order; a mutation of a database that failed has that failure, one of a database not reached
+    /// `UNAVAILABLE`. A denial fails as a whole, before anything runs, with the index of its mutation as detail
+    /// `mutation`.
     pub async fn write(
         &self,
         caller: &Caller,
@@ -167,8 +169,8 @@ impl Edge {
         ordered(results.into_iter(), count)
     }
 
-    /// Grants for everything that is asked, in its order, and how many each operation takes. A denial has the index of its
-    /// operation as detail `name`.
+    /// Grants for everything that is asked, in its order, and how many each operation takes. A denial has the index of
+    /// its operation as detail `name`.
     async fn authorize(
         &self,
         caller: &Caller,

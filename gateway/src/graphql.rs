@@ -269,7 +269,8 @@ impl Client<'_> {
         self.respond(self.media.status(code), Some(code), errors)
     }
 
-    /// What failed as a whole: nothing has been done. `detail` has the index of the operation it is about, if it is about one.
+    /// What failed as a whole: nothing has been done. `detail` has the index of the operation it is about, if it is
+    /// about one.
     fn failed(&self, plan: &Plan, fault: Fault, detail: &str) -> Response {
         let index = fault.detail(detail).and_then(|index| index.parse().ok());
         let root = index.and_then(|index| plan.root_of(index));

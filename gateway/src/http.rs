@@ -109,8 +109,8 @@ async fn collected(mut body: axum::body::Body, limit: usize, spill: Duration) ->
     Ok(if all.is_empty() { first } else { all.freeze() })
 }
 
-/// Reads what is too much and forgets it, as long as it is not many times too much and comes soon: a client that is still
-/// sending when the connection closes never sees why.
+/// Reads what is too much and forgets it, as long as it is not many times too much and comes soon: a client that is
+/// still sending when the connection closes never sees why.
 async fn spilled(mut body: axum::body::Body, limit: usize, spill: Duration) {
     let mut left = limit.saturating_mul(4);
     let reading = async {

@@ -33,8 +33,8 @@ impl Visited {
     }
 }
 
-/// All there is at the public port. Gives each request its id, trace and deadline, sends it to its protocol and finishes
-/// the answer. Clones are the same front.
+/// All there is at the public port. Gives each request its id, trace and deadline, sends it to its protocol and
+/// finishes the answer. Clones are the same front.
 #[derive(Clone)]
 pub struct Front {
     parts: Arc<Parts>,
@@ -134,8 +134,8 @@ impl Parts {
         response
     }
 
-    /// What the client sent of id, trace and time, within the limits of the node and of the project. It is given up at its
-    /// deadline by [`guarded`].
+    /// What the client sent of id, trace and time, within the limits of the node and of the project. It is given up at
+    /// its deadline by [`guarded`].
     fn call(&self, protocol: Protocol, request: &Request) -> Call {
         let text = |name: &HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok());
         let mut time = self.service.config().time;
@@ -179,8 +179,8 @@ impl Parts {
         }
     }
 
-    /// Through the routes; the one that most requests take is known without a router, which costs a microsecond. Its work is
-    /// some kilobytes of state: in a box, the layers around it move a pointer.
+    /// Through the routes; the one that most requests take is known without a router, which costs a microsecond. Its
+    /// work is some kilobytes of state: in a box, the layers around it move a pointer.
     async fn dispatched(&self, call: &Call, request: Request) -> Result<Response, Fault> {
         match graphql_project(&request).map(str::to_owned) {
             Some(project) => Ok(Box::pin(graphql::posted(&self.service, &project, request)).await),

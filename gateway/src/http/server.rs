@@ -126,8 +126,8 @@ async fn refused(error: &io::Error) {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
-/// Ends when a connection was to ask for something by now and has not; never once it has. Which version of HTTP a client
-/// speaks its first bytes say, and for those nobody else waits in vain.
+/// Ends when a connection was to ask for something by now and has not; never once it has. Which version of HTTP a
+/// client speaks its first bytes say, and for those nobody else waits in vain.
 async fn silent(has_asked: &AtomicBool, time: Duration) {
     tokio::time::sleep(time).await;
     if has_asked.load(Ordering::Relaxed) {

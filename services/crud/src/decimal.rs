@@ -24,7 +24,8 @@ pub fn digits(column: &Column) -> Option<Digits> {
     (digits.scale <= digits.precision).then_some(digits)
 }
 
-/// `text`, a decimal without exponent, as `column` stores it: rounded to its scale as PostgreSQL does, half away from zero.
+/// `text`, a decimal without exponent, as `column` stores it: rounded to its scale as PostgreSQL does, half away from
+/// zero.
 ///
 /// Errors: `OUT_OF_RANGE` where it has more digits before the point than the column declares.
 pub fn stored(column: &Column, text: String) -> Result<String, Error> {

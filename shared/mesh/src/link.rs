@@ -51,8 +51,8 @@ struct Parts {
 }
 
 impl Mesh {
-    /// Links as `config` says: far to the peers it names, near for the rest. No call waits for it: peers are connected in
-    /// the background, now and whenever they come back.
+    /// Links as `config` says: far to the peers it names, near for the rest. No call waits for it: peers are connected
+    /// in the background, now and whenever they come back.
     ///
     /// # Panics
     /// Outside of a runtime, where the config names peers.
@@ -86,7 +86,8 @@ impl Mesh {
         }
     }
 
-    /// Lends this process's crud to near calls, which then need no wire. Where peers are named for it, those are called.
+    /// Lends this process's crud to near calls, which then need no wire. Where peers are named for it, those are
+    /// called.
     pub fn lend_crud(&self, crud: Arc<dyn Crud>) {
         if !self.parts.far.contains(&Service::Crud) && self.parts.local.crud.set(crud).is_err() {
             near::twice(Service::Crud);
@@ -161,8 +162,8 @@ impl Near {
     }
 }
 
-/// The client's side of every call over a wire: none goes out, or is waited for, past its deadline, unless somebody else
-/// sees to that.
+/// The client's side of every call over a wire: none goes out, or is waited for, past its deadline, unless somebody
+/// else sees to that.
 fn link(service: Service, way: Way) -> Link {
     BoxCloneSyncService::new(service_fn(move |request: Request<Body>| {
         let way = way.clone();

@@ -23,7 +23,8 @@ use crate::{
 const SECONDS: [f64; 14] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
-/// Starts writing logs to stderr, panics among them. Only the first call in a process counts: several nodes share one log.
+/// Starts writing logs to stderr, panics among them. Only the first call in a process counts: several nodes share one
+/// log.
 pub fn start(config: &Telemetry) -> Result<(), Error> {
     let filter = EnvFilter::try_new(&config.log).map_err(|error| Error(format!("telemetry.log: {error}")))?;
     let writer = lines().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal());

@@ -113,8 +113,8 @@ impl Error {
         }
     }
 
-    /// The error, which is about rows of `table` that a relation leads to. It stays with the innermost of such tables; a
-    /// limit is about the request alone.
+    /// The error, which is about rows of `table` that a relation leads to. It stays with the innermost of such tables;
+    /// a limit is about the request alone.
     pub(crate) fn about(self, table: &str) -> Self {
         match self {
             error @ (Error::Related { .. } | Error::TooComplex { .. }) => error,

@@ -155,8 +155,8 @@ impl Dialect {
         }
     }
 
-    /// What stands around the number of rows at most. A plain parameter there makes SQLite compile the statement again at
-    /// each call, to plan for its value: a third of the time of a read by key.
+    /// What stands around the number of rows at most. A plain parameter there makes SQLite compile the statement again
+    /// at each call, to plan for its value: a third of the time of a read by key.
     pub fn limit(&self) -> (&'static str, &'static str) {
         match self {
             Dialect::Sqlite => (" LIMIT CAST(", " AS INTEGER)"),

@@ -369,7 +369,8 @@ fn results(sql: &mut Sql<'_>, alias: Alias, columns: &[&Column]) -> Vec<Output> 
     outputs
 }
 
-/// ` ORDER BY`: what the caller asked for, then what makes the order total. Nothing where `cond` lets one row pass at most.
+/// ` ORDER BY`: what the caller asked for, then what makes the order total. Nothing where `cond` lets one row pass at
+/// most.
 pub fn order_by(sql: &mut Sql<'_>, alias: Alias, table: &Table, cond: &Cond<'_>, asked: &[(&Column, bool)]) {
     let ties = tie_breaks(table);
     if is_one(table, cond) {
@@ -417,8 +418,9 @@ fn tie_breaks(table: &Table) -> Vec<&Column> {
 
 /// Rows at most.
 enum Most {
-    /// By the database's configuration. It stands in the text: for a parameter PostgreSQL's generic plans expect a tenth of
-    /// the rows, and walk a whole index in order to find so few (0.7 instead of 0.2 ms for the tracks of 20 artists).
+    /// By the database's configuration. It stands in the text: for a parameter PostgreSQL's generic plans expect a
+    /// tenth of the rows, and walk a whole index in order to find so few (0.7 instead of 0.2 ms for the tracks of 20
+    /// artists).
     Own(u64),
     /// By the request, and so bound.
     Asked(u64),

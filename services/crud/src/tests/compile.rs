@@ -1,7 +1,7 @@
 //! The SQL of every dialect, and that nothing of a request gets into it.
 //!
-//! `cases/*.txt` hold operations with their statements. After a change that is meant, `UPDATE_CASES=1` writes them anew;
-//! they are read before they are committed.
+//! `cases/*.txt` hold operations with their statements. After a change that is meant, `UPDATE_CASES=1` writes them
+//! anew; they are read before they are committed.
 
 use std::{fmt::Write, path::Path};
 

@@ -21,8 +21,8 @@ const LOOK: Duration = Duration::from_millis(250);
 const SETTLING: Duration = Duration::from_millis(100);
 /// Looks after which a file that never settles is read all the same.
 const PATIENCE: u32 = 2;
-/// A file that was emptied less than this ago is left alone in any case: editors empty a file and then write it, and on a
-/// busy disk it may take long to come to that.
+/// A file that was emptied less than this ago is left alone in any case: editors empty a file and then write it, and on
+/// a busy disk it may take long to come to that.
 const EMPTY: Duration = Duration::from_millis(600);
 
 /// Loads a folder and goes on watching it. A change that is valid is in force within a second; one that is not changes

@@ -27,8 +27,8 @@ impl<F: Future> Future for Gathering<F> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         self.is_put_off = !self.is_put_off;
         if self.is_put_off {
-            // Woken when all that are ready have had their turn. Waking oneself would come to the same, but wake another
-            // thread of the runtime as well, which finds nothing to do.
+            // Woken when all that are ready have had their turn. Waking oneself would come to the same, but wake
+            // another thread of the runtime as well, which finds nothing to do.
             return pin!(tokio::task::yield_now()).poll(context).map(|()| unreachable!("a yield is pending at first"));
         }
         self.work.as_mut().poll(context)

@@ -13,8 +13,9 @@ use super::Rows;
 
 /// A statement is short below this; then it may share a connection with others that wait behind it.
 const SHORT: Duration = Duration::from_millis(3);
-/// A statement with more rows is not short however long it took: on a connection of its own the database works on several
-/// of them at once (50 rows sorted out of a thousand: 67 instead of 92 µs of our processor time, and a fifth more answers).
+/// A statement with more rows is not short however long it took: on a connection of its own the database works on
+/// several of them at once (50 rows sorted out of a thousand: 67 instead of 92 µs of our processor time, and a fifth
+/// more answers).
 const FEW: u64 = 16;
 /// Texts remembered. Equal operations have equal texts, so this is the number of different operations in use.
 const MOST: usize = 4096;

@@ -35,8 +35,8 @@ impl Target {
     /// What `url` says: `postgres://user:password@host:port/name?sslmode=verify-full`, with the parameters of libpq.
     ///
     /// `sslmode` is `disable`, `prefer` (the default), `require` (encrypted, whoever the server is, as in libpq),
-    /// `verify-ca` or `verify-full` (both check certificate and name, against the PEM file in `sslrootcert`, or else the
-    /// system's certificates).
+    /// `verify-ca` or `verify-full` (both check certificate and name, against the PEM file in `sslrootcert`, or else
+    /// the system's certificates).
     ///
     /// Errors: what is wrong with it, without its password.
     pub fn parse(url: &str, schema: &str, tasks: &Tasks) -> Result<Self, String> {
@@ -76,7 +76,8 @@ impl Target {
 
     /// Ends what still runs on a connection that was given up, in a task of its own that keeps `held` until then.
     ///
-    /// A cancellation ends one statement; others may be queued behind it, so it is repeated until the connection closes.
+    /// A cancellation ends one statement; others may be queued behind it, so it is repeated until the connection
+    /// closes.
     pub fn cancel(&self, ending: Ending, held: impl Send + 'static) {
         // Outside of the runtime, where nothing more is served, the end of the connection has to be enough.
         if tokio::runtime::Handle::try_current().is_err() {

@@ -1,4 +1,5 @@
-//! The index of the write-ahead log: memory that the connections of all processes share, and that says how far the log is.
+//! The index of the write-ahead log: memory that the connections of all processes share, and that says how far the log
+//! is.
 //!
 //! Source of the layout: SQLite, "WAL-mode File Format", 2.1 "The WAL-Index Header" and 2.2 "WAL-Index Locks".
 
@@ -81,8 +82,8 @@ impl Mark {
 fn index(connection: &Connection) -> Option<NonNull<AtomicU32>> {
     let mut file: *mut ffi::sqlite3_file = ptr::null_mut();
     let mut start: *mut c_void = ptr::null_mut();
-    // SAFETY: the handle is that of an open connection. For this request SQLite writes a pointer to the file of the main
-    // database, which lives as long as the connection; `xShmMap` is there from version 2 of a file's methods on.
+    // SAFETY: the handle is that of an open connection. For this request SQLite writes a pointer to the file of the
+    // main database, which lives as long as the connection; `xShmMap` is there from version 2 of a file's methods on.
     unsafe {
         let request = ffi::SQLITE_FCNTL_FILE_POINTER;
         let told = ffi::sqlite3_file_control(connection.handle(), c"main".as_ptr(), request, (&raw mut file).cast());

@@ -1,6 +1,6 @@
-//! A connection that reads. After a short read it keeps its snapshot, and the next short read uses it if nothing has been
-//! committed since: beginning and ending a read transaction is three quarters of what a read by key costs, in locks that
-//! all threads contend for.
+//! A connection that reads. After a short read it keeps its snapshot, and the next short read uses it if nothing has
+//! been committed since: beginning and ending a read transaction is three quarters of what a read by key costs, in
+//! locks that all threads contend for.
 
 use std::path::Path;
 
@@ -13,7 +13,8 @@ use super::{
 };
 use crate::Error;
 
-/// Frames that the log has when SQLite starts to copy it into the database. Source: SQLite, `PRAGMA wal_autocheckpoint`.
+/// Frames that the log has when SQLite starts to copy it into the database. Source: SQLite, `PRAGMA
+/// wal_autocheckpoint`.
 const LONG: u32 = 1000;
 
 /// See the module.
