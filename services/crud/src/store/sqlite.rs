@@ -39,8 +39,6 @@ const STEPS: std::ffi::c_int = 1000;
 const BUSY: Duration = Duration::from_secs(5);
 /// Reads on blocking threads at the same time; more wait.
 const LONG_READS: usize = 8;
-/// How often snapshots are looked for that nobody uses any more. Until one ends, the log cannot start anew.
-const EXPIRY: Duration = Duration::from_millis(100);
 
 /// A database file.
 #[derive(Debug, Clone)]
@@ -53,7 +51,7 @@ struct Inner {
     path: PathBuf,
     /// Idle connections for reading; as many as were ever needed at once.
     readers: Mutex<Vec<Reader>>,
-    /// Somebody looks for snapshots that nobody uses any more.
+    /// Somebody looks for snapshots that are old.
     is_watched: AtomicBool,
     writer: Arc<AsyncMutex<Connection>>,
     queue: group::Queue,
@@ -186,7 +184,7 @@ impl Sqlite {
         let inner = Arc::downgrade(&self.inner);
         tokio::spawn(async move {
             loop {
-                tokio::time::sleep(EXPIRY).await;
+                tokio::time::sleep(reader::LONGEST).await;
                 let Some(inner) = inner.upgrade() else { return };
                 if !inner.expire() {
                     return;
@@ -215,7 +213,7 @@ impl Inner {
         done
     }
 
-    /// Ends the snapshots that nobody uses; whether there are others.
+    /// Ends the snapshots that are old; whether there are others.
     fn expire(&self) -> bool {
         let mut readers = self.readers();
         let are_kept = readers.iter_mut().map(Reader::expire).filter(|is_kept| *is_kept).count() > 0;

@@ -2,7 +2,10 @@
 //! been committed since: beginning and ending a read transaction is three quarters of what a read by key costs, in
 //! locks that all threads contend for.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use rusqlite::Connection;
 
@@ -16,6 +19,8 @@ use crate::Error;
 /// Frames that the log has when SQLite starts to copy it into the database. Source: SQLite, `PRAGMA
 /// wal_autocheckpoint`.
 const LONG: u32 = 1000;
+/// How long a snapshot is kept. Some hundred reads share it then, and who waits for the log waits no longer.
+pub const LONGEST: Duration = Duration::from_millis(5);
 
 /// See the module.
 #[derive(Debug)]
@@ -31,7 +36,7 @@ struct Kept {
     mark: Mark,
     /// It began when all of the log had been copied: SQLite reads it from the database, and the log is free.
     is_copied: bool,
-    is_used: bool,
+    since: Instant,
 }
 
 impl Reader {
@@ -58,7 +63,8 @@ impl Reader {
         let done = stop.over(&mut self.connection, |connection| work(connection));
         // Of a commit meanwhile nobody knows whether the snapshot has it.
         let kept = keeps.filter(|mark| done.is_ok() && self.mark() == Some(*mark));
-        self.kept = kept.map(|mark| Kept { mark, is_copied, is_used: true });
+        let since = self.kept.as_ref().map_or_else(Instant::now, |kept| kept.since);
+        self.kept = kept.map(|mark| Kept { mark, is_copied, since });
         done
     }
 
@@ -67,20 +73,27 @@ impl Reader {
         self.kept.is_some() || self.let_go().is_ok()
     }
 
-    /// Ends a snapshot that is kept but not the newest, or was not used since the last call; whether one is kept still.
+    /// Ends a snapshot that is kept but not the newest, or old; whether one is kept still.
     pub fn expire(&mut self) -> bool {
-        let is_current = self.mark().is_some_and(|mark| self.has_kept(&mark));
-        match &mut self.kept {
-            Some(kept) if is_current && kept.is_used => kept.is_used = false,
+        if !self.mark().is_some_and(|mark| self.has_kept(&mark)) {
             // A connection that cannot end it is closed by the next who wants to read with it.
-            _ => drop(self.let_go()),
+            drop(self.let_go());
         }
         self.kept.is_some()
     }
 
-    /// Whether the snapshot of `mark` is kept, and stands in nobody's way.
+    /// Whether the snapshot of `mark` is kept, and stands in nobody's way. Of an old one nobody can be sure: one that began
+    /// at the moment when the copying of the log ended may hold the log all the same.
     fn has_kept(&self, mark: &Mark) -> bool {
-        self.kept.as_ref().is_some_and(|kept| kept.mark == *mark && kept.is_copied == self.is_copied())
+        let is_fine =
+            |kept: &Kept| kept.mark == *mark && kept.is_copied == self.is_copied() && kept.since.elapsed() < LONGEST;
+        self.kept.as_ref().is_some_and(is_fine)
+    }
+
+    /// When the snapshot that is kept began.
+    #[cfg(test)]
+    pub fn since(&self) -> Option<Instant> {
+        self.kept.as_ref().map(|kept| kept.since)
     }
 
     fn let_go(&mut self) -> Result<(), Failure> {

@@ -227,7 +227,7 @@ async fn a_snapshot_is_kept_for_the_next_read_and_ends_when_none_comes() {
     let end = Instant::now() + Duration::from_secs(30);
     while !is_cut(&stranger) {
         assert!(Instant::now() < end, "the snapshot does not end");
-        tokio::time::sleep(EXPIRY / 10).await;
+        tokio::time::sleep(reader::LONGEST / 10).await;
     }
     assert!(!store.inner.is_watched.load(Ordering::Relaxed));
     // And once more: whoever watched has ended.
@@ -235,7 +235,7 @@ async fn a_snapshot_is_kept_for_the_next_read_and_ends_when_none_comes() {
     stranger.execute_batch("INSERT INTO t VALUES (1)").unwrap();
     while !is_cut(&stranger) {
         assert!(Instant::now() < end, "the snapshot does not end");
-        tokio::time::sleep(EXPIRY / 10).await;
+        tokio::time::sleep(reader::LONGEST / 10).await;
     }
 }
 
@@ -264,4 +264,20 @@ async fn snapshots_that_are_kept_do_not_keep_the_log_from_starting_anew() {
     // Of five thousand frames, as many as are written before the log is copied, and some more.
     let log = std::fs::metadata(folder.path().join("a/b/test.db-wal")).unwrap().len();
     assert!(log < 1200 * 4200, "the log has {log} bytes");
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_read_all_the_time_ends_as_well() {
+    let (_folder, store) = file();
+    let count = counted(&store).await;
+    let mut reader = Reader::open(&store.inner.path).unwrap();
+    let mut read = || {
+        let rows = reader.read(&Stop::Budget(Duration::MAX), |reader| snapshot(reader, std::slice::from_ref(&count)));
+        rows.unwrap();
+        reader.since().unwrap()
+    };
+    let (first, begun) = (read(), Instant::now());
+    while read() == first {
+        assert!(begun.elapsed() < Duration::from_secs(30), "the snapshot does not end");
+    }
 }
