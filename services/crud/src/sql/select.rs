@@ -369,16 +369,12 @@ fn results(sql: &mut Sql<'_>, alias: Alias, columns: &[&Column]) -> Vec<Output> 
     outputs
 }
 
-/// ` ORDER BY`: what the caller asked for, then what makes the order total. Nothing where `cond` lets one row pass at
-/// most.
+/// ` ORDER BY`: what the caller asked for, then what makes the order total, as far as `cond` leaves it open.
 pub fn order_by(sql: &mut Sql<'_>, alias: Alias, table: &Table, cond: &Cond<'_>, asked: &[(&Column, bool)]) {
     let ties = tie_breaks(table);
-    if is_one(table, cond) {
-        return;
-    }
+    let is_open = |tie: &&&Column| !cond.fixes(&tie.name) && asked.iter().all(|(column, _)| column.name != tie.name);
     let mut order = asked.to_vec();
-    let more = ties.iter().filter(|tie| asked.iter().all(|(column, _)| column.name != tie.name));
-    order.extend(more.map(|column| (*column, false)));
+    order.extend(ties.iter().filter(is_open).map(|column| (*column, false)));
     let by_row_id = table.kind == TableKind::Table && ties.is_empty();
     if order.is_empty() && !by_row_id {
         return;
@@ -395,7 +391,7 @@ pub fn order_by(sql: &mut Sql<'_>, alias: Alias, table: &Table, cond: &Cond<'_>,
     }
 }
 
-/// Whether at most one row passes, because the whole key is fixed.
+/// Whether no more rows pass than one by its key would, because the whole key is fixed.
 pub fn is_one(table: &Table, cond: &Cond<'_>) -> bool {
     !table.primary_key.is_empty() && table.primary_key.iter().all(|name| cond.fixes(name))
 }
