@@ -1,6 +1,6 @@
 //! The methods that services call of each other, as metrics and spans name them.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{sync::OnceLock, time::Instant};
 
 use crate::{
     config::Service,
@@ -34,9 +34,31 @@ impl Method {
         Self { service, name, metrics: metrics.clone(), meter: OnceLock::new() }
     }
 
-    /// A call of it was answered.
-    pub fn done(&self, code: tonic::Code, elapsed: Duration) {
-        self.meter.get_or_init(|| self.metrics.rpc(self.service, self.name)).done(code, elapsed);
+    /// A call of it begins.
+    pub fn begin(&self) -> Running<'_> {
+        Running { method: self, started: Instant::now(), code: None }
+    }
+}
+
+/// A call that is being answered. It is counted when it ends: as cancelled where nobody waited for the answer.
+pub(crate) struct Running<'m> {
+    method: &'m Method,
+    started: Instant,
+    code: Option<tonic::Code>,
+}
+
+impl Running<'_> {
+    /// It is answered with `code`.
+    pub fn answered(mut self, code: tonic::Code) {
+        self.code = Some(code);
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let Method { service, name, metrics, meter } = self.method;
+        let code = self.code.unwrap_or(tonic::Code::Cancelled);
+        meter.get_or_init(|| metrics.rpc(service, name)).done(code, self.started.elapsed());
     }
 }
 

@@ -6,7 +6,6 @@
 use std::{
     panic::AssertUnwindSafe,
     sync::{Arc, OnceLock},
-    time::Instant,
 };
 
 use futures::{FutureExt, future::BoxFuture};
@@ -116,7 +115,7 @@ async fn near<'s, Q, A>(
     message: Q,
     answer: impl FnOnce(Request<Q>) -> BoxFuture<'s, Result<Response<A>, Status>>,
 ) -> Result<A, Status> {
-    let started = Instant::now();
+    let running = method.begin();
     let call = call.clone().stepped();
     let span =
         tracing::debug_span!("rpc", service = method.service, method = method.name, request_id = %call.request_id);
@@ -130,7 +129,7 @@ async fn near<'s, Q, A>(
     };
     let answered = answered.unwrap_or_else(|panic| Err(panicked(method, &call, panic.as_ref())));
     let code = answered.as_ref().map_or_else(Status::code, |_| tonic::Code::Ok);
-    method.done(code, started.elapsed());
+    running.answered(code);
     answered.map(Response::into_inner)
 }
 
@@ -201,8 +200,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_that_is_watched_is_left_to_who_watches_it() {
-        let read = read("hang", call().watched());
+    async fn a_call_that_is_watched_is_left_to_who_watches_it_and_counted() {
+        let metrics = Metrics::default();
+        let methods = Methods::new(&metrics);
+        let (message, watched) = (ReadRequest { project: "hang".to_owned(), ..Default::default() }, call().watched());
+        let read = near(&methods.read, &watched, message, |request| Fake.read(request));
         assert!(tokio::time::timeout(Duration::from_secs(60), read).await.is_err());
+        let counted = r#"perigee_requests_total{service="crud",method="Read",code="Cancelled"} 1"#;
+        assert!(metrics.render().contains(counted), "{}", metrics.render());
     }
 }

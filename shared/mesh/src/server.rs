@@ -1,12 +1,6 @@
 //! Serving this node's services, to near links and to other nodes: the layers that every answer passes.
 
-use std::{
-    any::Any,
-    convert::Infallible,
-    panic::AssertUnwindSafe,
-    pin::pin,
-    time::{Duration, Instant},
-};
+use std::{any::Any, convert::Infallible, panic::AssertUnwindSafe, pin::pin, time::Duration};
 
 use futures::FutureExt;
 use http::{Request, Response};
@@ -118,8 +112,8 @@ pub(crate) async fn answer<S>(mut service: S, methods: &Methods, mut request: Re
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
 {
-    let started = Instant::now();
     let method = methods.at(request.uri().path());
+    let running = method.begin();
     let call = match request.extensions_mut().remove::<Call>() {
         Some(call) => call.stepped(),
         None => Call::arrived(request.headers()),
@@ -132,7 +126,7 @@ where
         Ok(Err(never)) => match never {},
         Err(panic) => panicked(method, &call, panic.as_ref()).into_http(),
     };
-    method.done(grpc_code(&response), started.elapsed());
+    running.answered(grpc_code(&response));
     response
 }
 
