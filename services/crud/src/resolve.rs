@@ -152,7 +152,7 @@ impl Cond<'_> {
         matches!(self, Cond::And(all) if all.is_empty())
     }
 
-    /// Whether all rows that pass have the same value in `column`.
+    /// Whether it is plain that all rows that pass have the same value in `column`; `false` where that cannot be told.
     pub fn fixes(&self, column: &str) -> bool {
         match self {
             Cond::And(all) => all.iter().any(|cond| cond.fixes(column)),

@@ -25,7 +25,7 @@ pub struct Call {
     pub traceparent: Option<Arc<str>>,
     /// When the answer is no longer wanted.
     pub deadline: Option<Instant>,
-    /// Whoever began the call gives it up at its deadline; nobody else need look at the clock.
+    /// Whoever began the call gives it up at its deadline, so links set no timer.
     is_watched: bool,
 }
 
@@ -44,7 +44,7 @@ impl Call {
         CURRENT.try_with(Call::clone).ok()
     }
 
-    /// The same call, by somebody who promises to give it up at its deadline.
+    /// The same call for links that set no timer: whoever asks for it has to give it up at its deadline.
     pub fn watched(self) -> Call {
         Call { is_watched: true, ..self }
     }

@@ -107,8 +107,8 @@ impl AuthRulesLink<'_> {
     }
 }
 
-/// A call without a wire: within its deadline, as a step of its own in the trace, counted, and `INTERNAL` where the
-/// service panics.
+/// A call without a wire: given up at its deadline unless somebody else sees to that, a step of its own in the trace,
+/// counted, and `INTERNAL` where the service panics.
 async fn near<'s, Q, A>(
     method: &Method,
     call: &Call,

@@ -127,7 +127,7 @@ pub struct HttpMeter {
 }
 
 impl Meter {
-    /// Work was done `count` times, and took `elapsed` each time.
+    /// Work was done `count` times in `elapsed` altogether; each time is observed with all of it.
     pub fn done(&self, count: usize, elapsed: Duration) {
         self.count.inc_by(count as u64);
         (0..count).for_each(|_| self.seconds.observe(elapsed.as_secs_f64()));
