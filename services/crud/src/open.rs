@@ -139,11 +139,7 @@ impl Open {
     }
 
     async fn read_once(&self, reads: &[query::Read], grants: Grants<'_>, style: Style) -> Result<Vec<Answer>, Error> {
-        let mut plans = self.plans(reads, grants, style)?;
-        let statements: Vec<Statement> = match plans.as_mut_slice() {
-            [plan] => std::mem::take(&mut plan.statements),
-            plans => plans.iter_mut().flat_map(|plan| std::mem::take(&mut plan.statements)).collect(),
-        };
+        let (plans, statements) = self.plans(reads, grants, style)?;
         let rows = match statements.is_empty() {
             true => Vec::new(),
             false => timed(&self.meters.reads, statements.len(), self.store.snapshot(&statements)).await?,
@@ -156,13 +152,21 @@ impl Open {
         Ok(answers)
     }
 
-    fn plans(&self, reads: &[query::Read], grants: Grants<'_>, style: Style) -> Result<Vec<Plan>, Error> {
+    /// Plans of all reads, and the statements that they take one after the other.
+    fn plans(
+        &self,
+        reads: &[query::Read],
+        grants: Grants<'_>,
+        style: Style,
+    ) -> Result<(Vec<Plan>, Vec<Statement>), Error> {
         let known = self.known.load();
         let mut resolver = Resolver::new(&known.schema, grants);
         let nodes: Vec<_> = reads.iter().map(|read| resolver.read(read)).collect::<Result<_, _>>()?;
         resolver.finish()?;
         let source = Source::Query { limit: style.limit };
-        Ok(nodes.iter().map(|node| sql::select(&known.dialect, node, &source)).collect())
+        let mut statements = Vec::new();
+        let plan = |node| sql::select(&known.dialect, node, &source, &mut statements);
+        Ok((nodes.iter().map(plan).collect(), statements))
     }
 
     async fn write_once(

@@ -14,8 +14,6 @@ const INLINE_ROWS: usize = 2000;
 pub struct Plan {
     /// The levels.
     pub levels: Vec<Level>,
-    /// Those that read rows of levels, in the order of the levels. Whoever runs them takes them.
-    pub statements: Vec<Statement>,
 }
 
 /// What is read at one place of the tree.

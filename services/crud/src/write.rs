@@ -198,8 +198,8 @@ async fn answer(
     kept: Vec<usize>,
 ) -> Result<Vec<u8>, Error> {
     let source = Source::Rows { rows: &rows, kept: &kept, limit: context.style.limit };
-    let mut plan = sql::select(context.dialect, node, &source);
-    let statements = std::mem::take(&mut plan.statements);
+    let mut statements = Vec::new();
+    let plan = sql::select(context.dialect, node, &source, &mut statements);
     let below = match tx {
         Some(tx) if !statements.is_empty() => run(tx, &context.meters.reads, &statements).await?,
         _ => Vec::new(),

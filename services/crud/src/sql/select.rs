@@ -41,7 +41,7 @@ struct Levels<'d, 'a> {
     dialect: &'d Dialect,
     source: &'a Source<'a>,
     levels: Vec<Level>,
-    statements: Vec<Statement>,
+    statements: &'a mut Vec<Statement>,
 }
 
 /// A node where it stands in its tree.
@@ -61,11 +61,12 @@ struct Above<'p, 's> {
     on: &'p [(&'s Column, &'s Column)],
 }
 
-/// The plan of a tree.
-pub fn compile(dialect: &Dialect, node: &Node<'_>, source: &Source<'_>) -> Plan {
-    let mut levels = Levels { dialect, source, levels: Vec::new(), statements: Vec::new() };
+/// The plan of a tree. The statements that read the rows of its levels are added to `statements`, in the order of the
+/// levels.
+pub fn compile(dialect: &Dialect, node: &Node<'_>, source: &Source<'_>, statements: &mut Vec<Statement>) -> Plan {
+    let mut levels = Levels { dialect, source, levels: Vec::new(), statements };
     levels.level(Place { node, columns: columns(node), above: None });
-    Plan { levels: levels.levels, statements: levels.statements }
+    Plan { levels: levels.levels }
 }
 
 impl Levels<'_, '_> {

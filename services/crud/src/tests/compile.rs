@@ -15,7 +15,6 @@ use crate::{
     resolve::{Mutation, Node, Resolver, Set},
     sql::{self, Dialect, Source},
     store::{Bind, Statement},
-    tree::Plan,
 };
 
 fn dialects() -> [Dialect; 2] {
@@ -94,8 +93,7 @@ fn add_rule(db: &mut Db, rule: &str) {
 fn statements(db: &Db, dialect: &Dialect, kind: &str, table: &str, options: &Json) -> Result<Vec<Statement>, Error> {
     let known = db.schema();
     if kind == "read" {
-        let plan = plan(db, dialect, &read(&known.schema, table, options)?)?;
-        return Ok(plan.statements);
+        return selected(db, dialect, &read(&known.schema, table, options)?);
     }
     let returning = options.get("returning").cloned();
     let find = options.get("find").cloned().unwrap_or_default();
@@ -123,13 +121,15 @@ fn written(dialect: &Dialect, mutation: &Mutation<'_>) -> Vec<Statement> {
     }
 }
 
-fn plan(db: &Db, dialect: &Dialect, read: &query::Read) -> Result<Plan, Error> {
+fn selected(db: &Db, dialect: &Dialect, read: &query::Read) -> Result<Vec<Statement>, Error> {
     let known = db.schema();
     let sealed = db.sealed(&query::read_touches(&known.schema, read)?);
     let mut resolver = Resolver::new(&known.schema, db.grants(&sealed)?);
     let node: Node<'_> = resolver.read(read)?;
     resolver.finish()?;
-    Ok(sql::select(dialect, &node, &Source::Query { limit: 1000 }))
+    let mut statements = Vec::new();
+    sql::select(dialect, &node, &Source::Query { limit: 1000 }, &mut statements);
+    Ok(statements)
 }
 
 fn shown(value: &Bind) -> String {
@@ -262,8 +262,8 @@ fn nothing_of_a_request_becomes_sql_and_nothing_panics() {
         let mutation = tape.mutation(&table);
         for dialect in dialects() {
             let mut statements = Vec::new();
-            if let Ok(plan) = plan(&db, &dialect, &read) {
-                statements.extend(plan.statements);
+            if let Ok(selected) = selected(&db, &dialect, &read) {
+                statements.extend(selected);
             }
             if let Ok(touches) = query::mutation_touches(&known.schema, &mutation) {
                 let mut resolver = Resolver::new(&known.schema, db.grants(&db.sealed(&touches)).unwrap());
@@ -288,7 +288,7 @@ async fn unknown_names_are_refused_with_the_nearest() {
     let touched = |filter: Filter| {
         let mut read = read(schema, "album", &serde_json::json!({"select": ["title"]})).unwrap();
         read.node.filter = filter;
-        plan(&db, &Dialect::Sqlite, &read).unwrap_err()
+        selected(&db, &Dialect::Sqlite, &read).unwrap_err()
     };
     let error = touched(Filter::IsNull { column: "titel".to_owned() });
     assert_eq!(error.to_string(), "column titel is not in table album; did you mean title?");
