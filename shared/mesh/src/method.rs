@@ -87,3 +87,27 @@ impl Methods {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proto::{auth::v1::auth_rules_server, crud::v1::crud_server};
+
+    use super::*;
+
+    #[test]
+    fn every_method_is_found_at_its_path() {
+        let methods = Methods::new(&Metrics::default());
+        let (crud, auth_rules) = (crud_server::SERVICE_NAME, auth_rules_server::SERVICE_NAME);
+        for (package, method) in [
+            (crud, &methods.read),
+            (crud, &methods.write),
+            (crud, &methods.describe),
+            (auth_rules, &methods.authorize),
+            (auth_rules, &methods.reachable),
+        ] {
+            let found = methods.at(&format!("/{package}/{}", method.name));
+            assert!(std::ptr::eq(found, method), "{}", method.name);
+        }
+        assert_eq!(methods.at("/perigee.crud.v1.Crud/Drop").name, "other");
+    }
+}
