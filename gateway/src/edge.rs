@@ -94,7 +94,7 @@ impl Edge {
             let touches = read_touches(project.schema(&read.database)?, read).map_err(error::query)?;
             asked.push(&read.database, touches);
         }
-        let (mut grants, counts) = self.authorize(caller, project, asked, "read").await?;
+        let (grants, counts) = self.authorize(caller, project, asked, "read").await?;
 
         if let Some((first, rest)) = reads.split_first()
             && rest.iter().all(|read| read.database == first.database)
@@ -102,11 +102,13 @@ impl Edge {
             let request = ReadRequest {
                 project: project.id.clone(),
                 database: first.database.clone(),
-                grants: grants.collect(),
+                grants,
                 reads: reads.into_iter().map(Into::into).collect(),
             };
             return self.answers(caller, request).await;
         }
+        let total = reads.len();
+        let mut grants = grants.into_iter();
         let mut groups: Vec<ReadGroup> = Vec::new();
         for (index, (read, count)) in reads.into_iter().zip(counts).enumerate() {
             let is_its = |group: &ReadGroup| group.request.database == read.database;
@@ -115,12 +117,11 @@ impl Edge {
             group.request.grants.extend(grants.by_ref().take(count));
             group.request.reads.push(read.into());
         }
-        let count = groups.iter().map(|group| group.indexes.len()).sum();
         let answered = try_join_all(groups.into_iter().map(|ReadGroup { indexes, request }| async {
             let answers = self.answers(caller, request).await?;
             Ok::<_, Fault>(indexes.into_iter().zip(answers))
         }));
-        ordered(answered.await?.into_iter().flatten(), count)
+        ordered(answered.await?.into_iter().flatten(), total)
     }
 
     /// Mutations as `(database, mutation)` in document order: all authorised first, then one transaction per database.
@@ -142,9 +143,10 @@ impl Edge {
             let touches = mutation_touches(project.schema(database)?, mutation).map_err(error::query)?;
             asked.push(database, touches);
         }
-        let (mut grants, counts) = self.authorize(caller, project, asked, "mutation").await?;
+        let (grants, counts) = self.authorize(caller, project, asked, "mutation").await?;
 
-        let count = mutations.len();
+        let total = mutations.len();
+        let mut grants = grants.into_iter();
         let mut groups: Vec<WriteGroup> = Vec::with_capacity(1);
         for (index, ((database, mutation), count)) in mutations.into_iter().zip(counts).enumerate() {
             let is_its = |group: &WriteGroup| group.request.database == database;
@@ -153,7 +155,7 @@ impl Edge {
             group.request.grants.extend(grants.by_ref().take(count));
             group.request.mutations.push(mutation.into());
         }
-        let mut results = Vec::with_capacity(count);
+        let mut results = Vec::with_capacity(total);
         let mut failed: Option<String> = None;
         for group in groups {
             let database = group.request.database.clone();
@@ -166,7 +168,7 @@ impl Edge {
             }
             results.extend(written);
         }
-        ordered(results.into_iter(), count)
+        ordered(results.into_iter(), total)
     }
 
     /// Grants for everything that is asked, in its order, and how many each operation takes. A denial has the index of
@@ -177,10 +179,10 @@ impl Edge {
         project: &Project,
         asked: Asked,
         name: &str,
-    ) -> Result<(impl Iterator<Item = SealedGrant> + use<>, Vec<usize>), Fault> {
+    ) -> Result<(Vec<SealedGrant>, Vec<usize>), Fault> {
         let wanted = asked.accesses.len();
         let granted = match self.grants(caller, project, asked.accesses).await {
-            Ok(grants) => grants.into_iter(),
+            Ok(grants) => grants,
             Err(fault) => {
                 let access = fault.detail("access").and_then(|access| access.parse().ok());
                 let place = access.and_then(|access| place(&asked.counts, access));

@@ -83,17 +83,17 @@ async fn by_get(
     RawQuery(query): RawQuery,
 ) -> Response {
     let client = Client { service: &service, caller: &caller, media: Media::of(&headers) };
-    let answer = async {
+    let work = async {
         let project = match service.edge().project(&caller, &project).await {
             Ok(project) => project,
             Err(fault) => return answer::fault(&fault, &caller.call),
         };
         match Request::of_parameters(query.as_deref().unwrap_or_default()) {
             Ok(request) => client.answer(project, &Method::GET, request).await,
-            Err(fault) => client.malformed(fault),
+            Err(fault) => client.faulty(fault),
         }
     };
-    client.guarded(answer).await
+    client.guarded(work).await
 }
 
 async fn by_post(
@@ -112,7 +112,7 @@ pub(crate) async fn posted(service: &Service, project: &str, request: axum::extr
         Err(response) => return response,
     };
     let client = Client { service, caller: &caller, media: Media::of(&head.headers) };
-    let answer = async {
+    let work = async {
         let project = match service.edge().project(&caller, project).await {
             Ok(project) => project,
             Err(fault) => return answer::fault(&fault, &caller.call),
@@ -122,14 +122,14 @@ pub(crate) async fn posted(service: &Service, project: &str, request: axum::extr
         }
         let sent = match body(service, &project, sent).await {
             Ok(sent) => sent,
-            Err(fault) => return client.malformed(fault),
+            Err(fault) => return client.faulty(fault),
         };
         match Request::of_json(&sent) {
             Ok(request) => client.answer(project, &Method::POST, request).await,
-            Err(fault) => client.malformed(fault),
+            Err(fault) => client.faulty(fault),
         }
     };
-    client.guarded(answer).await
+    client.guarded(work).await
 }
 
 /// Who asks, and how they want to be answered.
@@ -143,7 +143,7 @@ impl Client<'_> {
     /// The answer of `work`, unless it panics or its time is over.
     async fn guarded(&self, work: impl Future<Output = Response>) -> Response {
         let done = guarded(&self.caller.call, work).await;
-        done.unwrap_or_else(|fault| self.without_place(fault.code.http(), &fault))
+        done.unwrap_or_else(|fault| self.faulty(fault))
     }
 
     async fn answer(&self, project: Arc<Project>, method: &Method, request: Request) -> Response {
@@ -280,7 +280,7 @@ impl Client<'_> {
         self.respond(self.media.status(fault.code), Some(fault.code), errors)
     }
 
-    fn malformed(&self, fault: Fault) -> Response {
+    fn faulty(&self, fault: Fault) -> Response {
         self.without_place(fault.code.http(), &fault)
     }
 

@@ -17,7 +17,7 @@ use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use http::{HeaderMap, header, request};
 use http_body_util::BodyExt;
-use mesh::{Call, Code, Fault};
+use mesh::{Call, Code, Fault, tasks::panic_text};
 
 use crate::{Service, catalogue::Project, edge::Caller, error, graphql, grpc, rest};
 
@@ -49,17 +49,13 @@ pub fn node_routes(mesh: mesh::Mesh) -> axum::Router {
 /// The answer, unless the work panics or its time is over.
 pub(crate) async fn guarded<T>(call: &Call, work: impl Future<Output = T>) -> Result<T, Fault> {
     let work = AssertUnwindSafe(work).catch_unwind();
-    let ended = match call.left() {
-        Some(left) => tokio::time::timeout(left, work)
+    let ended = match call.deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline.into(), work)
             .await
             .map_err(|_| Fault::new(Code::Deadline, "the time for this request is over"))?,
         None => work.await,
     };
-    ended.map_err(|panic| {
-        let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
-        let cause = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-        Fault::internal("the request could not be answered", cause)
-    })
+    ended.map_err(|panic| Fault::internal("the request could not be answered", panic_text(panic.as_ref())))
 }
 
 /// The whole body of a request to a project, up to the limit of the node and of the project.
@@ -196,6 +192,15 @@ mod tests {
     #[test]
     fn a_token_that_is_not_ascii_is_refused() {
         assert_eq!(token("Bearer ä".as_bytes()), Err(Code::Unauthenticated));
+    }
+
+    #[tokio::test]
+    async fn work_that_panics_is_an_internal_fault_without_its_text() {
+        let call = Call::begin(None, None, Some(Duration::from_secs(60)));
+        let fault = guarded(&call, async { panic!("a secret") }).await.map(|()| "no answer").expect_err("it panics");
+        assert_eq!(fault.code, Code::Internal);
+        assert!(!fault.message.contains("secret"), "{fault}");
+        assert_eq!(guarded(&call, async { 7 }).await, Ok(7));
     }
 
     #[tokio::test]
