@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use query::{Shape, resources::Numbers};
 
-use crate::{Error, cell::Key, json, store::Rows, store::Statement};
+use crate::{Error, cell::Key, json, store::Rows};
 
 /// Rows that are written on the runtime's thread; more than that is work for a blocking one.
 const INLINE_ROWS: usize = 2000;
