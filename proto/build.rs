@@ -1,26 +1,62 @@
 //! Compiles the contracts with protox: no protoc on the machine is needed.
 
-use std::{env, error::Error, fs, path::PathBuf};
+#[path = "build/generator.rs"]
+mod generator;
 
-const CONTRACTS: [&str; 4] = [
-    "perigee/query/v1/query.proto",
-    "perigee/crud/v1/crud.proto",
-    "perigee/auth/v1/auth.proto",
-    "perigee/api/v1/data.proto",
+use std::{
+    env,
+    error::Error,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use generator::Contracts;
+
+/// Messages of internal contracts that services use as types of the operation model.
+const CARRIED: [(&str, &str); 8] = [
+    (".perigee.crud.v1.ReadRequest", "crate::crud::ReadRequest"),
+    (".perigee.crud.v1.WriteRequest", "crate::crud::WriteRequest"),
+    (".perigee.crud.v1.DescribeRequest", "crate::crud::DescribeRequest"),
+    (".perigee.crud.v1.DescribeResponse", "crate::crud::DescribeResponse"),
+    (".perigee.auth.v1.AuthorizeRequest", "crate::auth::AuthorizeRequest"),
+    (".perigee.auth.v1.AuthorizeResponse", "crate::auth::AuthorizeResponse"),
+    (".perigee.auth.v1.ReachableRequest", "crate::auth::ReachableRequest"),
+    (".perigee.auth.v1.ReachableResponse", "crate::auth::ReachableResponse"),
 ];
 
+/// What clients call.
+const PUBLIC: &str = "perigee/api";
+
 fn main() -> Result<(), Box<dyn Error>> {
-    let descriptors = protox::compile(CONTRACTS, ["."])?;
-    let public = protox::compile(["perigee/api/v1/data.proto"], ["."])?;
-    let out = PathBuf::from(env::var("OUT_DIR")?);
-    fs::write(out.join("public.bin"), prost::Message::encode_to_vec(&public))?;
-    tonic_prost_build::configure()
-        .bytes(".perigee.crud.v1.Answer.json")
-        .bytes(".perigee.crud.v1.Written.rows")
-        .bytes(".perigee.api.v1")
-        .bytes(".perigee.auth.v1.SealedGrant")
-        .compile_well_known_types(false)
-        .compile_fds(descriptors)?;
     println!("cargo:rerun-if-changed=perigee");
-    Ok(())
+    println!("cargo:rerun-if-changed=build");
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    let public = protox::compile(contracts(Path::new(PUBLIC))?, ["."])?;
+    fs::write(out.join("public.bin"), prost::Message::encode_to_vec(&public))?;
+    tonic_prost_build::configure().bytes(".perigee.api.v1").compile_fds(public)?;
+
+    let internal: Vec<PathBuf> =
+        contracts(Path::new("perigee"))?.into_iter().filter(|path| !path.starts_with(PUBLIC)).collect();
+    let contracts = Contracts {
+        descriptors: protox::compile(internal, ["."])?,
+        root: ".perigee",
+        carried: &CARRIED,
+        bytes: &[".perigee.crud.v1.Answer.json", ".perigee.crud.v1.Written.rows", ".perigee.auth.v1.SignedGrant"],
+    };
+    generator::generate(contracts, &out)
+}
+
+/// The contracts below a folder, in order of their paths.
+fn contracts(folder: &Path) -> Result<Vec<PathBuf>, Box<dyn Error>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(contracts(&path)?);
+        } else if path.extension().is_some_and(|extension| extension == "proto") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
 }

@@ -14,7 +14,10 @@ use std::{
 
 use arc_swap::ArcSwap;
 use mesh::{Call, Code, Fault, Mesh, Tasks, resources::Current};
-use proto::crud::v1::{DescribeRequest, DescribeResponse};
+use proto::{
+    Links,
+    crud::{DescribeRequest, DescribeResponse},
+};
 use query::{
     Schema,
     resources::{self, Engine},
@@ -50,6 +53,8 @@ pub struct Database {
     pub engine: resources::Engine,
     /// What it holds; `None` while it has not been reached.
     pub schema: Option<Arc<Schema>>,
+    /// The version of the schema; 0 while the database has not been reached.
+    pub version: u64,
 }
 
 impl Project {
@@ -155,7 +160,7 @@ impl Catalogue {
         let mut last = entry.refreshed.lock().await;
         let is_due = last.is_none_or(|last| last.elapsed() >= REFRESH);
         if newer().is_none() && is_due {
-            let request = DescribeRequest { project: known.id.clone(), refresh: true };
+            let request = question(&entry.now.load(), true);
             let described = self.shared.mesh.crud().describe(call, request).await?;
             *last = Some(Instant::now());
             self.learn(&entry, described);
@@ -173,17 +178,11 @@ impl Catalogue {
     fn learn(&self, entry: &Entry, described: DescribeResponse) {
         let mut found: HashMap<String, Database> = HashMap::new();
         for database in described.databases {
-            let engine = [Engine::Sqlite, Engine::Postgres].into_iter().find(|engine| engine.name() == database.r#type);
+            let engine = [Engine::Sqlite, Engine::Postgres].into_iter().find(|engine| engine.name() == database.engine);
+            // What is known already is not sent again.
             let (Some(engine), Some(schema)) = (engine, database.schema) else { continue };
-            match Schema::try_from(schema) {
-                Ok(schema) => {
-                    let known = Database { id: database.id.clone(), engine, schema: Some(Arc::new(schema)) };
-                    found.insert(database.id, known);
-                }
-                Err(error) => {
-                    tracing::error!(database = database.id, %error, "description of a database not understood")
-                }
-            }
+            let known = Database { id: database.id.clone(), engine, schema: Some(schema), version: database.version };
+            found.insert(database.id, known);
         }
         entry.now.rcu(|now| {
             // Where the resources here say another engine, crud knows better: it has the database open.
@@ -199,6 +198,13 @@ impl Catalogue {
     fn next_version(&self) -> u64 {
         self.shared.versions.fetch_add(1, Ordering::Relaxed)
     }
+}
+
+/// What crud is asked about a project: only what is not known of it is sent.
+fn question(project: &Project, refresh: bool) -> DescribeRequest {
+    let known = project.databases.iter().filter(|database| database.schema.is_some());
+    let known = known.map(|database| (database.id.clone(), database.version)).collect();
+    DescribeRequest { project: project.id.clone(), refresh, known }
 }
 
 impl Entry {
@@ -222,7 +228,8 @@ mod tests {
     use super::*;
 
     fn project(databases: &[(&str, Engine)]) -> Project {
-        let database = |&(id, engine): &(&str, Engine)| Database { id: id.to_owned(), engine, schema: None };
+        let database =
+            |&(id, engine): &(&str, Engine)| Database { id: id.to_owned(), engine, schema: None, version: 0 };
         Project {
             id: "shop".to_owned(),
             spec: resources::Project::default(),

@@ -9,11 +9,12 @@ use bytes::Bytes;
 use futures::future::try_join_all;
 use mesh::{Call, Code, Fault, Mesh};
 use proto::{
-    auth::v1::{Access, AuthorizeRequest, SealedGrant},
-    crud::v1::{ReadRequest, WriteRequest},
+    Links,
+    auth::{Access, AuthorizeRequest, TableAccess},
+    crud::{ReadRequest, WriteRequest},
+    grant::Grant,
 };
 use query::{Mutation, Read, Touch, mutation_touches, read_touches};
-use tonic::Status;
 
 use crate::{
     catalogue::{Catalogue, Project},
@@ -99,12 +100,7 @@ impl Edge {
         if let Some((first, rest)) = reads.split_first()
             && rest.iter().all(|read| read.database == first.database)
         {
-            let request = ReadRequest {
-                project: project.id.clone(),
-                database: first.database.clone(),
-                grants,
-                reads: reads.into_iter().map(Into::into).collect(),
-            };
+            let request = ReadRequest { project: project.id.clone(), database: first.database.clone(), grants, reads };
             return self.answers(caller, request).await;
         }
         let total = reads.len();
@@ -115,7 +111,7 @@ impl Edge {
             let group = among(&mut groups, is_its, || ReadGroup::new(project, &read.database));
             group.indexes.push(index);
             group.request.grants.extend(grants.by_ref().take(count));
-            group.request.reads.push(read.into());
+            group.request.reads.push(read);
         }
         let answered = try_join_all(groups.into_iter().map(|ReadGroup { indexes, request }| async {
             let answers = self.answers(caller, request).await?;
@@ -153,7 +149,7 @@ impl Edge {
             let group = among(&mut groups, is_its, || WriteGroup::new(project, &database));
             group.indexes.push(index);
             group.request.grants.extend(grants.by_ref().take(count));
-            group.request.mutations.push(mutation.into());
+            group.request.mutations.push(mutation);
         }
         let mut results = Vec::with_capacity(total);
         let mut failed: Option<String> = None;
@@ -179,7 +175,7 @@ impl Edge {
         project: &Project,
         asked: Asked,
         name: &str,
-    ) -> Result<(Vec<SealedGrant>, Vec<usize>), Fault> {
+    ) -> Result<(Vec<Grant>, Vec<usize>), Fault> {
         let wanted = asked.accesses.len();
         let granted = match self.grants(caller, project, asked.accesses).await {
             Ok(grants) => grants,
@@ -199,29 +195,15 @@ impl Edge {
         Ok((granted, asked.counts))
     }
 
-    async fn grants(
-        &self,
-        caller: &Caller,
-        project: &Project,
-        accesses: Vec<Access>,
-    ) -> Result<Vec<SealedGrant>, Fault> {
+    async fn grants(&self, caller: &Caller, project: &Project, accesses: Vec<Access>) -> Result<Vec<Grant>, Fault> {
         let request = AuthorizeRequest { project: project.id.clone(), token: caller.token.clone(), accesses };
-        let auth_rules = self.mesh.auth_rules();
-        if auth_rules.is_near() {
-            return Ok(auth_rules.authorize(&caller.call, request).await?.grants);
-        }
-        Ok(twice(request, |request| auth_rules.authorize(&caller.call, request)).await?.grants)
+        Ok(self.mesh.auth_rules().authorize(&caller.call, request).await?.grants)
     }
 
     /// Answers to reads of one database, in their order.
     async fn answers(&self, caller: &Caller, request: ReadRequest) -> Result<Vec<Answer>, Fault> {
         let wanted = request.reads.len();
-        let crud = self.mesh.crud();
-        let read = if crud.is_near() {
-            crud.read(&caller.call, request).await?
-        } else {
-            twice(request, |request| crud.read(&caller.call, request)).await?
-        };
+        let read = self.mesh.crud().read(&caller.call, request).await?;
         if read.answers.len() != wanted {
             return Err(miscounted(read.answers.len(), wanted));
         }
@@ -229,7 +211,6 @@ impl Edge {
         Ok(answers.map(|answer| Answer { json: answer.json, truncated: answer.truncated }).collect())
     }
 
-    /// A write is sent once: whether one that came to nothing did come to nothing, nobody here can tell.
     async fn write_group(&self, caller: &Caller, group: WriteGroup) -> Vec<(usize, Result<Written, Fault>)> {
         let WriteGroup { indexes, request } = group;
         let written = match self.mesh.crud().write(&caller.call, request).await {
@@ -264,17 +245,17 @@ impl Asked {
 }
 
 fn access(database: &str, touch: Touch<'_>) -> Access {
-    Access {
+    Access::Table(TableAccess {
         database: database.to_owned(),
         table: touch.table.to_owned(),
-        operation: touch.operation.into(),
-        op: touch.op.to_owned(),
-        find: touch.find.cloned().map(Into::into),
-        docs: touch.docs.iter().cloned().map(Into::into).collect(),
-        changes: touch.changes.iter().cloned().map(Into::into).collect(),
+        operation: touch.operation,
+        op: touch.op,
+        find: touch.find.cloned(),
+        docs: touch.docs.to_vec(),
+        changes: touch.changes.to_vec(),
         limit: touch.limit,
         skip: (touch.skip > 0).then_some(touch.skip),
-    }
+    })
 }
 
 /// The index of the operation that access `index` belongs to.
@@ -342,18 +323,6 @@ fn ordered<T>(results: impl Iterator<Item = (usize, T)>, count: usize) -> Result
 
 fn miscounted(got: usize, wanted: usize) -> Fault {
     Fault::internal("the database service gave the wrong number of answers", format!("{got} for {wanted}"))
-}
-
-/// The answer to `message`, which may safely be sent twice: once more where the first try finds nobody there.
-async fn twice<M, A, F>(message: M, send: impl Fn(M) -> F) -> Result<A, Fault>
-where
-    M: Clone,
-    F: Future<Output = Result<A, Status>>,
-{
-    match send(message.clone()).await {
-        Err(status) if status.code() == tonic::Code::Unavailable => Ok(send(message).await?),
-        settled => Ok(settled?),
-    }
 }
 
 #[cfg(test)]

@@ -1,32 +1,38 @@
-//! The contracts between the services of the mesh and with clients: generated code and nothing else.
+//! The contracts between the services of the mesh and with clients: their messages, the links between services, and the
+//! conversions between the words of contracts and the operation model.
+//!
+//! Services use the messages of [`crud`] and [`auth`], which hold values of the model; within one process they pass as
+//! they are, and [`carried::Codec`] converts them at a wire.
 
-#![allow(missing_docs, clippy::allow_attributes_without_reason, reason = "generated from commented contracts")]
+extern crate self as proto;
 
-/// Values, filters, reads, mutations and schemas.
-pub mod query {
-    /// Version 1.
-    pub mod v1 {
-        tonic::include_proto!("perigee.query.v1");
+pub mod auth;
+pub mod carried;
+mod convert;
+pub mod crud;
+pub mod grant;
+pub mod link;
+
+pub use services::Links;
+
+/// Messages as they are encoded. Only codecs need them.
+#[allow(missing_docs, clippy::allow_attributes_without_reason, reason = "generated from commented contracts")]
+pub mod wire {
+    mod tree {
+        include!(concat!(env!("OUT_DIR"), "/messages.rs"));
     }
+
+    pub use tree::perigee::*;
 }
 
-/// Rows in databases.
-pub mod crud {
-    /// Version 1.
-    pub mod v1 {
-        tonic::include_proto!("perigee.crud.v1");
-    }
-}
-
-/// Who may do what.
-pub mod auth {
-    /// Version 1.
-    pub mod v1 {
-        tonic::include_proto!("perigee.auth.v1");
-    }
+/// The server traits of the internal services and links to them, generated from their contracts.
+#[allow(missing_docs, clippy::allow_attributes_without_reason, reason = "generated from commented contracts")]
+pub mod services {
+    include!(concat!(env!("OUT_DIR"), "/services.rs"));
 }
 
 /// What clients call.
+#[allow(missing_docs, clippy::allow_attributes_without_reason, reason = "generated from commented contracts")]
 pub mod api {
     /// Version 1.
     pub mod v1 {

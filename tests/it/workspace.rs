@@ -7,9 +7,9 @@ use serde_json::Value;
 
 /// Crates of the workspace that a crate may list. Nothing here lists a sibling service: those call each other.
 const DIRECTION: [(&str, &[&str]); 9] = [
-    ("proto", &[]),
-    ("query", &["proto"]),
-    ("mesh", &["proto"]),
+    ("query", &[]),
+    ("proto", &["query"]),
+    ("mesh", &["proto", "query"]),
     ("crud", &["proto", "query", "mesh"]),
     ("auth-rules", &["proto", "query", "mesh"]),
     ("gateway", &["proto", "query", "mesh"]),
@@ -21,7 +21,7 @@ const DIRECTION: [(&str, &[&str]); 9] = [
 /// Crates that must stay out of a crate, whatever they would be handy for.
 const FORBIDDEN: [(&str, &[&str]); 6] = [
     ("proto", &["serde", "serde_json"]),
-    ("query", &["tokio", "tonic", "futures"]),
+    ("query", &["tokio", "tonic", "prost", "futures"]),
     ("mesh", &["rusqlite", "tokio-postgres", "sqlx", "axum"]),
     ("crud", &["axum", "http", "hyper"]),
     ("auth-rules", &["rusqlite", "tokio-postgres", "sqlx", "axum"]),

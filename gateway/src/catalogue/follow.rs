@@ -12,12 +12,12 @@ use mesh::{
     bus::Subscription,
     resources::{Current, Snapshot},
 };
-use proto::crud::v1::{DescribeRequest, DescribeResponse};
+use proto::{Links, crud::DescribeResponse};
 use query::resources;
 use tokio::time::{Instant, MissedTickBehavior};
 use tonic::Status;
 
-use super::{Catalogue, Database, Entry, Project};
+use super::{Catalogue, Database, Entry, Project, question};
 
 /// What the board calls the gateway.
 const PART: &str = "service gateway";
@@ -145,9 +145,7 @@ impl Follower {
 
     /// Asks crud about a project, one question at a time.
     fn ask(&mut self, id: String) {
-        if !self.catalogue.shared.entries.load().contains_key(&id) {
-            return;
-        }
+        let Ok(entry) = self.catalogue.entry(&id) else { return };
         if !self.busy.insert(id.clone()) {
             self.again.insert(id);
             return;
@@ -155,7 +153,7 @@ impl Follower {
         let mesh = self.catalogue.shared.mesh.clone();
         self.asking.push(Box::pin(async move {
             let call = Call::begin(None, None, Some(PATIENCE));
-            let request = DescribeRequest { project: id.clone(), refresh: false };
+            let request = question(&entry.now.load(), false);
             let described = mesh.crud().describe(&call, request).await;
             (id, described)
         }));
@@ -190,7 +188,7 @@ fn projects(snapshot: &Snapshot) -> Vec<(String, resources::Project, Vec<Databas
         let Ok((meta, spec)) = document.read::<resources::DatabaseMeta, resources::Database>() else { continue };
         let Some(engine) = spec.engine() else { continue };
         if let Some((_, _, databases)) = projects.iter_mut().find(|(id, ..)| *id == meta.project) {
-            databases.push(Database { id: meta.id, engine, schema: None });
+            databases.push(Database { id: meta.id, engine, schema: None, version: 0 });
         }
     }
     projects

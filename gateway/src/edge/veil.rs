@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use mesh::{Code, Fault};
-use proto::{auth::v1::Access, query::v1::Object};
-use query::{Error, Operation};
+use proto::auth::{Access, TableAccess};
+use query::{Error, Object, Operation};
 
 use super::{Caller, Edge};
 use crate::{catalogue::Project, error};
@@ -100,15 +100,9 @@ impl Edge {
 
     /// Whether a rule lets the caller do it at all, with no condition, and with one document that says nothing.
     async fn allowed(&self, caller: &Caller, project: &Project, place: Place<'_>) -> Result<(), Fault> {
-        let access = Access {
-            database: place.database.to_owned(),
-            table: place.table.to_owned(),
-            operation: place.operation.into(),
-            op: "all".to_owned(),
-            docs: (place.operation == Operation::Create).then(Object::default).into_iter().collect(),
-            ..Access::default()
-        };
-        self.grants(caller, project, vec![access]).await.map(|_| ())
+        let mut access = TableAccess::new(place.database, place.table, place.operation);
+        access.docs.extend((place.operation == Operation::Create).then(Object::default));
+        self.grants(caller, project, vec![Access::Table(access)]).await.map(|_| ())
     }
 }
 

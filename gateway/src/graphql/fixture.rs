@@ -84,7 +84,8 @@ fn refer(table: &mut Table, column: &str, to: &str) {
 }
 
 fn database(id: &str, tables: Vec<Table>) -> Database {
-    Database { id: id.to_owned(), engine: resources::Engine::Sqlite, schema: Some(Arc::new(Schema::new(tables))) }
+    let schema = Some(Arc::new(Schema::new(tables)));
+    Database { id: id.to_owned(), engine: resources::Engine::Sqlite, schema, version: 1 }
 }
 
 fn project(databases: Vec<Database>) -> Arc<Project> {

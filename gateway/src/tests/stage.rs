@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, Mutex,
-    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use axum::body::Body;
@@ -10,18 +10,15 @@ use http::{Request, StatusCode, header};
 use http_body_util::BodyExt;
 use mesh::{Code, Fault, Mesh, Tasks, config::Node, resources::Snapshot};
 use proto::{
-    auth::v1::{
-        AuthorizeRequest, AuthorizeResponse, ReachableRequest, ReachableResponse, SealedGrant,
-        auth_rules_server::{AuthRules, AuthRulesServer},
+    auth::{Access, AuthorizeRequest, AuthorizeResponse, ReachableRequest, ReachableResponse, TableAccess},
+    crud::{
+        Answer, Database, DescribeRequest, DescribeResponse, ReadRequest, ReadResponse, WriteRequest, WriteResponse,
+        Written,
     },
-    crud::v1::{
-        self as crud, Answer, DescribeRequest, DescribeResponse, ReadRequest, ReadResponse, WriteRequest,
-        WriteResponse, Written,
-        crud_server::{Crud, CrudServer},
-    },
-    query::v1::{Operation, Shape},
+    grant,
+    services::{self, auth::auth_rules_server::AuthRules, crud::crud_server::Crud},
 };
-use query::{Column, ForeignKey, Schema, Table, TableKind, Type};
+use query::{Column, ForeignKey, GrantTerms, Mutation, Operation, Read, Schema, Shape, Table, TableKind, Type};
 use tokio::sync::{Notify, watch};
 use tonic::{Response, Status};
 use tower::ServiceExt;
@@ -89,7 +86,6 @@ pub struct World {
     pub is_gone: AtomicBool,
     /// Told when a read has arrived.
     pub arrived: Notify,
-    version: AtomicU64,
 }
 
 impl Stage {
@@ -106,9 +102,8 @@ impl Stage {
     /// As [`Stage::with`], in a world that is there already.
     pub async fn around(world: Arc<World>, config: Config) -> Self {
         let mesh = Mesh::new(&Node::default()).expect("the default configuration is valid");
-        let crud = CrudServer::from_arc(Arc::new(Neighbour(world.clone())));
-        let auth_rules = AuthRulesServer::from_arc(Arc::new(Neighbour(world.clone())));
-        mesh.open(tonic::service::Routes::new(crud).add_service(auth_rules));
+        mesh.host(services::crud::host(Neighbour(world.clone())));
+        mesh.host(services::auth::host(Neighbour(world.clone())));
         let snapshot = Snapshot::parse(PROJECTS).expect("the test's resources are valid");
         let (current, watched) = watch::channel(Arc::new(snapshot));
         let tasks = Tasks::default();
@@ -189,12 +184,12 @@ impl Crud for Neighbour {
         self.0.fault()?;
         let told = self.0.json.lock().unwrap().map(str::as_bytes);
         let truncated = *self.0.truncated.lock().unwrap();
-        let answer = |read: &proto::query::v1::Read| {
-            let usual: &[u8] = match read.node.as_ref().map(proto::query::v1::Node::shape) {
-                Some(Shape::One) => br#"{"album_id":1}"#,
-                Some(Shape::Count) => b"2",
-                Some(Shape::Aggregate) => br#"[{"count":2}]"#,
-                Some(Shape::Many | Shape::Unspecified) | None => br#"[{"album_id":1},{"album_id":2}]"#,
+        let answer = |read: &Read| {
+            let usual: &[u8] = match read.node.shape {
+                Shape::One => br#"{"album_id":1}"#,
+                Shape::Count => b"2",
+                Shape::Aggregate => br#"[{"count":2}]"#,
+                Shape::Many => br#"[{"album_id":1},{"album_id":2}]"#,
             };
             Answer { json: told.unwrap_or(usual).to_vec().into(), truncated, statements: 1 }
         };
@@ -205,7 +200,7 @@ impl Crud for Neighbour {
         let request = request.into_inner();
         self.0.writes.lock().unwrap().push(request.clone());
         self.0.fault()?;
-        let written = |mutation: &proto::query::v1::Mutation| {
+        let written = |mutation: &Mutation| {
             let rows: &[u8] = if mutation.returning.is_some() { br#"[{"album_id":1}]"# } else { b"" };
             Written { affected: 1, rows: rows.to_vec().into() }
         };
@@ -221,16 +216,17 @@ impl Crud for Neighbour {
             self.0.looks.fetch_add(1, Ordering::SeqCst);
             columns.extend(self.0.added.lock().unwrap().iter());
         }
-        let music = crud::Database {
+        let is_new = request.known.get("music") != Some(&(columns.len() as u64));
+        let music = Database {
             id: "music".to_owned(),
-            r#type: "sqlite".to_owned(),
-            version: self.0.version.fetch_add(1, Ordering::SeqCst),
-            schema: Some((&schema(&columns)).into()),
+            engine: "sqlite".to_owned(),
+            version: columns.len() as u64,
+            schema: is_new.then(|| Arc::new(schema(&columns))),
             error: String::new(),
         };
-        let down = crud::Database {
+        let down = Database {
             id: "down".to_owned(),
-            r#type: "postgres".to_owned(),
+            engine: "postgres".to_owned(),
             error: "nobody there".to_owned(),
             ..Default::default()
         };
@@ -249,27 +245,42 @@ impl AuthRules for Neighbour {
         let request = request.into_inner();
         self.0.authorisations.lock().unwrap().push(request.clone());
         let mut grants = Vec::new();
-        for (index, access) in request.accesses.iter().enumerate() {
+        let (signer, _) = grant::pair(b"test");
+        for (index, Access::Table(access)) in request.accesses.iter().enumerate() {
             let is_allowed = match (access.table.as_str(), request.token.as_str()) {
                 _ if access.database != "music" && access.database != "down" => false,
                 ("secret", _) => false,
                 ("album" | "track", _) => true,
-                ("invoice", "audit") => access.operation() == Operation::Read,
+                ("invoice", "audit") => access.operation == Operation::Read,
                 (_, "staff") => true,
                 _ => false,
             };
             if !is_allowed {
                 let code = if request.token.is_empty() { Code::Unauthenticated } else { Code::Denied };
-                let message = format!("no rule allows to {:?} {}", access.operation(), access.table);
+                let message = format!("no rule allows to {:?} {}", access.operation, access.table);
                 return Err(Fault::new(code, message).with("access", index.to_string()).into());
             }
-            grants.push(SealedGrant { grant: access.table.clone().into_bytes().into(), seal: Default::default() });
+            grants.push(signer.grant(terms(access)));
         }
         Ok(Response::new(AuthorizeResponse { grants }))
     }
 
     async fn reachable(&self, _: tonic::Request<ReachableRequest>) -> Result<Response<ReachableResponse>, Status> {
         Ok(Response::new(ReachableResponse::default()))
+    }
+}
+
+fn terms(access: &TableAccess) -> GrantTerms {
+    GrantTerms {
+        project: "shop".to_owned(),
+        database: access.database.clone(),
+        table: access.table.clone(),
+        operation: access.operation,
+        filter: query::Filter::TRUE,
+        check: query::Filter::TRUE,
+        columns: Arc::default(),
+        allow_all: false,
+        expires_ms: i64::MAX,
     }
 }
 

@@ -8,11 +8,13 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use mesh::{resources::Snapshot, seal};
-use prost::Message;
-use proto::auth::v1::{Access, AuthorizeRequest};
+use mesh::resources::Snapshot;
+use proto::{
+    auth::{Access, AuthorizeRequest, TableAccess},
+    grant::{self, Grant},
+};
 use query::{
-    Change, Comparison, Filter, Grant, Object, Operation, Quantifier, Value,
+    Change, Comparison, Filter, Object, Operation, Quantifier, Value,
     resources::{Algorithm, TokenKey},
 };
 use serde::Deserialize;
@@ -108,28 +110,25 @@ fn outcome(case: &Case, operation: &str, mode: &str) -> String {
         .clone()
         .unwrap_or_else(|| json!({"id": "u1", "role": "user", "lvl": 3, "ok": true, "groups": ["g1", "g2"]}));
     let token = case.token.clone().unwrap_or_else(|| token(&auth));
-    let access = Access {
-        database: "music".to_owned(),
-        table: "t".to_owned(),
-        operation: named(operation).into(),
-        op: "all".to_owned(),
-        find: case.find.as_ref().map(|find| filter(find).into()),
-        docs: case.docs.iter().flatten().map(|doc| object(doc).into()).collect(),
-        changes: changes(case).into_iter().map(Into::into).collect(),
+    let access = TableAccess {
+        find: case.find.as_ref().map(filter),
+        docs: case.docs.iter().flatten().map(object).collect(),
+        changes: changes(case),
         limit: case.limit,
         skip: case.skip,
+        ..TableAccess::new("music", "t", named(operation))
     };
-    let request = AuthorizeRequest { project: "shop".to_owned(), token, accesses: vec![access] };
+    let request = AuthorizeRequest { project: "shop".to_owned(), token, accesses: vec![Access::Table(access)] };
     match service(&documents).authorize(request, now()) {
-        Ok(response) => granted(&response.grants[0].grant, named(operation)),
+        Ok(mut response) => granted(response.grants.remove(0), named(operation)),
         Err(Error::Denied { message, .. }) => format!("denied: {message}"),
         Err(Error::Unauthenticated { .. }) => "unauthenticated".to_owned(),
         Err(error) => format!("{error:?}"),
     }
 }
 
-fn granted(bytes: &[u8], operation: Operation) -> String {
-    let grant = Grant::try_from(proto::auth::v1::Grant::decode(bytes).unwrap()).unwrap();
+fn granted(grant: Grant, operation: Operation) -> String {
+    let grant = grant::pair(b"mesh").1.terms(grant).unwrap();
     assert_eq!((grant.project.as_str(), grant.database.as_str(), grant.table.as_str()), ("shop", "music", "t"));
     assert_eq!(grant.operation, operation);
     let (filter, check) = (written(&grant.filter), written(&grant.check));
@@ -165,7 +164,7 @@ pub fn snapshot(documents: &[Json]) -> Snapshot {
 /// A service in which the resources are in force.
 pub fn service(documents: &Snapshot) -> Service {
     let state = State::new(documents, None, &State::default());
-    Service::of(Arc::new(ArcSwap::from_pointee(state)), seal::pair(b"mesh").0)
+    Service::of(Arc::new(ArcSwap::from_pointee(state)), grant::pair(b"mesh").0)
 }
 
 /// A token of the project with these claims.

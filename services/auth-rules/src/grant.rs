@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use proto::auth::v1::Access;
-use query::{Change, Filter, Grant, Object, Operation};
+use proto::auth::{Access, TableAccess};
+use query::{Filter, GrantTerms, Object, Operation};
 use time::OffsetDateTime;
 
 use crate::{
@@ -28,17 +28,6 @@ pub struct Caller<'a> {
     claims: Option<Result<Arc<Object>, token::Error>>,
 }
 
-/// What a caller wants of one table.
-struct Asked {
-    operation: Operation,
-    op: String,
-    find: Option<Filter>,
-    docs: Vec<Object>,
-    changes: Vec<Change>,
-    limit: Option<u64>,
-    skip: Option<u64>,
-}
-
 /// What rows a grant is for.
 struct Rows {
     filter: Filter,
@@ -57,22 +46,17 @@ impl<'a> Caller<'a> {
         Self { project, id, token, now, claims: None }
     }
 
-    /// A grant for the access, which is the request's `index`-th.
-    pub fn grant(&mut self, access: Access, index: usize) -> Result<Grant, Error> {
-        let Access { database, table, operation, op, find, docs, changes, limit, skip } = access;
-        let operation = Operation::try_from(operation)?;
-        let find = find.map(Filter::try_from).transpose()?;
-        let docs = docs.into_iter().map(Object::try_from).collect::<Result<_, _>>()?;
-        let changes = changes.into_iter().map(Change::try_from).collect::<Result<_, _>>()?;
-        let asked = Asked { operation, op, find, docs, changes, limit, skip };
+    /// The terms of the access, which is the request's `index`-th.
+    pub fn terms(&mut self, access: Access, index: usize) -> Result<GrantTerms, Error> {
+        let Access::Table(access) = access;
         let project = self.project;
-        let guard = project.guards(&database, &table).and_then(|guards| guards.of(operation));
-        match self.rows(guard, &asked) {
-            Ok((guard, rows)) => Ok(Grant {
+        let guard = project.guards(&access.database, &access.table).and_then(|guards| guards.of(access.operation));
+        match self.rows(guard, &access) {
+            Ok((guard, rows)) => Ok(GrantTerms {
                 project: self.id.to_owned(),
-                database,
-                table,
-                operation,
+                operation: access.operation,
+                database: access.database,
+                table: access.table,
                 filter: rows.filter,
                 check: rows.check,
                 columns: guard.columns.clone(),
@@ -82,19 +66,20 @@ impl<'a> Caller<'a> {
             Err(Refused::Token(reason)) => Err(Error::Unauthenticated { reason, access: index }),
             Err(Refused::Rule(message)) => {
                 // The same whether the table has a rule, has none, or does not exist.
+                let TableAccess { database, table, operation, .. } = &access;
                 let usual = || format!("{} of {database}.{table} is denied by the rules", operation.name());
                 Err(Error::Denied { message: message.unwrap_or_else(usual), access: index })
             }
         }
     }
 
-    fn rows<'g>(&mut self, guard: Option<&'g Guard>, asked: &Asked) -> Result<(&'g Guard, Rows), Refused> {
+    fn rows<'g>(&mut self, guard: Option<&'g Guard>, access: &TableAccess) -> Result<(&'g Guard, Rows), Refused> {
         if let Some(guard) = guard.filter(|guard| matches!(guard.rule.kind, Kind::Allow)) {
-            return Ok((guard, asked.rows(guard, &self.facts(asked, None))?));
+            return Ok((guard, rows(access, guard, &self.facts(access, None))?));
         }
         match (guard, self.claims()) {
-            (Some(guard), Ok(claims)) => Ok((guard, asked.rows(guard, &self.facts(asked, Some(&claims)))?)),
-            (Some(guard), Err(reason)) if guard.anonymous => match asked.rows(guard, &self.facts(asked, None)) {
+            (Some(guard), Ok(claims)) => Ok((guard, rows(access, guard, &self.facts(access, Some(&claims)))?)),
+            (Some(guard), Err(reason)) if guard.anonymous => match rows(access, guard, &self.facts(access, None)) {
                 Ok(rows) => Ok((guard, rows)),
                 Err(_) => Err(Refused::Token(reason)),
             },
@@ -109,57 +94,56 @@ impl<'a> Caller<'a> {
         self.claims.get_or_insert_with(|| project.keys.claims(token, now.unix_timestamp())).clone()
     }
 
-    fn facts<'f>(&'f self, asked: &'f Asked, claims: Option<&'f Object>) -> Facts<'f> {
+    fn facts<'f>(&'f self, access: &'f TableAccess, claims: Option<&'f Object>) -> Facts<'f> {
         Facts {
             project: self.id,
-            operation: asked.operation,
-            op: &asked.op,
+            operation: access.operation,
+            op: access.op,
             token: self.token,
             claims,
-            find: asked.find.as_ref(),
+            find: access.find.as_ref(),
             doc: None,
-            changes: &asked.changes,
-            limit: asked.limit,
-            skip: asked.skip,
+            changes: &access.changes,
+            limit: access.limit,
+            skip: access.skip,
             now: self.now,
         }
     }
 }
 
-impl Asked {
-    fn rows(&self, guard: &Guard, facts: &Facts<'_>) -> Result<Rows, Refused> {
-        let (filter, check) = match self.operation {
-            Operation::Create => (Filter::TRUE, self.stored(guard, facts)?),
-            Operation::Read | Operation::Delete => (found(guard, facts)?, Filter::TRUE),
-            Operation::Update => {
-                let filter = found(guard, facts)?;
-                let check = match &guard.with_check {
-                    Some(condition) => filled(Some(condition), facts)?,
-                    None => filter.clone(),
-                };
-                (filter, check)
-            }
-        };
-        Ok(Rows { filter, check })
-    }
-
-    /// What a row must pass to be stored. The rule is asked for each document, and for an empty one where there is
-    /// none; a row must pass what one of them had to.
-    fn stored(&self, guard: &Guard, facts: &Facts<'_>) -> Result<Filter, Refused> {
-        let none = [Object::default()];
-        let docs = if self.docs.is_empty() { &none[..] } else { &self.docs };
-        let mut conditions: Vec<Filter> = Vec::new();
-        for doc in docs {
-            let facts = Facts { doc: Some(doc), ..*facts };
-            let condition = passed(guard, &facts)?.and(filled(guard.with_check.as_ref(), &facts)?);
-            if condition.is_true() {
-                conditions = vec![condition];
-            } else if !conditions.contains(&condition) && !conditions.first().is_some_and(Filter::is_true) {
-                conditions.push(condition);
-            }
+/// What the rows of an access must pass.
+fn rows(access: &TableAccess, guard: &Guard, facts: &Facts<'_>) -> Result<Rows, Refused> {
+    let (filter, check) = match access.operation {
+        Operation::Create => (Filter::TRUE, stored(&access.docs, guard, facts)?),
+        Operation::Read | Operation::Delete => (found(guard, facts)?, Filter::TRUE),
+        Operation::Update => {
+            let filter = found(guard, facts)?;
+            let check = match &guard.with_check {
+                Some(condition) => filled(Some(condition), facts)?,
+                None => filter.clone(),
+            };
+            (filter, check)
         }
-        Ok(if conditions.len() == 1 { conditions.remove(0) } else { Filter::Or(conditions) })
+    };
+    Ok(Rows { filter, check })
+}
+
+/// What a row must pass to be stored. The rule is asked for each document, and for an empty one where there is none; a
+/// row must pass what one of them had to.
+fn stored(docs: &[Object], guard: &Guard, facts: &Facts<'_>) -> Result<Filter, Refused> {
+    let none = [Object::default()];
+    let docs = if docs.is_empty() { &none[..] } else { docs };
+    let mut conditions: Vec<Filter> = Vec::new();
+    for doc in docs {
+        let facts = Facts { doc: Some(doc), ..*facts };
+        let condition = passed(guard, &facts)?.and(filled(guard.with_check.as_ref(), &facts)?);
+        if condition.is_true() {
+            conditions = vec![condition];
+        } else if !conditions.contains(&condition) && !conditions.first().is_some_and(Filter::is_true) {
+            conditions.push(condition);
+        }
     }
+    Ok(if conditions.len() == 1 { conditions.remove(0) } else { Filter::Or(conditions) })
 }
 
 /// Rows that are there for the caller.

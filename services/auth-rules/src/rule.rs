@@ -1,5 +1,7 @@
 //! Rules as a tree of closed types: what is wrong in a rule is found when it is loaded, not when it is asked.
 
+use std::sync::Arc;
+
 use query::{Columns, Comparison, resources::MatchMode};
 use regex::Regex;
 
@@ -23,7 +25,7 @@ pub struct Guard {
     /// All rows may be changed or deleted at once.
     pub allow_all: bool,
     /// Columns that may be seen, searched and written.
-    pub columns: Columns,
+    pub columns: Arc<Columns>,
 }
 
 /// A rule.

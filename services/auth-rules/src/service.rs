@@ -3,13 +3,13 @@
 use std::{path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
-use mesh::{Mesh, Tasks, resources::Current, seal::Sealer};
-use prost::Message;
-use proto::auth::v1::{
-    AuthorizeRequest, AuthorizeResponse, Grant as WireGrant, ReachableRequest, ReachableResponse, ReachableTable,
-    SealedGrant, auth_rules_server::AuthRules,
+use mesh::{Mesh, Tasks, resources::Current};
+use proto::{
+    auth::{AuthorizeRequest, AuthorizeResponse, ReachableRequest, ReachableResponse, ReachableTable},
+    grant::Signer,
+    services::auth::auth_rules_server::AuthRules,
 };
-use query::{Grant, Operation};
+use query::Operation;
 use time::OffsetDateTime;
 use tonic::{Request, Response, Status};
 use tracing::error;
@@ -20,17 +20,17 @@ use crate::{config::Config, error::Error, eval, grant::Caller, state::State, tab
 #[derive(Clone)]
 pub struct Service {
     state: Arc<ArcSwap<State>>,
-    sealer: Sealer,
+    signer: Signer,
 }
 
 impl Service {
     /// Starts with the resources in force, and follows them.
-    pub fn start(mesh: Mesh, config: Config, current: Current, sealer: Sealer, tasks: Tasks) -> Self {
+    pub fn start(mesh: Mesh, config: Config, current: Current, signer: Signer, tasks: Tasks) -> Self {
         let mut current = current;
         let snapshot = current.borrow_and_update().clone();
         let first = State::new(&snapshot, config.dev_keys.as_deref(), &State::default());
         let state = Arc::new(ArcSwap::from_pointee(first));
-        let service = Self { state: state.clone(), sealer };
+        let service = Self { state: state.clone(), signer };
         let stop = tasks.stop().clone();
         tasks.spawn("auth-rules: follow resources", async move {
             stop.run_until_cancelled(follow(state, config.dev_keys, current)).await;
@@ -41,8 +41,8 @@ impl Service {
 
     /// A service over a state that nobody follows.
     #[cfg(test)]
-    pub(crate) fn of(state: Arc<ArcSwap<State>>, sealer: Sealer) -> Self {
-        Self { state, sealer }
+    pub(crate) fn of(state: Arc<ArcSwap<State>>, signer: Signer) -> Self {
+        Self { state, signer }
     }
 
     /// Grants for all accesses of a request, asked at `now`; the first that is denied denies it.
@@ -53,16 +53,9 @@ impl Service {
         let mut caller = Caller::new(project, &id, &token, now);
         let mut grants = Vec::with_capacity(accesses.len());
         for (index, access) in accesses.into_iter().enumerate() {
-            let grant = caller.grant(access, index)?;
-            grants.push(self.sealed(grant));
+            grants.push(self.signer.grant(caller.terms(access, index)?));
         }
         Ok(AuthorizeResponse { grants })
-    }
-
-    fn sealed(&self, grant: Grant) -> SealedGrant {
-        let grant = WireGrant::from(grant).encode_to_vec();
-        let seal = self.sealer.seal(&grant).to_vec();
-        SealedGrant { grant: grant.into(), seal: seal.into() }
     }
 
     /// Operations that the rules allow somebody.
@@ -75,7 +68,7 @@ impl Service {
             let possible = |operation: &Operation| {
                 guards.of(*operation).is_some_and(|guard| eval::is_possible(&guard.rule, *operation))
             };
-            let operations: Vec<i32> = OPERATIONS.into_iter().filter(possible).map(i32::from).collect();
+            let operations: Vec<Operation> = OPERATIONS.into_iter().filter(possible).collect();
             if !operations.is_empty() {
                 tables.push(ReachableTable { database: database.to_owned(), table: table.to_owned(), operations });
             }

@@ -11,9 +11,9 @@ pub enum Error {
     /// No grant, or not the one that is needed.
     #[error("{0}")]
     Denied(String),
-    /// A grant was not sealed with this node's key.
+    /// A grant was not signed with this node's key.
     #[error("the grants of this call cannot be verified")]
-    Seal,
+    Signature,
     /// There is no such project.
     #[error("project {0} does not exist")]
     UnknownProject(String),
@@ -59,7 +59,7 @@ impl Error {
             Error::Unavailable(cause) | Error::Database(cause) => Some(cause),
             Error::Query(_)
             | Error::Denied(_)
-            | Error::Seal
+            | Error::Signature
             | Error::UnknownProject(_)
             | Error::UnknownDatabase(_)
             | Error::Conflict { .. }
@@ -85,7 +85,7 @@ impl Error {
             Error::TooComplex => Code::TooComplex,
             Error::TooLarge(_) => Code::TooLarge,
             Error::SchemaMoved | Error::Unavailable(_) => Code::Unavailable,
-            Error::Seal | Error::Database(_) => Code::Internal,
+            Error::Signature | Error::Database(_) => Code::Internal,
         }
     }
 }

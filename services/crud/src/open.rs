@@ -45,7 +45,7 @@ pub struct Meters {
 #[derive(Debug)]
 pub struct Known {
     /// Its tables.
-    pub schema: Schema,
+    pub schema: Arc<Schema>,
     /// Changes whenever the schema does, and is the same for the same schema on every node.
     pub version: u64,
     /// What it speaks.
@@ -96,27 +96,27 @@ impl Open {
     }
 
     /// Reads, all in one snapshot.
-    pub async fn read(&self, reads: &[query::Read], grants: &Grants<'_>, style: Style) -> Result<Vec<Answer>, Error> {
-        match self.read_once(reads, grants.clone(), style).await {
+    pub async fn read(&self, reads: &[query::Read], grants: Grants<'_>, style: Style) -> Result<Vec<Answer>, Error> {
+        match self.read_once(reads, grants, style).await {
             Err(error) if self.has_moved(&error).await? => {}
             settled => return settled,
         }
-        settled(self.read_once(reads, grants.clone(), style).await)
+        settled(self.read_once(reads, grants, style).await)
     }
 
     /// Mutations in their order, all of them or none.
     pub async fn write(
         &self,
         mutations: &[query::Mutation],
-        grants: &Grants<'_>,
+        grants: Grants<'_>,
         style: Style,
     ) -> Result<Vec<Written>, Error> {
-        match self.write_once(mutations, grants.clone(), style).await {
+        match self.write_once(mutations, grants, style).await {
             // Nothing was written: the transaction is rolled back.
             Err(error) if self.has_moved(&error).await? => {}
             settled => return settled,
         }
-        settled(self.write_once(mutations, grants.clone(), style).await)
+        settled(self.write_once(mutations, grants, style).await)
     }
 
     /// Whether the operation may succeed after `error`, because the schema was not what it is. Clients send names that
@@ -208,15 +208,14 @@ async fn look(store: &Store, mut dialect: Dialect) -> Result<Known, Error> {
     if let Some(question) = dialect.question() {
         store.snapshot(&[question]).await?.iter().for_each(|rows| dialect.learn(rows));
     }
-    Ok(Known { version: version(&schema), schema, dialect, mark })
+    Ok(Known { version: version(&schema), schema: Arc::new(schema), dialect, mark })
 }
 
 /// The start of a hash of what the schema looks like on the wire.
 fn version(schema: &Schema) -> u64 {
     use std::hash::{DefaultHasher, Hasher};
 
-    let wire = prost::Message::encode_to_vec(&proto::query::v1::Schema::from(schema));
     let mut hasher = DefaultHasher::new();
-    hasher.write(&wire);
+    hasher.write(&proto::crud::encoded(schema));
     hasher.finish()
 }

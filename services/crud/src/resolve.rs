@@ -200,7 +200,7 @@ pub struct Resolver<'s, 'g> {
 /// Whose condition it is.
 enum Author<'a> {
     /// The caller's: it needs grants.
-    Caller(&'a Granted),
+    Caller(Granted<'a>),
     /// A rule's: it is one.
     Rule,
 }
@@ -230,15 +230,15 @@ impl<'s, 'g> Resolver<'s, 'g> {
         }
         let set = match &mutation.set {
             query::Set::Insert { docs } => {
-                let rows = docs.iter().map(|doc| row(table, &granted, doc));
+                let rows = docs.iter().map(|doc| row(table, granted, doc));
                 Set::Insert(rows.collect::<Result<_, _>>()?)
             }
             query::Set::Update { filter, changes, one } => {
-                let changes = resolve_changes(table, &granted, changes)?;
-                Set::Update { cond: self.targets(table, &granted, filter, Operation::Update)?, changes, one: *one }
+                let changes = resolve_changes(table, granted, changes)?;
+                Set::Update { cond: self.targets(table, granted, filter, Operation::Update)?, changes, one: *one }
             }
             query::Set::Delete { filter, one } => {
-                Set::Delete { cond: self.targets(table, &granted, filter, Operation::Delete)?, one: *one }
+                Set::Delete { cond: self.targets(table, granted, filter, Operation::Delete)?, one: *one }
             }
         };
         let check = match &set {
@@ -262,7 +262,7 @@ impl<'s, 'g> Resolver<'s, 'g> {
     fn targets(
         &mut self,
         table: &'s Table,
-        granted: &Granted,
+        granted: Granted<'_>,
         filter: &Filter,
         operation: Operation,
     ) -> Result<Cond<'s>, Error> {
@@ -275,21 +275,27 @@ impl<'s, 'g> Resolver<'s, 'g> {
 
     fn node(&mut self, table: &'s Table, node: &'s query::Node) -> Result<Node<'s>, Error> {
         let granted = self.grants.take(table, Operation::Read)?;
-        let client = self.cond(table, &node.filter, &Author::Caller(&granted))?;
+        let client = self.cond(table, &node.filter, &Author::Caller(granted))?;
         let cond = self.cond(table, granted.filter(), &Author::Rule)?.and(client);
         let members = node.fields.iter().map(|field| {
-            let what = self.held(table, node.shape, &granted, &field.what)?;
+            let what = self.held(table, node.shape, granted, &field.what)?;
             Ok(Member { key: &field.key, what })
         });
         let members = members.collect::<Result<_, Error>>()?;
-        let order = order(table, &granted, &node.sort)?;
+        let order = order(table, granted, &node.sort)?;
         if node.shape == Shape::Count && (node.skip > 0 || node.limit.is_some() || !order.is_empty()) {
             return Err(Unfit::Malformed("a count takes no sort, skip or limit".to_owned()).into());
         }
         Ok(Node { table, shape: node.shape, members, cond, order, skip: node.skip, limit: node.limit })
     }
 
-    fn held(&mut self, table: &'s Table, shape: Shape, granted: &Granted, what: &'s What) -> Result<Held<'s>, Error> {
+    fn held(
+        &mut self,
+        table: &'s Table,
+        shape: Shape,
+        granted: Granted<'_>,
+        what: &'s What,
+    ) -> Result<Held<'s>, Error> {
         let aggregates = match shape {
             Shape::Many | Shape::One => false,
             Shape::Count | Shape::Aggregate => true,
@@ -345,7 +351,7 @@ impl<'s, 'g> Resolver<'s, 'g> {
                     Author::Rule => (Cond::TRUE, self.cond(far, filter, author)?),
                     Author::Caller(_) => {
                         let granted = self.grants.take(far, Operation::Read)?;
-                        let cond = self.cond(far, filter, &Author::Caller(&granted))?;
+                        let cond = self.cond(far, filter, &Author::Caller(granted))?;
                         (self.cond(far, granted.filter(), &Author::Rule)?, cond)
                     }
                 };
@@ -366,7 +372,7 @@ fn pairs<'s>(table: &'s Table, far: &'s Table, relation: &'s Relation) -> Result
 }
 
 /// Later keys on the same column change nothing.
-fn order<'s>(table: &'s Table, granted: &Granted, sort: &[query::Sort]) -> Result<Vec<(&'s Column, bool)>, Error> {
+fn order<'s>(table: &'s Table, granted: Granted<'_>, sort: &[query::Sort]) -> Result<Vec<(&'s Column, bool)>, Error> {
     let mut order: Vec<(&Column, bool)> = Vec::with_capacity(sort.len());
     for key in sort {
         let column = table.column(&key.column)?;
@@ -390,7 +396,7 @@ fn whole(node: &Node<'_>) -> Result<(), Error> {
     }
 }
 
-fn row<'s>(table: &'s Table, granted: &Granted, doc: &query::Object) -> Result<Vec<(&'s Column, Bind)>, Error> {
+fn row<'s>(table: &'s Table, granted: Granted<'_>, doc: &query::Object) -> Result<Vec<(&'s Column, Bind)>, Error> {
     let mut row: Vec<(&Column, Bind)> = Vec::with_capacity(doc.0.len());
     for (name, value) in &doc.0 {
         let column = writable(table, granted, name)?;
@@ -404,7 +410,7 @@ fn row<'s>(table: &'s Table, granted: &Granted, doc: &query::Object) -> Result<V
 
 fn resolve_changes<'s>(
     table: &'s Table,
-    granted: &Granted,
+    granted: Granted<'_>,
     changes: &[query::Change],
 ) -> Result<Vec<(&'s Column, Bind, Change)>, Error> {
     let mut resolved: Vec<(&Column, Bind, Change)> = Vec::with_capacity(changes.len());
@@ -443,7 +449,7 @@ fn amount(column: &Column, by: &Value) -> Result<Bind, Error> {
     Err(Unfit::WrongType { name: column.name.clone(), wanted, got: by.kind().to_owned() }.into())
 }
 
-fn writable<'s>(table: &'s Table, granted: &Granted, name: &str) -> Result<&'s Column, Error> {
+fn writable<'s>(table: &'s Table, granted: Granted<'_>, name: &str) -> Result<&'s Column, Error> {
     let column = table.column(name)?;
     granted.may_write(&column.name)?;
     match column.generated {

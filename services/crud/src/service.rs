@@ -5,44 +5,50 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use mesh::{Call, Fault, Mesh, Tasks, resources, seal::Opener};
-use proto::{auth::v1::SealedGrant, crud::v1 as wire, query::v1 as model};
+use mesh::{Call, Fault, Mesh, Tasks, resources};
+use proto::{
+    crud::{
+        Answer, Database as Description, DescribeRequest, DescribeResponse, ReadRequest, ReadResponse, WriteRequest,
+        WriteResponse, Written,
+    },
+    grant::{Grant, Verifier},
+    services::crud::crud_server::Crud,
+};
 use tonic::{Request, Response, Status};
 
 use crate::{
     Error,
     config::Config,
     databases::{Database, Databases, Reached},
-    grant::{Grants, Place},
+    grant::{self, Grants, Place},
 };
 
 /// Rows in the databases of all projects.
 #[derive(Clone)]
 pub struct Service {
     databases: Arc<Databases>,
-    opener: Opener,
+    verifier: Verifier,
 }
 
 impl Service {
     /// Opens the databases of the resources in force, in the background, and follows what becomes of them.
     ///
     /// Never fails: a database that cannot be reached is told on the board and tried again.
-    pub fn start(mesh: Mesh, config: Config, current: resources::Current, opener: Opener, tasks: Tasks) -> Self {
-        Self { databases: Databases::start(mesh, config, current, tasks), opener }
+    pub fn start(mesh: Mesh, config: Config, current: resources::Current, verifier: Verifier, tasks: Tasks) -> Self {
+        Self { databases: Databases::start(mesh, config, current, tasks), verifier }
     }
 
     async fn answer_reads(
         &self,
         place: Place<'_>,
-        grants: &[SealedGrant],
-        reads: Vec<model::Read>,
-    ) -> Result<Vec<wire::Answer>, Error> {
+        grants: Vec<Grant>,
+        reads: &[query::Read],
+    ) -> Result<Vec<Answer>, Error> {
         let (database, numbers) = self.databases.find(place.project, place.database)?;
-        let grants = Grants::open(&self.opener, place, grants)?;
-        let reads = reads.into_iter().map(query::Read::try_from).collect::<Result<Vec<_>, _>>()?;
+        let grants = grant::verified(&self.verifier, grants)?;
         let open = database.open().await?;
-        let answers = open.read(&reads, &grants, database.style(numbers)).await?;
-        let answer = |answer: crate::tree::Answer| wire::Answer {
+        let answers = open.read(reads, Grants::new(place, &grants), database.style(numbers)).await?;
+        let answer = |answer: crate::tree::Answer| Answer {
             json: answer.json.into(),
             truncated: answer.truncated,
             statements: u32::try_from(answer.statements).unwrap_or(u32::MAX),
@@ -53,39 +59,41 @@ impl Service {
     async fn perform(
         &self,
         place: Place<'_>,
-        grants: &[SealedGrant],
-        mutations: Vec<model::Mutation>,
-    ) -> Result<Vec<wire::Written>, Error> {
+        grants: Vec<Grant>,
+        mutations: &[query::Mutation],
+    ) -> Result<Vec<Written>, Error> {
         let (database, numbers) = self.databases.find(place.project, place.database)?;
-        let grants = Grants::open(&self.opener, place, grants)?;
-        let mutations = mutations.into_iter().map(query::Mutation::try_from).collect::<Result<Vec<_>, _>>()?;
+        let grants = grant::verified(&self.verifier, grants)?;
         let open = database.open().await?;
-        let written = open.write(&mutations, &grants, database.style(numbers)).await?;
-        let written = written.into_iter().map(|done| wire::Written { affected: done.affected, rows: done.rows.into() });
+        let written = open.write(mutations, Grants::new(place, &grants), database.style(numbers)).await?;
+        let written = written.into_iter().map(|done| Written { affected: done.affected, rows: done.rows.into() });
         Ok(written.collect())
     }
 
-    async fn describe_project(&self, request: &wire::DescribeRequest) -> Result<Vec<wire::Database>, Error> {
+    async fn describe_project(&self, request: &DescribeRequest) -> Result<Vec<Description>, Error> {
         let databases = self.databases.of(&request.project)?;
         if request.refresh {
             let looks = databases.iter().map(|database| self.databases.refresh(database));
             futures::future::join_all(looks).await;
         }
-        Ok(futures::future::join_all(databases.iter().map(|database| description(database))).await)
+        let descriptions = databases.iter().map(|database| description(database, request.known.get(&database.id)));
+        Ok(futures::future::join_all(descriptions).await)
     }
 }
 
-async fn description(database: &Database) -> wire::Database {
+/// What a database holds, unless the caller has that version.
+async fn description(database: &Database, known: Option<&u64>) -> Description {
     let (version, schema, error) = match database.after_first_try().await {
         Reached::Yes(open) => {
-            let known = open.known();
-            (known.version, Some((&known.schema).into()), String::new())
+            let now = open.known();
+            let schema = (known != Some(&now.version)).then(|| now.schema.clone());
+            (now.version, schema, String::new())
         }
         Reached::No(why) => (0, None, why),
         Reached::Starting => (0, None, "it is still being opened".to_owned()),
     };
-    let r#type = database.spec.engine().map(|engine| engine.name().to_owned()).unwrap_or_default();
-    wire::Database { id: database.id.clone(), r#type, version, schema, error }
+    let engine = database.spec.engine().map(|engine| engine.name().to_owned()).unwrap_or_default();
+    Description { id: database.id.clone(), engine, version, schema, error }
 }
 
 fn now_ms() -> i64 {
@@ -100,7 +108,7 @@ fn status(project: &str, database: &str, error: Error) -> Status {
     match &error {
         Error::Database(cause) => tracing::error!(request_id, project, database, cause, "database failed"),
         Error::Unavailable(cause) => tracing::warn!(request_id, project, database, cause, "database unavailable"),
-        Error::Seal => tracing::error!(request_id, project, database, "grants cannot be verified"),
+        Error::Signature => tracing::error!(request_id, project, database, "grants cannot be verified"),
         Error::Query(_)
         | Error::Denied(_)
         | Error::UnknownProject(_)
@@ -121,32 +129,29 @@ fn status(project: &str, database: &str, error: Error) -> Status {
 }
 
 #[tonic::async_trait]
-impl proto::crud::v1::crud_server::Crud for Service {
-    async fn read(&self, request: Request<wire::ReadRequest>) -> Result<Response<wire::ReadResponse>, Status> {
-        let request = request.into_inner();
-        let place = Place { project: &request.project, database: &request.database, now_ms: now_ms() };
-        match self.answer_reads(place, &request.grants, request.reads).await {
-            Ok(answers) => Ok(Response::new(wire::ReadResponse { answers })),
-            Err(error) => Err(status(place.project, place.database, error)),
+impl Crud for Service {
+    async fn read(&self, request: Request<ReadRequest>) -> Result<Response<ReadResponse>, Status> {
+        let ReadRequest { project, database, reads, grants } = request.into_inner();
+        let place = Place { project: &project, database: &database, now_ms: now_ms() };
+        match self.answer_reads(place, grants, &reads).await {
+            Ok(answers) => Ok(Response::new(ReadResponse { answers })),
+            Err(error) => Err(status(&project, &database, error)),
         }
     }
 
-    async fn write(&self, request: Request<wire::WriteRequest>) -> Result<Response<wire::WriteResponse>, Status> {
-        let request = request.into_inner();
-        let place = Place { project: &request.project, database: &request.database, now_ms: now_ms() };
-        match self.perform(place, &request.grants, request.mutations).await {
-            Ok(written) => Ok(Response::new(wire::WriteResponse { written })),
-            Err(error) => Err(status(place.project, place.database, error)),
+    async fn write(&self, request: Request<WriteRequest>) -> Result<Response<WriteResponse>, Status> {
+        let WriteRequest { project, database, mutations, grants } = request.into_inner();
+        let place = Place { project: &project, database: &database, now_ms: now_ms() };
+        match self.perform(place, grants, &mutations).await {
+            Ok(written) => Ok(Response::new(WriteResponse { written })),
+            Err(error) => Err(status(&project, &database, error)),
         }
     }
 
-    async fn describe(
-        &self,
-        request: Request<wire::DescribeRequest>,
-    ) -> Result<Response<wire::DescribeResponse>, Status> {
+    async fn describe(&self, request: Request<DescribeRequest>) -> Result<Response<DescribeResponse>, Status> {
         let request = request.into_inner();
         match self.describe_project(&request).await {
-            Ok(databases) => Ok(Response::new(wire::DescribeResponse { databases })),
+            Ok(databases) => Ok(Response::new(DescribeResponse { databases })),
             Err(error) => Err(status(&request.project, "", error)),
         }
     }

@@ -122,7 +122,7 @@ pub(crate) struct Init {
 pub(crate) struct Serve {
     /// What to run: gateway, crud, auth-rules
     #[arg(value_name = "SERVICE")]
-    pub services: Vec<mesh::config::Service>,
+    pub services: Vec<mesh::config::ServiceName>,
     /// The node's configuration; PERIGEE_ variables win over it
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

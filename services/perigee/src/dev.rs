@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use mesh::{Call, config, resources::Snapshot};
-use proto::crud::v1::{Database, DescribeRequest};
+use proto::{
+    Links,
+    crud::{Database, DescribeRequest},
+};
 use query::resources::{ProjectMeta, TableMeta};
 
 use crate::{
@@ -24,7 +27,7 @@ pub async fn run(args: cli::Dev) -> Result<(), Failure> {
         return Err(anyhow!("{0} is no folder; `perigee init {0}` makes one", args.dir.display()).into());
     }
     let mut config = config::Node::load(None, node::variables()).context("the configuration is wrong")?;
-    config.services = config::Service::ALL.to_vec();
+    config.services = config::ServiceName::all();
     config.peers.clear();
     config.listen.http = args.listen;
     config.data = args.data.clone();
@@ -60,7 +63,7 @@ async fn projects(node: &Node) -> Vec<Project> {
 
 async fn databases(node: &Node, project: &str, late: tokio::time::Instant) -> Vec<Database> {
     loop {
-        let request = DescribeRequest { project: project.to_owned(), refresh: false };
+        let request = DescribeRequest { project: project.to_owned(), ..Default::default() };
         let databases = match node.mesh().crud().describe(&Call::begin(None, None, None), request).await {
             Ok(response) => response.databases,
             Err(_not_yet) => Vec::new(),
@@ -105,12 +108,12 @@ fn note(args: &cli::Dev, node: &Node, projects: &[Project]) -> String {
 
 fn database_line(database: &Database) -> String {
     let found = match &database.schema {
-        Some(schema) if schema.tables.len() == 1 => "1 table".to_owned(),
-        Some(schema) => format!("{} tables", schema.tables.len()),
+        Some(schema) if schema.tables().len() == 1 => "1 table".to_owned(),
+        Some(schema) => format!("{} tables", schema.tables().len()),
         None if database.error.is_empty() => "not reached yet".to_owned(),
         None => format!("not reached: {}", database.error),
     };
-    format!("  database   {}  {}, {found}", database.id, database.r#type)
+    format!("  database   {}  {}, {found}", database.id, database.engine)
 }
 
 /// A command that works without a token: a read of a table that is open to all, else the health check.
@@ -135,7 +138,7 @@ fn is_open(spec: &serde_json::Value) -> bool {
 fn open_read(meta: &TableMeta, projects: &[Project]) -> Option<(String, String)> {
     let project = projects.iter().find(|project| project.id == meta.project)?;
     let database = project.databases.iter().find(|database| database.id == meta.database)?;
-    let tables = &database.schema.as_ref()?.tables;
+    let tables = database.schema.as_ref()?.tables();
     let table = tables.iter().find(|table| table.name == meta.id && is_name(&table.name))?;
     let columns = table.columns.iter().map(|column| column.name.as_str()).filter(|name| is_name(name));
     let columns = columns.take(3).collect::<Vec<_>>().join(" ");

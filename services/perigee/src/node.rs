@@ -1,16 +1,18 @@
 //! One node of the mesh in this process: its services, started, opened to each other, and served.
 
-use std::{ffi::OsString, net::SocketAddr, sync::Arc, time::Duration};
+use std::{ffi::OsString, net::SocketAddr, time::Duration};
 
 use anyhow::{Context, anyhow};
 use mesh::{
     Mesh, Tasks,
-    config::{self, Service},
+    config::{self, ServiceName},
     resources::{self, Current},
-    seal,
-    server::MESSAGE_BYTES,
 };
-use proto::{auth::v1::auth_rules_server::AuthRulesServer, crud::v1::crud_server::CrudServer};
+use proto::{
+    grant::{self, Signer, Verifier},
+    link::{self, Host},
+    services,
+};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -65,10 +67,10 @@ impl Node {
 
         let stop = CancellationToken::new();
         let mut servers = JoinSet::new();
-        mesh.open(routes(&config, mode, &mesh, &current, &tasks));
+        host(&config, mode, &mesh, &current, &tasks);
         if let Some(listener) = ports.mesh {
-            let (mesh, stop) = (mesh.clone(), stop.clone());
-            servers.spawn(async move { mesh.serve(listener, stop, config.drain).await });
+            let (mesh, routes, stop) = (mesh.clone(), peer_routes(&mesh), stop.clone());
+            servers.spawn(async move { mesh.serve(listener, routes, stop, config.drain).await });
         }
         if let Some(listener) = ports.http {
             let limits = gateway::Config {
@@ -153,7 +155,9 @@ impl Signals {
 
 /// Refuses a node that could never answer.
 fn check(config: &config::Node) -> Result<(), Failure> {
-    let missing: Vec<&str> = config.missing().into_iter().map(Service::name).collect();
+    let is_missing = |service: &&ServiceName| !config.runs(**service) && !config.peers.contains_key(*service);
+    let called = if config.runs(ServiceName::GATEWAY) { ServiceName::all() } else { Vec::new() };
+    let missing: Vec<&str> = called.iter().filter(is_missing).map(|service| service.as_str()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -177,9 +181,9 @@ struct Ports {
 impl Ports {
     /// Opens what `config` needs: the HTTP port for a gateway, the mesh port for a service that others may call.
     async fn bind(config: &config::Node, mode: Mode) -> Result<Ports, Failure> {
-        let is_called = mode == Mode::Serve && (config.runs(Service::Crud) || config.runs(Service::AuthRules));
+        let is_called = mode == Mode::Serve && is_called(config);
         Ok(Ports {
-            http: if config.runs(Service::Gateway) {
+            http: if config.runs(ServiceName::GATEWAY) {
                 Some(listen(config.listen.http, "listen.http").await?)
             } else {
                 None
@@ -194,53 +198,79 @@ async fn listen(address: SocketAddr, setting: &str) -> Result<TcpListener, Failu
     Ok(listener.with_context(|| format!("cannot listen on {address}; choose another address for {setting}"))?)
 }
 
-/// The services of this process that others call, started.
-fn routes(config: &config::Node, mode: Mode, mesh: &Mesh, current: &Current, tasks: &Tasks) -> Routes {
-    let (sealer, opener) = seal::pair(&seal_secret(config, mode));
-    let mut routes = Routes::builder();
-    for &service in &config.services {
-        match service {
-            Service::Gateway => {}
-            Service::Crud => {
-                let config = crud::Config { data: config.data.clone() };
-                let crud = crud::Service::start(mesh.clone(), config, current.clone(), opener.clone(), tasks.clone());
-                mesh.lend_crud(Arc::new(crud.clone()));
-                routes.add_service(
-                    CrudServer::new(crud)
-                        .max_decoding_message_size(MESSAGE_BYTES)
-                        .max_encoding_message_size(MESSAGE_BYTES),
-                );
-            }
-            Service::AuthRules => {
-                let dev_keys = (mode == Mode::Dev).then(|| config.data.join(DEV_KEYS));
-                let config = auth_rules::Config { dev_keys };
-                let auth_rules =
-                    auth_rules::Service::start(mesh.clone(), config, current.clone(), sealer.clone(), tasks.clone());
-                mesh.lend_auth_rules(Arc::new(auth_rules.clone()));
-                routes.add_service(
-                    AuthRulesServer::new(auth_rules)
-                        .max_decoding_message_size(MESSAGE_BYTES)
-                        .max_encoding_message_size(MESSAGE_BYTES),
-                );
-            }
-        }
-    }
-    // A node without a gateway tells on its mesh port how it is doing. What neither knows is answered as gRPC.
-    let about = gateway::node_routes(mesh.clone()).reset_fallback();
-    Routes::from(routes.routes().into_axum_router().merge(about))
+/// What a service is started with.
+struct Start<'a> {
+    config: &'a config::Node,
+    mode: Mode,
+    mesh: &'a Mesh,
+    current: &'a Current,
+    tasks: &'a Tasks,
+    signer: Signer,
+    verifier: Verifier,
 }
 
-/// What the seals of grants are made with: in development a secret that nobody ever learns; between nodes the one that
-/// all of them are configured with, or else the well-known one, so that they understand each other out of the box.
-fn seal_secret(config: &config::Node, mode: Mode) -> Vec<u8> {
+/// A service that a node runs, other than the gateway.
+struct Service {
+    contract: &'static link::Service,
+    start: fn(&Start<'_>) -> Host,
+}
+
+/// All of them.
+const SERVICES: [Service; 2] = [
+    Service { contract: &services::crud::CRUD, start: host_crud },
+    Service { contract: &services::auth::AUTH_RULES, start: host_auth_rules },
+];
+
+/// Starts the services of this process that others call.
+fn host(config: &config::Node, mode: Mode, mesh: &Mesh, current: &Current, tasks: &Tasks) {
+    let (signer, verifier) = grant::pair(&grant_secret(config, mode));
+    let start = Start { config, mode, mesh, current, tasks, signer, verifier };
+    let is_here = |service: &&Service| config.services.iter().any(|name| *name == ServiceName::of(service.contract));
+    SERVICES.iter().filter(is_here).for_each(|service| mesh.host((service.start)(&start)));
+}
+
+fn host_crud(start: &Start<'_>) -> Host {
+    let Start { mesh, current, tasks, verifier, .. } = start;
+    let config = crud::Config { data: start.config.data.clone() };
+    let (mesh, current, tasks) = (Mesh::clone(mesh), Current::clone(current), Tasks::clone(tasks));
+    services::crud::host(crud::Service::start(mesh, config, current, verifier.clone(), tasks))
+}
+
+fn host_auth_rules(start: &Start<'_>) -> Host {
+    let Start { mesh, current, tasks, signer, .. } = start;
+    let dev_keys = (start.mode == Mode::Dev).then(|| start.config.data.join(DEV_KEYS));
+    let (mesh, current, tasks) = (Mesh::clone(mesh), Current::clone(current), Tasks::clone(tasks));
+    services::auth::host(auth_rules::Service::start(
+        mesh,
+        auth_rules::Config { dev_keys },
+        current,
+        signer.clone(),
+        tasks,
+    ))
+}
+
+/// What other nodes reach: the services of this node, and how it is doing where it has no gateway. What neither knows is
+/// answered as gRPC.
+fn peer_routes(mesh: &Mesh) -> Routes {
+    let about = gateway::node_routes(mesh.clone()).reset_fallback();
+    Routes::from(mesh.routes().into_axum_router().merge(about))
+}
+
+/// What grants are signed with: in development a secret that nobody ever learns; between nodes the one that all of them
+/// are configured with, or else the well-known one, so that they understand each other out of the box.
+fn grant_secret(config: &config::Node, mode: Mode) -> Vec<u8> {
     if mode == Mode::Dev {
         return rand::random::<[u8; 32]>().to_vec();
     }
-    let is_an_end = config.runs(Service::Crud) || config.runs(Service::AuthRules);
-    if is_an_end && config.mesh_key.is_none() {
+    if is_called(config) && config.mesh_key.is_none() {
         tracing::warn!("mesh_key is not set: who reaches the mesh port can forge grants; set it alike on all nodes");
     }
-    config.seal_secret().to_vec()
+    config.grant_secret().to_vec()
+}
+
+/// Whether the node runs a service that others may call.
+fn is_called(config: &config::Node) -> bool {
+    config.services.iter().any(|service| *service != ServiceName::GATEWAY)
 }
 
 /// The variables that configure a node; others need not be text.

@@ -1,19 +1,24 @@
 //! Nodes started in this process.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::Path, process::Command};
+use std::{net::SocketAddr, path::Path, process::Command};
 
-use mesh::config::{self, Service};
+use mesh::config::{self, ServiceName};
 use perigee::node::{Mode, Node};
 
 const CHINOOK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/chinook");
 
 /// A configuration on free ports with the example's resources.
-fn config(services: &[Service], data: &Path) -> config::Node {
+fn config(services: &[ServiceName], data: &Path) -> config::Node {
     let mut config = config::Node { services: services.to_vec(), data: data.to_owned(), ..config::Node::default() };
     config.listen.http = SocketAddr::from(([127, 0, 0, 1], 0));
     config.listen.mesh = SocketAddr::from(([127, 0, 0, 1], 0));
     config.resources = config::Resources::Folder { path: CHINOOK.into() };
     config
+}
+
+/// All but the gateway.
+fn others() -> Vec<ServiceName> {
+    ServiceName::all().into_iter().filter(|service| *service != ServiceName::GATEWAY).collect()
 }
 
 async fn is_healthy(address: SocketAddr) -> bool {
@@ -33,8 +38,7 @@ async fn first_artist(address: SocketAddr) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_without_a_gateway_tells_how_it_is_on_its_mesh_port() {
     let data = tempfile::tempdir().expect("a temporary folder");
-    let node =
-        Node::start(config(&[Service::Crud, Service::AuthRules], data.path()), Mode::Serve).await.expect("starts");
+    let node = Node::start(config(&others(), data.path()), Mode::Serve).await.expect("starts");
     let address = node.peer.expect("a mesh port");
 
     assert_eq!(node.http, None);
@@ -47,11 +51,11 @@ async fn a_node_without_a_gateway_tells_how_it_is_on_its_mesh_port() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_serves_what_its_peers_hold() {
     let (near, far) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
-    let services = [Service::Crud, Service::AuthRules];
+    let services = others();
     let peer = Node::start(config(&services, far.path()), Mode::Serve).await.expect("starts");
     let url = format!("http://{}", peer.peer.expect("a mesh port"));
-    let mut gateway = config(&[Service::Gateway], near.path());
-    gateway.peers = BTreeMap::from(services.map(|service| (service, vec![url.clone()])));
+    let mut gateway = config(&[ServiceName::GATEWAY], near.path());
+    gateway.peers = services.into_iter().map(|service| (service, vec![url.clone()])).collect();
 
     let gateway = Node::start(gateway, Mode::Serve).await.expect("starts");
 
@@ -66,7 +70,7 @@ async fn a_gateway_that_nobody_stands_behind_does_not_start() {
     let data = tempfile::tempdir().expect("a temporary folder");
 
     let failure =
-        Node::start(config(&[Service::Gateway], data.path()), Mode::Serve).await.err().expect("does not start");
+        Node::start(config(&[ServiceName::GATEWAY], data.path()), Mode::Serve).await.err().expect("does not start");
 
     assert!(failure.to_string().contains("crud and auth-rules"), "{failure}");
 }
@@ -76,7 +80,7 @@ async fn a_node_with_a_faulty_folder_does_not_start() {
     let data = tempfile::tempdir().expect("a temporary folder");
     std::fs::write(data.path().join("a.yaml"), "kind: project\nmeta: { id: shop }\nspec: { nmae: x }\n")
         .expect("written");
-    let mut config = config(&Service::ALL, data.path());
+    let mut config = config(&ServiceName::all(), data.path());
     config.resources = config::Resources::Folder { path: data.path().to_owned() };
 
     let failure = Node::start(config, Mode::Serve).await.err().expect("does not start");

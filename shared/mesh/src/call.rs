@@ -94,6 +94,11 @@ impl Call {
         self
     }
 
+    /// Does `work` as part of this call, where [`Call::current`] finds it.
+    pub(crate) fn within<T>(&self, work: impl FnOnce() -> T) -> T {
+        CURRENT.sync_scope(self.clone(), work)
+    }
+
     /// Runs `work` as part of this call, where [`Call::current`] finds it.
     pub fn scope<F: Future>(self, work: F) -> impl Future<Output = F::Output> {
         CURRENT.scope(self, work)

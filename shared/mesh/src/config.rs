@@ -31,12 +31,12 @@ pub struct Error(pub String);
 #[serde(deny_unknown_fields)]
 pub struct Node {
     /// The services this process runs; absent: all.
-    #[serde(default = "all")]
-    pub services: Vec<Service>,
+    #[serde(default = "ServiceName::all")]
+    pub services: Vec<ServiceName>,
     /// Where it listens.
     pub listen: Listen,
     /// Base URLs of the nodes that run a service; a service that is not named here is near, in this process.
-    pub peers: BTreeMap<Service, Vec<String>>,
+    pub peers: BTreeMap<ServiceName, Vec<String>>,
     /// The secret that all nodes of a mesh share; absent: a well-known one, fit for one process only.
     #[serde(default)]
     pub mesh_key: Option<Secret>,
@@ -55,17 +55,9 @@ pub struct Node {
     pub drain: Duration,
 }
 
-/// A service of the mesh.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Service {
-    /// The edge.
-    Gateway,
-    /// Rows in databases.
-    Crud,
-    /// Who may do what.
-    AuthRules,
-}
+/// The name of a service, as it stands in a configuration: the gateway, or one that has a contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceName(&'static str);
 
 /// Where a node listens.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -138,23 +130,36 @@ pub enum Format {
     Json,
 }
 
-impl Service {
-    /// Every service.
-    pub const ALL: [Service; 3] = [Service::Gateway, Service::Crud, Service::AuthRules];
+impl ServiceName {
+    /// The edge.
+    pub const GATEWAY: ServiceName = ServiceName("gateway");
 
-    /// `gateway`, `crud`, `auth-rules`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Service::Gateway => "gateway",
-            Service::Crud => "crud",
-            Service::AuthRules => "auth-rules",
-        }
+    /// The name of `service`.
+    pub fn of(service: &'static proto::link::Service) -> Self {
+        Self(service.name)
+    }
+
+    /// Every service: the gateway, then those with a contract.
+    pub fn all() -> Vec<ServiceName> {
+        let others = proto::services::ALL.iter().map(|service| ServiceName::of(service));
+        std::iter::once(ServiceName::GATEWAY).chain(others).collect()
+    }
+
+    /// `gateway`, `auth-rules`.
+    pub fn as_str(self) -> &'static str {
+        self.0
     }
 }
 
-impl fmt::Display for Service {
+impl fmt::Display for ServiceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.write_str(self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for ServiceName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 
@@ -164,13 +169,14 @@ impl fmt::Debug for Secret {
     }
 }
 
-impl FromStr for Service {
+impl FromStr for ServiceName {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let known = Service::ALL.map(Service::name);
-        let found = Service::ALL.into_iter().find(|service| service.name() == text);
-        found.ok_or_else(|| Error(typed::unknown("service", text, &known)))
+        let known = ServiceName::all();
+        let found = known.iter().find(|service| service.0 == text).copied();
+        let names: Vec<&str> = known.iter().map(|service| service.0).collect();
+        found.ok_or_else(|| Error(typed::unknown("service", text, &names)))
     }
 }
 
@@ -196,22 +202,12 @@ impl Node {
     }
 
     /// Whether this process runs `service`.
-    pub fn runs(&self, service: Service) -> bool {
+    pub fn runs(&self, service: ServiceName) -> bool {
         self.services.contains(&service)
     }
 
-    /// The services that those of this node call and that are neither here nor at a peer.
-    pub fn missing(&self) -> Vec<Service> {
-        let called = |service: &Service| match service {
-            Service::Gateway => &[Service::Crud, Service::AuthRules][..],
-            Service::Crud | Service::AuthRules => &[],
-        };
-        let wanted = self.services.iter().flat_map(called).copied();
-        wanted.filter(|service| !self.runs(*service) && !self.peers.contains_key(service)).collect()
-    }
-
-    /// The secret that seals grants: `mesh_key`, or the well-known one that every node without it uses.
-    pub fn seal_secret(&self) -> &[u8] {
+    /// The secret that grants are signed with: `mesh_key`, or the well-known one that every node without it uses.
+    pub fn grant_secret(&self) -> &[u8] {
         self.mesh_key.as_ref().map_or(b"perigee".as_slice(), |secret| secret.0.as_bytes())
     }
 
@@ -223,7 +219,7 @@ impl Node {
         }
         for (service, urls) in &self.peers {
             let path = format!("peers.{service}");
-            if *service == Service::Gateway {
+            if *service == ServiceName::GATEWAY {
                 return wrong(path, "no service calls the gateway");
             }
             if urls.is_empty() {
@@ -277,10 +273,6 @@ pub(crate) fn peer(url: &str) -> Result<http::uri::Authority, String> {
     }
 }
 
-fn all() -> Vec<Service> {
-    Service::ALL.to_vec()
-}
-
 fn humane<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     duration(&text).map_err(D::Error::custom)
@@ -307,7 +299,7 @@ mod tests {
     #[test]
     fn the_compiled_in_default_is_one_process_on_loopback() {
         let node = Node::default();
-        assert_eq!(node.services, Service::ALL);
+        assert_eq!(node.services, ServiceName::all());
         assert_eq!(node.listen.http, "127.0.0.1:4122".parse().unwrap());
         assert!(node.peers.is_empty());
         assert_eq!(node.limits, Limits { body_bytes: 8 << 20, time: Duration::from_secs(30), depth: 16, nodes: 2000 });
@@ -319,23 +311,23 @@ mod tests {
         let text = "limits: { depth: 5, nodes: 6 }\npeers: { crud: ['http://a:1'] }\n";
         let node = parse(text, &[("PERIGEE_LIMITS__NODES", "7"), ("OTHER_LIMITS__DEPTH", "9")]).unwrap();
         assert_eq!((node.limits.depth, node.limits.nodes, node.limits.body_bytes), (5, 7, 8 << 20));
-        assert_eq!(node.peers[&Service::Crud], ["http://a:1"]);
+        assert_eq!(node.peers[&ServiceName("crud")], ["http://a:1"]);
     }
 
     #[test]
     fn a_list_in_a_variable_has_commas_or_brackets() {
-        let wanted = [Service::Gateway, Service::AuthRules];
+        let wanted = [ServiceName::GATEWAY, ServiceName("auth-rules")];
         for text in ["gateway,auth-rules", "[gateway, auth-rules]", " gateway , auth-rules "] {
             assert_eq!(parse("", &[("PERIGEE_SERVICES", text)]).unwrap().services, wanted);
         }
         let node = parse("", &[("PERIGEE_PEERS__AUTH_RULES", "http://a:1,http://b:2")]).unwrap();
-        assert_eq!(node.peers[&Service::AuthRules], ["http://a:1", "http://b:2"]);
+        assert_eq!(node.peers[&ServiceName("auth-rules")], ["http://a:1", "http://b:2"]);
     }
 
     #[test]
     fn a_variable_that_looks_like_a_number_stays_a_text_where_one_is_wanted() {
         let node = parse("", &[("PERIGEE_MESH_KEY", "12345"), ("PERIGEE_DATA", "1")]).unwrap();
-        assert_eq!(node.seal_secret(), b"12345");
+        assert_eq!(node.grant_secret(), b"12345");
         assert_eq!(node.data, Path::new("1"));
     }
 
@@ -388,14 +380,6 @@ mod tests {
     fn another_kind_replaces_the_default_one_with_its_keys() {
         let fault = refused("bus: { kind: nats, url: 'nats://a' }", &[]);
         assert!(fault.starts_with("node.yaml:1:8: bus.kind: value nats is not known; known: memory"), "{fault}");
-    }
-
-    #[test]
-    fn a_service_that_is_called_but_nowhere_is_missing() {
-        assert_eq!(Node::default().missing(), []);
-        assert_eq!(parse("services: [crud]", &[]).unwrap().missing(), []);
-        let text = "services: [gateway]\npeers: { crud: ['http://a:1'] }";
-        assert_eq!(parse(text, &[]).unwrap().missing(), [Service::AuthRules]);
     }
 
     #[test]

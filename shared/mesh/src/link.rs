@@ -1,37 +1,42 @@
-//! How services reach each other: a generated client over the generated server in this process, or over a channel.
+//! How services reach each other: by the server trait in this process, or over a connection to a peer.
+//!
+//! Links are generated from the contracts; this is the transport under them. What layers do for a call on a wire
+//! (deadline, trace, panics, metrics, message sizes) is done here for both ways, once for each kind of RPC.
 
 mod connection;
+mod far;
+mod meter;
+mod near;
 mod pool;
+mod stream;
 
 use std::{
+    any::Any,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
-use http::{Request, Response};
+use http::Request as HttpRequest;
 use proto::{
-    auth::v1::{auth_rules_client::AuthRulesClient, auth_rules_server::AuthRules},
-    crud::v1::{crud_client::CrudClient, crud_server::Crud},
+    carried::Carried,
+    link::{Answer, Host, Messages, Sent, Service, Transport},
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, body::Body, service::Routes};
-use tower::{service_fn, util::BoxCloneSyncService};
+use tonic::{Request, Status, Streaming, body::Body, service::Routes};
 
+use meter::Meters;
 use pool::Pool;
 
 use crate::{
     Board, Call, Code, Fault,
     bus::Bus,
-    config::{self, Service},
-    method::Methods,
-    near::{self, AuthRulesLink, CrudLink, Local},
+    config::{self, ServiceName},
     server,
     telemetry::Metrics,
 };
 
-/// The transport of every generated client.
-pub type Link = BoxCloneSyncService<Request<Body>, Response<Body>, Status>;
+pub(crate) use meter::{MethodMeter, RunningCall};
 
 /// This node's view of the mesh.
 #[derive(Clone)]
@@ -40,88 +45,90 @@ pub struct Mesh {
 }
 
 struct Parts {
-    near: Arc<Near>,
-    local: Local,
-    far: Vec<Service>,
-    crud: CrudClient<Link>,
-    auth_rules: AuthRulesClient<Link>,
+    links: Vec<Link>,
+    /// Paths that no service has.
+    unknown: MethodMeter,
     board: Board,
     metrics: Metrics,
     bus: Bus,
 }
 
+/// How one service is reached.
+struct Link {
+    service: &'static Service,
+    meters: Meters,
+    /// The service in this process, once it is registered.
+    host: OnceLock<Registered>,
+    /// Peers that run it. Where they are named, they are called.
+    peers: Option<Pool>,
+}
+
+struct Registered {
+    /// An `Arc` of the trait object that the service's link calls.
+    near: Box<dyn Any + Send + Sync>,
+    routes: Routes,
+}
+
+/// The way of one call.
+enum Way<'l, S: ?Sized> {
+    Near(&'l S),
+    Far(&'l Pool),
+}
+
 impl Mesh {
-    /// Links as `config` says: far to the peers it names, near for the rest. No call waits for it: peers are connected
-    /// in the background, now and whenever they come back.
+    /// Links to all services of the contracts as `config` says: far to the peers it names, near for the rest. No call
+    /// waits for it: peers are connected in the background, now and whenever they come back.
     ///
     /// # Panics
     /// Outside of a runtime, where the config names peers.
     pub fn new(config: &config::Node) -> Result<Self, config::Error> {
-        let board = Board::default();
-        let metrics = Metrics::default();
-        let near = Arc::new(Near { routes: OnceLock::new(), methods: Methods::new(&metrics) });
-        let link = |service: Service| -> Result<Link, config::Error> {
-            let way = match config.peers.get(&service) {
-                Some(urls) => Way::Far(Arc::new(Pool::open(service, urls, &board)?)),
-                None => Way::Near(near.clone()),
-            };
-            Ok(link(service, way))
+        Self::of(config, &proto::services::ALL)
+    }
+
+    /// As [`Mesh::new`], with links to `services`.
+    ///
+    /// # Panics
+    /// As [`Mesh::new`].
+    pub fn of(config: &config::Node, services: &[&'static Service]) -> Result<Self, config::Error> {
+        let (board, metrics) = (Board::default(), Metrics::default());
+        let link = |service: &&'static Service| {
+            let name = ServiceName::of(service);
+            let peers = config.peers.get(&name).map(|urls| Pool::open(name, urls, &board)).transpose()?;
+            Ok(Link { service, meters: Meters::new(&metrics, service), host: OnceLock::new(), peers })
         };
-        let crud = CrudClient::new(link(Service::Crud)?)
-            .max_decoding_message_size(server::MESSAGE_BYTES)
-            .max_encoding_message_size(server::MESSAGE_BYTES);
-        let auth_rules = AuthRulesClient::new(link(Service::AuthRules)?)
-            .max_decoding_message_size(server::MESSAGE_BYTES)
-            .max_encoding_message_size(server::MESSAGE_BYTES);
-        let far = config.peers.keys().copied().collect();
-        let parts = Parts { near, local: Local::default(), far, crud, auth_rules, board, metrics, bus: Bus::memory() };
-        Ok(Self { parts: Arc::new(parts) })
+        let links = services.iter().map(link).collect::<Result<_, config::Error>>()?;
+        let unknown = MethodMeter::new(&metrics, "other", "other");
+        Ok(Self { parts: Arc::new(Parts { links, unknown, board, metrics, bus: Bus::memory() }) })
     }
 
-    /// Opens this process's services to near links and to [`Mesh::serve`]. Calls before answer `UNAVAILABLE`; only the
-    /// first opening counts.
-    pub fn open(&self, routes: Routes) {
-        if self.parts.near.routes.set(routes.prepare()).is_err() {
-            tracing::warn!("the services of this process are open already");
+    /// Registers a service of this process, for calls from here and for [`Mesh::serve`]. Calls before answer
+    /// `UNAVAILABLE`; of two servers of one service the first counts.
+    pub fn host(&self, host: Host) {
+        let Host { service, near, routes } = host;
+        let link = self.parts.links.iter().find(|link| std::ptr::eq(link.service, service));
+        let is_new = link.is_some_and(|link| link.host.set(Registered { near, routes }).is_ok());
+        if !is_new {
+            tracing::error!(service = service.name, "service is registered already, or not one of this mesh");
         }
     }
 
-    /// Lends this process's crud to near calls, which then need no wire. Where peers are named for it, those are
-    /// called.
-    pub fn lend_crud(&self, crud: Arc<dyn Crud>) {
-        if !self.parts.far.contains(&Service::Crud) && self.parts.local.crud.set(crud).is_err() {
-            near::twice(Service::Crud);
-        }
+    /// The routes of all services that are registered.
+    pub fn routes(&self) -> Routes {
+        let registered = self.parts.links.iter().filter_map(|link| link.host.get());
+        let routers = registered.map(|registered| registered.routes.clone().into_axum_router().reset_fallback());
+        let none = Routes::default().into_axum_router();
+        Routes::from(routers.fold(none, |all, router| all.merge(router)))
     }
 
-    /// Lends this process's auth-rules to near calls, likewise.
-    pub fn lend_auth_rules(&self, auth_rules: Arc<dyn AuthRules>) {
-        if !self.parts.far.contains(&Service::AuthRules) && self.parts.local.auth_rules.set(auth_rules).is_err() {
-            near::twice(Service::AuthRules);
-        }
-    }
-
-    /// Serves this process's services to other nodes, until `stop` fires and running calls have ended; those that take
-    /// longer than `drain` are broken off.
-    pub async fn serve(&self, listener: TcpListener, stop: CancellationToken, drain: Duration) {
-        let near = self.parts.near.clone();
-        let answer = move |request| {
-            let near = near.clone();
-            async move { near.answer(request).await }
+    /// Serves `routes` to other nodes, until `stop` fires and running calls have ended; those that take longer than
+    /// `drain` are broken off.
+    pub async fn serve(&self, listener: TcpListener, routes: Routes, stop: CancellationToken, drain: Duration) {
+        let (mesh, routes) = (self.clone(), routes.prepare());
+        let answer = move |request: HttpRequest<Body>| {
+            let (mesh, routes) = (mesh.clone(), routes.clone());
+            async move { server::answer(routes, mesh.parts.meter(request.uri().path()), request).await }
         };
         server::serve(listener, answer, stop, drain).await;
-    }
-
-    /// Rows in databases.
-    pub fn crud(&self) -> CrudLink<'_> {
-        let Parts { local, crud, near, .. } = &*self.parts;
-        CrudLink { local, client: crud, methods: &near.methods }
-    }
-
-    /// Who may do what.
-    pub fn auth_rules(&self) -> AuthRulesLink<'_> {
-        let Parts { local, auth_rules, near, .. } = &*self.parts;
-        AuthRulesLink { local, client: auth_rules, methods: &near.methods }
     }
 
     /// What of this node works.
@@ -138,55 +145,129 @@ impl Mesh {
     pub fn bus(&self) -> &Bus {
         &self.parts.bus
     }
+
+    fn link(&self, service: &'static Service) -> Result<&Link, Status> {
+        let link = self.parts.links.iter().find(|link| std::ptr::eq(link.service, service));
+        link.ok_or_else(|| unavailable(format!("service {} is not one of this mesh", service.name)))
+    }
 }
 
-/// How a service is reached.
-#[derive(Clone)]
-enum Way {
-    Near(Arc<Near>),
-    Far(Arc<Pool>),
+impl Parts {
+    /// The meter of the RPC at `path`. Unknown paths share one, so that callers cannot make new ones.
+    fn meter(&self, path: &str) -> &MethodMeter {
+        self.links.iter().find_map(|link| link.meters.at(path)).unwrap_or(&self.unknown)
+    }
 }
 
-/// The services of this process, once they are open.
-struct Near {
-    routes: OnceLock<Routes>,
-    methods: Methods,
+impl Link {
+    fn way<S: ?Sized + Send + Sync + 'static>(&self) -> Result<Way<'_, S>, Status> {
+        if let Some(peers) = &self.peers {
+            return Ok(Way::Far(peers));
+        }
+        let near = self.host.get().and_then(|registered| registered.near.downcast_ref::<Arc<S>>());
+        near.map(|near| Way::Near(&**near))
+            .ok_or_else(|| unavailable(format!("service {} is not open yet", self.service.name)))
+    }
 }
 
-impl Near {
-    async fn answer(&self, request: Request<Body>) -> Response<Body> {
-        match self.routes.get() {
-            Some(routes) => server::answer(routes.clone(), &self.methods, request).await,
-            None => unavailable("the services of this node are not open yet").into_http(),
+impl Transport for Mesh {
+    type Call = Call;
+
+    async fn unary<'a, S, Q, A>(
+        &'a self,
+        service: &'static Service,
+        method: usize,
+        call: &'a Call,
+        message: Q,
+        near: impl FnOnce(&'a S, Request<Q>) -> Answer<'a, A> + Send + 'a,
+    ) -> Result<A, Status>
+    where
+        S: ?Sized + Send + Sync + 'static,
+        Q: Carried,
+        A: Carried,
+    {
+        let link = self.link(service)?;
+        match link.way::<S>()? {
+            Way::Near(server) => {
+                let meter = link.meters.of(method);
+                near::unary(meter, call, message, |request| near(server, request)).await
+            }
+            Way::Far(pool) => Box::pin(far::unary(pool, &service.methods[method], call, message)).await,
+        }
+    }
+
+    async fn server_streaming<'a, S, Q, A>(
+        &'a self,
+        service: &'static Service,
+        method: usize,
+        call: &'a Call,
+        message: Q,
+        near: impl FnOnce(&'a S, Request<Q>) -> Answer<'a, Messages<A>> + Send + 'a,
+    ) -> Result<Messages<A>, Status>
+    where
+        S: ?Sized + Send + Sync + 'static,
+        Q: Carried,
+        A: Carried,
+    {
+        let link = self.link(service)?;
+        match link.way::<S>()? {
+            Way::Near(server) => {
+                let meter = link.meters.of(method);
+                near::server_streaming(meter, call, message, |request| near(server, request)).await
+            }
+            Way::Far(pool) => far::server_streaming(pool, &service.methods[method], call, message).await,
+        }
+    }
+
+    async fn client_streaming<'a, S, Q, A>(
+        &'a self,
+        service: &'static Service,
+        method: usize,
+        call: &'a Call,
+        messages: Sent<Q>,
+        near: impl FnOnce(&'a S, Request<Streaming<Q>>) -> Answer<'a, A> + Send + 'a,
+    ) -> Result<A, Status>
+    where
+        S: ?Sized + Send + Sync + 'static,
+        Q: Carried,
+        A: Carried,
+    {
+        let link = self.link(service)?;
+        match link.way::<S>()? {
+            Way::Near(server) => {
+                let meter = link.meters.of(method);
+                near::client_streaming(meter, call, messages, |request| near(server, request)).await
+            }
+            Way::Far(pool) => far::client_streaming(pool, &service.methods[method], call, messages).await,
+        }
+    }
+
+    async fn streaming<'a, S, Q, A>(
+        &'a self,
+        service: &'static Service,
+        method: usize,
+        call: &'a Call,
+        messages: Sent<Q>,
+        near: impl FnOnce(&'a S, Request<Streaming<Q>>) -> Answer<'a, Messages<A>> + Send + 'a,
+    ) -> Result<Messages<A>, Status>
+    where
+        S: ?Sized + Send + Sync + 'static,
+        Q: Carried,
+        A: Carried,
+    {
+        let link = self.link(service)?;
+        match link.way::<S>()? {
+            Way::Near(server) => {
+                let meter = link.meters.of(method);
+                near::streaming(meter, call, messages, |request| near(server, request)).await
+            }
+            Way::Far(pool) => far::streaming(pool, &service.methods[method], call, messages).await,
         }
     }
 }
 
-/// The client's side of every call over a wire: none goes out, or is waited for, past its deadline, unless somebody
-/// else sees to that.
-fn link(service: Service, way: Way) -> Link {
-    BoxCloneSyncService::new(service_fn(move |request: Request<Body>| {
-        let way = way.clone();
-        async move {
-            let Some(limit) = request.extensions().get::<Call>().and_then(Call::limit) else {
-                return way.send(request).await;
-            };
-            let answer = way.send(request);
-            tokio::time::timeout_at(limit.into(), answer).await.unwrap_or_else(|_| Err(late(service.name())))
-        }
-    }))
-}
-
-impl Way {
-    async fn send(self, request: Request<Body>) -> Result<Response<Body>, Status> {
-        match self {
-            Way::Near(near) => Ok(near.answer(request).await),
-            Way::Far(pool) => pool.send(request).await,
-        }
-    }
-}
-
-pub(crate) fn late(service: &'static str) -> Status {
+/// What a call says that got no answer before its deadline.
+fn late(service: &str) -> Status {
     Fault::new(Code::Deadline, format!("service {service} did not answer in time")).into()
 }
 

@@ -1,10 +1,20 @@
 //! Serving this node's services, to near links and to other nodes: the layers that every answer passes.
 
-use std::{any::Any, convert::Infallible, panic::AssertUnwindSafe, pin::pin, time::Duration};
+use std::{
+    any::Any,
+    convert::Infallible,
+    panic::AssertUnwindSafe,
+    pin::{Pin, pin},
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use futures::FutureExt;
-use http::{Request, Response};
-use hyper::{body::Incoming, service::service_fn};
+use http::{HeaderMap, Request, Response};
+use hyper::{
+    body::{Frame, Incoming, SizeHint},
+    service::service_fn,
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
@@ -20,12 +30,9 @@ use tracing::Instrument;
 
 use crate::{
     Call, Code, Fault,
-    method::{Method, Methods},
+    link::{MethodMeter, RunningCall},
     tasks::panic_text,
 };
-
-/// The largest message between services.
-pub const MESSAGE_BYTES: usize = 64 << 20;
 
 /// A node that went away without a word is asked this often whether it is still there, and given up after `SILENCE`.
 const ASK: Duration = Duration::from_secs(5);
@@ -107,39 +114,105 @@ where
     }
 }
 
-/// Answers one call: as a step of its own in the trace, counted, and with `INTERNAL` where the service panics.
-pub(crate) async fn answer<S>(mut service: S, methods: &Methods, mut request: Request<Body>) -> Response<Body>
+/// Answers one call: as a step of its own in the trace, counted when its body ends, and with `INTERNAL` where the
+/// service panics, be it in the middle of its body.
+pub(crate) async fn answer<S>(mut service: S, meter: &MethodMeter, request: Request<Body>) -> Response<Body>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
 {
-    let method = methods.at(request.uri().path());
-    let running = method.begin();
-    let call = match request.extensions_mut().remove::<Call>() {
-        Some(call) => call.stepped(),
-        None => Call::arrived(request.headers()),
-    };
-    let span =
-        tracing::debug_span!("rpc", service = method.service, method = method.name, request_id = %call.request_id);
+    let running = meter.begin();
+    let call = Call::arrived(request.headers());
+    let span = tracing::debug_span!("rpc", service = meter.service, method = meter.name, request_id = %call.request_id);
     let work = async move { service.call(request).await }.instrument(span);
     let response = match call.clone().scope(AssertUnwindSafe(work).catch_unwind()).await {
         Ok(Ok(response)) => response,
         Ok(Err(never)) => match never {},
-        Err(panic) => panicked(method, &call, panic.as_ref()).into_http(),
+        Err(panic) => panicked(meter, &call, panic.as_ref()).into_http(),
     };
-    running.answered(grpc_code(&response));
-    response
+    match response.headers().get(GRPC_STATUS) {
+        Some(status) => {
+            running.answered(tonic::Code::from_bytes(status.as_bytes()));
+            response
+        }
+        None => {
+            let (service, method) = (meter.service, meter.name);
+            response.map(|body| Body::new(CallBody { body, service, method, call, running: Some(running) }))
+        }
+    }
 }
 
-pub(crate) fn panicked(method: &Method, call: &Call, panic: &(dyn Any + Send)) -> Status {
-    let (service, method, request_id) = (method.service, method.name, &*call.request_id);
+/// Logs a panic of a service, and answers what its caller is told.
+pub(crate) fn panicked(meter: &MethodMeter, call: &Call, panic: &(dyn Any + Send)) -> Status {
+    panicked_in(meter.service, meter.name, call, panic)
+}
+
+/// As [`panicked`], for the RPC `method` of `service`.
+pub(crate) fn panicked_in(service: &str, method: &str, call: &Call, panic: &(dyn Any + Send)) -> Status {
+    let request_id = &*call.request_id;
     tracing::error!(service, method, request_id, panic = panic_text(panic), "rpc panicked");
     Fault::new(Code::Internal, format!("service {service} failed")).into()
 }
 
-/// The gRPC code of `response`. A unary answer with no status among its headers has it in its trailers, and it is OK.
-fn grpc_code(response: &Response<Body>) -> tonic::Code {
-    match response.headers().get("grpc-status") {
-        Some(status) => tonic::Code::from_bytes(status.as_bytes()),
-        None => tonic::Code::Ok,
+const GRPC_STATUS: &str = "grpc-status";
+
+/// The body of an answer, as part of its call.
+struct CallBody {
+    body: Body,
+    service: &'static str,
+    method: &'static str,
+    call: Call,
+    /// `None` once it is counted.
+    running: Option<RunningCall>,
+}
+
+impl CallBody {
+    fn end(&mut self, code: tonic::Code) {
+        if let Some(running) = self.running.take() {
+            running.answered(code);
+        }
     }
+}
+
+impl hyper::body::Body for CallBody {
+    type Data = bytes::Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<bytes::Bytes>, Status>>> {
+        let this = &mut *self;
+        let poll = AssertUnwindSafe(|| this.call.within(|| Pin::new(&mut this.body).poll_frame(context)));
+        let polled = std::panic::catch_unwind(poll).unwrap_or_else(|panic| {
+            let status = panicked_in(this.service, this.method, &this.call, panic.as_ref());
+            this.body = Body::empty();
+            Poll::Ready(Some(trailers(&status).map(Frame::trailers)))
+        });
+        if let Poll::Ready(frame) = &polled {
+            let trailers = frame.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(Frame::trailers_ref);
+            let code = trailers.and_then(|trailers| trailers.get(GRPC_STATUS));
+            match (frame, code) {
+                (_, Some(code)) => this.end(tonic::Code::from_bytes(code.as_bytes())),
+                (Some(Err(status)), None) => this.end(status.code()),
+                (None, None) => this.end(tonic::Code::Ok),
+                (Some(Ok(_)), None) => {}
+            }
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// `status` as the trailers of an answer that has begun.
+fn trailers(status: &Status) -> Result<HeaderMap, Status> {
+    let mut trailers = HeaderMap::new();
+    status.add_header(&mut trailers)?;
+    Ok(trailers)
 }

@@ -8,16 +8,16 @@ use std::{
 
 use mesh::{
     Call, Code, Fault, Mesh, State, Tasks,
-    config::{Node, Service},
-    server::MESSAGE_BYTES,
+    config::{Node, ServiceName},
 };
-use proto::crud::v1::{
-    Database, DescribeRequest, DescribeResponse, ReadRequest, ReadResponse, WriteRequest, WriteResponse,
-    crud_server::{Crud, CrudServer},
+use proto::{
+    Links,
+    crud::{Database, DescribeRequest, DescribeResponse, ReadRequest, ReadResponse, WriteRequest, WriteResponse},
+    services::crud::{CRUD, crud_server::Crud, host},
 };
 use tokio::{net::TcpListener, sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, service::Routes};
+use tonic::{Request, Response, Status};
 
 const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -77,7 +77,7 @@ impl Peer {
         let (mesh, arrived, go_on) = near(name);
         let (tasks, stop) = (Tasks::default(), CancellationToken::new());
         let (served, stopped) = (mesh.clone(), stop.clone());
-        tasks.spawn("peer", async move { served.serve(listener, stopped, drain).await });
+        tasks.spawn("peer", async move { served.serve(listener, served.routes(), stopped, drain).await });
         Self { address, stop, tasks, arrived, go_on, mesh }
     }
 
@@ -97,20 +97,19 @@ fn near(name: &str) -> (Mesh, Arc<Notify>, Arc<Notify>) {
     let mesh = Mesh::new(&Node::default()).expect("no peers are named");
     let (arrived, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let fake = Fake { name: name.to_owned(), arrived: arrived.clone(), go_on: go_on.clone() };
-    let server = CrudServer::new(fake).max_encoding_message_size(MESSAGE_BYTES);
-    mesh.open(Routes::new(server));
+    mesh.host(host(fake));
     (mesh, arrived, go_on)
 }
 
 fn far(addresses: &[SocketAddr]) -> Mesh {
     let urls = addresses.iter().map(|address| format!("http://{address}")).collect();
     let mut node = Node::default();
-    node.peers.insert(Service::Crud, urls);
+    node.peers.insert(ServiceName::of(&CRUD), urls);
     Mesh::new(&node).expect("the addresses are sound")
 }
 
 async fn describe(mesh: &Mesh, call: &Call, project: &str) -> Result<DescribeResponse, Fault> {
-    let request = DescribeRequest { project: project.to_owned(), refresh: false };
+    let request = DescribeRequest { project: project.to_owned(), ..Default::default() };
     mesh.crud().describe(call, request).await.map_err(Fault::from)
 }
 
@@ -195,11 +194,7 @@ async fn a_large_answer_arrives_near_and_far() {
 async fn services_that_are_not_open_yet_are_unavailable() {
     let mesh = Mesh::new(&Node::default()).unwrap();
     assert_eq!(name(&mesh).await.unwrap_err().code, Code::Unavailable);
-    mesh.open(Routes::new(CrudServer::new(Fake {
-        name: "late".to_owned(),
-        arrived: Arc::default(),
-        go_on: Arc::default(),
-    })));
+    mesh.host(host(Fake { name: "late".to_owned(), arrived: Arc::default(), go_on: Arc::default() }));
     assert_eq!(name(&mesh).await.unwrap(), "late");
 }
 
@@ -284,7 +279,7 @@ async fn a_node_that_stops_answers_what_it_accepted() {
 #[tokio::test]
 async fn a_name_that_nobody_knows_is_unavailable_and_told_on_the_board() {
     let mut node = Node::default();
-    node.peers.insert(Service::Crud, vec!["http://nobody.invalid:4130".to_owned()]);
+    node.peers.insert(ServiceName::of(&CRUD), vec!["http://nobody.invalid:4130".to_owned()]);
     let mesh = Mesh::new(&node).unwrap();
     assert_eq!(name(&mesh).await.unwrap_err().code, Code::Unavailable);
     let board = mesh.board().parts();

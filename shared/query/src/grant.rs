@@ -1,11 +1,12 @@
 //! What a caller may do with one table.
 
+use std::sync::Arc;
+
 use crate::{Filter, Operation};
 
-/// What a caller may do with one table at one place of a request. The rule engine makes it, crud applies it; between
-/// them it travels sealed.
+/// What a caller may do with one table at one place of a request: made by the rule engine, applied by crud.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Grant {
+pub struct GrantTerms {
     /// The project's id.
     pub project: String,
     /// The database's id.
@@ -19,7 +20,7 @@ pub struct Grant {
     /// Every row written must pass it.
     pub check: Filter,
     /// Columns the caller may see, search and write.
-    pub columns: Columns,
+    pub columns: Arc<Columns>,
     /// Changing or deleting all rows at once is allowed.
     pub allow_all: bool,
     /// Milliseconds since the Unix epoch after which the grant is void.

@@ -18,11 +18,10 @@ mod schema;
 mod typed;
 mod value;
 mod walk;
-mod wire;
 
 pub use error::{Error, nearest};
 pub use filter::{Comparison, Filter, Quantifier};
-pub use grant::{Columns, Grant};
+pub use grant::{Columns, GrantTerms};
 pub use json::{Options, Parser, Spelling};
 pub use operation::{Change, Field, Mutation, Node, Operation, Read, Set, Shape, Sort, What, Write};
 pub use row::{Related, Row};

@@ -33,6 +33,16 @@ pub enum Value {
 pub struct Object(pub Vec<(String, Value)>);
 
 impl Object {
+    /// The object with these members.
+    ///
+    /// Errors: `BAD_REQUEST` where a name appears twice.
+    pub fn new(members: Vec<(String, Value)>) -> Result<Self, Error> {
+        match repeated(&members) {
+            Some(name) => Err(Error::Malformed(twice(name))),
+            None => Ok(Self(members)),
+        }
+    }
+
     /// Writes the object as JSON text.
     pub fn write_json(&self, out: &mut Vec<u8>) {
         out.push(b'{');

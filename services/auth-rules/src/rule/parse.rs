@@ -87,6 +87,7 @@ impl Parser {
         let writes = matches!(operation, Operation::Create | Operation::Update);
         let with_check = self.condition(json, path, "withCheck", writes);
         let rule = rule.filter(|_| self.faults.len() == faults)?;
+        let columns = std::sync::Arc::new(columns);
         Some(Guard { rule, anonymous, row_filter, with_check, allow_all, columns })
     }
 

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use query::{Comparison, Filter, Operation, Quantifier, Schema, Sort, Value};
 use serde_json::Value as Json;
 
-use super::support::{Db, read, sqlite};
+use super::support::{Db, grants, read, sqlite};
 use crate::{
     Error,
     resolve::{Mutation, Node, Resolver, Set},
@@ -105,8 +105,8 @@ fn statements(db: &Db, dialect: &Dialect, kind: &str, table: &str, options: &Jso
     if let query::Set::Update { one, .. } | query::Set::Delete { one, .. } = &mut mutation.set {
         *one = options.get("one").is_some();
     }
-    let sealed = db.sealed(&query::mutation_touches(&known.schema, &mutation)?);
-    let mut resolver = Resolver::new(&known.schema, db.grants(&sealed)?);
+    let terms = db.terms(&query::mutation_touches(&known.schema, &mutation)?);
+    let mut resolver = Resolver::new(&known.schema, grants(&terms));
     let resolved = resolver.mutation(&mutation)?;
     Ok(written(dialect, &resolved))
 }
@@ -123,8 +123,8 @@ fn written(dialect: &Dialect, mutation: &Mutation<'_>) -> Vec<Statement> {
 
 fn selected(db: &Db, dialect: &Dialect, read: &query::Read) -> Result<Vec<Statement>, Error> {
     let known = db.schema();
-    let sealed = db.sealed(&query::read_touches(&known.schema, read)?);
-    let mut resolver = Resolver::new(&known.schema, db.grants(&sealed)?);
+    let terms = db.terms(&query::read_touches(&known.schema, read)?);
+    let mut resolver = Resolver::new(&known.schema, grants(&terms));
     let node: Node<'_> = resolver.read(read)?;
     resolver.finish()?;
     let mut statements = Vec::new();
@@ -266,7 +266,8 @@ fn nothing_of_a_request_becomes_sql_and_nothing_panics() {
                 statements.extend(selected);
             }
             if let Ok(touches) = query::mutation_touches(&known.schema, &mutation) {
-                let mut resolver = Resolver::new(&known.schema, db.grants(&db.sealed(&touches)).unwrap());
+                let terms = db.terms(&touches);
+                let mut resolver = Resolver::new(&known.schema, grants(&terms));
                 if let Ok(mutation) = resolver.mutation(&mutation) {
                     statements.extend(written(&dialect, &mutation));
                 }

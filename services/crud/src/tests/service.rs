@@ -7,14 +7,13 @@ use mesh::{
     bus::{Event, Message},
     config::Node,
     resources::Snapshot,
-    seal,
 };
-use prost::Message as _;
 use proto::{
-    auth::v1::SealedGrant,
-    crud::v1::{DescribeRequest, ReadRequest, WriteRequest, crud_server::Crud},
+    crud::{DescribeRequest, ReadRequest, WriteRequest},
+    grant::{self, Grant, Signer},
+    services::crud::crud_server::Crud,
 };
-use query::{Columns, Filter, Grant, Operation};
+use query::{Filter, GrantTerms, Operation};
 use tokio::sync::watch;
 use tonic::Request;
 
@@ -24,7 +23,7 @@ struct Stage {
     service: Service,
     mesh: Mesh,
     resources: watch::Sender<Arc<Snapshot>>,
-    sealer: seal::Sealer,
+    signer: Signer,
     tasks: Tasks,
     folder: tempfile::TempDir,
 }
@@ -50,28 +49,26 @@ fn stage() -> Stage {
     let folder = tempfile::tempdir().unwrap();
     let (resources, current) = watch::channel(snapshot(&(PROJECT.to_owned() + &database(folder.path(), "one", ""))));
     let mesh = Mesh::new(&Node::default()).unwrap();
-    let (sealer, opener) = seal::pair(b"test");
+    let (signer, verifier) = grant::pair(b"test");
     let tasks = Tasks::default();
     let config = Config { data: folder.path().join("data") };
-    let service = Service::start(mesh.clone(), config, current, opener, tasks.clone());
-    Stage { service, mesh, resources, sealer, tasks, folder }
+    let service = Service::start(mesh.clone(), config, current, verifier, tasks.clone());
+    Stage { service, mesh, resources, signer, tasks, folder }
 }
 
 impl Stage {
-    fn grant(&self, database: &str, operation: Operation) -> SealedGrant {
-        let grant = Grant {
+    fn grant(&self, database: &str, operation: Operation) -> Grant {
+        self.signer.grant(GrantTerms {
             project: "shop".to_owned(),
             database: database.to_owned(),
             table: "t".to_owned(),
             operation,
             filter: Filter::TRUE,
             check: Filter::TRUE,
-            columns: Columns::default(),
+            columns: Default::default(),
             allow_all: false,
             expires_ms: i64::MAX,
-        };
-        let grant = proto::auth::v1::Grant::from(grant).encode_to_vec();
-        SealedGrant { seal: self.sealer.seal(&grant).to_vec().into(), grant: grant.into() }
+        })
     }
 
     /// The rows of table `t`.
@@ -81,7 +78,7 @@ impl Stage {
         let request = ReadRequest {
             project: "shop".to_owned(),
             database: database.to_owned(),
-            reads: vec![read.into()],
+            reads: vec![read],
             grants: vec![self.grant(database, Operation::Read)],
         };
         let answer = self.service.read(Request::new(request)).await?.into_inner().answers.remove(0);
@@ -106,12 +103,12 @@ async fn a_database_is_made_opened_and_described() {
     assert_eq!(events.next().await, Some(Event::Message(changed)));
     assert_eq!(stage.mesh.board().parts().get("database shop/one"), Some(&State::Ready));
 
-    let request = DescribeRequest { project: "shop".to_owned(), refresh: true };
+    let request = DescribeRequest { project: "shop".to_owned(), refresh: true, ..Default::default() };
     let described = stage.service.describe(Request::new(request)).await.unwrap().into_inner();
     let [database] = described.databases.as_slice() else { panic!("{described:?}") };
-    assert_eq!((database.id.as_str(), database.r#type.as_str(), database.error.as_str()), ("one", "sqlite", ""));
+    assert_eq!((database.id.as_str(), database.engine.as_str(), database.error.as_str()), ("one", "sqlite", ""));
     assert_ne!(database.version, 0);
-    assert_eq!(database.schema.as_ref().unwrap().tables[0].name, "t");
+    assert_eq!(database.schema.as_ref().unwrap().tables()[0].name, "t");
     stage.tasks.finish().await;
 }
 
@@ -123,7 +120,7 @@ async fn writes_answer_what_they_did() {
     let request = WriteRequest {
         project: "shop".to_owned(),
         database: "one".to_owned(),
-        mutations: vec![mutation.into()],
+        mutations: vec![mutation],
         grants: vec![stage.grant("one", Operation::Create)],
     };
     let written = stage.service.write(Request::new(request)).await.unwrap().into_inner().written;
@@ -174,17 +171,20 @@ async fn a_database_that_cannot_be_opened_says_so_and_the_others_work() {
 #[tokio::test]
 async fn errors_travel_with_their_code() {
     let stage = stage();
-    let read = |grants: Vec<SealedGrant>, column: &str| {
+    let read = |grants: Vec<Grant>, column: &str| {
         let node = query::Node::new(query::Shape::Many, vec![query::Field::column(column)]);
         let read = query::Read { database: "one".to_owned(), table: "t".to_owned(), node };
         let (project, database) = ("shop".to_owned(), "one".to_owned());
-        Request::new(ReadRequest { project, database, reads: vec![read.into()], grants })
+        Request::new(ReadRequest { project, database, reads: vec![read], grants })
     };
     let code = |status: tonic::Status| Fault::from(status).code;
     let granted = vec![stage.grant("one", Operation::Read)];
     assert_eq!(code(stage.service.read(read(granted.clone(), "b")).await.unwrap_err()), Code::UnknownColumn);
     assert_eq!(code(stage.service.read(read(Vec::new(), "a")).await.unwrap_err()), Code::Denied);
-    let mut foreign = granted;
-    foreign[0].seal = vec![0; 32].into();
+    let signed = |grant: &Grant| Grant::from(proto::wire::auth::v1::SignedGrant::from(grant.clone()));
+    let sound: Vec<Grant> = granted.iter().map(signed).collect();
+    assert!(stage.service.read(read(sound, "a")).await.is_ok());
+    let other = grant::pair(b"other").0.grant(grant::pair(b"test").1.terms(granted[0].clone()).unwrap());
+    let foreign = vec![signed(&other)];
     assert_eq!(code(stage.service.read(read(foreign, "a")).await.unwrap_err()), Code::Internal);
 }

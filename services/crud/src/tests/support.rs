@@ -2,15 +2,10 @@
 
 use std::{collections::HashMap, sync::atomic::AtomicU32, sync::atomic::Ordering};
 
-use mesh::{
-    Tasks,
-    seal::{Opener, Sealer, pair},
-};
-use prost::Message;
-use proto::auth::v1::{Grant as WireGrant, SealedGrant};
+use mesh::Tasks;
 use query::{
-    Columns, Filter, Grant, Limits, Mutation, Operation, Options, Parser, Read, Schema, Set, Shape, Spelling, Touch,
-    Value, resources::Numbers,
+    Columns, Filter, GrantTerms, Limits, Mutation, Operation, Options, Parser, Read, Schema, Set, Shape, Spelling,
+    Touch, Value, resources::Numbers,
 };
 use serde_json::Value as Json;
 
@@ -64,8 +59,6 @@ pub struct Db {
     pub open: Open,
     pub rules: HashMap<(String, Operation), Rule>,
     pub style: Style,
-    sealer: Sealer,
-    opener: Opener,
     _folder: Option<tempfile::TempDir>,
 }
 
@@ -113,10 +106,9 @@ async fn db(store: Store, dialect: Dialect, names: &[(&str, &str)], folder: Opti
         let sql = names.iter().fold((*sql).to_owned(), |sql, (name, text)| sql.replace(name, text));
         execute(&store, &sql).await;
     }
-    let (sealer, opener) = pair(b"test");
     let style = Style { limit: 1000, numbers: Numbers::Exact };
     let open = Open::reach(store, dialect, &mesh::telemetry::Metrics::default()).await.unwrap();
-    Db { open, rules: HashMap::new(), style, sealer, opener, _folder: folder }
+    Db { open, rules: HashMap::new(), style, _folder: folder }
 }
 
 async fn execute(store: &Store, sql: &str) {
@@ -150,20 +142,20 @@ impl Db {
 
     pub async fn answers(&self, reads: &[Read]) -> Result<Vec<Answer>, Error> {
         let known = self.schema();
-        let mut sealed = Vec::new();
+        let mut terms = Vec::new();
         for read in reads {
-            sealed.extend(self.sealed(&query::read_touches(&known.schema, read)?));
+            terms.extend(self.terms(&query::read_touches(&known.schema, read)?));
         }
-        self.open.read(reads, &self.grants(&sealed)?, self.style).await
+        self.open.read(reads, grants(&terms), self.style).await
     }
 
     pub async fn write(&self, mutations: &[Mutation]) -> Result<Vec<Written>, Error> {
         let known = self.schema();
-        let mut sealed = Vec::new();
+        let mut terms = Vec::new();
         for mutation in mutations {
-            sealed.extend(self.sealed(&query::mutation_touches(&known.schema, mutation)?));
+            terms.extend(self.terms(&query::mutation_touches(&known.schema, mutation)?));
         }
-        self.open.write(mutations, &self.grants(&sealed)?, self.style).await
+        self.open.write(mutations, grants(&terms), self.style).await
     }
 
     /// How many rows were written, and the JSON of them.
@@ -202,38 +194,34 @@ impl Db {
         Mutation { table: table.to_owned(), set, returning: returning.map(node) }
     }
 
-    pub fn sealed(&self, touches: &[Touch<'_>]) -> Vec<SealedGrant> {
-        touches.iter().map(|touch| self.seal(self.grant(touch))).collect()
+    pub fn terms(&self, touches: &[Touch<'_>]) -> Vec<GrantTerms> {
+        touches.iter().map(|touch| self.grant(touch)).collect()
     }
 
-    pub fn grant(&self, touch: &Touch<'_>) -> Grant {
+    pub fn grant(&self, touch: &Touch<'_>) -> GrantTerms {
         let rule = self.rules.get(&(touch.table.to_owned(), touch.operation)).cloned().unwrap_or_default();
-        Grant {
+        GrantTerms {
             project: "shop".to_owned(),
             database: "music".to_owned(),
             table: touch.table.to_owned(),
             operation: touch.operation,
             filter: rule.filter,
             check: rule.check,
-            columns: rule.columns,
+            columns: rule.columns.into(),
             allow_all: rule.allow_all,
             expires_ms: 2000,
         }
-    }
-
-    pub fn seal(&self, grant: Grant) -> SealedGrant {
-        let grant = WireGrant::from(grant).encode_to_vec();
-        SealedGrant { seal: self.sealer.seal(&grant).to_vec().into(), grant: grant.into() }
-    }
-
-    pub fn grants(&self, sealed: &[SealedGrant]) -> Result<Grants<'static>, Error> {
-        Grants::open(&self.opener, Place { project: "shop", database: "music", now_ms: 1000 }, sealed)
     }
 
     pub fn filter(&self, table: &str, find: Json) -> Filter {
         let known = self.schema();
         parser(&known.schema).filter(known.schema.table(table).unwrap(), &Value::from(&find)).unwrap()
     }
+}
+
+/// The grants of a request to the database of tests.
+pub fn grants(terms: &[GrantTerms]) -> Grants<'_> {
+    Grants::new(Place { project: "shop", database: "music", now_ms: 1000 }, terms)
 }
 
 pub fn parser(schema: &Schema) -> Parser<'_> {

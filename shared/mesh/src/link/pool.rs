@@ -20,6 +20,7 @@ use hyper::body::Incoming;
 use tokio::{sync::watch, time};
 use tokio_util::sync::DropGuard;
 use tonic::{Status, body::Body};
+use tower::retry::budget::{Budget, TpsBudget};
 
 use super::{
     connection::{Slot, State, reason},
@@ -27,7 +28,7 @@ use super::{
 };
 use crate::{
     Board, Call, Tasks, board,
-    config::{self, Service},
+    config::{self, ServiceName},
 };
 
 /// How long a call waits for peers that have not been tried yet.
@@ -38,16 +39,28 @@ const LOOKUP: Duration = Duration::from_secs(2);
 const SOON: Duration = Duration::from_secs(1);
 const LATER: Duration = Duration::from_secs(5);
 
-/// The peers that run one service.
+/// Calls that may be sent once more: so many a second whatever happens, and this part of all.
+const RETRIES_PER_SECOND: u32 = 10;
+const RETRIED_PART: f32 = 0.2;
+/// How long a call counts towards that part.
+const RETRY_WINDOW: Duration = Duration::from_secs(10);
+
+/// The peers that run one service. Clones are the same peers.
+#[derive(Clone)]
 pub(super) struct Pool {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
     shared: Arc<Shared>,
     turn: AtomicUsize,
+    retries: TpsBudget,
     /// Ends the tasks that keep the peers connected.
     _stop: DropGuard,
 }
 
 struct Shared {
-    service: Service,
+    service: ServiceName,
     peers: Vec<Peer>,
     slots: ArcSwap<Vec<Arc<Slot>>>,
     /// Counts changes of any slot's state.
@@ -65,7 +78,7 @@ struct Peer {
 
 impl Pool {
     /// The peers at `urls`; they are connected in the background, until the pool is dropped.
-    pub(super) fn open(service: Service, urls: &[String], board: &Board) -> Result<Self, config::Error> {
+    pub(super) fn open(service: ServiceName, urls: &[String], board: &Board) -> Result<Self, config::Error> {
         let peer = |url: &String| match config::peer(url) {
             Ok(authority) => Ok(Peer { url: url.as_str().into(), authority }),
             Err(message) => Err(config::Error(format!("peers.{service}: {url}: {message}"))),
@@ -80,46 +93,60 @@ impl Pool {
         let shared =
             Arc::new(Shared { service, peers, slots, changes, board, telling: Mutex::default(), tasks: tasks.clone() });
         tasks.spawn("peer addresses", shared.clone().resolve());
-        Ok(Self { shared, turn: AtomicUsize::new(0), _stop: stop })
+        let retries = TpsBudget::new(RETRY_WINDOW, RETRIES_PER_SECOND, RETRIED_PART);
+        Ok(Self { inner: Arc::new(Inner { shared, turn: AtomicUsize::new(0), retries, _stop: stop }) })
     }
 
     /// The answer of one of the peers that are up. A call that could not be sent goes to the next; one that was sent
     /// and broke may have been done and is `UNAVAILABLE`.
     pub(super) async fn send(&self, mut request: Request<Body>) -> Result<Response<Body>, Status> {
+        let shared = &self.inner.shared;
+        self.inner.retries.deposit();
         if let Some(call) = request.extensions().get::<Call>().cloned() {
             call.depart(request.headers_mut());
         }
-        let mut changes = self.shared.changes.subscribe();
+        let mut changes = shared.changes.subscribe();
         let mut patience = std::pin::pin!(time::sleep(FIRST));
         loop {
             request = match self.try_send(request).await {
                 Ok(answer) => return answer,
                 Err(unsent) => unsent,
             };
-            if !self.shared.is_new() {
-                return Err(self.shared.unreachable());
+            if !shared.is_new() {
+                return Err(shared.unreachable());
             }
             tokio::select! {
                 // The sender lives in `shared`.
                 _ = changes.changed() => (),
-                () = patience.as_mut() => return Err(self.shared.unreachable()),
+                () = patience.as_mut() => return Err(shared.unreachable()),
             }
         }
     }
 
+    /// The service.
+    pub(super) fn service(&self) -> &'static str {
+        self.inner.shared.service.as_str()
+    }
+
+    /// Whether one more call may be sent again: a service that fails must not get all its calls twice.
+    pub(super) fn may_retry(&self) -> bool {
+        self.inner.retries.withdraw()
+    }
+
     /// The request comes back if no peer took it.
     async fn try_send(&self, mut request: Request<Body>) -> Result<Result<Response<Body>, Status>, Request<Body>> {
-        let slots = self.shared.slots.load_full();
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let Inner { shared, turn, .. } = &*self.inner;
+        let slots = shared.slots.load_full();
+        let turn = turn.fetch_add(1, Ordering::Relaxed);
         for index in 0..slots.len() {
             let slot = &slots[(turn + index) % slots.len()];
             let Some(mut sender) = slot.sender() else { continue };
-            *request.uri_mut() = self.shared.target(slot, request.uri());
+            *request.uri_mut() = shared.target(slot, request.uri());
             match sender.try_send_request(request).await {
-                Ok(response) => return Ok(Ok(self.shared.watched(slot, response))),
+                Ok(response) => return Ok(Ok(shared.watched(slot, response))),
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => request = unsent,
-                    None => return Ok(Err(self.shared.broken(slot, error.error()))),
+                    None => return Ok(Err(shared.broken(slot, error.error()))),
                 },
             }
         }
@@ -233,6 +260,6 @@ impl Shared {
     }
 }
 
-fn part(service: Service, url: &str) -> String {
+fn part(service: ServiceName, url: &str) -> String {
     format!("peer {service} {url}")
 }

@@ -1,9 +1,7 @@
-use proto::query::v1 as wire;
-
 use crate::samples::{chinook, object, rest, value};
 use crate::{
-    Change, Error, Field, Filter, Mutation, Node, Operation, Options, Quantifier, Read, Schema, Set, Shape, Touch,
-    Value, mutation_touches, read_touches,
+    Change, Filter, Mutation, Node, Operation, Options, Quantifier, Read, Schema, Set, Shape, Touch, Value,
+    mutation_touches, read_touches,
 };
 
 fn read(schema: &Schema, table: &str, find: &str, select: &str) -> Read {
@@ -137,93 +135,4 @@ fn a_delete_without_a_condition_has_none() {
         Mutation { table: "artist".to_owned(), set: Set::Delete { filter: Filter::TRUE, one: false }, returning: None };
     assert_eq!(names(&mutation_touches(&schema, &delete).unwrap()), ["delete artist all"]);
     assert_eq!(mutation_touches(&schema, &delete).unwrap()[0].operation, Operation::Delete);
-}
-
-/// A condition in which each level is built by `wrap` out of the one below.
-fn nested(levels: usize, wrap: fn(Filter) -> Filter) -> Filter {
-    let leaf =
-        Filter::Compare { column: "employee_id".to_owned(), comparison: crate::Comparison::Eq, value: Value::Int(1) };
-    (0..levels).fold(leaf, |filter, _| wrap(filter))
-}
-
-/// The deepest of `operations` that a walk lets pass still crosses the wire.
-fn deepest_crosses<T>(
-    operations: impl Fn(usize) -> T,
-    walk: impl Fn(&T) -> Result<(), Error>,
-    cross: impl Fn(T) -> bool,
-) {
-    let deepest = (0..200).take_while(|&levels| walk(&operations(levels)).is_ok()).last().unwrap();
-    assert!(deepest > 20 && deepest < 100, "{deepest}");
-    assert!(cross(operations(deepest)), "{deepest}");
-    assert_eq!(walk(&operations(deepest + 1)).unwrap_err().reason(), "TOO_COMPLEX");
-}
-
-fn crosses<M: prost::Message + Default + PartialEq>(message: &M) -> bool {
-    M::decode(message.encode_to_vec().as_slice()).is_ok_and(|decoded| decoded == *message)
-}
-
-#[test]
-fn the_deepest_read_that_is_walked_crosses_the_wire() {
-    let schema = chinook();
-    let wraps: [fn(Filter) -> Filter; 4] = [
-        |filter| Filter::Not(Box::new(filter)),
-        |filter| Filter::And(vec![filter]),
-        |filter| Filter::Or(vec![Filter::TRUE, filter]),
-        |filter| Filter::Related {
-            relation: "employee_by_reports_to".to_owned(),
-            quantifier: Quantifier::Every,
-            filter: Box::new(filter),
-        },
-    ];
-    for wrap in wraps {
-        let operations = |levels| Read {
-            database: "music".to_owned(),
-            table: "employee".to_owned(),
-            node: Node { filter: nested(levels, wrap), ..Node::new(Shape::Many, vec![Field::column("employee_id")]) },
-        };
-        let cross =
-            |read: Read| crosses(&proto::crud::v1::ReadRequest { reads: vec![read.into()], ..Default::default() });
-        deepest_crosses(operations, |read| read_touches(&schema, read).map(|_| ()), cross);
-    }
-}
-
-#[test]
-fn the_deepest_tree_that_is_walked_crosses_the_wire() {
-    let schema = chinook();
-    let operations = |levels| {
-        let leaf = Node::new(Shape::Many, vec![Field::column("employee_id")]);
-        let node = (0..levels).fold(leaf, |node, _| {
-            let name = "employee_by_reports_to".to_owned();
-            let field = Field { key: "up".to_owned(), what: crate::What::Relation { name, node } };
-            Node::new(Shape::Many, vec![field])
-        });
-        Read { database: "music".to_owned(), table: "employee".to_owned(), node }
-    };
-    let cross = |read: Read| crosses(&proto::crud::v1::ReadRequest { reads: vec![read.into()], ..Default::default() });
-    deepest_crosses(operations, |read| read_touches(&schema, read).map(|_| ()), cross);
-}
-
-#[test]
-fn the_deepest_document_that_is_walked_crosses_the_wire() {
-    let schema = chinook();
-    let lists = |levels| (0..levels).fold(Value::Int(1), |value, _| Value::List(vec![value]));
-    let objects = |levels| {
-        (0..levels).fold(Value::Int(1), |value, _| Value::Object(crate::Object(vec![("a".to_owned(), value)])))
-    };
-    let insert = |value| Set::Insert { docs: vec![crate::Object(vec![("name".to_owned(), value)])] };
-    let update = |value| Set::Update {
-        filter: Filter::TRUE,
-        changes: vec![Change::Set { column: "name".to_owned(), value }],
-        one: false,
-    };
-    let walk = |mutation: &Mutation| mutation_touches(&schema, mutation).map(|_| ());
-    let cross = |mutation: Mutation| {
-        let mutation = wire::Mutation::from(mutation);
-        crosses(&proto::crud::v1::WriteRequest { mutations: vec![mutation], ..Default::default() })
-    };
-    let mutation = |set| Mutation { table: "artist".to_owned(), set, returning: None };
-    deepest_crosses(|levels| mutation(insert(lists(levels))), walk, cross);
-    deepest_crosses(|levels| mutation(insert(objects(levels))), walk, cross);
-    deepest_crosses(|levels| mutation(update(lists(levels))), walk, cross);
-    deepest_crosses(|levels| mutation(update(objects(levels))), walk, cross);
 }

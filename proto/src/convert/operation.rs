@@ -1,14 +1,16 @@
 //! Reads, mutations and grants.
 
-use proto::auth::v1 as auth;
-use proto::query::v1 as wire;
+use query::{Change, Columns, Error, Field, GrantTerms, Mutation, Node, Operation, Read, Set, Shape, Sort, What};
 use wire::change::Operation as ChangeKind;
 use wire::field::What as FieldKind;
 use wire::mutation::Kind as MutationKind;
 
-use crate::wire::filter::{absent, present};
-use crate::wire::{all, each, members, required};
-use crate::{Change, Columns, Error, Field, Grant, Mutation, Node, Read, Set, Sort, What};
+use super::{
+    all, each,
+    filter::{absent, present},
+    member, members, required,
+};
+use crate::wire::{auth::v1 as auth, query::v1 as wire};
 
 members!(Operation, wire::Operation, "operation", { Create, Read, Update, Delete });
 members!(Shape, wire::Shape, "node.shape", { Many, One, Count, Aggregate });
@@ -31,7 +33,7 @@ impl TryFrom<wire::Read> for Read {
 impl From<Node> for wire::Node {
     fn from(node: Node) -> Self {
         Self {
-            shape: node.shape.into(),
+            shape: wire::Shape::from(node.shape).into(),
             fields: each(node.fields),
             filter: absent(node.filter),
             sort: each(node.sort),
@@ -46,7 +48,7 @@ impl TryFrom<wire::Node> for Node {
 
     fn try_from(node: wire::Node) -> Result<Self, Error> {
         Ok(Self {
-            shape: node.shape.try_into()?,
+            shape: member::<wire::Shape, _>(node.shape, "node.shape")?,
             fields: all(node.fields)?,
             filter: present(node.filter)?,
             sort: each(node.sort),
@@ -147,23 +149,23 @@ impl TryFrom<wire::Change> for Change {
     }
 }
 
-impl From<Grant> for auth::Grant {
-    fn from(grant: Grant) -> Self {
+impl From<GrantTerms> for auth::Grant {
+    fn from(grant: GrantTerms) -> Self {
         Self {
             project: grant.project,
             database: grant.database,
             table: grant.table,
-            operation: grant.operation.into(),
+            operation: wire::Operation::from(grant.operation).into(),
             filter: absent(grant.filter),
             check: absent(grant.check),
-            columns: Some(grant.columns.into()),
+            columns: Some(Columns::clone(&grant.columns).into()),
             allow_all: grant.allow_all,
             expires_ms: grant.expires_ms,
         }
     }
 }
 
-impl TryFrom<auth::Grant> for Grant {
+impl TryFrom<auth::Grant> for GrantTerms {
     type Error = Error;
 
     fn try_from(grant: auth::Grant) -> Result<Self, Error> {
@@ -171,10 +173,10 @@ impl TryFrom<auth::Grant> for Grant {
             project: grant.project,
             database: grant.database,
             table: grant.table,
-            operation: grant.operation.try_into()?,
+            operation: member::<wire::Operation, _>(grant.operation, "operation")?,
             filter: present(grant.filter)?,
             check: present(grant.check)?,
-            columns: required(grant.columns, "grant.columns")?.into(),
+            columns: std::sync::Arc::new(required(grant.columns, "grant.columns")?.into()),
             allow_all: grant.allow_all,
             expires_ms: grant.expires_ms,
         })

@@ -1,10 +1,10 @@
 //! Filters.
 
-use proto::query::v1 as wire;
+use query::{Comparison, Error, Filter, Quantifier, Value};
 use wire::filter::Kind;
 
-use crate::wire::{all, each, members, required};
-use crate::{Error, Filter, Value};
+use super::{all, each, member, members, required};
+use crate::wire::query::v1 as wire;
 
 members!(Comparison, wire::Operator, "compare.operator", { Eq, Ne, Gt, Gte, Lt, Lte });
 members!(Quantifier, wire::Quantifier, "related.quantifier", { Some, None, Every });
@@ -15,14 +15,16 @@ impl From<Filter> for wire::Filter {
             Filter::And(filters) => Kind::And(wire::Filters { filters: each(filters) }),
             Filter::Or(filters) => Kind::Or(wire::Filters { filters: each(filters) }),
             Filter::Not(filter) => Kind::Not(Box::new((*filter).into())),
-            Filter::Compare { column, comparison, value } => {
-                Kind::Compare(wire::Compare { column, operator: comparison.into(), value: Some(value.into()) })
-            }
+            Filter::Compare { column, comparison, value } => Kind::Compare(wire::Compare {
+                column,
+                operator: wire::Operator::from(comparison).into(),
+                value: Some(value.into()),
+            }),
             Filter::In { column, values } => Kind::In(wire::In { column, values: each(values) }),
             Filter::IsNull { column } => Kind::IsNull(wire::IsNull { column }),
             Filter::Related { relation, quantifier, filter } => Kind::Related(Box::new(wire::Related {
                 relation,
-                quantifier: quantifier.into(),
+                quantifier: wire::Quantifier::from(quantifier).into(),
                 filter: Some(Box::new((*filter).into())),
             })),
         };
@@ -40,7 +42,7 @@ impl TryFrom<wire::Filter> for Filter {
             Kind::Not(filter) => Filter::Not(Box::new((*filter).try_into()?)),
             Kind::Compare(compare) => Filter::Compare {
                 column: compare.column,
-                comparison: compare.operator.try_into()?,
+                comparison: member::<wire::Operator, _>(compare.operator, "compare.operator")?,
                 value: scalar(required(compare.value, "compare.value")?.try_into()?, "compare.value")?,
             },
             Kind::In(within) => {
@@ -53,7 +55,7 @@ impl TryFrom<wire::Filter> for Filter {
                 let filter = required(related.filter, "related.filter")?;
                 Filter::Related {
                     relation: related.relation,
-                    quantifier: related.quantifier.try_into()?,
+                    quantifier: member::<wire::Quantifier, _>(related.quantifier, "related.quantifier")?,
                     filter: Box::new((*filter).try_into()?),
                 }
             }

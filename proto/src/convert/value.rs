@@ -1,10 +1,10 @@
 //! Values and objects.
 
-use proto::query::v1 as wire;
+use query::{Error, Object, Value};
 use wire::value::Kind;
 
-use crate::wire::{all, each, required};
-use crate::{Error, Object, Value};
+use super::{all, each, required};
+use crate::wire::query::v1 as wire;
 
 impl From<Value> for wire::Value {
     fn from(value: Value) -> Self {
@@ -55,9 +55,6 @@ impl TryFrom<wire::Object> for Object {
             let value = required(member.value, "member.value")?;
             members.push((member.name, value.try_into()?));
         }
-        match crate::value::repeated(&members) {
-            Some(name) => Err(Error::Malformed(format!("member {} appears twice", crate::error::short(name)))),
-            None => Ok(Object(members)),
-        }
+        Object::new(members)
     }
 }

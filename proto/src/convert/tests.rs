@@ -1,14 +1,62 @@
 use proptest::prelude::*;
 use prost::Message;
-use proto::auth::v1 as auth;
-use proto::query::v1 as wire;
-
-use crate::samples::{chinook, types};
-use crate::value::tests::values;
-use crate::{
-    Change, Columns, Comparison, Error, Field, Filter, Grant, Mutation, Node, Object, Operation, Quantifier, Read,
-    Schema, Set, Shape, Sort, Value, What,
+use query::{
+    Change, Column, Columns, Comparison, Error, Field, Filter, ForeignKey, GrantTerms, Mutation, Node, Object,
+    Operation, Quantifier, Read, Schema, Set, Shape, Sort, Table, TableKind, Type, Value, What, mutation_touches,
+    read_touches,
 };
+
+use super::member;
+use crate::wire::{auth::v1 as auth, crud::v1 as crud, query::v1 as wire};
+
+/// A table of employees and whom they report to, with a column of each type, and a view.
+fn schema() -> Schema {
+    use Type::{Bool, Bytes, Date, Decimal, Float, Int16, Int32, Int64, Json, Other, Text, Time, Timestamp, Uuid};
+    let types = [Bool, Int16, Int32, Int64, Float, Decimal, Text, Bytes, Date, Time, Timestamp, Uuid, Json, Other];
+    let column = |name: &str, r#type: Type| Column {
+        name: name.to_owned(),
+        r#type,
+        nullable: name == "reports_to",
+        has_default: r#type == Int16,
+        generated: r#type == Other,
+        native: format!("native {name}"),
+    };
+    let named = types.into_iter().enumerate().map(|(index, r#type)| column(&format!("c{index}"), r#type));
+    let employee = Table {
+        name: "employee".to_owned(),
+        kind: TableKind::Table,
+        columns: [column("employee_id", Int32), column("reports_to", Int32)].into_iter().chain(named).collect(),
+        primary_key: vec!["employee_id".to_owned()],
+        unique_keys: vec![vec!["c6".to_owned(), "c7".to_owned()]],
+        foreign_keys: vec![ForeignKey {
+            columns: vec!["reports_to".to_owned()],
+            foreign_table: "employee".to_owned(),
+            foreign_columns: vec!["employee_id".to_owned()],
+        }],
+        relations: Vec::new(),
+    };
+    let names = Table {
+        name: "names".to_owned(),
+        kind: TableKind::View,
+        columns: vec![column("name", Text)],
+        primary_key: Vec::new(),
+        unique_keys: Vec::new(),
+        foreign_keys: Vec::new(),
+        relations: Vec::new(),
+    };
+    Schema::new(vec![employee, names])
+}
+
+fn values() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![Just(Value::Null), scalar()];
+    leaf.prop_recursive(3, 16, 4, |inner| {
+        let members = prop::collection::btree_map("[^\0]{0,4}", inner.clone(), 0..4);
+        prop_oneof![
+            prop::collection::vec(inner, 0..4).prop_map(Value::List),
+            members.prop_map(|members| Value::Object(Object(members.into_iter().collect()))),
+        ]
+    })
+}
 
 fn name() -> impl Strategy<Value = String> {
     "[a-zé_]{0,6}"
@@ -97,7 +145,7 @@ fn mutation() -> impl Strategy<Value = Mutation> {
     (name(), set, prop::option::of(node())).prop_map(|(table, set, returning)| Mutation { table, set, returning })
 }
 
-fn grant() -> impl Strategy<Value = Grant> {
+fn grant() -> impl Strategy<Value = GrantTerms> {
     let operations = vec![Operation::Create, Operation::Read, Operation::Update, Operation::Delete];
     let names = || prop::option::of(prop::collection::vec(name(), 0..3));
     let columns = (names(), names(), names(), names()).prop_map(|(read, filter, write, deny)| Columns {
@@ -111,7 +159,8 @@ fn grant() -> impl Strategy<Value = Grant> {
         (filter(), filter(), columns, any::<bool>(), any::<i64>()),
     )
         .prop_map(|((project, database, table, operation), (filter, check, columns, allow_all, expires_ms))| {
-            Grant { project, database, table, operation, filter, check, columns, allow_all, expires_ms }
+            let columns = columns.into();
+            GrantTerms { project, database, table, operation, filter, check, columns, allow_all, expires_ms }
         })
 }
 
@@ -144,7 +193,7 @@ proptest! {
 
     #[test]
     fn grants_cross(grant in grant()) {
-        prop_assert_eq!(Grant::try_from(sent(auth::Grant::from(grant.clone()))), Ok(grant));
+        prop_assert_eq!(GrantTerms::try_from(sent(auth::Grant::from(grant.clone()))), Ok(grant));
     }
 
     #[test]
@@ -152,15 +201,14 @@ proptest! {
         let _ = wire::Read::decode(bytes.as_slice()).map(Read::try_from);
         let _ = wire::Mutation::decode(bytes.as_slice()).map(Mutation::try_from);
         let _ = wire::Schema::decode(bytes.as_slice()).map(Schema::try_from);
-        let _ = auth::Grant::decode(bytes.as_slice()).map(Grant::try_from);
+        let _ = auth::Grant::decode(bytes.as_slice()).map(GrantTerms::try_from);
     }
 }
 
 #[test]
 fn schemas_cross_with_the_same_relations() {
-    for schema in [chinook(), types()] {
-        assert_eq!(Schema::try_from(sent(wire::Schema::from(&schema))), Ok(schema));
-    }
+    let schema = schema();
+    assert_eq!(Schema::try_from(sent(wire::Schema::from(&schema))), Ok(schema));
 }
 
 fn missing<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
@@ -180,7 +228,7 @@ fn what_is_missing_is_named() {
     assert_eq!(missing(Field::try_from(wire::Field::default())), is_missing("field.what"));
     assert_eq!(missing(Mutation::try_from(wire::Mutation::default())), is_missing("mutation.kind"));
     assert_eq!(missing(Change::try_from(wire::Change::default())), is_missing("change.operation"));
-    assert_eq!(missing(Grant::try_from(auth::Grant::default())), is_missing("operation"));
+    assert_eq!(missing(GrantTerms::try_from(auth::Grant::default())), is_missing("operation"));
     let compare = wire::Compare { operator: wire::Operator::Eq.into(), ..Default::default() };
     let filter = wire::Filter { kind: Some(wire::filter::Kind::Compare(compare)) };
     assert_eq!(missing(Filter::try_from(filter)), is_missing("compare.value"));
@@ -191,13 +239,13 @@ fn what_is_missing_is_named() {
 #[test]
 fn a_grant_without_columns_is_refused_rather_than_read_as_all_columns() {
     let grant = auth::Grant { operation: wire::Operation::Read.into(), ..Default::default() };
-    assert_eq!(missing(Grant::try_from(grant)), "grant.columns is missing");
+    assert_eq!(missing(GrantTerms::try_from(grant)), "grant.columns is missing");
 }
 
 #[test]
 fn members_of_enums_from_the_future_are_refused() {
-    assert_eq!(missing(Shape::try_from(99)), "node.shape 99 is not known");
-    assert_eq!(missing(Operation::try_from(0)), "operation is missing");
+    assert_eq!(missing(member::<wire::Shape, Shape>(99, "node.shape")), "node.shape 99 is not known");
+    assert_eq!(missing(member::<wire::Operation, Operation>(0, "operation")), "operation is missing");
 }
 
 #[test]
@@ -224,4 +272,90 @@ fn a_member_that_appears_twice_is_refused() {
     let member = || wire::Member { name: "a".to_owned(), value: Some(Value::Null.into()) };
     let object = wire::Object { members: vec![member(), member()] };
     assert_eq!(missing(Object::try_from(object)), "member a appears twice");
+}
+
+/// A condition in which each level is built by `wrap` out of the one below.
+fn nested(levels: usize, wrap: fn(Filter) -> Filter) -> Filter {
+    let leaf = Filter::Compare { column: "employee_id".to_owned(), comparison: Comparison::Eq, value: Value::Int(1) };
+    (0..levels).fold(leaf, |filter, _| wrap(filter))
+}
+
+/// The deepest of `operations` that a walk lets pass still crosses the wire.
+fn deepest_crosses<T>(
+    operations: impl Fn(usize) -> T,
+    walk: impl Fn(&T) -> Result<(), Error>,
+    cross: impl Fn(T) -> bool,
+) {
+    let deepest = (0..200).take_while(|&levels| walk(&operations(levels)).is_ok()).last().unwrap();
+    assert!(deepest > 20 && deepest < 100, "{deepest}");
+    assert!(cross(operations(deepest)), "{deepest}");
+    assert_eq!(walk(&operations(deepest + 1)).unwrap_err().reason(), "TOO_COMPLEX");
+}
+
+fn crosses<M: prost::Message + Default + PartialEq>(message: &M) -> bool {
+    M::decode(message.encode_to_vec().as_slice()).is_ok_and(|decoded| decoded == *message)
+}
+
+#[test]
+fn the_deepest_read_that_is_walked_crosses_the_wire() {
+    let schema = schema();
+    let wraps: [fn(Filter) -> Filter; 4] = [
+        |filter| Filter::Not(Box::new(filter)),
+        |filter| Filter::And(vec![filter]),
+        |filter| Filter::Or(vec![Filter::TRUE, filter]),
+        |filter| Filter::Related {
+            relation: "employee_by_reports_to".to_owned(),
+            quantifier: Quantifier::Every,
+            filter: Box::new(filter),
+        },
+    ];
+    for wrap in wraps {
+        let operations = |levels| Read {
+            database: "music".to_owned(),
+            table: "employee".to_owned(),
+            node: Node { filter: nested(levels, wrap), ..Node::new(Shape::Many, vec![Field::column("employee_id")]) },
+        };
+        let cross = |read: Read| crosses(&crud::ReadRequest { reads: vec![read.into()], ..Default::default() });
+        deepest_crosses(operations, |read| read_touches(&schema, read).map(|_| ()), cross);
+    }
+}
+
+#[test]
+fn the_deepest_tree_that_is_walked_crosses_the_wire() {
+    let schema = schema();
+    let operations = |levels| {
+        let leaf = Node::new(Shape::Many, vec![Field::column("employee_id")]);
+        let node = (0..levels).fold(leaf, |node, _| {
+            let name = "employee_by_reports_to".to_owned();
+            let field = Field { key: "up".to_owned(), what: What::Relation { name, node } };
+            Node::new(Shape::Many, vec![field])
+        });
+        Read { database: "music".to_owned(), table: "employee".to_owned(), node }
+    };
+    let cross = |read: Read| crosses(&crud::ReadRequest { reads: vec![read.into()], ..Default::default() });
+    deepest_crosses(operations, |read| read_touches(&schema, read).map(|_| ()), cross);
+}
+
+#[test]
+fn the_deepest_document_that_is_walked_crosses_the_wire() {
+    let schema = schema();
+    let lists = |levels| (0..levels).fold(Value::Int(1), |value, _| Value::List(vec![value]));
+    let objects =
+        |levels| (0..levels).fold(Value::Int(1), |value, _| Value::Object(Object(vec![("a".to_owned(), value)])));
+    let insert = |value| Set::Insert { docs: vec![Object(vec![("c6".to_owned(), value)])] };
+    let update = |value| Set::Update {
+        filter: Filter::TRUE,
+        changes: vec![Change::Set { column: "c6".to_owned(), value }],
+        one: false,
+    };
+    let walk = |mutation: &Mutation| mutation_touches(&schema, mutation).map(|_| ());
+    let cross = |mutation: Mutation| {
+        let mutation = wire::Mutation::from(mutation);
+        crosses(&crud::WriteRequest { mutations: vec![mutation], ..Default::default() })
+    };
+    let mutation = |set| Mutation { table: "employee".to_owned(), set, returning: None };
+    deepest_crosses(|levels| mutation(insert(lists(levels))), walk, cross);
+    deepest_crosses(|levels| mutation(insert(objects(levels))), walk, cross);
+    deepest_crosses(|levels| mutation(update(lists(levels))), walk, cross);
+    deepest_crosses(|levels| mutation(update(objects(levels))), walk, cross);
 }

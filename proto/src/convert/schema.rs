@@ -1,12 +1,12 @@
 //! Schemas.
 
-use proto::query::v1 as wire;
+use query::{Column, Error, ForeignKey, Schema, Table};
 
-use crate::wire::{all, members};
-use crate::{Column, Error, ForeignKey, Schema, Table};
+use super::{all, member, members};
+use crate::wire::query::v1 as wire;
 
-members!(TableKind, wire::TableKind, "table.kind", { Table, View });
-members!(Type, wire::Type, "column.type", {
+members!(query::TableKind, wire::TableKind, "table.kind", { Table, View });
+members!(query::Type, wire::Type, "column.type", {
     Bool, Int16, Int32, Int64, Float, Decimal, Text, Bytes, Date, Time, Timestamp, Uuid, Json, Other,
 });
 
@@ -29,7 +29,7 @@ impl From<&Table> for wire::Table {
     fn from(table: &Table) -> Self {
         Self {
             name: table.name.clone(),
-            kind: table.kind.into(),
+            kind: wire::TableKind::from(table.kind).into(),
             columns: table.columns.iter().map(wire::Column::from).collect(),
             primary_key: table.primary_key.clone(),
             unique_keys: table.unique_keys.iter().map(|columns| wire::UniqueKey { columns: columns.clone() }).collect(),
@@ -45,7 +45,7 @@ impl TryFrom<wire::Table> for Table {
     fn try_from(table: wire::Table) -> Result<Self, Error> {
         Ok(Self {
             name: table.name,
-            kind: table.kind.try_into()?,
+            kind: member::<wire::TableKind, _>(table.kind, "table.kind")?,
             columns: all(table.columns)?,
             primary_key: table.primary_key,
             unique_keys: table.unique_keys.into_iter().map(|key| key.columns).collect(),
@@ -59,7 +59,7 @@ impl From<&Column> for wire::Column {
     fn from(column: &Column) -> Self {
         Self {
             name: column.name.clone(),
-            r#type: column.r#type.into(),
+            r#type: wire::Type::from(column.r#type).into(),
             nullable: column.nullable,
             has_default: column.has_default,
             generated: column.generated,
@@ -74,7 +74,7 @@ impl TryFrom<wire::Column> for Column {
     fn try_from(column: wire::Column) -> Result<Self, Error> {
         Ok(Self {
             name: column.name,
-            r#type: column.r#type.try_into()?,
+            r#type: member::<wire::Type, _>(column.r#type, "column.type")?,
             nullable: column.nullable,
             has_default: column.has_default,
             generated: column.generated,

@@ -1,0 +1,221 @@
+//! Messages of the rule engine.
+
+use query::{Change, Filter, Object, Operation};
+use tonic::Status;
+
+use crate::{
+    carried::Carried,
+    convert::{all, each, invalid, member, required},
+    grant::Grant,
+    wire::{auth::v1 as wire, query::v1 as words},
+};
+
+/// What a caller wants to use.
+#[derive(Debug, Clone, Default)]
+pub struct AuthorizeRequest {
+    /// The project's id.
+    pub project: String,
+    /// The caller's token; empty where there is none.
+    pub token: String,
+    /// All that the request uses.
+    pub accesses: Vec<Access>,
+}
+
+/// One resource that a request uses, with what its rule may look at.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Access {
+    /// A table.
+    Table(TableAccess),
+}
+
+/// What is done to a table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TableAccess {
+    /// The database's id.
+    pub database: String,
+    /// The table's name.
+    pub table: String,
+    /// What is done to it.
+    pub operation: Operation,
+    /// What the client calls the operation: `one`, `all`, `count`.
+    pub op: &'static str,
+    /// The client's condition on this table; `None` where it gave none.
+    pub find: Option<Filter>,
+    /// The documents of a create; the rule is asked for each.
+    pub docs: Vec<Object>,
+    /// The changes of an update.
+    pub changes: Vec<Change>,
+    /// The client's limit, where it gave one.
+    pub limit: Option<u64>,
+    /// The client's skip, where it gave one.
+    pub skip: Option<u64>,
+}
+
+/// What is granted.
+#[derive(Debug, Clone, Default)]
+pub struct AuthorizeResponse {
+    /// One per access, in their order.
+    pub grants: Vec<Grant>,
+}
+
+/// The project whose rules are asked about.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ReachableRequest {
+    /// Its id.
+    pub project: String,
+}
+
+/// What somebody may be allowed.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ReachableResponse {
+    /// Tables of which something may be allowed.
+    pub tables: Vec<ReachableTable>,
+}
+
+/// Operations on a table that somebody may be allowed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReachableTable {
+    /// The database's id.
+    pub database: String,
+    /// The table's name; `default` stands for every table without rules of its own.
+    pub table: String,
+    /// The operations.
+    pub operations: Vec<Operation>,
+}
+
+/// What clients call operations.
+const OPS: [&str; 3] = ["one", "all", "count"];
+
+impl TableAccess {
+    /// An access without anything that a rule could look at.
+    pub fn new(database: &str, table: &str, operation: Operation) -> Self {
+        Self {
+            database: database.to_owned(),
+            table: table.to_owned(),
+            operation,
+            op: "all",
+            find: None,
+            docs: Vec::new(),
+            changes: Vec::new(),
+            limit: None,
+            skip: None,
+        }
+    }
+}
+
+impl From<Access> for wire::Access {
+    fn from(access: Access) -> Self {
+        let Access::Table(access) = access;
+        let table = wire::TableAccess {
+            database: access.database,
+            table: access.table,
+            operation: words::Operation::from(access.operation).into(),
+            op: access.op.to_owned(),
+            find: access.find.map(Into::into),
+            docs: each(access.docs),
+            changes: each(access.changes),
+            limit: access.limit,
+            skip: access.skip,
+        };
+        Self { resource: Some(wire::access::Resource::Table(table)) }
+    }
+}
+
+impl TryFrom<wire::Access> for Access {
+    type Error = query::Error;
+
+    fn try_from(access: wire::Access) -> Result<Self, query::Error> {
+        let wire::access::Resource::Table(access) = required(access.resource, "access.resource")?;
+        let op = OPS.into_iter().find(|op| *op == access.op);
+        Ok(Access::Table(TableAccess {
+            database: access.database,
+            table: access.table,
+            operation: member::<words::Operation, _>(access.operation, "access.operation")?,
+            op: op.ok_or_else(|| query::Error::Malformed(format!("access.op {:?} is not known", access.op)))?,
+            find: access.find.map(Filter::try_from).transpose()?,
+            docs: all(access.docs)?,
+            changes: all(access.changes)?,
+            limit: access.limit,
+            skip: access.skip,
+        }))
+    }
+}
+
+impl Carried for AuthorizeRequest {
+    type Wire = wire::AuthorizeRequest;
+
+    fn into_wire(self) -> wire::AuthorizeRequest {
+        wire::AuthorizeRequest { project: self.project, token: self.token, accesses: each(self.accesses) }
+    }
+
+    fn from_wire(wire: wire::AuthorizeRequest) -> Result<Self, Status> {
+        let accesses = all(wire.accesses).map_err(invalid)?;
+        Ok(Self { project: wire.project, token: wire.token, accesses })
+    }
+
+    fn bytes(&self) -> usize {
+        0
+    }
+}
+
+impl Carried for AuthorizeResponse {
+    type Wire = wire::AuthorizeResponse;
+
+    fn into_wire(self) -> wire::AuthorizeResponse {
+        wire::AuthorizeResponse { grants: each(self.grants) }
+    }
+
+    fn from_wire(wire: wire::AuthorizeResponse) -> Result<Self, Status> {
+        Ok(Self { grants: each(wire.grants) })
+    }
+
+    fn bytes(&self) -> usize {
+        0
+    }
+}
+
+impl Carried for ReachableRequest {
+    type Wire = wire::ReachableRequest;
+
+    fn into_wire(self) -> wire::ReachableRequest {
+        wire::ReachableRequest { project: self.project }
+    }
+
+    fn from_wire(wire: wire::ReachableRequest) -> Result<Self, Status> {
+        Ok(Self { project: wire.project })
+    }
+
+    fn bytes(&self) -> usize {
+        0
+    }
+}
+
+impl Carried for ReachableResponse {
+    type Wire = wire::ReachableResponse;
+
+    fn into_wire(self) -> wire::ReachableResponse {
+        let table = |table: ReachableTable| wire::ReachableTable {
+            database: table.database,
+            table: table.table,
+            operations: table
+                .operations
+                .into_iter()
+                .map(|operation| words::Operation::from(operation).into())
+                .collect(),
+        };
+        wire::ReachableResponse { tables: self.tables.into_iter().map(table).collect() }
+    }
+
+    fn from_wire(wire: wire::ReachableResponse) -> Result<Self, Status> {
+        let table = |table: wire::ReachableTable| {
+            let operation = |number| member::<words::Operation, _>(number, "operation").map_err(invalid);
+            let operations = table.operations.into_iter().map(operation).collect::<Result<_, Status>>()?;
+            Ok(ReachableTable { database: table.database, table: table.table, operations })
+        };
+        Ok(Self { tables: wire.tables.into_iter().map(table).collect::<Result<_, Status>>()? })
+    }
+
+    fn bytes(&self) -> usize {
+        0
+    }
+}

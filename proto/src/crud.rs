@@ -1,0 +1,172 @@
+//! Messages of the service for rows in databases.
+
+use std::{collections::HashMap, sync::Arc};
+
+use query::{Mutation, Read, Schema};
+use tonic::Status;
+
+use crate::{
+    carried::Carried,
+    convert::{all, each, invalid},
+    grant::Grant,
+    wire::crud::v1 as wire,
+};
+
+pub use wire::{Answer, ReadResponse, WriteResponse, Written};
+
+/// Reads of one database, all in one snapshot.
+#[derive(Debug, Clone, Default)]
+pub struct ReadRequest {
+    /// The project's id.
+    pub project: String,
+    /// The database's id.
+    pub database: String,
+    /// The reads.
+    pub reads: Vec<Read>,
+    /// A grant to read each table that the reads touch, in the order of [`query::read_touches`].
+    pub grants: Vec<Grant>,
+}
+
+/// Mutations of one database in their order, in one transaction.
+#[derive(Debug, Clone, Default)]
+pub struct WriteRequest {
+    /// The project's id.
+    pub project: String,
+    /// The database's id.
+    pub database: String,
+    /// The mutations.
+    pub mutations: Vec<Mutation>,
+    /// A grant for each table that the mutations touch, in the order of [`query::mutation_touches`].
+    pub grants: Vec<Grant>,
+}
+
+/// Which databases are described, and how freshly.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct DescribeRequest {
+    /// The project's id.
+    pub project: String,
+    /// Look at the databases again, at most once a second each.
+    pub refresh: bool,
+    /// Versions of the schemas that the caller has, by database.
+    pub known: HashMap<String, u64>,
+}
+
+/// The databases of a project and what they hold.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct DescribeResponse {
+    /// By id.
+    pub databases: Vec<Database>,
+}
+
+/// A database.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Database {
+    /// Its id.
+    pub id: String,
+    /// `sqlite` or `postgres`.
+    pub engine: String,
+    /// Changes whenever the schema does; 0 while the database has not been reached.
+    pub version: u64,
+    /// What it holds; `None` where the caller has this version, and while it has not been reached.
+    pub schema: Option<Arc<Schema>>,
+    /// Why it has not been reached.
+    pub error: String,
+}
+
+/// A schema as it crosses a wire: the same bytes for the same schema.
+pub fn encoded(schema: &Schema) -> Vec<u8> {
+    prost::Message::encode_to_vec(&crate::wire::query::v1::Schema::from(schema))
+}
+
+impl Carried for ReadRequest {
+    type Wire = wire::ReadRequest;
+
+    fn into_wire(self) -> wire::ReadRequest {
+        wire::ReadRequest {
+            project: self.project,
+            database: self.database,
+            reads: each(self.reads),
+            grants: each(self.grants),
+        }
+    }
+
+    fn from_wire(wire: wire::ReadRequest) -> Result<Self, Status> {
+        let reads = all(wire.reads).map_err(invalid)?;
+        Ok(Self { project: wire.project, database: wire.database, reads, grants: each(wire.grants) })
+    }
+
+    fn bytes(&self) -> usize {
+        0
+    }
+}
+
+impl Carried for WriteRequest {
+    type Wire = wire::WriteRequest;
+
+    fn into_wire(self) -> wire::WriteRequest {
+        wire::WriteRequest {
+            project: self.project,
+            database: self.database,
+            mutations: each(self.mutations),
+            grants: each(self.grants),
+        }
+    }
+
+    fn from_wire(wire: wire::WriteRequest) -> Result<Self, Status> {
+        let mutations = all(wire.mutations).map_err(invalid)?;
+        Ok(Self { project: wire.project, database: wire.database, mutations, grants: each(wire.grants) })
+    }
+
+    fn bytes(&self) -> usize {
+        0
+    }
+}
+
+impl Carried for DescribeRequest {
+    type Wire = wire::DescribeRequest;
+
+    fn into_wire(self) -> wire::DescribeRequest {
+        wire::DescribeRequest { project: self.project, refresh: self.refresh, known: self.known }
+    }
+
+    fn from_wire(wire: wire::DescribeRequest) -> Result<Self, Status> {
+        Ok(Self { project: wire.project, refresh: wire.refresh, known: wire.known })
+    }
+
+    fn bytes(&self) -> usize {
+        0
+    }
+}
+
+impl Carried for DescribeResponse {
+    type Wire = wire::DescribeResponse;
+
+    fn into_wire(self) -> wire::DescribeResponse {
+        let database = |database: Database| wire::Database {
+            id: database.id,
+            r#type: database.engine,
+            version: database.version,
+            schema: database.schema.map(|schema| (&*schema).into()),
+            error: database.error,
+        };
+        wire::DescribeResponse { databases: self.databases.into_iter().map(database).collect() }
+    }
+
+    fn from_wire(wire: wire::DescribeResponse) -> Result<Self, Status> {
+        let database = |database: wire::Database| {
+            let schema = database.schema.map(Schema::try_from).transpose().map_err(invalid)?;
+            Ok(Database {
+                id: database.id,
+                engine: database.r#type,
+                version: database.version,
+                schema: schema.map(Arc::new),
+                error: database.error,
+            })
+        };
+        Ok(Self { databases: wire.databases.into_iter().map(database).collect::<Result<_, Status>>()? })
+    }
+
+    fn bytes(&self) -> usize {
+        0
+    }
+}
