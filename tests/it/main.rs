@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod cases;
+mod echo;
 mod process;
 mod readme;
 mod shop;

@@ -3,8 +3,25 @@
 
 pub mod case;
 pub mod client;
+pub mod echo;
 pub mod engine;
 pub mod mesh;
 pub mod operation;
 pub mod process;
 pub mod token;
+
+/// Messages of contracts that only tests have.
+#[allow(missing_docs, clippy::allow_attributes_without_reason, reason = "generated from commented contracts")]
+pub mod wire {
+    mod tree {
+        include!(concat!(env!("OUT_DIR"), "/messages.rs"));
+    }
+
+    pub use tree::test::*;
+}
+
+/// Services that only tests have.
+#[allow(missing_docs, clippy::allow_attributes_without_reason, reason = "generated from commented contracts")]
+pub mod services {
+    include!(concat!(env!("OUT_DIR"), "/services.rs"));
+}
