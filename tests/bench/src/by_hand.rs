@@ -23,6 +23,12 @@ struct ById {
     id: i32,
 }
 
+/// Query of the nested read.
+#[derive(Deserialize)]
+struct First {
+    artists: u32,
+}
+
 /// Body of the insert.
 #[derive(Deserialize)]
 struct NewNote {

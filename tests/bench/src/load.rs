@@ -46,12 +46,9 @@ pub async fn round(port: u16, requests: &Requests, lasting: Duration) -> anyhow:
         let requests = requests.clone();
         let channel = channels.get(client % channels.len().max(1)).cloned();
         clients.spawn(async move {
-            match requests {
-                Requests::Http(requests) => http(port, &requests, client, until).await,
-                requests @ (Requests::GrpcRead(..) | Requests::GrpcCreate(..)) => {
-                    grpc(channel.context("a channel")?, &requests, client, until).await
-                }
-            }
+            let mut client =
+                Client { connection: Connection::open(port, channel).await?, requests, turn: first(client) };
+            client.until(until).await
         });
     }
     let began = Instant::now();
@@ -74,27 +71,96 @@ async fn channels(port: u16, requests: &Requests) -> anyhow::Result<Vec<Channel>
     let mut channels = Vec::new();
     if !matches!(requests, Requests::Http(_)) {
         for _ in 0..4 {
-            channels.push(Channel::from_shared(format!("http://127.0.0.1:{port}"))?.connect().await?);
+            channels.push(channel(port).await?);
         }
     }
     Ok(channels)
 }
 
-async fn http(port: u16, requests: &[Vec<u8>], client: usize, until: Instant) -> anyhow::Result<Vec<Duration>> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-    stream.set_nodelay(true)?;
-    let mut times = Vec::new();
-    let mut answer = Vec::with_capacity(64 * 1024);
-    for turn in first(client).. {
-        let began = Instant::now();
-        if began >= until {
-            break;
+async fn channel(port: u16) -> anyhow::Result<Channel> {
+    Ok(Channel::from_shared(format!("http://127.0.0.1:{port}"))?.connect().await?)
+}
+
+/// A client with one request under way on one connection.
+pub struct Client {
+    connection: Connection,
+    requests: Requests,
+    turn: usize,
+}
+
+enum Connection {
+    Http { stream: TcpStream, answer: Vec<u8> },
+    Grpc(Box<DataClient<Channel>>),
+}
+
+impl Connection {
+    async fn open(port: u16, channel: Option<Channel>) -> anyhow::Result<Self> {
+        if let Some(channel) = channel {
+            return Ok(Self::Grpc(Box::new(DataClient::new(channel))));
         }
-        stream.write_all(&requests[turn % requests.len()]).await?;
-        exchange(&mut stream, &mut answer).await?;
-        times.push(began.elapsed());
+        let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self::Http { stream, answer: Vec::with_capacity(64 * 1024) })
     }
-    Ok(times)
+}
+
+impl Client {
+    /// Connects on a connection of its own.
+    pub async fn connect(port: u16, requests: Requests) -> anyhow::Result<Self> {
+        let channel = match requests {
+            Requests::Http(_) => None,
+            Requests::GrpcRead(..) | Requests::GrpcCreate(..) => Some(channel(port).await?),
+        };
+        Ok(Self { connection: Connection::open(port, channel).await?, requests, turn: 0 })
+    }
+
+    /// Sends the next `count` requests, each when the one before is answered.
+    pub async fn send(&mut self, count: usize) -> anyhow::Result<()> {
+        for _ in 0..count {
+            self.next().await?;
+        }
+        Ok(())
+    }
+
+    /// Begins with the first request again.
+    pub fn rewind(&mut self) {
+        self.turn = 0;
+    }
+
+    /// Sends until the time is up; how long each answer took.
+    async fn until(&mut self, until: Instant) -> anyhow::Result<Vec<Duration>> {
+        let mut times = Vec::new();
+        loop {
+            let began = Instant::now();
+            if began >= until {
+                return Ok(times);
+            }
+            self.next().await?;
+            times.push(began.elapsed());
+        }
+    }
+
+    async fn next(&mut self) -> anyhow::Result<()> {
+        let turn = self.turn;
+        self.turn += 1;
+        match (&mut self.connection, &self.requests) {
+            (Connection::Http { stream, answer }, Requests::Http(requests)) => {
+                stream.write_all(&requests[turn % requests.len()]).await?;
+                exchange(stream, answer).await
+            }
+            (Connection::Grpc(data), Requests::GrpcRead(reads, token)) => {
+                data.read(authorised(reads[turn % reads.len()].clone(), token)?).await?;
+                Ok(())
+            }
+            (Connection::Grpc(data), Requests::GrpcCreate(creates, token)) => {
+                data.create(authorised(creates[turn % creates.len()].clone(), token)?).await?;
+                Ok(())
+            }
+            (Connection::Grpc(_), Requests::Http(_)) | (Connection::Http { .. }, _) => {
+                bail!("these requests take another connection")
+            }
+        }
+    }
 }
 
 /// Reads one answer with a content length and checks that it is a success without errors.
@@ -129,29 +195,6 @@ fn authorised<T>(message: T, token: &str) -> anyhow::Result<tonic::Request<T>> {
     let mut request = tonic::Request::new(message);
     request.metadata_mut().insert("authorization", AsciiMetadataValue::try_from(format!("Bearer {token}"))?);
     Ok(request)
-}
-
-/// Sends gRPC requests one after the other until the time is up; how long each answer took.
-async fn grpc(channel: Channel, requests: &Requests, client: usize, until: Instant) -> anyhow::Result<Vec<Duration>> {
-    let mut data = DataClient::new(channel);
-    let mut times = Vec::new();
-    for turn in first(client).. {
-        let began = Instant::now();
-        if began >= until {
-            break;
-        }
-        match requests {
-            Requests::Http(_) => bail!("these go without a channel"),
-            Requests::GrpcRead(reads, token) => {
-                data.read(authorised(reads[turn % reads.len()].clone(), token)?).await?;
-            }
-            Requests::GrpcCreate(creates, token) => {
-                data.create(authorised(creates[turn % creates.len()].clone(), token)?).await?;
-            }
-        }
-        times.push(began.elapsed());
-    }
-    Ok(times)
 }
 
 /// Where a client begins in its list, so that they do not all ask for the same at once.

@@ -1,12 +1,18 @@
 //! Measures Perigee against what people would write by hand, in interleaved rounds of one run.
 //!
-//! `scripts/bench` starts a private PostgreSQL, builds everything for release and calls `bench run`.
+//! `scripts/bench` builds everything for release and calls `bench run` with a private PostgreSQL; with `--instructions`
+//! it calls `bench instructions`.
 
 mod by_hand;
+mod callgrind;
+mod instructions;
 mod load;
 mod report;
+mod requests;
 mod run;
 mod subject;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -21,6 +27,8 @@ struct Arguments {
 enum Command {
     /// Runs the comparison and prints it.
     Run(run::Options),
+    /// Counts the instructions of one request in each scenario, on SQLite.
+    Instructions(instructions::Options),
     /// Serves the scenarios by hand; the comparison starts these itself.
     Serve {
         /// With which driver.
@@ -33,10 +41,21 @@ enum Command {
     },
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    match Arguments::parse().command {
+    match command {
         Command::Run(options) => runtime.block_on(run::run(options)),
+        Command::Instructions(options) => runtime.block_on(instructions::run(options)),
         Command::Serve { by, database, port } => runtime.block_on(by_hand::serve(by, &database, port)),
     }
 }

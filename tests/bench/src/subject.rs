@@ -8,7 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
+
+use crate::callgrind;
 
 /// A running server of one or more processes, stopped when dropped.
 pub struct Server {
@@ -27,6 +29,24 @@ impl Drop for Server {
     }
 }
 
+/// How a server is started.
+#[derive(Debug, Clone, Copy)]
+pub enum Launch<'a> {
+    /// As it is.
+    Plain,
+    /// Under callgrind, which counts nothing until it is told to and keeps its files in this folder.
+    Callgrind(&'a Path),
+}
+
+impl Launch<'_> {
+    fn command(self, program: &Path) -> Command {
+        match self {
+            Self::Plain => Command::new(program),
+            Self::Callgrind(home) => callgrind::command(home, program),
+        }
+    }
+}
+
 /// A port that nobody listens on.
 pub fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
@@ -34,19 +54,19 @@ pub fn free_port() -> anyhow::Result<u16> {
 
 impl Server {
     /// One of the servers written by hand.
-    pub fn by_hand(driver: &str, database: &str) -> anyhow::Result<Self> {
+    pub fn by_hand(driver: &str, database: &str, launch: Launch) -> anyhow::Result<Self> {
         let port = free_port()?;
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = launch.command(&std::env::current_exe()?);
         command.args(["serve", driver, database, &port.to_string()]);
         Self { port, processes: vec![command.spawn()?] }.answering()
     }
 
     /// Perigee with all services in one process.
-    pub fn near(perigee: &Path, home: &Path) -> anyhow::Result<Self> {
+    pub fn near(perigee: &Path, home: &Path, launch: Launch) -> anyhow::Result<Self> {
         let port = free_port()?;
         let config = home.join("near.yaml");
         fs::write(&config, node(home, "gateway, auth-rules, crud", port, free_port()?, ""))?;
-        Self { port, processes: vec![serve(perigee, &config, &[])?] }.answering()
+        Self { port, processes: vec![serve(launch.command(perigee), &config, &[])?] }.answering()
     }
 
     /// Perigee with each service in a process of its own.
@@ -62,9 +82,14 @@ impl Server {
         ] {
             let config = home.join(format!("split-{service}.yaml"));
             fs::write(&config, node(home, service, http, mesh, peers))?;
-            processes.push(serve(perigee, &config, &[service])?);
+            processes.push(serve(Command::new(perigee), &config, &[service])?);
         }
         Self { port, processes }.answering()
+    }
+
+    /// The process that was started first.
+    pub fn process(&self) -> Option<u32> {
+        self.processes.first().map(Child::id)
     }
 
     /// Processor time of all its processes so far.
@@ -89,8 +114,8 @@ impl Server {
     }
 }
 
-fn serve(perigee: &Path, config: &Path, services: &[&str]) -> anyhow::Result<Child> {
-    Command::new(perigee)
+fn serve(mut perigee: Command, config: &Path, services: &[&str]) -> anyhow::Result<Child> {
+    perigee
         .arg("serve")
         .args(services)
         .arg("--config")
@@ -98,7 +123,7 @@ fn serve(perigee: &Path, config: &Path, services: &[&str]) -> anyhow::Result<Chi
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .with_context(|| format!("starting {}", perigee.display()))
+        .with_context(|| format!("starting {}", perigee.get_program().display()))
 }
 
 fn node(home: &Path, services: &str, http: u16, mesh: u16, peers: &str) -> String {
@@ -172,4 +197,26 @@ pub fn write_resources(home: &Path, kind: &str, url: &str) -> anyhow::Result<Pat
     }
     fs::write(resources.join("shop.yaml"), text)?;
     Ok(resources)
+}
+
+/// An SQLite file with the music shop and an empty table of notes.
+pub fn write_sqlite(chinook: &Path, home: &Path) -> anyhow::Result<PathBuf> {
+    let file = home.join("music.db");
+    let connection = rusqlite::Connection::open(&file)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.execute_batch(&fs::read_to_string(chinook.join("sqlite.sql"))?)?;
+    connection.execute_batch(
+        "CREATE TABLE note (note_id INTEGER PRIMARY KEY, body TEXT NOT NULL, rank INTEGER NOT NULL); ANALYZE;",
+    )?;
+    Ok(file)
+}
+
+/// A token that the rules of the shop let in.
+pub fn token(perigee: &Path, resources: &Path) -> anyhow::Result<String> {
+    let output = Command::new(perigee)
+        .args(["token", "shop", r#"{"id":"u1","role":"user"}"#, "--expires", "24h", "--dir"])
+        .arg(resources)
+        .output()?;
+    ensure!(output.status.success(), "perigee token: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }

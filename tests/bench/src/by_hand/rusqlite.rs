@@ -10,7 +10,7 @@ use axum::{
 };
 use rusqlite::Connection;
 
-use super::{Album, ById, ListedTrack, NewNote, Note, Tree, TreeAlbum, TreeTrack};
+use super::{Album, ById, First, ListedTrack, NewNote, Note, Tree, TreeAlbum, TreeTrack};
 
 struct Database {
     file: String,
@@ -51,12 +51,12 @@ async fn point(State(database): State<Arc<Database>>, Query(by): Query<ById>) ->
     }))
 }
 
-async fn nested(State(database): State<Arc<Database>>) -> impl IntoResponse {
+async fn nested(State(database): State<Arc<Database>>, Query(first): Query<First>) -> impl IntoResponse {
     Json(database.read(|connection| {
         let mut artists =
-            connection.prepare_cached("SELECT artist_id, name FROM artist ORDER BY artist_id LIMIT 20")?;
+            connection.prepare_cached("SELECT artist_id, name FROM artist ORDER BY artist_id LIMIT ?1")?;
         artists
-            .query_map([], |row| {
+            .query_map([first.artists], |row| {
                 let artist_id = row.get(0)?;
                 Ok(Tree { artist_id, name: row.get(1)?, album: albums(connection, artist_id)? })
             })?
