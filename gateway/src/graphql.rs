@@ -15,7 +15,11 @@ mod scan;
 mod value;
 mod variables;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    pin::{Pin, pin},
+    sync::Arc,
+};
 
 use arc_swap::ArcSwap;
 use axum::{
@@ -93,7 +97,7 @@ async fn by_get(
             Err(fault) => client.faulty(fault),
         }
     };
-    client.guarded(work).await
+    client.guarded(pin!(work)).await
 }
 
 async fn by_post(
@@ -101,7 +105,7 @@ async fn by_post(
     Path(project): Path<String>,
     request: axum::extract::Request,
 ) -> Response {
-    posted(&service, &project, request).await
+    Box::pin(posted(&service, &project, request)).await
 }
 
 /// The answer to a POST of a document for `project`.
@@ -129,7 +133,7 @@ pub(crate) async fn posted(service: &Service, project: &str, request: axum::extr
             Err(fault) => client.faulty(fault),
         }
     };
-    client.guarded(work).await
+    client.guarded(pin!(work)).await
 }
 
 /// Who asks, and how they want to be answered.
@@ -141,7 +145,7 @@ struct Client<'a> {
 
 impl Client<'_> {
     /// The answer of `work`, unless it panics or its time is over.
-    async fn guarded(&self, work: impl Future<Output = Response>) -> Response {
+    async fn guarded(&self, work: Pin<&mut impl Future<Output = Response>>) -> Response {
         let done = guarded(&self.caller.call, work).await;
         done.unwrap_or_else(|fault| self.faulty(fault))
     }
@@ -150,31 +154,31 @@ impl Client<'_> {
         let Request { query, operation, variables } = request;
         let document = match self.document(query).await {
             Ok(document) => document,
-            Err(refusal) => return self.refused(&project, *refusal).await,
+            Err(refusal) => return Box::pin(self.refused(&project, *refusal)).await,
         };
         let operation = match document.operation(operation.as_deref()) {
             Ok(operation) => &operation.node,
-            Err(refusal) => return self.refused(&project, *refusal).await,
+            Err(refusal) => return Box::pin(self.refused(&project, *refusal)).await,
         };
         if *method == Method::GET && operation.ty == async_graphql_parser::types::OperationType::Mutation {
             return self.method(Fault::new(Code::Method, "a mutation needs the method POST"));
         }
         let variables = match Variables::new(&document, operation, variables) {
             Ok(variables) => variables,
-            Err(refusal) => return self.refused(&project, *refusal).await,
+            Err(refusal) => return Box::pin(self.refused(&project, *refusal)).await,
         };
         let plan = |names: &Names| Plan::new(&document, operation, names, &variables, self.limits(&names.project));
         let mut names = self.names(project);
         let mut planned = plan(&names);
         if planned.as_ref().is_err_and(|refusal| refusal.may_be_stale())
-            && let Ok(Some(project)) = self.service.edge().refreshed(self.caller, &names.project).await
+            && let Ok(Some(project)) = Box::pin(self.service.edge().refreshed(self.caller, &names.project)).await
         {
             names = self.names(project);
             planned = plan(&names);
         }
         match planned {
             Ok(plan) => self.executed(&names.project, plan).await,
-            Err(refusal) => self.refused(&names.project, *refusal).await,
+            Err(refusal) => Box::pin(self.refused(&names.project, *refusal)).await,
         }
     }
 
@@ -229,7 +233,7 @@ impl Client<'_> {
             }
             Kind::Mutation => {
                 let writes = std::mem::take(&mut plan.writes);
-                match edge.write(self.caller, project, writes).await {
+                match Box::pin(edge.write(self.caller, project, writes)).await {
                     Ok(written) => match denial(&written) {
                         Some(denial) => self.failed(&plan, denial.clone(), "mutation"),
                         None => self.data(response::written(&plan, &written, &self.caller.call)),

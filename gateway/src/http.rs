@@ -10,7 +10,7 @@ pub mod server;
 pub use front::Front;
 pub(crate) use front::Visited;
 
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::{panic::AssertUnwindSafe, pin::Pin, task::Poll, time::Duration};
 
 use axum::extract::FromRequestParts;
 use bytes::{Bytes, BytesMut};
@@ -46,14 +46,15 @@ pub fn node_routes(mesh: mesh::Mesh) -> axum::Router {
     node::routes().fallback(answer::unknown_path).method_not_allowed_fallback(answer::wrong_method).with_state(mesh)
 }
 
-/// The answer, unless the work panics or its time is over.
-pub(crate) async fn guarded<T>(call: &Call, work: impl Future<Output = T>) -> Result<T, Fault> {
-    let work = AssertUnwindSafe(work).catch_unwind();
-    let ended = match call.deadline {
-        Some(deadline) => tokio::time::timeout_at(deadline.into(), work)
+/// The answer, unless the work panics or its time is over. A timer is set only for work that has to wait.
+pub(crate) async fn guarded<T>(call: &Call, work: Pin<&mut impl Future<Output = T>>) -> Result<T, Fault> {
+    let mut work = AssertUnwindSafe(work).catch_unwind();
+    let ended = match (futures::poll!(&mut work), call.deadline) {
+        (Poll::Ready(ended), _) => ended,
+        (Poll::Pending, None) => work.await,
+        (Poll::Pending, Some(deadline)) => tokio::time::timeout_at(deadline.into(), work)
             .await
             .map_err(|_| Fault::new(Code::Deadline, "the time for this request is over"))?,
-        None => work.await,
     };
     ended.map_err(|panic| Fault::internal("the request could not be answered", panic_text(panic.as_ref())))
 }
@@ -158,6 +159,8 @@ impl<S: Sync> FromRequestParts<S> for Caller {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use futures::StreamExt;
     use http::HeaderValue;
 
@@ -197,10 +200,11 @@ mod tests {
     #[tokio::test]
     async fn work_that_panics_is_an_internal_fault_without_its_text() {
         let call = Call::begin(None, None, Some(Duration::from_secs(60)));
-        let fault = guarded(&call, async { panic!("a secret") }).await.map(|()| "no answer").expect_err("it panics");
+        let fault =
+            guarded(&call, pin!(async { panic!("a secret") })).await.map(|()| "no answer").expect_err("it panics");
         assert_eq!(fault.code, Code::Internal);
         assert!(!fault.message.contains("secret"), "{fault}");
-        assert_eq!(guarded(&call, async { 7 }).await, Ok(7));
+        assert_eq!(guarded(&call, pin!(async { 7 })).await, Ok(7));
     }
 
     #[tokio::test]

@@ -145,7 +145,7 @@ async fn writing(
         })
         .await?;
     let mutation = (planned.database, planned.plan);
-    let written = service.edge().write(caller, &planned.project, vec![mutation]).await?;
+    let written = Box::pin(service.edge().write(caller, &planned.project, vec![mutation])).await?;
     let Some(written) = written.into_iter().next() else {
         return Err(Fault::internal("the request could not be answered", "no answer to a write"));
     };
@@ -181,7 +181,7 @@ async fn batched(
         newest = Some(planned.project);
     }
     if let Some(project) = newest {
-        for written in service.edge().write(caller, &project, mutations).await? {
+        for written in Box::pin(service.edge().write(caller, &project, mutations)).await? {
             written?;
         }
     }

@@ -49,7 +49,7 @@ impl Service {
         let place = Place { database: target.database, table: target.table, operation };
         let Some(database) = project.database(target.database) else {
             let fault = catalogue::unknown_database(&project, target.database);
-            return Err(self.edge().veil(caller, &project, place, fault).await);
+            return Err(Box::pin(self.edge().veil(caller, &project, place, fault)).await);
         };
         let place = Place { database: &database.id, ..place };
         let error = match self.attempt(database, target.table, &plan) {
@@ -62,14 +62,14 @@ impl Service {
         };
         // Where crud cannot look, what is known stays what is known.
         if error.is_unknown_name()
-            && let Ok(Some(project)) = self.edge().refreshed(caller, &project).await
+            && let Ok(Some(project)) = Box::pin(self.edge().refreshed(caller, &project)).await
             && let Some(database) = project.database(target.database)
             && let Attempt::Planned(plan) = self.attempt(database, target.table, &plan)
         {
             let database = database.id.clone();
             return Ok(Planned { project, database, plan });
         }
-        Err(self.edge().refuse(caller, &project, place, error).await)
+        Err(Box::pin(self.edge().refuse(caller, &project, place, error)).await)
     }
 
     fn attempt<T>(

@@ -175,10 +175,10 @@ fn description(service: &Service, out: &mut String) {
             IdempotencyLevel::NoSideEffects | IdempotencyLevel::Idempotent => "Once",
         };
         let name = &method.proto_name;
-        let _ = write!(
+        let _ = writeln!(
             methods,
             "        ::proto::link::Method {{ name: \"{name}\", path: \"/{package}.{proto_name}/{name}\", \
-             retry: ::proto::link::Retry::{retry} }},\n"
+             retry: ::proto::link::Retry::{retry} }},"
         );
     }
     let _ = write!(

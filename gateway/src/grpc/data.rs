@@ -28,7 +28,7 @@ pub struct Data {
 impl data_server::Data for Data {
     async fn read(&self, request: Request<api::ReadRequest>) -> Result<Response<api::ReadResponse>, Status> {
         let (caller, message) = self.arrived(request, |message| &message.project).map_err(status)?;
-        self.rows(&caller, message).await.map(Response::new).map_err(status)
+        Box::pin(self.rows(&caller, message)).await.map(Response::new).map_err(status)
     }
 
     async fn aggregate(&self, request: Request<api::AggregateRequest>) -> Result<Response<api::ReadResponse>, Status> {
@@ -162,7 +162,7 @@ impl Data {
             newest = Some(planned.project);
         }
         let Some(project) = newest else { return Ok(Vec::new()) };
-        let written = self.service.edge().write(caller, &project, mutations).await?;
+        let written = Box::pin(self.service.edge().write(caller, &project, mutations)).await?;
         let told = |written: Written| api::WriteResponse { affected: written.affected, rows: written.rows };
         written.into_iter().map(|one| one.map(told)).collect()
     }

@@ -171,9 +171,9 @@ impl Parts {
             Protocol::Grpc if request.version() < Version::HTTP_2 => {
                 answer::fault(&error::bad_request("gRPC needs HTTP/2; over HTTP/1.1 there is grpc-web"), call)
             }
-            Protocol::Grpc => called(self.grpc.clone(), request).await,
+            Protocol::Grpc => Box::pin(called(self.grpc.clone(), request)).await,
             Protocol::GrpcWeb => {
-                let Ok(response) = self.grpc_web.clone().oneshot(request).await;
+                let Ok(response) = Box::pin(self.grpc_web.clone().oneshot(request)).await;
                 response.map(Body::new)
             }
         }
@@ -184,7 +184,7 @@ impl Parts {
     async fn dispatched(&self, call: &Call, request: Request) -> Result<Response, Fault> {
         match graphql_project(&request).map(str::to_owned) {
             Some(project) => Ok(Box::pin(graphql::posted(&self.service, &project, request)).await),
-            None => guarded(call, self.web.clone().oneshot(request)).await.map(|answered| {
+            None => guarded(call, Box::pin(self.web.clone().oneshot(request)).as_mut()).await.map(|answered| {
                 let Ok(response) = answered;
                 response
             }),
@@ -309,7 +309,7 @@ fn graphql_project(request: &Request) -> Option<&str> {
 
 /// A gRPC request through its routes.
 async fn called(routes: axum::Router, request: Request) -> Response {
-    match guarded(&current(), routes.oneshot(request)).await {
+    match guarded(&current(), Box::pin(routes.oneshot(request)).as_mut()).await {
         Ok(Ok(response)) => response,
         Err(fault) => grpc::refused(fault),
     }

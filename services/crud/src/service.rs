@@ -142,7 +142,7 @@ impl Crud for Service {
     async fn write(&self, request: Request<WriteRequest>) -> Result<Response<WriteResponse>, Status> {
         let WriteRequest { project, database, mutations, grants } = request.into_inner();
         let place = Place { project: &project, database: &database, now_ms: now_ms() };
-        match self.perform(place, grants, &mutations).await {
+        match Box::pin(self.perform(place, grants, &mutations)).await {
             Ok(written) => Ok(Response::new(WriteResponse { written })),
             Err(error) => Err(status(&project, &database, error)),
         }

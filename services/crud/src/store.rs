@@ -66,6 +66,9 @@ pub enum Bind {
 }
 
 /// An open database.
+///
+/// Work on a server is some kilobytes of state, on a file a few words: it stands in a box, so that the futures above are
+/// small on both.
 #[derive(Debug, Clone)]
 pub enum Store {
     /// A file.
@@ -99,7 +102,9 @@ impl Store {
         takes(statements, self.most_args())?;
         match self {
             Store::Sqlite(store) => Ok(store.snapshot(statements).await?.into_iter().map(Rows::Sqlite).collect()),
-            Store::Postgres(store) => Ok(store.snapshot(statements).await?.into_iter().map(Rows::Postgres).collect()),
+            Store::Postgres(store) => {
+                Ok(Box::pin(store.snapshot(statements)).await?.into_iter().map(Rows::Postgres).collect())
+            }
         }
     }
 
@@ -115,7 +120,7 @@ impl Store {
         takes(std::slice::from_ref(statement), self.most_args())?;
         match self {
             Store::Sqlite(store) => store.write(statement).await.map(Rows::Sqlite),
-            Store::Postgres(store) => store.write(statement).await.map(Rows::Postgres),
+            Store::Postgres(store) => Box::pin(store.write(statement)).await.map(Rows::Postgres),
         }
     }
 
@@ -123,7 +128,7 @@ impl Store {
     pub async fn begin(&self) -> Result<Tx, Error> {
         match self {
             Store::Sqlite(store) => store.begin().await.map(Tx::Sqlite),
-            Store::Postgres(store) => store.begin().await.map(Tx::Postgres),
+            Store::Postgres(store) => Box::pin(store.begin()).await.map(Tx::Postgres),
         }
     }
 
@@ -131,7 +136,7 @@ impl Store {
     pub async fn introspect(&self) -> Result<Schema, Error> {
         match self {
             Store::Sqlite(store) => store.introspect().await,
-            Store::Postgres(store) => store.introspect().await,
+            Store::Postgres(store) => Box::pin(store.introspect()).await,
         }
     }
 
@@ -140,7 +145,7 @@ impl Store {
     pub async fn schema_mark(&self) -> Result<Option<String>, Error> {
         match self {
             Store::Sqlite(store) => store.schema_mark().await,
-            Store::Postgres(store) => store.schema_mark().await,
+            Store::Postgres(store) => Box::pin(store.schema_mark()).await,
         }
     }
 
@@ -148,7 +153,7 @@ impl Store {
     pub async fn ping(&self) -> Result<(), Error> {
         match self {
             Store::Sqlite(store) => store.ping().await,
-            Store::Postgres(store) => store.ping().await,
+            Store::Postgres(store) => Box::pin(store.ping()).await,
         }
     }
 }
@@ -172,7 +177,7 @@ impl Tx {
         takes(statements, most)?;
         match self {
             Tx::Sqlite(tx) => Ok(tx.run(statements).await?.into_iter().map(Rows::Sqlite).collect()),
-            Tx::Postgres(tx) => Ok(tx.run(statements).await?.into_iter().map(Rows::Postgres).collect()),
+            Tx::Postgres(tx) => Ok(Box::pin(tx.run(statements)).await?.into_iter().map(Rows::Postgres).collect()),
         }
     }
 
@@ -180,7 +185,7 @@ impl Tx {
     pub async fn commit(self) -> Result<(), Error> {
         match self {
             Tx::Sqlite(tx) => tx.commit().await,
-            Tx::Postgres(tx) => tx.commit().await,
+            Tx::Postgres(tx) => Box::pin(tx.commit()).await,
         }
     }
 }

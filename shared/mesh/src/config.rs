@@ -357,8 +357,8 @@ mod tests {
         assert_eq!(refused("", &[("PERIGEE_LISTEN__HTTP", "4122")]), wanted);
         let wanted = "PERIGEE_LIMITS__DEPTH: limits.depth: expected a whole number from 0, got a text";
         assert_eq!(refused("", &[("PERIGEE_LIMITS__DEPTH", "deep")]), wanted);
-        let wanted = "node.yaml:1:12: services.0: value crd is not known; did you mean crud? \
-                      known: gateway, crud, auth-rules";
+        let wanted = "node.yaml:1:12: services.0: service crd is not known; did you mean crud? \
+                      known: gateway, auth-rules, crud";
         assert_eq!(refused("services: [crd]", &[]), wanted);
         assert!(refused("a: [", &[]).starts_with("node.yaml:"));
         assert!(refused("- 1", &[]).ends_with("expected a mapping, got a list"));

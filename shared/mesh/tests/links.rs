@@ -253,7 +253,8 @@ async fn a_call_under_way_when_its_peer_dies_is_unavailable() {
     };
     let call = call();
     let (answer, _) = tokio::join!(describe(&mesh, &call, "waits"), kill);
-    assert_eq!(answer.unwrap_err(), Fault::new(Code::Unavailable, "the connection to service crud broke"));
+    // It is sent once more, and then there is nobody.
+    assert_eq!(answer.unwrap_err(), Fault::new(Code::Unavailable, "service crud cannot be reached"));
 }
 
 #[tokio::test]

@@ -96,7 +96,7 @@ impl Postgres {
             _ => {
                 let known = self.known(statements);
                 let known = &known;
-                self.again(|connection| async move { snapshot(&connection, known, statements).await }).await
+                self.again(|connection| Box::pin(async move { snapshot(&connection, known, statements).await })).await
             }
         }
     }
@@ -105,7 +105,7 @@ impl Postgres {
     pub async fn write(&self, statement: &Statement) -> Result<Rows, Error> {
         let known = self.inner.statements.known(&statement.text);
         let mut lease = self.lease().await?;
-        let work = one(lease.connection(), &known, &statement.args);
+        let work = Box::pin(one(lease.connection(), &known, &statement.args));
         lease.run(State::Clean, work).await.map_err(|failure| self.error(failure))
     }
 
@@ -117,7 +117,7 @@ impl Postgres {
     /// What the schema holds, as far as our role may use it.
     pub async fn introspect(&self) -> Result<Schema, Error> {
         let name = self.inner.schema.as_str();
-        let found = self.again(|connection| async move { introspect::schema(&connection, name).await });
+        let found = self.again(|connection| Box::pin(async move { introspect::schema(&connection, name).await }));
         let (schema, keys) = found.await?;
         self.inner.keys.store(Arc::new(keys));
         let before = self.inner.seen.lock().unwrap_or_else(PoisonError::into_inner).replace(schema.clone());
@@ -131,12 +131,12 @@ impl Postgres {
     /// A text that changes whenever the schema does.
     pub async fn schema_mark(&self) -> Result<Option<String>, Error> {
         let name = self.inner.schema.as_str();
-        self.again(|connection| async move { introspect::mark(&connection, name).await }).await
+        self.again(|connection| Box::pin(async move { introspect::mark(&connection, name).await })).await
     }
 
     /// Whether the server answers.
     pub async fn ping(&self) -> Result<(), Error> {
-        self.again(|connection| async move { connection.command("SELECT 1").await }).await
+        self.again(|connection| Box::pin(async move { connection.command("SELECT 1").await })).await
     }
 
     /// One read: on a lane if it is known to be short.
@@ -149,7 +149,7 @@ impl Postgres {
                 None => {}
             }
         }
-        self.again(|connection| one(connection, &known, &statement.args)).await
+        Box::pin(self.again(|connection| Box::pin(one(connection, &known, &statement.args)))).await
     }
 
     /// Runs idempotent `work` on a connection of its own; once more on a new one, if that was lost.

@@ -118,7 +118,7 @@ impl Sqlite {
             settled => return Ok(settled?),
         }
         let statements = statements.to_vec();
-        self.read_long(move |reader| snapshot(reader, &statements)).await
+        Box::pin(self.read_long(move |reader| snapshot(reader, &statements))).await
     }
 
     /// See [`super::Store::write`].

@@ -65,7 +65,7 @@ impl Slot {
             self.state.store(Arc::new(state));
             changed(self);
         };
-        while let Some(connected) = self.retired.run_until_cancelled(connect(self.address)).await {
+        while let Some(connected) = self.retired.run_until_cancelled(Box::pin(connect(self.address))).await {
             match connected {
                 Ok((sender, connection)) => {
                     tracing::info!(peer = &*self.url, address = %self.address, "peer connected");

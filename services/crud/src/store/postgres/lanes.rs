@@ -80,13 +80,13 @@ impl Lane {
     /// `None` if the lane got stuck.
     async fn run(&self, shared: &Arc<Shared>, known: &Known, args: &[Bind]) -> Option<Result<Rows, Failure>> {
         let mut visit = shared.visit(self);
-        let work = async {
+        let work = pin!(async {
             let ready = shared.connection.prepare(known).await?;
             let sent = shared.opened.elapsed();
             let rows = shared.connection.run(&ready, args).await;
             known.answered(shared.answered_after(sent), &rows);
             rows
-        };
+        });
         let Some(result) = shared.unless_stuck(work).await else {
             // Who is to blame cannot be told from here. The innocent are known to be short again after a few times.
             known.took(STUCK);

@@ -68,7 +68,7 @@ impl Target {
 
     /// A new connection.
     pub async fn connect(&self) -> Result<Connection, Failure> {
-        match tokio::time::timeout(CONNECT, self.dial()).await {
+        match tokio::time::timeout(CONNECT, Box::pin(self.dial())).await {
             Ok(connection) => connection,
             Err(_) => Err(Failure::Connect(format!("no connection within {CONNECT:?}"))),
         }
@@ -87,7 +87,7 @@ impl Target {
         self.tasks.spawn("postgres cancel", async move {
             for _ in 0..CANCELLATIONS {
                 // One that fails finds the server gone, or is followed by the next.
-                let _ = tokio::time::timeout(CONNECT, ending.cancel.cancel_query(tls.clone())).await;
+                let _ = tokio::time::timeout(CONNECT, Box::pin(ending.cancel.cancel_query(tls.clone()))).await;
                 if tokio::time::timeout(BETWEEN, ending.ended.cancelled()).await.is_ok() {
                     break;
                 }
@@ -98,7 +98,7 @@ impl Target {
 
     async fn dial(&self) -> Result<Connection, Failure> {
         let unreachable = |error: tokio_postgres::Error| Failure::Connect(chain(&error));
-        let (client, driver) = self.config.connect(self.tls.clone()).await.map_err(unreachable)?;
+        let (client, driver) = Box::pin(self.config.connect(self.tls.clone())).await.map_err(unreachable)?;
         let stop = self.tasks.stop().clone();
         let ended = CancellationToken::new();
         let end = ended.clone().drop_guard();
