@@ -4,7 +4,6 @@ mod check;
 mod follow;
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -13,6 +12,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use foldhash::{HashMap, HashMapExt};
 use mesh::{Call, Code, Fault, Mesh, Tasks, resources::Current};
 use proto::{
     Links,

@@ -16,7 +16,6 @@ mod value;
 mod variables;
 
 use std::{
-    collections::HashMap,
     pin::{Pin, pin},
     sync::Arc,
 };
@@ -28,6 +27,7 @@ use axum::{
     response::Response,
     routing::get,
 };
+use foldhash::{HashMap, HashMapExt, quality};
 use http::{HeaderMap, Method};
 use mesh::{Code, Fault};
 use moka::sync::Cache;
@@ -59,7 +59,7 @@ const PROJECTS: usize = 1000;
 
 /// What GraphQL keeps between requests.
 pub struct State {
-    documents: Cache<String, Arc<Document>>,
+    documents: Cache<String, Arc<Document>, quality::RandomState>,
     names: ArcSwap<HashMap<String, Arc<Names>>>,
 }
 
@@ -68,7 +68,10 @@ impl Default for State {
         // A tree takes about twenty times the bytes of its text.
         let weight = |text: &String, _: &Arc<Document>| u32::try_from(text.len() * 20 + 500).unwrap_or(u32::MAX);
         Self {
-            documents: Cache::builder().weigher(weight).max_capacity(DOCUMENTS_BYTES).build(),
+            documents: Cache::builder()
+                .weigher(weight)
+                .max_capacity(DOCUMENTS_BYTES)
+                .build_with_hasher(Default::default()),
             names: ArcSwap::default(),
         }
     }

@@ -1,11 +1,8 @@
 //! Keeping the catalogue: by the resources, by what crud says, and by asking again where it could not say all.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use foldhash::{HashMap, HashMapExt};
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use mesh::{
     Call, State, Tasks,

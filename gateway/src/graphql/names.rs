@@ -1,7 +1,8 @@
 //! What a project's tables, columns and relations are called in GraphQL.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
+use foldhash::{HashMap, HashMapExt};
 use query::{Schema, Table};
 
 use crate::catalogue::Project;
@@ -178,8 +179,10 @@ impl Names {
         for (table, name) in wanted.iter().enumerate() {
             owners.entry(name).or_default().push(self.tables[table].database);
         }
-        let mut taken: HashMap<String, ()> =
-            ["Query", "Mutation", "Int", "Float", "String", "Boolean", "ID"].map(|name| (name.to_owned(), ())).into();
+        let mut taken: HashMap<String, ()> = ["Query", "Mutation", "Int", "Float", "String", "Boolean", "ID"]
+            .map(|name| (name.to_owned(), ()))
+            .into_iter()
+            .collect();
         for (table, name) in wanted.iter().enumerate() {
             let names = &mut self.tables[table];
             let is_shared = owners[name.as_str()].iter().any(|owner| *owner != names.database);

@@ -1,8 +1,7 @@
 //! Variables of a request, checked against their declarations.
 
-use std::collections::HashMap;
-
 use async_graphql_parser::types::{BaseType, OperationDefinition, Type};
+use foldhash::{HashMap, HashMapExt};
 use query::{Error, Object, Value};
 
 use super::{

@@ -1,7 +1,8 @@
 //! Projects with their keys and rules, as they are in force.
 
-use std::{collections::HashMap, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
+use foldhash::{HashMap, HashMapExt};
 use mesh::resources::Snapshot;
 use query::resources::{MatchMode, Project as Spec, ProjectMeta, TokenKey};
 use tracing::{error, warn};

@@ -59,7 +59,7 @@ pub enum Error {
 pub struct Keys {
     specs: Vec<TokenKey>,
     keys: Vec<Key>,
-    verified: Cache<Arc<str>, Arc<Verified>>,
+    verified: Cache<Arc<str>, Arc<Verified>, foldhash::quality::RandomState>,
 }
 
 /// A token with a good signature.
@@ -106,7 +106,7 @@ impl Keys {
         let long_enough = |spec: &&TokenKey| spec.secret.len() >= SECRET_BYTES;
         let keys = specs.iter().filter(long_enough).map(Key::new).collect();
         let weight = |token: &Arc<str>, _: &Arc<Verified>| u32::try_from(2 * token.len() + 256).unwrap_or(u32::MAX);
-        let verified = Cache::builder().max_capacity(CACHE_BYTES).weigher(weight).build();
+        let verified = Cache::builder().max_capacity(CACHE_BYTES).weigher(weight).build_with_hasher(Default::default());
         Self { specs, keys, verified }
     }
 

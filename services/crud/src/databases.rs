@@ -1,13 +1,13 @@
 //! The databases of all projects: opened in the background, looked at again and again, swapped when resources change.
 
 use std::{
-    collections::HashMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
+use foldhash::{HashMap, HashMapExt};
 use mesh::{Mesh, State, Tasks, resources};
 use query::resources::{Database as Spec, DatabaseMeta, Numbers};
 use tokio::sync::watch;

@@ -1,7 +1,6 @@
 //! A read tree as it runs: the statements of its levels, and how their rows become JSON.
 
-use std::collections::HashMap;
-
+use foldhash::HashMap;
 use query::{Shape, resources::Numbers};
 
 use crate::{Error, cell::Key, json, store::Rows};

@@ -1,6 +1,8 @@
 //! The names of relations, derived from foreign keys.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+
+use foldhash::{HashMap, HashMapExt};
 
 use crate::{ForeignKey, Relation, Table};
 

@@ -1,6 +1,6 @@
 //! What a database holds.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 
 use crate::{Error, relation};
 

@@ -21,6 +21,9 @@ const SPREADS: usize = 64;
 /// Arguments that a field may have: no field knows as many, and they are compared with each other.
 const ARGUMENTS: usize = 100;
 
+/// Fields by their response keys, in order.
+pub type Groups<'a> = IndexMap<&'a str, Group<'a>, foldhash::fast::RandomState>;
+
 /// Fields with one response key; their selections are merged.
 pub struct Group<'a> {
     /// The first of them; the others have the same name and arguments.
@@ -64,12 +67,12 @@ impl<'a> Group<'a> {
 
 impl<'a> Planner<'a> {
     /// Fields of `sets` by response key, in order, as the specification's `CollectFields` has it.
-    pub fn collect(&mut self, sets: &[&'a SelectionSet], depth: usize) -> Result<IndexMap<&'a str, Group<'a>>> {
+    pub fn collect(&mut self, sets: &[&'a SelectionSet], depth: usize) -> Result<Groups<'a>> {
         if depth > self.limits.depth {
             let limit = self.limits.depth;
             return Err(Refusal::new(Error::TooComplex { what: "depth", seen: depth, limit }));
         }
-        let mut groups = IndexMap::new();
+        let mut groups = Groups::default();
         let mut spread = Vec::new();
         for set in sets {
             self.collect_set(set, &mut groups, &mut spread, 0)?;
@@ -80,7 +83,7 @@ impl<'a> Planner<'a> {
     fn collect_set(
         &mut self,
         set: &'a SelectionSet,
-        groups: &mut IndexMap<&'a str, Group<'a>>,
+        groups: &mut Groups<'a>,
         spread: &mut Vec<&'a str>,
         inside: usize,
     ) -> Result<()> {
@@ -263,7 +266,7 @@ pub fn unknown_member(name: &str, type_name: &str, known: &[&str]) -> Box<Refusa
     Refusal::new(Fault::new(Code::UnknownColumn, format!("field {name} is not in {type_name}{hint}")))
 }
 
-fn add<'a>(groups: &mut IndexMap<&'a str, Group<'a>>, field: &'a Selected, at: Pos) -> Result<()> {
+fn add<'a>(groups: &mut Groups<'a>, field: &'a Selected, at: Pos) -> Result<()> {
     let seen = field.arguments.len();
     if seen > ARGUMENTS {
         return Err(Refusal::new(Error::TooComplex { what: "arguments", seen, limit: ARGUMENTS }).at(at));
