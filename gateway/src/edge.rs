@@ -16,10 +16,7 @@ use proto::{
 };
 use query::{Mutation, Read, Touch, mutation_touches, read_touches};
 
-use crate::{
-    catalogue::{Catalogue, Project},
-    error,
-};
+use crate::catalogue::{Catalogue, Project};
 
 pub use veil::Place;
 
@@ -92,7 +89,7 @@ impl Edge {
         }
         let mut asked = Asked::of(reads.len());
         for read in &reads {
-            let touches = read_touches(project.schema(&read.database)?, read).map_err(error::query)?;
+            let touches = read_touches(project.schema(&read.database)?, read).map_err(Fault::from)?;
             asked.push(&read.database, touches);
         }
         let (grants, counts) = self.authorize(caller, project, asked, "read").await?;
@@ -136,7 +133,7 @@ impl Edge {
         }
         let mut asked = Asked::of(mutations.len());
         for (database, mutation) in &mutations {
-            let touches = mutation_touches(project.schema(database)?, mutation).map_err(error::query)?;
+            let touches = mutation_touches(project.schema(database)?, mutation).map_err(Fault::from)?;
             asked.push(database, touches);
         }
         let (grants, counts) = self.authorize(caller, project, asked, "mutation").await?;

@@ -46,7 +46,6 @@ use crate::{
     Service,
     catalogue::Project,
     edge::{self, Caller, Written},
-    error,
     http::{answer, body, guarded},
 };
 
@@ -268,7 +267,7 @@ impl Client<'_> {
             }
         }
         let fault = fault.unwrap_or_else(|| match cause {
-            Cause::Model(error) => error::query(error),
+            Cause::Model(error) => Fault::from(error),
             Cause::Fault(fault) => fault,
         });
         let code = fault.code;

@@ -83,7 +83,7 @@ async fn fields(service: &Service, caller: &Caller, project: &str, body: Body) -
     }
     let parsed = Value::parse(&body, DOCUMENT).map_err(|error| match error {
         Error::Malformed(what) => error::bad_request(format!("the body is no JSON: {what}")),
-        other => error::query(other),
+        other => Fault::from(other),
     });
     match parsed? {
         Value::Object(object) => Ok(Fields::new(object)),

@@ -6,7 +6,7 @@ use foldhash::{HashMap, HashMapExt};
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use mesh::{
     Call, State, Tasks,
-    bus::Subscription,
+    bus::{Event, Subscription},
     resources::{Current, Snapshot},
 };
 use proto::{Links, crud::DescribeResponse};
@@ -77,9 +77,8 @@ impl Follower {
                     Err(_) => has_resources = false,
                 },
                 message = changes.next(), if has_bus => match message {
-                    // Schemas change seldom: that something did is enough to know, and a lagging listener knows no
-                    // more.
-                    Some(_) => self.projects(|_| true).into_iter().for_each(|id| self.ask(id)),
+                    Some(Event::Message(message)) => self.changed(&message.payload),
+                    Some(Event::Lagged(_)) => self.projects(|_| true).into_iter().for_each(|id| self.ask(id)),
                     None => has_bus = false,
                 },
                 Some((id, described)) = self.asking.next() => self.answered(id, described),
@@ -138,6 +137,14 @@ impl Follower {
     fn projects(&self, is_meant: impl Fn(&Entry) -> bool) -> Vec<String> {
         let entries = self.catalogue.shared.entries.load();
         entries.iter().filter(|(_, entry)| is_meant(entry)).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Asks about the project of the database, `project/database`, whose schema changed.
+    fn changed(&mut self, database: &[u8]) {
+        let database = std::str::from_utf8(database).ok();
+        if let Some((project, _)) = database.and_then(|database| database.split_once('/')) {
+            self.ask(project.to_owned());
+        }
     }
 
     /// Asks crud about a project, one question at a time.

@@ -7,7 +7,7 @@ use proto::auth::{Access, TableAccess};
 use query::{Error, Object, Operation};
 
 use super::{Caller, Edge};
-use crate::{catalogue::Project, error};
+use crate::catalogue::Project;
 
 /// Where a request went wrong: what it wanted to do with which table.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +45,7 @@ impl Edge {
         {
             return denial;
         }
-        error::query(self.without_secrets(caller, project, place, error).await)
+        Fault::from(self.without_secrets(caller, project, place, error).await)
     }
 
     /// `error` without a hint to a table that the caller may not use.

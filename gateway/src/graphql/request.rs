@@ -24,7 +24,7 @@ pub struct Request {
 impl Request {
     /// Out of the body of a POST.
     pub fn of_json(body: &[u8]) -> Result<Self, Fault> {
-        match Value::parse(body, Limits::default()).map_err(error::query)? {
+        match Value::parse(body, Limits::default()).map_err(Fault::from)? {
             Value::Object(members) => Self::of_members(members),
             Value::List(_) => Err(error::bad_request("the body is a list: send one operation at a time")),
             other => {
@@ -76,7 +76,7 @@ impl Request {
 
 fn parsed(name: &str, text: &str) -> Result<Value, Fault> {
     Value::parse(text.as_bytes(), Limits::default()).map_err(|error| {
-        let fault = error::query(error);
+        let fault = Fault::from(error);
         Fault { message: format!("{name}: {}", fault.message), ..fault }
     })
 }

@@ -82,8 +82,8 @@ impl Data {
 
     async fn rows(&self, caller: &Caller, message: api::ReadRequest) -> Result<api::ReadResponse, Fault> {
         let target = target(&message.project, &message.database, &message.table)?;
-        let find = value::object(message.r#where).map_err(error::query)?;
-        let selection = Selection::of(message.select).map_err(error::query)?;
+        let find = value::object(message.r#where).map_err(Fault::from)?;
+        let selection = Selection::of(message.select).map_err(Fault::from)?;
         let plan = |parser: Parser<'_>, table: &Table| {
             Ok(Node {
                 filter: parser.filter(table, &find)?,
@@ -99,7 +99,7 @@ impl Data {
     async fn numbers(&self, caller: &Caller, message: api::AggregateRequest) -> Result<api::ReadResponse, Fault> {
         let target = target(&message.project, &message.database, &message.table)?;
         check_aggregate(&message)?;
-        let find = value::object(message.r#where).map_err(error::query)?;
+        let find = value::object(message.r#where).map_err(Fault::from)?;
         let plan = |parser: Parser<'_>, table: &Table| {
             let count = Field { key: "count".to_owned(), what: What::Count };
             Ok(Node { filter: parser.filter(table, &find)?, ..Node::new(Shape::Aggregate, vec![count]) })
@@ -133,7 +133,7 @@ impl Data {
         let mut writes = Vec::with_capacity(message.items.len());
         for (index, item) in message.items.into_iter().enumerate() {
             let Some(write) = item.write else {
-                return Err(error::query(Error::Required(format!("write of items[{index}]"))));
+                return Err(Fault::from(Error::Required(format!("write of items[{index}]"))));
             };
             let mut write = Writing::of(write)?;
             for (name, own, of_batch) in
@@ -179,7 +179,7 @@ struct Writing {
 
 impl Writing {
     fn of(write: batch_item::Write) -> Result<Self, Fault> {
-        Self::parsed(write).map_err(error::query)
+        Self::parsed(write).map_err(Fault::from)
     }
 
     fn parsed(write: batch_item::Write) -> Result<Self, Error> {

@@ -76,9 +76,9 @@ fn batch_item(index: usize, item: Value) -> Result<Item, Fault> {
             let message = format!("invalid batch request type: {name}.type {other} is none of create, update, delete");
             return Err(error::bad_request(message));
         }
-        None => return Err(error::query(Error::Required(format!("{name}.type")))),
+        None => return Err(Fault::from(Error::Required(format!("{name}.type")))),
     };
-    let table = fields.text("col")?.ok_or_else(|| error::query(Error::Required(format!("{name}.col"))))?;
+    let table = fields.text("col")?.ok_or_else(|| Fault::from(Error::Required(format!("{name}.col"))))?;
     Ok(Item { table, write: write(operation, fields)? })
 }
 
@@ -94,7 +94,7 @@ pub fn write(operation: Operation, fields: Fields) -> Result<Write, Fault> {
 
 fn create(mut fields: Fields) -> Result<Write, Fault> {
     let op = fields.text("op")?;
-    let docs = fields.take("doc").ok_or_else(|| error::query(Error::Required(fields.name("doc"))))?;
+    let docs = fields.take("doc").ok_or_else(|| Fault::from(Error::Required(fields.name("doc"))))?;
     match (op.as_deref(), &docs) {
         (Some("one"), Value::Object(_)) | (Some("all"), Value::List(_)) => Ok(Write::Create { docs }),
         (Some("one"), _) => Err(fields.wrong("doc", "an object where op is one", &docs)),

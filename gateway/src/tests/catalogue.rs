@@ -79,7 +79,7 @@ async fn a_change_of_the_schema_that_crud_tells_of_makes_a_new_version() {
     let before = stage.service.edge().project(&caller, "shop").await.expect("it is there");
     assert!(stage.service.edge().refreshed(&caller, &before).await.expect("crud answers").is_none());
     stage.world.grown.lock().unwrap().push("year");
-    stage.service.mesh().bus().publish("schema.changed", "shop");
+    stage.service.mesh().bus().publish("schema.changed", "shop/music");
     let end = Instant::now() + Duration::from_secs(1);
     while stage.service.edge().project(&caller, "shop").await.expect("it is there").version == before.version {
         assert!(Instant::now() < end);

@@ -46,7 +46,7 @@ impl From<Error> for Fault {
             Error::UnknownProject(_) => (Code::UnknownProject, None),
             Error::Unauthenticated { access, .. } => (Code::Unauthenticated, Some(*access)),
             Error::Denied { access, .. } => (Code::Denied, Some(*access)),
-            Error::Malformed(inner) => (Code::parse(inner.reason()).unwrap_or(Code::BadRequest), None),
+            Error::Malformed(inner) => (Code::from(inner), None),
             Error::NoKey(_) | Error::DevKey(_) | Error::Sign(_) => (Code::Internal, None),
         };
         let mut fault = Fault::new(code, error.to_string());

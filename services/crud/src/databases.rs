@@ -184,7 +184,7 @@ impl Databases {
                 tracing::info!(project = database.project, database = database.id, tables, "database open");
                 database.reached.send_replace(Reached::Yes(Arc::new(open)));
                 self.mesh.board().set(&database.part(), State::Ready);
-                self.changed(&database.project);
+                self.changed(&database.project, &database.id);
                 LOOK
             }
             Err(error) => {
@@ -214,7 +214,7 @@ impl Databases {
                 self.mesh.board().set(&part(project, id), State::Ready);
                 if has_changed {
                     tracing::info!(project, database = id, "schema changed");
-                    self.changed(project);
+                    self.changed(project, id);
                 }
             }
             Err(error) => {
@@ -234,9 +234,9 @@ impl Databases {
         error.to_string()
     }
 
-    /// Tells the mesh that a schema of the project is not what it was.
-    fn changed(&self, project: &str) {
-        self.mesh.bus().publish("schema.changed", project.as_bytes().to_vec());
+    /// Tells the mesh that a schema is not what it was: of which project, and of which of its databases.
+    fn changed(&self, project: &str, database: &str) {
+        self.mesh.bus().publish("schema.changed", format!("{project}/{database}"));
     }
 }
 

@@ -74,7 +74,7 @@ impl Error {
 
     fn code(&self) -> Code {
         match self {
-            Error::Query(error) => unfit(error),
+            Error::Query(error) => Code::from(error),
             Error::Denied(_) => Code::Denied,
             Error::UnknownProject(_) => Code::UnknownProject,
             Error::UnknownDatabase(_) => Code::UnknownDatabase,
@@ -87,24 +87,6 @@ impl Error {
             Error::SchemaMoved | Error::Unavailable(_) => Code::Unavailable,
             Error::Signature | Error::Database(_) => Code::Internal,
         }
-    }
-}
-
-/// The code of an operation that does not fit.
-fn unfit(error: &query::Error) -> Code {
-    match error {
-        query::Error::Malformed(_) => Code::BadRequest,
-        query::Error::TooComplex { .. } => Code::TooComplex,
-        query::Error::UnknownTable { .. } => Code::UnknownTable,
-        query::Error::UnknownColumn { .. } => Code::UnknownColumn,
-        query::Error::UnknownRelation { .. } => Code::UnknownRelation,
-        query::Error::UnknownOperator { .. } => Code::UnknownOperator,
-        query::Error::UnknownArgument { .. } => Code::UnknownArgument,
-        query::Error::WrongType { .. } => Code::WrongType,
-        query::Error::OutOfRange { .. } => Code::OutOfRange,
-        query::Error::Required(_) => Code::Required,
-        query::Error::WhereRequired(_) => Code::WhereRequired,
-        query::Error::Related { error, .. } => unfit(error),
     }
 }
 

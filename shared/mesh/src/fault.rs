@@ -208,6 +208,33 @@ impl From<Status> for Fault {
     }
 }
 
+impl From<&query::Error> for Code {
+    fn from(error: &query::Error) -> Self {
+        use query::Error;
+        match error {
+            Error::Malformed(_) => Code::BadRequest,
+            Error::TooComplex { .. } => Code::TooComplex,
+            Error::UnknownTable { .. } => Code::UnknownTable,
+            Error::UnknownColumn { .. } => Code::UnknownColumn,
+            Error::UnknownRelation { .. } => Code::UnknownRelation,
+            Error::UnknownOperator { .. } => Code::UnknownOperator,
+            Error::UnknownArgument { .. } => Code::UnknownArgument,
+            Error::WrongType { .. } => Code::WrongType,
+            Error::OutOfRange { .. } => Code::OutOfRange,
+            Error::Required(_) => Code::Required,
+            Error::WhereRequired(_) => Code::WhereRequired,
+            Error::Related { error, .. } => Code::from(&**error),
+        }
+    }
+}
+
+impl From<query::Error> for Fault {
+    /// What tells a client what is wrong with its operation.
+    fn from(error: query::Error) -> Self {
+        Fault::new(Code::from(&error), error.to_string())
+    }
+}
+
 /// The fault that `status` was made of, if it was made of one.
 fn ours(status: &Status) -> Option<Fault> {
     if status.details().is_empty() {
@@ -252,6 +279,14 @@ mod tests {
         for code in Code::ALL {
             assert_eq!(Code::parse(code.as_str()), Some(code));
         }
+    }
+
+    #[test]
+    fn an_error_of_the_model_keeps_its_code_and_text() {
+        let error = query::Error::Required("doc".to_owned());
+        let (code, text) = (error.reason(), error.to_string());
+        let fault = Fault::from(error);
+        assert_eq!((fault.code.as_str(), fault.message), (code, text));
     }
 
     #[test]

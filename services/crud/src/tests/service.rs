@@ -99,7 +99,7 @@ async fn a_database_is_made_opened_and_described() {
     let stage = stage();
     let mut events = stage.mesh.bus().subscribe("schema");
     assert_eq!(stage.rows("one").await.unwrap(), r#"[{"a":"x"},{"a":"y"}]"#);
-    let changed = Message { subject: "schema.changed".to_owned(), payload: "shop".into() };
+    let changed = Message { subject: "schema.changed".to_owned(), payload: "shop/one".into() };
     assert_eq!(events.next().await, Some(Event::Message(changed)));
     assert_eq!(stage.mesh.board().parts().get("database shop/one"), Some(&State::Ready));
 
