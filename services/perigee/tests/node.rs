@@ -92,7 +92,7 @@ async fn a_node_with_a_faulty_folder_does_not_start() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mesh_port_off_loopback_needs_a_key() {
     let data = tempfile::tempdir().expect("a temporary folder");
-    let mut config = config(&[Service::Crud], data.path());
+    let mut config = config(&others(), data.path());
     config.listen.mesh = SocketAddr::from(([0, 0, 0, 0], 0));
 
     Node::start(config.clone(), Mode::Serve).await.err().expect("it has no key");
@@ -100,7 +100,7 @@ async fn a_mesh_port_off_loopback_needs_a_key() {
     config.mesh_key = Some(config::Secret("a secret".to_owned()));
     Node::start(config.clone(), Mode::Serve).await.expect("starts").drain().await;
     config.mesh_key = None;
-    config.services = Service::ALL.to_vec();
+    config.services = ServiceName::all();
     let node = Node::start(config, Mode::Dev).await.expect("no mesh port is opened in development");
     assert_eq!(node.peer, None);
 }
