@@ -29,16 +29,17 @@ use axum::{
 };
 use foldhash::{HashMap, HashMapExt, quality};
 use http::{HeaderMap, Method};
-use mesh::{Code, Fault};
+use mesh::{Call, Code, Fault};
 use moka::sync::Cache;
 use query::Limits;
 
+pub(crate) use self::request::Media;
 use self::{
     document::Document,
     names::Names,
     plan::{Kind, Plan},
     refusal::{Cause, Refusal},
-    request::{Media, Request},
+    request::Request,
     response::Told,
     variables::Variables,
 };
@@ -138,6 +139,12 @@ pub(crate) async fn posted(service: &Service, project: &str, request: axum::extr
     client.guarded(pin!(work)).await
 }
 
+/// `fault` as the answer to a request that reached nothing.
+pub(crate) fn refused(service: &Service, call: &Call, media: Media, fault: &Fault) -> Response {
+    let caller = Caller { call: call.clone(), token: String::new() };
+    Client { service, caller: &caller, media }.without_place(fault.code.http(), fault)
+}
+
 /// Who asks, and how they want to be answered.
 struct Client<'a> {
     service: &'a Service,
@@ -192,7 +199,7 @@ impl Client<'_> {
         if text.len() > LONG_BYTES {
             let parsed = tokio::task::spawn_blocking(move || Document::parse(&text)).await;
             let parsed =
-                parsed.map_err(|_| Refusal::new(Fault::new(Code::Internal, "the document could not be parsed")));
+                parsed.map_err(|panic| Refusal::new(Fault::internal("the document could not be parsed", panic)));
             return Ok(Arc::new(parsed??));
         }
         let document = Arc::new(Document::parse(&text)?);

@@ -1,14 +1,18 @@
 //! HTTP as all protocols of the edge share it: the front that every request passes, bodies and answers.
 
+mod admission;
 pub mod answer;
 mod cors;
 mod front;
 mod node;
 mod path;
+mod send_budget;
 pub mod server;
 
+pub(crate) use admission::Admission;
 pub use front::Front;
 pub(crate) use front::Visited;
+pub(crate) use send_budget::SendBudget;
 
 use std::{panic::AssertUnwindSafe, pin::Pin, task::Poll, time::Duration};
 
@@ -41,9 +45,13 @@ pub(crate) fn front(service: &Service) -> Front {
     Front::new(service.clone(), web, grpc::routes(service))
 }
 
-/// `/live`, `/ready`, `/metrics` and the health check, for a node that serves no gateway.
+/// `/live`, `/ready`, `/metrics` and the health check with all details, for the mesh port.
 pub fn node_routes(mesh: mesh::Mesh) -> axum::Router {
-    node::routes().fallback(answer::unknown_path).method_not_allowed_fallback(answer::wrong_method).with_state(mesh)
+    node::routes()
+        .layer(axum::Extension(node::Details::Shown))
+        .fallback(answer::unknown_path)
+        .method_not_allowed_fallback(answer::wrong_method)
+        .with_state(mesh)
 }
 
 /// The answer, unless the work panics or its time is over. A timer is set only for work that has to wait.

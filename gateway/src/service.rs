@@ -9,7 +9,7 @@ use crate::{
     config::Config,
     edge::Edge,
     graphql,
-    http::{self, Front},
+    http::{self, Admission, Front, SendBudget},
 };
 
 /// The gateway of this node. Clones are the same gateway.
@@ -23,6 +23,8 @@ struct Parts {
     config: Config,
     edge: Edge,
     graphql: graphql::State,
+    admission: Arc<Admission>,
+    send_budget: SendBudget,
 }
 
 impl Service {
@@ -31,7 +33,12 @@ impl Service {
     pub fn start(mesh: Mesh, config: Config, current: resources::Current, tasks: Tasks) -> Self {
         let catalogue = Catalogue::start(mesh.clone(), current, &tasks);
         let edge = Edge::new(mesh.clone(), catalogue);
-        Self { parts: Arc::new(Parts { mesh, config, edge, graphql: graphql::State::default() }) }
+        let send_budget = SendBudget::new(config.unsent_bytes, mesh.metrics());
+        let (stop, watch) = (tasks.stop().clone(), send_budget.clone().watched(config.write_timeout));
+        tasks.spawn("send budget", async move { stop.run_until_cancelled(watch).await.unwrap_or_default() });
+        let admission = Admission::new(config.in_flight, config.queue, mesh.metrics());
+        let graphql = graphql::State::default();
+        Self { parts: Arc::new(Parts { mesh, config, edge, graphql, admission, send_budget }) }
     }
 
     /// All routes of the public port.
@@ -52,6 +59,16 @@ impl Service {
     /// What GraphQL keeps between requests.
     pub(crate) fn graphql(&self) -> &graphql::State {
         &self.parts.graphql
+    }
+
+    /// How many requests are answered at once.
+    pub(crate) fn admission(&self) -> &Arc<Admission> {
+        &self.parts.admission
+    }
+
+    /// What answers may hold until they are taken.
+    pub(crate) fn send_budget(&self) -> &SendBudget {
+        &self.parts.send_budget
     }
 
     /// This node's view of the mesh.

@@ -3,6 +3,7 @@
 mod bad_input;
 mod cases;
 mod echo;
+mod overload;
 mod process;
 mod readme;
 mod shop;

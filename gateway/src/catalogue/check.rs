@@ -2,7 +2,10 @@
 
 use std::collections::HashSet;
 
-use mesh::resources::{Fault, Snapshot};
+use mesh::{
+    config::MAX_REQUEST_TIME,
+    resources::{Fault, Snapshot},
+};
 use query::resources::{Project, ProjectMeta};
 
 /// What is wrong with the `project` documents of a folder; their keys are the rule engine's business.
@@ -30,8 +33,8 @@ pub fn check(snapshot: &Snapshot) -> Vec<Fault> {
                 document.fault(&format!("spec.cors.origins.{at}"), message)
             },
         ));
-        if spec.limits.time_seconds.is_some_and(|seconds| !seconds.is_finite() || seconds <= 0.0) {
-            faults.push(document.fault("spec.limits.timeSeconds", "no time at all, expected a number above 0"));
+        if let Some(message) = spec.limits.time_seconds.and_then(wrong_time) {
+            faults.push(document.fault("spec.limits.timeSeconds", message));
         }
         if !ids.insert(meta.id.clone()) {
             faults
@@ -39,6 +42,16 @@ pub fn check(snapshot: &Snapshot) -> Vec<Fault> {
         }
     }
     faults
+}
+
+/// What is wrong with a time limit of so many seconds, if anything is.
+fn wrong_time(seconds: f64) -> Option<String> {
+    let most = MAX_REQUEST_TIME.as_secs_f64();
+    match seconds {
+        _ if seconds.is_nan() || seconds <= 0.0 => Some("must be positive".to_owned()),
+        _ if seconds > most => Some(format!("must be at most {most}, found {seconds}")),
+        _ => None,
+    }
 }
 
 /// Whether a project can be called `id`: letters a to z, digits, `_` and `-`, the first a letter or a digit.
@@ -111,5 +124,16 @@ mod tests {
         for origin in ["", "localhost", "https://a.example/", "https://*.a.example", "https://A.example", "http://"] {
             assert!(!is_origin(origin), "{origin}");
         }
+    }
+
+    #[test]
+    fn a_time_limit_is_positive_and_shorter_than_a_grant() {
+        assert_eq!(wrong_time(0.0).as_deref(), Some("must be positive"));
+        assert_eq!(wrong_time(-1.0).as_deref(), Some("must be positive"));
+        assert_eq!(wrong_time(f64::NAN).as_deref(), Some("must be positive"));
+        assert_eq!(wrong_time(50.5).as_deref(), Some("must be at most 50, found 50.5"));
+        assert_eq!(wrong_time(f64::INFINITY).as_deref(), Some("must be at most 50, found inf"));
+        assert_eq!(wrong_time(50.0), None);
+        assert_eq!(wrong_time(0.001), None);
     }
 }

@@ -7,17 +7,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{body::Body, extract::Request, response::Response};
+use axum::{
+    body::{Body, HttpBody},
+    extract::Request,
+    response::Response,
+};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use mesh::{
     Call, Fault,
+    listener::Connection,
     telemetry::{HttpMeter, Metrics},
 };
 use tower::{Layer, ServiceExt, util::BoxCloneSyncService};
 
-use super::{answer, cors, current, guarded, path};
+use super::{admission::Ticket, answer, cors, current, guarded, node::Details, path, send_budget::SendBudget};
 use crate::{Service, error, graphql, grpc};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -38,6 +43,7 @@ impl Visited {
 #[derive(Clone)]
 pub struct Front {
     parts: Arc<Parts>,
+    connection: Option<Arc<Connection>>,
 }
 
 struct Parts {
@@ -69,7 +75,16 @@ impl Front {
         });
         let grpc_web = BoxCloneSyncService::new(tonic_web::GrpcWebLayer::new().layer(guarded));
         let meters = Meters::new(service.mesh().metrics());
-        Self { parts: Arc::new(Parts { service, meters, web, grpc, grpc_web }) }
+        Self { parts: Arc::new(Parts { service, meters, web, grpc, grpc_web }), connection: None }
+    }
+
+    /// The same for the requests of `connection`.
+    pub fn on(&self, connection: Arc<Connection>) -> Self {
+        Self { parts: self.parts.clone(), connection: Some(connection) }
+    }
+
+    pub(super) fn service(&self) -> &Service {
+        &self.parts.service
     }
 }
 
@@ -93,35 +108,87 @@ impl Meters {
         }
     }
 
-    fn of(&self, protocol: Protocol, path: &str) -> &HttpMeter {
-        match protocol {
-            Protocol::Grpc => &self.grpc,
-            Protocol::GrpcWeb => &self.grpc_web,
-            Protocol::Web if project(path).is_none() => &self.node,
-            Protocol::Web if path.ends_with("/graphql") => &self.graphql,
-            Protocol::Web => &self.rest,
+    fn of(&self, route: Route) -> &HttpMeter {
+        match route {
+            Route::Graphql => &self.graphql,
+            Route::Rest => &self.rest,
+            Route::Grpc | Route::GrpcHealth => &self.grpc,
+            Route::GrpcWeb => &self.grpc_web,
+            Route::Node => &self.node,
         }
     }
 }
 
+/// What a request is for, as far as its path and its content type say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Route {
+    Graphql,
+    Rest,
+    Grpc,
+    GrpcHealth,
+    GrpcWeb,
+    /// How the node is doing, and what nobody knows.
+    Node,
+}
+
+impl Route {
+    fn of(protocol: Protocol, path: &str) -> Self {
+        match protocol {
+            Protocol::Grpc if path.starts_with("/grpc.health.v1.Health/") => Route::GrpcHealth,
+            Protocol::Grpc => Route::Grpc,
+            Protocol::GrpcWeb => Route::GrpcWeb,
+            Protocol::Web if project(path).is_none() => Route::Node,
+            Protocol::Web if path.ends_with("/graphql") => Route::Graphql,
+            Protocol::Web => Route::Rest,
+        }
+    }
+
+    /// Whether it may be refused for want of room. Who asks how the node is doing has to learn it also then.
+    fn is_shed(self) -> bool {
+        !matches!(self, Route::GrpcHealth | Route::Node)
+    }
+}
+
+/// What a gRPC request takes with it into the layers of its protocol, whose answers are made there.
+#[derive(Clone)]
+struct Sheddable {
+    ticket: Ticket,
+    budget: SendBudget,
+    connection: Option<Arc<Connection>>,
+}
+
 impl Parts {
-    async fn answer(&self, mut request: Request) -> Response {
+    async fn answer<B>(&self, connection: Option<Arc<Connection>>, request: http::Request<B>) -> Response
+    where
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
         let started = Instant::now();
         let protocol = Protocol::of(&request);
+        let (mut head, body) = request.into_parts();
         let cleaned = match protocol {
-            Protocol::Web => path::clean(request.uri()),
+            Protocol::Web => path::clean(&head.uri),
             Protocol::Grpc | Protocol::GrpcWeb => Ok(None),
         };
         if let Ok(Some(uri)) = &cleaned {
-            *request.uri_mut() = uri.clone();
+            head.uri = uri.clone();
         }
+        let route = Route::of(protocol, head.uri.path());
+        let ticket = route.is_shed().then(|| Ticket::new(self.service.admission()));
+        let body = match &ticket {
+            Some(ticket) if !body.is_end_stream() => ticket.body(body),
+            _ => Body::new(body),
+        };
+        let mut request = Request::from_parts(head, body);
         let call = self.call(protocol, &request);
-        let meter = self.meters.of(protocol, request.uri().path());
         let origin = Origin::of(&mut request, protocol);
 
         let mut response = match cleaned {
             Err(fault) => answer::fault(&fault, &call),
-            Ok(_) => call.clone().scope(self.routed(protocol, &call, origin.as_ref(), request)).await,
+            Ok(_) => {
+                let routed = Routed { route, ticket, connection, origin: origin.as_ref() };
+                call.clone().scope(self.routed(&call, routed, request)).await
+            }
         };
 
         if let Some(origin) = origin {
@@ -130,7 +197,7 @@ impl Parts {
         if let Ok(id) = HeaderValue::from_str(&call.request_id) {
             response.headers_mut().insert(REQUEST_ID, id);
         }
-        meter.done(status(&response), started.elapsed());
+        self.meters.of(route).done(status(&response), started.elapsed());
         response
     }
 
@@ -150,7 +217,8 @@ impl Parts {
         Call::begin(text(&REQUEST_ID), text(&HeaderName::from_static("traceparent")), Some(time)).watched()
     }
 
-    async fn routed(&self, protocol: Protocol, call: &Call, origin: Option<&Origin>, request: Request) -> Response {
+    async fn routed(&self, call: &Call, routed: Routed<'_>, mut request: Request) -> Response {
+        let Routed { route, ticket, connection, origin } = routed;
         let asked = cors::preflight(&request).zip(origin);
         if let Some((method, origin)) = asked
             && origin.is_served(&self.service)
@@ -160,23 +228,56 @@ impl Parts {
             response.extensions_mut().insert(Preflight);
             return response;
         }
-        match protocol {
-            Protocol::Web => match encoding(&request) {
-                None => self.web(call, request).await,
-                Some(encoding) => {
-                    let message = format!("content-encoding {encoding} is not known, expected none or identity");
-                    answer::fault(&error::bad_request(message), call)
+        match route {
+            Route::Node => {
+                let details = Details::of(&self.service, connection.as_deref(), request.headers());
+                request.extensions_mut().insert(details);
+                self.web(call, request).await
+            }
+            Route::Graphql | Route::Rest => {
+                let refuse = Refuse::of(&self.service, route, &request, call);
+                match self.admitted(call, ticket, connection, request).await {
+                    Ok(response) => response,
+                    Err(fault) => refuse.answer(&fault),
                 }
-            },
-            Protocol::Grpc if request.version() < Version::HTTP_2 => {
+            }
+            Route::Grpc | Route::GrpcHealth if request.version() < Version::HTTP_2 => {
                 answer::fault(&error::bad_request("gRPC needs HTTP/2; over HTTP/1.1 there is grpc-web"), call)
             }
-            Protocol::Grpc => Box::pin(called(self.grpc.clone(), request)).await,
-            Protocol::GrpcWeb => {
+            Route::Grpc | Route::GrpcHealth | Route::GrpcWeb => {
+                if let Some(ticket) = ticket {
+                    let budget = self.service.send_budget().clone();
+                    request.extensions_mut().insert(Sheddable { ticket, budget, connection });
+                }
+                if route != Route::GrpcWeb {
+                    return Box::pin(called(self.grpc.clone(), request)).await;
+                }
                 let Ok(response) = Box::pin(self.grpc_web.clone().oneshot(request)).await;
                 response.map(Body::new)
             }
         }
+    }
+
+    /// The answer to a request for a project, once there is a slot for it. Errors: `UNAVAILABLE`.
+    async fn admitted(
+        &self,
+        call: &Call,
+        ticket: Option<Ticket>,
+        connection: Option<Arc<Connection>>,
+        request: Request,
+    ) -> Result<Response, Fault> {
+        let version = request.version();
+        if let Some(ticket) = &ticket
+            && request.body().is_end_stream()
+            && request.method() != Method::OPTIONS
+        {
+            ticket.enter().await?;
+        }
+        let response = self.web(call, request).await;
+        if let Some(fault) = ticket.and_then(|ticket| ticket.refusal()) {
+            return Err(fault);
+        }
+        self.service.send_budget().sent(response, version, connection.as_ref())
     }
 
     /// Through the routes; the one that most requests take is known without a router, which costs a microsecond. Its
@@ -192,6 +293,10 @@ impl Parts {
     }
 
     async fn web(&self, call: &Call, request: Request) -> Response {
+        if let Some(encoding) = encoding(&request) {
+            let message = format!("content-encoding {encoding} is not known, expected none or identity");
+            return answer::fault(&error::bad_request(message), call);
+        }
         let is_options = request.method() == Method::OPTIONS;
         let response = match self.dispatched(call, request).await {
             Ok(response) => response,
@@ -209,9 +314,38 @@ impl Parts {
     }
 }
 
+/// What is known of a request before it is answered.
+struct Routed<'a> {
+    route: Route,
+    ticket: Option<Ticket>,
+    connection: Option<Arc<Connection>>,
+    origin: Option<&'a Origin>,
+}
+
+/// How a request for a project is refused: in the form of its protocol.
+struct Refuse<'a> {
+    service: &'a Service,
+    call: &'a Call,
+    media: Option<graphql::Media>,
+}
+
+impl<'a> Refuse<'a> {
+    fn of(service: &'a Service, route: Route, request: &Request, call: &'a Call) -> Self {
+        let media = (route == Route::Graphql).then(|| graphql::Media::of(request.headers()));
+        Self { service, call, media }
+    }
+
+    fn answer(self, fault: &Fault) -> Response {
+        match self.media {
+            Some(media) => graphql::refused(self.service, self.call, media, fault),
+            None => answer::fault(fault, self.call),
+        }
+    }
+}
+
 impl<B> tower::Service<http::Request<B>> for Front
 where
-    B: axum::body::HttpBody<Data = Bytes> + Send + 'static,
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<axum::BoxError>,
 {
     type Response = Response;
@@ -223,13 +357,13 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let parts = self.parts.clone();
-        Box::pin(async move { Ok(parts.answer(request.map(Body::new)).await) })
+        let (parts, connection) = (self.parts.clone(), self.connection.clone());
+        Box::pin(async move { Ok(parts.answer(connection, request).await) })
     }
 }
 
 impl Protocol {
-    fn of(request: &Request) -> Self {
+    fn of<B>(request: &http::Request<B>) -> Self {
         let content = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
         if request.method() != Method::POST || !content.starts_with(b"application/grpc") {
             return Protocol::Web;
@@ -307,11 +441,18 @@ fn graphql_project(request: &Request) -> Option<&str> {
     (request.method() == Method::POST && is_plain).then_some(project)
 }
 
-/// A gRPC request through its routes.
-async fn called(routes: axum::Router, request: Request) -> Response {
-    match guarded(&current(), Box::pin(routes.oneshot(request)).as_mut()).await {
+/// A gRPC request through its routes, unless there is no room for it or its answer.
+async fn called(routes: axum::Router, mut request: Request) -> Response {
+    let sheddable = request.extensions_mut().remove::<Sheddable>();
+    let version = request.version();
+    let response = match guarded(&current(), Box::pin(routes.oneshot(request)).as_mut()).await {
         Ok(Ok(response)) => response,
         Err(fault) => grpc::refused(fault),
+    };
+    let Some(Sheddable { ticket, budget, connection }) = sheddable else { return response };
+    match ticket.refusal() {
+        Some(fault) => grpc::refused(fault),
+        None => budget.sent(response, version, connection.as_ref()).unwrap_or_else(grpc::refused),
     }
 }
 

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use axum::{
-    Router,
-    extract::{FromRef, State},
+    Extension, Router,
+    extract::{FromRef, Request, State},
     response::Response,
     routing::get,
 };
-use http::{HeaderValue, StatusCode, header};
-use mesh::{Mesh, State as Condition};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use mesh::{Mesh, State as Condition, listener::Connection};
 use serde::Serialize;
 
 use super::answer;
@@ -27,6 +27,27 @@ where
         .route("/metrics", get(metrics))
 }
 
+/// Whether a caller may see what this node consists of: names of parts, faults, metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Details {
+    /// To callers on this machine, on the mesh port, and where the configuration says so.
+    Shown,
+    /// To everybody else.
+    Hidden,
+}
+
+impl Details {
+    /// For a request with these `headers`. One that was passed on comes from elsewhere, whoever passed it on.
+    pub fn of(service: &Service, connection: Option<&Connection>, headers: &HeaderMap) -> Self {
+        let is_local = connection.is_some_and(|connection| connection.peer.ip().to_canonical().is_loopback());
+        let is_passed_on = headers.contains_key(header::FORWARDED) || headers.contains_key("x-forwarded-for");
+        match service.config().http_details || (is_local && !is_passed_on) {
+            true => Details::Shown,
+            false => Details::Hidden,
+        }
+    }
+}
+
 impl FromRef<Service> for Mesh {
     fn from_ref(service: &Service) -> Self {
         service.mesh().clone()
@@ -39,14 +60,20 @@ async fn alive() -> Response {
 
 /// 503 where a service of this node, or every peer of another, does not answer. A database that does not, or a resource
 /// folder with a fault, is told but does not take the node out: everything else goes on.
-async fn ready(State(mesh): State<Mesh>) -> Response {
+async fn ready(State(mesh): State<Mesh>, Extension(details): Extension<Details>) -> Response {
     let parts = mesh.board().parts();
-    let told = Ready::of(&parts);
+    let mut told = Ready::of(&parts);
+    if details == Details::Hidden {
+        told.parts.clear();
+    }
     let status = if told.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     answer::json(status, serde_json::to_vec(&told).expect("texts can always be written as JSON"))
 }
 
-async fn metrics(State(mesh): State<Mesh>) -> Response {
+async fn metrics(State(mesh): State<Mesh>, Extension(details): Extension<Details>, request: Request) -> Response {
+    if details == Details::Hidden {
+        return answer::unknown_path(request).await;
+    }
     let mut response = answer::json(StatusCode::OK, mesh.metrics().render());
     let text = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, text);
@@ -56,6 +83,7 @@ async fn metrics(State(mesh): State<Mesh>) -> Response {
 #[derive(Debug, PartialEq, Serialize)]
 struct Ready<'a> {
     ready: bool,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     parts: BTreeMap<&'a str, Part<'a>>,
 }
 

@@ -98,7 +98,7 @@ async fn the_node_says_how_it_is_doing() {
     let part = "peer crud http://crud-0:4130";
     let board = stage.service.mesh().board().clone();
     board.set(part, mesh::State::Failing("nobody there".to_owned()));
-    let told = stage.send(get("/ready")).await;
+    let told = stage.send_from("127.0.0.1", get("/ready")).await;
     assert_eq!(told.status(), 503);
     assert_eq!(told.json()["parts"][part]["error"], "nobody there");
     board.set(part, mesh::State::Ready);
@@ -106,9 +106,118 @@ async fn the_node_says_how_it_is_doing() {
         // The databases of some project are not described yet.
         tokio::task::yield_now().await;
     }
-    let told = stage.send(get("/metrics")).await;
+    let told = stage.send_from("::1", get("/metrics")).await;
     assert!(told.header("content-type").starts_with("application/openmetrics-text"));
     assert!(told.text().ends_with("# EOF\n"), "{}", told.text());
+}
+
+#[tokio::test]
+async fn callers_elsewhere_learn_only_whether_the_node_is_ready() {
+    let stage = Stage::new().await;
+    let passed_on = |name: &str, path: &str| {
+        let mut request = get(path);
+        let name: http::HeaderName = name.parse().expect("the test's header is legal");
+        request.headers_mut().insert(name, "for=10.0.0.1".parse().expect("the test's header is legal"));
+        request
+    };
+    stage.service.mesh().board().set("service crud", mesh::State::Failing("gone".to_owned()));
+    for (peer, request) in [
+        ("10.0.0.1", get("/ready")),
+        ("::ffff:10.0.0.1", get("/ready")),
+        ("127.0.0.1", passed_on("forwarded", "/ready")),
+        ("127.0.0.1", passed_on("x-forwarded-for", "/ready")),
+    ] {
+        let told = stage.send_from(peer, request).await;
+        assert_eq!((told.status().as_u16(), told.text()), (503, r#"{"ready":false}"#), "{peer}");
+    }
+    for (peer, request) in [("10.0.0.1", get("/metrics")), ("::1", passed_on("forwarded", "/metrics"))] {
+        assert_eq!(stage.send_from(peer, request).await.refusal(), (404, "NOT_FOUND".to_owned()), "{peer}");
+    }
+    let local = stage.send_from("::ffff:127.0.0.1", get("/ready")).await;
+    assert_eq!(local.json()["parts"]["service crud"]["error"], "gone");
+}
+
+#[tokio::test]
+async fn details_are_told_to_everybody_where_the_configuration_says_so() {
+    let stage = Stage::with(Config { http_details: true, ..Config::default() }).await;
+    stage.service.mesh().board().set("service crud", mesh::State::Ready);
+    assert_eq!(stage.send_from("10.0.0.1", get("/ready")).await.json()["parts"]["service crud"]["ready"], true);
+    assert_eq!(stage.send_from("10.0.0.1", get("/metrics")).await.status(), 200);
+}
+
+#[tokio::test]
+async fn the_mesh_port_tells_details() {
+    let stage = Stage::new().await;
+    let routes = crate::node_routes(stage.service.mesh().clone());
+    let answer = tower::ServiceExt::oneshot(routes, get("/metrics")).await.expect("routes do not fail");
+    assert_eq!(answer.status(), 200);
+}
+
+/// A request for a project by each protocol, and the code of its refusal.
+async fn refusals(stage: &Stage) -> Vec<(&'static str, u16, String)> {
+    let rest = stage.post(READ, "", r#"{"op":"all"}"#).await;
+    assert_eq!(rest.header("retry-after"), "1");
+    let request = Request::post("/v1/api/shop/graphql").header("content-type", "application/json");
+    let request = request.body(Body::from(r#"{"query":"{ album { id } }"}"#)).expect("the test's request is legal");
+    let graphql = stage.send(request).await;
+    assert_eq!(graphql.header("retry-after"), "1");
+    let by_get = stage.send(get("/v1/api/shop/graphql?query=%7B%20album%20%7B%20id%20%7D%20%7D")).await;
+    let code = |told: &super::stage::Told| {
+        assert!(!told.header("x-request-id").is_empty());
+        let json = told.json();
+        let code = json["errors"][0]["extensions"]["code"].as_str().or(json["code"].as_str());
+        code.unwrap_or_default().to_owned()
+    };
+    let mut all = vec![
+        ("rest", rest.status().as_u16(), code(&rest)),
+        ("graphql", graphql.status().as_u16(), code(&graphql)),
+        ("graphql by get", by_get.status().as_u16(), code(&by_get)),
+    ];
+    for (name, content) in [("grpc", "application/grpc"), ("grpc-web", "application/grpc-web+proto")] {
+        let request = Request::post("/perigee.api.v1.Data/Read").version(http::Version::HTTP_2);
+        let request = request.header("content-type", content).body(Body::from(vec![0; 5]));
+        let told = stage.send(request.expect("the test's request is legal")).await;
+        all.push((name, told.status().as_u16(), told.header("grpc-status").to_owned()));
+    }
+    all
+}
+
+#[tokio::test]
+async fn requests_over_the_limit_are_refused_by_every_protocol_in_its_form() {
+    let stage = Stage::with(Config { in_flight: 1, queue: 0, ..Config::default() }).await;
+    let gate = Arc::new(Notify::new());
+    *stage.world.gate.lock().unwrap() = Some(gate.clone());
+    let running = stage.post(READ, "", r#"{"op":"all"}"#);
+    let others = async {
+        stage.world.arrived.notified().await;
+        let refusals = refusals(&stage).await;
+        for path in ["/live", "/ready", "/v1/api/health-check"] {
+            assert!(!stage.send_from("127.0.0.1", get(path)).await.text().contains("UNAVAILABLE"), "{path}");
+        }
+        let metrics = stage.send_from("127.0.0.1", get("/metrics")).await.text().to_owned();
+        gate.notify_one();
+        (refusals, metrics)
+    };
+    let (running, (refusals, metrics)) = tokio::join!(running, others);
+    let unavailable = |name| (name, 503, "UNAVAILABLE".to_owned());
+    let grpc = |name| (name, 200, "14".to_owned());
+    let wanted = [unavailable("rest"), unavailable("graphql"), unavailable("graphql by get")];
+    assert_eq!(refusals, [&wanted[..], &[grpc("grpc"), grpc("grpc-web")]].concat());
+    assert_eq!(running.status(), 200);
+    for line in [r#"perigee_shed_total{limit="in_flight"} 5"#, "perigee_in_flight 1"] {
+        assert!(metrics.lines().any(|have| have == line), "{line} is not in {metrics}");
+    }
+    *stage.world.gate.lock().unwrap() = None;
+    assert_eq!(stage.post(READ, "", r#"{"op":"all"}"#).await.status(), 200, "there is room again");
+}
+
+#[tokio::test]
+async fn a_request_whose_body_does_not_come_takes_no_slot() {
+    let stage = Stage::with(Config { in_flight: 1, queue: 0, ..Config::default() }).await;
+    let endless = futures::stream::pending::<Result<bytes::Bytes, std::convert::Infallible>>();
+    let mut slow = Box::pin(stage.send(Request::post(READ).body(Body::from_stream(endless)).expect("it is legal")));
+    assert!(futures::poll!(slow.as_mut()).is_pending());
+    assert_eq!(stage.post(READ, "", r#"{"op":"all"}"#).await.status(), 200);
 }
 
 #[tokio::test]

@@ -114,9 +114,15 @@ impl Stage {
     /// The answer to `request`.
     pub async fn send(&self, request: Request<Body>) -> Told {
         let Ok(response) = self.service.front().oneshot(request).await;
-        let (parts, body) = response.into_parts();
-        let body = body.collect().await.expect("an answer is whole").to_bytes();
-        Told { parts, body }
+        Told::of(response).await
+    }
+
+    /// The answer to `request`, from a client at `peer`.
+    pub async fn send_from(&self, peer: &str, request: Request<Body>) -> Told {
+        let peer: std::net::IpAddr = peer.parse().expect("the test's address is legal");
+        let connection = Arc::new(mesh::listener::Connection::new((peer, 4000).into()));
+        let Ok(response) = self.service.front().on(connection).oneshot(request).await;
+        Told::of(response).await
     }
 
     /// The answer to a POST of `body` to `path` with `token`.
@@ -138,6 +144,12 @@ pub struct Told {
 }
 
 impl Told {
+    async fn of(response: http::Response<Body>) -> Self {
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.expect("an answer is whole").to_bytes();
+        Told { parts, body }
+    }
+
     /// Its status.
     pub fn status(&self) -> StatusCode {
         self.parts.status

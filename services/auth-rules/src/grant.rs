@@ -18,6 +18,7 @@ use crate::{
 
 /// How long a grant holds: longer than any request may take.
 const GRANT_MS: i64 = 60_000;
+const _: () = assert!(GRANT_MS > mesh::config::MAX_REQUEST_TIME.as_millis() as i64);
 
 /// Whoever sent a request.
 pub struct Caller<'a> {

@@ -13,6 +13,7 @@ use proto::{
     link::{self, Host},
     services,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -54,8 +55,12 @@ impl Node {
     /// Starts the services that `config` names. The configuration and the resources are checked before a port is
     /// opened; a database or a peer that is down is no failure, the node says so on `/ready`.
     pub async fn start(config: config::Node, mode: Mode) -> Result<Node, Failure> {
-        check(&config)?;
+        check(&config, mode)?;
+        for variable in &config.unknown_variables {
+            tracing::warn!(variable, "variable names no setting");
+        }
         install_tls();
+        allow_open_files(config.limits.connections);
         let tasks = Tasks::default();
         let mesh = Mesh::new(&config).context("the configuration is wrong")?;
         let current = watch(&config, &tasks, &mesh)?;
@@ -78,6 +83,13 @@ impl Node {
                 time: config.limits.time,
                 depth: config.limits.depth,
                 nodes: config.limits.nodes,
+                connections: config.limits.connections,
+                streams: config.limits.streams,
+                in_flight: config.limits.in_flight,
+                queue: config.limits.queue,
+                unsent_bytes: config.limits.unsent_bytes,
+                http_details: config.listen.http_details,
+                ..gateway::Config::default()
             };
             let service = gateway::Service::start(mesh.clone(), limits, current.clone(), tasks.clone());
             servers.spawn(gateway::serve(listener, service.front(), stop.clone(), config.drain));
@@ -153,17 +165,28 @@ impl Signals {
     }
 }
 
-/// Refuses a node that could never answer.
-fn check(config: &config::Node) -> Result<(), Failure> {
+/// Refuses a node that could never answer, and one whose grants anybody could forge.
+fn check(config: &config::Node, mode: Mode) -> Result<(), Failure> {
     let is_missing = |service: &&ServiceName| !config.runs(**service) && !config.peers.contains_key(*service);
     let called = if config.runs(ServiceName::GATEWAY) { ServiceName::all() } else { Vec::new() };
     let missing: Vec<&str> = called.iter().filter(is_missing).map(|service| service.as_str()).collect();
-    if missing.is_empty() {
-        return Ok(());
+    if !missing.is_empty() {
+        let missing = missing.join(" and ");
+        return Err(anyhow!(
+            "the configuration is wrong: the gateway calls {missing}, found neither in services nor in peers"
+        )
+        .into());
     }
-    let missing = missing.join(" and ");
-    Err(anyhow!("the configuration is wrong: the gateway calls {missing}, found neither in services nor in peers")
-        .into())
+    let address = config.listen.mesh;
+    let is_loopback = address.ip().to_canonical().is_loopback();
+    if mode == Mode::Serve && is_called(config) && config.mesh_key.is_none() && !is_loopback {
+        return Err(anyhow!(
+            "the configuration is wrong: mesh_key is not set, and listen.mesh is {address}, where others could forge \
+             grants; set mesh_key to the same secret on all nodes, or listen.mesh to a loopback address"
+        )
+        .into());
+    }
+    Ok(())
 }
 
 /// The resources of `config`, watched from now on; all that is wrong with them where anything is.
@@ -249,8 +272,7 @@ fn host_auth_rules(start: &Start<'_>) -> Host {
     ))
 }
 
-/// What other nodes reach: the services of this node, and how it is doing where it has no gateway. What neither knows is
-/// answered as gRPC.
+/// What other nodes reach: the services of this node, and how it is doing. What neither knows is answered as gRPC.
 fn peer_routes(mesh: &Mesh) -> Routes {
     let about = gateway::node_routes(mesh.clone()).reset_fallback();
     Routes::from(mesh.routes().into_axum_router().merge(about))
@@ -277,6 +299,20 @@ fn is_called(config: &config::Node) -> bool {
 pub fn variables() -> impl Iterator<Item = (String, String)> {
     let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
     std::env::vars_os().filter_map(text).filter(|(name, _)| name.starts_with("PERIGEE_"))
+}
+
+/// Files that a node has open besides connections of clients: databases, peers, logs.
+const OTHER_FILES: u64 = 256;
+
+/// Lets this process have as many files open as the system allows: each connection is one, and shells give a thousand.
+fn allow_open_files(connections: usize) {
+    let limit = getrlimit(Resource::Nofile);
+    // Where it cannot be raised, what there is has to do.
+    let _raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if files < (connections as u64).saturating_add(OTHER_FILES) {
+        tracing::warn!(files, connections, "fewer open files are allowed than limits.connections asks for");
+    }
 }
 
 /// Chooses the one TLS provider of this process.

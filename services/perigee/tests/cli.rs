@@ -272,3 +272,23 @@ fn serve_on_a_wrong_configuration_opens_no_port() {
 
     assert!(line.contains("limts"), "{line}");
 }
+
+#[test]
+fn serve_opens_no_mesh_port_to_others_without_a_key() {
+    let dir = folder();
+    fs::write(dir.path().join("node.yaml"), "listen: { http: '127.0.0.1:0', mesh: '0.0.0.0:0' }\n").expect("written");
+    let line = fails(&run(dir.path(), &["serve", "--config", "node.yaml"]), 1);
+    assert!(line.contains("mesh_key is not set, and listen.mesh is 0.0.0.0:0"), "{line}");
+    assert!(line.contains("set mesh_key to the same secret on all nodes"), "{line}");
+    assert!(!dir.path().join("perigee-data").exists(), "nothing was started");
+}
+
+#[test]
+fn a_variable_that_names_no_setting_is_a_warning() {
+    let dir = folder();
+    let mut command = command(dir.path(), &["serve"]);
+    command.env("PERIGEE_PORT", "tcp://10.0.0.1:4122").env("PERIGEE_LISTEN__HTTP", "192.0.2.1:1");
+    let told = err(&command.output().expect("the binary runs"));
+    assert!(told.contains("variable names no setting") && told.contains("PERIGEE_PORT"), "{told}");
+    assert!(told.contains("cannot listen on 192.0.2.1:1"), "it went on to open its ports: {told}");
+}

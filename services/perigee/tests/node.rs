@@ -88,3 +88,19 @@ async fn a_node_with_a_faulty_folder_does_not_start() {
     assert!(failure.to_string().contains("a.yaml:3:"), "{failure}");
     assert_eq!(failure.code(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mesh_port_off_loopback_needs_a_key() {
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let mut config = config(&others(), data.path());
+    config.listen.mesh = SocketAddr::from(([0, 0, 0, 0], 0));
+
+    Node::start(config.clone(), Mode::Serve).await.err().expect("it has no key");
+
+    config.mesh_key = Some(config::Secret("a secret".to_owned()));
+    Node::start(config.clone(), Mode::Serve).await.expect("starts").drain().await;
+    config.mesh_key = None;
+    config.services = ServiceName::all();
+    let node = Node::start(config, Mode::Dev).await.expect("no mesh port is opened in development");
+    assert_eq!(node.peer, None);
+}

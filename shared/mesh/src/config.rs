@@ -21,6 +21,9 @@ use crate::typed;
 /// The commented default; it documents every key.
 pub const DEFAULT: &str = include_str!("config/default.yaml");
 
+/// The longest that a request may be given: shorter than what auth-rules grants it holds.
+pub const MAX_REQUEST_TIME: Duration = Duration::from_secs(50);
+
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -53,6 +56,9 @@ pub struct Node {
     /// How long running requests may take to finish when the node stops.
     #[serde(deserialize_with = "humane")]
     pub drain: Duration,
+    /// Variables that begin like those of a node and name no setting, each with what is wrong with it.
+    #[serde(skip)]
+    pub unknown_variables: Vec<String>,
 }
 
 /// The name of a service, as it stands in a configuration: the gateway, or one that has a contract.
@@ -69,6 +75,8 @@ pub struct Listen {
     /// gRPC between services; never public.
     #[serde(deserialize_with = "address")]
     pub mesh: SocketAddr,
+    /// Whether `/metrics` and the parts of `/ready` are told to everybody on the HTTP port, or to this machine only.
+    pub http_details: bool,
 }
 
 /// A text that no log and no error shows.
@@ -95,7 +103,7 @@ pub enum Bus {
     Memory {},
 }
 
-/// What one request of a client may cost.
+/// What one request of a client may cost, and all of them together.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
@@ -108,6 +116,16 @@ pub struct Limits {
     pub depth: usize,
     /// Fields that it selects.
     pub nodes: usize,
+    /// Connections of clients at once.
+    pub connections: usize,
+    /// Requests at once on an HTTP/2 connection.
+    pub streams: u32,
+    /// Requests that are answered at once.
+    pub in_flight: usize,
+    /// Requests that wait for a short time until they are.
+    pub queue: usize,
+    /// Bytes of answers that clients have not taken yet.
+    pub unsent_bytes: usize,
 }
 
 /// Logs.
@@ -231,8 +249,27 @@ impl Node {
                 }
             }
         }
-        if self.limits.time.is_zero() {
-            return wrong("limits.time".to_owned(), "no request can be answered in no time");
+        let limits = &self.limits;
+        if limits.time.is_zero() {
+            return wrong("limits.time".to_owned(), "must be positive");
+        }
+        if limits.time > MAX_REQUEST_TIME {
+            let message =
+                format!("must be at most {}s, found {}s", MAX_REQUEST_TIME.as_secs(), limits.time.as_secs_f64());
+            return Err(("limits.time".to_owned(), message));
+        }
+        for (name, is_positive) in [
+            ("connections", limits.connections > 0),
+            ("streams", limits.streams > 0),
+            ("in_flight", limits.in_flight > 0),
+            ("unsent_bytes", limits.unsent_bytes > 0),
+        ] {
+            if !is_positive {
+                return wrong(format!("limits.{name}"), "must be positive");
+            }
+        }
+        if self.mesh_key.as_ref().is_some_and(|key| key.0.is_empty()) {
+            return wrong("mesh_key".to_owned(), "must not be empty");
         }
         if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.telemetry.log) {
             return Err(("telemetry.log".to_owned(), format!("expected a log filter such as info: {error}")));
@@ -302,7 +339,10 @@ mod tests {
         assert_eq!(node.services, ServiceName::all());
         assert_eq!(node.listen.http, "127.0.0.1:4122".parse().unwrap());
         assert!(node.peers.is_empty());
-        assert_eq!(node.limits, Limits { body_bytes: 8 << 20, time: Duration::from_secs(30), depth: 16, nodes: 2000 });
+        let limits = &node.limits;
+        assert_eq!((limits.body_bytes, limits.time, limits.depth), (8 << 20, Duration::from_secs(30), 16));
+        assert_eq!((limits.connections, limits.streams, limits.in_flight), (10_000, 256, 1024));
+        assert!(!node.listen.http_details);
         assert_eq!(node.drain, Duration::from_secs(10));
     }
 
@@ -332,20 +372,51 @@ mod tests {
     }
 
     #[test]
-    fn variables_that_kubernetes_makes_for_a_service_called_perigee_are_passed_over() {
-        let made = [("PERIGEE_PORT", "tcp://10.0.0.1:4122"), ("PERIGEE_SERVICE_HOST", "10.0.0.1")];
-        assert_eq!(parse("", &made), Ok(Node::default()));
-        assert_eq!(parse("", &[("PERIGEE_CRUD_PORT_4130_TCP_ADDR", "10.0.0.1")]), Ok(Node::default()));
+    fn variables_that_name_no_setting_are_told_and_left_alone() {
+        let made = [
+            ("PERIGEE_PORT", "tcp://10.0.0.1:4122"),
+            ("PERIGEE_SERVICE_HOST", "10.0.0.1"),
+            ("PERIGEE_CRUD_PORT_4130_TCP_ADDR", "10.0.0.1"),
+            ("PERIGEE_LISTEN__HTPP", "127.0.0.1:1"),
+            ("PERIGEE_DATA__FOLDER", "x"),
+            ("PERIGEE_LIMITS__DEPTH", "7"),
+        ];
+        let node = parse("", &made).unwrap();
+        assert_eq!(node.limits.depth, 7);
+        let named: Vec<&str> = node.unknown_variables.iter().filter_map(|text| text.split(':').next()).collect();
+        let wanted = ["PERIGEE_CRUD_PORT_4130_TCP_ADDR", "PERIGEE_DATA__FOLDER", "PERIGEE_LISTEN__HTPP"];
+        assert_eq!(named, [&wanted[..], &["PERIGEE_PORT", "PERIGEE_SERVICE_HOST"]].concat());
+        assert!(node.unknown_variables[2].contains("did you mean http?"), "{:?}", node.unknown_variables);
+        assert_eq!(node.listen, Node::default().listen);
+    }
+
+    #[test]
+    fn limits_have_limits() {
+        let time = |text: &str| refused("", &[("PERIGEE_LIMITS__TIME", text)]);
+        assert_eq!(time("2m"), "PERIGEE_LIMITS__TIME: limits.time: must be at most 50s, found 120s");
+        assert_eq!(time("50001ms"), "PERIGEE_LIMITS__TIME: limits.time: must be at most 50s, found 50.001s");
+        assert_eq!(time("0s"), "PERIGEE_LIMITS__TIME: limits.time: must be positive");
+        assert!(parse("limits: { time: 50s }", &[]).is_ok());
+        for name in ["connections", "streams", "in_flight", "unsent_bytes"] {
+            let fault = refused(&format!("limits: {{ {name}: 0 }}"), &[]);
+            assert!(fault.ends_with(&format!("limits.{name}: must be positive")), "{fault}");
+        }
+        assert!(parse("limits: { queue: 0 }", &[]).is_ok());
+        assert!(refused("mesh_key: ''", &[]).ends_with("mesh_key: must not be empty"));
+    }
+
+    #[test]
+    fn a_variable_may_be_true_or_false() {
+        assert!(parse("", &[("PERIGEE_LISTEN__HTTP_DETAILS", "true")]).unwrap().listen.http_details);
+        assert!(refused("", &[("PERIGEE_LISTEN__HTTP_DETAILS", "yes")]).contains("expected true or false"));
     }
 
     #[test]
     fn an_unknown_key_is_refused_with_its_place_and_the_nearest_one() {
         let wanted = "node.yaml:2:3: limits.dept: key dept is not known; did you mean depth? \
-                      known: body_bytes, time, depth, nodes";
+                      known: body_bytes, time, depth, nodes, connections, streams, in_flight, queue, unsent_bytes";
         assert_eq!(refused("limits:\n  dept: 3\n", &[]), wanted);
-        let wanted = "PERIGEE_LISTEN__HTPP: listen.htpp: key htpp is not known; did you mean http? known: http, mesh";
-        assert_eq!(refused("", &[("PERIGEE_LISTEN__HTPP", "127.0.0.1:1")]), wanted);
-        assert!(refused("", &[("PERIGEE_LISTN", "x")]).contains("did you mean listen?"));
+        assert!(refused("listn: x", &[]).contains("did you mean listen?"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod call;
 pub mod config;
 pub mod fault;
 pub mod link;
+pub mod listener;
 pub mod resources;
 pub mod server;
 pub mod tasks;

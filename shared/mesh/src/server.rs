@@ -4,26 +4,16 @@ use std::{
     any::Any,
     convert::Infallible,
     panic::AssertUnwindSafe,
-    pin::{Pin, pin},
+    pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
 
 use futures::FutureExt;
 use http::{HeaderMap, Request, Response};
-use hyper::{
-    body::{Frame, Incoming, SizeHint},
-    service::service_fn,
-};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto::Builder,
-};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    time,
-};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use hyper::body::{Frame, Incoming, SizeHint};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tonic::{Status, body::Body};
 use tower::Service;
 use tracing::Instrument;
@@ -31,21 +21,26 @@ use tracing::Instrument;
 use crate::{
     Call, Code, Fault,
     link::{MethodMeter, RunningCall},
+    listener::{self, Settings, Timeouts},
     tasks::panic_text,
+    telemetry::{Counter, Gauge},
 };
 
-/// A node that went away without a word is asked this often whether it is still there, and given up after `SILENCE`.
-const ASK: Duration = Duration::from_secs(5);
-const SILENCE: Duration = Duration::from_secs(5);
+/// A node that went away without a word is asked this often whether it is still there, and given up after
+/// `PING_TIMEOUT`.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes in flight per call and per connection: requests can be large, and peers are trusted.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 32 << 20;
+/// Bytes of an answer that wait for its caller.
+const SEND_BUFFER: usize = 400 << 10;
 /// Calls at a time on one connection; the caller's own limits come first.
 const STREAMS: u32 = 10_000;
 /// Callers that give up reset their calls; that many at once is no attack between peers that trust each other.
 const RESETS: usize = 10_000;
-/// The pause after a failure to accept: file descriptors may have run out.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// How long the head of an HTTP/1.1 request may take.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Serves `answer` over HTTP/2, and HTTP/1.1 for health checks, until `stop` fires and running calls have ended; what
 /// takes longer than `drain` is broken off.
@@ -54,63 +49,29 @@ where
     F: Fn(Request<Body>) -> A + Clone + Send + 'static,
     A: Future<Output = Response<Body>> + Send + 'static,
 {
-    let connections = TaskTracker::new();
-    let end = CancellationToken::new();
-    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
-        match accepted {
-            Ok((stream, _)) => {
-                let (answer, stop, end) = (answer.clone(), stop.clone(), end.clone());
-                connections.spawn(async move { end.run_until_cancelled(connection(stream, answer, stop)).await });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "connection not accepted");
-                time::sleep(ACCEPT_AGAIN).await;
-            }
-        }
-    }
-    drop(listener);
-    connections.close();
-    if time::timeout(drain, connections.wait()).await.is_err() {
-        tracing::warn!(connections = connections.len(), "calls between services are broken off");
-        end.cancel();
-        connections.wait().await;
-    }
-}
-
-async fn connection<F, A>(stream: TcpStream, answer: F, stop: CancellationToken)
-where
-    F: Fn(Request<Body>) -> A + Clone + Send + 'static,
-    A: Future<Output = Response<Body>> + Send + 'static,
-{
-    // Without it a large answer waits for the acknowledgement of its first part. It fails only on a dead connection.
-    let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = tower::service_fn(move |request: Request<Incoming>| {
         let answer = answer(request.map(Body::new));
         async move { Ok::<_, Infallible>(answer.await) }
     });
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new());
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(ASK)
-        .keep_alive_timeout(SILENCE)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(STREAMS)
-        .max_pending_accept_reset_streams(RESETS)
-        .max_local_error_reset_streams(None);
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "connection between services ended");
+    listener::serve(listener, settings(), |_| service.clone(), stop, drain).await;
+}
+
+/// Peers trust each other: what limits calls are the limits of those that make them.
+fn settings() -> Settings {
+    Settings {
+        connections: usize::MAX,
+        streams: STREAMS,
+        stream_window: STREAM_WINDOW,
+        connection_window: CONNECTION_WINDOW,
+        send_buffer: SEND_BUFFER,
+        unsent: None,
+        ping: PING_INTERVAL,
+        pong: PING_TIMEOUT,
+        resets: Some(RESETS),
+        timeouts: Timeouts { head: Some(HEAD_TIMEOUT), ..Timeouts::default() },
+        notice: Duration::ZERO,
+        open: Gauge::default(),
+        shed: Counter::default(),
     }
 }
 

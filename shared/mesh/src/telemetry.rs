@@ -7,9 +7,10 @@ use std::{
     time::Duration,
 };
 
+pub use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text},
-    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    metrics::{family::Family, histogram::Histogram},
     registry::Registry,
 };
 use tracing_subscriber::{EnvFilter, fmt as lines, util::SubscriberInitExt};
@@ -58,6 +59,19 @@ struct Families {
     request_seconds: Seconds<Protocol>,
     statements: Family<Statement, Counter>,
     statement_seconds: Seconds<Statement>,
+    load: Load,
+    shed: Family<Shed, Counter>,
+}
+
+/// What clients make the public port hold at this moment.
+#[derive(Debug, Clone, Default)]
+pub struct Load {
+    /// Connections.
+    pub connections: Gauge,
+    /// Requests being answered.
+    pub in_flight: Gauge,
+    /// Bytes of answers that their clients have not taken yet.
+    pub unsent_bytes: Gauge,
 }
 
 type Seconds<L> = Family<L, Histogram, fn() -> Histogram>;
@@ -84,6 +98,11 @@ struct Request {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Protocol {
     protocol: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Shed {
+    limit: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -182,6 +201,16 @@ impl Metrics {
         Meter { count, seconds: self.families.statement_seconds.get_or_create_owned(&labels) }
     }
 
+    /// What the public port holds.
+    pub fn load(&self) -> &Load {
+        &self.families.load
+    }
+
+    /// For work that is refused because of `limit`, the name of a setting.
+    pub fn shed(&self, limit: &'static str) -> Counter {
+        self.families.shed.get_or_create_owned(&Shed { limit })
+    }
+
     /// Everything, as OpenMetrics text.
     pub fn render(&self) -> String {
         let mut out = String::new();
@@ -201,6 +230,8 @@ impl Default for Families {
             request_seconds: Family::new_with_constructor(seconds),
             statements: Family::default(),
             statement_seconds: Family::new_with_constructor(seconds),
+            load: Load::default(),
+            shed: Family::default(),
         };
         families.registered()
     }
@@ -215,6 +246,10 @@ impl Families {
         registry.register("http_request_seconds", "Time to answer a client's request", self.request_seconds.clone());
         registry.register("statements", "SQL statements", self.statements.clone());
         registry.register("statement_seconds", "Time of an SQL statement", self.statement_seconds.clone());
+        registry.register("connections", "Connections of clients", self.load.connections.clone());
+        registry.register("in_flight", "Requests of clients being answered", self.load.in_flight.clone());
+        registry.register("unsent_bytes", "Bytes of answers not taken yet", self.load.unsent_bytes.clone());
+        registry.register("shed", "Work refused because of a limit", self.shed.clone());
         self
     }
 }
@@ -231,8 +266,12 @@ mod tests {
         requests.done(200, Duration::from_millis(3));
         requests.done(503, Duration::from_millis(3));
         metrics.statement("sqlite", "read").done(3, Duration::from_micros(50));
+        metrics.load().connections.inc();
+        metrics.shed("in_flight").inc();
         let text = metrics.render();
         for line in [
+            "perigee_connections 1",
+            r#"perigee_shed_total{limit="in_flight"} 1"#,
             r#"perigee_requests_total{service="crud",method="Read",code="NotFound"} 1"#,
             r#"perigee_requests_total{service="crud",method="Read",code="Ok"} 0"#,
             r#"perigee_request_seconds_bucket{le="0.0025",service="crud",method="Read"} 1"#,

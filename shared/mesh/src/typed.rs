@@ -13,6 +13,13 @@ pub(crate) struct Misfit {
     pub message: String,
 }
 
+impl Misfit {
+    /// Whether the type has no such key.
+    pub(crate) fn is_unknown_key(&self) -> bool {
+        self.message.starts_with("key ") && self.message.contains(" is not known")
+    }
+}
+
 /// `value` as a `T`.
 pub(crate) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, Misfit> {
     serde_path_to_error::deserialize(value).map_err(|error| misfit(&dotted(error.path()), &error.inner().to_string()))

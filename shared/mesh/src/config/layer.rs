@@ -17,13 +17,15 @@ pub(super) struct Layers {
     file: Option<(String, Places)>,
     /// Path and name of each variable that counted.
     variables: Vec<(String, String)>,
+    /// What is wrong with each variable that did not.
+    unknown: Vec<String>,
 }
 
 impl Default for Layers {
     fn default() -> Self {
         let documents = yaml::parse(DEFAULT).expect("a test reads the compiled-in default");
         let defaults = documents.into_iter().next().map(|document| document.value).unwrap_or_default();
-        Self { value: defaults.clone(), defaults, file: None, variables: Vec::new() }
+        Self { value: defaults.clone(), defaults, file: None, variables: Vec::new(), unknown: Vec::new() }
     }
 }
 
@@ -50,20 +52,26 @@ impl Layers {
         Ok(self)
     }
 
-    /// With the variables called `PERIGEE_…` on top, in the order of their names.
+    /// With the variables called `PERIGEE_…` on top, in the order of their names. Those that name no setting are left
+    /// out: orchestrators make some that begin like ours.
     pub(super) fn variables(mut self, all: impl IntoIterator<Item = (String, String)>) -> Result<Self, Error> {
-        let mut ours: Vec<(String, String)> = all
-            .into_iter()
-            .filter(|(name, _)| name.strip_prefix(PREFIX).is_some_and(|rest| !is_service_link(rest)))
-            .collect();
+        let mut ours: Vec<(String, String)> = all.into_iter().filter(|(name, _)| name.starts_with(PREFIX)).collect();
         ours.sort();
         for (name, text) in ours {
             let keys = keys(&name[PREFIX.len()..]);
             let value = self.typed(&keys, &text).map_err(|message| Error(format!("{name}: {message}")))?;
             let nested =
                 keys.iter().rev().fold(value, |value, key| Value::Object(Map::from_iter([(key.clone(), value)])));
-            merge(&mut self.value, nested);
-            self.variables.push((keys.join("."), name));
+            let mut value = self.value.clone();
+            merge(&mut value, nested);
+            let path = keys.join(".");
+            match unknown(&value, &path) {
+                Some(message) => self.unknown.push(format!("{name}: {message}")),
+                None => {
+                    self.value = value;
+                    self.variables.push((path, name));
+                }
+            }
         }
         Ok(self)
     }
@@ -72,7 +80,7 @@ impl Layers {
     pub(super) fn node(self) -> Result<Node, Error> {
         let node: Node = typed::read(&self.value).map_err(|misfit| self.error(&misfit.path, &misfit.message))?;
         node.check().map_err(|(path, message)| self.error(&path, &message))?;
-        Ok(node)
+        Ok(Node { unknown_variables: self.unknown, ..node })
     }
 
     /// What a variable says, by the type of the default at its path: variables themselves have no types.
@@ -88,8 +96,12 @@ impl Layers {
             return Ok(items.map(|item| Value::String(item.to_owned())).collect());
         }
         let default = keys.iter().try_fold(&self.defaults, |value, key| value.get(key));
-        let number = default.filter(|default| default.is_number()).and_then(|_| text.parse::<u64>().ok());
-        Ok(number.map_or_else(|| Value::String(text.to_owned()), Value::from))
+        let typed = match default {
+            Some(Value::Number(_)) => text.parse::<u64>().ok().map(Value::from),
+            Some(Value::Bool(_)) => text.parse::<bool>().ok().map(Value::from),
+            _ => None,
+        };
+        Ok(typed.unwrap_or_else(|| Value::String(text.to_owned())))
     }
 
     /// An error at `path`, with the layer whose value stands there.
@@ -120,14 +132,12 @@ fn keys(rest: &str) -> Vec<String> {
     keys
 }
 
-/// Whether Kubernetes made the variable for a service whose name begins with `perigee`.
-fn is_service_link(rest: &str) -> bool {
-    let rest = format!("_{rest}");
-    let is_port = rest.rfind("_PORT").is_some_and(|at| {
-        let tail = &rest[at + "_PORT".len()..];
-        tail.is_empty() || tail.starts_with('_')
-    });
-    rest.ends_with("_SERVICE_HOST") || rest.contains("_SERVICE_PORT") || (is_port && !rest.contains("__"))
+/// Why nothing of a node stands at `path` of `value`, if nothing does.
+fn unknown(value: &Value, path: &str) -> Option<String> {
+    let misfit = typed::read::<Node>(value).err()?;
+    let is_above = path.strip_prefix(&misfit.path).is_some_and(|rest| rest.starts_with('.'));
+    let is_unknown = is_above || (misfit.path == path && misfit.is_unknown_key());
+    is_unknown.then(|| format!("{}: {}", misfit.path, misfit.message))
 }
 
 /// Puts `over` on top of `base`. Mappings merge key by key, except where `kind` says that they are two different

@@ -1,0 +1,397 @@
+//! A byte budget for answers that their clients have not taken yet, all connections together.
+//!
+//! A slow reader holds its answer for as long as it reads. When the budget is full, those that are far behind lose their
+//! connection; where all keep up, a new large answer is refused. Small answers always pass.
+
+use std::{
+    collections::HashMap,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use axum::{
+    Error,
+    body::{Body, HttpBody},
+    response::Response,
+};
+use bytes::Bytes;
+use futures::FutureExt;
+use http::Version;
+use http_body_util::BodyExt;
+use hyper::body::{Frame, SizeHint};
+use mesh::{
+    Code, Fault,
+    listener::{Connection, Running},
+    telemetry::{Counter, Gauge, Metrics},
+};
+use tokio::time::Instant;
+
+/// Answers up to this size always pass.
+const SMALL_BYTES: usize = 64 * 1024;
+/// Bytes that are handed on at a time; what is handed on is copied, so that a cut answer leaves nothing of itself in
+/// buffers.
+const HTTP1_CHUNK: usize = 64 * 1024;
+const HTTP2_CHUNK: usize = 16 * 1024;
+/// A client may be behind for so long, by so much that buffers hold, before it counts as slow.
+const GRACE: Duration = Duration::from_secs(1);
+const BUFFERED_BYTES: f64 = 256.0 * 1024.0;
+/// Bytes per second below which a client is slow.
+const SLOW_RATE: f64 = 64.0 * 1024.0;
+/// How often answers are compared with the timeout.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The budget of a node. Clones are the same budget.
+#[derive(Clone)]
+pub(crate) struct SendBudget {
+    parts: Arc<Parts>,
+}
+
+struct Parts {
+    limit: usize,
+    held: Mutex<Ledger>,
+    unsent: Gauge,
+    shed: Counter,
+}
+
+#[derive(Default)]
+struct Ledger {
+    bytes: usize,
+    next: u64,
+    answers: HashMap<u64, Arc<Answer>>,
+}
+
+/// An answer that is being sent.
+struct Answer {
+    size: usize,
+    taken: AtomicUsize,
+    since: Instant,
+    connection: Option<Arc<Connection>>,
+    /// Bytes taken when that was last different, and when.
+    progress: Mutex<(usize, Instant)>,
+}
+
+impl Answer {
+    /// How far its client is behind one that just keeps up; `None` for those that do.
+    fn arrears(&self, now: Instant) -> Option<f64> {
+        let age = now.duration_since(self.since);
+        let expected = age.as_secs_f64() * SLOW_RATE + BUFFERED_BYTES.min(self.size as f64 / 2.0);
+        let behind = expected - self.taken.load(Ordering::Relaxed) as f64;
+        (age >= GRACE && behind > 0.0 && self.connection.is_some()).then_some(behind)
+    }
+
+    fn is_stuck(&self, now: Instant, timeout: Duration) -> bool {
+        let taken = self.taken.load(Ordering::Relaxed);
+        let mut progress = self.progress.lock().expect("no code panics while it holds this lock");
+        if progress.0 != taken {
+            *progress = (taken, now);
+        }
+        now.duration_since(progress.1) >= timeout
+    }
+
+    fn cut(&self) {
+        if let Some(connection) = &self.connection {
+            connection.cut();
+        }
+    }
+}
+
+impl SendBudget {
+    pub(crate) fn new(limit: usize, metrics: &Metrics) -> Self {
+        let (unsent, shed) = (metrics.load().unsent_bytes.clone(), metrics.shed("unsent_bytes"));
+        Self { parts: Arc::new(Parts { limit, held: Mutex::default(), unsent, shed }) }
+    }
+
+    /// `response`, sent in pieces and counted while it is.
+    ///
+    /// A small one over HTTP/1.1 is left as it is: there is one on a connection at most, and the socket takes it.
+    /// Errors: `UNAVAILABLE` where there is no room.
+    pub(super) fn sent(
+        &self,
+        response: Response,
+        version: Version,
+        connection: Option<&Arc<Connection>>,
+    ) -> Result<Response, Fault> {
+        let is_http1 = version < Version::HTTP_2;
+        let known = response.body().size_hint().exact();
+        if is_http1 && known.is_some_and(|size| size <= SMALL_BYTES as u64) {
+            return Ok(response);
+        }
+        let (head, mut body) = response.into_parts();
+        // What is there already counts before its client is ready for it, which may be never.
+        let first = body.frame().now_or_never().flatten();
+        let (rest, first) = match first {
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => (data, None),
+                Err(frame) => (Bytes::new(), Some(Ok(frame))),
+            },
+            Some(Err(error)) => (Bytes::new(), Some(Err(error))),
+            None => (Bytes::new(), None),
+        };
+        let held = if rest.is_empty() { None } else { Some(self.hold(rest.len(), connection)?) };
+        let sending = Sending {
+            body,
+            next: first,
+            is_whole: true,
+            size: known,
+            rest,
+            chunk: if is_http1 { HTTP1_CHUNK } else { HTTP2_CHUNK },
+            held,
+            _running: connection.map(|connection| connection.running()),
+        };
+        Ok(Response::from_parts(head, Body::new(sending)))
+    }
+
+    fn hold(&self, size: usize, connection: Option<&Arc<Connection>>) -> Result<Held, Fault> {
+        let now = Instant::now();
+        let mut ledger = self.ledger();
+        if ledger.bytes + size > self.parts.limit {
+            self.make_room(&mut ledger, size, now);
+            let is_alone = ledger.bytes == 0;
+            if ledger.bytes + size > self.parts.limit && size > SMALL_BYTES && !is_alone {
+                self.parts.shed.inc();
+                let message = format!(
+                    "the limit of {} bytes for answers that are not taken yet is reached, try again later",
+                    self.parts.limit
+                );
+                return Err(Fault::new(Code::Unavailable, message));
+            }
+        }
+        let id = ledger.next;
+        let answer = Arc::new(Answer {
+            size,
+            taken: AtomicUsize::new(0),
+            since: now,
+            connection: connection.cloned(),
+            progress: Mutex::new((0, now)),
+        });
+        ledger.next += 1;
+        ledger.answers.insert(id, answer.clone());
+        ledger.bytes += size;
+        self.parts.unsent.set(ledger.bytes as i64);
+        Ok(Held { id, answer, budget: self.clone() })
+    }
+
+    /// Cuts those that are furthest behind, until `size` fits.
+    fn make_room(&self, ledger: &mut Ledger, size: usize, now: Instant) {
+        let slow = ledger.answers.iter().filter_map(|(id, answer)| Some((answer.arrears(now)?, *id)));
+        let mut slow: Vec<(f64, u64)> = slow.collect();
+        slow.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+        let mut cut = 0;
+        for (_, id) in slow {
+            if ledger.bytes + size <= self.parts.limit {
+                break;
+            }
+            if let Some(answer) = ledger.answers.remove(&id) {
+                ledger.bytes -= answer.size;
+                answer.cut();
+                cut += 1;
+            }
+        }
+        self.parts.shed.inc_by(cut);
+    }
+
+    /// Cuts clients that take nothing for as long as `timeout`; never ends.
+    pub(crate) async fn watched(self, timeout: Duration) {
+        let mut checks = tokio::time::interval((timeout / 4).clamp(Duration::from_millis(1), CHECK_INTERVAL));
+        loop {
+            let now = checks.tick().await;
+            let stuck = |answer: &&Arc<Answer>| answer.is_stuck(now, timeout);
+            self.ledger().answers.values().filter(stuck).for_each(|answer| answer.cut());
+        }
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.parts.held.lock().expect("no code panics while it holds this lock")
+    }
+}
+
+/// Bytes of the budget, given back when dropped.
+struct Held {
+    id: u64,
+    answer: Arc<Answer>,
+    budget: SendBudget,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut ledger = self.budget.ledger();
+        // One that was cut is not there any more.
+        if ledger.answers.remove(&self.id).is_some() {
+            ledger.bytes -= self.answer.size;
+        }
+        self.budget.parts.unsent.set(ledger.bytes as i64);
+    }
+}
+
+/// A body that is handed on in pieces.
+struct Sending {
+    body: Body,
+    /// What comes after `rest`, if it was looked at already.
+    next: Option<Result<Frame<Bytes>, Error>>,
+    rest: Bytes,
+    /// Nothing of the frame in `rest` was handed on yet.
+    is_whole: bool,
+    /// Bytes of the whole body, while none was handed on.
+    size: Option<u64>,
+    chunk: usize,
+    held: Option<Held>,
+    _running: Option<Running>,
+}
+
+impl Sending {
+    fn piece(&mut self) -> Bytes {
+        let is_last = self.rest.len() <= self.chunk;
+        let piece = match is_last {
+            true if self.is_whole => std::mem::take(&mut self.rest),
+            true => Bytes::copy_from_slice(&std::mem::take(&mut self.rest)),
+            false => Bytes::copy_from_slice(&self.rest.split_to(self.chunk)),
+        };
+        self.is_whole = is_last;
+        self.size = None;
+        if let Some(held) = &self.held {
+            held.answer.taken.fetch_add(piece.len(), Ordering::Relaxed);
+        }
+        if is_last {
+            self.held = None;
+        }
+        piece
+    }
+}
+
+impl HttpBody for Sending {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        loop {
+            if !self.rest.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(self.piece()))));
+            }
+            if let Some(next) = self.next.take() {
+                return Poll::Ready(Some(next));
+            }
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.rest = data,
+                    Err(frame) => return Poll::Ready(Some(Ok(frame))),
+                },
+                end => return Poll::Ready(end),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.next.is_none() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.size.map(SizeHint::with_exact).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LARGE: usize = SMALL_BYTES + 1;
+
+    fn budget(limit: usize) -> SendBudget {
+        SendBudget::new(limit, &Metrics::default())
+    }
+
+    fn connection() -> Arc<Connection> {
+        Arc::new(Connection::new(([127, 0, 0, 1], 1).into()))
+    }
+
+    fn response(size: usize) -> Response {
+        Response::new(Body::from(vec![7; size]))
+    }
+
+    #[tokio::test]
+    async fn an_answer_arrives_whole_and_gives_its_bytes_back() {
+        for version in [Version::HTTP_11, Version::HTTP_2] {
+            for size in [0, 1, HTTP2_CHUNK, LARGE, 5 * LARGE + 3] {
+                let budget = budget(usize::MAX);
+                let response = budget.sent(response(size), version, Some(&connection())).expect("there is room");
+                assert_eq!(response.body().size_hint().exact(), Some(size as u64));
+                let body = response.into_body().collect().await.expect("it is whole").to_bytes();
+                assert_eq!(body, vec![7; size]);
+                assert_eq!(budget.ledger().bytes, 0);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn trailers_come_after_the_bytes() {
+        let frames = [Frame::data(Bytes::from(vec![7; LARGE])), Frame::trailers(http::HeaderMap::new())];
+        let frames = frames.map(Ok::<_, std::convert::Infallible>);
+        let body = http_body_util::StreamBody::new(futures::stream::iter(frames));
+        let response = budget(usize::MAX).sent(Response::new(Body::new(body)), Version::HTTP_2, None);
+        let body = response.expect("there is room").into_body().collect().await.expect("it is whole");
+        assert!(body.trailers().is_some());
+        assert_eq!(body.to_bytes().len(), LARGE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_answer_that_does_not_fit_is_refused_and_a_small_one_is_not() {
+        let budget = budget(2 * LARGE);
+        let hold = |size| budget.sent(response(size), Version::HTTP_2, Some(&connection()));
+        let (first, _second) = (hold(LARGE), hold(LARGE));
+        let fault = hold(LARGE).expect_err("the budget is full");
+        assert_eq!(fault.code, Code::Unavailable);
+        let _small = hold(SMALL_BYTES).expect("small answers pass");
+        drop(first);
+        hold(SMALL_BYTES + 1).expect_err("the small one took the place");
+        drop(_small);
+        hold(LARGE).expect("there is room");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_over_the_whole_budget_is_sent_alone() {
+        let budget = budget(1);
+        let hold = || budget.sent(response(LARGE), Version::HTTP_11, Some(&connection()));
+        let _held = hold().expect("nothing else is held");
+        hold().expect_err("one is");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_furthest_behind_lose_their_connection_to_make_room() {
+        let budget = budget(40 * LARGE);
+        let (fast, slow, new) = (connection(), connection(), connection());
+        let hold = |connection: &Arc<Connection>| budget.sent(response(20 * LARGE), Version::HTTP_11, Some(connection));
+        let mut reading = hold(&fast).expect("there is room").into_body();
+        let _stuck = hold(&slow).expect("there is room");
+        hold(&new).expect_err("nobody is slow yet");
+        tokio::time::advance(GRACE).await;
+        for _ in 0..10 {
+            reading.frame().await.expect("there is more").expect("it is sound");
+        }
+        let _new = hold(&new).expect("one was slow");
+        assert_eq!((fast.is_cut(), slow.is_cut(), new.is_cut()), (false, true, false));
+        assert_eq!(budget.ledger().bytes, 40 * LARGE);
+        drop(_stuck);
+        assert_eq!(budget.ledger().bytes, 40 * LARGE, "what was cut is given back once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_loses_its_connection() {
+        let budget = budget(usize::MAX);
+        let (fast, stuck) = (connection(), connection());
+        let hold = |connection: &Arc<Connection>| budget.sent(response(20 * LARGE), Version::HTTP_2, Some(connection));
+        let mut reading = hold(&fast).expect("there is room").into_body();
+        let _held = hold(&stuck).expect("there is room");
+        let timeout = Duration::from_secs(10);
+        let watching = tokio::spawn(budget.watched(timeout));
+        for _ in 0..15 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            reading.frame().await.expect("there is more").expect("it is sound");
+        }
+        assert_eq!((fast.is_cut(), stuck.is_cut()), (false, true));
+        watching.abort();
+    }
+}

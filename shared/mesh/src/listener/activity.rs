@@ -1,0 +1,220 @@
+//! What happens on a connection, counted where it happens and compared with the timeouts from outside: no timer is set
+//! and no clock is read for a request.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::Instant,
+};
+
+use super::{Connection, Timeouts};
+
+/// How an HTTP/2 connection begins.
+const PREFACE: &[u8] = b"PRI";
+
+/// Counters of one connection.
+#[derive(Debug, Default)]
+pub(super) struct Activity {
+    received: AtomicU64,
+    sent: AtomicU64,
+    /// The last write found the socket full.
+    is_blocked: AtomicBool,
+    is_http2: AtomicBool,
+    requests: AtomicU64,
+    running: AtomicUsize,
+    has_ended: AtomicBool,
+}
+
+impl Activity {
+    pub(super) fn is_running(&self) -> bool {
+        self.running.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// A request whose answer is not complete: while there is one, its connection is not idle.
+#[derive(Debug)]
+pub struct Running(Arc<Activity>);
+
+impl Running {
+    pub(super) fn new(activity: Arc<Activity>) -> Self {
+        activity.requests.fetch_add(1, Ordering::Relaxed);
+        activity.running.fetch_add(1, Ordering::Relaxed);
+        Self(activity)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A socket that counts what it carries.
+pub(super) struct Observed {
+    socket: TcpStream,
+    activity: Arc<Activity>,
+}
+
+impl Observed {
+    pub(super) fn new(socket: TcpStream, activity: Arc<Activity>) -> Self {
+        Self { socket, activity }
+    }
+
+    fn written(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.activity.is_blocked.store(written.is_pending(), Ordering::Relaxed);
+        if let Poll::Ready(Ok(count)) = &written {
+            self.activity.sent.fetch_add(*count as u64, Ordering::Relaxed);
+        }
+        written
+    }
+}
+
+impl Drop for Observed {
+    fn drop(&mut self) {
+        self.activity.has_ended.store(true, Ordering::Relaxed);
+    }
+}
+
+impl AsyncRead for Observed {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.socket).poll_read(cx, buffer))?;
+        let read = &buffer.filled()[before..];
+        let received = self.activity.received.fetch_add(read.len() as u64, Ordering::Relaxed);
+        if received == 0 && read.starts_with(PREFACE) {
+            self.activity.is_http2.store(true, Ordering::Relaxed);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Observed {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
+        self.written(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, bytes);
+        self.written(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+/// A connection and how long it has been as it is.
+pub(super) struct Watched {
+    connection: Arc<Connection>,
+    /// The last write that found the socket full: when it was seen, and bytes sent until then.
+    blocked: Option<(Instant, u64)>,
+    waiting: Option<Waiting>,
+}
+
+/// A connection without a running request.
+#[derive(Clone, Copy)]
+struct Waiting {
+    since: Instant,
+    /// Requests until then.
+    requests: u64,
+    /// Bytes received until then.
+    received: u64,
+    /// When the first bytes of the next head were seen.
+    head: Option<Instant>,
+}
+
+impl Watched {
+    pub(super) fn new(connection: Arc<Connection>) -> Self {
+        let waiting = Waiting { since: Instant::now(), requests: 0, received: 0, head: None };
+        Self { connection, blocked: None, waiting: Some(waiting) }
+    }
+
+    /// Closes the connection if one of its `timeouts` is over; whether it is still open.
+    pub(super) fn is_open_at(&mut self, now: Instant, timeouts: &Timeouts) -> bool {
+        if self.connection.activity.has_ended.load(Ordering::Relaxed) {
+            return false;
+        }
+        let is_over =
+            |since: Instant, limit: Option<Duration>| limit.is_some_and(|limit| now.duration_since(since) >= limit);
+        if let Some(since) = self.blocked_since(now) {
+            self.waiting = None;
+            if is_over(since, timeouts.write) {
+                self.connection.cut();
+            }
+            return true;
+        }
+        let Some(waiting) = self.waiting(now) else { return true };
+        let silent = if waiting.requests == 0 && waiting.received == 0 && !self.has_begun() {
+            timeouts.first
+        } else {
+            timeouts.idle
+        };
+        match waiting.head {
+            Some(since) if is_over(since, timeouts.head) => self.connection.cut(),
+            None if is_over(waiting.since, silent) => self.connection.retire.cancel(),
+            _ => {}
+        }
+        true
+    }
+
+    /// Since when its client has taken nothing of what is to be written.
+    fn blocked_since(&mut self, now: Instant) -> Option<Instant> {
+        let activity = &self.connection.activity;
+        let sent = activity.sent.load(Ordering::Relaxed);
+        self.blocked = match self.blocked {
+            _ if !activity.is_blocked.load(Ordering::Relaxed) => None,
+            Some((since, before)) if before == sent => Some((since, before)),
+            _ => Some((now, sent)),
+        };
+        self.blocked.map(|(since, _)| since)
+    }
+
+    /// How it waits for its next request, if it does.
+    fn waiting(&mut self, now: Instant) -> Option<Waiting> {
+        let activity = &self.connection.activity;
+        let requests = activity.requests.load(Ordering::Relaxed);
+        let received = activity.received.load(Ordering::Relaxed);
+        if activity.is_running() {
+            self.waiting = None;
+            return None;
+        }
+        let mut waiting = match self.waiting {
+            Some(waiting) if waiting.requests == requests => waiting,
+            _ => Waiting { since: now, requests, received, head: None },
+        };
+        let is_http2 = activity.is_http2.load(Ordering::Relaxed);
+        if waiting.head.is_none() && !is_http2 && received > waiting.received {
+            waiting.head = Some(now);
+        }
+        self.waiting = Some(waiting);
+        self.waiting
+    }
+
+    fn has_begun(&self) -> bool {
+        self.connection.activity.received.load(Ordering::Relaxed) > 0
+    }
+}
