@@ -326,8 +326,8 @@ fn host(service: &Service, out: &mut String) {
         "/// `service` as a node registers it.\npub fn host<S: {module}::{name}>(service: S) -> ::proto::link::Host {{\n    \
          let service = std::sync::Arc::new(service);\n    let near: std::sync::Arc<dyn Near{name}> = service.clone();\n    \
          let far = {module}::{name}Server::from_arc({far})\n        \
-         .max_decoding_message_size(::proto::link::MESSAGE_BYTES)\n        \
-         .max_encoding_message_size(::proto::link::MESSAGE_BYTES);\n    \
+         .max_decoding_message_size(::proto::carried::MESSAGE_BYTES)\n        \
+         .max_encoding_message_size(::proto::carried::MESSAGE_BYTES);\n    \
          ::proto::link::Host::new(&{}, near, tonic::service::Routes::new(far))\n}}\n\n",
         constant(name),
     );

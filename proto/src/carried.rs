@@ -8,7 +8,9 @@ use tonic::{
     codec::{BufferSettings, Decoder, EncodeBuf, Encoder},
 };
 
-use crate::link::MESSAGE_BYTES;
+/// Bytes of the largest message between services: the largest answer that a node can be configured to give, and its
+/// envelope.
+pub const MESSAGE_BYTES: usize = 64 << 20;
 
 /// A message that services pass to each other. Within a process it passes as it is.
 pub trait Carried: Send + Sync + Sized + 'static {

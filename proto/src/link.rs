@@ -15,10 +15,6 @@ use crate::carried::{Carried, check_size};
 
 pub use futures_core::Stream;
 
-/// Bytes of the largest message between services: the largest answer that a node can be configured to give, and its
-/// envelope.
-pub const MESSAGE_BYTES: usize = 64 << 20;
-
 /// A service, as its contract describes it.
 #[derive(Debug)]
 pub struct Service {

@@ -11,7 +11,7 @@ use mesh::{
     Call, Code, Fault, Mesh,
     config::{Node, ServiceName},
 };
-use proto::link::MESSAGE_BYTES;
+use proto::carried::MESSAGE_BYTES;
 use tests::{
     echo::Echo,
     services::{

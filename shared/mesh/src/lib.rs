@@ -8,6 +8,7 @@ pub mod config;
 pub mod fault;
 pub mod link;
 pub mod listener;
+mod meter;
 pub mod resources;
 pub mod server;
 pub mod tasks;

@@ -5,7 +5,6 @@
 
 mod connection;
 mod far;
-mod meter;
 mod near;
 mod pool;
 mod stream;
@@ -25,18 +24,16 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, Streaming, body::Body, service::Routes};
 
-use meter::Meters;
 use pool::Pool;
 
 use crate::{
     Board, Call, Code, Fault,
     bus::Bus,
     config::{self, ServiceName},
+    meter::{Meters, MethodMeter},
     server,
     telemetry::Metrics,
 };
-
-pub(crate) use meter::{MethodMeter, RunningCall};
 
 /// This node's view of the mesh.
 #[derive(Clone)]

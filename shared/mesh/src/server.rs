@@ -20,8 +20,8 @@ use tracing::Instrument;
 
 use crate::{
     Call, Code, Fault,
-    link::{MethodMeter, RunningCall},
     listener::{self, Settings, Timeouts},
+    meter::{MethodMeter, RunningCall},
     tasks::panic_text,
     telemetry::{Counter, Gauge},
 };

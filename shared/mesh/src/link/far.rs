@@ -11,8 +11,8 @@ use futures::{StreamExt, future::BoxFuture, stream};
 use http::{Request as HttpRequest, Response as HttpResponse, uri::PathAndQuery};
 use prost::Message;
 use proto::{
-    carried::{Carried, CarriedDecoder, Codec, check_bytes, check_size},
-    link::{MESSAGE_BYTES, Messages, Method, Retry, Sent},
+    carried::{Carried, CarriedDecoder, Codec, MESSAGE_BYTES, check_bytes, check_size},
+    link::{Messages, Method, Retry, Sent},
 };
 use tonic::{
     IntoStreamingRequest, Response, Status,

@@ -23,8 +23,12 @@ use tonic::{
 };
 use tracing::Instrument;
 
-use super::{MethodMeter, RunningCall, late, stream};
-use crate::{Call, server::panicked};
+use super::{late, stream};
+use crate::{
+    Call,
+    meter::{MethodMeter, RunningCall},
+    server::panicked,
+};
 
 /// A gRPC message of no bytes: flag and length.
 const EMPTY_MESSAGE: [u8; 5] = [0; 5];

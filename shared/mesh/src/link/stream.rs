@@ -14,8 +14,12 @@ use proto::{
 use tokio::time::Sleep;
 use tonic::Status;
 
-use super::{MethodMeter, RunningCall, late};
-use crate::{Call, server::panicked_in};
+use super::late;
+use crate::{
+    Call,
+    meter::{MethodMeter, RunningCall},
+    server::panicked_in,
+};
 
 /// Messages of a service in this process: part of its call, counted when they end, `INTERNAL` where the service panics.
 pub fn near<A: Carried>(messages: Messages<A>, meter: &MethodMeter, call: &Call, running: RunningCall) -> Messages<A> {

@@ -7,7 +7,7 @@ use proto::link::Service;
 use crate::telemetry::{Metrics, RpcMeter};
 
 /// The meters of a service.
-pub(super) struct Meters {
+pub(crate) struct Meters {
     service: &'static Service,
     methods: Vec<MethodMeter>,
 }
