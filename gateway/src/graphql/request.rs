@@ -90,6 +90,9 @@ pub fn check_content_type(headers: &HeaderMap) -> Result<(), Fault> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else {
         return Err(error::bad_request("the content type is missing: send application/json"));
     };
+    if value.as_bytes().eq_ignore_ascii_case(JSON.as_bytes()) {
+        return Ok(());
+    }
     let text = value.to_str().unwrap_or_default();
     let mut parts = text.split(';').map(str::trim);
     let media = parts.next().unwrap_or_default();
@@ -123,16 +126,32 @@ pub enum Media {
 impl Media {
     /// What the client prefers of what there is; without a preference JSON.
     pub fn of(headers: &HeaderMap) -> Self {
+        let mut accepted = headers.get_all(header::ACCEPT).iter();
+        match (accepted.next(), accepted.next()) {
+            (None, _) => Media::Unspecified,
+            // What nearly all clients send needs no preferences.
+            (Some(only), None) => Media::named(only.as_bytes()).unwrap_or_else(|| Media::preferred(headers)),
+            (Some(_), Some(_)) => Media::preferred(headers),
+        }
+    }
+
+    /// The media type of this name, of any case.
+    fn named(name: &[u8]) -> Option<Self> {
+        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        match () {
+            () if is(JSON) => Some(Media::Json),
+            () if is(GRAPHQL) => Some(Media::Graphql),
+            () if is("*/*") || is("application/*") => Some(Media::Unspecified),
+            () => None,
+        }
+    }
+
+    fn preferred(headers: &HeaderMap) -> Self {
         let mut best: Option<(f32, Media)> = None;
         let values = headers.get_all(header::ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
         for range in values.flat_map(|value| value.split(',')) {
             let mut parts = range.split(';').map(str::trim);
-            let media = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
-                GRAPHQL => Media::Graphql,
-                JSON => Media::Json,
-                "*/*" | "application/*" => Media::Unspecified,
-                _ => continue,
-            };
+            let Some(media) = Media::named(parts.next().unwrap_or_default().as_bytes()) else { continue };
             let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
             let weight = weight.and_then(|weight| weight.trim().parse().ok()).unwrap_or(1.0);
             if weight > 0.0 && best.is_none_or(|(most, _)| weight > most) {
