@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-/// Limits of the edge; a project may lower those of bodies and time.
+use query::{Limits, resources::Project};
+
+/// Limits of the edge; a project may lower them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Bytes of a request's body.
     pub body_bytes: usize,
     /// How long a request may take.
     pub time: Duration,
-    /// Levels of nesting in a filter, a selection or a document.
-    pub depth: usize,
-    /// Selected fields of a GraphQL document, with those of fragments wherever they are spread.
-    pub nodes: usize,
+    /// What a request may ask for.
+    pub limits: Limits,
     /// Connections at once.
     pub connections: usize,
     /// Requests at once on an HTTP/2 connection.
@@ -34,8 +34,7 @@ impl Default for Config {
         Self {
             body_bytes: 8 * 1024 * 1024,
             time: Duration::from_secs(30),
-            depth: 16,
-            nodes: 2000,
+            limits: Limits::default(),
             connections: 10_000,
             streams: 256,
             in_flight: 1024,
@@ -44,5 +43,56 @@ impl Default for Config {
             write_timeout: Duration::from_secs(30),
             http_details: false,
         }
+    }
+}
+
+impl Config {
+    /// What a request to a project may ask for: the lowest of what the node and the project say.
+    ///
+    /// `graphql.depth` and `graphql.nodes` of a project are another spelling of `limits.depth` and `limits.nodes` and
+    /// hold for every protocol, since the same request is refused by all protocols or by none.
+    pub fn limits(&self, project: &Project) -> Limits {
+        let (node, own, graphql) = (&self.limits, &project.limits, &project.graphql);
+        let lowest = |node: usize, own: [Option<usize>; 2]| own.into_iter().flatten().fold(node, usize::min);
+        Limits {
+            depth: lowest(node.depth, [own.depth, graphql.depth]),
+            filter_depth: lowest(node.filter_depth, [own.filter_depth, None]),
+            nodes: lowest(node.nodes, [own.nodes, graphql.nodes]),
+            statements: lowest(node.statements, [own.statements, None]),
+            list_items: lowest(node.list_items, [own.list_items, None]),
+            values: lowest(node.values, [own.values, None]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use query::resources::{Graphql, ProjectLimits};
+
+    use super::*;
+
+    #[test]
+    fn a_project_lowers_limits_and_raises_none() {
+        let node = Config::default();
+        let limits = ProjectLimits {
+            depth: Some(3),
+            nodes: Some(1_000_000),
+            statements: Some(4),
+            list_items: Some(5),
+            values: Some(6),
+            ..ProjectLimits::default()
+        };
+        let project = Project { limits, ..Project::default() };
+        let wanted = Limits { depth: 3, statements: 4, list_items: 5, values: 6, ..node.limits };
+        assert_eq!(node.limits(&project), wanted);
+    }
+
+    #[test]
+    fn limits_of_graphql_are_those_of_every_protocol() {
+        let node = Config::default();
+        let graphql = Graphql { depth: Some(4), nodes: Some(50) };
+        let limits = ProjectLimits { depth: Some(5), nodes: Some(40), ..ProjectLimits::default() };
+        let project = Project { graphql, limits, ..Project::default() };
+        assert_eq!(node.limits(&project), Limits { depth: 4, nodes: 40, ..node.limits });
     }
 }

@@ -31,13 +31,12 @@ use foldhash::{HashMap, HashMapExt, quality};
 use http::{HeaderMap, Method};
 use mesh::{Call, Code, Fault};
 use moka::sync::Cache;
-use query::Limits;
 
 pub(crate) use self::request::Media;
 use self::{
     document::Document,
     names::Names,
-    plan::{Kind, Plan},
+    plan::{Counters, Kind, Plan},
     refusal::{Cause, Refusal},
     request::Request,
     response::Told,
@@ -95,7 +94,7 @@ async fn by_get(
             Ok(project) => project,
             Err(fault) => return answer::fault(&fault, &caller.call),
         };
-        match Request::of_parameters(query.as_deref().unwrap_or_default()) {
+        match Request::of_parameters(query.as_deref().unwrap_or_default(), service.guard()) {
             Ok(request) => client.answer(project, &Method::GET, request).await,
             Err(fault) => client.faulty(fault),
         }
@@ -131,7 +130,7 @@ pub(crate) async fn posted(service: &Service, project: &str, request: axum::extr
             Ok(sent) => sent,
             Err(fault) => return client.faulty(fault),
         };
-        match Request::of_json(&sent) {
+        match Request::of_json(&sent, service.guard()) {
             Ok(request) => client.answer(project, &Method::POST, request).await,
             Err(fault) => client.faulty(fault),
         }
@@ -176,7 +175,10 @@ impl Client<'_> {
             Ok(variables) => variables,
             Err(refusal) => return Box::pin(self.refused(&project, *refusal)).await,
         };
-        let plan = |names: &Names| Plan::new(&document, operation, names, &variables, self.limits(&names.project));
+        let plan = |names: &Names| {
+            let counters = Counters { budget: self.service.budget(&names.project), guard: self.service.guard() };
+            Plan::new(&document, operation, names, &variables, counters)
+        };
         let mut names = self.names(project);
         let mut planned = plan(&names);
         if planned.as_ref().is_err_and(|refusal| refusal.may_be_stale())
@@ -196,13 +198,14 @@ impl Client<'_> {
         if let Some(document) = documents.get(&text) {
             return Ok(document);
         }
+        let guard = self.service.guard();
         if text.len() > LONG_BYTES {
-            let parsed = tokio::task::spawn_blocking(move || Document::parse(&text)).await;
+            let parsed = tokio::task::spawn_blocking(move || Document::parse(&text, guard)).await;
             let parsed =
                 parsed.map_err(|panic| Refusal::new(Fault::internal("the document could not be parsed", panic)));
             return Ok(Arc::new(parsed??));
         }
-        let document = Arc::new(Document::parse(&text)?);
+        let document = Arc::new(Document::parse(&text, guard)?);
         documents.insert(text, document.clone());
         Ok(document)
     }
@@ -223,11 +226,6 @@ impl Client<'_> {
             kept
         });
         names
-    }
-
-    fn limits(&self, project: &Project) -> Limits {
-        let (own, node) = (&project.spec.graphql, self.service.config());
-        Limits { depth: own.depth.unwrap_or(node.depth), nodes: own.nodes.unwrap_or(node.nodes) }
     }
 
     async fn executed(&self, project: &Project, mut plan: Plan) -> Response {

@@ -13,19 +13,17 @@ use axum::{
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, StatusCode};
 use mesh::{Code, Fault};
-use query::{Error, Limits, Mutation, Node, Operation, Read, Shape, Value};
+use query::{Error, Mutation, Node, Operation, Read, Shape, Value};
 
 use crate::{
     Service,
     edge::{Answer, Caller, Written},
     error,
     http::{self as web, answer},
-    target::Target,
+    target::{Planning, Target},
 };
 use fields::Fields;
 
-/// How large a body may be as a document: rows of a bulk insert have many members.
-const DOCUMENT: Limits = Limits { depth: 64, nodes: 500_000 };
 const TRUNCATED: HeaderName = HeaderName::from_static("x-perigee-truncated");
 
 /// Its routes.
@@ -81,7 +79,7 @@ async fn fields(service: &Service, caller: &Caller, project: &str, body: Body) -
     if body.is_empty() {
         return Ok(Fields::default());
     }
-    let parsed = Value::parse(&body, DOCUMENT).map_err(|error| match error {
+    let parsed = Value::parse(&body, service.guard()).map_err(|error| match error {
         Error::Malformed(what) => error::bad_request(format!("the body is no JSON: {what}")),
         other => Fault::from(other),
     });
@@ -93,13 +91,17 @@ async fn fields(service: &Service, caller: &Caller, project: &str, body: Body) -
 
 async fn reading(service: &Service, caller: &Caller, target: Target<'_>, body: Body) -> Result<Response, Fault> {
     let wanted = request::reading(fields(service, caller, target.project, body).await?)?;
-    let planned = service
-        .plan(caller, target, Operation::Read, |parser, table| {
-            let filter = parser.filter(table, &wanted.find)?;
+    let mut planning = Planning::begin(service, caller, target.project).await?;
+    let planned = planning
+        .plan(target, Operation::Read, |parser, table, budget| {
+            let filter = parser.filter(table, &wanted.find, budget)?;
             match wanted.shape {
-                Shape::Count | Shape::Aggregate => Ok(Node { filter, ..Node::new(Shape::Count, Vec::new()) }),
+                Shape::Count | Shape::Aggregate => {
+                    budget.field()?;
+                    Ok(Node { filter, ..Node::new(Shape::Count, Vec::new()) })
+                }
                 shape @ (Shape::Many | Shape::One) => {
-                    Ok(Node { shape, filter, ..parser.node(table, &wanted.options)? })
+                    Ok(Node { shape, filter, ..parser.node(table, &wanted.options, budget)? })
                 }
             }
         })
@@ -138,10 +140,11 @@ async fn writing(
     let mut fields = fields(service, caller, target.project, body).await?;
     let returning = request::returning(&mut fields)?;
     let wanted = request::write(operation, fields)?;
-    let planned = service
-        .plan(caller, target, operation, |parser, table| {
-            let returning = returning.as_ref().map(|options| parser.node(table, options)).transpose()?;
-            Ok(Mutation { table: table.name.clone(), set: wanted.set(parser, table)?, returning })
+    let mut planning = Planning::begin(service, caller, target.project).await?;
+    let planned = planning
+        .plan(target, operation, |parser, table, budget| {
+            let returning = returning.as_ref().map(|options| parser.node(table, options, budget)).transpose()?;
+            Ok(Mutation { table: table.name.clone(), set: wanted.set(parser, table, budget)?, returning })
         })
         .await?;
     let mutation = (planned.database, planned.plan);
@@ -168,13 +171,14 @@ async fn batched(
     body: Body,
 ) -> Result<Response, Fault> {
     let items = request::batch(fields(service, caller, project, body).await?)?;
+    let mut planning = Planning::begin(service, caller, project).await?;
     let mut mutations = Vec::with_capacity(items.len());
     let mut newest = None;
     for item in &items {
         let target = Target { project, database, table: &item.table };
-        let planned = service
-            .plan(caller, target, item.write.operation(), |parser, table| {
-                Ok(Mutation { table: table.name.clone(), set: item.write.set(parser, table)?, returning: None })
+        let planned = planning
+            .plan(target, item.write.operation(), |parser, table, budget| {
+                Ok(Mutation { table: table.name.clone(), set: item.write.set(parser, table, budget)?, returning: None })
             })
             .await?;
         mutations.push((planned.database, planned.plan));

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use mesh::{Mesh, Tasks, resources};
+use query::{Budget, Guard};
 
 use crate::{
-    catalogue::Catalogue,
+    catalogue::{Catalogue, Project},
     config::Config,
     edge::Edge,
     graphql,
@@ -54,6 +55,16 @@ impl Service {
     /// Limits of this node.
     pub(crate) fn config(&self) -> &Config {
         &self.parts.config
+    }
+
+    /// The counter of a request to `project`.
+    pub(crate) fn budget(&self, project: &Project) -> Budget {
+        Budget::new(self.config().limits(&project.spec))
+    }
+
+    /// The guard of a text or a message that a client sends.
+    pub(crate) fn guard(&self) -> Guard {
+        Guard::of(&self.config().limits)
     }
 
     /// What GraphQL keeps between requests.

@@ -1,6 +1,6 @@
 //! A write as REST and gRPC say it, and what it is against a schema.
 
-use query::{Error, Operation, Parser, Set, Table, Value};
+use query::{Budget, Error, Operation, Parser, Set, Table, Value};
 
 /// A write, its values parsed but its names not yet held against a schema.
 #[derive(Debug)]
@@ -39,19 +39,19 @@ impl Write {
     }
 
     /// The write of `table`.
-    pub fn set(&self, parser: Parser<'_>, table: &Table) -> Result<Set, Error> {
+    pub fn set(&self, parser: Parser<'_>, table: &Table, budget: &mut Budget) -> Result<Set, Error> {
         match self {
-            Write::Create { docs } => Ok(Set::Insert { docs: parser.docs(table, docs)? }),
+            Write::Create { docs } => Ok(Set::Insert { docs: parser.docs(table, docs, budget)? }),
             Write::Update { find, update, one } => {
-                let filter = parser.filter(table, find)?;
-                let changes = parser.changes(table, update)?;
+                let filter = parser.filter(table, find, budget)?;
+                let changes = parser.changes(table, update, budget)?;
                 if changes.is_empty() {
                     let message = "invalid update: it changes nothing, expected operators such as $set";
                     return Err(Error::Malformed(message.to_owned()));
                 }
                 Ok(Set::Update { filter, changes, one: *one })
             }
-            Write::Delete { find, one } => Ok(Set::Delete { filter: parser.filter(table, find)?, one: *one }),
+            Write::Delete { find, one } => Ok(Set::Delete { filter: parser.filter(table, find, budget)?, one: *one }),
         }
     }
 }

@@ -11,11 +11,20 @@ use tests::{
     token,
 };
 
+scenarios!(
+    bodies_that_are_no_request_are_refused,
+    documents_beyond_reason_are_refused,
+    tokens_that_prove_nothing_are_refused,
+    bytes_that_are_no_message_are_an_invalid_argument,
+    paths_and_methods_that_lead_nowhere_say_so,
+    a_write_of_everything_is_refused_by_every_way,
+);
+
 const GRAPHQL: &str = "/v1/api/shop/graphql";
 const READ: &str = "/v1/api/shop/crud/music/album/read";
 
-async fn mesh() -> anyhow::Result<TestMesh> {
-    TestMesh::shop(Shape::OneProcess, Engine::Sqlite).await
+async fn mesh(shape: Shape) -> anyhow::Result<TestMesh> {
+    TestMesh::shop(shape, Engine::Sqlite).await
 }
 
 /// Status and code of the answer, whichever envelope it has.
@@ -35,9 +44,8 @@ async fn lives(mesh: &TestMesh) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn bodies_that_are_no_request_are_refused() -> anyhow::Result<()> {
-    let mesh = mesh().await?;
+async fn bodies_that_are_no_request_are_refused(shape: Shape) -> anyhow::Result<()> {
+    let mesh = mesh(shape).await?;
     let deep = format!(r#"{{"op":"all","find":{}{{"album_id":1}}{}}}"#, r#"{"$not":"#.repeat(100), "}".repeat(100));
     let deeper = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     let bodies: [(&str, Vec<u8>, u16, &str, &str); 14] = [
@@ -67,9 +75,8 @@ async fn bodies_that_are_no_request_are_refused() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn documents_beyond_reason_are_refused() -> anyhow::Result<()> {
-    let mesh = mesh().await?;
+async fn documents_beyond_reason_are_refused(shape: Shape) -> anyhow::Result<()> {
+    let mesh = mesh(shape).await?;
     let many = format!("{{ album {{ {} }} }}", (0..10_000).map(|n| format!("f{n}: title ")).collect::<String>());
     let nested = format!("{}{}", "{ album { artist ".repeat(20_000), "} }".repeat(20_000));
     let tower = format!("{{ artist {} {{ name }} {} }}", "{ album { artist ".repeat(12), "} }".repeat(12));
@@ -112,9 +119,8 @@ async fn documents_beyond_reason_are_refused() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn tokens_that_prove_nothing_are_refused() -> anyhow::Result<()> {
-    let mesh = mesh().await?;
+async fn tokens_that_prove_nothing_are_refused(shape: Shape) -> anyhow::Result<()> {
+    let mesh = mesh(shape).await?;
     let claims = json!({ "id": 5 });
     let header = Header::new(Algorithm::HS256);
     let none = {
@@ -165,9 +171,8 @@ async fn tokens_that_prove_nothing_are_refused() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn bytes_that_are_no_message_are_an_invalid_argument() -> anyhow::Result<()> {
-    let mesh = mesh().await?;
+async fn bytes_that_are_no_message_are_an_invalid_argument(shape: Shape) -> anyhow::Result<()> {
+    let mesh = mesh(shape).await?;
     for bytes in [&b"\xff\xff\xff\xff"[..], b"\x0a\xff", b"not protobuf at all"] {
         let answer: Result<api::ReadResponse, tonic::Status> =
             mesh.client.grpc_web("/perigee.api.v1.Data/Read", bytes).await?;
@@ -180,9 +185,8 @@ async fn bytes_that_are_no_message_are_an_invalid_argument() -> anyhow::Result<(
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn paths_and_methods_that_lead_nowhere_say_so() -> anyhow::Result<()> {
-    let mesh = mesh().await?;
+async fn paths_and_methods_that_lead_nowhere_say_so(shape: Shape) -> anyhow::Result<()> {
+    let mesh = mesh(shape).await?;
     let requests = [
         (Method::GET, "/nowhere", 404, "NOT_FOUND"),
         (Method::GET, "/v1/api/shop/crud/music/album/read", 405, "METHOD"),
@@ -208,9 +212,8 @@ async fn paths_and_methods_that_lead_nowhere_say_so() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_write_of_everything_is_refused_by_every_way() -> anyhow::Result<()> {
-    let mesh = mesh().await?;
+async fn a_write_of_everything_is_refused_by_every_way(shape: Shape) -> anyhow::Result<()> {
+    let mesh = mesh(shape).await?;
     let staff = mesh.staff();
     let (status, code, _) =
         post(&staff, "/v1/api/shop/crud/music/track/update", r#"{"op":"all","update":{"$set":{"unit_price":1}}}"#)

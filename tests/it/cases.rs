@@ -53,7 +53,8 @@ async fn suite(shape: Shape, engine: Engine) -> anyhow::Result<()> {
     let lab =
         format!("{}\n{rows}\nCREATE TABLE people {PEOPLE};\n{own_sql}", std::fs::read_to_string(folder.join(schema))?);
     let resources = format!("{}\n{own_resources}", std::fs::read_to_string(folder.join("lab.resources"))?);
-    let mesh = TestMesh::with(shape, engine, &Setup { resources, lab: Some(lab), ..Setup::default() }).await?;
+    let setup = Setup { resources, lab: Some(lab), projects: case::own_projects(&suites), ..Setup::default() };
+    let mesh = TestMesh::with(shape, engine, &setup).await?;
 
     let wrong = case::run(&mesh, &suites, &rows).await?;
 

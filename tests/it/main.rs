@@ -1,5 +1,24 @@
 //! Scenarios, each in both shapes of the mesh, and the case suite on both engines.
 
+/// Runs each scenario twice: all services in one process, then every service on its own port.
+macro_rules! scenarios {
+    ($($name:ident),* $(,)?) => {$(
+        mod $name {
+            use tests::mesh::Shape;
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn in_one_process() -> anyhow::Result<()> {
+                super::$name(Shape::OneProcess).await
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn split() -> anyhow::Result<()> {
+                super::$name(Shape::Split).await
+            }
+        }
+    )*};
+}
+
 mod bad_input;
 mod cases;
 mod echo;

@@ -8,28 +8,34 @@ use std::sync::{
 use anyhow::Context;
 use serde_json::{Value, json};
 use tests::{
-    client::{Client, Outcome, PROTOCOLS},
+    client::{Outcome, PROTOCOLS},
     engine::Engine,
-    mesh::{ENGINES, SHAPES, Setup, Shape, TestMesh},
+    mesh::{ENGINES, Setup, Shape, TestMesh},
     operation::{Operation, Read},
 };
+
+scenarios!(
+    a_tree_takes_one_statement_per_level_by_every_protocol,
+    a_tree_shows_one_moment,
+    graphql_without_a_token_says_401,
+    rows_of_others_are_neither_changed_nor_made,
+    a_column_added_while_the_node_runs_can_be_read,
+);
 
 fn read(value: Value) -> anyhow::Result<Operation> {
     Ok(Operation::Read(serde_json::from_value::<Read>(value)?))
 }
 
-/// SQL statements that the node has run so far, as its metrics say.
-async fn statements(client: &Client) -> anyhow::Result<u64> {
-    let response = client.send(http::Method::GET, "/metrics", &[], "").await?;
-    let text = String::from_utf8(response.into_body().to_vec())?;
+/// SQL statements that the nodes have run so far, as their metrics say.
+async fn statements(mesh: &TestMesh) -> anyhow::Result<u64> {
+    let text = mesh.metrics().await?;
     let counts = text.lines().filter(|line| line.starts_with("perigee_statements_total{") && line.contains("read"));
     Ok(counts.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_tree_takes_one_statement_per_level_by_every_protocol() -> anyhow::Result<()> {
+async fn a_tree_takes_one_statement_per_level_by_every_protocol(shape: Shape) -> anyhow::Result<()> {
     for engine in ENGINES {
-        let mesh = TestMesh::shop(Shape::OneProcess, engine).await?;
+        let mesh = TestMesh::shop(shape, engine).await?;
         for limit in [1, 20, 200] {
             let tree = read(json!({
                 "table": "artist", "sort": ["artist_id"], "limit": limit,
@@ -37,9 +43,9 @@ async fn a_tree_takes_one_statement_per_level_by_every_protocol() -> anyhow::Res
             }))?;
             let mut answers = Vec::new();
             for protocol in PROTOCOLS {
-                let before = statements(&mesh.client).await?;
+                let before = statements(&mesh).await?;
                 answers.push(mesh.client.run(protocol, "music", &tree).await?);
-                let taken = statements(&mesh.client).await? - before;
+                let taken = statements(&mesh).await? - before;
                 assert_eq!(taken, 3, "{protocol:?} of {limit} artists on {engine:?}");
             }
             let Outcome::Read(rows) = &answers[0] else { panic!("{:?}", answers[0]) };
@@ -53,10 +59,9 @@ async fn a_tree_takes_one_statement_per_level_by_every_protocol() -> anyhow::Res
 
 /// A writer renames an artist and all its albums to one common word, again and again, each time in one transaction. A
 /// tree that mixed two moments would show two words.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_tree_shows_one_moment() -> anyhow::Result<()> {
+async fn a_tree_shows_one_moment(shape: Shape) -> anyhow::Result<()> {
     for engine in ENGINES {
-        let mesh = TestMesh::shop(Shape::OneProcess, engine).await?;
+        let mesh = TestMesh::shop(shape, engine).await?;
         let done = Arc::new(AtomicBool::new(false));
         let writer = tokio::spawn({
             let (music, done) = (mesh.music.clone(), done.clone());
@@ -101,19 +106,16 @@ async fn a_tree_shows_one_moment() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn graphql_without_a_token_says_401() -> anyhow::Result<()> {
-    for shape in SHAPES {
-        let mesh = TestMesh::shop(shape, Engine::Sqlite).await?;
+async fn graphql_without_a_token_says_401(shape: Shape) -> anyhow::Result<()> {
+    let mesh = TestMesh::shop(shape, Engine::Sqlite).await?;
 
-        let (status, response) = mesh.client.graphql("{ invoice { total } }", json!({})).await?;
+    let (status, response) = mesh.client.graphql("{ invoice { total } }", json!({})).await?;
 
-        assert_eq!(status, 401, "{response}");
-        assert_eq!(response["errors"][0]["extensions"]["code"], "UNAUTHENTICATED");
-        let (status, response) = mesh.client.post("crud/music/invoice/read", &json!({ "op": "all" })).await?;
-        assert_eq!((status, &response["code"]), (401, &json!("UNAUTHENTICATED")));
-        mesh.stop().await;
-    }
+    assert_eq!(status, 401, "{response}");
+    assert_eq!(response["errors"][0]["extensions"]["code"], "UNAUTHENTICATED");
+    let (status, response) = mesh.client.post("crud/music/invoice/read", &json!({ "op": "all" })).await?;
+    assert_eq!((status, &response["code"]), (401, &json!("UNAUTHENTICATED")));
+    mesh.stop().await;
     Ok(())
 }
 
@@ -129,50 +131,50 @@ spec:
     delete: { rule: match, type: number, eval: "==", f1: args.find.customer_id, f2: args.auth.id, mode: filter }
 "#;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn rows_of_others_are_neither_changed_nor_made() -> anyhow::Result<()> {
+async fn rows_of_others_are_neither_changed_nor_made(shape: Shape) -> anyhow::Result<()> {
     for engine in ENGINES {
-        for shape in SHAPES {
-            let mesh = TestMesh::with(shape, engine, &Setup { replace: vec![("invoice", OWNERS)], ..Setup::default() })
-                .await?;
-            let caller = mesh.customer(5);
-            let foreign = "SELECT count(*) FROM invoice WHERE customer_id = 6 AND total < 100";
-            let before = mesh.music.number(foreign).await?;
-            for protocol in PROTOCOLS {
-                let run = |operation: Value| {
-                    let caller = caller.clone();
-                    async move {
-                        let operation: Operation = serde_json::from_value(operation)?;
-                        caller.run(protocol, "music", &operation).await
-                    }
-                };
-                let returning = json!(["invoice_id"]);
-                for operation in [
-                    json!({ "update": { "table": "invoice", "find": { "customer_id": 6 }, "update": { "$set": { "total": 999 } }, "returning": returning } }),
-                    json!({ "delete": { "table": "invoice", "find": { "customer_id": 6 }, "returning": returning } }),
-                ] {
-                    let Outcome::Written(written) = run(operation).await? else { panic!("not written") };
-                    assert_eq!(written[0].affected, Some(0), "{protocol:?} {engine:?} {shape:?}");
+        let mesh =
+            TestMesh::with(shape, engine, &Setup { replace: vec![("invoice", OWNERS)], ..Setup::default() }).await?;
+        let caller = mesh.customer(5);
+        let foreign = "SELECT count(*) FROM invoice WHERE customer_id = 6 AND total < 100";
+        let before = mesh.music.number(foreign).await?;
+        for protocol in PROTOCOLS {
+            let run = |operation: Value| {
+                let caller = caller.clone();
+                async move {
+                    let operation: Operation = serde_json::from_value(operation)?;
+                    caller.run(protocol, "music", &operation).await
                 }
-                let mut invoice =
-                    json!({ "invoice_id": 5000, "customer_id": 6, "invoice_date": "2020-01-01T00:00:00Z", "total": 1 });
-                let create = |doc: &Value| json!({ "create": { "table": "invoice", "docs": [doc] } });
-                assert_eq!(run(create(&invoice)).await?, Outcome::Failed("DENIED".to_owned()), "{protocol:?}");
-                invoice["customer_id"] = json!(5);
-                assert!(matches!(run(create(&invoice)).await?, Outcome::Written(_)), "{protocol:?}");
-                mesh.music.run("DELETE FROM invoice WHERE invoice_id = 5000").await?;
+            };
+            let returning = json!(["invoice_id"]);
+            for operation in [
+                json!({ "update": { "table": "invoice", "find": { "customer_id": 6 }, "update": { "$set": { "total": 999 } }, "returning": returning } }),
+                json!({ "delete": { "table": "invoice", "find": { "customer_id": 6 }, "returning": returning } }),
+            ] {
+                let Outcome::Written(written) = run(operation).await? else { panic!("not written") };
+                assert_eq!(written[0].affected, Some(0), "{protocol:?} {engine:?} {shape:?}");
             }
-            assert_eq!(mesh.music.number(foreign).await?, before);
-            mesh.stop().await;
+            let mut invoice =
+                json!({ "invoice_id": 5000, "customer_id": 6, "invoice_date": "2020-01-01T00:00:00Z", "total": 1 });
+            let create = |doc: &Value| json!({ "create": { "table": "invoice", "docs": [doc] } });
+            let outcome = run(create(&invoice)).await?;
+            assert!(
+                matches!(&outcome, Outcome::Failed(refusal) if refusal.code == "DENIED"),
+                "{protocol:?} {outcome:?}"
+            );
+            invoice["customer_id"] = json!(5);
+            assert!(matches!(run(create(&invoice)).await?, Outcome::Written(_)), "{protocol:?}");
+            mesh.music.run("DELETE FROM invoice WHERE invoice_id = 5000").await?;
         }
+        assert_eq!(mesh.music.number(foreign).await?, before);
+        mesh.stop().await;
     }
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_column_added_while_the_node_runs_can_be_read() -> anyhow::Result<()> {
+async fn a_column_added_while_the_node_runs_can_be_read(shape: Shape) -> anyhow::Result<()> {
     for engine in ENGINES {
-        let mesh = TestMesh::shop(Shape::OneProcess, engine).await?;
+        let mesh = TestMesh::shop(shape, engine).await?;
         mesh.client.graphql("{ genre { name } }", json!({})).await?;
         mesh.music.run("ALTER TABLE genre ADD COLUMN mood VARCHAR(20) DEFAULT 'fine'").await?;
 

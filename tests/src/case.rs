@@ -8,7 +8,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    client::{Outcome, PROTOCOLS, Protocol, Written},
+    client::{Client, Outcome, PROTOCOLS, Protocol, Written},
+    graphql::{SPELLINGS, Spelling},
     mesh::TestMesh,
     operation::Operation,
     token,
@@ -45,6 +46,12 @@ pub struct Case {
     /// The code of the error that must come back.
     #[serde(default)]
     pub fails: Option<String>,
+    /// The text of that error; absent: any.
+    #[serde(default)]
+    pub says: Option<String>,
+    /// `spec` of a project of its own, with the same database, whose tables everybody may use; absent: project `shop`.
+    #[serde(default)]
+    pub project: Option<Value>,
     /// A read after it, which must give `leaving`.
     #[serde(default)]
     pub then: Option<Operation>,
@@ -81,7 +88,7 @@ fn suite(file: &Path) -> anyhow::Result<Suite> {
     let mut cases = Vec::new();
     for case in value["cases"].as_array().context("cases")? {
         let name = case["name"].as_str().unwrap_or("without a name");
-        let case: Case = serde_json::from_value(case.clone()).with_context(|| name.to_owned())?;
+        let case: Case = serde_json::from_value(expanded(case)).with_context(|| name.to_owned())?;
         case.check().with_context(|| name.to_owned())?;
         cases.push(case);
     }
@@ -93,6 +100,7 @@ impl Case {
     fn check(&self) -> anyhow::Result<()> {
         ensure!(self.gives.is_some() != self.fails.is_some(), "a case either gives or fails");
         ensure!(self.then.is_some() == self.leaving.is_some(), "then and leaving come together");
+        ensure!(self.says.is_none() || self.fails.is_some(), "what is said, an error says");
         if let Some(over) = &self.over {
             let is_known = |name: &String| PROTOCOLS.into_iter().any(|protocol| spelled(protocol) == name);
             ensure!(!over.is_empty() && over.iter().all(is_known), "over names protocols, not {over:?}");
@@ -117,6 +125,83 @@ fn plain(yaml: &Yaml<'_>) -> anyhow::Result<Value> {
         }
         other => bail!("a case has no {other:?}"),
     })
+}
+
+/// `value` with what it abbreviates: `{times: 3, of: x}` is a list of three `x`; `{nested: 2, in: [a, b], of: x}` is
+/// `{a: {b: {a: {b: x}}}}`.
+fn expanded(value: &Value) -> Value {
+    match value {
+        Value::Object(members) => match (&members.get("times"), &members.get("nested"), members.get("of")) {
+            (Some(Value::Number(times)), None, Some(item)) => {
+                let times = times.as_u64().unwrap_or_default() as usize;
+                std::iter::repeat_n(expanded(item), times).collect()
+            }
+            (None, Some(Value::Number(times)), Some(inner)) => {
+                let keys = members["in"].as_array().map_or(&[][..], Vec::as_slice);
+                let around = |inner, key: &Value| json!({ key.as_str().unwrap_or_default(): inner });
+                let wrapped = |inner, _| keys.iter().rev().fold(inner, around);
+                (0..times.as_u64().unwrap_or_default()).fold(expanded(inner), wrapped)
+            }
+            _ => members.iter().map(|(key, value)| (key.clone(), expanded(value))).collect::<Map<_, _>>().into(),
+        },
+        Value::Array(items) => items.iter().map(expanded).collect(),
+        other => other.clone(),
+    }
+}
+
+/// Projects of cases that have their own: id and `spec`. Cases with equal ones share it.
+pub fn own_projects(suites: &[Suite]) -> Vec<(String, Value)> {
+    let mut projects: Vec<(String, Value)> = Vec::new();
+    for spec in suites.iter().flat_map(|suite| &suite.cases).filter_map(|case| case.project.as_ref()) {
+        if projects.iter().all(|(_, known)| known != spec) {
+            projects.push((format!("own-{}", projects.len()), spec.clone()));
+        }
+    }
+    projects
+}
+
+/// How a case is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// As a GraphQL document.
+    Graphql(Spelling),
+    /// By REST, which tells of a write what it returns or nothing.
+    Rest,
+    /// By REST, asking a write for its rows, so that it tells how many.
+    RestReturning,
+    /// By gRPC or grpc-web.
+    Grpc(Protocol),
+}
+
+impl Way {
+    /// All ways of `case` by `protocol`.
+    fn of(protocol: Protocol, case: &Case) -> Vec<Self> {
+        let is_write = matches!(case.operation, Operation::Create(_) | Operation::Update(_) | Operation::Delete(_));
+        // Asking for rows asks for the right to read them.
+        let may_ask = case.rules.as_ref().is_none_or(|rules| rules["read"]["rule"] == "allow");
+        match protocol {
+            Protocol::Graphql => SPELLINGS.map(Way::Graphql).to_vec(),
+            Protocol::Rest if is_write && may_ask && case.gives.is_some() && !case.operation.is_returning() => {
+                vec![Way::Rest, Way::RestReturning]
+            }
+            Protocol::Rest => vec![Way::Rest],
+            Protocol::Grpc | Protocol::GrpcWeb => vec![Way::Grpc(protocol)],
+        }
+    }
+
+    /// Whether a write answers what it did. REST's batch never does, for clients of old.
+    fn tells(self, operation: &Operation) -> bool {
+        self != Way::Rest || operation.is_returning()
+    }
+
+    async fn run(self, client: &Client, database: &str, operation: &Operation) -> anyhow::Result<Outcome> {
+        match self {
+            Way::Graphql(spelling) => client.by_graphql(spelling, database, operation).await,
+            Way::Rest => client.run(Protocol::Rest, database, operation).await,
+            Way::RestReturning => client.run(Protocol::Rest, database, &operation.returning()).await,
+            Way::Grpc(protocol) => client.run(protocol, database, operation).await,
+        }
+    }
 }
 
 /// What a mesh needs for the cases with rules of their own: SQL and resources.
@@ -156,6 +241,7 @@ fn refill(table: &str) -> String {
 
 /// Runs every case by every protocol; lists what went wrong.
 pub async fn run(mesh: &TestMesh, suites: &[Suite], restore: &str) -> anyhow::Result<Vec<String>> {
+    let projects = own_projects(suites);
     let mut wrong = Vec::new();
     let mut position = 0;
     for suite in suites {
@@ -168,11 +254,14 @@ pub async fn run(mesh: &TestMesh, suites: &[Suite], restore: &str) -> anyhow::Re
                 case.reset = Some(refill(&table));
             }
             position += 1;
-            for protocol in PROTOCOLS {
-                if case.over.as_ref().is_none_or(|over| over.iter().any(|name| name == spelled(protocol)))
-                    && let Err(error) = one(mesh, suite, &case, protocol, restore).await
-                {
-                    wrong.push(format!("{} by {protocol:?}: {error:#}", case.name));
+            let project = projects.iter().find(|(_, spec)| case.project.as_ref() == Some(spec));
+            let client = project.map_or(mesh.client.clone(), |(id, _)| mesh.client.with_project(id));
+            let sent = |protocol: &Protocol| {
+                case.over.as_ref().is_none_or(|over| over.iter().any(|name| name == spelled(*protocol)))
+            };
+            for way in PROTOCOLS.into_iter().filter(sent).flat_map(|protocol| Way::of(protocol, &case)) {
+                if let Err(error) = one(mesh, &client, suite, &case, way, restore).await {
+                    wrong.push(format!("{} by {way:?}: {error:#}", case.name));
                 }
             }
         }
@@ -201,7 +290,14 @@ fn renamed(operation: &Operation, table: &str) -> Operation {
     operation
 }
 
-async fn one(mesh: &TestMesh, suite: &Suite, case: &Case, protocol: Protocol, restore: &str) -> anyhow::Result<()> {
+async fn one(
+    mesh: &TestMesh,
+    client: &Client,
+    suite: &Suite,
+    case: &Case,
+    way: Way,
+    restore: &str,
+) -> anyhow::Result<()> {
     let database = if suite.database == "lab" { mesh.lab.as_ref().context("a lab")? } else { &mesh.music };
     match &case.reset {
         Some(sql) => database.run(sql).await?,
@@ -209,18 +305,30 @@ async fn one(mesh: &TestMesh, suite: &Suite, case: &Case, protocol: Protocol, re
         None => {}
     }
     let client = match &case.claims {
-        Some(claims) => mesh.client.with_token(&token::sign(claims.clone())),
-        None => mesh.client.clone(),
+        Some(claims) => client.with_token(&token::sign(claims.clone())),
+        None => client.clone(),
     };
-    let outcome = client.run(protocol, &suite.database, &case.operation).await?;
+    let outcome = way.run(&client, &suite.database, &case.operation).await?;
     match (&case.gives, &case.fails) {
+        (Some(_), None) if case.operation.is_write() && !way.tells(&case.operation) => {
+            let Outcome::Written(written) = &outcome else { bail!("wanted a write, got {outcome:?}") };
+            let nothing = Written { affected: None, rows: None };
+            ensure!(written.iter().all(|written| *written == nothing), "wanted nothing, got {written:?}");
+        }
         (Some(wanted), None) => gave(&outcome, wanted)?,
-        (None, Some(code)) => ensure!(outcome == Outcome::Failed(code.clone()), "wanted {code}, got {outcome:?}"),
+        (None, Some(code)) => failed(&outcome, code, case.says.as_deref())?,
         _ => bail!("a case either gives or fails"),
     }
     if let (Some(then), Some(leaving)) = (&case.then, &case.leaving) {
-        gave(&client.run(protocol, &suite.database, then).await?, leaving).context("afterwards")?;
+        gave(&way.run(&client, &suite.database, then).await?, leaving).context("afterwards")?;
     }
+    Ok(())
+}
+
+fn failed(outcome: &Outcome, code: &str, text: Option<&str>) -> anyhow::Result<()> {
+    let Outcome::Failed(refusal) = outcome else { bail!("wanted {code}, got {outcome:?}") };
+    ensure!(refusal.code == code, "wanted {code}, got {refusal:?}");
+    ensure!(text.is_none_or(|text| refusal.text == text), "wanted {text:?}, got {:?}", refusal.text);
     Ok(())
 }
 
@@ -235,18 +343,18 @@ fn gave(outcome: &Outcome, wanted: &Value) -> anyhow::Result<()> {
                 wrote(written, wanted)?;
             }
         }
-        Outcome::Failed(code) => bail!("wanted {wanted}, failed with {code}"),
+        Outcome::Failed(refusal) => bail!("wanted {wanted}, failed with {refusal:?}"),
     }
     Ok(())
 }
 
-/// A protocol that does not tell something is not asked for it.
+/// What a case asks for, a protocol must tell.
 fn wrote(written: &Written, wanted: &Value) -> anyhow::Result<()> {
-    if let (Some(affected), Some(wanted)) = (written.affected, wanted["affected"].as_u64()) {
-        ensure!(affected == wanted, "wanted {wanted} rows to be affected, were {affected}");
+    if let Some(wanted) = wanted["affected"].as_u64() {
+        ensure!(written.affected == Some(wanted), "wanted {wanted} rows to be affected, got {:?}", written.affected);
     }
-    if let (Some(rows), Some(wanted)) = (&written.rows, wanted.get("rows")) {
-        ensure!(rows == wanted, "wanted {wanted}, got {rows}");
+    if let Some(wanted) = wanted.get("rows") {
+        ensure!(written.rows.as_ref() == Some(wanted), "wanted {wanted}, got {:?}", written.rows);
     }
     Ok(())
 }

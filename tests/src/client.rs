@@ -14,7 +14,10 @@ use serde_json::{Value, json};
 use tonic::{Status, metadata::AsciiMetadataValue, transport::Channel};
 use tonic_types::StatusExt;
 
-use crate::operation::{self, Operation};
+use crate::{
+    graphql::{self, Spelling},
+    operation::{self, Operation},
+};
 
 /// How a client talks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +42,17 @@ pub enum Outcome {
     Read(Value),
     /// What each write did.
     Written(Vec<Written>),
-    /// The stable code of the error.
-    Failed(String),
+    /// The error.
+    Failed(Refusal),
+}
+
+/// An error as a protocol tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The stable code.
+    pub code: String,
+    /// For people.
+    pub text: String,
 }
 
 /// What one write did, as far as the protocol tells.
@@ -80,10 +92,15 @@ impl Client {
         Self { token: Some(token.to_owned()), ..self.clone() }
     }
 
+    /// The same for another project of the node.
+    pub fn with_project(&self, project: &str) -> Self {
+        Self { project: project.to_owned(), ..self.clone() }
+    }
+
     /// Runs an operation by one protocol.
     pub async fn run(&self, protocol: Protocol, database: &str, operation: &Operation) -> anyhow::Result<Outcome> {
         match protocol {
-            Protocol::Graphql => self.by_graphql(database, operation).await,
+            Protocol::Graphql => self.by_graphql(Spelling::Directive, database, operation).await,
             Protocol::Rest => self.by_rest(database, operation).await,
             Protocol::Grpc | Protocol::GrpcWeb => self.by_grpc(protocol, database, operation).await,
         }
@@ -135,14 +152,22 @@ impl Client {
         Ok((response.status().as_u16(), serde_json::from_slice(response.body()).unwrap_or(Value::Null)))
     }
 
-    async fn by_graphql(&self, database: &str, operation: &Operation) -> anyhow::Result<Outcome> {
-        let (query, variables) = operation.graphql(database);
+    /// Runs an operation as a GraphQL document in one of its spellings.
+    pub async fn by_graphql(
+        &self,
+        spelling: Spelling,
+        database: &str,
+        operation: &Operation,
+    ) -> anyhow::Result<Outcome> {
+        let (query, variables) = operation.graphql(spelling, database);
         let (status, response) = self.graphql(&query, variables).await?;
         if let Some(error) = response["errors"].get(0) {
-            let code = error["extensions"]["code"].as_str().context("an error has a code")?;
-            return Ok(Outcome::Failed(code.to_owned()));
+            let code = error["extensions"]["code"].as_str().context("an error has a code")?.to_owned();
+            let text = error["message"].as_str().context("an error has a text")?.to_owned();
+            return Ok(Outcome::Failed(Refusal { code, text }));
         }
         ensure!(status == 200, "{status} {response}");
+        let response = graphql::unaliased(response);
         let data = response["data"].as_object().context("an answer has data")?;
         if !operation.is_write() {
             return Ok(Outcome::Read(data["r0"].clone()));
@@ -158,11 +183,12 @@ impl Client {
         let (status, response) = self.post(&format!("crud/{database}/{}", encoded(&path)), &body).await?;
         if status != 200 {
             let code = response["code"].as_str().with_context(|| format!("an error has a code: {response}"))?;
+            let text = response["error"].as_str().with_context(|| format!("an error has a text: {response}"))?;
             let one = matches!(operation, Operation::Read(read) if read.op == "one");
             return Ok(if one && code == "NOT_FOUND" {
                 Outcome::Read(Value::Null)
             } else {
-                Outcome::Failed(code.to_owned())
+                Outcome::Failed(Refusal { code: code.to_owned(), text: text.to_owned() })
             });
         }
         match operation {
@@ -213,7 +239,7 @@ impl Client {
         };
         match answer {
             Ok(outcome) => outcome,
-            Err(status) => Ok(Outcome::Failed(reason(&status)?)),
+            Err(status) => Ok(Outcome::Failed(Refusal { code: reason(&status)?, text: status.message().to_owned() })),
         }
     }
 

@@ -5,6 +5,7 @@ use std::{path::Path, time::Duration};
 use anyhow::Context;
 use mesh::config;
 use perigee::node::{Mode, Node};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
@@ -25,9 +26,6 @@ pub enum Shape {
     Processes,
 }
 
-/// The shapes within the process of the test.
-pub const SHAPES: [Shape; 2] = [Shape::OneProcess, Shape::Split];
-
 /// Both engines.
 pub const ENGINES: [Engine; 2] = [Engine::Sqlite, Engine::Postgres];
 
@@ -38,6 +36,8 @@ pub struct Setup {
     pub resources: String,
     /// SQL that fills a second database, `lab`.
     pub lab: Option<String>,
+    /// Further projects with the same `lab`, whose tables everybody may use: id and `spec`.
+    pub projects: Vec<(String, Value)>,
     /// Tables of the shop whose rules are replaced, each by a document.
     pub replace: Vec<(&'static str, &'static str)>,
 }
@@ -91,6 +91,18 @@ impl TestMesh {
         self.client.with_token(&token::staff())
     }
 
+    /// The metrics of all nodes of this process, as they tell them.
+    pub async fn metrics(&self) -> anyhow::Result<String> {
+        let Running::Nodes(nodes) = &self.running else { anyhow::bail!("the nodes are processes of their own") };
+        let mut all = String::new();
+        for address in nodes.iter().filter_map(|node| node.http.or(node.peer)) {
+            let response = Client::new(address, "shop").send(http::Method::GET, "/metrics", &[], "").await?;
+            anyhow::ensure!(response.status() == 200, "no metrics at {address}: {}", response.status());
+            all.push_str(std::str::from_utf8(response.body())?);
+        }
+        Ok(all)
+    }
+
     /// Ends all nodes in order, as a signal does.
     pub async fn stop(self) {
         match self.running {
@@ -129,6 +141,22 @@ pub fn write_resources(folder: &Path, music: &Database, lab: Option<&Database>, 
             project.push_str(&format!(
                 "---\nkind: database\nmeta: {{ project: shop, id: {id} }}\nspec: {{ url: \"{url}\" }}\n"
             ));
+        }
+    }
+    for (id, spec) in &setup.projects {
+        let allowed = ["create", "read", "update", "delete"].map(|operation| (operation, json!({ "rule": "allow" })));
+        let url = &lab.context("further projects have a lab")?.url;
+        for document in [
+            json!({ "kind": "project", "meta": { "id": id }, "spec": spec }),
+            json!({ "kind": "database", "meta": { "project": id, "id": "lab" }, "spec": { "url": url } }),
+            json!({
+                "kind": "table",
+                "meta": { "project": id, "database": "lab", "id": "default" },
+                "spec": { "rules": allowed.into_iter().collect::<std::collections::BTreeMap<_, _>>() },
+            }),
+        ] {
+            // JSON is YAML.
+            project.push_str(&format!("---\n{document}\n"));
         }
     }
     std::fs::write(resources.join("project.yaml"), project)?;

@@ -1,4 +1,4 @@
-//! Operations as cases write them, and as each protocol says them.
+//! Operations as cases write them, and as REST and gRPC say them.
 
 use prost_types::{Struct, value::Kind};
 use proto::api::v1 as api;
@@ -92,58 +92,6 @@ pub struct Delete {
 
 fn all() -> String {
     "all".to_owned()
-}
-
-/// `value` with `$x` for `_x` in every key, as GraphQL variables carry conditions.
-pub fn underscored(value: &Value) -> Value {
-    match value {
-        Value::Object(members) => members
-            .iter()
-            .map(|(key, value)| {
-                (key.strip_prefix('$').map_or(key.clone(), |key| format!("_{key}")), underscored(value))
-            })
-            .collect::<Map<_, _>>()
-            .into(),
-        Value::Array(items) => items.iter().map(underscored).collect(),
-        other => other.clone(),
-    }
-}
-
-/// A GraphQL selection: of names, or of a tree with the arguments of its relations as literals.
-pub fn selection(select: &Value) -> String {
-    let fields: Vec<String> = match select {
-        Value::Array(names) => names.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
-        Value::Object(members) => members.iter().map(|(name, value)| field(name, value)).collect(),
-        _ => Vec::new(),
-    };
-    format!("{{ {} }}", fields.join(" "))
-}
-
-fn field(name: &str, value: &Value) -> String {
-    let Value::Object(options) = value else { return name.to_owned() };
-    let mut arguments = Vec::new();
-    if let Some(find) = options.get("find") {
-        arguments.push(format!("where: {}", literal(&underscored(find))));
-    }
-    for option in ["sort", "skip", "limit"] {
-        if let Some(value) = options.get(option) {
-            arguments.push(format!("{option}: {}", literal(value)));
-        }
-    }
-    let arguments = if arguments.is_empty() { String::new() } else { format!("({})", arguments.join(", ")) };
-    format!("{name}{arguments} {}", selection(options.get("select").unwrap_or(&Value::Null)))
-}
-
-fn literal(value: &Value) -> String {
-    match value {
-        Value::Object(members) => {
-            let members: Vec<String> =
-                members.iter().map(|(name, value)| format!("{name}: {}", literal(value))).collect();
-            format!("{{{}}}", members.join(", "))
-        }
-        Value::Array(items) => format!("[{}]", items.iter().map(literal).collect::<Vec<_>>().join(", ")),
-        other => other.to_string(),
-    }
 }
 
 /// A selection of gRPC.
@@ -265,74 +213,38 @@ impl Operation {
         body
     }
 
-    /// A document and variables of GraphQL: every field answers under `r0`, `r1`, … in order.
-    pub fn graphql(&self, database: &str) -> (String, Value) {
-        let single = std::slice::from_ref(self);
-        let fields = if let Operation::Batch(items) = self { items.as_slice() } else { single };
-        let mut variables = Map::new();
-        let mut declared = Vec::new();
-        let mut text = Vec::new();
-        for (position, operation) in fields.iter().enumerate() {
-            let (field, arguments, select) = operation.graphql_field();
-            let mut given = Vec::new();
-            for (name, r#type, value) in arguments {
-                let variable = format!("{name}{position}");
-                declared.push(format!("${variable}: {type}"));
-                given.push(format!("{name}: ${variable}"));
-                variables.insert(variable, value);
-            }
-            let given = if given.is_empty() { String::new() } else { format!("({})", given.join(", ")) };
-            text.push(format!("r{position}: {field}{given} @{database} {select}"));
-        }
-        let kind = if self.is_write() { "mutation" } else { "query" };
-        let declared = if declared.is_empty() { String::new() } else { format!("({})", declared.join(", ")) };
-        (format!("{kind}{declared} {{ {} }}", text.join(" ")), variables.into())
-    }
-
-    /// Name, arguments as name, type and value, and selection of a root field.
-    fn graphql_field(&self) -> (String, Vec<(&str, &'static str, Value)>, String) {
-        let written = |returning: &Value| match returning {
-            Value::Null => "{ affected }".to_owned(),
-            select => format!("{{ affected returning {} }}", selection(select)),
+    /// The same, which asks for its rows where it does not: a protocol may tell how many only with them.
+    pub fn returning(&self) -> Self {
+        let mut asking = self.clone();
+        let names = |document: Option<&Map<String, Value>>| {
+            let name = document.and_then(|document| document.keys().find(|name| !name.starts_with('$')));
+            json!([name.map_or("id", String::as_str)])
         };
-        match self {
-            Operation::Read(read) => {
-                let mut arguments = Vec::new();
-                if !read.find.is_null() {
-                    arguments.push(("where", "Where", underscored(&read.find)));
-                }
-                if !read.sort.is_empty() {
-                    arguments.push(("sort", "[String!]", json!(read.sort)));
-                }
-                for (name, value) in [("skip", read.skip), ("limit", read.limit)] {
-                    if let Some(value) = value {
-                        arguments.push((name, "Int", json!(value)));
-                    }
-                }
-                if read.op != "all" {
-                    arguments.push(("op", "ReadOp", json!(read.op)));
-                }
-                let select = if read.op == "count" { String::new() } else { selection(&read.select) };
-                (read.table.clone(), arguments, select)
-            }
+        let (returning, wanted) = match &mut asking {
             Operation::Create(create) => {
-                let arguments = vec![("docs", "[Doc!]!", json!(create.docs))];
-                (format!("insert_{}", create.table), arguments, written(&create.returning))
+                let first = create.docs.first().and_then(Value::as_object);
+                (&mut create.returning, names(first))
             }
             Operation::Update(update) => {
-                let mut arguments = vec![("where", "Where", underscored(&update.find))];
-                arguments.retain(|(_, _, find)| !find.is_null());
-                for (operator, value) in &update.update {
-                    arguments.push((operator.trim_start_matches('$'), "Changes", value.clone()));
-                }
-                (format!("update_{}", update.table), arguments, written(&update.returning))
+                let changed = update.update.values().next().and_then(Value::as_object);
+                (&mut update.returning, names(changed))
             }
-            Operation::Delete(delete) => {
-                let mut arguments = vec![("where", "Where", underscored(&delete.find))];
-                arguments.retain(|(_, _, find)| !find.is_null());
-                (format!("delete_{}", delete.table), arguments, written(&delete.returning))
-            }
-            Operation::Batch(_) => panic!("a batch has no batch inside"),
+            Operation::Delete(delete) => (&mut delete.returning, names(delete.find.as_object())),
+            Operation::Read(_) | Operation::Batch(_) => return asking,
+        };
+        if returning.is_null() {
+            *returning = wanted;
+        }
+        asking
+    }
+
+    /// Whether it asks for the rows that it writes.
+    pub fn is_returning(&self) -> bool {
+        match self {
+            Operation::Create(Create { returning, .. })
+            | Operation::Update(Update { returning, .. })
+            | Operation::Delete(Delete { returning, .. }) => !returning.is_null(),
+            Operation::Read(_) | Operation::Batch(_) => false,
         }
     }
 }

@@ -36,6 +36,12 @@ pub fn check(snapshot: &Snapshot) -> Vec<Fault> {
         if let Some(message) = spec.limits.time_seconds.and_then(wrong_time) {
             faults.push(document.fault("spec.limits.timeSeconds", message));
         }
+        faults.extend(
+            limits(&spec)
+                .into_iter()
+                .filter(|(_, limit)| *limit == Some(0))
+                .map(|(path, _)| document.fault(&format!("spec.{path}"), "must be at least 1")),
+        );
         if !ids.insert(meta.id.clone()) {
             faults
                 .push(document.fault("meta.id", format!("project {} is there already, expected another id", meta.id)));
@@ -52,6 +58,21 @@ fn wrong_time(seconds: f64) -> Option<String> {
         _ if seconds > most => Some(format!("must be at most {most}, found {seconds}")),
         _ => None,
     }
+}
+
+/// Limits of requests and where they stand.
+fn limits(spec: &Project) -> [(&'static str, Option<usize>); 8] {
+    let limits = &spec.limits;
+    [
+        ("graphql.depth", spec.graphql.depth),
+        ("graphql.nodes", spec.graphql.nodes),
+        ("limits.depth", limits.depth),
+        ("limits.filterDepth", limits.filter_depth),
+        ("limits.nodes", limits.nodes),
+        ("limits.statements", limits.statements),
+        ("limits.listItems", limits.list_items),
+        ("limits.values", limits.values),
+    ]
 }
 
 /// Whether a project can be called `id`: letters a to z, digits, `_` and `-`, the first a letter or a digit.
@@ -92,6 +113,16 @@ mod tests {
         assert!(told[0].starts_with("2:meta.id project id \"Shop\" is none"), "{told:?}");
         assert!(told[1].starts_with("5:spec.cors.origins.0 \"https://a.test/\" is no origin"), "{told:?}");
         assert!(told[2].starts_with("6:spec.limits.timeSeconds"), "{told:?}");
+    }
+
+    #[test]
+    fn a_limit_that_lets_nothing_pass_is_refused() {
+        for limit in ["depth", "filterDepth", "nodes", "statements", "listItems", "values"] {
+            let project =
+                |value| format!("kind: project\nmeta: {{ id: shop }}\nspec: {{ limits: {{ {limit}: {value} }} }}\n");
+            assert_eq!(faults(&project(0)), [format!("3:spec.limits.{limit} must be at least 1")]);
+            assert_eq!(faults(&project(1)), Vec::<String>::new());
+        }
     }
 
     #[test]

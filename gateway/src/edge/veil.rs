@@ -60,6 +60,7 @@ impl Edge {
             | Error::Related { .. }
             | Error::Malformed(_)
             | Error::TooComplex { .. }
+            | Error::TooLong { .. }
             | Error::UnknownOperator { .. }
             | Error::UnknownArgument { .. }
             | Error::WrongType { .. }
@@ -115,6 +116,7 @@ fn named(error: &Error) -> Option<&str> {
         | Error::Related { table, .. } => Some(table),
         Error::Malformed(_)
         | Error::TooComplex { .. }
+        | Error::TooLong { .. }
         | Error::UnknownOperator { .. }
         | Error::UnknownArgument { .. }
         | Error::WrongType { .. }

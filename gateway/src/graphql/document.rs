@@ -7,6 +7,7 @@ use async_graphql_parser::{
     types::{Directive, DocumentOperations, ExecutableDocument, OperationDefinition, Selection, SelectionSet},
 };
 use async_graphql_value::Name;
+use query::{Error, Guard};
 
 use super::{
     refusal::{Refusal, Result},
@@ -23,12 +24,12 @@ pub struct Document {
 }
 
 impl Document {
-    /// Parses `text`.
-    pub fn parse(text: &str) -> Result<Self> {
+    /// Parses `text`, as far as `guard` lets it pass.
+    pub fn parse(text: &str, guard: Guard) -> Result<Self> {
         if text.trim().is_empty() {
             return Err(Refusal::malformed("No definitions provided"));
         }
-        let scanned = scan(text)?;
+        let scanned = scan(text, guard)?;
         let tree = parse_query(&scanned.text).map_err(|error| refused(&error))?;
         check_directives(&tree)?;
         check_fragments(&tree)?;
@@ -59,6 +60,9 @@ fn unknown_operation(name: &str, nearest: Option<String>) -> Box<Refusal> {
     Refusal::malformed(format!("operation {name} is not in the document{hint}"))
 }
 
+/// Selections inside one another that the parser takes.
+const SELECTIONS: usize = 64;
+
 fn refused(error: &async_graphql_parser::Error) -> Box<Refusal> {
     let at = error.positions().next();
     let text = match error {
@@ -67,7 +71,9 @@ fn refused(error: &async_graphql_parser::Error) -> Box<Refusal> {
             let reason = message.lines().rev().find_map(|line| line.trim_start().strip_prefix("= ")).unwrap_or(message);
             format!("syntax error at line {}, column {}: {reason}", start.line, start.column)
         }
-        async_graphql_parser::Error::RecursionLimitExceeded => "the document is nested too deeply".to_owned(),
+        async_graphql_parser::Error::RecursionLimitExceeded => {
+            return Refusal::new(Error::TooComplex { what: "depth", seen: SELECTIONS + 1, limit: SELECTIONS });
+        }
         other => other.to_string(),
     };
     let refusal = Refusal::malformed(text);
@@ -193,8 +199,12 @@ mod tests {
     use super::*;
     use crate::graphql::refusal::Cause;
 
+    fn parse(text: &str) -> Result<Document> {
+        Document::parse(text, Guard::default())
+    }
+
     fn error(text: &str) -> String {
-        match Document::parse(text).unwrap_err().cause {
+        match parse(text).unwrap_err().cause {
             Cause::Model(error) => error.to_string(),
             Cause::Fault(fault) => fault.message,
         }
@@ -223,7 +233,7 @@ mod tests {
     fn a_fragment_may_be_spread_in_many_places() {
         let document = "{ a { ...F ...G } } fragment F on A { ...H } fragment G on A { ...H } fragment H on A { a }";
 
-        assert!(Document::parse(document).is_ok());
+        assert!(parse(document).is_ok());
     }
 
     #[test]
@@ -234,7 +244,7 @@ mod tests {
         }
         text.push_str(" fragment F20000 on A { a }");
 
-        assert!(Document::parse(&text).is_ok());
+        assert!(parse(&text).is_ok());
     }
 
     #[test]
@@ -247,13 +257,13 @@ mod tests {
 
     #[test]
     fn the_operation_is_found_by_name() {
-        let document = Document::parse("query A { a } query B { b }").unwrap();
+        let document = parse("query A { a } query B { b }").unwrap();
 
         assert!(document.operation(Some("B")).is_ok());
         assert!(document.operation(Some("C")).is_err());
         assert!(document.operation(None).is_err());
-        assert!(Document::parse("query A { a }").unwrap().operation(None).is_ok());
-        assert!(Document::parse("{ a }").unwrap().operation(Some("A")).is_err());
+        assert!(parse("query A { a }").unwrap().operation(None).is_ok());
+        assert!(parse("{ a }").unwrap().operation(Some("A")).is_err());
     }
 
     #[test]
@@ -263,9 +273,16 @@ mod tests {
         let types = format!("query($x: {}Int{}) {{ a }}", "[".repeat(98), "]".repeat(98));
 
         for text in [values, fields, types] {
-            let parsed = std::thread::Builder::new().stack_size(1 << 20).spawn(move || Document::parse(&text).is_ok());
+            let parsed = std::thread::Builder::new().stack_size(1 << 20).spawn(move || parse(&text).is_ok());
             assert!(parsed.unwrap().join().unwrap());
         }
+    }
+
+    #[test]
+    fn selections_that_the_parser_does_not_take_are_too_complex() {
+        let text = format!("{{ {} a {} }}", "a { ".repeat(66), "}".repeat(66));
+
+        assert_eq!(error(&text), "depth of 65 is over the limit of 64");
     }
 
     #[test]

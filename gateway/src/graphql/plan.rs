@@ -11,7 +11,7 @@ use async_graphql_parser::{
     Pos,
     types::{OperationDefinition, OperationType},
 };
-use query::{Limits, Mutation, Operation, Read};
+use query::{Budget, Guard, Mutation, Operation, Read};
 
 use self::select::Group;
 use super::{
@@ -91,23 +91,33 @@ pub enum Part {
     Typename(String),
 }
 
+/// The counters of one request.
+pub struct Counters {
+    /// What it asks for.
+    pub budget: Budget,
+    /// Selections that are looked at, through fragments wherever they are spread: the document's own size says little of
+    /// the work.
+    pub guard: Guard,
+}
+
 impl Plan {
-    /// Plans `operation`, within `limits` of nesting and selected fields.
+    /// Plans `operation`, within what the counters let pass.
     pub fn new(
         document: &Document,
         operation: &OperationDefinition,
         names: &Names,
         variables: &Variables<'_>,
-        limits: Limits,
+        counters: Counters,
     ) -> Result<Self> {
         let kind = match operation.ty {
             OperationType::Query => Kind::Query,
             OperationType::Mutation => Kind::Mutation,
             OperationType::Subscription => return Err(Refusal::malformed("Invalid operation: subscription")),
         };
-        let mut planner = Planner { document, names, variables, limits, nodes: 0 };
+        let Counters { budget, guard } = counters;
+        let mut planner = Planner { document, names, variables, budget, guard };
         let mut plan = Plan { kind, roots: Vec::new(), reads: Vec::new(), writes: Vec::new() };
-        for (key, group) in planner.collect(&[&operation.selection_set.node], 1)? {
+        for (key, group) in planner.collect(&[&operation.selection_set.node])? {
             let what = match kind {
                 Kind::Query => planner.query_root(&group, &mut plan.reads),
                 Kind::Mutation => planner.mutation_root(&group, &mut plan.writes),
@@ -132,9 +142,8 @@ struct Planner<'a> {
     document: &'a Document,
     names: &'a Names,
     variables: &'a Variables<'a>,
-    limits: Limits,
-    /// Selections seen so far, through fragments.
-    nodes: usize,
+    budget: Budget,
+    guard: Guard,
 }
 
 /// `refusal` as of the field `key`, which `group` selects.

@@ -3,7 +3,7 @@
 use axum::extract::Query;
 use http::{HeaderMap, Uri, header};
 use mesh::{Code, Fault};
-use query::{Limits, Object, Value};
+use query::{Guard, Object, Value};
 
 use crate::error;
 
@@ -23,8 +23,8 @@ pub struct Request {
 
 impl Request {
     /// Out of the body of a POST.
-    pub fn of_json(body: &[u8]) -> Result<Self, Fault> {
-        match Value::parse(body, Limits::default()).map_err(Fault::from)? {
+    pub fn of_json(body: &[u8], guard: Guard) -> Result<Self, Fault> {
+        match Value::parse(body, guard).map_err(Fault::from)? {
             Value::Object(members) => Self::of_members(members),
             Value::List(_) => Err(error::bad_request("the body is a list: send one operation at a time")),
             other => {
@@ -34,7 +34,7 @@ impl Request {
     }
 
     /// Out of the query of a GET's address.
-    pub fn of_parameters(query: &str) -> Result<Self, Fault> {
+    pub fn of_parameters(query: &str, guard: Guard) -> Result<Self, Fault> {
         let uri: Uri = format!("/?{query}").parse().map_err(|_| error::bad_request("the address is malformed"))?;
         let Query(parameters) = Query::<Vec<(String, String)>>::try_from_uri(&uri)
             .map_err(|cause| error::bad_request(format!("the address is malformed: {cause}")))?;
@@ -44,7 +44,7 @@ impl Request {
                 return Err(error::bad_request(format!("parameter {name} is given twice")));
             }
             let value = match name.as_str() {
-                "variables" | "extensions" if !text.is_empty() => parsed(&name, &text)?,
+                "variables" | "extensions" if !text.is_empty() => parsed(&name, &text, guard)?,
                 "variables" | "extensions" => Value::Null,
                 _ => Value::Text(text),
             };
@@ -74,8 +74,8 @@ impl Request {
     }
 }
 
-fn parsed(name: &str, text: &str) -> Result<Value, Fault> {
-    Value::parse(text.as_bytes(), Limits::default()).map_err(|error| {
+fn parsed(name: &str, text: &str, guard: Guard) -> Result<Value, Fault> {
+    Value::parse(text.as_bytes(), guard).map_err(|error| {
         let fault = Fault::from(error);
         Fault { message: format!("{name}: {}", fault.message), ..fault }
     })
@@ -236,27 +236,29 @@ mod tests {
             r#"{"query": "{a}", "extensions": "x"}"#,
             r#"{"query"#,
         ] {
-            assert!(Request::of_json(body.as_bytes()).is_err(), "{body}");
+            assert!(Request::of_json(body.as_bytes(), Guard::default()).is_err(), "{body}");
         }
     }
 
     #[test]
     fn null_members_are_absent() {
         let body = r#"{"query": "{a}", "variables": null, "operationName": null, "extensions": null}"#;
-        let request = Request::of_json(body.as_bytes()).unwrap();
+        let request = Request::of_json(body.as_bytes(), Guard::default()).unwrap();
 
         assert_eq!(request, Request { query: "{a}".to_owned(), operation: None, variables: Object::default() });
     }
 
     #[test]
     fn an_address_carries_the_same_members() {
-        let request = Request::of_parameters("query=%7Ba%7D&operationName=A&variables=%7B%22x%22%3A1%7D").unwrap();
+        let request =
+            Request::of_parameters("query=%7Ba%7D&operationName=A&variables=%7B%22x%22%3A1%7D", Guard::default())
+                .unwrap();
 
         assert_eq!(request.query, "{a}");
         assert_eq!(request.operation.as_deref(), Some("A"));
         assert_eq!(request.variables.get("x"), Some(&Value::Int(1)));
-        assert!(Request::of_parameters("query=a&query=b").is_err());
-        assert!(Request::of_parameters("query=a&variables=x").is_err());
-        assert!(Request::of_parameters("").is_err());
+        assert!(Request::of_parameters("query=a&query=b", Guard::default()).is_err());
+        assert!(Request::of_parameters("query=a&variables=x", Guard::default()).is_err());
+        assert!(Request::of_parameters("", Guard::default()).is_err());
     }
 }

@@ -4,14 +4,9 @@
 use std::{borrow::Cow, collections::HashMap, collections::HashSet, ops::Range};
 
 use async_graphql_parser::Pos;
-use query::Error;
+use query::{Error, Guard};
 
 use super::refusal::{Refusal, Result};
-
-/// Brackets that may be open at once.
-const DEPTH: usize = 100;
-/// Names, numbers and texts that a document may have.
-const TOKENS: usize = 200_000;
 
 /// A text that is safe to parse.
 #[derive(Debug)]
@@ -22,10 +17,11 @@ pub struct Scanned<'a> {
     pub numbers: HashMap<String, String>,
 }
 
-/// Scans `text`. What is wrong in other ways is left for the parser to say.
-pub fn scan(text: &str) -> Result<Scanned<'_>> {
+/// Scans `text`, whose brackets, names, numbers and texts `guard` counts. What is wrong in other ways is left for the
+/// parser to say.
+pub fn scan(text: &str, guard: Guard) -> Result<Scanned<'_>> {
     let mut scanner =
-        Scanner { text, bytes: text.as_bytes(), at: 0, open: Vec::new(), parens: 0, tokens: 0, inexact: Vec::new() };
+        Scanner { text, bytes: text.as_bytes(), at: 0, open: Vec::new(), parens: 0, guard, inexact: Vec::new() };
     scanner.run()?;
     Ok(replace(text, &scanner.inexact))
 }
@@ -37,7 +33,7 @@ struct Scanner<'a> {
     open: Vec<Bracket<'a>>,
     /// Open parentheses: braces inside them are object values.
     parens: usize,
-    tokens: usize,
+    guard: Guard,
     inexact: Vec<Range<usize>>,
 }
 
@@ -82,11 +78,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn count(&mut self) -> Result<()> {
-        self.tokens += 1;
-        if self.tokens > TOKENS {
-            return Err(self.refuse(Error::TooComplex { what: "nodes", seen: self.tokens, limit: TOKENS }));
-        }
-        Ok(())
+        self.guard.part().map_err(|error| self.refuse(error))
     }
 
     fn open(&mut self, byte: u8) -> Result<()> {
@@ -99,9 +91,7 @@ impl<'a> Scanner<'a> {
             self.parens += 1;
         }
         self.open.push(bracket);
-        if self.open.len() > DEPTH {
-            return Err(self.refuse(Error::TooComplex { what: "depth", seen: self.open.len(), limit: DEPTH }));
-        }
+        self.guard.depth(self.open.len()).map_err(|error| self.refuse(error))?;
         self.at += 1;
         Ok(())
     }
@@ -253,6 +243,10 @@ fn replace<'a>(text: &'a str, inexact: &[Range<usize>]) -> Scanned<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn scan(text: &str) -> Result<Scanned<'_>> {
+        super::scan(text, Guard::default())
+    }
 
     fn error(text: &str) -> Refusal {
         *scan(text).unwrap_err()

@@ -99,7 +99,7 @@ mod tests {
     use crate::graphql::refusal::Cause;
 
     fn variables(text: &str, sent: &[(&str, Value)]) -> std::result::Result<Vec<Option<Value>>, String> {
-        let document = Document::parse(text).unwrap();
+        let document = Document::parse(text, query::Guard::default()).unwrap();
         let operation = document.operation(None).unwrap();
         let sent = Object(sent.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect());
         match Variables::new(&document, &operation.node, sent) {

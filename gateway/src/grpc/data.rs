@@ -3,7 +3,7 @@
 use mesh::{Code, Fault};
 use prost::Message;
 use proto::api::v1::{self as api, batch_item, data_server};
-use query::{Error, Field, Mutation, Node, Operation, Parser, Read, Shape, Table, Value, What};
+use query::{Budget, Error, Field, Guard, Mutation, Node, Operation, Parser, Read, Shape, Table, Value, What};
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -15,7 +15,7 @@ use crate::{
     edge::{Answer, Caller, Written},
     error,
     http::{self as web, Visited},
-    target::Target,
+    target::{Planning, Target},
     write::Write,
 };
 
@@ -82,15 +82,16 @@ impl Data {
 
     async fn rows(&self, caller: &Caller, message: api::ReadRequest) -> Result<api::ReadResponse, Fault> {
         let target = target(&message.project, &message.database, &message.table)?;
-        let find = value::object(message.r#where).map_err(Fault::from)?;
-        let selection = Selection::of(message.select).map_err(Fault::from)?;
-        let plan = |parser: Parser<'_>, table: &Table| {
+        let mut guard = self.service.guard();
+        let find = value::object(message.r#where, &mut guard).map_err(Fault::from)?;
+        let selection = Selection::of(message.select, &mut guard).map_err(Fault::from)?;
+        let plan = |parser: Parser<'_>, table: &Table, budget: &mut Budget| {
             Ok(Node {
-                filter: parser.filter(table, &find)?,
+                filter: parser.filter(table, &find, budget)?,
                 sort: select::sort(parser, table, &message.sort)?,
                 skip: message.skip.into(),
                 limit: message.limit.map(u64::from),
-                ..Node::new(Shape::Many, selection.fields(parser, table)?)
+                ..Node::new(Shape::Many, selection.fields(parser, table, budget)?)
             })
         };
         self.answer(caller, target, plan).await
@@ -99,10 +100,11 @@ impl Data {
     async fn numbers(&self, caller: &Caller, message: api::AggregateRequest) -> Result<api::ReadResponse, Fault> {
         let target = target(&message.project, &message.database, &message.table)?;
         check_aggregate(&message)?;
-        let find = value::object(message.r#where).map_err(Fault::from)?;
-        let plan = |parser: Parser<'_>, table: &Table| {
+        let find = value::object(message.r#where, &mut self.service.guard()).map_err(Fault::from)?;
+        let plan = |parser: Parser<'_>, table: &Table, budget: &mut Budget| {
             let count = Field { key: "count".to_owned(), what: What::Count };
-            Ok(Node { filter: parser.filter(table, &find)?, ..Node::new(Shape::Aggregate, vec![count]) })
+            budget.field()?;
+            Ok(Node { filter: parser.filter(table, &find, budget)?, ..Node::new(Shape::Aggregate, vec![count]) })
         };
         self.answer(caller, target, plan).await
     }
@@ -111,9 +113,10 @@ impl Data {
         &self,
         caller: &Caller,
         target: Target<'_>,
-        plan: impl Fn(Parser<'_>, &Table) -> Result<Node, Error>,
+        plan: impl Fn(Parser<'_>, &Table, &mut Budget) -> Result<Node, Error>,
     ) -> Result<api::ReadResponse, Fault> {
-        let planned = self.service.plan(caller, target, Operation::Read, plan).await?;
+        let mut planning = Planning::begin(&self.service, caller, target.project).await?;
+        let planned = planning.plan(target, Operation::Read, plan).await?;
         let read = Read { database: planned.database, table: target.table.to_owned(), node: planned.plan };
         let answers = self.service.edge().read(caller, &planned.project, vec![read]).await?;
         let Some(Answer { json, truncated }) = answers.into_iter().next() else {
@@ -123,19 +126,20 @@ impl Data {
     }
 
     async fn one(&self, caller: &Caller, write: batch_item::Write) -> Result<api::WriteResponse, Fault> {
-        let mut results = self.written(caller, vec![Writing::of(write)?]).await?;
+        let mut results = self.written(caller, vec![Writing::of(write, &mut self.service.guard())?]).await?;
         results.pop().ok_or_else(|| Fault::internal("the request could not be answered", "no answer to a write"))
     }
 
     async fn all(&self, caller: &Caller, message: api::BatchRequest) -> Result<api::BatchResponse, Fault> {
         let project = self.service.edge().project(caller, required("project", &message.project)?).await?;
         required("database", &message.database)?;
+        let mut guard = self.service.guard();
         let mut writes = Vec::with_capacity(message.items.len());
         for (index, item) in message.items.into_iter().enumerate() {
             let Some(write) = item.write else {
                 return Err(Fault::from(Error::Required(format!("write of items[{index}]"))));
             };
-            let mut write = Writing::of(write)?;
+            let mut write = Writing::of(write, &mut guard)?;
             for (name, own, of_batch) in
                 [("project", &mut write.project, &project.id), ("database", &mut write.database, &message.database)]
             {
@@ -152,12 +156,14 @@ impl Data {
 
     /// Writes of one database, in one transaction.
     async fn written(&self, caller: &Caller, writes: Vec<Writing>) -> Result<Vec<api::WriteResponse>, Fault> {
+        let Some(first) = writes.first() else { return Ok(Vec::new()) };
+        let mut planning = Planning::begin(&self.service, caller, required("project", &first.project)?).await?;
         let mut mutations = Vec::with_capacity(writes.len());
         let mut newest = None;
         for write in &writes {
             let target = target(&write.project, &write.database, &write.table)?;
-            let plan = |parser: Parser<'_>, table: &Table| write.mutation(parser, table);
-            let planned = self.service.plan(caller, target, write.what.operation(), plan).await?;
+            let plan = |parser: Parser<'_>, table: &Table, budget: &mut Budget| write.mutation(parser, table, budget);
+            let planned = planning.plan(target, write.what.operation(), plan).await?;
             mutations.push((planned.database, planned.plan));
             newest = Some(planned.project);
         }
@@ -178,37 +184,37 @@ struct Writing {
 }
 
 impl Writing {
-    fn of(write: batch_item::Write) -> Result<Self, Fault> {
-        Self::parsed(write).map_err(Fault::from)
+    fn of(write: batch_item::Write, guard: &mut Guard) -> Result<Self, Fault> {
+        Self::parsed(write, guard).map_err(Fault::from)
     }
 
-    fn parsed(write: batch_item::Write) -> Result<Self, Error> {
+    fn parsed(write: batch_item::Write, guard: &mut Guard) -> Result<Self, Error> {
         let (project, database, table, what, returning) = match write {
             batch_item::Write::Create(create) => {
-                let docs = create.docs.into_iter().map(|doc| value::object(Some(doc)));
+                let docs = create.docs.into_iter().map(|doc| value::object(Some(doc), guard));
                 let docs = Value::List(docs.collect::<Result<_, _>>()?);
                 (create.project, create.database, create.table, Write::Create { docs }, create.returning)
             }
             batch_item::Write::Update(update) => {
-                let find = value::object(update.r#where)?;
-                let changes = value::object(update.update)?;
+                let find = value::object(update.r#where, guard)?;
+                let changes = value::object(update.update, guard)?;
                 let what = Write::Update { find, update: changes, one: false };
                 (update.project, update.database, update.table, what, update.returning)
             }
             batch_item::Write::Delete(delete) => {
-                let find = value::object(delete.r#where)?;
+                let find = value::object(delete.r#where, guard)?;
                 (delete.project, delete.database, delete.table, Write::Delete { find, one: false }, delete.returning)
             }
         };
-        let returning = returning.map(|select| Selection::of(Some(select))).transpose()?;
+        let returning = returning.map(|select| Selection::of(Some(select), guard)).transpose()?;
         Ok(Self { project, database, table, what, returning })
     }
 
-    fn mutation(&self, parser: Parser<'_>, table: &Table) -> Result<Mutation, Error> {
-        let returning = self.returning.as_ref().map(|selection| selection.fields(parser, table)).transpose()?;
+    fn mutation(&self, parser: Parser<'_>, table: &Table, budget: &mut Budget) -> Result<Mutation, Error> {
+        let returning = self.returning.as_ref().map(|selection| selection.fields(parser, table, budget)).transpose()?;
         Ok(Mutation {
             table: table.name.clone(),
-            set: self.what.set(parser, table)?,
+            set: self.what.set(parser, table, budget)?,
             returning: returning.map(|fields| Node::new(Shape::Many, fields)),
         })
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use proto::api::v1 as api;
-use query::{Error, Field, Node, Parser, Shape, Sort, Table, Value, What};
+use query::{Budget, Error, Field, Guard, Node, Parser, Shape, Sort, Table, Value, What};
 
 use super::value;
 
@@ -25,7 +25,7 @@ struct Related {
 
 impl Selection {
     /// The selection of a message; absent: all columns, no relations.
-    pub fn of(select: Option<api::Select>) -> Result<Self, Error> {
+    pub fn of(select: Option<api::Select>, guard: &mut Guard) -> Result<Self, Error> {
         let Some(select) = select else { return Ok(Self::default()) };
         let mut seen = HashSet::new();
         if let Some(twice) = select.columns.iter().find(|column| !seen.insert(column.as_str())) {
@@ -33,42 +33,41 @@ impl Selection {
         }
         let mut relations = BTreeMap::new();
         for (name, related) in select.relations {
-            relations.insert(name, Related::of(related)?);
+            relations.insert(name, Related::of(related, guard)?);
         }
         Ok(Self { columns: select.columns, relations })
     }
 
     /// The members of each row of `table`: columns, then relations in the order of their names. Where it names none of
     /// either: all columns.
-    pub fn fields(&self, parser: Parser<'_>, table: &Table) -> Result<Vec<Field>, Error> {
-        self.fields_at(parser, table, 1)
-    }
-
-    fn fields_at(&self, parser: Parser<'_>, table: &Table, depth: usize) -> Result<Vec<Field>, Error> {
-        let limit = parser.limits.depth;
-        if depth > limit {
-            return Err(Error::TooComplex { what: "depth", seen: depth, limit });
-        }
+    pub fn fields(&self, parser: Parser<'_>, table: &Table, budget: &mut Budget) -> Result<Vec<Field>, Error> {
         let mut fields = Vec::new();
         if self.columns.is_empty() && self.relations.is_empty() {
-            fields.extend(table.columns.iter().map(|column| Field::column(&column.name)));
+            for column in &table.columns {
+                budget.field()?;
+                fields.push(Field::column(&column.name));
+            }
         }
         for column in &self.columns {
+            budget.field()?;
             fields.push(Field::column(&table.column(column)?.name));
         }
         for (name, related) in &self.relations {
             let relation = table.relation(name)?;
             let far = parser.schema.table(&relation.table)?;
+            budget.field()?;
+            budget.enter_relation()?;
             let node = Node {
-                filter: parser.filter(far, &related.find)?,
+                filter: parser.filter(far, &related.find, budget)?,
                 sort: sort(parser, far, &related.order)?,
                 skip: related.skip,
                 limit: related.limit,
                 ..Node::new(
                     if relation.many { Shape::Many } else { Shape::One },
-                    related.selection.fields_at(parser, far, depth + 1)?,
+                    related.selection.fields(parser, far, budget)?,
                 )
             };
+            budget.leave_relation();
             fields.push(Field { key: name.clone(), what: What::Relation { name: name.clone(), node } });
         }
         Ok(fields)
@@ -76,10 +75,10 @@ impl Selection {
 }
 
 impl Related {
-    fn of(related: api::Related) -> Result<Self, Error> {
+    fn of(related: api::Related, guard: &mut Guard) -> Result<Self, Error> {
         Ok(Self {
-            selection: Selection::of(related.select)?,
-            find: value::object(related.r#where)?,
+            selection: Selection::of(related.select, guard)?,
+            find: value::object(related.r#where, guard)?,
             order: related.sort,
             skip: related.skip.into(),
             limit: related.limit.map(u64::from),

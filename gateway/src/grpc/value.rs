@@ -1,7 +1,7 @@
 //! Values of `google.protobuf.Struct`.
 
 use prost_types::{Struct, value::Kind};
-use query::{Error, Limits, Object, Value};
+use query::{Error, Guard, Object, Value};
 
 /// Integers up to here are the same as a double and as an integer.
 const EXACT: f64 = 9_007_199_254_740_992.0;
@@ -9,17 +9,16 @@ const EXACT: f64 = 9_007_199_254_740_992.0;
 /// The object that a struct is. A whole number that a double holds exactly is an integer; absent is empty.
 ///
 /// Errors: `BAD_REQUEST` for a number that is none, a value without a kind and a NUL character; `TOO_COMPLEX`.
-pub fn object(given: Option<Struct>) -> Result<Value, Error> {
-    let mut reader = Reader { limits: Limits::default(), nodes: 0 };
+pub fn object(given: Option<Struct>, guard: &mut Guard) -> Result<Value, Error> {
+    let mut reader = Reader { guard };
     reader.object(given.unwrap_or_default(), 0).map(Value::Object)
 }
 
-struct Reader {
-    limits: Limits,
-    nodes: usize,
+struct Reader<'g> {
+    guard: &'g mut Guard,
 }
 
-impl Reader {
+impl Reader<'_> {
     fn object(&mut self, given: Struct, depth: usize) -> Result<Object, Error> {
         self.count(depth)?;
         let mut members = Vec::with_capacity(given.fields.len());
@@ -46,14 +45,8 @@ impl Reader {
     }
 
     fn count(&mut self, depth: usize) -> Result<(), Error> {
-        self.nodes += 1;
-        if depth > self.limits.depth {
-            return Err(Error::TooComplex { what: "depth", seen: depth, limit: self.limits.depth });
-        }
-        if self.nodes > self.limits.nodes {
-            return Err(Error::TooComplex { what: "nodes", seen: self.nodes, limit: self.limits.nodes });
-        }
-        Ok(())
+        self.guard.depth(depth)?;
+        self.guard.part()
     }
 }
 
@@ -83,7 +76,9 @@ mod tests {
     fn kind(kind: Kind) -> Result<Value, Error> {
         let value = prost_types::Value { kind: Some(kind) };
         let fields = [("a".to_owned(), value)].into_iter().collect();
-        let Value::Object(Object(mut members)) = object(Some(Struct { fields }))? else { panic!("an object is one") };
+        let Value::Object(Object(mut members)) = object(Some(Struct { fields }), &mut Guard::default())? else {
+            panic!("an object is one")
+        };
         Ok(members.remove(0).1)
     }
 
@@ -121,16 +116,19 @@ mod tests {
     fn a_nul_character_is_refused_in_names_and_texts() {
         assert!(kind(Kind::StringValue("a\0".to_owned())).is_err());
         let fields = [("a\0".to_owned(), prost_types::Value { kind: Some(Kind::BoolValue(true)) })];
-        assert!(object(Some(Struct { fields: fields.into_iter().collect() })).is_err());
+        assert!(object(Some(Struct { fields: fields.into_iter().collect() }), &mut Guard::default()).is_err());
     }
 
     #[test]
     fn nesting_has_an_end() {
         let mut value = prost_types::Value { kind: Some(Kind::BoolValue(true)) };
-        for _ in 0..70 {
+        for _ in 0..101 {
             value = prost_types::Value { kind: Some(Kind::ListValue(prost_types::ListValue { values: vec![value] })) };
         }
         let fields = [("a".to_owned(), value)].into_iter().collect();
-        assert!(matches!(object(Some(Struct { fields })), Err(Error::TooComplex { what: "depth", .. })));
+        assert!(matches!(
+            object(Some(Struct { fields }), &mut Guard::default()),
+            Err(Error::TooComplex { what: "depth", .. })
+        ));
     }
 }

@@ -151,12 +151,12 @@ fn invalid_op(fields: &Fields, op: Option<&str>, known: &str) -> Fault {
 
 #[cfg(test)]
 mod tests {
-    use query::Limits;
+    use query::Guard;
 
     use super::*;
 
     fn fields(json: &str) -> Fields {
-        match Value::parse(json.as_bytes(), Limits::default()) {
+        match Value::parse(json.as_bytes(), Guard::default()) {
             Ok(Value::Object(object)) => Fields::new(object),
             other => panic!("the test wants an object: {other:?}"),
         }

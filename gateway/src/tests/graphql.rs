@@ -200,7 +200,7 @@ async fn mistakes_have_their_codes() {
         ("query A { album { title } } query B { album { title } }", 400, "BAD_REQUEST"),
         ("query($id: Int!) { album_by_pk(album_id: $id) { title } }", 400, "REQUIRED"),
         (
-            "{ album { track { album { track { album { track { album { track { album { track { album { track { album { track { album { track { name } } } } } } } } } } } } } } } } }",
+            "{ album { track { album { track { album { track { album { track { album { track { album { track { album { track { album { track { album { title } } } } } } } } } } } } } } } } } }",
             400,
             "TOO_COMPLEX",
         ),

@@ -6,7 +6,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use moka::sync::Cache;
 use query::{
-    Limits, Object, Value,
+    Guard, Object, Value,
     resources::{self, TokenKey},
 };
 use serde::Deserialize;
@@ -14,7 +14,7 @@ use serde::Deserialize;
 /// Longer tokens are not looked at.
 const TOKEN_BYTES: usize = 16 << 10;
 /// Claims nest no deeper and have no more parts.
-const CLAIMS: Limits = Limits { depth: 32, nodes: 4096 };
+const CLAIMS: Guard = Guard::new(32, 4096);
 /// Bytes of verified tokens that are remembered per project.
 const CACHE_BYTES: u64 = 8 << 20;
 /// Secrets for HS256 have at least as many bytes as its hash. Source: RFC 7518, 3.2.

@@ -78,20 +78,7 @@ impl Node {
             servers.spawn(async move { mesh.serve(listener, routes, stop, config.drain).await });
         }
         if let Some(listener) = ports.http {
-            let limits = gateway::Config {
-                body_bytes: config.limits.body_bytes,
-                time: config.limits.time,
-                depth: config.limits.depth,
-                nodes: config.limits.nodes,
-                connections: config.limits.connections,
-                streams: config.limits.streams,
-                in_flight: config.limits.in_flight,
-                queue: config.limits.queue,
-                unsent_bytes: config.limits.unsent_bytes,
-                http_details: config.listen.http_details,
-                ..gateway::Config::default()
-            };
-            let service = gateway::Service::start(mesh.clone(), limits, current.clone(), tasks.clone());
+            let service = gateway::Service::start(mesh.clone(), edge(&config), current.clone(), tasks.clone());
             servers.spawn(gateway::serve(listener, service.front(), stop.clone(), config.drain));
         }
         tracing::info!(http = ?http, mesh = ?peer, services = ?config.services, "node started");
@@ -278,6 +265,30 @@ fn peer_routes(mesh: &Mesh) -> Routes {
     Routes::from(mesh.routes().into_axum_router().merge(about))
 }
 
+/// What the edge lets a request cost.
+fn edge(config: &config::Node) -> gateway::Config {
+    let limits = &config.limits;
+    gateway::Config {
+        body_bytes: limits.body_bytes,
+        time: limits.time,
+        limits: query::Limits {
+            depth: limits.depth,
+            filter_depth: limits.filter_depth,
+            nodes: limits.nodes,
+            statements: limits.statements,
+            list_items: limits.list_items,
+            values: limits.values,
+        },
+        connections: limits.connections,
+        streams: limits.streams,
+        in_flight: limits.in_flight,
+        queue: limits.queue,
+        unsent_bytes: limits.unsent_bytes,
+        http_details: config.listen.http_details,
+        ..gateway::Config::default()
+    }
+}
+
 /// What grants are signed with: in development a secret that nobody ever learns; between nodes the one that all of them
 /// are configured with, or else the well-known one, so that they understand each other out of the box.
 fn grant_secret(config: &config::Node, mode: Mode) -> Vec<u8> {
@@ -319,4 +330,14 @@ fn allow_open_files(connections: usize) {
 fn install_tls() {
     // It fails where a provider is installed already, as by an earlier node of this process: that one is as good.
     let _installed = rustls::crypto::ring::default_provider().install_default();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limits_of_a_node_are_those_that_the_model_has() {
+        assert_eq!(edge(&config::Node::default()).limits, query::Limits::default());
+    }
 }

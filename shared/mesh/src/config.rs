@@ -112,10 +112,18 @@ pub struct Limits {
     /// Time until its answer.
     #[serde(deserialize_with = "humane")]
     pub time: Duration,
-    /// Levels of nesting of what it selects.
+    /// Levels of a selection.
     pub depth: usize,
-    /// Fields that it selects.
+    /// Levels of a condition.
+    pub filter_depth: usize,
+    /// Selected fields and parts of conditions.
     pub nodes: usize,
+    /// Reads, mutations and selected relations.
+    pub statements: usize,
+    /// Items of one list.
+    pub list_items: usize,
+    /// Values to write and to look for.
+    pub values: usize,
     /// Connections of clients at once.
     pub connections: usize,
     /// Requests at once on an HTTP/2 connection.
@@ -166,6 +174,22 @@ impl ServiceName {
     /// `gateway`, `auth-rules`.
     pub fn as_str(self) -> &'static str {
         self.0
+    }
+}
+
+impl Limits {
+    /// What is counted of a request: name, limit, and the highest limit that can be set.
+    ///
+    /// A message between services and of gRPC carries no more levels.
+    pub fn counted(&self) -> [(&'static str, usize, usize); 6] {
+        [
+            ("depth", self.depth, query::Limits::MAX_DEPTH),
+            ("filter_depth", self.filter_depth, query::Limits::MAX_FILTER_DEPTH),
+            ("nodes", self.nodes, usize::MAX),
+            ("statements", self.statements, usize::MAX),
+            ("list_items", self.list_items, usize::MAX),
+            ("values", self.values, usize::MAX),
+        ]
     }
 }
 
@@ -271,6 +295,15 @@ impl Node {
         if self.mesh_key.as_ref().is_some_and(|key| key.0.is_empty()) {
             return wrong("mesh_key".to_owned(), "must not be empty");
         }
+        for (name, limit, most) in self.limits.counted() {
+            if limit == 0 || limit > most {
+                let message = match most {
+                    usize::MAX => "must be at least 1".to_owned(),
+                    most => format!("must be from 1 to {most}"),
+                };
+                return Err((format!("limits.{name}"), message));
+            }
+        }
         if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.telemetry.log) {
             return Err(("telemetry.log".to_owned(), format!("expected a log filter such as info: {error}")));
         }
@@ -343,6 +376,8 @@ mod tests {
         assert_eq!((limits.body_bytes, limits.time, limits.depth), (8 << 20, Duration::from_secs(30), 16));
         assert_eq!((limits.connections, limits.streams, limits.in_flight), (10_000, 256, 1024));
         assert!(!node.listen.http_details);
+        let counted = limits.counted().map(|(_, limit, _)| limit);
+        assert_eq!(counted, [16, 16, 2000, 1000, 100_000, 200_000]);
         assert_eq!(node.drain, Duration::from_secs(10));
     }
 
@@ -414,7 +449,8 @@ mod tests {
     #[test]
     fn an_unknown_key_is_refused_with_its_place_and_the_nearest_one() {
         let wanted = "node.yaml:2:3: limits.dept: key dept is not known; did you mean depth? \
-                      known: body_bytes, time, depth, nodes, connections, streams, in_flight, queue, unsent_bytes";
+                      known: body_bytes, time, depth, filter_depth, nodes, statements, list_items, values, connections, \
+                      streams, in_flight, queue, unsent_bytes";
         assert_eq!(refused("limits:\n  dept: 3\n", &[]), wanted);
         assert!(refused("listn: x", &[]).contains("did you mean listen?"));
     }
@@ -434,6 +470,17 @@ mod tests {
         assert!(refused("a: [", &[]).starts_with("node.yaml:"));
         assert!(refused("- 1", &[]).ends_with("expected a mapping, got a list"));
         assert!(refused("a: 1\n---\nb: 2", &[]).ends_with("expected one document, got 2"));
+    }
+
+    #[test]
+    fn limits_that_no_request_or_no_message_fits_are_refused() {
+        for name in ["depth", "filter_depth", "nodes", "statements", "list_items", "values"] {
+            let fault = refused(&format!("limits: {{ {name}: 0 }}"), &[]);
+            assert!(fault.contains(&format!("limits.{name}: must be ")), "{fault}");
+        }
+        assert!(refused("limits: { depth: 31 }", &[]).ends_with("limits.depth: must be from 1 to 30"));
+        assert!(refused("limits: { filter_depth: 17 }", &[]).ends_with("limits.filter_depth: must be from 1 to 16"));
+        assert!(parse("limits: { depth: 30, filter_depth: 16 }", &[]).is_ok());
     }
 
     #[test]

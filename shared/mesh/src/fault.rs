@@ -214,6 +214,7 @@ impl From<&query::Error> for Code {
         match error {
             Error::Malformed(_) => Code::BadRequest,
             Error::TooComplex { .. } => Code::TooComplex,
+            Error::TooLong { .. } => Code::TooLarge,
             Error::UnknownTable { .. } => Code::UnknownTable,
             Error::UnknownColumn { .. } => Code::UnknownColumn,
             Error::UnknownRelation { .. } => Code::UnknownRelation,

@@ -9,9 +9,19 @@ pub enum Error {
     /// Nested deeper, or with more parts, than the limit allows.
     #[error("{what} of {seen} is over the limit of {limit}")]
     TooComplex {
-        /// `depth` or `nodes`.
+        /// `depth`, `nodes`, `statements` or another of the limits.
         what: &'static str,
         /// What was seen before it was given up.
+        seen: usize,
+        /// What is allowed.
+        limit: usize,
+    },
+    /// A list has more items than the limit allows.
+    #[error("{list} of {seen} items is over the limit of {limit}")]
+    TooLong {
+        /// Which list, for people.
+        list: String,
+        /// Its items.
         seen: usize,
         /// What is allowed.
         limit: usize,
@@ -100,6 +110,7 @@ impl Error {
         match self {
             Error::Malformed(_) => "BAD_REQUEST",
             Error::TooComplex { .. } => "TOO_COMPLEX",
+            Error::TooLong { .. } => "TOO_LARGE",
             Error::UnknownTable { .. } => "UNKNOWN_TABLE",
             Error::UnknownColumn { .. } => "UNKNOWN_COLUMN",
             Error::UnknownRelation { .. } => "UNKNOWN_RELATION",
@@ -117,7 +128,7 @@ impl Error {
     /// a limit is about the request alone.
     pub(crate) fn about(self, table: &str) -> Self {
         match self {
-            error @ (Error::Related { .. } | Error::TooComplex { .. }) => error,
+            error @ (Error::Related { .. } | Error::TooComplex { .. } | Error::TooLong { .. }) => error,
             error => Error::Related { table: table.to_owned(), error: Box::new(error) },
         }
     }
@@ -129,6 +140,7 @@ impl Error {
             Error::Related { error, .. } => error.is_unknown_name(),
             Error::Malformed(_)
             | Error::TooComplex { .. }
+            | Error::TooLong { .. }
             | Error::UnknownOperator { .. }
             | Error::UnknownArgument { .. }
             | Error::WrongType { .. }

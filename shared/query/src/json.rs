@@ -1,14 +1,11 @@
 //! From JSON-like values to the model: the grammar of REST, gRPC `Struct`s and GraphQL arguments.
 
-mod budget;
 mod condition;
 mod name;
 mod selection;
 mod written;
 
-use budget::Budget;
-
-use crate::{Change, Error, Filter, Limits, Node, Object, Schema, Sort, Table, Value};
+use crate::{Budget, Change, Error, Filter, Node, Object, Schema, Sort, Table, Value};
 
 /// How operators are spelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,8 +24,6 @@ pub struct Parser<'a> {
     pub schema: &'a Schema,
     /// How operators are spelled.
     pub spelling: Spelling,
-    /// How deep and how large a filter or selection may be.
-    pub limits: Limits,
 }
 
 /// `options` of a REST read, and the arguments of a relation: `select`, `sort`, `skip`, `limit`.
@@ -50,14 +45,14 @@ impl Parser<'_> {
     ///
     /// What asks for nothing is [`Filter::TRUE`] itself, however it is written: `{}`, `{"$and": []}`,
     /// `{"a": {"$nin": []}}`.
-    pub fn filter(&self, table: &Table, find: &Value) -> Result<Filter, Error> {
-        self.condition(table, find, &mut Budget::new(self.limits))
+    pub fn filter(&self, table: &Table, find: &Value, budget: &mut Budget) -> Result<Filter, Error> {
+        self.condition(table, find, budget)
     }
 
     /// The node that reads `table` as `select`, `sort`, `skip` and `limit` say, of shape many and without a filter.
     /// Relations in a select tree may have `select`, `find` (or `where`), `sort`, `skip` and `limit`.
-    pub fn node(&self, table: &Table, options: &Options) -> Result<Node, Error> {
-        self.selection(table, options, &mut Budget::new(self.limits))
+    pub fn node(&self, table: &Table, options: &Options, budget: &mut Budget) -> Result<Node, Error> {
+        self.selection(table, options, budget)
     }
 
     /// Sort keys.
@@ -67,14 +62,14 @@ impl Parser<'_> {
 
     /// Changes out of `{"$set": {…}, "$inc": {…}}`: two changes of one column, unknown operators and unknown or
     /// generated columns are errors. In [`Spelling::Underscore`] the operators may stand bare: `{set: {…}, inc: {…}}`.
-    pub fn changes(&self, table: &Table, update: &Value) -> Result<Vec<Change>, Error> {
-        self.changes_of(table, update)
+    pub fn changes(&self, table: &Table, update: &Value, budget: &mut Budget) -> Result<Vec<Change>, Error> {
+        self.changes_of(table, update, budget)
     }
 
     /// Documents of an insert: an object or a list of objects, whose members are columns that can be written and whose
     /// values fit them.
-    pub fn docs(&self, table: &Table, docs: &Value) -> Result<Vec<Object>, Error> {
-        self.docs_of(table, docs)
+    pub fn docs(&self, table: &Table, docs: &Value, budget: &mut Budget) -> Result<Vec<Object>, Error> {
+        self.docs_of(table, docs, budget)
     }
 }
 

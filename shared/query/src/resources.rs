@@ -110,17 +110,18 @@ pub enum Numbers {
     Strings,
 }
 
-/// GraphQL of a project.
+/// GraphQL of a project. Its limits hold for every protocol: another spelling of those in [`ProjectLimits`], and the
+/// lower one counts.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct Graphql {
-    /// Levels of nesting; absent: the node's limit.
+    /// Levels of a selection.
     pub depth: Option<usize>,
-    /// Selected fields; absent: the node's limit.
+    /// Selected fields and parts of conditions.
     pub nodes: Option<usize>,
 }
 
-/// Limits of a project; absent ones are the node's.
+/// Limits of a project; absent ones are the node's, and one above the node's changes nothing.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct ProjectLimits {
@@ -128,6 +129,18 @@ pub struct ProjectLimits {
     pub body_bytes: Option<usize>,
     /// Seconds a request may take.
     pub time_seconds: Option<f64>,
+    /// Levels of a selection.
+    pub depth: Option<usize>,
+    /// Levels of a condition.
+    pub filter_depth: Option<usize>,
+    /// Selected fields and parts of conditions.
+    pub nodes: Option<usize>,
+    /// Reads, mutations and selected relations.
+    pub statements: Option<usize>,
+    /// Items of one list.
+    pub list_items: Option<usize>,
+    /// Values to write and to look for.
+    pub values: Option<usize>,
 }
 
 /// `meta` of a database.

@@ -1,6 +1,6 @@
 //! Schemas for tests.
 
-use crate::{Column, ForeignKey, Limits, Object, Parser, Schema, Spelling, Table, TableKind, Type, Value};
+use crate::{Column, ForeignKey, Guard, Object, Parser, Schema, Spelling, Table, TableKind, Type, Value};
 
 /// The Chinook sample database, as PostgreSQL declares it.
 pub fn chinook() -> Schema {
@@ -126,7 +126,7 @@ pub fn column(text: &str) -> Column {
 
 /// A value written as JSON.
 pub fn value(json: &str) -> Value {
-    Value::parse(json.as_bytes(), Limits::default()).expect("a test's JSON is JSON")
+    Value::parse(json.as_bytes(), Guard::default()).expect("a test's JSON is JSON")
 }
 
 /// An object written as JSON.
@@ -139,10 +139,10 @@ pub fn object(json: &str) -> Object {
 
 /// A parser of REST's grammar.
 pub fn rest(schema: &Schema) -> Parser<'_> {
-    Parser { schema, spelling: Spelling::Dollar, limits: Limits::default() }
+    Parser { schema, spelling: Spelling::Dollar }
 }
 
 /// A parser of GraphQL's grammar.
 pub fn graphql(schema: &Schema) -> Parser<'_> {
-    Parser { schema, spelling: Spelling::Underscore, limits: Limits::default() }
+    Parser { schema, spelling: Spelling::Underscore }
 }

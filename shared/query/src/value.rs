@@ -2,10 +2,8 @@
 
 use jiter::{Jiter, JiterError, Peek};
 
-use crate::Error;
+use crate::{Error, Guard};
 
-/// Nesting that recursion can bear on any stack, whatever the limits say.
-pub(crate) const DEEPEST: usize = 512;
 /// Members among which a name that appears twice is found by looking at each.
 const FEW: usize = 16;
 
@@ -63,28 +61,13 @@ impl Object {
     }
 }
 
-/// How large a document may be before it is refused as `TOO_COMPLEX`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Limits {
-    /// Levels of nesting.
-    pub depth: usize,
-    /// Values, members and items in all.
-    pub nodes: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { depth: 64, nodes: 100_000 }
-    }
-}
-
 impl Value {
     /// Parses JSON text (RFC 8259). Numbers keep every digit.
     ///
     /// Errors: `BAD_REQUEST` with line and column for text that is no JSON, bytes that are not UTF-8, a member that
-    /// appears twice or a NUL character in a name or text; `TOO_COMPLEX` beyond `limits`.
-    pub fn parse(json: &[u8], limits: Limits) -> Result<Value, Error> {
-        let mut reader = Reader { jiter: Jiter::new(json), limits, nodes: 0 };
+    /// appears twice or a NUL character in a name or text; `TOO_COMPLEX` beyond what `guard` lets pass.
+    pub fn parse(json: &[u8], guard: Guard) -> Result<Value, Error> {
+        let mut reader = Reader { jiter: Jiter::new(json), guard };
         let first = reader.jiter.peek().map_err(|error| reader.malformed(&error))?;
         let value = reader.value(first, 0)?;
         match reader.jiter.finish() {
@@ -153,17 +136,13 @@ impl From<&serde_json::Value> for Value {
 /// A document while it is read.
 struct Reader<'j> {
     jiter: Jiter<'j>,
-    limits: Limits,
-    nodes: usize,
+    guard: Guard,
 }
 
 impl Reader<'_> {
     /// The value that starts with `first`, inside `depth` lists and objects.
     fn value(&mut self, first: Peek, depth: usize) -> Result<Value, Error> {
-        self.nodes += 1;
-        if self.nodes > self.limits.nodes {
-            return Err(Error::TooComplex { what: "nodes", seen: self.nodes, limit: self.limits.nodes });
-        }
+        self.guard.part()?;
         match first {
             Peek::Null => self.jiter.known_null().map(|()| Value::Null).map_err(|error| self.malformed(&error)),
             Peek::True | Peek::False => {
@@ -198,7 +177,7 @@ impl Reader<'_> {
     }
 
     fn list(&mut self, depth: usize) -> Result<Value, Error> {
-        self.check_depth(depth)?;
+        self.guard.depth(depth)?;
         let mut items = Vec::new();
         let mut next = self.jiter.known_array().map_err(|error| self.malformed(&error))?;
         while let Some(first) = next {
@@ -209,7 +188,7 @@ impl Reader<'_> {
     }
 
     fn object(&mut self, depth: usize) -> Result<Value, Error> {
-        self.check_depth(depth)?;
+        self.guard.depth(depth)?;
         let start = self.jiter.current_index();
         let mut members: Vec<(String, Value)> = Vec::new();
         let mut next = self.jiter.known_object().map(|name| name.map(str::to_owned));
@@ -225,14 +204,6 @@ impl Reader<'_> {
             Some(name) => Err(self.wrong(&twice(name), start)),
             None => Ok(Value::Object(Object(members))),
         }
-    }
-
-    fn check_depth(&self, depth: usize) -> Result<(), Error> {
-        let limit = self.limits.depth.min(DEEPEST);
-        if depth > limit {
-            return Err(Error::TooComplex { what: "depth", seen: depth, limit });
-        }
-        Ok(())
     }
 
     /// The text is no JSON.

@@ -26,7 +26,7 @@ pub struct Touch<'a> {
 }
 
 /// Messages inside one another that the wire carries: prost decodes a hundred, and a request wraps an operation in a
-/// few.
+/// few. No request within its limits reaches it (`Limits::NESTING`, `Limits::VALUE_DEPTH`).
 const DEEPEST: usize = 90;
 
 /// Tables a read touches: each node, then the tables of its filter in the order of its relations, then the nodes of its

@@ -1,7 +1,7 @@
 //! Arguments of fields.
 
 use async_graphql_parser::types::Field as Selected;
-use query::{Error, Filter, Limits, Node, Object, Parser, Shape, Sort, Spelling, Value};
+use query::{Error, Filter, Node, Object, Parser, Shape, Sort, Spelling, Value};
 
 use super::Planner;
 use crate::graphql::{
@@ -21,7 +21,7 @@ pub enum Op {
     Count,
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
     /// Refuses arguments that are not in `known`, or given twice.
     pub fn arguments(&self, field: &Selected, known: &[&str]) -> Result<()> {
         for (index, (name, _)) in field.arguments.iter().enumerate() {
@@ -52,12 +52,12 @@ impl Planner<'_> {
     }
 
     /// The parser of conditions and documents of the table at an index.
-    pub fn parser(&self, table: usize) -> Parser<'_> {
-        Parser { schema: self.names.schema(table), spelling: Spelling::Underscore, limits: Limits::default() }
+    pub fn parser(&self, table: usize) -> Parser<'a> {
+        Parser { schema: self.names.schema(table), spelling: Spelling::Underscore }
     }
 
     /// `where`
-    pub fn filter(&self, table: usize, field: &Selected) -> Result<Filter> {
+    pub fn filter(&mut self, table: usize, field: &Selected) -> Result<Filter> {
         let Some(mut condition) = self.argument(field, "where", Words::Dotted)? else { return Ok(Filter::TRUE) };
         if !matches!(condition, Value::Object(_)) {
             let wrong = wrong_type("where", "an object of conditions", &condition);
@@ -66,12 +66,12 @@ impl Planner<'_> {
         if self.names.is_renamed(table) {
             condition = stored_condition(self.names, table, condition);
         }
-        let filter = self.parser(table).filter(self.names.stored(table), &condition);
+        let filter = self.parser(table).filter(self.names.stored(table), &condition, &mut self.budget);
         self.of_argument(field, "where", filter)
     }
 
     /// Rows as `where`, `sort`, `skip` and `limit` say, without fields.
-    pub fn rows(&self, table: usize, field: &Selected) -> Result<Node> {
+    pub fn rows(&mut self, table: usize, field: &Selected) -> Result<Node> {
         Ok(Node {
             filter: self.filter(table, field)?,
             sort: self.sort(table, field)?,
@@ -185,7 +185,7 @@ impl Planner<'_> {
     }
 
     /// The condition that a row has the primary key that the arguments give.
-    pub fn by_key(&self, table: usize, field: &Selected) -> Result<Filter> {
+    pub fn by_key(&mut self, table: usize, field: &Selected) -> Result<Filter> {
         let stored = self.names.stored(table);
         let columns = &self.names.table(table).columns;
         let key: Vec<(&str, &str)> = stored
@@ -205,7 +205,8 @@ impl Planner<'_> {
             };
             members.push((column.to_owned(), self.of_argument(field, argument, given)?));
         }
-        self.parser(table).filter(stored, &Value::Object(Object(members))).at(field.name.pos)
+        let key = Value::Object(Object(members));
+        self.parser(table).filter(stored, &key, &mut self.budget).at(field.name.pos)
     }
 }
 

@@ -34,6 +34,7 @@ impl<'a> Planner<'a> {
     pub fn query_root(&mut self, group: &Group<'a>, reads: &mut Vec<Read>) -> Result<What> {
         match group.name() {
             "__typename" => {
+                self.budget.field().map_err(Refusal::new)?;
                 no_arguments(group)?;
                 only_conditions_below(group)?;
                 group.leaf()?;
@@ -51,11 +52,12 @@ impl<'a> Planner<'a> {
         }
         let meant = self.meant(group, group.name(), Operation::Read)?;
         let table = meant.root.table;
-        let node = match meant.root.kind {
+        let counted = self.budget.operation().map_err(Refusal::new);
+        let node = counted.and_then(|()| match meant.root.kind {
             RootKind::Rows => self.root_rows(&meant, group),
             RootKind::ByKey => self.root_by_key(table, group),
-            RootKind::Aggregate => self.aggregate(table, group, 1),
-        };
+            RootKind::Aggregate => self.aggregate(table, group),
+        });
         let node = node.map_err(|refusal| about(refusal, self.names, table, Operation::Read))?;
         reads.push(Read {
             database: self.names.database_id(table).to_owned(),
@@ -75,8 +77,9 @@ impl<'a> Planner<'a> {
             return Err(group.object().err().unwrap_or_else(|| Refusal::malformed("a selection is missing")));
         }
         node.fields = match sets.is_empty() {
-            false => self.fields(table, &sets, 2)?,
-            true => self.all_columns(table),
+            false => self.fields(table, &sets)?,
+            true if op == Op::Count => Vec::new(),
+            true => self.all_columns(table)?,
         };
         node.shape = match op {
             Op::All => Shape::Many,
@@ -85,21 +88,26 @@ impl<'a> Planner<'a> {
                 if node.skip > 0 || node.limit.is_some() {
                     return Err(Refusal::malformed("op: count counts all rows and takes no skip or limit"));
                 }
+                self.budget.field().map_err(Refusal::new)?;
                 return Ok(Node { filter: node.filter, ..Node::new(Shape::Count, Vec::new()) });
             }
         };
         Ok(node)
     }
 
-    fn all_columns(&self, table: usize) -> Vec<Field> {
+    fn all_columns(&mut self, table: usize) -> Result<Vec<Field>> {
         let (stored, names) = (self.names.stored(table), self.names.table(table));
         let columns = stored.columns.iter().zip(&names.columns);
-        columns.map(|(column, key)| Field { key: key.clone(), ..Field::column(&column.name) }).collect()
+        let field = |(column, key): (&query::Column, &String)| {
+            self.budget.field().map_err(Refusal::new)?;
+            Ok(Field { key: key.clone(), ..Field::column(&column.name) })
+        };
+        columns.map(field).collect()
     }
 
     fn root_by_key(&mut self, table: usize, group: &Group<'a>) -> Result<Node> {
         let filter = self.by_key(table, group.field)?;
-        let fields = self.fields(table, &group.object()?, 2)?;
+        let fields = self.fields(table, &group.object()?)?;
         Ok(Node { filter, ..Node::new(Shape::One, fields) })
     }
 

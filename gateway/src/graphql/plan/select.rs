@@ -1,5 +1,7 @@
 //! Selections: fragments expanded, conditions applied, response keys merged, fields looked up.
 
+use std::collections::HashSet;
+
 use async_graphql_parser::{
     Pos, Positioned,
     types::{Directive, Field as Selected, Selection, SelectionSet},
@@ -15,14 +17,14 @@ use crate::graphql::{
     refusal::{Located, Refusal, Result},
 };
 
-/// Fragments that may be inside each other in one selection set.
-const SPREADS: usize = 64;
-
 /// Arguments that a field may have: no field knows as many, and they are compared with each other.
 const ARGUMENTS: usize = 100;
 
 /// Fields by their response keys, in order.
 pub type Groups<'a> = IndexMap<&'a str, Group<'a>, foldhash::fast::RandomState>;
+
+/// Names of fragments that are spread in a selection set already.
+type Fragments<'a> = HashSet<&'a str, foldhash::fast::RandomState>;
 
 /// Fields with one response key; their selections are merged.
 pub struct Group<'a> {
@@ -67,68 +69,54 @@ impl<'a> Group<'a> {
 
 impl<'a> Planner<'a> {
     /// Fields of `sets` by response key, in order, as the specification's `CollectFields` has it.
-    pub fn collect(&mut self, sets: &[&'a SelectionSet], depth: usize) -> Result<Groups<'a>> {
-        if depth > self.limits.depth {
-            let limit = self.limits.depth;
-            return Err(Refusal::new(Error::TooComplex { what: "depth", seen: depth, limit }));
-        }
+    pub fn collect(&mut self, sets: &[&'a SelectionSet]) -> Result<Groups<'a>> {
         let mut groups = Groups::default();
-        let mut spread = Vec::new();
+        let mut spread = Fragments::default();
         for set in sets {
-            self.collect_set(set, &mut groups, &mut spread, 0)?;
+            self.collect_set(set, &mut groups, &mut spread)?;
         }
         Ok(groups)
     }
 
+    /// Adds the fields of `set` and of its fragments to `groups`. A stack of its own holds the sets that are not through:
+    /// fragments may be inside each other as far as a document goes.
     fn collect_set(
         &mut self,
         set: &'a SelectionSet,
         groups: &mut Groups<'a>,
-        spread: &mut Vec<&'a str>,
-        inside: usize,
+        spread: &mut Fragments<'a>,
     ) -> Result<()> {
-        if inside > SPREADS {
-            return Err(Refusal::new(Error::TooComplex { what: "depth of fragments", seen: inside, limit: SPREADS }));
-        }
-        for item in &set.items {
-            self.count().at(item.pos)?;
-            match &item.node {
+        let mut open = vec![set.items.iter()];
+        while let Some(items) = open.last_mut() {
+            let Some(item) = items.next() else {
+                open.pop();
+                continue;
+            };
+            self.guard.part().at(item.pos)?;
+            let fragment = match &item.node {
                 Selection::Field(field) => {
                     if self.is_included(&field.node.directives)? {
                         add(groups, &field.node, field.pos)?;
                     }
+                    None
                 }
                 Selection::InlineFragment(fragment) => {
                     only_conditions(&fragment.node.directives)?;
-                    if self.is_included(&fragment.node.directives)? {
-                        self.collect_set(&fragment.node.selection_set.node, groups, spread, inside + 1)?;
-                    }
+                    let is_included = self.is_included(&fragment.node.directives)?;
+                    is_included.then_some(&fragment.node.selection_set.node)
                 }
                 Selection::FragmentSpread(fragment) => {
                     only_conditions(&fragment.node.directives)?;
                     let name = fragment.node.fragment_name.node.as_str();
-                    if spread.contains(&name) || !self.is_included(&fragment.node.directives)? {
-                        continue;
-                    }
-                    spread.push(name);
+                    let is_first = self.is_included(&fragment.node.directives)? && spread.insert(name);
                     // Checked when the document was parsed: every fragment exists and none spreads itself.
-                    let Some(definition) = self.document.tree.fragments.get(name) else { continue };
-                    self.collect_set(&definition.node.selection_set.node, groups, spread, inside + 1)?;
+                    let definition = self.document.tree.fragments.get(name).filter(|_| is_first);
+                    definition.map(|definition| &definition.node.selection_set.node)
                 }
-            }
+            };
+            open.extend(fragment.map(|set| set.items.iter()));
         }
         Ok(())
-    }
-
-    fn count(&mut self) -> Result<()> {
-        self.nodes += 1;
-        match self.nodes > self.limits.nodes {
-            false => Ok(()),
-            true => {
-                let (seen, limit) = (self.nodes, self.limits.nodes);
-                Err(Refusal::new(Error::TooComplex { what: "nodes", seen, limit }))
-            }
-        }
     }
 
     /// What `@include` and `@skip` say together.
@@ -172,18 +160,19 @@ impl<'a> Planner<'a> {
     }
 
     /// Members of each row of the table at an index.
-    pub fn fields(&mut self, table: usize, sets: &[&'a SelectionSet], depth: usize) -> Result<Vec<Field>> {
-        let groups = self.collect(sets, depth)?;
+    pub fn fields(&mut self, table: usize, sets: &[&'a SelectionSet]) -> Result<Vec<Field>> {
+        let groups = self.collect(sets)?;
         let mut fields = Vec::with_capacity(groups.len());
         for (key, group) in groups {
             only_conditions_below(&group)?;
-            let what = self.field(table, &group, depth).map_err(|refusal| under(refusal, key, &group))?;
+            let what = self.field(table, &group).map_err(|refusal| under(refusal, key, &group))?;
             fields.push(Field { key: key.to_owned(), what });
         }
         Ok(fields)
     }
 
-    fn field(&mut self, table: usize, group: &Group<'a>, depth: usize) -> Result<What> {
+    fn field(&mut self, table: usize, group: &Group<'a>) -> Result<What> {
+        self.budget.field().map_err(Refusal::new)?;
         let names = self.names;
         if group.name() == "__typename" {
             no_arguments(group)?;
@@ -199,39 +188,44 @@ impl<'a> Planner<'a> {
             }
             Some(names::Field::Relation(index, to)) => {
                 let relation = &stored.relations[*index];
-                let node = self.related(*to, relation.many, group, depth)?;
+                self.budget.enter_relation().map_err(Refusal::new)?;
+                let node = self.related(*to, relation.many, group)?;
+                self.budget.leave_relation();
                 Ok(What::Relation { name: relation.name.clone(), node })
             }
             Some(names::Field::Aggregate(index, to)) => {
-                let node = self.aggregate(*to, group, depth)?;
+                self.budget.enter_relation().map_err(Refusal::new)?;
+                let node = self.aggregate(*to, group)?;
+                self.budget.leave_relation();
                 Ok(What::Relation { name: stored.relations[*index].name.clone(), node })
             }
             None => Err(self.unknown_field(table, group)),
         }
     }
 
-    fn related(&mut self, to: usize, many: bool, group: &Group<'a>, depth: usize) -> Result<Node> {
+    fn related(&mut self, to: usize, many: bool, group: &Group<'a>) -> Result<Node> {
         if !many {
             no_arguments(group)?;
-            let fields = self.fields(to, &group.object()?, depth + 1)?;
+            let fields = self.fields(to, &group.object()?)?;
             return Ok(Node::new(Shape::One, fields));
         }
         self.arguments(group.field, &["where", "sort", "skip", "limit"])?;
         let mut node = self.rows(to, group.field)?;
-        node.fields = self.fields(to, &group.object()?, depth + 1)?;
+        node.fields = self.fields(to, &group.object()?)?;
         Ok(node)
     }
 
     /// Rows of the table at an index, counted.
-    pub fn aggregate(&mut self, table: usize, group: &Group<'a>, depth: usize) -> Result<Node> {
+    pub fn aggregate(&mut self, table: usize, group: &Group<'a>) -> Result<Node> {
         self.arguments(group.field, &["where"])?;
         let filter = self.filter(table, group.field)?;
         let type_name = &self.names.table(table).aggregate_type;
         let mut fields = Vec::new();
-        for (key, group) in self.collect(&group.object()?, depth + 1)? {
+        for (key, group) in self.collect(&group.object()?)? {
             only_conditions_below(&group)?;
             no_arguments(&group)?;
             group.leaf()?;
+            self.budget.field().map_err(Refusal::new)?;
             let what = match group.name() {
                 "count" => What::Count,
                 "__typename" => What::Constant(type_name.clone()),

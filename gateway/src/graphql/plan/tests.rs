@@ -5,24 +5,26 @@ mod reads;
 mod writes;
 
 use query::{
-    Change, Comparison, Field, Filter, Limits, Mutation, Node, Object, Quantifier, Read, Set, Shape, Sort, Value,
+    Budget, Change, Comparison, Field, Filter, Guard, Mutation, Node, Object, Quantifier, Read, Set, Shape, Sort, Value,
 };
 use query::{Error, What as Reads};
 
 use super::*;
 use crate::graphql::{fixture, refusal::Cause};
 
-const LIMITS: Limits = Limits { depth: 16, nodes: 2000 };
-
 fn planned(project: &std::sync::Arc<crate::catalogue::Project>, text: &str, sent: &str) -> Result<Plan> {
-    let Ok(Value::Object(sent)) = Value::parse(sent.as_bytes(), Limits::default()) else {
-        panic!("variables are JSON")
-    };
-    let document = Document::parse(text)?;
+    let Ok(Value::Object(sent)) = Value::parse(sent.as_bytes(), Guard::default()) else { panic!("variables are JSON") };
+    let document = Document::parse(text, Guard::default())?;
     let operation = document.operation(None)?;
     let names = Names::new(project.clone());
     let variables = Variables::new(&document, &operation.node, sent)?;
-    Plan::new(&document, &operation.node, &names, &variables, LIMITS)
+    Plan::new(
+        &document,
+        &operation.node,
+        &names,
+        &variables,
+        Counters { budget: Budget::default(), guard: Guard::default() },
+    )
 }
 
 fn plan(text: &str) -> Plan {

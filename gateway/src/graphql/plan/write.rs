@@ -27,6 +27,7 @@ impl<'a> Planner<'a> {
             no_arguments(group)?;
             only_conditions_below(group)?;
             group.leaf()?;
+            self.budget.field().map_err(Refusal::new)?;
             return Ok(What::Typename);
         }
         let verb = VERBS.iter().find_map(|(verb, operation)| Some((*operation, group.name().strip_prefix(verb)?)));
@@ -48,6 +49,7 @@ impl<'a> Planner<'a> {
         if stored.kind == TableKind::View {
             return Err(Refusal::malformed(format!("{} is a view and cannot be written", stored.name)));
         }
+        self.budget.operation().map_err(Refusal::new)?;
         let set = match operation {
             Operation::Create => self.insert(table, group.field),
             Operation::Update => self.update(table, group.field),
@@ -57,7 +59,7 @@ impl<'a> Planner<'a> {
         let sets = if meant.dialect { group.selections() } else { group.object()? };
         let mut returning = None;
         let mut members = Vec::new();
-        for (key, group) in self.collect(&sets, 2)? {
+        for (key, group) in self.collect(&sets)? {
             let what = self.member(table, &group, &mut returning).map_err(|refusal| under(refusal, key, &group))?;
             members.push(Member { key: key.to_owned(), what });
         }
@@ -71,12 +73,16 @@ impl<'a> Planner<'a> {
             if returning.is_some() {
                 return Err(Refusal::malformed("returning can be selected under one key only"));
             }
-            let fields = self.fields(table, &group.object()?, 3)?;
+            let fields = self.fields(table, &group.object()?)?;
             *returning = Some(Node::new(Shape::Many, fields));
             return Ok(Part::Returning);
         }
         group.leaf()?;
         let type_name = &self.names.table(table).mutation_type;
+        // Every protocol tells how many rows and which; the rest is GraphQL's alone.
+        if group.name() != "affected" {
+            self.budget.field().map_err(Refusal::new)?;
+        }
         match group.name() {
             "status" => Ok(Part::Status),
             "error" => Ok(Part::Error),
@@ -86,7 +92,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn insert(&self, table: usize, field: &Selected) -> Result<Set> {
+    fn insert(&mut self, table: usize, field: &Selected) -> Result<Set> {
         self.arguments(field, &["docs"])?;
         let docs = match self.argument(field, "docs", Words::Kept)? {
             None => Vec::new(),
@@ -95,26 +101,26 @@ impl<'a> Planner<'a> {
                     Value::List(docs) => Value::List(docs.into_iter().map(|doc| self.stored(table, doc)).collect()),
                     single => self.stored(table, single),
                 };
-                let docs = self.parser(table).docs(self.names.stored(table), &docs);
+                let docs = self.parser(table).docs(self.names.stored(table), &docs, &mut self.budget);
                 self.of_argument(field, "docs", docs)?
             }
         };
         Ok(Set::Insert { docs })
     }
 
-    fn update(&self, table: usize, field: &Selected) -> Result<Set> {
+    fn update(&mut self, table: usize, field: &Selected) -> Result<Set> {
         self.arguments(field, &["where", "op", "set", "inc"])?;
         let filter = self.filter(table, field)?;
         let one = self.is_one(field)?;
         Ok(Set::Update { filter, changes: self.changes(table, field)?, one })
     }
 
-    fn delete(&self, table: usize, field: &Selected) -> Result<Set> {
+    fn delete(&mut self, table: usize, field: &Selected) -> Result<Set> {
         self.arguments(field, &["where", "op"])?;
         Ok(Set::Delete { filter: self.filter(table, field)?, one: self.is_one(field)? })
     }
 
-    fn changes(&self, table: usize, field: &Selected) -> Result<Vec<Change>> {
+    fn changes(&mut self, table: usize, field: &Selected) -> Result<Vec<Change>> {
         let mut operators = Vec::new();
         for (argument, operator) in [("set", "$set"), ("inc", "$inc")] {
             let Some(members) = self.argument(field, argument, Words::Kept)? else { continue };
@@ -128,7 +134,8 @@ impl<'a> Planner<'a> {
             return Ok(Vec::new());
         }
         let last = if operators.len() == 1 && operators[0].0 == "$inc" { "inc" } else { "set" };
-        let changes = self.parser(table).changes(self.names.stored(table), &Value::Object(Object(operators)));
+        let operators = Value::Object(Object(operators));
+        let changes = self.parser(table).changes(self.names.stored(table), &operators, &mut self.budget);
         self.of_argument(field, last, changes)
     }
 

@@ -1,8 +1,9 @@
 //! Conditions: `find` of REST, `where` of GraphQL.
 
-use super::budget::Budget;
 use super::name::{Name, wrong};
-use crate::{Column, Comparison, Error, Filter, Object, Parser, Quantifier, Relation, Table, Type, Value, comparable};
+use crate::{
+    Budget, Column, Comparison, Error, Filter, Object, Parser, Quantifier, Relation, Table, Type, Value, comparable,
+};
 
 /// Operators on conditions of a table; each may have a suffix, so that an object can hold several: `$or:1`.
 const LOGIC: [&str; 3] = ["and", "or", "not"];
@@ -32,14 +33,11 @@ impl Parser<'_> {
         members: impl Iterator<Item = &'v (String, Value)>,
         budget: &mut Budget,
     ) -> Result<Filter, Error> {
-        budget.deeper(|budget| {
-            let mut filters = Vec::new();
-            for (key, value) in members {
-                budget.node()?;
-                filters.push(self.member(table, key, value, budget)?);
-            }
-            Ok(all(filters))
-        })
+        let mut filters = Vec::new();
+        for (key, value) in members {
+            filters.push(self.member(table, key, value, budget)?);
+        }
+        Ok(all(filters))
     }
 
     fn member(&self, table: &Table, key: &str, value: &Value, budget: &mut Budget) -> Result<Filter, Error> {
@@ -47,7 +45,7 @@ impl Parser<'_> {
         match self.operator(table, unsuffixed, &LOGIC) {
             Some("and") => return Ok(all(self.branches(table, key, value, budget)?)),
             Some("or") => return Ok(any(self.branches(table, key, value, budget)?)),
-            Some(_) => return Ok(negated(self.branch(table, key, value, budget)?)),
+            Some(_) => return budget.around(|budget| self.branch(table, key, value, budget)).map(negated),
             None => {}
         }
         match self.name(table, key) {
@@ -64,14 +62,7 @@ impl Parser<'_> {
         let Value::List(items) = value else {
             return Err(malformed(key, "array", value));
         };
-        budget.deeper(|budget| {
-            let mut branches = Vec::with_capacity(items.len());
-            for item in items {
-                budget.node()?;
-                branches.push(self.branch(table, key, item, budget)?);
-            }
-            Ok(branches)
-        })
+        budget.around(|budget| items.iter().map(|item| self.branch(table, key, item, budget)).collect())
     }
 
     /// A condition that must be given.
@@ -85,36 +76,34 @@ impl Parser<'_> {
     /// A condition on a column: a value, or an object of operators.
     fn column_condition(&self, column: &Column, value: &Value, budget: &mut Budget) -> Result<Filter, Error> {
         let Value::Object(Object(operators)) = value else {
-            return equal(column, value);
+            budget.condition()?;
+            return equal(column, value, budget);
         };
         if operators.is_empty() {
             return Err(Error::Malformed(format!("empty condition on column {}", column.name)));
         }
-        budget.deeper(|budget| {
-            let mut filters = Vec::with_capacity(operators.len());
-            for (key, operand) in operators {
-                budget.node()?;
-                filters.push(self.operation(column, key, operand, budget)?);
-            }
-            Ok(all(filters))
-        })
+        let filters: Result<_, _> =
+            operators.iter().map(|(key, operand)| self.operation(column, key, operand, budget)).collect();
+        Ok(all(filters?))
     }
 
     fn operation(&self, column: &Column, key: &str, operand: &Value, budget: &mut Budget) -> Result<Filter, Error> {
-        match self.bare(key) {
-            Some("eq") => equal(column, operand),
-            Some("ne") => unequal(column, operand),
+        let bare = self.bare(key);
+        if bare == Some("not") && matches!(operand, Value::Object(_)) {
+            return budget.around(|budget| self.column_condition(column, operand, budget)).map(negated);
+        }
+        budget.condition()?;
+        match bare {
+            Some("eq") => equal(column, operand, budget),
+            Some("ne") => unequal(column, operand, budget),
             Some("gt") => ordered(column, Comparison::Gt, operand),
             Some("gte") => ordered(column, Comparison::Gte, operand),
             Some("lt") => ordered(column, Comparison::Lt, operand),
             Some("lte") => ordered(column, Comparison::Lte, operand),
-            Some("in") => within(column, list(column, key, operand)?),
-            Some("nin") => Ok(negated(within(column, list(column, key, operand)?)?)),
+            Some("in") => within(column, list(column, key, operand)?, budget),
+            Some("nin") => within(column, list(column, key, operand)?, budget).map(negated),
             Some("isNull") if flag(&column.name, key, operand)? => Ok(is_null(column)),
             Some("isNull") => Ok(negated(is_null(column))),
-            Some("not") if matches!(operand, Value::Object(_)) => {
-                Ok(negated(self.column_condition(column, operand, budget)?))
-            }
             Some("not") => Err(malformed(key, "object", operand)),
             _ => Err(self.unknown_operator(key, &OPERATORS)),
         }
@@ -123,6 +112,7 @@ impl Parser<'_> {
     /// A condition on the row that a relation leads to; null where it leads to none.
     fn one(&self, relation: &Relation, value: &Value, budget: &mut Budget) -> Result<Filter, Error> {
         if matches!(value, Value::Null) {
+            budget.condition()?;
             return Ok(related(relation, Quantifier::None, Filter::TRUE));
         }
         let Value::Object(Object(members)) = value else {
@@ -132,13 +122,14 @@ impl Parser<'_> {
         let is_presence = |key: &str| self.operator(far, key, &PRESENCE).is_some();
         let mut filters = Vec::new();
         for (key, value) in members.iter().filter(|(key, _)| is_presence(key)) {
-            budget.node()?;
+            budget.condition()?;
             let quantifier = if flag(&relation.name, key, value)? { Quantifier::None } else { Quantifier::Some };
             filters.push(related(relation, quantifier, Filter::TRUE));
         }
         if filters.is_empty() || members.len() > filters.len() {
             let conditions = members.iter().filter(|(key, _)| !is_presence(key));
-            let filter = self.all_of(far, conditions, budget).map_err(|error| error.about(&far.name))?;
+            let filter = budget.around(|budget| self.all_of(far, conditions, budget));
+            let filter = filter.map_err(|error| error.about(&far.name))?;
             filters.push(related(relation, Quantifier::Some, filter));
         }
         Ok(all(filters))
@@ -154,16 +145,13 @@ impl Parser<'_> {
             return Err(Error::Malformed(format!("empty condition on relation {}", relation.name)));
         }
         let far = self.schema.table(&relation.table)?;
-        budget.deeper(|budget| {
-            let mut filters = Vec::with_capacity(members.len());
-            for (key, value) in members {
-                budget.node()?;
-                let quantifier = self.quantifier(key)?;
-                let filter = self.branch(far, key, value, budget).map_err(|error| error.about(&far.name))?;
-                filters.push(related(relation, quantifier, filter));
-            }
-            Ok(all(filters))
-        })
+        let mut filters = Vec::with_capacity(members.len());
+        for (key, value) in members {
+            let quantifier = self.quantifier(key)?;
+            let filter = budget.around(|budget| self.branch(far, key, value, budget));
+            filters.push(related(relation, quantifier, filter.map_err(|error| error.about(&far.name))?));
+        }
+        Ok(all(filters))
     }
 
     fn quantifier(&self, key: &str) -> Result<Quantifier, Error> {
@@ -182,10 +170,10 @@ impl Parser<'_> {
 }
 
 /// The value of the column is `value`, or one of them, or null.
-fn equal(column: &Column, value: &Value) -> Result<Filter, Error> {
+fn equal(column: &Column, value: &Value, budget: &mut Budget) -> Result<Filter, Error> {
     match value {
         Value::Null => Ok(is_null(column)),
-        Value::List(values) => within(column, values),
+        Value::List(values) => within(column, values, budget),
         Value::Bool(_) | Value::Int(_) | Value::Number(_) | Value::Text(_) | Value::Object(_) => {
             compare(column, Comparison::Eq, value)
         }
@@ -193,9 +181,9 @@ fn equal(column: &Column, value: &Value) -> Result<Filter, Error> {
 }
 
 /// The other way round. A boolean that is not true may be null, as in SQL's `IS NOT TRUE`.
-fn unequal(column: &Column, value: &Value) -> Result<Filter, Error> {
+fn unequal(column: &Column, value: &Value, budget: &mut Budget) -> Result<Filter, Error> {
     if matches!(value, Value::Null | Value::List(_)) {
-        return Ok(negated(equal(column, value)?));
+        return equal(column, value, budget).map(negated);
     }
     let differs = compare(column, Comparison::Ne, value)?;
     if column.r#type == Type::Bool {
@@ -217,11 +205,12 @@ fn compare(column: &Column, comparison: Comparison, value: &Value) -> Result<Fil
     Ok(Filter::Compare { column: column.name.clone(), comparison, value: value.clone() })
 }
 
-/// The value of the column is one of `values`, of which null is one like another. They are no nodes of the budget: the
-/// size of the request bounds them.
-fn within(column: &Column, values: &[Value]) -> Result<Filter, Error> {
+/// The value of the column is one of `values`, of which null is one like another.
+fn within(column: &Column, values: &[Value], budget: &mut Budget) -> Result<Filter, Error> {
+    budget.list(|| format!("the list for {}", column.name), values.len())?;
     let mut candidates = Vec::with_capacity(values.len());
     for value in values {
+        budget.value(value)?;
         if !matches!(value, Value::Null) {
             comparable(column, value)?;
             candidates.push(value.clone());

@@ -1,11 +1,10 @@
 //! Selections: what is answered of each row, in which order and how many.
 
-use super::budget::Budget;
 use super::name::{Name, wrong};
 use crate::error::short;
 use crate::{
-    Error, Field, Filter, Node, Object, Options, Parser, Relation, Shape, Sort, Table, Type, Value, What, nearest,
-    number,
+    Budget, Error, Field, Filter, Node, Object, Options, Parser, Relation, Shape, Sort, Table, Type, Value, What,
+    nearest, number,
 };
 
 impl Parser<'_> {
@@ -60,7 +59,6 @@ impl Parser<'_> {
         fields: &mut Vec<Field>,
         budget: &mut Budget,
     ) -> Result<(), Error> {
-        budget.node()?;
         let name = self.name(table, key).map_err(|error| match (error, value) {
             // Only a relation has options.
             (Error::UnknownColumn { table, column, nearest }, Value::Object(_)) => {
@@ -85,6 +83,7 @@ impl Parser<'_> {
         if fields.iter().any(|known| known.key == field.key) {
             return Ok(());
         }
+        budget.field()?;
         fields.push(field);
         Ok(())
     }
@@ -107,11 +106,11 @@ impl Parser<'_> {
                 return Err(Error::Malformed(format!("relation {} has both find and where", relation.name)));
             }
         }
-        let node = budget.deeper(|budget| {
-            let filter = find.map_or(Ok(Filter::TRUE), |find| self.condition(far, &find, budget))?;
-            Ok(Node { filter, ..self.selection(far, &options, budget)? })
-        });
-        let mut node = node.map_err(|error: Error| error.about(&far.name))?;
+        budget.enter_relation()?;
+        let filter = find.map_or(Ok(Filter::TRUE), |find| self.condition(far, &find, budget));
+        let node = filter.and_then(|filter| Ok(Node { filter, ..self.selection(far, &options, budget)? }));
+        let mut node = node.map_err(|error| error.about(&far.name))?;
+        budget.leave_relation();
         if !relation.many {
             node.shape = Shape::One;
         }
@@ -178,7 +177,7 @@ impl Parser<'_> {
 
 /// All columns in the order of the table.
 fn columns(table: &Table, budget: &mut Budget) -> Result<Vec<Field>, Error> {
-    let field = |column: &crate::Column| budget.node().map(|()| Field::column(&column.name));
+    let field = |column: &crate::Column| budget.field().map(|()| Field::column(&column.name));
     table.columns.iter().map(field).collect()
 }
 

@@ -1,13 +1,13 @@
 //! What is written: documents and changes.
 
 use super::name::wrong;
-use crate::{Change, Column, Error, Object, Parser, Spelling, Table, Type, Value, typed};
+use crate::{Budget, Change, Column, Error, Object, Parser, Spelling, Table, Type, Value, typed};
 
 /// Operators of an update.
 const OPERATORS: [&str; 2] = ["set", "inc"];
 
 impl Parser<'_> {
-    pub(super) fn changes_of(&self, table: &Table, update: &Value) -> Result<Vec<Change>, Error> {
+    pub(super) fn changes_of(&self, table: &Table, update: &Value, budget: &mut Budget) -> Result<Vec<Change>, Error> {
         if matches!(update, Value::Null) {
             return Err(Error::Required("update".to_owned()));
         }
@@ -34,21 +34,23 @@ impl Parser<'_> {
                 if changes.iter().any(|change| change.column() == column.name) {
                     return Err(Error::Malformed(format!("column {} is changed twice", column.name)));
                 }
+                budget.value(value)?;
                 changes.push(if *operator == "set" { set(column, value)? } else { inc(column, value)? });
             }
         }
         Ok(changes)
     }
 
-    pub(super) fn docs_of(&self, table: &Table, docs: &Value) -> Result<Vec<Object>, Error> {
+    pub(super) fn docs_of(&self, table: &Table, docs: &Value, budget: &mut Budget) -> Result<Vec<Object>, Error> {
         let docs = match docs {
-            Value::Object(doc) => return Ok(vec![self.doc(table, doc)?]),
+            Value::Object(doc) => return Ok(vec![self.doc(table, doc, budget)?]),
             Value::List(docs) => docs,
             Value::Null => return Err(Error::Required("doc".to_owned())),
             Value::Bool(_) | Value::Int(_) | Value::Number(_) | Value::Text(_) => {
                 return Err(Error::Malformed(format!("incorrect insert object provided: it is {}", docs.kind())));
             }
         };
+        budget.list(|| "the list of rows".to_owned(), docs.len())?;
         let mut parsed = Vec::with_capacity(docs.len());
         for (position, doc) in docs.iter().enumerate() {
             let Value::Object(doc) = doc else {
@@ -57,15 +59,17 @@ impl Parser<'_> {
                     "incorrect insert object provided: document {position} is {kind}"
                 )));
             };
-            parsed.push(self.doc(table, doc)?);
+            parsed.push(self.doc(table, doc, budget)?);
         }
         Ok(parsed)
     }
 
-    fn doc(&self, table: &Table, doc: &Object) -> Result<Object, Error> {
+    fn doc(&self, table: &Table, doc: &Object, budget: &mut Budget) -> Result<Object, Error> {
+        budget.row()?;
         let mut members: Vec<(String, Value)> = Vec::with_capacity(doc.0.len());
         for (key, value) in &doc.0 {
             let column = self.column(table, key)?;
+            budget.value(value)?;
             writable(column, value)?;
             if members.iter().any(|(known, _)| *known == column.name) {
                 return Err(Error::Malformed(format!("column {} is given twice", column.name)));

@@ -137,7 +137,7 @@ proptest! {
 }
 
 fn parsed(schema: &Schema, table: &str, find: &str) -> Filter {
-    rest(schema).filter(schema.table(table).unwrap(), &value(find)).unwrap()
+    rest(schema).filter(schema.table(table).unwrap(), &value(find), &mut crate::Budget::default()).unwrap()
 }
 
 #[test]

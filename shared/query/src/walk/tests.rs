@@ -1,15 +1,15 @@
 use crate::samples::{chinook, object, rest, value};
 use crate::{
-    Change, Filter, Mutation, Node, Operation, Options, Quantifier, Read, Schema, Set, Shape, Touch, Value,
-    mutation_touches, read_touches,
+    Budget, Change, Field, Filter, Limits, Mutation, Node, Operation, Options, Quantifier, Read, Schema, Set, Shape,
+    Touch, Value, mutation_touches, read_touches,
 };
 
 fn read(schema: &Schema, table: &str, find: &str, select: &str) -> Read {
     let parser = rest(schema);
     let table = schema.table(table).unwrap();
     let options = Options { select: Some(value(select)), ..Options::default() };
-    let node = parser.node(table, &options).unwrap();
-    let filter = parser.filter(table, &value(find)).unwrap();
+    let node = parser.node(table, &options, &mut Budget::default()).unwrap();
+    let filter = parser.filter(table, &value(find), &mut Budget::default()).unwrap();
     Read { database: "music".to_owned(), table: table.name.clone(), node: Node { filter, ..node } }
 }
 
@@ -97,9 +97,9 @@ fn an_update_comes_first_then_its_filter_then_what_it_returns() {
     let table = schema.table("album").unwrap();
     let parser = rest(&schema);
     let changes = vec![Change::Set { column: "title".to_owned(), value: Value::Text("x".to_owned()) }];
-    let filter = parser.filter(table, &value(r#"{"artist": {"name": "x"}}"#)).unwrap();
+    let filter = parser.filter(table, &value(r#"{"artist": {"name": "x"}}"#), &mut Budget::default()).unwrap();
     let select = Options { select: Some(value(r#"{"album_id": 1, "artist": 1}"#)), ..Options::default() };
-    let returning = Some(parser.node(table, &select).unwrap());
+    let returning = Some(parser.node(table, &select, &mut Budget::default()).unwrap());
     let update = |one| Mutation {
         table: "album".to_owned(),
         set: Set::Update { filter: filter.clone(), changes: changes.clone(), one },
@@ -135,4 +135,46 @@ fn a_delete_without_a_condition_has_none() {
         Mutation { table: "artist".to_owned(), set: Set::Delete { filter: Filter::TRUE, one: false }, returning: None };
     assert_eq!(names(&mutation_touches(&schema, &delete).unwrap()), ["delete artist all"]);
     assert_eq!(mutation_touches(&schema, &delete).unwrap()[0].operation, Operation::Delete);
+}
+
+/// A condition in which each level is built by `wrap` out of the one below.
+fn nested(levels: usize, wrap: fn(Filter) -> Filter) -> Filter {
+    let leaf =
+        Filter::Compare { column: "employee_id".to_owned(), comparison: crate::Comparison::Eq, value: Value::Int(1) };
+    (0..levels).fold(leaf, |filter, _| wrap(filter))
+}
+
+/// A condition of `levels`, each of them but the last a relation, inside `relations` that are selected.
+fn deepest(relations: usize, levels: usize) -> Read {
+    let related = |filter| Filter::Related {
+        relation: "employee_by_reports_to".to_owned(),
+        quantifier: Quantifier::Every,
+        filter: Box::new(filter),
+    };
+    let leaf =
+        Node { filter: nested(levels - 1, related), ..Node::new(Shape::Many, vec![Field::column("employee_id")]) };
+    let node = (0..relations).fold(leaf, |node, _| {
+        let name = "employee_by_reports_to".to_owned();
+        Node::new(Shape::Many, vec![Field { key: "up".to_owned(), what: crate::What::Relation { name, node } }])
+    });
+    Read { database: "music".to_owned(), table: "employee".to_owned(), node }
+}
+
+#[test]
+fn whatever_the_limits_allow_is_walked() {
+    let schema = chinook();
+    for relations in 0..Limits::MAX_DEPTH {
+        let levels = Limits::MAX_FILTER_DEPTH.min((Limits::NESTING - relations) / 2);
+        assert!(read_touches(&schema, &deepest(relations, levels)).is_ok(), "{relations} {levels}");
+    }
+    let value = (0..Limits::VALUE_DEPTH)
+        .fold(Value::Int(1), |value, _| Value::Object(crate::Object(vec![("a".to_owned(), value)])));
+    let changes = vec![Change::Set { column: "name".to_owned(), value: value.clone() }];
+    for set in [
+        Set::Insert { docs: vec![crate::Object(vec![("name".to_owned(), value)])] },
+        Set::Update { filter: Filter::TRUE, changes, one: false },
+    ] {
+        let mutation = Mutation { table: "artist".to_owned(), set, returning: None };
+        assert!(mutation_touches(&schema, &mutation).is_ok());
+    }
 }

@@ -2,11 +2,11 @@ use proptest::prelude::*;
 
 use crate::samples::{chinook, graphql, rest, types, value};
 use crate::value::tests::values;
-use crate::{Comparison, Error, Filter, Limits, Parser, Quantifier, Schema, Spelling, Value};
+use crate::{Budget, Comparison, Error, Filter, Limits, Parser, Quantifier, Schema, Spelling, Value};
 
 fn find(json: &str) -> Result<Filter, Error> {
     let schema = types();
-    rest(&schema).filter(schema.table("t").unwrap(), &value(json))
+    rest(&schema).filter(schema.table("t").unwrap(), &value(json), &mut Budget::default())
 }
 
 fn ok(json: &str) -> Filter {
@@ -23,7 +23,7 @@ fn refused(json: &str) -> (&'static str, String) {
 /// A condition on a table of the Chinook database.
 fn on(table: &str, json: &str) -> Result<Filter, Error> {
     let schema = chinook();
-    rest(&schema).filter(schema.table(table).unwrap(), &value(json))
+    rest(&schema).filter(schema.table(table).unwrap(), &value(json), &mut Budget::default())
 }
 
 fn compare(column: &str, comparison: Comparison, json: &str) -> Filter {
@@ -285,33 +285,80 @@ fn graphql_spells_operators_with_underscores_and_accepts_dollars() {
         (track, r#"{"album": {"_isNull": true}}"#, r#"{"album": {"$isNull": true}}"#),
         (album, r#"{"track": {"_some": {"name": {"_ne": "x"}}}}"#, r#"{"track": {"$some": {"name": {"$ne": "x"}}}}"#),
     ] {
-        let expected = rest(&schema).filter(table, &value(dollar)).unwrap();
-        assert_eq!(parser.filter(table, &value(graphql)), Ok(expected), "{graphql}");
+        let expected = rest(&schema).filter(table, &value(dollar), &mut Budget::default()).unwrap();
+        assert_eq!(parser.filter(table, &value(graphql), &mut Budget::default()), Ok(expected), "{graphql}");
     }
-    let unknown = parser.filter(track, &value(r#"{"bytes": {"_gtt": 1}}"#)).unwrap_err();
+    let unknown = parser.filter(track, &value(r#"{"bytes": {"_gtt": 1}}"#), &mut Budget::default()).unwrap_err();
     assert_eq!(unknown.to_string(), "operator _gtt is not known; did you mean _gt?");
-    assert_eq!(parser.filter(track, &value(r#"{"_nor": []}"#)).unwrap_err().reason(), "UNKNOWN_COLUMN");
+    assert_eq!(
+        parser.filter(track, &value(r#"{"_nor": []}"#), &mut Budget::default()).unwrap_err().reason(),
+        "UNKNOWN_COLUMN"
+    );
 }
 
 #[test]
 fn a_column_that_is_called_like_an_operator_is_a_column() {
     let schema = Schema::new(vec![crate::samples::table("t", "_or:int _id:int $or:int", &[], &[])]);
     let table = schema.table("t").unwrap();
-    assert_eq!(graphql(&schema).filter(table, &value(r#"{"_or": 1}"#)), Ok(eq("_or", "1")));
-    assert_eq!(graphql(&schema).filter(table, &value(r#"{"_id": 1}"#)), Ok(eq("_id", "1")));
-    assert_eq!(rest(&schema).filter(table, &value(r#"{"$or": []}"#)), Ok(Filter::FALSE));
-    assert_eq!(rest(&schema).filter(table, &value(r#"{"t.$or": 1}"#)), Ok(eq("$or", "1")));
+    assert_eq!(graphql(&schema).filter(table, &value(r#"{"_or": 1}"#), &mut Budget::default()), Ok(eq("_or", "1")));
+    assert_eq!(graphql(&schema).filter(table, &value(r#"{"_id": 1}"#), &mut Budget::default()), Ok(eq("_id", "1")));
+    assert_eq!(rest(&schema).filter(table, &value(r#"{"$or": []}"#), &mut Budget::default()), Ok(Filter::FALSE));
+    assert_eq!(rest(&schema).filter(table, &value(r#"{"t.$or": 1}"#), &mut Budget::default()), Ok(eq("$or", "1")));
 }
 
 #[test]
 fn limits_count_conditions_and_levels() {
     let schema = types();
     let table = schema.table("t").unwrap();
-    let parser = |depth, nodes| Parser { limits: Limits { depth, nodes }, ..rest(&schema) };
-    let nested = value(r#"{"$or": [{"a": 1}, {"$not": {"a": {"$in": [1, 2]}}}]}"#);
-    assert!(parser(5, 7).filter(table, &nested).is_ok());
-    assert_eq!(parser(4, 7).filter(table, &nested), Err(Error::TooComplex { what: "depth", seen: 5, limit: 4 }));
-    assert_eq!(parser(5, 6).filter(table, &nested), Err(Error::TooComplex { what: "nodes", seen: 7, limit: 6 }));
+    let parse = |filter_depth, nodes, json: &str| {
+        let mut budget = Budget::new(Limits { filter_depth, nodes, ..Limits::default() });
+        rest(&schema).filter(table, &value(json), &mut budget).map(|_| ())
+    };
+    let nested = r#"{"$or": [{"a": 1}, {"$not": {"a": {"$in": [1, 2], "$not": {"$gt": 3}}}}]}"#;
+    assert_eq!(parse(4, 6, nested), Ok(()));
+    assert_eq!(parse(3, 6, nested), Err(Error::TooComplex { what: "filter depth", seen: 4, limit: 3 }));
+    assert_eq!(parse(4, 5, nested), Err(Error::TooComplex { what: "nodes", seen: 6, limit: 5 }));
+    for same in [r#"{"a": {"$eq": 1}}"#, r#"{"a": 1}"#, r#"{"a": null}"#, r#"{"a": [1, 2, 3]}"#] {
+        assert_eq!(parse(1, 1, same), Ok(()), "{same}");
+    }
+    assert!(parse(1, 9, r#"{"$and": [{"a": 1}]}"#).is_err(), "a connective of one condition is one");
+}
+
+#[test]
+fn a_relation_around_a_condition_is_a_level() {
+    let schema = chinook();
+    let parse = |table: &str, filter_depth, json: &str| {
+        let mut budget = Budget::new(Limits { filter_depth, ..Limits::default() });
+        rest(&schema).filter(schema.table(table).unwrap(), &value(json), &mut budget).map(|_| ())
+    };
+    let error = Err(Error::TooComplex { what: "filter depth", seen: 3, limit: 2 });
+    for (table, two, three) in [
+        ("album", r#"{"artist": {"name": "x"}}"#, r#"{"artist": {"album": {"$some": {"title": "x"}}}}"#),
+        ("artist", r#"{"album": {"$some": {"title": "x"}}}"#, r#"{"album": {"$some": {"artist": {"name": "x"}}}}"#),
+        ("artist", r#"{"$not": {"name": "x"}}"#, r#"{"$not": {"$not": {"name": "x"}}}"#),
+    ] {
+        assert_eq!(parse(table, 2, two), Ok(()), "{two}");
+        assert_eq!(parse(table, 2, three), error, "{three}");
+    }
+}
+
+#[test]
+fn lists_have_a_limit_each_and_all_together() {
+    let schema = types();
+    let table = schema.table("t").unwrap();
+    let parse = |json: &str| {
+        let mut budget = Budget::new(Limits { list_items: 3, values: 5, ..Limits::default() });
+        rest(&schema).filter(table, &value(json), &mut budget).map(|_| ())
+    };
+    let long = Error::TooLong { list: "the list for a".to_owned(), seen: 4, limit: 3 };
+    for json in [r#"{"a": [1, 2, 3, 4]}"#, r#"{"a": {"$nin": [1, 2, 3, 4]}}"#, r#"{"a": {"$ne": [1, 2, 3, 4]}}"#] {
+        assert_eq!(parse(json), Err(long.clone()), "{json}");
+    }
+    assert_eq!(long.to_string(), "the list for a of 4 items is over the limit of 3");
+    assert_eq!(long.reason(), "TOO_LARGE");
+    assert_eq!(parse(r#"{"a": [1, 2, 3], "small": [1, 2]}"#), Ok(()));
+    let many = Error::TooComplex { what: "values", seen: 6, limit: 5 };
+    assert_eq!(parse(r#"{"a": [1, 2, 3], "small": [1, 2, 3]}"#), Err(many));
 }
 
 #[test]
@@ -383,19 +430,19 @@ proptest! {
     fn no_value_makes_the_parser_panic(document in likely(KEYS)) {
         let schema = chinook();
         for spelling in [Spelling::Dollar, Spelling::Underscore] {
-            let parser = Parser { schema: &schema, spelling, limits: Limits { depth: 8, nodes: 100 } };
+            let parser = Parser { schema: &schema, spelling };
             for name in ["album", "artist", "employee"] {
                 let table = schema.table(name).unwrap();
-                let _ = parser.filter(table, &document);
+                let _ = parser.filter(table, &document, &mut Budget::default());
                 let _ = parser.sort(table, &document);
-                let _ = parser.changes(table, &document);
-                let _ = parser.docs(table, &document);
+                let _ = parser.changes(table, &document, &mut Budget::default());
+                let _ = parser.docs(table, &document, &mut Budget::default());
                 let options = crate::Options {
                     select: Some(document.clone()),
                     limit: Some(document.clone()),
                     ..Default::default()
                 };
-                let _ = parser.node(table, &options);
+                let _ = parser.node(table, &options, &mut Budget::default());
             }
         }
     }

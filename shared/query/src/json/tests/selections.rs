@@ -1,5 +1,5 @@
 use crate::samples::{chinook, rest, types, value};
-use crate::{Error, Field, Filter, Limits, Node, Options, Parser, Shape, Sort, What};
+use crate::{Budget, Error, Field, Filter, Limits, Node, Options, Shape, Sort, What};
 
 /// The node of `options`, written as JSON, on a table of the Chinook database.
 fn node(table: &str, options: &str) -> Result<Node, Error> {
@@ -8,7 +8,7 @@ fn node(table: &str, options: &str) -> Result<Node, Error> {
     let crate::Value::Object(options) = options else { panic!() };
     let given = |name| options.get(name).cloned();
     let options = Options { select: given("select"), sort: given("sort"), skip: given("skip"), limit: given("limit") };
-    rest(&schema).node(schema.table(table).unwrap(), &options)
+    rest(&schema).node(schema.table(table).unwrap(), &options, &mut Budget::default())
 }
 
 fn ok(table: &str, options: &str) -> Node {
@@ -170,11 +170,44 @@ fn limits_count_fields_and_conditions_of_a_tree_together() {
     let table = schema.table("album").unwrap();
     let select = r#"{"title": 1, "track": {"find": {"bytes": 1}, "select": {"name": 1, "genre": 1}}}"#;
     let options = Options { select: Some(value(select)), ..Options::default() };
-    let parse =
-        |depth, nodes| Parser { limits: Limits { depth, nodes }, ..rest(&schema) }.node(table, &options).map(|_| ());
-    assert_eq!(parse(2, 7), Ok(()));
-    assert_eq!(parse(2, 6), Err(Error::TooComplex { what: "nodes", seen: 7, limit: 6 }));
-    assert_eq!(parse(1, 7), Err(Error::TooComplex { what: "depth", seen: 2, limit: 1 }));
+    let parse = |limits| rest(&schema).node(table, &options, &mut Budget::new(limits)).map(|_| ());
+    let enough = Limits { depth: 3, nodes: 7, statements: 2, ..Limits::default() };
+    assert_eq!(parse(enough), Ok(()));
+    for (limits, what, seen) in [
+        (Limits { depth: 2, ..enough }, "depth", 3),
+        (Limits { nodes: 6, ..enough }, "nodes", 7),
+        (Limits { statements: 1, ..enough }, "statements", 2),
+    ] {
+        assert_eq!(parse(limits), Err(Error::TooComplex { what, seen, limit: seen - 1 }));
+    }
+}
+
+#[test]
+fn a_field_that_is_named_twice_counts_once() {
+    let schema = chinook();
+    let options = Options { select: Some(value(r#"["title", "title", "album.title"]"#)), ..Options::default() };
+    let mut budget = Budget::new(Limits { nodes: 1, ..Limits::default() });
+    assert!(rest(&schema).node(schema.table("album").unwrap(), &options, &mut budget).is_ok());
+}
+
+#[test]
+fn a_condition_inside_a_relation_nests_on() {
+    let schema = chinook();
+    let table = schema.table("employee").unwrap();
+    let parse = |relations: usize, nots: usize| {
+        let condition = format!("{}{{\"title\": \"x\"}}{}", r#"{"$not": "#.repeat(nots), "}".repeat(nots));
+        let inner = format!(r#"{{"find": {condition}, "select": ["title"]}}"#);
+        let select =
+            (1..relations).fold(inner, |inner, _| format!(r#"{{"select": {{"employee_by_reports_to": {inner}}}}}"#));
+        let select = format!(r#"{{"employee_by_reports_to": {select}}}"#);
+        let options = Options { select: Some(value(&select)), ..Options::default() };
+        let limits = Limits { depth: Limits::MAX_DEPTH, ..Limits::default() };
+        rest(&schema).node(table, &options, &mut Budget::new(limits)).map(|_| ())
+    };
+    assert_eq!(parse(2, 14), Ok(()));
+    assert_eq!(parse(2, 15), Err(Error::TooComplex { what: "nesting", seen: 34, limit: 32 }));
+    assert_eq!(parse(29, 0), Ok(()));
+    assert_eq!(parse(30, 0), Err(Error::TooComplex { what: "depth", seen: 31, limit: 30 }));
 }
 
 #[test]

@@ -1,14 +1,14 @@
 use crate::samples::{graphql, object, rest, types, value};
-use crate::{Change, Error, Object};
+use crate::{Budget, Change, Error, Limits, Object};
 
 fn changes(json: &str) -> Result<Vec<Change>, Error> {
     let schema = types();
-    rest(&schema).changes(schema.table("t").unwrap(), &value(json))
+    rest(&schema).changes(schema.table("t").unwrap(), &value(json), &mut Budget::default())
 }
 
 fn docs(json: &str) -> Result<Vec<Object>, Error> {
     let schema = types();
-    rest(&schema).docs(schema.table("t").unwrap(), &value(json))
+    rest(&schema).docs(schema.table("t").unwrap(), &value(json), &mut Budget::default())
 }
 
 fn set(column: &str, json: &str) -> Change {
@@ -42,7 +42,11 @@ fn graphql_names_operators_bare() {
     let schema = types();
     let table = schema.table("t").unwrap();
     for json in [r#"{"set": {"a": 1}, "inc": null}"#, r#"{"_set": {"a": 1}}"#, r#"{"$set": {"a": 1}}"#] {
-        assert_eq!(graphql(&schema).changes(table, &value(json)), Ok(vec![set("a", "1")]), "{json}");
+        assert_eq!(
+            graphql(&schema).changes(table, &value(json), &mut Budget::default()),
+            Ok(vec![set("a", "1")]),
+            "{json}"
+        );
     }
 }
 
@@ -117,4 +121,29 @@ fn documents_that_cannot_be_rows_are_refused() {
     ] {
         refused(docs(json), reason, message);
     }
+}
+
+#[test]
+fn limits_count_rows_and_values() {
+    let schema = types();
+    let table = schema.table("t").unwrap();
+    let limits = Limits { list_items: 2, values: 7, ..Limits::default() };
+    let docs = |json: &str| rest(&schema).docs(table, &value(json), &mut Budget::new(limits)).map(|docs| docs.len());
+    let one = r#"{"id": 1, "doc": [1, 2, 3], "level": 1}"#;
+    assert_eq!(docs(one), Ok(1));
+    let long = Error::TooLong { list: "the list of rows".to_owned(), seen: 3, limit: 2 };
+    assert_eq!(docs(&format!("[{one}, {one}, {one}]")), Err(long));
+    let many = Error::TooComplex { what: "values", seen: 8, limit: 7 };
+    assert_eq!(docs(&format!("[{one}, {one}]")), Err(many.clone()));
+    let changes = |json: &str| rest(&schema).changes(table, &value(json), &mut Budget::new(limits)).map(|_| ());
+    assert_eq!(changes(r#"{"$set": {"doc": [1, 2, 3, 4, 5, 6]}}"#), Ok(()));
+    assert_eq!(changes(r#"{"$set": {"doc": [1, 2, 3, 4, 5, 6]}, "$inc": {"a": 1}}"#), Err(many));
+}
+
+#[test]
+fn a_value_nests_so_deep() {
+    let nested = |levels: usize| format!(r#"{{"$set": {{"doc": {}1{}}}}}"#, "[".repeat(levels), "]".repeat(levels));
+    assert!(changes(&nested(Limits::VALUE_DEPTH)).is_ok());
+    let error = changes(&nested(Limits::VALUE_DEPTH + 1)).unwrap_err();
+    assert_eq!(error.to_string(), "depth of a value of 29 is over the limit of 28");
 }

@@ -1,0 +1,194 @@
+//! Limits of one request, and the counters that hold it to them.
+
+use crate::{Error, Value};
+
+/// Limits of one request, the same for every protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Levels of a selection: the rows of a table are one, the rows of each relation inside them one more.
+    pub depth: usize,
+    /// Levels of a condition: a comparison is one, each `and`, `or`, `not` and relation around it one more.
+    pub filter_depth: usize,
+    /// Selected fields, with the comparisons, connectives and relations of conditions.
+    pub nodes: usize,
+    /// SQL statements: each read, each mutation and each relation selected.
+    pub statements: usize,
+    /// Items of one list: rows of an insert, candidates of an `in`.
+    pub list_items: usize,
+    /// Values in inserted rows, in changes and in lists.
+    pub values: usize,
+}
+
+impl Limits {
+    /// The highest `depth` that can be configured.
+    pub const MAX_DEPTH: usize = 30;
+    /// The highest `filter_depth` that can be configured.
+    pub const MAX_FILTER_DEPTH: usize = 16;
+    /// Selections and conditions inside one another: a relation that is selected takes one, a level of a condition two.
+    ///
+    /// protobuf decodes a hundred messages inside one another, and a condition may arrive as a `Struct`, whose levels
+    /// take three: a relation of a selection takes three messages, a level of its condition up to six.
+    pub const NESTING: usize = 32;
+    /// Lists and objects inside one another in a value to write; a protobuf message carries about as many.
+    pub const VALUE_DEPTH: usize = 28;
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { depth: 16, filter_depth: 16, nodes: 2000, statements: 1000, list_items: 100_000, values: 200_000 }
+    }
+}
+
+/// The counter of one request: every planner of its parts counts here.
+///
+/// It counts what is asked for, not how a protocol writes it, so that a request is refused by all protocols or by none.
+/// Errors of its methods are `TOO_COMPLEX`, of [`Budget::list`] `TOO_LARGE`.
+#[derive(Debug, Clone, Default)]
+pub struct Budget {
+    limits: Limits,
+    nodes: usize,
+    statements: usize,
+    values: usize,
+    /// Relations that are being selected inside one another.
+    relations: usize,
+    /// Connectives and relations around the condition that is being parsed.
+    around: usize,
+}
+
+impl Budget {
+    /// A counter that has counted nothing.
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
+    /// Counts a read or a mutation.
+    pub fn operation(&mut self) -> Result<(), Error> {
+        count("statements", &mut self.statements, self.limits.statements)
+    }
+
+    /// Counts a selected field.
+    pub fn field(&mut self) -> Result<(), Error> {
+        count("nodes", &mut self.nodes, self.limits.nodes)
+    }
+
+    /// Begins the rows of a relation that is selected: a level and a statement.
+    pub fn enter_relation(&mut self) -> Result<(), Error> {
+        self.operation()?;
+        self.relations += 1;
+        at_most("depth", self.relations + 1, self.limits.depth)
+    }
+
+    /// Ends the rows of a relation.
+    pub fn leave_relation(&mut self) {
+        self.relations -= 1;
+    }
+
+    /// Counts a comparison, a connective or a relation of a condition.
+    pub(crate) fn condition(&mut self) -> Result<(), Error> {
+        count("nodes", &mut self.nodes, self.limits.nodes)?;
+        let depth = self.around + 1;
+        at_most("filter depth", depth, self.limits.filter_depth)?;
+        at_most("nesting", self.relations + 2 * depth, Limits::NESTING)
+    }
+
+    /// Counts a connective or a relation of a condition, and what `parse` finds inside it as one level deeper.
+    pub(crate) fn around<T>(&mut self, parse: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
+        self.condition()?;
+        self.around += 1;
+        let parsed = parse(self)?;
+        self.around -= 1;
+        Ok(parsed)
+    }
+
+    /// Counts a list of `items`, which messages call `list`.
+    pub(crate) fn list(&mut self, list: impl FnOnce() -> String, items: usize) -> Result<(), Error> {
+        let limit = self.limits.list_items;
+        match items > limit {
+            true => Err(Error::TooLong { list: list(), seen: items, limit }),
+            false => Ok(()),
+        }
+    }
+
+    /// Counts a value to write or to look for, with all that is inside it.
+    pub(crate) fn value(&mut self, value: &Value) -> Result<(), Error> {
+        self.value_inside(value, 0)
+    }
+
+    /// Counts a value around others, such as an inserted row.
+    pub(crate) fn row(&mut self) -> Result<(), Error> {
+        count("values", &mut self.values, self.limits.values)
+    }
+
+    fn value_inside(&mut self, value: &Value, around: usize) -> Result<(), Error> {
+        count("values", &mut self.values, self.limits.values)?;
+        match value {
+            Value::Null | Value::Bool(_) | Value::Int(_) | Value::Number(_) | Value::Text(_) => Ok(()),
+            Value::List(items) => {
+                at_most("depth of a value", around + 1, Limits::VALUE_DEPTH)?;
+                items.iter().try_for_each(|item| self.value_inside(item, around + 1))
+            }
+            Value::Object(object) => {
+                at_most("depth of a value", around + 1, Limits::VALUE_DEPTH)?;
+                object.0.iter().try_for_each(|(_, member)| self.value_inside(member, around + 1))
+            }
+        }
+    }
+}
+
+/// Guard of stack and memory while a text or a message is read, before it is known what it asks for.
+///
+/// Whatever the [`Limits`] of a request allow passes the guard made of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Guard {
+    depth: usize,
+    parts: usize,
+    seen: usize,
+}
+
+impl Guard {
+    /// Nesting that recursion can bear on any stack.
+    const DEEPEST: usize = 512;
+    /// Nesting of texts and messages: more than [`Limits::NESTING`] and [`Limits::VALUE_DEPTH`] need in any protocol.
+    const DEPTH: usize = 100;
+
+    /// A guard of at most `depth` levels of nesting and `parts` values, names or tokens.
+    pub const fn new(depth: usize, parts: usize) -> Self {
+        let depth = if depth < Self::DEEPEST { depth } else { Self::DEEPEST };
+        Self { depth, parts, seen: 0 }
+    }
+
+    /// A guard that lets pass what `limits` allow, however a protocol writes it: a member of an inserted row is a name
+    /// and a value, a part of a selection or a condition at most ten names and values.
+    pub const fn of(limits: &Limits) -> Self {
+        let asked = limits.nodes.saturating_add(limits.statements).saturating_mul(10);
+        Self::new(Self::DEPTH, limits.values.saturating_mul(2).saturating_add(asked).saturating_add(1000))
+    }
+
+    /// Counts a value, a name or a token.
+    pub fn part(&mut self) -> Result<(), Error> {
+        count("nodes", &mut self.seen, self.parts)
+    }
+
+    /// Refuses what stands inside `depth` lists, objects or brackets, if that is too many.
+    pub fn depth(&self, depth: usize) -> Result<(), Error> {
+        at_most("depth", depth, self.depth)
+    }
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self::of(&Limits::default())
+    }
+}
+
+fn count(what: &'static str, seen: &mut usize, limit: usize) -> Result<(), Error> {
+    *seen += 1;
+    at_most(what, *seen, limit)
+}
+
+fn at_most(what: &'static str, seen: usize, limit: usize) -> Result<(), Error> {
+    match seen > limit {
+        true => Err(Error::TooComplex { what, seen, limit }),
+        false => Ok(()),
+    }
+}
