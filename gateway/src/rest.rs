@@ -79,7 +79,7 @@ async fn fields(service: &Service, caller: &Caller, project: &str, body: Body) -
     if body.is_empty() {
         return Ok(Fields::default());
     }
-    let parsed = Value::parse(&body, service.guard()).map_err(|error| match error {
+    let parsed = proto::json::parse(&body, service.guard()).map_err(|error| match error {
         Error::Malformed(what) => error::bad_request(format!("the body is no JSON: {what}")),
         other => Fault::from(other),
     });

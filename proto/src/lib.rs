@@ -11,6 +11,7 @@ pub mod carried;
 mod convert;
 pub mod crud;
 pub mod grant;
+pub mod json;
 pub mod link;
 
 pub use services::Links;

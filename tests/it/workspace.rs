@@ -1,6 +1,10 @@
 //! Rules of the workspace itself: which way dependencies point, and under which licences they come.
 
-use std::{collections::BTreeMap, path::Path, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    process::Command,
+};
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
@@ -68,6 +72,25 @@ fn dependencies_point_one_way() -> anyhow::Result<()> {
         for other in forbidden {
             assert!(!dependencies.iter().any(|dependency| dependency == other), "{name} must not list {other}");
         }
+    }
+    Ok(())
+}
+
+/// Packages that the operation model may stand on.
+const QUERY_PACKAGES: usize = 24;
+
+#[test]
+fn the_operation_model_stands_on_little() -> anyhow::Result<()> {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "-p", "query", "-e", "normal", "--prefix", "none", "--no-dedupe", "--locked", "--offline"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout)?;
+    let packages: BTreeSet<&str> = text.lines().filter(|line| !line.is_empty()).collect();
+    assert!(packages.len() <= QUERY_PACKAGES, "{packages:#?}");
+    for never in ["tonic ", "prost ", "proto "] {
+        assert!(!packages.iter().any(|package| package.starts_with(never)), "{never}");
     }
     Ok(())
 }

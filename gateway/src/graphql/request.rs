@@ -24,7 +24,7 @@ pub struct Request {
 impl Request {
     /// Out of the body of a POST.
     pub fn of_json(body: &[u8], guard: Guard) -> Result<Self, Fault> {
-        match Value::parse(body, guard).map_err(Fault::from)? {
+        match proto::json::parse(body, guard).map_err(Fault::from)? {
             Value::Object(members) => Self::of_members(members),
             Value::List(_) => Err(error::bad_request("the body is a list: send one operation at a time")),
             other => {
@@ -75,7 +75,7 @@ impl Request {
 }
 
 fn parsed(name: &str, text: &str, guard: Guard) -> Result<Value, Fault> {
-    Value::parse(text.as_bytes(), guard).map_err(|error| {
+    proto::json::parse(text.as_bytes(), guard).map_err(|error| {
         let fault = Fault::from(error);
         Fault { message: format!("{name}: {}", fault.message), ..fault }
     })

@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     fn fields(json: &str) -> Fields {
-        match Value::parse(json.as_bytes(), Guard::default()) {
+        match proto::json::parse(json.as_bytes(), Guard::default()) {
             Ok(Value::Object(object)) => Fields::new(object),
             other => panic!("the test wants an object: {other:?}"),
         }

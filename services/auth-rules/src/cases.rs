@@ -218,7 +218,7 @@ fn expanded(rule: &Json) -> Json {
 }
 
 fn value(json: &Json) -> Value {
-    Value::parse(json.to_string().as_bytes(), query::Guard::default()).unwrap()
+    proto::json::parse(json.to_string().as_bytes(), query::Guard::default()).unwrap()
 }
 
 fn object(json: &Json) -> Object {

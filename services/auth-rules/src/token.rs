@@ -192,7 +192,7 @@ impl<'a> Parts<'a> {
         if header.crit.is_some() {
             return Err(Error::Malformed);
         }
-        match Value::parse(&decoded(payload)?, CLAIMS) {
+        match proto::json::parse(&decoded(payload)?, CLAIMS) {
             Ok(Value::Object(claims)) => Ok(Self { header, signed, signature, claims }),
             Ok(_) | Err(_) => Err(Error::Malformed),
         }

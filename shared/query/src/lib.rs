@@ -3,10 +3,17 @@
 //! Pure: no clock, no I/O, no async. A [`Filter`] means the same to the SQL compiler, to a live query and to a rule; a
 //! protocol that cannot say something in these types does not get to do it.
 
+#[cfg(test)]
+extern crate self as query;
+
 mod error;
 mod filter;
 mod grant;
 mod json;
+/// The reader of JSON texts stands above this crate; its tests write values as texts.
+#[cfg(test)]
+#[path = "../../../proto/src/json.rs"]
+mod json_text;
 mod limits;
 mod number;
 mod operation;

@@ -126,7 +126,7 @@ pub fn column(text: &str) -> Column {
 
 /// A value written as JSON.
 pub fn value(json: &str) -> Value {
-    Value::parse(json.as_bytes(), Guard::default()).expect("a test's JSON is JSON")
+    crate::json_text::parse(json.as_bytes(), Guard::default()).expect("a test's JSON is JSON")
 }
 
 /// An object written as JSON.

@@ -13,7 +13,9 @@ use super::*;
 use crate::graphql::{fixture, refusal::Cause};
 
 fn planned(project: &std::sync::Arc<crate::catalogue::Project>, text: &str, sent: &str) -> Result<Plan> {
-    let Ok(Value::Object(sent)) = Value::parse(sent.as_bytes(), Guard::default()) else { panic!("variables are JSON") };
+    let Ok(Value::Object(sent)) = proto::json::parse(sent.as_bytes(), Guard::default()) else {
+        panic!("variables are JSON")
+    };
     let document = Document::parse(text, Guard::default())?;
     let operation = document.operation(None)?;
     let names = Names::new(project.clone());

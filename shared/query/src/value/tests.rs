@@ -1,10 +1,10 @@
 use proptest::prelude::*;
 
 use crate::samples::value;
-use crate::{Error, Guard, Object, Value};
+use crate::{Error, Guard, Object, Value, json_text};
 
 fn parse(json: &[u8]) -> Result<Value, Error> {
-    Value::parse(json, Guard::default())
+    json_text::parse(json, Guard::default())
 }
 
 fn message(json: &[u8]) -> String {
@@ -98,13 +98,13 @@ fn messages_do_not_echo_long_names() {
 #[test]
 fn limits_hold_while_the_text_is_read() {
     let limits = Guard::new(3, 6);
-    assert!(Value::parse(b"[[[1]]]", limits).is_ok());
-    assert_eq!(Value::parse(b"[[[[1]]]]", limits), Err(Error::TooComplex { what: "depth", seen: 4, limit: 3 }));
-    assert!(Value::parse(b"[1,2,3,4,5]", limits).is_ok());
-    assert_eq!(Value::parse(b"[1,2,3,4,5,6]", limits), Err(Error::TooComplex { what: "nodes", seen: 7, limit: 6 }));
+    assert!(json_text::parse(b"[[[1]]]", limits).is_ok());
+    assert_eq!(json_text::parse(b"[[[[1]]]]", limits), Err(Error::TooComplex { what: "depth", seen: 4, limit: 3 }));
+    assert!(json_text::parse(b"[1,2,3,4,5]", limits).is_ok());
+    assert_eq!(json_text::parse(b"[1,2,3,4,5,6]", limits), Err(Error::TooComplex { what: "nodes", seen: 7, limit: 6 }));
     let boundless = Guard::new(usize::MAX, usize::MAX);
     let deep = "[".repeat(1_000_000);
-    assert!(matches!(Value::parse(deep.as_bytes(), boundless), Err(Error::TooComplex { what: "depth", .. })));
+    assert!(matches!(json_text::parse(deep.as_bytes(), boundless), Err(Error::TooComplex { what: "depth", .. })));
 }
 
 #[test]
