@@ -107,11 +107,11 @@ async fn by_post(
     Path(project): Path<String>,
     request: axum::extract::Request,
 ) -> Response {
-    Box::pin(posted(&service, &project, request)).await
+    Box::pin(posted(&service, project, request)).await
 }
 
 /// The answer to a POST of a document for `project`.
-pub(crate) async fn posted(service: &Service, project: &str, request: axum::extract::Request) -> Response {
+pub(crate) async fn posted(service: &Service, project: String, request: axum::extract::Request) -> Response {
     let (mut head, sent) = request.into_parts();
     let caller = match Caller::from_request_parts(&mut head, &()).await {
         Ok(caller) => caller,
@@ -119,7 +119,7 @@ pub(crate) async fn posted(service: &Service, project: &str, request: axum::extr
     };
     let client = Client { service, caller: &caller, media: Media::of(&head.headers) };
     let work = async {
-        let project = match service.edge().project(&caller, project).await {
+        let project = match service.edge().project(&caller, &project).await {
             Ok(project) => project,
             Err(fault) => return answer::fault(&fault, &caller.call),
         };

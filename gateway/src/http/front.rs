@@ -13,7 +13,7 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
-use futures::future::BoxFuture;
+use futures::{FutureExt, future::BoxFuture};
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use mesh::{
     Call, Fault,
@@ -232,7 +232,7 @@ impl Parts {
             Route::Node => {
                 let details = Details::of(&self.service, connection.as_deref(), request.headers());
                 request.extensions_mut().insert(details);
-                self.web(call, request).await
+                Box::pin(self.web(call, request)).await
             }
             Route::Graphql | Route::Rest => {
                 let refuse = Refuse::of(&self.service, route, &request, call);
@@ -282,13 +282,16 @@ impl Parts {
 
     /// Through the routes; the one that most requests take is known without a router, which costs a microsecond. Its
     /// work is some kilobytes of state: in a box, the layers around it move a pointer.
-    async fn dispatched(&self, call: &Call, request: Request) -> Result<Response, Fault> {
+    fn dispatched<'a>(&'a self, call: &'a Call, request: Request) -> BoxFuture<'a, Result<Response, Fault>> {
         match graphql_project(&request).map(str::to_owned) {
-            Some(project) => Ok(Box::pin(graphql::posted(&self.service, &project, request)).await),
-            None => guarded(call, Box::pin(self.web.clone().oneshot(request)).as_mut()).await.map(|answered| {
-                let Ok(response) = answered;
-                response
-            }),
+            Some(project) => Box::pin(graphql::posted(&self.service, project, request).map(Ok)),
+            None => {
+                let mut routed = Box::pin(self.web.clone().oneshot(request));
+                Box::pin(async move {
+                    let Ok(response) = guarded(call, routed.as_mut()).await?;
+                    Ok(response)
+                })
+            }
         }
     }
 

@@ -108,8 +108,9 @@ impl Connection {
         Self { peer, activity: Arc::default(), retire: CancellationToken::new(), cut: CancellationToken::new() }
     }
 
-    /// Closes it, whatever runs on it.
+    /// Closes it, whatever runs on it; what its client has not received is lost.
     pub fn cut(&self) {
+        self.activity.cut();
         self.cut.cancel();
     }
 

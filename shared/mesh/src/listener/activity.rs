@@ -34,9 +34,15 @@ pub(super) struct Activity {
     requests: AtomicU64,
     running: AtomicUsize,
     has_ended: AtomicBool,
+    is_cut: AtomicBool,
 }
 
 impl Activity {
+    /// What was written and is not sent is dropped with the connection.
+    pub(super) fn cut(&self) {
+        self.is_cut.store(true, Ordering::Relaxed);
+    }
+
     pub(super) fn is_running(&self) -> bool {
         self.running.load(Ordering::Relaxed) > 0
     }
@@ -83,6 +89,11 @@ impl Observed {
 impl Drop for Observed {
     fn drop(&mut self) {
         self.activity.has_ended.store(true, Ordering::Relaxed);
+        if self.activity.is_cut.load(Ordering::Relaxed) {
+            // Otherwise the system would go on sending what it holds, to a client that takes its time. It fails only on
+            // a dead connection.
+            let _ = self.socket.set_zero_linger();
+        }
     }
 }
 
