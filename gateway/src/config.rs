@@ -9,6 +9,8 @@ use query::{Limits, resources::Project};
 pub struct Config {
     /// Bytes of a request's body.
     pub body_bytes: usize,
+    /// Bytes of JSON of an answer.
+    pub answer_bytes: usize,
     /// How long a request may take.
     pub time: Duration,
     /// What a request may ask for.
@@ -33,6 +35,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             body_bytes: 8 * 1024 * 1024,
+            answer_bytes: 64 * 1024 * 1024,
             time: Duration::from_secs(30),
             limits: Limits::default(),
             connections: 10_000,

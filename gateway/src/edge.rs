@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::try_join_all;
-use mesh::{Call, Code, Fault, Mesh};
+use mesh::{Call, Code, Fault, Mesh, fault::answer_too_large};
 use proto::{
     Links,
     auth::{Access, AuthorizeRequest, TableAccess},
@@ -52,12 +52,20 @@ pub struct Written {
 pub struct Edge {
     mesh: Mesh,
     catalogue: Catalogue,
+    /// Bytes of an answer, unless a project lowers it.
+    answer_bytes: usize,
 }
 
 impl Edge {
     /// The path over `mesh` for the projects of `catalogue`.
-    pub(crate) fn new(mesh: Mesh, catalogue: Catalogue) -> Self {
-        Self { mesh, catalogue }
+    pub(crate) fn new(mesh: Mesh, catalogue: Catalogue, answer_bytes: usize) -> Self {
+        Self { mesh, catalogue, answer_bytes }
+    }
+
+    /// Bytes of JSON that the answer to a request to `project` may have.
+    fn answer_bytes(&self, project: &Project) -> u64 {
+        let own = project.spec.limits.answer_bytes;
+        own.map_or(self.answer_bytes, |own| own.min(self.answer_bytes)) as u64
     }
 
     /// The project called `id`, as it is now.
@@ -93,11 +101,13 @@ impl Edge {
             asked.push(&read.database, touches);
         }
         let (grants, counts) = self.authorize(caller, project, asked, "read").await?;
+        let answer_bytes = self.answer_bytes(project);
 
         if let Some((first, rest)) = reads.split_first()
             && rest.iter().all(|read| read.database == first.database)
         {
-            let request = ReadRequest { project: project.id.clone(), database: first.database.clone(), grants, reads };
+            let (project, database) = (project.id.clone(), first.database.clone());
+            let request = ReadRequest { project, database, grants, reads, answer_bytes };
             return self.answers(caller, request).await;
         }
         let total = reads.len();
@@ -105,7 +115,7 @@ impl Edge {
         let mut groups: Vec<ReadGroup> = Vec::new();
         for (index, (read, count)) in reads.into_iter().zip(counts).enumerate() {
             let is_its = |group: &ReadGroup| group.request.database == read.database;
-            let group = among(&mut groups, is_its, || ReadGroup::new(project, &read.database));
+            let group = among(&mut groups, is_its, || ReadGroup::new(project, &read.database, answer_bytes));
             group.indexes.push(index);
             group.request.grants.extend(grants.by_ref().take(count));
             group.request.reads.push(read);
@@ -114,7 +124,11 @@ impl Edge {
             let answers = self.answers(caller, request).await?;
             Ok::<_, Fault>(indexes.into_iter().zip(answers))
         }));
-        ordered(answered.await?.into_iter().flatten(), total)
+        let answers = ordered(answered.await?.into_iter().flatten(), total)?;
+        match answers.iter().map(|answer| answer.json.len() as u64).sum::<u64>() > answer_bytes {
+            true => Err(Fault::new(Code::TooLarge, answer_too_large(answer_bytes))),
+            false => Ok(answers),
+        }
     }
 
     /// Mutations as `(database, mutation)` in document order: all authorised first, then one transaction per database.
@@ -139,18 +153,21 @@ impl Edge {
         let (grants, counts) = self.authorize(caller, project, asked, "mutation").await?;
 
         let total = mutations.len();
+        let answer_bytes = self.answer_bytes(project);
         let mut grants = grants.into_iter();
         let mut groups: Vec<WriteGroup> = Vec::with_capacity(1);
         for (index, ((database, mutation), count)) in mutations.into_iter().zip(counts).enumerate() {
             let is_its = |group: &WriteGroup| group.request.database == database;
-            let group = among(&mut groups, is_its, || WriteGroup::new(project, &database));
+            let group = among(&mut groups, is_its, || WriteGroup::new(project, &database, answer_bytes));
             group.indexes.push(index);
             group.request.grants.extend(grants.by_ref().take(count));
             group.request.mutations.push(mutation);
         }
         let mut results = Vec::with_capacity(total);
         let mut failed: Option<String> = None;
-        for group in groups {
+        let mut answer_bytes_used = 0;
+        for mut group in groups {
+            group.request.answer_bytes_used = answer_bytes_used;
             let database = group.request.database.clone();
             let written = match &failed {
                 None => self.write_group(caller, group).await,
@@ -159,6 +176,8 @@ impl Edge {
             if failed.is_none() && written.iter().any(|(_, result)| result.is_err()) {
                 failed = Some(database);
             }
+            let rows = written.iter().filter_map(|(_, result)| result.as_ref().ok()).map(|one| one.rows.len() as u64);
+            answer_bytes_used += rows.sum::<u64>();
             results.extend(written);
         }
         ordered(results.into_iter(), total)
@@ -271,8 +290,9 @@ struct ReadGroup {
 }
 
 impl ReadGroup {
-    fn new(project: &Project, database: &str) -> Self {
-        let request = ReadRequest { project: project.id.clone(), database: database.to_owned(), ..Default::default() };
+    fn new(project: &Project, database: &str, answer_bytes: u64) -> Self {
+        let (project, database) = (project.id.clone(), database.to_owned());
+        let request = ReadRequest { project, database, answer_bytes, ..Default::default() };
         Self { indexes: Vec::new(), request }
     }
 }
@@ -284,8 +304,9 @@ struct WriteGroup {
 }
 
 impl WriteGroup {
-    fn new(project: &Project, database: &str) -> Self {
-        let request = WriteRequest { project: project.id.clone(), database: database.to_owned(), ..Default::default() };
+    fn new(project: &Project, database: &str, answer_bytes: u64) -> Self {
+        let (project, database) = (project.id.clone(), database.to_owned());
+        let request = WriteRequest { project, database, answer_bytes, ..Default::default() };
         Self { indexes: Vec::new(), request }
     }
 

@@ -10,7 +10,11 @@ use tonic::{
 
 /// Bytes of the largest message between services: the largest answer that a node can be configured to give, and its
 /// envelope.
-pub const MESSAGE_BYTES: usize = 64 << 20;
+///
+/// An answer at its limit must travel, so that it is the limit that refuses a larger one, near and far alike.
+pub const MESSAGE_BYTES: usize = ANSWER_BYTES_MAX + (16 << 20);
+/// The most that the limit of an answer may be.
+pub const ANSWER_BYTES_MAX: usize = 128 << 20;
 
 /// A message that services pass to each other. Within a process it passes as it is.
 pub trait Carried: Send + Sync + Sized + 'static {

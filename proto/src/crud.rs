@@ -25,6 +25,8 @@ pub struct ReadRequest {
     pub reads: Vec<Read>,
     /// A grant to read each table that the reads touch, in the order of [`query::read_touches`].
     pub grants: Vec<Grant>,
+    /// Bytes of JSON that all answers may have together; 0 means 64 MiB.
+    pub answer_bytes: u64,
 }
 
 /// Mutations of one database in their order, in one transaction.
@@ -38,6 +40,10 @@ pub struct WriteRequest {
     pub mutations: Vec<Mutation>,
     /// A grant for each table that the mutations touch, in the order of [`query::mutation_touches`].
     pub grants: Vec<Grant>,
+    /// Bytes of JSON that all answers of the client's request may have together; 0 means 64 MiB.
+    pub answer_bytes: u64,
+    /// Bytes of those that other databases have used.
+    pub answer_bytes_used: u64,
 }
 
 /// Which databases are described, and how freshly.
@@ -87,12 +93,19 @@ impl Carried for ReadRequest {
             database: self.database,
             reads: each(self.reads),
             grants: each(self.grants),
+            answer_bytes: self.answer_bytes,
         }
     }
 
     fn from_wire(wire: wire::ReadRequest) -> Result<Self, Status> {
         let reads = all(wire.reads).map_err(invalid)?;
-        Ok(Self { project: wire.project, database: wire.database, reads, grants: each(wire.grants) })
+        Ok(Self {
+            project: wire.project,
+            database: wire.database,
+            reads,
+            grants: each(wire.grants),
+            answer_bytes: wire.answer_bytes,
+        })
     }
 
     fn bytes(&self) -> usize {
@@ -109,12 +122,21 @@ impl Carried for WriteRequest {
             database: self.database,
             mutations: each(self.mutations),
             grants: each(self.grants),
+            answer_bytes: self.answer_bytes,
+            answer_bytes_used: self.answer_bytes_used,
         }
     }
 
     fn from_wire(wire: wire::WriteRequest) -> Result<Self, Status> {
         let mutations = all(wire.mutations).map_err(invalid)?;
-        Ok(Self { project: wire.project, database: wire.database, mutations, grants: each(wire.grants) })
+        Ok(Self {
+            project: wire.project,
+            database: wire.database,
+            mutations,
+            grants: each(wire.grants),
+            answer_bytes: wire.answer_bytes,
+            answer_bytes_used: wire.answer_bytes_used,
+        })
     }
 
     fn bytes(&self) -> usize {

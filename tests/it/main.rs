@@ -20,6 +20,7 @@ macro_rules! scenarios {
 }
 
 mod bad_input;
+mod budgets;
 mod cases;
 mod echo;
 mod overload;

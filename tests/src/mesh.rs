@@ -38,6 +38,8 @@ pub struct Setup {
     pub lab: Option<String>,
     /// Further projects with the same `lab`, whose tables everybody may use: id and `spec`.
     pub projects: Vec<(String, Value)>,
+    /// Limits of the project, such as `answerBytes: 1000`.
+    pub limits: &'static str,
     /// Tables of the shop whose rules are replaced, each by a document.
     pub replace: Vec<(&'static str, &'static str)>,
 }
@@ -132,9 +134,9 @@ pub async fn ready(client: &Client) -> anyhow::Result<()> {
 pub fn write_resources(folder: &Path, music: &Database, lab: Option<&Database>, setup: &Setup) -> anyhow::Result<()> {
     let resources = folder.join("resources");
     std::fs::create_dir_all(&resources)?;
-    let secret = token::SECRET;
+    let (secret, limits) = (token::SECRET, setup.limits);
     let mut project = format!(
-        "kind: project\nmeta: {{ id: shop }}\nspec:\n  tokens: [{{ kid: main, alg: HS256, secret: {secret}, primary: true }}]\n"
+        "kind: project\nmeta: {{ id: shop }}\nspec:\n  tokens: [{{ kid: main, alg: HS256, secret: {secret}, primary: true }}]\n  limits: {{ {limits} }}\n"
     );
     for (id, database) in [("music", Some(music)), ("lab", lab)] {
         if let Some(Database { url, .. }) = database {

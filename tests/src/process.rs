@@ -96,12 +96,30 @@ impl Process {
         }
     }
 
-    /// The most memory that it has had, in bytes.
+    /// The most memory it has had resident so far, in bytes.
     pub fn peak_memory(&self) -> anyhow::Result<u64> {
+        self.status("VmHWM:")
+    }
+
+    /// Memory it has resident, in bytes.
+    pub fn memory(&self) -> anyhow::Result<u64> {
+        self.status("VmRSS:")
+    }
+
+    fn status(&self, name: &str) -> anyhow::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("the system tells the peak")?;
-        let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
-        Ok(kilobytes * 1024)
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).context("the line is there")?;
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kib * 1024)
+    }
+
+    /// Processor time it has used so far. Source: `proc_pid_stat(5)`, where a tick is 10 ms on every Linux.
+    pub fn processor_time(&self) -> anyhow::Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        let (_, fields) = stat.rsplit_once(") ").context("a name in parentheses")?;
+        let fields: Vec<&str> = fields.split(' ').collect();
+        let ticks = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+        Ok(Duration::from_millis(ticks * 10))
     }
 
     /// What it has logged so far.

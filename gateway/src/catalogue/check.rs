@@ -61,11 +61,12 @@ fn wrong_time(seconds: f64) -> Option<String> {
 }
 
 /// Limits of requests and where they stand.
-fn limits(spec: &Project) -> [(&'static str, Option<usize>); 8] {
+fn limits(spec: &Project) -> [(&'static str, Option<usize>); 9] {
     let limits = &spec.limits;
     [
         ("graphql.depth", spec.graphql.depth),
         ("graphql.nodes", spec.graphql.nodes),
+        ("limits.answerBytes", limits.answer_bytes),
         ("limits.depth", limits.depth),
         ("limits.filterDepth", limits.filter_depth),
         ("limits.nodes", limits.nodes),
@@ -117,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_limit_that_lets_nothing_pass_is_refused() {
-        for limit in ["depth", "filterDepth", "nodes", "statements", "listItems", "values"] {
+        for limit in ["answerBytes", "depth", "filterDepth", "nodes", "statements", "listItems", "values"] {
             let project =
                 |value| format!("kind: project\nmeta: {{ id: shop }}\nspec: {{ limits: {{ {limit}: {value} }} }}\n");
             assert_eq!(faults(&project(0)), [format!("3:spec.limits.{limit} must be at least 1")]);

@@ -115,7 +115,7 @@ pub fn open(place: &Place, tasks: &Tasks) -> Result<(Store, Dialect), Error> {
         Some(Engine::Sqlite) => {
             let file = path(&spec.url, data).map_err(Error::Unavailable)?;
             let init: Vec<PathBuf> = spec.init.iter().map(|file| folder.join(file)).collect();
-            Ok((Store::Sqlite(sqlite::Sqlite::open(&file, &init)?), Dialect::Sqlite))
+            Ok((Store::Sqlite(sqlite::Sqlite::open(&file, &init, tasks)?), Dialect::Sqlite))
         }
         Some(Engine::Postgres) => {
             let store = postgres::Postgres::open(id, &spec.url, &spec.schema, spec.pool.max, tasks);

@@ -14,7 +14,8 @@ use tokio::sync::watch;
 use tokio_util::sync::DropGuard;
 
 use crate::{
-    Error,
+    Error, blocking,
+    budget::{AnswerLimit, Memory},
     config::{self, Config},
     open::{Open, Style},
 };
@@ -34,6 +35,7 @@ pub struct Databases {
     mesh: Mesh,
     tasks: Tasks,
     data: PathBuf,
+    memory: Memory,
     projects: ArcSwap<HashMap<String, Project>>,
 }
 
@@ -74,7 +76,8 @@ impl Databases {
     /// The databases of `current`, and of what comes after it.
     pub fn start(mesh: Mesh, config: Config, mut current: resources::Current, tasks: Tasks) -> Arc<Self> {
         let projects = ArcSwap::from_pointee(HashMap::new());
-        let databases = Arc::new(Self { mesh, tasks: tasks.clone(), data: config.data, projects });
+        let databases =
+            Arc::new(Self { mesh, tasks: tasks.clone(), data: config.data, memory: Memory::default(), projects });
         databases.swap(&current.borrow_and_update().clone());
         let (all, stop) = (Arc::downgrade(&databases), tasks.stop().clone());
         tasks.spawn("crud resources", async move {
@@ -203,9 +206,8 @@ impl Databases {
             data: self.data.clone(),
         };
         let tasks = self.tasks.clone();
-        let opened = tokio::task::spawn_blocking(move || config::open(&place, &tasks)).await;
-        let (store, dialect) = opened.map_err(|stopped| Error::Unavailable(stopped.to_string()))??;
-        Open::reach(store, dialect, self.mesh.metrics()).await
+        let (store, dialect) = blocking::run(move |_| config::open(&place, &tasks)).await??;
+        Open::reach(store, dialect, self.mesh.metrics(), self.memory.clone()).await
     }
 
     async fn look(&self, project: &str, id: &str, open: &Open) {
@@ -254,8 +256,8 @@ impl Database {
     }
 
     /// How its project wants its answers.
-    pub fn style(&self, numbers: Numbers) -> Style {
-        Style { limit: self.spec.limit, numbers }
+    pub fn style(&self, numbers: Numbers, answer: AnswerLimit) -> Style {
+        Style { limit: self.spec.limit, numbers, answer }
     }
 
     /// Whether it is reached, once that was tried.
@@ -295,8 +297,7 @@ pub async fn introspect(url: &str, schema: &str, data: &Path) -> Result<query::S
     let store = match Engine::of_url(url) {
         Some(Engine::Sqlite) => {
             let file = config::path(url, data).map_err(Error::Unavailable)?;
-            let opened = tokio::task::spawn_blocking(move || Sqlite::existing(&file)).await;
-            Store::Sqlite(opened.map_err(|stopped| Error::Unavailable(stopped.to_string()))??)
+            Store::Sqlite(blocking::run(move |_| Sqlite::existing(&file, &Tasks::default())).await??)
         }
         Some(Engine::Postgres) => {
             let store = Postgres::open("introspected", url, schema, 1, &Tasks::default());

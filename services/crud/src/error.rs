@@ -38,7 +38,7 @@ pub enum Error {
     /// A statement has more parts than the database takes.
     #[error("the request has more conditions or values than the database takes in one statement")]
     TooComplex,
-    /// The answer has more rows than a level may have.
+    /// The answer has more rows than a level may have, or more bytes than an answer may have.
     #[error("{0}")]
     TooLarge(String),
     /// The statement names something that is no longer there: the schema moved.
@@ -47,16 +47,22 @@ pub enum Error {
     /// The database cannot be reached, is busy or is shutting down. The text goes to the log only.
     #[error("the database cannot be reached")]
     Unavailable(String),
+    /// The deadline of the call passed.
+    #[error("the time for this request is over")]
+    Deadline,
     /// The database failed. The text goes to the log only.
     #[error("the database failed")]
     Database(String),
+    /// Work of ours panicked. The text goes to the log only.
+    #[error("the request could not be answered")]
+    Panicked(String),
 }
 
 impl Error {
     /// What the driver said, for the log; `None` where the message says it all.
     pub fn cause(&self) -> Option<&str> {
         match self {
-            Error::Unavailable(cause) | Error::Database(cause) => Some(cause),
+            Error::Unavailable(cause) | Error::Database(cause) | Error::Panicked(cause) => Some(cause),
             Error::Query(_)
             | Error::Denied(_)
             | Error::Signature
@@ -68,6 +74,7 @@ impl Error {
             | Error::OutOfRange(_)
             | Error::TooComplex
             | Error::TooLarge(_)
+            | Error::Deadline
             | Error::SchemaMoved => None,
         }
     }
@@ -85,7 +92,8 @@ impl Error {
             Error::TooComplex => Code::TooComplex,
             Error::TooLarge(_) => Code::TooLarge,
             Error::SchemaMoved | Error::Unavailable(_) => Code::Unavailable,
-            Error::Signature | Error::Database(_) => Code::Internal,
+            Error::Deadline => Code::Deadline,
+            Error::Signature | Error::Database(_) | Error::Panicked(_) => Code::Internal,
         }
     }
 }

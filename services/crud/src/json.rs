@@ -38,7 +38,12 @@ pub fn cell(out: &mut Vec<u8>, cell: &Cell<'_>, numbers: Numbers) {
 pub fn string(out: &mut Vec<u8>, text: &str) {
     out.reserve(text.len() + 2);
     out.push(b'"');
-    let bytes = text.as_bytes();
+    escaped(out, text.as_bytes());
+    out.push(b'"');
+}
+
+/// Writes part of what stands between the quotes of a JSON string; it may begin and end within a character.
+pub fn escaped(out: &mut Vec<u8>, bytes: &[u8]) {
     let mut start = 0;
     for (index, &byte) in bytes.iter().enumerate() {
         if !ESCAPED[usize::from(byte)] {
@@ -49,7 +54,6 @@ pub fn string(out: &mut Vec<u8>, text: &str) {
         escape(out, byte);
     }
     out.extend_from_slice(&bytes[start..]);
-    out.push(b'"');
 }
 
 /// Which bytes cannot stand in a JSON string as they are.
@@ -115,7 +119,8 @@ pub fn uuid(out: &mut Vec<u8>, bytes: &[u8; 16]) {
     }
 }
 
-fn base64(out: &mut Vec<u8>, bytes: &[u8]) {
+/// Writes base64; where more follows, the length of `bytes` is a multiple of three.
+pub fn base64(out: &mut Vec<u8>, bytes: &[u8]) {
     let start = out.len();
     out.resize(start + bytes.len().div_ceil(3) * 4, 0);
     STANDARD.encode_slice(bytes, &mut out[start..]).expect("the room is the encoding's length");

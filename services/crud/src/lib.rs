@@ -1,5 +1,7 @@
 //! Rows in databases: compiles the operation model to SQL under grants, runs it, and writes the rows as JSON once.
 
+mod blocking;
+mod budget;
 pub mod cell;
 mod config;
 mod databases;
@@ -7,6 +9,7 @@ mod decimal;
 pub mod error;
 mod grant;
 mod json;
+mod mapping;
 mod open;
 mod resolve;
 mod service;

@@ -6,11 +6,12 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use mesh::telemetry::{Meter, Metrics};
+use mesh::telemetry::{Counter, Meter, Metrics};
 use query::{Schema, resources::Numbers};
 
 use crate::{
     Error,
+    budget::{AnswerLimit, Budget, Memory},
     grant::Grants,
     resolve::Resolver,
     sql::{self, Dialect, Source},
@@ -27,6 +28,7 @@ const ASKED: Duration = Duration::from_millis(200);
 pub struct Open {
     store: Store,
     meters: Meters,
+    memory: Memory,
     known: ArcSwap<Known>,
     /// When an unknown name made us look.
     asked: Mutex<Option<Instant>>,
@@ -39,6 +41,8 @@ pub struct Meters {
     pub reads: Meter,
     /// Those of mutations.
     pub writes: Meter,
+    /// Answers refused as too large.
+    too_large: Counter,
 }
 
 /// What is known of a database.
@@ -61,15 +65,21 @@ pub struct Style {
     pub limit: u64,
     /// How numbers that a double cannot hold are written.
     pub numbers: Numbers,
+    /// Bytes that the answer may have.
+    pub answer: AnswerLimit,
 }
 
 impl Open {
     /// Reaches the database behind `store`.
-    pub async fn reach(store: Store, dialect: Dialect, metrics: &Metrics) -> Result<Self, Error> {
+    pub async fn reach(store: Store, dialect: Dialect, metrics: &Metrics, memory: Memory) -> Result<Self, Error> {
         let engine = dialect.engine().name();
-        let meters = Meters { reads: metrics.statement(engine, "read"), writes: metrics.statement(engine, "write") };
+        let meters = Meters {
+            reads: metrics.statement(engine, "read"),
+            writes: metrics.statement(engine, "write"),
+            too_large: metrics.too_large_answers(engine),
+        };
         let known = ArcSwap::from_pointee(look(&store, dialect).await?);
-        Ok(Self { store, meters, known, asked: Mutex::default() })
+        Ok(Self { store, meters, memory, known, asked: Mutex::default() })
     }
 
     #[cfg(test)]
@@ -99,9 +109,9 @@ impl Open {
     pub async fn read(&self, reads: &[query::Read], grants: Grants<'_>, style: Style) -> Result<Vec<Answer>, Error> {
         match self.read_once(reads, grants, style).await {
             Err(error) if self.has_moved(&error).await? => {}
-            settled => return settled,
+            settled => return self.counted(settled),
         }
-        settled(self.read_once(reads, grants, style).await)
+        self.counted(settled(self.read_once(reads, grants, style).await))
     }
 
     /// Mutations in their order, all of them or none.
@@ -114,9 +124,18 @@ impl Open {
         match self.write_once(mutations, grants, style).await {
             // Nothing was written: the transaction is rolled back.
             Err(error) if self.has_moved(&error).await? => {}
-            settled => return settled,
+            settled => return self.counted(settled),
         }
-        settled(self.write_once(mutations, grants, style).await)
+        self.counted(settled(self.write_once(mutations, grants, style).await))
+    }
+
+    /// `done`, counted where it is an answer that is too large.
+    fn counted<T>(&self, done: Result<T, Error>) -> Result<T, Error> {
+        done.inspect_err(|error| {
+            if let Error::TooLarge(_) = error {
+                self.meters.too_large.inc();
+            }
+        })
     }
 
     /// Whether the operation may succeed after `error`, because the schema was not what it is. Clients send names that
@@ -140,14 +159,15 @@ impl Open {
 
     async fn read_once(&self, reads: &[query::Read], grants: Grants<'_>, style: Style) -> Result<Vec<Answer>, Error> {
         let (plans, statements) = self.plans(reads, grants, style)?;
+        let mut budget = Budget::read(style.answer, &self.memory);
         let rows = match statements.is_empty() {
             true => Vec::new(),
-            false => timed(&self.meters.reads, statements.len(), self.store.snapshot(&statements)).await?,
+            false => timed(&self.meters.reads, statements.len(), self.store.snapshot(&statements, &budget)).await?,
         };
         let mut rows = rows.into_iter();
         let mut answers = Vec::with_capacity(plans.len());
         for plan in plans {
-            answers.push(plan.with(None, &mut rows, style.numbers)?.answer(None).await?);
+            answers.push(plan.with(None, &mut rows, style.numbers)?.answer(None, &mut budget).await?);
         }
         Ok(answers)
     }
@@ -206,7 +226,7 @@ async fn look(store: &Store, mut dialect: Dialect) -> Result<Known, Error> {
     let mark = store.schema_mark().await?;
     let schema = store.introspect().await?;
     if let Some(question) = dialect.question() {
-        store.snapshot(&[question]).await?.iter().for_each(|rows| dialect.learn(rows));
+        store.snapshot(&[question], &Budget::unlimited()).await?.iter().for_each(|rows| dialect.learn(rows));
     }
     Ok(Known { version: version(&schema), schema: Arc::new(schema), dialect, mark })
 }

@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     Error,
+    budget::AnswerLimit,
     config::Config,
     databases::{Database, Databases, Reached},
     grant::{self, Grants, Place},
@@ -43,13 +44,14 @@ impl Service {
         place: Place<'_>,
         grants: Vec<Grant>,
         reads: &[query::Read],
+        limit: AnswerLimit,
     ) -> Result<Vec<Answer>, Error> {
         let (database, numbers) = self.databases.find(place.project, place.database)?;
         let grants = grant::verified(&self.verifier, grants)?;
         let open = database.open().await?;
-        let answers = open.read(reads, Grants::new(place, &grants), database.style(numbers)).await?;
+        let answers = open.read(reads, Grants::new(place, &grants), database.style(numbers, limit)).await?;
         let answer = |answer: crate::tree::Answer| Answer {
-            json: answer.json.into(),
+            json: answer.json,
             truncated: answer.truncated,
             statements: u32::try_from(answer.statements).unwrap_or(u32::MAX),
         };
@@ -61,11 +63,12 @@ impl Service {
         place: Place<'_>,
         grants: Vec<Grant>,
         mutations: &[query::Mutation],
+        limit: AnswerLimit,
     ) -> Result<Vec<Written>, Error> {
         let (database, numbers) = self.databases.find(place.project, place.database)?;
         let grants = grant::verified(&self.verifier, grants)?;
         let open = database.open().await?;
-        let written = open.write(mutations, Grants::new(place, &grants), database.style(numbers)).await?;
+        let written = open.write(mutations, Grants::new(place, &grants), database.style(numbers, limit)).await?;
         let written = written.into_iter().map(|done| Written { affected: done.affected, rows: done.rows.into() });
         Ok(written.collect())
     }
@@ -107,6 +110,7 @@ fn status(project: &str, database: &str, error: Error) -> Status {
     let request_id = call.as_ref().map_or("", |call| &*call.request_id);
     match &error {
         Error::Database(cause) => tracing::error!(request_id, project, database, cause, "database failed"),
+        Error::Panicked(panic) => tracing::error!(request_id, project, database, panic, "blocking work panicked"),
         Error::Unavailable(cause) => tracing::warn!(request_id, project, database, cause, "database unavailable"),
         Error::Signature => tracing::error!(request_id, project, database, "grants cannot be verified"),
         Error::Query(_)
@@ -119,6 +123,7 @@ fn status(project: &str, database: &str, error: Error) -> Status {
         | Error::OutOfRange(_)
         | Error::TooComplex
         | Error::TooLarge(_)
+        | Error::Deadline
         | Error::SchemaMoved => tracing::debug!(request_id, project, database, %error, "refused"),
     }
     let mut fault = Fault::from(error.clone());
@@ -131,18 +136,20 @@ fn status(project: &str, database: &str, error: Error) -> Status {
 #[tonic::async_trait]
 impl Crud for Service {
     async fn read(&self, request: Request<ReadRequest>) -> Result<Response<ReadResponse>, Status> {
-        let ReadRequest { project, database, reads, grants } = request.into_inner();
+        let ReadRequest { project, database, reads, grants, answer_bytes } = request.into_inner();
         let place = Place { project: &project, database: &database, now_ms: now_ms() };
-        match self.answer_reads(place, grants, &reads).await {
+        match self.answer_reads(place, grants, &reads, AnswerLimit::new(answer_bytes, 0)).await {
             Ok(answers) => Ok(Response::new(ReadResponse { answers })),
             Err(error) => Err(status(&project, &database, error)),
         }
     }
 
     async fn write(&self, request: Request<WriteRequest>) -> Result<Response<WriteResponse>, Status> {
-        let WriteRequest { project, database, mutations, grants } = request.into_inner();
+        let WriteRequest { project, database, mutations, grants, answer_bytes, answer_bytes_used } =
+            request.into_inner();
         let place = Place { project: &project, database: &database, now_ms: now_ms() };
-        match Box::pin(self.perform(place, grants, &mutations)).await {
+        let limit = AnswerLimit::new(answer_bytes, answer_bytes_used);
+        match Box::pin(self.perform(place, grants, &mutations, limit)).await {
             Ok(written) => Ok(Response::new(WriteResponse { written })),
             Err(error) => Err(status(&project, &database, error)),
         }

@@ -2,7 +2,11 @@
 
 use query::{Schema, Type};
 
-use crate::{Error, cell::Cell};
+use crate::{
+    Error,
+    budget::{Budget, Room},
+    cell::Cell,
+};
 
 pub mod postgres;
 pub mod sqlite;
@@ -98,12 +102,14 @@ pub enum Rows {
 impl Store {
     /// Independent reads in one read-only snapshot and one round trip; a single one needs no transaction. Dropping the
     /// future stops them.
-    pub async fn snapshot(&self, statements: &[Statement]) -> Result<Vec<Rows>, Error> {
+    pub async fn snapshot(&self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<Rows>, Error> {
         takes(statements, self.most_args())?;
         match self {
-            Store::Sqlite(store) => Ok(store.snapshot(statements).await?.into_iter().map(Rows::Sqlite).collect()),
+            Store::Sqlite(store) => {
+                Ok(store.snapshot(statements, budget).await?.into_iter().map(Rows::Sqlite).collect())
+            }
             Store::Postgres(store) => {
-                Ok(Box::pin(store.snapshot(statements)).await?.into_iter().map(Rows::Postgres).collect())
+                Ok(Box::pin(store.snapshot(statements, budget)).await?.into_iter().map(Rows::Postgres).collect())
             }
         }
     }
@@ -115,12 +121,22 @@ impl Store {
         }
     }
 
-    /// One write that is its own transaction.
+    /// One write that is its own transaction. Its rows are known to be few and small.
     pub async fn write(&self, statement: &Statement) -> Result<Rows, Error> {
         takes(std::slice::from_ref(statement), self.most_args())?;
         match self {
-            Store::Sqlite(store) => store.write(statement).await.map(Rows::Sqlite),
+            Store::Sqlite(store) => store.write(statement, None).await.map(Rows::Sqlite),
             Store::Postgres(store) => Box::pin(store.write(statement)).await.map(Rows::Postgres),
+        }
+    }
+
+    /// One write that is its own transaction, undone where its rows take more than `room`: that is `TooLarge`. `None`
+    /// where the engine cannot do that: it takes a transaction then.
+    pub async fn write_within(&self, statement: &Statement, room: Room) -> Result<Option<Rows>, Error> {
+        takes(std::slice::from_ref(statement), self.most_args())?;
+        match self {
+            Store::Sqlite(store) => store.write(statement, Some(room)).await.map(Rows::Sqlite).map(Some),
+            Store::Postgres(_) => Ok(None),
         }
     }
 
@@ -169,15 +185,17 @@ fn takes(statements: &[Statement], most: usize) -> Result<(), Error> {
 impl Tx {
     /// Statements of the transaction in their order, pipelined where the driver can. The first that fails ends the
     /// transaction.
-    pub async fn run(&mut self, statements: &[Statement]) -> Result<Vec<Rows>, Error> {
+    pub async fn run(&mut self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<Rows>, Error> {
         let most = match self {
             Tx::Sqlite(_) => SQLITE_ARGS,
             Tx::Postgres(_) => POSTGRES_ARGS,
         };
         takes(statements, most)?;
         match self {
-            Tx::Sqlite(tx) => Ok(tx.run(statements).await?.into_iter().map(Rows::Sqlite).collect()),
-            Tx::Postgres(tx) => Ok(Box::pin(tx.run(statements)).await?.into_iter().map(Rows::Postgres).collect()),
+            Tx::Sqlite(tx) => Ok(tx.run(statements, budget).await?.into_iter().map(Rows::Sqlite).collect()),
+            Tx::Postgres(tx) => {
+                Ok(Box::pin(tx.run(statements, budget)).await?.into_iter().map(Rows::Postgres).collect())
+            }
         }
     }
 
@@ -204,6 +222,14 @@ impl Rows {
         match self {
             Rows::Sqlite(rows) => rows.is_empty(),
             Rows::Postgres(rows) => rows.is_empty(),
+        }
+    }
+
+    /// Memory that they take, in bytes.
+    pub fn size(&self) -> usize {
+        match self {
+            Rows::Sqlite(rows) => rows.size(),
+            Rows::Postgres(rows) => rows.size(),
         }
     }
 

@@ -1,12 +1,31 @@
 //! A read tree as it runs: the statements of its levels, and how their rows become JSON.
 
+use bytes::Bytes;
 use foldhash::HashMap;
 use query::{Shape, resources::Numbers};
 
-use crate::{Error, cell::Key, json, store::Rows};
+use crate::{
+    Error,
+    blocking::{self, Stop},
+    budget::Budget,
+    cell::{Cell, Key},
+    json,
+    mapping::Mapping,
+    store::Rows,
+};
 
 /// Rows that are written on the runtime's thread; more than that is work for a blocking one.
 const INLINE_ROWS: usize = 2000;
+/// Bytes that are written there: rows that several parents share are written once for each of them.
+const INLINE_BYTES: usize = 256 << 10;
+/// Bytes written between two looks at the limit and at who waits: some ten microseconds.
+const LOOK_BYTES: usize = 32 << 10;
+/// Bytes that an answer has before it goes on in memory straight from the system, where it is not written inline.
+const FLUSH_BYTES: usize = 128 << 10;
+/// Bytes of a long value that are written at once: three of them are four of base64.
+const PIECE_BYTES: usize = 30 << 10;
+/// Rows indexed between two looks at who waits.
+const LOOK_ROWS: usize = 4096;
 
 /// A compiled tree. The root is the first level; each level stands after the one above it.
 #[derive(Debug)]
@@ -80,11 +99,20 @@ pub struct Tree {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// JSON.
-    pub json: Vec<u8>,
+    pub json: Bytes,
     /// The database's limit cut rows off.
     pub truncated: bool,
     /// Statements it took.
     pub statements: usize,
+}
+
+/// Why a tree is not written to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Halt {
+    /// It has more bytes than it may have.
+    Full,
+    /// Nobody waits for it.
+    Stopped,
 }
 
 /// Rows of a level by the key of their parent: a chain for each key, in the order of the rows.
@@ -130,25 +158,61 @@ fn too_large(level: &Level) -> Error {
 
 impl Tree {
     /// Writes the tree, off the runtime's threads where it is large. `kept` are the rows of the root that count.
-    pub async fn answer(self, kept: Option<Vec<usize>>) -> Result<Answer, Error> {
+    pub async fn answer(self, kept: Option<Vec<usize>>, budget: &mut Budget<'_>) -> Result<Answer, Error> {
         let rows: usize = self.rows.iter().flatten().map(Rows::len).sum();
         if rows <= INLINE_ROWS {
-            return Ok(self.write(kept));
+            let room = budget.answer_room();
+            match self.write(kept.as_deref(), room.min(INLINE_BYTES), None) {
+                Ok(answer) => {
+                    budget.answered(answer.json.len());
+                    return Ok(answer);
+                }
+                Err(_) if room <= INLINE_BYTES => return Err(budget.too_large()),
+                Err(_) => {}
+            }
         }
-        let written = tokio::task::spawn_blocking(move || self.write(kept)).await;
-        written.map_err(|stopped| Error::Unavailable(stopped.to_string()))
+        // Rare and large: kept out of the futures of all others.
+        Box::pin(self.answer_on_thread(kept, budget)).await
     }
 
-    fn write(&self, kept: Option<Vec<usize>>) -> Answer {
+    /// Writes the tree on a blocking thread: once more where it turns out not to be small, when there is memory for it.
+    async fn answer_on_thread(self, kept: Option<Vec<usize>>, budget: &mut Budget<'_>) -> Result<Answer, Error> {
+        let mut tree = self;
+        let mut kept = kept;
+        loop {
+            let room = budget.answer_room();
+            let work = move |stop: &Stop| match tree.write(kept.as_deref(), room, Some(stop)) {
+                Ok(answer) => Ok(answer),
+                Err(halt) => Err((halt, tree, kept)),
+            };
+            match blocking::run(work).await? {
+                Ok(answer) => {
+                    budget.answered(answer.json.len());
+                    return Ok(answer);
+                }
+                Err((Halt::Stopped, ..)) => return Err(Error::Deadline),
+                Err((Halt::Full, ..)) if !budget.may_answer_more() => return Err(budget.too_large()),
+                Err((Halt::Full, same, rows)) => (tree, kept) = (same, rows),
+            }
+            budget.grow().await?;
+        }
+    }
+
+    /// The JSON, of at most `most` bytes.
+    fn write(&self, kept: Option<&[usize]>, most: usize, stop: Option<&Stop>) -> Result<Answer, Halt> {
         let statements = self.plan.levels.iter().filter(|level| level.is_asked).count();
         let root = &self.plan.levels[0];
         let fetched = self.rows[0].as_ref().map_or(0, Rows::len);
-        let kept = kept.unwrap_or_else(|| (0..fetched.min(root.cut.unwrap_or(usize::MAX))).collect());
         let levels = self.plan.levels.iter().zip(&self.rows);
-        let indexes: Vec<Index> = levels.map(|(level, rows)| index(level, rows.as_ref())).collect();
-        let mut writer = Writer { tree: self, indexes: &indexes, out: Vec::with_capacity(64 + fetched * 64) };
-        writer.node(0, kept.iter().copied());
-        Answer { json: writer.out, truncated: root.cut.is_some_and(|cut| fetched > cut), statements }
+        let indexes = levels.map(|(level, rows)| index(level, rows.as_ref(), stop)).collect::<Result<Vec<_>, _>>()?;
+        let out = Vec::with_capacity(fetched.saturating_mul(64).saturating_add(64).min(most).min(FLUSH_BYTES));
+        let mut writer = Writer { tree: self, indexes: &indexes, out, before: None, most, stop, look_at: 0 };
+        match kept {
+            Some(kept) => writer.node(0, kept.iter().copied())?,
+            None => writer.node(0, 0..fetched.min(root.cut.unwrap_or(usize::MAX)))?,
+        }
+        let json = writer.finish()?;
+        Ok(Answer { json, truncated: root.cut.is_some_and(|cut| fetched > cut), statements })
     }
 }
 
@@ -156,11 +220,56 @@ struct Writer<'a> {
     tree: &'a Tree,
     indexes: &'a [Index],
     out: Vec<u8>,
+    /// What was written before `out`, once that is much.
+    before: Option<Mapping>,
+    /// Bytes that it may have.
+    most: usize,
+    stop: Option<&'a Stop>,
+    /// How many bytes `out` has at the next look.
+    look_at: usize,
 }
 
 impl Writer<'_> {
+    /// Looks at the limit and at who waits.
+    #[cold]
+    fn look(&mut self) -> Result<(), Halt> {
+        if self.stop.is_some_and(Stop::is_due) {
+            return Err(Halt::Stopped);
+        }
+        let len = self.len();
+        if len > self.most {
+            return Err(Halt::Full);
+        }
+        if self.stop.is_some() && self.out.len() > FLUSH_BYTES && self.most < usize::MAX {
+            self.before = self.before.take().or_else(|| Mapping::new(self.most));
+            if let Some(before) = &mut self.before {
+                before.take(&mut self.out);
+            }
+        }
+        self.look_at = self.out.len() + LOOK_BYTES.min(self.most - len + 1);
+        Ok(())
+    }
+
+    fn len(&self) -> usize {
+        self.before.as_ref().map_or(0, Mapping::len) + self.out.len()
+    }
+
+    /// All that was written.
+    fn finish(mut self) -> Result<Bytes, Halt> {
+        if self.len() > self.most {
+            return Err(Halt::Full);
+        }
+        Ok(match self.before {
+            Some(mut before) => {
+                before.take(&mut self.out);
+                Bytes::from_owner(before)
+            }
+            None => self.out.into(),
+        })
+    }
+
     /// Writes what a level has for one parent: `rows`.
-    fn node(&mut self, level: usize, mut rows: impl Iterator<Item = usize>) {
+    fn node(&mut self, level: usize, mut rows: impl Iterator<Item = usize>) -> Result<(), Halt> {
         let here = &self.tree.plan.levels[level];
         match here.shape {
             Shape::Many => {
@@ -169,12 +278,12 @@ impl Writer<'_> {
                     if index > 0 {
                         self.out.push(b',');
                     }
-                    self.row(level, row);
+                    self.row(level, row)?;
                 }
                 self.out.push(b']');
             }
             Shape::One => match rows.next() {
-                Some(row) => self.row(level, row),
+                Some(row) => self.row(level, row)?,
                 None => self.out.extend_from_slice(b"null"),
             },
             Shape::Count => {
@@ -189,9 +298,13 @@ impl Writer<'_> {
                 self.out.push(b']');
             }
         }
+        Ok(())
     }
 
-    fn row(&mut self, level: usize, row: usize) {
+    fn row(&mut self, level: usize, row: usize) -> Result<(), Halt> {
+        if self.out.len() >= self.look_at {
+            self.look()?;
+        }
         let tree = self.tree;
         let rows = tree.rows[level].as_ref().expect("a row that is written was read");
         self.out.push(b'{');
@@ -202,20 +315,46 @@ impl Writer<'_> {
             match member {
                 Member::Column { key, column } => {
                     self.out.extend_from_slice(key);
-                    json::cell(&mut self.out, &rows.cell(row, *column), tree.numbers);
+                    self.cell(&rows.cell(row, *column))?;
                 }
                 Member::Constant { text } => self.out.extend_from_slice(text),
                 Member::Count { .. } => unreachable!("counts stand in aggregates only"),
                 Member::Relation { key, columns, level } => {
                     self.out.extend_from_slice(key);
-                    self.related(*level, parent(rows, row, columns));
+                    self.related(*level, parent(rows, row, columns))?;
                 }
             }
         }
         self.out.push(b'}');
+        Ok(())
     }
 
-    fn related(&mut self, level: usize, key: Option<Key>) {
+    /// Writes a value; a long one piece by piece.
+    fn cell(&mut self, cell: &Cell<'_>) -> Result<(), Halt> {
+        match cell {
+            Cell::Text(text) if text.len() > LOOK_BYTES => self.long(text.as_bytes(), "\"", json::escaped),
+            Cell::Bytes(bytes) if bytes.len() > LOOK_BYTES => self.long(bytes, "\"", json::base64),
+            Cell::Json(bytes) if bytes.len() > LOOK_BYTES => {
+                self.long(bytes, "", |out, piece| out.extend_from_slice(piece))
+            }
+            _ => {
+                json::cell(&mut self.out, cell, self.tree.numbers);
+                Ok(())
+            }
+        }
+    }
+
+    fn long(&mut self, bytes: &[u8], quote: &str, write: impl Fn(&mut Vec<u8>, &[u8])) -> Result<(), Halt> {
+        self.out.extend_from_slice(quote.as_bytes());
+        for piece in bytes.chunks(PIECE_BYTES) {
+            write(&mut self.out, piece);
+            self.look()?;
+        }
+        self.out.extend_from_slice(quote.as_bytes());
+        Ok(())
+    }
+
+    fn related(&mut self, level: usize, key: Option<Key>) -> Result<(), Halt> {
         let indexes = self.indexes;
         match key.and_then(|key| indexes[level].ends.get(&key)) {
             Some(ends) => self.node(level, indexes[level].rows(*ends)),
@@ -261,13 +400,16 @@ impl Index {
     }
 }
 
-fn index(level: &Level, rows: Option<&Rows>) -> Index {
+fn index(level: &Level, rows: Option<&Rows>, stop: Option<&Stop>) -> Result<Index, Halt> {
     let mut index = Index::default();
     let Some(rows) = rows.filter(|_| !level.link.is_empty()) else {
-        return index;
+        return Ok(index);
     };
     index.next.reserve(rows.len());
     for row in 0..rows.len() {
+        if row % LOOK_ROWS == 0 && stop.is_some_and(Stop::is_due) {
+            return Err(Halt::Stopped);
+        }
         let here = u32::try_from(row).expect("a level has far fewer rows than 2^32");
         index.next.push(here);
         let Some(key) = parent(rows, row, &level.link) else {
@@ -277,7 +419,7 @@ fn index(level: &Level, rows: Option<&Rows>) -> Index {
         index.next[ends.1 as usize] = here;
         ends.1 = here;
     }
-    index
+    Ok(index)
 }
 
 /// The key in `columns` of a row; `None` where one of them is null.
@@ -287,4 +429,50 @@ fn parent(rows: &Rows, row: usize, columns: &[usize]) -> Option<Key> {
     }
     let keys: Option<Vec<Key>> = columns.iter().map(|column| rows.cell(row, *column).key()).collect();
     keys.map(|keys| Key::Many(keys.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{blocking::StopOnDrop, store::sqlite};
+
+    /// `rows` times the same seven bytes.
+    fn tree(rows: usize) -> Tree {
+        let level = Level {
+            name: String::new(),
+            shape: Shape::Many,
+            is_asked: true,
+            link: Vec::new(),
+            members: vec![Member::Constant { text: b"\"a\":1".to_vec() }],
+            most: usize::MAX,
+            cut: None,
+            is_void: false,
+        };
+        let rows = Rows::Sqlite(sqlite::Rows::affected(rows));
+        Tree { plan: Plan { levels: vec![level] }, rows: vec![Some(rows)], numbers: Numbers::Exact }
+    }
+
+    #[test]
+    fn an_answer_has_at_most_its_bytes() {
+        let tree = tree(100_000);
+        let whole = tree.write(None, usize::MAX, None).unwrap().json.len();
+        assert_eq!(whole, 100_000 * 8 + 1);
+        for (most, is_whole) in [(whole, true), (whole - 1, false), (LOOK_BYTES, false), (1, false)] {
+            assert_eq!(tree.write(None, most, None).is_ok(), is_whole, "{most}");
+        }
+        assert_eq!(tree.write(Some(&[]), 2, None).unwrap().json, "[]");
+    }
+
+    #[test]
+    fn writing_ends_when_nobody_waits() {
+        let tree = tree(usize::MAX);
+        let waiting = StopOnDrop::new();
+        let stop = waiting.stop();
+        let written = std::thread::scope(|scope| {
+            let writer = scope.spawn(|| tree.write(None, usize::MAX, Some(&stop)));
+            drop(waiting);
+            writer.join().unwrap()
+        });
+        assert_eq!(written, Err(Halt::Stopped));
+    }
 }

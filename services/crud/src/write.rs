@@ -1,13 +1,15 @@
 //! Mutations as they run.
 
 use mesh::telemetry::Meter;
+use query::Type;
 
 use crate::{
     Error,
+    budget::{AnswerLimit, Budget, Room},
     open::{Meters, Style, timed},
-    resolve::{Held, Mutation, Node, Set},
+    resolve::{Held, Member, Mutation, Node, Set},
     sql::{self, Dialect, Returned, Source},
-    store::{Rows, Statement, Store, Tx},
+    store::{Bind, Rows, Statement, Store, Tx},
 };
 
 /// What a mutation did.
@@ -52,23 +54,114 @@ pub async fn all(context: &Context<'_>, mutations: &[Mutation<'_>]) -> Result<Ve
     if let [work] = works.as_slice()
         && let [statement] = work.statements.as_slice()
         && work.is_plain()
+        && let Some(written) = plain(context, work, statement).await?
     {
-        let rows = timed(&context.meters.writes, 1, context.store.write(statement)).await?;
-        let affected = rows.len() as u64;
-        let mut written = Written { affected, rows: Vec::new() };
-        if let Some(node) = &work.mutation.returning {
-            let kept = kept(&rows, work.returned);
-            written.rows = answer(None, context, node, rows, kept).await?;
-        }
         return Ok(vec![written]);
     }
     let mut tx = context.store.begin().await?;
+    let mut budget = Budget::write(context.style.answer);
     let mut written = Vec::with_capacity(works.len());
     for work in &works {
-        written.push(perform(&mut tx, context, work).await?);
+        written.push(perform(&mut tx, context, work, &mut budget).await?);
     }
     tx.commit().await?;
     Ok(written)
+}
+
+/// A mutation of one statement without a transaction around it. Its answer is made when it lasts, and must not fail
+/// then: `None`, and nothing is done, where it might be too large and takes a transaction.
+async fn plain(context: &Context<'_>, work: &Work<'_, '_>, statement: &Statement) -> Result<Option<Written>, Error> {
+    let meter = &context.meters.writes;
+    let rows = match &work.mutation.returning {
+        Some(node) if !is_small(work.mutation, node, context.style.answer) => {
+            if statement.columns.is_empty() {
+                return Ok(None);
+            }
+            let room = small_room(node, context.style.answer);
+            match timed(meter, 1, context.store.write_within(statement, room)).await {
+                Ok(Some(rows)) => rows,
+                Ok(None) | Err(Error::TooLarge(_)) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+        Some(_) | None => timed(meter, 1, context.store.write(statement)).await?,
+    };
+    let mut written = Written { affected: rows.len() as u64, rows: Vec::new() };
+    if let Some(node) = &work.mutation.returning {
+        let kept = kept(&rows, work.returned);
+        written.rows = answer(None, context, node, rows, kept, &mut Budget::unlimited()).await?;
+    }
+    Ok(Some(written))
+}
+
+/// Whether what is answered of an insert is within the limit whatever the database makes of it: the columns have values
+/// that were sent, or of a type whose values are short.
+fn is_small(mutation: &Mutation<'_>, node: &Node<'_>, limit: AnswerLimit) -> bool {
+    let Set::Insert(rows) = &mutation.set else { return false };
+    let mut bytes = 2 + rows.len() * row_bytes(node);
+    for row in rows {
+        for member in &node.members {
+            let Held::Column(column) = &member.what else { continue };
+            bytes += match row.iter().find(|(sent, _)| std::ptr::eq(*sent, *column)) {
+                Some((_, value)) => written_bytes(value),
+                None if is_short(column.r#type) => SHORT_BYTES,
+                None => return false,
+            };
+        }
+    }
+    bytes as u64 <= limit.bytes.saturating_sub(limit.used)
+}
+
+/// Memory of rows whose JSON is within the limit whatever they hold: text grows by up to six times where it is escaped,
+/// and a number from its 16 bytes to [`SHORT_BYTES`].
+fn small_room(node: &Node<'_>, limit: AnswerLimit) -> Room {
+    let growth = (row_bytes(node) + SHORT_BYTES) as u64 / 16 + 6;
+    let bytes = limit.bytes.saturating_sub(limit.used) / growth;
+    Room { bytes: usize::try_from(bytes).unwrap_or(usize::MAX), limit: limit.bytes }
+}
+
+/// Bytes of a row's JSON without its values: braces, names, quotes, colons, commas, and texts that are fixed.
+fn row_bytes(node: &Node<'_>) -> usize {
+    let member = |member: &Member<'_>| {
+        let fixed = if let Held::Constant(text) = &member.what { text.len() } else { 0 };
+        (member.key.len() + fixed) * 6 + 6
+    };
+    3 + node.members.iter().map(member).sum::<usize>()
+}
+
+/// The most bytes of JSON that a value of a short type has: a decimal that is padded to the scale of its column.
+const SHORT_BYTES: usize = 320;
+
+/// Whether values of the type have at most [`SHORT_BYTES`] as JSON, in any engine.
+fn is_short(r#type: Type) -> bool {
+    match r#type {
+        Type::Bool
+        | Type::Int16
+        | Type::Int32
+        | Type::Int64
+        | Type::Float
+        | Type::Date
+        | Type::Time
+        | Type::Timestamp
+        | Type::Uuid => true,
+        Type::Decimal | Type::Text | Type::Bytes | Type::Json | Type::Other => false,
+    }
+}
+
+/// The most bytes of JSON that a value has once it is stored and read.
+fn written_bytes(value: &Bind) -> usize {
+    match value {
+        Bind::Null(_) | Bind::Bool(_) | Bind::Int(..) | Bind::Float(_) | Bind::Timestamp(_) => SHORT_BYTES,
+        Bind::Decimal(text)
+        | Bind::Text(text)
+        | Bind::Date(text)
+        | Bind::Time(text)
+        | Bind::Uuid(text)
+        | Bind::Json(text)
+        | Bind::Other(text) => text.len() * 6 + SHORT_BYTES,
+        Bind::Bytes(bytes) => bytes.len() * 2 + SHORT_BYTES,
+        Bind::List(_, values) => values.iter().map(written_bytes).sum::<usize>() + SHORT_BYTES,
+    }
 }
 
 impl Work<'_, '_> {
@@ -122,20 +215,25 @@ fn nothing(work: &Work<'_, '_>) -> Written {
     Written { affected: 0, rows }
 }
 
-async fn perform(tx: &mut Tx, context: &Context<'_>, work: &Work<'_, '_>) -> Result<Written, Error> {
+async fn perform(
+    tx: &mut Tx,
+    context: &Context<'_>,
+    work: &Work<'_, '_>,
+    budget: &mut Budget<'_>,
+) -> Result<Written, Error> {
     if let Some(doomed) = &work.doomed {
-        return delete_after_reading(tx, context, work, doomed).await;
+        return delete_after_reading(tx, context, work, doomed, budget).await;
     }
     if work.statements.is_empty() {
         return Ok(nothing(work));
     }
     let mut written = nothing(work);
-    for rows in run(tx, &context.meters.writes, &work.statements).await? {
+    for rows in run(tx, &context.meters.writes, &work.statements, budget).await? {
         check(work, &rows)?;
         written.affected += rows.len() as u64;
         if let Some(node) = &work.mutation.returning {
             let kept = kept(&rows, work.returned);
-            append(&mut written.rows, &answer(Some(tx), context, node, rows, kept).await?);
+            append(&mut written.rows, &answer(Some(tx), context, node, rows, kept, budget).await?);
         }
     }
     Ok(written)
@@ -147,19 +245,27 @@ async fn delete_after_reading(
     context: &Context<'_>,
     work: &Work<'_, '_>,
     doomed: &Statement,
+    budget: &mut Budget<'_>,
 ) -> Result<Written, Error> {
     let Some(node) = &work.mutation.returning else {
         return Err(Error::Database("nothing is returned of a delete that reads first".to_owned()));
     };
-    let rows = one(run(tx, &context.meters.reads, std::slice::from_ref(doomed)).await?)?;
+    let rows = one(run(tx, &context.meters.reads, std::slice::from_ref(doomed), budget).await?)?;
     let kept = kept(&rows, work.returned);
-    let json = answer(Some(tx), context, node, rows, kept).await?;
-    let deleted = run(tx, &context.meters.writes, &work.statements).await?;
+    let json = answer(Some(tx), context, node, rows, kept, budget).await?;
+    let deleted = run(tx, &context.meters.writes, &work.statements, budget).await?;
     Ok(Written { affected: deleted.iter().map(|rows| rows.len() as u64).sum(), rows: json })
 }
 
-async fn run(tx: &mut Tx, meter: &Meter, statements: &[Statement]) -> Result<Vec<Rows>, Error> {
-    timed(meter, statements.len(), tx.run(statements)).await
+async fn run(
+    tx: &mut Tx,
+    meter: &Meter,
+    statements: &[Statement],
+    budget: &mut Budget<'_>,
+) -> Result<Vec<Rows>, Error> {
+    let rows = timed(meter, statements.len(), tx.run(statements, budget)).await?;
+    budget.collected(rows.iter().map(Rows::size).sum());
+    Ok(rows)
 }
 
 fn one(rows: Vec<Rows>) -> Result<Rows, Error> {
@@ -196,16 +302,17 @@ async fn answer(
     node: &Node<'_>,
     rows: Rows,
     kept: Vec<usize>,
+    budget: &mut Budget<'_>,
 ) -> Result<Vec<u8>, Error> {
     let source = Source::Rows { rows: &rows, kept: &kept, limit: context.style.limit };
     let mut statements = Vec::new();
     let plan = sql::select(context.dialect, node, &source, &mut statements);
     let below = match tx {
-        Some(tx) if !statements.is_empty() => run(tx, &context.meters.reads, &statements).await?,
+        Some(tx) if !statements.is_empty() => run(tx, &context.meters.reads, &statements, budget).await?,
         _ => Vec::new(),
     };
     let tree = plan.with(Some(rows), &mut below.into_iter(), context.style.numbers)?;
-    Ok(tree.answer(Some(kept)).await?.json)
+    Ok(tree.answer(Some(kept), budget).await?.json.into())
 }
 
 /// Appends the items of one JSON array to another.

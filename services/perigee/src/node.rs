@@ -270,6 +270,7 @@ fn edge(config: &config::Node) -> gateway::Config {
     let limits = &config.limits;
     gateway::Config {
         body_bytes: limits.body_bytes,
+        answer_bytes: limits.answer_bytes,
         time: limits.time,
         limits: query::Limits {
             depth: limits.depth,

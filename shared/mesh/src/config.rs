@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use proto::carried::ANSWER_BYTES_MAX;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use layer::Layers;
@@ -109,6 +110,8 @@ pub enum Bus {
 pub struct Limits {
     /// Bytes of its body.
     pub body_bytes: usize,
+    /// Bytes of JSON that its answer has.
+    pub answer_bytes: usize,
     /// Time until its answer.
     #[serde(deserialize_with = "humane")]
     pub time: Duration,
@@ -180,9 +183,10 @@ impl ServiceName {
 impl Limits {
     /// What is counted of a request: name, limit, and the highest limit that can be set.
     ///
-    /// A message between services and of gRPC carries no more levels.
-    pub fn counted(&self) -> [(&'static str, usize, usize); 6] {
+    /// A message between services and of gRPC carries no more levels, and no larger answer.
+    pub fn counted(&self) -> [(&'static str, usize, usize); 7] {
         [
+            ("answer_bytes", self.answer_bytes, ANSWER_BYTES_MAX),
             ("depth", self.depth, query::Limits::MAX_DEPTH),
             ("filter_depth", self.filter_depth, query::Limits::MAX_FILTER_DEPTH),
             ("nodes", self.nodes, usize::MAX),
@@ -377,7 +381,7 @@ mod tests {
         assert_eq!((limits.connections, limits.streams, limits.in_flight), (10_000, 256, 1024));
         assert!(!node.listen.http_details);
         let counted = limits.counted().map(|(_, limit, _)| limit);
-        assert_eq!(counted, [16, 16, 2000, 1000, 100_000, 200_000]);
+        assert_eq!(counted, [64 << 20, 16, 16, 2000, 1000, 100_000, 200_000]);
         assert_eq!(node.drain, Duration::from_secs(10));
     }
 
@@ -449,8 +453,8 @@ mod tests {
     #[test]
     fn an_unknown_key_is_refused_with_its_place_and_the_nearest_one() {
         let wanted = "node.yaml:2:3: limits.dept: key dept is not known; did you mean depth? \
-                      known: body_bytes, time, depth, filter_depth, nodes, statements, list_items, values, connections, \
-                      streams, in_flight, queue, unsent_bytes";
+                      known: body_bytes, answer_bytes, time, depth, filter_depth, nodes, statements, list_items, values, \
+                      connections, streams, in_flight, queue, unsent_bytes";
         assert_eq!(refused("limits:\n  dept: 3\n", &[]), wanted);
         assert!(refused("listn: x", &[]).contains("did you mean listen?"));
     }

@@ -186,6 +186,11 @@ impl Fault {
     }
 }
 
+/// What clients are told of an answer that would have more than `limit` bytes.
+pub fn answer_too_large(limit: u64) -> String {
+    format!("the answer is over the limit of {limit} bytes; ask for less with select, where or limit")
+}
+
 impl From<Fault> for Status {
     /// With `google.rpc.ErrorInfo`: reason is the code, domain `perigee`, metadata the details.
     fn from(fault: Fault) -> Self {

@@ -59,6 +59,7 @@ struct Families {
     request_seconds: Seconds<Protocol>,
     statements: Family<Statement, Counter>,
     statement_seconds: Seconds<Statement>,
+    too_large_answers: Family<Engine, Counter>,
     load: Load,
     shed: Family<Shed, Counter>,
 }
@@ -109,6 +110,11 @@ struct Shed {
 struct Statement {
     engine: &'static str,
     kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Engine {
+    engine: &'static str,
 }
 
 /// A gRPC code as a label: `Ok`, `NotFound`.
@@ -201,6 +207,11 @@ impl Metrics {
         Meter { count, seconds: self.families.statement_seconds.get_or_create_owned(&labels) }
     }
 
+    /// For answers of databases that are refused as too large.
+    pub fn too_large_answers(&self, engine: &'static str) -> Counter {
+        self.families.too_large_answers.get_or_create_owned(&Engine { engine })
+    }
+
     /// What the public port holds.
     pub fn load(&self) -> &Load {
         &self.families.load
@@ -230,6 +241,7 @@ impl Default for Families {
             request_seconds: Family::new_with_constructor(seconds),
             statements: Family::default(),
             statement_seconds: Family::new_with_constructor(seconds),
+            too_large_answers: Family::default(),
             load: Load::default(),
             shed: Family::default(),
         };
@@ -245,6 +257,7 @@ impl Families {
         registry.register("http_requests", "Requests of clients", self.requests.clone());
         registry.register("http_request_seconds", "Time to answer a client's request", self.request_seconds.clone());
         registry.register("statements", "SQL statements", self.statements.clone());
+        registry.register("too_large_answers", "Answers refused as too large", self.too_large_answers.clone());
         registry.register("statement_seconds", "Time of an SQL statement", self.statement_seconds.clone());
         registry.register("connections", "Connections of clients", self.load.connections.clone());
         registry.register("in_flight", "Requests of clients being answered", self.load.in_flight.clone());
@@ -265,6 +278,7 @@ mod tests {
         rpcs.done(tonic::Code::NotFound, Duration::from_millis(2));
         requests.done(200, Duration::from_millis(3));
         requests.done(503, Duration::from_millis(3));
+        metrics.too_large_answers("sqlite").inc();
         metrics.statement("sqlite", "read").done(3, Duration::from_micros(50));
         metrics.load().connections.inc();
         metrics.shed("in_flight").inc();
@@ -280,6 +294,7 @@ mod tests {
             r#"perigee_http_request_seconds_count{protocol="graphql"} 2"#,
             r#"perigee_statements_total{engine="sqlite",kind="read"} 3"#,
             r#"perigee_statement_seconds_count{engine="sqlite",kind="read"} 3"#,
+            r#"perigee_too_large_answers_total{engine="sqlite"} 1"#,
             "# EOF",
         ] {
             assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");

@@ -127,6 +127,8 @@ pub struct Graphql {
 pub struct ProjectLimits {
     /// Bytes of a request's body.
     pub body_bytes: Option<usize>,
+    /// Bytes of JSON of an answer.
+    pub answer_bytes: Option<usize>,
     /// Seconds a request may take.
     pub time_seconds: Option<f64>,
     /// Levels of a selection.

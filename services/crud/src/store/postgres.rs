@@ -21,7 +21,11 @@ use self::{
     target::Target,
 };
 use super::{Bind, Statement};
-use crate::{Error, cell::Cell};
+use crate::{
+    Error,
+    budget::{Budget, SharedRoom},
+    cell::Cell,
+};
 
 mod bind;
 mod cell;
@@ -62,6 +66,8 @@ pub struct Rows {
     rows: Vec<Row>,
     decoders: Arc<[Decoder]>,
     affected: u64,
+    /// Memory that they take.
+    size: usize,
 }
 
 impl Postgres {
@@ -89,14 +95,18 @@ impl Postgres {
 
     /// Independent reads: several in one read-only snapshot and one round trip. What a lost connection did not answer
     /// is asked once more over a new one. Dropping the future ends them on the server.
-    pub async fn snapshot(&self, statements: &[Statement]) -> Result<Vec<Rows>, Error> {
+    pub async fn snapshot(&self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<Rows>, Error> {
         match statements {
             [] => Ok(Vec::new()),
-            [statement] => self.read(statement).await.map(|rows| vec![rows]),
+            [statement] => self.read(statement, budget).await.map(|rows| vec![rows]),
             _ => {
                 let known = self.known(statements);
                 let known = &known;
-                self.again(|connection| Box::pin(async move { snapshot(&connection, known, statements).await })).await
+                let work = |connection: Arc<Connection>| {
+                    let room = budget.shared_room();
+                    Box::pin(async move { snapshot(&connection, known, statements, &room).await })
+                };
+                self.again(work).await
             }
         }
     }
@@ -105,7 +115,9 @@ impl Postgres {
     pub async fn write(&self, statement: &Statement) -> Result<Rows, Error> {
         let known = self.inner.statements.known(&statement.text);
         let mut lease = self.lease().await?;
-        let work = Box::pin(one(lease.connection(), &known, &statement.args));
+        let budget = Budget::unlimited();
+        let room = budget.shared_room();
+        let work = Box::pin(one(lease.connection(), &known, &statement.args, &room));
         lease.run(State::Clean, work).await.map_err(|failure| self.error(failure))
     }
 
@@ -140,16 +152,21 @@ impl Postgres {
     }
 
     /// One read: on a lane if it is known to be short.
-    async fn read(&self, statement: &Statement) -> Result<Rows, Error> {
+    async fn read(&self, statement: &Statement, budget: &Budget<'_>) -> Result<Rows, Error> {
         let known = self.inner.statements.known(&statement.text);
         if known.is_short() {
-            match self.inner.lanes.run(&known, &statement.args).await {
+            match self.inner.lanes.run(&known, &statement.args, budget).await {
                 Some(Err(failure)) if failure.is_lost() => {}
                 Some(result) => return result.map_err(|failure| self.error(failure)),
                 None => {}
             }
         }
-        Box::pin(self.again(|connection| Box::pin(one(connection, &known, &statement.args)))).await
+        let known = &known;
+        let work = |connection: Arc<Connection>| {
+            let room = budget.shared_room();
+            Box::pin(async move { one(connection, known, &statement.args, &room).await })
+        };
+        Box::pin(self.again(work)).await
     }
 
     /// Runs idempotent `work` on a connection of its own; once more on a new one, if that was lost.
@@ -192,10 +209,15 @@ impl fmt::Debug for Postgres {
 }
 
 /// One statement that is its own transaction.
-async fn one(connection: Arc<Connection>, known: &Known, args: &[Bind]) -> Result<Rows, Failure> {
+async fn one(
+    connection: Arc<Connection>,
+    known: &Known,
+    args: &[Bind],
+    room: &SharedRoom<'_, '_>,
+) -> Result<Rows, Failure> {
     let ready = connection.prepare(known).await?;
     let sent = Instant::now();
-    let rows = connection.run(&ready, args).await;
+    let rows = connection.run(&ready, args, room).await;
     known.answered(sent.elapsed(), &rows);
     rows
 }
@@ -205,11 +227,12 @@ async fn snapshot(
     connection: &Connection,
     known: &[Arc<Known>],
     statements: &[Statement],
+    room: &SharedRoom<'_, '_>,
 ) -> Result<Vec<Rows>, Failure> {
     let ready = prepared(connection, known).await?;
     let mut messages = vec![command(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")];
     for (ready, statement) in ready.iter().zip(statements) {
-        messages.push(Box::pin(async move { connection.run(ready, &statement.args).await.map(Some) }));
+        messages.push(Box::pin(async move { connection.run(ready, &statement.args, room).await.map(Some) }));
     }
     messages.push(command(connection, "COMMIT"));
     together(messages).await
@@ -234,6 +257,11 @@ impl Rows {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Memory that they take, in bytes.
+    pub fn size(&self) -> usize {
+        self.size
     }
 
     /// A value of a row.

@@ -1,6 +1,7 @@
 //! SQLite: short reads inline on the caller's thread, longer ones on blocking threads, one writer, write-ahead log.
 
 use std::{
+    cell::RefCell,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
@@ -9,12 +10,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use mesh::Tasks;
 use query::Schema;
 use rusqlite::Connection;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore};
 
 use super::Statement;
-use crate::Error;
+use crate::{
+    Error,
+    blocking::{self, Stop, StopOnDrop},
+    budget::{Budget, Room, SMALL_BYTES},
+};
 
 mod bind;
 mod failure;
@@ -24,12 +30,14 @@ mod open;
 mod reader;
 mod rows;
 mod schema;
+mod slow;
 #[cfg(test)]
 mod tests;
 
 use failure::Failure;
 use reader::Reader;
 pub use rows::Rows;
+use slow::SlowStatements;
 
 /// How long a read may hold the runtime's thread before it is started again on a blocking one.
 const INLINE: Duration = Duration::from_millis(1);
@@ -37,8 +45,17 @@ const INLINE: Duration = Duration::from_millis(1);
 const STEPS: std::ffi::c_int = 1000;
 /// How long a statement on a blocking thread waits for another process that writes.
 const BUSY: Duration = Duration::from_secs(5);
+/// Time between two tries.
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
 /// Reads on blocking threads at the same time; more wait.
 const LONG_READS: usize = 8;
+/// For rows that are known to be few and small.
+const UNLIMITED: Room = Room { bytes: usize::MAX, limit: u64::MAX };
+
+thread_local! {
+    /// What ends the waiting of this thread's statement: SQLite hands its callback nothing that could say so.
+    static WAITING: RefCell<Option<Stop>> = const { RefCell::new(None) };
+}
 
 /// A database file.
 #[derive(Debug, Clone)]
@@ -49,6 +66,7 @@ pub struct Sqlite {
 #[derive(Debug)]
 struct Inner {
     path: PathBuf,
+    tasks: Tasks,
     /// Idle connections for reading; as many as were ever needed at once.
     readers: Mutex<Vec<Reader>>,
     /// Somebody looks for snapshots that are old.
@@ -56,6 +74,9 @@ struct Inner {
     writer: Arc<AsyncMutex<Connection>>,
     queue: group::Queue,
     long_reads: Semaphore,
+    /// Held while a connection for short reads is opened, so that one is.
+    opening: AsyncMutex<()>,
+    slow: SlowStatements,
 }
 
 /// A transaction on the writer.
@@ -73,59 +94,101 @@ struct Lease {
 }
 
 /// When a running statement has to stop.
-enum Stop {
-    /// After this long, or rather than wait for another process.
-    Budget(Duration),
+enum Interrupt {
+    /// Then, or rather than wait for another process.
+    At(Instant),
     /// When nobody waits for it.
-    Abandoned(Arc<AtomicBool>),
+    When(Stop),
 }
-
-/// Says on drop that nobody waits.
-struct Waiting(Arc<AtomicBool>);
 
 impl Sqlite {
     /// Opens the file at `path`. Where there is none, it is made by the SQL files of `init`, as a whole or not at all.
     ///
     /// Blocks.
-    pub fn open(path: &Path, init: &[PathBuf]) -> Result<Self, Error> {
+    pub fn open(path: &Path, init: &[PathBuf], tasks: &Tasks) -> Result<Self, Error> {
         open::create(path, init)?;
-        Self::existing(path)
+        Self::existing(path, tasks)
     }
 
     /// Opens the file at `path`, which must be there.
     ///
     /// Blocks.
-    pub fn existing(path: &Path) -> Result<Self, Error> {
+    pub fn existing(path: &Path, tasks: &Tasks) -> Result<Self, Error> {
         let writer = Arc::new(AsyncMutex::new(open::writer(path)?));
         let inner = Inner {
             path: path.to_owned(),
+            tasks: tasks.clone(),
             readers: Mutex::default(),
             is_watched: AtomicBool::new(false),
             writer,
             queue: group::Queue::default(),
             long_reads: Semaphore::new(LONG_READS),
+            opening: AsyncMutex::default(),
+            slow: SlowStatements::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
 
     /// See [`super::Store::snapshot`].
-    pub async fn snapshot(&self, statements: &[Statement]) -> Result<Vec<Rows>, Error> {
-        let done = self.inner.read(&Stop::Budget(INLINE), |reader| snapshot(reader, statements));
+    pub async fn snapshot(&self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<Rows>, Error> {
+        // What is rare is boxed, to be kept out of the futures of all others.
+        if self.inner.slow.contain(statements) {
+            return Box::pin(self.snapshot_on_thread(statements, budget)).await;
+        }
+        let reader = match self.inner.idle() {
+            Some(reader) => reader,
+            None => Box::pin(self.opened()).await?,
+        };
+        let Room { bytes, limit } = budget.row_room();
+        let room = Room { bytes: bytes.min(SMALL_BYTES), limit };
+        let end = Instant::now() + INLINE;
+        let done = self.inner.read(reader, &Interrupt::At(end), |reader| snapshot(reader, statements, room));
         self.watch();
         match done {
-            // It takes long, or has to wait for another process.
-            Err(Failure::Interrupted | Failure::Failed(Error::Unavailable(_))) => {}
-            settled => return Ok(settled?),
+            Ok(rows) => {
+                // The disk may have been waited for, which nothing interrupts.
+                if Instant::now() > end {
+                    self.inner.slow.ran(statements, true);
+                }
+                return Ok(rows);
+            }
+            Err(Failure::Interrupted | Failure::Full(_)) => self.inner.slow.ran(statements, true),
+            // It has to wait for another process.
+            Err(Failure::Failed(Error::Unavailable(_))) => {}
+            Err(failure) => return Err(failure.into()),
         }
-        let statements = statements.to_vec();
-        Box::pin(self.read_long(move |reader| snapshot(reader, &statements))).await
+        Box::pin(self.snapshot_on_thread(statements, budget)).await
+    }
+
+    /// The same on a blocking thread: once more where its rows turn out not to be small, when there is memory for them.
+    async fn snapshot_on_thread(&self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<Rows>, Error> {
+        let statements: Arc<[Statement]> = statements.into();
+        loop {
+            let (work, room) = (statements.clone(), budget.row_room());
+            let done = self.read_long(move |reader| {
+                let start = Instant::now();
+                match snapshot(reader, &work, room) {
+                    Ok(rows) => Ok(Some((rows, start.elapsed()))),
+                    Err(Failure::Full(_)) => Ok(None),
+                    Err(failure) => Err(failure),
+                }
+            });
+            match done.await? {
+                Some((rows, time)) => {
+                    self.inner.slow.ran(&statements, time > INLINE / 2);
+                    return Ok(rows);
+                }
+                None => budget.grow().await?,
+            }
+        }
     }
 
     /// See [`super::Store::write`].
-    pub async fn write(&self, statement: &Statement) -> Result<Rows, Error> {
-        let waiting = Waiting::new();
-        let mut answer = self.inner.queue.add(statement.clone(), waiting.0.clone());
-        let ended = |_| Error::Unavailable("the write was given up".to_owned());
+    /// Where its rows take more than `room`, it is undone, and `TooLarge`.
+    pub async fn write(&self, statement: &Statement, room: Option<Room>) -> Result<Rows, Error> {
+        let waiting = StopOnDrop::new();
+        let mut answer = self.inner.queue.add(statement.clone(), room, waiting.stop());
+        let ended = |_| Error::Panicked("whoever wrote for it ended without an answer".to_owned());
         loop {
             // Whoever gets the writer first writes for those who wait for it; with very many, not for himself.
             let mut lease = tokio::select! {
@@ -134,11 +197,7 @@ impl Sqlite {
                 lease = self.lease() => lease,
             };
             let inner = self.inner.clone();
-            blocking(move || {
-                group::perform(&mut lease.writer, inner.queue.take());
-                Ok(())
-            })
-            .await?;
+            blocking::run(move |_| group::perform(&mut lease.writer, inner.queue.take())).await?;
         }
     }
 
@@ -171,9 +230,28 @@ impl Sqlite {
     ) -> Result<T, Error> {
         let _turn = self.inner.long_reads.acquire().await.expect("nobody closes the semaphore");
         let inner = self.inner.clone();
-        let waiting = Waiting::new();
-        let stop = waiting.stop();
-        blocking(move || inner.read(&stop, work)).await
+        let done = blocking::run(move |stop| {
+            let reader = inner.idle().map_or_else(|| Reader::open(&inner.path), Ok)?;
+            inner.read(reader, &Interrupt::When(stop.clone()), work)
+        });
+        Ok(done.await??)
+    }
+
+    /// A connection for short reads where none is idle. It is opened, and the schema read, on a blocking thread.
+    async fn opened(&self) -> Result<Reader, Error> {
+        let _turn = self.inner.opening.lock().await;
+        if let Some(reader) = self.inner.idle() {
+            return Ok(reader);
+        }
+        let inner = self.inner.clone();
+        let opened = blocking::run(move |stop| {
+            let mut reader = Reader::open(&inner.path)?;
+            let schema =
+                |reader: &Connection| Ok(reader.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?);
+            reader.read(&Interrupt::When(stop.clone()), schema)?;
+            Ok::<_, Failure>(reader)
+        });
+        Ok(opened.await??)
     }
 
     /// Sees to it that snapshots which short reads keep end when the reads do.
@@ -182,7 +260,7 @@ impl Sqlite {
             return;
         }
         let inner = Arc::downgrade(&self.inner);
-        tokio::spawn(async move {
+        self.inner.tasks.spawn("sqlite snapshots", async move {
             loop {
                 tokio::time::sleep(reader::LONGEST).await;
                 let Some(inner) = inner.upgrade() else { return };
@@ -199,14 +277,18 @@ impl Sqlite {
 }
 
 impl Inner {
-    /// Works with an idle reader, or a new one.
-    fn read<T>(&self, stop: &Stop, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Result<T, Failure> {
-        let idle = self.readers().pop();
-        let mut reader = match idle {
-            Some(reader) => reader,
-            None => Reader::open(&self.path)?,
-        };
-        let done = reader.read(stop, work);
+    fn idle(&self) -> Option<Reader> {
+        self.readers().pop()
+    }
+
+    /// Works with `reader`, which is idle after that.
+    fn read<T>(
+        &self,
+        mut reader: Reader,
+        interrupt: &Interrupt,
+        work: impl FnOnce(&Connection) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let done = reader.read(interrupt, work);
         if reader.settle() {
             self.readers().push(reader);
         }
@@ -229,14 +311,14 @@ impl Inner {
 
 impl Tx {
     /// See [`super::Tx::run`].
-    pub async fn run(&mut self, statements: &[Statement]) -> Result<Vec<Rows>, Error> {
-        let statements = statements.to_vec();
+    pub async fn run(&mut self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<Rows>, Error> {
+        let (statements, room) = (statements.to_vec(), budget.row_room());
         let begins = !std::mem::replace(&mut self.has_begun, true);
         self.with_writer(move |writer| {
             if begins {
                 writer.execute_batch("BEGIN IMMEDIATE")?;
             }
-            statements.iter().map(|statement| run(writer, statement)).collect()
+            all(writer, &statements, room)
         })
         .await
     }
@@ -257,13 +339,11 @@ impl Tx {
         let Some(mut lease) = self.lease.take() else {
             return Err(Error::Database("a statement after the transaction had failed".to_owned()));
         };
-        let waiting = Waiting::new();
-        let stop = waiting.stop();
-        let (done, lease) = blocking(move || {
-            let done = stop.over(&mut lease.writer, |writer| work(writer))?;
-            Ok((done, lease))
-        })
-        .await?;
+        let done = blocking::run(move |stop| {
+            let done = Interrupt::When(stop.clone()).over(&mut lease.writer, |writer| work(writer))?;
+            Ok::<_, Failure>((done, lease))
+        });
+        let (done, lease) = done.await??;
         self.lease = Some(lease);
         Ok(done)
     }
@@ -281,7 +361,7 @@ impl Drop for Lease {
     }
 }
 
-impl Stop {
+impl Interrupt {
     /// Works with `connection`, interrupting its statements when it is time.
     fn over<T>(
         &self,
@@ -289,49 +369,57 @@ impl Stop {
         work: impl FnOnce(&mut Connection) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         match self {
-            Stop::Budget(budget) => {
-                let (start, budget) = (Instant::now(), *budget);
+            Interrupt::At(end) => {
+                let end = *end;
                 connection.busy_timeout(Duration::ZERO)?;
-                connection.progress_handler(STEPS, Some(move || start.elapsed() > budget))?;
+                connection.progress_handler(STEPS, Some(move || Instant::now() > end))?;
             }
-            Stop::Abandoned(abandoned) => {
-                let abandoned = abandoned.clone();
-                connection.busy_timeout(BUSY)?;
-                connection.progress_handler(STEPS, Some(move || abandoned.load(Ordering::Relaxed)))?;
+            Interrupt::When(stop) => {
+                let stop = stop.clone();
+                WAITING.set(Some(stop.clone()));
+                connection.busy_handler(Some(waits_on))?;
+                connection.progress_handler(STEPS, Some(move || stop.is_due()))?;
             }
         }
         let done = work(connection);
+        WAITING.set(None);
         connection.progress_handler(0, None::<fn() -> bool>)?;
         done
     }
 }
 
-impl Waiting {
-    fn new() -> Self {
-        Self(Arc::default())
+/// Whether a statement waits on for another process, as it did `times` before; called by SQLite.
+fn waits_on(times: std::ffi::c_int) -> bool {
+    let waited = BUSY_PAUSE * times.unsigned_abs();
+    let is_due = WAITING.with_borrow(|stop| stop.as_ref().is_some_and(Stop::is_due));
+    if is_due || waited >= BUSY {
+        return false;
     }
-
-    fn stop(&self) -> Stop {
-        Stop::Abandoned(self.0.clone())
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
+    std::thread::sleep(BUSY_PAUSE);
+    true
 }
 
 /// All statements, more than one of them in one read transaction, which [`Reader::settle`] ends: here it might be
 /// interrupted.
-fn snapshot(reader: &Connection, statements: &[Statement]) -> Result<Vec<Rows>, Failure> {
+fn snapshot(reader: &Connection, statements: &[Statement], room: Room) -> Result<Vec<Rows>, Failure> {
     if statements.len() > 1 && reader.is_autocommit() {
         reader.prepare_cached("BEGIN")?.execute([])?;
     }
-    statements.iter().map(|statement| run(reader, statement)).collect()
+    all(reader, statements, room)
 }
 
-fn run(connection: &Connection, statement: &Statement) -> Result<Rows, Failure> {
+/// Statements in their order, whose rows share the room.
+fn all(connection: &Connection, statements: &[Statement], mut room: Room) -> Result<Vec<Rows>, Failure> {
+    let mut all = Vec::with_capacity(statements.len());
+    for statement in statements {
+        let rows = run(connection, statement, room)?;
+        room.bytes -= rows.size();
+        all.push(rows);
+    }
+    Ok(all)
+}
+
+fn run(connection: &Connection, statement: &Statement, room: Room) -> Result<Rows, Failure> {
     let mut prepared = connection.prepare_cached(&statement.text)?;
     for (index, value) in statement.args.iter().enumerate() {
         prepared.raw_bind_parameter(index + 1, value)?;
@@ -339,12 +427,5 @@ fn run(connection: &Connection, statement: &Statement) -> Result<Rows, Failure> 
     if statement.columns.is_empty() {
         return Ok(Rows::affected(prepared.raw_execute()?));
     }
-    Rows::collect(statement.columns.clone(), prepared.raw_query())
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Error> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => Ok(done?),
-        Err(stopped) => Err(Error::Unavailable(stopped.to_string())),
-    }
+    Rows::collect(statement.columns.clone(), prepared.raw_query(), room)
 }

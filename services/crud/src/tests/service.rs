@@ -80,6 +80,7 @@ impl Stage {
             database: database.to_owned(),
             reads: vec![read],
             grants: vec![self.grant(database, Operation::Read)],
+            ..Default::default()
         };
         let answer = self.service.read(Request::new(request)).await?.into_inner().answers.remove(0);
         Ok(String::from_utf8(answer.json.to_vec()).unwrap())
@@ -122,6 +123,7 @@ async fn writes_answer_what_they_did() {
         database: "one".to_owned(),
         mutations: vec![mutation],
         grants: vec![stage.grant("one", Operation::Create)],
+        ..Default::default()
     };
     let written = stage.service.write(Request::new(request)).await.unwrap().into_inner().written;
     assert_eq!((written[0].affected, written[0].rows.len()), (1, 0));
@@ -175,7 +177,7 @@ async fn errors_travel_with_their_code() {
         let node = query::Node::new(query::Shape::Many, vec![query::Field::column(column)]);
         let read = query::Read { database: "one".to_owned(), table: "t".to_owned(), node };
         let (project, database) = ("shop".to_owned(), "one".to_owned());
-        Request::new(ReadRequest { project, database, reads: vec![read], grants })
+        Request::new(ReadRequest { project, database, reads: vec![read], grants, ..Default::default() })
     };
     let code = |status: tonic::Status| Fault::from(status).code;
     let granted = vec![stage.grant("one", Operation::Read)];

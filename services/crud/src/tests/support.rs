@@ -11,6 +11,7 @@ use serde_json::Value as Json;
 
 use crate::{
     Error,
+    budget::{AnswerLimit, Memory},
     grant::{Grants, Place},
     open::{Open, Style},
     sql::Dialect,
@@ -83,7 +84,7 @@ pub async fn engines() -> Vec<Db> {
 
 pub async fn sqlite() -> Db {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::Sqlite(Sqlite::open(&folder.path().join("test.db"), &[]).unwrap());
+    let store = Store::Sqlite(Sqlite::open(&folder.path().join("test.db"), &[], &Tasks::default()).unwrap());
     let names = [("{s}", ""), ("{id}", "INTEGER PRIMARY KEY"), ("{bytes}", "BLOB"), ("{json}", "JSON")];
     db(store, Dialect::Sqlite, &names, Some(folder)).await
 }
@@ -106,8 +107,8 @@ async fn db(store: Store, dialect: Dialect, names: &[(&str, &str)], folder: Opti
         let sql = names.iter().fold((*sql).to_owned(), |sql, (name, text)| sql.replace(name, text));
         execute(&store, &sql).await;
     }
-    let style = Style { limit: 1000, numbers: Numbers::Exact };
-    let open = Open::reach(store, dialect, &mesh::telemetry::Metrics::default()).await.unwrap();
+    let style = Style { limit: 1000, numbers: Numbers::Exact, answer: AnswerLimit::new(0, 0) };
+    let open = Open::reach(store, dialect, &mesh::telemetry::Metrics::default(), Memory::default()).await.unwrap();
     Db { open, rules: HashMap::new(), style, _folder: folder }
 }
 

@@ -264,7 +264,11 @@ async fn decimals_are_kept_exactly_or_refused() {
             db.mutate(db.delete("kinds", json!({"id": 1}), None)).await.unwrap();
             db.mutate(db.insert("kinds", json!({"id": 1, "price": given}), None)).await.unwrap();
             let answer = db.answer("kinds", json!({"select": ["price"]})).await.unwrap();
-            assert_eq!(String::from_utf8(answer.json).unwrap(), format!(r#"[{{"price":{stored}}}]"#), "{given}");
+            assert_eq!(
+                String::from_utf8(answer.json.to_vec()).unwrap(),
+                format!(r#"[{{"price":{stored}}}]"#),
+                "{given}"
+            );
         }
         for given in ["99999999.995", "100000000", "1e400", "-1e10"] {
             let failed = db.mutate(db.update("kinds", json!({"id": 1}), json!({"$set": {"price": given}}), None)).await;
@@ -277,6 +281,6 @@ async fn decimals_are_kept_exactly_or_refused() {
             db.mutate(db.update("kinds", json!({"id": 1}), json!({"$inc": {"price": -0.1}}), None)).await.unwrap();
         }
         let answer = db.answer("kinds", json!({"select": ["price"]})).await.unwrap();
-        assert_eq!(String::from_utf8(answer.json).unwrap(), r#"[{"price":99999998.99}]"#);
+        assert_eq!(String::from_utf8(answer.json.to_vec()).unwrap(), r#"[{"price":99999998.99}]"#);
     }
 }

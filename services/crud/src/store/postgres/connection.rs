@@ -12,10 +12,14 @@ use tokio_postgres::{CancelToken, Client};
 use tokio_util::sync::CancellationToken;
 
 use super::{Rows, bind::Bound, cell::Decoder, error::Failure, known::Known};
-use crate::store::Bind;
+use crate::{budget::SharedRoom, store::Bind};
 
 /// Statements kept prepared on one connection; each costs memory of the server.
 const MOST: usize = 256;
+/// Memory that a row takes beside its bytes.
+const ROW_BYTES: usize = 96;
+/// And for each of its values: where it stands in those bytes.
+const VALUE_BYTES: usize = 24;
 
 /// A connection to the server. Statements may run at once: the server answers them in order.
 pub struct Connection {
@@ -85,15 +89,21 @@ impl Connection {
     }
 
     /// The rows of a statement prepared here. The first poll sends it.
-    pub async fn run(&self, ready: &Ready, args: &[Bind]) -> Result<Rows, Failure> {
+    pub async fn run(&self, ready: &Ready, args: &[Bind], room: &SharedRoom<'_, '_>) -> Result<Rows, Failure> {
         let stream = self.client.query_raw(&ready.statement, args.iter().map(Bound)).await?;
         let mut stream = pin!(stream);
         let mut rows = Vec::new();
+        let mut size = 0;
         while let Some(row) = stream.try_next().await? {
+            let bytes = ROW_BYTES + row.len() * VALUE_BYTES + row.raw_size_bytes();
+            if !room.has_taken(bytes) {
+                room.wait_and_take(bytes).await.map_err(Failure::Refused)?;
+            }
+            size += bytes;
             rows.push(row);
         }
         let affected = stream.rows_affected().unwrap_or_default();
-        Ok(Rows { rows, decoders: ready.decoders.clone(), affected })
+        Ok(Rows { rows, decoders: ready.decoders.clone(), affected, size })
     }
 
     /// A statement without rows and arguments, of our own making. The first poll sends it.
@@ -125,20 +135,23 @@ impl Cache {
 }
 
 /// Sends all `messages` in their order before it waits for an answer: one round trip. All are answered when it ends,
-/// and the first failure is the one reported.
+/// and the first failure is the one reported. Only rows that are refused end it at once: what follows may be long.
 pub async fn together(messages: Vec<Sent<'_>>) -> Result<Vec<Rows>, Failure> {
     let mut messages: Vec<_> = messages.into_iter().map(MaybeDone::Future).collect();
     std::future::poll_fn(|context| {
         let mut waiting = false;
         for message in &mut messages {
-            waiting |= Pin::new(message).poll(context).is_pending();
+            waiting |= Pin::new(&mut *message).poll(context).is_pending();
+            if matches!(message, MaybeDone::Done(Err(Failure::Refused(_)))) {
+                return Poll::Ready(());
+            }
         }
         if waiting { Poll::Pending } else { Poll::Ready(()) }
     })
     .await;
     let mut answers = Vec::with_capacity(messages.len());
-    for message in &mut messages {
-        let answer = Pin::new(message).take_output().expect("every message was polled to its end");
+    // A message without an answer is one that was cut short by another whose rows are refused.
+    for answer in messages.iter_mut().filter_map(|message| Pin::new(message).take_output()) {
         answers.extend(answer?);
     }
     Ok(answers)

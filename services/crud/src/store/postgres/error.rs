@@ -18,6 +18,8 @@ pub type Keys = HashMap<(String, String), Vec<String>>;
 pub enum Failure {
     /// The server or the driver failed.
     Driver(tokio_postgres::Error),
+    /// Its rows are too large and not taken. More of them may come over the connection.
+    Refused(Error),
     /// No connection could be made.
     Connect(String),
     /// A column of the answer has a type that must be cast to text by the statement.
@@ -71,6 +73,7 @@ impl Failure {
     /// The failure as callers of `database` see it.
     pub fn into_error(self, database: &str, keys: &Keys) -> Error {
         match self {
+            Failure::Refused(error) => error,
             Failure::Connect(cause) => unavailable(database, &cause),
             Failure::Undecodable { column, native } => {
                 Error::Database(format!("column {column} of type {native} is not cast to text by its statement"))

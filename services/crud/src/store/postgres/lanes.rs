@@ -12,7 +12,7 @@ use std::{
 use arc_swap::ArcSwapOption;
 
 use super::{Rows, connection::Connection, error::Failure, known::Known, target::Target};
-use crate::store::Bind;
+use crate::{budget::Budget, store::Bind};
 
 /// A lane that did not answer for this long while statements wait is given up: those on it take connections of their
 /// own, and what held them up is cancelled. Ten times what makes a statement short.
@@ -52,14 +52,14 @@ impl Lanes {
     }
 
     /// Runs a short statement. `None` if no lane is free, or it did not stay so: it takes a connection of its own then.
-    pub async fn run(&self, known: &Known, args: &[Bind]) -> Option<Result<Rows, Failure>> {
+    pub async fn run(&self, known: &Known, args: &[Bind], budget: &Budget<'_>) -> Option<Result<Rows, Failure>> {
         let first = self.turn.fetch_add(1, Relaxed);
         for offset in 0..self.lanes.len() {
             let lane = &self.lanes[first.wrapping_add(offset) % self.lanes.len()];
             match lane.current.load_full() {
                 Some(shared) if shared.connection.is_closed() => {}
                 Some(shared) if shared.is_stuck() => continue,
-                Some(shared) => return lane.run(&shared, known, args).await,
+                Some(shared) => return lane.run(&shared, known, args, budget).await,
                 None => {}
             }
             let Ok(connecting) = lane.connecting.try_lock() else { continue };
@@ -70,7 +70,7 @@ impl Lanes {
             let shared = Arc::new(Shared::new(connection, self.target.clone()));
             lane.current.store(Some(shared.clone()));
             drop(connecting);
-            return lane.run(&shared, known, args).await;
+            return lane.run(&shared, known, args, budget).await;
         }
         None
     }
@@ -78,12 +78,19 @@ impl Lanes {
 
 impl Lane {
     /// `None` if the lane got stuck.
-    async fn run(&self, shared: &Arc<Shared>, known: &Known, args: &[Bind]) -> Option<Result<Rows, Failure>> {
+    async fn run(
+        &self,
+        shared: &Arc<Shared>,
+        known: &Known,
+        args: &[Bind],
+        budget: &Budget<'_>,
+    ) -> Option<Result<Rows, Failure>> {
+        let room = budget.shared_room();
         let mut visit = shared.visit(self);
         let work = pin!(async {
             let ready = shared.connection.prepare(known).await?;
             let sent = shared.opened.elapsed();
-            let rows = shared.connection.run(&ready, args).await;
+            let rows = shared.connection.run(&ready, args, &room).await;
             known.answered(shared.answered_after(sent), &rows);
             rows
         });

@@ -110,6 +110,7 @@ impl Lease {
         self.state = State::Busy;
         let result = work.await;
         self.state = match &result {
+            Err(Failure::Refused(_)) => State::Busy,
             Err(failure) if failure.is_fatal() => State::Broken,
             Ok(_) | Err(_) => after,
         };

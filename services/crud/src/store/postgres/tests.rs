@@ -67,7 +67,7 @@ fn text(value: &str) -> Bind {
 }
 
 async fn cells(store: &Postgres, sql: &str, args: Vec<Bind>) -> Vec<String> {
-    let rows = store.snapshot(&[statement(sql, args)]).await.unwrap().remove(0);
+    let rows = store.snapshot(&[statement(sql, args)], &Budget::unlimited()).await.unwrap().remove(0);
     (0..rows.len()).map(|row| format!("{:?}", rows.cell(row, 0))).collect()
 }
 
@@ -75,14 +75,14 @@ async fn cells(store: &Postgres, sql: &str, args: Vec<Bind>) -> Vec<String> {
 #[test]
 fn futures_may_move_between_threads() {
     fn moves<T: Send>(_: impl Fn(Postgres) -> T) {}
-    moves(|store| async move { store.snapshot(&[]).await.map(drop) });
+    moves(|store| async move { store.snapshot(&[], &Budget::unlimited()).await.map(drop) });
     moves(|store| async move { store.write(&statement("", Vec::new())).await.map(drop) });
     moves(|store| async move { store.introspect().await.map(drop) });
     moves(|store| async move { store.schema_mark().await.map(drop) });
     moves(|store| async move { store.ping().await });
     moves(|store| async move {
         let mut tx = store.begin().await?;
-        tx.run(&[]).await?;
+        tx.run(&[], &Budget::unlimited()).await?;
         tx.commit().await
     });
 }

@@ -10,7 +10,11 @@ use super::{
     pool::{Lease, State},
     prepared,
 };
-use crate::{Error, store::Statement};
+use crate::{
+    Error,
+    budget::{Budget, SharedRoom},
+    store::Statement,
+};
 
 /// Statements on a connection of their own. Dropped without [`Tx::commit`] they are rolled back.
 pub struct Tx {
@@ -35,14 +39,15 @@ impl Tx {
     }
 
     /// Statements in their order, sent at once. The first that fails ends the transaction.
-    pub async fn run(&mut self, statements: &[Statement]) -> Result<Vec<Rows>, Error> {
+    pub async fn run(&mut self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<Rows>, Error> {
         if self.stage == Stage::Failed {
             return Err(ended());
         }
         let known = self.store.known(statements);
         let stage = std::mem::replace(&mut self.stage, Stage::Failed);
         let connection = self.lease.connection();
-        let work = self.lease.run(State::Open, pipelined(&connection, &known, statements, stage));
+        let room = budget.shared_room();
+        let work = self.lease.run(State::Open, pipelined(&connection, &known, statements, stage, &room));
         let rows = work.await.map_err(|failure| self.store.error(failure))?;
         self.stage = Stage::Begun;
         Ok(rows)
@@ -68,6 +73,7 @@ async fn pipelined(
     known: &[Arc<Known>],
     statements: &[Statement],
     stage: Stage,
+    room: &SharedRoom<'_, '_>,
 ) -> Result<Vec<Rows>, Failure> {
     let ready = prepared(connection, known).await?;
     let mut messages: Vec<Sent<'_>> = Vec::with_capacity(statements.len() + 1);
@@ -75,7 +81,7 @@ async fn pipelined(
         messages.push(command(connection, "BEGIN"));
     }
     for (ready, statement) in ready.iter().zip(statements) {
-        messages.push(Box::pin(async move { connection.run(ready, &statement.args).await.map(Some) }));
+        messages.push(Box::pin(async move { connection.run(ready, &statement.args, room).await.map(Some) }));
     }
     together(messages).await
 }

@@ -2,13 +2,15 @@
 
 use rusqlite::{ErrorCode, ffi};
 
-use crate::Error;
+use crate::{Error, budget};
 
 /// Why a statement gave no rows.
 #[derive(Debug)]
 pub enum Failure {
     /// The progress handler stopped it.
     Interrupted,
+    /// Its rows have no room; the limit of the answer that they are for.
+    Full(u64),
     /// It failed.
     Failed(Error),
 }
@@ -16,7 +18,9 @@ pub enum Failure {
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Interrupted => Error::Unavailable("the statement was interrupted".to_owned()),
+            // What is interrupted for another reason is started again, or nobody waits for it.
+            Failure::Interrupted => Error::Deadline,
+            Failure::Full(limit) => budget::too_large(limit),
             Failure::Failed(error) => error,
         }
     }

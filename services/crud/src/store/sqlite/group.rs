@@ -1,15 +1,12 @@
 //! Single writes that wait for the writer together become one transaction: one wait for the disk instead of many.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::{Mutex, PoisonError};
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::{Failure, Rows, Stop, run};
-use crate::{Error, store::Statement};
+use super::{Failure, Interrupt, Rows, UNLIMITED, run};
+use crate::{Error, blocking::Stop, budget::Room, store::Statement};
 
 /// Writes of one transaction: more would keep the first waiting.
 const MOST: usize = 64;
@@ -25,15 +22,17 @@ pub struct Queue {
 #[derive(Debug)]
 pub struct Write {
     statement: Statement,
-    abandoned: Arc<AtomicBool>,
+    /// What its rows may take before it is undone, where they may be large.
+    room: Option<Room>,
+    stop: Stop,
     answer: oneshot::Sender<Result<Rows, Error>>,
 }
 
 impl Queue {
     /// Adds a write; its answer comes when somebody who has the writer takes it.
-    pub fn add(&self, statement: Statement, abandoned: Arc<AtomicBool>) -> oneshot::Receiver<Result<Rows, Error>> {
+    pub fn add(&self, statement: Statement, room: Option<Room>, stop: Stop) -> oneshot::Receiver<Result<Rows, Error>> {
         let (answer, receiver) = oneshot::channel();
-        self.waiting().push(Write { statement, abandoned, answer });
+        self.waiting().push(Write { statement, room, stop, answer });
         receiver
     }
 
@@ -50,8 +49,9 @@ impl Queue {
 }
 
 /// Does all writes and answers them once they last: together if that works, else each by itself.
-pub fn perform(writer: &mut Connection, mut writes: Vec<Write>) {
-    writes.retain(|write| !write.abandoned.load(Ordering::Relaxed));
+pub fn perform(writer: &mut Connection, writes: Vec<Write>) {
+    let (late, writes): (Vec<Write>, Vec<Write>) = writes.into_iter().partition(|write| write.stop.is_due());
+    late.into_iter().for_each(|write| write.answer(Err(Failure::Interrupted)));
     let together = match writes.len() {
         0 | 1 => None,
         _ => together(writer, &writes),
@@ -63,7 +63,7 @@ pub fn perform(writer: &mut Connection, mut writes: Vec<Write>) {
         return;
     }
     for write in writes {
-        let done = write.run(writer);
+        let done = write.alone(writer);
         write.answer(done);
     }
 }
@@ -95,8 +95,26 @@ fn in_transaction(writer: &mut Connection, writes: &[Write]) -> Option<Vec<Resul
 }
 
 impl Write {
+    /// Does it in a transaction of its own.
+    fn alone(&self, writer: &mut Connection) -> Result<Rows, Failure> {
+        if self.room.is_none() {
+            return self.run(writer);
+        }
+        // Without a beginning, its changes would last although its rows are not taken.
+        writer.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        let done = self.run(writer).and_then(|rows| {
+            writer.prepare_cached("COMMIT")?.execute([])?;
+            Ok(rows)
+        });
+        if !writer.is_autocommit() {
+            writer.execute_batch("ROLLBACK")?;
+        }
+        done
+    }
+
     fn run(&self, writer: &mut Connection) -> Result<Rows, Failure> {
-        Stop::Abandoned(self.abandoned.clone()).over(writer, |writer| run(writer, &self.statement))
+        let room = self.room.unwrap_or(UNLIMITED);
+        Interrupt::When(self.stop.clone()).over(writer, |writer| run(writer, &self.statement, room))
     }
 
     fn answer(self, result: Result<Rows, Failure>) {

@@ -10,7 +10,7 @@ use std::{
 use rusqlite::Connection;
 
 use super::{
-    Failure, Stop,
+    Failure, Interrupt,
     log::{Log, Mark},
     open,
 };
@@ -48,8 +48,12 @@ impl Reader {
     }
 
     /// Works with the connection. What is committed before is seen.
-    pub fn read<T>(&mut self, stop: &Stop, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Result<T, Failure> {
-        let is_short = matches!(stop, Stop::Budget(_));
+    pub fn read<T>(
+        &mut self,
+        interrupt: &Interrupt,
+        work: impl FnOnce(&Connection) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let is_short = matches!(interrupt, Interrupt::At(_));
         let mark = self.log.as_ref().filter(|_| is_short).map(Log::mark);
         if !mark.is_some_and(|mark| self.has_kept(&mark)) {
             self.let_go()?;
@@ -60,7 +64,7 @@ impl Reader {
         if keeps.is_some() && self.connection.is_autocommit() {
             self.connection.prepare_cached("BEGIN")?.execute([])?;
         }
-        let done = stop.over(&mut self.connection, |connection| work(connection));
+        let done = interrupt.over(&mut self.connection, |connection| work(connection));
         // Of a commit meanwhile nobody knows whether the snapshot has it.
         let kept = keeps.filter(|mark| done.is_ok() && self.mark() == Some(*mark));
         let since = self.kept.as_ref().map_or_else(Instant::now, |kept| kept.since);

@@ -6,7 +6,7 @@ use query::Type;
 use rusqlite::types::ValueRef;
 
 use super::Failure;
-use crate::{Error, cell::Cell, store::Output, time};
+use crate::{Error, budget::Room, cell::Cell, store::Output, time};
 
 /// Seconds of a day.
 const DAY: i64 = 86_400;
@@ -45,17 +45,31 @@ impl Rows {
         Self { columns: Vec::new(), slots: Vec::new(), bytes: Vec::new(), len }
     }
 
-    /// Copies all rows.
-    pub fn collect(columns: Vec<Output>, mut cursor: rusqlite::Rows<'_>) -> Result<Self, Failure> {
+    /// Copies all rows, as far as there is room for them.
+    pub fn collect(columns: Vec<Output>, mut cursor: rusqlite::Rows<'_>, room: Room) -> Result<Self, Failure> {
         let mut rows = Self { columns, slots: Vec::new(), bytes: Vec::new(), len: 0 };
         while let Some(row) = cursor.next()? {
             for column in 0..rows.columns.len() {
-                let slot = rows.slot(row.get_ref(column)?)?;
+                let value = row.get_ref(column)?;
+                if let ValueRef::Text(bytes) | ValueRef::Blob(bytes) = value
+                    && bytes.len() > room.bytes
+                {
+                    return Err(Failure::Full(room.limit));
+                }
+                let slot = rows.slot(value)?;
                 rows.slots.push(slot);
             }
             rows.len += 1;
+            if rows.size() > room.bytes {
+                return Err(Failure::Full(room.limit));
+            }
         }
         Ok(rows)
+    }
+
+    /// Memory that they take, in bytes.
+    pub fn size(&self) -> usize {
+        self.slots.len() * size_of::<Slot>() + self.bytes.len()
     }
 
     /// How many rows, or how many were touched.

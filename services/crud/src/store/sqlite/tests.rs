@@ -12,8 +12,17 @@ fn statement(text: &str, columns: &[Type]) -> Statement {
 
 fn file() -> (tempfile::TempDir, Sqlite) {
     let folder = tempfile::tempdir().unwrap();
-    let store = Sqlite::open(&folder.path().join("a/b/test.db"), &[]).unwrap();
+    let store = Sqlite::open(&folder.path().join("a/b/test.db"), &[], &Tasks::default()).unwrap();
     (folder, store)
+}
+
+/// A connection that is idle, or a new one.
+fn reader(store: &Sqlite) -> Reader {
+    store.inner.idle().unwrap_or_else(|| Reader::open(&store.inner.path).unwrap())
+}
+
+fn later() -> Instant {
+    Instant::now() + Duration::from_secs(60)
 }
 
 /// Counts for as long as `rows` take.
@@ -25,7 +34,7 @@ fn count_to(rows: u64) -> Statement {
 #[tokio::test]
 async fn a_long_read_moves_to_another_thread_and_answers() {
     let (_folder, store) = file();
-    let rows = store.snapshot(&[count_to(300_000), count_to(1)]).await.unwrap();
+    let rows = store.snapshot(&[count_to(300_000), count_to(1)], &Budget::unlimited()).await.unwrap();
     assert_eq!(rows[0].cell(0, 0), Cell::Int(300_000));
 }
 
@@ -34,7 +43,7 @@ async fn a_read_that_nobody_waits_for_stops() {
     let (_folder, store) = file();
     let endless = tokio::spawn({
         let store = store.clone();
-        async move { store.snapshot(&[count_to(u64::MAX >> 1)]).await.map(|_| ()) }
+        async move { store.snapshot(&[count_to(u64::MAX >> 1)], &Budget::unlimited()).await.map(|_| ()) }
     });
     while store.inner.long_reads.available_permits() == LONG_READS {
         tokio::task::yield_now().await;
@@ -52,12 +61,14 @@ async fn a_read_that_nobody_waits_for_stops() {
 fn an_interrupted_snapshot_leaves_its_reader_usable() {
     let (_folder, store) = file();
     for _ in 0..200 {
-        let interrupted = store.inner.read(&Stop::Budget(Duration::ZERO), |reader| {
-            snapshot(reader, &[count_to(10), count_to(2000), count_to(5000)])
+        let interrupted = store.inner.read(reader(&store), &Interrupt::At(Instant::now()), |reader| {
+            snapshot(reader, &[count_to(10), count_to(2000), count_to(5000)], UNLIMITED)
         });
         assert!(matches!(interrupted, Err(Failure::Interrupted)), "{interrupted:?}");
     }
-    let rows = store.inner.read(&Stop::Budget(Duration::MAX), |reader| snapshot(reader, &[count_to(1), count_to(2)]));
+    let rows = store.inner.read(reader(&store), &Interrupt::At(later()), |reader| {
+        snapshot(reader, &[count_to(1), count_to(2)], UNLIMITED)
+    });
     assert_eq!(rows.unwrap()[1].cell(0, 0), Cell::Int(2));
     assert_eq!(store.inner.readers().len(), 1);
 }
@@ -65,25 +76,29 @@ fn an_interrupted_snapshot_leaves_its_reader_usable() {
 #[tokio::test]
 async fn a_transaction_that_is_dropped_leaves_nothing() {
     let (_folder, store) = file();
-    store.write(&statement("CREATE TABLE t (a INTEGER)", &[])).await.unwrap();
+    store.write(&statement("CREATE TABLE t (a INTEGER)", &[]), None).await.unwrap();
     let insert = statement("INSERT INTO t VALUES (1)", &[]);
     let mut tx = store.begin().await.unwrap();
-    assert_eq!(tx.run(std::slice::from_ref(&insert)).await.unwrap()[0].len(), 1);
+    assert_eq!(tx.run(std::slice::from_ref(&insert), &Budget::unlimited()).await.unwrap()[0].len(), 1);
     drop(tx);
     let mut tx = store.begin().await.unwrap();
-    tx.run(&[insert.clone(), insert.clone()]).await.unwrap();
-    assert!(tx.run(&[statement("INSERT INTO missing VALUES (1)", &[])]).await.is_err());
-    assert!(tx.run(std::slice::from_ref(&insert)).await.is_err(), "a failed transaction has ended");
+    tx.run(&[insert.clone(), insert.clone()], &Budget::unlimited()).await.unwrap();
+    assert!(tx.run(&[statement("INSERT INTO missing VALUES (1)", &[])], &Budget::unlimited()).await.is_err());
+    assert!(
+        tx.run(std::slice::from_ref(&insert), &Budget::unlimited()).await.is_err(),
+        "a failed transaction has ended"
+    );
     assert!(tx.commit().await.is_err());
-    let rows = store.snapshot(&[statement("SELECT count(*) FROM t", &[Type::Int64])]).await.unwrap();
+    let rows =
+        store.snapshot(&[statement("SELECT count(*) FROM t", &[Type::Int64])], &Budget::unlimited()).await.unwrap();
     assert_eq!(rows[0].cell(0, 0), Cell::Int(0));
 }
 
 #[tokio::test]
 async fn readers_do_not_write() {
     let (_folder, store) = file();
-    store.write(&statement("CREATE TABLE t (a INTEGER)", &[])).await.unwrap();
-    let written = store.snapshot(&[statement("INSERT INTO t VALUES (1)", &[])]).await;
+    store.write(&statement("CREATE TABLE t (a INTEGER)", &[]), None).await.unwrap();
+    let written = store.snapshot(&[statement("INSERT INTO t VALUES (1)", &[])], &Budget::unlimited()).await;
     assert!(matches!(written, Err(Error::Database(_))), "{written:?}");
 }
 
@@ -94,17 +109,17 @@ fn a_file_is_made_as_a_whole_or_not_at_all() {
     std::fs::write(&good, "BEGIN; CREATE TABLE t (a); INSERT INTO t VALUES (1); COMMIT;").unwrap();
     std::fs::write(&bad, "INSERT INTO t VALUES (2); INSERT INTO nowhere VALUES (1);").unwrap();
 
-    let failed = Sqlite::open(&path, &[good.clone(), bad.clone()]).unwrap_err();
+    let failed = Sqlite::open(&path, &[good.clone(), bad.clone()], &Tasks::default()).unwrap_err();
     assert!(failed.cause().is_some_and(|cause| cause.contains("bad.sql") && cause.contains("nowhere")), "{failed:?}");
     assert!(!path.exists());
-    Sqlite::open(&path, &[good]).unwrap();
+    Sqlite::open(&path, &[good], &Tasks::default()).unwrap();
     // The second time the file is there, and nothing is run.
-    Sqlite::open(&path, &[bad]).unwrap();
+    Sqlite::open(&path, &[bad], &Tasks::default()).unwrap();
 
     let mut left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     left.retain(|name| name.to_string_lossy().contains("draft"));
     assert_eq!(left, [""; 0]);
-    let missing = Sqlite::existing(&folder.path().join("missing.db")).unwrap_err();
+    let missing = Sqlite::existing(&folder.path().join("missing.db"), &Tasks::default()).unwrap_err();
     assert!(matches!(missing, Error::Unavailable(_)), "{missing:?}");
 }
 
@@ -113,7 +128,7 @@ async fn what_is_no_database_is_unavailable() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.db");
     std::fs::write(&path, "no database, but long enough to be taken for one at first sight: ".repeat(99)).unwrap();
-    assert!(matches!(Sqlite::open(&path, &[]), Err(Error::Unavailable(_))));
+    assert!(matches!(Sqlite::open(&path, &[], &Tasks::default()), Err(Error::Unavailable(_))));
 }
 
 #[tokio::test]
@@ -124,15 +139,15 @@ async fn writes_that_wait_together_fail_apart() {
         "CREATE TABLE late (a INTEGER REFERENCES t DEFERRABLE INITIALLY DEFERRED)",
         "CREATE TRIGGER worst BEFORE INSERT ON t WHEN NEW.a = 99 BEGIN SELECT RAISE(ROLLBACK, 'all of it'); END",
     ] {
-        store.write(&statement(sql, &[])).await.unwrap();
+        store.write(&statement(sql, &[]), None).await.unwrap();
     }
     let insert = |sql: String| {
         let store = store.clone();
-        async move { store.write(&statement(&sql, &[])).await.map(|rows| rows.len()) }
+        async move { store.write(&statement(&sql, &[]), None).await.map(|rows| rows.len()) }
     };
     let count = async |table: &str| {
         let sql = format!("SELECT count(*) FROM {table}");
-        match store.snapshot(&[statement(&sql, &[Type::Int64])]).await.unwrap()[0].cell(0, 0) {
+        match store.snapshot(&[statement(&sql, &[Type::Int64])], &Budget::unlimited()).await.unwrap()[0].cell(0, 0) {
             Cell::Int(count) => count,
             other => panic!("{other:?}"),
         }
@@ -166,7 +181,7 @@ async fn writes_that_wait_together_fail_apart() {
 
 /// A table `t` with a column `a`, and what counts its rows.
 async fn counted(store: &Sqlite) -> Statement {
-    store.write(&statement("CREATE TABLE t (a INTEGER)", &[])).await.unwrap();
+    store.write(&statement("CREATE TABLE t (a INTEGER)", &[]), None).await.unwrap();
     statement("SELECT count(*) FROM t", &[Type::Int64])
 }
 
@@ -190,7 +205,7 @@ async fn what_anybody_commits_is_read_at_once() {
     for round in 0..300 {
         let who = round % 3;
         if who == 0 {
-            store.write(&statement("INSERT INTO t VALUES (1)", &[])).await.unwrap();
+            store.write(&statement("INSERT INTO t VALUES (1)", &[]), None).await.unwrap();
         } else {
             stranger.execute_batch("INSERT INTO t VALUES (1)").unwrap();
         }
@@ -198,7 +213,7 @@ async fn what_anybody_commits_is_read_at_once() {
             stranger.execute_batch("PRAGMA wal_checkpoint(PASSIVE)").unwrap();
         }
         for _ in 0..=who {
-            let rows = store.snapshot(std::slice::from_ref(&count)).await.unwrap();
+            let rows = store.snapshot(std::slice::from_ref(&count), &Budget::unlimited()).await.unwrap();
             assert_eq!(rows[0].cell(0, 0), Cell::Int(round + 1));
         }
     }
@@ -210,9 +225,12 @@ async fn a_table_that_another_program_alters_is_read_as_it_is() {
     let (folder, store) = file();
     counted(&store).await;
     let stranger = stranger(&folder);
-    store.snapshot(&[statement("SELECT a FROM t", &[Type::Int64])]).await.unwrap();
+    store.snapshot(&[statement("SELECT a FROM t", &[Type::Int64])], &Budget::unlimited()).await.unwrap();
     stranger.execute_batch("ALTER TABLE t ADD COLUMN b INTEGER DEFAULT 7; INSERT INTO t (a) VALUES (1)").unwrap();
-    let rows = store.snapshot(&[statement("SELECT a, b FROM t", &[Type::Int64, Type::Int64])]).await.unwrap();
+    let rows = store
+        .snapshot(&[statement("SELECT a, b FROM t", &[Type::Int64, Type::Int64])], &Budget::unlimited())
+        .await
+        .unwrap();
     assert_eq!(rows[0].cell(0, 1), Cell::Int(7));
 }
 
@@ -221,7 +239,7 @@ async fn a_snapshot_is_kept_for_the_next_read_and_ends_when_none_comes() {
     let (folder, store) = file();
     let count = counted(&store).await;
     let stranger = stranger(&folder);
-    store.snapshot(&[count.clone(), count.clone()]).await.unwrap();
+    store.snapshot(&[count.clone(), count.clone()], &Budget::unlimited()).await.unwrap();
     stranger.execute_batch("INSERT INTO t VALUES (1)").unwrap();
     assert!(!is_cut(&stranger), "the snapshot is kept");
     let end = Instant::now() + Duration::from_secs(30);
@@ -231,7 +249,7 @@ async fn a_snapshot_is_kept_for_the_next_read_and_ends_when_none_comes() {
     }
     assert!(!store.inner.is_watched.load(Ordering::Relaxed));
     // And once more: whoever watched has ended.
-    store.snapshot(std::slice::from_ref(&count)).await.unwrap();
+    store.snapshot(std::slice::from_ref(&count), &Budget::unlimited()).await.unwrap();
     stranger.execute_batch("INSERT INTO t VALUES (1)").unwrap();
     while !is_cut(&stranger) {
         assert!(Instant::now() < end, "the snapshot does not end");
@@ -245,7 +263,7 @@ async fn a_log_that_is_copied_can_be_cut_while_everybody_reads() {
     let count = counted(&store).await;
     let stranger = stranger(&folder);
     for outcome in [false, true] {
-        store.snapshot(std::slice::from_ref(&count)).await.unwrap();
+        store.snapshot(std::slice::from_ref(&count), &Budget::unlimited()).await.unwrap();
         assert_eq!(is_cut(&stranger), outcome);
     }
     assert!(store.inner.is_watched.load(Ordering::Relaxed));
@@ -258,7 +276,7 @@ async fn snapshots_that_are_kept_do_not_keep_the_log_from_starting_anew() {
     let stranger = stranger(&folder);
     for round in 1..=500 {
         stranger.execute_batch("INSERT INTO t VALUES (zeroblob(36000))").unwrap();
-        let rows = store.snapshot(std::slice::from_ref(&count)).await.unwrap();
+        let rows = store.snapshot(std::slice::from_ref(&count), &Budget::unlimited()).await.unwrap();
         assert_eq!(rows[0].cell(0, 0), Cell::Int(round));
     }
     // Of five thousand frames, as many as are written before the log is copied, and some more.
@@ -272,7 +290,8 @@ async fn a_snapshot_that_is_read_all_the_time_ends_as_well() {
     let count = counted(&store).await;
     let mut reader = Reader::open(&store.inner.path).unwrap();
     let mut read = || {
-        let rows = reader.read(&Stop::Budget(Duration::MAX), |reader| snapshot(reader, std::slice::from_ref(&count)));
+        let rows =
+            reader.read(&Interrupt::At(later()), |reader| snapshot(reader, std::slice::from_ref(&count), UNLIMITED));
         rows.unwrap();
         reader.since().unwrap()
     };
@@ -280,4 +299,71 @@ async fn a_snapshot_that_is_read_all_the_time_ends_as_well() {
     while read() == first {
         assert!(begun.elapsed() < Duration::from_secs(30), "the snapshot does not end");
     }
+}
+
+#[tokio::test]
+async fn the_first_read_opens_its_connection_on_another_thread() {
+    let (_folder, store) = file();
+    let (one, budget) = ([count_to(1)], Budget::unlimited());
+    let opening = store.inner.opening.lock().await;
+    let mut first = Box::pin(store.snapshot(&one, &budget));
+    assert!(futures::poll!(&mut first).is_pending());
+    drop(opening);
+    assert_eq!(first.await.unwrap()[0].cell(0, 0), Cell::Int(1));
+    assert!(futures::poll!(Box::pin(store.snapshot(&one, &budget))).is_ready());
+    assert_eq!(store.inner.readers().len(), 1);
+}
+
+#[tokio::test]
+async fn a_read_that_was_slow_does_not_hold_up_the_runtime_again_until_it_is_quick() {
+    let (_folder, store) = file();
+    let (slow, quick, budget) = ([count_to(300_000)], [count_to(1)], Budget::unlimited());
+    store.snapshot(&slow, &budget).await.unwrap();
+    assert!(store.inner.slow.contain(&quick), "it is the same text");
+    // A busy machine may take long for the quick one too.
+    while store.inner.slow.contain(&quick) {
+        let turns = store.inner.long_reads.acquire_many(LONG_READS as u32).await.unwrap();
+        let mut read = Box::pin(store.snapshot(&quick, &budget));
+        assert!(futures::poll!(&mut read).is_pending());
+        drop(turns);
+        assert_eq!(read.await.unwrap()[0].cell(0, 0), Cell::Int(1));
+    }
+    assert!(futures::poll!(Box::pin(store.snapshot(&quick, &budget))).is_ready());
+}
+
+#[tokio::test]
+async fn a_write_whose_rows_have_no_room_is_undone_alone_and_among_others() {
+    let (_folder, store) = file();
+    let count = counted(&store).await;
+    let insert = |values: &str| statement(&format!("INSERT INTO t VALUES {values} RETURNING a"), &[Type::Int64]);
+    let (many, one) = (insert("(1), (2), (3)"), insert("(4)"));
+    let room = Some(Room { bytes: 40, limit: 5 });
+
+    assert_eq!(store.write(&many, room).await.map(|rows| rows.len()), Err(crate::budget::too_large(5)));
+    assert_eq!(store.write(&one, room).await.map(|rows| rows.len()), Ok(1));
+    let held = store.lease().await;
+    let both = futures::future::join(store.write(&many, room), store.write(&one, room));
+    let ((many, one), ()) = tokio::join!(both, async { drop(held) });
+
+    assert_eq!(many.map(|rows| rows.len()), Err(crate::budget::too_large(5)));
+    assert_eq!(one.map(|rows| rows.len()), Ok(1));
+    let rows = store.snapshot(&[count], &Budget::unlimited()).await.unwrap();
+    assert_eq!(rows[0].cell(0, 0), Cell::Int(2));
+}
+
+#[tokio::test]
+async fn a_read_that_waits_for_another_process_stops_when_nobody_waits_for_it() {
+    let (folder, store) = file();
+    store.write(&statement("CREATE TABLE t (a INTEGER)", &[]), None).await.unwrap();
+    let stranger = stranger(&folder);
+    stranger.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut tx = store.begin().await.unwrap();
+    let (insert, budget) = ([statement("INSERT INTO t VALUES (1)", &[])], Budget::unlimited());
+    let mut waiting = Box::pin(tx.run(&insert, &budget));
+    assert!(futures::poll!(&mut waiting).is_pending());
+    let start = Instant::now();
+    drop(waiting);
+    drop(tx);
+    drop(store.lease().await);
+    assert!(start.elapsed() < BUSY / 2, "{:?}", start.elapsed());
 }

@@ -36,7 +36,7 @@ async fn violated_constraints_are_named_without_values() {
 
     let mut tx = store.begin().await.unwrap();
     let late = ["SET CONSTRAINTS ALL DEFERRED", "INSERT INTO album VALUES (99)"];
-    tx.run(&late.map(|sql| statement(sql, Vec::new()))).await.unwrap();
+    tx.run(&late.map(|sql| statement(sql, Vec::new())), &Budget::unlimited()).await.unwrap();
     assert_eq!(tx.commit().await.unwrap_err(), Error::Constraint("foreign key by of table album does not hold".into()));
 }
 
@@ -48,27 +48,30 @@ async fn a_transaction_lasts_when_committed_and_only_then() {
     let count = "SELECT count(*) FROM t";
 
     let mut dropped = store.begin().await.unwrap();
-    assert_eq!(dropped.run(&[insert(1), insert(2)]).await.unwrap().len(), 2);
+    assert_eq!(dropped.run(&[insert(1), insert(2)], &Budget::unlimited()).await.unwrap().len(), 2);
     drop(dropped);
     assert_eq!(cells(&store, count, Vec::new()).await, ["Int(0)"]);
 
     let mut failed = store.begin().await.unwrap();
-    failed.run(&[insert(1)]).await.unwrap();
-    let error = failed.run(&[insert(2), insert(1), insert(3)]).await.unwrap_err();
+    failed.run(&[insert(1)], &Budget::unlimited()).await.unwrap();
+    let error = failed.run(&[insert(2), insert(1), insert(3)], &Budget::unlimited()).await.unwrap_err();
     assert!(matches!(error, Error::Conflict { .. }), "{error:?}");
-    assert!(failed.run(&[insert(4)]).await.is_err());
+    assert!(failed.run(&[insert(4)], &Budget::unlimited()).await.is_err());
     assert!(failed.commit().await.is_err());
     assert_eq!(cells(&store, count, Vec::new()).await, ["Int(0)"]);
 
     let mut unprepared = store.begin().await.unwrap();
-    unprepared.run(&[insert(1)]).await.unwrap();
-    assert_eq!(unprepared.run(&[statement("SELECT * FROM nowhere", vec![])]).await.unwrap_err(), Error::SchemaMoved);
+    unprepared.run(&[insert(1)], &Budget::unlimited()).await.unwrap();
+    assert_eq!(
+        unprepared.run(&[statement("SELECT * FROM nowhere", vec![])], &Budget::unlimited()).await.unwrap_err(),
+        Error::SchemaMoved
+    );
     assert!(unprepared.commit().await.is_err());
     assert_eq!(cells(&store, count, Vec::new()).await, ["Int(0)"]);
 
     let mut committed = store.begin().await.unwrap();
-    committed.run(&[insert(1)]).await.unwrap();
-    committed.run(&[insert(2)]).await.unwrap();
+    committed.run(&[insert(1)], &Budget::unlimited()).await.unwrap();
+    committed.run(&[insert(2)], &Budget::unlimited()).await.unwrap();
     committed.commit().await.unwrap();
     store.begin().await.unwrap().commit().await.unwrap();
     assert_eq!(cells(&store, count, Vec::new()).await, ["Int(2)"]);
@@ -90,7 +93,7 @@ async fn a_snapshot_sees_one_state() {
     };
     let read = || statement("SELECT a FROM t", Vec::new());
     while !writer.is_finished() {
-        let levels = store.snapshot(&[read(), read(), read()]).await.unwrap();
+        let levels = store.snapshot(&[read(), read(), read()], &Budget::unlimited()).await.unwrap();
         let seen: Vec<String> = levels.iter().map(|rows| format!("{:?}", rows.cell(0, 0))).collect();
         assert!(seen.iter().all(|cell| *cell == seen[0]), "{seen:?}");
     }
@@ -105,12 +108,12 @@ async fn a_failure_in_a_snapshot_is_the_statements_own_and_leaves_the_connection
     let good = statement("SELECT 1", Vec::new());
     let bad = statement("SELECT 1 / $1::int", vec![int(0)]);
     for _ in 0..3 {
-        let error = store.snapshot(&[good.clone(), bad.clone(), good.clone()]).await.unwrap_err();
+        let error = store.snapshot(&[good.clone(), bad.clone(), good.clone()], &Budget::unlimited()).await.unwrap_err();
         assert_eq!(error, Error::WrongType("a division by zero".into()));
-        assert_eq!(store.snapshot(&[good.clone(), good.clone()]).await.unwrap().len(), 2);
+        assert_eq!(store.snapshot(&[good.clone(), good.clone()], &Budget::unlimited()).await.unwrap().len(), 2);
     }
     let write = statement("CREATE TABLE t ()", Vec::new());
-    assert!(store.snapshot(&[good, write]).await.is_err(), "a snapshot only reads");
+    assert!(store.snapshot(&[good, write], &Budget::unlimited()).await.is_err(), "a snapshot only reads");
 }
 
 #[tokio::test]
@@ -120,14 +123,15 @@ async fn who_leaves_ends_the_statement() {
     let active = format!("{ACTIVE}'{}'", server.schema);
 
     let slow = [statement("SELECT 1 FROM pg_sleep(60)", Vec::new())];
-    let mut reading = Box::pin(store.snapshot(&slow));
+    let budget = Budget::unlimited();
+    let mut reading = Box::pin(store.snapshot(&slow, &budget));
     assert!(tokio::time::timeout(Duration::from_millis(300), &mut reading).await.is_err());
     until(&server, &active, 1).await;
     drop(reading);
     until(&server, &active, 0).await;
 
     let mut tx = store.begin().await.unwrap();
-    let mut running = Box::pin(tx.run(&slow));
+    let mut running = Box::pin(tx.run(&slow, &budget));
     assert!(tokio::time::timeout(Duration::from_millis(300), &mut running).await.is_err());
     until(&server, &active, 1).await;
     drop(running);
@@ -143,11 +147,12 @@ async fn a_slow_statement_on_a_lane_holds_up_nobody_for_long() {
     // Short until its argument makes it slow.
     let maybe = |wait: f64| [statement("SELECT 1 FROM pg_sleep($1)", vec![Bind::Float(wait)])];
     for _ in 0..6 {
-        store.snapshot(&maybe(0.0)).await.unwrap();
+        store.snapshot(&maybe(0.0), &Budget::unlimited()).await.unwrap();
         cells(&store, "SELECT 2", Vec::new()).await;
     }
     let slow = maybe(60.0);
-    let mut slow: Vec<_> = (0..4).map(|_| Box::pin(store.snapshot(&slow))).collect();
+    let budget = Budget::unlimited();
+    let mut slow: Vec<_> = (0..4).map(|_| Box::pin(store.snapshot(&slow, &budget))).collect();
     let quick = async {
         let behind = (0..20).map(|_| cells(&store, "SELECT 2", Vec::new()));
         for cells in futures::future::join_all(behind).await {
@@ -183,8 +188,8 @@ async fn killed_connections_are_made_again_for_reads() {
     let one = || statement("SELECT 1", Vec::new());
     for _ in 0..20 {
         for _ in 0..3 {
-            assert_eq!(store.snapshot(&[one()]).await.unwrap().len(), 1);
-            assert_eq!(store.snapshot(&[one(), one()]).await.unwrap().len(), 2);
+            assert_eq!(store.snapshot(&[one()], &Budget::unlimited()).await.unwrap().len(), 1);
+            assert_eq!(store.snapshot(&[one(), one()], &Budget::unlimited()).await.unwrap().len(), 2);
         }
         assert!(server.count(&kill).await > 0);
     }

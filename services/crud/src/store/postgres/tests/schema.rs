@@ -147,7 +147,7 @@ async fn a_moved_schema_is_said_at_most_once_and_then_followed() {
     // Whether it is said depends on whether a connection is used that prepared the statement before.
     let mut moved = 0;
     for _ in 0..8 {
-        match store.snapshot(&[statement(read, Vec::new())]).await {
+        match store.snapshot(&[statement(read, Vec::new())], &Budget::unlimited()).await {
             Ok(rows) => assert_eq!(rows[0].cell(0, 0), Cell::Text("1".into())),
             Err(error) => {
                 assert_eq!(error, Error::SchemaMoved);
@@ -158,8 +158,11 @@ async fn a_moved_schema_is_said_at_most_once_and_then_followed() {
     assert!(moved <= 1, "{moved}");
 
     server.execute("ALTER TABLE t RENAME COLUMN a TO b").await;
-    assert_eq!(store.snapshot(&[statement(read, Vec::new())]).await.unwrap_err(), Error::SchemaMoved);
+    assert_eq!(
+        store.snapshot(&[statement(read, Vec::new())], &Budget::unlimited()).await.unwrap_err(),
+        Error::SchemaMoved
+    );
     server.execute("DROP TABLE t").await;
-    let error = store.snapshot(&[statement("SELECT b FROM t", Vec::new())]).await.unwrap_err();
+    let error = store.snapshot(&[statement("SELECT b FROM t", Vec::new())], &Budget::unlimited()).await.unwrap_err();
     assert_eq!(error, Error::SchemaMoved);
 }

@@ -134,7 +134,11 @@ async fn values_that_do_not_fit_are_refused_and_keep_silent_about_themselves() {
 #[tokio::test]
 async fn an_answer_that_cannot_be_decoded_names_its_column() {
     let Some(server) = Server::with("undecodable", SETUP).await else { return };
-    let error = server.store(4).snapshot(&[statement("SELECT gap FROM thing", Vec::new())]).await.unwrap_err();
+    let error = server
+        .store(4)
+        .snapshot(&[statement("SELECT gap FROM thing", Vec::new())], &Budget::unlimited())
+        .await
+        .unwrap_err();
     assert_eq!(error, Error::Database("column gap of type interval is not cast to text by its statement".into()));
 }
 
@@ -143,7 +147,7 @@ async fn numerics_are_written_as_the_server_writes_them() {
     let Some(server) = Server::with("numerics", "").await else { return };
     let sql = "SELECT x, x::text FROM (SELECT round((random() - 0.5)::numeric * power(10::numeric, i % 60 - 30), i % 25) \
                AS x FROM generate_series(1, 5000) AS i) AS samples";
-    let rows = server.store(4).snapshot(&[statement(sql, Vec::new())]).await.unwrap().remove(0);
+    let rows = server.store(4).snapshot(&[statement(sql, Vec::new())], &Budget::unlimited()).await.unwrap().remove(0);
     assert_eq!(rows.len(), 5000);
     for row in 0..rows.len() {
         let (Cell::Decimal(ours), Cell::Text(theirs)) = (rows.cell(row, 0), rows.cell(row, 1)) else {

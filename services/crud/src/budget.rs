@@ -1,0 +1,265 @@
+//! Limits of what one request may take: bytes of its answer, memory of its rows, and a share of what this node has for
+//! large answers.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+};
+
+use mesh::fault::answer_too_large;
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
+
+use crate::Error;
+
+/// Bytes of an answer where the caller names no limit.
+const ANSWER_BYTES: u64 = 64 << 20;
+/// Rows, and JSON, that may take this much are small: they need no share.
+pub const SMALL_BYTES: usize = 1 << 20;
+/// Memory of the rows of an answer, in bytes for each byte it may have.
+const ROWS_PER_ANSWER: usize = 2;
+/// Rows that may be collected whatever the limit of the answer: in memory, a short row takes many times its JSON.
+const ROWS_LEAST: usize = 16 << 20;
+/// What large answers may take together on a small machine: two of them at the default limit, with their rows.
+const LARGE_LEAST_MIB: usize = 384;
+/// And for each core of a larger one.
+const LARGE_PER_CORE_MIB: usize = 96;
+
+/// Bytes that the answers of a client's request may have.
+#[derive(Debug, Clone, Copy)]
+pub struct AnswerLimit {
+    /// Altogether.
+    pub bytes: u64,
+    /// Those used by other databases.
+    pub used: u64,
+}
+
+/// Admission control for large answers: the memory that they may take together on this node, in MiB.
+///
+/// Who waits is served in order, and holds less than [`SMALL_BYTES`] of rows meanwhile.
+#[derive(Debug, Clone)]
+pub struct Memory {
+    free: Arc<Semaphore>,
+    total: u32,
+}
+
+/// What one request may still take.
+#[derive(Debug)]
+pub struct Budget<'m> {
+    limit: u64,
+    answer: usize,
+    rows: usize,
+    memory: Option<&'m Memory>,
+    /// Held until the request is answered, once it is seen to be large.
+    share: OnceCell<SemaphorePermit<'m>>,
+}
+
+/// Memory left for rows that are collected on one thread.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    /// Bytes.
+    pub bytes: usize,
+    /// The limit that an error names.
+    pub limit: u64,
+}
+
+/// Memory left for rows of several statements that are collected at the same time.
+#[derive(Debug)]
+pub struct SharedRoom<'b, 'm> {
+    budget: &'b Budget<'m>,
+    left: AtomicUsize,
+    /// What is left grows to the whole of the budget once it has its share.
+    is_small: AtomicBool,
+}
+
+/// The error of an answer that would have more than `limit` bytes.
+pub fn too_large(limit: u64) -> Error {
+    Error::TooLarge(answer_too_large(limit))
+}
+
+impl AnswerLimit {
+    /// As a request says it, where 0 means the default.
+    pub fn new(bytes: u64, used: u64) -> Self {
+        Self { bytes: if bytes == 0 { ANSWER_BYTES } else { bytes }, used }
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let total = (cores * LARGE_PER_CORE_MIB).max(LARGE_LEAST_MIB);
+        Self { free: Arc::new(Semaphore::new(total)), total: u32::try_from(total).unwrap_or(u32::MAX) }
+    }
+}
+
+impl Memory {
+    /// The share of an answer that may have `limit` bytes, with its rows.
+    async fn share(&self, limit: u64) -> Option<SemaphorePermit<'_>> {
+        let mib = (limit >> 20).saturating_mul(1 + ROWS_PER_ANSWER as u64).max(1);
+        self.free.acquire_many(u32::try_from(mib).unwrap_or(u32::MAX).min(self.total)).await.ok()
+    }
+}
+
+impl<'m> Budget<'m> {
+    /// For reads.
+    pub fn read(limit: AnswerLimit, memory: &'m Memory) -> Self {
+        Self { memory: Some(memory), ..Self::write(limit) }
+    }
+
+    /// For writes. They wait for no share: who holds locks of the database must not wait for who may want them.
+    pub fn write(AnswerLimit { bytes, used }: AnswerLimit) -> Self {
+        let whole = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let answer = usize::try_from(bytes.saturating_sub(used)).unwrap_or(usize::MAX);
+        let rows = whole.saturating_mul(ROWS_PER_ANSWER).max(ROWS_LEAST);
+        Self { limit: bytes, answer, rows, memory: None, share: OnceCell::new() }
+    }
+
+    /// For what is known to be small, and must not fail.
+    pub fn unlimited() -> Self {
+        Self { limit: u64::MAX, answer: usize::MAX, rows: usize::MAX, memory: None, share: OnceCell::new() }
+    }
+
+    /// Bytes that the JSON written next may have, before [`Budget::grow`] allows more.
+    pub fn answer_room(&self) -> usize {
+        if self.is_small() { self.answer.min(SMALL_BYTES) } else { self.answer }
+    }
+
+    /// Memory that the rows collected next may take, likewise.
+    pub fn row_room(&self) -> Room {
+        let bytes = if self.is_small() { self.rows.min(SMALL_BYTES) } else { self.rows };
+        Room { bytes, limit: self.limit }
+    }
+
+    /// The same for several statements at the same time.
+    pub fn shared_room(&self) -> SharedRoom<'_, 'm> {
+        SharedRoom {
+            budget: self,
+            left: AtomicUsize::new(self.row_room().bytes),
+            is_small: AtomicBool::new(self.is_small()),
+        }
+    }
+
+    /// Whether a share was waited for, so that much memory may be taken at once.
+    pub fn has_share(&self) -> bool {
+        self.share.initialized()
+    }
+
+    /// JSON was written.
+    pub fn answered(&mut self, bytes: usize) {
+        self.answer = self.answer.saturating_sub(bytes);
+    }
+
+    /// Rows were collected, and are kept.
+    pub fn collected(&mut self, bytes: usize) {
+        self.rows = self.rows.saturating_sub(bytes);
+    }
+
+    /// Waits for a share of this node's memory, for what is not small.
+    ///
+    /// Errors: where that would allow no more, that the answer is too large.
+    pub async fn grow(&self) -> Result<(), Error> {
+        match self.memory.filter(|_| self.is_small()) {
+            Some(memory) => {
+                let share = async { memory.share(self.limit).await.ok_or_else(|| self.too_large()) };
+                self.share.get_or_try_init(|| share).await.map(drop)
+            }
+            None => Err(self.too_large()),
+        }
+    }
+
+    /// Whether [`Budget::grow`] would allow more JSON than [`Budget::answer_room`] does.
+    pub fn may_answer_more(&self) -> bool {
+        self.answer_room() < self.answer
+    }
+
+    /// That the answer is over the limit.
+    pub fn too_large(&self) -> Error {
+        too_large(self.limit)
+    }
+
+    fn is_small(&self) -> bool {
+        self.memory.is_some() && !self.has_share()
+    }
+}
+
+impl SharedRoom<'_, '_> {
+    /// Takes room for a row, if it is there. The statements are polled by one task: nobody else takes meanwhile.
+    pub fn has_taken(&self, bytes: usize) -> bool {
+        let left = self.left.load(Relaxed).checked_sub(bytes);
+        left.inspect(|left| self.left.store(*left, Relaxed)).is_some()
+    }
+
+    /// Takes room for a row, waiting for a share where that makes more.
+    pub async fn wait_and_take(&self, bytes: usize) -> Result<(), Error> {
+        while !self.has_taken(bytes) {
+            if !self.is_small.load(Relaxed) {
+                return Err(self.budget.too_large());
+            }
+            if !self.budget.has_share() {
+                self.budget.grow().await?;
+            }
+            if self.is_small.swap(false, Relaxed) {
+                let more = self.budget.rows.saturating_sub(SMALL_BYTES);
+                self.left.fetch_add(more, Relaxed);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory(mib: usize) -> Memory {
+        Memory { free: Arc::new(Semaphore::new(mib)), total: mib as u32 }
+    }
+
+    fn limit(bytes: u64) -> AnswerLimit {
+        AnswerLimit::new(bytes, 0)
+    }
+
+    #[tokio::test]
+    async fn large_answers_wait_for_each_other_and_small_ones_do_not() {
+        let memory = memory(300);
+        let [first, second, third] = [(); 3].map(|()| Budget::read(limit(40 << 20), &memory));
+        first.grow().await.unwrap();
+        second.grow().await.unwrap();
+        let mut waiting = Box::pin(third.grow());
+        assert!(futures::poll!(&mut waiting).is_pending());
+        assert_eq!(third.answer_room(), SMALL_BYTES);
+
+        drop(first);
+
+        waiting.await.unwrap();
+        assert_eq!(third.answer_room(), 40 << 20);
+        assert_eq!(third.grow().await, Err(too_large(40 << 20)));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_may_have_more_than_the_memory_takes_all_of_it() {
+        let memory = memory(100);
+        let budget = Budget::read(limit(1 << 30), &memory);
+        budget.grow().await.unwrap();
+        assert_eq!(memory.free.available_permits(), 0);
+    }
+
+    #[tokio::test]
+    async fn rows_at_the_same_time_share_their_room() {
+        let memory = memory(300);
+        let budget = Budget::read(limit(20 << 20), &memory);
+        let room = budget.shared_room();
+        room.wait_and_take(SMALL_BYTES).await.unwrap();
+        assert!(!budget.has_share());
+        room.wait_and_take(30 << 20).await.unwrap();
+        assert!(budget.has_share());
+        assert_eq!(room.wait_and_take(10 << 20).await, Err(too_large(20 << 20)));
+        room.wait_and_take(9 << 20).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_write_waits_for_no_share_and_names_the_whole_limit() {
+        let budget = Budget::write(AnswerLimit::new(1000, 400));
+        assert_eq!(budget.answer_room(), 600);
+        assert_eq!(budget.grow().await, Err(too_large(1000)));
+    }
+}
