@@ -39,10 +39,12 @@ use reader::Reader;
 pub use rows::Rows;
 use slow::SlowStatements;
 
-/// How long a read may hold the runtime's thread before it is started again on a blocking one.
+/// What a read may hold the runtime's thread for. One that took longer goes to a blocking thread the next time.
 const INLINE: Duration = Duration::from_millis(1);
-/// Steps of SQLite's machine between two looks at the clock: some microseconds.
+/// Steps of SQLite's machine between two looks at whether to go on: some ten microseconds.
 const STEPS: std::ffi::c_int = 1000;
+/// So many times that, a read is started again on a blocking thread: after about [`INLINE`].
+const INLINE_TURNS: u32 = 20;
 /// How long a statement on a blocking thread waits for another process that writes.
 const BUSY: Duration = Duration::from_secs(5);
 /// Time between two tries.
@@ -95,8 +97,9 @@ struct Lease {
 
 /// When a running statement has to stop.
 enum Interrupt {
-    /// Then, or rather than wait for another process.
-    At(Instant),
+    /// After so many times [`STEPS`] of each statement, or rather than wait for another process. Steps and not time: a
+    /// thread that has to wait for a processor is not to do its work twice.
+    After(u32),
     /// When nobody waits for it.
     When(Stop),
 }
@@ -141,13 +144,14 @@ impl Sqlite {
         };
         let Room { bytes, limit } = budget.row_room();
         let room = Room { bytes: bytes.min(SMALL_BYTES), limit };
-        let end = Instant::now() + INLINE;
-        let done = self.inner.read(reader, &Interrupt::At(end), |reader| snapshot(reader, statements, room));
+        let start = Instant::now();
+        let done =
+            self.inner.read(reader, &Interrupt::After(INLINE_TURNS), |reader| snapshot(reader, statements, room));
         self.watch();
         match done {
             Ok(rows) => {
                 // The disk may have been waited for, which nothing interrupts.
-                if Instant::now() > end {
+                if start.elapsed() > INLINE {
                     self.inner.slow.ran(statements, true);
                 }
                 return Ok(rows);
@@ -369,10 +373,14 @@ impl Interrupt {
         work: impl FnOnce(&mut Connection) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         match self {
-            Interrupt::At(end) => {
-                let end = *end;
+            Interrupt::After(turns) => {
+                let mut left = *turns;
                 connection.busy_timeout(Duration::ZERO)?;
-                connection.progress_handler(STEPS, Some(move || Instant::now() > end))?;
+                let is_over = move || {
+                    left = left.saturating_sub(1);
+                    left == 0
+                };
+                connection.progress_handler(STEPS, Some(is_over))?;
             }
             Interrupt::When(stop) => {
                 let stop = stop.clone();

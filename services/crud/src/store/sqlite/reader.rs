@@ -53,7 +53,7 @@ impl Reader {
         interrupt: &Interrupt,
         work: impl FnOnce(&Connection) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let is_short = matches!(interrupt, Interrupt::At(_));
+        let is_short = matches!(interrupt, Interrupt::After(_));
         let mark = self.log.as_ref().filter(|_| is_short).map(Log::mark);
         if !mark.is_some_and(|mark| self.has_kept(&mark)) {
             self.let_go()?;
