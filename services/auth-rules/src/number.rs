@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_does_not_compare() {
+    fn other_types_do_not_compare() {
         assert_eq!(compare(&number("1"), &Value::Text("1".to_owned())), None);
         assert_eq!(compare(&number("1"), &Value::Number("1e99999999999999999999".to_owned())), None);
         assert_eq!(compare(&Value::Number("nan".to_owned()), &number("1.5")), None);
