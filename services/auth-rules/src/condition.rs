@@ -9,7 +9,6 @@ use serde_json::{Map, Value as Json};
 use crate::{
     column_path::ColumnPath,
     context::RequestContext,
-    number,
     operand::{ListOperand, Operand},
     rule::Parser,
 };
@@ -100,7 +99,7 @@ impl ListOperand {
 fn scalar(value: &Value) -> Option<Value> {
     match value {
         Value::Bool(_) | Value::Text(_) => Some(value.clone()),
-        Value::Int(_) | Value::Number(_) => Some(number::plain(value)),
+        Value::Int(_) | Value::Number(_) => Some(value.canonical_number()),
         Value::Null | Value::List(_) | Value::Object(_) => None,
     }
 }
@@ -232,4 +231,26 @@ fn parse_operand(json: &Json, path: &str, parser: &mut Parser) -> Option<Operand
         }
     };
     Some(Operand::Literal(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn conditions_nest_to_a_limit() {
+        let errors = |levels| {
+            let leaf = json!({"a": 1});
+            let nested = (0..levels).fold(leaf, |inner, _| json!({"$and": [{"b": 1}, inner]}));
+            let mut parser = Parser::default();
+            let parsed = Condition::parse(&nested, "rowFilter", &mut parser).is_some();
+            assert_eq!(parsed, parser.errors.is_empty());
+            parser.errors
+        };
+        assert_eq!(errors(MAX_DEPTH), []);
+        let errors = errors(MAX_DEPTH + 1);
+        assert!(errors[0].message.contains("nests deeper"), "{errors:?}");
+    }
 }

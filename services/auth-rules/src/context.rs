@@ -66,7 +66,7 @@ impl<'a> RequestContext<'a> {
 
     fn instant(&self, operand: &Operand) -> Option<OffsetDateTime> {
         match self.value(operand)?.as_ref() {
-            Value::Text(text) => date::parse(text),
+            Value::Text(text) => query::instant(text),
             Value::Null | Value::Bool(_) | Value::Int(_) | Value::Number(_) | Value::List(_) | Value::Object(_) => None,
         }
     }
@@ -267,11 +267,40 @@ mod tests {
     }
 
     #[test]
+    fn changes_of_one_kind_are_one_group() {
+        let set = |column: &str| Change::Set { column: column.to_owned(), value: Value::Bool(true) };
+        let request = RequestContext { changes: &[set("a"), set("b")], ..request() };
+        assert_eq!(value(&request, "utils.length(args.update)"), Some(Value::Int(1)));
+        assert_eq!(value(&request, "utils.length(args.changes)"), Some(Value::Int(2)));
+        assert_eq!(value(&request, "args.update.$set.b"), Some(Value::Bool(true)));
+    }
+
+    #[test]
+    fn a_part_exists_where_the_request_has_it() {
+        let find = Filter::And(vec![]);
+        let request = RequestContext { find: Some(&find), token: "a.b.c", limit: Some(5), ..request() };
+        for path in ["args.find", "args.token", "args.opts.limit", "args.opts"] {
+            assert_eq!(value(&request, &format!("utils.exists({path})")), Some(Value::Bool(true)), "{path}");
+        }
+        for path in ["args.find.a", "args.opts.skip", "args.update", "args.token.a"] {
+            assert_eq!(value(&request, &format!("utils.exists({path})")), Some(Value::Bool(false)), "{path}");
+        }
+        assert_eq!(value(&request, "args.token"), Some(Value::Text("a.b.c".to_owned())));
+    }
+
+    #[test]
     fn an_absent_part_has_no_value() {
         let request = request();
-        for path in
-            ["args.auth", "args.auth.id", "args.token", "args.doc.a", "args.find.a", "args.opts.limit", "args.op.x"]
-        {
+        for path in [
+            "args.auth",
+            "args.auth.id",
+            "args.token",
+            "args.doc.a",
+            "args.find.a",
+            "args.opts.limit",
+            "args.op.x",
+            "args.find",
+        ] {
             assert_eq!(value(&request, path), None, "{path}");
             assert_eq!(value(&request, &format!("utils.exists({path})")), Some(Value::Bool(false)), "{path}");
         }

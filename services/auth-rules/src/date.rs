@@ -1,12 +1,6 @@
-//! Date arithmetic of rules: parsing, durations, truncation to a calendar unit.
+//! Date arithmetic of rules: durations, and truncation to a calendar unit.
 
-use time::{
-    Date, Duration, Month, OffsetDateTime, Time,
-    format_description::{BorrowedFormatItem, well_known::Rfc3339},
-    macros::format_description,
-};
-
-const DAY: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]");
+use time::{Date, Duration, Month, OffsetDateTime, Time, format_description::well_known::Rfc3339};
 
 /// A calendar unit that a date is truncated to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,14 +17,6 @@ pub enum CalendarUnit {
     Minute,
     /// A second.
     Second,
-}
-
-/// The instant that `text` names.
-pub fn parse(text: &str) -> Option<OffsetDateTime> {
-    if let Ok(day) = Date::parse(text, DAY) {
-        return Some(day.midnight().assume_utc());
-    }
-    OffsetDateTime::parse(text, &Rfc3339).ok()
 }
 
 /// The instant in RFC 3339, in its own zone; `None` for years outside its four digits.
@@ -115,15 +101,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn days_and_instants_are_dates() {
-        assert_eq!(parse("2019-11-25"), parse("2019-11-25T00:00:00Z"));
-        assert_eq!(parse("2020-01-01T05:30:00+05:30"), parse("2020-01-01T00:00:00.000Z"));
-        for text in ["", "yesterday", "2019-13-01", "2019-02-30", "25.11.2019", "2019-11-25T00:00:00"] {
-            assert_eq!(parse(text), None, "{text}");
-        }
-    }
-
-    #[test]
     fn durations_have_signs_decimals_and_several_units() {
         for (text, nanoseconds) in [
             ("24h", 86_400_000_000_000),
@@ -144,7 +121,7 @@ mod tests {
 
     #[test]
     fn truncation_is_in_the_zone_of_the_instant() {
-        let instant = parse("2019-11-25T23:45:06.7+05:30").unwrap();
+        let instant = query::instant("2019-11-25T23:45:06.7+05:30").unwrap();
         for (unit, beginning) in [
             ("year", "2019-01-01T00:00:00+05:30"),
             ("month", "2019-11-01T00:00:00+05:30"),

@@ -17,7 +17,6 @@ mod error;
 mod eval;
 mod grant;
 mod key;
-mod number;
 mod operand;
 mod path;
 mod policy_set;

@@ -155,7 +155,7 @@ fn helper(cursor: &mut Cursor<'_>, depth: usize) -> Result<Helper, String> {
 fn date_argument(cursor: &mut Cursor<'_>, depth: usize) -> Result<Box<Operand>, String> {
     let operand = expression(cursor, depth + 1)?;
     match &operand {
-        Operand::Literal(Value::Text(text)) if date::parse(text).is_none() => {
+        Operand::Literal(Value::Text(text)) if query::instant(text).is_none() => {
             Err(format!("invalid date {text:?}: expected one such as 2019-11-25, or RFC 3339"))
         }
         Operand::Helper(Helper::Exists(_) | Helper::Length(_)) => Err("expected a date".to_owned()),
@@ -227,6 +227,9 @@ mod tests {
             ("utils.lenght(args.doc.a)", "did you mean utils.length?"),
             ("utils.exists", "utils.exists(args.…)"),
             ("utils.exists()", "args."),
+            ("utils.length", "utils.length(args.…)"),
+            ("utils.addDuration", "utils.addDuration(date"),
+            ("utils.roundUpDate", "utils.roundUpDate(date"),
             ("utils.exists('a')", "args."),
             ("utils.length(args.doc.a, args.doc.b)", "\")\""),
             ("utils.now(1)", "\")\""),
@@ -243,6 +246,18 @@ mod tests {
         }
         let deep = "utils.length(".repeat(1000);
         assert!(Operand::parse(&deep).unwrap_err().contains("nest deeper"));
+    }
+
+    #[test]
+    fn helpers_nest_to_a_limit() {
+        let lengths = |levels| format!("{}args.doc.a{}", "utils.length(".repeat(levels), ")".repeat(levels));
+        let days = |levels| format!("{}args.doc.a{}", "utils.roundUpDate(".repeat(levels), ", 'day')".repeat(levels));
+        for nested in [lengths(MAX_DEPTH), days(MAX_DEPTH)] {
+            assert!(Operand::parse(&nested).is_ok(), "{nested}");
+        }
+        for nested in [lengths(MAX_DEPTH + 1), days(MAX_DEPTH + 1)] {
+            assert!(Operand::parse(&nested).unwrap_err().contains("nest deeper"), "{nested}");
+        }
     }
 
     proptest! {

@@ -6,7 +6,6 @@ use query::{Comparison, Value};
 
 use crate::{
     context::RequestContext,
-    date, number,
     operand::ListOperand,
     rule::{Test, Type},
 };
@@ -48,10 +47,10 @@ pub fn parameter(r#type: Type, value: &Value) -> Option<Value> {
     match (r#type, value) {
         (Type::String, Value::Text(_)) | (Type::Bool, Value::Bool(_)) => Some(value.clone()),
         (Type::Number, Value::Int(_) | Value::Number(_)) => {
-            number::compare(value, value)?;
-            Some(number::plain(value))
+            value.compare_numbers(value)?;
+            Some(value.canonical_number())
         }
-        (Type::Date, Value::Text(text)) => date::parse(text).map(|_| value.clone()),
+        (Type::Date, Value::Text(text)) => query::instant(text).map(|_| value.clone()),
         (Type::String | Type::Number | Type::Bool | Type::Date, _) => None,
     }
 }
@@ -80,9 +79,9 @@ fn contains(r#type: Type, value: &Value, list: &ListOperand, request: &RequestCo
 fn ordering(r#type: Type, left: &Value, right: &Value) -> Option<Ordering> {
     match (r#type, left, right) {
         (Type::String, Value::Text(left), Value::Text(right)) => Some(left.cmp(right)),
-        (Type::Number, left, right) => number::compare(left, right),
+        (Type::Number, left, right) => left.compare_numbers(right),
         (Type::Bool, Value::Bool(left), Value::Bool(right)) => Some(left.cmp(right)),
-        (Type::Date, Value::Text(left), Value::Text(right)) => Some(date::parse(left)?.cmp(&date::parse(right)?)),
+        (Type::Date, Value::Text(left), Value::Text(right)) => Some(query::instant(left)?.cmp(&query::instant(right)?)),
         (Type::String | Type::Bool | Type::Date, ..) => None,
     }
 }

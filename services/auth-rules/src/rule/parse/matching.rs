@@ -7,7 +7,6 @@ use serde_json::{Map, Value as Json};
 use super::{Parser, kind_of, mirrored};
 use crate::{
     column_path::ColumnPath,
-    date, number,
     operand::{ListOperand, Operand, StaticType},
     path::{Path, Root},
     rule::{Match, Subject, Test, Type},
@@ -123,7 +122,7 @@ impl Parser {
             Some(Json::Bool(bool)) => Operand::Literal(Value::Bool(*bool)),
             Some(Json::Number(json)) => {
                 let value = json.as_i64().map_or_else(|| Value::Number(json.to_string()), Value::Int);
-                Operand::Literal(number::plain(&value))
+                Operand::Literal(value.canonical_number())
             }
             None | Some(Json::Null) => {
                 self.error(at, "expected a value or a path such as args.auth.id");
@@ -149,7 +148,7 @@ impl Parser {
             | (Type::Number, StaticType::Number)
             | (Type::Bool, StaticType::Bool) => true,
             (Type::Date, StaticType::Text) => match &operand {
-                Operand::Literal(Value::Text(text)) => date::parse(text).is_some(),
+                Operand::Literal(Value::Text(text)) => query::instant(text).is_some(),
                 Operand::Literal(_) | Operand::Path(_) | Operand::Helper(_) => true,
             },
             (Type::String | Type::Number | Type::Bool | Type::Date, _) => false,
