@@ -182,7 +182,7 @@ pub fn token(claims: &Json) -> String {
 
 /// The time of all requests.
 pub fn now() -> OffsetDateTime {
-    time::macros::datetime!(2025-06-01 12:00 UTC)
+    time::macros::datetime!(2025-06-01 12:00:00.250 UTC)
 }
 
 fn named(operation: &str) -> Operation {

@@ -88,6 +88,12 @@ mod tests {
             (related(Quantifier::Some), &["invoice"], Constraint::Other),
             (related(Quantifier::None), &["invoice", "a"], Constraint::None),
             (related(Quantifier::Some), &["a"], Constraint::None),
+            (related(Quantifier::Some), &["customer", "a"], Constraint::None),
+            (compare("a", Comparison::Eq, 1), &["a", "b"], Constraint::None),
+            (Filter::IsNull { column: "b".to_owned() }, &["a"], Constraint::None),
+            (Filter::In { column: "b".to_owned(), values: vec![] }, &["a"], Constraint::None),
+            (Filter::Not(Box::new(compare("b", Comparison::Eq, 1))), &["a"], Constraint::None),
+            (compare("a", Comparison::Eq, 1), &[], Constraint::None),
         ] {
             assert_eq!(Constraint::of(&filter, keys), expected, "{filter:?}");
         }

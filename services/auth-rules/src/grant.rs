@@ -179,5 +179,5 @@ fn condition_filter(condition: Option<&Condition>, request: &RequestContext<'_>)
 }
 
 fn milliseconds(instant: OffsetDateTime) -> i64 {
-    i64::try_from(instant.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX - GRANT_LIFETIME_MS)
+    instant.unix_timestamp() * 1000 + i64::from(instant.millisecond())
 }

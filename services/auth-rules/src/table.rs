@@ -77,7 +77,7 @@ pub struct TableResource {
 impl TableResource {
     /// Parses a document; comparisons with columns have `mode` unless it says otherwise.
     pub fn read(document: &Document, mode: MatchMode) -> Result<TableResource, resources::Fault> {
-        let (meta, spec): (TableMeta, Json) = document.read()?;
+        let (meta, spec): (TableMeta, Map<String, Json>) = document.read()?;
         let mut parser = Parser::default();
         let policies = policies(&spec, mode, &mut parser);
         Ok(TableResource { meta, policies, errors: parser.errors, warnings: parser.warnings })
@@ -85,14 +85,8 @@ impl TableResource {
 }
 
 /// The policies of a table's `spec`.
-fn policies(spec: &Json, mode: MatchMode, parser: &mut Parser) -> TablePolicies {
+fn policies(spec: &Map<String, Json>, mode: MatchMode, parser: &mut Parser) -> TablePolicies {
     let mut policies = TablePolicies::default();
-    let Json::Object(spec) = spec else {
-        if !spec.is_null() {
-            parser.error("spec", "expected an object with rules");
-        }
-        return policies;
-    };
     check_keys(spec, "spec", &["rules", "columns", "mode"], &["schema", "links"], parser);
     let mode = spec.get("mode").and_then(|mode| parser.mode(mode, "spec")).unwrap_or(mode);
     let columns = match spec.get("columns") {

@@ -115,7 +115,7 @@ fn a_grant_is_signed_where_it_leaves_the_process_and_ends() {
     let granted = service.authorize(request, now()).unwrap().grants.remove(0);
     let far = grant::Grant::from(proto::wire::auth::v1::SignedGrant::from(granted));
     let grant = grant::pair(b"mesh").1.terms(far).unwrap();
-    assert_eq!(grant.expires_ms, now().unix_timestamp() * 1000 + 60_000);
+    assert_eq!(grant.expires_ms, now().unix_timestamp() * 1000 + 250 + 60_000);
     assert!(!grant.allow_all);
 }
 
@@ -175,6 +175,16 @@ fn only_operations_that_somebody_may_are_reachable() {
                 "delete": {"rule": "not", "clause": {"rule": "allow"}},
             }),
         ),
+        table(
+            "d",
+            "claims",
+            json!({
+                "read": {"rule": "match", "type": "string", "eval": "==", "f1": "args.auth.role", "f2": "admin"},
+                "create": {"rule": "not", "clause": {"rule": "authenticated"}},
+                "update": {"rule": "match", "type": "string", "eval": "==", "f1": "args.find.a", "f2": "x"},
+                "delete": {"rule": "match", "type": "string", "eval": "!=", "f1": "a", "f2": "a"},
+            }),
+        ),
         table("d", "closed", json!({"read": {"rule": "deny"}})),
         table("d", "default", json!({"delete": {"rule": "allow"}})),
     ]);
@@ -182,7 +192,8 @@ fn only_operations_that_somebody_may_are_reachable() {
     let response = service(&documents).reachable(&request).unwrap();
     let found: Vec<_> = response.tables.iter().map(|table| (table.table.as_str(), table.operations.clone())).collect();
     let (read, delete) = (Operation::Read, Operation::Delete);
-    assert_eq!(found, [("closed", vec![delete]), ("default", vec![delete]), ("t", vec![read])]);
+    let claims = vec![Operation::Create, read, Operation::Update];
+    assert_eq!(found, [("claims", claims), ("closed", vec![delete]), ("default", vec![delete]), ("t", vec![read])]);
 }
 
 #[test]
@@ -221,6 +232,15 @@ fn errors_are_reported_with_their_paths() {
         assert!(faults.iter().any(|fault| fault == expected), "{expected} is not in {faults:#?}");
     }
     assert_eq!(faults.len(), 14, "{faults:#?}");
+}
+
+#[test]
+fn a_table_without_a_spec_has_no_policies() {
+    let table = json!({"kind": "table", "meta": {"project": "shop", "database": "d", "id": "t"}});
+    let documents = snapshot(&[keyed(), database("d"), table]);
+    assert_eq!(check(&documents), []);
+    let denied = ask(&documents, &user(), vec![access("d", "t", Operation::Read)]);
+    assert!(matches!(denied, Err(Error::Denied { .. })));
 }
 
 #[test]
