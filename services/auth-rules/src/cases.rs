@@ -1,4 +1,4 @@
-//! Runs `cases/*.json`: a rule, a request, and what is said of it.
+//! Runs `cases/*.json`: a rule, a request, and the expected outcome.
 //!
 //! A rule in a list is short for a `match`: type, operator, left and right side; `{"and": […]}` is short for its rule.
 //! `auth` are the claims of a valid token, `token` is sent instead where it is given. What is expected is `allow`,
@@ -21,21 +21,21 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 use time::OffsetDateTime;
 
-use crate::{Error, Service, check, key, state::State};
+use crate::{Error, Service, check, key, policy_set::PolicySet};
 
 const SECRET: &str = "a secret that has thirty-two bytes";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct RuleFile {
     operation: String,
     mode: String,
-    cases: Vec<Case>,
+    cases: Vec<RuleCase>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Case {
+struct RuleCase {
     name: String,
     rule: Json,
     expect: String,
@@ -79,7 +79,7 @@ fn conditions_of_clients_do_not_widen_a_grant() {
 }
 
 fn run(text: &str) {
-    let file: File = serde_json::from_str(text).unwrap();
+    let file: RuleFile = serde_json::from_str(text).unwrap();
     let mut failed = Vec::new();
     for case in &file.cases {
         let operation = case.operation.as_deref().unwrap_or(&file.operation);
@@ -100,7 +100,7 @@ fn dot(at: &str) -> &'static str {
     if at.is_empty() { "" } else { "." }
 }
 
-fn outcome(case: &Case, operation: &str, mode: &str) -> String {
+fn outcome(case: &RuleCase, operation: &str, mode: &str) -> String {
     let documents = shop(json!({ "mode": mode, "rules": { operation: expanded(&case.rule) } }));
     if let Some(fault) = check(&documents).first() {
         return format!("refused at {}", fault.path);
@@ -161,10 +161,10 @@ pub fn snapshot(documents: &[Json]) -> Snapshot {
     Snapshot::parse(&texts.join("\n---\n")).unwrap_or_else(|faults| panic!("{faults:?}"))
 }
 
-/// A service in which the resources are in force.
+/// A service with these resources in force.
 pub fn service(documents: &Snapshot) -> Service {
-    let state = State::new(documents, None, &State::default());
-    Service::of(Arc::new(ArcSwap::from_pointee(state)), grant::pair(b"mesh").0)
+    let policies = PolicySet::new(documents, None, &PolicySet::default());
+    Service::of(Arc::new(ArcSwap::from_pointee(policies)), grant::pair(b"mesh").0)
 }
 
 /// A token of the project with these claims.
@@ -180,9 +180,9 @@ pub fn token(claims: &Json) -> String {
     key::encode(&key, claims.as_object().unwrap()).unwrap()
 }
 
-/// When all cases happen.
+/// The time of all requests.
 pub fn now() -> OffsetDateTime {
-    time::macros::datetime!(2025-06-01 12:00 UTC)
+    time::macros::datetime!(2025-06-01 12:00:00.250 UTC)
 }
 
 fn named(operation: &str) -> Operation {
@@ -228,13 +228,13 @@ fn object(json: &Json) -> Object {
     }
 }
 
-fn changes(case: &Case) -> Vec<Change> {
+fn changes(case: &RuleCase) -> Vec<Change> {
     let set = case.set.iter().map(|(column, json)| Change::Set { column: column.clone(), value: value(json) });
     let inc = case.inc.iter().map(|(column, json)| Change::Inc { column: column.clone(), by: value(json) });
     set.chain(inc).collect()
 }
 
-/// A condition as REST writes it.
+/// Parses a condition in the syntax of REST.
 fn filter(find: &Map<String, Json>) -> Filter {
     let all = |items: &Json| items.as_array().unwrap().iter().map(|item| filter(item.as_object().unwrap())).collect();
     let conditions = find.iter().map(|(name, json)| match (name.as_str(), json) {
@@ -263,7 +263,7 @@ fn filter(find: &Map<String, Json>) -> Filter {
     Filter::And(conditions.collect())
 }
 
-/// A filter as text.
+/// Renders a filter.
 fn written(filter: &Filter) -> String {
     let all = |filters: &[Filter], word: &str| {
         let parts: Vec<_> = filters.iter().map(written).collect();

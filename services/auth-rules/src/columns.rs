@@ -1,24 +1,26 @@
-//! Columns that a table or one of its operations shows, searches and writes.
+//! Column permissions of a table or of one of its operations.
 
 use query::Columns;
 use serde_json::Value as Json;
 
-use crate::rule::Fault;
+use crate::rule::Diagnostic;
 
-/// Parses `columns`, which stands at `path`; sets it does not name are those of `outer`.
+/// Parses the `columns` at `path`; lists that it does not have are inherited from `outer`.
 ///
-/// Who may not see a column may not search by it either: where only `read` is given, it is also what may be searched.
-pub fn parse(json: &Json, path: &str, outer: &Columns, faults: &mut Vec<Fault>) -> Columns {
+/// A column that may not be read may not be searched by either, since a search reveals values: where only `read` is
+/// given, `filter` is the same.
+pub fn parse(json: &Json, path: &str, outer: &Columns, errors: &mut Vec<Diagnostic>) -> Columns {
     const KNOWN: [&str; 4] = ["read", "filter", "write", "deny"];
     let Json::Object(members) = json else {
-        faults.push(Fault { path: path.to_owned(), message: "expected an object such as {read: [id]}".to_owned() });
+        errors
+            .push(Diagnostic { path: path.to_owned(), message: "expected an object such as {read: [id]}".to_owned() });
         return outer.clone();
     };
     for key in members.keys().filter(|key| !KNOWN.contains(&key.as_str())) {
         let hint = query::nearest(key, KNOWN).map(|known| format!(", did you mean {known}?")).unwrap_or_default();
-        faults.push(Fault { path: format!("{path}.{key}"), message: format!("key {key} is not known{hint}") });
+        errors.push(Diagnostic { path: format!("{path}.{key}"), message: format!("unknown key {key}{hint}") });
     }
-    let mut set = |key: &str| names(members.get(key)?, &format!("{path}.{key}"), faults);
+    let mut set = |key: &str| names(members.get(key)?, &format!("{path}.{key}"), errors);
     let read = set("read");
     let filter = set("filter").or_else(|| read.clone());
     let write = set("write");
@@ -31,13 +33,13 @@ pub fn parse(json: &Json, path: &str, outer: &Columns, faults: &mut Vec<Fault>) 
     }
 }
 
-fn names(json: &Json, path: &str, faults: &mut Vec<Fault>) -> Option<Vec<String>> {
+fn names(json: &Json, path: &str, errors: &mut Vec<Diagnostic>) -> Option<Vec<String>> {
     let names = match json {
         Json::Array(items) => items.iter().map(|item| item.as_str().map(str::to_owned)).collect(),
         Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) | Json::Object(_) => None,
     };
     if names.is_none() {
-        faults.push(Fault { path: path.to_owned(), message: "expected a list of column names".to_owned() });
+        errors.push(Diagnostic { path: path.to_owned(), message: "expected a list of column names".to_owned() });
     }
     names
 }

@@ -1,10 +1,10 @@
-//! What an operator may choose of this service.
+//! Configuration of the service.
 
 use std::path::PathBuf;
 
-/// Configuration of this service.
+/// Configuration of the service.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
-    /// Where keys of projects without any are made and kept; `None` makes none, and such a project verifies nothing.
+    /// The folder of development keys, for projects without a key. `None`: tokens of such a project are never valid.
     pub dev_keys: Option<PathBuf>,
 }

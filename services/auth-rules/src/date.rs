@@ -1,44 +1,30 @@
-//! Dates of rules: RFC 3339, or `2019-11-25` for its first instant in UTC.
+//! Date arithmetic of rules: durations, and truncation to a calendar unit.
 
-use time::{
-    Date, Duration, Month, OffsetDateTime, Time,
-    format_description::{BorrowedFormatItem, well_known::Rfc3339},
-    macros::format_description,
-};
+use time::{Date, Duration, Month, OffsetDateTime, Time, format_description::well_known::Rfc3339};
 
-const DAY: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]");
-
-/// What a date is cut down to.
+/// A calendar unit that a date is truncated to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unit {
-    /// Its year.
+pub enum CalendarUnit {
+    /// A year.
     Year,
-    /// Its month.
+    /// A month.
     Month,
-    /// Its day.
+    /// A day.
     Day,
-    /// Its hour.
+    /// An hour.
     Hour,
-    /// Its minute.
+    /// A minute.
     Minute,
-    /// Its second.
+    /// A second.
     Second,
 }
 
-/// The instant that `text` names.
-pub fn parse(text: &str) -> Option<OffsetDateTime> {
-    if let Ok(day) = Date::parse(text, DAY) {
-        return Some(day.midnight().assume_utc());
-    }
-    OffsetDateTime::parse(text, &Rfc3339).ok()
-}
-
-/// The instant as RFC 3339 text, in its own zone; `None` in years that RFC 3339 cannot write.
+/// The instant in RFC 3339, in its own zone; `None` for years outside its four digits.
 pub fn text(instant: OffsetDateTime) -> Option<String> {
     instant.format(&Rfc3339).ok()
 }
 
-/// A length of time such as `24h`, `-1h30m` or `1.5s`; units are `ns us µs ms s m h`.
+/// A duration such as `24h`, `-1h30m` or `1.5s`; units are `ns us µs ms s m h`.
 pub fn duration(text: &str) -> Option<Duration> {
     let (negative, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -81,30 +67,30 @@ fn nanoseconds(amount: &str, unit: &str) -> Option<i64> {
     whole.checked_mul(unit)?.checked_add(i64::try_from(part).ok()?)
 }
 
-impl Unit {
+impl CalendarUnit {
     /// The unit of this name.
-    pub fn named(name: &str) -> Option<Unit> {
+    pub fn named(name: &str) -> Option<CalendarUnit> {
         Some(match name {
-            "year" => Unit::Year,
-            "month" => Unit::Month,
-            "day" => Unit::Day,
-            "hour" => Unit::Hour,
-            "minute" => Unit::Minute,
-            "second" => Unit::Second,
+            "year" => CalendarUnit::Year,
+            "month" => CalendarUnit::Month,
+            "day" => CalendarUnit::Day,
+            "hour" => CalendarUnit::Hour,
+            "minute" => CalendarUnit::Minute,
+            "second" => CalendarUnit::Second,
             _ => return None,
         })
     }
 
-    /// The beginning of the instant's unit, in the instant's zone.
-    pub fn beginning(self, instant: OffsetDateTime) -> Option<OffsetDateTime> {
+    /// The instant truncated to the unit, in the instant's zone.
+    pub fn truncate(self, instant: OffsetDateTime) -> Option<OffsetDateTime> {
         let (date, time) = (instant.date(), instant.time());
         let (date, time) = match self {
-            Unit::Year => (Date::from_calendar_date(date.year(), Month::January, 1), Ok(Time::MIDNIGHT)),
-            Unit::Month => (date.replace_day(1), Ok(Time::MIDNIGHT)),
-            Unit::Day => (Ok(date), Ok(Time::MIDNIGHT)),
-            Unit::Hour => (Ok(date), Time::from_hms(time.hour(), 0, 0)),
-            Unit::Minute => (Ok(date), Time::from_hms(time.hour(), time.minute(), 0)),
-            Unit::Second => (Ok(date), Time::from_hms(time.hour(), time.minute(), time.second())),
+            CalendarUnit::Year => (Date::from_calendar_date(date.year(), Month::January, 1), Ok(Time::MIDNIGHT)),
+            CalendarUnit::Month => (date.replace_day(1), Ok(Time::MIDNIGHT)),
+            CalendarUnit::Day => (Ok(date), Ok(Time::MIDNIGHT)),
+            CalendarUnit::Hour => (Ok(date), Time::from_hms(time.hour(), 0, 0)),
+            CalendarUnit::Minute => (Ok(date), Time::from_hms(time.hour(), time.minute(), 0)),
+            CalendarUnit::Second => (Ok(date), Time::from_hms(time.hour(), time.minute(), time.second())),
         };
         Some(date.ok()?.with_time(time.ok()?).assume_offset(instant.offset()))
     }
@@ -113,15 +99,6 @@ impl Unit {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn days_and_instants_are_dates() {
-        assert_eq!(parse("2019-11-25"), parse("2019-11-25T00:00:00Z"));
-        assert_eq!(parse("2020-01-01T05:30:00+05:30"), parse("2020-01-01T00:00:00.000Z"));
-        for text in ["", "yesterday", "2019-13-01", "2019-02-30", "25.11.2019", "2019-11-25T00:00:00"] {
-            assert_eq!(parse(text), None, "{text}");
-        }
-    }
 
     #[test]
     fn durations_have_signs_decimals_and_several_units() {
@@ -143,8 +120,8 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_begins_in_the_zone_of_the_instant() {
-        let instant = parse("2019-11-25T23:45:06.7+05:30").unwrap();
+    fn truncation_is_in_the_zone_of_the_instant() {
+        let instant = query::instant("2019-11-25T23:45:06.7+05:30").unwrap();
         for (unit, beginning) in [
             ("year", "2019-01-01T00:00:00+05:30"),
             ("month", "2019-11-01T00:00:00+05:30"),
@@ -153,9 +130,9 @@ mod tests {
             ("minute", "2019-11-25T23:45:00+05:30"),
             ("second", "2019-11-25T23:45:06+05:30"),
         ] {
-            let began = Unit::named(unit).unwrap().beginning(instant).unwrap();
-            assert_eq!(text(began).unwrap(), beginning);
+            let truncated = CalendarUnit::named(unit).unwrap().truncate(instant).unwrap();
+            assert_eq!(text(truncated).unwrap(), beginning);
         }
-        assert_eq!(Unit::named("week"), None);
+        assert_eq!(CalendarUnit::named("week"), None);
     }
 }

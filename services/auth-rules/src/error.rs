@@ -1,42 +1,42 @@
-//! Why a request is not granted, and why a token is not signed.
+//! Errors of authorization and of signing.
 
 use mesh::{Code, Fault};
 
-use crate::token;
+use crate::token::TokenError;
 
-/// What this service answers instead of grants or a token.
+/// An error of this service.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No such project.
     #[error("project {0} is not known")]
     UnknownProject(String),
-    /// The access needs a valid token.
+    /// An access needs a valid token.
     #[error("{reason}")]
     Unauthenticated {
-        /// What is wrong with the caller's.
-        reason: token::Error,
-        /// Which access.
+        /// The reason why the caller's is not valid.
+        reason: TokenError,
+        /// Its position in the request.
         access: usize,
     },
-    /// The rules say no.
+    /// The policies deny an access.
     #[error("{message}")]
     Denied {
-        /// For the caller.
+        /// The text for the caller.
         message: String,
-        /// Which access.
+        /// Its position in the request.
         access: usize,
     },
-    /// The request is no request.
+    /// The request is malformed.
     #[error(transparent)]
     Malformed(#[from] query::Error),
-    /// The project has no key that signs.
-    #[error("project {0} has no key to sign tokens with: add one to its tokens")]
+    /// The project has no signing key.
+    #[error("project {0} has no signing key: add one to its tokens")]
     NoKey(String),
-    /// The development key cannot be read or made.
-    #[error("the development key: {0}")]
+    /// The development key cannot be read or generated.
+    #[error("development key: {0}")]
     DevKey(#[from] std::io::Error),
     /// The token cannot be signed.
-    #[error("the token cannot be signed: {0}")]
+    #[error("signing failed: {0}")]
     Sign(#[source] jsonwebtoken::errors::Error),
 }
 

@@ -1,4 +1,4 @@
-//! From an access and the rule that guards it to a grant.
+//! Authorization: from an access and its policy to the terms of a grant.
 
 use std::sync::Arc;
 
@@ -8,95 +8,103 @@ use time::OffsetDateTime;
 
 use crate::{
     condition::Condition,
+    context::RequestContext,
     error::Error,
     eval::{self, Verdict},
-    facts::Facts,
-    rule::{Guard, Kind},
-    state::Project,
-    token,
+    policy_set::ProjectPolicies,
+    rule::{Kind, Policy},
+    token::TokenError,
 };
 
-/// How long a grant holds: longer than any request may take.
-const GRANT_MS: i64 = 60_000;
-const _: () = assert!(GRANT_MS > mesh::config::MAX_REQUEST_TIME.as_millis() as i64);
+/// Lifetime of a grant: longer than any request may take.
+const GRANT_LIFETIME_MS: i64 = 60_000;
+const _: () = assert!(GRANT_LIFETIME_MS > mesh::config::MAX_REQUEST_TIME.as_millis() as i64);
 
-/// Whoever sent a request.
+/// The caller of a request, whose token is verified when a policy first needs its claims.
 pub struct Caller<'a> {
-    project: &'a Project,
+    project: &'a ProjectPolicies,
     id: &'a str,
     token: &'a str,
     now: OffsetDateTime,
-    claims: Option<Result<Arc<Object>, token::Error>>,
+    claims: Option<Result<Arc<Object>, TokenError>>,
 }
 
-/// What rows a grant is for.
-struct Rows {
+/// The row conditions of a grant: SQL's `USING` and `WITH CHECK`.
+struct RowConditions {
     filter: Filter,
     check: Filter,
 }
 
-/// Why nothing is granted.
-enum Refused {
-    Token(token::Error),
+/// The reason of a refusal.
+enum Refusal {
+    Token(TokenError),
     Rule(Option<String>),
 }
 
 impl<'a> Caller<'a> {
-    /// Who sends `token` to the project called `id`.
-    pub fn new(project: &'a Project, id: &'a str, token: &'a str, now: OffsetDateTime) -> Self {
+    /// The sender of `token` to the project `id`.
+    pub fn new(project: &'a ProjectPolicies, id: &'a str, token: &'a str, now: OffsetDateTime) -> Self {
         Self { project, id, token, now, claims: None }
     }
 
-    /// The terms of the access, which is the request's `index`-th.
+    /// The terms of a grant for the access; `index` is its position in the request, for errors.
     pub fn terms(&mut self, access: Access, index: usize) -> Result<GrantTerms, Error> {
         let Access::Table(access) = access;
         let project = self.project;
-        let guard = project.guards(&access.database, &access.table).and_then(|guards| guards.of(access.operation));
-        match self.rows(guard, &access) {
-            Ok((guard, rows)) => Ok(GrantTerms {
+        let policy = project.table(&access.database, &access.table).and_then(|policies| policies.of(access.operation));
+        match self.row_conditions(policy, &access) {
+            Ok((policy, rows)) => Ok(GrantTerms {
                 project: self.id.to_owned(),
                 operation: access.operation,
                 database: access.database,
                 table: access.table,
                 filter: rows.filter,
                 check: rows.check,
-                columns: guard.columns.clone(),
-                allow_all: guard.allow_all,
-                expires_ms: milliseconds(self.now) + GRANT_MS,
+                columns: policy.columns.clone(),
+                allow_all: policy.allow_all,
+                expires_ms: milliseconds(self.now) + GRANT_LIFETIME_MS,
             }),
-            Err(Refused::Token(reason)) => Err(Error::Unauthenticated { reason, access: index }),
-            Err(Refused::Rule(message)) => {
-                // The same whether the table has a rule, has none, or does not exist.
+            Err(Refusal::Token(reason)) => Err(Error::Unauthenticated { reason, access: index }),
+            Err(Refusal::Rule(message)) => {
+                // One text whether the table has a rule, has none, or does not exist: it must not disclose which.
                 let TableAccess { database, table, operation, .. } = &access;
-                let usual = || format!("{} of {database}.{table} is denied by the rules", operation.name());
-                Err(Error::Denied { message: message.unwrap_or_else(usual), access: index })
+                let default_text = || format!("{} of {database}.{table} is denied by the rules", operation.name());
+                Err(Error::Denied { message: message.unwrap_or_else(default_text), access: index })
             }
         }
     }
 
-    fn rows<'g>(&mut self, guard: Option<&'g Guard>, access: &TableAccess) -> Result<(&'g Guard, Rows), Refused> {
-        if let Some(guard) = guard.filter(|guard| matches!(guard.rule.kind, Kind::Allow)) {
-            return Ok((guard, rows(access, guard, &self.facts(access, None))?));
+    fn row_conditions<'g>(
+        &mut self,
+        policy: Option<&'g Policy>,
+        access: &TableAccess,
+    ) -> Result<(&'g Policy, RowConditions), Refusal> {
+        if let Some(policy) = policy.filter(|policy| matches!(policy.rule.kind, Kind::Allow)) {
+            return Ok((policy, row_conditions(access, policy, &self.context(access, None))?));
         }
-        match (guard, self.claims()) {
-            (Some(guard), Ok(claims)) => Ok((guard, rows(access, guard, &self.facts(access, Some(&claims)))?)),
-            (Some(guard), Err(reason)) if guard.anonymous => match rows(access, guard, &self.facts(access, None)) {
-                Ok(rows) => Ok((guard, rows)),
-                Err(_) => Err(Refused::Token(reason)),
-            },
-            (Some(_) | None, Err(reason)) => Err(Refused::Token(reason)),
-            (None, Ok(_)) => Err(Refused::Rule(None)),
+        match (policy, self.claims()) {
+            (Some(policy), Ok(claims)) => {
+                Ok((policy, row_conditions(access, policy, &self.context(access, Some(&claims)))?))
+            }
+            (Some(policy), Err(reason)) if policy.anonymous => {
+                match row_conditions(access, policy, &self.context(access, None)) {
+                    Ok(rows) => Ok((policy, rows)),
+                    Err(_) => Err(Refusal::Token(reason)),
+                }
+            }
+            (Some(_) | None, Err(reason)) => Err(Refusal::Token(reason)),
+            (None, Ok(_)) => Err(Refusal::Rule(None)),
         }
     }
 
-    /// Claims of the token, which is looked at when they are first asked for.
-    fn claims(&mut self) -> Result<Arc<Object>, token::Error> {
+    /// Claims of the token, which is verified on the first call only.
+    fn claims(&mut self) -> Result<Arc<Object>, TokenError> {
         let Caller { project, token, now, .. } = self;
         self.claims.get_or_insert_with(|| project.keys.claims(token, now.unix_timestamp())).clone()
     }
 
-    fn facts<'f>(&'f self, access: &'f TableAccess, claims: Option<&'f Object>) -> Facts<'f> {
-        Facts {
+    fn context<'f>(&'f self, access: &'f TableAccess, claims: Option<&'f Object>) -> RequestContext<'f> {
+        RequestContext {
             project: self.id,
             operation: access.operation,
             op: access.op,
@@ -112,32 +120,36 @@ impl<'a> Caller<'a> {
     }
 }
 
-/// What the rows of an access must pass.
-fn rows(access: &TableAccess, guard: &Guard, facts: &Facts<'_>) -> Result<Rows, Refused> {
+/// The conditions on rows that the access reads or changes, and on rows that it stores.
+fn row_conditions(
+    access: &TableAccess,
+    policy: &Policy,
+    request: &RequestContext<'_>,
+) -> Result<RowConditions, Refusal> {
     let (filter, check) = match access.operation {
-        Operation::Create => (Filter::TRUE, stored(&access.docs, guard, facts)?),
-        Operation::Read | Operation::Delete => (found(guard, facts)?, Filter::TRUE),
+        Operation::Create => (Filter::TRUE, stored_check(&access.docs, policy, request)?),
+        Operation::Read | Operation::Delete => (row_filter(policy, request)?, Filter::TRUE),
         Operation::Update => {
-            let filter = found(guard, facts)?;
-            let check = match &guard.with_check {
-                Some(condition) => filled(Some(condition), facts)?,
+            let filter = row_filter(policy, request)?;
+            let check = match &policy.with_check {
+                Some(condition) => condition_filter(Some(condition), request)?,
                 None => filter.clone(),
             };
             (filter, check)
         }
     };
-    Ok(Rows { filter, check })
+    Ok(RowConditions { filter, check })
 }
 
-/// What a row must pass to be stored. The rule is asked for each document, and for an empty one where there is none; a
-/// row must pass what one of them had to.
-fn stored(docs: &[Object], guard: &Guard, facts: &Facts<'_>) -> Result<Filter, Refused> {
-    let none = [Object::default()];
-    let docs = if docs.is_empty() { &none[..] } else { docs };
+/// The check on stored rows: the rule is evaluated for each document, or an empty one where there is none, and a row must
+/// pass the check of one of them.
+fn stored_check(docs: &[Object], policy: &Policy, request: &RequestContext<'_>) -> Result<Filter, Refusal> {
+    let empty = [Object::default()];
+    let docs = if docs.is_empty() { &empty[..] } else { docs };
     let mut conditions: Vec<Filter> = Vec::new();
     for doc in docs {
-        let facts = Facts { doc: Some(doc), ..*facts };
-        let condition = passed(guard, &facts)?.and(filled(guard.with_check.as_ref(), &facts)?);
+        let request = RequestContext { doc: Some(doc), ..*request };
+        let condition = rule_filter(policy, &request)?.and(condition_filter(policy.with_check.as_ref(), &request)?);
         if condition.is_true() {
             conditions = vec![condition];
         } else if !conditions.contains(&condition) && !conditions.first().is_some_and(Filter::is_true) {
@@ -147,23 +159,25 @@ fn stored(docs: &[Object], guard: &Guard, facts: &Facts<'_>) -> Result<Filter, R
     Ok(if conditions.len() == 1 { conditions.remove(0) } else { Filter::Or(conditions) })
 }
 
-/// Rows that are there for the caller.
-fn found(guard: &Guard, facts: &Facts<'_>) -> Result<Filter, Refused> {
-    Ok(passed(guard, facts)?.and(filled(guard.row_filter.as_ref(), facts)?))
+/// The filter of rows that are visible to the caller.
+fn row_filter(policy: &Policy, request: &RequestContext<'_>) -> Result<Filter, Refusal> {
+    Ok(rule_filter(policy, request)?.and(condition_filter(policy.row_filter.as_ref(), request)?))
 }
 
-fn passed(guard: &Guard, facts: &Facts<'_>) -> Result<Filter, Refused> {
-    match eval::verdict(&guard.rule, facts) {
+/// The filter of the rule's verdict.
+fn rule_filter(policy: &Policy, request: &RequestContext<'_>) -> Result<Filter, Refusal> {
+    match eval::verdict(&policy.rule, request) {
         Verdict::Where(filter) => Ok(filter),
-        Verdict::Deny(error) => Err(Refused::Rule(error.map(str::to_owned))),
+        Verdict::Deny(error) => Err(Refusal::Rule(error.map(str::to_owned))),
     }
 }
 
-fn filled(condition: Option<&Condition>, facts: &Facts<'_>) -> Result<Filter, Refused> {
+/// The condition with the values of the request; true where there is none.
+fn condition_filter(condition: Option<&Condition>, request: &RequestContext<'_>) -> Result<Filter, Refusal> {
     let Some(condition) = condition else { return Ok(Filter::TRUE) };
-    condition.filter(facts).ok_or(Refused::Rule(None))
+    condition.filter(request).ok_or(Refusal::Rule(None))
 }
 
 fn milliseconds(instant: OffsetDateTime) -> i64 {
-    i64::try_from(instant.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX - GRANT_MS)
+    instant.unix_timestamp() * 1000 + i64::from(instant.millisecond())
 }

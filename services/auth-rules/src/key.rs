@@ -1,4 +1,4 @@
-//! Keys that sign: of a project, and those that development makes for one that has none.
+//! Signing keys: those of a project, and generated development keys for a project without any.
 
 use std::{
     fs,
@@ -13,8 +13,8 @@ use serde_json::{Map, Value as Json};
 
 use crate::{error::Error, token::SECRET_BYTES};
 
-/// A token of the project called `id` with these claims, signed with its primary key, or with its first where none is
-/// primary, or with its development key under `dev_keys`.
+/// A token of the project `id` with these claims, signed with its primary key, else its first, else its development key
+/// under `dev_keys`.
 ///
 /// `exp`, `iat` and, where the key asks for them, `iss` and `aud` are added if the claims do not have them.
 pub fn sign(
@@ -26,7 +26,7 @@ pub fn sign(
 ) -> Result<String, Error> {
     let key = match (primary_key(project), dev_keys) {
         (Some(key), _) => key.clone(),
-        (None, Some(dir)) => dev(dir, id)?,
+        (None, Some(dir)) => dev_token_key(dir, id)?,
         (None, None) => return Err(Error::NoKey(id.to_owned())),
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -45,7 +45,7 @@ pub fn sign(
     encode(&key, &claims)
 }
 
-/// The key that signs tokens of the project: its primary one, else its first.
+/// The signing key of the project: its primary one, else its first.
 pub fn primary_key(project: &Project) -> Option<&TokenKey> {
     project.tokens.iter().find(|key| key.primary).or_else(|| project.tokens.first())
 }
@@ -59,30 +59,31 @@ pub(crate) fn encode(key: &TokenKey, claims: &Map<String, Json>) -> Result<Strin
     jsonwebtoken::encode(&header, claims, &encoding).map_err(Error::Sign)
 }
 
-/// The development key of a project as a key.
-pub(crate) fn dev(dir: &Path, project: &str) -> io::Result<TokenKey> {
+/// The development key of a project, as one that it could have configured.
+pub(crate) fn dev_token_key(dir: &Path, project: &str) -> io::Result<TokenKey> {
     let secret = dev_key(dir, project)?;
     Ok(TokenKey { kid: None, alg: resources::Algorithm::Hs256, secret, aud: vec![], iss: vec![], primary: true })
 }
 
-/// The secret of a project that has none, as text: random, made when it is first asked for, and kept in
-/// `<dir>/<project>.key`, which only its owner may read.
+/// The secret of a development key, in hex.
+///
+/// It is generated on first use and stored in `<dir>/<project>.key`, which only the owner of the file may read.
 pub fn dev_key(dir: &Path, project: &str) -> io::Result<String> {
     if !is_file_name(project) {
-        let message = format!("project id {project:?} cannot name a key file: only letters, digits, - and _ can");
+        let message = format!("invalid project id {project:?} for a key file: expected letters, digits, - and _");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }
     let path = dir.join(format!("{project}.key"));
     match fs::read_to_string(&path) {
-        Ok(text) => return kept(&path, &text),
+        Ok(text) => return stored_secret(&path, &text),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
     fs::create_dir_all(dir)?;
     let random: [u8; SECRET_BYTES] = rand::random();
     let secret: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    // Written beside and linked into place: whoever reads the file meanwhile sees all of a key or none, and of two that
-    // make one at once the second uses the first's.
+    // Written to a temporary file and linked into place: a concurrent reader sees a whole key or none, and of two
+    // concurrent writers the second uses the key of the first.
     let new = dir.join(format!(".{project}.{}.{:08x}.new", std::process::id(), rand::random::<u32>()));
     let mut file = owner_only().open(&new)?;
     let linked = file.write_all(secret.as_bytes()).and_then(|()| file.sync_all()).and_then(|()| {
@@ -92,17 +93,20 @@ pub fn dev_key(dir: &Path, project: &str) -> io::Result<String> {
     fs::remove_file(&new)?;
     match linked {
         Ok(()) => Ok(secret),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => kept(&path, &fs::read_to_string(&path)?),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => stored_secret(&path, &fs::read_to_string(&path)?),
         Err(error) => Err(error),
     }
 }
 
-fn kept(path: &Path, text: &str) -> io::Result<String> {
+fn stored_secret(path: &Path, text: &str) -> io::Result<String> {
     let secret = text.trim();
     if secret.len() >= SECRET_BYTES {
         return Ok(secret.to_owned());
     }
-    let message = format!("{} holds no key of {SECRET_BYTES} bytes; delete it to get a new one", path.display());
+    let message = format!(
+        "{}: expected a key of at least {SECRET_BYTES} bytes; delete the file to get a new one",
+        path.display()
+    );
     Err(io::Error::new(io::ErrorKind::InvalidData, message))
 }
 
@@ -122,7 +126,7 @@ fn owner_only() -> fs::OpenOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::token::Keys;
+    use crate::token::KeySet;
 
     fn project(json: Json) -> Project {
         serde_json::from_value(json).unwrap()
@@ -175,7 +179,7 @@ mod tests {
         ]}));
         let claims = serde_json::json!({"id": 5, "exp": 4_000_000_000_i64});
         let token = sign(&spec, "shop", claims.as_object().unwrap(), Duration::from_secs(60), None).unwrap();
-        let keys = Keys::new(spec.tokens.clone());
+        let keys = KeySet::new(spec.tokens.clone());
         let read = keys.claims(&token, 3_999_999_999).unwrap();
         assert_eq!(read.get("id"), Some(&query::Value::Int(5)));
         assert_eq!(read.get("iss"), Some(&query::Value::Text("me".to_owned())));
@@ -190,7 +194,7 @@ mod tests {
         let signed = |dir| sign(&spec, "shop", &Map::new(), Duration::from_secs(60), dir);
         assert!(matches!(signed(None), Err(Error::NoKey(id)) if id == "shop"));
         let token = signed(Some(dir.path())).unwrap();
-        let keys = Keys::new(vec![dev(dir.path(), "shop").unwrap()]);
+        let keys = KeySet::new(vec![dev_token_key(dir.path(), "shop").unwrap()]);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         assert!(keys.claims(&token, i64::try_from(now).unwrap()).is_ok());
     }

@@ -1,26 +1,27 @@
-//! Who may do what: tokens become claims, rules become grants, and nothing is allowed that no rule allows.
+//! Authentication and authorization: tokens are verified, and rules are evaluated to grants. The default is to deny.
 //!
-//! A rule is parsed once, into closed types, when it is loaded. Asked about a request it answers with a filter that the
-//! database applies, or with a denial; claims and requests are data on the way, never evaluated and never text of SQL.
+//! A rule is parsed once, when it is loaded. Its verdict on a request is a filter that the database applies, or a denial.
+//! Claims and requests are data: never evaluated, and never SQL text.
 
 #[cfg(test)]
 mod cases;
 mod check;
+mod column_path;
 mod columns;
 mod condition;
 mod config;
+mod constraint;
+mod context;
 mod date;
 mod error;
 mod eval;
-mod facts;
 mod grant;
 mod key;
-mod number;
 mod operand;
 mod path;
+mod policy_set;
 mod rule;
 mod service;
-mod state;
 mod table;
 mod token;
 

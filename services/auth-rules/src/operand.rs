@@ -1,55 +1,64 @@
-//! What a rule compares: a literal, the value at a path, or what a helper makes of one.
+//! Operands of comparisons: literals, paths into the request, and calls of helpers.
 
 use query::Value;
 use time::Duration;
 
 use crate::{
-    date::{self, Unit},
+    date::{self, CalendarUnit},
     path::{Cursor, Path, Root},
 };
 
-/// Helpers in helpers nest no deeper.
-const DEPTH: usize = 8;
+/// Most levels of helpers within helpers.
+const MAX_DEPTH: usize = 8;
 
-/// A value of a comparison.
+/// An expression that yields a value.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Operand {
-    /// As it stands in the rule.
+    /// A constant of the rule.
     Literal(Value),
-    /// Found in the request.
+    /// A value of the request.
     Path(Path),
-    /// Made of something else.
+    /// A function call.
     Helper(Helper),
 }
 
-/// A function of rules.
+/// A call of a built-in function.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Helper {
-    /// Whether there is anything at the path, be it null.
+    /// Whether the request has a value at the path; null counts.
     Exists(Path),
     /// Items of a list, members of an object, bytes of a text.
     Length(Box<Operand>),
-    /// This instant.
+    /// The time of the request.
     Now,
-    /// An instant later, or earlier.
+    /// An instant plus a signed duration.
     AddDuration(Box<Operand>, Duration),
-    /// The beginning of an instant's year, month and so on.
-    RoundUpDate(Box<Operand>, Unit),
+    /// An instant truncated to the beginning of its year, month and so on.
+    RoundUpDate(Box<Operand>, CalendarUnit),
 }
 
-/// What an operand is known to be before any request.
+/// The list operand of `in` and `notIn`.
+#[derive(Debug)]
+pub enum ListOperand {
+    /// Operands that stand in the rule.
+    Items(Vec<Operand>),
+    /// A list of the request.
+    Reference(Operand),
+}
+
+/// The static type of an operand: its type as far as it is known when the rule is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Known {
+pub enum StaticType {
     /// A boolean.
     Bool,
     /// A number.
     Number,
-    /// A text.
+    /// A string.
     Text,
-    /// Something else, which no comparison takes.
-    Other,
-    /// It depends on the request.
-    Nothing,
+    /// Null, a list or an object, which no comparison takes.
+    Incomparable,
+    /// Known only with the request.
+    Dynamic,
 }
 
 impl Operand {
@@ -62,25 +71,25 @@ impl Operand {
         let operand = expression(&mut cursor, 0)?;
         match cursor.rest {
             "" => Ok(operand),
-            rest => Err(format!("{rest:?} is left over after {:?}", &text[..text.len() - rest.len()])),
+            rest => Err(format!("unexpected {rest:?} after {:?}", &text[..text.len() - rest.len()])),
         }
     }
 
-    /// What it is, whatever the request.
-    pub fn known(&self) -> Known {
+    /// Its static type.
+    pub fn static_type(&self) -> StaticType {
         match self {
-            Operand::Literal(Value::Bool(_)) => Known::Bool,
-            Operand::Literal(Value::Int(_) | Value::Number(_)) => Known::Number,
-            Operand::Literal(Value::Text(_)) => Known::Text,
-            Operand::Literal(Value::Null | Value::List(_) | Value::Object(_)) => Known::Other,
-            Operand::Path(_) => Known::Nothing,
-            Operand::Helper(Helper::Exists(_)) => Known::Bool,
-            Operand::Helper(Helper::Length(_)) => Known::Number,
-            Operand::Helper(Helper::Now | Helper::AddDuration(..) | Helper::RoundUpDate(..)) => Known::Text,
+            Operand::Literal(Value::Bool(_)) => StaticType::Bool,
+            Operand::Literal(Value::Int(_) | Value::Number(_)) => StaticType::Number,
+            Operand::Literal(Value::Text(_)) => StaticType::Text,
+            Operand::Literal(Value::Null | Value::List(_) | Value::Object(_)) => StaticType::Incomparable,
+            Operand::Path(_) => StaticType::Dynamic,
+            Operand::Helper(Helper::Exists(_)) => StaticType::Bool,
+            Operand::Helper(Helper::Length(_)) => StaticType::Number,
+            Operand::Helper(Helper::Now | Helper::AddDuration(..) | Helper::RoundUpDate(..)) => StaticType::Text,
         }
     }
 
-    /// Whether its value depends on what is at `root`.
+    /// Whether its value depends on a value under `root`.
     pub fn depends_on(&self, root: Root) -> bool {
         match self {
             Operand::Literal(_) | Operand::Helper(Helper::Now) => false,
@@ -93,8 +102,8 @@ impl Operand {
 }
 
 fn expression(cursor: &mut Cursor<'_>, depth: usize) -> Result<Operand, String> {
-    if depth > DEPTH {
-        return Err(format!("helpers nest deeper than {DEPTH}"));
+    if depth > MAX_DEPTH {
+        return Err(format!("helpers nest deeper than {MAX_DEPTH}"));
     }
     if cursor.rest.starts_with("args.") {
         return cursor.path().map(Operand::Path);
@@ -113,7 +122,7 @@ fn helper(cursor: &mut Cursor<'_>, depth: usize) -> Result<Helper, String> {
     }
     if !KNOWN.contains(&name) {
         let hint = query::nearest(name, KNOWN).map(|known| format!(", did you mean utils.{known}?"));
-        return Err(format!("utils.{name} is not known{}", hint.unwrap_or_default()));
+        return Err(format!("unknown helper utils.{name}{}", hint.unwrap_or_default()));
     }
     expect(cursor, "(", name)?;
     skip_blanks(cursor);
@@ -121,18 +130,18 @@ fn helper(cursor: &mut Cursor<'_>, depth: usize) -> Result<Helper, String> {
         "exists" => Helper::Exists(cursor.path()?),
         "length" => Helper::Length(Box::new(expression(cursor, depth + 1)?)),
         "addDuration" => {
-            let of = instant(cursor, depth)?;
-            let by = second(cursor, name)?;
+            let of = date_argument(cursor, depth)?;
+            let by = quoted_argument(cursor, name)?;
             let by = date::duration(by).ok_or_else(|| {
-                format!("{by:?} is no duration: expected such as '24h' or '-1h30m', in units ns, us, ms, s, m, h")
+                format!("invalid duration {by:?}: expected one such as '24h' or '-1h30m', in units ns, us, ms, s, m, h")
             })?;
             Helper::AddDuration(of, by)
         }
         "roundUpDate" => {
-            let of = instant(cursor, depth)?;
-            let unit = second(cursor, name)?;
-            let unit = Unit::named(unit)
-                .ok_or_else(|| format!("{unit:?} is no unit: expected year, month, day, hour, minute or second"))?;
+            let of = date_argument(cursor, depth)?;
+            let unit = quoted_argument(cursor, name)?;
+            let unit = CalendarUnit::named(unit)
+                .ok_or_else(|| format!("invalid unit {unit:?}: expected year, month, day, hour, minute or second"))?;
             Helper::RoundUpDate(of, unit)
         }
         _ => Helper::Now,
@@ -142,20 +151,20 @@ fn helper(cursor: &mut Cursor<'_>, depth: usize) -> Result<Helper, String> {
     Ok(helper)
 }
 
-/// The first argument of a helper that wants a date.
-fn instant(cursor: &mut Cursor<'_>, depth: usize) -> Result<Box<Operand>, String> {
+/// The first argument of a helper on dates.
+fn date_argument(cursor: &mut Cursor<'_>, depth: usize) -> Result<Box<Operand>, String> {
     let operand = expression(cursor, depth + 1)?;
     match &operand {
-        Operand::Literal(Value::Text(text)) if date::parse(text).is_none() => {
-            Err(format!("{text:?} is no date: expected 2019-11-25 or RFC 3339"))
+        Operand::Literal(Value::Text(text)) if query::instant(text).is_none() => {
+            Err(format!("invalid date {text:?}: expected one such as 2019-11-25, or RFC 3339"))
         }
         Operand::Helper(Helper::Exists(_) | Helper::Length(_)) => Err("expected a date".to_owned()),
         Operand::Literal(_) | Operand::Path(_) | Operand::Helper(_) => Ok(Box::new(operand)),
     }
 }
 
-/// The second argument of a helper, always a quoted text.
-fn second<'a>(cursor: &mut Cursor<'a>, name: &str) -> Result<&'a str, String> {
+/// The second argument of a helper, always a quoted string.
+fn quoted_argument<'a>(cursor: &mut Cursor<'a>, name: &str) -> Result<&'a str, String> {
     skip_blanks(cursor);
     expect(cursor, ",", name)?;
     skip_blanks(cursor);
@@ -164,10 +173,10 @@ fn second<'a>(cursor: &mut Cursor<'a>, name: &str) -> Result<&'a str, String> {
 
 fn quoted<'a>(cursor: &mut Cursor<'a>) -> Result<&'a str, String> {
     let Some(quote) = cursor.rest.chars().next().filter(|quote| matches!(quote, '\'' | '"')) else {
-        return Err("expected a text in quotes, a path that starts with args. or a helper".to_owned());
+        return Err("expected a string in quotes, a path that starts with args. or a helper".to_owned());
     };
     let rest = &cursor.rest[1..];
-    let end = rest.find(quote).ok_or("a quote is not closed")?;
+    let end = rest.find(quote).ok_or("expected a closing quote")?;
     cursor.rest = &rest[end + 1..];
     Ok(&rest[..end])
 }
@@ -197,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_that_start_otherwise_are_literals() {
+    fn texts_without_a_known_prefix_are_literals() {
         for text in ["", "admin", "args", "utils", "auth.role", "length(args.doc.title)"] {
             assert_eq!(Operand::parse(text), Ok(Operand::Literal(Value::Text(text.to_owned()))));
         }
@@ -208,25 +217,28 @@ mod tests {
         let operand = Operand::parse("utils.addDuration(utils.roundUpDate( args.doc.d , 'day'), \"1h\")").unwrap();
         let Operand::Helper(Helper::AddDuration(of, by)) = operand else { panic!("{operand:?}") };
         assert_eq!(by, Duration::HOUR);
-        assert!(matches!(*of, Operand::Helper(Helper::RoundUpDate(_, Unit::Day))));
+        assert!(matches!(*of, Operand::Helper(Helper::RoundUpDate(_, CalendarUnit::Day))));
     }
 
     #[test]
-    fn wrong_helpers_are_refused() {
+    fn invalid_helper_calls_are_refused() {
         for (text, part) in [
-            ("utils.", "is not known"),
+            ("utils.", "unknown helper utils."),
             ("utils.lenght(args.doc.a)", "did you mean utils.length?"),
             ("utils.exists", "utils.exists(args.…)"),
             ("utils.exists()", "args."),
+            ("utils.length", "utils.length(args.…)"),
+            ("utils.addDuration", "utils.addDuration(date"),
+            ("utils.roundUpDate", "utils.roundUpDate(date"),
             ("utils.exists('a')", "args."),
             ("utils.length(args.doc.a, args.doc.b)", "\")\""),
             ("utils.now(1)", "\")\""),
             ("utils.addDuration(utils.now())", "\",\""),
-            ("utils.addDuration('soon', '1h')", "no date"),
-            ("utils.addDuration(utils.now(), '1d')", "no duration"),
-            ("utils.roundUpDate(utils.now(), 'week')", "no unit"),
+            ("utils.addDuration('soon', '1h')", "invalid date"),
+            ("utils.addDuration(utils.now(), '1d')", "invalid duration"),
+            ("utils.roundUpDate(utils.now(), 'week')", "invalid unit"),
             ("utils.roundUpDate(utils.length(args.doc.a), 'day')", "expected a date"),
-            ("utils.now() + 1", "left over"),
+            ("utils.now() + 1", "unexpected"),
             ("utils.stringToObjectId(args.doc.id)", "not supported yet"),
         ] {
             let error = Operand::parse(text).unwrap_err();
@@ -234,6 +246,18 @@ mod tests {
         }
         let deep = "utils.length(".repeat(1000);
         assert!(Operand::parse(&deep).unwrap_err().contains("nest deeper"));
+    }
+
+    #[test]
+    fn helpers_nest_to_a_limit() {
+        let lengths = |levels| format!("{}args.doc.a{}", "utils.length(".repeat(levels), ")".repeat(levels));
+        let days = |levels| format!("{}args.doc.a{}", "utils.roundUpDate(".repeat(levels), ", 'day')".repeat(levels));
+        for nested in [lengths(MAX_DEPTH), days(MAX_DEPTH)] {
+            assert!(Operand::parse(&nested).is_ok(), "{nested}");
+        }
+        for nested in [lengths(MAX_DEPTH + 1), days(MAX_DEPTH + 1)] {
+            assert!(Operand::parse(&nested).unwrap_err().contains("nest deeper"), "{nested}");
+        }
     }
 
     proptest! {

@@ -1,11 +1,11 @@
-//! Where a rule finds a value: `args.auth.org.name`, `args.doc.tags.0`, `args.auth.teams[args.doc.team]`.
+//! Paths into a request: `args.auth.org.name`, `args.doc.tags.0`, `args.auth.teams[args.doc.team]`.
 
 use std::fmt;
 
-/// Dots and brackets of one path nest no deeper.
-const DEPTH: usize = 8;
+/// Most levels of brackets in one path.
+const MAX_DEPTH: usize = 8;
 
-/// What a path starts from.
+/// The root of a path: a part of the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Root {
     /// Claims of the caller's token.
@@ -14,7 +14,7 @@ pub enum Root {
     Token,
     /// The project's id.
     Project,
-    /// What the client calls the operation.
+    /// The client's own word for the operation.
     Op,
     /// The client's condition.
     Find,
@@ -31,7 +31,7 @@ pub enum Root {
 /// A path to a value of a request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Path {
-    /// Where it starts.
+    /// The part of the request that it starts from.
     pub root: Root,
     /// Steps from there.
     pub steps: Vec<Step>,
@@ -42,7 +42,7 @@ pub struct Path {
 pub enum Step {
     /// Into the member, or the item, of this name.
     Name(String),
-    /// Into the member or item that the value at another path names.
+    /// Into the member or item whose name is the value at another path.
     Value(Path),
 }
 
@@ -65,10 +65,10 @@ impl Root {
         }
         let known = Root::ALL.iter().map(|(known, _)| *known);
         Err(match (name, query::nearest(name, known.clone())) {
-            ("$set" | "$inc", _) => format!("args.{name} is not known: write args.update.{name}"),
-            (_, Some(nearest)) => format!("args.{name} is not known, did you mean args.{nearest}?"),
+            ("$set" | "$inc", _) => format!("unknown path args.{name}, write args.update.{name}"),
+            (_, Some(nearest)) => format!("unknown path args.{name}, did you mean args.{nearest}?"),
             (_, None) => format!(
-                "args.{name} is not there in the rule of a table: expected one of {}",
+                "args.{name} is not available in rules of tables: expected one of {}",
                 known.collect::<Vec<_>>().join(", ")
             ),
         })
@@ -87,7 +87,7 @@ impl Path {
             .collect()
     }
 
-    /// Whether it starts at `root`, or takes a step that does.
+    /// Whether it starts at `root`, or has a step that does.
     pub fn depends_on(&self, root: Root) -> bool {
         let steps = |step: &Step| match step {
             Step::Name(_) => false,
@@ -111,14 +111,14 @@ impl fmt::Display for Path {
     }
 }
 
-/// Text that is read from its beginning on.
+/// A parser's position in a text.
 pub struct Cursor<'a> {
-    /// What is still to be read.
+    /// The part that is not read yet.
     pub rest: &'a str,
 }
 
 impl<'a> Cursor<'a> {
-    /// Takes `text` if it comes next.
+    /// Consumes `text` if it comes next.
     pub fn take(&mut self, text: &str) -> bool {
         match self.rest.strip_prefix(text) {
             Some(rest) => {
@@ -129,7 +129,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Takes what comes before the next of `.[](),'"`.
+    /// Consumes what comes before the next of `.[](),'"`.
     pub fn word(&mut self) -> &'a str {
         let end = self.rest.find(['.', '[', ']', '(', ')', ',', '\'', '"']).unwrap_or(self.rest.len());
         let (word, rest) = self.rest.split_at(end);
@@ -137,14 +137,14 @@ impl<'a> Cursor<'a> {
         word
     }
 
-    /// Takes a path, whose `args.` comes next.
+    /// Consumes a path.
     pub fn path(&mut self) -> Result<Path, String> {
         self.nested_path(0)
     }
 
     fn nested_path(&mut self, depth: usize) -> Result<Path, String> {
-        if depth > DEPTH {
-            return Err(format!("brackets nest deeper than {DEPTH}"));
+        if depth > MAX_DEPTH {
+            return Err(format!("brackets nest deeper than {MAX_DEPTH}"));
         }
         if !self.take("args.") {
             return Err("expected a path that starts with args.".to_owned());
@@ -155,7 +155,7 @@ impl<'a> Cursor<'a> {
             if self.take(".") {
                 let name = self.word();
                 if name.is_empty() {
-                    return Err("a path has an empty step".to_owned());
+                    return Err("empty step in a path".to_owned());
                 }
                 steps.push(Step::Name(name.to_owned()));
             } else if self.take("[") {
@@ -190,9 +190,9 @@ mod tests {
 
     #[test]
     fn an_unknown_root_is_refused_with_the_nearest() {
-        assert_eq!(parsed("args.atuh.id").unwrap_err(), "args.atuh is not known, did you mean args.auth?");
-        assert_eq!(parsed("args.$set.id").unwrap_err(), "args.$set is not known: write args.update.$set");
-        assert!(parsed("args.result.0").unwrap_err().contains("is not there in the rule of a table"));
+        assert_eq!(parsed("args.atuh.id").unwrap_err(), "unknown path args.atuh, did you mean args.auth?");
+        assert_eq!(parsed("args.$set.id").unwrap_err(), "unknown path args.$set, write args.update.$set");
+        assert!(parsed("args.result.0").unwrap_err().contains("is not available in rules of tables"));
     }
 
     #[test]

@@ -1,133 +1,124 @@
-//! Rules as a tree of closed types: what is wrong in a rule is found when it is loaded, not when it is asked.
+//! Rules as an abstract syntax tree.
+//!
+//! Its types admit valid rules only: errors of a rule are found when it is loaded, not when it is evaluated.
 
 use std::sync::Arc;
 
 use query::{Columns, Comparison, resources::MatchMode};
 use regex::Regex;
 
-use crate::{condition::Condition, operand::Operand};
+use crate::{
+    column_path::ColumnPath,
+    condition::Condition,
+    operand::{ListOperand, Operand},
+};
 
 mod parse;
 
-pub use parse::{Context, Fault, Parser};
+pub use parse::{Diagnostic, Parser};
 
-/// What one operation on a table needs.
+/// The policy of one operation on one table, as of row-level security.
 #[derive(Debug)]
-pub struct Guard {
-    /// Who may, and for which rows.
+pub struct Policy {
+    /// Decides who may do it, and on which rows.
     pub rule: Rule,
-    /// A caller without a token is asked for by the rule, instead of being sent away.
+    /// Evaluates the rule for callers without a valid token too, instead of refusing them.
     pub anonymous: bool,
-    /// What rows must pass besides, to be read, changed or deleted.
+    /// A further condition on rows that are read, changed or deleted (SQL's `USING`).
     pub row_filter: Option<Condition>,
-    /// What a row must pass to be stored; on an update it stands in for what the row passed before.
+    /// A condition on rows that are stored (SQL's `WITH CHECK`); absent, an update checks the filter of its rows again.
     pub with_check: Option<Condition>,
-    /// All rows may be changed or deleted at once.
+    /// Permits an update or a delete without a condition.
     pub allow_all: bool,
     /// Columns that may be seen, searched and written.
     pub columns: Arc<Columns>,
 }
 
-/// A rule.
+/// A rule: a boolean expression over the request.
 #[derive(Debug)]
 pub struct Rule {
-    /// What it asks.
+    /// The expression.
     pub kind: Kind,
-    /// What a caller is told where it fails.
+    /// The error text for callers whom it refuses.
     pub error: Option<String>,
 }
 
-/// What a rule asks.
+/// The kinds of rules.
 #[derive(Debug)]
 pub enum Kind {
-    /// Nothing. As the outermost rule it does not even look at the token.
+    /// True. As the outermost rule it does not verify the token.
     Allow,
-    /// A valid token.
+    /// True for callers with a valid token.
     Authenticated,
-    /// What cannot be.
+    /// False.
     Deny,
     /// A comparison.
     Match(Match),
-    /// All of them.
+    /// The conjunction.
     And(Vec<Rule>),
-    /// One of them.
+    /// The disjunction.
     Or(Vec<Rule>),
-    /// The opposite; what cannot be decided stays so.
+    /// The negation; an undecided rule stays undecided.
     Not(Box<Rule>),
 }
 
 /// A comparison.
 #[derive(Debug)]
 pub struct Match {
-    /// What is compared.
+    /// The left side.
     pub subject: Subject,
-    /// As what.
+    /// The type that both sides are compared as.
     pub r#type: Type,
-    /// With what.
+    /// The operator and the right side.
     pub test: Test,
 }
 
 /// The left side of a comparison.
 #[derive(Debug)]
 pub enum Subject {
-    /// A value that is known when the rule is asked.
+    /// A value that is known when the rule is evaluated.
     Value(Operand),
-    /// A column of the rows that the client asks for: the comparison becomes a filter.
-    Column(Column),
+    /// A column of the rows that the client selects: the comparison becomes a filter.
+    Column {
+        /// The column.
+        column: ColumnPath,
+        /// The constraint that the client's own condition must put on it.
+        mode: MatchMode,
+    },
 }
 
-/// A column of the table, or of one that relations lead to.
-#[derive(Debug)]
-pub struct Column {
-    /// Names of relations, from the table on.
-    pub relations: Vec<String>,
-    /// The column's name.
-    pub name: String,
-    /// What the client's own condition must say of it.
-    pub mode: MatchMode,
-}
-
-/// What is compared with a subject.
+/// The operator of a comparison with its right side.
 #[derive(Debug)]
 pub enum Test {
-    /// One value.
+    /// `==`, `!=`, `<`, `<=`, `>`, `>=`.
     Compare(Comparison, Operand),
-    /// One of these.
-    In(List),
-    /// None of these.
-    NotIn(List),
-    /// Null.
+    /// `in`.
+    In(ListOperand),
+    /// `notIn`.
+    NotIn(ListOperand),
+    /// `isNull`.
     IsNull,
-    /// A beginning.
+    /// `startsWith`.
     StartsWith(Operand),
-    /// A regular expression.
+    /// `matches`.
     Matches(Regex),
 }
 
-/// Values of `in` and `notIn`.
-#[derive(Debug)]
-pub enum List {
-    /// As they stand in the rule.
-    Items(Vec<Operand>),
-    /// All that a request has at some place.
-    Of(Operand),
-}
-
-/// How values are compared.
+/// The type that a comparison is made in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Type {
-    /// Texts, byte by byte.
+    /// Strings, compared byte by byte.
     String,
-    /// Numbers, exactly.
+    /// Numbers, compared exactly.
     Number,
     /// Booleans.
     Bool,
-    /// Instants.
+    /// Dates, compared as instants.
     Date,
 }
 
 impl Type {
-    /// `string`, `number`, `bool`, `date`.
+    /// Its name in rules.
     pub fn name(self) -> &'static str {
         match self {
             Type::String => "string",

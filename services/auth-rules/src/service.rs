@@ -1,4 +1,4 @@
-//! The RPCs.
+//! The service and its RPCs.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -14,12 +14,12 @@ use time::OffsetDateTime;
 use tonic::{Request, Response, Status};
 use tracing::error;
 
-use crate::{config::Config, error::Error, eval, grant::Caller, state::State, table::OPERATIONS};
+use crate::{config::Config, error::Error, eval, grant::Caller, policy_set::PolicySet, table::OPERATIONS};
 
-/// Who may do what.
+/// The authorization service.
 #[derive(Clone)]
 pub struct Service {
-    state: Arc<ArcSwap<State>>,
+    policies: Arc<ArcSwap<PolicySet>>,
     signer: Signer,
 }
 
@@ -28,28 +28,28 @@ impl Service {
     pub fn start(mesh: Mesh, config: Config, current: Current, signer: Signer, tasks: Tasks) -> Self {
         let mut current = current;
         let snapshot = current.borrow_and_update().clone();
-        let first = State::new(&snapshot, config.dev_keys.as_deref(), &State::default());
-        let state = Arc::new(ArcSwap::from_pointee(first));
-        let service = Self { state: state.clone(), signer };
+        let first = PolicySet::new(&snapshot, config.dev_keys.as_deref(), &PolicySet::default());
+        let policies = Arc::new(ArcSwap::from_pointee(first));
+        let service = Self { policies: policies.clone(), signer };
         let stop = tasks.stop().clone();
         tasks.spawn("auth-rules: follow resources", async move {
-            stop.run_until_cancelled(follow(state, config.dev_keys, current)).await;
+            stop.run_until_cancelled(follow(policies, config.dev_keys, current)).await;
         });
         mesh.board().set("service auth-rules", mesh::State::Ready);
         service
     }
 
-    /// A service over a state that nobody follows.
+    /// A service with these policies, which does not follow the resources.
     #[cfg(test)]
-    pub(crate) fn of(state: Arc<ArcSwap<State>>, signer: Signer) -> Self {
-        Self { state, signer }
+    pub(crate) fn of(policies: Arc<ArcSwap<PolicySet>>, signer: Signer) -> Self {
+        Self { policies, signer }
     }
 
-    /// Grants for all accesses of a request, asked at `now`; the first that is denied denies it.
+    /// Grants for all accesses of a request that is made at `now`; the first that is denied denies the request.
     pub fn authorize(&self, request: AuthorizeRequest, now: OffsetDateTime) -> Result<AuthorizeResponse, Error> {
-        let state = self.state.load();
+        let policies = self.policies.load();
         let AuthorizeRequest { project: id, token, accesses } = request;
-        let project = state.project(&id).ok_or_else(|| Error::UnknownProject(id.clone()))?;
+        let project = policies.project(&id).ok_or_else(|| Error::UnknownProject(id.clone()))?;
         let mut caller = Caller::new(project, &id, &token, now);
         let mut grants = Vec::with_capacity(accesses.len());
         for (index, access) in accesses.into_iter().enumerate() {
@@ -58,17 +58,17 @@ impl Service {
         Ok(AuthorizeResponse { grants })
     }
 
-    /// Operations that the rules allow somebody.
+    /// Operations whose rules some caller could pass.
     pub fn reachable(&self, request: &ReachableRequest) -> Result<ReachableResponse, Error> {
-        let state = self.state.load();
+        let policies = self.policies.load();
         let id = &request.project;
-        let project = state.project(id).ok_or_else(|| Error::UnknownProject(id.clone()))?;
+        let project = policies.project(id).ok_or_else(|| Error::UnknownProject(id.clone()))?;
         let mut tables = Vec::new();
-        for (database, table, guards) in project.tables() {
-            let possible = |operation: &Operation| {
-                guards.of(*operation).is_some_and(|guard| eval::is_possible(&guard.rule, *operation))
+        for (database, table, policies) in project.tables() {
+            let reachable = |operation: &Operation| {
+                policies.of(*operation).is_some_and(|policy| eval::is_satisfiable(&policy.rule, *operation))
             };
-            let operations: Vec<Operation> = OPERATIONS.into_iter().filter(possible).collect();
+            let operations: Vec<Operation> = OPERATIONS.into_iter().filter(reachable).collect();
             if !operations.is_empty() {
                 tables.push(ReachableTable { database: database.to_owned(), table: table.to_owned(), operations });
             }
@@ -77,15 +77,17 @@ impl Service {
     }
 }
 
-/// Puts each new snapshot in force; many rules take a while to read, so that happens beside the calls.
-async fn follow(state: Arc<ArcSwap<State>>, dev_keys: Option<PathBuf>, mut current: Current) {
+/// Puts the policies of each new snapshot in force.
+///
+/// Parsing many rules takes long, so it runs on a blocking thread.
+async fn follow(policies: Arc<ArcSwap<PolicySet>>, dev_keys: Option<PathBuf>, mut current: Current) {
     while current.changed().await.is_ok() {
         let snapshot = current.borrow_and_update().clone();
-        let (before, dev_keys) = (state.load_full(), dev_keys.clone());
-        let next = tokio::task::spawn_blocking(move || State::new(&snapshot, dev_keys.as_deref(), &before)).await;
+        let (before, dev_keys) = (policies.load_full(), dev_keys.clone());
+        let next = tokio::task::spawn_blocking(move || PolicySet::new(&snapshot, dev_keys.as_deref(), &before)).await;
         match next {
-            Ok(next) => state.store(Arc::new(next)),
-            Err(error) => error!(%error, "rules stay as they were"),
+            Ok(next) => policies.store(Arc::new(next)),
+            Err(error) => error!(%error, "new rules failed to load, the previous ones stay in force"),
         }
     }
 }

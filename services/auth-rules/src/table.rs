@@ -1,4 +1,4 @@
-//! `table` documents: who may do what with one table.
+//! `table` resources: the policies of one table.
 
 use std::sync::Arc;
 
@@ -11,27 +11,27 @@ use serde_json::{Map, Value as Json};
 
 use crate::{
     columns,
-    rule::{Context, Fault, Guard, Parser},
+    rule::{Diagnostic, Parser, Policy},
 };
 
-/// The id of the document that stands for every table without rules of its own.
+/// The id of the resource whose policies apply where a table has none of its own.
 pub const DEFAULT: &str = "default";
 
-/// All operations on a table.
+/// The operations that a table has policies for.
 pub const OPERATIONS: [Operation; 4] = [Operation::Create, Operation::Read, Operation::Update, Operation::Delete];
 
-/// What each operation on a table needs; where there is nothing, it is denied.
+/// The policies of a table by operation; an operation without one is denied.
 #[derive(Debug, Clone, Default)]
-pub struct Guards {
-    create: Option<Arc<Guard>>,
-    read: Option<Arc<Guard>>,
-    update: Option<Arc<Guard>>,
-    delete: Option<Arc<Guard>>,
+pub struct TablePolicies {
+    create: Option<Arc<Policy>>,
+    read: Option<Arc<Policy>>,
+    update: Option<Arc<Policy>>,
+    delete: Option<Arc<Policy>>,
 }
 
-impl Guards {
-    /// What the operation needs.
-    pub fn of(&self, operation: Operation) -> Option<&Guard> {
+impl TablePolicies {
+    /// The policy of the operation.
+    pub fn of(&self, operation: Operation) -> Option<&Policy> {
         match operation {
             Operation::Create => self.create.as_deref(),
             Operation::Read => self.read.as_deref(),
@@ -40,9 +40,9 @@ impl Guards {
         }
     }
 
-    /// These, and those of `default` for operations that these say nothing of.
-    pub fn or(self, default: &Guards) -> Guards {
-        Guards {
+    /// These, and those of `default` for operations without one.
+    pub fn or(self, default: &TablePolicies) -> TablePolicies {
+        TablePolicies {
             create: self.create.or_else(|| default.create.clone()),
             read: self.read.or_else(|| default.read.clone()),
             update: self.update.or_else(|| default.update.clone()),
@@ -50,83 +50,77 @@ impl Guards {
         }
     }
 
-    fn set(&mut self, operation: Operation, guard: Option<Guard>) {
-        let place = match operation {
+    fn set(&mut self, operation: Operation, policy: Option<Policy>) {
+        let policy_of = match operation {
             Operation::Create => &mut self.create,
             Operation::Read => &mut self.read,
             Operation::Update => &mut self.update,
             Operation::Delete => &mut self.delete,
         };
-        *place = guard.map(Arc::new);
+        *policy_of = policy.map(Arc::new);
     }
 }
 
-/// A `table` document as it was read.
+/// A parsed `table` resource.
 #[derive(Debug)]
-pub struct Table {
-    /// Names it.
+pub struct TableResource {
+    /// Its key.
     pub meta: TableMeta,
-    /// Its rules. An operation whose rule has a fault is denied.
-    pub guards: Guards,
-    /// What is wrong with it.
-    pub faults: Vec<Fault>,
-    /// What is odd about it.
-    pub warnings: Vec<Fault>,
+    /// Its policies. An operation whose policy has an error has none, and is denied.
+    pub policies: TablePolicies,
+    /// Errors in it.
+    pub errors: Vec<Diagnostic>,
+    /// Warnings about it.
+    pub warnings: Vec<Diagnostic>,
 }
 
-impl Table {
-    /// Reads a document whose comparisons with columns do `mode` where it does not say.
-    pub fn read(document: &Document, mode: MatchMode) -> Result<Table, resources::Fault> {
-        let (meta, spec): (TableMeta, Json) = document.read()?;
+impl TableResource {
+    /// Parses a document; comparisons with columns have `mode` unless it says otherwise.
+    pub fn read(document: &Document, mode: MatchMode) -> Result<TableResource, resources::Fault> {
+        let (meta, spec): (TableMeta, Map<String, Json>) = document.read()?;
         let mut parser = Parser::default();
-        let guards = guards(&spec, mode, &mut parser);
-        Ok(Table { meta, guards, faults: parser.faults, warnings: parser.warnings })
+        let policies = policies(&spec, mode, &mut parser);
+        Ok(TableResource { meta, policies, errors: parser.errors, warnings: parser.warnings })
     }
 }
 
-/// Rules of a table's `spec`.
-fn guards(spec: &Json, mode: MatchMode, parser: &mut Parser) -> Guards {
-    let mut guards = Guards::default();
-    let Json::Object(spec) = spec else {
-        if !spec.is_null() {
-            parser.fault("spec", "expected an object with rules");
-        }
-        return guards;
-    };
-    known(spec, "spec", &["rules", "columns", "mode"], &["schema", "links"], parser);
+/// The policies of a table's `spec`.
+fn policies(spec: &Map<String, Json>, mode: MatchMode, parser: &mut Parser) -> TablePolicies {
+    let mut policies = TablePolicies::default();
+    check_keys(spec, "spec", &["rules", "columns", "mode"], &["schema", "links"], parser);
     let mode = spec.get("mode").and_then(|mode| parser.mode(mode, "spec")).unwrap_or(mode);
     let columns = match spec.get("columns") {
-        Some(json) => columns::parse(json, "spec.columns", &Columns::default(), &mut parser.faults),
+        Some(json) => columns::parse(json, "spec.columns", &Columns::default(), &mut parser.errors),
         None => Columns::default(),
     };
     let rules = match spec.get("rules") {
-        None | Some(Json::Null) => return guards,
+        None | Some(Json::Null) => return policies,
         Some(Json::Object(rules)) => rules,
         Some(_) => {
-            parser.fault("spec.rules", "expected an object of a rule per operation");
-            return guards;
+            parser.error("spec.rules", "expected an object with a rule per operation");
+            return policies;
         }
     };
-    known(rules, "spec.rules", &OPERATIONS.map(Operation::name), &["aggr"], parser);
+    check_keys(rules, "spec.rules", &OPERATIONS.map(Operation::name), &["aggr"], parser);
     for operation in OPERATIONS {
         if let Some(rule) = rules.get(operation.name()) {
-            let guard = parser.guard(rule, operation, Context { mode }, &columns);
-            guards.set(operation, guard);
+            let policy = parser.policy(rule, operation, mode, &columns);
+            policies.set(operation, policy);
         }
     }
-    guards
+    policies
 }
 
-fn known(members: &Map<String, Json>, path: &str, known: &[&str], later: &[&str], parser: &mut Parser) {
+fn check_keys(members: &Map<String, Json>, path: &str, known: &[&str], unsupported: &[&str], parser: &mut Parser) {
     for key in members.keys().filter(|key| !known.contains(&key.as_str())) {
-        let message = if later.contains(&key.as_str()) {
-            format!("{key} is not supported yet by this version")
+        let message = if unsupported.contains(&key.as_str()) {
+            format!("{key} is not supported by this version")
         } else {
             match query::nearest(key, known.iter().copied()) {
-                Some(nearest) => format!("key {key} is not known, did you mean {nearest}?"),
-                None => format!("key {key} is not known, expected one of {}", known.join(", ")),
+                Some(nearest) => format!("unknown key {key}, did you mean {nearest}?"),
+                None => format!("unknown key {key}, expected one of {}", known.join(", ")),
             }
         };
-        parser.fault(&format!("{path}.{key}"), message);
+        parser.error(&format!("{path}.{key}"), message);
     }
 }

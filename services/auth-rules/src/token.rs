@@ -1,4 +1,4 @@
-//! From a token to its claims: JSON Web Tokens (RFC 7519) signed with one of the project's keys.
+//! Verification of JSON Web Tokens (RFC 7519) with the keys of a project.
 
 use std::sync::Arc;
 
@@ -11,70 +11,74 @@ use query::{
 };
 use serde::Deserialize;
 
-/// Longer tokens are not looked at.
-const TOKEN_BYTES: usize = 16 << 10;
-/// Claims nest no deeper and have no more parts.
-const CLAIMS: Guard = Guard::new(32, 4096);
-/// Bytes of verified tokens that are remembered per project.
+/// Most bytes of a token.
+const MAX_TOKEN_BYTES: usize = 16 << 10;
+/// Most levels and nodes of claims.
+const CLAIM_LIMITS: Guard = Guard::new(32, 4096);
+/// Capacity of a project's cache of verified tokens, in bytes.
 const CACHE_BYTES: u64 = 8 << 20;
-/// Secrets for HS256 have at least as many bytes as its hash. Source: RFC 7518, 3.2.
+/// Least bytes of a secret for HS256: as many as its hash. Source: RFC 7518, 3.2.
 pub const SECRET_BYTES: usize = 32;
 
-/// Why a token is not valid. The texts are those that clients of earlier servers know.
+/// The reason why a token is not valid. Clients of earlier servers know these texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    /// There is none, or it is no token.
+pub enum TokenError {
+    /// It is absent, or not a JSON Web Token.
     #[error("token contains an invalid number of segments")]
     Malformed,
-    /// It is signed in a way that the key is not for.
+    /// Its algorithm is not the key's.
     #[error("invalid signing method type")]
     Algorithm,
-    /// No key of the project signed it.
+    /// Its signature is not of any key of the project.
     #[error("signature is invalid")]
     Signature,
-    /// It names a key that the project has not.
+    /// The project has no key with its `kid`.
     #[error("the key that the token names is not known")]
     UnknownKey,
-    /// Its time is over.
+    /// Its `exp` has passed.
     #[error("Token is expired")]
     Expired,
-    /// Its time has not begun.
+    /// Its `nbf` is in the future.
     #[error("Token is not valid yet")]
     NotYet,
-    /// It was made in the future.
+    /// Its `iat` is in the future.
     #[error("Token used before issued")]
     NotIssued,
-    /// A time in it is no number, or ends before time began.
+    /// One of its times is not a number, or its `exp` is not positive.
     #[error("the token's {0} is not a time in seconds")]
     WrongTime(&'static str),
-    /// It was made by somebody else than the key says.
+    /// Its `iss` is not one that the key accepts.
     #[error("the token's issuer is not accepted")]
     Issuer,
-    /// It was made for somebody else than the key says.
+    /// Its `aud` is not one that the key accepts.
     #[error("the token's audience is not accepted")]
     Audience,
 }
 
-/// The keys of a project, and the tokens they verified. Neither is ever printed.
-pub struct Keys {
+/// The key set of a project, with a cache of the tokens that it verified.
+///
+/// It has no `Debug`, so that neither is ever printed.
+pub struct KeySet {
     specs: Vec<TokenKey>,
-    keys: Vec<Key>,
-    verified: Cache<Arc<str>, Arc<Verified>, foldhash::quality::RandomState>,
+    keys: Vec<VerifyingKey>,
+    verified: Cache<Arc<str>, Arc<VerifiedToken>, foldhash::quality::RandomState>,
 }
 
-/// A token with a good signature.
-struct Verified {
+/// A token with a valid signature, issuer and audience. Its validity period is checked at every use.
+struct VerifiedToken {
     claims: Arc<Object>,
-    times: Times,
+    period: ValidityPeriod,
 }
 
-struct Times {
+/// The times of a token, in seconds since the Unix epoch.
+struct ValidityPeriod {
     exp: Option<f64>,
     nbf: Option<f64>,
     iat: Option<f64>,
 }
 
-struct Key {
+/// A key with the claims that tokens of it must have.
+struct VerifyingKey {
     kid: Option<String>,
     algorithm: Algorithm,
     decoding: DecodingKey,
@@ -84,7 +88,7 @@ struct Key {
 
 /// The header of a token. Source: RFC 7515, 4.1; a token with critical extensions must be refused.
 #[derive(Deserialize)]
-struct Header {
+struct JoseHeader {
     alg: String,
     #[serde(default)]
     kid: Option<String>,
@@ -92,69 +96,70 @@ struct Header {
     crit: Option<serde::de::IgnoredAny>,
 }
 
-/// A token in its parts.
-struct Parts<'a> {
-    header: Header,
+/// A decoded token, not verified yet.
+struct DecodedToken<'a> {
+    header: JoseHeader,
     signed: &'a str,
     signature: &'a str,
     claims: Object,
 }
 
-impl Keys {
-    /// Keys as configured. One that has too short a secret verifies nothing.
+impl KeySet {
+    /// The keys as configured. One with too short a secret verifies nothing.
     pub fn new(specs: Vec<TokenKey>) -> Self {
         let long_enough = |spec: &&TokenKey| spec.secret.len() >= SECRET_BYTES;
-        let keys = specs.iter().filter(long_enough).map(Key::new).collect();
-        let weight = |token: &Arc<str>, _: &Arc<Verified>| u32::try_from(2 * token.len() + 256).unwrap_or(u32::MAX);
+        let keys = specs.iter().filter(long_enough).map(VerifyingKey::new).collect();
+        let weight =
+            |token: &Arc<str>, _: &Arc<VerifiedToken>| u32::try_from(2 * token.len() + 256).unwrap_or(u32::MAX);
         let verified = Cache::builder().max_capacity(CACHE_BYTES).weigher(weight).build_with_hasher(Default::default());
         Self { specs, keys, verified }
     }
 
-    /// What they were made of.
+    /// The configuration that it was made from.
     pub fn specs(&self) -> &[TokenKey] {
         &self.specs
     }
 
     /// Claims of the token, if it is valid at `now`, in seconds since the Unix epoch.
-    pub fn claims(&self, token: &str, now: i64) -> Result<Arc<Object>, Error> {
+    pub fn claims(&self, token: &str, now: i64) -> Result<Arc<Object>, TokenError> {
         let verified = match self.verified.get(token) {
             Some(verified) => verified,
             None => {
                 let verified = Arc::new(self.verify(token)?);
-                verified.times.check(now)?;
+                verified.period.check(now)?;
                 self.verified.insert(token.into(), verified.clone());
                 verified
             }
         };
-        verified.times.check(now)?;
+        verified.period.check(now)?;
         Ok(verified.claims.clone())
     }
 
-    fn verify(&self, token: &str) -> Result<Verified, Error> {
-        let parts = Parts::of(token)?;
+    fn verify(&self, token: &str) -> Result<VerifiedToken, TokenError> {
+        let parts = DecodedToken::of(token)?;
         let key = self.key(&parts)?;
-        let times = Times::of(&parts.claims)?;
-        if !named(&key.iss, parts.claims.get("iss")) {
-            return Err(Error::Issuer);
+        let period = ValidityPeriod::of(&parts.claims)?;
+        if !is_accepted(&key.iss, parts.claims.get("iss")) {
+            return Err(TokenError::Issuer);
         }
-        if !named(&key.aud, parts.claims.get("aud")) {
-            return Err(Error::Audience);
+        if !is_accepted(&key.aud, parts.claims.get("aud")) {
+            return Err(TokenError::Audience);
         }
-        Ok(Verified { claims: Arc::new(parts.claims), times })
+        Ok(VerifiedToken { claims: Arc::new(parts.claims), period })
     }
 
-    /// The key that signed the token: the one it names, else whichever did.
-    fn key(&self, parts: &Parts<'_>) -> Result<&Key, Error> {
+    /// The key that signed the token: the one of its `kid`, else the first whose signature matches.
+    fn key(&self, parts: &DecodedToken<'_>) -> Result<&VerifyingKey, TokenError> {
         if let Some(kid) = &parts.header.kid {
             let mut named = self.keys.iter().filter(|key| key.kid.as_ref() == Some(kid));
-            let key = named.next().ok_or(Error::UnknownKey)?;
+            let key = named.next().ok_or(TokenError::UnknownKey)?;
             return key.check(parts).map(|()| key);
         }
-        let mut error = if self.keys.is_empty() { Error::Signature } else { Error::Algorithm };
+        let mut error = if self.keys.is_empty() { TokenError::Signature } else { TokenError::Algorithm };
         for key in &self.keys {
             match key.check(parts) {
                 Ok(()) => return Ok(key),
-                Err(Error::Signature) => error = Error::Signature,
+                Err(TokenError::Signature) => error = TokenError::Signature,
                 Err(_) => {}
             }
         }
@@ -162,7 +167,7 @@ impl Keys {
     }
 }
 
-impl Key {
+impl VerifyingKey {
     fn new(spec: &TokenKey) -> Self {
         let (algorithm, decoding) = match spec.alg {
             resources::Algorithm::Hs256 => (Algorithm::HS256, DecodingKey::from_secret(spec.secret.as_bytes())),
@@ -170,75 +175,75 @@ impl Key {
         Self { kid: spec.kid.clone(), algorithm, decoding, aud: spec.aud.clone(), iss: spec.iss.clone() }
     }
 
-    fn check(&self, parts: &Parts<'_>) -> Result<(), Error> {
+    fn check(&self, parts: &DecodedToken<'_>) -> Result<(), TokenError> {
         if parts.header.alg.parse() != Ok(self.algorithm) {
-            return Err(Error::Algorithm);
+            return Err(TokenError::Algorithm);
         }
         match jsonwebtoken::crypto::verify(parts.signature, parts.signed.as_bytes(), &self.decoding, self.algorithm) {
             Ok(true) => Ok(()),
-            Ok(false) | Err(_) => Err(Error::Signature),
+            Ok(false) | Err(_) => Err(TokenError::Signature),
         }
     }
 }
 
-impl<'a> Parts<'a> {
-    fn of(token: &'a str) -> Result<Self, Error> {
-        if token.len() > TOKEN_BYTES {
-            return Err(Error::Malformed);
+impl<'a> DecodedToken<'a> {
+    fn of(token: &'a str) -> Result<Self, TokenError> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(TokenError::Malformed);
         }
-        let (signed, signature) = token.rsplit_once('.').ok_or(Error::Malformed)?;
-        let (header, payload) = signed.split_once('.').ok_or(Error::Malformed)?;
-        let header: Header = serde_json::from_slice(&decoded(header)?).map_err(|_| Error::Malformed)?;
+        let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
+        let (header, payload) = signed.split_once('.').ok_or(TokenError::Malformed)?;
+        let header: JoseHeader = serde_json::from_slice(&base64_decoded(header)?).map_err(|_| TokenError::Malformed)?;
         if header.crit.is_some() {
-            return Err(Error::Malformed);
+            return Err(TokenError::Malformed);
         }
-        match proto::json::parse(&decoded(payload)?, CLAIMS) {
+        match proto::json::parse(&base64_decoded(payload)?, CLAIM_LIMITS) {
             Ok(Value::Object(claims)) => Ok(Self { header, signed, signature, claims }),
-            Ok(_) | Err(_) => Err(Error::Malformed),
+            Ok(_) | Err(_) => Err(TokenError::Malformed),
         }
     }
 }
 
-fn decoded(part: &str) -> Result<Vec<u8>, Error> {
-    URL_SAFE_NO_PAD.decode(part).map_err(|_| Error::Malformed)
+fn base64_decoded(part: &str) -> Result<Vec<u8>, TokenError> {
+    URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed)
 }
 
-impl Times {
-    fn of(claims: &Object) -> Result<Self, Error> {
+impl ValidityPeriod {
+    fn of(claims: &Object) -> Result<Self, TokenError> {
         let time = |name: &'static str| match claims.get(name) {
             None => Ok(None),
             Some(Value::Int(seconds)) => Ok(Some(*seconds as f64)),
             Some(Value::Number(text)) => {
-                text.parse().ok().filter(|time: &f64| time.is_finite()).map(Some).ok_or(Error::WrongTime(name))
+                text.parse().ok().filter(|time: &f64| time.is_finite()).map(Some).ok_or(TokenError::WrongTime(name))
             }
             Some(Value::Null | Value::Bool(_) | Value::Text(_) | Value::List(_) | Value::Object(_)) => {
-                Err(Error::WrongTime(name))
+                Err(TokenError::WrongTime(name))
             }
         };
-        let times = Times { exp: time("exp")?, nbf: time("nbf")?, iat: time("iat")? };
-        match times.exp {
-            Some(exp) if exp <= 0.0 => Err(Error::WrongTime("exp")),
-            Some(_) | None => Ok(times),
+        let period = ValidityPeriod { exp: time("exp")?, nbf: time("nbf")?, iat: time("iat")? };
+        match period.exp {
+            Some(exp) if exp <= 0.0 => Err(TokenError::WrongTime("exp")),
+            Some(_) | None => Ok(period),
         }
     }
 
-    fn check(&self, now: i64) -> Result<(), Error> {
+    fn check(&self, now: i64) -> Result<(), TokenError> {
         let now = now as f64;
         if self.exp.is_some_and(|exp| now > exp) {
-            return Err(Error::Expired);
+            return Err(TokenError::Expired);
         }
         if self.nbf.is_some_and(|nbf| now < nbf) {
-            return Err(Error::NotYet);
+            return Err(TokenError::NotYet);
         }
         if self.iat.is_some_and(|iat| now < iat) {
-            return Err(Error::NotIssued);
+            return Err(TokenError::NotIssued);
         }
         Ok(())
     }
 }
 
-/// Whether a claim, a text or a list, names one of `accepted`; where none is asked for, any does.
-fn named(accepted: &[String], claim: Option<&Value>) -> bool {
+/// Whether a claim, a string or a list of them, has one of the `accepted` values; an empty list accepts anything.
+fn is_accepted(accepted: &[String], claim: Option<&Value>) -> bool {
     let one = |value: &Value| match value {
         Value::Text(text) => accepted.contains(text),
         Value::Null | Value::Bool(_) | Value::Int(_) | Value::Number(_) | Value::List(_) | Value::Object(_) => false,
@@ -263,15 +268,15 @@ mod tests {
 
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
-    struct File {
+    struct TokenFile {
         now: i64,
-        cases: Vec<Case>,
+        cases: Vec<TokenCase>,
     }
 
     /// A token, whole or in parts: its default parts make one that the default key accepts.
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
-    struct Case {
+    struct TokenCase {
         name: String,
         keys: Option<Vec<TokenKey>>,
         token: Option<String>,
@@ -282,8 +287,8 @@ mod tests {
         expect: String,
     }
 
-    fn keys() -> Keys {
-        Keys::new(serde_json::from_value(json!([{"kid": "main", "secret": SECRET}])).unwrap())
+    fn keys() -> KeySet {
+        KeySet::new(serde_json::from_value(json!([{"kid": "main", "secret": SECRET}])).unwrap())
     }
 
     fn built(header: &[u8], claims: &[u8], secret: &str) -> String {
@@ -293,7 +298,7 @@ mod tests {
         format!("{signed}.{signature}")
     }
 
-    fn token(case: &Case) -> String {
+    fn token(case: &TokenCase) -> String {
         if let Some(token) = &case.token {
             return token.clone();
         }
@@ -309,9 +314,9 @@ mod tests {
 
     #[test]
     fn tokens_are_accepted_or_refused() {
-        let file: File = serde_json::from_str(include_str!("../cases/tokens.json")).unwrap();
+        let file: TokenFile = serde_json::from_str(include_str!("../cases/tokens.json")).unwrap();
         for case in &file.cases {
-            let keys = case.keys.clone().map_or_else(keys, Keys::new);
+            let keys = case.keys.clone().map_or_else(keys, KeySet::new);
             let found = match keys.claims(&token(case), file.now) {
                 Ok(_) => "accepted".to_owned(),
                 Err(error) => error.to_string(),
@@ -327,28 +332,28 @@ mod tests {
         assert!(keys.claims(&token, 999).is_ok());
         assert!(keys.verified.contains_key(token.as_str()));
         assert!(keys.claims(&token, 1000).is_ok());
-        assert_eq!(keys.claims(&token, 1001).unwrap_err(), Error::Expired);
+        assert_eq!(keys.claims(&token, 1001).unwrap_err(), TokenError::Expired);
     }
 
     #[test]
     fn a_refused_token_is_not_remembered() {
         let keys = keys();
         let token = built(br#"{"alg":"HS256"}"#, br#"{"iat":1000}"#, SECRET);
-        assert_eq!(keys.claims(&token, 999).unwrap_err(), Error::NotIssued);
+        assert_eq!(keys.claims(&token, 999).unwrap_err(), TokenError::NotIssued);
         assert!(!keys.verified.contains_key(token.as_str()));
         assert!(keys.claims(&token, 1000).is_ok());
     }
 
     #[test]
-    fn claims_that_say_a_thing_twice_are_refused() {
+    fn duplicate_or_deep_claims_are_refused() {
         let token = built(br#"{"alg":"HS256"}"#, br#"{"id":"u1","id":"u2"}"#, SECRET);
-        assert_eq!(keys().claims(&token, 0).unwrap_err(), Error::Malformed);
+        assert_eq!(keys().claims(&token, 0).unwrap_err(), TokenError::Malformed);
         let token = built(
             br#"{"alg":"HS256"}"#,
             &format!("{{\"a\":{}1{}}}", "[".repeat(99), "]".repeat(99)).into_bytes(),
             SECRET,
         );
-        assert_eq!(keys().claims(&token, 0).unwrap_err(), Error::Malformed);
+        assert_eq!(keys().claims(&token, 0).unwrap_err(), TokenError::Malformed);
     }
 
     #[test]

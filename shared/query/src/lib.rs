@@ -35,6 +35,6 @@ pub use limits::{Budget, Guard, Limits};
 pub use operation::{Change, Field, Mutation, Node, Operation, Read, Set, Shape, Sort, What, Write};
 pub use row::{Related, Row};
 pub use schema::{Column, ForeignKey, Relation, Schema, Table, TableKind, Type};
-pub use typed::{Typed, comparable, fits, typed};
+pub use typed::{Typed, comparable, fits, instant, typed};
 pub use value::{Object, Value};
 pub use walk::{Touch, mutation_touches, read_touches};

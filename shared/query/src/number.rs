@@ -1,6 +1,8 @@
-//! Decimals as texts.
+//! Numbers of any size as texts, exactly: `1`, `1.0` and `1e0` are one number, and no digit is lost.
 
 use std::cmp::Ordering;
+
+use crate::Value;
 
 /// Digits on each side of the point that a decimal may have: what PostgreSQL lets a column declare. An exponent must
 /// not turn a few bytes of a request into many of memory.
@@ -58,30 +60,163 @@ pub fn integral(text: &str) -> Integral {
     whole.parse().map_or(Integral::Outside, Integral::Whole)
 }
 
-/// How two decimals without exponent compare.
-pub fn compare(one: &str, other: &str) -> Ordering {
-    let negative = |text: &str| text.starts_with('-') && text.bytes().any(|byte| (b'1'..=b'9').contains(&byte));
-    match (negative(one), negative(other)) {
-        (false, false) => magnitude(one, other),
-        (true, true) => magnitude(other, one),
-        (true, false) => Ordering::Less,
-        (false, true) => Ordering::Greater,
+/// How two numbers compare; `None` where one is not a number, or has an exponent of more than 64 bits.
+pub fn compare(one: &str, other: &str) -> Option<Ordering> {
+    Some(Decimal::parse(one)?.compare(&Decimal::parse(other)?))
+}
+
+impl Value {
+    /// How two numbers compare; `None` where one is not a number, or has an exponent of more than 64 bits.
+    pub fn compare_numbers(&self, other: &Value) -> Option<Ordering> {
+        match (self, other) {
+            (Value::Int(one), Value::Int(other)) => Some(one.cmp(other)),
+            (Value::Int(one), Value::Number(other)) => compare(&one.to_string(), other),
+            (Value::Number(one), Value::Int(other)) => compare(one, &other.to_string()),
+            (Value::Number(one), Value::Number(other)) => compare(one, other),
+            (Value::Null | Value::Bool(_) | Value::Text(_) | Value::List(_) | Value::Object(_), _)
+            | (_, Value::Null | Value::Bool(_) | Value::Text(_) | Value::List(_) | Value::Object(_)) => None,
+        }
+    }
+
+    /// The number as [`Value::Int`] where it is an integer of 64 bits, however it is written; any other value as it is.
+    pub fn canonical_number(&self) -> Value {
+        match self {
+            Value::Number(text) => match integral(text) {
+                Integral::Whole(integer) => Value::Int(integer),
+                Integral::Fraction | Integral::Outside => self.clone(),
+            },
+            Value::Null | Value::Bool(_) | Value::Int(_) | Value::Text(_) | Value::List(_) | Value::Object(_) => {
+                self.clone()
+            }
+        }
     }
 }
 
-fn magnitude(one: &str, other: &str) -> Ordering {
-    let (one_whole, one_fraction) = parts(one);
-    let (other_whole, other_fraction) = parts(other);
-    one_whole
-        .len()
-        .cmp(&other_whole.len())
-        .then_with(|| one_whole.cmp(other_whole))
-        .then_with(|| one_fraction.cmp(other_fraction))
+/// The normal form `±0.digits × 10^exponent`. Digits are those of `whole` and then those of `fraction`, without zeros at
+/// either end; zero has none.
+struct Decimal<'a> {
+    negative: bool,
+    whole: &'a str,
+    fraction: &'a str,
+    exponent: i64,
 }
 
-/// The digits before the point without leading zeros and those after it without trailing ones.
-fn parts(text: &str) -> (&str, &str) {
-    let digits = text.trim_start_matches('-');
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    (whole.trim_start_matches('0'), fraction.trim_end_matches('0'))
+impl<'a> Decimal<'a> {
+    fn parse(text: &'a str) -> Option<Decimal<'a>> {
+        let (negative, text) = match text.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, text),
+        };
+        let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        if whole.is_empty() || !whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        let whole = whole.trim_start_matches('0');
+        let places = fraction.trim_end_matches('0');
+        let fraction = if whole.is_empty() { places.trim_start_matches('0') } else { places };
+        if whole.is_empty() && fraction.is_empty() {
+            return Some(Decimal { negative: false, whole, fraction, exponent: 0 });
+        }
+        let exponent: i64 = exponent.parse().ok()?;
+        let exponent = exponent
+            .checked_add(i64::try_from(whole.len()).ok()?)?
+            .checked_sub(i64::try_from(places.len() - fraction.len()).ok()?)?;
+        let whole = if fraction.is_empty() { whole.trim_end_matches('0') } else { whole };
+        Some(Decimal { negative, whole, fraction, exponent })
+    }
+
+    fn digits(&self) -> impl Iterator<Item = u8> {
+        self.whole.bytes().chain(self.fraction.bytes())
+    }
+
+    fn is_zero(&self) -> bool {
+        self.whole.is_empty() && self.fraction.is_empty()
+    }
+
+    fn compare(&self, other: &Decimal<'_>) -> Ordering {
+        match (self.negative, other.negative) {
+            (false, false) => self.compare_magnitude(other),
+            (true, true) => other.compare_magnitude(self),
+            (true, false) => Ordering::Less,
+            (false, true) => Ordering::Greater,
+        }
+    }
+
+    fn compare_magnitude(&self, other: &Decimal<'_>) -> Ordering {
+        match (self.is_zero(), other.is_zero()) {
+            (true, true) => Ordering::Equal,
+            (true, false) => Ordering::Less,
+            (false, true) => Ordering::Greater,
+            (false, false) => self.exponent.cmp(&other.exponent).then_with(|| self.digits().cmp(other.digits())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn number(text: &str) -> Value {
+        text.parse().map_or_else(|_| Value::Number(text.to_owned()), Value::Int)
+    }
+
+    #[test]
+    fn numbers_compare_by_value_not_by_text() {
+        for (left, right, order) in [
+            ("1", "1.0", Ordering::Equal),
+            ("1e2", "100", Ordering::Equal),
+            ("-0", "0.00", Ordering::Equal),
+            ("0.1", "0.09", Ordering::Greater),
+            ("-5", "-4.5", Ordering::Less),
+            ("-1", "0", Ordering::Less),
+            ("9007199254740993", "9007199254740992.0", Ordering::Greater),
+            ("18446744073709551616", "9223372036854775807", Ordering::Greater),
+            ("1e400", "1e399", Ordering::Greater),
+            ("10.05", "10.5", Ordering::Less),
+            ("0.050", "5e-2", Ordering::Equal),
+            ("100", "1e2", Ordering::Equal),
+            ("120", "1.2e2", Ordering::Equal),
+            ("0", "1e-400", Ordering::Less),
+            ("-1e-400", "0e99999999999999999999", Ordering::Less),
+            ("2", "10", Ordering::Less),
+        ] {
+            assert_eq!(number(left).compare_numbers(&number(right)), Some(order), "{left} {right}");
+        }
+    }
+
+    #[test]
+    fn other_types_do_not_compare() {
+        assert_eq!(number("1").compare_numbers(&Value::Text("1".to_owned())), None);
+        assert_eq!(number("1").compare_numbers(&Value::Number("1e99999999999999999999".to_owned())), None);
+        assert_eq!(Value::Number("nan".to_owned()).compare_numbers(&number("1.5")), None);
+    }
+
+    #[test]
+    fn integers_are_recognised_however_they_are_written() {
+        assert_eq!(number("1.0").canonical_number(), Value::Int(1));
+        assert_eq!(number("-2.5e1").canonical_number(), Value::Int(-25));
+        assert_eq!(number("0.0").canonical_number(), Value::Int(0));
+        assert_eq!(number("1.5").canonical_number(), number("1.5"));
+        assert_eq!(number("1e30").canonical_number(), number("1e30"));
+        assert_eq!(number("-9223372036854775808.0").canonical_number(), Value::Int(i64::MIN));
+    }
+
+    proptest! {
+        #[test]
+        fn any_two_texts_compare_without_panic(left in ".{0,30}", right in "[-+0-9.eE]{0,30}") {
+            let (left, right) = (Value::Number(left), Value::Number(right));
+            let order = left.compare_numbers(&right);
+            prop_assert_eq!(right.compare_numbers(&left), order.map(Ordering::reverse));
+            right.canonical_number();
+        }
+
+        #[test]
+        fn floats_compare_as_floats_do(left in -1e9..1e9_f64, right in -1e9..1e9_f64) {
+            let text = |float: f64| Value::Number(format!("{float:?}"));
+            prop_assert_eq!(text(left).compare_numbers(&text(right)), left.partial_cmp(&right));
+        }
+    }
 }

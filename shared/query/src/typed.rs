@@ -2,6 +2,8 @@
 
 mod moment;
 
+pub use moment::instant;
+
 use std::cmp::Ordering;
 
 use base64::Engine;
@@ -111,7 +113,7 @@ impl Typed {
                 Some(one.cmp(other))
             }
             (Typed::Float(one), Typed::Float(other)) => one.partial_cmp(other),
-            (Typed::Decimal(one), Typed::Decimal(other)) => Some(number::compare(one, other)),
+            (Typed::Decimal(one), Typed::Decimal(other)) => number::compare(one, other),
             (Typed::Bytes(one), Typed::Bytes(other)) => Some(one.cmp(other)),
             (Typed::Text(one), Typed::Text(other))
             | (Typed::Date(one), Typed::Date(other))

@@ -81,7 +81,7 @@ fn a_denied_table_and_one_that_does_not_exist_look_alike() {
 }
 
 #[test]
-fn an_unknown_project_is_told() {
+fn an_unknown_project_is_reported() {
     let request = AuthorizeRequest { project: "other".to_owned(), ..AuthorizeRequest::default() };
     let error = service(&shop(json!({}))).authorize(request, now()).unwrap_err();
     assert_eq!(mesh::Fault::from(error), mesh::Fault::new(mesh::Code::UnknownProject, "project other is not known"));
@@ -115,7 +115,7 @@ fn a_grant_is_signed_where_it_leaves_the_process_and_ends() {
     let granted = service.authorize(request, now()).unwrap().grants.remove(0);
     let far = grant::Grant::from(proto::wire::auth::v1::SignedGrant::from(granted));
     let grant = grant::pair(b"mesh").1.terms(far).unwrap();
-    assert_eq!(grant.expires_ms, now().unix_timestamp() * 1000 + 60_000);
+    assert_eq!(grant.expires_ms, now().unix_timestamp() * 1000 + 250 + 60_000);
     assert!(!grant.allow_all);
 }
 
@@ -175,6 +175,16 @@ fn only_operations_that_somebody_may_are_reachable() {
                 "delete": {"rule": "not", "clause": {"rule": "allow"}},
             }),
         ),
+        table(
+            "d",
+            "claims",
+            json!({
+                "read": {"rule": "match", "type": "string", "eval": "==", "f1": "args.auth.role", "f2": "admin"},
+                "create": {"rule": "not", "clause": {"rule": "authenticated"}},
+                "update": {"rule": "match", "type": "string", "eval": "==", "f1": "args.find.a", "f2": "x"},
+                "delete": {"rule": "match", "type": "string", "eval": "!=", "f1": "a", "f2": "a"},
+            }),
+        ),
         table("d", "closed", json!({"read": {"rule": "deny"}})),
         table("d", "default", json!({"delete": {"rule": "allow"}})),
     ]);
@@ -182,11 +192,12 @@ fn only_operations_that_somebody_may_are_reachable() {
     let response = service(&documents).reachable(&request).unwrap();
     let found: Vec<_> = response.tables.iter().map(|table| (table.table.as_str(), table.operations.clone())).collect();
     let (read, delete) = (Operation::Read, Operation::Delete);
-    assert_eq!(found, [("closed", vec![delete]), ("default", vec![delete]), ("t", vec![read])]);
+    let claims = vec![Operation::Create, read, Operation::Update];
+    assert_eq!(found, [("claims", claims), ("closed", vec![delete]), ("default", vec![delete]), ("t", vec![read])]);
 }
 
 #[test]
-fn faults_are_told_with_their_place() {
+fn errors_are_reported_with_their_paths() {
     let documents = snapshot(&[
         project(json!({"tokens": [
             {"kid": "a", "secret": "short", "primary": true},
@@ -203,24 +214,33 @@ fn faults_are_told_with_their_place() {
     let faults: Vec<_> =
         check(&documents).into_iter().map(|fault| format!("{}: {}", fault.path, fault.message)).collect();
     for expected in [
-        "spec.tokens.0.secret: the secret has 5 bytes, expected at least 32",
-        "spec.tokens.1.kid: kid a is another key's too",
-        "spec.tokens.1.primary: another key is primary too",
-        "spec.rules.raed: key raed is not known, did you mean read?",
-        "meta.id: table t of database music has another document",
-        "spec.rules.read.clauses.1.rule: rule kind \"nope\" is not known, expected one of allow, authenticated, deny, match, and, or, not",
-        "meta.database: there is no database musik, did you mean music?",
-        "spec.rules.aggr: aggr is not supported yet by this version",
-        "meta.project: there is no project shpo, did you mean shop?",
-        "spec.rules: expected an object of a rule per operation",
-        "spec.schema: schema is not supported yet by this version",
+        "spec.tokens.0.secret: expected a secret of at least 32 bytes, found 5",
+        "spec.tokens.1.kid: duplicate kid a",
+        "spec.tokens.1.primary: only one key may be primary",
+        "spec.rules.raed: unknown key raed, did you mean read?",
+        "meta.id: duplicate document of table t of database music",
+        "spec.rules.read.clauses.1.rule: unknown rule kind \"nope\", expected one of allow, authenticated, deny, match, and, or, not",
+        "meta.database: unknown database musik, did you mean music?",
+        "spec.rules.aggr: aggr is not supported by this version",
+        "meta.project: unknown project shpo, did you mean shop?",
+        "spec.rules: expected an object with a rule per operation",
+        "spec.schema: schema is not supported by this version",
         "spec.columns.deny: expected a list of column names",
-        "spec.columns.raed: key raed is not known, did you mean read?",
+        "spec.columns.raed: unknown key raed, did you mean read?",
         "spec.mode: expected check, filter or auto",
     ] {
         assert!(faults.iter().any(|fault| fault == expected), "{expected} is not in {faults:#?}");
     }
     assert_eq!(faults.len(), 14, "{faults:#?}");
+}
+
+#[test]
+fn a_table_without_a_spec_has_no_policies() {
+    let table = json!({"kind": "table", "meta": {"project": "shop", "database": "d", "id": "t"}});
+    let documents = snapshot(&[keyed(), database("d"), table]);
+    assert_eq!(check(&documents), []);
+    let denied = ask(&documents, &user(), vec![access("d", "t", Operation::Read)]);
+    assert!(matches!(denied, Err(Error::Denied { .. })));
 }
 
 #[test]
@@ -232,23 +252,23 @@ fn a_rule_may_not_be_endlessly_deep_or_large() {
     let large: Vec<_> = (0..2000).map(|_| json!({"rule": "allow"})).collect();
     let documents = shop(json!({"rules": {"read": deep, "create": {"rule": "or", "clauses": large}}}));
     let messages: Vec<_> = check(&documents).into_iter().map(|fault| fault.message).collect();
-    assert_eq!(messages, ["the rule has more than 1024 parts", "the rule nests deeper than 32"]);
+    assert_eq!(messages, ["the rule has more than 1024 parts", "the rule nests deeper than 32 levels"]);
 }
 
 #[test]
-fn keys_that_did_not_change_remember_their_tokens() {
-    let before = State::new(&shop(json!({})), None, &State::default());
-    let after = State::new(&shop(json!({"rules": {"read": {"rule": "allow"}}})), None, &before);
+fn keys_that_did_not_change_keep_their_cache() {
+    let before = PolicySet::new(&shop(json!({})), None, &PolicySet::default());
+    let after = PolicySet::new(&shop(json!({"rules": {"read": {"rule": "allow"}}})), None, &before);
     assert!(Arc::ptr_eq(&before.project("shop").unwrap().keys, &after.project("shop").unwrap().keys));
-    let other = State::new(&snapshot(&[project(json!({}))]), None, &before);
+    let other = PolicySet::new(&snapshot(&[project(json!({}))]), None, &before);
     assert!(!Arc::ptr_eq(&before.project("shop").unwrap().keys, &other.project("shop").unwrap().keys));
 }
 
 #[tokio::test]
 async fn a_change_of_the_resources_is_followed() {
     let (sender, current) = tokio::sync::watch::channel(Arc::new(shop(json!({"rules": {"read": {"rule": "deny"}}}))));
-    let state = Arc::new(ArcSwap::from_pointee(State::new(&current.borrow(), None, &State::default())));
-    let service = Service::of(state.clone(), grant::pair(b"mesh").0);
+    let policies = Arc::new(ArcSwap::from_pointee(PolicySet::new(&current.borrow(), None, &PolicySet::default())));
+    let service = Service::of(policies.clone(), grant::pair(b"mesh").0);
     let allowed = || {
         let accesses = vec![access("music", "t", Operation::Read)];
         let request = AuthorizeRequest { project: "shop".to_owned(), token: String::new(), accesses };
@@ -257,7 +277,7 @@ async fn a_change_of_the_resources_is_followed() {
     assert!(!allowed());
     sender.send(Arc::new(shop(json!({"rules": {"read": {"rule": "allow"}}})))).unwrap();
     drop(sender);
-    follow(state, None, current).await;
+    follow(policies, None, current).await;
     assert!(allowed());
 }
 
@@ -273,8 +293,8 @@ fn a_project_without_keys_gets_one_in_development_only() {
     let expires = std::time::Duration::from_secs(60);
     let token = crate::sign(&spec, "shop", &serde_json::Map::new(), expires, Some(dir.path())).unwrap();
     let allowed = |dev_keys| {
-        let state = State::new(&documents, dev_keys, &State::default());
-        let service = Service::of(Arc::new(ArcSwap::from_pointee(state)), grant::pair(b"mesh").0);
+        let policies = PolicySet::new(&documents, dev_keys, &PolicySet::default());
+        let service = Service::of(Arc::new(ArcSwap::from_pointee(policies)), grant::pair(b"mesh").0);
         let accesses = vec![access("music", "t", Operation::Read)];
         let request = AuthorizeRequest { project: "shop".to_owned(), token: token.clone(), accesses };
         service.authorize(request, OffsetDateTime::now_utc()).is_ok()
@@ -283,7 +303,7 @@ fn a_project_without_keys_gets_one_in_development_only() {
     assert!(!allowed(None));
 }
 
-/// JSON that looks like a rule here and there.
+/// Arbitrary JSON with the words of rules in it.
 fn rule_json() -> impl Strategy<Value = Json> {
     let text = prop_oneof![
         "(args|utils)\\.[a-zA-Z.()\\[\\]',]{0,20}",
@@ -323,7 +343,7 @@ fn rule_json() -> impl Strategy<Value = Json> {
     })
 }
 
-/// Whether the text stands anywhere in the filter but as a whole bound value.
+/// Whether the filter has the text anywhere else than as a whole value.
 fn leaks(filter: &Filter, text: &str) -> bool {
     let in_value =
         |value: &Value| !matches!(value, Value::Text(own) if own == text) && format!("{value:?}").contains(text);

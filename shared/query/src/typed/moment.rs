@@ -1,8 +1,8 @@
 //! Dates and times as texts, in the forms of RFC 3339.
 
-use time::{Date, Month, Time, UtcDateTime};
+use time::{Date, Month, OffsetDateTime, Time, UtcOffset};
 
-/// Digits of a fraction that are read; the databases keep six of them.
+/// Digits of a fraction that are read: nanoseconds. The databases keep six of them.
 const MOST_DIGITS: usize = 9;
 
 /// `2009-01-31`, if it is a date.
@@ -13,30 +13,29 @@ pub fn date(text: &str) -> Option<String> {
 
 /// `13:14:15.5` with no more than microseconds and no trailing zeros, if it is a time without a zone.
 pub fn time(text: &str) -> Option<String> {
-    let (clock, micros) = clock(text)?;
-    let (hour, minute, second) = clock.as_hms();
+    let clock = clock(text)?;
+    let (hour, minute, second, micros) = clock.as_hms_micro();
     let fraction = format!(".{micros:06}");
     Some(format!("{hour:02}:{minute:02}:{second:02}{}", fraction.trim_end_matches('0').trim_end_matches('.')))
 }
 
-/// Microseconds since the Unix epoch of a point in time: RFC 3339, also with a space for the `T`, without a zone (UTC),
-/// or a date alone (midnight UTC). `None` outside the years 0 to 9999.
+/// Microseconds since the Unix epoch of an [`instant`], rounded down.
 pub fn timestamp(text: &str) -> Option<i64> {
+    i64::try_from(instant(text)?.unix_timestamp_nanos().div_euclid(1000)).ok()
+}
+
+/// The point in time that `text` names, in its own zone: RFC 3339, also with a space for the `T`, without a zone (UTC),
+/// or a date alone (midnight UTC). `None` outside the years 0 to 9999 of UTC.
+pub fn instant(text: &str) -> Option<OffsetDateTime> {
     let (date, rest) = text.split_at_checked(10)?;
     let date = day(date)?;
     let Some(rest) = rest.strip_prefix(['T', 't', ' ']) else {
-        return rest.is_empty().then(|| micros(date, Time::MIDNIGHT, 0));
+        return rest.is_empty().then(|| date.midnight().assume_utc());
     };
-    let (clock_text, offset_seconds) = zone(rest)?;
-    let (clock, fraction) = clock(clock_text)?;
-    let point = micros(date, clock, fraction) - offset_seconds * 1_000_000;
-    let within = micros(Date::from_calendar_date(0, Month::January, 1).ok()?, Time::MIDNIGHT, 0)
-        ..=micros(Date::from_calendar_date(9999, Month::December, 31).ok()?, Time::MAX.truncate_to_second(), 999_999);
-    within.contains(&point).then_some(point)
-}
-
-fn micros(date: Date, clock: Time, fraction: i64) -> i64 {
-    UtcDateTime::new(date, clock).unix_timestamp() * 1_000_000 + fraction
+    let (clock_text, offset) = zone(rest)?;
+    let instant = date.with_time(clock(clock_text)?).assume_offset(offset);
+    let year = instant.checked_to_offset(UtcOffset::UTC)?.year();
+    (0..=9999).contains(&year).then_some(instant)
 }
 
 fn day(text: &str) -> Option<Date> {
@@ -45,36 +44,37 @@ fn day(text: &str) -> Option<Date> {
     Date::from_calendar_date(i32::try_from(year).ok()?, month, u8::try_from(day).ok()?).ok()
 }
 
-/// The whole seconds and the microseconds of `13:14:15.5`.
-fn clock(text: &str) -> Option<(Time, i64)> {
-    let (whole, fraction) = match text.split_once('.') {
-        Some((whole, fraction)) => (whole, microseconds(fraction)?),
+/// `13:14:15.5`, to the nanosecond.
+fn clock(text: &str) -> Option<Time> {
+    let (whole, nanos) = match text.split_once('.') {
+        Some((whole, fraction)) => (whole, nanoseconds(fraction)?),
         None => (text, 0),
     };
     let [hour, minute, second] = fields(whole, ':', [2, 2, 2])?;
     let part = |number: u32| u8::try_from(number).ok();
-    Some((Time::from_hms(part(hour)?, part(minute)?, part(second)?).ok()?, fraction))
+    Time::from_hms_nano(part(hour)?, part(minute)?, part(second)?, nanos).ok()
 }
 
-fn microseconds(digits: &str) -> Option<i64> {
+fn nanoseconds(digits: &str) -> Option<u32> {
     if digits.is_empty() || digits.len() > MOST_DIGITS || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
         return None;
     }
-    format!("{digits:0<6}")[..6].parse().ok()
+    format!("{digits:0<9}").parse().ok()
 }
 
-/// What stands before the zone, and the zone's seconds east of UTC.
-fn zone(text: &str) -> Option<(&str, i64)> {
+/// The part before the zone, and the zone's offset from UTC.
+fn zone(text: &str) -> Option<(&str, UtcOffset)> {
     if let Some(rest) = text.strip_suffix(['Z', 'z']) {
-        return Some((rest, 0));
+        return Some((rest, UtcOffset::UTC));
     }
-    let Some(at) = text.rfind(['+', '-']) else { return Some((text, 0)) };
+    let Some(at) = text.rfind(['+', '-']) else { return Some((text, UtcOffset::UTC)) };
     let [hours, minutes] = fields(&text[at + 1..], ':', [2, 2])?;
     if hours > 23 || minutes > 59 {
         return None;
     }
-    let seconds = i64::from(hours * 60 + minutes) * 60;
-    Some((&text[..at], if text[at..].starts_with('-') { -seconds } else { seconds }))
+    let seconds = i32::try_from((hours * 60 + minutes) * 60).ok()?;
+    let seconds = if text[at..].starts_with('-') { -seconds } else { seconds };
+    Some((&text[..at], UtcOffset::from_whole_seconds(seconds).ok()?))
 }
 
 /// Numbers of exactly so many digits each, with `separator` between them.

@@ -147,6 +147,21 @@ fn times_have_microseconds_and_no_zone() {
 }
 
 #[test]
+fn an_instant_keeps_its_zone_and_nanoseconds() {
+    let found = crate::instant("2019-11-25T23:45:06.123456789+05:30").unwrap();
+    assert_eq!((found.hour(), found.nanosecond(), found.offset().whole_minutes()), (23, 123_456_789, 330));
+    assert_eq!(crate::instant("2019-11-25T00:00:00"), crate::instant("2019-11-25T01:00:00.000+01:00"));
+    assert_eq!(crate::instant("2019-11-25"), crate::instant("2019-11-24 19:00:00-05:00"));
+    for text in ["", "yesterday", "2019-13-01", "2019-02-30", "25.11.2019", "2019-11-25T23:59:60Z", "2019-11-25T"] {
+        assert_eq!(crate::instant(text), None, "{text}");
+    }
+    for text in ["9999-12-31T23:59:59-00:01", "0000-01-01T00:00:00+00:01"] {
+        assert_eq!(crate::instant(text), None, "{text}");
+    }
+    assert!(crate::instant("9999-12-31T23:59:59.999999999Z").is_some());
+}
+
+#[test]
 fn timestamps_are_points_in_time() {
     let day = 1_230_768_000_000_000;
     for json in [

@@ -1,0 +1,310 @@
+//! Request context: the caller's claims and the request, as a rule may read them.
+//!
+//! Both are data: nothing in them is parsed or evaluated.
+
+use std::borrow::Cow;
+
+use query::{Change, Filter, Object, Operation, Value};
+use time::OffsetDateTime;
+
+use crate::{
+    constraint::Constraint,
+    date,
+    operand::{Helper, Operand},
+    path::{Path, Root, Step},
+};
+
+/// A request with its caller's claims, in the form that rules read.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestContext<'a> {
+    /// The project's id.
+    pub project: &'a str,
+    /// The kind of operation on the table.
+    pub operation: Operation,
+    /// The client's own word for the operation: `one`, `all`, `count`.
+    pub op: &'a str,
+    /// The caller's token; empty where it sent none.
+    pub token: &'a str,
+    /// Claims of the token; `None` without a valid one.
+    pub claims: Option<&'a Object>,
+    /// The client's condition; `None` where it gave none.
+    pub find: Option<&'a Filter>,
+    /// The document of a create.
+    pub doc: Option<&'a Object>,
+    /// Changes of an update.
+    pub changes: &'a [Change],
+    /// The client's limit, where it gave one.
+    pub limit: Option<u64>,
+    /// The client's skip, where it gave one.
+    pub skip: Option<u64>,
+    /// The time of the request.
+    pub now: OffsetDateTime,
+}
+
+impl<'a> RequestContext<'a> {
+    /// The operand's value; `None` where the request lacks it.
+    pub fn value<'b>(&self, operand: &'b Operand) -> Option<Cow<'b, Value>>
+    where
+        'a: 'b,
+    {
+        match operand {
+            Operand::Literal(value) => Some(Cow::Borrowed(value)),
+            Operand::Path(path) => self.value_at(path),
+            Operand::Helper(helper) => self.helper_value(helper).map(Cow::Owned),
+        }
+    }
+
+    fn helper_value(&self, helper: &Helper) -> Option<Value> {
+        match helper {
+            Helper::Exists(path) => Some(Value::Bool(self.exists(path))),
+            Helper::Length(of) => length(self.value(of)?.as_ref()),
+            Helper::Now => date::text(self.now).map(Value::Text),
+            Helper::AddDuration(of, by) => date::text(self.instant(of)?.checked_add(*by)?).map(Value::Text),
+            Helper::RoundUpDate(of, unit) => date::text(unit.truncate(self.instant(of)?)?).map(Value::Text),
+        }
+    }
+
+    fn instant(&self, operand: &Operand) -> Option<OffsetDateTime> {
+        match self.value(operand)?.as_ref() {
+            Value::Text(text) => query::instant(text),
+            Value::Null | Value::Bool(_) | Value::Int(_) | Value::Number(_) | Value::List(_) | Value::Object(_) => None,
+        }
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        match (path.root, self.keys(path)) {
+            (_, None) => false,
+            (Root::Find, Some(keys)) if keys.is_empty() => self.find.is_some(),
+            (Root::Find, Some(keys)) => self.constraint(&keys) != Constraint::None,
+            (_, Some(keys)) => self.value_under(path.root, &keys).is_some(),
+        }
+    }
+
+    fn value_at(&self, path: &Path) -> Option<Cow<'a, Value>> {
+        self.value_under(path.root, &self.keys(path)?)
+    }
+
+    fn keys<'b>(&self, path: &'b Path) -> Option<Vec<Cow<'b, str>>>
+    where
+        'a: 'b,
+    {
+        path.steps
+            .iter()
+            .map(|step| match step {
+                Step::Name(name) => Some(Cow::Borrowed(name.as_str())),
+                Step::Value(path) => match self.value_at(path)?.as_ref() {
+                    Value::Text(key) => Some(Cow::Owned(key.clone())),
+                    Value::Int(index) if *index >= 0 => Some(Cow::Owned(index.to_string())),
+                    Value::Null
+                    | Value::Bool(_)
+                    | Value::Int(_)
+                    | Value::Number(_)
+                    | Value::List(_)
+                    | Value::Object(_) => None,
+                },
+            })
+            .collect()
+    }
+
+    fn value_under(&self, root: Root, keys: &[Cow<'_, str>]) -> Option<Cow<'a, Value>> {
+        match root {
+            Root::Auth => inside_object(self.claims?, keys),
+            Root::Doc => inside_object(self.doc?, keys),
+            Root::Find => match self.constraint(keys) {
+                Constraint::Equal(value) => Some(value),
+                Constraint::None | Constraint::Other => None,
+            },
+            Root::Update => self.changed(Grouping::ByOperator, keys),
+            Root::Changes => self.changed(Grouping::ByColumn, keys),
+            Root::Opts => inside_owned(self.opts(), keys),
+            Root::Op => text(self.op, keys),
+            Root::Project => text(self.project, keys),
+            Root::Token if self.token.is_empty() => None,
+            Root::Token => text(self.token, keys),
+        }
+    }
+
+    /// The constraint of the client's condition on the column that `keys` lead to, over relations.
+    pub fn constraint<K: AsRef<str>>(&self, keys: &[K]) -> Constraint<'a> {
+        self.find.map_or(Constraint::None, |find| Constraint::of(find, keys))
+    }
+
+    fn changed(&self, grouping: Grouping, keys: &[Cow<'_, str>]) -> Option<Cow<'a, Value>> {
+        let mut changes = self.changes.iter().map(|change| grouping.entry(change));
+        match keys {
+            [] => {
+                let mut groups = Object::default();
+                for (outer, inner, value) in changes {
+                    let member = (inner.to_owned(), value.clone());
+                    match groups.0.iter_mut().find(|(name, _)| name == outer) {
+                        Some((_, Value::Object(group))) => group.0.push(member),
+                        Some(_) | None => groups.0.push((outer.to_owned(), Value::Object(Object(vec![member])))),
+                    }
+                }
+                (!groups.0.is_empty()).then_some(Cow::Owned(Value::Object(groups)))
+            }
+            [first] => {
+                let members: Vec<_> = changes
+                    .filter(|(outer, ..)| outer == first)
+                    .map(|(_, inner, value)| (inner.to_owned(), value.clone()))
+                    .collect();
+                (!members.is_empty()).then_some(Cow::Owned(Value::Object(Object(members))))
+            }
+            [first, second, rest @ ..] => {
+                let (.., value) = changes.find(|(outer, inner, _)| outer == first && inner == second)?;
+                inside(value, rest).map(Cow::Borrowed)
+            }
+        }
+    }
+
+    fn opts(&self) -> Object {
+        let number = |number: u64| i64::try_from(number).map_or_else(|_| Value::Number(number.to_string()), Value::Int);
+        let limit = self.limit.map(|limit| ("limit".to_owned(), number(limit)));
+        let skip = self.skip.map(|skip| ("skip".to_owned(), number(skip)));
+        Object(limit.into_iter().chain(skip).collect())
+    }
+}
+
+/// The outer key of changes: `update.$set.name` or `changes.name.set`.
+#[derive(Clone, Copy)]
+enum Grouping {
+    ByOperator,
+    ByColumn,
+}
+
+impl Grouping {
+    /// The outer and the inner key of a change, and its value.
+    fn entry(self, change: &Change) -> (&str, &str, &Value) {
+        let (operator, name, column, value) = match change {
+            Change::Set { column, value } => ("$set", "set", column.as_str(), value),
+            Change::Inc { column, by } => ("$inc", "inc", column.as_str(), by),
+        };
+        match self {
+            Grouping::ByOperator => (operator, column, value),
+            Grouping::ByColumn => (column, name, value),
+        }
+    }
+}
+
+fn text<'a>(text: &str, keys: &[Cow<'_, str>]) -> Option<Cow<'a, Value>> {
+    keys.is_empty().then(|| Cow::Owned(Value::Text(text.to_owned())))
+}
+
+fn inside_owned<'a>(object: Object, keys: &[Cow<'_, str>]) -> Option<Cow<'a, Value>> {
+    inside_object(&object, keys).map(|value| Cow::Owned(value.into_owned()))
+}
+
+fn inside_object<'a>(object: &'a Object, keys: &[Cow<'_, str>]) -> Option<Cow<'a, Value>> {
+    match keys {
+        [] => Some(Cow::Owned(Value::Object(object.clone()))),
+        [first, rest @ ..] => inside(object.get(first)?, rest).map(Cow::Borrowed),
+    }
+}
+
+fn inside<'a>(value: &'a Value, keys: &[Cow<'_, str>]) -> Option<&'a Value> {
+    let mut value = value;
+    for key in keys {
+        value = match value {
+            Value::Object(object) => object.get(key)?,
+            Value::List(items) => items.get(key.parse::<usize>().ok()?)?,
+            Value::Null | Value::Bool(_) | Value::Int(_) | Value::Number(_) | Value::Text(_) => return None,
+        };
+    }
+    Some(value)
+}
+
+fn length(value: &Value) -> Option<Value> {
+    let length = match value {
+        Value::List(items) => items.len(),
+        Value::Object(object) => object.0.len(),
+        // Bytes rather than characters: existing rules were written for a server that counts so.
+        Value::Text(text) => text.len(),
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Number(_) => return None,
+    };
+    i64::try_from(length).ok().map(Value::Int)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request<'a>() -> RequestContext<'a> {
+        RequestContext {
+            project: "shop",
+            operation: Operation::Update,
+            op: "all",
+            token: "",
+            claims: None,
+            find: None,
+            doc: None,
+            changes: &[],
+            limit: None,
+            skip: None,
+            now: OffsetDateTime::UNIX_EPOCH,
+        }
+    }
+
+    fn value(request: &RequestContext<'_>, text: &str) -> Option<Value> {
+        let operand = Operand::parse(text).unwrap();
+        request.value(&operand).map(Cow::into_owned)
+    }
+
+    #[test]
+    fn changes_are_found_by_operator_and_by_column() {
+        let changes = [
+            Change::Set { column: "name".to_owned(), value: Value::Text("x".to_owned()) },
+            Change::Inc { column: "n".to_owned(), by: Value::Int(2) },
+        ];
+        let request = RequestContext { changes: &changes, ..request() };
+        assert_eq!(value(&request, "args.update.$set.name"), Some(Value::Text("x".to_owned())));
+        assert_eq!(value(&request, "args.update.$inc.n"), Some(Value::Int(2)));
+        assert_eq!(value(&request, "args.update.$set.n"), None);
+        assert_eq!(value(&request, "args.changes.n.inc"), Some(Value::Int(2)));
+        assert_eq!(value(&request, "utils.exists(args.changes.name)"), Some(Value::Bool(true)));
+        assert_eq!(value(&request, "utils.exists(args.changes.role)"), Some(Value::Bool(false)));
+        assert_eq!(value(&request, "utils.length(args.update)"), Some(Value::Int(2)));
+        assert_eq!(value(&request, "utils.length(args.update.$set)"), Some(Value::Int(1)));
+    }
+
+    #[test]
+    fn changes_of_one_kind_are_one_group() {
+        let set = |column: &str| Change::Set { column: column.to_owned(), value: Value::Bool(true) };
+        let request = RequestContext { changes: &[set("a"), set("b")], ..request() };
+        assert_eq!(value(&request, "utils.length(args.update)"), Some(Value::Int(1)));
+        assert_eq!(value(&request, "utils.length(args.changes)"), Some(Value::Int(2)));
+        assert_eq!(value(&request, "args.update.$set.b"), Some(Value::Bool(true)));
+    }
+
+    #[test]
+    fn a_part_exists_where_the_request_has_it() {
+        let find = Filter::And(vec![]);
+        let request = RequestContext { find: Some(&find), token: "a.b.c", limit: Some(5), ..request() };
+        for path in ["args.find", "args.token", "args.opts.limit", "args.opts"] {
+            assert_eq!(value(&request, &format!("utils.exists({path})")), Some(Value::Bool(true)), "{path}");
+        }
+        for path in ["args.find.a", "args.opts.skip", "args.update", "args.token.a"] {
+            assert_eq!(value(&request, &format!("utils.exists({path})")), Some(Value::Bool(false)), "{path}");
+        }
+        assert_eq!(value(&request, "args.token"), Some(Value::Text("a.b.c".to_owned())));
+    }
+
+    #[test]
+    fn an_absent_part_has_no_value() {
+        let request = request();
+        for path in [
+            "args.auth",
+            "args.auth.id",
+            "args.token",
+            "args.doc.a",
+            "args.find.a",
+            "args.opts.limit",
+            "args.op.x",
+            "args.find",
+        ] {
+            assert_eq!(value(&request, path), None, "{path}");
+            assert_eq!(value(&request, &format!("utils.exists({path})")), Some(Value::Bool(false)), "{path}");
+        }
+        assert_eq!(value(&request, "args.op"), Some(Value::Text("all".to_owned())));
+        assert_eq!(value(&request, "args.project"), Some(Value::Text("shop".to_owned())));
+    }
+}

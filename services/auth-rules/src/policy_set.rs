@@ -1,0 +1,135 @@
+//! Policy set: the keys and policies of all projects that are in force.
+
+use std::{path::Path, sync::Arc};
+
+use foldhash::{HashMap, HashMapExt};
+use mesh::resources::Snapshot;
+use query::resources::{MatchMode, Project, ProjectMeta, TableMeta, TokenKey};
+use tracing::{error, warn};
+
+use crate::{
+    key,
+    rule::Diagnostic,
+    table::{self, TablePolicies, TableResource},
+    token::KeySet,
+};
+
+/// The policies of all projects.
+///
+/// It is immutable: a change of the resources makes a new one, which replaces it at once.
+#[derive(Default)]
+pub struct PolicySet {
+    projects: HashMap<String, ProjectPolicies>,
+}
+
+/// The keys and policies of a project.
+pub struct ProjectPolicies {
+    /// Verifies its tokens.
+    pub keys: Arc<KeySet>,
+    databases: HashMap<String, DatabasePolicies>,
+    mode: MatchMode,
+}
+
+/// The policies of a database.
+#[derive(Debug, Default)]
+struct DatabasePolicies {
+    tables: HashMap<String, TablePolicies>,
+    default: TablePolicies,
+}
+
+impl PolicySet {
+    /// The policies of the project `id`.
+    pub fn project(&self, id: &str) -> Option<&ProjectPolicies> {
+        self.projects.get(id)
+    }
+
+    /// The policies of `snapshot`. Keys that did not change since `before` keep their cache of verified tokens.
+    ///
+    /// A snapshot in force was checked; should it have an error nevertheless, the part is left out and so denied.
+    pub fn new(snapshot: &Snapshot, dev_keys: Option<&Path>, before: &PolicySet) -> PolicySet {
+        let mut projects = HashMap::new();
+        for document in snapshot.of("project") {
+            match document.read::<ProjectMeta, Project>() {
+                Ok((meta, spec)) => {
+                    let keys = key_set(&meta.id, &spec.tokens, dev_keys, before);
+                    let mode = spec.security.match_mode;
+                    projects.insert(meta.id, ProjectPolicies { keys, databases: HashMap::new(), mode });
+                }
+                Err(fault) => error!(%fault, "project left out"),
+            }
+        }
+        let mut set = PolicySet { projects };
+        for document in snapshot.of("table") {
+            let project = document.meta.get("project").and_then(serde_json::Value::as_str);
+            let mode = project.and_then(|id| set.projects.get(id)).map(|project| project.mode);
+            match TableResource::read(document, mode.unwrap_or_default()) {
+                Ok(table) => set.add(table),
+                Err(fault) => error!(%fault, "table left out"),
+            }
+        }
+        set.projects.values_mut().for_each(ProjectPolicies::inherit_defaults);
+        set
+    }
+
+    fn add(&mut self, table: TableResource) {
+        let TableResource { meta, policies, errors, warnings } = table;
+        let TableMeta { project, database, id } = &meta;
+        for Diagnostic { path, message } in errors {
+            error!(project, database, table = id, path, fault = message, "rule left out");
+        }
+        for Diagnostic { path, message } in warnings {
+            warn!(project, database, table = id, path, warning = message, "rule has a warning");
+        }
+        let Some(project) = self.projects.get_mut(&meta.project) else {
+            error!(project = meta.project, table = meta.id, "table of an unknown project left out");
+            return;
+        };
+        let database = project.databases.entry(meta.database).or_default();
+        if meta.id == table::DEFAULT {
+            database.default = policies;
+        } else {
+            database.tables.insert(meta.id, policies);
+        }
+    }
+}
+
+impl ProjectPolicies {
+    /// The policies of a table; `None` where the database has none at all.
+    pub fn table(&self, database: &str, table: &str) -> Option<&TablePolicies> {
+        let database = self.databases.get(database)?;
+        Some(database.tables.get(table).unwrap_or(&database.default))
+    }
+
+    /// All tables with policies of their own, and the default of each database, ordered by name.
+    pub fn tables(&self) -> Vec<(&str, &str, &TablePolicies)> {
+        let mut tables = Vec::new();
+        for (id, database) in &self.databases {
+            tables.extend(database.tables.iter().map(|(name, policies)| (id.as_str(), name.as_str(), policies)));
+            tables.push((id.as_str(), table::DEFAULT, &database.default));
+        }
+        tables.sort_by_key(|(database, table, _)| (*database, *table));
+        tables
+    }
+
+    fn inherit_defaults(&mut self) {
+        for database in self.databases.values_mut() {
+            for policies in database.tables.values_mut() {
+                *policies = std::mem::take(policies).or(&database.default);
+            }
+        }
+    }
+}
+
+fn key_set(id: &str, tokens: &[TokenKey], dev_keys: Option<&Path>, before: &PolicySet) -> Arc<KeySet> {
+    let mut specs = tokens.to_vec();
+    if let Some(dir) = dev_keys.filter(|_| specs.is_empty()) {
+        match key::dev_token_key(dir, id) {
+            Ok(key) => specs.push(key),
+            Err(error) => error!(project = id, %error, "no development key: no token of the project is valid"),
+        }
+    }
+    match before.projects.get(id) {
+        Some(project) if project.keys.specs() == specs => project.keys.clone(),
+        Some(_) | None => Arc::new(KeySet::new(specs)),
+    }
+}
