@@ -1,5 +1,7 @@
 //! The edge: one authorised path, and the protocols that end there.
 
+#![cfg_attr(test, allow(clippy::large_futures, reason = "a test moves its futures once"))]
+
 mod catalogue;
 mod config;
 mod edge;

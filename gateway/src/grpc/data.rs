@@ -33,7 +33,7 @@ impl data_server::Data for Data {
 
     async fn aggregate(&self, request: Request<api::AggregateRequest>) -> Result<Response<api::ReadResponse>, Status> {
         let (caller, message) = self.arrived(request, |message| &message.project).map_err(status)?;
-        self.numbers(&caller, message).await.map(Response::new).map_err(status)
+        Box::pin(self.numbers(&caller, message)).await.map(Response::new).map_err(status)
     }
 
     async fn create(&self, request: Request<api::CreateRequest>) -> Result<Response<api::WriteResponse>, Status> {

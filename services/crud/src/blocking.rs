@@ -108,7 +108,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_internal_and_keeps_its_text() {
-        let error = run(|_| panic!("on purpose")).await.map(|()| ()).unwrap_err();
+        let error = run(|_| -> () { panic!("on purpose") }).await.unwrap_err();
         assert_eq!(error, Error::Panicked("on purpose".to_owned()));
         let fault = Fault::from(error);
         assert_eq!(fault.code, Code::Internal);

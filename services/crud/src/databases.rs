@@ -162,7 +162,9 @@ impl Databases {
             let mut wait = SOONEST;
             loop {
                 let (Some(databases), Some(database)) = (all.upgrade(), this.upgrade()) else { break };
-                let Some(next) = stop.run_until_cancelled(databases.tend(&database, wait)).await else { break };
+                let Some(next) = stop.run_until_cancelled(Box::pin(databases.tend(&database, wait))).await else {
+                    break;
+                };
                 wait = next;
                 // Nothing keeps the database while its task waits.
                 drop((databases, database));

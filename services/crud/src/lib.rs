@@ -1,5 +1,7 @@
 //! Rows in databases: compiles the operation model to SQL under grants, runs it, and writes the rows as JSON once.
 
+#![cfg_attr(test, allow(clippy::large_futures, reason = "a test moves its futures once"))]
+
 mod blocking;
 mod budget;
 pub mod cell;

@@ -68,7 +68,8 @@ impl Service {
         let (database, numbers) = self.databases.find(place.project, place.database)?;
         let grants = grant::verified(&self.verifier, grants)?;
         let open = database.open().await?;
-        let written = open.write(mutations, Grants::new(place, &grants), database.style(numbers, limit)).await?;
+        let writing = open.write(mutations, Grants::new(place, &grants), database.style(numbers, limit));
+        let written = Box::pin(writing).await?;
         let written = written.into_iter().map(|done| Written { affected: done.affected, rows: done.rows.into() });
         Ok(written.collect())
     }
