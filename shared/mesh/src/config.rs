@@ -49,7 +49,7 @@ pub struct Node {
     /// Folder of what this node keeps.
     pub data: PathBuf,
     /// Where events travel.
-    pub bus: Bus,
+    pub bus: BusConfig,
     /// What one request of a client may cost.
     pub limits: Limits,
     /// Logs.
@@ -99,7 +99,7 @@ pub enum Resources {
 /// Where events travel.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
-pub enum Bus {
+pub enum BusConfig {
     /// In this process.
     Memory {},
 }

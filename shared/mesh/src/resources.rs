@@ -126,7 +126,7 @@ fn documents(text: &str, file: &str, folder: &Path, sources: &mut reference::Sou
     };
     let file: Arc<str> = file.into();
     let (mut documents, mut faults) = (Vec::new(), Vec::new());
-    for yaml::Document { value, places } in parsed {
+    for yaml::ParsedDocument { value, places } in parsed {
         // What stands between two `---`, or after the last, may be nothing but comments.
         if value.is_null() {
             continue;

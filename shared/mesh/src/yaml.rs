@@ -19,7 +19,7 @@ pub(crate) struct Place {
 
 /// Why a text is no YAML, or none that is read here.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Fault {
+pub(crate) struct ParseError {
     pub place: Place,
     /// Dotted; empty at the root.
     pub path: String,
@@ -29,7 +29,7 @@ pub(crate) struct Fault {
 /// One document: its value, and where each node stands, by dotted path. A node that is the value of a key stands where
 /// its key does.
 #[derive(Debug, Clone)]
-pub(crate) struct Document {
+pub(crate) struct ParsedDocument {
     pub value: Value,
     pub places: Places,
 }
@@ -60,7 +60,7 @@ pub(crate) fn below(parent: &str, key: &str) -> String {
 }
 
 /// Every document of `text`.
-pub(crate) fn parse(text: &str) -> Result<Vec<Document>, Fault> {
+pub(crate) fn parse(text: &str) -> Result<Vec<ParsedDocument>, ParseError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut reader = Reader { events: Parser::new_from_str(text), anchors: HashMap::new(), nodes: 0 };
     let mut documents = Vec::new();
@@ -72,7 +72,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Document>, Fault> {
                 let (event, span) = reader.next("")?;
                 places.0.insert(String::new(), place(span.start));
                 let value = reader.node(event, span, "", 0, &mut places)?;
-                documents.push(Document { value, places });
+                documents.push(ParsedDocument { value, places });
             }
             (_, _) => (),
         }
@@ -91,12 +91,12 @@ struct Anchor {
 }
 
 impl<'a> Reader<'a> {
-    fn next(&mut self, path: &str) -> Result<(Event<'a>, Span), Fault> {
+    fn next(&mut self, path: &str) -> Result<(Event<'a>, Span), ParseError> {
         let event = self.events.next_event().unwrap_or_else(|| {
             let end = Marker::new(0, 1, 0);
             Err(ScanError::new_str(end, "the text ends too early"))
         });
-        event.map_err(|error| Fault {
+        event.map_err(|error| ParseError {
             place: place(*error.marker()),
             path: path.to_owned(),
             message: format!("not YAML: {}", error.info()),
@@ -110,8 +110,9 @@ impl<'a> Reader<'a> {
         path: &str,
         depth: usize,
         places: &mut Places,
-    ) -> Result<Value, Fault> {
-        let at = |message: &str| Fault { place: place(span.start), path: path.to_owned(), message: message.to_owned() };
+    ) -> Result<Value, ParseError> {
+        let at =
+            |message: &str| ParseError { place: place(span.start), path: path.to_owned(), message: message.to_owned() };
         let before = self.nodes;
         self.nodes += 1;
         if depth > DEPTH {
@@ -152,7 +153,7 @@ impl<'a> Reader<'a> {
         Ok(value)
     }
 
-    fn sequence(&mut self, path: &str, depth: usize, places: &mut Places) -> Result<Value, Fault> {
+    fn sequence(&mut self, path: &str, depth: usize, places: &mut Places) -> Result<Value, ParseError> {
         let mut items = Vec::new();
         loop {
             let (event, span) = self.next(path)?;
@@ -165,7 +166,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn mapping(&mut self, path: &str, depth: usize, places: &mut Places) -> Result<Value, Fault> {
+    fn mapping(&mut self, path: &str, depth: usize, places: &mut Places) -> Result<Value, ParseError> {
         let mut entries = Map::new();
         loop {
             let (event, span) = self.next(path)?;
@@ -175,11 +176,11 @@ impl<'a> Reader<'a> {
             let start = place(span.start);
             let Event::Scalar(key, ..) = event else {
                 let message = "a key must be a plain text".to_owned();
-                return Err(Fault { place: start, path: path.to_owned(), message });
+                return Err(ParseError { place: start, path: path.to_owned(), message });
             };
             let path = below(path, &key);
             if entries.contains_key(&*key) {
-                return Err(Fault { place: start, path, message: format!("the key {key} stands here twice") });
+                return Err(ParseError { place: start, path, message: format!("the key {key} stands here twice") });
             }
             places.0.insert(path.clone(), start);
             let (event, span) = self.next(&path)?;

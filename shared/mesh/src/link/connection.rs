@@ -27,11 +27,11 @@ pub(super) struct Slot {
     pub address: SocketAddr,
     /// Fires when the address is no longer one of the peer's.
     pub retired: CancellationToken,
-    state: ArcSwap<State>,
+    state: ArcSwap<ConnectionState>,
 }
 
 /// How an address is doing.
-pub(super) enum State {
+pub(super) enum ConnectionState {
     /// The first attempt to connect is not over.
     New,
     Up(SendRequest<Body>),
@@ -43,18 +43,18 @@ type Tcp = TokioIo<TcpStream>;
 
 impl Slot {
     pub(super) fn new(url: Arc<str>, address: SocketAddr, retired: CancellationToken) -> Self {
-        Self { url, address, retired, state: ArcSwap::from_pointee(State::New) }
+        Self { url, address, retired, state: ArcSwap::from_pointee(ConnectionState::New) }
     }
 
-    pub(super) fn state(&self) -> Arc<State> {
+    pub(super) fn state(&self) -> Arc<ConnectionState> {
         self.state.load_full()
     }
 
     /// The way to send, while there is a connection.
     pub(super) fn sender(&self) -> Option<SendRequest<Body>> {
         match &**self.state.load() {
-            State::Up(sender) => Some(sender.clone()),
-            State::New | State::Down(_) => None,
+            ConnectionState::Up(sender) => Some(sender.clone()),
+            ConnectionState::New | ConnectionState::Down(_) => None,
         }
     }
 
@@ -69,25 +69,25 @@ impl Slot {
             match connected {
                 Ok((sender, connection)) => {
                     tracing::info!(peer = &*self.url, address = %self.address, "peer connected");
-                    set(State::Up(sender));
+                    set(ConnectionState::Up(sender));
                     let mut connection = std::pin::pin!(connection);
                     let ended = tokio::select! {
                         ended = connection.as_mut() => ended,
                         () = self.retired.cancelled() => {
                             // The connection ends when the last call on it has, once nobody can begin another.
-                            set(State::Down("no longer an address of the peer".to_owned()));
+                            set(ConnectionState::Down("no longer an address of the peer".to_owned()));
                             connection.await
                         }
                     };
                     let why = ended.err().map_or("closed by the peer".to_owned(), |error| reason(&error));
                     tracing::warn!(peer = &*self.url, address = %self.address, why, "peer lost");
-                    set(State::Down(why));
+                    set(ConnectionState::Down(why));
                 }
                 Err(why) => {
-                    if let State::New = *self.state() {
+                    if let ConnectionState::New = *self.state() {
                         tracing::warn!(peer = &*self.url, address = %self.address, why, "peer not reached; trying on");
                     }
-                    set(State::Down(why));
+                    set(ConnectionState::Down(why));
                 }
             }
             if self.retired.run_until_cancelled(time::sleep(RETRY)).await.is_none() {

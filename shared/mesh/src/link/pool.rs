@@ -23,7 +23,7 @@ use tonic::{Status, body::Body};
 use tower::retry::budget::{Budget, TpsBudget};
 
 use super::{
-    connection::{Slot, State, reason},
+    connection::{ConnectionState, Slot, reason},
     unavailable,
 };
 use crate::{
@@ -167,7 +167,7 @@ impl Shared {
                         Err(why) => self.report(&peer.url, Some(&why)),
                     }
                 }
-                let is_whole = |slot: &Arc<Slot>| matches!(*slot.state(), State::Up(_));
+                let is_whole = |slot: &Arc<Slot>| matches!(*slot.state(), ConnectionState::Up(_));
                 let slots = self.slots.load_full();
                 let all_up = !slots.is_empty() && slots.iter().all(is_whole);
                 time::sleep(if all_up { LATER } else { SOON }).await;
@@ -217,9 +217,9 @@ impl Shared {
         let mut is_up = false;
         for slot in self.slots.load().iter().filter(|slot| &*slot.url == url) {
             match &*slot.state() {
-                State::Up(_) => is_up = true,
-                State::Down(reason) => why = Some(format!("{}: {reason}", slot.address)),
-                State::New => (),
+                ConnectionState::Up(_) => is_up = true,
+                ConnectionState::Down(reason) => why = Some(format!("{}: {reason}", slot.address)),
+                ConnectionState::New => (),
             }
         }
         let why = why.unwrap_or_else(|| "not connected yet".to_owned());
@@ -231,7 +231,8 @@ impl Shared {
     /// Whether some address has not been tried yet.
     fn is_new(&self) -> bool {
         let slots = self.slots.load();
-        slots.is_empty() && *self.changes.borrow() == 0 || slots.iter().any(|slot| matches!(*slot.state(), State::New))
+        slots.is_empty() && *self.changes.borrow() == 0
+            || slots.iter().any(|slot| matches!(*slot.state(), ConnectionState::New))
     }
 
     fn target(&self, slot: &Slot, uri: &Uri) -> Uri {
