@@ -21,9 +21,10 @@ use crate::{
     version::VERSION,
 };
 
-/// How long the note waits for databases to be reached, and how often it looks.
-const PATIENCE: Duration = Duration::from_secs(5);
-const LOOK: Duration = Duration::from_millis(20);
+/// How long the note waits for databases to be reached.
+const REACH_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often it asks whether they are.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Arguments of `perigee dev`.
 #[derive(Debug, clap::Args)]
@@ -43,7 +44,7 @@ pub struct DevArgs {
 /// Runs everything until the process is asked to stop.
 pub async fn run(args: DevArgs) -> Result<(), Failure> {
     if !args.dir.is_dir() {
-        return Err(anyhow!("{0} is no folder; `perigee init {0}` makes one", args.dir.display()).into());
+        return Err(anyhow!("{0} is not a directory; `perigee init {0}` makes one", args.dir.display()).into());
     }
     let mut config = config::Node::load(None, node::variables()).context("the configuration is wrong")?;
     config.services = config::ServiceName::all();
@@ -83,7 +84,7 @@ async fn projects(node: &Node) -> Vec<Project> {
     let ids =
         snapshot.of("project").filter_map(|document| document.read::<ProjectMeta, query::resources::Project>().ok());
     let mut projects = Vec::new();
-    let late = tokio::time::Instant::now() + PATIENCE;
+    let late = tokio::time::Instant::now() + REACH_TIMEOUT;
     for (meta, _) in ids {
         let databases = databases(node, &meta.id, late).await;
         projects.push(Project { id: meta.id, databases });
@@ -102,7 +103,7 @@ async fn databases(node: &Node, project: &str, late: tokio::time::Instant) -> Ve
         if databases.iter().all(is_known) || tokio::time::Instant::now() > late {
             return databases;
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 

@@ -93,7 +93,10 @@ fn ignore(path: &Path) -> anyhow::Result<()> {
 fn project_id(text: &str) -> Result<String, String> {
     match gateway::is_project_id(text) {
         true => Ok(text.to_owned()),
-        false => Err("expected letters a to z, digits, `-` and `_`, the first no sign".to_owned()),
+        false => {
+            Err("invalid project id: expected letters a to z, digits, `-` and `_`, beginning with a letter or digit"
+                .to_owned())
+        }
     }
 }
 

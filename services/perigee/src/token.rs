@@ -67,7 +67,7 @@ fn claims(text: &str) -> Result<Map<String, Value>, String> {
 fn lifetime(text: &str) -> Result<Duration, String> {
     let lifetime = mesh::config::duration(text).map_err(|error| error.to_string())?;
     if lifetime < Duration::from_secs(1) {
-        return Err("a token must be valid for a second at least".to_owned());
+        return Err("must be at least 1s".to_owned());
     }
     Ok(lifetime)
 }
