@@ -5,6 +5,7 @@ pub mod board;
 pub mod bus;
 pub mod call;
 pub mod config;
+mod deserialize;
 pub mod fault;
 pub mod link;
 pub mod listener;
@@ -13,7 +14,6 @@ pub mod resources;
 pub mod server;
 pub mod tasks;
 pub mod telemetry;
-mod typed;
 mod yaml;
 
 pub use board::{Board, State};
