@@ -61,60 +61,44 @@ pub trait Transport: Sized + Send + Sync + 'static {
     type Call: Sync;
 
     /// One message there, one back.
-    fn unary<'a, S, Q, A>(
+    fn unary<'a, S: ?Sized + Send + Sync + 'static, Q: Carried, A: Carried>(
         &'a self,
         service: &'static Service,
         method: usize,
         call: &'a Self::Call,
         message: Q,
         near: impl FnOnce(&'a S, Request<Q>) -> Answer<'a, A> + Send + 'a,
-    ) -> impl Future<Output = Result<A, Status>> + Send + 'a
-    where
-        S: ?Sized + Send + Sync + 'static,
-        Q: Carried,
-        A: Carried;
+    ) -> impl Future<Output = Result<A, Status>> + Send + 'a;
 
     /// One message there, many back.
-    fn server_streaming<'a, S, Q, A>(
+    fn server_streaming<'a, S: ?Sized + Send + Sync + 'static, Q: Carried, A: Carried>(
         &'a self,
         service: &'static Service,
         method: usize,
         call: &'a Self::Call,
         message: Q,
         near: impl FnOnce(&'a S, Request<Q>) -> Answer<'a, Messages<A>> + Send + 'a,
-    ) -> impl Future<Output = Result<Messages<A>, Status>> + Send + 'a
-    where
-        S: ?Sized + Send + Sync + 'static,
-        Q: Carried,
-        A: Carried;
+    ) -> impl Future<Output = Result<Messages<A>, Status>> + Send + 'a;
 
     /// Many messages there, one back.
-    fn client_streaming<'a, S, Q, A>(
+    fn client_streaming<'a, S: ?Sized + Send + Sync + 'static, Q: Carried, A: Carried>(
         &'a self,
         service: &'static Service,
         method: usize,
         call: &'a Self::Call,
         messages: Sent<Q>,
         near: impl FnOnce(&'a S, Request<Streaming<Q>>) -> Answer<'a, A> + Send + 'a,
-    ) -> impl Future<Output = Result<A, Status>> + Send + 'a
-    where
-        S: ?Sized + Send + Sync + 'static,
-        Q: Carried,
-        A: Carried;
+    ) -> impl Future<Output = Result<A, Status>> + Send + 'a;
 
     /// Many messages there, many back.
-    fn streaming<'a, S, Q, A>(
+    fn streaming<'a, S: ?Sized + Send + Sync + 'static, Q: Carried, A: Carried>(
         &'a self,
         service: &'static Service,
         method: usize,
         call: &'a Self::Call,
         messages: Sent<Q>,
         near: impl FnOnce(&'a S, Request<Streaming<Q>>) -> Answer<'a, Messages<A>> + Send + 'a,
-    ) -> impl Future<Output = Result<Messages<A>, Status>> + Send + 'a
-    where
-        S: ?Sized + Send + Sync + 'static,
-        Q: Carried,
-        A: Carried;
+    ) -> impl Future<Output = Result<Messages<A>, Status>> + Send + 'a;
 }
 
 /// A server as a node registers it, for calls from this process and from others.

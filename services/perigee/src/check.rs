@@ -4,7 +4,7 @@ use std::path::Path;
 
 use mesh::resources::{self, Checker, Snapshot};
 
-use crate::{cli, failure::Failure};
+use crate::{failure::Failure, output};
 
 /// What the services say of the documents they use.
 pub const CHECKERS: &[Checker] = &[gateway::check, crud::check, auth_rules::check];
@@ -12,7 +12,7 @@ pub const CHECKERS: &[Checker] = &[gateway::check, crud::check, auth_rules::chec
 /// Says that `folder` is valid, or everything that is not.
 pub fn run(folder: &Path) -> Result<(), Failure> {
     let snapshot = load(folder)?;
-    cli::say(&format!("{}: {}, no faults\n", folder.display(), summary(&snapshot)));
+    output::print(&format!("{}: {}, no faults\n", folder.display(), summary(&snapshot)));
     Ok(())
 }
 

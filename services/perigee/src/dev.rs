@@ -1,6 +1,10 @@
 //! `perigee dev`: the whole mesh in one process, and a note of what it opened.
 
-use std::time::Duration;
+use std::{
+    net::{SocketAddr, ToSocketAddrs},
+    path::PathBuf,
+    time::Duration,
+};
 
 use anyhow::{Context, anyhow};
 use mesh::{Call, config, resources::Snapshot};
@@ -11,20 +15,36 @@ use proto::{
 use query::resources::{ProjectMeta, TableMeta};
 
 use crate::{
-    cli,
     failure::Failure,
     node::{self, Mode, Node, Signals},
+    output,
     version::VERSION,
 };
 
-/// How long the note waits for databases to be reached, and how often it looks.
-const PATIENCE: Duration = Duration::from_secs(5);
-const LOOK: Duration = Duration::from_millis(20);
+/// How long the note waits for databases to be reached.
+const REACH_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often it asks whether they are.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Arguments of `perigee dev`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  perigee dev examples/chinook --listen 127.0.0.1:8080")]
+pub struct DevArgs {
+    /// The resource folder
+    #[arg(default_value = ".")]
+    pub dir: PathBuf,
+    /// Where to listen; loopback only, for there is no login
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4122", value_parser = loopback)]
+    pub listen: SocketAddr,
+    /// Where SQLite files and development keys are kept
+    #[arg(long, value_name = "DIR", default_value = "./perigee-data")]
+    pub data: PathBuf,
+}
 
 /// Runs everything until the process is asked to stop.
-pub async fn run(args: cli::Dev) -> Result<(), Failure> {
+pub async fn run(args: DevArgs) -> Result<(), Failure> {
     if !args.dir.is_dir() {
-        return Err(anyhow!("{0} is no folder; `perigee init {0}` makes one", args.dir.display()).into());
+        return Err(anyhow!("{0} is not a directory; `perigee init {0}` makes one", args.dir.display()).into());
     }
     let mut config = config::Node::load(None, node::variables()).context("the configuration is wrong")?;
     config.services = config::ServiceName::all();
@@ -37,8 +57,19 @@ pub async fn run(args: cli::Dev) -> Result<(), Failure> {
     let signals = Signals::catch()?;
     let node = Node::start(config, Mode::Dev).await?;
     let projects = projects(&node).await;
-    cli::say(&note(&args, &node, &projects));
+    output::print(&note(&args, &node, &projects));
     node.run(signals).await
+}
+
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let mut addresses = text.to_socket_addrs().map_err(|error| format!("expected HOST:PORT: {error}"))?;
+    let address = addresses.next().ok_or("the name has no address")?;
+    if !address.ip().to_canonical().is_loopback() {
+        return Err("`perigee dev` has no login and listens on loopback only, such as 127.0.0.1:4122; \
+                    to be reached from other machines use `perigee serve`"
+            .to_owned());
+    }
+    Ok(address)
 }
 
 /// A project and what crud says of its databases.
@@ -53,7 +84,7 @@ async fn projects(node: &Node) -> Vec<Project> {
     let ids =
         snapshot.of("project").filter_map(|document| document.read::<ProjectMeta, query::resources::Project>().ok());
     let mut projects = Vec::new();
-    let late = tokio::time::Instant::now() + PATIENCE;
+    let late = tokio::time::Instant::now() + REACH_TIMEOUT;
     for (meta, _) in ids {
         let databases = databases(node, &meta.id, late).await;
         projects.push(Project { id: meta.id, databases });
@@ -72,12 +103,12 @@ async fn databases(node: &Node, project: &str, late: tokio::time::Instant) -> Ve
         if databases.iter().all(is_known) || tokio::time::Instant::now() > late {
             return databases;
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
 /// What was opened, for the one who started it.
-fn note(args: &cli::Dev, node: &Node, projects: &[Project]) -> String {
+fn note(args: &DevArgs, node: &Node, projects: &[Project]) -> String {
     let base = node.http.map(|address| format!("http://{address}")).unwrap_or_default();
     let mut lines = vec![
         format!("perigee {VERSION}"),
@@ -158,6 +189,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn dev_listens_on_loopback_only() {
+        for address in ["127.0.0.1:0", "127.9.9.9:1", "[::1]:80", "[::ffff:127.0.0.1]:80"] {
+            loopback(address).unwrap();
+        }
+        for address in ["0.0.0.0:4122", "[::]:4122", "192.168.1.1:4122", "4122", ""] {
+            loopback(address).unwrap_err();
+        }
+    }
 
     #[test]
     fn a_table_of_which_some_columns_are_hidden_is_no_example() {

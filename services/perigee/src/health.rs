@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, anyhow, bail};
 
 /// How long a node may take for each step.
-const PATIENCE: Duration = Duration::from_secs(5);
+const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// `Ok` where `GET /ready` of `address` answers 200; else what the node, or the network, says.
 pub fn ask(address: &str) -> anyhow::Result<()> {
@@ -30,10 +30,10 @@ pub fn ask(address: &str) -> anyhow::Result<()> {
 fn ready(address: &str) -> anyhow::Result<String> {
     let mut last = anyhow!("the name has no address");
     for socket in address.to_socket_addrs()? {
-        match TcpStream::connect_timeout(&socket, PATIENCE) {
+        match TcpStream::connect_timeout(&socket, STEP_TIMEOUT) {
             Ok(mut stream) => {
-                stream.set_read_timeout(Some(PATIENCE))?;
-                stream.set_write_timeout(Some(PATIENCE))?;
+                stream.set_read_timeout(Some(STEP_TIMEOUT))?;
+                stream.set_write_timeout(Some(STEP_TIMEOUT))?;
                 stream.write_all(format!("GET /ready HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())?;
                 let mut answer = Vec::new();
                 stream.take(1 << 20).read_to_end(&mut answer)?;

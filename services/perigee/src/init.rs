@@ -14,8 +14,22 @@ use anyhow::{Context, bail};
 
 pub use source::Source;
 
-use crate::{cli, failure::Failure};
+use crate::{failure::Failure, output};
 use documents::Plan;
+
+/// Arguments of `perigee init`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  perigee init shop --database postgres://localhost/shop")]
+pub struct InitArgs {
+    /// The folder to write; made where it does not exist
+    pub dir: PathBuf,
+    /// The project's id; the folder's name where it is not given
+    #[arg(long, value_name = "ID", value_parser = project_id)]
+    pub project: Option<String>,
+    /// A database to look at: sqlite:FILE or postgres://USER@HOST/NAME
+    #[arg(long, value_name = "URL", value_parser = Source::parse)]
+    pub database: Option<Source>,
+}
 
 /// A file to write.
 struct File {
@@ -27,7 +41,7 @@ struct File {
 
 /// Looks at the database, if one is given, and writes the folder; an existing file of the same name is left alone and
 /// is an error, before anything is written.
-pub async fn run(args: cli::Init) -> Result<(), Failure> {
+pub async fn run(args: InitArgs) -> Result<(), Failure> {
     let project = match &args.project {
         Some(id) => id.clone(),
         None => project_of(&args.dir),
@@ -39,7 +53,7 @@ pub async fn run(args: cli::Init) -> Result<(), Failure> {
     let plan = Plan::new(project, database);
     write(&args.dir, &plan.files())?;
     ignore(&args.dir.join(".gitignore")).with_context(|| format!("{} has no .gitignore", args.dir.display()))?;
-    cli::say(&plan.note(&args.dir));
+    output::print(&plan.note(&args.dir));
     Ok(())
 }
 
@@ -74,6 +88,16 @@ fn ignore(path: &Path) -> anyhow::Result<()> {
     let lacking: String = lacking.map(|line| format!("{line}\n")).collect();
     let gap = if before.is_empty() || before.ends_with('\n') { "" } else { "\n" };
     Ok(fs::OpenOptions::new().append(true).create(true).open(path)?.write_all(format!("{gap}{lacking}").as_bytes())?)
+}
+
+fn project_id(text: &str) -> Result<String, String> {
+    match gateway::is_project_id(text) {
+        true => Ok(text.to_owned()),
+        false => {
+            Err("invalid project id: expected letters a to z, digits, `-` and `_`, beginning with a letter or digit"
+                .to_owned())
+        }
+    }
 }
 
 /// A project id out of the folder's name.

@@ -11,6 +11,7 @@ mod check;
 mod dev;
 mod health;
 mod init;
+mod output;
 mod serve;
 mod token;
 mod version;

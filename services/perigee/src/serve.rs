@@ -1,18 +1,35 @@
 //! `perigee serve`: services of one node, as its configuration says.
 
+use std::path::PathBuf;
+
 use anyhow::Context;
 use mesh::config;
 
 use crate::{
-    cli,
     failure::Failure,
     node::{self, Mode, Node, Signals},
+    output,
 };
 
+/// Arguments of `perigee serve`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  perigee serve crud auth-rules --config node.yaml")]
+pub struct ServeArgs {
+    /// What to run: gateway, crud, auth-rules
+    #[arg(value_name = "SERVICE")]
+    pub services: Vec<mesh::config::ServiceName>,
+    /// The node's configuration; PERIGEE_ variables win over it
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Prints the commented defaults and exits
+    #[arg(long)]
+    pub print_config: bool,
+}
+
 /// Runs the services until the process is asked to stop.
-pub fn run(args: cli::Serve) -> Result<(), Failure> {
+pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     if args.print_config {
-        cli::say(config::DEFAULT);
+        output::print(config::DEFAULT);
         return Ok(());
     }
     let mut config =
@@ -21,9 +38,7 @@ pub fn run(args: cli::Serve) -> Result<(), Failure> {
         config.services = args.services;
     }
     mesh::telemetry::start(&config.telemetry).context("the log cannot be started")?;
-    cli::block_on(async {
-        let signals = Signals::catch()?;
-        let node = Node::start(config, Mode::Serve).await?;
-        node.run(signals).await
-    })
+    let signals = Signals::catch()?;
+    let node = Node::start(config, Mode::Serve).await?;
+    node.run(signals).await
 }

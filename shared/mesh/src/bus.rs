@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tokio::sync::broadcast;
 
 /// Events that wait for a slow listener; it is told how many it missed when there are more.
-const WAITING: usize = 1024;
+const CAPACITY: usize = 1024;
 
 /// Where events travel.
 #[derive(Debug, Clone)]
@@ -47,7 +47,7 @@ pub struct Subscription {
 impl Bus {
     /// A bus in this process.
     pub fn memory() -> Self {
-        let (events, _) = broadcast::channel(WAITING);
+        let (events, _) = broadcast::channel(CAPACITY);
         Self::Memory(Memory { events })
     }
 
@@ -108,7 +108,7 @@ mod tests {
     async fn a_slow_listener_is_told_how_much_it_missed() {
         let bus = Bus::memory();
         let mut slow = bus.subscribe("");
-        for _ in 0..WAITING + 3 {
+        for _ in 0..CAPACITY + 3 {
             bus.publish("a", Bytes::new());
         }
         assert_eq!(slow.next().await, Some(Event::Lagged(3)));

@@ -17,7 +17,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 
 use layer::Layers;
 
-use crate::typed;
+use crate::deserialize;
 
 /// The commented default; it documents every key.
 pub const DEFAULT: &str = include_str!("config/default.yaml");
@@ -49,7 +49,7 @@ pub struct Node {
     /// Folder of what this node keeps.
     pub data: PathBuf,
     /// Where events travel.
-    pub bus: Bus,
+    pub bus: BusConfig,
     /// What one request of a client may cost.
     pub limits: Limits,
     /// Logs.
@@ -99,7 +99,7 @@ pub enum Resources {
 /// Where events travel.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
-pub enum Bus {
+pub enum BusConfig {
     /// In this process.
     Memory {},
 }
@@ -222,7 +222,7 @@ impl FromStr for ServiceName {
         let known = ServiceName::all();
         let found = known.iter().find(|service| service.0 == text).copied();
         let names: Vec<&str> = known.iter().map(|service| service.0).collect();
-        found.ok_or_else(|| Error(typed::unknown("service", text, &names)))
+        found.ok_or_else(|| Error(deserialize::unknown("service", text, &names)))
     }
 }
 
@@ -463,17 +463,17 @@ mod tests {
     fn a_value_that_does_not_fit_is_refused_with_its_place() {
         let wanted = "node.yaml:1:1: drain: expected a duration such as 500ms, 10s, 2m, 1h or 7d";
         assert_eq!(refused("drain: soon", &[]), wanted);
-        assert_eq!(refused("drain: 10", &[]), "node.yaml:1:1: drain: expected a text, got a number");
+        assert_eq!(refused("drain: 10", &[]), "node.yaml:1:1: drain: expected string, found integer");
         let wanted = "PERIGEE_LISTEN__HTTP: listen.http: expected an IP address and a port such as 127.0.0.1:4122";
         assert_eq!(refused("", &[("PERIGEE_LISTEN__HTTP", "4122")]), wanted);
-        let wanted = "PERIGEE_LIMITS__DEPTH: limits.depth: expected a whole number from 0, got a text";
+        let wanted = "PERIGEE_LIMITS__DEPTH: limits.depth: expected non-negative integer, found string";
         assert_eq!(refused("", &[("PERIGEE_LIMITS__DEPTH", "deep")]), wanted);
         let wanted = "node.yaml:1:12: services.0: service crd is not known; did you mean crud? \
                       known: gateway, auth-rules, crud";
         assert_eq!(refused("services: [crd]", &[]), wanted);
         assert!(refused("a: [", &[]).starts_with("node.yaml:"));
-        assert!(refused("- 1", &[]).ends_with("expected a mapping, got a list"));
-        assert!(refused("a: 1\n---\nb: 2", &[]).ends_with("expected one document, got 2"));
+        assert!(refused("- 1", &[]).ends_with("expected mapping, found list"));
+        assert!(refused("a: 1\n---\nb: 2", &[]).ends_with("expected one document, found 2"));
     }
 
     #[test]

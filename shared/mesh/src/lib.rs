@@ -7,6 +7,7 @@ pub mod board;
 pub mod bus;
 pub mod call;
 pub mod config;
+mod deserialize;
 pub mod fault;
 pub mod link;
 pub mod listener;
@@ -15,7 +16,6 @@ pub mod resources;
 pub mod server;
 pub mod tasks;
 pub mod telemetry;
-mod typed;
 mod yaml;
 
 pub use board::{Board, State};

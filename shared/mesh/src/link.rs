@@ -170,19 +170,14 @@ impl Link {
 impl Transport for Mesh {
     type Call = Call;
 
-    async fn unary<'a, S, Q, A>(
+    async fn unary<'a, S: ?Sized + Send + Sync + 'static, Q: Carried, A: Carried>(
         &'a self,
         service: &'static Service,
         method: usize,
         call: &'a Call,
         message: Q,
         near: impl FnOnce(&'a S, Request<Q>) -> Answer<'a, A> + Send + 'a,
-    ) -> Result<A, Status>
-    where
-        S: ?Sized + Send + Sync + 'static,
-        Q: Carried,
-        A: Carried,
-    {
+    ) -> Result<A, Status> {
         let link = self.link(service)?;
         match link.way::<S>()? {
             Way::Near(server) => {
@@ -193,19 +188,14 @@ impl Transport for Mesh {
         }
     }
 
-    async fn server_streaming<'a, S, Q, A>(
+    async fn server_streaming<'a, S: ?Sized + Send + Sync + 'static, Q: Carried, A: Carried>(
         &'a self,
         service: &'static Service,
         method: usize,
         call: &'a Call,
         message: Q,
         near: impl FnOnce(&'a S, Request<Q>) -> Answer<'a, Messages<A>> + Send + 'a,
-    ) -> Result<Messages<A>, Status>
-    where
-        S: ?Sized + Send + Sync + 'static,
-        Q: Carried,
-        A: Carried,
-    {
+    ) -> Result<Messages<A>, Status> {
         let link = self.link(service)?;
         match link.way::<S>()? {
             Way::Near(server) => {
@@ -216,19 +206,14 @@ impl Transport for Mesh {
         }
     }
 
-    async fn client_streaming<'a, S, Q, A>(
+    async fn client_streaming<'a, S: ?Sized + Send + Sync + 'static, Q: Carried, A: Carried>(
         &'a self,
         service: &'static Service,
         method: usize,
         call: &'a Call,
         messages: Sent<Q>,
         near: impl FnOnce(&'a S, Request<Streaming<Q>>) -> Answer<'a, A> + Send + 'a,
-    ) -> Result<A, Status>
-    where
-        S: ?Sized + Send + Sync + 'static,
-        Q: Carried,
-        A: Carried,
-    {
+    ) -> Result<A, Status> {
         let link = self.link(service)?;
         match link.way::<S>()? {
             Way::Near(server) => {
@@ -239,19 +224,14 @@ impl Transport for Mesh {
         }
     }
 
-    async fn streaming<'a, S, Q, A>(
+    async fn streaming<'a, S: ?Sized + Send + Sync + 'static, Q: Carried, A: Carried>(
         &'a self,
         service: &'static Service,
         method: usize,
         call: &'a Call,
         messages: Sent<Q>,
         near: impl FnOnce(&'a S, Request<Streaming<Q>>) -> Answer<'a, Messages<A>> + Send + 'a,
-    ) -> Result<Messages<A>, Status>
-    where
-        S: ?Sized + Send + Sync + 'static,
-        Q: Carried,
-        A: Carried,
-    {
+    ) -> Result<Messages<A>, Status> {
         let link = self.link(service)?;
         match link.way::<S>()? {
             Way::Near(server) => {

@@ -30,11 +30,11 @@ use activity::{Activity, Observed, Watched};
 use crate::telemetry::{Counter, Gauge};
 
 /// The pause after a failure to accept: file descriptors may have run out.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// Connections are compared with their timeouts this often; with shorter timeouts more often.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a client may take to leave a connection that is being closed for want of requests.
-const RETIREMENT: Duration = Duration::from_secs(5);
+const RETIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Limits and timeouts of a port.
 #[derive(Debug, Clone)]
@@ -127,9 +127,9 @@ impl Connection {
     /// Ends when its client was asked to leave, had the time to, and waits for nothing.
     async fn retired(&self) {
         self.retire.cancelled().await;
-        tokio::time::sleep(RETIREMENT).await;
+        tokio::time::sleep(RETIRE_TIMEOUT).await;
         while self.activity.is_running() {
-            tokio::time::sleep(RETIREMENT).await;
+            tokio::time::sleep(RETIRE_TIMEOUT).await;
         }
     }
 }
@@ -210,7 +210,7 @@ async fn not_accepted(error: &io::Error) {
         return;
     }
     tracing::error!(%error, "connection not accepted");
-    tokio::time::sleep(ACCEPT_AGAIN).await;
+    tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
 }
 
 #[derive(Clone)]

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::{
-    typed,
+    deserialize,
     yaml::{self, Place, Places, below},
 };
 
@@ -96,8 +96,8 @@ impl Snapshot {
 impl Document {
     /// Its `meta` and `spec`, typed. A fault names the path and the nearest known key.
     pub fn read<M: DeserializeOwned, S: DeserializeOwned>(&self) -> Result<(M, S), Fault> {
-        let meta = typed::read(&self.meta).map_err(|misfit| self.misfit("meta", &misfit))?;
-        let spec = typed::read(&self.spec).map_err(|misfit| self.misfit("spec", &misfit))?;
+        let meta = deserialize::read(&self.meta).map_err(|misfit| self.misfit("meta", &misfit))?;
+        let spec = deserialize::read(&self.spec).map_err(|misfit| self.misfit("spec", &misfit))?;
         Ok((meta, spec))
     }
 
@@ -107,7 +107,7 @@ impl Document {
         fault(&self.file, self.places.nearest(path), path, message)
     }
 
-    fn misfit(&self, part: &str, misfit: &typed::Misfit) -> Fault {
+    fn misfit(&self, part: &str, misfit: &deserialize::Misfit) -> Fault {
         let path = if misfit.path.is_empty() { part.to_owned() } else { below(part, &misfit.path) };
         self.fault(&path, &misfit.message)
     }
@@ -126,7 +126,7 @@ fn documents(text: &str, file: &str, folder: &Path, sources: &mut reference::Sou
     };
     let file: Arc<str> = file.into();
     let (mut documents, mut faults) = (Vec::new(), Vec::new());
-    for yaml::Document { value, places } in parsed {
+    for yaml::ParsedDocument { value, places } in parsed {
         // What stands between two `---`, or after the last, may be nothing but comments.
         if value.is_null() {
             continue;
@@ -152,11 +152,11 @@ fn document(value: Value, places: Places, file: &Arc<str>, folder: &Path) -> Res
         return wrong("", "expected a mapping of kind, meta and spec".to_owned());
     };
     if let Some(key) = entries.keys().find(|key| !KEYS.contains(&key.as_str())) {
-        return wrong(key, typed::unknown("key", key, &KEYS));
+        return wrong(key, deserialize::unknown("key", key, &KEYS));
     }
     let kind = match entries.remove("kind") {
         Some(Value::String(kind)) if KINDS.contains(&kind.as_str()) => kind,
-        Some(Value::String(kind)) => return wrong("kind", typed::unknown("kind", &kind, &KINDS)),
+        Some(Value::String(kind)) => return wrong("kind", deserialize::unknown("kind", &kind, &KINDS)),
         Some(_) => return wrong("kind", "expected a text".to_owned()),
         None => return wrong("", "the key kind is missing".to_owned()),
     };
@@ -228,7 +228,7 @@ mod tests {
                       known: matchMode, limits";
         let yaml = "kind: project\nmeta: { id: a }\nspec:\n  matchmode: auto\n";
         assert_eq!(read(yaml).unwrap_err(), wanted);
-        let wanted = "inline:6:5: spec.limits.1: expected a whole number from 0, got a text";
+        let wanted = "inline:6:5: spec.limits.1: expected non-negative integer, found string";
         let yaml = "kind: project\nmeta: { id: a }\nspec:\n  limits:\n  - 1\n  - x\n";
         assert_eq!(read(yaml).unwrap_err(), wanted);
         let wanted = "inline:2:1: meta: the key id is missing";
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn what_is_no_yaml_has_its_place() {
-        assert_eq!(faults("kind: table\nkind: table\n"), ["inline:2:1: kind: the key kind stands here twice"]);
-        assert!(faults("kind: [\n")[0].contains("not YAML"));
+        assert_eq!(faults("kind: table\nkind: table\n"), ["inline:2:1: kind: duplicate key kind"]);
+        assert!(faults("kind: [\n")[0].contains("not valid YAML"));
     }
 }

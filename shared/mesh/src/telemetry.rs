@@ -81,7 +81,7 @@ type Seconds<L> = Family<L, Histogram, fn() -> Histogram>;
 struct Rpc {
     service: &'static str,
     method: &'static str,
-    code: Code,
+    code: GrpcCode,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -119,9 +119,9 @@ struct Engine {
 
 /// A gRPC code as a label: `Ok`, `NotFound`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Code(tonic::Code);
+struct GrpcCode(tonic::Code);
 
-impl EncodeLabelValue for Code {
+impl EncodeLabelValue for GrpcCode {
     fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), fmt::Error> {
         use fmt::Write;
         write!(encoder, "{:?}", self.0)
@@ -166,7 +166,7 @@ impl RpcMeter {
             return self.ok.done(1, elapsed);
         }
         let Method { service, method } = self.method;
-        self.families.rpcs.get_or_create(&Rpc { service, method, code: Code(code) }).inc();
+        self.families.rpcs.get_or_create(&Rpc { service, method, code: GrpcCode(code) }).inc();
         self.ok.seconds.observe(elapsed.as_secs_f64());
     }
 }
@@ -185,7 +185,7 @@ impl HttpMeter {
 impl Metrics {
     /// For calls of `method` between services.
     pub(crate) fn rpc(&self, service: &'static str, method: &'static str) -> RpcMeter {
-        let (families, code) = (self.families.clone(), Code(tonic::Code::Ok));
+        let (families, code) = (self.families.clone(), GrpcCode(tonic::Code::Ok));
         let count = families.rpcs.get_or_create_owned(&Rpc { service, method, code });
         let method = Method { service, method };
         let seconds = families.rpc_seconds.get_or_create_owned(&method);

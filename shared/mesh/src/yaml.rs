@@ -17,9 +17,9 @@ pub(crate) struct Place {
     pub column: usize,
 }
 
-/// Why a text is no YAML, or none that is read here.
+/// A syntax error, or YAML that is not supported here.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Fault {
+pub(crate) struct ParseError {
     pub place: Place,
     /// Dotted; empty at the root.
     pub path: String,
@@ -29,7 +29,7 @@ pub(crate) struct Fault {
 /// One document: its value, and where each node stands, by dotted path. A node that is the value of a key stands where
 /// its key does.
 #[derive(Debug, Clone)]
-pub(crate) struct Document {
+pub(crate) struct ParsedDocument {
     pub value: Value,
     pub places: Places,
 }
@@ -60,7 +60,7 @@ pub(crate) fn below(parent: &str, key: &str) -> String {
 }
 
 /// Every document of `text`.
-pub(crate) fn parse(text: &str) -> Result<Vec<Document>, Fault> {
+pub(crate) fn parse(text: &str) -> Result<Vec<ParsedDocument>, ParseError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut reader = Reader { events: Parser::new_from_str(text), anchors: HashMap::new(), nodes: 0 };
     let mut documents = Vec::new();
@@ -72,7 +72,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Document>, Fault> {
                 let (event, span) = reader.next("")?;
                 places.0.insert(String::new(), place(span.start));
                 let value = reader.node(event, span, "", 0, &mut places)?;
-                documents.push(Document { value, places });
+                documents.push(ParsedDocument { value, places });
             }
             (_, _) => (),
         }
@@ -91,15 +91,15 @@ struct Anchor {
 }
 
 impl<'a> Reader<'a> {
-    fn next(&mut self, path: &str) -> Result<(Event<'a>, Span), Fault> {
+    fn next(&mut self, path: &str) -> Result<(Event<'a>, Span), ParseError> {
         let event = self.events.next_event().unwrap_or_else(|| {
             let end = Marker::new(0, 1, 0);
             Err(ScanError::new_str(end, "the text ends too early"))
         });
-        event.map_err(|error| Fault {
+        event.map_err(|error| ParseError {
             place: place(*error.marker()),
             path: path.to_owned(),
-            message: format!("not YAML: {}", error.info()),
+            message: format!("not valid YAML: {}", error.info()),
         })
     }
 
@@ -110,8 +110,9 @@ impl<'a> Reader<'a> {
         path: &str,
         depth: usize,
         places: &mut Places,
-    ) -> Result<Value, Fault> {
-        let at = |message: &str| Fault { place: place(span.start), path: path.to_owned(), message: message.to_owned() };
+    ) -> Result<Value, ParseError> {
+        let at =
+            |message: &str| ParseError { place: place(span.start), path: path.to_owned(), message: message.to_owned() };
         let before = self.nodes;
         self.nodes += 1;
         if depth > DEPTH {
@@ -120,7 +121,8 @@ impl<'a> Reader<'a> {
         let (value, anchor) = match event {
             Event::Alias(id) => {
                 // The anchor of a node that is still open is not known yet: a node cannot contain itself.
-                let anchor = self.anchors.get(&id).ok_or_else(|| at("an alias of a node that it stands in"))?;
+                let anchor =
+                    self.anchors.get(&id).ok_or_else(|| at("an alias must not refer to a node that contains it"))?;
                 self.nodes += anchor.nodes;
                 if self.nodes > NODES {
                     return Err(at(&format!("aliases make more than {NODES} nodes of this file")));
@@ -152,7 +154,7 @@ impl<'a> Reader<'a> {
         Ok(value)
     }
 
-    fn sequence(&mut self, path: &str, depth: usize, places: &mut Places) -> Result<Value, Fault> {
+    fn sequence(&mut self, path: &str, depth: usize, places: &mut Places) -> Result<Value, ParseError> {
         let mut items = Vec::new();
         loop {
             let (event, span) = self.next(path)?;
@@ -165,7 +167,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn mapping(&mut self, path: &str, depth: usize, places: &mut Places) -> Result<Value, Fault> {
+    fn mapping(&mut self, path: &str, depth: usize, places: &mut Places) -> Result<Value, ParseError> {
         let mut entries = Map::new();
         loop {
             let (event, span) = self.next(path)?;
@@ -174,12 +176,12 @@ impl<'a> Reader<'a> {
             }
             let start = place(span.start);
             let Event::Scalar(key, ..) = event else {
-                let message = "a key must be a plain text".to_owned();
-                return Err(Fault { place: start, path: path.to_owned(), message });
+                let message = "a key must be a scalar".to_owned();
+                return Err(ParseError { place: start, path: path.to_owned(), message });
             };
             let path = below(path, &key);
             if entries.contains_key(&*key) {
-                return Err(Fault { place: start, path, message: format!("the key {key} stands here twice") });
+                return Err(ParseError { place: start, path, message: format!("duplicate key {key}") });
             }
             places.0.insert(path.clone(), start);
             let (event, span) = self.next(&path)?;
@@ -216,7 +218,7 @@ fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Value, St
         ("float", Value::Number(_)) => true,
         _ => false,
     };
-    if fits { Ok(value) } else { Err(format!("{text} is no {}", tag.suffix)) }
+    if fits { Ok(value) } else { Err(format!("{text} is not a valid {}", tag.suffix)) }
 }
 
 fn resolved(text: &str) -> Result<Value, String> {
@@ -224,7 +226,7 @@ fn resolved(text: &str) -> Result<Value, String> {
         "" | "~" | "null" | "Null" | "NULL" => return Ok(Value::Null),
         "true" | "True" | "TRUE" => return Ok(Value::Bool(true)),
         "false" | "False" | "FALSE" => return Ok(Value::Bool(false)),
-        ".nan" | ".NaN" | ".NAN" => return Err("not a number is no value here".to_owned()),
+        ".nan" | ".NaN" | ".NAN" => return Err("NaN is not allowed".to_owned()),
         _ => (),
     }
     let (sign, digits) = match text.strip_prefix(['-', '+']) {
@@ -232,14 +234,14 @@ fn resolved(text: &str) -> Result<Value, String> {
         None => ("", text),
     };
     if matches!(digits, ".inf" | ".Inf" | ".INF") {
-        return Err("infinity is no value here".to_owned());
+        return Err("infinity is not allowed".to_owned());
     }
     if let Some(number) = integer(sign, digits) {
         return Ok(Value::Number(number));
     }
     if is_float(digits) {
         let float = text.parse().ok().and_then(Number::from_f64);
-        return float.map(Value::Number).ok_or_else(|| format!("{text} is too large a number"));
+        return float.map(Value::Number).ok_or_else(|| format!("number {text} is out of range"));
     }
     Ok(Value::String(text.to_owned()))
 }
@@ -322,18 +324,18 @@ mod tests {
 
     #[test]
     fn a_key_that_stands_twice_is_refused() {
-        assert_eq!(fault("a: {b: 1, b: 2}"), (1, 11, "a.b".to_owned(), "the key b stands here twice".to_owned()));
+        assert_eq!(fault("a: {b: 1, b: 2}"), (1, 11, "a.b".to_owned(), "duplicate key b".to_owned()));
     }
 
     #[test]
     fn what_is_no_yaml_is_refused_with_its_place() {
         let (line, _, _, message) = fault("a: 1\nb: [1, 2\n");
-        assert!(line >= 2 && message.starts_with("not YAML: "), "{line} {message}");
+        assert!(line >= 2 && message.starts_with("not valid YAML: "), "{line} {message}");
         let (line, _, _, message) = fault("a: 1\n b: 2");
-        assert!(line == 2 && message.starts_with("not YAML: "), "{line} {message}");
+        assert!(line == 2 && message.starts_with("not valid YAML: "), "{line} {message}");
         assert_eq!(fault("a: !secret x").3, "the tag !secret is not known");
-        assert_eq!(fault("a: .inf").3, "infinity is no value here");
-        assert_eq!(fault("? [a]\n: 1").3, "a key must be a plain text");
+        assert_eq!(fault("a: .inf").3, "infinity is not allowed");
+        assert_eq!(fault("? [a]\n: 1").3, "a key must be a scalar");
     }
 
     #[test]
@@ -345,7 +347,7 @@ mod tests {
             laughs.push_str(&format!("a{level}: &a{level} [{list}]\n"));
         }
         assert!(fault(&laughs).3.starts_with("aliases make more than"));
-        assert_eq!(fault("a: &x [*x]").3, "an alias of a node that it stands in");
+        assert_eq!(fault("a: &x [*x]").3, "an alias must not refer to a node that contains it");
     }
 
     #[test]

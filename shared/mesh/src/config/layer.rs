@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::{DEFAULT, Error, Node};
 use crate::{
-    typed,
+    deserialize,
     yaml::{self, Places},
 };
 
@@ -37,15 +37,15 @@ impl Layers {
             Error(format!("{name}:{}:{}: {}", place.line, place.column, fault.message))
         })?;
         if documents.len() > 1 {
-            return Err(Error(format!("{name}: expected one document, got {}", documents.len())));
+            return Err(Error(format!("{name}: expected one document, found {}", documents.len())));
         }
         let Some(document) = documents.pop() else { return Ok(self) };
         match document.value {
             Value::Null => return Ok(self),
             Value::Object(_) => merge(&mut self.value, document.value),
-            Value::Array(_) => return Err(Error(format!("{name}: expected a mapping, got a list"))),
+            Value::Array(_) => return Err(Error(format!("{name}: expected mapping, found list"))),
             Value::String(_) | Value::Number(_) | Value::Bool(_) => {
-                return Err(Error(format!("{name}: expected a mapping")));
+                return Err(Error(format!("{name}: expected mapping, found scalar")));
             }
         }
         self.file = Some((name.to_owned(), document.places));
@@ -78,7 +78,7 @@ impl Layers {
 
     /// The node that all layers describe.
     pub(super) fn node(self) -> Result<Node, Error> {
-        let node: Node = typed::read(&self.value).map_err(|misfit| self.error(&misfit.path, &misfit.message))?;
+        let node: Node = deserialize::read(&self.value).map_err(|misfit| self.error(&misfit.path, &misfit.message))?;
         node.check().map_err(|(path, message)| self.error(&path, &message))?;
         Ok(Node { unknown_variables: self.unknown, ..node })
     }
@@ -134,7 +134,7 @@ fn keys(rest: &str) -> Vec<String> {
 
 /// Why nothing of a node stands at `path` of `value`, if nothing does.
 fn unknown(value: &Value, path: &str) -> Option<String> {
-    let misfit = typed::read::<Node>(value).err()?;
+    let misfit = deserialize::read::<Node>(value).err()?;
     let is_above = path.strip_prefix(&misfit.path).is_some_and(|rest| rest.starts_with('.'));
     let is_unknown = is_above || (misfit.path == path && misfit.is_unknown_key());
     is_unknown.then(|| format!("{}: {}", misfit.path, misfit.message))

@@ -10,12 +10,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 /// How long a peer may take to accept a connection.
-const CONNECT: Duration = Duration::from_millis(500);
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// The pause before the next attempt.
-const RETRY: Duration = Duration::from_millis(200);
-/// A peer that went away without a word is asked this often whether it is still there, and given up after `SILENCE`.
-const ASK: Duration = Duration::from_secs(1);
-const SILENCE: Duration = Duration::from_secs(2);
+const RETRY_INTERVAL: Duration = Duration::from_millis(200);
+/// A peer that went away without a word is asked this often whether it is still there, and given up after `PING_TIMEOUT`.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes in flight per call and per connection: answers can be large, and peers are trusted.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 32 << 20;
@@ -27,11 +27,11 @@ pub(super) struct Slot {
     pub address: SocketAddr,
     /// Fires when the address is no longer one of the peer's.
     pub retired: CancellationToken,
-    state: ArcSwap<State>,
+    state: ArcSwap<ConnectionState>,
 }
 
 /// How an address is doing.
-pub(super) enum State {
+pub(super) enum ConnectionState {
     /// The first attempt to connect is not over.
     New,
     Up(SendRequest<Body>),
@@ -43,18 +43,18 @@ type Tcp = TokioIo<TcpStream>;
 
 impl Slot {
     pub(super) fn new(url: Arc<str>, address: SocketAddr, retired: CancellationToken) -> Self {
-        Self { url, address, retired, state: ArcSwap::from_pointee(State::New) }
+        Self { url, address, retired, state: ArcSwap::from_pointee(ConnectionState::New) }
     }
 
-    pub(super) fn state(&self) -> Arc<State> {
+    pub(super) fn state(&self) -> Arc<ConnectionState> {
         self.state.load_full()
     }
 
     /// The way to send, while there is a connection.
     pub(super) fn sender(&self) -> Option<SendRequest<Body>> {
         match &**self.state.load() {
-            State::Up(sender) => Some(sender.clone()),
-            State::New | State::Down(_) => None,
+            ConnectionState::Up(sender) => Some(sender.clone()),
+            ConnectionState::New | ConnectionState::Down(_) => None,
         }
     }
 
@@ -69,28 +69,28 @@ impl Slot {
             match connected {
                 Ok((sender, connection)) => {
                     tracing::info!(peer = &*self.url, address = %self.address, "peer connected");
-                    set(State::Up(sender));
+                    set(ConnectionState::Up(sender));
                     let mut connection = std::pin::pin!(connection);
                     let ended = tokio::select! {
                         ended = connection.as_mut() => ended,
                         () = self.retired.cancelled() => {
                             // The connection ends when the last call on it has, once nobody can begin another.
-                            set(State::Down("no longer an address of the peer".to_owned()));
+                            set(ConnectionState::Down("no longer an address of the peer".to_owned()));
                             connection.await
                         }
                     };
                     let why = ended.err().map_or("closed by the peer".to_owned(), |error| reason(&error));
                     tracing::warn!(peer = &*self.url, address = %self.address, why, "peer lost");
-                    set(State::Down(why));
+                    set(ConnectionState::Down(why));
                 }
                 Err(why) => {
-                    if let State::New = *self.state() {
+                    if let ConnectionState::New = *self.state() {
                         tracing::warn!(peer = &*self.url, address = %self.address, why, "peer not reached; trying on");
                     }
-                    set(State::Down(why));
+                    set(ConnectionState::Down(why));
                 }
             }
-            if self.retired.run_until_cancelled(time::sleep(RETRY)).await.is_none() {
+            if self.retired.run_until_cancelled(time::sleep(RETRY_INTERVAL)).await.is_none() {
                 return;
             }
         }
@@ -98,10 +98,10 @@ impl Slot {
 }
 
 async fn connect(address: SocketAddr) -> Result<(SendRequest<Body>, Connection<Tcp, Body, TokioExecutor>), String> {
-    let stream = match time::timeout(CONNECT, TcpStream::connect(address)).await {
+    let stream = match time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return Err(error.to_string()),
-        Err(_) => return Err(format!("no connection within {} ms", CONNECT.as_millis())),
+        Err(_) => return Err(format!("no connection within {} ms", CONNECT_TIMEOUT.as_millis())),
     };
     // A port that nobody listens on may be drawn for the socket itself, which then reaches itself and keeps the peer
     // from coming back. Source: RFC 9293, section 3.5, simultaneous open.
@@ -111,8 +111,8 @@ async fn connect(address: SocketAddr) -> Result<(SendRequest<Body>, Connection<T
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
     Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
-        .keep_alive_interval(ASK)
-        .keep_alive_timeout(SILENCE)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

@@ -23,7 +23,7 @@ use tonic::{Status, body::Body};
 use tower::retry::budget::{Budget, TpsBudget};
 
 use super::{
-    connection::{Slot, State, reason},
+    connection::{ConnectionState, Slot, reason},
     unavailable,
 };
 use crate::{
@@ -32,12 +32,13 @@ use crate::{
 };
 
 /// How long a call waits for peers that have not been tried yet.
-const FIRST: Duration = Duration::from_millis(800);
+const FIRST_CONNECT_TIMEOUT: Duration = Duration::from_millis(800);
 /// How long a name server may take.
-const LOOKUP: Duration = Duration::from_secs(2);
-/// When names are looked up again: soon while something is missing.
-const SOON: Duration = Duration::from_secs(1);
-const LATER: Duration = Duration::from_secs(5);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often names are looked up while some address is not connected.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// How often names are looked up otherwise.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Calls that may be sent once more: so many a second whatever happens, and this part of all.
 const RETRIES_PER_SECOND: u32 = 10;
@@ -106,7 +107,7 @@ impl Pool {
             call.depart(request.headers_mut());
         }
         let mut changes = shared.changes.subscribe();
-        let mut patience = std::pin::pin!(time::sleep(FIRST));
+        let mut timeout = std::pin::pin!(time::sleep(FIRST_CONNECT_TIMEOUT));
         loop {
             request = match self.try_send(request).await {
                 Ok(answer) => return answer,
@@ -118,7 +119,7 @@ impl Pool {
             tokio::select! {
                 // The sender lives in `shared`.
                 _ = changes.changed() => (),
-                () = patience.as_mut() => return Err(shared.unreachable()),
+                () = timeout.as_mut() => return Err(shared.unreachable()),
             }
         }
     }
@@ -167,10 +168,10 @@ impl Shared {
                         Err(why) => self.report(&peer.url, Some(&why)),
                     }
                 }
-                let is_whole = |slot: &Arc<Slot>| matches!(*slot.state(), State::Up(_));
+                let is_whole = |slot: &Arc<Slot>| matches!(*slot.state(), ConnectionState::Up(_));
                 let slots = self.slots.load_full();
                 let all_up = !slots.is_empty() && slots.iter().all(is_whole);
-                time::sleep(if all_up { LATER } else { SOON }).await;
+                time::sleep(if all_up { REFRESH_INTERVAL } else { RETRY_INTERVAL }).await;
             }
         })
         .await;
@@ -178,7 +179,7 @@ impl Shared {
 
     async fn lookup(&self, authority: &Authority) -> Result<BTreeSet<SocketAddr>, String> {
         let host = authority.host().trim_matches(['[', ']']);
-        let found = time::timeout(LOOKUP, tokio::net::lookup_host((host, authority.port_u16().unwrap_or(80))));
+        let found = time::timeout(LOOKUP_TIMEOUT, tokio::net::lookup_host((host, authority.port_u16().unwrap_or(80))));
         match found.await {
             Ok(Ok(addresses)) => Ok(addresses.collect()),
             Ok(Err(error)) => Err(format!("the name {host} cannot be looked up: {error}")),
@@ -217,9 +218,9 @@ impl Shared {
         let mut is_up = false;
         for slot in self.slots.load().iter().filter(|slot| &*slot.url == url) {
             match &*slot.state() {
-                State::Up(_) => is_up = true,
-                State::Down(reason) => why = Some(format!("{}: {reason}", slot.address)),
-                State::New => (),
+                ConnectionState::Up(_) => is_up = true,
+                ConnectionState::Down(reason) => why = Some(format!("{}: {reason}", slot.address)),
+                ConnectionState::New => (),
             }
         }
         let why = why.unwrap_or_else(|| "not connected yet".to_owned());
@@ -231,7 +232,8 @@ impl Shared {
     /// Whether some address has not been tried yet.
     fn is_new(&self) -> bool {
         let slots = self.slots.load();
-        slots.is_empty() && *self.changes.borrow() == 0 || slots.iter().any(|slot| matches!(*slot.state(), State::New))
+        slots.is_empty() && *self.changes.borrow() == 0
+            || slots.iter().any(|slot| matches!(*slot.state(), ConnectionState::New))
     }
 
     fn target(&self, slot: &Slot, uri: &Uri) -> Uri {

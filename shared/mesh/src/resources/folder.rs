@@ -210,7 +210,7 @@ mod tests {
         let check: Checker = |snapshot| vec![snapshot.documents[0].fault("meta.id", "is taken")];
         let faults: Vec<String> = load(folder.path(), &[check]).unwrap_err().iter().map(Fault::to_string).collect();
         assert_eq!(faults.len(), 3);
-        assert!(faults[0].starts_with("a.yaml:2:1: kind: not YAML"), "{faults:?}");
+        assert!(faults[0].starts_with("a.yaml:2:1: kind: not valid YAML"), "{faults:?}");
         assert_eq!(faults[1], "b.yaml:1:1: cannot be read: byte 2 is no UTF-8");
         assert_eq!(faults[2], "c.yaml:2:9: meta.id: is taken");
     }

@@ -1,4 +1,4 @@
-//! Values into types, with faults that name the path and speak to people.
+//! Deserialization of JSON values, with errors that name the path and the nearest known key.
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -54,7 +54,7 @@ fn dotted(path: &serde_path_to_error::Path) -> String {
     })
 }
 
-/// serde's words in ours. A value that was given is never repeated: it may be a secret.
+/// A serde error as a [`Misfit`]. A value that was given is never repeated: it may be a secret.
 fn misfit(path: &str, text: &str) -> Misfit {
     let here = |message: String| Misfit { path: path.to_owned(), message };
     if let Some(rest) = text.strip_prefix("unknown field ") {
@@ -74,10 +74,9 @@ fn misfit(path: &str, text: &str) -> Misfit {
     }
     for start in ["invalid type: ", "invalid value: "] {
         let Some(rest) = text.strip_prefix(start) else { continue };
-        let (given, wanted) = rest.rsplit_once(", expected ").unwrap_or((rest, "something else"));
+        let (given, wanted) = rest.rsplit_once(", expected ").unwrap_or((rest, "another value"));
         let (wanted, given) = (kind_wanted(wanted), kind_given(given));
-        let given = if given == "a number" && wanted.contains("number") { "another number" } else { given };
-        return here(format!("expected {wanted}, got {given}"));
+        return here(format!("expected {wanted}, found {given}"));
     }
     here(text.to_owned())
 }
@@ -89,14 +88,14 @@ fn quoted(text: &str) -> Vec<&str> {
 
 fn kind_wanted(wanted: &str) -> &str {
     match wanted {
-        "a sequence" => "a list",
-        "a map" => "a mapping",
-        "a string" => "a text",
+        "a sequence" => "list",
+        "a map" => "mapping",
+        "a string" => "string",
         "a boolean" => "true or false",
-        "u16" | "u32" | "u64" | "usize" => "a whole number from 0",
-        "i16" | "i32" | "i64" | "isize" => "a whole number",
-        "f32" | "f64" => "a number",
-        wanted if wanted.starts_with("struct ") || wanted.starts_with("internally tagged enum ") => "a mapping",
+        "u16" | "u32" | "u64" | "usize" => "non-negative integer",
+        "i16" | "i32" | "i64" | "isize" => "integer",
+        "f32" | "f64" => "number",
+        wanted if wanted.starts_with("struct ") || wanted.starts_with("internally tagged enum ") => "mapping",
         wanted if wanted.starts_with("enum ") => "one of its names",
         wanted => wanted,
     }
@@ -104,13 +103,15 @@ fn kind_wanted(wanted: &str) -> &str {
 
 fn kind_given(given: &str) -> &str {
     match given.split([' ', '`']).next() {
-        Some("string") => "a text",
-        Some("integer" | "floating") => "a number",
-        Some("boolean") => "true or false",
-        Some("null" | "unit") => "nothing",
-        Some("sequence") => "a list",
-        Some("map") => "a mapping",
-        _ => "something else",
+        Some("string") => "string",
+        Some("integer") if given.contains("`-") => "negative integer",
+        Some("integer") => "integer",
+        Some("floating") => "number",
+        Some("boolean") => "boolean",
+        Some("null" | "unit") => "null",
+        Some("sequence") => "list",
+        Some("map") => "mapping",
+        _ => "another value",
     }
 }
 
@@ -169,11 +170,11 @@ mod tests {
 
     #[test]
     fn a_wrong_type_is_told_without_the_value() {
-        let wanted = told("till.drawers", "expected a list, got a text");
+        let wanted = told("till.drawers", "expected list, found string");
         assert_eq!(refused(json!({"till": {"drawers": "a, expected secret"}})), wanted);
-        let wanted = told("till.drawers.1", "expected a whole number from 0, got another number");
+        let wanted = told("till.drawers.1", "expected non-negative integer, found negative integer");
         assert_eq!(refused(json!({"till": {"drawers": [1, -1]}})), wanted);
-        assert_eq!(refused(json!({"till": null})), told("till", "expected a mapping, got nothing"));
+        assert_eq!(refused(json!({"till": null})), told("till", "expected mapping, found null"));
     }
 
     #[test]
