@@ -58,10 +58,15 @@ pub async fn all(context: &Context<'_>, mutations: &[Mutation<'_>]) -> Result<Ve
     {
         return Ok(vec![written]);
     }
+    Box::pin(in_transaction(context, &works)).await
+}
+
+/// All works in one transaction, whose answers are made before it lasts.
+async fn in_transaction(context: &Context<'_>, works: &[Work<'_, '_>]) -> Result<Vec<Written>, Error> {
     let mut tx = context.store.begin().await?;
     let mut budget = Budget::write(context.style.answer);
     let mut written = Vec::with_capacity(works.len());
-    for work in &works {
+    for work in works {
         written.push(perform(&mut tx, context, work, &mut budget).await?);
     }
     tx.commit().await?;
