@@ -95,7 +95,7 @@ pub fn projects(snapshot: &Snapshot) -> Vec<(String, query::resources::Project)>
 }
 
 /// Where a store comes from.
-pub struct Place {
+pub struct DatabaseSource {
     /// The database's id.
     pub id: String,
     /// What its resource says.
@@ -106,11 +106,11 @@ pub struct Place {
     pub data: PathBuf,
 }
 
-/// The store at `place`, and the dialect it speaks. An SQLite file is made if there is none.
+/// The store at `source`, and the dialect it speaks. An SQLite file is made if there is none.
 ///
 /// Blocks.
-pub fn open(place: &Place, tasks: &Tasks) -> Result<(Store, Dialect), Error> {
-    let Place { id, spec, folder, data } = place;
+pub fn open(source: &DatabaseSource, tasks: &Tasks) -> Result<(Store, Dialect), Error> {
+    let DatabaseSource { id, spec, folder, data } = source;
     match spec.engine() {
         Some(Engine::Sqlite) => {
             let file = path(&spec.url, data).map_err(Error::Unavailable)?;

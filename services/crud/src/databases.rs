@@ -17,7 +17,8 @@ use crate::{
     Error, blocking,
     budget::{AnswerLimit, Memory},
     config::{self, Config},
-    open::{Open, Style},
+    open::Open,
+    options::AnswerOptions,
 };
 
 /// How often an open database is looked at.
@@ -201,14 +202,14 @@ impl Databases {
     }
 
     async fn reach(&self, database: &Database) -> Result<Open, Error> {
-        let place = config::Place {
+        let source = config::DatabaseSource {
             id: database.id.clone(),
             spec: database.spec.clone(),
             folder: database.folder.clone(),
             data: self.data.clone(),
         };
         let tasks = self.tasks.clone();
-        let (store, dialect) = blocking::run(move |_| config::open(&place, &tasks)).await??;
+        let (store, dialect) = blocking::run(move |_| config::open(&source, &tasks)).await??;
         Open::reach(store, dialect, self.mesh.metrics(), self.memory.clone()).await
     }
 
@@ -257,9 +258,9 @@ impl Database {
         }
     }
 
-    /// How its project wants its answers.
-    pub fn style(&self, numbers: Numbers, answer: AnswerLimit) -> Style {
-        Style { limit: self.spec.limit, numbers, answer }
+    /// The options of its answers.
+    pub fn options(&self, numbers: Numbers, answer: AnswerLimit) -> AnswerOptions {
+        AnswerOptions { limit: self.spec.limit, numbers, answer }
     }
 
     /// Whether it is reached, once that was tried.

@@ -27,14 +27,14 @@ pub struct Granted<'g>(&'g GrantTerms);
 /// The grants of one request, in the order in which its operations touch tables. A copy starts where it is.
 #[derive(Debug, Clone, Copy)]
 pub struct Grants<'g> {
-    place: Place<'g>,
+    scope: GrantScope<'g>,
     /// Those that are left.
     grants: &'g [GrantTerms],
 }
 
 /// What grants are asked for, and when.
 #[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
+pub struct GrantScope<'a> {
     /// The project's id.
     pub project: &'a str,
     /// The database's id.
@@ -45,8 +45,8 @@ pub struct Place<'a> {
 
 impl<'g> Grants<'g> {
     /// The grants of a request.
-    pub fn new(place: Place<'g>, grants: &'g [GrantTerms]) -> Self {
-        Self { place, grants }
+    pub fn new(scope: GrantScope<'g>, grants: &'g [GrantTerms]) -> Self {
+        Self { scope, grants }
     }
 
     /// The next grant, which must be for `operation` on `table`.
@@ -56,8 +56,8 @@ impl<'g> Grants<'g> {
             return Err(refused(&format!("no grant for {}", wanted())));
         };
         self.grants = left;
-        let is_wanted = grant.project == self.place.project
-            && grant.database == self.place.database
+        let is_wanted = grant.project == self.scope.project
+            && grant.database == self.scope.database
             && grant.table == table.name
             && grant.operation == operation;
         if !is_wanted {
@@ -68,7 +68,7 @@ impl<'g> Grants<'g> {
                 wanted()
             )));
         }
-        if grant.expires_ms < self.place.now_ms {
+        if grant.expires_ms < self.scope.now_ms {
             return Err(Error::Denied(format!("the grant for {} has expired", wanted())));
         }
         Ok(Granted(grant))

@@ -2,6 +2,7 @@
 
 #![cfg_attr(test, allow(clippy::large_futures, reason = "a test moves its futures once"))]
 
+pub mod bind;
 mod blocking;
 mod budget;
 pub mod cell;
@@ -12,13 +13,16 @@ pub mod error;
 mod grant;
 mod json;
 mod mapping;
+mod meters;
 mod open;
+mod options;
 mod resolve;
 mod service;
 mod sql;
 pub mod store;
 mod time;
 mod tree;
+mod uuid;
 mod write;
 
 #[cfg(test)]

@@ -6,13 +6,15 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use mesh::telemetry::{Counter, Meter, Metrics};
-use query::{Schema, resources::Numbers};
+use mesh::telemetry::Metrics;
+use query::Schema;
 
 use crate::{
     Error,
-    budget::{AnswerLimit, Budget, Memory},
+    budget::{Budget, Memory},
     grant::Grants,
+    meters::{Meters, timed},
+    options::AnswerOptions,
     resolve::Resolver,
     sql::{self, Dialect, Source},
     store::{Statement, Store},
@@ -34,17 +36,6 @@ pub struct Open {
     asked: Mutex<Option<Instant>>,
 }
 
-/// Counts and times the statements of one database.
-#[derive(Debug)]
-pub struct Meters {
-    /// Those of reads.
-    pub reads: Meter,
-    /// Those of mutations.
-    pub writes: Meter,
-    /// Answers refused as too large.
-    too_large: Counter,
-}
-
 /// What is known of a database.
 #[derive(Debug)]
 pub struct Known {
@@ -58,26 +49,10 @@ pub struct Known {
     mark: Option<String>,
 }
 
-/// How a project wants its answers.
-#[derive(Debug, Clone, Copy)]
-pub struct Style {
-    /// Rows that a read answers where the client gives no limit.
-    pub limit: u64,
-    /// How numbers that a double cannot hold are written.
-    pub numbers: Numbers,
-    /// Bytes that the answer may have.
-    pub answer: AnswerLimit,
-}
-
 impl Open {
     /// Reaches the database behind `store`.
     pub async fn reach(store: Store, dialect: Dialect, metrics: &Metrics, memory: Memory) -> Result<Self, Error> {
-        let engine = dialect.engine().name();
-        let meters = Meters {
-            reads: metrics.statement(engine, "read"),
-            writes: metrics.statement(engine, "write"),
-            too_large: metrics.too_large_answers(engine),
-        };
+        let meters = Meters::new(metrics, dialect.engine().name());
         let known = ArcSwap::from_pointee(look(&store, dialect).await?);
         Ok(Self { store, meters, memory, known, asked: Mutex::default() })
     }
@@ -106,12 +81,17 @@ impl Open {
     }
 
     /// Reads, all in one snapshot.
-    pub async fn read(&self, reads: &[query::Read], grants: Grants<'_>, style: Style) -> Result<Vec<Answer>, Error> {
-        match self.read_once(reads, grants, style).await {
+    pub async fn read(
+        &self,
+        reads: &[query::Read],
+        grants: Grants<'_>,
+        options: AnswerOptions,
+    ) -> Result<Vec<Answer>, Error> {
+        match self.read_once(reads, grants, options).await {
             Err(error) if self.has_moved(&error).await? => {}
             settled => return self.counted(settled),
         }
-        self.counted(settled(self.read_once(reads, grants, style).await))
+        self.counted(settled(self.read_once(reads, grants, options).await))
     }
 
     /// Mutations in their order, all of them or none.
@@ -119,14 +99,14 @@ impl Open {
         &self,
         mutations: &[query::Mutation],
         grants: Grants<'_>,
-        style: Style,
+        options: AnswerOptions,
     ) -> Result<Vec<Written>, Error> {
-        match self.write_once(mutations, grants, style).await {
+        match self.write_once(mutations, grants, options).await {
             // Nothing was written: the transaction is rolled back.
             Err(error) if self.has_moved(&error).await? => {}
             settled => return self.counted(settled),
         }
-        self.counted(settled(self.write_once(mutations, grants, style).await))
+        self.counted(settled(self.write_once(mutations, grants, options).await))
     }
 
     /// `done`, counted where it is an answer that is too large.
@@ -157,9 +137,14 @@ impl Open {
         is_due
     }
 
-    async fn read_once(&self, reads: &[query::Read], grants: Grants<'_>, style: Style) -> Result<Vec<Answer>, Error> {
-        let (plans, statements) = self.plans(reads, grants, style)?;
-        let mut budget = Budget::read(style.answer, &self.memory);
+    async fn read_once(
+        &self,
+        reads: &[query::Read],
+        grants: Grants<'_>,
+        options: AnswerOptions,
+    ) -> Result<Vec<Answer>, Error> {
+        let (plans, statements) = self.plans(reads, grants, options)?;
+        let mut budget = Budget::read(options.answer, &self.memory);
         let rows = match statements.is_empty() {
             true => Vec::new(),
             false => timed(&self.meters.reads, statements.len(), self.store.snapshot(&statements, &budget)).await?,
@@ -167,7 +152,7 @@ impl Open {
         let mut rows = rows.into_iter();
         let mut answers = Vec::with_capacity(plans.len());
         for plan in plans {
-            answers.push(plan.with(None, &mut rows, style.numbers)?.answer(None, &mut budget).await?);
+            answers.push(plan.with_rows(None, &mut rows, options.numbers)?.answer(None, &mut budget).await?);
         }
         Ok(answers)
     }
@@ -177,13 +162,13 @@ impl Open {
         &self,
         reads: &[query::Read],
         grants: Grants<'_>,
-        style: Style,
+        options: AnswerOptions,
     ) -> Result<(Vec<Plan>, Vec<Statement>), Error> {
         let known = self.known.load();
         let mut resolver = Resolver::new(&known.schema, grants);
         let nodes: Vec<_> = reads.iter().map(|read| resolver.read(read)).collect::<Result<_, _>>()?;
         resolver.finish()?;
-        let source = Source::Query { limit: style.limit };
+        let source = Source::Query { limit: options.limit };
         let mut statements = Vec::new();
         let plan = |node| sql::select(&known.dialect, node, &source, &mut statements);
         Ok((nodes.iter().map(plan).collect(), statements))
@@ -193,7 +178,7 @@ impl Open {
         &self,
         mutations: &[query::Mutation],
         grants: Grants<'_>,
-        style: Style,
+        options: AnswerOptions,
     ) -> Result<Vec<Written>, Error> {
         let known = self.known.load_full();
         let mut resolver = Resolver::new(&known.schema, grants);
@@ -201,16 +186,8 @@ impl Open {
             mutations.iter().map(|mutation| resolver.mutation(mutation)).collect::<Result<_, _>>()?;
         resolver.finish()?;
         let Self { store, meters, .. } = self;
-        write::all(&write::Context { store, dialect: &known.dialect, style, meters }, &mutations).await
+        write::perform_all(&write::WriteContext { store, dialect: &known.dialect, options, meters }, &mutations).await
     }
-}
-
-/// Does `work`, which runs this many statements.
-pub async fn timed<T>(meter: &Meter, statements: usize, work: impl Future<Output = T>) -> T {
-    let start = Instant::now();
-    let done = work.await;
-    meter.done(statements, start.elapsed());
-    done
 }
 
 /// A schema that does not fit although it was just looked at did not move: the statement is wrong.

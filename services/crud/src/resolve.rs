@@ -9,9 +9,10 @@ use query::{
 use query::{Type, Typed, Value, What};
 
 use crate::{
-    Error, decimal,
+    Error,
+    bind::Bind,
+    decimal,
     grant::{Granted, Grants},
-    store::Bind,
 };
 
 /// A condition on the rows of one table.
@@ -56,7 +57,7 @@ pub struct Node<'s> {
     /// What JSON it becomes.
     pub shape: Shape,
     /// Members of each row.
-    pub members: Vec<Member<'s>>,
+    pub members: Vec<NodeMember<'s>>,
     /// Rows that count and exist for the caller.
     pub cond: Cond<'s>,
     /// The caller's order; `true` is descending.
@@ -69,16 +70,16 @@ pub struct Node<'s> {
 
 /// A member of a row.
 #[derive(Debug)]
-pub struct Member<'s> {
+pub struct NodeMember<'s> {
     /// Its name in the answer.
     pub key: &'s str,
     /// What it holds.
-    pub what: Held<'s>,
+    pub kind: MemberKind<'s>,
 }
 
 /// What a member of a row holds.
 #[derive(Debug)]
-pub enum Held<'s> {
+pub enum MemberKind<'s> {
     /// A column.
     Column(&'s Column),
     /// A text.
@@ -104,7 +105,7 @@ pub struct Mutation<'s> {
     /// The table.
     pub table: &'s Table,
     /// What happens.
-    pub set: Set<'s>,
+    pub kind: MutationKind<'s>,
     /// What every row written must pass.
     pub check: Cond<'s>,
     /// What is answered of the rows written: those of them that exist for the caller.
@@ -113,7 +114,7 @@ pub struct Mutation<'s> {
 
 /// What a mutation does.
 #[derive(Debug)]
-pub enum Set<'s> {
+pub enum MutationKind<'s> {
     /// New rows, by their columns.
     Insert(Vec<Vec<(&'s Column, Bind)>>),
     /// Changed rows.
@@ -121,7 +122,7 @@ pub enum Set<'s> {
         /// Which.
         cond: Cond<'s>,
         /// Columns, what they get, and whether that is added to what they hold.
-        changes: Vec<(&'s Column, Bind, Change)>,
+        changes: Vec<(&'s Column, Bind, ChangeKind)>,
         /// At most one.
         one: bool,
     },
@@ -136,7 +137,7 @@ pub enum Set<'s> {
 
 /// How a column changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub enum ChangeKind {
     /// It becomes the value.
     Set,
     /// The value is added.
@@ -228,34 +229,40 @@ impl<'s, 'g> Resolver<'s, 'g> {
         if table.kind == TableKind::View {
             return Err(Unfit::Malformed(format!("{} is a view and cannot be written", table.name)).into());
         }
-        let set = match &mutation.set {
+        let kind = match &mutation.set {
             query::Set::Insert { docs } => {
                 let rows = docs.iter().map(|doc| row(table, granted, doc));
-                Set::Insert(rows.collect::<Result<_, _>>()?)
+                MutationKind::Insert(rows.collect::<Result<_, _>>()?)
             }
             query::Set::Update { filter, changes, one } => {
                 let changes = resolve_changes(table, granted, changes)?;
-                Set::Update { cond: self.targets(table, granted, filter, Operation::Update)?, changes, one: *one }
+                MutationKind::Update {
+                    cond: self.targets(table, granted, filter, Operation::Update)?,
+                    changes,
+                    one: *one,
+                }
             }
             query::Set::Delete { filter, one } => {
-                Set::Delete { cond: self.targets(table, granted, filter, Operation::Delete)?, one: *one }
+                MutationKind::Delete { cond: self.targets(table, granted, filter, Operation::Delete)?, one: *one }
             }
         };
-        let check = match &set {
+        let check = match &kind {
             // Rows that the filter let through still pass it where nothing it looks at changes.
-            Set::Update { changes, .. }
-                if granted.check() == granted.filter() && !looks_at(granted.check(), changes) =>
+            MutationKind::Update { changes, .. }
+                if granted.check() == granted.filter() && !depends_on(granted.check(), changes) =>
             {
                 Cond::TRUE
             }
-            Set::Insert(_) | Set::Update { .. } => self.cond(table, granted.check(), &Author::Rule)?,
-            Set::Delete { .. } => Cond::TRUE,
+            MutationKind::Insert(_) | MutationKind::Update { .. } => {
+                self.cond(table, granted.check(), &Author::Rule)?
+            }
+            MutationKind::Delete { .. } => Cond::TRUE,
         };
         let returning = mutation.returning.as_ref().map(|node| self.node(table, node)).transpose()?;
         if let Some(node) = &returning {
-            whole(node)?;
+            check_returning(node)?;
         }
-        Ok(Mutation { table, set, check, returning })
+        Ok(Mutation { table, kind, check, returning })
     }
 
     /// Rows to change or delete: those that pass and that the grant covers.
@@ -278,8 +285,8 @@ impl<'s, 'g> Resolver<'s, 'g> {
         let client = self.cond(table, &node.filter, &Author::Caller(granted))?;
         let cond = self.cond(table, granted.filter(), &Author::Rule)?.and(client);
         let members = node.fields.iter().map(|field| {
-            let what = self.held(table, node.shape, granted, &field.what)?;
-            Ok(Member { key: &field.key, what })
+            let kind = self.member_kind(table, node.shape, granted, &field.what)?;
+            Ok(NodeMember { key: &field.key, kind })
         });
         let members = members.collect::<Result<_, Error>>()?;
         let order = order(table, granted, &node.sort)?;
@@ -289,30 +296,30 @@ impl<'s, 'g> Resolver<'s, 'g> {
         Ok(Node { table, shape: node.shape, members, cond, order, skip: node.skip, limit: node.limit })
     }
 
-    fn held(
+    fn member_kind(
         &mut self,
         table: &'s Table,
         shape: Shape,
         granted: Granted<'_>,
         what: &'s What,
-    ) -> Result<Held<'s>, Error> {
+    ) -> Result<MemberKind<'s>, Error> {
         let aggregates = match shape {
             Shape::Many | Shape::One => false,
             Shape::Count | Shape::Aggregate => true,
         };
         match what {
-            What::Constant(text) => Ok(Held::Constant(text)),
-            What::Count if aggregates => Ok(Held::Count),
+            What::Constant(text) => Ok(MemberKind::Constant(text)),
+            What::Count if aggregates => Ok(MemberKind::Count),
             What::Column(name) if !aggregates => {
                 let column = table.column(name)?;
                 granted.may_read(&column.name)?;
-                Ok(Held::Column(column))
+                Ok(MemberKind::Column(column))
             }
             What::Relation { name, node } if !aggregates => {
                 let relation = table.relation(name)?;
                 let far = self.schema.table(&relation.table)?;
                 let on = pairs(table, far, relation)?;
-                Ok(Held::Relation { name: &relation.name, many: relation.many, on, node: self.node(far, node)? })
+                Ok(MemberKind::Relation { name: &relation.name, many: relation.many, on, node: self.node(far, node)? })
             }
             What::Count => Err(Unfit::Malformed("count stands in an aggregate only".to_owned()).into()),
             What::Column(name) | What::Relation { name, .. } => {
@@ -388,9 +395,9 @@ fn order<'s>(table: &'s Table, granted: Granted<'_>, sort: &[query::Sort]) -> Re
 }
 
 /// What is returned of a mutation are the rows it wrote, all of them in their order.
-fn whole(node: &Node<'_>) -> Result<(), Error> {
-    let is_plain = node.shape == Shape::Many && node.order.is_empty() && node.skip == 0 && node.limit.is_none();
-    match is_plain {
+fn check_returning(node: &Node<'_>) -> Result<(), Error> {
+    let returns_all = node.shape == Shape::Many && node.order.is_empty() && node.skip == 0 && node.limit.is_none();
+    match returns_all {
         true => Ok(()),
         false => Err(Unfit::Malformed("returning takes no sort, skip, limit or aggregate".to_owned()).into()),
     }
@@ -412,16 +419,16 @@ fn resolve_changes<'s>(
     table: &'s Table,
     granted: Granted<'_>,
     changes: &[query::Change],
-) -> Result<Vec<(&'s Column, Bind, Change)>, Error> {
-    let mut resolved: Vec<(&Column, Bind, Change)> = Vec::with_capacity(changes.len());
+) -> Result<Vec<(&'s Column, Bind, ChangeKind)>, Error> {
+    let mut resolved: Vec<(&Column, Bind, ChangeKind)> = Vec::with_capacity(changes.len());
     for change in changes {
         let column = writable(table, granted, change.column())?;
         if resolved.iter().any(|(known, ..)| known.name == column.name) {
             return Err(Unfit::Malformed(format!("column {} is changed twice", column.name)).into());
         }
         let (value, change) = match change {
-            query::Change::Set { value, .. } => (stored(column, value)?, Change::Set),
-            query::Change::Inc { by, .. } => (amount(column, by)?, Change::Inc),
+            query::Change::Set { value, .. } => (stored(column, value)?, ChangeKind::Set),
+            query::Change::Inc { by, .. } => (amount(column, by)?, ChangeKind::Inc),
         };
         resolved.push((column, value, change));
     }
@@ -429,10 +436,10 @@ fn resolve_changes<'s>(
 }
 
 /// Whether the outcome of `filter` may differ after `changes`.
-fn looks_at(filter: &Filter, changes: &[(&Column, Bind, Change)]) -> bool {
+fn depends_on(filter: &Filter, changes: &[(&Column, Bind, ChangeKind)]) -> bool {
     match filter {
-        Filter::And(filters) | Filter::Or(filters) => filters.iter().any(|filter| looks_at(filter, changes)),
-        Filter::Not(filter) => looks_at(filter, changes),
+        Filter::And(filters) | Filter::Or(filters) => filters.iter().any(|filter| depends_on(filter, changes)),
+        Filter::Not(filter) => depends_on(filter, changes),
         Filter::Compare { column, .. } | Filter::In { column, .. } | Filter::IsNull { column } => {
             changes.iter().any(|(changed, ..)| changed.name == *column)
         }

@@ -21,7 +21,7 @@ use crate::{
     budget::AnswerLimit,
     config::Config,
     databases::{Database, Databases, Reached},
-    grant::{self, Grants, Place},
+    grant::{self, GrantScope, Grants},
 };
 
 /// Rows in the databases of all projects.
@@ -41,15 +41,15 @@ impl Service {
 
     async fn answer_reads(
         &self,
-        place: Place<'_>,
+        scope: GrantScope<'_>,
         grants: Vec<Grant>,
         reads: &[query::Read],
         limit: AnswerLimit,
     ) -> Result<Vec<Answer>, Error> {
-        let (database, numbers) = self.databases.find(place.project, place.database)?;
+        let (database, numbers) = self.databases.find(scope.project, scope.database)?;
         let grants = grant::verified(&self.verifier, grants)?;
         let open = database.open().await?;
-        let answers = open.read(reads, Grants::new(place, &grants), database.style(numbers, limit)).await?;
+        let answers = open.read(reads, Grants::new(scope, &grants), database.options(numbers, limit)).await?;
         let answer = |answer: crate::tree::Answer| Answer {
             json: answer.json,
             truncated: answer.truncated,
@@ -60,15 +60,15 @@ impl Service {
 
     async fn perform(
         &self,
-        place: Place<'_>,
+        scope: GrantScope<'_>,
         grants: Vec<Grant>,
         mutations: &[query::Mutation],
         limit: AnswerLimit,
     ) -> Result<Vec<Written>, Error> {
-        let (database, numbers) = self.databases.find(place.project, place.database)?;
+        let (database, numbers) = self.databases.find(scope.project, scope.database)?;
         let grants = grant::verified(&self.verifier, grants)?;
         let open = database.open().await?;
-        let writing = open.write(mutations, Grants::new(place, &grants), database.style(numbers, limit));
+        let writing = open.write(mutations, Grants::new(scope, &grants), database.options(numbers, limit));
         let written = Box::pin(writing).await?;
         let written = written.into_iter().map(|done| Written { affected: done.affected, rows: done.rows.into() });
         Ok(written.collect())
@@ -138,8 +138,8 @@ fn status(project: &str, database: &str, error: Error) -> Status {
 impl Crud for Service {
     async fn read(&self, request: Request<ReadRequest>) -> Result<Response<ReadResponse>, Status> {
         let ReadRequest { project, database, reads, grants, answer_bytes } = request.into_inner();
-        let place = Place { project: &project, database: &database, now_ms: now_ms() };
-        match self.answer_reads(place, grants, &reads, AnswerLimit::new(answer_bytes, 0)).await {
+        let scope = GrantScope { project: &project, database: &database, now_ms: now_ms() };
+        match self.answer_reads(scope, grants, &reads, AnswerLimit::new(answer_bytes, 0)).await {
             Ok(answers) => Ok(Response::new(ReadResponse { answers })),
             Err(error) => Err(status(&project, &database, error)),
         }
@@ -148,9 +148,9 @@ impl Crud for Service {
     async fn write(&self, request: Request<WriteRequest>) -> Result<Response<WriteResponse>, Status> {
         let WriteRequest { project, database, mutations, grants, answer_bytes, answer_bytes_used } =
             request.into_inner();
-        let place = Place { project: &project, database: &database, now_ms: now_ms() };
+        let scope = GrantScope { project: &project, database: &database, now_ms: now_ms() };
         let limit = AnswerLimit::new(answer_bytes, answer_bytes_used);
-        match Box::pin(self.perform(place, grants, &mutations, limit)).await {
+        match Box::pin(self.perform(scope, grants, &mutations, limit)).await {
             Ok(written) => Ok(Response::new(WriteResponse { written })),
             Err(error) => Err(status(&project, &database, error)),
         }

@@ -5,8 +5,9 @@ use std::fmt::Write;
 use query::{Column, Comparison, Quantifier, Table};
 
 use crate::{
+    bind::Bind,
     resolve::{Cond, Related},
-    store::{Bind, Output, Statement},
+    store::{Output, Statement},
 };
 
 mod dialect;
@@ -15,7 +16,7 @@ mod write;
 
 pub use dialect::Dialect;
 pub use select::{Source, compile as select};
-pub use write::{Returned, delete, doomed, insert, update};
+pub use write::{Returned, delete, insert, select_before_delete, update};
 
 /// Terms of one conjunction or disjunction that are written side by side; more are halved by brackets, because
 /// SQLite limits the depth of an expression, in which every further term is a level.

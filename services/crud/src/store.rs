@@ -4,6 +4,7 @@ use query::{Schema, Type};
 
 use crate::{
     Error,
+    bind::Bind,
     budget::{Budget, Room},
     cell::Cell,
 };
@@ -36,39 +37,6 @@ pub struct Output {
     pub scale: Option<u8>,
 }
 
-/// A value bound to a placeholder, already checked against its column's type: drivers convert, they do not judge.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Bind {
-    /// NULL of that type.
-    Null(Type),
-    /// For `bool` columns.
-    Bool(bool),
-    /// For integer columns and limits; the type says how wide.
-    Int(Type, i64),
-    /// For `float` columns.
-    Float(f64),
-    /// For `decimal` columns: plain or exponent decimal text.
-    Decimal(String),
-    /// For `text` columns.
-    Text(String),
-    /// For `bytes` columns.
-    Bytes(Vec<u8>),
-    /// For `date` columns: `2009-01-31`.
-    Date(String),
-    /// For `time` columns: `13:14:15.5`.
-    Time(String),
-    /// For `timestamp` columns: microseconds since 1970-01-01T00:00:00Z.
-    Timestamp(i64),
-    /// For `uuid` columns: lower case, with hyphens.
-    Uuid(String),
-    /// For `json` columns: JSON text.
-    Json(String),
-    /// For all other columns: the database's text form.
-    Other(String),
-    /// A list of one type, for `= ANY($1)` and `IN (SELECT value FROM json_each(?))`.
-    List(Type, Vec<Bind>),
-}
-
 /// An open database.
 ///
 /// Work on a server is some kilobytes of state, on a file a few words: it stands in a box, so that the futures above are
@@ -85,18 +53,18 @@ pub enum Store {
 #[derive(Debug)]
 pub enum Tx {
     /// On the file's writer.
-    Sqlite(sqlite::Tx),
+    Sqlite(sqlite::SqliteTx),
     /// On a connection of its own.
-    Postgres(postgres::Tx),
+    Postgres(postgres::PostgresTx),
 }
 
 /// What one statement did: its rows, or for a statement without result columns only how many rows it touched.
 #[derive(Debug)]
 pub enum Rows {
     /// Copied out of SQLite.
-    Sqlite(sqlite::Rows),
+    Sqlite(sqlite::SqliteRows),
     /// As the server sent them.
-    Postgres(postgres::Rows),
+    Postgres(postgres::PostgresRows),
 }
 
 impl Store {

@@ -19,13 +19,13 @@ const INLINE_ROWS: usize = 2000;
 /// Bytes that are written there: rows that several parents share are written once for each of them.
 const INLINE_BYTES: usize = 256 << 10;
 /// Bytes written between two looks at the limit and at who waits: some ten microseconds.
-const LOOK_BYTES: usize = 32 << 10;
+const CHECK_BYTES: usize = 32 << 10;
 /// Bytes that an answer has before it goes on in memory straight from the system, where it is not written inline.
 const FLUSH_BYTES: usize = 128 << 10;
 /// Bytes of a long value that are written at once: three of them are four of base64.
 const PIECE_BYTES: usize = 30 << 10;
 /// Rows indexed between two looks at who waits.
-const LOOK_ROWS: usize = 4096;
+const CHECK_ROWS: usize = 4096;
 
 /// A compiled tree. The root is the first level; each level stands after the one above it.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ pub struct Level {
     /// Columns that hold the key of the parent.
     pub link: Vec<usize>,
     /// What a row is written as.
-    pub members: Vec<Member>,
+    pub members: Vec<JsonMember>,
     /// Rows that it may have.
     pub most: usize,
     /// Rows that are answered, where the database's limit ends them.
@@ -57,7 +57,7 @@ pub struct Level {
 
 /// A member of a row. `key` is the member's name as JSON, with its colon.
 #[derive(Debug)]
-pub enum Member {
+pub enum JsonMember {
     /// A column of the row.
     Column {
         /// See above.
@@ -117,7 +117,7 @@ enum Halt {
 
 /// Rows of a level by the key of their parent: a chain for each key, in the order of the rows.
 #[derive(Default)]
-struct Index {
+struct JoinIndex {
     ends: HashMap<Key, (u32, u32)>,
     /// By row; itself at the end.
     next: Vec<u32>,
@@ -126,7 +126,7 @@ struct Index {
 impl Plan {
     /// The plan with the rows of its statements, taken from `rows` in their order; `root` are those of a root that has
     /// no statement.
-    pub fn with(
+    pub fn with_rows(
         self,
         root: Option<Rows>,
         rows: &mut impl Iterator<Item = Rows>,
@@ -206,7 +206,7 @@ impl Tree {
         let levels = self.plan.levels.iter().zip(&self.rows);
         let indexes = levels.map(|(level, rows)| index(level, rows.as_ref(), stop)).collect::<Result<Vec<_>, _>>()?;
         let out = Vec::with_capacity(fetched.saturating_mul(64).saturating_add(64).min(most).min(FLUSH_BYTES));
-        let mut writer = Writer { tree: self, indexes: &indexes, out, before: None, most, stop, look_at: 0 };
+        let mut writer = Writer { tree: self, indexes: &indexes, out, before: None, most, stop, check_at: 0 };
         match kept {
             Some(kept) => writer.node(0, kept.iter().copied())?,
             None => writer.node(0, 0..fetched.min(root.cut.unwrap_or(usize::MAX)))?,
@@ -218,7 +218,7 @@ impl Tree {
 
 struct Writer<'a> {
     tree: &'a Tree,
-    indexes: &'a [Index],
+    indexes: &'a [JoinIndex],
     out: Vec<u8>,
     /// What was written before `out`, once that is much.
     before: Option<Mapping>,
@@ -226,13 +226,13 @@ struct Writer<'a> {
     most: usize,
     stop: Option<&'a Stop>,
     /// How many bytes `out` has at the next look.
-    look_at: usize,
+    check_at: usize,
 }
 
 impl Writer<'_> {
     /// Looks at the limit and at who waits.
     #[cold]
-    fn look(&mut self) -> Result<(), Halt> {
+    fn check_limits(&mut self) -> Result<(), Halt> {
         if self.stop.is_some_and(Stop::is_due) {
             return Err(Halt::Stopped);
         }
@@ -246,7 +246,7 @@ impl Writer<'_> {
                 before.take(&mut self.out);
             }
         }
-        self.look_at = self.out.len() + LOOK_BYTES.min(self.most - len + 1);
+        self.check_at = self.out.len() + CHECK_BYTES.min(self.most - len + 1);
         Ok(())
     }
 
@@ -302,8 +302,8 @@ impl Writer<'_> {
     }
 
     fn row(&mut self, level: usize, row: usize) -> Result<(), Halt> {
-        if self.out.len() >= self.look_at {
-            self.look()?;
+        if self.out.len() >= self.check_at {
+            self.check_limits()?;
         }
         let tree = self.tree;
         let rows = tree.rows[level].as_ref().expect("a row that is written was read");
@@ -313,13 +313,13 @@ impl Writer<'_> {
                 self.out.push(b',');
             }
             match member {
-                Member::Column { key, column } => {
+                JsonMember::Column { key, column } => {
                     self.out.extend_from_slice(key);
                     self.cell(&rows.cell(row, *column))?;
                 }
-                Member::Constant { text } => self.out.extend_from_slice(text),
-                Member::Count { .. } => unreachable!("counts stand in aggregates only"),
-                Member::Relation { key, columns, level } => {
+                JsonMember::Constant { text } => self.out.extend_from_slice(text),
+                JsonMember::Count { .. } => unreachable!("counts stand in aggregates only"),
+                JsonMember::Relation { key, columns, level } => {
                     self.out.extend_from_slice(key);
                     self.related(*level, parent(rows, row, columns))?;
                 }
@@ -332,9 +332,9 @@ impl Writer<'_> {
     /// Writes a value; a long one piece by piece.
     fn cell(&mut self, cell: &Cell<'_>) -> Result<(), Halt> {
         match cell {
-            Cell::Text(text) if text.len() > LOOK_BYTES => self.long(text.as_bytes(), "\"", json::escaped),
-            Cell::Bytes(bytes) if bytes.len() > LOOK_BYTES => self.long(bytes, "\"", json::base64),
-            Cell::Json(bytes) if bytes.len() > LOOK_BYTES => {
+            Cell::Text(text) if text.len() > CHECK_BYTES => self.long(text.as_bytes(), "\"", json::escaped),
+            Cell::Bytes(bytes) if bytes.len() > CHECK_BYTES => self.long(bytes, "\"", json::base64),
+            Cell::Json(bytes) if bytes.len() > CHECK_BYTES => {
                 self.long(bytes, "", |out, piece| out.extend_from_slice(piece))
             }
             _ => {
@@ -348,7 +348,7 @@ impl Writer<'_> {
         self.out.extend_from_slice(quote.as_bytes());
         for piece in bytes.chunks(PIECE_BYTES) {
             write(&mut self.out, piece);
-            self.look()?;
+            self.check_limits()?;
         }
         self.out.extend_from_slice(quote.as_bytes());
         Ok(())
@@ -369,12 +369,14 @@ impl Writer<'_> {
                 self.out.push(b',');
             }
             match member {
-                Member::Count { key } => {
+                JsonMember::Count { key } => {
                     self.out.extend_from_slice(key);
                     self.count(level, count);
                 }
-                Member::Constant { text } => self.out.extend_from_slice(text),
-                Member::Column { .. } | Member::Relation { .. } => unreachable!("aggregates hold counts and constants"),
+                JsonMember::Constant { text } => self.out.extend_from_slice(text),
+                JsonMember::Column { .. } | JsonMember::Relation { .. } => {
+                    unreachable!("aggregates hold counts and constants")
+                }
             }
         }
         self.out.push(b'}');
@@ -392,7 +394,7 @@ impl Writer<'_> {
     }
 }
 
-impl Index {
+impl JoinIndex {
     /// The rows of a chain, in their order.
     fn rows(&self, (first, last): (u32, u32)) -> impl Iterator<Item = usize> + '_ {
         let next = move |at: &u32| (*at != last).then(|| self.next[*at as usize]);
@@ -400,14 +402,14 @@ impl Index {
     }
 }
 
-fn index(level: &Level, rows: Option<&Rows>, stop: Option<&Stop>) -> Result<Index, Halt> {
-    let mut index = Index::default();
+fn index(level: &Level, rows: Option<&Rows>, stop: Option<&Stop>) -> Result<JoinIndex, Halt> {
+    let mut index = JoinIndex::default();
     let Some(rows) = rows.filter(|_| !level.link.is_empty()) else {
         return Ok(index);
     };
     index.next.reserve(rows.len());
     for row in 0..rows.len() {
-        if row % LOOK_ROWS == 0 && stop.is_some_and(Stop::is_due) {
+        if row % CHECK_ROWS == 0 && stop.is_some_and(Stop::is_due) {
             return Err(Halt::Stopped);
         }
         let here = u32::try_from(row).expect("a level has far fewer rows than 2^32");
@@ -443,12 +445,12 @@ mod tests {
             shape: Shape::Many,
             is_asked: true,
             link: Vec::new(),
-            members: vec![Member::Constant { text: b"\"a\":1".to_vec() }],
+            members: vec![JsonMember::Constant { text: b"\"a\":1".to_vec() }],
             most: usize::MAX,
             cut: None,
             is_void: false,
         };
-        let rows = Rows::Sqlite(sqlite::Rows::affected(rows));
+        let rows = Rows::Sqlite(sqlite::SqliteRows::affected(rows));
         Tree { plan: Plan { levels: vec![level] }, rows: vec![Some(rows)], numbers: Numbers::Exact }
     }
 
@@ -457,7 +459,7 @@ mod tests {
         let tree = tree(100_000);
         let whole = tree.write(None, usize::MAX, None).unwrap().json.len();
         assert_eq!(whole, 100_000 * 8 + 1);
-        for (most, is_whole) in [(whole, true), (whole - 1, false), (LOOK_BYTES, false), (1, false)] {
+        for (most, is_whole) in [(whole, true), (whole - 1, false), (CHECK_BYTES, false), (1, false)] {
             assert_eq!(tree.write(None, most, None).is_ok(), is_whole, "{most}");
         }
         assert_eq!(tree.write(Some(&[]), 2, None).unwrap().json, "[]");

@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use query::{Column, Table, Type, resources::Engine};
 
 use crate::{
+    bind::Bind,
     decimal::{self, DOUBLE_DIGITS, Digits},
-    store::{Bind, POSTGRES_ARGS, Rows, SQLITE_ARGS, Statement},
+    store::{POSTGRES_ARGS, Rows, SQLITE_ARGS, Statement},
 };
 
 /// Columns by which a B-tree index that holds every row finds them: PostgreSQL needs to be told when to use one.
@@ -35,7 +36,7 @@ pub enum Dialect {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sum {
     /// The engine itself, or nothing does.
-    Plain,
+    Unchecked,
     /// It must stay an integer.
     Integer,
     /// It is rounded to `scale` digits after the point, and has `whole` before it at most.
@@ -183,9 +184,9 @@ impl Dialect {
     /// That a column keeps `value` as it is.
     ///
     /// Errors: `OUT_OF_RANGE`.
-    pub fn keeps(&self, column: &Column, value: &Bind) -> Result<(), query::Error> {
+    pub fn check_stored(&self, column: &Column, value: &Bind) -> Result<(), query::Error> {
         match (self, value) {
-            (Dialect::Sqlite, Bind::Decimal(text)) => decimal::sqlite_keeps(column, text),
+            (Dialect::Sqlite, Bind::Decimal(text)) => decimal::check_sqlite_digits(column, text),
             (Dialect::Sqlite | Dialect::Postgres { .. }, _) => Ok(()),
         }
     }
@@ -197,7 +198,7 @@ impl Dialect {
             (Dialect::Sqlite, _, Some(Digits { precision, scale })) => {
                 Sum::Decimal { whole: precision.min(DOUBLE_DIGITS).saturating_sub(scale), scale }
             }
-            (Dialect::Sqlite | Dialect::Postgres { .. }, ..) => Sum::Plain,
+            (Dialect::Sqlite | Dialect::Postgres { .. }, ..) => Sum::Unchecked,
         }
     }
 

@@ -4,15 +4,16 @@ use query::{Column, Type};
 
 use super::{Alias, Dialect, Sql, dialect::Sum, select};
 use crate::{
-    resolve::{Change as How, Cond, Mutation},
-    store::{Bind, Output, Statement},
+    bind::Bind,
+    resolve::{ChangeKind, Cond, Mutation},
+    store::{Output, Statement},
 };
 
 /// A row to insert: columns and what they get.
 type Row<'s> = Vec<(&'s Column, Bind)>;
 
 /// Columns that an update writes, what they get and how.
-pub type Change<'s> = (&'s Column, Bind, How);
+pub type ColumnChange<'s> = (&'s Column, Bind, ChangeKind);
 
 /// Where a statement that writes answers what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -42,7 +43,7 @@ pub fn update(
     dialect: &Dialect,
     mutation: &Mutation<'_>,
     cond: &Cond<'_>,
-    changes: &[Change<'_>],
+    changes: &[ColumnChange<'_>],
     one: bool,
 ) -> (Statement, Returned) {
     let mut sql = Sql::writing(dialect, mutation.table);
@@ -53,8 +54,8 @@ pub fn update(
         sql.name(column);
         sql.push(" = ");
         match how {
-            How::Set => sql.arg(value.clone()),
-            How::Inc => sum(sql, column, value),
+            ChangeKind::Set => sql.arg(value.clone()),
+            ChangeKind::Inc => sum(sql, column, value),
         }
     });
     targets(&mut sql, mutation, cond, one);
@@ -67,23 +68,23 @@ const OVERFLOW: &str = "abs(-9223372036854775808)";
 
 /// What the column holds and `value` together, if the column can hold that.
 fn sum(sql: &mut Sql<'_>, column: &Column, value: &Bind) {
-    let plain = |sql: &mut Sql<'_>| {
+    let unchecked = |sql: &mut Sql<'_>| {
         sql.column(Alias::Target, column);
         sql.push(" + ");
         sql.arg(value.clone());
     };
     let rounded = |sql: &mut Sql<'_>, scale| {
         sql.push("round(");
-        plain(sql);
+        unchecked(sql);
         sql.push(", ");
         sql.number(scale);
         sql.push(")");
     };
     match sql.dialect.sum(column) {
-        Sum::Plain => return plain(sql),
+        Sum::Unchecked => return unchecked(sql),
         Sum::Integer => {
             sql.push("CASE WHEN typeof(");
-            plain(sql);
+            unchecked(sql);
             sql.push(") = typeof(0.5) THEN ");
             sql.push(OVERFLOW);
         }
@@ -95,13 +96,13 @@ fn sum(sql: &mut Sql<'_>, column: &Column, value: &Bind) {
             sql.push(" THEN ");
             sql.push(OVERFLOW);
             sql.push(" WHEN typeof(");
-            plain(sql);
+            unchecked(sql);
             sql.push(") = typeof(0.5) THEN ");
             rounded(sql, scale);
         }
     }
     sql.push(" ELSE ");
-    plain(sql);
+    unchecked(sql);
     sql.push(" END");
 }
 
@@ -129,7 +130,7 @@ fn batch<'s>(dialect: &Dialect, mutation: &Mutation<'_>, rows: &[Row<'s>]) -> (V
             }
         }
     }
-    let fits = |row: &&Row<'_>| {
+    let joins_batch = |row: &&Row<'_>| {
         let is_known = |column: &Column| columns.iter().any(|known| known.name == column.name);
         let has_all = dialect.has_default_values() || row.len() == columns.len();
         !row.is_empty() && has_all && row.iter().all(|(column, _)| is_known(column))
@@ -141,7 +142,7 @@ fn batch<'s>(dialect: &Dialect, mutation: &Mutation<'_>, rows: &[Row<'s>]) -> (V
         sql.args.len()
     };
     let most = (dialect.most_args().saturating_sub(own) / columns.len()).max(1);
-    let count = rows.iter().take(most).take_while(fits).count();
+    let count = rows.iter().take(most).take_while(joins_batch).count();
     (columns, count)
 }
 
@@ -197,7 +198,12 @@ fn targets(sql: &mut Sql<'_>, mutation: &Mutation<'_>, cond: &Cond<'_>, one: boo
 
 /// The statement that reads what [`delete`] is about to delete, with the result columns of a mutation, and keeps others
 /// from changing it.
-pub fn doomed(dialect: &Dialect, mutation: &Mutation<'_>, cond: &Cond<'_>, one: bool) -> (Statement, Returned) {
+pub fn select_before_delete(
+    dialect: &Dialect,
+    mutation: &Mutation<'_>,
+    cond: &Cond<'_>,
+    one: bool,
+) -> (Statement, Returned) {
     let mut sql = Sql::new(dialect);
     let alias = sql.alias();
     sql.push("SELECT ");

@@ -13,47 +13,48 @@ use tokio_postgres::Row;
 
 use self::{
     cell::{Decoder, Raw},
-    connection::{Connection, Sent, together},
-    error::{Failure, Keys},
-    known::{Known, Statements},
-    lanes::Lanes,
-    pool::{Lease, Pool, State},
-    target::Target,
+    connection::{Connection, Message, send_pipelined},
+    connector::Connector,
+    error::{Keys, PostgresError},
+    pipeline::Pipeline,
+    pool::{ConnectionLease, Pool, State},
+    statement_stats::{StatementRegistry, StatementStats},
 };
-use super::{Bind, Statement};
+use super::Statement;
 use crate::{
     Error,
+    bind::Bind,
     budget::{Budget, SharedRoom},
     cell::Cell,
 };
 
+mod batch;
 mod bind;
 mod cell;
 mod connection;
+mod connector;
 mod error;
-mod gathering;
 mod introspect;
-mod known;
-mod lanes;
+mod pipeline;
 mod pool;
-mod target;
+mod statement_stats;
 mod tls;
 mod tx;
 
-pub use tx::Tx;
+pub use tx::PostgresTx;
 
 /// A database on a PostgreSQL server. Connections are made when they are needed, and made again when they are lost.
 #[derive(Clone)]
 pub struct Postgres {
-    inner: Arc<Inner>,
+    inner: Arc<PostgresInner>,
 }
 
-struct Inner {
+struct PostgresInner {
     /// The database's id, for messages.
     database: String,
     schema: String,
-    statements: Statements,
-    lanes: Lanes,
+    statements: StatementRegistry,
+    lanes: Pipeline,
     pool: Arc<Pool>,
     /// Columns of unique keys, as the last introspection found them.
     keys: ArcSwap<Keys>,
@@ -62,7 +63,7 @@ struct Inner {
 }
 
 /// The rows of one statement, as the server sent them; cells are decoded when they are asked for.
-pub struct Rows {
+pub struct PostgresRows {
     rows: Vec<Row>,
     decoders: Arc<[Decoder]>,
     affected: u64,
@@ -76,16 +77,16 @@ impl Postgres {
     ///
     /// Errors: what is wrong with the URL, without its password.
     pub fn open(database: &str, url: &str, schema: &str, max: usize, tasks: &Tasks) -> Result<Self, String> {
-        let target = Arc::new(Target::parse(url, schema, tasks)?);
+        let target = Arc::new(Connector::parse(url, schema, tasks)?);
         // Two lanes reach what a server gives on two cores; more than four only take from its other connections.
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let lanes = cores.clamp(2, 4).min(max / 2);
         Ok(Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(PostgresInner {
                 database: database.to_owned(),
                 schema: schema.to_owned(),
-                statements: Statements::default(),
-                lanes: Lanes::new(target.clone(), lanes),
+                statements: StatementRegistry::default(),
+                lanes: Pipeline::new(target.clone(), lanes),
                 pool: Arc::new(Pool::new(target, max - lanes)),
                 keys: ArcSwap::default(),
                 seen: Mutex::default(),
@@ -95,7 +96,7 @@ impl Postgres {
 
     /// Independent reads: several in one read-only snapshot and one round trip. What a lost connection did not answer
     /// is asked once more over a new one. Dropping the future ends them on the server.
-    pub async fn snapshot(&self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<Rows>, Error> {
+    pub async fn snapshot(&self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<PostgresRows>, Error> {
         match statements {
             [] => Ok(Vec::new()),
             [statement] => self.read(statement, budget).await.map(|rows| vec![rows]),
@@ -112,7 +113,7 @@ impl Postgres {
     }
 
     /// One write in its own transaction. Never sent twice: a lost connection does not say whether it was done.
-    pub async fn write(&self, statement: &Statement) -> Result<Rows, Error> {
+    pub async fn write(&self, statement: &Statement) -> Result<PostgresRows, Error> {
         let known = self.inner.statements.known(&statement.text);
         let mut lease = self.lease().await?;
         let budget = Budget::unlimited();
@@ -121,9 +122,9 @@ impl Postgres {
         lease.run(State::Clean, work).await.map_err(|failure| self.error(failure))
     }
 
-    /// A transaction that may write, on a connection of its own. Dropped without [`Tx::commit`] it is rolled back.
-    pub async fn begin(&self) -> Result<Tx, Error> {
-        Ok(Tx::new(self.clone(), self.lease().await?))
+    /// A transaction that may write, on a connection of its own. Dropped without [`PostgresTx::commit`] it is rolled back.
+    pub async fn begin(&self) -> Result<PostgresTx, Error> {
+        Ok(PostgresTx::new(self.clone(), self.lease().await?))
     }
 
     /// What the schema holds, as far as our role may use it.
@@ -152,7 +153,7 @@ impl Postgres {
     }
 
     /// One read: on a lane if it is known to be short.
-    async fn read(&self, statement: &Statement, budget: &Budget<'_>) -> Result<Rows, Error> {
+    async fn read(&self, statement: &Statement, budget: &Budget<'_>) -> Result<PostgresRows, Error> {
         let known = self.inner.statements.known(&statement.text);
         if known.is_short() {
             match self.inner.lanes.run(&known, &statement.args, budget).await {
@@ -172,11 +173,11 @@ impl Postgres {
     /// Runs idempotent `work` on a connection of its own; once more on a new one, if that was lost.
     async fn again<T, Work>(&self, work: impl Fn(Arc<Connection>) -> Work) -> Result<T, Error>
     where
-        Work: Future<Output = Result<T, Failure>>,
+        Work: Future<Output = Result<T, PostgresError>>,
     {
         let mut lease = self.lease().await?;
         let mut result = lease.run(State::Clean, work(lease.connection())).await;
-        if result.as_ref().is_err_and(Failure::is_lost) {
+        if result.as_ref().is_err_and(PostgresError::is_lost) {
             drop(lease);
             let mut lease = self.inner.pool.lease_new().await.map_err(|failure| self.error(failure))?;
             result = lease.run(State::Clean, work(lease.connection())).await;
@@ -184,16 +185,16 @@ impl Postgres {
         result.map_err(|failure| self.error(failure))
     }
 
-    async fn lease(&self) -> Result<Lease, Error> {
+    async fn lease(&self) -> Result<ConnectionLease, Error> {
         self.inner.pool.lease().await.map_err(|failure| self.error(failure))
     }
 
-    fn known(&self, statements: &[Statement]) -> Vec<Arc<Known>> {
+    fn known(&self, statements: &[Statement]) -> Vec<Arc<StatementStats>> {
         statements.iter().map(|statement| self.inner.statements.known(&statement.text)).collect()
     }
 
     /// The failure as callers see it. After one that says so, nothing prepared before is used again.
-    fn error(&self, failure: Failure) -> Error {
+    fn error(&self, failure: PostgresError) -> Error {
         if failure.is_stale() {
             tracing::debug!(database = self.inner.database, ?failure, "a statement is older than the schema");
             self.inner.statements.forget();
@@ -211,10 +212,10 @@ impl fmt::Debug for Postgres {
 /// One statement that is its own transaction.
 async fn one(
     connection: Arc<Connection>,
-    known: &Known,
+    known: &StatementStats,
     args: &[Bind],
     room: &SharedRoom<'_, '_>,
-) -> Result<Rows, Failure> {
+) -> Result<PostgresRows, PostgresError> {
     let ready = connection.prepare(known).await?;
     let sent = Instant::now();
     let rows = connection.run(&ready, args, room).await;
@@ -225,30 +226,33 @@ async fn one(
 /// Statements between `BEGIN` and `COMMIT`, all sent at once. Where one fails, the commit rolls back.
 async fn snapshot(
     connection: &Connection,
-    known: &[Arc<Known>],
+    known: &[Arc<StatementStats>],
     statements: &[Statement],
     room: &SharedRoom<'_, '_>,
-) -> Result<Vec<Rows>, Failure> {
+) -> Result<Vec<PostgresRows>, PostgresError> {
     let ready = prepared(connection, known).await?;
     let mut messages = vec![command(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")];
     for (ready, statement) in ready.iter().zip(statements) {
         messages.push(Box::pin(async move { connection.run(ready, &statement.args, room).await.map(Some) }));
     }
     messages.push(command(connection, "COMMIT"));
-    together(messages).await
+    send_pipelined(messages).await
 }
 
 /// Statements prepared on `connection`, those that are new to it in one go.
-async fn prepared(connection: &Connection, known: &[Arc<Known>]) -> Result<Vec<connection::Ready>, Failure> {
+async fn prepared(
+    connection: &Connection,
+    known: &[Arc<StatementStats>],
+) -> Result<Vec<connection::PreparedStatement>, PostgresError> {
     // All are waited for, also after a failure: a statement that is prepared and not kept would stay on the server.
     futures::future::join_all(known.iter().map(|known| connection.prepare(known))).await.into_iter().collect()
 }
 
-fn command<'a>(connection: &'a Connection, text: &'static str) -> Sent<'a> {
+fn command<'a>(connection: &'a Connection, text: &'static str) -> Message<'a> {
     Box::pin(async move { connection.command(text).await.map(|()| None) })
 }
 
-impl Rows {
+impl PostgresRows {
     /// How many rows; for a statement without result columns, how many it touched.
     pub fn len(&self) -> usize {
         if self.decoders.is_empty() { usize::try_from(self.affected).unwrap_or(usize::MAX) } else { self.rows.len() }
@@ -273,9 +277,9 @@ impl Rows {
     }
 }
 
-impl fmt::Debug for Rows {
+impl fmt::Debug for PostgresRows {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Rows").field("len", &self.len()).field("decoders", &self.decoders).finish()
+        formatter.debug_struct("PostgresRows").field("len", &self.len()).field("decoders", &self.decoders).finish()
     }
 }
 

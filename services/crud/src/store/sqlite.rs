@@ -23,9 +23,8 @@ use crate::{
 };
 
 mod bind;
-mod failure;
-mod group;
-mod log;
+mod error;
+mod group_commit;
 mod open;
 mod reader;
 mod rows;
@@ -33,10 +32,11 @@ mod schema;
 mod slow;
 #[cfg(test)]
 mod tests;
+mod wal_index;
 
-use failure::Failure;
+use error::SqliteError;
 use reader::Reader;
-pub use rows::Rows;
+pub use rows::SqliteRows;
 use slow::SlowStatements;
 
 /// What a read may hold the runtime's thread for. One that took longer goes to a blocking thread the next time.
@@ -62,11 +62,11 @@ thread_local! {
 /// A database file.
 #[derive(Debug, Clone)]
 pub struct Sqlite {
-    inner: Arc<Inner>,
+    inner: Arc<SqliteInner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct SqliteInner {
     path: PathBuf,
     tasks: Tasks,
     /// Idle connections for reading; as many as were ever needed at once.
@@ -74,7 +74,7 @@ struct Inner {
     /// Somebody looks for snapshots that are old.
     is_watched: AtomicBool,
     writer: Arc<AsyncMutex<Connection>>,
-    queue: group::Queue,
+    queue: group_commit::WriteQueue,
     long_reads: Semaphore,
     /// Held while a connection for short reads is opened, so that one is.
     opening: AsyncMutex<()>,
@@ -83,15 +83,15 @@ struct Inner {
 
 /// A transaction on the writer.
 #[derive(Debug)]
-pub struct Tx {
+pub struct SqliteTx {
     /// `None` only while statements run, and after one of them was abandoned.
-    lease: Option<Lease>,
+    lease: Option<WriterLease>,
     has_begun: bool,
 }
 
 /// The writer, for as long as one transaction needs it; whatever is not committed when it ends is rolled back.
 #[derive(Debug)]
-struct Lease {
+struct WriterLease {
     writer: OwnedMutexGuard<Connection>,
 }
 
@@ -118,13 +118,13 @@ impl Sqlite {
     /// Blocks.
     pub fn existing(path: &Path, tasks: &Tasks) -> Result<Self, Error> {
         let writer = Arc::new(AsyncMutex::new(open::writer(path)?));
-        let inner = Inner {
+        let inner = SqliteInner {
             path: path.to_owned(),
             tasks: tasks.clone(),
             readers: Mutex::default(),
             is_watched: AtomicBool::new(false),
             writer,
-            queue: group::Queue::default(),
+            queue: group_commit::WriteQueue::default(),
             long_reads: Semaphore::new(LONG_READS),
             opening: AsyncMutex::default(),
             slow: SlowStatements::default(),
@@ -133,7 +133,7 @@ impl Sqlite {
     }
 
     /// See [`super::Store::snapshot`].
-    pub async fn snapshot(&self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<Rows>, Error> {
+    pub async fn snapshot(&self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<SqliteRows>, Error> {
         // What is rare is boxed, to be kept out of the futures of all others.
         if self.inner.slow.contain(statements) {
             return Box::pin(self.snapshot_on_thread(statements, budget)).await;
@@ -156,16 +156,20 @@ impl Sqlite {
                 }
                 return Ok(rows);
             }
-            Err(Failure::Interrupted | Failure::Full(_)) => self.inner.slow.ran(statements, true),
+            Err(SqliteError::Interrupted | SqliteError::Full(_)) => self.inner.slow.ran(statements, true),
             // It has to wait for another process.
-            Err(Failure::Failed(Error::Unavailable(_))) => {}
+            Err(SqliteError::Failed(Error::Unavailable(_))) => {}
             Err(failure) => return Err(failure.into()),
         }
         Box::pin(self.snapshot_on_thread(statements, budget)).await
     }
 
     /// The same on a blocking thread: once more where its rows turn out not to be small, when there is memory for them.
-    async fn snapshot_on_thread(&self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<Rows>, Error> {
+    async fn snapshot_on_thread(
+        &self,
+        statements: &[Statement],
+        budget: &Budget<'_>,
+    ) -> Result<Vec<SqliteRows>, Error> {
         let statements: Arc<[Statement]> = statements.into();
         loop {
             let (work, room) = (statements.clone(), budget.row_room());
@@ -173,7 +177,7 @@ impl Sqlite {
                 let start = Instant::now();
                 match snapshot(reader, &work, room) {
                     Ok(rows) => Ok(Some((rows, start.elapsed()))),
-                    Err(Failure::Full(_)) => Ok(None),
+                    Err(SqliteError::Full(_)) => Ok(None),
                     Err(failure) => Err(failure),
                 }
             });
@@ -189,7 +193,7 @@ impl Sqlite {
 
     /// See [`super::Store::write`].
     /// Where its rows take more than `room`, it is undone, and `TooLarge`.
-    pub async fn write(&self, statement: &Statement, room: Option<Room>) -> Result<Rows, Error> {
+    pub async fn write(&self, statement: &Statement, room: Option<Room>) -> Result<SqliteRows, Error> {
         let waiting = StopOnDrop::new();
         let mut answer = self.inner.queue.add(statement.clone(), room, waiting.stop());
         let ended = |_| Error::Panicked("whoever wrote for it ended without an answer".to_owned());
@@ -201,13 +205,13 @@ impl Sqlite {
                 lease = self.lease() => lease,
             };
             let inner = self.inner.clone();
-            blocking::run(move |_| group::perform(&mut lease.writer, inner.queue.take())).await?;
+            blocking::run(move |_| group_commit::perform(&mut lease.writer, inner.queue.take())).await?;
         }
     }
 
     /// See [`super::Store::begin`]. The transaction begins in the database with its first statement.
-    pub async fn begin(&self) -> Result<Tx, Error> {
-        Ok(Tx { lease: Some(self.lease().await), has_begun: false })
+    pub async fn begin(&self) -> Result<SqliteTx, Error> {
+        Ok(SqliteTx { lease: Some(self.lease().await), has_begun: false })
     }
 
     /// See [`super::Store::introspect`].
@@ -230,7 +234,7 @@ impl Sqlite {
 
     async fn read_long<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
+        work: impl FnOnce(&Connection) -> Result<T, SqliteError> + Send + 'static,
     ) -> Result<T, Error> {
         let _turn = self.inner.long_reads.acquire().await.expect("nobody closes the semaphore");
         let inner = self.inner.clone();
@@ -253,7 +257,7 @@ impl Sqlite {
             let schema =
                 |reader: &Connection| Ok(reader.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?);
             reader.read(&Interrupt::When(stop.clone()), schema)?;
-            Ok::<_, Failure>(reader)
+            Ok::<_, SqliteError>(reader)
         });
         Ok(opened.await??)
     }
@@ -275,12 +279,12 @@ impl Sqlite {
         });
     }
 
-    async fn lease(&self) -> Lease {
-        Lease { writer: self.inner.writer.clone().lock_owned().await }
+    async fn lease(&self) -> WriterLease {
+        WriterLease { writer: self.inner.writer.clone().lock_owned().await }
     }
 }
 
-impl Inner {
+impl SqliteInner {
     fn idle(&self) -> Option<Reader> {
         self.readers().pop()
     }
@@ -290,8 +294,8 @@ impl Inner {
         &self,
         mut reader: Reader,
         interrupt: &Interrupt,
-        work: impl FnOnce(&Connection) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
+        work: impl FnOnce(&Connection) -> Result<T, SqliteError>,
+    ) -> Result<T, SqliteError> {
         let done = reader.read(interrupt, work);
         if reader.settle() {
             self.readers().push(reader);
@@ -313,9 +317,9 @@ impl Inner {
     }
 }
 
-impl Tx {
+impl SqliteTx {
     /// See [`super::Tx::run`].
-    pub async fn run(&mut self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<Rows>, Error> {
+    pub async fn run(&mut self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<SqliteRows>, Error> {
         let (statements, room) = (statements.to_vec(), budget.row_room());
         let begins = !std::mem::replace(&mut self.has_begun, true);
         self.with_writer(move |writer| {
@@ -338,14 +342,14 @@ impl Tx {
     /// Works on a blocking thread. A failure gives the writer back, and rolls back with that.
     async fn with_writer<T: Send + 'static>(
         &mut self,
-        work: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
+        work: impl FnOnce(&Connection) -> Result<T, SqliteError> + Send + 'static,
     ) -> Result<T, Error> {
         let Some(mut lease) = self.lease.take() else {
             return Err(Error::Database("a statement after the transaction had failed".to_owned()));
         };
         let done = blocking::run(move |stop| {
             let done = Interrupt::When(stop.clone()).over(&mut lease.writer, |writer| work(writer))?;
-            Ok::<_, Failure>((done, lease))
+            Ok::<_, SqliteError>((done, lease))
         });
         let (done, lease) = done.await??;
         self.lease = Some(lease);
@@ -353,7 +357,7 @@ impl Tx {
     }
 }
 
-impl Drop for Lease {
+impl Drop for WriterLease {
     fn drop(&mut self) {
         if self.writer.is_autocommit() {
             return;
@@ -370,8 +374,8 @@ impl Interrupt {
     fn over<T>(
         &self,
         connection: &mut Connection,
-        work: impl FnOnce(&mut Connection) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
+        work: impl FnOnce(&mut Connection) -> Result<T, SqliteError>,
+    ) -> Result<T, SqliteError> {
         match self {
             Interrupt::After(turns) => {
                 let mut left = *turns;
@@ -409,7 +413,7 @@ fn waits_on(times: std::ffi::c_int) -> bool {
 
 /// All statements, more than one of them in one read transaction, which [`Reader::settle`] ends: here it might be
 /// interrupted.
-fn snapshot(reader: &Connection, statements: &[Statement], room: Room) -> Result<Vec<Rows>, Failure> {
+fn snapshot(reader: &Connection, statements: &[Statement], room: Room) -> Result<Vec<SqliteRows>, SqliteError> {
     if statements.len() > 1 && reader.is_autocommit() {
         reader.prepare_cached("BEGIN")?.execute([])?;
     }
@@ -417,7 +421,7 @@ fn snapshot(reader: &Connection, statements: &[Statement], room: Room) -> Result
 }
 
 /// Statements in their order, whose rows share the room.
-fn all(connection: &Connection, statements: &[Statement], mut room: Room) -> Result<Vec<Rows>, Failure> {
+fn all(connection: &Connection, statements: &[Statement], mut room: Room) -> Result<Vec<SqliteRows>, SqliteError> {
     let mut all = Vec::with_capacity(statements.len());
     for statement in statements {
         let rows = run(connection, statement, room)?;
@@ -427,13 +431,13 @@ fn all(connection: &Connection, statements: &[Statement], mut room: Room) -> Res
     Ok(all)
 }
 
-fn run(connection: &Connection, statement: &Statement, room: Room) -> Result<Rows, Failure> {
+fn run(connection: &Connection, statement: &Statement, room: Room) -> Result<SqliteRows, SqliteError> {
     let mut prepared = connection.prepare_cached(&statement.text)?;
     for (index, value) in statement.args.iter().enumerate() {
         prepared.raw_bind_parameter(index + 1, value)?;
     }
     if statement.columns.is_empty() {
-        return Ok(Rows::affected(prepared.raw_execute()?));
+        return Ok(SqliteRows::affected(prepared.raw_execute()?));
     }
-    Rows::collect(statement.columns.clone(), prepared.raw_query(), room)
+    SqliteRows::collect(statement.columns.clone(), prepared.raw_query(), room)
 }

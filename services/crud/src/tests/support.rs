@@ -12,8 +12,9 @@ use serde_json::Value as Json;
 use crate::{
     Error,
     budget::{AnswerLimit, Memory},
-    grant::{Grants, Place},
-    open::{Open, Style},
+    grant::{GrantScope, Grants},
+    open::Open,
+    options::AnswerOptions,
     sql::Dialect,
     store::{Statement, Store, postgres::Postgres, sqlite::Sqlite},
     tree::Answer,
@@ -59,7 +60,7 @@ pub struct Rule {
 pub struct Db {
     pub open: Open,
     pub rules: HashMap<(String, Operation), Rule>,
-    pub style: Style,
+    pub options: AnswerOptions,
     _folder: Option<tempfile::TempDir>,
 }
 
@@ -107,9 +108,9 @@ async fn db(store: Store, dialect: Dialect, names: &[(&str, &str)], folder: Opti
         let sql = names.iter().fold((*sql).to_owned(), |sql, (name, text)| sql.replace(name, text));
         execute(&store, &sql).await;
     }
-    let style = Style { limit: 1000, numbers: Numbers::Exact, answer: AnswerLimit::new(0, 0) };
+    let options = AnswerOptions { limit: 1000, numbers: Numbers::Exact, answer: AnswerLimit::new(0, 0) };
     let open = Open::reach(store, dialect, &mesh::telemetry::Metrics::default(), Memory::default()).await.unwrap();
-    Db { open, rules: HashMap::new(), style, _folder: folder }
+    Db { open, rules: HashMap::new(), options, _folder: folder }
 }
 
 async fn execute(store: &Store, sql: &str) {
@@ -147,7 +148,7 @@ impl Db {
         for read in reads {
             terms.extend(self.terms(&query::read_touches(&known.schema, read)?));
         }
-        self.open.read(reads, grants(&terms), self.style).await
+        self.open.read(reads, grants(&terms), self.options).await
     }
 
     pub async fn write(&self, mutations: &[Mutation]) -> Result<Vec<Written>, Error> {
@@ -156,7 +157,7 @@ impl Db {
         for mutation in mutations {
             terms.extend(self.terms(&query::mutation_touches(&known.schema, mutation)?));
         }
-        self.open.write(mutations, grants(&terms), self.style).await
+        self.open.write(mutations, grants(&terms), self.options).await
     }
 
     /// How many rows were written, and the JSON of them.
@@ -225,7 +226,7 @@ impl Db {
 
 /// The grants of a request to the database of tests.
 pub fn grants(terms: &[GrantTerms]) -> Grants<'_> {
-    Grants::new(Place { project: "shop", database: "music", now_ms: 1000 }, terms)
+    Grants::new(GrantScope { project: "shop", database: "music", now_ms: 1000 }, terms)
 }
 
 /// A counter that lets pass what no gateway would: what the databases bear is crud's to test.

@@ -63,8 +63,8 @@ impl Tls {
     /// What makes connections so.
     ///
     /// Errors: what is wrong with the certificates to trust.
-    pub fn connector(&self) -> Result<Connector, String> {
-        Ok(Connector(MakeRustlsConnect::new(self.client()?)))
+    pub fn connector(&self) -> Result<TlsConnector, String> {
+        Ok(TlsConnector(MakeRustlsConnect::new(self.client()?)))
     }
 
     fn client(&self) -> Result<ClientConfig, String> {
@@ -94,9 +94,9 @@ impl Tls {
 
 /// Makes TLS connections by rustls.
 #[derive(Clone)]
-pub struct Connector(MakeRustlsConnect);
+pub struct TlsConnector(MakeRustlsConnect);
 
-impl MakeTlsConnect<Socket> for Connector {
+impl MakeTlsConnect<Socket> for TlsConnector {
     type Stream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
     type TlsConnect = <MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect;
     type Error = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Error;

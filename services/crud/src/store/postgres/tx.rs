@@ -3,12 +3,12 @@
 use std::{fmt, sync::Arc};
 
 use super::{
-    Postgres, Rows, command,
-    connection::{Connection, Sent, together},
-    error::Failure,
-    known::Known,
-    pool::{Lease, State},
+    Postgres, PostgresRows, command,
+    connection::{Connection, Message, send_pipelined},
+    error::PostgresError,
+    pool::{ConnectionLease, State},
     prepared,
+    statement_stats::StatementStats,
 };
 use crate::{
     Error,
@@ -16,10 +16,10 @@ use crate::{
     store::Statement,
 };
 
-/// Statements on a connection of their own. Dropped without [`Tx::commit`] they are rolled back.
-pub struct Tx {
+/// Statements on a connection of their own. Dropped without [`PostgresTx::commit`] they are rolled back.
+pub struct PostgresTx {
     store: Postgres,
-    lease: Lease,
+    lease: ConnectionLease,
     stage: Stage,
 }
 
@@ -33,13 +33,13 @@ enum Stage {
     Failed,
 }
 
-impl Tx {
-    pub(super) fn new(store: Postgres, lease: Lease) -> Self {
+impl PostgresTx {
+    pub(super) fn new(store: Postgres, lease: ConnectionLease) -> Self {
         Self { store, lease, stage: Stage::New }
     }
 
     /// Statements in their order, sent at once. The first that fails ends the transaction.
-    pub async fn run(&mut self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<Rows>, Error> {
+    pub async fn run(&mut self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<PostgresRows>, Error> {
         if self.stage == Stage::Failed {
             return Err(ended());
         }
@@ -70,25 +70,25 @@ impl Tx {
 
 async fn pipelined(
     connection: &Connection,
-    known: &[Arc<Known>],
+    known: &[Arc<StatementStats>],
     statements: &[Statement],
     stage: Stage,
     room: &SharedRoom<'_, '_>,
-) -> Result<Vec<Rows>, Failure> {
+) -> Result<Vec<PostgresRows>, PostgresError> {
     let ready = prepared(connection, known).await?;
-    let mut messages: Vec<Sent<'_>> = Vec::with_capacity(statements.len() + 1);
+    let mut messages: Vec<Message<'_>> = Vec::with_capacity(statements.len() + 1);
     if stage == Stage::New {
         messages.push(command(connection, "BEGIN"));
     }
     for (ready, statement) in ready.iter().zip(statements) {
         messages.push(Box::pin(async move { connection.run(ready, &statement.args, room).await.map(Some) }));
     }
-    together(messages).await
+    send_pipelined(messages).await
 }
 
-impl fmt::Debug for Tx {
+impl fmt::Debug for PostgresTx {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Tx").field("stage", &self.stage).finish_non_exhaustive()
+        formatter.debug_struct("PostgresTx").field("stage", &self.stage).finish_non_exhaustive()
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::{BUSY, Failure};
+use super::{BUSY, SqliteError};
 use crate::Error;
 
 /// Prepared statements that a connection keeps.
@@ -77,7 +77,7 @@ fn remove(draft: &Path) -> Result<(), Error> {
     }
 }
 
-fn connection(path: &Path, pragmas: &str) -> Result<Connection, Failure> {
+fn connection(path: &Path, pragmas: &str) -> Result<Connection, SqliteError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY)?;
@@ -86,7 +86,7 @@ fn connection(path: &Path, pragmas: &str) -> Result<Connection, Failure> {
     Ok(connection)
 }
 
-fn at(path: &Path, failure: Failure) -> Error {
+fn at(path: &Path, failure: SqliteError) -> Error {
     let error = Error::from(failure);
     let cause = error.cause().map_or_else(|| error.to_string(), str::to_owned);
     Error::Unavailable(format!("{}: {cause}", path.display()))

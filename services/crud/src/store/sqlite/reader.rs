@@ -10,9 +10,8 @@ use std::{
 use rusqlite::Connection;
 
 use super::{
-    Failure, Interrupt,
-    log::{Log, Mark},
-    open,
+    Interrupt, SqliteError, open,
+    wal_index::{WalHeader, WalIndex},
 };
 use crate::Error;
 
@@ -26,14 +25,14 @@ pub const LONGEST: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub struct Reader {
     connection: Connection,
-    log: Option<Log>,
+    log: Option<WalIndex>,
     kept: Option<Kept>,
 }
 
 /// A snapshot that is kept.
 #[derive(Debug)]
 struct Kept {
-    mark: Mark,
+    mark: WalHeader,
     /// It began when all of the log had been copied: SQLite reads it from the database, and the log is free.
     is_copied: bool,
     since: Instant,
@@ -43,7 +42,7 @@ impl Reader {
     /// A connection to the file at `path`.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let connection = open::reader(path)?;
-        let log = Log::of(&connection);
+        let log = WalIndex::of(&connection);
         Ok(Self { connection, log, kept: None })
     }
 
@@ -51,10 +50,10 @@ impl Reader {
     pub fn read<T>(
         &mut self,
         interrupt: &Interrupt,
-        work: impl FnOnce(&Connection) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
+        work: impl FnOnce(&Connection) -> Result<T, SqliteError>,
+    ) -> Result<T, SqliteError> {
         let is_short = matches!(interrupt, Interrupt::After(_));
-        let mark = self.log.as_ref().filter(|_| is_short).map(Log::mark);
+        let mark = self.log.as_ref().filter(|_| is_short).map(WalIndex::mark);
         if !mark.is_some_and(|mark| self.has_kept(&mark)) {
             self.let_go()?;
         }
@@ -88,7 +87,7 @@ impl Reader {
 
     /// Whether the snapshot of `mark` is kept, and stands in nobody's way. Of an old one nobody can be sure: one that began
     /// at the moment when the copying of the log ended may hold the log all the same.
-    fn has_kept(&self, mark: &Mark) -> bool {
+    fn has_kept(&self, mark: &WalHeader) -> bool {
         let is_fine =
             |kept: &Kept| kept.mark == *mark && kept.is_copied == self.is_copied() && kept.since.elapsed() < LONGEST;
         self.kept.as_ref().is_some_and(is_fine)
@@ -100,7 +99,7 @@ impl Reader {
         self.kept.as_ref().map(|kept| kept.since)
     }
 
-    fn let_go(&mut self) -> Result<(), Failure> {
+    fn let_go(&mut self) -> Result<(), SqliteError> {
         self.kept = None;
         if !self.connection.is_autocommit() {
             self.connection.prepare_cached("ROLLBACK")?.execute([])?;
@@ -108,12 +107,12 @@ impl Reader {
         Ok(())
     }
 
-    fn mark(&self) -> Option<Mark> {
-        self.log.as_ref().map(Log::mark)
+    fn mark(&self) -> Option<WalHeader> {
+        self.log.as_ref().map(WalIndex::mark)
     }
 
     /// Whether all of the log is copied into the database.
     fn is_copied(&self) -> bool {
-        self.log.as_ref().is_some_and(Log::is_copied)
+        self.log.as_ref().is_some_and(WalIndex::is_copied)
     }
 }

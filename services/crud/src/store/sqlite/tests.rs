@@ -3,7 +3,7 @@
 use query::Type;
 
 use super::*;
-use crate::{cell::Cell, store::Bind};
+use crate::{bind::Bind, cell::Cell};
 
 fn statement(text: &str, columns: &[Type]) -> Statement {
     let columns = columns.iter().map(|r#type| (*r#type).into()).collect();
@@ -60,7 +60,7 @@ fn an_interrupted_snapshot_leaves_its_reader_usable() {
         let interrupted = store.inner.read(reader(&store), &Interrupt::After(1), |reader| {
             snapshot(reader, &[count_to(10), count_to(2000), count_to(5000)], UNLIMITED)
         });
-        assert!(matches!(interrupted, Err(Failure::Interrupted)), "{interrupted:?}");
+        assert!(matches!(interrupted, Err(SqliteError::Interrupted)), "{interrupted:?}");
     }
     let rows = store.inner.read(reader(&store), &Interrupt::After(u32::MAX), |reader| {
         snapshot(reader, &[count_to(1), count_to(2)], UNLIMITED)

@@ -24,18 +24,18 @@ const COPIED: usize = 2 * HEADER;
 
 /// The index as one connection sees it.
 #[derive(Debug)]
-pub struct Log {
+pub struct WalIndex {
     words: NonNull<AtomicU32>,
 }
 
 // SAFETY: the memory is shared between processes already, and all that is done with it is to load words of it.
-unsafe impl Send for Log {}
+unsafe impl Send for WalIndex {}
 
 /// What the log holds after one commit; no two commits have the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mark([u32; HEADER]);
+pub struct WalHeader([u32; HEADER]);
 
-impl Log {
+impl WalIndex {
     /// The index that `connection` uses. `None` where it has no write-ahead log, or none of a format known here.
     ///
     /// It must be used no longer than its connection is open; the connection cannot leave the log while it only reads.
@@ -51,9 +51,9 @@ impl Log {
     }
 
     /// Where the log is now: what is committed before this call is in it.
-    pub fn mark(&self) -> Mark {
+    pub fn mark(&self) -> WalHeader {
         fence(Ordering::SeqCst);
-        let mark = Mark(std::array::from_fn(|word| self.word(word)));
+        let mark = WalHeader(std::array::from_fn(|word| self.word(word)));
         fence(Ordering::SeqCst);
         mark
     }
@@ -71,7 +71,7 @@ impl Log {
     }
 }
 
-impl Mark {
+impl WalHeader {
     /// Frames in the log.
     pub fn frames(&self) -> u32 {
         self.0[FRAMES]

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::Rows;
+use super::PostgresRows;
 
 /// A statement is short below this; then it may share a connection with others that wait behind it.
 const SHORT: Duration = Duration::from_millis(3);
@@ -22,7 +22,7 @@ const MOST: usize = 4096;
 
 /// What is known of a statement's text.
 #[derive(Debug)]
-pub struct Known {
+pub struct StatementStats {
     /// Never given to another text.
     pub id: u64,
     /// SQL.
@@ -35,7 +35,7 @@ pub struct Known {
     used: AtomicU64,
 }
 
-impl Known {
+impl StatementStats {
     /// Whether its recent times were short. One that never ran is not known to be.
     pub fn is_short(&self) -> bool {
         let nanos = self.nanos.load(Relaxed);
@@ -43,7 +43,7 @@ impl Known {
     }
 
     /// Takes note of a time, and of the number of rows where there was no failure.
-    pub fn answered<E>(&self, time: Duration, rows: &Result<Rows, E>) {
+    pub fn answered<E>(&self, time: Duration, rows: &Result<PostgresRows, E>) {
         self.took(time);
         if let Ok(rows) = rows {
             self.gave(rows.len());
@@ -68,15 +68,15 @@ impl Known {
 
 /// All statements in use. Full, it forgets the half that was not used for longest.
 #[derive(Debug, Default)]
-pub struct Statements {
-    by_text: RwLock<HashMap<Arc<str>, Arc<Known>>>,
+pub struct StatementRegistry {
+    by_text: RwLock<HashMap<Arc<str>, Arc<StatementStats>>>,
     ids: AtomicU64,
     lookups: AtomicU64,
 }
 
-impl Statements {
+impl StatementRegistry {
     /// What is known of `text`.
-    pub fn known(&self, text: &str) -> Arc<Known> {
+    pub fn known(&self, text: &str) -> Arc<StatementStats> {
         let now = self.lookups.fetch_add(1, Relaxed);
         if let Some(known) = self.by_text.read().unwrap_or_else(PoisonError::into_inner).get(text) {
             known.used.store(now, Relaxed);
@@ -89,7 +89,7 @@ impl Statements {
         let text: Arc<str> = text.into();
         let fresh = || {
             let id = self.ids.fetch_add(1, Relaxed);
-            Arc::new(Known {
+            Arc::new(StatementStats {
                 id,
                 text: text.clone(),
                 nanos: AtomicU64::new(0),
@@ -106,7 +106,7 @@ impl Statements {
     }
 }
 
-fn forget_half(by_text: &mut HashMap<Arc<str>, Arc<Known>>) {
+fn forget_half(by_text: &mut HashMap<Arc<str>, Arc<StatementStats>>) {
     let mut uses: Vec<u64> = by_text.values().map(|known| known.used.load(Relaxed)).collect();
     let (_, &mut median, _) = uses.select_nth_unstable(MOST / 2);
     by_text.retain(|_, known| known.used.load(Relaxed) > median);
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_statement_is_short_once_it_was_seen_to_be() {
-        let statements = Statements::default();
+        let statements = StatementRegistry::default();
         let known = statements.known("SELECT 1");
         assert!(!known.is_short());
 
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_statement_with_many_rows_is_not_short() {
-        let statements = Statements::default();
+        let statements = StatementRegistry::default();
         let known = statements.known("SELECT 1");
         known.took(Duration::from_micros(300));
 
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_forgotten_statement_gets_another_id() {
-        let statements = Statements::default();
+        let statements = StatementRegistry::default();
         let before = statements.known("SELECT 1").id;
         assert_eq!(statements.known("SELECT 1").id, before);
 
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn what_is_in_use_outlives_what_is_not() {
-        let statements = Statements::default();
+        let statements = StatementRegistry::default();
         let kept = "SELECT 'kept'";
         let id = statements.known(kept).id;
         for number in 0..MOST * 2 {

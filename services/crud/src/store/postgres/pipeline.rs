@@ -11,31 +11,33 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 
-use super::{Rows, connection::Connection, error::Failure, known::Known, target::Target};
-use crate::{budget::Budget, store::Bind};
+use super::{
+    PostgresRows, connection::Connection, connector::Connector, error::PostgresError, statement_stats::StatementStats,
+};
+use crate::{bind::Bind, budget::Budget};
 
 /// A lane that did not answer for this long while statements wait is given up: those on it take connections of their
 /// own, and what held them up is cancelled. Ten times what makes a statement short.
-const STUCK: Duration = Duration::from_millis(30);
+const STALL_TIMEOUT: Duration = Duration::from_millis(30);
 
 /// A few shared connections, taken in turn.
-pub struct Lanes {
-    target: Arc<Target>,
-    lanes: Box<[Lane]>,
+pub struct Pipeline {
+    target: Arc<Connector>,
+    lanes: Box<[PipelineSlot]>,
     turn: AtomicUsize,
 }
 
 #[derive(Default)]
-struct Lane {
-    current: ArcSwapOption<Shared>,
+struct PipelineSlot {
+    current: ArcSwapOption<PipelinedConnection>,
     /// Held while a connection is made, so that one is.
     connecting: tokio::sync::Mutex<()>,
 }
 
 /// A connection with statements of several callers on it.
-struct Shared {
+struct PipelinedConnection {
     connection: Connection,
-    target: Arc<Target>,
+    target: Arc<Connector>,
     opened: Instant,
     /// Statements sent and not answered.
     waiting: AtomicUsize,
@@ -45,20 +47,25 @@ struct Shared {
     abandoned: AtomicBool,
 }
 
-impl Lanes {
+impl Pipeline {
     /// `count` of them; none is opened yet.
-    pub fn new(target: Arc<Target>, count: usize) -> Self {
-        Self { target, lanes: (0..count).map(|_| Lane::default()).collect(), turn: AtomicUsize::new(0) }
+    pub fn new(target: Arc<Connector>, count: usize) -> Self {
+        Self { target, lanes: (0..count).map(|_| PipelineSlot::default()).collect(), turn: AtomicUsize::new(0) }
     }
 
     /// Runs a short statement. `None` if no lane is free, or it did not stay so: it takes a connection of its own then.
-    pub async fn run(&self, known: &Known, args: &[Bind], budget: &Budget<'_>) -> Option<Result<Rows, Failure>> {
+    pub async fn run(
+        &self,
+        known: &StatementStats,
+        args: &[Bind],
+        budget: &Budget<'_>,
+    ) -> Option<Result<PostgresRows, PostgresError>> {
         let first = self.turn.fetch_add(1, Relaxed);
         for offset in 0..self.lanes.len() {
             let lane = &self.lanes[first.wrapping_add(offset) % self.lanes.len()];
             match lane.current.load_full() {
                 Some(shared) if shared.connection.is_closed() => {}
-                Some(shared) if shared.is_stuck() => continue,
+                Some(shared) if shared.is_stalled() => continue,
                 Some(shared) => return lane.run(&shared, known, args, budget).await,
                 None => {}
             }
@@ -67,7 +74,7 @@ impl Lanes {
                 Ok(connection) => connection,
                 Err(failure) => return Some(Err(failure)),
             };
-            let shared = Arc::new(Shared::new(connection, self.target.clone()));
+            let shared = Arc::new(PipelinedConnection::new(connection, self.target.clone()));
             lane.current.store(Some(shared.clone()));
             drop(connecting);
             return lane.run(&shared, known, args, budget).await;
@@ -76,15 +83,15 @@ impl Lanes {
     }
 }
 
-impl Lane {
+impl PipelineSlot {
     /// `None` if the lane got stuck.
     async fn run(
         &self,
-        shared: &Arc<Shared>,
-        known: &Known,
+        shared: &Arc<PipelinedConnection>,
+        known: &StatementStats,
         args: &[Bind],
         budget: &Budget<'_>,
-    ) -> Option<Result<Rows, Failure>> {
+    ) -> Option<Result<PostgresRows, PostgresError>> {
         let room = budget.shared_room();
         let mut visit = shared.visit(self);
         let work = pin!(async {
@@ -94,34 +101,34 @@ impl Lane {
             known.answered(shared.answered_after(sent), &rows);
             rows
         });
-        let Some(result) = shared.unless_stuck(work).await else {
+        let Some(result) = shared.unless_stalled(work).await else {
             // Who is to blame cannot be told from here. The innocent are known to be short again after a few times.
-            known.took(STUCK);
+            known.took(STALL_TIMEOUT);
             return None;
         };
         visit.is_answered = true;
-        if result.as_ref().is_err_and(Failure::is_fatal) {
+        if result.as_ref().is_err_and(PostgresError::is_fatal) {
             self.retire(shared);
         }
         Some(result)
     }
 
     /// Makes way for a new connection, unless another has done so. The old one serves those that are on it.
-    fn retire(&self, shared: &Arc<Shared>) {
+    fn retire(&self, shared: &Arc<PipelinedConnection>) {
         self.current.compare_and_swap(shared, None);
     }
 }
 
 /// A statement on a lane, from when it comes until it is answered or its caller leaves.
-struct Visit<'a> {
-    lane: &'a Lane,
-    shared: &'a Arc<Shared>,
+struct InFlight<'a> {
+    lane: &'a PipelineSlot,
+    shared: &'a Arc<PipelinedConnection>,
     is_answered: bool,
 }
 
-impl Drop for Visit<'_> {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        if !self.is_answered && self.shared.is_stuck() {
+        if !self.is_answered && self.shared.is_stalled() {
             self.shared.abandoned.store(true, Relaxed);
             self.lane.retire(self.shared);
         }
@@ -129,8 +136,8 @@ impl Drop for Visit<'_> {
     }
 }
 
-impl Shared {
-    fn new(connection: Connection, target: Arc<Target>) -> Self {
+impl PipelinedConnection {
+    fn new(connection: Connection, target: Arc<Connector>) -> Self {
         Self {
             connection,
             target,
@@ -141,11 +148,11 @@ impl Shared {
         }
     }
 
-    fn visit<'a>(self: &'a Arc<Self>, lane: &'a Lane) -> Visit<'a> {
+    fn visit<'a>(self: &'a Arc<Self>, lane: &'a PipelineSlot) -> InFlight<'a> {
         if self.waiting.fetch_add(1, Relaxed) == 0 {
             self.answered.store(nanos(self.opened.elapsed()), Relaxed);
         }
-        Visit { lane, shared: self, is_answered: false }
+        InFlight { lane, shared: self, is_answered: false }
     }
 
     /// Takes note of the answer to a statement sent at `sent`. Returns what the server took for this statement alone:
@@ -157,29 +164,29 @@ impl Shared {
     }
 
     /// What `work` gives; `None` as soon as the lane is stuck. It may be behind a slow statement or be the slow one.
-    async fn unless_stuck<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+    async fn unless_stalled<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let mut work = pin!(work);
         loop {
-            match tokio::time::timeout(STUCK, &mut work).await {
+            match tokio::time::timeout(STALL_TIMEOUT, &mut work).await {
                 Ok(result) => return Some(result),
-                Err(_) if self.is_stuck() => return None,
+                Err(_) if self.is_stalled() => return None,
                 // The lane is long, but it moves.
                 Err(_) => {}
             }
         }
     }
 
-    fn is_stuck(&self) -> bool {
+    fn is_stalled(&self) -> bool {
         let answered = Duration::from_nanos(self.answered.load(Relaxed));
-        self.waiting.load(Relaxed) > 0 && self.opened.elapsed().saturating_sub(answered) > STUCK
+        self.waiting.load(Relaxed) > 0 && self.opened.elapsed().saturating_sub(answered) > STALL_TIMEOUT
     }
 }
 
-impl Drop for Shared {
+impl Drop for PipelinedConnection {
     /// Nobody waits for an answer any more: what still runs is what was abandoned.
     fn drop(&mut self) {
         if *self.abandoned.get_mut() {
-            self.target.cancel(self.connection.ending(), ());
+            self.target.cancel(self.connection.cancellation(), ());
         }
     }
 }
