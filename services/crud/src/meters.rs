@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use mesh::telemetry::{Counter, Meter, Metrics};
 
-/// Counts and times the statements of one database.
+/// Counters and timers of the statements of one database.
 #[derive(Debug)]
 pub struct Meters {
     /// Of reads.

@@ -1,4 +1,4 @@
-//! The RPCs.
+//! The gRPC service.
 
 use std::{
     sync::Arc,
@@ -20,11 +20,11 @@ use crate::{
     Error,
     budget::AnswerLimit,
     config::Config,
-    databases::{Database, Databases, Reached},
+    databases::{DatabaseEntry, DatabaseState, Databases},
     grant::{self, GrantScope, Grants},
 };
 
-/// Rows in the databases of all projects.
+/// The gRPC service of rows in the databases of all projects.
 #[derive(Clone)]
 pub struct Service {
     databases: Arc<Databases>,
@@ -34,7 +34,7 @@ pub struct Service {
 impl Service {
     /// Opens the databases of the resources in force, in the background, and follows what becomes of them.
     ///
-    /// Never fails: a database that cannot be reached is told on the board and tried again.
+    /// Never fails: a database that cannot be reached is reported on the board and retried.
     pub fn start(mesh: Mesh, config: Config, current: resources::Current, verifier: Verifier, tasks: Tasks) -> Self {
         Self { databases: Databases::start(mesh, config, current, tasks), verifier }
     }
@@ -77,24 +77,24 @@ impl Service {
     async fn describe_project(&self, request: &DescribeRequest) -> Result<Vec<Description>, Error> {
         let databases = self.databases.of(&request.project)?;
         if request.refresh {
-            let looks = databases.iter().map(|database| self.databases.refresh(database));
-            futures::future::join_all(looks).await;
+            let refreshes = databases.iter().map(|database| self.databases.refresh(database));
+            futures::future::join_all(refreshes).await;
         }
         let descriptions = databases.iter().map(|database| description(database, request.known.get(&database.id)));
         Ok(futures::future::join_all(descriptions).await)
     }
 }
 
-/// What a database holds, unless the caller has that version.
-async fn description(database: &Database, known: Option<&u64>) -> Description {
-    let (version, schema, error) = match database.after_first_try().await {
-        Reached::Yes(open) => {
-            let now = open.known();
+/// The schema of a database, unless the caller has that version.
+async fn description(database: &DatabaseEntry, known: Option<&u64>) -> Description {
+    let (version, schema, error) = match database.after_first_attempt().await {
+        DatabaseState::Open(open) => {
+            let now = open.schema_snapshot();
             let schema = (known != Some(&now.version)).then(|| now.schema.clone());
             (now.version, schema, String::new())
         }
-        Reached::No(why) => (0, None, why),
-        Reached::Starting => (0, None, "it is still being opened".to_owned()),
+        DatabaseState::Failed(why) => (0, None, why),
+        DatabaseState::Connecting => (0, None, "it is still being opened".to_owned()),
     };
     let engine = database.spec.engine().map(|engine| engine.name().to_owned()).unwrap_or_default();
     Description { id: database.id.clone(), engine, version, schema, error }

@@ -115,8 +115,8 @@ impl Dialect {
         }
     }
 
-    /// What [`Dialect::learn`] wants to know.
-    pub fn question(&self) -> Option<Statement> {
+    /// What [`Dialect::learn_indexes`] wants to know.
+    pub fn index_query(&self) -> Option<Statement> {
         match self {
             Dialect::Sqlite => None,
             Dialect::Postgres { schema, .. } => Some(Statement {
@@ -127,8 +127,8 @@ impl Dialect {
         }
     }
 
-    /// The dialect of a database that answered [`Dialect::question`] with `rows`.
-    pub fn learn(&mut self, rows: &Rows) {
+    /// The dialect of a database that answered [`Dialect::index_query`] with `rows`.
+    pub fn learn_indexes(&mut self, rows: &Rows) {
         let text = |row, column| rows.cell(row, column).text().unwrap_or_default();
         match self {
             Dialect::Sqlite => {}

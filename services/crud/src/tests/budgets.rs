@@ -140,7 +140,7 @@ async fn rows_over_their_memory_end_the_statement() {
         let columns = vec![query::Type::Int64.into()];
         let statement = |text: &str| Statement { text: text.into(), args: Vec::new(), columns: columns.clone() };
         let (endless, one) = (statement(endless), statement("SELECT 1"));
-        let store = db.open.store();
+        let store = db.database.store();
         let budget = || Budget::write(bytes(1));
         for statements in [vec![endless.clone()], vec![one.clone(), endless.clone(), endless]] {
             assert_eq!(store.snapshot(&statements, &budget()).await.unwrap_err(), too_large(1));

@@ -344,7 +344,7 @@ async fn a_schema_that_moved_is_read_again() {
         let answers = db.answers(std::slice::from_ref(&born)).await.unwrap();
         assert_eq!(answers[0].json, r#"[{"born":null}]"#);
         assert_ne!(db.schema().version, version);
-        assert!(!db.open.refresh().await.unwrap());
+        assert!(!db.database.refresh().await.unwrap());
 
         db.execute(&format!("ALTER TABLE {prefix}artist DROP COLUMN born")).await;
         let answer = db.answers(&[born]).await;

@@ -12,8 +12,8 @@ use serde_json::Value as Json;
 use crate::{
     Error,
     budget::{AnswerLimit, Memory},
+    database::Database,
     grant::{GrantScope, Grants},
-    open::Open,
     options::AnswerOptions,
     sql::Dialect,
     store::{Statement, Store, postgres::Postgres, sqlite::Sqlite},
@@ -58,7 +58,7 @@ pub struct Rule {
 
 /// A database, and rules for it.
 pub struct Db {
-    pub open: Open,
+    pub database: Database,
     pub rules: HashMap<(String, Operation), Rule>,
     pub options: AnswerOptions,
     _folder: Option<tempfile::TempDir>,
@@ -109,8 +109,9 @@ async fn db(store: Store, dialect: Dialect, names: &[(&str, &str)], folder: Opti
         execute(&store, &sql).await;
     }
     let options = AnswerOptions { limit: 1000, numbers: Numbers::Exact, answer: AnswerLimit::new(0, 0) };
-    let open = Open::reach(store, dialect, &mesh::telemetry::Metrics::default(), Memory::default()).await.unwrap();
-    Db { open, rules: HashMap::new(), options, _folder: folder }
+    let database =
+        Database::connect(store, dialect, &mesh::telemetry::Metrics::default(), Memory::default()).await.unwrap();
+    Db { database, rules: HashMap::new(), options, _folder: folder }
 }
 
 async fn execute(store: &Store, sql: &str) {
@@ -119,12 +120,12 @@ async fn execute(store: &Store, sql: &str) {
 }
 
 impl Db {
-    pub fn schema(&self) -> std::sync::Arc<crate::open::Known> {
-        self.open.known()
+    pub fn schema(&self) -> std::sync::Arc<crate::database::SchemaSnapshot> {
+        self.database.schema_snapshot()
     }
 
     pub async fn execute(&self, sql: &str) {
-        execute(self.open.store(), sql).await;
+        execute(self.database.store(), sql).await;
     }
 
     pub fn rule(&mut self, table: &str, operation: Operation) -> &mut Rule {
@@ -148,7 +149,7 @@ impl Db {
         for read in reads {
             terms.extend(self.terms(&query::read_touches(&known.schema, read)?));
         }
-        self.open.read(reads, grants(&terms), self.options).await
+        self.database.read(reads, grants(&terms), self.options).await
     }
 
     pub async fn write(&self, mutations: &[Mutation]) -> Result<Vec<Written>, Error> {
@@ -157,7 +158,7 @@ impl Db {
         for mutation in mutations {
             terms.extend(self.terms(&query::mutation_touches(&known.schema, mutation)?));
         }
-        self.open.write(mutations, grants(&terms), self.options).await
+        self.database.write(mutations, grants(&terms), self.options).await
     }
 
     /// How many rows were written, and the JSON of them.
