@@ -54,7 +54,7 @@ struct PostgresInner {
     database: String,
     schema: String,
     statements: StatementRegistry,
-    lanes: Pipeline,
+    pipeline: Pipeline,
     pool: Arc<Pool>,
     /// Columns of unique keys, as the last introspection found them.
     keys: ArcSwap<Keys>,
@@ -77,17 +77,17 @@ impl Postgres {
     ///
     /// Errors: what is wrong with the URL, without its password.
     pub fn open(database: &str, url: &str, schema: &str, max: usize, tasks: &Tasks) -> Result<Self, String> {
-        let target = Arc::new(Connector::parse(url, schema, tasks)?);
+        let connector = Arc::new(Connector::parse(url, schema, tasks)?);
         // Two lanes reach what a server gives on two cores; more than four only take from its other connections.
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        let lanes = cores.clamp(2, 4).min(max / 2);
+        let pipelined = cores.clamp(2, 4).min(max / 2);
         Ok(Self {
             inner: Arc::new(PostgresInner {
                 database: database.to_owned(),
                 schema: schema.to_owned(),
                 statements: StatementRegistry::default(),
-                lanes: Pipeline::new(target.clone(), lanes),
-                pool: Arc::new(Pool::new(target, max - lanes)),
+                pipeline: Pipeline::new(connector.clone(), pipelined),
+                pool: Arc::new(Pool::new(connector, max - pipelined)),
                 keys: ArcSwap::default(),
                 seen: Mutex::default(),
             }),
@@ -101,24 +101,24 @@ impl Postgres {
             [] => Ok(Vec::new()),
             [statement] => self.read(statement, budget).await.map(|rows| vec![rows]),
             _ => {
-                let known = self.known(statements);
-                let known = &known;
+                let stats = self.stats(statements);
+                let stats = &stats;
                 let work = |connection: Arc<Connection>| {
                     let room = budget.shared_room();
-                    Box::pin(async move { snapshot(&connection, known, statements, &room).await })
+                    Box::pin(async move { snapshot(&connection, stats, statements, &room).await })
                 };
-                self.again(work).await
+                self.with_retry(work).await
             }
         }
     }
 
     /// One write in its own transaction. Never sent twice: a lost connection does not say whether it was done.
     pub async fn write(&self, statement: &Statement) -> Result<PostgresRows, Error> {
-        let known = self.inner.statements.known(&statement.text);
+        let stats = self.inner.statements.stats(&statement.text);
         let mut lease = self.lease().await?;
         let budget = Budget::unlimited();
         let room = budget.shared_room();
-        let work = Box::pin(one(lease.connection(), &known, &statement.args, &room));
+        let work = Box::pin(run_one(lease.connection(), &stats, &statement.args, &room));
         lease.run(State::Clean, work).await.map_err(|failure| self.error(failure))
     }
 
@@ -130,13 +130,13 @@ impl Postgres {
     /// What the schema holds, as far as our role may use it.
     pub async fn introspect(&self) -> Result<Schema, Error> {
         let name = self.inner.schema.as_str();
-        let found = self.again(|connection| Box::pin(async move { introspect::schema(&connection, name).await }));
+        let found = self.with_retry(|connection| Box::pin(async move { introspect::schema(&connection, name).await }));
         let (schema, keys) = found.await?;
         self.inner.keys.store(Arc::new(keys));
         let before = self.inner.seen.lock().unwrap_or_else(PoisonError::into_inner).replace(schema.clone());
         if before.is_some_and(|before| before != schema) {
             // What was prepared for the old types would fail, or bind at a width that is too small now.
-            self.inner.statements.forget();
+            self.inner.statements.clear();
         }
         Ok(schema)
     }
@@ -144,34 +144,34 @@ impl Postgres {
     /// A text that changes whenever the schema does.
     pub async fn schema_mark(&self) -> Result<Option<String>, Error> {
         let name = self.inner.schema.as_str();
-        self.again(|connection| Box::pin(async move { introspect::mark(&connection, name).await })).await
+        self.with_retry(|connection| Box::pin(async move { introspect::mark(&connection, name).await })).await
     }
 
     /// Whether the server answers.
     pub async fn ping(&self) -> Result<(), Error> {
-        self.again(|connection| Box::pin(async move { connection.command("SELECT 1").await })).await
+        self.with_retry(|connection| Box::pin(async move { connection.command("SELECT 1").await })).await
     }
 
     /// One read: on a lane if it is known to be short.
     async fn read(&self, statement: &Statement, budget: &Budget<'_>) -> Result<PostgresRows, Error> {
-        let known = self.inner.statements.known(&statement.text);
-        if known.is_short() {
-            match self.inner.lanes.run(&known, &statement.args, budget).await {
+        let stats = self.inner.statements.stats(&statement.text);
+        if stats.is_short() {
+            match self.inner.pipeline.run(&stats, &statement.args, budget).await {
                 Some(Err(failure)) if failure.is_lost() => {}
                 Some(result) => return result.map_err(|failure| self.error(failure)),
                 None => {}
             }
         }
-        let known = &known;
+        let stats = &stats;
         let work = |connection: Arc<Connection>| {
             let room = budget.shared_room();
-            Box::pin(async move { one(connection, known, &statement.args, &room).await })
+            Box::pin(async move { run_one(connection, stats, &statement.args, &room).await })
         };
-        Box::pin(self.again(work)).await
+        Box::pin(self.with_retry(work)).await
     }
 
     /// Runs idempotent `work` on a connection of its own; once more on a new one, if that was lost.
-    async fn again<T, Work>(&self, work: impl Fn(Arc<Connection>) -> Work) -> Result<T, Error>
+    async fn with_retry<T, Work>(&self, work: impl Fn(Arc<Connection>) -> Work) -> Result<T, Error>
     where
         Work: Future<Output = Result<T, PostgresError>>,
     {
@@ -189,15 +189,15 @@ impl Postgres {
         self.inner.pool.lease().await.map_err(|failure| self.error(failure))
     }
 
-    fn known(&self, statements: &[Statement]) -> Vec<Arc<StatementStats>> {
-        statements.iter().map(|statement| self.inner.statements.known(&statement.text)).collect()
+    fn stats(&self, statements: &[Statement]) -> Vec<Arc<StatementStats>> {
+        statements.iter().map(|statement| self.inner.statements.stats(&statement.text)).collect()
     }
 
     /// The failure as callers see it. After one that says so, nothing prepared before is used again.
     fn error(&self, failure: PostgresError) -> Error {
         if failure.is_stale() {
             tracing::debug!(database = self.inner.database, ?failure, "a statement is older than the schema");
-            self.inner.statements.forget();
+            self.inner.statements.clear();
         }
         failure.into_error(&self.inner.database, &self.inner.keys.load())
     }
@@ -210,27 +210,27 @@ impl fmt::Debug for Postgres {
 }
 
 /// One statement that is its own transaction.
-async fn one(
+async fn run_one(
     connection: Arc<Connection>,
-    known: &StatementStats,
+    stats: &StatementStats,
     args: &[Bind],
     room: &SharedRoom<'_, '_>,
 ) -> Result<PostgresRows, PostgresError> {
-    let ready = connection.prepare(known).await?;
+    let ready = connection.prepare(stats).await?;
     let sent = Instant::now();
     let rows = connection.run(&ready, args, room).await;
-    known.answered(sent.elapsed(), &rows);
+    stats.record(sent.elapsed(), &rows);
     rows
 }
 
 /// Statements between `BEGIN` and `COMMIT`, all sent at once. Where one fails, the commit rolls back.
 async fn snapshot(
     connection: &Connection,
-    known: &[Arc<StatementStats>],
+    stats: &[Arc<StatementStats>],
     statements: &[Statement],
     room: &SharedRoom<'_, '_>,
 ) -> Result<Vec<PostgresRows>, PostgresError> {
-    let ready = prepared(connection, known).await?;
+    let ready = prepared(connection, stats).await?;
     let mut messages = vec![command(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")];
     for (ready, statement) in ready.iter().zip(statements) {
         messages.push(Box::pin(async move { connection.run(ready, &statement.args, room).await.map(Some) }));
@@ -242,10 +242,10 @@ async fn snapshot(
 /// Statements prepared on `connection`, those that are new to it in one go.
 async fn prepared(
     connection: &Connection,
-    known: &[Arc<StatementStats>],
+    stats: &[Arc<StatementStats>],
 ) -> Result<Vec<connection::PreparedStatement>, PostgresError> {
     // All are waited for, also after a failure: a statement that is prepared and not kept would stay on the server.
-    futures::future::join_all(known.iter().map(|known| connection.prepare(known))).await.into_iter().collect()
+    futures::future::join_all(stats.iter().map(|stats| connection.prepare(stats))).await.into_iter().collect()
 }
 
 fn command<'a>(connection: &'a Connection, text: &'static str) -> Message<'a> {

@@ -40,23 +40,23 @@ pub use rows::SqliteRows;
 use slow::SlowStatements;
 
 /// What a read may hold the runtime's thread for. One that took longer goes to a blocking thread the next time.
-const INLINE: Duration = Duration::from_millis(1);
+const INLINE_TIME: Duration = Duration::from_millis(1);
 /// Steps of SQLite's machine between two looks at whether to go on: some ten microseconds.
-const STEPS: std::ffi::c_int = 1000;
-/// So many times that, a read is started again on a blocking thread: after about [`INLINE`].
+const PROGRESS_STEPS: std::ffi::c_int = 1000;
+/// So many times that, a read is started again on a blocking thread: after about [`INLINE_TIME`].
 const INLINE_TURNS: u32 = 20;
 /// How long a statement on a blocking thread waits for another process that writes.
-const BUSY: Duration = Duration::from_secs(5);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time between two tries.
-const BUSY_PAUSE: Duration = Duration::from_millis(5);
+const BUSY_INTERVAL: Duration = Duration::from_millis(5);
 /// Reads on blocking threads at the same time; more wait.
-const LONG_READS: usize = 8;
+const BLOCKING_READS: usize = 8;
 /// For rows that are known to be few and small.
 const UNLIMITED: Room = Room { bytes: usize::MAX, limit: u64::MAX };
 
 thread_local! {
     /// What ends the waiting of this thread's statement: SQLite hands its callback nothing that could say so.
-    static WAITING: RefCell<Option<Stop>> = const { RefCell::new(None) };
+    static CURRENT_STOP: RefCell<Option<Stop>> = const { RefCell::new(None) };
 }
 
 /// A database file.
@@ -75,7 +75,7 @@ struct SqliteInner {
     is_watched: AtomicBool,
     writer: Arc<AsyncMutex<Connection>>,
     queue: group_commit::WriteQueue,
-    long_reads: Semaphore,
+    blocking_reads: Semaphore,
     /// Held while a connection for short reads is opened, so that one is.
     opening: AsyncMutex<()>,
     slow: SlowStatements,
@@ -97,7 +97,7 @@ struct WriterLease {
 
 /// When a running statement has to stop.
 enum Interrupt {
-    /// After so many times [`STEPS`] of each statement, or rather than wait for another process. Steps and not time: a
+    /// After so many times [`PROGRESS_STEPS`] of each statement, or rather than wait for another process. Steps and not time: a
     /// thread that has to wait for a processor is not to do its work twice.
     After(u32),
     /// When nobody waits for it.
@@ -125,7 +125,7 @@ impl Sqlite {
             is_watched: AtomicBool::new(false),
             writer,
             queue: group_commit::WriteQueue::default(),
-            long_reads: Semaphore::new(LONG_READS),
+            blocking_reads: Semaphore::new(BLOCKING_READS),
             opening: AsyncMutex::default(),
             slow: SlowStatements::default(),
         };
@@ -140,7 +140,7 @@ impl Sqlite {
         }
         let reader = match self.inner.idle() {
             Some(reader) => reader,
-            None => Box::pin(self.opened()).await?,
+            None => Box::pin(self.open_reader()).await?,
         };
         let Room { bytes, limit } = budget.row_room();
         let room = Room { bytes: bytes.min(SMALL_BYTES), limit };
@@ -151,7 +151,7 @@ impl Sqlite {
         match done {
             Ok(rows) => {
                 // The disk may have been waited for, which nothing interrupts.
-                if start.elapsed() > INLINE {
+                if start.elapsed() > INLINE_TIME {
                     self.inner.slow.ran(statements, true);
                 }
                 return Ok(rows);
@@ -173,7 +173,7 @@ impl Sqlite {
         let statements: Arc<[Statement]> = statements.into();
         loop {
             let (work, room) = (statements.clone(), budget.row_room());
-            let done = self.read_long(move |reader| {
+            let done = self.read_on_thread(move |reader| {
                 let start = Instant::now();
                 match snapshot(reader, &work, room) {
                     Ok(rows) => Ok(Some((rows, start.elapsed()))),
@@ -183,7 +183,7 @@ impl Sqlite {
             });
             match done.await? {
                 Some((rows, time)) => {
-                    self.inner.slow.ran(&statements, time > INLINE / 2);
+                    self.inner.slow.ran(&statements, time > INLINE_TIME / 2);
                     return Ok(rows);
                 }
                 None => budget.grow().await?,
@@ -216,14 +216,14 @@ impl Sqlite {
 
     /// See [`super::Store::introspect`].
     pub async fn introspect(&self) -> Result<Schema, Error> {
-        self.read_long(schema::introspect).await
+        self.read_on_thread(schema::introspect).await
     }
 
     /// See [`super::Store::schema_mark`].
     pub async fn schema_mark(&self) -> Result<Option<String>, Error> {
         let version =
             |reader: &Connection| Ok(reader.query_row("PRAGMA schema_version", [], |row| row.get::<_, i64>(0))?);
-        let version = self.read_long(version).await?;
+        let version = self.read_on_thread(version).await?;
         Ok(Some(version.to_string()))
     }
 
@@ -232,11 +232,11 @@ impl Sqlite {
         self.schema_mark().await.map(|_| ())
     }
 
-    async fn read_long<T: Send + 'static>(
+    async fn read_on_thread<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, SqliteError> + Send + 'static,
     ) -> Result<T, Error> {
-        let _turn = self.inner.long_reads.acquire().await.expect("nobody closes the semaphore");
+        let _turn = self.inner.blocking_reads.acquire().await.expect("nobody closes the semaphore");
         let inner = self.inner.clone();
         let done = blocking::run(move |stop| {
             let reader = inner.idle().map_or_else(|| Reader::open(&inner.path), Ok)?;
@@ -246,7 +246,7 @@ impl Sqlite {
     }
 
     /// A connection for short reads where none is idle. It is opened, and the schema read, on a blocking thread.
-    async fn opened(&self) -> Result<Reader, Error> {
+    async fn open_reader(&self) -> Result<Reader, Error> {
         let _turn = self.inner.opening.lock().await;
         if let Some(reader) = self.inner.idle() {
             return Ok(reader);
@@ -270,7 +270,7 @@ impl Sqlite {
         let inner = Arc::downgrade(&self.inner);
         self.inner.tasks.spawn("sqlite snapshots", async move {
             loop {
-                tokio::time::sleep(reader::LONGEST).await;
+                tokio::time::sleep(reader::SNAPSHOT_LIFETIME).await;
                 let Some(inner) = inner.upgrade() else { return };
                 if !inner.expire() {
                     return;
@@ -297,7 +297,7 @@ impl SqliteInner {
         work: impl FnOnce(&Connection) -> Result<T, SqliteError>,
     ) -> Result<T, SqliteError> {
         let done = reader.read(interrupt, work);
-        if reader.settle() {
+        if reader.finish() {
             self.readers().push(reader);
         }
         done
@@ -326,7 +326,7 @@ impl SqliteTx {
             if begins {
                 writer.execute_batch("BEGIN IMMEDIATE")?;
             }
-            all(writer, &statements, room)
+            run_all(writer, &statements, room)
         })
         .await
     }
@@ -384,44 +384,44 @@ impl Interrupt {
                     left = left.saturating_sub(1);
                     left == 0
                 };
-                connection.progress_handler(STEPS, Some(is_over))?;
+                connection.progress_handler(PROGRESS_STEPS, Some(is_over))?;
             }
             Interrupt::When(stop) => {
                 let stop = stop.clone();
-                WAITING.set(Some(stop.clone()));
-                connection.busy_handler(Some(waits_on))?;
-                connection.progress_handler(STEPS, Some(move || stop.is_due()))?;
+                CURRENT_STOP.set(Some(stop.clone()));
+                connection.busy_handler(Some(on_busy))?;
+                connection.progress_handler(PROGRESS_STEPS, Some(move || stop.is_due()))?;
             }
         }
         let done = work(connection);
-        WAITING.set(None);
+        CURRENT_STOP.set(None);
         connection.progress_handler(0, None::<fn() -> bool>)?;
         done
     }
 }
 
 /// Whether a statement waits on for another process, as it did `times` before; called by SQLite.
-fn waits_on(times: std::ffi::c_int) -> bool {
-    let waited = BUSY_PAUSE * times.unsigned_abs();
-    let is_due = WAITING.with_borrow(|stop| stop.as_ref().is_some_and(Stop::is_due));
-    if is_due || waited >= BUSY {
+fn on_busy(times: std::ffi::c_int) -> bool {
+    let waited = BUSY_INTERVAL * times.unsigned_abs();
+    let is_due = CURRENT_STOP.with_borrow(|stop| stop.as_ref().is_some_and(Stop::is_due));
+    if is_due || waited >= BUSY_TIMEOUT {
         return false;
     }
-    std::thread::sleep(BUSY_PAUSE);
+    std::thread::sleep(BUSY_INTERVAL);
     true
 }
 
-/// All statements, more than one of them in one read transaction, which [`Reader::settle`] ends: here it might be
+/// All statements, more than one of them in one read transaction, which [`Reader::finish`] ends: here it might be
 /// interrupted.
 fn snapshot(reader: &Connection, statements: &[Statement], room: Room) -> Result<Vec<SqliteRows>, SqliteError> {
     if statements.len() > 1 && reader.is_autocommit() {
         reader.prepare_cached("BEGIN")?.execute([])?;
     }
-    all(reader, statements, room)
+    run_all(reader, statements, room)
 }
 
 /// Statements in their order, whose rows share the room.
-fn all(connection: &Connection, statements: &[Statement], mut room: Room) -> Result<Vec<SqliteRows>, SqliteError> {
+fn run_all(connection: &Connection, statements: &[Statement], mut room: Room) -> Result<Vec<SqliteRows>, SqliteError> {
     let mut all = Vec::with_capacity(statements.len());
     for statement in statements {
         let rows = run(connection, statement, room)?;

@@ -15,7 +15,7 @@ use super::{PostgresRows, bind::Bound, cell::Decoder, error::PostgresError, stat
 use crate::{bind::Bind, budget::SharedRoom};
 
 /// Statements kept prepared on one connection; each costs memory of the server.
-const MOST: usize = 256;
+const CACHE_CAPACITY: usize = 256;
 /// Memory that a row takes beside its bytes.
 const ROW_BYTES: usize = 96;
 /// And for each of its values: where it stands in those bytes.
@@ -75,16 +75,16 @@ impl Connection {
     }
 
     /// `known`, prepared on this connection: at once where it was before.
-    pub async fn prepare(&self, known: &StatementStats) -> Result<PreparedStatement, PostgresError> {
-        if let Some(ready) = self.cache().find(known.id) {
+    pub async fn prepare(&self, stats: &StatementStats) -> Result<PreparedStatement, PostgresError> {
+        if let Some(ready) = self.cache().find(stats.id) {
             return Ok(ready);
         }
-        let statement = self.client.prepare(&known.text).await?;
+        let statement = self.client.prepare(&stats.text).await?;
         let decoders = statement.columns().iter().map(|column| {
             Decoder::of(column.type_()).ok_or_else(|| PostgresError::undecodable(column.name(), column.type_()))
         });
         let ready = PreparedStatement { decoders: decoders.collect::<Result<_, _>>()?, statement };
-        self.cache().keep(known.id, ready.clone());
+        self.cache().keep(stats.id, ready.clone());
         Ok(ready)
     }
 
@@ -131,7 +131,7 @@ impl StatementCache {
 
     /// Keeps `ready`; in the place of the one not used for longest when there are too many.
     fn keep(&mut self, id: u64, ready: PreparedStatement) {
-        if self.by_id.len() >= MOST {
+        if self.by_id.len() >= CACHE_CAPACITY {
             let oldest = self.by_id.iter().min_by_key(|(_, (_, used))| *used).map(|(id, _)| *id);
             oldest.and_then(|id| self.by_id.remove(&id));
         }

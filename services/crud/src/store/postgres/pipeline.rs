@@ -16,15 +16,15 @@ use super::{
 };
 use crate::{bind::Bind, budget::Budget};
 
-/// A lane that did not answer for this long while statements wait is given up: those on it take connections of their
+/// A slot that did not answer for this long while statements wait is given up: those on it take connections of their
 /// own, and what held them up is cancelled. Ten times what makes a statement short.
 const STALL_TIMEOUT: Duration = Duration::from_millis(30);
 
-/// A few shared connections, taken in turn.
+/// A few shared connections, taken in next.
 pub struct Pipeline {
-    target: Arc<Connector>,
-    lanes: Box<[PipelineSlot]>,
-    turn: AtomicUsize,
+    connector: Arc<Connector>,
+    slots: Box<[PipelineSlot]>,
+    next: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -37,7 +37,7 @@ struct PipelineSlot {
 /// A connection with statements of several callers on it.
 struct PipelinedConnection {
     connection: Connection,
-    target: Arc<Connector>,
+    connector: Arc<Connector>,
     opened: Instant,
     /// Statements sent and not answered.
     waiting: AtomicUsize,
@@ -49,61 +49,61 @@ struct PipelinedConnection {
 
 impl Pipeline {
     /// `count` of them; none is opened yet.
-    pub fn new(target: Arc<Connector>, count: usize) -> Self {
-        Self { target, lanes: (0..count).map(|_| PipelineSlot::default()).collect(), turn: AtomicUsize::new(0) }
+    pub fn new(connector: Arc<Connector>, count: usize) -> Self {
+        Self { connector, slots: (0..count).map(|_| PipelineSlot::default()).collect(), next: AtomicUsize::new(0) }
     }
 
-    /// Runs a short statement. `None` if no lane is free, or it did not stay so: it takes a connection of its own then.
+    /// Runs a short statement. `None` if no slot is free, or it did not stay so: it takes a connection of its own then.
     pub async fn run(
         &self,
-        known: &StatementStats,
+        stats: &StatementStats,
         args: &[Bind],
         budget: &Budget<'_>,
     ) -> Option<Result<PostgresRows, PostgresError>> {
-        let first = self.turn.fetch_add(1, Relaxed);
-        for offset in 0..self.lanes.len() {
-            let lane = &self.lanes[first.wrapping_add(offset) % self.lanes.len()];
-            match lane.current.load_full() {
+        let first = self.next.fetch_add(1, Relaxed);
+        for offset in 0..self.slots.len() {
+            let slot = &self.slots[first.wrapping_add(offset) % self.slots.len()];
+            match slot.current.load_full() {
                 Some(shared) if shared.connection.is_closed() => {}
                 Some(shared) if shared.is_stalled() => continue,
-                Some(shared) => return lane.run(&shared, known, args, budget).await,
+                Some(shared) => return slot.run(&shared, stats, args, budget).await,
                 None => {}
             }
-            let Ok(connecting) = lane.connecting.try_lock() else { continue };
-            let connection = match self.target.connect().await {
+            let Ok(connecting) = slot.connecting.try_lock() else { continue };
+            let connection = match self.connector.connect().await {
                 Ok(connection) => connection,
                 Err(failure) => return Some(Err(failure)),
             };
-            let shared = Arc::new(PipelinedConnection::new(connection, self.target.clone()));
-            lane.current.store(Some(shared.clone()));
+            let shared = Arc::new(PipelinedConnection::new(connection, self.connector.clone()));
+            slot.current.store(Some(shared.clone()));
             drop(connecting);
-            return lane.run(&shared, known, args, budget).await;
+            return slot.run(&shared, stats, args, budget).await;
         }
         None
     }
 }
 
 impl PipelineSlot {
-    /// `None` if the lane got stuck.
+    /// `None` if the slot got stuck.
     async fn run(
         &self,
         shared: &Arc<PipelinedConnection>,
-        known: &StatementStats,
+        stats: &StatementStats,
         args: &[Bind],
         budget: &Budget<'_>,
     ) -> Option<Result<PostgresRows, PostgresError>> {
         let room = budget.shared_room();
         let mut visit = shared.visit(self);
         let work = pin!(async {
-            let ready = shared.connection.prepare(known).await?;
+            let ready = shared.connection.prepare(stats).await?;
             let sent = shared.opened.elapsed();
             let rows = shared.connection.run(&ready, args, &room).await;
-            known.answered(shared.answered_after(sent), &rows);
+            stats.record(shared.answered_after(sent), &rows);
             rows
         });
         let Some(result) = shared.unless_stalled(work).await else {
             // Who is to blame cannot be told from here. The innocent are known to be short again after a few times.
-            known.took(STALL_TIMEOUT);
+            stats.record_time(STALL_TIMEOUT);
             return None;
         };
         visit.is_answered = true;
@@ -119,9 +119,9 @@ impl PipelineSlot {
     }
 }
 
-/// A statement on a lane, from when it comes until it is answered or its caller leaves.
+/// A statement on a slot, from when it comes until it is answered or its caller leaves.
 struct InFlight<'a> {
-    lane: &'a PipelineSlot,
+    slot: &'a PipelineSlot,
     shared: &'a Arc<PipelinedConnection>,
     is_answered: bool,
 }
@@ -130,17 +130,17 @@ impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         if !self.is_answered && self.shared.is_stalled() {
             self.shared.abandoned.store(true, Relaxed);
-            self.lane.retire(self.shared);
+            self.slot.retire(self.shared);
         }
         self.shared.waiting.fetch_sub(1, Relaxed);
     }
 }
 
 impl PipelinedConnection {
-    fn new(connection: Connection, target: Arc<Connector>) -> Self {
+    fn new(connection: Connection, connector: Arc<Connector>) -> Self {
         Self {
             connection,
-            target,
+            connector,
             opened: Instant::now(),
             waiting: AtomicUsize::new(0),
             answered: AtomicU64::new(0),
@@ -148,11 +148,11 @@ impl PipelinedConnection {
         }
     }
 
-    fn visit<'a>(self: &'a Arc<Self>, lane: &'a PipelineSlot) -> InFlight<'a> {
+    fn visit<'a>(self: &'a Arc<Self>, slot: &'a PipelineSlot) -> InFlight<'a> {
         if self.waiting.fetch_add(1, Relaxed) == 0 {
             self.answered.store(nanos(self.opened.elapsed()), Relaxed);
         }
-        InFlight { lane, shared: self, is_answered: false }
+        InFlight { slot, shared: self, is_answered: false }
     }
 
     /// Takes note of the answer to a statement sent at `sent`. Returns what the server took for this statement alone:
@@ -163,14 +163,14 @@ impl PipelinedConnection {
         now.saturating_sub(before.max(sent))
     }
 
-    /// What `work` gives; `None` as soon as the lane is stuck. It may be behind a slow statement or be the slow one.
+    /// What `work` gives; `None` as soon as the slot is stuck. It may be behind a slow statement or be the slow one.
     async fn unless_stalled<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let mut work = pin!(work);
         loop {
             match tokio::time::timeout(STALL_TIMEOUT, &mut work).await {
                 Ok(result) => return Some(result),
                 Err(_) if self.is_stalled() => return None,
-                // The lane is long, but it moves.
+                // The slot is long, but it moves.
                 Err(_) => {}
             }
         }
@@ -186,7 +186,7 @@ impl Drop for PipelinedConnection {
     /// Nobody waits for an answer any more: what still runs is what was abandoned.
     fn drop(&mut self) {
         if *self.abandoned.get_mut() {
-            self.target.cancel(self.connection.cancellation(), ());
+            self.connector.cancel(self.connection.cancellation(), ());
         }
     }
 }

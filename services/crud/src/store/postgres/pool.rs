@@ -11,11 +11,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{connection::Connection, connector::Connector, error::PostgresError};
 
 /// A connection that was not needed for this long is closed when another comes back.
-const IDLE: Duration = Duration::from_secs(600);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Up to a number of connections. Who waits is served in order; the wait ends with the caller.
 pub struct Pool {
-    target: Arc<Connector>,
+    connector: Arc<Connector>,
     permits: Arc<Semaphore>,
     /// The last one used is at the end: it is taken first, its caches are warm.
     idle: Mutex<Vec<Idle>>,
@@ -50,8 +50,8 @@ pub enum State {
 
 impl Pool {
     /// None are opened yet.
-    pub fn new(target: Arc<Connector>, max: usize) -> Self {
-        Self { target, permits: Arc::new(Semaphore::new(max.max(1))), idle: Mutex::default() }
+    pub fn new(connector: Arc<Connector>, max: usize) -> Self {
+        Self { connector, permits: Arc::new(Semaphore::new(max.max(1))), idle: Mutex::default() }
     }
 
     /// A connection, an open one if there is any.
@@ -65,7 +65,7 @@ impl Pool {
         };
         match open {
             Some(idle) => Ok(self.lend(idle.connection, permit)),
-            None => Ok(self.lend(Arc::new(self.target.connect().await?), permit)),
+            None => Ok(self.lend(Arc::new(self.connector.connect().await?), permit)),
         }
     }
 
@@ -73,7 +73,7 @@ impl Pool {
     pub async fn lease_new(self: &Arc<Self>) -> Result<ConnectionLease, PostgresError> {
         let permit = self.permit().await;
         self.idle().clear();
-        Ok(self.lend(Arc::new(self.target.connect().await?), permit))
+        Ok(self.lend(Arc::new(self.connector.connect().await?), permit))
     }
 
     async fn permit(&self) -> OwnedSemaphorePermit {
@@ -86,7 +86,7 @@ impl Pool {
 
     fn put_back(&self, connection: Arc<Connection>) {
         let mut idle = self.idle();
-        let stale = idle.iter().take_while(|idle| idle.since.elapsed() > IDLE).count();
+        let stale = idle.iter().take_while(|idle| idle.since.elapsed() > IDLE_TIMEOUT).count();
         idle.drain(..stale);
         idle.push(Idle { connection, since: Instant::now() });
     }
@@ -132,7 +132,7 @@ impl Drop for ConnectionLease {
                 let _ = connection.command("ROLLBACK").now_or_never();
                 self.pool.put_back(connection);
             }
-            State::Busy => self.pool.target.cancel(connection.cancellation(), permit),
+            State::Busy => self.pool.connector.cancel(connection.cancellation(), permit),
             State::Clean | State::Open | State::Broken => {}
         }
     }

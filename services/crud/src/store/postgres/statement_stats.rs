@@ -12,13 +12,13 @@ use std::{
 use super::PostgresRows;
 
 /// A statement is short below this; then it may share a connection with others that wait behind it.
-const SHORT: Duration = Duration::from_millis(3);
+const SHORT_TIME: Duration = Duration::from_millis(3);
 /// A statement with more rows is not short however long it took: on a connection of its own the database works on
 /// several of them at once (50 rows sorted out of a thousand: 67 instead of 92 µs of our processor time, and a fifth
 /// more answers).
-const FEW: u64 = 16;
+const SHORT_ROWS: u64 = 16;
 /// Texts remembered. Equal operations have equal texts, so this is the number of different operations in use.
-const MOST: usize = 4096;
+const REGISTRY_CAPACITY: usize = 4096;
 
 /// What is known of a statement's text.
 #[derive(Debug)]
@@ -39,24 +39,24 @@ impl StatementStats {
     /// Whether its recent times were short. One that never ran is not known to be.
     pub fn is_short(&self) -> bool {
         let nanos = self.nanos.load(Relaxed);
-        nanos > 0 && u128::from(nanos) < SHORT.as_nanos() && self.rows.load(Relaxed) <= FEW
+        nanos > 0 && u128::from(nanos) < SHORT_TIME.as_nanos() && self.rows.load(Relaxed) <= SHORT_ROWS
     }
 
     /// Takes note of a time, and of the number of rows where there was no failure.
-    pub fn answered<E>(&self, time: Duration, rows: &Result<PostgresRows, E>) {
-        self.took(time);
+    pub fn record<E>(&self, time: Duration, rows: &Result<PostgresRows, E>) {
+        self.record_time(time);
         if let Ok(rows) = rows {
-            self.gave(rows.len());
+            self.record_rows(rows.len());
         }
     }
 
-    fn gave(&self, rows: usize) {
+    fn record_rows(&self, rows: usize) {
         let latest = u64::try_from(rows).unwrap_or(u64::MAX / 4).min(u64::MAX / 4);
         self.rows.store((self.rows.load(Relaxed) * 2 + latest) / 3, Relaxed);
     }
 
     /// Takes note of a time. Two at once may lose one: it is an average.
-    pub fn took(&self, time: Duration) {
+    pub fn record_time(&self, time: Duration) {
         let latest = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 4).clamp(1, u64::MAX / 4);
         let average = match self.nanos.load(Relaxed) {
             0 => latest,
@@ -76,15 +76,15 @@ pub struct StatementRegistry {
 
 impl StatementRegistry {
     /// What is known of `text`.
-    pub fn known(&self, text: &str) -> Arc<StatementStats> {
+    pub fn stats(&self, text: &str) -> Arc<StatementStats> {
         let now = self.lookups.fetch_add(1, Relaxed);
-        if let Some(known) = self.by_text.read().unwrap_or_else(PoisonError::into_inner).get(text) {
-            known.used.store(now, Relaxed);
-            return known.clone();
+        if let Some(stats) = self.by_text.read().unwrap_or_else(PoisonError::into_inner).get(text) {
+            stats.used.store(now, Relaxed);
+            return stats.clone();
         }
         let mut by_text = self.by_text.write().unwrap_or_else(PoisonError::into_inner);
-        if by_text.len() >= MOST {
-            forget_half(&mut by_text);
+        if by_text.len() >= REGISTRY_CAPACITY {
+            evict_half(&mut by_text);
         }
         let text: Arc<str> = text.into();
         let fresh = || {
@@ -101,15 +101,15 @@ impl StatementRegistry {
     }
 
     /// Forgets all: every statement gets a new id, so that no connection uses one it prepared before.
-    pub fn forget(&self) {
+    pub fn clear(&self) {
         self.by_text.write().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 
-fn forget_half(by_text: &mut HashMap<Arc<str>, Arc<StatementStats>>) {
-    let mut uses: Vec<u64> = by_text.values().map(|known| known.used.load(Relaxed)).collect();
-    let (_, &mut median, _) = uses.select_nth_unstable(MOST / 2);
-    by_text.retain(|_, known| known.used.load(Relaxed) > median);
+fn evict_half(by_text: &mut HashMap<Arc<str>, Arc<StatementStats>>) {
+    let mut uses: Vec<u64> = by_text.values().map(|stats| stats.used.load(Relaxed)).collect();
+    let (_, &mut median, _) = uses.select_nth_unstable(REGISTRY_CAPACITY / 2);
+    by_text.retain(|_, stats| stats.used.load(Relaxed) > median);
 }
 
 #[cfg(test)]
@@ -119,52 +119,52 @@ mod tests {
     #[test]
     fn a_statement_is_short_once_it_was_seen_to_be() {
         let statements = StatementRegistry::default();
-        let known = statements.known("SELECT 1");
-        assert!(!known.is_short());
+        let stats = statements.stats("SELECT 1");
+        assert!(!stats.is_short());
 
-        known.took(Duration::from_micros(300));
-        assert!(known.is_short());
+        stats.record_time(Duration::from_micros(300));
+        assert!(stats.is_short());
 
-        known.took(Duration::from_millis(100));
-        assert!(!known.is_short());
+        stats.record_time(Duration::from_millis(100));
+        assert!(!stats.is_short());
 
-        (0..20).for_each(|_| known.took(Duration::from_micros(300)));
-        assert!(known.is_short());
+        (0..20).for_each(|_| stats.record_time(Duration::from_micros(300)));
+        assert!(stats.is_short());
     }
 
     #[test]
     fn a_statement_with_many_rows_is_not_short() {
         let statements = StatementRegistry::default();
-        let known = statements.known("SELECT 1");
-        known.took(Duration::from_micros(300));
+        let stats = statements.stats("SELECT 1");
+        stats.record_time(Duration::from_micros(300));
 
-        (0..5).for_each(|_| known.gave(50));
-        assert!(!known.is_short());
+        (0..5).for_each(|_| stats.record_rows(50));
+        assert!(!stats.is_short());
 
-        (0..20).for_each(|_| known.gave(1));
-        assert!(known.is_short());
+        (0..20).for_each(|_| stats.record_rows(1));
+        assert!(stats.is_short());
     }
 
     #[test]
     fn a_forgotten_statement_gets_another_id() {
         let statements = StatementRegistry::default();
-        let before = statements.known("SELECT 1").id;
-        assert_eq!(statements.known("SELECT 1").id, before);
+        let before = statements.stats("SELECT 1").id;
+        assert_eq!(statements.stats("SELECT 1").id, before);
 
-        statements.forget();
+        statements.clear();
 
-        assert_ne!(statements.known("SELECT 1").id, before);
+        assert_ne!(statements.stats("SELECT 1").id, before);
     }
 
     #[test]
     fn what_is_in_use_outlives_what_is_not() {
         let statements = StatementRegistry::default();
         let kept = "SELECT 'kept'";
-        let id = statements.known(kept).id;
-        for number in 0..MOST * 2 {
-            statements.known(&format!("SELECT {number}"));
-            assert_eq!(statements.known(kept).id, id);
+        let id = statements.stats(kept).id;
+        for number in 0..REGISTRY_CAPACITY * 2 {
+            statements.stats(&format!("SELECT {number}"));
+            assert_eq!(statements.stats(kept).id, id);
         }
-        assert!(statements.by_text.read().unwrap().len() <= MOST);
+        assert!(statements.by_text.read().unwrap().len() <= REGISTRY_CAPACITY);
     }
 }

@@ -43,11 +43,11 @@ impl PostgresTx {
         if self.stage == Stage::Failed {
             return Err(ended());
         }
-        let known = self.store.known(statements);
+        let stats = self.store.stats(statements);
         let stage = std::mem::replace(&mut self.stage, Stage::Failed);
         let connection = self.lease.connection();
         let room = budget.shared_room();
-        let work = self.lease.run(State::Open, pipelined(&connection, &known, statements, stage, &room));
+        let work = self.lease.run(State::Open, pipelined(&connection, &stats, statements, stage, &room));
         let rows = work.await.map_err(|failure| self.store.error(failure))?;
         self.stage = Stage::Begun;
         Ok(rows)
@@ -70,12 +70,12 @@ impl PostgresTx {
 
 async fn pipelined(
     connection: &Connection,
-    known: &[Arc<StatementStats>],
+    stats: &[Arc<StatementStats>],
     statements: &[Statement],
     stage: Stage,
     room: &SharedRoom<'_, '_>,
 ) -> Result<Vec<PostgresRows>, PostgresError> {
-    let ready = prepared(connection, known).await?;
+    let ready = prepared(connection, stats).await?;
     let mut messages: Vec<Message<'_>> = Vec::with_capacity(statements.len() + 1);
     if stage == Stage::New {
         messages.push(command(connection, "BEGIN"));

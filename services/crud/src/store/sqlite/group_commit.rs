@@ -9,7 +9,7 @@ use super::{Interrupt, SqliteError, SqliteRows, UNLIMITED, run};
 use crate::{Error, blocking::Stop, budget::Room, store::Statement};
 
 /// Writes of one transaction: more would keep the first waiting.
-const MOST: usize = 64;
+const GROUP_SIZE: usize = 64;
 
 /// Writes that wait.
 #[derive(Debug, Default)]
@@ -44,7 +44,7 @@ impl WriteQueue {
     /// The writes that have waited longest.
     pub fn take(&self) -> Vec<QueuedWrite> {
         let mut waiting = self.waiting();
-        let count = waiting.len().min(MOST);
+        let count = waiting.len().min(GROUP_SIZE);
         waiting.drain(..count).collect()
     }
 
@@ -60,7 +60,7 @@ pub fn perform(writer: &mut Connection, writes: Vec<QueuedWrite>) {
     late.into_iter().for_each(|write| write.answer(Err(SqliteError::Interrupted)));
     let together = match writes.len() {
         0 | 1 => None,
-        _ => together(writer, &writes),
+        _ => commit_together(writer, &writes),
     };
     if let Some(results) = together {
         for (write, result) in writes.into_iter().zip(results) {
@@ -69,14 +69,14 @@ pub fn perform(writer: &mut Connection, writes: Vec<QueuedWrite>) {
         return;
     }
     for write in writes {
-        let done = write.alone(writer);
+        let done = write.commit_alone(writer);
         write.answer(done);
     }
 }
 
 /// The results of writes that are one transaction, in which one that fails undoes itself only. `None` where nothing
 /// was kept: a write ended the transaction, or a constraint was looked at in the end.
-fn together(writer: &mut Connection, writes: &[QueuedWrite]) -> Option<Vec<Result<SqliteRows, SqliteError>>> {
+fn commit_together(writer: &mut Connection, writes: &[QueuedWrite]) -> Option<Vec<Result<SqliteRows, SqliteError>>> {
     let results = in_transaction(writer, writes);
     if results.is_none() && !writer.is_autocommit() {
         writer.execute_batch("ROLLBACK").ok()?;
@@ -102,7 +102,7 @@ fn in_transaction(writer: &mut Connection, writes: &[QueuedWrite]) -> Option<Vec
 
 impl QueuedWrite {
     /// Does it in a transaction of its own.
-    fn alone(&self, writer: &mut Connection) -> Result<SqliteRows, SqliteError> {
+    fn commit_alone(&self, writer: &mut Connection) -> Result<SqliteRows, SqliteError> {
         if self.room.is_none() {
             return self.run(writer);
         }

@@ -8,11 +8,11 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::{BUSY, SqliteError};
+use super::{BUSY_TIMEOUT, SqliteError};
 use crate::Error;
 
 /// Prepared statements that a connection keeps.
-const PREPARED: usize = 256;
+const STATEMENT_CACHE_CAPACITY: usize = 256;
 
 /// The connection that writes.
 pub fn writer(path: &Path) -> Result<Connection, Error> {
@@ -80,8 +80,8 @@ fn remove(draft: &Path) -> Result<(), Error> {
 fn connection(path: &Path, pragmas: &str) -> Result<Connection, SqliteError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(BUSY)?;
-    connection.set_prepared_statement_cache_capacity(PREPARED);
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE_CAPACITY);
     connection.execute_batch(pragmas)?;
     Ok(connection)
 }

@@ -17,21 +17,21 @@ use crate::Error;
 
 /// Frames that the log has when SQLite starts to copy it into the database. Source: SQLite, `PRAGMA
 /// wal_autocheckpoint`.
-const LONG: u32 = 1000;
+const CHECKPOINT_FRAMES: u32 = 1000;
 /// How long a snapshot is kept. Some hundred reads share it then, and who waits for the log waits no longer.
-pub const LONGEST: Duration = Duration::from_millis(5);
+pub const SNAPSHOT_LIFETIME: Duration = Duration::from_millis(5);
 
 /// See the module.
 #[derive(Debug)]
 pub struct Reader {
     connection: Connection,
-    log: Option<WalIndex>,
-    kept: Option<Kept>,
+    wal: Option<WalIndex>,
+    kept: Option<KeptSnapshot>,
 }
 
 /// A snapshot that is kept.
 #[derive(Debug)]
-struct Kept {
+struct KeptSnapshot {
     mark: WalHeader,
     /// It began when all of the log had been copied: SQLite reads it from the database, and the log is free.
     is_copied: bool,
@@ -42,8 +42,8 @@ impl Reader {
     /// A connection to the file at `path`.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let connection = open::reader(path)?;
-        let log = WalIndex::of(&connection);
-        Ok(Self { connection, log, kept: None })
+        let wal = WalIndex::of(&connection);
+        Ok(Self { connection, wal, kept: None })
     }
 
     /// Works with the connection. What is committed before is seen.
@@ -53,13 +53,13 @@ impl Reader {
         work: impl FnOnce(&Connection) -> Result<T, SqliteError>,
     ) -> Result<T, SqliteError> {
         let is_short = matches!(interrupt, Interrupt::After(_));
-        let mark = self.log.as_ref().filter(|_| is_short).map(WalIndex::mark);
-        if !mark.is_some_and(|mark| self.has_kept(&mark)) {
-            self.let_go()?;
+        let mark = self.wal.as_ref().filter(|_| is_short).map(WalIndex::header);
+        if !mark.is_some_and(|mark| self.keeps_current(&mark)) {
+            self.end_snapshot()?;
         }
         let is_copied = self.is_copied();
         // The log starts anew only where nobody uses it: while it is long, snapshots are as short as they can be.
-        let keeps = mark.filter(|mark| mark.frames() < LONG || is_copied);
+        let keeps = mark.filter(|mark| mark.frames() < CHECKPOINT_FRAMES || is_copied);
         if keeps.is_some() && self.connection.is_autocommit() {
             self.connection.prepare_cached("BEGIN")?.execute([])?;
         }
@@ -67,29 +67,30 @@ impl Reader {
         // Of a commit meanwhile nobody knows whether the snapshot has it.
         let kept = keeps.filter(|mark| done.is_ok() && self.mark() == Some(*mark));
         let since = self.kept.as_ref().map_or_else(Instant::now, |kept| kept.since);
-        self.kept = kept.map(|mark| Kept { mark, is_copied, since });
+        self.kept = kept.map(|mark| KeptSnapshot { mark, is_copied, since });
         done
     }
 
     /// Ends what is open and not kept; whether that worked. A connection where it did not is to be closed.
-    pub fn settle(&mut self) -> bool {
-        self.kept.is_some() || self.let_go().is_ok()
+    pub fn finish(&mut self) -> bool {
+        self.kept.is_some() || self.end_snapshot().is_ok()
     }
 
     /// Ends a snapshot that is kept but not the newest, or old; whether one is kept still.
     pub fn expire(&mut self) -> bool {
-        if !self.mark().is_some_and(|mark| self.has_kept(&mark)) {
+        if !self.mark().is_some_and(|mark| self.keeps_current(&mark)) {
             // A connection that cannot end it is closed by the next who wants to read with it.
-            drop(self.let_go());
+            drop(self.end_snapshot());
         }
         self.kept.is_some()
     }
 
     /// Whether the snapshot of `mark` is kept, and stands in nobody's way. Of an old one nobody can be sure: one that began
     /// at the moment when the copying of the log ended may hold the log all the same.
-    fn has_kept(&self, mark: &WalHeader) -> bool {
-        let is_fine =
-            |kept: &Kept| kept.mark == *mark && kept.is_copied == self.is_copied() && kept.since.elapsed() < LONGEST;
+    fn keeps_current(&self, mark: &WalHeader) -> bool {
+        let is_fine = |kept: &KeptSnapshot| {
+            kept.mark == *mark && kept.is_copied == self.is_copied() && kept.since.elapsed() < SNAPSHOT_LIFETIME
+        };
         self.kept.as_ref().is_some_and(is_fine)
     }
 
@@ -99,7 +100,7 @@ impl Reader {
         self.kept.as_ref().map(|kept| kept.since)
     }
 
-    fn let_go(&mut self) -> Result<(), SqliteError> {
+    fn end_snapshot(&mut self) -> Result<(), SqliteError> {
         self.kept = None;
         if !self.connection.is_autocommit() {
             self.connection.prepare_cached("ROLLBACK")?.execute([])?;
@@ -108,11 +109,11 @@ impl Reader {
     }
 
     fn mark(&self) -> Option<WalHeader> {
-        self.log.as_ref().map(WalIndex::mark)
+        self.wal.as_ref().map(WalIndex::header)
     }
 
     /// Whether all of the log is copied into the database.
     fn is_copied(&self) -> bool {
-        self.log.as_ref().is_some_and(WalIndex::is_copied)
+        self.wal.as_ref().is_some_and(WalIndex::is_copied)
     }
 }
