@@ -1,4 +1,4 @@
-//! PostgreSQL 13 and later: short reads pipelined over a few shared connections, everything else on one of its own.
+//! PostgreSQL 13 and later: short reads pipelined over a few shared connections, all else over pooled ones.
 
 use std::{
     fmt,
@@ -78,7 +78,7 @@ impl Postgres {
     /// Errors: what is wrong with the URL, without its password.
     pub fn open(database: &str, url: &str, schema: &str, max: usize, tasks: &Tasks) -> Result<Self, String> {
         let connector = Arc::new(Connector::parse(url, schema, tasks)?);
-        // Two lanes reach what a server gives on two cores; more than four only take from its other connections.
+        // Two reach what a server gives on two cores; more than four only take from its other connections.
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let pipelined = cores.clamp(2, 4).min(max / 2);
         Ok(Self {
@@ -122,12 +122,13 @@ impl Postgres {
         lease.run(State::Clean, work).await.map_err(|failure| self.error(failure))
     }
 
-    /// A transaction that may write, on a connection of its own. Dropped without [`PostgresTx::commit`] it is rolled back.
+    /// A transaction that may write, on a connection of its own. Dropped without [`PostgresTx::commit`] it is rolled
+    /// back.
     pub async fn begin(&self) -> Result<PostgresTx, Error> {
         Ok(PostgresTx::new(self.clone(), self.lease().await?))
     }
 
-    /// What the schema holds, as far as our role may use it.
+    /// Introspects the schema, as far as our role may use it.
     pub async fn introspect(&self) -> Result<Schema, Error> {
         let name = self.inner.schema.as_str();
         let found = self.with_retry(|connection| Box::pin(async move { introspect::schema(&connection, name).await }));
@@ -152,7 +153,7 @@ impl Postgres {
         self.with_retry(|connection| Box::pin(async move { connection.command("SELECT 1").await })).await
     }
 
-    /// One read: on a lane if it is known to be short.
+    /// One read: pipelined if it is known to be short.
     async fn read(&self, statement: &Statement, budget: &Budget<'_>) -> Result<PostgresRows, Error> {
         let stats = self.inner.statements.stats(&statement.text);
         if stats.is_short() {
@@ -170,7 +171,7 @@ impl Postgres {
         Box::pin(self.with_retry(work)).await
     }
 
-    /// Runs idempotent `work` on a connection of its own; once more on a new one, if that was lost.
+    /// Runs idempotent `work` on a connection of its own, and retries it once on a new one if that was lost.
     async fn with_retry<T, Work>(&self, work: impl Fn(Arc<Connection>) -> Work) -> Result<T, Error>
     where
         Work: Future<Output = Result<T, PostgresError>>,
@@ -193,7 +194,7 @@ impl Postgres {
         statements.iter().map(|statement| self.inner.statements.stats(&statement.text)).collect()
     }
 
-    /// The failure as callers see it. After one that says so, nothing prepared before is used again.
+    /// The error as callers see it. After a stale statement, nothing prepared before is used again.
     fn error(&self, failure: PostgresError) -> Error {
         if failure.is_stale() {
             tracing::debug!(database = self.inner.database, ?failure, "a statement is older than the schema");
@@ -209,7 +210,7 @@ impl fmt::Debug for Postgres {
     }
 }
 
-/// One statement that is its own transaction.
+/// Runs one statement, which is its own transaction.
 async fn run_one(
     connection: Arc<Connection>,
     stats: &StatementStats,
@@ -223,7 +224,7 @@ async fn run_one(
     rows
 }
 
-/// Statements between `BEGIN` and `COMMIT`, all sent at once. Where one fails, the commit rolls back.
+/// Runs statements in one read-only transaction, all sent at once. Where one fails, the commit rolls back.
 async fn snapshot(
     connection: &Connection,
     stats: &[Arc<StatementStats>],
@@ -239,7 +240,7 @@ async fn snapshot(
     send_pipelined(messages).await
 }
 
-/// Statements prepared on `connection`, those that are new to it in one go.
+/// Statements prepared on `connection`, the new ones in one round trip.
 async fn prepared(
     connection: &Connection,
     stats: &[Arc<StatementStats>],

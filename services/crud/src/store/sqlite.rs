@@ -39,23 +39,23 @@ use reader::Reader;
 pub use rows::SqliteRows;
 use slow::SlowStatements;
 
-/// What a read may hold the runtime's thread for. One that took longer goes to a blocking thread the next time.
+/// How long a read may block the runtime's thread. One that took longer goes to a blocking thread the next time.
 const INLINE_TIME: Duration = Duration::from_millis(1);
-/// Steps of SQLite's machine between two looks at whether to go on: some ten microseconds.
+/// Steps of SQLite's virtual machine between two calls of the progress handler: some ten microseconds.
 const PROGRESS_STEPS: std::ffi::c_int = 1000;
-/// So many times that, a read is started again on a blocking thread: after about [`INLINE_TIME`].
+/// After this many calls, about [`INLINE_TIME`], a read is started again on a blocking thread.
 const INLINE_TURNS: u32 = 20;
-/// How long a statement on a blocking thread waits for another process that writes.
+/// How long a statement on a blocking thread waits for the lock of another process.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time between two tries.
+/// Time between two attempts to take it.
 const BUSY_INTERVAL: Duration = Duration::from_millis(5);
 /// Reads on blocking threads at the same time; more wait.
 const BLOCKING_READS: usize = 8;
-/// For rows that are known to be few and small.
+/// No limit, for rows that are known to be few and small.
 const UNLIMITED: Room = Room { bytes: usize::MAX, limit: u64::MAX };
 
 thread_local! {
-    /// What ends the waiting of this thread's statement: SQLite hands its callback nothing that could say so.
+    /// The stop of this thread's statement: SQLite passes nothing to the busy handler that could hold it.
     static CURRENT_STOP: RefCell<Option<Stop>> = const { RefCell::new(None) };
 }
 
@@ -71,7 +71,7 @@ struct SqliteInner {
     tasks: Tasks,
     /// Idle connections for reading; as many as were ever needed at once.
     readers: Mutex<Vec<Reader>>,
-    /// Somebody looks for snapshots that are old.
+    /// Whether a task expires old snapshots.
     is_watched: AtomicBool,
     writer: Arc<AsyncMutex<Connection>>,
     queue: group_commit::WriteQueue,
@@ -81,7 +81,7 @@ struct SqliteInner {
     slow: SlowStatements,
 }
 
-/// A transaction on the writer.
+/// A transaction on the writing connection.
 #[derive(Debug)]
 pub struct SqliteTx {
     /// `None` only while statements run, and after one of them was abandoned.
@@ -89,18 +89,18 @@ pub struct SqliteTx {
     has_begun: bool,
 }
 
-/// The writer, for as long as one transaction needs it; whatever is not committed when it ends is rolled back.
+/// Lease of the writing connection for one transaction; what is not committed when it is dropped is rolled back.
 #[derive(Debug)]
 struct WriterLease {
     writer: OwnedMutexGuard<Connection>,
 }
 
-/// When a running statement has to stop.
+/// When a running statement is interrupted.
 enum Interrupt {
-    /// After so many times [`PROGRESS_STEPS`] of each statement, or rather than wait for another process. Steps and not time: a
-    /// thread that has to wait for a processor is not to do its work twice.
+    /// After so many times [`PROGRESS_STEPS`] of each statement, or rather than wait for another process. Steps and not
+    /// time: a thread that has to wait for a processor is not to do its work twice.
     After(u32),
-    /// When nobody waits for it.
+    /// When its stop is due.
     When(Stop),
 }
 
@@ -132,7 +132,7 @@ impl Sqlite {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// See [`super::Store::snapshot`].
+    /// Runs reads in one snapshot, as [`super::Store::snapshot`].
     pub async fn snapshot(&self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<SqliteRows>, Error> {
         // What is rare is boxed, to be kept out of the futures of all others.
         if self.inner.slow.contain(statements) {
@@ -191,8 +191,7 @@ impl Sqlite {
         }
     }
 
-    /// See [`super::Store::write`].
-    /// Where its rows take more than `room`, it is undone, and `TooLarge`.
+    /// Runs one write in its own transaction, which is undone where its rows take more than `room`: that is `TooLarge`.
     pub async fn write(&self, statement: &Statement, room: Option<Room>) -> Result<SqliteRows, Error> {
         let waiting = StopOnDrop::new();
         let mut answer = self.inner.queue.add(statement.clone(), room, waiting.stop());
@@ -209,17 +208,17 @@ impl Sqlite {
         }
     }
 
-    /// See [`super::Store::begin`]. The transaction begins in the database with its first statement.
+    /// Begins a transaction that may write: it begins in the database with its first statement.
     pub async fn begin(&self) -> Result<SqliteTx, Error> {
         Ok(SqliteTx { lease: Some(self.lease().await), has_begun: false })
     }
 
-    /// See [`super::Store::introspect`].
+    /// Introspects the schema.
     pub async fn introspect(&self) -> Result<Schema, Error> {
         self.read_on_thread(schema::introspect).await
     }
 
-    /// See [`super::Store::schema_mark`].
+    /// `PRAGMA schema_version`, which changes whenever the schema does.
     pub async fn schema_mark(&self) -> Result<Option<String>, Error> {
         let version =
             |reader: &Connection| Ok(reader.query_row("PRAGMA schema_version", [], |row| row.get::<_, i64>(0))?);
@@ -227,7 +226,7 @@ impl Sqlite {
         Ok(Some(version.to_string()))
     }
 
-    /// See [`super::Store::ping`].
+    /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), Error> {
         self.schema_mark().await.map(|_| ())
     }
@@ -245,7 +244,7 @@ impl Sqlite {
         Ok(done.await??)
     }
 
-    /// A connection for short reads where none is idle. It is opened, and the schema read, on a blocking thread.
+    /// Opens a connection for short reads where none is idle, and reads the schema, on a blocking thread.
     async fn open_reader(&self) -> Result<Reader, Error> {
         let _turn = self.inner.opening.lock().await;
         if let Some(reader) = self.inner.idle() {
@@ -262,7 +261,7 @@ impl Sqlite {
         Ok(opened.await??)
     }
 
-    /// Sees to it that snapshots which short reads keep end when the reads do.
+    /// Starts the task that expires the snapshots kept by short reads, unless it runs.
     fn watch(&self) {
         if self.inner.is_watched.load(Ordering::Relaxed) || self.inner.is_watched.swap(true, Ordering::Relaxed) {
             return;
@@ -303,7 +302,7 @@ impl SqliteInner {
         done
     }
 
-    /// Ends the snapshots that are old; whether there are others.
+    /// Expires the snapshots that are old; whether others are kept.
     fn expire(&self) -> bool {
         let mut readers = self.readers();
         let are_kept = readers.iter_mut().map(Reader::expire).filter(|is_kept| *is_kept).count() > 0;
@@ -318,7 +317,7 @@ impl SqliteInner {
 }
 
 impl SqliteTx {
-    /// See [`super::Tx::run`].
+    /// Runs statements of the transaction in their order. The first that fails ends it.
     pub async fn run(&mut self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<SqliteRows>, Error> {
         let (statements, room) = (statements.to_vec(), budget.row_room());
         let begins = !std::mem::replace(&mut self.has_begun, true);
@@ -331,7 +330,7 @@ impl SqliteTx {
         .await
     }
 
-    /// See [`super::Tx::commit`].
+    /// Commits.
     pub async fn commit(mut self) -> Result<(), Error> {
         if !self.has_begun {
             return Ok(());
@@ -400,7 +399,7 @@ impl Interrupt {
     }
 }
 
-/// Whether a statement waits on for another process, as it did `times` before; called by SQLite.
+/// Busy handler: whether a statement goes on waiting for another process, as it did `times` before.
 fn on_busy(times: std::ffi::c_int) -> bool {
     let waited = BUSY_INTERVAL * times.unsigned_abs();
     let is_due = CURRENT_STOP.with_borrow(|stop| stop.as_ref().is_some_and(Stop::is_due));
@@ -411,7 +410,7 @@ fn on_busy(times: std::ffi::c_int) -> bool {
     true
 }
 
-/// All statements, more than one of them in one read transaction, which [`Reader::finish`] ends: here it might be
+/// Runs all statements, several of them in one read transaction, which [`Reader::finish`] ends: here the end might be
 /// interrupted.
 fn snapshot(reader: &Connection, statements: &[Statement], room: Room) -> Result<Vec<SqliteRows>, SqliteError> {
     if statements.len() > 1 && reader.is_autocommit() {
@@ -420,7 +419,7 @@ fn snapshot(reader: &Connection, statements: &[Statement], room: Room) -> Result
     run_all(reader, statements, room)
 }
 
-/// Statements in their order, whose rows share the room.
+/// Runs statements in their order; their rows share the room.
 fn run_all(connection: &Connection, statements: &[Statement], mut room: Room) -> Result<Vec<SqliteRows>, SqliteError> {
     let mut all = Vec::with_capacity(statements.len());
     for statement in statements {

@@ -1,11 +1,11 @@
-//! What several callers send in one turn of the runtime, sent at once.
+//! Write batching: what several callers send in one turn of the runtime is one system call.
 
 use std::{
     pin::{Pin, pin},
     task::{Context, Poll},
 };
 
-/// The work of a connection, put off to the end of the runtime's turn whenever it is woken.
+/// The driver of a connection, whose polls are deferred to the end of the runtime's turn.
 ///
 /// A connection that is polled as soon as one caller has a statement for it writes that statement alone: a system call
 /// for each, and one for each answer. At the end of the turn the other callers have theirs ready as well.
@@ -15,7 +15,7 @@ pub struct Batched<F> {
 }
 
 impl<F> Batched<F> {
-    /// Gathers for `work`.
+    /// Batches the writes of `work`.
     pub fn new(work: F) -> Self {
         Self { work: Box::pin(work), is_deferred: false }
     }

@@ -1,4 +1,4 @@
-//! One connection and the statements prepared on it.
+//! One connection and its cache of prepared statements.
 
 use std::{
     collections::HashMap,
@@ -14,11 +14,11 @@ use tokio_util::sync::CancellationToken;
 use super::{PostgresRows, bind::Bound, cell::Decoder, error::PostgresError, statement_stats::StatementStats};
 use crate::{bind::Bind, budget::SharedRoom};
 
-/// Statements kept prepared on one connection; each costs memory of the server.
+/// Prepared statements kept on one connection; each costs memory of the server.
 const CACHE_CAPACITY: usize = 256;
 /// Memory that a row takes beside its bytes.
 const ROW_BYTES: usize = 96;
-/// And for each of its values: where it stands in those bytes.
+/// Memory that each of its values takes: its range in those bytes.
 const VALUE_BYTES: usize = 24;
 
 /// A connection to the server. Statements may run at once: the server answers them in order.
@@ -29,9 +29,9 @@ pub struct Connection {
     prepared: Mutex<StatementCache>,
 }
 
-/// What ends the statements of a connection that nobody waits for any more.
+/// Cancels the statements of a connection that nobody waits for any more.
 pub struct Cancellation {
-    /// Ends the one that is running.
+    /// Cancels the one that is running.
     pub cancel: CancelToken,
     /// Fires when none is left: the connection is dropped, and closes after the last of them.
     pub ended: CancellationToken,
@@ -44,6 +44,7 @@ pub struct PreparedStatement {
     decoders: Arc<[Decoder]>,
 }
 
+/// Cache of prepared statements; full, it evicts the least recently used.
 #[derive(Default)]
 struct StatementCache {
     by_id: HashMap<u64, (PreparedStatement, u64)>,
@@ -64,7 +65,7 @@ impl Connection {
         self.client.is_closed()
     }
 
-    /// What ends its statements, once it is dropped.
+    /// Cancels its statements, once it is dropped.
     pub fn cancellation(&self) -> Cancellation {
         Cancellation { cancel: self.client.cancel_token(), ended: self.ended.clone() }
     }
@@ -74,7 +75,7 @@ impl Connection {
         &self.client
     }
 
-    /// `known`, prepared on this connection: at once where it was before.
+    /// Prepares a statement on this connection; from the cache where it was before.
     pub async fn prepare(&self, stats: &StatementStats) -> Result<PreparedStatement, PostgresError> {
         if let Some(ready) = self.cache().find(stats.id) {
             return Ok(ready);
@@ -84,11 +85,11 @@ impl Connection {
             Decoder::of(column.type_()).ok_or_else(|| PostgresError::undecodable(column.name(), column.type_()))
         });
         let ready = PreparedStatement { decoders: decoders.collect::<Result<_, _>>()?, statement };
-        self.cache().keep(stats.id, ready.clone());
+        self.cache().insert(stats.id, ready.clone());
         Ok(ready)
     }
 
-    /// The rows of a statement prepared here. The first poll sends it.
+    /// Runs a statement prepared here. The first poll sends it.
     pub async fn run(
         &self,
         ready: &PreparedStatement,
@@ -111,7 +112,7 @@ impl Connection {
         Ok(PostgresRows { rows, decoders: ready.decoders.clone(), affected, size })
     }
 
-    /// A statement without rows and arguments, of our own making. The first poll sends it.
+    /// Runs a fixed statement without rows and arguments. The first poll sends it.
     pub async fn command(&self, text: &'static str) -> Result<(), PostgresError> {
         Ok(self.client.batch_execute(text).await?)
     }
@@ -129,8 +130,8 @@ impl StatementCache {
         Some(ready.clone())
     }
 
-    /// Keeps `ready`; in the place of the one not used for longest when there are too many.
-    fn keep(&mut self, id: u64, ready: PreparedStatement) {
+    /// Inserts `ready`; evicts the least recently used when there are too many.
+    fn insert(&mut self, id: u64, ready: PreparedStatement) {
         if self.by_id.len() >= CACHE_CAPACITY {
             let oldest = self.by_id.iter().min_by_key(|(_, (_, used))| *used).map(|(id, _)| *id);
             oldest.and_then(|id| self.by_id.remove(&id));
@@ -139,7 +140,7 @@ impl StatementCache {
     }
 }
 
-/// Sends all `messages` in their order before it waits for an answer: one round trip. All are answered when it ends,
+/// Pipelines `messages`: sends all in their order before it waits for an answer, in one round trip. All are answered when it ends,
 /// and the first failure is the one reported. Only rows that are refused end it at once: what follows may be long.
 pub async fn send_pipelined(messages: Vec<Message<'_>>) -> Result<Vec<PostgresRows>, PostgresError> {
     let mut messages: Vec<_> = messages.into_iter().map(MaybeDone::Future).collect();

@@ -1,4 +1,4 @@
-//! Where the server is and how a connection to it is made.
+//! Connector: from a URL to connections.
 
 use std::time::Duration;
 
@@ -16,13 +16,13 @@ use super::{
     tls::{Tls, TlsConnector},
 };
 
-/// How long a connection may take to be made, name look-up and log-in included.
+/// How long connecting may take, name look-up and log-in included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often the statements of a connection that was given up are cancelled, and how far apart.
+/// How many times the statements of a connection that was given up are cancelled, [`CANCEL_INTERVAL`] apart.
 const CANCEL_ATTEMPTS: usize = 100;
 const CANCEL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A server, a database on it and who we are there.
+/// Makes connections to one database of one server, as one role.
 pub struct Connector {
     config: Config,
     /// Set on every connection, so that casts to text do not depend on how the server or the role is set up.
@@ -32,7 +32,7 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// What `url` says: `postgres://user:password@host:port/name?sslmode=verify-full`, with the parameters of libpq.
+    /// A connector for `url`: `postgres://user:password@host:port/name?sslmode=verify-full`, with the parameters of libpq.
     ///
     /// `sslmode` is `disable`, `prefer` (the default), `require` (encrypted, whoever the server is, as in libpq),
     /// `verify-ca` or `verify-full` (both check certificate and name, against the PEM file in `sslrootcert`, or else
@@ -66,7 +66,7 @@ impl Connector {
         Ok(Self { config, session, tls: tls.connector()?, tasks: tasks.clone() })
     }
 
-    /// A new connection.
+    /// Makes a new connection.
     pub async fn connect(&self) -> Result<Connection, PostgresError> {
         match tokio::time::timeout(CONNECT_TIMEOUT, Box::pin(self.dial())).await {
             Ok(connection) => connection,
@@ -74,7 +74,7 @@ impl Connector {
         }
     }
 
-    /// Ends what still runs on a connection that was given up, in a task of its own that keeps `held` until then.
+    /// Cancels what still runs on a connection that was given up, in a task of its own that keeps `held` until then.
     ///
     /// A cancellation ends one statement; others may be queued behind it, so it is repeated until the connection
     /// closes.

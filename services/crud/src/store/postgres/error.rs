@@ -1,4 +1,4 @@
-//! What PostgreSQL and its driver say, in the words of crud. Values of rows never get into a text.
+//! Errors of PostgreSQL and its driver, mapped to those of crud. Values of rows never get into a text.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ use crate::Error;
 /// Columns of every unique key, by its table's and its own name.
 pub type Keys = HashMap<(String, String), Vec<String>>;
 
-/// Why a statement has no answer, before it is said in the words of crud.
+/// Error of the server, the driver or a connection, before it is mapped to one of crud.
 #[derive(Debug)]
 pub enum PostgresError {
     /// The server or the driver failed.
@@ -70,7 +70,7 @@ impl PostgresError {
         error.as_db_error().is_some_and(is_stale)
     }
 
-    /// The failure as callers of `database` see it.
+    /// The error as callers of `database` see it.
     pub fn into_error(self, database: &str, keys: &Keys) -> Error {
         match self {
             PostgresError::Refused(error) => error,
@@ -126,7 +126,7 @@ fn is_stale(error: &DbError) -> bool {
     }
 }
 
-/// What the SQLSTATE means. Source: PostgreSQL manual, appendix A.
+/// The error of an SQLSTATE. Source: PostgreSQL manual, appendix A.
 fn refused(error: &DbError, database: &str, keys: &Keys) -> Error {
     if is_stale(error) {
         return Error::SchemaMoved;

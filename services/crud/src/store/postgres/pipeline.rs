@@ -1,4 +1,4 @@
-//! Connections shared by all short reads, whose statements are pipelined: sent without waiting, answered in order.
+//! Pipelined connections, shared by all short reads: statements are sent without waiting and answered in order.
 
 use std::{
     pin::pin,
@@ -16,25 +16,28 @@ use super::{
 };
 use crate::{bind::Bind, budget::Budget};
 
-/// A slot that did not answer for this long while statements wait is given up: those on it take connections of their
-/// own, and what held them up is cancelled. Ten times what makes a statement short.
+/// A shared connection that gave no answer for this long while statements wait has stalled: those statements take
+/// connections of their own, and what held them up is cancelled. Ten times what makes a statement short.
 const STALL_TIMEOUT: Duration = Duration::from_millis(30);
 
-/// A few shared connections, taken in next.
+/// Pipelined connections shared by short statements, chosen round robin.
+///
+/// One slow statement holds up all behind it, so statements known to be long take a connection of their own.
 pub struct Pipeline {
     connector: Arc<Connector>,
     slots: Box<[PipelineSlot]>,
     next: AtomicUsize,
 }
 
+/// Place of one shared connection, which is replaced when it is lost or stalls.
 #[derive(Default)]
 struct PipelineSlot {
     current: ArcSwapOption<PipelinedConnection>,
-    /// Held while a connection is made, so that one is.
+    /// Held while a connection is made, so that no second one is.
     connecting: tokio::sync::Mutex<()>,
 }
 
-/// A connection with statements of several callers on it.
+/// A connection with statements of several callers in flight.
 struct PipelinedConnection {
     connection: Connection,
     connector: Arc<Connector>,
@@ -48,12 +51,12 @@ struct PipelinedConnection {
 }
 
 impl Pipeline {
-    /// `count` of them; none is opened yet.
+    /// A pipeline of `count` connections; none is opened yet.
     pub fn new(connector: Arc<Connector>, count: usize) -> Self {
         Self { connector, slots: (0..count).map(|_| PipelineSlot::default()).collect(), next: AtomicUsize::new(0) }
     }
 
-    /// Runs a short statement. `None` if no slot is free, or it did not stay so: it takes a connection of its own then.
+    /// Runs a short statement. `None` if all connections are stalled or this one stalls: it takes one of its own then.
     pub async fn run(
         &self,
         stats: &StatementStats,
@@ -84,7 +87,7 @@ impl Pipeline {
 }
 
 impl PipelineSlot {
-    /// `None` if the slot got stuck.
+    /// Runs a statement over `shared`; `None` if that stalls.
     async fn run(
         &self,
         shared: &Arc<PipelinedConnection>,
@@ -93,7 +96,7 @@ impl PipelineSlot {
         budget: &Budget<'_>,
     ) -> Option<Result<PostgresRows, PostgresError>> {
         let room = budget.shared_room();
-        let mut visit = shared.visit(self);
+        let mut in_flight = shared.enter(self);
         let work = pin!(async {
             let ready = shared.connection.prepare(stats).await?;
             let sent = shared.opened.elapsed();
@@ -102,11 +105,11 @@ impl PipelineSlot {
             rows
         });
         let Some(result) = shared.unless_stalled(work).await else {
-            // Who is to blame cannot be told from here. The innocent are known to be short again after a few times.
+            // The stall cannot be attributed: all statements in flight are recorded as long. Short ones recover.
             stats.record_time(STALL_TIMEOUT);
             return None;
         };
-        visit.is_answered = true;
+        in_flight.is_answered = true;
         if result.as_ref().is_err_and(PostgresError::is_fatal) {
             self.retire(shared);
         }
@@ -119,7 +122,7 @@ impl PipelineSlot {
     }
 }
 
-/// A statement on a slot, from when it comes until it is answered or its caller leaves.
+/// A statement in flight, until it is answered or its caller leaves.
 struct InFlight<'a> {
     slot: &'a PipelineSlot,
     shared: &'a Arc<PipelinedConnection>,
@@ -148,14 +151,14 @@ impl PipelinedConnection {
         }
     }
 
-    fn visit<'a>(self: &'a Arc<Self>, slot: &'a PipelineSlot) -> InFlight<'a> {
+    fn enter<'a>(self: &'a Arc<Self>, slot: &'a PipelineSlot) -> InFlight<'a> {
         if self.waiting.fetch_add(1, Relaxed) == 0 {
             self.answered.store(nanos(self.opened.elapsed()), Relaxed);
         }
         InFlight { slot, shared: self, is_answered: false }
     }
 
-    /// Takes note of the answer to a statement sent at `sent`. Returns what the server took for this statement alone:
+    /// Records the answer to a statement sent at `sent`. Returns what the server took for this statement alone:
     /// those before it do not count.
     fn answered_after(&self, sent: Duration) -> Duration {
         let now = self.opened.elapsed();
@@ -163,14 +166,14 @@ impl PipelinedConnection {
         now.saturating_sub(before.max(sent))
     }
 
-    /// What `work` gives; `None` as soon as the slot is stuck. It may be behind a slow statement or be the slow one.
+    /// The outcome of `work`; `None` as soon as the connection stalls. It may be behind a slow statement or be the slow one.
     async fn unless_stalled<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let mut work = pin!(work);
         loop {
             match tokio::time::timeout(STALL_TIMEOUT, &mut work).await {
                 Ok(result) => return Some(result),
                 Err(_) if self.is_stalled() => return None,
-                // The slot is long, but it moves.
+                // The queue is long, but it moves.
                 Err(_) => {}
             }
         }

@@ -1,4 +1,4 @@
-//! Connections that belong to one caller at a time: transactions, snapshots, writes, statements not known to be short.
+//! Connection pool: one caller at a time, for transactions, snapshots, writes and statements not known to be short.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -13,7 +13,7 @@ use super::{connection::Connection, connector::Connector, error::PostgresError};
 /// A connection that was not needed for this long is closed when another comes back.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Up to a number of connections. Who waits is served in order; the wait ends with the caller.
+/// Pool of a limited number of connections. Who waits is served in order; the wait ends with the caller.
 pub struct Pool {
     connector: Arc<Connector>,
     permits: Arc<Semaphore>,
@@ -26,16 +26,16 @@ struct Idle {
     since: Instant,
 }
 
-/// A connection of one's own, until it is dropped.
+/// A connection leased from the pool until this is dropped.
 pub struct ConnectionLease {
     pool: Arc<Pool>,
     /// Present until the drop.
     held: Option<(Arc<Connection>, OwnedSemaphorePermit)>,
-    /// What the server is doing with it.
+    /// Decides what the drop does.
     state: State,
 }
 
-/// What a leased connection is in the middle of.
+/// Protocol state of a leased connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// Nothing: the next may have it.
@@ -49,12 +49,12 @@ pub enum State {
 }
 
 impl Pool {
-    /// None are opened yet.
+    /// A pool of at most `max` connections; none is opened yet.
     pub fn new(connector: Arc<Connector>, max: usize) -> Self {
         Self { connector, permits: Arc::new(Semaphore::new(max.max(1))), idle: Mutex::default() }
     }
 
-    /// A connection, an open one if there is any.
+    /// Leases a connection, an open one if there is any.
     pub async fn lease(self: &Arc<Self>) -> Result<ConnectionLease, PostgresError> {
         let permit = self.permit().await;
         let open = loop {
@@ -69,7 +69,7 @@ impl Pool {
         }
     }
 
-    /// A new connection, for who found an open one dead. The others that are open are as old: they are closed.
+    /// Leases a new connection, for who found an open one dead. The others that are open are as old: they are closed.
     pub async fn lease_new(self: &Arc<Self>) -> Result<ConnectionLease, PostgresError> {
         let permit = self.permit().await;
         self.idle().clear();

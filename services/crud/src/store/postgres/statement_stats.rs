@@ -1,4 +1,4 @@
-//! Statements by their text: an id that connections cache by, and how long they took lately.
+//! Statistics per statement text: recent times and rows, and the id that connections cache prepared statements by.
 
 use std::{
     collections::HashMap,
@@ -11,38 +11,38 @@ use std::{
 
 use super::PostgresRows;
 
-/// A statement is short below this; then it may share a connection with others that wait behind it.
+/// A statement is short below this average time, and shares a connection with others that wait behind it.
 const SHORT_TIME: Duration = Duration::from_millis(3);
-/// A statement with more rows is not short however long it took: on a connection of its own the database works on
+/// A statement with more rows is not short whatever its time: on a connection of its own the database works on
 /// several of them at once (50 rows sorted out of a thousand: 67 instead of 92 µs of our processor time, and a fifth
 /// more answers).
 const SHORT_ROWS: u64 = 16;
-/// Texts remembered. Equal operations have equal texts, so this is the number of different operations in use.
+/// Statement texts kept. Equal operations have equal texts, so this is the number of different operations in use.
 const REGISTRY_CAPACITY: usize = 4096;
 
-/// What is known of a statement's text.
+/// Statistics of one statement text.
 #[derive(Debug)]
 pub struct StatementStats {
     /// Never given to another text.
     pub id: u64,
     /// SQL.
     pub text: Arc<str>,
-    /// Average of its recent times in nanoseconds, the latest weighing a third; 0 before the first.
+    /// Moving average of its times in nanoseconds, the latest weighing a third; 0 before the first.
     nanos: AtomicU64,
-    /// Average of its recent numbers of rows, likewise.
+    /// Moving average of its numbers of rows, likewise.
     rows: AtomicU64,
     /// When it was last asked for, in look-ups.
     used: AtomicU64,
 }
 
 impl StatementStats {
-    /// Whether its recent times were short. One that never ran is not known to be.
+    /// Whether it is short on average; `false` where it never ran.
     pub fn is_short(&self) -> bool {
         let nanos = self.nanos.load(Relaxed);
         nanos > 0 && u128::from(nanos) < SHORT_TIME.as_nanos() && self.rows.load(Relaxed) <= SHORT_ROWS
     }
 
-    /// Takes note of a time, and of the number of rows where there was no failure.
+    /// Records a time, and the number of rows where there was no failure.
     pub fn record<E>(&self, time: Duration, rows: &Result<PostgresRows, E>) {
         self.record_time(time);
         if let Ok(rows) = rows {
@@ -55,7 +55,7 @@ impl StatementStats {
         self.rows.store((self.rows.load(Relaxed) * 2 + latest) / 3, Relaxed);
     }
 
-    /// Takes note of a time. Two at once may lose one: it is an average.
+    /// Records a time. Two at once may lose one: it is an average.
     pub fn record_time(&self, time: Duration) {
         let latest = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 4).clamp(1, u64::MAX / 4);
         let average = match self.nanos.load(Relaxed) {
@@ -66,7 +66,7 @@ impl StatementStats {
     }
 }
 
-/// All statements in use. Full, it forgets the half that was not used for longest.
+/// Registry of all statement texts in use. Full, it evicts the half that was least recently used.
 #[derive(Debug, Default)]
 pub struct StatementRegistry {
     by_text: RwLock<HashMap<Arc<str>, Arc<StatementStats>>>,
@@ -75,7 +75,7 @@ pub struct StatementRegistry {
 }
 
 impl StatementRegistry {
-    /// What is known of `text`.
+    /// The statistics of `text`.
     pub fn stats(&self, text: &str) -> Arc<StatementStats> {
         let now = self.lookups.fetch_add(1, Relaxed);
         if let Some(stats) = self.by_text.read().unwrap_or_else(PoisonError::into_inner).get(text) {
@@ -100,7 +100,7 @@ impl StatementRegistry {
         by_text.entry(text.clone()).or_insert_with(fresh).clone()
     }
 
-    /// Forgets all: every statement gets a new id, so that no connection uses one it prepared before.
+    /// Invalidates all prepared statements: every text gets a new id.
     pub fn clear(&self) {
         self.by_text.write().unwrap_or_else(PoisonError::into_inner).clear();
     }

@@ -1,4 +1,4 @@
-//! A transaction that may write.
+//! A read-write transaction.
 
 use std::{fmt, sync::Arc};
 
@@ -16,7 +16,7 @@ use crate::{
     store::Statement,
 };
 
-/// Statements on a connection of their own. Dropped without [`PostgresTx::commit`] they are rolled back.
+/// A transaction on a connection of its own. Dropped without [`PostgresTx::commit`] they are rolled back.
 pub struct PostgresTx {
     store: Postgres,
     lease: ConnectionLease,
@@ -27,7 +27,7 @@ pub struct PostgresTx {
 enum Stage {
     /// `BEGIN` goes out with the first statements.
     New,
-    /// It lasts if it is committed.
+    /// It may be committed.
     Begun,
     /// A statement failed: only the end is left.
     Failed,
@@ -38,7 +38,7 @@ impl PostgresTx {
         Self { store, lease, stage: Stage::New }
     }
 
-    /// Statements in their order, sent at once. The first that fails ends the transaction.
+    /// Runs statements in their order, pipelined. The first that fails ends the transaction.
     pub async fn run(&mut self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<PostgresRows>, Error> {
         if self.stage == Stage::Failed {
             return Err(ended());
@@ -53,8 +53,8 @@ impl PostgresTx {
         Ok(rows)
     }
 
-    /// Makes it last. Deferred constraints may fail here. After an error of a lost connection it is not known whether
-    /// it does.
+    /// Commits. Deferred constraints may fail here. After the error of a lost connection it is unknown whether it is
+    /// committed.
     pub async fn commit(mut self) -> Result<(), Error> {
         match self.stage {
             Stage::New => Ok(()),

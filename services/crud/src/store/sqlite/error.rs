@@ -1,15 +1,15 @@
-//! What SQLite says is wrong, in the words of this crate.
+//! Errors of SQLite, mapped to those of this crate.
 
 use rusqlite::{ErrorCode, ffi};
 
 use crate::{Error, budget};
 
-/// Why a statement gave no rows.
+/// Error of a statement, before it is mapped to one of crud.
 #[derive(Debug)]
 pub enum SqliteError {
-    /// The progress handler stopped it.
+    /// The progress handler interrupted it.
     Interrupted,
-    /// Its rows have no room; the limit of the answer that they are for.
+    /// Its rows are too large; the limit of the answer that they are for.
     Full(u64),
     /// It failed.
     Failed(Error),

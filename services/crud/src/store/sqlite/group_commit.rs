@@ -1,4 +1,4 @@
-//! Single writes that wait for the writer together become one transaction: one wait for the disk instead of many.
+//! Group commit: single writes that wait for the writer together are one transaction, and wait for the disk once.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -8,17 +8,17 @@ use tokio::sync::oneshot;
 use super::{Interrupt, SqliteError, SqliteRows, UNLIMITED, run};
 use crate::{Error, blocking::Stop, budget::Room, store::Statement};
 
-/// Writes of one transaction: more would keep the first waiting.
+/// Most writes of one transaction: more would keep the first waiting.
 const GROUP_SIZE: usize = 64;
 
-/// Writes that wait.
+/// Queue of writes that wait for the writer.
 #[derive(Debug, Default)]
 pub struct WriteQueue {
     /// Bounded by the callers: each waits for its own.
     waiting: Mutex<Vec<QueuedWrite>>,
 }
 
-/// A write that waits.
+/// A write in the queue.
 #[derive(Debug)]
 pub struct QueuedWrite {
     statement: Statement,
@@ -29,7 +29,7 @@ pub struct QueuedWrite {
 }
 
 impl WriteQueue {
-    /// Adds a write; its answer comes when somebody who has the writer takes it.
+    /// Enqueues a write; its answer comes when whoever has the writer takes it.
     pub fn add(
         &self,
         statement: Statement,
@@ -41,7 +41,7 @@ impl WriteQueue {
         receiver
     }
 
-    /// The writes that have waited longest.
+    /// Dequeues the writes that have waited longest.
     pub fn take(&self) -> Vec<QueuedWrite> {
         let mut waiting = self.waiting();
         let count = waiting.len().min(GROUP_SIZE);
@@ -53,7 +53,7 @@ impl WriteQueue {
     }
 }
 
-/// Does all writes and answers them once they last: together if that works, else each by itself.
+/// Runs all writes and answers them once committed: in one transaction if that works, else in one each.
 pub fn perform(writer: &mut Connection, writes: Vec<QueuedWrite>) {
     let (late, writes): (Vec<QueuedWrite>, Vec<QueuedWrite>) =
         writes.into_iter().partition(|write| write.stop.is_due());
@@ -74,8 +74,8 @@ pub fn perform(writer: &mut Connection, writes: Vec<QueuedWrite>) {
     }
 }
 
-/// The results of writes that are one transaction, in which one that fails undoes itself only. `None` where nothing
-/// was kept: a write ended the transaction, or a constraint was looked at in the end.
+/// Runs writes in one transaction, in which one that fails undoes itself only. `None` where nothing was committed: a
+/// write ended the transaction, or a deferred constraint failed.
 fn commit_together(writer: &mut Connection, writes: &[QueuedWrite]) -> Option<Vec<Result<SqliteRows, SqliteError>>> {
     let results = in_transaction(writer, writes);
     if results.is_none() && !writer.is_autocommit() {
@@ -101,7 +101,7 @@ fn in_transaction(writer: &mut Connection, writes: &[QueuedWrite]) -> Option<Vec
 }
 
 impl QueuedWrite {
-    /// Does it in a transaction of its own.
+    /// Runs it in a transaction of its own.
     fn commit_alone(&self, writer: &mut Connection) -> Result<SqliteRows, SqliteError> {
         if self.room.is_none() {
             return self.run(writer);

@@ -1,4 +1,4 @@
-//! Connections to a database file, and the making of the file.
+//! Opens connections to a database file, and creates the file.
 
 use std::{
     fs,
@@ -11,21 +11,21 @@ use rusqlite::{Connection, OpenFlags};
 use super::{BUSY_TIMEOUT, SqliteError};
 use crate::Error;
 
-/// Prepared statements that a connection keeps.
+/// Prepared statements kept on one connection.
 const STATEMENT_CACHE_CAPACITY: usize = 256;
 
-/// The connection that writes.
+/// Opens the writing connection.
 pub fn writer(path: &Path) -> Result<Connection, Error> {
     let writer = connection(path, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;");
     writer.map_err(|failure| at(path, failure))
 }
 
-/// A connection that only reads.
+/// Opens a read-only connection.
 pub fn reader(path: &Path) -> Result<Connection, Error> {
     connection(path, "PRAGMA query_only = ON;").map_err(|failure| at(path, failure))
 }
 
-/// Makes the file where there is none: under another name first, so that one that is half made is never taken for it.
+/// Creates the file where there is none: under another name first, so that a partial one is never taken for it.
 pub fn create(path: &Path, init: &[PathBuf]) -> Result<(), Error> {
     if path.exists() {
         return Ok(());

@@ -1,5 +1,5 @@
-//! A connection that reads. After a short read it keeps its snapshot, and the next short read uses it if nothing has
-//! been committed since: beginning and ending a read transaction is three quarters of what a read by key costs, in
+//! Read-only connections. After a short read a connection keeps its snapshot, and the next short read uses it if
+//! nothing has been committed since: beginning and ending a read transaction is three quarters of what a read by key costs, in
 //! locks that all threads contend for.
 
 use std::{
@@ -15,13 +15,13 @@ use super::{
 };
 use crate::Error;
 
-/// Frames that the log has when SQLite starts to copy it into the database. Source: SQLite, `PRAGMA
+/// Frames of the log at which SQLite starts a checkpoint. Source: SQLite, `PRAGMA
 /// wal_autocheckpoint`.
 const CHECKPOINT_FRAMES: u32 = 1000;
 /// How long a snapshot is kept. Some hundred reads share it then, and who waits for the log waits no longer.
 pub const SNAPSHOT_LIFETIME: Duration = Duration::from_millis(5);
 
-/// See the module.
+/// A read-only connection that keeps its snapshot from one short read to the next.
 #[derive(Debug)]
 pub struct Reader {
     connection: Connection,
@@ -46,7 +46,7 @@ impl Reader {
         Ok(Self { connection, wal, kept: None })
     }
 
-    /// Works with the connection. What is committed before is seen.
+    /// Runs `work` on the connection, which sees all that was committed before.
     pub fn read<T>(
         &mut self,
         interrupt: &Interrupt,
@@ -71,12 +71,12 @@ impl Reader {
         done
     }
 
-    /// Ends what is open and not kept; whether that worked. A connection where it did not is to be closed.
+    /// Ends a read transaction that is not kept; whether that worked. A connection where it did not is to be closed.
     pub fn finish(&mut self) -> bool {
         self.kept.is_some() || self.end_snapshot().is_ok()
     }
 
-    /// Ends a snapshot that is kept but not the newest, or old; whether one is kept still.
+    /// Ends a kept snapshot that is stale or old; whether one is still kept.
     pub fn expire(&mut self) -> bool {
         if !self.mark().is_some_and(|mark| self.keeps_current(&mark)) {
             // A connection that cannot end it is closed by the next who wants to read with it.

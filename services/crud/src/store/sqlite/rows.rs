@@ -40,7 +40,7 @@ struct Span {
 }
 
 impl SqliteRows {
-    /// What a statement without result columns leaves behind.
+    /// The result of a statement without result columns.
     pub fn affected(len: usize) -> Self {
         Self { columns: Vec::new(), slots: Vec::new(), bytes: Vec::new(), len }
     }
@@ -82,7 +82,9 @@ impl SqliteRows {
         self.len == 0
     }
 
-    /// See [`crate::store::Rows::cell`].
+    /// A value of a row.
+    ///
+    /// Panics where there is no such row or column.
     pub fn cell(&self, row: usize, column: usize) -> Cell<'_> {
         let output = self.columns[column];
         match self.slots[row * self.columns.len() + column] {

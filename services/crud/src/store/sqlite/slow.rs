@@ -34,7 +34,7 @@ impl SlowStatements {
         }
     }
 
-    /// Takes note of a run.
+    /// Records a run.
     pub fn ran(&self, statements: &[Statement], is_slow: bool) {
         let (hash, slot) = self.slot(statements);
         if !is_slow {

@@ -1,5 +1,4 @@
-//! The index of the write-ahead log: memory that the connections of all processes share, and that says how far the log
-//! is.
+//! Reader of SQLite's WAL index: shared memory of the connections of all processes, which tells what is committed.
 //!
 //! Source of the layout: SQLite, "WAL-mode File Format", 2.1 "The WAL-Index Header" and 2.2 "WAL-Index Locks".
 
@@ -15,14 +14,14 @@ use rusqlite::{Connection, ffi};
 
 /// The only format of the index there has been. Source: section 2.1, `iVersion`.
 const INDEX_VERSION: u32 = 3_007_000;
-/// Bytes of the first part of the index.
+/// Bytes of the first region of the index.
 const REGION_BYTES: c_int = 32_768;
-/// Words of the header. A second copy of it follows, then how far the log is copied into the database.
+/// Words of the header. A second copy of it follows, then the number of frames copied by checkpoints.
 const HEADER_WORDS: usize = 12;
 const FRAMES_WORD: usize = 4;
 const COPIED_WORD: usize = 2 * HEADER_WORDS;
 
-/// The index as one connection sees it.
+/// The WAL index as one connection maps it.
 #[derive(Debug)]
 pub struct WalIndex {
     words: NonNull<AtomicU32>,
@@ -31,7 +30,7 @@ pub struct WalIndex {
 // SAFETY: the memory is shared between processes already, and all that is done with it is to load words of it.
 unsafe impl Send for WalIndex {}
 
-/// What the log holds after one commit; no two commits have the same.
+/// Header of the index after one commit; no two commits have the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WalHeader([u32; HEADER_WORDS]);
 
@@ -50,7 +49,7 @@ impl WalIndex {
         (index.header().0[0] == INDEX_VERSION).then_some(index)
     }
 
-    /// Where the log is now: what is committed before this call is in it.
+    /// The header now: what is committed before this call is in it.
     pub fn header(&self) -> WalHeader {
         fence(Ordering::SeqCst);
         let header = WalHeader(std::array::from_fn(|word| self.word(word)));
@@ -58,14 +57,14 @@ impl WalIndex {
         header
     }
 
-    /// Whether all of it is copied into the database.
+    /// Whether a checkpoint has copied all of the log into the database.
     pub fn is_copied(&self) -> bool {
         self.word(COPIED_WORD) == self.word(FRAMES_WORD)
     }
 
     fn word(&self, index: usize) -> u32 {
         debug_assert!(index < REGION_BYTES as usize / size_of::<u32>());
-        // SAFETY: the part is longer than any index asked for, SQLite aligns it, and it is mapped for as long as the
+        // SAFETY: the region is longer than any index asked for, SQLite aligns it, and it is mapped for as long as the
         // connection is open.
         unsafe { self.words.add(index).as_ref() }.load(Ordering::Relaxed)
     }
@@ -78,7 +77,7 @@ impl WalHeader {
     }
 }
 
-/// The first part of the index, which SQLite keeps mapped until the connection is closed.
+/// Maps the first region of the index, which SQLite keeps mapped until the connection is closed.
 fn map(connection: &Connection) -> Option<NonNull<AtomicU32>> {
     let mut file: *mut ffi::sqlite3_file = ptr::null_mut();
     let mut start: *mut c_void = ptr::null_mut();
