@@ -2,7 +2,9 @@
 
 use query::Type;
 
-/// A value bound to a placeholder, already checked against its column's type: drivers convert, they do not judge.
+/// A bind parameter: a value for a placeholder.
+///
+/// It is already checked against its column's type: drivers convert, they do not judge.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Bind {
     /// NULL of that type.

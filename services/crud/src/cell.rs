@@ -1,4 +1,4 @@
-//! One value of a row as the driver holds it, and as a key that joins the levels of a tree.
+//! Values of rows, borrowed from the driver, and the keys that join the levels of a tree.
 
 use std::borrow::Cow;
 

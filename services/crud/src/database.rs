@@ -118,8 +118,9 @@ impl Database {
         })
     }
 
-    /// Whether the operation is retried after `error`, because the schema was stale. Clients send unknown names as often
-    /// as they like: those refresh the schema at most once in [`REFRESH_INTERVAL_MIN`].
+    /// Whether the operation is retried after `error`, because the schema was stale.
+    ///
+    /// Clients send unknown names as often as they like: those refresh it once in [`REFRESH_INTERVAL_MIN`] at most.
     async fn should_retry(&self, error: &Error) -> Result<bool, Error> {
         if *error == Error::SchemaMoved {
             return self.refresh().await.map(|_| true);

@@ -40,7 +40,7 @@ pub fn stored(column: &Column, text: String) -> Result<String, Error> {
     Ok(text)
 }
 
-/// That SQLite keeps `text`, a decimal without exponent, as it is.
+/// Checks that SQLite stores `text`, a decimal without exponent, without loss.
 ///
 /// Errors: `OUT_OF_RANGE`.
 pub fn check_sqlite_digits(column: &Column, text: &str) -> Result<(), Error> {

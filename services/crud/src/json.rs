@@ -1,4 +1,4 @@
-//! The one writer of rows as JSON, shared by all engines.
+//! JSON writer of values, shared by all engines.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use query::resources::Numbers;

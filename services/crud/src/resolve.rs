@@ -1,4 +1,5 @@
-//! Operations with every name found in the schema, every value fitted to its column and every grant in its place.
+//! Name resolution: operations with every name found in the schema, every value converted to its column's type and
+//! every grant applied.
 //!
 //! Nothing else makes these types, and the SQL compiler takes nothing else: so no name of a request becomes SQL text,
 //! and no table is touched without its grant.
@@ -18,19 +19,19 @@ use crate::{
 /// A condition on the rows of one table.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Cond<'s> {
-    /// All hold; empty is true.
+    /// Conjunction; empty is true.
     And(Vec<Cond<'s>>),
-    /// One holds; empty is false.
+    /// Disjunction; empty is false.
     Or(Vec<Cond<'s>>),
-    /// The other way round.
+    /// Negation.
     Not(Box<Cond<'s>>),
-    /// A column against a value.
+    /// Comparison of a column with a value.
     Compare(&'s Column, Comparison, Bind),
-    /// A column against values; empty is false.
+    /// A column equals one of some values; empty is false.
     In(&'s Column, Vec<Bind>),
-    /// A column without value.
+    /// A column is NULL.
     IsNull(&'s Column),
-    /// Rows that a relation leads to.
+    /// Condition on the rows that a relation leads to.
     Related(Related<'s>),
 }
 
@@ -39,22 +40,22 @@ pub enum Cond<'s> {
 pub struct Related<'s> {
     /// The table it leads to.
     pub table: &'s Table,
-    /// Pairs of a column of this table and the one of the other that equals it.
+    /// Join columns: pairs of a column of this table and the equal one of the other.
     pub on: Vec<(&'s Column, &'s Column)>,
-    /// How many must pass.
+    /// How many of them must pass.
     pub quantifier: Quantifier,
-    /// Which of them exist for the caller.
+    /// Row filter of the grant: which of them exist for the caller.
     pub granted: Box<Cond<'s>>,
     /// What they must pass.
     pub cond: Box<Cond<'s>>,
 }
 
-/// What is read of one table at one place of a tree.
+/// Node of a read tree: what is read of one table.
 #[derive(Debug)]
 pub struct Node<'s> {
     /// The table.
     pub table: &'s Table,
-    /// What JSON it becomes.
+    /// Shape of its JSON.
     pub shape: Shape,
     /// Members of each row.
     pub members: Vec<NodeMember<'s>>,
@@ -62,37 +63,37 @@ pub struct Node<'s> {
     pub cond: Cond<'s>,
     /// The caller's order; `true` is descending.
     pub order: Vec<(&'s Column, bool)>,
-    /// Rows left out at the beginning.
+    /// Offset of the first row.
     pub skip: u64,
-    /// At most this many.
+    /// Most rows.
     pub limit: Option<u64>,
 }
 
-/// A member of a row.
+/// A member of a row's JSON object.
 #[derive(Debug)]
 pub struct NodeMember<'s> {
     /// Its name in the answer.
     pub key: &'s str,
-    /// What it holds.
+    /// Its value.
     pub kind: MemberKind<'s>,
 }
 
-/// What a member of a row holds.
+/// Kind of a member's value.
 #[derive(Debug)]
 pub enum MemberKind<'s> {
     /// A column.
     Column(&'s Column),
-    /// A text.
+    /// A constant text.
     Constant(&'s str),
-    /// How many rows.
+    /// The number of rows.
     Count,
     /// Rows that a relation leads to.
     Relation {
         /// Its name.
         name: &'s str,
-        /// It leads to any number of rows.
+        /// Whether it leads to any number of rows.
         many: bool,
-        /// Pairs of a column of this table and the one of the other that equals it.
+        /// Join columns: pairs of a column of this table and the equal one of the other.
         on: Vec<(&'s Column, &'s Column)>,
         /// What is read of them.
         node: Node<'s>,
@@ -104,43 +105,43 @@ pub enum MemberKind<'s> {
 pub struct Mutation<'s> {
     /// The table.
     pub table: &'s Table,
-    /// What happens.
+    /// Insert, update or delete.
     pub kind: MutationKind<'s>,
-    /// What every row written must pass.
+    /// Row check of the grant: every row written must pass it.
     pub check: Cond<'s>,
     /// What is answered of the rows written: those of them that exist for the caller.
     pub returning: Option<Node<'s>>,
 }
 
-/// What a mutation does.
+/// Kind of a mutation: insert, update or delete.
 #[derive(Debug)]
 pub enum MutationKind<'s> {
     /// New rows, by their columns.
     Insert(Vec<Vec<(&'s Column, Bind)>>),
     /// Changed rows.
     Update {
-        /// Which.
+        /// Rows that pass this.
         cond: Cond<'s>,
-        /// Columns, what they get, and whether that is added to what they hold.
+        /// Columns, values and how they change.
         changes: Vec<(&'s Column, Bind, ChangeKind)>,
-        /// At most one.
+        /// Whether at most one row is written.
         one: bool,
     },
-    /// Rows that end.
+    /// Deleted rows.
     Delete {
-        /// Which.
+        /// Rows that pass this.
         cond: Cond<'s>,
-        /// At most one.
+        /// Whether at most one row is written.
         one: bool,
     },
 }
 
-/// How a column changes.
+/// Kind of a column's change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChangeKind {
-    /// It becomes the value.
+    /// The column is set to the value.
     Set,
-    /// The value is added.
+    /// The value is added to the column.
     Inc,
 }
 
@@ -148,12 +149,12 @@ impl Cond<'_> {
     /// The condition that all rows pass.
     pub const TRUE: Cond<'static> = Cond::And(Vec::new());
 
-    /// Whether it asks for nothing.
+    /// Whether it is the empty conjunction.
     pub fn is_true(&self) -> bool {
         matches!(self, Cond::And(all) if all.is_empty())
     }
 
-    /// Whether it is plain that all rows that pass have the same value in `column`; `false` where that cannot be told.
+    /// Whether all rows that pass are known to have the same value in `column`.
     pub fn fixes(&self, column: &str) -> bool {
         match self {
             Cond::And(all) => all.iter().any(|cond| cond.fixes(column)),
@@ -162,7 +163,7 @@ impl Cond<'_> {
         }
     }
 
-    /// What it is for every row, where that can be told without looking at one.
+    /// Constant folding: its value for every row, where that is known without reading one.
     fn constant(&self) -> Option<bool> {
         let all = |conds: &[Cond<'_>], wanted: bool| {
             let parts: Vec<Option<bool>> = conds.iter().map(Cond::constant).collect();
@@ -182,7 +183,7 @@ impl Cond<'_> {
 }
 
 impl<'s> Cond<'s> {
-    /// `self` and `other`.
+    /// Conjunction of `self` and `other`.
     pub fn and(self, other: Cond<'s>) -> Cond<'s> {
         match (self.is_true(), other.is_true()) {
             (true, _) => other,
@@ -198,11 +199,11 @@ pub struct Resolver<'s, 'g> {
     grants: Grants<'g>,
 }
 
-/// Whose condition it is.
+/// Author of a condition.
 enum Author<'a> {
-    /// The caller's: it needs grants.
+    /// The caller: what it names needs grants.
     Caller(Granted<'a>),
-    /// A rule's: it is one.
+    /// A rule: it needs none.
     Rule,
 }
 
@@ -212,17 +213,17 @@ impl<'s, 'g> Resolver<'s, 'g> {
         Self { schema, grants }
     }
 
-    /// That all grants were needed.
+    /// Checks that all grants were needed.
     pub fn finish(self) -> Result<(), Error> {
         self.grants.finish()
     }
 
-    /// A read.
+    /// Resolves a read.
     pub fn read(&mut self, read: &'s query::Read) -> Result<Node<'s>, Error> {
         self.node(self.schema.table(&read.table)?, &read.node)
     }
 
-    /// A mutation.
+    /// Resolves a mutation.
     pub fn mutation(&mut self, mutation: &'s query::Mutation) -> Result<Mutation<'s>, Error> {
         let table = self.schema.table(&mutation.table)?;
         let granted = self.grants.take(table, mutation.set.operation())?;
@@ -265,7 +266,7 @@ impl<'s, 'g> Resolver<'s, 'g> {
         Ok(Mutation { table, kind, check, returning })
     }
 
-    /// Rows to change or delete: those that pass and that the grant covers.
+    /// Condition on the rows to change or delete: those that pass and that the grant covers.
     fn targets(
         &mut self,
         table: &'s Table,
@@ -378,7 +379,7 @@ fn pairs<'s>(table: &'s Table, far: &'s Table, relation: &'s Relation) -> Result
     on.collect()
 }
 
-/// Later keys on the same column change nothing.
+/// Resolves sort keys. Later keys on the same column change nothing.
 fn order<'s>(table: &'s Table, granted: Granted<'_>, sort: &[query::Sort]) -> Result<Vec<(&'s Column, bool)>, Error> {
     let mut order: Vec<(&Column, bool)> = Vec::with_capacity(sort.len());
     for key in sort {
@@ -394,7 +395,7 @@ fn order<'s>(table: &'s Table, granted: Granted<'_>, sort: &[query::Sort]) -> Re
     Ok(order)
 }
 
-/// What is returned of a mutation are the rows it wrote, all of them in their order.
+/// Checks that `returning` asks for all rows written, in their order.
 fn check_returning(node: &Node<'_>) -> Result<(), Error> {
     let returns_all = node.shape == Shape::Many && node.order.is_empty() && node.skip == 0 && node.limit.is_none();
     match returns_all {
@@ -435,7 +436,7 @@ fn resolve_changes<'s>(
     Ok(resolved)
 }
 
-/// Whether the outcome of `filter` may differ after `changes`.
+/// Whether `filter` depends on columns that change.
 fn depends_on(filter: &Filter, changes: &[(&Column, Bind, ChangeKind)]) -> bool {
     match filter {
         Filter::And(filters) | Filter::Or(filters) => filters.iter().any(|filter| depends_on(filter, changes)),
@@ -467,7 +468,7 @@ fn writable<'s>(table: &'s Table, granted: Granted<'_>, name: &str) -> Result<&'
     }
 }
 
-/// The value as the column stores it.
+/// Converts a value to the column's type, as it is stored.
 fn stored(column: &Column, value: &Value) -> Result<Bind, Error> {
     match bind(column.r#type, query::typed(column, value)?) {
         Bind::Decimal(text) => Ok(Bind::Decimal(decimal::stored(column, text)?)),

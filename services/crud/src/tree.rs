@@ -1,4 +1,4 @@
-//! A read tree as it runs: the statements of its levels, and how their rows become JSON.
+//! Plan of a read tree, and the writer that joins the rows of its levels to JSON.
 
 use bytes::Bytes;
 use foldhash::HashMap;
@@ -14,17 +14,17 @@ use crate::{
     store::Rows,
 };
 
-/// Rows that are written on the runtime's thread; more than that is work for a blocking one.
+/// Most rows that are written on the runtime's thread; more are written on a blocking one.
 const INLINE_ROWS: usize = 2000;
-/// Bytes that are written there: rows that several parents share are written once for each of them.
+/// Most bytes that are written there: rows that several parents share are written once for each of them.
 const INLINE_BYTES: usize = 256 << 10;
-/// Bytes written between two looks at the limit and at who waits: some ten microseconds.
+/// Bytes written between two checks of the limit and of cancellation: some ten microseconds.
 const CHECK_BYTES: usize = 32 << 10;
-/// Bytes that an answer has before it goes on in memory straight from the system, where it is not written inline.
+/// Bytes after which an answer that is not written inline goes on in a [`Mapping`].
 const FLUSH_BYTES: usize = 128 << 10;
-/// Bytes of a long value that are written at once: three of them are four of base64.
-const PIECE_BYTES: usize = 30 << 10;
-/// Rows indexed between two looks at who waits.
+/// Bytes of a chunk of a long value: three of them are four of base64.
+const CHUNK_BYTES: usize = 30 << 10;
+/// Rows indexed between two checks of cancellation.
 const CHECK_ROWS: usize = 4096;
 
 /// A compiled tree. The root is the first level; each level stands after the one above it.
@@ -34,35 +34,35 @@ pub struct Plan {
     pub levels: Vec<Level>,
 }
 
-/// What is read at one place of the tree.
+/// Level of a tree: the rows of one node.
 #[derive(Debug)]
 pub struct Level {
     /// The relation that leads to it; empty at the root.
     pub name: String,
-    /// What JSON it becomes.
+    /// Shape of its JSON.
     pub shape: Shape,
     /// Whether a statement reads its rows; `false` where there is nothing to ask.
     pub is_asked: bool,
     /// Columns that hold the key of the parent.
     pub link: Vec<usize>,
-    /// What a row is written as.
+    /// Members of a row's JSON.
     pub members: Vec<JsonMember>,
-    /// Rows that it may have.
+    /// Most rows that it may have.
     pub most: usize,
-    /// Rows that are answered, where the database's limit ends them.
+    /// Most rows that are answered, where the database's limit applies.
     pub cut: Option<usize>,
-    /// Skip and limit leave nothing.
+    /// Whether skip and limit leave nothing.
     pub is_void: bool,
 }
 
-/// A member of a row. `key` is the member's name as JSON, with its colon.
+/// A member of a row's JSON object.
 #[derive(Debug)]
 pub enum JsonMember {
     /// A column of the row.
     Column {
-        /// See above.
+        /// Its name as JSON, with the colon.
         key: Vec<u8>,
-        /// Which.
+        /// Its position.
         column: usize,
     },
     /// The same for each row.
@@ -72,12 +72,12 @@ pub enum JsonMember {
     },
     /// How many rows there are.
     Count {
-        /// See above.
+        /// Its name as JSON, with the colon.
         key: Vec<u8>,
     },
     /// The rows of a level below.
     Relation {
-        /// See above.
+        /// Its name as JSON, with the colon.
         key: Vec<u8>,
         /// Columns of this row that hold their key.
         columns: Vec<usize>,
@@ -95,31 +95,31 @@ pub struct Tree {
     numbers: Numbers,
 }
 
-/// What a tree became.
+/// Answer of a read tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// JSON.
     pub json: Bytes,
-    /// The database's limit cut rows off.
+    /// Whether the database's limit cut rows off.
     pub truncated: bool,
-    /// Statements it took.
+    /// Number of statements run.
     pub statements: usize,
 }
 
-/// Why a tree is not written to its end.
+/// Why the writer stopped before the end of the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Halt {
-    /// It has more bytes than it may have.
+    /// The byte limit is exceeded.
     Full,
-    /// Nobody waits for it.
+    /// Its stop is due.
     Stopped,
 }
 
-/// Rows of a level by the key of their parent: a chain for each key, in the order of the rows.
+/// Hash index of a level's rows by the key of their parent: a chain for each key, in the order of the rows.
 #[derive(Default)]
 struct JoinIndex {
     ends: HashMap<Key, (u32, u32)>,
-    /// By row; itself at the end.
+    /// Next row of the chain, by row; at the end, the row itself.
     next: Vec<u32>,
 }
 
@@ -225,12 +225,12 @@ struct Writer<'a> {
     /// Bytes that it may have.
     most: usize,
     stop: Option<&'a Stop>,
-    /// How many bytes `out` has at the next look.
+    /// Length of `out` at the next check.
     check_at: usize,
 }
 
 impl Writer<'_> {
-    /// Looks at the limit and at who waits.
+    /// Checks the limit and cancellation.
     #[cold]
     fn check_limits(&mut self) -> Result<(), Halt> {
         if self.stop.is_some_and(Stop::is_due) {
@@ -329,7 +329,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Writes a value; a long one piece by piece.
+    /// Writes a value; a long one in chunks.
     fn cell(&mut self, cell: &Cell<'_>) -> Result<(), Halt> {
         match cell {
             Cell::Text(text) if text.len() > CHECK_BYTES => self.long(text.as_bytes(), "\"", json::escaped),
@@ -346,7 +346,7 @@ impl Writer<'_> {
 
     fn long(&mut self, bytes: &[u8], quote: &str, write: impl Fn(&mut Vec<u8>, &[u8])) -> Result<(), Halt> {
         self.out.extend_from_slice(quote.as_bytes());
-        for piece in bytes.chunks(PIECE_BYTES) {
+        for piece in bytes.chunks(CHUNK_BYTES) {
             write(&mut self.out, piece);
             self.check_limits()?;
         }

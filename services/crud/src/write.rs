@@ -1,4 +1,4 @@
-//! Mutations as they run.
+//! Execution of mutations.
 
 use mesh::telemetry::Meter;
 use query::Type;
@@ -14,7 +14,7 @@ use crate::{
     store::{Rows, Statement, Store, Tx},
 };
 
-/// What a mutation did.
+/// Result of a mutation.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Written {
     /// Rows inserted, changed or deleted.
@@ -23,11 +23,11 @@ pub struct Written {
     pub rows: Vec<u8>,
 }
 
-/// What mutations run with.
+/// Database and options that mutations run with.
 pub struct WriteContext<'a> {
     /// The database.
     pub store: &'a Store,
-    /// What it speaks.
+    /// SQL dialect of its engine.
     pub dialect: &'a Dialect,
     /// Options of the answers.
     pub options: AnswerOptions,
@@ -35,10 +35,10 @@ pub struct WriteContext<'a> {
     pub meters: &'a Meters,
 }
 
-/// A mutation compiled.
+/// A mutation with its statements.
 struct CompiledMutation<'m, 's> {
     mutation: &'m Mutation<'s>,
-    /// Reads what a delete is about to delete, where its relations are asked for.
+    /// Reads the rows of a delete before it, where their relations are asked for.
     select_before_delete: Option<Statement>,
     statements: Vec<Statement>,
     returned: Returned,
@@ -71,8 +71,8 @@ pub async fn perform_all(context: &WriteContext<'_>, mutations: &[Mutation<'_>])
     Ok(written)
 }
 
-/// A mutation of one statement without a transaction around it. Its answer is made when it lasts, and must not fail
-/// then: `None`, and nothing is done, where it might be too large and takes a transaction.
+/// Runs a mutation of one statement without a transaction around it. Its answer is made after the commit, and must not
+/// fail then: `None`, and nothing is done, where it might be too large and takes a transaction.
 async fn write_without_transaction(
     context: &WriteContext<'_>,
     work: &CompiledMutation<'_, '_>,
@@ -172,14 +172,14 @@ fn written_bytes(value: &Bind) -> usize {
 }
 
 impl CompiledMutation<'_, '_> {
-    /// Whether its one statement is a transaction of its own: nothing has to be looked at before it lasts.
+    /// Whether its one statement may be its own transaction: nothing has to be checked before the commit.
     fn is_single_statement(&self) -> bool {
         let has_relations = self.mutation.returning.as_ref().is_some_and(has_relations);
         self.returned.check.is_none() && !has_relations
     }
 }
 
-/// That the engine keeps the values that are to be written as they are.
+/// Checks that the engine stores the values to be written without loss.
 fn check_values(dialect: &Dialect, mutation: &Mutation<'_>) -> Result<(), Error> {
     match &mutation.kind {
         MutationKind::Insert(rows) => {
@@ -236,7 +236,7 @@ async fn perform(
     }
     let mut written = nothing(work);
     for rows in run(tx, &context.meters.writes, &work.statements, budget).await? {
-        check(work, &rows)?;
+        check_rows(work, &rows)?;
         written.affected += rows.len() as u64;
         if let Some(node) = &work.mutation.returning {
             let kept = kept(&rows, work.returned);
@@ -246,7 +246,7 @@ async fn perform(
     Ok(written)
 }
 
-/// What a deleted row's relations lead to may go with it, and is read before.
+/// Runs a delete whose relations are returned: what they lead to may be deleted with the rows, and is read before.
 async fn delete_after_reading(
     tx: &mut Tx,
     context: &WriteContext<'_>,
@@ -279,8 +279,8 @@ fn single(rows: Vec<Rows>) -> Result<Rows, Error> {
     rows.into_iter().next().ok_or_else(|| Error::Database("a statement has no result".to_owned()))
 }
 
-/// That every row written passes the grant's check.
-fn check(work: &CompiledMutation<'_, '_>, rows: &Rows) -> Result<(), Error> {
+/// Checks that every row written passes the grant's check.
+fn check_rows(work: &CompiledMutation<'_, '_>, rows: &Rows) -> Result<(), Error> {
     let Some(column) = work.returned.check else {
         return Ok(());
     };
@@ -293,7 +293,7 @@ fn check(work: &CompiledMutation<'_, '_>, rows: &Rows) -> Result<(), Error> {
     }
 }
 
-/// The rows that exist for the caller to read.
+/// The rows that the caller may read.
 fn kept(rows: &Rows, returned: Returned) -> Vec<usize> {
     let is_visible = |row: &usize| match returned.visible {
         Some(column) => rows.cell(*row, column) == crate::cell::Cell::Bool(true),

@@ -1,4 +1,4 @@
-//! Reading trees: one statement per level.
+//! Compiles read trees to `SELECT`: one statement per level.
 //!
 //! A level below the root names its parents by a subselect of their keys with the same predicate, so that no level
 //! waits for another. After a write the root's rows are known, and the levels below name them by their keys.
@@ -19,14 +19,14 @@ use crate::{
 /// Rows that a level below the root may have, as a multiple of the database's limit.
 const LEVEL_FACTOR: u64 = 100;
 
-/// What a tree starts from.
+/// Source of the root's rows.
 pub enum Source<'a> {
-    /// The rows that pass; where the caller gave no limit, at most this many.
+    /// A query; where the caller gave no limit, for at most this many.
     Query {
         /// The database's limit.
         limit: u64,
     },
-    /// Rows that are here already, with the columns that [`columns`] says.
+    /// Rows that were written and returned, with the columns that [`columns`] says.
     Rows {
         /// The rows.
         rows: &'a Rows,
@@ -37,7 +37,7 @@ pub enum Source<'a> {
     },
 }
 
-/// A tree being compiled.
+/// Compiler of one tree.
 struct Levels<'d, 'a> {
     dialect: &'d Dialect,
     source: &'a Source<'a>,
@@ -45,7 +45,7 @@ struct Levels<'d, 'a> {
     statements: &'a mut Vec<Statement>,
 }
 
-/// A node where it stands in its tree.
+/// A node with its result columns and its parent.
 struct NodeContext<'p, 's> {
     node: &'p Node<'s>,
     /// The result columns of its level.
@@ -53,7 +53,7 @@ struct NodeContext<'p, 's> {
     above: Option<ParentLink<'p, 's>>,
 }
 
-/// How a node hangs on the one above it.
+/// Relation from a parent node to a node.
 struct ParentLink<'p, 's> {
     context: &'p NodeContext<'p, 's>,
     name: &'p str,
@@ -62,8 +62,8 @@ struct ParentLink<'p, 's> {
     on: &'p [(&'s Column, &'s Column)],
 }
 
-/// The plan of a tree. The statements that read the rows of its levels are added to `statements`, in the order of the
-/// levels.
+/// Compiles the plan of a tree. The statements that read the rows of its levels are added to `statements`, in the order
+/// of the levels.
 pub fn compile(dialect: &Dialect, node: &Node<'_>, source: &Source<'_>, statements: &mut Vec<Statement>) -> Plan {
     let mut levels = Levels { dialect, source, levels: Vec::new(), statements };
     levels.level(NodeContext { node, columns: columns(node), above: None });
@@ -115,14 +115,14 @@ impl Levels<'_, '_> {
         }
     }
 
-    /// Rows that the level may have; one more is fetched, to tell.
+    /// Most rows of a level; one more is fetched, to tell whether there are more.
     fn most(&self) -> u64 {
         match self.source {
             Source::Query { limit } | Source::Rows { limit, .. } => limit.saturating_mul(LEVEL_FACTOR),
         }
     }
 
-    /// Rows of the root that count.
+    /// Most rows of the root.
     fn root_rows(&self, node: &Node<'_>) -> u64 {
         let (Source::Query { limit } | Source::Rows { limit, .. }) = self.source;
         match node.shape {
@@ -169,7 +169,7 @@ impl Levels<'_, '_> {
         outputs
     }
 
-    /// Rows of which each parent has at most some, by their number among those of the parent.
+    /// Rows with a limit per parent, by a window function that numbers those of each parent.
     fn windowed(&self, sql: &mut Sql<'_>, context: &NodeContext<'_, '_>) -> Vec<Output> {
         let outer = sql.alias();
         sql.push("SELECT ");
@@ -240,7 +240,7 @@ impl Levels<'_, '_> {
         outputs
     }
 
-    /// ` FROM table WHERE`, with what ties the rows to their parents.
+    /// Appends ` FROM table WHERE`, with the condition on the parents.
     fn source_and_filter(&self, sql: &mut Sql<'_>, context: &NodeContext<'_, '_>, alias: Alias) {
         sql.push(" FROM ");
         sql.table(context.node.table);
@@ -257,7 +257,7 @@ impl Levels<'_, '_> {
         }
     }
 
-    /// That the row's key is one of its parents'.
+    /// Appends the condition that the row's key is that of a parent.
     fn parent_filter(&self, sql: &mut Sql<'_>, alias: Alias, table: &Table, above: &ParentLink<'_, '_>) {
         match (self.source, &above.context.above) {
             (Source::Rows { rows, kept, .. }, None) => parent_values(sql, alias, above, rows, kept),
@@ -274,7 +274,7 @@ impl Levels<'_, '_> {
         }
     }
 
-    /// The keys of the rows above, by the predicate that reads them.
+    /// Appends the subselect of the parents' keys, by the predicate that reads them.
     fn parent_keys(&self, sql: &mut Sql<'_>, above: &ParentLink<'_, '_>) {
         let context = above.context;
         let key: Vec<&Column> = above.on.iter().map(|(column, _)| *column).collect();
@@ -306,7 +306,7 @@ impl<'s> NodeContext<'_, 's> {
         columns.map(|column| self.position(column)).collect()
     }
 
-    /// Whether the database's limit ends the rows.
+    /// Whether the database's limit applies to the rows.
     fn is_cut(&self) -> bool {
         self.above.is_none() && self.node.limit.is_none() && self.node.shape == Shape::Many
     }
@@ -367,7 +367,7 @@ fn add<'s>(columns: &mut Vec<&'s Column>, column: &'s Column) {
     }
 }
 
-/// `SELECT columns`; a row of which nothing is asked is still a row.
+/// Appends `SELECT columns`; a row of which nothing is asked is still a row.
 fn results(sql: &mut Sql<'_>, alias: Alias, columns: &[&Column]) -> Vec<Output> {
     sql.push("SELECT ");
     if columns.is_empty() {
@@ -379,7 +379,7 @@ fn results(sql: &mut Sql<'_>, alias: Alias, columns: &[&Column]) -> Vec<Output> 
     outputs
 }
 
-/// ` ORDER BY`: what the caller asked for, then what makes the order total, as far as `cond` leaves it open.
+/// Appends ` ORDER BY`: what the caller asked for, then what makes the order total, as far as `cond` leaves it open.
 pub fn order_by(sql: &mut Sql<'_>, alias: Alias, table: &Table, cond: &Cond<'_>, asked: &[(&Column, bool)]) {
     let ties = tie_breaks(table);
     let is_open = |tie: &&&Column| !cond.fixes(&tie.name) && asked.iter().all(|(column, _)| column.name != tie.name);
@@ -401,19 +401,19 @@ pub fn order_by(sql: &mut Sql<'_>, alias: Alias, table: &Table, cond: &Cond<'_>,
     }
 }
 
-/// Whether no more rows pass than one by its key would, because the whole key is fixed.
+/// Whether at most one row passes, because `cond` fixes the whole primary key.
 pub fn is_one(table: &Table, cond: &Cond<'_>) -> bool {
     !table.primary_key.is_empty() && table.primary_key.iter().all(|name| cond.fixes(name))
 }
 
-/// What tells rows without a key apart.
+/// Appends the row identifier of a table without a key.
 pub fn row_id(sql: &mut Sql<'_>, alias: Alias) {
     sql.named(alias);
     sql.push(".");
     sql.push(sql.dialect.row_id());
 }
 
-/// Columns that tell the rows of a table apart: its key, or all that can be sorted of a view, which has none.
+/// Tie breakers of an order: the primary key of a table, or all that can be sorted of a view, which has none.
 fn tie_breaks(table: &Table) -> Vec<&Column> {
     let sortable = |column: &&Column| !matches!(column.r#type, Type::Json | Type::Other | Type::Bytes);
     match table.kind {
@@ -422,7 +422,7 @@ fn tie_breaks(table: &Table) -> Vec<&Column> {
     }
 }
 
-/// Rows at most.
+/// Limit of rows.
 enum RowLimit {
     /// By the database's configuration. It stands in the text: for a parameter PostgreSQL's generic plans expect a
     /// tenth of the rows, and walk a whole index in order to find so few (0.7 instead of 0.2 ms for the tracks of 20
@@ -461,7 +461,7 @@ fn numbered(sql: &mut Sql<'_>, alias: Alias, index: usize) {
     sql.numbered("\"c", index);
 }
 
-/// Items side by side, in brackets where they are several.
+/// Appends a row value: items in brackets where they are several.
 pub fn tuple<T>(sql: &mut Sql<'_>, items: &[T], write: impl FnMut(&mut Sql<'_>, &T)) {
     let is_single = items.len() < 2;
     sql.push(if is_single { "" } else { "(" });
@@ -469,8 +469,10 @@ pub fn tuple<T>(sql: &mut Sql<'_>, items: &[T], write: impl FnMut(&mut Sql<'_>, 
     sql.push(if is_single { "" } else { ")" });
 }
 
-/// That the row's key is one of those of `rows`: each column by itself, so that a key of several columns finds some
-/// rows more, which have no parent and are left out when the levels are put together.
+/// Appends the condition that the row's key is one of those of `rows`.
+///
+/// Each column by itself, so that a key of several columns finds some rows more, which have no parent and are left out
+/// when the levels are joined.
 fn parent_values(sql: &mut Sql<'_>, alias: Alias, above: &ParentLink<'_, '_>, rows: &Rows, kept: &[usize]) {
     let at = above.context.positions(above.on.iter().map(|(own, _)| *own));
     sql.list(" AND ", above.on.iter().zip(at), |sql, ((own, here), at)| {

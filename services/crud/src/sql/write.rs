@@ -1,4 +1,4 @@
-//! Writing rows.
+//! Compiles mutations to `INSERT`, `UPDATE` and `DELETE`.
 
 use query::{Column, Type};
 
@@ -15,7 +15,7 @@ type Row<'s> = Vec<(&'s Column, Bind)>;
 /// Columns that an update writes, what they get and how.
 pub type ColumnChange<'s> = (&'s Column, Bind, ChangeKind);
 
-/// Where a statement that writes answers what.
+/// Positions of the computed columns in a `RETURNING`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Returned {
     /// The column that says whether the row passes the grant's check.
@@ -24,7 +24,7 @@ pub struct Returned {
     pub visible: Option<usize>,
 }
 
-/// The statements that insert `rows`, in their order: as few as the dialect and its limit of placeholders allow.
+/// The `INSERT` statements of `rows`, in their order: as few as the dialect and its limit of placeholders allow.
 pub fn insert(dialect: &Dialect, mutation: &Mutation<'_>, rows: &[Row<'_>]) -> (Vec<Statement>, Returned) {
     let (_, returned) = returning(&mut Sql::writing(dialect, mutation.table), mutation);
     let mut statements = Vec::new();
@@ -38,7 +38,7 @@ pub fn insert(dialect: &Dialect, mutation: &Mutation<'_>, rows: &[Row<'_>]) -> (
     (statements, returned)
 }
 
-/// The statement that changes the rows that pass.
+/// The `UPDATE` of the rows that pass.
 pub fn update(
     dialect: &Dialect,
     mutation: &Mutation<'_>,
@@ -63,10 +63,10 @@ pub fn update(
     (sql.finish(outputs), returned)
 }
 
-/// What fails in SQLite with "integer overflow": nothing else does in an expression.
+/// Fails in SQLite with "integer overflow", as no other expression does.
 const OVERFLOW: &str = "abs(-9223372036854775808)";
 
-/// What the column holds and `value` together, if the column can hold that.
+/// Appends the sum of the column and `value`, with its overflow check.
 fn sum(sql: &mut Sql<'_>, column: &Column, value: &Bind) {
     let unchecked = |sql: &mut Sql<'_>| {
         sql.column(Alias::Target, column);
@@ -106,7 +106,7 @@ fn sum(sql: &mut Sql<'_>, column: &Column, value: &Bind) {
     sql.push(" END");
 }
 
-/// The statement that deletes the rows that pass.
+/// The `DELETE` of the rows that pass.
 pub fn delete(dialect: &Dialect, mutation: &Mutation<'_>, cond: &Cond<'_>, one: bool) -> (Statement, Returned) {
     let mut sql = Sql::writing(dialect, mutation.table);
     sql.push("DELETE FROM ");
@@ -169,7 +169,7 @@ fn insert_batch(dialect: &Dialect, mutation: &Mutation<'_>, columns: &[&Column],
     sql.finish(outputs)
 }
 
-/// ` WHERE`, for at most one row by its key.
+/// Appends ` WHERE`, with a subselect of the key where at most one row is written.
 fn targets(sql: &mut Sql<'_>, mutation: &Mutation<'_>, cond: &Cond<'_>, one: bool) {
     let table = mutation.table;
     if !one || select::is_one(table, cond) {
@@ -196,8 +196,7 @@ fn targets(sql: &mut Sql<'_>, mutation: &Mutation<'_>, cond: &Cond<'_>, one: boo
     sql.push(" LIMIT 1)");
 }
 
-/// The statement that reads what [`delete`] is about to delete, with the result columns of a mutation, and keeps others
-/// from changing it.
+/// The `SELECT` of the rows that [`delete`] is about to delete, with the result columns of a mutation, and with a lock.
 pub fn select_before_delete(
     dialect: &Dialect,
     mutation: &Mutation<'_>,
@@ -219,7 +218,7 @@ pub fn select_before_delete(
     (sql.finish(outputs), returned)
 }
 
-/// ` RETURNING` what the mutation needs to know of the rows it wrote; nothing where that is only how many.
+/// Appends ` RETURNING` with what the mutation needs to know of the rows it wrote; nothing where that is only how many.
 fn returning(sql: &mut Sql<'_>, mutation: &Mutation<'_>) -> (Vec<Output>, Returned) {
     if mutation.returning.is_none() && mutation.check.is_true() {
         return (Vec::new(), Returned::default());

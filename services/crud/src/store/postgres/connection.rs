@@ -140,8 +140,10 @@ impl StatementCache {
     }
 }
 
-/// Pipelines `messages`: sends all in their order before it waits for an answer, in one round trip. All are answered when it ends,
-/// and the first failure is the one reported. Only rows that are refused end it at once: what follows may be long.
+/// Pipelines `messages`: sends all in their order before it waits for an answer, in one round trip.
+///
+/// All are answered when it ends, and the first failure is the one reported. Only rows that are refused end it at once:
+/// what follows may be long.
 pub async fn send_pipelined(messages: Vec<Message<'_>>) -> Result<Vec<PostgresRows>, PostgresError> {
     let mut messages: Vec<_> = messages.into_iter().map(MaybeDone::Future).collect();
     std::future::poll_fn(|context| {

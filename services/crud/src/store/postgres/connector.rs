@@ -32,7 +32,8 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// A connector for `url`: `postgres://user:password@host:port/name?sslmode=verify-full`, with the parameters of libpq.
+    /// A connector for `url`, with the parameters of libpq:
+    /// `postgres://user:password@host:port/name?sslmode=verify-full`.
     ///
     /// `sslmode` is `disable`, `prefer` (the default), `require` (encrypted, whoever the server is, as in libpq),
     /// `verify-ca` or `verify-full` (both check certificate and name, against the PEM file in `sslrootcert`, or else

@@ -166,7 +166,7 @@ impl PipelinedConnection {
         now.saturating_sub(before.max(sent))
     }
 
-    /// The outcome of `work`; `None` as soon as the connection stalls. It may be behind a slow statement or be the slow one.
+    /// The outcome of `work`; `None` as soon as the connection stalls, by this statement or one before it.
     async fn unless_stalled<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let mut work = pin!(work);
         loop {

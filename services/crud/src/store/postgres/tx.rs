@@ -16,7 +16,7 @@ use crate::{
     store::Statement,
 };
 
-/// A transaction on a connection of its own. Dropped without [`PostgresTx::commit`] they are rolled back.
+/// A transaction on a connection of its own. Dropped without [`PostgresTx::commit`] it is rolled back.
 pub struct PostgresTx {
     store: Postgres,
     lease: ConnectionLease,

@@ -1,6 +1,8 @@
-//! Read-only connections. After a short read a connection keeps its snapshot, and the next short read uses it if
-//! nothing has been committed since: beginning and ending a read transaction is three quarters of what a read by key costs, in
-//! locks that all threads contend for.
+//! Read-only connections, which share a snapshot between short reads.
+//!
+//! After a short read a connection keeps its snapshot, and the next short read uses it if nothing has been committed
+//! since: beginning and ending a read transaction is three quarters of what a read by key costs, in locks that all
+//! threads contend for.
 
 use std::{
     path::Path,
@@ -32,7 +34,7 @@ pub struct Reader {
 /// A snapshot that is kept.
 #[derive(Debug)]
 struct KeptSnapshot {
-    mark: WalHeader,
+    header: WalHeader,
     /// It began when all of the log had been copied: SQLite reads it from the database, and the log is free.
     is_copied: bool,
     since: Instant,
@@ -53,21 +55,21 @@ impl Reader {
         work: impl FnOnce(&Connection) -> Result<T, SqliteError>,
     ) -> Result<T, SqliteError> {
         let is_short = matches!(interrupt, Interrupt::After(_));
-        let mark = self.wal.as_ref().filter(|_| is_short).map(WalIndex::header);
-        if !mark.is_some_and(|mark| self.keeps_current(&mark)) {
+        let header = self.wal.as_ref().filter(|_| is_short).map(WalIndex::header);
+        if !header.is_some_and(|header| self.keeps_current(&header)) {
             self.end_snapshot()?;
         }
         let is_copied = self.is_copied();
         // The log starts anew only where nobody uses it: while it is long, snapshots are as short as they can be.
-        let keeps = mark.filter(|mark| mark.frames() < CHECKPOINT_FRAMES || is_copied);
+        let keeps = header.filter(|header| header.frames() < CHECKPOINT_FRAMES || is_copied);
         if keeps.is_some() && self.connection.is_autocommit() {
             self.connection.prepare_cached("BEGIN")?.execute([])?;
         }
         let done = interrupt.over(&mut self.connection, |connection| work(connection));
         // Of a commit meanwhile nobody knows whether the snapshot has it.
-        let kept = keeps.filter(|mark| done.is_ok() && self.mark() == Some(*mark));
+        let kept = keeps.filter(|header| done.is_ok() && self.header() == Some(*header));
         let since = self.kept.as_ref().map_or_else(Instant::now, |kept| kept.since);
-        self.kept = kept.map(|mark| KeptSnapshot { mark, is_copied, since });
+        self.kept = kept.map(|header| KeptSnapshot { header, is_copied, since });
         done
     }
 
@@ -78,18 +80,18 @@ impl Reader {
 
     /// Ends a kept snapshot that is stale or old; whether one is still kept.
     pub fn expire(&mut self) -> bool {
-        if !self.mark().is_some_and(|mark| self.keeps_current(&mark)) {
+        if !self.header().is_some_and(|header| self.keeps_current(&header)) {
             // A connection that cannot end it is closed by the next who wants to read with it.
             drop(self.end_snapshot());
         }
         self.kept.is_some()
     }
 
-    /// Whether the snapshot of `mark` is kept, and stands in nobody's way. Of an old one nobody can be sure: one that began
-    /// at the moment when the copying of the log ended may hold the log all the same.
-    fn keeps_current(&self, mark: &WalHeader) -> bool {
+    /// Whether the snapshot of `header` is kept, and does not hold up checkpoints. An old one may: one that began at
+    /// the moment when the copying of the log ended may hold the log all the same.
+    fn keeps_current(&self, header: &WalHeader) -> bool {
         let is_fine = |kept: &KeptSnapshot| {
-            kept.mark == *mark && kept.is_copied == self.is_copied() && kept.since.elapsed() < SNAPSHOT_LIFETIME
+            kept.header == *header && kept.is_copied == self.is_copied() && kept.since.elapsed() < SNAPSHOT_LIFETIME
         };
         self.kept.as_ref().is_some_and(is_fine)
     }
@@ -108,7 +110,7 @@ impl Reader {
         Ok(())
     }
 
-    fn mark(&self) -> Option<WalHeader> {
+    fn header(&self) -> Option<WalHeader> {
         self.wal.as_ref().map(WalIndex::header)
     }
 

@@ -1,4 +1,4 @@
-//! SqliteRows copied out of SQLite, and what their values mean: SQLite knows five kinds of value, columns declare many types.
+//! Rows copied out of SQLite, and the conversion of its five storage classes to the types that columns declare.
 
 use std::borrow::Cow;
 

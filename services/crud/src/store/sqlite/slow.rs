@@ -7,7 +7,7 @@ use std::{
 
 use crate::store::Statement;
 
-/// Places for marks: a statement takes the slot of another now and then, which is tried anew.
+/// Slots of the table: a statement evicts another now and then, which is tried anew.
 const SLOTS: usize = 256;
 
 /// Hashes of the texts of slow statements.
