@@ -1,4 +1,4 @@
-//! Limits of what one request may take: bytes of its answer, memory of its rows, and a share of what this node has for
+//! Resource limits of one request: bytes of its answer, memory of its rows, and a share of what this node has for
 //! large answers.
 
 use std::sync::{
@@ -21,15 +21,15 @@ const ROWS_PER_ANSWER: usize = 2;
 const ROWS_LEAST: usize = 16 << 20;
 /// What large answers may take together on a small machine: two of them at the default limit, with their rows.
 const LARGE_LEAST_MIB: usize = 384;
-/// And for each core of a larger one.
+/// The same for each core of a larger one.
 const LARGE_PER_CORE_MIB: usize = 96;
 
-/// Bytes that the answers of a client's request may have.
+/// Byte limit of the answers of a client's request.
 #[derive(Debug, Clone, Copy)]
 pub struct AnswerLimit {
-    /// Altogether.
+    /// The limit.
     pub bytes: u64,
-    /// Those used by other databases.
+    /// Bytes used by the answers of other databases.
     pub used: u64,
 }
 
@@ -42,7 +42,7 @@ pub struct Memory {
     total: u32,
 }
 
-/// What one request may still take.
+/// Remaining budget of one request.
 #[derive(Debug)]
 pub struct Budget<'m> {
     limit: u64,
@@ -129,7 +129,7 @@ impl<'m> Budget<'m> {
         Room { bytes, limit: self.limit }
     }
 
-    /// The same for several statements at the same time.
+    /// [`Budget::row_room`] for several statements at the same time.
     pub fn shared_room(&self) -> SharedRoom<'_, 'm> {
         SharedRoom {
             budget: self,
@@ -143,12 +143,12 @@ impl<'m> Budget<'m> {
         self.share.initialized()
     }
 
-    /// JSON was written.
+    /// Subtracts JSON that was written.
     pub fn answered(&mut self, bytes: usize) {
         self.answer = self.answer.saturating_sub(bytes);
     }
 
-    /// Rows were collected, and are kept.
+    /// Subtracts rows that were collected and are kept.
     pub fn collected(&mut self, bytes: usize) {
         self.rows = self.rows.saturating_sub(bytes);
     }
@@ -171,7 +171,7 @@ impl<'m> Budget<'m> {
         self.answer_room() < self.answer
     }
 
-    /// That the answer is over the limit.
+    /// The error of an answer over the limit.
     pub fn too_large(&self) -> Error {
         too_large(self.limit)
     }

@@ -1,10 +1,10 @@
-//! One value of a row as the driver holds it, and as a key that joins the levels of a tree.
+//! Values of rows, borrowed from the driver, and the keys that join the levels of a tree.
 
 use std::borrow::Cow;
 
 use query::Type;
 
-use crate::{store::Bind, time};
+use crate::{bind::Bind, time, uuid};
 
 /// A value of a row, borrowed from the driver's bytes.
 #[derive(Debug, Clone, PartialEq)]
@@ -99,7 +99,7 @@ impl Cell<'_> {
             Cell::Date(days) => Bind::Date(time::written(|out| time::date(out, *days))),
             Cell::Time(micros) => Bind::Time(time::written(|out| time::clock(out, *micros))),
             Cell::Timestamp(micros) => Bind::Timestamp(*micros),
-            Cell::Uuid(bytes) => Bind::Uuid(time::written(|out| crate::json::uuid(out, bytes))),
+            Cell::Uuid(bytes) => Bind::Uuid(time::written(|out| uuid::write(out, bytes))),
             Cell::Json(bytes) => Bind::Json(String::from_utf8_lossy(bytes).into_owned()),
         })
     }

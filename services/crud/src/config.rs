@@ -1,4 +1,4 @@
-//! What crud is configured with: its own section, and the resources it owns.
+//! Configuration of crud: its own section, and the resources it owns.
 
 use std::path::{Path, PathBuf};
 
@@ -14,14 +14,14 @@ use crate::{
     store::{Store, postgres, sqlite},
 };
 
-/// Of this service on this node.
+/// Configuration of this service on this node.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Where relative SQLite files live.
     pub data: PathBuf,
 }
 
-/// What is wrong with the databases of a folder.
+/// Faults of the databases of a folder.
 pub fn check(snapshot: &Snapshot) -> Vec<Fault> {
     let projects: Vec<&str> =
         snapshot.of("project").filter_map(|document| document.meta.get("id").and_then(|id| id.as_str())).collect();
@@ -94,11 +94,11 @@ pub fn projects(snapshot: &Snapshot) -> Vec<(String, query::resources::Project)>
     snapshot.of("project").filter_map(read).map(|(meta, project)| (meta.id, project)).collect()
 }
 
-/// Where a store comes from.
-pub struct Place {
+/// Where a database is: its resource, and the folders that relative paths start from.
+pub struct DatabaseSource {
     /// The database's id.
     pub id: String,
-    /// What its resource says.
+    /// Spec of its resource.
     pub spec: Database,
     /// Where the relative paths of the resource start.
     pub folder: PathBuf,
@@ -106,11 +106,11 @@ pub struct Place {
     pub data: PathBuf,
 }
 
-/// The store at `place`, and the dialect it speaks. An SQLite file is made if there is none.
+/// Opens the store of `source`, with its dialect. An SQLite file is created if there is none.
 ///
 /// Blocks.
-pub fn open(place: &Place, tasks: &Tasks) -> Result<(Store, Dialect), Error> {
-    let Place { id, spec, folder, data } = place;
+pub fn open(source: &DatabaseSource, tasks: &Tasks) -> Result<(Store, Dialect), Error> {
+    let DatabaseSource { id, spec, folder, data } = source;
     match spec.engine() {
         Some(Engine::Sqlite) => {
             let file = path(&spec.url, data).map_err(Error::Unavailable)?;

@@ -1,4 +1,4 @@
-//! The databases of all projects: opened in the background, looked at again and again, swapped when resources change.
+//! Registry of the databases of all projects: opened in the background, polled, swapped when resources change.
 
 use std::{
     path::{Path, PathBuf},
@@ -9,7 +9,7 @@ use std::{
 use arc_swap::ArcSwap;
 use foldhash::{HashMap, HashMapExt};
 use mesh::{Mesh, State, Tasks, resources};
-use query::resources::{Database as Spec, DatabaseMeta, Numbers};
+use query::resources::{Database as DatabaseSpec, DatabaseMeta, Numbers};
 use tokio::sync::watch;
 use tokio_util::sync::DropGuard;
 
@@ -17,20 +17,21 @@ use crate::{
     Error, blocking,
     budget::{AnswerLimit, Memory},
     config::{self, Config},
-    open::{Open, Style},
+    database::Database,
+    options::AnswerOptions,
 };
 
-/// How often an open database is looked at.
-const LOOK: Duration = Duration::from_secs(2);
-/// How soon a database that was not reached is tried again; doubles up to [`LATEST`].
-const SOONEST: Duration = Duration::from_millis(100);
-const LATEST: Duration = Duration::from_secs(2);
-/// Least time between two looks that callers ask for.
-const ASKED: Duration = Duration::from_secs(1);
-/// How long a call waits for the first try to reach a database.
-const PATIENCE: Duration = Duration::from_millis(750);
+/// How often the schema of an open database is polled.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
+/// Back-off before the first retry of a connection that failed; doubles up to [`RETRY_MAX`].
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+/// Least time between two refreshes that callers ask for.
+const REFRESH_INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// How long a call waits for the first attempt to open a database.
+const FIRST_ATTEMPT_TIMEOUT: Duration = Duration::from_millis(750);
 
-/// All projects, as the resources in force say.
+/// Registry of the databases of all projects, by the resources in force.
 pub struct Databases {
     mesh: Mesh,
     tasks: Tasks,
@@ -43,33 +44,33 @@ pub struct Databases {
 #[derive(Clone, Default)]
 struct Project {
     numbers: Numbers,
-    databases: HashMap<String, Arc<Database>>,
+    databases: HashMap<String, Arc<DatabaseEntry>>,
 }
 
-/// One database, whether it is reached or not.
-pub struct Database {
+/// A database of the registry, open or not.
+pub struct DatabaseEntry {
     /// The project's id.
     pub project: String,
     /// Its id.
     pub id: String,
-    /// What its resource says.
-    pub spec: Spec,
+    /// Spec of its resource.
+    pub spec: DatabaseSpec,
     folder: PathBuf,
-    reached: watch::Sender<Reached>,
-    asked: Mutex<Instant>,
-    /// Ends the task that looks after it.
+    state: watch::Sender<DatabaseState>,
+    last_refresh: Mutex<Instant>,
+    /// Ends the task that keeps it open.
     _stop: DropGuard,
 }
 
-/// Whether a database is reached.
+/// State of the connection to a database.
 #[derive(Clone)]
-pub enum Reached {
-    /// Not tried yet.
-    Starting,
-    /// Yes.
-    Yes(Arc<Open>),
-    /// No; why, for people.
-    No(String),
+pub enum DatabaseState {
+    /// Not attempted yet.
+    Connecting,
+    /// Connected.
+    Open(Arc<Database>),
+    /// The last attempt failed; why, for people.
+    Failed(String),
 }
 
 impl Databases {
@@ -89,8 +90,8 @@ impl Databases {
         databases
     }
 
-    /// A database and how its project wants its answers.
-    pub fn find(&self, project: &str, database: &str) -> Result<(Arc<Database>, Numbers), Error> {
+    /// A database, and the number format of its project.
+    pub fn find(&self, project: &str, database: &str) -> Result<(Arc<DatabaseEntry>, Numbers), Error> {
         let projects = self.projects.load();
         let of = projects.get(project).ok_or_else(|| Error::UnknownProject(project.to_owned()))?;
         match of.databases.get(database) {
@@ -100,7 +101,7 @@ impl Databases {
     }
 
     /// The databases of a project, by id.
-    pub fn of(&self, project: &str) -> Result<Vec<Arc<Database>>, Error> {
+    pub fn of(&self, project: &str) -> Result<Vec<Arc<DatabaseEntry>>, Error> {
         let projects = self.projects.load();
         let of = projects.get(project).ok_or_else(|| Error::UnknownProject(project.to_owned()))?;
         let mut databases: Vec<_> = of.databases.values().cloned().collect();
@@ -108,13 +109,13 @@ impl Databases {
         Ok(databases)
     }
 
-    /// Looks at a database now, unless that was done within the second.
-    pub async fn refresh(&self, database: &Database) {
-        let Reached::Yes(open) = database.after_first_try().await else { return };
-        if !database.is_due() {
+    /// Refreshes the schema of a database, unless that was done within the second.
+    pub async fn refresh(&self, database: &DatabaseEntry) {
+        let DatabaseState::Open(open) = database.after_first_attempt().await else { return };
+        if !database.may_refresh() {
             return;
         }
-        self.look(&database.project, &database.id, &open).await;
+        self.poll(&database.project, &database.id, &open).await;
     }
 
     /// Puts the databases of `snapshot` in the place of those in force. Those whose resource is the same stay open.
@@ -126,7 +127,7 @@ impl Databases {
             .collect();
         for document in snapshot.of("database") {
             // The folder's checker refuses what does not read.
-            let Ok((meta, spec)) = document.read::<DatabaseMeta, Spec>() else { continue };
+            let Ok((meta, spec)) = document.read::<DatabaseMeta, DatabaseSpec>() else { continue };
             let Some(project) = projects.get_mut(&meta.project) else { continue };
             let known = before.get(&meta.project).and_then(|project| project.databases.get(&meta.id));
             let database = match known {
@@ -145,24 +146,25 @@ impl Databases {
         self.projects.store(Arc::new(projects));
     }
 
-    /// A database and the task that looks after it, for as long as it is in force.
-    fn add(self: &Arc<Self>, meta: &DatabaseMeta, spec: Spec, folder: &Path) -> Arc<Database> {
+    /// Adds a database and the task that keeps it open for as long as it is in force.
+    fn add(self: &Arc<Self>, meta: &DatabaseMeta, spec: DatabaseSpec, folder: &Path) -> Arc<DatabaseEntry> {
         let stop = self.tasks.stop().child_token();
-        let database = Arc::new(Database {
+        let database = Arc::new(DatabaseEntry {
             project: meta.project.clone(),
             id: meta.id.clone(),
             spec,
             folder: folder.to_owned(),
-            reached: watch::Sender::new(Reached::Starting),
-            asked: Mutex::new(Instant::now()),
+            state: watch::Sender::new(DatabaseState::Connecting),
+            last_refresh: Mutex::new(Instant::now()),
             _stop: stop.clone().drop_guard(),
         });
         let (all, this) = (Arc::downgrade(self), Arc::downgrade(&database));
         self.tasks.spawn("database", async move {
-            let mut wait = SOONEST;
+            let mut wait = RETRY_FIRST;
             loop {
                 let (Some(databases), Some(database)) = (all.upgrade(), this.upgrade()) else { break };
-                let Some(next) = stop.run_until_cancelled(Box::pin(databases.tend(&database, wait))).await else {
+                let Some(next) = stop.run_until_cancelled(Box::pin(databases.connect_or_poll(&database, wait))).await
+                else {
                     break;
                 };
                 wait = next;
@@ -176,59 +178,59 @@ impl Databases {
         database
     }
 
-    /// Reaches a database, or looks at it; how long until the next time.
-    async fn tend(&self, database: &Database, wait: Duration) -> Duration {
-        let reached = database.reached.borrow().clone();
-        if let Reached::Yes(open) = reached {
-            self.look(&database.project, &database.id, &open).await;
-            return LOOK;
+    /// Connects to a database, or polls its schema; how long until the next time.
+    async fn connect_or_poll(&self, database: &DatabaseEntry, wait: Duration) -> Duration {
+        let state = database.state.borrow().clone();
+        if let DatabaseState::Open(open) = state {
+            self.poll(&database.project, &database.id, &open).await;
+            return POLL_INTERVAL;
         }
-        match self.reach(database).await {
+        match self.connect(database).await {
             Ok(open) => {
-                let tables = open.known().schema.tables().len();
+                let tables = open.schema_snapshot().schema.tables().len();
                 tracing::info!(project = database.project, database = database.id, tables, "database open");
-                database.reached.send_replace(Reached::Yes(Arc::new(open)));
+                database.state.send_replace(DatabaseState::Open(Arc::new(open)));
                 self.mesh.board().set(&database.part(), State::Ready);
-                self.changed(&database.project, &database.id);
-                LOOK
+                self.publish_change(&database.project, &database.id);
+                POLL_INTERVAL
             }
             Err(error) => {
-                let why = self.failing(&database.project, &database.id, &error);
-                database.reached.send_replace(Reached::No(why));
-                (wait * 2).min(LATEST)
+                let why = self.report_failure(&database.project, &database.id, &error);
+                database.state.send_replace(DatabaseState::Failed(why));
+                (wait * 2).min(RETRY_MAX)
             }
         }
     }
 
-    async fn reach(&self, database: &Database) -> Result<Open, Error> {
-        let place = config::Place {
+    async fn connect(&self, database: &DatabaseEntry) -> Result<Database, Error> {
+        let source = config::DatabaseSource {
             id: database.id.clone(),
             spec: database.spec.clone(),
             folder: database.folder.clone(),
             data: self.data.clone(),
         };
         let tasks = self.tasks.clone();
-        let (store, dialect) = blocking::run(move |_| config::open(&place, &tasks)).await??;
-        Open::reach(store, dialect, self.mesh.metrics(), self.memory.clone()).await
+        let (store, dialect) = blocking::run(move |_| config::open(&source, &tasks)).await??;
+        Database::connect(store, dialect, self.mesh.metrics(), self.memory.clone()).await
     }
 
-    async fn look(&self, project: &str, id: &str, open: &Open) {
+    async fn poll(&self, project: &str, id: &str, open: &Database) {
         match open.refresh().await {
             Ok(has_changed) => {
                 self.mesh.board().set(&part(project, id), State::Ready);
                 if has_changed {
                     tracing::info!(project, database = id, "schema changed");
-                    self.changed(project, id);
+                    self.publish_change(project, id);
                 }
             }
             Err(error) => {
-                self.failing(project, id, &error);
+                self.report_failure(project, id, &error);
             }
         }
     }
 
-    /// Tells the board and, when that is news, the log.
-    fn failing(&self, project: &str, id: &str, error: &Error) -> String {
+    /// Reports a failure to the board and, when it is a new one, to the log.
+    fn report_failure(&self, project: &str, id: &str, error: &Error) -> String {
         let part = part(project, id);
         let state = State::Failing(error.to_string());
         if self.mesh.board().parts().get(&part) != Some(&state) {
@@ -238,46 +240,46 @@ impl Databases {
         error.to_string()
     }
 
-    /// Tells the mesh that a schema is not what it was: of which project, and of which of its databases.
-    fn changed(&self, project: &str, database: &str) {
+    /// Publishes to the mesh that a schema changed: of which project, and of which of its databases.
+    fn publish_change(&self, project: &str, database: &str) {
         self.mesh.bus().publish("schema.changed", format!("{project}/{database}"));
     }
 }
 
-impl Database {
-    /// The database once it is reached; a call that comes before the first try waits for it.
-    pub async fn open(&self) -> Result<Arc<Open>, Error> {
-        if let Reached::Yes(open) = &*self.reached.borrow() {
+impl DatabaseEntry {
+    /// The database once it is open; a call before the first attempt has ended waits for it.
+    pub async fn open(&self) -> Result<Arc<Database>, Error> {
+        if let DatabaseState::Open(open) = &*self.state.borrow() {
             return Ok(open.clone());
         }
-        match self.after_first_try().await {
-            Reached::Yes(open) => Ok(open),
-            Reached::Starting => Err(Error::Unavailable("it is still being opened".to_owned())),
-            Reached::No(why) => Err(Error::Unavailable(why)),
+        match self.after_first_attempt().await {
+            DatabaseState::Open(open) => Ok(open),
+            DatabaseState::Connecting => Err(Error::Unavailable("it is still being opened".to_owned())),
+            DatabaseState::Failed(why) => Err(Error::Unavailable(why)),
         }
     }
 
-    /// How its project wants its answers.
-    pub fn style(&self, numbers: Numbers, answer: AnswerLimit) -> Style {
-        Style { limit: self.spec.limit, numbers, answer }
+    /// The options of its answers.
+    pub fn options(&self, numbers: Numbers, answer: AnswerLimit) -> AnswerOptions {
+        AnswerOptions { limit: self.spec.limit, numbers, answer }
     }
 
-    /// Whether it is reached, once that was tried.
-    pub async fn after_first_try(&self) -> Reached {
-        let mut reached = self.reached.subscribe();
-        let tried = reached.wait_for(|reached| !matches!(reached, Reached::Starting));
-        match tokio::time::timeout(PATIENCE, tried).await {
-            Ok(Ok(reached)) => reached.clone(),
+    /// Its state once the first attempt has ended.
+    pub async fn after_first_attempt(&self) -> DatabaseState {
+        let mut state = self.state.subscribe();
+        let attempted = state.wait_for(|state| !matches!(state, DatabaseState::Connecting));
+        match tokio::time::timeout(FIRST_ATTEMPT_TIMEOUT, attempted).await {
+            Ok(Ok(state)) => state.clone(),
             // Nobody is left to try, or it takes too long.
-            Ok(Err(_)) | Err(_) => Reached::Starting,
+            Ok(Err(_)) | Err(_) => DatabaseState::Connecting,
         }
     }
 
-    fn is_due(&self) -> bool {
-        let mut asked = self.asked.lock().expect("no code panics while it holds this lock");
-        let is_due = asked.elapsed() >= ASKED;
+    fn may_refresh(&self) -> bool {
+        let mut last_refresh = self.last_refresh.lock().expect("no code panics while it holds this lock");
+        let is_due = last_refresh.elapsed() >= REFRESH_INTERVAL_MIN;
         if is_due {
-            *asked = Instant::now();
+            *last_refresh = Instant::now();
         }
         is_due
     }
@@ -291,7 +293,7 @@ fn part(project: &str, id: &str) -> String {
     format!("database {project}/{id}")
 }
 
-/// What the database behind `url` holds: opens it, looks, closes it. A missing SQLite file is an error.
+/// Introspects the database behind `url`, which is opened for it. A missing SQLite file is an error.
 pub async fn introspect(url: &str, schema: &str, data: &Path) -> Result<query::Schema, Error> {
     use crate::store::{Store, postgres::Postgres, sqlite::Sqlite};
     use query::resources::Engine;

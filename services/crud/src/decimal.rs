@@ -40,10 +40,10 @@ pub fn stored(column: &Column, text: String) -> Result<String, Error> {
     Ok(text)
 }
 
-/// That SQLite keeps `text`, a decimal without exponent, as it is.
+/// Checks that SQLite stores `text`, a decimal without exponent, without loss.
 ///
 /// Errors: `OUT_OF_RANGE`.
-pub fn sqlite_keeps(column: &Column, text: &str) -> Result<(), Error> {
+pub fn check_sqlite_digits(column: &Column, text: &str) -> Result<(), Error> {
     let is_integer = text.parse::<i64>().is_ok();
     let significant = significant(text);
     let is_near = text.parse::<f64>().is_ok_and(|near| near.is_finite() && (near != 0.0 || significant == 0));
@@ -132,12 +132,12 @@ mod tests {
     fn sqlite_keeps_integers_of_64_bits_and_fractions_of_15_digits() {
         let price = column("NUMERIC");
         for kept in ["9223372036854775807", "123456789012.345", "100000000000000000000", "0", "0.000", "-0.00001"] {
-            assert_eq!(sqlite_keeps(&price, kept), Ok(()), "{kept}");
+            assert_eq!(check_sqlite_digits(&price, kept), Ok(()), "{kept}");
         }
         for lost in ["9223372036854775809", "1234567890123.4567"] {
-            assert!(sqlite_keeps(&price, lost).is_err(), "{lost}");
+            assert!(check_sqlite_digits(&price, lost).is_err(), "{lost}");
         }
-        assert!(sqlite_keeps(&price, &format!("1{}", "0".repeat(400))).is_err());
-        assert!(sqlite_keeps(&price, &format!("0.{}1", "0".repeat(400))).is_err());
+        assert!(check_sqlite_digits(&price, &format!("1{}", "0".repeat(400))).is_err());
+        assert!(check_sqlite_digits(&price, &format!("0.{}1", "0".repeat(400))).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! What can go wrong between an operation and its rows.
+//! Errors of crud, and the faults that callers see.
 
 use mesh::{Code, Fault};
 

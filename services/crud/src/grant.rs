@@ -27,14 +27,14 @@ pub struct Granted<'g>(&'g GrantTerms);
 /// The grants of one request, in the order in which its operations touch tables. A copy starts where it is.
 #[derive(Debug, Clone, Copy)]
 pub struct Grants<'g> {
-    place: Place<'g>,
+    scope: GrantScope<'g>,
     /// Those that are left.
     grants: &'g [GrantTerms],
 }
 
-/// What grants are asked for, and when.
+/// What the grants of a request have to be for: project, database, and the time of the request.
 #[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
+pub struct GrantScope<'a> {
     /// The project's id.
     pub project: &'a str,
     /// The database's id.
@@ -45,8 +45,8 @@ pub struct Place<'a> {
 
 impl<'g> Grants<'g> {
     /// The grants of a request.
-    pub fn new(place: Place<'g>, grants: &'g [GrantTerms]) -> Self {
-        Self { place, grants }
+    pub fn new(scope: GrantScope<'g>, grants: &'g [GrantTerms]) -> Self {
+        Self { scope, grants }
     }
 
     /// The next grant, which must be for `operation` on `table`.
@@ -56,8 +56,8 @@ impl<'g> Grants<'g> {
             return Err(refused(&format!("no grant for {}", wanted())));
         };
         self.grants = left;
-        let is_wanted = grant.project == self.place.project
-            && grant.database == self.place.database
+        let is_wanted = grant.project == self.scope.project
+            && grant.database == self.scope.database
             && grant.table == table.name
             && grant.operation == operation;
         if !is_wanted {
@@ -68,13 +68,13 @@ impl<'g> Grants<'g> {
                 wanted()
             )));
         }
-        if grant.expires_ms < self.place.now_ms {
+        if grant.expires_ms < self.scope.now_ms {
             return Err(Error::Denied(format!("the grant for {} has expired", wanted())));
         }
         Ok(Granted(grant))
     }
 
-    /// That no grant is left over: one more means that caller and callee walk differently.
+    /// Checks that no grant is left over: one more means that caller and callee walk differently.
     pub fn finish(self) -> Result<(), Error> {
         match self.grants.first() {
             None => Ok(()),
@@ -84,37 +84,42 @@ impl<'g> Grants<'g> {
 }
 
 impl<'g> Granted<'g> {
-    /// Rows outside it do not exist for the caller.
+    /// Row filter: rows outside it do not exist for the caller.
     pub fn filter(self) -> &'g Filter {
         &self.0.filter
     }
 
-    /// Every row written must pass it.
+    /// Row check: every row written must pass it.
     pub fn check(self) -> &'g Filter {
         &self.0.check
     }
 
-    /// Changing or deleting all rows at once is allowed.
+    /// Whether changing or deleting all rows at once is allowed.
     pub fn allows_all(self) -> bool {
         self.0.allow_all
     }
 
-    /// That the caller may see `column`.
+    /// Checks that the caller may read `column`.
     pub fn may_read(self, column: &str) -> Result<(), Error> {
-        self.within(column, "read", |columns| &columns.read)
+        self.check_column(column, "read", |columns| &columns.read)
     }
 
-    /// That the caller may search and sort by `column`.
+    /// Checks that the caller may filter and sort by `column`.
     pub fn may_filter(self, column: &str) -> Result<(), Error> {
-        self.within(column, "filtered or sorted by", |columns| &columns.filter)
+        self.check_column(column, "filtered or sorted by", |columns| &columns.filter)
     }
 
-    /// That the caller may write `column`.
+    /// Checks that the caller may write `column`.
     pub fn may_write(self, column: &str) -> Result<(), Error> {
-        self.within(column, "written", |columns| &columns.write)
+        self.check_column(column, "written", |columns| &columns.write)
     }
 
-    fn within(self, column: &str, what: &str, set: impl Fn(&Columns) -> &Option<Vec<String>>) -> Result<(), Error> {
+    fn check_column(
+        self,
+        column: &str,
+        what: &str,
+        set: impl Fn(&Columns) -> &Option<Vec<String>>,
+    ) -> Result<(), Error> {
         let columns = &self.0.columns;
         let has = |names: &[String]| names.iter().any(|name| name == column);
         if has(&columns.deny) || set(columns).as_ref().is_some_and(|names| !has(names)) {
@@ -124,7 +129,7 @@ impl<'g> Granted<'g> {
     }
 }
 
-/// The edge asks for every grant that is needed, so this is never the client's doing.
+/// The error of grants that do not fit. The edge asks for every grant that is needed, so the client is not the cause.
 fn refused(reason: &str) -> Error {
     tracing::error!(reason, "grants do not fit the operation");
     Error::Denied("the operation is not covered by its grants".to_owned())

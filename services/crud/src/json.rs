@@ -1,9 +1,9 @@
-//! The one writer of rows as JSON, shared by all engines.
+//! JSON writer of values, shared by all engines.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use query::resources::Numbers;
 
-use crate::{cell::Cell, time};
+use crate::{cell::Cell, time, uuid};
 
 /// Beyond this, doubles do not hold every integer.
 const EXACT: u64 = 1 << 53;
@@ -29,7 +29,7 @@ pub fn cell(out: &mut Vec<u8>, cell: &Cell<'_>, numbers: Numbers) {
             time::timestamp(out, *micros, b'T');
             out.push(b'Z');
         }),
-        Cell::Uuid(bytes) => quoted(out, |out| uuid(out, bytes)),
+        Cell::Uuid(bytes) => quoted(out, |out| uuid::write(out, bytes)),
         Cell::Json(json) => out.extend_from_slice(json),
     }
 }
@@ -106,17 +106,6 @@ pub fn int(out: &mut Vec<u8>, value: i64) {
 /// Writes a double with the fewest digits that read back the same; not finite ones as null.
 pub fn float(out: &mut Vec<u8>, value: f64) {
     serde_json::to_writer(out, &value).expect("writing a number to memory cannot fail");
-}
-
-/// Writes a UUID, lower case, with hyphens.
-pub fn uuid(out: &mut Vec<u8>, bytes: &[u8; 16]) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    for (index, byte) in bytes.iter().enumerate() {
-        if matches!(index, 4 | 6 | 8 | 10) {
-            out.push(b'-');
-        }
-        out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
-    }
 }
 
 /// Writes base64; where more follows, the length of `bytes` is a multiple of three.

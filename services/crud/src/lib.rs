@@ -2,23 +2,27 @@
 
 #![cfg_attr(test, allow(clippy::large_futures, reason = "a test moves its futures once"))]
 
+pub mod bind;
 mod blocking;
 mod budget;
 pub mod cell;
 mod config;
+mod database;
 mod databases;
 mod decimal;
 pub mod error;
 mod grant;
 mod json;
 mod mapping;
-mod open;
+mod meters;
+mod options;
 mod resolve;
 mod service;
 mod sql;
 pub mod store;
 mod time;
 mod tree;
+mod uuid;
 mod write;
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! Memory straight from the system, which has it back at once when it is dropped.
+//! Anonymous memory mappings, which return their memory to the system when they are dropped.
 //!
 //! The allocator keeps what it was given for some time: of a few large answers, hundreds of megabytes.
 
 use memmap2::MmapMut;
 
-/// A buffer of a fixed size, filled from its start. Only what is filled takes memory.
+/// Anonymous mapping: a buffer of a fixed size, filled from its start. Only what is filled takes memory.
 #[derive(Debug)]
 pub struct Mapping {
     map: MmapMut,

@@ -1,4 +1,5 @@
-//! Operations with every name found in the schema, every value fitted to its column and every grant in its place.
+//! Name resolution: operations with every name found in the schema, every value converted to its column's type and
+//! every grant applied.
 //!
 //! Nothing else makes these types, and the SQL compiler takes nothing else: so no name of a request becomes SQL text,
 //! and no table is touched without its grant.
@@ -9,27 +10,28 @@ use query::{
 use query::{Type, Typed, Value, What};
 
 use crate::{
-    Error, decimal,
+    Error,
+    bind::Bind,
+    decimal,
     grant::{Granted, Grants},
-    store::Bind,
 };
 
 /// A condition on the rows of one table.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Cond<'s> {
-    /// All hold; empty is true.
+    /// Conjunction; empty is true.
     And(Vec<Cond<'s>>),
-    /// One holds; empty is false.
+    /// Disjunction; empty is false.
     Or(Vec<Cond<'s>>),
-    /// The other way round.
+    /// Negation.
     Not(Box<Cond<'s>>),
-    /// A column against a value.
+    /// Comparison of a column with a value.
     Compare(&'s Column, Comparison, Bind),
-    /// A column against values; empty is false.
+    /// A column equals one of some values; empty is false.
     In(&'s Column, Vec<Bind>),
-    /// A column without value.
+    /// A column is NULL.
     IsNull(&'s Column),
-    /// Rows that a relation leads to.
+    /// Condition on the rows that a relation leads to.
     Related(Related<'s>),
 }
 
@@ -38,60 +40,60 @@ pub enum Cond<'s> {
 pub struct Related<'s> {
     /// The table it leads to.
     pub table: &'s Table,
-    /// Pairs of a column of this table and the one of the other that equals it.
+    /// Join columns: pairs of a column of this table and the equal one of the other.
     pub on: Vec<(&'s Column, &'s Column)>,
-    /// How many must pass.
+    /// How many of them must pass.
     pub quantifier: Quantifier,
-    /// Which of them exist for the caller.
+    /// Row filter of the grant: which of them exist for the caller.
     pub granted: Box<Cond<'s>>,
     /// What they must pass.
     pub cond: Box<Cond<'s>>,
 }
 
-/// What is read of one table at one place of a tree.
+/// Node of a read tree: what is read of one table.
 #[derive(Debug)]
 pub struct Node<'s> {
     /// The table.
     pub table: &'s Table,
-    /// What JSON it becomes.
+    /// Shape of its JSON.
     pub shape: Shape,
     /// Members of each row.
-    pub members: Vec<Member<'s>>,
+    pub members: Vec<NodeMember<'s>>,
     /// Rows that count and exist for the caller.
     pub cond: Cond<'s>,
     /// The caller's order; `true` is descending.
     pub order: Vec<(&'s Column, bool)>,
-    /// Rows left out at the beginning.
+    /// Offset of the first row.
     pub skip: u64,
-    /// At most this many.
+    /// Most rows.
     pub limit: Option<u64>,
 }
 
-/// A member of a row.
+/// A member of a row's JSON object.
 #[derive(Debug)]
-pub struct Member<'s> {
+pub struct NodeMember<'s> {
     /// Its name in the answer.
     pub key: &'s str,
-    /// What it holds.
-    pub what: Held<'s>,
+    /// Its value.
+    pub kind: MemberKind<'s>,
 }
 
-/// What a member of a row holds.
+/// Kind of a member's value.
 #[derive(Debug)]
-pub enum Held<'s> {
+pub enum MemberKind<'s> {
     /// A column.
     Column(&'s Column),
-    /// A text.
+    /// A constant text.
     Constant(&'s str),
-    /// How many rows.
+    /// The number of rows.
     Count,
     /// Rows that a relation leads to.
     Relation {
         /// Its name.
         name: &'s str,
-        /// It leads to any number of rows.
+        /// Whether it leads to any number of rows.
         many: bool,
-        /// Pairs of a column of this table and the one of the other that equals it.
+        /// Join columns: pairs of a column of this table and the equal one of the other.
         on: Vec<(&'s Column, &'s Column)>,
         /// What is read of them.
         node: Node<'s>,
@@ -103,43 +105,43 @@ pub enum Held<'s> {
 pub struct Mutation<'s> {
     /// The table.
     pub table: &'s Table,
-    /// What happens.
-    pub set: Set<'s>,
-    /// What every row written must pass.
+    /// Insert, update or delete.
+    pub kind: MutationKind<'s>,
+    /// Row check of the grant: every row written must pass it.
     pub check: Cond<'s>,
     /// What is answered of the rows written: those of them that exist for the caller.
     pub returning: Option<Node<'s>>,
 }
 
-/// What a mutation does.
+/// Kind of a mutation: insert, update or delete.
 #[derive(Debug)]
-pub enum Set<'s> {
+pub enum MutationKind<'s> {
     /// New rows, by their columns.
     Insert(Vec<Vec<(&'s Column, Bind)>>),
     /// Changed rows.
     Update {
-        /// Which.
+        /// Rows that pass this.
         cond: Cond<'s>,
-        /// Columns, what they get, and whether that is added to what they hold.
-        changes: Vec<(&'s Column, Bind, Change)>,
-        /// At most one.
+        /// Columns, values and how they change.
+        changes: Vec<(&'s Column, Bind, ChangeKind)>,
+        /// Whether at most one row is written.
         one: bool,
     },
-    /// Rows that end.
+    /// Deleted rows.
     Delete {
-        /// Which.
+        /// Rows that pass this.
         cond: Cond<'s>,
-        /// At most one.
+        /// Whether at most one row is written.
         one: bool,
     },
 }
 
-/// How a column changes.
+/// Kind of a column's change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// It becomes the value.
+pub enum ChangeKind {
+    /// The column is set to the value.
     Set,
-    /// The value is added.
+    /// The value is added to the column.
     Inc,
 }
 
@@ -147,12 +149,12 @@ impl Cond<'_> {
     /// The condition that all rows pass.
     pub const TRUE: Cond<'static> = Cond::And(Vec::new());
 
-    /// Whether it asks for nothing.
+    /// Whether it is the empty conjunction.
     pub fn is_true(&self) -> bool {
         matches!(self, Cond::And(all) if all.is_empty())
     }
 
-    /// Whether it is plain that all rows that pass have the same value in `column`; `false` where that cannot be told.
+    /// Whether all rows that pass are known to have the same value in `column`.
     pub fn fixes(&self, column: &str) -> bool {
         match self {
             Cond::And(all) => all.iter().any(|cond| cond.fixes(column)),
@@ -161,7 +163,7 @@ impl Cond<'_> {
         }
     }
 
-    /// What it is for every row, where that can be told without looking at one.
+    /// Constant folding: its value for every row, where that is known without reading one.
     fn constant(&self) -> Option<bool> {
         let all = |conds: &[Cond<'_>], wanted: bool| {
             let parts: Vec<Option<bool>> = conds.iter().map(Cond::constant).collect();
@@ -181,7 +183,7 @@ impl Cond<'_> {
 }
 
 impl<'s> Cond<'s> {
-    /// `self` and `other`.
+    /// Conjunction of `self` and `other`.
     pub fn and(self, other: Cond<'s>) -> Cond<'s> {
         match (self.is_true(), other.is_true()) {
             (true, _) => other,
@@ -197,11 +199,11 @@ pub struct Resolver<'s, 'g> {
     grants: Grants<'g>,
 }
 
-/// Whose condition it is.
+/// Author of a condition.
 enum Author<'a> {
-    /// The caller's: it needs grants.
+    /// The caller: what it names needs grants.
     Caller(Granted<'a>),
-    /// A rule's: it is one.
+    /// A rule: it needs none.
     Rule,
 }
 
@@ -211,54 +213,60 @@ impl<'s, 'g> Resolver<'s, 'g> {
         Self { schema, grants }
     }
 
-    /// That all grants were needed.
+    /// Checks that all grants were needed.
     pub fn finish(self) -> Result<(), Error> {
         self.grants.finish()
     }
 
-    /// A read.
+    /// Resolves a read.
     pub fn read(&mut self, read: &'s query::Read) -> Result<Node<'s>, Error> {
         self.node(self.schema.table(&read.table)?, &read.node)
     }
 
-    /// A mutation.
+    /// Resolves a mutation.
     pub fn mutation(&mut self, mutation: &'s query::Mutation) -> Result<Mutation<'s>, Error> {
         let table = self.schema.table(&mutation.table)?;
         let granted = self.grants.take(table, mutation.set.operation())?;
         if table.kind == TableKind::View {
             return Err(Unfit::Malformed(format!("{} is a view and cannot be written", table.name)).into());
         }
-        let set = match &mutation.set {
+        let kind = match &mutation.set {
             query::Set::Insert { docs } => {
                 let rows = docs.iter().map(|doc| row(table, granted, doc));
-                Set::Insert(rows.collect::<Result<_, _>>()?)
+                MutationKind::Insert(rows.collect::<Result<_, _>>()?)
             }
             query::Set::Update { filter, changes, one } => {
                 let changes = resolve_changes(table, granted, changes)?;
-                Set::Update { cond: self.targets(table, granted, filter, Operation::Update)?, changes, one: *one }
+                MutationKind::Update {
+                    cond: self.targets(table, granted, filter, Operation::Update)?,
+                    changes,
+                    one: *one,
+                }
             }
             query::Set::Delete { filter, one } => {
-                Set::Delete { cond: self.targets(table, granted, filter, Operation::Delete)?, one: *one }
+                MutationKind::Delete { cond: self.targets(table, granted, filter, Operation::Delete)?, one: *one }
             }
         };
-        let check = match &set {
+        let check = match &kind {
             // Rows that the filter let through still pass it where nothing it looks at changes.
-            Set::Update { changes, .. }
-                if granted.check() == granted.filter() && !looks_at(granted.check(), changes) =>
+            MutationKind::Update { changes, .. }
+                if granted.check() == granted.filter() && !depends_on(granted.check(), changes) =>
             {
                 Cond::TRUE
             }
-            Set::Insert(_) | Set::Update { .. } => self.cond(table, granted.check(), &Author::Rule)?,
-            Set::Delete { .. } => Cond::TRUE,
+            MutationKind::Insert(_) | MutationKind::Update { .. } => {
+                self.cond(table, granted.check(), &Author::Rule)?
+            }
+            MutationKind::Delete { .. } => Cond::TRUE,
         };
         let returning = mutation.returning.as_ref().map(|node| self.node(table, node)).transpose()?;
         if let Some(node) = &returning {
-            whole(node)?;
+            check_returning(node)?;
         }
-        Ok(Mutation { table, set, check, returning })
+        Ok(Mutation { table, kind, check, returning })
     }
 
-    /// Rows to change or delete: those that pass and that the grant covers.
+    /// Condition on the rows to change or delete: those that pass and that the grant covers.
     fn targets(
         &mut self,
         table: &'s Table,
@@ -278,8 +286,8 @@ impl<'s, 'g> Resolver<'s, 'g> {
         let client = self.cond(table, &node.filter, &Author::Caller(granted))?;
         let cond = self.cond(table, granted.filter(), &Author::Rule)?.and(client);
         let members = node.fields.iter().map(|field| {
-            let what = self.held(table, node.shape, granted, &field.what)?;
-            Ok(Member { key: &field.key, what })
+            let kind = self.member_kind(table, node.shape, granted, &field.what)?;
+            Ok(NodeMember { key: &field.key, kind })
         });
         let members = members.collect::<Result<_, Error>>()?;
         let order = order(table, granted, &node.sort)?;
@@ -289,30 +297,30 @@ impl<'s, 'g> Resolver<'s, 'g> {
         Ok(Node { table, shape: node.shape, members, cond, order, skip: node.skip, limit: node.limit })
     }
 
-    fn held(
+    fn member_kind(
         &mut self,
         table: &'s Table,
         shape: Shape,
         granted: Granted<'_>,
         what: &'s What,
-    ) -> Result<Held<'s>, Error> {
+    ) -> Result<MemberKind<'s>, Error> {
         let aggregates = match shape {
             Shape::Many | Shape::One => false,
             Shape::Count | Shape::Aggregate => true,
         };
         match what {
-            What::Constant(text) => Ok(Held::Constant(text)),
-            What::Count if aggregates => Ok(Held::Count),
+            What::Constant(text) => Ok(MemberKind::Constant(text)),
+            What::Count if aggregates => Ok(MemberKind::Count),
             What::Column(name) if !aggregates => {
                 let column = table.column(name)?;
                 granted.may_read(&column.name)?;
-                Ok(Held::Column(column))
+                Ok(MemberKind::Column(column))
             }
             What::Relation { name, node } if !aggregates => {
                 let relation = table.relation(name)?;
                 let far = self.schema.table(&relation.table)?;
                 let on = pairs(table, far, relation)?;
-                Ok(Held::Relation { name: &relation.name, many: relation.many, on, node: self.node(far, node)? })
+                Ok(MemberKind::Relation { name: &relation.name, many: relation.many, on, node: self.node(far, node)? })
             }
             What::Count => Err(Unfit::Malformed("count stands in an aggregate only".to_owned()).into()),
             What::Column(name) | What::Relation { name, .. } => {
@@ -371,7 +379,7 @@ fn pairs<'s>(table: &'s Table, far: &'s Table, relation: &'s Relation) -> Result
     on.collect()
 }
 
-/// Later keys on the same column change nothing.
+/// Resolves sort keys. Later keys on the same column change nothing.
 fn order<'s>(table: &'s Table, granted: Granted<'_>, sort: &[query::Sort]) -> Result<Vec<(&'s Column, bool)>, Error> {
     let mut order: Vec<(&Column, bool)> = Vec::with_capacity(sort.len());
     for key in sort {
@@ -387,10 +395,10 @@ fn order<'s>(table: &'s Table, granted: Granted<'_>, sort: &[query::Sort]) -> Re
     Ok(order)
 }
 
-/// What is returned of a mutation are the rows it wrote, all of them in their order.
-fn whole(node: &Node<'_>) -> Result<(), Error> {
-    let is_plain = node.shape == Shape::Many && node.order.is_empty() && node.skip == 0 && node.limit.is_none();
-    match is_plain {
+/// Checks that `returning` asks for all rows written, in their order.
+fn check_returning(node: &Node<'_>) -> Result<(), Error> {
+    let returns_all = node.shape == Shape::Many && node.order.is_empty() && node.skip == 0 && node.limit.is_none();
+    match returns_all {
         true => Ok(()),
         false => Err(Unfit::Malformed("returning takes no sort, skip, limit or aggregate".to_owned()).into()),
     }
@@ -412,27 +420,27 @@ fn resolve_changes<'s>(
     table: &'s Table,
     granted: Granted<'_>,
     changes: &[query::Change],
-) -> Result<Vec<(&'s Column, Bind, Change)>, Error> {
-    let mut resolved: Vec<(&Column, Bind, Change)> = Vec::with_capacity(changes.len());
+) -> Result<Vec<(&'s Column, Bind, ChangeKind)>, Error> {
+    let mut resolved: Vec<(&Column, Bind, ChangeKind)> = Vec::with_capacity(changes.len());
     for change in changes {
         let column = writable(table, granted, change.column())?;
         if resolved.iter().any(|(known, ..)| known.name == column.name) {
             return Err(Unfit::Malformed(format!("column {} is changed twice", column.name)).into());
         }
         let (value, change) = match change {
-            query::Change::Set { value, .. } => (stored(column, value)?, Change::Set),
-            query::Change::Inc { by, .. } => (amount(column, by)?, Change::Inc),
+            query::Change::Set { value, .. } => (stored(column, value)?, ChangeKind::Set),
+            query::Change::Inc { by, .. } => (amount(column, by)?, ChangeKind::Inc),
         };
         resolved.push((column, value, change));
     }
     Ok(resolved)
 }
 
-/// Whether the outcome of `filter` may differ after `changes`.
-fn looks_at(filter: &Filter, changes: &[(&Column, Bind, Change)]) -> bool {
+/// Whether `filter` depends on columns that change.
+fn depends_on(filter: &Filter, changes: &[(&Column, Bind, ChangeKind)]) -> bool {
     match filter {
-        Filter::And(filters) | Filter::Or(filters) => filters.iter().any(|filter| looks_at(filter, changes)),
-        Filter::Not(filter) => looks_at(filter, changes),
+        Filter::And(filters) | Filter::Or(filters) => filters.iter().any(|filter| depends_on(filter, changes)),
+        Filter::Not(filter) => depends_on(filter, changes),
         Filter::Compare { column, .. } | Filter::In { column, .. } | Filter::IsNull { column } => {
             changes.iter().any(|(changed, ..)| changed.name == *column)
         }
@@ -460,7 +468,7 @@ fn writable<'s>(table: &'s Table, granted: Granted<'_>, name: &str) -> Result<&'
     }
 }
 
-/// The value as the column stores it.
+/// Converts a value to the column's type, as it is stored.
 fn stored(column: &Column, value: &Value) -> Result<Bind, Error> {
     match bind(column.r#type, query::typed(column, value)?) {
         Bind::Decimal(text) => Ok(Bind::Decimal(decimal::stored(column, text)?)),

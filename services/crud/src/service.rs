@@ -1,4 +1,4 @@
-//! The RPCs.
+//! The gRPC service.
 
 use std::{
     sync::Arc,
@@ -20,11 +20,11 @@ use crate::{
     Error,
     budget::AnswerLimit,
     config::Config,
-    databases::{Database, Databases, Reached},
-    grant::{self, Grants, Place},
+    databases::{DatabaseEntry, DatabaseState, Databases},
+    grant::{self, GrantScope, Grants},
 };
 
-/// Rows in the databases of all projects.
+/// The gRPC service of rows in the databases of all projects.
 #[derive(Clone)]
 pub struct Service {
     databases: Arc<Databases>,
@@ -34,22 +34,22 @@ pub struct Service {
 impl Service {
     /// Opens the databases of the resources in force, in the background, and follows what becomes of them.
     ///
-    /// Never fails: a database that cannot be reached is told on the board and tried again.
+    /// Never fails: a database that cannot be reached is reported on the board and retried.
     pub fn start(mesh: Mesh, config: Config, current: resources::Current, verifier: Verifier, tasks: Tasks) -> Self {
         Self { databases: Databases::start(mesh, config, current, tasks), verifier }
     }
 
     async fn answer_reads(
         &self,
-        place: Place<'_>,
+        scope: GrantScope<'_>,
         grants: Vec<Grant>,
         reads: &[query::Read],
         limit: AnswerLimit,
     ) -> Result<Vec<Answer>, Error> {
-        let (database, numbers) = self.databases.find(place.project, place.database)?;
+        let (database, numbers) = self.databases.find(scope.project, scope.database)?;
         let grants = grant::verified(&self.verifier, grants)?;
         let open = database.open().await?;
-        let answers = open.read(reads, Grants::new(place, &grants), database.style(numbers, limit)).await?;
+        let answers = open.read(reads, Grants::new(scope, &grants), database.options(numbers, limit)).await?;
         let answer = |answer: crate::tree::Answer| Answer {
             json: answer.json,
             truncated: answer.truncated,
@@ -60,15 +60,15 @@ impl Service {
 
     async fn perform(
         &self,
-        place: Place<'_>,
+        scope: GrantScope<'_>,
         grants: Vec<Grant>,
         mutations: &[query::Mutation],
         limit: AnswerLimit,
     ) -> Result<Vec<Written>, Error> {
-        let (database, numbers) = self.databases.find(place.project, place.database)?;
+        let (database, numbers) = self.databases.find(scope.project, scope.database)?;
         let grants = grant::verified(&self.verifier, grants)?;
         let open = database.open().await?;
-        let writing = open.write(mutations, Grants::new(place, &grants), database.style(numbers, limit));
+        let writing = open.write(mutations, Grants::new(scope, &grants), database.options(numbers, limit));
         let written = Box::pin(writing).await?;
         let written = written.into_iter().map(|done| Written { affected: done.affected, rows: done.rows.into() });
         Ok(written.collect())
@@ -77,24 +77,24 @@ impl Service {
     async fn describe_project(&self, request: &DescribeRequest) -> Result<Vec<Description>, Error> {
         let databases = self.databases.of(&request.project)?;
         if request.refresh {
-            let looks = databases.iter().map(|database| self.databases.refresh(database));
-            futures::future::join_all(looks).await;
+            let refreshes = databases.iter().map(|database| self.databases.refresh(database));
+            futures::future::join_all(refreshes).await;
         }
         let descriptions = databases.iter().map(|database| description(database, request.known.get(&database.id)));
         Ok(futures::future::join_all(descriptions).await)
     }
 }
 
-/// What a database holds, unless the caller has that version.
-async fn description(database: &Database, known: Option<&u64>) -> Description {
-    let (version, schema, error) = match database.after_first_try().await {
-        Reached::Yes(open) => {
-            let now = open.known();
+/// The schema of a database, unless the caller has that version.
+async fn description(database: &DatabaseEntry, known: Option<&u64>) -> Description {
+    let (version, schema, error) = match database.after_first_attempt().await {
+        DatabaseState::Open(open) => {
+            let now = open.schema_snapshot();
             let schema = (known != Some(&now.version)).then(|| now.schema.clone());
             (now.version, schema, String::new())
         }
-        Reached::No(why) => (0, None, why),
-        Reached::Starting => (0, None, "it is still being opened".to_owned()),
+        DatabaseState::Failed(why) => (0, None, why),
+        DatabaseState::Connecting => (0, None, "it is still being opened".to_owned()),
     };
     let engine = database.spec.engine().map(|engine| engine.name().to_owned()).unwrap_or_default();
     Description { id: database.id.clone(), engine, version, schema, error }
@@ -138,8 +138,8 @@ fn status(project: &str, database: &str, error: Error) -> Status {
 impl Crud for Service {
     async fn read(&self, request: Request<ReadRequest>) -> Result<Response<ReadResponse>, Status> {
         let ReadRequest { project, database, reads, grants, answer_bytes } = request.into_inner();
-        let place = Place { project: &project, database: &database, now_ms: now_ms() };
-        match self.answer_reads(place, grants, &reads, AnswerLimit::new(answer_bytes, 0)).await {
+        let scope = GrantScope { project: &project, database: &database, now_ms: now_ms() };
+        match self.answer_reads(scope, grants, &reads, AnswerLimit::new(answer_bytes, 0)).await {
             Ok(answers) => Ok(Response::new(ReadResponse { answers })),
             Err(error) => Err(status(&project, &database, error)),
         }
@@ -148,9 +148,9 @@ impl Crud for Service {
     async fn write(&self, request: Request<WriteRequest>) -> Result<Response<WriteResponse>, Status> {
         let WriteRequest { project, database, mutations, grants, answer_bytes, answer_bytes_used } =
             request.into_inner();
-        let place = Place { project: &project, database: &database, now_ms: now_ms() };
+        let scope = GrantScope { project: &project, database: &database, now_ms: now_ms() };
         let limit = AnswerLimit::new(answer_bytes, answer_bytes_used);
-        match Box::pin(self.perform(place, grants, &mutations, limit)).await {
+        match Box::pin(self.perform(scope, grants, &mutations, limit)).await {
             Ok(written) => Ok(Response::new(WriteResponse { written })),
             Err(error) => Err(status(&project, &database, error)),
         }

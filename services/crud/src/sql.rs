@@ -5,8 +5,9 @@ use std::fmt::Write;
 use query::{Column, Comparison, Quantifier, Table};
 
 use crate::{
+    bind::Bind,
     resolve::{Cond, Related},
-    store::{Bind, Output, Statement},
+    store::{Output, Statement},
 };
 
 mod dialect;
@@ -15,13 +16,13 @@ mod write;
 
 pub use dialect::Dialect;
 pub use select::{Source, compile as select};
-pub use write::{Returned, delete, doomed, insert, update};
+pub use write::{Returned, delete, insert, select_before_delete, update};
 
-/// Terms of one conjunction or disjunction that are written side by side; more are halved by brackets, because
+/// Terms of one conjunction or disjunction that are written without nesting; more are halved by brackets, because
 /// SQLite limits the depth of an expression, in which every further term is a level.
-const SIDE_BY_SIDE: usize = 100;
+const FLAT_TERMS: usize = 100;
 
-/// A statement being written. What stands in it are texts of this crate, names of the schema and placeholders.
+/// Builder of a statement. It holds texts of this crate, names of the schema and placeholders only.
 pub struct Sql<'d> {
     dialect: &'d Dialect,
     text: String,
@@ -31,7 +32,7 @@ pub struct Sql<'d> {
     target: Option<&'d Table>,
 }
 
-/// A table at one place of a statement.
+/// Alias of a table in a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Alias {
     /// The table that is written, under its own name: SQLite knows no other in `RETURNING`.
@@ -191,7 +192,7 @@ impl<'d> Sql<'d> {
         }
     }
 
-    /// Appends that what stands before equals one of `values`, which fit `column`.
+    /// Appends an `IN`: the operand before it equals one of `values`, which fit `column`.
     pub fn any(&mut self, column: &Column, values: Vec<Bind>) {
         match self.dialect.list(column.r#type) {
             Some((before, after)) => {
@@ -212,7 +213,7 @@ impl<'d> Sql<'d> {
             return self.cond(alias, only);
         }
         self.push("(");
-        if conds.len() > SIDE_BY_SIDE {
+        if conds.len() > FLAT_TERMS {
             let (one, other) = conds.split_at(conds.len() / 2);
             self.joined(alias, one, between);
             self.push(between);
@@ -267,7 +268,7 @@ impl<'d> Sql<'d> {
 }
 
 impl Output {
-    /// What a result of `column` holds.
+    /// The type of a result of `column`.
     pub fn of(column: &Column) -> Self {
         Self {
             r#type: column.r#type,

@@ -1,9 +1,10 @@
-//! The seam between the compiler and the drivers: statements in, rows out.
+//! Interface between the compiler and the drivers: statements in, rows out.
 
 use query::{Schema, Type};
 
 use crate::{
     Error,
+    bind::Bind,
     budget::{Budget, Room},
     cell::Cell,
 };
@@ -23,11 +24,11 @@ pub struct Statement {
     pub text: String,
     /// Values for its placeholders, in order.
     pub args: Vec<Bind>,
-    /// What its result columns hold, in order; empty for a statement without rows.
+    /// Types of its result columns, in order; empty for a statement without rows.
     pub columns: Vec<Output>,
 }
 
-/// What a result column holds.
+/// Type of a result column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Output {
     /// The column's type.
@@ -36,43 +37,10 @@ pub struct Output {
     pub scale: Option<u8>,
 }
 
-/// A value bound to a placeholder, already checked against its column's type: drivers convert, they do not judge.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Bind {
-    /// NULL of that type.
-    Null(Type),
-    /// For `bool` columns.
-    Bool(bool),
-    /// For integer columns and limits; the type says how wide.
-    Int(Type, i64),
-    /// For `float` columns.
-    Float(f64),
-    /// For `decimal` columns: plain or exponent decimal text.
-    Decimal(String),
-    /// For `text` columns.
-    Text(String),
-    /// For `bytes` columns.
-    Bytes(Vec<u8>),
-    /// For `date` columns: `2009-01-31`.
-    Date(String),
-    /// For `time` columns: `13:14:15.5`.
-    Time(String),
-    /// For `timestamp` columns: microseconds since 1970-01-01T00:00:00Z.
-    Timestamp(i64),
-    /// For `uuid` columns: lower case, with hyphens.
-    Uuid(String),
-    /// For `json` columns: JSON text.
-    Json(String),
-    /// For all other columns: the database's text form.
-    Other(String),
-    /// A list of one type, for `= ANY($1)` and `IN (SELECT value FROM json_each(?))`.
-    List(Type, Vec<Bind>),
-}
-
 /// An open database.
 ///
-/// Work on a server is some kilobytes of state, on a file a few words: it stands in a box, so that the futures above are
-/// small on both.
+/// The futures of a server are some kilobytes, those of a file a few words: the former are boxed, so that the futures
+/// above are small on both.
 #[derive(Debug, Clone)]
 pub enum Store {
     /// A file.
@@ -85,25 +53,25 @@ pub enum Store {
 #[derive(Debug)]
 pub enum Tx {
     /// On the file's writer.
-    Sqlite(sqlite::Tx),
+    Sqlite(sqlite::SqliteTx),
     /// On a connection of its own.
-    Postgres(postgres::Tx),
+    Postgres(postgres::PostgresTx),
 }
 
-/// What one statement did: its rows, or for a statement without result columns only how many rows it touched.
+/// Result of one statement: its rows, or for a statement without result columns only how many it affected.
 #[derive(Debug)]
 pub enum Rows {
     /// Copied out of SQLite.
-    Sqlite(sqlite::Rows),
+    Sqlite(sqlite::SqliteRows),
     /// As the server sent them.
-    Postgres(postgres::Rows),
+    Postgres(postgres::PostgresRows),
 }
 
 impl Store {
     /// Independent reads in one read-only snapshot and one round trip; a single one needs no transaction. Dropping the
     /// future stops them.
     pub async fn snapshot(&self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<Rows>, Error> {
-        takes(statements, self.most_args())?;
+        check_args(statements, self.most_args())?;
         match self {
             Store::Sqlite(store) => {
                 Ok(store.snapshot(statements, budget).await?.into_iter().map(Rows::Sqlite).collect())
@@ -123,7 +91,7 @@ impl Store {
 
     /// One write that is its own transaction. Its rows are known to be few and small.
     pub async fn write(&self, statement: &Statement) -> Result<Rows, Error> {
-        takes(std::slice::from_ref(statement), self.most_args())?;
+        check_args(std::slice::from_ref(statement), self.most_args())?;
         match self {
             Store::Sqlite(store) => store.write(statement, None).await.map(Rows::Sqlite),
             Store::Postgres(store) => Box::pin(store.write(statement)).await.map(Rows::Postgres),
@@ -133,7 +101,7 @@ impl Store {
     /// One write that is its own transaction, undone where its rows take more than `room`: that is `TooLarge`. `None`
     /// where the engine cannot do that: it takes a transaction then.
     pub async fn write_within(&self, statement: &Statement, room: Room) -> Result<Option<Rows>, Error> {
-        takes(std::slice::from_ref(statement), self.most_args())?;
+        check_args(std::slice::from_ref(statement), self.most_args())?;
         match self {
             Store::Sqlite(store) => store.write(statement, Some(room)).await.map(Rows::Sqlite).map(Some),
             Store::Postgres(_) => Ok(None),
@@ -148,7 +116,7 @@ impl Store {
         }
     }
 
-    /// What the database holds.
+    /// Introspects the schema.
     pub async fn introspect(&self) -> Result<Schema, Error> {
         match self {
             Store::Sqlite(store) => store.introspect().await,
@@ -174,8 +142,8 @@ impl Store {
     }
 }
 
-/// That no statement has more than `most` arguments, which a driver would tell as a failure of its own.
-fn takes(statements: &[Statement], most: usize) -> Result<(), Error> {
+/// Checks that no statement has more than `most` arguments, which a driver would report as a failure of its own.
+fn check_args(statements: &[Statement], most: usize) -> Result<(), Error> {
     match statements.iter().all(|statement| statement.args.len() <= most) {
         true => Ok(()),
         false => Err(Error::TooComplex),
@@ -190,7 +158,7 @@ impl Tx {
             Tx::Sqlite(_) => SQLITE_ARGS,
             Tx::Postgres(_) => POSTGRES_ARGS,
         };
-        takes(statements, most)?;
+        check_args(statements, most)?;
         match self {
             Tx::Sqlite(tx) => Ok(tx.run(statements, budget).await?.into_iter().map(Rows::Sqlite).collect()),
             Tx::Postgres(tx) => {
@@ -199,7 +167,7 @@ impl Tx {
         }
     }
 
-    /// Makes it last. Deferred constraints may fail here.
+    /// Commits. Deferred constraints may fail here.
     pub async fn commit(self) -> Result<(), Error> {
         match self {
             Tx::Sqlite(tx) => tx.commit().await,

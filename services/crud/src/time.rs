@@ -164,7 +164,7 @@ fn civil(days: i64) -> (i64, u64, u64) {
     (year, month as u64, day as u64)
 }
 
-/// The way back. Source: as [`civil`], `days_from_civil`.
+/// Days since 1970-01-01, the inverse of [`civil`]. Source: as [`civil`], `days_from_civil`.
 fn days(year: i64, month: i64, day: i64) -> i32 {
     let year = year - i64::from(month <= 2);
     let era = year.div_euclid(400);

@@ -1,4 +1,4 @@
-//! A read tree as it runs: the statements of its levels, and how their rows become JSON.
+//! Plan of a read tree, and the writer that joins the rows of its levels to JSON.
 
 use bytes::Bytes;
 use foldhash::HashMap;
@@ -14,18 +14,18 @@ use crate::{
     store::Rows,
 };
 
-/// Rows that are written on the runtime's thread; more than that is work for a blocking one.
+/// Most rows that are written on the runtime's thread; more are written on a blocking one.
 const INLINE_ROWS: usize = 2000;
-/// Bytes that are written there: rows that several parents share are written once for each of them.
+/// Most bytes that are written there: rows that several parents share are written once for each of them.
 const INLINE_BYTES: usize = 256 << 10;
-/// Bytes written between two looks at the limit and at who waits: some ten microseconds.
-const LOOK_BYTES: usize = 32 << 10;
-/// Bytes that an answer has before it goes on in memory straight from the system, where it is not written inline.
+/// Bytes written between two checks of the limit and of cancellation: some ten microseconds.
+const CHECK_BYTES: usize = 32 << 10;
+/// Bytes after which an answer that is not written inline goes on in a [`Mapping`].
 const FLUSH_BYTES: usize = 128 << 10;
-/// Bytes of a long value that are written at once: three of them are four of base64.
-const PIECE_BYTES: usize = 30 << 10;
-/// Rows indexed between two looks at who waits.
-const LOOK_ROWS: usize = 4096;
+/// Bytes of a chunk of a long value: three of them are four of base64.
+const CHUNK_BYTES: usize = 30 << 10;
+/// Rows indexed between two checks of cancellation.
+const CHECK_ROWS: usize = 4096;
 
 /// A compiled tree. The root is the first level; each level stands after the one above it.
 #[derive(Debug)]
@@ -34,35 +34,35 @@ pub struct Plan {
     pub levels: Vec<Level>,
 }
 
-/// What is read at one place of the tree.
+/// Level of a tree: the rows of one node.
 #[derive(Debug)]
 pub struct Level {
     /// The relation that leads to it; empty at the root.
     pub name: String,
-    /// What JSON it becomes.
+    /// Shape of its JSON.
     pub shape: Shape,
     /// Whether a statement reads its rows; `false` where there is nothing to ask.
     pub is_asked: bool,
     /// Columns that hold the key of the parent.
     pub link: Vec<usize>,
-    /// What a row is written as.
-    pub members: Vec<Member>,
-    /// Rows that it may have.
+    /// Members of a row's JSON.
+    pub members: Vec<JsonMember>,
+    /// Most rows that it may have.
     pub most: usize,
-    /// Rows that are answered, where the database's limit ends them.
+    /// Most rows that are answered, where the database's limit applies.
     pub cut: Option<usize>,
-    /// Skip and limit leave nothing.
+    /// Whether skip and limit leave nothing.
     pub is_void: bool,
 }
 
-/// A member of a row. `key` is the member's name as JSON, with its colon.
+/// A member of a row's JSON object.
 #[derive(Debug)]
-pub enum Member {
+pub enum JsonMember {
     /// A column of the row.
     Column {
-        /// See above.
+        /// Its name as JSON, with the colon.
         key: Vec<u8>,
-        /// Which.
+        /// Its position.
         column: usize,
     },
     /// The same for each row.
@@ -72,12 +72,12 @@ pub enum Member {
     },
     /// How many rows there are.
     Count {
-        /// See above.
+        /// Its name as JSON, with the colon.
         key: Vec<u8>,
     },
     /// The rows of a level below.
     Relation {
-        /// See above.
+        /// Its name as JSON, with the colon.
         key: Vec<u8>,
         /// Columns of this row that hold their key.
         columns: Vec<usize>,
@@ -95,38 +95,38 @@ pub struct Tree {
     numbers: Numbers,
 }
 
-/// What a tree became.
+/// Answer of a read tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// JSON.
     pub json: Bytes,
-    /// The database's limit cut rows off.
+    /// Whether the database's limit cut rows off.
     pub truncated: bool,
-    /// Statements it took.
+    /// Number of statements run.
     pub statements: usize,
 }
 
-/// Why a tree is not written to its end.
+/// Why the writer stopped before the end of the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Halt {
-    /// It has more bytes than it may have.
+    /// The byte limit is exceeded.
     Full,
-    /// Nobody waits for it.
+    /// Its stop is due.
     Stopped,
 }
 
-/// Rows of a level by the key of their parent: a chain for each key, in the order of the rows.
+/// Hash index of a level's rows by the key of their parent: a chain for each key, in the order of the rows.
 #[derive(Default)]
-struct Index {
+struct JoinIndex {
     ends: HashMap<Key, (u32, u32)>,
-    /// By row; itself at the end.
+    /// Next row of the chain, by row; at the end, the row itself.
     next: Vec<u32>,
 }
 
 impl Plan {
     /// The plan with the rows of its statements, taken from `rows` in their order; `root` are those of a root that has
     /// no statement.
-    pub fn with(
+    pub fn with_rows(
         self,
         root: Option<Rows>,
         rows: &mut impl Iterator<Item = Rows>,
@@ -206,7 +206,7 @@ impl Tree {
         let levels = self.plan.levels.iter().zip(&self.rows);
         let indexes = levels.map(|(level, rows)| index(level, rows.as_ref(), stop)).collect::<Result<Vec<_>, _>>()?;
         let out = Vec::with_capacity(fetched.saturating_mul(64).saturating_add(64).min(most).min(FLUSH_BYTES));
-        let mut writer = Writer { tree: self, indexes: &indexes, out, before: None, most, stop, look_at: 0 };
+        let mut writer = Writer { tree: self, indexes: &indexes, out, before: None, most, stop, check_at: 0 };
         match kept {
             Some(kept) => writer.node(0, kept.iter().copied())?,
             None => writer.node(0, 0..fetched.min(root.cut.unwrap_or(usize::MAX)))?,
@@ -218,21 +218,21 @@ impl Tree {
 
 struct Writer<'a> {
     tree: &'a Tree,
-    indexes: &'a [Index],
+    indexes: &'a [JoinIndex],
     out: Vec<u8>,
     /// What was written before `out`, once that is much.
     before: Option<Mapping>,
     /// Bytes that it may have.
     most: usize,
     stop: Option<&'a Stop>,
-    /// How many bytes `out` has at the next look.
-    look_at: usize,
+    /// Length of `out` at the next check.
+    check_at: usize,
 }
 
 impl Writer<'_> {
-    /// Looks at the limit and at who waits.
+    /// Checks the limit and cancellation.
     #[cold]
-    fn look(&mut self) -> Result<(), Halt> {
+    fn check_limits(&mut self) -> Result<(), Halt> {
         if self.stop.is_some_and(Stop::is_due) {
             return Err(Halt::Stopped);
         }
@@ -246,7 +246,7 @@ impl Writer<'_> {
                 before.take(&mut self.out);
             }
         }
-        self.look_at = self.out.len() + LOOK_BYTES.min(self.most - len + 1);
+        self.check_at = self.out.len() + CHECK_BYTES.min(self.most - len + 1);
         Ok(())
     }
 
@@ -302,8 +302,8 @@ impl Writer<'_> {
     }
 
     fn row(&mut self, level: usize, row: usize) -> Result<(), Halt> {
-        if self.out.len() >= self.look_at {
-            self.look()?;
+        if self.out.len() >= self.check_at {
+            self.check_limits()?;
         }
         let tree = self.tree;
         let rows = tree.rows[level].as_ref().expect("a row that is written was read");
@@ -313,13 +313,13 @@ impl Writer<'_> {
                 self.out.push(b',');
             }
             match member {
-                Member::Column { key, column } => {
+                JsonMember::Column { key, column } => {
                     self.out.extend_from_slice(key);
                     self.cell(&rows.cell(row, *column))?;
                 }
-                Member::Constant { text } => self.out.extend_from_slice(text),
-                Member::Count { .. } => unreachable!("counts stand in aggregates only"),
-                Member::Relation { key, columns, level } => {
+                JsonMember::Constant { text } => self.out.extend_from_slice(text),
+                JsonMember::Count { .. } => unreachable!("counts stand in aggregates only"),
+                JsonMember::Relation { key, columns, level } => {
                     self.out.extend_from_slice(key);
                     self.related(*level, parent(rows, row, columns))?;
                 }
@@ -329,12 +329,12 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Writes a value; a long one piece by piece.
+    /// Writes a value; a long one in chunks.
     fn cell(&mut self, cell: &Cell<'_>) -> Result<(), Halt> {
         match cell {
-            Cell::Text(text) if text.len() > LOOK_BYTES => self.long(text.as_bytes(), "\"", json::escaped),
-            Cell::Bytes(bytes) if bytes.len() > LOOK_BYTES => self.long(bytes, "\"", json::base64),
-            Cell::Json(bytes) if bytes.len() > LOOK_BYTES => {
+            Cell::Text(text) if text.len() > CHECK_BYTES => self.long(text.as_bytes(), "\"", json::escaped),
+            Cell::Bytes(bytes) if bytes.len() > CHECK_BYTES => self.long(bytes, "\"", json::base64),
+            Cell::Json(bytes) if bytes.len() > CHECK_BYTES => {
                 self.long(bytes, "", |out, piece| out.extend_from_slice(piece))
             }
             _ => {
@@ -346,9 +346,9 @@ impl Writer<'_> {
 
     fn long(&mut self, bytes: &[u8], quote: &str, write: impl Fn(&mut Vec<u8>, &[u8])) -> Result<(), Halt> {
         self.out.extend_from_slice(quote.as_bytes());
-        for piece in bytes.chunks(PIECE_BYTES) {
+        for piece in bytes.chunks(CHUNK_BYTES) {
             write(&mut self.out, piece);
-            self.look()?;
+            self.check_limits()?;
         }
         self.out.extend_from_slice(quote.as_bytes());
         Ok(())
@@ -369,12 +369,14 @@ impl Writer<'_> {
                 self.out.push(b',');
             }
             match member {
-                Member::Count { key } => {
+                JsonMember::Count { key } => {
                     self.out.extend_from_slice(key);
                     self.count(level, count);
                 }
-                Member::Constant { text } => self.out.extend_from_slice(text),
-                Member::Column { .. } | Member::Relation { .. } => unreachable!("aggregates hold counts and constants"),
+                JsonMember::Constant { text } => self.out.extend_from_slice(text),
+                JsonMember::Column { .. } | JsonMember::Relation { .. } => {
+                    unreachable!("aggregates hold counts and constants")
+                }
             }
         }
         self.out.push(b'}');
@@ -392,7 +394,7 @@ impl Writer<'_> {
     }
 }
 
-impl Index {
+impl JoinIndex {
     /// The rows of a chain, in their order.
     fn rows(&self, (first, last): (u32, u32)) -> impl Iterator<Item = usize> + '_ {
         let next = move |at: &u32| (*at != last).then(|| self.next[*at as usize]);
@@ -400,14 +402,14 @@ impl Index {
     }
 }
 
-fn index(level: &Level, rows: Option<&Rows>, stop: Option<&Stop>) -> Result<Index, Halt> {
-    let mut index = Index::default();
+fn index(level: &Level, rows: Option<&Rows>, stop: Option<&Stop>) -> Result<JoinIndex, Halt> {
+    let mut index = JoinIndex::default();
     let Some(rows) = rows.filter(|_| !level.link.is_empty()) else {
         return Ok(index);
     };
     index.next.reserve(rows.len());
     for row in 0..rows.len() {
-        if row % LOOK_ROWS == 0 && stop.is_some_and(Stop::is_due) {
+        if row % CHECK_ROWS == 0 && stop.is_some_and(Stop::is_due) {
             return Err(Halt::Stopped);
         }
         let here = u32::try_from(row).expect("a level has far fewer rows than 2^32");
@@ -443,12 +445,12 @@ mod tests {
             shape: Shape::Many,
             is_asked: true,
             link: Vec::new(),
-            members: vec![Member::Constant { text: b"\"a\":1".to_vec() }],
+            members: vec![JsonMember::Constant { text: b"\"a\":1".to_vec() }],
             most: usize::MAX,
             cut: None,
             is_void: false,
         };
-        let rows = Rows::Sqlite(sqlite::Rows::affected(rows));
+        let rows = Rows::Sqlite(sqlite::SqliteRows::affected(rows));
         Tree { plan: Plan { levels: vec![level] }, rows: vec![Some(rows)], numbers: Numbers::Exact }
     }
 
@@ -457,7 +459,7 @@ mod tests {
         let tree = tree(100_000);
         let whole = tree.write(None, usize::MAX, None).unwrap().json.len();
         assert_eq!(whole, 100_000 * 8 + 1);
-        for (most, is_whole) in [(whole, true), (whole - 1, false), (LOOK_BYTES, false), (1, false)] {
+        for (most, is_whole) in [(whole, true), (whole - 1, false), (CHECK_BYTES, false), (1, false)] {
             assert_eq!(tree.write(None, most, None).is_ok(), is_whole, "{most}");
         }
         assert_eq!(tree.write(Some(&[]), 2, None).unwrap().json, "[]");

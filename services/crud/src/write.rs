@@ -1,18 +1,20 @@
-//! Mutations as they run.
+//! Execution of mutations.
 
 use mesh::telemetry::Meter;
 use query::Type;
 
 use crate::{
     Error,
+    bind::Bind,
     budget::{AnswerLimit, Budget, Room},
-    open::{Meters, Style, timed},
-    resolve::{Held, Member, Mutation, Node, Set},
+    meters::{Meters, timed},
+    options::AnswerOptions,
+    resolve::{MemberKind, Mutation, MutationKind, Node, NodeMember},
     sql::{self, Dialect, Returned, Source},
-    store::{Bind, Rows, Statement, Store, Tx},
+    store::{Rows, Statement, Store, Tx},
 };
 
-/// What a mutation did.
+/// Result of a mutation.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Written {
     /// Rows inserted, changed or deleted.
@@ -21,68 +23,76 @@ pub struct Written {
     pub rows: Vec<u8>,
 }
 
-/// What mutations run with.
-pub struct Context<'a> {
+/// Database and options that mutations run with.
+pub struct WriteContext<'a> {
     /// The database.
     pub store: &'a Store,
-    /// What it speaks.
+    /// SQL dialect of its engine.
     pub dialect: &'a Dialect,
-    /// How the project wants its answers.
-    pub style: Style,
+    /// Options of the answers.
+    pub options: AnswerOptions,
     /// Counts statements.
     pub meters: &'a Meters,
 }
 
-/// A mutation compiled.
-struct Work<'m, 's> {
+/// A mutation with its statements.
+struct CompiledMutation<'m, 's> {
     mutation: &'m Mutation<'s>,
-    /// Reads what a delete is about to delete, where its relations are asked for.
-    doomed: Option<Statement>,
+    /// Reads the rows of a delete before it, where their relations are asked for.
+    select_before_delete: Option<Statement>,
     statements: Vec<Statement>,
     returned: Returned,
 }
 
 /// Runs mutations in their order, all of them or none.
-pub async fn all(context: &Context<'_>, mutations: &[Mutation<'_>]) -> Result<Vec<Written>, Error> {
+pub async fn perform_all(context: &WriteContext<'_>, mutations: &[Mutation<'_>]) -> Result<Vec<Written>, Error> {
     for mutation in mutations {
-        fits(context.dialect, mutation)?;
+        check_values(context.dialect, mutation)?;
     }
-    let works: Vec<Work<'_, '_>> = mutations.iter().map(|mutation| compile(context.dialect, mutation)).collect();
-    if works.iter().all(|work| work.statements.is_empty()) {
-        return Ok(works.iter().map(nothing).collect());
+    let compiled: Vec<CompiledMutation<'_, '_>> =
+        mutations.iter().map(|mutation| compile(context.dialect, mutation)).collect();
+    if compiled.iter().all(|work| work.statements.is_empty()) {
+        return Ok(compiled.iter().map(nothing).collect());
     }
-    if let [work] = works.as_slice()
+    if let [work] = compiled.as_slice()
         && let [statement] = work.statements.as_slice()
-        && work.is_plain()
-        && let Some(written) = plain(context, work, statement).await?
+        && work.is_single_statement()
+        && let Some(written) = write_without_transaction(context, work, statement).await?
     {
         return Ok(vec![written]);
     }
-    Box::pin(in_transaction(context, &works)).await
+    Box::pin(in_transaction(context, &compiled)).await
 }
 
-/// All works in one transaction, whose answers are made before it lasts.
-async fn in_transaction(context: &Context<'_>, works: &[Work<'_, '_>]) -> Result<Vec<Written>, Error> {
+/// All mutations in one transaction, whose answers are made before it is committed.
+async fn in_transaction(
+    context: &WriteContext<'_>,
+    compiled: &[CompiledMutation<'_, '_>],
+) -> Result<Vec<Written>, Error> {
     let mut tx = context.store.begin().await?;
-    let mut budget = Budget::write(context.style.answer);
-    let mut written = Vec::with_capacity(works.len());
-    for work in works {
+    let mut budget = Budget::write(context.options.answer);
+    let mut written = Vec::with_capacity(compiled.len());
+    for work in compiled {
         written.push(perform(&mut tx, context, work, &mut budget).await?);
     }
     tx.commit().await?;
     Ok(written)
 }
 
-/// A mutation of one statement without a transaction around it. Its answer is made when it lasts, and must not fail
-/// then: `None`, and nothing is done, where it might be too large and takes a transaction.
-async fn plain(context: &Context<'_>, work: &Work<'_, '_>, statement: &Statement) -> Result<Option<Written>, Error> {
+/// Runs a mutation of one statement without a transaction around it. Its answer is made after the commit, and must not
+/// fail then: `None`, and nothing is done, where it might be too large and takes a transaction.
+async fn write_without_transaction(
+    context: &WriteContext<'_>,
+    work: &CompiledMutation<'_, '_>,
+    statement: &Statement,
+) -> Result<Option<Written>, Error> {
     let meter = &context.meters.writes;
     let rows = match &work.mutation.returning {
-        Some(node) if !is_small(work.mutation, node, context.style.answer) => {
+        Some(node) if !is_small(work.mutation, node, context.options.answer) => {
             if statement.columns.is_empty() {
                 return Ok(None);
             }
-            let room = small_room(node, context.style.answer);
+            let room = small_room(node, context.options.answer);
             match timed(meter, 1, context.store.write_within(statement, room)).await {
                 Ok(Some(rows)) => rows,
                 Ok(None) | Err(Error::TooLarge(_)) => return Ok(None),
@@ -102,11 +112,11 @@ async fn plain(context: &Context<'_>, work: &Work<'_, '_>, statement: &Statement
 /// Whether what is answered of an insert is within the limit whatever the database makes of it: the columns have values
 /// that were sent, or of a type whose values are short.
 fn is_small(mutation: &Mutation<'_>, node: &Node<'_>, limit: AnswerLimit) -> bool {
-    let Set::Insert(rows) = &mutation.set else { return false };
+    let MutationKind::Insert(rows) = &mutation.kind else { return false };
     let mut bytes = 2 + rows.len() * row_bytes(node);
     for row in rows {
         for member in &node.members {
-            let Held::Column(column) = &member.what else { continue };
+            let MemberKind::Column(column) = &member.kind else { continue };
             bytes += match row.iter().find(|(sent, _)| std::ptr::eq(*sent, *column)) {
                 Some((_, value)) => written_bytes(value),
                 None if is_short(column.r#type) => SHORT_BYTES,
@@ -127,8 +137,8 @@ fn small_room(node: &Node<'_>, limit: AnswerLimit) -> Room {
 
 /// Bytes of a row's JSON without its values: braces, names, quotes, colons, commas, and texts that are fixed.
 fn row_bytes(node: &Node<'_>) -> usize {
-    let member = |member: &Member<'_>| {
-        let fixed = if let Held::Constant(text) = &member.what { text.len() } else { 0 };
+    let member = |member: &NodeMember<'_>| {
+        let fixed = if let MemberKind::Constant(text) = &member.kind { text.len() } else { 0 };
         (member.key.len() + fixed) * 6 + 6
     };
     3 + node.members.iter().map(member).sum::<usize>()
@@ -169,72 +179,72 @@ fn written_bytes(value: &Bind) -> usize {
     }
 }
 
-impl Work<'_, '_> {
-    /// Whether its one statement is a transaction of its own: nothing has to be looked at before it lasts.
-    fn is_plain(&self) -> bool {
+impl CompiledMutation<'_, '_> {
+    /// Whether its one statement may be its own transaction: nothing has to be checked before the commit.
+    fn is_single_statement(&self) -> bool {
         let has_relations = self.mutation.returning.as_ref().is_some_and(has_relations);
         self.returned.check.is_none() && !has_relations
     }
 }
 
-/// That the engine keeps the values that are to be written as they are.
-fn fits(dialect: &Dialect, mutation: &Mutation<'_>) -> Result<(), Error> {
-    match &mutation.set {
-        Set::Insert(rows) => {
-            rows.iter().flatten().try_for_each(|(column, value)| dialect.keeps(column, value))?;
+/// Checks that the engine stores the values to be written without loss.
+fn check_values(dialect: &Dialect, mutation: &Mutation<'_>) -> Result<(), Error> {
+    match &mutation.kind {
+        MutationKind::Insert(rows) => {
+            rows.iter().flatten().try_for_each(|(column, value)| dialect.check_stored(column, value))?;
         }
-        Set::Update { changes, .. } => {
-            changes.iter().try_for_each(|(column, value, _)| dialect.keeps(column, value))?;
+        MutationKind::Update { changes, .. } => {
+            changes.iter().try_for_each(|(column, value, _)| dialect.check_stored(column, value))?;
         }
-        Set::Delete { .. } => {}
+        MutationKind::Delete { .. } => {}
     }
     Ok(())
 }
 
-fn compile<'m, 's>(dialect: &Dialect, mutation: &'m Mutation<'s>) -> Work<'m, 's> {
-    let mut doomed = None;
-    let (statements, returned) = match &mutation.set {
-        Set::Insert(rows) => sql::insert(dialect, mutation, rows),
-        Set::Update { changes, .. } if changes.is_empty() => (Vec::new(), Returned::default()),
-        Set::Update { cond, changes, one } => {
+fn compile<'m, 's>(dialect: &Dialect, mutation: &'m Mutation<'s>) -> CompiledMutation<'m, 's> {
+    let mut select_before_delete = None;
+    let (statements, returned) = match &mutation.kind {
+        MutationKind::Insert(rows) => sql::insert(dialect, mutation, rows),
+        MutationKind::Update { changes, .. } if changes.is_empty() => (Vec::new(), Returned::default()),
+        MutationKind::Update { cond, changes, one } => {
             let (statement, returned) = sql::update(dialect, mutation, cond, changes, *one);
             (vec![statement], returned)
         }
-        Set::Delete { cond, one } => {
+        MutationKind::Delete { cond, one } => {
             let (statement, returned) = sql::delete(dialect, mutation, cond, *one);
             if mutation.returning.as_ref().is_some_and(has_relations) {
-                doomed = Some(sql::doomed(dialect, mutation, cond, *one).0);
+                select_before_delete = Some(sql::select_before_delete(dialect, mutation, cond, *one).0);
             }
             (vec![statement], returned)
         }
     };
-    Work { mutation, doomed, statements, returned }
+    CompiledMutation { mutation, select_before_delete, statements, returned }
 }
 
 fn has_relations(node: &Node<'_>) -> bool {
-    node.members.iter().any(|member| matches!(member.what, Held::Relation { .. }))
+    node.members.iter().any(|member| matches!(member.kind, MemberKind::Relation { .. }))
 }
 
-fn nothing(work: &Work<'_, '_>) -> Written {
+fn nothing(work: &CompiledMutation<'_, '_>) -> Written {
     let rows = work.mutation.returning.as_ref().map(|_| b"[]".to_vec()).unwrap_or_default();
     Written { affected: 0, rows }
 }
 
 async fn perform(
     tx: &mut Tx,
-    context: &Context<'_>,
-    work: &Work<'_, '_>,
+    context: &WriteContext<'_>,
+    work: &CompiledMutation<'_, '_>,
     budget: &mut Budget<'_>,
 ) -> Result<Written, Error> {
-    if let Some(doomed) = &work.doomed {
-        return delete_after_reading(tx, context, work, doomed, budget).await;
+    if let Some(select_before_delete) = &work.select_before_delete {
+        return delete_after_reading(tx, context, work, select_before_delete, budget).await;
     }
     if work.statements.is_empty() {
         return Ok(nothing(work));
     }
     let mut written = nothing(work);
     for rows in run(tx, &context.meters.writes, &work.statements, budget).await? {
-        check(work, &rows)?;
+        check_rows(work, &rows)?;
         written.affected += rows.len() as u64;
         if let Some(node) = &work.mutation.returning {
             let kept = kept(&rows, work.returned);
@@ -244,18 +254,18 @@ async fn perform(
     Ok(written)
 }
 
-/// What a deleted row's relations lead to may go with it, and is read before.
+/// Runs a delete whose relations are returned: what they lead to may be deleted with the rows, and is read before.
 async fn delete_after_reading(
     tx: &mut Tx,
-    context: &Context<'_>,
-    work: &Work<'_, '_>,
-    doomed: &Statement,
+    context: &WriteContext<'_>,
+    work: &CompiledMutation<'_, '_>,
+    select_before_delete: &Statement,
     budget: &mut Budget<'_>,
 ) -> Result<Written, Error> {
     let Some(node) = &work.mutation.returning else {
         return Err(Error::Database("nothing is returned of a delete that reads first".to_owned()));
     };
-    let rows = one(run(tx, &context.meters.reads, std::slice::from_ref(doomed), budget).await?)?;
+    let rows = single(run(tx, &context.meters.reads, std::slice::from_ref(select_before_delete), budget).await?)?;
     let kept = kept(&rows, work.returned);
     let json = answer(Some(tx), context, node, rows, kept, budget).await?;
     let deleted = run(tx, &context.meters.writes, &work.statements, budget).await?;
@@ -273,12 +283,12 @@ async fn run(
     Ok(rows)
 }
 
-fn one(rows: Vec<Rows>) -> Result<Rows, Error> {
+fn single(rows: Vec<Rows>) -> Result<Rows, Error> {
     rows.into_iter().next().ok_or_else(|| Error::Database("a statement has no result".to_owned()))
 }
 
-/// That every row written passes the grant's check.
-fn check(work: &Work<'_, '_>, rows: &Rows) -> Result<(), Error> {
+/// Checks that every row written passes the grant's check.
+fn check_rows(work: &CompiledMutation<'_, '_>, rows: &Rows) -> Result<(), Error> {
     let Some(column) = work.returned.check else {
         return Ok(());
     };
@@ -291,7 +301,7 @@ fn check(work: &Work<'_, '_>, rows: &Rows) -> Result<(), Error> {
     }
 }
 
-/// The rows that exist for the caller to read.
+/// The rows that the caller may read.
 fn kept(rows: &Rows, returned: Returned) -> Vec<usize> {
     let is_visible = |row: &usize| match returned.visible {
         Some(column) => rows.cell(*row, column) == crate::cell::Cell::Bool(true),
@@ -303,20 +313,20 @@ fn kept(rows: &Rows, returned: Returned) -> Vec<usize> {
 /// The JSON of rows that were written, with what their relations lead to now.
 async fn answer(
     tx: Option<&mut Tx>,
-    context: &Context<'_>,
+    context: &WriteContext<'_>,
     node: &Node<'_>,
     rows: Rows,
     kept: Vec<usize>,
     budget: &mut Budget<'_>,
 ) -> Result<Vec<u8>, Error> {
-    let source = Source::Rows { rows: &rows, kept: &kept, limit: context.style.limit };
+    let source = Source::Rows { rows: &rows, kept: &kept, limit: context.options.limit };
     let mut statements = Vec::new();
     let plan = sql::select(context.dialect, node, &source, &mut statements);
     let below = match tx {
         Some(tx) if !statements.is_empty() => run(tx, &context.meters.reads, &statements, budget).await?,
         _ => Vec::new(),
     };
-    let tree = plan.with(Some(rows), &mut below.into_iter(), context.style.numbers)?;
+    let tree = plan.with_rows(Some(rows), &mut below.into_iter(), context.options.numbers)?;
     Ok(tree.answer(Some(kept), budget).await?.json.into())
 }
 

@@ -1,4 +1,4 @@
-//! Reading trees: one statement per level.
+//! Compiles read trees to `SELECT`: one statement per level.
 //!
 //! A level below the root names its parents by a subselect of their keys with the same predicate, so that no level
 //! waits for another. After a write the root's rows are known, and the levels below name them by their keys.
@@ -9,23 +9,24 @@ use query::{Column, Shape, Table, TableKind, Type};
 
 use super::{Alias, Sql, dialect::Dialect};
 use crate::{
+    bind::Bind,
     json,
-    resolve::{Cond, Held, Member as Asked, Node},
-    store::{Bind, Output, Rows, Statement},
-    tree::{Level, Member, Plan},
+    resolve::{Cond, MemberKind, Node, NodeMember},
+    store::{Output, Rows, Statement},
+    tree::{JsonMember, Level, Plan},
 };
 
 /// Rows that a level below the root may have, as a multiple of the database's limit.
-const LEVEL: u64 = 100;
+const LEVEL_FACTOR: u64 = 100;
 
-/// What a tree starts from.
+/// Source of the root's rows.
 pub enum Source<'a> {
-    /// The rows that pass; where the caller gave no limit, at most this many.
+    /// A query; where the caller gave no limit, for at most this many.
     Query {
         /// The database's limit.
         limit: u64,
     },
-    /// Rows that are here already, with the columns that [`columns`] says.
+    /// Rows that were written and returned, with the columns that [`columns`] says.
     Rows {
         /// The rows.
         rows: &'a Rows,
@@ -36,7 +37,7 @@ pub enum Source<'a> {
     },
 }
 
-/// A tree being compiled.
+/// Compiler of one tree.
 struct Levels<'d, 'a> {
     dialect: &'d Dialect,
     source: &'a Source<'a>,
@@ -44,84 +45,84 @@ struct Levels<'d, 'a> {
     statements: &'a mut Vec<Statement>,
 }
 
-/// A node where it stands in its tree.
-struct Place<'p, 's> {
+/// A node with its result columns and its parent.
+struct NodeContext<'p, 's> {
     node: &'p Node<'s>,
     /// The result columns of its level.
     columns: Vec<&'s Column>,
-    above: Option<Above<'p, 's>>,
+    above: Option<ParentLink<'p, 's>>,
 }
 
-/// How a node hangs on the one above it.
-struct Above<'p, 's> {
-    place: &'p Place<'p, 's>,
+/// Relation from a parent node to a node.
+struct ParentLink<'p, 's> {
+    context: &'p NodeContext<'p, 's>,
     name: &'p str,
     many: bool,
     /// Pairs of a column above and the one here that equals it.
     on: &'p [(&'s Column, &'s Column)],
 }
 
-/// The plan of a tree. The statements that read the rows of its levels are added to `statements`, in the order of the
-/// levels.
+/// Compiles the plan of a tree. The statements that read the rows of its levels are added to `statements`, in the order
+/// of the levels.
 pub fn compile(dialect: &Dialect, node: &Node<'_>, source: &Source<'_>, statements: &mut Vec<Statement>) -> Plan {
     let mut levels = Levels { dialect, source, levels: Vec::new(), statements };
-    levels.level(Place { node, columns: columns(node), above: None });
+    levels.level(NodeContext { node, columns: columns(node), above: None });
     Plan { levels: levels.levels }
 }
 
 impl Levels<'_, '_> {
-    /// Adds the level of `place` and those below it.
-    fn level(&mut self, place: Place<'_, '_>) -> usize {
+    /// Adds the level of `context` and those below it.
+    fn level(&mut self, context: NodeContext<'_, '_>) -> usize {
         let at = self.levels.len();
-        let link = match &place.above {
-            Some(above) => place.positions(above.on.iter().map(|(_, here)| *here)),
+        let link = match &context.above {
+            Some(above) => context.positions(above.on.iter().map(|(_, here)| *here)),
             None => Vec::new(),
         };
-        let statement = self.statement(&place);
+        let statement = self.statement(&context);
         self.levels.push(Level {
-            name: place.above.as_ref().map(|above| above.name.to_owned()).unwrap_or_default(),
-            shape: place.node.shape,
+            name: context.above.as_ref().map(|above| above.name.to_owned()).unwrap_or_default(),
+            shape: context.node.shape,
             is_asked: statement.is_some(),
             link,
             members: Vec::new(),
             most: usize::try_from(self.most()).unwrap_or(usize::MAX),
-            cut: place.is_cut().then(|| usize::try_from(self.root_rows(place.node)).unwrap_or(usize::MAX)),
-            is_void: place.is_empty(),
+            cut: context.is_cut().then(|| usize::try_from(self.root_rows(context.node)).unwrap_or(usize::MAX)),
+            is_void: context.is_empty(),
         });
         self.statements.extend(statement);
-        let members = place.node.members.iter().map(|member| self.member(&place, member)).collect();
+        let members = context.node.members.iter().map(|member| self.member(&context, member)).collect();
         self.levels[at].members = members;
         at
     }
 
-    fn member(&mut self, place: &Place<'_, '_>, member: &Asked<'_>) -> Member {
+    fn member(&mut self, context: &NodeContext<'_, '_>, member: &NodeMember<'_>) -> JsonMember {
         let mut key = Vec::with_capacity(member.key.len() + 3);
         json::string(&mut key, member.key);
         key.push(b':');
-        match &member.what {
-            Held::Column(column) => Member::Column { key, column: place.position(column) },
-            Held::Constant(text) => {
+        match &member.kind {
+            MemberKind::Column(column) => JsonMember::Column { key, column: context.position(column) },
+            MemberKind::Constant(text) => {
                 json::string(&mut key, text);
-                Member::Constant { text: key }
+                JsonMember::Constant { text: key }
             }
-            Held::Count => Member::Count { key },
-            Held::Relation { name, many, on, node } => {
-                let columns = place.positions(on.iter().map(|(above, _)| *above));
-                let above = Above { place, name, many: *many, on };
-                let below = Place { node, columns: below_columns(node, on), above: Some(above) };
-                Member::Relation { key, columns, level: self.level(below) }
+            MemberKind::Count => JsonMember::Count { key },
+            MemberKind::Relation { name, many, on, node } => {
+                let columns = context.positions(on.iter().map(|(above, _)| *above));
+                let above = ParentLink { context, name, many: *many, on };
+                let below = NodeContext { node, columns: below_columns(node, on), above: Some(above) };
+                JsonMember::Relation { key, columns, level: self.level(below) }
             }
         }
     }
 
-    /// Rows that the level may have; one more is fetched, to tell.
+    /// Most rows of a level; one more is fetched, to tell whether there are more.
     fn most(&self) -> u64 {
         match self.source {
-            Source::Query { limit } | Source::Rows { limit, .. } => limit.saturating_mul(LEVEL),
+            Source::Query { limit } | Source::Rows { limit, .. } => limit.saturating_mul(LEVEL_FACTOR),
         }
     }
 
-    /// Rows of the root that count.
+    /// Most rows of the root.
     fn root_rows(&self, node: &Node<'_>) -> u64 {
         let (Source::Query { limit } | Source::Rows { limit, .. }) = self.source;
         match node.shape {
@@ -131,58 +132,66 @@ impl Levels<'_, '_> {
         }
     }
 
-    fn root_most(&self, node: &Node<'_>) -> Most {
+    fn root_most(&self, node: &Node<'_>) -> RowLimit {
         let rows = self.root_rows(node);
         match (node.shape, node.limit) {
-            (Shape::Many, Some(_)) => Most::Asked(rows),
-            (Shape::Many | Shape::One | Shape::Count | Shape::Aggregate, _) => Most::Own(rows),
+            (Shape::Many, Some(_)) => RowLimit::Requested(rows),
+            (Shape::Many | Shape::One | Shape::Count | Shape::Aggregate, _) => RowLimit::Configured(rows),
         }
     }
 
-    fn statement(&self, place: &Place<'_, '_>) -> Option<Statement> {
-        if place.is_without_rows() || (place.above.is_none() && matches!(self.source, Source::Rows { .. })) {
+    fn statement(&self, context: &NodeContext<'_, '_>) -> Option<Statement> {
+        if context.is_without_rows() || (context.above.is_none() && matches!(self.source, Source::Rows { .. })) {
             return None;
         }
         let mut sql = Sql::new(self.dialect);
-        let outputs = match place.node.shape {
-            Shape::Count | Shape::Aggregate => self.counts(&mut sql, place),
-            Shape::Many | Shape::One if place.has_window() => self.windowed(&mut sql, place),
-            Shape::Many | Shape::One => self.plain(&mut sql, place),
+        let outputs = match context.node.shape {
+            Shape::Count | Shape::Aggregate => self.counts(&mut sql, context),
+            Shape::Many | Shape::One if context.has_window() => self.windowed(&mut sql, context),
+            Shape::Many | Shape::One => self.unwindowed(&mut sql, context),
         };
         Some(sql.finish(outputs))
     }
 
-    fn plain(&self, sql: &mut Sql<'_>, place: &Place<'_, '_>) -> Vec<Output> {
+    fn unwindowed(&self, sql: &mut Sql<'_>, context: &NodeContext<'_, '_>) -> Vec<Output> {
         let alias = sql.alias();
-        let outputs = results(sql, alias, &place.columns);
-        self.source_and_filter(sql, place, alias);
-        order_by(sql, alias, place.node.table, &place.node.cond, &place.node.order);
-        match place.above {
-            Some(_) => limit(sql, Most::Own(self.most().saturating_add(1)), 0),
+        let outputs = results(sql, alias, &context.columns);
+        self.source_and_filter(sql, context, alias);
+        order_by(sql, alias, context.node.table, &context.node.cond, &context.node.order);
+        match context.above {
+            Some(_) => limit(sql, RowLimit::Configured(self.most().saturating_add(1)), 0),
             // One more than the database's limit tells whether it cut any.
-            None if place.is_cut() => limit(sql, Most::Own(self.root_rows(place.node) + 1), place.node.skip),
-            None => limit(sql, self.root_most(place.node), place.node.skip),
+            None if context.is_cut() => {
+                limit(sql, RowLimit::Configured(self.root_rows(context.node) + 1), context.node.skip)
+            }
+            None => limit(sql, self.root_most(context.node), context.node.skip),
         }
         outputs
     }
 
-    /// Rows of which each parent has at most some, by their number among those of the parent.
-    fn windowed(&self, sql: &mut Sql<'_>, place: &Place<'_, '_>) -> Vec<Output> {
+    /// Rows with a limit per parent, by a window function that numbers those of each parent.
+    fn windowed(&self, sql: &mut Sql<'_>, context: &NodeContext<'_, '_>) -> Vec<Output> {
         let outer = sql.alias();
         sql.push("SELECT ");
-        sql.list(", ", 0..place.columns.len(), |sql, index| {
+        sql.list(", ", 0..context.columns.len(), |sql, index| {
             numbered(sql, outer, index);
         });
-        let outputs = self.window(sql, place, outer, &place.columns);
+        let outputs = self.window(sql, context, outer, &context.columns);
         sql.push(" ORDER BY ");
         sql.named(outer);
         sql.push(".\"n\"");
-        limit(sql, Most::Own(self.most().saturating_add(1)), 0);
+        limit(sql, RowLimit::Configured(self.most().saturating_add(1)), 0);
         outputs
     }
 
     /// ` FROM (rows with their number) WHERE the number fits`.
-    fn window(&self, sql: &mut Sql<'_>, place: &Place<'_, '_>, outer: Alias, columns: &[&Column]) -> Vec<Output> {
+    fn window(
+        &self,
+        sql: &mut Sql<'_>,
+        context: &NodeContext<'_, '_>,
+        outer: Alias,
+        columns: &[&Column],
+    ) -> Vec<Output> {
         sql.push(" FROM (SELECT ");
         let alias = sql.alias();
         let mut outputs = Vec::with_capacity(columns.len());
@@ -192,66 +201,66 @@ impl Levels<'_, '_> {
             sql.numbered("\"c", index);
         });
         sql.push(", row_number() OVER (PARTITION BY ");
-        let on = place.above.as_ref().map_or(&[][..], |above| above.on);
+        let on = context.above.as_ref().map_or(&[][..], |above| above.on);
         sql.list(", ", on, |sql, (_, here)| sql.column(alias, here));
-        order_by(sql, alias, place.node.table, &place.node.cond, &place.node.order);
+        order_by(sql, alias, context.node.table, &context.node.cond, &context.node.order);
         sql.push(") AS \"n\"");
-        self.source_and_filter(sql, place, alias);
+        self.source_and_filter(sql, context, alias);
         sql.push(") AS ");
         sql.named(outer);
         sql.push(" WHERE ");
         sql.named(outer);
         sql.push(".\"n\" > ");
-        sql.arg(count(place.node.skip));
-        if let Some(rows) = place.per_parent() {
+        sql.arg(count(context.node.skip));
+        if let Some(rows) = context.per_parent() {
             sql.push(" AND ");
             sql.named(outer);
             sql.push(".\"n\" <= ");
-            sql.arg(count(place.node.skip.saturating_add(rows)));
+            sql.arg(count(context.node.skip.saturating_add(rows)));
         }
         outputs
     }
 
-    fn counts(&self, sql: &mut Sql<'_>, place: &Place<'_, '_>) -> Vec<Output> {
+    fn counts(&self, sql: &mut Sql<'_>, context: &NodeContext<'_, '_>) -> Vec<Output> {
         let alias = sql.alias();
         sql.push("SELECT ");
         let mut outputs = Vec::new();
-        for column in &place.columns {
+        for column in &context.columns {
             outputs.push(sql.result(alias, column));
             sql.push(", ");
         }
         sql.push("count(*)");
         outputs.push(Type::Int64.into());
-        self.source_and_filter(sql, place, alias);
-        if !place.columns.is_empty() {
+        self.source_and_filter(sql, context, alias);
+        if !context.columns.is_empty() {
             sql.push(" GROUP BY ");
-            sql.list(", ", &place.columns, |sql, column| sql.column(alias, column));
-            limit(sql, Most::Own(self.most().saturating_add(1)), 0);
+            sql.list(", ", &context.columns, |sql, column| sql.column(alias, column));
+            limit(sql, RowLimit::Configured(self.most().saturating_add(1)), 0);
         }
         outputs
     }
 
-    /// ` FROM table WHERE`, with what ties the rows to their parents.
-    fn source_and_filter(&self, sql: &mut Sql<'_>, place: &Place<'_, '_>, alias: Alias) {
+    /// Appends ` FROM table WHERE`, with the condition on the parents.
+    fn source_and_filter(&self, sql: &mut Sql<'_>, context: &NodeContext<'_, '_>, alias: Alias) {
         sql.push(" FROM ");
-        sql.table(place.node.table);
+        sql.table(context.node.table);
         sql.push(" AS ");
         sql.named(alias);
-        let Some(above) = &place.above else {
-            return sql.filter(alias, &place.node.cond);
+        let Some(above) = &context.above else {
+            return sql.filter(alias, &context.node.cond);
         };
         sql.push(" WHERE ");
-        self.within(sql, alias, place.node.table, above);
-        if !place.node.cond.is_true() {
+        self.parent_filter(sql, alias, context.node.table, above);
+        if !context.node.cond.is_true() {
             sql.push(" AND ");
-            sql.cond(alias, &place.node.cond);
+            sql.cond(alias, &context.node.cond);
         }
     }
 
-    /// That the row's key is one of its parents'.
-    fn within(&self, sql: &mut Sql<'_>, alias: Alias, table: &Table, above: &Above<'_, '_>) {
-        match (self.source, &above.place.above) {
-            (Source::Rows { rows, kept, .. }, None) => keys(sql, alias, above, rows, kept),
+    /// Appends the condition that the row's key is that of a parent.
+    fn parent_filter(&self, sql: &mut Sql<'_>, alias: Alias, table: &Table, above: &ParentLink<'_, '_>) {
+        match (self.source, &above.context.above) {
+            (Source::Rows { rows, kept, .. }, None) => parent_values(sql, alias, above, rows, kept),
             (Source::Rows { .. } | Source::Query { .. }, _) => {
                 tuple(sql, above.on, |sql, (_, here)| sql.column(alias, here));
                 let (before, after) = match above.on {
@@ -259,35 +268,35 @@ impl Levels<'_, '_> {
                     _ => (" IN (", ")"),
                 };
                 sql.push(before);
-                self.parents(sql, above);
+                self.parent_keys(sql, above);
                 sql.push(after);
             }
         }
     }
 
-    /// The keys of the rows above, by the predicate that reads them.
-    fn parents(&self, sql: &mut Sql<'_>, above: &Above<'_, '_>) {
-        let place = above.place;
+    /// Appends the subselect of the parents' keys, by the predicate that reads them.
+    fn parent_keys(&self, sql: &mut Sql<'_>, above: &ParentLink<'_, '_>) {
+        let context = above.context;
         let key: Vec<&Column> = above.on.iter().map(|(column, _)| *column).collect();
-        if place.has_window() {
+        if context.has_window() {
             let outer = sql.alias();
             sql.push("SELECT ");
             sql.list(", ", 0..key.len(), |sql, index| numbered(sql, outer, index));
-            self.window(sql, place, outer, &key);
+            self.window(sql, context, outer, &key);
             return;
         }
         let alias = sql.alias();
         sql.push("SELECT ");
         sql.list(", ", key, |sql, column| sql.column(alias, column));
-        self.source_and_filter(sql, place, alias);
-        if place.above.is_none() {
-            order_by(sql, alias, place.node.table, &place.node.cond, &place.node.order);
-            limit(sql, self.root_most(place.node), place.node.skip);
+        self.source_and_filter(sql, context, alias);
+        if context.above.is_none() {
+            order_by(sql, alias, context.node.table, &context.node.cond, &context.node.order);
+            limit(sql, self.root_most(context.node), context.node.skip);
         }
     }
 }
 
-impl<'s> Place<'_, 's> {
+impl<'s> NodeContext<'_, 's> {
     fn position(&self, column: &Column) -> usize {
         let at = self.columns.iter().position(|known| known.name == column.name);
         at.expect("the columns of a level hold those of its members and keys")
@@ -297,7 +306,7 @@ impl<'s> Place<'_, 's> {
         columns.map(|column| self.position(column)).collect()
     }
 
-    /// Whether the database's limit ends the rows.
+    /// Whether the database's limit applies to the rows.
     fn is_cut(&self) -> bool {
         self.above.is_none() && self.node.limit.is_none() && self.node.shape == Shape::Many
     }
@@ -329,7 +338,7 @@ impl<'s> Place<'_, 's> {
 
     /// Whether nothing has to be asked: not for this level, nor for one above it.
     fn is_without_rows(&self) -> bool {
-        self.is_empty() || self.above.as_ref().is_some_and(|above| above.place.is_without_rows())
+        self.is_empty() || self.above.as_ref().is_some_and(|above| above.context.is_without_rows())
     }
 }
 
@@ -337,10 +346,10 @@ impl<'s> Place<'_, 's> {
 pub fn columns<'s>(node: &Node<'s>) -> Vec<&'s Column> {
     let mut columns = Vec::new();
     for member in &node.members {
-        match &member.what {
-            Held::Column(column) => add(&mut columns, column),
-            Held::Relation { on, .. } => on.iter().for_each(|(own, _)| add(&mut columns, own)),
-            Held::Constant(_) | Held::Count => {}
+        match &member.kind {
+            MemberKind::Column(column) => add(&mut columns, column),
+            MemberKind::Relation { on, .. } => on.iter().for_each(|(own, _)| add(&mut columns, own)),
+            MemberKind::Constant(_) | MemberKind::Count => {}
         }
     }
     columns
@@ -358,7 +367,7 @@ fn add<'s>(columns: &mut Vec<&'s Column>, column: &'s Column) {
     }
 }
 
-/// `SELECT columns`; a row of which nothing is asked is still a row.
+/// Appends `SELECT columns`; a row of which nothing is asked is still a row.
 fn results(sql: &mut Sql<'_>, alias: Alias, columns: &[&Column]) -> Vec<Output> {
     sql.push("SELECT ");
     if columns.is_empty() {
@@ -370,7 +379,7 @@ fn results(sql: &mut Sql<'_>, alias: Alias, columns: &[&Column]) -> Vec<Output> 
     outputs
 }
 
-/// ` ORDER BY`: what the caller asked for, then what makes the order total, as far as `cond` leaves it open.
+/// Appends ` ORDER BY`: what the caller asked for, then what makes the order total, as far as `cond` leaves it open.
 pub fn order_by(sql: &mut Sql<'_>, alias: Alias, table: &Table, cond: &Cond<'_>, asked: &[(&Column, bool)]) {
     let ties = tie_breaks(table);
     let is_open = |tie: &&&Column| !cond.fixes(&tie.name) && asked.iter().all(|(column, _)| column.name != tie.name);
@@ -392,19 +401,19 @@ pub fn order_by(sql: &mut Sql<'_>, alias: Alias, table: &Table, cond: &Cond<'_>,
     }
 }
 
-/// Whether no more rows pass than one by its key would, because the whole key is fixed.
+/// Whether at most one row passes, because `cond` fixes the whole primary key.
 pub fn is_one(table: &Table, cond: &Cond<'_>) -> bool {
     !table.primary_key.is_empty() && table.primary_key.iter().all(|name| cond.fixes(name))
 }
 
-/// What tells rows without a key apart.
+/// Appends the row identifier of a table without a key.
 pub fn row_id(sql: &mut Sql<'_>, alias: Alias) {
     sql.named(alias);
     sql.push(".");
     sql.push(sql.dialect.row_id());
 }
 
-/// Columns that tell the rows of a table apart: its key, or all that can be sorted of a view, which has none.
+/// Tie breakers of an order: the primary key of a table, or all that can be sorted of a view, which has none.
 fn tie_breaks(table: &Table) -> Vec<&Column> {
     let sortable = |column: &&Column| !matches!(column.r#type, Type::Json | Type::Other | Type::Bytes);
     match table.kind {
@@ -413,23 +422,23 @@ fn tie_breaks(table: &Table) -> Vec<&Column> {
     }
 }
 
-/// Rows at most.
-enum Most {
+/// Limit of rows.
+enum RowLimit {
     /// By the database's configuration. It stands in the text: for a parameter PostgreSQL's generic plans expect a
     /// tenth of the rows, and walk a whole index in order to find so few (0.7 instead of 0.2 ms for the tracks of 20
     /// artists).
-    Own(u64),
+    Configured(u64),
     /// By the request, and so bound.
-    Asked(u64),
+    Requested(u64),
 }
 
-fn limit(sql: &mut Sql<'_>, most: Most, skip: u64) {
+fn limit(sql: &mut Sql<'_>, most: RowLimit, skip: u64) {
     match most {
-        Most::Own(rows) => {
+        RowLimit::Configured(rows) => {
             sql.push(" LIMIT ");
             sql.number(usize::try_from(rows).unwrap_or(usize::MAX));
         }
-        Most::Asked(rows) => {
+        RowLimit::Requested(rows) => {
             let (before, after) = sql.dialect.limit();
             sql.push(before);
             sql.arg(count(rows));
@@ -452,7 +461,7 @@ fn numbered(sql: &mut Sql<'_>, alias: Alias, index: usize) {
     sql.numbered("\"c", index);
 }
 
-/// Items side by side, in brackets where they are several.
+/// Appends a row value: items in brackets where they are several.
 pub fn tuple<T>(sql: &mut Sql<'_>, items: &[T], write: impl FnMut(&mut Sql<'_>, &T)) {
     let is_single = items.len() < 2;
     sql.push(if is_single { "" } else { "(" });
@@ -460,10 +469,12 @@ pub fn tuple<T>(sql: &mut Sql<'_>, items: &[T], write: impl FnMut(&mut Sql<'_>, 
     sql.push(if is_single { "" } else { ")" });
 }
 
-/// That the row's key is one of those of `rows`: each column by itself, so that a key of several columns finds some
-/// rows more, which have no parent and are left out when the levels are put together.
-fn keys(sql: &mut Sql<'_>, alias: Alias, above: &Above<'_, '_>, rows: &Rows, kept: &[usize]) {
-    let at = above.place.positions(above.on.iter().map(|(own, _)| *own));
+/// Appends the condition that the row's key is one of those of `rows`.
+///
+/// Each column by itself, so that a key of several columns finds some rows more, which have no parent and are left out
+/// when the levels are joined.
+fn parent_values(sql: &mut Sql<'_>, alias: Alias, above: &ParentLink<'_, '_>, rows: &Rows, kept: &[usize]) {
+    let at = above.context.positions(above.on.iter().map(|(own, _)| *own));
     sql.list(" AND ", above.on.iter().zip(at), |sql, ((own, here), at)| {
         let mut seen = HashSet::new();
         let cells = kept.iter().map(|row| rows.cell(*row, at));

@@ -1,20 +1,21 @@
-//! Writing rows.
+//! Compiles mutations to `INSERT`, `UPDATE` and `DELETE`.
 
 use query::{Column, Type};
 
 use super::{Alias, Dialect, Sql, dialect::Sum, select};
 use crate::{
-    resolve::{Change as How, Cond, Mutation},
-    store::{Bind, Output, Statement},
+    bind::Bind,
+    resolve::{ChangeKind, Cond, Mutation},
+    store::{Output, Statement},
 };
 
 /// A row to insert: columns and what they get.
 type Row<'s> = Vec<(&'s Column, Bind)>;
 
 /// Columns that an update writes, what they get and how.
-pub type Change<'s> = (&'s Column, Bind, How);
+pub type ColumnChange<'s> = (&'s Column, Bind, ChangeKind);
 
-/// Where a statement that writes answers what.
+/// Positions of the computed columns in a `RETURNING`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Returned {
     /// The column that says whether the row passes the grant's check.
@@ -23,7 +24,7 @@ pub struct Returned {
     pub visible: Option<usize>,
 }
 
-/// The statements that insert `rows`, in their order: as few as the dialect and its limit of placeholders allow.
+/// The `INSERT` statements of `rows`, in their order: as few as the dialect and its limit of placeholders allow.
 pub fn insert(dialect: &Dialect, mutation: &Mutation<'_>, rows: &[Row<'_>]) -> (Vec<Statement>, Returned) {
     let (_, returned) = returning(&mut Sql::writing(dialect, mutation.table), mutation);
     let mut statements = Vec::new();
@@ -37,12 +38,12 @@ pub fn insert(dialect: &Dialect, mutation: &Mutation<'_>, rows: &[Row<'_>]) -> (
     (statements, returned)
 }
 
-/// The statement that changes the rows that pass.
+/// The `UPDATE` of the rows that pass.
 pub fn update(
     dialect: &Dialect,
     mutation: &Mutation<'_>,
     cond: &Cond<'_>,
-    changes: &[Change<'_>],
+    changes: &[ColumnChange<'_>],
     one: bool,
 ) -> (Statement, Returned) {
     let mut sql = Sql::writing(dialect, mutation.table);
@@ -53,8 +54,8 @@ pub fn update(
         sql.name(column);
         sql.push(" = ");
         match how {
-            How::Set => sql.arg(value.clone()),
-            How::Inc => sum(sql, column, value),
+            ChangeKind::Set => sql.arg(value.clone()),
+            ChangeKind::Inc => sum(sql, column, value),
         }
     });
     targets(&mut sql, mutation, cond, one);
@@ -62,28 +63,28 @@ pub fn update(
     (sql.finish(outputs), returned)
 }
 
-/// What fails in SQLite with "integer overflow": nothing else does in an expression.
+/// Fails in SQLite with "integer overflow", as no other expression does.
 const OVERFLOW: &str = "abs(-9223372036854775808)";
 
-/// What the column holds and `value` together, if the column can hold that.
+/// Appends the sum of the column and `value`, with its overflow check.
 fn sum(sql: &mut Sql<'_>, column: &Column, value: &Bind) {
-    let plain = |sql: &mut Sql<'_>| {
+    let unchecked = |sql: &mut Sql<'_>| {
         sql.column(Alias::Target, column);
         sql.push(" + ");
         sql.arg(value.clone());
     };
     let rounded = |sql: &mut Sql<'_>, scale| {
         sql.push("round(");
-        plain(sql);
+        unchecked(sql);
         sql.push(", ");
         sql.number(scale);
         sql.push(")");
     };
     match sql.dialect.sum(column) {
-        Sum::Plain => return plain(sql),
+        Sum::Unchecked => return unchecked(sql),
         Sum::Integer => {
             sql.push("CASE WHEN typeof(");
-            plain(sql);
+            unchecked(sql);
             sql.push(") = typeof(0.5) THEN ");
             sql.push(OVERFLOW);
         }
@@ -95,17 +96,17 @@ fn sum(sql: &mut Sql<'_>, column: &Column, value: &Bind) {
             sql.push(" THEN ");
             sql.push(OVERFLOW);
             sql.push(" WHEN typeof(");
-            plain(sql);
+            unchecked(sql);
             sql.push(") = typeof(0.5) THEN ");
             rounded(sql, scale);
         }
     }
     sql.push(" ELSE ");
-    plain(sql);
+    unchecked(sql);
     sql.push(" END");
 }
 
-/// The statement that deletes the rows that pass.
+/// The `DELETE` of the rows that pass.
 pub fn delete(dialect: &Dialect, mutation: &Mutation<'_>, cond: &Cond<'_>, one: bool) -> (Statement, Returned) {
     let mut sql = Sql::writing(dialect, mutation.table);
     sql.push("DELETE FROM ");
@@ -129,7 +130,7 @@ fn batch<'s>(dialect: &Dialect, mutation: &Mutation<'_>, rows: &[Row<'s>]) -> (V
             }
         }
     }
-    let fits = |row: &&Row<'_>| {
+    let joins_batch = |row: &&Row<'_>| {
         let is_known = |column: &Column| columns.iter().any(|known| known.name == column.name);
         let has_all = dialect.has_default_values() || row.len() == columns.len();
         !row.is_empty() && has_all && row.iter().all(|(column, _)| is_known(column))
@@ -141,7 +142,7 @@ fn batch<'s>(dialect: &Dialect, mutation: &Mutation<'_>, rows: &[Row<'s>]) -> (V
         sql.args.len()
     };
     let most = (dialect.most_args().saturating_sub(own) / columns.len()).max(1);
-    let count = rows.iter().take(most).take_while(fits).count();
+    let count = rows.iter().take(most).take_while(joins_batch).count();
     (columns, count)
 }
 
@@ -168,7 +169,7 @@ fn insert_batch(dialect: &Dialect, mutation: &Mutation<'_>, columns: &[&Column],
     sql.finish(outputs)
 }
 
-/// ` WHERE`, for at most one row by its key.
+/// Appends ` WHERE`, with a subselect of the key where at most one row is written.
 fn targets(sql: &mut Sql<'_>, mutation: &Mutation<'_>, cond: &Cond<'_>, one: bool) {
     let table = mutation.table;
     if !one || select::is_one(table, cond) {
@@ -195,9 +196,13 @@ fn targets(sql: &mut Sql<'_>, mutation: &Mutation<'_>, cond: &Cond<'_>, one: boo
     sql.push(" LIMIT 1)");
 }
 
-/// The statement that reads what [`delete`] is about to delete, with the result columns of a mutation, and keeps others
-/// from changing it.
-pub fn doomed(dialect: &Dialect, mutation: &Mutation<'_>, cond: &Cond<'_>, one: bool) -> (Statement, Returned) {
+/// The `SELECT` of the rows that [`delete`] is about to delete, with the result columns of a mutation, and with a lock.
+pub fn select_before_delete(
+    dialect: &Dialect,
+    mutation: &Mutation<'_>,
+    cond: &Cond<'_>,
+    one: bool,
+) -> (Statement, Returned) {
     let mut sql = Sql::new(dialect);
     let alias = sql.alias();
     sql.push("SELECT ");
@@ -213,7 +218,7 @@ pub fn doomed(dialect: &Dialect, mutation: &Mutation<'_>, cond: &Cond<'_>, one: 
     (sql.finish(outputs), returned)
 }
 
-/// ` RETURNING` what the mutation needs to know of the rows it wrote; nothing where that is only how many.
+/// Appends ` RETURNING` with what the mutation needs to know of the rows it wrote; nothing where that is only how many.
 fn returning(sql: &mut Sql<'_>, mutation: &Mutation<'_>) -> (Vec<Output>, Returned) {
     if mutation.returning.is_none() && mutation.check.is_true() {
         return (Vec::new(), Returned::default());

@@ -1,4 +1,4 @@
-//! PostgreSQL 13 and later: short reads pipelined over a few shared connections, everything else on one of its own.
+//! PostgreSQL 13 and later: short reads pipelined over a few shared connections, all else over pooled ones.
 
 use std::{
     fmt,
@@ -13,47 +13,48 @@ use tokio_postgres::Row;
 
 use self::{
     cell::{Decoder, Raw},
-    connection::{Connection, Sent, together},
-    error::{Failure, Keys},
-    known::{Known, Statements},
-    lanes::Lanes,
-    pool::{Lease, Pool, State},
-    target::Target,
+    connection::{Connection, Message, send_pipelined},
+    connector::Connector,
+    error::{Keys, PostgresError},
+    pipeline::Pipeline,
+    pool::{ConnectionLease, Pool, State},
+    statement_stats::{StatementRegistry, StatementStats},
 };
-use super::{Bind, Statement};
+use super::Statement;
 use crate::{
     Error,
+    bind::Bind,
     budget::{Budget, SharedRoom},
     cell::Cell,
 };
 
+mod batch;
 mod bind;
 mod cell;
 mod connection;
+mod connector;
 mod error;
-mod gathering;
 mod introspect;
-mod known;
-mod lanes;
+mod pipeline;
 mod pool;
-mod target;
+mod statement_stats;
 mod tls;
 mod tx;
 
-pub use tx::Tx;
+pub use tx::PostgresTx;
 
 /// A database on a PostgreSQL server. Connections are made when they are needed, and made again when they are lost.
 #[derive(Clone)]
 pub struct Postgres {
-    inner: Arc<Inner>,
+    inner: Arc<PostgresInner>,
 }
 
-struct Inner {
+struct PostgresInner {
     /// The database's id, for messages.
     database: String,
     schema: String,
-    statements: Statements,
-    lanes: Lanes,
+    statements: StatementRegistry,
+    pipeline: Pipeline,
     pool: Arc<Pool>,
     /// Columns of unique keys, as the last introspection found them.
     keys: ArcSwap<Keys>,
@@ -62,7 +63,7 @@ struct Inner {
 }
 
 /// The rows of one statement, as the server sent them; cells are decoded when they are asked for.
-pub struct Rows {
+pub struct PostgresRows {
     rows: Vec<Row>,
     decoders: Arc<[Decoder]>,
     affected: u64,
@@ -76,17 +77,17 @@ impl Postgres {
     ///
     /// Errors: what is wrong with the URL, without its password.
     pub fn open(database: &str, url: &str, schema: &str, max: usize, tasks: &Tasks) -> Result<Self, String> {
-        let target = Arc::new(Target::parse(url, schema, tasks)?);
-        // Two lanes reach what a server gives on two cores; more than four only take from its other connections.
+        let connector = Arc::new(Connector::parse(url, schema, tasks)?);
+        // Two reach what a server gives on two cores; more than four only take from its other connections.
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        let lanes = cores.clamp(2, 4).min(max / 2);
+        let pipelined = cores.clamp(2, 4).min(max / 2);
         Ok(Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(PostgresInner {
                 database: database.to_owned(),
                 schema: schema.to_owned(),
-                statements: Statements::default(),
-                lanes: Lanes::new(target.clone(), lanes),
-                pool: Arc::new(Pool::new(target, max - lanes)),
+                statements: StatementRegistry::default(),
+                pipeline: Pipeline::new(connector.clone(), pipelined),
+                pool: Arc::new(Pool::new(connector, max - pipelined)),
                 keys: ArcSwap::default(),
                 seen: Mutex::default(),
             }),
@@ -95,47 +96,48 @@ impl Postgres {
 
     /// Independent reads: several in one read-only snapshot and one round trip. What a lost connection did not answer
     /// is asked once more over a new one. Dropping the future ends them on the server.
-    pub async fn snapshot(&self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<Rows>, Error> {
+    pub async fn snapshot(&self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<PostgresRows>, Error> {
         match statements {
             [] => Ok(Vec::new()),
             [statement] => self.read(statement, budget).await.map(|rows| vec![rows]),
             _ => {
-                let known = self.known(statements);
-                let known = &known;
+                let stats = self.stats(statements);
+                let stats = &stats;
                 let work = |connection: Arc<Connection>| {
                     let room = budget.shared_room();
-                    Box::pin(async move { snapshot(&connection, known, statements, &room).await })
+                    Box::pin(async move { snapshot(&connection, stats, statements, &room).await })
                 };
-                self.again(work).await
+                self.with_retry(work).await
             }
         }
     }
 
     /// One write in its own transaction. Never sent twice: a lost connection does not say whether it was done.
-    pub async fn write(&self, statement: &Statement) -> Result<Rows, Error> {
-        let known = self.inner.statements.known(&statement.text);
+    pub async fn write(&self, statement: &Statement) -> Result<PostgresRows, Error> {
+        let stats = self.inner.statements.stats(&statement.text);
         let mut lease = self.lease().await?;
         let budget = Budget::unlimited();
         let room = budget.shared_room();
-        let work = Box::pin(one(lease.connection(), &known, &statement.args, &room));
+        let work = Box::pin(run_one(lease.connection(), &stats, &statement.args, &room));
         lease.run(State::Clean, work).await.map_err(|failure| self.error(failure))
     }
 
-    /// A transaction that may write, on a connection of its own. Dropped without [`Tx::commit`] it is rolled back.
-    pub async fn begin(&self) -> Result<Tx, Error> {
-        Ok(Tx::new(self.clone(), self.lease().await?))
+    /// A transaction that may write, on a connection of its own. Dropped without [`PostgresTx::commit`] it is rolled
+    /// back.
+    pub async fn begin(&self) -> Result<PostgresTx, Error> {
+        Ok(PostgresTx::new(self.clone(), self.lease().await?))
     }
 
-    /// What the schema holds, as far as our role may use it.
+    /// Introspects the schema, as far as our role may use it.
     pub async fn introspect(&self) -> Result<Schema, Error> {
         let name = self.inner.schema.as_str();
-        let found = self.again(|connection| Box::pin(async move { introspect::schema(&connection, name).await }));
+        let found = self.with_retry(|connection| Box::pin(async move { introspect::schema(&connection, name).await }));
         let (schema, keys) = found.await?;
         self.inner.keys.store(Arc::new(keys));
         let before = self.inner.seen.lock().unwrap_or_else(PoisonError::into_inner).replace(schema.clone());
         if before.is_some_and(|before| before != schema) {
             // What was prepared for the old types would fail, or bind at a width that is too small now.
-            self.inner.statements.forget();
+            self.inner.statements.clear();
         }
         Ok(schema)
     }
@@ -143,40 +145,40 @@ impl Postgres {
     /// A text that changes whenever the schema does.
     pub async fn schema_mark(&self) -> Result<Option<String>, Error> {
         let name = self.inner.schema.as_str();
-        self.again(|connection| Box::pin(async move { introspect::mark(&connection, name).await })).await
+        self.with_retry(|connection| Box::pin(async move { introspect::mark(&connection, name).await })).await
     }
 
     /// Whether the server answers.
     pub async fn ping(&self) -> Result<(), Error> {
-        self.again(|connection| Box::pin(async move { connection.command("SELECT 1").await })).await
+        self.with_retry(|connection| Box::pin(async move { connection.command("SELECT 1").await })).await
     }
 
-    /// One read: on a lane if it is known to be short.
-    async fn read(&self, statement: &Statement, budget: &Budget<'_>) -> Result<Rows, Error> {
-        let known = self.inner.statements.known(&statement.text);
-        if known.is_short() {
-            match self.inner.lanes.run(&known, &statement.args, budget).await {
+    /// One read: pipelined if it is known to be short.
+    async fn read(&self, statement: &Statement, budget: &Budget<'_>) -> Result<PostgresRows, Error> {
+        let stats = self.inner.statements.stats(&statement.text);
+        if stats.is_short() {
+            match self.inner.pipeline.run(&stats, &statement.args, budget).await {
                 Some(Err(failure)) if failure.is_lost() => {}
                 Some(result) => return result.map_err(|failure| self.error(failure)),
                 None => {}
             }
         }
-        let known = &known;
+        let stats = &stats;
         let work = |connection: Arc<Connection>| {
             let room = budget.shared_room();
-            Box::pin(async move { one(connection, known, &statement.args, &room).await })
+            Box::pin(async move { run_one(connection, stats, &statement.args, &room).await })
         };
-        Box::pin(self.again(work)).await
+        Box::pin(self.with_retry(work)).await
     }
 
-    /// Runs idempotent `work` on a connection of its own; once more on a new one, if that was lost.
-    async fn again<T, Work>(&self, work: impl Fn(Arc<Connection>) -> Work) -> Result<T, Error>
+    /// Runs idempotent `work` on a connection of its own, and retries it once on a new one if that was lost.
+    async fn with_retry<T, Work>(&self, work: impl Fn(Arc<Connection>) -> Work) -> Result<T, Error>
     where
-        Work: Future<Output = Result<T, Failure>>,
+        Work: Future<Output = Result<T, PostgresError>>,
     {
         let mut lease = self.lease().await?;
         let mut result = lease.run(State::Clean, work(lease.connection())).await;
-        if result.as_ref().is_err_and(Failure::is_lost) {
+        if result.as_ref().is_err_and(PostgresError::is_lost) {
             drop(lease);
             let mut lease = self.inner.pool.lease_new().await.map_err(|failure| self.error(failure))?;
             result = lease.run(State::Clean, work(lease.connection())).await;
@@ -184,19 +186,19 @@ impl Postgres {
         result.map_err(|failure| self.error(failure))
     }
 
-    async fn lease(&self) -> Result<Lease, Error> {
+    async fn lease(&self) -> Result<ConnectionLease, Error> {
         self.inner.pool.lease().await.map_err(|failure| self.error(failure))
     }
 
-    fn known(&self, statements: &[Statement]) -> Vec<Arc<Known>> {
-        statements.iter().map(|statement| self.inner.statements.known(&statement.text)).collect()
+    fn stats(&self, statements: &[Statement]) -> Vec<Arc<StatementStats>> {
+        statements.iter().map(|statement| self.inner.statements.stats(&statement.text)).collect()
     }
 
-    /// The failure as callers see it. After one that says so, nothing prepared before is used again.
-    fn error(&self, failure: Failure) -> Error {
+    /// The error as callers see it. After a stale statement, nothing prepared before is used again.
+    fn error(&self, failure: PostgresError) -> Error {
         if failure.is_stale() {
             tracing::debug!(database = self.inner.database, ?failure, "a statement is older than the schema");
-            self.inner.statements.forget();
+            self.inner.statements.clear();
         }
         failure.into_error(&self.inner.database, &self.inner.keys.load())
     }
@@ -208,47 +210,50 @@ impl fmt::Debug for Postgres {
     }
 }
 
-/// One statement that is its own transaction.
-async fn one(
+/// Runs one statement, which is its own transaction.
+async fn run_one(
     connection: Arc<Connection>,
-    known: &Known,
+    stats: &StatementStats,
     args: &[Bind],
     room: &SharedRoom<'_, '_>,
-) -> Result<Rows, Failure> {
-    let ready = connection.prepare(known).await?;
+) -> Result<PostgresRows, PostgresError> {
+    let ready = connection.prepare(stats).await?;
     let sent = Instant::now();
     let rows = connection.run(&ready, args, room).await;
-    known.answered(sent.elapsed(), &rows);
+    stats.record(sent.elapsed(), &rows);
     rows
 }
 
-/// Statements between `BEGIN` and `COMMIT`, all sent at once. Where one fails, the commit rolls back.
+/// Runs statements in one read-only transaction, all sent at once. Where one fails, the commit rolls back.
 async fn snapshot(
     connection: &Connection,
-    known: &[Arc<Known>],
+    stats: &[Arc<StatementStats>],
     statements: &[Statement],
     room: &SharedRoom<'_, '_>,
-) -> Result<Vec<Rows>, Failure> {
-    let ready = prepared(connection, known).await?;
+) -> Result<Vec<PostgresRows>, PostgresError> {
+    let ready = prepared(connection, stats).await?;
     let mut messages = vec![command(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")];
     for (ready, statement) in ready.iter().zip(statements) {
         messages.push(Box::pin(async move { connection.run(ready, &statement.args, room).await.map(Some) }));
     }
     messages.push(command(connection, "COMMIT"));
-    together(messages).await
+    send_pipelined(messages).await
 }
 
-/// Statements prepared on `connection`, those that are new to it in one go.
-async fn prepared(connection: &Connection, known: &[Arc<Known>]) -> Result<Vec<connection::Ready>, Failure> {
+/// Statements prepared on `connection`, the new ones in one round trip.
+async fn prepared(
+    connection: &Connection,
+    stats: &[Arc<StatementStats>],
+) -> Result<Vec<connection::PreparedStatement>, PostgresError> {
     // All are waited for, also after a failure: a statement that is prepared and not kept would stay on the server.
-    futures::future::join_all(known.iter().map(|known| connection.prepare(known))).await.into_iter().collect()
+    futures::future::join_all(stats.iter().map(|stats| connection.prepare(stats))).await.into_iter().collect()
 }
 
-fn command<'a>(connection: &'a Connection, text: &'static str) -> Sent<'a> {
+fn command<'a>(connection: &'a Connection, text: &'static str) -> Message<'a> {
     Box::pin(async move { connection.command(text).await.map(|()| None) })
 }
 
-impl Rows {
+impl PostgresRows {
     /// How many rows; for a statement without result columns, how many it touched.
     pub fn len(&self) -> usize {
         if self.decoders.is_empty() { usize::try_from(self.affected).unwrap_or(usize::MAX) } else { self.rows.len() }
@@ -273,9 +278,9 @@ impl Rows {
     }
 }
 
-impl fmt::Debug for Rows {
+impl fmt::Debug for PostgresRows {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Rows").field("len", &self.len()).field("decoders", &self.decoders).finish()
+        formatter.debug_struct("PostgresRows").field("len", &self.len()).field("decoders", &self.decoders).finish()
     }
 }
 

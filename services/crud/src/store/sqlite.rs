@@ -23,9 +23,8 @@ use crate::{
 };
 
 mod bind;
-mod failure;
-mod group;
-mod log;
+mod error;
+mod group_commit;
 mod open;
 mod reader;
 mod rows;
@@ -33,74 +32,75 @@ mod schema;
 mod slow;
 #[cfg(test)]
 mod tests;
+mod wal_index;
 
-use failure::Failure;
+use error::SqliteError;
 use reader::Reader;
-pub use rows::Rows;
+pub use rows::SqliteRows;
 use slow::SlowStatements;
 
-/// What a read may hold the runtime's thread for. One that took longer goes to a blocking thread the next time.
-const INLINE: Duration = Duration::from_millis(1);
-/// Steps of SQLite's machine between two looks at whether to go on: some ten microseconds.
-const STEPS: std::ffi::c_int = 1000;
-/// So many times that, a read is started again on a blocking thread: after about [`INLINE`].
+/// How long a read may block the runtime's thread. One that took longer goes to a blocking thread the next time.
+const INLINE_TIME: Duration = Duration::from_millis(1);
+/// Steps of SQLite's virtual machine between two calls of the progress handler: some ten microseconds.
+const PROGRESS_STEPS: std::ffi::c_int = 1000;
+/// After this many calls, about [`INLINE_TIME`], a read is started again on a blocking thread.
 const INLINE_TURNS: u32 = 20;
-/// How long a statement on a blocking thread waits for another process that writes.
-const BUSY: Duration = Duration::from_secs(5);
-/// Time between two tries.
-const BUSY_PAUSE: Duration = Duration::from_millis(5);
+/// How long a statement on a blocking thread waits for the lock of another process.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time between two attempts to take it.
+const BUSY_INTERVAL: Duration = Duration::from_millis(5);
 /// Reads on blocking threads at the same time; more wait.
-const LONG_READS: usize = 8;
-/// For rows that are known to be few and small.
+const BLOCKING_READS: usize = 8;
+/// No limit, for rows that are known to be few and small.
 const UNLIMITED: Room = Room { bytes: usize::MAX, limit: u64::MAX };
 
 thread_local! {
-    /// What ends the waiting of this thread's statement: SQLite hands its callback nothing that could say so.
-    static WAITING: RefCell<Option<Stop>> = const { RefCell::new(None) };
+    /// The stop of this thread's statement: SQLite passes nothing to the busy handler that could hold it.
+    static CURRENT_STOP: RefCell<Option<Stop>> = const { RefCell::new(None) };
 }
 
 /// A database file.
 #[derive(Debug, Clone)]
 pub struct Sqlite {
-    inner: Arc<Inner>,
+    inner: Arc<SqliteInner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct SqliteInner {
     path: PathBuf,
     tasks: Tasks,
     /// Idle connections for reading; as many as were ever needed at once.
     readers: Mutex<Vec<Reader>>,
-    /// Somebody looks for snapshots that are old.
+    /// Whether a task expires old snapshots.
     is_watched: AtomicBool,
     writer: Arc<AsyncMutex<Connection>>,
-    queue: group::Queue,
-    long_reads: Semaphore,
+    queue: group_commit::WriteQueue,
+    blocking_reads: Semaphore,
     /// Held while a connection for short reads is opened, so that one is.
     opening: AsyncMutex<()>,
     slow: SlowStatements,
 }
 
-/// A transaction on the writer.
+/// A transaction on the writing connection.
 #[derive(Debug)]
-pub struct Tx {
+pub struct SqliteTx {
     /// `None` only while statements run, and after one of them was abandoned.
-    lease: Option<Lease>,
+    lease: Option<WriterLease>,
     has_begun: bool,
 }
 
-/// The writer, for as long as one transaction needs it; whatever is not committed when it ends is rolled back.
+/// Lease of the writing connection for one transaction; what is not committed when it is dropped is rolled back.
 #[derive(Debug)]
-struct Lease {
+struct WriterLease {
     writer: OwnedMutexGuard<Connection>,
 }
 
-/// When a running statement has to stop.
+/// When a running statement is interrupted.
 enum Interrupt {
-    /// After so many times [`STEPS`] of each statement, or rather than wait for another process. Steps and not time: a
-    /// thread that has to wait for a processor is not to do its work twice.
+    /// After so many times [`PROGRESS_STEPS`] of each statement, or rather than wait for another process. Steps and not
+    /// time: a thread that has to wait for a processor is not to do its work twice.
     After(u32),
-    /// When nobody waits for it.
+    /// When its stop is due.
     When(Stop),
 }
 
@@ -118,29 +118,29 @@ impl Sqlite {
     /// Blocks.
     pub fn existing(path: &Path, tasks: &Tasks) -> Result<Self, Error> {
         let writer = Arc::new(AsyncMutex::new(open::writer(path)?));
-        let inner = Inner {
+        let inner = SqliteInner {
             path: path.to_owned(),
             tasks: tasks.clone(),
             readers: Mutex::default(),
             is_watched: AtomicBool::new(false),
             writer,
-            queue: group::Queue::default(),
-            long_reads: Semaphore::new(LONG_READS),
+            queue: group_commit::WriteQueue::default(),
+            blocking_reads: Semaphore::new(BLOCKING_READS),
             opening: AsyncMutex::default(),
             slow: SlowStatements::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// See [`super::Store::snapshot`].
-    pub async fn snapshot(&self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<Rows>, Error> {
+    /// Runs reads in one snapshot, as [`super::Store::snapshot`].
+    pub async fn snapshot(&self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<SqliteRows>, Error> {
         // What is rare is boxed, to be kept out of the futures of all others.
         if self.inner.slow.contain(statements) {
             return Box::pin(self.snapshot_on_thread(statements, budget)).await;
         }
         let reader = match self.inner.idle() {
             Some(reader) => reader,
-            None => Box::pin(self.opened()).await?,
+            None => Box::pin(self.open_reader()).await?,
         };
         let Room { bytes, limit } = budget.row_room();
         let room = Room { bytes: bytes.min(SMALL_BYTES), limit };
@@ -151,35 +151,39 @@ impl Sqlite {
         match done {
             Ok(rows) => {
                 // The disk may have been waited for, which nothing interrupts.
-                if start.elapsed() > INLINE {
+                if start.elapsed() > INLINE_TIME {
                     self.inner.slow.ran(statements, true);
                 }
                 return Ok(rows);
             }
-            Err(Failure::Interrupted | Failure::Full(_)) => self.inner.slow.ran(statements, true),
+            Err(SqliteError::Interrupted | SqliteError::Full(_)) => self.inner.slow.ran(statements, true),
             // It has to wait for another process.
-            Err(Failure::Failed(Error::Unavailable(_))) => {}
+            Err(SqliteError::Failed(Error::Unavailable(_))) => {}
             Err(failure) => return Err(failure.into()),
         }
         Box::pin(self.snapshot_on_thread(statements, budget)).await
     }
 
     /// The same on a blocking thread: once more where its rows turn out not to be small, when there is memory for them.
-    async fn snapshot_on_thread(&self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<Rows>, Error> {
+    async fn snapshot_on_thread(
+        &self,
+        statements: &[Statement],
+        budget: &Budget<'_>,
+    ) -> Result<Vec<SqliteRows>, Error> {
         let statements: Arc<[Statement]> = statements.into();
         loop {
             let (work, room) = (statements.clone(), budget.row_room());
-            let done = self.read_long(move |reader| {
+            let done = self.read_on_thread(move |reader| {
                 let start = Instant::now();
                 match snapshot(reader, &work, room) {
                     Ok(rows) => Ok(Some((rows, start.elapsed()))),
-                    Err(Failure::Full(_)) => Ok(None),
+                    Err(SqliteError::Full(_)) => Ok(None),
                     Err(failure) => Err(failure),
                 }
             });
             match done.await? {
                 Some((rows, time)) => {
-                    self.inner.slow.ran(&statements, time > INLINE / 2);
+                    self.inner.slow.ran(&statements, time > INLINE_TIME / 2);
                     return Ok(rows);
                 }
                 None => budget.grow().await?,
@@ -187,9 +191,8 @@ impl Sqlite {
         }
     }
 
-    /// See [`super::Store::write`].
-    /// Where its rows take more than `room`, it is undone, and `TooLarge`.
-    pub async fn write(&self, statement: &Statement, room: Option<Room>) -> Result<Rows, Error> {
+    /// Runs one write in its own transaction, which is undone where its rows take more than `room`: that is `TooLarge`.
+    pub async fn write(&self, statement: &Statement, room: Option<Room>) -> Result<SqliteRows, Error> {
         let waiting = StopOnDrop::new();
         let mut answer = self.inner.queue.add(statement.clone(), room, waiting.stop());
         let ended = |_| Error::Panicked("whoever wrote for it ended without an answer".to_owned());
@@ -201,38 +204,38 @@ impl Sqlite {
                 lease = self.lease() => lease,
             };
             let inner = self.inner.clone();
-            blocking::run(move |_| group::perform(&mut lease.writer, inner.queue.take())).await?;
+            blocking::run(move |_| group_commit::perform(&mut lease.writer, inner.queue.take())).await?;
         }
     }
 
-    /// See [`super::Store::begin`]. The transaction begins in the database with its first statement.
-    pub async fn begin(&self) -> Result<Tx, Error> {
-        Ok(Tx { lease: Some(self.lease().await), has_begun: false })
+    /// Begins a transaction that may write: it begins in the database with its first statement.
+    pub async fn begin(&self) -> Result<SqliteTx, Error> {
+        Ok(SqliteTx { lease: Some(self.lease().await), has_begun: false })
     }
 
-    /// See [`super::Store::introspect`].
+    /// Introspects the schema.
     pub async fn introspect(&self) -> Result<Schema, Error> {
-        self.read_long(schema::introspect).await
+        self.read_on_thread(schema::introspect).await
     }
 
-    /// See [`super::Store::schema_mark`].
+    /// `PRAGMA schema_version`, which changes whenever the schema does.
     pub async fn schema_mark(&self) -> Result<Option<String>, Error> {
         let version =
             |reader: &Connection| Ok(reader.query_row("PRAGMA schema_version", [], |row| row.get::<_, i64>(0))?);
-        let version = self.read_long(version).await?;
+        let version = self.read_on_thread(version).await?;
         Ok(Some(version.to_string()))
     }
 
-    /// See [`super::Store::ping`].
+    /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), Error> {
         self.schema_mark().await.map(|_| ())
     }
 
-    async fn read_long<T: Send + 'static>(
+    async fn read_on_thread<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
+        work: impl FnOnce(&Connection) -> Result<T, SqliteError> + Send + 'static,
     ) -> Result<T, Error> {
-        let _turn = self.inner.long_reads.acquire().await.expect("nobody closes the semaphore");
+        let _turn = self.inner.blocking_reads.acquire().await.expect("nobody closes the semaphore");
         let inner = self.inner.clone();
         let done = blocking::run(move |stop| {
             let reader = inner.idle().map_or_else(|| Reader::open(&inner.path), Ok)?;
@@ -241,8 +244,8 @@ impl Sqlite {
         Ok(done.await??)
     }
 
-    /// A connection for short reads where none is idle. It is opened, and the schema read, on a blocking thread.
-    async fn opened(&self) -> Result<Reader, Error> {
+    /// Opens a connection for short reads where none is idle, and reads the schema, on a blocking thread.
+    async fn open_reader(&self) -> Result<Reader, Error> {
         let _turn = self.inner.opening.lock().await;
         if let Some(reader) = self.inner.idle() {
             return Ok(reader);
@@ -253,12 +256,12 @@ impl Sqlite {
             let schema =
                 |reader: &Connection| Ok(reader.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?);
             reader.read(&Interrupt::When(stop.clone()), schema)?;
-            Ok::<_, Failure>(reader)
+            Ok::<_, SqliteError>(reader)
         });
         Ok(opened.await??)
     }
 
-    /// Sees to it that snapshots which short reads keep end when the reads do.
+    /// Starts the task that expires the snapshots kept by short reads, unless it runs.
     fn watch(&self) {
         if self.inner.is_watched.load(Ordering::Relaxed) || self.inner.is_watched.swap(true, Ordering::Relaxed) {
             return;
@@ -266,7 +269,7 @@ impl Sqlite {
         let inner = Arc::downgrade(&self.inner);
         self.inner.tasks.spawn("sqlite snapshots", async move {
             loop {
-                tokio::time::sleep(reader::LONGEST).await;
+                tokio::time::sleep(reader::SNAPSHOT_LIFETIME).await;
                 let Some(inner) = inner.upgrade() else { return };
                 if !inner.expire() {
                     return;
@@ -275,12 +278,12 @@ impl Sqlite {
         });
     }
 
-    async fn lease(&self) -> Lease {
-        Lease { writer: self.inner.writer.clone().lock_owned().await }
+    async fn lease(&self) -> WriterLease {
+        WriterLease { writer: self.inner.writer.clone().lock_owned().await }
     }
 }
 
-impl Inner {
+impl SqliteInner {
     fn idle(&self) -> Option<Reader> {
         self.readers().pop()
     }
@@ -290,16 +293,16 @@ impl Inner {
         &self,
         mut reader: Reader,
         interrupt: &Interrupt,
-        work: impl FnOnce(&Connection) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
+        work: impl FnOnce(&Connection) -> Result<T, SqliteError>,
+    ) -> Result<T, SqliteError> {
         let done = reader.read(interrupt, work);
-        if reader.settle() {
+        if reader.finish() {
             self.readers().push(reader);
         }
         done
     }
 
-    /// Ends the snapshots that are old; whether there are others.
+    /// Expires the snapshots that are old; whether others are kept.
     fn expire(&self) -> bool {
         let mut readers = self.readers();
         let are_kept = readers.iter_mut().map(Reader::expire).filter(|is_kept| *is_kept).count() > 0;
@@ -313,21 +316,21 @@ impl Inner {
     }
 }
 
-impl Tx {
-    /// See [`super::Tx::run`].
-    pub async fn run(&mut self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<Rows>, Error> {
+impl SqliteTx {
+    /// Runs statements of the transaction in their order. The first that fails ends it.
+    pub async fn run(&mut self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<SqliteRows>, Error> {
         let (statements, room) = (statements.to_vec(), budget.row_room());
         let begins = !std::mem::replace(&mut self.has_begun, true);
         self.with_writer(move |writer| {
             if begins {
                 writer.execute_batch("BEGIN IMMEDIATE")?;
             }
-            all(writer, &statements, room)
+            run_all(writer, &statements, room)
         })
         .await
     }
 
-    /// See [`super::Tx::commit`].
+    /// Commits.
     pub async fn commit(mut self) -> Result<(), Error> {
         if !self.has_begun {
             return Ok(());
@@ -338,14 +341,14 @@ impl Tx {
     /// Works on a blocking thread. A failure gives the writer back, and rolls back with that.
     async fn with_writer<T: Send + 'static>(
         &mut self,
-        work: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
+        work: impl FnOnce(&Connection) -> Result<T, SqliteError> + Send + 'static,
     ) -> Result<T, Error> {
         let Some(mut lease) = self.lease.take() else {
             return Err(Error::Database("a statement after the transaction had failed".to_owned()));
         };
         let done = blocking::run(move |stop| {
             let done = Interrupt::When(stop.clone()).over(&mut lease.writer, |writer| work(writer))?;
-            Ok::<_, Failure>((done, lease))
+            Ok::<_, SqliteError>((done, lease))
         });
         let (done, lease) = done.await??;
         self.lease = Some(lease);
@@ -353,7 +356,7 @@ impl Tx {
     }
 }
 
-impl Drop for Lease {
+impl Drop for WriterLease {
     fn drop(&mut self) {
         if self.writer.is_autocommit() {
             return;
@@ -370,8 +373,8 @@ impl Interrupt {
     fn over<T>(
         &self,
         connection: &mut Connection,
-        work: impl FnOnce(&mut Connection) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
+        work: impl FnOnce(&mut Connection) -> Result<T, SqliteError>,
+    ) -> Result<T, SqliteError> {
         match self {
             Interrupt::After(turns) => {
                 let mut left = *turns;
@@ -380,44 +383,44 @@ impl Interrupt {
                     left = left.saturating_sub(1);
                     left == 0
                 };
-                connection.progress_handler(STEPS, Some(is_over))?;
+                connection.progress_handler(PROGRESS_STEPS, Some(is_over))?;
             }
             Interrupt::When(stop) => {
                 let stop = stop.clone();
-                WAITING.set(Some(stop.clone()));
-                connection.busy_handler(Some(waits_on))?;
-                connection.progress_handler(STEPS, Some(move || stop.is_due()))?;
+                CURRENT_STOP.set(Some(stop.clone()));
+                connection.busy_handler(Some(on_busy))?;
+                connection.progress_handler(PROGRESS_STEPS, Some(move || stop.is_due()))?;
             }
         }
         let done = work(connection);
-        WAITING.set(None);
+        CURRENT_STOP.set(None);
         connection.progress_handler(0, None::<fn() -> bool>)?;
         done
     }
 }
 
-/// Whether a statement waits on for another process, as it did `times` before; called by SQLite.
-fn waits_on(times: std::ffi::c_int) -> bool {
-    let waited = BUSY_PAUSE * times.unsigned_abs();
-    let is_due = WAITING.with_borrow(|stop| stop.as_ref().is_some_and(Stop::is_due));
-    if is_due || waited >= BUSY {
+/// Busy handler: whether a statement goes on waiting for another process, as it did `times` before.
+fn on_busy(times: std::ffi::c_int) -> bool {
+    let waited = BUSY_INTERVAL * times.unsigned_abs();
+    let is_due = CURRENT_STOP.with_borrow(|stop| stop.as_ref().is_some_and(Stop::is_due));
+    if is_due || waited >= BUSY_TIMEOUT {
         return false;
     }
-    std::thread::sleep(BUSY_PAUSE);
+    std::thread::sleep(BUSY_INTERVAL);
     true
 }
 
-/// All statements, more than one of them in one read transaction, which [`Reader::settle`] ends: here it might be
+/// Runs all statements, several of them in one read transaction, which [`Reader::finish`] ends: here the end might be
 /// interrupted.
-fn snapshot(reader: &Connection, statements: &[Statement], room: Room) -> Result<Vec<Rows>, Failure> {
+fn snapshot(reader: &Connection, statements: &[Statement], room: Room) -> Result<Vec<SqliteRows>, SqliteError> {
     if statements.len() > 1 && reader.is_autocommit() {
         reader.prepare_cached("BEGIN")?.execute([])?;
     }
-    all(reader, statements, room)
+    run_all(reader, statements, room)
 }
 
-/// Statements in their order, whose rows share the room.
-fn all(connection: &Connection, statements: &[Statement], mut room: Room) -> Result<Vec<Rows>, Failure> {
+/// Runs statements in their order; their rows share the room.
+fn run_all(connection: &Connection, statements: &[Statement], mut room: Room) -> Result<Vec<SqliteRows>, SqliteError> {
     let mut all = Vec::with_capacity(statements.len());
     for statement in statements {
         let rows = run(connection, statement, room)?;
@@ -427,13 +430,13 @@ fn all(connection: &Connection, statements: &[Statement], mut room: Room) -> Res
     Ok(all)
 }
 
-fn run(connection: &Connection, statement: &Statement, room: Room) -> Result<Rows, Failure> {
+fn run(connection: &Connection, statement: &Statement, room: Room) -> Result<SqliteRows, SqliteError> {
     let mut prepared = connection.prepare_cached(&statement.text)?;
     for (index, value) in statement.args.iter().enumerate() {
         prepared.raw_bind_parameter(index + 1, value)?;
     }
     if statement.columns.is_empty() {
-        return Ok(Rows::affected(prepared.raw_execute()?));
+        return Ok(SqliteRows::affected(prepared.raw_execute()?));
     }
-    Rows::collect(statement.columns.clone(), prepared.raw_query(), room)
+    SqliteRows::collect(statement.columns.clone(), prepared.raw_query(), room)
 }

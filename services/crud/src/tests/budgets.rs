@@ -22,9 +22,9 @@ fn tracks() -> Json {
 async fn an_answer_at_its_limit_is_given_and_one_over_it_refused() {
     for mut db in engines().await {
         let whole = db.answer("track", tracks()).await.unwrap().json;
-        db.style.answer = bytes(whole.len());
+        db.options.answer = bytes(whole.len());
         assert_eq!(db.answer("track", tracks()).await.unwrap().json, whole);
-        db.style.answer = bytes(whole.len() - 1);
+        db.options.answer = bytes(whole.len() - 1);
         let text = format!(
             "the answer is over the limit of {} bytes; ask for less with select, where or limit",
             whole.len() - 1
@@ -40,11 +40,11 @@ async fn the_answers_of_a_request_share_the_limit() {
         let reads = [read(&known.schema, "artist", &json!({})), read(&known.schema, "album", &json!({}))];
         let reads = reads.map(Result::unwrap);
         let sizes: usize = db.answers(&reads).await.unwrap().iter().map(|answer| answer.json.len()).sum();
-        db.style.answer = bytes(sizes);
+        db.options.answer = bytes(sizes);
         assert!(db.answers(&reads).await.is_ok());
-        db.style.answer = bytes(sizes - 1);
+        db.options.answer = bytes(sizes - 1);
         assert_eq!(db.answers(&reads).await.unwrap_err(), too_large(sizes as u64 - 1));
-        db.style.answer = AnswerLimit::new(sizes as u64 + 9, 10);
+        db.options.answer = AnswerLimit::new(sizes as u64 + 9, 10);
         assert_eq!(db.answers(&reads).await.unwrap_err(), too_large(sizes as u64 + 9));
     }
 }
@@ -59,10 +59,10 @@ async fn what_grows_as_it_is_written_is_refused_by_what_is_written() {
             let whole = db.answer("kinds", options.clone()).await.unwrap().json.len();
             assert!(whole > 200_000, "{whole}");
             for (limit, is_given) in [(whole, true), (whole - 1, false), (whole / 2, false)] {
-                db.style.answer = bytes(limit);
+                db.options.answer = bytes(limit);
                 assert_eq!(db.answer("kinds", options.clone()).await.is_ok(), is_given, "{column} {limit}");
             }
-            db.style.answer = bytes(0);
+            db.options.answer = bytes(0);
         }
     }
 }
@@ -87,7 +87,7 @@ async fn names(db: &Db) -> Json {
 #[tokio::test]
 async fn a_write_whose_answer_is_too_large_is_not_done() {
     for mut db in engines().await {
-        db.style.answer = bytes(0);
+        db.options.answer = bytes(0);
         let before = names(&db).await;
         let wide = Some(json!(["artist_id", "name"]));
         let nested = Some(json!({"name": 1, "album": {"select": ["title"]}}));
@@ -103,11 +103,11 @@ async fn a_write_whose_answer_is_too_large_is_not_done() {
             db.delete("artist", lonely.clone(), wide),
             db.delete("artist", lonely, nested),
         ] {
-            db.style.answer = bytes(20);
+            db.options.answer = bytes(20);
             let failed = db.write(&[mutation.clone(), mutation.clone()]).await;
             assert_eq!(failed.unwrap_err(), too_large(20));
             let failed = db.mutate(mutation).await;
-            db.style.answer = bytes(0);
+            db.options.answer = bytes(0);
             assert_eq!(failed.unwrap_err(), too_large(20));
             assert_eq!(names(&db).await, before);
         }
@@ -121,7 +121,7 @@ async fn a_write_that_may_be_too_large_and_is_not_is_done() {
         let all = || json!({"artist_id": {"$gt": 0}});
         let expected = json!([{"name": "changed"}, {"name": "changed"}, {"name": "changed"}]);
         // Exactly what it takes: nobody knows before that it is enough.
-        db.style.answer = bytes(expected.to_string().len());
+        db.options.answer = bytes(expected.to_string().len());
         let done = db.mutate(db.update("artist", all(), change(), Some(json!(["name"])))).await.unwrap();
         assert_eq!(done, (3, expected.clone()));
         assert_eq!(names(&db).await, expected);
@@ -140,7 +140,7 @@ async fn rows_over_their_memory_end_the_statement() {
         let columns = vec![query::Type::Int64.into()];
         let statement = |text: &str| Statement { text: text.into(), args: Vec::new(), columns: columns.clone() };
         let (endless, one) = (statement(endless), statement("SELECT 1"));
-        let store = db.open.store();
+        let store = db.database.store();
         let budget = || Budget::write(bytes(1));
         for statements in [vec![endless.clone()], vec![one.clone(), endless.clone(), endless]] {
             assert_eq!(store.snapshot(&statements, &budget()).await.unwrap_err(), too_large(1));

@@ -12,9 +12,10 @@ use serde_json::Value as Json;
 use super::support::{Db, grants, read, sqlite};
 use crate::{
     Error,
-    resolve::{Mutation, Node, Resolver, Set},
+    bind::Bind,
+    resolve::{Mutation, MutationKind, Node, Resolver},
     sql::{self, Dialect, Source},
-    store::{Bind, Statement},
+    store::Statement,
 };
 
 fn dialects() -> [Dialect; 2] {
@@ -112,11 +113,14 @@ fn statements(db: &Db, dialect: &Dialect, kind: &str, table: &str, options: &Jso
 }
 
 fn written(dialect: &Dialect, mutation: &Mutation<'_>) -> Vec<Statement> {
-    match &mutation.set {
-        Set::Insert(rows) => sql::insert(dialect, mutation, rows).0,
-        Set::Update { cond, changes, one } => vec![sql::update(dialect, mutation, cond, changes, *one).0],
-        Set::Delete { cond, one } => {
-            vec![sql::doomed(dialect, mutation, cond, *one).0, sql::delete(dialect, mutation, cond, *one).0]
+    match &mutation.kind {
+        MutationKind::Insert(rows) => sql::insert(dialect, mutation, rows).0,
+        MutationKind::Update { cond, changes, one } => vec![sql::update(dialect, mutation, cond, changes, *one).0],
+        MutationKind::Delete { cond, one } => {
+            vec![
+                sql::select_before_delete(dialect, mutation, cond, *one).0,
+                sql::delete(dialect, mutation, cond, *one).0,
+            ]
         }
     }
 }

@@ -13,7 +13,7 @@ async fn outcome(change: impl FnOnce(&Db, &[Touch<'_>]) -> Vec<query::GrantTerms
     let options = json!({"find": {"artist": {"name": "AC/DC"}}, "select": {"title": 1, "track": {"select": ["name"]}}});
     let read = read(&known.schema, "album", &options).unwrap();
     let terms = change(&db, &query::read_touches(&known.schema, &read).unwrap());
-    db.open.read(&[read], grants(&terms), db.style).await.map(|_| ())
+    db.database.read(&[read], grants(&terms), db.options).await.map(|_| ())
 }
 
 #[tokio::test]

@@ -171,7 +171,7 @@ async fn many_terms_do_not_exhaust_the_database() {
 #[tokio::test]
 async fn the_limit_of_the_database_cuts_and_says_so() {
     for mut db in engines().await {
-        db.style.limit = 2;
+        db.options.limit = 2;
         let answer =
             db.answer("artist", json!({"select": {"artist_id": 1, "album": {"select": ["album_id"]}}})).await.unwrap();
         assert!(answer.truncated);
@@ -190,7 +190,7 @@ async fn the_limit_of_the_database_cuts_and_says_so() {
 #[tokio::test]
 async fn a_level_that_is_too_large_is_refused_by_name() {
     for mut db in engines().await {
-        db.style.limit = 1;
+        db.options.limit = 1;
         let docs: Vec<_> =
             (0..101).map(|n| json!({"name": format!("n{n}"), "album_id": 3, "milliseconds": n})).collect();
         db.mutate(db.insert("track", json!(docs), None)).await.unwrap();
@@ -312,7 +312,7 @@ async fn values_of_every_type_go_in_and_out_alike() {
             let count = db.read("kinds", json!({"find": find, "shape": "count"})).await;
             assert_eq!(count.unwrap(), json!(1), "{find}");
         }
-        db.style.numbers = Numbers::Strings;
+        db.options.numbers = Numbers::Strings;
         let rows = db.read("kinds", json!({"find": {"id": 1}, "select": ["id", "big", "price"]})).await.unwrap();
         assert_eq!(rows.to_string(), r#"[{"id":1,"big":"9007199254740993","price":"12.50"}]"#);
     }
@@ -344,7 +344,7 @@ async fn a_schema_that_moved_is_read_again() {
         let answers = db.answers(std::slice::from_ref(&born)).await.unwrap();
         assert_eq!(answers[0].json, r#"[{"born":null}]"#);
         assert_ne!(db.schema().version, version);
-        assert!(!db.open.refresh().await.unwrap());
+        assert!(!db.database.refresh().await.unwrap());
 
         db.execute(&format!("ALTER TABLE {prefix}artist DROP COLUMN born")).await;
         let answer = db.answers(&[born]).await;

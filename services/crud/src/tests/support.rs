@@ -12,8 +12,9 @@ use serde_json::Value as Json;
 use crate::{
     Error,
     budget::{AnswerLimit, Memory},
-    grant::{Grants, Place},
-    open::{Open, Style},
+    database::Database,
+    grant::{GrantScope, Grants},
+    options::AnswerOptions,
     sql::Dialect,
     store::{Statement, Store, postgres::Postgres, sqlite::Sqlite},
     tree::Answer,
@@ -57,9 +58,9 @@ pub struct Rule {
 
 /// A database, and rules for it.
 pub struct Db {
-    pub open: Open,
+    pub database: Database,
     pub rules: HashMap<(String, Operation), Rule>,
-    pub style: Style,
+    pub options: AnswerOptions,
     _folder: Option<tempfile::TempDir>,
 }
 
@@ -107,9 +108,10 @@ async fn db(store: Store, dialect: Dialect, names: &[(&str, &str)], folder: Opti
         let sql = names.iter().fold((*sql).to_owned(), |sql, (name, text)| sql.replace(name, text));
         execute(&store, &sql).await;
     }
-    let style = Style { limit: 1000, numbers: Numbers::Exact, answer: AnswerLimit::new(0, 0) };
-    let open = Open::reach(store, dialect, &mesh::telemetry::Metrics::default(), Memory::default()).await.unwrap();
-    Db { open, rules: HashMap::new(), style, _folder: folder }
+    let options = AnswerOptions { limit: 1000, numbers: Numbers::Exact, answer: AnswerLimit::new(0, 0) };
+    let database =
+        Database::connect(store, dialect, &mesh::telemetry::Metrics::default(), Memory::default()).await.unwrap();
+    Db { database, rules: HashMap::new(), options, _folder: folder }
 }
 
 async fn execute(store: &Store, sql: &str) {
@@ -118,12 +120,12 @@ async fn execute(store: &Store, sql: &str) {
 }
 
 impl Db {
-    pub fn schema(&self) -> std::sync::Arc<crate::open::Known> {
-        self.open.known()
+    pub fn schema(&self) -> std::sync::Arc<crate::database::SchemaSnapshot> {
+        self.database.schema_snapshot()
     }
 
     pub async fn execute(&self, sql: &str) {
-        execute(self.open.store(), sql).await;
+        execute(self.database.store(), sql).await;
     }
 
     pub fn rule(&mut self, table: &str, operation: Operation) -> &mut Rule {
@@ -147,7 +149,7 @@ impl Db {
         for read in reads {
             terms.extend(self.terms(&query::read_touches(&known.schema, read)?));
         }
-        self.open.read(reads, grants(&terms), self.style).await
+        self.database.read(reads, grants(&terms), self.options).await
     }
 
     pub async fn write(&self, mutations: &[Mutation]) -> Result<Vec<Written>, Error> {
@@ -156,7 +158,7 @@ impl Db {
         for mutation in mutations {
             terms.extend(self.terms(&query::mutation_touches(&known.schema, mutation)?));
         }
-        self.open.write(mutations, grants(&terms), self.style).await
+        self.database.write(mutations, grants(&terms), self.options).await
     }
 
     /// How many rows were written, and the JSON of them.
@@ -225,7 +227,7 @@ impl Db {
 
 /// The grants of a request to the database of tests.
 pub fn grants(terms: &[GrantTerms]) -> Grants<'_> {
-    Grants::new(Place { project: "shop", database: "music", now_ms: 1000 }, terms)
+    Grants::new(GrantScope { project: "shop", database: "music", now_ms: 1000 }, terms)
 }
 
 /// A counter that lets pass what no gateway would: what the databases bear is crud's to test.

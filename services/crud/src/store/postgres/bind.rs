@@ -6,7 +6,7 @@ use bytes::{BufMut, BytesMut};
 use tokio_postgres::types::{Format, IsNull, Kind, ToSql, Type};
 
 use super::cell::EPOCH_MICROS;
-use crate::store::Bind;
+use crate::bind::Bind;
 
 /// A value on its way to a placeholder.
 #[derive(Debug)]

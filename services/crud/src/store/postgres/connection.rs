@@ -1,4 +1,4 @@
-//! One connection and the statements prepared on it.
+//! One connection and its cache of prepared statements.
 
 use std::{
     collections::HashMap,
@@ -11,14 +11,14 @@ use futures::{TryStreamExt, future::MaybeDone};
 use tokio_postgres::{CancelToken, Client};
 use tokio_util::sync::CancellationToken;
 
-use super::{Rows, bind::Bound, cell::Decoder, error::Failure, known::Known};
-use crate::{budget::SharedRoom, store::Bind};
+use super::{PostgresRows, bind::Bound, cell::Decoder, error::PostgresError, statement_stats::StatementStats};
+use crate::{bind::Bind, budget::SharedRoom};
 
-/// Statements kept prepared on one connection; each costs memory of the server.
-const MOST: usize = 256;
+/// Prepared statements kept on one connection; each costs memory of the server.
+const CACHE_CAPACITY: usize = 256;
 /// Memory that a row takes beside its bytes.
 const ROW_BYTES: usize = 96;
-/// And for each of its values: where it stands in those bytes.
+/// Memory that each of its values takes: its range in those bytes.
 const VALUE_BYTES: usize = 24;
 
 /// A connection to the server. Statements may run at once: the server answers them in order.
@@ -26,12 +26,12 @@ pub struct Connection {
     client: Client,
     /// Fires when nothing more can come over it.
     ended: CancellationToken,
-    prepared: Mutex<Cache>,
+    prepared: Mutex<StatementCache>,
 }
 
-/// What ends the statements of a connection that nobody waits for any more.
-pub struct Ending {
-    /// Ends the one that is running.
+/// Cancels the statements of a connection that nobody waits for any more.
+pub struct Cancellation {
+    /// Cancels the one that is running.
     pub cancel: CancelToken,
     /// Fires when none is left: the connection is dropped, and closes after the last of them.
     pub ended: CancellationToken,
@@ -39,19 +39,20 @@ pub struct Ending {
 
 /// A statement prepared on one connection.
 #[derive(Clone)]
-pub struct Ready {
+pub struct PreparedStatement {
     statement: tokio_postgres::Statement,
     decoders: Arc<[Decoder]>,
 }
 
+/// Cache of prepared statements; full, it evicts the least recently used.
 #[derive(Default)]
-struct Cache {
-    by_id: HashMap<u64, (Ready, u64)>,
+struct StatementCache {
+    by_id: HashMap<u64, (PreparedStatement, u64)>,
     lookups: u64,
 }
 
 /// One of several messages that are sent together.
-pub type Sent<'a> = Pin<Box<dyn Future<Output = Result<Option<Rows>, Failure>> + Send + 'a>>;
+pub type Message<'a> = Pin<Box<dyn Future<Output = Result<Option<PostgresRows>, PostgresError>> + Send + 'a>>;
 
 impl Connection {
     /// A connection over which nothing was prepared yet; `ended` fires when it is closed.
@@ -64,9 +65,9 @@ impl Connection {
         self.client.is_closed()
     }
 
-    /// What ends its statements, once it is dropped.
-    pub fn ending(&self) -> Ending {
-        Ending { cancel: self.client.cancel_token(), ended: self.ended.clone() }
+    /// Cancels its statements, once it is dropped.
+    pub fn cancellation(&self) -> Cancellation {
+        Cancellation { cancel: self.client.cancel_token(), ended: self.ended.clone() }
     }
 
     /// The driver, for statements that are not worth keeping.
@@ -74,22 +75,27 @@ impl Connection {
         &self.client
     }
 
-    /// `known`, prepared on this connection: at once where it was before.
-    pub async fn prepare(&self, known: &Known) -> Result<Ready, Failure> {
-        if let Some(ready) = self.cache().find(known.id) {
+    /// Prepares a statement on this connection; from the cache where it was before.
+    pub async fn prepare(&self, stats: &StatementStats) -> Result<PreparedStatement, PostgresError> {
+        if let Some(ready) = self.cache().find(stats.id) {
             return Ok(ready);
         }
-        let statement = self.client.prepare(&known.text).await?;
+        let statement = self.client.prepare(&stats.text).await?;
         let decoders = statement.columns().iter().map(|column| {
-            Decoder::of(column.type_()).ok_or_else(|| Failure::undecodable(column.name(), column.type_()))
+            Decoder::of(column.type_()).ok_or_else(|| PostgresError::undecodable(column.name(), column.type_()))
         });
-        let ready = Ready { decoders: decoders.collect::<Result<_, _>>()?, statement };
-        self.cache().keep(known.id, ready.clone());
+        let ready = PreparedStatement { decoders: decoders.collect::<Result<_, _>>()?, statement };
+        self.cache().insert(stats.id, ready.clone());
         Ok(ready)
     }
 
-    /// The rows of a statement prepared here. The first poll sends it.
-    pub async fn run(&self, ready: &Ready, args: &[Bind], room: &SharedRoom<'_, '_>) -> Result<Rows, Failure> {
+    /// Runs a statement prepared here. The first poll sends it.
+    pub async fn run(
+        &self,
+        ready: &PreparedStatement,
+        args: &[Bind],
+        room: &SharedRoom<'_, '_>,
+    ) -> Result<PostgresRows, PostgresError> {
         let stream = self.client.query_raw(&ready.statement, args.iter().map(Bound)).await?;
         let mut stream = pin!(stream);
         let mut rows = Vec::new();
@@ -97,36 +103,36 @@ impl Connection {
         while let Some(row) = stream.try_next().await? {
             let bytes = ROW_BYTES + row.len() * VALUE_BYTES + row.raw_size_bytes();
             if !room.has_taken(bytes) {
-                room.wait_and_take(bytes).await.map_err(Failure::Refused)?;
+                room.wait_and_take(bytes).await.map_err(PostgresError::Refused)?;
             }
             size += bytes;
             rows.push(row);
         }
         let affected = stream.rows_affected().unwrap_or_default();
-        Ok(Rows { rows, decoders: ready.decoders.clone(), affected, size })
+        Ok(PostgresRows { rows, decoders: ready.decoders.clone(), affected, size })
     }
 
-    /// A statement without rows and arguments, of our own making. The first poll sends it.
-    pub async fn command(&self, text: &'static str) -> Result<(), Failure> {
+    /// Runs a fixed statement without rows and arguments. The first poll sends it.
+    pub async fn command(&self, text: &'static str) -> Result<(), PostgresError> {
         Ok(self.client.batch_execute(text).await?)
     }
 
-    fn cache(&self) -> MutexGuard<'_, Cache> {
+    fn cache(&self) -> MutexGuard<'_, StatementCache> {
         self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Cache {
-    fn find(&mut self, id: u64) -> Option<Ready> {
+impl StatementCache {
+    fn find(&mut self, id: u64) -> Option<PreparedStatement> {
         self.lookups += 1;
         let (ready, used) = self.by_id.get_mut(&id)?;
         *used = self.lookups;
         Some(ready.clone())
     }
 
-    /// Keeps `ready`; in the place of the one not used for longest when there are too many.
-    fn keep(&mut self, id: u64, ready: Ready) {
-        if self.by_id.len() >= MOST {
+    /// Inserts `ready`; evicts the least recently used when there are too many.
+    fn insert(&mut self, id: u64, ready: PreparedStatement) {
+        if self.by_id.len() >= CACHE_CAPACITY {
             let oldest = self.by_id.iter().min_by_key(|(_, (_, used))| *used).map(|(id, _)| *id);
             oldest.and_then(|id| self.by_id.remove(&id));
         }
@@ -134,15 +140,17 @@ impl Cache {
     }
 }
 
-/// Sends all `messages` in their order before it waits for an answer: one round trip. All are answered when it ends,
-/// and the first failure is the one reported. Only rows that are refused end it at once: what follows may be long.
-pub async fn together(messages: Vec<Sent<'_>>) -> Result<Vec<Rows>, Failure> {
+/// Pipelines `messages`: sends all in their order before it waits for an answer, in one round trip.
+///
+/// All are answered when it ends, and the first failure is the one reported. Only rows that are refused end it at once:
+/// what follows may be long.
+pub async fn send_pipelined(messages: Vec<Message<'_>>) -> Result<Vec<PostgresRows>, PostgresError> {
     let mut messages: Vec<_> = messages.into_iter().map(MaybeDone::Future).collect();
     std::future::poll_fn(|context| {
         let mut waiting = false;
         for message in &mut messages {
             waiting |= Pin::new(&mut *message).poll(context).is_pending();
-            if matches!(message, MaybeDone::Done(Err(Failure::Refused(_)))) {
+            if matches!(message, MaybeDone::Done(Err(PostgresError::Refused(_)))) {
                 return Poll::Ready(());
             }
         }

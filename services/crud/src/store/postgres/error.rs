@@ -1,4 +1,4 @@
-//! What PostgreSQL and its driver say, in the words of crud. Values of rows never get into a text.
+//! Errors of PostgreSQL and its driver, mapped to those of crud. Values of rows never get into a text.
 
 use std::collections::HashMap;
 
@@ -13,9 +13,9 @@ use crate::Error;
 /// Columns of every unique key, by its table's and its own name.
 pub type Keys = HashMap<(String, String), Vec<String>>;
 
-/// Why a statement has no answer, before it is said in the words of crud.
+/// Error of the server, the driver or a connection, before it is mapped to one of crud.
 #[derive(Debug)]
-pub enum Failure {
+pub enum PostgresError {
     /// The server or the driver failed.
     Driver(tokio_postgres::Error),
     /// Its rows are too large and not taken. More of them may come over the connection.
@@ -31,21 +31,21 @@ pub enum Failure {
     },
 }
 
-impl From<tokio_postgres::Error> for Failure {
+impl From<tokio_postgres::Error> for PostgresError {
     fn from(error: tokio_postgres::Error) -> Self {
-        Failure::Driver(error)
+        PostgresError::Driver(error)
     }
 }
 
-impl Failure {
+impl PostgresError {
     /// A column of the answer that has no decoder.
     pub fn undecodable(column: &str, ty: &Type) -> Self {
-        Failure::Undecodable { column: column.to_owned(), native: ty.name().to_owned() }
+        PostgresError::Undecodable { column: column.to_owned(), native: ty.name().to_owned() }
     }
 
     /// The connection died under the statement: what is idempotent may be sent again over another.
     pub fn is_lost(&self) -> bool {
-        let Failure::Driver(error) = self else { return false };
+        let PostgresError::Driver(error) = self else { return false };
         match error.as_db_error() {
             Some(error) => is_shutdown(error.code().code()),
             None => error.is_closed() || is_io(error),
@@ -54,7 +54,7 @@ impl Failure {
 
     /// Nothing more can be sent over the connection.
     pub fn is_fatal(&self) -> bool {
-        let Failure::Driver(error) = self else { return false };
+        let PostgresError::Driver(error) = self else { return false };
         match error.as_db_error() {
             Some(error) => {
                 matches!(error.parsed_severity(), Some(Severity::Fatal | Severity::Panic))
@@ -66,19 +66,19 @@ impl Failure {
 
     /// The server's statements are older than its tables.
     pub fn is_stale(&self) -> bool {
-        let Failure::Driver(error) = self else { return false };
+        let PostgresError::Driver(error) = self else { return false };
         error.as_db_error().is_some_and(is_stale)
     }
 
-    /// The failure as callers of `database` see it.
+    /// The error as callers of `database` see it.
     pub fn into_error(self, database: &str, keys: &Keys) -> Error {
         match self {
-            Failure::Refused(error) => error,
-            Failure::Connect(cause) => unavailable(database, &cause),
-            Failure::Undecodable { column, native } => {
+            PostgresError::Refused(error) => error,
+            PostgresError::Connect(cause) => unavailable(database, &cause),
+            PostgresError::Undecodable { column, native } => {
                 Error::Database(format!("column {column} of type {native} is not cast to text by its statement"))
             }
-            Failure::Driver(error) => match error.as_db_error() {
+            PostgresError::Driver(error) => match error.as_db_error() {
                 Some(error) => refused(error, database, keys),
                 None => match unfit(&error) {
                     Some(unfit) => Error::WrongType(unfit.to_string()),
@@ -126,7 +126,7 @@ fn is_stale(error: &DbError) -> bool {
     }
 }
 
-/// What the SQLSTATE means. Source: PostgreSQL manual, appendix A.
+/// The error of an SQLSTATE. Source: PostgreSQL manual, appendix A.
 fn refused(error: &DbError, database: &str, keys: &Keys) -> Error {
     if is_stale(error) {
         return Error::SchemaMoved;

@@ -7,7 +7,7 @@ use tokio_postgres::{Row, types::Type as Native};
 
 use super::{
     connection::Connection,
-    error::{Failure, Keys},
+    error::{Keys, PostgresError},
 };
 
 /// Tables and views our role may use, without the partitions of others and what belongs to extensions, with their
@@ -86,14 +86,14 @@ SELECT pg_catalog.md5(pg_catalog.concat(
 FROM pg_catalog.pg_namespace n WHERE n.nspname = $1";
 
 /// The tables of the schema called `name`, by name, and the columns of its unique keys by theirs.
-pub async fn schema(connection: &Connection, name: &str) -> Result<(Schema, Keys), Failure> {
+pub async fn schema(connection: &Connection, name: &str) -> Result<(Schema, Keys), PostgresError> {
     let client = connection.client();
     connection.command("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let found = async {
         let columns = client.query(COLUMNS, &[&name]).await?;
         let keys = client.query(KEYS, &[&name]).await?;
         let foreign_keys = client.query(FOREIGN_KEYS, &[&name]).await?;
-        Ok::<_, Failure>((columns, keys, foreign_keys))
+        Ok::<_, PostgresError>((columns, keys, foreign_keys))
     };
     let found = found.await;
     connection.command("COMMIT").await?;
@@ -111,9 +111,9 @@ pub async fn schema(connection: &Connection, name: &str) -> Result<(Schema, Keys
 }
 
 /// A text that changes when the schema called `name` does; `None` if there is none.
-pub async fn mark(connection: &Connection, name: &str) -> Result<Option<String>, Failure> {
+pub async fn mark(connection: &Connection, name: &str) -> Result<Option<String>, PostgresError> {
     let row = connection.client().query_opt(MARK, &[&name]).await?;
-    row.map(|row| row.try_get(0).map_err(Failure::from)).transpose()
+    row.map(|row| row.try_get(0).map_err(PostgresError::from)).transpose()
 }
 
 #[derive(Default)]
@@ -123,7 +123,7 @@ struct Tables {
 }
 
 impl Tables {
-    fn column(&mut self, row: &Row) -> Result<(), Failure> {
+    fn column(&mut self, row: &Row) -> Result<(), PostgresError> {
         let table: String = row.try_get(0)?;
         let kind = if row.try_get(1)? { TableKind::Table } else { TableKind::View };
         let index = *self.by_name.entry(table).or_insert_with_key(|name| {
@@ -151,7 +151,7 @@ impl Tables {
     }
 
     /// Adds a unique key to its table. Returns the table, the key's name and its columns.
-    fn key(&mut self, row: &Row) -> Result<(String, String, Vec<String>), Failure> {
+    fn key(&mut self, row: &Row) -> Result<(String, String, Vec<String>), PostgresError> {
         let table_name: String = row.try_get(0)?;
         let is_primary: bool = row.try_get(2)?;
         let columns: Vec<String> = row.try_get(3)?;
@@ -166,7 +166,7 @@ impl Tables {
         Ok((table_name, row.try_get(1)?, columns))
     }
 
-    fn foreign_key(&mut self, row: &Row) -> Result<(), Failure> {
+    fn foreign_key(&mut self, row: &Row) -> Result<(), PostgresError> {
         let foreign_table: String = row.try_get(1)?;
         let columns: Vec<String> = row.try_get(2)?;
         let foreign_columns: Vec<String> = row.try_get(3)?;

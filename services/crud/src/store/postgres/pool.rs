@@ -1,4 +1,4 @@
-//! Connections that belong to one caller at a time: transactions, snapshots, writes, statements not known to be short.
+//! Connection pool: one caller at a time, for transactions, snapshots, writes and statements not known to be short.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -8,14 +8,14 @@ use std::{
 use futures::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{connection::Connection, error::Failure, target::Target};
+use super::{connection::Connection, connector::Connector, error::PostgresError};
 
 /// A connection that was not needed for this long is closed when another comes back.
-const IDLE: Duration = Duration::from_secs(600);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Up to a number of connections. Who waits is served in order; the wait ends with the caller.
+/// Pool of a limited number of connections. Who waits is served in order; the wait ends with the caller.
 pub struct Pool {
-    target: Arc<Target>,
+    connector: Arc<Connector>,
     permits: Arc<Semaphore>,
     /// The last one used is at the end: it is taken first, its caches are warm.
     idle: Mutex<Vec<Idle>>,
@@ -26,16 +26,16 @@ struct Idle {
     since: Instant,
 }
 
-/// A connection of one's own, until it is dropped.
-pub struct Lease {
+/// A connection leased from the pool until this is dropped.
+pub struct ConnectionLease {
     pool: Arc<Pool>,
     /// Present until the drop.
     held: Option<(Arc<Connection>, OwnedSemaphorePermit)>,
-    /// What the server is doing with it.
+    /// Decides what the drop does.
     state: State,
 }
 
-/// What a leased connection is in the middle of.
+/// Protocol state of a leased connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// Nothing: the next may have it.
@@ -49,13 +49,13 @@ pub enum State {
 }
 
 impl Pool {
-    /// None are opened yet.
-    pub fn new(target: Arc<Target>, max: usize) -> Self {
-        Self { target, permits: Arc::new(Semaphore::new(max.max(1))), idle: Mutex::default() }
+    /// A pool of at most `max` connections; none is opened yet.
+    pub fn new(connector: Arc<Connector>, max: usize) -> Self {
+        Self { connector, permits: Arc::new(Semaphore::new(max.max(1))), idle: Mutex::default() }
     }
 
-    /// A connection, an open one if there is any.
-    pub async fn lease(self: &Arc<Self>) -> Result<Lease, Failure> {
+    /// Leases a connection, an open one if there is any.
+    pub async fn lease(self: &Arc<Self>) -> Result<ConnectionLease, PostgresError> {
         let permit = self.permit().await;
         let open = loop {
             match self.idle().pop() {
@@ -65,28 +65,28 @@ impl Pool {
         };
         match open {
             Some(idle) => Ok(self.lend(idle.connection, permit)),
-            None => Ok(self.lend(Arc::new(self.target.connect().await?), permit)),
+            None => Ok(self.lend(Arc::new(self.connector.connect().await?), permit)),
         }
     }
 
-    /// A new connection, for who found an open one dead. The others that are open are as old: they are closed.
-    pub async fn lease_new(self: &Arc<Self>) -> Result<Lease, Failure> {
+    /// Leases a new connection, for who found an open one dead. The others that are open are as old: they are closed.
+    pub async fn lease_new(self: &Arc<Self>) -> Result<ConnectionLease, PostgresError> {
         let permit = self.permit().await;
         self.idle().clear();
-        Ok(self.lend(Arc::new(self.target.connect().await?), permit))
+        Ok(self.lend(Arc::new(self.connector.connect().await?), permit))
     }
 
     async fn permit(&self) -> OwnedSemaphorePermit {
         self.permits.clone().acquire_owned().await.expect("the semaphore is never closed")
     }
 
-    fn lend(self: &Arc<Self>, connection: Arc<Connection>, permit: OwnedSemaphorePermit) -> Lease {
-        Lease { pool: self.clone(), held: Some((connection, permit)), state: State::Clean }
+    fn lend(self: &Arc<Self>, connection: Arc<Connection>, permit: OwnedSemaphorePermit) -> ConnectionLease {
+        ConnectionLease { pool: self.clone(), held: Some((connection, permit)), state: State::Clean }
     }
 
     fn put_back(&self, connection: Arc<Connection>) {
         let mut idle = self.idle();
-        let stale = idle.iter().take_while(|idle| idle.since.elapsed() > IDLE).count();
+        let stale = idle.iter().take_while(|idle| idle.since.elapsed() > IDLE_TIMEOUT).count();
         idle.drain(..stale);
         idle.push(Idle { connection, since: Instant::now() });
     }
@@ -96,8 +96,8 @@ impl Pool {
     }
 }
 
-impl Lease {
-    /// The connection. What is sent over it is sent in [`Lease::run`].
+impl ConnectionLease {
+    /// The connection. What is sent over it is sent in [`ConnectionLease::run`].
     pub fn connection(&self) -> Arc<Connection> {
         match &self.held {
             Some((connection, _)) => connection.clone(),
@@ -106,11 +106,15 @@ impl Lease {
     }
 
     /// Waits for `work` over the connection, which is in the middle of `after` then; or broken, if it failed for good.
-    pub async fn run<T>(&mut self, after: State, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    pub async fn run<T>(
+        &mut self,
+        after: State,
+        work: impl Future<Output = Result<T, PostgresError>>,
+    ) -> Result<T, PostgresError> {
         self.state = State::Busy;
         let result = work.await;
         self.state = match &result {
-            Err(Failure::Refused(_)) => State::Busy,
+            Err(PostgresError::Refused(_)) => State::Busy,
             Err(failure) if failure.is_fatal() => State::Broken,
             Ok(_) | Err(_) => after,
         };
@@ -118,7 +122,7 @@ impl Lease {
     }
 }
 
-impl Drop for Lease {
+impl Drop for ConnectionLease {
     fn drop(&mut self) {
         let Some((connection, permit)) = self.held.take() else { return };
         match self.state {
@@ -128,7 +132,7 @@ impl Drop for Lease {
                 let _ = connection.command("ROLLBACK").now_or_never();
                 self.pool.put_back(connection);
             }
-            State::Busy => self.pool.target.cancel(connection.ending(), permit),
+            State::Busy => self.pool.connector.cancel(connection.cancellation(), permit),
             State::Clean | State::Open | State::Broken => {}
         }
     }

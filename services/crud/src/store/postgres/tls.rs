@@ -1,4 +1,4 @@
-//! How connections are encrypted, and whom they trust.
+//! TLS of connections, and the certificates they trust.
 
 use std::{
     path::{Path, PathBuf},
@@ -23,7 +23,7 @@ const SYSTEM_ROOTS: [&str; 5] = [
     "/usr/local/share/certs/ca-root-nss.crt",
 ];
 
-/// What a URL says of TLS.
+/// TLS parameters of a URL.
 pub struct Tls {
     /// Absent where the URL does not say.
     pub mode: Option<SslMode>,
@@ -60,11 +60,11 @@ impl Tls {
         if kept.is_empty() { Ok((address.to_owned(), tls)) } else { Ok((format!("{address}?{}", kept.join("&")), tls)) }
     }
 
-    /// What makes connections so.
+    /// The connector of these parameters.
     ///
     /// Errors: what is wrong with the certificates to trust.
-    pub fn connector(&self) -> Result<Connector, String> {
-        Ok(Connector(MakeRustlsConnect::new(self.client()?)))
+    pub fn connector(&self) -> Result<TlsConnector, String> {
+        Ok(TlsConnector(MakeRustlsConnect::new(self.client()?)))
     }
 
     fn client(&self) -> Result<ClientConfig, String> {
@@ -92,11 +92,11 @@ impl Tls {
     }
 }
 
-/// Makes TLS connections by rustls.
+/// TLS connector of the driver, by rustls.
 #[derive(Clone)]
-pub struct Connector(MakeRustlsConnect);
+pub struct TlsConnector(MakeRustlsConnect);
 
-impl MakeTlsConnect<Socket> for Connector {
+impl MakeTlsConnect<Socket> for TlsConnector {
     type Stream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
     type TlsConnect = <MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect;
     type Error = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Error;

@@ -1,14 +1,14 @@
-//! A transaction that may write.
+//! A read-write transaction.
 
 use std::{fmt, sync::Arc};
 
 use super::{
-    Postgres, Rows, command,
-    connection::{Connection, Sent, together},
-    error::Failure,
-    known::Known,
-    pool::{Lease, State},
+    Postgres, PostgresRows, command,
+    connection::{Connection, Message, send_pipelined},
+    error::PostgresError,
+    pool::{ConnectionLease, State},
     prepared,
+    statement_stats::StatementStats,
 };
 use crate::{
     Error,
@@ -16,10 +16,10 @@ use crate::{
     store::Statement,
 };
 
-/// Statements on a connection of their own. Dropped without [`Tx::commit`] they are rolled back.
-pub struct Tx {
+/// A transaction on a connection of its own. Dropped without [`PostgresTx::commit`] it is rolled back.
+pub struct PostgresTx {
     store: Postgres,
-    lease: Lease,
+    lease: ConnectionLease,
     stage: Stage,
 }
 
@@ -27,34 +27,34 @@ pub struct Tx {
 enum Stage {
     /// `BEGIN` goes out with the first statements.
     New,
-    /// It lasts if it is committed.
+    /// It may be committed.
     Begun,
     /// A statement failed: only the end is left.
     Failed,
 }
 
-impl Tx {
-    pub(super) fn new(store: Postgres, lease: Lease) -> Self {
+impl PostgresTx {
+    pub(super) fn new(store: Postgres, lease: ConnectionLease) -> Self {
         Self { store, lease, stage: Stage::New }
     }
 
-    /// Statements in their order, sent at once. The first that fails ends the transaction.
-    pub async fn run(&mut self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<Rows>, Error> {
+    /// Runs statements in their order, pipelined. The first that fails ends the transaction.
+    pub async fn run(&mut self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<PostgresRows>, Error> {
         if self.stage == Stage::Failed {
             return Err(ended());
         }
-        let known = self.store.known(statements);
+        let stats = self.store.stats(statements);
         let stage = std::mem::replace(&mut self.stage, Stage::Failed);
         let connection = self.lease.connection();
         let room = budget.shared_room();
-        let work = self.lease.run(State::Open, pipelined(&connection, &known, statements, stage, &room));
+        let work = self.lease.run(State::Open, pipelined(&connection, &stats, statements, stage, &room));
         let rows = work.await.map_err(|failure| self.store.error(failure))?;
         self.stage = Stage::Begun;
         Ok(rows)
     }
 
-    /// Makes it last. Deferred constraints may fail here. After an error of a lost connection it is not known whether
-    /// it does.
+    /// Commits. Deferred constraints may fail here. After the error of a lost connection it is unknown whether it is
+    /// committed.
     pub async fn commit(mut self) -> Result<(), Error> {
         match self.stage {
             Stage::New => Ok(()),
@@ -70,25 +70,25 @@ impl Tx {
 
 async fn pipelined(
     connection: &Connection,
-    known: &[Arc<Known>],
+    stats: &[Arc<StatementStats>],
     statements: &[Statement],
     stage: Stage,
     room: &SharedRoom<'_, '_>,
-) -> Result<Vec<Rows>, Failure> {
-    let ready = prepared(connection, known).await?;
-    let mut messages: Vec<Sent<'_>> = Vec::with_capacity(statements.len() + 1);
+) -> Result<Vec<PostgresRows>, PostgresError> {
+    let ready = prepared(connection, stats).await?;
+    let mut messages: Vec<Message<'_>> = Vec::with_capacity(statements.len() + 1);
     if stage == Stage::New {
         messages.push(command(connection, "BEGIN"));
     }
     for (ready, statement) in ready.iter().zip(statements) {
         messages.push(Box::pin(async move { connection.run(ready, &statement.args, room).await.map(Some) }));
     }
-    together(messages).await
+    send_pipelined(messages).await
 }
 
-impl fmt::Debug for Tx {
+impl fmt::Debug for PostgresTx {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Tx").field("stage", &self.stage).finish_non_exhaustive()
+        formatter.debug_struct("PostgresTx").field("stage", &self.stage).finish_non_exhaustive()
     }
 }
 

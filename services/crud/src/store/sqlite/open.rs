@@ -1,4 +1,4 @@
-//! Connections to a database file, and the making of the file.
+//! Opens connections to a database file, and creates the file.
 
 use std::{
     fs,
@@ -8,24 +8,24 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::{BUSY, Failure};
+use super::{BUSY_TIMEOUT, SqliteError};
 use crate::Error;
 
-/// Prepared statements that a connection keeps.
-const PREPARED: usize = 256;
+/// Prepared statements kept on one connection.
+const STATEMENT_CACHE_CAPACITY: usize = 256;
 
-/// The connection that writes.
+/// Opens the writing connection.
 pub fn writer(path: &Path) -> Result<Connection, Error> {
     let writer = connection(path, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;");
     writer.map_err(|failure| at(path, failure))
 }
 
-/// A connection that only reads.
+/// Opens a read-only connection.
 pub fn reader(path: &Path) -> Result<Connection, Error> {
     connection(path, "PRAGMA query_only = ON;").map_err(|failure| at(path, failure))
 }
 
-/// Makes the file where there is none: under another name first, so that one that is half made is never taken for it.
+/// Creates the file where there is none: under another name first, so that a partial one is never taken for it.
 pub fn create(path: &Path, init: &[PathBuf]) -> Result<(), Error> {
     if path.exists() {
         return Ok(());
@@ -77,16 +77,16 @@ fn remove(draft: &Path) -> Result<(), Error> {
     }
 }
 
-fn connection(path: &Path, pragmas: &str) -> Result<Connection, Failure> {
+fn connection(path: &Path, pragmas: &str) -> Result<Connection, SqliteError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(BUSY)?;
-    connection.set_prepared_statement_cache_capacity(PREPARED);
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE_CAPACITY);
     connection.execute_batch(pragmas)?;
     Ok(connection)
 }
 
-fn at(path: &Path, failure: Failure) -> Error {
+fn at(path: &Path, failure: SqliteError) -> Error {
     let error = Error::from(failure);
     let cause = error.cause().map_or_else(|| error.to_string(), str::to_owned);
     Error::Unavailable(format!("{}: {cause}", path.display()))

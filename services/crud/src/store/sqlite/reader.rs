@@ -1,6 +1,8 @@
-//! A connection that reads. After a short read it keeps its snapshot, and the next short read uses it if nothing has
-//! been committed since: beginning and ending a read transaction is three quarters of what a read by key costs, in
-//! locks that all threads contend for.
+//! Read-only connections, which share a snapshot between short reads.
+//!
+//! After a short read a connection keeps its snapshot, and the next short read uses it if nothing has been committed
+//! since: beginning and ending a read transaction is three quarters of what a read by key costs, in locks that all
+//! threads contend for.
 
 use std::{
     path::Path,
@@ -10,30 +12,29 @@ use std::{
 use rusqlite::Connection;
 
 use super::{
-    Failure, Interrupt,
-    log::{Log, Mark},
-    open,
+    Interrupt, SqliteError, open,
+    wal_index::{WalHeader, WalIndex},
 };
 use crate::Error;
 
-/// Frames that the log has when SQLite starts to copy it into the database. Source: SQLite, `PRAGMA
+/// Frames of the log at which SQLite starts a checkpoint. Source: SQLite, `PRAGMA
 /// wal_autocheckpoint`.
-const LONG: u32 = 1000;
+const CHECKPOINT_FRAMES: u32 = 1000;
 /// How long a snapshot is kept. Some hundred reads share it then, and who waits for the log waits no longer.
-pub const LONGEST: Duration = Duration::from_millis(5);
+pub const SNAPSHOT_LIFETIME: Duration = Duration::from_millis(5);
 
-/// See the module.
+/// A read-only connection that keeps its snapshot from one short read to the next.
 #[derive(Debug)]
 pub struct Reader {
     connection: Connection,
-    log: Option<Log>,
-    kept: Option<Kept>,
+    wal: Option<WalIndex>,
+    kept: Option<KeptSnapshot>,
 }
 
 /// A snapshot that is kept.
 #[derive(Debug)]
-struct Kept {
-    mark: Mark,
+struct KeptSnapshot {
+    header: WalHeader,
     /// It began when all of the log had been copied: SQLite reads it from the database, and the log is free.
     is_copied: bool,
     since: Instant,
@@ -43,54 +44,55 @@ impl Reader {
     /// A connection to the file at `path`.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let connection = open::reader(path)?;
-        let log = Log::of(&connection);
-        Ok(Self { connection, log, kept: None })
+        let wal = WalIndex::of(&connection);
+        Ok(Self { connection, wal, kept: None })
     }
 
-    /// Works with the connection. What is committed before is seen.
+    /// Runs `work` on the connection, which sees all that was committed before.
     pub fn read<T>(
         &mut self,
         interrupt: &Interrupt,
-        work: impl FnOnce(&Connection) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
+        work: impl FnOnce(&Connection) -> Result<T, SqliteError>,
+    ) -> Result<T, SqliteError> {
         let is_short = matches!(interrupt, Interrupt::After(_));
-        let mark = self.log.as_ref().filter(|_| is_short).map(Log::mark);
-        if !mark.is_some_and(|mark| self.has_kept(&mark)) {
-            self.let_go()?;
+        let header = self.wal.as_ref().filter(|_| is_short).map(WalIndex::header);
+        if !header.is_some_and(|header| self.keeps_current(&header)) {
+            self.end_snapshot()?;
         }
         let is_copied = self.is_copied();
         // The log starts anew only where nobody uses it: while it is long, snapshots are as short as they can be.
-        let keeps = mark.filter(|mark| mark.frames() < LONG || is_copied);
+        let keeps = header.filter(|header| header.frames() < CHECKPOINT_FRAMES || is_copied);
         if keeps.is_some() && self.connection.is_autocommit() {
             self.connection.prepare_cached("BEGIN")?.execute([])?;
         }
         let done = interrupt.over(&mut self.connection, |connection| work(connection));
         // Of a commit meanwhile nobody knows whether the snapshot has it.
-        let kept = keeps.filter(|mark| done.is_ok() && self.mark() == Some(*mark));
+        let kept = keeps.filter(|header| done.is_ok() && self.header() == Some(*header));
         let since = self.kept.as_ref().map_or_else(Instant::now, |kept| kept.since);
-        self.kept = kept.map(|mark| Kept { mark, is_copied, since });
+        self.kept = kept.map(|header| KeptSnapshot { header, is_copied, since });
         done
     }
 
-    /// Ends what is open and not kept; whether that worked. A connection where it did not is to be closed.
-    pub fn settle(&mut self) -> bool {
-        self.kept.is_some() || self.let_go().is_ok()
+    /// Ends a read transaction that is not kept; whether that worked. A connection where it did not is to be closed.
+    pub fn finish(&mut self) -> bool {
+        self.kept.is_some() || self.end_snapshot().is_ok()
     }
 
-    /// Ends a snapshot that is kept but not the newest, or old; whether one is kept still.
+    /// Ends a kept snapshot that is stale or old; whether one is still kept.
     pub fn expire(&mut self) -> bool {
-        if !self.mark().is_some_and(|mark| self.has_kept(&mark)) {
+        if !self.header().is_some_and(|header| self.keeps_current(&header)) {
             // A connection that cannot end it is closed by the next who wants to read with it.
-            drop(self.let_go());
+            drop(self.end_snapshot());
         }
         self.kept.is_some()
     }
 
-    /// Whether the snapshot of `mark` is kept, and stands in nobody's way. Of an old one nobody can be sure: one that began
-    /// at the moment when the copying of the log ended may hold the log all the same.
-    fn has_kept(&self, mark: &Mark) -> bool {
-        let is_fine =
-            |kept: &Kept| kept.mark == *mark && kept.is_copied == self.is_copied() && kept.since.elapsed() < LONGEST;
+    /// Whether the snapshot of `header` is kept, and does not hold up checkpoints. An old one may: one that began at
+    /// the moment when the copying of the log ended may hold the log all the same.
+    fn keeps_current(&self, header: &WalHeader) -> bool {
+        let is_fine = |kept: &KeptSnapshot| {
+            kept.header == *header && kept.is_copied == self.is_copied() && kept.since.elapsed() < SNAPSHOT_LIFETIME
+        };
         self.kept.as_ref().is_some_and(is_fine)
     }
 
@@ -100,7 +102,7 @@ impl Reader {
         self.kept.as_ref().map(|kept| kept.since)
     }
 
-    fn let_go(&mut self) -> Result<(), Failure> {
+    fn end_snapshot(&mut self) -> Result<(), SqliteError> {
         self.kept = None;
         if !self.connection.is_autocommit() {
             self.connection.prepare_cached("ROLLBACK")?.execute([])?;
@@ -108,12 +110,12 @@ impl Reader {
         Ok(())
     }
 
-    fn mark(&self) -> Option<Mark> {
-        self.log.as_ref().map(Log::mark)
+    fn header(&self) -> Option<WalHeader> {
+        self.wal.as_ref().map(WalIndex::header)
     }
 
     /// Whether all of the log is copied into the database.
     fn is_copied(&self) -> bool {
-        self.log.as_ref().is_some_and(Log::is_copied)
+        self.wal.as_ref().is_some_and(WalIndex::is_copied)
     }
 }

@@ -1,12 +1,12 @@
-//! Rows copied out of SQLite, and what their values mean: SQLite knows five kinds of value, columns declare many types.
+//! Rows copied out of SQLite, and the conversion of its five storage classes to the types that columns declare.
 
 use std::borrow::Cow;
 
 use query::Type;
 use rusqlite::types::ValueRef;
 
-use super::Failure;
-use crate::{Error, budget::Room, cell::Cell, store::Output, time};
+use super::SqliteError;
+use crate::{Error, budget::Room, cell::Cell, store::Output, time, uuid};
 
 /// Seconds of a day.
 const DAY: i64 = 86_400;
@@ -15,7 +15,7 @@ const EPOCH: f64 = 2_440_587.5;
 
 /// The rows of one statement.
 #[derive(Debug)]
-pub struct Rows {
+pub struct SqliteRows {
     columns: Vec<Output>,
     /// Row-major.
     slots: Vec<Slot>,
@@ -39,14 +39,14 @@ struct Span {
     len: u32,
 }
 
-impl Rows {
-    /// What a statement without result columns leaves behind.
+impl SqliteRows {
+    /// The result of a statement without result columns.
     pub fn affected(len: usize) -> Self {
         Self { columns: Vec::new(), slots: Vec::new(), bytes: Vec::new(), len }
     }
 
     /// Copies all rows, as far as there is room for them.
-    pub fn collect(columns: Vec<Output>, mut cursor: rusqlite::Rows<'_>, room: Room) -> Result<Self, Failure> {
+    pub fn collect(columns: Vec<Output>, mut cursor: rusqlite::Rows<'_>, room: Room) -> Result<Self, SqliteError> {
         let mut rows = Self { columns, slots: Vec::new(), bytes: Vec::new(), len: 0 };
         while let Some(row) = cursor.next()? {
             for column in 0..rows.columns.len() {
@@ -54,14 +54,14 @@ impl Rows {
                 if let ValueRef::Text(bytes) | ValueRef::Blob(bytes) = value
                     && bytes.len() > room.bytes
                 {
-                    return Err(Failure::Full(room.limit));
+                    return Err(SqliteError::Full(room.limit));
                 }
                 let slot = rows.slot(value)?;
                 rows.slots.push(slot);
             }
             rows.len += 1;
             if rows.size() > room.bytes {
-                return Err(Failure::Full(room.limit));
+                return Err(SqliteError::Full(room.limit));
             }
         }
         Ok(rows)
@@ -82,7 +82,9 @@ impl Rows {
         self.len == 0
     }
 
-    /// See [`crate::store::Rows::cell`].
+    /// A value of a row.
+    ///
+    /// Panics where there is no such row or column.
     pub fn cell(&self, row: usize, column: usize) -> Cell<'_> {
         let output = self.columns[column];
         match self.slots[row * self.columns.len() + column] {
@@ -162,7 +164,7 @@ fn text(output: Output, bytes: &[u8]) -> Cell<'_> {
         Type::Date => time::parse_timestamp(&text).and_then(|_| time::parse_date(&text[..10])).map(Cell::Date),
         Type::Time => time::parse_clock(&text).map(Cell::Time),
         Type::Timestamp => time::parse_timestamp(&text).map(Cell::Timestamp),
-        Type::Uuid => uuid(&text).map(Cell::Uuid),
+        Type::Uuid => uuid::parse(&text).map(Cell::Uuid),
         Type::Json => serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok().then_some(Cell::Json(bytes)),
         Type::Decimal => {
             is_decimal(bytes).then(|| Cell::Decimal(Cow::Owned(padded(text.clone().into_owned(), output.scale))))
@@ -201,18 +203,6 @@ fn is_decimal(bytes: &[u8]) -> bool {
     let digits = bytes.strip_prefix(b"-").unwrap_or(bytes);
     let plain = digits.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.');
     plain && serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok()
-}
-
-fn uuid(text: &str) -> Option<[u8; 16]> {
-    let mut bytes = [0; 16];
-    let mut count = 0;
-    for digit in text.bytes().filter(|byte| *byte != b'-') {
-        let value = char::from(digit).to_digit(16)? as u8;
-        let place = bytes.get_mut(count / 2)?;
-        *place = *place << 4 | value;
-        count += 1;
-    }
-    (count == 32).then_some(bytes)
 }
 
 #[cfg(test)]

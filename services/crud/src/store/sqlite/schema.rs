@@ -3,7 +3,7 @@
 use query::{Column, ForeignKey, Schema, Table, TableKind, Type};
 use rusqlite::Connection;
 
-use super::Failure;
+use super::SqliteError;
 
 /// Tables and views, without SQLite's own and those behind virtual tables.
 const TABLES: &str = "SELECT name, type, wr FROM pragma_table_list \
@@ -11,12 +11,12 @@ const TABLES: &str = "SELECT name, type, wr FROM pragma_table_list \
      ORDER BY name";
 
 /// Reads the schema in one snapshot, which the caller ends.
-pub fn introspect(reader: &Connection) -> Result<Schema, Failure> {
+pub fn introspect(reader: &Connection) -> Result<Schema, SqliteError> {
     reader.execute_batch("BEGIN")?;
     Ok(Schema::new(tables(reader)?))
 }
 
-fn tables(reader: &Connection) -> Result<Vec<Table>, Failure> {
+fn tables(reader: &Connection) -> Result<Vec<Table>, SqliteError> {
     let mut listed = reader.prepare_cached(TABLES)?;
     let mut rows = listed.query([])?;
     let mut tables = Vec::new();
@@ -37,7 +37,7 @@ fn tables(reader: &Connection) -> Result<Vec<Table>, Failure> {
     Ok(tables)
 }
 
-fn columns(reader: &Connection, table: &str, has_rowid: bool) -> Result<(Vec<Column>, Vec<String>), Failure> {
+fn columns(reader: &Connection, table: &str, has_rowid: bool) -> Result<(Vec<Column>, Vec<String>), SqliteError> {
     let mut listed = reader.prepare_cached(
         "SELECT name, type, \"notnull\", dflt_value IS NOT NULL, pk, hidden FROM pragma_table_xinfo(?1) ORDER BY cid",
     )?;
@@ -75,7 +75,7 @@ fn columns(reader: &Connection, table: &str, has_rowid: bool) -> Result<(Vec<Col
     Ok((columns, primary_key))
 }
 
-fn unique_keys(reader: &Connection, table: &str) -> Result<Vec<Vec<String>>, Failure> {
+fn unique_keys(reader: &Connection, table: &str) -> Result<Vec<Vec<String>>, SqliteError> {
     let mut listed = reader.prepare_cached(
         "SELECT name FROM pragma_index_list(?1) WHERE \"unique\" AND NOT partial AND origin <> 'pk' ORDER BY seq",
     )?;
@@ -90,7 +90,7 @@ fn unique_keys(reader: &Connection, table: &str) -> Result<Vec<Vec<String>>, Fai
     Ok(keys)
 }
 
-fn foreign_keys(reader: &Connection, table: &str) -> Result<Vec<ForeignKey>, Failure> {
+fn foreign_keys(reader: &Connection, table: &str) -> Result<Vec<ForeignKey>, SqliteError> {
     // SQLite lists the key declared last first.
     let mut listed = reader.prepare_cached(
         "SELECT id, \"table\", \"from\", \"to\" FROM pragma_foreign_key_list(?1) ORDER BY id DESC, seq",

@@ -7,21 +7,21 @@ use std::{
 
 use crate::store::Statement;
 
-/// Places for marks: a statement takes the place of another now and then, which is tried anew.
-const PLACES: usize = 256;
+/// Slots of the table: a statement evicts another now and then, which is tried anew.
+const SLOTS: usize = 256;
 
 /// Hashes of the texts of slow statements.
 #[derive(Debug)]
 pub struct SlowStatements {
     /// 0 where there is none.
-    marks: [AtomicU64; PLACES],
+    marks: [AtomicU64; SLOTS],
     /// How many there are. While it is 0, no text is hashed.
     count: AtomicUsize,
 }
 
 impl Default for SlowStatements {
     fn default() -> Self {
-        Self { marks: [const { AtomicU64::new(0) }; PLACES], count: AtomicUsize::new(0) }
+        Self { marks: [const { AtomicU64::new(0) }; SLOTS], count: AtomicUsize::new(0) }
     }
 }
 
@@ -29,28 +29,28 @@ impl SlowStatements {
     /// Whether the last run of `statements` was slow.
     pub fn contain(&self, statements: &[Statement]) -> bool {
         self.count.load(Relaxed) > 0 && {
-            let (hash, place) = self.place(statements);
-            place.load(Relaxed) == hash
+            let (hash, slot) = self.slot(statements);
+            slot.load(Relaxed) == hash
         }
     }
 
-    /// Takes note of a run.
+    /// Records a run.
     pub fn ran(&self, statements: &[Statement], is_slow: bool) {
-        let (hash, place) = self.place(statements);
+        let (hash, slot) = self.slot(statements);
         if !is_slow {
-            if place.compare_exchange(hash, 0, Relaxed, Relaxed).is_ok() {
+            if slot.compare_exchange(hash, 0, Relaxed, Relaxed).is_ok() {
                 self.count.fetch_sub(1, Relaxed);
             }
-        } else if place.swap(hash, Relaxed) == 0 {
+        } else if slot.swap(hash, Relaxed) == 0 {
             self.count.fetch_add(1, Relaxed);
         }
     }
 
-    fn place(&self, statements: &[Statement]) -> (u64, &AtomicU64) {
+    fn slot(&self, statements: &[Statement]) -> (u64, &AtomicU64) {
         let mut hasher = DefaultHasher::new();
         statements.iter().for_each(|statement| statement.text.hash(&mut hasher));
         let hash = hasher.finish().max(1);
-        (hash, &self.marks[hash as usize % PLACES])
+        (hash, &self.marks[hash as usize % SLOTS])
     }
 }
 
@@ -85,6 +85,6 @@ mod tests {
             slow.ran(&statement, true);
             assert!(slow.contain(&statement));
         }
-        assert!(slow.count.load(Relaxed) <= PLACES);
+        assert!(slow.count.load(Relaxed) <= SLOTS);
     }
 }

@@ -3,7 +3,7 @@
 use query::Type;
 
 use super::*;
-use crate::{cell::Cell, store::Bind};
+use crate::{bind::Bind, cell::Cell};
 
 fn statement(text: &str, columns: &[Type]) -> Statement {
     let columns = columns.iter().map(|r#type| (*r#type).into()).collect();
@@ -41,7 +41,7 @@ async fn a_read_that_nobody_waits_for_stops() {
         let store = store.clone();
         async move { store.snapshot(&[count_to(u64::MAX >> 1)], &Budget::unlimited()).await.map(|_| ()) }
     });
-    while store.inner.long_reads.available_permits() == LONG_READS {
+    while store.inner.blocking_reads.available_permits() == BLOCKING_READS {
         tokio::task::yield_now().await;
     }
     endless.abort();
@@ -50,7 +50,7 @@ async fn a_read_that_nobody_waits_for_stops() {
     while store.inner.readers().is_empty() {
         tokio::task::yield_now().await;
     }
-    assert_eq!(store.inner.long_reads.available_permits(), LONG_READS);
+    assert_eq!(store.inner.blocking_reads.available_permits(), BLOCKING_READS);
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn an_interrupted_snapshot_leaves_its_reader_usable() {
         let interrupted = store.inner.read(reader(&store), &Interrupt::After(1), |reader| {
             snapshot(reader, &[count_to(10), count_to(2000), count_to(5000)], UNLIMITED)
         });
-        assert!(matches!(interrupted, Err(Failure::Interrupted)), "{interrupted:?}");
+        assert!(matches!(interrupted, Err(SqliteError::Interrupted)), "{interrupted:?}");
     }
     let rows = store.inner.read(reader(&store), &Interrupt::After(u32::MAX), |reader| {
         snapshot(reader, &[count_to(1), count_to(2)], UNLIMITED)
@@ -241,7 +241,7 @@ async fn a_snapshot_is_kept_for_the_next_read_and_ends_when_none_comes() {
     let end = Instant::now() + Duration::from_secs(30);
     while !is_cut(&stranger) {
         assert!(Instant::now() < end, "the snapshot does not end");
-        tokio::time::sleep(reader::LONGEST / 10).await;
+        tokio::time::sleep(reader::SNAPSHOT_LIFETIME / 10).await;
     }
     assert!(!store.inner.is_watched.load(Ordering::Relaxed));
     // And once more: whoever watched has ended.
@@ -249,7 +249,7 @@ async fn a_snapshot_is_kept_for_the_next_read_and_ends_when_none_comes() {
     stranger.execute_batch("INSERT INTO t VALUES (1)").unwrap();
     while !is_cut(&stranger) {
         assert!(Instant::now() < end, "the snapshot does not end");
-        tokio::time::sleep(reader::LONGEST / 10).await;
+        tokio::time::sleep(reader::SNAPSHOT_LIFETIME / 10).await;
     }
 }
 
@@ -318,7 +318,7 @@ async fn a_read_that_was_slow_does_not_hold_up_the_runtime_again_until_it_is_qui
     assert!(store.inner.slow.contain(&quick), "it is the same text");
     // A busy machine may take long for the quick one too.
     while store.inner.slow.contain(&quick) {
-        let turns = store.inner.long_reads.acquire_many(LONG_READS as u32).await.unwrap();
+        let turns = store.inner.blocking_reads.acquire_many(BLOCKING_READS as u32).await.unwrap();
         let mut read = Box::pin(store.snapshot(&quick, &budget));
         assert!(futures::poll!(&mut read).is_pending());
         drop(turns);
@@ -361,5 +361,5 @@ async fn a_read_that_waits_for_another_process_stops_when_nobody_waits_for_it() 
     drop(waiting);
     drop(tx);
     drop(store.lease().await);
-    assert!(start.elapsed() < BUSY / 2, "{:?}", start.elapsed());
+    assert!(start.elapsed() < BUSY_TIMEOUT / 2, "{:?}", start.elapsed());
 }

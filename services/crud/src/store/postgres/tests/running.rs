@@ -141,7 +141,7 @@ async fn who_leaves_ends_the_statement() {
 }
 
 #[tokio::test]
-async fn a_slow_statement_on_a_lane_holds_up_nobody_for_long() {
+async fn a_slow_statement_on_a_shared_connection_holds_up_nobody_for_long() {
     let Some(server) = Server::with("stuck", "").await else { return };
     let store = server.store(8);
     // Short until its argument makes it slow.

@@ -96,7 +96,7 @@ async fn what_our_role_may_not_use_is_not_there() {
         return;
     };
     let store = server.store(4);
-    let found = store.again(|connection| async move {
+    let found = store.with_retry(|connection| async move {
         connection.client().batch_execute("SET ROLE store_privileges_clerk").await?;
         introspect::schema(&connection, "store_privileges").await
     });

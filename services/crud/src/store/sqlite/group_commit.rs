@@ -1,60 +1,66 @@
-//! Single writes that wait for the writer together become one transaction: one wait for the disk instead of many.
+//! Group commit: single writes that wait for the writer together are one transaction, and wait for the disk once.
 
 use std::sync::{Mutex, PoisonError};
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::{Failure, Interrupt, Rows, UNLIMITED, run};
+use super::{Interrupt, SqliteError, SqliteRows, UNLIMITED, run};
 use crate::{Error, blocking::Stop, budget::Room, store::Statement};
 
-/// Writes of one transaction: more would keep the first waiting.
-const MOST: usize = 64;
+/// Most writes of one transaction: more would keep the first waiting.
+const GROUP_SIZE: usize = 64;
 
-/// Writes that wait.
+/// Queue of writes that wait for the writer.
 #[derive(Debug, Default)]
-pub struct Queue {
+pub struct WriteQueue {
     /// Bounded by the callers: each waits for its own.
-    waiting: Mutex<Vec<Write>>,
+    waiting: Mutex<Vec<QueuedWrite>>,
 }
 
-/// A write that waits.
+/// A write in the queue.
 #[derive(Debug)]
-pub struct Write {
+pub struct QueuedWrite {
     statement: Statement,
     /// What its rows may take before it is undone, where they may be large.
     room: Option<Room>,
     stop: Stop,
-    answer: oneshot::Sender<Result<Rows, Error>>,
+    answer: oneshot::Sender<Result<SqliteRows, Error>>,
 }
 
-impl Queue {
-    /// Adds a write; its answer comes when somebody who has the writer takes it.
-    pub fn add(&self, statement: Statement, room: Option<Room>, stop: Stop) -> oneshot::Receiver<Result<Rows, Error>> {
+impl WriteQueue {
+    /// Enqueues a write; its answer comes when whoever has the writer takes it.
+    pub fn add(
+        &self,
+        statement: Statement,
+        room: Option<Room>,
+        stop: Stop,
+    ) -> oneshot::Receiver<Result<SqliteRows, Error>> {
         let (answer, receiver) = oneshot::channel();
-        self.waiting().push(Write { statement, room, stop, answer });
+        self.waiting().push(QueuedWrite { statement, room, stop, answer });
         receiver
     }
 
-    /// The writes that have waited longest.
-    pub fn take(&self) -> Vec<Write> {
+    /// Dequeues the writes that have waited longest.
+    pub fn take(&self) -> Vec<QueuedWrite> {
         let mut waiting = self.waiting();
-        let count = waiting.len().min(MOST);
+        let count = waiting.len().min(GROUP_SIZE);
         waiting.drain(..count).collect()
     }
 
-    fn waiting(&self) -> std::sync::MutexGuard<'_, Vec<Write>> {
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Vec<QueuedWrite>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Does all writes and answers them once they last: together if that works, else each by itself.
-pub fn perform(writer: &mut Connection, writes: Vec<Write>) {
-    let (late, writes): (Vec<Write>, Vec<Write>) = writes.into_iter().partition(|write| write.stop.is_due());
-    late.into_iter().for_each(|write| write.answer(Err(Failure::Interrupted)));
+/// Runs all writes and answers them once committed: in one transaction if that works, else in one each.
+pub fn perform(writer: &mut Connection, writes: Vec<QueuedWrite>) {
+    let (late, writes): (Vec<QueuedWrite>, Vec<QueuedWrite>) =
+        writes.into_iter().partition(|write| write.stop.is_due());
+    late.into_iter().for_each(|write| write.answer(Err(SqliteError::Interrupted)));
     let together = match writes.len() {
         0 | 1 => None,
-        _ => together(writer, &writes),
+        _ => commit_together(writer, &writes),
     };
     if let Some(results) = together {
         for (write, result) in writes.into_iter().zip(results) {
@@ -63,14 +69,14 @@ pub fn perform(writer: &mut Connection, writes: Vec<Write>) {
         return;
     }
     for write in writes {
-        let done = write.alone(writer);
+        let done = write.commit_alone(writer);
         write.answer(done);
     }
 }
 
-/// The results of writes that are one transaction, in which one that fails undoes itself only. `None` where nothing
-/// was kept: a write ended the transaction, or a constraint was looked at in the end.
-fn together(writer: &mut Connection, writes: &[Write]) -> Option<Vec<Result<Rows, Failure>>> {
+/// Runs writes in one transaction, in which one that fails undoes itself only. `None` where nothing was committed: a
+/// write ended the transaction, or a deferred constraint failed.
+fn commit_together(writer: &mut Connection, writes: &[QueuedWrite]) -> Option<Vec<Result<SqliteRows, SqliteError>>> {
     let results = in_transaction(writer, writes);
     if results.is_none() && !writer.is_autocommit() {
         writer.execute_batch("ROLLBACK").ok()?;
@@ -78,7 +84,7 @@ fn together(writer: &mut Connection, writes: &[Write]) -> Option<Vec<Result<Rows
     results
 }
 
-fn in_transaction(writer: &mut Connection, writes: &[Write]) -> Option<Vec<Result<Rows, Failure>>> {
+fn in_transaction(writer: &mut Connection, writes: &[QueuedWrite]) -> Option<Vec<Result<SqliteRows, SqliteError>>> {
     let done = |writer: &Connection, sql: &str| writer.prepare_cached(sql).and_then(|mut sql| sql.execute([])).ok();
     done(writer, "BEGIN IMMEDIATE")?;
     let mut results = Vec::with_capacity(writes.len());
@@ -94,9 +100,9 @@ fn in_transaction(writer: &mut Connection, writes: &[Write]) -> Option<Vec<Resul
     done(writer, "COMMIT").map(|_| results)
 }
 
-impl Write {
-    /// Does it in a transaction of its own.
-    fn alone(&self, writer: &mut Connection) -> Result<Rows, Failure> {
+impl QueuedWrite {
+    /// Runs it in a transaction of its own.
+    fn commit_alone(&self, writer: &mut Connection) -> Result<SqliteRows, SqliteError> {
         if self.room.is_none() {
             return self.run(writer);
         }
@@ -112,12 +118,12 @@ impl Write {
         done
     }
 
-    fn run(&self, writer: &mut Connection) -> Result<Rows, Failure> {
+    fn run(&self, writer: &mut Connection) -> Result<SqliteRows, SqliteError> {
         let room = self.room.unwrap_or(UNLIMITED);
         Interrupt::When(self.stop.clone()).over(writer, |writer| run(writer, &self.statement, room))
     }
 
-    fn answer(self, result: Result<Rows, Failure>) {
+    fn answer(self, result: Result<SqliteRows, SqliteError>) {
         // An error means that nobody waits any more.
         let _ = self.answer.send(result.map_err(Error::from));
     }

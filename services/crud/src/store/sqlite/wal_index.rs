@@ -1,5 +1,4 @@
-//! The index of the write-ahead log: memory that the connections of all processes share, and that says how far the log
-//! is.
+//! Reader of SQLite's WAL index: shared memory of the connections of all processes, which tells what is committed.
 //!
 //! Source of the layout: SQLite, "WAL-mode File Format", 2.1 "The WAL-Index Header" and 2.2 "WAL-Index Locks".
 
@@ -14,28 +13,28 @@ use std::{
 use rusqlite::{Connection, ffi};
 
 /// The only format of the index there has been. Source: section 2.1, `iVersion`.
-const FORMAT: u32 = 3_007_000;
-/// Bytes of the first part of the index.
-const PART: c_int = 32_768;
-/// Words of the header. A second copy of it follows, then how far the log is copied into the database.
-const HEADER: usize = 12;
-const FRAMES: usize = 4;
-const COPIED: usize = 2 * HEADER;
+const INDEX_VERSION: u32 = 3_007_000;
+/// Bytes of the first region of the index.
+const REGION_BYTES: c_int = 32_768;
+/// Words of the header. A second copy of it follows, then the number of frames copied by checkpoints.
+const HEADER_WORDS: usize = 12;
+const FRAMES_WORD: usize = 4;
+const COPIED_WORD: usize = 2 * HEADER_WORDS;
 
-/// The index as one connection sees it.
+/// The WAL index as one connection maps it.
 #[derive(Debug)]
-pub struct Log {
+pub struct WalIndex {
     words: NonNull<AtomicU32>,
 }
 
 // SAFETY: the memory is shared between processes already, and all that is done with it is to load words of it.
-unsafe impl Send for Log {}
+unsafe impl Send for WalIndex {}
 
-/// What the log holds after one commit; no two commits have the same.
+/// Header of the index after one commit; no two commits have the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mark([u32; HEADER]);
+pub struct WalHeader([u32; HEADER_WORDS]);
 
-impl Log {
+impl WalIndex {
     /// The index that `connection` uses. `None` where it has no write-ahead log, or none of a format known here.
     ///
     /// It must be used no longer than its connection is open; the connection cannot leave the log while it only reads.
@@ -46,53 +45,53 @@ impl Log {
         }
         // SQLite has opened the index by now: the memory is there before this function asks for it.
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).ok()?;
-        let log = Self { words: index(connection)? };
-        (log.mark().0[0] == FORMAT).then_some(log)
+        let index = Self { words: map(connection)? };
+        (index.header().0[0] == INDEX_VERSION).then_some(index)
     }
 
-    /// Where the log is now: what is committed before this call is in it.
-    pub fn mark(&self) -> Mark {
+    /// The header now: what is committed before this call is in it.
+    pub fn header(&self) -> WalHeader {
         fence(Ordering::SeqCst);
-        let mark = Mark(std::array::from_fn(|word| self.word(word)));
+        let header = WalHeader(std::array::from_fn(|word| self.word(word)));
         fence(Ordering::SeqCst);
-        mark
+        header
     }
 
-    /// Whether all of it is copied into the database.
+    /// Whether a checkpoint has copied all of the log into the database.
     pub fn is_copied(&self) -> bool {
-        self.word(COPIED) == self.word(FRAMES)
+        self.word(COPIED_WORD) == self.word(FRAMES_WORD)
     }
 
     fn word(&self, index: usize) -> u32 {
-        debug_assert!(index < PART as usize / size_of::<u32>());
-        // SAFETY: the part is longer than any index asked for, SQLite aligns it, and it is mapped for as long as the
+        debug_assert!(index < REGION_BYTES as usize / size_of::<u32>());
+        // SAFETY: the region is longer than any index asked for, SQLite aligns it, and it is mapped for as long as the
         // connection is open.
         unsafe { self.words.add(index).as_ref() }.load(Ordering::Relaxed)
     }
 }
 
-impl Mark {
+impl WalHeader {
     /// Frames in the log.
     pub fn frames(&self) -> u32 {
-        self.0[FRAMES]
+        self.0[FRAMES_WORD]
     }
 }
 
-/// The first part of the index, which SQLite keeps mapped until the connection is closed.
-fn index(connection: &Connection) -> Option<NonNull<AtomicU32>> {
+/// Maps the first region of the index, which SQLite keeps mapped until the connection is closed.
+fn map(connection: &Connection) -> Option<NonNull<AtomicU32>> {
     let mut file: *mut ffi::sqlite3_file = ptr::null_mut();
     let mut start: *mut c_void = ptr::null_mut();
     // SAFETY: the handle is that of an open connection. For this request SQLite writes a pointer to the file of the
     // main database, which lives as long as the connection; `xShmMap` is there from version 2 of a file's methods on.
     unsafe {
         let request = ffi::SQLITE_FCNTL_FILE_POINTER;
-        let told = ffi::sqlite3_file_control(connection.handle(), c"main".as_ptr(), request, (&raw mut file).cast());
+        let status = ffi::sqlite3_file_control(connection.handle(), c"main".as_ptr(), request, (&raw mut file).cast());
         let methods = file.as_ref()?.pMethods.as_ref()?;
-        if told != ffi::SQLITE_OK || methods.iVersion < 2 {
+        if status != ffi::SQLITE_OK || methods.iVersion < 2 {
             return None;
         }
-        let mapped = methods.xShmMap?(file, 0, PART, 0, &raw mut start);
-        if mapped != ffi::SQLITE_OK {
+        let status = methods.xShmMap?(file, 0, REGION_BYTES, 0, &raw mut start);
+        if status != ffi::SQLITE_OK {
             return None;
         }
     }

@@ -1,32 +1,32 @@
-//! What several callers send in one turn of the runtime, sent at once.
+//! Write batching: what several callers send in one turn of the runtime is one system call.
 
 use std::{
     pin::{Pin, pin},
     task::{Context, Poll},
 };
 
-/// The work of a connection, put off to the end of the runtime's turn whenever it is woken.
+/// The driver of a connection, whose polls are deferred to the end of the runtime's turn.
 ///
 /// A connection that is polled as soon as one caller has a statement for it writes that statement alone: a system call
 /// for each, and one for each answer. At the end of the turn the other callers have theirs ready as well.
-pub struct Gathering<F> {
+pub struct Batched<F> {
     work: Pin<Box<F>>,
-    is_put_off: bool,
+    is_deferred: bool,
 }
 
-impl<F> Gathering<F> {
-    /// Gathers for `work`.
+impl<F> Batched<F> {
+    /// Batches the writes of `work`.
     pub fn new(work: F) -> Self {
-        Self { work: Box::pin(work), is_put_off: false }
+        Self { work: Box::pin(work), is_deferred: false }
     }
 }
 
-impl<F: Future> Future for Gathering<F> {
+impl<F: Future> Future for Batched<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        self.is_put_off = !self.is_put_off;
-        if self.is_put_off {
+        self.is_deferred = !self.is_deferred;
+        if self.is_deferred {
             // Woken when all that are ready have had their turn. Waking oneself would come to the same, but wake
             // another thread of the runtime as well, which finds nothing to do.
             return pin!(tokio::task::yield_now()).poll(context).map(|()| unreachable!("a yield is pending at first"));
@@ -67,7 +67,7 @@ mod tests {
                 Poll::Pending => Poll::Pending,
             }
         });
-        let gathering = tokio::spawn(Gathering::new(work));
+        let gathering = tokio::spawn(Batched::new(work));
         tokio::task::yield_now().await;
         let senders = [1, 2].map(|message| {
             let sender = sender.clone();

@@ -1,50 +1,50 @@
-//! What SQLite says is wrong, in the words of this crate.
+//! Errors of SQLite, mapped to those of this crate.
 
 use rusqlite::{ErrorCode, ffi};
 
 use crate::{Error, budget};
 
-/// Why a statement gave no rows.
+/// Error of a statement, before it is mapped to one of crud.
 #[derive(Debug)]
-pub enum Failure {
-    /// The progress handler stopped it.
+pub enum SqliteError {
+    /// The progress handler interrupted it.
     Interrupted,
-    /// Its rows have no room; the limit of the answer that they are for.
+    /// Its rows are too large; the limit of the answer that they are for.
     Full(u64),
     /// It failed.
     Failed(Error),
 }
 
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Self {
+impl From<SqliteError> for Error {
+    fn from(failure: SqliteError) -> Self {
         match failure {
             // What is interrupted for another reason is started again, or nobody waits for it.
-            Failure::Interrupted => Error::Deadline,
-            Failure::Full(limit) => budget::too_large(limit),
-            Failure::Failed(error) => error,
+            SqliteError::Interrupted => Error::Deadline,
+            SqliteError::Full(limit) => budget::too_large(limit),
+            SqliteError::Failed(error) => error,
         }
     }
 }
 
-impl From<Error> for Failure {
+impl From<Error> for SqliteError {
     fn from(error: Error) -> Self {
-        Failure::Failed(error)
+        SqliteError::Failed(error)
     }
 }
 
-impl From<rusqlite::Error> for Failure {
+impl From<rusqlite::Error> for SqliteError {
     fn from(error: rusqlite::Error) -> Self {
         match &error {
             rusqlite::Error::SqliteFailure(code, text) => failed(*code, text.as_deref().unwrap_or_default()),
             rusqlite::Error::SqlInputError { error: code, msg, .. } => failed(*code, msg),
-            _ => Failure::Failed(Error::Database(error.to_string())),
+            _ => SqliteError::Failed(Error::Database(error.to_string())),
         }
     }
 }
 
-fn failed(code: ffi::Error, text: &str) -> Failure {
-    Failure::Failed(match code.code {
-        ErrorCode::OperationInterrupted => return Failure::Interrupted,
+fn failed(code: ffi::Error, text: &str) -> SqliteError {
+    SqliteError::Failed(match code.code {
+        ErrorCode::OperationInterrupted => return SqliteError::Interrupted,
         ErrorCode::ConstraintViolation => constraint(code.extended_code, text),
         ErrorCode::TypeMismatch => Error::WrongType("a value does not fit its column".to_owned()),
         ErrorCode::TooBig => Error::TooLarge("a value is too large for the database".to_owned()),

@@ -1,4 +1,4 @@
-//! Where the server is and how a connection to it is made.
+//! Connector: from a URL to connections.
 
 use std::time::Duration;
 
@@ -10,29 +10,30 @@ use tokio_postgres::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    connection::{Connection, Ending},
-    error::{Failure, chain},
-    gathering::Gathering,
-    tls::{Connector, Tls},
+    batch::Batched,
+    connection::{Cancellation, Connection},
+    error::{PostgresError, chain},
+    tls::{Tls, TlsConnector},
 };
 
-/// How long a connection may take to be made, name look-up and log-in included.
-const CONNECT: Duration = Duration::from_secs(2);
-/// How often the statements of a connection that was given up are cancelled, and how far apart.
-const CANCELLATIONS: usize = 100;
-const BETWEEN: Duration = Duration::from_millis(50);
+/// How long connecting may take, name look-up and log-in included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How many times the statements of a connection that was given up are cancelled, [`CANCEL_INTERVAL`] apart.
+const CANCEL_ATTEMPTS: usize = 100;
+const CANCEL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A server, a database on it and who we are there.
-pub struct Target {
+/// Makes connections to one database of one server, as one role.
+pub struct Connector {
     config: Config,
     /// Set on every connection, so that casts to text do not depend on how the server or the role is set up.
     session: String,
-    tls: Connector,
+    tls: TlsConnector,
     tasks: Tasks,
 }
 
-impl Target {
-    /// What `url` says: `postgres://user:password@host:port/name?sslmode=verify-full`, with the parameters of libpq.
+impl Connector {
+    /// A connector for `url`, with the parameters of libpq:
+    /// `postgres://user:password@host:port/name?sslmode=verify-full`.
     ///
     /// `sslmode` is `disable`, `prefer` (the default), `require` (encrypted, whoever the server is, as in libpq),
     /// `verify-ca` or `verify-full` (both check certificate and name, against the PEM file in `sslrootcert`, or else
@@ -54,7 +55,7 @@ impl Target {
         if let Some(mode) = mode {
             config.ssl_mode(mode);
         }
-        config.connect_timeout(CONNECT).keepalives(true).keepalives_idle(Duration::from_secs(30));
+        config.connect_timeout(CONNECT_TIMEOUT).keepalives(true).keepalives_idle(Duration::from_secs(30));
         if config.get_application_name().is_none() {
             config.application_name("perigee");
         }
@@ -66,29 +67,29 @@ impl Target {
         Ok(Self { config, session, tls: tls.connector()?, tasks: tasks.clone() })
     }
 
-    /// A new connection.
-    pub async fn connect(&self) -> Result<Connection, Failure> {
-        match tokio::time::timeout(CONNECT, Box::pin(self.dial())).await {
+    /// Makes a new connection.
+    pub async fn connect(&self) -> Result<Connection, PostgresError> {
+        match tokio::time::timeout(CONNECT_TIMEOUT, Box::pin(self.dial())).await {
             Ok(connection) => connection,
-            Err(_) => Err(Failure::Connect(format!("no connection within {CONNECT:?}"))),
+            Err(_) => Err(PostgresError::Connect(format!("no connection within {CONNECT_TIMEOUT:?}"))),
         }
     }
 
-    /// Ends what still runs on a connection that was given up, in a task of its own that keeps `held` until then.
+    /// Cancels what still runs on a connection that was given up, in a task of its own that keeps `held` until then.
     ///
     /// A cancellation ends one statement; others may be queued behind it, so it is repeated until the connection
     /// closes.
-    pub fn cancel(&self, ending: Ending, held: impl Send + 'static) {
+    pub fn cancel(&self, ending: Cancellation, held: impl Send + 'static) {
         // Outside of the runtime, where nothing more is served, the end of the connection has to be enough.
         if tokio::runtime::Handle::try_current().is_err() {
             return;
         }
         let tls = self.tls.clone();
         self.tasks.spawn("postgres cancel", async move {
-            for _ in 0..CANCELLATIONS {
+            for _ in 0..CANCEL_ATTEMPTS {
                 // One that fails finds the server gone, or is followed by the next.
-                let _ = tokio::time::timeout(CONNECT, Box::pin(ending.cancel.cancel_query(tls.clone()))).await;
-                if tokio::time::timeout(BETWEEN, ending.ended.cancelled()).await.is_ok() {
+                let _ = tokio::time::timeout(CONNECT_TIMEOUT, Box::pin(ending.cancel.cancel_query(tls.clone()))).await;
+                if tokio::time::timeout(CANCEL_INTERVAL, ending.ended.cancelled()).await.is_ok() {
                     break;
                 }
             }
@@ -96,15 +97,15 @@ impl Target {
         });
     }
 
-    async fn dial(&self) -> Result<Connection, Failure> {
-        let unreachable = |error: tokio_postgres::Error| Failure::Connect(chain(&error));
+    async fn dial(&self) -> Result<Connection, PostgresError> {
+        let unreachable = |error: tokio_postgres::Error| PostgresError::Connect(chain(&error));
         let (client, driver) = Box::pin(self.config.connect(self.tls.clone())).await.map_err(unreachable)?;
         let stop = self.tasks.stop().clone();
         let ended = CancellationToken::new();
         let end = ended.clone().drop_guard();
         self.tasks.spawn("postgres connection", async move {
             let _end = end;
-            if let Some(Err(error)) = stop.run_until_cancelled(Gathering::new(driver)).await {
+            if let Some(Err(error)) = stop.run_until_cancelled(Batched::new(driver)).await {
                 tracing::debug!(error = chain(&error), "connection to the database ended");
             }
         });
@@ -122,7 +123,7 @@ mod tests {
     use super::*;
 
     fn fault(url: &str) -> String {
-        match Target::parse(url, "public", &Tasks::default()) {
+        match Connector::parse(url, "public", &Tasks::default()) {
             Ok(_) => panic!("{url} is refused"),
             Err(fault) => fault,
         }

@@ -1,0 +1,222 @@
+//! An open database: runs reads and mutations against the latest snapshot of its schema.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use mesh::telemetry::Metrics;
+use query::Schema;
+
+use crate::{
+    Error,
+    budget::{Budget, Memory},
+    grant::Grants,
+    meters::{Meters, timed},
+    options::AnswerOptions,
+    resolve::Resolver,
+    sql::{self, Dialect, Source},
+    store::{Statement, Store},
+    tree::{Answer, Plan},
+    write::{self, Written},
+};
+
+/// Least time between two refreshes of the schema because of names that are not in it.
+const REFRESH_INTERVAL_MIN: Duration = Duration::from_millis(200);
+
+/// An open database: its store, and the latest snapshot of its schema.
+#[derive(Debug)]
+pub struct Database {
+    store: Store,
+    meters: Meters,
+    memory: Memory,
+    snapshot: ArcSwap<SchemaSnapshot>,
+    /// When an unknown name made us refresh the schema.
+    last_refresh: Mutex<Option<Instant>>,
+}
+
+/// The schema of a database as it was when last read.
+#[derive(Debug)]
+pub struct SchemaSnapshot {
+    /// Its tables.
+    pub schema: Arc<Schema>,
+    /// Hash of the schema: the same for the same schema on every node.
+    pub version: u64,
+    /// SQL dialect of its engine.
+    pub dialect: Dialect,
+    /// [`Store::schema_mark`] before it was read.
+    schema_mark: Option<String>,
+}
+
+impl Database {
+    /// Connects to the database behind `store` and reads its schema.
+    pub async fn connect(store: Store, dialect: Dialect, metrics: &Metrics, memory: Memory) -> Result<Self, Error> {
+        let meters = Meters::new(metrics, dialect.engine().name());
+        let snapshot = ArcSwap::from_pointee(inspect(&store, dialect).await?);
+        Ok(Self { store, meters, memory, snapshot, last_refresh: Mutex::default() })
+    }
+
+    #[cfg(test)]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The latest snapshot of its schema.
+    pub fn schema_snapshot(&self) -> Arc<SchemaSnapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Reads the schema again if its mark changed; whether the schema did.
+    pub async fn refresh(&self) -> Result<bool, Error> {
+        let before = self.snapshot.load_full();
+        let schema_mark = self.store.schema_mark().await?;
+        if schema_mark.is_some() && schema_mark == before.schema_mark {
+            return Ok(false);
+        }
+        let found = inspect(&self.store, before.dialect.clone()).await?;
+        let has_changed = found.version != before.version;
+        self.snapshot.store(Arc::new(found));
+        Ok(has_changed)
+    }
+
+    /// Runs reads, all in one read-only transaction.
+    pub async fn read(
+        &self,
+        reads: &[query::Read],
+        grants: Grants<'_>,
+        options: AnswerOptions,
+    ) -> Result<Vec<Answer>, Error> {
+        match self.read_once(reads, grants, options).await {
+            Err(error) if self.should_retry(&error).await? => {}
+            done => return self.metered(done),
+        }
+        self.metered(after_retry(self.read_once(reads, grants, options).await))
+    }
+
+    /// Runs mutations in their order, all of them or none.
+    pub async fn write(
+        &self,
+        mutations: &[query::Mutation],
+        grants: Grants<'_>,
+        options: AnswerOptions,
+    ) -> Result<Vec<Written>, Error> {
+        match self.write_once(mutations, grants, options).await {
+            // Nothing was written: the transaction is rolled back.
+            Err(error) if self.should_retry(&error).await? => {}
+            done => return self.metered(done),
+        }
+        self.metered(after_retry(self.write_once(mutations, grants, options).await))
+    }
+
+    /// `done`, metered where it is an answer that is too large.
+    fn metered<T>(&self, done: Result<T, Error>) -> Result<T, Error> {
+        done.inspect_err(|error| {
+            if let Error::TooLarge(_) = error {
+                self.meters.too_large.inc();
+            }
+        })
+    }
+
+    /// Whether the operation is retried after `error`, because the schema was stale.
+    ///
+    /// Clients send unknown names as often as they like: those refresh it once in [`REFRESH_INTERVAL_MIN`] at most.
+    async fn should_retry(&self, error: &Error) -> Result<bool, Error> {
+        if *error == Error::SchemaMoved {
+            return self.refresh().await.map(|_| true);
+        }
+        let is_unknown = matches!(error, Error::Query(error) if error.is_unknown_name());
+        if is_unknown && self.may_refresh() { self.refresh().await } else { Ok(false) }
+    }
+
+    fn may_refresh(&self) -> bool {
+        let mut last_refresh = self.last_refresh.lock().expect("no code panics while it holds this lock");
+        let is_due = last_refresh.is_none_or(|last| last.elapsed() > REFRESH_INTERVAL_MIN);
+        if is_due {
+            *last_refresh = Some(Instant::now());
+        }
+        is_due
+    }
+
+    async fn read_once(
+        &self,
+        reads: &[query::Read],
+        grants: Grants<'_>,
+        options: AnswerOptions,
+    ) -> Result<Vec<Answer>, Error> {
+        let (plans, statements) = self.plans(reads, grants, options)?;
+        let mut budget = Budget::read(options.answer, &self.memory);
+        let rows = match statements.is_empty() {
+            true => Vec::new(),
+            false => timed(&self.meters.reads, statements.len(), self.store.snapshot(&statements, &budget)).await?,
+        };
+        let mut rows = rows.into_iter();
+        let mut answers = Vec::with_capacity(plans.len());
+        for plan in plans {
+            answers.push(plan.with_rows(None, &mut rows, options.numbers)?.answer(None, &mut budget).await?);
+        }
+        Ok(answers)
+    }
+
+    /// Plans of all reads, and their statements in the same order.
+    fn plans(
+        &self,
+        reads: &[query::Read],
+        grants: Grants<'_>,
+        options: AnswerOptions,
+    ) -> Result<(Vec<Plan>, Vec<Statement>), Error> {
+        let snapshot = self.snapshot.load();
+        let mut resolver = Resolver::new(&snapshot.schema, grants);
+        let nodes: Vec<_> = reads.iter().map(|read| resolver.read(read)).collect::<Result<_, _>>()?;
+        resolver.finish()?;
+        let source = Source::Query { limit: options.limit };
+        let mut statements = Vec::new();
+        let plan = |node| sql::select(&snapshot.dialect, node, &source, &mut statements);
+        Ok((nodes.iter().map(plan).collect(), statements))
+    }
+
+    async fn write_once(
+        &self,
+        mutations: &[query::Mutation],
+        grants: Grants<'_>,
+        options: AnswerOptions,
+    ) -> Result<Vec<Written>, Error> {
+        let snapshot = self.snapshot.load_full();
+        let mut resolver = Resolver::new(&snapshot.schema, grants);
+        let mutations: Vec<_> =
+            mutations.iter().map(|mutation| resolver.mutation(mutation)).collect::<Result<_, _>>()?;
+        resolver.finish()?;
+        let Self { store, meters, .. } = self;
+        write::perform_all(&write::WriteContext { store, dialect: &snapshot.dialect, options, meters }, &mutations)
+            .await
+    }
+}
+
+/// The outcome of a retry. A schema that does not fit although it was just read did not move: the statement is wrong.
+fn after_retry<T>(done: Result<T, Error>) -> Result<T, Error> {
+    done.map_err(|error| match error {
+        Error::SchemaMoved => Error::Database("a statement does not fit the schema just read".to_owned()),
+        other => other,
+    })
+}
+
+/// Reads a snapshot of the schema.
+///
+/// The mark is read first: a change after it is seen by the next refresh.
+async fn inspect(store: &Store, mut dialect: Dialect) -> Result<SchemaSnapshot, Error> {
+    let schema_mark = store.schema_mark().await?;
+    let schema = store.introspect().await?;
+    if let Some(query) = dialect.index_query() {
+        store.snapshot(&[query], &Budget::unlimited()).await?.iter().for_each(|rows| dialect.learn_indexes(rows));
+    }
+    Ok(SchemaSnapshot { version: version(&schema), schema: Arc::new(schema), dialect, schema_mark })
+}
+
+/// Hash of the schema's encoding on the wire.
+fn version(schema: &Schema) -> u64 {
+    use std::hash::{DefaultHasher, Hasher};
+
+    let mut hasher = DefaultHasher::new();
+    hasher.write(&proto::crud::encoded(schema));
+    hasher.finish()
+}

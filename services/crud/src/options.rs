@@ -1,0 +1,16 @@
+//! Options of an answer, from the resources of its project and from the request.
+
+use query::resources::Numbers;
+
+use crate::budget::AnswerLimit;
+
+/// Options of an answer: limits, and the form of its numbers.
+#[derive(Debug, Clone, Copy)]
+pub struct AnswerOptions {
+    /// Rows that a read answers where the client gives no limit.
+    pub limit: u64,
+    /// How numbers that a double cannot hold are written.
+    pub numbers: Numbers,
+    /// Bytes that the answer may have.
+    pub answer: AnswerLimit,
+}
