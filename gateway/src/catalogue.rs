@@ -26,10 +26,10 @@ use tokio::sync::{Mutex, watch};
 
 pub use check::{check, is_project_id};
 
-/// Databases are looked at again for a client at most this often, for each project.
-const REFRESH: Duration = Duration::from_secs(1);
-/// How long after a project is new its requests wait for its databases to be described.
-const FIRST: Duration = Duration::from_millis(500);
+/// The shortest time between two refreshes of a project on behalf of clients.
+const MIN_REFRESH_INTERVAL: Duration = Duration::from_secs(1);
+/// How long requests to a new project wait for the first description of its databases.
+const FIRST_DESCRIBE_WAIT: Duration = Duration::from_millis(500);
 
 /// A project at one moment. Swapped as a whole.
 #[derive(Debug, Clone)]
@@ -81,12 +81,12 @@ impl Project {
     }
 }
 
-/// That the project has no database called `alias`.
+/// The fault of a project without a database called `alias`.
 pub(crate) fn unknown_database(project: &Project, alias: &str) -> Fault {
     Fault::new(Code::UnknownDatabase, format!("database {alias} is not in project {}", project.id))
 }
 
-/// That the database called `id` has not been reached.
+/// The fault of a database, called `id`, that has not been reached.
 pub(crate) fn unreachable(id: &str) -> Fault {
     Fault::new(Code::Unavailable, format!("database {id} cannot be reached"))
 }
@@ -99,16 +99,16 @@ pub struct Catalogue {
 
 struct Shared {
     mesh: Mesh,
-    entries: ArcSwap<HashMap<String, Arc<Entry>>>,
+    entries: ArcSwap<HashMap<String, Arc<ProjectEntry>>>,
     versions: AtomicU64,
 }
 
-/// What is known of one project, and how that is going.
-struct Entry {
+/// Cache entry of one project: its current snapshot and the state of its refreshes.
+struct ProjectEntry {
     now: ArcSwap<Project>,
-    /// Since when there is the project.
+    /// When the project was added.
     since: Instant,
-    /// crud has answered once what its databases hold, each after a first try to reach it.
+    /// Whether crud has described its databases once, each after a first try to reach it.
     is_described: watch::Sender<bool>,
     /// When a client last had the databases looked at again. Who holds the lock asks; the others wait for the outcome.
     refreshed: Mutex<Option<Instant>>,
@@ -131,7 +131,7 @@ impl Catalogue {
     /// The origins that project `id` lets call from a browser; those of all projects where it is `None`.
     pub(crate) fn origins(&self, id: Option<&str>) -> Vec<String> {
         let entries = self.shared.entries.load();
-        let of = |entry: &Arc<Entry>| entry.now.load().spec.cors.origins.clone();
+        let of = |entry: &Arc<ProjectEntry>| entry.now.load().spec.cors.origins.clone();
         match id {
             Some(id) => entries.get(id).map(of).unwrap_or_default(),
             None => entries.values().flat_map(of).collect(),
@@ -143,7 +143,7 @@ impl Catalogue {
     /// Errors: `UNKNOWN_PROJECT`.
     pub(crate) async fn project(&self, id: &str) -> Result<Arc<Project>, Fault> {
         let entry = self.entry(id)?;
-        let left = FIRST.saturating_sub(entry.since.elapsed());
+        let left = FIRST_DESCRIBE_WAIT.saturating_sub(entry.since.elapsed());
         if !left.is_zero() && !*entry.is_described.borrow() {
             let mut described = entry.is_described.subscribe();
             // Whatever comes first: with nothing known, the request is told that its database cannot be reached.
@@ -158,24 +158,24 @@ impl Catalogue {
         let entry = self.entry(&known.id)?;
         let newer = || Some(entry.now.load_full()).filter(|now| now.version != known.version);
         let mut last = entry.refreshed.lock().await;
-        let is_due = last.is_none_or(|last| last.elapsed() >= REFRESH);
+        let is_due = last.is_none_or(|last| last.elapsed() >= MIN_REFRESH_INTERVAL);
         if newer().is_none() && is_due {
-            let request = question(&entry.now.load(), true);
+            let request = describe_request(&entry.now.load(), true);
             let described = self.shared.mesh.crud().describe(call, request).await?;
             *last = Some(Instant::now());
-            self.learn(&entry, described);
+            self.apply_description(&entry, described);
         }
         Ok(newer())
     }
 
-    fn entry(&self, id: &str) -> Result<Arc<Entry>, Fault> {
+    fn entry(&self, id: &str) -> Result<Arc<ProjectEntry>, Fault> {
         let known = self.shared.entries.load().get(id).cloned();
         known.ok_or_else(|| Fault::new(Code::UnknownProject, format!("project {id} is not known")))
     }
 
-    /// Puts what crud says of the databases in the place of what was known. A database that cannot be reached now keeps
+    /// Replaces the known databases by what crud describes. A database that cannot be reached now keeps
     /// what it held before.
-    fn learn(&self, entry: &Entry, described: DescribeResponse) {
+    fn apply_description(&self, entry: &ProjectEntry, described: DescribeResponse) {
         let mut found: HashMap<String, Database> = HashMap::new();
         for database in described.databases {
             let engine = [Engine::Sqlite, Engine::Postgres].into_iter().find(|engine| engine.name() == database.engine);
@@ -200,14 +200,14 @@ impl Catalogue {
     }
 }
 
-/// What crud is asked about a project: only what is not known of it is sent.
-fn question(project: &Project, refresh: bool) -> DescribeRequest {
+/// The `describe` request of a project; schemas of known versions are not sent again.
+fn describe_request(project: &Project, refresh: bool) -> DescribeRequest {
     let known = project.databases.iter().filter(|database| database.schema.is_some());
     let known = known.map(|database| (database.id.clone(), database.version)).collect();
     DescribeRequest { project: project.id.clone(), refresh, known }
 }
 
-impl Entry {
+impl ProjectEntry {
     fn new(project: Project) -> Self {
         Self {
             now: ArcSwap::from_pointee(project),

@@ -1,7 +1,8 @@
-//! The one authorised path: every protocol ends here. It asks for grants for everything a request touches, then
-//! forwards.
+//! Authorization: the one path of every protocol to the database service.
+//!
+//! It obtains grants for everything that a request accesses, then forwards the request with them.
 
-mod veil;
+mod disclosure;
 
 use std::sync::Arc;
 
@@ -18,9 +19,9 @@ use query::{Mutation, Read, Touch, mutation_touches, read_touches};
 
 use crate::catalogue::{Catalogue, Project};
 
-pub use veil::Place;
+pub use disclosure::AttemptedAccess;
 
-/// Who calls, for what project, as which step of which trace.
+/// Identity and call context of a request.
 #[derive(Debug, Clone)]
 pub struct Caller {
     /// Trace, request id and deadline.
@@ -29,25 +30,25 @@ pub struct Caller {
     pub token: String,
 }
 
-/// The answer of one read.
+/// Result of one read.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct ReadResult {
     /// The JSON that the read's shape asks for.
     pub json: Bytes,
-    /// The database's limit cut rows off.
+    /// Whether the database's limit cut rows off.
     pub truncated: bool,
 }
 
-/// What one mutation did.
+/// Result of one mutation.
 #[derive(Debug, Clone)]
-pub struct Written {
+pub struct WriteResult {
     /// Rows inserted, changed or deleted.
     pub affected: u64,
     /// The JSON that `returning` asks for; empty where it asks for nothing.
     pub rows: Bytes,
 }
 
-/// The authorised path.
+/// Authorizes requests and forwards them. Clones are the same edge.
 #[derive(Clone)]
 pub struct Edge {
     mesh: Mesh,
@@ -91,16 +92,16 @@ impl Edge {
 
     /// Reads, which may be of several databases: one authorisation for all, then one snapshot per database. A denial
     /// has the index of its read as detail `read`.
-    pub async fn read(&self, caller: &Caller, project: &Project, reads: Vec<Read>) -> Result<Vec<Answer>, Fault> {
+    pub async fn read(&self, caller: &Caller, project: &Project, reads: Vec<Read>) -> Result<Vec<ReadResult>, Fault> {
         if reads.is_empty() {
             return Ok(Vec::new());
         }
-        let mut asked = Asked::of(reads.len());
+        let mut requested = RequestedAccesses::of(reads.len());
         for read in &reads {
             let touches = read_touches(project.schema(&read.database)?, read).map_err(Fault::from)?;
-            asked.push(&read.database, touches);
+            requested.push(&read.database, touches);
         }
-        let (grants, counts) = self.authorize(caller, project, asked, "read").await?;
+        let (grants, counts) = self.authorize(caller, project, requested, "read").await?;
         let answer_bytes = self.answer_bytes(project);
 
         if let Some((first, rest)) = reads.split_first()
@@ -114,8 +115,9 @@ impl Edge {
         let mut grants = grants.into_iter();
         let mut groups: Vec<ReadGroup> = Vec::new();
         for (index, (read, count)) in reads.into_iter().zip(counts).enumerate() {
-            let is_its = |group: &ReadGroup| group.request.database == read.database;
-            let group = among(&mut groups, is_its, || ReadGroup::new(project, &read.database, answer_bytes));
+            let is_of_database = |group: &ReadGroup| group.request.database == read.database;
+            let group =
+                group_or_insert(&mut groups, is_of_database, || ReadGroup::new(project, &read.database, answer_bytes));
             group.indexes.push(index);
             group.request.grants.extend(grants.by_ref().take(count));
             group.request.reads.push(read);
@@ -124,7 +126,7 @@ impl Edge {
             let answers = self.answers(caller, request).await?;
             Ok::<_, Fault>(indexes.into_iter().zip(answers))
         }));
-        let answers = ordered(answered.await?.into_iter().flatten(), total)?;
+        let answers = in_request_order(answered.await?.into_iter().flatten(), total)?;
         match answers.iter().map(|answer| answer.json.len() as u64).sum::<u64>() > answer_bytes {
             true => Err(Fault::new(Code::TooLarge, answer_too_large(answer_bytes))),
             false => Ok(answers),
@@ -141,24 +143,25 @@ impl Edge {
         caller: &Caller,
         project: &Project,
         mutations: Vec<(String, Mutation)>,
-    ) -> Result<Vec<Result<Written, Fault>>, Fault> {
+    ) -> Result<Vec<Result<WriteResult, Fault>>, Fault> {
         if mutations.is_empty() {
             return Ok(Vec::new());
         }
-        let mut asked = Asked::of(mutations.len());
+        let mut requested = RequestedAccesses::of(mutations.len());
         for (database, mutation) in &mutations {
             let touches = mutation_touches(project.schema(database)?, mutation).map_err(Fault::from)?;
-            asked.push(database, touches);
+            requested.push(database, touches);
         }
-        let (grants, counts) = self.authorize(caller, project, asked, "mutation").await?;
+        let (grants, counts) = self.authorize(caller, project, requested, "mutation").await?;
 
         let total = mutations.len();
         let answer_bytes = self.answer_bytes(project);
         let mut grants = grants.into_iter();
         let mut groups: Vec<WriteGroup> = Vec::with_capacity(1);
         for (index, ((database, mutation), count)) in mutations.into_iter().zip(counts).enumerate() {
-            let is_its = |group: &WriteGroup| group.request.database == database;
-            let group = among(&mut groups, is_its, || WriteGroup::new(project, &database, answer_bytes));
+            let is_of_database = |group: &WriteGroup| group.request.database == database;
+            let group =
+                group_or_insert(&mut groups, is_of_database, || WriteGroup::new(project, &database, answer_bytes));
             group.indexes.push(index);
             group.request.grants.extend(grants.by_ref().take(count));
             group.request.mutations.push(mutation);
@@ -171,7 +174,7 @@ impl Edge {
             let database = group.request.database.clone();
             let written = match &failed {
                 None => self.write_group(caller, group).await,
-                Some(failed) => group.skipped(failed),
+                Some(failed) => group.not_done(failed),
             };
             if failed.is_none() && written.iter().any(|(_, result)| result.is_err()) {
                 failed = Some(database);
@@ -180,26 +183,26 @@ impl Edge {
             answer_bytes_used += rows.sum::<u64>();
             results.extend(written);
         }
-        ordered(results.into_iter(), total)
+        in_request_order(results.into_iter(), total)
     }
 
-    /// Grants for everything that is asked, in its order, and how many each operation takes. A denial has the index of
-    /// its operation as detail `name`.
+    /// Grants for all requested accesses, in their order, and how many each operation takes. A denial has the index
+    /// of its operation as detail `name`.
     async fn authorize(
         &self,
         caller: &Caller,
         project: &Project,
-        asked: Asked,
+        requested: RequestedAccesses,
         name: &str,
     ) -> Result<(Vec<Grant>, Vec<usize>), Fault> {
-        let wanted = asked.accesses.len();
-        let granted = match self.grants(caller, project, asked.accesses).await {
+        let wanted = requested.accesses.len();
+        let granted = match self.grants(caller, project, requested.accesses).await {
             Ok(grants) => grants,
             Err(fault) => {
                 let access = fault.detail("access").and_then(|access| access.parse().ok());
-                let place = access.and_then(|access| place(&asked.counts, access));
-                return Err(match place {
-                    Some(place) => fault.with(name, place.to_string()),
+                let index = access.and_then(|access| operation_index(&requested.counts, access));
+                return Err(match index {
+                    Some(index) => fault.with(name, index.to_string()),
                     None => fault,
                 });
             }
@@ -208,7 +211,7 @@ impl Edge {
             let cause = format!("{} grants for {wanted} accesses", granted.len());
             return Err(Fault::internal("the request could not be authorised", cause));
         }
-        Ok((granted, asked.counts))
+        Ok((granted, requested.counts))
     }
 
     async fn grants(&self, caller: &Caller, project: &Project, accesses: Vec<Access>) -> Result<Vec<Grant>, Fault> {
@@ -217,39 +220,39 @@ impl Edge {
     }
 
     /// Answers to reads of one database, in their order.
-    async fn answers(&self, caller: &Caller, request: ReadRequest) -> Result<Vec<Answer>, Fault> {
+    async fn answers(&self, caller: &Caller, request: ReadRequest) -> Result<Vec<ReadResult>, Fault> {
         let wanted = request.reads.len();
         let read = self.mesh.crud().read(&caller.call, request).await?;
         if read.answers.len() != wanted {
-            return Err(miscounted(read.answers.len(), wanted));
+            return Err(wrong_count(read.answers.len(), wanted));
         }
         let answers = read.answers.into_iter();
-        Ok(answers.map(|answer| Answer { json: answer.json, truncated: answer.truncated }).collect())
+        Ok(answers.map(|answer| ReadResult { json: answer.json, truncated: answer.truncated }).collect())
     }
 
-    async fn write_group(&self, caller: &Caller, group: WriteGroup) -> Vec<(usize, Result<Written, Fault>)> {
+    async fn write_group(&self, caller: &Caller, group: WriteGroup) -> Vec<(usize, Result<WriteResult, Fault>)> {
         let WriteGroup { indexes, request } = group;
         let written = match self.mesh.crud().write(&caller.call, request).await {
             Ok(response) => response.written,
-            Err(status) => return same(indexes, Fault::from(status)),
+            Err(status) => return fail_all(indexes, Fault::from(status)),
         };
         if written.len() != indexes.len() {
-            let fault = miscounted(written.len(), indexes.len());
-            return same(indexes, fault);
+            let fault = wrong_count(written.len(), indexes.len());
+            return fail_all(indexes, fault);
         }
-        let written = written.into_iter().map(|one| Ok(Written { affected: one.affected, rows: one.rows }));
+        let written = written.into_iter().map(|one| Ok(WriteResult { affected: one.affected, rows: one.rows }));
         indexes.into_iter().zip(written).collect()
     }
 }
 
-/// What auth-rules is asked for, and how many accesses each operation takes.
-struct Asked {
+/// Accesses to authorize, and how many each operation takes.
+struct RequestedAccesses {
     accesses: Vec<Access>,
     counts: Vec<usize>,
 }
 
-impl Asked {
-    /// Of that many operations, nothing yet. Most take one access.
+impl RequestedAccesses {
+    /// None yet, with room for that many operations: most take one access.
     fn of(operations: usize) -> Self {
         Self { accesses: Vec::with_capacity(operations), counts: Vec::with_capacity(operations) }
     }
@@ -275,7 +278,7 @@ fn access(database: &str, touch: Touch<'_>) -> Access {
 }
 
 /// The index of the operation that access `index` belongs to.
-fn place(counts: &[usize], index: usize) -> Option<usize> {
+fn operation_index(counts: &[usize], index: usize) -> Option<usize> {
     let mut end = 0;
     counts.iter().position(|count| {
         end += count;
@@ -283,7 +286,7 @@ fn place(counts: &[usize], index: usize) -> Option<usize> {
     })
 }
 
-/// Reads of one database, and their places in the request.
+/// Reads of one database, and their indexes in the request.
 struct ReadGroup {
     indexes: Vec<usize>,
     request: ReadRequest,
@@ -297,7 +300,7 @@ impl ReadGroup {
     }
 }
 
-/// Mutations of one database, and their places in the request.
+/// Mutations of one database, and their indexes in the request.
 struct WriteGroup {
     indexes: Vec<usize>,
     request: WriteRequest,
@@ -310,36 +313,36 @@ impl WriteGroup {
         Self { indexes: Vec::new(), request }
     }
 
-    fn skipped(self, failed: &str) -> Vec<(usize, Result<Written, Fault>)> {
+    fn not_done(self, failed: &str) -> Vec<(usize, Result<WriteResult, Fault>)> {
         let message = format!("not done, because database {failed} failed before");
-        same(self.indexes, Fault::new(Code::Unavailable, message))
+        fail_all(self.indexes, Fault::new(Code::Unavailable, message))
     }
 }
 
-/// The group that is meant; a new one at the end where there is none yet.
-fn among<G>(groups: &mut Vec<G>, is_meant: impl Fn(&G) -> bool, new: impl FnOnce() -> G) -> &mut G {
-    let index = groups.iter().position(is_meant).unwrap_or_else(|| {
+/// The first group that `is_wanted`; a new one at the end where there is none.
+fn group_or_insert<G>(groups: &mut Vec<G>, is_wanted: impl Fn(&G) -> bool, new: impl FnOnce() -> G) -> &mut G {
+    let index = groups.iter().position(is_wanted).unwrap_or_else(|| {
         groups.push(new());
         groups.len() - 1
     });
     &mut groups[index]
 }
 
-fn same(indexes: Vec<usize>, fault: Fault) -> Vec<(usize, Result<Written, Fault>)> {
+fn fail_all(indexes: Vec<usize>, fault: Fault) -> Vec<(usize, Result<WriteResult, Fault>)> {
     indexes.into_iter().map(|index| (index, Err(fault.clone()))).collect()
 }
 
-/// `results` in the order of their places, of which there are `count`.
-fn ordered<T>(results: impl Iterator<Item = (usize, T)>, count: usize) -> Result<Vec<T>, Fault> {
+/// `results` in the order of their indexes, of which there are `count`.
+fn in_request_order<T>(results: impl Iterator<Item = (usize, T)>, count: usize) -> Result<Vec<T>, Fault> {
     let mut results: Vec<(usize, T)> = results.collect();
     results.sort_by_key(|(index, _)| *index);
     match results.len() == count {
         true => Ok(results.into_iter().map(|(_, result)| result).collect()),
-        false => Err(miscounted(results.len(), count)),
+        false => Err(wrong_count(results.len(), count)),
     }
 }
 
-fn miscounted(got: usize, wanted: usize) -> Fault {
+fn wrong_count(got: usize, wanted: usize) -> Fault {
     Fault::internal("the database service gave the wrong number of answers", format!("{got} for {wanted}"))
 }
 
@@ -350,15 +353,15 @@ mod tests {
     #[test]
     fn an_access_belongs_to_the_operation_whose_accesses_it_is_among() {
         let counts = [2, 0, 1];
-        assert_eq!(place(&counts, 0), Some(0));
-        assert_eq!(place(&counts, 1), Some(0));
-        assert_eq!(place(&counts, 2), Some(2));
-        assert_eq!(place(&counts, 3), None);
+        assert_eq!(operation_index(&counts, 0), Some(0));
+        assert_eq!(operation_index(&counts, 1), Some(0));
+        assert_eq!(operation_index(&counts, 2), Some(2));
+        assert_eq!(operation_index(&counts, 3), None);
     }
 
     #[test]
     fn results_come_back_in_the_order_of_the_request() {
-        assert_eq!(ordered([(1, 'b'), (0, 'a')].into_iter(), 2), Ok(vec!['a', 'b']));
-        assert_eq!(ordered([(1, 'b')].into_iter(), 2).unwrap_err().code, Code::Internal);
+        assert_eq!(in_request_order([(1, 'b'), (0, 'a')].into_iter(), 2), Ok(vec!['a', 'b']));
+        assert_eq!(in_request_order([(1, 'b')].into_iter(), 2).unwrap_err().code, Code::Internal);
     }
 }

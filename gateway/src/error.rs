@@ -1,4 +1,4 @@
-//! Requests that are refused before the model sees them.
+//! Faults of malformed requests.
 
 use mesh::{Code, Fault};
 

@@ -23,7 +23,7 @@ use std::{
 use arc_swap::ArcSwap;
 use axum::{
     Router,
-    extract::{FromRequestParts, Path, RawQuery, State as Shared},
+    extract::{FromRequestParts, Path, RawQuery, State},
     response::Response,
     routing::get,
 };
@@ -39,141 +39,141 @@ use self::{
     plan::{Counters, Kind, Plan},
     refusal::{Cause, Refusal},
     request::Request,
-    response::Told,
+    response::LocatedFault,
     variables::Variables,
 };
 use crate::{
     Service,
     catalogue::Project,
-    edge::{self, Caller, Written},
+    edge::{self, Caller, WriteResult},
     http::{answer, body, guarded},
 };
 
-/// Documents longer than this are parsed where they hold up nobody else, and forgotten after.
-const LONG_BYTES: usize = 32 * 1024;
-/// What the cache of documents may take, roughly.
-const DOCUMENTS_BYTES: u64 = 64 * 1024 * 1024;
-/// Projects whose names are kept. With more, all are made again now and then.
-const PROJECTS: usize = 1000;
+/// Documents longer than this are parsed on the blocking pool and not cached.
+const UNCACHED_BYTES: usize = 32 * 1024;
+/// Approximate memory limit of the document cache.
+const DOCUMENT_CACHE_BYTES: u64 = 64 * 1024 * 1024;
+/// Projects whose names are cached; the cache is cleared when it is full.
+const CACHED_PROJECTS: usize = 1000;
 
-/// What GraphQL keeps between requests.
-pub struct State {
+/// Caches of parsed documents and of the names of each project's schema.
+pub struct Caches {
     documents: Cache<String, Arc<Document>, quality::RandomState>,
     names: ArcSwap<HashMap<String, Arc<Names>>>,
 }
 
-impl Default for State {
+impl Default for Caches {
     fn default() -> Self {
         // A tree takes about twenty times the bytes of its text.
         let weight = |text: &String, _: &Arc<Document>| u32::try_from(text.len() * 20 + 500).unwrap_or(u32::MAX);
         Self {
             documents: Cache::builder()
                 .weigher(weight)
-                .max_capacity(DOCUMENTS_BYTES)
+                .max_capacity(DOCUMENT_CACHE_BYTES)
                 .build_with_hasher(Default::default()),
             names: ArcSwap::default(),
         }
     }
 }
 
-/// Its routes.
+/// Routes of the GraphQL endpoint.
 pub fn routes() -> Router<Service> {
-    Router::new().route("/v1/api/{project}/graphql", get(by_get).post(by_post))
+    Router::new().route("/v1/api/{project}/graphql", get(get_document).post(post_document))
 }
 
-async fn by_get(
-    Shared(service): Shared<Service>,
+async fn get_document(
+    State(service): State<Service>,
     caller: Caller,
     Path(project): Path<String>,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Response {
-    let client = Client { service: &service, caller: &caller, media: Media::of(&headers) };
+    let responder = Responder { service: &service, caller: &caller, media: Media::of(&headers) };
     let work = async {
         let project = match service.edge().project(&caller, &project).await {
             Ok(project) => project,
             Err(fault) => return answer::fault(&fault, &caller.call),
         };
         match Request::of_parameters(query.as_deref().unwrap_or_default(), service.guard()) {
-            Ok(request) => client.answer(project, &Method::GET, request).await,
-            Err(fault) => client.faulty(fault),
+            Ok(request) => responder.answer(project, &Method::GET, request).await,
+            Err(fault) => responder.fault(fault),
         }
     };
-    client.guarded(pin!(work)).await
+    responder.guarded(pin!(work)).await
 }
 
-async fn by_post(
-    Shared(service): Shared<Service>,
+async fn post_document(
+    State(service): State<Service>,
     Path(project): Path<String>,
     request: axum::extract::Request,
 ) -> Response {
-    Box::pin(posted(&service, project, request)).await
+    Box::pin(post(&service, project, request)).await
 }
 
 /// The answer to a POST of a document for `project`.
-pub(crate) async fn posted(service: &Service, project: String, request: axum::extract::Request) -> Response {
+pub(crate) async fn post(service: &Service, project: String, request: axum::extract::Request) -> Response {
     let (mut head, sent) = request.into_parts();
     let caller = match Caller::from_request_parts(&mut head, &()).await {
         Ok(caller) => caller,
         Err(response) => return response,
     };
-    let client = Client { service, caller: &caller, media: Media::of(&head.headers) };
+    let responder = Responder { service, caller: &caller, media: Media::of(&head.headers) };
     let work = async {
         let project = match service.edge().project(&caller, &project).await {
             Ok(project) => project,
             Err(fault) => return answer::fault(&fault, &caller.call),
         };
         if let Err(fault) = request::check_content_type(&head.headers) {
-            return client.unsupported(fault);
+            return responder.unsupported_media(fault);
         }
-        let sent = match body(service, &project, sent).await {
+        let sent = match body::read(service.config(), &project, sent).await {
             Ok(sent) => sent,
-            Err(fault) => return client.faulty(fault),
+            Err(fault) => return responder.fault(fault),
         };
         match Request::of_json(&sent, service.guard()) {
-            Ok(request) => client.answer(project, &Method::POST, request).await,
-            Err(fault) => client.faulty(fault),
+            Ok(request) => responder.answer(project, &Method::POST, request).await,
+            Err(fault) => responder.fault(fault),
         }
     };
-    client.guarded(pin!(work)).await
+    responder.guarded(pin!(work)).await
 }
 
-/// `fault` as the answer to a request that reached nothing.
+/// The GraphQL answer to a request that `fault` stopped before its handler.
 pub(crate) fn refused(service: &Service, call: &Call, media: Media, fault: &Fault) -> Response {
     let caller = Caller { call: call.clone(), token: String::new() };
-    Client { service, caller: &caller, media }.without_place(fault.code.http(), fault)
+    Responder { service, caller: &caller, media }.unlocated_fault(fault.code.http(), fault)
 }
 
-/// Who asks, and how they want to be answered.
-struct Client<'a> {
+/// Answers one request: for its caller, in the media type that they accept.
+struct Responder<'a> {
     service: &'a Service,
     caller: &'a Caller,
     media: Media,
 }
 
-impl Client<'_> {
+impl Responder<'_> {
     /// The answer of `work`, unless it panics or its time is over.
     async fn guarded(&self, work: Pin<&mut impl Future<Output = Response>>) -> Response {
         let done = guarded(&self.caller.call, work).await;
-        done.unwrap_or_else(|fault| self.faulty(fault))
+        done.unwrap_or_else(|fault| self.fault(fault))
     }
 
     async fn answer(&self, project: Arc<Project>, method: &Method, request: Request) -> Response {
         let Request { query, operation, variables } = request;
         let document = match self.document(query).await {
             Ok(document) => document,
-            Err(refusal) => return Box::pin(self.refused(&project, *refusal)).await,
+            Err(refusal) => return Box::pin(self.refuse(&project, *refusal)).await,
         };
         let operation = match document.operation(operation.as_deref()) {
             Ok(operation) => &operation.node,
-            Err(refusal) => return Box::pin(self.refused(&project, *refusal)).await,
+            Err(refusal) => return Box::pin(self.refuse(&project, *refusal)).await,
         };
         if *method == Method::GET && operation.ty == async_graphql_parser::types::OperationType::Mutation {
-            return self.method(Fault::new(Code::Method, "a mutation needs the method POST"));
+            return self.wrong_method(Fault::new(Code::Method, "a mutation needs the method POST"));
         }
         let variables = match Variables::new(&document, operation, variables) {
             Ok(variables) => variables,
-            Err(refusal) => return Box::pin(self.refused(&project, *refusal)).await,
+            Err(refusal) => return Box::pin(self.refuse(&project, *refusal)).await,
         };
         let plan = |names: &Names| {
             let counters = Counters { budget: self.service.budget(&names.project), guard: self.service.guard() };
@@ -188,8 +188,8 @@ impl Client<'_> {
             planned = plan(&names);
         }
         match planned {
-            Ok(plan) => self.executed(&names.project, plan).await,
-            Err(refusal) => Box::pin(self.refused(&names.project, *refusal)).await,
+            Ok(plan) => self.execute(&names.project, plan).await,
+            Err(refusal) => Box::pin(self.refuse(&names.project, *refusal)).await,
         }
     }
 
@@ -199,7 +199,7 @@ impl Client<'_> {
             return Ok(document);
         }
         let guard = self.service.guard();
-        if text.len() > LONG_BYTES {
+        if text.len() > UNCACHED_BYTES {
             let parsed = tokio::task::spawn_blocking(move || Document::parse(&text, guard)).await;
             let parsed =
                 parsed.map_err(|panic| Refusal::new(Fault::internal("the document could not be parsed", panic)));
@@ -221,52 +221,53 @@ impl Client<'_> {
         let id = project.id.clone();
         let names = Arc::new(Names::new(project));
         kept.rcu(|kept| {
-            let mut kept = if kept.len() < PROJECTS { HashMap::clone(kept) } else { HashMap::new() };
+            let mut kept = if kept.len() < CACHED_PROJECTS { HashMap::clone(kept) } else { HashMap::new() };
             kept.insert(id.clone(), names.clone());
             kept
         });
         names
     }
 
-    async fn executed(&self, project: &Project, mut plan: Plan) -> Response {
+    async fn execute(&self, project: &Project, mut plan: Plan) -> Response {
         let edge = self.service.edge();
         match plan.kind {
             Kind::Query => {
                 let reads = std::mem::take(&mut plan.reads);
                 match edge.read(self.caller, project, reads).await {
                     Ok(answers) => self.data(response::read(&plan, &answers)),
-                    Err(fault) => self.failed(&plan, fault, "read"),
+                    Err(fault) => self.fail(&plan, fault, "read"),
                 }
             }
             Kind::Mutation => {
                 let writes = std::mem::take(&mut plan.writes);
                 match Box::pin(edge.write(self.caller, project, writes)).await {
                     Ok(written) => match denial(&written) {
-                        Some(denial) => self.failed(&plan, denial.clone(), "mutation"),
+                        Some(denial) => self.fail(&plan, denial.clone(), "mutation"),
                         None => self.data(response::written(&plan, &written, &self.caller.call)),
                     },
-                    Err(fault) => self.failed(&plan, fault, "mutation"),
+                    Err(fault) => self.fail(&plan, fault, "mutation"),
                 }
             }
         }
     }
 
-    /// What to tell of a request that is not carried out: nothing of tables that the caller may not use.
-    async fn refused(&self, project: &Project, refusal: Refusal) -> Response {
-        let Refusal { cause, at, path, places } = refusal;
+    /// The answer to a request that is not carried out; it discloses nothing of tables that the caller may not use.
+    async fn refuse(&self, project: &Project, refusal: Refusal) -> Response {
+        let Refusal { cause, at, path, accesses } = refusal;
         let mut fault = None;
-        // A table of a database that is not reached is told of as soon as it would be the caller's in one of them; any
-        // other only if it is theirs in all.
+        // A fault about an unreachable database is disclosed if the caller may use the table in one of the databases;
+        // any other fault only if they may in all.
         let is_unreached = matches!(&cause, Cause::Fault(fault) if fault.code == Code::Unavailable);
-        for place in &places {
-            let place = edge::Place { database: &place.database, table: &place.table, operation: place.operation };
+        for access in &accesses {
+            let access =
+                edge::AttemptedAccess { database: &access.database, table: &access.table, operation: access.operation };
             let edge = self.service.edge();
-            let told = match cause.clone() {
-                Cause::Model(error) => edge.refuse(self.caller, project, place, error).await,
-                Cause::Fault(fault) => edge.veil(self.caller, project, place, fault).await,
+            let disclosed = match cause.clone() {
+                Cause::Model(error) => edge.denied_or_error(self.caller, project, access, error).await,
+                Cause::Fault(fault) => edge.denied_or(self.caller, project, access, fault).await,
             };
-            let is_denial = matches!(told.code, Code::Denied | Code::Unauthenticated);
-            fault = Some(told);
+            let is_denial = matches!(disclosed.code, Code::Denied | Code::Unauthenticated);
+            fault = Some(disclosed);
             if is_denial != is_unreached {
                 break;
             }
@@ -276,37 +277,38 @@ impl Client<'_> {
             Cause::Fault(fault) => fault,
         });
         let code = fault.code;
-        let errors = response::errors(&[Told { fault: &fault, at, path: &path }], &self.caller.call);
+        let errors = response::errors(&[LocatedFault { fault: &fault, at, path: &path }], &self.caller.call);
         self.respond(self.media.status(code), Some(code), errors)
     }
 
-    /// What failed as a whole: nothing has been done. `detail` has the index of the operation it is about, if it is
-    /// about one.
-    fn failed(&self, plan: &Plan, fault: Fault, detail: &str) -> Response {
+    /// The answer to an operation that failed as a whole.
+    ///
+    /// `detail` names the fault's detail with the index of the failed read or mutation.
+    fn fail(&self, plan: &Plan, fault: Fault, detail: &str) -> Response {
         let index = fault.detail(detail).and_then(|index| index.parse().ok());
-        let root = index.and_then(|index| plan.root_of(index));
+        let root = index.and_then(|index| plan.field_of(index));
         let path: Vec<String> = root.iter().map(|root| root.key.clone()).collect();
-        let told = Told { fault: &fault, at: root.map(|root| root.at), path: &path };
-        let errors = response::errors(&[told], &self.caller.call);
+        let disclosed = LocatedFault { fault: &fault, at: root.map(|root| root.at), path: &path };
+        let errors = response::errors(&[disclosed], &self.caller.call);
         self.respond(self.media.status(fault.code), Some(fault.code), errors)
     }
 
-    fn faulty(&self, fault: Fault) -> Response {
-        self.without_place(fault.code.http(), &fault)
+    fn fault(&self, fault: Fault) -> Response {
+        self.unlocated_fault(fault.code.http(), &fault)
     }
 
-    fn unsupported(&self, fault: Fault) -> Response {
-        self.without_place(415, &fault)
+    fn unsupported_media(&self, fault: Fault) -> Response {
+        self.unlocated_fault(415, &fault)
     }
 
-    fn method(&self, fault: Fault) -> Response {
-        let mut response = self.without_place(fault.code.http(), &fault);
+    fn wrong_method(&self, fault: Fault) -> Response {
+        let mut response = self.unlocated_fault(fault.code.http(), &fault);
         response.headers_mut().insert(http::header::ALLOW, http::HeaderValue::from_static("POST"));
         response
     }
 
-    fn without_place(&self, status: u16, fault: &Fault) -> Response {
-        let errors = response::errors(&[Told { fault, at: None, path: &[] }], &self.caller.call);
+    fn unlocated_fault(&self, status: u16, fault: &Fault) -> Response {
+        let errors = response::errors(&[LocatedFault { fault, at: None, path: &[] }], &self.caller.call);
         self.respond(status, Some(fault.code), errors)
     }
 
@@ -328,7 +330,7 @@ impl Client<'_> {
 
 /// The denial that stopped everything. Whether a rule says no before a row is looked at or after makes no difference to
 /// clients, as long as nothing has been done.
-fn denial(written: &[Result<Written, Fault>]) -> Option<&Fault> {
+fn denial(written: &[Result<WriteResult, Fault>]) -> Option<&Fault> {
     if written.iter().any(Result::is_ok) {
         return None;
     }

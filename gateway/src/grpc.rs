@@ -13,13 +13,13 @@ use tower::ServiceBuilder;
 
 use crate::Service;
 
-/// Its routes.
+/// Routes of the gRPC services.
 pub fn routes(service: &Service) -> axum::Router {
     let limit = service.config().body_bytes;
     let data = DataServer::new(data::Data::new(service.clone()))
         .max_decoding_message_size(limit)
         .max_encoding_message_size(usize::MAX);
-    let data = ServiceBuilder::new().map_response(explained).service(data);
+    let data = ServiceBuilder::new().map_response(with_fault_code).service(data);
 
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter
@@ -38,7 +38,7 @@ pub fn routes(service: &Service) -> axum::Router {
         Ok(server) => router = router.route_service("/grpc.reflection.v1alpha.ServerReflection/{method}", server),
         Err(error) => tracing::error!(%error, "no reflection of the older version"),
     }
-    router.fallback(unknown)
+    router.fallback(unknown_method)
 }
 
 fn reflection() -> tonic_reflection::server::Builder<'static> {
@@ -52,7 +52,7 @@ pub fn refused(fault: Fault) -> Response {
     status(fault).into_http::<Body>()
 }
 
-/// The status of a fault. A denial says nothing of what was asked for grants, since a veiled one did not ask.
+/// The status of a fault. A denial carries no details: one that hides another fault has none.
 fn status(mut fault: Fault) -> Status {
     if matches!(fault.code, Code::Denied | Code::Unauthenticated) {
         fault.details.clear();
@@ -60,20 +60,20 @@ fn status(mut fault: Fault) -> Status {
     fault.into()
 }
 
-async fn unknown(request: Request) -> Response {
+async fn unknown_method(request: Request) -> Response {
     refused(Fault::new(Code::Method, format!("method {} is not known", request.uri().path())))
 }
 
-fn no_method() -> Fault {
+fn unknown_method_fault() -> Fault {
     Fault::new(Code::Method, format!("the method is not one of service {SERVICE_NAME}"))
 }
 
 /// Gives a stable code to what tonic says of requests that never reached a handler: those of a handler have one.
-fn explained(response: http::Response<tonic::body::Body>) -> Response {
+fn with_fault_code(response: http::Response<tonic::body::Body>) -> Response {
     let Some(status) = response.extensions().get::<Status>() else {
         // The generated server writes this one status by hand.
         let is_unknown = response.headers().get("grpc-status").is_some_and(|status| status == "12");
-        return if is_unknown { refused(no_method()) } else { response.map(Body::new) };
+        return if is_unknown { refused(unknown_method_fault()) } else { response.map(Body::new) };
     };
     let own = status.details().is_empty();
     let fault = match status.code() {
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     fn code(status: Status) -> tonic::Code {
-        let response = explained(status.into_http());
+        let response = with_fault_code(status.into_http());
         response.extensions().get::<Status>().expect("a status stays one").code()
     }
 

@@ -1,4 +1,4 @@
-//! The edge: one authorised path, and the protocols that end there.
+//! API gateway: GraphQL, REST and gRPC on one port, authorized and forwarded to the database service.
 
 #![cfg_attr(test, allow(clippy::large_futures, reason = "a test moves its futures once"))]
 
@@ -6,17 +6,18 @@ mod catalogue;
 mod config;
 mod edge;
 mod error;
+mod front;
 mod graphql;
 mod grpc;
 mod http;
+mod plan;
 mod rest;
 mod service;
-mod target;
 #[cfg(test)]
 mod tests;
 mod write;
 
 pub use catalogue::{check, is_project_id};
 pub use config::Config;
-pub use http::{Front, node_routes, server::serve};
+pub use front::{Front, node_routes, server::serve};
 pub use service::Service;

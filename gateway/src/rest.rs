@@ -17,16 +17,16 @@ use query::{Error, Mutation, Node, Operation, Read, Shape, Value};
 
 use crate::{
     Service,
-    edge::{Answer, Caller, Written},
+    edge::{Caller, ReadResult, WriteResult},
     error,
-    http::{self as web, answer},
-    target::{Planning, Target},
+    http::{answer, body},
+    plan::{RequestPlanner, TableRef},
 };
 use fields::Fields;
 
 const TRUNCATED: HeaderName = HeaderName::from_static("x-perigee-truncated");
 
-/// Its routes.
+/// Routes of the REST API.
 pub fn routes() -> Router<Service> {
     Router::new()
         .route("/v1/api/{project}/crud/{database}/batch", post(batch))
@@ -36,22 +36,22 @@ pub fn routes() -> Router<Service> {
         .route("/v1/api/{project}/crud/{database}/{table}/delete", post(delete))
 }
 
-type Names = Path<(String, String, String)>;
+type TablePath = Path<(String, String, String)>;
 
-async fn read(State(service): State<Service>, caller: Caller, Path(names): Names, body: Body) -> Response {
-    told(&caller, reading(&service, &caller, target(&names), body).await)
+async fn read(State(service): State<Service>, caller: Caller, Path(path): TablePath, body: Body) -> Response {
+    respond(&caller, read_rows(&service, &caller, table_ref(&path), body).await)
 }
 
-async fn create(State(service): State<Service>, caller: Caller, Path(names): Names, body: Body) -> Response {
-    told(&caller, writing(&service, &caller, target(&names), Operation::Create, body).await)
+async fn create(State(service): State<Service>, caller: Caller, Path(path): TablePath, body: Body) -> Response {
+    respond(&caller, write_rows(&service, &caller, table_ref(&path), Operation::Create, body).await)
 }
 
-async fn update(State(service): State<Service>, caller: Caller, Path(names): Names, body: Body) -> Response {
-    told(&caller, writing(&service, &caller, target(&names), Operation::Update, body).await)
+async fn update(State(service): State<Service>, caller: Caller, Path(path): TablePath, body: Body) -> Response {
+    respond(&caller, write_rows(&service, &caller, table_ref(&path), Operation::Update, body).await)
 }
 
-async fn delete(State(service): State<Service>, caller: Caller, Path(names): Names, body: Body) -> Response {
-    told(&caller, writing(&service, &caller, target(&names), Operation::Delete, body).await)
+async fn delete(State(service): State<Service>, caller: Caller, Path(path): TablePath, body: Body) -> Response {
+    respond(&caller, write_rows(&service, &caller, table_ref(&path), Operation::Delete, body).await)
 }
 
 async fn batch(
@@ -60,14 +60,14 @@ async fn batch(
     Path((project, database)): Path<(String, String)>,
     body: Body,
 ) -> Response {
-    told(&caller, batched(&service, &caller, &project, &database, body).await)
+    respond(&caller, write_batch(&service, &caller, &project, &database, body).await)
 }
 
-fn target((project, database, table): &(String, String, String)) -> Target<'_> {
-    Target { project, database, table }
+fn table_ref((project, database, table): &(String, String, String)) -> TableRef<'_> {
+    TableRef { project, database, table }
 }
 
-fn told(caller: &Caller, result: Result<Response, Fault>) -> Response {
+fn respond(caller: &Caller, result: Result<Response, Fault>) -> Response {
     result.unwrap_or_else(|fault| answer::fault(&fault, &caller.call))
 }
 
@@ -75,25 +75,25 @@ fn told(caller: &Caller, result: Result<Response, Fault>) -> Response {
 async fn fields(service: &Service, caller: &Caller, project: &str, body: Body) -> Result<Fields, Fault> {
     // An unknown project is told before anything that is wrong with the body.
     let project = service.edge().project(caller, project).await?;
-    let body = web::body(service, &project, body).await?;
+    let body = body::read(service.config(), &project, body).await?;
     if body.is_empty() {
         return Ok(Fields::default());
     }
     let parsed = proto::json::parse(&body, service.guard()).map_err(|error| match error {
-        Error::Malformed(what) => error::bad_request(format!("the body is no JSON: {what}")),
+        Error::Malformed(what) => error::bad_request(format!("the body is not valid JSON: {what}")),
         other => Fault::from(other),
     });
     match parsed? {
         Value::Object(object) => Ok(Fields::new(object)),
-        other => Err(error::bad_request(format!("the body wants an object, got {}", other.kind()))),
+        other => Err(error::bad_request(format!("invalid body: expected an object, found {}", other.kind()))),
     }
 }
 
-async fn reading(service: &Service, caller: &Caller, target: Target<'_>, body: Body) -> Result<Response, Fault> {
-    let wanted = request::reading(fields(service, caller, target.project, body).await?)?;
-    let mut planning = Planning::begin(service, caller, target.project).await?;
-    let planned = planning
-        .plan(target, Operation::Read, |parser, table, budget| {
+async fn read_rows(service: &Service, caller: &Caller, table_ref: TableRef<'_>, body: Body) -> Result<Response, Fault> {
+    let wanted = request::read(fields(service, caller, table_ref.project, body).await?)?;
+    let mut planner = RequestPlanner::begin(service, caller, table_ref.project).await?;
+    let planned = planner
+        .plan(table_ref, Operation::Read, |parser, table, budget| {
             let filter = parser.filter(table, &wanted.find, budget)?;
             match wanted.shape {
                 Shape::Count | Shape::Aggregate => {
@@ -106,13 +106,13 @@ async fn reading(service: &Service, caller: &Caller, target: Target<'_>, body: B
             }
         })
         .await?;
-    let read = Read { database: planned.database, table: target.table.to_owned(), node: planned.plan };
+    let read = Read { database: planned.database, table: table_ref.table.to_owned(), node: planned.plan };
     let answers = service.edge().read(caller, &planned.project, vec![read]).await?;
-    let Some(Answer { json, truncated }) = answers.into_iter().next() else {
+    let Some(ReadResult { json, truncated }) = answers.into_iter().next() else {
         return Err(Fault::internal("the request could not be answered", "no answer to a read"));
     };
     if wanted.shape == Shape::One && json == "null" {
-        return Err(Fault::new(Code::NotFound, format!("no row of table {} passes", target.table)));
+        return Err(Fault::new(Code::NotFound, format!("no row of table {} passes", table_ref.table)));
     }
     Ok(rows(&json, truncated))
 }
@@ -130,19 +130,19 @@ fn rows(json: &Bytes, truncated: bool) -> Response {
     response
 }
 
-async fn writing(
+async fn write_rows(
     service: &Service,
     caller: &Caller,
-    target: Target<'_>,
+    table_ref: TableRef<'_>,
     operation: Operation,
     body: Body,
 ) -> Result<Response, Fault> {
-    let mut fields = fields(service, caller, target.project, body).await?;
+    let mut fields = fields(service, caller, table_ref.project, body).await?;
     let returning = request::returning(&mut fields)?;
     let wanted = request::write(operation, fields)?;
-    let mut planning = Planning::begin(service, caller, target.project).await?;
-    let planned = planning
-        .plan(target, operation, |parser, table, budget| {
+    let mut planner = RequestPlanner::begin(service, caller, table_ref.project).await?;
+    let planned = planner
+        .plan(table_ref, operation, |parser, table, budget| {
             let returning = returning.as_ref().map(|options| parser.node(table, options, budget)).transpose()?;
             Ok(Mutation { table: table.name.clone(), set: wanted.set(parser, table, budget)?, returning })
         })
@@ -152,7 +152,7 @@ async fn writing(
     let Some(written) = written.into_iter().next() else {
         return Err(Fault::internal("the request could not be answered", "no answer to a write"));
     };
-    let Written { affected, rows } = written?;
+    let WriteResult { affected, rows } = written?;
     if returning.is_none() {
         return Ok(answer::json(StatusCode::OK, "{}"));
     }
@@ -163,7 +163,7 @@ async fn writing(
 }
 
 /// All of a batch in one transaction; an empty one does nothing.
-async fn batched(
+async fn write_batch(
     service: &Service,
     caller: &Caller,
     project: &str,
@@ -171,13 +171,13 @@ async fn batched(
     body: Body,
 ) -> Result<Response, Fault> {
     let items = request::batch(fields(service, caller, project, body).await?)?;
-    let mut planning = Planning::begin(service, caller, project).await?;
+    let mut planner = RequestPlanner::begin(service, caller, project).await?;
     let mut mutations = Vec::with_capacity(items.len());
     let mut newest = None;
     for item in &items {
-        let target = Target { project, database, table: &item.table };
-        let planned = planning
-            .plan(target, item.write.operation(), |parser, table, budget| {
+        let table_ref = TableRef { project, database, table: &item.table };
+        let planned = planner
+            .plan(table_ref, item.write.operation(), |parser, table, budget| {
                 Ok(Mutation { table: table.name.clone(), set: item.write.set(parser, table, budget)?, returning: None })
             })
             .await?;

@@ -1,4 +1,4 @@
-//! What every protocol of the edge works with.
+//! The gateway's shared state: mesh, catalogue, caches, budgets.
 
 use std::sync::Arc;
 
@@ -10,20 +10,20 @@ use crate::{
     config::Config,
     edge::Edge,
     graphql,
-    http::{self, Admission, Front, SendBudget},
+    http::{Admission, SendBudget},
 };
 
 /// The gateway of this node. Clones are the same gateway.
 #[derive(Clone)]
 pub struct Service {
-    parts: Arc<Parts>,
+    state: Arc<ServiceState>,
 }
 
-struct Parts {
+struct ServiceState {
     mesh: Mesh,
     config: Config,
     edge: Edge,
-    graphql: graphql::State,
+    graphql: graphql::Caches,
     admission: Arc<Admission>,
     send_budget: SendBudget,
 }
@@ -35,26 +35,21 @@ impl Service {
         let catalogue = Catalogue::start(mesh.clone(), current, &tasks);
         let edge = Edge::new(mesh.clone(), catalogue, config.answer_bytes);
         let send_budget = SendBudget::new(config.unsent_bytes, mesh.metrics());
-        let (stop, watch) = (tasks.stop().clone(), send_budget.clone().watched(config.write_timeout));
+        let (stop, watch) = (tasks.stop().clone(), send_budget.clone().cut_stalled(config.write_timeout));
         tasks.spawn("send budget", async move { stop.run_until_cancelled(watch).await.unwrap_or_default() });
         let admission = Admission::new(config.in_flight, config.queue, mesh.metrics());
-        let graphql = graphql::State::default();
-        Self { parts: Arc::new(Parts { mesh, config, edge, graphql, admission, send_budget }) }
+        let graphql = graphql::Caches::default();
+        Self { state: Arc::new(ServiceState { mesh, config, edge, graphql, admission, send_budget }) }
     }
 
-    /// All routes of the public port.
-    pub fn front(&self) -> Front {
-        http::front(self)
-    }
-
-    /// The authorised path.
+    /// Authorization and forwarding.
     pub fn edge(&self) -> &Edge {
-        &self.parts.edge
+        &self.state.edge
     }
 
     /// Limits of this node.
     pub(crate) fn config(&self) -> &Config {
-        &self.parts.config
+        &self.state.config
     }
 
     /// The counter of a request to `project`.
@@ -67,23 +62,23 @@ impl Service {
         Guard::of(&self.config().limits)
     }
 
-    /// What GraphQL keeps between requests.
-    pub(crate) fn graphql(&self) -> &graphql::State {
-        &self.parts.graphql
+    /// Caches of GraphQL.
+    pub(crate) fn graphql(&self) -> &graphql::Caches {
+        &self.state.graphql
     }
 
-    /// How many requests are answered at once.
+    /// The concurrency limit.
     pub(crate) fn admission(&self) -> &Arc<Admission> {
-        &self.parts.admission
+        &self.state.admission
     }
 
-    /// What answers may hold until they are taken.
+    /// The budget of unsent answers.
     pub(crate) fn send_budget(&self) -> &SendBudget {
-        &self.parts.send_budget
+        &self.state.send_budget
     }
 
     /// This node's view of the mesh.
     pub(crate) fn mesh(&self) -> &Mesh {
-        &self.parts.mesh
+        &self.state.mesh
     }
 }

@@ -1,16 +1,16 @@
-//! A write as REST and gRPC say it, and what it is against a schema.
+//! Writes of REST and gRPC, and their mutations against a schema.
 
 use query::{Budget, Error, Operation, Parser, Set, Table, Value};
 
 /// A write, its values parsed but its names not yet held against a schema.
 #[derive(Debug)]
 pub enum Write {
-    /// New rows.
+    /// INSERT.
     Create {
         /// An object or a list of objects.
         docs: Value,
     },
-    /// Changes.
+    /// UPDATE.
     Update {
         /// Which rows.
         find: Value,
@@ -19,7 +19,7 @@ pub enum Write {
         /// At most one row.
         one: bool,
     },
-    /// The end of rows.
+    /// DELETE.
     Delete {
         /// Which rows.
         find: Value,
@@ -29,7 +29,7 @@ pub enum Write {
 }
 
 impl Write {
-    /// What a rule must allow for it.
+    /// The operation to authorize.
     pub fn operation(&self) -> Operation {
         match self {
             Write::Create { .. } => Operation::Create,

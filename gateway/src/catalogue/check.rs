@@ -22,14 +22,14 @@ pub fn check(snapshot: &Snapshot) -> Vec<Fault> {
         };
         if !is_project_id(&meta.id) {
             let message = format!(
-                "project id {:?} is none, expected letters a to z, digits, _ and -, the first no sign",
+                "invalid project id {:?}: expected letters a to z, digits, _ and -, beginning with a letter or digit",
                 meta.id
             );
             faults.push(document.fault("meta.id", message));
         }
         faults.extend(spec.cors.origins.iter().enumerate().filter(|(_, origin)| !is_origin(origin)).map(
             |(at, origin)| {
-                let message = format!("{origin:?} is no origin, expected scheme://host or scheme://host:port, or *");
+                let message = format!("invalid origin {origin:?}: expected scheme://host or scheme://host:port, or *");
                 document.fault(&format!("spec.cors.origins.{at}"), message)
             },
         ));
@@ -43,8 +43,7 @@ pub fn check(snapshot: &Snapshot) -> Vec<Fault> {
                 .map(|(path, _)| document.fault(&format!("spec.{path}"), "must be at least 1")),
         );
         if !ids.insert(meta.id.clone()) {
-            faults
-                .push(document.fault("meta.id", format!("project {} is there already, expected another id", meta.id)));
+            faults.push(document.fault("meta.id", format!("duplicate project id {}", meta.id)));
         }
     }
     faults
@@ -111,8 +110,8 @@ mod tests {
     fn what_is_wrong_with_a_project_is_told_with_its_place() {
         let yaml = "kind: project\nmeta: { id: Shop }\nspec:\n  cors:\n    origins: [https://a.test/]\n  limits: { timeSeconds: 0 }\n";
         let told = faults(yaml);
-        assert!(told[0].starts_with("2:meta.id project id \"Shop\" is none"), "{told:?}");
-        assert!(told[1].starts_with("5:spec.cors.origins.0 \"https://a.test/\" is no origin"), "{told:?}");
+        assert!(told[0].starts_with("2:meta.id invalid project id \"Shop\""), "{told:?}");
+        assert!(told[1].starts_with("5:spec.cors.origins.0 invalid origin \"https://a.test/\""), "{told:?}");
         assert!(told[2].starts_with("6:spec.limits.timeSeconds"), "{told:?}");
     }
 

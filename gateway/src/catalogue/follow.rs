@@ -1,4 +1,4 @@
-//! Keeping the catalogue: by the resources, by what crud says, and by asking again where it could not say all.
+//! Refresh of the catalogue: on changed resources, on schema events, and by polling where an event was lost.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -14,34 +14,39 @@ use query::resources;
 use tokio::time::{Instant, MissedTickBehavior};
 use tonic::Status;
 
-use super::{Catalogue, Database, Entry, Project, question};
+use super::{Catalogue, Database, Project, ProjectEntry, describe_request};
 
-/// What the board calls the gateway.
-const PART: &str = "service gateway";
-/// Under this subject crud tells that a database changed or can be reached again.
-const CHANGED: &str = "schema";
-/// When crud is first asked again about databases it could not describe; each time after, it takes twice as long.
-const SOON: Duration = Duration::from_millis(20);
-/// How often crud is asked again at the least.
-const RETRY: Duration = Duration::from_millis(500);
-/// How often all projects are asked about: a message may have been lost.
-const ROUND: Duration = Duration::from_secs(5);
-/// How long crud may take to describe a project.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Name of the gateway in the health report.
+const COMPONENT: &str = "service gateway";
+/// Bus subject on which crud announces that a database changed or can be reached again.
+const SCHEMA_SUBJECT: &str = "schema";
+/// First retry interval for databases that could not be described; doubled after each retry.
+const RETRY_FIRST: Duration = Duration::from_millis(20);
+/// Longest retry interval.
+const RETRY_MAX: Duration = Duration::from_millis(500);
+/// Interval at which all projects are described: an event may have been lost.
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
+/// Time-out of one `describe` call.
+const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(10);
 
-type Asking = FuturesUnordered<BoxFuture<'static, (String, Result<DescribeResponse, Status>)>>;
+type DescribeCalls = FuturesUnordered<BoxFuture<'static, (String, Result<DescribeResponse, Status>)>>;
 
 /// Fills `catalogue` and follows `current` until the tasks end.
 pub fn start(catalogue: Catalogue, current: Current, tasks: &Tasks) {
-    let changes = catalogue.shared.mesh.bus().subscribe(CHANGED);
+    let changes = catalogue.shared.mesh.bus().subscribe(SCHEMA_SUBJECT);
     let stop = tasks.stop().clone();
-    let mut follower =
-        Follower { catalogue, asking: Asking::new(), busy: HashSet::new(), again: HashSet::new(), is_ready: false };
+    let mut follower = Follower {
+        catalogue,
+        calls: DescribeCalls::new(),
+        in_flight: HashSet::new(),
+        queued: HashSet::new(),
+        is_ready: false,
+    };
     let snapshot = current.borrow().clone();
     let why = State::Failing("it does not know yet what the databases hold".to_owned());
-    follower.catalogue.shared.mesh.board().set(PART, why);
-    follower.adopt(&snapshot);
-    follower.tell();
+    follower.catalogue.shared.mesh.board().set(COMPONENT, why);
+    follower.apply_snapshot(&snapshot);
+    follower.report_readiness();
     tasks.spawn("catalogue", async move {
         stop.run_until_cancelled(follower.run(current, changes)).await;
     });
@@ -49,20 +54,20 @@ pub fn start(catalogue: Catalogue, current: Current, tasks: &Tasks) {
 
 struct Follower {
     catalogue: Catalogue,
-    asking: Asking,
-    /// Projects that crud is being asked about.
-    busy: HashSet<String>,
-    /// Projects to ask about once more when the answer that is under way is there.
-    again: HashSet<String>,
-    /// The databases of all projects were described once.
+    calls: DescribeCalls,
+    /// Projects with a call under way.
+    in_flight: HashSet<String>,
+    /// Projects to describe once more when the call under way is done.
+    queued: HashSet<String>,
+    /// Whether the databases of all projects were described once.
     is_ready: bool,
 }
 
 impl Follower {
     async fn run(&mut self, mut current: Current, mut changes: Subscription) {
-        let mut round = tokio::time::interval(ROUND);
-        round.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut wait, mut retry) = (SOON, Box::pin(tokio::time::sleep(SOON)));
+        let mut poll = tokio::time::interval(POLL_INTERVAL);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut wait, mut retry) = (RETRY_FIRST, Box::pin(tokio::time::sleep(RETRY_FIRST)));
         let (mut has_resources, mut has_bus) = (true, true);
         loop {
             // Each branch takes one thing that is already there and leaves the others as they are.
@@ -70,40 +75,42 @@ impl Follower {
                 changed = current.changed(), if has_resources => match changed {
                     Ok(()) => {
                         let snapshot = current.borrow_and_update().clone();
-                        wait = SOON;
+                        wait = RETRY_FIRST;
                         retry.as_mut().reset(Instant::now() + wait);
-                        self.adopt(&snapshot).into_iter().for_each(|id| self.ask(id));
+                        self.apply_snapshot(&snapshot).into_iter().for_each(|id| self.describe(id));
                     }
                     Err(_) => has_resources = false,
                 },
                 message = changes.next(), if has_bus => match message {
                     Some(Event::Message(message)) => self.changed(&message.payload),
-                    Some(Event::Lagged(_)) => self.projects(|_| true).into_iter().for_each(|id| self.ask(id)),
+                    Some(Event::Lagged(_)) => self.projects(|_| true).into_iter().for_each(|id| self.describe(id)),
                     None => has_bus = false,
                 },
-                Some((id, described)) = self.asking.next() => self.answered(id, described),
+                Some((id, described)) = self.calls.next() => self.described(id, described),
                 () = retry.as_mut() => {
-                    self.projects(Entry::is_partial).into_iter().for_each(|id| self.ask(id));
-                    wait = (wait * 2).min(RETRY);
+                    self.projects(ProjectEntry::is_partial).into_iter().for_each(|id| self.describe(id));
+                    wait = (wait * 2).min(RETRY_MAX);
                     retry.as_mut().reset(Instant::now() + wait);
                 }
-                _ = round.tick() => self.projects(|_| true).into_iter().for_each(|id| self.ask(id)),
+                _ = poll.tick() => self.projects(|_| true).into_iter().for_each(|id| self.describe(id)),
             }
         }
     }
 
-    /// Tells the board once the databases of all projects are described: before, the gateway has nothing to serve.
-    fn tell(&mut self) {
-        let is_unknown = |entry: &Entry| !*entry.is_described.borrow();
+    /// Reports the gateway ready once the databases of all projects are described.
+    ///
+    /// Before, it has nothing to serve.
+    fn report_readiness(&mut self) {
+        let is_unknown = |entry: &ProjectEntry| !*entry.is_described.borrow();
         if self.is_ready || !self.projects(is_unknown).is_empty() {
             return;
         }
         self.is_ready = true;
-        self.catalogue.shared.mesh.board().set(PART, State::Ready);
+        self.catalogue.shared.mesh.board().set(COMPONENT, State::Ready);
     }
 
     /// Makes the projects of `snapshot` those of the catalogue; answers which of them are new or changed.
-    fn adopt(&mut self, snapshot: &Snapshot) -> Vec<String> {
+    fn apply_snapshot(&mut self, snapshot: &Snapshot) -> Vec<String> {
         let before = self.catalogue.shared.entries.load_full();
         let mut entries = HashMap::new();
         let mut changed = Vec::new();
@@ -125,7 +132,7 @@ impl Follower {
                     entry.now.store(Arc::new(project));
                     entry.clone()
                 }
-                None => Arc::new(Entry::new(project)),
+                None => Arc::new(ProjectEntry::new(project)),
             };
             entries.insert(id.clone(), entry);
             changed.push(id);
@@ -134,7 +141,7 @@ impl Follower {
         changed
     }
 
-    fn projects(&self, is_meant: impl Fn(&Entry) -> bool) -> Vec<String> {
+    fn projects(&self, is_meant: impl Fn(&ProjectEntry) -> bool) -> Vec<String> {
         let entries = self.catalogue.shared.entries.load();
         entries.iter().filter(|(_, entry)| is_meant(entry)).map(|(id, _)| id.clone()).collect()
     }
@@ -143,39 +150,39 @@ impl Follower {
     fn changed(&mut self, database: &[u8]) {
         let database = std::str::from_utf8(database).ok();
         if let Some((project, _)) = database.and_then(|database| database.split_once('/')) {
-            self.ask(project.to_owned());
+            self.describe(project.to_owned());
         }
     }
 
-    /// Asks crud about a project, one question at a time.
-    fn ask(&mut self, id: String) {
+    /// Asks crud about a project, one call at a time.
+    fn describe(&mut self, id: String) {
         let Ok(entry) = self.catalogue.entry(&id) else { return };
-        if !self.busy.insert(id.clone()) {
-            self.again.insert(id);
+        if !self.in_flight.insert(id.clone()) {
+            self.queued.insert(id);
             return;
         }
         let mesh = self.catalogue.shared.mesh.clone();
-        self.asking.push(Box::pin(async move {
-            let call = Call::begin(None, None, Some(PATIENCE));
-            let request = question(&entry.now.load(), false);
+        self.calls.push(Box::pin(async move {
+            let call = Call::begin(None, None, Some(DESCRIBE_TIMEOUT));
+            let request = describe_request(&entry.now.load(), false);
             let described = mesh.crud().describe(&call, request).await;
             (id, described)
         }));
     }
 
-    fn answered(&mut self, id: String, described: Result<DescribeResponse, Status>) {
-        self.busy.remove(&id);
+    fn described(&mut self, id: String, described: Result<DescribeResponse, Status>) {
+        self.in_flight.remove(&id);
         let Ok(entry) = self.catalogue.entry(&id) else { return };
         match described {
             Ok(described) => {
-                self.catalogue.learn(&entry, described);
+                self.catalogue.apply_description(&entry, described);
                 entry.is_described.send_replace(true);
-                self.tell();
+                self.report_readiness();
             }
             Err(status) => tracing::debug!(project = id, error = status.message(), "databases not described"),
         }
-        if self.again.remove(&id) {
-            self.ask(id);
+        if self.queued.remove(&id) {
+            self.describe(id);
         }
     }
 }

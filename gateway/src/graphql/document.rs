@@ -30,7 +30,7 @@ impl Document {
             return Err(Refusal::malformed("No definitions provided"));
         }
         let scanned = scan(text, guard)?;
-        let tree = parse_query(&scanned.text).map_err(|error| refused(&error))?;
+        let tree = parse_query(&scanned.text).map_err(|error| syntax_refusal(&error))?;
         check_directives(&tree)?;
         check_fragments(&tree)?;
         Ok(Self { tree, numbers: scanned.numbers })
@@ -61,9 +61,9 @@ fn unknown_operation(name: &str, nearest: Option<String>) -> Box<Refusal> {
 }
 
 /// Selections inside one another that the parser takes.
-const SELECTIONS: usize = 64;
+const MAX_SELECTION_DEPTH: usize = 64;
 
-fn refused(error: &async_graphql_parser::Error) -> Box<Refusal> {
+fn syntax_refusal(error: &async_graphql_parser::Error) -> Box<Refusal> {
     let at = error.positions().next();
     let text = match error {
         async_graphql_parser::Error::Syntax { message, start, .. } => {
@@ -72,7 +72,11 @@ fn refused(error: &async_graphql_parser::Error) -> Box<Refusal> {
             format!("syntax error at line {}, column {}: {reason}", start.line, start.column)
         }
         async_graphql_parser::Error::RecursionLimitExceeded => {
-            return Refusal::new(Error::TooComplex { what: "depth", seen: SELECTIONS + 1, limit: SELECTIONS });
+            return Refusal::new(Error::TooComplex {
+                what: "depth",
+                seen: MAX_SELECTION_DEPTH + 1,
+                limit: MAX_SELECTION_DEPTH,
+            });
         }
         other => other.to_string(),
     };
@@ -113,16 +117,16 @@ fn check_fragments(tree: &ExecutableDocument) -> Result<()> {
     for (_, operation) in tree.operations.iter() {
         let mut spreads = Vec::new();
         collect_spreads(&operation.node.selection_set.node, &mut spreads);
-        spreads.iter().try_for_each(|spread| known(tree, spread))?;
+        spreads.iter().try_for_each(|spread| check_exists(tree, spread))?;
     }
     let mut spreads_of: HashMap<&str, Vec<Spread<'_>>> = HashMap::with_capacity(tree.fragments.len());
     for (name, fragment) in &tree.fragments {
         let mut spreads = Vec::new();
         collect_spreads(&fragment.node.selection_set.node, &mut spreads);
-        spreads.iter().try_for_each(|spread| known(tree, spread))?;
+        spreads.iter().try_for_each(|spread| check_exists(tree, spread))?;
         spreads_of.insert(name.as_str(), spreads);
     }
-    let mut seen: HashMap<&str, State> = HashMap::with_capacity(tree.fragments.len());
+    let mut seen: HashMap<&str, Visit> = HashMap::with_capacity(tree.fragments.len());
     for name in tree.fragments.keys() {
         check_cycle(name.as_str(), &spreads_of, &mut seen)?;
     }
@@ -135,12 +139,12 @@ struct Spread<'a> {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum State {
+enum Visit {
     Open,
     Done,
 }
 
-fn known(tree: &ExecutableDocument, spread: &Spread<'_>) -> Result<()> {
+fn check_exists(tree: &ExecutableDocument, spread: &Spread<'_>) -> Result<()> {
     if tree.fragments.contains_key(spread.name) {
         return Ok(());
     }
@@ -153,27 +157,27 @@ fn known(tree: &ExecutableDocument, spread: &Spread<'_>) -> Result<()> {
 fn check_cycle<'a>(
     root: &'a str,
     spreads_of: &HashMap<&'a str, Vec<Spread<'a>>>,
-    seen: &mut HashMap<&'a str, State>,
+    seen: &mut HashMap<&'a str, Visit>,
 ) -> Result<()> {
     if seen.contains_key(root) {
         return Ok(());
     }
-    seen.insert(root, State::Open);
+    seen.insert(root, Visit::Open);
     let mut stack = vec![(root, 0)];
     while let Some((name, next)) = stack.last_mut() {
         let Some(spread) = spreads_of.get(name).and_then(|spreads| spreads.get(*next)) else {
-            seen.insert(name, State::Done);
+            seen.insert(name, Visit::Done);
             stack.pop();
             continue;
         };
         *next += 1;
         match seen.get(spread.name) {
-            Some(State::Done) => {}
-            Some(State::Open) => {
+            Some(Visit::Done) => {}
+            Some(Visit::Open) => {
                 return Err(Refusal::malformed(format!("fragment {} spreads itself", spread.name)).at(spread.at));
             }
             None => {
-                seen.insert(spread.name, State::Open);
+                seen.insert(spread.name, Visit::Open);
                 stack.push((spread.name, 0));
             }
         }

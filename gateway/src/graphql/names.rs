@@ -13,7 +13,7 @@ pub struct Names {
     /// The project that they are of.
     pub project: Arc<Project>,
     tables: Vec<TableNames>,
-    roots: HashMap<String, Root>,
+    roots: HashMap<String, RootField>,
     /// Names that several databases have, with those databases.
     shared: HashMap<String, Vec<usize>>,
     databases: Vec<DatabaseNames>,
@@ -21,7 +21,7 @@ pub struct Names {
 
 /// What a field of `Query` reads.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Root {
+pub struct RootField {
     /// Index of the table in [`Names`].
     pub table: usize,
     /// How it is read.
@@ -41,7 +41,7 @@ pub enum RootKind {
 
 #[derive(Debug, Default)]
 struct DatabaseNames {
-    roots: HashMap<String, Root>,
+    roots: HashMap<String, RootField>,
     by_table: HashMap<String, usize>,
     /// Some column or relation has another name in GraphQL than in the database.
     renamed: bool,
@@ -76,15 +76,15 @@ pub enum Field {
     Aggregate(usize, usize),
 }
 
-/// What a name of a table means without a database.
+/// Result of looking up a root field without a database.
 #[derive(Debug, PartialEq)]
-pub enum Found<'a> {
+pub enum RootLookup<'a> {
     /// One table.
-    Root(Root),
+    Field(RootField),
     /// Tables of several databases.
-    Shared(&'a [usize]),
+    Ambiguous(&'a [usize]),
     /// Nothing.
-    Nothing,
+    Unknown,
 }
 
 impl Names {
@@ -124,16 +124,16 @@ impl Names {
     }
 
     /// What a root field means without a directive.
-    pub fn root(&self, name: &str) -> Found<'_> {
+    pub fn root(&self, name: &str) -> RootLookup<'_> {
         match (self.roots.get(name), self.shared.get(name)) {
-            (Some(root), _) => Found::Root(*root),
-            (None, Some(databases)) => Found::Shared(databases),
-            (None, None) => Found::Nothing,
+            (Some(root), _) => RootLookup::Field(*root),
+            (None, Some(databases)) => RootLookup::Ambiguous(databases),
+            (None, None) => RootLookup::Unknown,
         }
     }
 
     /// What a root field means in the database at an index.
-    pub fn root_of(&self, database: usize, name: &str) -> Option<Root> {
+    pub fn root_of(&self, database: usize, name: &str) -> Option<RootField> {
         self.databases[database].roots.get(name).copied()
     }
 
@@ -256,12 +256,12 @@ impl Names {
     }
 
     /// Fields of the tables called as given: tables first, so that none has to make way for a suffix.
-    fn root_fields(&self, mut named: Vec<(String, usize)>) -> HashMap<String, Root> {
+    fn root_fields(&self, mut named: Vec<(String, usize)>) -> HashMap<String, RootField> {
         let mut roots = HashMap::new();
         named.sort_by_key(|(name, table)| *name != self.stored(*table).name);
         for (name, table) in &mut named {
             let position = self.tables[*table].index + 1;
-            *name = claim(&mut roots, name.clone(), position, Root { table: *table, kind: RootKind::Rows });
+            *name = claim(&mut roots, name.clone(), position, RootField { table: *table, kind: RootKind::Rows });
         }
         for (suffix, kind) in [("_by_pk", RootKind::ByKey), ("_aggregate", RootKind::Aggregate)] {
             for (name, table) in &named {
@@ -269,7 +269,7 @@ impl Names {
                     continue;
                 }
                 let position = self.tables[*table].index + 1;
-                claim(&mut roots, format!("{name}{suffix}"), position, Root { table: *table, kind });
+                claim(&mut roots, format!("{name}{suffix}"), position, RootField { table: *table, kind });
             }
         }
         roots
@@ -356,7 +356,7 @@ mod tests {
     #[test]
     fn tables_relations_and_their_aggregates_have_fields() {
         let names = Names::new(fixture::shop());
-        let Found::Root(album) = names.root("album") else { panic!("album is a root") };
+        let RootLookup::Field(album) = names.root("album") else { panic!("album is a root") };
         let fields = &names.table(album.table).fields;
 
         assert_eq!(names.table(album.table).type_name, "Album");
@@ -364,26 +364,26 @@ mod tests {
         assert!(matches!(fields["artist"], Field::Relation(..)));
         assert!(matches!(fields["track_aggregate"], Field::Aggregate(..)));
         assert!(!fields.contains_key("artist_aggregate"), "to one");
-        assert!(matches!(names.root("album_by_pk"), Found::Root(Root { kind: RootKind::ByKey, .. })));
-        assert_eq!(names.root("audit_by_pk"), Found::Nothing, "no primary key");
+        assert!(matches!(names.root("album_by_pk"), RootLookup::Field(RootField { kind: RootKind::ByKey, .. })));
+        assert_eq!(names.root("audit_by_pk"), RootLookup::Unknown, "no primary key");
     }
 
     #[test]
     fn names_that_several_databases_have_need_the_database() {
         let names = Names::new(fixture::two_databases());
 
-        assert_eq!(names.root("genre"), Found::Shared(&[0, 1]));
-        let Found::Root(genre) = names.root("archive_genre") else { panic!("named with its database") };
+        assert_eq!(names.root("genre"), RootLookup::Ambiguous(&[0, 1]));
+        let RootLookup::Field(genre) = names.root("archive_genre") else { panic!("named with its database") };
         assert_eq!(names.database_id(genre.table), "archive");
         assert_eq!(names.table(genre.table).type_name, "ArchiveGenre");
         assert!(names.root_of(1, "genre").is_some());
-        assert!(matches!(names.root("album"), Found::Root(_)), "only one database has it");
+        assert!(matches!(names.root("album"), RootLookup::Field(_)), "only one database has it");
     }
 
     #[test]
     fn names_that_collide_get_their_position() {
         let names = Names::new(fixture::odd_names());
-        let Found::Root(root) = names.root("order_items") else { panic!("renamed") };
+        let RootLookup::Field(root) = names.root("order_items") else { panic!("renamed") };
         let table = names.table(root.table);
 
         assert_eq!(table.columns, ["unit_price_1", "unit_price", "_2nd"]);

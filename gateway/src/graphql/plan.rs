@@ -17,17 +17,17 @@ use self::select::Group;
 use super::{
     document::Document,
     names::Names,
-    refusal::{Place, Refusal, Result},
+    refusal::{Refusal, Result, RootAccess},
     variables::Variables,
 };
 
-/// What a request asks for.
+/// Query plan of one operation.
 #[derive(Debug, PartialEq)]
 pub struct Plan {
     /// Whether rows are read or written.
     pub kind: Kind,
     /// Members of `data`, in their order.
-    pub roots: Vec<Root>,
+    pub fields: Vec<ResponseField>,
     /// Reads that they refer to.
     pub reads: Vec<Read>,
     /// Mutations that they refer to, each with the id of its database.
@@ -43,20 +43,20 @@ pub enum Kind {
     Mutation,
 }
 
-/// A member of `data`.
+/// A root field of the response: a member of `data`.
 #[derive(Debug, PartialEq)]
-pub struct Root {
+pub struct ResponseField {
     /// The response key.
     pub key: String,
     /// Where the field stands.
     pub at: Pos,
-    /// What it becomes.
-    pub what: What,
+    /// Where its value comes from.
+    pub what: FieldSource,
 }
 
-/// What a member of `data` becomes.
+/// Where the value of a member of `data` comes from.
 #[derive(Debug, PartialEq)]
-pub enum What {
+pub enum FieldSource {
     /// `Query` or `Mutation`.
     Typename,
     /// null
@@ -64,21 +64,21 @@ pub enum What {
     /// The answer of the read at an index.
     Read(usize),
     /// The result of the mutation at an index, with these members.
-    Write(usize, Vec<Member>),
+    Write(usize, Vec<PayloadField>),
 }
 
-/// A member of a mutation's result.
+/// A member of a mutation payload.
 #[derive(Debug, PartialEq)]
-pub struct Member {
+pub struct PayloadField {
     /// The response key.
     pub key: String,
-    /// What it is.
-    pub what: Part,
+    /// What it holds.
+    pub what: PayloadValue,
 }
 
-/// What a mutation's result can say.
+/// Value of a member of a mutation payload.
 #[derive(Debug, PartialEq)]
-pub enum Part {
+pub enum PayloadValue {
     /// 200, or the status that the failure's code goes with.
     Status,
     /// null, or what went wrong.
@@ -116,24 +116,24 @@ impl Plan {
         };
         let Counters { budget, guard } = counters;
         let mut planner = Planner { document, names, variables, budget, guard };
-        let mut plan = Plan { kind, roots: Vec::new(), reads: Vec::new(), writes: Vec::new() };
+        let mut plan = Plan { kind, fields: Vec::new(), reads: Vec::new(), writes: Vec::new() };
         for (key, group) in planner.collect(&[&operation.selection_set.node])? {
             let what = match kind {
                 Kind::Query => planner.query_root(&group, &mut plan.reads),
                 Kind::Mutation => planner.mutation_root(&group, &mut plan.writes),
             };
-            let what = what.map_err(|refusal| under(refusal, key, &group))?;
-            plan.roots.push(Root { key: key.to_owned(), at: group.at, what });
+            let what = what.map_err(|refusal| at_field(refusal, key, &group))?;
+            plan.fields.push(ResponseField { key: key.to_owned(), at: group.at, what });
         }
         Ok(plan)
     }
 
     /// The member of `data` that the read or mutation at an index is for.
-    pub fn root_of(&self, index: usize) -> Option<&Root> {
-        self.roots.iter().find(|root| match &root.what {
-            What::Read(read) => *read == index,
-            What::Write(write, _) => *write == index,
-            What::Typename | What::Null => false,
+    pub fn field_of(&self, index: usize) -> Option<&ResponseField> {
+        self.fields.iter().find(|root| match &root.what {
+            FieldSource::Read(read) => *read == index,
+            FieldSource::Write(write, _) => *write == index,
+            FieldSource::Typename | FieldSource::Null => false,
         })
     }
 }
@@ -146,15 +146,15 @@ struct Planner<'a> {
     guard: Guard,
 }
 
-/// `refusal` as of the field `key`, which `group` selects.
-fn under(mut refusal: Box<Refusal>, key: &str, group: &Group<'_>) -> Box<Refusal> {
+/// Locates `refusal` at the field `key`, which `group` selects.
+fn at_field(mut refusal: Box<Refusal>, key: &str, group: &Group<'_>) -> Box<Refusal> {
     refusal.path.insert(0, key.to_owned());
     refusal.at(group.at)
 }
 
-/// `refusal` as of a root table, which is not to be learned of by those who may not use it.
-fn about(mut refusal: Box<Refusal>, names: &Names, table: usize, operation: Operation) -> Box<Refusal> {
-    refusal.places = vec![Place {
+/// Ties `refusal` to a root table: only callers who may use the table get to see it.
+fn at_table(mut refusal: Box<Refusal>, names: &Names, table: usize, operation: Operation) -> Box<Refusal> {
+    refusal.accesses = vec![RootAccess {
         database: names.database_id(table).to_owned(),
         table: names.stored(table).name.clone(),
         operation,

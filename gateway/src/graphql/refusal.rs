@@ -18,7 +18,7 @@ pub struct Refusal {
     pub path: Vec<String>,
     /// The root table it is about: a caller who may not use it learns nothing more. Several, where a name without a
     /// database was not found in any.
-    pub places: Vec<Place>,
+    pub accesses: Vec<RootAccess>,
 }
 
 /// What is wrong with a request.
@@ -30,9 +30,9 @@ pub enum Cause {
     Fault(Fault),
 }
 
-/// A table as a request meant to use it.
+/// An attempted access to a root table.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Place {
+pub struct RootAccess {
     /// The database's id.
     pub database: String,
     /// The table's name, known or not.
@@ -44,7 +44,7 @@ pub struct Place {
 impl Refusal {
     /// For `cause`, at no place of the document.
     pub fn new(cause: impl Into<Cause>) -> Box<Self> {
-        Box::new(Self { cause: cause.into(), at: None, path: Vec::new(), places: Vec::new() })
+        Box::new(Self { cause: cause.into(), at: None, path: Vec::new(), accesses: Vec::new() })
     }
 
     /// For a request that is malformed.

@@ -82,7 +82,7 @@ fn parsed(name: &str, text: &str, guard: Guard) -> Result<Value, Fault> {
 }
 
 fn wrong(name: &str, wanted: &str, got: &Value) -> Fault {
-    error::bad_request(format!("{name} wants {wanted}, got {}", got.kind()))
+    error::bad_request(format!("invalid {name}: expected {wanted}, found {}", got.kind()))
 }
 
 /// Refuses bodies that are not JSON in UTF-8.

@@ -4,12 +4,12 @@ use async_graphql_parser::Pos;
 use mesh::{Call, Fault};
 use serde::Serialize;
 
-use super::plan::{Kind, Member, Part, Plan, What};
-use crate::edge::{Answer, Written};
+use super::plan::{FieldSource, Kind, PayloadField, PayloadValue, Plan};
+use crate::edge::{ReadResult, WriteResult};
 
-/// One error as clients are told.
+/// A fault and its location in the document.
 #[derive(Debug, Clone, Copy)]
-pub struct Told<'a> {
+pub struct LocatedFault<'a> {
     /// What is wrong.
     pub fault: &'a Fault,
     /// Where in the document.
@@ -19,12 +19,12 @@ pub struct Told<'a> {
 }
 
 /// The answer of a query.
-pub fn read(plan: &Plan, answers: &[Answer]) -> Vec<u8> {
+pub fn read(plan: &Plan, answers: &[ReadResult]) -> Vec<u8> {
     let size: usize = answers.iter().map(|answer| answer.json.len() + 64).sum();
     let mut out = Vec::with_capacity(size + 64);
     let mut truncated = Vec::new();
-    open(&mut out, plan, |out, key, what| {
-        if let What::Read(index) = what {
+    write_data(&mut out, plan, |out, key, what| {
+        if let FieldSource::Read(index) = what {
             let answer = &answers[*index];
             out.extend_from_slice(&answer.json);
             if answer.truncated {
@@ -43,52 +43,52 @@ pub fn read(plan: &Plan, answers: &[Answer]) -> Vec<u8> {
 
 /// The answer of a mutation. A field that failed says so in its own data if it selects `error`, and is null beside an
 /// error otherwise.
-pub fn written(plan: &Plan, results: &[Result<Written, Fault>], call: &Call) -> Vec<u8> {
+pub fn written(plan: &Plan, results: &[Result<WriteResult, Fault>], call: &Call) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
-    open(&mut out, plan, |out, _, what| {
-        let What::Write(index, members) = what else { return };
+    write_data(&mut out, plan, |out, _, what| {
+        let FieldSource::Write(index, members) = what else { return };
         match &results[*index] {
-            Ok(written) => members_of(out, members, &Outcome::done(written)),
-            Err(fault) if says_error(members) => members_of(out, members, &Outcome::failed(fault)),
+            Ok(written) => write_payload(out, members, &Outcome::done(written)),
+            Err(fault) if selects_error(members) => write_payload(out, members, &Outcome::failed(fault)),
             Err(_) => out.extend_from_slice(b"null"),
         }
     });
-    let paths: Vec<[String; 1]> = plan.roots.iter().map(|root| [root.key.clone()]).collect();
-    let failed = plan.roots.iter().zip(&paths).filter_map(|(root, path)| match &root.what {
-        What::Write(index, members) if !says_error(members) => {
+    let paths: Vec<[String; 1]> = plan.fields.iter().map(|root| [root.key.clone()]).collect();
+    let failed = plan.fields.iter().zip(&paths).filter_map(|(root, path)| match &root.what {
+        FieldSource::Write(index, members) if !selects_error(members) => {
             let fault = results[*index].as_ref().err()?;
-            Some(Told { fault, at: Some(root.at), path })
+            Some(LocatedFault { fault, at: Some(root.at), path })
         }
-        What::Write(..) | What::Read(_) | What::Typename | What::Null => None,
+        FieldSource::Write(..) | FieldSource::Read(_) | FieldSource::Typename | FieldSource::Null => None,
     });
-    let failed: Vec<Told<'_>> = failed.collect();
+    let failed: Vec<LocatedFault<'_>> = failed.collect();
     if !failed.is_empty() {
         out.extend_from_slice(b",\"errors\":");
-        json(&mut out, &shaped(&failed, call));
+        json(&mut out, &error_entries(&failed, call));
     }
     out.push(b'}');
     out
 }
 
 /// The answer of a request that was not carried out.
-pub fn errors(told: &[Told<'_>], call: &Call) -> Vec<u8> {
+pub fn errors(faults: &[LocatedFault<'_>], call: &Call) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
     out.extend_from_slice(b"{\"errors\":");
-    json(&mut out, &shaped(told, call));
+    json(&mut out, &error_entries(faults, call));
     out.push(b'}');
     out
 }
 
 /// `{"data":{…}` with what `write` writes for reads and writes; the brace of the answer stays open.
-fn open<'a>(out: &mut Vec<u8>, plan: &'a Plan, mut write: impl FnMut(&mut Vec<u8>, &'a str, &'a What)) {
+fn write_data<'a>(out: &mut Vec<u8>, plan: &'a Plan, mut write: impl FnMut(&mut Vec<u8>, &'a str, &'a FieldSource)) {
     out.extend_from_slice(b"{\"data\":{");
-    for (index, root) in plan.roots.iter().enumerate() {
+    for (index, root) in plan.fields.iter().enumerate() {
         key(out, index, &root.key);
         match (&root.what, plan.kind) {
-            (What::Typename, Kind::Query) => out.extend_from_slice(b"\"Query\""),
-            (What::Typename, Kind::Mutation) => out.extend_from_slice(b"\"Mutation\""),
-            (What::Null, _) => out.extend_from_slice(b"null"),
-            (what @ (What::Read(_) | What::Write(..)), _) => write(out, &root.key, what),
+            (FieldSource::Typename, Kind::Query) => out.extend_from_slice(b"\"Query\""),
+            (FieldSource::Typename, Kind::Mutation) => out.extend_from_slice(b"\"Mutation\""),
+            (FieldSource::Null, _) => out.extend_from_slice(b"null"),
+            (what @ (FieldSource::Read(_) | FieldSource::Write(..)), _) => write(out, &root.key, what),
         }
     }
     out.push(b'}');
@@ -112,7 +112,7 @@ struct Outcome<'a> {
 }
 
 impl<'a> Outcome<'a> {
-    fn done(written: &'a Written) -> Self {
+    fn done(written: &'a WriteResult) -> Self {
         Self { status: 200, error: None, affected: written.affected, rows: &written.rows }
     }
 
@@ -121,24 +121,24 @@ impl<'a> Outcome<'a> {
     }
 }
 
-fn members_of(out: &mut Vec<u8>, members: &[Member], outcome: &Outcome<'_>) {
+fn write_payload(out: &mut Vec<u8>, members: &[PayloadField], outcome: &Outcome<'_>) {
     out.push(b'{');
     for (index, member) in members.iter().enumerate() {
         key(out, index, &member.key);
         match &member.what {
-            Part::Status => json(out, &outcome.status),
-            Part::Error => json(out, &outcome.error),
-            Part::Affected => json(out, &outcome.affected),
-            Part::Typename(name) => json(out, name),
-            Part::Returning if outcome.rows.is_empty() => out.extend_from_slice(b"[]"),
-            Part::Returning => out.extend_from_slice(outcome.rows),
+            PayloadValue::Status => json(out, &outcome.status),
+            PayloadValue::Error => json(out, &outcome.error),
+            PayloadValue::Affected => json(out, &outcome.affected),
+            PayloadValue::Typename(name) => json(out, name),
+            PayloadValue::Returning if outcome.rows.is_empty() => out.extend_from_slice(b"[]"),
+            PayloadValue::Returning => out.extend_from_slice(outcome.rows),
         }
     }
     out.push(b'}');
 }
 
-fn says_error(members: &[Member]) -> bool {
-    members.iter().any(|member| member.what == Part::Error)
+fn selects_error(members: &[PayloadField]) -> bool {
+    members.iter().any(|member| member.what == PayloadValue::Error)
 }
 
 fn json(out: &mut Vec<u8>, value: &impl Serialize) {
@@ -146,7 +146,7 @@ fn json(out: &mut Vec<u8>, value: &impl Serialize) {
 }
 
 #[derive(Serialize)]
-struct Shaped<'a> {
+struct ErrorEntry<'a> {
     message: &'a str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     locations: Vec<Location>,
@@ -168,12 +168,12 @@ struct Extensions<'a> {
     request_id: &'a str,
 }
 
-fn shaped<'a>(told: &[Told<'a>], call: &'a Call) -> Vec<Shaped<'a>> {
-    let one = |told: &Told<'a>| Shaped {
-        message: &told.fault.message,
-        locations: told.at.iter().map(|at| Location { line: at.line, column: at.column }).collect(),
-        path: told.path,
-        extensions: Extensions { code: told.fault.code.as_str(), request_id: &call.request_id },
+fn error_entries<'a>(faults: &[LocatedFault<'a>], call: &'a Call) -> Vec<ErrorEntry<'a>> {
+    let one = |located: &LocatedFault<'a>| ErrorEntry {
+        message: &located.fault.message,
+        locations: located.at.iter().map(|at| Location { line: at.line, column: at.column }).collect(),
+        path: located.path,
+        extensions: Extensions { code: located.fault.code.as_str(), request_id: &call.request_id },
     };
-    told.iter().map(one).collect()
+    faults.iter().map(one).collect()
 }

@@ -1,6 +1,6 @@
 //! Values of a document as values of the model.
 
-use async_graphql_value::{ConstValue, Number, Value as Written};
+use async_graphql_value::{ConstValue, Number, Value as AstValue};
 use query::{Object, Value};
 
 use super::{
@@ -10,48 +10,53 @@ use super::{
     variables::Variables,
 };
 
-/// What enum values mean where a value stands.
+/// How enum values are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Words {
+pub enum EnumValues {
     /// Text.
-    Kept,
+    Text,
     /// Text in which `__` is a dot, as in conditions.
-    Dotted,
+    Path,
 }
 
 /// A value in which variables have been put in; `None` for a variable that is declared but absent.
-pub fn value(document: &Document, variables: &Variables<'_>, words: Words, written: &Written) -> Result<Option<Value>> {
+pub fn value(
+    document: &Document,
+    variables: &Variables<'_>,
+    enums: EnumValues,
+    written: &AstValue,
+) -> Result<Option<Value>> {
     Ok(Some(match written {
-        Written::Variable(name) => return Ok(variables.value(name).map_err(Refusal::new)?.cloned()),
-        Written::Null => Value::Null,
-        Written::Number(number) => self::number(number),
-        Written::String(text) => Value::Text(checked(text)?),
-        Written::Boolean(bool) => Value::Bool(*bool),
-        Written::Enum(word) => self::word(document, words, word),
-        Written::List(items) => {
+        AstValue::Variable(name) => return Ok(variables.value(name).map_err(Refusal::new)?.cloned()),
+        AstValue::Null => Value::Null,
+        AstValue::Number(number) => self::number(number),
+        AstValue::String(text) => Value::Text(checked(text)?),
+        AstValue::Boolean(bool) => Value::Bool(*bool),
+        AstValue::Enum(word) => self::word(document, enums, word),
+        AstValue::List(items) => {
             let mut list = Vec::with_capacity(items.len());
             for item in items {
-                list.push(value(document, variables, words, item)?.unwrap_or(Value::Null));
+                list.push(value(document, variables, enums, item)?.unwrap_or(Value::Null));
             }
             Value::List(list)
         }
-        Written::Object(members) => {
+        AstValue::Object(members) => {
             let mut object = Vec::with_capacity(members.len());
             for (name, member) in members {
                 // A member whose variable is absent is absent itself.
-                if let Some(member) = value(document, variables, words, member)? {
+                if let Some(member) = value(document, variables, enums, member)? {
                     object.push((name.as_str().to_owned(), member));
                 }
             }
             Value::Object(Object(object))
         }
-        Written::Binary(_) => return Err(Refusal::malformed("bytes are written as base64 text")),
+        AstValue::Binary(_) => return Err(Refusal::malformed("bytes are written as base64 text")),
     }))
 }
 
 /// A value without variables.
 pub fn constant(document: &Document, written: &ConstValue) -> Result<Value> {
-    let value = value(document, &Variables::default(), Words::Kept, &written.clone().into_value())?;
+    let value = value(document, &Variables::default(), EnumValues::Text, &written.clone().into_value())?;
     Ok(value.expect("only variables can be absent"))
 }
 
@@ -69,13 +74,13 @@ fn checked(text: &str) -> Result<String> {
     Ok(text.to_owned())
 }
 
-fn word(document: &Document, words: Words, word: &str) -> Value {
+fn word(document: &Document, enums: EnumValues, word: &str) -> Value {
     if let Some(number) = document.numbers.get(word) {
         return Value::Number(number.clone());
     }
-    Value::Text(match words {
-        Words::Kept => word.to_owned(),
-        Words::Dotted => word.replace("__", "."),
+    Value::Text(match enums {
+        EnumValues::Text => word.to_owned(),
+        EnumValues::Path => word.replace("__", "."),
     })
 }
 

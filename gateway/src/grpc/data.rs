@@ -12,10 +12,10 @@ use super::{
 };
 use crate::{
     Service,
-    edge::{Answer, Caller, Written},
+    edge::{Caller, ReadResult, WriteResult},
     error,
-    http::{self as web, Visited},
-    target::{Planning, Target},
+    http::{body, cors::RequestedProject, current},
+    plan::{RequestPlanner, TableRef},
     write::Write,
 };
 
@@ -27,33 +27,33 @@ pub struct Data {
 #[tonic::async_trait]
 impl data_server::Data for Data {
     async fn read(&self, request: Request<api::ReadRequest>) -> Result<Response<api::ReadResponse>, Status> {
-        let (caller, message) = self.arrived(request, |message| &message.project).map_err(status)?;
-        Box::pin(self.rows(&caller, message)).await.map(Response::new).map_err(status)
+        let (caller, message) = self.accept(request, |message| &message.project).map_err(status)?;
+        Box::pin(self.read_rows(&caller, message)).await.map(Response::new).map_err(status)
     }
 
     async fn aggregate(&self, request: Request<api::AggregateRequest>) -> Result<Response<api::ReadResponse>, Status> {
-        let (caller, message) = self.arrived(request, |message| &message.project).map_err(status)?;
-        Box::pin(self.numbers(&caller, message)).await.map(Response::new).map_err(status)
+        let (caller, message) = self.accept(request, |message| &message.project).map_err(status)?;
+        Box::pin(self.count_rows(&caller, message)).await.map(Response::new).map_err(status)
     }
 
     async fn create(&self, request: Request<api::CreateRequest>) -> Result<Response<api::WriteResponse>, Status> {
-        let (caller, message) = self.arrived(request, |message| &message.project).map_err(status)?;
-        self.one(&caller, batch_item::Write::Create(message)).await.map(Response::new).map_err(status)
+        let (caller, message) = self.accept(request, |message| &message.project).map_err(status)?;
+        self.write_one(&caller, batch_item::Write::Create(message)).await.map(Response::new).map_err(status)
     }
 
     async fn update(&self, request: Request<api::UpdateRequest>) -> Result<Response<api::WriteResponse>, Status> {
-        let (caller, message) = self.arrived(request, |message| &message.project).map_err(status)?;
-        self.one(&caller, batch_item::Write::Update(message)).await.map(Response::new).map_err(status)
+        let (caller, message) = self.accept(request, |message| &message.project).map_err(status)?;
+        self.write_one(&caller, batch_item::Write::Update(message)).await.map(Response::new).map_err(status)
     }
 
     async fn delete(&self, request: Request<api::DeleteRequest>) -> Result<Response<api::WriteResponse>, Status> {
-        let (caller, message) = self.arrived(request, |message| &message.project).map_err(status)?;
-        self.one(&caller, batch_item::Write::Delete(message)).await.map(Response::new).map_err(status)
+        let (caller, message) = self.accept(request, |message| &message.project).map_err(status)?;
+        self.write_one(&caller, batch_item::Write::Delete(message)).await.map(Response::new).map_err(status)
     }
 
     async fn batch(&self, request: Request<api::BatchRequest>) -> Result<Response<api::BatchResponse>, Status> {
-        let (caller, message) = self.arrived(request, |message| &message.project).map_err(status)?;
-        self.all(&caller, message).await.map(Response::new).map_err(status)
+        let (caller, message) = self.accept(request, |message| &message.project).map_err(status)?;
+        self.write_batch(&caller, message).await.map(Response::new).map_err(status)
     }
 }
 
@@ -63,25 +63,25 @@ impl Data {
         Self { service }
     }
 
-    /// Who calls, and with what. The project's own limit holds from here on.
-    fn arrived<M: Message>(&self, request: Request<M>, project: impl Fn(&M) -> &str) -> Result<(Caller, M), Fault> {
-        let caller = Caller::of(web::current(), request.metadata().as_ref())?;
+    /// The caller and the message of a request, within the body limit of its project.
+    fn accept<M: Message>(&self, request: Request<M>, project: impl Fn(&M) -> &str) -> Result<(Caller, M), Fault> {
+        let caller = Caller::of(current(), request.metadata().as_ref())?;
         let project = project(request.get_ref());
-        if let Some(visited) = request.extensions().get::<Visited>() {
-            visited.visit(project);
+        if let Some(requested) = request.extensions().get::<RequestedProject>() {
+            requested.set(project);
         }
-        let limit = web::body_limit(&self.service, self.service.edge().settings(project).as_deref());
+        let limit = body::limit(self.service.config(), self.service.edge().settings(project).as_deref());
         if limit < self.service.config().body_bytes {
             let size = request.get_ref().encoded_len();
             if size > limit {
-                return Err(web::too_large(limit, Some(size as u64)));
+                return Err(body::too_large(limit, Some(size as u64)));
             }
         }
         Ok((caller, request.into_inner()))
     }
 
-    async fn rows(&self, caller: &Caller, message: api::ReadRequest) -> Result<api::ReadResponse, Fault> {
-        let target = target(&message.project, &message.database, &message.table)?;
+    async fn read_rows(&self, caller: &Caller, message: api::ReadRequest) -> Result<api::ReadResponse, Fault> {
+        let table_ref = table_ref(&message.project, &message.database, &message.table)?;
         let mut guard = self.service.guard();
         let find = value::object(message.r#where, &mut guard).map_err(Fault::from)?;
         let selection = Selection::of(message.select, &mut guard).map_err(Fault::from)?;
@@ -94,11 +94,11 @@ impl Data {
                 ..Node::new(Shape::Many, selection.fields(parser, table, budget)?)
             })
         };
-        self.answer(caller, target, plan).await
+        self.execute_read(caller, table_ref, plan).await
     }
 
-    async fn numbers(&self, caller: &Caller, message: api::AggregateRequest) -> Result<api::ReadResponse, Fault> {
-        let target = target(&message.project, &message.database, &message.table)?;
+    async fn count_rows(&self, caller: &Caller, message: api::AggregateRequest) -> Result<api::ReadResponse, Fault> {
+        let table_ref = table_ref(&message.project, &message.database, &message.table)?;
         check_aggregate(&message)?;
         let find = value::object(message.r#where, &mut self.service.guard()).map_err(Fault::from)?;
         let plan = |parser: Parser<'_>, table: &Table, budget: &mut Budget| {
@@ -106,31 +106,32 @@ impl Data {
             budget.field()?;
             Ok(Node { filter: parser.filter(table, &find, budget)?, ..Node::new(Shape::Aggregate, vec![count]) })
         };
-        self.answer(caller, target, plan).await
+        self.execute_read(caller, table_ref, plan).await
     }
 
-    async fn answer(
+    async fn execute_read(
         &self,
         caller: &Caller,
-        target: Target<'_>,
+        table_ref: TableRef<'_>,
         plan: impl Fn(Parser<'_>, &Table, &mut Budget) -> Result<Node, Error>,
     ) -> Result<api::ReadResponse, Fault> {
-        let mut planning = Planning::begin(&self.service, caller, target.project).await?;
-        let planned = planning.plan(target, Operation::Read, plan).await?;
-        let read = Read { database: planned.database, table: target.table.to_owned(), node: planned.plan };
+        let mut planner = RequestPlanner::begin(&self.service, caller, table_ref.project).await?;
+        let planned = planner.plan(table_ref, Operation::Read, plan).await?;
+        let read = Read { database: planned.database, table: table_ref.table.to_owned(), node: planned.plan };
         let answers = self.service.edge().read(caller, &planned.project, vec![read]).await?;
-        let Some(Answer { json, truncated }) = answers.into_iter().next() else {
+        let Some(ReadResult { json, truncated }) = answers.into_iter().next() else {
             return Err(Fault::internal("the request could not be answered", "no answer to a read"));
         };
         Ok(api::ReadResponse { rows: json, truncated })
     }
 
-    async fn one(&self, caller: &Caller, write: batch_item::Write) -> Result<api::WriteResponse, Fault> {
-        let mut results = self.written(caller, vec![Writing::of(write, &mut self.service.guard())?]).await?;
+    async fn write_one(&self, caller: &Caller, write: batch_item::Write) -> Result<api::WriteResponse, Fault> {
+        let mut results =
+            self.execute_writes(caller, vec![TableWrite::parse(write, &mut self.service.guard())?]).await?;
         results.pop().ok_or_else(|| Fault::internal("the request could not be answered", "no answer to a write"))
     }
 
-    async fn all(&self, caller: &Caller, message: api::BatchRequest) -> Result<api::BatchResponse, Fault> {
+    async fn write_batch(&self, caller: &Caller, message: api::BatchRequest) -> Result<api::BatchResponse, Fault> {
         let project = self.service.edge().project(caller, required("project", &message.project)?).await?;
         required("database", &message.database)?;
         let mut guard = self.service.guard();
@@ -139,7 +140,7 @@ impl Data {
             let Some(write) = item.write else {
                 return Err(Fault::from(Error::Required(format!("write of items[{index}]"))));
             };
-            let mut write = Writing::of(write, &mut guard)?;
+            let mut write = TableWrite::parse(write, &mut guard)?;
             for (name, own, of_batch) in
                 [("project", &mut write.project, &project.id), ("database", &mut write.database, &message.database)]
             {
@@ -151,31 +152,31 @@ impl Data {
             }
             writes.push(write);
         }
-        Ok(api::BatchResponse { results: self.written(caller, writes).await? })
+        Ok(api::BatchResponse { results: self.execute_writes(caller, writes).await? })
     }
 
     /// Writes of one database, in one transaction.
-    async fn written(&self, caller: &Caller, writes: Vec<Writing>) -> Result<Vec<api::WriteResponse>, Fault> {
+    async fn execute_writes(&self, caller: &Caller, writes: Vec<TableWrite>) -> Result<Vec<api::WriteResponse>, Fault> {
         let Some(first) = writes.first() else { return Ok(Vec::new()) };
-        let mut planning = Planning::begin(&self.service, caller, required("project", &first.project)?).await?;
+        let mut planner = RequestPlanner::begin(&self.service, caller, required("project", &first.project)?).await?;
         let mut mutations = Vec::with_capacity(writes.len());
         let mut newest = None;
         for write in &writes {
-            let target = target(&write.project, &write.database, &write.table)?;
+            let table_ref = table_ref(&write.project, &write.database, &write.table)?;
             let plan = |parser: Parser<'_>, table: &Table, budget: &mut Budget| write.mutation(parser, table, budget);
-            let planned = planning.plan(target, write.what.operation(), plan).await?;
+            let planned = planner.plan(table_ref, write.what.operation(), plan).await?;
             mutations.push((planned.database, planned.plan));
             newest = Some(planned.project);
         }
         let Some(project) = newest else { return Ok(Vec::new()) };
         let written = Box::pin(self.service.edge().write(caller, &project, mutations)).await?;
-        let told = |written: Written| api::WriteResponse { affected: written.affected, rows: written.rows };
-        written.into_iter().map(|one| one.map(told)).collect()
+        let response = |written: WriteResult| api::WriteResponse { affected: written.affected, rows: written.rows };
+        written.into_iter().map(|one| one.map(response)).collect()
     }
 }
 
 /// A write and the table it is for.
-struct Writing {
+struct TableWrite {
     project: String,
     database: String,
     table: String,
@@ -183,12 +184,12 @@ struct Writing {
     returning: Option<Selection>,
 }
 
-impl Writing {
-    fn of(write: batch_item::Write, guard: &mut Guard) -> Result<Self, Fault> {
-        Self::parsed(write, guard).map_err(Fault::from)
+impl TableWrite {
+    fn parse(write: batch_item::Write, guard: &mut Guard) -> Result<Self, Fault> {
+        Self::parse_model(write, guard).map_err(Fault::from)
     }
 
-    fn parsed(write: batch_item::Write, guard: &mut Guard) -> Result<Self, Error> {
+    fn parse_model(write: batch_item::Write, guard: &mut Guard) -> Result<Self, Error> {
         let (project, database, table, what, returning) = match write {
             batch_item::Write::Create(create) => {
                 let docs = create.docs.into_iter().map(|doc| value::object(Some(doc), guard));
@@ -241,8 +242,8 @@ fn check_aggregate(message: &api::AggregateRequest) -> Result<(), Fault> {
     }
 }
 
-fn target<'a>(project: &'a str, database: &'a str, table: &'a str) -> Result<Target<'a>, Fault> {
-    Ok(Target {
+fn table_ref<'a>(project: &'a str, database: &'a str, table: &'a str) -> Result<TableRef<'a>, Fault> {
+    Ok(TableRef {
         project: required("project", project)?,
         database: required("database", database)?,
         table: required("table", table)?,

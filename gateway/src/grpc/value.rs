@@ -52,7 +52,7 @@ impl Reader<'_> {
 
 fn number(number: f64) -> Result<Value, Error> {
     if !number.is_finite() {
-        return Err(Error::Malformed(format!("{number} is no number that can be stored or compared")));
+        return Err(Error::Malformed(format!("invalid number {number}: must be finite")));
     }
     if number.fract() == 0.0 && number.abs() <= EXACT {
         // Exact: it is whole and within what both types hold.

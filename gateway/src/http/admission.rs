@@ -28,7 +28,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// How long a request waits for a slot: shorter than clients take for a failure.
 const QUEUE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The slots of a node. Those that wait are served in their order.
+/// Concurrency limit of a node, with a bounded FIFO queue.
 pub(crate) struct Admission {
     slots: Arc<Semaphore>,
     limit: usize,
@@ -55,7 +55,7 @@ impl Admission {
 
     /// A slot, or `None` where there is none in time.
     async fn enter(&self) -> Option<Slot> {
-        let waiting = Waiting::new(&self.waiting);
+        let waiting = QueuePlace::new(&self.waiting);
         let slot = if waiting.before < self.queue {
             let permit = tokio::time::timeout(self.timeout, self.slots.clone().acquire_owned()).await;
             permit.ok().and_then(Result::ok).map(|permit| Slot::new(permit, &self.in_flight))
@@ -74,7 +74,7 @@ impl Admission {
     }
 }
 
-/// The right to be answered.
+/// A permit to answer one request.
 #[derive(Debug)]
 struct Slot {
     _permit: OwnedSemaphorePermit,
@@ -95,74 +95,74 @@ impl Drop for Slot {
 }
 
 /// A place in the queue.
-struct Waiting<'a> {
+struct QueuePlace<'a> {
     count: &'a AtomicUsize,
     before: usize,
 }
 
-impl<'a> Waiting<'a> {
+impl<'a> QueuePlace<'a> {
     fn new(count: &'a AtomicUsize) -> Self {
         Self { count, before: count.fetch_add(1, Ordering::Relaxed) }
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for QueuePlace<'_> {
     fn drop(&mut self) {
         self.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// A request's way to its slot, which it keeps until the last clone is dropped.
+/// Admission of one request: takes its slot and keeps it until the last clone is dropped.
 #[derive(Clone)]
-pub(super) struct Ticket {
+pub(crate) struct Ticket {
     admission: Arc<Admission>,
     /// Its slot; `None` once it is refused.
     slot: Arc<OnceLock<Option<Slot>>>,
 }
 
 impl Ticket {
-    pub(super) fn new(admission: &Arc<Admission>) -> Self {
+    pub(crate) fn new(admission: &Arc<Admission>) -> Self {
         Self { admission: admission.clone(), slot: Arc::default() }
     }
 
     /// Takes a slot, where it has to wait for no body. Errors: `UNAVAILABLE`.
-    pub(super) async fn enter(&self) -> Result<(), Fault> {
+    pub(crate) async fn enter(&self) -> Result<(), Fault> {
         let slot = match self.admission.try_enter() {
             Some(slot) => Some(slot),
             None => self.admission.enter().await,
         };
-        self.decided(slot);
+        self.decide(slot);
         self.refusal().map_or(Ok(()), Err)
     }
 
     /// `body`, whose end is only seen once there is a slot.
-    pub(super) fn body<B>(&self, body: B) -> Body
+    pub(crate) fn body<B>(&self, body: B) -> Body
     where
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
-        Body::new(Awaited { body, ticket: self.clone(), entering: None })
+        Body::new(AdmittedBody { body, ticket: self.clone(), entering: None })
     }
 
     /// Why the request is refused, if it is.
-    pub(super) fn refusal(&self) -> Option<Fault> {
+    pub(crate) fn refusal(&self) -> Option<Fault> {
         let is_refused = self.slot.get().is_some_and(Option::is_none);
         is_refused.then(|| self.admission.fault())
     }
 
-    fn decided(&self, slot: Option<Slot>) {
+    fn decide(&self, slot: Option<Slot>) {
         // A ticket is decided once: it is either entered or given to one body.
         let _ = self.slot.set(slot);
     }
 }
 
-struct Awaited<B> {
+struct AdmittedBody<B> {
     body: B,
     ticket: Ticket,
     entering: Option<BoxFuture<'static, Option<Slot>>>,
 }
 
-impl<B> HttpBody for Awaited<B>
+impl<B> HttpBody for AdmittedBody<B>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
@@ -179,7 +179,7 @@ where
                 None => {}
             }
             if let Some(slot) = this.ticket.admission.try_enter() {
-                this.ticket.decided(Some(slot));
+                this.ticket.decide(Some(slot));
                 return Poll::Ready(None);
             }
         }
@@ -190,7 +190,7 @@ where
         });
         let slot = ready!(entering.as_mut().poll(cx));
         this.entering = None;
-        this.ticket.decided(slot);
+        this.ticket.decide(slot);
         Poll::Ready(this.ticket.refusal().map(|fault| Err(fault.into())))
     }
 

@@ -15,11 +15,12 @@ pub fn json(status: StatusCode, body: impl Into<Body>) -> Response {
     response
 }
 
-/// What went wrong, as `{"error", "rawError", "code", "requestId"}` with the status of its code.
+/// The error answer of a fault: `{"error", "rawError", "code", "requestId"}` with the status of its code.
 pub fn fault(fault: &Fault, call: &Call) -> Response {
     let status = StatusCode::from_u16(fault.code.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let told = Told { error: &fault.message, raw_error: "", code: fault.code.as_str(), request_id: &call.request_id };
-    let body = serde_json::to_vec(&told).expect("texts can always be written as JSON");
+    let body =
+        ErrorBody { error: &fault.message, raw_error: "", code: fault.code.as_str(), request_id: &call.request_id };
+    let body = serde_json::to_vec(&body).expect("texts can always be written as JSON");
     let mut response = json(status, body);
     if fault.code == Code::TooMany || fault.code == Code::Unavailable {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
@@ -32,20 +33,20 @@ pub fn fault(fault: &Fault, call: &Call) -> Response {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Told<'a> {
+struct ErrorBody<'a> {
     error: &'a str,
     raw_error: &'static str,
     code: &'static str,
     request_id: &'a str,
 }
 
-/// What there is to say of a path that no route has.
+/// 404 for a path without a route.
 pub(crate) async fn unknown_path(request: Request) -> Response {
     let message = format!("path {} is not known", request.uri().path());
     refused(&Fault::new(Code::NotFound, message))
 }
 
-/// What there is to say of a method that a path does not have. The router adds `Allow`.
+/// 405 for a method that a path does not have. The router adds `Allow`.
 pub(crate) async fn wrong_method(request: Request) -> Response {
     let message = format!("path {} does not know the method {}", request.uri().path(), request.method());
     refused(&Fault::new(Code::Method, message))

@@ -1,10 +1,12 @@
-//! Who may call from a browser. Source: Fetch standard, "CORS protocol".
+//! Cross-origin resource sharing. Source: Fetch standard, "CORS protocol".
+
+use std::sync::{Arc, OnceLock};
 
 use axum::{body::Body, response::Response};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 
-const METHODS: [Method; 4] = [Method::GET, Method::POST, Method::PUT, Method::DELETE];
-const ASKED: [&str; 9] = [
+const ALLOWED_METHODS: [Method; 4] = [Method::GET, Method::POST, Method::PUT, Method::DELETE];
+const ALLOWED_HEADERS: [&str; 9] = [
     "authorization",
     "content-type",
     "accept",
@@ -15,9 +17,27 @@ const ASKED: [&str; 9] = [
     "x-grpc-web",
     "x-user-agent",
 ];
-const SHOWN: &str = "Authorization, Content-Type, X-Request-Id, X-Perigee-Truncated, Grpc-Status, Grpc-Message, Grpc-Status-Details-Bin";
+const EXPOSED_HEADERS: &str = "Authorization, Content-Type, X-Request-Id, X-Perigee-Truncated, Grpc-Status, Grpc-Message, Grpc-Status-Details-Bin";
 
-/// What a browser may do with the answer.
+/// The project of a request whose path does not name one.
+///
+/// gRPC names it in the message: its handler sets it, and the front reads it for the CORS headers of the answer.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RequestedProject(Arc<OnceLock<String>>);
+
+impl RequestedProject {
+    /// Records that the request is for `project`; the first record counts.
+    pub(crate) fn set(&self, project: &str) {
+        self.0.get_or_init(|| project.to_owned());
+    }
+
+    /// The project, once it is known.
+    pub(crate) fn get(&self) -> Option<&str> {
+        self.0.get().map(String::as_str)
+    }
+}
+
+/// What a page of the origin may do with the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// The origin is listed: it may send credentials.
@@ -39,7 +59,7 @@ pub fn access(origins: &[String], origin: &HeaderValue) -> Access {
 }
 
 /// Writes what `origin` may do into the headers of an answer.
-pub fn write(headers: &mut HeaderMap, access: Access, origin: HeaderValue) {
+pub fn write_headers(headers: &mut HeaderMap, access: Access, origin: HeaderValue) {
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
     match access {
         Access::None => return,
@@ -51,7 +71,7 @@ pub fn write(headers: &mut HeaderMap, access: Access, origin: HeaderValue) {
             headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         }
     }
-    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(SHOWN));
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED_HEADERS));
 }
 
 /// The method that a preflight asks for; `None` for any other request.
@@ -61,13 +81,14 @@ pub fn preflight(request: &Request<Body>) -> Option<&HeaderValue> {
 }
 
 /// The answer to a preflight that asks for `method` and the headers it names.
-pub fn allowed(method: &HeaderValue, request: &HeaderMap, access: Access, origin: HeaderValue) -> Response {
+pub fn preflight_response(method: &HeaderValue, request: &HeaderMap, access: Access, origin: HeaderValue) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
     let wanted = request.get(header::ACCESS_CONTROL_REQUEST_HEADERS);
-    let is_known = METHODS.iter().any(|known| known.as_str().as_bytes() == method.as_bytes()) && are_known(wanted);
-    write(headers, if is_known { access } else { Access::None }, origin);
+    let is_known =
+        ALLOWED_METHODS.iter().any(|known| known.as_str().as_bytes() == method.as_bytes()) && are_known(wanted);
+    write_headers(headers, if is_known { access } else { Access::None }, origin);
     headers.append(header::VARY, HeaderValue::from_static("Access-Control-Request-Method"));
     headers.append(header::VARY, HeaderValue::from_static("Access-Control-Request-Headers"));
     if is_known && access != Access::None {
@@ -85,7 +106,7 @@ fn are_known(wanted: Option<&HeaderValue>) -> bool {
     let Some(wanted) = wanted else { return true };
     let Ok(wanted) = wanted.to_str() else { return false };
     let mut names = wanted.split(',').map(str::trim).filter(|name| !name.is_empty());
-    names.all(|name| ASKED.iter().any(|known| known.eq_ignore_ascii_case(name)))
+    names.all(|name| ALLOWED_HEADERS.iter().any(|known| known.eq_ignore_ascii_case(name)))
 }
 
 #[cfg(test)]
@@ -113,7 +134,7 @@ mod tests {
     #[test]
     fn an_open_answer_never_allows_credentials() {
         let mut headers = HeaderMap::new();
-        write(&mut headers, Access::Open, HeaderValue::from_static("http://a.test"));
+        write_headers(&mut headers, Access::Open, HeaderValue::from_static("http://a.test"));
         assert_eq!(headers[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*");
         assert!(!headers.contains_key(header::ACCESS_CONTROL_ALLOW_CREDENTIALS));
     }
@@ -124,11 +145,11 @@ mod tests {
         let page = HeaderValue::from_static("http://a.test");
         let post = HeaderValue::from_static("POST");
         request.insert(header::ACCESS_CONTROL_REQUEST_HEADERS, HeaderValue::from_static("Content-Type, authorization"));
-        let response = allowed(&post, &request, Access::Listed, page.clone());
+        let response = preflight_response(&post, &request, Access::Listed, page.clone());
         assert_eq!(response.headers()[header::ACCESS_CONTROL_ALLOW_HEADERS], "Content-Type, authorization");
         assert_eq!(response.headers()[header::ACCESS_CONTROL_ALLOW_METHODS], "POST");
         request.insert(header::ACCESS_CONTROL_REQUEST_HEADERS, HeaderValue::from_static("x-custom"));
-        let response = allowed(&post, &request, Access::Listed, page);
+        let response = preflight_response(&post, &request, Access::Listed, page);
         assert!(!response.headers().contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN));
     }
 }

@@ -38,22 +38,22 @@ const SMALL_BYTES: usize = 64 * 1024;
 const HTTP1_CHUNK: usize = 64 * 1024;
 const HTTP2_CHUNK: usize = 16 * 1024;
 /// A client may be behind for so long, by so much that buffers hold, before it counts as slow.
-const GRACE: Duration = Duration::from_secs(1);
+const SLOW_AFTER: Duration = Duration::from_secs(1);
 const BUFFERED_BYTES: f64 = 256.0 * 1024.0;
 /// Bytes per second below which a client is slow.
 const SLOW_RATE: f64 = 64.0 * 1024.0;
 /// How often answers are compared with the timeout.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The budget of a node. Clones are the same budget.
+/// Byte budget of a node. Clones are the same budget.
 #[derive(Clone)]
 pub(crate) struct SendBudget {
-    parts: Arc<Parts>,
+    state: Arc<BudgetState>,
 }
 
-struct Parts {
+struct BudgetState {
     limit: usize,
-    held: Mutex<Ledger>,
+    ledger: Mutex<Ledger>,
     unsent: Gauge,
     shed: Counter,
 }
@@ -62,29 +62,29 @@ struct Parts {
 struct Ledger {
     bytes: usize,
     next: u64,
-    answers: HashMap<u64, Arc<Answer>>,
+    answers: HashMap<u64, Arc<UnsentAnswer>>,
 }
 
 /// An answer that is being sent.
-struct Answer {
+struct UnsentAnswer {
     size: usize,
     taken: AtomicUsize,
     since: Instant,
     connection: Option<Arc<Connection>>,
-    /// Bytes taken when that was last different, and when.
+    /// Bytes taken at the last check that saw progress, and when that was.
     progress: Mutex<(usize, Instant)>,
 }
 
-impl Answer {
-    /// How far its client is behind one that just keeps up; `None` for those that do.
-    fn arrears(&self, now: Instant) -> Option<f64> {
+impl UnsentAnswer {
+    /// Bytes that its client is behind the slow rate; `None` for a client that keeps up.
+    fn bytes_behind(&self, now: Instant) -> Option<f64> {
         let age = now.duration_since(self.since);
         let expected = age.as_secs_f64() * SLOW_RATE + BUFFERED_BYTES.min(self.size as f64 / 2.0);
         let behind = expected - self.taken.load(Ordering::Relaxed) as f64;
-        (age >= GRACE && behind > 0.0 && self.connection.is_some()).then_some(behind)
+        (age >= SLOW_AFTER && behind > 0.0 && self.connection.is_some()).then_some(behind)
     }
 
-    fn is_stuck(&self, now: Instant, timeout: Duration) -> bool {
+    fn is_stalled(&self, now: Instant, timeout: Duration) -> bool {
         let taken = self.taken.load(Ordering::Relaxed);
         let mut progress = self.progress.lock().expect("no code panics while it holds this lock");
         if progress.0 != taken {
@@ -103,14 +103,14 @@ impl Answer {
 impl SendBudget {
     pub(crate) fn new(limit: usize, metrics: &Metrics) -> Self {
         let (unsent, shed) = (metrics.load().unsent_bytes.clone(), metrics.shed("unsent_bytes"));
-        Self { parts: Arc::new(Parts { limit, held: Mutex::default(), unsent, shed }) }
+        Self { state: Arc::new(BudgetState { limit, ledger: Mutex::default(), unsent, shed }) }
     }
 
-    /// `response`, sent in pieces and counted while it is.
+    /// `response` with a body that is sent in chunks and counted until the client has taken it.
     ///
     /// A small one over HTTP/1.1 is left as it is: there is one on a connection at most, and the socket takes it.
     /// Errors: `UNAVAILABLE` where there is no room.
-    pub(super) fn sent(
+    pub(crate) fn track(
         &self,
         response: Response,
         version: Version,
@@ -132,37 +132,37 @@ impl SendBudget {
             Some(Err(error)) => (Bytes::new(), Some(Err(error))),
             None => (Bytes::new(), None),
         };
-        let held = if rest.is_empty() { None } else { Some(self.hold(rest.len(), connection)?) };
-        let sending = Sending {
+        let reservation = if rest.is_empty() { None } else { Some(self.reserve(rest.len(), connection)?) };
+        let sending = ChunkedBody {
             body,
             next: first,
             is_whole: true,
             size: known,
             rest,
             chunk: if is_http1 { HTTP1_CHUNK } else { HTTP2_CHUNK },
-            held,
+            reservation,
             _running: connection.map(|connection| connection.running()),
         };
         Ok(Response::from_parts(head, Body::new(sending)))
     }
 
-    fn hold(&self, size: usize, connection: Option<&Arc<Connection>>) -> Result<Held, Fault> {
+    fn reserve(&self, size: usize, connection: Option<&Arc<Connection>>) -> Result<Reservation, Fault> {
         let now = Instant::now();
         let mut ledger = self.ledger();
-        if ledger.bytes + size > self.parts.limit {
+        if ledger.bytes + size > self.state.limit {
             self.make_room(&mut ledger, size, now);
             let is_alone = ledger.bytes == 0;
-            if ledger.bytes + size > self.parts.limit && size > SMALL_BYTES && !is_alone {
-                self.parts.shed.inc();
+            if ledger.bytes + size > self.state.limit && size > SMALL_BYTES && !is_alone {
+                self.state.shed.inc();
                 let message = format!(
                     "the limit of {} bytes for answers that are not taken yet is reached, try again later",
-                    self.parts.limit
+                    self.state.limit
                 );
                 return Err(Fault::new(Code::Unavailable, message));
             }
         }
         let id = ledger.next;
-        let answer = Arc::new(Answer {
+        let answer = Arc::new(UnsentAnswer {
             size,
             taken: AtomicUsize::new(0),
             since: now,
@@ -172,18 +172,18 @@ impl SendBudget {
         ledger.next += 1;
         ledger.answers.insert(id, answer.clone());
         ledger.bytes += size;
-        self.parts.unsent.set(ledger.bytes as i64);
-        Ok(Held { id, answer, budget: self.clone() })
+        self.state.unsent.set(ledger.bytes as i64);
+        Ok(Reservation { id, answer, budget: self.clone() })
     }
 
-    /// Cuts those that are furthest behind, until `size` fits.
+    /// Closes connections of the slowest clients until `size` fits.
     fn make_room(&self, ledger: &mut Ledger, size: usize, now: Instant) {
-        let slow = ledger.answers.iter().filter_map(|(id, answer)| Some((answer.arrears(now)?, *id)));
+        let slow = ledger.answers.iter().filter_map(|(id, answer)| Some((answer.bytes_behind(now)?, *id)));
         let mut slow: Vec<(f64, u64)> = slow.collect();
         slow.sort_by(|(one, _), (other, _)| other.total_cmp(one));
         let mut cut = 0;
         for (_, id) in slow {
-            if ledger.bytes + size <= self.parts.limit {
+            if ledger.bytes + size <= self.state.limit {
                 break;
             }
             if let Some(answer) = ledger.answers.remove(&id) {
@@ -192,44 +192,44 @@ impl SendBudget {
                 cut += 1;
             }
         }
-        self.parts.shed.inc_by(cut);
+        self.state.shed.inc_by(cut);
     }
 
-    /// Cuts clients that take nothing for as long as `timeout`; never ends.
-    pub(crate) async fn watched(self, timeout: Duration) {
+    /// Closes connections of clients that take nothing for as long as `timeout`; never ends.
+    pub(crate) async fn cut_stalled(self, timeout: Duration) {
         let mut checks = tokio::time::interval((timeout / 4).clamp(Duration::from_millis(1), CHECK_INTERVAL));
         loop {
             let now = checks.tick().await;
-            let stuck = |answer: &&Arc<Answer>| answer.is_stuck(now, timeout);
-            self.ledger().answers.values().filter(stuck).for_each(|answer| answer.cut());
+            let stalled = |answer: &&Arc<UnsentAnswer>| answer.is_stalled(now, timeout);
+            self.ledger().answers.values().filter(stalled).for_each(|answer| answer.cut());
         }
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.parts.held.lock().expect("no code panics while it holds this lock")
+        self.state.ledger.lock().expect("no code panics while it holds this lock")
     }
 }
 
-/// Bytes of the budget, given back when dropped.
-struct Held {
+/// Reserved bytes of the budget, released when dropped.
+struct Reservation {
     id: u64,
-    answer: Arc<Answer>,
+    answer: Arc<UnsentAnswer>,
     budget: SendBudget,
 }
 
-impl Drop for Held {
+impl Drop for Reservation {
     fn drop(&mut self) {
         let mut ledger = self.budget.ledger();
         // One that was cut is not there any more.
         if ledger.answers.remove(&self.id).is_some() {
             ledger.bytes -= self.answer.size;
         }
-        self.budget.parts.unsent.set(ledger.bytes as i64);
+        self.budget.state.unsent.set(ledger.bytes as i64);
     }
 }
 
-/// A body that is handed on in pieces.
-struct Sending {
+/// A body that is handed on in chunks.
+struct ChunkedBody {
     body: Body,
     /// What comes after `rest`, if it was looked at already.
     next: Option<Result<Frame<Bytes>, Error>>,
@@ -239,12 +239,12 @@ struct Sending {
     /// Bytes of the whole body, while none was handed on.
     size: Option<u64>,
     chunk: usize,
-    held: Option<Held>,
+    reservation: Option<Reservation>,
     _running: Option<Running>,
 }
 
-impl Sending {
-    fn piece(&mut self) -> Bytes {
+impl ChunkedBody {
+    fn next_chunk(&mut self) -> Bytes {
         let is_last = self.rest.len() <= self.chunk;
         let piece = match is_last {
             true if self.is_whole => std::mem::take(&mut self.rest),
@@ -253,24 +253,24 @@ impl Sending {
         };
         self.is_whole = is_last;
         self.size = None;
-        if let Some(held) = &self.held {
-            held.answer.taken.fetch_add(piece.len(), Ordering::Relaxed);
+        if let Some(reservation) = &self.reservation {
+            reservation.answer.taken.fetch_add(piece.len(), Ordering::Relaxed);
         }
         if is_last {
-            self.held = None;
+            self.reservation = None;
         }
         piece
     }
 }
 
-impl HttpBody for Sending {
+impl HttpBody for ChunkedBody {
     type Data = Bytes;
     type Error = Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         loop {
             if !self.rest.is_empty() {
-                return Poll::Ready(Some(Ok(Frame::data(self.piece()))));
+                return Poll::Ready(Some(Ok(Frame::data(self.next_chunk()))));
             }
             if let Some(next) = self.next.take() {
                 return Poll::Ready(Some(next));
@@ -317,7 +317,7 @@ mod tests {
         for version in [Version::HTTP_11, Version::HTTP_2] {
             for size in [0, 1, HTTP2_CHUNK, LARGE, 5 * LARGE + 3] {
                 let budget = budget(usize::MAX);
-                let response = budget.sent(response(size), version, Some(&connection())).expect("there is room");
+                let response = budget.track(response(size), version, Some(&connection())).expect("there is room");
                 assert_eq!(response.body().size_hint().exact(), Some(size as u64));
                 let body = response.into_body().collect().await.expect("it is whole").to_bytes();
                 assert_eq!(body, vec![7; size]);
@@ -331,7 +331,7 @@ mod tests {
         let frames = [Frame::data(Bytes::from(vec![7; LARGE])), Frame::trailers(http::HeaderMap::new())];
         let frames = frames.map(Ok::<_, std::convert::Infallible>);
         let body = http_body_util::StreamBody::new(futures::stream::iter(frames));
-        let response = budget(usize::MAX).sent(Response::new(Body::new(body)), Version::HTTP_2, None);
+        let response = budget(usize::MAX).track(Response::new(Body::new(body)), Version::HTTP_2, None);
         let body = response.expect("there is room").into_body().collect().await.expect("it is whole");
         assert!(body.trailers().is_some());
         assert_eq!(body.to_bytes().len(), LARGE);
@@ -340,7 +340,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_large_answer_that_does_not_fit_is_refused_and_a_small_one_is_not() {
         let budget = budget(2 * LARGE);
-        let hold = |size| budget.sent(response(size), Version::HTTP_2, Some(&connection()));
+        let hold = |size| budget.track(response(size), Version::HTTP_2, Some(&connection()));
         let (first, _second) = (hold(LARGE), hold(LARGE));
         let fault = hold(LARGE).expect_err("the budget is full");
         assert_eq!(fault.code, Code::Unavailable);
@@ -354,7 +354,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_over_the_whole_budget_is_sent_alone() {
         let budget = budget(1);
-        let hold = || budget.sent(response(LARGE), Version::HTTP_11, Some(&connection()));
+        let hold = || budget.track(response(LARGE), Version::HTTP_11, Some(&connection()));
         let _held = hold().expect("nothing else is held");
         hold().expect_err("one is");
     }
@@ -363,11 +363,12 @@ mod tests {
     async fn those_furthest_behind_lose_their_connection_to_make_room() {
         let budget = budget(40 * LARGE);
         let (fast, slow, new) = (connection(), connection(), connection());
-        let hold = |connection: &Arc<Connection>| budget.sent(response(20 * LARGE), Version::HTTP_11, Some(connection));
+        let hold =
+            |connection: &Arc<Connection>| budget.track(response(20 * LARGE), Version::HTTP_11, Some(connection));
         let mut reading = hold(&fast).expect("there is room").into_body();
         let _stuck = hold(&slow).expect("there is room");
         hold(&new).expect_err("nobody is slow yet");
-        tokio::time::advance(GRACE).await;
+        tokio::time::advance(SLOW_AFTER).await;
         for _ in 0..10 {
             reading.frame().await.expect("there is more").expect("it is sound");
         }
@@ -382,11 +383,11 @@ mod tests {
     async fn a_client_that_takes_nothing_loses_its_connection() {
         let budget = budget(usize::MAX);
         let (fast, stuck) = (connection(), connection());
-        let hold = |connection: &Arc<Connection>| budget.sent(response(20 * LARGE), Version::HTTP_2, Some(connection));
+        let hold = |connection: &Arc<Connection>| budget.track(response(20 * LARGE), Version::HTTP_2, Some(connection));
         let mut reading = hold(&fast).expect("there is room").into_body();
         let _held = hold(&stuck).expect("there is room");
         let timeout = Duration::from_secs(10);
-        let watching = tokio::spawn(budget.watched(timeout));
+        let watching = tokio::spawn(budget.cut_stalled(timeout));
         for _ in 0..15 {
             tokio::time::sleep(Duration::from_secs(1)).await;
             reading.frame().await.expect("there is more").expect("it is sound");

@@ -1,4 +1,4 @@
-//! The fields of a JSON body, as clients of many ages write them.
+//! Lenient access to the fields of a JSON body: old clients differ in case and send unused fields.
 
 use mesh::Fault;
 use query::{Object, Value};
@@ -38,7 +38,7 @@ impl Fields {
         match self.take(name) {
             None => Ok(None),
             Some(Value::Text(text)) => Ok(Some(text)),
-            Some(other) => Err(self.wrong(name, "a text", &other)),
+            Some(other) => Err(self.wrong_type(name, "a text", &other)),
         }
     }
 
@@ -47,7 +47,7 @@ impl Fields {
         match self.take(name) {
             None => Ok(None),
             Some(Value::Object(object)) => Ok(Some(object)),
-            Some(other) => Err(self.wrong(name, "an object", &other)),
+            Some(other) => Err(self.wrong_type(name, "an object", &other)),
         }
     }
 
@@ -56,12 +56,12 @@ impl Fields {
         match self.take(name) {
             None => Ok(None),
             Some(Value::List(items)) => Ok(Some(items)),
-            Some(other) => Err(self.wrong(name, "a list", &other)),
+            Some(other) => Err(self.wrong_type(name, "a list", &other)),
         }
     }
 
-    /// Refuses a field that says something which nobody here can do: all but null and an empty list, object or text.
-    pub fn refuse(&mut self, name: &str) -> Result<(), Fault> {
+    /// Rejects an unsupported field, unless it is null or an empty list, object or text.
+    pub fn reject_unsupported(&mut self, name: &str) -> Result<(), Fault> {
         match self.take(name) {
             Some(value) if !is_empty(&value) => {
                 Err(error::bad_request(format!("{}{name} is not supported by this version", self.prefix)))
@@ -70,9 +70,9 @@ impl Fields {
         }
     }
 
-    /// That the field `name` holds something else than it wants.
-    pub fn wrong(&self, name: &str, wanted: &str, got: &Value) -> Fault {
-        error::bad_request(format!("{}{name} wants {wanted}, got {}", self.prefix, got.kind()))
+    /// The fault of a field of the wrong type.
+    pub fn wrong_type(&self, name: &str, wanted: &str, got: &Value) -> Fault {
+        error::bad_request(format!("invalid {}{name}: expected {wanted}, found {}", self.prefix, got.kind()))
     }
 
     /// The full name of the field `name`, for messages.
@@ -109,15 +109,15 @@ mod tests {
     #[test]
     fn null_is_absent() {
         assert_eq!(fields(&[("find", Value::Null)]).object("find"), Ok(None));
-        assert_eq!(fields(&[("group", Value::Null)]).refuse("group"), Ok(()));
+        assert_eq!(fields(&[("group", Value::Null)]).reject_unsupported("group"), Ok(()));
     }
 
     #[test]
     fn a_wrong_type_names_the_field() {
         let fault = fields(&[("find", Value::List(Vec::new()))]).object("find").unwrap_err();
-        assert_eq!(fault.message, "find wants an object, got a list");
+        assert_eq!(fault.message, "invalid find: expected an object, found a list");
         let inside = Object(vec![("join".to_owned(), Value::Bool(true))]);
-        let fault = Fields::inside("options", inside).refuse("join").unwrap_err();
+        let fault = Fields::inside("options", inside).reject_unsupported("join").unwrap_err();
         assert_eq!(fault.message, "options.join is not supported by this version");
     }
 }

@@ -8,7 +8,7 @@ use crate::{error, write::Write};
 
 /// A read.
 #[derive(Debug)]
-pub struct Reading {
+pub struct ReadBody {
     /// Which rows.
     pub find: Value,
     /// What JSON they become; never [`Shape::Aggregate`].
@@ -19,7 +19,7 @@ pub struct Reading {
 
 /// One write of a batch.
 #[derive(Debug)]
-pub struct Item {
+pub struct BatchItem {
     /// Its table.
     pub table: String,
     /// What it does with it.
@@ -27,7 +27,7 @@ pub struct Item {
 }
 
 /// The read that a body asks for.
-pub fn reading(mut fields: Fields) -> Result<Reading, Fault> {
+pub fn read(mut fields: Fields) -> Result<ReadBody, Fault> {
     let shape = match fields.text("op")?.as_deref() {
         Some("all") => Shape::Many,
         Some("one") => Shape::One,
@@ -36,18 +36,18 @@ pub fn reading(mut fields: Fields) -> Result<Reading, Fault> {
         other => return Err(invalid_op(&fields, other, "all, one, count")),
     };
     for field in ["group", "aggregate"] {
-        fields.refuse(field)?;
+        fields.reject_unsupported(field)?;
     }
     let find = find(&mut fields)?;
     let mut inside = Fields::inside("options", fields.object("options")?.unwrap_or_default());
-    inside.refuse("join")?;
+    inside.reject_unsupported("join")?;
     let options = Options {
         select: select(&mut inside, "select")?,
         sort: inside.take("sort").filter(|sort| !is_empty(sort)),
         skip: inside.take("skip"),
         limit: inside.take("limit"),
     };
-    Ok(Reading { find, shape, options })
+    Ok(ReadBody { find, shape, options })
 }
 
 /// What a write is to answer of its rows; `None` where the body does not ask.
@@ -57,15 +57,15 @@ pub fn returning(fields: &mut Fields) -> Result<Option<Options>, Fault> {
 }
 
 /// The items of a batch, in their order.
-pub fn batch(mut fields: Fields) -> Result<Vec<Item>, Fault> {
+pub fn batch(mut fields: Fields) -> Result<Vec<BatchItem>, Fault> {
     let items = fields.list("reqs")?.unwrap_or_default();
     items.into_iter().enumerate().map(|(index, item)| batch_item(index, item)).collect()
 }
 
-fn batch_item(index: usize, item: Value) -> Result<Item, Fault> {
+fn batch_item(index: usize, item: Value) -> Result<BatchItem, Fault> {
     let name = format!("reqs[{index}]");
     let Value::Object(object) = item else {
-        return Err(error::bad_request(format!("{name} wants an object, got {}", item.kind())));
+        return Err(error::bad_request(format!("invalid {name}: expected an object, found {}", item.kind())));
     };
     let mut fields = Fields::inside(&name, object);
     let operation = match fields.text("type")?.as_deref() {
@@ -73,13 +73,14 @@ fn batch_item(index: usize, item: Value) -> Result<Item, Fault> {
         Some("update") => Operation::Update,
         Some("delete") => Operation::Delete,
         Some(other) => {
-            let message = format!("invalid batch request type: {name}.type {other} is none of create, update, delete");
+            let message =
+                format!("invalid batch request type: {name}.type {other}, expected one of create, update, delete");
             return Err(error::bad_request(message));
         }
         None => return Err(Fault::from(Error::Required(format!("{name}.type")))),
     };
     let table = fields.text("col")?.ok_or_else(|| Fault::from(Error::Required(format!("{name}.col"))))?;
-    Ok(Item { table, write: write(operation, fields)? })
+    Ok(BatchItem { table, write: write(operation, fields)? })
 }
 
 /// The write that a body asks for.
@@ -97,8 +98,8 @@ fn create(mut fields: Fields) -> Result<Write, Fault> {
     let docs = fields.take("doc").ok_or_else(|| Fault::from(Error::Required(fields.name("doc"))))?;
     match (op.as_deref(), &docs) {
         (Some("one"), Value::Object(_)) | (Some("all"), Value::List(_)) => Ok(Write::Create { docs }),
-        (Some("one"), _) => Err(fields.wrong("doc", "an object where op is one", &docs)),
-        (Some("all"), _) => Err(fields.wrong("doc", "a list where op is all", &docs)),
+        (Some("one"), _) => Err(fields.wrong_type("doc", "an object where op is one", &docs)),
+        (Some("all"), _) => Err(fields.wrong_type("doc", "a list where op is all", &docs)),
         (other, _) => Err(invalid_op(&fields, other, "one, all")),
     }
 }
@@ -112,8 +113,8 @@ fn update(mut fields: Fields) -> Result<Write, Fault> {
     };
     let find = find(&mut fields)?;
     let update = fields.object("update")?.unwrap_or_default();
-    let says_something = |(_, value): &(String, Value)| !is_empty(value);
-    if !update.0.iter().any(says_something) {
+    let is_given = |(_, value): &(String, Value)| !is_empty(value);
+    if !update.0.iter().any(is_given) {
         let message =
             format!("invalid update: {} changes nothing, expected operators such as $set", fields.name("update"));
         return Err(error::bad_request(message));
@@ -138,7 +139,7 @@ fn find(fields: &mut Fields) -> Result<Value, Fault> {
 fn select(fields: &mut Fields, name: &str) -> Result<Option<Value>, Fault> {
     match fields.take(name) {
         Some(select @ (Value::Object(_) | Value::List(_))) => Ok(Some(select).filter(|select| !is_empty(select))),
-        Some(other) => Err(fields.wrong(name, "an object or a list of names", &other)),
+        Some(other) => Err(fields.wrong_type(name, "an object or a list of names", &other)),
         None => Ok(None),
     }
 }
@@ -169,19 +170,19 @@ mod tests {
     #[test]
     fn a_read_needs_an_op_that_is_known() {
         let expected = "invalid parameter provided: op is required, expected one of all, one, count";
-        assert_eq!(message(reading(fields(r#"{"find":{}}"#))), expected);
-        assert_eq!(message(reading(fields("{}"))), expected);
+        assert_eq!(message(read(fields(r#"{"find":{}}"#))), expected);
+        assert_eq!(message(read(fields("{}"))), expected);
         let unknown = "invalid parameter provided: op many is not known, expected one of all, one, count";
-        assert_eq!(message(reading(fields(r#"{"op":"many"}"#))), unknown);
-        assert_eq!(message(reading(fields(r#"{"op":1}"#))), "op wants a text, got a number");
-        assert_eq!(message(reading(fields(r#"{"op":"distinct"}"#))), "op distinct is not supported by this version");
+        assert_eq!(message(read(fields(r#"{"op":"many"}"#))), unknown);
+        assert_eq!(message(read(fields(r#"{"op":1}"#))), "invalid op: expected a text, found a number");
+        assert_eq!(message(read(fields(r#"{"op":"distinct"}"#))), "op distinct is not supported by this version");
     }
 
     #[test]
     fn a_read_of_old_clients_with_every_key_empty_is_a_plain_read() {
         let body = r#"{"find":{"_id":{"$eq":"1"}},"op":"all","options":{"select":null,"sort":null,"skip":null,"limit":null,
             "distinct":null,"debug":false},"group":[],"aggregate":{},"matchWhere":[{"a":1}],"postProcess":{"x":1}}"#;
-        let read = reading(fields(body)).expect("it is a plain read");
+        let read = read(fields(body)).expect("it is a plain read");
         assert_eq!(read.options, Options::default());
         assert_eq!(read.shape, Shape::Many);
     }
@@ -193,14 +194,14 @@ mod tests {
             ("aggregate", r#"{"op":"all","aggregate":{"sum":["a"]}}"#),
             ("options.join", r#"{"op":"all","options":{"join":[{}]}}"#),
         ] {
-            assert_eq!(message(reading(fields(body))), format!("{field} is not supported by this version"));
+            assert_eq!(message(read(fields(body))), format!("{field} is not supported by this version"));
         }
     }
 
     #[test]
     fn a_find_that_is_a_list_is_refused() {
         for body in [r#"{"op":"all","find":[]}"#, r#"{"op":"all","find":[{"a":1}]}"#] {
-            assert_eq!(message(reading(fields(body))), "find wants an object, got a list");
+            assert_eq!(message(read(fields(body))), "invalid find: expected an object, found a list");
         }
     }
 
@@ -209,9 +210,9 @@ mod tests {
         assert!(create(fields(r#"{"op":"one","doc":{"a":1}}"#)).is_ok());
         assert!(create(fields(r#"{"op":"all","doc":[]}"#)).is_ok());
         let one = message(create(fields(r#"{"op":"one","doc":[{"a":1}]}"#)));
-        assert_eq!(one, "doc wants an object where op is one, got a list");
+        assert_eq!(one, "invalid doc: expected an object where op is one, found a list");
         let all = message(create(fields(r#"{"op":"all","doc":{"a":1}}"#)));
-        assert_eq!(all, "doc wants a list where op is all, got an object");
+        assert_eq!(all, "invalid doc: expected a list where op is all, found an object");
         assert_eq!(message(create(fields(r#"{"op":"one"}"#))), "doc is required");
     }
 
@@ -225,7 +226,7 @@ mod tests {
     #[test]
     fn a_batch_names_the_item_that_is_wrong() {
         let zap = message(batch(fields(r#"{"reqs":[{"type":"zap","col":"posts"}]}"#)));
-        assert_eq!(zap, "invalid batch request type: reqs[0].type zap is none of create, update, delete");
+        assert_eq!(zap, "invalid batch request type: reqs[0].type zap, expected one of create, update, delete");
         let item = r#"{"reqs":[{"type":"delete","col":"a","op":"all"},{"type":"delete","col":"a"}]}"#;
         assert!(message(batch(fields(item))).contains("reqs[1].op is required"));
         assert!(batch(fields("{}")).expect("an empty batch is one").is_empty());

@@ -7,7 +7,7 @@ use super::Planner;
 use crate::graphql::{
     names,
     refusal::{Located, Refusal, Result},
-    value::{Words, stored_condition, value},
+    value::{EnumValues, stored_condition, value},
 };
 
 /// How many rows, in the dialect's word.
@@ -39,9 +39,9 @@ impl<'a> Planner<'a> {
     }
 
     /// The value of an argument; `None` where it is absent or null.
-    pub fn argument(&self, field: &Selected, name: &str, words: Words) -> Result<Option<Value>> {
+    pub fn argument(&self, field: &Selected, name: &str, enums: EnumValues) -> Result<Option<Value>> {
         let Some(written) = field.get_argument(name) else { return Ok(None) };
-        let value = value(self.document, self.variables, words, &written.node).at(written.pos)?;
+        let value = value(self.document, self.variables, enums, &written.node).at(written.pos)?;
         Ok(value.filter(|value| *value != Value::Null))
     }
 
@@ -58,7 +58,7 @@ impl<'a> Planner<'a> {
 
     /// `where`
     pub fn filter(&mut self, table: usize, field: &Selected) -> Result<Filter> {
-        let Some(mut condition) = self.argument(field, "where", Words::Dotted)? else { return Ok(Filter::TRUE) };
+        let Some(mut condition) = self.argument(field, "where", EnumValues::Path)? else { return Ok(Filter::TRUE) };
         if !matches!(condition, Value::Object(_)) {
             let wrong = wrong_type("where", "an object of conditions", &condition);
             return self.of_argument(field, "where", Err(wrong));
@@ -75,18 +75,18 @@ impl<'a> Planner<'a> {
         Ok(Node {
             filter: self.filter(table, field)?,
             sort: self.sort(table, field)?,
-            skip: self.whole(field, "skip")?.unwrap_or(0),
-            limit: self.whole(field, "limit")?,
+            skip: self.non_negative_integer(field, "skip")?.unwrap_or(0),
+            limit: self.non_negative_integer(field, "limit")?,
             ..Node::new(Shape::Many, Vec::new())
         })
     }
 
-    /// A whole number that is not negative.
-    pub fn whole(&self, field: &Selected, name: &str) -> Result<Option<u64>> {
-        let Some(value) = self.argument(field, name, Words::Kept)? else { return Ok(None) };
+    /// The argument `name` as a non-negative integer.
+    pub fn non_negative_integer(&self, field: &Selected, name: &str) -> Result<Option<u64>> {
+        let Some(value) = self.argument(field, name, EnumValues::Text)? else { return Ok(None) };
         let number = match &value {
             Value::Int(number) => {
-                u64::try_from(*number).map_err(|_| Error::Malformed(format!("{name} wants no negative number")))
+                u64::try_from(*number).map_err(|_| Error::Malformed(format!("{name} must not be negative")))
             }
             Value::Number(number) if number.bytes().all(|byte| byte.is_ascii_digit()) => {
                 Err(Error::OutOfRange { name: name.to_owned(), wanted: "a number of 63 bits".to_owned() })
@@ -103,13 +103,13 @@ impl<'a> Planner<'a> {
 
     /// `op`
     pub fn op(&self, field: &Selected) -> Result<Op> {
-        let op = match self.argument(field, "op", Words::Kept)? {
+        let op = match self.argument(field, "op", EnumValues::Text)? {
             None => return Ok(Op::All),
             Some(Value::Text(word)) => match word.as_str() {
                 "all" => Ok(Op::All),
                 "one" => Ok(Op::One),
                 "count" => Ok(Op::Count),
-                _ => Err(Error::Malformed(format!("op is all, one or count, not {word:?}"))),
+                _ => Err(Error::Malformed(format!("invalid op {word:?}: expected one of all, one, count"))),
             },
             Some(other) => Err(wrong_type("op", "all, one or count", &other)),
         };
@@ -118,7 +118,7 @@ impl<'a> Planner<'a> {
 
     /// `sort`: `"-title"`, `title_desc`, `{title: -1}`, or a list of such.
     fn sort(&self, table: usize, field: &Selected) -> Result<Vec<Sort>> {
-        let Some(sort) = self.argument(field, "sort", Words::Kept)? else { return Ok(Vec::new()) };
+        let Some(sort) = self.argument(field, "sort", EnumValues::Text)? else { return Ok(Vec::new()) };
         let mut keys = Vec::new();
         let items = match sort {
             Value::List(items) => items,
@@ -154,7 +154,7 @@ impl<'a> Planner<'a> {
         if let Some(name) = text.strip_prefix('-') {
             return Ok((self.column(table, name)?, Value::Int(-1)));
         }
-        if let Some(column) = self.known(table, text) {
+        if let Some(column) = self.find_column(table, text) {
             return Ok((column.to_owned(), Value::Int(1)));
         }
         for (suffix, direction) in [("_asc", 1), ("_desc", -1)] {
@@ -167,14 +167,14 @@ impl<'a> Planner<'a> {
 
     /// The database's name of the column that GraphQL, or the database, calls `name`.
     fn column(&self, table: usize, name: &str) -> std::result::Result<String, Error> {
-        match self.known(table, name) {
+        match self.find_column(table, name) {
             Some(column) => Ok(column.to_owned()),
             None => self.names.stored(table).column(name).map(|column| column.name.clone()),
         }
     }
 
-    /// The same, where not knowing it is no error: what a name was meant to be takes long to find.
-    fn known(&self, table: usize, name: &str) -> Option<&str> {
+    /// As [`Self::column`], without the costly search for similar names.
+    fn find_column(&self, table: usize, name: &str) -> Option<&str> {
         let columns = &self.names.stored(table).columns;
         match self.names.table(table).fields.get(name) {
             Some(names::Field::Column(index)) => Some(&columns[*index].name),
@@ -198,7 +198,7 @@ impl<'a> Planner<'a> {
         self.arguments(field, &known)?;
         let mut members = Vec::with_capacity(key.len());
         for (argument, column) in key {
-            let given = match self.argument(field, argument, Words::Kept)? {
+            let given = match self.argument(field, argument, EnumValues::Text)? {
                 None => Err(Error::Required(format!("argument {argument} of {}", field.name.node))),
                 Some(list @ (Value::List(_) | Value::Object(_))) => Err(wrong_type(argument, "a single value", &list)),
                 Some(single) => Ok(single),

@@ -1,79 +1,80 @@
-//! Fields of `Query`, and what a root field's name means.
+//! Root fields: fields of `Query`, and resolution of root field names to tables.
 
 use async_graphql_parser::types::Field as Selected;
-use async_graphql_value::Value as Written;
+use async_graphql_value::Value as AstValue;
 use mesh::{Code, Fault};
 use query::{Error, Field, Node, Operation, Read, Shape};
 
 use super::{
-    Planner, What, about,
+    FieldSource, Planner,
     arguments::Op,
-    select::{Group, is_condition, no_arguments, only_conditions_below},
+    at_table,
+    select::{Group, is_condition, no_arguments, only_conditional_directives},
 };
 use crate::graphql::{
-    names::{Found, Root, RootKind},
-    refusal::{Place, Refusal, Result},
+    names::{RootField, RootKind, RootLookup},
+    refusal::{Refusal, Result, RootAccess},
 };
 
-/// What a root field means.
-pub struct Meant {
+/// A root field resolved to a table.
+pub struct ResolvedRoot {
     /// A table and how it is read.
-    pub root: Root,
+    pub root: RootField,
     /// The database was named by a directive: the dialect, in which a selection may be absent.
     pub dialect: bool,
 }
 
-/// A database that a directive names, and the table if it names that too.
-struct Named<'a> {
+/// A directive that names a database, and the table if it has one.
+struct DatabaseDirective<'a> {
     database: usize,
     table: Option<&'a str>,
 }
 
 impl<'a> Planner<'a> {
     /// A field of `Query`.
-    pub fn query_root(&mut self, group: &Group<'a>, reads: &mut Vec<Read>) -> Result<What> {
+    pub fn query_root(&mut self, group: &Group<'a>, reads: &mut Vec<Read>) -> Result<FieldSource> {
         match group.name() {
             "__typename" => {
                 self.budget.field().map_err(Refusal::new)?;
                 no_arguments(group)?;
-                only_conditions_below(group)?;
+                only_conditional_directives(group)?;
                 group.leaf()?;
-                return Ok(What::Typename);
+                return Ok(FieldSource::Typename);
             }
             // No type is known while types are not published.
             "__type" => {
                 self.arguments(group.field, &["name"])?;
-                self.argument(group.field, "name", crate::graphql::value::Words::Kept)?;
+                self.argument(group.field, "name", crate::graphql::value::EnumValues::Text)?;
                 group.object()?;
-                return Ok(What::Null);
+                return Ok(FieldSource::Null);
             }
             "__schema" => return Err(Refusal::malformed("introspection is not available in this project")),
             _ => {}
         }
-        let meant = self.meant(group, group.name(), Operation::Read)?;
-        let table = meant.root.table;
+        let resolved = self.resolve_root(group, group.name(), Operation::Read)?;
+        let table = resolved.root.table;
         let counted = self.budget.operation().map_err(Refusal::new);
-        let node = counted.and_then(|()| match meant.root.kind {
-            RootKind::Rows => self.root_rows(&meant, group),
+        let node = counted.and_then(|()| match resolved.root.kind {
+            RootKind::Rows => self.root_rows(&resolved, group),
             RootKind::ByKey => self.root_by_key(table, group),
             RootKind::Aggregate => self.aggregate(table, group),
         });
-        let node = node.map_err(|refusal| about(refusal, self.names, table, Operation::Read))?;
+        let node = node.map_err(|refusal| at_table(refusal, self.names, table, Operation::Read))?;
         reads.push(Read {
             database: self.names.database_id(table).to_owned(),
             table: self.names.stored(table).name.clone(),
             node,
         });
-        Ok(What::Read(reads.len() - 1))
+        Ok(FieldSource::Read(reads.len() - 1))
     }
 
-    fn root_rows(&mut self, meant: &Meant, group: &Group<'a>) -> Result<Node> {
-        let table = meant.root.table;
+    fn root_rows(&mut self, resolved: &ResolvedRoot, group: &Group<'a>) -> Result<Node> {
+        let table = resolved.root.table;
         self.arguments(group.field, &["where", "op", "sort", "skip", "limit"])?;
         let mut node = self.rows(table, group.field)?;
         let op = self.op(group.field)?;
         let sets = group.selections();
-        if sets.is_empty() && !meant.dialect && op != Op::Count {
+        if sets.is_empty() && !resolved.dialect && op != Op::Count {
             return Err(group.object().err().unwrap_or_else(|| Refusal::malformed("a selection is missing")));
         }
         node.fields = match sets.is_empty() {
@@ -111,9 +112,11 @@ impl<'a> Planner<'a> {
         Ok(Node { filter, ..Node::new(Shape::One, fields) })
     }
 
-    /// What the root field `name` (of a mutation: without its verb) means.
-    pub fn meant(&self, group: &Group<'a>, name: &str, operation: Operation) -> Result<Meant> {
-        let Some(named) = self.named(group.field)? else { return self.meant_alone(name, operation) };
+    /// Resolves the root field `name` (of a mutation: without its verb).
+    pub fn resolve_root(&self, group: &Group<'a>, name: &str, operation: Operation) -> Result<ResolvedRoot> {
+        let Some(named) = self.database_directive(group.field)? else {
+            return self.resolve_without_directive(name, operation);
+        };
         let database = &self.project().databases[named.database];
         if database.schema.is_none() {
             let text = format!("database {} cannot be reached", database.id);
@@ -122,32 +125,35 @@ impl<'a> Planner<'a> {
         // Writes are of the table that the field names.
         let real = named.table.filter(|_| operation == Operation::Read);
         let root = match real {
-            Some(real) => self.names.table_of(named.database, real).map(|table| Root { table, kind: RootKind::Rows }),
+            Some(real) => {
+                self.names.table_of(named.database, real).map(|table| RootField { table, kind: RootKind::Rows })
+            }
             None => self.names.root_of(named.database, name),
         };
         match root {
-            Some(root) => Ok(Meant { root, dialect: true }),
+            Some(root) => Ok(ResolvedRoot { root, dialect: true }),
             None => Err(self.unknown_table(real.unwrap_or(name), Some(named.database), operation)),
         }
     }
 
-    fn meant_alone(&self, name: &str, operation: Operation) -> Result<Meant> {
+    fn resolve_without_directive(&self, name: &str, operation: Operation) -> Result<ResolvedRoot> {
         match self.names.root(name) {
-            Found::Root(root) => Ok(Meant { root, dialect: false }),
-            Found::Shared(databases) => {
+            RootLookup::Field(root) => Ok(ResolvedRoot { root, dialect: false }),
+            RootLookup::Ambiguous(databases) => {
                 let id = |database: &usize| &self.project().databases[*database].id;
                 let first = databases.first().map(id).map_or("", String::as_str);
                 let text = format!("several databases have a table {name}: say {name} @{first} or {first}_{name}");
                 let mut refusal = Refusal::new(Fault::new(Code::UnknownTable, text));
-                let place = |database| Place { database: id(database).clone(), table: name.to_owned(), operation };
-                refusal.places = databases.iter().map(place).collect();
+                let access =
+                    |database| RootAccess { database: id(database).clone(), table: name.to_owned(), operation };
+                refusal.accesses = databases.iter().map(access).collect();
                 Err(refusal)
             }
-            Found::Nothing => Err(self.unknown_table(name, None, operation)),
+            RootLookup::Unknown => Err(self.unknown_table(name, None, operation)),
         }
     }
 
-    /// That there is no such table, or that nobody can tell while a database is not reached.
+    /// The refusal of an unknown table; `UNAVAILABLE` where it may be in a database that is not reached.
     fn unknown_table(&self, name: &str, database: Option<usize>, operation: Operation) -> Box<Refusal> {
         let unreached = self.project().databases.iter().find(|database| database.schema.is_none());
         let mut refusal = match unreached.filter(|_| database.is_none()) {
@@ -162,14 +168,14 @@ impl<'a> Planner<'a> {
         };
         let databases = self.project().databases.iter().enumerate();
         let databases = databases.filter(|(index, _)| database.is_none_or(|database| database == *index));
-        refusal.places = databases
-            .map(|(_, database)| Place { database: database.id.clone(), table: name.to_owned(), operation })
+        refusal.accesses = databases
+            .map(|(_, database)| RootAccess { database: database.id.clone(), table: name.to_owned(), operation })
             .collect();
         refusal
     }
 
     /// The database that a root field's directive names.
-    fn named(&self, field: &'a Selected) -> Result<Option<Named<'a>>> {
+    fn database_directive(&self, field: &'a Selected) -> Result<Option<DatabaseDirective<'a>>> {
         let mut directives = field.directives.iter().filter(|directive| !is_condition(directive));
         let Some(directive) = directives.next() else { return Ok(None) };
         if let Some(second) = directives.next() {
@@ -180,7 +186,7 @@ impl<'a> Planner<'a> {
         let mut table = None;
         for (name, value) in &directive.node.arguments {
             match (name.node.as_str(), &value.node) {
-                ("col", Written::String(real)) => table = Some(real.as_str()),
+                ("col", AstValue::String(real)) => table = Some(real.as_str()),
                 ("col", _) => {
                     let wrong = Error::WrongType {
                         name: format!("col of @{alias}"),
@@ -197,7 +203,7 @@ impl<'a> Planner<'a> {
             }
         }
         match self.database(alias) {
-            Some(database) => Ok(Some(Named { database, table })),
+            Some(database) => Ok(Some(DatabaseDirective { database, table })),
             None => Err(self.unknown_database(alias).at(directive.pos)),
         }
     }

@@ -6,19 +6,19 @@ use async_graphql_parser::{
     Pos, Positioned,
     types::{Directive, Field as Selected, Selection, SelectionSet},
 };
-use async_graphql_value::Value as Written;
+use async_graphql_value::Value as AstValue;
 use indexmap::{IndexMap, map::Entry};
 use mesh::{Code, Fault};
 use query::{Error, Field, Node, Shape, What};
 
-use super::{Planner, under};
+use super::{Planner, at_field};
 use crate::graphql::{
     names,
     refusal::{Located, Refusal, Result},
 };
 
 /// Arguments that a field may have: no field knows as many, and they are compared with each other.
-const ARGUMENTS: usize = 100;
+const MAX_ARGUMENTS: usize = 100;
 
 /// Fields by their response keys, in order.
 pub type Groups<'a> = IndexMap<&'a str, Group<'a>, foldhash::fast::RandomState>;
@@ -101,12 +101,12 @@ impl<'a> Planner<'a> {
                     None
                 }
                 Selection::InlineFragment(fragment) => {
-                    only_conditions(&fragment.node.directives)?;
+                    only_conditional(&fragment.node.directives)?;
                     let is_included = self.is_included(&fragment.node.directives)?;
                     is_included.then_some(&fragment.node.selection_set.node)
                 }
                 Selection::FragmentSpread(fragment) => {
-                    only_conditions(&fragment.node.directives)?;
+                    only_conditional(&fragment.node.directives)?;
                     let name = fragment.node.fragment_name.node.as_str();
                     let is_first = self.is_included(&fragment.node.directives)? && spread.insert(name);
                     // Checked when the document was parsed: every fragment exists and none spreads itself.
@@ -150,8 +150,8 @@ impl<'a> Planner<'a> {
             }
         };
         match &written.node {
-            Written::Boolean(condition) => Ok(*condition),
-            Written::Variable(variable) => match self.variables.value(variable).map_err(Refusal::new)? {
+            AstValue::Boolean(condition) => Ok(*condition),
+            AstValue::Variable(variable) => match self.variables.value(variable).map_err(Refusal::new)? {
                 Some(query::Value::Bool(condition)) => Ok(*condition),
                 other => Err(wrong_condition(name, other.map_or("nothing", query::Value::kind))),
             },
@@ -164,8 +164,8 @@ impl<'a> Planner<'a> {
         let groups = self.collect(sets)?;
         let mut fields = Vec::with_capacity(groups.len());
         for (key, group) in groups {
-            only_conditions_below(&group)?;
-            let what = self.field(table, &group).map_err(|refusal| under(refusal, key, &group))?;
+            only_conditional_directives(&group)?;
+            let what = self.field(table, &group).map_err(|refusal| at_field(refusal, key, &group))?;
             fields.push(Field { key: key.to_owned(), what });
         }
         Ok(fields)
@@ -222,14 +222,14 @@ impl<'a> Planner<'a> {
         let type_name = &self.names.table(table).aggregate_type;
         let mut fields = Vec::new();
         for (key, group) in self.collect(&group.object()?)? {
-            only_conditions_below(&group)?;
+            only_conditional_directives(&group)?;
             no_arguments(&group)?;
             group.leaf()?;
             self.budget.field().map_err(Refusal::new)?;
             let what = match group.name() {
                 "count" => What::Count,
                 "__typename" => What::Constant(type_name.clone()),
-                name => return Err(under(unknown_member(name, type_name, &["count"]), key, &group)),
+                name => return Err(at_field(unknown_member(name, type_name, &["count"]), key, &group)),
             };
             fields.push(Field { key: key.to_owned(), what });
         }
@@ -262,8 +262,8 @@ pub fn unknown_member(name: &str, type_name: &str, known: &[&str]) -> Box<Refusa
 
 fn add<'a>(groups: &mut Groups<'a>, field: &'a Selected, at: Pos) -> Result<()> {
     let seen = field.arguments.len();
-    if seen > ARGUMENTS {
-        return Err(Refusal::new(Error::TooComplex { what: "arguments", seen, limit: ARGUMENTS }).at(at));
+    if seen > MAX_ARGUMENTS {
+        return Err(Refusal::new(Error::TooComplex { what: "arguments", seen, limit: MAX_ARGUMENTS }).at(at));
     }
     let key = field.response_key().node.as_str();
     match groups.entry(key) {
@@ -292,7 +292,7 @@ fn is_same(one: &Selected, other: &Selected) -> bool {
         && databases(one).eq(databases(other))
 }
 
-fn databases(field: &Selected) -> impl Iterator<Item = (&str, Vec<(&str, &Written)>)> {
+fn databases(field: &Selected) -> impl Iterator<Item = (&str, Vec<(&str, &AstValue)>)> {
     field.directives.iter().filter(|directive| !is_condition(directive)).map(|directive| {
         let arguments = directive.node.arguments.iter().map(|(name, value)| (name.node.as_str(), &value.node));
         (directive.node.name.node.as_str(), arguments.collect())
@@ -304,7 +304,7 @@ pub fn is_condition(directive: &Positioned<Directive>) -> bool {
     matches!(directive.node.name.node.as_str(), "include" | "skip")
 }
 
-fn only_conditions(directives: &[Positioned<Directive>]) -> Result<()> {
+fn only_conditional(directives: &[Positioned<Directive>]) -> Result<()> {
     match directives.iter().find(|directive| !is_condition(directive)) {
         None => Ok(()),
         Some(directive) => {
@@ -315,7 +315,7 @@ fn only_conditions(directives: &[Positioned<Directive>]) -> Result<()> {
 }
 
 /// Databases are named at the root only: below it relations lead on.
-pub fn only_conditions_below(group: &Group<'_>) -> Result<()> {
+pub fn only_conditional_directives(group: &Group<'_>) -> Result<()> {
     let fields = std::iter::once(group.field).chain(group.others.iter().copied());
     match fields.flat_map(|field| &field.directives).find(|directive| !is_condition(directive)) {
         None => Ok(()),

@@ -5,16 +5,16 @@ use mesh::{Code, Fault};
 use query::{Change, Error, Mutation, Node, Object, Operation, Set, Shape, TableKind, Value};
 
 use super::{
-    Member, Part, Planner, What, about,
+    FieldSource, PayloadField, PayloadValue, Planner,
     arguments::{Op, wrong_type},
-    root::Meant,
-    select::{Group, no_arguments, only_conditions_below, unknown_member},
-    under,
+    at_field, at_table,
+    root::ResolvedRoot,
+    select::{Group, no_arguments, only_conditional_directives, unknown_member},
 };
 use crate::graphql::{
     names::RootKind,
     refusal::{Refusal, Result},
-    value::{Words, stored_members},
+    value::{EnumValues, stored_members},
 };
 
 const VERBS: [(&str, Operation); 3] =
@@ -22,29 +22,35 @@ const VERBS: [(&str, Operation); 3] =
 
 impl<'a> Planner<'a> {
     /// A field of `Mutation`.
-    pub fn mutation_root(&mut self, group: &Group<'a>, writes: &mut Vec<(String, Mutation)>) -> Result<What> {
+    pub fn mutation_root(&mut self, group: &Group<'a>, writes: &mut Vec<(String, Mutation)>) -> Result<FieldSource> {
         if group.name() == "__typename" {
             no_arguments(group)?;
-            only_conditions_below(group)?;
+            only_conditional_directives(group)?;
             group.leaf()?;
             self.budget.field().map_err(Refusal::new)?;
-            return Ok(What::Typename);
+            return Ok(FieldSource::Typename);
         }
         let verb = VERBS.iter().find_map(|(verb, operation)| Some((*operation, group.name().strip_prefix(verb)?)));
-        let Some((operation, name)) = verb else { return Err(no_verb(group.name())) };
-        let meant = self.meant(group, name, operation)?;
-        let table = meant.root.table;
-        let (mutation, members) =
-            self.mutation(&meant, group, operation).map_err(|refusal| about(refusal, self.names, table, operation))?;
+        let Some((operation, name)) = verb else { return Err(unknown_mutation(group.name())) };
+        let resolved = self.resolve_root(group, name, operation)?;
+        let table = resolved.root.table;
+        let (mutation, members) = self
+            .mutation(&resolved, group, operation)
+            .map_err(|refusal| at_table(refusal, self.names, table, operation))?;
         writes.push((self.names.database_id(table).to_owned(), mutation));
-        Ok(What::Write(writes.len() - 1, members))
+        Ok(FieldSource::Write(writes.len() - 1, members))
     }
 
-    fn mutation(&mut self, meant: &Meant, group: &Group<'a>, operation: Operation) -> Result<(Mutation, Vec<Member>)> {
-        let table = meant.root.table;
+    fn mutation(
+        &mut self,
+        resolved: &ResolvedRoot,
+        group: &Group<'a>,
+        operation: Operation,
+    ) -> Result<(Mutation, Vec<PayloadField>)> {
+        let table = resolved.root.table;
         let stored = self.names.stored(table);
-        if meant.root.kind != RootKind::Rows {
-            return Err(no_verb(group.name()));
+        if resolved.root.kind != RootKind::Rows {
+            return Err(unknown_mutation(group.name()));
         }
         if stored.kind == TableKind::View {
             return Err(Refusal::malformed(format!("{} is a view and cannot be written", stored.name)));
@@ -54,20 +60,20 @@ impl<'a> Planner<'a> {
             Operation::Create => self.insert(table, group.field),
             Operation::Update => self.update(table, group.field),
             Operation::Delete => self.delete(table, group.field),
-            Operation::Read => return Err(no_verb(group.name())),
+            Operation::Read => return Err(unknown_mutation(group.name())),
         }?;
-        let sets = if meant.dialect { group.selections() } else { group.object()? };
+        let sets = if resolved.dialect { group.selections() } else { group.object()? };
         let mut returning = None;
         let mut members = Vec::new();
         for (key, group) in self.collect(&sets)? {
-            let what = self.member(table, &group, &mut returning).map_err(|refusal| under(refusal, key, &group))?;
-            members.push(Member { key: key.to_owned(), what });
+            let what = self.member(table, &group, &mut returning).map_err(|refusal| at_field(refusal, key, &group))?;
+            members.push(PayloadField { key: key.to_owned(), what });
         }
         Ok((Mutation { table: stored.name.clone(), set, returning }, members))
     }
 
-    fn member(&mut self, table: usize, group: &Group<'a>, returning: &mut Option<Node>) -> Result<Part> {
-        only_conditions_below(group)?;
+    fn member(&mut self, table: usize, group: &Group<'a>, returning: &mut Option<Node>) -> Result<PayloadValue> {
+        only_conditional_directives(group)?;
         no_arguments(group)?;
         if group.name() == "returning" {
             if returning.is_some() {
@@ -75,7 +81,7 @@ impl<'a> Planner<'a> {
             }
             let fields = self.fields(table, &group.object()?)?;
             *returning = Some(Node::new(Shape::Many, fields));
-            return Ok(Part::Returning);
+            return Ok(PayloadValue::Returning);
         }
         group.leaf()?;
         let type_name = &self.names.table(table).mutation_type;
@@ -84,17 +90,17 @@ impl<'a> Planner<'a> {
             self.budget.field().map_err(Refusal::new)?;
         }
         match group.name() {
-            "status" => Ok(Part::Status),
-            "error" => Ok(Part::Error),
-            "affected" => Ok(Part::Affected),
-            "__typename" => Ok(Part::Typename(type_name.clone())),
+            "status" => Ok(PayloadValue::Status),
+            "error" => Ok(PayloadValue::Error),
+            "affected" => Ok(PayloadValue::Affected),
+            "__typename" => Ok(PayloadValue::Typename(type_name.clone())),
             name => Err(unknown_member(name, type_name, &["status", "error", "affected", "returning"])),
         }
     }
 
     fn insert(&mut self, table: usize, field: &Selected) -> Result<Set> {
         self.arguments(field, &["docs"])?;
-        let docs = match self.argument(field, "docs", Words::Kept)? {
+        let docs = match self.argument(field, "docs", EnumValues::Text)? {
             None => Vec::new(),
             Some(docs) => {
                 let docs = match docs {
@@ -123,7 +129,7 @@ impl<'a> Planner<'a> {
     fn changes(&mut self, table: usize, field: &Selected) -> Result<Vec<Change>> {
         let mut operators = Vec::new();
         for (argument, operator) in [("set", "$set"), ("inc", "$inc")] {
-            let Some(members) = self.argument(field, argument, Words::Kept)? else { continue };
+            let Some(members) = self.argument(field, argument, EnumValues::Text)? else { continue };
             if !matches!(members, Value::Object(_)) {
                 let wrong = wrong_type(argument, "an object of columns", &members);
                 return self.of_argument(field, argument, Err(wrong));
@@ -158,7 +164,7 @@ impl<'a> Planner<'a> {
     }
 }
 
-fn no_verb(name: &str) -> Box<Refusal> {
+fn unknown_mutation(name: &str) -> Box<Refusal> {
     let text = format!("field {name} is not in Mutation: insert_, update_ or delete_ and a table's name are");
     Refusal::new(Fault::new(Code::UnknownTable, text))
 }

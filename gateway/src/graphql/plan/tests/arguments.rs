@@ -98,7 +98,7 @@ fn skip_and_limit_are_whole_numbers() {
     assert_eq!(read("{ album(limit: 0) { title } }").node.limit, Some(0));
     assert_eq!(error(r#"{ album(limit: "2") { title } }"#), "limit wants a whole number, got a text");
     assert_eq!(error("{ album(limit: 2.9) { title } }"), "limit wants a whole number, got a number that is not whole");
-    assert_eq!(error("{ album(skip: -1) { title } }"), "skip wants no negative number");
+    assert_eq!(error("{ album(skip: -1) { title } }"), "skip must not be negative");
     assert!(error("{ album(skip: 99999999999999999999) { title } }").contains("out of range"));
 }
 
@@ -109,8 +109,8 @@ fn wrong_conditions_are_refused_where_they_stand() {
     assert_eq!(refusal.at.map(|at| (at.line, at.column)), Some((2, 16)));
     assert_eq!(refusal.path, ["album"]);
     assert_eq!(
-        refusal.places,
-        [Place { database: "music".to_owned(), table: "album".to_owned(), operation: Operation::Read }]
+        refusal.accesses,
+        [RootAccess { database: "music".to_owned(), table: "album".to_owned(), operation: Operation::Read }]
     );
     assert_eq!(message(refusal), "where wants an object of conditions, got a number");
 }

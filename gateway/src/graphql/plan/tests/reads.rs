@@ -20,12 +20,12 @@ fn columns_are_read_under_their_response_keys() {
 fn roots_keep_the_order_of_the_document() {
     let plan = plan("{ __typename b: album { title } a: artist { name } n: __typename }");
 
-    let keys: Vec<&str> = plan.roots.iter().map(|root| root.key.as_str()).collect();
+    let keys: Vec<&str> = plan.fields.iter().map(|root| root.key.as_str()).collect();
     assert_eq!(keys, ["__typename", "b", "a", "n"]);
-    assert_eq!(plan.roots[1].what, What::Read(0));
-    assert_eq!(plan.roots[2].what, What::Read(1));
-    assert_eq!(plan.roots[3].what, What::Typename);
-    assert_eq!(plan.root_of(1).map(|root| root.key.as_str()), Some("a"));
+    assert_eq!(plan.fields[1].what, FieldSource::Read(0));
+    assert_eq!(plan.fields[2].what, FieldSource::Read(1));
+    assert_eq!(plan.fields[3].what, FieldSource::Typename);
+    assert_eq!(plan.field_of(1).map(|root| root.key.as_str()), Some("a"));
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn a_name_that_several_databases_have_needs_one() {
     assert_eq!(read("{ genre @archive { name } }").unwrap().database, "archive");
     assert_eq!(read("{ music_genre { name } }").unwrap().database, "music");
     let refusal = *read("{ genre { name } }").unwrap_err();
-    assert_eq!(refusal.places.len(), 2);
+    assert_eq!(refusal.accesses.len(), 2);
     assert_eq!(message(refusal), "several databases have a table genre: say genre @music or music_genre");
 }
 
@@ -128,7 +128,7 @@ fn the_dialect_reads_whole_rows_one_row_and_counts() {
     assert_eq!(read(r#"{ album(op: "one") { title } }"#).node.shape, Shape::One);
     let count = read(r#"{ album(op: count, where: {title: "x"}) @music { title } }"#);
     assert_eq!(count.node, Node { filter: equal("title", text("x")), ..Node::new(Shape::Count, Vec::new()) });
-    assert_eq!(error("{ album(op: most) { title } }"), "op is all, one or count, not \"most\"");
+    assert_eq!(error("{ album(op: most) { title } }"), "invalid op \"most\": expected one of all, one, count");
     assert_eq!(error("{ album }"), "field album needs a selection of its fields");
 }
 
@@ -146,7 +146,7 @@ fn what_nobody_knows_is_refused_with_the_nearest() {
 fn an_unknown_table_may_be_of_any_database() {
     let refusal = *planned(&fixture::two_databases(), "{ nothing { a } }", "{}").unwrap_err();
 
-    let databases: Vec<&str> = refusal.places.iter().map(|place| place.database.as_str()).collect();
+    let databases: Vec<&str> = refusal.accesses.iter().map(|place| place.database.as_str()).collect();
     assert_eq!(databases, ["music", "archive"]);
     assert!(refusal.may_be_stale());
 }
@@ -159,5 +159,5 @@ fn selections_fit_what_they_select() {
     assert_eq!(error("{ audit { payload { x } } }"), "field payload has no fields to select");
     assert_eq!(read("{ audit { payload } }").node.fields, [column("payload", "payload")]);
     assert_eq!(error("{ __schema { types { name } } }"), "introspection is not available in this project");
-    assert_eq!(plan("{ __type(name: \"x\") { name } }").roots[0].what, What::Null);
+    assert_eq!(plan("{ __type(name: \"x\") { name } }").fields[0].what, FieldSource::Null);
 }

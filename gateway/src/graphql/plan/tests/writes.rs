@@ -16,15 +16,16 @@ fn rows_are_inserted() {
         }
     );
     assert_eq!(returning.as_ref().map(|node| node.fields.clone()), Some(vec![column("i", "title")]));
-    let What::Write(0, members) = &plan.roots[0].what else { panic!("a write") };
-    let members: Vec<(&str, &Part)> = members.iter().map(|member| (member.key.as_str(), &member.what)).collect();
+    let FieldSource::Write(0, members) = &plan.fields[0].what else { panic!("a write") };
+    let members: Vec<(&str, &PayloadValue)> =
+        members.iter().map(|member| (member.key.as_str(), &member.what)).collect();
     assert_eq!(
         members,
         [
-            ("status", &Part::Status),
-            ("returning", &Part::Returning),
-            ("st", &Part::Status),
-            ("__typename", &Part::Typename("AlbumMutation".to_owned())),
+            ("status", &PayloadValue::Status),
+            ("returning", &PayloadValue::Returning),
+            ("st", &PayloadValue::Status),
+            ("__typename", &PayloadValue::Typename("AlbumMutation".to_owned())),
         ]
     );
     assert_eq!(set_of_none("mutation { insert_album @music { status } }"), 0);
@@ -59,7 +60,10 @@ fn rows_are_updated() {
         "argument remove of update_track is not known"
     );
     assert_eq!(error("mutation { update_track(op: 5) { status } }"), "op wants all, one or count, got a number");
-    assert_eq!(error("mutation { update_track(op: upsert) { status } }"), "op is all, one or count, not \"upsert\"");
+    assert_eq!(
+        error("mutation { update_track(op: upsert) { status } }"),
+        "invalid op \"upsert\": expected one of all, one, count"
+    );
     assert_eq!(error("mutation { update_track(set: 5) { status } }"), "set wants an object of columns, got a number");
 }
 
@@ -90,7 +94,7 @@ fn mutations_keep_their_order_and_may_be_of_several_databases() {
     let writes: Vec<(&str, &str)> =
         plan.writes.iter().map(|(database, mutation)| (database.as_str(), mutation.table.as_str())).collect();
     assert_eq!(writes, [("archive", "genre"), ("music", "album"), ("archive", "genre")]);
-    assert_eq!(plan.roots[2].what, What::Write(2, Vec::new()));
+    assert_eq!(plan.fields[2].what, FieldSource::Write(2, Vec::new()));
 }
 
 #[test]
@@ -112,7 +116,7 @@ fn wrong_mutations_are_refused() {
         "field stauts is not in AlbumMutation; did you mean status?"
     );
     assert_eq!(
-        refusal("mutation { delete_nothing { status } }").places,
-        [Place { database: "music".to_owned(), table: "nothing".to_owned(), operation: Operation::Delete }]
+        refusal("mutation { delete_nothing { status } }").accesses,
+        [RootAccess { database: "music".to_owned(), table: "nothing".to_owned(), operation: Operation::Delete }]
     );
 }

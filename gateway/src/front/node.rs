@@ -1,4 +1,4 @@
-//! How the node is doing: for load balancers, operators and scrapers.
+//! Liveness, readiness and metrics endpoints.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +12,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use mesh::{Mesh, State as Condition, listener::Connection};
 use serde::Serialize;
 
-use super::answer;
-use crate::Service;
+use crate::{Service, http::answer};
 
 /// `health-check`, `live`, `ready`, `metrics`.
 pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S>
@@ -37,11 +36,11 @@ pub enum Details {
 }
 
 impl Details {
-    /// For a request with these `headers`. One that was passed on comes from elsewhere, whoever passed it on.
+    /// For a request with these `headers`. One that a proxy forwarded does not count as local.
     pub fn of(service: &Service, connection: Option<&Connection>, headers: &HeaderMap) -> Self {
         let is_local = connection.is_some_and(|connection| connection.peer.ip().to_canonical().is_loopback());
-        let is_passed_on = headers.contains_key(header::FORWARDED) || headers.contains_key("x-forwarded-for");
-        match service.config().http_details || (is_local && !is_passed_on) {
+        let is_forwarded = headers.contains_key(header::FORWARDED) || headers.contains_key("x-forwarded-for");
+        match service.config().http_details || (is_local && !is_forwarded) {
             true => Details::Shown,
             false => Details::Hidden,
         }
@@ -59,15 +58,15 @@ async fn alive() -> Response {
 }
 
 /// 503 where a service of this node, or every peer of another, does not answer. A database that does not, or a resource
-/// folder with a fault, is told but does not take the node out: everything else goes on.
+/// folder with a fault, is reported but leaves the node ready: everything else is served.
 async fn ready(State(mesh): State<Mesh>, Extension(details): Extension<Details>) -> Response {
     let parts = mesh.board().parts();
-    let mut told = Ready::of(&parts);
+    let mut readiness = Readiness::of(&parts);
     if details == Details::Hidden {
-        told.parts.clear();
+        readiness.parts.clear();
     }
-    let status = if told.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    answer::json(status, serde_json::to_vec(&told).expect("texts can always be written as JSON"))
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    answer::json(status, serde_json::to_vec(&readiness).expect("texts can always be written as JSON"))
 }
 
 async fn metrics(State(mesh): State<Mesh>, Extension(details): Extension<Details>, request: Request) -> Response {
@@ -81,37 +80,37 @@ async fn metrics(State(mesh): State<Mesh>, Extension(details): Extension<Details
 }
 
 #[derive(Debug, PartialEq, Serialize)]
-struct Ready<'a> {
+struct Readiness<'a> {
     ready: bool,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    parts: BTreeMap<&'a str, Part<'a>>,
+    parts: BTreeMap<&'a str, PartReadiness<'a>>,
 }
 
 #[derive(Debug, PartialEq, Serialize)]
-struct Part<'a> {
+struct PartReadiness<'a> {
     ready: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
 }
 
-impl<'a> Ready<'a> {
+impl<'a> Readiness<'a> {
     fn of(parts: &'a BTreeMap<String, Condition>) -> Self {
-        let mut told = Ready { ready: true, parts: BTreeMap::new() };
+        let mut readiness = Readiness { ready: true, parts: BTreeMap::new() };
         let mut peers: BTreeMap<&str, bool> = BTreeMap::new();
         for (name, condition) in parts {
             let part = match condition {
-                Condition::Ready => Part { ready: true, error: None },
-                Condition::Failing(why) => Part { ready: false, error: Some(why) },
+                Condition::Ready => PartReadiness { ready: true, error: None },
+                Condition::Failing(why) => PartReadiness { ready: false, error: Some(why) },
             };
             match name.split(' ').collect::<Vec<_>>()[..] {
-                ["service", ..] => told.ready &= part.ready,
+                ["service", ..] => readiness.ready &= part.ready,
                 ["peer", service, ..] => *peers.entry(service).or_default() |= part.ready,
                 _ => {}
             }
-            told.parts.insert(name, part);
+            readiness.parts.insert(name, part);
         }
-        told.ready &= peers.values().all(|is_reached| *is_reached);
-        told
+        readiness.ready &= peers.values().all(|is_reached| *is_reached);
+        readiness
     }
 }
 
@@ -124,9 +123,9 @@ mod tests {
             ("service crud".to_owned(), Condition::Ready),
             (part.to_owned(), Condition::Failing("gone".to_owned())),
         ]);
-        let told = Ready::of(&parts);
-        assert_eq!(told.parts[part].error, Some("gone"));
-        told.ready
+        let readiness = Readiness::of(&parts);
+        assert_eq!(readiness.parts[part].error, Some("gone"));
+        readiness.ready
     }
 
     #[test]
@@ -141,7 +140,7 @@ mod tests {
             ("peer crud http://crud-0:4130".to_owned(), Condition::Failing("gone".to_owned())),
             ("peer crud http://crud-1:4130".to_owned(), Condition::Ready),
         ]);
-        assert!(Ready::of(&parts).ready);
+        assert!(Readiness::of(&parts).ready);
     }
 
     #[test]

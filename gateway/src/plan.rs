@@ -1,4 +1,4 @@
-//! From the names in a request to a plan against the schema: alike for all protocols that address one table.
+//! Query planning for the protocols that address one table: names of a request are resolved against the schema.
 
 use std::sync::Arc;
 
@@ -8,12 +8,12 @@ use query::{Budget, Error, Operation, Parser, Spelling, Table};
 use crate::{
     Service,
     catalogue::{self, Database, Project},
-    edge::{Caller, Place},
+    edge::{AttemptedAccess, Caller},
 };
 
-/// A table as a request names it.
+/// Reference to a table by the names in a request.
 #[derive(Debug, Clone, Copy)]
-pub struct Target<'a> {
+pub struct TableRef<'a> {
     /// The project's id.
     pub project: &'a str,
     /// The database's id or alias.
@@ -22,7 +22,7 @@ pub struct Target<'a> {
     pub table: &'a str,
 }
 
-/// What a request turned out to want.
+/// A plan and what it was made for.
 pub struct Planned<T> {
     /// The project it was planned for.
     pub project: Arc<Project>,
@@ -32,15 +32,15 @@ pub struct Planned<T> {
     pub plan: T,
 }
 
-/// The planning of one request to a project, and the counter of what it asks for.
-pub struct Planning<'a> {
+/// Planner of one request to a project; counts what the request asks for against its limits.
+pub struct RequestPlanner<'a> {
     service: &'a Service,
     caller: &'a Caller,
     budget: Budget,
 }
 
-impl<'a> Planning<'a> {
-    /// Begins the planning of a request to the project called `id`.
+impl<'a> RequestPlanner<'a> {
+    /// A planner for a request to the project called `id`.
     ///
     /// Errors: `UNKNOWN_PROJECT`.
     pub async fn begin(service: &'a Service, caller: &'a Caller, id: &str) -> Result<Self, Fault> {
@@ -48,26 +48,25 @@ impl<'a> Planning<'a> {
         Ok(Self { service, caller, budget: service.budget(&project) })
     }
 
-    /// What `plan` makes of the table that `target` names. Where it names something unknown, crud looks at the database
-    /// once more.
+    /// Plans against the table that `table_ref` names; where a name is unknown, against a refreshed schema once more.
     ///
     /// Errors: in this order, what is wrong with the project, the database, the table, the rest; all but the first only
-    /// for callers who may use the table, and a denial for others. That a database cannot be reached is told to all.
+    /// for callers who may use the table, and a denial for others. An unreachable database is reported to all.
     pub async fn plan<T>(
         &mut self,
-        target: Target<'_>,
+        table_ref: TableRef<'_>,
         operation: Operation,
         plan: impl Fn(Parser<'_>, &Table, &mut Budget) -> Result<T, Error>,
     ) -> Result<Planned<T>, Fault> {
         let (edge, caller) = (self.service.edge(), self.caller);
-        let project = edge.project(caller, target.project).await?;
-        let place = Place { database: target.database, table: target.table, operation };
-        let Some(database) = project.database(target.database) else {
-            let fault = catalogue::unknown_database(&project, target.database);
-            return Err(Box::pin(edge.veil(caller, &project, place, fault)).await);
+        let project = edge.project(caller, table_ref.project).await?;
+        let attempt = AttemptedAccess { database: table_ref.database, table: table_ref.table, operation };
+        let Some(database) = project.database(table_ref.database) else {
+            let fault = catalogue::unknown_database(&project, table_ref.database);
+            return Err(Box::pin(edge.denied_or(caller, &project, attempt, fault)).await);
         };
-        let place = Place { database: &database.id, ..place };
-        let error = match self.attempt(database, target.table, &plan) {
+        let attempt = AttemptedAccess { database: &database.id, ..attempt };
+        let error = match self.attempt(database, table_ref.table, &plan) {
             Attempt::Planned(plan) => {
                 let database = database.id.clone();
                 return Ok(Planned { project, database, plan });
@@ -78,13 +77,13 @@ impl<'a> Planning<'a> {
         // Where crud cannot look, what is known stays what is known.
         if error.is_unknown_name()
             && let Ok(Some(project)) = Box::pin(edge.refreshed(caller, &project)).await
-            && let Some(database) = project.database(target.database)
-            && let Attempt::Planned(plan) = self.attempt(database, target.table, &plan)
+            && let Some(database) = project.database(table_ref.database)
+            && let Attempt::Planned(plan) = self.attempt(database, table_ref.table, &plan)
         {
             let database = database.id.clone();
             return Ok(Planned { project, database, plan });
         }
-        Err(Box::pin(edge.refuse(caller, &project, place, error)).await)
+        Err(Box::pin(edge.denied_or_error(caller, &project, attempt, error)).await)
     }
 
     /// Plans against what is known of `database`. Only what is planned counts.

@@ -1,4 +1,6 @@
-//! Who may learn what: tables are told of only to callers who may use them.
+//! Information disclosure: errors about a table are shown only to callers who may use it.
+//!
+//! All others get a denial, which is the same whether the table exists or not.
 
 use std::borrow::Cow;
 
@@ -9,9 +11,9 @@ use query::{Error, Object, Operation};
 use super::{Caller, Edge};
 use crate::catalogue::Project;
 
-/// Where a request went wrong: what it wanted to do with which table.
+/// The access that a failed request attempted: an operation on a table.
 #[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
+pub struct AttemptedAccess<'a> {
     /// The database's id, or its alias where nothing is known by it.
     pub database: &'a str,
     /// The table as the caller named it.
@@ -24,36 +26,56 @@ const OPERATIONS: [Operation; 4] = [Operation::Read, Operation::Create, Operatio
 
 impl Edge {
     /// `fault` if a rule lets the caller use the table in some operation, else the denial of what they tried.
-    pub async fn veil(&self, caller: &Caller, project: &Project, place: Place<'_>, fault: Fault) -> Fault {
-        match self.denial(caller, project, place).await {
+    pub async fn denied_or(
+        &self,
+        caller: &Caller,
+        project: &Project,
+        attempt: AttemptedAccess<'_>,
+        fault: Fault,
+    ) -> Fault {
+        match self.denial(caller, project, attempt).await {
             Some(denial) => denial,
             None => fault,
         }
     }
 
-    /// What to tell a caller whose request does not fit the schema, veiled by the table it is about and by the one that
-    /// the error names. A hint to a table that is not the caller's is left out.
-    pub async fn refuse(&self, caller: &Caller, project: &Project, place: Place<'_>, error: Error) -> Fault {
+    /// The fault of a request that does not fit the schema, or a denial where the caller may not use the attempted
+    /// table or the one that the error names. A hint to a table that is not the caller's is left out.
+    pub async fn denied_or_error(
+        &self,
+        caller: &Caller,
+        project: &Project,
+        attempt: AttemptedAccess<'_>,
+        error: Error,
+    ) -> Fault {
         let (error, related) = error.plain();
-        if let Some(denial) = self.denial(caller, project, place).await {
+        if let Some(denial) = self.denial(caller, project, attempt).await {
             return denial;
         }
-        let named = related.as_deref().or_else(|| named(&error));
-        if let Some(table) = named.filter(|table| *table != place.table)
+        let named = related.as_deref().or_else(|| table_of_error(&error));
+        if let Some(table) = named.filter(|table| *table != attempt.table)
             && let Some(denial) =
-                self.denial(caller, project, Place { table, operation: Operation::Read, ..place }).await
+                self.denial(caller, project, AttemptedAccess { table, operation: Operation::Read, ..attempt }).await
         {
             return denial;
         }
-        Fault::from(self.without_secrets(caller, project, place, error).await)
+        Fault::from(self.without_hidden_hint(caller, project, attempt, error).await)
     }
 
     /// `error` without a hint to a table that the caller may not use.
-    async fn without_secrets(&self, caller: &Caller, project: &Project, place: Place<'_>, error: Error) -> Error {
+    async fn without_hidden_hint(
+        &self,
+        caller: &Caller,
+        project: &Project,
+        attempt: AttemptedAccess<'_>,
+        error: Error,
+    ) -> Error {
         let hinted: Option<Cow<'_, str>> = match &error {
             Error::UnknownTable { nearest: Some(near), .. } => Some(near.into()),
             Error::UnknownColumn { table, nearest: Some(near), .. }
-            | Error::UnknownRelation { table, nearest: Some(near), .. } => far(project, place.database, table, near),
+            | Error::UnknownRelation { table, nearest: Some(near), .. } => {
+                relation_target(project, attempt.database, table, near)
+            }
             Error::UnknownTable { nearest: None, .. }
             | Error::UnknownRelation { nearest: None, .. }
             | Error::UnknownColumn { nearest: None, .. }
@@ -69,13 +91,13 @@ impl Edge {
             | Error::WhereRequired(_) => None,
         };
         let Some(table) = hinted.map(Cow::into_owned) else { return error };
-        let is_secret = self.denial(caller, project, Place { table: &table, ..place }).await.is_some();
+        let is_hidden = self.denial(caller, project, AttemptedAccess { table: &table, ..attempt }).await.is_some();
         match error {
-            Error::UnknownTable { table, .. } if is_secret => Error::UnknownTable { table, nearest: None },
-            Error::UnknownColumn { table, column, .. } if is_secret => {
+            Error::UnknownTable { table, .. } if is_hidden => Error::UnknownTable { table, nearest: None },
+            Error::UnknownColumn { table, column, .. } if is_hidden => {
                 Error::UnknownColumn { table, column, nearest: None }
             }
-            Error::UnknownRelation { table, relation, .. } if is_secret => {
+            Error::UnknownRelation { table, relation, .. } if is_hidden => {
                 Error::UnknownRelation { table, relation, nearest: None }
             }
             error => error,
@@ -84,13 +106,13 @@ impl Edge {
 
     /// Why the caller may use the table in no operation at all: the denial of what they tried, or that nobody can tell.
     /// `None` where there is something they may do.
-    async fn denial(&self, caller: &Caller, project: &Project, place: Place<'_>) -> Option<Fault> {
-        let denial = self.allowed(caller, project, place).await.err()?;
+    async fn denial(&self, caller: &Caller, project: &Project, attempt: AttemptedAccess<'_>) -> Option<Fault> {
+        let denial = self.allowed(caller, project, attempt).await.err()?;
         if denial.code != Code::Denied && denial.code != Code::Unauthenticated {
             return Some(denial);
         }
-        for operation in OPERATIONS.into_iter().filter(|operation| *operation != place.operation) {
-            match self.allowed(caller, project, Place { operation, ..place }).await {
+        for operation in OPERATIONS.into_iter().filter(|operation| *operation != attempt.operation) {
+            match self.allowed(caller, project, AttemptedAccess { operation, ..attempt }).await {
                 Ok(()) => return None,
                 Err(fault) if fault.code == Code::Denied || fault.code == Code::Unauthenticated => {}
                 Err(fault) => return Some(fault),
@@ -100,15 +122,15 @@ impl Edge {
     }
 
     /// Whether a rule lets the caller do it at all, with no condition, and with one document that says nothing.
-    async fn allowed(&self, caller: &Caller, project: &Project, place: Place<'_>) -> Result<(), Fault> {
-        let mut access = TableAccess::new(place.database, place.table, place.operation);
-        access.docs.extend((place.operation == Operation::Create).then(Object::default));
+    async fn allowed(&self, caller: &Caller, project: &Project, attempt: AttemptedAccess<'_>) -> Result<(), Fault> {
+        let mut access = TableAccess::new(attempt.database, attempt.table, attempt.operation);
+        access.docs.extend((attempt.operation == Operation::Create).then(Object::default));
         self.grants(caller, project, vec![Access::Table(access)]).await.map(|_| ())
     }
 }
 
 /// The table that an error names.
-fn named(error: &Error) -> Option<&str> {
+fn table_of_error(error: &Error) -> Option<&str> {
     match error {
         Error::UnknownTable { table, .. }
         | Error::UnknownColumn { table, .. }
@@ -127,7 +149,7 @@ fn named(error: &Error) -> Option<&str> {
 }
 
 /// The table that `relation` of `table` leads to; `None` where that is no relation.
-fn far<'a>(project: &'a Project, database: &str, table: &str, relation: &str) -> Option<Cow<'a, str>> {
+fn relation_target<'a>(project: &'a Project, database: &str, table: &str, relation: &str) -> Option<Cow<'a, str>> {
     let table = project.schema(database).ok()?.table(table).ok()?;
     table.relation(relation).ok().map(|relation| Cow::from(&relation.table))
 }

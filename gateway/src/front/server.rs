@@ -1,4 +1,4 @@
-//! The public port: what its connections may hold, and for how long.
+//! HTTP server of the public port: connection limits and time-outs.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(30);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may be without a request: longer than load balancers keep theirs, so that they close first.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
-/// How often a silent HTTP/2 connection is asked whether it lives, and how long it may take to answer.
+/// Keep-alive ping interval and time-out of idle HTTP/2 connections.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// Bytes that a client may send ahead in one HTTP/2 request.
 const STREAM_WINDOW: u32 = 1024 * 1024;
@@ -22,8 +22,8 @@ const STREAM_WINDOW: u32 = 1024 * 1024;
 const SEND_BUFFER: usize = 64 * 1024;
 /// Bytes that the socket takes beyond what the client is ready for.
 const UNSENT_BYTES: u32 = 128 * 1024;
-/// How long open HTTP/1.1 connections are told of the end by their answers before idle ones are closed.
-const NOTICE: Duration = Duration::from_millis(250);
+/// How long answers over HTTP/1.1 announce the shutdown before idle connections are closed.
+const SHUTDOWN_NOTICE: Duration = Duration::from_millis(250);
 
 /// Answers requests by `front` until `stop` fires; then accepts no more connections, lets running requests finish for
 /// up to `drain`, and closes what is left.
@@ -51,7 +51,7 @@ fn settings(front: &Front) -> Settings {
             idle: Some(IDLE_TIMEOUT),
             write: Some(config.write_timeout),
         },
-        notice: NOTICE,
+        notice: SHUTDOWN_NOTICE,
         open: metrics.load().connections.clone(),
         shed: metrics.shed("connections"),
     }

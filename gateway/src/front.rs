@@ -1,0 +1,353 @@
+//! The HTTP service of the public port: mounts the protocols, and does what every request needs.
+//!
+//! Request id, trace and deadline, admission, CORS and metrics are alike for all protocols.
+
+mod node;
+mod origin;
+mod path;
+mod route;
+pub mod server;
+
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use axum::{
+    body::{Body, HttpBody},
+    extract::Request,
+    response::Response,
+};
+use bytes::Bytes;
+use futures::{FutureExt, future::BoxFuture};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use mesh::{Call, Fault, listener::Connection};
+use tower::{Layer, ServiceExt, util::BoxCloneSyncService};
+
+use self::{
+    node::Details,
+    origin::{PreflightAnswered, RequestOrigin},
+    route::{Meters, Protocol, Route},
+};
+use crate::{
+    Service, error, graphql, grpc,
+    http::{SendBudget, Ticket, answer, cors, current, guarded},
+    rest,
+};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// HTTP service of the public port.
+///
+/// It gives each request its id, trace and deadline, passes it to its protocol and adds the headers of the answer.
+/// Clones are the same service.
+#[derive(Clone)]
+pub struct Front {
+    state: Arc<FrontState>,
+    connection: Option<Arc<Connection>>,
+}
+
+struct FrontState {
+    service: Service,
+    meters: Meters,
+    web: axum::Router,
+    grpc: axum::Router,
+    grpc_web: BoxCloneSyncService<Request, http::Response<tonic::body::Body>, Infallible>,
+}
+
+impl Service {
+    /// The HTTP service of the public port: the routes of all protocols.
+    pub fn front(&self) -> Front {
+        let web = axum::Router::new()
+            .merge(node::routes())
+            .merge(rest::routes())
+            .merge(graphql::routes())
+            .fallback(answer::unknown_path)
+            .method_not_allowed_fallback(answer::wrong_method)
+            .with_state(self.clone());
+        Front::new(self.clone(), web, grpc::routes(self))
+    }
+}
+
+/// `/live`, `/ready`, `/metrics` and the health check with all details, for the mesh port.
+pub fn node_routes(mesh: mesh::Mesh) -> axum::Router {
+    node::routes()
+        .layer(axum::Extension(node::Details::Shown))
+        .fallback(answer::unknown_path)
+        .method_not_allowed_fallback(answer::wrong_method)
+        .with_state(mesh)
+}
+
+impl Front {
+    fn new(service: Service, web: axum::Router, grpc: axum::Router) -> Self {
+        let inner = grpc.clone();
+        let translated = tower::service_fn(move |request: http::Request<tonic::body::Body>| {
+            let inner = inner.clone();
+            async move { Ok::<_, Infallible>(call_grpc(inner, request.map(Body::new)).await) }
+        });
+        let grpc_web = BoxCloneSyncService::new(tonic_web::GrpcWebLayer::new().layer(translated));
+        let meters = Meters::new(service.mesh().metrics());
+        Self { state: Arc::new(FrontState { service, meters, web, grpc, grpc_web }), connection: None }
+    }
+
+    /// The same for the requests of `connection`.
+    pub fn on(&self, connection: Arc<Connection>) -> Self {
+        Self { state: self.state.clone(), connection: Some(connection) }
+    }
+
+    fn service(&self) -> &Service {
+        &self.state.service
+    }
+}
+
+/// Admission state of a gRPC request, carried into the layers of its protocol: answers are made there.
+#[derive(Clone)]
+struct GrpcAdmission {
+    ticket: Ticket,
+    budget: SendBudget,
+    connection: Option<Arc<Connection>>,
+}
+
+impl FrontState {
+    async fn answer<B>(&self, connection: Option<Arc<Connection>>, request: http::Request<B>) -> Response
+    where
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
+        let started = Instant::now();
+        let protocol = Protocol::of(&request);
+        let (mut head, body) = request.into_parts();
+        let cleaned = match protocol {
+            Protocol::Web => path::clean(&head.uri),
+            Protocol::Grpc | Protocol::GrpcWeb => Ok(None),
+        };
+        if let Ok(Some(uri)) = &cleaned {
+            head.uri = uri.clone();
+        }
+        let route = Route::of(protocol, head.uri.path());
+        let ticket = route.is_shed().then(|| Ticket::new(self.service.admission()));
+        let body = match &ticket {
+            Some(ticket) if !body.is_end_stream() => ticket.body(body),
+            _ => Body::new(body),
+        };
+        let mut request = Request::from_parts(head, body);
+        let call = self.call(protocol, &request);
+        let origin = RequestOrigin::of(&mut request, protocol);
+
+        let mut response = match cleaned {
+            Err(fault) => answer::fault(&fault, &call),
+            Ok(_) => {
+                let context = RouteContext { route, ticket, connection, origin: origin.as_ref() };
+                call.clone().scope(self.dispatch(&call, context, request)).await
+            }
+        };
+
+        if let Some(origin) = origin {
+            origin.write(&self.service, &mut response);
+        }
+        if let Ok(id) = HeaderValue::from_str(&call.request_id) {
+            response.headers_mut().insert(REQUEST_ID, id);
+        }
+        self.meters.of(route).done(status(&response), started.elapsed());
+        response
+    }
+
+    /// The call context of a request: id, trace and deadline as sent, within the limits of the node and of the project.
+    ///
+    /// The deadline is enforced by [`guarded`].
+    fn call(&self, protocol: Protocol, request: &Request) -> Call {
+        let text = |name: &HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok());
+        let mut time = self.service.config().time;
+        let project = route::project(request.uri().path()).and_then(|project| self.service.edge().settings(project));
+        if let Some(seconds) = project.and_then(|project| project.spec.limits.time_seconds) {
+            time = time.min(Duration::try_from_secs_f64(seconds).unwrap_or(time));
+        }
+        if protocol != Protocol::Web {
+            let asked = text(&HeaderName::from_static("grpc-timeout")).and_then(mesh::call::timeout);
+            time = time.min(asked.unwrap_or(time));
+        }
+        Call::begin(text(&REQUEST_ID), text(&HeaderName::from_static("traceparent")), Some(time)).watched()
+    }
+
+    async fn dispatch(&self, call: &Call, context: RouteContext<'_>, mut request: Request) -> Response {
+        let RouteContext { route, ticket, connection, origin } = context;
+        let asked = cors::preflight(&request).zip(origin);
+        if let Some((method, origin)) = asked
+            && origin.is_served(&self.service)
+        {
+            let access = origin.access(&self.service);
+            let mut response = cors::preflight_response(method, request.headers(), access, origin.name.clone());
+            response.extensions_mut().insert(PreflightAnswered);
+            return response;
+        }
+        match route {
+            Route::Node => {
+                let details = Details::of(&self.service, connection.as_deref(), request.headers());
+                request.extensions_mut().insert(details);
+                Box::pin(self.web(call, request)).await
+            }
+            Route::Graphql | Route::Rest => {
+                let format = RefusalFormat::of(&self.service, route, &request, call);
+                match self.with_admission(call, ticket, connection, request).await {
+                    Ok(response) => response,
+                    Err(fault) => format.answer(&fault),
+                }
+            }
+            Route::Grpc | Route::GrpcHealth if request.version() < Version::HTTP_2 => {
+                answer::fault(&error::bad_request("gRPC needs HTTP/2; over HTTP/1.1 there is grpc-web"), call)
+            }
+            Route::Grpc | Route::GrpcHealth | Route::GrpcWeb => {
+                if let Some(ticket) = ticket {
+                    let budget = self.service.send_budget().clone();
+                    request.extensions_mut().insert(GrpcAdmission { ticket, budget, connection });
+                }
+                if route != Route::GrpcWeb {
+                    return Box::pin(call_grpc(self.grpc.clone(), request)).await;
+                }
+                let Ok(response) = Box::pin(self.grpc_web.clone().oneshot(request)).await;
+                response.map(Body::new)
+            }
+        }
+    }
+
+    /// The answer to a request for a project, once there is a slot for it. Errors: `UNAVAILABLE`.
+    async fn with_admission(
+        &self,
+        call: &Call,
+        ticket: Option<Ticket>,
+        connection: Option<Arc<Connection>>,
+        request: Request,
+    ) -> Result<Response, Fault> {
+        let version = request.version();
+        if let Some(ticket) = &ticket
+            && request.body().is_end_stream()
+            && request.method() != Method::OPTIONS
+        {
+            ticket.enter().await?;
+        }
+        let response = self.web(call, request).await;
+        if let Some(fault) = ticket.and_then(|ticket| ticket.refusal()) {
+            return Err(fault);
+        }
+        self.service.send_budget().track(response, version, connection.as_ref())
+    }
+
+    /// Runs the handler of the request's route.
+    ///
+    /// GraphQL, which most requests are for, bypasses the router, which costs a microsecond. The future is some
+    /// kilobytes large: in a box, the layers around it move a pointer.
+    fn to_protocol<'a>(&'a self, call: &'a Call, request: Request) -> BoxFuture<'a, Result<Response, Fault>> {
+        match route::graphql_project(&request).map(str::to_owned) {
+            Some(project) => Box::pin(graphql::post(&self.service, project, request).map(Ok)),
+            None => {
+                let mut routed = Box::pin(self.web.clone().oneshot(request));
+                Box::pin(async move {
+                    let Ok(response) = guarded(call, routed.as_mut()).await?;
+                    Ok(response)
+                })
+            }
+        }
+    }
+
+    async fn web(&self, call: &Call, request: Request) -> Response {
+        if let Some(encoding) = encoding(&request) {
+            let message = format!("content-encoding {encoding} is not known, expected none or identity");
+            return answer::fault(&error::bad_request(message), call);
+        }
+        let is_options = request.method() == Method::OPTIONS;
+        let response = match self.to_protocol(call, request).await {
+            Ok(response) => response,
+            Err(fault) => return answer::fault(&fault, call),
+        };
+        let is_known = response.status() == StatusCode::METHOD_NOT_ALLOWED;
+        match response.headers().get(header::ALLOW) {
+            Some(allow) if is_options && is_known => {
+                let mut options = answer::json(StatusCode::OK, "{}");
+                options.headers_mut().insert(header::ALLOW, allow.clone());
+                options
+            }
+            _ => response,
+        }
+    }
+}
+
+/// What routing needs of a request besides the request itself.
+struct RouteContext<'a> {
+    route: Route,
+    ticket: Option<Ticket>,
+    connection: Option<Arc<Connection>>,
+    origin: Option<&'a RequestOrigin>,
+}
+
+/// Format of refusals: that of the request's protocol.
+struct RefusalFormat<'a> {
+    service: &'a Service,
+    call: &'a Call,
+    media: Option<graphql::Media>,
+}
+
+impl<'a> RefusalFormat<'a> {
+    fn of(service: &'a Service, route: Route, request: &Request, call: &'a Call) -> Self {
+        let media = (route == Route::Graphql).then(|| graphql::Media::of(request.headers()));
+        Self { service, call, media }
+    }
+
+    fn answer(self, fault: &Fault) -> Response {
+        match self.media {
+            Some(media) => graphql::refused(self.service, self.call, media, fault),
+            None => answer::fault(fault, self.call),
+        }
+    }
+}
+
+impl<B> tower::Service<http::Request<B>> for Front
+where
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<axum::BoxError>,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let (state, connection) = (self.state.clone(), self.connection.clone());
+        Box::pin(async move { Ok(state.answer(connection, request).await) })
+    }
+}
+
+/// How the body is encoded, if it is.
+fn encoding(request: &Request) -> Option<String> {
+    let mut all = request.headers().get_all(header::CONTENT_ENCODING).iter();
+    let encoding =
+        all.find(|encoding| !encoding.is_empty() && !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))?;
+    Some(String::from_utf8_lossy(encoding.as_bytes()).chars().take(64).collect())
+}
+
+/// A gRPC request through its routes, unless there is no room for it or its answer.
+async fn call_grpc(routes: axum::Router, mut request: Request) -> Response {
+    let admission = request.extensions_mut().remove::<GrpcAdmission>();
+    let version = request.version();
+    let response = match guarded(&current(), Box::pin(routes.oneshot(request)).as_mut()).await {
+        Ok(Ok(response)) => response,
+        Err(fault) => grpc::refused(fault),
+    };
+    let Some(GrpcAdmission { ticket, budget, connection }) = admission else { return response };
+    match ticket.refusal() {
+        Some(fault) => grpc::refused(fault),
+        None => budget.track(response, version, connection.as_ref()).unwrap_or_else(grpc::refused),
+    }
+}
+
+/// The HTTP status of an answer, or the one that goes with the status of a gRPC answer.
+fn status(response: &Response) -> u16 {
+    match response.extensions().get::<tonic::Status>() {
+        Some(status) if status.code() != tonic::Code::Ok => Fault::from(status.clone()).code.http(),
+        _ => response.status().as_u16(),
+    }
+}

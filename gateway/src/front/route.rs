@@ -1,0 +1,115 @@
+//! The protocol and the route of a request, and the metrics of each.
+
+use axum::extract::Request;
+use http::{HeaderValue, Method, header};
+use mesh::telemetry::{HttpMeter, Metrics};
+
+/// Wire protocol of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP with JSON.
+    Web,
+    /// gRPC over HTTP/2.
+    Grpc,
+    /// gRPC-Web.
+    GrpcWeb,
+}
+
+impl Protocol {
+    /// By method and content type.
+    pub fn of<B>(request: &http::Request<B>) -> Self {
+        let content = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+        if request.method() != Method::POST || !content.starts_with(b"application/grpc") {
+            return Protocol::Web;
+        }
+        match content {
+            b"application/grpc-web"
+            | b"application/grpc-web+proto"
+            | b"application/grpc-web-text"
+            | b"application/grpc-web-text+proto" => Protocol::GrpcWeb,
+            _ => Protocol::Grpc,
+        }
+    }
+}
+
+/// Kind of route, by path and content type: decides on metrics, load shedding and the format of refusals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// The GraphQL endpoint of a project.
+    Graphql,
+    /// Any other path of a project.
+    Rest,
+    /// gRPC but for its health check.
+    Grpc,
+    /// The health check of gRPC.
+    GrpcHealth,
+    /// gRPC-Web.
+    GrpcWeb,
+    /// Health and metrics of the node, and unknown paths.
+    Node,
+}
+
+impl Route {
+    /// The route of `path`.
+    pub fn of(protocol: Protocol, path: &str) -> Self {
+        match protocol {
+            Protocol::Grpc if path.starts_with("/grpc.health.v1.Health/") => Route::GrpcHealth,
+            Protocol::Grpc => Route::Grpc,
+            Protocol::GrpcWeb => Route::GrpcWeb,
+            Protocol::Web if project(path).is_none() => Route::Node,
+            Protocol::Web if path.ends_with("/graphql") => Route::Graphql,
+            Protocol::Web => Route::Rest,
+        }
+    }
+
+    /// Whether it takes part in load shedding. Health checks have to be answered under overload too.
+    pub fn is_shed(self) -> bool {
+        !matches!(self, Route::GrpcHealth | Route::Node)
+    }
+}
+
+/// Request metrics of each protocol.
+pub struct Meters {
+    graphql: HttpMeter,
+    rest: HttpMeter,
+    grpc: HttpMeter,
+    grpc_web: HttpMeter,
+    node: HttpMeter,
+}
+
+impl Meters {
+    /// Registers the metrics.
+    pub fn new(metrics: &Metrics) -> Self {
+        Self {
+            graphql: metrics.http("graphql"),
+            rest: metrics.http("rest"),
+            grpc: metrics.http("grpc"),
+            grpc_web: metrics.http("grpc-web"),
+            node: metrics.http("node"),
+        }
+    }
+
+    /// The metrics of `route`.
+    pub fn of(&self, route: Route) -> &HttpMeter {
+        match route {
+            Route::Graphql => &self.graphql,
+            Route::Rest => &self.rest,
+            Route::Grpc | Route::GrpcHealth => &self.grpc,
+            Route::GrpcWeb => &self.grpc_web,
+            Route::Node => &self.node,
+        }
+    }
+}
+
+/// The project that a path is for.
+pub fn project(path: &str) -> Option<&str> {
+    let (project, _) = path.strip_prefix("/v1/api/")?.split_once('/')?;
+    Some(project)
+}
+
+/// The project that a document is posted for, where its name is written as it is.
+pub fn graphql_project(request: &Request) -> Option<&str> {
+    let project = request.uri().path().strip_prefix("/v1/api/")?.strip_suffix("/graphql")?;
+    let is_plain = project.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+    (request.method() == Method::POST && is_plain).then_some(project)
+}
