@@ -7,11 +7,11 @@ use query::{Filter, GrantTerms, Object, Operation};
 use time::OffsetDateTime;
 
 use crate::{
-    condition::Condition,
     context::RequestContext,
     error::Error,
     eval::{self, Verdict},
     policy_set::ProjectPolicies,
+    rule::Condition,
     rule::{Kind, Policy},
     token::TokenError,
 };

@@ -7,8 +7,6 @@
 mod cases;
 mod check;
 mod column_path;
-mod columns;
-mod condition;
 mod config;
 mod constraint;
 mod context;

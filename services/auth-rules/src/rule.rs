@@ -9,12 +9,14 @@ use regex::Regex;
 
 use crate::{
     column_path::ColumnPath,
-    condition::Condition,
     operand::{ListOperand, Operand},
 };
 
+pub mod columns;
+mod condition;
 mod parse;
 
+pub use condition::Condition;
 pub use parse::{Diagnostic, Parser};
 
 /// The policy of one operation on one table, as of row-level security.

@@ -9,10 +9,7 @@ use query::{
 };
 use serde_json::{Map, Value as Json};
 
-use crate::{
-    columns,
-    rule::{Diagnostic, Parser, Policy},
-};
+use crate::rule::{Diagnostic, Parser, Policy, columns};
 
 /// The id of the resource whose policies apply where a table has none of its own.
 pub const DEFAULT: &str = "default";

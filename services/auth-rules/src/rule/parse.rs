@@ -3,8 +3,7 @@
 use query::{Columns, Comparison, Operation, resources::MatchMode};
 use serde_json::{Map, Value as Json};
 
-use super::{Kind, Policy, Rule};
-use crate::{columns, condition::Condition};
+use super::{Condition, Kind, Policy, Rule, columns};
 
 mod matching;
 

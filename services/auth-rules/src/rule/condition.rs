@@ -6,11 +6,11 @@
 use query::{Comparison, Filter, Quantifier, Value};
 use serde_json::{Map, Value as Json};
 
+use super::Parser;
 use crate::{
     column_path::ColumnPath,
     context::RequestContext,
     operand::{ListOperand, Operand},
-    rule::Parser,
 };
 
 /// Most levels of `$and` and `$or`.

@@ -3,7 +3,7 @@
 use query::Columns;
 use serde_json::Value as Json;
 
-use crate::rule::Diagnostic;
+use super::Diagnostic;
 
 /// Parses the `columns` at `path`; lists that it does not have are inherited from `outer`.
 ///
