@@ -24,7 +24,7 @@ use query::{
 };
 use tokio::sync::{Mutex, watch};
 
-pub use check::{check, is_project_id};
+pub use check::{PROJECT, is_project_id};
 
 /// The shortest time between two refreshes of a project on behalf of clients.
 const MIN_REFRESH_INTERVAL: Duration = Duration::from_secs(1);

@@ -17,7 +17,7 @@ mod service;
 mod tests;
 mod write;
 
-pub use catalogue::{check, is_project_id};
+pub use catalogue::{PROJECT, is_project_id};
 pub use config::Config;
 pub use front::{Front, node_routes, server::serve};
 pub use service::Service;

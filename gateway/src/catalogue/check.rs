@@ -1,25 +1,21 @@
-//! Whether the projects of a resource folder make sense.
+//! The resource kind `project`, and whether the projects of a folder make sense.
 
 use std::collections::HashSet;
 
 use mesh::{
     config::MAX_REQUEST_TIME,
-    resources::{Fault, Snapshot},
+    resources::{self, Fault, Kind, Snapshot},
 };
-use query::resources::{Project, ProjectMeta};
+use query::resources::{Project, ProjectMeta, ProjectResource};
+
+/// The kind `project`.
+pub const PROJECT: Kind = Kind { name: "project", parse: resources::plain::<ProjectMeta, Project>, check };
 
 /// What is wrong with the `project` documents of a folder; their keys are the rule engine's business.
-pub fn check(snapshot: &Snapshot) -> Vec<Fault> {
+fn check(snapshot: &Snapshot) -> Vec<Fault> {
     let mut faults = Vec::new();
     let mut ids = HashSet::new();
-    for document in snapshot.of("project") {
-        let (meta, spec) = match document.read::<ProjectMeta, Project>() {
-            Ok(read) => read,
-            Err(fault) => {
-                faults.push(fault);
-                continue;
-            }
-        };
+    for (ProjectResource { meta, spec }, document) in snapshot.of() {
         if !is_project_id(&meta.id) {
             let message = format!(
                 "invalid project id {:?}: expected letters a to z, digits, _ and -, beginning with a letter or digit",
@@ -37,12 +33,12 @@ pub fn check(snapshot: &Snapshot) -> Vec<Fault> {
             faults.push(document.fault("spec.limits.timeSeconds", message));
         }
         faults.extend(
-            limits(&spec)
+            limits(spec)
                 .into_iter()
                 .filter(|(_, limit)| *limit == Some(0))
                 .map(|(path, _)| document.fault(&format!("spec.{path}"), "must be at least 1")),
         );
-        if !ids.insert(meta.id.clone()) {
+        if !ids.insert(&meta.id) {
             faults.push(document.fault("meta.id", format!("duplicate project id {}", meta.id)));
         }
     }
@@ -95,8 +91,8 @@ mod tests {
     use super::*;
 
     fn faults(yaml: &str) -> Vec<String> {
-        let snapshot = Snapshot::parse(yaml).expect("the test's documents can be read");
-        check(&snapshot).iter().map(|fault| format!("{}:{} {}", fault.line, fault.path, fault.message)).collect()
+        let faults = Snapshot::parse(yaml, &[PROJECT]).err().unwrap_or_default();
+        faults.iter().map(|fault| format!("{}:{} {}", fault.line, fault.path, fault.message)).collect()
     }
 
     #[test]

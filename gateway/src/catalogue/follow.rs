@@ -10,7 +10,7 @@ use mesh::{
     resources::{Current, Snapshot},
 };
 use proto::{Links, crud::DescribeResponse};
-use query::resources;
+use query::resources::{self, DatabaseResource, ProjectResource};
 use tokio::time::{Instant, MissedTickBehavior};
 use tonic::Status;
 
@@ -187,19 +187,14 @@ impl Follower {
     }
 }
 
-/// The projects of a snapshot with their databases. Documents that do not read were refused before it came into force.
+/// The projects of a snapshot with their databases.
 fn projects(snapshot: &Snapshot) -> Vec<(String, resources::Project, Vec<Database>)> {
-    let mut projects: Vec<(String, resources::Project, Vec<Database>)> = Vec::new();
-    for document in snapshot.of("project") {
-        if let Ok((meta, spec)) = document.read::<resources::ProjectMeta, _>() {
-            projects.push((meta.id, spec, Vec::new()));
-        }
-    }
-    for document in snapshot.of("database") {
-        let Ok((meta, spec)) = document.read::<resources::DatabaseMeta, resources::Database>() else { continue };
+    let project = |(project, _): (&ProjectResource, _)| (project.meta.id.clone(), project.spec.clone(), Vec::new());
+    let mut projects: Vec<(String, resources::Project, Vec<Database>)> = snapshot.of().map(project).collect();
+    for (DatabaseResource { meta, spec }, _) in snapshot.of() {
         let Some(engine) = spec.engine() else { continue };
         if let Some((_, _, databases)) = projects.iter_mut().find(|(id, ..)| *id == meta.project) {
-            databases.push(Database { id: meta.id, engine, schema: None, version: 0 });
+            databases.push(Database { id: meta.id.clone(), engine, schema: None, version: 0 });
         }
     }
     projects

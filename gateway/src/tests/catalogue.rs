@@ -9,7 +9,7 @@ use axum::body::Body;
 use http::Request;
 use mesh::resources::Snapshot;
 
-use super::stage::{PROJECTS, Stage, World};
+use super::stage::{PROJECTS, Stage, World, snapshot};
 use crate::Config;
 
 const ALL: &str = r#"{"op":"all"}"#;
@@ -35,7 +35,7 @@ async fn a_project_that_comes_is_served_and_one_that_goes_is_not() {
         "{PROJECTS}---\nkind: project\nmeta: {{ id: new }}\nspec: {{}}\n---\nkind: database\nmeta: {{ project: new, id: music }}\n\
          spec: {{ url: \"sqlite:new.db\" }}\n"
     );
-    stage.resources.send_replace(Arc::new(Snapshot::parse(&added).expect("the test's resources are valid")));
+    stage.resources.send_replace(snapshot(&added));
     becomes(&stage, "/v1/api/new/crud/music/album/read", 200).await;
     stage.resources.send_replace(Arc::new(Snapshot::default()));
     becomes(&stage, "/v1/api/new/crud/music/album/read", 404).await;
@@ -47,7 +47,7 @@ async fn settings_change_without_losing_what_is_known_of_the_databases() {
     assert_eq!(stage.post(READ, "", ALL).await.status(), 200);
     stage.world.is_gone.store(true, Ordering::SeqCst);
     let changed = PROJECTS.replace("http://a.test", "http://b.test");
-    stage.resources.send_replace(Arc::new(Snapshot::parse(&changed).expect("the test's resources are valid")));
+    stage.resources.send_replace(snapshot(&changed));
     let end = Instant::now() + Duration::from_secs(1);
     loop {
         let request = Request::post(READ).header("origin", "http://b.test").body(Body::from(ALL));

@@ -8,7 +8,11 @@ use std::sync::{
 use axum::body::Body;
 use http::{Request, StatusCode, header};
 use http_body_util::BodyExt;
-use mesh::{Code, Fault, Mesh, Tasks, config::Node, resources::Snapshot};
+use mesh::{
+    Code, Fault, Mesh, Tasks,
+    config::Node,
+    resources::{self, Kind, Snapshot},
+};
 use proto::{
     auth::{Access, AuthorizeRequest, AuthorizeResponse, ReachableRequest, ReachableResponse, TableAccess},
     crud::{
@@ -18,7 +22,10 @@ use proto::{
     grant,
     services::{self, auth::auth_rules_server::AuthRules, crud::crud_server::Crud},
 };
-use query::{Column, ForeignKey, GrantTerms, Mutation, Operation, Read, Schema, Shape, Table, TableKind, Type};
+use query::{
+    Column, ForeignKey, GrantTerms, Mutation, Operation, Read, Schema, Shape, Table, TableKind, Type,
+    resources::DatabaseMeta,
+};
 use tokio::sync::{Notify, watch};
 use tonic::{Response, Status};
 use tower::ServiceExt;
@@ -51,6 +58,13 @@ kind: database
 meta: { project: bare, id: music }
 spec: { type: sqlite, url: "sqlite:bare.db" }
 "#;
+
+/// What is in force with these documents.
+pub fn snapshot(yaml: &str) -> Arc<Snapshot> {
+    let parse = resources::plain::<DatabaseMeta, query::resources::Database>;
+    let kinds = [crate::PROJECT, Kind { name: "database", parse, check: |_| Vec::new() }];
+    Arc::new(Snapshot::parse(yaml, &kinds).expect("the test's resources are valid"))
+}
 
 /// The gateway and what stands around it.
 pub struct Stage {
@@ -104,8 +118,7 @@ impl Stage {
         let mesh = Mesh::new(&Node::default()).expect("the default configuration is valid");
         mesh.host(services::crud::host(Neighbour(world.clone())));
         mesh.host(services::auth::host(Neighbour(world.clone())));
-        let snapshot = Snapshot::parse(PROJECTS).expect("the test's resources are valid");
-        let (current, watched) = watch::channel(Arc::new(snapshot));
+        let (current, watched) = watch::channel(snapshot(PROJECTS));
         let tasks = Tasks::default();
         let service = Service::start(mesh, config, watched, tasks.clone());
         Self { service, resources: current, world }

@@ -8,20 +8,20 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use mesh::resources::Snapshot;
+use mesh::resources::{Fault, Kind, Snapshot, plain};
 use proto::{
     auth::{Access, AuthorizeRequest, TableAccess},
     grant::{self, Grant},
 };
 use query::{
     Change, Comparison, Filter, Object, Operation, Quantifier, Value,
-    resources::{Algorithm, TokenKey},
+    resources::{Algorithm, Database, DatabaseMeta, Project, ProjectMeta, TokenKey},
 };
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 use time::OffsetDateTime;
 
-use crate::{Error, Service, check, key, policy_set::PolicySet};
+use crate::{Error, Service, TABLE, key, policy_set::PolicySet};
 
 const SECRET: &str = "a secret that has thirty-two bytes";
 
@@ -101,10 +101,10 @@ fn dot(at: &str) -> &'static str {
 }
 
 fn outcome(case: &RuleCase, operation: &str, mode: &str) -> String {
-    let documents = shop(json!({ "mode": mode, "rules": { operation: expanded(&case.rule) } }));
-    if let Some(fault) = check(&documents).first() {
-        return format!("refused at {}", fault.path);
-    }
+    let documents = match parsed(&shop(json!({ "mode": mode, "rules": { operation: expanded(&case.rule) } }))) {
+        Ok(documents) => documents,
+        Err(faults) => return format!("refused at {}", faults[0].path),
+    };
     let auth = case
         .auth
         .clone()
@@ -145,20 +145,27 @@ fn granted(grant: Grant, operation: Operation) -> String {
     }
 }
 
-/// Resources of a project with a table `t` of this spec.
-pub fn shop(spec: Json) -> Snapshot {
-    let documents = [
+/// Documents of a project with a table `t` of this spec.
+pub fn shop(spec: Json) -> [Json; 3] {
+    [
         json!({"kind": "project", "meta": {"id": "shop"}, "spec": {"tokens": [{"kid": "main", "secret": SECRET}]}}),
         json!({"kind": "database", "meta": {"project": "shop", "id": "music"}, "spec": {"url": "sqlite:music.db"}}),
         json!({"kind": "table", "meta": {"project": "shop", "database": "music", "id": "t"}, "spec": spec}),
-    ];
-    snapshot(&documents)
+    ]
+}
+
+/// Resources of these documents, if they are valid.
+pub fn parsed(documents: &[Json]) -> Result<Snapshot, Vec<Fault>> {
+    let check = |_: &Snapshot| Vec::new();
+    let project = Kind { name: "project", parse: plain::<ProjectMeta, Project>, check };
+    let database = Kind { name: "database", parse: plain::<DatabaseMeta, Database>, check };
+    let texts: Vec<_> = documents.iter().map(Json::to_string).collect();
+    Snapshot::parse(&texts.join("\n---\n"), &[project, database, TABLE])
 }
 
 /// Resources of these documents.
 pub fn snapshot(documents: &[Json]) -> Snapshot {
-    let texts: Vec<_> = documents.iter().map(Json::to_string).collect();
-    Snapshot::parse(&texts.join("\n---\n")).unwrap_or_else(|faults| panic!("{faults:?}"))
+    parsed(documents).unwrap_or_else(|faults| panic!("{faults:?}"))
 }
 
 /// A service with these resources in force.

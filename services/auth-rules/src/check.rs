@@ -2,50 +2,44 @@
 
 use std::collections::{HashMap, HashSet};
 
-use mesh::resources::{Document, Fault, Snapshot};
-use query::resources::{DatabaseMeta, MatchMode, Project, ProjectMeta};
+use mesh::resources::{Document, Fault, Kind, Snapshot};
+use query::resources::{Project, ProjectResource};
 
 use crate::{table::TableResource, token::SECRET_BYTES};
 
-/// Errors of `table` resources and of the keys of projects.
-pub fn check(snapshot: &Snapshot) -> Vec<Fault> {
+/// The resource kind `table`.
+///
+/// Its check covers the keys of projects too: they verify tokens here.
+pub const TABLE: Kind = Kind { name: "table", parse: TableResource::parse, check };
+
+/// Errors in the names that `table` resources refer to, and in the keys of projects.
+fn check(snapshot: &Snapshot) -> Vec<Fault> {
     let mut faults = Vec::new();
-    for document in snapshot.of("project") {
-        // The owner of the rest of the document reports one that does not parse.
-        if let Ok((_, project)) = document.read::<ProjectMeta, Project>() {
-            check_keys(document, &project, &mut faults);
-        }
+    for (ProjectResource { spec, .. }, document) in snapshot.of() {
+        check_keys(document, spec, &mut faults);
     }
-    let projects: HashSet<&str> = snapshot.of("project").filter_map(|project| meta_text(project, "id")).collect();
+    // Names count also where the rest of a document is invalid: one error must not look like several.
+    let projects: HashSet<&str> = snapshot.of_kind("project").filter_map(|project| project.name("id")).collect();
     let mut databases: HashMap<&str, Vec<&str>> = HashMap::new();
-    for database in
-        snapshot.of("database").filter(|database| database.read::<DatabaseMeta, serde_json::Value>().is_ok())
-    {
-        if let (Some(project), Some(id)) = (meta_text(database, "project"), meta_text(database, "id")) {
+    for database in snapshot.of_kind("database") {
+        if let (Some(project), Some(id)) = (database.name("project"), database.name("id")) {
             databases.entry(project).or_default().push(id);
         }
     }
     let mut seen = HashSet::new();
-    for document in snapshot.of("table") {
-        let table = match TableResource::read(document, MatchMode::default()) {
-            Ok(table) => table,
-            Err(fault) => {
-                faults.push(fault);
-                continue;
-            }
-        };
-        let meta = &table.meta;
-        let known = databases.get(meta.project.as_str()).map_or(&[][..], Vec::as_slice);
-        if !projects.contains(meta.project.as_str()) {
-            faults.push(document.fault("meta.project", unknown("project", &meta.project, projects.iter().copied())));
-        } else if !known.contains(&meta.database.as_str()) {
-            faults.push(document.fault("meta.database", unknown("database", &meta.database, known.iter().copied())));
+    for document in snapshot.of_kind(TABLE.name) {
+        let names = (document.name("project"), document.name("database"), document.name("id"));
+        let (Some(project), Some(database), Some(id)) = names else { continue };
+        let known = databases.get(project).map_or(&[][..], Vec::as_slice);
+        if !projects.contains(project) {
+            faults.push(document.fault("meta.project", unknown("project", project, projects.iter().copied())));
+        } else if !known.contains(&database) {
+            faults.push(document.fault("meta.database", unknown("database", database, known.iter().copied())));
         }
-        if !seen.insert((meta.project.clone(), meta.database.clone(), meta.id.clone())) {
-            let message = format!("duplicate document of table {} of database {}", meta.id, meta.database);
+        if !seen.insert((project, database, id)) {
+            let message = format!("duplicate document of table {id} of database {database}");
             faults.push(document.fault("meta.id", message));
         }
-        faults.extend(table.errors.into_iter().map(|error| document.fault(&error.path, error.message)));
     }
     faults
 }
@@ -69,10 +63,6 @@ fn check_keys(document: &Document, project: &Project, faults: &mut Vec<Fault>) {
         }
         primary |= key.primary;
     }
-}
-
-fn meta_text<'a>(document: &'a Document, key: &str) -> Option<&'a str> {
-    document.meta.get(key).and_then(serde_json::Value::as_str)
 }
 
 fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use query::{Change, Filter, Object, Operation, Value};
+use query::{Change, Filter, Object, Operation, Value, resources::MatchMode};
 use time::OffsetDateTime;
 
 use crate::{
@@ -19,6 +19,8 @@ use crate::{
 pub struct RequestContext<'a> {
     /// The project's id.
     pub project: &'a str,
+    /// The project's match mode, of comparisons with columns that have none of their own.
+    pub mode: MatchMode,
     /// The kind of operation on the table.
     pub operation: Operation,
     /// The client's own word for the operation: `one`, `all`, `count`.
@@ -231,6 +233,7 @@ mod tests {
     fn request<'a>() -> RequestContext<'a> {
         RequestContext {
             project: "shop",
+            mode: MatchMode::Auto,
             operation: Operation::Update,
             op: "all",
             token: "",

@@ -129,7 +129,8 @@ fn evaluate_match<'r>(matching: &Match, polarity: Polarity, request: &RequestCon
         }
         Subject::Column { column, mode } => {
             let is_create = request.operation == Operation::Create;
-            if is_create || !row_filter::is_constrained(column, *mode, matching, polarity, request) {
+            let mode = mode.unwrap_or(request.mode);
+            if is_create || !row_filter::is_constrained(column, mode, matching, polarity, request) {
                 return Verdict::DENY;
             }
             let Some(filter) = row_filter::column_filter(column, matching, request) else { return Verdict::DENY };

@@ -106,6 +106,7 @@ impl<'a> Caller<'a> {
     fn context<'f>(&'f self, access: &'f TableAccess, claims: Option<&'f Object>) -> RequestContext<'f> {
         RequestContext {
             project: self.id,
+            mode: self.project.mode,
             operation: access.operation,
             op: access.op,
             token: self.token,

@@ -23,8 +23,9 @@ mod service;
 mod table;
 mod token;
 
-pub use check::check;
+pub use check::TABLE;
 pub use config::Config;
 pub use error::Error;
 pub use key::sign;
 pub use service::Service;
+pub use table::open as open_tables;

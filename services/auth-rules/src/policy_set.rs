@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use foldhash::{HashMap, HashMapExt};
 use mesh::resources::Snapshot;
-use query::resources::{MatchMode, Project, ProjectMeta, TableMeta, TokenKey};
+use query::resources::{MatchMode, ProjectResource, TableMeta, TokenKey};
 use tracing::{error, warn};
 
 use crate::{
@@ -26,8 +26,9 @@ pub struct PolicySet {
 pub struct ProjectPolicies {
     /// Verifies its tokens.
     pub keys: Arc<KeySet>,
+    /// The match mode of comparisons that have none of their own.
+    pub mode: MatchMode,
     databases: HashMap<String, DatabasePolicies>,
-    mode: MatchMode,
 }
 
 /// The policies of a database.
@@ -44,51 +45,34 @@ impl PolicySet {
     }
 
     /// The policies of `snapshot`. Keys that did not change since `before` keep their cache of verified tokens.
-    ///
-    /// A snapshot in force was checked; should it have an error nevertheless, the part is left out and so denied.
     pub fn new(snapshot: &Snapshot, dev_keys: Option<&Path>, before: &PolicySet) -> PolicySet {
         let mut projects = HashMap::new();
-        for document in snapshot.of("project") {
-            match document.read::<ProjectMeta, Project>() {
-                Ok((meta, spec)) => {
-                    let keys = key_set(&meta.id, &spec.tokens, dev_keys, before);
-                    let mode = spec.security.match_mode;
-                    projects.insert(meta.id, ProjectPolicies { keys, databases: HashMap::new(), mode });
-                }
-                Err(fault) => error!(%fault, "project left out"),
-            }
+        for (ProjectResource { meta, spec }, _) in snapshot.of() {
+            let keys = key_set(&meta.id, &spec.tokens, dev_keys, before);
+            let mode = spec.security.match_mode;
+            projects.insert(meta.id.clone(), ProjectPolicies { keys, mode, databases: HashMap::new() });
         }
         let mut set = PolicySet { projects };
-        for document in snapshot.of("table") {
-            let project = document.meta.get("project").and_then(serde_json::Value::as_str);
-            let mode = project.and_then(|id| set.projects.get(id)).map(|project| project.mode);
-            match TableResource::read(document, mode.unwrap_or_default()) {
-                Ok(table) => set.add(table),
-                Err(fault) => error!(%fault, "table left out"),
-            }
-        }
+        snapshot.of().for_each(|(table, _)| set.add(table));
         set.projects.values_mut().for_each(ProjectPolicies::inherit_defaults);
         set
     }
 
-    fn add(&mut self, table: TableResource) {
-        let TableResource { meta, policies, errors, warnings } = table;
-        let TableMeta { project, database, id } = &meta;
-        for Diagnostic { path, message } in errors {
-            error!(project, database, table = id, path, fault = message, "rule left out");
-        }
+    fn add(&mut self, table: &TableResource) {
+        let TableResource { meta, policies, warnings } = table;
+        let TableMeta { project, database, id } = meta;
         for Diagnostic { path, message } in warnings {
             warn!(project, database, table = id, path, warning = message, "rule has a warning");
         }
-        let Some(project) = self.projects.get_mut(&meta.project) else {
-            error!(project = meta.project, table = meta.id, "table of an unknown project left out");
+        let Some(policies_of) = self.projects.get_mut(project) else {
+            error!(project, table = id, "table of an unknown project left out");
             return;
         };
-        let database = project.databases.entry(meta.database).or_default();
-        if meta.id == table::DEFAULT {
-            database.default = policies;
+        let database = policies_of.databases.entry(database.clone()).or_default();
+        if id == table::DEFAULT {
+            database.default = policies.clone();
         } else {
-            database.tables.insert(meta.id, policies);
+            database.tables.insert(id.clone(), policies.clone());
         }
     }
 }

@@ -84,8 +84,8 @@ pub enum Subject {
     Column {
         /// The column.
         column: ColumnPath,
-        /// The constraint that the client's own condition must put on it.
-        mode: MatchMode,
+        /// The constraint that the client's own condition must put on it; `None`: the project's.
+        mode: Option<MatchMode>,
     },
 }
 

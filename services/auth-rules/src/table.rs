@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use mesh::resources::{self, Document};
+use mesh::resources::{Document, Fault, Parsed, Snapshot};
 use query::{
     Columns, Operation,
-    resources::{MatchMode, TableMeta},
+    resources::{Resource, TableMeta},
 };
 use serde_json::{Map, Value as Json};
 
-use crate::rule::{Diagnostic, Parser, Policy, columns};
+use crate::rule::{Diagnostic, Kind, Parser, Policy, columns};
 
 /// The id of the resource whose policies apply where a table has none of its own.
 pub const DEFAULT: &str = "default";
@@ -63,29 +63,41 @@ impl TablePolicies {
 pub struct TableResource {
     /// Its key.
     pub meta: TableMeta,
-    /// Its policies. An operation whose policy has an error has none, and is denied.
+    /// Its policies.
     pub policies: TablePolicies,
-    /// Errors in it.
-    pub errors: Vec<Diagnostic>,
     /// Warnings about it.
     pub warnings: Vec<Diagnostic>,
 }
 
 impl TableResource {
-    /// Parses a document; comparisons with columns have `mode` unless it says otherwise.
-    pub fn read(document: &Document, mode: MatchMode) -> Result<TableResource, resources::Fault> {
-        let (meta, spec): (TableMeta, Map<String, Json>) = document.read()?;
+    /// Parses a document; all errors in it if it has any.
+    pub fn parse(document: &Document) -> Result<Parsed, Vec<Fault>> {
+        let Resource { meta, spec } = document.read::<TableMeta, Map<String, Json>>().map_err(|fault| vec![fault])?;
         let mut parser = Parser::default();
-        let policies = policies(&spec, mode, &mut parser);
-        Ok(TableResource { meta, policies, errors: parser.errors, warnings: parser.warnings })
+        let policies = policies(&spec, &mut parser);
+        if parser.errors.is_empty() {
+            return Ok(Arc::new(TableResource { meta, policies, warnings: parser.warnings }));
+        }
+        Err(parser.errors.into_iter().map(|error| document.fault(&error.path, error.message)).collect())
+    }
+
+    /// Whether everybody may read every column.
+    fn is_open(&self) -> bool {
+        let read = self.policies.of(Operation::Read);
+        read.is_some_and(|read| matches!(read.rule.kind, Kind::Allow) && *read.columns == Columns::default())
     }
 }
 
+/// The tables of which everybody may read every column.
+pub fn open(snapshot: &Snapshot) -> impl Iterator<Item = &TableMeta> {
+    snapshot.of::<TableResource>().filter(|(table, _)| table.is_open()).map(|(table, _)| &table.meta)
+}
+
 /// The policies of a table's `spec`.
-fn policies(spec: &Map<String, Json>, mode: MatchMode, parser: &mut Parser) -> TablePolicies {
+fn policies(spec: &Map<String, Json>, parser: &mut Parser) -> TablePolicies {
     let mut policies = TablePolicies::default();
     check_keys(spec, "spec", &["rules", "columns", "mode"], &["schema", "links"], parser);
-    let mode = spec.get("mode").and_then(|mode| parser.mode(mode, "spec")).unwrap_or(mode);
+    let mode = spec.get("mode").and_then(|mode| parser.mode(mode, "spec"));
     let columns = match spec.get("columns") {
         Some(json) => columns::parse(json, "spec.columns", &Columns::default(), &mut parser.errors),
         None => Columns::default(),

@@ -4,15 +4,18 @@ use std::path::{Path, PathBuf};
 
 use mesh::{
     Tasks,
-    resources::{Document, Fault, Snapshot},
+    resources::{self, Document, Fault, Kind, Snapshot},
 };
-use query::resources::{Database, DatabaseMeta, Engine, ProjectMeta};
+use query::resources::{Database, DatabaseMeta, DatabaseResource, Engine};
 
 use crate::{
     Error,
     sql::Dialect,
     store::{Store, postgres, sqlite},
 };
+
+/// The kind `database`.
+pub const DATABASE: Kind = Kind { name: "database", parse: resources::plain::<DatabaseMeta, Database>, check };
 
 /// Configuration of this service on this node.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,17 +25,13 @@ pub struct Config {
 }
 
 /// Faults of the databases of a folder.
-pub fn check(snapshot: &Snapshot) -> Vec<Fault> {
-    let projects: Vec<&str> =
-        snapshot.of("project").filter_map(|document| document.meta.get("id").and_then(|id| id.as_str())).collect();
-    snapshot.of("database").flat_map(|document| faults(document, &projects)).collect()
+fn check(snapshot: &Snapshot) -> Vec<Fault> {
+    let projects: Vec<&str> = snapshot.of_kind("project").filter_map(|document| document.name("id")).collect();
+    snapshot.of().flat_map(|(database, document)| faults(database, document, &projects)).collect()
 }
 
-fn faults(document: &Document, projects: &[&str]) -> Vec<Fault> {
-    let (meta, spec) = match document.read::<DatabaseMeta, Database>() {
-        Ok(read) => read,
-        Err(fault) => return vec![fault],
-    };
+fn faults(database: &DatabaseResource, document: &Document, projects: &[&str]) -> Vec<Fault> {
+    let DatabaseResource { meta, spec } = database;
     let mut faults = Vec::new();
     let mut say = |path: &str, message: String| faults.push(document.fault(path, message));
     if !projects.contains(&meta.project.as_str()) {
@@ -88,12 +87,6 @@ pub fn path(url: &str, data: &Path) -> Result<PathBuf, String> {
     Ok(data.join(file))
 }
 
-/// Ids of all projects, which exist with and without databases.
-pub fn projects(snapshot: &Snapshot) -> Vec<(String, query::resources::Project)> {
-    let read = |document: &Document| document.read::<ProjectMeta, query::resources::Project>().ok();
-    snapshot.of("project").filter_map(read).map(|(meta, project)| (meta.id, project)).collect()
-}
-
 /// Where a database is: its resource, and the folders that relative paths start from.
 pub struct DatabaseSource {
     /// The database's id.
@@ -130,7 +123,8 @@ mod tests {
     use super::*;
 
     fn messages(yaml: &str) -> Vec<String> {
-        check(&Snapshot::parse(yaml).unwrap()).iter().map(ToString::to_string).collect()
+        let faults = Snapshot::parse(yaml, &crate::tests::KINDS).err().unwrap_or_default();
+        faults.iter().map(ToString::to_string).collect()
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 use arc_swap::ArcSwap;
 use foldhash::{HashMap, HashMapExt};
 use mesh::{Mesh, State, Tasks, resources};
-use query::resources::{Database as DatabaseSpec, DatabaseMeta, Numbers};
+use query::resources::{Database as DatabaseSpec, DatabaseMeta, DatabaseResource, Numbers, ProjectResource};
 use tokio::sync::watch;
 use tokio_util::sync::DropGuard;
 
@@ -121,20 +121,19 @@ impl Databases {
     /// Puts the databases of `snapshot` in the place of those in force. Those whose resource is the same stay open.
     fn swap(self: &Arc<Self>, snapshot: &resources::Snapshot) {
         let before = self.projects.load_full();
-        let mut projects: HashMap<String, Project> = config::projects(snapshot)
-            .into_iter()
-            .map(|(id, project)| (id, Project { numbers: project.numbers, databases: HashMap::new() }))
-            .collect();
-        for document in snapshot.of("database") {
-            // The folder's checker refuses what does not read.
-            let Ok((meta, spec)) = document.read::<DatabaseMeta, DatabaseSpec>() else { continue };
+        // A project exists with and without databases.
+        let project = |(ProjectResource { meta, spec }, _): (&_, _)| {
+            (meta.id.clone(), Project { numbers: spec.numbers, databases: HashMap::new() })
+        };
+        let mut projects: HashMap<String, Project> = snapshot.of().map(project).collect();
+        for (DatabaseResource { meta, spec }, document) in snapshot.of() {
             let Some(project) = projects.get_mut(&meta.project) else { continue };
             let known = before.get(&meta.project).and_then(|project| project.databases.get(&meta.id));
             let database = match known {
-                Some(known) if known.spec == spec && known.folder == document.folder => known.clone(),
-                _ => self.add(&meta, spec, &document.folder),
+                Some(known) if known.spec == *spec && known.folder == document.folder => known.clone(),
+                _ => self.add(meta, spec.clone(), &document.folder),
             };
-            project.databases.insert(meta.id, database);
+            project.databases.insert(meta.id.clone(), database);
         }
         for database in before.values().flat_map(|project| project.databases.values()) {
             let stays =

@@ -28,7 +28,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub use config::{Config, check};
+pub use config::{Config, DATABASE};
 pub use databases::introspect;
 pub use error::Error;
 pub use service::Service;

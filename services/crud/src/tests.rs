@@ -7,3 +7,10 @@ mod reads;
 mod service;
 mod support;
 mod writes;
+
+use mesh::resources::{Kind, plain};
+use query::resources::{Project, ProjectMeta};
+
+/// The kinds of the resources that tests are written in.
+pub const KINDS: [Kind; 2] =
+    [Kind { name: "project", parse: plain::<ProjectMeta, Project>, check: |_| Vec::new() }, crate::DATABASE];

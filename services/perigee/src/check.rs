@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use mesh::resources::{self, Checker, Snapshot};
+use mesh::resources::{self, Kind, Snapshot};
 
 use crate::{failure::Failure, output};
 
-/// What the services say of the documents they use.
-pub const CHECKERS: &[Checker] = &[gateway::check, crud::check, auth_rules::check];
+/// The resource kinds, each registered by the crate that owns it.
+pub const KINDS: &[Kind] = &[gateway::PROJECT, crud::DATABASE, auth_rules::TABLE];
 
 /// Says that `folder` is valid, or everything that is not.
 pub fn run(folder: &Path) -> Result<(), Failure> {
@@ -18,13 +18,13 @@ pub fn run(folder: &Path) -> Result<(), Failure> {
 
 /// The documents of a valid folder.
 pub fn load(folder: &Path) -> Result<Snapshot, Failure> {
-    resources::load(folder, CHECKERS).map_err(|faults| Failure::faults(folder, &faults))
+    resources::load(folder, KINDS).map_err(|faults| Failure::faults(folder, &faults))
 }
 
 fn summary(snapshot: &Snapshot) -> String {
-    let count = |kind, one: &str| match snapshot.of(kind).count() {
-        1 => format!("1 {one}"),
-        many => format!("{many} {one}s"),
+    let count = |kind: &Kind| match snapshot.of_kind(kind.name).count() {
+        1 => format!("1 {}", kind.name),
+        many => format!("{many} {}s", kind.name),
     };
-    [count("project", "project"), count("database", "database"), count("table", "table")].join(", ")
+    KINDS.iter().map(count).collect::<Vec<_>>().join(", ")
 }

@@ -12,7 +12,7 @@ use proto::{
     Links,
     crud::{Database, DescribeRequest},
 };
-use query::resources::{ProjectMeta, TableMeta};
+use query::resources::{ProjectResource, TableMeta};
 
 use crate::{
     failure::Failure,
@@ -81,13 +81,11 @@ struct Project {
 /// All projects, once each of their databases is reached or known not to be.
 async fn projects(node: &Node) -> Vec<Project> {
     let snapshot = node.resources().borrow().clone();
-    let ids =
-        snapshot.of("project").filter_map(|document| document.read::<ProjectMeta, query::resources::Project>().ok());
     let mut projects = Vec::new();
     let late = tokio::time::Instant::now() + REACH_TIMEOUT;
-    for (meta, _) in ids {
+    for (ProjectResource { meta, .. }, _) in snapshot.of() {
         let databases = databases(node, &meta.id, late).await;
-        projects.push(Project { id: meta.id, databases });
+        projects.push(Project { id: meta.id.clone(), databases });
     }
     projects
 }
@@ -149,20 +147,12 @@ fn database_line(database: &Database) -> String {
 
 /// A command that works without a token: a read of a table that is open to all, else the health check.
 fn curl(base: &str, snapshot: &Snapshot, projects: &[Project]) -> String {
-    let open = snapshot.of("table").filter(|document| is_open(&document.spec));
-    let found = open.filter_map(|document| serde_json::from_value::<TableMeta>(document.meta.clone()).ok());
-    match found.filter_map(|meta| open_read(&meta, projects)).next() {
+    match auth_rules::open_tables(snapshot).find_map(|meta| open_read(meta, projects)) {
         Some((project, document)) => format!(
             "curl -s {base}/v1/api/{project}/graphql -H 'content-type: application/json' -d '{{\"query\": \"{document}\"}}'"
         ),
         None => format!("curl -s {base}/v1/api/health-check"),
     }
-}
-
-/// Whether everybody may read every column of the table that a document is about.
-fn is_open(spec: &serde_json::Value) -> bool {
-    let read = &spec["rules"]["read"];
-    read["rule"] == "allow" && read["columns"].is_null() && spec["columns"].is_null()
 }
 
 /// The project and a GraphQL document that reads a few columns of the table that `meta` names.
@@ -186,8 +176,6 @@ fn is_name(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -198,13 +186,5 @@ mod tests {
         for address in ["0.0.0.0:4122", "[::]:4122", "192.168.1.1:4122", "4122", ""] {
             loopback(address).unwrap_err();
         }
-    }
-
-    #[test]
-    fn a_table_of_which_some_columns_are_hidden_is_no_example() {
-        assert!(is_open(&json!({"rules": {"read": {"rule": "allow"}}})));
-        assert!(!is_open(&json!({"rules": {"read": {"rule": "allow", "columns": {"deny": ["pass"]}}}})));
-        assert!(!is_open(&json!({"rules": {"read": {"rule": "allow"}}, "columns": {"deny": ["pass"]}})));
-        assert!(!is_open(&json!({"rules": {"read": {"rule": "authenticated"}}})));
     }
 }

@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use crate::{check::CHECKERS, failure::Failure};
+use crate::{check::KINDS, failure::Failure};
 
 /// The folder under `data` with the keys of projects that have none, in development.
 pub const DEV_KEYS: &str = "keys";
@@ -179,7 +179,7 @@ fn check(config: &config::Node, mode: Mode) -> Result<(), Failure> {
 /// The resources of `config`, watched from now on; all that is wrong with them where anything is.
 fn watch(config: &config::Node, tasks: &Tasks, mesh: &Mesh) -> Result<Current, Failure> {
     let config::Resources::Folder { path } = &config.resources;
-    resources::watch(path, CHECKERS.to_vec(), tasks, mesh.board()).map_err(|faults| Failure::faults(path, &faults))
+    resources::watch(path, KINDS, tasks, mesh.board()).map_err(|faults| Failure::faults(path, &faults))
 }
 
 /// The ports of this node, open.

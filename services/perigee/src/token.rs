@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, anyhow};
 use mesh::resources::Snapshot;
-use query::resources::{Project, ProjectMeta};
+use query::resources::{Project, ProjectResource};
 use serde_json::{Map, Value};
 
 use crate::{check, failure::Failure, node::DEV_KEYS, output};
@@ -31,24 +31,24 @@ pub struct TokenArgs {
 
 /// Prints the token.
 pub fn run(args: &TokenArgs) -> Result<(), Failure> {
-    let project = project(&check::load(&args.dir)?, &args.project)
-        .with_context(|| format!("{} cannot be used", args.dir.display()))?;
+    let snapshot = check::load(&args.dir)?;
+    let project =
+        project(&snapshot, &args.project).with_context(|| format!("{} cannot be used", args.dir.display()))?;
     let keys = args.data.join(DEV_KEYS);
-    let token = auth_rules::sign(&project, &args.project, &args.claims, args.expires, Some(&keys))
+    let token = auth_rules::sign(project, &args.project, &args.claims, args.expires, Some(&keys))
         .with_context(|| format!("no token for project {}", args.project))?;
     output::print(&format!("{token}\n"));
     Ok(())
 }
 
 /// The settings of the project called `id`.
-fn project(snapshot: &Snapshot, id: &str) -> anyhow::Result<Project> {
+fn project<'a>(snapshot: &'a Snapshot, id: &str) -> anyhow::Result<&'a Project> {
     let mut known = Vec::new();
-    for document in snapshot.of("project") {
-        let (meta, spec) = document.read::<ProjectMeta, Project>().map_err(|fault| anyhow!("{fault}"))?;
+    for (ProjectResource { meta, spec }, _) in snapshot.of() {
         if meta.id == id {
             return Ok(spec);
         }
-        known.push(meta.id);
+        known.push(meta.id.as_str());
     }
     Err(match known.is_empty() {
         true => anyhow!("it has no project; `perigee init` writes one"),

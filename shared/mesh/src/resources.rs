@@ -6,11 +6,13 @@ mod reference;
 mod watch;
 
 use std::{
+    any::Any,
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use query::resources::Resource;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -21,8 +23,6 @@ use crate::{
 
 pub use watch::watch;
 
-/// The kinds that some service owns.
-const KINDS: [&str; 3] = ["project", "database", "table"];
 const KEYS: [&str; 3] = ["kind", "meta", "spec"];
 
 /// All documents of a folder, valid as a whole.
@@ -33,10 +33,10 @@ pub struct Snapshot {
 }
 
 /// One resource.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Document {
-    /// `project`, `database`, `table`.
-    pub kind: String,
+    /// The name of its [`Kind`].
+    pub kind: &'static str,
     /// Names it.
     pub meta: Value,
     /// What it says; references are resolved.
@@ -45,6 +45,46 @@ pub struct Document {
     pub folder: PathBuf,
     file: Arc<str>,
     places: Places,
+    /// `None` where it has faults, and until its kind has parsed it.
+    parsed: Option<Parsed>,
+}
+
+impl PartialEq for Document {
+    /// The typed value is left out: it follows from the rest.
+    fn eq(&self, other: &Self) -> bool {
+        let Self { kind, meta, spec, folder, file, places, parsed: _ } = self;
+        let same_source = (file, folder, places) == (&other.file, &other.folder, &other.places);
+        same_source && (kind, meta, spec) == (&other.kind, &other.meta, &other.spec)
+    }
+}
+
+/// A resource kind, registered by the crate that owns it.
+///
+/// Which kinds a folder may hold is decided where it is loaded: this crate names none.
+#[derive(Debug, Clone, Copy)]
+pub struct Kind {
+    /// What its documents say after `kind:`.
+    pub name: &'static str,
+    /// The typed value of one document, or all that is wrong with it; [`plain`] serves where the types say everything.
+    pub parse: fn(&Document) -> Result<Parsed, Vec<Fault>>,
+    /// Faults between documents, of this kind and of others. It is asked even where some documents have faults of their
+    /// own: [`Snapshot::of`] leaves those out, [`Snapshot::of_kind`] does not.
+    pub check: fn(&Snapshot) -> Vec<Fault>,
+}
+
+/// A typed value, as [`Snapshot::of`] finds it again.
+pub type Parsed = Arc<dyn Any + Send + Sync>;
+
+/// The `parse` of a kind whose documents are a [`Resource`] of `M` and `S`.
+pub fn plain<M, S>(document: &Document) -> Result<Parsed, Vec<Fault>>
+where
+    M: DeserializeOwned + Send + Sync + 'static,
+    S: DeserializeOwned + Send + Sync + 'static,
+{
+    match document.read::<M, S>() {
+        Ok(resource) => Ok(Arc::new(resource)),
+        Err(fault) => Err(vec![fault]),
+    }
 }
 
 /// What is wrong with a folder, and where.
@@ -72,33 +112,40 @@ impl fmt::Display for Fault {
     }
 }
 
-/// What a service says is wrong with documents of its kinds.
-pub type Checker = fn(&Snapshot) -> Vec<Fault>;
-
 /// The snapshot in force, as it changes.
 pub type Current = tokio::sync::watch::Receiver<Arc<Snapshot>>;
 
 impl Snapshot {
     /// The documents of a text instead of a folder: faults call it `inline`, relative paths start at the working
-    /// directory, and no checker is asked.
-    pub fn parse(yaml: &str) -> Result<Self, Vec<Fault>> {
-        let mut sources = reference::Sources::default();
-        let (documents, faults) = documents(yaml, "inline", Path::new("."), &mut sources);
-        if faults.is_empty() { Ok(Self { documents }) } else { Err(faults) }
+    /// directory.
+    pub fn parse(yaml: &str, kinds: &[Kind]) -> Result<Self, Vec<Fault>> {
+        let mut loader = Loader::new(kinds, reference::Sources::default());
+        loader.take(yaml, "inline", Path::new("."));
+        loader.finish()
     }
 
-    /// Documents of one kind.
-    pub fn of<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Document> {
+    /// The documents that were parsed into a `T`, each with that value.
+    pub fn of<T: Any>(&self) -> impl Iterator<Item = (&T, &Document)> {
+        self.documents.iter().filter_map(|document| Some((document.parsed.as_ref()?.downcast_ref()?, document)))
+    }
+
+    /// Documents of one kind, also those that could not be parsed.
+    pub fn of_kind<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Document> {
         self.documents.iter().filter(move |document| document.kind == kind)
     }
 }
 
 impl Document {
-    /// Its `meta` and `spec`, typed. A fault names the path and the nearest known key.
-    pub fn read<M: DeserializeOwned, S: DeserializeOwned>(&self) -> Result<(M, S), Fault> {
+    /// Its `meta` and `spec`, typed, for the `parse` of a [`Kind`]. A fault names the path and the nearest known key.
+    pub fn read<M: DeserializeOwned, S: DeserializeOwned>(&self) -> Result<Resource<M, S>, Fault> {
         let meta = deserialize::read(&self.meta).map_err(|misfit| self.misfit("meta", &misfit))?;
         let spec = deserialize::read(&self.spec).map_err(|misfit| self.misfit("spec", &misfit))?;
-        Ok((meta, spec))
+        Ok(Resource { meta, spec })
+    }
+
+    /// The text that `meta` has under `key`, whether the document could be parsed or not.
+    pub fn name(&self, key: &str) -> Option<&str> {
+        self.meta.get(key).and_then(Value::as_str)
     }
 
     /// A fault at `path` (dotted, such as `spec.rules.read.clauses.0.eval`), or at the nearest place above it that
@@ -113,64 +160,102 @@ impl Document {
     }
 }
 
-/// Reads a folder: parses every `*.yaml` and `*.yml` under it, resolves references, asks every checker.
-pub fn load(folder: &Path, checkers: &[Checker]) -> Result<Snapshot, Vec<Fault>> {
-    folder::read(folder, checkers).0
+/// Reads a folder: parses every `*.yaml` and `*.yml` under it, resolves references, parses each document by its
+/// kind, asks every kind to check them together.
+pub fn load(folder: &Path, kinds: &[Kind]) -> Result<Snapshot, Vec<Fault>> {
+    folder::read(folder, kinds).0
 }
 
-/// The documents of one file, and what is wrong with them.
-fn documents(text: &str, file: &str, folder: &Path, sources: &mut reference::Sources) -> (Vec<Document>, Vec<Fault>) {
-    let parsed = match yaml::parse(text) {
-        Ok(parsed) => parsed,
-        Err(error) => return (Vec::new(), vec![fault(file, error.place, &error.path, error.message)]),
-    };
-    let file: Arc<str> = file.into();
-    let (mut documents, mut faults) = (Vec::new(), Vec::new());
-    for yaml::ParsedDocument { value, places } in parsed {
+/// Collects the documents of files, and what is wrong with them.
+struct Loader<'a> {
+    kinds: &'a [Kind],
+    sources: reference::Sources,
+    documents: Vec<Document>,
+    faults: Vec<Fault>,
+}
+
+impl<'a> Loader<'a> {
+    fn new(kinds: &'a [Kind], sources: reference::Sources) -> Self {
+        Self { kinds, sources, documents: Vec::new(), faults: Vec::new() }
+    }
+
+    /// Takes the documents of one file, which lies in `folder`.
+    fn take(&mut self, text: &str, file: &str, folder: &Path) {
+        let parsed = match yaml::parse(text) {
+            Ok(parsed) => parsed,
+            Err(error) => return self.faults.push(fault(file, error.place, &error.path, error.message)),
+        };
+        let file: Arc<str> = file.into();
         // What stands between two `---`, or after the last, may be nothing but comments.
-        if value.is_null() {
-            continue;
-        }
-        match document(value, places, &file, folder) {
-            Ok(mut document) => {
-                let mut spec = std::mem::take(&mut document.spec);
-                sources.resolve(&mut spec, "spec", folder, &mut |path, message| {
-                    faults.push(document.fault(path, message));
-                });
-                document.spec = spec;
-                documents.push(document);
+        for parsed in parsed.into_iter().filter(|parsed| !parsed.value.is_null()) {
+            match self.document(parsed, &file, folder) {
+                Ok((kind, document)) => self.add(kind, document),
+                Err(fault) => self.faults.push(fault),
             }
-            Err(fault) => faults.push(fault),
         }
     }
-    (documents, faults)
-}
 
-fn document(value: Value, places: Places, file: &Arc<str>, folder: &Path) -> Result<Document, Fault> {
-    let wrong = |path: &str, message: String| Err(fault(file, places.nearest(path), path, message));
-    let Value::Object(mut entries) = value else {
-        return wrong("", "expected a mapping of kind, meta and spec".to_owned());
-    };
-    if let Some(key) = entries.keys().find(|key| !KEYS.contains(&key.as_str())) {
-        return wrong(key, deserialize::unknown("key", key, &KEYS));
+    /// The document that a part of `file` is, not yet parsed by its kind.
+    fn document(
+        &self,
+        parsed: yaml::ParsedDocument,
+        file: &Arc<str>,
+        folder: &Path,
+    ) -> Result<(&'a Kind, Document), Fault> {
+        let yaml::ParsedDocument { value, places } = parsed;
+        let wrong = |path: &str, message: String| Err(fault(file, places.nearest(path), path, message));
+        let Value::Object(mut entries) = value else {
+            return wrong("", "expected a mapping of kind, meta and spec".to_owned());
+        };
+        if let Some(key) = entries.keys().find(|key| !KEYS.contains(&key.as_str())) {
+            return wrong(key, deserialize::unknown("key", key, &KEYS));
+        }
+        let kind = match entries.remove("kind") {
+            Some(Value::String(name)) => match self.kinds.iter().find(|kind| kind.name == name) {
+                Some(kind) => kind,
+                None => {
+                    let known: Vec<&str> = self.kinds.iter().map(|kind| kind.name).collect();
+                    return wrong("kind", deserialize::unknown("kind", &name, &known));
+                }
+            },
+            Some(_) => return wrong("kind", "expected a text".to_owned()),
+            None => return wrong("", "the key kind is missing".to_owned()),
+        };
+        let meta = match entries.remove("meta") {
+            Some(meta @ Value::Object(_)) => meta,
+            Some(_) => return wrong("meta", "expected a mapping".to_owned()),
+            None => return wrong("", "the key meta is missing".to_owned()),
+        };
+        let spec = match entries.remove("spec") {
+            Some(spec @ Value::Object(_)) => spec,
+            Some(Value::Null) | None => Value::Object(Map::new()),
+            Some(_) => return wrong("spec", "expected a mapping".to_owned()),
+        };
+        let (folder, file) = (folder.to_owned(), file.clone());
+        Ok((kind, Document { kind: kind.name, meta, spec, folder, file, places, parsed: None }))
     }
-    let kind = match entries.remove("kind") {
-        Some(Value::String(kind)) if KINDS.contains(&kind.as_str()) => kind,
-        Some(Value::String(kind)) => return wrong("kind", deserialize::unknown("kind", &kind, &KINDS)),
-        Some(_) => return wrong("kind", "expected a text".to_owned()),
-        None => return wrong("", "the key kind is missing".to_owned()),
-    };
-    let meta = match entries.remove("meta") {
-        Some(meta @ Value::Object(_)) => meta,
-        Some(_) => return wrong("meta", "expected a mapping".to_owned()),
-        None => return wrong("", "the key meta is missing".to_owned()),
-    };
-    let spec = match entries.remove("spec") {
-        Some(spec @ Value::Object(_)) => spec,
-        Some(Value::Null) | None => Value::Object(Map::new()),
-        Some(_) => return wrong("spec", "expected a mapping".to_owned()),
-    };
-    Ok(Document { kind, meta, spec, folder: folder.to_owned(), file: file.clone(), places })
+
+    /// Resolves the references of `document` and parses it. It stays among the documents where that fails, so that
+    /// others may name it without a fault.
+    fn add(&mut self, kind: &Kind, mut document: Document) {
+        let mut spec = std::mem::take(&mut document.spec);
+        self.sources.resolve(&mut spec, "spec", &document.folder, &mut |path, message| {
+            self.faults.push(document.fault(path, message));
+        });
+        document.spec = spec;
+        match (kind.parse)(&document) {
+            Ok(parsed) => document.parsed = Some(parsed),
+            Err(faults) => self.faults.extend(faults),
+        }
+        self.documents.push(document);
+    }
+
+    /// All documents, once every kind has checked them together.
+    fn finish(self) -> Result<Snapshot, Vec<Fault>> {
+        let (snapshot, mut faults) = (Snapshot { documents: self.documents }, self.faults);
+        faults.extend(self.kinds.iter().flat_map(|kind| (kind.check)(&snapshot)));
+        if faults.is_empty() { Ok(snapshot) } else { Err(faults) }
+    }
 }
 
 fn fault(file: &str, place: Place, path: &str, message: impl Into<String>) -> Fault {
@@ -187,58 +272,68 @@ mod tests {
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
-    struct Meta {
+    pub struct Meta {
         id: String,
     }
 
     #[derive(Debug, Default, Deserialize)]
     #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
-    struct Spec {
+    pub struct Spec {
+        name: Option<String>,
         match_mode: Option<String>,
         limits: Vec<u64>,
     }
 
-    fn faults(yaml: &str) -> Vec<String> {
-        Snapshot::parse(yaml).unwrap_err().iter().map(Fault::to_string).collect()
+    /// A kind whose documents have types.
+    pub const PROJECT: Kind = Kind { name: "project", parse: plain::<Meta, Spec>, check: |_| Vec::new() };
+    /// A kind that takes every document.
+    const TABLE: Kind = Kind { name: "table", parse: plain::<Value, Value>, check: |_| Vec::new() };
+
+    fn parse(yaml: &str) -> Result<Snapshot, Vec<String>> {
+        Snapshot::parse(yaml, &[PROJECT, TABLE]).map_err(|faults| faults.iter().map(Fault::to_string).collect())
     }
 
-    fn read(yaml: &str) -> Result<(Meta, Spec), String> {
-        Snapshot::parse(yaml).unwrap().documents[0].read().map_err(|fault| fault.to_string())
+    fn faults(yaml: &str) -> Vec<String> {
+        parse(yaml).unwrap_err()
     }
 
     #[test]
     fn documents_are_told_by_kind_in_their_order() {
         let yaml = "kind: project\nmeta: { id: a }\n---\nkind: table\nmeta: { id: t }\nspec: { x: 1 }\n---\n# end\n";
-        let snapshot = Snapshot::parse(yaml).unwrap();
+        let snapshot = parse(yaml).unwrap();
         assert_eq!(snapshot.documents.len(), 2);
-        let table = snapshot.of("table").next().unwrap();
+        let table = snapshot.of_kind("table").next().unwrap();
         assert_eq!((&table.meta, &table.spec), (&json!({"id": "t"}), &json!({"x": 1})));
-        assert_eq!(snapshot.of("project").next().unwrap().spec, json!({}));
+        assert_eq!(snapshot.of_kind("project").next().unwrap().spec, json!({}));
     }
 
     #[test]
-    fn a_document_is_typed() {
-        let (meta, spec) = read("kind: project\nmeta: { id: a }\nspec: { matchMode: auto, limits: [1] }").unwrap();
+    fn a_document_is_typed_by_its_kind() {
+        let yaml = "kind: project\nmeta: { id: a }\nspec: { matchMode: auto, limits: [1] }\n---\n\
+                    kind: table\nmeta: { id: b }\n";
+        let snapshot = parse(yaml).unwrap();
+        let found: Vec<_> = snapshot.of::<Resource<Meta, Spec>>().collect();
+        let [(Resource { meta, spec }, document)] = found[..] else { panic!("{found:?}") };
+        assert_eq!(document, &snapshot.documents[0]);
         assert_eq!((meta.id.as_str(), spec.match_mode.as_deref(), &spec.limits[..]), ("a", Some("auto"), &[1][..]));
     }
 
     #[test]
     fn a_fault_has_the_place_of_the_key_that_is_wrong() {
         let wanted = "inline:4:3: spec.matchmode: key matchmode is not known; did you mean matchMode? \
-                      known: matchMode, limits";
+                      known: name, matchMode, limits";
         let yaml = "kind: project\nmeta: { id: a }\nspec:\n  matchmode: auto\n";
-        assert_eq!(read(yaml).unwrap_err(), wanted);
+        assert_eq!(faults(yaml), [wanted]);
         let wanted = "inline:6:5: spec.limits.1: expected non-negative integer, found string";
         let yaml = "kind: project\nmeta: { id: a }\nspec:\n  limits:\n  - 1\n  - x\n";
-        assert_eq!(read(yaml).unwrap_err(), wanted);
+        assert_eq!(faults(yaml), [wanted]);
         let wanted = "inline:2:1: meta: the key id is missing";
-        assert_eq!(read("kind: project\nmeta: {}\n").unwrap_err(), wanted);
+        assert_eq!(faults("kind: project\nmeta: {}\n"), [wanted]);
     }
 
     #[test]
     fn a_fault_below_what_stands_there_has_the_nearest_place() {
-        let snapshot =
-            Snapshot::parse("kind: table\nmeta: { id: a }\nspec:\n  rules:\n    read: { rule: x }\n").unwrap();
+        let snapshot = parse("kind: table\nmeta: { id: a }\nspec:\n  rules:\n    read: { rule: x }\n").unwrap();
         let fault = snapshot.documents[0].fault("spec.rules.read.eval", "is missing");
         assert_eq!(fault.to_string(), "inline:5:5: spec.rules.read.eval: is missing");
     }
@@ -247,13 +342,26 @@ mod tests {
     fn every_document_that_is_wrong_is_told() {
         let yaml = "kind: tabel\nmeta: {}\n---\nkind: table\nmetta: {}\n---\n- 1\n---\nmeta: {}\n---\nkind: table\n";
         let wanted = [
-            "inline:1:1: kind: kind tabel is not known; did you mean table? known: project, database, table",
+            "inline:1:1: kind: kind tabel is not known; did you mean table? known: project, table",
             "inline:5:1: metta: key metta is not known; did you mean meta? known: kind, meta, spec",
             "inline:7:1: expected a mapping of kind, meta and spec",
             "inline:9:1: the key kind is missing",
             "inline:11:1: the key meta is missing",
         ];
         assert_eq!(faults(yaml), wanted);
+    }
+
+    #[test]
+    fn every_kind_checks_also_where_documents_do_not_parse() {
+        let check = |snapshot: &Snapshot| {
+            let typed: Vec<&str> = snapshot.of::<Resource<Meta, Spec>>().map(|(typed, _)| &*typed.meta.id).collect();
+            let all: Vec<&str> = snapshot.of_kind("project").filter_map(|document| document.name("id")).collect();
+            vec![snapshot.documents[0].fault("", format!("typed {}, all {}", typed.concat(), all.concat()))]
+        };
+        let yaml = "kind: project\nmeta: { id: a }\n---\nkind: project\nmeta: { id: b }\nspec: { limits: 1 }\n";
+        let faults = Snapshot::parse(yaml, &[Kind { check, ..PROJECT }, Kind { check, ..TABLE }]).unwrap_err();
+        let messages: Vec<&str> = faults.iter().map(|fault| &*fault.message).collect();
+        assert_eq!(messages, ["expected list, found integer", "typed a, all ab", "typed a, all ab"]);
     }
 
     #[test]

@@ -1,8 +1,24 @@
-//! What operators configure about projects, databases and tables: the `spec` of each resource kind.
+//! What operators configure about projects, databases and tables: `meta` and `spec` of the resource kinds that more than
+//! one crate reads.
 
 use std::fmt;
 
 use serde::Deserialize;
+
+/// A resource document, typed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resource<M, S> {
+    /// Names it.
+    pub meta: M,
+    /// What it says.
+    pub spec: S,
+}
+
+/// A `project` document.
+pub type ProjectResource = Resource<ProjectMeta, Project>;
+
+/// A `database` document.
+pub type DatabaseResource = Resource<DatabaseMeta, Database>;
 
 /// `meta` of a project.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

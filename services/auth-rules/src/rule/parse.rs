@@ -65,8 +65,14 @@ pub struct Parser {
 impl Parser {
     /// The policy of one operation of a table; `None` where it has an error.
     ///
-    /// A comparison with a column has `mode` unless the rule says otherwise.
-    pub fn policy(&mut self, json: &Json, operation: Operation, mode: MatchMode, table: &Columns) -> Option<Policy> {
+    /// A comparison with a column has `mode` unless the rule says otherwise; `None` leaves it to the project.
+    pub fn policy(
+        &mut self,
+        json: &Json,
+        operation: Operation,
+        mode: Option<MatchMode>,
+        table: &Columns,
+    ) -> Option<Policy> {
         let path = &format!("spec.rules.{}", operation.name());
         self.nodes = 0;
         let errors = self.errors.len();
@@ -104,7 +110,7 @@ impl Parser {
         self.warnings.push(Diagnostic { path: path.to_owned(), message: message.into() });
     }
 
-    fn rule(&mut self, json: &Json, path: &str, mode: MatchMode, depth: usize) -> Option<Rule> {
+    fn rule(&mut self, json: &Json, path: &str, mode: Option<MatchMode>, depth: usize) -> Option<Rule> {
         if depth >= MAX_DEPTH {
             self.error(path, format!("the rule nests deeper than {MAX_DEPTH} levels"));
             return None;
@@ -120,14 +126,14 @@ impl Parser {
             self.error(path, format!("expected a rule such as {{rule: allow}}, found {}", kind_of(json)));
             return None;
         };
-        let mode = members.get("mode").and_then(|json| self.mode(json, path)).unwrap_or(mode);
+        let mode = members.get("mode").and_then(|json| self.mode(json, path)).or(mode);
         let error = self.string(members, path, "error");
         let kind = self.kind(members, path, mode, depth);
         self.check_keys(members, path, depth);
         Some(Rule { kind: kind?, error: error.map(str::to_owned) })
     }
 
-    fn kind(&mut self, members: &Map<String, Json>, path: &str, mode: MatchMode, depth: usize) -> Option<Kind> {
+    fn kind(&mut self, members: &Map<String, Json>, path: &str, mode: Option<MatchMode>, depth: usize) -> Option<Kind> {
         const KNOWN: [&str; 7] = ["allow", "authenticated", "deny", "match", "and", "or", "not"];
         const UNSUPPORTED: [&str; 8] = ["query", "webhook", "force", "remove", "encrypt", "decrypt", "hash", "func"];
         let at = format!("{path}.rule");
@@ -161,7 +167,13 @@ impl Parser {
         }
     }
 
-    fn clauses(&mut self, members: &Map<String, Json>, path: &str, mode: MatchMode, depth: usize) -> Option<Vec<Rule>> {
+    fn clauses(
+        &mut self,
+        members: &Map<String, Json>,
+        path: &str,
+        mode: Option<MatchMode>,
+        depth: usize,
+    ) -> Option<Vec<Rule>> {
         let at = format!("{path}.clauses");
         let Some(Json::Array(clauses)) = members.get("clauses") else {
             self.error(&at, "expected a list of rules");

@@ -41,7 +41,7 @@ fn database(folder: &Path, id: &str, rest: &str) -> String {
 }
 
 fn snapshot(yaml: &str) -> Arc<Snapshot> {
-    Arc::new(Snapshot::parse(yaml).unwrap())
+    Arc::new(Snapshot::parse(yaml, &super::KINDS).unwrap())
 }
 
 /// A service with one database, `one`.

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Checker, Fault, Snapshot, bytes, documents, fault, reference::Sources};
+use super::{Fault, Kind, Loader, Snapshot, bytes, fault, reference::Sources};
 use crate::{tasks::panic_text, yaml::Place};
 
 const START: Place = Place { line: 1, column: 1 };
@@ -70,18 +70,18 @@ impl FileStamp {
     }
 }
 
-/// The snapshot that stands in `folder`, and the files outside its documents that it was made of. A panic of the parser
-/// or of a checker is a fault like another: what is in force must not depend on it.
-pub(super) fn read(folder: &Path, checkers: &[Checker]) -> (Result<Snapshot, Vec<Fault>>, Vec<PathBuf>) {
-    let read = AssertUnwindSafe(|| checked(folder, checkers));
+/// The snapshot that stands in `folder`, and the files outside its documents that it was made of. A panic of a
+/// parser or of a check is a fault like another: what is in force must not depend on it.
+pub(super) fn read(folder: &Path, kinds: &[Kind]) -> (Result<Snapshot, Vec<Fault>>, Vec<PathBuf>) {
+    let read = AssertUnwindSafe(|| checked(folder, kinds));
     std::panic::catch_unwind(read).unwrap_or_else(|panic| {
         let message = format!("checking it panicked: {}", panic_text(panic.as_ref()));
         (Err(vec![fault(&folder.display().to_string(), START, "", message)]), Vec::new())
     })
 }
 
-fn checked(folder: &Path, checkers: &[Checker]) -> (Result<Snapshot, Vec<Fault>>, Vec<PathBuf>) {
-    let mut sources = Sources::of(folder);
+fn checked(folder: &Path, kinds: &[Kind]) -> (Result<Snapshot, Vec<Fault>>, Vec<PathBuf>) {
+    let sources = Sources::of(folder);
     let files = match files(folder) {
         Ok(files) => files,
         Err((path, error)) => {
@@ -89,27 +89,24 @@ fn checked(folder: &Path, checkers: &[Checker]) -> (Result<Snapshot, Vec<Fault>>
             return (Err(vec![unreadable]), sources.files);
         }
     };
-    let (mut snapshot, mut faults) = (Snapshot::default(), Vec::new());
+    let mut loader = Loader::new(kinds, sources);
     for (name, path) in files {
         let text = match bytes::read(&path).map(String::from_utf8) {
             Ok(Ok(text)) => text,
             Ok(Err(error)) => {
                 let seen = error.utf8_error().valid_up_to();
-                faults.push(unreadable(&name, &format!("byte {} is no UTF-8", seen + 1)));
+                loader.faults.push(unreadable(&name, &format!("byte {} is no UTF-8", seen + 1)));
                 continue;
             }
             Err(error) => {
-                faults.push(unreadable(&name, &error.to_string()));
+                loader.faults.push(unreadable(&name, &error.to_string()));
                 continue;
             }
         };
-        let folder = path.parent().unwrap_or(folder);
-        let (more, wrong) = documents(&text, &name, folder, &mut sources);
-        snapshot.documents.extend(more);
-        faults.extend(wrong);
+        loader.take(&text, &name, path.parent().unwrap_or(folder));
     }
-    faults.extend(checkers.iter().flat_map(|check| check(&snapshot)));
-    (if faults.is_empty() { Ok(snapshot) } else { Err(faults) }, sources.files)
+    let others = std::mem::take(&mut loader.sources.files);
+    (loader.finish(), others)
 }
 
 /// Every document file under `folder`, as name relative to it and path, in the order of names.
@@ -164,7 +161,10 @@ fn unreadable(file: &str, why: &str) -> Fault {
 mod tests {
     use std::fs;
 
-    use super::{super::load, *};
+    use super::{
+        super::{load, tests::PROJECT},
+        *,
+    };
 
     fn project(id: &str) -> String {
         format!("kind: project\nmeta: {{ id: {id} }}\n")
@@ -195,20 +195,20 @@ mod tests {
         for name in [".git/x.yaml", ".x.yaml", "perigee-data/x.yaml", "x.json"] {
             fs::write(at(name), "not: [for us").unwrap();
         }
-        let snapshot = load(folder.path(), &[]).unwrap();
+        let snapshot = load(folder.path(), &[PROJECT]).unwrap();
         let files: Vec<&str> = snapshot.documents.iter().map(|document| &*document.file).collect();
         assert_eq!(files, ["a.yml", "b.yaml", "sub/deep/c.yaml"]);
         assert_eq!(snapshot.documents[2].folder, at("sub/deep"));
     }
 
     #[test]
-    fn faults_of_all_files_and_checkers_are_told_together() {
+    fn faults_of_all_files_and_checks_are_told_together() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a.yaml"), "kind: [").unwrap();
         fs::write(folder.path().join("b.yaml"), [0x61, 0xff]).unwrap();
         fs::write(folder.path().join("c.yaml"), project("c")).unwrap();
-        let check: Checker = |snapshot| vec![snapshot.documents[0].fault("meta.id", "is taken")];
-        let faults: Vec<String> = load(folder.path(), &[check]).unwrap_err().iter().map(Fault::to_string).collect();
+        let kind = Kind { check: |snapshot| vec![snapshot.documents[0].fault("meta.id", "is taken")], ..PROJECT };
+        let faults: Vec<String> = load(folder.path(), &[kind]).unwrap_err().iter().map(Fault::to_string).collect();
         assert_eq!(faults.len(), 3);
         assert!(faults[0].starts_with("a.yaml:2:1: kind: not valid YAML"), "{faults:?}");
         assert_eq!(faults[1], "b.yaml:1:1: cannot be read: byte 2 is no UTF-8");
@@ -216,10 +216,15 @@ mod tests {
     }
 
     #[test]
-    fn a_checker_that_panics_is_a_fault() {
+    fn a_kind_that_panics_is_a_fault() {
         let folder = tempfile::tempdir().unwrap();
-        let faults = load(folder.path(), &[|_| panic!("on purpose")]).unwrap_err();
-        assert_eq!(faults[0].message, "checking it panicked: on purpose");
+        fs::write(folder.path().join("a.yaml"), project("a")).unwrap();
+        let check = Kind { check: |_| panic!("on purpose"), ..PROJECT };
+        let parse = Kind { parse: |_| panic!("on purpose"), ..PROJECT };
+        for kind in [check, parse] {
+            let faults = load(folder.path(), &[kind]).unwrap_err();
+            assert_eq!(faults[0].message, "checking it panicked: on purpose");
+        }
     }
 
     #[test]
@@ -235,13 +240,13 @@ mod tests {
         fs::create_dir(folder.path().join("sub")).unwrap();
         let text = "kind: project\nmeta: { id: a }\nspec: { name: '${env:PERIGEE_TEST_NAME} ${file:n}' }";
         fs::write(folder.path().join("sub/a.yaml"), text).unwrap();
-        let faults = load(folder.path(), &[]).unwrap_err();
+        let faults = load(folder.path(), &[PROJECT]).unwrap_err();
         assert!(
             faults[0].to_string().starts_with("sub/a.yaml:3:9: spec.name: the file n cannot be read"),
             "{faults:?}"
         );
         fs::write(folder.path().join("sub/n"), "shop\n").unwrap();
-        assert_eq!(load(folder.path(), &[]).unwrap().documents[0].spec["name"], "Ann's shop");
+        assert_eq!(load(folder.path(), &[PROJECT]).unwrap().documents[0].spec["name"], "Ann's shop");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    Checker, Current, Fault, Snapshot,
+    Current, Fault, Kind, Snapshot,
     folder::{self, Stamp},
 };
 use crate::{Board, State, Tasks};
@@ -27,8 +27,8 @@ const EMPTY: Duration = Duration::from_millis(600);
 
 /// Loads a folder and goes on watching it. A change that is valid is in force within a second; one that is not changes
 /// nothing and is told in the log and on the board, as part `resources`.
-pub fn watch(folder: &Path, checkers: Vec<Checker>, tasks: &Tasks, board: &Board) -> Result<Current, Vec<Fault>> {
-    let mut watcher = Watcher::new(folder.to_owned(), checkers);
+pub fn watch(folder: &Path, kinds: &'static [Kind], tasks: &Tasks, board: &Board) -> Result<Current, Vec<Fault>> {
+    let mut watcher = Watcher::new(folder.to_owned(), kinds);
     let snapshot = watcher.read()?;
     board.set(PART, State::Ready);
     let (sender, current) = watch::channel(Arc::new(snapshot));
@@ -79,7 +79,7 @@ fn announce(news: Result<Snapshot, Vec<Fault>>, sender: &watch::Sender<Arc<Snaps
 
 struct Watcher {
     folder: PathBuf,
-    checkers: Vec<Checker>,
+    kinds: &'static [Kind],
     /// Files outside the documents that the last reading depended on.
     others: Vec<PathBuf>,
     seen: Stamp,
@@ -88,8 +88,8 @@ struct Watcher {
 }
 
 impl Watcher {
-    fn new(folder: PathBuf, checkers: Vec<Checker>) -> Self {
-        Self { folder, checkers, others: Vec::new(), seen: Stamp::default(), waited: 0, told: Vec::new() }
+    fn new(folder: PathBuf, kinds: &'static [Kind]) -> Self {
+        Self { folder, kinds, others: Vec::new(), seen: Stamp::default(), waited: 0, told: Vec::new() }
     }
 
     /// What a change made of the folder; `None` if nothing changed, or not yet, or is as wrong as it was.
@@ -124,7 +124,7 @@ impl Watcher {
     fn read(&mut self) -> Result<Snapshot, Vec<Fault>> {
         // Taken before reading: what changes meanwhile is read again.
         let before = Stamp::of(&self.folder, &self.others);
-        let (result, others) = folder::read(&self.folder, &self.checkers);
+        let (result, others) = folder::read(&self.folder, self.kinds);
         self.seen = if others == self.others { before } else { Stamp::of(&self.folder, &others) };
         self.others = others;
         self.waited = 0;
@@ -139,7 +139,9 @@ impl Watcher {
 mod tests {
     use std::{fs, time::SystemTime};
 
-    use super::*;
+    use super::{super::tests::PROJECT, *};
+
+    const REFUSING: Kind = Kind { check: refuse_bad, ..PROJECT };
 
     fn project(id: &str) -> String {
         format!("kind: project\nmeta: {{ id: {id} }}\n")
@@ -166,7 +168,7 @@ mod tests {
         let file = folder.path().join("a.yaml");
         fs::write(&file, project("a")).unwrap();
         let (tasks, board) = (Tasks::default(), Board::default());
-        let mut current = watch(folder.path(), vec![refuse_bad], &tasks, &board).unwrap();
+        let mut current = watch(folder.path(), &[REFUSING], &tasks, &board).unwrap();
         let id = |current: &Current| current.borrow().documents[0].meta["id"].clone();
 
         let edited = tokio::time::Instant::now();
@@ -175,10 +177,15 @@ mod tests {
         assert_eq!(id(&current), "b");
         assert!(edited.elapsed() < Duration::from_secs(1));
 
-        fs::write(&file, project("bad")).unwrap();
-        let state = board_says(&board, |state| *state != State::Ready).await;
-        assert_eq!(state, State::Failing("a.yaml:2:9: meta.id: is bad".to_owned()));
-        assert_eq!(id(&current), "b");
+        let broken = project("c") + "spec: { limits: 1 }\n";
+        for (text, why) in [
+            (broken, "a.yaml:3:9: spec.limits: expected list, found integer"),
+            (project("bad"), "a.yaml:2:9: meta.id: is bad"),
+        ] {
+            fs::write(&file, text).unwrap();
+            board_says(&board, |state| *state == State::Failing(why.to_owned())).await;
+            assert_eq!(id(&current), "b");
+        }
 
         fs::write(&file, project("b")).unwrap();
         board_says(&board, |state| *state == State::Ready).await;
@@ -191,7 +198,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a.yaml");
         fs::write(&file, "kind: nothing\n").unwrap();
-        let mut watcher = Watcher::new(folder.path().to_owned(), Vec::new());
+        let mut watcher = Watcher::new(folder.path().to_owned(), &[PROJECT]);
         let mut looked = || {
             watcher.waited = PATIENCE;
             watcher.look()
@@ -209,7 +216,7 @@ mod tests {
     #[test]
     fn a_file_that_just_changed_is_left_alone_for_now() {
         let folder = tempfile::tempdir().unwrap();
-        let mut watcher = Watcher::new(folder.path().to_owned(), Vec::new());
+        let mut watcher = Watcher::new(folder.path().to_owned(), &[PROJECT]);
         watcher.read().unwrap();
         let path = folder.path().join("a.yaml");
         fs::write(&path, project("a")).unwrap();
@@ -228,7 +235,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.yaml");
         fs::write(&path, project("a")).unwrap();
-        let mut watcher = Watcher::new(folder.path().to_owned(), Vec::new());
+        let mut watcher = Watcher::new(folder.path().to_owned(), &[PROJECT]);
         watcher.read().unwrap();
         let file = fs::File::create(&path).unwrap();
         watcher.waited = PATIENCE;
@@ -241,6 +248,6 @@ mod tests {
     async fn a_broken_folder_is_not_watched_at_all() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a.yaml"), "kind: nothing").unwrap();
-        assert!(watch(folder.path(), Vec::new(), &Tasks::default(), &Board::default()).is_err());
+        assert!(watch(folder.path(), &[PROJECT], &Tasks::default(), &Board::default()).is_err());
     }
 }

@@ -27,7 +27,12 @@ enum Operator {
 }
 
 impl Parser {
-    pub(super) fn matching(&mut self, members: &Map<String, Json>, path: &str, mode: MatchMode) -> Option<Match> {
+    pub(super) fn matching(
+        &mut self,
+        members: &Map<String, Json>,
+        path: &str,
+        mode: Option<MatchMode>,
+    ) -> Option<Match> {
         let r#type = self.r#type(members, path)?;
         let operator = self.operator(members, path, r#type)?;
         if operator == Operator::IsNull {
@@ -236,7 +241,7 @@ impl Parser {
         right: Operand,
         r#type: Type,
         path: &str,
-        mode: MatchMode,
+        mode: Option<MatchMode>,
     ) -> Option<Match> {
         let (left, comparison, right) = match (find_path(&left), find_path(&right)) {
             (Some(one), Some(other)) if one == other => {
@@ -254,7 +259,7 @@ impl Parser {
         Some(Match { subject, r#type, test: Test::Compare(comparison, right) })
     }
 
-    fn subject(&mut self, operand: Operand, path: &str, mode: MatchMode) -> Option<Subject> {
+    fn subject(&mut self, operand: Operand, path: &str, mode: Option<MatchMode>) -> Option<Subject> {
         let Some(find) = find_path(&operand) else { return Some(Subject::Value(operand)) };
         let names = find.names().unwrap_or_default();
         let Some((name, relations)) = names.split_last() else {
