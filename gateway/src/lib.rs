@@ -1,6 +1,9 @@
 //! API gateway: GraphQL, REST and gRPC on one port, authorized and forwarded to the database service.
 
-#![cfg_attr(test, allow(clippy::large_futures, reason = "a test moves its futures once"))]
+#![cfg_attr(
+    test,
+    allow(clippy::large_futures, clippy::disallowed_methods, reason = "tests hold futures and tasks of their own")
+)]
 
 mod catalogue;
 mod config;

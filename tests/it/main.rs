@@ -26,5 +26,6 @@ mod echo;
 mod overload;
 mod process;
 mod readme;
+mod rooms;
 mod shop;
 mod workspace;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use mesh::{
     config::MAX_REQUEST_TIME,
-    resources::{self, Fault, Kind, Snapshot},
+    resources::{self, Kind, ResourceFault, Snapshot},
 };
 use query::resources::{Project, ProjectMeta, ProjectResource};
 
@@ -12,7 +12,7 @@ use query::resources::{Project, ProjectMeta, ProjectResource};
 pub const PROJECT: Kind = Kind { name: "project", parse: resources::plain::<ProjectMeta, Project>, check };
 
 /// What is wrong with the `project` documents of a folder; their keys are the rule engine's business.
-fn check(snapshot: &Snapshot) -> Vec<Fault> {
+fn check(snapshot: &Snapshot) -> Vec<ResourceFault> {
     let mut faults = Vec::new();
     let mut ids = HashSet::new();
     for (ProjectResource { meta, spec }, document) in snapshot.of() {

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use mesh::resources::{Fault, Kind, Snapshot, plain};
+use mesh::resources::{Kind, ResourceFault, Snapshot, plain};
 use proto::{
     auth::{Access, AuthorizeRequest, TableAccess},
     grant::{self, Grant},
@@ -155,7 +155,7 @@ pub fn shop(spec: Json) -> [Json; 3] {
 }
 
 /// Resources of these documents, if they are valid.
-pub fn parsed(documents: &[Json]) -> Result<Snapshot, Vec<Fault>> {
+pub fn parsed(documents: &[Json]) -> Result<Snapshot, Vec<ResourceFault>> {
     let check = |_: &Snapshot| Vec::new();
     let project = Kind { name: "project", parse: plain::<ProjectMeta, Project>, check };
     let database = Kind { name: "database", parse: plain::<DatabaseMeta, Database>, check };

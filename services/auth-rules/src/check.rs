@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use mesh::resources::{Document, Fault, Kind, Snapshot};
+use mesh::resources::{Document, Kind, ResourceFault, Snapshot};
 use query::resources::{Project, ProjectResource};
 
 use crate::{table::TableResource, token::SECRET_BYTES};
@@ -13,7 +13,7 @@ use crate::{table::TableResource, token::SECRET_BYTES};
 pub const TABLE: Kind = Kind { name: "table", parse: TableResource::parse, check };
 
 /// Errors in the names that `table` resources refer to, and in the keys of projects.
-fn check(snapshot: &Snapshot) -> Vec<Fault> {
+fn check(snapshot: &Snapshot) -> Vec<ResourceFault> {
     let mut faults = Vec::new();
     for (ProjectResource { spec, .. }, document) in snapshot.of() {
         check_keys(document, spec, &mut faults);
@@ -44,7 +44,7 @@ fn check(snapshot: &Snapshot) -> Vec<Fault> {
     faults
 }
 
-fn check_keys(document: &Document, project: &Project, faults: &mut Vec<Fault>) {
+fn check_keys(document: &Document, project: &Project, faults: &mut Vec<ResourceFault>) {
     let mut kids = HashSet::new();
     let mut primary = false;
     for (index, key) in project.tokens.iter().enumerate() {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mesh::resources::{Document, Fault, Parsed, Snapshot};
+use mesh::resources::{Document, Parsed, ResourceFault, Snapshot};
 use query::{
     Columns, Operation,
     resources::{Resource, TableMeta},
@@ -71,7 +71,7 @@ pub struct TableResource {
 
 impl TableResource {
     /// Parses a document; all errors in it if it has any.
-    pub fn parse(document: &Document) -> Result<Parsed, Vec<Fault>> {
+    pub fn parse(document: &Document) -> Result<Parsed, Vec<ResourceFault>> {
         let Resource { meta, spec } = document.read::<TableMeta, Map<String, Json>>().map_err(|fault| vec![fault])?;
         let mut parser = Parser::default();
         let policies = policies(&spec, &mut parser);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use mesh::{
     Tasks,
-    resources::{self, Document, Fault, Kind, Snapshot},
+    resources::{self, Document, Kind, ResourceFault, Snapshot},
 };
 use query::resources::{Database, DatabaseMeta, DatabaseResource, Engine};
 
@@ -25,12 +25,12 @@ pub struct Config {
 }
 
 /// Faults of the databases of a folder.
-fn check(snapshot: &Snapshot) -> Vec<Fault> {
+fn check(snapshot: &Snapshot) -> Vec<ResourceFault> {
     let projects: Vec<&str> = snapshot.of_kind("project").filter_map(|document| document.name("id")).collect();
     snapshot.of().flat_map(|(database, document)| faults(database, document, &projects)).collect()
 }
 
-fn faults(database: &DatabaseResource, document: &Document, projects: &[&str]) -> Vec<Fault> {
+fn faults(database: &DatabaseResource, document: &Document, projects: &[&str]) -> Vec<ResourceFault> {
     let DatabaseResource { meta, spec } = database;
     let mut faults = Vec::new();
     let mut say = |path: &str, message: String| faults.push(document.fault(path, message));

@@ -1,6 +1,9 @@
 //! Rows in databases: compiles the operation model to SQL under grants, runs it, and writes the rows as JSON once.
 
-#![cfg_attr(test, allow(clippy::large_futures, reason = "a test moves its futures once"))]
+#![cfg_attr(
+    test,
+    allow(clippy::large_futures, clippy::disallowed_methods, reason = "tests hold futures and tasks of their own")
+)]
 
 pub mod bind;
 mod blocking;

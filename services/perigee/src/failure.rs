@@ -2,7 +2,7 @@
 
 use std::{fmt, path::Path};
 
-use mesh::resources::Fault;
+use mesh::resources::ResourceFault;
 
 /// Why a command failed, as it stands on stderr.
 #[derive(Debug)]
@@ -17,9 +17,9 @@ pub enum Failure {
 
 impl Failure {
     /// The faults of `folder` in the order of their places, each with a path that an editor can open from here.
-    pub fn faults(folder: &Path, faults: &[Fault]) -> Self {
+    pub fn faults(folder: &Path, faults: &[ResourceFault]) -> Self {
         let folder = folder.strip_prefix(".").unwrap_or(folder);
-        let mut faults: Vec<&Fault> = faults.iter().collect();
+        let mut faults: Vec<&ResourceFault> = faults.iter().collect();
         faults.sort_by_key(|fault| (&fault.file, fault.line, fault.column));
         Self::Faults(faults.into_iter().map(|fault| folder.join(fault.to_string()).display().to_string()).collect())
     }
@@ -68,7 +68,8 @@ mod tests {
 
     #[test]
     fn faults_stand_in_order_with_the_folder_they_are_in() {
-        let fault = |line| Fault { file: "t.yaml".into(), line, column: 5, path: "spec".into(), message: "no".into() };
+        let fault =
+            |line| ResourceFault { file: "t.yaml".into(), line, column: 5, path: "spec".into(), message: "no".into() };
         let told = |folder: &str| Failure::faults(Path::new(folder), &[fault(10), fault(3)]).to_string();
 
         assert_eq!(told("shop"), "shop/t.yaml:3:5: spec: no\nshop/t.yaml:10:5: spec: no");

@@ -1,7 +1,10 @@
 //! What makes a service one of the mesh: links to the others, near or far, the call that travels over them, faults,
 //! node configuration, resources, readiness, tasks, telemetry. It knows nothing of tables and rules.
 
-#![cfg_attr(test, allow(clippy::large_futures, reason = "a test moves its futures once"))]
+#![cfg_attr(
+    test,
+    allow(clippy::large_futures, clippy::disallowed_methods, reason = "tests hold futures and tasks of their own")
+)]
 
 pub mod board;
 pub mod bus;

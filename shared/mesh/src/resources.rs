@@ -66,17 +66,17 @@ pub struct Kind {
     /// What its documents say after `kind:`.
     pub name: &'static str,
     /// The typed value of one document, or all that is wrong with it; [`plain`] serves where the types say everything.
-    pub parse: fn(&Document) -> Result<Parsed, Vec<Fault>>,
+    pub parse: fn(&Document) -> Result<Parsed, Vec<ResourceFault>>,
     /// Faults between documents, of this kind and of others. It is asked even where some documents have faults of their
     /// own: [`Snapshot::of`] leaves those out, [`Snapshot::of_kind`] does not.
-    pub check: fn(&Snapshot) -> Vec<Fault>,
+    pub check: fn(&Snapshot) -> Vec<ResourceFault>,
 }
 
 /// A typed value, as [`Snapshot::of`] finds it again.
 pub type Parsed = Arc<dyn Any + Send + Sync>;
 
 /// The `parse` of a kind whose documents are a [`Resource`] of `M` and `S`.
-pub fn plain<M, S>(document: &Document) -> Result<Parsed, Vec<Fault>>
+pub fn plain<M, S>(document: &Document) -> Result<Parsed, Vec<ResourceFault>>
 where
     M: DeserializeOwned + Send + Sync + 'static,
     S: DeserializeOwned + Send + Sync + 'static,
@@ -89,7 +89,7 @@ where
 
 /// What is wrong with a folder, and where.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Fault {
+pub struct ResourceFault {
     /// The file, relative to the folder.
     pub file: String,
     /// From 1.
@@ -102,7 +102,7 @@ pub struct Fault {
     pub message: String,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ResourceFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}: ", self.file, self.line, self.column)?;
         if !self.path.is_empty() {
@@ -118,7 +118,7 @@ pub type Current = tokio::sync::watch::Receiver<Arc<Snapshot>>;
 impl Snapshot {
     /// The documents of a text instead of a folder: faults call it `inline`, relative paths start at the working
     /// directory.
-    pub fn parse(yaml: &str, kinds: &[Kind]) -> Result<Self, Vec<Fault>> {
+    pub fn parse(yaml: &str, kinds: &[Kind]) -> Result<Self, Vec<ResourceFault>> {
         let mut loader = Loader::new(kinds, reference::Sources::default());
         loader.take(yaml, "inline", Path::new("."));
         loader.finish()
@@ -137,7 +137,7 @@ impl Snapshot {
 
 impl Document {
     /// Its `meta` and `spec`, typed, for the `parse` of a [`Kind`]. A fault names the path and the nearest known key.
-    pub fn read<M: DeserializeOwned, S: DeserializeOwned>(&self) -> Result<Resource<M, S>, Fault> {
+    pub fn read<M: DeserializeOwned, S: DeserializeOwned>(&self) -> Result<Resource<M, S>, ResourceFault> {
         let meta = deserialize::read(&self.meta).map_err(|misfit| self.misfit("meta", &misfit))?;
         let spec = deserialize::read(&self.spec).map_err(|misfit| self.misfit("spec", &misfit))?;
         Ok(Resource { meta, spec })
@@ -150,11 +150,11 @@ impl Document {
 
     /// A fault at `path` (dotted, such as `spec.rules.read.clauses.0.eval`), or at the nearest place above it that
     /// stands in the document.
-    pub fn fault(&self, path: &str, message: impl Into<String>) -> Fault {
+    pub fn fault(&self, path: &str, message: impl Into<String>) -> ResourceFault {
         fault(&self.file, self.places.nearest(path), path, message)
     }
 
-    fn misfit(&self, part: &str, misfit: &deserialize::Misfit) -> Fault {
+    fn misfit(&self, part: &str, misfit: &deserialize::Misfit) -> ResourceFault {
         let path = if misfit.path.is_empty() { part.to_owned() } else { below(part, &misfit.path) };
         self.fault(&path, &misfit.message)
     }
@@ -162,7 +162,7 @@ impl Document {
 
 /// Reads a folder: parses every `*.yaml` and `*.yml` under it, resolves references, parses each document by its
 /// kind, asks every kind to check them together.
-pub fn load(folder: &Path, kinds: &[Kind]) -> Result<Snapshot, Vec<Fault>> {
+pub fn load(folder: &Path, kinds: &[Kind]) -> Result<Snapshot, Vec<ResourceFault>> {
     folder::read(folder, kinds).0
 }
 
@@ -171,7 +171,7 @@ struct Loader<'a> {
     kinds: &'a [Kind],
     sources: reference::Sources,
     documents: Vec<Document>,
-    faults: Vec<Fault>,
+    faults: Vec<ResourceFault>,
 }
 
 impl<'a> Loader<'a> {
@@ -201,7 +201,7 @@ impl<'a> Loader<'a> {
         parsed: yaml::ParsedDocument,
         file: &Arc<str>,
         folder: &Path,
-    ) -> Result<(&'a Kind, Document), Fault> {
+    ) -> Result<(&'a Kind, Document), ResourceFault> {
         let yaml::ParsedDocument { value, places } = parsed;
         let wrong = |path: &str, message: String| Err(fault(file, places.nearest(path), path, message));
         let Value::Object(mut entries) = value else {
@@ -251,16 +251,16 @@ impl<'a> Loader<'a> {
     }
 
     /// All documents, once every kind has checked them together.
-    fn finish(self) -> Result<Snapshot, Vec<Fault>> {
+    fn finish(self) -> Result<Snapshot, Vec<ResourceFault>> {
         let (snapshot, mut faults) = (Snapshot { documents: self.documents }, self.faults);
         faults.extend(self.kinds.iter().flat_map(|kind| (kind.check)(&snapshot)));
         if faults.is_empty() { Ok(snapshot) } else { Err(faults) }
     }
 }
 
-fn fault(file: &str, place: Place, path: &str, message: impl Into<String>) -> Fault {
+fn fault(file: &str, place: Place, path: &str, message: impl Into<String>) -> ResourceFault {
     let (file, path) = (file.to_owned(), path.to_owned());
-    Fault { file, line: place.line, column: place.column, path, message: message.into() }
+    ResourceFault { file, line: place.line, column: place.column, path, message: message.into() }
 }
 
 #[cfg(test)]
@@ -290,7 +290,7 @@ mod tests {
     const TABLE: Kind = Kind { name: "table", parse: plain::<Value, Value>, check: |_| Vec::new() };
 
     fn parse(yaml: &str) -> Result<Snapshot, Vec<String>> {
-        Snapshot::parse(yaml, &[PROJECT, TABLE]).map_err(|faults| faults.iter().map(Fault::to_string).collect())
+        Snapshot::parse(yaml, &[PROJECT, TABLE]).map_err(|faults| faults.iter().map(ResourceFault::to_string).collect())
     }
 
     fn faults(yaml: &str) -> Vec<String> {

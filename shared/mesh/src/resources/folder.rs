@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Fault, Kind, Loader, Snapshot, bytes, fault, reference::Sources};
+use super::{Kind, Loader, ResourceFault, Snapshot, bytes, fault, reference::Sources};
 use crate::{tasks::panic_text, yaml::Place};
 
 const START: Place = Place { line: 1, column: 1 };
@@ -72,7 +72,7 @@ impl FileStamp {
 
 /// The snapshot that stands in `folder`, and the files outside its documents that it was made of. A panic of a
 /// parser or of a check is a fault like another: what is in force must not depend on it.
-pub(super) fn read(folder: &Path, kinds: &[Kind]) -> (Result<Snapshot, Vec<Fault>>, Vec<PathBuf>) {
+pub(super) fn read(folder: &Path, kinds: &[Kind]) -> (Result<Snapshot, Vec<ResourceFault>>, Vec<PathBuf>) {
     let read = AssertUnwindSafe(|| checked(folder, kinds));
     std::panic::catch_unwind(read).unwrap_or_else(|panic| {
         let message = format!("checking it panicked: {}", panic_text(panic.as_ref()));
@@ -80,7 +80,7 @@ pub(super) fn read(folder: &Path, kinds: &[Kind]) -> (Result<Snapshot, Vec<Fault
     })
 }
 
-fn checked(folder: &Path, kinds: &[Kind]) -> (Result<Snapshot, Vec<Fault>>, Vec<PathBuf>) {
+fn checked(folder: &Path, kinds: &[Kind]) -> (Result<Snapshot, Vec<ResourceFault>>, Vec<PathBuf>) {
     let sources = Sources::of(folder);
     let files = match files(folder) {
         Ok(files) => files,
@@ -153,7 +153,7 @@ fn walk(
     Ok(())
 }
 
-fn unreadable(file: &str, why: &str) -> Fault {
+fn unreadable(file: &str, why: &str) -> ResourceFault {
     fault(file, START, "", format!("cannot be read: {why}"))
 }
 
@@ -208,7 +208,8 @@ mod tests {
         fs::write(folder.path().join("b.yaml"), [0x61, 0xff]).unwrap();
         fs::write(folder.path().join("c.yaml"), project("c")).unwrap();
         let kind = Kind { check: |snapshot| vec![snapshot.documents[0].fault("meta.id", "is taken")], ..PROJECT };
-        let faults: Vec<String> = load(folder.path(), &[kind]).unwrap_err().iter().map(Fault::to_string).collect();
+        let faults: Vec<String> =
+            load(folder.path(), &[kind]).unwrap_err().iter().map(ResourceFault::to_string).collect();
         assert_eq!(faults.len(), 3);
         assert!(faults[0].starts_with("a.yaml:2:1: kind: not valid YAML"), "{faults:?}");
         assert_eq!(faults[1], "b.yaml:1:1: cannot be read: byte 2 is no UTF-8");

@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    Current, Fault, Kind, Snapshot,
+    Current, Kind, ResourceFault, Snapshot,
     folder::{self, Stamp},
 };
 use crate::{Board, State, Tasks};
@@ -27,7 +27,12 @@ const EMPTY: Duration = Duration::from_millis(600);
 
 /// Loads a folder and goes on watching it. A change that is valid is in force within a second; one that is not changes
 /// nothing and is told in the log and on the board, as part `resources`.
-pub fn watch(folder: &Path, kinds: &'static [Kind], tasks: &Tasks, board: &Board) -> Result<Current, Vec<Fault>> {
+pub fn watch(
+    folder: &Path,
+    kinds: &'static [Kind],
+    tasks: &Tasks,
+    board: &Board,
+) -> Result<Current, Vec<ResourceFault>> {
     let mut watcher = Watcher::new(folder.to_owned(), kinds);
     let snapshot = watcher.read()?;
     board.set(PART, State::Ready);
@@ -54,7 +59,7 @@ pub fn watch(folder: &Path, kinds: &'static [Kind], tasks: &Tasks, board: &Board
     Ok(current)
 }
 
-fn announce(news: Result<Snapshot, Vec<Fault>>, sender: &watch::Sender<Arc<Snapshot>>, board: &Board) {
+fn announce(news: Result<Snapshot, Vec<ResourceFault>>, sender: &watch::Sender<Arc<Snapshot>>, board: &Board) {
     match news {
         Ok(snapshot) => {
             let changed = sender.send_if_modified(|current| {
@@ -71,7 +76,7 @@ fn announce(news: Result<Snapshot, Vec<Fault>>, sender: &watch::Sender<Arc<Snaps
             for fault in &faults {
                 tracing::error!(%fault, "resources are refused; those before stay in force");
             }
-            let all: Vec<String> = faults.iter().map(Fault::to_string).collect();
+            let all: Vec<String> = faults.iter().map(ResourceFault::to_string).collect();
             board.set(PART, State::Failing(all.join("; ")));
         }
     }
@@ -84,7 +89,7 @@ struct Watcher {
     others: Vec<PathBuf>,
     seen: Stamp,
     waited: u32,
-    told: Vec<Fault>,
+    told: Vec<ResourceFault>,
 }
 
 impl Watcher {
@@ -93,7 +98,7 @@ impl Watcher {
     }
 
     /// What a change made of the folder; `None` if nothing changed, or not yet, or is as wrong as it was.
-    fn look(&mut self) -> Option<Result<Snapshot, Vec<Fault>>> {
+    fn look(&mut self) -> Option<Result<Snapshot, Vec<ResourceFault>>> {
         let stamp = Stamp::of(&self.folder, &self.others);
         if stamp == self.seen {
             return None;
@@ -121,7 +126,7 @@ impl Watcher {
         }
     }
 
-    fn read(&mut self) -> Result<Snapshot, Vec<Fault>> {
+    fn read(&mut self) -> Result<Snapshot, Vec<ResourceFault>> {
         // Taken before reading: what changes meanwhile is read again.
         let before = Stamp::of(&self.folder, &self.others);
         let (result, others) = folder::read(&self.folder, self.kinds);
@@ -147,7 +152,7 @@ mod tests {
         format!("kind: project\nmeta: {{ id: {id} }}\n")
     }
 
-    fn refuse_bad(snapshot: &Snapshot) -> Vec<Fault> {
+    fn refuse_bad(snapshot: &Snapshot) -> Vec<ResourceFault> {
         let bad = snapshot.documents.iter().filter(|document| document.meta["id"] == "bad");
         bad.map(|document| document.fault("meta.id", "is bad")).collect()
     }
