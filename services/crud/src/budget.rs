@@ -18,9 +18,9 @@ pub const SMALL_BYTES: usize = 1 << 20;
 /// Memory of the rows of an answer, in bytes for each byte it may have.
 const ROWS_PER_ANSWER: usize = 2;
 /// Rows that may be collected whatever the limit of the answer: in memory, a short row takes many times its JSON.
-const ROWS_LEAST: usize = 16 << 20;
+const ROWS_MIN: usize = 16 << 20;
 /// What large answers may take together on a small machine: two of them at the default limit, with their rows.
-const LARGE_LEAST_MIB: usize = 384;
+const LARGE_MIN_MIB: usize = 384;
 /// The same for each core of a larger one.
 const LARGE_PER_CORE_MIB: usize = 96;
 
@@ -86,7 +86,7 @@ impl AnswerLimit {
 impl Default for Memory {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let total = (cores * LARGE_PER_CORE_MIB).max(LARGE_LEAST_MIB);
+        let total = (cores * LARGE_PER_CORE_MIB).max(LARGE_MIN_MIB);
         Self { free: Arc::new(Semaphore::new(total)), total: u32::try_from(total).unwrap_or(u32::MAX) }
     }
 }
@@ -107,9 +107,9 @@ impl<'m> Budget<'m> {
 
     /// For writes. They wait for no share: who holds locks of the database must not wait for who may want them.
     pub fn write(AnswerLimit { bytes, used }: AnswerLimit) -> Self {
-        let whole = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let bytes_limit = usize::try_from(bytes).unwrap_or(usize::MAX);
         let answer = usize::try_from(bytes.saturating_sub(used)).unwrap_or(usize::MAX);
-        let rows = whole.saturating_mul(ROWS_PER_ANSWER).max(ROWS_LEAST);
+        let rows = bytes_limit.saturating_mul(ROWS_PER_ANSWER).max(ROWS_MIN);
         Self { limit: bytes, answer, rows, memory: None, share: OnceCell::new() }
     }
 

@@ -39,10 +39,10 @@ pub enum Sum {
     Unchecked,
     /// It must stay an integer.
     Integer,
-    /// It is rounded to `scale` digits after the point, and has `whole` before it at most.
+    /// It is rounded to `scale` digits after the point, and has `integer_digits` before it at most.
     Decimal {
         /// Digits before the point.
-        whole: usize,
+        integer_digits: usize,
         /// Digits after it.
         scale: usize,
     },
@@ -195,7 +195,7 @@ impl Dialect {
         match (self, column.r#type, decimal::digits(column)) {
             (Dialect::Sqlite, Type::Int16 | Type::Int32 | Type::Int64, _) => Sum::Integer,
             (Dialect::Sqlite, _, Some(Digits { precision, scale })) => {
-                Sum::Decimal { whole: precision.min(DOUBLE_DIGITS).saturating_sub(scale), scale }
+                Sum::Decimal { integer_digits: precision.min(DOUBLE_DIGITS).saturating_sub(scale), scale }
             }
             (Dialect::Sqlite | Dialect::Postgres { .. }, ..) => Sum::Unchecked,
         }

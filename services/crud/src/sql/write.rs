@@ -88,11 +88,11 @@ fn sum(sql: &mut Sql<'_>, column: &Column, value: &Bind) {
             sql.push(") = typeof(0.5) THEN ");
             sql.push(OVERFLOW);
         }
-        Sum::Decimal { whole, scale } => {
+        Sum::Decimal { integer_digits, scale } => {
             sql.push("CASE WHEN abs(");
             rounded(sql, scale);
             sql.push(") >= 1e");
-            sql.number(whole);
+            sql.number(integer_digits);
             sql.push(" THEN ");
             sql.push(OVERFLOW);
             sql.push(" WHEN typeof(");

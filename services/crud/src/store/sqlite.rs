@@ -44,7 +44,7 @@ const INLINE_TIME: Duration = Duration::from_millis(1);
 /// Steps of SQLite's virtual machine between two calls of the progress handler: some ten microseconds.
 const PROGRESS_STEPS: std::ffi::c_int = 1000;
 /// After this many calls, about [`INLINE_TIME`], a read is started again on a blocking thread.
-const INLINE_TURNS: u32 = 20;
+const INLINE_CALLS: u32 = 20;
 /// How long a statement on a blocking thread waits for the lock of another process.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time between two attempts to take it.
@@ -146,7 +146,7 @@ impl Sqlite {
         let room = Room { bytes: bytes.min(SMALL_BYTES), limit };
         let start = Instant::now();
         let done =
-            self.inner.read(reader, &Interrupt::After(INLINE_TURNS), |reader| snapshot(reader, statements, room));
+            self.inner.read(reader, &Interrupt::After(INLINE_CALLS), |reader| snapshot(reader, statements, room));
         self.watch();
         match done {
             Ok(rows) => {
@@ -376,8 +376,8 @@ impl Interrupt {
         work: impl FnOnce(&mut Connection) -> Result<T, SqliteError>,
     ) -> Result<T, SqliteError> {
         match self {
-            Interrupt::After(turns) => {
-                let mut left = *turns;
+            Interrupt::After(calls) => {
+                let mut left = *calls;
                 connection.busy_timeout(Duration::ZERO)?;
                 let is_over = move || {
                     left = left.saturating_sub(1);

@@ -201,8 +201,8 @@ fn padded(mut digits: String, scale: Option<u8>) -> String {
 /// Whether it is plain decimal text that JSON takes as a number: no exponent, no leading zeros.
 fn is_decimal(bytes: &[u8]) -> bool {
     let digits = bytes.strip_prefix(b"-").unwrap_or(bytes);
-    let plain = digits.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.');
-    plain && serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok()
+    let has_digits_only = digits.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.');
+    has_digits_only && serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok()
 }
 
 #[cfg(test)]
