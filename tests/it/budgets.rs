@@ -18,6 +18,14 @@ use tests::{
 const BOMB: &str = "{ genre { track { genre { track { genre { track { name } } } } } } }";
 const OVER: &str = "the answer is over the limit of 67108864 bytes; ask for less with select, where or limit";
 
+/// How long a bomb and a point read beside it may take at most: short on a machine of its own, where `PROVE` is set.
+fn most() -> (Duration, Duration) {
+    match std::env::var_os("PROVE") {
+        Some(_) => (Duration::from_secs(10), Duration::from_secs(1)),
+        None => (Duration::from_secs(30), Duration::from_secs(10)),
+    }
+}
+
 /// What the bomb selects of a genre, in REST's grammar.
 fn bomb() -> Value {
     let tracks = json!({ "track": { "select": ["name"] } });
@@ -63,16 +71,17 @@ async fn bombs(client: &Client, nodes: &[&Process]) -> anyhow::Result<()> {
             anyhow::Ok((answer, start.elapsed()))
         })
     });
+    let (most, most_of_point) = most();
     while !bombs.iter().all(tokio::task::JoinHandle::is_finished) {
         let start = Instant::now();
         let (status, body) = client.graphql("{ album_by_pk(album_id: 1) { title } }", json!({})).await?;
         assert_eq!(status, 200, "{body}");
-        assert!(start.elapsed() < Duration::from_secs(1), "a point read took {:?}", start.elapsed());
+        assert!(start.elapsed() < most_of_point, "a point read took {:?}", start.elapsed());
     }
     for (protocol, bomb) in PROTOCOLS.iter().zip(bombs) {
         let (answer, time) = bomb.await??;
         assert_eq!(answer, ("TOO_LARGE".to_owned(), OVER.to_owned()), "{protocol:?}");
-        assert!(time < Duration::from_secs(10), "{protocol:?} took {time:?}");
+        assert!(time < most, "{protocol:?} took {time:?}");
     }
     for node in nodes {
         let peak = node.peak_memory()?;

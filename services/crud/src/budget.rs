@@ -23,6 +23,8 @@ const ROWS_MIN: usize = 16 << 20;
 const LARGE_MIN_MIB: usize = 384;
 /// The same for each core of a larger one.
 const LARGE_PER_CORE_MIB: usize = 96;
+/// Threads that write answers at a time, for each core.
+const WRITERS_PER_CORE: usize = 2;
 
 /// Byte limit of the answers of a client's request.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +42,8 @@ pub struct AnswerLimit {
 pub struct Memory {
     free: Arc<Semaphore>,
     total: u32,
+    /// Threads that write answers at a time. More would only take processors from short reads, and memory.
+    writers: Arc<Semaphore>,
 }
 
 /// Remaining budget of one request.
@@ -87,7 +91,11 @@ impl Default for Memory {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let total = (cores * LARGE_PER_CORE_MIB).max(LARGE_MIN_MIB);
-        Self { free: Arc::new(Semaphore::new(total)), total: u32::try_from(total).unwrap_or(u32::MAX) }
+        Self {
+            free: Arc::new(Semaphore::new(total)),
+            total: u32::try_from(total).unwrap_or(u32::MAX),
+            writers: Arc::new(Semaphore::new(cores * WRITERS_PER_CORE)),
+        }
     }
 }
 
@@ -171,6 +179,11 @@ impl<'m> Budget<'m> {
         self.answer_room() < self.answer
     }
 
+    /// Waits for a turn to write on a blocking thread. Whoever has one waits for nobody.
+    pub async fn turn(&self) -> Option<SemaphorePermit<'m>> {
+        self.memory?.writers.acquire().await.ok()
+    }
+
     /// The error of an answer over the limit.
     pub fn too_large(&self) -> Error {
         too_large(self.limit)
@@ -211,7 +224,7 @@ mod tests {
     use super::*;
 
     fn memory(mib: usize) -> Memory {
-        Memory { free: Arc::new(Semaphore::new(mib)), total: mib as u32 }
+        Memory { free: Arc::new(Semaphore::new(mib)), total: mib as u32, ..Memory::default() }
     }
 
     fn limit(bytes: u64) -> AnswerLimit {

@@ -185,7 +185,10 @@ impl Tree {
                 Ok(answer) => Ok(answer),
                 Err(halt) => Err((halt, tree, kept)),
             };
-            match blocking::run(work).await? {
+            let turn = budget.turn().await;
+            let written = blocking::run(work).await?;
+            drop(turn);
+            match written {
                 Ok(answer) => {
                     budget.answered(answer.json.len());
                     return Ok(answer);
