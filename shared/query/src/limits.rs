@@ -42,7 +42,7 @@ impl Default for Limits {
 /// The counter of one request: every planner of its parts counts here.
 ///
 /// It counts what is asked for, not how a protocol writes it, so that a request is refused by all protocols or by none.
-/// Errors of its methods are `TOO_COMPLEX`, of [`Budget::list`] `TOO_LARGE`.
+/// Errors of its methods are `TOO_COMPLEX`, of a list that is too long `TOO_LARGE`.
 #[derive(Debug, Clone, Default)]
 pub struct Budget {
     limits: Limits,
