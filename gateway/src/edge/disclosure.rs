@@ -52,7 +52,7 @@ impl Edge {
         if let Some(denial) = self.denial(caller, project, attempt).await {
             return denial;
         }
-        let named = related.as_deref().or_else(|| table_of_error(&error));
+        let named = related.as_deref().or_else(|| error.unknown_in());
         if let Some(table) = named.filter(|table| *table != attempt.table)
             && let Some(denial) =
                 self.denial(caller, project, AttemptedAccess { table, operation: Operation::Read, ..attempt }).await
@@ -68,40 +68,27 @@ impl Edge {
         caller: &Caller,
         project: &Project,
         attempt: AttemptedAccess<'_>,
-        error: Error,
+        mut error: Error,
     ) -> Error {
-        let hinted: Option<Cow<'_, str>> = match &error {
-            Error::UnknownTable { nearest: Some(near), .. } => Some(near.into()),
-            Error::UnknownColumn { table, nearest: Some(near), .. }
-            | Error::UnknownRelation { table, nearest: Some(near), .. } => {
-                relation_target(project, attempt.database, table, near)
-            }
-            Error::UnknownTable { nearest: None, .. }
-            | Error::UnknownRelation { nearest: None, .. }
-            | Error::UnknownColumn { nearest: None, .. }
-            | Error::Related { .. }
-            | Error::Malformed(_)
-            | Error::TooComplex { .. }
-            | Error::TooLong { .. }
-            | Error::UnknownOperator { .. }
-            | Error::UnknownArgument { .. }
-            | Error::WrongType { .. }
-            | Error::OutOfRange { .. }
-            | Error::Required(_)
-            | Error::WhereRequired(_) => None,
+        let hinted = if let Error::UnknownTable { nearest: Some(near), .. } = &error {
+            Some(Cow::from(near))
+        } else if let Error::UnknownColumn { table, nearest: Some(near), .. }
+        | Error::UnknownRelation { table, nearest: Some(near), .. } = &error
+        {
+            relation_target(project, attempt.database, table, near)
+        } else {
+            None
         };
         let Some(table) = hinted.map(Cow::into_owned) else { return error };
         let is_hidden = self.denial(caller, project, AttemptedAccess { table: &table, ..attempt }).await.is_some();
-        match error {
-            Error::UnknownTable { table, .. } if is_hidden => Error::UnknownTable { table, nearest: None },
-            Error::UnknownColumn { table, column, .. } if is_hidden => {
-                Error::UnknownColumn { table, column, nearest: None }
-            }
-            Error::UnknownRelation { table, relation, .. } if is_hidden => {
-                Error::UnknownRelation { table, relation, nearest: None }
-            }
-            error => error,
+        if is_hidden
+            && let Error::UnknownTable { nearest, .. }
+            | Error::UnknownColumn { nearest, .. }
+            | Error::UnknownRelation { nearest, .. } = &mut error
+        {
+            *nearest = None;
         }
+        error
     }
 
     /// Why the caller may use the table in no operation at all: the denial of what they tried, or that nobody can tell.
@@ -126,25 +113,6 @@ impl Edge {
         let mut access = TableAccess::new(attempt.database, attempt.table, attempt.operation);
         access.docs.extend((attempt.operation == Operation::Create).then(Object::default));
         self.grants(caller, project, vec![Access::Table(access)]).await.map(|_| ())
-    }
-}
-
-/// The table that an error names.
-fn table_of_error(error: &Error) -> Option<&str> {
-    match error {
-        Error::UnknownTable { table, .. }
-        | Error::UnknownColumn { table, .. }
-        | Error::UnknownRelation { table, .. }
-        | Error::Related { table, .. } => Some(table),
-        Error::Malformed(_)
-        | Error::TooComplex { .. }
-        | Error::TooLong { .. }
-        | Error::UnknownOperator { .. }
-        | Error::UnknownArgument { .. }
-        | Error::WrongType { .. }
-        | Error::OutOfRange { .. }
-        | Error::Required(_)
-        | Error::WhereRequired(_) => None,
     }
 }
 

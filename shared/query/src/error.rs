@@ -135,9 +135,16 @@ impl Error {
 
     /// Whether it names something that the schema does not have; a newer one may.
     pub fn is_unknown_name(&self) -> bool {
+        self.unknown_in().is_some()
+    }
+
+    /// The table that is unknown, or that has no such column or relation; `None` for errors about anything else.
+    pub fn unknown_in(&self) -> Option<&str> {
         match self {
-            Error::UnknownTable { .. } | Error::UnknownColumn { .. } | Error::UnknownRelation { .. } => true,
-            Error::Related { error, .. } => error.is_unknown_name(),
+            Error::UnknownTable { table, .. }
+            | Error::UnknownColumn { table, .. }
+            | Error::UnknownRelation { table, .. } => Some(table),
+            Error::Related { error, .. } => error.unknown_in(),
             Error::Malformed(_)
             | Error::TooComplex { .. }
             | Error::TooLong { .. }
@@ -146,7 +153,7 @@ impl Error {
             | Error::WrongType { .. }
             | Error::OutOfRange { .. }
             | Error::Required(_)
-            | Error::WhereRequired(_) => false,
+            | Error::WhereRequired(_) => None,
         }
     }
 
