@@ -13,18 +13,14 @@ use crate::{
     callgrind::{Count, Counter},
     load::{Client, Requests},
     requests::{self, Scenario},
-    subject::{self, Launch, Server},
+    subject::{self, Inputs, Launch, Server},
 };
 
 /// What to count.
 #[derive(clap::Args)]
 pub struct Options {
-    /// The perigee binary.
-    #[arg(long)]
-    perigee: PathBuf,
-    /// Chinook as SQL scripts for both engines.
-    #[arg(long)]
-    chinook: PathBuf,
+    #[command(flatten)]
+    inputs: Inputs,
     /// The file of thresholds.
     #[arg(long)]
     thresholds: PathBuf,
@@ -34,9 +30,6 @@ pub struct Options {
     /// Writes the thresholds anew, a little above what was counted.
     #[arg(long)]
     update: bool,
-    /// Only scenarios whose name contains this.
-    #[arg(long, default_value = "")]
-    only: String,
 }
 
 /// Batches that are counted.
@@ -54,21 +47,21 @@ const SCENARIOS: [Scenario; 4] = [Scenario::Point, Scenario::Nested { artists: 5
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let home = folder.path();
-    let file = subject::write_sqlite(&options.chinook, home)?;
+    let file = subject::write_sqlite(&options.inputs.chinook, home)?;
     let resources = subject::write_resources(home, "sqlite", &format!("sqlite:{}", file.display()))?;
-    let token = subject::token(&options.perigee, &resources)?;
+    let token = subject::token(&options.inputs.perigee, &resources)?;
 
     println!("{:<16} {:>14} {:>12}   of one request on SQLite", "", "instructions", "allocations");
     let mut counts = BTreeMap::new();
     for scenario in SCENARIOS {
-        if !scenario.name().contains(&options.only) {
+        if !scenario.name().contains(&options.inputs.only) {
             continue;
         }
         let server = Server::by_hand("rusqlite", &file.display().to_string(), Launch::Callgrind(home))?;
         print("by hand", scenario, per_request(home, &server, requests::by_hand(scenario), batch(scenario)).await?);
         drop(server);
         for (protocol, requests) in protocols(scenario, &token) {
-            let server = Server::near(&options.perigee, home, Launch::Callgrind(home))?;
+            let server = Server::near(&options.inputs.perigee, home, Launch::Callgrind(home))?;
             let count = per_request(home, &server, requests, batch(scenario)).await?;
             print(protocol, scenario, count);
             counts.insert(format!("{} {protocol}", scenario.name()), count.instructions);

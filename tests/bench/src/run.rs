@@ -12,19 +12,15 @@ use crate::{
     load::{self, Requests, Round},
     report::{self, Rounds},
     requests::{self, Scenario},
-    subject::{self, Launch, Server},
+    subject::{self, Inputs, Launch, Server},
 };
 use anyhow::{Context, ensure};
 
 /// What to run.
 #[derive(clap::Args)]
 pub struct Options {
-    /// The perigee binary.
-    #[arg(long)]
-    perigee: PathBuf,
-    /// Chinook as SQL scripts for both engines.
-    #[arg(long)]
-    chinook: PathBuf,
+    #[command(flatten)]
+    inputs: Inputs,
     /// A PostgreSQL server on which a database may be made.
     #[arg(long, env = "TEST_POSTGRES_URL")]
     postgres: String,
@@ -40,9 +36,6 @@ pub struct Options {
     /// Length of a round.
     #[arg(long, default_value_t = 2)]
     seconds: u64,
-    /// Only scenarios whose name contains this.
-    #[arg(long, default_value = "")]
-    only: String,
 }
 
 const SCENARIOS: [Scenario; 4] = [Scenario::Point, Scenario::Nested { artists: 20 }, Scenario::List, Scenario::Insert];
@@ -52,18 +45,18 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let home = folder.path();
     let url = prepare_postgres(&options).await?;
-    let file = subject::write_sqlite(&options.chinook, home)?;
+    let file = subject::write_sqlite(&options.inputs.chinook, home)?;
     fs::create_dir_all(home.join("pg"))?;
     fs::create_dir_all(home.join("lite"))?;
     let resources = subject::write_resources(&home.join("pg"), "postgres", &url)?;
     subject::write_resources(&home.join("lite"), "sqlite", &format!("sqlite:{}", file.display()))?;
-    let token = subject::token(&options.perigee, &resources)?;
+    let token = subject::token(&options.inputs.perigee, &resources)?;
     first_answer(&options, home, &token).await?;
 
     let bench = Bench { url, file, token, home: home.to_owned(), options };
     for scenario in SCENARIOS {
         let (name, about) = (scenario.name(), scenario.about());
-        if name.contains(&bench.options.only) {
+        if name.contains(&bench.options.inputs.only) {
             report::print(&format!("{name}: {about} (PostgreSQL)"), &bench.on_postgres(scenario).await?);
             report::print(&format!("{name}: {about} (SQLite)"), &bench.on_sqlite(scenario).await?);
         }
@@ -82,7 +75,7 @@ struct Bench {
 impl Bench {
     async fn on_postgres(&self, scenario: Scenario) -> anyhow::Result<BTreeMap<String, Rounds>> {
         let home = self.home.join("pg");
-        let perigee = &self.options.perigee;
+        let perigee = &self.options.inputs.perigee;
         let near = Server::near(perigee, &home, Launch::Plain)?;
         let split = Server::split(perigee, &home)?;
         let sqlx = Server::by_hand("sqlx", &self.url, Launch::Plain)?;
@@ -109,7 +102,7 @@ impl Bench {
     }
 
     async fn on_sqlite(&self, scenario: Scenario) -> anyhow::Result<BTreeMap<String, Rounds>> {
-        let near = Server::near(&self.options.perigee, &self.home.join("lite"), Launch::Plain)?;
+        let near = Server::near(&self.options.inputs.perigee, &self.home.join("lite"), Launch::Plain)?;
         let rusqlite = Server::by_hand("rusqlite", &self.file.display().to_string(), Launch::Plain)?;
         let subjects = [
             ("f rusqlite", &rusqlite, requests::by_hand(scenario)),
@@ -179,7 +172,7 @@ async fn prepare_postgres(options: &Options) -> anyhow::Result<String> {
     let url = format!("{server}/bench");
     let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await?;
     tokio::spawn(connection);
-    client.batch_execute(&fs::read_to_string(options.chinook.join("postgresql.sql"))?).await?;
+    client.batch_execute(&fs::read_to_string(options.inputs.chinook.join("postgresql.sql"))?).await?;
     client
         .batch_execute("CREATE TABLE note (note_id bigserial PRIMARY KEY, body text NOT NULL, rank int NOT NULL)")
         .await?;
@@ -195,7 +188,7 @@ async fn first_answer(options: &Options, home: &Path, token: &str) -> anyhow::Re
         let mut resident = 0;
         for _ in 0..options.rounds {
             let began = Instant::now();
-            let server = Server::near(&options.perigee, &home.join(engine), Launch::Plain)?;
+            let server = Server::near(&options.inputs.perigee, &home.join(engine), Launch::Plain)?;
             let one = Requests::Http(vec![requests[0].clone()]);
             while load::round(server.port, &one, Duration::from_millis(1)).await.is_err() {}
             times.push(began.elapsed());

@@ -12,6 +12,20 @@ use anyhow::{Context, bail, ensure};
 
 use crate::callgrind;
 
+/// What each measurement starts from.
+#[derive(clap::Args)]
+pub struct Inputs {
+    /// The perigee binary.
+    #[arg(long)]
+    pub perigee: PathBuf,
+    /// Chinook as SQL scripts for both engines.
+    #[arg(long)]
+    pub chinook: PathBuf,
+    /// Only scenarios whose name contains this.
+    #[arg(long, default_value = "")]
+    pub only: String,
+}
+
 /// A running server of one or more processes, stopped when dropped.
 pub struct Server {
     /// Where it answers.
