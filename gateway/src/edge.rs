@@ -15,7 +15,7 @@ use proto::{
     crud::{ReadRequest, WriteRequest},
     grant::Grant,
 };
-use query::{Mutation, Read, Touch, mutation_touches, read_touches};
+use query::{Mutation, Read, mutation_accesses, read_accesses};
 
 use crate::catalogue::{Catalogue, Project};
 
@@ -98,8 +98,8 @@ impl Edge {
         }
         let mut requested = RequestedAccesses::of(reads.len());
         for read in &reads {
-            let touches = read_touches(project.schema(&read.database)?, read).map_err(Fault::from)?;
-            requested.push(&read.database, touches);
+            let accesses = read_accesses(project.schema(&read.database)?, read).map_err(Fault::from)?;
+            requested.push(&read.database, accesses);
         }
         let (grants, counts) = self.authorize(caller, project, requested, "read").await?;
         let answer_bytes = self.answer_bytes(project);
@@ -149,8 +149,8 @@ impl Edge {
         }
         let mut requested = RequestedAccesses::of(mutations.len());
         for (database, mutation) in &mutations {
-            let touches = mutation_touches(project.schema(database)?, mutation).map_err(Fault::from)?;
-            requested.push(database, touches);
+            let accesses = mutation_accesses(project.schema(database)?, mutation).map_err(Fault::from)?;
+            requested.push(database, accesses);
         }
         let (grants, counts) = self.authorize(caller, project, requested, "mutation").await?;
 
@@ -257,23 +257,23 @@ impl RequestedAccesses {
         Self { accesses: Vec::with_capacity(operations), counts: Vec::with_capacity(operations) }
     }
 
-    fn push(&mut self, database: &str, touches: Vec<Touch<'_>>) {
-        self.counts.push(touches.len());
-        self.accesses.extend(touches.into_iter().map(|touch| access(database, touch)));
+    fn push(&mut self, database: &str, accesses: Vec<query::TableAccess<'_>>) {
+        self.counts.push(accesses.len());
+        self.accesses.extend(accesses.into_iter().map(|access| access_to(database, access)));
     }
 }
 
-fn access(database: &str, touch: Touch<'_>) -> Access {
+fn access_to(database: &str, access: query::TableAccess<'_>) -> Access {
     Access::Table(TableAccess {
         database: database.to_owned(),
-        table: touch.table.to_owned(),
-        operation: touch.operation,
-        op: touch.op,
-        find: touch.find.cloned(),
-        docs: touch.docs.to_vec(),
-        changes: touch.changes.to_vec(),
-        limit: touch.limit,
-        skip: (touch.skip > 0).then_some(touch.skip),
+        table: access.table.to_owned(),
+        operation: access.operation,
+        op: access.op,
+        find: access.find.cloned(),
+        docs: access.docs.to_vec(),
+        changes: access.changes.to_vec(),
+        limit: access.limit,
+        skip: (access.skip > 0).then_some(access.skip),
     })
 }
 

@@ -144,7 +144,7 @@ async fn write_rows(
     let planned = planner
         .plan(table_ref, operation, |parser, table, budget| {
             let returning = returning.as_ref().map(|options| parser.node(table, options, budget)).transpose()?;
-            Ok(Mutation { table: table.name.clone(), set: wanted.set(parser, table, budget)?, returning })
+            Ok(Mutation { table: table.name.clone(), kind: wanted.mutation_kind(parser, table, budget)?, returning })
         })
         .await?;
     let mutation = (planned.database, planned.plan);
@@ -178,7 +178,11 @@ async fn write_batch(
         let table_ref = TableRef { project, database, table: &item.table };
         let planned = planner
             .plan(table_ref, item.write.operation(), |parser, table, budget| {
-                Ok(Mutation { table: table.name.clone(), set: item.write.set(parser, table, budget)?, returning: None })
+                Ok(Mutation {
+                    table: table.name.clone(),
+                    kind: item.write.mutation_kind(parser, table, budget)?,
+                    returning: None,
+                })
             })
             .await?;
         mutations.push((planned.database, planned.plan));

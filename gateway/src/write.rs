@@ -1,6 +1,6 @@
 //! Writes of REST and gRPC, and their mutations against a schema.
 
-use query::{Budget, Error, Operation, Parser, Set, Table, Value};
+use query::{Budget, Error, MutationKind, Operation, Parser, Table, Value};
 
 /// A write, its values parsed but its names not yet held against a schema.
 #[derive(Debug)]
@@ -38,10 +38,10 @@ impl Write {
         }
     }
 
-    /// The write of `table`.
-    pub fn set(&self, parser: Parser<'_>, table: &Table, budget: &mut Budget) -> Result<Set, Error> {
+    /// What a mutation of `table` does.
+    pub fn mutation_kind(&self, parser: Parser<'_>, table: &Table, budget: &mut Budget) -> Result<MutationKind, Error> {
         match self {
-            Write::Create { docs } => Ok(Set::Insert { docs: parser.docs(table, docs, budget)? }),
+            Write::Create { docs } => Ok(MutationKind::Insert { docs: parser.docs(table, docs, budget)? }),
             Write::Update { find, update, one } => {
                 let filter = parser.filter(table, find, budget)?;
                 let changes = parser.changes(table, update, budget)?;
@@ -49,9 +49,11 @@ impl Write {
                     let message = "invalid update: it changes nothing, expected operators such as $set";
                     return Err(Error::Malformed(message.to_owned()));
                 }
-                Ok(Set::Update { filter, changes, one: *one })
+                Ok(MutationKind::Update { filter, changes, one: *one })
             }
-            Write::Delete { find, one } => Ok(Set::Delete { filter: parser.filter(table, find, budget)?, one: *one }),
+            Write::Delete { find, one } => {
+                Ok(MutationKind::Delete { filter: parser.filter(table, find, budget)?, one: *one })
+            }
         }
     }
 }

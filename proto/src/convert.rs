@@ -1,8 +1,8 @@
 //! Between the model and its protobuf form: parsing is the border, so what comes out cannot be wrong in shape.
 //!
 //! Everything is converted by value, so that texts move instead of being copied. Nesting is bounded on both sides: by
-//! prost, which decodes no message inside more than a hundred others, and by [`query::read_touches`] and
-//! [`query::mutation_touches`], which refuse what prost would not decode.
+//! prost, which decodes no message inside more than a hundred others, and by [`query::read_accesses`] and
+//! [`query::mutation_accesses`], which refuse what prost would not decode.
 
 mod filter;
 mod operation;

@@ -23,7 +23,7 @@ pub struct ReadRequest {
     pub database: String,
     /// The reads.
     pub reads: Vec<Read>,
-    /// A grant to read each table that the reads touch, in the order of [`query::read_touches`].
+    /// A grant to read each table that the reads touch, in the order of [`query::read_accesses`].
     pub grants: Vec<Grant>,
     /// Bytes of JSON that all answers may have together; 0 means 64 MiB.
     pub answer_bytes: u64,
@@ -38,7 +38,7 @@ pub struct WriteRequest {
     pub database: String,
     /// The mutations.
     pub mutations: Vec<Mutation>,
-    /// A grant for each table that the mutations touch, in the order of [`query::mutation_touches`].
+    /// A grant for each table that the mutations touch, in the order of [`query::mutation_accesses`].
     pub grants: Vec<Grant>,
     /// Bytes of JSON that all answers of the client's request may have together; 0 means 64 MiB.
     pub answer_bytes: u64,

@@ -3,7 +3,7 @@
 use mesh::{Code, Fault};
 use prost::Message;
 use proto::api::v1::{self as api, batch_item, data_server};
-use query::{Budget, Error, Field, Guard, Mutation, Node, Operation, Parser, Read, Shape, Table, Value, What};
+use query::{Budget, Error, Field, FieldKind, Guard, Mutation, Node, Operation, Parser, Read, Shape, Table, Value};
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -102,7 +102,7 @@ impl Data {
         check_aggregate(&message)?;
         let find = value::object(message.r#where, &mut self.service.guard()).map_err(Fault::from)?;
         let plan = |parser: Parser<'_>, table: &Table, budget: &mut Budget| {
-            let count = Field { key: "count".to_owned(), what: What::Count };
+            let count = Field { key: "count".to_owned(), kind: FieldKind::Count };
             budget.field()?;
             Ok(Node { filter: parser.filter(table, &find, budget)?, ..Node::new(Shape::Aggregate, vec![count]) })
         };
@@ -164,7 +164,7 @@ impl Data {
         for write in &writes {
             let table_ref = table_ref(&write.project, &write.database, &write.table)?;
             let plan = |parser: Parser<'_>, table: &Table, budget: &mut Budget| write.mutation(parser, table, budget);
-            let planned = planner.plan(table_ref, write.what.operation(), plan).await?;
+            let planned = planner.plan(table_ref, write.kind.operation(), plan).await?;
             mutations.push((planned.database, planned.plan));
             newest = Some(planned.project);
         }
@@ -180,7 +180,7 @@ struct TableWrite {
     project: String,
     database: String,
     table: String,
-    what: Write,
+    kind: Write,
     returning: Option<Selection>,
 }
 
@@ -190,7 +190,7 @@ impl TableWrite {
     }
 
     fn parse_model(write: batch_item::Write, guard: &mut Guard) -> Result<Self, Error> {
-        let (project, database, table, what, returning) = match write {
+        let (project, database, table, kind, returning) = match write {
             batch_item::Write::Create(create) => {
                 let docs = create.docs.into_iter().map(|doc| value::object(Some(doc), guard));
                 let docs = Value::List(docs.collect::<Result<_, _>>()?);
@@ -199,8 +199,8 @@ impl TableWrite {
             batch_item::Write::Update(update) => {
                 let find = value::object(update.r#where, guard)?;
                 let changes = value::object(update.update, guard)?;
-                let what = Write::Update { find, update: changes, one: false };
-                (update.project, update.database, update.table, what, update.returning)
+                let kind = Write::Update { find, update: changes, one: false };
+                (update.project, update.database, update.table, kind, update.returning)
             }
             batch_item::Write::Delete(delete) => {
                 let find = value::object(delete.r#where, guard)?;
@@ -208,14 +208,14 @@ impl TableWrite {
             }
         };
         let returning = returning.map(|select| Selection::of(Some(select), guard)).transpose()?;
-        Ok(Self { project, database, table, what, returning })
+        Ok(Self { project, database, table, kind, returning })
     }
 
     fn mutation(&self, parser: Parser<'_>, table: &Table, budget: &mut Budget) -> Result<Mutation, Error> {
         let returning = self.returning.as_ref().map(|selection| selection.fields(parser, table, budget)).transpose()?;
         Ok(Mutation {
             table: table.name.clone(),
-            set: self.what.set(parser, table, budget)?,
+            kind: self.kind.mutation_kind(parser, table, budget)?,
             returning: returning.map(|fields| Node::new(Shape::Many, fields)),
         })
     }

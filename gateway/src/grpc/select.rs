@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use proto::api::v1 as api;
-use query::{Budget, Error, Field, Guard, Node, Parser, Shape, Sort, Table, Value, What};
+use query::{Budget, Error, Field, FieldKind, Guard, Node, Parser, Shape, Sort, Table, Value};
 
 use super::value;
 
@@ -68,7 +68,7 @@ impl Selection {
                 )
             };
             budget.leave_relation();
-            fields.push(Field { key: name.clone(), what: What::Relation { name: name.clone(), node } });
+            fields.push(Field { key: name.clone(), kind: FieldKind::Relation { name: name.clone(), node } });
         }
         Ok(fields)
     }

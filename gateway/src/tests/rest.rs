@@ -7,7 +7,7 @@ use proto::{
     auth::{Access, TableAccess},
     grant,
 };
-use query::{Operation, Set, What};
+use query::{FieldKind, MutationKind, Operation};
 
 use super::stage::{Stage, Told};
 
@@ -62,7 +62,7 @@ async fn a_read_carries_its_select_tree_and_one_grant_for_each_table() {
     let node = &sent.reads[0].node;
     assert_eq!((node.skip, node.limit), (1, Some(2)));
     assert!(node.sort[0].descending);
-    assert!(matches!(&node.fields[1].what, What::Relation { name, .. } if name == "track"));
+    assert!(matches!(&node.fields[1].kind, FieldKind::Relation { name, .. } if name == "track"));
     let asked = stage.world.authorisations.lock().unwrap().pop().expect("a grant was asked for");
     let Access::Table(TableAccess { find, op, limit, .. }) = &asked.accesses[0];
     assert!(find.is_some());
@@ -242,7 +242,7 @@ async fn a_write_asks_for_its_own_operation_and_for_what_it_returns() {
     let expected = [("album", Operation::Delete), ("album", Operation::Read), ("track", Operation::Read)];
     assert_eq!(asked, expected);
     let sent = stage.world.writes.lock().unwrap().pop().expect("a write was sent");
-    assert!(matches!(&sent.mutations[0].set, Set::Delete { one: true, .. }));
+    assert!(matches!(&sent.mutations[0].kind, MutationKind::Delete { one: true, .. }));
     assert_eq!(sent.grants.len(), 3);
 }
 

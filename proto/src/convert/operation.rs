@@ -1,9 +1,10 @@
 //! Reads, mutations and grants.
 
-use query::{Change, Columns, Error, Field, GrantTerms, Mutation, Node, Operation, Read, Set, Shape, Sort, What};
+use query::{
+    Change, Columns, Error, Field, FieldKind, GrantTerms, Mutation, MutationKind, Node, Operation, Read, Shape, Sort,
+};
 use wire::change::Operation as ChangeKind;
-use wire::field::What as FieldKind;
-use wire::mutation::Kind as MutationKind;
+use wire::{field, mutation};
 
 use super::{
     all, each,
@@ -60,13 +61,15 @@ impl TryFrom<wire::Node> for Node {
 
 impl From<Field> for wire::Field {
     fn from(field: Field) -> Self {
-        let what = match field.what {
-            What::Column(name) => FieldKind::Column(name),
-            What::Constant(text) => FieldKind::Constant(text),
-            What::Relation { name, node } => FieldKind::Relation(wire::Relation { name, node: Some(node.into()) }),
-            What::Count => FieldKind::Count(true),
+        let kind = match field.kind {
+            FieldKind::Column(name) => field::Kind::Column(name),
+            FieldKind::Constant(text) => field::Kind::Constant(text),
+            FieldKind::Relation { name, node } => {
+                field::Kind::Relation(wire::Relation { name, node: Some(node.into()) })
+            }
+            FieldKind::Count => field::Kind::Count(true),
         };
-        Self { key: field.key, what: Some(what) }
+        Self { key: field.key, kind: Some(kind) }
     }
 }
 
@@ -74,15 +77,15 @@ impl TryFrom<wire::Field> for Field {
     type Error = Error;
 
     fn try_from(field: wire::Field) -> Result<Self, Error> {
-        let what = match required(field.what, "field.what")? {
-            FieldKind::Column(name) => What::Column(name),
-            FieldKind::Constant(text) => What::Constant(text),
-            FieldKind::Relation(relation) => {
-                What::Relation { name: relation.name, node: required(relation.node, "relation.node")?.try_into()? }
+        let kind = match required(field.kind, "field.kind")? {
+            field::Kind::Column(name) => FieldKind::Column(name),
+            field::Kind::Constant(text) => FieldKind::Constant(text),
+            field::Kind::Relation(relation) => {
+                FieldKind::Relation { name: relation.name, node: required(relation.node, "relation.node")?.try_into()? }
             }
-            FieldKind::Count(_) => What::Count,
+            field::Kind::Count(_) => FieldKind::Count,
         };
-        Ok(Self { key: field.key, what })
+        Ok(Self { key: field.key, kind })
     }
 }
 
@@ -100,12 +103,14 @@ impl From<wire::Sort> for Sort {
 
 impl From<Mutation> for wire::Mutation {
     fn from(mutation: Mutation) -> Self {
-        let kind = match mutation.set {
-            Set::Insert { docs } => MutationKind::Insert(wire::Insert { docs: each(docs) }),
-            Set::Update { filter, changes, one } => {
-                MutationKind::Update(wire::Update { filter: absent(filter), changes: each(changes), one })
+        let kind = match mutation.kind {
+            MutationKind::Insert { docs } => mutation::Kind::Insert(wire::Insert { docs: each(docs) }),
+            MutationKind::Update { filter, changes, one } => {
+                mutation::Kind::Update(wire::Update { filter: absent(filter), changes: each(changes), one })
             }
-            Set::Delete { filter, one } => MutationKind::Delete(wire::Delete { filter: absent(filter), one }),
+            MutationKind::Delete { filter, one } => {
+                mutation::Kind::Delete(wire::Delete { filter: absent(filter), one })
+            }
         };
         Self { table: mutation.table, kind: Some(kind), returning: mutation.returning.map(Node::into) }
     }
@@ -115,15 +120,15 @@ impl TryFrom<wire::Mutation> for Mutation {
     type Error = Error;
 
     fn try_from(mutation: wire::Mutation) -> Result<Self, Error> {
-        let set = match required(mutation.kind, "mutation.kind")? {
-            MutationKind::Insert(insert) => Set::Insert { docs: all(insert.docs)? },
-            MutationKind::Update(update) => {
-                Set::Update { filter: present(update.filter)?, changes: all(update.changes)?, one: update.one }
+        let kind = match required(mutation.kind, "mutation.kind")? {
+            mutation::Kind::Insert(insert) => MutationKind::Insert { docs: all(insert.docs)? },
+            mutation::Kind::Update(update) => {
+                MutationKind::Update { filter: present(update.filter)?, changes: all(update.changes)?, one: update.one }
             }
-            MutationKind::Delete(delete) => Set::Delete { filter: present(delete.filter)?, one: delete.one },
+            mutation::Kind::Delete(delete) => MutationKind::Delete { filter: present(delete.filter)?, one: delete.one },
         };
         let returning = mutation.returning.map(Node::try_from).transpose()?;
-        Ok(Self { table: mutation.table, set, returning })
+        Ok(Self { table: mutation.table, kind, returning })
     }
 }
 

@@ -1,9 +1,9 @@
 use proptest::prelude::*;
 use prost::Message;
 use query::{
-    Change, Column, Columns, Comparison, Error, Field, Filter, ForeignKey, GrantTerms, Mutation, Node, Object,
-    Operation, Quantifier, Read, Schema, Set, Shape, Sort, Table, TableKind, Type, Value, What, mutation_touches,
-    read_touches,
+    Change, Column, Columns, Comparison, Error, Field, FieldKind, Filter, ForeignKey, GrantTerms, Mutation,
+    MutationKind, Node, Object, Operation, Quantifier, Read, Schema, Shape, Sort, Table, TableKind, Type, Value,
+    mutation_accesses, read_accesses,
 };
 
 use super::member;
@@ -112,16 +112,18 @@ fn node() -> impl Strategy<Value = Node> {
         let sort = (name(), any::<bool>()).prop_map(|(column, descending)| Sort { column, descending });
         prop::collection::vec(sort, 0..3)
     };
-    let plain = || prop_oneof![name().prop_map(What::Column), name().prop_map(What::Constant), Just(What::Count)];
-    let fields = |what: BoxedStrategy<What>| {
-        prop::collection::vec((name(), what).prop_map(|(key, what)| Field { key, what }), 0..4)
+    let plain = || {
+        prop_oneof![name().prop_map(FieldKind::Column), name().prop_map(FieldKind::Constant), Just(FieldKind::Count)]
     };
-    let node = move |what: BoxedStrategy<What>| {
-        (shape(), fields(what), filter(), sorts(), any::<u64>(), any::<Option<u64>>())
+    let fields = |kind: BoxedStrategy<FieldKind>| {
+        prop::collection::vec((name(), kind).prop_map(|(key, kind)| Field { key, kind }), 0..4)
+    };
+    let node = move |kind: BoxedStrategy<FieldKind>| {
+        (shape(), fields(kind), filter(), sorts(), any::<u64>(), any::<Option<u64>>())
             .prop_map(|(shape, fields, filter, sort, skip, limit)| Node { shape, fields, filter, sort, skip, limit })
     };
     node(plain().boxed()).prop_recursive(2, 8, 3, move |inner| {
-        let relation = (name(), inner).prop_map(|(name, node)| What::Relation { name, node });
+        let relation = (name(), inner).prop_map(|(name, node)| FieldKind::Relation { name, node });
         node(prop_oneof![plain(), relation].boxed())
     })
 }
@@ -135,14 +137,13 @@ fn mutation() -> impl Strategy<Value = Mutation> {
         (name(), values()).prop_map(|(column, value)| Change::Set { column, value }),
         (name(), scalar()).prop_map(|(column, by)| Change::Inc { column, by }),
     ];
-    let set =
-        prop_oneof![
-            prop::collection::vec(object(), 0..3).prop_map(|docs| Set::Insert { docs }),
-            (filter(), prop::collection::vec(change, 0..3), any::<bool>())
-                .prop_map(|(filter, changes, one)| Set::Update { filter, changes, one }),
-            (filter(), any::<bool>()).prop_map(|(filter, one)| Set::Delete { filter, one }),
-        ];
-    (name(), set, prop::option::of(node())).prop_map(|(table, set, returning)| Mutation { table, set, returning })
+    let kind = prop_oneof![
+        prop::collection::vec(object(), 0..3).prop_map(|docs| MutationKind::Insert { docs }),
+        (filter(), prop::collection::vec(change, 0..3), any::<bool>())
+            .prop_map(|(filter, changes, one)| MutationKind::Update { filter, changes, one }),
+        (filter(), any::<bool>()).prop_map(|(filter, one)| MutationKind::Delete { filter, one }),
+    ];
+    (name(), kind, prop::option::of(node())).prop_map(|(table, kind, returning)| Mutation { table, kind, returning })
 }
 
 fn grant() -> impl Strategy<Value = GrantTerms> {
@@ -225,7 +226,7 @@ fn what_is_missing_is_named() {
     assert_eq!(missing(Filter::try_from(wire::Filter::default())), is_missing("filter.kind"));
     assert_eq!(missing(Read::try_from(wire::Read::default())), is_missing("read.node"));
     assert_eq!(missing(Node::try_from(wire::Node::default())), is_missing("node.shape"));
-    assert_eq!(missing(Field::try_from(wire::Field::default())), is_missing("field.what"));
+    assert_eq!(missing(Field::try_from(wire::Field::default())), is_missing("field.kind"));
     assert_eq!(missing(Mutation::try_from(wire::Mutation::default())), is_missing("mutation.kind"));
     assert_eq!(missing(Change::try_from(wire::Change::default())), is_missing("change.operation"));
     assert_eq!(missing(GrantTerms::try_from(auth::Grant::default())), is_missing("operation"));
@@ -316,7 +317,7 @@ fn the_deepest_read_that_is_walked_crosses_the_wire() {
             node: Node { filter: nested(levels, wrap), ..Node::new(Shape::Many, vec![Field::column("employee_id")]) },
         };
         let cross = |read: Read| crosses(&crud::ReadRequest { reads: vec![read.into()], ..Default::default() });
-        deepest_crosses(operations, |read| read_touches(&schema, read).map(|_| ()), cross);
+        deepest_crosses(operations, |read| read_accesses(&schema, read).map(|_| ()), cross);
     }
 }
 
@@ -327,13 +328,13 @@ fn the_deepest_tree_that_is_walked_crosses_the_wire() {
         let leaf = Node::new(Shape::Many, vec![Field::column("employee_id")]);
         let node = (0..levels).fold(leaf, |node, _| {
             let name = "employee_by_reports_to".to_owned();
-            let field = Field { key: "up".to_owned(), what: What::Relation { name, node } };
+            let field = Field { key: "up".to_owned(), kind: FieldKind::Relation { name, node } };
             Node::new(Shape::Many, vec![field])
         });
         Read { database: "music".to_owned(), table: "employee".to_owned(), node }
     };
     let cross = |read: Read| crosses(&crud::ReadRequest { reads: vec![read.into()], ..Default::default() });
-    deepest_crosses(operations, |read| read_touches(&schema, read).map(|_| ()), cross);
+    deepest_crosses(operations, |read| read_accesses(&schema, read).map(|_| ()), cross);
 }
 
 #[test]
@@ -342,18 +343,18 @@ fn the_deepest_document_that_is_walked_crosses_the_wire() {
     let lists = |levels| (0..levels).fold(Value::Int(1), |value, _| Value::List(vec![value]));
     let objects =
         |levels| (0..levels).fold(Value::Int(1), |value, _| Value::Object(Object(vec![("a".to_owned(), value)])));
-    let insert = |value| Set::Insert { docs: vec![Object(vec![("c6".to_owned(), value)])] };
-    let update = |value| Set::Update {
+    let insert = |value| MutationKind::Insert { docs: vec![Object(vec![("c6".to_owned(), value)])] };
+    let update = |value| MutationKind::Update {
         filter: Filter::TRUE,
         changes: vec![Change::Set { column: "c6".to_owned(), value }],
         one: false,
     };
-    let walk = |mutation: &Mutation| mutation_touches(&schema, mutation).map(|_| ());
+    let walk = |mutation: &Mutation| mutation_accesses(&schema, mutation).map(|_| ());
     let cross = |mutation: Mutation| {
         let mutation = wire::Mutation::from(mutation);
         crosses(&crud::WriteRequest { mutations: vec![mutation], ..Default::default() })
     };
-    let mutation = |set| Mutation { table: "employee".to_owned(), set, returning: None };
+    let mutation = |kind| Mutation { table: "employee".to_owned(), kind, returning: None };
     deepest_crosses(|levels| mutation(insert(lists(levels))), walk, cross);
     deepest_crosses(|levels| mutation(insert(objects(levels))), walk, cross);
     deepest_crosses(|levels| mutation(update(lists(levels))), walk, cross);

@@ -7,7 +7,7 @@
 use query::{
     Column, Comparison, Error as Unfit, Filter, Operation, Quantifier, Relation, Schema, Shape, Table, TableKind,
 };
-use query::{Type, Typed, Value, What};
+use query::{FieldKind, Type, Typed, Value};
 
 use crate::{
     Error,
@@ -226,16 +226,16 @@ impl<'s, 'g> Resolver<'s, 'g> {
     /// Resolves a mutation.
     pub fn mutation(&mut self, mutation: &'s query::Mutation) -> Result<Mutation<'s>, Error> {
         let table = self.schema.table(&mutation.table)?;
-        let granted = self.grants.take(table, mutation.set.operation())?;
+        let granted = self.grants.take(table, mutation.kind.operation())?;
         if table.kind == TableKind::View {
             return Err(Unfit::Malformed(format!("{} is a view and cannot be written", table.name)).into());
         }
-        let kind = match &mutation.set {
-            query::Set::Insert { docs } => {
+        let kind = match &mutation.kind {
+            query::MutationKind::Insert { docs } => {
                 let rows = docs.iter().map(|doc| row(table, granted, doc));
                 MutationKind::Insert(rows.collect::<Result<_, _>>()?)
             }
-            query::Set::Update { filter, changes, one } => {
+            query::MutationKind::Update { filter, changes, one } => {
                 let changes = resolve_changes(table, granted, changes)?;
                 MutationKind::Update {
                     cond: self.targets(table, granted, filter, Operation::Update)?,
@@ -243,7 +243,7 @@ impl<'s, 'g> Resolver<'s, 'g> {
                     one: *one,
                 }
             }
-            query::Set::Delete { filter, one } => {
+            query::MutationKind::Delete { filter, one } => {
                 MutationKind::Delete { cond: self.targets(table, granted, filter, Operation::Delete)?, one: *one }
             }
         };
@@ -286,7 +286,7 @@ impl<'s, 'g> Resolver<'s, 'g> {
         let client = self.cond(table, &node.filter, &Author::Caller(granted))?;
         let cond = self.cond(table, granted.filter(), &Author::Rule)?.and(client);
         let members = node.fields.iter().map(|field| {
-            let kind = self.member_kind(table, node.shape, granted, &field.what)?;
+            let kind = self.member_kind(table, node.shape, granted, &field.kind)?;
             Ok(NodeMember { key: &field.key, kind })
         });
         let members = members.collect::<Result<_, Error>>()?;
@@ -302,28 +302,28 @@ impl<'s, 'g> Resolver<'s, 'g> {
         table: &'s Table,
         shape: Shape,
         granted: Granted<'_>,
-        what: &'s What,
+        kind: &'s FieldKind,
     ) -> Result<MemberKind<'s>, Error> {
         let aggregates = match shape {
             Shape::Many | Shape::One => false,
             Shape::Count | Shape::Aggregate => true,
         };
-        match what {
-            What::Constant(text) => Ok(MemberKind::Constant(text)),
-            What::Count if aggregates => Ok(MemberKind::Count),
-            What::Column(name) if !aggregates => {
+        match kind {
+            FieldKind::Constant(text) => Ok(MemberKind::Constant(text)),
+            FieldKind::Count if aggregates => Ok(MemberKind::Count),
+            FieldKind::Column(name) if !aggregates => {
                 let column = table.column(name)?;
                 granted.may_read(&column.name)?;
                 Ok(MemberKind::Column(column))
             }
-            What::Relation { name, node } if !aggregates => {
+            FieldKind::Relation { name, node } if !aggregates => {
                 let relation = table.relation(name)?;
                 let far = self.schema.table(&relation.table)?;
                 let on = pairs(table, far, relation)?;
                 Ok(MemberKind::Relation { name: &relation.name, many: relation.many, on, node: self.node(far, node)? })
             }
-            What::Count => Err(Unfit::Malformed("count stands in an aggregate only".to_owned()).into()),
-            What::Column(name) | What::Relation { name, .. } => {
+            FieldKind::Count => Err(Unfit::Malformed("count stands in an aggregate only".to_owned()).into()),
+            FieldKind::Column(name) | FieldKind::Relation { name, .. } => {
                 Err(Unfit::Malformed(format!("{name} cannot stand in an aggregate")).into())
             }
         }

@@ -6,8 +6,11 @@
 #[cfg(test)]
 extern crate self as query;
 
+mod access;
 mod error;
 mod filter;
+#[cfg(test)]
+mod fixtures;
 mod grant;
 mod json;
 /// The reader of JSON texts stands above this crate; its tests write values as texts.
@@ -20,21 +23,18 @@ mod operation;
 mod relation;
 pub mod resources;
 mod row;
-#[cfg(test)]
-mod samples;
 mod schema;
 mod typed;
 mod value;
-mod walk;
 
+pub use access::{TableAccess, mutation_accesses, read_accesses};
 pub use error::{Error, nearest};
 pub use filter::{Comparison, Filter, Quantifier};
 pub use grant::{Columns, GrantTerms};
 pub use json::{Options, Parser, Spelling};
 pub use limits::{Budget, Guard, Limits};
-pub use operation::{Change, Field, Mutation, Node, Operation, Read, Set, Shape, Sort, What, Write};
+pub use operation::{Change, Field, FieldKind, Mutation, MutationKind, Node, Operation, Read, Shape, Sort, Write};
 pub use row::{Related, Row};
 pub use schema::{Column, ForeignKey, Relation, Schema, Table, TableKind, Type};
 pub use typed::{Typed, comparable, fits, instant, typed};
 pub use value::{Object, Value};
-pub use walk::{Touch, mutation_touches, read_touches};

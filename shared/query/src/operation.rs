@@ -75,12 +75,12 @@ pub struct Field {
     /// The member's name in the answer.
     pub key: String,
     /// What it holds.
-    pub what: What,
+    pub kind: FieldKind,
 }
 
 /// What a member of a row holds.
 #[derive(Debug, Clone, PartialEq)]
-pub enum What {
+pub enum FieldKind {
     /// A column, by its name in the database.
     Column(String),
     /// A text that is the same for each row, such as a type name.
@@ -120,14 +120,14 @@ pub struct Mutation {
     /// The table's name in the database.
     pub table: String,
     /// What happens to it.
-    pub set: Set,
+    pub kind: MutationKind,
     /// What to answer of the rows written, as they are stored after the change (before it, for a delete).
     pub returning: Option<Node>,
 }
 
 /// What a mutation does.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Set {
+pub enum MutationKind {
     /// New rows; columns that a document does not name get their default.
     Insert {
         /// One per row. None is fine and inserts nothing.
@@ -142,7 +142,7 @@ pub enum Set {
         /// At most one row.
         one: bool,
     },
-    /// The end of the rows that pass.
+    /// `DELETE` of the rows that pass.
     Delete {
         /// Which rows.
         filter: Filter,
@@ -180,7 +180,7 @@ impl Node {
 impl Field {
     /// The column under its own name.
     pub fn column(name: &str) -> Self {
-        Self { key: name.to_owned(), what: What::Column(name.to_owned()) }
+        Self { key: name.to_owned(), kind: FieldKind::Column(name.to_owned()) }
     }
 }
 
@@ -193,13 +193,13 @@ impl Change {
     }
 }
 
-impl Set {
+impl MutationKind {
     /// The operation that a rule is asked for.
     pub fn operation(&self) -> Operation {
         match self {
-            Set::Insert { .. } => Operation::Create,
-            Set::Update { .. } => Operation::Update,
-            Set::Delete { .. } => Operation::Delete,
+            MutationKind::Insert { .. } => Operation::Create,
+            MutationKind::Update { .. } => Operation::Update,
+            MutationKind::Delete { .. } => Operation::Delete,
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Values once they have met a column: what a database gets bound.
 
-mod moment;
+mod datetime;
 
-pub use moment::instant;
+pub use datetime::instant;
 
 use std::cmp::Ordering;
 
@@ -69,9 +69,9 @@ pub fn typed(column: &Column, value: &Value) -> Result<Typed, Error> {
         Type::Decimal => decimal(column, value),
         Type::Text => text(column, value).map(|text| Typed::Text(text.to_owned())),
         Type::Bytes => parsed(column, value, |text| BASE64.decode(text).ok().map(Typed::Bytes)),
-        Type::Date => parsed(column, value, |text| moment::date(text).map(Typed::Date)),
-        Type::Time => parsed(column, value, |text| moment::time(text).map(Typed::Time)),
-        Type::Timestamp => parsed(column, value, |text| moment::timestamp(text).map(Typed::Timestamp)),
+        Type::Date => parsed(column, value, |text| datetime::date(text).map(Typed::Date)),
+        Type::Time => parsed(column, value, |text| datetime::time(text).map(Typed::Time)),
+        Type::Timestamp => parsed(column, value, |text| datetime::timestamp(text).map(Typed::Timestamp)),
         Type::Uuid => parsed(column, value, |text| is_uuid(text).then(|| Typed::Uuid(text.to_ascii_lowercase()))),
         Type::Json => json(column, value),
         Type::Other => other(column, value),

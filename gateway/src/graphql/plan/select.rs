@@ -9,7 +9,7 @@ use async_graphql_parser::{
 use async_graphql_value::Value as AstValue;
 use indexmap::{IndexMap, map::Entry};
 use mesh::{Code, Fault};
-use query::{Error, Field, Node, Shape, What};
+use query::{Error, Field, FieldKind, Node, Shape};
 
 use super::{Planner, at_field};
 use crate::graphql::{
@@ -165,39 +165,39 @@ impl<'a> Planner<'a> {
         let mut fields = Vec::with_capacity(groups.len());
         for (key, group) in groups {
             only_conditional_directives(&group)?;
-            let what = self.field(table, &group).map_err(|refusal| at_field(refusal, key, &group))?;
-            fields.push(Field { key: key.to_owned(), what });
+            let kind = self.field(table, &group).map_err(|refusal| at_field(refusal, key, &group))?;
+            fields.push(Field { key: key.to_owned(), kind });
         }
         Ok(fields)
     }
 
-    fn field(&mut self, table: usize, group: &Group<'a>) -> Result<What> {
+    fn field(&mut self, table: usize, group: &Group<'a>) -> Result<FieldKind> {
         self.budget.field().map_err(Refusal::new)?;
         let names = self.names;
         if group.name() == "__typename" {
             no_arguments(group)?;
             group.leaf()?;
-            return Ok(What::Constant(names.table(table).type_name.clone()));
+            return Ok(FieldKind::Constant(names.table(table).type_name.clone()));
         }
         let stored = names.stored(table);
         match names.table(table).fields.get(group.name()) {
             Some(names::Field::Column(column)) => {
                 no_arguments(group)?;
                 group.leaf()?;
-                Ok(What::Column(stored.columns[*column].name.clone()))
+                Ok(FieldKind::Column(stored.columns[*column].name.clone()))
             }
             Some(names::Field::Relation(index, to)) => {
                 let relation = &stored.relations[*index];
                 self.budget.enter_relation().map_err(Refusal::new)?;
                 let node = self.related(*to, relation.many, group)?;
                 self.budget.leave_relation();
-                Ok(What::Relation { name: relation.name.clone(), node })
+                Ok(FieldKind::Relation { name: relation.name.clone(), node })
             }
             Some(names::Field::Aggregate(index, to)) => {
                 self.budget.enter_relation().map_err(Refusal::new)?;
                 let node = self.aggregate(*to, group)?;
                 self.budget.leave_relation();
-                Ok(What::Relation { name: stored.relations[*index].name.clone(), node })
+                Ok(FieldKind::Relation { name: stored.relations[*index].name.clone(), node })
             }
             None => Err(self.unknown_field(table, group)),
         }
@@ -226,12 +226,12 @@ impl<'a> Planner<'a> {
             no_arguments(&group)?;
             group.leaf()?;
             self.budget.field().map_err(Refusal::new)?;
-            let what = match group.name() {
-                "count" => What::Count,
-                "__typename" => What::Constant(type_name.clone()),
+            let kind = match group.name() {
+                "count" => FieldKind::Count,
+                "__typename" => FieldKind::Constant(type_name.clone()),
                 name => return Err(at_field(unknown_member(name, type_name, &["count"]), key, &group)),
             };
-            fields.push(Field { key: key.to_owned(), what });
+            fields.push(Field { key: key.to_owned(), kind });
         }
         Ok(Node { filter, ..Node::new(Shape::Aggregate, fields) })
     }

@@ -5,9 +5,9 @@ mod reads;
 mod writes;
 
 use query::{
-    Budget, Change, Comparison, Field, Filter, Guard, Mutation, Node, Object, Quantifier, Read, Set, Shape, Sort, Value,
+    Budget, Change, Comparison, Error, Field, FieldKind, Filter, Guard, Mutation, MutationKind, Node, Object,
+    Quantifier, Read, Shape, Sort, Value,
 };
-use query::{Error, What as Reads};
 
 use super::*;
 use crate::graphql::{fixture, refusal::Cause};
@@ -63,10 +63,10 @@ fn only<T>(mut all: Vec<T>) -> T {
 }
 
 /// The only mutation of a document.
-fn set(text: &str) -> Set {
+fn mutation(text: &str) -> MutationKind {
     let (database, mutation) = only(plan(text).writes);
     assert_eq!(database, "music");
-    mutation.set
+    mutation.kind
 }
 
 fn keys(fields: &[Field]) -> Vec<&str> {
@@ -74,16 +74,16 @@ fn keys(fields: &[Field]) -> Vec<&str> {
 }
 
 fn column(key: &str, name: &str) -> Field {
-    Field { key: key.to_owned(), what: Reads::Column(name.to_owned()) }
+    Field { key: key.to_owned(), kind: FieldKind::Column(name.to_owned()) }
 }
 
 fn constant(key: &str, text: &str) -> Field {
-    Field { key: key.to_owned(), what: Reads::Constant(text.to_owned()) }
+    Field { key: key.to_owned(), kind: FieldKind::Constant(text.to_owned()) }
 }
 
 fn relation(field: &Field) -> (&str, &Node) {
-    match &field.what {
-        Reads::Relation { name, node } => (name, node),
+    match &field.kind {
+        FieldKind::Relation { name, node } => (name, node),
         other => panic!("a relation, not {other:?}"),
     }
 }

@@ -2,7 +2,7 @@
 
 use async_graphql_parser::types::Field as Selected;
 use mesh::{Code, Fault};
-use query::{Change, Error, Mutation, Node, Object, Operation, Set, Shape, TableKind, Value};
+use query::{Change, Error, Mutation, MutationKind, Node, Object, Operation, Shape, TableKind, Value};
 
 use super::{
     FieldSource, PayloadField, PayloadValue, Planner,
@@ -56,7 +56,7 @@ impl<'a> Planner<'a> {
             return Err(Refusal::malformed(format!("{} is a view and cannot be written", stored.name)));
         }
         self.budget.operation().map_err(Refusal::new)?;
-        let set = match operation {
+        let kind = match operation {
             Operation::Create => self.insert(table, group.field),
             Operation::Update => self.update(table, group.field),
             Operation::Delete => self.delete(table, group.field),
@@ -69,7 +69,7 @@ impl<'a> Planner<'a> {
             let what = self.member(table, &group, &mut returning).map_err(|refusal| at_field(refusal, key, &group))?;
             members.push(PayloadField { key: key.to_owned(), what });
         }
-        Ok((Mutation { table: stored.name.clone(), set, returning }, members))
+        Ok((Mutation { table: stored.name.clone(), kind, returning }, members))
     }
 
     fn member(&mut self, table: usize, group: &Group<'a>, returning: &mut Option<Node>) -> Result<PayloadValue> {
@@ -98,7 +98,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn insert(&mut self, table: usize, field: &Selected) -> Result<Set> {
+    fn insert(&mut self, table: usize, field: &Selected) -> Result<MutationKind> {
         self.arguments(field, &["docs"])?;
         let docs = match self.argument(field, "docs", EnumValues::Text)? {
             None => Vec::new(),
@@ -111,19 +111,19 @@ impl<'a> Planner<'a> {
                 self.of_argument(field, "docs", docs)?
             }
         };
-        Ok(Set::Insert { docs })
+        Ok(MutationKind::Insert { docs })
     }
 
-    fn update(&mut self, table: usize, field: &Selected) -> Result<Set> {
+    fn update(&mut self, table: usize, field: &Selected) -> Result<MutationKind> {
         self.arguments(field, &["where", "op", "set", "inc"])?;
         let filter = self.filter(table, field)?;
         let one = self.is_one(field)?;
-        Ok(Set::Update { filter, changes: self.changes(table, field)?, one })
+        Ok(MutationKind::Update { filter, changes: self.changes(table, field)?, one })
     }
 
-    fn delete(&mut self, table: usize, field: &Selected) -> Result<Set> {
+    fn delete(&mut self, table: usize, field: &Selected) -> Result<MutationKind> {
         self.arguments(field, &["where", "op"])?;
-        Ok(Set::Delete { filter: self.filter(table, field)?, one: self.is_one(field)? })
+        Ok(MutationKind::Delete { filter: self.filter(table, field)?, one: self.is_one(field)? })
     }
 
     fn changes(&mut self, table: usize, field: &Selected) -> Result<Vec<Change>> {

@@ -103,10 +103,10 @@ fn statements(db: &Db, dialect: &Dialect, kind: &str, table: &str, options: &Jso
         "update" => db.update(table, find, options["update"].clone(), returning),
         _ => db.delete(table, find, returning),
     };
-    if let query::Set::Update { one, .. } | query::Set::Delete { one, .. } = &mut mutation.set {
+    if let query::MutationKind::Update { one, .. } | query::MutationKind::Delete { one, .. } = &mut mutation.kind {
         *one = options.get("one").is_some();
     }
-    let terms = db.terms(&query::mutation_touches(&known.schema, &mutation)?);
+    let terms = db.terms(&query::mutation_accesses(&known.schema, &mutation)?);
     let mut resolver = Resolver::new(&known.schema, grants(&terms));
     let resolved = resolver.mutation(&mutation)?;
     Ok(written(dialect, &resolved))
@@ -127,7 +127,7 @@ fn written(dialect: &Dialect, mutation: &Mutation<'_>) -> Vec<Statement> {
 
 fn selected(db: &Db, dialect: &Dialect, read: &query::Read) -> Result<Vec<Statement>, Error> {
     let known = db.schema();
-    let terms = db.terms(&query::read_touches(&known.schema, read)?);
+    let terms = db.terms(&query::read_accesses(&known.schema, read)?);
     let mut resolver = Resolver::new(&known.schema, grants(&terms));
     let node: Node<'_> = resolver.read(read)?;
     resolver.finish()?;
@@ -220,13 +220,13 @@ impl Tape<'_> {
     fn node(&mut self, table: &str, depth: usize) -> query::Node {
         let mut node = query::Node::new(query::Shape::Many, Vec::new());
         for _ in 0..self.next(3) {
-            let what = query::What::Column(self.column(table).0);
-            node.fields.push(query::Field { key: MARKER.to_owned(), what });
+            let kind = query::FieldKind::Column(self.column(table).0);
+            node.fields.push(query::Field { key: MARKER.to_owned(), kind });
         }
         for _ in 0..if depth == 0 { 0 } else { self.next(3) } {
             let (name, far) = self.relation(table);
-            let what = query::What::Relation { name, node: self.node(&far, depth - 1) };
-            node.fields.push(query::Field { key: MARKER.to_owned(), what });
+            let kind = query::FieldKind::Relation { name, node: self.node(&far, depth - 1) };
+            node.fields.push(query::Field { key: MARKER.to_owned(), kind });
         }
         node.filter = self.filter(table, 2);
         node.sort = vec![Sort { column: self.column(table).0, descending: self.next(2) == 0 }; self.next(2)];
@@ -239,17 +239,19 @@ impl Tape<'_> {
         let filter = self.filter(table, 2);
         let (column, value) = self.column(table);
         let one = self.next(2) == 0;
-        let set = match self.next(4) {
-            0 => query::Set::Delete { filter, one },
-            1 => query::Set::Insert { docs: vec![query::Object(vec![(column, value)]), query::Object::default()] },
-            2 => query::Set::Update { filter, changes: vec![query::Change::Inc { column, by: value }], one },
-            _ => query::Set::Update { filter, changes: vec![query::Change::Set { column, value }], one },
+        let kind = match self.next(4) {
+            0 => query::MutationKind::Delete { filter, one },
+            1 => query::MutationKind::Insert {
+                docs: vec![query::Object(vec![(column, value)]), query::Object::default()],
+            },
+            2 => query::MutationKind::Update { filter, changes: vec![query::Change::Inc { column, by: value }], one },
+            _ => query::MutationKind::Update { filter, changes: vec![query::Change::Set { column, value }], one },
         };
         let returning = (self.next(2) == 0).then(|| {
             let node = self.node(table, 1);
             query::Node { sort: Vec::new(), skip: 0, limit: None, ..node }
         });
-        query::Mutation { table: table.to_owned(), set, returning }
+        query::Mutation { table: table.to_owned(), kind, returning }
     }
 }
 
@@ -269,8 +271,8 @@ fn nothing_of_a_request_becomes_sql_and_nothing_panics() {
             if let Ok(selected) = selected(&db, &dialect, &read) {
                 statements.extend(selected);
             }
-            if let Ok(touches) = query::mutation_touches(&known.schema, &mutation) {
-                let terms = db.terms(&touches);
+            if let Ok(accesses) = query::mutation_accesses(&known.schema, &mutation) {
+                let terms = db.terms(&accesses);
                 let mut resolver = Resolver::new(&known.schema, grants(&terms));
                 if let Ok(mutation) = resolver.mutation(&mutation) {
                     statements.extend(written(&dialect, &mutation));
@@ -290,14 +292,14 @@ async fn unknown_names_are_refused_with_the_nearest() {
     let db = sqlite().await;
     let known = db.schema();
     let schema: &Schema = &known.schema;
-    let touched = |filter: Filter| {
+    let refused = |filter: Filter| {
         let mut read = read(schema, "album", &serde_json::json!({"select": ["title"]})).unwrap();
         read.node.filter = filter;
         selected(&db, &Dialect::Sqlite, &read).unwrap_err()
     };
-    let error = touched(Filter::IsNull { column: "titel".to_owned() });
+    let error = refused(Filter::IsNull { column: "titel".to_owned() });
     assert_eq!(error.to_string(), "column titel is not in table album; did you mean title?");
     let filter = Box::new(Filter::TRUE);
-    let error = touched(Filter::Related { relation: "tracks".to_owned(), quantifier: Quantifier::Some, filter });
+    let error = refused(Filter::Related { relation: "tracks".to_owned(), quantifier: Quantifier::Some, filter });
     assert_eq!(error.to_string(), "relation tracks is not in table album; did you mean track?");
 }

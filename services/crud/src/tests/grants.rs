@@ -1,33 +1,33 @@
 //! What happens without the grants that an operation needs.
 
-use query::{Columns, Operation, Touch};
+use query::{Columns, Operation, TableAccess};
 use serde_json::json;
 
 use super::support::{Db, grants, read, sqlite};
 use crate::Error;
 
 /// What becomes of a read of albums by their artist, with the grants that `change` makes of the right ones.
-async fn outcome(change: impl FnOnce(&Db, &[Touch<'_>]) -> Vec<query::GrantTerms>) -> Result<(), Error> {
+async fn outcome(change: impl FnOnce(&Db, &[TableAccess<'_>]) -> Vec<query::GrantTerms>) -> Result<(), Error> {
     let db = sqlite().await;
     let known = db.schema();
     let options = json!({"find": {"artist": {"name": "AC/DC"}}, "select": {"title": 1, "track": {"select": ["name"]}}});
     let read = read(&known.schema, "album", &options).unwrap();
-    let terms = change(&db, &query::read_touches(&known.schema, &read).unwrap());
+    let terms = change(&db, &query::read_accesses(&known.schema, &read).unwrap());
     db.database.read(&[read], grants(&terms), db.options).await.map(|_| ())
 }
 
 #[tokio::test]
 async fn the_right_grants_in_the_order_of_the_walk_are_accepted() {
-    assert_eq!(outcome(|db, touches| db.terms(touches)).await, Ok(()));
+    assert_eq!(outcome(|db, accesses| db.terms(accesses)).await, Ok(()));
 }
 
 #[tokio::test]
 async fn a_missing_or_surplus_grant_denies() {
     for change in [
-        (|db, touches| db.terms(&touches[..2])) as fn(&Db, &[Touch<'_>]) -> _,
-        |db, touches| db.terms(&touches[1..]),
-        |db, touches| db.terms(&[touches, &touches[..1]].concat()),
-        |db, touches| db.terms(&[&touches[1..], &touches[..1]].concat()),
+        (|db, accesses| db.terms(&accesses[..2])) as fn(&Db, &[TableAccess<'_>]) -> _,
+        |db, accesses| db.terms(&accesses[1..]),
+        |db, accesses| db.terms(&[accesses, &accesses[..1]].concat()),
+        |db, accesses| db.terms(&[&accesses[1..], &accesses[..1]].concat()),
         |_, _| Vec::new(),
     ] {
         assert!(matches!(outcome(change).await, Err(Error::Denied(_))));
@@ -43,10 +43,10 @@ async fn a_grant_for_something_else_denies() {
         |grant| grant.operation = Operation::Update,
         |grant| grant.expires_ms = 999,
     ] {
-        let outcome = outcome(|db, touches| {
-            let mut grant = db.grant(&touches[0]);
+        let outcome = outcome(|db, accesses| {
+            let mut grant = db.grant(&accesses[0]);
             change(&mut grant);
-            let mut terms = db.terms(touches);
+            let mut terms = db.terms(accesses);
             terms[0] = grant;
             terms
         });

@@ -107,13 +107,13 @@ async fn counts_are_numbers_and_aggregates_rows() {
 async fn aggregates_below_a_row_are_of_its_rows() {
     for db in engines().await {
         let known = db.schema();
-        let count = query::Field { key: "count".to_owned(), what: query::What::Count };
+        let count = query::Field { key: "count".to_owned(), kind: query::FieldKind::Count };
         let aggregate = query::Node::new(query::Shape::Aggregate, vec![count]);
         let number = query::Node::new(query::Shape::Count, Vec::new());
         let mut tracks = read(&known.schema, "album", &json!({"select": ["album_id"]})).unwrap();
         for (key, node) in [("rows", aggregate), ("number", number)] {
-            let what = query::What::Relation { name: "track".to_owned(), node };
-            tracks.node.fields.push(query::Field { key: key.to_owned(), what });
+            let kind = query::FieldKind::Relation { name: "track".to_owned(), node };
+            tracks.node.fields.push(query::Field { key: key.to_owned(), kind });
         }
         let answer = db.answers(&[tracks]).await.unwrap().remove(0);
         assert_eq!(

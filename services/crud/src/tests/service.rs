@@ -117,7 +117,8 @@ async fn a_database_is_made_opened_and_described() {
 async fn writes_answer_what_they_did() {
     let stage = stage();
     let docs = vec![query::Object(vec![("a".to_owned(), query::Value::Text("z".to_owned()))])];
-    let mutation = query::Mutation { table: "t".to_owned(), set: query::Set::Insert { docs }, returning: None };
+    let mutation =
+        query::Mutation { table: "t".to_owned(), kind: query::MutationKind::Insert { docs }, returning: None };
     let request = WriteRequest {
         project: "shop".to_owned(),
         database: "one".to_owned(),

@@ -4,8 +4,8 @@ use std::{collections::HashMap, sync::atomic::AtomicU32, sync::atomic::Ordering}
 
 use mesh::Tasks;
 use query::{
-    Budget, Columns, Filter, GrantTerms, Limits, Mutation, Operation, Options, Parser, Read, Schema, Set, Shape,
-    Spelling, Touch, Value, resources::Numbers,
+    Budget, Columns, Filter, GrantTerms, Limits, Mutation, MutationKind, Operation, Options, Parser, Read, Schema,
+    Shape, Spelling, TableAccess, Value, resources::Numbers,
 };
 use serde_json::Value as Json;
 
@@ -147,7 +147,7 @@ impl Db {
         let known = self.schema();
         let mut terms = Vec::new();
         for read in reads {
-            terms.extend(self.terms(&query::read_touches(&known.schema, read)?));
+            terms.extend(self.terms(&query::read_accesses(&known.schema, read)?));
         }
         self.database.read(reads, grants(&terms), self.options).await
     }
@@ -156,7 +156,7 @@ impl Db {
         let known = self.schema();
         let mut terms = Vec::new();
         for mutation in mutations {
-            terms.extend(self.terms(&query::mutation_touches(&known.schema, mutation)?));
+            terms.extend(self.terms(&query::mutation_accesses(&known.schema, mutation)?));
         }
         self.database.write(mutations, grants(&terms), self.options).await
     }
@@ -172,7 +172,7 @@ impl Db {
         let known = self.schema();
         let docs =
             parser(&known.schema).docs(known.schema.table(table).unwrap(), &Value::from(&docs), &mut budget()).unwrap();
-        self.mutation(table, Set::Insert { docs }, returning)
+        self.mutation(table, MutationKind::Insert { docs }, returning)
     }
 
     pub fn update(&self, table: &str, find: Json, update: Json, returning: Option<Json>) -> Mutation {
@@ -180,7 +180,7 @@ impl Db {
         let of = known.schema.table(table).unwrap();
         let filter = parser(&known.schema).filter(of, &Value::from(&find), &mut budget()).unwrap();
         let changes = parser(&known.schema).changes(of, &Value::from(&update), &mut budget()).unwrap();
-        self.mutation(table, Set::Update { filter, changes, one: false }, returning)
+        self.mutation(table, MutationKind::Update { filter, changes, one: false }, returning)
     }
 
     pub fn delete(&self, table: &str, find: Json, returning: Option<Json>) -> Mutation {
@@ -188,29 +188,29 @@ impl Db {
         let filter = parser(&known.schema)
             .filter(known.schema.table(table).unwrap(), &Value::from(&find), &mut budget())
             .unwrap();
-        self.mutation(table, Set::Delete { filter, one: false }, returning)
+        self.mutation(table, MutationKind::Delete { filter, one: false }, returning)
     }
 
-    fn mutation(&self, table: &str, set: Set, returning: Option<Json>) -> Mutation {
+    fn mutation(&self, table: &str, kind: MutationKind, returning: Option<Json>) -> Mutation {
         let known = self.schema();
         let node = |select: Json| {
             let options = Options { select: Some(Value::from(&select)), ..Options::default() };
             parser(&known.schema).node(known.schema.table(table).unwrap(), &options, &mut budget()).unwrap()
         };
-        Mutation { table: table.to_owned(), set, returning: returning.map(node) }
+        Mutation { table: table.to_owned(), kind, returning: returning.map(node) }
     }
 
-    pub fn terms(&self, touches: &[Touch<'_>]) -> Vec<GrantTerms> {
-        touches.iter().map(|touch| self.grant(touch)).collect()
+    pub fn terms(&self, accesses: &[TableAccess<'_>]) -> Vec<GrantTerms> {
+        accesses.iter().map(|access| self.grant(access)).collect()
     }
 
-    pub fn grant(&self, touch: &Touch<'_>) -> GrantTerms {
-        let rule = self.rules.get(&(touch.table.to_owned(), touch.operation)).cloned().unwrap_or_default();
+    pub fn grant(&self, access: &TableAccess<'_>) -> GrantTerms {
+        let rule = self.rules.get(&(access.table.to_owned(), access.operation)).cloned().unwrap_or_default();
         GrantTerms {
             project: "shop".to_owned(),
             database: "music".to_owned(),
-            table: touch.table.to_owned(),
-            operation: touch.operation,
+            table: access.table.to_owned(),
+            operation: access.operation,
             filter: rule.filter,
             check: rule.check,
             columns: rule.columns.into(),
@@ -256,7 +256,7 @@ pub fn read(schema: &Schema, table: &str, options: &Json) -> Result<Read, Error>
     node.shape = shape;
     match shape {
         Shape::Count => node.fields.clear(),
-        Shape::Aggregate => node.fields = vec![query::Field { key: "count".to_owned(), what: query::What::Count }],
+        Shape::Aggregate => node.fields = vec![query::Field { key: "count".to_owned(), kind: query::FieldKind::Count }],
         Shape::Many | Shape::One => {}
     }
     Ok(Read { database: "music".to_owned(), table: table.to_owned(), node })

@@ -1,6 +1,6 @@
 //! Writing.
 
-use query::{Filter, Operation, Set};
+use query::{Filter, MutationKind, Operation};
 use serde_json::json;
 
 use super::support::engines;
@@ -106,7 +106,7 @@ async fn one_row_at_most_where_asked() {
     for db in engines().await {
         let mut update =
             db.update("track", json!({"album_id": 1}), json!({"$set": {"name": "X"}}), Some(json!(["track_id"])));
-        let Set::Update { one, .. } = &mut update.set else { unreachable!() };
+        let MutationKind::Update { one, .. } = &mut update.kind else { unreachable!() };
         *one = true;
         assert_eq!(db.mutate(update).await.unwrap(), (1, json!([{"track_id": 1}])));
         for (table, column, docs) in [
@@ -115,7 +115,7 @@ async fn one_row_at_most_where_asked() {
         ] {
             db.mutate(db.insert(table, docs, None)).await.unwrap();
             let mut delete = db.delete(table, json!({column: 8}), None);
-            let Set::Delete { one, .. } = &mut delete.set else { unreachable!() };
+            let MutationKind::Delete { one, .. } = &mut delete.kind else { unreachable!() };
             *one = true;
             assert_eq!(db.mutate(delete).await.unwrap().0, 1);
             assert_eq!(db.read(table, json!({"find": {column: 8}, "shape": "count"})).await.unwrap(), json!(1));
@@ -136,7 +136,7 @@ async fn all_rows_are_changed_only_where_a_rule_allows_it() {
             Filter::Not(Box::new(Filter::In { column: "artist_id".to_owned(), values: Vec::new() })),
         ]);
         let mut veiled = update.clone();
-        veiled.set = Set::Delete { filter: everything, one: false };
+        veiled.kind = MutationKind::Delete { filter: everything, one: false };
         let refused = db.mutate(veiled).await;
         assert!(matches!(refused, Err(Error::Query(query::Error::WhereRequired("delete")))), "{refused:?}");
         db.rule("artist", Operation::Update).allow_all = true;
@@ -218,7 +218,7 @@ async fn constraints_are_named() {
         assert!(matches!(&refused, Err(Error::Constraint(text)) if text.contains("foreign key")), "{refused:?}");
         let mut untitled = db.insert("album", json!([]), None);
         let doc = query::Object(vec![("artist_id".to_owned(), query::Value::Int(1))]);
-        untitled.set = Set::Insert { docs: vec![doc] };
+        untitled.kind = MutationKind::Insert { docs: vec![doc] };
         let refused = db.mutate(untitled).await;
         assert!(matches!(&refused, Err(Error::Constraint(text)) if text.contains("title")), "{refused:?}");
         let refused = db

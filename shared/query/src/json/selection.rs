@@ -3,7 +3,7 @@
 use super::name::{Name, wrong};
 use crate::error::short;
 use crate::{
-    Budget, Error, Field, Filter, Node, Object, Options, Parser, Relation, Shape, Sort, Table, Type, Value, What,
+    Budget, Error, Field, FieldKind, Filter, Node, Object, Options, Parser, Relation, Shape, Sort, Table, Type, Value,
     nearest, number,
 };
 
@@ -114,7 +114,7 @@ impl Parser<'_> {
         if !relation.many {
             node.shape = Shape::One;
         }
-        Ok(Field { key: relation.name.clone(), what: What::Relation { name: relation.name.clone(), node } })
+        Ok(Field { key: relation.name.clone(), kind: FieldKind::Relation { name: relation.name.clone(), node } })
     }
 
     pub(super) fn order(&self, table: &Table, sort: &Value) -> Result<Vec<Sort>, Error> {

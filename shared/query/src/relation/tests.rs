@@ -1,4 +1,4 @@
-use crate::samples::{chinook, column, table};
+use crate::fixtures::{chinook, column, table};
 use crate::{ForeignKey, Schema};
 
 /// Relations of a table as `name -> table` for one row and `name => table` for many.

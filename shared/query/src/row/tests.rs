@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use rusqlite::Connection;
 use rusqlite::types::Value as Bound;
 
-use crate::samples::{chinook, object, rest, table, value};
+use crate::fixtures::{chinook, object, rest, table, value};
 use crate::{Comparison, Filter, Object, Quantifier, Related, Row, Schema, Table, Typed, Value, typed};
 
 fn schema() -> Schema {

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use crate::samples::{column, value};
+use crate::fixtures::{column, value};
 use crate::value::tests::values;
 use crate::{Column, Error, Type, Typed, Value, comparable, typed};
 

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use crate::samples::value;
+use crate::fixtures::value;
 use crate::{Error, Guard, Object, Value, json_text};
 
 fn parse(json: &[u8]) -> Result<Value, Error> {

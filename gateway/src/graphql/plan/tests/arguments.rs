@@ -33,8 +33,8 @@ fn texts_are_kept_as_they_are() {
 
     assert_eq!(read.node.filter, equal("title", text("a__b")));
     assert_eq!(
-        set(r#"mutation { insert_album(docs: [{title: "user__name@x.com", artist_id: 1}]) { status } }"#),
-        Set::Insert {
+        mutation(r#"mutation { insert_album(docs: [{title: "user__name@x.com", artist_id: 1}]) { status } }"#),
+        MutationKind::Insert {
             docs: vec![Object(vec![
                 ("title".to_owned(), text("user__name@x.com")),
                 ("artist_id".to_owned(), Value::Int(1))
@@ -132,6 +132,9 @@ fn renamed_columns_are_meant_by_their_graphql_names_everywhere() {
     assert_eq!(node.sort, [Sort { column: "2nd".to_owned(), descending: true }]);
     assert_eq!(plan("{ order_items_by_pk(_2nd: \"x\") { _2nd } }").reads[0].node.filter, equal("2nd", text("x")));
     let inserted = plan(r#"mutation { insert_order_items(docs: {_2nd: "x"}) { status } }"#);
-    assert_eq!(inserted.writes[0].1.set, Set::Insert { docs: vec![Object(vec![("2nd".to_owned(), text("x"))])] });
+    assert_eq!(
+        inserted.writes[0].1.kind,
+        MutationKind::Insert { docs: vec![Object(vec![("2nd".to_owned(), text("x"))])] }
+    );
     assert_eq!(plan("{ order_items @odd }").reads[0].node.fields[0], column("unit_price_1", "unit price"));
 }

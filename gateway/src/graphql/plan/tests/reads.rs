@@ -52,7 +52,7 @@ fn rows_are_counted_at_the_root_and_below() {
     assert_eq!(root.node.filter, equal("title", text("x")));
     assert_eq!(
         root.node.fields,
-        [Field { key: "n".to_owned(), what: Reads::Count }, constant("__typename", "AlbumAggregate")]
+        [Field { key: "n".to_owned(), kind: FieldKind::Count }, constant("__typename", "AlbumAggregate")]
     );
     let (name, node) = relation(&below.node.fields[0]);
     assert_eq!((name, node.shape), ("track", Shape::Aggregate));

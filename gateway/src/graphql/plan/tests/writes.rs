@@ -7,11 +7,11 @@ fn rows_are_inserted() {
     let one = "mutation { insert_album(docs: {album_id: 9, title: \"z\"}) @music { status returning { i: title } st: status __typename } }";
     let plan = plan(one);
 
-    let (_, Mutation { table, set, returning }) = &plan.writes[0];
+    let (_, Mutation { table, kind, returning }) = &plan.writes[0];
     assert_eq!(table, "album");
     assert_eq!(
-        *set,
-        Set::Insert {
+        *kind,
+        MutationKind::Insert {
             docs: vec![Object(vec![("album_id".to_owned(), Value::Int(9)), ("title".to_owned(), text("z"))])]
         }
     );
@@ -32,8 +32,8 @@ fn rows_are_inserted() {
 }
 
 fn set_of_none(text: &str) -> usize {
-    match set(text) {
-        Set::Insert { docs } => docs.len(),
+    match mutation(text) {
+        MutationKind::Insert { docs } => docs.len(),
         other => panic!("an insert, not {other:?}"),
     }
 }
@@ -41,8 +41,10 @@ fn set_of_none(text: &str) -> usize {
 #[test]
 fn rows_are_updated() {
     assert_eq!(
-        set(r#"mutation { update_track(where: {track_id: 1}, set: {name: "z"}, inc: {milliseconds: 1}) { status } }"#),
-        Set::Update {
+        mutation(
+            r#"mutation { update_track(where: {track_id: 1}, set: {name: "z"}, inc: {milliseconds: 1}) { status } }"#
+        ),
+        MutationKind::Update {
             filter: equal("track_id", Value::Int(1)),
             changes: vec![
                 Change::Set { column: "name".to_owned(), value: text("z") },
@@ -52,8 +54,8 @@ fn rows_are_updated() {
         }
     );
     assert_eq!(
-        set("mutation { update_track(where: {track_id: 1}, op: one) { status } }"),
-        Set::Update { filter: equal("track_id", Value::Int(1)), changes: Vec::new(), one: true }
+        mutation("mutation { update_track(where: {track_id: 1}, op: one) { status } }"),
+        MutationKind::Update { filter: equal("track_id", Value::Int(1)), changes: Vec::new(), one: true }
     );
     assert_eq!(
         error("mutation { update_track(where: {track_id: 1}, remove: {name: 1}) { status } }"),
@@ -70,12 +72,12 @@ fn rows_are_updated() {
 #[test]
 fn rows_are_deleted() {
     assert_eq!(
-        set("mutation { delete_album(where: {album_id: 1}) { affected } }"),
-        Set::Delete { filter: equal("album_id", Value::Int(1)), one: false }
+        mutation("mutation { delete_album(where: {album_id: 1}) { affected } }"),
+        MutationKind::Delete { filter: equal("album_id", Value::Int(1)), one: false }
     );
     assert_eq!(
-        set("mutation { delete_album { affected } }"),
-        Set::Delete { filter: Filter::TRUE, one: false },
+        mutation("mutation { delete_album { affected } }"),
+        MutationKind::Delete { filter: Filter::TRUE, one: false },
         "whether that is allowed is not for the planner to say"
     );
 }

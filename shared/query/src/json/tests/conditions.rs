@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use crate::samples::{chinook, graphql, rest, types, value};
+use crate::fixtures::{chinook, graphql, rest, types, value};
 use crate::value::tests::values;
 use crate::{Budget, Comparison, Error, Filter, Limits, Parser, Quantifier, Schema, Spelling, Value};
 
@@ -298,7 +298,7 @@ fn graphql_spells_operators_with_underscores_and_accepts_dollars() {
 
 #[test]
 fn a_column_that_is_called_like_an_operator_is_a_column() {
-    let schema = Schema::new(vec![crate::samples::table("t", "_or:int _id:int $or:int", &[], &[])]);
+    let schema = Schema::new(vec![crate::fixtures::table("t", "_or:int _id:int $or:int", &[], &[])]);
     let table = schema.table("t").unwrap();
     assert_eq!(graphql(&schema).filter(table, &value(r#"{"_or": 1}"#), &mut Budget::default()), Ok(eq("_or", "1")));
     assert_eq!(graphql(&schema).filter(table, &value(r#"{"_id": 1}"#), &mut Budget::default()), Ok(eq("_id", "1")));

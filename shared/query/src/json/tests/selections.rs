@@ -1,5 +1,5 @@
-use crate::samples::{chinook, rest, types, value};
-use crate::{Budget, Error, Field, Filter, Limits, Node, Options, Shape, Sort, What};
+use crate::fixtures::{chinook, rest, types, value};
+use crate::{Budget, Error, Field, FieldKind, Filter, Limits, Node, Options, Shape, Sort};
 
 /// The node of `options`, written as JSON, on a table of the Chinook database.
 fn node(table: &str, options: &str) -> Result<Node, Error> {
@@ -28,8 +28,8 @@ fn keys(node: &Node) -> Vec<&str> {
 
 fn relation<'n>(node: &'n Node, name: &str) -> &'n Node {
     let field = node.fields.iter().find(|field| field.key == name).unwrap();
-    match &field.what {
-        What::Relation { node, .. } => node,
+    match &field.kind {
+        FieldKind::Relation { node, .. } => node,
         other => panic!("{other:?}"),
     }
 }

@@ -1,4 +1,4 @@
-use crate::samples::{graphql, object, rest, types, value};
+use crate::fixtures::{graphql, object, rest, types, value};
 use crate::{Budget, Change, Error, Limits, Object};
 
 fn changes(json: &str) -> Result<Vec<Change>, Error> {

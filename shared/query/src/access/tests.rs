@@ -1,7 +1,7 @@
-use crate::samples::{chinook, object, rest, value};
+use crate::fixtures::{chinook, object, rest, value};
 use crate::{
-    Budget, Change, Field, Filter, Limits, Mutation, Node, Operation, Options, Quantifier, Read, Schema, Set, Shape,
-    Touch, Value, mutation_touches, read_touches,
+    Budget, Change, Field, Filter, Limits, Mutation, MutationKind, Node, Operation, Options, Quantifier, Read, Schema,
+    Shape, TableAccess, Value, mutation_accesses, read_accesses,
 };
 
 fn read(schema: &Schema, table: &str, find: &str, select: &str) -> Read {
@@ -14,11 +14,11 @@ fn read(schema: &Schema, table: &str, find: &str, select: &str) -> Read {
 }
 
 /// `table.op`, with `?` where there is a condition.
-fn names(touches: &[Touch]) -> Vec<String> {
-    let mark = |touch: &Touch| if touch.find.is_some() { "?" } else { "" };
-    touches
+fn names(accesses: &[TableAccess]) -> Vec<String> {
+    let mark = |access: &TableAccess| if access.find.is_some() { "?" } else { "" };
+    accesses
         .iter()
-        .map(|touch| format!("{} {} {}{}", touch.operation.name(), touch.table, touch.op, mark(touch)))
+        .map(|access| format!("{} {} {}{}", access.operation.name(), access.table, access.op, mark(access)))
         .collect()
 }
 
@@ -34,10 +34,10 @@ fn a_node_comes_before_its_filter_and_that_before_its_relations() {
             "artist": 1}"#,
     );
 
-    let touches = read_touches(&schema, &read).unwrap();
+    let accesses = read_accesses(&schema, &read).unwrap();
 
     assert_eq!(
-        names(&touches),
+        names(&accesses),
         [
             "read album all?",
             "read artist all?",
@@ -49,20 +49,20 @@ fn a_node_comes_before_its_filter_and_that_before_its_relations() {
             "read artist one",
         ]
     );
-    assert_eq!((touches[4].limit, touches[4].skip), (Some(5), 1));
-    assert_eq!((touches[0].limit, touches[0].skip), (None, 0));
+    assert_eq!((accesses[4].limit, accesses[4].skip), (Some(5), 1));
+    assert_eq!((accesses[0].limit, accesses[0].skip), (None, 0));
 }
 
 #[test]
-fn the_condition_of_a_touch_is_the_one_at_its_place() {
+fn the_condition_of_an_access_is_the_one_at_its_place() {
     let schema = chinook();
     let read = read(&schema, "album", r#"{"artist": {"name": "x"}}"#, r#"["title"]"#);
 
-    let touches = read_touches(&schema, &read).unwrap();
+    let accesses = read_accesses(&schema, &read).unwrap();
 
-    assert_eq!(touches[0].find, Some(&read.node.filter));
+    assert_eq!(accesses[0].find, Some(&read.node.filter));
     let Filter::Related { filter, .. } = &read.node.filter else { panic!() };
-    assert_eq!(touches[1].find, Some(&**filter));
+    assert_eq!(accesses[1].find, Some(&**filter));
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn shapes_have_the_names_of_operations() {
     {
         let node = Node::new(shape, Vec::new());
         let read = Read { database: "music".to_owned(), table: "album".to_owned(), node };
-        assert_eq!(read_touches(&schema, &read).unwrap()[0].op, op);
+        assert_eq!(read_accesses(&schema, &read).unwrap()[0].op, op);
     }
 }
 
@@ -81,14 +81,14 @@ fn unknown_tables_and_relations_are_errors() {
     let schema = chinook();
     let node = Node::new(Shape::Many, Vec::new());
     let read = |table: &str, node| Read { database: String::new(), table: table.to_owned(), node };
-    assert_eq!(read_touches(&schema, &read("albums", node.clone())).unwrap_err().reason(), "UNKNOWN_TABLE");
+    assert_eq!(read_accesses(&schema, &read("albums", node.clone())).unwrap_err().reason(), "UNKNOWN_TABLE");
     let filter = Filter::Related {
         relation: "artists".to_owned(),
         quantifier: Quantifier::Some,
         filter: Box::new(Filter::TRUE),
     };
     let read = read("album", Node { filter, ..node });
-    assert_eq!(read_touches(&schema, &read).unwrap_err().reason(), "UNKNOWN_RELATION");
+    assert_eq!(read_accesses(&schema, &read).unwrap_err().reason(), "UNKNOWN_RELATION");
 }
 
 #[test]
@@ -102,39 +102,42 @@ fn an_update_comes_first_then_its_filter_then_what_it_returns() {
     let returning = Some(parser.node(table, &select, &mut Budget::default()).unwrap());
     let update = |one| Mutation {
         table: "album".to_owned(),
-        set: Set::Update { filter: filter.clone(), changes: changes.clone(), one },
+        kind: MutationKind::Update { filter: filter.clone(), changes: changes.clone(), one },
         returning: returning.clone(),
     };
 
     let all = update(false);
-    let touches = mutation_touches(&schema, &all).unwrap();
-    assert_eq!(names(&touches), ["update album all?", "read artist all?", "read album all", "read artist one"]);
-    assert_eq!(touches[0].changes, changes);
-    assert!(touches[1..].iter().all(|touch| touch.changes.is_empty()));
+    let accesses = mutation_accesses(&schema, &all).unwrap();
+    assert_eq!(names(&accesses), ["update album all?", "read artist all?", "read album all", "read artist one"]);
+    assert_eq!(accesses[0].changes, changes);
+    assert!(accesses[1..].iter().all(|access| access.changes.is_empty()));
 
-    assert_eq!(mutation_touches(&schema, &update(true)).unwrap()[0].op, "one");
+    assert_eq!(mutation_accesses(&schema, &update(true)).unwrap()[0].op, "one");
 }
 
 #[test]
 fn an_insert_of_one_document_is_one() {
     let schema = chinook();
-    let insert = |docs| Mutation { table: "artist".to_owned(), set: Set::Insert { docs }, returning: None };
+    let insert = |docs| Mutation { table: "artist".to_owned(), kind: MutationKind::Insert { docs }, returning: None };
     let doc = object(r#"{"artist_id": 1}"#);
     for (docs, op) in [(vec![], "all"), (vec![doc.clone()], "one"), (vec![doc.clone(), doc], "all")] {
         let insert = insert(docs.clone());
-        let touches = mutation_touches(&schema, &insert).unwrap();
-        assert_eq!(names(&touches), [format!("create artist {op}")]);
-        assert_eq!(touches[0].docs, docs);
+        let accesses = mutation_accesses(&schema, &insert).unwrap();
+        assert_eq!(names(&accesses), [format!("create artist {op}")]);
+        assert_eq!(accesses[0].docs, docs);
     }
 }
 
 #[test]
 fn a_delete_without_a_condition_has_none() {
     let schema = chinook();
-    let delete =
-        Mutation { table: "artist".to_owned(), set: Set::Delete { filter: Filter::TRUE, one: false }, returning: None };
-    assert_eq!(names(&mutation_touches(&schema, &delete).unwrap()), ["delete artist all"]);
-    assert_eq!(mutation_touches(&schema, &delete).unwrap()[0].operation, Operation::Delete);
+    let delete = Mutation {
+        table: "artist".to_owned(),
+        kind: MutationKind::Delete { filter: Filter::TRUE, one: false },
+        returning: None,
+    };
+    assert_eq!(names(&mutation_accesses(&schema, &delete).unwrap()), ["delete artist all"]);
+    assert_eq!(mutation_accesses(&schema, &delete).unwrap()[0].operation, Operation::Delete);
 }
 
 /// A condition in which each level is built by `wrap` out of the one below.
@@ -155,7 +158,7 @@ fn deepest(relations: usize, levels: usize) -> Read {
         Node { filter: nested(levels - 1, related), ..Node::new(Shape::Many, vec![Field::column("employee_id")]) };
     let node = (0..relations).fold(leaf, |node, _| {
         let name = "employee_by_reports_to".to_owned();
-        Node::new(Shape::Many, vec![Field { key: "up".to_owned(), what: crate::What::Relation { name, node } }])
+        Node::new(Shape::Many, vec![Field { key: "up".to_owned(), kind: crate::FieldKind::Relation { name, node } }])
     });
     Read { database: "music".to_owned(), table: "employee".to_owned(), node }
 }
@@ -165,16 +168,16 @@ fn whatever_the_limits_allow_is_walked() {
     let schema = chinook();
     for relations in 0..Limits::MAX_DEPTH {
         let levels = Limits::MAX_FILTER_DEPTH.min((Limits::NESTING - relations) / 2);
-        assert!(read_touches(&schema, &deepest(relations, levels)).is_ok(), "{relations} {levels}");
+        assert!(read_accesses(&schema, &deepest(relations, levels)).is_ok(), "{relations} {levels}");
     }
     let value = (0..Limits::VALUE_DEPTH)
         .fold(Value::Int(1), |value, _| Value::Object(crate::Object(vec![("a".to_owned(), value)])));
     let changes = vec![Change::Set { column: "name".to_owned(), value: value.clone() }];
-    for set in [
-        Set::Insert { docs: vec![crate::Object(vec![("name".to_owned(), value)])] },
-        Set::Update { filter: Filter::TRUE, changes, one: false },
+    for kind in [
+        MutationKind::Insert { docs: vec![crate::Object(vec![("name".to_owned(), value)])] },
+        MutationKind::Update { filter: Filter::TRUE, changes, one: false },
     ] {
-        let mutation = Mutation { table: "artist".to_owned(), set, returning: None };
-        assert!(mutation_touches(&schema, &mutation).is_ok());
+        let mutation = Mutation { table: "artist".to_owned(), kind, returning: None };
+        assert!(mutation_accesses(&schema, &mutation).is_ok());
     }
 }

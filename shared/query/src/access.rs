@@ -1,12 +1,13 @@
-//! Which tables an operation touches, in the order in which grants are asked for and consumed.
+//! Which tables an operation accesses, in the order in which grants are asked for and consumed.
 
 use crate::{
-    Change, Error, Field, Filter, Mutation, Node, Object, Operation, Read, Schema, Set, Shape, Table, Value, What,
+    Change, Error, Field, FieldKind, Filter, Mutation, MutationKind, Node, Object, Operation, Read, Schema, Shape,
+    Table, Value,
 };
 
-/// One table touched at one place of an operation, with what its rule may look at.
+/// One table accessed at one place of an operation, with what its rule may look at.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Touch<'a> {
+pub struct TableAccess<'a> {
     /// The table's name.
     pub table: &'a str,
     /// What is done to it.
@@ -29,34 +30,34 @@ pub struct Touch<'a> {
 /// few. No request within its limits reaches it (`Limits::NESTING`, `Limits::VALUE_DEPTH`).
 const DEEPEST: usize = 90;
 
-/// Tables a read touches: each node, then the tables of its filter in the order of its relations, then the nodes of its
+/// Tables a read accesses: each node, then the tables of its filter in the order of its relations, then the nodes of its
 /// relations. A condition on a relation counts as a read of all rows that its inner condition finds.
 ///
 /// Errors: `UNKNOWN_TABLE`, `UNKNOWN_RELATION`; `TOO_COMPLEX` where the tree is nested deeper than the wire carries.
-pub fn read_touches<'a>(schema: &'a Schema, read: &'a Read) -> Result<Vec<Touch<'a>>, Error> {
-    let mut walk = Walk { schema, touches: Vec::new() };
+pub fn read_accesses<'a>(schema: &'a Schema, read: &'a Read) -> Result<Vec<TableAccess<'a>>, Error> {
+    let mut walk = Walk { schema, accesses: Vec::new() };
     walk.node(schema.table(&read.table)?, &read.node, 0)?;
-    Ok(walk.touches)
+    Ok(walk.accesses)
 }
 
-/// Tables a mutation touches: its own with its own operation, then the tables of its filter to read, then those of its
+/// Tables a mutation accesses: its own with its own operation, then the tables of its filter to read, then those of its
 /// returning as for a read (its own table first).
 ///
-/// Errors: as for [`read_touches`].
-pub fn mutation_touches<'a>(schema: &'a Schema, mutation: &'a Mutation) -> Result<Vec<Touch<'a>>, Error> {
-    let mut walk = Walk { schema, touches: Vec::new() };
+/// Errors: as for [`read_accesses`].
+pub fn mutation_accesses<'a>(schema: &'a Schema, mutation: &'a Mutation) -> Result<Vec<TableAccess<'a>>, Error> {
+    let mut walk = Walk { schema, accesses: Vec::new() };
     let table = schema.table(&mutation.table)?;
-    walk.set(table, &mutation.set)?;
+    walk.mutation(table, &mutation.kind)?;
     if let Some(node) = &mutation.returning {
         walk.node(table, node, 0)?;
     }
-    Ok(walk.touches)
+    Ok(walk.accesses)
 }
 
 /// The walk of one operation. `level` counts the messages around the one that a visit is about.
 struct Walk<'a> {
     schema: &'a Schema,
-    touches: Vec<Touch<'a>>,
+    accesses: Vec<TableAccess<'a>>,
 }
 
 impl<'a> Walk<'a> {
@@ -68,12 +69,18 @@ impl<'a> Walk<'a> {
             Shape::Count | Shape::Aggregate => "count",
         };
         let find = given(&node.filter);
-        self.touches.push(Touch { find, op, limit: node.limit, skip: node.skip, ..touch(table, Operation::Read) });
+        self.accesses.push(TableAccess {
+            find,
+            op,
+            limit: node.limit,
+            skip: node.skip,
+            ..access(table, Operation::Read)
+        });
         self.filter(table, &node.filter, level + 1)?;
-        for Field { what, .. } in &node.fields {
-            match what {
-                What::Relation { name, node } => self.node(self.far(table, name)?, node, level + 3)?,
-                What::Column(_) | What::Constant(_) | What::Count => {}
+        for Field { kind, .. } in &node.fields {
+            match kind {
+                FieldKind::Relation { name, node } => self.node(self.far(table, name)?, node, level + 3)?,
+                FieldKind::Column(_) | FieldKind::Constant(_) | FieldKind::Count => {}
             }
         }
         Ok(())
@@ -88,30 +95,30 @@ impl<'a> Walk<'a> {
             Filter::Not(filter) => self.filter(table, filter, level + 1),
             Filter::Related { relation, filter, .. } => {
                 let far = self.far(table, relation)?;
-                self.touches.push(Touch { find: given(filter), op: "all", ..touch(far, Operation::Read) });
+                self.accesses.push(TableAccess { find: given(filter), op: "all", ..access(far, Operation::Read) });
                 self.filter(far, filter, level + 2)
             }
             Filter::Compare { .. } | Filter::In { .. } | Filter::IsNull { .. } => Ok(()),
         }
     }
 
-    fn set(&mut self, table: &'a Table, set: &'a Set) -> Result<(), Error> {
-        let own = touch(table, set.operation());
-        match set {
-            Set::Insert { docs } => {
+    fn mutation(&mut self, table: &'a Table, kind: &'a MutationKind) -> Result<(), Error> {
+        let own = access(table, kind.operation());
+        match kind {
+            MutationKind::Insert { docs } => {
                 docs.iter().try_for_each(|doc| object(doc, 2))?;
-                self.touches.push(Touch { docs, op: count(docs.len() == 1), ..own });
+                self.accesses.push(TableAccess { docs, op: count(docs.len() == 1), ..own });
                 Ok(())
             }
-            Set::Update { filter, changes, one } => {
+            MutationKind::Update { filter, changes, one } => {
                 changes.iter().try_for_each(|change| match change {
                     Change::Set { value, .. } | Change::Inc { by: value, .. } => nested(value, 3),
                 })?;
-                self.touches.push(Touch { find: given(filter), changes, op: count(*one), ..own });
+                self.accesses.push(TableAccess { find: given(filter), changes, op: count(*one), ..own });
                 self.filter(table, filter, 2)
             }
-            Set::Delete { filter, one } => {
-                self.touches.push(Touch { find: given(filter), op: count(*one), ..own });
+            MutationKind::Delete { filter, one } => {
+                self.accesses.push(TableAccess { find: given(filter), op: count(*one), ..own });
                 self.filter(table, filter, 2)
             }
         }
@@ -123,8 +130,8 @@ impl<'a> Walk<'a> {
     }
 }
 
-fn touch(table: &Table, operation: Operation) -> Touch<'_> {
-    Touch { table: &table.name, operation, find: None, docs: &[], changes: &[], op: "all", limit: None, skip: 0 }
+fn access(table: &Table, operation: Operation) -> TableAccess<'_> {
+    TableAccess { table: &table.name, operation, find: None, docs: &[], changes: &[], op: "all", limit: None, skip: 0 }
 }
 
 fn given(filter: &Filter) -> Option<&Filter> {
