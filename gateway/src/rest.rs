@@ -85,7 +85,7 @@ async fn fields(service: &Service, caller: &Caller, project: &str, body: Body) -
     });
     match parsed? {
         Value::Object(object) => Ok(Fields::new(object)),
-        other => Err(error::bad_request(format!("invalid body: expected an object, found {}", other.kind()))),
+        other => Err(error::bad_request(format!("invalid body: expected object, found {}", other.kind()))),
     }
 }
 

@@ -131,7 +131,9 @@ impl TryFrom<wire::Access> for Access {
             database: access.database,
             table: access.table,
             operation: member::<words::Operation, _>(access.operation, "access.operation")?,
-            op: op.ok_or_else(|| query::Error::Malformed(format!("access.op {:?} is not known", access.op)))?,
+            op: op.ok_or_else(|| {
+                query::Error::Malformed(format!("invalid access.op {:?}: expected one, all or count", access.op))
+            })?,
             find: access.find.map(Filter::try_from).transpose()?,
             docs: all(access.docs)?,
             changes: all(access.changes)?,

@@ -55,7 +55,7 @@ impl Reader<'_> {
             Err(error) => return Err(self.malformed(&error)),
         };
         if text.contains('\0') {
-            return Err(self.wrong("NUL character in a text", start));
+            return Err(self.wrong("NUL character in a string", start));
         }
         Ok(Value::Text(text))
     }

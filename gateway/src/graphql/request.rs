@@ -26,10 +26,11 @@ impl Request {
     pub fn of_json(body: &[u8], guard: Guard) -> Result<Self, Fault> {
         match proto::json::parse(body, guard).map_err(Fault::from)? {
             Value::Object(members) => Self::of_members(members),
-            Value::List(_) => Err(error::bad_request("the body is a list: send one operation at a time")),
-            other => {
-                Err(error::bad_request(format!("the body is an object with the member query, not {}", other.kind())))
-            }
+            Value::List(_) => Err(error::bad_request("invalid body: expected one operation, found array")),
+            other => Err(error::bad_request(format!(
+                "invalid body: expected object with the member query, found {}",
+                other.kind()
+            ))),
         }
     }
 
@@ -63,8 +64,8 @@ impl Request {
                 ("operationName", Value::Null) => {}
                 ("variables", Value::Object(object)) => variables = object,
                 ("extensions", Value::Object(_)) | ("variables" | "extensions", Value::Null) => {}
-                ("query" | "operationName", other) => return Err(wrong(&name, "a text", &other)),
-                ("variables" | "extensions", other) => return Err(wrong(&name, "an object", &other)),
+                ("query" | "operationName", other) => return Err(wrong(&name, "string", &other)),
+                ("variables" | "extensions", other) => return Err(wrong(&name, "object", &other)),
                 // The specification leaves other members to extensions of it that we do not know.
                 _ => {}
             }
@@ -81,8 +82,8 @@ fn parsed(name: &str, text: &str, guard: Guard) -> Result<Value, Fault> {
     })
 }
 
-fn wrong(name: &str, wanted: &str, got: &Value) -> Fault {
-    error::bad_request(format!("invalid {name}: expected {wanted}, found {}", got.kind()))
+fn wrong(name: &str, expected: &str, found: &Value) -> Fault {
+    error::bad_request(format!("invalid {name}: expected {expected}, found {}", found.kind()))
 }
 
 /// Refuses bodies that are not JSON in UTF-8.

@@ -50,7 +50,7 @@ pub fn value(
             }
             Value::Object(Object(object))
         }
-        AstValue::Binary(_) => return Err(Refusal::malformed("bytes are written as base64 text")),
+        AstValue::Binary(_) => return Err(Refusal::malformed("invalid bytes: expected base64 string")),
     }))
 }
 
@@ -69,7 +69,7 @@ fn number(number: &Number) -> Value {
 
 fn checked(text: &str) -> Result<String> {
     if text.contains('\0') {
-        return Err(Refusal::malformed("a NUL character is not allowed in a text"));
+        return Err(Refusal::malformed("a NUL character is not allowed in a string"));
     }
     Ok(text.to_owned())
 }

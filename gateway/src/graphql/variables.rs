@@ -90,7 +90,11 @@ fn coerce_named(name: &str, named: &str, value: Value) -> std::result::Result<Va
     if fits {
         return Ok(value);
     }
-    Err(Error::WrongType { name: format!("variable ${name}"), wanted: named.to_owned(), got: value.kind().to_owned() })
+    Err(Error::WrongType {
+        name: format!("variable ${name}"),
+        expected: named.to_owned(),
+        found: value.kind().to_owned(),
+    })
 }
 
 #[cfg(test)]

@@ -228,7 +228,7 @@ fn check_aggregate(message: &api::AggregateRequest) -> Result<(), Fault> {
         return Err(error::bad_request(message));
     }
     if let Some(count) = message.aggregates.iter().find(|aggregate| !aggregate.column.is_empty()) {
-        return Err(error::bad_request(format!("count takes no column, got {}", count.column)));
+        return Err(error::bad_request(format!("invalid count: expected no column, found {}", count.column)));
     }
     let is_given = [
         ("group", !message.group.is_empty()),

@@ -40,7 +40,7 @@ impl Reader<'_> {
                 let items = list.values.into_iter().map(|item| self.value(item, depth + 1));
                 items.collect::<Result<_, _>>().map(Value::List)
             }
-            None => Err(Error::Malformed("a value has no kind".to_owned())),
+            None => Err(Error::Malformed("invalid value: its kind is missing".to_owned())),
         }
     }
 
@@ -64,7 +64,7 @@ fn number(number: f64) -> Result<Value, Error> {
 
 fn text(text: String) -> Result<String, Error> {
     match text.contains('\0') {
-        true => Err(Error::Malformed("a name or text has a NUL character".to_owned())),
+        true => Err(Error::Malformed("a NUL character is not allowed in a name or string".to_owned())),
         false => Ok(text),
     }
 }

@@ -38,7 +38,7 @@ impl Fields {
         match self.take(name) {
             None => Ok(None),
             Some(Value::Text(text)) => Ok(Some(text)),
-            Some(other) => Err(self.wrong_type(name, "a text", &other)),
+            Some(other) => Err(self.wrong_type(name, "string", &other)),
         }
     }
 
@@ -47,7 +47,7 @@ impl Fields {
         match self.take(name) {
             None => Ok(None),
             Some(Value::Object(object)) => Ok(Some(object)),
-            Some(other) => Err(self.wrong_type(name, "an object", &other)),
+            Some(other) => Err(self.wrong_type(name, "object", &other)),
         }
     }
 
@@ -56,7 +56,7 @@ impl Fields {
         match self.take(name) {
             None => Ok(None),
             Some(Value::List(items)) => Ok(Some(items)),
-            Some(other) => Err(self.wrong_type(name, "a list", &other)),
+            Some(other) => Err(self.wrong_type(name, "array", &other)),
         }
     }
 
@@ -71,8 +71,8 @@ impl Fields {
     }
 
     /// The fault of a field of the wrong type.
-    pub fn wrong_type(&self, name: &str, wanted: &str, got: &Value) -> Fault {
-        error::bad_request(format!("invalid {}{name}: expected {wanted}, found {}", self.prefix, got.kind()))
+    pub fn wrong_type(&self, name: &str, expected: &str, found: &Value) -> Fault {
+        error::bad_request(format!("invalid {}{name}: expected {expected}, found {}", self.prefix, found.kind()))
     }
 
     /// The full name of the field `name`, for messages.
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn a_wrong_type_names_the_field() {
         let fault = fields(&[("find", Value::List(Vec::new()))]).object("find").unwrap_err();
-        assert_eq!(fault.message, "invalid find: expected an object, found a list");
+        assert_eq!(fault.message, "invalid find: expected object, found array");
         let inside = Object(vec![("join".to_owned(), Value::Bool(true))]);
         let fault = Fields::inside("options", inside).reject_unsupported("join").unwrap_err();
         assert_eq!(fault.message, "options.join is not supported by this version");

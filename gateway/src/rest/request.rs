@@ -65,7 +65,7 @@ pub fn batch(mut fields: Fields) -> Result<Vec<BatchItem>, Fault> {
 fn batch_item(index: usize, item: Value) -> Result<BatchItem, Fault> {
     let name = format!("reqs[{index}]");
     let Value::Object(object) = item else {
-        return Err(error::bad_request(format!("invalid {name}: expected an object, found {}", item.kind())));
+        return Err(error::bad_request(format!("invalid {name}: expected object, found {}", item.kind())));
     };
     let mut fields = Fields::inside(&name, object);
     let operation = match fields.text("type")?.as_deref() {
@@ -98,8 +98,8 @@ fn create(mut fields: Fields) -> Result<Write, Fault> {
     let docs = fields.take("doc").ok_or_else(|| Fault::from(Error::Required(fields.name("doc"))))?;
     match (op.as_deref(), &docs) {
         (Some("one"), Value::Object(_)) | (Some("all"), Value::List(_)) => Ok(Write::Create { docs }),
-        (Some("one"), _) => Err(fields.wrong_type("doc", "an object where op is one", &docs)),
-        (Some("all"), _) => Err(fields.wrong_type("doc", "a list where op is all", &docs)),
+        (Some("one"), _) => Err(fields.wrong_type("doc", "object where op is one", &docs)),
+        (Some("all"), _) => Err(fields.wrong_type("doc", "array where op is all", &docs)),
         (other, _) => Err(invalid_op(&fields, other, "one, all")),
     }
 }
@@ -139,7 +139,7 @@ fn find(fields: &mut Fields) -> Result<Value, Fault> {
 fn select(fields: &mut Fields, name: &str) -> Result<Option<Value>, Fault> {
     match fields.take(name) {
         Some(select @ (Value::Object(_) | Value::List(_))) => Ok(Some(select).filter(|select| !is_empty(select))),
-        Some(other) => Err(fields.wrong_type(name, "an object or a list of names", &other)),
+        Some(other) => Err(fields.wrong_type(name, "object or array of names", &other)),
         None => Ok(None),
     }
 }
@@ -159,12 +159,12 @@ mod tests {
     fn fields(json: &str) -> Fields {
         match proto::json::parse(json.as_bytes(), Guard::default()) {
             Ok(Value::Object(object)) => Fields::new(object),
-            other => panic!("the test wants an object: {other:?}"),
+            other => panic!("expected object, found {other:?}"),
         }
     }
 
     fn message<T: std::fmt::Debug>(result: Result<T, Fault>) -> String {
-        result.expect_err("the test wants a refusal").message
+        result.expect_err("the request is refused").message
     }
 
     #[test]
@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(message(read(fields("{}"))), expected);
         let unknown = "invalid parameter provided: op many is not known, expected one of all, one, count";
         assert_eq!(message(read(fields(r#"{"op":"many"}"#))), unknown);
-        assert_eq!(message(read(fields(r#"{"op":1}"#))), "invalid op: expected a text, found a number");
+        assert_eq!(message(read(fields(r#"{"op":1}"#))), "invalid op: expected string, found integer");
         assert_eq!(message(read(fields(r#"{"op":"distinct"}"#))), "op distinct is not supported by this version");
     }
 
@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn a_find_that_is_a_list_is_refused() {
         for body in [r#"{"op":"all","find":[]}"#, r#"{"op":"all","find":[{"a":1}]}"#] {
-            assert_eq!(message(read(fields(body))), "invalid find: expected an object, found a list");
+            assert_eq!(message(read(fields(body))), "invalid find: expected object, found array");
         }
     }
 
@@ -210,9 +210,9 @@ mod tests {
         assert!(create(fields(r#"{"op":"one","doc":{"a":1}}"#)).is_ok());
         assert!(create(fields(r#"{"op":"all","doc":[]}"#)).is_ok());
         let one = message(create(fields(r#"{"op":"one","doc":[{"a":1}]}"#)));
-        assert_eq!(one, "invalid doc: expected an object where op is one, found a list");
+        assert_eq!(one, "invalid doc: expected object where op is one, found array");
         let all = message(create(fields(r#"{"op":"all","doc":{"a":1}}"#)));
-        assert_eq!(all, "invalid doc: expected a list where op is all, found an object");
+        assert_eq!(all, "invalid doc: expected array where op is all, found object");
         assert_eq!(message(create(fields(r#"{"op":"one"}"#))), "doc is required");
     }
 

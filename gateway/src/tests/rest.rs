@@ -201,10 +201,10 @@ async fn the_edge_sends_nothing_twice() {
 async fn bodies_that_are_wrong_are_refused() {
     let stage = Stage::new().await;
     for (body, message) in [
-        ("[]", "invalid body: expected an object, found a list"),
+        ("[]", "invalid body: expected object, found array"),
         ("", "invalid parameter provided: op is required, expected one of all, one, count"),
-        (r#"{"op":"all","find":[]}"#, "invalid find: expected an object, found a list"),
-        (r#"{"op":"all","options":[]}"#, "invalid options: expected an object, found a list"),
+        (r#"{"op":"all","find":[]}"#, "invalid find: expected object, found array"),
+        (r#"{"op":"all","options":[]}"#, "invalid options: expected object, found array"),
     ] {
         let told = read(&stage, "album", "", body).await;
         assert_eq!(told.refusal(), (400, "BAD_REQUEST".to_owned()), "{body}");

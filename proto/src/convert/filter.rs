@@ -79,8 +79,8 @@ fn scalar(value: Value, name: &str) -> Result<Value, Error> {
         Value::Bool(_) | Value::Int(_) | Value::Number(_) | Value::Text(_) => Ok(value),
         Value::Null | Value::List(_) | Value::Object(_) => Err(Error::WrongType {
             name: name.to_owned(),
-            wanted: "a text, a number or a boolean".to_owned(),
-            got: value.kind().to_owned(),
+            expected: "string, number or boolean".to_owned(),
+            found: value.kind().to_owned(),
         }),
     }
 }

@@ -265,7 +265,7 @@ fn numbers_are_numbers() {
     let number = |text: &str| Value::try_from(wire::Value { kind: Some(wire::value::Kind::Number(text.to_owned())) });
     assert_eq!(number("0.10"), Ok(Value::Number("0.10".to_owned())));
     assert_eq!(number("5"), Ok(Value::Int(5)));
-    assert_eq!(missing(number("1; drop table x")), "value.number is not a valid number");
+    assert_eq!(missing(number("1; drop table x")), "invalid number in value.number");
 }
 
 #[test]

@@ -30,7 +30,7 @@ impl TryFrom<wire::Value> for Value {
             Kind::Bool(flag) => Value::Bool(flag),
             Kind::Int(number) => Value::Int(number),
             Kind::Number(text) => {
-                Value::number(&text).ok_or_else(|| Error::Malformed("value.number is not a valid number".to_owned()))?
+                Value::number(&text).ok_or_else(|| Error::Malformed("invalid number in value.number".to_owned()))?
             }
             Kind::Text(text) => Value::Text(text),
             Kind::List(list) => Value::List(all(list.items)?),

@@ -34,8 +34,8 @@ pub fn stored(column: &Column, text: String) -> Result<String, Error> {
     let whole = text.trim_start_matches('-').split('.').next().unwrap_or_default().trim_start_matches('0');
     if whole.len() + digits.scale > digits.precision {
         let Digits { precision, scale } = digits;
-        let wanted = format!("a decimal of {precision} digits, {scale} of them after the point");
-        return Err(Error::OutOfRange { name: column.name.clone(), wanted });
+        let expected = format!("decimal of {precision} digits, {scale} of them after the point");
+        return Err(Error::OutOfRange { name: column.name.clone(), expected });
     }
     Ok(text)
 }
@@ -50,8 +50,8 @@ pub fn check_sqlite_digits(column: &Column, text: &str) -> Result<(), Error> {
     if is_integer || (significant <= DOUBLE_DIGITS && is_near) {
         return Ok(());
     }
-    let wanted = format!("a decimal of {DOUBLE_DIGITS} digits, which is what SQLite keeps");
-    Err(Error::OutOfRange { name: column.name.clone(), wanted })
+    let expected = format!("decimal of {DOUBLE_DIGITS} digits, which is what SQLite keeps");
+    Err(Error::OutOfRange { name: column.name.clone(), expected })
 }
 
 /// How many digits `text` has from the first that is not zero to the last.
@@ -121,10 +121,7 @@ mod tests {
         let price = column("NUMERIC(4,2)");
         assert_eq!(stored(&price, "99.994".to_owned()), Ok("99.99".to_owned()));
         let error = stored(&price, "99.995".to_owned()).expect_err("it has three digits before the point");
-        assert_eq!(
-            error.to_string(),
-            "price wants a decimal of 4 digits, 2 of them after the point; the value is out of range"
-        );
+        assert_eq!(error.to_string(), "price is out of range: expected decimal of 4 digits, 2 of them after the point");
         assert_eq!(stored(&column("numeric"), "12345.678".to_owned()), Ok("12345.678".to_owned()));
     }
 

@@ -292,7 +292,7 @@ impl<'s, 'g> Resolver<'s, 'g> {
         let members = members.collect::<Result<_, Error>>()?;
         let order = order(table, granted, &node.sort)?;
         if node.shape == Shape::Count && (node.skip > 0 || node.limit.is_some() || !order.is_empty()) {
-            return Err(Unfit::Malformed("a count takes no sort, skip or limit".to_owned()).into());
+            return Err(Unfit::Malformed("invalid count: sort, skip and limit are not allowed".to_owned()).into());
         }
         Ok(Node { table, shape: node.shape, members, cond, order, skip: node.skip, limit: node.limit })
     }
@@ -322,9 +322,9 @@ impl<'s, 'g> Resolver<'s, 'g> {
                 let on = pairs(table, far, relation)?;
                 Ok(MemberKind::Relation { name: &relation.name, many: relation.many, on, node: self.node(far, node)? })
             }
-            FieldKind::Count => Err(Unfit::Malformed("count stands in an aggregate only".to_owned()).into()),
+            FieldKind::Count => Err(Unfit::Malformed("count is allowed in an aggregate only".to_owned()).into()),
             FieldKind::Column(name) | FieldKind::Relation { name, .. } => {
-                Err(Unfit::Malformed(format!("{name} cannot stand in an aggregate")).into())
+                Err(Unfit::Malformed(format!("{name} is not allowed in an aggregate")).into())
             }
         }
     }
@@ -400,7 +400,10 @@ fn check_returning(node: &Node<'_>) -> Result<(), Error> {
     let returns_all = node.shape == Shape::Many && node.order.is_empty() && node.skip == 0 && node.limit.is_none();
     match returns_all {
         true => Ok(()),
-        false => Err(Unfit::Malformed("returning takes no sort, skip, limit or aggregate".to_owned()).into()),
+        false => {
+            Err(Unfit::Malformed("invalid returning: sort, skip, limit and aggregates are not allowed".to_owned())
+                .into())
+        }
     }
 }
 
@@ -453,8 +456,8 @@ fn amount(column: &Column, by: &Value) -> Result<Bind, Error> {
     if column.r#type.is_number() {
         return comparable(column, by);
     }
-    let wanted = "inc only where it holds numbers".to_owned();
-    Err(Unfit::WrongType { name: column.name.clone(), wanted, got: by.kind().to_owned() }.into())
+    let (name, found) = (column.name.clone(), format!("column of type {}", column.native));
+    Err(Unfit::WrongType { name, expected: "numeric column to increment".to_owned(), found }.into())
 }
 
 fn writable<'s>(table: &'s Table, granted: Granted<'_>, name: &str) -> Result<&'s Column, Error> {

@@ -71,22 +71,22 @@ pub enum Error {
         nearest: Option<String>,
     },
     /// A value does not fit its column or argument.
-    #[error("{name} wants {wanted}, got {got}")]
+    #[error("invalid {name}: expected {expected}, found {found}")]
     WrongType {
         /// The column or argument.
         name: String,
         /// What it holds, for people.
-        wanted: String,
+        expected: String,
         /// What was given, for people; never the value itself where it may be a secret.
-        got: String,
+        found: String,
     },
     /// A number or a text is outside what the column can hold.
-    #[error("{name} wants {wanted}; the value is out of range")]
+    #[error("{name} is out of range: expected {expected}")]
     OutOfRange {
         /// The column or argument.
         name: String,
         /// What it holds, for people.
-        wanted: String,
+        expected: String,
     },
     /// Something that must be given is not.
     #[error("{0} is required")]

@@ -133,7 +133,7 @@ pub fn value(json: &str) -> Value {
 pub fn object(json: &str) -> Object {
     match value(json) {
         Value::Object(object) => object,
-        other => panic!("{} instead of an object", other.kind()),
+        other => panic!("expected object, found {}", other.kind()),
     }
 }
 

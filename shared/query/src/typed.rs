@@ -85,8 +85,8 @@ pub fn comparable(column: &Column, value: &Value) -> Result<Typed, Error> {
     if column.r#type == Type::Json {
         return Err(Error::WrongType {
             name: column.name.clone(),
-            wanted: "isNull and no other operator, because it holds JSON".to_owned(),
-            got: value.kind().to_owned(),
+            expected: "isNull and no other operator, because it holds JSON".to_owned(),
+            found: value.kind().to_owned(),
         });
     }
     if matches!(value, Value::Null | Value::List(_) | Value::Object(_)) {
@@ -145,22 +145,22 @@ impl Type {
     }
 
     /// What a value of the type looks like, for messages.
-    pub fn wanted(self) -> &'static str {
+    pub fn expected(self) -> &'static str {
         match self {
-            Type::Bool => "true or false",
-            Type::Int16 => "an integer from -32768 to 32767",
-            Type::Int32 => "an integer from -2147483648 to 2147483647",
-            Type::Int64 => "an integer of 64 bits",
-            Type::Float => "a number",
-            Type::Decimal => "a decimal, as a number or a text",
-            Type::Text => "a text",
-            Type::Bytes => "a text of base64",
-            Type::Date => "a date such as 2009-01-31",
-            Type::Time => "a time such as 13:14:15.5",
-            Type::Timestamp => "a point in time such as 2009-01-31T13:14:15Z",
-            Type::Uuid => "a UUID such as 0190c2c4-7a3e-7cc1-9a3b-5d0a4f0e6b1d",
+            Type::Bool => "boolean",
+            Type::Int16 => "integer from -32768 to 32767",
+            Type::Int32 => "integer from -2147483648 to 2147483647",
+            Type::Int64 => "integer of 64 bits",
+            Type::Float => "number",
+            Type::Decimal => "decimal, as number or string",
+            Type::Text => "string",
+            Type::Bytes => "base64 string",
+            Type::Date => "date such as 2009-01-31",
+            Type::Time => "time such as 13:14:15.5",
+            Type::Timestamp => "timestamp such as 2009-01-31T13:14:15Z",
+            Type::Uuid => "UUID such as 0190c2c4-7a3e-7cc1-9a3b-5d0a4f0e6b1d",
             Type::Json => "any JSON",
-            Type::Other => "a text",
+            Type::Other => "string",
         }
     }
 }
@@ -198,8 +198,8 @@ fn whole(column: &Column, value: &Value, text: &str) -> Result<i64, Error> {
         Integral::Whole(number) => Ok(number),
         Integral::Outside => Err(outside(column)),
         Integral::Fraction => {
-            let got = format!("{} with a fraction", value.kind());
-            Err(Error::WrongType { got, name: column.name.clone(), wanted: column.r#type.wanted().to_owned() })
+            let found = format!("{} with a fraction", value.kind());
+            Err(Error::WrongType { found, name: column.name.clone(), expected: column.r#type.expected().to_owned() })
         }
     }
 }
@@ -234,8 +234,8 @@ fn text<'a>(column: &Column, value: &'a Value) -> Result<&'a str, Error> {
     if has_nul(text) {
         return Err(Error::WrongType {
             name: column.name.clone(),
-            wanted: "a text".to_owned(),
-            got: "a text with a NUL character".to_owned(),
+            expected: "string".to_owned(),
+            found: "string with a NUL character".to_owned(),
         });
     }
     Ok(text)
@@ -253,8 +253,8 @@ fn json(column: &Column, value: &Value) -> Result<Typed, Error> {
     if nul_within(value) {
         return Err(Error::WrongType {
             name: column.name.clone(),
-            wanted: "any JSON".to_owned(),
-            got: "JSON with a NUL character".to_owned(),
+            expected: "any JSON".to_owned(),
+            found: "JSON with a NUL character".to_owned(),
         });
     }
     let mut out = Vec::new();
@@ -297,8 +297,8 @@ fn is_uuid(text: &str) -> bool {
 fn wrong(column: &Column, value: &Value) -> Error {
     Error::WrongType {
         name: column.name.clone(),
-        wanted: column.r#type.wanted().to_owned(),
-        got: value.kind().to_owned(),
+        expected: column.r#type.expected().to_owned(),
+        found: value.kind().to_owned(),
     }
 }
 
@@ -306,13 +306,13 @@ fn wrong(column: &Column, value: &Value) -> Error {
 fn unlike(column: &Column) -> Error {
     Error::WrongType {
         name: column.name.clone(),
-        wanted: column.r#type.wanted().to_owned(),
-        got: "a text that is none".to_owned(),
+        expected: column.r#type.expected().to_owned(),
+        found: "string in another form".to_owned(),
     }
 }
 
 fn outside(column: &Column) -> Error {
-    Error::OutOfRange { name: column.name.clone(), wanted: column.r#type.wanted().to_owned() }
+    Error::OutOfRange { name: column.name.clone(), expected: column.r#type.expected().to_owned() }
 }
 
 #[cfg(test)]

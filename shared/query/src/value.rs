@@ -87,15 +87,16 @@ impl Value {
         }
     }
 
-    /// What the value is, for messages: `a text`, `a number`, `null`.
+    /// The JSON type of the value, for messages: `string`, `integer`, `number`, `null`.
     pub fn kind(&self) -> &'static str {
         match self {
             Value::Null => "null",
-            Value::Bool(_) => "a boolean",
-            Value::Int(_) | Value::Number(_) => "a number",
-            Value::Text(_) => "a text",
-            Value::List(_) => "a list",
-            Value::Object(_) => "an object",
+            Value::Bool(_) => "boolean",
+            Value::Int(_) => "integer",
+            Value::Number(_) => "number",
+            Value::Text(_) => "string",
+            Value::List(_) => "array",
+            Value::Object(_) => "object",
         }
     }
 }

@@ -60,7 +60,7 @@ impl<'a> Planner<'a> {
     pub fn filter(&mut self, table: usize, field: &Selected) -> Result<Filter> {
         let Some(mut condition) = self.argument(field, "where", EnumValues::Path)? else { return Ok(Filter::TRUE) };
         if !matches!(condition, Value::Object(_)) {
-            let wrong = wrong_type("where", "an object of conditions", &condition);
+            let wrong = wrong_type("where", "object of conditions", &condition);
             return self.of_argument(field, "where", Err(wrong));
         }
         if self.names.is_renamed(table) {
@@ -86,17 +86,17 @@ impl<'a> Planner<'a> {
         let Some(value) = self.argument(field, name, EnumValues::Text)? else { return Ok(None) };
         let number = match &value {
             Value::Int(number) => {
-                u64::try_from(*number).map_err(|_| Error::Malformed(format!("{name} must not be negative")))
+                u64::try_from(*number).map_err(|_| Error::Malformed(format!("invalid {name}: must not be negative")))
             }
             Value::Number(number) if number.bytes().all(|byte| byte.is_ascii_digit()) => {
-                Err(Error::OutOfRange { name: name.to_owned(), wanted: "a number of 63 bits".to_owned() })
+                Err(Error::OutOfRange { name: name.to_owned(), expected: "integer of 63 bits".to_owned() })
             }
             Value::Number(_) => Err(Error::WrongType {
                 name: name.to_owned(),
-                wanted: "a whole number".to_owned(),
-                got: "a number that is not whole".to_owned(),
+                expected: "integer".to_owned(),
+                found: "number with a fraction".to_owned(),
             }),
-            other => Err(wrong_type(name, "a whole number", other)),
+            other => Err(wrong_type(name, "integer", other)),
         };
         self.of_argument(field, name, number).map(Some)
     }
@@ -145,7 +145,7 @@ impl<'a> Planner<'a> {
                     keys.push((self.column(table, &name)?, direction));
                 }
             }
-            other => return Err(wrong_type("sort", "names of columns", &other)),
+            other => return Err(wrong_type("sort", "column names", &other)),
         }
         Ok(())
     }
@@ -200,7 +200,7 @@ impl<'a> Planner<'a> {
         for (argument, column) in key {
             let given = match self.argument(field, argument, EnumValues::Text)? {
                 None => Err(Error::Required(format!("argument {argument} of {}", field.name.node))),
-                Some(list @ (Value::List(_) | Value::Object(_))) => Err(wrong_type(argument, "a single value", &list)),
+                Some(list @ (Value::List(_) | Value::Object(_))) => Err(wrong_type(argument, "single value", &list)),
                 Some(single) => Ok(single),
             };
             members.push((column.to_owned(), self.of_argument(field, argument, given)?));
@@ -211,6 +211,6 @@ impl<'a> Planner<'a> {
 }
 
 /// An argument that holds something else than it should.
-pub fn wrong_type(name: &str, wanted: &str, got: &Value) -> Error {
-    Error::WrongType { name: name.to_owned(), wanted: wanted.to_owned(), got: got.kind().to_owned() }
+pub fn wrong_type(name: &str, expected: &str, found: &Value) -> Error {
+    Error::WrongType { name: name.to_owned(), expected: expected.to_owned(), found: found.kind().to_owned() }
 }

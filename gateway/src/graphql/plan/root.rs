@@ -87,7 +87,7 @@ impl<'a> Planner<'a> {
             Op::One => Shape::One,
             Op::Count => {
                 if node.skip > 0 || node.limit.is_some() {
-                    return Err(Refusal::malformed("op: count counts all rows and takes no skip or limit"));
+                    return Err(Refusal::malformed("invalid op count: skip and limit are not allowed"));
                 }
                 self.budget.field().map_err(Refusal::new)?;
                 return Ok(Node { filter: node.filter, ..Node::new(Shape::Count, Vec::new()) });
@@ -190,8 +190,8 @@ impl<'a> Planner<'a> {
                 ("col", _) => {
                     let wrong = Error::WrongType {
                         name: format!("col of @{alias}"),
-                        wanted: "a text".to_owned(),
-                        got: "something else".to_owned(),
+                        expected: "string".to_owned(),
+                        found: "another type".to_owned(),
                     };
                     return Err(Refusal::new(wrong).at(value.pos));
                 }

@@ -155,7 +155,7 @@ impl<'a> Planner<'a> {
                 Some(query::Value::Bool(condition)) => Ok(*condition),
                 other => Err(wrong_condition(name, other.map_or("nothing", query::Value::kind))),
             },
-            _ => Err(wrong_condition(name, "something else")),
+            _ => Err(wrong_condition(name, "another type")),
         }
     }
 
@@ -338,7 +338,7 @@ pub fn no_arguments(group: &Group<'_>) -> Result<()> {
     }
 }
 
-fn wrong_condition(directive: &str, got: &str) -> Box<Refusal> {
+fn wrong_condition(directive: &str, found: &str) -> Box<Refusal> {
     let name = format!("argument if of @{directive}");
-    Refusal::new(Error::WrongType { name, wanted: "a boolean".to_owned(), got: got.to_owned() })
+    Refusal::new(Error::WrongType { name, expected: "boolean".to_owned(), found: found.to_owned() })
 }

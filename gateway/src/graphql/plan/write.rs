@@ -131,7 +131,7 @@ impl<'a> Planner<'a> {
         for (argument, operator) in [("set", "$set"), ("inc", "$inc")] {
             let Some(members) = self.argument(field, argument, EnumValues::Text)? else { continue };
             if !matches!(members, Value::Object(_)) {
-                let wrong = wrong_type(argument, "an object of columns", &members);
+                let wrong = wrong_type(argument, "object of columns", &members);
                 return self.of_argument(field, argument, Err(wrong));
             }
             operators.push((operator.to_owned(), self.stored(table, members)));
@@ -157,7 +157,7 @@ impl<'a> Planner<'a> {
             Op::All => Ok(false),
             Op::One => Ok(true),
             Op::Count => {
-                let wrong = Error::Malformed("op of a mutation is all or one".to_owned());
+                let wrong = Error::Malformed("invalid op count: expected all or one for a mutation".to_owned());
                 self.of_argument(field, "op", Err(wrong))
             }
         }

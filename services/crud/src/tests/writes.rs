@@ -275,7 +275,7 @@ async fn decimals_are_kept_exactly_or_refused() {
             let Err(Error::Query(error @ query::Error::OutOfRange { .. })) = failed else {
                 panic!("{given}: {failed:?}")
             };
-            assert!(error.to_string().starts_with("price wants a decimal of 10 digits"), "{error}");
+            assert!(error.to_string().starts_with("price is out of range: expected decimal of 10 digits"), "{error}");
         }
         for _ in 0..10 {
             db.mutate(db.update("kinds", json!({"id": 1}), json!({"$inc": {"price": -0.1}}), None)).await.unwrap();

@@ -21,7 +21,7 @@ impl Parser<'_> {
             return Ok(Filter::TRUE);
         }
         let Value::Object(object) = find else {
-            return Err(wrong("the condition", "an object", find));
+            return Err(wrong("condition", "object", find));
         };
         self.all_of(table, object.0.iter(), budget)
     }
@@ -116,7 +116,7 @@ impl Parser<'_> {
             return Ok(related(relation, Quantifier::None, Filter::TRUE));
         }
         let Value::Object(Object(members)) = value else {
-            return Err(wrong(&relation.name, format!("a condition on {} or null", relation.table), value));
+            return Err(wrong(&relation.name, format!("condition on {} or null", relation.table), value));
         };
         let far = self.schema.table(&relation.table)?;
         let is_presence = |key: &str| self.operator(far, key, &PRESENCE).is_some();
@@ -138,8 +138,8 @@ impl Parser<'_> {
     /// A condition on the rows that a relation leads to.
     fn many(&self, relation: &Relation, value: &Value, budget: &mut Budget) -> Result<Filter, Error> {
         let Value::Object(Object(members)) = value else {
-            let wanted = QUANTIFIERS.map(|quantifier| self.spelled(quantifier)).join(", ");
-            return Err(wrong(&relation.name, format!("an object of {wanted}"), value));
+            let known = QUANTIFIERS.map(|quantifier| self.spelled(quantifier)).join(", ");
+            return Err(wrong(&relation.name, format!("object of {known}"), value));
         };
         if members.is_empty() {
             return Err(Error::Malformed(format!("empty condition on relation {}", relation.name)));
@@ -238,7 +238,7 @@ fn list<'v>(column: &Column, key: &str, operand: &'v Value) -> Result<&'v [Value
 
 fn flag(name: &str, key: &str, value: &Value) -> Result<bool, Error> {
     let Value::Bool(flag) = value else {
-        return Err(wrong(format!("{key} of {name}"), "true or false", value));
+        return Err(wrong(format!("{key} of {name}"), "boolean", value));
     };
     Ok(*flag)
 }
@@ -276,6 +276,6 @@ fn negated(filter: Filter) -> Filter {
     }
 }
 
-fn malformed(key: &str, wanted: &str, value: &Value) -> Error {
-    Error::Malformed(format!("{}: {wanted} expected, got {}", crate::error::short(key), value.kind()))
+fn malformed(key: &str, expected: &str, value: &Value) -> Error {
+    Error::Malformed(format!("invalid {}: expected {expected}, found {}", crate::error::short(key), value.kind()))
 }

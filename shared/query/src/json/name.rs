@@ -81,9 +81,9 @@ impl Parser<'_> {
     }
 }
 
-/// `name` wants something else than `value`.
-pub fn wrong(name: impl Into<String>, wanted: impl Into<String>, value: &Value) -> Error {
-    Error::WrongType { name: name.into(), wanted: wanted.into(), got: value.kind().to_owned() }
+/// `value` is not of the type that `name` takes.
+pub fn wrong(name: impl Into<String>, expected: impl Into<String>, value: &Value) -> Error {
+    Error::WrongType { name: name.into(), expected: expected.into(), found: value.kind().to_owned() }
 }
 
 fn column<'t>(table: &'t Table, name: &str) -> Option<&'t Column> {

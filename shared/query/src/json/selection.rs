@@ -13,7 +13,7 @@ impl Parser<'_> {
             None | Some(Value::Null) => columns(table, budget)?,
             Some(Value::List(names)) => self.names(table, names, budget)?,
             Some(Value::Object(tree)) => self.tree(table, tree, budget)?,
-            Some(select) => return Err(wrong("select", "a list of names or an object", select)),
+            Some(select) => return Err(wrong("select", "array of names or object", select)),
         };
         Ok(Node {
             sort: options.sort.as_ref().map_or(Ok(Vec::new()), |sort| self.order(table, sort))?,
@@ -31,7 +31,7 @@ impl Parser<'_> {
         let mut fields: Vec<Field> = Vec::with_capacity(names.len());
         for name in names {
             let Value::Text(name) = name else {
-                return Err(wrong("select", "a list of names", name));
+                return Err(wrong("select", "array of names", name));
             };
             self.select(table, name, &Value::Int(1), &mut fields, budget)?;
         }
@@ -77,7 +77,7 @@ impl Parser<'_> {
             }
             (Name::Column(column), _) => return Err(wrong(format!("select of {}", column.name), "1", value)),
             (Name::Relation(relation), _) => {
-                return Err(wrong(format!("select of {}", relation.name), "1 or an object of options", value));
+                return Err(wrong(format!("select of {}", relation.name), "1 or object of options", value));
             }
         };
         if fields.iter().any(|known| known.key == field.key) {
@@ -125,7 +125,7 @@ impl Parser<'_> {
             Value::List(items) => {
                 for item in items {
                     let Value::Text(key) = item else {
-                        return Err(wrong("sort", "a list of texts such as name and -name", item));
+                        return Err(wrong("sort", "array of names such as name and -name", item));
                     };
                     keys.push(self.sort_key(table, key)?);
                 }
@@ -136,7 +136,7 @@ impl Parser<'_> {
                 }
             }
             Value::Bool(_) | Value::Int(_) | Value::Number(_) => {
-                return Err(wrong("sort", "a text, a list of texts or an object", sort));
+                return Err(wrong("sort", "string, array of strings or object", sort));
             }
         }
         let mut seen = std::collections::HashSet::new();
@@ -167,8 +167,8 @@ impl Parser<'_> {
         if column.r#type == Type::Json {
             return Err(Error::WrongType {
                 name: "sort".to_owned(),
-                wanted: "a column that has an order".to_owned(),
-                got: format!("{}, which holds JSON", column.name),
+                expected: "column that has an order".to_owned(),
+                found: format!("{}, which holds JSON", column.name),
             });
         }
         Ok(Sort { column: column.name.clone(), descending })
@@ -194,21 +194,21 @@ pub fn count(name: &str, value: Option<&Value>) -> Result<Option<u64>, Error> {
             number::Integral::Fraction => {
                 return Err(Error::WrongType {
                     name: name.to_owned(),
-                    wanted: "an integer".to_owned(),
-                    got: "a number with a fraction".to_owned(),
+                    expected: "integer".to_owned(),
+                    found: "number with a fraction".to_owned(),
                 });
             }
             number::Integral::Outside => {
-                return Err(Error::OutOfRange { name: name.to_owned(), wanted: "an integer of 64 bits".to_owned() });
+                return Err(Error::OutOfRange { name: name.to_owned(), expected: "integer of 64 bits".to_owned() });
             }
         },
         Value::Null | Value::Bool(_) | Value::Text(_) | Value::List(_) | Value::Object(_) => {
-            return Err(wrong(name, "an integer", value));
+            return Err(wrong(name, "integer", value));
         }
     };
     match u64::try_from(number) {
         Ok(number) => Ok(Some(number)),
-        Err(_) => Err(Error::Malformed(format!("{name} wants no negative number"))),
+        Err(_) => Err(Error::Malformed(format!("invalid {name}: must not be negative"))),
     }
 }
 

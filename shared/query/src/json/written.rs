@@ -12,7 +12,7 @@ impl Parser<'_> {
             return Err(Error::Required("update".to_owned()));
         }
         let Value::Object(Object(operators)) = update else {
-            return Err(wrong("update", "an object of operators", update));
+            return Err(wrong("update", "object of operators", update));
         };
         let mut changes: Vec<Change> = Vec::new();
         for (key, operand) in operators {
@@ -27,7 +27,7 @@ impl Parser<'_> {
                 continue;
             }
             let Value::Object(Object(members)) = operand else {
-                return Err(wrong(key, "an object of columns", operand));
+                return Err(wrong(key, "object of columns", operand));
             };
             for (name, value) in members {
                 let column = self.column(table, name)?;
@@ -47,7 +47,10 @@ impl Parser<'_> {
             Value::List(docs) => docs,
             Value::Null => return Err(Error::Required("doc".to_owned())),
             Value::Bool(_) | Value::Int(_) | Value::Number(_) | Value::Text(_) => {
-                return Err(Error::Malformed(format!("incorrect insert object provided: it is {}", docs.kind())));
+                return Err(Error::Malformed(format!(
+                    "incorrect insert object provided: expected object, found {}",
+                    docs.kind()
+                )));
             }
         };
         budget.list(|| "the list of rows".to_owned(), docs.len())?;
@@ -56,7 +59,7 @@ impl Parser<'_> {
             let Value::Object(doc) = doc else {
                 let kind = doc.kind();
                 return Err(Error::Malformed(format!(
-                    "incorrect insert object provided: document {position} is {kind}"
+                    "incorrect insert object provided: expected object as document {position}, found {kind}"
                 )));
             };
             parsed.push(self.doc(table, doc, budget)?);
@@ -97,8 +100,8 @@ fn inc(column: &Column, by: &Value) -> Result<Change, Error> {
     if !column.r#type.is_number() {
         return Err(Error::WrongType {
             name: column.name.clone(),
-            wanted: format!("{}, which has no sum", column.r#type.wanted()),
-            got: "an increment".to_owned(),
+            expected: "numeric column to increment".to_owned(),
+            found: format!("column of type {}", column.native),
         });
     }
     let accepted = match by {
@@ -108,7 +111,7 @@ fn inc(column: &Column, by: &Value) -> Result<Change, Error> {
         Value::Null | Value::Bool(_) | Value::List(_) | Value::Object(_) => false,
     };
     if !accepted {
-        return Err(wrong(&column.name, "a number to add", by));
+        return Err(wrong(&column.name, "number to add", by));
     }
     writable(column, by)?;
     Ok(Change::Inc { column: column.name.clone(), by: by.clone() })

@@ -93,7 +93,7 @@ fn booleans_and_texts_are_only_themselves() {
     assert_eq!(reason("text", "5"), "WRONG_TYPE");
     assert_eq!(
         typed(&of("text"), &Value::Int(5)),
-        Err(Error::WrongType { name: "c".to_owned(), wanted: "a text".to_owned(), got: "a number".to_owned() })
+        Err(Error::WrongType { name: "c".to_owned(), expected: "string".to_owned(), found: "integer".to_owned() })
     );
 }
 

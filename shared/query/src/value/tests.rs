@@ -76,7 +76,7 @@ fn texts_are_utf_8_without_lone_surrogates_and_nul() {
     {
         message(json);
     }
-    assert_eq!(message(br#"["a\u0000b"]"#), "NUL character in a text at line 1 column 2");
+    assert_eq!(message(br#"["a\u0000b"]"#), "NUL character in a string at line 1 column 2");
     assert!(message(br#"{"a\u0000": 1}"#).starts_with("NUL character in a member's name"));
 }
 

@@ -90,15 +90,18 @@ fn orders_have_many_spellings() {
         error("{ album(sort: [titel_desc]) { title } }"),
         "column titel is not in table album; did you mean title?"
     );
-    assert!(error("{ album(sort: 1) { title } }").starts_with("sort wants"));
+    assert!(error("{ album(sort: 1) { title } }").starts_with("invalid sort: expected "));
 }
 
 #[test]
 fn skip_and_limit_are_whole_numbers() {
     assert_eq!(read("{ album(limit: 0) { title } }").node.limit, Some(0));
-    assert_eq!(error(r#"{ album(limit: "2") { title } }"#), "limit wants a whole number, got a text");
-    assert_eq!(error("{ album(limit: 2.9) { title } }"), "limit wants a whole number, got a number that is not whole");
-    assert_eq!(error("{ album(skip: -1) { title } }"), "skip must not be negative");
+    assert_eq!(error(r#"{ album(limit: "2") { title } }"#), "invalid limit: expected integer, found string");
+    assert_eq!(
+        error("{ album(limit: 2.9) { title } }"),
+        "invalid limit: expected integer, found number with a fraction"
+    );
+    assert_eq!(error("{ album(skip: -1) { title } }"), "invalid skip: must not be negative");
     assert!(error("{ album(skip: 99999999999999999999) { title } }").contains("out of range"));
 }
 
@@ -112,7 +115,7 @@ fn wrong_conditions_are_refused_where_they_stand() {
         refusal.accesses,
         [RootAccess { database: "music".to_owned(), table: "album".to_owned(), operation: Operation::Read }]
     );
-    assert_eq!(message(refusal), "where wants an object of conditions, got a number");
+    assert_eq!(message(refusal), "invalid where: expected object of conditions, found integer");
 }
 
 #[test]

@@ -46,7 +46,10 @@ fn include_and_skip_leave_fields_out() {
     assert_eq!(keys(&read.node.fields), ["album_id"]);
     assert_eq!(plan("{ album @music @include(if: false) { title } }").fields, []);
     assert_eq!(error("{ album @include { title } }"), "argument if of @include is required");
-    assert_eq!(error("{ album @skip(if: 1) { title } }"), "argument if of @skip wants a boolean, got something else");
+    assert_eq!(
+        error("{ album @skip(if: 1) { title } }"),
+        "invalid argument if of @skip: expected boolean, found another type"
+    );
     assert_eq!(error("{ album @skip(unless: true) { title } }"), "argument unless of @skip is not known");
     assert_eq!(
         error("{ album { title @live } }"),

@@ -61,12 +61,18 @@ fn rows_are_updated() {
         error("mutation { update_track(where: {track_id: 1}, remove: {name: 1}) { status } }"),
         "argument remove of update_track is not known"
     );
-    assert_eq!(error("mutation { update_track(op: 5) { status } }"), "op wants all, one or count, got a number");
+    assert_eq!(
+        error("mutation { update_track(op: 5) { status } }"),
+        "invalid op: expected all, one or count, found integer"
+    );
     assert_eq!(
         error("mutation { update_track(op: upsert) { status } }"),
         "invalid op \"upsert\": expected one of all, one, count"
     );
-    assert_eq!(error("mutation { update_track(set: 5) { status } }"), "set wants an object of columns, got a number");
+    assert_eq!(
+        error("mutation { update_track(set: 5) { status } }"),
+        "invalid set: expected object of columns, found integer"
+    );
 }
 
 #[test]

@@ -72,7 +72,7 @@ fn null_is_null() {
     for operator in ["$gt", "$gte", "$lt", "$lte"] {
         assert_eq!(ok(&format!(r#"{{"a": {{"{operator}": null}}}}"#)), Filter::FALSE);
     }
-    assert_eq!(refused(r#"{"a": {"$isNull": 1}}"#).1, "$isNull of a wants true or false, got a number");
+    assert_eq!(refused(r#"{"a": {"$isNull": 1}}"#).1, "invalid $isNull of a: expected boolean, found integer");
 }
 
 #[test]
@@ -153,18 +153,18 @@ fn branches_nest() {
 fn malformed_conditions_say_what_was_expected() {
     for (json, message) in [
         (r#"{"a": {}}"#, "empty condition on column a"),
-        (r#"{"a": {"$in": null}}"#, "$in of a: array expected, got null"),
-        (r#"{"a": {"$nin": {}}}"#, "$nin of a: array expected, got an object"),
-        (r#"{"a": {"$not": 3}}"#, "$not: object expected, got a number"),
-        (r#"{"$and": {"a": {"$gt": 1}}}"#, "$and: array expected, got an object"),
-        (r#"{"$or": null}"#, "$or: array expected, got null"),
-        (r#"{"$or": [1]}"#, "$or: object expected, got a number"),
-        (r#"{"$or": [null]}"#, "$or: object expected, got null"),
-        (r#"{"$not": [{"a": 1}]}"#, "$not: object expected, got a list"),
+        (r#"{"a": {"$in": null}}"#, "invalid $in of a: expected array, found null"),
+        (r#"{"a": {"$nin": {}}}"#, "invalid $nin of a: expected array, found object"),
+        (r#"{"a": {"$not": 3}}"#, "invalid $not: expected object, found integer"),
+        (r#"{"$and": {"a": {"$gt": 1}}}"#, "invalid $and: expected array, found object"),
+        (r#"{"$or": null}"#, "invalid $or: expected array, found null"),
+        (r#"{"$or": [1]}"#, "invalid $or: expected object, found integer"),
+        (r#"{"$or": [null]}"#, "invalid $or: expected object, found null"),
+        (r#"{"$not": [{"a": 1}]}"#, "invalid $not: expected object, found array"),
     ] {
         assert_eq!(refused(json), ("BAD_REQUEST", message.to_owned()), "{json}");
     }
-    assert_eq!(refused("[]"), ("WRONG_TYPE", "the condition wants an object, got a list".to_owned()));
+    assert_eq!(refused("[]"), ("WRONG_TYPE", "invalid condition: expected object, found array".to_owned()));
 }
 
 #[test]
@@ -207,10 +207,7 @@ fn values_fit_their_columns() {
     ] {
         assert_eq!(refused(json).0, reason, "{json}");
     }
-    assert_eq!(
-        refused(r#"{"small": 40000}"#).1,
-        "small wants an integer from -32768 to 32767; the value is out of range"
-    );
+    assert_eq!(refused(r#"{"small": 40000}"#).1, "small is out of range: expected integer from -32768 to 32767");
     ok(r#"{"big": "9007199254740993", "d": "0.10", "at": "2009-01-01", "a": 5.0, "f": 1}"#);
 }
 
@@ -262,11 +259,11 @@ fn a_relation_to_many_takes_quantified_conditions() {
     );
     assert_eq!(
         refused(r#"{"track": null}"#),
-        ("WRONG_TYPE", "track wants an object of $some, $none, $every, got null".to_owned())
+        ("WRONG_TYPE", "invalid track: expected object of $some, $none, $every, found null".to_owned())
     );
     assert_eq!(
         refused(r#"{"track": {"$some": null}}"#),
-        ("BAD_REQUEST", "$some: object expected, got null".to_owned())
+        ("BAD_REQUEST", "invalid $some: expected object, found null".to_owned())
     );
 }
 

@@ -95,11 +95,15 @@ fn unknown_and_misplaced_options_are_refused() {
             "relation track has both find and where",
         ),
         (r#"{"select": {"title": 0}}"#, "BAD_REQUEST", "select cannot leave out title: name what to select"),
-        (r#"{"select": {"title": 2}}"#, "WRONG_TYPE", "select of title wants 1, got a number"),
-        (r#"{"select": {"title": {}}}"#, "WRONG_TYPE", "select of title wants 1, got an object"),
-        (r#"{"select": {"track": "x"}}"#, "WRONG_TYPE", "select of track wants 1 or an object of options, got a text"),
-        (r#"{"select": "title"}"#, "WRONG_TYPE", "select wants a list of names or an object, got a text"),
-        (r#"{"select": [1]}"#, "WRONG_TYPE", "select wants a list of names, got a number"),
+        (r#"{"select": {"title": 2}}"#, "WRONG_TYPE", "invalid select of title: expected 1, found integer"),
+        (r#"{"select": {"title": {}}}"#, "WRONG_TYPE", "invalid select of title: expected 1, found object"),
+        (
+            r#"{"select": {"track": "x"}}"#,
+            "WRONG_TYPE",
+            "invalid select of track: expected 1 or object of options, found string",
+        ),
+        (r#"{"select": "title"}"#, "WRONG_TYPE", "invalid select: expected array of names or object, found string"),
+        (r#"{"select": [1]}"#, "WRONG_TYPE", "invalid select: expected array of names, found integer"),
         (r#"{"select": ["titel"]}"#, "UNKNOWN_COLUMN", "column titel is not in table album; did you mean title?"),
     ] {
         let (found_reason, found) = refused("album", options);
@@ -139,7 +143,10 @@ fn sort_has_three_forms() {
 fn json_has_no_order() {
     let schema = types();
     let refused = rest(&schema).sort(schema.table("t").unwrap(), &value(r#"["doc"]"#));
-    assert_eq!(refused.unwrap_err().to_string(), "sort wants a column that has an order, got doc, which holds JSON");
+    assert_eq!(
+        refused.unwrap_err().to_string(),
+        "invalid sort: expected column that has an order, found doc, which holds JSON"
+    );
 }
 
 #[test]
@@ -149,16 +156,12 @@ fn counts_are_integers_from_zero() {
     assert_eq!(ok("album", r#"{"limit": 5.0}"#).limit, Some(5));
     assert_eq!(ok("album", r#"{"limit": null, "skip": null}"#).limit, None);
     for (options, reason, message) in [
-        (r#"{"limit": -1}"#, "BAD_REQUEST", "limit wants no negative number"),
-        (r#"{"skip": -1.0}"#, "BAD_REQUEST", "skip wants no negative number"),
-        (r#"{"limit": 2.9}"#, "WRONG_TYPE", "limit wants an integer, got a number with a fraction"),
-        (r#"{"limit": "5"}"#, "WRONG_TYPE", "limit wants an integer, got a text"),
-        (r#"{"skip": true}"#, "WRONG_TYPE", "skip wants an integer, got a boolean"),
-        (
-            r#"{"limit": 9223372036854775808}"#,
-            "OUT_OF_RANGE",
-            "limit wants an integer of 64 bits; the value is out of range",
-        ),
+        (r#"{"limit": -1}"#, "BAD_REQUEST", "invalid limit: must not be negative"),
+        (r#"{"skip": -1.0}"#, "BAD_REQUEST", "invalid skip: must not be negative"),
+        (r#"{"limit": 2.9}"#, "WRONG_TYPE", "invalid limit: expected integer, found number with a fraction"),
+        (r#"{"limit": "5"}"#, "WRONG_TYPE", "invalid limit: expected integer, found string"),
+        (r#"{"skip": true}"#, "WRONG_TYPE", "invalid skip: expected integer, found boolean"),
+        (r#"{"limit": 9223372036854775808}"#, "OUT_OF_RANGE", "limit is out of range: expected integer of 64 bits"),
     ] {
         assert_eq!(refused("album", options), (reason, message.to_owned()), "{options}");
     }

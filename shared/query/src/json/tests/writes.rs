@@ -58,26 +58,34 @@ fn changes_that_cannot_be_made_are_refused() {
         (r#"{"set": {"a": 1}}"#, "UNKNOWN_OPERATOR", "operator set is not known; did you mean $set?"),
         (r#"{"$set": {"a": 1}, "$inc": {"a": 1}}"#, "BAD_REQUEST", "column a is changed twice"),
         (r#"{"$set": {"a": 1, "t.a": 2}}"#, "BAD_REQUEST", "column a is changed twice"),
-        (r#"{"$set": null}"#, "WRONG_TYPE", "$set wants an object of columns, got null"),
-        (r#"{"$set": [1]}"#, "WRONG_TYPE", "$set wants an object of columns, got a list"),
+        (r#"{"$set": null}"#, "WRONG_TYPE", "invalid $set: expected object of columns, found null"),
+        (r#"{"$set": [1]}"#, "WRONG_TYPE", "invalid $set: expected object of columns, found array"),
         ("null", "REQUIRED", "update is required"),
-        ("[]", "WRONG_TYPE", "update wants an object of operators, got a list"),
+        ("[]", "WRONG_TYPE", "invalid update: expected object of operators, found array"),
         (r#"{"$set": {"smal": 1}}"#, "UNKNOWN_COLUMN", "column smal is not in table t; did you mean small?"),
         (
             r#"{"$set": {"made": 1}}"#,
             "WRONG_TYPE",
-            "made wants no value, because the database computes it, got a number",
+            "invalid made: expected no value, because the database computes it, found integer",
         ),
         (r#"{"$set": {"level": null}}"#, "REQUIRED", "level is required"),
-        (r#"{"$set": {"s": 5}}"#, "WRONG_TYPE", "s wants a text, got a number"),
-        (r#"{"$inc": {"s": 1}}"#, "WRONG_TYPE", "s wants a text, which has no sum, got an increment"),
-        (r#"{"$inc": {"a": "1"}}"#, "WRONG_TYPE", "a wants a number to add, got a text"),
-        (r#"{"$inc": {"big": "x"}}"#, "WRONG_TYPE", "big wants an integer of 64 bits, got a text that is none"),
-        (r#"{"$inc": {"a": null}}"#, "WRONG_TYPE", "a wants a number to add, got null"),
+        (r#"{"$set": {"s": 5}}"#, "WRONG_TYPE", "invalid s: expected string, found integer"),
+        (
+            r#"{"$inc": {"s": 1}}"#,
+            "WRONG_TYPE",
+            "invalid s: expected numeric column to increment, found column of type text",
+        ),
+        (r#"{"$inc": {"a": "1"}}"#, "WRONG_TYPE", "invalid a: expected number to add, found string"),
+        (
+            r#"{"$inc": {"big": "x"}}"#,
+            "WRONG_TYPE",
+            "invalid big: expected integer of 64 bits, found string in another form",
+        ),
+        (r#"{"$inc": {"a": null}}"#, "WRONG_TYPE", "invalid a: expected number to add, found null"),
         (
             r#"{"$inc": {"a": 1.5}}"#,
             "WRONG_TYPE",
-            "a wants an integer from -2147483648 to 2147483647, got a number with a fraction",
+            "invalid a: expected integer from -2147483648 to 2147483647, found number with a fraction",
         ),
     ] {
         refused(changes(json), reason, message);
@@ -96,27 +104,31 @@ fn documents_are_objects_of_columns() {
 #[test]
 fn documents_that_cannot_be_rows_are_refused() {
     for (json, reason, message) in [
-        ("1", "BAD_REQUEST", "incorrect insert object provided: it is a number"),
-        (r#"[{"id": 1}, 1]"#, "BAD_REQUEST", "incorrect insert object provided: document 1 is a number"),
+        ("1", "BAD_REQUEST", "incorrect insert object provided: expected object, found integer"),
+        (
+            r#"[{"id": 1}, 1]"#,
+            "BAD_REQUEST",
+            "incorrect insert object provided: expected object as document 1, found integer",
+        ),
         ("null", "REQUIRED", "doc is required"),
         (r#"{"id": 1, "t.id": 2}"#, "BAD_REQUEST", "column id is given twice"),
         (r#"{"id": 1, "smal": 2}"#, "UNKNOWN_COLUMN", "column smal is not in table t; did you mean small?"),
         (
             r#"{"id": 1, "made": 2}"#,
             "WRONG_TYPE",
-            "made wants no value, because the database computes it, got a number",
+            "invalid made: expected no value, because the database computes it, found integer",
         ),
         (r#"{"a": 1}"#, "REQUIRED", "id is required"),
         (r#"{"id": null}"#, "REQUIRED", "id is required"),
         (
             r#"{"id": 1, "small": 40000}"#,
             "OUT_OF_RANGE",
-            "small wants an integer from -32768 to 32767; the value is out of range",
+            "small is out of range: expected integer from -32768 to 32767",
         ),
         (
             r#"{"id": 1, "day": "2009-02-30"}"#,
             "WRONG_TYPE",
-            "day wants a date such as 2009-01-31, got a text that is none",
+            "invalid day: expected date such as 2009-01-31, found string in another form",
         ),
     ] {
         refused(docs(json), reason, message);
