@@ -26,7 +26,7 @@ struct Reader<'j> {
 impl Reader<'_> {
     /// The value that starts with `first`, inside `depth` lists and objects.
     fn value(&mut self, first: Peek, depth: usize) -> Result<Value, Error> {
-        self.guard.part()?;
+        self.guard.token()?;
         match first {
             Peek::Null => self.jiter.known_null().map(|()| Value::Null).map_err(|error| self.malformed(&error)),
             Peek::True | Peek::False => {

@@ -48,7 +48,7 @@ impl Edge {
         attempt: AttemptedAccess<'_>,
         error: Error,
     ) -> Fault {
-        let (error, related) = error.plain();
+        let (error, related) = error.split_related();
         if let Some(denial) = self.denial(caller, project, attempt).await {
             return denial;
         }

@@ -78,7 +78,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn count(&mut self) -> Result<()> {
-        self.guard.part().map_err(|error| self.refuse(error))
+        self.guard.token().map_err(|error| self.refuse(error))
     }
 
     fn open(&mut self, byte: u8) -> Result<()> {

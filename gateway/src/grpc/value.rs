@@ -46,7 +46,7 @@ impl Reader<'_> {
 
     fn count(&mut self, depth: usize) -> Result<(), Error> {
         self.guard.depth(depth)?;
-        self.guard.part()
+        self.guard.token()
     }
 }
 

@@ -1,16 +1,16 @@
-//! Which tables an operation accesses, in the order in which grants are asked for and consumed.
+//! Table accesses of an operation, in the order in which grants are asked for and consumed.
 
 use crate::{
     Change, Error, Field, FieldKind, Filter, Mutation, MutationKind, Node, Object, Operation, Read, Schema, Shape,
     Table, Value,
 };
 
-/// One table accessed at one place of an operation, with what its rule may look at.
+/// Access to one table at one place of an operation, with the parts of the request that its rule may read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TableAccess<'a> {
     /// The table's name.
     pub table: &'a str,
-    /// What is done to it.
+    /// The operation on it.
     pub operation: Operation,
     /// The client's condition on this table at this place; `None` where it gave none.
     pub find: Option<&'a Filter>,
@@ -18,7 +18,7 @@ pub struct TableAccess<'a> {
     pub docs: &'a [Object],
     /// Changes of an update.
     pub changes: &'a [Change],
-    /// What the client calls it: `all`, `one`, `count`.
+    /// The `op` of the client: `all`, `one`, `count`.
     pub op: &'static str,
     /// The client's limit.
     pub limit: Option<u64>,
@@ -26,9 +26,9 @@ pub struct TableAccess<'a> {
     pub skip: u64,
 }
 
-/// Messages inside one another that the wire carries: prost decodes a hundred, and a request wraps an operation in a
+/// Nesting of messages that the wire carries: prost decodes a hundred levels, and a request wraps an operation in a
 /// few. No request within its limits reaches it (`Limits::NESTING`, `Limits::VALUE_DEPTH`).
-const DEEPEST: usize = 90;
+const MAX_NESTING: usize = 90;
 
 /// Tables a read accesses: each node, then the tables of its filter in the order of its relations, then the nodes of its
 /// relations. A condition on a relation counts as a read of all rows that its inner condition finds.
@@ -62,13 +62,13 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     fn node(&mut self, table: &'a Table, node: &'a Node, level: usize) -> Result<(), Error> {
-        check(level)?;
+        check_level(level)?;
         let op = match node.shape {
             Shape::Many => "all",
             Shape::One => "one",
             Shape::Count | Shape::Aggregate => "count",
         };
-        let find = given(&node.filter);
+        let find = unless_true(&node.filter);
         self.accesses.push(TableAccess {
             find,
             op,
@@ -87,7 +87,7 @@ impl<'a> Walk<'a> {
     }
 
     fn filter(&mut self, table: &'a Table, filter: &'a Filter, level: usize) -> Result<(), Error> {
-        check(level)?;
+        check_level(level)?;
         match filter {
             Filter::And(filters) | Filter::Or(filters) => {
                 filters.iter().try_for_each(|filter| self.filter(table, filter, level + 2))
@@ -95,7 +95,11 @@ impl<'a> Walk<'a> {
             Filter::Not(filter) => self.filter(table, filter, level + 1),
             Filter::Related { relation, filter, .. } => {
                 let far = self.far(table, relation)?;
-                self.accesses.push(TableAccess { find: given(filter), op: "all", ..access(far, Operation::Read) });
+                self.accesses.push(TableAccess {
+                    find: unless_true(filter),
+                    op: "all",
+                    ..access(far, Operation::Read)
+                });
                 self.filter(far, filter, level + 2)
             }
             Filter::Compare { .. } | Filter::In { .. } | Filter::IsNull { .. } => Ok(()),
@@ -107,18 +111,18 @@ impl<'a> Walk<'a> {
         match kind {
             MutationKind::Insert { docs } => {
                 docs.iter().try_for_each(|doc| object(doc, 2))?;
-                self.accesses.push(TableAccess { docs, op: count(docs.len() == 1), ..own });
+                self.accesses.push(TableAccess { docs, op: op_name(docs.len() == 1), ..own });
                 Ok(())
             }
             MutationKind::Update { filter, changes, one } => {
                 changes.iter().try_for_each(|change| match change {
                     Change::Set { value, .. } | Change::Inc { by: value, .. } => nested(value, 3),
                 })?;
-                self.accesses.push(TableAccess { find: given(filter), changes, op: count(*one), ..own });
+                self.accesses.push(TableAccess { find: unless_true(filter), changes, op: op_name(*one), ..own });
                 self.filter(table, filter, 2)
             }
             MutationKind::Delete { filter, one } => {
-                self.accesses.push(TableAccess { find: given(filter), op: count(*one), ..own });
+                self.accesses.push(TableAccess { find: unless_true(filter), op: op_name(*one), ..own });
                 self.filter(table, filter, 2)
             }
         }
@@ -134,11 +138,11 @@ fn access(table: &Table, operation: Operation) -> TableAccess<'_> {
     TableAccess { table: &table.name, operation, find: None, docs: &[], changes: &[], op: "all", limit: None, skip: 0 }
 }
 
-fn given(filter: &Filter) -> Option<&Filter> {
+fn unless_true(filter: &Filter) -> Option<&Filter> {
     (!filter.is_true()).then_some(filter)
 }
 
-fn count(one: bool) -> &'static str {
+fn op_name(one: bool) -> &'static str {
     if one { "one" } else { "all" }
 }
 
@@ -146,7 +150,7 @@ fn nested(value: &Value, level: usize) -> Result<(), Error> {
     match value {
         Value::Null | Value::Bool(_) | Value::Int(_) | Value::Number(_) | Value::Text(_) => Ok(()),
         Value::List(items) => {
-            check(level)?;
+            check_level(level)?;
             items.iter().try_for_each(|item| nested(item, level + 2))
         }
         Value::Object(members) => object(members, level + 1),
@@ -154,13 +158,13 @@ fn nested(value: &Value, level: usize) -> Result<(), Error> {
 }
 
 fn object(object: &Object, level: usize) -> Result<(), Error> {
-    check(level)?;
+    check_level(level)?;
     object.0.iter().try_for_each(|(_, value)| nested(value, level + 2))
 }
 
-fn check(level: usize) -> Result<(), Error> {
-    if level > DEEPEST {
-        return Err(Error::TooComplex { what: "depth", seen: level, limit: DEEPEST });
+fn check_level(level: usize) -> Result<(), Error> {
+    if level > MAX_NESTING {
+        return Err(Error::TooComplex { what: "depth", seen: level, limit: MAX_NESTING });
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! What can be wrong with an operation, whoever sends it.
+//! Errors of operations, the same for every protocol.
 
-/// An operation that does not fit the model or the schema. Every text names the thing that is wrong.
+/// An operation that does not fit the model or the schema. Every message names the invalid part.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
     /// The body, an argument or a document is malformed.
@@ -54,7 +54,7 @@ pub enum Error {
         /// The nearest known name.
         nearest: Option<String>,
     },
-    /// Nobody knows the operator.
+    /// The operator is not known.
     #[error("operator {operator} is not known{}", hint(.nearest))]
     UnknownOperator {
         /// As the caller wrote it.
@@ -62,7 +62,7 @@ pub enum Error {
         /// The nearest known name.
         nearest: Option<String>,
     },
-    /// Nobody knows the argument or option.
+    /// The argument or option is not known.
     #[error("argument {argument} is not known{}", hint(.nearest))]
     UnknownArgument {
         /// As the caller wrote it.
@@ -88,7 +88,7 @@ pub enum Error {
         /// What it holds, for people.
         expected: String,
     },
-    /// Something that must be given is not.
+    /// A required value is missing.
     #[error("{0} is required")]
     Required(String),
     /// An update or delete of every row, where no rule allows it.
@@ -124,9 +124,9 @@ impl Error {
         }
     }
 
-    /// The error, which is about rows of `table` that a relation leads to. It stays with the innermost of such tables;
-    /// a limit is about the request alone.
-    pub(crate) fn about(self, table: &str) -> Self {
+    /// Marks the error as one of rows of `table`, to which a relation leads. The innermost such table is kept; an exceeded
+    /// limit concerns the request alone and stays as it is.
+    pub(crate) fn in_related(self, table: &str) -> Self {
         match self {
             error @ (Error::Related { .. } | Error::TooComplex { .. } | Error::TooLong { .. }) => error,
             error => Error::Related { table: table.to_owned(), error: Box::new(error) },
@@ -157,8 +157,8 @@ impl Error {
         }
     }
 
-    /// What is wrong, and the table that a relation leads to if it is about that.
-    pub fn plain(self) -> (Self, Option<String>) {
+    /// Splits off the table of an [`Error::Related`].
+    pub fn split_related(self) -> (Self, Option<String>) {
         match self {
             Error::Related { table, error } => (*error, Some(table)),
             error => (error, None),
@@ -172,7 +172,7 @@ fn hint(nearest: &Option<String>) -> String {
 
 /// The known name that `name` was most likely meant to be, if any is near enough.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    let name = short(name);
+    let name = truncated(name);
     let mut best: Option<(f64, &str)> = None;
     for candidate in known {
         let likeness = strsim::jaro_winkler(&name.to_lowercase(), &candidate.to_lowercase());
@@ -183,10 +183,10 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     best.map(|(_, candidate)| candidate.to_owned())
 }
 
-/// `text` without what would make a message long.
-pub(crate) fn short(text: &str) -> String {
-    const LONGEST: usize = 64;
-    match text.char_indices().nth(LONGEST) {
+/// The beginning of `text`, short enough for a message.
+pub(crate) fn truncated(text: &str) -> String {
+    const MAX_CHARS: usize = 64;
+    match text.char_indices().nth(MAX_CHARS) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }

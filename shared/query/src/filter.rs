@@ -10,7 +10,7 @@ pub enum Filter {
     And(Vec<Filter>),
     /// One holds; empty is false.
     Or(Vec<Filter>),
-    /// The other way round; unknown stays unknown.
+    /// Negation; unknown stays unknown.
     Not(Box<Filter>),
     /// A column against a value that is not null, a list or an object.
     Compare {

@@ -1,10 +1,10 @@
-//! What a caller may do with one table.
+//! Grants: the authorised access to one table.
 
 use std::sync::Arc;
 
 use crate::{Filter, Operation};
 
-/// What a caller may do with one table at one place of a request: made by the rule engine, applied by crud.
+/// Terms of a grant for one table access of a request: made by the rule engine, applied by crud.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GrantTerms {
     /// The project's id.

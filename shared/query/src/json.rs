@@ -3,7 +3,7 @@
 mod condition;
 mod name;
 mod selection;
-mod written;
+mod write;
 
 use crate::{Budget, Change, Error, Filter, Node, Object, Schema, Sort, Table, Value};
 
@@ -43,7 +43,7 @@ impl Parser<'_> {
     /// A condition on rows of `table`. Relations go by name (to one: a condition; to many: `some`, `none`, `every`).
     /// `Null` and an absent condition are true.
     ///
-    /// What asks for nothing is [`Filter::TRUE`] itself, however it is written: `{}`, `{"$and": []}`,
+    /// A condition without any requirement is [`Filter::TRUE`] itself, however it is written: `{}`, `{"$and": []}`,
     /// `{"a": {"$nin": []}}`.
     pub fn filter(&self, table: &Table, find: &Value, budget: &mut Budget) -> Result<Filter, Error> {
         self.condition(table, find, budget)

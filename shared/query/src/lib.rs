@@ -36,5 +36,5 @@ pub use limits::{Budget, Guard, Limits};
 pub use operation::{Change, Field, FieldKind, Mutation, MutationKind, Node, Operation, Read, Shape, Sort, Write};
 pub use row::{Related, Row};
 pub use schema::{Column, ForeignKey, Relation, Schema, Table, TableKind, Type};
-pub use typed::{Typed, comparable, fits, instant, typed};
+pub use typed::{Typed, comparable, instant, typed};
 pub use value::{Object, Value};

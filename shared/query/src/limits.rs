@@ -49,10 +49,10 @@ pub struct Budget {
     nodes: usize,
     statements: usize,
     values: usize,
-    /// Relations that are being selected inside one another.
-    relations: usize,
-    /// Connectives and relations around the condition that is being parsed.
-    around: usize,
+    /// Depth of the selection that is being parsed, in relations.
+    selection_depth: usize,
+    /// Depth of the condition that is being parsed, in connectives and relations.
+    condition_depth: usize,
 }
 
 impl Budget {
@@ -74,29 +74,29 @@ impl Budget {
     /// Begins the rows of a relation that is selected: a level and a statement.
     pub fn enter_relation(&mut self) -> Result<(), Error> {
         self.operation()?;
-        self.relations += 1;
-        at_most("depth", self.relations + 1, self.limits.depth)
+        self.selection_depth += 1;
+        at_most("depth", self.selection_depth + 1, self.limits.depth)
     }
 
     /// Ends the rows of a relation.
     pub fn leave_relation(&mut self) {
-        self.relations -= 1;
+        self.selection_depth -= 1;
     }
 
     /// Counts a comparison, a connective or a relation of a condition.
     pub(crate) fn condition(&mut self) -> Result<(), Error> {
         count("nodes", &mut self.nodes, self.limits.nodes)?;
-        let depth = self.around + 1;
+        let depth = self.condition_depth + 1;
         at_most("filter depth", depth, self.limits.filter_depth)?;
-        at_most("nesting", self.relations + 2 * depth, Limits::NESTING)
+        at_most("nesting", self.selection_depth + 2 * depth, Limits::NESTING)
     }
 
     /// Counts a connective or a relation of a condition, and what `parse` finds inside it as one level deeper.
-    pub(crate) fn around<T>(&mut self, parse: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
+    pub(crate) fn nested<T>(&mut self, parse: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
         self.condition()?;
-        self.around += 1;
+        self.condition_depth += 1;
         let parsed = parse(self)?;
-        self.around -= 1;
+        self.condition_depth -= 1;
         Ok(parsed)
     }
 
@@ -119,17 +119,17 @@ impl Budget {
         count("values", &mut self.values, self.limits.values)
     }
 
-    fn value_inside(&mut self, value: &Value, around: usize) -> Result<(), Error> {
+    fn value_inside(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
         count("values", &mut self.values, self.limits.values)?;
         match value {
             Value::Null | Value::Bool(_) | Value::Int(_) | Value::Number(_) | Value::Text(_) => Ok(()),
             Value::List(items) => {
-                at_most("depth of a value", around + 1, Limits::VALUE_DEPTH)?;
-                items.iter().try_for_each(|item| self.value_inside(item, around + 1))
+                at_most("depth of a value", depth + 1, Limits::VALUE_DEPTH)?;
+                items.iter().try_for_each(|item| self.value_inside(item, depth + 1))
             }
             Value::Object(object) => {
-                at_most("depth of a value", around + 1, Limits::VALUE_DEPTH)?;
-                object.0.iter().try_for_each(|(_, member)| self.value_inside(member, around + 1))
+                at_most("depth of a value", depth + 1, Limits::VALUE_DEPTH)?;
+                object.0.iter().try_for_each(|(_, member)| self.value_inside(member, depth + 1))
             }
         }
     }
@@ -141,35 +141,35 @@ impl Budget {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Guard {
     depth: usize,
-    parts: usize,
+    tokens: usize,
     seen: usize,
 }
 
 impl Guard {
     /// Nesting that recursion can bear on any stack.
-    const DEEPEST: usize = 512;
+    const MAX_DEPTH: usize = 512;
     /// Nesting of texts and messages: more than [`Limits::NESTING`] and [`Limits::VALUE_DEPTH`] need in any protocol.
-    const DEPTH: usize = 100;
+    const TEXT_DEPTH: usize = 100;
 
-    /// A guard of at most `depth` levels of nesting and `parts` values, names or tokens.
-    pub const fn new(depth: usize, parts: usize) -> Self {
-        let depth = if depth < Self::DEEPEST { depth } else { Self::DEEPEST };
-        Self { depth, parts, seen: 0 }
+    /// A guard of at most `depth` levels of nesting and `tokens` values, names or tokens.
+    pub const fn new(depth: usize, tokens: usize) -> Self {
+        let depth = if depth < Self::MAX_DEPTH { depth } else { Self::MAX_DEPTH };
+        Self { depth, tokens, seen: 0 }
     }
 
     /// A guard that lets pass what `limits` allow, however a protocol writes it: a member of an inserted row is a name
     /// and a value, a part of a selection or a condition at most ten names and values.
     pub const fn of(limits: &Limits) -> Self {
         let asked = limits.nodes.saturating_add(limits.statements).saturating_mul(10);
-        Self::new(Self::DEPTH, limits.values.saturating_mul(2).saturating_add(asked).saturating_add(1000))
+        Self::new(Self::TEXT_DEPTH, limits.values.saturating_mul(2).saturating_add(asked).saturating_add(1000))
     }
 
     /// Counts a value, a name or a token.
-    pub fn part(&mut self) -> Result<(), Error> {
-        count("nodes", &mut self.seen, self.parts)
+    pub fn token(&mut self) -> Result<(), Error> {
+        count("nodes", &mut self.seen, self.tokens)
     }
 
-    /// Refuses what stands inside `depth` lists, objects or brackets, if that is too many.
+    /// Refuses a part at `depth` levels of lists, objects or brackets, where that is too deep.
     pub fn depth(&self, depth: usize) -> Result<(), Error> {
         at_most("depth", depth, self.depth)
     }

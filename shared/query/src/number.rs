@@ -6,10 +6,10 @@ use crate::Value;
 
 /// Digits on each side of the point that a decimal may have: what PostgreSQL lets a column declare. An exponent must
 /// not turn a few bytes of a request into many of memory.
-const MOST_DIGITS: usize = 1000;
+const MAX_DIGITS: usize = 1000;
 
 /// The JSON number `text` without an exponent; `None` where that has too many digits.
-pub fn plain(text: &str) -> Option<String> {
+pub fn without_exponent(text: &str) -> Option<String> {
     let (sign, rest) = match text.strip_prefix('-') {
         Some(rest) => ("-", rest),
         None => ("", text),
@@ -23,7 +23,7 @@ pub fn plain(text: &str) -> Option<String> {
     let exponent: i32 = exponent.parse().ok()?;
     let point = i64::from(exponent) + i64::try_from(whole.len()).ok()?;
     let length = i64::try_from(digits.len()).ok()?;
-    let most = i64::try_from(MOST_DIGITS).ok()?;
+    let most = i64::try_from(MAX_DIGITS).ok()?;
     if point > most || length - point > most {
         return None;
     }
@@ -52,7 +52,7 @@ pub enum Integral {
 
 /// The integer that the JSON number `text` amounts to, however it is written: `5`, `5.0`, `0.5e1`.
 pub fn integral(text: &str) -> Integral {
-    let Some(plain) = plain(text) else { return Integral::Outside };
+    let Some(plain) = without_exponent(text) else { return Integral::Outside };
     let (whole, fraction) = plain.split_once('.').unwrap_or((&plain, ""));
     if fraction.bytes().any(|digit| digit != b'0') {
         return Integral::Fraction;

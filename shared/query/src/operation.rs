@@ -2,7 +2,7 @@
 
 use crate::{Filter, Object, Value};
 
-/// What a caller wants to do with a table.
+/// An operation on a table, as rules know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Operation {
     /// Insert rows.
@@ -38,14 +38,14 @@ pub struct Read {
     pub node: Node,
 }
 
-/// What is read of one table at one place of a tree.
+/// A node of the tree: a read of one table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
-    /// What JSON it becomes.
+    /// JSON form of the node.
     pub shape: Shape,
     /// Members of each row, in the order in which they are written.
     pub fields: Vec<Field>,
-    /// Rows that count; [`Filter::TRUE`] for all.
+    /// Condition on the rows; [`Filter::TRUE`] for all.
     pub filter: Filter,
     /// Order of the rows; the primary key makes it total.
     pub sort: Vec<Sort>,
@@ -56,7 +56,7 @@ pub struct Node {
     pub limit: Option<u64>,
 }
 
-/// What JSON a node becomes.
+/// JSON form of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Shape {
     /// An array of rows.
@@ -74,11 +74,11 @@ pub enum Shape {
 pub struct Field {
     /// The member's name in the answer.
     pub key: String,
-    /// What it holds.
+    /// Source of the value.
     pub kind: FieldKind,
 }
 
-/// What a member of a row holds.
+/// Kind of a selected field: where the value of the member comes from.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FieldKind {
     /// A column, by its name in the database.
@@ -119,21 +119,21 @@ pub struct Write {
 pub struct Mutation {
     /// The table's name in the database.
     pub table: String,
-    /// What happens to it.
+    /// Kind of the mutation, with its arguments.
     pub kind: MutationKind,
     /// What to answer of the rows written, as they are stored after the change (before it, for a delete).
     pub returning: Option<Node>,
 }
 
-/// What a mutation does.
+/// Kind of a mutation.
 #[derive(Debug, Clone, PartialEq)]
 pub enum MutationKind {
-    /// New rows; columns that a document does not name get their default.
+    /// `INSERT` of new rows; columns that a document does not name get their default.
     Insert {
-        /// One per row. None is fine and inserts nothing.
+        /// One per row; none inserts nothing.
         docs: Vec<Object>,
     },
-    /// Changes to the rows that pass.
+    /// `UPDATE` of the rows that pass.
     Update {
         /// Which rows.
         filter: Filter,

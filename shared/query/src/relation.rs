@@ -6,12 +6,12 @@ use foldhash::{HashMap, HashMapExt};
 
 use crate::{ForeignKey, Relation, Table};
 
-/// A relation before its name is settled.
+/// A relation before its name is assigned.
 struct Claim {
-    /// The name it gets if nobody else wants it.
-    wanted: String,
-    /// `<table>_by_<columns>`, where somebody does.
-    otherwise: String,
+    /// The name it gets unless another claims it too.
+    preferred: String,
+    /// `<table>_by_<columns>`, for where another does.
+    fallback: String,
     relation: Relation,
 }
 
@@ -23,12 +23,12 @@ pub fn all(tables: &[Table], by_name: &HashMap<String, usize>) -> Vec<Vec<Relati
         for key in &table.foreign_keys {
             let Some(&far) = by_name.get(&key.foreign_table) else { continue };
             let Some(on) = pairs(table, key, &tables[far]) else { continue };
-            backs[far].push(back(table, key, &on));
-            ones[index].push(one(table, key, on));
+            backs[far].push(reverse(table, key, &on));
+            ones[index].push(to_one(table, key, on));
         }
     }
     let claims = ones.into_iter().zip(backs).map(|(ones, backs)| ones.into_iter().chain(backs).collect());
-    tables.iter().zip(claims).map(|(table, claims)| settle(table, claims)).collect()
+    tables.iter().zip(claims).map(|(table, claims)| assign_names(table, claims)).collect()
 }
 
 /// Pairs of a column of `table` and the column of `far` it refers to, if the key names columns that exist.
@@ -42,8 +42,8 @@ fn pairs(table: &Table, key: &ForeignKey, far: &Table) -> Option<Vec<(String, St
 }
 
 /// From a row of `table` to the row that its key refers to.
-fn one(table: &Table, key: &ForeignKey, on: Vec<(String, String)>) -> Claim {
-    let wanted = match key.columns.as_slice() {
+fn to_one(table: &Table, key: &ForeignKey, on: Vec<(String, String)>) -> Claim {
+    let preferred = match key.columns.as_slice() {
         [column] => match without_id(column) {
             "" => &key.foreign_table,
             name if table.column(name).is_ok() => &key.foreign_table,
@@ -52,19 +52,19 @@ fn one(table: &Table, key: &ForeignKey, on: Vec<(String, String)>) -> Claim {
         _ => &key.foreign_table,
     };
     Claim {
-        wanted: wanted.to_owned(),
-        otherwise: by_columns(&key.foreign_table, key),
+        preferred: preferred.to_owned(),
+        fallback: by_columns(&key.foreign_table, key),
         relation: Relation { name: String::new(), table: key.foreign_table.clone(), many: false, on },
     }
 }
 
 /// From a row of the other table back to the rows of `table` that refer to it: one, where its key's columns are unique.
-fn back(table: &Table, key: &ForeignKey, on: &[(String, String)]) -> Claim {
+fn reverse(table: &Table, key: &ForeignKey, on: &[(String, String)]) -> Claim {
     let within = |unique: &Vec<String>| !unique.is_empty() && unique.iter().all(|name| key.columns.contains(name));
     let single = within(&table.primary_key) || table.unique_keys.iter().any(within);
     Claim {
-        wanted: table.name.clone(),
-        otherwise: by_columns(&table.name, key),
+        preferred: table.name.clone(),
+        fallback: by_columns(&table.name, key),
         relation: Relation {
             name: String::new(),
             table: table.name.clone(),
@@ -76,21 +76,21 @@ fn back(table: &Table, key: &ForeignKey, on: &[(String, String)]) -> Claim {
 
 /// Gives every claim a name that no column and no other relation of `table` has.
 ///
-/// A wanted name that is a column's or wanted twice goes to nobody: each of those claims gets `<table>_by_<columns>`.
+/// A preferred name that is a column's or claimed twice is given to none: each of those claims gets `<table>_by_<columns>`.
 /// Where even that is taken (a table that refers to itself wants it for both directions), the later ones get `_2`,
 /// `_3`.
-fn settle(table: &Table, claims: Vec<Claim>) -> Vec<Relation> {
-    let mut wanted: HashMap<String, usize> = HashMap::new();
+fn assign_names(table: &Table, claims: Vec<Claim>) -> Vec<Relation> {
+    let mut preferred: HashMap<String, usize> = HashMap::new();
     for claim in &claims {
-        *wanted.entry(claim.wanted.clone()).or_default() += 1;
+        *preferred.entry(claim.preferred.clone()).or_default() += 1;
     }
     let mut taken: HashSet<String> = table.columns.iter().map(|column| column.name.clone()).collect();
     let columns = taken.clone();
-    let free = |claim: &Claim| wanted[&claim.wanted] == 1 && !columns.contains(&claim.wanted);
-    taken.extend(claims.iter().filter(|claim| free(claim)).map(|claim| claim.wanted.clone()));
+    let free = |claim: &Claim| preferred[&claim.preferred] == 1 && !columns.contains(&claim.preferred);
+    taken.extend(claims.iter().filter(|claim| free(claim)).map(|claim| claim.preferred.clone()));
     let mut relations = Vec::with_capacity(claims.len());
     for claim in claims {
-        let name = if free(&claim) { claim.wanted } else { unique(claim.otherwise, &taken) };
+        let name = if free(&claim) { claim.preferred } else { unique(claim.fallback, &taken) };
         taken.insert(name.clone());
         relations.push(Relation { name, ..claim.relation });
     }

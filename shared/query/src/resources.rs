@@ -8,9 +8,9 @@ use serde::Deserialize;
 /// A resource document, typed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resource<M, S> {
-    /// Names it.
+    /// Identity of the document.
     pub meta: M,
-    /// What it says.
+    /// Content of the document.
     pub spec: S,
 }
 
@@ -36,11 +36,11 @@ pub struct Project {
     pub name: Option<String>,
     /// Keys that verify tokens; none: no token is ever valid.
     pub tokens: Vec<TokenKey>,
-    /// How rules are read.
+    /// Evaluation of rules.
     pub security: Security,
-    /// Who may call from a browser.
+    /// Cross-origin resource sharing.
     pub cors: Cors,
-    /// How numbers that a double cannot hold are written.
+    /// JSON form of numbers that a double cannot hold.
     pub numbers: Numbers,
     /// GraphQL of this project.
     pub graphql: Graphql,
@@ -77,7 +77,7 @@ impl fmt::Debug for TokenKey {
     }
 }
 
-/// How a token is signed.
+/// Signature algorithm of tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 pub enum Algorithm {
     /// HMAC with SHA-256.
@@ -86,15 +86,15 @@ pub enum Algorithm {
     Hs256,
 }
 
-/// How rules are read.
+/// Evaluation of rules.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct Security {
-    /// What a `match` on `args.find` does.
+    /// Effect of a `match` on `args.find`.
     pub match_mode: MatchMode,
 }
 
-/// What a `match` on `args.find.<column>` does.
+/// Effect of a `match` on `args.find.<column>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MatchMode {
@@ -107,7 +107,7 @@ pub enum MatchMode {
     Auto,
 }
 
-/// Who may call from a browser.
+/// Cross-origin resource sharing.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cors {
@@ -115,7 +115,7 @@ pub struct Cors {
     pub origins: Vec<String>,
 }
 
-/// How numbers that a double cannot hold are written.
+/// JSON form of numbers that a double cannot hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Numbers {
@@ -178,13 +178,13 @@ pub struct Database {
     /// Which engine; absent: the one that the scheme of `url` names. Read it by [`Database::engine`].
     #[serde(default)]
     pub r#type: Option<Engine>,
-    /// Where it is: `sqlite:music.db`, `postgres://user@host/name`.
+    /// Its URL: `sqlite:music.db`, `postgres://user@host/name`.
     pub url: String,
     /// PostgreSQL's schema.
-    #[serde(default = "public")]
+    #[serde(default = "default_schema")]
     pub schema: String,
     /// Rows a read answers where the client gives no limit.
-    #[serde(default = "thousand")]
+    #[serde(default = "default_limit")]
     pub limit: u64,
     /// Connections.
     #[serde(default)]
@@ -256,10 +256,10 @@ pub struct TableMeta {
     pub id: String,
 }
 
-fn public() -> String {
+fn default_schema() -> String {
     "public".to_owned()
 }
 
-fn thousand() -> u64 {
+fn default_limit() -> u64 {
     1000
 }

@@ -1,10 +1,10 @@
-//! Conditions on rows at hand, as the databases decide them.
+//! Evaluation of conditions on rows in memory, with the results that databases give.
 
 use std::cmp::Ordering;
 
 use crate::{Comparison, Filter, Object, Quantifier, Table, Typed, Value, comparable};
 
-/// A row that has left its database, such as an image of a change.
+/// A row in memory, such as the row image of a change.
 #[derive(Debug, Clone, Copy)]
 pub struct Row<'a> {
     /// Its table.
@@ -15,7 +15,7 @@ pub struct Row<'a> {
     pub related: &'a [Related<'a>],
 }
 
-/// The rows that a relation leads to: all of them.
+/// All rows that a relation leads to.
 #[derive(Debug, Clone, Copy)]
 pub struct Related<'a> {
     /// The relation's name in the schema.

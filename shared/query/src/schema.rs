@@ -1,4 +1,4 @@
-//! What a database holds.
+//! Schema of a database: tables, columns, keys and relations.
 
 use foldhash::HashMap;
 
@@ -30,7 +30,7 @@ pub struct Table {
     pub relations: Vec<Relation>,
 }
 
-/// What kind of table it is.
+/// Kind of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TableKind {
     /// Holds rows.
@@ -44,7 +44,7 @@ pub enum TableKind {
 pub struct Column {
     /// Its name in the database, case kept.
     pub name: String,
-    /// What it holds.
+    /// Type of its values.
     pub r#type: Type,
     /// It may be null.
     pub nullable: bool,
@@ -56,7 +56,7 @@ pub struct Column {
     pub native: String,
 }
 
-/// What a column holds, alike for all engines.
+/// Type of a column, the same for all engines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Type {
     /// true or false.
@@ -100,7 +100,7 @@ pub struct ForeignKey {
     pub foreign_columns: Vec<String>,
 }
 
-/// A way from a row to rows of another table.
+/// A relation from a row to rows of another table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Relation {
     /// Its name, unique among the table's columns and relations.
@@ -137,7 +137,7 @@ impl Schema {
         match self.by_name.get(name) {
             Some(&index) => Ok(&self.tables[index]),
             None => Err(Error::UnknownTable {
-                table: crate::error::short(name),
+                table: crate::error::truncated(name),
                 nearest: crate::nearest(name, self.tables.iter().map(|table| table.name.as_str())),
             }),
         }
@@ -149,7 +149,7 @@ impl Table {
     pub fn column(&self, name: &str) -> Result<&Column, Error> {
         self.columns.iter().find(|column| column.name == name).ok_or_else(|| Error::UnknownColumn {
             table: self.name.clone(),
-            column: crate::error::short(name),
+            column: crate::error::truncated(name),
             nearest: crate::nearest(name, self.columns.iter().map(|column| column.name.as_str())),
         })
     }
@@ -158,7 +158,7 @@ impl Table {
     pub fn relation(&self, name: &str) -> Result<&Relation, Error> {
         self.relations.iter().find(|relation| relation.name == name).ok_or_else(|| Error::UnknownRelation {
             table: self.name.clone(),
-            relation: crate::error::short(name),
+            relation: crate::error::truncated(name),
             nearest: crate::nearest(name, self.relations.iter().map(|relation| relation.name.as_str())),
         })
     }

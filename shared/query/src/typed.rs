@@ -1,4 +1,4 @@
-//! Values once they have met a column: what a database gets bound.
+//! Typed values: a value in the form of its column, as a database gets it bound.
 
 mod datetime;
 
@@ -90,16 +90,9 @@ pub fn comparable(column: &Column, value: &Value) -> Result<Typed, Error> {
         });
     }
     if matches!(value, Value::Null | Value::List(_) | Value::Object(_)) {
-        return Err(wrong(column, value));
+        return Err(wrong_type(column, value));
     }
     typed(column, value)
-}
-
-/// Whether `column` can hold `value`.
-///
-/// Errors: `WRONG_TYPE`, `OUT_OF_RANGE`.
-pub fn fits(column: &Column, value: &Value) -> Result<(), Error> {
-    typed(column, value).map(|_| ())
 }
 
 impl Typed {
@@ -167,36 +160,36 @@ impl Type {
 
 fn bool(column: &Column, value: &Value) -> Result<Typed, Error> {
     let Value::Bool(flag) = value else {
-        return Err(wrong(column, value));
+        return Err(wrong_type(column, value));
     };
     Ok(Typed::Bool(*flag))
 }
 
-/// The least and the most are of the column's width.
+/// An integer between the bounds of the column's width.
 fn integer(column: &Column, value: &Value, least: i64, most: i64) -> Result<Typed, Error> {
     let number = match value {
         Value::Int(number) => *number,
-        Value::Number(text) => whole(column, value, text)?,
+        Value::Number(text) => integral(column, value, text)?,
         Value::Text(text) => match Value::number(text) {
             Some(Value::Int(number)) => number,
-            Some(Value::Number(text)) => whole(column, value, &text)?,
+            Some(Value::Number(text)) => integral(column, value, &text)?,
             Some(Value::Null | Value::Bool(_) | Value::Text(_) | Value::List(_) | Value::Object(_)) | None => {
-                return Err(unlike(column));
+                return Err(malformed(column));
             }
         },
-        Value::Null | Value::Bool(_) | Value::List(_) | Value::Object(_) => return Err(wrong(column, value)),
+        Value::Null | Value::Bool(_) | Value::List(_) | Value::Object(_) => return Err(wrong_type(column, value)),
     };
     if number < least || number > most {
-        return Err(outside(column));
+        return Err(out_of_range(column));
     }
     Ok(Typed::Int(number))
 }
 
-/// The integer that a number which is not written as one amounts to.
-fn whole(column: &Column, value: &Value, text: &str) -> Result<i64, Error> {
+/// The integer that a number in another notation, such as `5.0`, amounts to.
+fn integral(column: &Column, value: &Value, text: &str) -> Result<i64, Error> {
     match number::integral(text) {
         Integral::Whole(number) => Ok(number),
-        Integral::Outside => Err(outside(column)),
+        Integral::Outside => Err(out_of_range(column)),
         Integral::Fraction => {
             let found = format!("{} with a fraction", value.kind());
             Err(Error::WrongType { found, name: column.name.clone(), expected: column.r#type.expected().to_owned() })
@@ -209,27 +202,29 @@ fn float(column: &Column, value: &Value) -> Result<Typed, Error> {
         Value::Int(number) => Ok(Typed::Float(*number as f64)),
         Value::Number(text) => match text.parse::<f64>() {
             Ok(number) if number.is_finite() => Ok(Typed::Float(number)),
-            Ok(_) | Err(_) => Err(outside(column)),
+            Ok(_) | Err(_) => Err(out_of_range(column)),
         },
-        Value::Null | Value::Bool(_) | Value::Text(_) | Value::List(_) | Value::Object(_) => Err(wrong(column, value)),
+        Value::Null | Value::Bool(_) | Value::Text(_) | Value::List(_) | Value::Object(_) => {
+            Err(wrong_type(column, value))
+        }
     }
 }
 
 fn decimal(column: &Column, value: &Value) -> Result<Typed, Error> {
     let plain = match value {
         Value::Int(number) => Some(number.to_string()),
-        Value::Number(text) => number::plain(text),
-        Value::Text(text) if Value::number(text).is_some() => number::plain(text),
-        Value::Text(_) => return Err(unlike(column)),
-        Value::Null | Value::Bool(_) | Value::List(_) | Value::Object(_) => return Err(wrong(column, value)),
+        Value::Number(text) => number::without_exponent(text),
+        Value::Text(text) if Value::number(text).is_some() => number::without_exponent(text),
+        Value::Text(_) => return Err(malformed(column)),
+        Value::Null | Value::Bool(_) | Value::List(_) | Value::Object(_) => return Err(wrong_type(column, value)),
     };
-    plain.map(Typed::Decimal).ok_or_else(|| outside(column))
+    plain.map(Typed::Decimal).ok_or_else(|| out_of_range(column))
 }
 
 /// The text, which has no NUL character: PostgreSQL cannot hold one.
 fn text<'a>(column: &Column, value: &'a Value) -> Result<&'a str, Error> {
     let Value::Text(text) = value else {
-        return Err(wrong(column, value));
+        return Err(wrong_type(column, value));
     };
     if has_nul(text) {
         return Err(Error::WrongType {
@@ -241,12 +236,12 @@ fn text<'a>(column: &Column, value: &'a Value) -> Result<&'a str, Error> {
     Ok(text)
 }
 
-/// A text that `parse` understands.
+/// The value that `parse` reads from a string.
 fn parsed(column: &Column, value: &Value, parse: impl Fn(&str) -> Option<Typed>) -> Result<Typed, Error> {
     let Value::Text(text) = value else {
-        return Err(wrong(column, value));
+        return Err(wrong_type(column, value));
     };
-    parse(text).ok_or_else(|| unlike(column))
+    parse(text).ok_or_else(|| malformed(column))
 }
 
 fn json(column: &Column, value: &Value) -> Result<Typed, Error> {
@@ -294,7 +289,7 @@ fn is_uuid(text: &str) -> bool {
         })
 }
 
-fn wrong(column: &Column, value: &Value) -> Error {
+fn wrong_type(column: &Column, value: &Value) -> Error {
     Error::WrongType {
         name: column.name.clone(),
         expected: column.r#type.expected().to_owned(),
@@ -302,8 +297,8 @@ fn wrong(column: &Column, value: &Value) -> Error {
     }
 }
 
-/// A text that is not in the form of the column's type.
-fn unlike(column: &Column) -> Error {
+/// The error of a string that does not have the form of the column's type.
+fn malformed(column: &Column) -> Error {
     Error::WrongType {
         name: column.name.clone(),
         expected: column.r#type.expected().to_owned(),
@@ -311,7 +306,7 @@ fn unlike(column: &Column) -> Error {
     }
 }
 
-fn outside(column: &Column) -> Error {
+fn out_of_range(column: &Column) -> Error {
     Error::OutOfRange { name: column.name.clone(), expected: column.r#type.expected().to_owned() }
 }
 

@@ -2,8 +2,8 @@
 
 use crate::Error;
 
-/// Members among which a name that appears twice is found by looking at each.
-const FEW: usize = 16;
+/// Most members among which a duplicate name is searched by linear scan; more are sorted.
+const LINEAR_SCAN_MAX: usize = 16;
 
 /// A value as a client wrote it. It gets its database type where it meets a column.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,8 +33,8 @@ impl Object {
     ///
     /// Errors: `BAD_REQUEST` where a name appears twice.
     pub fn new(members: Vec<(String, Value)>) -> Result<Self, Error> {
-        match repeated(&members) {
-            Some(name) => Err(Error::Malformed(twice(name))),
+        match duplicate_name(&members) {
+            Some(name) => Err(Error::Malformed(duplicate_member(name))),
             None => Ok(Self(members)),
         }
     }
@@ -118,9 +118,9 @@ impl From<&serde_json::Value> for Value {
     }
 }
 
-/// A name that appears twice.
-pub(crate) fn repeated(members: &[(String, Value)]) -> Option<&str> {
-    if members.len() <= FEW {
+/// The first duplicate name.
+pub(crate) fn duplicate_name(members: &[(String, Value)]) -> Option<&str> {
+    if members.len() <= LINEAR_SCAN_MAX {
         let again =
             |(index, (name, _)): (usize, &(String, Value))| members[..index].iter().any(|(known, _)| known == name);
         return members.iter().enumerate().find(|&member| again(member)).map(|(_, (name, _))| name.as_str());
@@ -130,8 +130,8 @@ pub(crate) fn repeated(members: &[(String, Value)]) -> Option<&str> {
     names.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
 }
 
-fn twice(name: &str) -> String {
-    format!("member {} appears twice", crate::error::short(name))
+fn duplicate_member(name: &str) -> String {
+    format!("member {} appears twice", crate::error::truncated(name))
 }
 
 /// Whether `text` is a number in the grammar of RFC 8259, section 6.

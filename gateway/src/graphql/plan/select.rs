@@ -92,7 +92,7 @@ impl<'a> Planner<'a> {
                 open.pop();
                 continue;
             };
-            self.guard.part().at(item.pos)?;
+            self.guard.token().at(item.pos)?;
             let fragment = match &item.node {
                 Selection::Field(field) => {
                     if self.is_included(&field.node.directives)? {

@@ -1,6 +1,6 @@
 //! Conditions: `find` of REST, `where` of GraphQL.
 
-use super::name::{Name, wrong};
+use super::name::{Name, wrong_type};
 use crate::{
     Budget, Column, Comparison, Error, Filter, Object, Parser, Quantifier, Relation, Table, Type, Value, comparable,
 };
@@ -21,7 +21,7 @@ impl Parser<'_> {
             return Ok(Filter::TRUE);
         }
         let Value::Object(object) = find else {
-            return Err(wrong("condition", "object", find));
+            return Err(wrong_type("condition", "object", find));
         };
         self.all_of(table, object.0.iter(), budget)
     }
@@ -45,7 +45,7 @@ impl Parser<'_> {
         match self.operator(table, unsuffixed, &LOGIC) {
             Some("and") => return Ok(all(self.branches(table, key, value, budget)?)),
             Some("or") => return Ok(any(self.branches(table, key, value, budget)?)),
-            Some(_) => return budget.around(|budget| self.branch(table, key, value, budget)).map(negated),
+            Some(_) => return budget.nested(|budget| self.branch(table, key, value, budget)).map(negated),
             None => {}
         }
         match self.name(table, key) {
@@ -62,7 +62,7 @@ impl Parser<'_> {
         let Value::List(items) = value else {
             return Err(malformed(key, "array", value));
         };
-        budget.around(|budget| items.iter().map(|item| self.branch(table, key, item, budget)).collect())
+        budget.nested(|budget| items.iter().map(|item| self.branch(table, key, item, budget)).collect())
     }
 
     /// A condition that must be given.
@@ -90,7 +90,7 @@ impl Parser<'_> {
     fn operation(&self, column: &Column, key: &str, operand: &Value, budget: &mut Budget) -> Result<Filter, Error> {
         let bare = self.bare(key);
         if bare == Some("not") && matches!(operand, Value::Object(_)) {
-            return budget.around(|budget| self.column_condition(column, operand, budget)).map(negated);
+            return budget.nested(|budget| self.column_condition(column, operand, budget)).map(negated);
         }
         budget.condition()?;
         match bare {
@@ -116,7 +116,7 @@ impl Parser<'_> {
             return Ok(related(relation, Quantifier::None, Filter::TRUE));
         }
         let Value::Object(Object(members)) = value else {
-            return Err(wrong(&relation.name, format!("condition on {} or null", relation.table), value));
+            return Err(wrong_type(&relation.name, format!("condition on {} or null", relation.table), value));
         };
         let far = self.schema.table(&relation.table)?;
         let is_presence = |key: &str| self.operator(far, key, &PRESENCE).is_some();
@@ -128,8 +128,8 @@ impl Parser<'_> {
         }
         if filters.is_empty() || members.len() > filters.len() {
             let conditions = members.iter().filter(|(key, _)| !is_presence(key));
-            let filter = budget.around(|budget| self.all_of(far, conditions, budget));
-            let filter = filter.map_err(|error| error.about(&far.name))?;
+            let filter = budget.nested(|budget| self.all_of(far, conditions, budget));
+            let filter = filter.map_err(|error| error.in_related(&far.name))?;
             filters.push(related(relation, Quantifier::Some, filter));
         }
         Ok(all(filters))
@@ -139,7 +139,7 @@ impl Parser<'_> {
     fn many(&self, relation: &Relation, value: &Value, budget: &mut Budget) -> Result<Filter, Error> {
         let Value::Object(Object(members)) = value else {
             let known = QUANTIFIERS.map(|quantifier| self.spelled(quantifier)).join(", ");
-            return Err(wrong(&relation.name, format!("object of {known}"), value));
+            return Err(wrong_type(&relation.name, format!("object of {known}"), value));
         };
         if members.is_empty() {
             return Err(Error::Malformed(format!("empty condition on relation {}", relation.name)));
@@ -148,8 +148,8 @@ impl Parser<'_> {
         let mut filters = Vec::with_capacity(members.len());
         for (key, value) in members {
             let quantifier = self.quantifier(key)?;
-            let filter = budget.around(|budget| self.branch(far, key, value, budget));
-            filters.push(related(relation, quantifier, filter.map_err(|error| error.about(&far.name))?));
+            let filter = budget.nested(|budget| self.branch(far, key, value, budget));
+            filters.push(related(relation, quantifier, filter.map_err(|error| error.in_related(&far.name))?));
         }
         Ok(all(filters))
     }
@@ -180,7 +180,7 @@ fn equal(column: &Column, value: &Value, budget: &mut Budget) -> Result<Filter, 
     }
 }
 
-/// The other way round. A boolean that is not true may be null, as in SQL's `IS NOT TRUE`.
+/// Negation of [`equal`]. A boolean that is not true may be null, as in SQL's `IS NOT TRUE`.
 fn unequal(column: &Column, value: &Value, budget: &mut Budget) -> Result<Filter, Error> {
     if matches!(value, Value::Null | Value::List(_)) {
         return equal(column, value, budget).map(negated);
@@ -238,7 +238,7 @@ fn list<'v>(column: &Column, key: &str, operand: &'v Value) -> Result<&'v [Value
 
 fn flag(name: &str, key: &str, value: &Value) -> Result<bool, Error> {
     let Value::Bool(flag) = value else {
-        return Err(wrong(format!("{key} of {name}"), "boolean", value));
+        return Err(wrong_type(format!("{key} of {name}"), "boolean", value));
     };
     Ok(*flag)
 }
@@ -265,7 +265,7 @@ fn any(mut filters: Vec<Filter>) -> Filter {
     if filters.len() == 1 { filters.remove(0) } else { Filter::Or(filters) }
 }
 
-/// The other way round: of a disjunction the conjunction of the others, which an index can serve (`$nin: [1, null]`).
+/// Negation. Of a disjunction it is the conjunction of the negated members, which an index can serve: `$nin: [1, null]`.
 fn negated(filter: Filter) -> Filter {
     if filter.is_true() {
         return Filter::FALSE;
@@ -277,5 +277,5 @@ fn negated(filter: Filter) -> Filter {
 }
 
 fn malformed(key: &str, expected: &str, value: &Value) -> Error {
-    Error::Malformed(format!("invalid {}: expected {expected}, found {}", crate::error::short(key), value.kind()))
+    Error::Malformed(format!("invalid {}: expected {expected}, found {}", crate::error::truncated(key), value.kind()))
 }

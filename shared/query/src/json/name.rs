@@ -1,9 +1,9 @@
-//! What a key names.
+//! Resolution of keys to columns, relations and operators.
 
-use crate::error::short;
+use crate::error::truncated;
 use crate::{Column, Error, Parser, Relation, Spelling, Table, Value, nearest};
 
-/// What a key of a table's condition or selection names.
+/// The target of a key in a condition or selection of a table.
 pub enum Name<'a> {
     Column(&'a Column),
     Relation(&'a Relation),
@@ -21,7 +21,7 @@ impl Parser<'_> {
         known.iter().find(|known| **known == bare).copied()
     }
 
-    /// `key` without what marks it as an operator.
+    /// `key` without the prefix of an operator.
     pub(super) fn bare<'k>(&self, key: &'k str) -> Option<&'k str> {
         match self.spelling {
             Spelling::Dollar => key.strip_prefix('$'),
@@ -37,9 +37,9 @@ impl Parser<'_> {
         }
     }
 
-    /// Nobody knows the operator `key`; the nearest of `known` may be meant.
+    /// The error of an unknown operator, with the nearest of `known`.
     pub(super) fn unknown_operator(&self, key: &str, known: &[&str]) -> Error {
-        let key = short(key);
+        let key = truncated(key);
         let nearest = nearest(key.trim_start_matches(['$', '_']), known.iter().copied());
         let nearest = nearest.map(|operator| self.spelled(&operator));
         Error::UnknownOperator { operator: key, nearest }
@@ -65,7 +65,7 @@ impl Parser<'_> {
         self.known(table, key).ok_or_else(|| unknown(table, key, columns(table)))
     }
 
-    /// The same, where not knowing it is no error: what a name was meant to be takes long to find.
+    /// The column as [`Parser::column`] finds it, without an error: the nearest name takes long to find.
     pub(super) fn known<'t>(&self, table: &'t Table, key: &str) -> Option<&'t Column> {
         column(table, key).or_else(|| self.qualified(table, key))
     }
@@ -82,7 +82,7 @@ impl Parser<'_> {
 }
 
 /// `value` is not of the type that `name` takes.
-pub fn wrong(name: impl Into<String>, expected: impl Into<String>, value: &Value) -> Error {
+pub fn wrong_type(name: impl Into<String>, expected: impl Into<String>, value: &Value) -> Error {
     Error::WrongType { name: name.into(), expected: expected.into(), found: value.kind().to_owned() }
 }
 
@@ -95,7 +95,7 @@ fn columns(table: &Table) -> impl Iterator<Item = &str> {
 }
 
 fn unknown<'t>(table: &'t Table, key: &str, known: impl Iterator<Item = &'t str>) -> Error {
-    let key = short(key);
+    let key = truncated(key);
     let nearest = nearest(&key, known);
     Error::UnknownColumn { table: table.name.clone(), column: key, nearest }
 }

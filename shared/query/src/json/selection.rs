@@ -1,7 +1,7 @@
-//! Selections: what is answered of each row, in which order and how many.
+//! Selections: the fields of each row, with sort, skip and limit.
 
-use super::name::{Name, wrong};
-use crate::error::short;
+use super::name::{Name, wrong_type};
+use crate::error::truncated;
 use crate::{
     Budget, Error, Field, FieldKind, Filter, Node, Object, Options, Parser, Relation, Shape, Sort, Table, Type, Value,
     nearest, number,
@@ -13,7 +13,7 @@ impl Parser<'_> {
             None | Some(Value::Null) => columns(table, budget)?,
             Some(Value::List(names)) => self.names(table, names, budget)?,
             Some(Value::Object(tree)) => self.tree(table, tree, budget)?,
-            Some(select) => return Err(wrong("select", "array of names or object", select)),
+            Some(select) => return Err(wrong_type("select", "array of names or object", select)),
         };
         Ok(Node {
             sort: options.sort.as_ref().map_or(Ok(Vec::new()), |sort| self.order(table, sort))?,
@@ -31,7 +31,7 @@ impl Parser<'_> {
         let mut fields: Vec<Field> = Vec::with_capacity(names.len());
         for name in names {
             let Value::Text(name) = name else {
-                return Err(wrong("select", "array of names", name));
+                return Err(wrong_type("select", "array of names", name));
             };
             self.select(table, name, &Value::Int(1), &mut fields, budget)?;
         }
@@ -73,11 +73,14 @@ impl Parser<'_> {
             }
             (Name::Relation(relation), Value::Object(options)) => self.relation(relation, options, budget)?,
             (_, Value::Int(0) | Value::Bool(false)) => {
-                return Err(Error::Malformed(format!("select cannot leave out {}: name what to select", short(key))));
+                return Err(Error::Malformed(format!(
+                    "select cannot leave out {}: name what to select",
+                    truncated(key)
+                )));
             }
-            (Name::Column(column), _) => return Err(wrong(format!("select of {}", column.name), "1", value)),
+            (Name::Column(column), _) => return Err(wrong_type(format!("select of {}", column.name), "1", value)),
             (Name::Relation(relation), _) => {
-                return Err(wrong(format!("select of {}", relation.name), "1 or object of options", value));
+                return Err(wrong_type(format!("select of {}", relation.name), "1 or object of options", value));
             }
         };
         if fields.iter().any(|known| known.key == field.key) {
@@ -109,7 +112,7 @@ impl Parser<'_> {
         budget.enter_relation()?;
         let filter = find.map_or(Ok(Filter::TRUE), |find| self.condition(far, &find, budget));
         let node = filter.and_then(|filter| Ok(Node { filter, ..self.selection(far, &options, budget)? }));
-        let mut node = node.map_err(|error| error.about(&far.name))?;
+        let mut node = node.map_err(|error| error.in_related(&far.name))?;
         budget.leave_relation();
         if !relation.many {
             node.shape = Shape::One;
@@ -125,7 +128,7 @@ impl Parser<'_> {
             Value::List(items) => {
                 for item in items {
                     let Value::Text(key) = item else {
-                        return Err(wrong("sort", "array of names such as name and -name", item));
+                        return Err(wrong_type("sort", "array of names such as name and -name", item));
                     };
                     keys.push(self.sort_key(table, key)?);
                 }
@@ -136,7 +139,7 @@ impl Parser<'_> {
                 }
             }
             Value::Bool(_) | Value::Int(_) | Value::Number(_) => {
-                return Err(wrong("sort", "string, array of strings or object", sort));
+                return Err(wrong_type("sort", "string, array of strings or object", sort));
             }
         }
         let mut seen = std::collections::HashSet::new();
@@ -158,7 +161,7 @@ impl Parser<'_> {
         match direction {
             Value::Int(1) => self.sorted(table, key, false),
             Value::Int(-1) => self.sorted(table, key, true),
-            _ => Err(wrong(format!("sort of {}", short(key)), "1 or -1", direction)),
+            _ => Err(wrong_type(format!("sort of {}", truncated(key)), "1 or -1", direction)),
         }
     }
 
@@ -203,7 +206,7 @@ pub fn count(name: &str, value: Option<&Value>) -> Result<Option<u64>, Error> {
             }
         },
         Value::Null | Value::Bool(_) | Value::Text(_) | Value::List(_) | Value::Object(_) => {
-            return Err(wrong(name, "integer", value));
+            return Err(wrong_type(name, "integer", value));
         }
     };
     match u64::try_from(number) {
@@ -218,7 +221,7 @@ fn unknown_option(relation: &Relation, key: &str) -> Error {
     } else {
         &["select", "find", "where"]
     };
-    let key = short(key);
+    let key = truncated(key);
     let nearest = nearest(&key, known.iter().copied());
     Error::UnknownArgument { argument: format!("{}.{key}", relation.name), nearest }
 }

@@ -3,7 +3,7 @@
 use time::{Date, Month, OffsetDateTime, Time, UtcOffset};
 
 /// Digits of a fraction that are read: nanoseconds. The databases keep six of them.
-const MOST_DIGITS: usize = 9;
+const MAX_FRACTION_DIGITS: usize = 9;
 
 /// `2009-01-31`, if it is a date.
 pub fn date(text: &str) -> Option<String> {
@@ -56,7 +56,7 @@ fn clock(text: &str) -> Option<Time> {
 }
 
 fn nanoseconds(digits: &str) -> Option<u32> {
-    if digits.is_empty() || digits.len() > MOST_DIGITS || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+    if digits.is_empty() || digits.len() > MAX_FRACTION_DIGITS || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
         return None;
     }
     format!("{digits:0<9}").parse().ok()

@@ -1,6 +1,6 @@
-//! What is written: documents and changes.
+//! Documents of inserts and changes of updates.
 
-use super::name::wrong;
+use super::name::wrong_type;
 use crate::{Budget, Change, Column, Error, Object, Parser, Spelling, Table, Type, Value, typed};
 
 /// Operators of an update.
@@ -12,7 +12,7 @@ impl Parser<'_> {
             return Err(Error::Required("update".to_owned()));
         }
         let Value::Object(Object(operators)) = update else {
-            return Err(wrong("update", "object of operators", update));
+            return Err(wrong_type("update", "object of operators", update));
         };
         let mut changes: Vec<Change> = Vec::new();
         for (key, operand) in operators {
@@ -27,7 +27,7 @@ impl Parser<'_> {
                 continue;
             }
             let Value::Object(Object(members)) = operand else {
-                return Err(wrong(key, "object of columns", operand));
+                return Err(wrong_type(key, "object of columns", operand));
             };
             for (name, value) in members {
                 let column = self.column(table, name)?;
@@ -111,7 +111,7 @@ fn inc(column: &Column, by: &Value) -> Result<Change, Error> {
         Value::Null | Value::Bool(_) | Value::List(_) | Value::Object(_) => false,
     };
     if !accepted {
-        return Err(wrong(&column.name, "number to add", by));
+        return Err(wrong_type(&column.name, "number to add", by));
     }
     writable(column, by)?;
     Ok(Change::Inc { column: column.name.clone(), by: by.clone() })
@@ -120,7 +120,7 @@ fn inc(column: &Column, by: &Value) -> Result<Change, Error> {
 /// Whether `column` can become `value`.
 fn writable(column: &Column, value: &Value) -> Result<(), Error> {
     if column.generated {
-        return Err(wrong(&column.name, "no value, because the database computes it", value));
+        return Err(wrong_type(&column.name, "no value, because the database computes it", value));
     }
     if matches!(value, Value::Null) && !column.nullable {
         return Err(Error::Required(column.name.clone()));
