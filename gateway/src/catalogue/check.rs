@@ -9,7 +9,7 @@ use mesh::{
 use query::resources::{Project, ProjectMeta, ProjectResource};
 
 /// The kind `project`.
-pub const PROJECT: Kind = Kind { name: "project", parse: resources::plain::<ProjectMeta, Project>, check };
+pub const PROJECT: Kind = Kind { name: "project", parse: resources::parse_typed::<ProjectMeta, Project>, check };
 
 /// What is wrong with the `project` documents of a folder; their keys are the rule engine's business.
 fn check(snapshot: &Snapshot) -> Vec<ResourceFault> {

@@ -5,8 +5,9 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use foldhash::{HashMap, HashMapExt};
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use mesh::{
-    Call, State, Tasks,
+    Call, Component, ComponentState, Tasks,
     bus::{Event, Subscription},
+    config::ServiceName,
     resources::{Current, Snapshot},
 };
 use proto::{Links, crud::DescribeResponse};
@@ -17,7 +18,7 @@ use tonic::Status;
 use super::{Catalogue, Database, Project, ProjectEntry, describe_request};
 
 /// Name of the gateway in the health report.
-const COMPONENT: &str = "service gateway";
+const COMPONENT: Component = Component::Service(ServiceName::GATEWAY);
 /// Bus subject on which crud announces that a database changed or can be reached again.
 const SCHEMA_SUBJECT: &str = "schema";
 /// First retry interval for databases that could not be described; doubled after each retry.
@@ -43,8 +44,8 @@ pub fn start(catalogue: Catalogue, current: Current, tasks: &Tasks) {
         is_ready: false,
     };
     let snapshot = current.borrow().clone();
-    let why = State::Failing("it does not know yet what the databases hold".to_owned());
-    follower.catalogue.shared.mesh.board().set(COMPONENT, why);
+    let why = ComponentState::Failing("it does not know yet what the databases hold".to_owned());
+    follower.catalogue.shared.mesh.health().set(COMPONENT, why);
     follower.apply_snapshot(&snapshot);
     follower.report_readiness();
     tasks.spawn("catalogue", async move {
@@ -106,7 +107,7 @@ impl Follower {
             return;
         }
         self.is_ready = true;
-        self.catalogue.shared.mesh.board().set(COMPONENT, State::Ready);
+        self.catalogue.shared.mesh.health().set(COMPONENT, ComponentState::Ready);
     }
 
     /// Makes the projects of `snapshot` those of the catalogue; answers which of them are new or changed.

@@ -9,7 +9,7 @@ use axum::{
     routing::get,
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use mesh::{Mesh, State as Condition, listener::Connection};
+use mesh::{Component, ComponentState, Mesh, config::ServiceName, listener::Connection};
 use serde::Serialize;
 
 use crate::{Service, http::answer};
@@ -26,7 +26,7 @@ where
         .route("/metrics", get(metrics))
 }
 
-/// Whether a caller may see what this node consists of: names of parts, faults, metrics.
+/// Whether a caller may see what this node consists of: names of components, faults, metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Details {
     /// To callers on this machine, on the mesh port, and where the configuration says so.
@@ -60,8 +60,8 @@ async fn alive() -> Response {
 /// 503 where a service of this node, or every peer of another, does not answer. A database that does not, or a resource
 /// folder with a fault, is reported but leaves the node ready: everything else is served.
 async fn ready(State(mesh): State<Mesh>, Extension(details): Extension<Details>) -> Response {
-    let parts = mesh.board().parts();
-    let mut readiness = Readiness::of(&parts);
+    let components = mesh.health().components();
+    let mut readiness = Readiness::of(&components);
     if details == Details::Hidden {
         readiness.parts.clear();
     }
@@ -82,8 +82,9 @@ async fn metrics(State(mesh): State<Mesh>, Extension(details): Extension<Details
 #[derive(Debug, PartialEq, Serialize)]
 struct Readiness<'a> {
     ready: bool,
+    /// The components by their names.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    parts: BTreeMap<&'a str, PartReadiness<'a>>,
+    parts: BTreeMap<String, PartReadiness<'a>>,
 }
 
 #[derive(Debug, PartialEq, Serialize)]
@@ -94,20 +95,20 @@ struct PartReadiness<'a> {
 }
 
 impl<'a> Readiness<'a> {
-    fn of(parts: &'a BTreeMap<String, Condition>) -> Self {
+    fn of(components: &'a BTreeMap<Component, ComponentState>) -> Self {
         let mut readiness = Readiness { ready: true, parts: BTreeMap::new() };
-        let mut peers: BTreeMap<&str, bool> = BTreeMap::new();
-        for (name, condition) in parts {
-            let part = match condition {
-                Condition::Ready => PartReadiness { ready: true, error: None },
-                Condition::Failing(why) => PartReadiness { ready: false, error: Some(why) },
+        let mut peers: BTreeMap<ServiceName, bool> = BTreeMap::new();
+        for (component, state) in components {
+            let part = match state {
+                ComponentState::Ready => PartReadiness { ready: true, error: None },
+                ComponentState::Failing(why) => PartReadiness { ready: false, error: Some(why) },
             };
-            match name.split(' ').collect::<Vec<_>>()[..] {
-                ["service", ..] => readiness.ready &= part.ready,
-                ["peer", service, ..] => *peers.entry(service).or_default() |= part.ready,
-                _ => {}
+            match component {
+                Component::Service(_) => readiness.ready &= part.ready,
+                Component::Peer { service, .. } => *peers.entry(*service).or_default() |= part.ready,
+                Component::Database { .. } | Component::Resources => {}
             }
-            readiness.parts.insert(name, part);
+            readiness.parts.insert(component.to_string(), part);
         }
         readiness.ready &= peers.values().all(|is_reached| *is_reached);
         readiness
@@ -116,36 +117,47 @@ impl<'a> Readiness<'a> {
 
 #[cfg(test)]
 mod tests {
+    use proto::services::{auth::AUTH_RULES, crud::CRUD};
+
     use super::*;
 
-    fn is_ready(part: &str) -> bool {
-        let parts = BTreeMap::from([
-            ("service crud".to_owned(), Condition::Ready),
-            (part.to_owned(), Condition::Failing("gone".to_owned())),
+    fn service(service: &'static proto::link::Service) -> Component {
+        Component::Service(ServiceName::of(service))
+    }
+
+    fn peer(url: &str) -> Component {
+        Component::Peer { service: ServiceName::of(&CRUD), url: url.into() }
+    }
+
+    fn is_ready(failing: Component) -> bool {
+        let name = failing.to_string();
+        let components = BTreeMap::from([
+            (service(&CRUD), ComponentState::Ready),
+            (failing, ComponentState::Failing("gone".to_owned())),
         ]);
-        let readiness = Readiness::of(&parts);
-        assert_eq!(readiness.parts[part].error, Some("gone"));
+        let readiness = Readiness::of(&components);
+        assert_eq!(readiness.parts[&name].error, Some("gone"));
         readiness.ready
     }
 
     #[test]
     fn a_service_that_is_down_makes_the_node_unready() {
-        assert!(!is_ready("service auth-rules"));
+        assert!(!is_ready(service(&AUTH_RULES)));
     }
 
     #[test]
     fn the_last_peer_of_a_service_that_is_down_makes_the_node_unready() {
-        assert!(!is_ready("peer crud http://crud-0:4130"));
-        let parts = BTreeMap::from([
-            ("peer crud http://crud-0:4130".to_owned(), Condition::Failing("gone".to_owned())),
-            ("peer crud http://crud-1:4130".to_owned(), Condition::Ready),
+        assert!(!is_ready(peer("http://crud-0:4130")));
+        let components = BTreeMap::from([
+            (peer("http://crud-0:4130"), ComponentState::Failing("gone".to_owned())),
+            (peer("http://crud-1:4130"), ComponentState::Ready),
         ]);
-        assert!(Readiness::of(&parts).ready);
+        assert!(Readiness::of(&components).ready);
     }
 
     #[test]
     fn a_database_or_a_fault_in_the_resources_is_told_but_leaves_the_node_ready() {
-        assert!(is_ready("database shop/music"));
-        assert!(is_ready("resources"));
+        assert!(is_ready(Component::Database { project: "shop".to_owned(), database: "music".to_owned() }));
+        assert!(is_ready(Component::Resources));
     }
 }

@@ -4,6 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use axum::body::Body;
 use http::Request;
+use mesh::{Component, ComponentState, config::ServiceName};
+use proto::services::crud::CRUD;
 use tokio::sync::Notify;
 
 use super::stage::Stage;
@@ -95,13 +97,13 @@ async fn the_node_says_how_it_is_doing() {
     let stage = Stage::new().await;
     assert_eq!(stage.send(get("/v1/api/health-check")).await.text(), "{}");
     assert_eq!(stage.send(get("/live")).await.text(), "{}");
-    let part = "peer crud http://crud-0:4130";
-    let board = stage.service.mesh().board().clone();
-    board.set(part, mesh::State::Failing("nobody there".to_owned()));
+    let peer = Component::Peer { service: ServiceName::of(&CRUD), url: "http://crud-0:4130".into() };
+    let health = stage.service.mesh().health().clone();
+    health.set(peer.clone(), ComponentState::Failing("nobody there".to_owned()));
     let told = stage.send_from("127.0.0.1", get("/ready")).await;
     assert_eq!(told.status(), 503);
-    assert_eq!(told.json()["parts"][part]["error"], "nobody there");
-    board.set(part, mesh::State::Ready);
+    assert_eq!(told.json()["parts"][peer.to_string()]["error"], "nobody there");
+    health.set(peer, ComponentState::Ready);
     while stage.send(get("/ready")).await.status() != 200 {
         // The databases of some project are not described yet.
         tokio::task::yield_now().await;
@@ -120,7 +122,11 @@ async fn callers_elsewhere_learn_only_whether_the_node_is_ready() {
         request.headers_mut().insert(name, "for=10.0.0.1".parse().expect("the test's header is legal"));
         request
     };
-    stage.service.mesh().board().set("service crud", mesh::State::Failing("gone".to_owned()));
+    stage
+        .service
+        .mesh()
+        .health()
+        .set(Component::Service(ServiceName::of(&CRUD)), ComponentState::Failing("gone".to_owned()));
     for (peer, request) in [
         ("10.0.0.1", get("/ready")),
         ("::ffff:10.0.0.1", get("/ready")),
@@ -140,7 +146,7 @@ async fn callers_elsewhere_learn_only_whether_the_node_is_ready() {
 #[tokio::test]
 async fn details_are_told_to_everybody_where_the_configuration_says_so() {
     let stage = Stage::with(Config { http_details: true, ..Config::default() }).await;
-    stage.service.mesh().board().set("service crud", mesh::State::Ready);
+    stage.service.mesh().health().set(Component::Service(ServiceName::of(&CRUD)), ComponentState::Ready);
     assert_eq!(stage.send_from("10.0.0.1", get("/ready")).await.json()["parts"]["service crud"]["ready"], true);
     assert_eq!(stage.send_from("10.0.0.1", get("/metrics")).await.status(), 200);
 }

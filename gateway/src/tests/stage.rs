@@ -61,7 +61,7 @@ spec: { type: sqlite, url: "sqlite:bare.db" }
 
 /// What is in force with these documents.
 pub fn snapshot(yaml: &str) -> Arc<Snapshot> {
-    let parse = resources::plain::<DatabaseMeta, query::resources::Database>;
+    let parse = resources::parse_typed::<DatabaseMeta, query::resources::Database>;
     let kinds = [crate::PROJECT, Kind { name: "database", parse, check: |_| Vec::new() }];
     Arc::new(Snapshot::parse(yaml, &kinds).expect("the test's resources are valid"))
 }

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use mesh::resources::{Kind, ResourceFault, Snapshot, plain};
+use mesh::resources::{Kind, ResourceFault, Snapshot, parse_typed};
 use proto::{
     auth::{Access, AuthorizeRequest, TableAccess},
     grant::{self, Grant},
@@ -157,8 +157,8 @@ pub fn shop(spec: Json) -> [Json; 3] {
 /// Resources of these documents, if they are valid.
 pub fn parsed(documents: &[Json]) -> Result<Snapshot, Vec<ResourceFault>> {
     let check = |_: &Snapshot| Vec::new();
-    let project = Kind { name: "project", parse: plain::<ProjectMeta, Project>, check };
-    let database = Kind { name: "database", parse: plain::<DatabaseMeta, Database>, check };
+    let project = Kind { name: "project", parse: parse_typed::<ProjectMeta, Project>, check };
+    let database = Kind { name: "database", parse: parse_typed::<DatabaseMeta, Database>, check };
     let texts: Vec<_> = documents.iter().map(Json::to_string).collect();
     Snapshot::parse(&texts.join("\n---\n"), &[project, database, TABLE])
 }

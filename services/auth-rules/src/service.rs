@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
-use mesh::{Mesh, Tasks, resources::Current};
+use mesh::{Component, ComponentState, Mesh, Tasks, config::ServiceName, resources::Current};
 use proto::{
     auth::{AuthorizeRequest, AuthorizeResponse, ReachableRequest, ReachableResponse, ReachableTable},
     grant::Signer,
@@ -35,7 +35,8 @@ impl Service {
         tasks.spawn("auth-rules: follow resources", async move {
             stop.run_until_cancelled(follow(policies, config.dev_keys, current)).await;
         });
-        mesh.board().set("service auth-rules", mesh::State::Ready);
+        let component = Component::Service(ServiceName::of(&proto::services::auth::AUTH_RULES));
+        mesh.health().set(component, ComponentState::Ready);
         service
     }
 

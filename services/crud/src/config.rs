@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The kind `database`.
-pub const DATABASE: Kind = Kind { name: "database", parse: resources::plain::<DatabaseMeta, Database>, check };
+pub const DATABASE: Kind = Kind { name: "database", parse: resources::parse_typed::<DatabaseMeta, Database>, check };
 
 /// Configuration of this service on this node.
 #[derive(Debug, Clone, PartialEq)]

@@ -8,7 +8,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use foldhash::{HashMap, HashMapExt};
-use mesh::{Mesh, State, Tasks, resources};
+use mesh::{Component, ComponentState, Mesh, Tasks, resources};
 use query::resources::{Database as DatabaseSpec, DatabaseMeta, DatabaseResource, Numbers, ProjectResource};
 use tokio::sync::watch;
 use tokio_util::sync::DropGuard;
@@ -139,7 +139,7 @@ impl Databases {
             let stays =
                 projects.get(&database.project).is_some_and(|project| project.databases.contains_key(&database.id));
             if !stays {
-                self.mesh.board().remove(&database.part());
+                self.mesh.health().remove(&database.component());
             }
         }
         self.projects.store(Arc::new(projects));
@@ -189,7 +189,7 @@ impl Databases {
                 let tables = open.schema_snapshot().schema.tables().len();
                 tracing::info!(project = database.project, database = database.id, tables, "database open");
                 database.state.send_replace(DatabaseState::Open(Arc::new(open)));
-                self.mesh.board().set(&database.part(), State::Ready);
+                self.mesh.health().set(database.component(), ComponentState::Ready);
                 self.publish_change(&database.project, &database.id);
                 POLL_INTERVAL
             }
@@ -216,7 +216,7 @@ impl Databases {
     async fn poll(&self, project: &str, id: &str, open: &Database) {
         match open.refresh().await {
             Ok(has_changed) => {
-                self.mesh.board().set(&part(project, id), State::Ready);
+                self.mesh.health().set(component(project, id), ComponentState::Ready);
                 if has_changed {
                     tracing::info!(project, database = id, "schema changed");
                     self.publish_change(project, id);
@@ -228,14 +228,14 @@ impl Databases {
         }
     }
 
-    /// Reports a failure to the board and, when it is a new one, to the log.
+    /// Reports a failure as the health of the database and, when it is a new one, to the log.
     fn report_failure(&self, project: &str, id: &str, error: &Error) -> String {
-        let part = part(project, id);
-        let state = State::Failing(error.to_string());
-        if self.mesh.board().parts().get(&part) != Some(&state) {
+        let component = component(project, id);
+        let state = ComponentState::Failing(error.to_string());
+        if self.mesh.health().get(&component).as_ref() != Some(&state) {
             tracing::warn!(project, database = id, cause = error.cause().unwrap_or_default(), "{error}");
         }
-        self.mesh.board().set(&part, state);
+        self.mesh.health().set(component, state);
         error.to_string()
     }
 
@@ -283,13 +283,13 @@ impl DatabaseEntry {
         is_due
     }
 
-    fn part(&self) -> String {
-        part(&self.project, &self.id)
+    fn component(&self) -> Component {
+        component(&self.project, &self.id)
     }
 }
 
-fn part(project: &str, id: &str) -> String {
-    format!("database {project}/{id}")
+fn component(project: &str, id: &str) -> Component {
+    Component::Database { project: project.to_owned(), database: id.to_owned() }
 }
 
 /// Introspects the database behind `url`, which is opened for it. A missing SQLite file is an error.

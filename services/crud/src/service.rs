@@ -34,7 +34,7 @@ pub struct Service {
 impl Service {
     /// Opens the databases of the resources in force, in the background, and follows what becomes of them.
     ///
-    /// Never fails: a database that cannot be reached is reported on the board and retried.
+    /// Never fails: a database that cannot be reached is reported as failing and retried.
     pub fn start(mesh: Mesh, config: Config, current: resources::Current, verifier: Verifier, tasks: Tasks) -> Self {
         Self { databases: Databases::start(mesh, config, current, tasks), verifier }
     }

@@ -8,9 +8,9 @@ mod service;
 mod support;
 mod writes;
 
-use mesh::resources::{Kind, plain};
+use mesh::resources::{Kind, parse_typed};
 use query::resources::{Project, ProjectMeta};
 
 /// The kinds of the resources that tests are written in.
 pub const KINDS: [Kind; 2] =
-    [Kind { name: "project", parse: plain::<ProjectMeta, Project>, check: |_| Vec::new() }, crate::DATABASE];
+    [Kind { name: "project", parse: parse_typed::<ProjectMeta, Project>, check: |_| Vec::new() }, crate::DATABASE];

@@ -179,7 +179,7 @@ fn check(config: &config::Node, mode: Mode) -> Result<(), Failure> {
 /// The resources of `config`, watched from now on; all that is wrong with them where anything is.
 fn watch(config: &config::Node, tasks: &Tasks, mesh: &Mesh) -> Result<Current, Failure> {
     let config::Resources::Folder { path } = &config.resources;
-    resources::watch(path, KINDS, tasks, mesh.board()).map_err(|faults| Failure::faults(path, &faults))
+    resources::watch(path, KINDS, tasks, mesh.health()).map_err(|faults| Failure::faults(path, &faults))
 }
 
 /// The ports of this node, open.

@@ -6,12 +6,12 @@
     allow(clippy::large_futures, clippy::disallowed_methods, reason = "tests hold futures and tasks of their own")
 )]
 
-pub mod board;
 pub mod bus;
 pub mod call;
 pub mod config;
 mod deserialize;
 pub mod fault;
+pub mod health;
 pub mod link;
 pub mod listener;
 mod meter;
@@ -21,8 +21,8 @@ pub mod tasks;
 pub mod telemetry;
 mod yaml;
 
-pub use board::{Board, State};
 pub use call::Call;
 pub use fault::{Code, Fault};
+pub use health::{Component, ComponentState, Health};
 pub use link::Mesh;
 pub use tasks::Tasks;

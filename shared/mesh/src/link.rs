@@ -27,7 +27,7 @@ use tonic::{Request, Status, Streaming, body::Body, service::Routes};
 use pool::Pool;
 
 use crate::{
-    Board, Call, Code, Fault,
+    Call, Code, Fault, Health,
     bus::Bus,
     config::{self, ServiceName},
     meter::{Meters, MethodMeter},
@@ -45,7 +45,7 @@ struct Parts {
     links: Vec<Link>,
     /// Paths that no service has.
     unknown: MethodMeter,
-    board: Board,
+    health: Health,
     metrics: Metrics,
     bus: Bus,
 }
@@ -87,15 +87,15 @@ impl Mesh {
     /// # Panics
     /// As [`Mesh::new`].
     pub fn of(config: &config::Node, services: &[&'static Service]) -> Result<Self, config::Error> {
-        let (board, metrics) = (Board::default(), Metrics::default());
+        let (health, metrics) = (Health::default(), Metrics::default());
         let link = |service: &&'static Service| {
             let name = ServiceName::of(service);
-            let peers = config.peers.get(&name).map(|urls| Pool::open(name, urls, &board)).transpose()?;
+            let peers = config.peers.get(&name).map(|urls| Pool::open(name, urls, &health)).transpose()?;
             Ok(Link { service, meters: Meters::new(&metrics, service), host: OnceLock::new(), peers })
         };
         let links = services.iter().map(link).collect::<Result<_, config::Error>>()?;
         let unknown = MethodMeter::new(&metrics, "other", "other");
-        Ok(Self { parts: Arc::new(Parts { links, unknown, board, metrics, bus: Bus::memory() }) })
+        Ok(Self { parts: Arc::new(Parts { links, unknown, health, metrics, bus: Bus::memory() }) })
     }
 
     /// Registers a service of this process, for calls from here and for [`Mesh::serve`]. Calls before answer
@@ -128,9 +128,9 @@ impl Mesh {
         server::serve(listener, answer, stop, drain).await;
     }
 
-    /// What of this node works.
-    pub fn board(&self) -> &Board {
-        &self.parts.board
+    /// State of the components of this node.
+    pub fn health(&self) -> &Health {
+        &self.parts.health
     }
 
     /// Counters of this node.

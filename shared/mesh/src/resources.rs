@@ -1,7 +1,7 @@
 //! The resource folder: documents of `kind`, `meta` and `spec`, watched and swapped as a whole.
 
-mod bytes;
 mod folder;
+mod read_file;
 mod reference;
 mod watch;
 
@@ -65,7 +65,7 @@ impl PartialEq for Document {
 pub struct Kind {
     /// What its documents say after `kind:`.
     pub name: &'static str,
-    /// The typed value of one document, or all that is wrong with it; [`plain`] serves where the types say everything.
+    /// Parses one document: its typed value, or all its faults. [`parse_typed`] serves where the types say everything.
     pub parse: fn(&Document) -> Result<Parsed, Vec<ResourceFault>>,
     /// Faults between documents, of this kind and of others. It is asked even where some documents have faults of their
     /// own: [`Snapshot::of`] leaves those out, [`Snapshot::of_kind`] does not.
@@ -76,7 +76,7 @@ pub struct Kind {
 pub type Parsed = Arc<dyn Any + Send + Sync>;
 
 /// The `parse` of a kind whose documents are a [`Resource`] of `M` and `S`.
-pub fn plain<M, S>(document: &Document) -> Result<Parsed, Vec<ResourceFault>>
+pub fn parse_typed<M, S>(document: &Document) -> Result<Parsed, Vec<ResourceFault>>
 where
     M: DeserializeOwned + Send + Sync + 'static,
     S: DeserializeOwned + Send + Sync + 'static,
@@ -218,7 +218,7 @@ impl<'a> Loader<'a> {
                     return wrong("kind", deserialize::unknown("kind", &name, &known));
                 }
             },
-            Some(_) => return wrong("kind", "expected a text".to_owned()),
+            Some(_) => return wrong("kind", "expected string".to_owned()),
             None => return wrong("", "the key kind is missing".to_owned()),
         };
         let meta = match entries.remove("meta") {
@@ -285,9 +285,9 @@ mod tests {
     }
 
     /// A kind whose documents have types.
-    pub const PROJECT: Kind = Kind { name: "project", parse: plain::<Meta, Spec>, check: |_| Vec::new() };
+    pub const PROJECT: Kind = Kind { name: "project", parse: parse_typed::<Meta, Spec>, check: |_| Vec::new() };
     /// A kind that takes every document.
-    const TABLE: Kind = Kind { name: "table", parse: plain::<Value, Value>, check: |_| Vec::new() };
+    const TABLE: Kind = Kind { name: "table", parse: parse_typed::<Value, Value>, check: |_| Vec::new() };
 
     fn parse(yaml: &str) -> Result<Snapshot, Vec<String>> {
         Snapshot::parse(yaml, &[PROJECT, TABLE]).map_err(|faults| faults.iter().map(ResourceFault::to_string).collect())

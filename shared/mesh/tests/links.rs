@@ -7,7 +7,7 @@ use std::{
 };
 
 use mesh::{
-    Call, Code, Fault, Mesh, State, Tasks,
+    Call, Code, Component, ComponentState, Fault, Mesh, Tasks,
     config::{Node, ServiceName},
 };
 use proto::{
@@ -26,6 +26,11 @@ struct Fake {
     name: String,
     arrived: Arc<Notify>,
     go_on: Arc<Notify>,
+}
+
+/// The peer of crud at `url`.
+fn component(url: &str) -> Component {
+    Component::Peer { service: ServiceName::of(&CRUD), url: url.into() }
 }
 
 #[tonic::async_trait]
@@ -201,17 +206,19 @@ async fn services_that_are_not_open_yet_are_unavailable() {
 #[tokio::test]
 async fn a_peer_that_is_down_is_unavailable_at_once_and_recovers_by_itself() {
     let address = Peer::any("a").await.kill().await;
-    let part = format!("peer crud http://{address}");
+    let peer_component = component(&format!("http://{address}"));
     let mesh = far(&[address]);
     let began = Instant::now();
     assert_eq!(name(&mesh).await, Err(Fault::new(Code::Unavailable, "service crud cannot be reached")));
     assert!(began.elapsed() < Duration::from_secs(1));
-    assert!(matches!(&mesh.board().parts()[&part], State::Failing(why) if why.contains("refused")));
+    assert!(
+        matches!(mesh.health().get(&peer_component), Some(ComponentState::Failing(why)) if why.contains("refused"))
+    );
 
     for turn in 0..3 {
         let peer = Peer::start("a", address, Duration::ZERO).await;
         assert!(recovered(&mesh).await < Duration::from_secs(1), "turn {turn}");
-        assert_eq!(mesh.board().parts()[&part], State::Ready);
+        assert_eq!(mesh.health().get(&peer_component), Some(ComponentState::Ready));
         peer.kill().await;
         let began = Instant::now();
         assert_eq!(name(&mesh).await.unwrap_err().code, Code::Unavailable);
@@ -224,7 +231,7 @@ async fn calls_are_spread_and_go_on_with_the_peer_that_is_left() {
     let (one, two) = (Peer::any("one").await, Peer::any("two").await);
     let mesh = far(&[one.address, two.address]);
     let both_up = async {
-        while !mesh.board().parts().values().all(|state| *state == State::Ready) {
+        while !mesh.health().components().values().all(|state| *state == ComponentState::Ready) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -278,13 +285,13 @@ async fn a_node_that_stops_answers_what_it_accepted() {
 }
 
 #[tokio::test]
-async fn a_name_that_nobody_knows_is_unavailable_and_told_on_the_board() {
+async fn a_name_that_nobody_knows_is_unavailable_and_reported_as_failing() {
     let mut node = Node::default();
     node.peers.insert(ServiceName::of(&CRUD), vec!["http://nobody.invalid:4130".to_owned()]);
     let mesh = Mesh::new(&node).unwrap();
     assert_eq!(name(&mesh).await.unwrap_err().code, Code::Unavailable);
-    let board = mesh.board().parts();
-    assert!(matches!(&board["peer crud http://nobody.invalid:4130"], State::Failing(_)));
+    let state = mesh.health().get(&component("http://nobody.invalid:4130"));
+    assert!(matches!(state, Some(ComponentState::Failing(_))));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use mesh::{
-    Code, Fault, Mesh, State, Tasks,
+    Code, Component, ComponentState, Fault, Mesh, Tasks,
     bus::{Event, Message},
     config::Node,
     resources::Snapshot,
@@ -86,13 +86,17 @@ impl Stage {
         Ok(String::from_utf8(answer.json.to_vec()).unwrap())
     }
 
-    /// Follows `yaml`, once `part` of the board says whether it is ready.
-    async fn follow(&self, yaml: &str, part: &str, state: Option<bool>) {
+    /// Follows `yaml` until database `id` of the project is ready, failing, or gone.
+    async fn follow(&self, yaml: &str, id: &str, ready: Option<bool>) {
         self.resources.send_replace(snapshot(yaml));
-        while self.mesh.board().parts().get(part).map(|state| *state == State::Ready) != state {
+        while self.mesh.health().get(&component(id)).map(|state| state == ComponentState::Ready) != ready {
             tokio::task::yield_now().await;
         }
     }
+}
+
+fn component(database: &str) -> Component {
+    Component::Database { project: "shop".to_owned(), database: database.to_owned() }
 }
 
 #[tokio::test]
@@ -102,7 +106,7 @@ async fn a_database_is_made_opened_and_described() {
     assert_eq!(stage.rows("one").await.unwrap(), r#"[{"a":"x"},{"a":"y"}]"#);
     let changed = Message { subject: "schema.changed".to_owned(), payload: "shop/one".into() };
     assert_eq!(events.next().await, Some(Event::Message(changed)));
-    assert_eq!(stage.mesh.board().parts().get("database shop/one"), Some(&State::Ready));
+    assert_eq!(stage.mesh.health().get(&component("one")), Some(ComponentState::Ready));
 
     let request = DescribeRequest { project: "shop".to_owned(), refresh: true, ..Default::default() };
     let described = stage.service.describe(Request::new(request)).await.unwrap().into_inner();
@@ -136,14 +140,14 @@ async fn databases_come_and_go_with_the_resources() {
     let stage = stage();
     let one = database(stage.folder.path(), "one", "");
     let two = database(stage.folder.path(), "two", "");
-    stage.follow(&(PROJECT.to_owned() + &one + &two), "database shop/two", Some(true)).await;
+    stage.follow(&(PROJECT.to_owned() + &one + &two), "two", Some(true)).await;
     assert_eq!(stage.rows("two").await.unwrap(), r#"[{"a":"x"},{"a":"y"}]"#);
     let limited = database(stage.folder.path(), "two", ", limit: 1");
     stage.resources.send_replace(snapshot(&(PROJECT.to_owned() + &one + &limited)));
     while stage.rows("two").await.unwrap() != r#"[{"a":"x"}]"# {
         tokio::task::yield_now().await;
     }
-    stage.follow(&(PROJECT.to_owned() + &one), "database shop/two", None).await;
+    stage.follow(&(PROJECT.to_owned() + &one), "two", None).await;
     assert_eq!(stage.rows("two").await.unwrap_err().code, Code::UnknownDatabase);
     assert_eq!(stage.rows("one").await.unwrap(), r#"[{"a":"x"},{"a":"y"}]"#);
     stage.resources.send_replace(snapshot(""));
@@ -161,13 +165,13 @@ async fn a_database_that_cannot_be_opened_says_so_and_the_others_work() {
     let bad = format!("spec: {{url: \"sqlite:bad.db\", init: [{}]}}\n", missing.display());
     let bad = format!("kind: database\nmeta: {{project: shop, id: bad}}\n{bad}");
     let both = PROJECT.to_owned() + &database(stage.folder.path(), "one", "") + &bad;
-    stage.follow(&both, "database shop/bad", Some(false)).await;
+    stage.follow(&both, "bad", Some(false)).await;
     let fault = stage.rows("bad").await.unwrap_err();
     assert_eq!((fault.code, fault.message.contains("missing.sql")), (Code::Unavailable, false));
     assert!(stage.rows("one").await.is_ok());
     // It is tried again.
     std::fs::write(&missing, "CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT)").unwrap();
-    stage.follow(&both, "database shop/bad", Some(true)).await;
+    stage.follow(&both, "bad", Some(true)).await;
     assert_eq!(stage.rows("bad").await.unwrap(), "[]");
 }
 

@@ -27,7 +27,7 @@ use super::{
     unavailable,
 };
 use crate::{
-    Board, Call, Tasks, board,
+    Call, Component, ComponentState, Health, Tasks,
     config::{self, ServiceName},
 };
 
@@ -40,10 +40,10 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How often names are looked up otherwise.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Calls that may be sent once more: so many a second whatever happens, and this part of all.
+/// Calls that may be sent once more: a minimum per second, and a ratio of all calls.
 const RETRIES_PER_SECOND: u32 = 10;
-const RETRIED_PART: f32 = 0.2;
-/// How long a call counts towards that part.
+const RETRY_RATIO: f32 = 0.2;
+/// How long a call counts towards the ratio.
 const RETRY_WINDOW: Duration = Duration::from_secs(10);
 
 /// The peers that run one service. Clones are the same peers.
@@ -66,9 +66,9 @@ struct Shared {
     slots: ArcSwap<Vec<Arc<Slot>>>,
     /// Counts changes of any slot's state.
     changes: watch::Sender<u64>,
-    board: Board,
-    /// Held while the board is told: a later state must not be overwritten by an earlier one.
-    telling: Mutex<()>,
+    health: Health,
+    /// Held while health is set: a later state must not be overwritten by an earlier one.
+    report_lock: Mutex<()>,
     tasks: Tasks,
 }
 
@@ -79,22 +79,30 @@ struct Peer {
 
 impl Pool {
     /// The peers at `urls`; they are connected in the background, until the pool is dropped.
-    pub(super) fn open(service: ServiceName, urls: &[String], board: &Board) -> Result<Self, config::Error> {
+    pub(super) fn open(service: ServiceName, urls: &[String], health: &Health) -> Result<Self, config::Error> {
         let peer = |url: &String| match config::peer(url) {
             Ok(authority) => Ok(Peer { url: url.as_str().into(), authority }),
             Err(message) => Err(config::Error(format!("peers.{service}: {url}: {message}"))),
         };
         let peers: Vec<Peer> = urls.iter().map(peer).collect::<Result<_, _>>()?;
         for peer in &peers {
-            board.set(&part(service, &peer.url), board::State::Failing("not connected yet".to_owned()));
+            let state = ComponentState::Failing("not connected yet".to_owned());
+            health.set(Component::Peer { service, url: peer.url.clone() }, state);
         }
-        let (tasks, board) = (Tasks::default(), board.clone());
+        let (tasks, health) = (Tasks::default(), health.clone());
         let (slots, changes) = (ArcSwap::default(), watch::Sender::new(0));
         let stop = tasks.stop().clone().drop_guard();
-        let shared =
-            Arc::new(Shared { service, peers, slots, changes, board, telling: Mutex::default(), tasks: tasks.clone() });
+        let shared = Arc::new(Shared {
+            service,
+            peers,
+            slots,
+            changes,
+            health,
+            report_lock: Mutex::default(),
+            tasks: tasks.clone(),
+        });
         tasks.spawn("peer addresses", shared.clone().resolve());
-        let retries = TpsBudget::new(RETRY_WINDOW, RETRIES_PER_SECOND, RETRIED_PART);
+        let retries = TpsBudget::new(RETRY_WINDOW, RETRIES_PER_SECOND, RETRY_RATIO);
         Ok(Self { inner: Arc::new(Inner { shared, turn: AtomicUsize::new(0), retries, _stop: stop }) })
     }
 
@@ -211,12 +219,12 @@ impl Shared {
         self.report(&peer.url, None);
     }
 
-    /// Tells the board how the peer at `url` is doing, and waiting calls that something changed.
-    fn report(&self, url: &str, failure: Option<&str>) {
-        let _telling = self.telling.lock().expect("no code panics while it holds this lock");
+    /// Sets the health of the peer at `url`, and wakes waiting calls.
+    fn report(&self, url: &Arc<str>, failure: Option<&str>) {
+        let _guard = self.report_lock.lock().expect("no code panics while it holds this lock");
         let mut why = failure.map(str::to_owned);
         let mut is_up = false;
-        for slot in self.slots.load().iter().filter(|slot| &*slot.url == url) {
+        for slot in self.slots.load().iter().filter(|slot| &slot.url == url) {
             match &*slot.state() {
                 ConnectionState::Up(_) => is_up = true,
                 ConnectionState::Down(reason) => why = Some(format!("{}: {reason}", slot.address)),
@@ -224,8 +232,8 @@ impl Shared {
             }
         }
         let why = why.unwrap_or_else(|| "not connected yet".to_owned());
-        let state = if is_up { board::State::Ready } else { board::State::Failing(why) };
-        self.board.set(&part(self.service, url), state);
+        let state = if is_up { ComponentState::Ready } else { ComponentState::Failing(why) };
+        self.health.set(Component::Peer { service: self.service, url: url.clone() }, state);
         self.changes.send_modify(|changes| *changes += 1);
     }
 
@@ -260,8 +268,4 @@ impl Shared {
     fn unreachable(&self) -> Status {
         unavailable(format!("service {} cannot be reached", self.service))
     }
-}
-
-fn part(service: ServiceName, url: &str) -> String {
-    format!("peer {service} {url}")
 }

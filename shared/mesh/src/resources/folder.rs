@@ -8,16 +8,16 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Kind, Loader, ResourceFault, Snapshot, bytes, fault, reference::Sources};
+use super::{Kind, Loader, ResourceFault, Snapshot, fault, read_file::read_file, reference::Sources};
 use crate::{tasks::panic_text, yaml::Place};
 
 const START: Place = Place { line: 1, column: 1 };
-/// Folders in folders that are looked into.
-const DEPTH: usize = 16;
-/// What a node keeps, should it keep it inside its resource folder.
-const DATA: &str = "perigee-data";
+/// Levels of nested folders that are read.
+const MAX_DEPTH: usize = 16;
+/// Name of the data folder of a node, which may lie inside its resource folder.
+const DATA_FOLDER: &str = "perigee-data";
 
-/// A folder as it was read: every file that counted, with what tells one state of a file from another.
+/// Fingerprint of a folder: every file that was read, with its metadata.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Stamp {
     files: Vec<(PathBuf, Option<FileStamp>)>,
@@ -91,11 +91,11 @@ fn checked(folder: &Path, kinds: &[Kind]) -> (Result<Snapshot, Vec<ResourceFault
     };
     let mut loader = Loader::new(kinds, sources);
     for (name, path) in files {
-        let text = match bytes::read(&path).map(String::from_utf8) {
+        let text = match read_file(&path).map(String::from_utf8) {
             Ok(Ok(text)) => text,
             Ok(Err(error)) => {
                 let seen = error.utf8_error().valid_up_to();
-                loader.faults.push(unreadable(&name, &format!("byte {} is no UTF-8", seen + 1)));
+                loader.faults.push(unreadable(&name, &format!("byte {} is not valid UTF-8", seen + 1)));
                 continue;
             }
             Err(error) => {
@@ -141,7 +141,7 @@ fn walk(
             continue;
         }
         if about.is_dir() {
-            if name != DATA && above.len() <= DEPTH {
+            if name != DATA_FOLDER && above.len() <= MAX_DEPTH {
                 walk(root, &path, above, found)?;
             }
         } else if path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml") {
@@ -212,7 +212,7 @@ mod tests {
             load(folder.path(), &[kind]).unwrap_err().iter().map(ResourceFault::to_string).collect();
         assert_eq!(faults.len(), 3);
         assert!(faults[0].starts_with("a.yaml:2:1: kind: not valid YAML"), "{faults:?}");
-        assert_eq!(faults[1], "b.yaml:1:1: cannot be read: byte 2 is no UTF-8");
+        assert_eq!(faults[1], "b.yaml:1:1: cannot be read: byte 2 is not valid UTF-8");
         assert_eq!(faults[2], "c.yaml:2:9: meta.id: is taken");
     }
 

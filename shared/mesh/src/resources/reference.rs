@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::bytes;
+use super::read_file::read_file_as_text;
 use crate::yaml::below;
 
 /// Where references look, and what they looked at.
@@ -24,7 +24,7 @@ impl Sources {
     /// Those of a resource folder: its `.env` is read, if it has one.
     pub(super) fn of(folder: &Path) -> Self {
         let file = folder.join(".env");
-        let text = bytes::read_text(&file).unwrap_or_default();
+        let text = read_file_as_text(&file).unwrap_or_default();
         Self { variables: text.lines().filter_map(variable).collect(), files: vec![file] }
     }
 
@@ -88,7 +88,7 @@ impl Sources {
             }
             Some(("file", path)) => {
                 let file = folder.join(path);
-                let text = bytes::read_text(&file).map_err(|error| format!("the file {path} cannot be read: {error}"));
+                let text = read_file_as_text(&file).map_err(|error| format!("the file {path} cannot be read: {error}"));
                 self.files.push(file);
                 let text = text?;
                 Ok(text.strip_suffix('\n').map_or(text.as_str(), |line| line.trim_end_matches('\r')).to_owned())

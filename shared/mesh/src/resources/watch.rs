@@ -1,5 +1,7 @@
-//! Watching a folder. It is looked at four times a second instead of waiting for the system's events: those do not
-//! come from network and container mounts, and a look at a few dozen files costs less than a tenth of a millisecond.
+//! Polling of a resource folder.
+//!
+//! File system events are not used: network and container mounts send none, and polling a few dozen files costs less
+//! than a tenth of a millisecond.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,53 +15,52 @@ use super::{
     Current, Kind, ResourceFault, Snapshot,
     folder::{self, Stamp},
 };
-use crate::{Board, State, Tasks};
+use crate::{Component, ComponentState, Health, Tasks};
 
-const PART: &str = "resources";
-const LOOK: Duration = Duration::from_millis(250);
-/// A file that changed less than this ago is left alone for now: it may be half written.
-const SETTLING: Duration = Duration::from_millis(100);
-/// Looks after which a file that never settles is read all the same.
-const PATIENCE: u32 = 2;
-/// A file that was emptied less than this ago is left alone in any case: editors empty a file and then write it, and on
-/// a busy disk it may take long to come to that.
-const EMPTY: Duration = Duration::from_millis(600);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
+/// Age of a change below which a file is not read yet: it may be half written.
+const SETTLE_TIME: Duration = Duration::from_millis(100);
+/// Polls after which a file that keeps changing is read all the same.
+const SETTLE_ROUNDS: u32 = 2;
+/// Age of a change below which an empty file is not read in any case: editors truncate a file before they write it, and
+/// on a busy disk the write may take long.
+const EMPTY_SETTLE_TIME: Duration = Duration::from_millis(600);
 
 /// Loads a folder and goes on watching it. A change that is valid is in force within a second; one that is not changes
-/// nothing and is told in the log and on the board, as part `resources`.
+/// nothing and is reported in the log and as the state of [`Component::Resources`].
 pub fn watch(
     folder: &Path,
     kinds: &'static [Kind],
     tasks: &Tasks,
-    board: &Board,
+    health: &Health,
 ) -> Result<Current, Vec<ResourceFault>> {
     let mut watcher = Watcher::new(folder.to_owned(), kinds);
     let snapshot = watcher.read()?;
-    board.set(PART, State::Ready);
+    health.set(Component::Resources, ComponentState::Ready);
     let (sender, current) = watch::channel(Arc::new(snapshot));
-    let (stop, board) = (tasks.stop().clone(), board.clone());
+    let (stop, health) = (tasks.stop().clone(), health.clone());
     tasks.spawn("resources", async move {
-        let mut pause = LOOK;
+        let mut pause = POLL_INTERVAL;
         while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
-            let looked = tokio::task::spawn_blocking(move || {
+            let polled = tokio::task::spawn_blocking(move || {
                 let began = Instant::now();
-                let news = watcher.look();
+                let news = watcher.poll();
                 (watcher, news, began.elapsed())
             });
             // It fails only when the runtime ends.
-            let Ok((back, news, took)) = looked.await else { return };
+            let Ok((back, news, took)) = polled.await else { return };
             watcher = back;
             // A huge folder must not keep a core busy.
-            pause = LOOK.max(took * 20);
+            pause = POLL_INTERVAL.max(took * 20);
             if let Some(news) = news {
-                announce(news, &sender, &board);
+                announce(news, &sender, &health);
             }
         }
     });
     Ok(current)
 }
 
-fn announce(news: Result<Snapshot, Vec<ResourceFault>>, sender: &watch::Sender<Arc<Snapshot>>, board: &Board) {
+fn announce(news: Result<Snapshot, Vec<ResourceFault>>, sender: &watch::Sender<Arc<Snapshot>>, health: &Health) {
     match news {
         Ok(snapshot) => {
             let changed = sender.send_if_modified(|current| {
@@ -69,7 +70,7 @@ fn announce(news: Result<Snapshot, Vec<ResourceFault>>, sender: &watch::Sender<A
                 }
                 is_new
             });
-            board.set(PART, State::Ready);
+            health.set(Component::Resources, ComponentState::Ready);
             tracing::info!(changed, documents = sender.borrow().documents.len(), "resources are in force");
         }
         Err(faults) => {
@@ -77,7 +78,7 @@ fn announce(news: Result<Snapshot, Vec<ResourceFault>>, sender: &watch::Sender<A
                 tracing::error!(%fault, "resources are refused; those before stay in force");
             }
             let all: Vec<String> = faults.iter().map(ResourceFault::to_string).collect();
-            board.set(PART, State::Failing(all.join("; ")));
+            health.set(Component::Resources, ComponentState::Failing(all.join("; ")));
         }
     }
 }
@@ -88,26 +89,28 @@ struct Watcher {
     /// Files outside the documents that the last reading depended on.
     others: Vec<PathBuf>,
     seen: Stamp,
-    waited: u32,
-    told: Vec<ResourceFault>,
+    /// Polls since the change that is waited for.
+    settle_rounds: u32,
+    /// Faults of the last reading, which are not reported again.
+    reported: Vec<ResourceFault>,
 }
 
 impl Watcher {
     fn new(folder: PathBuf, kinds: &'static [Kind]) -> Self {
-        Self { folder, kinds, others: Vec::new(), seen: Stamp::default(), waited: 0, told: Vec::new() }
+        Self { folder, kinds, others: Vec::new(), seen: Stamp::default(), settle_rounds: 0, reported: Vec::new() }
     }
 
-    /// What a change made of the folder; `None` if nothing changed, or not yet, or is as wrong as it was.
-    fn look(&mut self) -> Option<Result<Snapshot, Vec<ResourceFault>>> {
+    /// The snapshot after a change; `None` if nothing changed, the change has not settled, or its faults are reported.
+    fn poll(&mut self) -> Option<Result<Snapshot, Vec<ResourceFault>>> {
         let stamp = Stamp::of(&self.folder, &self.others);
         if stamp == self.seen {
             return None;
         }
-        if stamp.has_emptied_within(EMPTY) {
+        if stamp.has_emptied_within(EMPTY_SETTLE_TIME) {
             return None;
         }
-        if self.waited < PATIENCE && stamp.is_younger_than(SETTLING) {
-            self.waited += 1;
+        if self.settle_rounds < SETTLE_ROUNDS && stamp.is_younger_than(SETTLE_TIME) {
+            self.settle_rounds += 1;
             return None;
         }
         let read = self.read();
@@ -118,9 +121,9 @@ impl Watcher {
         }
         match read {
             Ok(snapshot) => Some(Ok(snapshot)),
-            Err(faults) if faults == self.told => None,
+            Err(faults) if faults == self.reported => None,
             Err(faults) => {
-                self.told.clone_from(&faults);
+                self.reported.clone_from(&faults);
                 Some(Err(faults))
             }
         }
@@ -132,9 +135,9 @@ impl Watcher {
         let (result, others) = folder::read(&self.folder, self.kinds);
         self.seen = if others == self.others { before } else { Stamp::of(&self.folder, &others) };
         self.others = others;
-        self.waited = 0;
+        self.settle_rounds = 0;
         if result.is_ok() {
-            self.told.clear();
+            self.reported.clear();
         }
         result
     }
@@ -157,13 +160,13 @@ mod tests {
         bad.map(|document| document.fault("meta.id", "is bad")).collect()
     }
 
-    async fn board_says(board: &Board, wanted: impl Fn(&State) -> bool) -> State {
+    async fn wait_for(health: &Health, expected: impl Fn(&ComponentState) -> bool) -> ComponentState {
         loop {
-            let state = board.parts()[PART].clone();
-            if wanted(&state) {
+            let state = health.get(&Component::Resources).unwrap();
+            if expected(&state) {
                 return state;
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -172,8 +175,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a.yaml");
         fs::write(&file, project("a")).unwrap();
-        let (tasks, board) = (Tasks::default(), Board::default());
-        let mut current = watch(folder.path(), &[REFUSING], &tasks, &board).unwrap();
+        let (tasks, health) = (Tasks::default(), Health::default());
+        let mut current = watch(folder.path(), &[REFUSING], &tasks, &health).unwrap();
         let id = |current: &Current| current.borrow().documents[0].meta["id"].clone();
 
         let edited = tokio::time::Instant::now();
@@ -188,12 +191,12 @@ mod tests {
             (project("bad"), "a.yaml:2:9: meta.id: is bad"),
         ] {
             fs::write(&file, text).unwrap();
-            board_says(&board, |state| *state == State::Failing(why.to_owned())).await;
+            wait_for(&health, |state| *state == ComponentState::Failing(why.to_owned())).await;
             assert_eq!(id(&current), "b");
         }
 
         fs::write(&file, project("b")).unwrap();
-        board_says(&board, |state| *state == State::Ready).await;
+        wait_for(&health, |state| *state == ComponentState::Ready).await;
         assert!(!current.has_changed().unwrap(), "what is in force did not change");
         tasks.finish().await;
     }
@@ -204,18 +207,18 @@ mod tests {
         let file = folder.path().join("a.yaml");
         fs::write(&file, "kind: nothing\n").unwrap();
         let mut watcher = Watcher::new(folder.path().to_owned(), &[PROJECT]);
-        let mut looked = || {
-            watcher.waited = PATIENCE;
-            watcher.look()
+        let mut polled = || {
+            watcher.settle_rounds = SETTLE_ROUNDS;
+            watcher.poll()
         };
-        assert!(looked().is_some_and(|news| news.is_err()));
-        assert!(looked().is_none());
+        assert!(polled().is_some_and(|news| news.is_err()));
+        assert!(polled().is_none());
         fs::write(folder.path().join("b.yaml"), project("b")).unwrap();
-        assert!(looked().is_none(), "as wrong as before");
+        assert!(polled().is_none(), "as wrong as before");
         fs::write(&file, project("a")).unwrap();
-        assert!(looked().is_some_and(|news| news.is_ok()));
+        assert!(polled().is_some_and(|news| news.is_ok()));
         fs::write(&file, "kind: nothing\n").unwrap();
-        assert!(looked().is_some_and(|news| news.is_err()));
+        assert!(polled().is_some_and(|news| news.is_err()));
     }
 
     #[test]
@@ -227,11 +230,11 @@ mod tests {
         fs::write(&path, project("a")).unwrap();
         let file = fs::File::options().append(true).open(path).unwrap();
         file.set_modified(SystemTime::now() + Duration::from_secs(3600)).unwrap();
-        assert!(watcher.look().is_some(), "a clock that is ahead says nothing about age");
+        assert!(watcher.poll().is_some(), "a clock that is ahead says nothing about age");
         file.set_modified(SystemTime::now()).unwrap();
-        assert!(watcher.look().is_none() || watcher.seen == Stamp::of(folder.path(), &watcher.others));
-        file.set_modified(SystemTime::now() - SETTLING).unwrap();
-        watcher.look();
+        assert!(watcher.poll().is_none() || watcher.seen == Stamp::of(folder.path(), &watcher.others));
+        file.set_modified(SystemTime::now() - SETTLE_TIME).unwrap();
+        watcher.poll();
         assert_eq!(watcher.seen, Stamp::of(folder.path(), &watcher.others));
     }
 
@@ -243,16 +246,16 @@ mod tests {
         let mut watcher = Watcher::new(folder.path().to_owned(), &[PROJECT]);
         watcher.read().unwrap();
         let file = fs::File::create(&path).unwrap();
-        watcher.waited = PATIENCE;
-        assert!(watcher.look().is_none());
-        file.set_modified(SystemTime::now() - EMPTY).unwrap();
-        assert!(watcher.look().is_some_and(|news| news.unwrap().documents.is_empty()));
+        watcher.settle_rounds = SETTLE_ROUNDS;
+        assert!(watcher.poll().is_none());
+        file.set_modified(SystemTime::now() - EMPTY_SETTLE_TIME).unwrap();
+        assert!(watcher.poll().is_some_and(|news| news.unwrap().documents.is_empty()));
     }
 
     #[tokio::test]
     async fn a_broken_folder_is_not_watched_at_all() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a.yaml"), "kind: nothing").unwrap();
-        assert!(watch(folder.path(), &[PROJECT], &Tasks::default(), &Board::default()).is_err());
+        assert!(watch(folder.path(), &[PROJECT], &Tasks::default(), &Health::default()).is_err());
     }
 }
