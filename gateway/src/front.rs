@@ -168,7 +168,7 @@ impl FrontState {
             let asked = text(&HeaderName::from_static("grpc-timeout")).and_then(mesh::call::timeout);
             time = time.min(asked.unwrap_or(time));
         }
-        Call::begin(text(&REQUEST_ID), text(&HeaderName::from_static("traceparent")), Some(time)).watched()
+        Call::begin(text(&REQUEST_ID), text(&HeaderName::from_static("traceparent")), Some(time)).without_timer()
     }
 
     async fn dispatch(&self, call: &Call, context: RouteContext<'_>, mut request: Request) -> Response {

@@ -1,12 +1,12 @@
-//! Events between services: at most once, to whoever listens now.
+//! Event bus between services: delivery at most once, to current subscribers.
 
 use bytes::Bytes;
 use tokio::sync::broadcast;
 
-/// Events that wait for a slow listener; it is told how many it missed when there are more.
+/// Capacity of a subscription; a slow subscriber is told how many events it missed.
 const CAPACITY: usize = 1024;
 
-/// Where events travel.
+/// Transport of events.
 #[derive(Debug, Clone)]
 pub enum Bus {
     /// In this process.
@@ -24,16 +24,16 @@ pub struct Memory {
 pub struct Message {
     /// Dot-separated words of `[A-Za-z0-9_-]`.
     pub subject: String,
-    /// What happened.
+    /// Content of the event.
     pub payload: Bytes,
 }
 
-/// What a listener gets.
+/// Item of a subscription.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// An event.
     Message(Message),
-    /// This many events were lost, because the listener was too slow. It must look at the state of things itself.
+    /// This many events were lost, because the listener was too slow. It must read the current state itself.
     Lagged(u64),
 }
 
@@ -51,7 +51,7 @@ impl Bus {
         Self::Memory(Memory { events })
     }
 
-    /// Tells whoever listens now. Never waits: what a slow listener misses it is told of as [`Event::Lagged`].
+    /// Publishes to the current subscribers. Never waits: a slow one gets [`Event::Lagged`].
     pub fn publish(&self, subject: impl Into<String>, payload: impl Into<Bytes>) {
         let Self::Memory(memory) = self;
         let message = Message { subject: subject.into(), payload: payload.into() };

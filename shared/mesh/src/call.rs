@@ -1,4 +1,4 @@
-//! What travels with every call: who asked, as part of which trace, and how much time is left.
+//! Call context: the request id, trace and deadline that travel with every call.
 
 use std::{
     fmt::Write,
@@ -23,7 +23,7 @@ pub struct Call {
     pub request_id: Arc<str>,
     /// W3C trace context of the span that this call belongs to.
     pub traceparent: Option<Arc<str>>,
-    /// When the answer is no longer wanted.
+    /// Deadline of the answer.
     pub deadline: Option<Instant>,
     /// Whoever began the call gives it up at its deadline, so links set no timer.
     is_watched: bool,
@@ -44,13 +44,13 @@ impl Call {
         CURRENT.try_with(Call::clone).ok()
     }
 
-    /// The same call for links that set no timer: whoever asks for it has to give it up at its deadline.
-    pub fn watched(self) -> Call {
+    /// The call without timers of links: the caller enforces the deadline itself.
+    pub fn without_timer(self) -> Call {
         Call { is_watched: true, ..self }
     }
 
-    /// When a link has to give the call up.
-    pub(crate) fn limit(&self) -> Option<Instant> {
+    /// The deadline that a link has to enforce, if it has to.
+    pub(crate) fn timer_deadline(&self) -> Option<Instant> {
         self.deadline.filter(|_| !self.is_watched)
     }
 
@@ -62,18 +62,18 @@ impl Call {
     }
 
     /// Time until the deadline; zero when it has passed, `None` without one.
-    pub fn left(&self) -> Option<Duration> {
+    pub fn time_left(&self) -> Option<Duration> {
         self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
-    /// Out of the headers of a request that came from another node, as a step of its own in the trace.
-    pub(crate) fn arrived(headers: &HeaderMap) -> Call {
+    /// The call of a request from another node, as a child span.
+    pub(crate) fn from_headers(headers: &HeaderMap) -> Call {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         Call::begin(text(REQUEST_ID), text(TRACEPARENT), text(TIMEOUT).and_then(timeout))
     }
 
-    /// Into the headers of a request that leaves this node.
-    pub(crate) fn depart(&self, headers: &mut HeaderMap) {
+    /// Writes the call into the headers of a request to another node.
+    pub(crate) fn write_headers(&self, headers: &mut HeaderMap) {
         let value = |text: &str| HeaderValue::from_str(text).ok();
         if let Some(id) = value(&self.request_id) {
             headers.insert(REQUEST_ID, id);
@@ -81,25 +81,25 @@ impl Call {
         if let Some(parent) = self.traceparent.as_deref().and_then(value) {
             headers.insert(TRACEPARENT, parent);
         }
-        if let Some(left) = self.left().and_then(|left| value(&timeout_header(left))) {
+        if let Some(left) = self.time_left().and_then(|left| value(&timeout_header(left))) {
             headers.insert(TIMEOUT, left);
         }
     }
 
-    /// The same call inside the service that answers it: a span of its own.
-    pub(crate) fn stepped(mut self) -> Call {
+    /// The call inside the service that answers it, as a child span.
+    pub(crate) fn child(mut self) -> Call {
         if let Some(parent) = &self.traceparent {
             self.traceparent = child_span(parent);
         }
         self
     }
 
-    /// Does `work` as part of this call, where [`Call::current`] finds it.
-    pub(crate) fn within<T>(&self, work: impl FnOnce() -> T) -> T {
+    /// Runs synchronous `work` with this call as [`Call::current`].
+    pub(crate) fn sync_scope<T>(&self, work: impl FnOnce() -> T) -> T {
         CURRENT.sync_scope(self.clone(), work)
     }
 
-    /// Runs `work` as part of this call, where [`Call::current`] finds it.
+    /// Runs `work` with this call as [`Call::current`].
     pub fn scope<F: Future>(self, work: F) -> impl Future<Output = F::Output> {
         CURRENT.scope(self, work)
     }
@@ -188,18 +188,18 @@ mod tests {
     #[test]
     fn a_call_that_is_watched_limits_no_link() {
         let call = Call::begin(None, None, Some(Duration::from_secs(5)));
-        assert_eq!(call.limit(), call.deadline);
-        assert_eq!(call.watched().limit(), None);
+        assert_eq!(call.timer_deadline(), call.deadline);
+        assert_eq!(call.without_timer().timer_deadline(), None);
     }
 
     #[test]
     fn a_far_call_carries_identity_trace_and_time() {
         let call = Call::begin(Some("abc"), Some(PARENT), Some(Duration::from_secs(5)));
         let mut headers = HeaderMap::new();
-        call.depart(&mut headers);
-        let there = Call::arrived(&headers);
+        call.write_headers(&mut headers);
+        let there = Call::from_headers(&headers);
         assert_eq!(&*there.request_id, "abc");
-        let left = there.left().expect("the deadline travelled");
+        let left = there.time_left().expect("the deadline travelled");
         assert!(left > Duration::from_secs(4) && left <= Duration::from_secs(5));
         let (here, there) = (call.traceparent.expect("it was sent"), there.traceparent.expect("it travelled"));
         assert_eq!(here[..36], there[..36]);

@@ -25,37 +25,37 @@ pub const DEFAULT: &str = include_str!("config/default.yaml");
 /// The longest that a request may be given: shorter than what auth-rules grants it holds.
 pub const MAX_REQUEST_TIME: Duration = Duration::from_secs(50);
 
-/// Why a configuration is refused.
+/// Error of an invalid configuration.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Error(pub String);
 
-/// What this process runs and how it reaches the rest.
+/// Configuration of a node: its services, and the way to the others.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Node {
     /// The services this process runs; absent: all.
     #[serde(default = "ServiceName::all")]
     pub services: Vec<ServiceName>,
-    /// Where it listens.
+    /// Listen addresses.
     pub listen: Listen,
     /// Base URLs of the nodes that run a service; a service that is not named here is near, in this process.
     pub peers: BTreeMap<ServiceName, Vec<String>>,
     /// The secret that all nodes of a mesh share; absent: a well-known one, fit for one process only.
     #[serde(default)]
     pub mesh_key: Option<Secret>,
-    /// Where projects, databases and rules are described.
+    /// Source of resource documents.
     pub resources: Resources,
-    /// Folder of what this node keeps.
+    /// Data folder of this node.
     pub data: PathBuf,
-    /// Where events travel.
+    /// Event bus.
     pub bus: BusConfig,
-    /// What one request of a client may cost.
+    /// Limits of requests.
     pub limits: Limits,
     /// Logs.
     pub telemetry: Telemetry,
     /// How long running requests may take to finish when the node stops.
-    #[serde(deserialize_with = "humane")]
+    #[serde(deserialize_with = "deserialize_duration")]
     pub drain: Duration,
     /// Variables that begin like those of a node and name no setting, each with what is wrong with it.
     #[serde(skip)]
@@ -66,26 +66,26 @@ pub struct Node {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceName(&'static str);
 
-/// Where a node listens.
+/// Listen addresses of a node.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listen {
     /// GraphQL, REST, gRPC, grpc-web.
-    #[serde(deserialize_with = "address")]
+    #[serde(deserialize_with = "deserialize_address")]
     pub http: SocketAddr,
     /// gRPC between services; never public.
-    #[serde(deserialize_with = "address")]
+    #[serde(deserialize_with = "deserialize_address")]
     pub mesh: SocketAddr,
     /// Whether `/metrics` and the parts of `/ready` are told to everybody on the HTTP port, or to this machine only.
     pub http_details: bool,
 }
 
-/// A text that no log and no error shows.
+/// A secret, which no log and no error shows.
 #[derive(Clone, PartialEq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(pub String);
 
-/// Where projects, databases and rules are described.
+/// Source of resource documents.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Resources {
@@ -96,7 +96,7 @@ pub enum Resources {
     },
 }
 
-/// Where events travel.
+/// Event bus.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum BusConfig {
@@ -104,7 +104,7 @@ pub enum BusConfig {
     Memory {},
 }
 
-/// What one request of a client may cost, and all of them together.
+/// Limits of one request of a client, and of all together.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
@@ -113,7 +113,7 @@ pub struct Limits {
     /// Bytes of JSON that its answer has.
     pub answer_bytes: usize,
     /// Time until its answer.
-    #[serde(deserialize_with = "humane")]
+    #[serde(deserialize_with = "deserialize_duration")]
     pub time: Duration,
     /// Levels of a selection.
     pub depth: usize,
@@ -145,11 +145,11 @@ pub struct Limits {
 pub struct Telemetry {
     /// A filter: `info`, `warn,crud=debug`.
     pub log: String,
-    /// How lines look.
+    /// Format of lines.
     pub format: Format,
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
@@ -181,10 +181,10 @@ impl ServiceName {
 }
 
 impl Limits {
-    /// What is counted of a request: name, limit, and the highest limit that can be set.
+    /// Limits that are counted per request: name, limit, and the highest limit that can be set.
     ///
     /// A message between services and of gRPC carries no more levels, and no larger answer.
-    pub fn counted(&self) -> [(&'static str, usize, usize); 7] {
+    pub fn request_limits(&self) -> [(&'static str, usize, usize); 7] {
         [
             ("answer_bytes", self.answer_bytes, ANSWER_BYTES_MAX),
             ("depth", self.depth, query::Limits::MAX_DEPTH),
@@ -257,22 +257,22 @@ impl Node {
         self.mesh_key.as_ref().map_or(b"perigee".as_slice(), |secret| secret.0.as_bytes())
     }
 
-    /// What types alone do not say: the path, and what is wrong there.
+    /// Checks what types alone do not say. An error is a path, and the reason.
     fn check(&self) -> Result<(), (String, String)> {
         let wrong = |path: String, message: &str| Err((path, message.to_owned()));
         if self.services.is_empty() {
-            return wrong("services".to_owned(), "no service is named; leave it out for all");
+            return wrong("services".to_owned(), "must not be empty; leave it out for all services");
         }
         for (service, urls) in &self.peers {
             let path = format!("peers.{service}");
             if *service == ServiceName::GATEWAY {
-                return wrong(path, "no service calls the gateway");
+                return wrong(path, "not allowed: no service calls the gateway");
             }
             if urls.is_empty() {
-                return wrong(path, "no address is named; leave it out for a service in this process");
+                return wrong(path, "must not be empty; leave it out for a service in this process");
             }
             for (index, url) in urls.iter().enumerate() {
-                if let Err(message) = peer(url) {
+                if let Err(message) = peer_authority(url) {
                     return Err((format!("{path}.{index}"), message));
                 }
             }
@@ -299,7 +299,7 @@ impl Node {
         if self.mesh_key.as_ref().is_some_and(|key| key.0.is_empty()) {
             return wrong("mesh_key".to_owned(), "must not be empty");
         }
-        for (name, limit, most) in self.limits.counted() {
+        for (name, limit, most) in self.limits.request_limits() {
             if limit == 0 || limit > most {
                 let message = match most {
                     usize::MAX => "must be at least 1".to_owned(),
@@ -315,7 +315,7 @@ impl Node {
     }
 }
 
-/// A time as people write it: a number and a unit, `500ms`, `10s`, `1.5m`, `1h`, `7d`.
+/// A duration as people write it: a number and a unit, `500ms`, `10s`, `1.5m`, `1h`, `7d`.
 pub fn duration(text: &str) -> Result<Duration, Error> {
     let wrong = || Error("expected a duration such as 500ms, 10s, 2m, 1h or 7d".to_owned());
     let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(wrong)?;
@@ -334,8 +334,8 @@ pub fn duration(text: &str) -> Result<Duration, Error> {
     Duration::try_from_secs_f64(number * seconds).map_err(|_| wrong())
 }
 
-/// Where the base URL of a peer points: host and port.
-pub(crate) fn peer(url: &str) -> Result<http::uri::Authority, String> {
+/// Host and port of the base URL of a peer.
+pub(crate) fn peer_authority(url: &str) -> Result<http::uri::Authority, String> {
     let wrong = || "expected a base URL such as http://crud-0:4130".to_owned();
     let parsed: http::Uri = url.parse().map_err(|_| wrong())?;
     let is_base = matches!(parsed.path(), "" | "/") && parsed.query().is_none();
@@ -347,12 +347,12 @@ pub(crate) fn peer(url: &str) -> Result<http::uri::Authority, String> {
     }
 }
 
-fn humane<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+fn deserialize_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     duration(&text).map_err(D::Error::custom)
 }
 
-fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+fn deserialize_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.parse().map_err(|_| D::Error::custom("expected an IP address and a port such as 127.0.0.1:4122"))
 }
@@ -380,7 +380,7 @@ mod tests {
         assert_eq!((limits.body_bytes, limits.time, limits.depth), (8 << 20, Duration::from_secs(30), 16));
         assert_eq!((limits.connections, limits.streams, limits.in_flight), (10_000, 256, 1024));
         assert!(!node.listen.http_details);
-        let counted = limits.counted().map(|(_, limit, _)| limit);
+        let counted = limits.request_limits().map(|(_, limit, _)| limit);
         assert_eq!(counted, [64 << 20, 16, 16, 2000, 1000, 100_000, 200_000]);
         assert_eq!(node.drain, Duration::from_secs(10));
     }
@@ -447,7 +447,7 @@ mod tests {
     #[test]
     fn a_variable_may_be_true_or_false() {
         assert!(parse("", &[("PERIGEE_LISTEN__HTTP_DETAILS", "true")]).unwrap().listen.http_details);
-        assert!(refused("", &[("PERIGEE_LISTEN__HTTP_DETAILS", "yes")]).contains("expected true or false"));
+        assert!(refused("", &[("PERIGEE_LISTEN__HTTP_DETAILS", "yes")]).contains("expected boolean, found string"));
     }
 
     #[test]
@@ -493,8 +493,10 @@ mod tests {
             let fault = refused(&format!("peers:\n  crud: ['{url}']"), &[]);
             assert!(fault.starts_with("node.yaml:2:10: peers.crud.0: expected "), "{fault}");
         }
-        assert!(refused("peers: { crud: [] }", &[]).contains("no address is named"));
-        assert!(refused("peers: { gateway: ['http://a:1'] }", &[]).contains("no service calls the gateway"));
+        assert!(refused("peers: { crud: [] }", &[]).contains("must not be empty"));
+        assert!(
+            refused("peers: { gateway: ['http://a:1'] }", &[]).contains("not allowed: no service calls the gateway")
+        );
         assert!(refused("peers: { realtime: ['http://a:1'] }", &[]).contains("realtime is not known"));
     }
 

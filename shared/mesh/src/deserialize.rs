@@ -5,15 +5,15 @@ use serde_json::Value;
 
 use crate::yaml::below;
 
-/// Where a value does not fit its type, and why.
+/// A deserialization error: the path of the invalid value, and the reason.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Misfit {
+pub(crate) struct DeserializeError {
     /// Dotted; empty at the root.
     pub path: String,
     pub message: String,
 }
 
-impl Misfit {
+impl DeserializeError {
     /// Whether the type has no such key.
     pub(crate) fn is_unknown_key(&self) -> bool {
         self.message.starts_with("key ") && self.message.contains(" is not known")
@@ -21,8 +21,8 @@ impl Misfit {
 }
 
 /// `value` as a `T`.
-pub(crate) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, Misfit> {
-    serde_path_to_error::deserialize(value).map_err(|error| misfit(&dotted(error.path()), &error.inner().to_string()))
+pub(crate) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, DeserializeError> {
+    serde_path_to_error::deserialize(value).map_err(|error| describe(&dotted(error.path()), &error.inner().to_string()))
 }
 
 /// The known name that `name` was most likely meant to be, if any is near enough.
@@ -54,15 +54,15 @@ fn dotted(path: &serde_path_to_error::Path) -> String {
     })
 }
 
-/// A serde error as a [`Misfit`]. A value that was given is never repeated: it may be a secret.
-fn misfit(path: &str, text: &str) -> Misfit {
-    let here = |message: String| Misfit { path: path.to_owned(), message };
+/// A serde error as a [`DeserializeError`]. A value that was given is never repeated: it may be a secret.
+fn describe(path: &str, text: &str) -> DeserializeError {
+    let here = |message: String| DeserializeError { path: path.to_owned(), message };
     if let Some(rest) = text.strip_prefix("unknown field ") {
         let names = quoted(rest);
         let (name, known) = names.split_first().map_or(("", &[][..]), |(name, known)| (*name, known));
         let path =
             if path == name || path.ends_with(&format!(".{name}")) { path.to_owned() } else { below(path, name) };
-        return Misfit { path, message: unknown("key", name, known) };
+        return DeserializeError { path, message: unknown("key", name, known) };
     }
     if let Some(rest) = text.strip_prefix("unknown variant ") {
         let names = quoted(rest);
@@ -74,37 +74,37 @@ fn misfit(path: &str, text: &str) -> Misfit {
     }
     for start in ["invalid type: ", "invalid value: "] {
         let Some(rest) = text.strip_prefix(start) else { continue };
-        let (given, wanted) = rest.rsplit_once(", expected ").unwrap_or((rest, "another value"));
-        let (wanted, given) = (kind_wanted(wanted), kind_given(given));
-        return here(format!("expected {wanted}, found {given}"));
+        let (found, expected) = rest.rsplit_once(", expected ").unwrap_or((rest, "another value"));
+        let (expected, found) = (expected_type(expected), found_type(found));
+        return here(format!("expected {expected}, found {found}"));
     }
     here(text.to_owned())
 }
 
-/// What stands between backticks in `text`.
+/// The names between backticks in `text`.
 fn quoted(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
 
-fn kind_wanted(wanted: &str) -> &str {
-    match wanted {
+fn expected_type(expected: &str) -> &str {
+    match expected {
         "a sequence" => "list",
         "a map" => "mapping",
         "a string" => "string",
-        "a boolean" => "true or false",
+        "a boolean" => "boolean",
         "u16" | "u32" | "u64" | "usize" => "non-negative integer",
         "i16" | "i32" | "i64" | "isize" => "integer",
         "f32" | "f64" => "number",
-        wanted if wanted.starts_with("struct ") || wanted.starts_with("internally tagged enum ") => "mapping",
-        wanted if wanted.starts_with("enum ") => "one of its names",
-        wanted => wanted,
+        name if name.starts_with("struct ") || name.starts_with("internally tagged enum ") => "mapping",
+        name if name.starts_with("enum ") => "one of its names",
+        name => name,
     }
 }
 
-fn kind_given(given: &str) -> &str {
-    match given.split([' ', '`']).next() {
+fn found_type(found: &str) -> &str {
+    match found.split([' ', '`']).next() {
         Some("string") => "string",
-        Some("integer") if given.contains("`-") => "negative integer",
+        Some("integer") if found.contains("`-") => "negative integer",
         Some("integer") => "integer",
         Some("floating") => "number",
         Some("boolean") => "boolean",
@@ -147,8 +147,8 @@ mod tests {
     }
 
     fn refused(value: Value) -> (String, String) {
-        let misfit = read::<Shop>(&value).unwrap_err();
-        (misfit.path, misfit.message)
+        let error = read::<Shop>(&value).unwrap_err();
+        (error.path, error.message)
     }
 
     fn told(path: &str, message: &str) -> (String, String) {
@@ -157,10 +157,10 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_told_with_the_nearest_known_one() {
-        let wanted = told("till.drawer", "key drawer is not known; did you mean drawers? known: drawers, paint");
-        assert_eq!(refused(json!({"till": {"drawer": []}})), wanted);
-        let wanted = told("zzz", "key zzz is not known; known: till");
-        assert_eq!(refused(json!({"zzz": 1})), wanted);
+        let expected = told("till.drawer", "key drawer is not known; did you mean drawers? known: drawers, paint");
+        assert_eq!(refused(json!({"till": {"drawer": []}})), expected);
+        let expected = told("zzz", "key zzz is not known; known: till");
+        assert_eq!(refused(json!({"zzz": 1})), expected);
     }
 
     #[test]
@@ -170,16 +170,16 @@ mod tests {
 
     #[test]
     fn a_wrong_type_is_told_without_the_value() {
-        let wanted = told("till.drawers", "expected list, found string");
-        assert_eq!(refused(json!({"till": {"drawers": "a, expected secret"}})), wanted);
-        let wanted = told("till.drawers.1", "expected non-negative integer, found negative integer");
-        assert_eq!(refused(json!({"till": {"drawers": [1, -1]}})), wanted);
+        let expected = told("till.drawers", "expected list, found string");
+        assert_eq!(refused(json!({"till": {"drawers": "a, expected secret"}})), expected);
+        let expected = told("till.drawers.1", "expected non-negative integer, found negative integer");
+        assert_eq!(refused(json!({"till": {"drawers": [1, -1]}})), expected);
         assert_eq!(refused(json!({"till": null})), told("till", "expected mapping, found null"));
     }
 
     #[test]
     fn an_unknown_variant_is_told_with_the_known_ones() {
-        let wanted = told("till.paint", "value blu is not known; did you mean blue? known: green, blue");
-        assert_eq!(refused(json!({"till": {"drawers": [], "paint": "blu"}})), wanted);
+        let expected = told("till.paint", "value blu is not known; did you mean blue? known: green, blue");
+        assert_eq!(refused(json!({"till": {"drawers": [], "paint": "blu"}})), expected);
     }
 }

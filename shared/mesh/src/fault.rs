@@ -15,19 +15,19 @@ const DOMAIN: &str = "perigee";
 pub enum Code {
     /// Body, header or argument malformed.
     BadRequest,
-    /// Nobody knows the column.
+    /// The column is not known.
     UnknownColumn,
-    /// Nobody knows the operator.
+    /// The operator is not known.
     UnknownOperator,
-    /// Nobody knows the argument.
+    /// The argument is not known.
     UnknownArgument,
-    /// Nobody knows the relation.
+    /// The relation is not known.
     UnknownRelation,
     /// A value does not fit its column.
     WrongType,
     /// A value is too large for its column.
     OutOfRange,
-    /// A value that must be there is not.
+    /// A required value is missing.
     Required,
     /// Update or delete of everything.
     WhereRequired,
@@ -37,7 +37,7 @@ pub enum Code {
     Constraint,
     /// No token, bad token, expired.
     Unauthenticated,
-    /// A rule said no.
+    /// A rule denies it.
     Denied,
     /// No such project.
     UnknownProject,
@@ -49,19 +49,19 @@ pub enum Code {
     UnknownQuery,
     /// No such row, path or file.
     NotFound,
-    /// The path knows other methods.
+    /// The path does not allow the method.
     Method,
     /// A unique constraint is violated.
     Conflict,
     /// The body or answer is too large.
     TooLarge,
-    /// Slow down.
+    /// Too many requests; slow down.
     TooMany,
-    /// Our fault; the log has the cause.
+    /// An internal error; the log has the cause.
     Internal,
     /// A service or database cannot be reached; retry.
     Unavailable,
-    /// The time is over.
+    /// The deadline has passed.
     Deadline,
 }
 
@@ -109,7 +109,7 @@ impl Code {
 
     /// `UNKNOWN_TABLE` and so on.
     pub fn as_str(self) -> &'static str {
-        self.row().0
+        self.mapping().0
     }
 
     /// The code called `text`.
@@ -119,16 +119,16 @@ impl Code {
 
     /// The HTTP status it goes with.
     pub fn http(self) -> u16 {
-        self.row().1
+        self.mapping().1
     }
 
     /// The gRPC code it goes with.
     pub fn grpc(self) -> tonic::Code {
-        self.row().2
+        self.mapping().2
     }
 
     /// Name, HTTP status and gRPC code.
-    fn row(self) -> (&'static str, u16, tonic::Code) {
+    fn mapping(self) -> (&'static str, u16, tonic::Code) {
         use tonic::Code as Grpc;
         match self {
             Code::BadRequest => ("BAD_REQUEST", 400, Grpc::InvalidArgument),
@@ -186,7 +186,7 @@ impl Fault {
     }
 }
 
-/// What clients are told of an answer that would have more than `limit` bytes.
+/// The message about an answer of more than `limit` bytes.
 pub fn answer_too_large(limit: u64) -> String {
     format!("the answer is over the limit of {limit} bytes; ask for less with select, where or limit")
 }
@@ -203,10 +203,10 @@ impl From<Fault> for Status {
 impl From<Status> for Fault {
     /// By its `ErrorInfo`; without one by the gRPC code, and what is neither ours nor known is internal.
     fn from(status: Status) -> Self {
-        if let Some(fault) = ours(&status) {
+        if let Some(fault) = from_error_info(&status) {
             return fault;
         }
-        match foreign(&status) {
+        match transport_code(&status) {
             Code::Internal => Fault::internal("a service failed", &status),
             code => Fault::new(code, status.message()),
         }
@@ -235,14 +235,14 @@ impl From<&query::Error> for Code {
 }
 
 impl From<query::Error> for Fault {
-    /// What tells a client what is wrong with its operation.
+    /// The fault of an invalid operation, with its message.
     fn from(error: query::Error) -> Self {
         Fault::new(Code::from(&error), error.to_string())
     }
 }
 
 /// The fault that `status` was made of, if it was made of one.
-fn ours(status: &Status) -> Option<Fault> {
+fn from_error_info(status: &Status) -> Option<Fault> {
     if status.details().is_empty() {
         return None;
     }
@@ -254,7 +254,7 @@ fn ours(status: &Status) -> Option<Fault> {
 }
 
 /// The code of a status that the transport made.
-fn foreign(status: &Status) -> Code {
+fn transport_code(status: &Status) -> Code {
     use tonic::Code as Grpc;
     match status.code() {
         Grpc::InvalidArgument => Code::BadRequest,

@@ -1,5 +1,5 @@
-//! What makes a service one of the mesh: links to the others, near or far, the call that travels over them, faults,
-//! node configuration, resources, readiness, tasks, telemetry. It knows nothing of tables and rules.
+//! Infrastructure that all services share: links to other services, call context, faults, node configuration,
+//! resources, health, tasks, telemetry. Tables and rules are not known here.
 
 #![cfg_attr(
     test,

@@ -1,6 +1,6 @@
-//! How services reach each other: by the server trait in this process, or over a connection to a peer.
+//! Transport of calls between services: by the server trait in this process, or over a connection to a peer.
 //!
-//! Links are generated from the contracts; this is the transport under them. What layers do for a call on a wire
+//! Links are generated from the contracts and use this transport. What layers do for a call on a wire
 //! (deadline, trace, panics, metrics, message sizes) is done here for both ways, once for each kind of RPC.
 
 mod connection;
@@ -35,7 +35,7 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// This node's view of the mesh.
+/// The services of the mesh, as this node reaches them.
 #[derive(Clone)]
 pub struct Mesh {
     parts: Arc<Parts>,
@@ -66,8 +66,8 @@ struct Registered {
     routes: Routes,
 }
 
-/// The way of one call.
-enum Way<'l, S: ?Sized> {
+/// Route of one call.
+enum Route<'l, S: ?Sized> {
     Near(&'l S),
     Far(&'l Pool),
 }
@@ -157,12 +157,12 @@ impl Parts {
 }
 
 impl Link {
-    fn way<S: ?Sized + Send + Sync + 'static>(&self) -> Result<Way<'_, S>, Status> {
+    fn route<S: ?Sized + Send + Sync + 'static>(&self) -> Result<Route<'_, S>, Status> {
         if let Some(peers) = &self.peers {
-            return Ok(Way::Far(peers));
+            return Ok(Route::Far(peers));
         }
         let near = self.host.get().and_then(|registered| registered.near.downcast_ref::<Arc<S>>());
-        near.map(|near| Way::Near(&**near))
+        near.map(|near| Route::Near(&**near))
             .ok_or_else(|| unavailable(format!("service {} is not open yet", self.service.name)))
     }
 }
@@ -179,12 +179,12 @@ impl Transport for Mesh {
         near: impl FnOnce(&'a S, Request<Q>) -> Answer<'a, A> + Send + 'a,
     ) -> Result<A, Status> {
         let link = self.link(service)?;
-        match link.way::<S>()? {
-            Way::Near(server) => {
+        match link.route::<S>()? {
+            Route::Near(server) => {
                 let meter = link.meters.of(method);
                 near::unary(meter, call, message, |request| near(server, request)).await
             }
-            Way::Far(pool) => Box::pin(far::unary(pool, &service.methods[method], call, message)).await,
+            Route::Far(pool) => Box::pin(far::unary(pool, &service.methods[method], call, message)).await,
         }
     }
 
@@ -197,12 +197,12 @@ impl Transport for Mesh {
         near: impl FnOnce(&'a S, Request<Q>) -> Answer<'a, Messages<A>> + Send + 'a,
     ) -> Result<Messages<A>, Status> {
         let link = self.link(service)?;
-        match link.way::<S>()? {
-            Way::Near(server) => {
+        match link.route::<S>()? {
+            Route::Near(server) => {
                 let meter = link.meters.of(method);
                 near::server_streaming(meter, call, message, |request| near(server, request)).await
             }
-            Way::Far(pool) => far::server_streaming(pool, &service.methods[method], call, message).await,
+            Route::Far(pool) => far::server_streaming(pool, &service.methods[method], call, message).await,
         }
     }
 
@@ -215,12 +215,12 @@ impl Transport for Mesh {
         near: impl FnOnce(&'a S, Request<Streaming<Q>>) -> Answer<'a, A> + Send + 'a,
     ) -> Result<A, Status> {
         let link = self.link(service)?;
-        match link.way::<S>()? {
-            Way::Near(server) => {
+        match link.route::<S>()? {
+            Route::Near(server) => {
                 let meter = link.meters.of(method);
                 near::client_streaming(meter, call, messages, |request| near(server, request)).await
             }
-            Way::Far(pool) => far::client_streaming(pool, &service.methods[method], call, messages).await,
+            Route::Far(pool) => far::client_streaming(pool, &service.methods[method], call, messages).await,
         }
     }
 
@@ -233,18 +233,18 @@ impl Transport for Mesh {
         near: impl FnOnce(&'a S, Request<Streaming<Q>>) -> Answer<'a, Messages<A>> + Send + 'a,
     ) -> Result<Messages<A>, Status> {
         let link = self.link(service)?;
-        match link.way::<S>()? {
-            Way::Near(server) => {
+        match link.route::<S>()? {
+            Route::Near(server) => {
                 let meter = link.meters.of(method);
                 near::streaming(meter, call, messages, |request| near(server, request)).await
             }
-            Way::Far(pool) => far::streaming(pool, &service.methods[method], call, messages).await,
+            Route::Far(pool) => far::streaming(pool, &service.methods[method], call, messages).await,
         }
     }
 }
 
-/// What a call says that got no answer before its deadline.
-fn late(service: &str) -> Status {
+/// The error of a call without an answer before its deadline.
+fn deadline_exceeded(service: &str) -> Status {
     Fault::new(Code::Deadline, format!("service {service} did not answer in time")).into()
 }
 

@@ -28,12 +28,12 @@ impl Meters {
         Self { service, methods: service.methods.iter().map(meter).collect() }
     }
 
-    /// That of the RPC with this index in the contract.
+    /// The meter of the RPC with this index in the contract.
     pub fn of(&self, method: usize) -> &MethodMeter {
         &self.methods[method]
     }
 
-    /// That of the RPC at `path`.
+    /// The meter of the RPC at `path`.
     pub fn at(&self, path: &str) -> Option<&MethodMeter> {
         let index = self.service.methods.iter().position(|method| method.path == path)?;
         Some(&self.methods[index])
@@ -45,7 +45,7 @@ impl MethodMeter {
         Self { service, name, metrics: metrics.clone(), meter: OnceLock::new() }
     }
 
-    /// A call of it begins.
+    /// Begins to time a call.
     pub fn begin(&self) -> RunningCall {
         let meter = self.meter.get_or_init(|| self.metrics.rpc(self.service, self.name));
         RunningCall { meter: meter.clone(), started: Instant::now(), code: None }
@@ -60,7 +60,7 @@ pub(crate) struct RunningCall {
 }
 
 impl RunningCall {
-    /// It is answered with `code`.
+    /// Counts the call as answered with `code`.
     pub fn answered(mut self, code: tonic::Code) {
         self.code = Some(code);
     }

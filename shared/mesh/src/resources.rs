@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     deserialize,
-    yaml::{self, Place, Places, below},
+    yaml::{self, Position, Positions, below},
 };
 
 pub use watch::watch;
@@ -37,14 +37,14 @@ pub struct Snapshot {
 pub struct Document {
     /// The name of its [`Kind`].
     pub kind: &'static str,
-    /// Names it.
+    /// Identity of the document.
     pub meta: Value,
-    /// What it says; references are resolved.
+    /// Content of the document; references are resolved.
     pub spec: Value,
     /// Folder of the file it stands in: relative paths in it start here.
     pub folder: PathBuf,
     file: Arc<str>,
-    places: Places,
+    positions: Positions,
     /// `None` where it has faults, and until its kind has parsed it.
     parsed: Option<Parsed>,
 }
@@ -52,8 +52,8 @@ pub struct Document {
 impl PartialEq for Document {
     /// The typed value is left out: it follows from the rest.
     fn eq(&self, other: &Self) -> bool {
-        let Self { kind, meta, spec, folder, file, places, parsed: _ } = self;
-        let same_source = (file, folder, places) == (&other.file, &other.folder, &other.places);
+        let Self { kind, meta, spec, folder, file, positions, parsed: _ } = self;
+        let same_source = (file, folder, positions) == (&other.file, &other.folder, &other.positions);
         same_source && (kind, meta, spec) == (&other.kind, &other.meta, &other.spec)
     }
 }
@@ -63,7 +63,7 @@ impl PartialEq for Document {
 /// Which kinds a folder may hold is decided where it is loaded: this crate names none.
 #[derive(Debug, Clone, Copy)]
 pub struct Kind {
-    /// What its documents say after `kind:`.
+    /// Value of `kind` in its documents.
     pub name: &'static str,
     /// Parses one document: its typed value, or all its faults. [`parse_typed`] serves where the types say everything.
     pub parse: fn(&Document) -> Result<Parsed, Vec<ResourceFault>>,
@@ -87,7 +87,7 @@ where
     }
 }
 
-/// What is wrong with a folder, and where.
+/// A fault in a resource folder, with its position.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ResourceFault {
     /// The file, relative to the folder.
@@ -98,7 +98,7 @@ pub struct ResourceFault {
     pub column: usize,
     /// Dotted path in the document: `spec.rules.read.eval`; empty where the document as a whole is meant.
     pub path: String,
-    /// What is wrong, and what was expected.
+    /// The fault, and the expected value.
     pub message: String,
 }
 
@@ -138,8 +138,8 @@ impl Snapshot {
 impl Document {
     /// Its `meta` and `spec`, typed, for the `parse` of a [`Kind`]. A fault names the path and the nearest known key.
     pub fn read<M: DeserializeOwned, S: DeserializeOwned>(&self) -> Result<Resource<M, S>, ResourceFault> {
-        let meta = deserialize::read(&self.meta).map_err(|misfit| self.misfit("meta", &misfit))?;
-        let spec = deserialize::read(&self.spec).map_err(|misfit| self.misfit("spec", &misfit))?;
+        let meta = deserialize::read(&self.meta).map_err(|error| self.deserialize_fault("meta", &error))?;
+        let spec = deserialize::read(&self.spec).map_err(|error| self.deserialize_fault("spec", &error))?;
         Ok(Resource { meta, spec })
     }
 
@@ -151,12 +151,12 @@ impl Document {
     /// A fault at `path` (dotted, such as `spec.rules.read.clauses.0.eval`), or at the nearest place above it that
     /// stands in the document.
     pub fn fault(&self, path: &str, message: impl Into<String>) -> ResourceFault {
-        fault(&self.file, self.places.nearest(path), path, message)
+        fault(&self.file, self.positions.nearest(path), path, message)
     }
 
-    fn misfit(&self, part: &str, misfit: &deserialize::Misfit) -> ResourceFault {
-        let path = if misfit.path.is_empty() { part.to_owned() } else { below(part, &misfit.path) };
-        self.fault(&path, &misfit.message)
+    fn deserialize_fault(&self, part: &str, error: &deserialize::DeserializeError) -> ResourceFault {
+        let path = if error.path.is_empty() { part.to_owned() } else { below(part, &error.path) };
+        self.fault(&path, &error.message)
     }
 }
 
@@ -183,7 +183,7 @@ impl<'a> Loader<'a> {
     fn take(&mut self, text: &str, file: &str, folder: &Path) {
         let parsed = match yaml::parse(text) {
             Ok(parsed) => parsed,
-            Err(error) => return self.faults.push(fault(file, error.place, &error.path, error.message)),
+            Err(error) => return self.faults.push(fault(file, error.position, &error.path, error.message)),
         };
         let file: Arc<str> = file.into();
         // What stands between two `---`, or after the last, may be nothing but comments.
@@ -202,8 +202,8 @@ impl<'a> Loader<'a> {
         file: &Arc<str>,
         folder: &Path,
     ) -> Result<(&'a Kind, Document), ResourceFault> {
-        let yaml::ParsedDocument { value, places } = parsed;
-        let wrong = |path: &str, message: String| Err(fault(file, places.nearest(path), path, message));
+        let yaml::ParsedDocument { value, positions } = parsed;
+        let wrong = |path: &str, message: String| Err(fault(file, positions.nearest(path), path, message));
         let Value::Object(mut entries) = value else {
             return wrong("", "expected a mapping of kind, meta and spec".to_owned());
         };
@@ -232,7 +232,7 @@ impl<'a> Loader<'a> {
             Some(_) => return wrong("spec", "expected a mapping".to_owned()),
         };
         let (folder, file) = (folder.to_owned(), file.clone());
-        Ok((kind, Document { kind: kind.name, meta, spec, folder, file, places, parsed: None }))
+        Ok((kind, Document { kind: kind.name, meta, spec, folder, file, positions, parsed: None }))
     }
 
     /// Resolves the references of `document` and parses it. It stays among the documents where that fails, so that
@@ -258,9 +258,9 @@ impl<'a> Loader<'a> {
     }
 }
 
-fn fault(file: &str, place: Place, path: &str, message: impl Into<String>) -> ResourceFault {
+fn fault(file: &str, position: Position, path: &str, message: impl Into<String>) -> ResourceFault {
     let (file, path) = (file.to_owned(), path.to_owned());
-    ResourceFault { file, line: place.line, column: place.column, path, message: message.into() }
+    ResourceFault { file, line: position.line, column: position.column, path, message: message.into() }
 }
 
 #[cfg(test)]

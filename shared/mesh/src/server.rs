@@ -26,8 +26,7 @@ use crate::{
     telemetry::{Counter, Gauge},
 };
 
-/// A node that went away without a word is asked this often whether it is still there, and given up after
-/// `PING_TIMEOUT`.
+/// Interval of keep-alive pings; a node that does not answer within `PING_TIMEOUT` is given up.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes in flight per call and per connection: requests can be large, and peers are trusted.
@@ -36,9 +35,9 @@ const CONNECTION_WINDOW: u32 = 32 << 20;
 /// Bytes of an answer that wait for its caller.
 const SEND_BUFFER: usize = 400 << 10;
 /// Calls at a time on one connection; the caller's own limits come first.
-const STREAMS: u32 = 10_000;
+const MAX_STREAMS: u32 = 10_000;
 /// Callers that give up reset their calls; that many at once is no attack between peers that trust each other.
-const RESETS: usize = 10_000;
+const MAX_RESETS: usize = 10_000;
 /// How long the head of an HTTP/1.1 request may take.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -60,14 +59,14 @@ where
 fn settings() -> Settings {
     Settings {
         connections: usize::MAX,
-        streams: STREAMS,
+        streams: MAX_STREAMS,
         stream_window: STREAM_WINDOW,
         connection_window: CONNECTION_WINDOW,
         send_buffer: SEND_BUFFER,
         unsent: None,
         ping: PING_INTERVAL,
         pong: PING_TIMEOUT,
-        resets: Some(RESETS),
+        resets: Some(MAX_RESETS),
         timeouts: Timeouts { head: Some(HEAD_TIMEOUT), ..Timeouts::default() },
         notice: Duration::ZERO,
         open: Gauge::default(),
@@ -82,7 +81,7 @@ where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
 {
     let running = meter.begin();
-    let call = Call::arrived(request.headers());
+    let call = Call::from_headers(request.headers());
     let span = tracing::debug_span!("rpc", service = meter.service, method = meter.name, request_id = %call.request_id);
     let work = async move { service.call(request).await }.instrument(span);
     let response = match call.clone().scope(AssertUnwindSafe(work).catch_unwind()).await {
@@ -143,7 +142,7 @@ impl hyper::body::Body for CallBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<bytes::Bytes>, Status>>> {
         let this = &mut *self;
-        let poll = AssertUnwindSafe(|| this.call.within(|| Pin::new(&mut this.body).poll_frame(context)));
+        let poll = AssertUnwindSafe(|| this.call.sync_scope(|| Pin::new(&mut this.body).poll_frame(context)));
         let polled = std::panic::catch_unwind(poll).unwrap_or_else(|panic| {
             let status = panicked_in(this.service, this.method, &this.call, panic.as_ref());
             this.body = Body::empty();

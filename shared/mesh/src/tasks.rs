@@ -1,4 +1,4 @@
-//! What outlives a request: named tasks that end with a token.
+//! Background tasks: named, ended by a token, outliving requests.
 
 use std::panic::AssertUnwindSafe;
 
@@ -35,7 +35,7 @@ impl Tasks {
     }
 }
 
-/// What a panic says.
+/// Message of a panic.
 pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     match panic.downcast_ref::<String>() {
         Some(text) => text,

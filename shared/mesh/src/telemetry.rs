@@ -20,8 +20,8 @@ use crate::{
     tasks::panic_text,
 };
 
-/// Seconds; from an answer out of memory to the default time limit.
-const SECONDS: [f64; 14] =
+/// Buckets of latency histograms in seconds: from an answer out of memory to the default time limit.
+const LATENCY_BUCKETS: [f64; 14] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
 /// Starts writing logs to stderr, panics among them. Only the first call in a process counts: several nodes share one
@@ -64,7 +64,7 @@ struct Families {
     shed: Family<Shed, Counter>,
 }
 
-/// What clients make the public port hold at this moment.
+/// Gauges of the load on the public port.
 #[derive(Debug, Clone, Default)]
 pub struct Load {
     /// Connections.
@@ -212,7 +212,7 @@ impl Metrics {
         self.families.too_large_answers.get_or_create_owned(&Engine { engine })
     }
 
-    /// What the public port holds.
+    /// Gauges of the load on the public port.
     pub fn load(&self) -> &Load {
         &self.families.load
     }
@@ -232,7 +232,7 @@ impl Metrics {
 
 impl Default for Families {
     fn default() -> Self {
-        let seconds: fn() -> Histogram = || Histogram::new(SECONDS);
+        let seconds: fn() -> Histogram = || Histogram::new(LATENCY_BUCKETS);
         let families = Self {
             registry: Registry::with_prefix("perigee"),
             rpcs: Family::default(),

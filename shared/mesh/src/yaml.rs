@@ -1,18 +1,18 @@
-//! YAML 1.2 (core schema) as JSON values, with the place of every node.
+//! YAML 1.2 (core schema) as JSON values, with the position of every node.
 
 use std::collections::HashMap;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
 use serde_json::{Map, Number, Value};
 
-/// Nesting that is read; more is refused.
-const DEPTH: usize = 64;
-/// Nodes that a text may have once its aliases are written out.
-const NODES: usize = 200_000;
+/// Most levels of nesting.
+const MAX_DEPTH: usize = 64;
+/// Most nodes of a text, once its aliases are expanded.
+const MAX_NODES: usize = 200_000;
 
-/// Line and column, both from 1.
+/// Position in a text: line and column, both from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct Position {
     pub line: usize,
     pub column: usize,
 }
@@ -20,35 +20,35 @@ pub(crate) struct Place {
 /// A syntax error, or YAML that is not supported here.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ParseError {
-    pub place: Place,
+    pub position: Position,
     /// Dotted; empty at the root.
     pub path: String,
     pub message: String,
 }
 
-/// One document: its value, and where each node stands, by dotted path. A node that is the value of a key stands where
-/// its key does.
+/// One document: its value, and the position of each node by dotted path. The value of a key has the position of the
+/// key.
 #[derive(Debug, Clone)]
 pub(crate) struct ParsedDocument {
     pub value: Value,
-    pub places: Places,
+    pub positions: Positions,
 }
 
-/// Where the nodes of a document stand, by dotted path.
+/// Positions of the nodes of a document, by dotted path.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Places(HashMap<String, Place>);
+pub(crate) struct Positions(HashMap<String, Position>);
 
-impl Places {
-    /// Of the node at `path`, or of the nearest one above it.
-    pub fn nearest(&self, path: &str) -> Place {
+impl Positions {
+    /// The position of the node at `path`, or of its nearest ancestor.
+    pub fn nearest(&self, path: &str) -> Position {
         let mut path = path;
         loop {
-            if let Some(place) = self.0.get(path) {
-                return *place;
+            if let Some(position) = self.0.get(path) {
+                return *position;
             }
             match path.rfind('.') {
                 Some(dot) => path = &path[..dot],
-                None => return self.0.get("").copied().unwrap_or(Place { line: 1, column: 1 }),
+                None => return self.0.get("").copied().unwrap_or(Position { line: 1, column: 1 }),
             }
         }
     }
@@ -68,11 +68,11 @@ pub(crate) fn parse(text: &str) -> Result<Vec<ParsedDocument>, ParseError> {
         match reader.next("")? {
             (Event::StreamEnd, _) => return Ok(documents),
             (Event::DocumentStart(_), _) => {
-                let mut places = Places::default();
+                let mut positions = Positions::default();
                 let (event, span) = reader.next("")?;
-                places.0.insert(String::new(), place(span.start));
-                let value = reader.node(event, span, "", 0, &mut places)?;
-                documents.push(ParsedDocument { value, places });
+                positions.0.insert(String::new(), position(span.start));
+                let value = reader.node(event, span, "", 0, &mut positions)?;
+                documents.push(ParsedDocument { value, positions });
             }
             (_, _) => (),
         }
@@ -97,7 +97,7 @@ impl<'a> Reader<'a> {
             Err(ScanError::new_str(end, "the text ends too early"))
         });
         event.map_err(|error| ParseError {
-            place: place(*error.marker()),
+            position: position(*error.marker()),
             path: path.to_owned(),
             message: format!("not valid YAML: {}", error.info()),
         })
@@ -109,14 +109,17 @@ impl<'a> Reader<'a> {
         span: Span,
         path: &str,
         depth: usize,
-        places: &mut Places,
+        positions: &mut Positions,
     ) -> Result<Value, ParseError> {
-        let at =
-            |message: &str| ParseError { place: place(span.start), path: path.to_owned(), message: message.to_owned() };
+        let at = |message: &str| ParseError {
+            position: position(span.start),
+            path: path.to_owned(),
+            message: message.to_owned(),
+        };
         let before = self.nodes;
         self.nodes += 1;
-        if depth > DEPTH {
-            return Err(at(&format!("nested deeper than {DEPTH} levels")));
+        if depth > MAX_DEPTH {
+            return Err(at(&format!("nested deeper than {MAX_DEPTH} levels")));
         }
         let (value, anchor) = match event {
             Event::Alias(id) => {
@@ -124,8 +127,8 @@ impl<'a> Reader<'a> {
                 let anchor =
                     self.anchors.get(&id).ok_or_else(|| at("an alias must not refer to a node that contains it"))?;
                 self.nodes += anchor.nodes;
-                if self.nodes > NODES {
-                    return Err(at(&format!("aliases make more than {NODES} nodes of this file")));
+                if self.nodes > MAX_NODES {
+                    return Err(at(&format!("aliases make more than {MAX_NODES} nodes of this file")));
                 }
                 (anchor.value.clone(), 0)
             }
@@ -134,11 +137,11 @@ impl<'a> Reader<'a> {
             }
             Event::SequenceStart(anchor, tag) => {
                 known_tag(tag.as_deref(), "seq").map_err(|message| at(&message))?;
-                (self.sequence(path, depth, places)?, anchor)
+                (self.sequence(path, depth, positions)?, anchor)
             }
             Event::MappingStart(anchor, tag) => {
                 known_tag(tag.as_deref(), "map").map_err(|message| at(&message))?;
-                (self.mapping(path, depth, places)?, anchor)
+                (self.mapping(path, depth, positions)?, anchor)
             }
             Event::Nothing
             | Event::StreamStart
@@ -154,7 +157,7 @@ impl<'a> Reader<'a> {
         Ok(value)
     }
 
-    fn sequence(&mut self, path: &str, depth: usize, places: &mut Places) -> Result<Value, ParseError> {
+    fn sequence(&mut self, path: &str, depth: usize, positions: &mut Positions) -> Result<Value, ParseError> {
         let mut items = Vec::new();
         loop {
             let (event, span) = self.next(path)?;
@@ -162,37 +165,37 @@ impl<'a> Reader<'a> {
                 return Ok(Value::Array(items));
             }
             let path = below(path, &items.len().to_string());
-            places.0.insert(path.clone(), place(span.start));
-            items.push(self.node(event, span, &path, depth + 1, places)?);
+            positions.0.insert(path.clone(), position(span.start));
+            items.push(self.node(event, span, &path, depth + 1, positions)?);
         }
     }
 
-    fn mapping(&mut self, path: &str, depth: usize, places: &mut Places) -> Result<Value, ParseError> {
+    fn mapping(&mut self, path: &str, depth: usize, positions: &mut Positions) -> Result<Value, ParseError> {
         let mut entries = Map::new();
         loop {
             let (event, span) = self.next(path)?;
             if event == Event::MappingEnd {
                 return Ok(Value::Object(entries));
             }
-            let start = place(span.start);
+            let start = position(span.start);
             let Event::Scalar(key, ..) = event else {
                 let message = "a key must be a scalar".to_owned();
-                return Err(ParseError { place: start, path: path.to_owned(), message });
+                return Err(ParseError { position: start, path: path.to_owned(), message });
             };
             let path = below(path, &key);
             if entries.contains_key(&*key) {
-                return Err(ParseError { place: start, path, message: format!("duplicate key {key}") });
+                return Err(ParseError { position: start, path, message: format!("duplicate key {key}") });
             }
-            places.0.insert(path.clone(), start);
+            positions.0.insert(path.clone(), start);
             let (event, span) = self.next(&path)?;
-            let value = self.node(event, span, &path, depth + 1, places)?;
+            let value = self.node(event, span, &path, depth + 1, positions)?;
             entries.insert(key.into_owned(), value);
         }
     }
 }
 
-fn place(marker: Marker) -> Place {
-    Place { line: marker.line(), column: marker.col() + 1 }
+fn position(marker: Marker) -> Position {
+    Position { line: marker.line(), column: marker.col() + 1 }
 }
 
 fn known_tag(tag: Option<&Tag>, kind: &str) -> Result<(), String> {
@@ -291,7 +294,7 @@ mod tests {
 
     fn fault(text: &str) -> (usize, usize, String, String) {
         let fault = parse(text).unwrap_err();
-        (fault.place.line, fault.place.column, fault.path, fault.message)
+        (fault.position.line, fault.position.column, fault.path, fault.message)
     }
 
     #[test]
@@ -312,14 +315,14 @@ mod tests {
     #[test]
     fn every_node_has_its_place() {
         let documents = parse("a: 1\nb:\n  - c: [x, y]\n---\n  z: 2\n").unwrap();
-        let at = |document: usize, path| documents[document].places.nearest(path);
-        assert_eq!(at(0, "a"), Place { line: 1, column: 1 });
-        assert_eq!(at(0, "b.0"), Place { line: 3, column: 5 });
-        assert_eq!(at(0, "b.0.c"), Place { line: 3, column: 5 });
-        assert_eq!(at(0, "b.0.c.1"), Place { line: 3, column: 12 });
-        assert_eq!(at(0, "b.0.c.7.z"), Place { line: 3, column: 5 });
-        assert_eq!(at(1, "z"), Place { line: 5, column: 3 });
-        assert_eq!(at(1, "nothing"), Place { line: 5, column: 3 });
+        let at = |document: usize, path| documents[document].positions.nearest(path);
+        assert_eq!(at(0, "a"), Position { line: 1, column: 1 });
+        assert_eq!(at(0, "b.0"), Position { line: 3, column: 5 });
+        assert_eq!(at(0, "b.0.c"), Position { line: 3, column: 5 });
+        assert_eq!(at(0, "b.0.c.1"), Position { line: 3, column: 12 });
+        assert_eq!(at(0, "b.0.c.7.z"), Position { line: 3, column: 5 });
+        assert_eq!(at(1, "z"), Position { line: 5, column: 3 });
+        assert_eq!(at(1, "nothing"), Position { line: 5, column: 3 });
     }
 
     #[test]

@@ -182,7 +182,7 @@ async fn a_call_ends_with_its_deadline_near_and_far() {
         let call = Call::begin(None, None, Some(Duration::from_millis(50)));
         let fault = describe(&mesh, &call, "never").await.unwrap_err();
         assert_eq!(fault, Fault::new(Code::Deadline, "service crud did not answer in time"));
-        assert!(call.left().is_some_and(|left| left.is_zero()));
+        assert!(call.time_left().is_some_and(|left| left.is_zero()));
     }
 }
 

@@ -181,7 +181,7 @@ fn parse_predicates(operators: &Map<String, Json>, path: &str, parser: &mut Pars
                 Some(true) => Some(ColumnPredicate::Null),
                 Some(false) => Some(ColumnPredicate::NotNull),
                 None => {
-                    parser.error(&at, "expected true or false");
+                    parser.error(&at, "expected boolean");
                     None
                 }
             },

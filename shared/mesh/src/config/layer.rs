@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::{DEFAULT, Error, Node};
 use crate::{
     deserialize,
-    yaml::{self, Places},
+    yaml::{self, Positions},
 };
 
 const PREFIX: &str = "PERIGEE_";
@@ -14,10 +14,10 @@ const PREFIX: &str = "PERIGEE_";
 pub(super) struct Layers {
     value: Value,
     defaults: Value,
-    file: Option<(String, Places)>,
-    /// Path and name of each variable that counted.
+    file: Option<(String, Positions)>,
+    /// Path and name of each variable in force.
     variables: Vec<(String, String)>,
-    /// What is wrong with each variable that did not.
+    /// The fault of each variable that names no setting.
     unknown: Vec<String>,
 }
 
@@ -33,8 +33,8 @@ impl Layers {
     /// With the operator's file on top.
     pub(super) fn file(mut self, name: &str, text: &str) -> Result<Self, Error> {
         let mut documents = yaml::parse(text).map_err(|fault| {
-            let place = fault.place;
-            Error(format!("{name}:{}:{}: {}", place.line, place.column, fault.message))
+            let position = fault.position;
+            Error(format!("{name}:{}:{}: {}", position.line, position.column, fault.message))
         })?;
         if documents.len() > 1 {
             return Err(Error(format!("{name}: expected one document, found {}", documents.len())));
@@ -48,7 +48,7 @@ impl Layers {
                 return Err(Error(format!("{name}: expected mapping, found scalar")));
             }
         }
-        self.file = Some((name.to_owned(), document.places));
+        self.file = Some((name.to_owned(), document.positions));
         Ok(self)
     }
 
@@ -78,12 +78,12 @@ impl Layers {
 
     /// The node that all layers describe.
     pub(super) fn node(self) -> Result<Node, Error> {
-        let node: Node = deserialize::read(&self.value).map_err(|misfit| self.error(&misfit.path, &misfit.message))?;
+        let node: Node = deserialize::read(&self.value).map_err(|error| self.error(&error.path, &error.message))?;
         node.check().map_err(|(path, message)| self.error(&path, &message))?;
         Ok(Node { unknown_variables: self.unknown, ..node })
     }
 
-    /// What a variable says, by the type of the default at its path: variables themselves have no types.
+    /// The value of a variable, by the type of the default at its path: variables themselves have no types.
     fn typed(&self, keys: &[String], text: &str) -> Result<Value, String> {
         let text = text.trim();
         let is_list = matches!(keys, [key] if key == "services") || matches!(keys, [key, _] if key == "peers");
@@ -111,9 +111,9 @@ impl Layers {
             return Error(format!("{name}: {path}: {message}"));
         }
         match &self.file {
-            Some((name, places)) => {
-                let place = places.nearest(path);
-                Error(format!("{name}:{}:{}: {path}: {message}", place.line, place.column))
+            Some((name, positions)) => {
+                let position = positions.nearest(path);
+                Error(format!("{name}:{}:{}: {path}: {message}", position.line, position.column))
             }
             None => Error(format!("{path}: {message}")),
         }
@@ -134,10 +134,10 @@ fn keys(rest: &str) -> Vec<String> {
 
 /// Why nothing of a node stands at `path` of `value`, if nothing does.
 fn unknown(value: &Value, path: &str) -> Option<String> {
-    let misfit = deserialize::read::<Node>(value).err()?;
-    let is_above = path.strip_prefix(&misfit.path).is_some_and(|rest| rest.starts_with('.'));
-    let is_unknown = is_above || (misfit.path == path && misfit.is_unknown_key());
-    is_unknown.then(|| format!("{}: {}", misfit.path, misfit.message))
+    let error = deserialize::read::<Node>(value).err()?;
+    let is_above = path.strip_prefix(&error.path).is_some_and(|rest| rest.starts_with('.'));
+    let is_unknown = is_above || (error.path == path && error.is_unknown_key());
+    is_unknown.then(|| format!("{}: {}", error.path, error.message))
 }
 
 /// Puts `over` on top of `base`. Mappings merge key by key, except where `kind` says that they are two different

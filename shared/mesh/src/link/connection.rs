@@ -1,4 +1,4 @@
-//! One connection to one address of a peer, made again whenever it breaks.
+//! Connection to one address of a peer, with reconnects.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -13,15 +13,15 @@ use tonic::body::Body;
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// The pause before the next attempt.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
-/// A peer that went away without a word is asked this often whether it is still there, and given up after `PING_TIMEOUT`.
+/// Interval of keep-alive pings; a peer that does not answer within `PING_TIMEOUT` is given up.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes in flight per call and per connection: answers can be large, and peers are trusted.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 32 << 20;
 
-/// An address of a peer.
-pub(super) struct Slot {
+/// A connection to one address of a peer.
+pub(super) struct PeerConnection {
     /// The URL that named it.
     pub url: Arc<str>,
     pub address: SocketAddr,
@@ -30,18 +30,18 @@ pub(super) struct Slot {
     state: ArcSwap<ConnectionState>,
 }
 
-/// How an address is doing.
+/// State of a connection.
 pub(super) enum ConnectionState {
     /// The first attempt to connect is not over.
     New,
     Up(SendRequest<Body>),
-    /// Why, for people.
+    /// Not connected; why, for people.
     Down(String),
 }
 
 type Tcp = TokioIo<TcpStream>;
 
-impl Slot {
+impl PeerConnection {
     pub(super) fn new(url: Arc<str>, address: SocketAddr, retired: CancellationToken) -> Self {
         Self { url, address, retired, state: ArcSwap::from_pointee(ConnectionState::New) }
     }
@@ -50,7 +50,7 @@ impl Slot {
         self.state.load_full()
     }
 
-    /// The way to send, while there is a connection.
+    /// The sender of requests, while the connection is up.
     pub(super) fn sender(&self) -> Option<SendRequest<Body>> {
         match &**self.state.load() {
             ConnectionState::Up(sender) => Some(sender.clone()),
@@ -60,7 +60,7 @@ impl Slot {
 
     /// Connects, and connects again, until the address is retired; `changed` is called with every change of state.
     /// Calls that are under way when it is retired still end.
-    pub(super) async fn keep(&self, changed: impl Fn(&Slot)) {
+    pub(super) async fn keep(&self, changed: impl Fn(&PeerConnection)) {
         let set = |state| {
             self.state.store(Arc::new(state));
             changed(self);

@@ -1,4 +1,6 @@
-//! Calls to peers: encoded once, and sent once more where that does no harm and the first try found nobody.
+//! Calls to peers, with retries.
+//!
+//! A message is encoded once. An idempotent call is sent once more where no peer took it.
 
 use std::{
     marker::PhantomData,
@@ -22,7 +24,7 @@ use tonic::{
 };
 use tower::Service;
 
-use super::{late, pool::Pool, stream as timed};
+use super::{deadline_exceeded, pool::Pool, stream as timed};
 use crate::Call;
 
 pub async fn unary<Q: Carried, A: Carried>(
@@ -34,12 +36,12 @@ pub async fn unary<Q: Carried, A: Carried>(
     // Encoded once, whether it is sent once or twice.
     let message = Bytes::from(message.into_wire().encode_to_vec());
     check_bytes(message.len())?;
-    timely(pool, call, async {
-        let answered = once(pool, method, call, message.clone()).await;
+    with_deadline(pool, call, async {
+        let answered = send_once(pool, method, call, message.clone()).await;
         match answered {
-            Err(status) if is_worth_another(&status, method) && pool.may_retry() => {
+            Err(status) if is_retryable(&status, method) && pool.may_retry() => {
                 tracing::debug!(service = pool.service(), method = method.name, "call sent once more");
-                once(pool, method, call, message).await
+                send_once(pool, method, call, message).await
             }
             answered => answered,
         }
@@ -54,7 +56,7 @@ pub async fn server_streaming<Q: Carried, A: Carried>(
     message: Q,
 ) -> Result<Messages<A>, Status> {
     check_size(&message)?;
-    let messages = timely(pool, call, async {
+    let messages = with_deadline(pool, call, async {
         let mut client = client(pool).await?;
         client.server_streaming(call.next(message), path(method), Codec::<Q, A>::default()).await
     });
@@ -68,8 +70,8 @@ pub async fn client_streaming<Q: Carried, A: Carried>(
     call: &Call,
     messages: Sent<Q>,
 ) -> Result<A, Status> {
-    let (messages, oversized) = sized(messages);
-    let answered = timely(pool, call, async {
+    let (messages, oversized) = within_limit(messages);
+    let answered = with_deadline(pool, call, async {
         let mut client = client(pool).await?;
         let request = call.next(messages).into_streaming_request();
         client.client_streaming(request, path(method), Codec::<Q, A>::default()).await.map(Response::into_inner)
@@ -84,8 +86,8 @@ pub async fn streaming<Q: Carried, A: Carried>(
     call: &Call,
     messages: Sent<Q>,
 ) -> Result<Messages<A>, Status> {
-    let (messages, oversized) = sized(messages);
-    let messages = timely(pool, call, async {
+    let (messages, oversized) = within_limit(messages);
+    let messages = with_deadline(pool, call, async {
         let mut client = client(pool).await?;
         let request = call.next(messages).into_streaming_request();
         client.streaming(request, path(method), Codec::<Q, A>::default()).await
@@ -97,7 +99,7 @@ pub async fn streaming<Q: Carried, A: Carried>(
 }
 
 /// `messages` up to one that is over the limit, and where that refusal is told.
-fn sized<Q: Carried>(messages: Sent<Q>) -> (Sent<Q>, Arc<OnceLock<Status>>) {
+fn within_limit<Q: Carried>(messages: Sent<Q>) -> (Sent<Q>, Arc<OnceLock<Status>>) {
     let oversized = Arc::new(OnceLock::new());
     let told = oversized.clone();
     let fits = move |message: &Q| {
@@ -107,21 +109,27 @@ fn sized<Q: Carried>(messages: Sent<Q>) -> (Sent<Q>, Arc<OnceLock<Status>>) {
     (messages.take_while(fits).boxed(), oversized)
 }
 
-async fn once<A: Carried>(pool: &Pool, method: &'static Method, call: &Call, message: Bytes) -> Result<A, Status> {
+async fn send_once<A: Carried>(pool: &Pool, method: &'static Method, call: &Call, message: Bytes) -> Result<A, Status> {
     let mut client = client(pool).await?;
     let codec = EncodedCodec::<A>(PhantomData);
     client.unary(call.next(message), path(method), codec).await.map(Response::into_inner)
 }
 
-/// Whether the call found nobody, and may be sent again. Source: idempotency level of the contract.
-fn is_worth_another(status: &Status, method: &Method) -> bool {
+/// Whether a call that no peer took may be sent again. Source: idempotency level of the contract.
+fn is_retryable(status: &Status, method: &Method) -> bool {
     method.retry == Retry::Once && status.code() == tonic::Code::Unavailable
 }
 
 /// `work` until the call's deadline, unless somebody else sees to that.
-async fn timely<T>(pool: &Pool, call: &Call, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-    match call.limit() {
-        Some(limit) => tokio::time::timeout_at(limit.into(), work).await.unwrap_or_else(|_| Err(late(pool.service()))),
+async fn with_deadline<T>(
+    pool: &Pool,
+    call: &Call,
+    work: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    match call.timer_deadline() {
+        Some(limit) => {
+            tokio::time::timeout_at(limit.into(), work).await.unwrap_or_else(|_| Err(deadline_exceeded(pool.service())))
+        }
         None => work.await,
     }
 }
@@ -156,10 +164,10 @@ impl Service<HttpRequest<Body>> for Channel {
     }
 }
 
-/// Sends messages that are encoded already and decodes `A`.
+/// Codec that sends encoded messages and decodes `A`.
 struct EncodedCodec<A>(PhantomData<A>);
 
-/// Writes what is encoded already.
+/// Encoder of messages that are encoded already.
 struct EncodedBytes;
 
 impl<A: Carried> tonic::codec::Codec for EncodedCodec<A> {

@@ -23,7 +23,7 @@ use tonic::{
 };
 use tracing::Instrument;
 
-use super::{late, stream};
+use super::{deadline_exceeded, stream};
 use crate::{
     Call,
     meter::{MethodMeter, RunningCall},
@@ -79,18 +79,18 @@ pub async fn streaming<'a, Q: Carried, A: Carried>(
     streamed(meter, call, answered)
 }
 
-/// What the service answers, and the call to be counted.
+/// The answer of the service, and the running call to be counted.
 async fn answered<A>(meter: &MethodMeter, call: &Call, answer: Answer<'_, A>) -> (Result<A, Status>, RunningCall) {
     let running = meter.begin();
-    let call = call.clone().stepped();
-    let limit = call.limit();
+    let call = call.clone().child();
+    let limit = call.timer_deadline();
     let span = tracing::debug_span!("rpc", service = meter.service, method = meter.name, request_id = %call.request_id);
     let work = AssertUnwindSafe(answer).catch_unwind().instrument(span);
     let work = call.clone().scope(work);
     let answered = match limit {
-        Some(limit) => {
-            tokio::time::timeout_at(limit.into(), work).await.unwrap_or_else(|_| Ok(Err(late(meter.service))))
-        }
+        Some(limit) => tokio::time::timeout_at(limit.into(), work)
+            .await
+            .unwrap_or_else(|_| Ok(Err(deadline_exceeded(meter.service)))),
         None => work.await,
     };
     let answered = answered.unwrap_or_else(|panic| Err(panicked(meter, &call, panic.as_ref())));
@@ -125,13 +125,13 @@ fn received<Q: Carried>(messages: Sent<Q>) -> Streaming<Q> {
         queue.lock().expect("no code panics while it holds this lock").push_back(message);
         Ok::<_, Status>(Frame::data(Bytes::from_static(&EMPTY_MESSAGE)))
     });
-    Streaming::new_request(Beside(beside), StreamBody::new(frames), None, None)
+    Streaming::new_request(QueueDecoder(beside), StreamBody::new(frames), None, None)
 }
 
-/// Hands out messages in place of those it is to decode.
-struct Beside<Q>(Arc<Mutex<VecDeque<Q>>>);
+/// Decoder that takes messages from a queue instead of decoding them.
+struct QueueDecoder<Q>(Arc<Mutex<VecDeque<Q>>>);
 
-impl<Q: Send + 'static> Decoder for Beside<Q> {
+impl<Q: Send + 'static> Decoder for QueueDecoder<Q> {
     type Item = Q;
     type Error = Status;
 

@@ -23,7 +23,7 @@ use tonic::{Status, body::Body};
 use tower::retry::budget::{Budget, TpsBudget};
 
 use super::{
-    connection::{ConnectionState, Slot, reason},
+    connection::{ConnectionState, PeerConnection, reason},
     unavailable,
 };
 use crate::{
@@ -63,8 +63,8 @@ struct Inner {
 struct Shared {
     service: ServiceName,
     peers: Vec<Peer>,
-    slots: ArcSwap<Vec<Arc<Slot>>>,
-    /// Counts changes of any slot's state.
+    connections: ArcSwap<Vec<Arc<PeerConnection>>>,
+    /// Counts changes of any connection's state.
     changes: watch::Sender<u64>,
     health: Health,
     /// Held while health is set: a later state must not be overwritten by an earlier one.
@@ -80,7 +80,7 @@ struct Peer {
 impl Pool {
     /// The peers at `urls`; they are connected in the background, until the pool is dropped.
     pub(super) fn open(service: ServiceName, urls: &[String], health: &Health) -> Result<Self, config::Error> {
-        let peer = |url: &String| match config::peer(url) {
+        let peer = |url: &String| match config::peer_authority(url) {
             Ok(authority) => Ok(Peer { url: url.as_str().into(), authority }),
             Err(message) => Err(config::Error(format!("peers.{service}: {url}: {message}"))),
         };
@@ -90,12 +90,12 @@ impl Pool {
             health.set(Component::Peer { service, url: peer.url.clone() }, state);
         }
         let (tasks, health) = (Tasks::default(), health.clone());
-        let (slots, changes) = (ArcSwap::default(), watch::Sender::new(0));
+        let (connections, changes) = (ArcSwap::default(), watch::Sender::new(0));
         let stop = tasks.stop().clone().drop_guard();
         let shared = Arc::new(Shared {
             service,
             peers,
-            slots,
+            connections,
             changes,
             health,
             report_lock: Mutex::default(),
@@ -112,7 +112,7 @@ impl Pool {
         let shared = &self.inner.shared;
         self.inner.retries.deposit();
         if let Some(call) = request.extensions().get::<Call>().cloned() {
-            call.depart(request.headers_mut());
+            call.write_headers(request.headers_mut());
         }
         let mut changes = shared.changes.subscribe();
         let mut timeout = std::pin::pin!(time::sleep(FIRST_CONNECT_TIMEOUT));
@@ -145,17 +145,17 @@ impl Pool {
     /// The request comes back if no peer took it.
     async fn try_send(&self, mut request: Request<Body>) -> Result<Result<Response<Body>, Status>, Request<Body>> {
         let Inner { shared, turn, .. } = &*self.inner;
-        let slots = shared.slots.load_full();
+        let connections = shared.connections.load_full();
         let turn = turn.fetch_add(1, Ordering::Relaxed);
-        for index in 0..slots.len() {
-            let slot = &slots[(turn + index) % slots.len()];
-            let Some(mut sender) = slot.sender() else { continue };
-            *request.uri_mut() = shared.target(slot, request.uri());
+        for index in 0..connections.len() {
+            let connection = &connections[(turn + index) % connections.len()];
+            let Some(mut sender) = connection.sender() else { continue };
+            *request.uri_mut() = shared.target(connection, request.uri());
             match sender.try_send_request(request).await {
-                Ok(response) => return Ok(Ok(shared.watched(slot, response))),
+                Ok(response) => return Ok(Ok(shared.watched(connection, response))),
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => request = unsent,
-                    None => return Ok(Err(shared.broken(slot, error.error()))),
+                    None => return Ok(Err(shared.broken(connection, error.error()))),
                 },
             }
         }
@@ -164,7 +164,7 @@ impl Pool {
 }
 
 impl Shared {
-    /// Keeps `slots` what the name servers say, until the pool is dropped.
+    /// Keeps `connections` what the name servers say, until the pool is dropped.
     async fn resolve(self: Arc<Self>) {
         let stop = self.tasks.stop().clone();
         stop.run_until_cancelled(async {
@@ -176,9 +176,9 @@ impl Shared {
                         Err(why) => self.report(&peer.url, Some(&why)),
                     }
                 }
-                let is_whole = |slot: &Arc<Slot>| matches!(*slot.state(), ConnectionState::Up(_));
-                let slots = self.slots.load_full();
-                let all_up = !slots.is_empty() && slots.iter().all(is_whole);
+                let is_up = |connection: &Arc<PeerConnection>| matches!(*connection.state(), ConnectionState::Up(_));
+                let connections = self.connections.load_full();
+                let all_up = !connections.is_empty() && connections.iter().all(is_up);
                 time::sleep(if all_up { REFRESH_INTERVAL } else { RETRY_INTERVAL }).await;
             }
         })
@@ -195,27 +195,29 @@ impl Shared {
         }
     }
 
-    /// Retires slots of `peer` that are no longer among its `addresses` and adds those that are new.
+    /// Retires connections of `peer` that are no longer among its `addresses` and adds those that are new.
     fn update(self: &Arc<Self>, peer: &Peer, mut addresses: BTreeSet<SocketAddr>) {
-        let mut slots = Vec::clone(&self.slots.load_full());
-        let before = slots.len();
-        slots.retain(|slot| {
-            let stays = slot.url != peer.url || addresses.remove(&slot.address);
+        let mut connections = Vec::clone(&self.connections.load_full());
+        let before = connections.len();
+        connections.retain(|connection| {
+            let stays = connection.url != peer.url || addresses.remove(&connection.address);
             if !stays {
-                slot.retired.cancel();
+                connection.retired.cancel();
             }
             stays
         });
-        if addresses.is_empty() && slots.len() == before {
+        if addresses.is_empty() && connections.len() == before {
             return;
         }
         for address in addresses {
-            let slot = Arc::new(Slot::new(peer.url.clone(), address, self.tasks.stop().child_token()));
-            slots.push(slot.clone());
+            let connection = Arc::new(PeerConnection::new(peer.url.clone(), address, self.tasks.stop().child_token()));
+            connections.push(connection.clone());
             let shared = self.clone();
-            self.tasks.spawn("peer connection", async move { slot.keep(|slot| shared.report(&slot.url, None)).await });
+            self.tasks.spawn("peer connection", async move {
+                connection.keep(|connection| shared.report(&connection.url, None)).await
+            });
         }
-        self.slots.store(Arc::new(slots));
+        self.connections.store(Arc::new(connections));
         self.report(&peer.url, None);
     }
 
@@ -224,10 +226,10 @@ impl Shared {
         let _guard = self.report_lock.lock().expect("no code panics while it holds this lock");
         let mut why = failure.map(str::to_owned);
         let mut is_up = false;
-        for slot in self.slots.load().iter().filter(|slot| &slot.url == url) {
-            match &*slot.state() {
+        for connection in self.connections.load().iter().filter(|connection| &connection.url == url) {
+            match &*connection.state() {
                 ConnectionState::Up(_) => is_up = true,
-                ConnectionState::Down(reason) => why = Some(format!("{}: {reason}", slot.address)),
+                ConnectionState::Down(reason) => why = Some(format!("{}: {reason}", connection.address)),
                 ConnectionState::New => (),
             }
         }
@@ -239,13 +241,13 @@ impl Shared {
 
     /// Whether some address has not been tried yet.
     fn is_new(&self) -> bool {
-        let slots = self.slots.load();
-        slots.is_empty() && *self.changes.borrow() == 0
-            || slots.iter().any(|slot| matches!(*slot.state(), ConnectionState::New))
+        let connections = self.connections.load();
+        connections.is_empty() && *self.changes.borrow() == 0
+            || connections.iter().any(|connection| matches!(*connection.state(), ConnectionState::New))
     }
 
-    fn target(&self, slot: &Slot, uri: &Uri) -> Uri {
-        let peer = self.peers.iter().find(|peer| peer.url == slot.url).expect("slots come from peers");
+    fn target(&self, connection: &PeerConnection, uri: &Uri) -> Uri {
+        let peer = self.peers.iter().find(|peer| peer.url == connection.url).expect("connections come from peers");
         let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         let mut parts = http::uri::Parts::default();
         (parts.scheme, parts.authority, parts.path_and_query) =
@@ -254,14 +256,14 @@ impl Shared {
     }
 
     /// An answer whose body, should it break, says so as `UNAVAILABLE`.
-    fn watched(self: &Arc<Self>, slot: &Arc<Slot>, response: Response<Incoming>) -> Response<Body> {
-        let (shared, slot) = (self.clone(), slot.clone());
-        response.map(|body| Body::new(body.map_err(move |error| shared.broken(&slot, &error))))
+    fn watched(self: &Arc<Self>, connection: &Arc<PeerConnection>, response: Response<Incoming>) -> Response<Body> {
+        let (shared, connection) = (self.clone(), connection.clone());
+        response.map(|body| Body::new(body.map_err(move |error| shared.broken(&connection, &error))))
     }
 
-    fn broken(&self, slot: &Slot, error: &hyper::Error) -> Status {
+    fn broken(&self, connection: &PeerConnection, error: &hyper::Error) -> Status {
         let (service, why) = (self.service, reason(error));
-        tracing::warn!(%service, peer = &*slot.url, address = %slot.address, why, "call broken off");
+        tracing::warn!(%service, peer = &*connection.url, address = %connection.address, why, "call broken off");
         unavailable(format!("the connection to service {service} broke"))
     }
 

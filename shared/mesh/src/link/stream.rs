@@ -1,4 +1,4 @@
-//! Answers of many messages, until they end, fail, or nobody wants them any more.
+//! Response streams with a deadline, counted when they end.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -14,7 +14,7 @@ use proto::{
 use tokio::time::Sleep;
 use tonic::Status;
 
-use super::late;
+use super::deadline_exceeded;
 use crate::{
     Call,
     meter::{MethodMeter, RunningCall},
@@ -24,20 +24,25 @@ use crate::{
 /// Messages of a service in this process: part of its call, counted when they end, `INTERNAL` where the service panics.
 pub fn near<A: Carried>(messages: Messages<A>, meter: &MethodMeter, call: &Call, running: RunningCall) -> Messages<A> {
     let service = Served { name: meter.service, method: meter.name, call: call.clone(), running };
-    Box::pin(Timely { messages: Some(messages), deadline: deadline(call), name: meter.service, service: Some(service) })
+    Box::pin(DeadlineStream {
+        messages: Some(messages),
+        deadline: deadline(call),
+        name: meter.service,
+        service: Some(service),
+    })
 }
 
 /// Messages of a peer.
 pub fn far<A: Carried>(messages: Messages<A>, name: &'static str, call: &Call) -> Messages<A> {
-    Box::pin(Timely { messages: Some(messages), deadline: deadline(call), name, service: None })
+    Box::pin(DeadlineStream { messages: Some(messages), deadline: deadline(call), name, service: None })
 }
 
 fn deadline(call: &Call) -> Option<Pin<Box<Sleep>>> {
-    call.limit().map(|limit| Box::pin(tokio::time::sleep_until(limit.into())))
+    call.timer_deadline().map(|limit| Box::pin(tokio::time::sleep_until(limit.into())))
 }
 
 /// Messages until the deadline of their call.
-struct Timely<A> {
+struct DeadlineStream<A> {
     /// `None` after the end.
     messages: Option<Messages<A>>,
     deadline: Option<Pin<Box<Sleep>>>,
@@ -53,14 +58,14 @@ struct Served {
     running: RunningCall,
 }
 
-impl<A: Carried> Timely<A> {
+impl<A: Carried> DeadlineStream<A> {
     fn poll_message(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<A, Status>>> {
         let Some(messages) = &mut self.messages else { return Poll::Ready(None) };
         let mut messages = messages.as_mut();
         let polled = match &self.service {
             None => messages.as_mut().poll_next(context),
             Some(served) => {
-                let poll = AssertUnwindSafe(|| served.call.within(|| messages.as_mut().poll_next(context)));
+                let poll = AssertUnwindSafe(|| served.call.sync_scope(|| messages.as_mut().poll_next(context)));
                 match std::panic::catch_unwind(poll) {
                     Ok(polled) => polled.map(|next| {
                         next.map(|message| message.and_then(|message| check_size(&message).map(|()| message)))
@@ -74,14 +79,14 @@ impl<A: Carried> Timely<A> {
         match (&polled, &mut self.deadline) {
             (Poll::Pending, Some(deadline)) => {
                 ready!(deadline.as_mut().poll(context));
-                Poll::Ready(Some(Err(late(self.name))))
+                Poll::Ready(Some(Err(deadline_exceeded(self.name))))
             }
             (Poll::Pending | Poll::Ready(_), _) => polled,
         }
     }
 }
 
-impl<A: Carried> Stream for Timely<A> {
+impl<A: Carried> Stream for DeadlineStream<A> {
     type Item = Result<A, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<A, Status>>> {

@@ -1,4 +1,4 @@
-//! What happens on a connection, counted where it happens and compared with the timeouts from outside: no timer is set
+//! Activity of a connection, counted where it happens and compared with the timeouts from outside: no timer is set
 //! and no clock is read for a request.
 
 use std::{

@@ -9,9 +9,9 @@ use std::{
 };
 
 use super::{Kind, Loader, ResourceFault, Snapshot, fault, read_file::read_file, reference::Sources};
-use crate::{tasks::panic_text, yaml::Place};
+use crate::{tasks::panic_text, yaml::Position};
 
-const START: Place = Place { line: 1, column: 1 };
+const START: Position = Position { line: 1, column: 1 };
 /// Levels of nested folders that are read.
 const MAX_DEPTH: usize = 16;
 /// Name of the data folder of a node, which may lie inside its resource folder.

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::read_file::read_file_as_text;
 use crate::yaml::below;
 
-/// Where references look, and what they looked at.
+/// Sources of references: variables, and the files that were read.
 #[derive(Debug, Default)]
 pub(super) struct Sources {
     /// Variables of the folder's `.env`; those of the process come first.
@@ -21,7 +21,7 @@ pub(super) struct Sources {
 }
 
 impl Sources {
-    /// Those of a resource folder: its `.env` is read, if it has one.
+    /// Sources of a resource folder: its `.env` is read, if it has one.
     pub(super) fn of(folder: &Path) -> Self {
         let file = folder.join(".env");
         let text = read_file_as_text(&file).unwrap_or_default();
