@@ -24,7 +24,7 @@ const CARRIED: [(&str, &str); 8] = [
     (".perigee.auth.v1.ReachableResponse", "crate::auth::ReachableResponse"),
 ];
 
-/// What clients call.
+/// Path of the contracts for clients.
 const PUBLIC: &str = "perigee/api";
 
 fn main() -> Result<(), Box<dyn Error>> {

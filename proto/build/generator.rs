@@ -314,7 +314,7 @@ fn comments(method: &Method, out: &mut String) {
     }
 }
 
-/// What a node registers.
+/// The function that registers a service with a node.
 fn host(service: &Service, out: &mut String) {
     let (name, module) = (&service.name, format!("{}_server", snake(&service.name)));
     let far = match has_streams(service) {

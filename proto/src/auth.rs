@@ -10,7 +10,7 @@ use crate::{
     wire::{auth::v1 as wire, query::v1 as words},
 };
 
-/// What a caller wants to use.
+/// Request of grants for the accesses of a caller.
 #[derive(Debug, Clone, Default)]
 pub struct AuthorizeRequest {
     /// The project's id.
@@ -28,16 +28,16 @@ pub enum Access {
     Table(TableAccess),
 }
 
-/// What is done to a table.
+/// An access to a table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TableAccess {
     /// The database's id.
     pub database: String,
     /// The table's name.
     pub table: String,
-    /// What is done to it.
+    /// The operation on it.
     pub operation: Operation,
-    /// What the client calls the operation: `one`, `all`, `count`.
+    /// The `op` of the client: `one`, `all`, `count`.
     pub op: &'static str,
     /// The client's condition on this table; `None` where it gave none.
     pub find: Option<Filter>,
@@ -51,7 +51,7 @@ pub struct TableAccess {
     pub skip: Option<u64>,
 }
 
-/// What is granted.
+/// Grants, one per access.
 #[derive(Debug, Clone, Default)]
 pub struct AuthorizeResponse {
     /// One per access, in their order.
@@ -65,7 +65,7 @@ pub struct ReachableRequest {
     pub project: String,
 }
 
-/// What somebody may be allowed.
+/// Tables that some caller may be allowed to use.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ReachableResponse {
     /// Tables of which something may be allowed.
@@ -83,7 +83,7 @@ pub struct ReachableTable {
     pub operations: Vec<Operation>,
 }
 
-/// What clients call operations.
+/// Values of `op`.
 const OPS: [&str; 3] = ["one", "all", "count"];
 
 impl TableAccess {

@@ -21,10 +21,10 @@ pub trait Carried: Send + Sync + Sized + 'static {
     /// Its form in the contract.
     type Wire: Message + Default + Send + 'static;
 
-    /// Into the form of the contract.
+    /// Converts to the message of the contract.
     fn into_wire(self) -> Self::Wire;
 
-    /// Out of the form of the contract.
+    /// Converts from the message of the contract.
     ///
     /// Errors: `INVALID_ARGUMENT` where it lacks something or says what the model cannot hold.
     fn from_wire(wire: Self::Wire) -> Result<Self, Status>;

@@ -12,7 +12,7 @@ mod value;
 use query::Error;
 use tonic::Status;
 
-/// What a message must have and has not.
+/// A required field, or the error that it is missing.
 pub fn required<T>(part: Option<T>, name: &str) -> Result<T, Error> {
     part.ok_or_else(|| Error::Malformed(format!("{name} is missing")))
 }

@@ -60,7 +60,7 @@ pub struct DescribeRequest {
 /// The databases of a project and what they hold.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct DescribeResponse {
-    /// By id.
+    /// Databases, ordered by id.
     pub databases: Vec<Database>,
 }
 
@@ -73,9 +73,9 @@ pub struct Database {
     pub engine: String,
     /// Changes whenever the schema does; 0 while the database has not been reached.
     pub version: u64,
-    /// What it holds; `None` where the caller has this version, and while it has not been reached.
+    /// Its schema; `None` where the caller has this version, and while it has not been reached.
     pub schema: Option<Arc<Schema>>,
-    /// Why it has not been reached.
+    /// Error of the last attempt to reach it.
     pub error: String,
 }
 

@@ -23,7 +23,7 @@ pub struct Verifier(Key);
 #[derive(Clone)]
 struct Key(Arc<[u8; 32]>);
 
-/// What a caller may do with one resource, as the rule engine said.
+/// A grant of the rule engine: the authorised access to one resource.
 #[derive(Clone)]
 pub struct Grant(Form);
 
@@ -35,18 +35,18 @@ enum Form {
     Signed { grant: Bytes, signature: Bytes },
 }
 
-/// Why a grant is not accepted.
+/// Error of a grant that is not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum Unverified {
-    /// It was signed with another key, or not at all.
+    /// The signature is missing or of another key.
     #[error("invalid signature: the nodes of this mesh must have the same mesh_key")]
     Signature,
-    /// It was signed by a rule engine that speaks otherwise.
+    /// The content is malformed, such as that of another version.
     #[error("invalid grant: {0}")]
     Malformed(String),
 }
 
-/// Both ends for the key that `secret` stands for.
+/// Signer and verifier for the key derived from `secret`.
 pub fn pair(secret: &[u8]) -> (Signer, Verifier) {
     let key = Key(Arc::new(blake3::derive_key("perigee mesh grant v2", secret)));
     (Signer(key.clone()), Verifier(key))
@@ -97,7 +97,7 @@ impl From<Grant> for wire::SignedGrant {
 }
 
 impl From<wire::SignedGrant> for Grant {
-    /// As it came; [`Verifier::terms`] says whether it holds.
+    /// The encoded grant, not yet verified; see [`Verifier::terms`].
     fn from(signed: wire::SignedGrant) -> Self {
         Self(Form::Signed { grant: signed.grant, signature: signed.signature })
     }

@@ -32,7 +32,7 @@ pub mod services {
     include!(concat!(env!("OUT_DIR"), "/services.rs"));
 }
 
-/// What clients call.
+/// Contracts for clients.
 #[allow(missing_docs, clippy::allow_attributes_without_reason, reason = "generated from commented contracts")]
 pub mod api {
     /// Version 1.

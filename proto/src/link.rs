@@ -1,4 +1,4 @@
-//! What a link to a service is made of: the description of the service, and the transport that carries its calls.
+//! Links to services: the description of a service, and the transport of its calls.
 
 use std::{
     any::Any,

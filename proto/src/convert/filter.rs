@@ -73,7 +73,7 @@ pub fn absent(filter: Filter) -> Option<wire::Filter> {
     (!filter.is_true()).then(|| filter.into())
 }
 
-/// What a column can be compared with.
+/// A scalar, which a column can be compared with.
 fn scalar(value: Value, name: &str) -> Result<Value, Error> {
     match value {
         Value::Bool(_) | Value::Int(_) | Value::Number(_) | Value::Text(_) => Ok(value),

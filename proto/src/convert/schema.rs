@@ -41,7 +41,7 @@ impl From<&Table> for wire::Table {
 impl TryFrom<wire::Table> for Table {
     type Error = Error;
 
-    /// Without relations: [`Schema::new`] knows all tables and gives them.
+    /// The table without relations, which [`Schema::new`] derives.
     fn try_from(table: wire::Table) -> Result<Self, Error> {
         Ok(Self {
             name: table.name,
