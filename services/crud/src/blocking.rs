@@ -34,13 +34,13 @@ impl Stop {
 }
 
 impl StopOnDrop {
-    /// For work that is part of the call being answered here.
+    /// A stop for work that is part of the current call.
     pub fn new() -> Self {
         let deadline = Call::current().and_then(|call| call.deadline);
         Self(Stop { is_cancelled: Arc::default(), deadline })
     }
 
-    /// What the work looks at.
+    /// The token that the work checks.
     pub fn stop(&self) -> Stop {
         self.0.clone()
     }

@@ -19,9 +19,9 @@ pub const SMALL_BYTES: usize = 1 << 20;
 const ROWS_PER_ANSWER: usize = 2;
 /// Rows that may be collected whatever the limit of the answer: in memory, a short row takes many times its JSON.
 const ROWS_MIN: usize = 16 << 20;
-/// What large answers may take together on a small machine: two of them at the default limit, with their rows.
+/// Memory of all large answers on a small machine: two of them at the default limit, with their rows.
 const LARGE_MIN_MIB: usize = 384;
-/// The same for each core of a larger one.
+/// Memory of all large answers per core of a larger machine.
 const LARGE_PER_CORE_MIB: usize = 96;
 /// Threads that write answers at a time, for each core.
 const WRITERS_PER_CORE: usize = 2;
@@ -71,7 +71,7 @@ pub struct Room {
 pub struct SharedRoom<'b, 'm> {
     budget: &'b Budget<'m>,
     left: AtomicUsize,
-    /// What is left grows to the whole of the budget once it has its share.
+    /// Whether `left` is a first small part, which grows to the whole budget once it has its share of memory.
     is_small: AtomicBool,
 }
 
@@ -81,7 +81,7 @@ pub fn too_large(limit: u64) -> Error {
 }
 
 impl AnswerLimit {
-    /// As a request says it, where 0 means the default.
+    /// The limit of a request, where 0 means the default.
     pub fn new(bytes: u64, used: u64) -> Self {
         Self { bytes: if bytes == 0 { ANSWER_BYTES } else { bytes }, used }
     }
@@ -108,12 +108,13 @@ impl Memory {
 }
 
 impl<'m> Budget<'m> {
-    /// For reads.
+    /// The budget of a read.
     pub fn read(limit: AnswerLimit, memory: &'m Memory) -> Self {
         Self { memory: Some(memory), ..Self::write(limit) }
     }
 
-    /// For writes. They wait for no share: who holds locks of the database must not wait for who may want them.
+    /// The budget of a write. Writes wait for no share: a holder of database locks must not wait for others that may want
+    /// them.
     pub fn write(AnswerLimit { bytes, used }: AnswerLimit) -> Self {
         let bytes_limit = usize::try_from(bytes).unwrap_or(usize::MAX);
         let answer = usize::try_from(bytes.saturating_sub(used)).unwrap_or(usize::MAX);
@@ -121,7 +122,7 @@ impl<'m> Budget<'m> {
         Self { limit: bytes, answer, rows, memory: None, share: OnceCell::new() }
     }
 
-    /// For what is known to be small, and must not fail.
+    /// A budget without limit, for answers that are known to be small.
     pub fn unlimited() -> Self {
         Self { limit: u64::MAX, answer: usize::MAX, rows: usize::MAX, memory: None, share: OnceCell::new() }
     }

@@ -20,7 +20,7 @@ pub const DATABASE: Kind = Kind { name: "database", parse: resources::parse_type
 /// Configuration of this service on this node.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Where relative SQLite files live.
+    /// Base folder of relative SQLite files.
     pub data: PathBuf,
 }
 
@@ -87,15 +87,15 @@ pub fn path(url: &str, data: &Path) -> Result<PathBuf, String> {
     Ok(data.join(file))
 }
 
-/// Where a database is: its resource, and the folders that relative paths start from.
+/// Source of a database: its resource, and the base folders of relative paths.
 pub struct DatabaseSource {
     /// The database's id.
     pub id: String,
     /// Spec of its resource.
     pub spec: Database,
-    /// Where the relative paths of the resource start.
+    /// Base folder of relative paths of the resource.
     pub folder: PathBuf,
-    /// Where relative SQLite files live.
+    /// Base folder of relative SQLite files.
     pub data: PathBuf,
 }
 

@@ -2,7 +2,7 @@
 
 use mesh::{Code, Fault};
 
-/// Why crud cannot answer.
+/// Error of the crud service.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
     /// The operation does not fit the model or the schema.
@@ -23,7 +23,7 @@ pub enum Error {
     /// A unique constraint is violated.
     #[error("a row with the same {} exists", .columns.join(", "))]
     Conflict {
-        /// Of the constraint.
+        /// Columns of the constraint.
         columns: Vec<String>,
     },
     /// Another constraint is violated. The text is for the client.
@@ -59,7 +59,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// What the driver said, for the log; `None` where the message says it all.
+    /// The message of the driver, for the log; `None` where there is no more to say.
     pub fn cause(&self) -> Option<&str> {
         match self {
             Error::Unavailable(cause) | Error::Database(cause) | Error::Panicked(cause) => Some(cause),

@@ -28,11 +28,11 @@ pub struct Granted<'g>(&'g GrantTerms);
 #[derive(Debug, Clone, Copy)]
 pub struct Grants<'g> {
     scope: GrantScope<'g>,
-    /// Those that are left.
+    /// Grants that are not used yet.
     grants: &'g [GrantTerms],
 }
 
-/// What the grants of a request have to be for: project, database, and the time of the request.
+/// Scope that the grants of a request must match: project, database, and the time of the request.
 #[derive(Debug, Clone, Copy)]
 pub struct GrantScope<'a> {
     /// The project's id.

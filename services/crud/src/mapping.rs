@@ -12,12 +12,12 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// For `size` bytes; `None` where the system has no room for them.
+    /// A mapping of `size` bytes; `None` where the system has no room for them.
     pub fn new(size: usize) -> Option<Self> {
         MmapMut::map_anon(size).ok().map(|map| Self { map, len: 0 })
     }
 
-    /// How much is filled.
+    /// Bytes that are filled.
     pub fn len(&self) -> usize {
         self.len
     }

@@ -7,9 +7,9 @@ use mesh::telemetry::{Counter, Meter, Metrics};
 /// Counters and timers of the statements of one database.
 #[derive(Debug)]
 pub struct Meters {
-    /// Of reads.
+    /// Meter of reads.
     pub reads: Meter,
-    /// Of mutations.
+    /// Meter of mutations.
     pub writes: Meter,
     /// Answers refused as too large.
     pub too_large: Counter,

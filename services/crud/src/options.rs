@@ -9,7 +9,7 @@ use crate::budget::AnswerLimit;
 pub struct AnswerOptions {
     /// Rows that a read answers where the client gives no limit.
     pub limit: u64,
-    /// How numbers that a double cannot hold are written.
+    /// JSON form of numbers that a double cannot hold.
     pub numbers: Numbers,
     /// Bytes that the answer may have.
     pub answer: AnswerLimit,

@@ -42,11 +42,11 @@ pub struct Related<'s> {
     pub table: &'s Table,
     /// Join columns: pairs of a column of this table and the equal one of the other.
     pub on: Vec<(&'s Column, &'s Column)>,
-    /// How many of them must pass.
+    /// Quantifier: how many of them must pass.
     pub quantifier: Quantifier,
     /// Row filter of the grant: which of them exist for the caller.
     pub granted: Box<Cond<'s>>,
-    /// What they must pass.
+    /// Condition on them.
     pub cond: Box<Cond<'s>>,
 }
 
@@ -95,7 +95,7 @@ pub enum MemberKind<'s> {
         many: bool,
         /// Join columns: pairs of a column of this table and the equal one of the other.
         on: Vec<(&'s Column, &'s Column)>,
-        /// What is read of them.
+        /// The read of the related rows.
         node: Node<'s>,
     },
 }
@@ -109,7 +109,7 @@ pub struct Mutation<'s> {
     pub kind: MutationKind<'s>,
     /// Row check of the grant: every row written must pass it.
     pub check: Cond<'s>,
-    /// What is answered of the rows written: those of them that exist for the caller.
+    /// Answer of the rows written: those of them that exist for the caller.
     pub returning: Option<Node<'s>>,
 }
 

@@ -63,7 +63,7 @@ pub enum Tx {
 pub enum Rows {
     /// Copied out of SQLite.
     Sqlite(sqlite::SqliteRows),
-    /// As the server sent them.
+    /// Rows as the server sent them.
     Postgres(postgres::PostgresRows),
 }
 
@@ -177,7 +177,7 @@ impl Tx {
 }
 
 impl Rows {
-    /// How many rows; for a statement without result columns, how many it touched.
+    /// Number of rows; for a statement without result columns, of affected rows.
     pub fn len(&self) -> usize {
         match self {
             Rows::Sqlite(rows) => rows.len(),

@@ -5,7 +5,7 @@ const SECOND: i64 = 1_000_000;
 /// Microseconds of a day.
 const DAY: i64 = 86_400 * SECOND;
 
-/// What `write` writes, as text. For writers of ASCII.
+/// The ASCII text that `write` writes.
 pub fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
     let mut out = Vec::with_capacity(40);
     write(&mut out);

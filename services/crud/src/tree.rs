@@ -70,7 +70,7 @@ pub enum JsonMember {
         /// Name, colon and value.
         text: Vec<u8>,
     },
-    /// How many rows there are.
+    /// Number of rows.
     Count {
         /// Its name as JSON, with the colon.
         key: Vec<u8>,
@@ -90,7 +90,7 @@ pub enum JsonMember {
 #[derive(Debug)]
 pub struct Tree {
     plan: Plan,
-    /// By level; `None` where there was nothing to ask.
+    /// Rows by level; `None` where no statement was needed.
     rows: Vec<Option<Rows>>,
     numbers: Numbers,
 }
@@ -106,7 +106,7 @@ pub struct Answer {
     pub statements: usize,
 }
 
-/// Why the writer stopped before the end of the tree.
+/// Reason for stopping before the end of the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Halt {
     /// The byte limit is exceeded.
@@ -223,7 +223,7 @@ struct Writer<'a> {
     tree: &'a Tree,
     indexes: &'a [JoinIndex],
     out: Vec<u8>,
-    /// What was written before `out`, once that is much.
+    /// Earlier output, moved out of `out` once it is large.
     before: Option<Mapping>,
     /// Bytes that it may have.
     most: usize,

@@ -296,7 +296,7 @@ fn check_rows(work: &CompiledMutation<'_, '_>, rows: &Rows) -> Result<(), Error>
         true => Ok(()),
         false => {
             let table = &work.mutation.table.name;
-            Err(Error::Denied(format!("a row of table {table} may not be written like that")))
+            Err(Error::Denied(format!("not allowed: a written row of table {table} fails the check of its rule")))
         }
     }
 }

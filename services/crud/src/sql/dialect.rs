@@ -35,7 +35,7 @@ pub enum Dialect {
 /// and of a decimal what doubles make of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sum {
-    /// None but the engine's own.
+    /// No limits but the engine's own.
     Unchecked,
     /// It must stay an integer.
     Integer,
@@ -145,7 +145,7 @@ impl Dialect {
         }
     }
 
-    /// Where nulls go in an order, so that all engines agree: they are greater than everything. PostgreSQL's own
+    /// Position of nulls in an order, so that all engines agree: they are greater than everything. PostgreSQL's own
     /// order, whose indexes have it.
     pub fn nulls(&self, column: &Column, descending: bool) -> &'static str {
         match self {

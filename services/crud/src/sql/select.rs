@@ -424,11 +424,11 @@ fn tie_breaks(table: &Table) -> Vec<&Column> {
 
 /// Limit of rows.
 enum RowLimit {
-    /// By the database's configuration. It stands in the text: for a parameter PostgreSQL's generic plans expect a
+    /// Limit of the database's configuration. It is part of the text: for a parameter PostgreSQL's generic plans expect a
     /// tenth of the rows, and walk a whole index in order to find so few (0.7 instead of 0.2 ms for the tracks of 20
     /// artists).
     Configured(u64),
-    /// By the request, and so bound.
+    /// Limit of the request, which is bound.
     Requested(u64),
 }
 

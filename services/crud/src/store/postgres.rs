@@ -58,7 +58,7 @@ struct PostgresInner {
     pool: Arc<Pool>,
     /// Columns of unique keys, as the last introspection found them.
     keys: ArcSwap<Keys>,
-    /// What the last introspection found.
+    /// Result of the last introspection.
     seen: Mutex<Option<Schema>>,
 }
 
@@ -254,7 +254,7 @@ fn command<'a>(connection: &'a Connection, text: &'static str) -> Message<'a> {
 }
 
 impl PostgresRows {
-    /// How many rows; for a statement without result columns, how many it touched.
+    /// Number of rows; for a statement without result columns, of affected rows.
     pub fn len(&self) -> usize {
         if self.decoders.is_empty() { usize::try_from(self.affected).unwrap_or(usize::MAX) } else { self.rows.len() }
     }

@@ -95,7 +95,7 @@ struct WriterLease {
     writer: OwnedMutexGuard<Connection>,
 }
 
-/// When a running statement is interrupted.
+/// Deadline after which a running statement is interrupted.
 enum Interrupt {
     /// After so many times [`PROGRESS_STEPS`] of each statement, or rather than wait for another process. Steps and not
     /// time: a thread that has to wait for a processor is not to do its work twice.
@@ -164,7 +164,7 @@ impl Sqlite {
         Box::pin(self.snapshot_on_thread(statements, budget)).await
     }
 
-    /// The same on a blocking thread: once more where its rows turn out not to be small, when there is memory for them.
+    /// Runs it on a blocking thread: once more where its rows turn out not to be small, when there is memory for them.
     async fn snapshot_on_thread(
         &self,
         statements: &[Statement],

@@ -8,10 +8,10 @@ use crate::cell::Cell;
 
 /// From 1970-01-01, where our timestamps start, to 2000-01-01, where PostgreSQL's do.
 pub const EPOCH_MICROS: i64 = 946_684_800_000_000;
-/// The same in days.
+/// Days between the two epochs.
 const EPOCH_DAYS: i32 = 10_957;
 
-/// How the bytes of a column are read.
+/// Decoder of the bytes of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decoder {
     /// `bool`.

@@ -157,7 +157,7 @@ fn refused(error: &DbError, database: &str, keys: &Keys) -> Error {
     }
 }
 
-/// The same may work later: shutdown, resources, a lost race, a standby, a statement ended from outside.
+/// Whether a retry may succeed: shutdown, resources, a lost race, a standby, a statement ended from outside.
 fn is_transient(code: &str) -> bool {
     let exact = ["40001", "40P01", "55P03", "57014", "25006", "25P03"];
     is_shutdown(code) || code.starts_with("53") || exact.contains(&code)

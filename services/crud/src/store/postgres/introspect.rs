@@ -1,4 +1,4 @@
-//! What a schema holds, read from PostgreSQL's catalog in one snapshot.
+//! Introspection: a schema as PostgreSQL's catalog has it, read in one snapshot.
 
 use std::collections::HashMap;
 
@@ -195,7 +195,7 @@ impl Has for Table {
     }
 }
 
-/// What columns of a type hold, by its object identifier; extensions by name, as they get theirs when they are made.
+/// Types by their object identifiers; extensions by name, as they get theirs when they are made.
 fn held(oid: u32, name: &str) -> Type {
     match Native::from_oid(oid) {
         Some(Native::BOOL) => Type::Bool,

@@ -29,12 +29,12 @@ fn borrowed(text: &str) -> ToSqlOutput<'_> {
     ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes()))
 }
 
-/// As `CURRENT_TIMESTAMP` and `datetime()` write it, so that texts compare as times do.
+/// A timestamp as `CURRENT_TIMESTAMP` and `datetime()` write it, so that texts compare as times do.
 fn timestamp(micros: i64) -> String {
     time::written(|out| time::timestamp(out, micros, b' '))
 }
 
-/// For `json_each`.
+/// A JSON array for `json_each`.
 fn list(items: &[Bind]) -> String {
     time::written(|out| {
         out.push(b'[');

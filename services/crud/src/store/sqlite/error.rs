@@ -68,7 +68,8 @@ fn is_schema(text: &str) -> bool {
     ["no such column", "no such table", "has no column named"].iter().any(|part| text.contains(part))
 }
 
-/// What stands after the colon are names of the schema: `UNIQUE constraint failed: album.title, album.artist_id`.
+/// The error of a violated constraint. After the colon stand names of the schema, as in
+/// `UNIQUE constraint failed: album.title, album.artist_id`.
 fn constraint(code: i32, text: &str) -> Error {
     let named = text.split_once(": ").map_or("", |(_, names)| names);
     match code {

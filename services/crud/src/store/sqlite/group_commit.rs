@@ -22,7 +22,7 @@ pub struct WriteQueue {
 #[derive(Debug)]
 pub struct QueuedWrite {
     statement: Statement,
-    /// What its rows may take before it is undone, where they may be large.
+    /// Budget of its rows, where they may be large; over it the write is undone.
     room: Option<Room>,
     stop: Stop,
     answer: oneshot::Sender<Result<SqliteRows, Error>>,

@@ -19,7 +19,7 @@ pub struct SqliteRows {
     columns: Vec<Output>,
     /// Row-major.
     slots: Vec<Slot>,
-    /// What texts and blobs hold, one after the other.
+    /// Bytes of texts and blobs, one after the other.
     bytes: Vec<u8>,
     len: usize,
 }
@@ -72,7 +72,7 @@ impl SqliteRows {
         self.slots.len() * size_of::<Slot>() + self.bytes.len()
     }
 
-    /// How many rows, or how many were touched.
+    /// Number of rows, or of affected rows.
     pub fn len(&self) -> usize {
         self.len
     }

@@ -1,4 +1,4 @@
-//! What a database file holds.
+//! Introspection of a database file.
 
 use query::{Column, ForeignKey, Schema, Table, TableKind, Type};
 use rusqlite::Connection;

@@ -15,7 +15,7 @@ const SLOTS: usize = 256;
 pub struct SlowStatements {
     /// 0 where there is none.
     marks: [AtomicU64; SLOTS],
-    /// How many there are. While it is 0, no text is hashed.
+    /// Number of entries. While it is 0, no text is hashed.
     count: AtomicUsize,
 }
 
