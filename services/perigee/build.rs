@@ -18,7 +18,7 @@ fn main() {
     }
 }
 
-/// What git prints, where there is a git and a repository.
+/// Output of git, where there is a git and a repository.
 fn git(args: &[&str]) -> Option<String> {
     let output = Command::new("git").args(args).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();

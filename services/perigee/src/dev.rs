@@ -105,7 +105,7 @@ async fn databases(node: &Node, project: &str, late: tokio::time::Instant) -> Ve
     }
 }
 
-/// What was opened, for the one who started it.
+/// The start-up note: addresses, projects and databases.
 fn note(args: &DevArgs, node: &Node, projects: &[Project]) -> String {
     let base = node.http.map(|address| format!("http://{address}")).unwrap_or_default();
     let mut lines = vec![

@@ -1,10 +1,10 @@
-//! How a command ends when it does not succeed.
+//! Failure of a command: message and exit code.
 
 use std::{fmt, path::Path};
 
 use mesh::resources::ResourceFault;
 
-/// Why a command failed, as it stands on stderr.
+/// Failure of a command, as it is printed to stderr.
 #[derive(Debug)]
 pub enum Failure {
     /// The arguments are wrong.

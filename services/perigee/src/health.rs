@@ -18,7 +18,7 @@ pub fn ask(address: &str) -> anyhow::Result<()> {
     let status = head.split(' ').nth(1).ok_or_else(|| anyhow!("{address} does not speak HTTP"))?;
     // A gRPC server answers 200 to everything, and says what it means elsewhere.
     if !head.to_ascii_lowercase().contains("\r\ncontent-type: application/json") {
-        bail!("{address} does not know /ready; is it another port, or another program?");
+        bail!("path /ready is not known at {address}; is it another port, or another program?");
     }
     if status != "200" {
         bail!("the node at {address} is not ready ({status}): {body}");
@@ -82,7 +82,7 @@ mod tests {
     fn a_grpc_server_is_not_healthy_by_its_200() {
         let error = ask(&answering("HTTP/1.0 200 OK\r\ncontent-type: application/grpc\r\n\r\n")).unwrap_err();
 
-        assert!(error.to_string().contains("does not know /ready"), "{error}");
+        assert!(error.to_string().contains("path /ready is not known"), "{error}");
     }
 
     #[test]

@@ -27,21 +27,21 @@ use crate::{check::KINDS, failure::Failure};
 /// The folder under `data` with the keys of projects that have none, in development.
 pub const DEV_KEYS: &str = "keys";
 
-/// What a node is for.
+/// Mode of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// One process on one machine: projects without keys get one of their own, kept under the data folder, and no other
     /// node can reach this one.
     Dev,
-    /// What its configuration says, and nothing that it does not.
+    /// Production: everything as the configuration says.
     Serve,
 }
 
 /// A running node. Dropped, it ends at once, with whatever it was doing.
 pub struct Node {
-    /// Where clients reach it; `None` without a gateway.
+    /// Address for clients; `None` without a gateway.
     pub http: Option<SocketAddr>,
-    /// Where other nodes reach it; `None` in development, or without a service for them.
+    /// Address for other nodes; `None` in development, or without a service for them.
     pub peer: Option<SocketAddr>,
     mesh: Mesh,
     current: Current,
@@ -208,7 +208,7 @@ async fn listen(address: SocketAddr, setting: &str) -> Result<TcpListener, Failu
     Ok(listener.with_context(|| format!("cannot listen on {address}; choose another address for {setting}"))?)
 }
 
-/// What a service is started with.
+/// Start context of a service.
 struct Start<'a> {
     config: &'a config::Node,
     mode: Mode,
@@ -225,7 +225,7 @@ struct Service {
     start: fn(&Start<'_>) -> Host,
 }
 
-/// All of them.
+/// All services of this binary.
 const SERVICES: [Service; 2] = [
     Service { contract: &services::crud::CRUD, start: host_crud },
     Service { contract: &services::auth::AUTH_RULES, start: host_auth_rules },
@@ -259,13 +259,13 @@ fn host_auth_rules(start: &Start<'_>) -> Host {
     ))
 }
 
-/// What other nodes reach: the services of this node, and how it is doing. What neither knows is answered as gRPC.
+/// Routes of the mesh port: the services of this node, and its health. Other paths are answered as gRPC.
 fn peer_routes(mesh: &Mesh) -> Routes {
     let about = gateway::node_routes(mesh.clone()).reset_fallback();
     Routes::from(mesh.routes().into_axum_router().merge(about))
 }
 
-/// What the edge lets a request cost.
+/// Limits of requests at the edge.
 fn edge(config: &config::Node) -> gateway::Config {
     let limits = &config.limits;
     gateway::Config {

@@ -39,7 +39,7 @@ pub(crate) fn unknown(what: &str, name: &str, known: &[&str]) -> String {
     let meant = nearest(name, known.iter().copied()).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
     let separator = if meant.is_empty() { ";" } else { "" };
     match known {
-        [] => format!("{what} {name} is not known; none is expected here"),
+        [] => format!("{what} {name} is not known; no {what} is allowed here"),
         known => format!("{what} {name} is not known{meant}{separator} known: {}", known.join(", ")),
     }
 }

@@ -94,7 +94,7 @@ impl<'a> Reader<'a> {
     fn next(&mut self, path: &str) -> Result<(Event<'a>, Span), ParseError> {
         let event = self.events.next_event().unwrap_or_else(|| {
             let end = Marker::new(0, 1, 0);
-            Err(ScanError::new_str(end, "the text ends too early"))
+            Err(ScanError::new_str(end, "unexpected end of the text"))
         });
         event.map_err(|error| ParseError {
             position: position(*error.marker()),

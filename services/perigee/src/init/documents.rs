@@ -1,4 +1,4 @@
-//! What stands in a starting folder.
+//! Documents of a starting folder.
 
 use std::{fmt::Write, path::Path};
 
@@ -14,7 +14,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// With a new secret for the project's tokens.
+    /// A folder with a new secret for the project's tokens.
     pub fn new(project: String, database: Option<Found>) -> Self {
         let secret = rand::random::<[u8; 32]>().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
         Self { project, database, secret }
@@ -31,7 +31,7 @@ impl Plan {
         ]
     }
 
-    /// What was written and what to do next.
+    /// The closing note: files written and next steps.
     pub fn note(&self, dir: &Path) -> String {
         let dir = dir.display();
         let tables = match &self.database {

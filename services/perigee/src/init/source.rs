@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::bail;
 use query::{Schema, resources::Engine};
 
-/// Where a database is, as given on the command line.
+/// A database given on the command line.
 #[derive(Debug, Clone)]
 pub struct Source {
     engine: Engine,
@@ -16,11 +16,11 @@ pub struct Source {
 pub struct Found {
     /// Its engine.
     pub engine: Engine,
-    /// How a node reaches it from any folder.
+    /// URL by which a node reaches it from any folder.
     pub url: String,
-    /// What to call it.
+    /// Suggested id.
     pub id: String,
-    /// What it holds.
+    /// Its schema.
     pub schema: Schema,
 }
 

@@ -106,7 +106,7 @@ async fn connect(address: SocketAddr) -> Result<(SendRequest<Body>, Connection<T
     // A port that nobody listens on may be drawn for the socket itself, which then reaches itself and keeps the peer
     // from coming back. Source: RFC 9293, section 3.5, simultaneous open.
     if stream.local_addr().is_ok_and(|local| local == address) {
-        return Err("nobody listens".to_owned());
+        return Err("connection refused".to_owned());
     }
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
     Builder::new(TokioExecutor::new())
