@@ -1,4 +1,4 @@
-//! What the gateway knows of a project: its settings, its databases and what they hold.
+//! Catalogue of projects: settings, databases and their schemas.
 
 mod check;
 mod follow;
@@ -51,7 +51,7 @@ pub struct Database {
     pub id: String,
     /// Which engine.
     pub engine: resources::Engine,
-    /// What it holds; `None` while it has not been reached.
+    /// Its schema; `None` while it has not been reached.
     pub schema: Option<Arc<Schema>>,
     /// The version of the schema; 0 while the database has not been reached.
     pub version: u64,
@@ -71,7 +71,7 @@ impl Project {
         of_engine.next().is_none().then_some(only)
     }
 
-    /// What the database called `id` holds.
+    /// The schema of the database called `id`.
     ///
     /// Errors: `UNKNOWN_DATABASE`; `UNAVAILABLE` while it has not been reached.
     pub(crate) fn schema(&self, id: &str) -> Result<&Arc<Schema>, Fault> {

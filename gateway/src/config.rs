@@ -1,4 +1,4 @@
-//! What a request may ask of this node.
+//! Configuration of the gateway: limits of requests.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ pub struct Config {
     pub body_bytes: usize,
     /// Bytes of JSON of an answer.
     pub answer_bytes: usize,
-    /// How long a request may take.
+    /// Time limit of a request.
     pub time: Duration,
-    /// What a request may ask for.
+    /// Limits of a request.
     pub limits: Limits,
     /// Connections at once.
     pub connections: usize,
@@ -25,7 +25,7 @@ pub struct Config {
     pub queue: usize,
     /// Bytes of answers that clients have not taken yet.
     pub unsent_bytes: usize,
-    /// How long a client may take nothing of its answer.
+    /// Write timeout: how long a client may read nothing of its answer.
     pub write_timeout: Duration,
     /// Whether all callers may see `/metrics` and the parts of `/ready`, or those on this machine only.
     pub http_details: bool,
@@ -50,7 +50,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What a request to a project may ask for: the lowest of what the node and the project say.
+    /// Limits of a request to a project: the lower of those of the node and of the project.
     ///
     /// `graphql.depth` and `graphql.nodes` of a project are another spelling of `limits.depth` and `limits.nodes` and
     /// hold for every protocol, since the same request is refused by all protocols or by none.

@@ -252,7 +252,7 @@ struct RequestedAccesses {
 }
 
 impl RequestedAccesses {
-    /// None yet, with room for that many operations: most take one access.
+    /// An empty list with room for that many operations: most take one access.
     fn of(operations: usize) -> Self {
         Self { accesses: Vec::with_capacity(operations), counts: Vec::with_capacity(operations) }
     }

@@ -92,7 +92,7 @@ impl Front {
         Self { state: Arc::new(FrontState { service, meters, web, grpc, grpc_web }), connection: None }
     }
 
-    /// The same for the requests of `connection`.
+    /// The front for requests of `connection`.
     pub fn on(&self, connection: Arc<Connection>) -> Self {
         Self { state: self.state.clone(), connection: Some(connection) }
     }
@@ -253,7 +253,7 @@ impl FrontState {
 
     async fn web(&self, call: &Call, request: Request) -> Response {
         if let Some(encoding) = encoding(&request) {
-            let message = format!("content-encoding {encoding} is not known, expected none or identity");
+            let message = format!("content-encoding {encoding} is not supported: send none or identity");
             return answer::fault(&error::bad_request(message), call);
         }
         let is_options = request.method() == Method::OPTIONS;
@@ -273,7 +273,7 @@ impl FrontState {
     }
 }
 
-/// What routing needs of a request besides the request itself.
+/// Context that routing needs besides the request.
 struct RouteContext<'a> {
     route: Route,
     ticket: Option<Ticket>,
@@ -321,7 +321,7 @@ where
     }
 }
 
-/// How the body is encoded, if it is.
+/// Content encoding of the body, if any.
 fn encoding(request: &Request) -> Option<String> {
     let mut all = request.headers().get_all(header::CONTENT_ENCODING).iter();
     let encoding =

@@ -162,7 +162,7 @@ async fn write_rows(
     Ok(answer::json(StatusCode::OK, body))
 }
 
-/// All of a batch in one transaction; an empty one does nothing.
+/// Writes a batch in one transaction; an empty one does nothing.
 async fn write_batch(
     service: &Service,
     caller: &Caller,

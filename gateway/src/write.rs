@@ -38,7 +38,7 @@ impl Write {
         }
     }
 
-    /// What a mutation of `table` does.
+    /// The kind of mutation that this is of `table`.
     pub fn mutation_kind(&self, parser: Parser<'_>, table: &Table, budget: &mut Budget) -> Result<MutationKind, Error> {
         match self {
             Write::Create { docs } => Ok(MutationKind::Insert { docs: parser.docs(table, docs, budget)? }),

@@ -11,7 +11,7 @@ use query::resources::{Project, ProjectMeta, ProjectResource};
 /// The kind `project`.
 pub const PROJECT: Kind = Kind { name: "project", parse: resources::parse_typed::<ProjectMeta, Project>, check };
 
-/// What is wrong with the `project` documents of a folder; their keys are the rule engine's business.
+/// Faults of the `project` documents of a folder; their keys are checked by the rule engine.
 fn check(snapshot: &Snapshot) -> Vec<ResourceFault> {
     let mut faults = Vec::new();
     let mut ids = HashSet::new();
@@ -45,7 +45,7 @@ fn check(snapshot: &Snapshot) -> Vec<ResourceFault> {
     faults
 }
 
-/// What is wrong with a time limit of so many seconds, if anything is.
+/// The fault of a time limit of so many seconds, if it has one.
 fn wrong_time(seconds: f64) -> Option<String> {
     let most = MAX_REQUEST_TIME.as_secs_f64();
     match seconds {

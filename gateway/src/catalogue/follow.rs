@@ -44,7 +44,7 @@ pub fn start(catalogue: Catalogue, current: Current, tasks: &Tasks) {
         is_ready: false,
     };
     let snapshot = current.borrow().clone();
-    let why = ComponentState::Failing("it does not know yet what the databases hold".to_owned());
+    let why = ComponentState::Failing("the schemas of the databases are not known yet".to_owned());
     follower.catalogue.shared.mesh.health().set(COMPONENT, why);
     follower.apply_snapshot(&snapshot);
     follower.report_readiness();

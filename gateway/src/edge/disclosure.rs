@@ -18,7 +18,7 @@ pub struct AttemptedAccess<'a> {
     pub database: &'a str,
     /// The table as the caller named it.
     pub table: &'a str,
-    /// What the caller wanted to do with it.
+    /// The attempted operation.
     pub operation: Operation,
 }
 

@@ -36,7 +36,7 @@ pub enum Details {
 }
 
 impl Details {
-    /// For a request with these `headers`. One that a proxy forwarded does not count as local.
+    /// Details for a request with these `headers`. A forwarded request does not count as local.
     pub fn of(service: &Service, connection: Option<&Connection>, headers: &HeaderMap) -> Self {
         let is_local = connection.is_some_and(|connection| connection.peer.ip().to_canonical().is_loopback());
         let is_forwarded = headers.contains_key(header::FORWARDED) || headers.contains_key("x-forwarded-for");

@@ -45,7 +45,7 @@ impl RequestOrigin {
         !self.origins(service).is_empty()
     }
 
-    /// What the origin may do.
+    /// Permissions of the origin.
     pub fn access(&self, service: &Service) -> cors::Access {
         cors::access(&self.origins(service), &self.name)
     }

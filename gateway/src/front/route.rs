@@ -16,7 +16,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// By method and content type.
+    /// Routes by method and content type.
     pub fn of<B>(request: &http::Request<B>) -> Self {
         let content = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
         if request.method() != Method::POST || !content.starts_with(b"application/grpc") {

@@ -48,7 +48,7 @@ impl Document {
                 let mut all = operations.values();
                 match (all.next(), all.next()) {
                     (Some(operation), None) => Ok(operation),
-                    _ => Err(Refusal::malformed("the document has several operations; operationName says which")),
+                    _ => Err(Refusal::malformed("operationName is required: the document has several operations")),
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! What a project's tables, columns and relations are called in GraphQL.
+//! GraphQL names of a project's tables, columns and relations.
 
 use std::sync::Arc;
 
@@ -19,16 +19,16 @@ pub struct Names {
     databases: Vec<DatabaseNames>,
 }
 
-/// What a field of `Query` reads.
+/// The target of a field of `Query`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RootField {
     /// Index of the table in [`Names`].
     pub table: usize,
-    /// How it is read.
+    /// Kind of the read.
     pub kind: RootKind,
 }
 
-/// How a field of `Query` reads its table.
+/// Kind of the read behind a field of `Query`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RootKind {
     /// `album`
@@ -65,7 +65,7 @@ pub struct TableNames {
     pub columns: Vec<String>,
 }
 
-/// What a field of a row is.
+/// Kind of a field of a row.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Field {
     /// The column at an index of the table.
@@ -113,7 +113,7 @@ impl Names {
         database.schema.as_ref().expect("only tables of databases with a schema have names")
     }
 
-    /// What the database has as the table at an index.
+    /// The schema of the table at an index.
     pub fn stored(&self, table: usize) -> &Table {
         &self.schema(table).tables()[self.tables[table].index]
     }
@@ -123,7 +123,7 @@ impl Names {
         &self.project.databases[self.tables[table].database].id
     }
 
-    /// What a root field means without a directive.
+    /// The target of a root field without a directive.
     pub fn root(&self, name: &str) -> RootLookup<'_> {
         match (self.roots.get(name), self.shared.get(name)) {
             (Some(root), _) => RootLookup::Field(*root),
@@ -132,7 +132,7 @@ impl Names {
         }
     }
 
-    /// What a root field means in the database at an index.
+    /// The target of a root field in the database at an index.
     pub fn root_of(&self, database: usize, name: &str) -> Option<RootField> {
         self.databases[database].roots.get(name).copied()
     }

@@ -48,13 +48,13 @@ pub enum Kind {
 pub struct ResponseField {
     /// The response key.
     pub key: String,
-    /// Where the field stands.
+    /// Position of the field in the document.
     pub at: Pos,
-    /// Where its value comes from.
-    pub what: FieldSource,
+    /// Source of its value.
+    pub source: FieldSource,
 }
 
-/// Where the value of a member of `data` comes from.
+/// Source of the value of a member of `data`.
 #[derive(Debug, PartialEq)]
 pub enum FieldSource {
     /// `Query` or `Mutation`.
@@ -72,8 +72,8 @@ pub enum FieldSource {
 pub struct PayloadField {
     /// The response key.
     pub key: String,
-    /// What it holds.
-    pub what: PayloadValue,
+    /// Its value.
+    pub value: PayloadValue,
 }
 
 /// Value of a member of a mutation payload.
@@ -81,9 +81,9 @@ pub struct PayloadField {
 pub enum PayloadValue {
     /// 200, or the status that the failure's code goes with.
     Status,
-    /// null, or what went wrong.
+    /// The message of the error, or null.
     Error,
-    /// How many rows.
+    /// Number of rows.
     Affected,
     /// The rows.
     Returning,
@@ -93,7 +93,7 @@ pub enum PayloadValue {
 
 /// The counters of one request.
 pub struct Counters {
-    /// What it asks for.
+    /// Budget of everything that it asks for.
     pub budget: Budget,
     /// Selections that are looked at, through fragments wherever they are spread: the document's own size says little of
     /// the work.
@@ -101,7 +101,7 @@ pub struct Counters {
 }
 
 impl Plan {
-    /// Plans `operation`, within what the counters let pass.
+    /// Plans `operation`, within the limits of the counters.
     pub fn new(
         document: &Document,
         operation: &OperationDefinition,
@@ -118,19 +118,19 @@ impl Plan {
         let mut planner = Planner { document, names, variables, budget, guard };
         let mut plan = Plan { kind, fields: Vec::new(), reads: Vec::new(), writes: Vec::new() };
         for (key, group) in planner.collect(&[&operation.selection_set.node])? {
-            let what = match kind {
+            let source = match kind {
                 Kind::Query => planner.query_root(&group, &mut plan.reads),
                 Kind::Mutation => planner.mutation_root(&group, &mut plan.writes),
             };
-            let what = what.map_err(|refusal| at_field(refusal, key, &group))?;
-            plan.fields.push(ResponseField { key: key.to_owned(), at: group.at, what });
+            let source = source.map_err(|refusal| at_field(refusal, key, &group))?;
+            plan.fields.push(ResponseField { key: key.to_owned(), at: group.at, source });
         }
         Ok(plan)
     }
 
     /// The member of `data` that the read or mutation at an index is for.
     pub fn field_of(&self, index: usize) -> Option<&ResponseField> {
-        self.fields.iter().find(|root| match &root.what {
+        self.fields.iter().find(|root| match &root.source {
             FieldSource::Read(read) => *read == index,
             FieldSource::Write(write, _) => *write == index,
             FieldSource::Typename | FieldSource::Null => false,

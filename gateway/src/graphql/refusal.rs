@@ -10,9 +10,9 @@ pub type Result<T> = std::result::Result<T, Box<Refusal>>;
 /// A request that is not carried out.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Refusal {
-    /// What is wrong.
+    /// Cause of the refusal.
     pub cause: Cause,
-    /// Where in the document, if it is about a place in it.
+    /// Position in the document, if it has one.
     pub at: Option<Pos>,
     /// Response keys that lead to the field it is about.
     pub path: Vec<String>,
@@ -21,7 +21,7 @@ pub struct Refusal {
     pub accesses: Vec<RootAccess>,
 }
 
-/// What is wrong with a request.
+/// Cause of a refusal.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Cause {
     /// It does not fit the model or the schema.
@@ -37,22 +37,22 @@ pub struct RootAccess {
     pub database: String,
     /// The table's name, known or not.
     pub table: String,
-    /// What was to be done.
+    /// The attempted operation.
     pub operation: Operation,
 }
 
 impl Refusal {
-    /// For `cause`, at no place of the document.
+    /// A refusal because of `cause`, without a position.
     pub fn new(cause: impl Into<Cause>) -> Box<Self> {
         Box::new(Self { cause: cause.into(), at: None, path: Vec::new(), accesses: Vec::new() })
     }
 
-    /// For a request that is malformed.
+    /// The refusal of a malformed request.
     pub fn malformed(text: impl Into<String>) -> Box<Self> {
         Self::new(query::Error::Malformed(text.into()))
     }
 
-    /// The same at `at`, unless its place is known more exactly.
+    /// The refusal at `at`, unless it has a position.
     pub fn at(mut self: Box<Self>, at: Pos) -> Box<Self> {
         self.at = self.at.or(Some(at));
         self
@@ -81,7 +81,7 @@ impl From<Fault> for Cause {
 
 /// Says where in the document a result went wrong.
 pub trait Located<T> {
-    /// The same, located at `at`.
+    /// The result, with refusals located at `at`.
     fn at(self, at: Pos) -> Result<T>;
 }
 

@@ -10,7 +10,7 @@ use crate::error;
 const GRAPHQL: &str = "application/graphql-response+json";
 const JSON: &str = "application/json";
 
-/// What a client sends.
+/// A GraphQL request.
 #[derive(Debug, PartialEq)]
 pub struct Request {
     /// The document.
@@ -22,7 +22,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Out of the body of a POST.
+    /// Parses the body of a POST.
     pub fn of_json(body: &[u8], guard: Guard) -> Result<Self, Fault> {
         match proto::json::parse(body, guard).map_err(Fault::from)? {
             Value::Object(members) => Self::of_members(members),
@@ -34,7 +34,7 @@ impl Request {
         }
     }
 
-    /// Out of the query of a GET's address.
+    /// Parses the query string of a GET.
     pub fn of_parameters(query: &str, guard: Guard) -> Result<Self, Fault> {
         let uri: Uri = format!("/?{query}").parse().map_err(|_| error::bad_request("the address is malformed"))?;
         let Query(parameters) = Query::<Vec<(String, String)>>::try_from_uri(&uri)
@@ -112,7 +112,7 @@ pub fn check_content_type(headers: &HeaderMap) -> Result<(), Fault> {
     Ok(())
 }
 
-/// How an answer is written, and what its status says.
+/// Media type of the response, which decides its status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Media {
     /// `application/graphql-response+json`: the status says what went wrong.
@@ -125,7 +125,7 @@ pub enum Media {
 }
 
 impl Media {
-    /// What the client prefers of what there is; without a preference JSON.
+    /// The media type that the client prefers; without a preference JSON.
     pub fn of(headers: &HeaderMap) -> Self {
         let mut accepted = headers.get_all(header::ACCEPT).iter();
         match (accepted.next(), accepted.next()) {

@@ -10,9 +10,9 @@ use crate::edge::{ReadResult, WriteResult};
 /// A fault and its location in the document.
 #[derive(Debug, Clone, Copy)]
 pub struct LocatedFault<'a> {
-    /// What is wrong.
+    /// Message and code of the error.
     pub fault: &'a Fault,
-    /// Where in the document.
+    /// Position in the document.
     pub at: Option<Pos>,
     /// Response keys that lead there.
     pub path: &'a [String],
@@ -23,8 +23,8 @@ pub fn read(plan: &Plan, answers: &[ReadResult]) -> Vec<u8> {
     let size: usize = answers.iter().map(|answer| answer.json.len() + 64).sum();
     let mut out = Vec::with_capacity(size + 64);
     let mut truncated = Vec::new();
-    write_data(&mut out, plan, |out, key, what| {
-        if let FieldSource::Read(index) = what {
+    write_data(&mut out, plan, |out, key, source| {
+        if let FieldSource::Read(index) = source {
             let answer = &answers[*index];
             out.extend_from_slice(&answer.json);
             if answer.truncated {
@@ -45,8 +45,8 @@ pub fn read(plan: &Plan, answers: &[ReadResult]) -> Vec<u8> {
 /// error otherwise.
 pub fn written(plan: &Plan, results: &[Result<WriteResult, Fault>], call: &Call) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
-    write_data(&mut out, plan, |out, _, what| {
-        let FieldSource::Write(index, members) = what else { return };
+    write_data(&mut out, plan, |out, _, source| {
+        let FieldSource::Write(index, members) = source else { return };
         match &results[*index] {
             Ok(written) => write_payload(out, members, &Outcome::done(written)),
             Err(fault) if selects_error(members) => write_payload(out, members, &Outcome::failed(fault)),
@@ -54,7 +54,7 @@ pub fn written(plan: &Plan, results: &[Result<WriteResult, Fault>], call: &Call)
         }
     });
     let paths: Vec<[String; 1]> = plan.fields.iter().map(|root| [root.key.clone()]).collect();
-    let failed = plan.fields.iter().zip(&paths).filter_map(|(root, path)| match &root.what {
+    let failed = plan.fields.iter().zip(&paths).filter_map(|(root, path)| match &root.source {
         FieldSource::Write(index, members) if !selects_error(members) => {
             let fault = results[*index].as_ref().err()?;
             Some(LocatedFault { fault, at: Some(root.at), path })
@@ -84,11 +84,11 @@ fn write_data<'a>(out: &mut Vec<u8>, plan: &'a Plan, mut write: impl FnMut(&mut 
     out.extend_from_slice(b"{\"data\":{");
     for (index, root) in plan.fields.iter().enumerate() {
         key(out, index, &root.key);
-        match (&root.what, plan.kind) {
+        match (&root.source, plan.kind) {
             (FieldSource::Typename, Kind::Query) => out.extend_from_slice(b"\"Query\""),
             (FieldSource::Typename, Kind::Mutation) => out.extend_from_slice(b"\"Mutation\""),
             (FieldSource::Null, _) => out.extend_from_slice(b"null"),
-            (what @ (FieldSource::Read(_) | FieldSource::Write(..)), _) => write(out, &root.key, what),
+            (source @ (FieldSource::Read(_) | FieldSource::Write(..)), _) => write(out, &root.key, source),
         }
     }
     out.push(b'}');
@@ -125,7 +125,7 @@ fn write_payload(out: &mut Vec<u8>, members: &[PayloadField], outcome: &Outcome<
     out.push(b'{');
     for (index, member) in members.iter().enumerate() {
         key(out, index, &member.key);
-        match &member.what {
+        match &member.value {
             PayloadValue::Status => json(out, &outcome.status),
             PayloadValue::Error => json(out, &outcome.error),
             PayloadValue::Affected => json(out, &outcome.affected),
@@ -138,7 +138,7 @@ fn write_payload(out: &mut Vec<u8>, members: &[PayloadField], outcome: &Outcome<
 }
 
 fn selects_error(members: &[PayloadField]) -> bool {
-    members.iter().any(|member| member.what == PayloadValue::Error)
+    members.iter().any(|member| member.value == PayloadValue::Error)
 }
 
 fn json(out: &mut Vec<u8>, value: &impl Serialize) {

@@ -13,7 +13,7 @@ use super::refusal::{Refusal, Result};
 pub struct Scanned<'a> {
     /// The text, in which numbers that a double cannot hold are written as enum values.
     pub text: Cow<'a, str>,
-    /// Those numbers, by the enum value that stands for them.
+    /// The replaced numbers, by the enum value in their place.
     pub numbers: HashMap<String, String>,
 }
 
@@ -179,7 +179,7 @@ fn position(text: &str, at: usize) -> Pos {
     Pos { line, column }
 }
 
-/// How many of these bytes are a GraphQL number; 0 where they begin with none.
+/// Length of the GraphQL number at the beginning of the bytes; 0 where there is none.
 fn number_length(bytes: &[u8]) -> usize {
     let sign = usize::from(bytes.first() == Some(&b'-'));
     let whole = match bytes.get(sign) {

@@ -10,7 +10,7 @@ use super::{
     variables::Variables,
 };
 
-/// How enum values are read.
+/// Meaning of enum values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EnumValues {
     /// Text.

@@ -1,4 +1,4 @@
-//! What is answered of each row, as `Select` says it.
+//! Selections of gRPC requests.
 
 use std::collections::{BTreeMap, HashSet};
 

@@ -144,7 +144,7 @@ impl Ticket {
         Body::new(AdmittedBody { body, ticket: self.clone(), entering: None })
     }
 
-    /// Why the request is refused, if it is.
+    /// The reason of a refusal.
     pub(crate) fn refusal(&self) -> Option<Fault> {
         let is_refused = self.slot.get().is_some_and(Option::is_none);
         is_refused.then(|| self.admission.fault())

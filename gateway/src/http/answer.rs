@@ -48,7 +48,7 @@ pub(crate) async fn unknown_path(request: Request) -> Response {
 
 /// 405 for a method that a path does not have. The router adds `Allow`.
 pub(crate) async fn wrong_method(request: Request) -> Response {
-    let message = format!("path {} does not know the method {}", request.uri().path(), request.method());
+    let message = format!("method {} is not allowed for path {}", request.method(), request.uri().path());
     refused(&Fault::new(Code::Method, message))
 }
 

@@ -37,7 +37,7 @@ impl RequestedProject {
     }
 }
 
-/// What a page of the origin may do with the answer.
+/// CORS permissions of an origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// The origin is listed: it may send credentials.
@@ -48,7 +48,7 @@ pub enum Access {
     None,
 }
 
-/// What `origins` allow a page of `origin` to do.
+/// The permissions of `origin` by the list of allowed origins.
 pub fn access(origins: &[String], origin: &HeaderValue) -> Access {
     let is_listed = origins.iter().any(|known| known != "*" && known.as_bytes() == origin.as_bytes());
     match is_listed {

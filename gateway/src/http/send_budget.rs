@@ -231,7 +231,7 @@ impl Drop for Reservation {
 /// A body that is handed on in chunks.
 struct ChunkedBody {
     body: Body,
-    /// What comes after `rest`, if it was looked at already.
+    /// The frame after `rest`, if it was polled already.
     next: Option<Result<Frame<Bytes>, Error>>,
     rest: Bytes,
     /// Nothing of the frame in `rest` was handed on yet.

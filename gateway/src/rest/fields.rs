@@ -10,7 +10,7 @@ use crate::error;
 #[derive(Debug, Default)]
 pub struct Fields {
     members: Vec<(String, Value)>,
-    /// Where the object stands, for messages: empty, or `options.`.
+    /// Path of the object, for messages: empty, or `options.`.
     prefix: String,
 }
 
@@ -25,7 +25,7 @@ impl Fields {
         Self { members: object.0, prefix: format!("{name}.") }
     }
 
-    /// What the field called `name` holds.
+    /// Takes the value of the field called `name`.
     pub fn take(&mut self, name: &str) -> Option<Value> {
         let exact = self.members.iter().position(|(key, _)| key == name);
         let place = exact.or_else(|| self.members.iter().position(|(key, _)| key.eq_ignore_ascii_case(name)))?;
@@ -33,7 +33,7 @@ impl Fields {
         Some(value).filter(|value| *value != Value::Null)
     }
 
-    /// The field as a text.
+    /// The field as a string.
     pub fn text(&mut self, name: &str) -> Result<Option<String>, Fault> {
         match self.take(name) {
             None => Ok(None),
@@ -51,7 +51,7 @@ impl Fields {
         }
     }
 
-    /// The field as a list.
+    /// The field as an array.
     pub fn list(&mut self, name: &str) -> Result<Option<Vec<Value>>, Fault> {
         match self.take(name) {
             None => Ok(None),

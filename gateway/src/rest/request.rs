@@ -1,4 +1,4 @@
-//! What bodies ask for.
+//! Request bodies of REST.
 
 use mesh::Fault;
 use query::{Error, Object, Operation, Options, Shape, Value};
@@ -11,7 +11,7 @@ use crate::{error, write::Write};
 pub struct ReadBody {
     /// Which rows.
     pub find: Value,
-    /// What JSON they become; never [`Shape::Aggregate`].
+    /// JSON form of the rows; never [`Shape::Aggregate`].
     pub shape: Shape,
     /// Columns, order and how many.
     pub options: Options,
@@ -22,7 +22,7 @@ pub struct ReadBody {
 pub struct BatchItem {
     /// Its table.
     pub table: String,
-    /// What it does with it.
+    /// The write.
     pub write: Write,
 }
 
@@ -50,7 +50,7 @@ pub fn read(mut fields: Fields) -> Result<ReadBody, Fault> {
     Ok(ReadBody { find, shape, options })
 }
 
-/// What a write is to answer of its rows; `None` where the body does not ask.
+/// The `returning` of a write; `None` where the body has none.
 pub fn returning(fields: &mut Fields) -> Result<Option<Options>, Fault> {
     let select = select(fields, "returning")?;
     Ok(select.map(|select| Options { select: Some(select), ..Options::default() }))

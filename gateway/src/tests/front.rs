@@ -73,7 +73,7 @@ async fn an_encoded_body_is_refused_with_its_encoding() {
         let told = stage.send(request.expect("the test's request is legal")).await;
         assert_eq!(told.status(), status, "{encoding}");
         if status == 400 {
-            assert_eq!(told.json()["error"], "content-encoding gzip is not known, expected none or identity");
+            assert_eq!(told.json()["error"], "content-encoding gzip is not supported: send none or identity");
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::graphql::{
     value::{EnumValues, stored_condition, value},
 };
 
-/// How many rows, in the dialect's word.
+/// The `op` of the dialect: how many rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
     /// Every row.

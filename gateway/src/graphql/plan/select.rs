@@ -30,7 +30,7 @@ type Fragments<'a> = HashSet<&'a str, foldhash::fast::RandomState>;
 pub struct Group<'a> {
     /// The first of them; the others have the same name and arguments.
     pub field: &'a Selected,
-    /// Where it stands.
+    /// Position in the document.
     pub at: Pos,
     others: Vec<&'a Selected>,
 }
@@ -41,7 +41,7 @@ impl<'a> Group<'a> {
         self.field.name.node.as_str()
     }
 
-    /// What is selected of the field's value.
+    /// Selection sets of the field.
     pub fn selections(&self) -> Vec<&'a SelectionSet> {
         let fields = std::iter::once(self.field).chain(self.others.iter().copied());
         fields.map(|field| &field.selection_set.node).filter(|set| !set.items.is_empty()).collect()
@@ -55,7 +55,7 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// What is selected; a value that has fields needs some.
+    /// Selection sets of a field with an object value, which needs at least one.
     pub fn object(&self) -> Result<Vec<&'a SelectionSet>> {
         let selections = self.selections();
         match selections.is_empty() {
@@ -119,7 +119,7 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// What `@include` and `@skip` say together.
+    /// Combined condition of `@include` and `@skip`.
     fn is_included(&self, directives: &[Positioned<Directive>]) -> Result<bool> {
         let mut included = true;
         let mut seen: [bool; 2] = [false; 2];

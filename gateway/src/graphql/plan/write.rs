@@ -66,8 +66,8 @@ impl<'a> Planner<'a> {
         let mut returning = None;
         let mut members = Vec::new();
         for (key, group) in self.collect(&sets)? {
-            let what = self.member(table, &group, &mut returning).map_err(|refusal| at_field(refusal, key, &group))?;
-            members.push(PayloadField { key: key.to_owned(), what });
+            let value = self.member(table, &group, &mut returning).map_err(|refusal| at_field(refusal, key, &group))?;
+            members.push(PayloadField { key: key.to_owned(), value });
         }
         Ok((Mutation { table: stored.name.clone(), kind, returning }, members))
     }

@@ -22,9 +22,9 @@ fn roots_keep_the_order_of_the_document() {
 
     let keys: Vec<&str> = plan.fields.iter().map(|root| root.key.as_str()).collect();
     assert_eq!(keys, ["__typename", "b", "a", "n"]);
-    assert_eq!(plan.fields[1].what, FieldSource::Read(0));
-    assert_eq!(plan.fields[2].what, FieldSource::Read(1));
-    assert_eq!(plan.fields[3].what, FieldSource::Typename);
+    assert_eq!(plan.fields[1].source, FieldSource::Read(0));
+    assert_eq!(plan.fields[2].source, FieldSource::Read(1));
+    assert_eq!(plan.fields[3].source, FieldSource::Typename);
     assert_eq!(plan.field_of(1).map(|root| root.key.as_str()), Some("a"));
 }
 
@@ -162,5 +162,5 @@ fn selections_fit_what_they_select() {
     assert_eq!(error("{ audit { payload { x } } }"), "field payload has no fields to select");
     assert_eq!(read("{ audit { payload } }").node.fields, [column("payload", "payload")]);
     assert_eq!(error("{ __schema { types { name } } }"), "introspection is not available in this project");
-    assert_eq!(plan("{ __type(name: \"x\") { name } }").fields[0].what, FieldSource::Null);
+    assert_eq!(plan("{ __type(name: \"x\") { name } }").fields[0].source, FieldSource::Null);
 }

@@ -16,9 +16,9 @@ fn rows_are_inserted() {
         }
     );
     assert_eq!(returning.as_ref().map(|node| node.fields.clone()), Some(vec![column("i", "title")]));
-    let FieldSource::Write(0, members) = &plan.fields[0].what else { panic!("a write") };
+    let FieldSource::Write(0, members) = &plan.fields[0].source else { panic!("a write") };
     let members: Vec<(&str, &PayloadValue)> =
-        members.iter().map(|member| (member.key.as_str(), &member.what)).collect();
+        members.iter().map(|member| (member.key.as_str(), &member.value)).collect();
     assert_eq!(
         members,
         [
@@ -102,7 +102,7 @@ fn mutations_keep_their_order_and_may_be_of_several_databases() {
     let writes: Vec<(&str, &str)> =
         plan.writes.iter().map(|(database, mutation)| (database.as_str(), mutation.table.as_str())).collect();
     assert_eq!(writes, [("archive", "genre"), ("music", "album"), ("archive", "genre")]);
-    assert_eq!(plan.fields[2].what, FieldSource::Write(2, Vec::new()));
+    assert_eq!(plan.fields[2].source, FieldSource::Write(2, Vec::new()));
 }
 
 #[test]
