@@ -1,4 +1,4 @@
-//! What a client should not send: each gets its code and a text that names the thing, and the node lives.
+//! Invalid input: every request gets its code and a message that names the fault, and the node stays up.
 
 use http::Method;
 use jsonwebtoken::{Algorithm, Header};

@@ -1,4 +1,4 @@
-//! What a request may cost: answers over their limit, and callers that leave.
+//! Budgets of requests: answers over their limit, and callers that leave.
 
 use std::time::{Duration, Instant};
 

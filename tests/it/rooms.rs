@@ -1,4 +1,4 @@
-//! How the code of each crate stands: a type name means one thing, rooms form no circle, functions are short.
+//! Structure of each crate: type names are unique, modules form no circle, functions are short.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

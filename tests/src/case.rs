@@ -37,7 +37,7 @@ pub struct Case {
     /// Rules of a table of its own, which is made like `people`; the operation calls it `people`.
     #[serde(default)]
     pub rules: Option<Value>,
-    /// What is sent.
+    /// The operation.
     #[serde(rename = "do")]
     pub operation: Operation,
     /// Rows, a row, a number or null for a read; `{affected, rows}` for a write, a list of these for a batch.
@@ -55,7 +55,7 @@ pub struct Case {
     /// A read after it, which must give `leaving`.
     #[serde(default)]
     pub then: Option<Operation>,
-    /// What `then` gives.
+    /// Expected result of `then`.
     #[serde(default)]
     pub leaving: Option<Value>,
     /// SQL that puts things back before each protocol's turn.
@@ -160,7 +160,7 @@ pub fn own_projects(suites: &[Suite]) -> Vec<(String, Value)> {
     projects
 }
 
-/// How a case is sent.
+/// Form in which a case is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     /// As a GraphQL document.
@@ -204,7 +204,7 @@ impl Way {
     }
 }
 
-/// What a mesh needs for the cases with rules of their own: SQL and resources.
+/// SQL and resources of a mesh for cases with rules of their own.
 pub fn own_tables(suites: &[Suite]) -> (String, String) {
     let (mut sql, mut resources) = (String::new(), String::new());
     for (position, case) in suites.iter().flat_map(|suite| &suite.cases).enumerate() {
@@ -348,7 +348,7 @@ fn gave(outcome: &Outcome, wanted: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a case asks for, a protocol must tell.
+/// Checks one write. A protocol must tell all that the case asks for.
 fn wrote(written: &Written, wanted: &Value) -> anyhow::Result<()> {
     if let Some(wanted) = wanted["affected"].as_u64() {
         ensure!(written.affected == Some(wanted), "wanted {wanted} rows to be affected, got {:?}", written.affected);

@@ -19,7 +19,7 @@ use crate::{
     operation::{self, Operation},
 };
 
-/// How a client talks.
+/// Protocol of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// `POST …/graphql`.
@@ -28,19 +28,19 @@ pub enum Protocol {
     Rest,
     /// `perigee.api.v1.Data` over HTTP/2.
     Grpc,
-    /// The same as browsers call it, over HTTP/1.1.
+    /// grpc-web, as browsers call it, over HTTP/1.1.
     GrpcWeb,
 }
 
 /// Every protocol.
 pub const PROTOCOLS: [Protocol; 4] = [Protocol::Graphql, Protocol::Rest, Protocol::Grpc, Protocol::GrpcWeb];
 
-/// What came back, alike for all protocols.
+/// Outcome of an operation, alike for all protocols.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     /// Rows, a row, a number or null.
     Read(Value),
-    /// What each write did.
+    /// Result of each write.
     Written(Vec<Written>),
     /// The error.
     Failed(Refusal),
@@ -55,12 +55,12 @@ pub struct Refusal {
     pub text: String,
 }
 
-/// What one write did, as far as the protocol tells.
+/// Result of one write, as far as the protocol tells.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Written {
     /// Rows inserted, changed or deleted.
     pub affected: Option<u64>,
-    /// What returning asked for.
+    /// Rows of `returning`.
     pub rows: Option<Value>,
 }
 
@@ -87,12 +87,12 @@ impl Client {
         }
     }
 
-    /// The same with a token.
+    /// The client with a token.
     pub fn with_token(&self, token: &str) -> Self {
         Self { token: Some(token.to_owned()), ..self.clone() }
     }
 
-    /// The same for another project of the node.
+    /// The client for another project of the node.
     pub fn with_project(&self, project: &str) -> Self {
         Self { project: project.to_owned(), ..self.clone() }
     }

@@ -21,7 +21,7 @@ pub enum Engine {
 /// A database of its own.
 #[derive(Debug, Clone)]
 pub struct Database {
-    /// Where it is, as a resource says it.
+    /// URL of the database, as a resource has it.
     pub url: String,
     engine: Engine,
 }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::operation::{Operation, Read};
 
-/// How a document says an operation.
+/// Spelling of an operation in a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spelling {
     /// A database named by a directive; arguments are variables.

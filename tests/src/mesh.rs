@@ -15,7 +15,7 @@ use crate::{
     token,
 };
 
-/// How the services are spread.
+/// Shape of a mesh: how its services are spread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     /// All in one process.
@@ -26,10 +26,10 @@ pub enum Shape {
     Processes,
 }
 
-/// Both engines.
+/// All engines.
 pub const ENGINES: [Engine; 2] = [Engine::Sqlite, Engine::Postgres];
 
-/// What a test has beside the music shop.
+/// Resources of a test beside the music shop.
 #[derive(Debug, Clone, Default)]
 pub struct Setup {
     /// Further YAML documents.
@@ -56,7 +56,7 @@ pub struct TestMesh {
     _folder: TempDir,
 }
 
-/// What a mesh consists of.
+/// The running parts of a mesh.
 enum Running {
     Nodes(Vec<Node>),
     /// Killed when dropped.

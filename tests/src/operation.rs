@@ -213,7 +213,7 @@ impl Operation {
         body
     }
 
-    /// The same, which asks for its rows where it does not: a protocol may tell how many only with them.
+    /// The operation with `returning`: a protocol may tell the number of rows only with them.
     pub fn returning(&self) -> Self {
         let mut asking = self.clone();
         let names = |document: Option<&Map<String, Value>>| {

@@ -67,7 +67,7 @@ impl Process {
         Ok(Self { child, again: (log.clone(), arguments), log })
     }
 
-    /// The same command once more, after its end.
+    /// Starts the command again, after its end.
     pub fn restart(&mut self) -> anyhow::Result<()> {
         let (log, arguments) = self.again.clone();
         *self = Self::start(log, arguments)?;
@@ -122,7 +122,7 @@ impl Process {
         Ok(Duration::from_millis(ticks * 10))
     }
 
-    /// What it has logged so far.
+    /// The log so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
