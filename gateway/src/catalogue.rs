@@ -178,7 +178,7 @@ impl Catalogue {
     fn apply_description(&self, entry: &ProjectEntry, described: DescribeResponse) {
         let mut found: HashMap<String, Database> = HashMap::new();
         for database in described.databases {
-            let engine = [Engine::Sqlite, Engine::Postgres].into_iter().find(|engine| engine.name() == database.engine);
+            let engine = Engine::named(&database.engine);
             // What is known already is not sent again.
             let (Some(engine), Some(schema)) = (engine, database.schema) else { continue };
             let known = Database { id: database.id.clone(), engine, schema: Some(schema), version: database.version };

@@ -226,7 +226,7 @@ struct Service {
 }
 
 /// All services of this binary.
-const SERVICES: [Service; 2] = [
+const SERVICES: &[Service] = &[
     Service { contract: &services::crud::CRUD, start: host_crud },
     Service { contract: &services::auth::AUTH_RULES, start: host_auth_rules },
 ];

@@ -212,6 +212,14 @@ impl Database {
 }
 
 impl Engine {
+    /// Every engine.
+    pub const ALL: [Engine; 2] = [Engine::Sqlite, Engine::Postgres];
+
+    /// The engine called `name`.
+    pub fn named(name: &str) -> Option<Self> {
+        Engine::ALL.into_iter().find(|engine| engine.name() == name)
+    }
+
     /// The engine that the scheme of `url` names: `sqlite:`, `postgres:` or `postgresql:`.
     pub fn of_url(url: &str) -> Option<Self> {
         match url.split_once(':')?.0 {
