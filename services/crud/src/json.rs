@@ -1,9 +1,9 @@
 //! JSON writer of values, shared by all engines.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use query::resources::Numbers;
+use query::{resources::Numbers, uuid};
 
-use crate::{cell::Cell, time, uuid};
+use crate::{cell::Cell, time};
 
 /// Beyond this, doubles do not hold every integer.
 const EXACT: u64 = 1 << 53;

@@ -25,7 +25,6 @@ mod sql;
 pub mod store;
 mod time;
 mod tree;
-mod uuid;
 mod write;
 
 #[cfg(test)]

@@ -10,9 +10,7 @@ use query::{
 use query::{FieldKind, Type, Typed, Value};
 
 use crate::{
-    Error,
-    bind::Bind,
-    decimal,
+    Error, decimal,
     grant::{Granted, Grants},
 };
 
@@ -26,9 +24,9 @@ pub enum Cond<'s> {
     /// Negation.
     Not(Box<Cond<'s>>),
     /// Comparison of a column with a value.
-    Compare(&'s Column, Comparison, Bind),
+    Compare(&'s Column, Comparison, Typed),
     /// A column equals one of some values; empty is false.
-    In(&'s Column, Vec<Bind>),
+    In(&'s Column, Vec<Typed>),
     /// A column is NULL.
     IsNull(&'s Column),
     /// Condition on the rows that a relation leads to.
@@ -117,13 +115,13 @@ pub struct Mutation<'s> {
 #[derive(Debug)]
 pub enum MutationKind<'s> {
     /// New rows, by their columns.
-    Insert(Vec<Vec<(&'s Column, Bind)>>),
+    Insert(Vec<Vec<(&'s Column, Typed)>>),
     /// Changed rows.
     Update {
         /// Rows that pass this.
         cond: Cond<'s>,
         /// Columns, values and how they change.
-        changes: Vec<(&'s Column, Bind, ChangeKind)>,
+        changes: Vec<(&'s Column, Typed, ChangeKind)>,
         /// Whether at most one row is written.
         one: bool,
     },
@@ -343,11 +341,11 @@ impl<'s, 'g> Resolver<'s, 'g> {
             Filter::Not(filter) => Cond::Not(Box::new(self.cond(table, filter, author)?)),
             Filter::Compare { column: name, comparison, value } => {
                 let column = column(name)?;
-                Cond::Compare(column, *comparison, comparable(column, value)?)
+                Cond::Compare(column, *comparison, query::comparable(column, value)?)
             }
             Filter::In { column: name, values } => {
                 let column = column(name)?;
-                let values = values.iter().map(|value| comparable(column, value));
+                let values = values.iter().map(|value| query::comparable(column, value));
                 Cond::In(column, values.collect::<Result<_, _>>()?)
             }
             Filter::IsNull { column: name } => Cond::IsNull(column(name)?),
@@ -407,8 +405,8 @@ fn check_returning(node: &Node<'_>) -> Result<(), Error> {
     }
 }
 
-fn row<'s>(table: &'s Table, granted: Granted<'_>, doc: &query::Object) -> Result<Vec<(&'s Column, Bind)>, Error> {
-    let mut row: Vec<(&Column, Bind)> = Vec::with_capacity(doc.0.len());
+fn row<'s>(table: &'s Table, granted: Granted<'_>, doc: &query::Object) -> Result<Vec<(&'s Column, Typed)>, Error> {
+    let mut row: Vec<(&Column, Typed)> = Vec::with_capacity(doc.0.len());
     for (name, value) in &doc.0 {
         let column = writable(table, granted, name)?;
         if row.iter().any(|(known, _)| known.name == column.name) {
@@ -423,8 +421,8 @@ fn resolve_changes<'s>(
     table: &'s Table,
     granted: Granted<'_>,
     changes: &[query::Change],
-) -> Result<Vec<(&'s Column, Bind, ChangeKind)>, Error> {
-    let mut resolved: Vec<(&Column, Bind, ChangeKind)> = Vec::with_capacity(changes.len());
+) -> Result<Vec<(&'s Column, Typed, ChangeKind)>, Error> {
+    let mut resolved: Vec<(&Column, Typed, ChangeKind)> = Vec::with_capacity(changes.len());
     for change in changes {
         let column = writable(table, granted, change.column())?;
         if resolved.iter().any(|(known, ..)| known.name == column.name) {
@@ -440,7 +438,7 @@ fn resolve_changes<'s>(
 }
 
 /// Whether `filter` depends on columns that change.
-fn depends_on(filter: &Filter, changes: &[(&Column, Bind, ChangeKind)]) -> bool {
+fn depends_on(filter: &Filter, changes: &[(&Column, Typed, ChangeKind)]) -> bool {
     match filter {
         Filter::And(filters) | Filter::Or(filters) => filters.iter().any(|filter| depends_on(filter, changes)),
         Filter::Not(filter) => depends_on(filter, changes),
@@ -452,9 +450,9 @@ fn depends_on(filter: &Filter, changes: &[(&Column, Bind, ChangeKind)]) -> bool 
     }
 }
 
-fn amount(column: &Column, by: &Value) -> Result<Bind, Error> {
+fn amount(column: &Column, by: &Value) -> Result<Typed, Error> {
     if column.r#type.is_number() {
-        return comparable(column, by);
+        return Ok(query::comparable(column, by)?);
     }
     let (name, found) = (column.name.clone(), format!("column of type {}", column.native));
     Err(Unfit::WrongType { name, expected: "numeric column to increment".to_owned(), found }.into())
@@ -472,31 +470,9 @@ fn writable<'s>(table: &'s Table, granted: Granted<'_>, name: &str) -> Result<&'
 }
 
 /// Converts a value to the column's type, as it is stored.
-fn stored(column: &Column, value: &Value) -> Result<Bind, Error> {
-    match bind(column.r#type, query::typed(column, value)?) {
-        Bind::Decimal(text) => Ok(Bind::Decimal(decimal::stored(column, text)?)),
-        bind => Ok(bind),
-    }
-}
-
-fn comparable(column: &Column, value: &Value) -> Result<Bind, Error> {
-    Ok(bind(column.r#type, query::comparable(column, value)?))
-}
-
-fn bind(r#type: Type, value: Typed) -> Bind {
-    match value {
-        Typed::Null => Bind::Null(r#type),
-        Typed::Bool(value) => Bind::Bool(value),
-        Typed::Int(value) => Bind::Int(r#type, value),
-        Typed::Float(value) => Bind::Float(value),
-        Typed::Decimal(text) => Bind::Decimal(text),
-        Typed::Text(text) => Bind::Text(text),
-        Typed::Bytes(bytes) => Bind::Bytes(bytes),
-        Typed::Date(text) => Bind::Date(text),
-        Typed::Time(text) => Bind::Time(text),
-        Typed::Timestamp(micros) => Bind::Timestamp(micros),
-        Typed::Uuid(text) => Bind::Uuid(text),
-        Typed::Json(text) => Bind::Json(text),
-        Typed::Other(text) => Bind::Other(text),
+fn stored(column: &Column, value: &Value) -> Result<Typed, Error> {
+    match query::typed(column, value)? {
+        Typed::Decimal(text) => Ok(Typed::Decimal(decimal::stored(column, text)?)),
+        value => Ok(value),
     }
 }

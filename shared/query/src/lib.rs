@@ -25,6 +25,7 @@ pub mod resources;
 mod row;
 mod schema;
 mod typed;
+pub mod uuid;
 mod value;
 
 pub use access::{TableAccess, mutation_accesses, read_accesses};

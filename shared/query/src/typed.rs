@@ -11,7 +11,7 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use crate::number::{self, Integral};
-use crate::{Column, Error, Type, Value};
+use crate::{Column, Error, Type, Value, uuid};
 
 /// Base64 of the standard alphabet, with or without its padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -36,14 +36,14 @@ pub enum Typed {
     Text(String),
     /// Bytes.
     Bytes(Vec<u8>),
-    /// `2009-01-31`.
-    Date(String),
-    /// `13:14:15.5`: microseconds at most, no trailing zeros.
-    Time(String),
+    /// Days since 1970-01-01.
+    Date(i32),
+    /// Microseconds since midnight.
+    Time(i64),
     /// Microseconds since the Unix epoch.
     Timestamp(i64),
-    /// `0190c2c4-…`, lower case.
-    Uuid(String),
+    /// A UUID.
+    Uuid([u8; 16]),
     /// JSON text.
     Json(String),
     /// The database's own text of the value.
@@ -72,7 +72,7 @@ pub fn typed(column: &Column, value: &Value) -> Result<Typed, Error> {
         Type::Date => parsed(column, value, |text| datetime::date(text).map(Typed::Date)),
         Type::Time => parsed(column, value, |text| datetime::time(text).map(Typed::Time)),
         Type::Timestamp => parsed(column, value, |text| datetime::timestamp(text).map(Typed::Timestamp)),
-        Type::Uuid => parsed(column, value, |text| is_uuid(text).then(|| Typed::Uuid(text.to_ascii_lowercase()))),
+        Type::Uuid => parsed(column, value, |text| hyphenated(text).map(Typed::Uuid)),
         Type::Json => json(column, value),
         Type::Other => other(column, value),
     }
@@ -102,16 +102,15 @@ impl Typed {
     pub fn compare(&self, other: &Typed) -> Option<Ordering> {
         match (self, other) {
             (Typed::Bool(one), Typed::Bool(other)) => Some(one.cmp(other)),
-            (Typed::Int(one), Typed::Int(other)) | (Typed::Timestamp(one), Typed::Timestamp(other)) => {
-                Some(one.cmp(other))
-            }
+            (Typed::Int(one), Typed::Int(other))
+            | (Typed::Time(one), Typed::Time(other))
+            | (Typed::Timestamp(one), Typed::Timestamp(other)) => Some(one.cmp(other)),
+            (Typed::Date(one), Typed::Date(other)) => Some(one.cmp(other)),
+            (Typed::Uuid(one), Typed::Uuid(other)) => Some(one.cmp(other)),
             (Typed::Float(one), Typed::Float(other)) => one.partial_cmp(other),
             (Typed::Decimal(one), Typed::Decimal(other)) => number::compare(one, other),
             (Typed::Bytes(one), Typed::Bytes(other)) => Some(one.cmp(other)),
             (Typed::Text(one), Typed::Text(other))
-            | (Typed::Date(one), Typed::Date(other))
-            | (Typed::Time(one), Typed::Time(other))
-            | (Typed::Uuid(one), Typed::Uuid(other))
             | (Typed::Json(one), Typed::Json(other))
             | (Typed::Other(one), Typed::Other(other)) => Some(one.cmp(other)),
             // Values of one column are null or of one type.
@@ -280,13 +279,9 @@ fn has_nul(text: &str) -> bool {
     text.contains('\0')
 }
 
-/// Whether `text` is a UUID in the form of RFC 9562, section 4, of either case.
-fn is_uuid(text: &str) -> bool {
-    text.len() == 36
-        && text.bytes().enumerate().all(|(index, byte)| match index {
-            8 | 13 | 18 | 23 => byte == b'-',
-            _ => byte.is_ascii_hexdigit(),
-        })
+/// The UUID of a text in the form of RFC 9562, section 4, of either case.
+fn hyphenated(text: &str) -> Option<[u8; 16]> {
+    text.contains('-').then(|| uuid::parse(text))?
 }
 
 fn wrong_type(column: &Column, value: &Value) -> Error {

@@ -1,19 +1,18 @@
 //! Compiles mutations to `INSERT`, `UPDATE` and `DELETE`.
 
-use query::{Column, Type};
+use query::{Column, Type, Typed};
 
 use super::{Alias, Dialect, Sql, dialect::Sum, select};
 use crate::{
-    bind::Bind,
     resolve::{ChangeKind, Cond, Mutation},
     store::{Output, Statement},
 };
 
 /// A row to insert: columns and what they get.
-type Row<'s> = Vec<(&'s Column, Bind)>;
+type Row<'s> = Vec<(&'s Column, Typed)>;
 
 /// Columns that an update writes, what they get and how.
-pub type ColumnChange<'s> = (&'s Column, Bind, ChangeKind);
+pub type ColumnChange<'s> = (&'s Column, Typed, ChangeKind);
 
 /// Positions of the computed columns in a `RETURNING`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -67,7 +66,7 @@ pub fn update(
 const OVERFLOW: &str = "abs(-9223372036854775808)";
 
 /// Appends the sum of the column and `value`, with its overflow check.
-fn sum(sql: &mut Sql<'_>, column: &Column, value: &Bind) {
+fn sum(sql: &mut Sql<'_>, column: &Column, value: &Typed) {
     let unchecked = |sql: &mut Sql<'_>| {
         sql.column(Alias::Target, column);
         sql.push(" + ");

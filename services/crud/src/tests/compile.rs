@@ -6,7 +6,7 @@
 use std::{fmt::Write, path::Path};
 
 use proptest::prelude::*;
-use query::{Comparison, Filter, Operation, Quantifier, Schema, Sort, Value};
+use query::{Comparison, Filter, Operation, Quantifier, Schema, Sort, Typed, Value};
 use serde_json::Value as Json;
 
 use super::support::{Db, grants, read, sqlite};
@@ -136,13 +136,16 @@ fn selected(db: &Db, dialect: &Dialect, read: &query::Read) -> Result<Vec<Statem
     Ok(statements)
 }
 
-fn shown(value: &Bind) -> String {
-    match value {
-        Bind::Null(_) => "NULL".to_owned(),
-        Bind::Int(_, value) => value.to_string(),
-        Bind::Text(text) | Bind::Decimal(text) => format!("'{text}'"),
-        Bind::List(_, items) => format!("[{}]", items.iter().map(shown).collect::<Vec<_>>().join(", ")),
+fn shown(bind: &Bind) -> String {
+    let value = |value: &Typed| match value {
+        Typed::Null => "NULL".to_owned(),
+        Typed::Int(value) => value.to_string(),
+        Typed::Text(text) | Typed::Decimal(text) => format!("'{text}'"),
         other => format!("{other:?}"),
+    };
+    match bind {
+        Bind::Value(one) => value(one),
+        Bind::List(items) => format!("[{}]", items.iter().map(value).collect::<Vec<_>>().join(", ")),
     }
 }
 

@@ -1,22 +1,19 @@
 //! Dates and times as texts, in the forms of RFC 3339.
 
-use time::{Date, Month, OffsetDateTime, Time, UtcOffset};
+use time::{Date, Month, OffsetDateTime, Time, UtcDateTime, UtcOffset};
 
 /// Digits of a fraction that are read: nanoseconds. The databases keep six of them.
 const MAX_FRACTION_DIGITS: usize = 9;
 
-/// `2009-01-31`, if it is a date.
-pub fn date(text: &str) -> Option<String> {
-    day(text)?;
-    Some(text.to_owned())
+/// Days since 1970-01-01 of a date such as `2009-01-31`.
+pub fn date(text: &str) -> Option<i32> {
+    Some(day(text)?.to_julian_day() - UtcDateTime::UNIX_EPOCH.to_julian_day())
 }
 
-/// `13:14:15.5` with no more than microseconds and no trailing zeros, if it is a time without a zone.
-pub fn time(text: &str) -> Option<String> {
-    let clock = clock(text)?;
-    let (hour, minute, second, micros) = clock.as_hms_micro();
-    let fraction = format!(".{micros:06}");
-    Some(format!("{hour:02}:{minute:02}:{second:02}{}", fraction.trim_end_matches('0').trim_end_matches('.')))
+/// Microseconds since midnight of a time without a zone such as `13:14:15.5`, rounded down.
+pub fn time(text: &str) -> Option<i64> {
+    let since_midnight = clock(text)? - Time::MIDNIGHT;
+    i64::try_from(since_midnight.whole_microseconds()).ok()
 }
 
 /// Microseconds since the Unix epoch of an [`instant`], rounded down.

@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
-use query::Type;
+use query::{Type, uuid};
 use rusqlite::types::ValueRef;
 
 use super::SqliteError;
-use crate::{Error, budget::Room, cell::Cell, store::Output, time, uuid};
+use crate::{Error, budget::Room, cell::Cell, store::Output, time};
 
 /// Seconds of a day.
 const DAY: i64 = 86_400;
