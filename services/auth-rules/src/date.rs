@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn truncation_is_in_the_zone_of_the_instant() {
-        let instant = query::instant("2019-11-25T23:45:06.7+05:30").unwrap();
+        let instant = query::datetime::instant("2019-11-25T23:45:06.7+05:30").unwrap();
         for (unit, beginning) in [
             ("year", "2019-01-01T00:00:00+05:30"),
             ("month", "2019-11-01T00:00:00+05:30"),

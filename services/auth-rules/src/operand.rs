@@ -155,7 +155,7 @@ fn helper(cursor: &mut Cursor<'_>, depth: usize) -> Result<Helper, String> {
 fn date_argument(cursor: &mut Cursor<'_>, depth: usize) -> Result<Box<Operand>, String> {
     let operand = expression(cursor, depth + 1)?;
     match &operand {
-        Operand::Literal(Value::Text(text)) if query::instant(text).is_none() => {
+        Operand::Literal(Value::Text(text)) if query::datetime::instant(text).is_none() => {
             Err(format!("invalid date {text:?}: expected one such as 2019-11-25, or RFC 3339"))
         }
         Operand::Helper(Helper::Exists(_) | Helper::Length(_)) => Err("expected a date".to_owned()),

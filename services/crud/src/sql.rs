@@ -177,12 +177,12 @@ impl<'d> Sql<'d> {
             Cond::Compare(column, comparison, value) => {
                 self.column(alias, column);
                 self.push(operator(*comparison));
-                self.arg(value.clone());
+                self.arg(Typed::clone(value));
             }
             Cond::In(_, values) if values.is_empty() => self.push("FALSE"),
             Cond::In(column, values) => {
                 self.column(alias, column);
-                self.any(column, values.clone());
+                self.any(column, values.to_vec());
             }
             Cond::IsNull(column) => {
                 self.column(alias, column);

@@ -50,7 +50,7 @@ pub fn parameter(r#type: Type, value: &Value) -> Option<Value> {
             value.compare_numbers(value)?;
             Some(value.canonical_number())
         }
-        (Type::Date, Value::Text(text)) => query::instant(text).map(|_| value.clone()),
+        (Type::Date, Value::Text(text)) => query::datetime::instant(text).map(|_| value.clone()),
         (Type::String | Type::Number | Type::Bool | Type::Date, _) => None,
     }
 }
@@ -81,7 +81,9 @@ fn ordering(r#type: Type, left: &Value, right: &Value) -> Option<Ordering> {
         (Type::String, Value::Text(left), Value::Text(right)) => Some(left.cmp(right)),
         (Type::Number, left, right) => left.compare_numbers(right),
         (Type::Bool, Value::Bool(left), Value::Bool(right)) => Some(left.cmp(right)),
-        (Type::Date, Value::Text(left), Value::Text(right)) => Some(query::instant(left)?.cmp(&query::instant(right)?)),
+        (Type::Date, Value::Text(left), Value::Text(right)) => {
+            Some(query::datetime::instant(left)?.cmp(&query::datetime::instant(right)?))
+        }
         (Type::String | Type::Bool | Type::Date, ..) => None,
     }
 }

@@ -3,11 +3,11 @@
 use std::{borrow::Cow, error::Error};
 
 use bytes::{BufMut, BytesMut};
-use query::{Typed, uuid};
+use query::{Typed, datetime, uuid};
 use tokio_postgres::types::{Format, IsNull, Kind, ToSql, Type};
 
 use super::cell::{EPOCH_DAYS, EPOCH_MICROS};
-use crate::{bind::Bind, time};
+use crate::bind::Bind;
 
 /// A value on its way to a placeholder.
 #[derive(Debug)]
@@ -125,7 +125,7 @@ fn single(value: f64) -> Result<f32, Unfit> {
 /// Source: `array_recv` in PostgreSQL's `arrayfuncs.c`.
 fn array(items: &[Typed], ty: &Type, out: &mut BytesMut) -> Encoded {
     let Kind::Array(item) = ty.kind() else { return Err(unfit(ty.name()).into()) };
-    let has_nulls = items.iter().any(|value| *value == Typed::Null);
+    let has_nulls = items.contains(&Typed::Null);
     out.put_i32(i32::from(!items.is_empty()));
     out.put_i32(i32::from(has_nulls));
     out.put_u32(item.oid());
@@ -156,13 +156,10 @@ fn text(value: &Typed) -> Result<Cow<'_, str>, Unfit> {
         Typed::Int(value) => Cow::Owned(value.to_string()),
         Typed::Float(value) => Cow::Owned(format!("{value:e}")),
         Typed::Bytes(value) => Cow::Owned(hex(value)),
-        Typed::Timestamp(micros) => Cow::Owned(time::written(|out| {
-            time::timestamp(out, *micros, b'T');
-            out.push(b'Z');
-        })),
-        Typed::Date(days) => Cow::Owned(time::written(|out| time::date(out, *days))),
-        Typed::Time(micros) => Cow::Owned(time::written(|out| time::clock(out, *micros))),
-        Typed::Uuid(bytes) => Cow::Owned(time::written(|out| uuid::write(out, bytes))),
+        Typed::Timestamp(micros) => Cow::Owned(datetime::written(|out| datetime::rfc3339(out, *micros))),
+        Typed::Date(days) => Cow::Owned(datetime::written(|out| datetime::date(out, *days))),
+        Typed::Time(micros) => Cow::Owned(datetime::written(|out| datetime::clock(out, *micros))),
+        Typed::Uuid(bytes) => Cow::Owned(datetime::written(|out| uuid::write(out, bytes))),
         Typed::Decimal(value) | Typed::Text(value) | Typed::Json(value) | Typed::Other(value) => Cow::Borrowed(value),
     })
 }

@@ -5,9 +5,9 @@ use rusqlite::{
     types::{ToSqlOutput, Value, ValueRef},
 };
 
-use query::{Typed, uuid};
+use query::{Typed, datetime, uuid};
 
-use crate::{bind::Bind, json, time};
+use crate::{bind::Bind, json};
 
 impl ToSql for Bind {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
@@ -30,7 +30,7 @@ fn bound(value: &Typed) -> ToSqlOutput<'_> {
         }
         Typed::Bytes(bytes) => ToSqlOutput::Borrowed(ValueRef::Blob(bytes)),
         Typed::Date(_) | Typed::Time(_) | Typed::Timestamp(_) | Typed::Uuid(_) => {
-            ToSqlOutput::Owned(Value::Text(time::written(|out| written(out, value))))
+            ToSqlOutput::Owned(Value::Text(datetime::written(|out| written(out, value))))
         }
     }
 }
@@ -39,9 +39,9 @@ fn bound(value: &Typed) -> ToSqlOutput<'_> {
 /// compare as times do.
 fn written(out: &mut Vec<u8>, value: &Typed) {
     match value {
-        Typed::Date(days) => time::date(out, *days),
-        Typed::Time(micros) => time::clock(out, *micros),
-        Typed::Timestamp(micros) => time::timestamp(out, *micros, b' '),
+        Typed::Date(days) => datetime::date(out, *days),
+        Typed::Time(micros) => datetime::clock(out, *micros),
+        Typed::Timestamp(micros) => datetime::timestamp(out, *micros, b' '),
         Typed::Uuid(bytes) => uuid::write(out, bytes),
         Typed::Null
         | Typed::Bool(_)
@@ -57,7 +57,7 @@ fn written(out: &mut Vec<u8>, value: &Typed) {
 
 /// For `json_each`.
 fn list(items: &[Typed]) -> String {
-    time::written(|out| {
+    datetime::written(|out| {
         out.push(b'[');
         for (index, item) in items.iter().enumerate() {
             if index > 0 {

@@ -1,15 +1,21 @@
 //! Dates and times between numbers and text, in the proleptic Gregorian calendar.
 
+use time::{Date, Duration, OffsetDateTime, Time, UtcOffset};
+
 /// Microseconds of a second.
 const SECOND: i64 = 1_000_000;
 /// Microseconds of a day.
 const DAY: i64 = 86_400 * SECOND;
+/// `0000-01-01T00:00:00Z`, in microseconds since the Unix epoch.
+const FIRST: i64 = -719_528 * DAY;
+/// The last microsecond of the year 9999.
+const LAST: i64 = 2_932_897 * DAY - 1;
 
 /// What `write` writes, as text. For writers of ASCII.
 pub fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
     let mut out = Vec::with_capacity(40);
     write(&mut out);
-    String::from_utf8(out).expect("the writers of this crate write UTF-8")
+    String::from_utf8(out).expect("what writes values writes UTF-8")
 }
 
 /// Writes the date that lies `days` after 1970-01-01: `2009-01-31`.
@@ -70,7 +76,73 @@ pub fn parse_date(text: &str) -> Option<i32> {
 
 /// Microseconds since midnight of `13:14`, `13:14:15` or `13:14:15.123456`; digits beyond the sixth are dropped.
 pub fn parse_clock(text: &str) -> Option<i64> {
-    let bytes = text.as_bytes();
+    nanoseconds(text).map(|nanoseconds| nanoseconds / 1000)
+}
+
+/// Microseconds since 1970-01-01T00:00:00Z, rounded down, of what [`instant`] reads.
+pub fn parse_timestamp(text: &str) -> Option<i64> {
+    Parts::parse(text)?.micros()
+}
+
+/// The point in time that `text` names, in its own zone: RFC 3339, also with a space for the `T`, without seconds, with
+/// a zone of hours alone or without one (UTC), or a date alone (midnight UTC). `None` outside the years 0 to 9999 of
+/// UTC.
+pub fn instant(text: &str) -> Option<OffsetDateTime> {
+    let parts = Parts::parse(text)?;
+    parts.micros()?;
+    let date = Date::from_julian_day(parts.days + OffsetDateTime::UNIX_EPOCH.to_julian_day()).ok()?;
+    let time = Time::MIDNIGHT + Duration::nanoseconds(parts.nanoseconds);
+    let offset = i32::try_from(parts.offset_seconds).ok()?;
+    Some(date.with_time(time).assume_offset(UtcOffset::from_whole_seconds(offset).ok()?))
+}
+
+/// A point in time as it is written.
+struct Parts {
+    /// Since 1970-01-01.
+    days: i32,
+    /// Since midnight.
+    nanoseconds: i64,
+    /// Of the zone, east of UTC.
+    offset_seconds: i64,
+}
+
+impl Parts {
+    fn parse(text: &str) -> Option<Self> {
+        let days = parse_date(text.get(..10)?)?;
+        let rest = &text[10..];
+        if rest.is_empty() {
+            return Some(Self { days, nanoseconds: 0, offset_seconds: 0 });
+        }
+        let rest = rest.strip_prefix(['T', 't', ' '])?;
+        let zone = rest.find(['Z', 'z', '+', '-']).unwrap_or(rest.len());
+        let offset_seconds = match &rest[zone..] {
+            "" | "Z" | "z" => 0,
+            zone => parse_offset(zone)?,
+        };
+        Some(Self { days, nanoseconds: nanoseconds(rest[..zone].trim_end())?, offset_seconds })
+    }
+
+    /// Since the Unix epoch, in the years that have four digits.
+    fn micros(&self) -> Option<i64> {
+        let micros = i64::from(self.days) * DAY + self.nanoseconds / 1000 - self.offset_seconds * SECOND;
+        (FIRST..=LAST).contains(&micros).then_some(micros)
+    }
+}
+
+/// Seconds east of UTC of `+02:00` or `+02`.
+fn parse_offset(zone: &str) -> Option<i64> {
+    let sign = if zone.starts_with('-') { -1 } else { 1 };
+    let seconds = match zone.len() {
+        6 => parse_clock(&zone[1..])? / SECOND,
+        3 => number(&zone.as_bytes()[1..]).filter(|hours| *hours < 24)? * 3600,
+        _ => return None,
+    };
+    Some(sign * seconds)
+}
+
+/// Nanoseconds since midnight; digits beyond the ninth are dropped.
+fn nanoseconds(clock: &str) -> Option<i64> {
+    let bytes = clock.as_bytes();
     if bytes.len() < 5 || bytes[2] != b':' {
         return None;
     }
@@ -81,43 +153,23 @@ pub fn parse_clock(text: &str) -> Option<i64> {
         _ => return None,
     };
     let is_time = hour < 24 && minute < 60 && second < 60;
-    is_time.then(|| (hour * 3600 + minute * 60 + second) * SECOND + fraction)
+    is_time.then(|| (hour * 3600 + minute * 60 + second) * SECOND * 1000 + fraction)
 }
 
-/// Microseconds since 1970-01-01T00:00:00Z of a date, or of a date and a time with `T` or a blank between them, and a
-/// zone of `Z`, `+02:00` or none, which is UTC.
-pub fn parse_timestamp(text: &str) -> Option<i64> {
-    let day = i64::from(parse_date(text.get(..10)?)?) * DAY;
-    let rest = &text[10..];
-    if rest.is_empty() {
-        return Some(day);
-    }
-    let rest = rest.strip_prefix(['T', 't', ' '])?;
-    let zone = rest.find(['Z', 'z', '+', '-']).unwrap_or(rest.len());
-    let offset = match &rest[zone..] {
-        "" | "Z" | "z" => 0,
-        zone => parse_offset(zone)?,
-    };
-    Some(day + parse_clock(rest[..zone].trim_end())? - offset)
-}
-
-fn parse_offset(zone: &str) -> Option<i64> {
-    let sign = if zone.starts_with('-') { -1 } else { 1 };
-    let micros = match zone.len() {
-        6 => parse_clock(&zone[1..])?,
-        3 => number(&zone.as_bytes()[1..])? * 3600 * SECOND,
-        _ => return None,
-    };
-    Some(sign * micros)
-}
-
+/// Nanoseconds of `.123456789` or of nothing.
 fn parse_fraction(bytes: &[u8]) -> Option<i64> {
     let [b'.', fraction @ ..] = bytes else {
         return bytes.is_empty().then_some(0);
     };
-    let kept = &fraction[..fraction.len().min(6)];
+    let kept = &fraction[..fraction.len().min(9)];
     let all_digits = !fraction.is_empty() && fraction.iter().all(u8::is_ascii_digit);
-    all_digits.then(|| number(kept).map(|value| value * 10_i64.pow(6 - kept.len() as u32)))?
+    all_digits.then(|| number(kept).map(|value| value * 10_i64.pow(9 - kept.len() as u32)))?
+}
+
+/// Writes a point in time as RFC 3339 in UTC: `2009-01-01T00:00:00Z`.
+pub fn rfc3339(out: &mut Vec<u8>, micros: i64) {
+    timestamp(out, micros, b'T');
+    out.push(b'Z');
 }
 
 fn number(bytes: &[u8]) -> Option<i64> {
@@ -207,9 +259,17 @@ mod tests {
 
     #[test]
     fn what_is_no_date_is_refused() {
-        for case in
-            ["2009-02-29", "2009-13-01", "2009-1-1", "", "12345678901", "2009-01-01x", "2009-01-01T25:00", "ä009-01-01"]
-        {
+        for case in [
+            "2009-02-29",
+            "2009-13-01",
+            "2009-1-1",
+            "",
+            "12345678901",
+            "2009-01-01x",
+            "2009-01-01T25:00",
+            "2009-01-01T01:00+24",
+            "ä009-01-01",
+        ] {
             assert_eq!(parse_timestamp(case), None, "{case}");
         }
     }
