@@ -1,4 +1,4 @@
-//! Dates and times between numbers and text, in the proleptic Gregorian calendar.
+//! Dates, times and durations between numbers and text, in the proleptic Gregorian calendar.
 
 use time::{Date, Duration, OffsetDateTime, Time, UtcOffset};
 
@@ -61,6 +61,51 @@ pub fn timestamp(out: &mut Vec<u8>, micros: i64, between: u8) {
     date(out, i32::try_from(days).expect("64 bits of microseconds are fewer than 2^31 days"));
     out.push(between);
     clock(out, micros.rem_euclid(DAY));
+}
+
+/// A duration such as `24h`, `-1h30m` or `1.5s`; units are `ns us µs ms s m h d`.
+pub fn duration(text: &str) -> Option<Duration> {
+    let (negative, mut rest) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    if rest == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut total: i64 = 0;
+    loop {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, after) = rest.split_at(end);
+        let end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
+        let (unit, after) = after.split_at(end);
+        total = total.checked_add(amount(number, unit)?)?;
+        rest = after;
+        if rest.is_empty() {
+            return Some(Duration::nanoseconds(if negative { -total } else { total }));
+        }
+    }
+}
+
+/// Nanoseconds of so many units.
+fn amount(number: &str, unit: &str) -> Option<i64> {
+    let unit: i64 = match unit {
+        "ns" => 1,
+        "us" | "µs" | "μs" => 1_000,
+        "ms" => 1_000_000,
+        "s" => 1_000_000_000,
+        "m" => 60_000_000_000,
+        "h" => 3_600_000_000_000,
+        "d" => 86_400_000_000_000,
+        _ => return None,
+    };
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if (whole.is_empty() && fraction.is_empty()) || fraction.len() > 15 || fraction.contains('.') {
+        return None;
+    }
+    let whole: i64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+    let part: i128 = if fraction.is_empty() { 0 } else { fraction.parse().ok()? };
+    let part = part * i128::from(unit) / 10_i128.pow(u32::try_from(fraction.len()).ok()?);
+    whole.checked_mul(unit)?.checked_add(i64::try_from(part).ok()?)
 }
 
 /// Days since 1970-01-01 of `2009-01-31`.
@@ -271,6 +316,26 @@ mod tests {
             "ä009-01-01",
         ] {
             assert_eq!(parse_timestamp(case), None, "{case}");
+        }
+    }
+
+    #[test]
+    fn durations_have_signs_decimals_and_several_units() {
+        for (text, nanoseconds) in [
+            ("24h", 86_400_000_000_000),
+            ("-1h", -3_600_000_000_000),
+            ("1h30m", 5_400_000_000_000),
+            ("1.5s", 1_500_000_000),
+            (".5ms", 500_000),
+            ("+3us", 3_000),
+            ("3µs", 3_000),
+            ("0", 0),
+            ("7d", 604_800_000_000_000),
+        ] {
+            assert_eq!(duration(text), Some(Duration::nanoseconds(nanoseconds)), "{text}");
+        }
+        for text in ["", "1", "1w", "h", ".h", "1.2.3s", "1h-", "99999999999h", "--1h", "1 h"] {
+            assert_eq!(duration(text), None, "{text}");
         }
     }
 

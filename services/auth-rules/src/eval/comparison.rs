@@ -31,15 +31,7 @@ pub fn truth(r#type: Type, value: &Value, test: &Test, request: &RequestContext<
 
 /// Whether the comparison holds between two values; `None` where one is not of the type.
 pub fn compare(r#type: Type, left: &Value, comparison: Comparison, right: &Value) -> Option<bool> {
-    let order = ordering(r#type, left, right)?;
-    Some(match comparison {
-        Comparison::Eq => order.is_eq(),
-        Comparison::Ne => order.is_ne(),
-        Comparison::Gt => order.is_gt(),
-        Comparison::Gte => order.is_ge(),
-        Comparison::Lt => order.is_lt(),
-        Comparison::Lte => order.is_le(),
-    })
+    ordering(r#type, left, right).map(|order| comparison.allows(order))
 }
 
 /// The value as a query parameter, numbers in their canonical form; `None` where it is not of the type.
