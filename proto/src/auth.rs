@@ -1,6 +1,6 @@
 //! Messages of the rule engine.
 
-use query::{Change, Filter, Object, Operation};
+use query::{Change, Document, Filter, Operation};
 use tonic::Status;
 
 use crate::{
@@ -42,7 +42,7 @@ pub struct TableAccess {
     /// The client's condition on this table; `None` where it gave none.
     pub find: Option<Filter>,
     /// The documents of a create; the rule is asked for each.
-    pub docs: Vec<Object>,
+    pub docs: Vec<Document>,
     /// The changes of an update.
     pub changes: Vec<Change>,
     /// The client's limit, where it gave one.

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use mesh::{Code, Fault};
 use proto::auth::{Access, TableAccess};
-use query::{Error, Object, Operation};
+use query::{Document, Error, Operation};
 
 use super::{Caller, Edge};
 use crate::catalogue::Project;
@@ -111,7 +111,7 @@ impl Edge {
     /// Whether a rule lets the caller do it at all, with no condition, and with one document that says nothing.
     async fn allowed(&self, caller: &Caller, project: &Project, attempt: AttemptedAccess<'_>) -> Result<(), Fault> {
         let mut access = TableAccess::new(attempt.database, attempt.table, attempt.operation);
-        access.docs.extend((attempt.operation == Operation::Create).then(Object::default));
+        access.docs.extend((attempt.operation == Operation::Create).then(Document::default));
         self.grants(caller, project, vec![Access::Table(access)]).await.map(|_| ())
     }
 }

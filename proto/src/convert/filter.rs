@@ -1,7 +1,7 @@
 //! Filters.
 
-use query::{Comparison, Error, Filter, Quantifier, Value};
-use wire::filter::Kind;
+use query::{Comparison, Error, Filter, Quantifier};
+use wire::{filter::Kind, value::Kind as ValueKind};
 
 use super::{all, each, member, members, required};
 use crate::wire::query::v1 as wire;
@@ -9,8 +9,8 @@ use crate::wire::query::v1 as wire;
 members!(Comparison, wire::Operator, "compare.operator", { Eq, Ne, Gt, Gte, Lt, Lte });
 members!(Quantifier, wire::Quantifier, "related.quantifier", { Some, None, Every });
 
-impl From<Filter> for wire::Filter {
-    fn from(filter: Filter) -> Self {
+impl<V: Into<wire::Value>> From<Filter<V>> for wire::Filter {
+    fn from(filter: Filter<V>) -> Self {
         let kind = match filter {
             Filter::And(filters) => Kind::And(wire::Filters { filters: each(filters) }),
             Filter::Or(filters) => Kind::Or(wire::Filters { filters: each(filters) }),
@@ -32,7 +32,7 @@ impl From<Filter> for wire::Filter {
     }
 }
 
-impl TryFrom<wire::Filter> for Filter {
+impl<V: TryFrom<wire::Value, Error = Error>> TryFrom<wire::Filter> for Filter<V> {
     type Error = Error;
 
     fn try_from(filter: wire::Filter) -> Result<Self, Error> {
@@ -43,11 +43,10 @@ impl TryFrom<wire::Filter> for Filter {
             Kind::Compare(compare) => Filter::Compare {
                 column: compare.column,
                 comparison: member::<wire::Operator, _>(compare.operator, "compare.operator")?,
-                value: scalar(required(compare.value, "compare.value")?.try_into()?, "compare.value")?,
+                value: comparable(required(compare.value, "compare.value")?, "compare.value")?,
             },
             Kind::In(within) => {
-                let values: Vec<Value> = all(within.values)?;
-                let values = values.into_iter().map(|value| scalar(value, "in.values"));
+                let values = within.values.into_iter().map(|value| comparable(value, "in.values"));
                 Filter::In { column: within.column, values: values.collect::<Result<_, _>>()? }
             }
             Kind::IsNull(is_null) => Filter::IsNull { column: is_null.column },
@@ -64,23 +63,27 @@ impl TryFrom<wire::Filter> for Filter {
 }
 
 /// A condition that may be absent: then every row passes.
-pub fn present(filter: Option<wire::Filter>) -> Result<Filter, Error> {
+pub fn present<V: TryFrom<wire::Value, Error = Error>>(filter: Option<wire::Filter>) -> Result<Filter<V>, Error> {
     filter.map_or(Ok(Filter::TRUE), Filter::try_from)
 }
 
 /// Absent where every row passes.
-pub fn absent(filter: Filter) -> Option<wire::Filter> {
+pub fn absent<V: Into<wire::Value>>(filter: Filter<V>) -> Option<wire::Filter> {
     (!filter.is_true()).then(|| filter.into())
 }
 
-/// A scalar, which a column can be compared with.
-fn scalar(value: Value, name: &str) -> Result<Value, Error> {
-    match value {
-        Value::Bool(_) | Value::Int(_) | Value::Number(_) | Value::Text(_) => Ok(value),
-        Value::Null | Value::List(_) | Value::Object(_) => Err(Error::WrongType {
-            name: name.to_owned(),
-            expected: "string, number or boolean".to_owned(),
-            found: value.kind().to_owned(),
-        }),
-    }
+/// What a column can be compared with.
+fn comparable<V: TryFrom<wire::Value, Error = Error>>(value: wire::Value, name: &str) -> Result<V, Error> {
+    let found = match value.kind {
+        Some(ValueKind::Null(_)) => "null",
+        Some(ValueKind::List(_)) => "array",
+        Some(ValueKind::Object(_)) => "object",
+        Some(ValueKind::Json(_)) => "JSON",
+        _ => return value.try_into(),
+    };
+    Err(Error::WrongType {
+        name: name.to_owned(),
+        expected: "string, number or boolean".to_owned(),
+        found: found.to_owned(),
+    })
 }

@@ -1,9 +1,9 @@
 use proptest::prelude::*;
 use prost::Message;
 use query::{
-    Change, Column, Columns, Comparison, Error, Field, FieldKind, Filter, ForeignKey, GrantTerms, Mutation,
-    MutationKind, Node, Object, Operation, Quantifier, Read, Schema, Shape, Sort, Table, TableKind, Type, Value,
-    mutation_accesses, read_accesses,
+    Change, Column, Columns, Comparison, Document, Error, Field, FieldKind, Filter, ForeignKey, GrantTerms, Mutation,
+    MutationKind, Node, Object, Operation, Quantifier, Read, Schema, Shape, Sort, Table, TableKind, Type, Typed, Value,
+    read_accesses,
 };
 
 use super::member;
@@ -71,6 +71,28 @@ fn scalar() -> impl Strategy<Value = Value> {
     ]
 }
 
+fn typed() -> impl Strategy<Value = Typed> {
+    let text = || "[^\0]{0,6}";
+    prop_oneof![
+        any::<bool>().prop_map(Typed::Bool),
+        any::<i64>().prop_map(Typed::Int),
+        (-1e300..1e300).prop_map(Typed::Float),
+        "-?[1-9]\\.[0-9]{1,20}".prop_map(Typed::Decimal),
+        text().prop_map(Typed::Text),
+        any::<Vec<u8>>().prop_map(Typed::Bytes),
+        any::<i32>().prop_map(Typed::Date),
+        any::<i64>().prop_map(Typed::Time),
+        any::<i64>().prop_map(Typed::Timestamp),
+        any::<[u8; 16]>().prop_map(Typed::Uuid),
+        text().prop_map(Typed::Other),
+    ]
+}
+
+/// What a column can be set to.
+fn stored() -> impl Strategy<Value = Typed> {
+    prop_oneof![4 => typed(), 1 => Just(Typed::Null), 1 => "[0-9]{1,6}".prop_map(Typed::Json)]
+}
+
 fn comparison() -> impl Strategy<Value = Comparison> {
     use Comparison::{Eq, Gt, Gte, Lt, Lte, Ne};
     prop::sample::select(vec![Eq, Ne, Gt, Gte, Lt, Lte])
@@ -80,16 +102,19 @@ fn quantifier() -> impl Strategy<Value = Quantifier> {
     prop::sample::select(vec![Quantifier::Some, Quantifier::None, Quantifier::Every])
 }
 
-fn filter() -> impl Strategy<Value = Filter> {
+fn filter<V>(value: fn() -> BoxedStrategy<V>) -> impl Strategy<Value = Filter<V>>
+where
+    V: std::fmt::Debug + Clone + 'static,
+{
     let leaf = prop_oneof![
         Just(Filter::TRUE),
         Just(Filter::FALSE),
-        (name(), comparison(), scalar()).prop_map(|(column, comparison, value)| Filter::Compare {
+        (name(), comparison(), value()).prop_map(|(column, comparison, value)| Filter::Compare {
             column,
             comparison,
             value
         }),
-        (name(), prop::collection::vec(scalar(), 0..4)).prop_map(|(column, values)| Filter::In { column, values }),
+        (name(), prop::collection::vec(value(), 0..4)).prop_map(|(column, values)| Filter::In { column, values }),
         name().prop_map(|column| Filter::IsNull { column }),
     ];
     leaf.prop_recursive(4, 24, 4, |inner| {
@@ -106,6 +131,10 @@ fn filter() -> impl Strategy<Value = Filter> {
     })
 }
 
+fn planned() -> impl Strategy<Value = Filter> {
+    filter(|| typed().boxed())
+}
+
 fn node() -> impl Strategy<Value = Node> {
     let shape = || prop::sample::select(vec![Shape::Many, Shape::One, Shape::Count, Shape::Aggregate]);
     let sorts = || {
@@ -119,7 +148,7 @@ fn node() -> impl Strategy<Value = Node> {
         prop::collection::vec((name(), kind).prop_map(|(key, kind)| Field { key, kind }), 0..4)
     };
     let node = move |kind: BoxedStrategy<FieldKind>| {
-        (shape(), fields(kind), filter(), sorts(), any::<u64>(), any::<Option<u64>>())
+        (shape(), fields(kind), planned(), sorts(), any::<u64>(), any::<Option<u64>>())
             .prop_map(|(shape, fields, filter, sort, skip, limit)| Node { shape, fields, filter, sort, skip, limit })
     };
     node(plain().boxed()).prop_recursive(2, 8, 3, move |inner| {
@@ -128,20 +157,20 @@ fn node() -> impl Strategy<Value = Node> {
     })
 }
 
-fn object() -> impl Strategy<Value = Object> {
-    prop::collection::btree_map(name(), values(), 0..4).prop_map(|members| Object(members.into_iter().collect()))
+fn document() -> impl Strategy<Value = Document> {
+    prop::collection::btree_map(name(), stored(), 0..4).prop_map(|members| Document(members.into_iter().collect()))
 }
 
 fn mutation() -> impl Strategy<Value = Mutation> {
     let change = prop_oneof![
-        (name(), values()).prop_map(|(column, value)| Change::Set { column, value }),
-        (name(), scalar()).prop_map(|(column, by)| Change::Inc { column, by }),
+        (name(), stored()).prop_map(|(column, value)| Change::Set { column, value }),
+        (name(), typed()).prop_map(|(column, by)| Change::Inc { column, by }),
     ];
     let kind = prop_oneof![
-        prop::collection::vec(object(), 0..3).prop_map(|docs| MutationKind::Insert { docs }),
-        (filter(), prop::collection::vec(change, 0..3), any::<bool>())
+        prop::collection::vec(document(), 0..3).prop_map(|docs| MutationKind::Insert { docs }),
+        (planned(), prop::collection::vec(change, 0..3), any::<bool>())
             .prop_map(|(filter, changes, one)| MutationKind::Update { filter, changes, one }),
-        (filter(), any::<bool>()).prop_map(|(filter, one)| MutationKind::Delete { filter, one }),
+        (planned(), any::<bool>()).prop_map(|(filter, one)| MutationKind::Delete { filter, one }),
     ];
     (name(), kind, prop::option::of(node())).prop_map(|(table, kind, returning)| Mutation { table, kind, returning })
 }
@@ -157,7 +186,7 @@ fn grant() -> impl Strategy<Value = GrantTerms> {
     });
     (
         (name(), name(), name(), prop::sample::select(operations)),
-        (filter(), filter(), columns, any::<bool>(), any::<i64>()),
+        (filter(|| scalar().boxed()), filter(|| scalar().boxed()), columns, any::<bool>(), any::<i64>()),
     )
         .prop_map(|((project, database, table, operation), (filter, check, columns, allow_all, expires_ms))| {
             let columns = columns.into();
@@ -177,7 +206,12 @@ proptest! {
     }
 
     #[test]
-    fn filters_cross(filter in filter()) {
+    fn typed_values_cross(value in stored()) {
+        prop_assert_eq!(Typed::try_from(sent(wire::Value::from(value.clone()))), Ok(value));
+    }
+
+    #[test]
+    fn filters_cross(filter in planned()) {
         prop_assert_eq!(Filter::try_from(sent(wire::Filter::from(filter.clone()))), Ok(filter));
     }
 
@@ -223,7 +257,7 @@ fn missing<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
 fn what_is_missing_is_named() {
     let is_missing = |part: &str| format!("{part} is missing");
     assert_eq!(missing(Value::try_from(wire::Value::default())), is_missing("value.kind"));
-    assert_eq!(missing(Filter::try_from(wire::Filter::default())), is_missing("filter.kind"));
+    assert_eq!(missing(Filter::<Value>::try_from(wire::Filter::default())), is_missing("filter.kind"));
     assert_eq!(missing(Read::try_from(wire::Read::default())), is_missing("read.node"));
     assert_eq!(missing(Node::try_from(wire::Node::default())), is_missing("node.shape"));
     assert_eq!(missing(Field::try_from(wire::Field::default())), is_missing("field.kind"));
@@ -232,9 +266,9 @@ fn what_is_missing_is_named() {
     assert_eq!(missing(GrantTerms::try_from(auth::Grant::default())), is_missing("operation"));
     let compare = wire::Compare { operator: wire::Operator::Eq.into(), ..Default::default() };
     let filter = wire::Filter { kind: Some(wire::filter::Kind::Compare(compare)) };
-    assert_eq!(missing(Filter::try_from(filter)), is_missing("compare.value"));
+    assert_eq!(missing(Filter::<Value>::try_from(filter)), is_missing("compare.value"));
     let filter = wire::Filter { kind: Some(wire::filter::Kind::Related(Box::default())) };
-    assert_eq!(missing(Filter::try_from(filter)), is_missing("related.filter"));
+    assert_eq!(missing(Filter::<Value>::try_from(filter)), is_missing("related.filter"));
 }
 
 #[test]
@@ -254,10 +288,10 @@ fn values_that_cannot_be_compared_are_refused() {
     let compare =
         wire::Compare { column: "a".to_owned(), operator: wire::Operator::Eq.into(), value: Some(Value::Null.into()) };
     let filter = wire::Filter { kind: Some(wire::filter::Kind::Compare(compare)) };
-    assert_eq!(Filter::try_from(filter).unwrap_err().reason(), "WRONG_TYPE");
+    assert_eq!(Filter::<Value>::try_from(filter).unwrap_err().reason(), "WRONG_TYPE");
     let within = wire::In { column: "a".to_owned(), values: vec![Value::List(vec![]).into()] };
     let filter = wire::Filter { kind: Some(wire::filter::Kind::In(within)) };
-    assert_eq!(Filter::try_from(filter).unwrap_err().reason(), "WRONG_TYPE");
+    assert_eq!(Filter::<Value>::try_from(filter).unwrap_err().reason(), "WRONG_TYPE");
 }
 
 #[test]
@@ -269,6 +303,21 @@ fn numbers_are_numbers() {
 }
 
 #[test]
+fn values_of_columns_have_their_form() {
+    let typed = |kind| Typed::try_from(wire::Value { kind: Some(kind) });
+    assert_eq!(missing(typed(wire::value::Kind::Uuid(vec![0; 15]))), "value.uuid must have 16 bytes");
+    assert_eq!(missing(typed(wire::value::Kind::Decimal("1;".to_owned()))), "invalid decimal in value.decimal");
+    assert_eq!(
+        missing(typed(wire::value::Kind::Number("1.5".to_owned()))),
+        "invalid value.kind: expected a value of a column"
+    );
+    assert_eq!(
+        missing(Value::try_from(wire::Value::from(Typed::Float(1.5)))),
+        "invalid value.kind: expected a value of a client"
+    );
+}
+
+#[test]
 fn a_member_that_appears_twice_is_refused() {
     let member = || wire::Member { name: "a".to_owned(), value: Some(Value::Null.into()) };
     let object = wire::Object { members: vec![member(), member()] };
@@ -277,7 +326,7 @@ fn a_member_that_appears_twice_is_refused() {
 
 /// A condition in which each level is built by `wrap` out of the one below.
 fn nested(levels: usize, wrap: fn(Filter) -> Filter) -> Filter {
-    let leaf = Filter::Compare { column: "employee_id".to_owned(), comparison: Comparison::Eq, value: Value::Int(1) };
+    let leaf = Filter::Compare { column: "employee_id".to_owned(), comparison: Comparison::Eq, value: Typed::Int(1) };
     (0..levels).fold(leaf, |filter, _| wrap(filter))
 }
 
@@ -335,28 +384,4 @@ fn the_deepest_tree_that_is_walked_crosses_the_wire() {
     };
     let cross = |read: Read| crosses(&crud::ReadRequest { reads: vec![read.into()], ..Default::default() });
     deepest_crosses(operations, |read| read_accesses(&schema, read).map(|_| ()), cross);
-}
-
-#[test]
-fn the_deepest_document_that_is_walked_crosses_the_wire() {
-    let schema = schema();
-    let lists = |levels| (0..levels).fold(Value::Int(1), |value, _| Value::List(vec![value]));
-    let objects =
-        |levels| (0..levels).fold(Value::Int(1), |value, _| Value::Object(Object(vec![("a".to_owned(), value)])));
-    let insert = |value| MutationKind::Insert { docs: vec![Object(vec![("c6".to_owned(), value)])] };
-    let update = |value| MutationKind::Update {
-        filter: Filter::TRUE,
-        changes: vec![Change::Set { column: "c6".to_owned(), value }],
-        one: false,
-    };
-    let walk = |mutation: &Mutation| mutation_accesses(&schema, mutation).map(|_| ());
-    let cross = |mutation: Mutation| {
-        let mutation = wire::Mutation::from(mutation);
-        crosses(&crud::WriteRequest { mutations: vec![mutation], ..Default::default() })
-    };
-    let mutation = |kind| Mutation { table: "employee".to_owned(), kind, returning: None };
-    deepest_crosses(|levels| mutation(insert(lists(levels))), walk, cross);
-    deepest_crosses(|levels| mutation(insert(objects(levels))), walk, cross);
-    deepest_crosses(|levels| mutation(update(lists(levels))), walk, cross);
-    deepest_crosses(|levels| mutation(update(objects(levels))), walk, cross);
 }

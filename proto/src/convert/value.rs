@@ -1,6 +1,6 @@
 //! Values and objects.
 
-use query::{Error, Object, Value};
+use query::{Document, Error, Object, Typed, Value};
 use wire::value::Kind;
 
 use super::{all, each, required};
@@ -35,14 +35,72 @@ impl TryFrom<wire::Value> for Value {
             Kind::Text(text) => Value::Text(text),
             Kind::List(list) => Value::List(all(list.items)?),
             Kind::Object(object) => Value::Object(object.try_into()?),
+            Kind::Float(_)
+            | Kind::Decimal(_)
+            | Kind::Bytes(_)
+            | Kind::Date(_)
+            | Kind::Time(_)
+            | Kind::Timestamp(_)
+            | Kind::Uuid(_)
+            | Kind::Json(_)
+            | Kind::Other(_) => {
+                return Err(Error::Malformed("invalid value.kind: expected a value of a client".to_owned()));
+            }
+        })
+    }
+}
+
+impl From<Typed> for wire::Value {
+    fn from(value: Typed) -> Self {
+        let kind = match value {
+            Typed::Null => Kind::Null(true),
+            Typed::Bool(flag) => Kind::Bool(flag),
+            Typed::Int(number) => Kind::Int(number),
+            Typed::Float(number) => Kind::Float(number),
+            Typed::Decimal(text) => Kind::Decimal(text),
+            Typed::Text(text) => Kind::Text(text),
+            Typed::Bytes(bytes) => Kind::Bytes(bytes),
+            Typed::Date(days) => Kind::Date(days),
+            Typed::Time(micros) => Kind::Time(micros),
+            Typed::Timestamp(micros) => Kind::Timestamp(micros),
+            Typed::Uuid(bytes) => Kind::Uuid(bytes.to_vec()),
+            Typed::Json(text) => Kind::Json(text),
+            Typed::Other(text) => Kind::Other(text),
+        };
+        Self { kind: Some(kind) }
+    }
+}
+
+impl TryFrom<wire::Value> for Typed {
+    type Error = Error;
+
+    fn try_from(value: wire::Value) -> Result<Self, Error> {
+        let malformed = |what: &str| Error::Malformed(what.to_owned());
+        Ok(match required(value.kind, "value.kind")? {
+            Kind::Null(_) => Typed::Null,
+            Kind::Bool(flag) => Typed::Bool(flag),
+            Kind::Int(number) => Typed::Int(number),
+            Kind::Float(number) => Typed::Float(number),
+            Kind::Decimal(text) if Value::number(&text).is_some() => Typed::Decimal(text),
+            Kind::Decimal(_) => return Err(malformed("invalid decimal in value.decimal")),
+            Kind::Text(text) => Typed::Text(text),
+            Kind::Bytes(bytes) => Typed::Bytes(bytes),
+            Kind::Date(days) => Typed::Date(days),
+            Kind::Time(micros) => Typed::Time(micros),
+            Kind::Timestamp(micros) => Typed::Timestamp(micros),
+            Kind::Uuid(bytes) => Typed::Uuid(bytes.try_into().map_err(|_| malformed("value.uuid must have 16 bytes"))?),
+            Kind::Json(text) => Typed::Json(text),
+            Kind::Other(text) => Typed::Other(text),
+            Kind::Number(_) | Kind::List(_) | Kind::Object(_) => {
+                return Err(malformed("invalid value.kind: expected a value of a column"));
+            }
         })
     }
 }
 
 impl From<Object> for wire::Object {
     fn from(object: Object) -> Self {
-        let member = |(name, value): (String, Value)| wire::Member { name, value: Some(value.into()) };
-        Self { members: object.0.into_iter().map(member).collect() }
+        Self { members: object.0.into_iter().map(sent).collect() }
     }
 }
 
@@ -50,11 +108,33 @@ impl TryFrom<wire::Object> for Object {
     type Error = Error;
 
     fn try_from(object: wire::Object) -> Result<Self, Error> {
-        let mut members = Vec::with_capacity(object.members.len());
-        for member in object.members {
-            let value = required(member.value, "member.value")?;
-            members.push((member.name, value.try_into()?));
-        }
-        Object::new(members)
+        Object::new(members(object)?)
     }
+}
+
+impl From<Document> for wire::Object {
+    fn from(document: Document) -> Self {
+        Self { members: document.0.into_iter().map(sent).collect() }
+    }
+}
+
+impl TryFrom<wire::Object> for Document {
+    type Error = Error;
+
+    fn try_from(object: wire::Object) -> Result<Self, Error> {
+        members(object).map(Document)
+    }
+}
+
+fn sent<V: Into<wire::Value>>((name, value): (String, V)) -> wire::Member {
+    wire::Member { name, value: Some(value.into()) }
+}
+
+fn members<V: TryFrom<wire::Value, Error = Error>>(object: wire::Object) -> Result<Vec<(String, V)>, Error> {
+    let mut members = Vec::with_capacity(object.members.len());
+    for member in object.members {
+        let value = required(member.value, "member.value")?;
+        members.push((member.name, value.try_into()?));
+    }
+    Ok(members)
 }

@@ -14,7 +14,7 @@ use proto::{
     grant::{self, Grant},
 };
 use query::{
-    Change, Comparison, Filter, Object, Operation, Quantifier, Value,
+    Change, Comparison, Document, Filter, Operation, Quantifier, RuleFilter, Typed, Value,
     resources::{Algorithm, Database, DatabaseMeta, Project, ProjectMeta, TokenKey},
 };
 use serde::Deserialize;
@@ -112,7 +112,7 @@ fn outcome(case: &RuleCase, operation: &str, mode: &str) -> String {
     let token = case.token.clone().unwrap_or_else(|| token(&auth));
     let access = TableAccess {
         find: case.find.as_ref().map(filter),
-        docs: case.docs.iter().flatten().map(object).collect(),
+        docs: case.docs.iter().flatten().map(document).collect(),
         changes: changes(case),
         limit: case.limit,
         skip: case.skip,
@@ -228,16 +228,26 @@ fn value(json: &Json) -> Value {
     proto::json::parse(json.to_string().as_bytes(), query::Guard::default()).unwrap()
 }
 
-fn object(json: &Json) -> Object {
+/// The value as a column of its type holds it.
+fn typed(json: &Json) -> Typed {
     match value(json) {
-        Value::Object(object) => object,
-        other => panic!("{other:?}"),
+        Value::Null => Typed::Null,
+        Value::Bool(flag) => Typed::Bool(flag),
+        Value::Int(number) => Typed::Int(number),
+        Value::Number(text) => Typed::Decimal(text),
+        Value::Text(text) => Typed::Text(text),
+        Value::List(_) | Value::Object(_) => Typed::Json(json.to_string()),
     }
 }
 
+fn document(json: &Json) -> Document {
+    let members = json.as_object().unwrap().iter();
+    Document(members.map(|(name, json)| (name.clone(), typed(json))).collect())
+}
+
 fn changes(case: &RuleCase) -> Vec<Change> {
-    let set = case.set.iter().map(|(column, json)| Change::Set { column: column.clone(), value: value(json) });
-    let inc = case.inc.iter().map(|(column, json)| Change::Inc { column: column.clone(), by: value(json) });
+    let set = case.set.iter().map(|(column, json)| Change::Set { column: column.clone(), value: typed(json) });
+    let inc = case.inc.iter().map(|(column, json)| Change::Inc { column: column.clone(), by: typed(json) });
     set.chain(inc).collect()
 }
 
@@ -249,7 +259,7 @@ fn filter(find: &Map<String, Json>) -> Filter {
         ("$and", items) => Filter::And(all(items)),
         ("$not", inner) => Filter::Not(Box::new(filter(inner.as_object().unwrap()))),
         (_, Json::Null) => Filter::IsNull { column: name.clone() },
-        (_, Json::Array(items)) => Filter::In { column: name.clone(), values: items.iter().map(value).collect() },
+        (_, Json::Array(items)) => Filter::In { column: name.clone(), values: items.iter().map(typed).collect() },
         (_, Json::Object(operators)) if operators.contains_key("$some") => Filter::Related {
             relation: name.clone(),
             quantifier: Quantifier::Some,
@@ -263,16 +273,16 @@ fn filter(find: &Map<String, Json>) -> Filter {
                 "$gte" => Comparison::Gte,
                 other => panic!("{other}"),
             };
-            Filter::Compare { column: name.clone(), comparison, value: value(json) }
+            Filter::Compare { column: name.clone(), comparison, value: typed(json) }
         }
-        (_, json) => Filter::Compare { column: name.clone(), comparison: Comparison::Eq, value: value(json) },
+        (_, json) => Filter::Compare { column: name.clone(), comparison: Comparison::Eq, value: typed(json) },
     });
     Filter::And(conditions.collect())
 }
 
 /// Renders a filter.
-fn written(filter: &Filter) -> String {
-    let all = |filters: &[Filter], word: &str| {
+fn written(filter: &RuleFilter) -> String {
+    let all = |filters: &[RuleFilter], word: &str| {
         let parts: Vec<_> = filters.iter().map(written).collect();
         format!("({})", parts.join(word))
     };

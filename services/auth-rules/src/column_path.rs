@@ -1,6 +1,6 @@
 //! Column paths: a column of a table, or of one that relations lead to.
 
-use query::{Filter, Quantifier};
+use query::{Quantifier, RuleFilter};
 
 /// A column, and the relations that lead to it.
 #[derive(Debug, Clone)]
@@ -30,11 +30,11 @@ impl ColumnPath {
     /// `filter`, which is on the table of the column, as a filter on the table where the path begins.
     ///
     /// `outermost` quantifies the first relation; the others always ask for some row.
-    pub fn related(&self, outermost: Quantifier, filter: Filter) -> Filter {
+    pub fn related(&self, outermost: Quantifier, filter: RuleFilter) -> RuleFilter {
         let mut filter = filter;
         for (depth, relation) in self.relations.iter().enumerate().rev() {
             let quantifier = if depth == 0 { outermost } else { Quantifier::Some };
-            filter = Filter::Related { relation: relation.clone(), quantifier, filter: Box::new(filter) };
+            filter = RuleFilter::Related { relation: relation.clone(), quantifier, filter: Box::new(filter) };
         }
         filter
     }

@@ -1,8 +1,6 @@
 //! Constraints: what a client's condition guarantees about a column in every row that it selects.
 
-use std::borrow::Cow;
-
-use query::{Comparison, Filter, Quantifier, Value};
+use query::{Comparison, Filter, Quantifier, Typed};
 
 /// The constraint that a condition puts on one column.
 #[derive(Debug, Clone, PartialEq)]
@@ -10,7 +8,7 @@ pub enum Constraint<'a> {
     /// None that holds for every row.
     None,
     /// Equality with a value.
-    Equal(Cow<'a, Value>),
+    Equal(&'a Typed),
     /// Any other.
     Other,
 }
@@ -23,9 +21,9 @@ impl<'a> Constraint<'a> {
         match filter {
             Filter::And(all) => all.iter().map(|one| Self::of(one, keys)).fold(Constraint::None, Self::and),
             Filter::Compare { column, comparison: Comparison::Eq, value } if is_column(column) => {
-                Constraint::Equal(Cow::Borrowed(value))
+                Constraint::Equal(value)
             }
-            Filter::IsNull { column } if is_column(column) => Constraint::Equal(Cow::Owned(Value::Null)),
+            Filter::IsNull { column } if is_column(column) => Constraint::Equal(&Typed::Null),
             Filter::Compare { column, .. } | Filter::In { column, .. } if is_column(column) => Constraint::Other,
             Filter::Not(inner) if Self::of(inner, keys) != Constraint::None => Constraint::Other,
             Filter::Related { relation, .. } if is_column(relation) => Constraint::Other,
@@ -57,12 +55,12 @@ mod tests {
     use super::*;
 
     fn compare(column: &str, comparison: Comparison, value: i64) -> Filter {
-        Filter::Compare { column: column.to_owned(), comparison, value: Value::Int(value) }
+        Filter::Compare { column: column.to_owned(), comparison, value: Typed::Int(value) }
     }
 
     #[test]
     fn a_constraint_holds_for_every_row() {
-        let equal = |value| Constraint::Equal(Cow::Owned(Value::Int(value)));
+        let equal = |_| Constraint::Equal(&Typed::Int(1));
         let or = Filter::Or(vec![compare("a", Comparison::Eq, 1)]);
         let related = |quantifier| Filter::Related {
             relation: "invoice".to_owned(),
@@ -73,7 +71,7 @@ mod tests {
             (compare("a", Comparison::Eq, 1), &["a"][..], equal(1)),
             (compare("a", Comparison::Gt, 1), &["a"], Constraint::Other),
             (compare("b", Comparison::Eq, 1), &["a"], Constraint::None),
-            (Filter::IsNull { column: "a".to_owned() }, &["a"], Constraint::Equal(Cow::Owned(Value::Null))),
+            (Filter::IsNull { column: "a".to_owned() }, &["a"], Constraint::Equal(&Typed::Null)),
             (Filter::In { column: "a".to_owned(), values: vec![] }, &["a"], Constraint::Other),
             (Filter::Not(Box::new(compare("a", Comparison::Eq, 1))), &["a"], Constraint::Other),
             (or.clone(), &["a"], Constraint::None),

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use query::{Change, Filter, Object, Operation, Value, resources::MatchMode};
+use query::{Change, Document, Filter, Guard, Object, Operation, Typed, Value, datetime, resources::MatchMode};
 use time::OffsetDateTime;
 
 use crate::{
@@ -32,7 +32,7 @@ pub struct RequestContext<'a> {
     /// The client's condition; `None` where it gave none.
     pub find: Option<&'a Filter>,
     /// The document of a create.
-    pub doc: Option<&'a Object>,
+    pub doc: Option<&'a Document>,
     /// Changes of an update.
     pub changes: &'a [Change],
     /// The client's limit, where it gave one.
@@ -68,7 +68,7 @@ impl<'a> RequestContext<'a> {
 
     fn instant(&self, operand: &Operand) -> Option<OffsetDateTime> {
         match self.value(operand)?.as_ref() {
-            Value::Text(text) => query::instant(text),
+            Value::Text(text) => datetime::instant(text),
             Value::Null | Value::Bool(_) | Value::Int(_) | Value::Number(_) | Value::List(_) | Value::Object(_) => None,
         }
     }
@@ -111,9 +111,9 @@ impl<'a> RequestContext<'a> {
     fn value_under(&self, root: Root, keys: &[Cow<'_, str>]) -> Option<Cow<'a, Value>> {
         match root {
             Root::Auth => inside_object(self.claims?, keys),
-            Root::Doc => inside_object(self.doc?, keys),
+            Root::Doc => inside_document(self.doc?, keys),
             Root::Find => match self.constraint(keys) {
-                Constraint::Equal(value) => Some(value),
+                Constraint::Equal(value) => value_of(value).map(Cow::Owned),
                 Constraint::None | Constraint::Other => None,
             },
             Root::Update => self.changed(Grouping::ByOperator, keys),
@@ -137,7 +137,7 @@ impl<'a> RequestContext<'a> {
             [] => {
                 let mut groups = Object::default();
                 for (outer, inner, value) in changes {
-                    let member = (inner.to_owned(), value.clone());
+                    let member = (inner.to_owned(), value_of(value)?);
                     match groups.0.iter_mut().find(|(name, _)| name == outer) {
                         Some((_, Value::Object(group))) => group.0.push(member),
                         Some(_) | None => groups.0.push((outer.to_owned(), Value::Object(Object(vec![member])))),
@@ -148,13 +148,13 @@ impl<'a> RequestContext<'a> {
             [first] => {
                 let members: Vec<_> = changes
                     .filter(|(outer, ..)| outer == first)
-                    .map(|(_, inner, value)| (inner.to_owned(), value.clone()))
+                    .filter_map(|(_, inner, value)| Some((inner.to_owned(), value_of(value)?)))
                     .collect();
                 (!members.is_empty()).then_some(Cow::Owned(Value::Object(Object(members))))
             }
             [first, second, rest @ ..] => {
                 let (.., value) = changes.find(|(outer, inner, _)| outer == first && inner == second)?;
-                inside(value, rest).map(Cow::Borrowed)
+                inside_column(value, rest).map(Cow::Owned)
             }
         }
     }
@@ -176,7 +176,7 @@ enum Grouping {
 
 impl Grouping {
     /// The outer and the inner key of a change, and its value.
-    fn entry(self, change: &Change) -> (&str, &str, &Value) {
+    fn entry(self, change: &Change) -> (&str, &str, &Typed) {
         let (operator, name, column, value) = match change {
             Change::Set { column, value } => ("$set", "set", column.as_str(), value),
             Change::Inc { column, by } => ("$inc", "inc", column.as_str(), by),
@@ -200,6 +200,30 @@ fn inside_object<'a>(object: &'a Object, keys: &[Cow<'_, str>]) -> Option<Cow<'a
     match keys {
         [] => Some(Cow::Owned(Value::Object(object.clone()))),
         [first, rest @ ..] => inside(object.get(first)?, rest).map(Cow::Borrowed),
+    }
+}
+
+fn inside_document<'a>(document: &Document, keys: &[Cow<'_, str>]) -> Option<Cow<'a, Value>> {
+    let value = match keys {
+        [] => {
+            let member = |(column, value): &(String, Typed)| Some((column.clone(), value_of(value)?));
+            Value::Object(Object(document.0.iter().map(member).collect::<Option<_>>()?))
+        }
+        [first, rest @ ..] => inside_column(document.get(first)?, rest)?,
+    };
+    Some(Cow::Owned(value))
+}
+
+fn inside_column(value: &Typed, keys: &[Cow<'_, str>]) -> Option<Value> {
+    let value = value_of(value)?;
+    if keys.is_empty() { Some(value) } else { inside(&value, keys).cloned() }
+}
+
+/// The value of a column as rules see it.
+pub fn value_of(value: &Typed) -> Option<Value> {
+    match value {
+        Typed::Json(text) => proto::json::parse(text.as_bytes(), Guard::default()).ok(),
+        value => Some(value.to_value()),
     }
 }
 
@@ -255,8 +279,8 @@ mod tests {
     #[test]
     fn changes_are_found_by_operator_and_by_column() {
         let changes = [
-            Change::Set { column: "name".to_owned(), value: Value::Text("x".to_owned()) },
-            Change::Inc { column: "n".to_owned(), by: Value::Int(2) },
+            Change::Set { column: "name".to_owned(), value: Typed::Text("x".to_owned()) },
+            Change::Inc { column: "n".to_owned(), by: Typed::Int(2) },
         ];
         let request = RequestContext { changes: &changes, ..request() };
         assert_eq!(value(&request, "args.update.$set.name"), Some(Value::Text("x".to_owned())));
@@ -271,7 +295,7 @@ mod tests {
 
     #[test]
     fn changes_of_one_kind_are_one_group() {
-        let set = |column: &str| Change::Set { column: column.to_owned(), value: Value::Bool(true) };
+        let set = |column: &str| Change::Set { column: column.to_owned(), value: Typed::Bool(true) };
         let request = RequestContext { changes: &[set("a"), set("b")], ..request() };
         assert_eq!(value(&request, "utils.length(args.update)"), Some(Value::Int(1)));
         assert_eq!(value(&request, "utils.length(args.changes)"), Some(Value::Int(2)));

@@ -3,7 +3,7 @@
 //! Logic is three-valued (Kleene): a comparison whose value is missing or of another type is undecided, and neither it
 //! nor its negation passes. A `not` is therefore pushed down to the comparisons (negation normal form).
 
-use query::{Filter, Operation, Quantifier};
+use query::{Operation, Quantifier, RuleFilter};
 
 use crate::{
     context::RequestContext,
@@ -20,7 +20,7 @@ pub use satisfiable::is_satisfiable;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict<'r> {
     /// Allowed for rows that pass: those that are read or changed, or those that a create stores.
-    Where(Filter),
+    Where(RuleFilter),
     /// Refused, with the rule's own error text where it has one.
     Deny(Option<&'r str>),
 }
@@ -33,7 +33,7 @@ enum Polarity {
 }
 
 impl<'r> Verdict<'r> {
-    const ALLOW: Verdict<'r> = Verdict::Where(Filter::TRUE);
+    const ALLOW: Verdict<'r> = Verdict::Where(RuleFilter::TRUE);
     const DENY: Verdict<'r> = Verdict::Deny(None);
 }
 
@@ -88,7 +88,7 @@ fn evaluate<'r>(rule: &'r Rule, polarity: Polarity, request: &RequestContext<'_>
 }
 
 fn conjunction<'r>(clauses: &'r [Rule], polarity: Polarity, request: &RequestContext<'_>) -> Verdict<'r> {
-    let mut filter = Filter::TRUE;
+    let mut filter = RuleFilter::TRUE;
     for clause in clauses {
         match evaluate(clause, polarity, request) {
             Verdict::Where(more) => filter = filter.and(more),
@@ -111,7 +111,7 @@ fn disjunction<'r>(clauses: &'r [Rule], polarity: Polarity, request: &RequestCon
     match filters.len() {
         0 => Verdict::Deny(last_error),
         1 => Verdict::Where(filters.remove(0)),
-        _ => Verdict::Where(Filter::Or(filters)),
+        _ => Verdict::Where(RuleFilter::Or(filters)),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use proto::auth::{Access, TableAccess};
-use query::{Filter, GrantTerms, Object, Operation};
+use query::{Document, GrantTerms, Object, Operation, RuleFilter};
 use time::OffsetDateTime;
 
 use crate::{
@@ -31,8 +31,8 @@ pub struct Caller<'a> {
 
 /// The row conditions of a grant: SQL's `USING` and `WITH CHECK`.
 struct RowConditions {
-    filter: Filter,
-    check: Filter,
+    filter: RuleFilter,
+    check: RuleFilter,
 }
 
 /// The reason of a refusal.
@@ -128,8 +128,8 @@ fn row_conditions(
     request: &RequestContext<'_>,
 ) -> Result<RowConditions, Refusal> {
     let (filter, check) = match access.operation {
-        Operation::Create => (Filter::TRUE, stored_check(&access.docs, policy, request)?),
-        Operation::Read | Operation::Delete => (row_filter(policy, request)?, Filter::TRUE),
+        Operation::Create => (RuleFilter::TRUE, stored_check(&access.docs, policy, request)?),
+        Operation::Read | Operation::Delete => (row_filter(policy, request)?, RuleFilter::TRUE),
         Operation::Update => {
             let filter = row_filter(policy, request)?;
             let check = match &policy.with_check {
@@ -144,29 +144,29 @@ fn row_conditions(
 
 /// The check on stored rows: the rule is evaluated for each document, or an empty one where there is none, and a row must
 /// pass the check of one of them.
-fn stored_check(docs: &[Object], policy: &Policy, request: &RequestContext<'_>) -> Result<Filter, Refusal> {
-    let empty = [Object::default()];
+fn stored_check(docs: &[Document], policy: &Policy, request: &RequestContext<'_>) -> Result<RuleFilter, Refusal> {
+    let empty = [Document::default()];
     let docs = if docs.is_empty() { &empty[..] } else { docs };
-    let mut conditions: Vec<Filter> = Vec::new();
+    let mut conditions: Vec<RuleFilter> = Vec::new();
     for doc in docs {
         let request = RequestContext { doc: Some(doc), ..*request };
         let condition = rule_filter(policy, &request)?.and(condition_filter(policy.with_check.as_ref(), &request)?);
         if condition.is_true() {
             conditions = vec![condition];
-        } else if !conditions.contains(&condition) && !conditions.first().is_some_and(Filter::is_true) {
+        } else if !conditions.contains(&condition) && !conditions.first().is_some_and(RuleFilter::is_true) {
             conditions.push(condition);
         }
     }
-    Ok(if conditions.len() == 1 { conditions.remove(0) } else { Filter::Or(conditions) })
+    Ok(if conditions.len() == 1 { conditions.remove(0) } else { RuleFilter::Or(conditions) })
 }
 
 /// The filter of rows that are visible to the caller.
-fn row_filter(policy: &Policy, request: &RequestContext<'_>) -> Result<Filter, Refusal> {
+fn row_filter(policy: &Policy, request: &RequestContext<'_>) -> Result<RuleFilter, Refusal> {
     Ok(rule_filter(policy, request)?.and(condition_filter(policy.row_filter.as_ref(), request)?))
 }
 
 /// The filter of the rule's verdict.
-fn rule_filter(policy: &Policy, request: &RequestContext<'_>) -> Result<Filter, Refusal> {
+fn rule_filter(policy: &Policy, request: &RequestContext<'_>) -> Result<RuleFilter, Refusal> {
     match eval::verdict(&policy.rule, request) {
         Verdict::Where(filter) => Ok(filter),
         Verdict::Deny(error) => Err(Refusal::Rule(error.map(str::to_owned))),
@@ -174,8 +174,8 @@ fn rule_filter(policy: &Policy, request: &RequestContext<'_>) -> Result<Filter, 
 }
 
 /// The condition with the values of the request; true where there is none.
-fn condition_filter(condition: Option<&Condition>, request: &RequestContext<'_>) -> Result<Filter, Refusal> {
-    let Some(condition) = condition else { return Ok(Filter::TRUE) };
+fn condition_filter(condition: Option<&Condition>, request: &RequestContext<'_>) -> Result<RuleFilter, Refusal> {
+    let Some(condition) = condition else { return Ok(RuleFilter::TRUE) };
     condition.filter(request).ok_or(Refusal::Rule(None))
 }
 

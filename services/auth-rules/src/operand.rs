@@ -1,10 +1,10 @@
 //! Operands of comparisons: literals, paths into the request, and calls of helpers.
 
-use query::Value;
+use query::{Value, datetime};
 use time::Duration;
 
 use crate::{
-    date::{self, CalendarUnit},
+    date::CalendarUnit,
     path::{Cursor, Path, Root},
 };
 
@@ -132,7 +132,8 @@ fn helper(cursor: &mut Cursor<'_>, depth: usize) -> Result<Helper, String> {
         "addDuration" => {
             let of = date_argument(cursor, depth)?;
             let by = quoted_argument(cursor, name)?;
-            let by = date::duration(by).ok_or_else(|| {
+            // A day is no fixed time in a zone whose clocks are moved.
+            let by = datetime::duration(by).filter(|_| !by.contains('d')).ok_or_else(|| {
                 format!("invalid duration {by:?}: expected one such as '24h' or '-1h30m', in units ns, us, ms, s, m, h")
             })?;
             Helper::AddDuration(of, by)
@@ -155,7 +156,7 @@ fn helper(cursor: &mut Cursor<'_>, depth: usize) -> Result<Helper, String> {
 fn date_argument(cursor: &mut Cursor<'_>, depth: usize) -> Result<Box<Operand>, String> {
     let operand = expression(cursor, depth + 1)?;
     match &operand {
-        Operand::Literal(Value::Text(text)) if query::instant(text).is_none() => {
+        Operand::Literal(Value::Text(text)) if datetime::instant(text).is_none() => {
             Err(format!("invalid date {text:?}: expected one such as 2019-11-25, or RFC 3339"))
         }
         Operand::Helper(Helper::Exists(_) | Helper::Length(_)) => Err("expected a date".to_owned()),

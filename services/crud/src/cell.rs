@@ -2,9 +2,7 @@
 
 use std::borrow::Cow;
 
-use query::Type;
-
-use crate::{bind::Bind, time, uuid};
+use query::{Type, Typed};
 
 /// A value of a row, borrowed from the driver's bytes.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,16 +68,16 @@ impl Cell<'_> {
         }
     }
 
-    /// The value as an argument for a column of `type`; `None` for NULL.
-    pub fn bind(&self, r#type: Type) -> Option<Bind> {
+    /// The value as one of a column of `type`; `None` for NULL.
+    pub fn typed(&self, r#type: Type) -> Option<Typed> {
         Some(match self {
             Cell::Null => return None,
-            Cell::Bool(value) => Bind::Bool(*value),
+            Cell::Bool(value) => Typed::Bool(*value),
             Cell::Int(value) => match r#type {
-                Type::Decimal => Bind::Decimal(value.to_string()),
-                Type::Bool => Bind::Bool(*value != 0),
-                Type::Text => Bind::Text(value.to_string()),
-                Type::Other => Bind::Other(value.to_string()),
+                Type::Decimal => Typed::Decimal(value.to_string()),
+                Type::Bool => Typed::Bool(*value != 0),
+                Type::Text => Typed::Text(value.to_string()),
+                Type::Other => Typed::Other(value.to_string()),
                 Type::Int16
                 | Type::Int32
                 | Type::Int64
@@ -89,18 +87,18 @@ impl Cell<'_> {
                 | Type::Time
                 | Type::Timestamp
                 | Type::Uuid
-                | Type::Json => Bind::Int(r#type, *value),
+                | Type::Json => Typed::Int(*value),
             },
-            Cell::Float(value) => Bind::Float(*value),
-            Cell::Decimal(text) => Bind::Decimal(text.as_ref().to_owned()),
-            Cell::Text(text) if r#type == Type::Other => Bind::Other(text.as_ref().to_owned()),
-            Cell::Text(text) => Bind::Text(text.as_ref().to_owned()),
-            Cell::Bytes(bytes) => Bind::Bytes(bytes.to_vec()),
-            Cell::Date(days) => Bind::Date(time::written(|out| time::date(out, *days))),
-            Cell::Time(micros) => Bind::Time(time::written(|out| time::clock(out, *micros))),
-            Cell::Timestamp(micros) => Bind::Timestamp(*micros),
-            Cell::Uuid(bytes) => Bind::Uuid(time::written(|out| uuid::write(out, bytes))),
-            Cell::Json(bytes) => Bind::Json(String::from_utf8_lossy(bytes).into_owned()),
+            Cell::Float(value) => Typed::Float(*value),
+            Cell::Decimal(text) => Typed::Decimal(text.as_ref().to_owned()),
+            Cell::Text(text) if r#type == Type::Other => Typed::Other(text.as_ref().to_owned()),
+            Cell::Text(text) => Typed::Text(text.as_ref().to_owned()),
+            Cell::Bytes(bytes) => Typed::Bytes(bytes.to_vec()),
+            Cell::Date(days) => Typed::Date(*days),
+            Cell::Time(micros) => Typed::Time(*micros),
+            Cell::Timestamp(micros) => Typed::Timestamp(*micros),
+            Cell::Uuid(bytes) => Typed::Uuid(*bytes),
+            Cell::Json(bytes) => Typed::Json(String::from_utf8_lossy(bytes).into_owned()),
         })
     }
 }

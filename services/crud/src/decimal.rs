@@ -1,5 +1,7 @@
 //! Decimals as columns declare them.
 
+use std::borrow::Cow;
+
 use query::{Column, Error, Type};
 
 /// Significant digits of a decimal that SQLite keeps: it holds all but integers as doubles.
@@ -28,8 +30,8 @@ pub fn digits(column: &Column) -> Option<Digits> {
 /// zero.
 ///
 /// Errors: `OUT_OF_RANGE` where it has more digits before the point than the column declares.
-pub fn stored(column: &Column, text: String) -> Result<String, Error> {
-    let Some(digits) = digits(column) else { return Ok(text) };
+pub fn stored<'t>(column: &Column, text: &'t str) -> Result<Cow<'t, str>, Error> {
+    let Some(digits) = digits(column) else { return Ok(Cow::Borrowed(text)) };
     let text = rounded(text, digits.scale);
     let whole = text.trim_start_matches('-').split('.').next().unwrap_or_default().trim_start_matches('0');
     if whole.len() + digits.scale > digits.precision {
@@ -60,9 +62,9 @@ fn significant(text: &str) -> usize {
     digits.trim_matches('0').len()
 }
 
-fn rounded(text: String, scale: usize) -> String {
+fn rounded(text: &str, scale: usize) -> Cow<'_, str> {
     let Some((whole, fraction)) = text.split_once('.').filter(|(_, fraction)| fraction.len() > scale) else {
-        return text;
+        return Cow::Borrowed(text);
     };
     let (sign, whole) = match whole.strip_prefix('-') {
         Some(whole) => ("-", whole),
@@ -81,7 +83,7 @@ fn rounded(text: String, scale: usize) -> String {
     let whole = whole.trim_start_matches('0');
     let whole = if whole.is_empty() { "0" } else { whole };
     let sign = if is_zero { "" } else { sign };
-    if fraction.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }
+    Cow::Owned(if fraction.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") })
 }
 
 #[cfg(test)]
@@ -112,17 +114,17 @@ mod tests {
             ("12", 2, "12"),
             ("12.3", 2, "12.3"),
         ] {
-            assert_eq!(rounded(text.to_owned(), scale), expected, "{text}");
+            assert_eq!(rounded(text, scale), expected, "{text}");
         }
     }
 
     #[test]
     fn what_a_column_cannot_hold_is_told_with_its_digits() {
         let price = column("NUMERIC(4,2)");
-        assert_eq!(stored(&price, "99.994".to_owned()), Ok("99.99".to_owned()));
-        let error = stored(&price, "99.995".to_owned()).expect_err("it has three digits before the point");
+        assert_eq!(stored(&price, "99.994"), Ok(Cow::Borrowed("99.99")));
+        let error = stored(&price, "99.995").expect_err("it has three digits before the point");
         assert_eq!(error.to_string(), "price is out of range: expected decimal of 4 digits, 2 of them after the point");
-        assert_eq!(stored(&column("numeric"), "12345.678".to_owned()), Ok("12345.678".to_owned()));
+        assert_eq!(stored(&column("numeric"), "12345.678"), Ok(Cow::Borrowed("12345.678")));
     }
 
     #[test]

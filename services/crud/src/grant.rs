@@ -1,7 +1,7 @@
 //! Grants as crud accepts them: nothing is compiled for a table without one that the rule engine made for it.
 
 use proto::grant::{Grant, Unverified, Verifier};
-use query::{Columns, Filter, GrantTerms, Operation, Table};
+use query::{Columns, GrantTerms, Operation, RuleFilter, Table};
 
 use crate::Error;
 
@@ -85,12 +85,12 @@ impl<'g> Grants<'g> {
 
 impl<'g> Granted<'g> {
     /// Row filter: rows outside it do not exist for the caller.
-    pub fn filter(self) -> &'g Filter {
+    pub fn filter(self) -> &'g RuleFilter {
         &self.0.filter
     }
 
     /// Row check: every row written must pass it.
-    pub fn check(self) -> &'g Filter {
+    pub fn check(self) -> &'g RuleFilter {
         &self.0.check
     }
 

@@ -1,9 +1,9 @@
 //! JSON writer of values, shared by all engines.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use query::resources::Numbers;
+use query::{datetime, resources::Numbers, uuid};
 
-use crate::{cell::Cell, time, uuid};
+use crate::cell::Cell;
 
 /// Beyond this, doubles do not hold every integer.
 const EXACT: u64 = 1 << 53;
@@ -23,12 +23,9 @@ pub fn cell(out: &mut Vec<u8>, cell: &Cell<'_>, numbers: Numbers) {
         Cell::Decimal(digits) => out.extend_from_slice(digits.as_bytes()),
         Cell::Text(text) => string(out, text),
         Cell::Bytes(bytes) => quoted(out, |out| base64(out, bytes)),
-        Cell::Date(days) => quoted(out, |out| time::date(out, *days)),
-        Cell::Time(micros) => quoted(out, |out| time::clock(out, *micros)),
-        Cell::Timestamp(micros) => quoted(out, |out| {
-            time::timestamp(out, *micros, b'T');
-            out.push(b'Z');
-        }),
+        Cell::Date(days) => quoted(out, |out| datetime::date(out, *days)),
+        Cell::Time(micros) => quoted(out, |out| datetime::clock(out, *micros)),
+        Cell::Timestamp(micros) => quoted(out, |out| datetime::rfc3339(out, *micros)),
         Cell::Uuid(bytes) => quoted(out, |out| uuid::write(out, bytes)),
         Cell::Json(json) => out.extend_from_slice(json),
     }

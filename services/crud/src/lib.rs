@@ -18,14 +18,13 @@ mod grant;
 mod json;
 mod mapping;
 mod meters;
+mod operand;
 mod options;
 mod resolve;
 mod service;
 mod sql;
 pub mod store;
-mod time;
 mod tree;
-mod uuid;
 mod write;
 
 #[cfg(test)]

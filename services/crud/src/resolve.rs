@@ -4,16 +4,17 @@
 //! Nothing else makes these types, and the SQL compiler takes nothing else: so no name of a request becomes SQL text,
 //! and no table is touched without its grant.
 
+use std::borrow::Cow;
+
 use query::{
-    Column, Comparison, Error as Unfit, Filter, Operation, Quantifier, Relation, Schema, Shape, Table, TableKind,
+    Column, Comparison, Error as Unfit, FieldKind, Filter, Operation, Quantifier, Relation, RuleFilter, Schema, Shape,
+    Table, TableKind, Type, Typed,
 };
-use query::{FieldKind, Type, Typed, Value};
 
 use crate::{
     Error,
-    bind::Bind,
-    decimal,
     grant::{Granted, Grants},
+    operand::{Operand, stored},
 };
 
 /// A condition on the rows of one table.
@@ -26,9 +27,9 @@ pub enum Cond<'s> {
     /// Negation.
     Not(Box<Cond<'s>>),
     /// Comparison of a column with a value.
-    Compare(&'s Column, Comparison, Bind),
+    Compare(&'s Column, Comparison, Cow<'s, Typed>),
     /// A column equals one of some values; empty is false.
-    In(&'s Column, Vec<Bind>),
+    In(&'s Column, Cow<'s, [Typed]>),
     /// A column is NULL.
     IsNull(&'s Column),
     /// Condition on the rows that a relation leads to.
@@ -117,13 +118,13 @@ pub struct Mutation<'s> {
 #[derive(Debug)]
 pub enum MutationKind<'s> {
     /// New rows, by their columns.
-    Insert(Vec<Vec<(&'s Column, Bind)>>),
+    Insert(Vec<NewRow<'s>>),
     /// Changed rows.
     Update {
         /// Rows that pass this.
         cond: Cond<'s>,
         /// Columns, values and how they change.
-        changes: Vec<(&'s Column, Bind, ChangeKind)>,
+        changes: Vec<ColumnChange<'s>>,
         /// Whether at most one row is written.
         one: bool,
     },
@@ -135,6 +136,12 @@ pub enum MutationKind<'s> {
         one: bool,
     },
 }
+
+/// A row to insert: columns and what they get.
+pub type NewRow<'s> = Vec<(&'s Column, Cow<'s, Typed>)>;
+
+/// A column that an update writes, what it gets and how.
+pub type ColumnChange<'s> = (&'s Column, Cow<'s, Typed>, ChangeKind);
 
 /// Kind of a column's change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,7 +214,7 @@ enum Author<'a> {
     Rule,
 }
 
-impl<'s, 'g> Resolver<'s, 'g> {
+impl<'s, 'g: 's> Resolver<'s, 'g> {
     /// A resolver of operations on a database with this schema.
     pub fn new(schema: &'s Schema, grants: Grants<'g>) -> Self {
         Self { schema, grants }
@@ -270,8 +277,8 @@ impl<'s, 'g> Resolver<'s, 'g> {
     fn targets(
         &mut self,
         table: &'s Table,
-        granted: Granted<'_>,
-        filter: &Filter,
+        granted: Granted<'g>,
+        filter: &'s Filter,
         operation: Operation,
     ) -> Result<Cond<'s>, Error> {
         let client = self.cond(table, filter, &Author::Caller(granted))?;
@@ -329,7 +336,12 @@ impl<'s, 'g> Resolver<'s, 'g> {
         }
     }
 
-    fn cond(&mut self, table: &'s Table, filter: &Filter, author: &Author<'_>) -> Result<Cond<'s>, Error> {
+    fn cond<V: Operand>(
+        &mut self,
+        table: &'s Table,
+        filter: &'s Filter<V>,
+        author: &Author<'g>,
+    ) -> Result<Cond<'s>, Error> {
         let column = |name: &str| -> Result<&'s Column, Error> {
             let column = table.column(name)?;
             if let Author::Caller(granted) = author {
@@ -343,12 +355,11 @@ impl<'s, 'g> Resolver<'s, 'g> {
             Filter::Not(filter) => Cond::Not(Box::new(self.cond(table, filter, author)?)),
             Filter::Compare { column: name, comparison, value } => {
                 let column = column(name)?;
-                Cond::Compare(column, *comparison, comparable(column, value)?)
+                Cond::Compare(column, *comparison, value.compared_with(column)?)
             }
             Filter::In { column: name, values } => {
                 let column = column(name)?;
-                let values = values.iter().map(|value| comparable(column, value));
-                Cond::In(column, values.collect::<Result<_, _>>()?)
+                Cond::In(column, V::all_compared_with(values, column)?)
             }
             Filter::IsNull { column: name } => Cond::IsNull(column(name)?),
             Filter::Related { relation, quantifier, filter } => {
@@ -369,7 +380,12 @@ impl<'s, 'g> Resolver<'s, 'g> {
         })
     }
 
-    fn conds(&mut self, table: &'s Table, filters: &[Filter], author: &Author<'_>) -> Result<Vec<Cond<'s>>, Error> {
+    fn conds<V: Operand>(
+        &mut self,
+        table: &'s Table,
+        filters: &'s [Filter<V>],
+        author: &Author<'g>,
+    ) -> Result<Vec<Cond<'s>>, Error> {
         filters.iter().map(|filter| self.cond(table, filter, author)).collect()
     }
 }
@@ -407,8 +423,8 @@ fn check_returning(node: &Node<'_>) -> Result<(), Error> {
     }
 }
 
-fn row<'s>(table: &'s Table, granted: Granted<'_>, doc: &query::Object) -> Result<Vec<(&'s Column, Bind)>, Error> {
-    let mut row: Vec<(&Column, Bind)> = Vec::with_capacity(doc.0.len());
+fn row<'s>(table: &'s Table, granted: Granted<'_>, doc: &'s query::Document) -> Result<NewRow<'s>, Error> {
+    let mut row: NewRow<'_> = Vec::with_capacity(doc.0.len());
     for (name, value) in &doc.0 {
         let column = writable(table, granted, name)?;
         if row.iter().any(|(known, _)| known.name == column.name) {
@@ -422,9 +438,9 @@ fn row<'s>(table: &'s Table, granted: Granted<'_>, doc: &query::Object) -> Resul
 fn resolve_changes<'s>(
     table: &'s Table,
     granted: Granted<'_>,
-    changes: &[query::Change],
-) -> Result<Vec<(&'s Column, Bind, ChangeKind)>, Error> {
-    let mut resolved: Vec<(&Column, Bind, ChangeKind)> = Vec::with_capacity(changes.len());
+    changes: &'s [query::Change],
+) -> Result<Vec<ColumnChange<'s>>, Error> {
+    let mut resolved: Vec<ColumnChange<'_>> = Vec::with_capacity(changes.len());
     for change in changes {
         let column = writable(table, granted, change.column())?;
         if resolved.iter().any(|(known, ..)| known.name == column.name) {
@@ -440,7 +456,7 @@ fn resolve_changes<'s>(
 }
 
 /// Whether `filter` depends on columns that change.
-fn depends_on(filter: &Filter, changes: &[(&Column, Bind, ChangeKind)]) -> bool {
+fn depends_on(filter: &RuleFilter, changes: &[ColumnChange<'_>]) -> bool {
     match filter {
         Filter::And(filters) | Filter::Or(filters) => filters.iter().any(|filter| depends_on(filter, changes)),
         Filter::Not(filter) => depends_on(filter, changes),
@@ -452,9 +468,9 @@ fn depends_on(filter: &Filter, changes: &[(&Column, Bind, ChangeKind)]) -> bool 
     }
 }
 
-fn amount(column: &Column, by: &Value) -> Result<Bind, Error> {
+fn amount<'v>(column: &Column, by: &'v Typed) -> Result<Cow<'v, Typed>, Error> {
     if column.r#type.is_number() {
-        return comparable(column, by);
+        return Ok(by.compared_with(column)?);
     }
     let (name, found) = (column.name.clone(), format!("column of type {}", column.native));
     Err(Unfit::WrongType { name, expected: "numeric column to increment".to_owned(), found }.into())
@@ -468,35 +484,5 @@ fn writable<'s>(table: &'s Table, granted: Granted<'_>, name: &str) -> Result<&'
             Err(Unfit::Malformed(format!("column {name} is computed by the database and cannot be written")).into())
         }
         false => Ok(column),
-    }
-}
-
-/// Converts a value to the column's type, as it is stored.
-fn stored(column: &Column, value: &Value) -> Result<Bind, Error> {
-    match bind(column.r#type, query::typed(column, value)?) {
-        Bind::Decimal(text) => Ok(Bind::Decimal(decimal::stored(column, text)?)),
-        bind => Ok(bind),
-    }
-}
-
-fn comparable(column: &Column, value: &Value) -> Result<Bind, Error> {
-    Ok(bind(column.r#type, query::comparable(column, value)?))
-}
-
-fn bind(r#type: Type, value: Typed) -> Bind {
-    match value {
-        Typed::Null => Bind::Null(r#type),
-        Typed::Bool(value) => Bind::Bool(value),
-        Typed::Int(value) => Bind::Int(r#type, value),
-        Typed::Float(value) => Bind::Float(value),
-        Typed::Decimal(text) => Bind::Decimal(text),
-        Typed::Text(text) => Bind::Text(text),
-        Typed::Bytes(bytes) => Bind::Bytes(bytes),
-        Typed::Date(text) => Bind::Date(text),
-        Typed::Time(text) => Bind::Time(text),
-        Typed::Timestamp(micros) => Bind::Timestamp(micros),
-        Typed::Uuid(text) => Bind::Uuid(text),
-        Typed::Json(text) => Bind::Json(text),
-        Typed::Other(text) => Bind::Other(text),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use query::{Column, Comparison, Quantifier, Table};
+use query::{Column, Comparison, Quantifier, Table, Typed};
 
 use crate::{
     bind::Bind,
@@ -63,8 +63,8 @@ impl<'d> Sql<'d> {
     }
 
     /// Appends a placeholder for `value`.
-    pub fn arg(&mut self, value: Bind) {
-        self.args.push(value);
+    pub fn arg(&mut self, value: impl Into<Bind>) {
+        self.args.push(value.into());
         self.text.push_str(self.dialect.placeholder());
         self.number(self.args.len());
     }
@@ -177,12 +177,12 @@ impl<'d> Sql<'d> {
             Cond::Compare(column, comparison, value) => {
                 self.column(alias, column);
                 self.push(operator(*comparison));
-                self.arg(value.clone());
+                self.arg(Typed::clone(value));
             }
             Cond::In(_, values) if values.is_empty() => self.push("FALSE"),
             Cond::In(column, values) => {
                 self.column(alias, column);
-                self.any(column, values.clone());
+                self.any(column, values.to_vec());
             }
             Cond::IsNull(column) => {
                 self.column(alias, column);
@@ -193,11 +193,11 @@ impl<'d> Sql<'d> {
     }
 
     /// Appends an `IN`: the operand before it equals one of `values`, which fit `column`.
-    pub fn any(&mut self, column: &Column, values: Vec<Bind>) {
+    pub fn any(&mut self, column: &Column, values: Vec<Typed>) {
         match self.dialect.list(column.r#type) {
             Some((before, after)) => {
                 self.push(before);
-                self.arg(Bind::List(column.r#type, values));
+                self.arg(Bind::List(values));
                 self.push(after);
             }
             None => {

@@ -1,11 +1,10 @@
 //! Execution of mutations.
 
 use mesh::telemetry::Meter;
-use query::Type;
+use query::{Type, Typed};
 
 use crate::{
     Error,
-    bind::Bind,
     budget::{AnswerLimit, Budget, Room},
     meters::{Meters, timed},
     options::AnswerOptions,
@@ -164,18 +163,20 @@ fn is_short(r#type: Type) -> bool {
 }
 
 /// The most bytes of JSON that a value has once it is stored and read.
-fn written_bytes(value: &Bind) -> usize {
+fn written_bytes(value: &Typed) -> usize {
     match value {
-        Bind::Null(_) | Bind::Bool(_) | Bind::Int(..) | Bind::Float(_) | Bind::Timestamp(_) => SHORT_BYTES,
-        Bind::Decimal(text)
-        | Bind::Text(text)
-        | Bind::Date(text)
-        | Bind::Time(text)
-        | Bind::Uuid(text)
-        | Bind::Json(text)
-        | Bind::Other(text) => text.len() * 6 + SHORT_BYTES,
-        Bind::Bytes(bytes) => bytes.len() * 2 + SHORT_BYTES,
-        Bind::List(_, values) => values.iter().map(written_bytes).sum::<usize>() + SHORT_BYTES,
+        Typed::Null
+        | Typed::Bool(_)
+        | Typed::Int(_)
+        | Typed::Float(_)
+        | Typed::Date(_)
+        | Typed::Time(_)
+        | Typed::Timestamp(_)
+        | Typed::Uuid(_) => SHORT_BYTES,
+        Typed::Decimal(text) | Typed::Text(text) | Typed::Json(text) | Typed::Other(text) => {
+            text.len() * 6 + SHORT_BYTES
+        }
+        Typed::Bytes(bytes) => bytes.len() * 2 + SHORT_BYTES,
     }
 }
 

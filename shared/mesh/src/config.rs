@@ -315,23 +315,13 @@ impl Node {
     }
 }
 
-/// A duration as people write it: a number and a unit, `500ms`, `10s`, `1.5m`, `1h`, `7d`.
+/// A duration as people write it: numbers and units, `500ms`, `10s`, `1.5m`, `1h30m`, `7d`.
 pub fn duration(text: &str) -> Result<Duration, Error> {
     let wrong = || Error("expected a duration such as 500ms, 10s, 2m, 1h or 7d".to_owned());
-    let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(wrong)?;
-    let (number, unit) = text.split_at(unit_at);
-    let number = number.trim();
-    let is_decimal = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    let number: f64 = number.parse().ok().filter(|_| is_decimal).ok_or_else(wrong)?;
-    let seconds = match unit {
-        "ms" => 0.001,
-        "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        "d" => 86_400.0,
-        _ => return Err(wrong()),
-    };
-    Duration::try_from_secs_f64(number * seconds).map_err(|_| wrong())
+    let text: String = text.split_whitespace().collect();
+    let has_unit = text.ends_with(|c: char| c.is_ascii_alphabetic());
+    let duration = query::datetime::duration(&text).filter(|_| has_unit).ok_or_else(wrong)?;
+    Duration::try_from(duration).map_err(|_| wrong())
 }
 
 /// Host and port of the base URL of a peer.

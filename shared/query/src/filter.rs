@@ -1,32 +1,34 @@
 //! Conditions on rows.
 
-use crate::Value;
+use crate::{Typed, Value};
 
 /// A condition on a row of one table, with SQL's three-valued logic: it may be neither true nor false where a value is
 /// null, and then the row does not pass.
+///
+/// Its values are typed where it is planned against a schema; those of a [`RuleFilter`] are not.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Filter {
+pub enum Filter<V = Typed> {
     /// All hold; empty is true.
-    And(Vec<Filter>),
+    And(Vec<Filter<V>>),
     /// One holds; empty is false.
-    Or(Vec<Filter>),
+    Or(Vec<Filter<V>>),
     /// Negation; unknown stays unknown.
-    Not(Box<Filter>),
-    /// A column against a value that is not null, a list or an object.
+    Not(Box<Filter<V>>),
+    /// A column against a value that is not null and can be compared.
     Compare {
         /// The column's name.
         column: String,
         /// How they compare.
         comparison: Comparison,
         /// The other side.
-        value: Value,
+        value: V,
     },
     /// The column equals one of the values, none of which is null; empty is false.
     In {
         /// The column's name.
         column: String,
         /// Candidates.
-        values: Vec<Value>,
+        values: Vec<V>,
     },
     /// The column is null.
     IsNull {
@@ -40,9 +42,12 @@ pub enum Filter {
         /// How many of them must pass.
         quantifier: Quantifier,
         /// What they must pass.
-        filter: Box<Filter>,
+        filter: Box<Filter<V>>,
     },
 }
+
+/// A condition that a rule puts on rows. Rules know no schema: its values are typed where they meet their columns.
+pub type RuleFilter = Filter<Value>;
 
 /// How a column compares with a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -72,14 +77,14 @@ pub enum Quantifier {
     Every,
 }
 
-impl Filter {
+impl<V> Filter<V> {
     /// The condition that every row passes.
-    pub const TRUE: Filter = Filter::And(Vec::new());
+    pub const TRUE: Self = Filter::And(Vec::new());
     /// The condition that no row passes.
-    pub const FALSE: Filter = Filter::Or(Vec::new());
+    pub const FALSE: Self = Filter::Or(Vec::new());
 
     /// `self` and `other`.
-    pub fn and(self, other: Filter) -> Filter {
+    pub fn and(self, other: Self) -> Self {
         match (self, other) {
             (Filter::And(none), other) | (other, Filter::And(none)) if none.is_empty() => other,
             (Filter::And(mut all), other) => {

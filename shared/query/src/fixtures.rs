@@ -1,6 +1,6 @@
 //! Schemas for tests.
 
-use crate::{Column, ForeignKey, Guard, Object, Parser, Schema, Spelling, Table, TableKind, Type, Value};
+use crate::{Column, ForeignKey, Guard, Object, Parser, Schema, Spelling, Table, TableKind, Type, Typed, Value};
 
 /// The Chinook sample database, as PostgreSQL declares it.
 pub fn chinook() -> Schema {
@@ -127,6 +127,13 @@ pub fn column(text: &str) -> Column {
 /// A value written as JSON.
 pub fn value(json: &str) -> Value {
     crate::json_text::parse(json.as_bytes(), Guard::default()).expect("a test's JSON is JSON")
+}
+
+/// A value written as JSON, as the column called `name` of [`types`] or of [`chinook`] holds it.
+pub fn typed(name: &str, json: &str) -> Typed {
+    let schemas = [types(), chinook()];
+    let column = schemas.iter().flat_map(Schema::tables).find_map(|table| table.column(name).ok());
+    crate::typed(column.expect("a column of a sample"), &value(json)).expect("a value of the column")
 }
 
 /// An object written as JSON.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Filter, Operation};
+use crate::{Operation, RuleFilter};
 
 /// Terms of a grant for one table access of a request: made by the rule engine, applied by crud.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,9 +16,9 @@ pub struct GrantTerms {
     /// What is granted.
     pub operation: Operation,
     /// Rows outside it do not exist for the caller.
-    pub filter: Filter,
+    pub filter: RuleFilter,
     /// Every row written must pass it.
-    pub check: Filter,
+    pub check: RuleFilter,
     /// Columns the caller may see, search and write.
     pub columns: Arc<Columns>,
     /// Changing or deleting all rows at once is allowed.

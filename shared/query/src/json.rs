@@ -5,7 +5,7 @@ mod name;
 mod selection;
 mod write;
 
-use crate::{Budget, Change, Error, Filter, Node, Object, Schema, Sort, Table, Value};
+use crate::{Budget, Change, Document, Error, Filter, Node, Schema, Sort, Table, Value};
 
 /// How operators are spelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl Parser<'_> {
 
     /// Documents of an insert: an object or a list of objects, whose members are columns that can be written and whose
     /// values fit them.
-    pub fn docs(&self, table: &Table, docs: &Value, budget: &mut Budget) -> Result<Vec<Object>, Error> {
+    pub fn docs(&self, table: &Table, docs: &Value, budget: &mut Budget) -> Result<Vec<Document>, Error> {
         self.docs_of(table, docs, budget)
     }
 }

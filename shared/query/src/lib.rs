@@ -7,6 +7,7 @@
 extern crate self as query;
 
 mod access;
+pub mod datetime;
 mod error;
 mod filter;
 #[cfg(test)]
@@ -25,16 +26,19 @@ pub mod resources;
 mod row;
 mod schema;
 mod typed;
+pub mod uuid;
 mod value;
 
 pub use access::{TableAccess, mutation_accesses, read_accesses};
 pub use error::{Error, nearest};
-pub use filter::{Comparison, Filter, Quantifier};
+pub use filter::{Comparison, Filter, Quantifier, RuleFilter};
 pub use grant::{Columns, GrantTerms};
 pub use json::{Options, Parser, Spelling};
 pub use limits::{Budget, Guard, Limits};
-pub use operation::{Change, Field, FieldKind, Mutation, MutationKind, Node, Operation, Read, Shape, Sort, Write};
+pub use operation::{
+    Change, Document, Field, FieldKind, Mutation, MutationKind, Node, Operation, Read, Shape, Sort, Write,
+};
 pub use row::{Related, Row};
 pub use schema::{Column, ForeignKey, Relation, Schema, Table, TableKind, Type};
-pub use typed::{Typed, comparable, instant, typed};
+pub use typed::{Typed, comparable, typed};
 pub use value::{Object, Value};

@@ -1,6 +1,6 @@
 //! Reads and mutations.
 
-use crate::{Filter, Object, Value};
+use crate::{Filter, Typed};
 
 /// An operation on a table, as rules know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -131,7 +131,7 @@ pub enum MutationKind {
     /// `INSERT` of new rows; columns that a document does not name get their default.
     Insert {
         /// One per row; none inserts nothing.
-        docs: Vec<Object>,
+        docs: Vec<Document>,
     },
     /// `UPDATE` of the rows that pass.
     Update {
@@ -151,6 +151,10 @@ pub enum MutationKind {
     },
 }
 
+/// A row to insert: names of columns and what they get. No name appears twice.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Document(pub Vec<(String, Typed)>);
+
 /// A change to one column.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
@@ -159,14 +163,14 @@ pub enum Change {
         /// The column's name.
         column: String,
         /// What it becomes.
-        value: Value,
+        value: Typed,
     },
     /// The value is added to the column.
     Inc {
         /// The column's name.
         column: String,
         /// A number.
-        by: Value,
+        by: Typed,
     },
 }
 
@@ -181,6 +185,13 @@ impl Field {
     /// The column under its own name.
     pub fn column(name: &str) -> Self {
         Self { key: name.to_owned(), kind: FieldKind::Column(name.to_owned()) }
+    }
+}
+
+impl Document {
+    /// The value of the column called `name`.
+    pub fn get(&self, name: &str) -> Option<&Typed> {
+        self.0.iter().find(|(column, _)| column == name).map(|(_, value)| value)
     }
 }
 

@@ -27,7 +27,7 @@ pub struct Related<'a> {
 impl Filter {
     /// Whether `row` passes, in SQL's three-valued logic: `None` is unknown, and the row does not pass.
     ///
-    /// Also unknown is what the row does not tell: a column or relation it does not name, a value that does not fit its
+    /// Also unknown is what the row does not tell: a column or relation it does not name, a value that is not of its
     /// column. Texts compare by their code points, whatever the collation of a database.
     pub fn matches(&self, row: &Row) -> Option<bool> {
         match self {
@@ -47,11 +47,9 @@ impl Filter {
 }
 
 impl Row<'_> {
-    fn compare(&self, column: &str, value: &Value) -> Option<Ordering> {
+    fn compare(&self, column: &str, value: &Typed) -> Option<Ordering> {
         let column = self.table.column(column).ok()?;
-        let own = self.columns.get(&column.name)?;
-        let own: Typed = comparable(column, own).ok()?;
-        own.compare(&comparable(column, value).ok()?)
+        comparable(column, self.columns.get(&column.name)?).ok()?.compare(value)
     }
 
     /// A related row passes where `filter` is true, as in a subquery: never unknown, once the rows are known and tell

@@ -1,9 +1,5 @@
 //! Typed values: a value in the form of its column, as a database gets it bound.
 
-mod datetime;
-
-pub use datetime::instant;
-
 use std::cmp::Ordering;
 
 use base64::Engine;
@@ -11,7 +7,7 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use crate::number::{self, Integral};
-use crate::{Column, Error, Type, Value};
+use crate::{Column, Error, Type, Value, datetime, uuid};
 
 /// Base64 of the standard alphabet, with or without its padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -36,14 +32,14 @@ pub enum Typed {
     Text(String),
     /// Bytes.
     Bytes(Vec<u8>),
-    /// `2009-01-31`.
-    Date(String),
-    /// `13:14:15.5`: microseconds at most, no trailing zeros.
-    Time(String),
+    /// Days since 1970-01-01.
+    Date(i32),
+    /// Microseconds since midnight.
+    Time(i64),
     /// Microseconds since the Unix epoch.
     Timestamp(i64),
-    /// `0190c2c4-…`, lower case.
-    Uuid(String),
+    /// A UUID.
+    Uuid([u8; 16]),
     /// JSON text.
     Json(String),
     /// The database's own text of the value.
@@ -69,10 +65,10 @@ pub fn typed(column: &Column, value: &Value) -> Result<Typed, Error> {
         Type::Decimal => decimal(column, value),
         Type::Text => text(column, value).map(|text| Typed::Text(text.to_owned())),
         Type::Bytes => parsed(column, value, |text| BASE64.decode(text).ok().map(Typed::Bytes)),
-        Type::Date => parsed(column, value, |text| datetime::date(text).map(Typed::Date)),
-        Type::Time => parsed(column, value, |text| datetime::time(text).map(Typed::Time)),
-        Type::Timestamp => parsed(column, value, |text| datetime::timestamp(text).map(Typed::Timestamp)),
-        Type::Uuid => parsed(column, value, |text| is_uuid(text).then(|| Typed::Uuid(text.to_ascii_lowercase()))),
+        Type::Date => parsed(column, value, |text| datetime::parse_date(text).map(Typed::Date)),
+        Type::Time => parsed(column, value, |text| datetime::parse_clock(text).map(Typed::Time)),
+        Type::Timestamp => parsed(column, value, |text| datetime::parse_timestamp(text).map(Typed::Timestamp)),
+        Type::Uuid => parsed(column, value, |text| hyphenated(text).map(Typed::Uuid)),
         Type::Json => json(column, value),
         Type::Other => other(column, value),
     }
@@ -96,22 +92,64 @@ pub fn comparable(column: &Column, value: &Value) -> Result<Typed, Error> {
 }
 
 impl Typed {
+    /// Whether it is a value of `column`, for which it may have been typed by an older schema.
+    pub fn is_of(&self, column: &Column) -> bool {
+        match (self, column.r#type) {
+            (Typed::Null, _) => true,
+            (Typed::Int(number), Type::Int16) => i16::try_from(*number).is_ok(),
+            (Typed::Int(number), Type::Int32) => i32::try_from(*number).is_ok(),
+            (Typed::Bool(_), Type::Bool)
+            | (Typed::Int(_), Type::Int64)
+            | (Typed::Float(_), Type::Float)
+            | (Typed::Decimal(_), Type::Decimal)
+            | (Typed::Text(_), Type::Text)
+            | (Typed::Bytes(_), Type::Bytes)
+            | (Typed::Date(_), Type::Date)
+            | (Typed::Time(_), Type::Time)
+            | (Typed::Timestamp(_), Type::Timestamp)
+            | (Typed::Uuid(_), Type::Uuid)
+            | (Typed::Json(_), Type::Json)
+            | (Typed::Other(_), Type::Other) => true,
+            _ => false,
+        }
+    }
+
+    /// The value as a client writes it; JSON as its text.
+    pub fn to_value(&self) -> Value {
+        match self {
+            Typed::Null => Value::Null,
+            Typed::Bool(flag) => Value::Bool(*flag),
+            Typed::Int(number) => Value::Int(*number),
+            Typed::Float(number) => {
+                let mut text = Vec::new();
+                serde_json::to_writer(&mut text, number).expect("a double is JSON and memory takes it");
+                Value::Number(String::from_utf8(text).expect("JSON is written as UTF-8")).canonical_number()
+            }
+            Typed::Decimal(text) => Value::number(text).unwrap_or_else(|| Value::Text(text.clone())),
+            Typed::Text(text) | Typed::Json(text) | Typed::Other(text) => Value::Text(text.clone()),
+            Typed::Bytes(bytes) => Value::Text(BASE64.encode(bytes)),
+            Typed::Date(days) => Value::Text(datetime::written(|out| datetime::date(out, *days))),
+            Typed::Time(micros) => Value::Text(datetime::written(|out| datetime::clock(out, *micros))),
+            Typed::Timestamp(micros) => Value::Text(datetime::written(|out| datetime::rfc3339(out, *micros))),
+            Typed::Uuid(bytes) => Value::Text(datetime::written(|out| uuid::write(out, bytes))),
+        }
+    }
+
     /// How two values of one column compare; `None` where one is null or they are of different types.
     ///
     /// Texts compare by their code points, as in the collations `C` and `BINARY`.
     pub fn compare(&self, other: &Typed) -> Option<Ordering> {
         match (self, other) {
             (Typed::Bool(one), Typed::Bool(other)) => Some(one.cmp(other)),
-            (Typed::Int(one), Typed::Int(other)) | (Typed::Timestamp(one), Typed::Timestamp(other)) => {
-                Some(one.cmp(other))
-            }
+            (Typed::Int(one), Typed::Int(other))
+            | (Typed::Time(one), Typed::Time(other))
+            | (Typed::Timestamp(one), Typed::Timestamp(other)) => Some(one.cmp(other)),
+            (Typed::Date(one), Typed::Date(other)) => Some(one.cmp(other)),
+            (Typed::Uuid(one), Typed::Uuid(other)) => Some(one.cmp(other)),
             (Typed::Float(one), Typed::Float(other)) => one.partial_cmp(other),
             (Typed::Decimal(one), Typed::Decimal(other)) => number::compare(one, other),
             (Typed::Bytes(one), Typed::Bytes(other)) => Some(one.cmp(other)),
             (Typed::Text(one), Typed::Text(other))
-            | (Typed::Date(one), Typed::Date(other))
-            | (Typed::Time(one), Typed::Time(other))
-            | (Typed::Uuid(one), Typed::Uuid(other))
             | (Typed::Json(one), Typed::Json(other))
             | (Typed::Other(one), Typed::Other(other)) => Some(one.cmp(other)),
             // Values of one column are null or of one type.
@@ -280,13 +318,9 @@ fn has_nul(text: &str) -> bool {
     text.contains('\0')
 }
 
-/// Whether `text` is a UUID in the form of RFC 9562, section 4, of either case.
-fn is_uuid(text: &str) -> bool {
-    text.len() == 36
-        && text.bytes().enumerate().all(|(index, byte)| match index {
-            8 | 13 | 18 | 23 => byte == b'-',
-            _ => byte.is_ascii_hexdigit(),
-        })
+/// The UUID of a text in the form of RFC 9562, section 4, of either case.
+fn hyphenated(text: &str) -> Option<[u8; 16]> {
+    text.contains('-').then(|| uuid::parse(text))?
 }
 
 fn wrong_type(column: &Column, value: &Value) -> Error {

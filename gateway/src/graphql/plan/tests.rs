@@ -5,8 +5,8 @@ mod reads;
 mod writes;
 
 use query::{
-    Budget, Change, Comparison, Error, Field, FieldKind, Filter, Guard, Mutation, MutationKind, Node, Object,
-    Quantifier, Read, Shape, Sort, Value,
+    Budget, Change, Comparison, Error, Field, FieldKind, Filter, Guard, Mutation, MutationKind, Node, Quantifier, Read,
+    Shape, Sort, Typed, Value,
 };
 
 use super::*;
@@ -88,14 +88,14 @@ fn relation(field: &Field) -> (&str, &Node) {
     }
 }
 
-fn compare(column: &str, comparison: Comparison, value: Value) -> Filter {
+fn compare(column: &str, comparison: Comparison, value: Typed) -> Filter {
     Filter::Compare { column: column.to_owned(), comparison, value }
 }
 
-fn equal(column: &str, value: Value) -> Filter {
+fn equal(column: &str, value: Typed) -> Filter {
     compare(column, Comparison::Eq, value)
 }
 
-fn text(text: &str) -> Value {
-    Value::Text(text.to_owned())
+fn text(text: &str) -> Typed {
+    Typed::Text(text.to_owned())
 }

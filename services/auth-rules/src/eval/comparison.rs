@@ -31,15 +31,7 @@ pub fn truth(r#type: Type, value: &Value, test: &Test, request: &RequestContext<
 
 /// Whether the comparison holds between two values; `None` where one is not of the type.
 pub fn compare(r#type: Type, left: &Value, comparison: Comparison, right: &Value) -> Option<bool> {
-    let order = ordering(r#type, left, right)?;
-    Some(match comparison {
-        Comparison::Eq => order.is_eq(),
-        Comparison::Ne => order.is_ne(),
-        Comparison::Gt => order.is_gt(),
-        Comparison::Gte => order.is_ge(),
-        Comparison::Lt => order.is_lt(),
-        Comparison::Lte => order.is_le(),
-    })
+    ordering(r#type, left, right).map(|order| comparison.allows(order))
 }
 
 /// The value as a query parameter, numbers in their canonical form; `None` where it is not of the type.
@@ -50,7 +42,7 @@ pub fn parameter(r#type: Type, value: &Value) -> Option<Value> {
             value.compare_numbers(value)?;
             Some(value.canonical_number())
         }
-        (Type::Date, Value::Text(text)) => query::instant(text).map(|_| value.clone()),
+        (Type::Date, Value::Text(text)) => query::datetime::instant(text).map(|_| value.clone()),
         (Type::String | Type::Number | Type::Bool | Type::Date, _) => None,
     }
 }
@@ -81,7 +73,9 @@ fn ordering(r#type: Type, left: &Value, right: &Value) -> Option<Ordering> {
         (Type::String, Value::Text(left), Value::Text(right)) => Some(left.cmp(right)),
         (Type::Number, left, right) => left.compare_numbers(right),
         (Type::Bool, Value::Bool(left), Value::Bool(right)) => Some(left.cmp(right)),
-        (Type::Date, Value::Text(left), Value::Text(right)) => Some(query::instant(left)?.cmp(&query::instant(right)?)),
+        (Type::Date, Value::Text(left), Value::Text(right)) => {
+            Some(query::datetime::instant(left)?.cmp(&query::datetime::instant(right)?))
+        }
         (Type::String | Type::Bool | Type::Date, ..) => None,
     }
 }

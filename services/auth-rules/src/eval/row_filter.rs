@@ -1,12 +1,12 @@
 //! Row filters: what a comparison with a column, or with a document that is created, demands of rows.
 
-use query::{Comparison, Filter, Operation, Quantifier, resources::MatchMode};
+use query::{Comparison, Operation, Quantifier, RuleFilter, resources::MatchMode};
 
 use super::{Polarity, comparison};
 use crate::{
     column_path::ColumnPath,
     constraint::Constraint,
-    context::RequestContext,
+    context::{self, RequestContext},
     operand::{ListOperand, Operand},
     path::{Root, Step},
     rule::{Match, Test, Type},
@@ -38,35 +38,37 @@ pub fn is_constrained(
         (Constraint::None | Constraint::Other, _) => false,
         (Constraint::Equal(_), Requirement::AnyValue) => true,
         (Constraint::Equal(value), Requirement::PassingValue) => {
-            polarity.passes(comparison::truth(matching.r#type, &value, &matching.test, request))
+            let value = context::value_of(value);
+            let truth = value.and_then(|value| comparison::truth(matching.r#type, &value, &matching.test, request));
+            polarity.passes(truth)
         }
     }
 }
 
 /// The comparison as a filter on the column alone; `None` where its other side has no value of the type.
-pub fn column_filter(column: &ColumnPath, matching: &Match, request: &RequestContext<'_>) -> Option<Filter> {
+pub fn column_filter(column: &ColumnPath, matching: &Match, request: &RequestContext<'_>) -> Option<RuleFilter> {
     let r#type = matching.r#type;
     let name = || column.name.clone();
     Some(match &matching.test {
         Test::Compare(comparison, operand) => {
             let value = comparison::parameter(r#type, &*request.value(operand)?)?;
-            Filter::Compare { column: name(), comparison: *comparison, value }
+            RuleFilter::Compare { column: name(), comparison: *comparison, value }
         }
         Test::In(list) => {
             let values = comparison::parameters(r#type, list, request)?;
             if values.is_empty() {
                 return None;
             }
-            Filter::In { column: name(), values }
+            RuleFilter::In { column: name(), values }
         }
         Test::NotIn(list) => {
             let values = comparison::parameters(r#type, list, request)?;
             if values.is_empty() {
-                return Some(Filter::TRUE);
+                return Some(RuleFilter::TRUE);
             }
-            Filter::Not(Box::new(Filter::In { column: name(), values }))
+            RuleFilter::Not(Box::new(RuleFilter::In { column: name(), values }))
         }
-        Test::IsNull => Filter::IsNull { column: name() },
+        Test::IsNull => RuleFilter::IsNull { column: name() },
         // Not parsed for columns.
         Test::StartsWith(_) | Test::Matches(_) => return None,
     })
@@ -76,22 +78,22 @@ pub fn column_filter(column: &ColumnPath, matching: &Match, request: &RequestCon
 ///
 /// A row whose column is null passes neither. Over a relation, SQL's `NOT EXISTS` would let such a row pass, and one that
 /// has no related row; both are excluded.
-pub fn negation(column: &ColumnPath, filter: Filter) -> Filter {
+pub fn negation(column: &ColumnPath, filter: RuleFilter) -> RuleFilter {
     if column.relations.is_empty() {
-        return Filter::Not(Box::new(filter));
+        return RuleFilter::Not(Box::new(filter));
     }
     let passing = match filter {
-        null @ Filter::IsNull { .. } => null,
-        other => Filter::Or(vec![other, Filter::IsNull { column: column.name.clone() }]),
+        null @ RuleFilter::IsNull { .. } => null,
+        other => RuleFilter::Or(vec![other, RuleFilter::IsNull { column: column.name.clone() }]),
     };
-    let exists = column.related(Quantifier::Some, Filter::TRUE);
-    Filter::And(vec![exists, column.related(Quantifier::None, passing)])
+    let exists = column.related(Quantifier::Some, RuleFilter::TRUE);
+    RuleFilter::And(vec![exists, column.related(Quantifier::None, passing)])
 }
 
 /// The check on the stored row of a document that passed: the database may change it while storing (defaults, triggers).
 ///
 /// Only equality that does not depend on another part of the document is carried over.
-pub fn stored_check(subject: &Operand, matching: &Match, request: &RequestContext<'_>) -> Filter {
+pub fn stored_check(subject: &Operand, matching: &Match, request: &RequestContext<'_>) -> RuleFilter {
     let r#type = matching.r#type;
     let filter = match &matching.test {
         _ if r#type == Type::Date => None,
@@ -99,24 +101,23 @@ pub fn stored_check(subject: &Operand, matching: &Match, request: &RequestContex
             let (column, other) = match (document_column(subject), document_column(other)) {
                 (Some(column), None) => (column, other),
                 (None, Some(column)) => (column, subject),
-                (Some(_), Some(_)) | (None, None) => return Filter::TRUE,
+                (Some(_), Some(_)) | (None, None) => return RuleFilter::TRUE,
             };
             if other.depends_on(Root::Doc) {
-                return Filter::TRUE;
+                return RuleFilter::TRUE;
             }
-            request.value(other).and_then(|value| comparison::parameter(r#type, &value)).map(|value| Filter::Compare {
-                column: column.to_owned(),
-                comparison: Comparison::Eq,
-                value,
-            })
+            request
+                .value(other)
+                .and_then(|value| comparison::parameter(r#type, &value))
+                .map(|value| RuleFilter::Compare { column: column.to_owned(), comparison: Comparison::Eq, value })
         }
         Test::In(list) => document_column(subject).filter(|_| is_independent(list)).and_then(|column| {
             let values = comparison::parameters(r#type, list, request)?;
-            Some(Filter::In { column: column.to_owned(), values })
+            Some(RuleFilter::In { column: column.to_owned(), values })
         }),
         Test::Compare(..) | Test::NotIn(_) | Test::IsNull | Test::StartsWith(_) | Test::Matches(_) => None,
     };
-    filter.unwrap_or(Filter::TRUE)
+    filter.unwrap_or(RuleFilter::TRUE)
 }
 
 /// Whether the list does not depend on the document.

@@ -3,7 +3,7 @@
 //! They have the syntax of clients' conditions, with paths for values: `{"org": {"$in": "args.auth.groups"}}`. A value that
 //! the request lacks, or that is not a scalar, denies.
 
-use query::{Comparison, Filter, Quantifier, Value};
+use query::{Comparison, Quantifier, RuleFilter, Value};
 use serde_json::{Map, Value as Json};
 
 use super::Parser;
@@ -50,12 +50,12 @@ impl Condition {
     }
 
     /// The filter with the values of a request; `None` where the request lacks one.
-    pub fn filter(&self, request: &RequestContext<'_>) -> Option<Filter> {
+    pub fn filter(&self, request: &RequestContext<'_>) -> Option<RuleFilter> {
         let all =
             |conditions: &[Condition]| conditions.iter().map(|one| one.filter(request)).collect::<Option<Vec<_>>>();
         Some(match self {
-            Condition::And(conditions) => Filter::And(all(conditions)?),
-            Condition::Or(conditions) => Filter::Or(all(conditions)?),
+            Condition::And(conditions) => RuleFilter::And(all(conditions)?),
+            Condition::Or(conditions) => RuleFilter::Or(all(conditions)?),
             Condition::Column(column, predicate) => {
                 column.related(Quantifier::Some, predicate.filter(&column.name, request)?)
             }
@@ -64,18 +64,18 @@ impl Condition {
 }
 
 impl ColumnPredicate {
-    fn filter(&self, column: &str, request: &RequestContext<'_>) -> Option<Filter> {
+    fn filter(&self, column: &str, request: &RequestContext<'_>) -> Option<RuleFilter> {
         let column = column.to_owned();
         Some(match self {
-            ColumnPredicate::Null => Filter::IsNull { column },
-            ColumnPredicate::NotNull => Filter::Not(Box::new(Filter::IsNull { column })),
+            ColumnPredicate::Null => RuleFilter::IsNull { column },
+            ColumnPredicate::NotNull => RuleFilter::Not(Box::new(RuleFilter::IsNull { column })),
             ColumnPredicate::Compare(comparison, operand) => {
                 let value = scalar(request.value(operand)?.as_ref())?;
-                Filter::Compare { column, comparison: *comparison, value }
+                RuleFilter::Compare { column, comparison: *comparison, value }
             }
-            ColumnPredicate::In(values) => Filter::In { column, values: values.scalars(request)? },
+            ColumnPredicate::In(values) => RuleFilter::In { column, values: values.scalars(request)? },
             ColumnPredicate::NotIn(values) => {
-                Filter::Not(Box::new(Filter::In { column, values: values.scalars(request)? }))
+                RuleFilter::Not(Box::new(RuleFilter::In { column, values: values.scalars(request)? }))
             }
         })
     }

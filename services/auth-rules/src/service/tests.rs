@@ -4,7 +4,7 @@ use proto::{
     auth::{Access, TableAccess},
     grant,
 };
-use query::{Filter, GrantTerms, Value};
+use query::{GrantTerms, RuleFilter, Typed, Value};
 use serde_json::{Value as Json, json};
 
 use super::*;
@@ -351,16 +351,16 @@ fn rule_json() -> impl Strategy<Value = Json> {
 }
 
 /// Whether the filter has the text anywhere else than as a whole value.
-fn leaks(filter: &Filter, text: &str) -> bool {
+fn leaks(filter: &RuleFilter, text: &str) -> bool {
     let in_value =
         |value: &Value| !matches!(value, Value::Text(own) if own == text) && format!("{value:?}").contains(text);
     match filter {
-        Filter::And(all) | Filter::Or(all) => all.iter().any(|one| leaks(one, text)),
-        Filter::Not(inner) => leaks(inner, text),
-        Filter::Compare { column, value, .. } => column.contains(text) || in_value(value),
-        Filter::In { column, values } => column.contains(text) || values.iter().any(in_value),
-        Filter::IsNull { column } => column.contains(text),
-        Filter::Related { relation, filter, .. } => relation.contains(text) || leaks(filter, text),
+        RuleFilter::And(all) | RuleFilter::Or(all) => all.iter().any(|one| leaks(one, text)),
+        RuleFilter::Not(inner) => leaks(inner, text),
+        RuleFilter::Compare { column, value, .. } => column.contains(text) || in_value(value),
+        RuleFilter::In { column, values } => column.contains(text) || values.iter().any(in_value),
+        RuleFilter::IsNull { column } => column.contains(text),
+        RuleFilter::Related { relation, filter, .. } => relation.contains(text) || leaks(filter, text),
     }
 }
 
@@ -370,12 +370,12 @@ proptest! {
         let operation = OPERATIONS[operation];
         let Ok(documents) = parsed(&shop(json!({"rules": {operation.name(): rule}}))) else { return Ok(()) };
         let claims = id.map_or_else(|| json!({"id": "marker' --"}), |id| json!({"id": id}));
-        let find = Filter::Compare {
+        let find = query::Filter::Compare {
             column: "uid".to_owned(),
             comparison: query::Comparison::Eq,
-            value: Value::Text("marker' --".to_owned()),
+            value: Typed::Text("marker' --".to_owned()),
         };
-        let doc = query::Object(vec![("a".to_owned(), Value::Text("marker' --".to_owned()))]);
+        let doc = query::Document(vec![("a".to_owned(), Typed::Text("marker' --".to_owned()))]);
         let access = Access::Table(TableAccess {
             find: Some(find),
             docs: vec![doc],

@@ -2,10 +2,9 @@
 
 use std::collections::HashSet;
 
-use query::{Column, Table, Type, resources::Engine};
+use query::{Column, Table, Type, Typed, resources::Engine};
 
 use crate::{
-    bind::Bind,
     decimal::{self, DOUBLE_DIGITS, Digits},
     store::{POSTGRES_ARGS, Rows, SQLITE_ARGS, Statement},
 };
@@ -120,7 +119,7 @@ impl Dialect {
             Dialect::Sqlite => None,
             Dialect::Postgres { schema, .. } => Some(Statement {
                 text: INDEXED.into(),
-                args: vec![Bind::Text(schema.clone())],
+                args: vec![Typed::Text(schema.clone()).into()],
                 columns: vec![Type::Text.into(), Type::Text.into()],
             }),
         }
@@ -183,9 +182,9 @@ impl Dialect {
     /// Checks that a column stores `value` without loss.
     ///
     /// Errors: `OUT_OF_RANGE`.
-    pub fn check_stored(&self, column: &Column, value: &Bind) -> Result<(), query::Error> {
+    pub fn check_stored(&self, column: &Column, value: &Typed) -> Result<(), query::Error> {
         match (self, value) {
-            (Dialect::Sqlite, Bind::Decimal(text)) => decimal::check_sqlite_digits(column, text),
+            (Dialect::Sqlite, Typed::Decimal(text)) => decimal::check_sqlite_digits(column, text),
             (Dialect::Sqlite | Dialect::Postgres { .. }, _) => Ok(()),
         }
     }

@@ -5,11 +5,10 @@
 
 use std::collections::HashSet;
 
-use query::{Column, Shape, Table, TableKind, Type};
+use query::{Column, Shape, Table, TableKind, Type, Typed};
 
 use super::{Alias, Sql, dialect::Dialect};
 use crate::{
-    bind::Bind,
     json,
     resolve::{Cond, MemberKind, Node, NodeMember},
     store::{Output, Rows, Statement},
@@ -451,8 +450,8 @@ fn limit(sql: &mut Sql<'_>, most: RowLimit, skip: u64) {
     }
 }
 
-fn count(rows: u64) -> Bind {
-    Bind::Int(Type::Int64, i64::try_from(rows).unwrap_or(i64::MAX))
+fn count(rows: u64) -> Typed {
+    Typed::Int(i64::try_from(rows).unwrap_or(i64::MAX))
 }
 
 fn numbered(sql: &mut Sql<'_>, alias: Alias, index: usize) {
@@ -479,7 +478,7 @@ fn parent_values(sql: &mut Sql<'_>, alias: Alias, above: &ParentLink<'_, '_>, ro
         let mut seen = HashSet::new();
         let cells = kept.iter().map(|row| rows.cell(*row, at));
         let once = cells.filter(|cell| cell.key().is_some_and(|key| seen.insert(key)));
-        let values: Vec<Bind> = once.filter_map(|cell| cell.bind(own.r#type)).collect();
+        let values: Vec<Typed> = once.filter_map(|cell| cell.typed(own.r#type)).collect();
         if values.is_empty() {
             return sql.push("FALSE");
         }

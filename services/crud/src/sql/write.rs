@@ -1,19 +1,12 @@
 //! Compiles mutations to `INSERT`, `UPDATE` and `DELETE`.
 
-use query::{Column, Type};
+use query::{Column, Type, Typed};
 
 use super::{Alias, Dialect, Sql, dialect::Sum, select};
 use crate::{
-    bind::Bind,
-    resolve::{ChangeKind, Cond, Mutation},
+    resolve::{ChangeKind, ColumnChange, Cond, Mutation, NewRow},
     store::{Output, Statement},
 };
-
-/// A row to insert: columns and what they get.
-type Row<'s> = Vec<(&'s Column, Bind)>;
-
-/// Columns that an update writes, what they get and how.
-pub type ColumnChange<'s> = (&'s Column, Bind, ChangeKind);
 
 /// Positions of the computed columns in a `RETURNING`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,7 +18,7 @@ pub struct Returned {
 }
 
 /// The `INSERT` statements of `rows`, in their order: as few as the dialect and its limit of placeholders allow.
-pub fn insert(dialect: &Dialect, mutation: &Mutation<'_>, rows: &[Row<'_>]) -> (Vec<Statement>, Returned) {
+pub fn insert(dialect: &Dialect, mutation: &Mutation<'_>, rows: &[NewRow<'_>]) -> (Vec<Statement>, Returned) {
     let (_, returned) = returning(&mut Sql::writing(dialect, mutation.table), mutation);
     let mut statements = Vec::new();
     let mut rest = rows;
@@ -54,7 +47,7 @@ pub fn update(
         sql.name(column);
         sql.push(" = ");
         match how {
-            ChangeKind::Set => sql.arg(value.clone()),
+            ChangeKind::Set => sql.arg(Typed::clone(value)),
             ChangeKind::Inc => sum(sql, column, value),
         }
     });
@@ -67,11 +60,11 @@ pub fn update(
 const OVERFLOW: &str = "abs(-9223372036854775808)";
 
 /// Appends the sum of the column and `value`, with its overflow check.
-fn sum(sql: &mut Sql<'_>, column: &Column, value: &Bind) {
+fn sum(sql: &mut Sql<'_>, column: &Column, value: &Typed) {
     let unchecked = |sql: &mut Sql<'_>| {
         sql.column(Alias::Target, column);
         sql.push(" + ");
-        sql.arg(value.clone());
+        sql.arg(Typed::clone(value));
     };
     let rounded = |sql: &mut Sql<'_>, scale| {
         sql.push("round(");
@@ -117,7 +110,7 @@ pub fn delete(dialect: &Dialect, mutation: &Mutation<'_>, cond: &Cond<'_>, one: 
 }
 
 /// The columns of the next statement's rows, and how many of `rows` go into it.
-fn batch<'s>(dialect: &Dialect, mutation: &Mutation<'_>, rows: &[Row<'s>]) -> (Vec<&'s Column>, usize) {
+fn batch<'s>(dialect: &Dialect, mutation: &Mutation<'_>, rows: &[NewRow<'s>]) -> (Vec<&'s Column>, usize) {
     let first: Vec<&Column> = rows[0].iter().map(|(column, _)| *column).collect();
     if first.is_empty() {
         return (first, 1);
@@ -130,7 +123,7 @@ fn batch<'s>(dialect: &Dialect, mutation: &Mutation<'_>, rows: &[Row<'s>]) -> (V
             }
         }
     }
-    let joins_batch = |row: &&Row<'_>| {
+    let joins_batch = |row: &&NewRow<'_>| {
         let is_known = |column: &Column| columns.iter().any(|known| known.name == column.name);
         let has_all = dialect.has_default_values() || row.len() == columns.len();
         !row.is_empty() && has_all && row.iter().all(|(column, _)| is_known(column))
@@ -146,7 +139,7 @@ fn batch<'s>(dialect: &Dialect, mutation: &Mutation<'_>, rows: &[Row<'s>]) -> (V
     (columns, count)
 }
 
-fn insert_batch(dialect: &Dialect, mutation: &Mutation<'_>, columns: &[&Column], rows: &[Row<'_>]) -> Statement {
+fn insert_batch(dialect: &Dialect, mutation: &Mutation<'_>, columns: &[&Column], rows: &[NewRow<'_>]) -> Statement {
     let mut sql = Sql::writing(dialect, mutation.table);
     sql.push("INSERT INTO ");
     sql.table(mutation.table);
@@ -159,7 +152,7 @@ fn insert_batch(dialect: &Dialect, mutation: &Mutation<'_>, columns: &[&Column],
         sql.list(", ", rows, |sql, row| {
             sql.push("(");
             sql.list(", ", columns, |sql, column| match row.iter().find(|(given, _)| given.name == column.name) {
-                Some((_, value)) => sql.arg(value.clone()),
+                Some((_, value)) => sql.arg(Typed::clone(value)),
                 None => sql.push("DEFAULT"),
             });
             sql.push(")");

@@ -6,7 +6,7 @@
 use std::{fmt::Write, path::Path};
 
 use proptest::prelude::*;
-use query::{Comparison, Filter, Operation, Quantifier, Schema, Sort, Value};
+use query::{Comparison, Filter, Operation, Quantifier, Schema, Sort, Typed};
 use serde_json::Value as Json;
 
 use super::support::{Db, grants, read, sqlite};
@@ -136,13 +136,16 @@ fn selected(db: &Db, dialect: &Dialect, read: &query::Read) -> Result<Vec<Statem
     Ok(statements)
 }
 
-fn shown(value: &Bind) -> String {
-    match value {
-        Bind::Null(_) => "NULL".to_owned(),
-        Bind::Int(_, value) => value.to_string(),
-        Bind::Text(text) | Bind::Decimal(text) => format!("'{text}'"),
-        Bind::List(_, items) => format!("[{}]", items.iter().map(shown).collect::<Vec<_>>().join(", ")),
+fn shown(bind: &Bind) -> String {
+    let value = |value: &Typed| match value {
+        Typed::Null => "NULL".to_owned(),
+        Typed::Int(value) => value.to_string(),
+        Typed::Text(text) | Typed::Decimal(text) => format!("'{text}'"),
         other => format!("{other:?}"),
+    };
+    match bind {
+        Bind::Value(one) => value(one),
+        Bind::List(items) => format!("[{}]", items.iter().map(value).collect::<Vec<_>>().join(", ")),
     }
 }
 
@@ -169,17 +172,18 @@ impl Tape<'_> {
         self.one(&["album", "artist", "track", "kinds", "part", "stock", "odd \"name", MARKER].map(str::to_owned))
     }
 
-    fn column(&mut self, table: &str) -> (String, Value) {
-        let Ok(table) = self.schema.table(table) else { return (MARKER.to_owned(), Value::Null) };
+    fn column(&mut self, table: &str) -> (String, Typed) {
+        let Ok(table) = self.schema.table(table) else { return (MARKER.to_owned(), Typed::Null) };
         let index = self.next(table.columns.len());
         let column = &table.columns[index];
         let value = match column.r#type {
-            _ if self.next(40) == 1 => Value::List(vec![Value::Text(MARKER.to_owned())]),
-            query::Type::Bool => Value::Bool(true),
-            query::Type::Int64 => Value::Int(7),
-            query::Type::Float | query::Type::Decimal => Value::Number("7.5".to_owned()),
-            query::Type::Date => Value::Text("2009-01-31".to_owned()),
-            _ => Value::Text(MARKER.to_owned()),
+            _ if self.next(40) == 1 => Typed::Bytes(MARKER.as_bytes().to_vec()),
+            query::Type::Bool => Typed::Bool(true),
+            query::Type::Int64 => Typed::Int(7),
+            query::Type::Float => Typed::Float(7.5),
+            query::Type::Decimal => Typed::Decimal("7.5".to_owned()),
+            query::Type::Date => Typed::Date(14_275),
+            _ => Typed::Text(MARKER.to_owned()),
         };
         (if self.next(40) == 1 { MARKER.to_owned() } else { column.name.clone() }, value)
     }
@@ -242,7 +246,7 @@ impl Tape<'_> {
         let kind = match self.next(4) {
             0 => query::MutationKind::Delete { filter, one },
             1 => query::MutationKind::Insert {
-                docs: vec![query::Object(vec![(column, value)]), query::Object::default()],
+                docs: vec![query::Document(vec![(column, value)]), query::Document::default()],
             },
             2 => query::MutationKind::Update { filter, changes: vec![query::Change::Inc { column, by: value }], one },
             _ => query::MutationKind::Update { filter, changes: vec![query::Change::Set { column, value }], one },

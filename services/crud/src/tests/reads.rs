@@ -258,7 +258,7 @@ async fn every_with_an_unknown_fails() {
         let inner = Filter::Compare {
             column: "album_id".to_owned(),
             comparison: query::Comparison::Gt,
-            value: query::Value::Int(0),
+            value: query::Typed::Int(0),
         };
         let filter = Filter::Related {
             relation: "track".to_owned(),
@@ -394,4 +394,28 @@ async fn more_values_than_a_statement_takes_are_too_complex() {
     assert!(matches!(read, Err(Error::TooComplex)), "{read:?}");
     let delete = db.mutate(db.delete("kinds", json!({"raw": {"$in": values}}), None)).await;
     assert!(matches!(delete, Err(Error::TooComplex)), "{delete:?}");
+}
+
+#[tokio::test]
+async fn a_value_that_was_typed_for_another_schema_is_typed_again() {
+    let born = |value: &str| Filter::Compare {
+        column: "born".to_owned(),
+        comparison: query::Comparison::Eq,
+        value: query::Typed::Text(value.to_owned()),
+    };
+    for db in engines().await {
+        let doc = query::Document(vec![("born".to_owned(), query::Typed::Text("2009-01-31".to_owned()))]);
+        let mut insert = db.insert("kinds", json!([]), None);
+        insert.kind = query::MutationKind::Insert { docs: vec![doc] };
+        db.mutate(insert).await.unwrap();
+        let known = db.schema();
+        let mut kinds = read(&known.schema, "kinds", &json!({"select": ["born"]})).unwrap();
+        kinds.node.filter = born("2009-01-31");
+        assert_eq!(
+            db.answers(std::slice::from_ref(&kinds)).await.unwrap().remove(0).json,
+            r#"[{"born":"2009-01-31"}]"#
+        );
+        kinds.node.filter = born("yesterday");
+        assert!(matches!(db.answers(&[kinds]).await, Err(Error::Query(query::Error::WrongType { .. }))));
+    }
 }

@@ -4,8 +4,8 @@ use std::{collections::HashMap, sync::atomic::AtomicU32, sync::atomic::Ordering}
 
 use mesh::Tasks;
 use query::{
-    Budget, Columns, Filter, GrantTerms, Limits, Mutation, MutationKind, Operation, Options, Parser, Read, Schema,
-    Shape, Spelling, TableAccess, Value, resources::Numbers,
+    Budget, Columns, Filter, GrantTerms, Limits, Mutation, MutationKind, Operation, Options, Parser, Read, RuleFilter,
+    Schema, Shape, Spelling, TableAccess, Value, resources::Numbers,
 };
 use serde_json::Value as Json;
 
@@ -50,8 +50,8 @@ const ROWS: [&str; 5] = [
 /// What the rules say of a table in one operation; by default all is allowed.
 #[derive(Clone)]
 pub struct Rule {
-    pub filter: Filter,
-    pub check: Filter,
+    pub filter: RuleFilter,
+    pub check: RuleFilter,
     pub columns: Columns,
     pub allow_all: bool,
 }
@@ -219,9 +219,30 @@ impl Db {
         }
     }
 
-    pub fn filter(&self, table: &str, find: Json) -> Filter {
+    /// A filter of a rule, written as a condition.
+    pub fn filter(&self, table: &str, find: Json) -> RuleFilter {
         let known = self.schema();
-        parser(&known.schema).filter(known.schema.table(table).unwrap(), &Value::from(&find), &mut budget()).unwrap()
+        let table = known.schema.table(table).unwrap();
+        untyped(parser(&known.schema).filter(table, &Value::from(&find), &mut budget()).unwrap())
+    }
+}
+
+fn untyped(filter: Filter) -> RuleFilter {
+    let each = |filters: Vec<Filter>| filters.into_iter().map(untyped).collect();
+    match filter {
+        Filter::And(all) => Filter::And(each(all)),
+        Filter::Or(any) => Filter::Or(each(any)),
+        Filter::Not(filter) => Filter::Not(Box::new(untyped(*filter))),
+        Filter::Compare { column, comparison, value } => {
+            Filter::Compare { column, comparison, value: value.to_value() }
+        }
+        Filter::In { column, values } => {
+            Filter::In { column, values: values.iter().map(query::Typed::to_value).collect() }
+        }
+        Filter::IsNull { column } => Filter::IsNull { column },
+        Filter::Related { relation, quantifier, filter } => {
+            Filter::Related { relation, quantifier, filter: Box::new(untyped(*filter)) }
+        }
     }
 }
 

@@ -217,7 +217,7 @@ async fn constraints_are_named() {
         let refused = db.mutate(db.insert("album", json!({"title": "x", "artist_id": 99}), None)).await;
         assert!(matches!(&refused, Err(Error::Constraint(text)) if text.contains("foreign key")), "{refused:?}");
         let mut untitled = db.insert("album", json!([]), None);
-        let doc = query::Object(vec![("artist_id".to_owned(), query::Value::Int(1))]);
+        let doc = query::Document(vec![("artist_id".to_owned(), query::Typed::Int(1))]);
         untitled.kind = MutationKind::Insert { docs: vec![doc] };
         let refused = db.mutate(untitled).await;
         assert!(matches!(&refused, Err(Error::Constraint(text)) if text.contains("title")), "{refused:?}");

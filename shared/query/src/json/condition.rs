@@ -201,8 +201,8 @@ fn ordered(column: &Column, comparison: Comparison, value: &Value) -> Result<Fil
 }
 
 fn compare(column: &Column, comparison: Comparison, value: &Value) -> Result<Filter, Error> {
-    comparable(column, value)?;
-    Ok(Filter::Compare { column: column.name.clone(), comparison, value: value.clone() })
+    let value = comparable(column, value)?;
+    Ok(Filter::Compare { column: column.name.clone(), comparison, value })
 }
 
 /// The value of the column is one of `values`, of which null is one like another.
@@ -212,8 +212,7 @@ fn within(column: &Column, values: &[Value], budget: &mut Budget) -> Result<Filt
     for value in values {
         budget.value(value)?;
         if !matches!(value, Value::Null) {
-            comparable(column, value)?;
-            candidates.push(value.clone());
+            candidates.push(comparable(column, value)?);
         }
     }
     let has_null = candidates.len() < values.len();

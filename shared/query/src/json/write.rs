@@ -1,7 +1,7 @@
 //! Documents of inserts and changes of updates.
 
 use super::name::wrong_type;
-use crate::{Budget, Change, Column, Error, Object, Parser, Spelling, Table, Type, Value, typed};
+use crate::{Budget, Change, Column, Document, Error, Object, Parser, Spelling, Table, Type, Typed, Value, typed};
 
 /// Operators of an update.
 const OPERATORS: [&str; 2] = ["set", "inc"];
@@ -41,7 +41,7 @@ impl Parser<'_> {
         Ok(changes)
     }
 
-    pub(super) fn docs_of(&self, table: &Table, docs: &Value, budget: &mut Budget) -> Result<Vec<Object>, Error> {
+    pub(super) fn docs_of(&self, table: &Table, docs: &Value, budget: &mut Budget) -> Result<Vec<Document>, Error> {
         let docs = match docs {
             Value::Object(doc) => return Ok(vec![self.doc(table, doc, budget)?]),
             Value::List(docs) => docs,
@@ -67,17 +67,17 @@ impl Parser<'_> {
         Ok(parsed)
     }
 
-    fn doc(&self, table: &Table, doc: &Object, budget: &mut Budget) -> Result<Object, Error> {
+    fn doc(&self, table: &Table, doc: &Object, budget: &mut Budget) -> Result<Document, Error> {
         budget.row()?;
-        let mut members: Vec<(String, Value)> = Vec::with_capacity(doc.0.len());
+        let mut members: Vec<(String, Typed)> = Vec::with_capacity(doc.0.len());
         for (key, value) in &doc.0 {
             let column = self.column(table, key)?;
             budget.value(value)?;
-            writable(column, value)?;
+            let value = writable(column, value)?;
             if members.iter().any(|(known, _)| *known == column.name) {
                 return Err(Error::Malformed(format!("column {} is given twice", column.name)));
             }
-            members.push((column.name.clone(), value.clone()));
+            members.push((column.name.clone(), value));
         }
         let given = |column: &Column| members.iter().any(|(name, _)| *name == column.name);
         let missing = table
@@ -86,14 +86,14 @@ impl Parser<'_> {
             .find(|column| !column.nullable && !column.has_default && !column.generated && !given(column));
         match missing {
             Some(column) => Err(Error::Required(column.name.clone())),
-            None => Ok(Object(members)),
+            None => Ok(Document(members)),
         }
     }
 }
 
 fn set(column: &Column, value: &Value) -> Result<Change, Error> {
-    writable(column, value)?;
-    Ok(Change::Set { column: column.name.clone(), value: value.clone() })
+    let value = writable(column, value)?;
+    Ok(Change::Set { column: column.name.clone(), value })
 }
 
 fn inc(column: &Column, by: &Value) -> Result<Change, Error> {
@@ -113,17 +113,17 @@ fn inc(column: &Column, by: &Value) -> Result<Change, Error> {
     if !accepted {
         return Err(wrong_type(&column.name, "number to add", by));
     }
-    writable(column, by)?;
-    Ok(Change::Inc { column: column.name.clone(), by: by.clone() })
+    let by = writable(column, by)?;
+    Ok(Change::Inc { column: column.name.clone(), by })
 }
 
-/// Whether `column` can become `value`.
-fn writable(column: &Column, value: &Value) -> Result<(), Error> {
+/// `value` as `column` can become it.
+fn writable(column: &Column, value: &Value) -> Result<Typed, Error> {
     if column.generated {
         return Err(wrong_type(&column.name, "no value, because the database computes it", value));
     }
     if matches!(value, Value::Null) && !column.nullable {
         return Err(Error::Required(column.name.clone()));
     }
-    typed(column, value).map(|_| ())
+    typed(column, value)
 }

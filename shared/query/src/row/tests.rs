@@ -3,7 +3,7 @@ use rusqlite::Connection;
 use rusqlite::types::Value as Bound;
 
 use crate::fixtures::{chinook, object, rest, table, value};
-use crate::{Comparison, Filter, Object, Quantifier, Related, Row, Schema, Table, Typed, Value, typed};
+use crate::{Comparison, Filter, Object, Quantifier, Related, Row, Schema, Typed, Value, typed};
 
 fn schema() -> Schema {
     Schema::new(vec![table("t", "i:int64? f:float? s:text? b:bool?", &[], &[])])
@@ -34,15 +34,24 @@ fn scalar(kind: Kind) -> BoxedStrategy<Value> {
     }
 }
 
+fn operand(column: &str, value: &Value) -> Typed {
+    typed(schema().table("t").unwrap().column(column).unwrap(), value).unwrap()
+}
+
 fn filter() -> impl Strategy<Value = Filter> {
     use Comparison::{Eq, Gt, Gte, Lt, Lte, Ne};
     let column = || prop::sample::select(&COLUMNS[..]);
     let comparison = prop::sample::select(vec![Eq, Ne, Gt, Gte, Lt, Lte]);
     let compare = (column(), comparison).prop_flat_map(|((column, kind), comparison)| {
-        scalar(kind).prop_map(move |value| Filter::Compare { column: column.to_owned(), comparison, value })
+        scalar(kind).prop_map(move |value| Filter::Compare {
+            column: column.to_owned(),
+            comparison,
+            value: operand(column, &value),
+        })
     });
     let within = column().prop_flat_map(|(column, kind)| {
         prop::collection::vec(scalar(kind), 0..4)
+            .prop_map(move |values| values.iter().map(|value| operand(column, value)).collect())
             .prop_map(move |values| Filter::In { column: column.to_owned(), values })
     });
     let is_null = column().prop_map(|(column, _)| Filter::IsNull { column: column.to_owned() });
@@ -62,8 +71,8 @@ fn row() -> impl Strategy<Value = Object> {
     })
 }
 
-fn bound(table: &Table, column: &str, value: &Value) -> Bound {
-    match typed(table.column(column).unwrap(), value).unwrap() {
+fn bound(value: &Typed) -> Bound {
+    match value.clone() {
         Typed::Null => Bound::Null,
         Typed::Bool(flag) => Bound::Integer(i64::from(flag)),
         Typed::Int(number) => Bound::Integer(number),
@@ -74,17 +83,17 @@ fn bound(table: &Table, column: &str, value: &Value) -> Bound {
 }
 
 /// A plain translation, independent of how the database service writes SQL.
-fn sql(table: &Table, filter: &Filter, args: &mut Vec<Bound>) -> String {
+fn sql(filter: &Filter, args: &mut Vec<Bound>) -> String {
     let mut joined = |filters: &[Filter], word: &str, none: &str| {
-        let parts: Vec<String> = filters.iter().map(|filter| sql(table, filter, args)).collect();
+        let parts: Vec<String> = filters.iter().map(|filter| sql(filter, args)).collect();
         if parts.is_empty() { none.to_owned() } else { format!("({})", parts.join(word)) }
     };
     match filter {
         Filter::And(filters) => joined(filters, " AND ", "(1 = 1)"),
         Filter::Or(filters) => joined(filters, " OR ", "(1 = 0)"),
-        Filter::Not(filter) => format!("(NOT {})", sql(table, filter, args)),
+        Filter::Not(filter) => format!("(NOT {})", sql(filter, args)),
         Filter::Compare { column, comparison, value } => {
-            args.push(bound(table, column, value));
+            args.push(bound(value));
             let sign = match comparison {
                 Comparison::Eq => "=",
                 Comparison::Ne => "<>",
@@ -96,7 +105,7 @@ fn sql(table: &Table, filter: &Filter, args: &mut Vec<Bound>) -> String {
             format!("({column} {sign} ?)")
         }
         Filter::In { column, values } => {
-            args.extend(values.iter().map(|value| bound(table, column, value)));
+            args.extend(values.iter().map(bound));
             format!("({column} IN ({}))", vec!["?"; values.len()].join(", "))
         }
         Filter::IsNull { column } => format!("({column} IS NULL)"),
@@ -105,10 +114,10 @@ fn sql(table: &Table, filter: &Filter, args: &mut Vec<Bound>) -> String {
 }
 
 /// What SQLite says of `row`: true, false or unknown.
-fn decided(connection: &Connection, table: &Table, filter: &Filter, row: &Object) -> Option<bool> {
+fn decided(connection: &Connection, filter: &Filter, row: &Object) -> Option<bool> {
     let mut args = Vec::new();
-    let condition = sql(table, filter, &mut args);
-    let mut all: Vec<Bound> = row.0.iter().map(|(column, value)| bound(table, column, value)).collect();
+    let condition = sql(filter, &mut args);
+    let mut all: Vec<Bound> = row.0.iter().map(|(column, value)| bound(&operand(column, value))).collect();
     connection.execute("DELETE FROM t", []).unwrap();
     connection
         .prepare_cached("INSERT INTO t (i, f, s, b) VALUES (?, ?, ?, ?)")
@@ -131,7 +140,7 @@ proptest! {
         connection.execute_batch("CREATE TABLE t (i INTEGER, f REAL, s TEXT, b BOOLEAN)").unwrap();
         for columns in &rows {
             let row = Row { table, columns, related: &[] };
-            prop_assert_eq!(filter.matches(&row), decided(&connection, table, &filter, columns), "{:?}", columns);
+            prop_assert_eq!(filter.matches(&row), decided(&connection, &filter, columns), "{:?}", columns);
         }
     }
 }

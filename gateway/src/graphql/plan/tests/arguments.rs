@@ -11,12 +11,12 @@ fn conditions_take_operators_and_plain_values() {
     assert_eq!(filter("null"), Filter::TRUE);
     assert_eq!(
         filter("{album_id: [1, 2]}"),
-        Filter::In { column: "album_id".to_owned(), values: vec![Value::Int(1), Value::Int(2)] }
+        Filter::In { column: "album_id".to_owned(), values: vec![Typed::Int(1), Typed::Int(2)] }
     );
     assert_eq!(
         filter(r#"{_or: [{album_id: {_lt: 3}}, {artist: {name: "AC/DC"}}]}"#),
         Filter::Or(vec![
-            compare("album_id", Comparison::Lt, Value::Int(3)),
+            compare("album_id", Comparison::Lt, Typed::Int(3)),
             Filter::Related {
                 relation: "artist".to_owned(),
                 quantifier: Quantifier::Some,
@@ -35,9 +35,9 @@ fn texts_are_kept_as_they_are() {
     assert_eq!(
         mutation(r#"mutation { insert_album(docs: [{title: "user__name@x.com", artist_id: 1}]) { status } }"#),
         MutationKind::Insert {
-            docs: vec![Object(vec![
+            docs: vec![query::Document(vec![
                 ("title".to_owned(), text("user__name@x.com")),
-                ("artist_id".to_owned(), Value::Int(1))
+                ("artist_id".to_owned(), Typed::Int(1))
             ])]
         }
     );
@@ -57,12 +57,12 @@ fn operators_in_variables_may_be_spelled_both_ways() {
 fn an_absent_variable_leaves_its_member_out() {
     let query = "query($t: String, $n: String) { album(where: {title: $t, album_id: {_gt: 1}}, limit: 1) { title } }";
 
-    assert_eq!(read_with(query, "{}").node.filter, compare("album_id", Comparison::Gt, Value::Int(1)));
+    assert_eq!(read_with(query, "{}").node.filter, compare("album_id", Comparison::Gt, Typed::Int(1)));
     assert_eq!(
         read_with(query, r#"{"t": null}"#).node.filter,
         Filter::And(vec![
             Filter::IsNull { column: "title".to_owned() },
-            compare("album_id", Comparison::Gt, Value::Int(1))
+            compare("album_id", Comparison::Gt, Typed::Int(1))
         ])
     );
     assert_eq!(error("{ album(where: {title: $t}) { title } }"), "variable $t is not declared");
@@ -72,7 +72,7 @@ fn an_absent_variable_leaves_its_member_out() {
 fn numbers_keep_every_digit() {
     let read = read("{ track(where: {unit_price: 0.12345678901234567890}) { name } }");
 
-    assert_eq!(read.node.filter, equal("unit_price", Value::Number("0.12345678901234567890".to_owned())));
+    assert_eq!(read.node.filter, equal("unit_price", Typed::Decimal("0.12345678901234567890".to_owned())));
     assert!(error("{ album(where: {album_id: 99999999999999999999}) { title } }").contains("out of range"));
 }
 
@@ -137,7 +137,7 @@ fn renamed_columns_are_meant_by_their_graphql_names_everywhere() {
     let inserted = plan(r#"mutation { insert_order_items(docs: {_2nd: "x"}) { status } }"#);
     assert_eq!(
         inserted.writes[0].1.kind,
-        MutationKind::Insert { docs: vec![Object(vec![("2nd".to_owned(), text("x"))])] }
+        MutationKind::Insert { docs: vec![query::Document(vec![("2nd".to_owned(), text("x"))])] }
     );
     assert_eq!(plan("{ order_items @odd }").reads[0].node.fields[0], column("unit_price_1", "unit price"));
 }

@@ -38,7 +38,7 @@ fn relations_are_nodes_of_the_tree_and_take_arguments_where_they_lead_to_many() 
     assert_eq!((name, artist.shape, keys(&artist.fields)), ("artist", Shape::One, vec!["name"]));
     let (name, track) = relation(&read.node.fields[1]);
     assert_eq!((name, track.shape, track.skip, track.limit), ("track", Shape::Many, 1, Some(2)));
-    assert_eq!(track.filter, compare("milliseconds", Comparison::Gt, Value::Int(1000)));
+    assert_eq!(track.filter, compare("milliseconds", Comparison::Gt, Typed::Int(1000)));
     assert_eq!(track.sort, [Sort { column: "name".to_owned(), descending: true }]);
     assert_eq!(error("{ album { artist(limit: 1) { name } } }"), "argument limit of artist is not known");
 }
@@ -64,10 +64,10 @@ fn a_row_is_found_by_all_columns_of_its_key() {
     let one = read("{ album_by_pk(album_id: 1) { title } }");
     let two = read("{ playlist_track_by_pk(track_id: 2, playlist_id: 1) { track { name } } }");
 
-    assert_eq!((one.node.shape, one.node.filter), (Shape::One, equal("album_id", Value::Int(1))));
+    assert_eq!((one.node.shape, one.node.filter), (Shape::One, equal("album_id", Typed::Int(1))));
     assert_eq!(
         two.node.filter,
-        Filter::And(vec![equal("playlist_id", Value::Int(1)), equal("track_id", Value::Int(2))])
+        Filter::And(vec![equal("playlist_id", Typed::Int(1)), equal("track_id", Typed::Int(2))])
     );
     assert_eq!(
         error("{ playlist_track_by_pk(track_id: 2) { playlist_id } }"),

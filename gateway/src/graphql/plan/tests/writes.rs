@@ -12,7 +12,7 @@ fn rows_are_inserted() {
     assert_eq!(
         *kind,
         MutationKind::Insert {
-            docs: vec![Object(vec![("album_id".to_owned(), Value::Int(9)), ("title".to_owned(), text("z"))])]
+            docs: vec![query::Document(vec![("album_id".to_owned(), Typed::Int(9)), ("title".to_owned(), text("z"))])]
         }
     );
     assert_eq!(returning.as_ref().map(|node| node.fields.clone()), Some(vec![column("i", "title")]));
@@ -45,17 +45,17 @@ fn rows_are_updated() {
             r#"mutation { update_track(where: {track_id: 1}, set: {name: "z"}, inc: {milliseconds: 1}) { status } }"#
         ),
         MutationKind::Update {
-            filter: equal("track_id", Value::Int(1)),
+            filter: equal("track_id", Typed::Int(1)),
             changes: vec![
                 Change::Set { column: "name".to_owned(), value: text("z") },
-                Change::Inc { column: "milliseconds".to_owned(), by: Value::Int(1) },
+                Change::Inc { column: "milliseconds".to_owned(), by: Typed::Int(1) },
             ],
             one: false,
         }
     );
     assert_eq!(
         mutation("mutation { update_track(where: {track_id: 1}, op: one) { status } }"),
-        MutationKind::Update { filter: equal("track_id", Value::Int(1)), changes: Vec::new(), one: true }
+        MutationKind::Update { filter: equal("track_id", Typed::Int(1)), changes: Vec::new(), one: true }
     );
     assert_eq!(
         error("mutation { update_track(where: {track_id: 1}, remove: {name: 1}) { status } }"),
@@ -79,7 +79,7 @@ fn rows_are_updated() {
 fn rows_are_deleted() {
     assert_eq!(
         mutation("mutation { delete_album(where: {album_id: 1}) { affected } }"),
-        MutationKind::Delete { filter: equal("album_id", Value::Int(1)), one: false }
+        MutationKind::Delete { filter: equal("album_id", Typed::Int(1)), one: false }
     );
     assert_eq!(
         mutation("mutation { delete_album { affected } }"),

@@ -3,9 +3,10 @@
 use std::{borrow::Cow, error::Error};
 
 use bytes::{BufMut, BytesMut};
+use query::{Typed, datetime, uuid};
 use tokio_postgres::types::{Format, IsNull, Kind, ToSql, Type};
 
-use super::cell::EPOCH_MICROS;
+use super::cell::{EPOCH_DAYS, EPOCH_MICROS};
 use crate::bind::Bind;
 
 /// A value on its way to a placeholder.
@@ -29,19 +30,22 @@ impl ToSql for Bound<'_> {
     }
 
     fn to_sql_checked(&self, ty: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
-        if let Bind::Null(_) = self.0 {
-            return Ok(IsNull::Yes);
-        }
-        if is_binary(self.0, base(ty)) {
-            binary(self.0, base(ty), out)?;
-        } else {
-            out.put_slice(text(self.0)?.as_bytes());
+        match self.0 {
+            Bind::Value(Typed::Null) => return Ok(IsNull::Yes),
+            Bind::Value(value) if is_binary(value, base(ty)) => binary(value, base(ty), out)?,
+            Bind::Value(value) => out.put_slice(text(value)?.as_bytes()),
+            Bind::List(items) if is_binary_array(items, base(ty)) => array(items, base(ty), out)?,
+            Bind::List(items) => out.put_slice(array_literal(items)?.as_bytes()),
         }
         Ok(IsNull::No)
     }
 
     fn encode_format(&self, ty: &Type) -> Format {
-        if is_binary(self.0, base(ty)) { Format::Binary } else { Format::Text }
+        let is_binary = match self.0 {
+            Bind::Value(value) => is_binary(value, base(ty)),
+            Bind::List(items) => is_binary_array(items, base(ty)),
+        };
+        if is_binary { Format::Binary } else { Format::Text }
     }
 }
 
@@ -54,21 +58,26 @@ fn base(mut ty: &Type) -> &Type {
 }
 
 /// Whether the value goes out in the type's binary form; else the server parses its text, which it can for any type.
-fn is_binary(bind: &Bind, ty: &Type) -> bool {
-    match bind {
-        Bind::Null(_) => true,
-        Bind::Bool(_) => *ty == Type::BOOL,
-        Bind::Int(..) => [Type::INT2, Type::INT4, Type::INT8, Type::OID].contains(ty),
-        Bind::Float(_) => [Type::FLOAT4, Type::FLOAT8].contains(ty),
-        Bind::Bytes(_) => *ty == Type::BYTEA,
-        Bind::Timestamp(_) => [Type::TIMESTAMP, Type::TIMESTAMPTZ].contains(ty),
-        Bind::Uuid(uuid) => *ty == Type::UUID && uuid_bytes(uuid).is_some(),
-        Bind::Text(_) => is_text(ty),
-        Bind::Decimal(_) | Bind::Date(_) | Bind::Time(_) | Bind::Json(_) | Bind::Other(_) => false,
-        Bind::List(_, items) => match ty.kind() {
-            Kind::Array(item) => items.iter().all(|value| is_binary(value, base(item))),
-            _ => false,
-        },
+fn is_binary(value: &Typed, ty: &Type) -> bool {
+    match value {
+        Typed::Null => true,
+        Typed::Bool(_) => *ty == Type::BOOL,
+        Typed::Int(_) => [Type::INT2, Type::INT4, Type::INT8, Type::OID].contains(ty),
+        Typed::Float(_) => [Type::FLOAT4, Type::FLOAT8].contains(ty),
+        Typed::Bytes(_) => *ty == Type::BYTEA,
+        Typed::Timestamp(_) => [Type::TIMESTAMP, Type::TIMESTAMPTZ].contains(ty),
+        Typed::Date(_) => *ty == Type::DATE,
+        Typed::Time(_) => *ty == Type::TIME,
+        Typed::Uuid(_) => *ty == Type::UUID,
+        Typed::Text(_) => is_text(ty),
+        Typed::Decimal(_) | Typed::Json(_) | Typed::Other(_) => false,
+    }
+}
+
+fn is_binary_array(items: &[Typed], ty: &Type) -> bool {
+    match ty.kind() {
+        Kind::Array(item) => items.iter().all(|value| is_binary(value, base(item))),
+        _ => false,
     }
 }
 
@@ -76,21 +85,21 @@ fn is_text(ty: &Type) -> bool {
     [Type::TEXT, Type::VARCHAR, Type::BPCHAR, Type::NAME].contains(ty)
 }
 
-fn binary(bind: &Bind, ty: &Type, out: &mut BytesMut) -> Encoded {
-    match bind {
-        Bind::Null(_) => {}
-        Bind::Bool(value) => out.put_u8(u8::from(*value)),
-        Bind::Int(_, value) => integer(*value, ty, out)?,
-        Bind::Float(value) if *ty == Type::FLOAT4 => out.put_f32(single(*value)?),
-        Bind::Float(value) => out.put_f64(*value),
-        Bind::Bytes(value) => out.put_slice(value),
-        Bind::Timestamp(micros) => out.put_i64(micros.checked_sub(EPOCH_MICROS).ok_or_else(|| unfit("timestamp"))?),
-        Bind::Uuid(value) => out.put_slice(&uuid_bytes(value).ok_or_else(|| unfit("uuid"))?),
-        Bind::Text(value) => out.put_slice(value.as_bytes()),
-        Bind::Decimal(value) | Bind::Date(value) | Bind::Time(value) | Bind::Json(value) | Bind::Other(value) => {
+fn binary(value: &Typed, ty: &Type, out: &mut BytesMut) -> Encoded {
+    match value {
+        Typed::Null => {}
+        Typed::Bool(value) => out.put_u8(u8::from(*value)),
+        Typed::Int(value) => integer(*value, ty, out)?,
+        Typed::Float(value) if *ty == Type::FLOAT4 => out.put_f32(single(*value)?),
+        Typed::Float(value) => out.put_f64(*value),
+        Typed::Bytes(value) => out.put_slice(value),
+        Typed::Timestamp(micros) => out.put_i64(micros.checked_sub(EPOCH_MICROS).ok_or_else(|| unfit("timestamp"))?),
+        Typed::Date(days) => out.put_i32(days.checked_sub(EPOCH_DAYS).ok_or_else(|| unfit("date"))?),
+        Typed::Time(micros) => out.put_i64(*micros),
+        Typed::Uuid(value) => out.put_slice(value),
+        Typed::Text(value) | Typed::Decimal(value) | Typed::Json(value) | Typed::Other(value) => {
             out.put_slice(value.as_bytes());
         }
-        Bind::List(_, items) => array(items, ty, out)?,
     }
     Ok(())
 }
@@ -114,9 +123,9 @@ fn single(value: f64) -> Result<f32, Unfit> {
 
 /// A one-dimensional array: dimensions, whether it has nulls, type of the items, length, lower bound, items.
 /// Source: `array_recv` in PostgreSQL's `arrayfuncs.c`.
-fn array(items: &[Bind], ty: &Type, out: &mut BytesMut) -> Encoded {
+fn array(items: &[Typed], ty: &Type, out: &mut BytesMut) -> Encoded {
     let Kind::Array(item) = ty.kind() else { return Err(unfit(ty.name()).into()) };
-    let has_nulls = items.iter().any(|value| matches!(value, Bind::Null(_)));
+    let has_nulls = items.contains(&Typed::Null);
     out.put_i32(i32::from(!items.is_empty()));
     out.put_i32(i32::from(has_nulls));
     out.put_u32(item.oid());
@@ -126,7 +135,7 @@ fn array(items: &[Bind], ty: &Type, out: &mut BytesMut) -> Encoded {
     out.put_i32(i32::try_from(items.len()).map_err(|_| unfit(ty.name()))?);
     out.put_i32(1);
     for value in items {
-        if let Bind::Null(_) = value {
+        if let Typed::Null = value {
             out.put_i32(-1);
             continue;
         }
@@ -140,33 +149,29 @@ fn array(items: &[Bind], ty: &Type, out: &mut BytesMut) -> Encoded {
 }
 
 /// The value as PostgreSQL reads it from text.
-fn text(bind: &Bind) -> Result<Cow<'_, str>, Unfit> {
-    Ok(match bind {
-        Bind::Null(_) => Cow::Borrowed("NULL"),
-        Bind::Bool(value) => Cow::Borrowed(if *value { "true" } else { "false" }),
-        Bind::Int(_, value) => Cow::Owned(value.to_string()),
-        Bind::Float(value) => Cow::Owned(format!("{value:e}")),
-        Bind::Bytes(value) => Cow::Owned(hex(value)),
-        Bind::Timestamp(micros) => Cow::Owned(timestamp(*micros)?),
-        Bind::Decimal(value)
-        | Bind::Text(value)
-        | Bind::Date(value)
-        | Bind::Time(value)
-        | Bind::Uuid(value)
-        | Bind::Json(value)
-        | Bind::Other(value) => Cow::Borrowed(value),
-        Bind::List(_, items) => Cow::Owned(array_literal(items)?),
+fn text(value: &Typed) -> Result<Cow<'_, str>, Unfit> {
+    Ok(match value {
+        Typed::Null => Cow::Borrowed("NULL"),
+        Typed::Bool(value) => Cow::Borrowed(if *value { "true" } else { "false" }),
+        Typed::Int(value) => Cow::Owned(value.to_string()),
+        Typed::Float(value) => Cow::Owned(format!("{value:e}")),
+        Typed::Bytes(value) => Cow::Owned(hex(value)),
+        Typed::Timestamp(micros) => Cow::Owned(datetime::written(|out| datetime::rfc3339(out, *micros))),
+        Typed::Date(days) => Cow::Owned(datetime::written(|out| datetime::date(out, *days))),
+        Typed::Time(micros) => Cow::Owned(datetime::written(|out| datetime::clock(out, *micros))),
+        Typed::Uuid(bytes) => Cow::Owned(datetime::written(|out| uuid::write(out, bytes))),
+        Typed::Decimal(value) | Typed::Text(value) | Typed::Json(value) | Typed::Other(value) => Cow::Borrowed(value),
     })
 }
 
 /// An array as text: `{"a","b \"c\"",NULL}`. Source: PostgreSQL manual, "Array Input and Output Syntax".
-fn array_literal(items: &[Bind]) -> Result<String, Unfit> {
+fn array_literal(items: &[Typed]) -> Result<String, Unfit> {
     let mut literal = String::from("{");
     for (index, item) in items.iter().enumerate() {
         if index > 0 {
             literal.push(',');
         }
-        if let Bind::Null(_) = item {
+        if let Typed::Null = item {
             literal.push_str("NULL");
             continue;
         }
@@ -183,13 +188,6 @@ fn array_literal(items: &[Bind]) -> Result<String, Unfit> {
     Ok(literal)
 }
 
-fn timestamp(micros: i64) -> Result<String, Unfit> {
-    time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000)
-        .ok()
-        .and_then(|moment| moment.format(&time::format_description::well_known::Rfc3339).ok())
-        .ok_or_else(|| unfit("timestamp"))
-}
-
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::from("\\x"), |mut text, byte| {
         for nibble in [byte >> 4, byte & 15] {
@@ -197,17 +195,6 @@ fn hex(bytes: &[u8]) -> String {
         }
         text
     })
-}
-
-fn uuid_bytes(text: &str) -> Option<[u8; 16]> {
-    let mut bytes = [0; 16];
-    let mut nibbles = 0;
-    for character in text.chars().filter(|character| *character != '-') {
-        let nibble = u8::try_from(character.to_digit(16)?).ok()?;
-        *bytes.get_mut(nibbles / 2)? |= if nibbles % 2 == 0 { nibble << 4 } else { nibble };
-        nibbles += 1;
-    }
-    (nibbles == 32).then_some(bytes)
 }
 
 fn unfit(what: &str) -> Unfit {
@@ -218,64 +205,66 @@ fn unfit(what: &str) -> Unfit {
 mod tests {
     use super::*;
 
-    fn encoded(bind: &Bind, ty: &Type) -> Result<Vec<u8>, String> {
+    fn encoded(value: impl Into<Bind>, ty: &Type) -> Result<Vec<u8>, String> {
         let mut out = BytesMut::new();
-        Bound(bind).to_sql_checked(ty, &mut out).map_err(|error| error.to_string())?;
+        Bound(&value.into()).to_sql_checked(ty, &mut out).map_err(|error| error.to_string())?;
         Ok(out.to_vec())
     }
 
     #[test]
     fn integers_take_the_inferred_width() {
-        let five = Bind::Int(query::Type::Int64, 5);
-        assert_eq!(encoded(&five, &Type::INT2).unwrap(), [0, 5]);
-        assert_eq!(encoded(&five, &Type::INT4).unwrap(), [0, 0, 0, 5]);
-        assert_eq!(encoded(&five, &Type::INT8).unwrap(), [0, 0, 0, 0, 0, 0, 0, 5]);
-        assert_eq!(encoded(&five, &Type::NUMERIC).unwrap(), b"5");
+        let five = || Typed::Int(5);
+        assert_eq!(encoded(five(), &Type::INT2).unwrap(), [0, 5]);
+        assert_eq!(encoded(five(), &Type::INT4).unwrap(), [0, 0, 0, 5]);
+        assert_eq!(encoded(five(), &Type::INT8).unwrap(), [0, 0, 0, 0, 0, 0, 0, 5]);
+        assert_eq!(encoded(five(), &Type::NUMERIC).unwrap(), b"5");
     }
 
     #[test]
     fn integers_too_wide_are_refused() {
-        let wide = Bind::Int(query::Type::Int64, 70_000);
-        assert_eq!(encoded(&wide, &Type::INT2).unwrap_err(), "a value does not fit int2");
+        assert_eq!(encoded(Typed::Int(70_000), &Type::INT2).unwrap_err(), "a value does not fit int2");
     }
 
     #[test]
     fn doubles_too_large_for_a_single_are_refused() {
-        assert_eq!(encoded(&Bind::Float(1e300), &Type::FLOAT4).unwrap_err(), "a value does not fit real");
-        assert_eq!(encoded(&Bind::Float(0.5), &Type::FLOAT4).unwrap(), 0.5_f32.to_be_bytes());
+        assert_eq!(encoded(Typed::Float(1e300), &Type::FLOAT4).unwrap_err(), "a value does not fit real");
+        assert_eq!(encoded(Typed::Float(0.5), &Type::FLOAT4).unwrap(), 0.5_f32.to_be_bytes());
     }
 
     #[test]
     fn text_arrays_are_quoted() {
-        let items = [Bind::Other("a\"b\\c".into()), Bind::Null(query::Type::Other), Bind::Other(String::new())];
+        let items = [Typed::Other("a\"b\\c".into()), Typed::Null, Typed::Other(String::new())];
         assert_eq!(array_literal(&items).unwrap(), r#"{"a\"b\\c",NULL,""}"#);
         assert_eq!(array_literal(&[]).unwrap(), "{}");
     }
 
     #[test]
     fn integer_arrays_are_binary() {
-        let list =
-            Bind::List(query::Type::Int32, vec![Bind::Int(query::Type::Int32, 1), Bind::Null(query::Type::Int32)]);
-        let bytes = encoded(&list, &Type::INT4_ARRAY).unwrap();
+        let list = Bind::List(vec![Typed::Int(1), Typed::Null]);
+        let bytes = encoded(list, &Type::INT4_ARRAY).unwrap();
         assert_eq!(
             bytes,
             [0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 23, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 4, 0, 0, 0, 1, 255, 255, 255, 255]
         );
-        let none = Bind::List(query::Type::Int32, Vec::new());
-        assert_eq!(encoded(&none, &Type::INT4_ARRAY).unwrap(), [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 23]);
+        let none = Bind::List(Vec::new());
+        assert_eq!(encoded(none, &Type::INT4_ARRAY).unwrap(), [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 23]);
     }
 
     #[test]
-    fn uuids_are_sixteen_bytes_or_left_to_the_server() {
-        let uuid = Bind::Uuid("0190c2c4-0000-7000-8000-0000000000ff".into());
-        assert_eq!(encoded(&uuid, &Type::UUID).unwrap().len(), 16);
-        let broken = Bind::Uuid("0190c2c4".into());
-        assert_eq!(Bound(&broken).encode_format(&Type::UUID) as i16, Format::Text as i16);
+    fn dates_times_and_uuids_are_binary_in_columns_of_their_type() {
+        assert_eq!(encoded(Typed::Date(10_958), &Type::DATE).unwrap(), 1_i32.to_be_bytes());
+        assert_eq!(encoded(Typed::Date(i32::MIN), &Type::DATE).unwrap_err(), "a value does not fit date");
+        assert_eq!(encoded(Typed::Time(5), &Type::TIME).unwrap(), 5_i64.to_be_bytes());
+        assert_eq!(encoded(Typed::Uuid([7; 16]), &Type::UUID).unwrap(), [7; 16]);
+        assert_eq!(encoded(Typed::Date(10_958), &Type::TIMESTAMP).unwrap(), b"2000-01-02");
+        assert_eq!(encoded(Typed::Time(47_655_500_000), &Type::TIMETZ).unwrap(), b"13:14:15.5");
+        let uuid = encoded(Typed::Uuid([0xab; 16]), &Type::TEXT).unwrap();
+        assert_eq!(uuid, b"abababab-abab-abab-abab-abababababab");
     }
 
     #[test]
     fn timestamps_and_bytes_have_a_text_form() {
-        assert_eq!(encoded(&Bind::Timestamp(0), &Type::DATE).unwrap(), b"1970-01-01T00:00:00Z");
-        assert_eq!(encoded(&Bind::Bytes(vec![1, 0xab]), &Type::TEXT).unwrap(), b"\\x01ab");
+        assert_eq!(encoded(Typed::Timestamp(0), &Type::DATE).unwrap(), b"1970-01-01T00:00:00Z");
+        assert_eq!(encoded(Typed::Bytes(vec![1, 0xab]), &Type::TEXT).unwrap(), b"\\x01ab");
     }
 }

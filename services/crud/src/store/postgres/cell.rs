@@ -9,7 +9,7 @@ use crate::cell::Cell;
 /// From 1970-01-01, where our timestamps start, to 2000-01-01, where PostgreSQL's do.
 pub const EPOCH_MICROS: i64 = 946_684_800_000_000;
 /// Days between the two epochs.
-const EPOCH_DAYS: i32 = 10_957;
+pub const EPOCH_DAYS: i32 = 10_957;
 
 /// Decoder of the bytes of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

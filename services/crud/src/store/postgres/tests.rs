@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use query::Type;
+use query::Typed;
 use tokio_postgres::NoTls;
 
 use super::*;
@@ -53,21 +53,31 @@ impl Server {
     }
 }
 
-fn statement(text: &str, args: Vec<Bind>) -> Statement {
+fn statement(text: &str, args: Vec<Typed>) -> Statement {
+    let args = args.into_iter().map(Bind::Value).collect();
     // What the columns hold is the server's word here; the compiler's is for engines that do not know.
     Statement { text: text.into(), args, columns: Vec::<Output>::new() }
 }
 
-fn int(value: i64) -> Bind {
-    Bind::Int(Type::Int64, value)
+fn int(value: i64) -> Typed {
+    Typed::Int(value)
 }
 
-fn text(value: &str) -> Bind {
-    Bind::Text(value.to_owned())
+fn text(value: &str) -> Typed {
+    Typed::Text(value.to_owned())
 }
 
-async fn cells(store: &Postgres, sql: &str, args: Vec<Bind>) -> Vec<String> {
-    let rows = store.snapshot(&[statement(sql, args)], &Budget::unlimited()).await.unwrap().remove(0);
+async fn cells(store: &Postgres, sql: &str, args: Vec<Typed>) -> Vec<String> {
+    first_cells(store, statement(sql, args)).await
+}
+
+/// The cells of the first column, where the only placeholder is a list.
+async fn listed_cells(store: &Postgres, sql: &str, items: Vec<Typed>) -> Vec<String> {
+    first_cells(store, Statement { args: vec![Bind::List(items)], ..statement(sql, Vec::new()) }).await
+}
+
+async fn first_cells(store: &Postgres, statement: Statement) -> Vec<String> {
+    let rows = store.snapshot(&[statement], &Budget::unlimited()).await.unwrap().remove(0);
     (0..rows.len()).map(|row| format!("{:?}", rows.cell(row, 0))).collect()
 }
 

@@ -5,38 +5,59 @@ use rusqlite::{
     types::{ToSqlOutput, Value, ValueRef},
 };
 
-use crate::{bind::Bind, json, time};
+use query::{Typed, datetime, uuid};
+
+use crate::{bind::Bind, json};
 
 impl ToSql for Bind {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(match self {
-            Bind::Null(_) => ToSqlOutput::Owned(Value::Null),
-            Bind::Bool(value) => ToSqlOutput::Owned(Value::Integer(i64::from(*value))),
-            Bind::Int(_, value) => ToSqlOutput::Owned(Value::Integer(*value)),
-            Bind::Float(value) => ToSqlOutput::Owned(Value::Real(*value)),
-            // The column's affinity makes a number of it.
-            Bind::Decimal(text) => borrowed(text),
-            Bind::Text(text) | Bind::Date(text) | Bind::Time(text) => borrowed(text),
-            Bind::Uuid(text) | Bind::Json(text) | Bind::Other(text) => borrowed(text),
-            Bind::Bytes(bytes) => ToSqlOutput::Borrowed(ValueRef::Blob(bytes)),
-            Bind::Timestamp(micros) => ToSqlOutput::Owned(Value::Text(timestamp(*micros))),
-            Bind::List(_, items) => ToSqlOutput::Owned(Value::Text(list(items))),
+            Bind::Value(value) => bound(value),
+            Bind::List(items) => ToSqlOutput::Owned(Value::Text(list(items))),
         })
     }
 }
 
-fn borrowed(text: &str) -> ToSqlOutput<'_> {
-    ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes()))
+fn bound(value: &Typed) -> ToSqlOutput<'_> {
+    match value {
+        Typed::Null => ToSqlOutput::Owned(Value::Null),
+        Typed::Bool(value) => ToSqlOutput::Owned(Value::Integer(i64::from(*value))),
+        Typed::Int(value) => ToSqlOutput::Owned(Value::Integer(*value)),
+        Typed::Float(value) => ToSqlOutput::Owned(Value::Real(*value)),
+        // The column's affinity makes a number of a decimal.
+        Typed::Decimal(text) | Typed::Text(text) | Typed::Json(text) | Typed::Other(text) => {
+            ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes()))
+        }
+        Typed::Bytes(bytes) => ToSqlOutput::Borrowed(ValueRef::Blob(bytes)),
+        Typed::Date(_) | Typed::Time(_) | Typed::Timestamp(_) | Typed::Uuid(_) => {
+            ToSqlOutput::Owned(Value::Text(datetime::written(|out| written(out, value))))
+        }
+    }
 }
 
-/// A timestamp as `CURRENT_TIMESTAMP` and `datetime()` write it, so that texts compare as times do.
-fn timestamp(micros: i64) -> String {
-    time::written(|out| time::timestamp(out, micros, b' '))
+/// Writes a date, time, timestamp or UUID as SQLite holds it; a timestamp as `CURRENT_TIMESTAMP` and `datetime()` do, so that texts
+/// compare as times do.
+fn written(out: &mut Vec<u8>, value: &Typed) {
+    match value {
+        Typed::Date(days) => datetime::date(out, *days),
+        Typed::Time(micros) => datetime::clock(out, *micros),
+        Typed::Timestamp(micros) => datetime::timestamp(out, *micros, b' '),
+        Typed::Uuid(bytes) => uuid::write(out, bytes),
+        Typed::Null
+        | Typed::Bool(_)
+        | Typed::Int(_)
+        | Typed::Float(_)
+        | Typed::Decimal(_)
+        | Typed::Text(_)
+        | Typed::Bytes(_)
+        | Typed::Json(_)
+        | Typed::Other(_) => {}
+    }
 }
 
 /// A JSON array for `json_each`.
-fn list(items: &[Bind]) -> String {
-    time::written(|out| {
+fn list(items: &[Typed]) -> String {
+    datetime::written(|out| {
         out.push(b'[');
         for (index, item) in items.iter().enumerate() {
             if index > 0 {
@@ -48,16 +69,18 @@ fn list(items: &[Bind]) -> String {
     })
 }
 
-fn member(out: &mut Vec<u8>, item: &Bind) {
+fn member(out: &mut Vec<u8>, item: &Typed) {
     match item {
-        Bind::Null(_) => out.extend_from_slice(b"null"),
-        Bind::Bool(value) => json::int(out, i64::from(*value)),
-        Bind::Int(_, value) => json::int(out, *value),
-        Bind::Float(value) => json::float(out, *value),
-        Bind::Decimal(text) | Bind::Text(text) | Bind::Date(text) | Bind::Time(text) => json::string(out, text),
-        Bind::Uuid(text) | Bind::Json(text) | Bind::Other(text) => json::string(out, text),
-        Bind::Timestamp(micros) => json::string(out, &timestamp(*micros)),
         // JSON has no bytes: the compiler writes lists of them out.
-        Bind::Bytes(_) | Bind::List(..) => out.extend_from_slice(b"null"),
+        Typed::Null | Typed::Bytes(_) => out.extend_from_slice(b"null"),
+        Typed::Bool(value) => json::int(out, i64::from(*value)),
+        Typed::Int(value) => json::int(out, *value),
+        Typed::Float(value) => json::float(out, *value),
+        Typed::Decimal(text) | Typed::Text(text) | Typed::Json(text) | Typed::Other(text) => json::string(out, text),
+        Typed::Date(_) | Typed::Time(_) | Typed::Timestamp(_) | Typed::Uuid(_) => {
+            out.push(b'"');
+            written(out, item);
+            out.push(b'"');
+        }
     }
 }

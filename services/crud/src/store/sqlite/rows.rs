@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
-use query::Type;
+use query::{Type, datetime, uuid};
 use rusqlite::types::ValueRef;
 
 use super::SqliteError;
-use crate::{Error, budget::Room, cell::Cell, store::Output, time, uuid};
+use crate::{Error, budget::Room, cell::Cell, store::Output};
 
 /// Seconds of a day.
 const DAY: i64 = 86_400;
@@ -161,9 +161,9 @@ fn text(output: Output, bytes: &[u8]) -> Cell<'_> {
     let text = String::from_utf8_lossy(bytes);
     let parsed = match output.r#type {
         Type::Bytes => Some(Cell::Bytes(bytes)),
-        Type::Date => time::parse_timestamp(&text).and_then(|_| time::parse_date(&text[..10])).map(Cell::Date),
-        Type::Time => time::parse_clock(&text).map(Cell::Time),
-        Type::Timestamp => time::parse_timestamp(&text).map(Cell::Timestamp),
+        Type::Date => datetime::parse_timestamp(&text).and_then(|_| datetime::parse_date(&text[..10])).map(Cell::Date),
+        Type::Time => datetime::parse_clock(&text).map(Cell::Time),
+        Type::Timestamp => datetime::parse_timestamp(&text).map(Cell::Timestamp),
         Type::Uuid => uuid::parse(&text).map(Cell::Uuid),
         Type::Json => serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok().then_some(Cell::Json(bytes)),
         Type::Decimal => {

@@ -1,9 +1,9 @@
 //! What holds for SQLite alone.
 
-use query::Type;
+use query::{Type, Typed};
 
 use super::*;
-use crate::{bind::Bind, cell::Cell};
+use crate::cell::Cell;
 
 fn statement(text: &str, columns: &[Type]) -> Statement {
     let columns = columns.iter().map(|r#type| (*r#type).into()).collect();
@@ -24,7 +24,7 @@ fn reader(store: &Sqlite) -> Reader {
 /// Counts for as long as `rows` take.
 fn count_to(rows: u64) -> Statement {
     let text = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1) SELECT count(*) FROM n";
-    Statement { args: vec![Bind::Int(Type::Int64, rows as i64)], ..statement(text, &[Type::Int64]) }
+    Statement { args: vec![Typed::Int(rows as i64).into()], ..statement(text, &[Type::Int64]) }
 }
 
 #[tokio::test]

@@ -1,22 +1,29 @@
-use crate::fixtures::{graphql, object, rest, types, value};
-use crate::{Budget, Change, Error, Limits, Object};
+use crate::fixtures::{graphql, object, rest, typed, types, value};
+use crate::{Budget, Change, Document, Error, Limits};
 
 fn changes(json: &str) -> Result<Vec<Change>, Error> {
     let schema = types();
     rest(&schema).changes(schema.table("t").unwrap(), &value(json), &mut Budget::default())
 }
 
-fn docs(json: &str) -> Result<Vec<Object>, Error> {
+fn docs(json: &str) -> Result<Vec<Document>, Error> {
     let schema = types();
     rest(&schema).docs(schema.table("t").unwrap(), &value(json), &mut Budget::default())
 }
 
+fn document(json: &str) -> Document {
+    let schema = types();
+    let column = |name: &str| schema.table("t").unwrap().column(name).unwrap();
+    let member = |(name, value): (String, _)| (name.clone(), crate::typed(column(&name), &value).unwrap());
+    Document(object(json).0.into_iter().map(member).collect())
+}
+
 fn set(column: &str, json: &str) -> Change {
-    Change::Set { column: column.to_owned(), value: value(json) }
+    Change::Set { column: column.to_owned(), value: typed(column, json) }
 }
 
 fn inc(column: &str, json: &str) -> Change {
-    Change::Inc { column: column.to_owned(), by: value(json) }
+    Change::Inc { column: column.to_owned(), by: typed(column, json) }
 }
 
 /// Whether `result` is an error of this code and text.
@@ -95,10 +102,10 @@ fn changes_that_cannot_be_made_are_refused() {
 #[test]
 fn documents_are_objects_of_columns() {
     let doc = r#"{"id": 1, "s": "x", "doc": [1, {"k": null}], "a": null}"#;
-    assert_eq!(docs(doc), Ok(vec![object(doc)]));
-    assert_eq!(docs(&format!("[{doc}, {{\"id\": 2}}]")), Ok(vec![object(doc), object(r#"{"id": 2}"#)]));
+    assert_eq!(docs(doc), Ok(vec![document(doc)]));
+    assert_eq!(docs(&format!("[{doc}, {{\"id\": 2}}]")), Ok(vec![document(doc), document(r#"{"id": 2}"#)]));
     assert_eq!(docs("[]"), Ok(vec![]));
-    assert_eq!(docs(r#"{"t.id": 1}"#), Ok(vec![object(r#"{"id": 1}"#)]));
+    assert_eq!(docs(r#"{"t.id": 1}"#), Ok(vec![document(r#"{"id": 1}"#)]));
 }
 
 #[test]

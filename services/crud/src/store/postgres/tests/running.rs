@@ -145,7 +145,7 @@ async fn a_slow_statement_on_a_shared_connection_holds_up_nobody_for_long() {
     let Some(server) = Server::with("stuck", "").await else { return };
     let store = server.store(8);
     // Short until its argument makes it slow.
-    let maybe = |wait: f64| [statement("SELECT 1 FROM pg_sleep($1)", vec![Bind::Float(wait)])];
+    let maybe = |wait: f64| [statement("SELECT 1 FROM pg_sleep($1)", vec![Typed::Float(wait)])];
     for _ in 0..6 {
         store.snapshot(&maybe(0.0), &Budget::unlimited()).await.unwrap();
         cells(&store, "SELECT 2", Vec::new()).await;

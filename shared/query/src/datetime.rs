@@ -1,15 +1,21 @@
-//! Dates and times between numbers and text, in the proleptic Gregorian calendar.
+//! Dates, times and durations between numbers and text, in the proleptic Gregorian calendar.
+
+use time::{Date, Duration, OffsetDateTime, Time, UtcOffset};
 
 /// Microseconds of a second.
 const SECOND: i64 = 1_000_000;
 /// Microseconds of a day.
 const DAY: i64 = 86_400 * SECOND;
+/// `0000-01-01T00:00:00Z`, in microseconds since the Unix epoch.
+const FIRST: i64 = -719_528 * DAY;
+/// The last microsecond of the year 9999.
+const LAST: i64 = 2_932_897 * DAY - 1;
 
 /// The ASCII text that `write` writes.
 pub fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
     let mut out = Vec::with_capacity(40);
     write(&mut out);
-    String::from_utf8(out).expect("the writers of this crate write UTF-8")
+    String::from_utf8(out).expect("what writes values writes UTF-8")
 }
 
 /// Writes the date that lies `days` after 1970-01-01: `2009-01-31`.
@@ -57,6 +63,51 @@ pub fn timestamp(out: &mut Vec<u8>, micros: i64, between: u8) {
     clock(out, micros.rem_euclid(DAY));
 }
 
+/// A duration such as `24h`, `-1h30m` or `1.5s`; units are `ns us µs ms s m h d`.
+pub fn duration(text: &str) -> Option<Duration> {
+    let (negative, mut rest) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    if rest == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut total: i64 = 0;
+    loop {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, after) = rest.split_at(end);
+        let end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
+        let (unit, after) = after.split_at(end);
+        total = total.checked_add(amount(number, unit)?)?;
+        rest = after;
+        if rest.is_empty() {
+            return Some(Duration::nanoseconds(if negative { -total } else { total }));
+        }
+    }
+}
+
+/// Nanoseconds of so many units.
+fn amount(number: &str, unit: &str) -> Option<i64> {
+    let unit: i64 = match unit {
+        "ns" => 1,
+        "us" | "µs" | "μs" => 1_000,
+        "ms" => 1_000_000,
+        "s" => 1_000_000_000,
+        "m" => 60_000_000_000,
+        "h" => 3_600_000_000_000,
+        "d" => 86_400_000_000_000,
+        _ => return None,
+    };
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if (whole.is_empty() && fraction.is_empty()) || fraction.len() > 15 || fraction.contains('.') {
+        return None;
+    }
+    let whole: i64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+    let part: i128 = if fraction.is_empty() { 0 } else { fraction.parse().ok()? };
+    let part = part * i128::from(unit) / 10_i128.pow(u32::try_from(fraction.len()).ok()?);
+    whole.checked_mul(unit)?.checked_add(i64::try_from(part).ok()?)
+}
+
 /// Days since 1970-01-01 of `2009-01-31`.
 pub fn parse_date(text: &str) -> Option<i32> {
     let bytes = text.as_bytes();
@@ -70,7 +121,73 @@ pub fn parse_date(text: &str) -> Option<i32> {
 
 /// Microseconds since midnight of `13:14`, `13:14:15` or `13:14:15.123456`; digits beyond the sixth are dropped.
 pub fn parse_clock(text: &str) -> Option<i64> {
-    let bytes = text.as_bytes();
+    nanoseconds(text).map(|nanoseconds| nanoseconds / 1000)
+}
+
+/// Microseconds since 1970-01-01T00:00:00Z, rounded down, of what [`instant`] reads.
+pub fn parse_timestamp(text: &str) -> Option<i64> {
+    Parts::parse(text)?.micros()
+}
+
+/// The point in time that `text` names, in its own zone: RFC 3339, also with a space for the `T`, without seconds, with
+/// a zone of hours alone or without one (UTC), or a date alone (midnight UTC). `None` outside the years 0 to 9999 of
+/// UTC.
+pub fn instant(text: &str) -> Option<OffsetDateTime> {
+    let parts = Parts::parse(text)?;
+    parts.micros()?;
+    let date = Date::from_julian_day(parts.days + OffsetDateTime::UNIX_EPOCH.to_julian_day()).ok()?;
+    let time = Time::MIDNIGHT + Duration::nanoseconds(parts.nanoseconds);
+    let offset = i32::try_from(parts.offset_seconds).ok()?;
+    Some(date.with_time(time).assume_offset(UtcOffset::from_whole_seconds(offset).ok()?))
+}
+
+/// A point in time as it is written.
+struct Parts {
+    /// Since 1970-01-01.
+    days: i32,
+    /// Since midnight.
+    nanoseconds: i64,
+    /// Of the zone, east of UTC.
+    offset_seconds: i64,
+}
+
+impl Parts {
+    fn parse(text: &str) -> Option<Self> {
+        let days = parse_date(text.get(..10)?)?;
+        let rest = &text[10..];
+        if rest.is_empty() {
+            return Some(Self { days, nanoseconds: 0, offset_seconds: 0 });
+        }
+        let rest = rest.strip_prefix(['T', 't', ' '])?;
+        let zone = rest.find(['Z', 'z', '+', '-']).unwrap_or(rest.len());
+        let offset_seconds = match &rest[zone..] {
+            "" | "Z" | "z" => 0,
+            zone => parse_offset(zone)?,
+        };
+        Some(Self { days, nanoseconds: nanoseconds(rest[..zone].trim_end())?, offset_seconds })
+    }
+
+    /// Since the Unix epoch, in the years that have four digits.
+    fn micros(&self) -> Option<i64> {
+        let micros = i64::from(self.days) * DAY + self.nanoseconds / 1000 - self.offset_seconds * SECOND;
+        (FIRST..=LAST).contains(&micros).then_some(micros)
+    }
+}
+
+/// Seconds east of UTC of `+02:00` or `+02`.
+fn parse_offset(zone: &str) -> Option<i64> {
+    let sign = if zone.starts_with('-') { -1 } else { 1 };
+    let seconds = match zone.len() {
+        6 => parse_clock(&zone[1..])? / SECOND,
+        3 => number(&zone.as_bytes()[1..]).filter(|hours| *hours < 24)? * 3600,
+        _ => return None,
+    };
+    Some(sign * seconds)
+}
+
+/// Nanoseconds since midnight; digits beyond the ninth are dropped.
+fn nanoseconds(clock: &str) -> Option<i64> {
+    let bytes = clock.as_bytes();
     if bytes.len() < 5 || bytes[2] != b':' {
         return None;
     }
@@ -81,43 +198,23 @@ pub fn parse_clock(text: &str) -> Option<i64> {
         _ => return None,
     };
     let is_time = hour < 24 && minute < 60 && second < 60;
-    is_time.then(|| (hour * 3600 + minute * 60 + second) * SECOND + fraction)
+    is_time.then(|| (hour * 3600 + minute * 60 + second) * SECOND * 1000 + fraction)
 }
 
-/// Microseconds since 1970-01-01T00:00:00Z of a date, or of a date and a time with `T` or a blank between them, and a
-/// zone of `Z`, `+02:00` or none, which is UTC.
-pub fn parse_timestamp(text: &str) -> Option<i64> {
-    let day = i64::from(parse_date(text.get(..10)?)?) * DAY;
-    let rest = &text[10..];
-    if rest.is_empty() {
-        return Some(day);
-    }
-    let rest = rest.strip_prefix(['T', 't', ' '])?;
-    let zone = rest.find(['Z', 'z', '+', '-']).unwrap_or(rest.len());
-    let offset = match &rest[zone..] {
-        "" | "Z" | "z" => 0,
-        zone => parse_offset(zone)?,
-    };
-    Some(day + parse_clock(rest[..zone].trim_end())? - offset)
-}
-
-fn parse_offset(zone: &str) -> Option<i64> {
-    let sign = if zone.starts_with('-') { -1 } else { 1 };
-    let micros = match zone.len() {
-        6 => parse_clock(&zone[1..])?,
-        3 => number(&zone.as_bytes()[1..])? * 3600 * SECOND,
-        _ => return None,
-    };
-    Some(sign * micros)
-}
-
+/// Nanoseconds of `.123456789` or of nothing.
 fn parse_fraction(bytes: &[u8]) -> Option<i64> {
     let [b'.', fraction @ ..] = bytes else {
         return bytes.is_empty().then_some(0);
     };
-    let kept = &fraction[..fraction.len().min(6)];
+    let kept = &fraction[..fraction.len().min(9)];
     let all_digits = !fraction.is_empty() && fraction.iter().all(u8::is_ascii_digit);
-    all_digits.then(|| number(kept).map(|value| value * 10_i64.pow(6 - kept.len() as u32)))?
+    all_digits.then(|| number(kept).map(|value| value * 10_i64.pow(9 - kept.len() as u32)))?
+}
+
+/// Writes a point in time as RFC 3339 in UTC: `2009-01-01T00:00:00Z`.
+pub fn rfc3339(out: &mut Vec<u8>, micros: i64) {
+    timestamp(out, micros, b'T');
+    out.push(b'Z');
 }
 
 fn number(bytes: &[u8]) -> Option<i64> {
@@ -207,10 +304,38 @@ mod tests {
 
     #[test]
     fn what_is_no_date_is_refused() {
-        for case in
-            ["2009-02-29", "2009-13-01", "2009-1-1", "", "12345678901", "2009-01-01x", "2009-01-01T25:00", "ä009-01-01"]
-        {
+        for case in [
+            "2009-02-29",
+            "2009-13-01",
+            "2009-1-1",
+            "",
+            "12345678901",
+            "2009-01-01x",
+            "2009-01-01T25:00",
+            "2009-01-01T01:00+24",
+            "ä009-01-01",
+        ] {
             assert_eq!(parse_timestamp(case), None, "{case}");
+        }
+    }
+
+    #[test]
+    fn durations_have_signs_decimals_and_several_units() {
+        for (text, nanoseconds) in [
+            ("24h", 86_400_000_000_000),
+            ("-1h", -3_600_000_000_000),
+            ("1h30m", 5_400_000_000_000),
+            ("1.5s", 1_500_000_000),
+            (".5ms", 500_000),
+            ("+3us", 3_000),
+            ("3µs", 3_000),
+            ("0", 0),
+            ("7d", 604_800_000_000_000),
+        ] {
+            assert_eq!(duration(text), Some(Duration::nanoseconds(nanoseconds)), "{text}");
+        }
+        for text in ["", "1", "1w", "h", ".h", "1.2.3s", "1h-", "99999999999h", "--1h", "1 h"] {
+            assert_eq!(duration(text), None, "{text}");
         }
     }
 
