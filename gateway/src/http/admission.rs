@@ -221,7 +221,8 @@ mod tests {
         first.enter().await.expect("there is a slot");
         assert_eq!(admission.in_flight.get(), 1);
         let refused = Ticket::new(&admission);
-        let fault = refused.enter().await.expect_err("there is no slot and no queue");
+        let fault =
+            refused.enter().now_or_never().expect("nobody waits without a queue").expect_err("there is no slot");
         assert_eq!(fault.code, Code::Unavailable);
         assert_eq!(fault.message, "the limit of 1 requests at once is reached, try again later");
         drop(first);
@@ -236,7 +237,7 @@ mod tests {
         first.enter().await.expect("there is a slot");
         let (mut second, mut third) = (Box::pin(second.enter()), Box::pin(third.enter()));
         assert!(second.as_mut().now_or_never().is_none() && third.as_mut().now_or_never().is_none());
-        assert!(fourth.enter().await.is_err(), "the queue is full");
+        assert!(fourth.enter().now_or_never().is_some_and(|entered| entered.is_err()), "the queue is full");
         drop(first);
         assert!(third.as_mut().now_or_never().is_none());
         assert_eq!(second.now_or_never(), Some(Ok(())));
@@ -251,16 +252,20 @@ mod tests {
         assert_eq!(admission.waiting.load(Ordering::Relaxed), 0);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_body_takes_its_slot_at_its_end() {
-        let admission = admission(1, 0);
+        let admission = admission(1, 1);
         let (ticket, refused) = (Ticket::new(&admission), Ticket::new(&admission));
+        assert_eq!(ticket.refusal(), None);
         let mut body = ticket.body(Body::from("hello"));
+        assert_eq!(body.size_hint().exact(), Some(5));
         let frame = body.frame().await.expect("a frame").expect("the body is sound");
         assert_eq!(frame.into_data().ok().as_deref(), Some(&b"hello"[..]));
         assert_eq!((admission.in_flight.get(), body.is_end_stream()), (0, false));
-        assert!(body.frame().await.is_none());
-        assert_eq!((admission.in_flight.get(), body.is_end_stream()), (1, true));
+        for _ in 0..2 {
+            assert!(body.frame().now_or_never().is_some_and(|end| end.is_none()), "its end stays its end");
+            assert_eq!((admission.in_flight.get(), body.is_end_stream()), (1, true));
+        }
         assert!(refused.body(Body::empty()).collect().await.is_err());
         assert_eq!(refused.refusal().map(|fault| fault.code), Some(Code::Unavailable));
         assert_eq!(ticket.refusal(), None);

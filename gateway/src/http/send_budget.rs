@@ -149,10 +149,10 @@ impl SendBudget {
     fn reserve(&self, size: usize, connection: Option<&Arc<Connection>>) -> Result<Reservation, Fault> {
         let now = Instant::now();
         let mut ledger = self.ledger();
-        if ledger.bytes + size > self.state.limit {
+        if !self.fits(&ledger, size) {
             self.make_room(&mut ledger, size, now);
             let is_alone = ledger.bytes == 0;
-            if ledger.bytes + size > self.state.limit && size > SMALL_BYTES && !is_alone {
+            if !self.fits(&ledger, size) && size > SMALL_BYTES && !is_alone {
                 self.state.shed.inc();
                 let message = format!(
                     "the limit of {} bytes for answers that are not taken yet is reached, try again later",
@@ -176,6 +176,11 @@ impl SendBudget {
         Ok(Reservation { id, answer, budget: self.clone() })
     }
 
+    /// Whether `size` more bytes are within the budget.
+    fn fits(&self, ledger: &Ledger, size: usize) -> bool {
+        ledger.bytes + size <= self.state.limit
+    }
+
     /// Closes connections of the slowest clients until `size` fits.
     fn make_room(&self, ledger: &mut Ledger, size: usize, now: Instant) {
         let slow = ledger.answers.iter().filter_map(|(id, answer)| Some((answer.bytes_behind(now)?, *id)));
@@ -183,7 +188,7 @@ impl SendBudget {
         slow.sort_by(|(one, _), (other, _)| other.total_cmp(one));
         let mut cut = 0;
         for (_, id) in slow {
-            if ledger.bytes + size <= self.state.limit {
+            if self.fits(ledger, size) {
                 break;
             }
             if let Some(answer) = ledger.answers.remove(&id) {
@@ -327,14 +332,55 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn answers_are_sent_in_chunks_and_counted_until_the_last() {
+        for (version, size, lengths, counted) in [
+            (Version::HTTP_10, 65_536, vec![65_536], false),
+            (Version::HTTP_11, 65_536, vec![65_536], false),
+            (Version::HTTP_11, 65_537, vec![65_536, 1], true),
+            (Version::HTTP_2, 1, vec![1], true),
+            (Version::HTTP_2, 16_384, vec![16_384], true),
+            (Version::HTTP_2, 32_769, vec![16_384, 16_384, 1], true),
+        ] {
+            let budget = budget(usize::MAX);
+            let mut body = budget.track(response(size), version, None).expect("there is room").into_body();
+            for (index, length) in lengths.iter().enumerate() {
+                assert_eq!(budget.ledger().bytes, if counted { size } else { 0 }, "{version:?} {size} {index}");
+                assert!(!body.is_end_stream());
+                let frame = body.frame().await.expect("there is more").expect("it is sound");
+                assert_eq!(frame.into_data().expect("bytes").len(), *length, "{version:?} {size} {index}");
+            }
+            assert_eq!(budget.ledger().bytes, 0);
+            assert!(body.is_end_stream());
+        }
+    }
+
+    #[tokio::test]
+    async fn chunks_of_an_answer_keep_none_of_the_others_in_memory() {
+        for (size, are_copies) in [(HTTP2_CHUNK, false), (HTTP2_CHUNK + 1, true)] {
+            let bytes = Bytes::from(vec![7; size]);
+            let whole = Response::new(Body::from(bytes.clone()));
+            let mut body = budget(usize::MAX).track(whole, Version::HTTP_2, None).expect("there is room").into_body();
+            while let Some(frame) = body.frame().await {
+                let chunk = frame.expect("it is sound").into_data().expect("bytes");
+                assert_eq!(!bytes.as_ptr_range().contains(&chunk.as_ptr()), are_copies, "{size}");
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn trailers_come_after_the_bytes() {
-        let frames = [Frame::data(Bytes::from(vec![7; LARGE])), Frame::trailers(http::HeaderMap::new())];
-        let frames = frames.map(Ok::<_, std::convert::Infallible>);
-        let body = http_body_util::StreamBody::new(futures::stream::iter(frames));
-        let response = budget(usize::MAX).track(Response::new(Body::new(body)), Version::HTTP_2, None);
-        let body = response.expect("there is room").into_body().collect().await.expect("it is whole");
-        assert!(body.trailers().is_some());
-        assert_eq!(body.to_bytes().len(), LARGE);
+        let bytes = Frame::data(Bytes::from(vec![7; LARGE]));
+        for (frames, length) in [(vec![bytes], LARGE), (Vec::new(), 0)] {
+            let trailers = Frame::trailers(http::HeaderMap::new());
+            let frames = frames.into_iter().chain([trailers]).map(Ok::<_, std::convert::Infallible>);
+            let body = http_body_util::StreamBody::new(futures::stream::iter(frames));
+            let response = budget(usize::MAX).track(Response::new(Body::new(body)), Version::HTTP_2, None);
+            let body = response.expect("there is room").into_body();
+            assert!(!body.is_end_stream());
+            let body = body.collect().await.expect("it is whole");
+            assert!(body.trailers().is_some());
+            assert_eq!(body.to_bytes().len(), length);
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -348,7 +394,9 @@ mod tests {
         drop(first);
         hold(SMALL_BYTES + 1).expect_err("the small one took the place");
         drop(_small);
-        hold(LARGE).expect("there is room");
+        drop(hold(LARGE).expect("there is room"));
+        drop(_second);
+        assert_eq!((budget.ledger().bytes, budget.state.shed.get()), (0, 2));
     }
 
     #[tokio::test(start_paused = true)]
@@ -377,6 +425,55 @@ mod tests {
         assert_eq!(budget.ledger().bytes, 40 * LARGE);
         drop(_stuck);
         assert_eq!(budget.ledger().bytes, 40 * LARGE, "what was cut is given back once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_connections_are_cut_than_the_room_takes() {
+        let budget = budget(40 * LARGE);
+        let [slow, slower, new] = [(); 3].map(|()| connection());
+        let hold =
+            |connection: &Arc<Connection>| budget.track(response(20 * LARGE), Version::HTTP_11, Some(connection));
+        let mut reading = hold(&slow).expect("there is room").into_body();
+        let _stuck = hold(&slower).expect("there is room");
+        reading.frame().await.expect("there is more").expect("it is sound");
+        tokio::time::advance(SLOW_AFTER).await;
+        let _new = hold(&new).expect("one was slow enough");
+        assert_eq!((slow.is_cut(), slower.is_cut(), new.is_cut()), (false, true, false));
+        assert_eq!(budget.state.shed.get(), 1);
+    }
+
+    /// 64 KiB a second, beyond 256 KiB or half of the answer that buffers may hold.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_is_slow_that_takes_less_than_the_slow_rate() {
+        const KIB: usize = 1024;
+        for (size, seconds, enough) in
+            [(1024 * KIB, 1, 320 * KIB), (1024 * KIB, 3, 448 * KIB), (128 * KIB, 1, 128 * KIB)]
+        {
+            let since = Instant::now();
+            let behind = |taken: usize, connection: Option<Arc<Connection>>, age: Duration| {
+                let progress = Mutex::new((0, since));
+                UnsentAnswer { size, taken: AtomicUsize::new(taken), since, connection, progress }
+                    .bytes_behind(since + age)
+            };
+            let age = Duration::from_secs(seconds);
+            assert_eq!(behind(enough, Some(connection()), age), None);
+            assert_eq!(behind(enough - 3, Some(connection()), age), Some(3.0));
+            assert_eq!(behind(0, Some(connection()), Duration::from_millis(999)), None, "it had no time");
+            assert_eq!(behind(0, None, age), None, "there is nothing to cut");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_short_timeout_is_kept() {
+        let budget = budget(usize::MAX);
+        let stuck = connection();
+        let _held = budget.track(response(LARGE), Version::HTTP_2, Some(&stuck)).expect("there is room");
+        let watching = tokio::spawn(budget.cut_stalled(Duration::from_millis(200)));
+        for (wait_ms, is_cut) in [(190, false), (60, true)] {
+            tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+            assert_eq!(stuck.is_cut(), is_cut);
+        }
+        watching.abort();
     }
 
     #[tokio::test(start_paused = true)]

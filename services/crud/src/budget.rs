@@ -250,6 +250,58 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn rooms_are_small_before_the_share_and_whole_with_it() {
+        const MIB: usize = 1 << 20;
+        let memory = memory(500);
+        for (bytes, answer, rows) in [
+            (1000, [1000, 1000], [MIB, 16 * MIB]),
+            (40 << 20, [MIB, 40 * MIB], [MIB, 80 * MIB]),
+            (0, [MIB, 64 * MIB], [MIB, 128 * MIB]),
+        ] {
+            let mut budget = Budget::read(limit(bytes), &memory);
+            let named = if bytes == 0 { 64 << 20 } else { bytes };
+            for (answer, rows) in answer.into_iter().zip(rows) {
+                let room = budget.row_room();
+                assert_eq!((budget.answer_room(), room.bytes, room.limit), (answer, rows, named));
+                assert_eq!(budget.may_answer_more(), answer == MIB);
+                assert_eq!(budget.has_share(), rows != MIB);
+                if !budget.has_share() {
+                    budget.grow().await.unwrap();
+                }
+            }
+            budget.answered(10);
+            budget.collected(100);
+            assert_eq!((budget.answer_room(), budget.row_room().bytes), (answer[1] - 10, rows[1] - 100));
+        }
+    }
+
+    /// Three bytes for each byte of the answer, in whole MiB.
+    #[tokio::test]
+    async fn a_share_is_for_the_answer_and_its_rows() {
+        for (bytes, mib) in [(1, 1), (1 << 20, 3), (40 << 20, 120), ((41 << 20) - 1, 120)] {
+            let memory = memory(300);
+            let budget = Budget::read(limit(bytes), &memory);
+            budget.grow().await.unwrap();
+            assert_eq!(memory.free.available_permits(), 300 - mib, "{bytes}");
+            drop(budget);
+            assert_eq!(memory.free.available_permits(), 300);
+        }
+    }
+
+    #[tokio::test]
+    async fn reads_take_turns_to_write_and_writes_do_not() {
+        let memory = Memory { writers: Arc::new(Semaphore::new(1)), ..memory(300) };
+        let [first, second] = [(); 2].map(|()| Budget::read(limit(1), &memory));
+        let turn = first.turn().await;
+        assert!(turn.is_some());
+        let mut waiting = Box::pin(second.turn());
+        assert!(futures::poll!(&mut waiting).is_pending());
+        assert!(Budget::write(limit(1)).turn().await.is_none());
+        drop(turn);
+        assert!(waiting.await.is_some());
+    }
+
+    #[tokio::test]
     async fn an_answer_that_may_have_more_than_the_memory_takes_all_of_it() {
         let memory = memory(100);
         let budget = Budget::read(limit(1 << 30), &memory);

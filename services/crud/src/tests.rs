@@ -4,6 +4,7 @@ mod budgets;
 mod compile;
 mod grants;
 mod reads;
+mod refusals;
 mod service;
 mod support;
 mod writes;

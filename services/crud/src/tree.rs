@@ -439,7 +439,11 @@ fn parent(rows: &Rows, row: usize, columns: &[usize]) -> Option<Key> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{blocking::StopOnDrop, store::sqlite};
+    use crate::{
+        blocking::StopOnDrop,
+        budget::{AnswerLimit, Memory},
+        store::sqlite,
+    };
 
     /// `rows` times the same seven bytes.
     fn tree(rows: usize) -> Tree {
@@ -466,6 +470,106 @@ mod tests {
             assert_eq!(tree.write(None, most, None).is_ok(), is_whole, "{most}");
         }
         assert_eq!(tree.write(Some(&[]), 2, None).unwrap().json, "[]");
+    }
+
+    fn writer(tree: &Tree, most: usize, stop: Option<&Stop>, test: impl FnOnce(&mut Writer<'_>)) {
+        let indexes = [JoinIndex::default()];
+        test(&mut Writer { tree, indexes: &indexes, out: Vec::new(), before: None, most, stop, check_at: 0 });
+    }
+
+    #[test]
+    fn no_row_is_written_after_the_limit() {
+        let tree = tree(0);
+        let waiting = StopOnDrop::new();
+        for most in [1, 1000, CHECK_BYTES + 1000, 3 * FLUSH_BYTES] {
+            for stop in [None, Some(&waiting.stop())] {
+                writer(&tree, most, stop, |writer| {
+                    let mut rows = 0;
+                    let written = writer.node(0, (0..1_000_000).inspect(|_| rows += 1));
+                    assert_eq!(written, Err(Halt::Full));
+                    assert!(rows * 8 <= most + 16, "{rows} rows of {most} bytes");
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn no_long_value_is_written_much_beyond_the_limit() {
+        let long = "\n".repeat(1 << 20);
+        let values = [Cell::Text((&long).into()), Cell::Bytes(long.as_bytes()), Cell::Json(long.as_bytes())];
+        for value in values {
+            writer(&tree(0), 1000, None, |writer| {
+                assert_eq!(writer.cell(&value), Err(Halt::Full));
+                assert!(writer.len() <= 2 * CHUNK_BYTES + 1, "{}", writer.len());
+            });
+        }
+    }
+
+    /// Only what is written on a blocking thread, within a limit, leaves the allocator.
+    #[test]
+    fn much_goes_on_in_a_mapping() {
+        let tree = tree(0);
+        let waiting = StopOnDrop::new();
+        let stop = waiting.stop();
+        for (most, stop, rows, is_mapped) in [
+            (1 << 20, Some(&stop), 1000, false),
+            (1 << 20, Some(&stop), 100_000, true),
+            (1 << 20, None, 100_000, false),
+            (usize::MAX, Some(&stop), 100_000, false),
+        ] {
+            writer(&tree, most, stop, |writer| {
+                writer.node(0, 0..rows).unwrap();
+                assert_eq!(writer.before.is_some(), is_mapped, "{most} {rows}");
+                assert_eq!(writer.len(), 8 * rows + 1);
+                assert!(writer.out.len() <= FLUSH_BYTES + 2 * CHECK_BYTES || !is_mapped);
+            });
+        }
+    }
+
+    /// Small answers wait for no other thread, and no more than them.
+    #[tokio::test]
+    async fn small_answers_are_written_inline() {
+        let memory = Memory::default();
+        let long = |bytes: usize| {
+            let mut tree = tree(2000);
+            tree.plan.levels[0].members = vec![JsonMember::Constant { text: vec![b'x'; bytes] }];
+            tree
+        };
+        for (tree, limit, is_inline) in [
+            (tree(2000), 1 << 20, true),
+            (tree(2001), 1 << 20, false),
+            (long(100), 1 << 20, true),
+            (long(200), 1 << 20, false),
+            // It is known to be too large before it is written once more.
+            (long(100), 100_000, true),
+        ] {
+            let mut budget = Budget::read(AnswerLimit::new(limit, 0), &memory);
+            let mut answer = Box::pin(tree.answer(None, &mut budget));
+            let polled = futures::poll!(&mut answer);
+            assert_eq!(polled.is_ready(), is_inline, "{polled:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_cannot_grow_takes_no_share() {
+        let memory = Memory::default();
+        let mut budget = Budget::read(AnswerLimit::new(400_000, 0), &memory);
+        let refused = tree(100_000).answer(None, &mut budget).await;
+        assert_eq!(refused, Err(budget.too_large()));
+        assert!(!budget.has_share());
+    }
+
+    #[tokio::test]
+    async fn an_index_is_not_made_for_nobody() {
+        let mut level = tree(0).plan.levels.remove(0);
+        level.link = vec![0];
+        let rows = Rows::Sqlite(sqlite::SqliteRows::affected(1));
+        let waiting = StopOnDrop::new();
+        let stop = waiting.stop();
+        drop(waiting);
+        assert!(matches!(index(&level, Some(&rows), Some(&stop)), Err(Halt::Stopped)));
+        level.link = Vec::new();
+        assert!(index(&level, Some(&rows), Some(&stop)).is_ok(), "a root has none");
     }
 
     #[test]

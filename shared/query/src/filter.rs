@@ -100,3 +100,38 @@ impl<V> Filter<V> {
         matches!(self, Filter::And(all) if all.is_empty())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn null(column: &str) -> Filter {
+        Filter::IsNull { column: column.to_owned() }
+    }
+
+    #[test]
+    fn a_conjunction_is_flat_and_leaves_out_what_asks_for_nothing() {
+        let both = || Filter::And(vec![null("a"), null("b")]);
+        for (one, other, expected) in [
+            (Filter::TRUE, Filter::TRUE, Filter::TRUE),
+            (Filter::TRUE, null("a"), null("a")),
+            (null("a"), Filter::TRUE, null("a")),
+            (Filter::TRUE, both(), both()),
+            (both(), Filter::TRUE, both()),
+            (null("a"), null("b"), both()),
+            (both(), null("c"), Filter::And(vec![null("a"), null("b"), null("c")])),
+            (null("c"), both(), Filter::And(vec![null("c"), both()])),
+            (Filter::FALSE, null("a"), Filter::And(vec![Filter::FALSE, null("a")])),
+        ] {
+            assert_eq!(one.clone().and(other.clone()), expected, "{one:?} {other:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_empty_conjunction_asks_for_nothing() {
+        assert!(Filter::TRUE.is_true());
+        for filter in [Filter::FALSE, Filter::And(vec![Filter::TRUE]), Filter::Or(vec![Filter::TRUE]), null("a")] {
+            assert!(!filter.is_true(), "{filter:?}");
+        }
+    }
+}

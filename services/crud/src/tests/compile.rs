@@ -292,6 +292,64 @@ fn nothing_of_a_request_becomes_sql_and_nothing_panics() {
 }
 
 #[tokio::test]
+async fn rows_of_a_table_without_a_key_are_ordered_by_their_place() {
+    let db = sqlite().await;
+    let known = db.schema();
+    for (sort, columns) in [(serde_json::json!([]), ""), (serde_json::json!(["-select"]), "\"t0\".\"select\" DESC")] {
+        let options = serde_json::json!({"select": ["select"], "sort": sort});
+        let read = read(&known.schema, "odd \"name", &options).unwrap();
+        for (dialect, row_id, nulls) in
+            [(Dialect::Sqlite, "rowid", " NULLS FIRST"), (Dialect::postgres("public"), "ctid", "")]
+        {
+            let text = selected(&db, &dialect, &read).unwrap().remove(0).text;
+            let (_, order) = text.split_once(" ORDER BY ").unwrap();
+            let columns = if columns.is_empty() { String::new() } else { format!("{columns}{nulls}, ") };
+            assert_eq!(order, format!("{columns}\"t0\".{row_id} LIMIT 1001"));
+        }
+    }
+}
+
+/// SQLite bears a thousand terms inside one another.
+#[tokio::test]
+async fn many_terms_are_halved_by_brackets() {
+    let db = sqlite().await;
+    let known = db.schema();
+    for (count, brackets) in [(1, 0), (100, 1), (101, 3), (200, 3), (201, 5)] {
+        let mut read = read(&known.schema, "album", &serde_json::json!({"select": ["title"]})).unwrap();
+        read.node.filter = Filter::And(vec![Filter::IsNull { column: "title".to_owned() }; count]);
+        for dialect in dialects() {
+            let text = selected(&db, &dialect, &read).unwrap().remove(0).text;
+            assert_eq!(text.matches('(').count(), brackets, "{count}");
+            assert_eq!(text.matches(" IS NULL").count(), count);
+        }
+    }
+}
+
+/// Parsers simplify them; rules may still hold them.
+#[tokio::test]
+async fn conditions_without_terms_are_constants() {
+    let db = sqlite().await;
+    let known = db.schema();
+    let none = || Filter::In { column: "title".to_owned(), values: Vec::new() };
+    let not = |filter| Filter::Not(Box::new(filter));
+    for (filter, sql) in [
+        (Filter::FALSE, "FALSE"),
+        (not(Filter::TRUE), "NOT (TRUE)"),
+        (none(), "FALSE"),
+        (Filter::Or(vec![none(), not(none())]), "(FALSE OR NOT (FALSE))"),
+        (Filter::And(vec![Filter::Or(vec![Filter::TRUE])]), "TRUE"),
+    ] {
+        let mut read = read(&known.schema, "album", &serde_json::json!({"select": ["title"]})).unwrap();
+        read.node.filter = filter;
+        for dialect in dialects() {
+            let statement = selected(&db, &dialect, &read).unwrap().remove(0);
+            let (_, condition) = statement.text.split_once(" WHERE ").unwrap();
+            assert_eq!(condition, format!("{sql} ORDER BY \"t0\".\"album_id\" LIMIT 1001"));
+        }
+    }
+}
+
+#[tokio::test]
 async fn unknown_names_are_refused_with_the_nearest() {
     let db = sqlite().await;
     let known = db.schema();

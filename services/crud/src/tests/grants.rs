@@ -55,6 +55,16 @@ async fn a_grant_for_something_else_denies() {
 }
 
 #[tokio::test]
+async fn a_grant_holds_until_the_end_of_its_time() {
+    let ends_now = |db: &Db, accesses: &[TableAccess<'_>]| {
+        let mut terms = db.terms(accesses);
+        terms.iter_mut().for_each(|grant| grant.expires_ms = 1000);
+        terms
+    };
+    assert_eq!(outcome(ends_now).await, Ok(()));
+}
+
+#[tokio::test]
 async fn columns_outside_the_grant_are_refused_by_name() {
     let mut db = sqlite().await;
     let only = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());

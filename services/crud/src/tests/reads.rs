@@ -1,9 +1,9 @@
 //! Reading.
 
-use query::{Filter, Operation, Quantifier, resources::Numbers};
+use query::{Field, FieldKind, Filter, Node, Operation, Quantifier, Read, Shape, resources::Numbers};
 use serde_json::json;
 
-use super::support::{engines, read, sqlite};
+use super::support::{Db, engines, read, sqlite};
 use crate::Error;
 
 #[tokio::test]
@@ -120,6 +120,75 @@ async fn aggregates_below_a_row_are_of_its_rows() {
             String::from_utf8(answer.json.to_vec()).unwrap(),
             r#"[{"album_id":1,"rows":[{"count":3}],"number":3},{"album_id":2,"rows":[{"count":1}],"number":1},{"album_id":3,"rows":[{"count":0}],"number":0}]"#
         );
+    }
+}
+
+/// What a node of `table` answers, and how many statements that takes.
+async fn answered(db: &Db, table: &str, node: Node) -> (String, usize) {
+    let read = Read { database: "music".to_owned(), table: table.to_owned(), node };
+    let answer = db.answers(&[read]).await.unwrap().remove(0);
+    (String::from_utf8(answer.json.to_vec()).unwrap(), answer.statements)
+}
+
+fn related(name: &str, node: Node) -> Field {
+    Field { key: "in".to_owned(), kind: FieldKind::Relation { name: name.to_owned(), node } }
+}
+
+/// The first row of a table, with what `field` says.
+fn first(field: Field) -> Node {
+    Node { limit: Some(1), ..Node::new(Shape::Many, vec![field]) }
+}
+
+/// Where skip and limit leave nothing of one row, nothing is asked: not for it, nor for what is below.
+#[tokio::test]
+async fn skip_and_limit_of_one_row_leave_it_or_nothing() {
+    let count = Field { key: "n".to_owned(), kind: FieldKind::Count };
+    for db in engines().await {
+        for (skip, limit, is_left) in [
+            (0, None, true),
+            (0, Some(1), true),
+            (0, Some(9), true),
+            (0, Some(0), false),
+            (1, None, false),
+            (1, Some(1), false),
+        ] {
+            let expected = |left: &str, nothing: &str, statements: (usize, usize)| match is_left {
+                true => (left.to_owned(), statements.0),
+                false => (nothing.to_owned(), statements.1),
+            };
+            let artist = related("artist", Node::new(Shape::One, vec![Field::column("name")]));
+            let album = Node { skip, limit, ..Node::new(Shape::One, vec![artist]) };
+            let found = answered(&db, "track", first(related("album", album))).await;
+            assert_eq!(
+                found,
+                expected(r#"[{"in":{"in":{"name":"AC/DC"}}}]"#, r#"[{"in":null}]"#, (3, 1)),
+                "{skip} {limit:?}"
+            );
+            let counted = Node { skip, limit, ..Node::new(Shape::Aggregate, vec![count.clone()]) };
+            let found = answered(&db, "album", first(related("track", counted.clone()))).await;
+            assert_eq!(found, expected(r#"[{"in":[{"n":3}]}]"#, r#"[{"in":[]}]"#, (2, 1)), "{skip} {limit:?}");
+            let found = answered(&db, "track", counted).await;
+            assert_eq!(found, expected(r#"[{"n":5}]"#, "[]", (1, 0)), "{skip} {limit:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_first_of_many_has_others_behind_it() {
+    for db in engines().await {
+        for (skip, limit, name, statements) in [
+            (0, None, Some("Go Down"), 1),
+            (1, None, Some("Dog Eat Dog"), 1),
+            (1, Some(5), Some("Dog Eat Dog"), 1),
+            (5, None, None, 1),
+            (0, Some(0), None, 0),
+        ] {
+            let one = name.map_or(json!(null), |name| json!({"name": name})).to_string();
+            let track = Node { skip, limit, ..Node::new(Shape::One, vec![Field::column("name")]) };
+            let below = answered(&db, "album", first(related("track", track.clone()))).await;
+            assert_eq!(below, (format!(r#"[{{"in":{one}}}]"#), statements + 1), "{skip} {limit:?}");
+            assert_eq!(answered(&db, "track", track).await, (one, statements), "{skip} {limit:?}");
+        }
     }
 }
 

@@ -340,6 +340,12 @@ fn a_relation_around_a_condition_is_a_level() {
         ("album", r#"{"artist": {"name": "x"}}"#, r#"{"artist": {"album": {"$some": {"title": "x"}}}}"#),
         ("artist", r#"{"album": {"$some": {"title": "x"}}}"#, r#"{"album": {"$some": {"artist": {"name": "x"}}}}"#),
         ("artist", r#"{"$not": {"name": "x"}}"#, r#"{"$not": {"$not": {"name": "x"}}}"#),
+        // What stands beside it is at its level.
+        (
+            "artist",
+            r#"{"$not": {"name": "x"}, "album": {"$some": {"title": "x"}, "$none": {"title": "y"}}}"#,
+            r#"{"$or": [{"$not": {"name": "x"}}]}"#,
+        ),
     ] {
         assert_eq!(parse(table, 2, two), Ok(()), "{two}");
         assert_eq!(parse(table, 2, three), error, "{three}");

@@ -186,6 +186,15 @@ fn limits_count_fields_and_conditions_of_a_tree_together() {
 }
 
 #[test]
+fn relations_beside_each_other_are_at_one_level() {
+    let schema = chinook();
+    let select = r#"{"artist": {"select": ["name"]}, "track": {"select": ["name"]}}"#;
+    let options = Options { select: Some(value(select)), ..Options::default() };
+    let mut budget = Budget::new(Limits { depth: 2, statements: 2, ..Limits::default() });
+    assert!(rest(&schema).node(schema.table("album").unwrap(), &options, &mut budget).is_ok());
+}
+
+#[test]
 fn a_field_that_is_named_twice_counts_once() {
     let schema = chinook();
     let options = Options { select: Some(value(r#"["title", "title", "album.title"]"#)), ..Options::default() };

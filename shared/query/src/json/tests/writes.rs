@@ -161,8 +161,11 @@ fn limits_count_rows_and_values() {
 
 #[test]
 fn a_value_nests_so_deep() {
-    let nested = |levels: usize| format!(r#"{{"$set": {{"doc": {}1{}}}}}"#, "[".repeat(levels), "]".repeat(levels));
-    assert!(changes(&nested(Limits::VALUE_DEPTH)).is_ok());
-    let error = changes(&nested(Limits::VALUE_DEPTH + 1)).unwrap_err();
-    assert_eq!(error.to_string(), "depth of a value of 29 is over the limit of 28");
+    for (open, close) in [("[", "]"), (r#"{"a": "#, "}")] {
+        let nested =
+            |levels: usize| format!(r#"{{"$set": {{"doc": {}1{}}}}}"#, open.repeat(levels), close.repeat(levels));
+        assert!(changes(&nested(Limits::VALUE_DEPTH)).is_ok());
+        let error = changes(&nested(Limits::VALUE_DEPTH + 1)).unwrap_err();
+        assert_eq!(error.to_string(), "depth of a value of 29 is over the limit of 28");
+    }
 }
