@@ -2,6 +2,7 @@
 
 mod budgets;
 mod compile;
+mod engines;
 mod grants;
 mod reads;
 mod refusals;

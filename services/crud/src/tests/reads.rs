@@ -401,10 +401,7 @@ async fn names_are_quoted_and_views_are_read() {
 #[tokio::test]
 async fn a_schema_that_moved_is_read_again() {
     for db in engines().await {
-        let prefix = match db.schema().dialect.schema() {
-            Some(schema) => format!("{schema}."),
-            None => String::new(),
-        };
+        let prefix = db.prefix();
         let version = db.schema().version;
         // On first use: somebody else knows the column before this node looks.
         let mut born = read(&db.schema().schema, "artist", &json!({"select": ["artist_id"], "limit": 1})).unwrap();

@@ -124,7 +124,7 @@ async fn only_numbers_are_added() {
 #[tokio::test]
 async fn computed_columns_are_read_and_not_written() {
     for db in engines().await {
-        let prefix = db.schema().dialect.schema().map(|schema| format!("{schema}.")).unwrap_or_default();
+        let prefix = db.prefix();
         let doubled = "twice INTEGER GENERATED ALWAYS AS (number * 2) STORED";
         db.execute(&format!("CREATE TABLE {prefix}sums (id INTEGER PRIMARY KEY, number INTEGER, {doubled})")).await;
         assert!(db.database.refresh().await.unwrap());

@@ -124,6 +124,11 @@ impl Db {
         self.database.schema_snapshot()
     }
 
+    /// What stands before the names of its tables in SQL.
+    pub fn prefix(&self) -> String {
+        self.schema().dialect.schema().map(|schema| format!("{schema}.")).unwrap_or_default()
+    }
+
     pub async fn execute(&self, sql: &str) {
         execute(self.database.store(), sql).await;
     }
