@@ -177,7 +177,7 @@ impl Responder<'_> {
         };
         let plan = |names: &Names| {
             let counters = Counters { budget: self.service.budget(&names.project), guard: self.service.guard() };
-            Plan::new(&document, operation, names, &variables, counters)
+            Plan::of(&document, operation, names, &variables, counters)
         };
         let mut names = self.names(project);
         let mut planned = plan(&names);
@@ -228,18 +228,20 @@ impl Responder<'_> {
         names
     }
 
-    async fn execute(&self, project: &Project, mut plan: Plan) -> Response {
+    async fn execute(&self, project: &Project, mut plan: Arc<Plan>) -> Response {
         let edge = self.service.edge();
         match plan.kind {
             Kind::Query => {
-                let reads = std::mem::take(&mut plan.reads);
+                let own = Arc::get_mut(&mut plan).map(|own| std::mem::take(&mut own.reads));
+                let reads = own.unwrap_or_else(|| plan.reads.clone());
                 match edge.read(self.caller, project, reads).await {
                     Ok(answers) => self.data(response::read(&plan, &answers)),
                     Err(fault) => self.fail(&plan, fault, "read"),
                 }
             }
             Kind::Mutation => {
-                let writes = std::mem::take(&mut plan.writes);
+                let own = Arc::get_mut(&mut plan).map(|own| std::mem::take(&mut own.writes));
+                let writes = own.unwrap_or_else(|| plan.writes.clone());
                 match Box::pin(edge.write(self.caller, project, writes)).await {
                     Ok(written) => match denial(&written) {
                         Some(denial) => self.fail(&plan, denial.clone(), "mutation"),

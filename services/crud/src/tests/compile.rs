@@ -222,16 +222,17 @@ impl Tape<'_> {
     }
 
     fn node(&mut self, table: &str, depth: usize) -> query::Node {
-        let mut node = query::Node::new(query::Shape::Many, Vec::new());
+        let mut fields = Vec::new();
         for _ in 0..self.next(3) {
             let kind = query::FieldKind::Column(self.column(table).0);
-            node.fields.push(query::Field { key: MARKER.to_owned(), kind });
+            fields.push(query::Field { key: MARKER.to_owned(), kind });
         }
         for _ in 0..if depth == 0 { 0 } else { self.next(3) } {
             let (name, far) = self.relation(table);
             let kind = query::FieldKind::Relation { name, node: self.node(&far, depth - 1) };
-            node.fields.push(query::Field { key: MARKER.to_owned(), kind });
+            fields.push(query::Field { key: MARKER.to_owned(), kind });
         }
+        let mut node = query::Node::new(query::Shape::Many, fields);
         node.filter = self.filter(table, 2);
         node.sort = vec![Sort { column: self.column(table).0, descending: self.next(2) == 0 }; self.next(2)];
         node.skip = self.one(&[0, 1, u64::MAX]);

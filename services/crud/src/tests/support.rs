@@ -276,8 +276,10 @@ pub fn read(schema: &Schema, table: &str, options: &Json) -> Result<Read, Error>
     node.filter = parser(schema).filter(of, &member("find").unwrap_or(Value::Null), &mut budget())?;
     node.shape = shape;
     match shape {
-        Shape::Count => node.fields.clear(),
-        Shape::Aggregate => node.fields = vec![query::Field { key: "count".to_owned(), kind: query::FieldKind::Count }],
+        Shape::Count => node.fields = Vec::new().into(),
+        Shape::Aggregate => {
+            node.fields = vec![query::Field { key: "count".to_owned(), kind: query::FieldKind::Count }].into();
+        }
         Shape::Many | Shape::One => {}
     }
     Ok(Read { database: "music".to_owned(), table: table.to_owned(), node })
