@@ -169,12 +169,12 @@ impl<'a> Planner<'a> {
         };
         let mut plan = Plan { kind, fields: Vec::new(), reads: Vec::new(), writes: Vec::new() };
         for (key, group) in self.collect(&[&operation.selection_set])? {
-            let what = match kind {
+            let source = match kind {
                 Kind::Query => self.query_root(&group, &mut plan.reads),
                 Kind::Mutation => self.mutation_root(&group, &mut plan.writes),
             };
-            let what = what.map_err(|refusal| at_field(refusal, key, &group))?;
-            plan.fields.push(ResponseField { key: key.to_owned(), at: group.at, what });
+            let source = source.map_err(|refusal| at_field(refusal, key, &group))?;
+            plan.fields.push(ResponseField { key: key.to_owned(), at: group.at, source });
         }
         Ok(plan)
     }

@@ -82,7 +82,8 @@ impl Budget {
     pub fn selection(&mut self, cost: SelectionCost) -> Result<(), Error> {
         add("nodes", &mut self.nodes, cost.fields, self.limits.nodes)?;
         add("statements", &mut self.statements, cost.relations, self.limits.statements)?;
-        at_most("depth", self.selection_depth + 1 + cost.depth, self.limits.depth)
+        let depth = self.selection_depth + 1 + cost.depth;
+        at_most("depth", depth.min(self.limits.depth + 1), self.limits.depth)
     }
 
     /// Fields, conditions and values that were counted.
@@ -224,9 +225,10 @@ fn count(what: &'static str, seen: &mut usize, limit: usize) -> Result<(), Error
     add(what, seen, 1, limit)
 }
 
+/// Counts several at once; the error is that of the first over the limit.
 fn add(what: &'static str, seen: &mut usize, more: usize, limit: usize) -> Result<(), Error> {
     *seen += more;
-    at_most(what, *seen, limit)
+    at_most(what, (*seen).min(limit.saturating_add(1)), limit)
 }
 
 fn at_most(what: &'static str, seen: usize, limit: usize) -> Result<(), Error> {
