@@ -17,7 +17,7 @@ impl Kept {
     }
 
     fn plan(&self, sent: &[(&str, Value)], limits: Limits) -> Result<Arc<Plan>> {
-        let sent = Object(sent.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect());
+        let sent = query::Object(sent.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect());
         let operation = &self.document.operation(None)?.node;
         let variables = Variables::new(&self.document, operation, sent)?;
         let counters = Counters { budget: Budget::new(limits), guard: Guard::default() };
@@ -46,8 +46,8 @@ fn selections_of_an_operation_with_variables_are_looked_up_once() {
     let (one, two) = (kept.read(&[("id", Value::Int(1))]), kept.read(&[("id", Value::Int(2))]));
 
     assert!(Arc::ptr_eq(&one.node.fields, &two.node.fields));
-    assert_eq!(one.node.filter, equal("album_id", Value::Int(1)));
-    assert_eq!(two.node.filter, equal("album_id", Value::Int(2)));
+    assert_eq!(one.node.filter, equal("album_id", Typed::Int(1)));
+    assert_eq!(two.node.filter, equal("album_id", Typed::Int(2)));
 }
 
 #[test]
