@@ -440,7 +440,7 @@ async fn levels_of_one_answer_never_mix_two_states() {
         };
         let reads = async {
             for _ in 0..200 {
-                let answers = db.answers(&[albums.clone(), track.clone()]).await.unwrap();
+                let answers = db.answers_once(&[albums.clone(), track.clone()]).await.unwrap();
                 let (albums, track) =
                     (String::from_utf8_lossy(&answers[0].json), String::from_utf8_lossy(&answers[1].json));
                 let expected = match track.contains(r#""album_id":1"#) {
