@@ -143,8 +143,10 @@ impl Catalogue {
     /// Errors: `UNKNOWN_PROJECT`.
     pub(crate) async fn project(&self, id: &str) -> Result<Arc<Project>, Fault> {
         let entry = self.entry(id)?;
-        let left = FIRST_DESCRIBE_WAIT.saturating_sub(entry.since.elapsed());
-        if !left.is_zero() && !*entry.is_described.borrow() {
+        let is_described = *entry.is_described.borrow();
+        let left =
+            if is_described { Duration::ZERO } else { FIRST_DESCRIBE_WAIT.saturating_sub(entry.since.elapsed()) };
+        if !left.is_zero() {
             let mut described = entry.is_described.subscribe();
             // Whatever comes first: with nothing known, the request is told that its database cannot be reached.
             let _ = tokio::time::timeout(left, described.wait_for(|described| *described)).await;

@@ -29,7 +29,7 @@ use tower::{Layer, ServiceExt, util::BoxCloneSyncService};
 use self::{
     node::Details,
     origin::{PreflightAnswered, RequestOrigin},
-    route::{Meters, Protocol, Route},
+    route::{Handler, Meters, Protocol, Route},
 };
 use crate::{
     Service, error, graphql, grpc,
@@ -236,11 +236,11 @@ impl FrontState {
 
     /// Runs the handler of the request's route.
     ///
-    /// GraphQL, which most requests are for, bypasses the router, which costs a microsecond. The future is some
-    /// kilobytes large: in a box, the layers around it move a pointer.
+    /// The future is some kilobytes large: in a box, the layers around it move a pointer.
     fn to_protocol<'a>(&'a self, call: &'a Call, request: Request) -> BoxFuture<'a, Result<Response, Fault>> {
-        match route::graphql_project(&request).map(str::to_owned) {
-            Some(project) => Box::pin(graphql::post(&self.service, project, request).map(Ok)),
+        match Handler::of(&request) {
+            Some(Handler::Graphql) => Box::pin(graphql::post(&self.service, request).map(Ok)),
+            Some(Handler::Table) => Box::pin(rest::answer_post(&self.service, request).map(Ok)),
             None => {
                 let mut routed = Box::pin(self.web.clone().oneshot(request));
                 Box::pin(async move {

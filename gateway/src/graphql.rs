@@ -23,14 +23,18 @@ use std::{
 use arc_swap::ArcSwap;
 use axum::{
     Router,
+    body::Body,
     extract::{FromRequestParts, Path, RawQuery, State},
     response::Response,
     routing::get,
 };
 use foldhash::{HashMap, HashMapExt, quality};
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, request::Parts};
 use mesh::{Call, Code, Fault};
-use moka::sync::Cache;
+use quick_cache::{
+    Weighter,
+    sync::{Cache, DefaultLifecycle},
+};
 
 pub(crate) use self::request::Media;
 use self::{
@@ -46,33 +50,45 @@ use crate::{
     Service,
     catalogue::Project,
     edge::{self, Caller, WriteResult},
-    http::{answer, body, guarded},
+    http::{answer, body, guarded, is_plain_segment},
 };
 
 /// Documents longer than this are parsed on the blocking pool and not cached.
 const UNCACHED_BYTES: usize = 32 * 1024;
 /// Approximate memory limit of the document cache.
 const DOCUMENT_CACHE_BYTES: u64 = 64 * 1024 * 1024;
+/// Documents of the size that is usual that it holds.
+const DOCUMENTS_EXPECTED: usize = 4000;
 /// Projects whose names are cached; the cache is cleared when it is full.
 const CACHED_PROJECTS: usize = 1000;
 
 /// Caches of parsed documents and of the names of each project's schema.
 pub struct Caches {
-    documents: Cache<String, Arc<Document>, quality::RandomState>,
+    documents: Cache<String, Arc<Document>, DocumentWeighter, quality::RandomState>,
     names: ArcSwap<HashMap<String, Arc<Names>>>,
 }
 
 impl Default for Caches {
     fn default() -> Self {
-        // A tree takes about twenty times the bytes of its text.
-        let weight = |text: &String, _: &Arc<Document>| u32::try_from(text.len() * 20 + 500).unwrap_or(u32::MAX);
-        Self {
-            documents: Cache::builder()
-                .weigher(weight)
-                .max_capacity(DOCUMENT_CACHE_BYTES)
-                .build_with_hasher(Default::default()),
-            names: ArcSwap::default(),
-        }
+        let documents = Cache::with(
+            DOCUMENTS_EXPECTED,
+            DOCUMENT_CACHE_BYTES,
+            DocumentWeighter,
+            Default::default(),
+            DefaultLifecycle::default(),
+        );
+        Self { documents, names: ArcSwap::default() }
+    }
+}
+
+/// Approximate memory of a document in bytes.
+#[derive(Clone)]
+struct DocumentWeighter;
+
+impl Weighter<String, Arc<Document>> for DocumentWeighter {
+    /// A tree takes about twenty times the bytes of its text, what is planned of it thirty times.
+    fn weight(&self, text: &String, _: &Arc<Document>) -> u64 {
+        text.len() as u64 * 50 + 500
     }
 }
 
@@ -107,19 +123,31 @@ async fn post_document(
     Path(project): Path<String>,
     request: axum::extract::Request,
 ) -> Response {
-    Box::pin(post(&service, project, request)).await
+    let (head, sent) = request.into_parts();
+    Box::pin(answer_post(&service, &project, head, sent)).await
 }
 
-/// The answer to a POST of a document for `project`.
-pub(crate) async fn post(service: &Service, project: String, request: axum::extract::Request) -> Response {
-    let (mut head, sent) = request.into_parts();
+/// The project of a path of the GraphQL endpoint that needs no decoding.
+pub(crate) fn posted_project(path: &str) -> Option<&str> {
+    let project = path.strip_prefix("/v1/api/")?.strip_suffix("/graphql")?;
+    is_plain_segment(project).then_some(project)
+}
+
+/// The answer to a POST of a document, to a path that [`posted_project`] knows.
+pub(crate) async fn post(service: &Service, request: axum::extract::Request) -> Response {
+    let (head, sent) = request.into_parts();
+    let uri = head.uri.clone();
+    answer_post(service, posted_project(uri.path()).unwrap_or_default(), head, sent).await
+}
+
+async fn answer_post(service: &Service, project: &str, mut head: Parts, sent: Body) -> Response {
     let caller = match Caller::from_request_parts(&mut head, &()).await {
         Ok(caller) => caller,
         Err(response) => return response,
     };
     let responder = Responder { service, caller: &caller, media: Media::of(&head.headers) };
     let work = async {
-        let project = match service.edge().project(&caller, &project).await {
+        let project = match service.edge().project(&caller, project).await {
             Ok(project) => project,
             Err(fault) => return answer::fault(&fault, &caller.call),
         };
@@ -177,7 +205,7 @@ impl Responder<'_> {
         };
         let plan = |names: &Names| {
             let counters = Counters { budget: self.service.budget(&names.project), guard: self.service.guard() };
-            Plan::new(&document, operation, names, &variables, counters)
+            Plan::of(&document, operation, names, &variables, counters)
         };
         let mut names = self.names(project);
         let mut planned = plan(&names);
@@ -195,7 +223,7 @@ impl Responder<'_> {
 
     async fn document(&self, text: String) -> refusal::Result<Arc<Document>> {
         let documents = &self.service.graphql().documents;
-        if let Some(document) = documents.get(&text) {
+        if let Some(document) = documents.get(text.as_str()) {
             return Ok(document);
         }
         let guard = self.service.guard();
@@ -228,18 +256,20 @@ impl Responder<'_> {
         names
     }
 
-    async fn execute(&self, project: &Project, mut plan: Plan) -> Response {
+    async fn execute(&self, project: &Project, mut plan: Arc<Plan>) -> Response {
         let edge = self.service.edge();
         match plan.kind {
             Kind::Query => {
-                let reads = std::mem::take(&mut plan.reads);
+                let own = Arc::get_mut(&mut plan).map(|own| std::mem::take(&mut own.reads));
+                let reads = own.unwrap_or_else(|| plan.reads.clone());
                 match edge.read(self.caller, project, reads).await {
                     Ok(answers) => self.data(response::read(&plan, &answers)),
                     Err(fault) => self.fail(&plan, fault, "read"),
                 }
             }
             Kind::Mutation => {
-                let writes = std::mem::take(&mut plan.writes);
+                let own = Arc::get_mut(&mut plan).map(|own| std::mem::take(&mut own.writes));
+                let writes = own.unwrap_or_else(|| plan.writes.clone());
                 match Box::pin(edge.write(self.caller, project, writes)).await {
                     Ok(written) => match denial(&written) {
                         Some(denial) => self.fail(&plan, denial.clone(), "mutation"),
@@ -318,11 +348,9 @@ impl Responder<'_> {
 
     fn respond(&self, status: u16, code: Option<Code>, body: Vec<u8>) -> Response {
         let status = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = answer::json(status, body);
-        let headers = response.headers_mut();
-        headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(self.media.name()));
+        let mut response = answer::of_type(self.media.name(), status, body);
         if matches!(code, Some(Code::TooMany | Code::Unavailable)) {
-            headers.insert(http::header::RETRY_AFTER, http::HeaderValue::from_static("1"));
+            response.headers_mut().insert(http::header::RETRY_AFTER, http::HeaderValue::from_static("1"));
         }
         response
     }

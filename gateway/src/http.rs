@@ -22,6 +22,11 @@ pub(crate) fn current() -> Call {
     Call::current().unwrap_or_else(|| Call::begin(None, None, None))
 }
 
+/// Whether a segment of a path needs no decoding: it is letters, digits, `_` and `-`.
+pub(crate) fn is_plain_segment(segment: &str) -> bool {
+    !segment.is_empty() && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+}
+
 /// Runs `work` under the deadline of `call` and turns a panic into an internal fault.
 ///
 /// A timer is set only for work that has to wait.

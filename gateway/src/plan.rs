@@ -36,6 +36,7 @@ pub struct Planned<T> {
 pub struct RequestPlanner<'a> {
     service: &'a Service,
     caller: &'a Caller,
+    project: Arc<Project>,
     budget: Budget,
 }
 
@@ -45,7 +46,12 @@ impl<'a> RequestPlanner<'a> {
     /// Errors: `UNKNOWN_PROJECT`.
     pub async fn begin(service: &'a Service, caller: &'a Caller, id: &str) -> Result<Self, Fault> {
         let project = service.edge().project(caller, id).await?;
-        Ok(Self { service, caller, budget: service.budget(&project) })
+        Ok(Self { service, caller, budget: service.budget(&project), project })
+    }
+
+    /// The project.
+    pub fn project(&self) -> &Project {
+        &self.project
     }
 
     /// Plans against the table that `table_ref` names; where a name is unknown, against a refreshed schema once more.
@@ -59,7 +65,7 @@ impl<'a> RequestPlanner<'a> {
         plan: impl Fn(Parser<'_>, &Table, &mut Budget) -> Result<T, Error>,
     ) -> Result<Planned<T>, Fault> {
         let (edge, caller) = (self.service.edge(), self.caller);
-        let project = edge.project(caller, table_ref.project).await?;
+        let project = self.project.clone();
         let attempt = AttemptedAccess { database: table_ref.database, table: table_ref.table, operation };
         let Some(database) = project.database(table_ref.database) else {
             let fault = catalogue::unknown_database(&project, table_ref.database);
@@ -80,6 +86,7 @@ impl<'a> RequestPlanner<'a> {
             && let Some(database) = project.database(table_ref.database)
             && let Attempt::Planned(plan) = self.attempt(database, table_ref.table, &plan)
         {
+            self.project = project.clone();
             let database = database.id.clone();
             return Ok(Planned { project, database, plan });
         }

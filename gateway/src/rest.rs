@@ -3,10 +3,12 @@
 mod fields;
 mod request;
 
+use std::pin::pin;
+
 use axum::{
     Router,
     body::Body,
-    extract::{Path, State},
+    extract::{Path, Request, State},
     response::Response,
     routing::post,
 };
@@ -17,9 +19,10 @@ use query::{Error, Mutation, Node, Operation, Read, Shape, Value};
 
 use crate::{
     Service,
+    catalogue::Project,
     edge::{Caller, ReadResult, WriteResult},
     error,
-    http::{answer, body},
+    http::{answer, body, current, guarded, is_plain_segment},
     plan::{RequestPlanner, TableRef},
 };
 use fields::Fields;
@@ -34,6 +37,49 @@ pub fn routes() -> Router<Service> {
         .route("/v1/api/{project}/crud/{database}/{table}/read", post(read))
         .route("/v1/api/{project}/crud/{database}/{table}/update", post(update))
         .route("/v1/api/{project}/crud/{database}/{table}/delete", post(delete))
+}
+
+/// The table and the operation of a path of the REST API that needs no decoding.
+pub(crate) fn posted_table(path: &str) -> Option<(TableRef<'_>, Operation)> {
+    let mut segments = path.strip_prefix("/v1/api/")?.split('/');
+    let project = segments.next()?;
+    if segments.next()? != "crud" {
+        return None;
+    }
+    let (database, table, operation) = (segments.next()?, segments.next()?, segments.next()?);
+    let operation = match operation {
+        "create" => Operation::Create,
+        "read" => Operation::Read,
+        "update" => Operation::Update,
+        "delete" => Operation::Delete,
+        _ => return None,
+    };
+    let is_whole =
+        segments.next().is_none() && is_plain_segment(project) && is_plain_segment(database) && is_plain_segment(table);
+    is_whole.then_some((TableRef { project, database, table }, operation))
+}
+
+/// The answer to a POST to a path that [`posted_table`] knows.
+pub(crate) async fn answer_post(service: &Service, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let call = current();
+    let caller = match Caller::of(call.clone(), &head.headers) {
+        Ok(caller) => caller,
+        Err(fault) => return answer::fault(&fault, &call),
+    };
+    let work = async {
+        let Some((table_ref, operation)) = posted_table(head.uri.path()) else {
+            return Err(Fault::internal("the request could not be answered", "a path without an operation"));
+        };
+        match operation {
+            Operation::Read => read_rows(service, &caller, table_ref, body).await,
+            Operation::Create | Operation::Update | Operation::Delete => {
+                Box::pin(write_rows(service, &caller, table_ref, operation, body)).await
+            }
+        }
+    };
+    let done = guarded(&call, pin!(work)).await;
+    respond(&caller, done.unwrap_or_else(Err))
 }
 
 type TablePath = Path<(String, String, String)>;
@@ -72,10 +118,8 @@ fn respond(caller: &Caller, result: Result<Response, Fault>) -> Response {
 }
 
 /// The fields of a request's body; a body without a byte has none.
-async fn fields(service: &Service, caller: &Caller, project: &str, body: Body) -> Result<Fields, Fault> {
-    // An unknown project is told before anything that is wrong with the body.
-    let project = service.edge().project(caller, project).await?;
-    let body = body::read(service.config(), &project, body).await?;
+async fn fields(service: &Service, project: &Project, body: Body) -> Result<Fields, Fault> {
+    let body = body::read(service.config(), project, body).await?;
     if body.is_empty() {
         return Ok(Fields::default());
     }
@@ -90,8 +134,9 @@ async fn fields(service: &Service, caller: &Caller, project: &str, body: Body) -
 }
 
 async fn read_rows(service: &Service, caller: &Caller, table_ref: TableRef<'_>, body: Body) -> Result<Response, Fault> {
-    let wanted = request::read(fields(service, caller, table_ref.project, body).await?)?;
+    // An unknown project is told before anything that is wrong with the body.
     let mut planner = RequestPlanner::begin(service, caller, table_ref.project).await?;
+    let wanted = request::read(fields(service, planner.project(), body).await?)?;
     let planned = planner
         .plan(table_ref, Operation::Read, |parser, table, budget| {
             let filter = parser.filter(table, &wanted.find, budget)?;
@@ -137,10 +182,10 @@ async fn write_rows(
     operation: Operation,
     body: Body,
 ) -> Result<Response, Fault> {
-    let mut fields = fields(service, caller, table_ref.project, body).await?;
+    let mut planner = RequestPlanner::begin(service, caller, table_ref.project).await?;
+    let mut fields = fields(service, planner.project(), body).await?;
     let returning = request::returning(&mut fields)?;
     let wanted = request::write(operation, fields)?;
-    let mut planner = RequestPlanner::begin(service, caller, table_ref.project).await?;
     let planned = planner
         .plan(table_ref, operation, |parser, table, budget| {
             let returning = returning.as_ref().map(|options| parser.node(table, options, budget)).transpose()?;
@@ -170,8 +215,8 @@ async fn write_batch(
     database: &str,
     body: Body,
 ) -> Result<Response, Fault> {
-    let items = request::batch(fields(service, caller, project, body).await?)?;
     let mut planner = RequestPlanner::begin(service, caller, project).await?;
+    let items = request::batch(fields(service, planner.project(), body).await?)?;
     let mut mutations = Vec::with_capacity(items.len());
     let mut newest = None;
     for item in &items {

@@ -54,7 +54,7 @@ impl Reader<'_> {
             Ok(text) => text.to_owned(),
             Err(error) => return Err(self.malformed(&error)),
         };
-        if text.contains('\0') {
+        if text.as_bytes().contains(&0) {
             return Err(self.wrong("NUL character in a string", start));
         }
         Ok(Value::Text(text))
@@ -77,7 +77,7 @@ impl Reader<'_> {
         let mut members: Vec<(String, Value)> = Vec::new();
         let mut next = self.jiter.known_object().map(|name| name.map(str::to_owned));
         while let Some(name) = next.map_err(|error| self.malformed(&error))? {
-            if name.contains('\0') {
+            if name.as_bytes().contains(&0) {
                 return Err(self.wrong("NUL character in a member's name", self.jiter.current_index()));
             }
             let first = self.jiter.peek().map_err(|error| self.malformed(&error))?;

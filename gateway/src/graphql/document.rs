@@ -10,6 +10,7 @@ use async_graphql_value::Name;
 use query::{Error, Guard};
 
 use super::{
+    plan::PlanCache,
     refusal::{Refusal, Result},
     scan::scan,
 };
@@ -21,6 +22,8 @@ pub struct Document {
     pub tree: ExecutableDocument,
     /// Numbers that the tree cannot hold, by the enum value that stands for them.
     pub numbers: HashMap<String, String>,
+    /// What is planned alike for every request.
+    pub plans: PlanCache,
 }
 
 impl Document {
@@ -33,7 +36,7 @@ impl Document {
         let tree = parse_query(&scanned.text).map_err(|error| syntax_refusal(&error))?;
         check_directives(&tree)?;
         check_fragments(&tree)?;
-        Ok(Self { tree, numbers: scanned.numbers })
+        Ok(Self { tree, numbers: scanned.numbers, plans: PlanCache::new(text.len()) })
     }
 
     /// The operation called `name`; without one the only operation.

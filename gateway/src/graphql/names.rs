@@ -1,6 +1,9 @@
 //! GraphQL names of a project's tables, columns and relations.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use foldhash::{HashMap, HashMapExt};
 use query::{Schema, Table};
@@ -10,6 +13,8 @@ use crate::catalogue::Project;
 /// Names of one version of a project.
 #[derive(Debug)]
 pub struct Names {
+    /// Tells them from all other names of this process.
+    pub id: u64,
     /// The project that they are of.
     pub project: Arc<Project>,
     tables: Vec<TableNames>,
@@ -90,8 +95,15 @@ pub enum RootLookup<'a> {
 impl Names {
     /// The names of `project`.
     pub fn new(project: Arc<Project>) -> Self {
-        let mut names =
-            Names { tables: Vec::new(), roots: HashMap::new(), shared: HashMap::new(), databases: Vec::new(), project };
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let mut names = Names {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            tables: Vec::new(),
+            roots: HashMap::new(),
+            shared: HashMap::new(),
+            databases: Vec::new(),
+            project,
+        };
         let project = names.project.clone();
         names.add_tables(&project);
         names.name_types(&project);

@@ -1,11 +1,14 @@
 //! From an operation of a document to reads and mutations of the model.
 
 mod arguments;
+mod cache;
 mod root;
 mod select;
 #[cfg(test)]
 mod tests;
 mod write;
+
+use std::{cell::Cell, sync::Arc};
 
 use async_graphql_parser::{
     Pos,
@@ -13,7 +16,11 @@ use async_graphql_parser::{
 };
 use query::{Budget, Guard, Mutation, Operation, Read};
 
-use self::select::Group;
+pub use self::cache::PlanCache;
+use self::{
+    cache::{PlanKey, Selection, SelectionKey},
+    select::Group,
+};
 use super::{
     document::Document,
     names::Names,
@@ -22,7 +29,7 @@ use super::{
 };
 
 /// Query plan of one operation.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     /// Whether rows are read or written.
     pub kind: Kind,
@@ -44,7 +51,7 @@ pub enum Kind {
 }
 
 /// A root field of the response: a member of `data`.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ResponseField {
     /// The response key.
     pub key: String,
@@ -55,7 +62,7 @@ pub struct ResponseField {
 }
 
 /// Source of the value of a member of `data`.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum FieldSource {
     /// `Query` or `Mutation`.
     Typename,
@@ -68,7 +75,7 @@ pub enum FieldSource {
 }
 
 /// A member of a mutation payload.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PayloadField {
     /// The response key.
     pub key: String,
@@ -77,7 +84,7 @@ pub struct PayloadField {
 }
 
 /// Value of a member of a mutation payload.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum PayloadValue {
     /// 200, or the status that the failure's code goes with.
     Status,
@@ -101,29 +108,24 @@ pub struct Counters {
 }
 
 impl Plan {
-    /// Plans `operation`, within the limits of the counters.
-    pub fn new(
+    /// The plan of `operation`, within the limits of the counters. One without variables is made once: the counters count
+    /// the same each time, and the limits of `names` are the same.
+    pub fn of(
         document: &Document,
         operation: &OperationDefinition,
         names: &Names,
         variables: &Variables<'_>,
         counters: Counters,
-    ) -> Result<Self> {
-        let kind = match operation.ty {
-            OperationType::Query => Kind::Query,
-            OperationType::Mutation => Kind::Mutation,
-            OperationType::Subscription => return Err(Refusal::malformed("Invalid operation: subscription")),
-        };
-        let Counters { budget, guard } = counters;
-        let mut planner = Planner { document, names, variables, budget, guard };
-        let mut plan = Plan { kind, fields: Vec::new(), reads: Vec::new(), writes: Vec::new() };
-        for (key, group) in planner.collect(&[&operation.selection_set.node])? {
-            let source = match kind {
-                Kind::Query => planner.query_root(&group, &mut plan.reads),
-                Kind::Mutation => planner.mutation_root(&group, &mut plan.writes),
-            };
-            let source = source.map_err(|refusal| at_field(refusal, key, &group))?;
-            plan.fields.push(ResponseField { key: key.to_owned(), at: group.at, source });
+    ) -> Result<Arc<Self>> {
+        let key = PlanKey { names: names.id, at: operation.selection_set.pos };
+        if let Some(plan) = document.plans.plan(key) {
+            return Ok(plan);
+        }
+        let mut planner = Planner::new(document, names, variables, counters);
+        let plan = Arc::new(planner.plan(operation)?);
+        match planner.has_variables.get() {
+            false => document.plans.keep_plan(key, plan.clone(), planner.budget.counted()),
+            true => planner.keep_selections(),
         }
         Ok(plan)
     }
@@ -144,6 +146,44 @@ struct Planner<'a> {
     variables: &'a Variables<'a>,
     budget: Budget,
     guard: Guard,
+    /// Whether a variable was met: a plan with one is made anew for each request.
+    has_variables: Cell<bool>,
+    /// Whether an argument was met since it was last unset.
+    has_arguments: bool,
+    /// Selections that are the same for every request, none of them inside another.
+    selections: Vec<(SelectionKey, Selection)>,
+}
+
+impl<'a> Planner<'a> {
+    fn new(document: &'a Document, names: &'a Names, variables: &'a Variables<'a>, counters: Counters) -> Self {
+        let Counters { budget, guard } = counters;
+        let (has_variables, has_arguments) = (Cell::new(false), false);
+        Self { document, names, variables, budget, guard, has_variables, has_arguments, selections: Vec::new() }
+    }
+
+    fn plan(&mut self, operation: &'a OperationDefinition) -> Result<Plan> {
+        let kind = match operation.ty {
+            OperationType::Query => Kind::Query,
+            OperationType::Mutation => Kind::Mutation,
+            OperationType::Subscription => return Err(Refusal::malformed("Invalid operation: subscription")),
+        };
+        let mut plan = Plan { kind, fields: Vec::new(), reads: Vec::new(), writes: Vec::new() };
+        for (key, group) in self.collect(&[&operation.selection_set])? {
+            let source = match kind {
+                Kind::Query => self.query_root(&group, &mut plan.reads),
+                Kind::Mutation => self.mutation_root(&group, &mut plan.writes),
+            };
+            let source = source.map_err(|refusal| at_field(refusal, key, &group))?;
+            plan.fields.push(ResponseField { key: key.to_owned(), at: group.at, source });
+        }
+        Ok(plan)
+    }
+
+    fn keep_selections(&mut self) {
+        for (key, selection) in self.selections.drain(..) {
+            self.document.plans.keep_selection(key, selection);
+        }
+    }
 }
 
 /// Locates `refusal` at the field `key`, which `group` selects.

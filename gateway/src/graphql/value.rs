@@ -54,6 +54,21 @@ pub fn value(
     }))
 }
 
+/// Whether a variable stands in a value.
+pub fn has_variables(written: &AstValue) -> bool {
+    match written {
+        AstValue::Variable(_) => true,
+        AstValue::List(items) => items.iter().any(has_variables),
+        AstValue::Object(members) => members.values().any(has_variables),
+        AstValue::Null
+        | AstValue::Number(_)
+        | AstValue::String(_)
+        | AstValue::Boolean(_)
+        | AstValue::Enum(_)
+        | AstValue::Binary(_) => false,
+    }
+}
+
 /// A value without variables.
 pub fn constant(document: &Document, written: &ConstValue) -> Result<Value> {
     let value = value(document, &Variables::default(), EnumValues::Text, &written.clone().into_value())?;

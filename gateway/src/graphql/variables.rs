@@ -1,7 +1,6 @@
 //! Variables of a request, checked against their declarations.
 
 use async_graphql_parser::types::{BaseType, OperationDefinition, Type};
-use foldhash::{HashMap, HashMapExt};
 use query::{Error, Object, Value};
 
 use super::{
@@ -10,24 +9,27 @@ use super::{
 };
 use crate::graphql::document::Document;
 
-/// Values of the variables that an operation declares; `None` for those that are absent.
+/// Values of the variables that an operation declares, by name, sorted by it; `None` for those that are absent.
 #[derive(Debug, Default)]
-pub struct Variables<'a>(HashMap<&'a str, Option<Value>>);
+pub struct Variables<'a>(Vec<(&'a str, Option<Value>)>);
 
 impl<'a> Variables<'a> {
     /// The variables of `operation` out of what was sent: defaults where a value is missing, an error where it does not
     /// fit its type. Values that nobody declared are ignored, as the specification says.
     pub fn new(document: &Document, operation: &'a OperationDefinition, sent: Object) -> Result<Self> {
         let definitions = &operation.variable_definitions;
-        let mut variables = HashMap::with_capacity(definitions.len());
+        let mut variables = Vec::with_capacity(definitions.len());
         if definitions.is_empty() {
             return Ok(Self(variables));
         }
-        let mut sent: HashMap<String, Value> = sent.0.into_iter().collect();
+        let Object(mut sent) = sent;
+        sent.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         for definition in definitions {
             let name = definition.node.name.node.as_str();
             let r#type = &definition.node.var_type.node;
-            let value = match (sent.remove(name), &definition.node.default_value) {
+            let found = sent.binary_search_by(|(sent, _)| sent.as_str().cmp(name)).ok();
+            let found = found.map(|index| std::mem::replace(&mut sent[index].1, Value::Null));
+            let value = match (found, &definition.node.default_value) {
                 (Some(value), _) => Some(value),
                 (None, Some(default)) => Some(constant(document, &default.node)?),
                 (None, None) => None,
@@ -38,18 +40,28 @@ impl<'a> Variables<'a> {
                 None => Err(required(name, r#type)),
             };
             let checked = checked.map_err(|error| Refusal::new(error).at(definition.pos))?;
-            if variables.insert(name, checked).is_some() {
-                return Err(Refusal::malformed(format!("variable ${name} is declared twice")).at(definition.pos));
+            variables.push((name, checked));
+        }
+        variables.sort_by_key(|(name, _)| *name);
+        match variables.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            None => Ok(Self(variables)),
+            Some(pair) => {
+                let name = pair[0].0;
+                let refusal = Refusal::malformed(format!("variable ${name} is declared twice"));
+                let last = definitions.iter().rfind(|definition| definition.node.name.node == name);
+                Err(match last {
+                    Some(definition) => refusal.at(definition.pos),
+                    None => refusal,
+                })
             }
         }
-        Ok(Self(variables))
     }
 
     /// The value of a variable: `Ok(None)` where it is declared but absent.
     pub fn value(&self, name: &str) -> std::result::Result<Option<&Value>, Error> {
-        match self.0.get(name) {
-            Some(value) => Ok(value.as_ref()),
-            None => Err(Error::Malformed(format!("variable ${name} is not declared"))),
+        match self.0.binary_search_by(|(declared, _)| (*declared).cmp(name)) {
+            Ok(index) => Ok(self.0[index].1.as_ref()),
+            Err(_) => Err(Error::Malformed(format!("variable ${name} is not declared"))),
         }
     }
 }

@@ -7,10 +7,17 @@ use serde::Serialize;
 
 /// JSON that is not to be stored.
 pub fn json(status: StatusCode, body: impl Into<Body>) -> Response {
+    of_type("application/json", status, body)
+}
+
+/// JSON of the media type `content_type` that is not to be stored.
+pub fn of_type(content_type: &'static str, status: StatusCode, body: impl Into<Body>) -> Response {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    // With the request's id and what layers add, there are some four.
+    headers.reserve(6);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

@@ -1,5 +1,7 @@
 //! Lenient access to the fields of a JSON body: old clients differ in case and send unused fields.
 
+use std::borrow::Cow;
+
 use mesh::Fault;
 use query::{Object, Value};
 
@@ -10,19 +12,19 @@ use crate::error;
 #[derive(Debug, Default)]
 pub struct Fields {
     members: Vec<(String, Value)>,
-    /// Path of the object, for messages: empty, or `options.`.
-    prefix: String,
+    /// Path of the object, for messages: empty, or `options`.
+    inside: Cow<'static, str>,
 }
 
 impl Fields {
     /// The fields of a body.
     pub fn new(object: Object) -> Self {
-        Self { members: object.0, prefix: String::new() }
+        Self { members: object.0, inside: Cow::Borrowed("") }
     }
 
     /// The fields of an object inside the body, which messages call `name`.
-    pub fn inside(name: &str, object: Object) -> Self {
-        Self { members: object.0, prefix: format!("{name}.") }
+    pub fn inside(name: impl Into<Cow<'static, str>>, object: Object) -> Self {
+        Self { members: object.0, inside: name.into() }
     }
 
     /// Takes the value of the field called `name`.
@@ -64,7 +66,7 @@ impl Fields {
     pub fn reject_unsupported(&mut self, name: &str) -> Result<(), Fault> {
         match self.take(name) {
             Some(value) if !is_empty(&value) => {
-                Err(error::bad_request(format!("{}{name} is not supported by this version", self.prefix)))
+                Err(error::bad_request(format!("{} is not supported by this version", self.name(name))))
             }
             Some(_) | None => Ok(()),
         }
@@ -72,12 +74,15 @@ impl Fields {
 
     /// The fault of a field of the wrong type.
     pub fn wrong_type(&self, name: &str, expected: &str, found: &Value) -> Fault {
-        error::bad_request(format!("invalid {}{name}: expected {expected}, found {}", self.prefix, found.kind()))
+        error::bad_request(format!("invalid {}: expected {expected}, found {}", self.name(name), found.kind()))
     }
 
     /// The full name of the field `name`, for messages.
     pub fn name(&self, name: &str) -> String {
-        format!("{}{name}", self.prefix)
+        match self.inside.is_empty() {
+            true => name.to_owned(),
+            false => format!("{}.{name}", self.inside),
+        }
     }
 }
 

@@ -67,7 +67,7 @@ fn batch_item(index: usize, item: Value) -> Result<BatchItem, Fault> {
     let Value::Object(object) = item else {
         return Err(error::bad_request(format!("invalid {name}: expected object, found {}", item.kind())));
     };
-    let mut fields = Fields::inside(&name, object);
+    let mut fields = Fields::inside(name.clone(), object);
     let operation = match fields.text("type")?.as_deref() {
         Some("create") => Operation::Create,
         Some("update") => Operation::Update,

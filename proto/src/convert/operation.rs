@@ -35,7 +35,7 @@ impl From<Node> for wire::Node {
     fn from(node: Node) -> Self {
         Self {
             shape: wire::Shape::from(node.shape).into(),
-            fields: each(node.fields),
+            fields: node.fields.iter().cloned().map(wire::Field::from).collect(),
             filter: absent(node.filter),
             sort: each(node.sort),
             skip: node.skip,
@@ -50,7 +50,7 @@ impl TryFrom<wire::Node> for Node {
     fn try_from(node: wire::Node) -> Result<Self, Error> {
         Ok(Self {
             shape: member::<wire::Shape, _>(node.shape, "node.shape")?,
-            fields: all(node.fields)?,
+            fields: all::<_, Field>(node.fields)?.into(),
             filter: present(node.filter)?,
             sort: each(node.sort),
             skip: node.skip,

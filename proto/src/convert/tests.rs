@@ -148,8 +148,16 @@ fn node() -> impl Strategy<Value = Node> {
         prop::collection::vec((name(), kind).prop_map(|(key, kind)| Field { key, kind }), 0..4)
     };
     let node = move |kind: BoxedStrategy<FieldKind>| {
-        (shape(), fields(kind), planned(), sorts(), any::<u64>(), any::<Option<u64>>())
-            .prop_map(|(shape, fields, filter, sort, skip, limit)| Node { shape, fields, filter, sort, skip, limit })
+        (shape(), fields(kind), planned(), sorts(), any::<u64>(), any::<Option<u64>>()).prop_map(
+            |(shape, fields, filter, sort, skip, limit)| Node {
+                shape,
+                fields: fields.into(),
+                filter,
+                sort,
+                skip,
+                limit,
+            },
+        )
     };
     node(plain().boxed()).prop_recursive(2, 8, 3, move |inner| {
         let relation = (name(), inner).prop_map(|(name, node)| FieldKind::Relation { name, node });

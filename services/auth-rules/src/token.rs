@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey};
-use moka::sync::Cache;
 use query::{
     Guard, Object, Value,
     resources::{self, TokenKey},
+};
+use quick_cache::{
+    Weighter,
+    sync::{Cache, DefaultLifecycle},
 };
 use serde::Deserialize;
 
@@ -17,6 +20,8 @@ const MAX_TOKEN_BYTES: usize = 16 << 10;
 const CLAIM_LIMITS: Guard = Guard::new(32, 4096);
 /// Capacity of a project's cache of verified tokens, in bytes.
 const CACHE_BYTES: u64 = 8 << 20;
+/// Tokens of the size that is usual that it holds.
+const TOKENS_EXPECTED: usize = 8000;
 /// Least bytes of a secret for HS256: as many as its hash. Source: RFC 7518, 3.2.
 pub const SECRET_BYTES: usize = 32;
 
@@ -61,13 +66,23 @@ pub enum TokenError {
 pub struct KeySet {
     specs: Vec<TokenKey>,
     keys: Vec<VerifyingKey>,
-    verified: Cache<Arc<str>, Arc<VerifiedToken>, foldhash::quality::RandomState>,
+    verified: Cache<Arc<str>, Arc<VerifiedToken>, TokenWeighter, foldhash::quality::RandomState>,
 }
 
 /// A token with a valid signature, issuer and audience. Its validity period is checked at every use.
 struct VerifiedToken {
     claims: Arc<Object>,
     period: ValidityPeriod,
+}
+
+/// Approximate memory of a verified token in bytes.
+#[derive(Clone)]
+struct TokenWeighter;
+
+impl Weighter<Arc<str>, Arc<VerifiedToken>> for TokenWeighter {
+    fn weight(&self, token: &Arc<str>, _: &Arc<VerifiedToken>) -> u64 {
+        token.len() as u64 * 2 + 256
+    }
 }
 
 /// The times of a token, in seconds since the Unix epoch.
@@ -109,9 +124,8 @@ impl KeySet {
     pub fn new(specs: Vec<TokenKey>) -> Self {
         let long_enough = |spec: &&TokenKey| spec.secret.len() >= SECRET_BYTES;
         let keys = specs.iter().filter(long_enough).map(VerifyingKey::new).collect();
-        let weight =
-            |token: &Arc<str>, _: &Arc<VerifiedToken>| u32::try_from(2 * token.len() + 256).unwrap_or(u32::MAX);
-        let verified = Cache::builder().max_capacity(CACHE_BYTES).weigher(weight).build_with_hasher(Default::default());
+        let verified =
+            Cache::with(TOKENS_EXPECTED, CACHE_BYTES, TokenWeighter, Default::default(), DefaultLifecycle::default());
         Self { specs, keys, verified }
     }
 

@@ -15,6 +15,7 @@ use crate::{
     grant::Grants,
     meters::{Meters, timed},
     options::AnswerOptions,
+    prepared::{PreparedReads, ReadShape},
     resolve::Resolver,
     sql::{self, Dialect, Source},
     store::{Statement, Store},
@@ -47,6 +48,7 @@ pub struct SchemaSnapshot {
     pub dialect: Dialect,
     /// [`Store::schema_mark`] before it was read.
     schema_mark: Option<String>,
+    prepared: PreparedReads,
 }
 
 impl Database {
@@ -166,13 +168,21 @@ impl Database {
         options: AnswerOptions,
     ) -> Result<(Vec<Plan>, Vec<Statement>), Error> {
         let snapshot = self.snapshot.load();
+        let shape = ReadShape::of(reads, grants.terms(), options.limit);
+        if grants.are_in_scope()
+            && let Some(prepared) = snapshot.prepared.bind(&shape)?
+        {
+            return Ok(prepared);
+        }
         let mut resolver = Resolver::new(&snapshot.schema, grants);
         let nodes: Vec<_> = reads.iter().map(|read| resolver.read(read)).collect::<Result<_, _>>()?;
         resolver.finish()?;
         let source = Source::Query { limit: options.limit };
         let mut statements = Vec::new();
         let plan = |node| sql::select(&snapshot.dialect, node, &source, &mut statements);
-        Ok((nodes.iter().map(plan).collect(), statements))
+        let plans: Vec<Plan> = nodes.iter().map(plan).collect();
+        snapshot.prepared.keep(shape, &plans, &statements);
+        Ok((plans, statements))
     }
 
     async fn write_once(
@@ -209,7 +219,13 @@ async fn inspect(store: &Store, mut dialect: Dialect) -> Result<SchemaSnapshot, 
     if let Some(query) = dialect.index_query() {
         store.snapshot(&[query], &Budget::unlimited()).await?.iter().for_each(|rows| dialect.learn_indexes(rows));
     }
-    Ok(SchemaSnapshot { version: version(&schema), schema: Arc::new(schema), dialect, schema_mark })
+    Ok(SchemaSnapshot {
+        version: version(&schema),
+        schema: Arc::new(schema),
+        dialect,
+        schema_mark,
+        prepared: PreparedReads::default(),
+    })
 }
 
 /// Hash of the schema's encoding on the wire.

@@ -49,6 +49,20 @@ impl<'g> Grants<'g> {
         Self { scope, grants }
     }
 
+    /// The terms of those that are not used yet.
+    pub fn terms(&self) -> &'g [GrantTerms] {
+        self.grants
+    }
+
+    /// Whether all of them are for the project and the database of the request, and hold now.
+    pub fn are_in_scope(&self) -> bool {
+        self.grants.iter().all(|grant| {
+            grant.project == self.scope.project
+                && grant.database == self.scope.database
+                && grant.expires_ms >= self.scope.now_ms
+        })
+    }
+
     /// The next grant, which must be for `operation` on `table`.
     pub fn take(&mut self, table: &Table, operation: Operation) -> Result<Granted<'g>, Error> {
         let wanted = || format!("{} of table {}", operation.name(), table.name);

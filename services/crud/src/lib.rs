@@ -20,6 +20,7 @@ mod mapping;
 mod meters;
 mod operand;
 mod options;
+mod prepared;
 mod resolve;
 mod service;
 mod sql;

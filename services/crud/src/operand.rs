@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use query::{Column, Error as Unfit, Type, Typed, Value};
 
-use crate::{Error, decimal};
+use crate::{Error, bind::Bind, decimal};
 
 /// A value of a condition, on its way to the column that it is compared with.
 pub trait Operand: Sized {
@@ -13,6 +13,72 @@ pub trait Operand: Sized {
 
     /// All of `values`, as the column can be compared with them.
     fn all_compared_with<'v>(values: &'v [Self], column: &Column) -> Result<Cow<'v, [Typed]>, Unfit>;
+
+    /// It as a value of the request.
+    fn one(value: &Self) -> RequestValue<'_>;
+
+    /// A list of them as a value of the request.
+    fn many(values: &[Self]) -> RequestValue<'_>;
+}
+
+/// A value, or a list of values, in a condition of a request or of its grants.
+#[derive(Debug, Clone, Copy)]
+pub enum RequestValue<'r> {
+    /// Of a caller.
+    One(&'r Typed),
+    /// A list of a caller.
+    Many(&'r [Typed]),
+    /// Of a rule.
+    RuleOne(&'r Value),
+    /// A list of a rule.
+    RuleMany(&'r [Value]),
+}
+
+impl RequestValue<'_> {
+    /// Its address, by which it is found again.
+    pub fn address(&self) -> usize {
+        match self {
+            RequestValue::One(value) => std::ptr::from_ref(*value).addr(),
+            RequestValue::Many(values) => values.as_ptr().addr(),
+            RequestValue::RuleOne(value) => std::ptr::from_ref(*value).addr(),
+            RequestValue::RuleMany(values) => values.as_ptr().addr(),
+        }
+    }
+
+    /// The argument of a statement that compares `column` with it.
+    pub fn bind(&self, column: &Column) -> Result<Bind, Unfit> {
+        Ok(match self {
+            RequestValue::One(value) => Bind::Value(value.compared_with(column)?.into_owned()),
+            RequestValue::RuleOne(value) => Bind::Value(value.compared_with(column)?.into_owned()),
+            RequestValue::Many(values) => Bind::List(Typed::all_compared_with(values, column)?.into_owned()),
+            RequestValue::RuleMany(values) => Bind::List(Value::all_compared_with(values, column)?.into_owned()),
+        })
+    }
+}
+
+/// A value of a resolved condition, and the address of the request's value that it was made of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Compared<V> {
+    /// As the column can be compared with it.
+    pub value: V,
+    /// [`RequestValue::address`].
+    pub address: usize,
+}
+
+/// Source of an argument of a statement.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ArgSource {
+    /// The same for all requests of the same shape.
+    Constant,
+    /// A value of the request, compared with the column.
+    Request {
+        /// [`RequestValue::address`].
+        address: usize,
+        /// The column.
+        column: Column,
+    },
+    /// Anything else.
+    Unknown,
 }
 
 /// Of a rule, which knows no schema: it is typed here.
@@ -23,6 +89,14 @@ impl Operand for Value {
 
     fn all_compared_with<'v>(values: &'v [Self], column: &Column) -> Result<Cow<'v, [Typed]>, Unfit> {
         values.iter().map(|value| query::comparable(column, value)).collect()
+    }
+
+    fn one(value: &Self) -> RequestValue<'_> {
+        RequestValue::RuleOne(value)
+    }
+
+    fn many(values: &[Self]) -> RequestValue<'_> {
+        RequestValue::RuleMany(values)
     }
 }
 
@@ -40,6 +114,14 @@ impl Operand for Typed {
             true => Ok(Cow::Borrowed(values)),
             false => values.iter().map(|value| query::comparable(column, &value.to_value())).collect(),
         }
+    }
+
+    fn one(value: &Self) -> RequestValue<'_> {
+        RequestValue::One(value)
+    }
+
+    fn many(values: &[Self]) -> RequestValue<'_> {
+        RequestValue::Many(values)
     }
 }
 

@@ -14,7 +14,7 @@ use query::{
 use crate::{
     Error,
     grant::{Granted, Grants},
-    operand::{Operand, stored},
+    operand::{Compared, Operand, stored},
 };
 
 /// A condition on the rows of one table.
@@ -27,9 +27,9 @@ pub enum Cond<'s> {
     /// Negation.
     Not(Box<Cond<'s>>),
     /// Comparison of a column with a value.
-    Compare(&'s Column, Comparison, Cow<'s, Typed>),
+    Compare(&'s Column, Comparison, Compared<Cow<'s, Typed>>),
     /// A column equals one of some values; empty is false.
-    In(&'s Column, Cow<'s, [Typed]>),
+    In(&'s Column, Compared<Cow<'s, [Typed]>>),
     /// A column is NULL.
     IsNull(&'s Column),
     /// Condition on the rows that a relation leads to.
@@ -183,7 +183,7 @@ impl Cond<'_> {
             Cond::And(conds) => all(conds, true),
             Cond::Or(conds) => all(conds, false),
             Cond::Not(cond) => cond.constant().map(|constant| !constant),
-            Cond::In(_, values) => values.is_empty().then_some(false),
+            Cond::In(_, values) => values.value.is_empty().then_some(false),
             Cond::Compare(..) | Cond::IsNull(_) | Cond::Related(_) => None,
         }
     }
@@ -355,11 +355,13 @@ impl<'s, 'g: 's> Resolver<'s, 'g> {
             Filter::Not(filter) => Cond::Not(Box::new(self.cond(table, filter, author)?)),
             Filter::Compare { column: name, comparison, value } => {
                 let column = column(name)?;
-                Cond::Compare(column, *comparison, value.compared_with(column)?)
+                let compared = Compared { value: value.compared_with(column)?, address: V::one(value).address() };
+                Cond::Compare(column, *comparison, compared)
             }
             Filter::In { column: name, values } => {
                 let column = column(name)?;
-                Cond::In(column, V::all_compared_with(values, column)?)
+                let address = V::many(values).address();
+                Cond::In(column, Compared { value: V::all_compared_with(values, column)?, address })
             }
             Filter::IsNull { column: name } => Cond::IsNull(column(name)?),
             Filter::Related { relation, quantifier, filter } => {

@@ -6,6 +6,7 @@ use query::{Column, Comparison, Quantifier, Table, Typed};
 
 use crate::{
     bind::Bind,
+    operand::ArgSource,
     resolve::{Cond, Related},
     store::{Output, Statement},
 };
@@ -27,6 +28,8 @@ pub struct Sql<'d> {
     dialect: &'d Dialect,
     text: String,
     args: Vec<Bind>,
+    /// The source of each argument, where they are recorded.
+    sources: Option<Vec<ArgSource>>,
     aliases: u32,
     /// The table that the statement writes.
     target: Option<&'d Table>,
@@ -44,7 +47,7 @@ pub enum Alias {
 impl<'d> Sql<'d> {
     /// An empty statement.
     pub fn new(dialect: &'d Dialect) -> Self {
-        Self { dialect, text: String::with_capacity(256), args: Vec::new(), aliases: 0, target: None }
+        Self { dialect, text: String::with_capacity(256), args: Vec::new(), sources: None, aliases: 0, target: None }
     }
 
     /// An empty statement that writes `table`.
@@ -52,9 +55,15 @@ impl<'d> Sql<'d> {
         Self { target: Some(table), ..Self::new(dialect) }
     }
 
+    /// An empty statement that records where its arguments come from.
+    pub fn recording(dialect: &'d Dialect) -> Self {
+        Self { sources: Some(Vec::new()), ..Self::new(dialect) }
+    }
+
     /// The statement, whose result columns are `columns`.
     pub fn finish(self, columns: Vec<Output>) -> Statement {
-        Statement { text: self.text, args: self.args, columns }
+        let sources = self.sources.unwrap_or_default();
+        Statement { text: self.text.into(), args: self.args, columns: columns.into(), sources }
     }
 
     /// Appends SQL.
@@ -67,6 +76,28 @@ impl<'d> Sql<'d> {
         self.args.push(value.into());
         self.text.push_str(self.dialect.placeholder());
         self.number(self.args.len());
+        self.record(ArgSource::Unknown);
+    }
+
+    /// Appends a placeholder for a number that no value of a condition changes.
+    pub fn constant(&mut self, number: u64) {
+        self.arg(Typed::Int(i64::try_from(number).unwrap_or(i64::MAX)));
+        self.record(ArgSource::Constant);
+    }
+
+    /// The last argument is the request's value at `address`, compared with `column`.
+    fn came_from(&mut self, address: usize, column: &Column) {
+        if self.sources.is_some() {
+            self.record(ArgSource::Request { address, column: column.clone() });
+        }
+    }
+
+    /// The last argument comes from `source`.
+    fn record(&mut self, source: ArgSource) {
+        if let Some(sources) = &mut self.sources {
+            sources.truncate(self.args.len() - 1);
+            sources.push(source);
+        }
     }
 
     /// Appends a table's name.
@@ -177,12 +208,15 @@ impl<'d> Sql<'d> {
             Cond::Compare(column, comparison, value) => {
                 self.column(alias, column);
                 self.push(operator(*comparison));
-                self.arg(Typed::clone(value));
+                self.arg(Typed::clone(&value.value));
+                self.came_from(value.address, column);
             }
-            Cond::In(_, values) if values.is_empty() => self.push("FALSE"),
+            Cond::In(_, values) if values.value.is_empty() => self.push("FALSE"),
             Cond::In(column, values) => {
                 self.column(alias, column);
-                self.any(column, values.to_vec());
+                if self.any(column, values.value.to_vec()) {
+                    self.came_from(values.address, column);
+                }
             }
             Cond::IsNull(column) => {
                 self.column(alias, column);
@@ -193,17 +227,21 @@ impl<'d> Sql<'d> {
     }
 
     /// Appends an `IN`: the operand before it equals one of `values`, which fit `column`.
-    pub fn any(&mut self, column: &Column, values: Vec<Typed>) {
+    ///
+    /// Returns whether they are one argument.
+    pub fn any(&mut self, column: &Column, values: Vec<Typed>) -> bool {
         match self.dialect.list(column.r#type) {
             Some((before, after)) => {
                 self.push(before);
                 self.arg(Bind::List(values));
                 self.push(after);
+                true
             }
             None => {
                 self.push(" IN (");
                 self.list(", ", values, Self::arg);
                 self.push(")");
+                false
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Interface between the compiler and the drivers: statements in, rows out.
 
+use std::sync::Arc;
+
 use query::{Schema, Type};
 
 use crate::{
@@ -7,6 +9,7 @@ use crate::{
     bind::Bind,
     budget::{Budget, Room},
     cell::Cell,
+    operand::ArgSource,
 };
 
 pub mod postgres;
@@ -21,11 +24,13 @@ pub const POSTGRES_ARGS: usize = 65_535;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Statement {
     /// SQL text; equal operations of different callers have equal text, so drivers cache by it.
-    pub text: String,
+    pub text: Arc<str>,
     /// Values for its placeholders, in order.
     pub args: Vec<Bind>,
     /// Types of its result columns, in order; empty for a statement without rows.
-    pub columns: Vec<Output>,
+    pub columns: Arc<[Output]>,
+    /// The source of each argument, for a read that may be prepared; empty for others.
+    pub sources: Vec<ArgSource>,
 }
 
 /// Type of a result column.

@@ -1,5 +1,7 @@
 //! Plan of a read tree, and the writer that joins the rows of its levels to JSON.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use foldhash::HashMap;
 use query::{Shape, resources::Numbers};
@@ -28,10 +30,10 @@ const CHUNK_BYTES: usize = 30 << 10;
 const CHECK_ROWS: usize = 4096;
 
 /// A compiled tree. The root is the first level; each level stands after the one above it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Plan {
     /// The levels.
-    pub levels: Vec<Level>,
+    pub levels: Arc<[Level]>,
 }
 
 /// Level of a tree: the rows of one node.
@@ -134,7 +136,7 @@ impl Plan {
     ) -> Result<Tree, Error> {
         let mut all = Vec::with_capacity(self.levels.len());
         let mut root = root;
-        for level in &self.levels {
+        for level in self.levels.iter() {
             let here = if level.is_asked { rows.next() } else { root.take() };
             if let Some(rows) = &here
                 && level.is_asked
@@ -458,7 +460,7 @@ mod tests {
             is_void: false,
         };
         let rows = Rows::Sqlite(sqlite::SqliteRows::affected(rows));
-        Tree { plan: Plan { levels: vec![level] }, rows: vec![Some(rows)], numbers: Numbers::Exact }
+        Tree { plan: Plan { levels: vec![level].into() }, rows: vec![Some(rows)], numbers: Numbers::Exact }
     }
 
     #[test]
@@ -532,7 +534,8 @@ mod tests {
         let memory = Memory::default();
         let long = |bytes: usize| {
             let mut tree = tree(2000);
-            tree.plan.levels[0].members = vec![JsonMember::Constant { text: vec![b'x'; bytes] }];
+            Arc::get_mut(&mut tree.plan.levels).unwrap()[0].members =
+                vec![JsonMember::Constant { text: vec![b'x'; bytes] }];
             tree
         };
         for (tree, limit, is_inline) in [
@@ -561,15 +564,16 @@ mod tests {
 
     #[tokio::test]
     async fn an_index_is_not_made_for_nobody() {
-        let mut level = tree(0).plan.levels.remove(0);
+        let mut tree = tree(0);
+        let level = &mut Arc::get_mut(&mut tree.plan.levels).unwrap()[0];
         level.link = vec![0];
         let rows = Rows::Sqlite(sqlite::SqliteRows::affected(1));
         let waiting = StopOnDrop::new();
         let stop = waiting.stop();
         drop(waiting);
-        assert!(matches!(index(&level, Some(&rows), Some(&stop)), Err(Halt::Stopped)));
+        assert!(matches!(index(level, Some(&rows), Some(&stop)), Err(Halt::Stopped)));
         level.link = Vec::new();
-        assert!(index(&level, Some(&rows), Some(&stop)).is_ok(), "a root has none");
+        assert!(index(level, Some(&rows), Some(&stop)).is_ok(), "a root has none");
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl<'a> Walk<'a> {
             ..access(table, Operation::Read)
         });
         self.filter(table, &node.filter, level + 1)?;
-        for Field { kind, .. } in &node.fields {
+        for Field { kind, .. } in node.fields.iter() {
             match kind {
                 FieldKind::Relation { name, node } => self.node(self.far(table, name)?, node, level + 3)?,
                 FieldKind::Column(_) | FieldKind::Constant(_) | FieldKind::Count => {}

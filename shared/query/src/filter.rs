@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn only_the_empty_conjunction_asks_for_nothing() {
-        assert!(Filter::TRUE.is_true());
+        assert!(Filter::<Typed>::TRUE.is_true());
         for filter in [Filter::FALSE, Filter::And(vec![Filter::TRUE]), Filter::Or(vec![Filter::TRUE]), null("a")] {
             assert!(!filter.is_true(), "{filter:?}");
         }

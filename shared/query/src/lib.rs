@@ -34,7 +34,7 @@ pub use error::{Error, nearest};
 pub use filter::{Comparison, Filter, Quantifier, RuleFilter};
 pub use grant::{Columns, GrantTerms};
 pub use json::{Options, Parser, Spelling};
-pub use limits::{Budget, Guard, Limits};
+pub use limits::{Budget, Guard, Limits, SelectionCost};
 pub use operation::{
     Change, Document, Field, FieldKind, Mutation, MutationKind, Node, Operation, Read, Shape, Sort, Write,
 };

@@ -1,6 +1,6 @@
 //! Limits of one request, and the counters that hold it to them.
 
-use crate::{Error, Value};
+use crate::{Error, Field, FieldKind, Value};
 
 /// Limits of one request, the same for every protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +78,19 @@ impl Budget {
         at_most("depth", self.selection_depth + 1, self.limits.depth)
     }
 
+    /// Counts a selection whose cost is known already.
+    pub fn selection(&mut self, cost: SelectionCost) -> Result<(), Error> {
+        add("nodes", &mut self.nodes, cost.fields, self.limits.nodes)?;
+        add("statements", &mut self.statements, cost.relations, self.limits.statements)?;
+        let depth = self.selection_depth + 1 + cost.depth;
+        at_most("depth", depth.min(self.limits.depth + 1), self.limits.depth)
+    }
+
+    /// Fields, conditions and values that were counted.
+    pub fn counted(&self) -> usize {
+        self.nodes + self.values
+    }
+
     /// Ends the rows of a relation.
     pub fn leave_relation(&mut self) {
         self.selection_depth -= 1;
@@ -135,6 +148,33 @@ impl Budget {
     }
 }
 
+/// What a selection without conditions counts for the limits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SelectionCost {
+    /// Fields, at any depth.
+    pub fields: usize,
+    /// Relations among them.
+    pub relations: usize,
+    /// Relations inside one another.
+    pub depth: usize,
+}
+
+impl SelectionCost {
+    /// The cost of selecting `fields`.
+    pub fn of(fields: &[Field]) -> Self {
+        let mut cost = Self { fields: fields.len(), ..Self::default() };
+        for field in fields {
+            if let FieldKind::Relation { node, .. } = &field.kind {
+                let inside = Self::of(&node.fields);
+                cost.fields += inside.fields;
+                cost.relations += 1 + inside.relations;
+                cost.depth = cost.depth.max(1 + inside.depth);
+            }
+        }
+        cost
+    }
+}
+
 /// Guard of stack and memory while a text or a message is read, before it is known what it asks for.
 ///
 /// Whatever the [`Limits`] of a request allow passes the guard made of them.
@@ -182,8 +222,13 @@ impl Default for Guard {
 }
 
 fn count(what: &'static str, seen: &mut usize, limit: usize) -> Result<(), Error> {
-    *seen += 1;
-    at_most(what, *seen, limit)
+    add(what, seen, 1, limit)
+}
+
+/// Counts several at once; the error is that of the first over the limit.
+fn add(what: &'static str, seen: &mut usize, more: usize, limit: usize) -> Result<(), Error> {
+    *seen += more;
+    at_most(what, (*seen).min(limit.saturating_add(1)), limit)
 }
 
 fn at_most(what: &'static str, seen: usize, limit: usize) -> Result<(), Error> {

@@ -1,5 +1,7 @@
 //! Reads and mutations.
 
+use std::sync::Arc;
+
 use crate::{Filter, Typed};
 
 /// An operation on a table, as rules know it.
@@ -44,7 +46,7 @@ pub struct Node {
     /// JSON form of the node.
     pub shape: Shape,
     /// Members of each row, in the order in which they are written.
-    pub fields: Vec<Field>,
+    pub fields: Arc<[Field]>,
     /// Condition on the rows; [`Filter::TRUE`] for all.
     pub filter: Filter,
     /// Order of the rows; the primary key makes it total.
@@ -176,8 +178,8 @@ pub enum Change {
 
 impl Node {
     /// A node of `shape` without any condition.
-    pub fn new(shape: Shape, fields: Vec<Field>) -> Self {
-        Self { shape, fields, filter: Filter::TRUE, sort: Vec::new(), skip: 0, limit: None }
+    pub fn new(shape: Shape, fields: impl Into<Arc<[Field]>>) -> Self {
+        Self { shape, fields: fields.into(), filter: Filter::TRUE, sort: Vec::new(), skip: 0, limit: None }
     }
 }
 

@@ -7,7 +7,8 @@ use super::Planner;
 use crate::graphql::{
     names,
     refusal::{Located, Refusal, Result},
-    value::{EnumValues, stored_condition, value},
+    value::{EnumValues, has_variables, stored_condition, value},
+    variables::Variables,
 };
 
 /// The `op` of the dialect: how many rows.
@@ -41,8 +42,15 @@ impl<'a> Planner<'a> {
     /// The value of an argument; `None` where it is absent or null.
     pub fn argument(&self, field: &Selected, name: &str, enums: EnumValues) -> Result<Option<Value>> {
         let Some(written) = field.get_argument(name) else { return Ok(None) };
-        let value = value(self.document, self.variables, enums, &written.node).at(written.pos)?;
+        let variables = if has_variables(&written.node) { self.met_variables() } else { self.variables };
+        let value = value(self.document, variables, enums, &written.node).at(written.pos)?;
         Ok(value.filter(|value| *value != Value::Null))
+    }
+
+    /// The variables, of which one is met.
+    pub fn met_variables(&self) -> &'a Variables<'a> {
+        self.has_variables.set(true);
+        self.variables
     }
 
     /// Errors of `result` stand at the argument called `name`.

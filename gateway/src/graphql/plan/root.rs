@@ -1,5 +1,7 @@
 //! Root fields: fields of `Query`, and resolution of root field names to tables.
 
+use std::sync::Arc;
+
 use async_graphql_parser::types::Field as Selected;
 use async_graphql_value::Value as AstValue;
 use mesh::{Code, Fault};
@@ -79,8 +81,8 @@ impl<'a> Planner<'a> {
         }
         node.fields = match sets.is_empty() {
             false => self.fields(table, &sets)?,
-            true if op == Op::Count => Vec::new(),
-            true => self.all_columns(table)?,
+            true if op == Op::Count => Arc::default(),
+            true => self.all_columns(table)?.into(),
         };
         node.shape = match op {
             Op::All => Shape::Many,

@@ -1,6 +1,6 @@
 //! Selections: fragments expanded, conditions applied, response keys merged, fields looked up.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use async_graphql_parser::{
     Pos, Positioned,
@@ -9,9 +9,12 @@ use async_graphql_parser::{
 use async_graphql_value::Value as AstValue;
 use indexmap::{IndexMap, map::Entry};
 use mesh::{Code, Fault};
-use query::{Error, Field, FieldKind, Node, Shape};
+use query::{Error, Field, FieldKind, Node, SelectionCost, Shape};
 
-use super::{Planner, at_field};
+use super::{
+    Planner, at_field,
+    cache::{Selection as KeptSelection, SelectionKey},
+};
 use crate::graphql::{
     names,
     refusal::{Located, Refusal, Result},
@@ -42,9 +45,9 @@ impl<'a> Group<'a> {
     }
 
     /// Selection sets of the field.
-    pub fn selections(&self) -> Vec<&'a SelectionSet> {
+    pub fn selections(&self) -> Vec<&'a Positioned<SelectionSet>> {
         let fields = std::iter::once(self.field).chain(self.others.iter().copied());
-        fields.map(|field| &field.selection_set.node).filter(|set| !set.items.is_empty()).collect()
+        fields.map(|field| &field.selection_set).filter(|set| !set.node.items.is_empty()).collect()
     }
 
     /// Refuses a selection on a value that has no fields.
@@ -56,7 +59,7 @@ impl<'a> Group<'a> {
     }
 
     /// Selection sets of a field with an object value, which needs at least one.
-    pub fn object(&self) -> Result<Vec<&'a SelectionSet>> {
+    pub fn object(&self) -> Result<Vec<&'a Positioned<SelectionSet>>> {
         let selections = self.selections();
         match selections.is_empty() {
             false => Ok(selections),
@@ -69,11 +72,11 @@ impl<'a> Group<'a> {
 
 impl<'a> Planner<'a> {
     /// Fields of `sets` by response key, in order, as the specification's `CollectFields` has it.
-    pub fn collect(&mut self, sets: &[&'a SelectionSet]) -> Result<Groups<'a>> {
+    pub fn collect(&mut self, sets: &[&'a Positioned<SelectionSet>]) -> Result<Groups<'a>> {
         let mut groups = Groups::default();
         let mut spread = Fragments::default();
         for set in sets {
-            self.collect_set(set, &mut groups, &mut spread)?;
+            self.collect_set(&set.node, &mut groups, &mut spread)?;
         }
         Ok(groups)
     }
@@ -151,7 +154,7 @@ impl<'a> Planner<'a> {
         };
         match &written.node {
             AstValue::Boolean(condition) => Ok(*condition),
-            AstValue::Variable(variable) => match self.variables.value(variable).map_err(Refusal::new)? {
+            AstValue::Variable(variable) => match self.met_variables().value(variable).map_err(Refusal::new)? {
                 Some(query::Value::Bool(condition)) => Ok(*condition),
                 other => Err(wrong_condition(name, other.map_or("nothing", query::Value::kind))),
             },
@@ -160,7 +163,27 @@ impl<'a> Planner<'a> {
     }
 
     /// Members of each row of the table at an index.
-    pub fn fields(&mut self, table: usize, sets: &[&'a SelectionSet]) -> Result<Vec<Field>> {
+    pub fn fields(&mut self, table: usize, sets: &[&'a Positioned<SelectionSet>]) -> Result<Arc<[Field]>> {
+        // Several sets are one that is merged out of them, which is rare.
+        let [set] = sets else { return self.merged_fields(table, sets).map(Arc::from) };
+        let key = SelectionKey { names: self.names.id, table, at: set.pos };
+        if let Some(selection) = self.document.plans.selection(key) {
+            self.budget.selection(selection.cost).map_err(Refusal::new)?;
+            return Ok(selection.fields);
+        }
+        let before = (self.has_variables.replace(false), std::mem::replace(&mut self.has_arguments, false));
+        let kept = self.selections.len();
+        let fields: Arc<[Field]> = self.merged_fields(table, sets)?.into();
+        if !self.has_variables.get() && !self.has_arguments {
+            self.selections.truncate(kept);
+            self.selections.push((key, KeptSelection { cost: SelectionCost::of(&fields), fields: fields.clone() }));
+        }
+        self.has_variables.set(self.has_variables.get() || before.0);
+        self.has_arguments |= before.1;
+        Ok(fields)
+    }
+
+    fn merged_fields(&mut self, table: usize, sets: &[&'a Positioned<SelectionSet>]) -> Result<Vec<Field>> {
         let groups = self.collect(sets)?;
         let mut fields = Vec::with_capacity(groups.len());
         for (key, group) in groups {
@@ -204,6 +227,7 @@ impl<'a> Planner<'a> {
     }
 
     fn related(&mut self, to: usize, many: bool, group: &Group<'a>) -> Result<Node> {
+        self.has_arguments |= !group.field.arguments.is_empty();
         if !many {
             no_arguments(group)?;
             let fields = self.fields(to, &group.object()?)?;
@@ -217,6 +241,7 @@ impl<'a> Planner<'a> {
 
     /// Rows of the table at an index, counted.
     pub fn aggregate(&mut self, table: usize, group: &Group<'a>) -> Result<Node> {
+        self.has_arguments |= !group.field.arguments.is_empty();
         self.arguments(group.field, &["where"])?;
         let filter = self.filter(table, group.field)?;
         let type_name = &self.names.table(table).aggregate_type;

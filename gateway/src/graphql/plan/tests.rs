@@ -1,6 +1,7 @@
 mod any_input;
 mod arguments;
 mod documents;
+mod kept;
 mod reads;
 mod writes;
 
@@ -12,7 +13,8 @@ use query::{
 use super::*;
 use crate::graphql::{fixture, refusal::Cause};
 
-fn planned(project: &std::sync::Arc<crate::catalogue::Project>, text: &str, sent: &str) -> Result<Plan> {
+/// The plan of a document, which is the same again when parts of it are kept.
+fn planned(project: &Arc<crate::catalogue::Project>, text: &str, sent: &str) -> Result<Plan> {
     let Ok(Value::Object(sent)) = proto::json::parse(sent.as_bytes(), Guard::default()) else {
         panic!("variables are JSON")
     };
@@ -20,13 +22,13 @@ fn planned(project: &std::sync::Arc<crate::catalogue::Project>, text: &str, sent
     let operation = document.operation(None)?;
     let names = Names::new(project.clone());
     let variables = Variables::new(&document, &operation.node, sent)?;
-    Plan::new(
-        &document,
-        &operation.node,
-        &names,
-        &variables,
-        Counters { budget: Budget::default(), guard: Guard::default() },
-    )
+    let plan = || {
+        let counters = Counters { budget: Budget::default(), guard: Guard::default() };
+        Plan::of(&document, &operation.node, &names, &variables, counters)
+    };
+    let first = plan();
+    assert_eq!(plan(), first, "{text}");
+    first.map(Arc::unwrap_or_clone)
 }
 
 fn plan(text: &str) -> Plan {

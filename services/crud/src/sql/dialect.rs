@@ -120,7 +120,8 @@ impl Dialect {
             Dialect::Postgres { schema, .. } => Some(Statement {
                 text: INDEXED.into(),
                 args: vec![Typed::Text(schema.clone()).into()],
-                columns: vec![Type::Text.into(), Type::Text.into()],
+                columns: vec![Type::Text.into(), Type::Text.into()].into(),
+                sources: Vec::new(),
             }),
         }
     }

@@ -66,7 +66,7 @@ struct ParentLink<'p, 's> {
 pub fn compile(dialect: &Dialect, node: &Node<'_>, source: &Source<'_>, statements: &mut Vec<Statement>) -> Plan {
     let mut levels = Levels { dialect, source, levels: Vec::new(), statements };
     levels.level(NodeContext { node, columns: columns(node), above: None });
-    Plan { levels: levels.levels }
+    Plan { levels: levels.levels.into() }
 }
 
 impl Levels<'_, '_> {
@@ -143,7 +143,10 @@ impl Levels<'_, '_> {
         if context.is_without_rows() || (context.above.is_none() && matches!(self.source, Source::Rows { .. })) {
             return None;
         }
-        let mut sql = Sql::new(self.dialect);
+        let mut sql = match self.source {
+            Source::Query { .. } => Sql::recording(self.dialect),
+            Source::Rows { .. } => Sql::new(self.dialect),
+        };
         let outputs = match context.node.shape {
             Shape::Count | Shape::Aggregate => self.counts(&mut sql, context),
             Shape::Many | Shape::One if context.has_window() => self.windowed(&mut sql, context),
@@ -210,12 +213,12 @@ impl Levels<'_, '_> {
         sql.push(" WHERE ");
         sql.named(outer);
         sql.push(".\"n\" > ");
-        sql.arg(count(context.node.skip));
+        sql.constant(context.node.skip);
         if let Some(rows) = context.per_parent() {
             sql.push(" AND ");
             sql.named(outer);
             sql.push(".\"n\" <= ");
-            sql.arg(count(context.node.skip.saturating_add(rows)));
+            sql.constant(context.node.skip.saturating_add(rows));
         }
         outputs
     }
@@ -440,18 +443,14 @@ fn limit(sql: &mut Sql<'_>, most: RowLimit, skip: u64) {
         RowLimit::Requested(rows) => {
             let (before, after) = sql.dialect.limit();
             sql.push(before);
-            sql.arg(count(rows));
+            sql.constant(rows);
             sql.push(after);
         }
     }
     if skip > 0 {
         sql.push(" OFFSET ");
-        sql.arg(count(skip));
+        sql.constant(skip);
     }
-}
-
-fn count(rows: u64) -> Typed {
-    Typed::Int(i64::try_from(rows).unwrap_or(i64::MAX))
 }
 
 fn numbered(sql: &mut Sql<'_>, alias: Alias, index: usize) {

@@ -138,7 +138,12 @@ async fn rows_over_their_memory_end_the_statement() {
     for db in engines().await {
         let endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n";
         let columns = vec![query::Type::Int64.into()];
-        let statement = |text: &str| Statement { text: text.into(), args: Vec::new(), columns: columns.clone() };
+        let statement = |text: &str| Statement {
+            text: text.into(),
+            args: Vec::new(),
+            columns: columns.clone().into(),
+            sources: Vec::new(),
+        };
         let (endless, one) = (statement(endless), statement("SELECT 1"));
         let store = db.database.store();
         let budget = || Budget::write(bytes(1));

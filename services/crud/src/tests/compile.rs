@@ -6,13 +6,14 @@
 use std::{fmt::Write, path::Path};
 
 use proptest::prelude::*;
-use query::{Comparison, Filter, Operation, Quantifier, Schema, Sort, Typed};
+use query::{Comparison, Filter, GrantTerms, Operation, Quantifier, Schema, Sort, Typed};
 use serde_json::Value as Json;
 
 use super::support::{Db, grants, read, sqlite};
 use crate::{
     Error,
     bind::Bind,
+    prepared::{PreparedReads, ReadShape},
     resolve::{Mutation, MutationKind, Node, Resolver},
     sql::{self, Dialect, Source},
     store::Statement,
@@ -132,8 +133,21 @@ fn selected(db: &Db, dialect: &Dialect, read: &query::Read) -> Result<Vec<Statem
     let node: Node<'_> = resolver.read(read)?;
     resolver.finish()?;
     let mut statements = Vec::new();
-    sql::select(dialect, &node, &Source::Query { limit: 1000 }, &mut statements);
+    let plan = sql::select(dialect, &node, &Source::Query { limit: 1000 }, &mut statements);
+    let prepared = PreparedReads::default();
+    prepared.keep(ReadShape::of(std::slice::from_ref(read), &terms, 1000), &[plan], &statements);
+    assert_eq!(bound(&prepared, read, &terms).unwrap_or_else(|| unsourced(&statements)), unsourced(&statements));
     Ok(statements)
+}
+
+/// The statements that a read of a prepared shape is bound to.
+fn bound(prepared: &PreparedReads, read: &query::Read, terms: &[GrantTerms]) -> Option<Vec<Statement>> {
+    let shape = ReadShape::of(std::slice::from_ref(read), terms, 1000);
+    prepared.bind(&shape).unwrap().map(|(_, statements)| statements)
+}
+
+fn unsourced(statements: &[Statement]) -> Vec<Statement> {
+    statements.iter().map(|statement| Statement { sources: Vec::new(), ..statement.clone() }).collect()
 }
 
 fn shown(bind: &Bind) -> String {
@@ -222,16 +236,17 @@ impl Tape<'_> {
     }
 
     fn node(&mut self, table: &str, depth: usize) -> query::Node {
-        let mut node = query::Node::new(query::Shape::Many, Vec::new());
+        let mut fields = Vec::new();
         for _ in 0..self.next(3) {
             let kind = query::FieldKind::Column(self.column(table).0);
-            node.fields.push(query::Field { key: MARKER.to_owned(), kind });
+            fields.push(query::Field { key: MARKER.to_owned(), kind });
         }
         for _ in 0..if depth == 0 { 0 } else { self.next(3) } {
             let (name, far) = self.relation(table);
             let kind = query::FieldKind::Relation { name, node: self.node(&far, depth - 1) };
-            node.fields.push(query::Field { key: MARKER.to_owned(), kind });
+            fields.push(query::Field { key: MARKER.to_owned(), kind });
         }
+        let mut node = query::Node::new(query::Shape::Many, fields);
         node.filter = self.filter(table, 2);
         node.sort = vec![Sort { column: self.column(table).0, descending: self.next(2) == 0 }; self.next(2)];
         node.skip = self.one(&[0, 1, u64::MAX]);
@@ -289,6 +304,83 @@ fn nothing_of_a_request_becomes_sql_and_nothing_panics() {
         }
     });
     assert!(compiled.get() > 2000, "too few of the operations were sound: {}", compiled.get());
+}
+
+/// A condition of the same shape with other values, and lists of other lengths.
+fn with_other_values(filter: Filter) -> Filter {
+    let each = |filters: Vec<Filter>| filters.into_iter().map(with_other_values).collect();
+    let other = |value: Typed| match value {
+        Typed::Bool(value) => Typed::Bool(!value),
+        Typed::Int(value) => Typed::Int(value + 1),
+        Typed::Float(value) => Typed::Float(value + 1.0),
+        Typed::Decimal(_) => Typed::Decimal("12.25".to_owned()),
+        Typed::Date(days) => Typed::Date(days + 1),
+        Typed::Text(text) => Typed::Text(format!("{text}?")),
+        other => other,
+    };
+    match filter {
+        Filter::And(all) => Filter::And(each(all)),
+        Filter::Or(any) => Filter::Or(each(any)),
+        Filter::Not(filter) => Filter::Not(Box::new(with_other_values(*filter))),
+        Filter::Compare { column, comparison, value } => Filter::Compare { column, comparison, value: other(value) },
+        Filter::In { column, mut values } => {
+            values.extend(values.first().cloned());
+            Filter::In { column, values: values.into_iter().map(other).collect() }
+        }
+        Filter::IsNull { column } => Filter::IsNull { column },
+        Filter::Related { relation, quantifier, filter } => {
+            Filter::Related { relation, quantifier, filter: Box::new(with_other_values(*filter)) }
+        }
+    }
+}
+
+fn node_with_other_values(mut node: query::Node) -> query::Node {
+    let fields = node.fields.iter().cloned().map(|mut field| {
+        if let query::FieldKind::Relation { name, node } = field.kind {
+            field.kind = query::FieldKind::Relation { name, node: node_with_other_values(node) };
+        }
+        field
+    });
+    node.fields = fields.collect();
+    node.filter = with_other_values(node.filter);
+    node
+}
+
+/// Whatever a read is prepared from, the values that reach the database are those of the request.
+#[test]
+fn a_prepared_read_is_bound_to_the_values_of_each_request() {
+    let mut db = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(sqlite());
+    let known = db.schema();
+    for (table, find) in [
+        ("album", serde_json::json!({"title": "rule", "artist": {"name": "rule"}})),
+        ("artist", serde_json::json!({"artist_id": {"$in": [1, 2]}, "name": "rule"})),
+        ("track", serde_json::json!({"$or": [{"milliseconds": 3}, {"name": {"$ne": "rule"}}]})),
+    ] {
+        db.rule(table, Operation::Read).filter = db.filter(table, find);
+    }
+    let bound_again = std::cell::Cell::new(0);
+    let config = ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() };
+    proptest!(config, |(tape in prop::collection::vec(any::<u8>(), 200))| {
+        let mut tape = Tape { schema: &known.schema, tape: tape.into_iter() };
+        let table = tape.table();
+        let read = query::Read { database: MARKER.to_owned(), table: table.clone(), node: tape.node(&table, 2) };
+        let again = query::Read { node: node_with_other_values(read.node.clone()), ..read.clone() };
+        let Ok(accesses) = query::read_accesses(&known.schema, &read) else { return Ok(()) };
+        let terms = db.terms(&accesses);
+        for dialect in dialects() {
+            let mut resolver = Resolver::new(&known.schema, grants(&terms));
+            let (Ok(node), Ok(expected)) = (resolver.read(&read), selected(&db, &dialect, &again)) else { continue };
+            let mut statements = Vec::new();
+            let plan = sql::select(&dialect, &node, &Source::Query { limit: 1000 }, &mut statements);
+            let prepared = PreparedReads::default();
+            prepared.keep(ReadShape::of(std::slice::from_ref(&read), &terms, 1000), &[plan], &statements);
+            if let Some(bound) = bound(&prepared, &again, &terms) {
+                prop_assert_eq!(bound, unsourced(&expected));
+                bound_again.set(bound_again.get() + 1);
+            }
+        }
+    });
+    assert!(bound_again.get() > 1000, "too few of the reads were prepared: {}", bound_again.get());
 }
 
 #[tokio::test]

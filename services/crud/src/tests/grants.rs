@@ -12,6 +12,8 @@ async fn outcome(change: impl FnOnce(&Db, &[TableAccess<'_>]) -> Vec<query::Gran
     let known = db.schema();
     let options = json!({"find": {"artist": {"name": "AC/DC"}}, "select": {"title": 1, "track": {"select": ["name"]}}});
     let read = read(&known.schema, "album", &options).unwrap();
+    // A read like it is prepared.
+    db.answers(std::slice::from_ref(&read)).await.unwrap();
     let terms = change(&db, &query::read_accesses(&known.schema, &read).unwrap());
     db.database.read(&[read], grants(&terms), db.options).await.map(|_| ())
 }

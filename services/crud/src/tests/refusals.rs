@@ -1,8 +1,8 @@
 //! Operations that the model can express and that mean nothing, or more than their caller may want.
 
 use query::{
-    Change, Error as Unfit, Field, FieldKind, Filter, Mutation, MutationKind, Node, Object, Operation, Read, Shape,
-    Sort, Value,
+    Change, Document, Error as Unfit, Field, FieldKind, Filter, Mutation, MutationKind, Node, Operation, Read, Shape,
+    Sort, Typed,
 };
 use serde_json::{Value as Json, json};
 
@@ -20,6 +20,13 @@ fn sort(column: &str, descending: bool) -> Sort {
 /// A way to ask for less than all rows, or for an order of them.
 fn windows() -> [fn(&mut Node); 3] {
     [|node| node.skip = 1, |node| node.limit = Some(1), |node| node.sort = vec![sort("name", false)]]
+}
+
+fn condition(db: &Db, table: &str, find: Json) -> Filter {
+    match db.delete(table, find, None).kind {
+        MutationKind::Delete { filter, .. } => filter,
+        other => panic!("a delete, not {other:?}"),
+    }
 }
 
 async fn answer(db: &Db, table: &str, node: Node) -> Result<String, Error> {
@@ -98,10 +105,10 @@ async fn returning_is_all_rows_in_their_order() {
 #[tokio::test]
 async fn a_column_is_written_once() {
     let db = sqlite().await;
-    let value = |text: &str| Value::Text(text.to_owned());
+    let value = |text: &str| Typed::Text(text.to_owned());
     let mut insert = db.insert("artist", json!([]), None);
     let doc = ["a", "b"].map(|text| ("name".to_owned(), value(text)));
-    insert.kind = MutationKind::Insert { docs: vec![Object(doc.to_vec())] };
+    insert.kind = MutationKind::Insert { docs: vec![Document(doc.to_vec())] };
     assert_eq!(db.mutate(insert).await, Err(malformed("column name is given twice")));
     let mut update = db.update("artist", json!({"artist_id": 1}), json!({}), None);
     let MutationKind::Update { changes, .. } = &mut update.kind else { unreachable!() };
@@ -114,7 +121,7 @@ async fn only_numbers_are_added() {
     let db = sqlite().await;
     let mut update = db.update("artist", json!({"artist_id": 1}), json!({}), None);
     let MutationKind::Update { changes, .. } = &mut update.kind else { unreachable!() };
-    *changes = vec![Change::Inc { column: "name".to_owned(), by: Value::Int(1) }];
+    *changes = vec![Change::Inc { column: "name".to_owned(), by: Typed::Int(1) }];
     let [name, expected, found] =
         ["name", "numeric column to increment", "column of type VARCHAR(120)"].map(str::to_owned);
     let refused = Unfit::WrongType { name, expected, found };
@@ -132,9 +139,9 @@ async fn computed_columns_are_read_and_not_written() {
         let written = db.mutate(db.insert("sums", json!({"id": 1, "number": 4}), returning)).await;
         assert_eq!(written, Ok((1, json!([{"twice": 8}]))));
         let refused = Err(malformed("column twice is computed by the database and cannot be written"));
-        let (column, value) = ("twice".to_owned(), Value::Int(4));
-        let docs = vec![Object(vec![(column.clone(), value.clone())])];
-        let filter = db.filter("sums", json!({"id": 1}));
+        let (column, value) = ("twice".to_owned(), Typed::Int(4));
+        let docs = vec![Document(vec![(column.clone(), value.clone())])];
+        let filter = condition(&db, "sums", json!({"id": 1}));
         let changes = vec![Change::Set { column, value }];
         for kind in [MutationKind::Insert { docs }, MutationKind::Update { filter, changes, one: false }] {
             let mutation = Mutation { table: "sums".to_owned(), kind, returning: None };
@@ -153,7 +160,7 @@ async fn a_condition_that_is_always_true_is_none() {
     let never = Filter::In { column: "artist_id".to_owned(), values: Vec::new() };
     let always = not(&never);
     let [some, null] = [json!({"artist_id": 99}), json!({"name": null, "artist_id": 99})];
-    let [some, both] = [some, null].map(|find: Json| db.filter("artist", find));
+    let [some, both] = [some, null].map(|find| condition(&db, "artist", find));
     let refused = Err(Error::Query(Unfit::WhereRequired("delete")));
     for (filter, is_refused) in [
         (Filter::TRUE, true),

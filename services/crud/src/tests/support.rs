@@ -115,7 +115,7 @@ async fn db(store: Store, dialect: Dialect, names: &[(&str, &str)], folder: Opti
 }
 
 async fn execute(store: &Store, sql: &str) {
-    let statement = Statement { text: sql.into(), args: Vec::new(), columns: Vec::new() };
+    let statement = Statement { text: sql.into(), args: Vec::new(), columns: [].into(), sources: Vec::new() };
     store.write(&statement).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
 }
 
@@ -148,7 +148,15 @@ impl Db {
         Ok(self.answers(&[read]).await?.remove(0))
     }
 
+    /// The answers to reads, which are the same when they are prepared.
     pub async fn answers(&self, reads: &[Read]) -> Result<Vec<Answer>, Error> {
+        let answers = self.answers_once(reads).await;
+        assert_eq!(self.answers_once(reads).await, answers);
+        answers
+    }
+
+    /// The answers to reads while others write.
+    pub async fn answers_once(&self, reads: &[Read]) -> Result<Vec<Answer>, Error> {
         let known = self.schema();
         let mut terms = Vec::new();
         for read in reads {
@@ -281,8 +289,10 @@ pub fn read(schema: &Schema, table: &str, options: &Json) -> Result<Read, Error>
     node.filter = parser(schema).filter(of, &member("find").unwrap_or(Value::Null), &mut budget())?;
     node.shape = shape;
     match shape {
-        Shape::Count => node.fields.clear(),
-        Shape::Aggregate => node.fields = vec![query::Field { key: "count".to_owned(), kind: query::FieldKind::Count }],
+        Shape::Count => node.fields = Vec::new().into(),
+        Shape::Aggregate => {
+            node.fields = vec![query::Field { key: "count".to_owned(), kind: query::FieldKind::Count }].into();
+        }
         Shape::Many | Shape::One => {}
     }
     Ok(Read { database: "music".to_owned(), table: table.to_owned(), node })

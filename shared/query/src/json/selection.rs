@@ -1,18 +1,22 @@
 //! Selections: the fields of each row, with sort, skip and limit.
 
+use std::sync::Arc;
+
 use super::name::{Name, wrong_type};
 use crate::error::truncated;
 use crate::{
-    Budget, Error, Field, FieldKind, Filter, Node, Object, Options, Parser, Relation, Shape, Sort, Table, Type, Value,
-    nearest, number,
+    Budget, Error, Field, FieldKind, Filter, Node, Object, Options, Parser, Relation, SelectionCost, Shape, Sort,
+    Table, Type, Value, nearest, number,
 };
 
 impl Parser<'_> {
     pub(super) fn selection(&self, table: &Table, options: &Options, budget: &mut Budget) -> Result<Node, Error> {
         let fields = match &options.select {
-            None | Some(Value::Null) => columns(table, budget)?,
-            Some(Value::List(names)) => self.names(table, names, budget)?,
-            Some(Value::Object(tree)) => self.tree(table, tree, budget)?,
+            None | Some(Value::Null) => self.columns(table, budget)?,
+            Some(Value::List(names)) if names.is_empty() => self.columns(table, budget)?,
+            Some(Value::Object(tree)) if tree.0.is_empty() => self.columns(table, budget)?,
+            Some(Value::List(names)) => self.names(table, names, budget)?.into(),
+            Some(Value::Object(tree)) => self.tree(table, tree, budget)?.into(),
             Some(select) => return Err(wrong_type("select", "array of names or object", select)),
         };
         Ok(Node {
@@ -23,11 +27,14 @@ impl Parser<'_> {
         })
     }
 
-    /// `["title", "artist"]`; none: all columns.
+    /// All columns in the order of the table.
+    fn columns(&self, table: &Table, budget: &mut Budget) -> Result<Arc<[Field]>, Error> {
+        budget.selection(SelectionCost { fields: table.columns.len(), ..SelectionCost::default() })?;
+        Ok(self.schema.column_fields(&table.name))
+    }
+
+    /// `["title", "artist"]`
     fn names(&self, table: &Table, names: &[Value], budget: &mut Budget) -> Result<Vec<Field>, Error> {
-        if names.is_empty() {
-            return columns(table, budget);
-        }
         let mut fields: Vec<Field> = Vec::with_capacity(names.len());
         for name in names {
             let Value::Text(name) = name else {
@@ -38,11 +45,8 @@ impl Parser<'_> {
         Ok(fields)
     }
 
-    /// `{"title": 1, "artist": {"select": {"name": 1}}}`; empty: all columns.
+    /// `{"title": 1, "artist": {"select": {"name": 1}}}`
     fn tree(&self, table: &Table, tree: &Object, budget: &mut Budget) -> Result<Vec<Field>, Error> {
-        if tree.0.is_empty() {
-            return columns(table, budget);
-        }
         let mut fields = Vec::with_capacity(tree.0.len());
         for (key, value) in &tree.0 {
             self.select(table, key, value, &mut fields, budget)?;
@@ -176,12 +180,6 @@ impl Parser<'_> {
         }
         Ok(Sort { column: column.name.clone(), descending })
     }
-}
-
-/// All columns in the order of the table.
-fn columns(table: &Table, budget: &mut Budget) -> Result<Vec<Field>, Error> {
-    let field = |column: &crate::Column| budget.field().map(|()| Field::column(&column.name));
-    table.columns.iter().map(field).collect()
 }
 
 /// The number of rows that an argument gives; `None` where it is absent or null.

@@ -128,7 +128,7 @@ fn renamed_columns_are_meant_by_their_graphql_names_everywhere() {
     );
     let node = &rows.reads[0].node;
     assert_eq!(
-        node.fields,
+        node.fields[..],
         [column("unit_price_1", "unit price"), column("unit_price", "unit_price"), column("_2nd", "2nd")]
     );
     assert_eq!(node.filter, Filter::And(vec![equal("unit price", text("a")), equal("2nd", text("b"))]));

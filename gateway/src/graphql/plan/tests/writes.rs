@@ -15,7 +15,7 @@ fn rows_are_inserted() {
             docs: vec![query::Document(vec![("album_id".to_owned(), Typed::Int(9)), ("title".to_owned(), text("z"))])]
         }
     );
-    assert_eq!(returning.as_ref().map(|node| node.fields.clone()), Some(vec![column("i", "title")]));
+    assert_eq!(returning.as_ref().map(|node| node.fields.clone()), Some(vec![column("i", "title")].into()));
     let FieldSource::Write(0, members) = &plan.fields[0].source else { panic!("a write") };
     let members: Vec<(&str, &PayloadValue)> =
         members.iter().map(|member| (member.key.as_str(), &member.value)).collect();

@@ -6,7 +6,6 @@ use query::Typed;
 use tokio_postgres::NoTls;
 
 use super::*;
-use crate::store::Output;
 
 mod running;
 mod schema;
@@ -56,7 +55,7 @@ impl Server {
 fn statement(text: &str, args: Vec<Typed>) -> Statement {
     let args = args.into_iter().map(Bind::Value).collect();
     // What the columns hold is the server's word here; the compiler's is for engines that do not know.
-    Statement { text: text.into(), args, columns: Vec::<Output>::new() }
+    Statement { text: text.into(), args, columns: [].into(), sources: Vec::new() }
 }
 
 fn int(value: i64) -> Typed {

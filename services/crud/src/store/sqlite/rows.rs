@@ -1,6 +1,6 @@
 //! Rows copied out of SQLite, and the conversion of its five storage classes to the types that columns declare.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use query::{Type, datetime, uuid};
 use rusqlite::types::ValueRef;
@@ -16,7 +16,7 @@ const EPOCH: f64 = 2_440_587.5;
 /// The rows of one statement.
 #[derive(Debug)]
 pub struct SqliteRows {
-    columns: Vec<Output>,
+    columns: Arc<[Output]>,
     /// Row-major.
     slots: Vec<Slot>,
     /// Bytes of texts and blobs, one after the other.
@@ -42,11 +42,11 @@ struct Span {
 impl SqliteRows {
     /// The result of a statement without result columns.
     pub fn affected(len: usize) -> Self {
-        Self { columns: Vec::new(), slots: Vec::new(), bytes: Vec::new(), len }
+        Self { columns: Arc::default(), slots: Vec::new(), bytes: Vec::new(), len }
     }
 
     /// Copies all rows, as far as there is room for them.
-    pub fn collect(columns: Vec<Output>, mut cursor: rusqlite::Rows<'_>, room: Room) -> Result<Self, SqliteError> {
+    pub fn collect(columns: Arc<[Output]>, mut cursor: rusqlite::Rows<'_>, room: Room) -> Result<Self, SqliteError> {
         let mut rows = Self { columns, slots: Vec::new(), bytes: Vec::new(), len: 0 };
         while let Some(row) = cursor.next()? {
             for column in 0..rows.columns.len() {

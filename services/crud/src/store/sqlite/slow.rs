@@ -59,7 +59,8 @@ mod tests {
     use super::*;
 
     fn statements(texts: &[&str]) -> Vec<Statement> {
-        let statement = |text: &&str| Statement { text: (*text).into(), args: Vec::new(), columns: Vec::new() };
+        let statement =
+            |text: &&str| Statement { text: (*text).into(), args: Vec::new(), columns: [].into(), sources: Vec::new() };
         texts.iter().map(statement).collect()
     }
 

@@ -7,7 +7,7 @@ use crate::cell::Cell;
 
 fn statement(text: &str, columns: &[Type]) -> Statement {
     let columns = columns.iter().map(|r#type| (*r#type).into()).collect();
-    Statement { text: text.into(), args: Vec::new(), columns }
+    Statement { text: text.into(), args: Vec::new(), columns, sources: Vec::new() }
 }
 
 fn file() -> (tempfile::TempDir, Sqlite) {

@@ -1,0 +1,103 @@
+//! What is kept of one request's plan serves another only where both ask for the same.
+
+use query::Limits;
+
+use super::*;
+use crate::catalogue::Project;
+
+struct Kept {
+    document: Document,
+    names: Names,
+}
+
+impl Kept {
+    fn new(text: &str) -> Self {
+        let document = Document::parse(text, Guard::default()).unwrap_or_else(|refusal| panic!("{refusal:?}"));
+        Self { document, names: Names::new(fixture::shop()) }
+    }
+
+    fn plan(&self, sent: &[(&str, Value)], limits: Limits) -> Result<Arc<Plan>> {
+        let sent = query::Object(sent.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect());
+        let operation = &self.document.operation(None)?.node;
+        let variables = Variables::new(&self.document, operation, sent)?;
+        let counters = Counters { budget: Budget::new(limits), guard: Guard::default() };
+        Plan::of(&self.document, operation, &self.names, &variables, counters)
+    }
+
+    fn read(&self, sent: &[(&str, Value)]) -> Read {
+        let plan = self.plan(sent, Limits::default()).unwrap_or_else(|refusal| panic!("{refusal:?}"));
+        only(plan.reads.clone())
+    }
+}
+
+#[test]
+fn an_operation_without_variables_is_planned_once() {
+    let kept = Kept::new(r#"{ album(where: {title: "x"}, limit: 3) { title track(limit: 1) { name } } }"#);
+
+    let (first, second) = (kept.plan(&[], Limits::default()).unwrap(), kept.plan(&[], Limits::default()).unwrap());
+
+    assert!(Arc::ptr_eq(&first, &second));
+}
+
+#[test]
+fn selections_of_an_operation_with_variables_are_looked_up_once() {
+    let kept = Kept::new("query($id: Int!) { album_by_pk(album_id: $id) { title artist { name } } }");
+
+    let (one, two) = (kept.read(&[("id", Value::Int(1))]), kept.read(&[("id", Value::Int(2))]));
+
+    assert!(Arc::ptr_eq(&one.node.fields, &two.node.fields));
+    assert_eq!(one.node.filter, equal("album_id", Typed::Int(1)));
+    assert_eq!(two.node.filter, equal("album_id", Typed::Int(2)));
+}
+
+#[test]
+fn variables_in_a_selection_count_for_each_request() {
+    let kept = Kept::new(
+        "query($all: Boolean!, $most: Int) {
+             artist(limit: $most) { name @include(if: $all) album(limit: $most) { title track { name } } }
+         }",
+    );
+    let read = |all, most| kept.read(&[("all", Value::Bool(all)), ("most", Value::Int(most))]);
+    let seen = |read: Read| {
+        let keys: Vec<String> = keys(&read.node.fields).into_iter().map(str::to_owned).collect();
+        (keys, read.node.limit, relation(read.node.fields.last().unwrap()).1.limit)
+    };
+
+    assert_eq!(seen(read(true, 1)), (vec!["name".to_owned(), "album".to_owned()], Some(1), Some(1)));
+    assert_eq!(seen(read(false, 2)), (vec!["album".to_owned()], Some(2), Some(2)));
+}
+
+#[test]
+fn limits_hold_for_what_is_kept() {
+    let kept = Kept::new(
+        "query($id: Int!) { album_by_pk(album_id: $id) { title artist { name } track { name genre { name } } } }",
+    );
+    let seen = |limits| kept.plan(&[("id", Value::Int(1))], limits).map(|_| ()).map_err(|refusal| message(*refusal));
+    let default = Limits::default();
+    assert_eq!(seen(default), Ok(()));
+
+    assert_eq!(seen(Limits { nodes: 8, statements: 4, depth: 3, ..default }), Ok(()));
+    for (limits, what) in [
+        (Limits { nodes: 7, ..default }, "nodes"),
+        (Limits { statements: 3, ..default }, "statements"),
+        (Limits { depth: 2, ..default }, "depth"),
+    ] {
+        let refused = seen(limits).unwrap_err();
+        assert!(refused.starts_with(what), "{refused}");
+    }
+}
+
+#[test]
+fn another_version_of_a_project_is_planned_anew() {
+    let mut kept = Kept::new("query($id: Int!) { album_by_pk(album_id: $id) { title } }");
+    let id = [("id", Value::Int(1))];
+    kept.read(&id);
+
+    let mut project = Project::clone(&kept.names.project);
+    let mut tables = project.databases[0].schema.as_ref().unwrap().tables().to_vec();
+    tables.iter_mut().for_each(|table| table.columns.retain(|column| column.name != "title"));
+    project.databases[0].schema = Some(Arc::new(query::Schema::new(tables)));
+    kept.names = Names::new(Arc::new(project));
+
+    assert!(kept.plan(&id, Limits::default()).is_err());
+}

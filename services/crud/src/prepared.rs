@@ -1,0 +1,261 @@
+//! Prepared reads: what is compiled of a read serves all reads of the same shape, whatever their values.
+//!
+//! The shape of a request's reads is all that their resolution and their SQL depend on: the reads and their grants but
+//! for the values in conditions. It is the key under which the compiled statements are kept, as long as the schema is the
+//! same; a request of a known shape binds its own values to them.
+
+use std::sync::Arc;
+
+use foldhash::quality::RandomState;
+use query::{Column, Columns, FieldKind, Filter, GrantTerms, Node, Read};
+use quick_cache::{
+    Weighter,
+    sync::{Cache, DefaultLifecycle},
+};
+
+use crate::{
+    Error,
+    bind::Bind,
+    operand::{ArgSource, Operand, RequestValue},
+    store::{Output, Statement},
+    tree::Plan,
+};
+
+/// Approximate memory limit of the prepared reads of a database.
+const CACHE_BYTES: u64 = 16 << 20;
+/// Reads of the size that is usual that it holds.
+const READS_EXPECTED: usize = 4000;
+/// Shapes over this size are not kept.
+const SHAPE_BYTES_MAX: usize = 16 << 10;
+
+/// The prepared reads of a database with one schema.
+#[derive(Debug)]
+pub struct PreparedReads {
+    cache: Cache<Box<[u8]>, Arc<PreparedRead>, ReadWeighter, RandomState>,
+}
+
+/// Compiled reads of one shape.
+#[derive(Debug)]
+struct PreparedRead {
+    plans: Vec<Plan>,
+    statements: Vec<PreparedStatement>,
+}
+
+/// A statement whose values are to be bound.
+#[derive(Debug)]
+struct PreparedStatement {
+    text: Arc<str>,
+    columns: Arc<[Output]>,
+    args: Vec<PreparedArg>,
+}
+
+/// An argument of a prepared statement.
+#[derive(Debug)]
+enum PreparedArg {
+    /// The same for each request of the shape.
+    Constant(Bind),
+    /// The value of the request at an index, as the column can be compared with it.
+    Request(usize, Column),
+}
+
+impl Default for PreparedReads {
+    fn default() -> Self {
+        let (hasher, lifecycle) = (RandomState::default(), DefaultLifecycle::default());
+        Self { cache: Cache::with(READS_EXPECTED, CACHE_BYTES, ReadWeighter, hasher, lifecycle) }
+    }
+}
+
+impl PreparedReads {
+    /// The plans and statements of reads of a known shape; `None` where it is not known.
+    ///
+    /// Errors: `WRONG_TYPE`, `OUT_OF_RANGE` for values of rules.
+    pub fn bind(&self, shape: &ReadShape<'_>) -> Result<Option<(Vec<Plan>, Vec<Statement>)>, Error> {
+        let Some(prepared) = self.cache.get(&*shape.key) else { return Ok(None) };
+        let statements = prepared.statements.iter().map(|statement| statement.bind(&shape.values));
+        Ok(Some((prepared.plans.clone(), statements.collect::<Result<_, _>>()?)))
+    }
+
+    /// Keeps what reads of `shape` were compiled to, unless that depends on their values.
+    pub fn keep(&self, shape: ReadShape<'_>, plans: &[Plan], statements: &[Statement]) {
+        if shape.key.len() > SHAPE_BYTES_MAX {
+            return;
+        }
+        let prepared = statements.iter().map(|statement| PreparedStatement::new(statement, &shape.values));
+        if let Some(statements) = prepared.collect() {
+            let read = PreparedRead { plans: plans.to_vec(), statements };
+            self.cache.insert(shape.key.into(), Arc::new(read));
+        }
+    }
+}
+
+impl PreparedStatement {
+    /// `None` where an argument comes from no value of the request as a whole.
+    fn new(statement: &Statement, values: &[RequestValue<'_>]) -> Option<Self> {
+        let arg = |(bind, source): (&Bind, &ArgSource)| match source {
+            ArgSource::Constant => Some(PreparedArg::Constant(bind.clone())),
+            ArgSource::Request { address, column } => {
+                let index = values.iter().position(|value| value.address() == *address)?;
+                Some(PreparedArg::Request(index, column.clone()))
+            }
+            ArgSource::Unknown => None,
+        };
+        let args = statement.args.iter().zip(&statement.sources).map(arg).collect::<Option<Vec<_>>>()?;
+        let is_whole = args.len() == statement.args.len();
+        is_whole.then(|| Self { text: statement.text.clone(), columns: statement.columns.clone(), args })
+    }
+
+    fn bind(&self, values: &[RequestValue<'_>]) -> Result<Statement, Error> {
+        let args = self.args.iter().map(|arg| match arg {
+            PreparedArg::Constant(bind) => Ok(bind.clone()),
+            PreparedArg::Request(index, column) => Ok(values[*index].bind(column)?),
+        });
+        let args = args.collect::<Result<_, Error>>()?;
+        Ok(Statement { text: self.text.clone(), args, columns: self.columns.clone(), sources: Vec::new() })
+    }
+}
+
+/// Approximate memory of a prepared read in bytes.
+#[derive(Debug, Clone)]
+struct ReadWeighter;
+
+impl Weighter<Box<[u8]>, Arc<PreparedRead>> for ReadWeighter {
+    fn weight(&self, shape: &Box<[u8]>, read: &Arc<PreparedRead>) -> u64 {
+        let statement = |statement: &PreparedStatement| statement.text.len() + statement.args.len() * 150 + 100;
+        let levels: usize = read.plans.iter().map(|plan| plan.levels.len()).sum();
+        // Members of the levels' rows stand in the shape too, with their names.
+        let bytes = shape.len() * 4 + read.statements.iter().map(statement).sum::<usize>() + levels * 200 + 200;
+        bytes as u64
+    }
+}
+
+/// The shape of a request's reads, and the values that it leaves out.
+#[derive(Debug)]
+pub struct ReadShape<'r> {
+    /// Encoding of the shape: different shapes have different ones.
+    key: Vec<u8>,
+    /// In the order of the encoding.
+    values: Vec<RequestValue<'r>>,
+}
+
+impl<'r> ReadShape<'r> {
+    /// The shape of `reads` with `grants`, in a database that answers `limit` rows where a read sets no limit.
+    pub fn of(reads: &'r [Read], grants: &'r [GrantTerms], limit: u64) -> Self {
+        let mut shape = Self { key: Vec::with_capacity(256), values: Vec::with_capacity(4) };
+        shape.number(limit);
+        shape.count(reads.len());
+        for read in reads {
+            shape.text(&read.table);
+            shape.node(&read.node);
+        }
+        shape.count(grants.len());
+        grants.iter().for_each(|grant| shape.grant(grant));
+        shape
+    }
+
+    fn node(&mut self, node: &'r Node) {
+        self.tag(node.shape as u8);
+        self.filter(&node.filter);
+        self.count(node.fields.len());
+        for field in node.fields.iter() {
+            self.text(&field.key);
+            match &field.kind {
+                FieldKind::Column(name) => self.named(b'c', name),
+                FieldKind::Constant(text) => self.named(b't', text),
+                FieldKind::Count => self.tag(b'n'),
+                FieldKind::Relation { name, node } => {
+                    self.named(b'r', name);
+                    self.node(node);
+                }
+            }
+        }
+        self.count(node.sort.len());
+        for key in &node.sort {
+            self.named(u8::from(key.descending), &key.column);
+        }
+        self.number(node.skip);
+        self.tag(u8::from(node.limit.is_some()));
+        self.number(node.limit.unwrap_or_default());
+    }
+
+    fn filter<V: Operand>(&mut self, filter: &'r Filter<V>) {
+        match filter {
+            Filter::And(all) => self.filters(b'&', all),
+            Filter::Or(any) => self.filters(b'|', any),
+            Filter::Not(filter) => {
+                self.tag(b'!');
+                self.filter(filter);
+            }
+            Filter::Compare { column, comparison, value } => {
+                self.named(b'=', column);
+                self.tag(*comparison as u8);
+                self.values.push(V::one(value));
+            }
+            Filter::In { column, values } => {
+                self.named(b'i', column);
+                self.tag(u8::from(values.is_empty()));
+                self.values.push(V::many(values));
+            }
+            Filter::IsNull { column } => self.named(b'0', column),
+            Filter::Related { relation, quantifier, filter } => {
+                self.named(b'>', relation);
+                self.tag(*quantifier as u8);
+                self.filter(filter);
+            }
+        }
+    }
+
+    fn filters<V: Operand>(&mut self, tag: u8, filters: &'r [Filter<V>]) {
+        self.tag(tag);
+        self.count(filters.len());
+        filters.iter().for_each(|filter| self.filter(filter));
+    }
+
+    /// What of a grant counts for reads; whether it holds for the request is checked for each.
+    fn grant(&mut self, grant: &'r GrantTerms) {
+        self.named(grant.operation as u8, &grant.table);
+        self.filter(&grant.filter);
+        let Columns { deny, read, filter, write: _ } = &*grant.columns;
+        self.names(Some(deny));
+        self.names(read.as_ref());
+        self.names(filter.as_ref());
+    }
+
+    fn names(&mut self, names: Option<&Vec<String>>) {
+        self.tag(u8::from(names.is_some()));
+        let names = names.map_or(&[][..], Vec::as_slice);
+        self.count(names.len());
+        names.iter().for_each(|name| self.text(name));
+    }
+
+    fn named(&mut self, tag: u8, name: &str) {
+        self.tag(tag);
+        self.text(name);
+    }
+
+    fn text(&mut self, text: &str) {
+        self.count(text.len());
+        self.key.extend_from_slice(text.as_bytes());
+    }
+
+    fn count(&mut self, count: usize) {
+        // Nearly all are small: a byte, as in protobuf's varints.
+        match u8::try_from(count) {
+            Ok(small) if small < u8::MAX => self.key.push(small),
+            _ => {
+                self.key.push(u8::MAX);
+                self.number(count as u64);
+            }
+        }
+    }
+
+    fn number(&mut self, number: u64) {
+        self.key.extend_from_slice(&number.to_le_bytes());
+    }
+
+    fn tag(&mut self, tag: u8) {
+        self.key.push(tag);
+    }
+}
+
+#[cfg(test)]
+mod tests;
