@@ -119,14 +119,15 @@ impl FrontState {
         let started = Instant::now();
         let protocol = Protocol::of(&request);
         let (mut head, body) = request.into_parts();
+        let handler = if protocol == Protocol::Web { Handler::of(&head) } else { None };
         let cleaned = match protocol {
-            Protocol::Web => path::clean(&head.uri),
-            Protocol::Grpc | Protocol::GrpcWeb => Ok(None),
+            Protocol::Web if handler.is_none() => path::clean(&head.uri),
+            Protocol::Web | Protocol::Grpc | Protocol::GrpcWeb => Ok(None),
         };
         if let Ok(Some(uri)) = &cleaned {
             head.uri = uri.clone();
         }
-        let route = Route::of(protocol, head.uri.path());
+        let route = handler.map_or_else(|| Route::of(protocol, head.uri.path()), Handler::route);
         let ticket = route.is_shed().then(|| Ticket::new(self.service.admission()));
         let body = match &ticket {
             Some(ticket) if !body.is_end_stream() => ticket.body(body),
@@ -139,7 +140,7 @@ impl FrontState {
         let mut response = match cleaned {
             Err(fault) => answer::fault(&fault, &call),
             Ok(_) => {
-                let context = RouteContext { route, ticket, connection, origin: origin.as_ref() };
+                let context = RouteContext { route, handler, ticket, connection, origin: origin.as_ref() };
                 call.clone().scope(self.dispatch(&call, context, request)).await
             }
         };
@@ -172,7 +173,7 @@ impl FrontState {
     }
 
     async fn dispatch(&self, call: &Call, context: RouteContext<'_>, mut request: Request) -> Response {
-        let RouteContext { route, ticket, connection, origin } = context;
+        let RouteContext { route, handler, ticket, connection, origin } = context;
         let asked = cors::preflight(&request).zip(origin);
         if let Some((method, origin)) = asked
             && origin.is_served(&self.service)
@@ -186,11 +187,11 @@ impl FrontState {
             Route::Node => {
                 let details = Details::of(&self.service, connection.as_deref(), request.headers());
                 request.extensions_mut().insert(details);
-                Box::pin(self.web(call, request)).await
+                Box::pin(self.web(call, handler, request)).await
             }
             Route::Graphql | Route::Rest => {
                 let format = RefusalFormat::of(&self.service, route, &request, call);
-                match self.with_admission(call, ticket, connection, request).await {
+                match self.with_admission(call, handler, ticket, connection, request).await {
                     Ok(response) => response,
                     Err(fault) => format.answer(&fault),
                 }
@@ -216,6 +217,7 @@ impl FrontState {
     async fn with_admission(
         &self,
         call: &Call,
+        handler: Option<Handler>,
         ticket: Option<Ticket>,
         connection: Option<Arc<Connection>>,
         request: Request,
@@ -227,7 +229,7 @@ impl FrontState {
         {
             ticket.enter().await?;
         }
-        let response = self.web(call, request).await;
+        let response = self.web(call, handler, request).await;
         if let Some(fault) = ticket.and_then(|ticket| ticket.refusal()) {
             return Err(fault);
         }
@@ -237,8 +239,13 @@ impl FrontState {
     /// Runs the handler of the request's route.
     ///
     /// The future is some kilobytes large: in a box, the layers around it move a pointer.
-    fn to_protocol<'a>(&'a self, call: &'a Call, request: Request) -> BoxFuture<'a, Result<Response, Fault>> {
-        match Handler::of(&request) {
+    fn to_protocol<'a>(
+        &'a self,
+        call: &'a Call,
+        handler: Option<Handler>,
+        request: Request,
+    ) -> BoxFuture<'a, Result<Response, Fault>> {
+        match handler {
             Some(Handler::Graphql) => Box::pin(graphql::post(&self.service, request).map(Ok)),
             Some(Handler::Table) => Box::pin(rest::answer_post(&self.service, request).map(Ok)),
             None => {
@@ -251,13 +258,13 @@ impl FrontState {
         }
     }
 
-    async fn web(&self, call: &Call, request: Request) -> Response {
+    async fn web(&self, call: &Call, handler: Option<Handler>, request: Request) -> Response {
         if let Some(encoding) = encoding(&request) {
             let message = format!("content-encoding {encoding} is not supported: send none or identity");
             return answer::fault(&error::bad_request(message), call);
         }
         let is_options = request.method() == Method::OPTIONS;
-        let response = match self.to_protocol(call, request).await {
+        let response = match self.to_protocol(call, handler, request).await {
             Ok(response) => response,
             Err(fault) => return answer::fault(&fault, call),
         };
@@ -276,6 +283,7 @@ impl FrontState {
 /// Context that routing needs besides the request.
 struct RouteContext<'a> {
     route: Route,
+    handler: Option<Handler>,
     ticket: Option<Ticket>,
     connection: Option<Arc<Connection>>,
     origin: Option<&'a RequestOrigin>,

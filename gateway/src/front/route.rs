@@ -1,7 +1,6 @@
 //! The protocol and the route of a request, and the metrics of each.
 
-use axum::extract::Request;
-use http::{HeaderValue, Method, header};
+use http::{HeaderValue, Method, header, request::Parts};
 use mesh::telemetry::{HttpMeter, Metrics};
 
 use crate::{graphql, rest};
@@ -121,15 +120,23 @@ pub enum Handler {
 }
 
 impl Handler {
-    /// The handler of `request`; `None` where the router has to find it.
-    pub fn of(request: &Request) -> Option<Self> {
-        if request.method() != Method::POST {
+    /// The handler of a request with this `head`; `None` where the router has to find it.
+    pub fn of(head: &Parts) -> Option<Self> {
+        if head.method != Method::POST {
             return None;
         }
-        let path = request.uri().path();
+        let path = head.uri.path();
         match graphql::posted_project(path) {
             Some(_) => Some(Handler::Graphql),
             None => rest::posted_table(path).map(|_| Handler::Table),
+        }
+    }
+
+    /// Its kind of route.
+    pub fn route(self) -> Route {
+        match self {
+            Handler::Graphql => Route::Graphql,
+            Handler::Table => Route::Rest,
         }
     }
 }

@@ -15,8 +15,6 @@ pub fn of_type(content_type: &'static str, status: StatusCode, body: impl Into<B
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    // With the request's id and what layers add, there are some four.
-    headers.reserve(6);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response

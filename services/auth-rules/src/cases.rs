@@ -19,7 +19,7 @@ use query::{
 };
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
-use time::OffsetDateTime;
+use std::time::SystemTime;
 
 use crate::{Error, Service, TABLE, key, policy_set::PolicySet};
 
@@ -188,8 +188,8 @@ pub fn token(claims: &Json) -> String {
 }
 
 /// The time of all requests.
-pub fn now() -> OffsetDateTime {
-    time::macros::datetime!(2025-06-01 12:00:00.250 UTC)
+pub fn now() -> SystemTime {
+    time::macros::datetime!(2025-06-01 12:00:00.250 UTC).into()
 }
 
 fn named(operation: &str) -> Operation {

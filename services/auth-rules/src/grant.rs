@@ -1,10 +1,12 @@
 //! Authorization: from an access and its policy to the terms of a grant.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use proto::auth::{Access, TableAccess};
 use query::{Document, GrantTerms, Object, Operation, RuleFilter};
-use time::OffsetDateTime;
 
 use crate::{
     context::RequestContext,
@@ -25,7 +27,7 @@ pub struct Caller<'a> {
     project: &'a ProjectPolicies,
     id: &'a str,
     token: &'a str,
-    now: OffsetDateTime,
+    now: SystemTime,
     claims: Option<Result<Arc<Object>, TokenError>>,
 }
 
@@ -43,7 +45,7 @@ enum Refusal {
 
 impl<'a> Caller<'a> {
     /// The sender of `token` to the project `id`.
-    pub fn new(project: &'a ProjectPolicies, id: &'a str, token: &'a str, now: OffsetDateTime) -> Self {
+    pub fn new(project: &'a ProjectPolicies, id: &'a str, token: &'a str, now: SystemTime) -> Self {
         Self { project, id, token, now, claims: None }
     }
 
@@ -100,7 +102,7 @@ impl<'a> Caller<'a> {
     /// Claims of the token, which is verified on the first call only.
     fn claims(&mut self) -> Result<Arc<Object>, TokenError> {
         let Caller { project, token, now, .. } = self;
-        self.claims.get_or_insert_with(|| project.keys.claims(token, now.unix_timestamp())).clone()
+        self.claims.get_or_insert_with(|| project.keys.claims(token, milliseconds(*now) / 1000)).clone()
     }
 
     fn context<'f>(&'f self, access: &'f TableAccess, claims: Option<&'f Object>) -> RequestContext<'f> {
@@ -179,6 +181,8 @@ fn condition_filter(condition: Option<&Condition>, request: &RequestContext<'_>)
     condition.filter(request).ok_or(Refusal::Rule(None))
 }
 
-fn milliseconds(instant: OffsetDateTime) -> i64 {
-    instant.unix_timestamp() * 1000 + i64::from(instant.millisecond())
+/// Milliseconds since the Unix epoch.
+fn milliseconds(instant: SystemTime) -> i64 {
+    let since = instant.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,6 +1,6 @@
 //! The service and its RPCs.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
 use arc_swap::ArcSwap;
 use mesh::{Component, ComponentState, Mesh, Tasks, config::ServiceName, resources::Current};
@@ -10,7 +10,6 @@ use proto::{
     services::auth::auth_rules_server::AuthRules,
 };
 use query::Operation;
-use time::OffsetDateTime;
 use tonic::{Request, Response, Status};
 use tracing::error;
 
@@ -47,7 +46,7 @@ impl Service {
     }
 
     /// Grants for all accesses of a request that is made at `now`; the first that is denied denies the request.
-    pub fn authorize(&self, request: AuthorizeRequest, now: OffsetDateTime) -> Result<AuthorizeResponse, Error> {
+    pub fn authorize(&self, request: AuthorizeRequest, now: SystemTime) -> Result<AuthorizeResponse, Error> {
         let policies = self.policies.load();
         let AuthorizeRequest { project: id, token, accesses } = request;
         let project = policies.project(&id).ok_or_else(|| Error::UnknownProject(id.clone()))?;
@@ -96,7 +95,7 @@ async fn follow(policies: Arc<ArcSwap<PolicySet>>, dev_keys: Option<PathBuf>, mu
 #[tonic::async_trait]
 impl AuthRules for Service {
     async fn authorize(&self, request: Request<AuthorizeRequest>) -> Result<Response<AuthorizeResponse>, Status> {
-        let response = Service::authorize(self, request.into_inner(), OffsetDateTime::now_utc())?;
+        let response = Service::authorize(self, request.into_inner(), SystemTime::now())?;
         Ok(Response::new(response))
     }
 

@@ -112,7 +112,7 @@ fn a_grant_is_signed_where_it_leaves_the_process_and_ends() {
     let granted = service.authorize(request, now()).unwrap().grants.remove(0);
     let far = grant::Grant::from(proto::wire::auth::v1::SignedGrant::from(granted));
     let grant = grant::pair(b"mesh").1.terms(far).unwrap();
-    assert_eq!(grant.expires_ms, now().unix_timestamp() * 1000 + 250 + 60_000);
+    assert_eq!(grant.expires_ms, 1_748_779_200_250 + 60_000);
     assert!(!grant.allow_all);
 }
 
@@ -304,7 +304,7 @@ fn a_project_without_keys_gets_one_in_development_only() {
         let service = Service::of(Arc::new(ArcSwap::from_pointee(policies)), grant::pair(b"mesh").0);
         let accesses = vec![access("music", "t", Operation::Read)];
         let request = AuthorizeRequest { project: "shop".to_owned(), token: token.clone(), accesses };
-        service.authorize(request, OffsetDateTime::now_utc()).is_ok()
+        service.authorize(request, std::time::SystemTime::now()).is_ok()
     };
     assert!(allowed(Some(dir.path())));
     assert!(!allowed(None));
