@@ -270,7 +270,7 @@ fn access_to(database: &str, access: query::TableAccess<'_>) -> Access {
         operation: access.operation,
         op: access.op,
         find: access.find.cloned(),
-        docs: access.docs.to_vec(),
+        docs: access.docs.cloned().unwrap_or_default(),
         changes: access.changes.to_vec(),
         limit: access.limit,
         skip: (access.skip > 0).then_some(access.skip),

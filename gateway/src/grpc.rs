@@ -6,6 +6,7 @@ mod value;
 
 use axum::{body::Body, extract::Request, response::Response};
 use futures::FutureExt;
+use http::{HeaderValue, header};
 use mesh::{Code, Fault};
 use proto::api::v1::data_server::{DataServer, SERVICE_NAME};
 use tonic::Status;
@@ -49,7 +50,12 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
 
 /// `fault` as the answer to a gRPC request.
 pub fn refused(fault: Fault) -> Response {
-    status(fault).into_http::<Body>()
+    let is_later = matches!(fault.code, Code::TooMany | Code::Unavailable);
+    let mut response = status(fault).into_http::<Body>();
+    if is_later {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
 }
 
 /// The status of a fault. A denial carries no details: one that hides another fault has none.
@@ -114,6 +120,13 @@ mod tests {
     #[test]
     fn what_a_handler_says_stays_as_it_is() {
         assert_eq!(code(status(Fault::new(Code::Internal, "the database failed"))), tonic::Code::Internal);
+    }
+
+    #[test]
+    fn who_is_to_come_again_is_told_when() {
+        let later = |code| refused(Fault::new(code, "no")).headers().get(header::RETRY_AFTER).is_some();
+        assert!(later(Code::Unavailable) && later(Code::TooMany));
+        assert!(!later(Code::Internal) && !later(Code::Denied));
     }
 
     #[test]

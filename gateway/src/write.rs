@@ -41,7 +41,7 @@ impl Write {
     /// The kind of mutation that this is of `table`.
     pub fn mutation_kind(&self, parser: Parser<'_>, table: &Table, budget: &mut Budget) -> Result<MutationKind, Error> {
         match self {
-            Write::Create { docs } => Ok(MutationKind::Insert { docs: parser.docs(table, docs, budget)? }),
+            Write::Create { docs } => Ok(MutationKind::Insert { docs: parser.docs(table, docs, budget)?.into() }),
             Write::Update { find, update, one } => {
                 let filter = parser.filter(table, find, budget)?;
                 let changes = parser.changes(table, update, budget)?;

@@ -1,5 +1,7 @@
 //! Messages of the rule engine.
 
+use std::sync::Arc;
+
 use query::{Change, Document, Filter, Operation};
 use tonic::Status;
 
@@ -42,7 +44,7 @@ pub struct TableAccess {
     /// The client's condition on this table; `None` where it gave none.
     pub find: Option<Filter>,
     /// The documents of a create; the rule is asked for each.
-    pub docs: Vec<Document>,
+    pub docs: Arc<[Document]>,
     /// The changes of an update.
     pub changes: Vec<Change>,
     /// The client's limit, where it gave one.
@@ -95,7 +97,7 @@ impl TableAccess {
             operation,
             op: "all",
             find: None,
-            docs: Vec::new(),
+            docs: Arc::default(),
             changes: Vec::new(),
             limit: None,
             skip: None,
@@ -112,7 +114,7 @@ impl From<Access> for wire::Access {
             operation: words::Operation::from(access.operation).into(),
             op: access.op.to_owned(),
             find: access.find.map(Into::into),
-            docs: each(access.docs),
+            docs: access.docs.iter().cloned().map(Into::into).collect(),
             changes: each(access.changes),
             limit: access.limit,
             skip: access.skip,
@@ -135,7 +137,7 @@ impl TryFrom<wire::Access> for Access {
                 query::Error::Malformed(format!("invalid access.op {:?}: expected one, all or count", access.op))
             })?,
             find: access.find.map(Filter::try_from).transpose()?,
-            docs: all(access.docs)?,
+            docs: all::<_, Document>(access.docs)?.into(),
             changes: all(access.changes)?,
             limit: access.limit,
             skip: access.skip,

@@ -111,7 +111,7 @@ impl Edge {
     /// Whether a rule lets the caller do it at all, with no condition, and with one document that says nothing.
     async fn allowed(&self, caller: &Caller, project: &Project, attempt: AttemptedAccess<'_>) -> Result<(), Fault> {
         let mut access = TableAccess::new(attempt.database, attempt.table, attempt.operation);
-        access.docs.extend((attempt.operation == Operation::Create).then(Document::default));
+        access.docs = (attempt.operation == Operation::Create).then(Document::default).into_iter().collect();
         self.grants(caller, project, vec![Access::Table(access)]).await.map(|_| ())
     }
 }

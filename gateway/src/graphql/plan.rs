@@ -18,7 +18,7 @@ use query::{Budget, Guard, Mutation, Operation, Read};
 
 pub use self::cache::PlanCache;
 use self::{
-    cache::{PlanKey, Selection, SelectionKey},
+    cache::{KeptSelection, PlanKey, SelectionKey},
     select::Group,
 };
 use super::{
@@ -151,7 +151,7 @@ struct Planner<'a> {
     /// Whether an argument was met since it was last unset.
     has_arguments: bool,
     /// Selections that are the same for every request, none of them inside another.
-    selections: Vec<(SelectionKey, Selection)>,
+    selections: Vec<(SelectionKey, KeptSelection)>,
 }
 
 impl<'a> Planner<'a> {

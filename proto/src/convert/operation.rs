@@ -104,7 +104,9 @@ impl From<wire::Sort> for Sort {
 impl From<Mutation> for wire::Mutation {
     fn from(mutation: Mutation) -> Self {
         let kind = match mutation.kind {
-            MutationKind::Insert { docs } => mutation::Kind::Insert(wire::Insert { docs: each(docs) }),
+            MutationKind::Insert { docs } => {
+                mutation::Kind::Insert(wire::Insert { docs: docs.iter().cloned().map(Into::into).collect() })
+            }
             MutationKind::Update { filter, changes, one } => {
                 mutation::Kind::Update(wire::Update { filter: absent(filter), changes: each(changes), one })
             }
@@ -121,7 +123,9 @@ impl TryFrom<wire::Mutation> for Mutation {
 
     fn try_from(mutation: wire::Mutation) -> Result<Self, Error> {
         let kind = match required(mutation.kind, "mutation.kind")? {
-            mutation::Kind::Insert(insert) => MutationKind::Insert { docs: all(insert.docs)? },
+            mutation::Kind::Insert(insert) => {
+                MutationKind::Insert { docs: all::<_, query::Document>(insert.docs)?.into() }
+            }
             mutation::Kind::Update(update) => {
                 MutationKind::Update { filter: present(update.filter)?, changes: all(update.changes)?, one: update.one }
             }

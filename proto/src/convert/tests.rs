@@ -175,7 +175,7 @@ fn mutation() -> impl Strategy<Value = Mutation> {
         (name(), typed()).prop_map(|(column, by)| Change::Inc { column, by }),
     ];
     let kind = prop_oneof![
-        prop::collection::vec(document(), 0..3).prop_map(|docs| MutationKind::Insert { docs }),
+        prop::collection::vec(document(), 0..3).prop_map(|docs| MutationKind::Insert { docs: docs.into() }),
         (planned(), prop::collection::vec(change, 0..3), any::<bool>())
             .prop_map(|(filter, changes, one)| MutationKind::Update { filter, changes, one }),
         (planned(), any::<bool>()).prop_map(|(filter, one)| MutationKind::Delete { filter, one }),

@@ -38,12 +38,12 @@ pub struct PreparedReads {
 #[derive(Debug)]
 struct PreparedRead {
     plans: Vec<Plan>,
-    statements: Vec<PreparedStatement>,
+    statements: Vec<StatementTemplate>,
 }
 
 /// A statement whose values are to be bound.
 #[derive(Debug)]
-struct PreparedStatement {
+struct StatementTemplate {
     text: Arc<str>,
     columns: Arc<[Output]>,
     args: Vec<PreparedArg>,
@@ -80,7 +80,7 @@ impl PreparedReads {
         if shape.key.len() > SHAPE_BYTES_MAX {
             return;
         }
-        let prepared = statements.iter().map(|statement| PreparedStatement::new(statement, &shape.values));
+        let prepared = statements.iter().map(|statement| StatementTemplate::new(statement, &shape.values));
         if let Some(statements) = prepared.collect() {
             let read = PreparedRead { plans: plans.to_vec(), statements };
             self.cache.insert(shape.key.into(), Arc::new(read));
@@ -88,7 +88,7 @@ impl PreparedReads {
     }
 }
 
-impl PreparedStatement {
+impl StatementTemplate {
     /// `None` where an argument comes from no value of the request as a whole.
     fn new(statement: &Statement, values: &[RequestValue<'_>]) -> Option<Self> {
         let arg = |(bind, source): (&Bind, &ArgSource)| match source {
@@ -120,7 +120,7 @@ struct ReadWeighter;
 
 impl Weighter<Box<[u8]>, Arc<PreparedRead>> for ReadWeighter {
     fn weight(&self, shape: &Box<[u8]>, read: &Arc<PreparedRead>) -> u64 {
-        let statement = |statement: &PreparedStatement| statement.text.len() + statement.args.len() * 150 + 100;
+        let statement = |statement: &StatementTemplate| statement.text.len() + statement.args.len() * 150 + 100;
         let levels: usize = read.plans.iter().map(|plan| plan.levels.len()).sum();
         // Members of the levels' rows stand in the shape too, with their names.
         let bytes = shape.len() * 4 + read.statements.iter().map(statement).sum::<usize>() + levels * 200 + 200;

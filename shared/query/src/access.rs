@@ -1,5 +1,7 @@
 //! Table accesses of an operation, in the order in which grants are asked for and consumed.
 
+use std::sync::Arc;
+
 use crate::{
     Change, Document, Error, Field, FieldKind, Filter, Mutation, MutationKind, Node, Operation, Read, Schema, Shape,
     Table,
@@ -15,7 +17,7 @@ pub struct TableAccess<'a> {
     /// The client's condition on this table at this place; `None` where it gave none.
     pub find: Option<&'a Filter>,
     /// Documents of a create.
-    pub docs: &'a [Document],
+    pub docs: Option<&'a Arc<[Document]>>,
     /// Changes of an update.
     pub changes: &'a [Change],
     /// The `op` of the client: `all`, `one`, `count`.
@@ -110,7 +112,7 @@ impl<'a> Walk<'a> {
         let own = access(table, kind.operation());
         match kind {
             MutationKind::Insert { docs } => {
-                self.accesses.push(TableAccess { docs, op: op_name(docs.len() == 1), ..own });
+                self.accesses.push(TableAccess { docs: Some(docs), op: op_name(docs.len() == 1), ..own });
                 Ok(())
             }
             MutationKind::Update { filter, changes, one } => {
@@ -131,7 +133,7 @@ impl<'a> Walk<'a> {
 }
 
 fn access(table: &Table, operation: Operation) -> TableAccess<'_> {
-    TableAccess { table: &table.name, operation, find: None, docs: &[], changes: &[], op: "all", limit: None, skip: 0 }
+    TableAccess { table: &table.name, operation, find: None, docs: None, changes: &[], op: "all", limit: None, skip: 0 }
 }
 
 fn unless_true(filter: &Filter) -> Option<&Filter> {

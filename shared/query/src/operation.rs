@@ -133,7 +133,7 @@ pub enum MutationKind {
     /// `INSERT` of new rows; columns that a document does not name get their default.
     Insert {
         /// One per row; none inserts nothing.
-        docs: Vec<Document>,
+        docs: Arc<[Document]>,
     },
     /// `UPDATE` of the rows that pass.
     Update {

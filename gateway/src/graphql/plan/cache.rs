@@ -15,7 +15,7 @@ use super::Plan;
 #[derive(Debug)]
 pub struct PlanCache {
     plans: BoundedCache<PlanKey, Arc<Plan>>,
-    selections: BoundedCache<SelectionKey, Selection>,
+    selections: BoundedCache<SelectionKey, KeptSelection>,
 }
 
 /// An operation of the document, planned against names.
@@ -40,7 +40,7 @@ pub struct SelectionKey {
 
 /// A selection that is the same for every request.
 #[derive(Debug, Clone)]
-pub struct Selection {
+pub struct KeptSelection {
     /// What is selected.
     pub fields: Arc<[Field]>,
     /// What it counts for the limits.
@@ -71,12 +71,12 @@ impl PlanCache {
     }
 
     /// The fields of a selection without variables.
-    pub fn selection(&self, key: SelectionKey) -> Option<Selection> {
+    pub fn selection(&self, key: SelectionKey) -> Option<KeptSelection> {
         self.selections.get(&key)
     }
 
     /// Keeps the fields of a selection without variables.
-    pub fn keep_selection(&self, key: SelectionKey, selection: Selection) {
+    pub fn keep_selection(&self, key: SelectionKey, selection: KeptSelection) {
         let weight = selection.cost.fields;
         self.selections.insert(key, selection, weight);
     }

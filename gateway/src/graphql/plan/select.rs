@@ -13,7 +13,7 @@ use query::{Error, Field, FieldKind, Node, SelectionCost, Shape};
 
 use super::{
     Planner, at_field,
-    cache::{Selection as KeptSelection, SelectionKey},
+    cache::{KeptSelection, SelectionKey},
 };
 use crate::graphql::{
     names,

@@ -111,7 +111,7 @@ impl<'a> Planner<'a> {
                 self.of_argument(field, "docs", docs)?
             }
         };
-        Ok(MutationKind::Insert { docs })
+        Ok(MutationKind::Insert { docs: docs.into() })
     }
 
     fn update(&mut self, table: usize, field: &Selected) -> Result<MutationKind> {

@@ -378,7 +378,7 @@ proptest! {
         let doc = query::Document(vec![("a".to_owned(), Typed::Text("marker' --".to_owned()))]);
         let access = Access::Table(TableAccess {
             find: Some(find),
-            docs: vec![doc],
+            docs: vec![doc].into(),
             ..TableAccess::new("music", "t", operation)
         });
         match ask(&documents, &token(&claims), vec![access]) {

@@ -261,7 +261,7 @@ impl Tape<'_> {
         let kind = match self.next(4) {
             0 => query::MutationKind::Delete { filter, one },
             1 => query::MutationKind::Insert {
-                docs: vec![query::Document(vec![(column, value)]), query::Document::default()],
+                docs: vec![query::Document(vec![(column, value)]), query::Document::default()].into(),
             },
             2 => query::MutationKind::Update { filter, changes: vec![query::Change::Inc { column, by: value }], one },
             _ => query::MutationKind::Update { filter, changes: vec![query::Change::Set { column, value }], one },

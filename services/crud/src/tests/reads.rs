@@ -473,7 +473,7 @@ async fn a_value_that_was_typed_for_another_schema_is_typed_again() {
     for db in engines().await {
         let doc = query::Document(vec![("born".to_owned(), query::Typed::Text("2009-01-31".to_owned()))]);
         let mut insert = db.insert("kinds", json!([]), None);
-        insert.kind = query::MutationKind::Insert { docs: vec![doc] };
+        insert.kind = query::MutationKind::Insert { docs: vec![doc].into() };
         db.mutate(insert).await.unwrap();
         let known = db.schema();
         let mut kinds = read(&known.schema, "kinds", &json!({"select": ["born"]})).unwrap();

@@ -108,7 +108,7 @@ async fn a_column_is_written_once() {
     let value = |text: &str| Typed::Text(text.to_owned());
     let mut insert = db.insert("artist", json!([]), None);
     let doc = ["a", "b"].map(|text| ("name".to_owned(), value(text)));
-    insert.kind = MutationKind::Insert { docs: vec![Document(doc.to_vec())] };
+    insert.kind = MutationKind::Insert { docs: vec![Document(doc.to_vec())].into() };
     assert_eq!(db.mutate(insert).await, Err(malformed("column name is given twice")));
     let mut update = db.update("artist", json!({"artist_id": 1}), json!({}), None);
     let MutationKind::Update { changes, .. } = &mut update.kind else { unreachable!() };
@@ -140,7 +140,7 @@ async fn computed_columns_are_read_and_not_written() {
         assert_eq!(written, Ok((1, json!([{"twice": 8}]))));
         let refused = Err(malformed("column twice is computed by the database and cannot be written"));
         let (column, value) = ("twice".to_owned(), Typed::Int(4));
-        let docs = vec![Document(vec![(column.clone(), value.clone())])];
+        let docs = vec![Document(vec![(column.clone(), value.clone())])].into();
         let filter = condition(&db, "sums", json!({"id": 1}));
         let changes = vec![Change::Set { column, value }];
         for kind in [MutationKind::Insert { docs }, MutationKind::Update { filter, changes, one: false }] {

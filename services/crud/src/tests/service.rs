@@ -120,7 +120,7 @@ async fn a_database_is_made_opened_and_described() {
 #[tokio::test]
 async fn writes_answer_what_they_did() {
     let stage = stage();
-    let docs = vec![query::Document(vec![("a".to_owned(), query::Typed::Text("z".to_owned()))])];
+    let docs = vec![query::Document(vec![("a".to_owned(), query::Typed::Text("z".to_owned()))])].into();
     let mutation =
         query::Mutation { table: "t".to_owned(), kind: query::MutationKind::Insert { docs }, returning: None };
     let request = WriteRequest {

@@ -185,7 +185,7 @@ impl Db {
         let known = self.schema();
         let docs =
             parser(&known.schema).docs(known.schema.table(table).unwrap(), &Value::from(&docs), &mut budget()).unwrap();
-        self.mutation(table, MutationKind::Insert { docs }, returning)
+        self.mutation(table, MutationKind::Insert { docs: docs.into() }, returning)
     }
 
     pub fn update(&self, table: &str, find: Json, update: Json, returning: Option<Json>) -> Mutation {

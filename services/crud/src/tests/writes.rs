@@ -218,7 +218,7 @@ async fn constraints_are_named() {
         assert!(matches!(&refused, Err(Error::Constraint(text)) if text.contains("foreign key")), "{refused:?}");
         let mut untitled = db.insert("album", json!([]), None);
         let doc = query::Document(vec![("artist_id".to_owned(), query::Typed::Int(1))]);
-        untitled.kind = MutationKind::Insert { docs: vec![doc] };
+        untitled.kind = MutationKind::Insert { docs: vec![doc].into() };
         let refused = db.mutate(untitled).await;
         assert!(matches!(&refused, Err(Error::Constraint(text)) if text.contains("title")), "{refused:?}");
         let refused = db

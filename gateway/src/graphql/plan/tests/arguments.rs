@@ -39,6 +39,7 @@ fn texts_are_kept_as_they_are() {
                 ("title".to_owned(), text("user__name@x.com")),
                 ("artist_id".to_owned(), Typed::Int(1))
             ])]
+            .into()
         }
     );
 }
@@ -137,7 +138,7 @@ fn renamed_columns_are_meant_by_their_graphql_names_everywhere() {
     let inserted = plan(r#"mutation { insert_order_items(docs: {_2nd: "x"}) { status } }"#);
     assert_eq!(
         inserted.writes[0].1.kind,
-        MutationKind::Insert { docs: vec![query::Document(vec![("2nd".to_owned(), text("x"))])] }
+        MutationKind::Insert { docs: vec![query::Document(vec![("2nd".to_owned(), text("x"))])].into() }
     );
     assert_eq!(plan("{ order_items @odd }").reads[0].node.fields[0], column("unit_price_1", "unit price"));
 }

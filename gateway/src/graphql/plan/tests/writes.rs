@@ -13,6 +13,7 @@ fn rows_are_inserted() {
         *kind,
         MutationKind::Insert {
             docs: vec![query::Document(vec![("album_id".to_owned(), Typed::Int(9)), ("title".to_owned(), text("z"))])]
+                .into()
         }
     );
     assert_eq!(returning.as_ref().map(|node| node.fields.clone()), Some(vec![column("i", "title")].into()));
