@@ -241,17 +241,14 @@ impl Writer<'_> {
         if self.stop.is_some_and(Stop::is_due) {
             return Err(Halt::Stopped);
         }
-        let len = self.len();
-        if len > self.most {
-            return Err(Halt::Full);
-        }
+        let room = self.most.checked_sub(self.len()).ok_or(Halt::Full)?;
         if self.stop.is_some() && self.out.len() > FLUSH_BYTES && self.most < usize::MAX {
             self.before = self.before.take().or_else(|| Mapping::new(self.most));
             if let Some(before) = &mut self.before {
                 before.take(&mut self.out);
             }
         }
-        self.check_at = self.out.len() + CHECK_BYTES.min(self.most - len + 1);
+        self.check_at = self.out.len() + CHECK_BYTES.min(room);
         Ok(())
     }
 
@@ -501,7 +498,7 @@ mod tests {
     #[test]
     fn limits_are_checked_every_32_kib_and_at_the_end_of_the_room() {
         let tree = tree(0);
-        for (most, rows, check_at) in [(1 << 20, 1000, 1 + (32 << 10)), (10_000, 1000, 1 + 10_000)] {
+        for (most, rows, check_at) in [(1 << 20, 1000, 1 + (32 << 10)), (10_000, 1000, 10_000)] {
             writer(&tree, most, None, |writer| {
                 writer.node(0, 0..rows).unwrap();
                 assert_eq!(writer.check_at, check_at);
