@@ -241,17 +241,14 @@ impl Writer<'_> {
         if self.stop.is_some_and(Stop::is_due) {
             return Err(Halt::Stopped);
         }
-        let len = self.len();
-        if len > self.most {
-            return Err(Halt::Full);
-        }
+        let room = self.most.checked_sub(self.len()).ok_or(Halt::Full)?;
         if self.stop.is_some() && self.out.len() > FLUSH_BYTES && self.most < usize::MAX {
             self.before = self.before.take().or_else(|| Mapping::new(self.most));
             if let Some(before) = &mut self.before {
                 before.take(&mut self.out);
             }
         }
-        self.check_at = self.out.len() + CHECK_BYTES.min(self.most - len + 1);
+        self.check_at = self.out.len() + CHECK_BYTES.min(room);
         Ok(())
     }
 
@@ -440,6 +437,8 @@ fn parent(rows: &Rows, row: usize, columns: &[usize]) -> Option<Key> {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+
     use super::*;
     use crate::{
         blocking::StopOnDrop,
@@ -495,6 +494,18 @@ mod tests {
         }
     }
 
+    /// A check costs more than a row.
+    #[test]
+    fn limits_are_checked_every_32_kib_and_at_the_end_of_the_room() {
+        let tree = tree(0);
+        for (most, rows, check_at) in [(1 << 20, 1000, 1 + (32 << 10)), (10_000, 1000, 10_000)] {
+            writer(&tree, most, None, |writer| {
+                writer.node(0, 0..rows).unwrap();
+                assert_eq!(writer.check_at, check_at);
+            });
+        }
+    }
+
     #[test]
     fn no_long_value_is_written_much_beyond_the_limit() {
         let long = "\n".repeat(1 << 20);
@@ -532,6 +543,9 @@ mod tests {
     #[tokio::test]
     async fn small_answers_are_written_inline() {
         let memory = Memory::default();
+        let other = Budget::read(AnswerLimit::new(0, 0), &memory);
+        // No turn is left: what is not written inline waits.
+        let _turns: Vec<_> = std::iter::from_fn(|| other.turn().now_or_never()).collect();
         let long = |bytes: usize| {
             let mut tree = tree(2000);
             Arc::get_mut(&mut tree.plan.levels).unwrap()[0].members =
@@ -548,14 +562,17 @@ mod tests {
         ] {
             let mut budget = Budget::read(AnswerLimit::new(limit, 0), &memory);
             let mut answer = Box::pin(tree.answer(None, &mut budget));
-            let polled = futures::poll!(&mut answer);
-            assert_eq!(polled.is_ready(), is_inline, "{polled:?}");
+            assert_eq!(futures::poll!(&mut answer).is_ready(), is_inline);
         }
     }
 
     #[tokio::test]
-    async fn an_answer_that_cannot_grow_takes_no_share() {
+    async fn an_answer_takes_a_share_when_it_turns_out_large_and_may_be() {
         let memory = Memory::default();
+        let mut budget = Budget::read(AnswerLimit::new(2_000_000, 0), &memory);
+        let answer = tree(200_000).answer(None, &mut budget).await.unwrap();
+        assert_eq!((answer.json.len(), budget.has_share()), (1_600_001, true));
+        assert_eq!(budget.answer_room(), 399_999);
         let mut budget = Budget::read(AnswerLimit::new(400_000, 0), &memory);
         let refused = tree(100_000).answer(None, &mut budget).await;
         assert_eq!(refused, Err(budget.too_large()));

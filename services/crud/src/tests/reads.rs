@@ -241,6 +241,9 @@ async fn many_terms_do_not_exhaust_the_database() {
 #[tokio::test]
 async fn the_limit_of_the_database_cuts_and_says_so() {
     for mut db in engines().await {
+        db.options.limit = 3;
+        let answer = db.answer("artist", json!({"select": ["artist_id"]})).await.unwrap();
+        assert!(!answer.truncated, "there are three");
         db.options.limit = 2;
         let answer =
             db.answer("artist", json!({"select": {"artist_id": 1, "album": {"select": ["album_id"]}}})).await.unwrap();
@@ -261,10 +264,13 @@ async fn the_limit_of_the_database_cuts_and_says_so() {
 async fn a_level_that_is_too_large_is_refused_by_name() {
     for mut db in engines().await {
         db.options.limit = 1;
-        let docs: Vec<_> =
-            (0..101).map(|n| json!({"name": format!("n{n}"), "album_id": 3, "milliseconds": n})).collect();
-        db.mutate(db.insert("track", json!(docs), None)).await.unwrap();
-        let read = db.read("album", json!({"find": {"album_id": 3}, "select": {"track": {"select": ["name"]}}})).await;
+        let doc = |n| json!({"name": format!("n{n}"), "album_id": 3, "milliseconds": n});
+        let tree = || json!({"find": {"album_id": 3}, "select": {"track": {"select": ["name"]}}});
+        db.mutate(db.insert("track", (0..100).map(doc).collect(), None)).await.unwrap();
+        let read = db.read("album", tree()).await.unwrap();
+        assert_eq!(read[0]["track"].as_array().map(Vec::len), Some(100));
+        db.mutate(db.insert("track", doc(100), None)).await.unwrap();
+        let read = db.read("album", tree()).await;
         assert!(
             matches!(&read, Err(Error::TooLarge(text)) if text.contains("relation track") && text.contains("limit")),
             "{read:?}"

@@ -1,5 +1,5 @@
 use crate::fixtures::{chinook, rest, types, value};
-use crate::{Budget, Error, Field, FieldKind, Filter, Limits, Node, Options, Shape, Sort};
+use crate::{Budget, Error, Field, FieldKind, Filter, Limits, Node, Options, SelectionCost, Shape, Sort};
 
 /// The node of `options`, written as JSON, on a table of the Chinook database.
 fn node(table: &str, options: &str) -> Result<Node, Error> {
@@ -192,6 +192,52 @@ fn relations_beside_each_other_are_at_one_level() {
     let options = Options { select: Some(value(select)), ..Options::default() };
     let mut budget = Budget::new(Limits { depth: 2, statements: 2, ..Limits::default() });
     assert!(rest(&schema).node(schema.table("album").unwrap(), &options, &mut budget).is_ok());
+}
+
+#[test]
+fn a_known_selection_counts_what_it_counts_when_it_is_parsed() {
+    let schema = chinook();
+    let table = schema.table("album").unwrap();
+    let inside = r#"{"select": {"name": 1, "album": {"select": ["title"]}}}"#;
+    let select = format!(r#"{{"title": 1, "artist": {inside}, "track": {{"select": ["name"]}}}}"#);
+    let options = Options { select: Some(value(&select)), ..Options::default() };
+    let parse = |budget: &mut Budget| rest(&schema).node(table, &options, budget);
+    let mut parsed = Budget::default();
+    let cost = SelectionCost::of(&parse(&mut parsed).unwrap().fields);
+    assert_eq!(cost, SelectionCost { fields: 7, relations: 3, depth: 2 });
+    let mut known = Budget::default();
+    known.selection(cost).unwrap();
+    assert_eq!((known.counted(), parsed.counted()), (7, 7));
+
+    let all = Limits::default();
+    let bounds = (1..5).map(|depth| Limits { depth, ..all });
+    let bounds = bounds.chain((1..5).map(|statements| Limits { statements, ..all }));
+    for limits in bounds.chain((5..30).map(|nodes| Limits { nodes, ..all })) {
+        let (mut known, mut parsed) = (Budget::new(limits), Budget::new(limits));
+        // Several in one request.
+        for turn in 0..3 {
+            let (known, parsed) = (known.selection(cost), parse(&mut parsed).map(|_| ()));
+            assert_eq!(known, parsed, "{turn} {limits:?}");
+            if known.is_err() {
+                break;
+            }
+        }
+        // Inside a relation.
+        let (mut known, mut parsed) = (Budget::new(limits), Budget::new(limits));
+        if known.enter_relation().is_ok() && parsed.enter_relation().is_ok() {
+            assert_eq!(known.selection(cost), parse(&mut parsed).map(|_| ()), "{limits:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_counted_is_fields_conditions_and_values() {
+    let schema = chinook();
+    let mut budget = Budget::default();
+    let filter = value(r#"{"title": ["a", "b", "c"], "artist_id": 1}"#);
+    rest(&schema).filter(schema.table("album").unwrap(), &filter, &mut budget).unwrap();
+    budget.field().unwrap();
+    assert_eq!(budget.counted(), 6);
 }
 
 #[test]

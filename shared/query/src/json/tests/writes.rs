@@ -154,6 +154,9 @@ fn limits_count_rows_and_values() {
     assert_eq!(docs(&format!("[{one}, {one}, {one}]")), Err(long));
     let many = Error::TooComplex { what: "values", seen: 8, limit: 7 };
     assert_eq!(docs(&format!("[{one}, {one}]")), Err(many.clone()));
+    let fewer = Limits { values: 6, ..limits };
+    let row = rest(&schema).docs(table, &value(one), &mut Budget::new(fewer)).map(|_| ());
+    assert_eq!(row, Err(Error::TooComplex { what: "values", seen: 7, limit: 6 }), "a row is one");
     let changes = |json: &str| rest(&schema).changes(table, &value(json), &mut Budget::new(limits)).map(|_| ());
     assert_eq!(changes(r#"{"$set": {"doc": [1, 2, 3, 4, 5, 6]}}"#), Ok(()));
     assert_eq!(changes(r#"{"$set": {"doc": [1, 2, 3, 4, 5, 6]}, "$inc": {"a": 1}}"#), Err(many));
