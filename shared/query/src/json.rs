@@ -5,7 +5,7 @@ mod name;
 mod selection;
 mod write;
 
-use crate::{Budget, Change, Document, Error, Filter, Node, Schema, Sort, Table, Value};
+use crate::{Budget, Change, Column, Document, Error, Filter, Node, Schema, Sort, Table, Value};
 
 /// How operators are spelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,11 @@ impl Parser<'_> {
     /// `{"a": {"$nin": []}}`.
     pub fn filter(&self, table: &Table, find: &Value, budget: &mut Budget) -> Result<Filter, Error> {
         self.condition(table, find, budget)
+    }
+
+    /// The condition that `column` has `value`, as `{"column": value}` is.
+    pub fn equals(column: &Column, value: &Value, budget: &mut Budget) -> Result<Filter, Error> {
+        condition::equals(column, value, budget)
     }
 
     /// The node that reads `table` as `select`, `sort`, `skip` and `limit` say, of shape many and without a filter.

@@ -196,25 +196,26 @@ impl<'a> Planner<'a> {
     pub fn by_key(&mut self, table: usize, field: &Selected) -> Result<Filter> {
         let stored = self.names.stored(table);
         let columns = &self.names.table(table).columns;
-        let key: Vec<(&str, &str)> = stored
+        let key: Vec<(&str, usize)> = stored
             .primary_key
             .iter()
             .filter_map(|name| stored.columns.iter().position(|column| column.name == *name))
-            .map(|index| (columns[index].as_str(), stored.columns[index].name.as_str()))
+            .map(|index| (columns[index].as_str(), index))
             .collect();
         let known: Vec<&str> = key.iter().map(|(argument, _)| *argument).collect();
         self.arguments(field, &known)?;
-        let mut members = Vec::with_capacity(key.len());
+        let mut conditions = Vec::with_capacity(key.len());
         for (argument, column) in key {
             let given = match self.argument(field, argument, EnumValues::Text)? {
                 None => Err(Error::Required(format!("argument {argument} of {}", field.name.node))),
                 Some(list @ (Value::List(_) | Value::Object(_))) => Err(wrong_type(argument, "single value", &list)),
                 Some(single) => Ok(single),
             };
-            members.push((column.to_owned(), self.of_argument(field, argument, given)?));
+            let given = self.of_argument(field, argument, given)?;
+            let equal = Parser::equals(&stored.columns[column], &given, &mut self.budget);
+            conditions.push(equal.at(field.name.pos)?);
         }
-        let key = Value::Object(Object(members));
-        self.parser(table).filter(stored, &key, &mut self.budget).at(field.name.pos)
+        Ok(if conditions.len() == 1 { conditions.remove(0) } else { Filter::And(conditions) })
     }
 }
 

@@ -76,8 +76,7 @@ impl Parser<'_> {
     /// A condition on a column: a value, or an object of operators.
     fn column_condition(&self, column: &Column, value: &Value, budget: &mut Budget) -> Result<Filter, Error> {
         let Value::Object(Object(operators)) = value else {
-            budget.condition()?;
-            return equal(column, value, budget);
+            return equals(column, value, budget);
         };
         if operators.is_empty() {
             return Err(Error::Malformed(format!("empty condition on column {}", column.name)));
@@ -167,6 +166,12 @@ impl Parser<'_> {
             }),
         }
     }
+}
+
+/// Counts the condition and parses it.
+pub fn equals(column: &Column, value: &Value, budget: &mut Budget) -> Result<Filter, Error> {
+    budget.condition()?;
+    equal(column, value, budget)
 }
 
 /// The value of the column is `value`, or one of them, or null.
