@@ -246,7 +246,10 @@ impl FrontState {
         request: Request,
     ) -> BoxFuture<'a, Result<Response, Fault>> {
         match handler {
-            Some(Handler::Graphql) => Box::pin(graphql::post(&self.service, request).map(Ok)),
+            Some(Handler::Graphql) => {
+                let project = graphql::posted_project(request.uri().path()).unwrap_or_default().to_owned();
+                Box::pin(graphql::answer_post(&self.service, project, request).map(Ok))
+            }
             Some(Handler::Table) => Box::pin(rest::answer_post(&self.service, request).map(Ok)),
             None => {
                 let mut routed = Box::pin(self.web.clone().oneshot(request));

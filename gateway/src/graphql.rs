@@ -23,13 +23,12 @@ use std::{
 use arc_swap::ArcSwap;
 use axum::{
     Router,
-    body::Body,
     extract::{FromRequestParts, Path, RawQuery, State},
     response::Response,
     routing::get,
 };
 use foldhash::{HashMap, HashMapExt, quality};
-use http::{HeaderMap, Method, request::Parts};
+use http::{HeaderMap, Method};
 use mesh::{Call, Code, Fault};
 use quick_cache::{
     Weighter,
@@ -123,8 +122,7 @@ async fn post_document(
     Path(project): Path<String>,
     request: axum::extract::Request,
 ) -> Response {
-    let (head, sent) = request.into_parts();
-    Box::pin(answer_post(&service, &project, head, sent)).await
+    Box::pin(answer_post(&service, project, request)).await
 }
 
 /// The project of a path of the GraphQL endpoint that needs no decoding.
@@ -133,21 +131,16 @@ pub(crate) fn posted_project(path: &str) -> Option<&str> {
     is_plain_segment(project).then_some(project)
 }
 
-/// The answer to a POST of a document, to a path that [`posted_project`] knows.
-pub(crate) async fn post(service: &Service, request: axum::extract::Request) -> Response {
-    let (head, sent) = request.into_parts();
-    let uri = head.uri.clone();
-    answer_post(service, posted_project(uri.path()).unwrap_or_default(), head, sent).await
-}
-
-async fn answer_post(service: &Service, project: &str, mut head: Parts, sent: Body) -> Response {
+/// The answer to a POST of a document for `project`.
+pub(crate) async fn answer_post(service: &Service, project: String, request: axum::extract::Request) -> Response {
+    let (mut head, sent) = request.into_parts();
     let caller = match Caller::from_request_parts(&mut head, &()).await {
         Ok(caller) => caller,
         Err(response) => return response,
     };
     let responder = Responder { service, caller: &caller, media: Media::of(&head.headers) };
     let work = async {
-        let project = match service.edge().project(&caller, project).await {
+        let project = match service.edge().project(&caller, &project).await {
             Ok(project) => project,
             Err(fault) => return answer::fault(&fault, &caller.call),
         };

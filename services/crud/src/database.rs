@@ -15,11 +15,11 @@ use crate::{
     grant::Grants,
     meters::{Meters, timed},
     options::AnswerOptions,
-    prepared::{PreparedReads, ReadShape},
+    prepared::{CompiledReads, PreparedReads, ReadShape},
     resolve::Resolver,
     sql::{self, Dialect, Source},
-    store::{Statement, Store},
-    tree::{Answer, Plan},
+    store::Store,
+    tree::Answer,
     write::{self, Written},
 };
 
@@ -146,7 +146,7 @@ impl Database {
         grants: Grants<'_>,
         options: AnswerOptions,
     ) -> Result<Vec<Answer>, Error> {
-        let (plans, statements) = self.plans(reads, grants, options)?;
+        let CompiledReads { plans, statements } = self.compiled(reads, grants, options)?;
         let mut budget = Budget::read(options.answer, &self.memory);
         let rows = match statements.is_empty() {
             true => Vec::new(),
@@ -160,13 +160,12 @@ impl Database {
         Ok(answers)
     }
 
-    /// Plans of all reads, and their statements in the same order.
-    fn plans(
+    fn compiled(
         &self,
         reads: &[query::Read],
         grants: Grants<'_>,
         options: AnswerOptions,
-    ) -> Result<(Vec<Plan>, Vec<Statement>), Error> {
+    ) -> Result<CompiledReads, Error> {
         let snapshot = self.snapshot.load();
         let shape = ReadShape::of(reads, grants.terms(), options.limit);
         if grants.are_in_scope()
@@ -180,9 +179,10 @@ impl Database {
         let source = Source::Query { limit: options.limit };
         let mut statements = Vec::new();
         let plan = |node| sql::select(&snapshot.dialect, node, &source, &mut statements);
-        let plans: Vec<Plan> = nodes.iter().map(plan).collect();
-        snapshot.prepared.keep(shape, &plans, &statements);
-        Ok((plans, statements))
+        let plans = nodes.iter().map(plan).collect();
+        let reads = CompiledReads { plans, statements };
+        snapshot.prepared.keep(shape, &reads);
+        Ok(reads)
     }
 
     async fn write_once(

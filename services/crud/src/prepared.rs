@@ -34,6 +34,15 @@ pub struct PreparedReads {
     cache: Cache<Box<[u8]>, Arc<PreparedRead>, ReadWeighter, RandomState>,
 }
 
+/// Reads that are ready to run.
+#[derive(Debug)]
+pub struct CompiledReads {
+    /// The plan of each read.
+    pub plans: Vec<Plan>,
+    /// Their statements, in the same order.
+    pub statements: Vec<Statement>,
+}
+
 /// Compiled reads of one shape.
 #[derive(Debug)]
 struct PreparedRead {
@@ -66,23 +75,24 @@ impl Default for PreparedReads {
 }
 
 impl PreparedReads {
-    /// The plans and statements of reads of a known shape; `None` where it is not known.
+    /// Reads of a known shape with the values of the request; `None` where it is not known.
     ///
     /// Errors: `WRONG_TYPE`, `OUT_OF_RANGE` for values of rules.
-    pub fn bind(&self, shape: &ReadShape<'_>) -> Result<Option<(Vec<Plan>, Vec<Statement>)>, Error> {
+    pub fn bind(&self, shape: &ReadShape<'_>) -> Result<Option<CompiledReads>, Error> {
         let Some(prepared) = self.cache.get(&*shape.key) else { return Ok(None) };
         let statements = prepared.statements.iter().map(|statement| statement.bind(&shape.values));
-        Ok(Some((prepared.plans.clone(), statements.collect::<Result<_, _>>()?)))
+        let statements = statements.collect::<Result<_, _>>()?;
+        Ok(Some(CompiledReads { plans: prepared.plans.clone(), statements }))
     }
 
     /// Keeps what reads of `shape` were compiled to, unless that depends on their values.
-    pub fn keep(&self, shape: ReadShape<'_>, plans: &[Plan], statements: &[Statement]) {
+    pub fn keep(&self, shape: ReadShape<'_>, reads: &CompiledReads) {
         if shape.key.len() > SHAPE_BYTES_MAX {
             return;
         }
-        let prepared = statements.iter().map(|statement| StatementTemplate::new(statement, &shape.values));
+        let prepared = reads.statements.iter().map(|statement| StatementTemplate::new(statement, &shape.values));
         if let Some(statements) = prepared.collect() {
-            let read = PreparedRead { plans: plans.to_vec(), statements };
+            let read = PreparedRead { plans: reads.plans.clone(), statements };
             self.cache.insert(shape.key.into(), Arc::new(read));
         }
     }
