@@ -32,6 +32,7 @@ pub struct Database {
     store: Store,
     meters: Meters,
     memory: Memory,
+    prepared: PreparedReads,
     snapshot: ArcSwap<SchemaSnapshot>,
     /// When an unknown name made us refresh the schema.
     last_refresh: Mutex<Option<Instant>>,
@@ -48,15 +49,22 @@ pub struct SchemaSnapshot {
     pub dialect: Dialect,
     /// [`Store::schema_mark`] before it was read.
     schema_mark: Option<String>,
-    prepared: PreparedReads,
+    /// [`PreparedReads::next_snapshot`].
+    id: u64,
 }
 
 impl Database {
     /// Connects to the database behind `store` and reads its schema.
-    pub async fn connect(store: Store, dialect: Dialect, metrics: &Metrics, memory: Memory) -> Result<Self, Error> {
+    pub async fn connect(
+        store: Store,
+        dialect: Dialect,
+        metrics: &Metrics,
+        memory: Memory,
+        prepared: PreparedReads,
+    ) -> Result<Self, Error> {
         let meters = Meters::new(metrics, dialect.engine().name());
-        let snapshot = ArcSwap::from_pointee(inspect(&store, dialect).await?);
-        Ok(Self { store, meters, memory, snapshot, last_refresh: Mutex::default() })
+        let snapshot = ArcSwap::from_pointee(inspect(&store, dialect, &prepared).await?);
+        Ok(Self { store, meters, memory, prepared, snapshot, last_refresh: Mutex::default() })
     }
 
     #[cfg(test)]
@@ -76,7 +84,7 @@ impl Database {
         if schema_mark.is_some() && schema_mark == before.schema_mark {
             return Ok(false);
         }
-        let found = inspect(&self.store, before.dialect.clone()).await?;
+        let found = inspect(&self.store, before.dialect.clone(), &self.prepared).await?;
         let has_changed = found.version != before.version;
         self.snapshot.store(Arc::new(found));
         Ok(has_changed)
@@ -167,9 +175,9 @@ impl Database {
         options: AnswerOptions,
     ) -> Result<CompiledReads, Error> {
         let snapshot = self.snapshot.load();
-        let shape = ReadShape::of(reads, grants.terms(), options.limit);
+        let shape = ReadShape::of(snapshot.id, reads, grants.terms(), options.limit);
         if grants.are_in_scope()
-            && let Some(prepared) = snapshot.prepared.bind(&shape)?
+            && let Some(prepared) = self.prepared.bind(&shape)?
         {
             return Ok(prepared);
         }
@@ -181,7 +189,7 @@ impl Database {
         let plan = |node| sql::select(&snapshot.dialect, node, &source, &mut statements);
         let plans = nodes.iter().map(plan).collect();
         let reads = CompiledReads { plans, statements };
-        snapshot.prepared.keep(shape, &reads);
+        self.prepared.keep(shape, &reads);
         Ok(reads)
     }
 
@@ -213,7 +221,7 @@ fn after_retry<T>(done: Result<T, Error>) -> Result<T, Error> {
 /// Reads a snapshot of the schema.
 ///
 /// The mark is read first: a change after it is seen by the next refresh.
-async fn inspect(store: &Store, mut dialect: Dialect) -> Result<SchemaSnapshot, Error> {
+async fn inspect(store: &Store, mut dialect: Dialect, prepared: &PreparedReads) -> Result<SchemaSnapshot, Error> {
     let schema_mark = store.schema_mark().await?;
     let schema = store.introspect().await?;
     if let Some(query) = dialect.index_query() {
@@ -224,7 +232,7 @@ async fn inspect(store: &Store, mut dialect: Dialect) -> Result<SchemaSnapshot, 
         schema: Arc::new(schema),
         dialect,
         schema_mark,
-        prepared: PreparedReads::default(),
+        id: prepared.next_snapshot(),
     })
 }
 

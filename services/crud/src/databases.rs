@@ -19,6 +19,7 @@ use crate::{
     config::{self, Config},
     database::Database,
     options::AnswerOptions,
+    prepared::PreparedReads,
 };
 
 /// How often the schema of an open database is polled.
@@ -37,6 +38,7 @@ pub struct Databases {
     tasks: Tasks,
     data: PathBuf,
     memory: Memory,
+    prepared: PreparedReads,
     projects: ArcSwap<HashMap<String, Project>>,
 }
 
@@ -77,8 +79,14 @@ impl Databases {
     /// The databases of `current`, and of what comes after it.
     pub fn start(mesh: Mesh, config: Config, mut current: resources::Current, tasks: Tasks) -> Arc<Self> {
         let projects = ArcSwap::from_pointee(HashMap::new());
-        let databases =
-            Arc::new(Self { mesh, tasks: tasks.clone(), data: config.data, memory: Memory::default(), projects });
+        let databases = Arc::new(Self {
+            mesh,
+            tasks: tasks.clone(),
+            data: config.data,
+            memory: Memory::default(),
+            prepared: PreparedReads::default(),
+            projects,
+        });
         databases.swap(&current.borrow_and_update().clone());
         let (all, stop) = (Arc::downgrade(&databases), tasks.stop().clone());
         tasks.spawn("crud resources", async move {
@@ -210,7 +218,7 @@ impl Databases {
         };
         let tasks = self.tasks.clone();
         let (store, dialect) = blocking::run(move |_| config::open(&source, &tasks)).await??;
-        Database::connect(store, dialect, self.mesh.metrics(), self.memory.clone()).await
+        Database::connect(store, dialect, self.mesh.metrics(), self.memory.clone(), self.prepared.clone()).await
     }
 
     async fn poll(&self, project: &str, id: &str, open: &Database) {

@@ -1,10 +1,13 @@
 //! Prepared reads: what is compiled of a read serves all reads of the same shape, whatever their values.
 //!
 //! The shape of a request's reads is all that their resolution and their SQL depend on: the reads and their grants but
-//! for the values in conditions. It is the key under which the compiled statements are kept, as long as the schema is the
-//! same; a request of a known shape binds its own values to them.
+//! for the values in conditions. It is the key under which the compiled statements are kept, with the number of the
+//! schema's snapshot; a request of a known shape binds its own values to them.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use foldhash::quality::RandomState;
 use query::{Column, Columns, FieldKind, Filter, GrantTerms, Node, Read};
@@ -21,17 +24,23 @@ use crate::{
     tree::Plan,
 };
 
-/// Approximate memory limit of the prepared reads of a database.
-const CACHE_BYTES: u64 = 16 << 20;
+/// Approximate memory limit of the prepared reads of a node.
+const CACHE_BYTES: u64 = 32 << 20;
 /// Reads of the size that is usual that it holds.
-const READS_EXPECTED: usize = 4000;
+const READS_EXPECTED: usize = 8000;
 /// Shapes over this size are not kept.
 const SHAPE_BYTES_MAX: usize = 16 << 10;
 
-/// The prepared reads of a database with one schema.
-#[derive(Debug)]
+/// The prepared reads of a node: one bound for all its databases. Clones are the same.
+#[derive(Debug, Clone)]
 pub struct PreparedReads {
+    state: Arc<PreparedState>,
+}
+
+#[derive(Debug)]
+struct PreparedState {
     cache: Cache<Box<[u8]>, Arc<PreparedRead>, ReadWeighter, RandomState>,
+    next_snapshot: AtomicU64,
 }
 
 /// Reads that are ready to run.
@@ -70,16 +79,22 @@ enum PreparedArg {
 impl Default for PreparedReads {
     fn default() -> Self {
         let (hasher, lifecycle) = (RandomState::default(), DefaultLifecycle::default());
-        Self { cache: Cache::with(READS_EXPECTED, CACHE_BYTES, ReadWeighter, hasher, lifecycle) }
+        let cache = Cache::with(READS_EXPECTED, CACHE_BYTES, ReadWeighter, hasher, lifecycle);
+        Self { state: Arc::new(PreparedState { cache, next_snapshot: AtomicU64::new(0) }) }
     }
 }
 
 impl PreparedReads {
+    /// A number that no other snapshot of a schema has.
+    pub fn next_snapshot(&self) -> u64 {
+        self.state.next_snapshot.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// Reads of a known shape with the values of the request; `None` where it is not known.
     ///
     /// Errors: `WRONG_TYPE`, `OUT_OF_RANGE` for values of rules.
     pub fn bind(&self, shape: &ReadShape<'_>) -> Result<Option<CompiledReads>, Error> {
-        let Some(prepared) = self.cache.get(&*shape.key) else { return Ok(None) };
+        let Some(prepared) = self.state.cache.get(&*shape.key) else { return Ok(None) };
         let statements = prepared.statements.iter().map(|statement| statement.bind(&shape.values));
         let statements = statements.collect::<Result<_, _>>()?;
         Ok(Some(CompiledReads { plans: prepared.plans.clone(), statements }))
@@ -93,7 +108,7 @@ impl PreparedReads {
         let prepared = reads.statements.iter().map(|statement| StatementTemplate::new(statement, &shape.values));
         if let Some(statements) = prepared.collect() {
             let read = PreparedRead { plans: reads.plans.clone(), statements };
-            self.cache.insert(shape.key.into(), Arc::new(read));
+            self.state.cache.insert(shape.key.into(), Arc::new(read));
         }
     }
 }
@@ -148,9 +163,11 @@ pub struct ReadShape<'r> {
 }
 
 impl<'r> ReadShape<'r> {
-    /// The shape of `reads` with `grants`, in a database that answers `limit` rows where a read sets no limit.
-    pub fn of(reads: &'r [Read], grants: &'r [GrantTerms], limit: u64) -> Self {
+    /// The shape of `reads` with `grants` in a `snapshot` of a schema, in a database that answers `limit` rows where a
+    /// read sets no limit.
+    pub fn of(snapshot: u64, reads: &'r [Read], grants: &'r [GrantTerms], limit: u64) -> Self {
         let mut shape = Self { key: Vec::with_capacity(256), values: Vec::with_capacity(4) };
+        shape.number(snapshot);
         shape.number(limit);
         shape.count(reads.len());
         for read in reads {

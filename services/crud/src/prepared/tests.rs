@@ -34,7 +34,7 @@ fn terms(change: impl FnOnce(&mut GrantTerms)) -> GrantTerms {
 }
 
 fn key(reads: &[Read], grants: &[GrantTerms], limit: u64) -> Vec<u8> {
-    ReadShape::of(reads, grants, limit).key
+    ReadShape::of(0, reads, grants, limit).key
 }
 
 #[test]
@@ -120,6 +120,7 @@ fn everything_else_is() {
     keys.push(key(&[], &[], 11));
     keys.push(key(&reads[..2], &[], 10));
     keys.push(key(&reads[..1], &grants[..1], 10));
+    keys.push(ReadShape::of(1, &reads[..1], &[], 10).key);
     let distinct: HashSet<&Vec<u8>> = keys.iter().collect();
     assert_eq!(distinct.len(), keys.len());
 }

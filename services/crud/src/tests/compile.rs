@@ -136,7 +136,7 @@ fn selected(db: &Db, dialect: &Dialect, read: &query::Read) -> Result<Vec<Statem
     let plan = sql::select(dialect, &node, &Source::Query { limit: 1000 }, &mut statements);
     let prepared = PreparedReads::default();
     prepared.keep(
-        ReadShape::of(std::slice::from_ref(read), &terms, 1000),
+        ReadShape::of(0, std::slice::from_ref(read), &terms, 1000),
         &CompiledReads { plans: vec![plan], statements: statements.clone() },
     );
     assert_eq!(bound(&prepared, read, &terms).unwrap_or_else(|| unsourced(&statements)), unsourced(&statements));
@@ -145,7 +145,7 @@ fn selected(db: &Db, dialect: &Dialect, read: &query::Read) -> Result<Vec<Statem
 
 /// The statements that a read of a prepared shape is bound to.
 fn bound(prepared: &PreparedReads, read: &query::Read, terms: &[GrantTerms]) -> Option<Vec<Statement>> {
-    let shape = ReadShape::of(std::slice::from_ref(read), terms, 1000);
+    let shape = ReadShape::of(0, std::slice::from_ref(read), terms, 1000);
     prepared.bind(&shape).unwrap().map(|reads| reads.statements)
 }
 
@@ -376,7 +376,7 @@ fn a_prepared_read_is_bound_to_the_values_of_each_request() {
             let mut statements = Vec::new();
             let plan = sql::select(&dialect, &node, &Source::Query { limit: 1000 }, &mut statements);
             let prepared = PreparedReads::default();
-            prepared.keep(ReadShape::of(std::slice::from_ref(&read), &terms, 1000), &CompiledReads { plans: vec![plan], statements: statements.clone() });
+            prepared.keep(ReadShape::of(0, std::slice::from_ref(&read), &terms, 1000), &CompiledReads { plans: vec![plan], statements: statements.clone() });
             if let Some(bound) = bound(&prepared, &again, &terms) {
                 prop_assert_eq!(bound, unsourced(&expected));
                 bound_again.set(bound_again.get() + 1);

@@ -15,6 +15,7 @@ use crate::{
     database::Database,
     grant::{GrantScope, Grants},
     options::AnswerOptions,
+    prepared::PreparedReads,
     sql::Dialect,
     store::{Statement, Store, postgres::Postgres, sqlite::Sqlite},
     tree::Answer,
@@ -109,8 +110,15 @@ async fn db(store: Store, dialect: Dialect, names: &[(&str, &str)], folder: Opti
         execute(&store, &sql).await;
     }
     let options = AnswerOptions { limit: 1000, numbers: Numbers::Exact, answer: AnswerLimit::new(0, 0) };
-    let database =
-        Database::connect(store, dialect, &mesh::telemetry::Metrics::default(), Memory::default()).await.unwrap();
+    let database = Database::connect(
+        store,
+        dialect,
+        &mesh::telemetry::Metrics::default(),
+        Memory::default(),
+        PreparedReads::default(),
+    )
+    .await
+    .unwrap();
     Db { database, rules: HashMap::new(), options, _folder: folder }
 }
 
