@@ -219,10 +219,13 @@ fn inside_column(value: &Typed, keys: &[Cow<'_, str>]) -> Option<Value> {
     if keys.is_empty() { Some(value) } else { inside(&value, keys).cloned() }
 }
 
+/// Guard of the JSON that a column gets, which was counted when it was sent: whatever limits let it pass, rules see it.
+const COLUMN_JSON: Guard = Guard::new(usize::MAX, usize::MAX);
+
 /// The value of a column as rules see it.
 pub fn value_of(value: &Typed) -> Option<Value> {
     match value {
-        Typed::Json(text) => proto::json::parse(text.as_bytes(), Guard::default()).ok(),
+        Typed::Json(text) => proto::json::parse(text.as_bytes(), COLUMN_JSON).ok(),
         value => Some(value.to_value()),
     }
 }
@@ -313,6 +316,15 @@ mod tests {
             assert_eq!(value(&request, &format!("utils.exists({path})")), Some(Value::Bool(false)), "{path}");
         }
         assert_eq!(value(&request, "args.token"), Some(Value::Text("a.b.c".to_owned())));
+    }
+
+    #[test]
+    fn a_column_of_json_exists_however_long_it_is() {
+        let long = Typed::Json(format!("[{}0]", "0,".repeat(500_000)));
+        let doc = Document(vec![("tags".to_owned(), long)]);
+        let request = RequestContext { doc: Some(&doc), ..request() };
+        assert_eq!(value(&request, "utils.exists(args.doc.tags)"), Some(Value::Bool(true)));
+        assert_eq!(value(&request, "utils.length(args.doc.tags)"), Some(Value::Int(500_001)));
     }
 
     #[test]
