@@ -176,10 +176,13 @@ impl Parts {
 
 /// Seconds east of UTC of `+02:00` or `+02`.
 fn parse_offset(zone: &str) -> Option<i64> {
-    let sign = if zone.starts_with('-') { -1 } else { 1 };
+    let (sign, zone) = match zone.strip_prefix('-') {
+        Some(zone) => (-1, zone),
+        None => (1, zone.strip_prefix('+')?),
+    };
     let seconds = match zone.len() {
-        6 => parse_clock(&zone[1..])? / SECOND,
-        3 => number(&zone.as_bytes()[1..]).filter(|hours| *hours < 24)? * 3600,
+        5 => parse_clock(zone)? / SECOND,
+        2 => number(zone.as_bytes()).filter(|hours| *hours < 24)? * 3600,
         _ => return None,
     };
     Some(sign * seconds)
@@ -313,6 +316,8 @@ mod tests {
             "2009-01-01x",
             "2009-01-01T25:00",
             "2009-01-01T01:00+24",
+            "2009-01-01T01:00Z02",
+            "2009-01-01T01:00z02:00",
             "ä009-01-01",
         ] {
             assert_eq!(parse_timestamp(case), None, "{case}");
