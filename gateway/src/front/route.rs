@@ -140,3 +140,66 @@ impl Handler {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::front::path;
+
+    /// Paths of up to five segments after the prefix.
+    fn paths() -> Vec<String> {
+        let segments = ["shop", "crud", "batch", "graphql", "read", "%72ead", "a.b", ""];
+        let mut paths = vec!["/v1/api".to_owned()];
+        let mut from = 0;
+        for _ in 0..5 {
+            let longer = paths[from..].iter().flat_map(|path| segments.map(|segment| format!("{path}/{segment}")));
+            let longer: Vec<_> = longer.collect();
+            from = paths.len();
+            paths.extend(longer);
+        }
+        paths
+    }
+
+    fn head(method: Method, path: &str) -> Parts {
+        http::Request::builder().method(method).uri(path).body(()).expect("the test sends legal paths").into_parts().0
+    }
+
+    #[test]
+    fn what_bypasses_the_router_is_what_the_router_would_find() {
+        let (mut documents, mut tables) = (0, 0);
+        for path in paths() {
+            let head = head(Method::POST, &path);
+            let segments: Vec<&str> = path.split('/').skip(3).collect();
+            let plain = |segments: &[&str]| segments.iter().all(|name| !name.is_empty() && !name.contains(['%', '.']));
+            let expected = match *segments.as_slice() {
+                [project, "graphql"] if plain(&[project]) => Some(Handler::Graphql),
+                [project, "crud", database, table, "read"] if plain(&[project, database, table]) => {
+                    Some(Handler::Table)
+                }
+                _ => None,
+            };
+
+            let handler = Handler::of(&head);
+
+            assert_eq!(handler, expected, "{path}");
+            let Some(handler) = handler else { continue };
+            assert_eq!(path::clean(&head.uri), Ok(None), "{path}");
+            assert_eq!(Route::of(Protocol::Web, &path), handler.route(), "{path}");
+            match handler {
+                Handler::Graphql => documents += 1,
+                Handler::Table => tables += 1,
+            }
+        }
+        assert_eq!((documents, tables), (5, 125));
+    }
+
+    #[test]
+    fn only_a_post_bypasses_the_router() {
+        for path in ["/v1/api/shop/graphql", "/v1/api/shop/crud/music/track/read"] {
+            assert!(Handler::of(&head(Method::POST, path)).is_some(), "{path}");
+            for method in [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE] {
+                assert_eq!(Handler::of(&head(method.clone(), path)), None, "{method} {path}");
+            }
+        }
+    }
+}
