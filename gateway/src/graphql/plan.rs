@@ -18,7 +18,7 @@ use query::{Budget, Guard, Mutation, Operation, Read};
 
 pub use self::cache::PlanCache;
 use self::{
-    cache::{KeptSelection, PlanKey, SelectionKey},
+    cache::{KeptSelection, PlanKey, SelectionKey, SetId},
     select::Group,
 };
 use super::{
@@ -117,7 +117,7 @@ impl Plan {
         variables: &Variables<'_>,
         counters: Counters,
     ) -> Result<Arc<Self>> {
-        let key = PlanKey { names: names.id, at: operation.selection_set.pos };
+        let key = PlanKey { names: names.id, set: SetId::of(&operation.selection_set.node) };
         if let Some(plan) = document.plans.plan(key) {
             return Ok(plan);
         }

@@ -1,11 +1,11 @@
 //! Cache of what is planned alike for every request of a document: operations and selections without variables.
 //!
-//! It belongs to the document, so that it goes with it, and is keyed by places in its text.
+//! It belongs to the document, so that it goes with it, and is keyed by the document's selection sets.
 
 use std::{fmt, hash::Hash, sync::Arc};
 
 use arc_swap::ArcSwap;
-use async_graphql_parser::Pos;
+use async_graphql_parser::types::SelectionSet;
 use foldhash::{HashMap, HashMapExt};
 use query::{Field, SelectionCost};
 
@@ -23,8 +23,8 @@ pub struct PlanCache {
 pub struct PlanKey {
     /// [`crate::graphql::names::Names::id`].
     pub names: u64,
-    /// Where its selection stands.
-    pub at: Pos,
+    /// Its selection.
+    pub set: SetId,
 }
 
 /// A selection of the document on a table.
@@ -34,8 +34,21 @@ pub struct SelectionKey {
     pub names: u64,
     /// Index of the table in the names.
     pub table: usize,
-    /// Where it stands.
-    pub at: Pos,
+    /// What stands in the document.
+    pub set: SetId,
+}
+
+/// Identity of a selection set in its document: the address of its items.
+///
+/// Its position does not identify it: to the parser, a carriage return alone goes back to the beginning of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SetId(usize);
+
+impl SetId {
+    /// The identity of `set`, which has an item, in a document that stays as it is.
+    pub fn of(set: &SelectionSet) -> Self {
+        Self(set.items.as_ptr().addr())
+    }
 }
 
 /// A selection that is the same for every request.

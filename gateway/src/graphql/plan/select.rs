@@ -13,7 +13,7 @@ use query::{Error, Field, FieldKind, Node, SelectionCost, Shape};
 
 use super::{
     Planner, at_field,
-    cache::{KeptSelection, SelectionKey},
+    cache::{KeptSelection, SelectionKey, SetId},
 };
 use crate::graphql::{
     names,
@@ -166,7 +166,7 @@ impl<'a> Planner<'a> {
     pub fn fields(&mut self, table: usize, sets: &[&'a Positioned<SelectionSet>]) -> Result<Arc<[Field]>> {
         // Several sets are one that is merged out of them, which is rare.
         let [set] = sets else { return self.merged_fields(table, sets).map(Arc::from) };
-        let key = SelectionKey { names: self.names.id, table, at: set.pos };
+        let key = SelectionKey { names: self.names.id, table, set: SetId::of(&set.node) };
         if let Some(selection) = self.document.plans.selection(key) {
             self.budget.selection(selection.cost).map_err(Refusal::new)?;
             return Ok(selection.fields);

@@ -17,8 +17,12 @@ impl Kept {
     }
 
     fn plan(&self, sent: &[(&str, Value)], limits: Limits) -> Result<Arc<Plan>> {
+        self.plan_of(None, sent, limits)
+    }
+
+    fn plan_of(&self, name: Option<&str>, sent: &[(&str, Value)], limits: Limits) -> Result<Arc<Plan>> {
         let sent = query::Object(sent.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect());
-        let operation = &self.document.operation(None)?.node;
+        let operation = &self.document.operation(name)?.node;
         let variables = Variables::new(&self.document, operation, sent)?;
         let counters = Counters { budget: Budget::new(limits), guard: Guard::default() };
         Plan::of(&self.document, operation, &self.names, &variables, counters)
@@ -88,6 +92,39 @@ fn limits_hold_for_what_is_kept() {
 }
 
 #[test]
+fn what_is_kept_counts_as_what_is_planned() {
+    for selection in [
+        "title",
+        "title artist { name album { title } }",
+        "a: track { name genre { name } } track_aggregate { count __typename } ...F",
+        "... @skip(if: $skip) { title } ...F ... { artist { ...A } }",
+        "track(limit: 1) { name genre { name } } artist { ...A } artist { artist_id }",
+    ] {
+        let text = format!(
+            "query($id: Int!, $skip: Boolean = false) {{ album_by_pk(album_id: $id) {{ {selection} }} }}
+             fragment F on Album {{ artist {{ ...A }} b: title }}
+             fragment A on Artist {{ name album {{ track {{ name }} }} }}"
+        );
+        let warm = Kept::new(&text);
+        let id = [("id", Value::Int(1))];
+        let whole = warm.plan(&id, Limits::default()).unwrap_or_else(|refusal| panic!("{text}: {refusal:?}"));
+        for most in 1..30 {
+            let default = Limits::default();
+            for limits in [
+                Limits { nodes: most, ..default },
+                Limits { statements: most, ..default },
+                Limits { depth: most, ..default },
+            ] {
+                let (first, again) = (Kept::new(&text).plan(&id, limits), warm.plan(&id, limits));
+
+                assert_eq!(first.is_ok(), again.is_ok(), "{limits:?} {text}");
+                assert!(again.is_err() || again == Ok(whole.clone()), "{text}");
+            }
+        }
+    }
+}
+
+#[test]
 fn another_version_of_a_project_is_planned_anew() {
     let mut kept = Kept::new("query($id: Int!) { album_by_pk(album_id: $id) { title } }");
     let id = [("id", Value::Int(1))];
@@ -100,4 +137,21 @@ fn another_version_of_a_project_is_planned_anew() {
     kept.names = Names::new(Arc::new(project));
 
     assert!(kept.plan(&id, Limits::default()).is_err());
+}
+
+#[test]
+fn what_stands_at_the_same_position_is_told_apart() {
+    // To the parser a carriage return alone goes back to the first column of the same line.
+    for text in [
+        "query A { album { title } }\rquery B { album { album_id } }",
+        "query A($n: Int) { album(limit: $n) { title } }\rquery B($n: Int) { album(limit: $n) { album_id } }",
+    ] {
+        let kept = Kept::new(text);
+        let fields = |operation| {
+            let plan = kept.plan_of(Some(operation), &[], Limits::default()).unwrap();
+            keys(&plan.reads[0].node.fields).join(",")
+        };
+
+        assert_eq!([fields("A"), fields("B"), fields("A")], ["title", "album_id", "title"], "{text:?}");
+    }
 }
