@@ -39,7 +39,7 @@ pub(crate) use self::request::Media;
 use self::{
     document::Document,
     names::Names,
-    plan::{Counters, Kind, Plan},
+    plan::{Counters, Kind, Plan, PlanCache},
     refusal::{Cause, Refusal},
     request::Request,
     response::LocatedFault,
@@ -85,9 +85,10 @@ impl Default for Caches {
 struct DocumentWeighter;
 
 impl Weighter<String, Arc<Document>> for DocumentWeighter {
-    /// A tree takes about twenty times the bytes of its text, what is planned of it thirty times.
+    /// A tree takes about twenty times the bytes of its text, besides what is planned of it: plans and selections.
     fn weight(&self, text: &String, _: &Arc<Document>) -> u64 {
-        text.len() as u64 * 50 + 500
+        let bytes = text.len() * (20 + 2 * PlanCache::BYTES_PER_BYTE) + 500;
+        bytes as u64
     }
 }
 

@@ -124,8 +124,8 @@ impl Plan {
         let mut planner = Planner::new(document, names, variables, counters);
         let plan = Arc::new(planner.plan(operation)?);
         match planner.has_variables.get() {
-            false => document.plans.keep_plan(key, plan.clone(), planner.budget.counted()),
-            true => planner.keep_selections(),
+            false => document.plans.keep_plan(key, plan.clone(), planner.bytes.get()),
+            true => document.plans.keep_selections(&planner.selections),
         }
         Ok(plan)
     }
@@ -152,13 +152,15 @@ struct Planner<'a> {
     has_arguments: bool,
     /// Selections that are the same for every request, none of them inside another.
     selections: Vec<(SelectionKey, KeptSelection)>,
+    /// Approximate memory of what is planned, in bytes: a fragment may bring a short text many times.
+    bytes: Cell<usize>,
 }
 
 impl<'a> Planner<'a> {
     fn new(document: &'a Document, names: &'a Names, variables: &'a Variables<'a>, counters: Counters) -> Self {
         let Counters { budget, guard } = counters;
-        let (has_variables, has_arguments) = (Cell::new(false), false);
-        Self { document, names, variables, budget, guard, has_variables, has_arguments, selections: Vec::new() }
+        let (has_variables, has_arguments, selections, bytes) = Default::default();
+        Self { document, names, variables, budget, guard, has_variables, has_arguments, selections, bytes }
     }
 
     fn plan(&mut self, operation: &'a OperationDefinition) -> Result<Plan> {
@@ -177,12 +179,6 @@ impl<'a> Planner<'a> {
             plan.fields.push(ResponseField { key: key.to_owned(), at: group.at, source });
         }
         Ok(plan)
-    }
-
-    fn keep_selections(&mut self) {
-        for (key, selection) in self.selections.drain(..) {
-            self.document.plans.keep_selection(key, selection);
-        }
     }
 }
 

@@ -69,6 +69,19 @@ pub fn has_variables(written: &AstValue) -> bool {
     }
 }
 
+/// Approximate memory of what is planned of a value, in bytes.
+pub fn memory(value: &Value) -> usize {
+    /// Of a condition or a typed value, besides its texts.
+    const BYTES: usize = 100;
+    BYTES
+        + match value {
+            Value::Null | Value::Bool(_) | Value::Int(_) => 0,
+            Value::Number(text) | Value::Text(text) => text.len(),
+            Value::List(items) => items.iter().map(memory).sum(),
+            Value::Object(Object(members)) => members.iter().map(|(name, value)| name.len() + memory(value)).sum(),
+        }
+}
+
 /// A value without variables.
 pub fn constant(document: &Document, written: &ConstValue) -> Result<Value> {
     let value = value(document, &Variables::default(), EnumValues::Text, &written.clone().into_value())?;

@@ -87,7 +87,8 @@ impl Budget {
     }
 
     /// Fields, conditions and values that were counted.
-    pub fn counted(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn counted(&self) -> usize {
         self.nodes + self.values
     }
 

@@ -7,7 +7,7 @@ use super::Planner;
 use crate::graphql::{
     names,
     refusal::{Located, Refusal, Result},
-    value::{EnumValues, has_variables, stored_condition, value},
+    value::{EnumValues, has_variables, memory, stored_condition, value},
     variables::Variables,
 };
 
@@ -44,6 +44,7 @@ impl<'a> Planner<'a> {
         let Some(written) = field.get_argument(name) else { return Ok(None) };
         let variables = if has_variables(&written.node) { self.met_variables() } else { self.variables };
         let value = value(self.document, variables, enums, &written.node).at(written.pos)?;
+        self.takes(value.as_ref().map_or(0, memory));
         Ok(value.filter(|value| *value != Value::Null))
     }
 

@@ -58,19 +58,20 @@ pub struct KeptSelection {
     pub fields: Arc<[Field]>,
     /// What it counts for the limits.
     pub cost: SelectionCost,
+    /// Approximate memory in bytes.
+    pub bytes: usize,
 }
 
 impl PlanCache {
-    /// Bytes of text for each field that is kept: about the length of a field's name, so that what is kept takes some
-    /// thirty times the text.
-    const BYTES_PER_FIELD: usize = 8;
-    /// Fields that are kept of the shortest text.
-    const FIELDS_MIN: usize = 16;
+    /// Bytes that plans, and again selections, may take for each byte of the document's text.
+    pub const BYTES_PER_BYTE: usize = 30;
+    /// Bytes that they may take of the shortest text.
+    const BYTES_MIN: usize = 4000;
 
     /// An empty cache for a document of so many bytes.
-    pub fn new(bytes: usize) -> Self {
-        let fields = (bytes / Self::BYTES_PER_FIELD).max(Self::FIELDS_MIN);
-        Self { plans: BoundedCache::new(fields), selections: BoundedCache::new(fields) }
+    pub fn new(text_bytes: usize) -> Self {
+        let bytes = (text_bytes * Self::BYTES_PER_BYTE).max(Self::BYTES_MIN);
+        Self { plans: BoundedCache::new(bytes), selections: BoundedCache::new(bytes) }
     }
 
     /// The plan of an operation without variables.
@@ -78,9 +79,9 @@ impl PlanCache {
         self.plans.get(&key)
     }
 
-    /// Keeps the plan of an operation without variables, in which so many fields, conditions and values were counted.
-    pub fn keep_plan(&self, key: PlanKey, plan: Arc<Plan>, counted: usize) {
-        self.plans.insert(key, plan, counted);
+    /// Keeps the plan of an operation without variables, which takes so many bytes.
+    pub fn keep_plan(&self, key: PlanKey, plan: Arc<Plan>, bytes: usize) {
+        self.plans.insert(&[(key, plan)], |_| bytes);
     }
 
     /// The fields of a selection without variables.
@@ -88,46 +89,61 @@ impl PlanCache {
         self.selections.get(&key)
     }
 
-    /// Keeps the fields of a selection without variables.
-    pub fn keep_selection(&self, key: SelectionKey, selection: KeptSelection) {
-        let weight = selection.cost.fields;
-        self.selections.insert(key, selection, weight);
+    /// Keeps the fields of selections without variables.
+    pub fn keep_selections(&self, selections: &[(SelectionKey, KeptSelection)]) {
+        self.selections.insert(selections, |selection| selection.bytes);
     }
 }
 
 /// A small map that is read far more often than written: readers take no lock.
 struct BoundedCache<K, V> {
     entries: ArcSwap<Entries<K, V>>,
-    weight_max: usize,
+    bytes_max: usize,
 }
 
 #[derive(Debug, Clone)]
 struct Entries<K, V> {
     map: HashMap<K, V>,
-    weight: usize,
+    bytes: usize,
+}
+
+impl<K, V> Default for Entries<K, V> {
+    fn default() -> Self {
+        Self { map: HashMap::new(), bytes: 0 }
+    }
 }
 
 impl<K: Copy + Eq + Hash, V: Clone> BoundedCache<K, V> {
-    fn new(weight_max: usize) -> Self {
-        Self { entries: ArcSwap::from_pointee(Entries { map: HashMap::new(), weight: 0 }), weight_max }
+    /// Approximate memory of an entry besides its value.
+    const ENTRY_BYTES: usize = 100;
+
+    fn new(bytes_max: usize) -> Self {
+        Self { entries: ArcSwap::default(), bytes_max }
     }
 
     fn get(&self, key: &K) -> Option<V> {
         self.entries.load().map.get(key).cloned()
     }
 
-    /// Adds a value; one that there is no room for takes the place of all others, one over the limit is not kept.
-    fn insert(&self, key: K, value: V, weight: usize) {
-        if weight > self.weight_max {
+    /// Adds values; one that there is no room for takes the place of all others, one over the limit is not kept.
+    ///
+    /// The map is copied once for all of them.
+    fn insert(&self, values: &[(K, V)], bytes: impl Fn(&V) -> usize) {
+        if values.is_empty() {
             return;
         }
         self.entries.rcu(|entries| {
-            let mut next = match entries.weight + weight > self.weight_max {
-                true => Entries { map: HashMap::new(), weight: 0 },
-                false => Entries::clone(entries),
-            };
-            if next.map.insert(key, value.clone()).is_none() {
-                next.weight += weight;
+            let mut next = Entries::clone(entries);
+            for (key, value) in values {
+                let bytes = bytes(value).saturating_add(Self::ENTRY_BYTES);
+                if bytes > self.bytes_max || next.map.contains_key(key) {
+                    continue;
+                }
+                if next.bytes + bytes > self.bytes_max {
+                    next = Entries::default();
+                }
+                next.map.insert(*key, value.clone());
+                next.bytes += bytes;
             }
             next
         });
@@ -136,7 +152,7 @@ impl<K: Copy + Eq + Hash, V: Clone> BoundedCache<K, V> {
 
 impl<K: fmt::Debug, V: fmt::Debug> fmt::Debug for BoundedCache<K, V> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("BoundedCache").field("entries", &self.entries).field("weight_max", &self.weight_max).finish()
+        out.debug_struct("BoundedCache").field("entries", &self.entries).field("bytes_max", &self.bytes_max).finish()
     }
 }
 
@@ -145,18 +161,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cache_holds_at_most_its_weight() {
-        let cache = BoundedCache::new(10);
+    fn a_cache_holds_at_most_its_bytes() {
+        const OWN: usize = BoundedCache::<u8, usize>::ENTRY_BYTES;
+        let cache = BoundedCache::new(10 + 2 * OWN);
+        let kept = || [1, 2, 3, 4].map(|key| cache.get(&key));
+        let bytes = |value: &usize| *value;
 
-        cache.insert(1, 'a', 6);
-        cache.insert(1, 'b', 6);
-        cache.insert(2, 'c', 4);
-        assert_eq!((cache.get(&1), cache.get(&2)), (Some('b'), Some('c')));
+        cache.insert(&[(1, 6), (1, 6), (2, 4)], bytes);
+        assert_eq!(kept(), [Some(6), Some(4), None, None]);
 
-        cache.insert(3, 'd', 1);
-        assert_eq!((cache.get(&1), cache.get(&2), cache.get(&3)), (None, None, Some('d')));
+        cache.insert(&[(3, 0)], bytes);
+        assert_eq!(kept(), [None, None, Some(0), None]);
 
-        cache.insert(4, 'e', 11);
-        assert_eq!((cache.get(&3), cache.get(&4)), (Some('d'), None));
+        cache.insert(&[(4, 11 + OWN)], bytes);
+        assert_eq!(kept(), [None, None, Some(0), None]);
+
+        cache.insert(&[(4, 10 + OWN)], bytes);
+        assert_eq!(kept(), [None, None, None, Some(10 + OWN)]);
     }
 }

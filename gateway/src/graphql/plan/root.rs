@@ -11,7 +11,7 @@ use super::{
     FieldSource, Planner,
     arguments::Op,
     at_table,
-    select::{Group, is_condition, no_arguments, only_conditional_directives},
+    select::{FIELD_BYTES, Group, is_condition, no_arguments, only_conditional_directives},
 };
 use crate::graphql::{
     names::{RootField, RootKind, RootLookup},
@@ -100,6 +100,7 @@ impl<'a> Planner<'a> {
 
     fn all_columns(&mut self, table: usize) -> Result<Vec<Field>> {
         let (stored, names) = (self.names.stored(table), self.names.table(table));
+        self.takes(stored.columns.len() * FIELD_BYTES);
         let columns = stored.columns.iter().zip(&names.columns);
         let field = |(column, key): (&query::Column, &String)| {
             self.budget.field().map_err(Refusal::new)?;

@@ -23,6 +23,9 @@ use crate::graphql::{
 /// Arguments that a field may have: no field knows as many, and they are compared with each other.
 const MAX_ARGUMENTS: usize = 100;
 
+/// Approximate memory of a planned field in bytes, besides its response key.
+pub const FIELD_BYTES: usize = 240;
+
 /// Fields by their response keys, in order.
 pub type Groups<'a> = IndexMap<&'a str, Group<'a>, foldhash::fast::RandomState>;
 
@@ -78,6 +81,8 @@ impl<'a> Planner<'a> {
         for set in sets {
             self.collect_set(&set.node, &mut groups, &mut spread)?;
         }
+        let keys: usize = groups.keys().map(|key| key.len()).sum();
+        self.takes(groups.len() * FIELD_BYTES + keys);
         Ok(groups)
     }
 
@@ -169,18 +174,25 @@ impl<'a> Planner<'a> {
         let key = SelectionKey { names: self.names.id, table, set: SetId::of(&set.node) };
         if let Some(selection) = self.document.plans.selection(key) {
             self.budget.selection(selection.cost).map_err(Refusal::new)?;
+            self.takes(selection.bytes);
             return Ok(selection.fields);
         }
         let before = (self.has_variables.replace(false), std::mem::replace(&mut self.has_arguments, false));
-        let kept = self.selections.len();
+        let (kept, bytes) = (self.selections.len(), self.bytes.get());
         let fields: Arc<[Field]> = self.merged_fields(table, sets)?.into();
         if !self.has_variables.get() && !self.has_arguments {
             self.selections.truncate(kept);
-            self.selections.push((key, KeptSelection { cost: SelectionCost::of(&fields), fields: fields.clone() }));
+            let (cost, bytes) = (SelectionCost::of(&fields), self.bytes.get() - bytes);
+            self.selections.push((key, KeptSelection { fields: fields.clone(), cost, bytes }));
         }
         self.has_variables.set(self.has_variables.get() || before.0);
         self.has_arguments |= before.1;
         Ok(fields)
+    }
+
+    /// Counts memory of what is planned.
+    pub fn takes(&self, bytes: usize) {
+        self.bytes.set(self.bytes.get() + bytes);
     }
 
     fn merged_fields(&mut self, table: usize, sets: &[&'a Positioned<SelectionSet>]) -> Result<Vec<Field>> {

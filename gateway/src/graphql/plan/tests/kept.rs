@@ -155,3 +155,47 @@ fn what_stands_at_the_same_position_is_told_apart() {
         assert_eq!([fields("A"), fields("B"), fields("A")], ["title", "album_id", "title"], "{text:?}");
     }
 }
+
+/// A fragment brings the same text, or the same names, wherever it is spread.
+#[test]
+fn a_plan_that_takes_far_more_than_its_text_is_not_kept() {
+    let long = "x".repeat(4000);
+    let spread = |root: &str| (0..100).map(|index| format!("a{index}: {root} ")).collect::<String>();
+    for (text, is_kept) in [
+        (format!("{{ album(where: {{title: {long:?}}}) {{ title }} }}"), true),
+        (format!("{{ {} }} fragment F on Artist {{ {long}: name }}", spread("artist { ...F }")), false),
+        (
+            format!(
+                "{{ {} }} fragment F on Artist {{ album(where: {{title: {long:?}}}) {{ title }} }}",
+                spread("artist { ...F }")
+            ),
+            false,
+        ),
+        (
+            format!(
+                "mutation {{ {} }} fragment F on AlbumMutation {{ {} }}",
+                spread("insert_album(docs: []) { ...F }"),
+                spread("affected")
+            ),
+            false,
+        ),
+    ] {
+        let kept = Kept::new(&text);
+        let plan = || kept.plan(&[], Limits::default()).unwrap();
+        let (first, second) = (plan(), plan());
+
+        assert_eq!(Arc::ptr_eq(&first, &second), is_kept, "{}", &text[..60]);
+    }
+}
+
+#[test]
+fn a_selection_that_takes_far_more_than_its_text_is_not_kept() {
+    let long = "x".repeat(4000);
+    let spread = (0..100).map(|index| format!("a{index}: artist {{ ...F }} ")).collect::<String>();
+    let kept = Kept::new(&format!(
+        "query($id: Int!) {{ album_by_pk(album_id: $id) {{ {spread} }} }} fragment F on Artist {{ {long}: name }}"
+    ));
+    let read = |id| kept.read(&[("id", Value::Int(id))]);
+
+    assert!(!Arc::ptr_eq(&read(1).node.fields, &read(2).node.fields));
+}
