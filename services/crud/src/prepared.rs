@@ -9,7 +9,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use foldhash::quality::RandomState;
+use foldhash::{HashMap, HashMapExt, quality::RandomState};
 use query::{Column, Columns, FieldKind, Filter, GrantTerms, Node, Read};
 use quick_cache::{
     Weighter,
@@ -21,7 +21,7 @@ use crate::{
     bind::Bind,
     operand::{ArgSource, Operand, RequestValue},
     store::{Output, Statement},
-    tree::Plan,
+    tree::{Level, Plan},
 };
 
 /// Approximate memory limit of the prepared reads of a node.
@@ -105,7 +105,8 @@ impl PreparedReads {
         if shape.key.len() > SHAPE_BYTES_MAX {
             return;
         }
-        let prepared = reads.statements.iter().map(|statement| StatementTemplate::new(statement, &shape.values));
+        let Some(indexes) = shape.indexes() else { return };
+        let prepared = reads.statements.iter().map(|statement| StatementTemplate::new(statement, &indexes));
         if let Some(statements) = prepared.collect() {
             let read = PreparedRead { plans: reads.plans.clone(), statements };
             self.state.cache.insert(shape.key.into(), Arc::new(read));
@@ -115,12 +116,11 @@ impl PreparedReads {
 
 impl StatementTemplate {
     /// `None` where an argument comes from no value of the request as a whole.
-    fn new(statement: &Statement, values: &[RequestValue<'_>]) -> Option<Self> {
+    fn new(statement: &Statement, indexes: &HashMap<usize, usize>) -> Option<Self> {
         let arg = |(bind, source): (&Bind, &ArgSource)| match source {
             ArgSource::Constant => Some(PreparedArg::Constant(bind.clone())),
             ArgSource::Request { address, column } => {
-                let index = values.iter().position(|value| value.address() == *address)?;
-                Some(PreparedArg::Request(index, column.clone()))
+                Some(PreparedArg::Request(*indexes.get(address)?, column.clone()))
             }
             ArgSource::Unknown => None,
         };
@@ -145,10 +145,13 @@ struct ReadWeighter;
 
 impl Weighter<Box<[u8]>, Arc<PreparedRead>> for ReadWeighter {
     fn weight(&self, shape: &Box<[u8]>, read: &Arc<PreparedRead>) -> u64 {
-        let statement = |statement: &StatementTemplate| statement.text.len() + statement.args.len() * 150 + 100;
-        let levels: usize = read.plans.iter().map(|plan| plan.levels.len()).sum();
-        // Members of the levels' rows stand in the shape too, with their names.
-        let bytes = shape.len() * 4 + read.statements.iter().map(statement).sum::<usize>() + levels * 200 + 200;
+        let statement = |statement: &StatementTemplate| {
+            statement.text.len() + statement.args.len() * 150 + statement.columns.len() * 16 + 100
+        };
+        // The names of members stand in the shape too.
+        let level = |level: &Level| level.members.len() * 100 + 200;
+        let levels = read.plans.iter().flat_map(|plan| plan.levels.iter()).map(level).sum::<usize>();
+        let bytes = shape.len() * 2 + read.statements.iter().map(statement).sum::<usize>() + levels + 200;
         bytes as u64
     }
 }
@@ -158,7 +161,7 @@ impl Weighter<Box<[u8]>, Arc<PreparedRead>> for ReadWeighter {
 pub struct ReadShape<'r> {
     /// Encoding of the shape: different shapes have different ones.
     key: Vec<u8>,
-    /// In the order of the encoding.
+    /// In the order of the encoding; empty lists are left out.
     values: Vec<RequestValue<'r>>,
 }
 
@@ -177,6 +180,14 @@ impl<'r> ReadShape<'r> {
         shape.count(grants.len());
         grants.iter().for_each(|grant| shape.grant(grant));
         shape
+    }
+
+    /// The index of each value by its address; `None` where two have the same, as in nodes that share their fields: which
+    /// of them an argument comes from is not known then.
+    fn indexes(&self) -> Option<HashMap<usize, usize>> {
+        let mut indexes = HashMap::with_capacity(self.values.len());
+        let mut addresses = self.values.iter().map(RequestValue::address).enumerate();
+        addresses.all(|(index, address)| indexes.insert(address, index).is_none()).then_some(indexes)
     }
 
     fn node(&mut self, node: &'r Node) {
@@ -220,7 +231,10 @@ impl<'r> ReadShape<'r> {
             Filter::In { column, values } => {
                 self.named(b'i', column);
                 self.tag(u8::from(values.is_empty()));
-                self.values.push(V::many(values));
+                // An empty list is no argument, and has no address of its own.
+                if !values.is_empty() {
+                    self.values.push(V::many(values));
+                }
             }
             Filter::IsNull { column } => self.named(b'0', column),
             Filter::Related { relation, quantifier, filter } => {

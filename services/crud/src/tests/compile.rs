@@ -386,6 +386,35 @@ fn a_prepared_read_is_bound_to_the_values_of_each_request() {
     assert!(bound_again.get() > 1000, "too few of the reads were prepared: {}", bound_again.get());
 }
 
+/// Clones of a read share its selection, and the values in it.
+#[tokio::test]
+async fn reads_that_share_values_are_not_prepared_for_others() {
+    let db = sqlite().await;
+    let known = db.schema();
+    let titled = |title: &str| {
+        let albums = serde_json::json!({"select": ["title"], "find": {"title": title}});
+        read(&known.schema, "artist", &serde_json::json!({"select": {"album": albums}})).unwrap()
+    };
+    let apart = [titled("b"), titled("c")];
+    let shared = [apart[0].clone(), apart[0].clone()];
+    let accesses = query::read_accesses(&known.schema, &shared[0]).unwrap();
+    let terms = [db.terms(&accesses), db.terms(&accesses)].concat();
+
+    for (kept, is_known) in [(&apart, true), (&shared, false)] {
+        let mut resolver = Resolver::new(&known.schema, grants(&terms));
+        let mut statements = Vec::new();
+        let mut plan = |read| {
+            let node = resolver.read(read).unwrap();
+            sql::select(&Dialect::Sqlite, &node, &Source::Query { limit: 1000 }, &mut statements)
+        };
+        let plans = kept.iter().map(&mut plan).collect();
+        let prepared = PreparedReads::default();
+        prepared.keep(ReadShape::of(0, kept, &terms, 1000), &CompiledReads { plans, statements });
+
+        assert_eq!(prepared.bind(&ReadShape::of(0, &apart, &terms, 1000)).unwrap().is_some(), is_known);
+    }
+}
+
 #[tokio::test]
 async fn rows_of_a_table_without_a_key_are_ordered_by_their_place() {
     let db = sqlite().await;
