@@ -31,7 +31,7 @@ use foldhash::{HashMap, HashMapExt, quality};
 use http::{HeaderMap, Method};
 use mesh::{Call, Code, Fault};
 use quick_cache::{
-    Weighter,
+    OptionsBuilder, Weighter,
     sync::{Cache, DefaultLifecycle},
 };
 
@@ -58,6 +58,9 @@ const UNCACHED_BYTES: usize = 32 * 1024;
 const DOCUMENT_CACHE_BYTES: u64 = 64 * 1024 * 1024;
 /// Documents of the size that is usual that it holds.
 const DOCUMENTS_EXPECTED: usize = 4000;
+/// Parts of the cache, each with a lock and its share of the memory: few enough that the longest document fits in one,
+/// however many processors there are.
+const DOCUMENT_CACHE_SHARDS: usize = 16;
 /// Projects whose names are cached; the cache is cleared when it is full.
 const CACHED_PROJECTS: usize = 1000;
 
@@ -69,13 +72,14 @@ pub struct Caches {
 
 impl Default for Caches {
     fn default() -> Self {
-        let documents = Cache::with(
-            DOCUMENTS_EXPECTED,
-            DOCUMENT_CACHE_BYTES,
-            DocumentWeighter,
-            Default::default(),
-            DefaultLifecycle::default(),
-        );
+        let options = OptionsBuilder::new()
+            .estimated_items_capacity(DOCUMENTS_EXPECTED)
+            .weight_capacity(DOCUMENT_CACHE_BYTES)
+            .shards(DOCUMENT_CACHE_SHARDS)
+            .build()
+            .expect("both capacities are given");
+        let (hasher, lifecycle) = (Default::default(), DefaultLifecycle::default());
+        let documents = Cache::with_options(options, DocumentWeighter, hasher, lifecycle);
         Self { documents, names: ArcSwap::default() }
     }
 }
@@ -358,4 +362,21 @@ fn denial(written: &[Result<WriteResult, Fault>]) -> Option<&Fault> {
     }
     let mut faults = written.iter().filter_map(|result| result.as_ref().err());
     faults.find(|fault| matches!(fault.code, Code::Denied | Code::Unauthenticated))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_document_that_is_cached_has_room() {
+        let Caches { documents, .. } = Caches::default();
+        let text = format!("{:UNCACHED_BYTES$}", "{ album { title } }");
+        let document = Arc::new(Document::parse(&text, query::Guard::default()).unwrap());
+
+        documents.insert(text.clone(), document);
+
+        assert!(documents.get(text.as_str()).is_some());
+        assert_eq!(documents.num_shards(), DOCUMENT_CACHE_SHARDS, "on every machine");
+    }
 }

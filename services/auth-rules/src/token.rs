@@ -9,7 +9,7 @@ use query::{
     resources::{self, TokenKey},
 };
 use quick_cache::{
-    Weighter,
+    OptionsBuilder, Weighter,
     sync::{Cache, DefaultLifecycle},
 };
 use serde::Deserialize;
@@ -22,6 +22,9 @@ const CLAIM_LIMITS: Guard = Guard::new(32, 4096);
 const CACHE_BYTES: u64 = 8 << 20;
 /// Tokens of the size that is usual that it holds.
 const TOKENS_EXPECTED: usize = 8000;
+/// Parts of the cache, each with a lock and its share of the memory: few enough that the longest token fits in one,
+/// however many processors there are.
+const CACHE_SHARDS: usize = 16;
 /// Least bytes of a secret for HS256: as many as its hash. Source: RFC 7518, 3.2.
 pub const SECRET_BYTES: usize = 32;
 
@@ -124,9 +127,14 @@ impl KeySet {
     pub fn new(specs: Vec<TokenKey>) -> Self {
         let long_enough = |spec: &&TokenKey| spec.secret.len() >= SECRET_BYTES;
         let keys = specs.iter().filter(long_enough).map(VerifyingKey::new).collect();
-        let verified =
-            Cache::with(TOKENS_EXPECTED, CACHE_BYTES, TokenWeighter, Default::default(), DefaultLifecycle::default());
-        Self { specs, keys, verified }
+        let options = OptionsBuilder::new()
+            .estimated_items_capacity(TOKENS_EXPECTED)
+            .weight_capacity(CACHE_BYTES)
+            .shards(CACHE_SHARDS)
+            .build()
+            .expect("both capacities are given");
+        let (hasher, lifecycle) = (Default::default(), DefaultLifecycle::default());
+        Self { specs, keys, verified: Cache::with_options(options, TokenWeighter, hasher, lifecycle) }
     }
 
     /// The configuration that it was made from.

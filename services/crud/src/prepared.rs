@@ -12,7 +12,7 @@ use std::sync::{
 use foldhash::{HashMap, HashMapExt, quality::RandomState};
 use query::{Column, Columns, FieldKind, Filter, GrantTerms, Node, Read};
 use quick_cache::{
-    Weighter,
+    OptionsBuilder, Weighter,
     sync::{Cache, DefaultLifecycle},
 };
 
@@ -28,6 +28,9 @@ use crate::{
 const CACHE_BYTES: u64 = 32 << 20;
 /// Reads of the size that is usual that it holds.
 const READS_EXPECTED: usize = 8000;
+/// Parts of the cache, each with a lock and its share of the memory: few enough that large reads fit in one, however many
+/// processors there are.
+const CACHE_SHARDS: usize = 16;
 /// Shapes over this size are not kept.
 const SHAPE_BYTES_MAX: usize = 16 << 10;
 
@@ -78,8 +81,14 @@ enum PreparedArg {
 
 impl Default for PreparedReads {
     fn default() -> Self {
+        let options = OptionsBuilder::new()
+            .estimated_items_capacity(READS_EXPECTED)
+            .weight_capacity(CACHE_BYTES)
+            .shards(CACHE_SHARDS)
+            .build()
+            .expect("both capacities are given");
         let (hasher, lifecycle) = (RandomState::default(), DefaultLifecycle::default());
-        let cache = Cache::with(READS_EXPECTED, CACHE_BYTES, ReadWeighter, hasher, lifecycle);
+        let cache = Cache::with_options(options, ReadWeighter, hasher, lifecycle);
         Self { state: Arc::new(PreparedState { cache, next_snapshot: AtomicU64::new(0) }) }
     }
 }
