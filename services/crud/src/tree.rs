@@ -242,7 +242,7 @@ impl Writer<'_> {
             return Err(Halt::Stopped);
         }
         let room = self.most.checked_sub(self.len()).ok_or(Halt::Full)?;
-        if self.stop.is_some() && self.out.len() > FLUSH_BYTES && self.most < usize::MAX {
+        if self.stop.is_some() && self.out.len() > FLUSH_BYTES {
             self.before = self.before.take().or_else(|| Mapping::new(self.most));
             if let Some(before) = &mut self.before {
                 before.take(&mut self.out);
@@ -494,15 +494,24 @@ mod tests {
         }
     }
 
-    /// A check costs more than a row.
+    /// A check costs more than a row: no more often, but at the end of the room.
     #[test]
-    fn limits_are_checked_every_32_kib_and_at_the_end_of_the_room() {
+    fn limits_are_checked_every_32_kib() {
         let tree = tree(0);
         for (most, rows, check_at) in [(1 << 20, 1000, 1 + (32 << 10)), (10_000, 1000, 10_000)] {
             writer(&tree, most, None, |writer| {
                 writer.node(0, 0..rows).unwrap();
                 assert_eq!(writer.check_at, check_at);
             });
+        }
+        for (len, is_checked) in [(1, false), (32 << 10, false), ((32 << 10) + 1, true)] {
+            let long = "x".repeat(len);
+            for value in [Cell::Text((&long).into()), Cell::Bytes(long.as_bytes()), Cell::Json(long.as_bytes())] {
+                writer(&tree, 1 << 20, None, |writer| {
+                    writer.cell(&value).unwrap();
+                    assert_eq!(writer.check_at > 0, is_checked, "{len}");
+                });
+            }
         }
     }
 
