@@ -397,6 +397,18 @@ impl Writer<'_> {
 }
 
 impl JoinIndex {
+    /// Adds the next row to the chain of `key`.
+    fn push(&mut self, key: Option<Key>) {
+        let here = u32::try_from(self.next.len()).expect("a level has far fewer rows than 2^32");
+        self.next.push(here);
+        let Some(key) = key else {
+            return;
+        };
+        let ends = self.ends.entry(key).or_insert((here, here));
+        self.next[ends.1 as usize] = here;
+        ends.1 = here;
+    }
+
     /// The rows of a chain, in their order.
     fn rows(&self, (first, last): (u32, u32)) -> impl Iterator<Item = usize> + '_ {
         let next = move |at: &u32| (*at != last).then(|| self.next[*at as usize]);
@@ -410,18 +422,13 @@ fn index(level: &Level, rows: Option<&Rows>, stop: Option<&Stop>) -> Result<Join
         return Ok(index);
     };
     index.next.reserve(rows.len());
-    for row in 0..rows.len() {
-        if row % CHECK_ROWS == 0 && stop.is_some_and(Stop::is_due) {
+    for first in (0..rows.len()).step_by(CHECK_ROWS) {
+        if stop.is_some_and(Stop::is_due) {
             return Err(Halt::Stopped);
         }
-        let here = u32::try_from(row).expect("a level has far fewer rows than 2^32");
-        index.next.push(here);
-        let Some(key) = parent(rows, row, &level.link) else {
-            continue;
-        };
-        let ends = index.ends.entry(key).or_insert((here, here));
-        index.next[ends.1 as usize] = here;
-        ends.1 = here;
+        for row in first..rows.len().min(first + CHECK_ROWS) {
+            index.push(parent(rows, row, &level.link));
+        }
     }
     Ok(index)
 }
