@@ -7,9 +7,10 @@ use proto::{
     auth::{Access, TableAccess},
     grant,
 };
-use query::{FieldKind, MutationKind, Operation};
+use query::{FieldKind, Limits, MutationKind, Operation};
 
 use super::stage::{Stage, Told};
+use crate::Config;
 
 const ALL: &str = r#"{"op":"all"}"#;
 
@@ -75,6 +76,34 @@ async fn an_alias_means_its_database() {
     for alias in ["music", "sqlite", "sql-sqlite", "sql-music"] {
         let told = stage.post(&format!("/v1/api/shop/crud/{alias}/album/read"), "", ALL).await;
         assert_eq!(told.status(), 200, "{alias}");
+        let told =
+            stage.post(&format!("/v1/api/shop/crud/{alias}/album/read"), "", r#"{"op":"all","find":{"nope":1}}"#).await;
+        assert_eq!(told.refusal(), (400, "UNKNOWN_COLUMN".to_owned()), "rules know it by its id");
+    }
+}
+
+#[tokio::test]
+async fn the_limits_of_the_node_hold() {
+    let limits = Limits { nodes: 3, statements: 2, values: 3, ..Limits::default() };
+    let stage = Stage::with(Config { limits, ..Config::default() }).await;
+    let over = (400, "TOO_COMPLEX".to_owned());
+    let select = r#""options":{"select":["title"]}"#;
+    let doc = r#"{"title":"x","album_id":1}"#;
+    for (operation, within, beyond) in [
+        ("read", select.to_owned(), format!(r#"{select},"find":{{"$or":[{{"title":"x"}},{{"title":"y"}}]}}"#)),
+        ("create", format!(r#""doc":[{doc}]"#), format!(r#""doc":[{doc},{doc}]"#)),
+    ] {
+        let told = stage.post(&path("album", operation), "", &format!(r#"{{"op":"all",{within}}}"#)).await;
+        assert_eq!(told.status(), 200, "{}", told.text());
+        let told = stage.post(&path("album", operation), "", &format!(r#"{{"op":"all",{beyond}}}"#)).await;
+        assert_eq!(told.refusal(), over, "{operation}");
+    }
+    // No more of a body is read than what is within the limits could take.
+    for (count, is_over) in [(1000, false), (1100, true)] {
+        let members: Vec<String> = (0..count).map(|name| format!(r#""{name}":1"#)).collect();
+        let body = format!(r#"{{"op":"all","find":{{{}}}}}"#, members.join(","));
+        let told = stage.post("/v1/api/bare/crud/music/album/read", "", &body).await;
+        assert_eq!(told.refusal() == over, is_over, "{}", told.text());
     }
 }
 

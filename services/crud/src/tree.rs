@@ -242,7 +242,7 @@ impl Writer<'_> {
             return Err(Halt::Stopped);
         }
         let room = self.most.checked_sub(self.len()).ok_or(Halt::Full)?;
-        if self.stop.is_some() && self.out.len() > FLUSH_BYTES && self.most < usize::MAX {
+        if self.stop.is_some() && self.out.len() > FLUSH_BYTES {
             self.before = self.before.take().or_else(|| Mapping::new(self.most));
             if let Some(before) = &mut self.before {
                 before.take(&mut self.out);
@@ -397,6 +397,18 @@ impl Writer<'_> {
 }
 
 impl JoinIndex {
+    /// Adds the next row to the chain of `key`.
+    fn push(&mut self, key: Option<Key>) {
+        let here = u32::try_from(self.next.len()).expect("a level has far fewer rows than 2^32");
+        self.next.push(here);
+        let Some(key) = key else {
+            return;
+        };
+        let ends = self.ends.entry(key).or_insert((here, here));
+        self.next[ends.1 as usize] = here;
+        ends.1 = here;
+    }
+
     /// The rows of a chain, in their order.
     fn rows(&self, (first, last): (u32, u32)) -> impl Iterator<Item = usize> + '_ {
         let next = move |at: &u32| (*at != last).then(|| self.next[*at as usize]);
@@ -410,18 +422,13 @@ fn index(level: &Level, rows: Option<&Rows>, stop: Option<&Stop>) -> Result<Join
         return Ok(index);
     };
     index.next.reserve(rows.len());
-    for row in 0..rows.len() {
-        if row % CHECK_ROWS == 0 && stop.is_some_and(Stop::is_due) {
+    for first in (0..rows.len()).step_by(CHECK_ROWS) {
+        if stop.is_some_and(Stop::is_due) {
             return Err(Halt::Stopped);
         }
-        let here = u32::try_from(row).expect("a level has far fewer rows than 2^32");
-        index.next.push(here);
-        let Some(key) = parent(rows, row, &level.link) else {
-            continue;
-        };
-        let ends = index.ends.entry(key).or_insert((here, here));
-        index.next[ends.1 as usize] = here;
-        ends.1 = here;
+        for row in first..rows.len().min(first + CHECK_ROWS) {
+            index.push(parent(rows, row, &level.link));
+        }
     }
     Ok(index)
 }
@@ -494,15 +501,24 @@ mod tests {
         }
     }
 
-    /// A check costs more than a row.
+    /// A check costs more than a row: no more often, but at the end of the room.
     #[test]
-    fn limits_are_checked_every_32_kib_and_at_the_end_of_the_room() {
+    fn limits_are_checked_every_32_kib() {
         let tree = tree(0);
         for (most, rows, check_at) in [(1 << 20, 1000, 1 + (32 << 10)), (10_000, 1000, 10_000)] {
             writer(&tree, most, None, |writer| {
                 writer.node(0, 0..rows).unwrap();
                 assert_eq!(writer.check_at, check_at);
             });
+        }
+        for (len, is_checked) in [(1, false), (32 << 10, false), ((32 << 10) + 1, true)] {
+            let long = "x".repeat(len);
+            for value in [Cell::Text((&long).into()), Cell::Bytes(long.as_bytes()), Cell::Json(long.as_bytes())] {
+                writer(&tree, 1 << 20, None, |writer| {
+                    writer.cell(&value).unwrap();
+                    assert_eq!(writer.check_at > 0, is_checked, "{len}");
+                });
+            }
         }
     }
 

@@ -100,6 +100,10 @@ async fn counts_are_numbers_and_aggregates_rows() {
         assert_eq!(db.read("track", json!({"shape": "count"})).await.unwrap(), json!(5));
         assert_eq!(db.read("track", json!({"shape": "count", "find": {"album_id": 1}})).await.unwrap(), json!(3));
         assert_eq!(db.read("track", json!({"shape": "aggregate"})).await.unwrap(), json!([{"count": 5}]));
+        let fields = [FieldKind::Count, FieldKind::Constant("track".to_owned()), FieldKind::Count];
+        let fields = fields.into_iter().zip(["a", "b", "c"]).map(|(kind, key)| Field { key: key.to_owned(), kind });
+        let found = answered(&db, "track", Node::new(Shape::Aggregate, fields.collect::<Vec<_>>())).await;
+        assert_eq!(found, (r#"[{"a":5,"b":"track","c":5}]"#.to_owned(), 1));
     }
 }
 
@@ -279,6 +283,20 @@ async fn a_level_that_is_too_large_is_refused_by_name() {
             .read("album", json!({"find": {"album_id": 3}, "select": {"track": {"select": ["name"], "limit": 1}}}))
             .await;
         assert_eq!(rows.unwrap(), json!([{"track": [{"name": "n0"}]}]));
+    }
+}
+
+#[tokio::test]
+async fn a_level_of_many_rows_is_whole() {
+    for db in engines().await {
+        let doc = |n| json!({"name": format!("n{n}"), "album_id": 2 + n % 2, "milliseconds": n});
+        db.mutate(db.insert("track", (0..10_000).map(doc).collect(), None)).await.unwrap();
+        let tree = json!({"find": {"album_id": {"$gt": 1}}, "select": {"track": {"select": ["name"]}}});
+        let albums = db.read("album", tree).await.unwrap();
+        for (album, expected) in [(0, "n9998"), (1, "n9999")] {
+            let tracks = albums[album]["track"].as_array().unwrap();
+            assert_eq!((tracks.len(), &tracks[tracks.len() - 1]["name"]), (5001 - album, &json!(expected)));
+        }
     }
 }
 
