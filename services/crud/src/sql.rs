@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use query::{Column, Comparison, Quantifier, Table, Typed};
+use query::{Column, Quantifier, Table, Typed};
 
 use crate::{
     bind::Bind,
@@ -11,11 +11,12 @@ use crate::{
     store::{Output, Statement},
 };
 
+mod compare;
 mod dialect;
 mod select;
 mod write;
 
-pub use dialect::Dialect;
+pub use dialect::{Dialect, SQLITE_BLOB, SQLITE_FORMS};
 pub use select::{Source, compile as select};
 pub use write::{Returned, delete, insert, select_before_delete, update};
 
@@ -33,6 +34,8 @@ pub struct Sql<'d> {
     aliases: u32,
     /// The table that the statement writes.
     target: Option<&'d Table>,
+    /// Whether a negation is around what is appended.
+    is_negated: bool,
 }
 
 /// Alias of a table in a statement.
@@ -47,7 +50,15 @@ pub enum Alias {
 impl<'d> Sql<'d> {
     /// An empty statement.
     pub fn new(dialect: &'d Dialect) -> Self {
-        Self { dialect, text: String::with_capacity(256), args: Vec::new(), sources: None, aliases: 0, target: None }
+        Self {
+            dialect,
+            text: String::with_capacity(256),
+            args: Vec::new(),
+            sources: None,
+            aliases: 0,
+            target: None,
+            is_negated: false,
+        }
     }
 
     /// An empty statement that writes `table`.
@@ -74,9 +85,14 @@ impl<'d> Sql<'d> {
     /// Appends a placeholder for `value`.
     pub fn arg(&mut self, value: impl Into<Bind>) {
         self.args.push(value.into());
+        self.last_arg();
+        self.record(ArgSource::Unknown);
+    }
+
+    /// Appends the placeholder of the last argument once more.
+    fn last_arg(&mut self) {
         self.text.push_str(self.dialect.placeholder());
         self.number(self.args.len());
-        self.record(ArgSource::Unknown);
     }
 
     /// Appends a placeholder for a number that no value of a condition changes.
@@ -202,19 +218,15 @@ impl<'d> Sql<'d> {
             Cond::Or(any) => self.joined(alias, any, " OR "),
             Cond::Not(cond) => {
                 self.push("NOT (");
+                let was_negated = std::mem::replace(&mut self.is_negated, true);
                 self.cond(alias, cond);
+                self.is_negated = was_negated;
                 self.push(")");
             }
-            Cond::Compare(column, comparison, value) => {
-                self.column(alias, column);
-                self.push(operator(*comparison));
-                self.arg(Typed::clone(&value.value));
-                self.came_from(value.address, column);
-            }
+            Cond::Compare(column, comparison, value) => self.compare(alias, column, *comparison, value),
             Cond::In(_, values) if values.value.is_empty() => self.push("FALSE"),
             Cond::In(column, values) => {
-                self.column(alias, column);
-                if self.any(column, values.value.to_vec()) {
+                if self.any(alias, column, values.value.to_vec()) {
                     self.came_from(values.address, column);
                 }
             }
@@ -223,26 +235,6 @@ impl<'d> Sql<'d> {
                 self.push(" IS NULL");
             }
             Cond::Related(related) => self.related(alias, related),
-        }
-    }
-
-    /// Appends an `IN`: the operand before it equals one of `values`, which fit `column`.
-    ///
-    /// Returns whether they are one argument.
-    pub fn any(&mut self, column: &Column, values: Vec<Typed>) -> bool {
-        match self.dialect.list(column.r#type) {
-            Some((before, after)) => {
-                self.push(before);
-                self.arg(Bind::List(values));
-                self.push(after);
-                true
-            }
-            None => {
-                self.push(" IN (");
-                self.list(", ", values, Self::arg);
-                self.push(")");
-                false
-            }
         }
     }
 
@@ -312,16 +304,5 @@ impl Output {
             r#type: column.r#type,
             scale: crate::decimal::digits(column).and_then(|digits| digits.scale.try_into().ok()),
         }
-    }
-}
-
-fn operator(comparison: Comparison) -> &'static str {
-    match comparison {
-        Comparison::Eq => " = ",
-        Comparison::Ne => " <> ",
-        Comparison::Gt => " > ",
-        Comparison::Gte => " >= ",
-        Comparison::Lt => " < ",
-        Comparison::Lte => " <= ",
     }
 }

@@ -165,7 +165,7 @@ fn insert_batch(dialect: &Dialect, mutation: &Mutation<'_>, columns: &[&Column],
 /// Appends ` WHERE`, with a subselect of the key where at most one row is written.
 fn targets(sql: &mut Sql<'_>, mutation: &Mutation<'_>, cond: &Cond<'_>, one: bool) {
     let table = mutation.table;
-    if !one || select::is_one(table, cond) {
+    if !one || select::is_one(sql.dialect, table, cond) {
         return sql.filter(Alias::Target, cond);
     }
     let key: Vec<&Column> = table.primary_key.iter().filter_map(|name| table.column(name).ok()).collect();

@@ -24,6 +24,7 @@ use crate::{
 
 mod bind;
 mod error;
+mod form;
 mod group_commit;
 mod open;
 mod reader;
