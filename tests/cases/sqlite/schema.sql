@@ -23,3 +23,10 @@ INSERT INTO secret VALUES (1, 'open', 0, '2020-01-01 00:00:00'), (2, 'hidden as 
   (3, 'hidden as 2', 2, '2020-01-01 00:00:00'), (4, 'of the year 2100', 0, 4102444800),
   (5, 'of the next hour', 0, '2025-12-31 23:00:00 -02:00'), (6, 'no boolean', 'perhaps', '2020-01-01 00:00:00'),
   (7, 'no time', 0, 1595022976000);
+
+-- Errors that keep what a statement has changed before.
+CREATE TABLE code (id INTEGER PRIMARY KEY, v TEXT UNIQUE ON CONFLICT FAIL);
+CREATE TABLE raising (id INTEGER PRIMARY KEY, v TEXT);
+CREATE TRIGGER no_bad BEFORE INSERT ON raising WHEN NEW.v = 'bad' BEGIN SELECT RAISE(FAIL, 'refused'); END;
+CREATE TRIGGER no_worse BEFORE UPDATE ON raising WHEN NEW.id = 2 BEGIN SELECT RAISE(FAIL, 'refused'); END;
+CREATE TRIGGER no_end BEFORE DELETE ON raising WHEN OLD.id = 2 BEGIN SELECT RAISE(ROLLBACK, 'refused'); END;

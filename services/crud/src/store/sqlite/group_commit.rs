@@ -101,14 +101,12 @@ fn in_transaction(writer: &mut Connection, writes: &[QueuedWrite]) -> Option<Vec
 }
 
 impl QueuedWrite {
-    /// Runs it in a transaction of its own.
+    /// Runs it in a transaction of its own, begun for each: `ON CONFLICT FAIL` and `RAISE(FAIL)` end a statement with an
+    /// error and keep what it changed before.
     fn commit_alone(&self, writer: &mut Connection) -> Result<SqliteRows, SqliteError> {
-        if self.room.is_none() {
-            return self.run(writer);
-        }
-        // Without a beginning, its changes would last although its rows are not taken.
-        writer.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-        let done = self.run(writer).and_then(|rows| {
+        let done = self.interruptible(writer, |writer| {
+            writer.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+            let rows = run(writer, &self.statement, self.room())?;
             writer.prepare_cached("COMMIT")?.execute([])?;
             Ok(rows)
         });
@@ -119,8 +117,20 @@ impl QueuedWrite {
     }
 
     fn run(&self, writer: &mut Connection) -> Result<SqliteRows, SqliteError> {
-        let room = self.room.unwrap_or(UNLIMITED);
-        Interrupt::When(self.stop.clone()).over(writer, |writer| run(writer, &self.statement, room))
+        self.interruptible(writer, |writer| run(writer, &self.statement, self.room()))
+    }
+
+    fn interruptible(
+        &self,
+        writer: &mut Connection,
+        work: impl FnOnce(&mut Connection) -> Result<SqliteRows, SqliteError>,
+    ) -> Result<SqliteRows, SqliteError> {
+        Interrupt::When(self.stop.clone()).over(writer, work)
+    }
+
+    /// Room of its rows.
+    fn room(&self) -> Room {
+        self.room.unwrap_or(UNLIMITED)
     }
 
     fn answer(self, result: Result<SqliteRows, SqliteError>) {
