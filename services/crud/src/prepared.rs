@@ -17,7 +17,7 @@ use crate::{
     Error,
     bind::Bind,
     operand::{ArgSource, Operand, RequestValue},
-    store::{Output, Statement},
+    store::{Output, PlainStatement, Statement},
     tree::Plan,
 };
 
@@ -45,6 +45,7 @@ struct PreparedRead {
 #[derive(Debug)]
 struct PreparedStatement {
     text: Arc<str>,
+    plain: Option<PlainStatement>,
     columns: Arc<[Output]>,
     args: Vec<PreparedArg>,
 }
@@ -101,7 +102,8 @@ impl PreparedStatement {
         };
         let args = statement.args.iter().zip(&statement.sources).map(arg).collect::<Option<Vec<_>>>()?;
         let is_whole = args.len() == statement.args.len();
-        is_whole.then(|| Self { text: statement.text.clone(), columns: statement.columns.clone(), args })
+        let (text, plain, columns) = (statement.text.clone(), statement.plain.clone(), statement.columns.clone());
+        is_whole.then_some(Self { text, plain, columns, args })
     }
 
     fn bind(&self, values: &[RequestValue<'_>]) -> Result<Statement, Error> {
@@ -110,7 +112,8 @@ impl PreparedStatement {
             PreparedArg::Request(index, column) => Ok(values[*index].bind(column)?),
         });
         let args = args.collect::<Result<_, Error>>()?;
-        Ok(Statement { text: self.text.clone(), args, columns: self.columns.clone(), sources: Vec::new() })
+        let (text, plain, columns) = (self.text.clone(), self.plain.clone(), self.columns.clone());
+        Ok(Statement { text, args, columns, sources: Vec::new(), plain })
     }
 }
 
@@ -120,7 +123,10 @@ struct ReadWeighter;
 
 impl Weighter<Box<[u8]>, Arc<PreparedRead>> for ReadWeighter {
     fn weight(&self, shape: &Box<[u8]>, read: &Arc<PreparedRead>) -> u64 {
-        let statement = |statement: &PreparedStatement| statement.text.len() + statement.args.len() * 150 + 100;
+        let statement = |statement: &PreparedStatement| {
+            let plain = statement.plain.as_ref().map_or(0, |plain| plain.text.len() + plain.columns.len() * 100);
+            statement.text.len() + plain + statement.args.len() * 150 + 100
+        };
         let levels: usize = read.plans.iter().map(|plan| plan.levels.len()).sum();
         // Members of the levels' rows stand in the shape too, with their names.
         let bytes = shape.len() * 4 + read.statements.iter().map(statement).sum::<usize>() + levels * 200 + 200;

@@ -1,14 +1,12 @@
 //! The SQL compiler: resolved operations in, statements out. Pure: it runs without a database.
 
-use std::fmt::Write;
-
-use query::{Column, Quantifier, Table, Typed};
+use query::{Column, Quantifier, Table, TableKind, Typed, resources::Engine};
 
 use crate::{
     bind::Bind,
     operand::ArgSource,
     resolve::{Cond, Related},
-    store::{Output, Statement},
+    store::{FormedColumn, Output, PlainStatement, Statement},
 };
 
 mod compare;
@@ -23,19 +21,39 @@ pub use write::{Returned, delete, insert, select_before_delete, update};
 /// Terms of one conjunction or disjunction that are written without nesting; more are halved by brackets, because
 /// SQLite limits the depth of an expression, in which every further term is a level.
 const FLAT_TERMS: usize = 100;
+/// Numbers of one digit.
+const DIGITS: &str = "0123456789";
 
 /// Builder of a statement. It holds texts of this crate, names of the schema and placeholders only.
 pub struct Sql<'d> {
     dialect: &'d Dialect,
     text: String,
+    /// What it is on values as they are stored; `None` where that is never right.
+    plain: Option<String>,
+    /// The columns whose forms `text` compares.
+    formed: Vec<FormedColumn>,
+    /// Which of the two is appended to.
+    variant: Variant,
     args: Vec<Bind>,
     /// The source of each argument, where they are recorded.
     sources: Option<Vec<ArgSource>>,
     aliases: u32,
+    /// Aliases of tables, and their tables' names; none of a view.
+    tables: Vec<(Alias, String)>,
     /// The table that the statement writes.
     target: Option<&'d Table>,
     /// Whether a negation is around what is appended.
     is_negated: bool,
+}
+
+/// Variant of a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Variant {
+    Both,
+    /// It compares the forms in which values are read.
+    Formed,
+    /// It compares values as they are stored.
+    Plain,
 }
 
 /// Alias of a table in a statement.
@@ -53,6 +71,10 @@ impl<'d> Sql<'d> {
         Self {
             dialect,
             text: String::with_capacity(256),
+            plain: (dialect.engine() == Engine::Sqlite).then(|| String::with_capacity(256)),
+            formed: Vec::new(),
+            variant: Variant::Both,
+            tables: Vec::new(),
             args: Vec::new(),
             sources: None,
             aliases: 0,
@@ -74,12 +96,32 @@ impl<'d> Sql<'d> {
     /// The statement, whose result columns are `columns`.
     pub fn finish(self, columns: Vec<Output>) -> Statement {
         let sources = self.sources.unwrap_or_default();
-        Statement { text: self.text.into(), args: self.args, columns: columns.into(), sources }
+        let plain = self.plain.filter(|_| !self.formed.is_empty());
+        let plain = plain.map(|text| PlainStatement { text: text.into(), columns: self.formed.into() });
+        Statement { text: self.text.into(), args: self.args, columns: columns.into(), sources, plain }
     }
 
     /// Appends SQL.
     pub fn push(&mut self, sql: &'static str) {
-        self.text.push_str(sql);
+        self.append(sql);
+    }
+
+    fn append(&mut self, sql: &str) {
+        if self.variant != Variant::Plain {
+            self.text.push_str(sql);
+        }
+        if self.variant != Variant::Formed
+            && let Some(plain) = &mut self.plain
+        {
+            plain.push_str(sql);
+        }
+    }
+
+    /// Appends what `write` appends to one variant of the statement only.
+    fn only(&mut self, variant: Variant, write: impl FnOnce(&mut Self)) {
+        let before = std::mem::replace(&mut self.variant, variant);
+        write(self);
+        self.variant = before;
     }
 
     /// Appends a placeholder for `value`.
@@ -91,7 +133,7 @@ impl<'d> Sql<'d> {
 
     /// Appends the placeholder of the last argument once more.
     fn last_arg(&mut self) {
-        self.text.push_str(self.dialect.placeholder());
+        self.append(self.dialect.placeholder());
         self.number(self.args.len());
     }
 
@@ -127,10 +169,19 @@ impl<'d> Sql<'d> {
 
     /// Appends `table AS alias` with an alias of its own.
     pub fn aliased(&mut self, table: &Table) -> Alias {
-        let alias = self.alias();
+        let alias = self.alias_of(table);
         self.table(table);
         self.push(" AS ");
         self.named(alias);
+        alias
+    }
+
+    /// A new alias of a table.
+    pub fn alias_of(&mut self, table: &Table) -> Alias {
+        let alias = self.alias();
+        if table.kind == TableKind::Table && self.plain.is_some() {
+            self.tables.push((alias, table.name.clone()));
+        }
         alias
     }
 
@@ -180,10 +231,10 @@ impl<'d> Sql<'d> {
     /// Appends a number of this crate.
     fn number(&mut self, number: usize) {
         // Nearly all of them; formatting one costs more than the rest of its statement's text.
-        if let Some(digit) = b"0123456789".get(number) {
-            return self.text.push(char::from(*digit));
+        match DIGITS.get(number..=number) {
+            Some(digit) => self.append(digit),
+            None => self.append(&number.to_string()),
         }
-        write!(self.text, "{number}").expect("writing to memory cannot fail");
     }
 
     /// Appends what `write` writes for each item, with `between` between them.
@@ -287,13 +338,13 @@ impl<'d> Sql<'d> {
 
     /// Appends `name` as an identifier; a quote inside it is doubled.
     fn ident(&mut self, name: &str) {
-        self.text.push('"');
+        self.push("\"");
         if name.as_bytes().contains(&b'"') {
-            self.text.push_str(&name.replace('"', "\"\""));
+            self.append(&name.replace('"', "\"\""));
         } else {
-            self.text.push_str(name);
+            self.append(name);
         }
-        self.text.push('"');
+        self.push("\"");
     }
 }
 

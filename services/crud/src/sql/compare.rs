@@ -4,20 +4,35 @@ use std::borrow::Cow;
 
 use query::{Column, Comparison, Typed};
 
-use super::{Alias, Sql};
-use crate::{bind::Bind, operand::Compared};
+use super::{Alias, Sql, Variant};
+use crate::{bind::Bind, operand::Compared, store::FormedColumn};
 
 impl Sql<'_> {
     /// Appends a column in the form in which it is read, by which it is compared and sorted.
     pub fn form(&mut self, alias: Alias, column: &Column) {
-        match self.dialect.form(column.r#type) {
-            Some(function) => {
-                self.push(function);
-                self.push("(");
-                self.column(alias, column);
-                self.push(")");
-            }
-            None => self.column(alias, column),
+        let Some(function) = self.dialect.form(column.r#type) else { return self.column(alias, column) };
+        self.is_formed(alias, column, function);
+        self.only(Variant::Formed, |sql| {
+            sql.push(function);
+            sql.push("(");
+        });
+        self.column(alias, column);
+        self.only(Variant::Formed, |sql| sql.push(")"));
+    }
+
+    /// Notes that the statement compares the form of a column. In a view nobody knows the forms of values.
+    fn is_formed(&mut self, alias: Alias, column: &Column, function: &'static str) {
+        let table = match (alias, self.target) {
+            (Alias::Target, target) => target.map(|table| &table.name),
+            (Alias::Read(_), _) => self.tables.iter().find(|(known, _)| *known == alias).map(|(_, name)| name),
+        };
+        let Some(table) = table else {
+            self.plain = None;
+            return;
+        };
+        let formed = FormedColumn { table: table.clone(), column: column.name.clone(), function };
+        if !self.formed.contains(&formed) {
+            self.formed.push(formed);
         }
     }
 
@@ -25,8 +40,8 @@ impl Sql<'_> {
     pub fn compare(&mut self, alias: Alias, column: &Column, comparison: Comparison, value: &Compared<Cow<'_, Typed>>) {
         let arg = Typed::clone(&value.value);
         match comparison {
-            Comparison::Eq if self.looks_up(column) => self.spelled(alias, column, " IN (", arg),
-            Comparison::Ne if self.is_spelled_only(column) => self.spelled(alias, column, " NOT IN (", arg),
+            Comparison::Eq if self.looks_up(column) => self.spelled(alias, column, comparison, arg),
+            Comparison::Ne if self.is_spelled_only(column) => self.spelled(alias, column, comparison, arg),
             Comparison::Gt | Comparison::Gte => {
                 let (before, after) = self.dialect.greater(column.r#type);
                 self.push(before);
@@ -46,13 +61,6 @@ impl Sql<'_> {
             }
         }
         self.came_from(value.address, column);
-        if comparison == Comparison::Eq && self.looks_up(column) && !self.is_spelled_only(column) {
-            self.push(" AND ");
-            self.form(alias, column);
-            self.push(" = ");
-            self.last_arg();
-            self.push(")");
-        }
     }
 
     /// Appends the condition that a column equals one of `values`, which fit it.
@@ -60,34 +68,44 @@ impl Sql<'_> {
     /// Returns whether they are one argument.
     pub fn any(&mut self, alias: Alias, column: &Column, values: Vec<Typed>) -> bool {
         let spellings = if self.looks_up(column) { self.dialect.spellings(column.r#type) } else { &[] };
-        match spellings {
-            [] => self.form(alias, column),
-            _ => self.column(alias, column),
+        match (spellings, self.dialect.form(column.r#type)) {
+            ([], _) => self.form(alias, column),
+            (_, Some(function)) => {
+                self.is_formed(alias, column, function);
+                self.column(alias, column);
+            }
+            (_, None) => self.column(alias, column),
         }
         let Some((before, after)) = self.dialect.list(column.r#type) else {
             self.push(" IN (");
             self.list(", ", values, |sql, value| {
                 sql.arg(value);
-                for (before, after) in spellings.iter().skip(1) {
-                    sql.push(", ");
-                    sql.push(before);
-                    sql.last_arg();
-                    sql.push(after);
-                }
+                let variant = sql.spelled_in(column);
+                sql.only(variant, |sql| {
+                    for (before, after) in spellings.iter().skip(1) {
+                        sql.push(", ");
+                        sql.push(before);
+                        sql.last_arg();
+                        sql.push(after);
+                    }
+                });
             });
             self.push(")");
             return false;
         };
         self.push(before);
         self.arg(Bind::List(values));
-        for (around, rest) in spellings.iter().skip(1) {
-            self.push(") UNION ALL SELECT ");
-            self.push(around);
-            self.push("value");
-            self.push(rest);
-            self.push(" FROM json_each(");
-            self.last_arg();
-        }
+        let variant = self.spelled_in(column);
+        self.only(variant, |sql| {
+            for (around, rest) in spellings.iter().skip(1) {
+                sql.push(") UNION ALL SELECT ");
+                sql.push(around);
+                sql.push("value");
+                sql.push(rest);
+                sql.push(" FROM json_each(");
+                sql.last_arg();
+            }
+        });
         self.push(after);
         true
     }
@@ -103,20 +121,43 @@ impl Sql<'_> {
         self.dialect.form(column.r#type).is_none() && !self.dialect.spellings(column.r#type).is_empty()
     }
 
-    /// Appends that a column is one of the spellings of `value`; with a bracket before it where its form is asked too.
-    fn spelled(&mut self, alias: Alias, column: &Column, operator: &'static str, value: Typed) {
-        self.push(if self.is_spelled_only(column) { "" } else { "(" });
+    /// The variants of the statement that ask for spellings.
+    fn spelled_in(&self, column: &Column) -> Variant {
+        if self.is_spelled_only(column) { self.variant } else { Variant::Formed }
+    }
+
+    /// Appends that a column is, or is not, one of the spellings of `value`, and has its form.
+    fn spelled(&mut self, alias: Alias, column: &Column, comparison: Comparison, value: Typed) {
+        let variant = self.spelled_in(column);
+        let has_form = !self.is_spelled_only(column);
+        self.only(Variant::Formed, |sql| sql.push(if has_form { "(" } else { "" }));
         self.column(alias, column);
-        self.push(operator);
-        self.list(", ", self.dialect.spellings(column.r#type).iter().enumerate(), |sql, (index, (before, after))| {
-            sql.push(before);
-            match index {
-                0 => sql.arg(value.clone()),
-                _ => sql.last_arg(),
+        if has_form {
+            self.only(Variant::Plain, |sql| sql.push(operator(comparison)));
+        }
+        self.only(variant, |sql| sql.push(if comparison == Comparison::Eq { " IN (" } else { " NOT IN (" }));
+        self.arg(value);
+        self.only(variant, |sql| {
+            for (before, after) in sql.dialect.spellings(column.r#type).iter().skip(1) {
+                sql.push(", ");
+                sql.push(before);
+                sql.last_arg();
+                sql.push(after);
             }
-            sql.push(after);
+            sql.push(")");
         });
-        self.push(")");
+        if let Some(function) = self.dialect.form(column.r#type) {
+            self.is_formed(alias, column, function);
+            self.only(Variant::Formed, |sql| {
+                sql.push(" AND ");
+                sql.push(function);
+                sql.push("(");
+                sql.column(alias, column);
+                sql.push(") = ");
+                sql.last_arg();
+                sql.push(")");
+            });
+        }
     }
 }
 

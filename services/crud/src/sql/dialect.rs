@@ -173,6 +173,7 @@ impl Dialect {
                 args: vec![Typed::Text(schema.clone()).into()],
                 columns: vec![Type::Text.into(), Type::Text.into()].into(),
                 sources: Vec::new(),
+                plain: None,
             }),
         }
     }

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use query::{Column, Shape, Table, TableKind, Type, Typed};
 
-use super::{Alias, Sql, dialect::Dialect};
+use super::{Alias, Sql, Variant, dialect::Dialect};
 use crate::{
     json,
     resolve::{Cond, MemberKind, Node, NodeMember},
@@ -156,7 +156,7 @@ impl Levels<'_, '_> {
     }
 
     fn unwindowed(&self, sql: &mut Sql<'_>, context: &NodeContext<'_, '_>) -> Vec<Output> {
-        let alias = sql.alias();
+        let alias = sql.alias_of(context.node.table);
         let outputs = results(sql, alias, &context.columns);
         self.source_and_filter(sql, context, alias);
         order_by(sql, alias, context.node.table, &context.node.cond, &context.node.order);
@@ -195,7 +195,7 @@ impl Levels<'_, '_> {
         columns: &[&Column],
     ) -> Vec<Output> {
         sql.push(" FROM (SELECT ");
-        let alias = sql.alias();
+        let alias = sql.alias_of(context.node.table);
         let mut outputs = Vec::with_capacity(columns.len());
         sql.list(", ", columns.iter().enumerate(), |sql, (index, column)| {
             outputs.push(sql.result(alias, column));
@@ -224,7 +224,7 @@ impl Levels<'_, '_> {
     }
 
     fn counts(&self, sql: &mut Sql<'_>, context: &NodeContext<'_, '_>) -> Vec<Output> {
-        let alias = sql.alias();
+        let alias = sql.alias_of(context.node.table);
         sql.push("SELECT ");
         let mut outputs = Vec::new();
         for column in &context.columns {
@@ -287,7 +287,7 @@ impl Levels<'_, '_> {
             self.window(sql, context, outer, &key);
             return;
         }
-        let alias = sql.alias();
+        let alias = sql.alias_of(context.node.table);
         sql.push("SELECT ");
         sql.list(", ", key, |sql, column| sql.column(alias, column));
         self.source_and_filter(sql, context, alias);
@@ -402,7 +402,8 @@ pub fn order_by(sql: &mut Sql<'_>, alias: Alias, table: &Table, cond: &Cond<'_>,
         sql.push(if *descending { " DESC" } else { "" });
         // What is not of the column's type has no form.
         let may_be_null = column.nullable || !is_exact(column);
-        sql.push(sql.dialect.nulls(may_be_null, *descending));
+        sql.only(Variant::Formed, |sql| sql.push(sql.dialect.nulls(may_be_null, *descending)));
+        sql.only(Variant::Plain, |sql| sql.push(sql.dialect.nulls(column.nullable, *descending)));
     });
     sql.push(if asked.is_empty() || (ties.is_empty() && !by_row_id) { "" } else { ", " });
     sql.list(", ", ties, |sql, column| {

@@ -175,7 +175,7 @@ fn targets(sql: &mut Sql<'_>, mutation: &Mutation<'_>, cond: &Cond<'_>, one: boo
         select::row_id(sql, Alias::Target);
     }
     sql.push(" IN (SELECT ");
-    let alias = sql.alias();
+    let alias = sql.alias_of(table);
     sql.list(", ", &key, |sql, column| sql.column(alias, column));
     if key.is_empty() {
         select::row_id(sql, alias);
@@ -197,7 +197,7 @@ pub fn select_before_delete(
     one: bool,
 ) -> (Statement, Returned) {
     let mut sql = Sql::new(dialect);
-    let alias = sql.alias();
+    let alias = sql.alias_of(mutation.table);
     sql.push("SELECT ");
     let (outputs, returned) = results(&mut sql, alias, mutation);
     sql.push(" FROM ");

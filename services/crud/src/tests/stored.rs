@@ -192,6 +192,7 @@ async fn bytes(db: &Db, table: &str, column: &str) -> HashSet<i64> {
         args: Vec::new(),
         columns: [Type::Int64.into()].into(),
         sources: Vec::new(),
+        plain: None,
     };
     let rows = &db.database.store().snapshot(&[statement], &Budget::unlimited()).await.unwrap()[0];
     let id = |row| match rows.cell(row, 0) {
