@@ -7,7 +7,7 @@ use crate::wire::query::v1 as wire;
 
 members!(query::TableKind, wire::TableKind, "table.kind", { Table, View });
 members!(query::Type, wire::Type, "column.type", {
-    Bool, Int16, Int32, Int64, Float, Decimal, Text, Bytes, Date, Time, Timestamp, Uuid, Json, Other,
+    Bool, Int16, Int32, Int64, Float, Decimal, Text, Bytes, Date, Time, Timestamp, Uuid, Json, Other, Any,
 });
 
 impl From<&Schema> for wire::Schema {

@@ -11,8 +11,8 @@ use crate::wire::{auth::v1 as auth, crud::v1 as crud, query::v1 as wire};
 
 /// A table of employees and whom they report to, with a column of each type, and a view.
 fn schema() -> Schema {
-    use Type::{Bool, Bytes, Date, Decimal, Float, Int16, Int32, Int64, Json, Other, Text, Time, Timestamp, Uuid};
-    let types = [Bool, Int16, Int32, Int64, Float, Decimal, Text, Bytes, Date, Time, Timestamp, Uuid, Json, Other];
+    use Type::{Any, Bool, Bytes, Date, Decimal, Float, Int16, Int32, Int64, Json, Other, Text, Time, Timestamp, Uuid};
+    let types = [Bool, Int16, Int32, Int64, Float, Decimal, Text, Bytes, Date, Time, Timestamp, Uuid, Json, Other, Any];
     let column = |name: &str, r#type: Type| Column {
         name: name.to_owned(),
         r#type,

@@ -87,7 +87,8 @@ impl Cell<'_> {
                 | Type::Time
                 | Type::Timestamp
                 | Type::Uuid
-                | Type::Json => Typed::Int(*value),
+                | Type::Json
+                | Type::Any => Typed::Int(*value),
             },
             Cell::Float(value) => Typed::Float(*value),
             Cell::Decimal(text) => Typed::Decimal(text.as_ref().to_owned()),

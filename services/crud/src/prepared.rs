@@ -20,7 +20,7 @@ use crate::{
     Error,
     bind::Bind,
     operand::{ArgSource, Operand, RequestValue},
-    store::{Output, Statement},
+    store::{Output, PlainStatement, Statement},
     tree::{Level, Plan},
 };
 
@@ -66,6 +66,7 @@ struct PreparedRead {
 #[derive(Debug)]
 struct StatementTemplate {
     text: Arc<str>,
+    plain: Option<PlainStatement>,
     columns: Arc<[Output]>,
     args: Vec<PreparedArg>,
 }
@@ -135,7 +136,8 @@ impl StatementTemplate {
         };
         let args = statement.args.iter().zip(&statement.sources).map(arg).collect::<Option<Vec<_>>>()?;
         let is_whole = args.len() == statement.args.len();
-        is_whole.then(|| Self { text: statement.text.clone(), columns: statement.columns.clone(), args })
+        let (text, plain, columns) = (statement.text.clone(), statement.plain.clone(), statement.columns.clone());
+        is_whole.then_some(Self { text, plain, columns, args })
     }
 
     fn bind(&self, values: &[RequestValue<'_>]) -> Result<Statement, Error> {
@@ -144,7 +146,8 @@ impl StatementTemplate {
             PreparedArg::Request(index, column) => Ok(values[*index].bind(column)?),
         });
         let args = args.collect::<Result<_, Error>>()?;
-        Ok(Statement { text: self.text.clone(), args, columns: self.columns.clone(), sources: Vec::new() })
+        let (text, plain, columns) = (self.text.clone(), self.plain.clone(), self.columns.clone());
+        Ok(Statement { text, args, columns, sources: Vec::new(), plain })
     }
 }
 
@@ -155,7 +158,8 @@ struct ReadWeighter;
 impl Weighter<Box<[u8]>, Arc<PreparedRead>> for ReadWeighter {
     fn weight(&self, shape: &Box<[u8]>, read: &Arc<PreparedRead>) -> u64 {
         let statement = |statement: &StatementTemplate| {
-            statement.text.len() + statement.args.len() * 150 + statement.columns.len() * 16 + 100
+            let plain = statement.plain.as_ref().map_or(0, |plain| plain.text.len() + plain.columns.len() * 100);
+            statement.text.len() + plain + statement.args.len() * 150 + statement.columns.len() * 16 + 100
         };
         // The names of members stand in the shape too.
         let level = |level: &Level| level.members.len() * 100 + 200;

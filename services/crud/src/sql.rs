@@ -1,38 +1,59 @@
 //! The SQL compiler: resolved operations in, statements out. Pure: it runs without a database.
 
-use std::fmt::Write;
-
-use query::{Column, Comparison, Quantifier, Table, Typed};
+use query::{Column, Quantifier, Table, TableKind, Typed, resources::Engine};
 
 use crate::{
     bind::Bind,
     operand::ArgSource,
     resolve::{Cond, Related},
-    store::{Output, Statement},
+    store::{FormedColumn, Output, PlainStatement, Statement},
 };
 
+mod compare;
 mod dialect;
 mod select;
 mod write;
 
-pub use dialect::Dialect;
+pub use dialect::{Dialect, SQLITE_BLOB, SQLITE_FORMS};
 pub use select::{Source, compile as select};
 pub use write::{Returned, delete, insert, select_before_delete, update};
 
 /// Terms of one conjunction or disjunction that are written without nesting; more are halved by brackets, because
 /// SQLite limits the depth of an expression, in which every further term is a level.
 const FLAT_TERMS: usize = 100;
+/// Numbers of one digit.
+const DIGITS: &str = "0123456789";
 
 /// Builder of a statement. It holds texts of this crate, names of the schema and placeholders only.
 pub struct Sql<'d> {
     dialect: &'d Dialect,
     text: String,
+    /// What it is on values as they are stored; `None` where that is never right.
+    plain: Option<String>,
+    /// The columns whose forms `text` compares.
+    formed: Vec<FormedColumn>,
+    /// Which of the two is appended to.
+    variant: Variant,
     args: Vec<Bind>,
     /// The source of each argument, where they are recorded.
     sources: Option<Vec<ArgSource>>,
     aliases: u32,
+    /// Aliases of tables, and their tables' names; none of a view.
+    tables: Vec<(Alias, String)>,
     /// The table that the statement writes.
     target: Option<&'d Table>,
+    /// Whether a negation is around what is appended.
+    is_negated: bool,
+}
+
+/// Variant of a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Variant {
+    Both,
+    /// It compares the forms in which values are read.
+    Formed,
+    /// It compares values as they are stored.
+    Plain,
 }
 
 /// Alias of a table in a statement.
@@ -47,7 +68,19 @@ pub enum Alias {
 impl<'d> Sql<'d> {
     /// An empty statement.
     pub fn new(dialect: &'d Dialect) -> Self {
-        Self { dialect, text: String::with_capacity(256), args: Vec::new(), sources: None, aliases: 0, target: None }
+        Self {
+            dialect,
+            text: String::with_capacity(256),
+            plain: (dialect.engine() == Engine::Sqlite).then(|| String::with_capacity(256)),
+            formed: Vec::new(),
+            variant: Variant::Both,
+            tables: Vec::new(),
+            args: Vec::new(),
+            sources: None,
+            aliases: 0,
+            target: None,
+            is_negated: false,
+        }
     }
 
     /// An empty statement that writes `table`.
@@ -63,20 +96,45 @@ impl<'d> Sql<'d> {
     /// The statement, whose result columns are `columns`.
     pub fn finish(self, columns: Vec<Output>) -> Statement {
         let sources = self.sources.unwrap_or_default();
-        Statement { text: self.text.into(), args: self.args, columns: columns.into(), sources }
+        let plain = self.plain.filter(|_| !self.formed.is_empty());
+        let plain = plain.map(|text| PlainStatement { text: text.into(), columns: self.formed.into() });
+        Statement { text: self.text.into(), args: self.args, columns: columns.into(), sources, plain }
     }
 
     /// Appends SQL.
     pub fn push(&mut self, sql: &'static str) {
-        self.text.push_str(sql);
+        self.append(sql);
+    }
+
+    fn append(&mut self, sql: &str) {
+        if self.variant != Variant::Plain {
+            self.text.push_str(sql);
+        }
+        if self.variant != Variant::Formed
+            && let Some(plain) = &mut self.plain
+        {
+            plain.push_str(sql);
+        }
+    }
+
+    /// Appends what `write` appends to one variant of the statement only.
+    fn only(&mut self, variant: Variant, write: impl FnOnce(&mut Self)) {
+        let before = std::mem::replace(&mut self.variant, variant);
+        write(self);
+        self.variant = before;
     }
 
     /// Appends a placeholder for `value`.
     pub fn arg(&mut self, value: impl Into<Bind>) {
         self.args.push(value.into());
-        self.text.push_str(self.dialect.placeholder());
-        self.number(self.args.len());
+        self.last_arg();
         self.record(ArgSource::Unknown);
+    }
+
+    /// Appends the placeholder of the last argument once more.
+    fn last_arg(&mut self) {
+        self.append(self.dialect.placeholder());
+        self.number(self.args.len());
     }
 
     /// Appends a placeholder for a number that no value of a condition changes.
@@ -111,10 +169,19 @@ impl<'d> Sql<'d> {
 
     /// Appends `table AS alias` with an alias of its own.
     pub fn aliased(&mut self, table: &Table) -> Alias {
-        let alias = self.alias();
+        let alias = self.alias_of(table);
         self.table(table);
         self.push(" AS ");
         self.named(alias);
+        alias
+    }
+
+    /// A new alias of a table.
+    pub fn alias_of(&mut self, table: &Table) -> Alias {
+        let alias = self.alias();
+        if table.kind == TableKind::Table && self.plain.is_some() {
+            self.tables.push((alias, table.name.clone()));
+        }
         alias
     }
 
@@ -164,10 +231,10 @@ impl<'d> Sql<'d> {
     /// Appends a number of this crate.
     fn number(&mut self, number: usize) {
         // Nearly all of them; formatting one costs more than the rest of its statement's text.
-        if let Some(digit) = b"0123456789".get(number) {
-            return self.text.push(char::from(*digit));
+        match DIGITS.get(number..=number) {
+            Some(digit) => self.append(digit),
+            None => self.append(&number.to_string()),
         }
-        write!(self.text, "{number}").expect("writing to memory cannot fail");
     }
 
     /// Appends what `write` writes for each item, with `between` between them.
@@ -202,19 +269,15 @@ impl<'d> Sql<'d> {
             Cond::Or(any) => self.joined(alias, any, " OR "),
             Cond::Not(cond) => {
                 self.push("NOT (");
+                let was_negated = std::mem::replace(&mut self.is_negated, true);
                 self.cond(alias, cond);
+                self.is_negated = was_negated;
                 self.push(")");
             }
-            Cond::Compare(column, comparison, value) => {
-                self.column(alias, column);
-                self.push(operator(*comparison));
-                self.arg(Typed::clone(&value.value));
-                self.came_from(value.address, column);
-            }
+            Cond::Compare(column, comparison, value) => self.compare(alias, column, *comparison, value),
             Cond::In(_, values) if values.value.is_empty() => self.push("FALSE"),
             Cond::In(column, values) => {
-                self.column(alias, column);
-                if self.any(column, values.value.to_vec()) {
+                if self.any(alias, column, values.value.to_vec()) {
                     self.came_from(values.address, column);
                 }
             }
@@ -223,26 +286,6 @@ impl<'d> Sql<'d> {
                 self.push(" IS NULL");
             }
             Cond::Related(related) => self.related(alias, related),
-        }
-    }
-
-    /// Appends an `IN`: the operand before it equals one of `values`, which fit `column`.
-    ///
-    /// Returns whether they are one argument.
-    pub fn any(&mut self, column: &Column, values: Vec<Typed>) -> bool {
-        match self.dialect.list(column.r#type) {
-            Some((before, after)) => {
-                self.push(before);
-                self.arg(Bind::List(values));
-                self.push(after);
-                true
-            }
-            None => {
-                self.push(" IN (");
-                self.list(", ", values, Self::arg);
-                self.push(")");
-                false
-            }
         }
     }
 
@@ -295,13 +338,13 @@ impl<'d> Sql<'d> {
 
     /// Appends `name` as an identifier; a quote inside it is doubled.
     fn ident(&mut self, name: &str) {
-        self.text.push('"');
+        self.push("\"");
         if name.as_bytes().contains(&b'"') {
-            self.text.push_str(&name.replace('"', "\"\""));
+            self.append(&name.replace('"', "\"\""));
         } else {
-            self.text.push_str(name);
+            self.append(name);
         }
-        self.text.push('"');
+        self.push("\"");
     }
 }
 
@@ -312,16 +355,5 @@ impl Output {
             r#type: column.r#type,
             scale: crate::decimal::digits(column).and_then(|digits| digits.scale.try_into().ok()),
         }
-    }
-}
-
-fn operator(comparison: Comparison) -> &'static str {
-    match comparison {
-        Comparison::Eq => " = ",
-        Comparison::Ne => " <> ",
-        Comparison::Gt => " > ",
-        Comparison::Gte => " >= ",
-        Comparison::Lt => " < ",
-        Comparison::Lte => " <= ",
     }
 }

@@ -31,6 +31,29 @@ pub struct Statement {
     pub columns: Arc<[Output]>,
     /// The source of each argument, for a read that may be prepared; empty for others.
     pub sources: Vec<ArgSource>,
+    /// The same statement on values as they are stored; `None` where they are compared as such anyway.
+    pub plain: Option<PlainStatement>,
+}
+
+/// A statement that compares values as they are stored, with the arguments of another that compares the forms in which
+/// they are read. It uses indexes, and is right where all values of its columns are stored in that form.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlainStatement {
+    /// SQL text.
+    pub text: Arc<str>,
+    /// The columns.
+    pub columns: Arc<[FormedColumn]>,
+}
+
+/// A column of a table whose values may be stored in other forms than the one in which they are read.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct FormedColumn {
+    /// Name of the table.
+    pub table: String,
+    /// Name of the column.
+    pub column: String,
+    /// SQL function that gives a stored value its form.
+    pub function: &'static str,
 }
 
 /// Type of a result column.

@@ -7,6 +7,7 @@ mod grants;
 mod reads;
 mod refusals;
 mod service;
+mod stored;
 mod support;
 mod writes;
 

@@ -158,7 +158,7 @@ fn is_short(r#type: Type) -> bool {
         | Type::Time
         | Type::Timestamp
         | Type::Uuid => true,
-        Type::Decimal | Type::Text | Type::Bytes | Type::Json | Type::Other => false,
+        Type::Decimal | Type::Text | Type::Bytes | Type::Json | Type::Other | Type::Any => false,
     }
 }
 

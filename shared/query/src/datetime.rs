@@ -124,6 +124,11 @@ pub fn parse_clock(text: &str) -> Option<i64> {
     nanoseconds(text).map(|nanoseconds| nanoseconds / 1000)
 }
 
+/// Whether a point in time, in microseconds since the Unix epoch, lies in the years 0 to 9999, which have four digits.
+pub fn has_plain_year(micros: i64) -> bool {
+    (FIRST..=LAST).contains(&micros)
+}
+
 /// Microseconds since 1970-01-01T00:00:00Z, rounded down, of what [`instant`] reads.
 pub fn parse_timestamp(text: &str) -> Option<i64> {
     Parts::parse(text)?.micros()
@@ -170,7 +175,7 @@ impl Parts {
     /// Since the Unix epoch, in the years that have four digits.
     fn micros(&self) -> Option<i64> {
         let micros = i64::from(self.days) * DAY + self.nanoseconds / 1000 - self.offset_seconds * SECOND;
-        (FIRST..=LAST).contains(&micros).then_some(micros)
+        has_plain_year(micros).then_some(micros)
     }
 }
 

@@ -119,6 +119,7 @@ pub fn column(text: &str) -> Column {
         "uuid" => Type::Uuid,
         "json" => Type::Json,
         "other" => Type::Other,
+        "any" => Type::Any,
         _ => panic!("no type {native}"),
     };
     Column { name: name.to_owned(), r#type, nullable, has_default: false, generated: false, native: native.to_owned() }

@@ -91,6 +91,8 @@ pub enum Type {
     Json,
     /// Anything else; read and written as the database's text.
     Other,
+    /// Numbers, texts and bytes, each as it is: a column of SQLite without a type. Numbers are less than texts.
+    Any,
 }
 
 /// `columns` of this table refer to `foreign_columns` of `foreign_table`, pair by pair.

@@ -71,6 +71,7 @@ pub fn typed(column: &Column, value: &Value) -> Result<Typed, Error> {
         Type::Uuid => parsed(column, value, |text| hyphenated(text).map(Typed::Uuid)),
         Type::Json => json(column, value),
         Type::Other => other(column, value),
+        Type::Any => any(column, value),
     }
 }
 
@@ -109,7 +110,8 @@ impl Typed {
             | (Typed::Timestamp(_), Type::Timestamp)
             | (Typed::Uuid(_), Type::Uuid)
             | (Typed::Json(_), Type::Json)
-            | (Typed::Other(_), Type::Other) => true,
+            | (Typed::Other(_), Type::Other)
+            | (Typed::Int(_) | Typed::Float(_) | Typed::Text(_), Type::Any) => true,
             _ => false,
         }
     }
@@ -137,7 +139,8 @@ impl Typed {
 
     /// How two values of one column compare; `None` where one is null or they are of different types.
     ///
-    /// Texts compare by their code points, as in the collations `C` and `BINARY`.
+    /// Texts compare by their code points, as in the collations `C` and `BINARY`. In a column of any type numbers
+    /// compare by their value, and are less than texts.
     pub fn compare(&self, other: &Typed) -> Option<Ordering> {
         match (self, other) {
             (Typed::Bool(one), Typed::Bool(other)) => Some(one.cmp(other)),
@@ -147,12 +150,16 @@ impl Typed {
             (Typed::Date(one), Typed::Date(other)) => Some(one.cmp(other)),
             (Typed::Uuid(one), Typed::Uuid(other)) => Some(one.cmp(other)),
             (Typed::Float(one), Typed::Float(other)) => one.partial_cmp(other),
+            (Typed::Int(one), Typed::Float(other)) => number::compare(&one.to_string(), &other.to_string()),
+            (Typed::Float(one), Typed::Int(other)) => number::compare(&one.to_string(), &other.to_string()),
+            (Typed::Int(_) | Typed::Float(_), Typed::Text(_)) => Some(Ordering::Less),
+            (Typed::Text(_), Typed::Int(_) | Typed::Float(_)) => Some(Ordering::Greater),
             (Typed::Decimal(one), Typed::Decimal(other)) => number::compare(one, other),
             (Typed::Bytes(one), Typed::Bytes(other)) => Some(one.cmp(other)),
             (Typed::Text(one), Typed::Text(other))
             | (Typed::Json(one), Typed::Json(other))
             | (Typed::Other(one), Typed::Other(other)) => Some(one.cmp(other)),
-            // Values of one column are null or of one type.
+            // Values of one column are null or of types that compare.
             _ => None,
         }
     }
@@ -171,7 +178,8 @@ impl Type {
             | Type::Timestamp
             | Type::Uuid
             | Type::Json
-            | Type::Other => false,
+            | Type::Other
+            | Type::Any => false,
         }
     }
 
@@ -192,6 +200,7 @@ impl Type {
             Type::Uuid => "UUID such as 0190c2c4-7a3e-7cc1-9a3b-5d0a4f0e6b1d",
             Type::Json => "any JSON",
             Type::Other => "string",
+            Type::Any => "number or string",
         }
     }
 }
@@ -301,6 +310,21 @@ fn other(column: &Column, value: &Value) -> Result<Typed, Error> {
         Value::Number(text) => Ok(Typed::Other(text.clone())),
         Value::Null | Value::Bool(_) | Value::Text(_) | Value::List(_) | Value::Object(_) => {
             text(column, value).map(|text| Typed::Other(text.to_owned()))
+        }
+    }
+}
+
+/// A number or a text, as it is; a boolean is 0 or 1, as in SQLite.
+fn any(column: &Column, value: &Value) -> Result<Typed, Error> {
+    match value {
+        Value::Bool(flag) => Ok(Typed::Int(i64::from(*flag))),
+        Value::Int(number) => Ok(Typed::Int(*number)),
+        Value::Number(text) => match number::integral(text) {
+            Integral::Whole(number) => Ok(Typed::Int(number)),
+            Integral::Outside | Integral::Fraction => float(column, value),
+        },
+        Value::Null | Value::Text(_) | Value::List(_) | Value::Object(_) => {
+            text(column, value).map(|text| Typed::Text(text.to_owned()))
         }
     }
 }

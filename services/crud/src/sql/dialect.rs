@@ -16,6 +16,28 @@ const INDEXED: &str = "SELECT c.relname::text, a.attname::text FROM pg_index AS 
      JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = i.indkey[0] \
      WHERE n.nspname = $1 AND m.amname = 'btree' AND i.indisvalid AND i.indpred IS NULL";
 
+/// Functions of SQLite's connections that give a stored value of a type the form in which it is read, and compared: the
+/// form that this server writes.
+pub const SQLITE_FORMS: [(Type, &str); 6] = [
+    (Type::Bool, "perigee_bool"),
+    (Type::Bytes, "perigee_bytes"),
+    (Type::Date, "perigee_date"),
+    (Type::Time, "perigee_time"),
+    (Type::Timestamp, "perigee_timestamp"),
+    (Type::Uuid, "perigee_uuid"),
+];
+/// Function of SQLite's connections that gives a base64 text its bytes, and another value itself.
+pub const SQLITE_BLOB: &str = "perigee_blob";
+
+/// SQL around a value of UUID for each spelling in which SQLite may hold it.
+const UUID_SPELLINGS: [(&str, &str); 5] = [
+    ("", ""),
+    ("upper(", ")"),
+    ("replace(", ", '-', '')"),
+    ("upper(replace(", ", '-', ''))"),
+    ("unhex(replace(", ", '-', ''))"),
+];
+
 /// SQL dialect of one engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dialect {
@@ -97,6 +119,35 @@ impl Dialect {
         }
     }
 
+    /// Function that gives a stored value of `type` the form in which it is read; `None` where the database compares
+    /// values as they are read.
+    pub fn form(&self, r#type: Type) -> Option<&'static str> {
+        match self {
+            Dialect::Sqlite => SQLITE_FORMS.iter().find(|(of, _)| *of == r#type).map(|(_, name)| *name),
+            Dialect::Postgres { .. } => None,
+        }
+    }
+
+    /// SQL around what is compared as greater than a value of `type`: bytes among texts are shown as base64, and have no
+    /// order with them.
+    pub fn greater(&self, r#type: Type) -> (&'static str, &'static str) {
+        match (self, r#type) {
+            (Dialect::Sqlite, Type::Any) => ("(", " < x'')"),
+            (Dialect::Sqlite | Dialect::Postgres { .. }, _) => ("", ""),
+        }
+    }
+
+    /// SQL around a value of `type` for each spelling in which it may be stored, where they are few enough to look each
+    /// up in an index; empty where the value itself is the only one, or where they are many.
+    pub fn spellings(&self, r#type: Type) -> &'static [(&'static str, &'static str)] {
+        match (self, r#type) {
+            (Dialect::Sqlite, Type::Uuid) => &UUID_SPELLINGS,
+            (Dialect::Sqlite, Type::Bytes) => &[("", ""), ("CAST(", " AS TEXT)")],
+            (Dialect::Sqlite, Type::Any) => &[("", ""), ("perigee_blob(", ")")],
+            (Dialect::Sqlite | Dialect::Postgres { .. }, _) => &[],
+        }
+    }
+
     /// SQL around a subselect of `other`, one of whose values `column` of `table` has to have.
     ///
     /// PostgreSQL joins an `IN` (reading the tables of the subselect as a whole), but looks the items of an array up in
@@ -122,6 +173,7 @@ impl Dialect {
                 args: vec![Typed::Text(schema.clone()).into()],
                 columns: vec![Type::Text.into(), Type::Text.into()].into(),
                 sources: Vec::new(),
+                plain: None,
             }),
         }
     }
@@ -147,10 +199,10 @@ impl Dialect {
 
     /// Position of nulls in an order, so that all engines agree: they are greater than everything. PostgreSQL's own
     /// order, whose indexes have it.
-    pub fn nulls(&self, column: &Column, descending: bool) -> &'static str {
+    pub fn nulls(&self, may_be_null: bool, descending: bool) -> &'static str {
         match self {
-            Dialect::Sqlite if column.nullable && descending => " NULLS FIRST",
-            Dialect::Sqlite if column.nullable => " NULLS LAST",
+            Dialect::Sqlite if may_be_null && descending => " NULLS FIRST",
+            Dialect::Sqlite if may_be_null => " NULLS LAST",
             Dialect::Sqlite | Dialect::Postgres { .. } => "",
         }
     }

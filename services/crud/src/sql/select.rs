@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use query::{Column, Shape, Table, TableKind, Type, Typed};
 
-use super::{Alias, Sql, dialect::Dialect};
+use super::{Alias, Sql, Variant, dialect::Dialect};
 use crate::{
     json,
     resolve::{Cond, MemberKind, Node, NodeMember},
@@ -156,7 +156,7 @@ impl Levels<'_, '_> {
     }
 
     fn unwindowed(&self, sql: &mut Sql<'_>, context: &NodeContext<'_, '_>) -> Vec<Output> {
-        let alias = sql.alias();
+        let alias = sql.alias_of(context.node.table);
         let outputs = results(sql, alias, &context.columns);
         self.source_and_filter(sql, context, alias);
         order_by(sql, alias, context.node.table, &context.node.cond, &context.node.order);
@@ -195,7 +195,7 @@ impl Levels<'_, '_> {
         columns: &[&Column],
     ) -> Vec<Output> {
         sql.push(" FROM (SELECT ");
-        let alias = sql.alias();
+        let alias = sql.alias_of(context.node.table);
         let mut outputs = Vec::with_capacity(columns.len());
         sql.list(", ", columns.iter().enumerate(), |sql, (index, column)| {
             outputs.push(sql.result(alias, column));
@@ -224,7 +224,7 @@ impl Levels<'_, '_> {
     }
 
     fn counts(&self, sql: &mut Sql<'_>, context: &NodeContext<'_, '_>) -> Vec<Output> {
-        let alias = sql.alias();
+        let alias = sql.alias_of(context.node.table);
         sql.push("SELECT ");
         let mut outputs = Vec::new();
         for column in &context.columns {
@@ -287,7 +287,7 @@ impl Levels<'_, '_> {
             self.window(sql, context, outer, &key);
             return;
         }
-        let alias = sql.alias();
+        let alias = sql.alias_of(context.node.table);
         sql.push("SELECT ");
         sql.list(", ", key, |sql, column| sql.column(alias, column));
         self.source_and_filter(sql, context, alias);
@@ -384,28 +384,41 @@ fn results(sql: &mut Sql<'_>, alias: Alias, columns: &[&Column]) -> Vec<Output> 
 /// Appends ` ORDER BY`: what the caller asked for, then what makes the order total, as far as `cond` leaves it open.
 pub fn order_by(sql: &mut Sql<'_>, alias: Alias, table: &Table, cond: &Cond<'_>, asked: &[(&Column, bool)]) {
     let ties = tie_breaks(table);
-    let is_open = |tie: &&&Column| !cond.fixes(&tie.name) && asked.iter().all(|(column, _)| column.name != tie.name);
-    let mut order = asked.to_vec();
-    order.extend(ties.iter().filter(is_open).map(|column| (*column, false)));
     let by_row_id = table.kind == TableKind::Table && ties.is_empty();
-    if order.is_empty() && !by_row_id {
+    // Values that are read as equal may differ in the key.
+    let dialect = sql.dialect;
+    let is_exact = |column: &Column| dialect.form(column.r#type).is_none();
+    let is_open = |tie: &&Column| {
+        let is_fixed = cond.fixes(&tie.name) || asked.iter().any(|(column, _)| column.name == tie.name);
+        !is_fixed || !is_exact(tie)
+    };
+    let ties: Vec<&Column> = ties.into_iter().filter(is_open).collect();
+    if asked.is_empty() && ties.is_empty() && !by_row_id {
         return;
     }
     sql.push(" ORDER BY ");
-    sql.list(", ", &order, |sql, (column, descending)| {
-        sql.column(alias, column);
+    sql.list(", ", asked, |sql, (column, descending)| {
+        sql.form(alias, column);
         sql.push(if *descending { " DESC" } else { "" });
-        sql.push(sql.dialect.nulls(column, *descending));
+        // What is not of the column's type has no form.
+        let may_be_null = column.nullable || !is_exact(column);
+        sql.only(Variant::Formed, |sql| sql.push(sql.dialect.nulls(may_be_null, *descending)));
+        sql.only(Variant::Plain, |sql| sql.push(sql.dialect.nulls(column.nullable, *descending)));
+    });
+    sql.push(if asked.is_empty() || (ties.is_empty() && !by_row_id) { "" } else { ", " });
+    sql.list(", ", ties, |sql, column| {
+        sql.column(alias, column);
+        sql.push(sql.dialect.nulls(column.nullable, false));
     });
     if by_row_id {
-        sql.push(if order.is_empty() { "" } else { ", " });
         row_id(sql, alias);
     }
 }
 
 /// Whether at most one row passes, because `cond` fixes the whole primary key.
-pub fn is_one(table: &Table, cond: &Cond<'_>) -> bool {
-    !table.primary_key.is_empty() && table.primary_key.iter().all(|name| cond.fixes(name))
+pub fn is_one(dialect: &Dialect, table: &Table, cond: &Cond<'_>) -> bool {
+    let is_exact = |name: &String| table.column(name).is_ok_and(|column| dialect.form(column.r#type).is_none());
+    !table.primary_key.is_empty() && table.primary_key.iter().all(|name| cond.fixes(name) && is_exact(name))
 }
 
 /// Appends the row identifier of a table without a key.
@@ -481,7 +494,6 @@ fn parent_values(sql: &mut Sql<'_>, alias: Alias, above: &ParentLink<'_, '_>, ro
         if values.is_empty() {
             return sql.push("FALSE");
         }
-        sql.column(alias, here);
-        sql.any(here, values);
+        sql.any(alias, here, values);
     });
 }

@@ -165,7 +165,7 @@ fn insert_batch(dialect: &Dialect, mutation: &Mutation<'_>, columns: &[&Column],
 /// Appends ` WHERE`, with a subselect of the key where at most one row is written.
 fn targets(sql: &mut Sql<'_>, mutation: &Mutation<'_>, cond: &Cond<'_>, one: bool) {
     let table = mutation.table;
-    if !one || select::is_one(table, cond) {
+    if !one || select::is_one(sql.dialect, table, cond) {
         return sql.filter(Alias::Target, cond);
     }
     let key: Vec<&Column> = table.primary_key.iter().filter_map(|name| table.column(name).ok()).collect();
@@ -175,7 +175,7 @@ fn targets(sql: &mut Sql<'_>, mutation: &Mutation<'_>, cond: &Cond<'_>, one: boo
         select::row_id(sql, Alias::Target);
     }
     sql.push(" IN (SELECT ");
-    let alias = sql.alias();
+    let alias = sql.alias_of(table);
     sql.list(", ", &key, |sql, column| sql.column(alias, column));
     if key.is_empty() {
         select::row_id(sql, alias);
@@ -197,7 +197,7 @@ pub fn select_before_delete(
     one: bool,
 ) -> (Statement, Returned) {
     let mut sql = Sql::new(dialect);
-    let alias = sql.alias();
+    let alias = sql.alias_of(mutation.table);
     sql.push("SELECT ");
     let (outputs, returned) = results(&mut sql, alias, mutation);
     sql.push(" FROM ");

@@ -24,8 +24,10 @@ use crate::{
 
 mod bind;
 mod error;
+mod form;
 mod group_commit;
 mod open;
+mod plain;
 mod reader;
 mod rows;
 mod schema;
@@ -35,9 +37,11 @@ mod tests;
 mod wal_index;
 
 use error::SqliteError;
-use reader::Reader;
+use plain::PlainColumns;
+use reader::{Reader, Snapshot};
 pub use rows::SqliteRows;
 use slow::SlowStatements;
+use wal_index::{WalHeader, WalIndex};
 
 /// How long a read may block the runtime's thread. One that took longer goes to a blocking thread the next time.
 const INLINE_TIME: Duration = Duration::from_millis(1);
@@ -79,6 +83,9 @@ struct SqliteInner {
     /// Held while a connection for short reads is opened, so that one is.
     opening: AsyncMutex<()>,
     slow: SlowStatements,
+    plain: PlainColumns,
+    /// The index of the log that the writer maps: used no longer than that.
+    wal: Option<WalIndex>,
 }
 
 /// A transaction on the writing connection.
@@ -86,7 +93,10 @@ struct SqliteInner {
 pub struct SqliteTx {
     /// `None` only while statements run, and after one of them was abandoned.
     lease: Option<WriterLease>,
+    inner: Arc<SqliteInner>,
     has_begun: bool,
+    /// State of the file before it.
+    before: Option<WalHeader>,
 }
 
 /// Lease of the writing connection for one transaction; what is not committed when it is dropped is rolled back.
@@ -117,7 +127,9 @@ impl Sqlite {
     ///
     /// Blocks.
     pub fn existing(path: &Path, tasks: &Tasks) -> Result<Self, Error> {
-        let writer = Arc::new(AsyncMutex::new(open::writer(path)?));
+        let writer = open::writer(path)?;
+        let wal = WalIndex::of(&writer);
+        let writer = Arc::new(AsyncMutex::new(writer));
         let inner = SqliteInner {
             path: path.to_owned(),
             tasks: tasks.clone(),
@@ -128,6 +140,8 @@ impl Sqlite {
             blocking_reads: Semaphore::new(BLOCKING_READS),
             opening: AsyncMutex::default(),
             slow: SlowStatements::default(),
+            plain: PlainColumns::default(),
+            wal,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -145,11 +159,16 @@ impl Sqlite {
         let Room { bytes, limit } = budget.row_room();
         let room = Room { bytes: bytes.min(SMALL_BYTES), limit };
         let start = Instant::now();
-        let done =
-            self.inner.read(reader, &Interrupt::After(INLINE_CALLS), |reader| snapshot(reader, statements, room));
+        let plain = &self.inner.plain;
+        let done = self
+            .inner
+            .read(reader, &Interrupt::After(INLINE_CALLS), |reader| snapshot(reader, statements, room, plain));
         self.watch();
         match done {
-            Ok(rows) => {
+            Ok((rows, is_plain)) => {
+                if !is_plain {
+                    self.scan(statements);
+                }
                 // The disk may have been waited for, which nothing interrupts.
                 if start.elapsed() > INLINE_TIME {
                     self.inner.slow.ran(statements, true);
@@ -172,17 +191,20 @@ impl Sqlite {
     ) -> Result<Vec<SqliteRows>, Error> {
         let statements: Arc<[Statement]> = statements.into();
         loop {
-            let (work, room) = (statements.clone(), budget.row_room());
+            let (work, room, inner) = (statements.clone(), budget.row_room(), self.inner.clone());
             let done = self.read_on_thread(move |reader| {
                 let start = Instant::now();
-                match snapshot(reader, &work, room) {
-                    Ok(rows) => Ok(Some((rows, start.elapsed()))),
+                match snapshot(reader, &work, room, &inner.plain) {
+                    Ok((rows, is_plain)) => Ok(Some((rows, is_plain, start.elapsed()))),
                     Err(SqliteError::Full(_)) => Ok(None),
                     Err(failure) => Err(failure),
                 }
             });
             match done.await? {
-                Some((rows, time)) => {
+                Some((rows, is_plain, time)) => {
+                    if !is_plain {
+                        self.scan(&statements);
+                    }
                     self.inner.slow.ran(&statements, time > INLINE_TIME / 2);
                     return Ok(rows);
                 }
@@ -204,24 +226,25 @@ impl Sqlite {
                 lease = self.lease() => lease,
             };
             let inner = self.inner.clone();
-            blocking::run(move |_| group_commit::perform(&mut lease.writer, inner.queue.take())).await?;
+            blocking::run(move |_| group_commit::perform(&mut lease.writer, &inner)).await?;
         }
     }
 
     /// Begins a transaction that may write: it begins in the database with its first statement.
     pub async fn begin(&self) -> Result<SqliteTx, Error> {
-        Ok(SqliteTx { lease: Some(self.lease().await), has_begun: false })
+        Ok(SqliteTx { lease: Some(self.lease().await), inner: self.inner.clone(), has_begun: false, before: None })
     }
 
     /// Introspects the schema.
     pub async fn introspect(&self) -> Result<Schema, Error> {
-        self.read_on_thread(schema::introspect).await
+        self.read_on_thread(|reader| schema::introspect(reader.connection)).await
     }
 
     /// `PRAGMA schema_version`, which changes whenever the schema does.
     pub async fn schema_mark(&self) -> Result<Option<String>, Error> {
-        let version =
-            |reader: &Connection| Ok(reader.query_row("PRAGMA schema_version", [], |row| row.get::<_, i64>(0))?);
+        let version = |reader: &Snapshot<'_>| {
+            Ok(reader.connection.query_row("PRAGMA schema_version", [], |row| row.get::<_, i64>(0))?)
+        };
         let version = self.read_on_thread(version).await?;
         Ok(Some(version.to_string()))
     }
@@ -233,7 +256,7 @@ impl Sqlite {
 
     async fn read_on_thread<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection) -> Result<T, SqliteError> + Send + 'static,
+        work: impl FnOnce(&Snapshot<'_>) -> Result<T, SqliteError> + Send + 'static,
     ) -> Result<T, Error> {
         let _turn = self.inner.blocking_reads.acquire().await.expect("nobody closes the semaphore");
         let inner = self.inner.clone();
@@ -253,8 +276,9 @@ impl Sqlite {
         let inner = self.inner.clone();
         let opened = blocking::run(move |stop| {
             let mut reader = Reader::open(&inner.path)?;
-            let schema =
-                |reader: &Connection| Ok(reader.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?);
+            let schema = |reader: &Snapshot<'_>| {
+                Ok(reader.connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?)
+            };
             reader.read(&Interrupt::When(stop.clone()), schema)?;
             Ok::<_, SqliteError>(reader)
         });
@@ -278,6 +302,29 @@ impl Sqlite {
         });
     }
 
+    /// Starts a task that looks at the columns whose forms `statements` compare, as far as it is time for that.
+    fn scan(&self, statements: &[Statement]) {
+        let columns = if plain::have_plain(statements) { self.inner.plain.to_scan(statements) } else { return };
+        if columns.is_empty() {
+            return;
+        }
+        let store = self.clone();
+        self.inner.tasks.spawn("sqlite forms", async move {
+            for column in columns {
+                let (scanned, start) = (column.clone(), Instant::now());
+                let found = store.read_on_thread(move |reader| {
+                    reader.connection.execute_batch("BEGIN")?;
+                    let Some(header) = reader.header()? else { return Ok(None) };
+                    Ok(Some((plain::scan(reader.connection, &scanned)?, header)))
+                });
+                // A column that cannot be read is none whose forms are known.
+                let found = found.await.ok().flatten();
+                store.inner.plain.scanned(column, start, found);
+            }
+            store.inner.plain.scanned_all();
+        });
+    }
+
     async fn lease(&self) -> WriterLease {
         WriterLease { writer: self.inner.writer.clone().lock_owned().await }
     }
@@ -293,7 +340,7 @@ impl SqliteInner {
         &self,
         mut reader: Reader,
         interrupt: &Interrupt,
-        work: impl FnOnce(&Connection) -> Result<T, SqliteError>,
+        work: impl FnOnce(&Snapshot<'_>) -> Result<T, SqliteError>,
     ) -> Result<T, SqliteError> {
         let done = reader.read(interrupt, work);
         if reader.finish() {
@@ -321,13 +368,19 @@ impl SqliteTx {
     pub async fn run(&mut self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<SqliteRows>, Error> {
         let (statements, room) = (statements.to_vec(), budget.row_room());
         let begins = !std::mem::replace(&mut self.has_begun, true);
-        self.with_writer(move |writer| {
-            if begins {
+        let (inner, before) = (self.inner.clone(), self.before);
+        let work = move |writer: &Connection| {
+            let before = if begins {
                 writer.execute_batch("BEGIN IMMEDIATE")?;
-            }
-            run_all(writer, &statements, room)
-        })
-        .await
+                inner.header()
+            } else {
+                before
+            };
+            Ok((run_all(writer, &statements, room, false)?, before))
+        };
+        let (rows, before) = self.with_writer(work).await?;
+        self.before = before;
+        Ok(rows)
     }
 
     /// Commits.
@@ -335,7 +388,13 @@ impl SqliteTx {
         if !self.has_begun {
             return Ok(());
         }
-        self.with_writer(|writer| Ok(writer.execute_batch("COMMIT")?)).await
+        let (inner, before) = (self.inner.clone(), self.before);
+        let commit = move |writer: &Connection| {
+            writer.execute_batch("COMMIT")?;
+            inner.committed(before);
+            Ok(())
+        };
+        self.with_writer(commit).await
     }
 
     /// Works on a blocking thread. A failure gives the writer back, and rolls back with that.
@@ -412,26 +471,43 @@ fn on_busy(times: std::ffi::c_int) -> bool {
 
 /// Runs all statements, several of them in one read transaction, which [`Reader::finish`] ends: here the end might be
 /// interrupted.
-fn snapshot(reader: &Connection, statements: &[Statement], room: Room) -> Result<Vec<SqliteRows>, SqliteError> {
-    if statements.len() > 1 && reader.is_autocommit() {
-        reader.prepare_cached("BEGIN")?.execute([])?;
+///
+/// Returns whether they ran on values as they are stored, or nothing else was to be done.
+fn snapshot(
+    reader: &Snapshot<'_>,
+    statements: &[Statement],
+    room: Room,
+    plain: &PlainColumns,
+) -> Result<(Vec<SqliteRows>, bool), SqliteError> {
+    let has_plain = plain::have_plain(statements);
+    if (statements.len() > 1 || has_plain) && reader.connection.is_autocommit() {
+        reader.connection.prepare_cached("BEGIN")?.execute([])?;
     }
-    run_all(reader, statements, room)
+    let is_plain = has_plain && reader.header()?.is_some_and(|header| plain.hold(statements, &header));
+    let rows = run_all(reader.connection, statements, room, is_plain)?;
+    Ok((rows, is_plain || !has_plain))
 }
 
 /// Runs statements in their order; their rows share the room.
-fn run_all(connection: &Connection, statements: &[Statement], mut room: Room) -> Result<Vec<SqliteRows>, SqliteError> {
+fn run_all(
+    connection: &Connection,
+    statements: &[Statement],
+    mut room: Room,
+    is_plain: bool,
+) -> Result<Vec<SqliteRows>, SqliteError> {
     let mut all = Vec::with_capacity(statements.len());
     for statement in statements {
-        let rows = run(connection, statement, room)?;
+        let rows = run(connection, statement, room, is_plain)?;
         room.bytes -= rows.size();
         all.push(rows);
     }
     Ok(all)
 }
 
-fn run(connection: &Connection, statement: &Statement, room: Room) -> Result<SqliteRows, SqliteError> {
-    let mut prepared = connection.prepare_cached(&statement.text)?;
+/// Runs a statement, on values as they are stored where `is_plain`.
+fn run(connection: &Connection, statement: &Statement, room: Room, is_plain: bool) -> Result<SqliteRows, SqliteError> {
+    let plain = statement.plain.as_ref().filter(|_| is_plain);
+    let mut prepared = connection.prepare_cached(plain.map_or(&*statement.text, |plain| &*plain.text))?;
     for (index, value) in statement.args.iter().enumerate() {
         prepared.raw_bind_parameter(index + 1, value)?;
     }

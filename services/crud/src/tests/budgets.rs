@@ -143,6 +143,7 @@ async fn rows_over_their_memory_end_the_statement() {
             args: Vec::new(),
             columns: columns.clone().into(),
             sources: Vec::new(),
+            plain: None,
         };
         let (endless, one) = (statement(endless), statement("SELECT 1"));
         let store = db.database.store();

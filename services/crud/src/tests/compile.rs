@@ -34,7 +34,7 @@ async fn operations_become_the_sql_of_each_dialect() {
         let mut found = String::new();
         for case in text.split("\n\n") {
             let given: Vec<&str> =
-                case.lines().filter(|line| !line.starts_with("sqlite: ") && !line.starts_with("postgres: ")).collect();
+                case.lines().filter(|line| OUTCOMES.iter().all(|outcome| !line.starts_with(outcome))).collect();
             found.push_str(given.join("\n").trim_end());
             found.push('\n');
             found.push_str(&outcome(&given).await);
@@ -50,6 +50,9 @@ async fn operations_become_the_sql_of_each_dialect() {
         assert_eq!(found.lines().count(), text.lines().count(), "{file}");
     }
 }
+
+/// What begins the lines that a test writes: of statements, and of those on values as they are stored.
+const OUTCOMES: [&str; 3] = ["sqlite: ", "postgres: ", "plain: "];
 
 /// Lines of `dialect: statement`.
 async fn outcome(given: &[&str]) -> String {
@@ -70,6 +73,9 @@ async fn outcome(given: &[&str]) -> String {
             write!(out, "{}: {}", dialect.engine().name(), statement.text).unwrap();
             let args: Vec<String> = statement.args.iter().map(shown).collect();
             writeln!(out, "{}{}", if args.is_empty() { "" } else { " <- " }, args.join(", ")).unwrap();
+            if let Some(plain) = &statement.plain {
+                writeln!(out, "plain: {}", plain.text).unwrap();
+            }
         }
     }
     out

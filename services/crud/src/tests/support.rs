@@ -123,7 +123,8 @@ async fn db(store: Store, dialect: Dialect, names: &[(&str, &str)], folder: Opti
 }
 
 async fn execute(store: &Store, sql: &str) {
-    let statement = Statement { text: sql.into(), args: Vec::new(), columns: [].into(), sources: Vec::new() };
+    let statement =
+        Statement { text: sql.into(), args: Vec::new(), columns: [].into(), sources: Vec::new(), plain: None };
     store.write(&statement).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
 }
 

@@ -243,7 +243,18 @@ fn a_typed_value_is_of_columns_that_can_hold_it() {
     assert!(Typed::Null.is_of(&of("json")));
 }
 
-const TYPES: [Type; 14] = [
+#[test]
+fn values_of_columns_of_any_type_keep_their_kind() {
+    assert_eq!((ok("any", "5"), ok("any", "5.0"), ok("any", "true")), (Typed::Int(5), Typed::Int(5), Typed::Int(1)));
+    assert_eq!((ok("any", "0.5"), ok("any", "1e30")), (Typed::Float(0.5), Typed::Float(1e30)));
+    assert_eq!(ok("any", "\"5\""), Typed::Text("5".to_owned()));
+    for (less, more) in [("1", "1.5"), ("1.5", "2"), ("9", "\"1\""), ("1e30", "\"\""), ("\"1\"", "\"9\"")] {
+        assert!(ok("any", less).compare(&ok("any", more)).unwrap().is_lt(), "{less} {more}");
+        assert!(ok("any", more).compare(&ok("any", less)).unwrap().is_gt(), "{less} {more}");
+    }
+}
+
+const TYPES: [Type; 15] = [
     Type::Bool,
     Type::Int16,
     Type::Int32,
@@ -258,6 +269,7 @@ const TYPES: [Type; 14] = [
     Type::Uuid,
     Type::Json,
     Type::Other,
+    Type::Any,
 ];
 
 proptest! {

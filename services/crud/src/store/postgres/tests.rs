@@ -55,7 +55,7 @@ impl Server {
 fn statement(text: &str, args: Vec<Typed>) -> Statement {
     let args = args.into_iter().map(Bind::Value).collect();
     // What the columns hold is the server's word here; the compiler's is for engines that do not know.
-    Statement { text: text.into(), args, columns: [].into(), sources: Vec::new() }
+    Statement { text: text.into(), args, columns: [].into(), sources: Vec::new(), plain: None }
 }
 
 fn int(value: i64) -> Typed {

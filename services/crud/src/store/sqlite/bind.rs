@@ -18,20 +18,32 @@ impl ToSql for Bind {
     }
 }
 
-fn bound(value: &Typed) -> ToSqlOutput<'_> {
+/// A value as a parameter or as the result of a function.
+pub fn bound(value: &Typed) -> ToSqlOutput<'_> {
     match value {
         Typed::Null => ToSqlOutput::Owned(Value::Null),
         Typed::Bool(value) => ToSqlOutput::Owned(Value::Integer(i64::from(*value))),
         Typed::Int(value) => ToSqlOutput::Owned(Value::Integer(*value)),
         Typed::Float(value) => ToSqlOutput::Owned(Value::Real(*value)),
-        // The column's affinity makes a number of a decimal.
-        Typed::Decimal(text) | Typed::Text(text) | Typed::Json(text) | Typed::Other(text) => {
+        // A number also where no column's affinity makes one of a text, as in a view of expressions.
+        Typed::Decimal(text) => ToSqlOutput::Owned(number(text)),
+        Typed::Text(text) | Typed::Json(text) | Typed::Other(text) => {
             ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes()))
         }
         Typed::Bytes(bytes) => ToSqlOutput::Borrowed(ValueRef::Blob(bytes)),
         Typed::Date(_) | Typed::Time(_) | Typed::Timestamp(_) | Typed::Uuid(_) => {
             ToSqlOutput::Owned(Value::Text(datetime::written(|out| written(out, value))))
         }
+    }
+}
+
+/// A decimal as SQLite holds it in a column of numbers.
+fn number(text: &str) -> Value {
+    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text };
+    match (text.parse(), text.parse()) {
+        (Ok(integer), _) => Value::Integer(integer),
+        (Err(_), Ok(double)) => Value::Real(double),
+        (Err(_), Err(_)) => Value::Text(text.to_owned()),
     }
 }
 
@@ -76,11 +88,31 @@ fn member(out: &mut Vec<u8>, item: &Typed) {
         Typed::Bool(value) => json::int(out, i64::from(*value)),
         Typed::Int(value) => json::int(out, *value),
         Typed::Float(value) => json::float(out, *value),
-        Typed::Decimal(text) | Typed::Text(text) | Typed::Json(text) | Typed::Other(text) => json::string(out, text),
+        Typed::Decimal(text) => out.extend_from_slice(text.as_bytes()),
+        Typed::Text(text) | Typed::Json(text) | Typed::Other(text) => json::string(out, text),
         Typed::Date(_) | Typed::Time(_) | Typed::Timestamp(_) | Typed::Uuid(_) => {
             out.push(b'"');
             written(out, item);
             out.push(b'"');
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimals_are_numbers_and_integers_where_they_are_whole() {
+        for (text, expected) in [
+            ("9223372036854775807.00", Value::Integer(i64::MAX)),
+            ("-5", Value::Integer(-5)),
+            ("100", Value::Integer(100)),
+            ("0.0", Value::Integer(0)),
+            ("0.50", Value::Real(0.5)),
+            ("9223372036854775808", Value::Real(9_223_372_036_854_775_808.0)),
+        ] {
+            assert_eq!(number(text), expected, "{text}");
         }
     }
 }

@@ -5,7 +5,10 @@ use std::sync::{Mutex, PoisonError};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::{Interrupt, SqliteError, SqliteRows, UNLIMITED, run};
+use super::{
+    Interrupt, SqliteError, SqliteInner, SqliteRows, UNLIMITED, run,
+    wal_index::{WalHeader, WalIndex},
+};
 use crate::{Error, blocking::Stop, budget::Room, store::Statement};
 
 /// Most writes of one transaction: more would keep the first waiting.
@@ -53,14 +56,15 @@ impl WriteQueue {
     }
 }
 
-/// Runs all writes and answers them once committed: in one transaction if that works, else in one each.
-pub fn perform(writer: &mut Connection, writes: Vec<QueuedWrite>) {
+/// Runs the writes that wait and answers them once committed: in one transaction if that works, else in one each.
+pub fn perform(writer: &mut Connection, file: &SqliteInner) {
+    let writes = file.queue.take();
     let (late, writes): (Vec<QueuedWrite>, Vec<QueuedWrite>) =
         writes.into_iter().partition(|write| write.stop.is_due());
     late.into_iter().for_each(|write| write.answer(Err(SqliteError::Interrupted)));
     let together = match writes.len() {
         0 | 1 => None,
-        _ => commit_together(writer, &writes),
+        _ => commit_together(writer, file, &writes),
     };
     if let Some(results) = together {
         for (write, result) in writes.into_iter().zip(results) {
@@ -69,47 +73,72 @@ pub fn perform(writer: &mut Connection, writes: Vec<QueuedWrite>) {
         return;
     }
     for write in writes {
-        let done = write.commit_alone(writer);
+        let done = write.commit_alone(writer, file);
         write.answer(done);
     }
 }
 
 /// Runs writes in one transaction, in which one that fails undoes itself only. `None` where nothing was committed: a
 /// write ended the transaction, or a deferred constraint failed.
-fn commit_together(writer: &mut Connection, writes: &[QueuedWrite]) -> Option<Vec<Result<SqliteRows, SqliteError>>> {
-    let results = in_transaction(writer, writes);
+fn commit_together(
+    writer: &mut Connection,
+    file: &SqliteInner,
+    writes: &[QueuedWrite],
+) -> Option<Vec<Result<SqliteRows, SqliteError>>> {
+    let results = in_transaction(writer, file, writes);
     if results.is_none() && !writer.is_autocommit() {
         writer.execute_batch("ROLLBACK").ok()?;
     }
     results
 }
 
-fn in_transaction(writer: &mut Connection, writes: &[QueuedWrite]) -> Option<Vec<Result<SqliteRows, SqliteError>>> {
+fn in_transaction(
+    writer: &mut Connection,
+    file: &SqliteInner,
+    writes: &[QueuedWrite],
+) -> Option<Vec<Result<SqliteRows, SqliteError>>> {
     let done = |writer: &Connection, sql: &str| writer.prepare_cached(sql).and_then(|mut sql| sql.execute([])).ok();
     done(writer, "BEGIN IMMEDIATE")?;
+    let before = file.header();
     let mut results = Vec::with_capacity(writes.len());
     for write in writes {
         done(writer, "SAVEPOINT write")?;
-        let result = write.run(writer);
+        let result = write.run(writer, write.is_plain(file, before.as_ref()));
         if writer.is_autocommit() || (result.is_err() && done(writer, "ROLLBACK TO write").is_none()) {
             return None;
         }
         done(writer, "RELEASE write")?;
         results.push(result);
     }
-    done(writer, "COMMIT").map(|_| results)
+    done(writer, "COMMIT")?;
+    file.committed(before);
+    Some(results)
+}
+
+impl SqliteInner {
+    /// The state of the file; while a transaction of the writer lasts, that before it.
+    pub fn header(&self) -> Option<WalHeader> {
+        self.wal.as_ref().map(WalIndex::header)
+    }
+
+    /// Keeps what is known of columns over a commit of the writer, whose transaction found the file as `before`.
+    pub fn committed(&self, before: Option<WalHeader>) {
+        if let (Some(before), Some(after)) = (before, self.header()) {
+            self.plain.keep(&before, after);
+        }
+    }
 }
 
 impl QueuedWrite {
-    /// Runs it in a transaction of its own.
-    fn commit_alone(&self, writer: &mut Connection) -> Result<SqliteRows, SqliteError> {
-        if self.room.is_none() {
-            return self.run(writer);
-        }
-        // Without a beginning, its changes would last although its rows are not taken.
-        writer.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-        let done = self.run(writer).and_then(|rows| {
+    /// Runs it in a transaction of its own, begun for each: `ON CONFLICT FAIL` and `RAISE(FAIL)` end a statement with an
+    /// error and keep what it changed before.
+    fn commit_alone(&self, writer: &mut Connection, file: &SqliteInner) -> Result<SqliteRows, SqliteError> {
+        let done = self.interruptible(writer, |writer| {
+            writer.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+            let before = file.header();
+            let rows = run(writer, &self.statement, self.room(), self.is_plain(file, before.as_ref()))?;
             writer.prepare_cached("COMMIT")?.execute([])?;
+            file.committed(before);
             Ok(rows)
         });
         if !writer.is_autocommit() {
@@ -118,9 +147,27 @@ impl QueuedWrite {
         done
     }
 
-    fn run(&self, writer: &mut Connection) -> Result<SqliteRows, SqliteError> {
-        let room = self.room.unwrap_or(UNLIMITED);
-        Interrupt::When(self.stop.clone()).over(writer, |writer| run(writer, &self.statement, room))
+    fn run(&self, writer: &mut Connection, is_plain: bool) -> Result<SqliteRows, SqliteError> {
+        self.interruptible(writer, |writer| run(writer, &self.statement, self.room(), is_plain))
+    }
+
+    /// Whether it runs on values as they are stored, in a transaction that found the file as `before`.
+    fn is_plain(&self, file: &SqliteInner, before: Option<&WalHeader>) -> bool {
+        self.statement.plain.is_some()
+            && before.is_some_and(|before| file.plain.hold_while_writing(&self.statement, before))
+    }
+
+    fn interruptible(
+        &self,
+        writer: &mut Connection,
+        work: impl FnOnce(&mut Connection) -> Result<SqliteRows, SqliteError>,
+    ) -> Result<SqliteRows, SqliteError> {
+        Interrupt::When(self.stop.clone()).over(writer, work)
+    }
+
+    /// Room of its rows.
+    fn room(&self) -> Room {
+        self.room.unwrap_or(UNLIMITED)
     }
 
     fn answer(self, result: Result<SqliteRows, SqliteError>) {

@@ -8,7 +8,7 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::{BUSY_TIMEOUT, SqliteError};
+use super::{BUSY_TIMEOUT, SqliteError, form};
 use crate::Error;
 
 /// Prepared statements kept on one connection.
@@ -82,6 +82,7 @@ fn connection(path: &Path, pragmas: &str) -> Result<Connection, SqliteError> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE_CAPACITY);
+    form::define(&connection)?;
     connection.execute_batch(pragmas)?;
     Ok(connection)
 }

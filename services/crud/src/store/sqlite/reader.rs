@@ -31,6 +31,26 @@ pub struct Reader {
     kept: Option<KeptSnapshot>,
 }
 
+/// A connection that reads, with what is known of the state that it sees.
+pub struct Snapshot<'r> {
+    /// The connection.
+    pub connection: &'r Connection,
+    wal: Option<&'r WalIndex>,
+    /// State of the file before the transaction began, or in which one began that is kept.
+    start: Option<WalHeader>,
+}
+
+impl Snapshot<'_> {
+    /// The state of the file that the transaction sees, which begins with that; `None` where it is not known.
+    pub fn header(&self) -> Result<Option<WalHeader>, SqliteError> {
+        if self.start.is_some() {
+            self.connection.prepare_cached("SELECT 1 FROM sqlite_schema LIMIT 1")?.query([])?.next()?;
+        }
+        // Where nothing was committed meanwhile, the transaction sees the state before it.
+        Ok(self.start.filter(|start| self.wal.map(WalIndex::header).as_ref() == Some(start)))
+    }
+}
+
 /// A snapshot that is kept.
 #[derive(Debug)]
 struct KeptSnapshot {
@@ -52,10 +72,11 @@ impl Reader {
     pub fn read<T>(
         &mut self,
         interrupt: &Interrupt,
-        work: impl FnOnce(&Connection) -> Result<T, SqliteError>,
+        work: impl FnOnce(&Snapshot<'_>) -> Result<T, SqliteError>,
     ) -> Result<T, SqliteError> {
         let is_short = matches!(interrupt, Interrupt::After(_));
-        let header = self.wal.as_ref().filter(|_| is_short).map(WalIndex::header);
+        let start = self.header();
+        let header = start.filter(|_| is_short);
         if !header.is_some_and(|header| self.keeps_current(&header)) {
             self.end_snapshot()?;
         }
@@ -65,7 +86,8 @@ impl Reader {
         if keeps.is_some() && self.connection.is_autocommit() {
             self.connection.prepare_cached("BEGIN")?.execute([])?;
         }
-        let done = interrupt.over(&mut self.connection, |connection| work(connection));
+        let wal = self.wal.as_ref();
+        let done = interrupt.over(&mut self.connection, |connection| work(&Snapshot { connection, wal, start }));
         // Of a commit meanwhile nobody knows whether the snapshot has it.
         let kept = keeps.filter(|header| done.is_ok() && self.header() == Some(*header));
         let since = self.kept.as_ref().map_or_else(Instant::now, |kept| kept.since);

@@ -86,14 +86,14 @@ impl SqliteRows {
     ///
     /// Panics where there is no such row or column.
     pub fn cell(&self, row: usize, column: usize) -> Cell<'_> {
-        let output = self.columns[column];
-        match self.slots[row * self.columns.len() + column] {
-            Slot::Null => Cell::Null,
-            Slot::Int(value) => int(output, value),
-            Slot::Float(value) => float(output, value),
-            Slot::Text(span) => text(output, self.span(span)),
-            Slot::Blob(span) => blob(output, self.span(span)),
-        }
+        let value = match self.slots[row * self.columns.len() + column] {
+            Slot::Null => ValueRef::Null,
+            Slot::Int(value) => ValueRef::Integer(value),
+            Slot::Float(value) => ValueRef::Real(value),
+            Slot::Text(span) => ValueRef::Text(self.span(span)),
+            Slot::Blob(span) => ValueRef::Blob(self.span(span)),
+        };
+        read(self.columns[column], value)
     }
 
     fn slot(&mut self, value: ValueRef<'_>) -> Result<Slot, Error> {
@@ -119,59 +119,98 @@ impl SqliteRows {
     }
 }
 
-/// Integers in columns of time are seconds since 1970. Source: SQLite, "Datatypes", 2.2.
+/// What is read of a stored value.
+pub fn read(output: Output, value: ValueRef<'_>) -> Cell<'_> {
+    match value {
+        ValueRef::Null => Cell::Null,
+        ValueRef::Integer(value) => int(output, value),
+        ValueRef::Real(value) => float(output, value),
+        ValueRef::Text(bytes) => text(output, bytes),
+        ValueRef::Blob(bytes) => blob(output, bytes),
+    }
+}
+
+/// Integers in columns of time are seconds since 1970. Source: SQLite, "Datatypes", 2.2. What lies outside the years of
+/// four digits, such as milliseconds, stays a number.
 fn int(output: Output, value: i64) -> Cell<'static> {
+    let micros = || value.checked_mul(1_000_000).filter(|micros| datetime::has_plain_year(*micros));
     match output.r#type {
         Type::Bool => Cell::Bool(value != 0),
-        Type::Int16 | Type::Int32 | Type::Int64 | Type::Json | Type::Other => Cell::Int(value),
+        Type::Int16 | Type::Int32 | Type::Int64 | Type::Bytes | Type::Uuid | Type::Json | Type::Other | Type::Any => {
+            Cell::Int(value)
+        }
         Type::Float => Cell::Float(value as f64),
         Type::Decimal => Cell::Decimal(Cow::Owned(padded(value.to_string(), output.scale))),
-        Type::Text | Type::Bytes | Type::Uuid => Cell::Text(Cow::Owned(value.to_string())),
-        Type::Date => i32::try_from(value.div_euclid(DAY)).map_or(Cell::Int(value), Cell::Date),
+        Type::Text => Cell::Text(Cow::Owned(value.to_string())),
+        Type::Date => micros().and_then(day).map_or(Cell::Int(value), Cell::Date),
         Type::Time => Cell::Time(value.rem_euclid(DAY) * 1_000_000),
-        Type::Timestamp => value.checked_mul(1_000_000).map_or(Cell::Int(value), Cell::Timestamp),
+        Type::Timestamp => micros().map_or(Cell::Int(value), Cell::Timestamp),
     }
 }
 
 /// Doubles in columns of time are Julian day numbers. Source: SQLite, "Datatypes", 2.2.
 fn float(output: Output, value: f64) -> Cell<'static> {
-    let micros = || ((value - EPOCH) * DAY as f64 * 1e3).round() as i64 * 1000;
+    let micros = || {
+        let micros = (value.abs() < 1e8).then(|| ((value - EPOCH) * DAY as f64 * 1e3).round() as i64 * 1000);
+        micros.filter(|micros| datetime::has_plain_year(*micros))
+    };
     match output.r#type {
         Type::Decimal => Cell::Decimal(Cow::Owned(padded(value.to_string(), output.scale))),
         Type::Text => Cell::Text(Cow::Owned(value.to_string())),
-        Type::Timestamp if value.abs() < 1e8 => Cell::Timestamp(micros()),
-        Type::Date if value.abs() < 1e8 => Cell::Date((value - EPOCH).floor() as i32),
+        Type::Timestamp => micros().map_or(Cell::Float(value), Cell::Timestamp),
+        Type::Date => micros().and_then(day).map_or(Cell::Float(value), Cell::Date),
         Type::Bool
         | Type::Int16
         | Type::Int32
         | Type::Int64
         | Type::Float
         | Type::Bytes
-        | Type::Date
         | Type::Time
-        | Type::Timestamp
         | Type::Uuid
         | Type::Json
-        | Type::Other => Cell::Float(value),
+        | Type::Other
+        | Type::Any => Cell::Float(value),
     }
+}
+
+/// The day of a point in time, since 1970-01-01.
+fn day(micros: i64) -> Option<i32> {
+    i32::try_from(micros.div_euclid(DAY * 1_000_000)).ok()
 }
 
 /// Text that is not what its column declares stays text.
 fn text(output: Output, bytes: &[u8]) -> Cell<'_> {
     let text = String::from_utf8_lossy(bytes);
     let parsed = match output.r#type {
+        Type::Bool => boolean(&text).map(Cell::Bool),
         Type::Bytes => Some(Cell::Bytes(bytes)),
         Type::Date => datetime::parse_timestamp(&text).and_then(|_| datetime::parse_date(&text[..10])).map(Cell::Date),
         Type::Time => datetime::parse_clock(&text).map(Cell::Time),
         Type::Timestamp => datetime::parse_timestamp(&text).map(Cell::Timestamp),
-        Type::Uuid => uuid::parse(&text).map(Cell::Uuid),
+        // Of both cases at once there are too many spellings to look each up in an index.
+        Type::Uuid => uuid::parse(&text).filter(|_| is_of_one_case(bytes)).map(Cell::Uuid),
         Type::Json => serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok().then_some(Cell::Json(bytes)),
         Type::Decimal => {
             is_decimal(bytes).then(|| Cell::Decimal(Cow::Owned(padded(text.clone().into_owned(), output.scale))))
         }
-        Type::Bool | Type::Int16 | Type::Int32 | Type::Int64 | Type::Float | Type::Text | Type::Other => None,
+        Type::Int16 | Type::Int32 | Type::Int64 | Type::Float | Type::Text | Type::Other | Type::Any => None,
     };
     parsed.unwrap_or(Cell::Text(text))
+}
+
+/// The boolean that a text means, in the words that SQLite's drivers and PostgreSQL write.
+fn boolean(text: &str) -> Option<bool> {
+    let is_one_of = |words: [&str; 3]| words.iter().any(|word| word.eq_ignore_ascii_case(text));
+    match (is_one_of(["true", "t", "1"]), is_one_of(["false", "f", "0"])) {
+        (true, _) => Some(true),
+        (_, true) => Some(false),
+        (false, false) => None,
+    }
+}
+
+/// Whether letters are all lower case or all upper case.
+fn is_of_one_case(bytes: &[u8]) -> bool {
+    !bytes.iter().any(u8::is_ascii_lowercase) || !bytes.iter().any(u8::is_ascii_uppercase)
 }
 
 fn blob(output: Output, bytes: &[u8]) -> Cell<'_> {

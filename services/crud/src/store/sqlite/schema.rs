@@ -22,9 +22,10 @@ fn tables(reader: &Connection) -> Result<Vec<Table>, SqliteError> {
     let mut tables = Vec::new();
     while let Some(row) = rows.next()? {
         let (name, kind, has_rowid): (String, String, bool) = (row.get(0)?, row.get(1)?, !row.get::<_, bool>(2)?);
-        let (columns, primary_key) = columns(reader, &name, has_rowid)?;
+        let kind = if kind == "view" { TableKind::View } else { TableKind::Table };
+        let (columns, primary_key) = columns(reader, &name, kind, has_rowid)?;
         tables.push(Table {
-            kind: if kind == "view" { TableKind::View } else { TableKind::Table },
+            kind,
             unique_keys: unique_keys(reader, &name)?,
             foreign_keys: foreign_keys(reader, &name)?,
             columns,
@@ -37,7 +38,12 @@ fn tables(reader: &Connection) -> Result<Vec<Table>, SqliteError> {
     Ok(tables)
 }
 
-fn columns(reader: &Connection, table: &str, has_rowid: bool) -> Result<(Vec<Column>, Vec<String>), SqliteError> {
+fn columns(
+    reader: &Connection,
+    table: &str,
+    kind: TableKind,
+    has_rowid: bool,
+) -> Result<(Vec<Column>, Vec<String>), SqliteError> {
     let mut listed = reader.prepare_cached(
         "SELECT name, type, \"notnull\", dflt_value IS NOT NULL, pk, hidden FROM pragma_table_xinfo(?1) ORDER BY cid",
     )?;
@@ -48,7 +54,7 @@ fn columns(reader: &Connection, table: &str, has_rowid: bool) -> Result<(Vec<Col
         let (native, place, hidden): (String, i64, i64) = (row.get(1)?, row.get(4)?, row.get(5)?);
         let column = Column {
             name: row.get(0)?,
-            r#type: declared(&native),
+            r#type: declared(&native, kind),
             nullable: !row.get::<_, bool>(2)? && place == 0,
             has_default: row.get(3)?,
             // 1 is a hidden column of a virtual table; 2 and 3 are computed.
@@ -146,18 +152,22 @@ fn exact<'a>(names: &mut [String], declared: impl IntoIterator<Item = &'a String
 }
 
 /// The type that a declaration means. Source of the classes: SQLite, "Datatypes", 3.1, and common usage beyond it.
-fn declared(native: &str) -> Type {
+///
+/// Numbers are read as such only where SQLite compares them as numbers: not in a `NUMERIC TEXT`. SQLite calls `BLOB`
+/// what a view shows of values of several types.
+fn declared(native: &str, kind: TableKind) -> Type {
     let name = native.split('(').next().unwrap_or_default().trim().to_ascii_uppercase();
     let has = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
+    let holds_texts = has(&["CHAR", "TEXT", "CLOB"]);
     if has(&["BOOL"]) {
         Type::Bool
     } else if has(&["INTERVAL", "POINT"]) {
-        Type::Other
+        Type::Any
     } else if has(&["INT"]) {
         Type::Int64
-    } else if has(&["DECIMAL", "NUMERIC", "NUMBER", "MONEY"]) {
+    } else if has(&["DECIMAL", "NUMERIC", "NUMBER", "MONEY"]) && !holds_texts && !has(&["BLOB"]) {
         Type::Decimal
-    } else if has(&["REAL", "FLOA", "DOUB"]) {
+    } else if has(&["REAL", "FLOA", "DOUB"]) && !holds_texts && !has(&["BLOB"]) {
         Type::Float
     } else if has(&["DATETIME", "TIMESTAMP"]) {
         Type::Timestamp
@@ -169,12 +179,12 @@ fn declared(native: &str) -> Type {
         Type::Uuid
     } else if has(&["JSON"]) {
         Type::Json
-    } else if has(&["BLOB", "BINARY", "BYTEA"]) {
+    } else if has(&["BLOB", "BINARY", "BYTEA"]) && kind == TableKind::Table {
         Type::Bytes
-    } else if has(&["CHAR", "TEXT", "CLOB", "STRING"]) {
+    } else if holds_texts || has(&["STRING"]) {
         Type::Text
     } else {
-        Type::Other
+        Type::Any
     }
 }
 
@@ -198,11 +208,15 @@ mod tests {
             ("JSONB", Type::Json),
             ("BLOB", Type::Bytes),
             ("VARCHAR(120)", Type::Text),
-            ("POINT", Type::Other),
-            ("", Type::Other),
+            ("NUMERIC TEXT", Type::Text),
+            ("POINT", Type::Any),
+            ("ANY", Type::Any),
+            ("NUM", Type::Any),
+            ("", Type::Any),
         ] {
-            assert_eq!(declared(native), r#type, "{native}");
+            assert_eq!(declared(native, TableKind::Table), r#type, "{native}");
         }
+        assert_eq!(declared("BLOB", TableKind::View), Type::Any);
     }
 
     #[test]

@@ -59,8 +59,13 @@ mod tests {
     use super::*;
 
     fn statements(texts: &[&str]) -> Vec<Statement> {
-        let statement =
-            |text: &&str| Statement { text: (*text).into(), args: Vec::new(), columns: [].into(), sources: Vec::new() };
+        let statement = |text: &&str| Statement {
+            text: (*text).into(),
+            args: Vec::new(),
+            columns: [].into(),
+            sources: Vec::new(),
+            plain: None,
+        };
         texts.iter().map(statement).collect()
     }
 

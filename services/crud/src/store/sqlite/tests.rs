@@ -3,11 +3,14 @@
 use query::{Type, Typed};
 
 use super::*;
-use crate::cell::Cell;
+use crate::{
+    cell::Cell,
+    store::{FormedColumn, PlainStatement},
+};
 
 fn statement(text: &str, columns: &[Type]) -> Statement {
     let columns = columns.iter().map(|r#type| (*r#type).into()).collect();
-    Statement { text: text.into(), args: Vec::new(), columns, sources: Vec::new() }
+    Statement { text: text.into(), args: Vec::new(), columns, sources: Vec::new(), plain: None }
 }
 
 fn file() -> (tempfile::TempDir, Sqlite) {
@@ -58,14 +61,14 @@ fn an_interrupted_snapshot_leaves_its_reader_usable() {
     let (_folder, store) = file();
     for _ in 0..200 {
         let interrupted = store.inner.read(reader(&store), &Interrupt::After(1), |reader| {
-            snapshot(reader, &[count_to(10), count_to(2000), count_to(5000)], UNLIMITED)
+            snapshot(reader, &[count_to(10), count_to(2000), count_to(5000)], UNLIMITED, &store.inner.plain)
         });
         assert!(matches!(interrupted, Err(SqliteError::Interrupted)), "{interrupted:?}");
     }
     let rows = store.inner.read(reader(&store), &Interrupt::After(u32::MAX), |reader| {
-        snapshot(reader, &[count_to(1), count_to(2)], UNLIMITED)
+        snapshot(reader, &[count_to(1), count_to(2)], UNLIMITED, &store.inner.plain)
     });
-    assert_eq!(rows.unwrap()[1].cell(0, 0), Cell::Int(2));
+    assert_eq!(rows.unwrap().0[1].cell(0, 0), Cell::Int(2));
     assert_eq!(store.inner.readers().len(), 1);
 }
 
@@ -286,8 +289,9 @@ async fn a_snapshot_that_is_read_all_the_time_ends_as_well() {
     let count = counted(&store).await;
     let mut reader = Reader::open(&store.inner.path).unwrap();
     let mut read = || {
-        let rows = reader
-            .read(&Interrupt::After(u32::MAX), |reader| snapshot(reader, std::slice::from_ref(&count), UNLIMITED));
+        let rows = reader.read(&Interrupt::After(u32::MAX), |reader| {
+            snapshot(reader, std::slice::from_ref(&count), UNLIMITED, &PlainColumns::default())
+        });
         rows.unwrap();
         reader.since().unwrap()
     };
@@ -362,4 +366,80 @@ async fn a_read_that_waits_for_another_process_stops_when_nobody_waits_for_it() 
     drop(tx);
     drop(store.lease().await);
     assert!(start.elapsed() < BUSY_TIMEOUT / 2, "{:?}", start.elapsed());
+}
+
+/// A statement that answers 1 on the forms of `t.at`, and 2 on values as they are stored.
+fn formed() -> Statement {
+    let column = FormedColumn { table: "t".to_owned(), column: "at".to_owned(), function: "perigee_timestamp" };
+    let plain = PlainStatement { text: "SELECT 2".into(), columns: [column].into() };
+    Statement { plain: Some(plain), ..statement("SELECT 1", &[Type::Int64]) }
+}
+
+async fn is_plain(store: &Sqlite) -> bool {
+    let rows = store.snapshot(&[formed()], &Budget::unlimited()).await.unwrap();
+    rows[0].cell(0, 0) == Cell::Int(2)
+}
+
+/// Scans the column whenever it may be, until the statement has the outcome.
+async fn becomes_plain(store: &Sqlite) {
+    while !is_plain(store).await {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn statements_run_on_values_as_they_are_stored_once_all_are_known_to_have_their_form() {
+    let (_folder, store) = file();
+    let other = Connection::open(&store.inner.path).unwrap();
+    other.execute_batch("CREATE TABLE t (id INTEGER PRIMARY KEY, at DATETIME)").unwrap();
+    let insert = |at: &str| statement(&format!("INSERT INTO t (at) VALUES ('{at}')"), &[]);
+    store.write(&insert("2020-07-17 21:56:16"), None).await.unwrap();
+    assert!(!is_plain(&store).await, "nobody has looked yet");
+    becomes_plain(&store).await;
+
+    store.write(&insert("2020-07-17 21:56:17"), None).await.unwrap();
+    let mut tx = store.begin().await.unwrap();
+    tx.run(&[insert("2020-07-17 21:56:18")], &Budget::unlimited()).await.unwrap();
+    tx.commit().await.unwrap();
+    assert!(is_plain(&store).await, "what this server writes has the form");
+
+    other.execute_batch("INSERT INTO t (at) VALUES ('2020-07-17T21:56:16Z')").unwrap();
+    assert!(!is_plain(&store).await, "nobody knows what others wrote");
+}
+
+#[tokio::test]
+async fn a_column_with_other_forms_is_compared_by_them() {
+    let (_folder, store) = file();
+    store.write(&statement("CREATE TABLE t (id INTEGER PRIMARY KEY, at DATETIME)", &[]), None).await.unwrap();
+    for at in ["'2020-07-17T21:56:16Z'", "1595022976", "'soon'"] {
+        store.write(&statement("DELETE FROM t", &[]), None).await.unwrap();
+        store.write(&statement(&format!("INSERT INTO t (at) VALUES (NULL), ({at})"), &[]), None).await.unwrap();
+        let reader = Connection::open(&store.inner.path).unwrap();
+        form::define(&reader).unwrap();
+        let scan = plain::scan(&reader, &formed().plain.unwrap().columns[0]).unwrap();
+        assert_eq!(scan, plain::Scan { is_plain: false, keeps: false }, "{at}");
+    }
+}
+
+#[test]
+fn only_writes_of_this_server_keep_the_form() {
+    let reader = Connection::open_in_memory().unwrap();
+    form::define(&reader).unwrap();
+    reader
+        .execute_batch(
+            "CREATE TABLE t (at DATETIME, made DATETIME DEFAULT (datetime('now')), text TEXT, twice AS (at),
+                             parent DATETIME REFERENCES p (at) ON UPDATE CASCADE);
+             CREATE TABLE p (at DATETIME UNIQUE)",
+        )
+        .unwrap();
+    let keeps = |column: &str| {
+        let column = FormedColumn { table: "t".to_owned(), column: column.to_owned(), function: "perigee_timestamp" };
+        plain::scan(&reader, &column).unwrap().keeps
+    };
+    assert!(keeps("at"));
+    for column in ["made", "text", "twice", "parent"] {
+        assert!(!keeps(column), "{column}");
+    }
+    reader.execute_batch("CREATE TRIGGER x AFTER INSERT ON p BEGIN UPDATE t SET at = 5; END").unwrap();
+    assert!(!keeps("at"));
 }

@@ -18,6 +18,7 @@ const INDEX_VERSION: u32 = 3_007_000;
 const REGION_BYTES: c_int = 32_768;
 /// Words of the header. A second copy of it follows, then the number of frames copied by checkpoints.
 const HEADER_WORDS: usize = 12;
+const CHANGES_WORD: usize = 2;
 const FRAMES_WORD: usize = 4;
 const COPIED_WORD: usize = 2 * HEADER_WORDS;
 
@@ -29,6 +30,8 @@ pub struct WalIndex {
 
 // SAFETY: the memory is shared between processes already, and all that is done with it is to load words of it.
 unsafe impl Send for WalIndex {}
+// SAFETY: as above; loads of words may be done by several threads at once.
+unsafe impl Sync for WalIndex {}
 
 /// Header of the index after one commit; no two commits have the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +74,11 @@ impl WalIndex {
 }
 
 impl WalHeader {
+    /// Whether one commit led from the state of `before` to this one. Source: section 2.1, `iChange`.
+    pub fn is_next_of(&self, before: &WalHeader) -> bool {
+        self.0[CHANGES_WORD] == before.0[CHANGES_WORD].wrapping_add(1)
+    }
+
     /// Frames in the log.
     pub fn frames(&self) -> u32 {
         self.0[FRAMES_WORD]
