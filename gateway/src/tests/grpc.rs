@@ -9,6 +9,7 @@ use prost::Message;
 use prost_types::{Struct, Value, value::Kind};
 use proto::api::v1 as api;
 use proto::api::v1::{batch_item::Write, data_client::DataClient};
+use query::Limits;
 use tonic::Status;
 
 use super::stage::Stage;
@@ -74,6 +75,50 @@ async fn an_empty_select_means_all_columns_and_one_of_relations_only_these() {
         let node = sent.reads[0].node.clone();
         let keys: Vec<_> = node.fields.iter().map(|field| field.key.as_str()).collect();
         assert_eq!(keys, expected);
+    }
+}
+
+/// A selection of columns, and of relations with their selections.
+fn select(columns: &[&str], relations: &[(&str, api::Select)]) -> api::Select {
+    let related = |(name, select): &(&str, api::Select)| {
+        ((*name).to_owned(), api::Related { select: Some(select.clone()), ..Default::default() })
+    };
+    let columns = columns.iter().map(|column| (*column).to_owned()).collect();
+    api::Select { columns, relations: relations.iter().map(related).collect() }
+}
+
+#[tokio::test]
+async fn every_part_of_a_read_counts() {
+    let name = || select(&["name"], &[]);
+    let twice = select(&["title"], &[("track", select(&[], &[("album", select(&["title"], &[]))]))]);
+    let beside = select(&[], &[("album", select(&["title"], &[])), ("secret", select(&["title"], &[]))]);
+    let all = Limits::default();
+    for (table, select, nodes, statements, depth) in [
+        ("album", select(&[], &[]), 2, 1, 0),
+        ("album", select(&["title"], &[]), 1, 1, 0),
+        ("album", select(&["title"], &[("track", name())]), 3, 2, 2),
+        ("album", twice, 4, 3, 3),
+        ("track", beside, 4, 3, 2),
+    ] {
+        let fewer = [
+            (Limits { nodes, statements, depth, ..all }, false),
+            (Limits { nodes: nodes - 1, ..all }, true),
+            (Limits { statements: statements - 1, ..all }, true),
+            (Limits { depth: usize::saturating_sub(depth, 1), ..all }, depth > 0),
+        ];
+        for (limits, is_over) in fewer {
+            let stage = Stage::with(Config { limits, ..Config::default() }).await;
+            let request = api::ReadRequest { table: table.to_owned(), select: Some(select.clone()), ..read() };
+            let told = rows(&stage, request).await.err().map(|status| code(&status).1);
+            assert_eq!(told == Some("TOO_COMPLEX"), is_over, "{select:?} {limits:?} {told:?}");
+        }
+    }
+    for (nodes, is_over) in [(1, false), (0, true)] {
+        let stage = Stage::with(Config { limits: Limits { nodes, ..all }, ..Config::default() }).await;
+        let [project, database, table] = ["shop", "music", "album"].map(str::to_owned);
+        let count = api::AggregateRequest { project, database, table, ..Default::default() };
+        let told = DataClient::new(stage.service.front()).aggregate(count).await;
+        assert_eq!(told.is_err_and(|status| code(&status).1 == "TOO_COMPLEX"), is_over);
     }
 }
 

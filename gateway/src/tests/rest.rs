@@ -87,6 +87,17 @@ async fn the_limits_of_the_node_hold() {
     let limits = Limits { nodes: 3, statements: 2, values: 3, ..Limits::default() };
     let stage = Stage::with(Config { limits, ..Config::default() }).await;
     let over = (400, "TOO_COMPLEX".to_owned());
+    let ids = |count: u32| (0..count).map(|id| format!(r#"{{"album_id":{id}}}"#)).collect::<Vec<_>>().join(",");
+    for (conditions, is_over) in [(1, false), (2, true)] {
+        let body = format!(r#"{{"op":"count","find":{{"$or":[{}]}}}}"#, ids(conditions));
+        assert_eq!(read(&stage, "album", "", &body).await.status() == 400, is_over, "{body}");
+    }
+    for (items, is_over) in [(2, false), (3, true)] {
+        let item = r#"{"type":"delete","col":"album","op":"all","find":{"album_id":1}}"#;
+        let body = format!(r#"{{"reqs":[{}]}}"#, vec![item; items].join(","));
+        let told = stage.post("/v1/api/shop/crud/music/batch", "", &body).await;
+        assert_eq!(told.status() == 400, is_over, "{}", told.text());
+    }
     let select = r#""options":{"select":["title"]}"#;
     let doc = r#"{"title":"x","album_id":1}"#;
     for (operation, within, beyond) in [

@@ -2,6 +2,7 @@ mod any_input;
 mod arguments;
 mod documents;
 mod kept;
+mod limits;
 mod reads;
 mod writes;
 
