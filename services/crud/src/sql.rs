@@ -14,7 +14,7 @@ mod dialect;
 mod select;
 mod write;
 
-pub use dialect::{Dialect, SQLITE_BLOB, SQLITE_FORMS};
+pub use dialect::Dialect;
 pub use select::{Source, compile as select};
 pub use write::{Returned, delete, insert, select_before_delete, update};
 

@@ -20,6 +20,19 @@ pub const SQLITE_ARGS: usize = 32_766;
 /// Arguments that one statement of PostgreSQL may have.
 pub const POSTGRES_ARGS: usize = 65_535;
 
+/// Functions of SQLite's connections that give a stored value of a type the form in which it is read, and compared: the
+/// form that this server writes.
+pub const SQLITE_FORMS: [(Type, &str); 6] = [
+    (Type::Bool, "perigee_bool"),
+    (Type::Bytes, "perigee_bytes"),
+    (Type::Date, "perigee_date"),
+    (Type::Time, "perigee_time"),
+    (Type::Timestamp, "perigee_timestamp"),
+    (Type::Uuid, "perigee_uuid"),
+];
+/// Function of SQLite's connections that gives a base64 text its bytes, and another value itself.
+pub const SQLITE_BLOB: &str = "perigee_blob";
+
 /// A compiled statement.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Statement {

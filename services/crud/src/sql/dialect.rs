@@ -6,7 +6,7 @@ use query::{Column, Table, Type, Typed, resources::Engine};
 
 use crate::{
     decimal::{self, DOUBLE_DIGITS, Digits},
-    store::{POSTGRES_ARGS, Rows, SQLITE_ARGS, Statement},
+    store::{POSTGRES_ARGS, Rows, SQLITE_ARGS, SQLITE_FORMS, Statement},
 };
 
 /// Columns by which a B-tree index that holds every row finds them: PostgreSQL needs to be told when to use one.
@@ -15,19 +15,6 @@ const INDEXED: &str = "SELECT c.relname::text, a.attname::text FROM pg_index AS 
      JOIN pg_class AS x ON x.oid = i.indexrelid JOIN pg_am AS m ON m.oid = x.relam \
      JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = i.indkey[0] \
      WHERE n.nspname = $1 AND m.amname = 'btree' AND i.indisvalid AND i.indpred IS NULL";
-
-/// Functions of SQLite's connections that give a stored value of a type the form in which it is read, and compared: the
-/// form that this server writes.
-pub const SQLITE_FORMS: [(Type, &str); 6] = [
-    (Type::Bool, "perigee_bool"),
-    (Type::Bytes, "perigee_bytes"),
-    (Type::Date, "perigee_date"),
-    (Type::Time, "perigee_time"),
-    (Type::Timestamp, "perigee_timestamp"),
-    (Type::Uuid, "perigee_uuid"),
-];
-/// Function of SQLite's connections that gives a base64 text its bytes, and another value itself.
-pub const SQLITE_BLOB: &str = "perigee_blob";
 
 /// SQL around a value of UUID for each spelling in which SQLite may hold it.
 const UUID_SPELLINGS: [(&str, &str); 5] = [

@@ -207,9 +207,9 @@ async fn what_is_read_is_found_and_sorted_as_it_is_compared() {
     let db = filled().await;
     assert_eq!(db.schema().dialect, Dialect::Sqlite);
     let mut compared = 0;
-    for index in 0..DECLARED.len() {
+    for (index, declared) in DECLARED.iter().enumerate() {
         let of_column = check(&db, "loose", &format!("c{index}")).await;
-        assert!(of_column > 0, "{} has {of_column} values of its type", DECLARED[index]);
+        assert!(of_column > 0, "{declared} has {of_column} values of its type");
         compared += of_column;
     }
     compared += check(&db, "strict_any", "c0").await;

@@ -12,7 +12,10 @@ use rusqlite::{
 };
 
 use super::{bind::bound, rows};
-use crate::{cell::Cell, sql};
+use crate::{
+    cell::Cell,
+    store::{SQLITE_BLOB, SQLITE_FORMS},
+};
 
 /// The value of a function.
 struct Form(Option<Typed>);
@@ -26,11 +29,11 @@ impl ToSql for Form {
 /// Defines the functions on a connection.
 pub fn define(connection: &Connection) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_DIRECTONLY;
-    for (r#type, name) in sql::SQLITE_FORMS {
+    for (r#type, name) in SQLITE_FORMS {
         let form = move |context: &Context<'_>| Ok(Form(form(r#type, context.get_raw(0))));
         connection.create_scalar_function(name, 1, flags, form)?;
     }
-    connection.create_scalar_function(sql::SQLITE_BLOB, 1, flags, |context| Ok(blob(context.get_raw(0))))
+    connection.create_scalar_function(SQLITE_BLOB, 1, flags, |context| Ok(blob(context.get_raw(0))))
 }
 
 /// What is read of `stored` in a column of `type`; `None` for NULL and for what is not of the type, so that no comparison
