@@ -13,7 +13,7 @@ pub enum Cell<'a> {
     Bool(bool),
     /// An integer.
     Int(i64),
-    /// A double; not finite ones are written as null.
+    /// A double; `NaN` and infinities are written as strings.
     Float(f64),
     /// An exact decimal as JSON number text; `NaN` and infinities are written as strings.
     Decimal(Cow<'a, str>),

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use query::{Column, Error, Type};
+use query::{Column, Error, Type, number};
 
 /// Significant digits of a decimal that SQLite keeps: it holds all but integers as doubles.
 pub const DOUBLE_DIGITS: usize = 15;
@@ -31,7 +31,9 @@ pub fn digits(column: &Column) -> Option<Digits> {
 ///
 /// Errors: `OUT_OF_RANGE` where it has more digits before the point than the column declares.
 pub fn stored<'t>(column: &Column, text: &'t str) -> Result<Cow<'t, str>, Error> {
-    let Some(digits) = digits(column) else { return Ok(Cow::Borrowed(text)) };
+    let Some(digits) = digits(column).filter(|_| number::not_finite(text).is_none()) else {
+        return Ok(Cow::Borrowed(text));
+    };
     let text = rounded(text, digits.scale);
     let whole = text.trim_start_matches('-').split('.').next().unwrap_or_default().trim_start_matches('0');
     if whole.len() + digits.scale > digits.precision {

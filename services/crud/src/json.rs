@@ -1,7 +1,7 @@
 //! JSON writer of values, shared by all engines.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use query::{datetime, resources::Numbers, uuid};
+use query::{datetime, number, resources::Numbers, uuid};
 
 use crate::cell::Cell;
 
@@ -18,7 +18,10 @@ pub fn cell(out: &mut Vec<u8>, cell: &Cell<'_>, numbers: Numbers) {
             quoted(out, |out| int(out, *value));
         }
         Cell::Int(value) => int(out, *value),
-        Cell::Float(value) => float(out, *value),
+        Cell::Float(value) => match number::not_finite_text(*value) {
+            Some(text) => string(out, text),
+            None => float(out, *value),
+        },
         Cell::Decimal(digits) if numbers == Numbers::Strings || !is_number(digits) => string(out, digits),
         Cell::Decimal(digits) => out.extend_from_slice(digits.as_bytes()),
         Cell::Text(text) => string(out, text),
@@ -100,7 +103,7 @@ pub fn int(out: &mut Vec<u8>, value: i64) {
     out.extend_from_slice(&buffer[at..]);
 }
 
-/// Writes a double with the fewest digits that read back the same; not finite ones as null.
+/// Writes a finite double with the fewest digits that read back the same.
 pub fn float(out: &mut Vec<u8>, value: f64) {
     serde_json::to_writer(out, &value).expect("writing a number to memory cannot fail");
 }
@@ -143,7 +146,8 @@ mod tests {
             (Cell::Int(i64::MIN), "-9223372036854775808"),
             (Cell::Int(0), "0"),
             (Cell::Float(0.1), "0.1"),
-            (Cell::Float(f64::NAN), "null"),
+            (Cell::Float(f64::NAN), "\"NaN\""),
+            (Cell::Float(f64::NEG_INFINITY), "\"-Infinity\""),
             (Cell::Decimal(Cow::Borrowed("0.990")), "0.990"),
             (Cell::Decimal(Cow::Borrowed("NaN")), "\"NaN\""),
             (Cell::Text(Cow::Borrowed("a\"\\\n\u{1}ä")), "\"a\\\"\\\\\\n\\u0001ä\""),

@@ -19,7 +19,7 @@ mod json;
 #[path = "../../../proto/src/json.rs"]
 mod json_text;
 mod limits;
-mod number;
+pub mod number;
 mod operation;
 mod relation;
 pub mod resources;

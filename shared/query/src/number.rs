@@ -60,6 +60,33 @@ pub fn integral(text: &str) -> Integral {
     whole.parse().map_or(Integral::Outside, Integral::Whole)
 }
 
+/// The doubles that are no finite numbers, as texts: databases hold them, and JSON has no numbers for them.
+const NOT_FINITE: [(&str, f64); 3] = [("NaN", f64::NAN), ("Infinity", f64::INFINITY), ("-Infinity", f64::NEG_INFINITY)];
+
+/// The text of a double that is not finite.
+pub fn not_finite_text(number: f64) -> Option<&'static str> {
+    let is_it = |of: f64| (of.is_nan() && number.is_nan()) || of == number;
+    NOT_FINITE.iter().find(|(_, of)| is_it(*of)).map(|(text, _)| *text)
+}
+
+/// The double that is not finite of `NaN`, `Infinity` or `-Infinity`.
+pub fn not_finite(text: &str) -> Option<f64> {
+    NOT_FINITE.iter().find(|(known, _)| *known == text).map(|(_, number)| *number)
+}
+
+/// How two doubles compare, as in PostgreSQL: NaN equals itself and is greater than all others.
+pub fn compare_doubles(one: f64, other: f64) -> Ordering {
+    one.partial_cmp(&other).unwrap_or_else(|| one.is_nan().cmp(&other.is_nan()))
+}
+
+/// How two decimals compare, of which one may be `NaN` or infinite.
+pub fn compare_decimals(one: &str, other: &str) -> Option<Ordering> {
+    match (not_finite(one), not_finite(other)) {
+        (None, None) => compare(one, other),
+        (one, other) => Some(compare_doubles(one.unwrap_or(0.0), other.unwrap_or(0.0))),
+    }
+}
+
 /// How two numbers compare; `None` where one is not a number, or has an exponent of more than 64 bits.
 pub fn compare(one: &str, other: &str) -> Option<Ordering> {
     Some(Decimal::parse(one)?.compare(&Decimal::parse(other)?))

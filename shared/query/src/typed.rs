@@ -24,9 +24,9 @@ pub enum Typed {
     Bool(bool),
     /// An integer within the column's width.
     Int(i64),
-    /// A finite double.
+    /// A double.
     Float(f64),
-    /// A decimal without exponent: `-12.50`.
+    /// A decimal without exponent: `-12.50`; `NaN`, `Infinity` or `-Infinity`.
     Decimal(String),
     /// A text without NUL characters.
     Text(String),
@@ -122,6 +122,9 @@ impl Typed {
             Typed::Null => Value::Null,
             Typed::Bool(flag) => Value::Bool(*flag),
             Typed::Int(number) => Value::Int(*number),
+            Typed::Float(number) if !number.is_finite() => {
+                Value::Text(number::not_finite_text(*number).unwrap_or_default().to_owned())
+            }
             Typed::Float(number) => {
                 let mut text = Vec::new();
                 serde_json::to_writer(&mut text, number).expect("a double is JSON and memory takes it");
@@ -149,12 +152,12 @@ impl Typed {
             | (Typed::Timestamp(one), Typed::Timestamp(other)) => Some(one.cmp(other)),
             (Typed::Date(one), Typed::Date(other)) => Some(one.cmp(other)),
             (Typed::Uuid(one), Typed::Uuid(other)) => Some(one.cmp(other)),
-            (Typed::Float(one), Typed::Float(other)) => one.partial_cmp(other),
-            (Typed::Int(one), Typed::Float(other)) => number::compare(&one.to_string(), &other.to_string()),
-            (Typed::Float(one), Typed::Int(other)) => number::compare(&one.to_string(), &other.to_string()),
+            (Typed::Float(one), Typed::Float(other)) => Some(number::compare_doubles(*one, *other)),
+            (Typed::Int(one), Typed::Float(other)) => number::compare_decimals(&one.to_string(), &double(*other)),
+            (Typed::Float(one), Typed::Int(other)) => number::compare_decimals(&double(*one), &other.to_string()),
             (Typed::Int(_) | Typed::Float(_), Typed::Text(_)) => Some(Ordering::Less),
             (Typed::Text(_), Typed::Int(_) | Typed::Float(_)) => Some(Ordering::Greater),
-            (Typed::Decimal(one), Typed::Decimal(other)) => number::compare(one, other),
+            (Typed::Decimal(one), Typed::Decimal(other)) => number::compare_decimals(one, other),
             (Typed::Bytes(one), Typed::Bytes(other)) => Some(one.cmp(other)),
             (Typed::Text(one), Typed::Text(other))
             | (Typed::Json(one), Typed::Json(other))
@@ -251,10 +254,18 @@ fn float(column: &Column, value: &Value) -> Result<Typed, Error> {
             Ok(number) if number.is_finite() => Ok(Typed::Float(number)),
             Ok(_) | Err(_) => Err(out_of_range(column)),
         },
+        Value::Text(text) if column.r#type == Type::Float => {
+            number::not_finite(text).map(Typed::Float).ok_or_else(|| wrong_type(column, value))
+        }
         Value::Null | Value::Bool(_) | Value::Text(_) | Value::List(_) | Value::Object(_) => {
             Err(wrong_type(column, value))
         }
     }
+}
+
+/// A double as decimal.
+fn double(number: f64) -> String {
+    number::not_finite_text(number).map_or_else(|| number.to_string(), str::to_owned)
 }
 
 fn decimal(column: &Column, value: &Value) -> Result<Typed, Error> {
@@ -262,6 +273,7 @@ fn decimal(column: &Column, value: &Value) -> Result<Typed, Error> {
         Value::Int(number) => Some(number.to_string()),
         Value::Number(text) => number::without_exponent(text),
         Value::Text(text) if Value::number(text).is_some() => number::without_exponent(text),
+        Value::Text(text) if number::not_finite(text).is_some() => Some(text.clone()),
         Value::Text(_) => return Err(malformed(column)),
         Value::Null | Value::Bool(_) | Value::List(_) | Value::Object(_) => return Err(wrong_type(column, value)),
     };

@@ -225,6 +225,11 @@ impl Dialect {
     pub fn check_stored(&self, column: &Column, value: &Typed) -> Result<(), query::Error> {
         match (self, value) {
             (Dialect::Sqlite, Typed::Decimal(text)) => decimal::check_sqlite_digits(column, text),
+            // SQLite makes NULL of it.
+            (Dialect::Sqlite, Typed::Float(number)) if number.is_nan() => {
+                let expected = "number, which NaN is not in SQLite".to_owned();
+                Err(query::Error::OutOfRange { name: column.name.clone(), expected })
+            }
             (Dialect::Sqlite | Dialect::Postgres { .. }, _) => Ok(()),
         }
     }

@@ -66,3 +66,31 @@ async fn decimals_are_kept_whole_or_refused() {
         }
     }
 }
+
+#[tokio::test]
+async fn doubles_that_are_no_finite_numbers_are_texts() {
+    for db in engines().await {
+        let prefix = db.prefix();
+        db.execute(&format!(
+            "CREATE TABLE {prefix}samples (id INTEGER PRIMARY KEY, f8 DOUBLE PRECISION NOT NULL, n NUMERIC)"
+        ))
+        .await;
+        assert!(db.database.refresh().await.unwrap());
+        let rows = json!([{"id": 1, "f8": "-Infinity"}, {"id": 2, "f8": 1.5}, {"id": 3, "f8": "Infinity"}]);
+        let written = db.mutate(db.insert("samples", rows.clone(), Some(json!(["id", "f8"])))).await;
+        assert_eq!(written, Ok((3, rows)));
+        let ids = |find| db.read("samples", json!({"select": ["id"], "find": find}));
+        assert_eq!(ids(json!({"f8": "Infinity"})).await, Ok(json!([{"id": 3}])));
+        assert_eq!(ids(json!({"f8": {"$in": ["-Infinity", 1.5]}})).await, Ok(json!([{"id": 1}, {"id": 2}])));
+        assert_eq!(ids(json!({"f8": {"$gt": "-Infinity"}})).await, Ok(json!([{"id": 2}, {"id": 3}])));
+        let nan = db.insert("samples", json!({"id": 4, "f8": "NaN", "n": "NaN"}), Some(json!(["f8", "n"])));
+        let written = db.mutate(nan).await;
+        if db.schema().dialect == Dialect::Sqlite {
+            assert!(matches!(&written, Err(Error::Query(Unfit::OutOfRange { .. }))), "{written:?}");
+        } else {
+            assert_eq!(written, Ok((1, json!([{"f8": "NaN", "n": "NaN"}]))));
+            assert_eq!(ids(json!({"f8": "NaN", "n": "NaN"})).await, Ok(json!([{"id": 4}])));
+            assert_eq!(ids(json!({"n": {"$in": ["NaN"]}})).await, Ok(json!([{"id": 4}])));
+        }
+    }
+}

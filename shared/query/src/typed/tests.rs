@@ -71,13 +71,19 @@ fn decimals_have_one_spelling_without_exponent() {
     for json in ["1e1001", "1e-1001", "1e2147483648", "\"1e99999\""] {
         assert_eq!(reason("decimal", json), "OUT_OF_RANGE", "{json}");
     }
-    for json in ["\"x\"", "\"NaN\"", "\"\"", "true", "[1]"] {
+    for json in ["\"x\"", "\"nan\"", "\"\"", "true", "[1]"] {
         assert_eq!(reason("decimal", json), "WRONG_TYPE", "{json}");
     }
 }
 
 #[test]
-fn floats_are_finite_numbers() {
+fn floats_are_numbers_or_name_what_is_none() {
+    for (json, number) in [("\"Infinity\"", f64::INFINITY), ("\"-Infinity\"", f64::NEG_INFINITY)] {
+        assert_eq!(ok("float", json), Typed::Float(number), "{json}");
+        assert_eq!(ok("float", json).to_value(), value(json));
+    }
+    assert_eq!(ok("float", "\"NaN\"").to_value(), value("\"NaN\""));
+    assert_eq!(ok("decimal", "\"NaN\""), Typed::Decimal("NaN".to_owned()));
     assert_eq!(ok("float", "1"), Typed::Float(1.0));
     assert_eq!(ok("float", "0.1"), Typed::Float(0.1));
     assert_eq!(reason("float", "1e400"), "OUT_OF_RANGE");
@@ -232,6 +238,18 @@ fn decimals_compare_by_their_value() {
     }
     for (one, other) in [("1", "1.00"), ("0", "-0.0"), ("\"0.50\"", "0.5"), ("1e2", "100")] {
         assert!(decimal(one).compare(&decimal(other)).unwrap().is_eq(), "{one} {other}");
+    }
+}
+
+#[test]
+fn nan_equals_itself_and_is_greater_than_all_others() {
+    for r#type in ["float", "decimal"] {
+        let order = ["\"-Infinity\"", "-1", "1e3", "\"Infinity\"", "\"NaN\""].map(|json| ok(r#type, json));
+        for (index, one) in order.iter().enumerate() {
+            for (other_index, other) in order.iter().enumerate() {
+                assert_eq!(one.compare(other), Some(index.cmp(&other_index)), "{one:?} {other:?}");
+            }
+        }
     }
 }
 

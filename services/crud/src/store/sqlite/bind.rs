@@ -81,14 +81,27 @@ fn list(items: &[Typed]) -> String {
     })
 }
 
+/// A number of JSON that SQLite reads as the infinite `value`; NaN is null.
+fn not_finite(value: f64) -> &'static [u8] {
+    match (value.is_nan(), value > 0.0) {
+        (true, _) => b"null",
+        (false, true) => b"9e999",
+        (false, false) => b"-9e999",
+    }
+}
+
 fn member(out: &mut Vec<u8>, item: &Typed) {
     match item {
         // JSON has no bytes: the compiler writes lists of them out.
         Typed::Null | Typed::Bytes(_) => out.extend_from_slice(b"null"),
         Typed::Bool(value) => json::int(out, i64::from(*value)),
         Typed::Int(value) => json::int(out, *value),
+        Typed::Float(value) if !value.is_finite() => out.extend_from_slice(not_finite(*value)),
         Typed::Float(value) => json::float(out, *value),
-        Typed::Decimal(text) => out.extend_from_slice(text.as_bytes()),
+        Typed::Decimal(text) => match query::number::not_finite(text) {
+            Some(value) => out.extend_from_slice(not_finite(value)),
+            None => out.extend_from_slice(text.as_bytes()),
+        },
         Typed::Text(text) | Typed::Json(text) | Typed::Other(text) => json::string(out, text),
         Typed::Date(_) | Typed::Time(_) | Typed::Timestamp(_) | Typed::Uuid(_) => {
             out.push(b'"');

@@ -36,6 +36,8 @@ pub struct Snapshot<'r> {
     /// The connection.
     pub connection: &'r Connection,
     wal: Option<&'r WalIndex>,
+    /// Whether the transaction sees a state already: that of `start`.
+    is_kept: bool,
     /// State of the file before the transaction began, or in which one began that is kept.
     start: Option<WalHeader>,
 }
@@ -43,7 +45,7 @@ pub struct Snapshot<'r> {
 impl Snapshot<'_> {
     /// The state of the file that the transaction sees, which begins with that; `None` where it is not known.
     pub fn header(&self) -> Result<Option<WalHeader>, SqliteError> {
-        if self.start.is_some() {
+        if self.start.is_some() && !self.is_kept {
             self.connection.prepare_cached("SELECT 1 FROM sqlite_schema LIMIT 1")?.query([])?.next()?;
         }
         // Where nothing was committed meanwhile, the transaction sees the state before it.
@@ -80,6 +82,7 @@ impl Reader {
         if !header.is_some_and(|header| self.keeps_current(&header)) {
             self.end_snapshot()?;
         }
+        let is_kept = self.kept.is_some();
         let is_copied = self.is_copied();
         // The log starts anew only where nobody uses it: while it is long, snapshots are as short as they can be.
         let keeps = header.filter(|header| header.frames() < CHECKPOINT_FRAMES || is_copied);
@@ -87,7 +90,8 @@ impl Reader {
             self.connection.prepare_cached("BEGIN")?.execute([])?;
         }
         let wal = self.wal.as_ref();
-        let done = interrupt.over(&mut self.connection, |connection| work(&Snapshot { connection, wal, start }));
+        let done =
+            interrupt.over(&mut self.connection, |connection| work(&Snapshot { connection, wal, is_kept, start }));
         // Of a commit meanwhile nobody knows whether the snapshot has it.
         let kept = keeps.filter(|header| done.is_ok() && self.header() == Some(*header));
         let since = self.kept.as_ref().map_or_else(Instant::now, |kept| kept.since);

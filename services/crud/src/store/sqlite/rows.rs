@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use query::{Type, datetime, uuid};
+use query::{Type, datetime, number, uuid};
 use rusqlite::types::ValueRef;
 
 use super::SqliteError;
@@ -155,8 +155,8 @@ fn float(output: Output, value: f64) -> Cell<'static> {
         micros.filter(|micros| datetime::has_plain_year(*micros))
     };
     match output.r#type {
-        Type::Decimal => Cell::Decimal(Cow::Owned(padded(value.to_string(), output.scale))),
-        Type::Text => Cell::Text(Cow::Owned(value.to_string())),
+        Type::Decimal => Cell::Decimal(Cow::Owned(padded(double(value), output.scale))),
+        Type::Text => Cell::Text(Cow::Owned(double(value))),
         Type::Timestamp => micros().map_or(Cell::Float(value), Cell::Timestamp),
         Type::Date => micros().and_then(day).map_or(Cell::Float(value), Cell::Date),
         Type::Bool
@@ -171,6 +171,11 @@ fn float(output: Output, value: f64) -> Cell<'static> {
         | Type::Other
         | Type::Any => Cell::Float(value),
     }
+}
+
+/// A double as decimal.
+fn double(value: f64) -> String {
+    number::not_finite_text(value).map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// The day of a point in time, since 1970-01-01.
