@@ -561,7 +561,7 @@ mod tests {
         let memory = Memory::default();
         let other = Budget::read(AnswerLimit::new(0, 0), &memory);
         // No turn is left: what is not written inline waits.
-        let _turns: Vec<_> = std::iter::from_fn(|| other.turn().now_or_never()).collect();
+        let _turns: Vec<_> = std::iter::from_fn(|| other.turn().now_or_never().flatten()).collect();
         let long = |bytes: usize| {
             let mut tree = tree(2000);
             Arc::get_mut(&mut tree.plan.levels).unwrap()[0].members =
