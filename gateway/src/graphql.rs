@@ -27,12 +27,11 @@ use axum::{
     response::Response,
     routing::get,
 };
-use foldhash::{HashMap, HashMapExt, quality};
+use foldhash::{HashMap, HashMapExt};
 use http::{HeaderMap, Method};
-use mesh::{Call, Code, Fault};
-use quick_cache::{
-    OptionsBuilder, Weighter,
-    sync::{Cache, DefaultLifecycle},
+use mesh::{
+    Call, Code, Fault,
+    cache::{self, WeightedCache, Weighter},
 };
 
 pub(crate) use self::request::Media;
@@ -58,28 +57,18 @@ const UNCACHED_BYTES: usize = 32 * 1024;
 const DOCUMENT_CACHE_BYTES: u64 = 64 * 1024 * 1024;
 /// Documents of the size that is usual that it holds.
 const DOCUMENTS_EXPECTED: usize = 4000;
-/// Parts of the cache, each with a lock and its share of the memory: few enough that the longest document fits in one,
-/// however many processors there are.
-const DOCUMENT_CACHE_SHARDS: usize = 16;
 /// Projects whose names are cached; the cache is cleared when it is full.
 const CACHED_PROJECTS: usize = 1000;
 
 /// Caches of parsed documents and of the names of each project's schema.
 pub struct Caches {
-    documents: Cache<String, Arc<Document>, DocumentWeighter, quality::RandomState>,
+    documents: WeightedCache<String, Arc<Document>, DocumentWeighter>,
     names: ArcSwap<HashMap<String, Arc<Names>>>,
 }
 
 impl Default for Caches {
     fn default() -> Self {
-        let options = OptionsBuilder::new()
-            .estimated_items_capacity(DOCUMENTS_EXPECTED)
-            .weight_capacity(DOCUMENT_CACHE_BYTES)
-            .shards(DOCUMENT_CACHE_SHARDS)
-            .build()
-            .expect("both capacities are given");
-        let (hasher, lifecycle) = (Default::default(), DefaultLifecycle::default());
-        let documents = Cache::with_options(options, DocumentWeighter, hasher, lifecycle);
+        let documents = cache::weighted(DOCUMENT_CACHE_BYTES, DOCUMENTS_EXPECTED, DocumentWeighter);
         Self { documents, names: ArcSwap::default() }
     }
 }
@@ -377,6 +366,6 @@ mod tests {
         documents.insert(text.clone(), document);
 
         assert!(documents.get(text.as_str()).is_some());
-        assert_eq!(documents.num_shards(), DOCUMENT_CACHE_SHARDS, "on every machine");
+        assert_eq!(documents.num_shards(), cache::SHARDS, "on every machine");
     }
 }

@@ -4,13 +4,10 @@ use std::sync::Arc;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey};
+use mesh::cache::{self, WeightedCache, Weighter};
 use query::{
     Guard, Object, Value,
     resources::{self, TokenKey},
-};
-use quick_cache::{
-    OptionsBuilder, Weighter,
-    sync::{Cache, DefaultLifecycle},
 };
 use serde::Deserialize;
 
@@ -22,9 +19,6 @@ const CLAIM_LIMITS: Guard = Guard::new(32, 4096);
 const CACHE_BYTES: u64 = 8 << 20;
 /// Tokens of the size that is usual that it holds.
 const TOKENS_EXPECTED: usize = 8000;
-/// Parts of the cache, each with a lock and its share of the memory: few enough that the longest token fits in one,
-/// however many processors there are.
-const CACHE_SHARDS: usize = 16;
 /// Least bytes of a secret for HS256: as many as its hash. Source: RFC 7518, 3.2.
 pub const SECRET_BYTES: usize = 32;
 
@@ -69,7 +63,7 @@ pub enum TokenError {
 pub struct KeySet {
     specs: Vec<TokenKey>,
     keys: Vec<VerifyingKey>,
-    verified: Cache<Arc<str>, Arc<VerifiedToken>, TokenWeighter, foldhash::quality::RandomState>,
+    verified: WeightedCache<Arc<str>, Arc<VerifiedToken>, TokenWeighter>,
 }
 
 /// A token with a valid signature, issuer and audience. Its validity period is checked at every use.
@@ -127,14 +121,8 @@ impl KeySet {
     pub fn new(specs: Vec<TokenKey>) -> Self {
         let long_enough = |spec: &&TokenKey| spec.secret.len() >= SECRET_BYTES;
         let keys = specs.iter().filter(long_enough).map(VerifyingKey::new).collect();
-        let options = OptionsBuilder::new()
-            .estimated_items_capacity(TOKENS_EXPECTED)
-            .weight_capacity(CACHE_BYTES)
-            .shards(CACHE_SHARDS)
-            .build()
-            .expect("both capacities are given");
-        let (hasher, lifecycle) = (Default::default(), DefaultLifecycle::default());
-        Self { specs, keys, verified: Cache::with_options(options, TokenWeighter, hasher, lifecycle) }
+        let verified = cache::weighted(CACHE_BYTES, TOKENS_EXPECTED, TokenWeighter);
+        Self { specs, keys, verified }
     }
 
     /// The configuration that it was made from.

@@ -9,12 +9,9 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use foldhash::{HashMap, HashMapExt, quality::RandomState};
+use foldhash::{HashMap, HashMapExt};
+use mesh::cache::{self, WeightedCache, Weighter};
 use query::{Column, Columns, FieldKind, Filter, GrantTerms, Node, Read};
-use quick_cache::{
-    OptionsBuilder, Weighter,
-    sync::{Cache, DefaultLifecycle},
-};
 
 use crate::{
     Error,
@@ -28,9 +25,6 @@ use crate::{
 const CACHE_BYTES: u64 = 32 << 20;
 /// Reads of the size that is usual that it holds.
 const READS_EXPECTED: usize = 8000;
-/// Parts of the cache, each with a lock and its share of the memory: few enough that large reads fit in one, however many
-/// processors there are.
-const CACHE_SHARDS: usize = 16;
 /// Shapes over this size are not kept.
 const SHAPE_BYTES_MAX: usize = 16 << 10;
 
@@ -42,7 +36,7 @@ pub struct PreparedReads {
 
 #[derive(Debug)]
 struct PreparedState {
-    cache: Cache<Box<[u8]>, Arc<PreparedRead>, ReadWeighter, RandomState>,
+    cache: WeightedCache<Box<[u8]>, Arc<PreparedRead>, ReadWeighter>,
     next_snapshot: AtomicU64,
 }
 
@@ -82,14 +76,7 @@ enum PreparedArg {
 
 impl Default for PreparedReads {
     fn default() -> Self {
-        let options = OptionsBuilder::new()
-            .estimated_items_capacity(READS_EXPECTED)
-            .weight_capacity(CACHE_BYTES)
-            .shards(CACHE_SHARDS)
-            .build()
-            .expect("both capacities are given");
-        let (hasher, lifecycle) = (RandomState::default(), DefaultLifecycle::default());
-        let cache = Cache::with_options(options, ReadWeighter, hasher, lifecycle);
+        let cache = cache::weighted(CACHE_BYTES, READS_EXPECTED, ReadWeighter);
         Self { state: Arc::new(PreparedState { cache, next_snapshot: AtomicU64::new(0) }) }
     }
 }

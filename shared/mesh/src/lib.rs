@@ -7,6 +7,7 @@
 )]
 
 pub mod bus;
+pub mod cache;
 pub mod call;
 pub mod config;
 mod deserialize;
