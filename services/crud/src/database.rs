@@ -97,11 +97,11 @@ impl Database {
         grants: Grants<'_>,
         options: AnswerOptions,
     ) -> Result<Vec<Answer>, Error> {
-        match self.read_once(reads, grants, options).await {
-            Err(error) if self.should_retry(&error).await? => {}
-            done => return self.metered(done),
+        let mut done = self.read_once(reads, grants, options).await;
+        if self.should_retry(&done).await? {
+            done = after_retry(self.read_once(reads, grants, options).await);
         }
-        self.metered(after_retry(self.read_once(reads, grants, options).await))
+        self.metered(done)
     }
 
     /// Runs mutations in their order, all of them or none.
@@ -111,12 +111,12 @@ impl Database {
         grants: Grants<'_>,
         options: AnswerOptions,
     ) -> Result<Vec<Written>, Error> {
-        match self.write_once(mutations, grants, options).await {
+        let mut done = self.write_once(mutations, grants, options).await;
+        if self.should_retry(&done).await? {
             // Nothing was written: the transaction is rolled back.
-            Err(error) if self.should_retry(&error).await? => {}
-            done => return self.metered(done),
+            done = after_retry(self.write_once(mutations, grants, options).await);
         }
-        self.metered(after_retry(self.write_once(mutations, grants, options).await))
+        self.metered(done)
     }
 
     /// `done`, metered where it is an answer that is too large.
@@ -128,10 +128,11 @@ impl Database {
         })
     }
 
-    /// Whether the operation is retried after `error`, because the schema was stale.
+    /// Whether the operation is retried, because the schema was stale.
     ///
     /// Clients send unknown names as often as they like: those refresh it once in [`REFRESH_INTERVAL_MIN`] at most.
-    async fn should_retry(&self, error: &Error) -> Result<bool, Error> {
+    async fn should_retry<T>(&self, done: &Result<T, Error>) -> Result<bool, Error> {
+        let Err(error) = done else { return Ok(false) };
         if *error == Error::SchemaMoved {
             return self.refresh().await.map(|_| true);
         }
