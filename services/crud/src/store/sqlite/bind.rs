@@ -47,8 +47,8 @@ fn number(text: &str) -> Value {
     }
 }
 
-/// Writes a date, time, timestamp or UUID as SQLite holds it; a timestamp as `CURRENT_TIMESTAMP` and `datetime()` do, so that texts
-/// compare as times do.
+/// Writes a date, time, timestamp or UUID as SQLite holds it; a timestamp as `CURRENT_TIMESTAMP` and `datetime()` do, so
+/// that texts compare as times do.
 fn written(out: &mut Vec<u8>, value: &Typed) {
     match value {
         Typed::Date(days) => datetime::date(out, *days),
