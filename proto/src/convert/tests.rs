@@ -77,7 +77,7 @@ fn typed() -> impl Strategy<Value = Typed> {
         any::<bool>().prop_map(Typed::Bool),
         any::<i64>().prop_map(Typed::Int),
         (-1e300..1e300).prop_map(Typed::Float),
-        "-?[1-9]\\.[0-9]{1,20}".prop_map(Typed::Decimal),
+        "(-?[1-9]\\.[0-9]{1,20})|NaN|-?Infinity".prop_map(Typed::Decimal),
         text().prop_map(Typed::Text),
         any::<Vec<u8>>().prop_map(Typed::Bytes),
         any::<i32>().prop_map(Typed::Date),

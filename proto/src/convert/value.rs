@@ -1,6 +1,6 @@
 //! Values and objects.
 
-use query::{Document, Error, Object, Typed, Value};
+use query::{Document, Error, Object, Typed, Value, number};
 use wire::value::Kind;
 
 use super::{all, each, required};
@@ -81,7 +81,9 @@ impl TryFrom<wire::Value> for Typed {
             Kind::Bool(flag) => Typed::Bool(flag),
             Kind::Int(number) => Typed::Int(number),
             Kind::Float(number) => Typed::Float(number),
-            Kind::Decimal(text) if Value::number(&text).is_some() => Typed::Decimal(text),
+            Kind::Decimal(text) if Value::number(&text).is_some() || number::not_finite(&text).is_some() => {
+                Typed::Decimal(text)
+            }
             Kind::Decimal(_) => return Err(malformed("invalid decimal in value.decimal")),
             Kind::Text(text) => Typed::Text(text),
             Kind::Bytes(bytes) => Typed::Bytes(bytes),
