@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use anyhow::Context;
 use tests::{
     case::{self, PEOPLE},
     engine::Engine,
@@ -40,31 +41,59 @@ async fn cases_on_postgres_in_four_processes() -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cases_of_sqlite_alone_in_one_process() -> anyhow::Result<()> {
-    sqlite_suite(Shape::OneProcess).await
+    topics(Shape::OneProcess, Engine::Sqlite).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cases_of_sqlite_alone_split() -> anyhow::Result<()> {
-    sqlite_suite(Shape::Split).await
+    topics(Shape::Split, Engine::Sqlite).await
 }
 
-/// What only SQLite can hold, by every protocol.
-async fn sqlite_suite(shape: Shape) -> anyhow::Result<()> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases/sqlite");
-    let suites = case::load(&folder)?;
-    let count: usize = suites.iter().map(|suite| suite.cases.len()).sum();
-    assert!(count >= 40, "only {count} cases");
+#[tokio::test(flavor = "multi_thread")]
+async fn cases_of_postgres_alone_in_one_process() -> anyhow::Result<()> {
+    topics(Shape::OneProcess, Engine::Postgres).await
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn cases_of_postgres_alone_split() -> anyhow::Result<()> {
+    topics(Shape::Split, Engine::Postgres).await
+}
+
+/// What only one engine can hold, by every protocol: each folder is a topic with a database of its own.
+async fn topics(shape: Shape, engine: Engine) -> anyhow::Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases").join(match engine {
+        Engine::Sqlite => "sqlite",
+        Engine::Postgres => "postgres",
+    });
+    let mut topics = std::fs::read_dir(&folder)?.collect::<Result<Vec<_>, _>>()?;
+    topics.sort_by_key(std::fs::DirEntry::file_name);
+    assert!(!topics.is_empty(), "no topics in {}", folder.display());
+    let mut wrong = Vec::new();
+    for entry in topics {
+        let found = topic(shape, engine, &entry.path()).await.with_context(|| entry.path().display().to_string())?;
+        wrong.extend(found);
+    }
+    assert!(wrong.is_empty(), "{} cases are wrong:\n{}", wrong.len(), wrong.join("\n"));
+    Ok(())
+}
+
+/// The cases of one folder that are wrong. A first line `-- role: NAME` of its schema, which makes that role, says who
+/// the server's connections are.
+async fn topic(shape: Shape, engine: Engine, folder: &Path) -> anyhow::Result<Vec<String>> {
+    let suites = case::load(folder)?;
+    assert!(suites.iter().any(|suite| !suite.cases.is_empty()), "no cases in {}", folder.display());
+
+    let schema = std::fs::read_to_string(folder.join("schema.sql"))?;
     let rows = std::fs::read_to_string(folder.join("rows.sql"))?;
-    let lab = format!("{}\n{rows}", std::fs::read_to_string(folder.join("schema.sql"))?);
     let resources = std::fs::read_to_string(folder.join("resources"))?;
-    let mesh = TestMesh::with(shape, Engine::Sqlite, &Setup { resources, lab: Some(lab), ..Setup::default() }).await?;
+    let role = schema.lines().next().and_then(|line| line.strip_prefix("-- role: ")).map(str::to_owned);
+    let lab = Some(format!("{schema}\n{rows}"));
+    let mesh = TestMesh::with(shape, engine, &Setup { resources, lab, role, ..Setup::default() }).await?;
 
     let wrong = case::run(&mesh, &suites, &rows).await?;
 
     mesh.stop().await;
-    assert!(wrong.is_empty(), "{} of {count} cases are wrong:\n{}", wrong.len(), wrong.join("\n"));
-    Ok(())
+    Ok(wrong)
 }
 
 async fn suite(shape: Shape, engine: Engine) -> anyhow::Result<()> {

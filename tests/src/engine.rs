@@ -100,6 +100,13 @@ impl Database {
         }
     }
 
+    /// URL of the database for connections of another role.
+    pub fn url_of(&self, role: &str) -> anyhow::Result<String> {
+        let (scheme, rest) = self.url.split_once("://").context("a server has roles")?;
+        let address = rest.split_once('@').map_or(rest, |(_, address)| address);
+        Ok(format!("{scheme}://{role}@{address}"))
+    }
+
     fn file(&self) -> anyhow::Result<&str> {
         self.url.strip_prefix("sqlite:").context("a file")
     }

@@ -36,6 +36,8 @@ pub struct Setup {
     pub resources: String,
     /// SQL that fills a second database, `lab`.
     pub lab: Option<String>,
+    /// The role as which the mesh connects to `lab` on a server; absent: its owner.
+    pub role: Option<String>,
     /// Further projects with the same `lab`, whose tables everybody may use: id and `spec`.
     pub projects: Vec<(String, Value)>,
     /// Limits of the project, such as `answerBytes: 1000`.
@@ -139,7 +141,11 @@ pub fn write_resources(folder: &Path, music: &Database, lab: Option<&Database>, 
         "kind: project\nmeta: {{ id: shop }}\nspec:\n  tokens: [{{ kid: main, alg: HS256, secret: {secret}, primary: true }}]\n  limits: {{ {limits} }}\n"
     );
     for (id, database) in [("music", Some(music)), ("lab", lab)] {
-        if let Some(Database { url, .. }) = database {
+        if let Some(database) = database {
+            let url = match (id, &setup.role) {
+                ("lab", Some(role)) => database.url_of(role)?,
+                _ => database.url.clone(),
+            };
             project.push_str(&format!(
                 "---\nkind: database\nmeta: {{ project: shop, id: {id} }}\nspec: {{ url: \"{url}\" }}\n"
             ));
