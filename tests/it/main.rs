@@ -23,6 +23,7 @@ mod bad_input;
 mod budgets;
 mod cases;
 mod echo;
+mod left_out;
 mod overload;
 mod process;
 mod readme;

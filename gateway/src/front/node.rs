@@ -92,6 +92,9 @@ struct PartReadiness<'a> {
     ready: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
+    /// Parts of it that are not served: why, by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left_out: Option<&'a BTreeMap<String, String>>,
 }
 
 impl<'a> Readiness<'a> {
@@ -100,8 +103,9 @@ impl<'a> Readiness<'a> {
         let mut peers: BTreeMap<ServiceName, bool> = BTreeMap::new();
         for (component, state) in components {
             let part = match state {
-                ComponentState::Ready => PartReadiness { ready: true, error: None },
-                ComponentState::Failing(why) => PartReadiness { ready: false, error: Some(why) },
+                ComponentState::Ready => PartReadiness { ready: true, error: None, left_out: None },
+                ComponentState::Partial(parts) => PartReadiness { ready: true, error: None, left_out: Some(parts) },
+                ComponentState::Failing(why) => PartReadiness { ready: false, error: Some(why), left_out: None },
             };
             match component {
                 Component::Service(_) => readiness.ready &= part.ready,
@@ -153,6 +157,19 @@ mod tests {
             (peer("http://crud-1:4130"), ComponentState::Ready),
         ]);
         assert!(Readiness::of(&components).ready);
+    }
+
+    #[test]
+    fn what_is_left_out_of_a_database_is_told_and_leaves_it_ready() {
+        let database = Component::Database { project: "shop".to_owned(), database: "music".to_owned() };
+        let left_out = BTreeMap::from([("stale".to_owned(), "no such column: gone".to_owned())]);
+        let components = BTreeMap::from([(database, ComponentState::Partial(left_out))]);
+        assert_eq!(
+            serde_json::to_value(Readiness::of(&components)).unwrap(),
+            serde_json::json!({"ready": true, "parts": {
+                "database shop/music": {"ready": true, "left_out": {"stale": "no such column: gone"}}
+            }})
+        );
     }
 
     #[test]

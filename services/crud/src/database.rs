@@ -10,7 +10,7 @@ use mesh::telemetry::Metrics;
 use query::Schema;
 
 use crate::{
-    Error,
+    Error, Introspected, LeftOut,
     budget::{Budget, Memory},
     grant::Grants,
     meters::{Meters, timed},
@@ -25,6 +25,9 @@ use crate::{
 
 /// Least time between two refreshes of the schema because of names that are not in it.
 const REFRESH_INTERVAL_MIN: Duration = Duration::from_millis(200);
+
+/// Time after which the schema is read again where objects are left out that may come back without a change of it.
+const LEFT_OUT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// An open database: its store, and the latest snapshot of its schema.
 #[derive(Debug)]
@@ -43,12 +46,16 @@ pub struct Database {
 pub struct SchemaSnapshot {
     /// Its tables.
     pub schema: Arc<Schema>,
+    /// Objects of the database that are not in it.
+    pub left_out: Vec<LeftOut>,
     /// Hash of the schema: the same for the same schema on every node.
     pub version: u64,
     /// SQL dialect of its engine.
     pub dialect: Dialect,
     /// [`Store::schema_mark`] before it was read.
     schema_mark: Option<String>,
+    /// When it is read again although the mark is the same.
+    expires: Option<Instant>,
     /// [`PreparedReads::next_snapshot`].
     id: u64,
 }
@@ -81,7 +88,8 @@ impl Database {
     pub async fn refresh(&self) -> Result<bool, Error> {
         let before = self.snapshot.load_full();
         let schema_mark = self.store.schema_mark().await?;
-        if schema_mark.is_some() && schema_mark == before.schema_mark {
+        let is_expired = before.expires.is_some_and(|expires| Instant::now() >= expires);
+        if schema_mark.is_some() && schema_mark == before.schema_mark && !is_expired {
             return Ok(false);
         }
         let found = inspect(&self.store, before.dialect.clone(), &self.prepared).await?;
@@ -224,15 +232,18 @@ fn after_retry<T>(done: Result<T, Error>) -> Result<T, Error> {
 /// The mark is read first: a change after it is seen by the next refresh.
 async fn inspect(store: &Store, mut dialect: Dialect, prepared: &PreparedReads) -> Result<SchemaSnapshot, Error> {
     let schema_mark = store.schema_mark().await?;
-    let schema = store.introspect().await?;
+    let Introspected { schema, left_out } = store.introspect().await?;
+    let may_return = left_out.iter().any(|object| object.is_transient);
     if let Some(query) = dialect.index_query() {
         store.snapshot(&[query], &Budget::unlimited()).await?.iter().for_each(|rows| dialect.learn_indexes(rows));
     }
     Ok(SchemaSnapshot {
         version: version(&schema),
         schema: Arc::new(schema),
+        left_out,
         dialect,
         schema_mark,
+        expires: may_return.then(|| Instant::now() + LEFT_OUT_INTERVAL),
         id: prepared.next_snapshot(),
     })
 }

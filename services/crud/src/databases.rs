@@ -1,6 +1,7 @@
 //! Registry of the databases of all projects: opened in the background, polled, swapped when resources change.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -14,7 +15,7 @@ use tokio::sync::watch;
 use tokio_util::sync::DropGuard;
 
 use crate::{
-    Error, blocking,
+    Error, Introspected, LeftOut, blocking,
     budget::{AnswerLimit, Memory},
     config::{self, Config},
     database::Database,
@@ -60,6 +61,8 @@ pub struct DatabaseEntry {
     folder: PathBuf,
     state: watch::Sender<DatabaseState>,
     last_refresh: Mutex<Instant>,
+    /// Objects that are left out of its schema, as far as the log has them: why, by name.
+    left_out: Mutex<BTreeMap<String, String>>,
     /// Ends the task that keeps it open.
     _stop: DropGuard,
 }
@@ -123,7 +126,7 @@ impl Databases {
         if !database.may_refresh() {
             return;
         }
-        self.poll(&database.project, &database.id, &open).await;
+        self.poll(database, &open).await;
     }
 
     /// Puts the databases of `snapshot` in the place of those in force. Those whose resource is the same stay open.
@@ -163,6 +166,7 @@ impl Databases {
             folder: folder.to_owned(),
             state: watch::Sender::new(DatabaseState::Connecting),
             last_refresh: Mutex::new(Instant::now()),
+            left_out: Mutex::default(),
             _stop: stop.clone().drop_guard(),
         });
         let (all, this) = (Arc::downgrade(self), Arc::downgrade(&database));
@@ -189,15 +193,15 @@ impl Databases {
     async fn connect_or_poll(&self, database: &DatabaseEntry, wait: Duration) -> Duration {
         let state = database.state.borrow().clone();
         if let DatabaseState::Open(open) = state {
-            self.poll(&database.project, &database.id, &open).await;
+            self.poll(database, &open).await;
             return POLL_INTERVAL;
         }
         match self.connect(database).await {
             Ok(open) => {
                 let tables = open.schema_snapshot().schema.tables().len();
                 tracing::info!(project = database.project, database = database.id, tables, "database open");
+                self.report_ready(database, &open);
                 database.state.send_replace(DatabaseState::Open(Arc::new(open)));
-                self.mesh.health().set(database.component(), ComponentState::Ready);
                 self.publish_change(&database.project, &database.id);
                 POLL_INTERVAL
             }
@@ -221,10 +225,11 @@ impl Databases {
         Database::connect(store, dialect, self.mesh.metrics(), self.memory.clone(), self.prepared.clone()).await
     }
 
-    async fn poll(&self, project: &str, id: &str, open: &Database) {
+    async fn poll(&self, database: &DatabaseEntry, open: &Database) {
+        let (project, id) = (database.project.as_str(), database.id.as_str());
         match open.refresh().await {
             Ok(has_changed) => {
-                self.mesh.health().set(component(project, id), ComponentState::Ready);
+                self.report_ready(database, open);
                 if has_changed {
                     tracing::info!(project, database = id, "schema changed");
                     self.publish_change(project, id);
@@ -234,6 +239,20 @@ impl Databases {
                 self.report_failure(project, id, &error);
             }
         }
+    }
+
+    /// Reports that a database is served as its health, and to the log what is newly left out of it.
+    fn report_ready(&self, database: &DatabaseEntry, open: &Database) {
+        let snapshot = open.schema_snapshot();
+        let why = |object: &LeftOut| (object.name.clone(), object.why.clone());
+        let left_out: BTreeMap<String, String> = snapshot.left_out.iter().map(why).collect();
+        let mut logged = database.left_out.lock().expect("no code panics while it holds this lock");
+        for (name, why) in left_out.iter().filter(|(name, why)| logged.get(*name) != Some(*why)) {
+            tracing::warn!(project = database.project, database = database.id, object = name, why, "left out");
+        }
+        logged.clone_from(&left_out);
+        let state = if left_out.is_empty() { ComponentState::Ready } else { ComponentState::Partial(left_out) };
+        self.mesh.health().set(database.component(), state);
     }
 
     /// Reports a failure as the health of the database and, when it is a new one, to the log.
@@ -301,7 +320,7 @@ fn component(project: &str, id: &str) -> Component {
 }
 
 /// Introspects the database behind `url`, which is opened for it. A missing SQLite file is an error.
-pub async fn introspect(url: &str, schema: &str, data: &Path) -> Result<query::Schema, Error> {
+pub async fn introspect(url: &str, schema: &str, data: &Path) -> Result<Introspected, Error> {
     use crate::store::{Store, postgres::Postgres, sqlite::Sqlite};
     use query::resources::Engine;
 

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use query::{Schema, Type};
+use query::Type;
 
 use crate::{
-    Error,
+    Error, Introspected,
     bind::Bind,
     budget::{Budget, Room},
     cell::Cell,
@@ -157,8 +157,8 @@ impl Store {
         }
     }
 
-    /// Introspects the schema.
-    pub async fn introspect(&self) -> Result<Schema, Error> {
+    /// Introspects the schema. What cannot be served is left out of it.
+    pub async fn introspect(&self) -> Result<Introspected, Error> {
         match self {
             Store::Sqlite(store) => store.introspect().await,
             Store::Postgres(store) => Box::pin(store.introspect()).await,

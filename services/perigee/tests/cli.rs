@@ -243,6 +243,20 @@ fn init_writes_a_denied_table_for_each_of_a_database() {
 }
 
 #[test]
+fn init_leaves_out_what_is_broken_and_names_it() {
+    let dir = folder();
+    let file = dir.path().join("broken.db");
+    let script = "CREATE TABLE good (id INTEGER PRIMARY KEY); CREATE VIEW stale AS SELECT gone FROM good;";
+    rusqlite::Connection::open(&file).expect("a file").execute_batch(script).expect("SQL");
+
+    let text = succeeds(&run(dir.path(), &["init", "shop", "--database", &format!("sqlite:{}", file.display())]));
+
+    assert!(text.contains("left out: stale: no such column: gone"), "{text}");
+    let tables = fs::read_to_string(dir.path().join("shop/tables.yaml")).expect("written");
+    assert_eq!((tables.matches("kind: table").count(), tables.contains("id: good")), (1, true), "{tables}");
+}
+
+#[test]
 fn dev_says_which_port_is_taken() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();

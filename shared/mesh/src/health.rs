@@ -36,6 +36,8 @@ pub enum Component {
 pub enum ComponentState {
     /// The component works.
     Ready,
+    /// The component works without some of its parts: why, by name.
+    Partial(BTreeMap<String, String>),
     /// The component does not work; why, for people.
     Failing(String),
 }

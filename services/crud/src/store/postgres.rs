@@ -22,7 +22,7 @@ use self::{
 };
 use super::Statement;
 use crate::{
-    Error,
+    Error, Introspected,
     bind::Bind,
     budget::{Budget, SharedRoom},
     cell::Cell,
@@ -37,6 +37,7 @@ mod error;
 mod introspect;
 mod pipeline;
 mod pool;
+mod rewritten;
 mod statement_stats;
 mod tls;
 mod tx;
@@ -129,17 +130,27 @@ impl Postgres {
     }
 
     /// Introspects the schema, as far as our role may use it.
-    pub async fn introspect(&self) -> Result<Schema, Error> {
+    ///
+    /// What cannot be served is left out, foreign tables whose server does not answer too.
+    pub async fn introspect(&self) -> Result<Introspected, Error> {
         let name = self.inner.schema.as_str();
-        let found = self.with_retry(|connection| Box::pin(async move { introspect::schema(&connection, name).await }));
-        let (schema, keys) = found.await?;
+        let read = self.with_retry(|connection| Box::pin(async move { introspect::catalog(&connection, name).await }));
+        let introspect::Catalog { found: Introspected { schema, mut left_out }, keys, foreign } = read.await?;
+        let unreadable = self.unreadable(&foreign).await?;
+        let is_readable = |table: &query::Table| unreadable.iter().all(|object| object.name != table.name);
+        let schema = match unreadable.is_empty() {
+            true => schema,
+            false => Schema::new(schema.tables().iter().filter(|table| is_readable(table)).cloned().collect()),
+        };
+        left_out.extend(unreadable);
+        rewritten::once_each(&mut left_out);
         self.inner.keys.store(Arc::new(keys));
         let before = self.inner.seen.lock().unwrap_or_else(PoisonError::into_inner).replace(schema.clone());
         if before.is_some_and(|before| before != schema) {
             // What was prepared for the old types would fail, or bind at a width that is too small now.
             self.inner.statements.clear();
         }
-        Ok(schema)
+        Ok(Introspected { schema, left_out })
     }
 
     /// A text that changes whenever the schema does.

@@ -11,13 +11,12 @@ use std::{
 };
 
 use mesh::Tasks;
-use query::Schema;
 use rusqlite::Connection;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore};
 
 use super::Statement;
 use crate::{
-    Error,
+    Error, Introspected,
     blocking::{self, Stop, StopOnDrop},
     budget::{Budget, Room, SMALL_BYTES},
 };
@@ -236,7 +235,7 @@ impl Sqlite {
     }
 
     /// Introspects the schema.
-    pub async fn introspect(&self) -> Result<Schema, Error> {
+    pub async fn introspect(&self) -> Result<Introspected, Error> {
         self.read_on_thread(|reader| schema::introspect(reader.connection)).await
     }
 

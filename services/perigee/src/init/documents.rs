@@ -38,8 +38,10 @@ impl Plan {
             Some(found) => format!(", {} tables, every operation denied", found.schema.tables().len()),
             None => String::new(),
         };
+        let left_out = self.database.iter().flat_map(|found| &found.left_out);
+        let left_out: String = left_out.map(|object| format!("left out: {}: {}\n", object.name, object.why)).collect();
         format!(
-            "wrote {dir}: project {}, database {}{tables}\n\n\
+            "wrote {dir}: project {}, database {}{tables}\n{left_out}\n\
              Say who may do what in {dir}/tables.yaml, then:\n\n  perigee dev {dir}\n",
             self.project,
             self.database_id()

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::bail;
+use crud::LeftOut;
 use query::{Schema, resources::Engine};
 
 /// A database given on the command line.
@@ -22,6 +23,8 @@ pub struct Found {
     pub id: String,
     /// Its schema.
     pub schema: Schema,
+    /// What of the database is not in it.
+    pub left_out: Vec<LeftOut>,
 }
 
 impl Source {
@@ -39,8 +42,8 @@ impl Source {
 
     /// Opens it, reads its schema and closes it.
     pub async fn look(self) -> anyhow::Result<Found> {
-        let schema = match crud::introspect(&self.url, "public", Path::new(".")).await {
-            Ok(schema) => schema,
+        let found = match crud::introspect(&self.url, "public", Path::new(".")).await {
+            Ok(found) => found,
             // Here the reader is the operator: what the driver says is theirs to know.
             Err(error) => match error.cause() {
                 Some(cause) => bail!("{error}: {cause}"),
@@ -51,7 +54,7 @@ impl Source {
             id if id.is_empty() => "main".to_owned(),
             id => id,
         };
-        Ok(Found { engine: self.engine, id, url: self.url, schema })
+        Ok(Found { engine: self.engine, id, url: self.url, schema: found.schema, left_out: found.left_out })
     }
 
     /// The name of the file without its ending, or of the database: never a part that may hold a password.

@@ -114,7 +114,8 @@ impl Connector {
     }
 }
 
-fn quoted(name: &str) -> String {
+/// A name as an identifier of SQL.
+pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 

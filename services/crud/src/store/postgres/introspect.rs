@@ -8,7 +8,9 @@ use tokio_postgres::{Row, types::Type as Native};
 use super::{
     connection::Connection,
     error::{Keys, PostgresError},
+    rewritten::{self, Events, Rewritten},
 };
+use crate::{Introspected, LeftOut};
 
 /// Tables and views our role may use, without the partitions of others and what belongs to extensions, with their
 /// columns; a domain counts as what is under it.
@@ -20,7 +22,7 @@ WITH RECURSIVE base (type, base, required) AS (
     FROM pg_catalog.pg_type domain JOIN base ON domain.typbasetype = base.type WHERE domain.typtype = 'd'
 )
 SELECT c.relname::text,
-    c.relkind IN ('r', 'p') OR c.relkind = 'f' AND pg_catalog.pg_relation_is_updatable(c.oid, false) <> 0,
+    c.relkind::text,
     a.attname::text,
     base.base,
     under.typname::text,
@@ -37,12 +39,27 @@ LEFT JOIN (pg_catalog.pg_attribute a
     ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
     AND pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT, INSERT, UPDATE')
 WHERE n.nspname = $1 AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
+    AND (c.relkind <> 'm' OR c.relispopulated)
     AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
         WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e')
     AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
     AND (pg_catalog.has_table_privilege(c.oid, 'SELECT, INSERT, UPDATE, DELETE')
         OR pg_catalog.has_any_column_privilege(c.oid, 'SELECT, INSERT, UPDATE'))
 ORDER BY c.relname, a.attnum";
+
+/// Tables and views that are not among those: why.
+const LEFT_OUT: &str = "\
+SELECT c.relname::text,
+    CASE WHEN c.relkind = 'm' AND NOT c.relispopulated THEN 'the materialized view has not been populated'
+        ELSE pg_catalog.format('role %s has no privilege to use it', current_user) END
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = $1 AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+        WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e')
+    AND (c.relkind = 'm' AND NOT c.relispopulated OR NOT (pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+        AND (pg_catalog.has_table_privilege(c.oid, 'SELECT, INSERT, UPDATE, DELETE')
+            OR pg_catalog.has_any_column_privilege(c.oid, 'SELECT, INSERT, UPDATE'))))";
 
 /// Unique indexes, those of constraints included, that hold for all rows and whose columns are plain.
 const KEYS: &str = "\
@@ -85,29 +102,50 @@ SELECT pg_catalog.md5(pg_catalog.concat(
         FROM pg_catalog.pg_constraint k WHERE k.connamespace = n.oid)))
 FROM pg_catalog.pg_namespace n WHERE n.nspname = $1";
 
-/// The tables of the schema called `name`, by name, and the columns of its unique keys by theirs.
-pub async fn schema(connection: &Connection, name: &str) -> Result<(Schema, Keys), PostgresError> {
+/// What an introspection finds in the catalog.
+pub struct Catalog {
+    /// Tables, by name, and what is left out so far.
+    pub found: Introspected,
+    /// Columns of unique keys, by the names of table and key.
+    pub keys: Keys,
+    /// Foreign tables of the schema, and their servers.
+    pub foreign: Vec<(String, String)>,
+}
+
+/// Reads the schema called `name`.
+pub async fn catalog(connection: &Connection, name: &str) -> Result<Catalog, PostgresError> {
     let client = connection.client();
     connection.command("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let found = async {
         let columns = client.query(COLUMNS, &[&name]).await?;
         let keys = client.query(KEYS, &[&name]).await?;
         let foreign_keys = client.query(FOREIGN_KEYS, &[&name]).await?;
-        Ok::<_, PostgresError>((columns, keys, foreign_keys))
+        let left_out = client.query(LEFT_OUT, &[&name]).await?;
+        Ok::<_, PostgresError>((columns, keys, foreign_keys, left_out))
     };
     let found = found.await;
     connection.command("COMMIT").await?;
-    let (columns, keys, foreign_keys) = found?;
+    let (columns, keys, foreign_keys, unusable) = found?;
+    let Rewritten { events, mut left_out, foreign } = rewritten::find(connection, name).await?;
+    for row in &unusable {
+        left_out.push(LeftOut::until_change(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?));
+    }
 
-    let mut tables = Tables::default();
-    columns.iter().try_for_each(|row| tables.column(row))?;
+    let mut tables = Tables { events, ..Tables::default() };
+    let is_left_out = |name: &str| left_out.iter().any(|object| object.name == name);
+    for row in &columns {
+        if !is_left_out(row.try_get(0)?) {
+            tables.column(row)?;
+        }
+    }
     let mut names = Keys::new();
     for row in &keys {
         let (table, name, columns) = tables.key(row)?;
         names.insert((table, name), columns);
     }
     foreign_keys.iter().try_for_each(|row| tables.foreign_key(row))?;
-    Ok((Schema::new(tables.tables), names))
+    let found = Introspected { schema: Schema::new(tables.tables), left_out };
+    Ok(Catalog { found, keys: names, foreign })
 }
 
 /// A text that changes when the schema called `name` does; `None` if there is none.
@@ -120,12 +158,19 @@ pub async fn mark(connection: &Connection, name: &str) -> Result<Option<String>,
 struct Tables {
     tables: Vec<Table>,
     by_name: HashMap<String, usize>,
+    /// What can be written through views and foreign tables.
+    events: HashMap<String, Events>,
 }
 
 impl Tables {
     fn column(&mut self, row: &Row) -> Result<(), PostgresError> {
         let table: String = row.try_get(0)?;
-        let kind = if row.try_get(1)? { TableKind::Table } else { TableKind::View };
+        let is_written = |table| self.events.get(table).is_some_and(|events| !events.is_empty());
+        let kind = match row.try_get(1)? {
+            "r" | "p" => TableKind::Table,
+            "f" if is_written(&table) => TableKind::Table,
+            _ => TableKind::View,
+        };
         let index = *self.by_name.entry(table).or_insert_with_key(|name| {
             self.tables.push(Table {
                 name: name.clone(),

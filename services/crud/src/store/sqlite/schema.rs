@@ -1,41 +1,79 @@
 //! Introspection of a database file.
 
 use query::{Column, ForeignKey, Schema, Table, TableKind, Type};
-use rusqlite::Connection;
+use rusqlite::{Connection, Error as DriverError, ErrorCode, Result as DriverResult};
 
 use super::SqliteError;
+use crate::{Introspected, LeftOut};
 
 /// Tables and views, without SQLite's own and those behind virtual tables.
 const TABLES: &str = "SELECT name, type, wr FROM pragma_table_list \
      WHERE schema = 'main' AND type IN ('table', 'view', 'virtual') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' \
      ORDER BY name";
 
-/// Reads the schema in one snapshot, which the caller ends.
-pub fn introspect(reader: &Connection) -> Result<Schema, SqliteError> {
-    reader.execute_batch("BEGIN")?;
-    Ok(Schema::new(tables(reader)?))
+/// A table or view as SQLite lists it.
+struct Listed {
+    name: String,
+    kind: TableKind,
+    has_rowid: bool,
 }
 
-fn tables(reader: &Connection) -> Result<Vec<Table>, SqliteError> {
-    let mut listed = reader.prepare_cached(TABLES)?;
-    let mut rows = listed.query([])?;
-    let mut tables = Vec::new();
-    while let Some(row) = rows.next()? {
-        let (name, kind, has_rowid): (String, String, bool) = (row.get(0)?, row.get(1)?, !row.get::<_, bool>(2)?);
-        let kind = if kind == "view" { TableKind::View } else { TableKind::Table };
-        let (columns, primary_key) = columns(reader, &name, kind, has_rowid)?;
-        tables.push(Table {
-            kind,
-            unique_keys: unique_keys(reader, &name)?,
-            foreign_keys: foreign_keys(reader, &name)?,
-            columns,
-            primary_key,
-            relations: Vec::new(),
-            name,
-        });
+/// Reads the schema in one snapshot, which the caller ends. Views that do not compile, and virtual tables whose module
+/// is not there, are left out.
+pub fn introspect(reader: &Connection) -> Result<Introspected, SqliteError> {
+    reader.execute_batch("BEGIN")?;
+    let (mut tables, mut left_out) = (Vec::new(), Vec::new());
+    for listed in listed(reader)? {
+        match table(reader, &listed) {
+            Ok(table) => tables.push(table),
+            Err(error) => match reason(&error) {
+                Some(why) => left_out.push(LeftOut::until_change(listed.name, why)),
+                None => return Err(error.into()),
+            },
+        }
     }
     resolve(&mut tables);
-    Ok(tables)
+    Ok(Introspected { schema: Schema::new(tables), left_out })
+}
+
+fn listed(reader: &Connection) -> DriverResult<Vec<Listed>> {
+    let mut listed = reader.prepare_cached(TABLES)?;
+    let rows = listed.query_map([], |row| {
+        let kind = if row.get::<_, String>(1)? == "view" { TableKind::View } else { TableKind::Table };
+        Ok(Listed { name: row.get(0)?, kind, has_rowid: !row.get::<_, bool>(2)? })
+    })?;
+    rows.collect()
+}
+
+fn table(reader: &Connection, listed: &Listed) -> DriverResult<Table> {
+    let Listed { name, kind, has_rowid } = listed;
+    // Reading it has to compile: of a view, with all that it is made of.
+    reader.prepare(&format!("SELECT * FROM {}", quoted(name)))?;
+    let (columns, primary_key) = columns(reader, name, *kind, *has_rowid)?;
+    Ok(Table {
+        name: name.clone(),
+        kind: *kind,
+        unique_keys: unique_keys(reader, name)?,
+        foreign_keys: foreign_keys(reader, name)?,
+        columns,
+        primary_key,
+        relations: Vec::new(),
+    })
+}
+
+/// Why one object cannot be read; `None` for failures of the connection or the file.
+fn reason(error: &DriverError) -> Option<String> {
+    let (code, text) = match error {
+        DriverError::SqliteFailure(code, text) => (code, text.clone().unwrap_or_else(|| code.to_string())),
+        DriverError::SqlInputError { error, msg, .. } => (error, msg.clone()),
+        _ => return None,
+    };
+    // Of SQLite's codes the one without a name: the statement is wrong.
+    (code.code == ErrorCode::Unknown).then_some(text)
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 fn columns(
@@ -43,7 +81,7 @@ fn columns(
     table: &str,
     kind: TableKind,
     has_rowid: bool,
-) -> Result<(Vec<Column>, Vec<String>), SqliteError> {
+) -> DriverResult<(Vec<Column>, Vec<String>)> {
     let mut listed = reader.prepare_cached(
         "SELECT name, type, \"notnull\", dflt_value IS NOT NULL, pk, hidden FROM pragma_table_xinfo(?1) ORDER BY cid",
     )?;
@@ -81,7 +119,7 @@ fn columns(
     Ok((columns, primary_key))
 }
 
-fn unique_keys(reader: &Connection, table: &str) -> Result<Vec<Vec<String>>, SqliteError> {
+fn unique_keys(reader: &Connection, table: &str) -> DriverResult<Vec<Vec<String>>> {
     let mut listed = reader.prepare_cached(
         "SELECT name FROM pragma_index_list(?1) WHERE \"unique\" AND NOT partial AND origin <> 'pk' ORDER BY seq",
     )?;
@@ -96,7 +134,7 @@ fn unique_keys(reader: &Connection, table: &str) -> Result<Vec<Vec<String>>, Sql
     Ok(keys)
 }
 
-fn foreign_keys(reader: &Connection, table: &str) -> Result<Vec<ForeignKey>, SqliteError> {
+fn foreign_keys(reader: &Connection, table: &str) -> DriverResult<Vec<ForeignKey>> {
     // SQLite lists the key declared last first.
     let mut listed = reader.prepare_cached(
         "SELECT id, \"table\", \"from\", \"to\" FROM pragma_foreign_key_list(?1) ORDER BY id DESC, seq",
@@ -231,7 +269,7 @@ mod tests {
         )
         .unwrap();
 
-        let schema = introspect(&file).unwrap();
+        let schema = introspect(&file).unwrap().schema;
 
         let album = schema.table("album").unwrap();
         assert_eq!(album.primary_key, ["b", "a"]);
@@ -245,5 +283,45 @@ mod tests {
         assert!(artist.column("Id").unwrap().has_default && !artist.column("Id").unwrap().nullable);
         assert_eq!(artist.unique_keys, [["name"]]);
         assert_eq!(schema.table("titles").unwrap().kind, TableKind::View);
+    }
+
+    #[test]
+    fn broken_objects_are_left_out() {
+        let file = Connection::open_in_memory().unwrap();
+        file.execute_batch(
+            "CREATE TABLE good (id INTEGER PRIMARY KEY, v TEXT);
+             CREATE VIEW fine AS SELECT id FROM good;
+             CREATE VIEW column_gone AS SELECT gone FROM good;
+             CREATE VIEW table_gone AS SELECT 1 AS one FROM nowhere;
+             CREATE VIEW of_broken AS SELECT * FROM column_gone;
+             CREATE VIEW function_gone AS SELECT lost(id) AS n FROM good;
+             CREATE VIEW too_few (a, b) AS SELECT id FROM good;
+             CREATE VIEW ring AS SELECT * FROM \"ring \"\"two\";
+             CREATE VIEW \"ring \"\"two\" AS SELECT * FROM ring;
+             PRAGMA writable_schema = ON;
+             INSERT INTO sqlite_schema VALUES ('table', 'virtual', 'virtual', 0, 'CREATE VIRTUAL TABLE virtual USING lost(a)');
+             PRAGMA writable_schema = RESET;",
+        )
+        .unwrap();
+
+        let found = introspect(&file).unwrap();
+
+        let names: Vec<&str> = found.schema.tables().iter().map(|table| table.name.as_str()).collect();
+        assert_eq!(names, ["fine", "good"]);
+        let left_out: Vec<(&str, &str)> =
+            found.left_out.iter().map(|object| (object.name.as_str(), object.why.as_str())).collect();
+        assert_eq!(
+            left_out,
+            [
+                ("column_gone", "no such column: gone"),
+                ("function_gone", "no such function: lost"),
+                ("of_broken", "no such column: gone"),
+                ("ring", "view ring is circularly defined"),
+                ("ring \"two", "view ring \"two is circularly defined"),
+                ("table_gone", "no such table: main.nowhere"),
+                ("too_few", "expected 2 columns for 'too_few' but got 1"),
+                ("virtual", "no such module: lost"),
+            ]
+        );
     }
 }

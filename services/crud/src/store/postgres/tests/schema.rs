@@ -24,7 +24,7 @@ CREATE TABLE hollow ();";
 #[tokio::test]
 async fn a_schema_is_read_with_all_that_matters() {
     let Some(server) = Server::with("introspect", SETUP).await else { return };
-    let schema = server.store(4).introspect().await.unwrap();
+    let schema = server.store(4).introspect().await.unwrap().schema;
 
     let names: Vec<&str> = schema.tables().iter().map(|table| table.name.as_str()).collect();
     assert_eq!(names, ["Album", "artist", "cheap", "dear", "hollow", "pair", "pair_note", "sale"]);
@@ -98,14 +98,16 @@ async fn what_our_role_may_not_use_is_not_there() {
     let store = server.store(4);
     let found = store.with_retry(|connection| async move {
         connection.client().batch_execute("SET ROLE store_privileges_clerk").await?;
-        introspect::schema(&connection, "store_privileges").await
+        introspect::catalog(&connection, "store_privileges").await
     });
-    let (schema, _) = found.await.unwrap();
+    let Introspected { schema, left_out } = found.await.unwrap().found;
     server.execute("DROP SCHEMA store_privileges CASCADE; DROP ROLE store_privileges_clerk").await;
 
     assert_eq!(schema.tables().len(), 1);
     let columns: Vec<&str> = schema.tables()[0].columns.iter().map(|column| column.name.as_str()).collect();
     assert_eq!(columns, ["a", "b"]);
+    let why = "role store_privileges_clerk has no privilege to use it";
+    assert_eq!(left_out, [crate::LeftOut::until_change("closed", why)]);
 }
 
 #[tokio::test]
@@ -165,4 +167,54 @@ async fn a_moved_schema_is_said_at_most_once_and_then_followed() {
     server.execute("DROP TABLE t").await;
     let error = store.snapshot(&[statement("SELECT b FROM t", Vec::new())], &Budget::unlimited()).await.unwrap_err();
     assert_eq!(error, Error::SchemaMoved);
+}
+
+/// What would fail of a schema is left out of it, each for its own reason, and the rest is there.
+#[tokio::test]
+async fn broken_objects_are_left_out() {
+    let Some(server) = Server::with(
+        "broken",
+        "CREATE EXTENSION IF NOT EXISTS postgres_fdw SCHEMA public; CREATE EXTENSION IF NOT EXISTS file_fdw SCHEMA public;
+         DROP SERVER IF EXISTS broken_away CASCADE; DROP SERVER IF EXISTS broken_files CASCADE;
+         DROP FOREIGN DATA WRAPPER IF EXISTS broken_dummy CASCADE;
+         CREATE FOREIGN DATA WRAPPER broken_dummy; CREATE SERVER broken_none FOREIGN DATA WRAPPER broken_dummy;
+         CREATE SERVER broken_away FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '1');
+         CREATE USER MAPPING FOR CURRENT_USER SERVER broken_away OPTIONS (user 'a', password 'b');
+         CREATE SERVER broken_files FOREIGN DATA WRAPPER file_fdw;
+         CREATE TABLE good (id int PRIMARY KEY, v text);
+         CREATE VIEW seen AS SELECT id FROM good;
+         CREATE FOREIGN TABLE no_handler (a int) SERVER broken_none;
+         CREATE VIEW over_no_handler AS SELECT a FROM no_handler;
+         CREATE FOREIGN TABLE away (a int) SERVER broken_away;
+         CREATE FOREIGN TABLE away_too (a int) SERVER broken_away;
+         CREATE FOREIGN TABLE no_file (a int) SERVER broken_files OPTIONS (filename '/nowhere/at/all');
+         CREATE MATERIALIZED VIEW empty AS SELECT id FROM good WITH NO DATA;",
+    )
+    .await
+    else {
+        return;
+    };
+    let found = server.store(4).introspect().await.unwrap();
+    server
+        .execute("DROP SERVER broken_away, broken_files CASCADE; DROP FOREIGN DATA WRAPPER broken_dummy CASCADE")
+        .await;
+
+    let names: Vec<&str> = found.schema.tables().iter().map(|table| table.name.as_str()).collect();
+    assert_eq!(names, ["good", "seen"]);
+    let left_out: Vec<(&str, bool)> =
+        found.left_out.iter().map(|object| (object.name.as_str(), object.is_transient)).collect();
+    let objects = [
+        ("away", true),
+        ("away_too", true),
+        ("empty", false),
+        ("no_file", true),
+        ("no_handler", false),
+        ("over_no_handler", false),
+    ];
+    assert_eq!(left_out, objects);
+    let why = |name: &str| found.left_out.iter().find(|object| object.name == name).unwrap().why.clone();
+    assert!(why("away").contains("could not connect to server"), "{}", why("away"));
+    assert!(why("no_file").contains("/nowhere/at/all"), "{}", why("no_file"));
+    assert!(why("no_handler").contains("broken_dummy"), "{}", why("no_handler"));
+    assert!(why("empty").contains("has not been populated"), "{}", why("empty"));
 }
