@@ -25,7 +25,8 @@ const CANCEL_INTERVAL: Duration = Duration::from_millis(50);
 /// Makes connections to one database of one server, as one role.
 pub struct Connector {
     config: Config,
-    /// Set on every connection, so that casts to text do not depend on how the server or the role is set up.
+    /// Set on every connection, so that casts to text do not depend on how the server or the role is set up. Names mean
+    /// what they mean to everybody else, but for the schema that is served: operators of types may be anywhere.
     session: String,
     tls: TlsConnector,
     tasks: Tasks,
@@ -61,8 +62,10 @@ impl Connector {
         }
         let session = format!(
             "SET TIME ZONE 'UTC'; SET DateStyle TO 'ISO, MDY'; SET IntervalStyle TO postgres; \
-             SET bytea_output TO hex; SET search_path TO {}, public",
-            quoted(schema)
+             SET bytea_output TO hex; RESET search_path; \
+             SELECT pg_catalog.set_config('search_path', pg_catalog.concat_ws(', ', {}, \
+                 NULLIF(pg_catalog.current_setting('search_path'), '')), false)",
+            literal(&quoted(schema))
         );
         Ok(Self { config, session, tls: tls.connector()?, tasks: tasks.clone() })
     }
@@ -117,6 +120,11 @@ impl Connector {
 /// A name as an identifier of SQL.
 pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A text as a literal of SQL.
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
 }
 
 #[cfg(test)]
