@@ -35,7 +35,7 @@ const SQLITE: &str = "
     PRAGMA writable_schema = RESET;";
 
 const POSTGRES: &str = "
-    DO $$ BEGIN CREATE ROLE left_out_app LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+    DO $$ BEGIN CREATE ROLE left_out_app LOGIN; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$;
     CREATE TABLE good (id int PRIMARY KEY, v text);
     INSERT INTO good VALUES (1, 'x');
     CREATE TABLE breaking (a int);

@@ -186,13 +186,15 @@ fn root<'o>(document: &mut Document, operation: &'o Operation) -> (String, Vec<A
         }
         Operation::Update(update) => {
             let mut arguments = given(document, &update.find);
+            arguments.extend(op(&update.op));
             for (operator, value) in &update.update {
                 arguments.push((operator.trim_start_matches('$'), "Changes", value.clone()));
             }
             (format!("update_{}", update.table), arguments, document.written(&update.returning))
         }
         Operation::Delete(delete) => {
-            let arguments = given(document, &delete.find);
+            let mut arguments = given(document, &delete.find);
+            arguments.extend(op(&delete.op));
             (format!("delete_{}", delete.table), arguments, document.written(&delete.returning))
         }
         Operation::Batch(_) => panic!("a batch has no batch inside"),
@@ -210,10 +212,13 @@ fn page<'r>(document: &Document, read: &'r Read) -> Vec<Argument<'r>> {
             arguments.push((name, "Int", json!(value)));
         }
     }
-    if read.op != "all" {
-        arguments.push(("op", "ReadOp", json!(read.op)));
-    }
+    arguments.extend(op(&read.op));
     arguments
+}
+
+/// The argument that says how many rows, where that is not all.
+fn op<'o>(op: &str) -> Option<Argument<'o>> {
+    (op != "all").then(|| ("op", "Op", json!(op)))
 }
 
 /// `value` with `_x` for `$x` in every key, as GraphQL spells operators.

@@ -66,6 +66,9 @@ pub struct Create {
 pub struct Update {
     /// Which table.
     pub table: String,
+    /// `all`, or `one`, which gRPC has no word for.
+    #[serde(default = "all")]
+    pub op: String,
     /// The condition in REST's grammar.
     #[serde(default)]
     pub find: Value,
@@ -82,6 +85,9 @@ pub struct Update {
 pub struct Delete {
     /// Which table.
     pub table: String,
+    /// `all`, or `one`, which gRPC has no word for.
+    #[serde(default = "all")]
+    pub op: String,
     /// The condition in REST's grammar.
     #[serde(default)]
     pub find: Value,
@@ -191,11 +197,11 @@ impl Operation {
                 (format!("{}/create", create.table), body)
             }
             Operation::Update(update) => {
-                let body = json!({ "op": "all", "find": update.find, "update": update.update });
+                let body = json!({ "op": update.op, "find": update.find, "update": update.update });
                 (format!("{}/update", update.table), with_returning(body, &update.returning))
             }
             Operation::Delete(delete) => {
-                let body = with_returning(json!({ "op": "all", "find": delete.find }), &delete.returning);
+                let body = with_returning(json!({ "op": delete.op, "find": delete.find }), &delete.returning);
                 (format!("{}/delete", delete.table), body)
             }
             Operation::Batch(items) => {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use query::{Column, ForeignKey, Schema, Table, TableKind, Type, resources};
+use query::{Column, ForeignKey, Schema, Table, TableKind, Type, Writes, resources};
 
 use crate::catalogue::{Database, Project};
 
@@ -46,6 +46,7 @@ fn music() -> Vec<Table> {
     audit.columns[1].r#type = Type::Json;
     let mut bestseller = table("bestseller", &["name"]);
     bestseller.kind = TableKind::View;
+    bestseller.writes = Writes::NONE;
     bestseller.primary_key.clear();
     vec![table("artist", &["artist_id", "name"]), album, track, genre(), line, audit, bestseller]
 }
@@ -63,6 +64,7 @@ fn table(name: &str, columns: &[&str]) -> Table {
         has_default: false,
         generated: false,
         native: "text".to_owned(),
+        readable: true,
     };
     Table {
         name: name.to_owned(),
@@ -72,6 +74,10 @@ fn table(name: &str, columns: &[&str]) -> Table {
         unique_keys: Vec::new(),
         foreign_keys: Vec::new(),
         relations: Vec::new(),
+        writes: Writes::ALL,
+        row_triggers: Writes::NONE,
+        row_id: Vec::new(),
+        has_children: false,
     }
 }
 

@@ -23,7 +23,7 @@ use proto::{
     services::{self, auth::auth_rules_server::AuthRules, crud::crud_server::Crud},
 };
 use query::{
-    Column, ForeignKey, GrantTerms, Mutation, Operation, Read, Schema, Shape, Table, TableKind, Type,
+    Column, ForeignKey, GrantTerms, Mutation, Operation, Read, Schema, Shape, Table, TableKind, Type, Writes,
     resources::DatabaseMeta,
 };
 use tokio::sync::{Notify, watch};
@@ -350,6 +350,7 @@ fn table(name: &str, columns: &[&str]) -> Table {
         has_default: false,
         generated: false,
         native: String::new(),
+        readable: true,
     };
     Table {
         name: name.to_owned(),
@@ -359,5 +360,9 @@ fn table(name: &str, columns: &[&str]) -> Table {
         unique_keys: Vec::new(),
         foreign_keys: Vec::new(),
         relations: Vec::new(),
+        writes: Writes::ALL,
+        row_triggers: Writes::NONE,
+        row_id: Vec::new(),
+        has_children: false,
     }
 }

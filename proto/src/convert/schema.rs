@@ -1,6 +1,6 @@
 //! Schemas.
 
-use query::{Column, Error, ForeignKey, Schema, Table};
+use query::{Column, Error, ForeignKey, Schema, Table, Writes};
 
 use super::{all, member, members};
 use crate::wire::query::v1 as wire;
@@ -34,6 +34,10 @@ impl From<&Table> for wire::Table {
             primary_key: table.primary_key.clone(),
             unique_keys: table.unique_keys.iter().map(|columns| wire::UniqueKey { columns: columns.clone() }).collect(),
             foreign_keys: table.foreign_keys.iter().map(wire::ForeignKey::from).collect(),
+            writes: Some(table.writes.into()),
+            row_triggers: Some(table.row_triggers.into()),
+            row_id: table.row_id.clone(),
+            has_children: table.has_children,
         }
     }
 }
@@ -51,7 +55,23 @@ impl TryFrom<wire::Table> for Table {
             unique_keys: table.unique_keys.into_iter().map(|key| key.columns).collect(),
             foreign_keys: table.foreign_keys.into_iter().map(ForeignKey::from).collect(),
             relations: Vec::new(),
+            writes: table.writes.unwrap_or_default().into(),
+            row_triggers: table.row_triggers.unwrap_or_default().into(),
+            row_id: table.row_id,
+            has_children: table.has_children,
         })
+    }
+}
+
+impl From<Writes> for wire::Writes {
+    fn from(Writes { insert, update, delete }: Writes) -> Self {
+        Self { insert, update, delete }
+    }
+}
+
+impl From<wire::Writes> for Writes {
+    fn from(wire::Writes { insert, update, delete }: wire::Writes) -> Self {
+        Self { insert, update, delete }
     }
 }
 
@@ -64,6 +84,7 @@ impl From<&Column> for wire::Column {
             has_default: column.has_default,
             generated: column.generated,
             native_type: column.native.clone(),
+            readable: column.readable,
         }
     }
 }
@@ -79,6 +100,7 @@ impl TryFrom<wire::Column> for Column {
             has_default: column.has_default,
             generated: column.generated,
             native: column.native_type,
+            readable: column.readable,
         })
     }
 }

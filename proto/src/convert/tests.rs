@@ -3,7 +3,7 @@ use prost::Message;
 use query::{
     Change, Column, Columns, Comparison, Document, Error, Field, FieldKind, Filter, ForeignKey, GrantTerms, Mutation,
     MutationKind, Node, Object, Operation, Quantifier, Read, Schema, Shape, Sort, Table, TableKind, Type, Typed, Value,
-    read_accesses,
+    Writes, read_accesses,
 };
 
 use super::member;
@@ -20,6 +20,7 @@ fn schema() -> Schema {
         has_default: r#type == Int16,
         generated: r#type == Other,
         native: format!("native {name}"),
+        readable: r#type != Json,
     };
     let named = types.into_iter().enumerate().map(|(index, r#type)| column(&format!("c{index}"), r#type));
     let employee = Table {
@@ -34,6 +35,10 @@ fn schema() -> Schema {
             foreign_columns: vec!["employee_id".to_owned()],
         }],
         relations: Vec::new(),
+        writes: Writes::ALL,
+        row_triggers: Writes { insert: true, ..Writes::NONE },
+        row_id: Vec::new(),
+        has_children: true,
     };
     let names = Table {
         name: "names".to_owned(),
@@ -43,6 +48,10 @@ fn schema() -> Schema {
         unique_keys: Vec::new(),
         foreign_keys: Vec::new(),
         relations: Vec::new(),
+        writes: Writes { delete: true, ..Writes::NONE },
+        row_triggers: Writes::NONE,
+        row_id: vec!["tableoid".to_owned(), "ctid".to_owned()],
+        has_children: false,
     };
     Schema::new(vec![employee, names])
 }

@@ -136,13 +136,16 @@ impl Database {
         })
     }
 
-    /// Whether the operation is retried, because the schema was stale.
+    /// Whether the operation is retried, because the schema was stale or others wrote its rows meanwhile.
     ///
     /// Clients send unknown names as often as they like: those refresh it once in [`REFRESH_INTERVAL_MIN`] at most.
     async fn should_retry<T>(&self, done: &Result<T, Error>) -> Result<bool, Error> {
         let Err(error) = done else { return Ok(false) };
         if *error == Error::SchemaMoved {
             return self.refresh().await.map(|_| true);
+        }
+        if *error == Error::Raced {
+            return Ok(true);
         }
         let is_unknown = matches!(error, Error::Query(error) if error.is_unknown_name());
         if is_unknown && self.may_refresh() { self.refresh().await } else { Ok(false) }

@@ -100,6 +100,7 @@ mod tests {
             has_default: false,
             generated: false,
             native: native.to_owned(),
+            readable: true,
         }
     }
 

@@ -29,6 +29,12 @@ pub enum Error {
     /// Another constraint is violated. The text is for the client.
     #[error("{0}")]
     Constraint(String),
+    /// A column would be null that must not be.
+    #[error("column {0} must not be null")]
+    NotNull(String),
+    /// Rows were written by others between two statements that must see the same ones. Nothing was written.
+    #[error("the rows were changed meanwhile; try again")]
+    Raced,
     /// A bound value does not fit its column, says the database. The text is for the client.
     #[error("{0}")]
     WrongType(String),
@@ -70,6 +76,8 @@ impl Error {
             | Error::UnknownDatabase(_)
             | Error::Conflict { .. }
             | Error::Constraint(_)
+            | Error::NotNull(_)
+            | Error::Raced
             | Error::WrongType(_)
             | Error::OutOfRange(_)
             | Error::TooComplex
@@ -86,12 +94,12 @@ impl Error {
             Error::UnknownProject(_) => Code::UnknownProject,
             Error::UnknownDatabase(_) => Code::UnknownDatabase,
             Error::Conflict { .. } => Code::Conflict,
-            Error::Constraint(_) => Code::Constraint,
+            Error::Constraint(_) | Error::NotNull(_) => Code::Constraint,
             Error::WrongType(_) => Code::WrongType,
             Error::OutOfRange(_) => Code::OutOfRange,
             Error::TooComplex => Code::TooComplex,
             Error::TooLarge(_) => Code::TooLarge,
-            Error::SchemaMoved | Error::Unavailable(_) => Code::Unavailable,
+            Error::SchemaMoved | Error::Raced | Error::Unavailable(_) => Code::Unavailable,
             Error::Deadline => Code::Deadline,
             Error::Signature | Error::Database(_) | Error::Panicked(_) => Code::Internal,
         }

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use query::{
     Column, Comparison, Error as Unfit, FieldKind, Filter, Operation, Quantifier, Relation, RuleFilter, Schema, Shape,
-    Table, TableKind, Type, Typed,
+    Table, Type, Typed,
 };
 
 use crate::{
@@ -39,6 +39,8 @@ pub enum Cond<'s> {
 /// A condition on the rows that a relation leads to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Related<'s> {
+    /// The table it leads from.
+    pub own: &'s Table,
     /// The table it leads to.
     pub table: &'s Table,
     /// Join columns: pairs of a column of this table and the equal one of the other.
@@ -234,9 +236,7 @@ impl<'s, 'g: 's> Resolver<'s, 'g> {
     pub fn mutation(&mut self, mutation: &'s query::Mutation) -> Result<Mutation<'s>, Error> {
         let table = self.schema.table(&mutation.table)?;
         let granted = self.grants.take(table, mutation.kind.operation())?;
-        if table.kind == TableKind::View {
-            return Err(Unfit::Malformed(format!("{} is a view and cannot be written", table.name)).into());
-        }
+        table.check_operation(mutation.kind.operation())?;
         let kind = match &mutation.kind {
             query::MutationKind::Insert { docs } => {
                 let rows = docs.iter().map(|doc| row(table, granted, doc));
@@ -321,6 +321,7 @@ impl<'s, 'g: 's> Resolver<'s, 'g> {
             FieldKind::Column(name) if !aggregates => {
                 let column = table.column(name)?;
                 granted.may_read(&column.name)?;
+                check_readable(table, column)?;
                 Ok(MemberKind::Column(column))
             }
             FieldKind::Relation { name, node } if !aggregates => {
@@ -346,6 +347,7 @@ impl<'s, 'g: 's> Resolver<'s, 'g> {
             let column = table.column(name)?;
             if let Author::Caller(granted) = author {
                 granted.may_filter(&column.name)?;
+                check_readable(table, column)?;
             }
             Ok(column)
         };
@@ -377,7 +379,7 @@ impl<'s, 'g: 's> Resolver<'s, 'g> {
                     }
                 };
                 let (granted, cond) = (Box::new(granted), Box::new(cond));
-                Cond::Related(Related { table: far, on, quantifier: *quantifier, granted, cond })
+                Cond::Related(Related { own: table, table: far, on, quantifier: *quantifier, granted, cond })
             }
         })
     }
@@ -397,12 +399,21 @@ fn pairs<'s>(table: &'s Table, far: &'s Table, relation: &'s Relation) -> Result
     on.collect()
 }
 
+/// Checks that the server's role may read `column`.
+fn check_readable(table: &Table, column: &Column) -> Result<(), Error> {
+    match column.readable {
+        true => Ok(()),
+        false => Err(Error::Denied(format!("column {} of table {} may not be read", column.name, table.name))),
+    }
+}
+
 /// Resolves sort keys. Later keys on the same column change nothing.
 fn order<'s>(table: &'s Table, granted: Granted<'_>, sort: &[query::Sort]) -> Result<Vec<(&'s Column, bool)>, Error> {
     let mut order: Vec<(&Column, bool)> = Vec::with_capacity(sort.len());
     for key in sort {
         let column = table.column(&key.column)?;
         granted.may_filter(&column.name)?;
+        check_readable(table, column)?;
         if column.r#type == Type::Json {
             return Err(Unfit::Malformed(format!("rows cannot be sorted by {}, which holds JSON", column.name)).into());
         }

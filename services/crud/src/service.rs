@@ -120,6 +120,8 @@ fn status(project: &str, database: &str, error: Error) -> Status {
         | Error::UnknownDatabase(_)
         | Error::Conflict { .. }
         | Error::Constraint(_)
+        | Error::NotNull(_)
+        | Error::Raced
         | Error::WrongType(_)
         | Error::OutOfRange(_)
         | Error::TooComplex

@@ -15,8 +15,8 @@ mod select;
 mod write;
 
 pub use dialect::Dialect;
-pub use select::{Source, compile as select};
-pub use write::{Returned, delete, insert, select_before_delete, update};
+pub use select::{Source, columns, compile as select, is_one};
+pub use write::{Returned, delete, has_identity, insert, select_before_delete, update};
 
 /// Terms of one conjunction or disjunction that are written without nesting; more are halved by brackets, because
 /// SQLite limits the depth of an expression, in which every further term is a level.
@@ -167,13 +167,22 @@ impl<'d> Sql<'d> {
         self.ident(&table.name);
     }
 
-    /// Appends `table AS alias` with an alias of its own.
-    pub fn aliased(&mut self, table: &Table) -> Alias {
-        let alias = self.alias_of(table);
+    /// Appends a table's name where a key leads to its rows: those of tables that inherit from it have none.
+    pub fn referenced(&mut self, table: &Table) {
+        if table.has_children {
+            self.push("ONLY ");
+        }
         self.table(table);
-        self.push(" AS ");
+    }
+
+    /// Appends the condition that the row of `alias` is one of `table` itself, not of a table that inherits from it.
+    fn own_row(&mut self, alias: Alias, table: &Table) {
         self.named(alias);
-        alias
+        self.push(".\"tableoid\" = '");
+        let mut name = Sql::new(self.dialect);
+        name.table(table);
+        self.append(&name.text.replace('\'', "''"));
+        self.push("'::regclass");
     }
 
     /// A new alias of a table.
@@ -219,6 +228,13 @@ impl<'d> Sql<'d> {
         self.named(alias);
         self.push(".");
         self.name(column);
+    }
+
+    /// Appends a hidden column of the engine.
+    fn hidden(&mut self, alias: Alias, name: &str) {
+        self.named(alias);
+        self.push(".");
+        self.ident(name);
     }
 
     /// Appends a column as a result: of a type that the drivers do not know, its text.
@@ -310,8 +326,15 @@ impl<'d> Sql<'d> {
             Quantifier::Some => "EXISTS (SELECT 1 FROM ",
             Quantifier::None | Quantifier::Every => "NOT EXISTS (SELECT 1 FROM ",
         });
-        let far = self.aliased(related.table);
+        let far = self.alias_of(related.table);
+        self.referenced(related.table);
+        self.push(" AS ");
+        self.named(far);
         self.push(" WHERE ");
+        if related.own.has_children {
+            self.own_row(alias, related.own);
+            self.push(" AND ");
+        }
         self.list(" AND ", &related.on, |sql, (own, other)| {
             sql.column(far, other);
             sql.push(" = ");

@@ -1,5 +1,7 @@
 //! Execution of mutations.
 
+use std::collections::HashSet;
+
 use mesh::telemetry::Meter;
 use query::{Type, Typed};
 
@@ -11,6 +13,7 @@ use crate::{
     resolve::{MemberKind, Mutation, MutationKind, Node, NodeMember},
     sql::{self, Dialect, Returned, Source},
     store::{Rows, Statement, Store, Tx},
+    tree::Plan,
 };
 
 /// Result of a mutation.
@@ -41,10 +44,21 @@ struct CompiledMutation<'m, 's> {
     select_before_delete: Option<Statement>,
     statements: Vec<Statement>,
     returned: Returned,
+    /// It must write one row at most, and its statement may find more that are equal to it.
+    is_one_of_equals: bool,
 }
 
 /// Runs mutations in their order, all of them or none.
 pub async fn perform_all(context: &WriteContext<'_>, mutations: &[Mutation<'_>]) -> Result<Vec<Written>, Error> {
+    perform_compiled(context, mutations).await.map_err(|error| match error {
+        Error::NotNull(column) if mutations.iter().any(|mutation| leaves_null(mutation, &column)) => {
+            query::Error::Required(column).into()
+        }
+        error => error,
+    })
+}
+
+async fn perform_compiled(context: &WriteContext<'_>, mutations: &[Mutation<'_>]) -> Result<Vec<Written>, Error> {
     for mutation in mutations {
         check_values(context.dialect, mutation)?;
     }
@@ -184,7 +198,24 @@ impl CompiledMutation<'_, '_> {
     /// Whether its one statement may be its own transaction: nothing has to be checked before the commit.
     fn is_single_statement(&self) -> bool {
         let has_relations = self.mutation.returning.as_ref().is_some_and(has_relations);
-        self.returned.check.is_none() && !has_relations
+        self.returned.check.is_none() && !has_relations && !self.is_one_of_equals
+    }
+}
+
+/// Whether the mutation gives `column` no value, or null.
+fn leaves_null(mutation: &Mutation<'_>, column: &str) -> bool {
+    let is_null = |value: &Typed| *value == Typed::Null;
+    match &mutation.kind {
+        MutationKind::Insert(rows) => {
+            mutation.table.column(column).is_ok()
+                && rows.iter().any(|row| {
+                    row.iter().find(|(given, _)| given.name == column).is_none_or(|(_, value)| is_null(value))
+                })
+        }
+        MutationKind::Update { changes, .. } => {
+            changes.iter().any(|(given, value, _)| given.name == column && is_null(value))
+        }
+        MutationKind::Delete { .. } => false,
     }
 }
 
@@ -204,6 +235,12 @@ fn check_values(dialect: &Dialect, mutation: &Mutation<'_>) -> Result<(), Error>
 
 fn compile<'m, 's>(dialect: &Dialect, mutation: &'m Mutation<'s>) -> CompiledMutation<'m, 's> {
     let mut select_before_delete = None;
+    let is_one_of_equals = match &mutation.kind {
+        MutationKind::Update { cond, one, .. } | MutationKind::Delete { cond, one } => {
+            *one && !sql::is_one(dialect, mutation.table, cond) && !sql::has_identity(mutation.table)
+        }
+        MutationKind::Insert(_) => false,
+    };
     let (statements, returned) = match &mutation.kind {
         MutationKind::Insert(rows) => sql::insert(dialect, mutation, rows),
         MutationKind::Update { changes, .. } if changes.is_empty() => (Vec::new(), Returned::default()),
@@ -219,7 +256,7 @@ fn compile<'m, 's>(dialect: &Dialect, mutation: &'m Mutation<'s>) -> CompiledMut
             (vec![statement], returned)
         }
     };
-    CompiledMutation { mutation, select_before_delete, statements, returned }
+    CompiledMutation { mutation, select_before_delete, statements, returned, is_one_of_equals }
 }
 
 fn has_relations(node: &Node<'_>) -> bool {
@@ -246,6 +283,7 @@ async fn perform(
     let mut written = nothing(work);
     for rows in run(tx, &context.meters.writes, &work.statements, budget).await? {
         check_rows(work, &rows)?;
+        check_one(work, &rows)?;
         written.affected += rows.len() as u64;
         if let Some(node) = &work.mutation.returning {
             let kept = kept(&rows, work.returned);
@@ -256,6 +294,9 @@ async fn perform(
 }
 
 /// Runs a delete whose relations are returned: what they lead to may be deleted with the rows, and is read before.
+///
+/// The rows are read without a lock, for which the server's role would need the right to update them. So they may be
+/// others than those that are deleted then; where the database tells those, they are the answer.
 async fn delete_after_reading(
     tx: &mut Tx,
     context: &WriteContext<'_>,
@@ -266,11 +307,41 @@ async fn delete_after_reading(
     let Some(node) = &work.mutation.returning else {
         return Err(Error::Database("nothing is returned of a delete that reads first".to_owned()));
     };
-    let rows = single(run(tx, &context.meters.reads, std::slice::from_ref(select_before_delete), budget).await?)?;
-    let kept = kept(&rows, work.returned);
-    let json = answer(Some(tx), context, node, rows, kept, budget).await?;
-    let deleted = run(tx, &context.meters.writes, &work.statements, budget).await?;
-    Ok(Written { affected: deleted.iter().map(|rows| rows.len() as u64).sum(), rows: json })
+    let meters = context.meters;
+    let mut rows = single(run(tx, &meters.reads, std::slice::from_ref(select_before_delete), budget).await?)?;
+    let mut kept = kept(&rows, work.returned);
+    let (plan, statements) = below(context, node, &rows, &kept);
+    let related = match statements.is_empty() {
+        true => Vec::new(),
+        false => run(tx, &meters.reads, &statements, budget).await?,
+    };
+    let deleted = single(run(tx, &meters.writes, &work.statements, budget).await?)?;
+    check_one(work, &deleted)?;
+    let affected = deleted.len() as u64;
+    if context.dialect.returns_rows_as_deleted() {
+        check_related(node, &rows, &deleted)?;
+        kept = self::kept(&deleted, work.returned);
+        rows = deleted;
+    }
+    let tree = plan.with_rows(Some(rows), &mut related.into_iter(), context.options.numbers)?;
+    Ok(Written { affected, rows: tree.answer(Some(kept), budget).await?.json.into() })
+}
+
+/// Checks that what the relations of `deleted` rows lead to was read: their keys are among those of the rows `read`.
+fn check_related(node: &Node<'_>, read: &Rows, deleted: &Rows) -> Result<(), Error> {
+    let columns = sql::columns(node);
+    for member in &node.members {
+        let MemberKind::Relation { on, .. } = &member.kind else { continue };
+        let positions: Vec<usize> =
+            on.iter().filter_map(|(own, _)| columns.iter().position(|column| column.name == own.name)).collect();
+        let key =
+            |rows: &Rows, row: usize| -> Vec<_> { positions.iter().map(|at| rows.cell(row, *at).key()).collect() };
+        let known: HashSet<_> = (0..read.len()).map(|row| key(read, row)).collect();
+        if (0..deleted.len()).any(|row| !known.contains(&key(deleted, row))) {
+            return Err(Error::Raced);
+        }
+    }
+    Ok(())
 }
 
 async fn run(
@@ -302,6 +373,18 @@ fn check_rows(work: &CompiledMutation<'_, '_>, rows: &Rows) -> Result<(), Error>
     }
 }
 
+/// Checks that a mutation of one row wrote no more that are equal to it.
+fn check_one(work: &CompiledMutation<'_, '_>, rows: &Rows) -> Result<(), Error> {
+    match work.is_one_of_equals && rows.len() > 1 {
+        true => Err(Error::Constraint(format!(
+            "one row of {} cannot be written: {} are equal in every column",
+            work.mutation.table.name,
+            rows.len()
+        ))),
+        false => Ok(()),
+    }
+}
+
 /// The rows that the caller may read.
 fn kept(rows: &Rows, returned: Returned) -> Vec<usize> {
     let is_visible = |row: &usize| match returned.visible {
@@ -320,15 +403,21 @@ async fn answer(
     kept: Vec<usize>,
     budget: &mut Budget<'_>,
 ) -> Result<Vec<u8>, Error> {
-    let source = Source::Rows { rows: &rows, kept: &kept, limit: context.options.limit };
-    let mut statements = Vec::new();
-    let plan = sql::select(context.dialect, node, &source, &mut statements);
-    let below = match tx {
+    let (plan, statements) = below(context, node, &rows, &kept);
+    let related = match tx {
         Some(tx) if !statements.is_empty() => run(tx, &context.meters.reads, &statements, budget).await?,
         _ => Vec::new(),
     };
-    let tree = plan.with_rows(Some(rows), &mut below.into_iter(), context.options.numbers)?;
+    let tree = plan.with_rows(Some(rows), &mut related.into_iter(), context.options.numbers)?;
     Ok(tree.answer(Some(kept), budget).await?.json.into())
+}
+
+/// The plan of the rows `kept` of `rows`, and the statements that read what their relations lead to.
+fn below(context: &WriteContext<'_>, node: &Node<'_>, rows: &Rows, kept: &[usize]) -> (Plan, Vec<Statement>) {
+    let source = Source::Rows { rows, kept, limit: context.options.limit };
+    let mut statements = Vec::new();
+    let plan = sql::select(context.dialect, node, &source, &mut statements);
+    (plan, statements)
 }
 
 /// Appends the items of one JSON array to another.

@@ -1,6 +1,8 @@
 //! Schemas for tests.
 
-use crate::{Column, ForeignKey, Guard, Object, Parser, Schema, Spelling, Table, TableKind, Type, Typed, Value};
+use crate::{
+    Column, ForeignKey, Guard, Object, Parser, Schema, Spelling, Table, TableKind, Type, Typed, Value, Writes,
+};
 
 /// The Chinook sample database, as PostgreSQL declares it.
 pub fn chinook() -> Schema {
@@ -96,6 +98,10 @@ pub fn table(name: &str, columns: &str, primary_key: &[&str], foreign_keys: &[(&
             })
             .collect(),
         relations: Vec::new(),
+        writes: Writes::ALL,
+        row_triggers: Writes::NONE,
+        row_id: Vec::new(),
+        has_children: false,
     }
 }
 
@@ -122,7 +128,15 @@ pub fn column(text: &str) -> Column {
         "any" => Type::Any,
         _ => panic!("no type {native}"),
     };
-    Column { name: name.to_owned(), r#type, nullable, has_default: false, generated: false, native: native.to_owned() }
+    Column {
+        name: name.to_owned(),
+        r#type,
+        nullable,
+        has_default: false,
+        generated: false,
+        native: native.to_owned(),
+        readable: true,
+    }
 }
 
 /// A value written as JSON.

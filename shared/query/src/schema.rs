@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 
-use crate::{Error, Field, relation};
+use crate::{Error, Field, Operation, relation};
 
 /// Tables of one database, and how they relate.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -20,7 +20,7 @@ pub struct Schema {
 pub struct Table {
     /// Its name in the database, case kept.
     pub name: String,
-    /// Whether rows can be written.
+    /// Whether it holds rows or shows those of others.
     pub kind: TableKind,
     /// In the order of the database.
     pub columns: Vec<Column>,
@@ -32,6 +32,15 @@ pub struct Table {
     pub foreign_keys: Vec<ForeignKey>,
     /// Filled by [`Schema::new`] from the foreign keys of all tables.
     pub relations: Vec<Relation>,
+    /// What the database can write to it.
+    pub writes: Writes,
+    /// Writes before which a trigger of the database changes rows: then it alone knows which columns must be given.
+    pub row_triggers: Writes,
+    /// Hidden columns of the engine that tell a row from all others, where the primary key does not; empty where it
+    /// does, and where nothing does.
+    pub row_id: Vec<String>,
+    /// Other tables inherit from it: it shows their rows too, for which its keys do not hold.
+    pub has_children: bool,
 }
 
 /// Kind of a table.
@@ -39,8 +48,19 @@ pub struct Table {
 pub enum TableKind {
     /// Holds rows.
     Table,
-    /// Shows rows; cannot be written.
+    /// Shows rows of others.
     View,
+}
+
+/// A set of the operations that write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Writes {
+    /// Inserts.
+    pub insert: bool,
+    /// Updates.
+    pub update: bool,
+    /// Deletes.
+    pub delete: bool,
 }
 
 /// A column.
@@ -58,6 +78,8 @@ pub struct Column {
     pub generated: bool,
     /// The type's name in the database, such as `numeric(10,2)`.
     pub native: String,
+    /// The server's role may read it; else it can be written at most.
+    pub readable: bool,
 }
 
 /// Type of a column, the same for all engines.
@@ -130,12 +152,15 @@ impl Schema {
         for (table, relations) in tables.iter_mut().zip(relations) {
             table.relations = relations;
         }
-        let columns = |table: &Table| table.columns.iter().map(|column| Field::column(&column.name)).collect();
+        let columns = |table: &Table| {
+            let readable = table.columns.iter().filter(|column| column.readable);
+            readable.map(|column| Field::column(&column.name)).collect()
+        };
         let fields = tables.iter().map(columns).collect();
         Self { tables, by_name, fields }
     }
 
-    /// All columns of the table called `name` as fields, in the order of the table; none where there is no such table.
+    /// All columns that can be read of the table called `name` as fields, in the order of the table; none where there is no such table.
     pub fn column_fields(&self, name: &str) -> Arc<[Field]> {
         self.by_name.get(name).map(|index| self.fields[*index].clone()).unwrap_or_default()
     }
@@ -157,7 +182,50 @@ impl Schema {
     }
 }
 
+impl Writes {
+    /// Every write.
+    pub const ALL: Writes = Writes { insert: true, update: true, delete: true };
+    /// No write.
+    pub const NONE: Writes = Writes { insert: false, update: false, delete: false };
+
+    /// Whether `operation` is one of them; a read is none.
+    pub fn has(self, operation: Operation) -> bool {
+        match operation {
+            Operation::Create => self.insert,
+            Operation::Update => self.update,
+            Operation::Delete => self.delete,
+            Operation::Read => false,
+        }
+    }
+}
+
 impl Table {
+    /// Whether an insert without a value for `column` fails for certain.
+    pub fn requires(&self, column: &Column) -> bool {
+        !column.has_default && !column.generated && !self.may_set_null(column, Operation::Create)
+    }
+
+    /// Whether `operation` may set `column` to null, as far as that is known before the database is asked. A key that an
+    /// engine would let be null is given all the same.
+    pub fn may_set_null(&self, column: &Column, operation: Operation) -> bool {
+        self.row_triggers.has(operation) || (column.nullable && !self.primary_key.contains(&column.name))
+    }
+
+    /// Checks that the database can do `operation` with the table.
+    pub fn check_operation(&self, operation: Operation) -> Result<(), Error> {
+        let what = match operation {
+            Operation::Read => return Ok(()),
+            _ if self.writes.has(operation) => return Ok(()),
+            _ if self.writes == Writes::NONE => {
+                return Err(Error::Malformed(format!("{} is a view and cannot be written", self.name)));
+            }
+            Operation::Create => "inserted into",
+            Operation::Update => "updated in",
+            Operation::Delete => "deleted from",
+        };
+        Err(Error::Malformed(format!("rows cannot be {what} {}: the database has no way to", self.name)))
+    }
+
     /// The column called `name`, exactly.
     pub fn column(&self, name: &str) -> Result<&Column, Error> {
         self.columns.iter().find(|column| column.name == name).ok_or_else(|| Error::UnknownColumn {

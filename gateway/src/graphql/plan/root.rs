@@ -101,7 +101,7 @@ impl<'a> Planner<'a> {
     fn all_columns(&mut self, table: usize) -> Result<Vec<Field>> {
         let (stored, names) = (self.names.stored(table), self.names.table(table));
         self.takes(stored.columns.len() * FIELD_BYTES);
-        let columns = stored.columns.iter().zip(&names.columns);
+        let columns = stored.columns.iter().zip(&names.columns).filter(|(column, _)| column.readable);
         let field = |(column, key): (&query::Column, &String)| {
             self.budget.field().map_err(Refusal::new)?;
             Ok(Field { key: key.clone(), ..Field::column(&column.name) })

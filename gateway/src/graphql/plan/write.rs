@@ -2,7 +2,7 @@
 
 use async_graphql_parser::types::Field as Selected;
 use mesh::{Code, Fault};
-use query::{Change, Error, Mutation, MutationKind, Node, Object, Operation, Shape, TableKind, Value};
+use query::{Change, Error, Mutation, MutationKind, Node, Object, Operation, Shape, Value};
 
 use super::{
     FieldSource, PayloadField, PayloadValue, Planner,
@@ -52,9 +52,7 @@ impl<'a> Planner<'a> {
         if resolved.root.kind != RootKind::Rows {
             return Err(unknown_mutation(group.name()));
         }
-        if stored.kind == TableKind::View {
-            return Err(Refusal::malformed(format!("{} is a view and cannot be written", stored.name)));
-        }
+        stored.check_operation(operation).map_err(Refusal::new)?;
         self.budget.operation().map_err(Refusal::new)?;
         let kind = match operation {
             Operation::Create => self.insert(table, group.field),

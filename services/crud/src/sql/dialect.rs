@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use query::{Column, Table, Type, Typed, resources::Engine};
+use query::{Column, Table, TableKind, Type, Typed, resources::Engine};
 
 use crate::{
     decimal::{self, DOUBLE_DIGITS, Digits},
@@ -203,11 +203,34 @@ impl Dialect {
         }
     }
 
-    /// Row identifier of a table without a key.
-    pub fn row_id(&self) -> &'static str {
+    /// Comparison of two values, in which null equals null.
+    pub fn is_same(&self) -> &'static str {
         match self {
-            Dialect::Sqlite => "rowid",
-            Dialect::Postgres { .. } => "ctid",
+            Dialect::Sqlite => " IS ",
+            Dialect::Postgres { .. } => " IS NOT DISTINCT FROM ",
+        }
+    }
+
+    /// Cast after a value of `type` that is compared with another of its column: not all types have an equality.
+    pub fn equality_cast(&self, r#type: Type) -> &'static str {
+        match (self, r#type) {
+            (Dialect::Postgres { .. }, Type::Json | Type::Other) => "::text",
+            (Dialect::Sqlite | Dialect::Postgres { .. }, _) => "",
+        }
+    }
+
+    /// Whether the engine says how many rows of `table` a statement wrote. SQLite counts none that triggers of a view
+    /// take.
+    pub fn counts_writes(&self, table: &Table) -> bool {
+        !matches!((self, table.kind), (Dialect::Sqlite, TableKind::View))
+    }
+
+    /// Whether a delete returns its rows with what they were related to. In SQLite, which has one writer, what is read
+    /// before it is what it deletes; its `RETURNING` is evaluated after the cascade.
+    pub fn returns_rows_as_deleted(&self) -> bool {
+        match self {
+            Dialect::Sqlite => false,
+            Dialect::Postgres { .. } => true,
         }
     }
 
@@ -242,14 +265,6 @@ impl Dialect {
                 Sum::Decimal { integer_digits: precision.min(DOUBLE_DIGITS).saturating_sub(scale), scale }
             }
             (Dialect::Sqlite | Dialect::Postgres { .. }, ..) => Sum::Unchecked,
-        }
-    }
-
-    /// Row lock of a select. SQLite has one writer.
-    pub fn for_update(&self) -> &'static str {
-        match self {
-            Dialect::Sqlite => "",
-            Dialect::Postgres { .. } => " FOR UPDATE",
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use query::{Column, Shape, Table, TableKind, Type, Typed};
+use query::{Column, Shape, Table, Type, Typed};
 
 use super::{Alias, Sql, Variant, dialect::Dialect};
 use crate::{
@@ -245,7 +245,10 @@ impl Levels<'_, '_> {
     /// Appends ` FROM table WHERE`, with the condition on the parents.
     fn source_and_filter(&self, sql: &mut Sql<'_>, context: &NodeContext<'_, '_>, alias: Alias) {
         sql.push(" FROM ");
-        sql.table(context.node.table);
+        match &context.above {
+            Some(_) => sql.referenced(context.node.table),
+            None => sql.table(context.node.table),
+        }
         sql.push(" AS ");
         sql.named(alias);
         let Some(above) = &context.above else {
@@ -384,7 +387,8 @@ fn results(sql: &mut Sql<'_>, alias: Alias, columns: &[&Column]) -> Vec<Output> 
 /// Appends ` ORDER BY`: what the caller asked for, then what makes the order total, as far as `cond` leaves it open.
 pub fn order_by(sql: &mut Sql<'_>, alias: Alias, table: &Table, cond: &Cond<'_>, asked: &[(&Column, bool)]) {
     let ties = tie_breaks(table);
-    let by_row_id = table.kind == TableKind::Table && ties.is_empty();
+    // A key that may be null is shared by rows, those with nulls.
+    let by_row_id = !table.row_id.is_empty() && !is_one(sql.dialect, table, cond);
     // Values that are read as equal may differ in the key.
     let dialect = sql.dialect;
     let is_exact = |column: &Column| dialect.form(column.r#type).is_none();
@@ -406,12 +410,15 @@ pub fn order_by(sql: &mut Sql<'_>, alias: Alias, table: &Table, cond: &Cond<'_>,
         sql.only(Variant::Plain, |sql| sql.push(sql.dialect.nulls(column.nullable, *descending)));
     });
     sql.push(if asked.is_empty() || (ties.is_empty() && !by_row_id) { "" } else { ", " });
+    let has_ties = !ties.is_empty();
     sql.list(", ", ties, |sql, column| {
         sql.column(alias, column);
-        sql.push(sql.dialect.nulls(column.nullable, false));
+        let is_key = !table.primary_key.is_empty();
+        sql.push(sql.dialect.nulls(column.nullable && !is_key, false));
     });
     if by_row_id {
-        row_id(sql, alias);
+        sql.push(if has_ties { ", " } else { "" });
+        sql.list(", ", &table.row_id, |sql, name| sql.hidden(alias, name));
     }
 }
 
@@ -421,19 +428,14 @@ pub fn is_one(dialect: &Dialect, table: &Table, cond: &Cond<'_>) -> bool {
     !table.primary_key.is_empty() && table.primary_key.iter().all(|name| cond.fixes(name) && is_exact(name))
 }
 
-/// Appends the row identifier of a table without a key.
-pub fn row_id(sql: &mut Sql<'_>, alias: Alias) {
-    sql.named(alias);
-    sql.push(".");
-    sql.push(sql.dialect.row_id());
-}
-
-/// Tie breakers of an order: the primary key of a table, or all that can be sorted of a view, which has none.
+/// Tie breakers of an order beside hidden columns: the primary key, or all that can be sorted where nothing tells rows
+/// apart.
 fn tie_breaks(table: &Table) -> Vec<&Column> {
-    let sortable = |column: &&Column| !matches!(column.r#type, Type::Json | Type::Other | Type::Bytes);
-    match table.kind {
-        TableKind::Table => table.primary_key.iter().filter_map(|name| table.column(name).ok()).collect(),
-        TableKind::View => table.columns.iter().filter(sortable).collect(),
+    let sortable =
+        |column: &&Column| column.readable && !matches!(column.r#type, Type::Json | Type::Other | Type::Bytes);
+    match (table.primary_key.as_slice(), table.row_id.as_slice()) {
+        ([], []) => table.columns.iter().filter(sortable).collect(),
+        (key, _) => key.iter().filter_map(|name| table.column(name).ok()).collect(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Compiles mutations to `INSERT`, `UPDATE` and `DELETE`.
 
-use query::{Column, Type, Typed};
+use query::{Column, Table, Type, Typed};
 
 use super::{Alias, Dialect, Sql, dialect::Sum, select};
 use crate::{
@@ -168,28 +168,62 @@ fn targets(sql: &mut Sql<'_>, mutation: &Mutation<'_>, cond: &Cond<'_>, one: boo
     if !one || select::is_one(sql.dialect, table, cond) {
         return sql.filter(Alias::Target, cond);
     }
-    let key: Vec<&Column> = table.primary_key.iter().filter_map(|name| table.column(name).ok()).collect();
-    sql.push(" WHERE ");
-    select::tuple(sql, &key, |sql, column| sql.column(Alias::Target, column));
-    if key.is_empty() {
-        select::row_id(sql, Alias::Target);
+    if !has_identity(table) {
+        return equal_to_one(sql, table, cond);
     }
-    sql.push(" IN (SELECT ");
+    let identity = |sql: &mut Sql<'_>, alias| match table.row_id.as_slice() {
+        [] => sql.list(", ", &table.primary_key, |sql, name| sql.hidden(alias, name)),
+        hidden => sql.list(", ", hidden, |sql, name| sql.hidden(alias, name)),
+    };
+    let is_tuple = if table.row_id.is_empty() { table.primary_key.len() > 1 } else { table.row_id.len() > 1 };
+    sql.push(if is_tuple { " WHERE (" } else { " WHERE " });
+    identity(sql, Alias::Target);
+    sql.push(if is_tuple { ") IN (SELECT " } else { " IN (SELECT " });
     let alias = sql.alias_of(table);
-    sql.list(", ", &key, |sql, column| sql.column(alias, column));
-    if key.is_empty() {
-        select::row_id(sql, alias);
-    }
+    identity(sql, alias);
+    one_row(sql, alias, table, cond);
+    sql.push(")");
+}
+
+/// Whether something tells each row of `table` from all others.
+pub fn has_identity(table: &Table) -> bool {
+    !table.primary_key.is_empty() || !table.row_id.is_empty()
+}
+
+/// Appends ` WHERE` the row equals the first that passes, in every column that can be read.
+fn equal_to_one(sql: &mut Sql<'_>, table: &Table, cond: &Cond<'_>) {
+    let columns: Vec<&Column> = table.columns.iter().filter(|column| column.readable).collect();
+    sql.push(" WHERE EXISTS (SELECT 1 FROM (SELECT ");
+    let (alias, first) = (sql.alias_of(table), sql.alias());
+    sql.list(", ", &columns, |sql, column| sql.column(alias, column));
+    sql.push(if columns.is_empty() { "1" } else { "" });
+    one_row(sql, alias, table, cond);
+    sql.push(") AS ");
+    sql.named(first);
+    sql.push(if columns.is_empty() { "" } else { " WHERE " });
+    sql.list(" AND ", &columns, |sql, column| {
+        let cast = sql.dialect.equality_cast(column.r#type);
+        sql.column(first, column);
+        sql.push(cast);
+        sql.push(sql.dialect.is_same());
+        sql.column(Alias::Target, column);
+        sql.push(cast);
+    });
+    sql.push(")");
+}
+
+/// Appends ` FROM table WHERE cond ORDER BY … LIMIT 1`.
+fn one_row(sql: &mut Sql<'_>, alias: Alias, table: &Table, cond: &Cond<'_>) {
     sql.push(" FROM ");
     sql.table(table);
     sql.push(" AS ");
     sql.named(alias);
     sql.filter(alias, cond);
     select::order_by(sql, alias, table, cond, &[]);
-    sql.push(" LIMIT 1)");
+    sql.push(" LIMIT 1");
 }
 
-/// The `SELECT` of the rows that [`delete`] is about to delete, with the result columns of a mutation, and with a lock.
+/// The `SELECT` of the rows that [`delete`] is about to delete, with the result columns of a mutation.
 pub fn select_before_delete(
     dialect: &Dialect,
     mutation: &Mutation<'_>,
@@ -207,13 +241,13 @@ pub fn select_before_delete(
     sql.filter(alias, cond);
     select::order_by(&mut sql, alias, mutation.table, cond, &[]);
     sql.push(if one { " LIMIT 1" } else { "" });
-    sql.push(dialect.for_update());
     (sql.finish(outputs), returned)
 }
 
 /// Appends ` RETURNING` with what the mutation needs to know of the rows it wrote; nothing where that is only how many.
 fn returning(sql: &mut Sql<'_>, mutation: &Mutation<'_>) -> (Vec<Output>, Returned) {
-    if mutation.returning.is_none() && mutation.check.is_true() {
+    let is_counted = sql.dialect.counts_writes(mutation.table);
+    if mutation.returning.is_none() && mutation.check.is_true() && is_counted {
         return (Vec::new(), Returned::default());
     }
     sql.push(" RETURNING ");

@@ -114,9 +114,19 @@ fn statements(db: &Db, dialect: &Dialect, kind: &str, table: &str, options: &Jso
         *one = options.get("one").is_some();
     }
     let terms = db.terms(&query::mutation_accesses(&known.schema, &mutation)?);
-    let mut resolver = Resolver::new(&known.schema, grants(&terms));
+    let schema = schema(db, dialect);
+    let mut resolver = Resolver::new(&schema, grants(&terms));
     let resolved = resolver.mutation(&mutation)?;
     Ok(written(dialect, &resolved))
+}
+
+/// The schema as the engine of `dialect` would have it.
+fn schema(db: &Db, dialect: &Dialect) -> Schema {
+    let mut tables = db.schema().schema.tables().to_vec();
+    if let Dialect::Postgres { .. } = dialect {
+        tables.iter_mut().flat_map(|table| &mut table.row_id).for_each(|name| *name = "ctid".to_owned());
+    }
+    Schema::new(tables)
 }
 
 fn written(dialect: &Dialect, mutation: &Mutation<'_>) -> Vec<Statement> {
@@ -133,9 +143,9 @@ fn written(dialect: &Dialect, mutation: &Mutation<'_>) -> Vec<Statement> {
 }
 
 fn selected(db: &Db, dialect: &Dialect, read: &query::Read) -> Result<Vec<Statement>, Error> {
-    let known = db.schema();
-    let terms = db.terms(&query::read_accesses(&known.schema, read)?);
-    let mut resolver = Resolver::new(&known.schema, grants(&terms));
+    let schema = schema(db, dialect);
+    let terms = db.terms(&query::read_accesses(&schema, read)?);
+    let mut resolver = Resolver::new(&schema, grants(&terms));
     let node: Node<'_> = resolver.read(read)?;
     resolver.finish()?;
     let mut statements = Vec::new();
@@ -377,7 +387,8 @@ fn a_prepared_read_is_bound_to_the_values_of_each_request() {
         let Ok(accesses) = query::read_accesses(&known.schema, &read) else { return Ok(()) };
         let terms = db.terms(&accesses);
         for dialect in dialects() {
-            let mut resolver = Resolver::new(&known.schema, grants(&terms));
+            let schema = schema(&db, &dialect);
+            let mut resolver = Resolver::new(&schema, grants(&terms));
             let (Ok(node), Ok(expected)) = (resolver.read(&read), selected(&db, &dialect, &again)) else { continue };
             let mut statements = Vec::new();
             let plan = sql::select(&dialect, &node, &Source::Query { limit: 1000 }, &mut statements);
@@ -434,7 +445,7 @@ async fn rows_of_a_table_without_a_key_are_ordered_by_their_place() {
             let text = selected(&db, &dialect, &read).unwrap().remove(0).text;
             let (_, order) = text.split_once(" ORDER BY ").unwrap();
             let columns = if columns.is_empty() { String::new() } else { format!("{columns}{nulls}, ") };
-            assert_eq!(order, format!("{columns}\"t0\".{row_id} LIMIT 1001"));
+            assert_eq!(order, format!("{columns}\"t0\".\"{row_id}\" LIMIT 1001"));
         }
     }
 }

@@ -31,7 +31,7 @@ const TABLES: [&str; 8] = [
      ON DELETE CASCADE, milliseconds INTEGER NOT NULL CHECK (milliseconds >= 0), \
      unit_price NUMERIC(10,2) NOT NULL DEFAULT 0.99)",
     "CREATE TABLE {s}\"odd \"\"name\" (\"select\" INTEGER, \"a b\" TEXT)",
-    "CREATE TABLE {s}part (maker INTEGER, number INTEGER, label TEXT, PRIMARY KEY (maker, number))",
+    "CREATE TABLE {s}part (maker INTEGER NOT NULL, number INTEGER NOT NULL, label TEXT, PRIMARY KEY (maker, number))",
     "CREATE TABLE {s}stock (stock_id {id}, maker INTEGER, number INTEGER, amount INTEGER NOT NULL DEFAULT 7, \
      FOREIGN KEY (maker, number) REFERENCES {s}part (maker, number))",
     "CREATE TABLE {s}kinds (id {id}, flag BOOLEAN, big BIGINT, ratio DOUBLE PRECISION, price NUMERIC(10,2), words TEXT, \

@@ -1,13 +1,16 @@
 //! Documents of inserts and changes of updates.
 
 use super::name::wrong_type;
-use crate::{Budget, Change, Column, Document, Error, Object, Parser, Spelling, Table, Type, Typed, Value, typed};
+use crate::{
+    Budget, Change, Column, Document, Error, Object, Operation, Parser, Spelling, Table, Type, Typed, Value, typed,
+};
 
 /// Operators of an update.
 const OPERATORS: [&str; 2] = ["set", "inc"];
 
 impl Parser<'_> {
     pub(super) fn changes_of(&self, table: &Table, update: &Value, budget: &mut Budget) -> Result<Vec<Change>, Error> {
+        table.check_operation(Operation::Update)?;
         if matches!(update, Value::Null) {
             return Err(Error::Required("update".to_owned()));
         }
@@ -35,13 +38,14 @@ impl Parser<'_> {
                     return Err(Error::Malformed(format!("column {} is changed twice", column.name)));
                 }
                 budget.value(value)?;
-                changes.push(if *operator == "set" { set(column, value)? } else { inc(column, value)? });
+                changes.push(if *operator == "set" { set(table, column, value)? } else { inc(table, column, value)? });
             }
         }
         Ok(changes)
     }
 
     pub(super) fn docs_of(&self, table: &Table, docs: &Value, budget: &mut Budget) -> Result<Vec<Document>, Error> {
+        table.check_operation(Operation::Create)?;
         let docs = match docs {
             Value::Object(doc) => return Ok(vec![self.doc(table, doc, budget)?]),
             Value::List(docs) => docs,
@@ -73,30 +77,26 @@ impl Parser<'_> {
         for (key, value) in &doc.0 {
             let column = self.column(table, key)?;
             budget.value(value)?;
-            let value = writable(column, value)?;
+            let value = writable(table, column, value, Operation::Create)?;
             if members.iter().any(|(known, _)| *known == column.name) {
                 return Err(Error::Malformed(format!("column {} is given twice", column.name)));
             }
             members.push((column.name.clone(), value));
         }
         let given = |column: &Column| members.iter().any(|(name, _)| *name == column.name);
-        let missing = table
-            .columns
-            .iter()
-            .find(|column| !column.nullable && !column.has_default && !column.generated && !given(column));
-        match missing {
+        match table.columns.iter().find(|column| table.requires(column) && !given(column)) {
             Some(column) => Err(Error::Required(column.name.clone())),
             None => Ok(Document(members)),
         }
     }
 }
 
-fn set(column: &Column, value: &Value) -> Result<Change, Error> {
-    let value = writable(column, value)?;
+fn set(table: &Table, column: &Column, value: &Value) -> Result<Change, Error> {
+    let value = writable(table, column, value, Operation::Update)?;
     Ok(Change::Set { column: column.name.clone(), value })
 }
 
-fn inc(column: &Column, by: &Value) -> Result<Change, Error> {
+fn inc(table: &Table, column: &Column, by: &Value) -> Result<Change, Error> {
     if !column.r#type.is_number() {
         return Err(Error::WrongType {
             name: column.name.clone(),
@@ -113,16 +113,16 @@ fn inc(column: &Column, by: &Value) -> Result<Change, Error> {
     if !accepted {
         return Err(wrong_type(&column.name, "number to add", by));
     }
-    let by = writable(column, by)?;
+    let by = writable(table, column, by, Operation::Update)?;
     Ok(Change::Inc { column: column.name.clone(), by })
 }
 
-/// `value` as `column` can become it.
-fn writable(column: &Column, value: &Value) -> Result<Typed, Error> {
+/// `value` as `column` can become it by `operation`.
+fn writable(table: &Table, column: &Column, value: &Value, operation: Operation) -> Result<Typed, Error> {
     if column.generated {
         return Err(wrong_type(&column.name, "no value, because the database computes it", value));
     }
-    if matches!(value, Value::Null) && !column.nullable {
+    if matches!(value, Value::Null) && !table.may_set_null(column, operation) {
         return Err(Error::Required(column.name.clone()));
     }
     typed(column, value)

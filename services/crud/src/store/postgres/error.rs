@@ -134,10 +134,10 @@ fn refused(error: &DbError, database: &str, keys: &Keys) -> Error {
     let code = error.code().code();
     match code {
         "23505" => Error::Conflict { columns: conflict(error, keys) },
-        "23502" => Error::Constraint(match error.column() {
-            Some(column) => format!("column {column} must not be null"),
-            None => "a column must not be null".to_owned(),
-        }),
+        "23502" => match error.column() {
+            Some(column) => Error::NotNull(column.to_owned()),
+            None => Error::Constraint("a column must not be null".to_owned()),
+        },
         "23503" => Error::Constraint(constraint("foreign key", error)),
         "23514" => Error::Constraint(constraint("check", error)),
         "23P01" => Error::Constraint(constraint("exclusion constraint", error)),

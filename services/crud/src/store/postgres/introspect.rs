@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use query::{Column, ForeignKey, Schema, Table, TableKind, Type};
+use query::{Column, ForeignKey, Schema, Table, TableKind, Type, Writes};
 use tokio_postgres::{Row, types::Type as Native};
 
 use super::{
@@ -29,7 +29,8 @@ SELECT c.relname::text,
     NOT (a.attnotnull OR base.required),
     a.atthasdef OR a.attidentity <> '' OR own.typdefault IS NOT NULL,
     a.attidentity = 'a' OR a.attgenerated <> '',
-    pg_catalog.format_type(a.atttypid, a.atttypmod)
+    pg_catalog.format_type(a.atttypid, a.atttypmod),
+    pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN (pg_catalog.pg_attribute a
@@ -46,6 +47,34 @@ WHERE n.nspname = $1 AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relisp
     AND (pg_catalog.has_table_privilege(c.oid, 'SELECT, INSERT, UPDATE, DELETE')
         OR pg_catalog.has_any_column_privilege(c.oid, 'SELECT, INSERT, UPDATE'))
 ORDER BY c.relname, a.attnum";
+
+/// What is special of tables: row triggers before inserts (7) and updates (19), their own and those of the tables below
+/// them, tables that inherit from them, and whether the row identifier can be read, which few foreign tables have.
+const TRAITS: &str = "\
+WITH RECURSIVE below (root, relation) AS (
+    SELECT inhparent, inhrelid FROM pg_catalog.pg_inherits
+    UNION
+    SELECT below.root, i.inhrelid FROM below JOIN pg_catalog.pg_inherits i ON i.inhparent = below.relation
+), row_triggers (relation, type) AS (
+    SELECT tgrelid, tgtype FROM pg_catalog.pg_trigger WHERE tgtype & 67 = 3 AND tgenabled IN ('O', 'A')
+), fired (relation, type) AS (
+    SELECT relation, type FROM row_triggers
+    UNION ALL
+    SELECT below.root, type FROM below JOIN row_triggers USING (relation)
+)
+SELECT c.relname::text,
+    EXISTS (SELECT FROM fired f WHERE f.relation = c.oid AND f.type & 4 <> 0),
+    EXISTS (SELECT FROM fired f WHERE f.relation = c.oid AND f.type & 16 <> 0),
+    c.relkind <> 'p' AND EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid),
+    pg_catalog.has_table_privilege(c.oid, 'SELECT') AND (c.relkind <> 'f' OR EXISTS (
+        SELECT FROM pg_catalog.pg_foreign_table t
+        JOIN pg_catalog.pg_foreign_server s ON s.oid = t.ftserver
+        JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid = s.srvfdw
+        JOIN pg_catalog.pg_proc p ON p.oid = w.fdwhandler
+        WHERE t.ftrelid = c.oid AND p.proname = 'postgres_fdw_handler')),
+    NOT EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid)
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = $1 AND c.relkind IN ('r', 'p', 'f') AND NOT c.relispartition";
 
 /// Tables and views that are not among those: why.
 const LEFT_OUT: &str = "\
@@ -98,6 +127,16 @@ SELECT pg_catalog.md5(pg_catalog.concat(
             ORDER BY a.attrelid, a.attnum)
         FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
         WHERE c.relnamespace = n.oid AND a.attnum > 0),
+    (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', t.oid, t.xmin), ',' ORDER BY t.oid)
+        FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+        WHERE c.relnamespace = n.oid AND NOT t.tgisinternal),
+    (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', r.oid, r.xmin), ',' ORDER BY r.oid)
+        FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
+        WHERE c.relnamespace = n.oid),
+    (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', i.inhrelid, i.inhparent, i.xmin), ','
+            ORDER BY i.inhrelid, i.inhparent)
+        FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhparent
+        WHERE c.relnamespace = n.oid),
     (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', k.oid, k.xmin), ',' ORDER BY k.oid)
         FROM pg_catalog.pg_constraint k WHERE k.connamespace = n.oid)))
 FROM pg_catalog.pg_namespace n WHERE n.nspname = $1";
@@ -121,11 +160,12 @@ pub async fn catalog(connection: &Connection, name: &str) -> Result<Catalog, Pos
         let keys = client.query(KEYS, &[&name]).await?;
         let foreign_keys = client.query(FOREIGN_KEYS, &[&name]).await?;
         let left_out = client.query(LEFT_OUT, &[&name]).await?;
-        Ok::<_, PostgresError>((columns, keys, foreign_keys, left_out))
+        let traits = client.query(TRAITS, &[&name]).await?;
+        Ok::<_, PostgresError>((columns, traits, keys, foreign_keys, left_out))
     };
     let found = found.await;
     connection.command("COMMIT").await?;
-    let (columns, keys, foreign_keys, unusable) = found?;
+    let (columns, traits, keys, foreign_keys, unusable) = found?;
     let Rewritten { events, mut left_out, foreign } = rewritten::find(connection, name).await?;
     for row in &unusable {
         left_out.push(LeftOut::until_change(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?));
@@ -138,12 +178,14 @@ pub async fn catalog(connection: &Connection, name: &str) -> Result<Catalog, Pos
             tables.column(row)?;
         }
     }
+    traits.iter().try_for_each(|row| tables.traits(row))?;
     let mut names = Keys::new();
     for row in &keys {
         let (table, name, columns) = tables.key(row)?;
         names.insert((table, name), columns);
     }
     foreign_keys.iter().try_for_each(|row| tables.foreign_key(row))?;
+    tables.tables.iter_mut().filter(|table| !table.primary_key.is_empty()).for_each(|table| table.row_id.clear());
     let found = Introspected { schema: Schema::new(tables.tables), left_out };
     Ok(Catalog { found, keys: names, foreign })
 }
@@ -165,12 +207,17 @@ struct Tables {
 impl Tables {
     fn column(&mut self, row: &Row) -> Result<(), PostgresError> {
         let table: String = row.try_get(0)?;
-        let is_written = |table| self.events.get(table).is_some_and(|events| !events.is_empty());
-        let kind = match row.try_get(1)? {
-            "r" | "p" => TableKind::Table,
-            "f" if is_written(&table) => TableKind::Table,
-            _ => TableKind::View,
+        let (kind, writes) = match (row.try_get(1)?, self.events.get(&table)) {
+            ("r" | "p", _) => (TableKind::Table, Writes::ALL),
+            ("f", Some(events)) if events.writes != Writes::NONE => (TableKind::Table, events.writes),
+            ("v", Some(events)) => (TableKind::View, events.writes),
+            _ => (TableKind::View, Writes::NONE),
         };
+        let is_read_only = |column: &String| {
+            writes != Writes::NONE && self.events.get(&table).is_some_and(|events| events.read_only.contains(column))
+        };
+        let column: Option<String> = row.try_get(2)?;
+        let is_read_only = column.as_ref().is_some_and(is_read_only);
         let index = *self.by_name.entry(table).or_insert_with_key(|name| {
             self.tables.push(Table {
                 name: name.clone(),
@@ -180,18 +227,37 @@ impl Tables {
                 unique_keys: Vec::new(),
                 foreign_keys: Vec::new(),
                 relations: Vec::new(),
+                writes,
+                row_triggers: Writes::NONE,
+                row_id: Vec::new(),
+                has_children: false,
             });
             self.tables.len() - 1
         });
-        let Some(name) = row.try_get(2)? else { return Ok(()) };
+        let Some(name) = column else { return Ok(()) };
         self.tables[index].columns.push(Column {
             name,
             r#type: held(row.try_get(3)?, row.try_get(4)?),
             nullable: row.try_get(5)?,
             has_default: row.try_get(6)?,
-            generated: row.try_get(7)?,
+            generated: row.try_get::<_, bool>(7)? || is_read_only,
             native: row.try_get(8)?,
+            readable: row.try_get(9)?,
         });
+        Ok(())
+    }
+
+    fn traits(&mut self, row: &Row) -> Result<(), PostgresError> {
+        let (has_children, has_row_id, is_alone): (bool, bool, bool) =
+            (row.try_get(3)?, row.try_get(4)?, row.try_get(5)?);
+        let Some(table) = self.table(row.try_get(0)?) else { return Ok(()) };
+        table.row_triggers = Writes { insert: row.try_get(1)?, update: row.try_get(2)?, delete: false };
+        table.has_children = has_children;
+        if has_row_id && table.kind == TableKind::Table {
+            // A place in one of the tables that hold its rows.
+            let names: &[&str] = if is_alone { &["ctid"] } else { &["tableoid", "ctid"] };
+            table.row_id = names.iter().map(|name| (*name).to_owned()).collect();
+        }
         Ok(())
     }
 
@@ -200,7 +266,7 @@ impl Tables {
         let table_name: String = row.try_get(0)?;
         let is_primary: bool = row.try_get(2)?;
         let columns: Vec<String> = row.try_get(3)?;
-        if let Some(table) = self.table(&table_name).filter(|table| table.has(&columns)) {
+        if let Some(table) = self.table(&table_name).filter(|table| !table.has_children && table.has(&columns)) {
             if is_primary {
                 table.primary_key.clone_from(&columns);
                 table.unique_keys.retain(|key| *key != columns);
@@ -229,14 +295,14 @@ impl Tables {
     }
 }
 
-/// Keys over columns our role may not use are none to us.
+/// Keys over columns our role may not read are none to us.
 trait Has {
     fn has(&self, columns: &[String]) -> bool;
 }
 
 impl Has for Table {
     fn has(&self, columns: &[String]) -> bool {
-        columns.iter().all(|name| self.columns.iter().any(|column| column.name == *name))
+        columns.iter().all(|name| self.columns.iter().any(|column| column.name == *name && column.readable))
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use query::Writes;
 use tokio_postgres::Row;
 
 use super::{Postgres, connection::Connection, connector::quoted, error::PostgresError};
@@ -29,9 +30,15 @@ WHERE n.nspname = $1 AND c.relkind IN ('v', 'f') AND NOT c.relispartition
         OR pg_catalog.has_any_column_privilege(c.oid, 'SELECT, INSERT, UPDATE'))
 ORDER BY c.relname";
 
-/// Which of the events 4 (update), 8 (insert) and 16 (delete) the views and foreign tables called `$2` take.
+/// Which of the events 4 (update), 8 (insert) and 16 (delete) the views and foreign tables called `$2` take, and the
+/// columns of a view that PostgreSQL cannot write by itself, where no trigger or rule of the view does.
 const EVENTS: &str = "\
-SELECT c.relname::text, pg_catalog.pg_relation_is_updatable(c.oid, true)
+SELECT c.relname::text, pg_catalog.pg_relation_is_updatable(c.oid, true),
+    ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
+        WHERE a.attrelid = c.oid AND c.relkind = 'v' AND a.attnum > 0 AND NOT a.attisdropped
+            AND NOT pg_catalog.pg_column_is_updatable(c.oid, a.attnum, false)
+            AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND t.tgtype & 64 <> 0)
+            AND NOT EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type <> '1'))
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = $1 AND c.relname = ANY($2)";
 
@@ -47,16 +54,12 @@ pub struct Rewritten {
 }
 
 /// What can be written through a view or foreign table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug)]
 pub struct Events {
-    bits: i32,
-}
-
-impl Events {
-    /// Whether nothing can.
-    pub fn is_empty(self) -> bool {
-        self.bits == 0
-    }
+    /// The operations.
+    pub writes: Writes,
+    /// Columns that cannot.
+    pub read_only: Vec<String>,
 }
 
 /// Finds the views and foreign tables of the schema called `schema`.
@@ -101,7 +104,9 @@ fn said(error: &PostgresError) -> Option<String> {
 
 impl Rewritten {
     fn add(&mut self, row: &Row) -> Result<(), PostgresError> {
-        self.events.insert(row.try_get(0)?, Events { bits: row.try_get(1)? });
+        let bits: i32 = row.try_get(1)?;
+        let writes = Writes { insert: bits & 8 != 0, update: bits & 4 != 0, delete: bits & 16 != 0 };
+        self.events.insert(row.try_get(0)?, Events { writes, read_only: row.try_get(2)? });
         Ok(())
     }
 }

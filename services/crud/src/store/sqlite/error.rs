@@ -53,6 +53,9 @@ fn failed(code: ffi::Error, text: &str) -> SqliteError {
         }
         _ if text == "integer overflow" => Error::OutOfRange("a sum is out of range of its column".to_owned()),
         _ if is_too_complex(text) => Error::TooComplex,
+        _ if text.starts_with("cannot modify ") => {
+            Error::Query(query::Error::Malformed("the view has no way to write these columns".to_owned()))
+        }
         _ if is_schema(text) => Error::SchemaMoved,
         _ => Error::Database(format!("{code}: {text}")),
     })
@@ -80,7 +83,7 @@ fn constraint(code: i32, text: &str) -> Error {
             "a foreign key is violated: it refers to a row that does not exist, or the row is still referred to"
                 .to_owned(),
         ),
-        ffi::SQLITE_CONSTRAINT_NOTNULL => Error::Constraint(format!("column {} must not be null", column(named))),
+        ffi::SQLITE_CONSTRAINT_NOTNULL => Error::NotNull(column(named).to_owned()),
         ffi::SQLITE_CONSTRAINT_CHECK => Error::Constraint(format!("check {named} is violated")),
         ffi::SQLITE_CONSTRAINT_DATATYPE => {
             let wanted = text.rsplit_once(' ').map_or("", |(_, name)| name);

@@ -1,6 +1,6 @@
 //! Introspection of a database file.
 
-use query::{Column, ForeignKey, Schema, Table, TableKind, Type};
+use query::{Column, ForeignKey, Schema, Table, TableKind, Type, Writes};
 use rusqlite::{Connection, Error as DriverError, ErrorCode, Result as DriverResult};
 
 use super::SqliteError;
@@ -49,16 +49,59 @@ fn table(reader: &Connection, listed: &Listed) -> DriverResult<Table> {
     let Listed { name, kind, has_rowid } = listed;
     // Reading it has to compile: of a view, with all that it is made of.
     reader.prepare(&format!("SELECT * FROM {}", quoted(name)))?;
-    let (columns, primary_key) = columns(reader, name, *kind, *has_rowid)?;
+    let mut columns = columns(reader, name, *kind)?;
+    let key = primary_key(reader, name, *has_rowid)?;
+    for column in &mut columns {
+        let is_in_key = key.columns.contains(&column.name);
+        column.nullable &= !is_in_key || key.may_be_null;
+        column.has_default |= is_in_key && key.is_rowid;
+    }
+    let writes = match kind {
+        TableKind::Table => Writes::ALL,
+        TableKind::View => view_writes(reader, name, &mut columns),
+    };
+    let row_id = match kind {
+        TableKind::Table if *has_rowid && (key.columns.is_empty() || key.may_be_null) => row_id(&columns),
+        TableKind::Table | TableKind::View => None,
+    };
     Ok(Table {
         name: name.clone(),
         kind: *kind,
         unique_keys: unique_keys(reader, name)?,
         foreign_keys: foreign_keys(reader, name)?,
         columns,
-        primary_key,
+        primary_key: key.columns,
         relations: Vec::new(),
+        writes,
+        // A trigger of SQLite does not change the row that is written.
+        row_triggers: Writes::NONE,
+        row_id: row_id.into_iter().map(str::to_owned).collect(),
+        has_children: false,
     })
+}
+
+/// What `INSTEAD OF` triggers let be written through a view: what SQLite compiles. A column that none of them takes is
+/// marked as computed, where inserts do not take it either.
+fn view_writes(reader: &Connection, name: &str, columns: &mut [Column]) -> Writes {
+    let view = quoted(name);
+    let compiles = |sql: String| reader.prepare(&sql).is_ok();
+    let is_updated = |column: &Column| compiles(format!("UPDATE {view} SET {} = NULL", quoted(&column.name)));
+    let updated: Vec<bool> = columns.iter().map(is_updated).collect();
+    let writes = Writes {
+        insert: compiles(format!("INSERT INTO {view} DEFAULT VALUES")),
+        update: updated.contains(&true),
+        delete: compiles(format!("DELETE FROM {view}")),
+    };
+    if writes.update && !writes.insert {
+        columns.iter_mut().zip(updated).for_each(|(column, is_updated)| column.generated = !is_updated);
+    }
+    writes
+}
+
+/// The first of SQLite's names of the hidden row identifier that no column has.
+fn row_id(columns: &[Column]) -> Option<&'static str> {
+    let is_free = |name: &&str| columns.iter().all(|column| !column.name.eq_ignore_ascii_case(name));
+    ["rowid", "_rowid_", "oid"].into_iter().find(is_free)
 }
 
 /// Why one object cannot be read; `None` for failures of the connection or the file.
@@ -76,47 +119,50 @@ fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-fn columns(
-    reader: &Connection,
-    table: &str,
-    kind: TableKind,
-    has_rowid: bool,
-) -> DriverResult<(Vec<Column>, Vec<String>)> {
+fn columns(reader: &Connection, table: &str, kind: TableKind) -> DriverResult<Vec<Column>> {
     let mut listed = reader.prepare_cached(
-        "SELECT name, type, \"notnull\", dflt_value IS NOT NULL, pk, hidden FROM pragma_table_xinfo(?1) ORDER BY cid",
+        "SELECT name, type, \"notnull\", dflt_value IS NOT NULL, hidden FROM pragma_table_xinfo(?1) ORDER BY cid",
     )?;
     let mut rows = listed.query([table])?;
     let mut columns = Vec::new();
-    let mut key = Vec::new();
     while let Some(row) = rows.next()? {
-        let (native, place, hidden): (String, i64, i64) = (row.get(1)?, row.get(4)?, row.get(5)?);
-        let column = Column {
-            name: row.get(0)?,
-            r#type: declared(&native, kind),
-            nullable: !row.get::<_, bool>(2)? && place == 0,
-            has_default: row.get(3)?,
-            // 1 is a hidden column of a virtual table; 2 and 3 are computed.
-            generated: hidden > 1,
-            native,
-        };
+        let (native, hidden): (String, i64) = (row.get(1)?, row.get(4)?);
+        // 1 is a hidden column of a virtual table; 2 and 3 are computed.
         if hidden == 1 {
             continue;
         }
-        if place > 0 {
-            key.push((place, column.name.clone()));
-        }
-        columns.push(column);
+        columns.push(Column {
+            name: row.get(0)?,
+            r#type: declared(&native, kind),
+            nullable: !row.get::<_, bool>(2)?,
+            has_default: row.get(3)?,
+            generated: hidden > 1,
+            native,
+            readable: true,
+        });
     }
-    key.sort();
-    let primary_key: Vec<String> = key.into_iter().map(|(_, name)| name).collect();
-    if let [only] = primary_key.as_slice()
-        && has_rowid
-        && let Some(column) = columns.iter_mut().find(|column| column.name == *only)
-        && column.native.eq_ignore_ascii_case("integer")
-    {
-        column.has_default = true;
-    }
-    Ok((columns, primary_key))
+    Ok(columns)
+}
+
+/// A primary key as SQLite keeps it.
+struct PrimaryKey {
+    /// Its columns in its order; empty where there is none.
+    columns: Vec<String>,
+    /// It is another name of the hidden row identifier, which SQLite gives.
+    is_rowid: bool,
+    /// Rows may have nulls in it, any number of them: it is an index beside the rows, and a column says no `NOT NULL`.
+    may_be_null: bool,
+}
+
+fn primary_key(reader: &Connection, table: &str, has_rowid: bool) -> DriverResult<PrimaryKey> {
+    let mut listed =
+        reader.prepare_cached("SELECT name, \"notnull\" FROM pragma_table_info(?1) WHERE pk > 0 ORDER BY pk")?;
+    let columns = listed.query_map([table], |row| Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?)))?;
+    let columns: Vec<(String, bool)> = columns.collect::<DriverResult<_>>()?;
+    let mut indexes = reader.prepare_cached("SELECT 1 FROM pragma_index_list(?1) WHERE origin = 'pk'")?;
+    let is_rowid = has_rowid && columns.len() == 1 && !indexes.exists([table])?;
+    let may_be_null = has_rowid && !is_rowid && columns.iter().any(|(_, is_not_null)| !is_not_null);
+    Ok(PrimaryKey { columns: columns.into_iter().map(|(name, _)| name).collect(), is_rowid, may_be_null })
 }
 
 fn unique_keys(reader: &Connection, table: &str) -> DriverResult<Vec<Vec<String>>> {

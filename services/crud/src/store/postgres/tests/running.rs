@@ -28,7 +28,7 @@ async fn violated_constraints_are_named_without_values() {
     assert_eq!(refused("INSERT INTO artist VALUES (3, 'secret', 2000)").await, conflict(&["name", "year"]));
     assert_eq!(refused("INSERT INTO artist VALUES (3, 'HIDDEN', NULL)").await, conflict(&["lower(name)"]));
     let text = refused("INSERT INTO artist VALUES (3, NULL, NULL)").await;
-    assert_eq!(text, Error::Constraint("column name must not be null".into()));
+    assert_eq!(text, Error::NotNull("name".into()));
     let text = refused("INSERT INTO artist VALUES (3, 'x', 1800)").await;
     assert_eq!(text, Error::Constraint("check sane of table artist does not hold".into()));
     let text = refused("INSERT INTO album VALUES (99)").await;

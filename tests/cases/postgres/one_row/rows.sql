@@ -1,0 +1,12 @@
+TRUNCATE reading, base, parent, bare, trip, place;
+INSERT INTO reading VALUES ('2024-05-05', 10), ('2025-05-05', 20);
+INSERT INTO base VALUES ('of base');
+INSERT INTO derived VALUES ('of derived');
+INSERT INTO twice VALUES ('of twice');
+INSERT INTO parent VALUES (1, 'of parent');
+INSERT INTO child VALUES (1, 'of child', 'x');
+INSERT INTO bare VALUES ('{"a": 1}'), ('{"a": 1}'), (NULL);
+INSERT INTO city VALUES (1, 'the city', 'm'), (2, 'another', 'm');
+INSERT INTO place VALUES (1, 'the place');
+INSERT INTO trip VALUES (1, 1);
+INSERT INTO tour VALUES (2, 1, 'Ann');

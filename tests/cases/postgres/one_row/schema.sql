@@ -1,0 +1,13 @@
+CREATE TABLE reading (at date NOT NULL, value int) PARTITION BY RANGE (at);
+CREATE TABLE reading_2024 PARTITION OF reading FOR VALUES FROM ('2024-01-01') TO ('2025-01-01');
+CREATE TABLE reading_2025 PARTITION OF reading FOR VALUES FROM ('2025-01-01') TO ('2026-01-01');
+CREATE TABLE base (v text);
+CREATE TABLE derived () INHERITS (base);
+CREATE TABLE twice () INHERITS (derived);
+CREATE TABLE parent (id int PRIMARY KEY, v text UNIQUE);
+CREATE TABLE child (extra text) INHERITS (parent);
+CREATE TABLE bare (v json);
+CREATE TABLE place (id int PRIMARY KEY, v text);
+CREATE TABLE city (mayor text) INHERITS (place);
+CREATE TABLE trip (id int PRIMARY KEY, place_id int REFERENCES place);
+CREATE TABLE tour (guide text) INHERITS (trip);

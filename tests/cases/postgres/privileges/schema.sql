@@ -1,0 +1,20 @@
+-- role: privileges_app
+DO $$ BEGIN CREATE ROLE privileges_app LOGIN; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$;
+CREATE TABLE person (id int PRIMARY KEY, name text, note text);
+GRANT SELECT (id, name), INSERT (id, name, note), UPDATE (name), DELETE ON person TO privileges_app;
+CREATE TABLE keyless (name text, note text);
+GRANT SELECT (name), DELETE ON keyless TO privileges_app;
+CREATE TABLE inbox (id serial PRIMARY KEY, v text);
+GRANT INSERT ON inbox TO privileges_app;
+GRANT USAGE ON SEQUENCE inbox_id_seq TO privileges_app;
+CREATE TABLE folder (id int PRIMARY KEY, v text);
+CREATE TABLE file (id int PRIMARY KEY, folder_id int REFERENCES folder ON DELETE CASCADE);
+GRANT SELECT, DELETE ON folder TO privileges_app;
+GRANT SELECT ON file TO privileges_app;
+CREATE TABLE paper (id int PRIMARY KEY, v text);
+CREATE TABLE page (id int PRIMARY KEY, paper_id int REFERENCES paper ON DELETE CASCADE);
+ALTER TABLE paper ENABLE ROW LEVEL SECURITY;
+CREATE POLICY s ON paper FOR SELECT USING (true);
+CREATE POLICY d ON paper FOR DELETE USING (v <> 'kept');
+CREATE POLICY u ON paper FOR UPDATE USING (false);
+GRANT ALL ON paper, page TO privileges_app;

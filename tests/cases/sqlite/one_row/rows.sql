@@ -1,0 +1,14 @@
+DELETE FROM named;
+DELETE FROM twice_named;
+DELETE FROM all_named;
+DELETE FROM key_without;
+DELETE FROM nullable;
+DELETE FROM descending;
+DELETE FROM pair;
+INSERT INTO named VALUES ('x', 'a'), ('x', 'b'), (NULL, 'c');
+INSERT INTO twice_named VALUES ('x', 'y', 'a'), ('x', 'y', 'b');
+INSERT INTO all_named VALUES ('x', 'y', 'z', 'a'), ('x', 'y', NULL, 'b'), ('u', NULL, NULL, 'twins'), ('u', NULL, NULL, 'twins');
+INSERT INTO key_without VALUES ('1', '1', 'a'), ('1', '2', 'b');
+INSERT INTO nullable VALUES (NULL, 'a'), (NULL, 'b'), ('k', 'c');
+INSERT INTO descending VALUES (NULL, 'a'), (NULL, 'b'), (3, 'c');
+INSERT INTO pair VALUES (1, NULL, 'a'), (1, NULL, 'b'), (1, 2, 'c');
