@@ -246,14 +246,19 @@ fn init_writes_a_denied_table_for_each_of_a_database() {
 fn init_leaves_out_what_is_broken_and_names_it() {
     let dir = folder();
     let file = dir.path().join("broken.db");
-    let script = "CREATE TABLE good (id INTEGER PRIMARY KEY); CREATE VIEW stale AS SELECT gone FROM good;";
+    let script = "CREATE TABLE good (id INTEGER PRIMARY KEY); CREATE VIEW stale AS SELECT gone FROM good; \
+                  CREATE VIEW seen AS SELECT id FROM good;";
     rusqlite::Connection::open(&file).expect("a file").execute_batch(script).expect("SQL");
 
     let text = succeeds(&run(dir.path(), &["init", "shop", "--database", &format!("sqlite:{}", file.display())]));
 
     assert!(text.contains("left out: stale: no such column: gone"), "{text}");
     let tables = fs::read_to_string(dir.path().join("shop/tables.yaml")).expect("written");
-    assert_eq!((tables.matches("kind: table").count(), tables.contains("id: good")), (1, true), "{tables}");
+    let (good, seen) = tables.split_once("---").expect("two tables");
+    assert!(good.contains("id: good") && good.matches("rule: deny").count() == 4, "{tables}");
+    // Nothing writes through it.
+    assert!(seen.contains("id: seen") && seen.contains("read: { rule: deny }"), "{tables}");
+    assert_eq!(seen.matches("rule: deny").count(), 1, "{tables}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write, path::Path};
 
-use query::Table;
+use query::{Operation, Table, Writes};
 
 use super::{File, source::Found};
 
@@ -85,7 +85,7 @@ impl Plan {
                 text.push_str(&documents.join("---\n"));
             }
             // For every table without a document of its own.
-            None => text.push_str(&self.rules("default")),
+            None => text.push_str(&self.rules("default", Writes::ALL)),
         }
         text
     }
@@ -97,19 +97,19 @@ impl Plan {
             let relations: Vec<&str> = table.relations.iter().map(|relation| relation.name.as_str()).collect();
             let _infallible = writeln!(text, "# Relations: {}", one_line(&relations.join(", ")));
         }
-        text + &self.rules(&table.name)
+        text + &self.rules(&table.name, table.writes)
     }
 
-    fn rules(&self, table: &str) -> String {
+    /// The rules of a table, which deny what can be done with it.
+    fn rules(&self, table: &str, writes: Writes) -> String {
+        let operations = [Operation::Create, Operation::Read, Operation::Update, Operation::Delete];
+        let possible = operations.iter().filter(|operation| **operation == Operation::Read || writes.has(**operation));
+        let rules: String = possible.map(|operation| format!("    {}: {{ rule: deny }}\n", operation.name())).collect();
         format!(
             "kind: table\n\
              meta: {{ project: {}, database: {}, id: {} }}\n\
              spec:\n  \
-               rules:\n    \
-                 create: {{ rule: deny }}\n    \
-                 read: {{ rule: deny }}\n    \
-                 update: {{ rule: deny }}\n    \
-                 delete: {{ rule: deny }}\n",
+               rules:\n{rules}",
             scalar(&self.project),
             scalar(self.database_id()),
             scalar(table)
