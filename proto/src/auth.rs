@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use query::{Change, Document, Filter, Operation};
+use query::{Change, Columns, Document, Filter, Operation};
 use tonic::Status;
 
 use crate::{
@@ -60,29 +60,31 @@ pub struct AuthorizeResponse {
     pub grants: Vec<Grant>,
 }
 
-/// The project whose rules are asked about.
+/// The caller whose reach is asked about.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ReachableRequest {
-    /// Its id.
+    /// The project's id.
     pub project: String,
+    /// The caller's token; empty where there is none.
+    pub token: String,
 }
 
-/// Tables that some caller may be allowed to use.
+/// What a caller could ever be allowed.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ReachableResponse {
-    /// Tables of which something may be allowed.
+    /// The tables with rules of their own, and the default of each database.
     pub tables: Vec<ReachableTable>,
 }
 
-/// Operations on a table that somebody may be allowed.
+/// Operations on a table that a caller could ever be allowed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReachableTable {
     /// The database's id.
     pub database: String,
-    /// The table's name; `default` stands for every table without rules of its own.
+    /// The table's name; `default` stands for every table that is not listed.
     pub table: String,
-    /// The operations.
-    pub operations: Vec<Operation>,
+    /// The operations, each with the columns that it is allowed on.
+    pub operations: Vec<(Operation, Arc<Columns>)>,
 }
 
 /// Values of `op`.
@@ -182,11 +184,11 @@ impl Carried for ReachableRequest {
     type Wire = wire::ReachableRequest;
 
     fn into_wire(self) -> wire::ReachableRequest {
-        wire::ReachableRequest { project: self.project }
+        wire::ReachableRequest { project: self.project, token: self.token }
     }
 
     fn from_wire(wire: wire::ReachableRequest) -> Result<Self, Status> {
-        Ok(Self { project: wire.project })
+        Ok(Self { project: wire.project, token: wire.token })
     }
 
     fn bytes(&self) -> usize {
@@ -198,22 +200,30 @@ impl Carried for ReachableResponse {
     type Wire = wire::ReachableResponse;
 
     fn into_wire(self) -> wire::ReachableResponse {
-        let table = |table: ReachableTable| wire::ReachableTable {
-            database: table.database,
-            table: table.table,
-            operations: table
-                .operations
-                .into_iter()
-                .map(|operation| words::Operation::from(operation).into())
-                .collect(),
+        let table = |table: ReachableTable| {
+            let (operations, columns): (Vec<_>, Vec<_>) = table.operations.into_iter().unzip();
+            wire::ReachableTable {
+                database: table.database,
+                table: table.table,
+                operations: operations.into_iter().map(|operation| words::Operation::from(operation).into()).collect(),
+                columns: columns.iter().map(|columns| Columns::clone(columns).into()).collect(),
+            }
         };
         wire::ReachableResponse { tables: self.tables.into_iter().map(table).collect() }
     }
 
     fn from_wire(wire: wire::ReachableResponse) -> Result<Self, Status> {
         let table = |table: wire::ReachableTable| {
-            let operation = |number| member::<words::Operation, _>(number, "operation").map_err(invalid);
-            let operations = table.operations.into_iter().map(operation).collect::<Result<_, Status>>()?;
+            if table.operations.len() != table.columns.len() {
+                let text = format!("{} operations with {} columns", table.operations.len(), table.columns.len());
+                return Err(invalid(query::Error::Malformed(text)));
+            }
+            let operation = |(number, columns): (i32, wire::Columns)| {
+                let operation = member::<words::Operation, _>(number, "operation").map_err(invalid)?;
+                Ok((operation, Arc::new(columns.into())))
+            };
+            let operations = table.operations.into_iter().zip(table.columns).map(operation);
+            let operations = operations.collect::<Result<_, Status>>()?;
             Ok(ReachableTable { database: table.database, table: table.table, operations })
         };
         Ok(Self { tables: wire.tables.into_iter().map(table).collect::<Result<_, Status>>()? })

@@ -18,6 +18,9 @@ pub enum Error {
         /// Its position in the request.
         access: usize,
     },
+    /// The token that came with a question about its bearer is not valid.
+    #[error("{0}")]
+    InvalidToken(TokenError),
     /// The policies deny an access.
     #[error("{message}")]
     Denied {
@@ -45,6 +48,7 @@ impl From<Error> for Fault {
         let (code, access) = match &error {
             Error::UnknownProject(_) => (Code::UnknownProject, None),
             Error::Unauthenticated { access, .. } => (Code::Unauthenticated, Some(*access)),
+            Error::InvalidToken(_) => (Code::Unauthenticated, None),
             Error::Denied { access, .. } => (Code::Denied, Some(*access)),
             Error::Malformed(inner) => (Code::from(inner), None),
             Error::NoKey(_) | Error::DevKey(_) | Error::Sign(_) => (Code::Internal, None),

@@ -5,7 +5,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use proto::auth::{Access, TableAccess};
+use proto::auth::{Access, ReachableTable, TableAccess};
 use query::{Document, GrantTerms, Object, Operation, RuleFilter};
 
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
     policy_set::ProjectPolicies,
     rule::Condition,
     rule::{Kind, Policy},
+    table::OPERATIONS,
     token::TokenError,
 };
 
@@ -74,6 +75,24 @@ impl<'a> Caller<'a> {
                 Err(Error::Denied { message: message.unwrap_or_else(default_text), access: index })
             }
         }
+    }
+
+    /// What the caller could be allowed by some request, for each table with policies of its own and each default.
+    /// Errors: the token is not valid.
+    pub fn reach(&mut self) -> Result<Vec<ReachableTable>, TokenError> {
+        let claims = if self.token.is_empty() { None } else { Some(self.claims()?) };
+        let tables = self.project.tables().into_iter();
+        let tables = tables.map(|(database, table, policies)| {
+            let reached = |operation: Operation| {
+                let access = TableAccess::new(database, table, operation);
+                let policy = policies.of(operation)?;
+                let is_reached = eval::is_satisfiable(policy, &self.context(&access, claims.as_deref()));
+                is_reached.then(|| (operation, policy.columns.clone()))
+            };
+            let operations = OPERATIONS.into_iter().filter_map(reached).collect();
+            ReachableTable { database: database.to_owned(), table: table.to_owned(), operations }
+        });
+        Ok(tables.collect())
     }
 
     fn row_conditions<'g>(

@@ -16,7 +16,7 @@ pub mod columns;
 mod condition;
 mod parse;
 
-pub use condition::Condition;
+pub use condition::{ColumnPredicate, Condition};
 pub use parse::{Diagnostic, Parser};
 
 /// The policy of one operation on one table, as of row-level security.

@@ -5,15 +5,14 @@ use std::{path::PathBuf, sync::Arc, time::SystemTime};
 use arc_swap::ArcSwap;
 use mesh::{Component, ComponentState, Mesh, Tasks, config::ServiceName, resources::Current};
 use proto::{
-    auth::{AuthorizeRequest, AuthorizeResponse, ReachableRequest, ReachableResponse, ReachableTable},
+    auth::{AuthorizeRequest, AuthorizeResponse, ReachableRequest, ReachableResponse},
     grant::Signer,
     services::auth::auth_rules_server::AuthRules,
 };
-use query::Operation;
 use tonic::{Request, Response, Status};
 use tracing::error;
 
-use crate::{config::Config, error::Error, eval, grant::Caller, policy_set::PolicySet, table::OPERATIONS};
+use crate::{config::Config, error::Error, grant::Caller, policy_set::PolicySet};
 
 /// The authorization service.
 #[derive(Clone)]
@@ -58,21 +57,12 @@ impl Service {
         Ok(AuthorizeResponse { grants })
     }
 
-    /// Operations whose rules some caller could pass.
-    pub fn reachable(&self, request: &ReachableRequest) -> Result<ReachableResponse, Error> {
+    /// Operations that the caller could be allowed by some request that is made at `now`.
+    pub fn reachable(&self, request: &ReachableRequest, now: SystemTime) -> Result<ReachableResponse, Error> {
         let policies = self.policies.load();
-        let id = &request.project;
+        let ReachableRequest { project: id, token } = request;
         let project = policies.project(id).ok_or_else(|| Error::UnknownProject(id.clone()))?;
-        let mut tables = Vec::new();
-        for (database, table, policies) in project.tables() {
-            let reachable = |operation: &Operation| {
-                policies.of(*operation).is_some_and(|policy| eval::is_satisfiable(&policy.rule, *operation))
-            };
-            let operations: Vec<Operation> = OPERATIONS.into_iter().filter(reachable).collect();
-            if !operations.is_empty() {
-                tables.push(ReachableTable { database: database.to_owned(), table: table.to_owned(), operations });
-            }
-        }
+        let tables = Caller::new(project, id, token, now).reach().map_err(Error::InvalidToken)?;
         Ok(ReachableResponse { tables })
     }
 }
@@ -100,7 +90,7 @@ impl AuthRules for Service {
     }
 
     async fn reachable(&self, request: Request<ReachableRequest>) -> Result<Response<ReachableResponse>, Status> {
-        let response = Service::reachable(self, request.get_ref())?;
+        let response = Service::reachable(self, request.get_ref(), SystemTime::now())?;
         Ok(Response::new(response))
     }
 }

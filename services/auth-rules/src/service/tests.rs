@@ -1,14 +1,17 @@
 use mesh::resources::Snapshot;
 use proptest::prelude::*;
 use proto::{
-    auth::{Access, TableAccess},
+    auth::{Access, ReachableTable, TableAccess},
     grant,
 };
-use query::{GrantTerms, RuleFilter, Typed, Value};
+use query::{GrantTerms, Operation, RuleFilter, Typed, Value};
 use serde_json::{Value as Json, json};
 
 use super::*;
-use crate::cases::{now, parsed, service, shop, snapshot, token};
+use crate::{
+    cases::{now, parsed, service, shop, snapshot, token},
+    table::OPERATIONS,
+};
 
 fn access(database: &str, table: &str, operation: Operation) -> Access {
     Access::Table(TableAccess::new(database, table, operation))
@@ -156,40 +159,115 @@ fn the_mode_of_a_table_goes_before_the_projects() {
     assert!(ask(&documents, &user(), vec![access("d", "strict", Operation::Read)]).is_err());
 }
 
+fn reach(documents: &Snapshot, token: &str) -> Result<Vec<(String, Vec<Operation>)>, Error> {
+    let request = ReachableRequest { project: "shop".to_owned(), token: token.to_owned() };
+    let response = service(documents).reachable(&request, now())?;
+    let operations = |table: &ReachableTable| table.operations.iter().map(|(operation, _)| *operation).collect();
+    Ok(response.tables.iter().map(|table| (table.table.clone(), operations(table))).collect())
+}
+
+/// A table whose operations have one rule each; the caller may be able to pass some of them.
+fn reached(rules: Json, token: &str) -> Vec<Operation> {
+    let documents = snapshot(&[keyed(), database("d"), table("d", "t", rules)]);
+    let tables = reach(&documents, token).unwrap();
+    tables.into_iter().find(|(name, _)| name == "t").map(|(_, operations)| operations).unwrap()
+}
+
+const READ: Operation = Operation::Read;
+const CREATE: Operation = Operation::Create;
+const UPDATE: Operation = Operation::Update;
+const DELETE: Operation = Operation::Delete;
+
 #[test]
-fn only_operations_that_somebody_may_are_reachable() {
+fn only_operations_that_the_caller_could_pass_are_reachable() {
+    let rules = json!({
+        "read": {"rule": "or", "clauses": [{"rule": "deny"}, {"rule": "authenticated"}]},
+        "create": {"rule": "match", "type": "string", "eval": "==", "f1": "args.find.a", "f2": "x"},
+        "update": {"rule": "match", "type": "string", "eval": "==", "f1": "a", "f2": "b"},
+        "delete": {"rule": "not", "clause": {"rule": "allow"}},
+    });
+    assert_eq!(reached(rules.clone(), &user()), [READ]);
+    assert_eq!(reached(rules, ""), []);
+    let open = json!({"read": {"rule": "allow"}, "create": {"rule": "authenticated"}});
+    assert_eq!(reached(open.clone(), ""), [READ]);
+    assert_eq!(reached(open, &user()), [CREATE, READ]);
+}
+
+#[test]
+fn comparisons_with_claims_are_decided_and_others_are_not() {
+    let compare = |f1: &str, f2: &str| json!({"rule": "match", "type": "string", "eval": "==", "f1": f1, "f2": f2});
+    let rules = |f1, f2| json!({"read": compare(f1, f2), "create": compare(f1, f2), "update": compare(f1, f2)});
+    assert_eq!(reached(rules("args.auth.role", "user"), &user()), [CREATE, READ, UPDATE]);
+    assert_eq!(reached(rules("args.auth.role", "admin"), &user()), []);
+    assert_eq!(reached(rules("args.auth.org", "admin"), &user()), []);
+    assert_eq!(reached(rules("args.find.owner", "args.auth.id"), &user()), [READ, UPDATE]);
+    assert_eq!(reached(rules("args.find.owner", "args.auth.org"), &user()), []);
+    assert_eq!(reached(rules("args.doc.owner", "args.auth.id"), &user()), [CREATE, READ, UPDATE]);
+    assert_eq!(reached(rules("args.doc.owner", "args.auth.org"), &user()), []);
+    assert_eq!(reached(rules("args.auth.id", "args.op"), &user()), [CREATE, READ, UPDATE]);
+    let not = json!({"read": {"rule": "not", "clause": compare("args.auth.role", "admin")}});
+    assert_eq!(reached(not.clone(), &user()), [READ]);
+    assert_eq!(reached(not, &token(&json!({"role": "admin"}))), []);
+    let listed = json!({"read": {"rule": "match", "type": "string", "eval": "in", "f1": "args.auth.role", "f2": ["user", "staff"]}});
+    assert_eq!(reached(listed.clone(), &user()), [READ]);
+    assert_eq!(reached(listed, &token(&json!({"role": "admin"}))), []);
+}
+
+#[test]
+fn conditions_on_rows_need_the_values_that_they_take() {
+    let rules = |claim: &str| {
+        json!({
+            "read": {"rule": "authenticated", "rowFilter": {"org": claim}},
+            "create": {"rule": "authenticated", "withCheck": {"$or": [{"org": claim}, {"org": "public"}]}},
+            "delete": {"rule": "allow", "rowFilter": {"org": claim}},
+        })
+    };
+    assert_eq!(reached(rules("args.auth.id"), &user()), [CREATE, READ]);
+    assert_eq!(reached(rules("args.auth.org"), &user()), []);
+}
+
+#[test]
+fn callers_without_a_token_reach_what_admits_them() {
+    let rule = |anonymous: bool| {
+        let public = json!({"rule": "not", "clause": {"rule": "authenticated"}});
+        json!({"read": {"rule": "or", "clauses": [public, {"rule": "authenticated"}], "anonymous": anonymous}})
+    };
+    assert_eq!(reached(rule(true), ""), [READ]);
+    assert_eq!(reached(rule(false), ""), []);
+    assert_eq!(reached(rule(false), &user()), [READ]);
+}
+
+#[test]
+fn a_table_with_rules_of_its_own_is_told_from_the_default() {
     let documents = snapshot(&[
         keyed(),
         database("d"),
-        table(
-            "d",
-            "t",
-            json!({
-                "read": {"rule": "or", "clauses": [{"rule": "deny"}, {"rule": "authenticated"}]},
-                "create": {"rule": "match", "type": "string", "eval": "==", "f1": "args.find.a", "f2": "x"},
-                "update": {"rule": "match", "type": "string", "eval": "==", "f1": "a", "f2": "b"},
-                "delete": {"rule": "not", "clause": {"rule": "allow"}},
-            }),
-        ),
-        table(
-            "d",
-            "claims",
-            json!({
-                "read": {"rule": "match", "type": "string", "eval": "==", "f1": "args.auth.role", "f2": "admin"},
-                "create": {"rule": "not", "clause": {"rule": "authenticated"}},
-                "update": {"rule": "match", "type": "string", "eval": "==", "f1": "args.find.a", "f2": "x"},
-                "delete": {"rule": "match", "type": "string", "eval": "!=", "f1": "a", "f2": "a"},
-            }),
-        ),
-        table("d", "closed", json!({"read": {"rule": "deny"}})),
-        table("d", "default", json!({"delete": {"rule": "allow"}})),
+        table("d", "closed", json!({"read": {"rule": "deny"}, "delete": {"rule": "deny"}})),
+        table("d", "half", json!({"read": {"rule": "deny"}})),
+        table("d", "default", json!({"read": {"rule": "allow"}, "delete": {"rule": "allow"}})),
     ]);
-    let request = ReachableRequest { project: "shop".to_owned() };
-    let response = service(&documents).reachable(&request).unwrap();
-    let found: Vec<_> = response.tables.iter().map(|table| (table.table.as_str(), table.operations.clone())).collect();
-    let (read, delete) = (Operation::Read, Operation::Delete);
-    let claims = vec![Operation::Create, read, Operation::Update];
-    assert_eq!(found, [("claims", claims), ("closed", vec![delete]), ("default", vec![delete]), ("t", vec![read])]);
+    let told = |name: &str, operations: &[Operation]| (name.to_owned(), operations.to_vec());
+    let wanted = [told("closed", &[]), told("default", &[READ, DELETE]), told("half", &[DELETE])];
+    assert_eq!(reach(&documents, "").unwrap(), wanted);
+}
+
+#[test]
+fn the_reach_of_an_invalid_token_is_not_told() {
+    let documents = snapshot(&shop(json!({"rules": {"read": {"rule": "allow"}}})));
+    assert!(matches!(reach(&documents, "garbage"), Err(Error::InvalidToken(_))));
+}
+
+#[test]
+fn an_operation_is_told_with_its_columns() {
+    let documents = snapshot(&[
+        keyed(),
+        database("d"),
+        table("d", "t", json!({"read": {"rule": "allow", "columns": {"deny": ["pass"]}}})),
+    ]);
+    let request = ReachableRequest { project: "shop".to_owned(), ..Default::default() };
+    let response = service(&documents).reachable(&request, now()).unwrap();
+    let table = response.tables.iter().find(|table| table.table == "t").unwrap();
+    assert_eq!(table.operations[0].1.deny, ["pass"]);
 }
 
 #[test]
