@@ -128,6 +128,14 @@ impl Catalogue {
         self.shared.entries.load().get(id).map(|entry| entry.now.load_full())
     }
 
+    /// All projects as far as their resources say, ordered by their ids.
+    pub(crate) fn projects(&self) -> Vec<Arc<Project>> {
+        let entries = self.shared.entries.load();
+        let mut projects: Vec<Arc<Project>> = entries.values().map(|entry| entry.now.load_full()).collect();
+        projects.sort_by(|one, other| one.id.cmp(&other.id));
+        projects
+    }
+
     /// The origins that project `id` lets call from a browser; those of all projects where it is `None`.
     pub(crate) fn origins(&self, id: Option<&str>) -> Vec<String> {
         let entries = self.shared.entries.load();

@@ -27,6 +27,8 @@ pub struct Config {
     pub unsent_bytes: usize,
     /// Write timeout: how long a client may read nothing of its answer.
     pub write_timeout: Duration,
+    /// Whether projects that do not say show their GraphQL schema.
+    pub introspection: bool,
     /// Whether all callers may see `/metrics` and the parts of `/ready`, or those on this machine only.
     pub http_details: bool,
 }
@@ -44,12 +46,18 @@ impl Default for Config {
             queue: 256,
             unsent_bytes: 256 * 1024 * 1024,
             write_timeout: Duration::from_secs(30),
+            introspection: false,
             http_details: false,
         }
     }
 }
 
 impl Config {
+    /// Whether a project shows its GraphQL schema.
+    pub fn publishes(&self, project: &Project) -> bool {
+        project.graphql.introspection.unwrap_or(self.introspection)
+    }
+
     /// Limits of a request to a project: the lower of those of the node and of the project.
     ///
     /// `graphql.depth` and `graphql.nodes` of a project are another spelling of `limits.depth` and `limits.nodes` and
@@ -93,7 +101,7 @@ mod tests {
     #[test]
     fn limits_of_graphql_are_those_of_every_protocol() {
         let node = Config::default();
-        let graphql = Graphql { depth: Some(4), nodes: Some(50) };
+        let graphql = Graphql { depth: Some(4), nodes: Some(50), ..Graphql::default() };
         let limits = ProjectLimits { depth: Some(5), nodes: Some(40), ..ProjectLimits::default() };
         let project = Project { graphql, limits, ..Project::default() };
         assert_eq!(node.limits(&project), Limits { depth: 4, nodes: 40, ..node.limits });

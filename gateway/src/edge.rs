@@ -11,7 +11,7 @@ use futures::future::try_join_all;
 use mesh::{Call, Code, Fault, Mesh, fault::answer_too_large};
 use proto::{
     Links,
-    auth::{Access, AuthorizeRequest, TableAccess},
+    auth::{Access, AuthorizeRequest, ReachableRequest, ReachableResponse, TableAccess},
     crud::{ReadRequest, WriteRequest},
     grant::Grant,
 };
@@ -64,7 +64,7 @@ impl Edge {
     }
 
     /// Bytes of JSON that the answer to a request to `project` may have.
-    fn answer_bytes(&self, project: &Project) -> u64 {
+    pub(crate) fn answer_bytes(&self, project: &Project) -> u64 {
         let own = project.spec.limits.answer_bytes;
         own.map_or(self.answer_bytes, |own| own.min(self.answer_bytes)) as u64
     }
@@ -83,6 +83,11 @@ impl Edge {
     /// The project called `id` as its resources say, without any waiting.
     pub(crate) fn settings(&self, id: &str) -> Option<Arc<Project>> {
         self.catalogue.settings(id)
+    }
+
+    /// All projects as their resources say, ordered by their ids.
+    pub(crate) fn projects(&self) -> Vec<Arc<Project>> {
+        self.catalogue.projects()
     }
 
     /// The origins that project `id` lets call from a browser; those of all projects where it is `None`.
@@ -212,6 +217,12 @@ impl Edge {
             return Err(Fault::internal("the request could not be authorised", cause));
         }
         Ok((granted, requested.counts))
+    }
+
+    /// What the caller could ever be allowed in `project`.
+    pub async fn reach(&self, caller: &Caller, project: &Project) -> Result<ReachableResponse, Fault> {
+        let request = ReachableRequest { project: project.id.clone(), token: caller.token.clone() };
+        Ok(self.mesh.auth_rules().reachable(&caller.call, request).await?)
     }
 
     async fn grants(&self, caller: &Caller, project: &Project, accesses: Vec<Access>) -> Result<Vec<Grant>, Fault> {

@@ -6,12 +6,15 @@
 mod document;
 #[cfg(test)]
 mod fixture;
+mod graphiql;
+mod introspection;
 mod names;
 mod plan;
 mod refusal;
 mod request;
 mod response;
 mod scan;
+mod turns;
 mod value;
 mod variables;
 
@@ -37,8 +40,9 @@ use mesh::{
 pub(crate) use self::request::Media;
 use self::{
     document::Document,
+    introspection::IntrospectionCache,
     names::Names,
-    plan::{Counters, Kind, Plan, PlanCache},
+    plan::{Counters, FieldSource, Kind, Plan, PlanCache},
     refusal::{Cause, Refusal},
     request::Request,
     response::LocatedFault,
@@ -60,16 +64,17 @@ const DOCUMENTS_EXPECTED: usize = 4000;
 /// Projects whose names are cached; the cache is cleared when it is full.
 const CACHED_PROJECTS: usize = 1000;
 
-/// Caches of parsed documents and of the names of each project's schema.
+/// Caches of parsed documents, of the names of each project's schema and of what was shown of it.
 pub struct Caches {
     documents: WeightedCache<String, Arc<Document>, DocumentWeighter>,
     names: ArcSwap<HashMap<String, Arc<Names>>>,
+    introspection: IntrospectionCache,
 }
 
 impl Default for Caches {
     fn default() -> Self {
         let documents = cache::weighted(DOCUMENT_CACHE_BYTES, DOCUMENTS_EXPECTED, DocumentWeighter);
-        Self { documents, names: ArcSwap::default() }
+        Self { documents, names: ArcSwap::default(), introspection: IntrospectionCache::default() }
     }
 }
 
@@ -85,9 +90,12 @@ impl Weighter<String, Arc<Document>> for DocumentWeighter {
     }
 }
 
-/// Routes of the GraphQL endpoint.
+/// Routes of the GraphQL endpoint and of its page for browsers.
 pub fn routes() -> Router<Service> {
-    Router::new().route("/v1/api/{project}/graphql", get(get_document).post(post_document))
+    Router::new()
+        .route("/", get(graphiql::start))
+        .route("/v1/api/{project}/graphql", get(get_document).post(post_document))
+        .route("/v1/api/{project}/graphql/{file}", get(graphiql::file))
 }
 
 async fn get_document(
@@ -103,6 +111,9 @@ async fn get_document(
             Ok(project) => project,
             Err(fault) => return answer::fault(&fault, &caller.call),
         };
+        if let Some(page) = graphiql::page(&service, &project, &headers) {
+            return page;
+        }
         match Request::of_parameters(query.as_deref().unwrap_or_default(), service.guard()) {
             Ok(request) => responder.answer(project, &Method::GET, request).await,
             Err(fault) => responder.fault(fault),
@@ -203,7 +214,7 @@ impl Responder<'_> {
             planned = plan(&names);
         }
         match planned {
-            Ok(plan) => self.execute(&names.project, plan).await,
+            Ok(plan) => self.execute(&names, plan).await,
             Err(refusal) => Box::pin(self.refuse(&names.project, *refusal)).await,
         }
     }
@@ -243,14 +254,21 @@ impl Responder<'_> {
         names
     }
 
-    async fn execute(&self, project: &Project, mut plan: Arc<Plan>) -> Response {
-        let edge = self.service.edge();
+    async fn execute(&self, names: &Arc<Names>, mut plan: Arc<Plan>) -> Response {
+        let (edge, project) = (self.service.edge(), &names.project);
         match plan.kind {
             Kind::Query => {
+                let introspected = match plan.introspected.is_empty() {
+                    true => Vec::new(),
+                    false => match Box::pin(self.introspected(names, &plan)).await {
+                        Ok(introspected) => introspected,
+                        Err(fault) => return self.fail(&plan, fault, "field"),
+                    },
+                };
                 let own = Arc::get_mut(&mut plan).map(|own| std::mem::take(&mut own.reads));
                 let reads = own.unwrap_or_else(|| plan.reads.clone());
                 match edge.read(self.caller, project, reads).await {
-                    Ok(answers) => self.data(response::read(&plan, &answers)),
+                    Ok(answers) => self.data(response::read(&plan, &answers, &introspected)),
                     Err(fault) => self.fail(&plan, fault, "read"),
                 }
             }
@@ -266,6 +284,24 @@ impl Responder<'_> {
                 }
             }
         }
+    }
+
+    /// JSON of the fields of introspection. A fault has the index of its field as detail `field`.
+    async fn introspected(&self, names: &Arc<Names>, plan: &Plan) -> Result<Vec<Vec<u8>>, Fault> {
+        let (edge, project) = (self.service.edge(), &names.project);
+        if !self.service.config().publishes(&project.spec) {
+            // Clients ask for types that may not exist, but nobody asks for the schema of a server without one.
+            return match plan.introspected.iter().position(|field| field.name == "__schema") {
+                None => Ok(plan.introspected.iter().map(|_| b"null".to_vec()).collect()),
+                Some(index) => {
+                    let fault = Fault::new(Code::BadRequest, "introspection is not available in this project");
+                    Err(fault.with("field", index.to_string()))
+                }
+            };
+        }
+        let reach = edge.reach(self.caller, project).await.map_err(|fault| fault.with("field", "0"))?;
+        let answers = &self.service.graphql().introspection;
+        answers.answers(names, reach, &plan.introspected, edge.answer_bytes(project)).await
     }
 
     /// The answer to a request that is not carried out; it discloses nothing of tables that the caller may not use.
@@ -303,7 +339,10 @@ impl Responder<'_> {
     /// `detail` names the fault's detail with the index of the failed read or mutation.
     fn fail(&self, plan: &Plan, fault: Fault, detail: &str) -> Response {
         let index = fault.detail(detail).and_then(|index| index.parse().ok());
-        let root = index.and_then(|index| plan.field_of(index));
+        let root = index.and_then(|index| match detail {
+            "field" => plan.fields.iter().find(|root| root.source == FieldSource::Introspected(index)),
+            _ => plan.field_of(index),
+        });
         let path: Vec<String> = root.iter().map(|root| root.key.clone()).collect();
         let disclosed = LocatedFault { fault: &fault, at: root.map(|root| root.at), path: &path };
         let errors = response::errors(&[disclosed], &self.caller.call);

@@ -5,6 +5,7 @@ mod catalogue;
 mod front;
 mod graphql;
 mod grpc;
+mod introspection;
 mod rest;
 mod server;
 mod stage;

@@ -97,3 +97,8 @@ fn database(id: &str, tables: Vec<Table>) -> Database {
 fn project(databases: Vec<Database>) -> Arc<Project> {
     Arc::new(Project { id: "shop".to_owned(), spec: resources::Project::default(), databases, version: 1 })
 }
+
+/// A database whose tables are called like that.
+pub fn with_tables(tables: &[&str]) -> Arc<Project> {
+    project(vec![database("named", tables.iter().map(|name| table(name, &["id"])).collect())])
+}

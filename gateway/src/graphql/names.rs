@@ -8,7 +8,11 @@ use std::sync::{
 use foldhash::{HashMap, HashMapExt};
 use query::{Schema, Table};
 
+use super::turns::Turns;
 use crate::catalogue::Project;
+
+/// Types that no table gives its name to.
+const RESERVED_TYPES: [&str; 8] = ["Query", "Mutation", "Subscription", "Int", "Float", "String", "Boolean", "ID"];
 
 /// Names of one version of a project.
 #[derive(Debug)]
@@ -22,6 +26,8 @@ pub struct Names {
     /// Names that several databases have, with those databases.
     shared: HashMap<String, Vec<usize>>,
     databases: Vec<DatabaseNames>,
+    /// Makes answers of introspection one after the other.
+    pub introspection: Turns,
 }
 
 /// The target of a field of `Query`.
@@ -34,7 +40,7 @@ pub struct RootField {
 }
 
 /// Kind of the read behind a field of `Query`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RootKind {
     /// `album`
     Rows,
@@ -102,6 +108,7 @@ impl Names {
             roots: HashMap::new(),
             shared: HashMap::new(),
             databases: Vec::new(),
+            introspection: Turns::default(),
             project,
         };
         let project = names.project.clone();
@@ -154,6 +161,18 @@ impl Names {
         self.databases[database].by_table.get(name).copied()
     }
 
+    /// The number of tables, whose indexes are below it.
+    pub fn tables_count(&self) -> usize {
+        self.tables.len()
+    }
+
+    /// All root fields without a directive, in the order of their tables.
+    pub fn roots(&self) -> Vec<(&str, RootField)> {
+        let mut roots: Vec<_> = self.roots.iter().map(|(name, root)| (name.as_str(), *root)).collect();
+        roots.sort_unstable_by_key(|(name, root)| (root.table, root.kind, *name));
+        roots
+    }
+
     /// Names of tables, without a directive or in the database at an index.
     pub fn table_names(&self, database: Option<usize>) -> impl Iterator<Item = &str> {
         let roots = database.map_or(&self.roots, |database| &self.databases[database].roots);
@@ -191,10 +210,7 @@ impl Names {
         for (table, name) in wanted.iter().enumerate() {
             owners.entry(name).or_default().push(self.tables[table].database);
         }
-        let mut taken: HashMap<String, ()> = ["Query", "Mutation", "Int", "Float", "String", "Boolean", "ID"]
-            .map(|name| (name.to_owned(), ()))
-            .into_iter()
-            .collect();
+        let mut taken: HashMap<String, ()> = RESERVED_TYPES.map(|name| (name.to_owned(), ())).into_iter().collect();
         for (table, name) in wanted.iter().enumerate() {
             let names = &mut self.tables[table];
             let is_shared = owners[name.as_str()].iter().any(|owner| *owner != names.database);
@@ -202,10 +218,13 @@ impl Names {
                 true => format!("{}{name}", pascal(&project.databases[names.database].id)),
                 false => name.clone(),
             };
-            let name = claim(&mut taken, name, names.index + 1, ());
-            names.aggregate_type = format!("{name}Aggregate");
-            names.mutation_type = format!("{name}Mutation");
-            names.type_name = name;
+            names.type_name = claim(&mut taken, name, names.index + 1, ());
+        }
+        // Tables first: what is derived from one makes way for them.
+        for names in &mut self.tables {
+            let position = names.index + 1;
+            names.aggregate_type = claim(&mut taken, format!("{}Aggregate", names.type_name), position, ());
+            names.mutation_type = claim(&mut taken, format!("{}Mutation", names.type_name), position, ());
         }
     }
 
@@ -321,14 +340,18 @@ fn claim<T>(taken: &mut HashMap<String, T>, wanted: String, position: usize, wha
     name
 }
 
-/// `name` as a GraphQL name: `_` for each character that none may have, and before a leading digit.
+/// `name` as a GraphQL name: `_` for each character that none may have, and before a leading digit. Names that begin with
+/// `__` are reserved for introspection: one `_` is left.
 fn graphql_name(name: &str) -> String {
     let mut written = String::with_capacity(name.len());
     if name.is_empty() || name.starts_with(|first: char| first.is_ascii_digit()) {
         written.push('_');
     }
     written.extend(name.chars().map(|char| if char.is_ascii_alphanumeric() { char } else { '_' }));
-    written
+    match written.starts_with("__") {
+        true => format!("_{}", written.trim_start_matches('_')),
+        false => written,
+    }
 }
 
 /// `invoice_line` as `InvoiceLine`.
@@ -363,6 +386,9 @@ mod tests {
         assert_eq!(graphql_name("2nd"), "_2nd");
         assert_eq!(graphql_name("größe"), "gr__e");
         assert_eq!(graphql_name(""), "_");
+        assert_eq!(graphql_name("__secret"), "_secret");
+        assert_eq!(graphql_name("éé"), "_");
+        assert_eq!(graphql_name("_id"), "_id");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod cache;
+mod introspect;
 mod root;
 mod select;
 #[cfg(test)]
@@ -16,7 +17,7 @@ use async_graphql_parser::{
 };
 use query::{Budget, Guard, Mutation, Operation, Read};
 
-pub use self::cache::PlanCache;
+pub use self::{cache::PlanCache, introspect::IntrospectionField};
 use self::{
     cache::{KeptSelection, PlanKey, SelectionKey, SetId},
     select::Group,
@@ -39,6 +40,8 @@ pub struct Plan {
     pub reads: Vec<Read>,
     /// Mutations that they refer to, each with the id of its database.
     pub writes: Vec<(String, Mutation)>,
+    /// Fields of introspection that they refer to.
+    pub introspected: Vec<IntrospectionField>,
 }
 
 /// Whether rows are read or written.
@@ -68,6 +71,8 @@ pub enum FieldSource {
     Typename,
     /// null
     Null,
+    /// The answer of the field of introspection at an index.
+    Introspected(usize),
     /// The answer of the read at an index.
     Read(usize),
     /// The result of the mutation at an index, with these members.
@@ -135,7 +140,7 @@ impl Plan {
         self.fields.iter().find(|root| match &root.source {
             FieldSource::Read(read) => *read == index,
             FieldSource::Write(write, _) => *write == index,
-            FieldSource::Typename | FieldSource::Null => false,
+            FieldSource::Typename | FieldSource::Null | FieldSource::Introspected(_) => false,
         })
     }
 }
@@ -169,9 +174,13 @@ impl<'a> Planner<'a> {
             OperationType::Mutation => Kind::Mutation,
             OperationType::Subscription => return Err(Refusal::malformed("Invalid operation: subscription")),
         };
-        let mut plan = Plan { kind, fields: Vec::new(), reads: Vec::new(), writes: Vec::new() };
+        let (fields, reads, writes, introspected) = Default::default();
+        let mut plan = Plan { kind, fields, reads, writes, introspected };
         for (key, group) in self.collect(&[&operation.selection_set])? {
             let source = match kind {
+                Kind::Query if matches!(group.name(), "__schema" | "__type") => {
+                    self.introspection_root(&group, &mut plan.introspected)
+                }
                 Kind::Query => self.query_root(&group, &mut plan.reads),
                 Kind::Mutation => self.mutation_root(&group, &mut plan.writes),
             };

@@ -19,18 +19,21 @@ pub struct LocatedFault<'a> {
 }
 
 /// The answer of a query.
-pub fn read(plan: &Plan, answers: &[ReadResult]) -> Vec<u8> {
+pub fn read(plan: &Plan, answers: &[ReadResult], introspected: &[Vec<u8>]) -> Vec<u8> {
     let size: usize = answers.iter().map(|answer| answer.json.len() + 64).sum();
+    let size = size + introspected.iter().map(Vec::len).sum::<usize>();
     let mut out = Vec::with_capacity(size + 64);
     let mut truncated = Vec::new();
-    write_data(&mut out, plan, |out, key, source| {
-        if let FieldSource::Read(index) = source {
+    write_data(&mut out, plan, |out, key, source| match source {
+        FieldSource::Read(index) => {
             let answer = &answers[*index];
             out.extend_from_slice(&answer.json);
             if answer.truncated {
                 truncated.push(key);
             }
         }
+        FieldSource::Introspected(index) => out.extend_from_slice(&introspected[*index]),
+        FieldSource::Write(..) | FieldSource::Typename | FieldSource::Null => {}
     });
     if !truncated.is_empty() {
         out.extend_from_slice(b",\"extensions\":{\"truncated\":");
@@ -59,7 +62,11 @@ pub fn written(plan: &Plan, results: &[Result<WriteResult, Fault>], call: &Call)
             let fault = results[*index].as_ref().err()?;
             Some(LocatedFault { fault, at: Some(root.at), path })
         }
-        FieldSource::Write(..) | FieldSource::Read(_) | FieldSource::Typename | FieldSource::Null => None,
+        FieldSource::Write(..)
+        | FieldSource::Read(_)
+        | FieldSource::Introspected(_)
+        | FieldSource::Typename
+        | FieldSource::Null => None,
     });
     let failed: Vec<LocatedFault<'_>> = failed.collect();
     if !failed.is_empty() {
@@ -88,7 +95,9 @@ fn write_data<'a>(out: &mut Vec<u8>, plan: &'a Plan, mut write: impl FnMut(&mut 
             (FieldSource::Typename, Kind::Query) => out.extend_from_slice(b"\"Query\""),
             (FieldSource::Typename, Kind::Mutation) => out.extend_from_slice(b"\"Mutation\""),
             (FieldSource::Null, _) => out.extend_from_slice(b"null"),
-            (source @ (FieldSource::Read(_) | FieldSource::Write(..)), _) => write(out, &root.key, source),
+            (source @ (FieldSource::Read(_) | FieldSource::Write(..) | FieldSource::Introspected(_)), _) => {
+                write(out, &root.key, source)
+            }
         }
     }
     out.push(b'}');

@@ -14,7 +14,9 @@ use mesh::{
     resources::{self, Kind, Snapshot},
 };
 use proto::{
-    auth::{Access, AuthorizeRequest, AuthorizeResponse, ReachableRequest, ReachableResponse, TableAccess},
+    auth::{
+        Access, AuthorizeRequest, AuthorizeResponse, ReachableRequest, ReachableResponse, ReachableTable, TableAccess,
+    },
     crud::{
         Answer, Database, DescribeRequest, DescribeResponse, ReadRequest, ReadResponse, WriteRequest, WriteResponse,
         Written,
@@ -94,6 +96,8 @@ pub struct World {
     pub grown: Mutex<Vec<&'static str>>,
     /// How often the database was looked at again.
     pub looks: AtomicUsize,
+    /// How often somebody asked what a caller can reach.
+    pub reaches: AtomicUsize,
     /// Reads wait here, where there is a gate.
     pub gate: Mutex<Option<Arc<Notify>>>,
     /// Nobody answers for the databases.
@@ -290,8 +294,25 @@ impl AuthRules for Neighbour {
         Ok(Response::new(AuthorizeResponse { grants }))
     }
 
-    async fn reachable(&self, _: tonic::Request<ReachableRequest>) -> Result<Response<ReachableResponse>, Status> {
-        Ok(Response::new(ReachableResponse::default()))
+    async fn reachable(
+        &self,
+        request: tonic::Request<ReachableRequest>,
+    ) -> Result<Response<ReachableResponse>, Status> {
+        self.0.reaches.fetch_add(1, Ordering::SeqCst);
+        let token = request.into_inner().token;
+        let all = [Operation::Read, Operation::Create, Operation::Update, Operation::Delete];
+        let table = |(table, operations): (&str, &[Operation])| ReachableTable {
+            database: "music".to_owned(),
+            table: table.to_owned(),
+            operations: operations.iter().map(|operation| (*operation, Arc::default())).collect(),
+        };
+        let invoice: &[Operation] = match token.as_str() {
+            "audit" => &all[..1],
+            "staff" => &all,
+            _ => &[],
+        };
+        let tables = [("album", &all[..]), ("track", &all[..]), ("secret", &[]), ("invoice", invoice)];
+        Ok(Response::new(ReachableResponse { tables: tables.map(table).into() }))
     }
 }
 

@@ -116,7 +116,7 @@ fn note(args: &DevArgs, node: &Node, projects: &[Project]) -> String {
         format!("  data       {}", args.data.display()),
     ];
     for project in projects {
-        lines.push(format!("  project    {}  {base}/v1/api/{}/graphql", project.id, project.id));
+        lines.push(format!("  project    {}  {base}/v1/api/{}/graphql  GraphiQL in a browser", project.id, project.id));
         lines.extend(project.databases.iter().map(database_line));
     }
     if let Some(project) = projects.first() {

@@ -78,7 +78,7 @@ impl Node {
             servers.spawn(async move { mesh.serve(listener, routes, stop, config.drain).await });
         }
         if let Some(listener) = ports.http {
-            let service = gateway::Service::start(mesh.clone(), edge(&config), current.clone(), tasks.clone());
+            let service = gateway::Service::start(mesh.clone(), edge(&config, mode), current.clone(), tasks.clone());
             servers.spawn(gateway::serve(listener, service.front(), stop.clone(), config.drain));
         }
         tracing::info!(http = ?http, mesh = ?peer, services = ?config.services, "node started");
@@ -266,7 +266,7 @@ fn peer_routes(mesh: &Mesh) -> Routes {
 }
 
 /// Limits of requests at the edge.
-fn edge(config: &config::Node) -> gateway::Config {
+fn edge(config: &config::Node, mode: Mode) -> gateway::Config {
     let limits = &config.limits;
     gateway::Config {
         body_bytes: limits.body_bytes,
@@ -286,6 +286,7 @@ fn edge(config: &config::Node) -> gateway::Config {
         queue: limits.queue,
         unsent_bytes: limits.unsent_bytes,
         http_details: config.listen.http_details,
+        introspection: mode == Mode::Dev,
         ..gateway::Config::default()
     }
 }
@@ -339,6 +340,6 @@ mod tests {
 
     #[test]
     fn the_limits_of_a_node_are_those_that_the_model_has() {
-        assert_eq!(edge(&config::Node::default()).limits, query::Limits::default());
+        assert_eq!(edge(&config::Node::default(), Mode::Serve).limits, query::Limits::default());
     }
 }

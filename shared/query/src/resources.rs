@@ -131,6 +131,8 @@ pub enum Numbers {
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct Graphql {
+    /// Whether the schema is shown, as far as the caller's rules reach; absent: in development only.
+    pub introspection: Option<bool>,
     /// Levels of a selection.
     pub depth: Option<usize>,
     /// Selected fields and parts of conditions.

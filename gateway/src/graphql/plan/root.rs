@@ -14,6 +14,7 @@ use super::{
     select::{FIELD_BYTES, Group, is_condition, no_arguments, only_conditional_directives},
 };
 use crate::graphql::{
+    introspection::NOTHING,
     names::{RootField, RootKind, RootLookup},
     refusal::{Refusal, Result, RootAccess},
 };
@@ -35,23 +36,17 @@ struct DatabaseDirective<'a> {
 impl<'a> Planner<'a> {
     /// A field of `Query`.
     pub fn query_root(&mut self, group: &Group<'a>, reads: &mut Vec<Read>) -> Result<FieldSource> {
-        match group.name() {
-            "__typename" => {
-                self.budget.field().map_err(Refusal::new)?;
-                no_arguments(group)?;
-                only_conditional_directives(group)?;
-                group.leaf()?;
-                return Ok(FieldSource::Typename);
-            }
-            // No type is known while types are not published.
-            "__type" => {
-                self.arguments(group.field, &["name"])?;
-                self.argument(group.field, "name", crate::graphql::value::EnumValues::Text)?;
-                group.object()?;
-                return Ok(FieldSource::Null);
-            }
-            "__schema" => return Err(Refusal::malformed("introspection is not available in this project")),
-            _ => {}
+        if group.name() == "__typename" {
+            self.budget.field().map_err(Refusal::new)?;
+            no_arguments(group)?;
+            only_conditional_directives(group)?;
+            group.leaf()?;
+            return Ok(FieldSource::Typename);
+        }
+        if group.name() == NOTHING && self.names.root(NOTHING) == RootLookup::Unknown {
+            no_arguments(group)?;
+            group.leaf()?;
+            return Ok(FieldSource::Null);
         }
         let resolved = self.resolve_root(group, group.name(), Operation::Read)?;
         let table = resolved.root.table;

@@ -1,6 +1,7 @@
 mod any_input;
 mod arguments;
 mod documents;
+mod introspection;
 mod kept;
 mod limits;
 mod reads;

@@ -1,0 +1,97 @@
+//! What a caller can ever do with each table of a project.
+
+use std::collections::HashMap;
+
+use proto::auth::{ReachableResponse, ReachableTable};
+use query::{Columns, Operation, Table, TableKind};
+
+use crate::graphql::names::Names;
+
+/// The table whose rules hold for all that have none of their own.
+const DEFAULT: &str = "default";
+
+/// What a caller can ever do.
+pub struct Reach {
+    tables: Vec<TableReach>,
+}
+
+/// What a caller can ever do with a table; `None`: nothing.
+#[derive(Debug, Default)]
+pub struct TableReach {
+    /// Reads.
+    pub read: Option<AllowedColumns>,
+    /// Inserts.
+    pub create: Option<AllowedColumns>,
+    /// Updates.
+    pub update: Option<AllowedColumns>,
+    /// Deletes.
+    pub delete: Option<AllowedColumns>,
+}
+
+/// Which columns of a table an operation is allowed on, in the order of the table.
+#[derive(Debug, PartialEq)]
+pub struct AllowedColumns {
+    /// They may be read.
+    pub read: Vec<bool>,
+    /// They may be in conditions and orders.
+    pub filter: Vec<bool>,
+    /// They may be written.
+    pub write: Vec<bool>,
+}
+
+impl Reach {
+    /// The reach of a caller over the tables of `names`.
+    pub fn new(names: &Names, response: &ReachableResponse) -> Self {
+        let by_name: HashMap<(&str, &str), &ReachableTable> =
+            response.tables.iter().map(|table| ((table.database.as_str(), table.table.as_str()), table)).collect();
+        let reach = |index: usize| {
+            let (database, stored) = (names.database_id(index), names.stored(index));
+            let own = by_name.get(&(database, stored.name.as_str()));
+            match own.or_else(|| by_name.get(&(database, DEFAULT))) {
+                Some(table) => TableReach::new(stored, table),
+                None => TableReach::default(),
+            }
+        };
+        Self { tables: (0..names.tables_count()).map(reach).collect() }
+    }
+
+    /// The reach over the table at an index.
+    pub fn table(&self, table: usize) -> &TableReach {
+        &self.tables[table]
+    }
+}
+
+impl TableReach {
+    fn new(stored: &Table, table: &ReachableTable) -> Self {
+        let mut reach = Self::default();
+        for (operation, columns) in &table.operations {
+            let place = match operation {
+                Operation::Read => &mut reach.read,
+                Operation::Create => &mut reach.create,
+                Operation::Update => &mut reach.update,
+                Operation::Delete => &mut reach.delete,
+            };
+            if *operation == Operation::Read || stored.kind == TableKind::Table {
+                *place = Some(AllowedColumns::new(stored, columns));
+            }
+        }
+        reach
+    }
+
+    /// Whether rows can be read: at least one of their columns.
+    pub fn has_rows(&self) -> bool {
+        self.read.as_ref().is_some_and(|allowed| allowed.read.contains(&true))
+    }
+}
+
+impl AllowedColumns {
+    fn new(stored: &Table, columns: &Columns) -> Self {
+        let flags = |allowed: &Option<Vec<String>>| {
+            let is_allowed = |name: &String| {
+                !columns.deny.contains(name) && allowed.as_ref().is_none_or(|allowed| allowed.contains(name))
+            };
+            stored.columns.iter().map(|column| is_allowed(&column.name)).collect()
+        };
+        Self { read: flags(&columns.read), filter: flags(&columns.filter), write: flags(&columns.write) }
+    }
+}

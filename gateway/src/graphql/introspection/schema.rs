@@ -1,0 +1,205 @@
+//! The published schema, built from the catalogue: what execution accepts of the typed roots, as far as the caller's
+//! rules reach.
+
+mod inputs;
+mod objects;
+
+use async_graphql::dynamic::{
+    Enum, Field, FieldFuture, InputObject, InputValue, Object, Scalar as DynamicScalar, Schema, SchemaBuilder,
+    Type as DynamicType, TypeRef,
+};
+use mesh::Fault;
+use query::Column;
+
+use super::{
+    reach::Reach,
+    type_names::{Scalar, TypeNames},
+};
+use crate::graphql::names::{self, Names};
+
+/// The field of `Query` where the caller can read nothing: a type has at least one field. It is always null.
+pub const NOTHING: &str = "_none";
+
+/// Selections inside one another that the schema takes: more than the planner lets pass.
+const RECURSION_DEPTH: usize = 64;
+
+/// A schema and how large it is.
+pub struct Built {
+    /// It answers introspection and nothing else.
+    pub schema: Schema,
+    /// What introspection of it may cost.
+    pub sizes: Sizes,
+}
+
+/// Numbers of what a schema has.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Sizes {
+    /// Types.
+    pub types: usize,
+    /// Fields of objects.
+    pub fields: usize,
+    /// Arguments of fields.
+    pub arguments: usize,
+    /// Fields of input objects.
+    pub input_fields: usize,
+    /// Values of enums.
+    pub enum_values: usize,
+    /// Members of the largest type, the roots aside.
+    pub largest: usize,
+    /// Members of the larger root.
+    pub largest_root: usize,
+}
+
+/// The schema of what `reach` has of `names`.
+pub fn build(names: &Names, reach: &Reach) -> Result<Built, Fault> {
+    let types = TypeNames::new(names);
+    let mut publisher = Publisher { names, reach, types, registered: Vec::new(), sizes: Sizes::default() };
+    let mutation = publisher.mutation();
+    let root = mutation.as_ref().map(|mutation| mutation.name.clone());
+    publisher.register_root(publisher.query());
+    mutation.into_iter().for_each(|mutation| publisher.register_root(mutation));
+    publisher.scalars();
+    for table in 0..names.tables_count() {
+        publisher.table(table);
+    }
+    let Publisher { registered, sizes, .. } = publisher;
+    let builder = Schema::build("Query", root.as_deref(), None).limit_recursive_depth(RECURSION_DEPTH);
+    let schema = registered.into_iter().fold(builder, SchemaBuilder::register).finish();
+    let schema = schema.map_err(|error| Fault::internal("the schema could not be built", error))?;
+    Ok(Built { schema, sizes })
+}
+
+/// Builds the types of a schema.
+struct Publisher<'a> {
+    names: &'a Names,
+    reach: &'a Reach,
+    types: TypeNames,
+    registered: Vec<DynamicType>,
+    sizes: Sizes,
+}
+
+/// Fields of an object or of an input object before they are registered.
+struct Members<T> {
+    name: String,
+    description: Option<String>,
+    members: Vec<T>,
+}
+
+impl<T> Members<T> {
+    fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), description: None, members: Vec::new() }
+    }
+}
+
+impl Publisher<'_> {
+    fn register(&mut self, r#type: impl Into<DynamicType>) {
+        self.registered.push(r#type.into());
+        self.sizes.types += 1;
+    }
+
+    fn register_root(&mut self, root: Members<FieldParts>) {
+        self.sizes.largest_root = self.sizes.largest_root.max(root.members.len());
+        self.register_fields(root);
+    }
+
+    fn register_object(&mut self, object: Members<FieldParts>) {
+        self.sizes.largest = self.sizes.largest.max(object.members.len());
+        self.register_fields(object);
+    }
+
+    fn register_fields(&mut self, parts: Members<FieldParts>) {
+        self.sizes.fields += parts.members.len();
+        let mut object = Object::new(parts.name);
+        if let Some(description) = parts.description {
+            object = object.description(description);
+        }
+        for field in parts.members {
+            self.sizes.arguments += field.arguments.len();
+            object = object.field(field.into());
+        }
+        self.register(object);
+    }
+
+    fn register_input(&mut self, parts: Members<InputValue>) {
+        self.sizes.largest = self.sizes.largest.max(parts.members.len());
+        self.sizes.input_fields += parts.members.len();
+        let input = parts.members.into_iter().fold(InputObject::new(parts.name), InputObject::field);
+        self.register(input);
+    }
+
+    fn register_enum(&mut self, name: &str, values: Vec<String>) {
+        self.sizes.largest = self.sizes.largest.max(values.len());
+        self.sizes.enum_values += values.len();
+        self.register(Enum::new(name).items(values));
+    }
+
+    /// The scalars that the specification does not have, and the conditions on columns of every scalar.
+    fn scalars(&mut self) {
+        for scalar in Scalar::ALL {
+            let named = self.types.scalar(scalar).clone();
+            if let Some(description) = scalar.description() {
+                self.register(DynamicScalar::new(&named.name).description(description));
+            }
+            let mut filter = Members::new(&named.filter);
+            if scalar != Scalar::Json {
+                for operator in ["_eq", "_ne", "_gt", "_gte", "_lt", "_lte"] {
+                    filter.members.push(InputValue::new(operator, TypeRef::named(&named.name)));
+                }
+                for operator in ["_in", "_nin"] {
+                    filter.members.push(InputValue::new(operator, TypeRef::named_nn_list(&named.name)));
+                }
+            }
+            filter.members.push(InputValue::new("_isNull", TypeRef::named(TypeRef::BOOLEAN)));
+            filter.members.push(InputValue::new("_not", TypeRef::named(&named.filter)));
+            self.register_input(filter);
+        }
+        let rows = self.types.rows.clone();
+        self.register_enum(&rows, ["all", "one"].map(str::to_owned).into());
+    }
+
+    fn scalar_of(&self, column: &Column) -> &str {
+        &self.types.scalar(Scalar::of(column.r#type)).name
+    }
+
+    /// Relations of a table and counts of them, in their order, each with its name and the table that it leads to.
+    fn relations(&self, table: usize) -> Vec<(&str, names::Field, usize)> {
+        let fields = self.names.table(table).fields.iter();
+        let mut relations: Vec<_> = fields
+            .filter_map(|(name, field)| match field {
+                names::Field::Column(_) => None,
+                names::Field::Relation(index, to) => Some(((*index, false), (name.as_str(), *field, *to))),
+                names::Field::Aggregate(index, to) => Some(((*index, true), (name.as_str(), *field, *to))),
+            })
+            .collect();
+        relations.sort_unstable_by_key(|(place, _)| *place);
+        relations.into_iter().map(|(_, relation)| relation).collect()
+    }
+}
+
+/// A field of an object.
+struct FieldParts {
+    name: String,
+    r#type: TypeRef,
+    description: Option<String>,
+    arguments: Vec<InputValue>,
+}
+
+impl FieldParts {
+    fn new(name: impl Into<String>, r#type: TypeRef) -> Self {
+        Self { name: name.into(), r#type, description: None, arguments: Vec::new() }
+    }
+}
+
+impl From<FieldParts> for Field {
+    fn from(parts: FieldParts) -> Self {
+        // Nothing but introspection is ever executed.
+        let mut field = Field::new(parts.name, parts.r#type, |_| FieldFuture::Value(None));
+        if let Some(description) = parts.description {
+            field = field.description(description);
+        }
+        parts.arguments.into_iter().fold(field, Field::argument)
+    }
+}
+
+#[cfg(test)]
+mod tests;
