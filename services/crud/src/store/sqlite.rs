@@ -36,11 +36,12 @@ mod tests;
 mod wal_index;
 
 use error::SqliteError;
+use group_commit::Begun;
 use plain::PlainColumns;
 use reader::{Reader, Snapshot};
 pub use rows::SqliteRows;
 use slow::SlowStatements;
-use wal_index::{WalHeader, WalIndex};
+use wal_index::WalIndex;
 
 /// How long a read may block the runtime's thread. One that took longer goes to a blocking thread the next time.
 const INLINE_TIME: Duration = Duration::from_millis(1);
@@ -94,8 +95,8 @@ pub struct SqliteTx {
     lease: Option<WriterLease>,
     inner: Arc<SqliteInner>,
     has_begun: bool,
-    /// State of the file before it.
-    before: Option<WalHeader>,
+    /// What it found.
+    begun: Option<Begun>,
 }
 
 /// Lease of the writing connection for one transaction; what is not committed when it is dropped is rolled back.
@@ -231,7 +232,7 @@ impl Sqlite {
 
     /// Begins a transaction that may write: it begins in the database with its first statement.
     pub async fn begin(&self) -> Result<SqliteTx, Error> {
-        Ok(SqliteTx { lease: Some(self.lease().await), inner: self.inner.clone(), has_begun: false, before: None })
+        Ok(SqliteTx { lease: Some(self.lease().await), inner: self.inner.clone(), has_begun: false, begun: None })
     }
 
     /// Introspects the schema.
@@ -367,18 +368,19 @@ impl SqliteTx {
     pub async fn run(&mut self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<SqliteRows>, Error> {
         let (statements, room) = (statements.to_vec(), budget.row_room());
         let begins = !std::mem::replace(&mut self.has_begun, true);
-        let (inner, before) = (self.inner.clone(), self.before);
+        let (inner, begun) = (self.inner.clone(), self.begun);
         let work = move |writer: &Connection| {
-            let before = if begins {
+            let begun = if begins {
                 writer.execute_batch("BEGIN IMMEDIATE")?;
-                inner.header()
+                inner.begun(writer)
             } else {
-                before
+                begun
             };
-            Ok((run_all(writer, &statements, room, false)?, before))
+            let is_plain = |statement: &Statement| inner.holds_plain(statement, begun.as_ref());
+            Ok((run_all(writer, &statements, room, is_plain)?, begun))
         };
-        let (rows, before) = self.with_writer(work).await?;
-        self.before = before;
+        let (rows, begun) = self.with_writer(work).await?;
+        self.begun = begun;
         Ok(rows)
     }
 
@@ -387,10 +389,10 @@ impl SqliteTx {
         if !self.has_begun {
             return Ok(());
         }
-        let (inner, before) = (self.inner.clone(), self.before);
+        let (inner, begun) = (self.inner.clone(), self.begun);
         let commit = move |writer: &Connection| {
             writer.execute_batch("COMMIT")?;
-            inner.committed(before);
+            inner.committed(writer, begun);
             Ok(())
         };
         self.with_writer(commit).await
@@ -483,20 +485,20 @@ fn snapshot(
         reader.connection.prepare_cached("BEGIN")?.execute([])?;
     }
     let is_plain = has_plain && reader.header()?.is_some_and(|header| plain.hold(statements, &header));
-    let rows = run_all(reader.connection, statements, room, is_plain)?;
+    let rows = run_all(reader.connection, statements, room, |_| is_plain)?;
     Ok((rows, is_plain || !has_plain))
 }
 
-/// Runs statements in their order; their rows share the room.
+/// Runs statements in their order, on values as they are stored where `is_plain`; their rows share the room.
 fn run_all(
     connection: &Connection,
     statements: &[Statement],
     mut room: Room,
-    is_plain: bool,
+    is_plain: impl Fn(&Statement) -> bool,
 ) -> Result<Vec<SqliteRows>, SqliteError> {
     let mut all = Vec::with_capacity(statements.len());
     for statement in statements {
-        let rows = run(connection, statement, room, is_plain)?;
+        let rows = run(connection, statement, room, is_plain(statement))?;
         room.bytes -= rows.size();
         all.push(rows);
     }

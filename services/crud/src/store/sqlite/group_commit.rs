@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Interrupt, SqliteError, SqliteInner, SqliteRows, UNLIMITED, run,
-    wal_index::{WalHeader, WalIndex},
+    wal_index::{self, WalHeader, WalIndex},
 };
 use crate::{Error, blocking::Stop, budget::Room, store::Statement};
 
@@ -99,11 +99,11 @@ fn in_transaction(
 ) -> Option<Vec<Result<SqliteRows, SqliteError>>> {
     let done = |writer: &Connection, sql: &str| writer.prepare_cached(sql).and_then(|mut sql| sql.execute([])).ok();
     done(writer, "BEGIN IMMEDIATE")?;
-    let before = file.header();
+    let begun = file.begun(writer);
     let mut results = Vec::with_capacity(writes.len());
     for write in writes {
         done(writer, "SAVEPOINT write")?;
-        let result = write.run(writer, write.is_plain(file, before.as_ref()));
+        let result = write.run(writer, file.holds_plain(&write.statement, begun.as_ref()));
         if writer.is_autocommit() || (result.is_err() && done(writer, "ROLLBACK TO write").is_none()) {
             return None;
         }
@@ -111,21 +111,40 @@ fn in_transaction(
         results.push(result);
     }
     done(writer, "COMMIT")?;
-    file.committed(before);
+    file.committed(writer, begun);
     Some(results)
 }
 
+/// What a transaction of the writer found.
+#[derive(Debug, Clone, Copy)]
+pub struct Begun {
+    /// State of the file.
+    header: WalHeader,
+    /// Pages that the writer had written.
+    pages_written: i32,
+}
+
 impl SqliteInner {
-    /// The state of the file; while a transaction of the writer lasts, that before it.
-    pub fn header(&self) -> Option<WalHeader> {
-        self.wal.as_ref().map(WalIndex::header)
+    /// What the transaction that `writer` has begun finds: nobody else commits while it lasts.
+    pub fn begun(&self, writer: &Connection) -> Option<Begun> {
+        let header = self.wal.as_ref().map(WalIndex::header)?;
+        Some(Begun { header, pages_written: wal_index::pages_written(writer)? })
     }
 
-    /// Keeps what is known of columns over a commit of the writer, whose transaction found the file as `before`.
-    pub fn committed(&self, before: Option<WalHeader>) {
-        if let (Some(before), Some(after)) = (before, self.header()) {
-            self.plain.keep(&before, after);
+    /// Keeps what is known of columns over a commit of the writer, whose transaction found `begun`.
+    ///
+    /// A commit that changed nothing leaves the file as it was, and one that follows it is of another program.
+    pub fn committed(&self, writer: &Connection, begun: Option<Begun>) {
+        if let (Some(begun), Some(after)) = (begun, self.begun(writer))
+            && begun.pages_written != after.pages_written
+        {
+            self.plain.keep(&begun.header, after.header);
         }
+    }
+
+    /// Whether a statement runs on values as they are stored, in a transaction that found `begun` and may have written.
+    pub fn holds_plain(&self, statement: &Statement, begun: Option<&Begun>) -> bool {
+        statement.plain.is_some() && begun.is_some_and(|begun| self.plain.hold_while_writing(statement, &begun.header))
     }
 }
 
@@ -135,10 +154,11 @@ impl QueuedWrite {
     fn commit_alone(&self, writer: &mut Connection, file: &SqliteInner) -> Result<SqliteRows, SqliteError> {
         let done = self.interruptible(writer, |writer| {
             writer.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-            let before = file.header();
-            let rows = run(writer, &self.statement, self.room(), self.is_plain(file, before.as_ref()))?;
+            let begun = file.begun(writer);
+            let is_plain = file.holds_plain(&self.statement, begun.as_ref());
+            let rows = run(writer, &self.statement, self.room(), is_plain)?;
             writer.prepare_cached("COMMIT")?.execute([])?;
-            file.committed(before);
+            file.committed(writer, begun);
             Ok(rows)
         });
         if !writer.is_autocommit() {
@@ -149,12 +169,6 @@ impl QueuedWrite {
 
     fn run(&self, writer: &mut Connection, is_plain: bool) -> Result<SqliteRows, SqliteError> {
         self.interruptible(writer, |writer| run(writer, &self.statement, self.room(), is_plain))
-    }
-
-    /// Whether it runs on values as they are stored, in a transaction that found the file as `before`.
-    fn is_plain(&self, file: &SqliteInner, before: Option<&WalHeader>) -> bool {
-        self.statement.plain.is_some()
-            && before.is_some_and(|before| file.plain.hold_while_writing(&self.statement, before))
     }
 
     fn interruptible(

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
 use super::{SqliteError, wal_index::WalHeader};
 use crate::store::{FormedColumn, Statement};
@@ -126,17 +126,41 @@ pub fn scan(reader: &Connection, column: &FormedColumn) -> Result<Scan, SqliteEr
     Ok(Scan { is_plain, keeps: is_plain && keeps_form(reader, column)? })
 }
 
-/// Whether only what this server binds is written to a column: no trigger, no expression and no other column fills it, and
-/// no affinity changes the value.
+/// Whether only what this server binds, and a default in its form, is written to a column: no trigger, no expression and no
+/// other column fills it, and no affinity changes the value.
+///
+/// A trigger that writes a table names it.
 fn keeps_form(reader: &Connection, column: &FormedColumn) -> Result<bool, SqliteError> {
-    const KEPT: &str = "SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'trigger') \
+    const KEPT: &str = "SELECT dflt_value, NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'trigger' \
+             AND instr(lower(sql), lower(?1))) \
          AND NOT EXISTS (SELECT 1 FROM pragma_foreign_key_list(?1) WHERE \"from\" = ?2 COLLATE NOCASE \
              AND on_update NOT IN ('NO ACTION', 'RESTRICT')) \
-         AND (hidden > 0 OR dflt_value IS NOT NULL OR type LIKE '%CHAR%' OR type LIKE '%TEXT%' OR type LIKE '%CLOB%') \
-             IS FALSE \
+         AND (hidden > 0 OR type LIKE '%CHAR%' OR type LIKE '%TEXT%' OR type LIKE '%CLOB%') IS FALSE \
          FROM pragma_table_xinfo(?1) WHERE name = ?2";
-    let kept = reader.query_row(KEPT, [&column.table, &column.column], |row| row.get(0));
-    Ok(kept.unwrap_or(false))
+    // In a trigger the name may be written with its quotes doubled.
+    if column.table.contains(['"', '\'', '`']) {
+        return Ok(false);
+    }
+    let kept = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let kept: Option<(Option<String>, bool)> =
+        reader.query_row(KEPT, [&column.table, &column.column], kept).optional()?;
+    match kept {
+        Some((None, keeps)) => Ok(keeps),
+        Some((Some(default), true)) if is_literal(&default) => {
+            let has_form = format!("SELECT {}({default}) IS {default}", column.function);
+            Ok(reader.query_row(&has_form, [], |row| row.get(0))?)
+        }
+        Some((Some(_), _)) | None => Ok(false),
+    }
+}
+
+/// Whether a default is the same for all rows of a moment, and SQL that may stand anywhere.
+fn is_literal(default: &str) -> bool {
+    const WORDS: [&str; 6] = ["CURRENT_TIMESTAMP", "CURRENT_DATE", "CURRENT_TIME", "NULL", "TRUE", "FALSE"];
+    let quoted = default.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
+    WORDS.iter().any(|word| word.eq_ignore_ascii_case(default))
+        || (!default.is_empty() && default.bytes().all(|byte| byte.is_ascii_digit()))
+        || quoted.is_some_and(|text| !text.contains('\''))
 }
 
 fn formed(statements: &[Statement]) -> impl Iterator<Item = &FormedColumn> {

@@ -408,6 +408,51 @@ async fn statements_run_on_values_as_they_are_stored_once_all_are_known_to_have_
 }
 
 #[tokio::test]
+async fn a_transaction_runs_on_values_as_they_are_stored_where_it_keeps_their_form() {
+    let (_folder, store) = file();
+    let other = Connection::open(&store.inner.path).unwrap();
+    other.execute_batch("CREATE TABLE t (id INTEGER PRIMARY KEY, at DATETIME)").unwrap();
+    becomes_plain(&store).await;
+    let insert = statement("INSERT INTO t (at) VALUES ('2020-07-17 21:56:16')", &[]);
+    let is_plain = async |tx: &mut SqliteTx| {
+        let rows = tx.run(&[insert.clone(), formed()], &Budget::unlimited()).await.unwrap();
+        rows[1].cell(0, 0) == Cell::Int(2)
+    };
+    let mut tx = store.begin().await.unwrap();
+    assert!(is_plain(&mut tx).await && is_plain(&mut tx).await);
+    tx.commit().await.unwrap();
+
+    other.execute_batch("INSERT INTO t (at) VALUES (5)").unwrap();
+    let mut tx = store.begin().await.unwrap();
+    assert!(!is_plain(&mut tx).await, "nobody knows what others wrote");
+}
+
+#[tokio::test]
+async fn a_commit_that_changes_nothing_is_not_taken_for_the_next_of_another_program() {
+    let (_folder, store) = file();
+    let other = Connection::open(&store.inner.path).unwrap();
+    other.execute_batch("CREATE TABLE t (id INTEGER PRIMARY KEY, at DATETIME)").unwrap();
+    store.write(&statement("INSERT INTO t (at) VALUES ('2020-07-17 21:56:16')", &[]), None).await.unwrap();
+    becomes_plain(&store).await;
+    let lease = store.lease().await;
+    for nothing in ["DELETE FROM t WHERE id > 1", "UPDATE t SET at = at"] {
+        lease.writer.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let begun = store.inner.begun(&lease.writer);
+        lease.writer.execute_batch(nothing).unwrap();
+        lease.writer.execute_batch("COMMIT").unwrap();
+        assert!(is_plain(&store).await, "{nothing}");
+        other.execute_batch("INSERT INTO t (at) VALUES ('2020-07-17T21:56:16Z')").unwrap();
+        store.inner.committed(&lease.writer, begun);
+        assert!(!is_plain(&store).await, "{nothing}");
+        other.execute_batch("DELETE FROM t WHERE id > 1").unwrap();
+        store.inner.plain.scanned(formed().plain.unwrap().columns[0].clone(), Instant::now(), None);
+        let scan = plain::Scan { is_plain: true, keeps: true };
+        let header = store.inner.wal.as_ref().unwrap().header();
+        store.inner.plain.scanned(formed().plain.unwrap().columns[0].clone(), Instant::now(), Some((scan, header)));
+    }
+}
+
+#[tokio::test]
 async fn a_column_with_other_forms_is_compared_by_them() {
     let (_folder, store) = file();
     store.write(&statement("CREATE TABLE t (id INTEGER PRIMARY KEY, at DATETIME)", &[]), None).await.unwrap();
@@ -427,19 +472,27 @@ fn only_writes_of_this_server_keep_the_form() {
     form::define(&reader).unwrap();
     reader
         .execute_batch(
-            "CREATE TABLE t (at DATETIME, made DATETIME DEFAULT (datetime('now')), text TEXT, twice AS (at),
-                             parent DATETIME REFERENCES p (at) ON UPDATE CASCADE);
-             CREATE TABLE p (at DATETIME UNIQUE)",
+            "CREATE TABLE held (at DATETIME, made DATETIME DEFAULT (datetime('now')), text TEXT, twice AS (at),
+                             parent DATETIME REFERENCES p (at) ON UPDATE CASCADE, soon DATETIME DEFAULT 'soon',
+                             seconds DATETIME DEFAULT 5, day DATETIME DEFAULT CURRENT_DATE,
+                             current DATETIME DEFAULT CURRENT_TIMESTAMP, unset DATETIME DEFAULT NULL,
+                             first DATETIME DEFAULT '2020-07-17 21:56:16', quoted DATETIME DEFAULT 'it''s');
+             CREATE TABLE p (at DATETIME UNIQUE);
+             CREATE TABLE \"a\"\"b\" (at DATETIME);
+             CREATE TRIGGER y AFTER INSERT ON p BEGIN DELETE FROM p; END;",
         )
         .unwrap();
-    let keeps = |column: &str| {
-        let column = FormedColumn { table: "t".to_owned(), column: column.to_owned(), function: "perigee_timestamp" };
+    let keeps = |table: &str, column: &str| {
+        let column = FormedColumn { table: table.to_owned(), column: column.to_owned(), function: "perigee_timestamp" };
         plain::scan(&reader, &column).unwrap().keeps
     };
-    assert!(keeps("at"));
-    for column in ["made", "text", "twice", "parent"] {
-        assert!(!keeps(column), "{column}");
+    for column in ["at", "current", "unset", "first"] {
+        assert!(keeps("held", column), "{column}");
     }
-    reader.execute_batch("CREATE TRIGGER x AFTER INSERT ON p BEGIN UPDATE t SET at = 5; END").unwrap();
-    assert!(!keeps("at"));
+    for column in ["made", "text", "twice", "parent", "soon", "seconds", "day", "quoted"] {
+        assert!(!keeps("held", column), "{column}");
+    }
+    assert!(!keeps("p", "at") && !keeps("a\"b", "at"));
+    reader.execute_batch("CREATE TRIGGER x AFTER INSERT ON p BEGIN UPDATE Held SET at = 5; END").unwrap();
+    assert!(!keeps("held", "at"));
 }

@@ -85,6 +85,20 @@ impl WalHeader {
     }
 }
 
+/// Pages that `connection` has written since it was opened; counted modulo 2^31.
+///
+/// A commit that changes anything writes a page at least, and one that changes nothing writes none. The number of rows
+/// that a statement changed does not tell: one that sets a row to what it is changes no page.
+pub fn pages_written(connection: &Connection) -> Option<c_int> {
+    let (mut written, mut most) = (0, 0);
+    // SAFETY: the handle is that of an open connection, and SQLite writes both numbers.
+    let status = unsafe {
+        let request = ffi::SQLITE_DBSTATUS_CACHE_WRITE;
+        ffi::sqlite3_db_status(connection.handle(), request, &raw mut written, &raw mut most, 0)
+    };
+    (status == ffi::SQLITE_OK).then_some(written)
+}
+
 /// Maps the first region of the index, which SQLite keeps mapped until the connection is closed.
 fn map(connection: &Connection) -> Option<NonNull<AtomicU32>> {
     let mut file: *mut ffi::sqlite3_file = ptr::null_mut();
