@@ -14,6 +14,7 @@ mod dialect;
 mod select;
 mod write;
 
+use compare::RangeTerm;
 pub use dialect::Dialect;
 pub use select::{Source, columns, compile as select, is_one};
 pub use write::{Returned, delete, has_identity, insert, select_before_delete, update};
@@ -44,6 +45,8 @@ pub struct Sql<'d> {
     target: Option<&'d Table>,
     /// Whether a negation is around what is appended.
     is_negated: bool,
+    /// Comparisons of the conjunction that is appended, by which its rows are found in an index.
+    ranges: Option<Vec<RangeTerm>>,
 }
 
 /// Variant of a statement.
@@ -80,6 +83,7 @@ impl<'d> Sql<'d> {
             aliases: 0,
             target: None,
             is_negated: false,
+            ranges: None,
         }
     }
 
@@ -126,15 +130,25 @@ impl<'d> Sql<'d> {
 
     /// Appends a placeholder for `value`.
     pub fn arg(&mut self, value: impl Into<Bind>) {
-        self.args.push(value.into());
+        self.bind(value);
         self.last_arg();
+    }
+
+    /// Adds an argument, whose placeholder is yet to be appended.
+    fn bind(&mut self, value: impl Into<Bind>) {
+        self.args.push(value.into());
         self.record(ArgSource::Unknown);
     }
 
-    /// Appends the placeholder of the last argument once more.
+    /// Appends the placeholder of the last argument.
     fn last_arg(&mut self) {
+        self.placeholder(self.args.len());
+    }
+
+    /// Appends the placeholder of an argument.
+    fn placeholder(&mut self, arg: usize) {
         self.append(self.dialect.placeholder());
-        self.number(self.args.len());
+        self.number(arg);
     }
 
     /// Appends a placeholder for a number that no value of a condition changes.
@@ -281,8 +295,17 @@ impl<'d> Sql<'d> {
         match cond {
             Cond::And(all) if all.is_empty() => self.push("TRUE"),
             Cond::Or(any) if any.is_empty() => self.push("FALSE"),
-            Cond::And(all) => self.joined(alias, all, " AND "),
-            Cond::Or(any) => self.joined(alias, any, " OR "),
+            Cond::And(all) => {
+                let outer = self.ranges.replace(Vec::new());
+                self.joined(alias, all, " AND ");
+                let ranges = std::mem::replace(&mut self.ranges, outer).unwrap_or_default();
+                self.push_ranges(alias, &ranges);
+            }
+            Cond::Or(any) => {
+                let outer = self.ranges.take();
+                self.joined(alias, any, " OR ");
+                self.ranges = outer;
+            }
             Cond::Not(cond) => {
                 self.push("NOT (");
                 let was_negated = std::mem::replace(&mut self.is_negated, true);
@@ -301,7 +324,11 @@ impl<'d> Sql<'d> {
                 self.column(alias, column);
                 self.push(" IS NULL");
             }
-            Cond::Related(related) => self.related(alias, related),
+            Cond::Related(related) => {
+                let outer = self.ranges.take();
+                self.related(alias, related);
+                self.ranges = outer;
+            }
         }
     }
 

@@ -33,6 +33,12 @@ pub const SQLITE_FORMS: [(Type, &str); 6] = [
 /// Function of SQLite's connections that gives a base64 text its bytes, and another value itself.
 pub const SQLITE_BLOB: &str = "perigee_blob";
 
+/// Function of SQLite's connections that gives the day before that of a moment or day, as a text that is not greater than
+/// any text of that day in another zone.
+pub const SQLITE_DAY_BEFORE: &str = "perigee_day_before";
+/// As [`SQLITE_DAY_BEFORE`], for what is greater than all of them.
+pub const SQLITE_DAY_AFTER: &str = "perigee_day_after";
+
 /// A compiled statement.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Statement {

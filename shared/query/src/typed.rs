@@ -143,7 +143,7 @@ impl Typed {
     /// How two values of one column compare; `None` where one is null or they are of different types.
     ///
     /// Texts compare by their code points, as in the collations `C` and `BINARY`. In a column of any type numbers
-    /// compare by their value, and are less than texts.
+    /// compare by their value, and not with texts.
     pub fn compare(&self, other: &Typed) -> Option<Ordering> {
         match (self, other) {
             (Typed::Bool(one), Typed::Bool(other)) => Some(one.cmp(other)),
@@ -155,14 +155,12 @@ impl Typed {
             (Typed::Float(one), Typed::Float(other)) => Some(number::compare_doubles(*one, *other)),
             (Typed::Int(one), Typed::Float(other)) => number::compare_decimals(&one.to_string(), &double(*other)),
             (Typed::Float(one), Typed::Int(other)) => number::compare_decimals(&double(*one), &other.to_string()),
-            (Typed::Int(_) | Typed::Float(_), Typed::Text(_)) => Some(Ordering::Less),
-            (Typed::Text(_), Typed::Int(_) | Typed::Float(_)) => Some(Ordering::Greater),
             (Typed::Decimal(one), Typed::Decimal(other)) => number::compare_decimals(one, other),
             (Typed::Bytes(one), Typed::Bytes(other)) => Some(one.cmp(other)),
             (Typed::Text(one), Typed::Text(other))
             | (Typed::Json(one), Typed::Json(other))
             | (Typed::Other(one), Typed::Other(other)) => Some(one.cmp(other)),
-            // Values of one column are null or of types that compare.
+            // Values of one column are null, of types that compare, or numbers and texts.
             _ => None,
         }
     }

@@ -39,6 +39,18 @@ pub enum Dialect {
     },
 }
 
+/// The values of a column that compare with an argument; empty where all do, or where the others have no form.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Kind {
+    /// SQL of the least, with the argument between the parts.
+    pub least: &'static [&'static str],
+    /// SQL of what lies behind the last, with the argument between the parts.
+    pub end: &'static [&'static str],
+    /// SQL that says whether a column compares with all of a list: after the first part the column, after the next the
+    /// list.
+    pub all: &'static [&'static str],
+}
+
 /// Overflow check of a sum that a column gets. SQLite, left alone, makes a double of an integer that overflows,
 /// and of a decimal what doubles make of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,12 +127,38 @@ impl Dialect {
         }
     }
 
-    /// SQL around what is compared as greater than a value of `type`: bytes among texts are shown as base64, and have no
-    /// order with them.
-    pub fn greater(&self, r#type: Type) -> (&'static str, &'static str) {
+    /// Whether different values of `type` are never read as equal.
+    pub fn is_exact(&self, r#type: Type) -> bool {
+        self.form(r#type).is_none() && self.spellings(r#type).is_empty()
+    }
+
+    /// The values that compare with one of `type`, where a column may hold others that compare as they are stored: texts
+    /// among numbers, and bytes among texts, which are shown as base64 and have no order with them.
+    pub fn kind(&self, r#type: Type) -> Kind {
+        const NUMBERS: Kind = Kind { least: &[], end: &["''"], all: &["", " < ''"] };
+        const TEXTS: Kind = Kind { least: &[], end: &["x''"], all: &["", " < x''"] };
+        const ANY: Kind = Kind {
+            least: &["iif(typeof(", ") = 'text', '', -9e999)"],
+            end: &["iif(typeof(", ") = 'text', x'', '')"],
+            all: &[
+                "(",
+                " >= '') = (SELECT CASE count(DISTINCT type = 'text') WHEN 1 THEN max(type = 'text') END FROM json_each(",
+                "))",
+            ],
+        };
         match (self, r#type) {
-            (Dialect::Sqlite, Type::Any) => ("(", " < x'')"),
-            (Dialect::Sqlite | Dialect::Postgres { .. }, _) => ("", ""),
+            (Dialect::Sqlite, Type::Int16 | Type::Int32 | Type::Int64 | Type::Float | Type::Decimal) => NUMBERS,
+            (Dialect::Sqlite, Type::Text) => TEXTS,
+            (Dialect::Sqlite, Type::Any) => ANY,
+            (Dialect::Sqlite | Dialect::Postgres { .. }, _) => Kind::default(),
+        }
+    }
+
+    /// Whether an index holds values that are read as near each other in few ranges.
+    pub fn has_ranges(&self, r#type: Type) -> bool {
+        match (self, r#type) {
+            (Dialect::Sqlite, Type::Timestamp | Type::Date) => true,
+            (Dialect::Sqlite | Dialect::Postgres { .. }, _) => false,
         }
     }
 

@@ -391,7 +391,7 @@ pub fn order_by(sql: &mut Sql<'_>, alias: Alias, table: &Table, cond: &Cond<'_>,
     let by_row_id = !table.row_id.is_empty() && !is_one(sql.dialect, table, cond);
     // Values that are read as equal may differ in the key.
     let dialect = sql.dialect;
-    let is_exact = |column: &Column| dialect.form(column.r#type).is_none();
+    let is_exact = |column: &Column| dialect.is_exact(column.r#type);
     let is_open = |tie: &&Column| {
         let is_fixed = cond.fixes(&tie.name) || asked.iter().any(|(column, _)| column.name == tie.name);
         !is_fixed || !is_exact(tie)
@@ -405,7 +405,7 @@ pub fn order_by(sql: &mut Sql<'_>, alias: Alias, table: &Table, cond: &Cond<'_>,
         sql.form(alias, column);
         sql.push(if *descending { " DESC" } else { "" });
         // What is not of the column's type has no form.
-        let may_be_null = column.nullable || !is_exact(column);
+        let may_be_null = column.nullable || dialect.form(column.r#type).is_some();
         sql.only(Variant::Formed, |sql| sql.push(sql.dialect.nulls(may_be_null, *descending)));
         sql.only(Variant::Plain, |sql| sql.push(sql.dialect.nulls(column.nullable, *descending)));
     });
@@ -424,7 +424,7 @@ pub fn order_by(sql: &mut Sql<'_>, alias: Alias, table: &Table, cond: &Cond<'_>,
 
 /// Whether at most one row passes, because `cond` fixes the whole primary key.
 pub fn is_one(dialect: &Dialect, table: &Table, cond: &Cond<'_>) -> bool {
-    let is_exact = |name: &String| table.column(name).is_ok_and(|column| dialect.form(column.r#type).is_none());
+    let is_exact = |name: &String| table.column(name).is_ok_and(|column| dialect.is_exact(column.r#type));
     !table.primary_key.is_empty() && table.primary_key.iter().all(|name| cond.fixes(name) && is_exact(name))
 }
 

@@ -293,6 +293,9 @@ impl Tape<'_> {
     }
 }
 
+/// Quoted texts of the compiler.
+const OWN_TEXTS: [&str; 4] = [" < ''", " < x''", " >= ''", " >= x''"];
+
 #[test]
 fn nothing_of_a_request_becomes_sql_and_nothing_panics() {
     let db = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(sqlite());
@@ -318,7 +321,8 @@ fn nothing_of_a_request_becomes_sql_and_nothing_panics() {
             }
             for statement in statements {
                 compiled.set(compiled.get() + 1);
-                prop_assert!(!statement.text.contains("zq") && !statement.text.contains('\''), "{}", statement.text);
+                let text = OWN_TEXTS.iter().fold(statement.text.to_string(), |text, own| text.replace(own, ""));
+                prop_assert!(!text.contains("zq") && !text.contains('\''), "{}", statement.text);
             }
         }
     });

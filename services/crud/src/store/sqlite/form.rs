@@ -4,7 +4,7 @@
 //! as text. Conditions and orders compare such values by their form, so that a row is judged by what is read of it.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use query::{Type, Typed};
+use query::{Type, Typed, datetime};
 use rusqlite::{
     Connection, ToSql,
     functions::{Context, FunctionFlags},
@@ -14,7 +14,7 @@ use rusqlite::{
 use super::{bind::bound, rows};
 use crate::{
     cell::Cell,
-    store::{SQLITE_BLOB, SQLITE_FORMS},
+    store::{SQLITE_BLOB, SQLITE_DAY_AFTER, SQLITE_DAY_BEFORE, SQLITE_FORMS},
 };
 
 /// The value of a function.
@@ -33,7 +33,18 @@ pub fn define(connection: &Connection) -> rusqlite::Result<()> {
         let form = move |context: &Context<'_>| Ok(Form(form(r#type, context.get_raw(0))));
         connection.create_scalar_function(name, 1, flags, form)?;
     }
+    for (name, days, otherwise) in [(SQLITE_DAY_BEFORE, -1, ""), (SQLITE_DAY_AFTER, 2, ":")] {
+        let day = move |context: &Context<'_>| Ok(day(context.get_raw(0), days, otherwise));
+        connection.create_scalar_function(name, 1, flags, day)?;
+    }
     connection.create_scalar_function(SQLITE_BLOB, 1, flags, |context| Ok(blob(context.get_raw(0))))
+}
+
+/// The day that lies `days` after that of a moment or day; `otherwise` where its year has not four digits.
+fn day(value: ValueRef<'_>, days: i32, otherwise: &str) -> Option<String> {
+    let today = datetime::parse_date(value.as_str().ok()?.get(..10)?)?;
+    let day = datetime::written(|out| datetime::date(out, today + days));
+    Some(if day.len() == 10 { day } else { otherwise.to_owned() })
 }
 
 /// What is read of `stored` in a column of `type`; `None` for NULL and for what is not of the type, so that no comparison

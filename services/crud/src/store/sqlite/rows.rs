@@ -159,8 +159,9 @@ fn float(output: Output, value: f64) -> Cell<'static> {
         Type::Text => Cell::Text(Cow::Owned(double(value))),
         Type::Timestamp => micros().map_or(Cell::Float(value), Cell::Timestamp),
         Type::Date => micros().and_then(day).map_or(Cell::Float(value), Cell::Date),
-        Type::Bool
-        | Type::Int16
+        // An affinity made it of the integer that was written.
+        Type::Bool => Cell::Bool(value != 0.0),
+        Type::Int16
         | Type::Int32
         | Type::Int64
         | Type::Float
