@@ -65,6 +65,7 @@ fn table(name: &str, columns: &[&str]) -> Table {
         generated: false,
         native: "text".to_owned(),
         readable: true,
+        equality: query::Equality::default(),
     };
     Table {
         name: name.to_owned(),

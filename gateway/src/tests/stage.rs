@@ -372,6 +372,7 @@ fn table(name: &str, columns: &[&str]) -> Table {
         generated: false,
         native: String::new(),
         readable: true,
+        equality: query::Equality::default(),
     };
     Table {
         name: name.to_owned(),

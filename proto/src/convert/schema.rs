@@ -1,6 +1,6 @@
 //! Schemas.
 
-use query::{Column, Error, ForeignKey, Schema, Table, Writes};
+use query::{Column, Equality, Error, ForeignKey, Schema, Table, Writes};
 
 use super::{all, member, members};
 use crate::wire::query::v1 as wire;
@@ -101,6 +101,7 @@ impl TryFrom<wire::Column> for Column {
             generated: column.generated,
             native: column.native_type,
             readable: column.readable,
+            equality: Equality::default(),
         })
     }
 }

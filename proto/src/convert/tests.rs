@@ -21,6 +21,7 @@ fn schema() -> Schema {
         generated: r#type == Other,
         native: format!("native {name}"),
         readable: r#type != Json,
+        equality: query::Equality::default(),
     };
     let named = types.into_iter().enumerate().map(|(index, r#type)| column(&format!("c{index}"), r#type));
     let employee = Table {

@@ -11,6 +11,27 @@ pub enum Bind {
     Value(Typed),
     /// Values of one type, for `= ANY($1)` and `IN (SELECT value FROM json_each(?))`.
     List(Vec<Typed>),
+    /// A value that SQLite had stored, as it was.
+    Stored(Stored),
+}
+
+/// A value in a storage class of SQLite.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Stored {
+    /// An integer.
+    Int(i64),
+    /// A double.
+    Real(f64),
+    /// Text, which may be no UTF-8.
+    Text(Vec<u8>),
+    /// Bytes.
+    Blob(Vec<u8>),
+}
+
+impl From<Stored> for Bind {
+    fn from(value: Stored) -> Self {
+        Bind::Stored(value)
+    }
 }
 
 impl From<Typed> for Bind {

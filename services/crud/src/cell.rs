@@ -44,6 +44,24 @@ pub enum Key {
     Many(Box<[Key]>),
 }
 
+/// Form of a value as a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyForm {
+    /// Keys are the same where the database takes the values for equal, in columns for which [`is_exact`] holds.
+    ///
+    /// [`is_exact`]: crate::sql::Dialect::is_exact
+    Equal,
+    /// Keys are the same where the values are stored in the same form.
+    Identical,
+}
+
+impl Key {
+    /// The key of bytes of a kind of its own.
+    pub fn tagged(tag: u8, bytes: &[u8]) -> Self {
+        Key::Bytes([&[tag], bytes].concat().into())
+    }
+}
+
 impl Cell<'_> {
     /// The value as a key; `None` for NULL, which equals nothing.
     pub fn key(&self) -> Option<Key> {

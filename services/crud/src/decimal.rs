@@ -101,6 +101,7 @@ mod tests {
             generated: false,
             native: native.to_owned(),
             readable: true,
+            equality: query::Equality::default(),
         }
     }
 

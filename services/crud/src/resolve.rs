@@ -44,13 +44,24 @@ pub struct Related<'s> {
     /// The table it leads to.
     pub table: &'s Table,
     /// Join columns: pairs of a column of this table and the equal one of the other.
-    pub on: Vec<(&'s Column, &'s Column)>,
+    pub on: Vec<JoinPair<'s>>,
     /// Quantifier: how many of them must pass.
     pub quantifier: Quantifier,
     /// Row filter of the grant: which of them exist for the caller.
     pub granted: Box<Cond<'s>>,
     /// Condition on them.
     pub cond: Box<Cond<'s>>,
+}
+
+/// Pair of columns that a relation joins.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct JoinPair<'s> {
+    /// The column of this table.
+    pub own: &'s Column,
+    /// The column of the table that the relation leads to.
+    pub far: &'s Column,
+    /// Whether `own` refers to `far`; else `far` refers to `own`.
+    pub refers: bool,
 }
 
 /// Node of a read tree: what is read of one table.
@@ -97,7 +108,7 @@ pub enum MemberKind<'s> {
         /// Whether it leads to any number of rows.
         many: bool,
         /// Join columns: pairs of a column of this table and the equal one of the other.
-        on: Vec<(&'s Column, &'s Column)>,
+        on: Vec<JoinPair<'s>>,
         /// The read of the related rows.
         node: Node<'s>,
     },
@@ -394,9 +405,18 @@ impl<'s, 'g: 's> Resolver<'s, 'g> {
     }
 }
 
-fn pairs<'s>(table: &'s Table, far: &'s Table, relation: &'s Relation) -> Result<Vec<(&'s Column, &'s Column)>, Error> {
-    let on = relation.on.iter().map(|(own, other)| Ok((table.column(own)?, far.column(other)?)));
-    on.collect()
+fn pairs<'s>(table: &'s Table, far: &'s Table, relation: &'s Relation) -> Result<Vec<JoinPair<'s>>, Error> {
+    let pair = |(own, other): &'s (String, String)| {
+        Ok(JoinPair { own: table.column(own)?, far: far.column(other)?, refers: relation.refers })
+    };
+    relation.on.iter().map(pair).collect()
+}
+
+impl<'s> JoinPair<'s> {
+    /// The column that the other refers to: its type and its collation decide what is equal.
+    pub fn referenced(&self) -> &'s Column {
+        if self.refers { self.far } else { self.own }
+    }
 }
 
 /// Checks that the server's role may read `column`.

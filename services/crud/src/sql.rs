@@ -11,6 +11,7 @@ use crate::{
 
 mod compare;
 mod dialect;
+mod join;
 mod select;
 mod write;
 
@@ -254,8 +255,18 @@ impl<'d> Sql<'d> {
     /// Appends a column as a result: of a type that the drivers do not know, its text.
     pub fn result(&mut self, alias: Alias, column: &Column) -> Output {
         self.column(alias, column);
+        self.result_of(column)
+    }
+
+    /// Appends what makes a result of a value of `column`.
+    pub fn result_of(&mut self, column: &Column) -> Output {
         self.push(self.dialect.result_cast(column.r#type));
         Output::of(column)
+    }
+
+    /// Appends the type of a column, as the database names it.
+    pub fn native_type(&mut self, column: &Column) {
+        self.append(&column.native);
     }
 
     /// Appends a number of this crate.
@@ -362,10 +373,11 @@ impl<'d> Sql<'d> {
             self.own_row(alias, related.own);
             self.push(" AND ");
         }
-        self.list(" AND ", &related.on, |sql, (own, other)| {
-            sql.column(far, other);
+        self.list(" AND ", &related.on, |sql, pair| {
+            sql.far_key(far, pair);
             sql.push(" = ");
-            sql.column(alias, own);
+            sql.column(alias, pair.own);
+            sql.own_key(pair);
         });
         if !related.granted.is_true() {
             self.push(" AND ");

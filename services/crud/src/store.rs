@@ -6,9 +6,9 @@ use query::Type;
 
 use crate::{
     Error, Introspected,
-    bind::Bind,
+    bind::{Bind, Stored},
     budget::{Budget, Room},
-    cell::Cell,
+    cell::{Cell, Key, KeyForm},
     operand::ArgSource,
 };
 
@@ -255,6 +255,23 @@ impl Rows {
         match self {
             Rows::Sqlite(rows) => rows.cell(row, column),
             Rows::Postgres(rows) => rows.cell(row, column),
+        }
+    }
+
+    /// A value of a row as a key; `None` for NULL, which equals nothing.
+    pub fn key(&self, row: usize, column: usize, form: KeyForm) -> Option<Key> {
+        match (self, form) {
+            (Rows::Sqlite(rows), _) => rows.key(row, column, form),
+            (Rows::Postgres(rows), KeyForm::Equal) => rows.cell(row, column).key(),
+            (Rows::Postgres(rows), KeyForm::Identical) => rows.raw(row, column).map(|raw| Key::Bytes(raw.into())),
+        }
+    }
+
+    /// A value of a row as SQLite stores it; `None` for NULL, and for the values of other engines.
+    pub fn stored(&self, row: usize, column: usize) -> Option<Stored> {
+        match self {
+            Rows::Sqlite(rows) => rows.stored(row, column),
+            Rows::Postgres(_) => None,
         }
     }
 }

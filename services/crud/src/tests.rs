@@ -6,6 +6,7 @@ mod engines;
 mod grants;
 mod reads;
 mod refusals;
+mod relations;
 mod service;
 mod stored;
 mod support;

@@ -10,7 +10,7 @@ use crate::{
     Error,
     blocking::{self, Stop},
     budget::Budget,
-    cell::{Cell, Key},
+    cell::{Cell, Key, KeyForm},
     json,
     mapping::Mapping,
     store::Rows,
@@ -47,6 +47,8 @@ pub struct Level {
     pub is_asked: bool,
     /// Columns that hold the key of the parent.
     pub link: Vec<usize>,
+    /// Form of that key.
+    pub key_form: KeyForm,
     /// Members of a row's JSON.
     pub members: Vec<JsonMember>,
     /// Most rows that it may have.
@@ -323,7 +325,8 @@ impl Writer<'_> {
                 JsonMember::Count { .. } => unreachable!("counts stand in aggregates only"),
                 JsonMember::Relation { key, columns, level } => {
                     self.out.extend_from_slice(key);
-                    self.related(*level, parent(rows, row, columns))?;
+                    let form = tree.plan.levels[*level].key_form;
+                    self.related(*level, parent(rows, row, columns, form))?;
                 }
             }
         }
@@ -427,18 +430,18 @@ fn index(level: &Level, rows: Option<&Rows>, stop: Option<&Stop>) -> Result<Join
             return Err(Halt::Stopped);
         }
         for row in first..rows.len().min(first + CHECK_ROWS) {
-            index.push(parent(rows, row, &level.link));
+            index.push(parent(rows, row, &level.link, level.key_form));
         }
     }
     Ok(index)
 }
 
 /// The key in `columns` of a row; `None` where one of them is null.
-fn parent(rows: &Rows, row: usize, columns: &[usize]) -> Option<Key> {
+fn parent(rows: &Rows, row: usize, columns: &[usize], form: KeyForm) -> Option<Key> {
     if let [column] = columns {
-        return rows.cell(row, *column).key();
+        return rows.key(row, *column, form);
     }
-    let keys: Option<Vec<Key>> = columns.iter().map(|column| rows.cell(row, *column).key()).collect();
+    let keys: Option<Vec<Key>> = columns.iter().map(|column| rows.key(row, *column, form)).collect();
     keys.map(|keys| Key::Many(keys.into()))
 }
 
@@ -460,6 +463,7 @@ mod tests {
             shape: Shape::Many,
             is_asked: true,
             link: Vec::new(),
+            key_form: KeyForm::Equal,
             members: vec![JsonMember::Constant { text: b"\"a\":1".to_vec() }],
             most: usize::MAX,
             cut: None,

@@ -1,7 +1,7 @@
 //! Schemas for tests.
 
 use crate::{
-    Column, ForeignKey, Guard, Object, Parser, Schema, Spelling, Table, TableKind, Type, Typed, Value, Writes,
+    Column, Equality, ForeignKey, Guard, Object, Parser, Schema, Spelling, Table, TableKind, Type, Typed, Value, Writes,
 };
 
 /// The Chinook sample database, as PostgreSQL declares it.
@@ -136,6 +136,7 @@ pub fn column(text: &str) -> Column {
         generated: false,
         native: native.to_owned(),
         readable: true,
+        equality: Equality::default(),
     }
 }
 

@@ -8,6 +8,7 @@ extern crate self as query;
 
 mod access;
 pub mod datetime;
+mod equality;
 mod error;
 mod filter;
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub mod uuid;
 mod value;
 
 pub use access::{TableAccess, mutation_accesses, read_accesses};
+pub use equality::{Equality, EqualityClass};
 pub use error::{Error, nearest};
 pub use filter::{Comparison, Filter, Quantifier, RuleFilter};
 pub use grant::{Columns, GrantTerms};

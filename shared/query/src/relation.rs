@@ -54,7 +54,7 @@ fn to_one(table: &Table, key: &ForeignKey, on: Vec<(String, String)>) -> Claim {
     Claim {
         preferred: preferred.to_owned(),
         fallback: by_columns(&key.foreign_table, key),
-        relation: Relation { name: String::new(), table: key.foreign_table.clone(), many: false, on },
+        relation: Relation { name: String::new(), table: key.foreign_table.clone(), many: false, refers: true, on },
     }
 }
 
@@ -69,6 +69,7 @@ fn reverse(table: &Table, key: &ForeignKey, on: &[(String, String)]) -> Claim {
             name: String::new(),
             table: table.name.clone(),
             many: !single,
+            refers: false,
             on: on.iter().map(|(near, far)| (far.clone(), near.clone())).collect(),
         },
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 
-use crate::{Error, Field, Operation, relation};
+use crate::{Equality, Error, Field, Operation, relation};
 
 /// Tables of one database, and how they relate.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -80,6 +80,8 @@ pub struct Column {
     pub native: String,
     /// The server's role may read it; else it can be written at most.
     pub readable: bool,
+    /// How the database compares its values; not told between services.
+    pub equality: Equality,
 }
 
 /// Type of a column, the same for all engines.
@@ -137,6 +139,8 @@ pub struct Relation {
     pub table: String,
     /// It leads to any number of rows; else to one or none.
     pub many: bool,
+    /// A foreign key of this table makes it; else one of the other.
+    pub refers: bool,
     /// Pairs of a column of this table and the column of the other that equals it.
     pub on: Vec<(String, String)>,
 }

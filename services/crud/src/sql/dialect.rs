@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use query::{Column, Table, TableKind, Type, Typed, resources::Engine};
+use query::{Column, EqualityClass, Table, TableKind, Type, Typed, resources::Engine};
 
 use crate::{
     decimal::{self, DOUBLE_DIGITS, Digits},
@@ -66,6 +66,17 @@ pub enum Sum {
         /// Digits after it.
         scale: usize,
     },
+}
+
+/// Affinity of a column of SQLite, which decides what a comparison with it converts. Source: SQLite, "Datatypes", 4.2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Affinity {
+    /// What it is compared with becomes a number.
+    Numeric,
+    /// What it is compared with becomes a text, if it has no affinity.
+    Text,
+    /// Nothing is converted: a number equals no text.
+    Blob,
 }
 
 impl Dialect {
@@ -186,6 +197,53 @@ impl Dialect {
                 (" = ANY(ARRAY(", "))")
             }
             Dialect::Sqlite | Dialect::Postgres { .. } => (" IN (", ")"),
+        }
+    }
+
+    /// Whether the database takes values of two columns for equal exactly where they are equal as [`Rows::key`] has them.
+    pub fn is_exact(&self, column: &Column, other: &Column) -> bool {
+        let equality = &column.equality;
+        let is_plain = match self {
+            Dialect::Sqlite => equality.collation.is_none(),
+            Dialect::Postgres { .. } => true,
+        };
+        is_plain && equality.class != EqualityClass::Database && *equality == other.equality
+    }
+
+    /// Name of the collation that columns without another have.
+    pub fn default_collation(&self) -> &'static str {
+        match self {
+            Dialect::Sqlite => "BINARY",
+            Dialect::Postgres { .. } => "\"default\"",
+        }
+    }
+
+    /// Cast of a column that refers to `referenced`, by which its foreign key compares it. PostgreSQL's `=` compares a
+    /// text with a padded one as texts.
+    pub fn key_cast(&self, column: &Column, referenced: &Column) -> &'static str {
+        let is_padded = referenced.native.starts_with("character(") || referenced.native == "bpchar";
+        match self {
+            Dialect::Postgres { .. } if is_padded && column.native == "text" => "::bpchar",
+            Dialect::Sqlite | Dialect::Postgres { .. } => "",
+        }
+    }
+
+    /// Affinity that a value has lost which `column` had, where a comparison with `other` depends on it.
+    pub fn lost_affinity(&self, column: &Column, other: &Column) -> Option<Affinity> {
+        use EqualityClass::{Bytes, Database, Number, Text};
+        match (self, column.equality.class, other.equality.class) {
+            (Dialect::Sqlite, Number, Text | Bytes | Database) => Some(Affinity::Numeric),
+            (Dialect::Sqlite, Text, Database) => Some(Affinity::Text),
+            (Dialect::Sqlite, Bytes, Text) => Some(Affinity::Blob),
+            (Dialect::Sqlite | Dialect::Postgres { .. }, ..) => None,
+        }
+    }
+
+    /// SQL around the key called `"k0"` by which keys differ that the database takes for equal, and may read otherwise.
+    pub fn key_identity(&self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Dialect::Sqlite => &[("typeof(", ")"), ("", " COLLATE BINARY")],
+            Dialect::Postgres { .. } => &[("pg_catalog.concat(", ") COLLATE \"C\"")],
         }
     }
 

@@ -9,11 +9,14 @@ use query::{Column, Shape, Table, Type, Typed};
 
 use super::{Alias, Sql, Variant, dialect::Dialect};
 use crate::{
+    cell::KeyForm,
     json,
-    resolve::{Cond, MemberKind, Node, NodeMember},
+    resolve::{Cond, JoinPair, MemberKind, Node, NodeMember},
     store::{Output, Rows, Statement},
     tree::{JsonMember, Level, Plan},
 };
+
+mod parents;
 
 /// Rows that a level below the root may have, as a multiple of the database's limit.
 const LEVEL_FACTOR: u64 = 100;
@@ -58,7 +61,18 @@ struct ParentLink<'p, 's> {
     name: &'p str,
     many: bool,
     /// Pairs of a column above and the one here that equals it.
-    on: &'p [(&'s Column, &'s Column)],
+    on: &'p [JoinPair<'s>],
+    /// Whether keys are compared here; else the database compares them, and answers those of the parents.
+    is_exact: bool,
+}
+
+/// Use of the parents' keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum KeyUse {
+    /// They are compared with those of a level.
+    Compared,
+    /// They are columns called `"k0"`, `"k1"`…
+    Named,
 }
 
 /// Compiles the plan of a tree. The statements that read the rows of its levels are added to `statements`, in the order
@@ -73,9 +87,10 @@ impl Levels<'_, '_> {
     /// Adds the level of `context` and those below it.
     fn level(&mut self, context: NodeContext<'_, '_>) -> usize {
         let at = self.levels.len();
-        let link = match &context.above {
-            Some(above) => context.positions(above.on.iter().map(|(_, here)| *here)),
-            None => Vec::new(),
+        let (link, key_form) = match &context.above {
+            Some(above) if above.is_exact => (context.positions(above.on.iter().map(|pair| pair.far)), KeyForm::Equal),
+            Some(above) => (Vec::from_iter((context.columns.len()..).take(above.on.len())), KeyForm::Identical),
+            None => (Vec::new(), KeyForm::Equal),
         };
         let statement = self.statement(&context);
         self.levels.push(Level {
@@ -83,6 +98,7 @@ impl Levels<'_, '_> {
             shape: context.node.shape,
             is_asked: statement.is_some(),
             link,
+            key_form,
             members: Vec::new(),
             most: usize::try_from(self.most()).unwrap_or(usize::MAX),
             cut: context.is_cut().then(|| usize::try_from(self.root_rows(context.node)).unwrap_or(usize::MAX)),
@@ -106,9 +122,10 @@ impl Levels<'_, '_> {
             }
             MemberKind::Count => JsonMember::Count { key },
             MemberKind::Relation { name, many, on, node } => {
-                let columns = context.positions(on.iter().map(|(above, _)| *above));
-                let above = ParentLink { context, name, many: *many, on };
-                let below = NodeContext { node, columns: below_columns(node, on), above: Some(above) };
+                let columns = context.positions(on.iter().map(|pair| pair.own));
+                let is_exact = self.is_exact(on, &columns, context.above.is_none());
+                let above = ParentLink { context, name, many: *many, on, is_exact };
+                let below = NodeContext { node, columns: below_columns(node, &above), above: Some(above) };
                 JsonMember::Relation { key, columns, level: self.level(below) }
             }
         }
@@ -157,8 +174,9 @@ impl Levels<'_, '_> {
 
     fn unwindowed(&self, sql: &mut Sql<'_>, context: &NodeContext<'_, '_>) -> Vec<Output> {
         let alias = sql.alias_of(context.node.table);
-        let outputs = results(sql, alias, &context.columns);
-        self.source_and_filter(sql, context, alias);
+        let parents = context.joined().map(|_| sql.alias());
+        let outputs = results(sql, alias, context, parents);
+        self.source_and_filter(sql, context, alias, parents);
         order_by(sql, alias, context.node.table, &context.node.cond, &context.node.order);
         match context.above {
             Some(_) => limit(sql, RowLimit::Configured(self.most().saturating_add(1)), 0),
@@ -175,76 +193,110 @@ impl Levels<'_, '_> {
     fn windowed(&self, sql: &mut Sql<'_>, context: &NodeContext<'_, '_>) -> Vec<Output> {
         let outer = sql.alias();
         sql.push("SELECT ");
-        sql.list(", ", 0..context.columns.len(), |sql, index| {
+        let keys = context.joined().map_or(&[][..], |above| above.on).iter().map(|pair| pair.own);
+        let columns: Vec<&Column> = context.columns.iter().copied().chain(keys).collect();
+        let mut outputs = Vec::with_capacity(columns.len());
+        sql.list(", ", columns.iter().enumerate(), |sql, (index, column)| {
             numbered(sql, outer, index);
+            outputs.push(sql.result_of(column));
         });
-        let outputs = self.window(sql, context, outer, &context.columns);
+        self.window(sql, context, outer, &context.columns);
         sql.push(" ORDER BY ");
-        sql.named(outer);
-        sql.push(".\"n\"");
+        number(sql, outer);
         limit(sql, RowLimit::Configured(self.most().saturating_add(1)), 0);
         outputs
     }
 
-    /// ` FROM (rows with their number) WHERE the number fits`.
-    fn window(
-        &self,
-        sql: &mut Sql<'_>,
-        context: &NodeContext<'_, '_>,
-        outer: Alias,
-        columns: &[&Column],
-    ) -> Vec<Output> {
+    /// ` FROM (rows with their number) WHERE the number fits`: the rows have `columns`, then the keys of their parents
+    /// where the database compares those, under names of numbers.
+    fn window(&self, sql: &mut Sql<'_>, context: &NodeContext<'_, '_>, outer: Alias, columns: &[&Column]) {
         sql.push(" FROM (SELECT ");
         let alias = sql.alias_of(context.node.table);
-        let mut outputs = Vec::with_capacity(columns.len());
+        let parents = context.joined().map(|_| sql.alias());
         sql.list(", ", columns.iter().enumerate(), |sql, (index, column)| {
-            outputs.push(sql.result(alias, column));
+            sql.column(alias, column);
             sql.push(" AS ");
             sql.numbered("\"c", index);
         });
+        if let (Some(above), Some(parents)) = (context.joined(), parents) {
+            for index in 0..above.on.len() {
+                sql.push(if columns.is_empty() && index == 0 { "" } else { ", " });
+                parents::parent_key(sql, parents, index);
+                sql.push(" AS ");
+                sql.numbered("\"c", columns.len() + index);
+            }
+        }
         sql.push(", row_number() OVER (PARTITION BY ");
-        let on = context.above.as_ref().map_or(&[][..], |above| above.on);
-        sql.list(", ", on, |sql, (_, here)| sql.column(alias, here));
+        match (&context.above, parents) {
+            (_, Some(parents)) => number(sql, parents),
+            (above, None) => {
+                let on = above.as_ref().map_or(&[][..], |above| above.on);
+                sql.list(", ", on, |sql, pair| sql.column(alias, pair.far));
+            }
+        }
         order_by(sql, alias, context.node.table, &context.node.cond, &context.node.order);
         sql.push(") AS \"n\"");
-        self.source_and_filter(sql, context, alias);
+        self.source_and_filter(sql, context, alias, parents);
         sql.push(") AS ");
         sql.named(outer);
         sql.push(" WHERE ");
-        sql.named(outer);
-        sql.push(".\"n\" > ");
+        number(sql, outer);
+        sql.push(" > ");
         sql.constant(context.node.skip);
         if let Some(rows) = context.per_parent() {
             sql.push(" AND ");
-            sql.named(outer);
-            sql.push(".\"n\" <= ");
+            number(sql, outer);
+            sql.push(" <= ");
             sql.constant(context.node.skip.saturating_add(rows));
         }
-        outputs
     }
 
     fn counts(&self, sql: &mut Sql<'_>, context: &NodeContext<'_, '_>) -> Vec<Output> {
         let alias = sql.alias_of(context.node.table);
+        let parents = context.joined().map(|_| sql.alias());
         sql.push("SELECT ");
         let mut outputs = Vec::new();
         for column in &context.columns {
             outputs.push(sql.result(alias, column));
             sql.push(", ");
         }
+        if let (Some(above), Some(parents)) = (context.joined(), parents) {
+            outputs.extend(parents::results(sql, above, parents));
+            sql.push(", ");
+        }
         sql.push("count(*)");
         outputs.push(Type::Int64.into());
-        self.source_and_filter(sql, context, alias);
-        if !context.columns.is_empty() {
-            sql.push(" GROUP BY ");
-            sql.list(", ", &context.columns, |sql, column| sql.column(alias, column));
-            limit(sql, RowLimit::Configured(self.most().saturating_add(1)), 0);
+        self.source_and_filter(sql, context, alias, parents);
+        if outputs.len() == 1 {
+            return outputs;
         }
+        sql.push(" GROUP BY ");
+        sql.list(", ", &context.columns, |sql, column| sql.column(alias, column));
+        if let (Some(above), Some(parents)) = (context.joined(), parents) {
+            number(sql, parents);
+            for index in 0..above.on.len() {
+                sql.push(", ");
+                parents::parent_key(sql, parents, index);
+            }
+        }
+        limit(sql, RowLimit::Configured(self.most().saturating_add(1)), 0);
         outputs
     }
 
-    /// Appends ` FROM table WHERE`, with the condition on the parents.
-    fn source_and_filter(&self, sql: &mut Sql<'_>, context: &NodeContext<'_, '_>, alias: Alias) {
+    /// Appends ` FROM table WHERE`, with the condition on the parents: a join with their keys, called `parents`, where
+    /// there is such a table.
+    fn source_and_filter(
+        &self,
+        sql: &mut Sql<'_>,
+        context: &NodeContext<'_, '_>,
+        alias: Alias,
+        parents: Option<Alias>,
+    ) {
         sql.push(" FROM ");
+        if let (Some(above), Some(parents)) = (&context.above, parents) {
+            self.parents(sql, above, parents);
+            sql.push(" JOIN ");
+        }
         match &context.above {
             Some(_) => sql.referenced(context.node.table),
             None => sql.table(context.node.table),
@@ -254,8 +306,17 @@ impl Levels<'_, '_> {
         let Some(above) = &context.above else {
             return sql.filter(alias, &context.node.cond);
         };
-        sql.push(" WHERE ");
-        self.parent_filter(sql, alias, context.node.table, above);
+        match parents {
+            Some(parents) => {
+                sql.push(" ON ");
+                self.on_parents(sql, above, parents, alias);
+                return sql.filter(alias, &context.node.cond);
+            }
+            None => {
+                sql.push(" WHERE ");
+                self.parent_filter(sql, alias, context.node.table, above);
+            }
+        }
         if !context.node.cond.is_true() {
             sql.push(" AND ");
             sql.cond(alias, &context.node.cond);
@@ -265,35 +326,49 @@ impl Levels<'_, '_> {
     /// Appends the condition that the row's key is that of a parent.
     fn parent_filter(&self, sql: &mut Sql<'_>, alias: Alias, table: &Table, above: &ParentLink<'_, '_>) {
         match (self.source, &above.context.above) {
-            (Source::Rows { rows, kept, .. }, None) => parent_values(sql, alias, above, rows, kept),
+            (Source::Rows { rows, kept, .. }, None) if above.is_exact => parent_values(sql, alias, above, rows, kept),
+            (Source::Rows { .. }, None) => self.exists_in_parents(sql, above, alias),
             (Source::Rows { .. } | Source::Query { .. }, _) => {
-                tuple(sql, above.on, |sql, (_, here)| sql.column(alias, here));
+                tuple(sql, above.on, |sql, pair| sql.far_key(alias, pair));
                 let (before, after) = match above.on {
-                    [(own, here)] => self.dialect.subselect(table, here, own),
+                    [JoinPair { own, far, .. }] if above.is_exact => self.dialect.subselect(table, far, own),
                     _ => (" IN (", ")"),
                 };
                 sql.push(before);
-                self.parent_keys(sql, above);
+                self.parent_keys(sql, above, KeyUse::Compared);
                 sql.push(after);
             }
         }
     }
 
     /// Appends the subselect of the parents' keys, by the predicate that reads them.
-    fn parent_keys(&self, sql: &mut Sql<'_>, above: &ParentLink<'_, '_>) {
+    fn parent_keys(&self, sql: &mut Sql<'_>, above: &ParentLink<'_, '_>, r#use: KeyUse) {
         let context = above.context;
-        let key: Vec<&Column> = above.on.iter().map(|(column, _)| *column).collect();
+        let after = |sql: &mut Sql<'_>, index: usize| match r#use {
+            KeyUse::Compared => sql.own_key(&above.on[index]),
+            KeyUse::Named => {
+                sql.push(" AS ");
+                sql.numbered("\"k", index);
+            }
+        };
+        let key: Vec<&Column> = above.on.iter().map(|pair| pair.own).collect();
         if context.has_window() {
             let outer = sql.alias();
             sql.push("SELECT ");
-            sql.list(", ", 0..key.len(), |sql, index| numbered(sql, outer, index));
+            sql.list(", ", 0..key.len(), |sql, index| {
+                numbered(sql, outer, index);
+                after(sql, index);
+            });
             self.window(sql, context, outer, &key);
             return;
         }
         let alias = sql.alias_of(context.node.table);
         sql.push("SELECT ");
-        sql.list(", ", key, |sql, column| sql.column(alias, column));
-        self.source_and_filter(sql, context, alias);
+        sql.list(", ", key.iter().enumerate(), |sql, (index, column)| {
+            sql.column(alias, column);
+            after(sql, index);
+        });
+        self.source_and_filter(sql, context, alias, None);
         if context.above.is_none() {
             order_by(sql, alias, context.node.table, &context.node.cond, &context.node.order);
             limit(sql, self.root_most(context.node), context.node.skip);
@@ -301,7 +376,12 @@ impl Levels<'_, '_> {
     }
 }
 
-impl<'s> NodeContext<'_, 's> {
+impl<'p, 's> NodeContext<'p, 's> {
+    /// The relation that leads here, where the database compares its keys.
+    fn joined(&self) -> Option<&ParentLink<'p, 's>> {
+        self.above.as_ref().filter(|above| !above.is_exact)
+    }
+
     fn position(&self, column: &Column) -> usize {
         let at = self.columns.iter().position(|known| known.name == column.name);
         at.expect("the columns of a level hold those of its members and keys")
@@ -353,16 +433,18 @@ pub fn columns<'s>(node: &Node<'s>) -> Vec<&'s Column> {
     for member in &node.members {
         match &member.kind {
             MemberKind::Column(column) => add(&mut columns, column),
-            MemberKind::Relation { on, .. } => on.iter().for_each(|(own, _)| add(&mut columns, own)),
+            MemberKind::Relation { on, .. } => on.iter().for_each(|pair| add(&mut columns, pair.own)),
             MemberKind::Constant(_) | MemberKind::Count => {}
         }
     }
     columns
 }
 
-fn below_columns<'s>(node: &Node<'s>, on: &[(&'s Column, &'s Column)]) -> Vec<&'s Column> {
+fn below_columns<'s>(node: &Node<'s>, above: &ParentLink<'_, 's>) -> Vec<&'s Column> {
     let mut columns = columns(node);
-    on.iter().for_each(|(_, here)| add(&mut columns, here));
+    if above.is_exact {
+        above.on.iter().for_each(|pair| add(&mut columns, pair.far));
+    }
     columns
 }
 
@@ -372,15 +454,19 @@ fn add<'s>(columns: &mut Vec<&'s Column>, column: &'s Column) {
     }
 }
 
-/// Appends `SELECT columns`; a row of which nothing is asked is still a row.
-fn results(sql: &mut Sql<'_>, alias: Alias, columns: &[&Column]) -> Vec<Output> {
+/// Appends `SELECT columns`, and the keys of `parents`; a row of which nothing is asked is still a row.
+fn results(sql: &mut Sql<'_>, alias: Alias, context: &NodeContext<'_, '_>, parents: Option<Alias>) -> Vec<Output> {
     sql.push("SELECT ");
-    if columns.is_empty() {
-        sql.push("1");
-        return vec![Type::Int32.into()];
+    let mut outputs = Vec::with_capacity(context.columns.len());
+    sql.list(", ", &context.columns, |sql, column| outputs.push(sql.result(alias, column)));
+    if let (Some(above), Some(parents)) = (context.joined(), parents) {
+        sql.push(if outputs.is_empty() { "" } else { ", " });
+        outputs.extend(parents::results(sql, above, parents));
     }
-    let mut outputs = Vec::with_capacity(columns.len());
-    sql.list(", ", columns, |sql, column| outputs.push(sql.result(alias, column)));
+    if outputs.is_empty() {
+        sql.push("1");
+        outputs.push(Type::Int32.into());
+    }
     outputs
 }
 
@@ -474,6 +560,12 @@ fn numbered(sql: &mut Sql<'_>, alias: Alias, index: usize) {
     sql.numbered("\"c", index);
 }
 
+/// Appends the number of a row.
+fn number(sql: &mut Sql<'_>, alias: Alias) {
+    sql.named(alias);
+    sql.push(".\"n\"");
+}
+
 /// Appends a row value: items in brackets where they are several.
 pub fn tuple<T>(sql: &mut Sql<'_>, items: &[T], write: impl FnMut(&mut Sql<'_>, &T)) {
     let is_single = items.len() < 2;
@@ -487,15 +579,15 @@ pub fn tuple<T>(sql: &mut Sql<'_>, items: &[T], write: impl FnMut(&mut Sql<'_>, 
 /// Each column by itself, so that a key of several columns finds some rows more, which have no parent and are left out
 /// when the levels are joined.
 fn parent_values(sql: &mut Sql<'_>, alias: Alias, above: &ParentLink<'_, '_>, rows: &Rows, kept: &[usize]) {
-    let at = above.context.positions(above.on.iter().map(|(own, _)| *own));
-    sql.list(" AND ", above.on.iter().zip(at), |sql, ((own, here), at)| {
+    let at = above.context.positions(above.on.iter().map(|pair| pair.own));
+    sql.list(" AND ", above.on.iter().zip(at), |sql, (pair, at)| {
         let mut seen = HashSet::new();
-        let cells = kept.iter().map(|row| rows.cell(*row, at));
-        let once = cells.filter(|cell| cell.key().is_some_and(|key| seen.insert(key)));
-        let values: Vec<Typed> = once.filter_map(|cell| cell.typed(own.r#type)).collect();
+        let is_new = |row: &&usize| rows.key(**row, at, KeyForm::Equal).is_some_and(|key| seen.insert(key));
+        let once = kept.iter().filter(is_new);
+        let values: Vec<Typed> = once.filter_map(|row| rows.cell(*row, at).typed(pair.own.r#type)).collect();
         if values.is_empty() {
             return sql.push("FALSE");
         }
-        sql.any(alias, here, values);
+        sql.any(alias, pair.far, values);
     });
 }

@@ -33,6 +33,7 @@ mod bind;
 mod cell;
 mod connection;
 mod connector;
+mod equality;
 mod error;
 mod introspect;
 mod pipeline;
@@ -284,8 +285,15 @@ impl PostgresRows {
     ///
     /// Panics where there is no such row or column.
     pub fn cell(&self, row: usize, column: usize) -> Cell<'_> {
+        self.raw(row, column).map_or(Cell::Null, |raw| self.decoders[column].decode(raw))
+    }
+
+    /// A value of a row as the server sent it; `None` for NULL.
+    ///
+    /// Panics where there is no such row or column.
+    pub fn raw(&self, row: usize, column: usize) -> Option<&[u8]> {
         let raw: Option<Raw<'_>> = self.rows[row].get(column);
-        raw.map_or(Cell::Null, |raw| self.decoders[column].decode(raw.0))
+        raw.map(|raw| raw.0)
     }
 }
 

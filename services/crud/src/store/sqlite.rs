@@ -22,6 +22,7 @@ use crate::{
 };
 
 mod bind;
+mod equality;
 mod error;
 mod form;
 mod group_commit;

@@ -179,6 +179,7 @@ fn shown(bind: &Bind) -> String {
     match bind {
         Bind::Value(one) => value(one),
         Bind::List(items) => format!("[{}]", items.iter().map(value).collect::<Vec<_>>().join(", ")),
+        Bind::Stored(stored) => format!("{stored:?}"),
     }
 }
 

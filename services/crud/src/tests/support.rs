@@ -62,7 +62,7 @@ pub struct Db {
     pub database: Database,
     pub rules: HashMap<(String, Operation), Rule>,
     pub options: AnswerOptions,
-    _folder: Option<tempfile::TempDir>,
+    folder: Option<tempfile::TempDir>,
 }
 
 impl Default for Rule {
@@ -119,7 +119,7 @@ async fn db(store: Store, dialect: Dialect, names: &[(&str, &str)], folder: Opti
     )
     .await
     .unwrap();
-    Db { database, rules: HashMap::new(), options, _folder: folder }
+    Db { database, rules: HashMap::new(), options, folder: folder }
 }
 
 async fn execute(store: &Store, sql: &str) {
@@ -136,6 +136,11 @@ impl Db {
     /// What stands before the names of its tables in SQL.
     pub fn prefix(&self) -> String {
         self.schema().dialect.schema().map(|schema| format!("{schema}.")).unwrap_or_default()
+    }
+
+    /// Its file, of SQLite.
+    pub fn file(&self) -> std::path::PathBuf {
+        self.folder.as_ref().expect("a server has no file").path().join("test.db")
     }
 
     pub async fn execute(&self, sql: &str) {

@@ -36,6 +36,7 @@ impl ToSql for Bound<'_> {
             Bind::Value(value) => out.put_slice(text(value)?.as_bytes()),
             Bind::List(items) if is_binary_array(items, base(ty)) => array(items, base(ty), out)?,
             Bind::List(items) => out.put_slice(array_literal(items)?.as_bytes()),
+            Bind::Stored(_) => return Err(unfit(ty.name()).into()),
         }
         Ok(IsNull::No)
     }
@@ -44,6 +45,7 @@ impl ToSql for Bound<'_> {
         let is_binary = match self.0 {
             Bind::Value(value) => is_binary(value, base(ty)),
             Bind::List(items) => is_binary_array(items, base(ty)),
+            Bind::Stored(_) => true,
         };
         if is_binary { Format::Binary } else { Format::Text }
     }

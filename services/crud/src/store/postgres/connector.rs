@@ -62,7 +62,7 @@ impl Connector {
         }
         let session = format!(
             "SET TIME ZONE 'UTC'; SET DateStyle TO 'ISO, MDY'; SET IntervalStyle TO postgres; \
-             SET bytea_output TO hex; RESET search_path; \
+             SET bytea_output TO hex; SET extra_float_digits TO 1; RESET search_path; \
              SELECT pg_catalog.set_config('search_path', pg_catalog.concat_ws(', ', {}, \
                  NULLIF(pg_catalog.current_setting('search_path'), '')), false)",
             literal(&quoted(schema))

@@ -7,6 +7,7 @@ use tokio_postgres::{Row, types::Type as Native};
 
 use super::{
     connection::Connection,
+    equality,
     error::{Keys, PostgresError},
     rewritten::{self, Events, Rewritten},
 };
@@ -161,11 +162,12 @@ pub async fn catalog(connection: &Connection, name: &str) -> Result<Catalog, Pos
         let foreign_keys = client.query(FOREIGN_KEYS, &[&name]).await?;
         let left_out = client.query(LEFT_OUT, &[&name]).await?;
         let traits = client.query(TRAITS, &[&name]).await?;
-        Ok::<_, PostgresError>((columns, traits, keys, foreign_keys, left_out))
+        let collations = client.query(equality::COLLATIONS, &[&name]).await?;
+        Ok::<_, PostgresError>((columns, traits, keys, foreign_keys, left_out, collations))
     };
     let found = found.await;
     connection.command("COMMIT").await?;
-    let (columns, traits, keys, foreign_keys, unusable) = found?;
+    let (columns, traits, keys, foreign_keys, unusable, collations) = found?;
     let Rewritten { events, mut left_out, foreign } = rewritten::find(connection, name).await?;
     for row in &unusable {
         left_out.push(LeftOut::until_change(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?));
@@ -179,6 +181,7 @@ pub async fn catalog(connection: &Connection, name: &str) -> Result<Catalog, Pos
         }
     }
     traits.iter().try_for_each(|row| tables.traits(row))?;
+    collations.iter().try_for_each(|row| tables.collation(row))?;
     let mut names = Keys::new();
     for row in &keys {
         let (table, name, columns) = tables.key(row)?;
@@ -235,14 +238,16 @@ impl Tables {
             self.tables.len() - 1
         });
         let Some(name) = column else { return Ok(()) };
+        let (base, native): (u32, String) = (row.try_get(3)?, row.try_get(8)?);
         self.tables[index].columns.push(Column {
             name,
-            r#type: held(row.try_get(3)?, row.try_get(4)?),
+            r#type: held(base, row.try_get(4)?),
             nullable: row.try_get(5)?,
             has_default: row.try_get(6)?,
             generated: row.try_get::<_, bool>(7)? || is_read_only,
-            native: row.try_get(8)?,
             readable: row.try_get(9)?,
+            equality: equality::of(base, &native),
+            native,
         });
         Ok(())
     }
@@ -257,6 +262,17 @@ impl Tables {
             // A place in one of the tables that hold its rows.
             let names: &[&str] = if is_alone { &["ctid"] } else { &["tableoid", "ctid"] };
             table.row_id = names.iter().map(|name| (*name).to_owned()).collect();
+        }
+        Ok(())
+    }
+
+    /// Notes the collation of a column.
+    fn collation(&mut self, row: &Row) -> Result<(), PostgresError> {
+        let column: String = row.try_get(1)?;
+        if let Some(table) = self.table(row.try_get(0)?)
+            && let Some(column) = table.columns.iter_mut().find(|known| known.name == column)
+        {
+            column.equality = equality::in_collation(&column.equality, row.try_get(2)?, row.try_get(3)?);
         }
         Ok(())
     }

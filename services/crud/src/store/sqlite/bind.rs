@@ -7,13 +7,20 @@ use rusqlite::{
 
 use query::{Typed, datetime, uuid};
 
-use crate::{bind::Bind, json};
+use crate::{
+    bind::{Bind, Stored},
+    json,
+};
 
 impl ToSql for Bind {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(match self {
             Bind::Value(value) => bound(value),
             Bind::List(items) => ToSqlOutput::Owned(Value::Text(list(items))),
+            Bind::Stored(Stored::Int(value)) => ToSqlOutput::Owned(Value::Integer(*value)),
+            Bind::Stored(Stored::Real(value)) => ToSqlOutput::Owned(Value::Real(*value)),
+            Bind::Stored(Stored::Text(bytes)) => ToSqlOutput::Borrowed(ValueRef::Text(bytes)),
+            Bind::Stored(Stored::Blob(bytes)) => ToSqlOutput::Borrowed(ValueRef::Blob(bytes)),
         })
     }
 }

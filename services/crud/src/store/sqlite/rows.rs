@@ -6,7 +6,13 @@ use query::{Type, datetime, number, uuid};
 use rusqlite::types::ValueRef;
 
 use super::SqliteError;
-use crate::{Error, budget::Room, cell::Cell, store::Output};
+use crate::{
+    Error,
+    bind::Stored,
+    budget::Room,
+    cell::{Cell, Key, KeyForm},
+    store::Output,
+};
 
 /// Seconds of a day.
 const DAY: i64 = 86_400;
@@ -86,14 +92,39 @@ impl SqliteRows {
     ///
     /// Panics where there is no such row or column.
     pub fn cell(&self, row: usize, column: usize) -> Cell<'_> {
-        let value = match self.slots[row * self.columns.len() + column] {
+        read(self.columns[column], self.value(row, column))
+    }
+
+    /// A value of a row as a key; `None` for NULL.
+    pub fn key(&self, row: usize, column: usize, form: KeyForm) -> Option<Key> {
+        Some(match self.value(row, column) {
+            ValueRef::Null => return None,
+            ValueRef::Integer(value) => Key::Int(value),
+            ValueRef::Real(value) => real(value, form),
+            ValueRef::Text(bytes) => Key::tagged(b't', bytes),
+            ValueRef::Blob(bytes) => Key::tagged(b'b', bytes),
+        })
+    }
+
+    /// A value of a row as it is stored; `None` for NULL.
+    pub fn stored(&self, row: usize, column: usize) -> Option<Stored> {
+        Some(match self.value(row, column) {
+            ValueRef::Null => return None,
+            ValueRef::Integer(value) => Stored::Int(value),
+            ValueRef::Real(value) => Stored::Real(value),
+            ValueRef::Text(bytes) => Stored::Text(bytes.to_vec()),
+            ValueRef::Blob(bytes) => Stored::Blob(bytes.to_vec()),
+        })
+    }
+
+    fn value(&self, row: usize, column: usize) -> ValueRef<'_> {
+        match self.slots[row * self.columns.len() + column] {
             Slot::Null => ValueRef::Null,
             Slot::Int(value) => ValueRef::Integer(value),
             Slot::Float(value) => ValueRef::Real(value),
             Slot::Text(span) => ValueRef::Text(self.span(span)),
             Slot::Blob(span) => ValueRef::Blob(self.span(span)),
-        };
-        read(self.columns[column], value)
+        }
     }
 
     fn slot(&mut self, value: ValueRef<'_>) -> Result<Slot, Error> {
@@ -116,6 +147,17 @@ impl SqliteRows {
 
     fn span(&self, span: Span) -> &[u8] {
         &self.bytes[span.start as usize..][..span.len as usize]
+    }
+}
+
+/// A double as a key: it equals the integer that has its value.
+fn real(value: f64, form: KeyForm) -> Key {
+    #[allow(clippy::cast_possible_truncation, reason = "checked to be the same number")]
+    let integer = value as i64;
+    let is_whole = value.fract() == 0.0 && value >= -(2_f64.powi(63)) && value < 2_f64.powi(63);
+    match form {
+        KeyForm::Equal if is_whole => Key::Int(integer),
+        KeyForm::Equal | KeyForm::Identical => Key::tagged(b'r', &value.to_be_bytes()),
     }
 }
 

@@ -1,13 +1,16 @@
 //! Introspection of a database file.
 
-use query::{Column, ForeignKey, Schema, Table, TableKind, Type, Writes};
+use query::{Column, Equality, ForeignKey, Schema, Table, TableKind, Type, Writes};
 use rusqlite::{Connection, Error as DriverError, ErrorCode, Result as DriverResult};
 
-use super::SqliteError;
+use super::{
+    SqliteError,
+    equality::{self, Holder},
+};
 use crate::{Introspected, LeftOut};
 
 /// Tables and views, without SQLite's own and those behind virtual tables.
-const TABLES: &str = "SELECT name, type, wr FROM pragma_table_list \
+const TABLES: &str = "SELECT name, type, wr, strict FROM pragma_table_list \
      WHERE schema = 'main' AND type IN ('table', 'view', 'virtual') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' \
      ORDER BY name";
 
@@ -16,6 +19,7 @@ struct Listed {
     name: String,
     kind: TableKind,
     has_rowid: bool,
+    holder: Holder,
 }
 
 /// Reads the schema in one snapshot, which the caller ends. Views that do not compile, and virtual tables whose module
@@ -40,18 +44,24 @@ fn listed(reader: &Connection) -> DriverResult<Vec<Listed>> {
     let mut listed = reader.prepare_cached(TABLES)?;
     let rows = listed.query_map([], |row| {
         let kind = if row.get::<_, String>(1)? == "view" { TableKind::View } else { TableKind::Table };
-        Ok(Listed { name: row.get(0)?, kind, has_rowid: !row.get::<_, bool>(2)? })
+        let holder = match (row.get::<_, String>(1)?.as_str(), row.get(3)?) {
+            ("table", false) => Holder::Plain,
+            ("table", true) => Holder::Strict,
+            _ => Holder::Other,
+        };
+        Ok(Listed { name: row.get(0)?, kind, has_rowid: !row.get::<_, bool>(2)?, holder })
     })?;
     rows.collect()
 }
 
 fn table(reader: &Connection, listed: &Listed) -> DriverResult<Table> {
-    let Listed { name, kind, has_rowid } = listed;
+    let Listed { name, kind, has_rowid, holder } = listed;
     // Reading it has to compile: of a view, with all that it is made of.
     reader.prepare(&format!("SELECT * FROM {}", quoted(name)))?;
     let mut columns = columns(reader, name, *kind)?;
     let key = primary_key(reader, name, *has_rowid)?;
     for column in &mut columns {
+        column.equality = equality::of(reader, name, &column.name, &column.native, *holder)?;
         let is_in_key = key.columns.contains(&column.name);
         column.nullable &= !is_in_key || key.may_be_null;
         column.has_default |= is_in_key && key.is_rowid;
@@ -139,6 +149,7 @@ fn columns(reader: &Connection, table: &str, kind: TableKind) -> DriverResult<Ve
             generated: hidden > 1,
             native,
             readable: true,
+            equality: Equality::default(),
         });
     }
     Ok(columns)
