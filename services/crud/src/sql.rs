@@ -260,7 +260,7 @@ impl<'d> Sql<'d> {
 
     /// Appends what makes a result of a value of `column`.
     pub fn result_of(&mut self, column: &Column) -> Output {
-        self.push(self.dialect.result_cast(column.r#type));
+        self.push(self.dialect.result_cast(column));
         Output::of(column)
     }
 

@@ -272,10 +272,11 @@ impl Dialect {
         }
     }
 
-    /// Cast after a result column of `type`.
-    pub fn result_cast(&self, r#type: Type) -> &'static str {
-        match (self, r#type) {
+    /// Cast after a result of `column`, of a type that the driver does not know or would have to ask for.
+    pub fn result_cast(&self, column: &Column) -> &'static str {
+        match (self, column.r#type) {
             (Dialect::Postgres { .. }, Type::Other) => "::text",
+            (Dialect::Postgres { .. }, Type::Text) if column.native.ends_with("citext") => "::text",
             _ => "",
         }
     }

@@ -18,6 +18,7 @@ use self::{
     error::{Keys, PostgresError},
     pipeline::Pipeline,
     pool::{ConnectionLease, Pool, State},
+    pooler::TransactionKind,
     statement_stats::{StatementRegistry, StatementStats},
 };
 use super::Statement;
@@ -38,6 +39,7 @@ mod error;
 mod introspect;
 mod pipeline;
 mod pool;
+mod pooler;
 mod rewritten;
 mod statement_stats;
 mod tls;
@@ -231,9 +233,28 @@ async fn run_one(
 ) -> Result<PostgresRows, PostgresError> {
     let ready = connection.prepare(stats).await?;
     let sent = Instant::now();
-    let rows = connection.run(&ready, args, room).await;
+    let rows = if connection.is_shared() {
+        run_in_transaction(&connection, &ready, args, room).await
+    } else {
+        connection.run(&ready, args, room).await
+    };
     stats.record(sent.elapsed(), &rows);
     rows
+}
+
+/// Runs one statement in a transaction of its own, all sent at once.
+async fn run_in_transaction(
+    connection: &Connection,
+    ready: &connection::PreparedStatement,
+    args: &[Bind],
+    room: &SharedRoom<'_, '_>,
+) -> Result<PostgresRows, PostgresError> {
+    let messages: Vec<Message<'_>> = vec![
+        begin(connection, TransactionKind::Write),
+        Box::pin(async move { connection.run(ready, args, room).await.map(Some) }),
+        command(connection, "COMMIT"),
+    ];
+    send_pipelined(messages).await.map(|mut rows| rows.remove(0))
 }
 
 /// Runs statements in one read-only transaction, all sent at once. Where one fails, the commit rolls back.
@@ -244,7 +265,7 @@ async fn snapshot(
     room: &SharedRoom<'_, '_>,
 ) -> Result<Vec<PostgresRows>, PostgresError> {
     let ready = prepared(connection, stats).await?;
-    let mut messages = vec![command(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")];
+    let mut messages = vec![begin(connection, TransactionKind::Snapshot)];
     for (ready, statement) in ready.iter().zip(statements) {
         messages.push(Box::pin(async move { connection.run(ready, &statement.args, room).await.map(Some) }));
     }
@@ -259,6 +280,10 @@ async fn prepared(
 ) -> Result<Vec<connection::PreparedStatement>, PostgresError> {
     // All are waited for, also after a failure: a statement that is prepared and not kept would stay on the server.
     futures::future::join_all(stats.iter().map(|stats| connection.prepare(stats))).await.into_iter().collect()
+}
+
+fn begin(connection: &Connection, kind: TransactionKind) -> Message<'_> {
+    Box::pin(async move { connection.begin(kind).await.map(|()| None) })
 }
 
 fn command<'a>(connection: &'a Connection, text: &'static str) -> Message<'a> {

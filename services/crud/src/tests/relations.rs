@@ -448,7 +448,8 @@ async fn check_inserts(db: &Db, index: usize, keys: &[String], context: &str, jo
     let rows = db.read(&c, json!({"select": select, "sort": ["id"]})).await.unwrap();
     let mut docs = rows.clone();
     let docs_of = docs.as_array_mut().unwrap();
-    docs_of.retain(|doc| doc["k0"] != json!("infinity"));
+    // JSON's null is one of the values of a column of JSON, but none that can be sent.
+    docs_of.retain(|doc| doc["k0"] != json!("infinity") && !doc["k0"].is_null());
     docs_of.iter_mut().for_each(|doc| doc["id"] = json!(doc["id"].as_i64().unwrap() + 1000));
     let returning = json!({"id": 1, (&p): {"select": ["id"]}});
     let (_, inserted) = db.mutate(db.insert(&c, docs, Some(returning))).await.unwrap();

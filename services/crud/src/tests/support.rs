@@ -91,7 +91,7 @@ pub async fn sqlite() -> Db {
     db(store, Dialect::Sqlite, &names, Some(folder)).await
 }
 
-async fn postgres(url: &str) -> Db {
+pub async fn postgres(url: &str) -> Db {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let schema = format!("crud_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     let store = Store::Postgres(Postgres::open("test", url, &schema, 4, &Tasks::default()).unwrap());

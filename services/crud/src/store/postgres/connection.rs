@@ -8,10 +8,20 @@ use std::{
 };
 
 use futures::{TryStreamExt, future::MaybeDone};
-use tokio_postgres::{CancelToken, Client};
+use tokio_postgres::{
+    CancelToken, Client, Row,
+    types::{ToSql, Type},
+};
 use tokio_util::sync::CancellationToken;
 
-use super::{PostgresRows, bind::Bound, cell::Decoder, error::PostgresError, statement_stats::StatementStats};
+use super::{
+    PostgresRows,
+    bind::Bound,
+    cell::Decoder,
+    error::PostgresError,
+    pooler::{SessionTransactions, TransactionKind},
+    statement_stats::StatementStats,
+};
 use crate::{bind::Bind, budget::SharedRoom};
 
 /// Prepared statements kept on one connection; each costs memory of the server.
@@ -27,6 +37,8 @@ pub struct Connection {
     /// Fires when nothing more can come over it.
     ended: CancellationToken,
     prepared: Mutex<StatementCache>,
+    /// Present behind a pooler that shares the server's connections between sessions.
+    shared: Option<Arc<SessionTransactions>>,
 }
 
 /// Cancels the statements of a connection that nobody waits for any more.
@@ -37,11 +49,18 @@ pub struct Cancellation {
     pub ended: CancellationToken,
 }
 
-/// A statement prepared on one connection.
+/// A statement that is ready to run on one connection.
 #[derive(Clone)]
-pub struct PreparedStatement {
-    statement: tokio_postgres::Statement,
-    decoders: Arc<[Decoder]>,
+pub enum PreparedStatement {
+    /// Prepared there.
+    Named {
+        /// Under this name.
+        statement: tokio_postgres::Statement,
+        /// Of its result columns.
+        decoders: Arc<[Decoder]>,
+    },
+    /// Sent with its text each time.
+    Unnamed(Arc<str>),
 }
 
 /// Cache of prepared statements; full, it evicts the least recently used.
@@ -56,8 +75,24 @@ pub type Message<'a> = Pin<Box<dyn Future<Output = Result<Option<PostgresRows>, 
 
 impl Connection {
     /// A connection over which nothing was prepared yet; `ended` fires when it is closed.
-    pub fn new(client: Client, ended: CancellationToken) -> Self {
-        Self { client, ended, prepared: Mutex::default() }
+    pub fn new(client: Client, ended: CancellationToken, shared: Option<Arc<SessionTransactions>>) -> Self {
+        Self { client, ended, prepared: Mutex::default(), shared }
+    }
+
+    /// Whether its session holds for a transaction only, behind a pooler.
+    pub fn is_shared(&self) -> bool {
+        self.shared.is_some()
+    }
+
+    /// Begins a transaction. The first poll sends it.
+    pub async fn begin(&self, kind: TransactionKind) -> Result<(), PostgresError> {
+        let text = self.shared.as_ref().map_or(kind.begin(), |shared| shared.begin(kind));
+        Ok(self.client.batch_execute(text).await?)
+    }
+
+    /// The rows of a statement that is not worth keeping, with the types of its arguments.
+    pub async fn query(&self, text: &str, args: &[(&(dyn ToSql + Sync), Type)]) -> Result<Vec<Row>, PostgresError> {
+        Ok(self.client.query_typed(text, args).await?)
     }
 
     /// Whether the server or the network ended it.
@@ -77,14 +112,14 @@ impl Connection {
 
     /// Prepares a statement on this connection; from the cache where it was before.
     pub async fn prepare(&self, stats: &StatementStats) -> Result<PreparedStatement, PostgresError> {
+        if self.is_shared() {
+            return Ok(PreparedStatement::Unnamed(stats.text.clone()));
+        }
         if let Some(ready) = self.cache().find(stats.id) {
             return Ok(ready);
         }
         let statement = self.client.prepare(&stats.text).await?;
-        let decoders = statement.columns().iter().map(|column| {
-            Decoder::of(column.type_()).ok_or_else(|| PostgresError::undecodable(column.name(), column.type_()))
-        });
-        let ready = PreparedStatement { decoders: decoders.collect::<Result<_, _>>()?, statement };
+        let ready = PreparedStatement::Named { decoders: decoders(statement.columns())?, statement };
         self.cache().insert(stats.id, ready.clone());
         Ok(ready)
     }
@@ -96,7 +131,15 @@ impl Connection {
         args: &[Bind],
         room: &SharedRoom<'_, '_>,
     ) -> Result<PostgresRows, PostgresError> {
-        let stream = self.client.query_raw(&ready.statement, args.iter().map(Bound)).await?;
+        let stream = match ready {
+            PreparedStatement::Named { statement, .. } => {
+                self.client.query_raw(statement, args.iter().map(Bound)).await?
+            }
+            // The server infers the types, and parses texts.
+            PreparedStatement::Unnamed(text) => {
+                self.client.query_typed_raw(text, args.iter().map(|arg| (Bound(arg), Type::UNKNOWN))).await?
+            }
+        };
         let mut stream = pin!(stream);
         let mut rows = Vec::new();
         let mut size = 0;
@@ -109,7 +152,12 @@ impl Connection {
             rows.push(row);
         }
         let affected = stream.rows_affected().unwrap_or_default();
-        Ok(PostgresRows { rows, decoders: ready.decoders.clone(), affected, size })
+        let decoders = match (ready, rows.first()) {
+            (PreparedStatement::Named { decoders, .. }, _) => decoders.clone(),
+            (PreparedStatement::Unnamed(_), Some(row)) => decoders(row.columns())?,
+            (PreparedStatement::Unnamed(_), None) => Arc::default(),
+        };
+        Ok(PostgresRows { rows, decoders, affected, size })
     }
 
     /// Runs a fixed statement without rows and arguments. The first poll sends it.
@@ -120,6 +168,13 @@ impl Connection {
     fn cache(&self) -> MutexGuard<'_, StatementCache> {
         self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn decoders(columns: &[tokio_postgres::Column]) -> Result<Arc<[Decoder]>, PostgresError> {
+    let decoder = |column: &tokio_postgres::Column| {
+        Decoder::of(column.type_()).ok_or_else(|| PostgresError::undecodable(column.name(), column.type_()))
+    };
+    columns.iter().map(decoder).collect()
 }
 
 impl StatementCache {

@@ -1,10 +1,11 @@
 //! Connector: from a URL to connections.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use mesh::tasks::Tasks;
+use tokio::sync::OnceCell;
 use tokio_postgres::{
-    Config,
+    Client, Config,
     config::{Host, SslMode},
 };
 use tokio_util::sync::CancellationToken;
@@ -13,6 +14,7 @@ use super::{
     batch::Batched,
     connection::{Cancellation, Connection},
     error::{PostgresError, chain},
+    pooler::{self, SessionTransactions},
     tls::{Tls, TlsConnector},
 };
 
@@ -28,6 +30,10 @@ pub struct Connector {
     /// Set on every connection, so that casts to text do not depend on how the server or the role is set up. Names mean
     /// what they mean to everybody else, but for the schema that is served: operators of types may be anywhere.
     session: String,
+    /// The same, in each transaction.
+    transactions: Arc<SessionTransactions>,
+    /// Whether a pooler shares the server's connections between sessions.
+    shared: OnceCell<bool>,
     tls: TlsConnector,
     tasks: Tasks,
 }
@@ -45,7 +51,8 @@ impl Connector {
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
             return Err("the url does not start with postgres://".to_owned());
         }
-        let (url, tls) = Tls::split(url)?;
+        let (url, is_shared) = pooler::split(url)?;
+        let (url, tls) = Tls::split(&url)?;
         let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| chain(&error))?;
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err("the url names no host".to_owned());
@@ -60,14 +67,19 @@ impl Connector {
         if config.get_application_name().is_none() {
             config.application_name("perigee");
         }
-        let session = format!(
-            "SET TIME ZONE 'UTC'; SET DateStyle TO 'ISO, MDY'; SET IntervalStyle TO postgres; \
-             SET bytea_output TO hex; SET extra_float_digits TO 1; RESET search_path; \
-             SELECT pg_catalog.set_config('search_path', pg_catalog.concat_ws(', ', {}, \
-                 NULLIF(pg_catalog.current_setting('search_path'), '')), false)",
-            literal(&quoted(schema))
-        );
-        Ok(Self { config, session, tls: tls.connector()?, tasks: tasks.clone() })
+        Ok(Self {
+            config,
+            session: settings(schema, Span::Session),
+            transactions: Arc::new(SessionTransactions::new(&settings(schema, Span::Transaction))),
+            shared: OnceCell::new_with(is_shared),
+            tls: tls.connector()?,
+            tasks: tasks.clone(),
+        })
+    }
+
+    /// Whether a pooler is known to share the server's connections between sessions.
+    pub fn is_shared(&self) -> bool {
+        self.shared.get() == Some(&true)
     }
 
     /// Makes a new connection.
@@ -101,6 +113,28 @@ impl Connector {
     }
 
     async fn dial(&self) -> Result<Connection, PostgresError> {
+        let (client, ended) = self.open().await?;
+        let is_shared = self.shared.get_or_try_init(|| async {
+            // A server that has no second connection for us has no pooler before it.
+            let Ok((other, _)) = self.open().await else { return Ok(false) };
+            let is_shared = pooler::is_shared(&client, &other).await?;
+            if is_shared {
+                tracing::info!(
+                    "sessions of the database share connections: each statement is a transaction of its own"
+                );
+            }
+            Ok::<_, PostgresError>(is_shared)
+        });
+        if *is_shared.await? {
+            return Ok(Connection::new(client, ended, Some(self.transactions.clone())));
+        }
+        let unreachable = |error: tokio_postgres::Error| PostgresError::Connect(chain(&error));
+        client.batch_execute(&self.session).await.map_err(unreachable)?;
+        Ok(Connection::new(client, ended, None))
+    }
+
+    /// A connection without settings, and what fires when it is closed.
+    async fn open(&self) -> Result<(Client, CancellationToken), PostgresError> {
         let unreachable = |error: tokio_postgres::Error| PostgresError::Connect(chain(&error));
         let (client, driver) = Box::pin(self.config.connect(self.tls.clone())).await.map_err(unreachable)?;
         let stop = self.tasks.stop().clone();
@@ -112,9 +146,30 @@ impl Connector {
                 tracing::debug!(error = chain(&error), "connection to the database ended");
             }
         });
-        client.batch_execute(&self.session).await.map_err(unreachable)?;
-        Ok(Connection::new(client, ended))
+        Ok((client, ended))
     }
+}
+
+/// Span of time for which settings hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Span {
+    Session,
+    Transaction,
+}
+
+/// The statements that make the settings, with `schema` before the schemas that names are looked up in.
+fn settings(schema: &str, span: Span) -> String {
+    let (set, is_local) = match span {
+        Span::Session => ("SET", false),
+        Span::Transaction => ("SET LOCAL", true),
+    };
+    format!(
+        "{set} TIME ZONE 'UTC'; {set} DateStyle TO 'ISO, MDY'; {set} IntervalStyle TO postgres; \
+         {set} bytea_output TO hex; {set} extra_float_digits TO 1; {set} search_path TO DEFAULT; \
+         SELECT pg_catalog.set_config('search_path', pg_catalog.concat_ws(', ', {}, \
+             NULLIF(pg_catalog.current_setting('search_path'), '')), {is_local})",
+        literal(&quoted(schema))
+    )
 }
 
 /// A name as an identifier of SQL.

@@ -3,12 +3,16 @@
 use std::collections::HashMap;
 
 use query::{Column, ForeignKey, Schema, Table, TableKind, Type, Writes};
-use tokio_postgres::{Row, types::Type as Native};
+use tokio_postgres::{
+    Row,
+    types::{ToSql, Type as Native},
+};
 
 use super::{
     connection::Connection,
     equality,
     error::{Keys, PostgresError},
+    pooler::TransactionKind,
     rewritten::{self, Events, Rewritten},
 };
 use crate::{Introspected, LeftOut};
@@ -154,15 +158,15 @@ pub struct Catalog {
 
 /// Reads the schema called `name`.
 pub async fn catalog(connection: &Connection, name: &str) -> Result<Catalog, PostgresError> {
-    let client = connection.client();
-    connection.command("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    connection.begin(TransactionKind::Snapshot).await?;
+    let schema: [(&(dyn ToSql + Sync), Native); 1] = [(&name, Native::TEXT)];
     let found = async {
-        let columns = client.query(COLUMNS, &[&name]).await?;
-        let keys = client.query(KEYS, &[&name]).await?;
-        let foreign_keys = client.query(FOREIGN_KEYS, &[&name]).await?;
-        let left_out = client.query(LEFT_OUT, &[&name]).await?;
-        let traits = client.query(TRAITS, &[&name]).await?;
-        let collations = client.query(equality::COLLATIONS, &[&name]).await?;
+        let columns = connection.query(COLUMNS, &schema).await?;
+        let keys = connection.query(KEYS, &schema).await?;
+        let foreign_keys = connection.query(FOREIGN_KEYS, &schema).await?;
+        let left_out = connection.query(LEFT_OUT, &schema).await?;
+        let traits = connection.query(TRAITS, &schema).await?;
+        let collations = connection.query(equality::COLLATIONS, &schema).await?;
         Ok::<_, PostgresError>((columns, traits, keys, foreign_keys, left_out, collations))
     };
     let found = found.await;
@@ -195,8 +199,8 @@ pub async fn catalog(connection: &Connection, name: &str) -> Result<Catalog, Pos
 
 /// A text that changes when the schema called `name` does; `None` if there is none.
 pub async fn mark(connection: &Connection, name: &str) -> Result<Option<String>, PostgresError> {
-    let row = connection.client().query_opt(MARK, &[&name]).await?;
-    row.map(|row| row.try_get(0).map_err(PostgresError::from)).transpose()
+    let rows = connection.query(MARK, &[(&name, Native::TEXT)]).await?;
+    rows.first().map(|row| row.try_get(0).map_err(PostgresError::from)).transpose()
 }
 
 #[derive(Default)]

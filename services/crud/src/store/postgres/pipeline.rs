@@ -63,6 +63,9 @@ impl Pipeline {
         args: &[Bind],
         budget: &Budget<'_>,
     ) -> Option<Result<PostgresRows, PostgresError>> {
+        if self.connector.is_shared() {
+            return None;
+        }
         let first = self.next.fetch_add(1, Relaxed);
         for offset in 0..self.slots.len() {
             let slot = &self.slots[first.wrapping_add(offset) % self.slots.len()];

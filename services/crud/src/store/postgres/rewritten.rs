@@ -9,7 +9,7 @@ use std::{
 };
 
 use query::Writes;
-use tokio_postgres::Row;
+use tokio_postgres::{Row, types::Type};
 
 use super::{Postgres, connection::Connection, connector::quoted, error::PostgresError};
 use crate::{Error, LeftOut};
@@ -66,7 +66,7 @@ pub struct Events {
 pub async fn find(connection: &Connection, schema: &str) -> Result<Rewritten, PostgresError> {
     let mut found = Rewritten::default();
     let mut names: Vec<String> = Vec::new();
-    for row in connection.client().query(NAMES, &[&schema]).await? {
+    for row in connection.query(NAMES, &[(&schema, Type::TEXT)]).await? {
         names.push(row.try_get(0)?);
         if let Some(server) = row.try_get(1)? {
             found.foreign.push((row.try_get(0)?, server));
@@ -93,7 +93,7 @@ pub async fn find(connection: &Connection, schema: &str) -> Result<Rewritten, Po
 }
 
 async fn events(connection: &Connection, schema: &str, names: &[String]) -> Result<Vec<Row>, PostgresError> {
-    Ok(connection.client().query(EVENTS, &[&schema, &names]).await?)
+    connection.query(EVENTS, &[(&schema, Type::TEXT), (&names, Type::TEXT_ARRAY)]).await
 }
 
 /// What the server says of one statement; `None` where the connection failed.

@@ -3,10 +3,11 @@
 use std::{fmt, sync::Arc};
 
 use super::{
-    Postgres, PostgresRows, command,
+    Postgres, PostgresRows, begin,
     connection::{Connection, Message, send_pipelined},
     error::PostgresError,
     pool::{ConnectionLease, State},
+    pooler::TransactionKind,
     prepared,
     statement_stats::StatementStats,
 };
@@ -78,7 +79,7 @@ async fn pipelined(
     let ready = prepared(connection, stats).await?;
     let mut messages: Vec<Message<'_>> = Vec::with_capacity(statements.len() + 1);
     if stage == Stage::New {
-        messages.push(command(connection, "BEGIN"));
+        messages.push(begin(connection, TransactionKind::Write));
     }
     for (ready, statement) in ready.iter().zip(statements) {
         messages.push(Box::pin(async move { connection.run(ready, &statement.args, room).await.map(Some) }));
