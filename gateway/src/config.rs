@@ -31,6 +31,9 @@ pub struct Config {
     pub introspection: bool,
     /// Whether all callers may see `/metrics` and the parts of `/ready`, or those on this machine only.
     pub http_details: bool,
+    /// Whether the node is for development on this machine: refusals explain themselves and are logged, unknown names
+    /// are told to everybody, and pages of this machine may call.
+    pub development: bool,
 }
 
 impl Default for Config {
@@ -48,6 +51,7 @@ impl Default for Config {
             write_timeout: Duration::from_secs(30),
             introspection: false,
             http_details: false,
+            development: false,
         }
     }
 }

@@ -55,12 +55,14 @@ pub struct Edge {
     catalogue: Catalogue,
     /// Bytes of an answer, unless a project lowers it.
     answer_bytes: usize,
+    /// Whether unknown names are told to everybody, and refusals logged.
+    is_development: bool,
 }
 
 impl Edge {
     /// The path over `mesh` for the projects of `catalogue`.
-    pub(crate) fn new(mesh: Mesh, catalogue: Catalogue, answer_bytes: usize) -> Self {
-        Self { mesh, catalogue, answer_bytes }
+    pub(crate) fn new(mesh: Mesh, catalogue: Catalogue, answer_bytes: usize, is_development: bool) -> Self {
+        Self { mesh, catalogue, answer_bytes, is_development }
     }
 
     /// Bytes of JSON that the answer to a request to `project` may have.
@@ -93,6 +95,15 @@ impl Edge {
     /// The origins that project `id` lets call from a browser; those of all projects where it is `None`.
     pub(crate) fn origins(&self, id: Option<&str>) -> Vec<String> {
         self.catalogue.origins(id)
+    }
+
+    /// Logs the refusal of a request, in development only: there whoever reads the log is who sent it.
+    pub(crate) fn log_refusal(&self, caller: &Caller, fault: &Fault) {
+        let is_refusal = fault.code.http() < 500;
+        if self.is_development && is_refusal {
+            let (request_id, code) = (&*caller.call.request_id, fault.code.as_str());
+            tracing::warn!(request_id, code, reason = fault.message, "request refused");
+        }
     }
 
     /// Reads, which may be of several databases: one authorisation for all, then one snapshot per database. A denial
@@ -204,6 +215,7 @@ impl Edge {
         let granted = match self.grants(caller, project, requested.accesses).await {
             Ok(grants) => grants,
             Err(fault) => {
+                self.log_refusal(caller, &fault);
                 let access = fault.detail("access").and_then(|access| access.parse().ok());
                 let index = access.and_then(|access| operation_index(&requested.counts, access));
                 return Err(match index {
@@ -233,7 +245,11 @@ impl Edge {
     /// Answers to reads of one database, in their order.
     async fn answers(&self, caller: &Caller, request: ReadRequest) -> Result<Vec<ReadResult>, Fault> {
         let wanted = request.reads.len();
-        let read = self.mesh.crud().read(&caller.call, request).await?;
+        let read = self.mesh.crud().read(&caller.call, request).await.map_err(|status| {
+            let fault = Fault::from(status);
+            self.log_refusal(caller, &fault);
+            fault
+        })?;
         if read.answers.len() != wanted {
             return Err(wrong_count(read.answers.len(), wanted));
         }
@@ -245,7 +261,11 @@ impl Edge {
         let WriteGroup { indexes, request } = group;
         let written = match self.mesh.crud().write(&caller.call, request).await {
             Ok(response) => response.written,
-            Err(status) => return fail_all(indexes, Fault::from(status)),
+            Err(status) => {
+                let fault = Fault::from(status);
+                self.log_refusal(caller, &fault);
+                return fail_all(indexes, fault);
+            }
         };
         if written.len() != indexes.len() {
             let fault = wrong_count(written.len(), indexes.len());

@@ -329,6 +329,7 @@ impl Responder<'_> {
             Cause::Model(error) => Fault::from(error),
             Cause::Fault(fault) => fault,
         });
+        self.service.edge().log_refusal(self.caller, &fault);
         let code = fault.code;
         let errors = response::errors(&[LocatedFault { fault: &fault, at, path: &path }], &self.caller.call);
         self.respond(self.media.status(code), Some(code), errors)

@@ -69,7 +69,9 @@ impl<'a> RequestPlanner<'a> {
         let attempt = AttemptedAccess { database: table_ref.database, table: table_ref.table, operation };
         let Some(database) = project.database(table_ref.database) else {
             let fault = catalogue::unknown_database(&project, table_ref.database);
-            return Err(Box::pin(edge.denied_or(caller, &project, attempt, fault)).await);
+            let fault = Box::pin(edge.denied_or(caller, &project, attempt, fault)).await;
+            edge.log_refusal(caller, &fault);
+            return Err(fault);
         };
         let attempt = AttemptedAccess { database: &database.id, ..attempt };
         let error = match self.attempt(database, table_ref.table, &plan) {
@@ -90,7 +92,9 @@ impl<'a> RequestPlanner<'a> {
             let database = database.id.clone();
             return Ok(Planned { project, database, plan });
         }
-        Err(Box::pin(edge.denied_or_error(caller, &project, attempt, error)).await)
+        let fault = Box::pin(edge.denied_or_error(caller, &project, attempt, error)).await;
+        edge.log_refusal(caller, &fault);
+        Err(fault)
     }
 
     /// Plans against what is known of `database`. Only what is planned counts.

@@ -9,7 +9,12 @@ use mesh::{
 use query::resources::{Project, ProjectMeta, ProjectResource};
 
 /// The kind `project`.
-pub const PROJECT: Kind = Kind { name: "project", parse: resources::parse_typed::<ProjectMeta, Project>, check };
+pub const PROJECT: Kind = Kind {
+    name: "project",
+    parse: resources::parse_typed::<ProjectMeta, Project>,
+    check,
+    schema: resources::schema_typed::<ProjectMeta, Project>,
+};
 
 /// Faults of the `project` documents of a folder; their keys are checked by the rule engine.
 fn check(snapshot: &Snapshot) -> Vec<ResourceFault> {

@@ -1,6 +1,6 @@
 //! Information disclosure: errors about a table are shown only to callers who may use it.
 //!
-//! All others get a denial, which is the same whether the table exists or not.
+//! All others get a denial, which is the same whether the table exists or not. In development, errors are shown to all.
 
 use std::borrow::Cow;
 
@@ -33,6 +33,9 @@ impl Edge {
         attempt: AttemptedAccess<'_>,
         fault: Fault,
     ) -> Fault {
+        if self.is_development {
+            return fault;
+        }
         match self.denial(caller, project, attempt).await {
             Some(denial) => denial,
             None => fault,
@@ -49,6 +52,9 @@ impl Edge {
         error: Error,
     ) -> Fault {
         let (error, related) = error.split_related();
+        if self.is_development {
+            return Fault::from(error);
+        }
         if let Some(denial) = self.denial(caller, project, attempt).await {
             return denial;
         }

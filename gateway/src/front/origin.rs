@@ -34,28 +34,32 @@ impl RequestOrigin {
         Some(Self { name, project, from_message })
     }
 
-    /// Origins of the project; where none is known (a preflight of gRPC cannot tell), those of all.
-    pub fn origins(&self, service: &Service) -> Vec<String> {
-        let from_message = self.from_message.as_ref().and_then(|from_message| from_message.get());
-        service.edge().origins(self.project.as_deref().or(from_message))
-    }
-
     /// Whether any origin may call.
     pub fn is_served(&self, service: &Service) -> bool {
-        !self.origins(service).is_empty()
+        self.known_access(service).is_some()
     }
 
     /// Permissions of the origin.
     pub fn access(&self, service: &Service) -> cors::Access {
-        cors::access(&self.origins(service), &self.name)
+        self.known_access(service).unwrap_or(cors::Access::None)
     }
 
     /// Writes the CORS headers of an answer, unless it answers a preflight.
     pub fn write(self, service: &Service, response: &mut Response) {
-        let origins = self.origins(service);
         let is_preflight = response.extensions().get::<PreflightAnswered>().is_some();
-        if !origins.is_empty() && !is_preflight {
-            cors::write_headers(response.headers_mut(), cors::access(&origins, &self.name), self.name);
+        if !is_preflight && let Some(access) = self.known_access(service) {
+            cors::write_headers(response.headers_mut(), access, self.name);
         }
+    }
+
+    /// Permissions of the origin by the settings of the project; where none is known (a preflight of gRPC cannot tell),
+    /// by those of all. `None` where no origin may call.
+    fn known_access(&self, service: &Service) -> Option<cors::Access> {
+        if service.config().development && cors::is_local_page(&self.name) {
+            return Some(cors::Access::Listed);
+        }
+        let from_message = self.from_message.as_ref().and_then(|from_message| from_message.get());
+        let origins = service.edge().origins(self.project.as_deref().or(from_message));
+        (!origins.is_empty()).then(|| cors::access(&origins, &self.name))
     }
 }

@@ -58,6 +58,18 @@ pub fn access(origins: &[String], origin: &HeaderValue) -> Access {
     }
 }
 
+/// Whether `origin` is a page that this machine serves: a loopback host of HTTP or HTTPS, with any port.
+pub fn is_local_page(origin: &HeaderValue) -> bool {
+    let Some((scheme, authority)) = origin.to_str().ok().and_then(|origin| origin.split_once("://")) else {
+        return false;
+    };
+    let is_local = |host: &str| ["localhost", "127.0.0.1", "[::1]"].contains(&host);
+    let is_port = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    let is_local_authority =
+        is_local(authority) || authority.rsplit_once(':').is_some_and(|(host, port)| is_local(host) && is_port(port));
+    ["http", "https"].contains(&scheme) && is_local_authority
+}
+
 /// Writes what `origin` may do into the headers of an answer.
 pub fn write_headers(headers: &mut HeaderMap, access: Access, origin: HeaderValue) {
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
@@ -124,6 +136,31 @@ mod tests {
         assert_eq!(access(&origins(&["*"]), &page), Access::Open);
         assert_eq!(access(&origins(&["http://a.test:80", "http://A.test"]), &page), Access::None);
         assert_eq!(access(&[], &page), Access::None);
+    }
+
+    #[test]
+    fn pages_of_this_machine_are_told_by_their_host() {
+        for page in
+            ["http://localhost:5173", "http://127.0.0.1:1", "http://[::1]:80", "http://localhost", "https://[::1]"]
+        {
+            assert!(is_local_page(&HeaderValue::from_static(page)), "{page}");
+        }
+        for page in [
+            "null",
+            "*",
+            "",
+            "http://localhost:",
+            "http://localhost:80.evil.test",
+            "http://localhost.evil.test",
+            "http://evil.test:80",
+            "http://evil.test/localhost",
+            "http://a@localhost:1",
+            "http://127.0.0.1.evil.test:80",
+            "http://192.168.1.1:80",
+            "file://localhost",
+        ] {
+            assert!(!is_local_page(&HeaderValue::from_static(page)), "{page}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use axum::body::Body;
 use http::Request;
 
 use super::stage::{Stage, Told};
+use crate::Config;
 
 const PAGE: &str = "http://a.test";
 
@@ -54,6 +55,27 @@ async fn a_project_without_origins_says_nothing() {
     let stage = Stage::new().await;
     let told = read(&stage, "bare", PAGE).await;
     assert_eq!((told.header("access-control-allow-origin"), told.header("vary")), ("", ""));
+}
+
+#[tokio::test]
+async fn in_development_pages_of_this_machine_may_call_and_no_others() {
+    let stage = Stage::with(Config { development: true, ..Config::default() }).await;
+    for page in ["http://localhost:5173", "http://127.0.0.1:3000", "http://[::1]:80"] {
+        assert_eq!(read(&stage, "bare", page).await.header("access-control-allow-origin"), page);
+        for path in ["/v1/api/bare/crud/music/album/read", "/v1/api/bare/graphql", "/perigee.api.v1.Data/Read"] {
+            let told = preflight(&stage, path, page, "content-type,authorization").await;
+            assert_eq!(told.header("access-control-allow-origin"), page, "{path}");
+        }
+    }
+    for page in ["http://evil.test", "http://localhost.evil.test:5173", "null"] {
+        assert_eq!(read(&stage, "bare", page).await.header("access-control-allow-origin"), "");
+        let told = preflight(&stage, "/v1/api/bare/graphql", page, "content-type").await;
+        assert_eq!(told.header("access-control-allow-origin"), "");
+    }
+    let production = Stage::new().await;
+    assert_eq!(read(&production, "bare", "http://localhost:5173").await.header("access-control-allow-origin"), "");
+    let told = preflight(&production, "/v1/api/shop/graphql", "http://localhost:5173", "content-type").await;
+    assert_eq!(told.header("access-control-allow-origin"), "");
 }
 
 #[tokio::test]

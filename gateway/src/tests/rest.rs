@@ -301,6 +301,19 @@ async fn a_batch_is_one_write() {
 }
 
 #[tokio::test]
+async fn in_development_an_unknown_table_is_told_to_everybody() {
+    let stage = Stage::with(Config { development: true, ..Config::default() }).await;
+    let told = stage.post("/v1/api/shop/crud/music/albun/read", "", r#"{"op":"all"}"#).await;
+    assert_eq!(told.refusal(), (404, "UNKNOWN_TABLE".to_owned()));
+    assert_eq!(told.json()["error"], "table albun is not in the database; did you mean album?");
+    let request = http::Request::post("/v1/api/shop/graphql").header("content-type", "application/json");
+    let body = axum::body::Body::from(r#"{"query": "{ secrets @music { title } }"}"#);
+    let told = stage.send(request.body(body).expect("the test's request is legal")).await;
+    assert_eq!(told.json()["errors"][0]["extensions"]["code"], "UNKNOWN_TABLE", "{}", told.text());
+    assert!(told.text().contains("did you mean secret?"), "{}", told.text());
+}
+
+#[tokio::test]
 async fn one_denied_item_stops_a_batch() {
     let stage = Stage::new().await;
     let body = r#"{"reqs":[{"type":"create","col":"album","op":"one","doc":{"album_id":1,"title":"x"}},

@@ -64,7 +64,15 @@ spec: { type: sqlite, url: "sqlite:bare.db" }
 /// What is in force with these documents.
 pub fn snapshot(yaml: &str) -> Arc<Snapshot> {
     let parse = resources::parse_typed::<DatabaseMeta, query::resources::Database>;
-    let kinds = [crate::PROJECT, Kind { name: "database", parse, check: |_| Vec::new() }];
+    let kinds = [
+        crate::PROJECT,
+        Kind {
+            name: "database",
+            parse,
+            check: |_| Vec::new(),
+            schema: resources::schema_typed::<DatabaseMeta, query::resources::Database>,
+        },
+    ];
     Arc::new(Snapshot::parse(yaml, &kinds).expect("the test's resources are valid"))
 }
 

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use mesh::resources::{Kind, ResourceFault, Snapshot, parse_typed};
+use mesh::resources::{Kind, ResourceFault, Snapshot, parse_typed, schema_typed};
 use proto::{
     auth::{Access, AuthorizeRequest, TableAccess},
     grant::{self, Grant},
@@ -21,7 +21,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 use std::time::SystemTime;
 
-use crate::{Error, Service, TABLE, key, policy_set::PolicySet};
+use crate::{Development, Error, Service, TABLE, key, policy_set::PolicySet};
 
 const SECRET: &str = "a secret that has thirty-two bytes";
 
@@ -157,8 +157,18 @@ pub fn shop(spec: Json) -> [Json; 3] {
 /// Resources of these documents, if they are valid.
 pub fn parsed(documents: &[Json]) -> Result<Snapshot, Vec<ResourceFault>> {
     let check = |_: &Snapshot| Vec::new();
-    let project = Kind { name: "project", parse: parse_typed::<ProjectMeta, Project>, check };
-    let database = Kind { name: "database", parse: parse_typed::<DatabaseMeta, Database>, check };
+    let project = Kind {
+        name: "project",
+        parse: parse_typed::<ProjectMeta, Project>,
+        check,
+        schema: schema_typed::<ProjectMeta, Project>,
+    };
+    let database = Kind {
+        name: "database",
+        parse: parse_typed::<DatabaseMeta, Database>,
+        check,
+        schema: schema_typed::<DatabaseMeta, Database>,
+    };
     let texts: Vec<_> = documents.iter().map(Json::to_string).collect();
     Snapshot::parse(&texts.join("\n---\n"), &[project, database, TABLE])
 }
@@ -172,6 +182,12 @@ pub fn snapshot(documents: &[Json]) -> Snapshot {
 pub fn service(documents: &Snapshot) -> Service {
     let policies = PolicySet::new(documents, None, &PolicySet::default());
     Service::of(Arc::new(ArcSwap::from_pointee(policies)), grant::pair(b"mesh").0)
+}
+
+/// As [`service`], in development.
+pub fn developing(documents: &Snapshot) -> Service {
+    let keys = std::path::PathBuf::new();
+    service(documents).developing(Development { keys, token_options: " --dir there".to_owned() })
 }
 
 /// A token of the project with these claims.

@@ -5,12 +5,12 @@ use std::collections::{HashMap, HashSet};
 use mesh::resources::{Document, Kind, ResourceFault, Snapshot};
 use query::resources::{Project, ProjectResource};
 
-use crate::{table::TableResource, token::SECRET_BYTES};
+use crate::{json_schema, table::TableResource, token::SECRET_BYTES};
 
 /// The resource kind `table`.
 ///
 /// Its check covers the keys of projects too: they verify tokens here.
-pub const TABLE: Kind = Kind { name: "table", parse: TableResource::parse, check };
+pub const TABLE: Kind = Kind { name: "table", parse: TableResource::parse, check, schema: json_schema::table };
 
 /// Errors in the names that `table` resources refer to, and in the keys of projects.
 fn check(snapshot: &Snapshot) -> Vec<ResourceFault> {

@@ -11,10 +11,12 @@ pub enum Error {
     #[error("project {0} is not known")]
     UnknownProject(String),
     /// An access needs a valid token.
-    #[error("{reason}")]
+    #[error("{reason}{explanation}")]
     Unauthenticated {
         /// The reason why the caller's is not valid.
         reason: TokenError,
+        /// In development, why one is needed; else empty.
+        explanation: String,
         /// Its position in the request.
         access: usize,
     },
@@ -22,10 +24,12 @@ pub enum Error {
     #[error("{0}")]
     InvalidToken(TokenError),
     /// The policies deny an access.
-    #[error("{message}")]
+    #[error("{message}{explanation}")]
     Denied {
         /// The text for the caller.
         message: String,
+        /// In development, the clause that denies; else empty.
+        explanation: String,
         /// Its position in the request.
         access: usize,
     },

@@ -9,9 +9,11 @@ use proto::auth::{Access, ReachableTable, TableAccess};
 use query::{Document, GrantTerms, Object, Operation, RuleFilter};
 
 use crate::{
+    config::Development,
     context::RequestContext,
     error::Error,
     eval::{self, Verdict},
+    explain::{self, Refusal},
     policy_set::ProjectPolicies,
     rule::Condition,
     rule::{Kind, Policy},
@@ -30,6 +32,7 @@ pub struct Caller<'a> {
     token: &'a str,
     now: SystemTime,
     claims: Option<Result<Arc<Object>, TokenError>>,
+    development: Option<&'a Development>,
 }
 
 /// The row conditions of a grant: SQL's `USING` and `WITH CHECK`.
@@ -38,16 +41,18 @@ struct RowConditions {
     check: RuleFilter,
 }
 
-/// The reason of a refusal.
-enum Refusal {
-    Token(TokenError),
-    Rule(Option<String>),
-}
-
 impl<'a> Caller<'a> {
     /// The sender of `token` to the project `id`.
-    pub fn new(project: &'a ProjectPolicies, id: &'a str, token: &'a str, now: SystemTime) -> Self {
-        Self { project, id, token, now, claims: None }
+    ///
+    /// In `development`, errors explain themselves.
+    pub fn new(
+        project: &'a ProjectPolicies,
+        id: &'a str,
+        token: &'a str,
+        now: SystemTime,
+        development: Option<&'a Development>,
+    ) -> Self {
+        Self { project, id, token, now, claims: None, development }
     }
 
     /// The terms of a grant for the access; `index` is its position in the request, for errors.
@@ -67,13 +72,7 @@ impl<'a> Caller<'a> {
                 allow_all: policy.allow_all,
                 expires_ms: milliseconds(self.now) + GRANT_LIFETIME_MS,
             }),
-            Err(Refusal::Token(reason)) => Err(Error::Unauthenticated { reason, access: index }),
-            Err(Refusal::Rule(message)) => {
-                // One text whether the table has a rule, has none, or does not exist: it must not disclose which.
-                let TableAccess { database, table, operation, .. } = &access;
-                let default_text = || format!("{} of {database}.{table} is denied by the rules", operation.name());
-                Err(Error::Denied { message: message.unwrap_or_else(default_text), access: index })
-            }
+            Err(refusal) => Err(self.refused(refusal, policy, &access, index)),
         }
     }
 
@@ -93,6 +92,33 @@ impl<'a> Caller<'a> {
             ReachableTable { database: database.to_owned(), table: table.to_owned(), operations }
         });
         Ok(tables.collect())
+    }
+
+    fn refused(&mut self, refusal: Refusal, policy: Option<&Policy>, access: &TableAccess, index: usize) -> Error {
+        let explanation = match self.development {
+            Some(development) => {
+                let claims = self.claims().ok();
+                let context = self.context(access, claims.as_deref());
+                let is_denied = |doc: &&Document| {
+                    let request = RequestContext { doc: Some(doc), ..context };
+                    policy.is_some_and(|policy| rule_filter(policy, &request).is_err())
+                };
+                let doc = access.docs.iter().find(is_denied).or(access.docs.first());
+                let context = RequestContext { doc, ..context };
+                let table = (access.database.as_str(), access.table.as_str());
+                format!("; {}", explain::refusal(&refusal, policy, table, &context, &development.token_options))
+            }
+            None => String::new(),
+        };
+        let own = match refusal {
+            Refusal::Token(reason) => return Error::Unauthenticated { reason, explanation, access: index },
+            Refusal::Rule(own) => own,
+            Refusal::Condition(_) => None,
+        };
+        // One text whether the table has a rule, has none, or does not exist: it must not disclose which.
+        let TableAccess { database, table, operation, .. } = access;
+        let default_text = || format!("{} of {database}.{table} is denied by the rules", operation.name());
+        Error::Denied { message: own.unwrap_or_else(default_text), explanation, access: index }
     }
 
     fn row_conditions<'g>(
@@ -154,7 +180,7 @@ fn row_conditions(
         Operation::Update => {
             let filter = row_filter(policy, request)?;
             let check = match &policy.with_check {
-                Some(condition) => condition_filter(Some(condition), request)?,
+                Some(condition) => condition_filter(Some(condition), "withCheck", request)?,
                 None => filter.clone(),
             };
             (filter, check)
@@ -171,7 +197,8 @@ fn stored_check(docs: &[Document], policy: &Policy, request: &RequestContext<'_>
     let mut conditions: Vec<RuleFilter> = Vec::new();
     for doc in docs {
         let request = RequestContext { doc: Some(doc), ..*request };
-        let condition = rule_filter(policy, &request)?.and(condition_filter(policy.with_check.as_ref(), &request)?);
+        let condition =
+            rule_filter(policy, &request)?.and(condition_filter(policy.with_check.as_ref(), "withCheck", &request)?);
         if condition.is_true() {
             conditions = vec![condition];
         } else if !conditions.contains(&condition) && !conditions.first().is_some_and(RuleFilter::is_true) {
@@ -183,7 +210,7 @@ fn stored_check(docs: &[Document], policy: &Policy, request: &RequestContext<'_>
 
 /// The filter of rows that are visible to the caller.
 fn row_filter(policy: &Policy, request: &RequestContext<'_>) -> Result<RuleFilter, Refusal> {
-    Ok(rule_filter(policy, request)?.and(condition_filter(policy.row_filter.as_ref(), request)?))
+    Ok(rule_filter(policy, request)?.and(condition_filter(policy.row_filter.as_ref(), "rowFilter", request)?))
 }
 
 /// The filter of the rule's verdict.
@@ -195,9 +222,13 @@ fn rule_filter(policy: &Policy, request: &RequestContext<'_>) -> Result<RuleFilt
 }
 
 /// The condition with the values of the request; true where there is none.
-fn condition_filter(condition: Option<&Condition>, request: &RequestContext<'_>) -> Result<RuleFilter, Refusal> {
+fn condition_filter(
+    condition: Option<&Condition>,
+    key: &'static str,
+    request: &RequestContext<'_>,
+) -> Result<RuleFilter, Refusal> {
     let Some(condition) = condition else { return Ok(RuleFilter::TRUE) };
-    condition.filter(request).ok_or(Refusal::Rule(None))
+    condition.filter(request).ok_or(Refusal::Condition(key))
 }
 
 /// Milliseconds since the Unix epoch.

@@ -34,6 +34,8 @@ pub struct Policy {
     pub allow_all: bool,
     /// Columns that may be seen, searched and written.
     pub columns: Arc<Columns>,
+    /// File and line of its rule, for explanations; empty until the document it stands in is known.
+    pub place: String,
 }
 
 /// A rule: a boolean expression over the request.

@@ -1,6 +1,6 @@
 //! The service and its RPCs.
 
-use std::{path::PathBuf, sync::Arc, time::SystemTime};
+use std::{sync::Arc, time::SystemTime};
 
 use arc_swap::ArcSwap;
 use mesh::{Component, ComponentState, Mesh, Tasks, config::ServiceName, resources::Current};
@@ -12,13 +12,19 @@ use proto::{
 use tonic::{Request, Response, Status};
 use tracing::error;
 
-use crate::{config::Config, error::Error, grant::Caller, policy_set::PolicySet};
+use crate::{
+    config::{Config, Development},
+    error::Error,
+    grant::Caller,
+    policy_set::PolicySet,
+};
 
 /// The authorization service.
 #[derive(Clone)]
 pub struct Service {
     policies: Arc<ArcSwap<PolicySet>>,
     signer: Signer,
+    development: Option<Arc<Development>>,
 }
 
 impl Service {
@@ -26,12 +32,13 @@ impl Service {
     pub fn start(mesh: Mesh, config: Config, current: Current, signer: Signer, tasks: Tasks) -> Self {
         let mut current = current;
         let snapshot = current.borrow_and_update().clone();
-        let first = PolicySet::new(&snapshot, config.dev_keys.as_deref(), &PolicySet::default());
+        let first = PolicySet::new(&snapshot, config.dev_keys(), &PolicySet::default());
         let policies = Arc::new(ArcSwap::from_pointee(first));
-        let service = Self { policies: policies.clone(), signer };
+        let development = config.development.clone().map(Arc::new);
+        let service = Self { policies: policies.clone(), signer, development };
         let stop = tasks.stop().clone();
         tasks.spawn("auth-rules: follow resources", async move {
-            stop.run_until_cancelled(follow(policies, config.dev_keys, current)).await;
+            stop.run_until_cancelled(follow(policies, config, current)).await;
         });
         let component = Component::Service(ServiceName::of(&proto::services::auth::AUTH_RULES));
         mesh.health().set(component, ComponentState::Ready);
@@ -41,7 +48,13 @@ impl Service {
     /// A service with these policies, which does not follow the resources.
     #[cfg(test)]
     pub(crate) fn of(policies: Arc<ArcSwap<PolicySet>>, signer: Signer) -> Self {
-        Self { policies, signer }
+        Self { policies, signer, development: None }
+    }
+
+    /// As it is, in development.
+    #[cfg(test)]
+    pub(crate) fn developing(self, development: Development) -> Self {
+        Self { development: Some(Arc::new(development)), ..self }
     }
 
     /// Grants for all accesses of a request that is made at `now`; the first that is denied denies the request.
@@ -49,7 +62,7 @@ impl Service {
         let policies = self.policies.load();
         let AuthorizeRequest { project: id, token, accesses } = request;
         let project = policies.project(&id).ok_or_else(|| Error::UnknownProject(id.clone()))?;
-        let mut caller = Caller::new(project, &id, &token, now);
+        let mut caller = Caller::new(project, &id, &token, now, self.development.as_deref());
         let mut grants = Vec::with_capacity(accesses.len());
         for (index, access) in accesses.into_iter().enumerate() {
             grants.push(self.signer.grant(caller.terms(access, index)?));
@@ -62,7 +75,7 @@ impl Service {
         let policies = self.policies.load();
         let ReachableRequest { project: id, token } = request;
         let project = policies.project(id).ok_or_else(|| Error::UnknownProject(id.clone()))?;
-        let tables = Caller::new(project, id, token, now).reach().map_err(Error::InvalidToken)?;
+        let tables = Caller::new(project, id, token, now, None).reach().map_err(Error::InvalidToken)?;
         Ok(ReachableResponse { tables })
     }
 }
@@ -70,11 +83,11 @@ impl Service {
 /// Puts the policies of each new snapshot in force.
 ///
 /// Parsing many rules takes long, so it runs on a blocking thread.
-async fn follow(policies: Arc<ArcSwap<PolicySet>>, dev_keys: Option<PathBuf>, mut current: Current) {
+async fn follow(policies: Arc<ArcSwap<PolicySet>>, config: Config, mut current: Current) {
     while current.changed().await.is_ok() {
         let snapshot = current.borrow_and_update().clone();
-        let (before, dev_keys) = (policies.load_full(), dev_keys.clone());
-        let next = tokio::task::spawn_blocking(move || PolicySet::new(&snapshot, dev_keys.as_deref(), &before)).await;
+        let (before, config) = (policies.load_full(), config.clone());
+        let next = tokio::task::spawn_blocking(move || PolicySet::new(&snapshot, config.dev_keys(), &before)).await;
         match next {
             Ok(next) => policies.store(Arc::new(next)),
             Err(error) => error!(%error, "new rules failed to load, the previous ones stay in force"),

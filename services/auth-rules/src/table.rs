@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use mesh::resources::{Document, Parsed, ResourceFault, Snapshot};
+use mesh::resources::{Document, Parsed, ResourceFault};
 use query::{
     Columns, Operation,
     resources::{Resource, TableMeta},
 };
 use serde_json::{Map, Value as Json};
 
-use crate::rule::{Diagnostic, Kind, Parser, Policy, columns};
+use crate::rule::{Diagnostic, Parser, Policy, columns};
 
 /// The id of the resource whose policies apply where a table has none of its own.
 pub const DEFAULT: &str = "default";
@@ -74,27 +74,20 @@ impl TableResource {
     pub fn parse(document: &Document) -> Result<Parsed, Vec<ResourceFault>> {
         let Resource { meta, spec } = document.read::<TableMeta, Map<String, Json>>().map_err(|fault| vec![fault])?;
         let mut parser = Parser::default();
-        let policies = policies(&spec, &mut parser);
+        let place = |operation: Operation| {
+            let ResourceFault { file, line, .. } = document.fault(&format!("spec.rules.{}", operation.name()), "");
+            format!("{file}:{line}")
+        };
+        let policies = policies(&spec, place, &mut parser);
         if parser.errors.is_empty() {
             return Ok(Arc::new(TableResource { meta, policies, warnings: parser.warnings }));
         }
         Err(parser.errors.into_iter().map(|error| document.fault(&error.path, error.message)).collect())
     }
-
-    /// Whether everybody may read every column.
-    fn is_open(&self) -> bool {
-        let read = self.policies.of(Operation::Read);
-        read.is_some_and(|read| matches!(read.rule.kind, Kind::Allow) && *read.columns == Columns::default())
-    }
-}
-
-/// The tables of which everybody may read every column.
-pub fn open(snapshot: &Snapshot) -> impl Iterator<Item = &TableMeta> {
-    snapshot.of::<TableResource>().filter(|(table, _)| table.is_open()).map(|(table, _)| &table.meta)
 }
 
 /// The policies of a table's `spec`.
-fn policies(spec: &Map<String, Json>, parser: &mut Parser) -> TablePolicies {
+fn policies(spec: &Map<String, Json>, place: impl Fn(Operation) -> String, parser: &mut Parser) -> TablePolicies {
     let mut policies = TablePolicies::default();
     check_keys(spec, "spec", &["rules", "columns", "mode"], &["schema", "links"], parser);
     let mode = spec.get("mode").and_then(|mode| parser.mode(mode, "spec"));
@@ -114,7 +107,7 @@ fn policies(spec: &Map<String, Json>, parser: &mut Parser) -> TablePolicies {
     for operation in OPERATIONS {
         if let Some(rule) = rules.get(operation.name()) {
             let policy = parser.policy(rule, operation, mode, &columns);
-            policies.set(operation, policy);
+            policies.set(operation, policy.map(|policy| Policy { place: place(operation), ..policy }));
         }
     }
     policies

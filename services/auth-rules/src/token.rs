@@ -25,7 +25,10 @@ pub const SECRET_BYTES: usize = 32;
 /// The reason why a token is not valid. Clients of earlier servers know these texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// It is absent, or not a JSON Web Token.
+    /// None was sent.
+    #[error("a token is needed, and none was sent")]
+    Missing,
+    /// It is not a JSON Web Token.
     #[error("token contains an invalid number of segments")]
     Malformed,
     /// Its algorithm is not the key's.
@@ -132,6 +135,9 @@ impl KeySet {
 
     /// Claims of the token, if it is valid at `now`, in seconds since the Unix epoch.
     pub fn claims(&self, token: &str, now: i64) -> Result<Arc<Object>, TokenError> {
+        if token.is_empty() {
+            return Err(TokenError::Missing);
+        }
         let verified = match self.verified.get(token) {
             Some(verified) => verified,
             None => {

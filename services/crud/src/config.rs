@@ -15,7 +15,12 @@ use crate::{
 };
 
 /// The kind `database`.
-pub const DATABASE: Kind = Kind { name: "database", parse: resources::parse_typed::<DatabaseMeta, Database>, check };
+pub const DATABASE: Kind = Kind {
+    name: "database",
+    parse: resources::parse_typed::<DatabaseMeta, Database>,
+    check,
+    schema: resources::schema_typed::<DatabaseMeta, Database>,
+};
 
 /// Configuration of this service on this node.
 #[derive(Debug, Clone, PartialEq)]

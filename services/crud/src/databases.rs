@@ -21,6 +21,7 @@ use crate::{
     database::Database,
     options::AnswerOptions,
     prepared::PreparedReads,
+    store::postgres::{Postgres, Survey},
 };
 
 /// How often the schema of an open database is polled.
@@ -321,7 +322,7 @@ fn component(project: &str, id: &str) -> Component {
 
 /// Introspects the database behind `url`, which is opened for it. A missing SQLite file is an error.
 pub async fn introspect(url: &str, schema: &str, data: &Path) -> Result<Introspected, Error> {
-    use crate::store::{Store, postgres::Postgres, sqlite::Sqlite};
+    use crate::store::{Store, sqlite::Sqlite};
     use query::resources::Engine;
 
     let store = match Engine::of_url(url) {
@@ -339,4 +340,10 @@ pub async fn introspect(url: &str, schema: &str, data: &Path) -> Result<Introspe
         }
     };
     store.introspect().await
+}
+
+/// The schemas of the PostgreSQL database behind `url`, which is opened for it, and the foreign keys between them.
+pub async fn survey(url: &str) -> Result<Survey, Error> {
+    let store = Postgres::open("surveyed", url, "public", 1, &Tasks::default()).map_err(query::Error::Malformed)?;
+    Box::pin(store.survey()).await
 }

@@ -33,7 +33,8 @@ mod write;
 mod tests;
 
 pub use config::{Config, DATABASE};
-pub use databases::introspect;
+pub use databases::{introspect, survey};
 pub use error::Error;
 pub use introspected::{Introspected, LeftOut};
 pub use service::Service;
+pub use store::postgres::{OutwardKey, SchemaSize, Survey};

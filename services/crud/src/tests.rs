@@ -13,9 +13,16 @@ mod stored;
 mod support;
 mod writes;
 
-use mesh::resources::{Kind, parse_typed};
+use mesh::resources::{Kind, parse_typed, schema_typed};
 use query::resources::{Project, ProjectMeta};
 
 /// The kinds of the resources that tests are written in.
-pub const KINDS: [Kind; 2] =
-    [Kind { name: "project", parse: parse_typed::<ProjectMeta, Project>, check: |_| Vec::new() }, crate::DATABASE];
+pub const KINDS: [Kind; 2] = [
+    Kind {
+        name: "project",
+        parse: parse_typed::<ProjectMeta, Project>,
+        check: |_| Vec::new(),
+        schema: schema_typed::<ProjectMeta, Project>,
+    },
+    crate::DATABASE,
+];

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use anyhow::anyhow;
 use mesh::resources::{self, Kind, Snapshot};
 
 use crate::{failure::Failure, output};
@@ -18,7 +19,18 @@ pub fn run(folder: &Path) -> Result<(), Failure> {
 
 /// The documents of a valid folder.
 pub fn load(folder: &Path) -> Result<Snapshot, Failure> {
+    is_folder(folder)?;
     resources::load(folder, KINDS).map_err(|faults| Failure::faults(folder, &faults))
+}
+
+/// Fails where `folder` is no folder, with the way to one.
+pub fn is_folder(folder: &Path) -> Result<(), Failure> {
+    let shown = folder.display();
+    match (folder.is_dir(), folder.exists()) {
+        (true, _) => Ok(()),
+        (false, true) => Err(anyhow!("{shown} is not a directory; expected a resource folder").into()),
+        (false, false) => Err(anyhow!("{shown} does not exist; `perigee init {shown}` makes it").into()),
+    }
 }
 
 fn summary(snapshot: &Snapshot) -> String {

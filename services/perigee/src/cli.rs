@@ -3,7 +3,7 @@
 use std::{ffi::OsString, path::PathBuf};
 
 use anyhow::Context;
-use clap::{Parser, Subcommand, error::ErrorKind};
+use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 use crate::{check, dev, failure::Failure, health, init, output, serve, token, version};
 
@@ -25,6 +25,17 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
         Command::Check { dir } => check::run(&dir),
         Command::Token(args) => token::run(&args),
         Command::Health { address } => Ok(health::ask(&address)?),
+        Command::Schema => {
+            let schema = mesh::resources::json_schema(check::KINDS);
+            output::print(&format!("{schema:#}\n"));
+            Ok(())
+        }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "perigee", &mut script);
+            output::print(&String::from_utf8_lossy(&script));
+            Ok(())
+        }
         Command::Version => {
             output::print(&format!("perigee {}\n", version::VERSION));
             Ok(())
@@ -70,6 +81,15 @@ enum Command {
         #[arg(value_name = "ADDR", default_value = "127.0.0.1:4122")]
         address: String,
     },
+    /// Prints the JSON Schema of resource documents, for editors
+    #[command(after_help = "Example:\n  perigee schema > shop/.schema.json")]
+    Schema,
+    /// Prints a script that completes commands, for bash, elvish, fish, powershell or zsh
+    #[command(after_help = "Example:\n  perigee completions bash > ~/.local/share/bash-completion/completions/perigee")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
     /// Prints version, commit and build
     #[command(after_help = "Example:\n  perigee version")]
     Version,
@@ -88,8 +108,6 @@ fn one_line(error: &clap::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn usage(args: &[&str]) -> String {

@@ -19,7 +19,7 @@ use documents::Plan;
 
 /// Arguments of `perigee init`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  perigee init shop --database postgres://localhost/shop")]
+#[command(after_help = "Example:\n  perigee init shop --database postgres://localhost/shop --schema sales --schema hr")]
 pub struct InitArgs {
     /// The folder to write; made where it does not exist
     pub dir: PathBuf,
@@ -29,6 +29,10 @@ pub struct InitArgs {
     /// A database to look at: sqlite:FILE or postgres://USER@HOST/NAME
     #[arg(long, value_name = "URL", value_parser = Source::parse)]
     pub database: Option<Source>,
+    /// A schema of a PostgreSQL database, `public` where none is given; may be given several times, and makes one
+    /// database resource each
+    #[arg(long, value_name = "NAME", requires = "database", value_delimiter = ',')]
+    pub schema: Vec<String>,
 }
 
 /// A file to write.
@@ -47,7 +51,7 @@ pub async fn run(args: InitArgs) -> Result<(), Failure> {
         None => project_of(&args.dir),
     };
     let database = match args.database {
-        Some(source) => Some(source.look().await?),
+        Some(source) => Some(source.look(&args.schema).await?),
         None => None,
     };
     let plan = Plan::new(project, database);

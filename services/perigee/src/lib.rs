@@ -12,6 +12,7 @@ mod dev;
 mod health;
 mod init;
 mod output;
+mod progress;
 mod serve;
 mod token;
 mod version;

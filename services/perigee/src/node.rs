@@ -22,16 +22,17 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use crate::{check::KINDS, failure::Failure};
-
-/// The folder under `data` with the keys of projects that have none, in development.
-pub const DEV_KEYS: &str = "keys";
+use crate::{
+    check::{self as folder_check, KINDS},
+    failure::Failure,
+    token::{self, DEV_KEYS},
+};
 
 /// Mode of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// One process on one machine: projects without keys get one of their own, kept under the data folder, and no other
-    /// node can reach this one.
+    /// node can reach this one. Refusals explain themselves, and pages of this machine may call.
     Dev,
     /// Production: everything as the configuration says.
     Serve,
@@ -179,6 +180,7 @@ fn check(config: &config::Node, mode: Mode) -> Result<(), Failure> {
 /// The resources of `config`, watched from now on; all that is wrong with them where anything is.
 fn watch(config: &config::Node, tasks: &Tasks, mesh: &Mesh) -> Result<Current, Failure> {
     let config::Resources::Folder { path } = &config.resources;
+    folder_check::is_folder(path)?;
     resources::watch(path, KINDS, tasks, mesh.health()).map_err(|faults| Failure::faults(path, &faults))
 }
 
@@ -248,11 +250,15 @@ fn host_crud(start: &Start<'_>) -> Host {
 
 fn host_auth_rules(start: &Start<'_>) -> Host {
     let Start { mesh, current, tasks, signer, .. } = start;
-    let dev_keys = (start.mode == Mode::Dev).then(|| start.config.data.join(DEV_KEYS));
+    let development = (start.mode == Mode::Dev).then(|| {
+        let config::Resources::Folder { path } = &start.config.resources;
+        let token_options = token::options(path, &start.config.data);
+        auth_rules::Development { keys: start.config.data.join(DEV_KEYS), token_options }
+    });
     let (mesh, current, tasks) = (Mesh::clone(mesh), Current::clone(current), Tasks::clone(tasks));
     services::auth::host(auth_rules::Service::start(
         mesh,
-        auth_rules::Config { dev_keys },
+        auth_rules::Config { development },
         current,
         signer.clone(),
         tasks,
@@ -287,6 +293,7 @@ fn edge(config: &config::Node, mode: Mode) -> gateway::Config {
         unsent_bytes: limits.unsent_bytes,
         http_details: config.listen.http_details,
         introspection: mode == Mode::Dev,
+        development: mode == Mode::Dev,
         ..gateway::Config::default()
     }
 }

@@ -1,13 +1,23 @@
 //! `perigee token`: a token signed with a project's primary key.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, anyhow};
 use mesh::resources::Snapshot;
 use query::resources::{Project, ProjectResource};
 use serde_json::{Map, Value};
 
-use crate::{check, failure::Failure, node::DEV_KEYS, output};
+use crate::{check, failure::Failure, output};
+
+/// The folder under `data` with the keys of projects that have none, in development.
+pub const DEV_KEYS: &str = "keys";
+/// The resource folder where none is given.
+pub const DEFAULT_DIR: &str = ".";
+/// The data folder where none is given.
+pub const DEFAULT_DATA: &str = "./perigee-data";
 
 /// Arguments of `perigee token`.
 #[derive(Debug, clap::Args)]
@@ -22,11 +32,20 @@ pub struct TokenArgs {
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = lifetime)]
     pub expires: Duration,
     /// The resource folder
-    #[arg(long, value_name = "DIR", default_value = ".")]
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_DIR)]
     pub dir: PathBuf,
     /// Where `perigee dev` keeps its keys
-    #[arg(long, value_name = "DIR", default_value = "./perigee-data")]
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_DATA)]
     pub data: PathBuf,
+}
+
+/// Options with which the command finds the resources in `dir` and the keys under `data`, each after a space.
+pub fn options(dir: &Path, data: &Path) -> String {
+    let option = |name: &str, path: &Path, default: &str| match path == Path::new(default) {
+        true => String::new(),
+        false => format!(" {name} {}", output::shell_word(&path.display().to_string())),
+    };
+    option("--dir", dir, DEFAULT_DIR) + &option("--data", data, DEFAULT_DATA)
 }
 
 /// Prints the token.

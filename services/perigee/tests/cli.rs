@@ -105,6 +105,17 @@ fn version_says_version_commit_and_build() {
 }
 
 #[test]
+fn the_schema_and_the_completions_are_printed() {
+    let schema = succeeds(&run(Path::new("."), &["schema"]));
+    for part in ["\"project\"", "\"database\"", "\"table\"", "rowFilter", "2020-12"] {
+        assert!(schema.contains(part), "{part}: {schema}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(succeeds(&run(Path::new("."), &["completions", shell])).contains("perigee"), "{shell}");
+    }
+}
+
+#[test]
 fn help_is_no_failure() {
     for args in [&["--help"][..], &["dev", "--help"], &["token", "--help"]] {
         assert!(succeeds(&run(Path::new("."), args)).contains("Example:"));
@@ -146,9 +157,10 @@ fn check_says_where_and_what_every_fault_is() {
 
 #[test]
 fn check_of_no_folder_says_so() {
-    let line = fails(&run(folder().path(), &["check", "nowhere"]), 1);
-
-    assert!(line.contains("nowhere"), "{line}");
+    for args in [&["check", "nowhere"][..], &["token", "shop", "{}", "--dir", "nowhere"], &["dev", "nowhere"]] {
+        let line = fails(&run(folder().path(), args), 1);
+        assert_eq!(line, "perigee: nowhere does not exist; `perigee init nowhere` makes it\n");
+    }
 }
 
 #[test]
@@ -227,6 +239,54 @@ fn a_development_token_opens_what_its_claims_allow() {
 }
 
 #[test]
+fn a_folder_above_finds_the_variables_beside_each_document() {
+    let dir = folder();
+    succeeds(&run(dir.path(), &["init", "shop"]));
+    succeeds(&run(dir.path(), &["init", "blog"]));
+
+    let text = succeeds(&run(dir.path(), &["check", "."]));
+    assert!(text.contains("2 projects, 2 databases, 2 tables"), "{text}");
+
+    fs::remove_file(dir.path().join("shop/.env")).expect("removed");
+    let line = fails(&run(dir.path(), &["check", "."]), 1);
+    let told = "the variable SHOP_SECRET is not set: there is no shop/.env, there is no .env";
+    assert!(line.contains(told) && line.starts_with("shop/project.yaml:"), "{line}");
+}
+
+#[test]
+fn init_refuses_a_schema_of_a_file() {
+    let dir = folder();
+    fs::write(dir.path().join("a.db"), "").expect("written");
+    let line = fails(&run(dir.path(), &["init", "shop", "--database", "sqlite:a.db", "--schema", "sales"]), 1);
+    assert!(line.contains("an SQLite file has no schema sales"), "{line}");
+    assert!(!dir.path().join("shop").exists());
+}
+
+#[test]
+fn dev_counts_open_tables_and_shows_one_with_the_token_it_needs() {
+    let dir = folder();
+    succeeds(&run(dir.path(), &["init", "shop"]));
+    let tables = dir.path().join("shop/tables.yaml");
+    let text = fs::read_to_string(&tables).expect("written");
+    let role =
+        "read: { rule: match, type: string, eval: \"==\", f1: args.auth.role, f2: staff, columns: { deny: [secret] } }";
+    fs::write(&tables, text.replacen("read: { rule: deny }", role, 1)).expect("written");
+    let init = "type: sqlite\n  init: [shop.sql]";
+    let database = dir.path().join("shop/database.yaml");
+    let text = fs::read_to_string(&database).expect("written");
+    fs::write(&database, text.replace("type: sqlite", init)).expect("written");
+    let sql = "CREATE TABLE note (secret TEXT, id INTEGER PRIMARY KEY, v TEXT); INSERT INTO note VALUES ('s', 1, 'x');";
+    fs::write(dir.path().join("shop/shop.sql"), sql).expect("written");
+
+    let dev = Dev::start(dir.path().join("shop").to_str().expect("UTF-8"), &dir.path().join("data"));
+
+    assert!(dev.note.contains("sqlite, 1 table, 1 open\n"), "{}", dev.note);
+    assert!(dev.curl_line().contains(r#"token shop '{"role":"staff"}' --dir "#), "{}", dev.curl_line());
+    let answer = Command::new("sh").args(["-c", dev.curl_line()]).output().expect("sh runs");
+    assert_eq!(out(&answer), r#"{"data":{"note":[{"id":1,"v":"x"}]}}"#, "{}", dev.curl_line());
+}
+
+#[test]
 fn init_writes_a_denied_table_for_each_of_a_database() {
     let data = folder();
     Dev::start(CHINOOK, data.path()).stop();
@@ -238,6 +298,9 @@ fn init_writes_a_denied_table_for_each_of_a_database() {
     let tables = fs::read_to_string(dir.path().join("shop/tables.yaml")).expect("written");
     assert_eq!(tables.matches("kind: table").count(), 11);
     assert_eq!(tables.matches("rule: deny").count(), 44);
+    assert!(tables.starts_with("# yaml-language-server: $schema=.schema.json\n"), "{tables}");
+    let schema = fs::read_to_string(dir.path().join("shop/.schema.json")).expect("written");
+    assert_eq!(schema, succeeds(&run(Path::new("."), &["schema"])));
     let text = succeeds(&run(dir.path(), &["check", "shop"]));
     assert!(text.contains("11 tables"), "{text}");
 }

@@ -3,16 +3,19 @@
 mod folder;
 mod read_file;
 mod reference;
+mod schema;
 mod watch;
 
 use std::{
     any::Any,
+    collections::HashSet,
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use query::resources::Resource;
+use schemars::SchemaGenerator;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -21,6 +24,7 @@ use crate::{
     yaml::{self, Position, Positions, below},
 };
 
+pub use schema::{PartSchemas, json_schema, schema_typed};
 pub use watch::watch;
 
 const KEYS: [&str; 3] = ["kind", "meta", "spec"];
@@ -70,6 +74,8 @@ pub struct Kind {
     /// Faults between documents, of this kind and of others. It is asked even where some documents have faults of their
     /// own: [`Snapshot::of`] leaves those out, [`Snapshot::of_kind`] does not.
     pub check: fn(&Snapshot) -> Vec<ResourceFault>,
+    /// JSON Schemas of its `meta` and `spec`, for editors. [`schema_typed`] serves where the types say everything.
+    pub schema: fn(&mut SchemaGenerator) -> PartSchemas,
 }
 
 /// A typed value, as [`Snapshot::of`] finds it again.
@@ -172,11 +178,13 @@ struct Loader<'a> {
     sources: reference::Sources,
     documents: Vec<Document>,
     faults: Vec<ResourceFault>,
+    /// What was said of references, and the folder of their documents: one cause is one fault.
+    told: HashSet<(PathBuf, String)>,
 }
 
 impl<'a> Loader<'a> {
     fn new(kinds: &'a [Kind], sources: reference::Sources) -> Self {
-        Self { kinds, sources, documents: Vec::new(), faults: Vec::new() }
+        Self { kinds, sources, documents: Vec::new(), faults: Vec::new(), told: HashSet::new() }
     }
 
     /// Takes the documents of one file, which lies in `folder`.
@@ -239,13 +247,19 @@ impl<'a> Loader<'a> {
     /// others may name it without a fault.
     fn add(&mut self, kind: &Kind, mut document: Document) {
         let mut spec = std::mem::take(&mut document.spec);
+        let mut unresolved = HashSet::new();
         self.sources.resolve(&mut spec, "spec", &document.folder, &mut |path, message| {
-            self.faults.push(document.fault(path, message));
+            unresolved.insert(path.to_owned());
+            if self.told.insert((document.folder.clone(), message.clone())) {
+                self.faults.push(document.fault(path, message));
+            }
         });
         document.spec = spec;
         match (kind.parse)(&document) {
-            Ok(parsed) => document.parsed = Some(parsed),
-            Err(faults) => self.faults.extend(faults),
+            Ok(parsed) if unresolved.is_empty() => document.parsed = Some(parsed),
+            // What would be said of a value that nobody knows only follows from the reference.
+            Ok(_) => {}
+            Err(faults) => self.faults.extend(faults.into_iter().filter(|fault| !unresolved.contains(&fault.path))),
         }
         self.documents.push(document);
     }
@@ -270,13 +284,13 @@ mod tests {
 
     use super::*;
 
-    #[derive(Debug, Deserialize)]
+    #[derive(Debug, Deserialize, schemars::JsonSchema)]
     #[serde(deny_unknown_fields)]
     pub struct Meta {
         id: String,
     }
 
-    #[derive(Debug, Default, Deserialize)]
+    #[derive(Debug, Default, Deserialize, schemars::JsonSchema)]
     #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
     pub struct Spec {
         name: Option<String>,
@@ -285,9 +299,19 @@ mod tests {
     }
 
     /// A kind whose documents have types.
-    pub const PROJECT: Kind = Kind { name: "project", parse: parse_typed::<Meta, Spec>, check: |_| Vec::new() };
+    pub const PROJECT: Kind = Kind {
+        name: "project",
+        parse: parse_typed::<Meta, Spec>,
+        check: |_| Vec::new(),
+        schema: schema_typed::<Meta, Spec>,
+    };
     /// A kind that takes every document.
-    const TABLE: Kind = Kind { name: "table", parse: parse_typed::<Value, Value>, check: |_| Vec::new() };
+    const TABLE: Kind = Kind {
+        name: "table",
+        parse: parse_typed::<Value, Value>,
+        check: |_| Vec::new(),
+        schema: schema_typed::<Value, Value>,
+    };
 
     fn parse(yaml: &str) -> Result<Snapshot, Vec<String>> {
         Snapshot::parse(yaml, &[PROJECT, TABLE]).map_err(|faults| faults.iter().map(ResourceFault::to_string).collect())
@@ -336,6 +360,21 @@ mod tests {
         let snapshot = parse("kind: table\nmeta: { id: a }\nspec:\n  rules:\n    read: { rule: x }\n").unwrap();
         let fault = snapshot.documents[0].fault("spec.rules.read.eval", "is missing");
         assert_eq!(fault.to_string(), "inline:5:5: spec.rules.read.eval: is missing");
+    }
+
+    #[test]
+    fn a_variable_that_is_not_set_is_one_fault() {
+        let refuse = |snapshot: &Snapshot| {
+            snapshot.of::<Resource<Meta, Spec>>().map(|(_, document)| document.fault("spec.name", "is wrong")).collect()
+        };
+        let kind = Kind { check: refuse, ..PROJECT };
+        let yaml = "kind: project\nmeta: { id: a }\nspec: { name: '${env:NOT_SET_ANYWHERE}', limits: '${env:NOT_SET_ANYWHERE}' }\n";
+        let faults = Snapshot::parse(&format!("{yaml}---\n{yaml}"), &[kind]).unwrap_err();
+        let faults: Vec<String> = faults.iter().map(ResourceFault::to_string).collect();
+        assert_eq!(faults, ["inline:3:9: spec.name: the variable NOT_SET_ANYWHERE is not set"]);
+        let other = yaml.replace(" }\n", ", nmae: a }\n");
+        let faults = Snapshot::parse(&other, &[kind]).unwrap_err();
+        assert_eq!(faults.len(), 2, "what does not follow from it is told too: {faults:?}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// A resource document, typed.
@@ -21,7 +22,7 @@ pub type ProjectResource = Resource<ProjectMeta, Project>;
 pub type DatabaseResource = Resource<DatabaseMeta, Database>;
 
 /// `meta` of a project.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProjectMeta {
     /// The project's id, as it stands in addresses.
@@ -29,7 +30,7 @@ pub struct ProjectMeta {
 }
 
 /// `spec` of a project.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct Project {
     /// For people.
@@ -49,7 +50,7 @@ pub struct Project {
 }
 
 /// A key that verifies tokens.
-#[derive(Clone, PartialEq, Deserialize)]
+#[derive(Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct TokenKey {
     /// Names the key in a token's header.
@@ -78,7 +79,7 @@ impl fmt::Debug for TokenKey {
 }
 
 /// Signature algorithm of tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 pub enum Algorithm {
     /// HMAC with SHA-256.
     #[default]
@@ -87,7 +88,7 @@ pub enum Algorithm {
 }
 
 /// Evaluation of rules.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct Security {
     /// Effect of a `match` on `args.find`.
@@ -95,7 +96,7 @@ pub struct Security {
 }
 
 /// Effect of a `match` on `args.find.<column>`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum MatchMode {
     /// The request must carry the plain value.
@@ -108,7 +109,7 @@ pub enum MatchMode {
 }
 
 /// Cross-origin resource sharing.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cors {
     /// Origins, exact; `*` for any, without credentials.
@@ -116,7 +117,7 @@ pub struct Cors {
 }
 
 /// JSON form of numbers that a double cannot hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Numbers {
     /// As JSON numbers with every digit.
@@ -128,7 +129,7 @@ pub enum Numbers {
 
 /// GraphQL of a project. Its limits hold for every protocol: another spelling of those in [`ProjectLimits`], and the
 /// lower one counts.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct Graphql {
     /// Whether the schema is shown, as far as the caller's rules reach; absent: in development only.
@@ -140,7 +141,7 @@ pub struct Graphql {
 }
 
 /// Limits of a project; absent ones are the node's, and one above the node's changes nothing.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct ProjectLimits {
     /// Bytes of a request's body.
@@ -164,7 +165,7 @@ pub struct ProjectLimits {
 }
 
 /// `meta` of a database.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DatabaseMeta {
     /// The project's id.
@@ -174,7 +175,7 @@ pub struct DatabaseMeta {
 }
 
 /// `spec` of a database.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Database {
     /// Which engine; absent: the one that the scheme of `url` names. Read it by [`Database::engine`].
@@ -197,7 +198,7 @@ pub struct Database {
 }
 
 /// A database engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
     /// A file.
@@ -241,7 +242,7 @@ impl Engine {
 }
 
 /// Connections of one database.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Pool {
     /// At most this many.
@@ -255,7 +256,7 @@ impl Default for Pool {
 }
 
 /// `meta` of a table.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TableMeta {
     /// The project's id.

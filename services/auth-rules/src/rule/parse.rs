@@ -88,7 +88,7 @@ impl Parser {
         let with_check = self.condition(json, path, "withCheck", writes);
         let rule = rule.filter(|_| self.errors.len() == errors)?;
         let columns = std::sync::Arc::new(columns);
-        Some(Policy { rule, anonymous, row_filter, with_check, allow_all, columns })
+        Some(Policy { rule, anonymous, row_filter, with_check, allow_all, columns, place: String::new() })
     }
 
     fn condition(&mut self, json: &Json, path: &str, key: &str, applies: bool) -> Option<Condition> {

@@ -42,9 +42,11 @@ mod pool;
 mod pooler;
 mod rewritten;
 mod statement_stats;
+mod survey;
 mod tls;
 mod tx;
 
+pub use survey::{OutwardKey, SchemaSize, Survey};
 pub use tx::PostgresTx;
 
 /// A database on a PostgreSQL server. Connections are made when they are needed, and made again when they are lost.
@@ -154,6 +156,11 @@ impl Postgres {
             self.inner.statements.clear();
         }
         Ok(Introspected { schema, left_out })
+    }
+
+    /// The schemas of the database, and the foreign keys between them.
+    pub async fn survey(&self) -> Result<Survey, Error> {
+        self.with_retry(|connection| Box::pin(async move { survey::survey(&connection).await })).await
     }
 
     /// A text that changes whenever the schema does.

@@ -2,9 +2,22 @@
 
 use std::{fmt::Write, path::Path};
 
+use crud::OutwardKey;
+use mesh::resources;
 use query::{Operation, Table, Writes};
 
-use super::{File, source::Found};
+use super::{
+    File,
+    source::{DEFAULT_SCHEMA, Found, FoundSchema, counts},
+};
+use crate::check::KINDS;
+
+/// File of the JSON Schema that editors check the documents by. Its name is hidden, for no resources are in it.
+const SCHEMA_FILE: &str = ".schema.json";
+/// The id of a database that does not exist yet.
+const DEFAULT_ID: &str = "main";
+/// Foreign keys into other schemas that the closing note names.
+const SHOWN_KEYS: usize = 10;
 
 /// A folder to write: a project and its database.
 pub struct Plan {
@@ -22,11 +35,15 @@ impl Plan {
 
     /// The files of the folder.
     pub fn files(&self) -> Vec<File> {
-        let open = |name, text| File { name, text, is_secret: false };
+        let open = |name, text| {
+            let text = format!("# yaml-language-server: $schema={SCHEMA_FILE}\n{text}");
+            File { name, text, is_secret: false }
+        };
         vec![
             open("project.yaml", self.project_document()),
-            open("database.yaml", self.database_document()),
+            open("database.yaml", self.database_documents()),
             open("tables.yaml", self.table_documents()),
+            File { name: SCHEMA_FILE, text: format!("{:#}\n", resources::json_schema(KINDS)), is_secret: false },
             File { name: ".env", text: self.variables(), is_secret: true },
         ]
     }
@@ -34,18 +51,23 @@ impl Plan {
     /// The closing note: files written and next steps.
     pub fn note(&self, dir: &Path) -> String {
         let dir = dir.display();
-        let tables = match &self.database {
-            Some(found) => format!(", {} tables, every operation denied", found.schema.tables().len()),
-            None => String::new(),
-        };
-        let left_out = self.database.iter().flat_map(|found| &found.left_out);
-        let left_out: String = left_out.map(|object| format!("left out: {}: {}\n", object.name, object.why)).collect();
-        format!(
-            "wrote {dir}: project {}, database {}{tables}\n{left_out}\n\
-             Say who may do what in {dir}/tables.yaml, then:\n\n  perigee dev {dir}\n",
-            self.project,
-            self.database_id()
-        )
+        let mut text = format!("wrote {dir}: project {}, ", self.project);
+        match &self.database {
+            Some(found) => {
+                let databases = found.schemas.iter().map(|found| match found.schema.tables().len() {
+                    0 => format!("database {} without a table yet", found.id),
+                    1 => format!("database {} with 1 table", found.id),
+                    many => format!("database {} with {many} tables", found.id),
+                });
+                text.push_str(&databases.collect::<Vec<_>>().join(", "));
+                text.push_str("; every operation denied\n");
+                surroundings(found, &mut text);
+            }
+            None => {
+                let _infallible = writeln!(text, "database {DEFAULT_ID}");
+            }
+        }
+        text + &format!("\nSay who may do what in {dir}/tables.yaml, then:\n\n  perigee dev {dir}\n")
     }
 
     fn project_document(&self) -> String {
@@ -60,18 +82,26 @@ impl Plan {
         )
     }
 
-    fn database_document(&self) -> String {
-        let spec = match &self.database {
-            Some(found) => {
-                format!("  type: {}\n  url: \"${{env:{}}}\"\n", found.engine.name(), self.url_variable())
-            }
-            None => format!(
+    fn database_documents(&self) -> String {
+        let Some(found) = &self.database else {
+            let spec = format!(
                 "  # A file under the data folder, made at the first start.\n  type: sqlite\n  url: sqlite:{}.db\n",
                 self.project
-            ),
+            );
+            return self.database_document(DEFAULT_ID, &spec);
         };
-        let (project, id) = (scalar(&self.project), scalar(self.database_id()));
-        format!("kind: database\nmeta: {{ project: {project}, id: {id} }}\nspec:\n{spec}")
+        let documents = found.schemas.iter().map(|schema| {
+            let mut spec = format!("  type: {}\n  url: \"${{env:{}}}\"\n", found.engine.name(), self.url_variable());
+            if let Some(name) = &schema.name {
+                let _infallible = writeln!(spec, "  schema: {}", scalar(name));
+            }
+            self.database_document(&schema.id, &spec)
+        });
+        documents.collect::<Vec<_>>().join("---\n")
+    }
+
+    fn database_document(&self, id: &str, spec: &str) -> String {
+        format!("kind: database\nmeta: {{ project: {}, id: {} }}\nspec:\n{spec}", scalar(&self.project), scalar(id))
     }
 
     fn table_documents(&self) -> String {
@@ -79,29 +109,40 @@ impl Plan {
                         `authenticated` for\n# every valid token, and a `match` looks at the token and the row:\n#\n\
                         #   read: { rule: match, type: number, eval: \"==\", f1: args.find.user_id, f2: args.auth.id }\n"
             .to_owned();
-        match &self.database {
-            Some(found) => {
-                let documents: Vec<String> = found.schema.tables().iter().map(|table| self.document(table)).collect();
-                text.push_str(&documents.join("---\n"));
+        let mut documents = Vec::new();
+        for schema in self.database.iter().flat_map(|found| &found.schemas) {
+            documents.extend(schema.schema.tables().iter().map(|table| self.document(schema, table)));
+            if schema.schema.tables().is_empty() {
+                documents.push(self.rules(&schema.id, "default", Writes::ALL));
             }
-            // For every table without a document of its own.
-            None => text.push_str(&self.rules("default", Writes::ALL)),
         }
+        if self.database.is_none() {
+            // For every table without a document of its own.
+            documents.push(self.rules(DEFAULT_ID, "default", Writes::ALL));
+        }
+        text.push_str(&documents.join("---\n"));
         text
     }
 
-    fn document(&self, table: &Table) -> String {
+    fn document(&self, schema: &FoundSchema, table: &Table) -> String {
         let columns: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
         let mut text = format!("# Columns: {}\n", one_line(&columns.join(", ")));
         if !table.relations.is_empty() {
             let relations: Vec<&str> = table.relations.iter().map(|relation| relation.name.as_str()).collect();
             let _infallible = writeln!(text, "# Relations: {}", one_line(&relations.join(", ")));
         }
-        text + &self.rules(&table.name, table.writes)
+        let name = schema.name.as_deref().unwrap_or(DEFAULT_SCHEMA);
+        let keys = self.database.iter().flat_map(|found| &found.outward_keys);
+        for key in keys.filter(|key| key.schema == name && key.table == table.name) {
+            let columns = key.columns.join(", ");
+            let line = format!("{columns} refers to {}, in another schema: no relation", far(key));
+            let _infallible = writeln!(text, "# {}", one_line(&line));
+        }
+        text + &self.rules(&schema.id, &table.name, table.writes)
     }
 
     /// The rules of a table, which deny what can be done with it.
-    fn rules(&self, table: &str, writes: Writes) -> String {
+    fn rules(&self, database: &str, table: &str, writes: Writes) -> String {
         let operations = [Operation::Create, Operation::Read, Operation::Update, Operation::Delete];
         let possible = operations.iter().filter(|operation| **operation == Operation::Read || writes.has(**operation));
         let rules: String = possible.map(|operation| format!("    {}: {{ rule: deny }}\n", operation.name())).collect();
@@ -111,7 +152,7 @@ impl Plan {
              spec:\n  \
                rules:\n{rules}",
             scalar(&self.project),
-            scalar(self.database_id()),
+            scalar(database),
             scalar(table)
         )
     }
@@ -124,10 +165,6 @@ impl Plan {
         text
     }
 
-    fn database_id(&self) -> &str {
-        self.database.as_ref().map_or("main", |found| &found.id)
-    }
-
     fn secret_variable(&self) -> String {
         format!("{}_SECRET", variable(&self.project))
     }
@@ -135,6 +172,30 @@ impl Plan {
     fn url_variable(&self) -> String {
         format!("{}_DATABASE_URL", variable(&self.project))
     }
+}
+
+/// Writes what is not in the documents: what was left out of the schemas that were read, and what lies outside them.
+fn surroundings(found: &Found, text: &mut String) {
+    for object in found.schemas.iter().flat_map(|found| &found.left_out) {
+        let _infallible = writeln!(text, "left out: {}: {}", object.name, object.why);
+    }
+    for key in found.outward_keys.iter().take(SHOWN_KEYS) {
+        let near = format!("{}.{} ({})", key.schema, key.table, key.columns.join(", "));
+        let _infallible = writeln!(text, "no relation: {near} refers to {}, in another schema", far(key));
+    }
+    if found.outward_keys.len() > SHOWN_KEYS {
+        let more = found.outward_keys.len() - SHOWN_KEYS;
+        let _infallible = writeln!(text, "no relation: {more} more foreign keys lead into other schemas");
+    }
+    if !found.others.is_empty() {
+        let others = counts(&found.others);
+        let _infallible = writeln!(text, "not read: of tables in other schemas, {others}; --schema NAME reads them");
+    }
+}
+
+/// `schema.table` that a foreign key leads to.
+fn far(key: &OutwardKey) -> String {
+    format!("{}.{}", key.foreign_schema, key.foreign_table)
 }
 
 /// `id` as the start of a variable's name.

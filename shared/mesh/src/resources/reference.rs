@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    env,
+    env, io,
     path::{Path, PathBuf},
 };
 
@@ -14,18 +14,43 @@ use crate::yaml::below;
 /// Sources of references: variables, and the files that were read.
 #[derive(Debug, Default)]
 pub(super) struct Sources {
-    /// Variables of the folder's `.env`; those of the process come first.
-    variables: HashMap<String, String>,
+    /// The resource folder; `None` for documents that lie in none.
+    root: Option<PathBuf>,
+    /// What the `.env` of each folder says that was looked into.
+    variables: HashMap<PathBuf, VariableFile>,
     /// Files that were read, or should have been.
     pub files: Vec<PathBuf>,
 }
 
+/// A `.env`.
+#[derive(Debug)]
+enum VariableFile {
+    Read(HashMap<String, String>),
+    Missing,
+    /// Why it cannot be read.
+    Unreadable(String),
+}
+
+impl VariableFile {
+    fn read(file: &Path) -> Self {
+        match read_file_as_text(file) {
+            Ok(text) => VariableFile::Read(text.lines().filter_map(variable).collect()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => VariableFile::Missing,
+            Err(error) => VariableFile::Unreadable(error.to_string()),
+        }
+    }
+}
+
 impl Sources {
-    /// Sources of a resource folder: its `.env` is read, if it has one.
-    pub(super) fn of(folder: &Path) -> Self {
-        let file = folder.join(".env");
-        let text = read_file_as_text(&file).unwrap_or_default();
-        Self { variables: text.lines().filter_map(variable).collect(), files: vec![file] }
+    /// Sources of a resource folder.
+    ///
+    /// A variable is that of the process, else that of the `.env` beside the document, else of the nearest folder above
+    /// it, up to `root`.
+    pub(super) fn of(root: &Path) -> Self {
+        let mut sources = Self { root: Some(root.to_owned()), ..Self::default() };
+        // Also where no document asks for it yet: an edit of it counts as one of the folder.
+        sources.variables_in(root);
+        sources
     }
 
     /// Replaces every reference in the texts of `value`, which stands at `path`; `refuse` is told of each that leads
@@ -83,8 +108,11 @@ impl Sources {
                     Some((name, default)) => (name, Some(default)),
                     None => (name, None),
                 };
-                let set = env::var(name).ok().or_else(|| self.variables.get(name).cloned());
-                set.or_else(|| default.map(str::to_owned)).ok_or_else(|| format!("the variable {name} is not set"))
+                match (self.variable(name, folder), default) {
+                    (Ok(set), _) => Ok(set),
+                    (Err(_), Some(default)) => Ok(default.to_owned()),
+                    (Err(unset), None) => Err(unset),
+                }
             }
             Some(("file", path)) => {
                 let file = folder.join(path);
@@ -97,6 +125,41 @@ impl Sources {
                 Err("expected ${env:NAME}, ${env:NAME:-default} or ${file:PATH}; $${ stands for a plain ${".to_owned())
             }
         }
+    }
+}
+
+impl Sources {
+    /// The variable called `name`, for a document in `folder`; where it is not set, says which files were looked into.
+    fn variable(&mut self, name: &str, folder: &Path) -> Result<String, String> {
+        if let Ok(set) = env::var(name) {
+            return Ok(set);
+        }
+        let Some(root) = self.root.clone() else { return Err(format!("the variable {name} is not set")) };
+        let mut looked = Vec::new();
+        for above in folder.ancestors().take_while(|above| above.starts_with(&root)) {
+            let file = above.join(".env");
+            let shown = file.strip_prefix(".").unwrap_or(&file).display().to_string();
+            match self.variables_in(above) {
+                VariableFile::Read(variables) => match variables.get(name) {
+                    Some(set) => return Ok(set.clone()),
+                    None => looked.push(format!("{shown} does not set it")),
+                },
+                VariableFile::Missing => looked.push(format!("there is no {shown}")),
+                VariableFile::Unreadable(why) => looked.push(format!("{shown} cannot be read ({why})")),
+            }
+        }
+        Err(format!("the variable {name} is not set: {}", looked.join(", ")))
+    }
+
+    /// The `.env` of `folder`.
+    fn variables_in(&mut self, folder: &Path) -> &VariableFile {
+        let files = &mut self.files;
+        self.variables.entry(folder.to_owned()).or_insert_with(|| {
+            let file = folder.join(".env");
+            let read = VariableFile::read(&file);
+            files.push(file);
+            read
+        })
     }
 }
 
@@ -120,7 +183,8 @@ mod tests {
 
     fn sources() -> Sources {
         let variables = HashMap::from([("SHOP".to_owned(), "music".to_owned()), ("NONE".to_owned(), String::new())]);
-        Sources { variables, files: Vec::new() }
+        let variables = HashMap::from([(PathBuf::from("."), VariableFile::Read(variables))]);
+        Sources { root: Some(PathBuf::from(".")), variables, files: Vec::new() }
     }
 
     fn resolved(text: &str) -> Result<String, String> {
@@ -137,7 +201,8 @@ mod tests {
 
     #[test]
     fn a_reference_that_leads_nowhere_is_refused_by_name() {
-        assert_eq!(resolved("${env:NOT_SET_ANYWHERE}"), Err("the variable NOT_SET_ANYWHERE is not set".to_owned()));
+        let unset = "the variable NOT_SET_ANYWHERE is not set: .env does not set it";
+        assert_eq!(resolved("${env:NOT_SET_ANYWHERE}"), Err(unset.to_owned()));
         assert!(resolved("${file:no/such}").is_err_and(|text| text.starts_with("the file no/such cannot be read: ")));
         assert!(resolved("${SHOP}").is_err_and(|text| text.starts_with("expected ${env:NAME}")));
         assert!(resolved("${env:SHOP").is_err_and(|text| text.ends_with("has no }")));
@@ -166,9 +231,36 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(".env"), "# c\nA=1\nexport B = \"two words\"\nC='x=y'\n\nnothing\n").unwrap();
         let sources = Sources::of(folder.path());
-        assert_eq!(sources.variables["A"], "1");
-        assert_eq!(sources.variables["B"], "two words");
-        assert_eq!(sources.variables["C"], "x=y");
-        assert_eq!(sources.variables.len(), 3);
+        let VariableFile::Read(variables) = &sources.variables[folder.path()] else { panic!("{sources:?}") };
+        assert_eq!(variables["A"], "1");
+        assert_eq!(variables["B"], "two words");
+        assert_eq!(variables["C"], "x=y");
+        assert_eq!(variables.len(), 3);
+    }
+
+    #[test]
+    fn the_variables_beside_a_document_come_before_those_above_it() {
+        let root = tempfile::tempdir().unwrap();
+        let (shop, deep) = (root.path().join("shop"), root.path().join("shop/deep"));
+        fs::create_dir_all(&deep).unwrap();
+        fs::write(root.path().join(".env"), "PERIGEE_TEST_A=root\nPERIGEE_TEST_B=root\n").unwrap();
+        fs::write(shop.join(".env"), "PERIGEE_TEST_A=shop\n").unwrap();
+        let mut sources = Sources::of(root.path());
+        assert_eq!(sources.text("${env:PERIGEE_TEST_A}", &deep).as_deref(), Ok("shop"));
+        assert_eq!(sources.text("${env:PERIGEE_TEST_B}", &deep).as_deref(), Ok("root"));
+        assert_eq!(sources.text("${env:PERIGEE_TEST_A}", root.path()).as_deref(), Ok("root"));
+        fs::create_dir(shop.join("odd")).unwrap();
+        fs::create_dir(shop.join("odd/.env")).unwrap();
+        let unset = sources.text("${env:PERIGEE_TEST_C}", &shop.join("odd")).unwrap_err();
+        let (odd, shop, root) = (shop.join("odd"), shop.display(), root.path().display());
+        assert_eq!(
+            unset,
+            format!(
+                "the variable PERIGEE_TEST_C is not set: {}/.env cannot be read (not a regular file), {shop}/.env does \
+                 not set it, {root}/.env does not set it",
+                odd.display()
+            )
+        );
+        assert_eq!(sources.files.len(), 4, "all are watched: {:?}", sources.files);
     }
 }

@@ -111,6 +111,40 @@ async fn what_our_role_may_not_use_is_not_there() {
 }
 
 #[tokio::test]
+async fn a_survey_tells_schemas_and_the_keys_between_them() {
+    let Some(server) = Server::with(
+        "survey",
+        "DROP SCHEMA IF EXISTS store_survey_hr, store_survey_bare CASCADE;
+         CREATE SCHEMA store_survey_hr; CREATE SCHEMA store_survey_bare;
+         CREATE TABLE store_survey_hr.employee (a int, b int, PRIMARY KEY (a, b));
+         CREATE TABLE ticket (id int PRIMARY KEY, a int, b int,
+            FOREIGN KEY (a, b) REFERENCES store_survey_hr.employee, parent int REFERENCES ticket);
+         CREATE VIEW open_ticket AS SELECT id FROM ticket;",
+    )
+    .await
+    else {
+        return;
+    };
+    let Survey { schemas, outward_keys } = server.store(1).survey().await.unwrap();
+    let ours: Vec<(&str, usize)> = schemas
+        .iter()
+        .filter(|schema| schema.name.starts_with("store_survey"))
+        .map(|schema| (schema.name.as_str(), schema.tables))
+        .collect();
+    assert_eq!(ours, [("store_survey", 2), ("store_survey_hr", 1), ("store_survey_bare", 0)]);
+    assert!(!schemas.iter().any(|schema| schema.name.starts_with("pg_") || schema.name == "information_schema"));
+    let ours: Vec<_> = outward_keys.into_iter().filter(|key| key.schema == "store_survey").collect();
+    let key = OutwardKey {
+        schema: "store_survey".to_owned(),
+        table: "ticket".to_owned(),
+        columns: vec!["a".to_owned(), "b".to_owned()],
+        foreign_schema: "store_survey_hr".to_owned(),
+        foreign_table: "employee".to_owned(),
+    };
+    assert_eq!(ours, [key]);
+}
+
+#[tokio::test]
 async fn the_mark_changes_with_the_schema_and_only_then() {
     let Some(server) = Server::with("mark", "CREATE TABLE t (a int)").await else { return };
     let store = server.store(4);

@@ -1,0 +1,290 @@
+//! Explanations of refusals: the clauses of a rule that deny a request, and why.
+//!
+//! They tell values of the request and the rules themselves, so they are for development only.
+
+use query::{Comparison, Operation, Value, resources::MatchMode};
+
+use crate::{
+    constraint::Constraint,
+    context::RequestContext,
+    eval::{self, Verdict},
+    operand::{Helper, ListOperand, Operand},
+    rule::{Kind, Match, Policy, Rule, Subject, Test},
+    token::TokenError,
+};
+
+/// Most clauses that one explanation names.
+const MAX_CLAUSES: usize = 8;
+/// Most characters of a value in an explanation.
+const MAX_VALUE_CHARS: usize = 40;
+
+/// The reason of a refusal.
+pub enum Refusal {
+    /// The caller's token.
+    Token(TokenError),
+    /// The rule, with its own text if it has one.
+    Rule(Option<String>),
+    /// A row condition, by its key, for which the request lacks a value.
+    Condition(&'static str),
+}
+
+/// Why `policy` refuses the request on a table, given as database and name; `token_options` are those of `perigee token`
+/// that fit this node.
+pub fn refusal(
+    refusal: &Refusal,
+    policy: Option<&Policy>,
+    (database, table): (&str, &str),
+    request: &RequestContext<'_>,
+    token_options: &str,
+) -> String {
+    let operation = request.operation.name();
+    let Some(policy) = policy else {
+        return format!(
+            "no document has a rule for {operation} of table {table} of database {database}, nor does the one of \
+             table default; {operation}: {{ rule: allow }} would allow it to everybody"
+        );
+    };
+    let path = format!("spec.rules.{operation}");
+    let denials = match refusal {
+        Refusal::Condition(key) => format!("{path}.{key} compares with a value that the request does not have"),
+        Refusal::Token(_) | Refusal::Rule(_) => denials(&policy.rule, path, request),
+    };
+    let mut text = format!("{}: {denials}", policy.place);
+    if matches!(refusal, Refusal::Token(_)) {
+        match eval::is_satisfiable(&policy.rule, request.operation) {
+            true => {
+                let project = request.project;
+                text.push_str(&format!("; `perigee token {project} '{{\"id\": 1}}'{token_options}` prints a token"));
+            }
+            false => text.push_str("; no token helps"),
+        }
+    }
+    text
+}
+
+/// The clauses that deny, each by its path and what it asks.
+fn denials(rule: &Rule, path: String, request: &RequestContext<'_>) -> String {
+    let mut found = Vec::new();
+    collect(rule, path.clone(), request, &mut found);
+    if found.is_empty() {
+        // The rule would pass, but nobody may ask it without a valid token.
+        return format!(
+            "{path} asks for a valid token, as every rule but an outermost allow, unless it has anonymous: true"
+        );
+    }
+    let more = found.len().saturating_sub(MAX_CLAUSES);
+    found.truncate(MAX_CLAUSES);
+    let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+    format!("{}{more}", found.join(", "))
+}
+
+fn collect(rule: &Rule, path: String, request: &RequestContext<'_>, found: &mut Vec<String>) {
+    if matches!(eval::verdict(rule, request), Verdict::Where(_)) {
+        return;
+    }
+    let clause = |index: usize| format!("{path}.clauses.{index}");
+    match &rule.kind {
+        // The first clause that denies decides.
+        Kind::And(clauses) => {
+            for (index, inner) in clauses.iter().enumerate() {
+                let before = found.len();
+                collect(inner, clause(index), request, found);
+                if found.len() > before {
+                    return;
+                }
+            }
+        }
+        Kind::Or(clauses) => {
+            clauses.iter().enumerate().for_each(|(index, inner)| collect(inner, clause(index), request, found));
+        }
+        Kind::Allow => {}
+        Kind::Deny => found.push(format!("{path} is deny")),
+        Kind::Authenticated => found.push(format!("{path} is authenticated")),
+        Kind::Not(_) => found.push(format!("{path} negates a rule that passes, or that lacks a value of the request")),
+        Kind::Match(matching) => found.push(format!("{path} wants {}", comparison(matching, request))),
+    }
+}
+
+/// What a comparison asks, and what the request has.
+fn comparison(matching: &Match, request: &RequestContext<'_>) -> String {
+    let subject = match &matching.subject {
+        Subject::Value(operand) => operand_text(operand),
+        Subject::Column { column, .. } => format!("args.find.{}", column.names().join(".")),
+    };
+    let (operator, other) = test(&matching.test);
+    let mut text = format!("{subject} {operator}");
+    if let Some(other) = &other {
+        text.push_str(&format!(" {other}"));
+    }
+    let mut values = Vec::new();
+    match &matching.subject {
+        Subject::Value(operand) => values.extend(value_of(operand, request)),
+        Subject::Column { .. } if request.operation == Operation::Create => {
+            values.push("args.find has no value in a create: args.doc has".to_owned());
+        }
+        Subject::Column { column, mode } => {
+            let is_asked = match mode.unwrap_or(request.mode) {
+                MatchMode::Filter => false,
+                MatchMode::Auto => request.operation != Operation::Read,
+                MatchMode::Check => true,
+            };
+            let names = column.names();
+            if is_asked && request.constraint(&names) == Constraint::None {
+                values.push(format!("the condition of the request does not name {}", names.join(".")));
+            }
+        }
+    }
+    if let Test::Compare(_, operand)
+    | Test::StartsWith(operand)
+    | Test::In(ListOperand::Reference(operand))
+    | Test::NotIn(ListOperand::Reference(operand)) = &matching.test
+    {
+        values.extend(value_of(operand, request));
+    }
+    match values.is_empty() {
+        true => text,
+        false => format!("{text} ({})", values.join(", ")),
+    }
+}
+
+/// The operator as rules write it, and its right side.
+fn test(test: &Test) -> (&'static str, Option<String>) {
+    let list = |list: &ListOperand| match list {
+        ListOperand::Items(items) => format!("[{}]", items.iter().map(operand_text).collect::<Vec<_>>().join(", ")),
+        ListOperand::Reference(operand) => operand_text(operand),
+    };
+    match test {
+        Test::Compare(comparison, operand) => {
+            let operator = match comparison {
+                Comparison::Eq => "==",
+                Comparison::Ne => "!=",
+                Comparison::Gt => ">",
+                Comparison::Gte => ">=",
+                Comparison::Lt => "<",
+                Comparison::Lte => "<=",
+            };
+            (operator, Some(operand_text(operand)))
+        }
+        Test::In(items) => ("in", Some(list(items))),
+        Test::NotIn(items) => ("notIn", Some(list(items))),
+        Test::IsNull => ("isNull", None),
+        Test::StartsWith(operand) => ("startsWith", Some(operand_text(operand))),
+        Test::Matches(regex) => ("matches", Some(format!("{:?}", regex.as_str()))),
+    }
+}
+
+/// The operand as rules write it.
+fn operand_text(operand: &Operand) -> String {
+    match operand {
+        Operand::Literal(value) => value_text(value),
+        Operand::Path(path) => path.to_string(),
+        Operand::Helper(Helper::Exists(path)) => format!("utils.exists({path})"),
+        Operand::Helper(Helper::Length(of)) => format!("utils.length({})", operand_text(of)),
+        Operand::Helper(Helper::Now) => "utils.now()".to_owned(),
+        Operand::Helper(Helper::AddDuration(of, _)) => format!("utils.addDuration({}, …)", operand_text(of)),
+        Operand::Helper(Helper::RoundUpDate(of, _)) => format!("utils.roundUpDate({}, …)", operand_text(of)),
+    }
+}
+
+/// The value of an operand that depends on the request.
+fn value_of(operand: &Operand, request: &RequestContext<'_>) -> Option<String> {
+    if matches!(operand, Operand::Literal(_)) {
+        return None;
+    }
+    let name = operand_text(operand);
+    Some(match request.value(operand) {
+        Some(_) if name.starts_with("args.token") => format!("{name} is another"),
+        Some(value) => format!("{name} is {}", value_text(&value)),
+        None => format!("{name} has no value"),
+    })
+}
+
+fn value_text(value: &Value) -> String {
+    let text = match value {
+        Value::Null => "null".to_owned(),
+        Value::Bool(flag) => flag.to_string(),
+        Value::Int(number) => number.to_string(),
+        Value::Number(text) => text.clone(),
+        Value::Text(text) => format!("{text:?}"),
+        Value::List(items) => format!("a list of {} items", items.len()),
+        Value::Object(members) => format!("an object of {} members", members.0.len()),
+    };
+    match text.char_indices().nth(MAX_VALUE_CHARS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh::Fault;
+    use proto::auth::{Access, AuthorizeRequest, TableAccess};
+    use query::Filter;
+    use serde_json::{Value as Json, json};
+
+    use crate::cases::{developing, now, shop, snapshot, token};
+
+    use super::*;
+
+    /// The text of the refusal to read table `t`.
+    fn refused(rules: Json, token: &str, find: Option<Filter>) -> String {
+        let documents = snapshot(&shop(json!({ "rules": rules })));
+        let access = TableAccess { find, ..TableAccess::new("music", "t", Operation::Read) };
+        let accesses = vec![Access::Table(access)];
+        let request = AuthorizeRequest { project: "shop".to_owned(), token: token.to_owned(), accesses };
+        Fault::from(developing(&documents).authorize(request, now()).unwrap_err()).message
+    }
+
+    fn role(role: &str) -> Json {
+        json!({"rule": "match", "type": "string", "eval": "==", "f1": "args.auth.role", "f2": role})
+    }
+
+    #[test]
+    fn a_refusal_names_the_clauses_that_deny() {
+        let user = token(&json!({"id": 1, "role": "user"}));
+        let or = json!({"read": {"rule": "or", "clauses": [role("staff"), {"rule": "and", "clauses": [
+            {"rule": "authenticated"}, {"rule": "match", "type": "number", "eval": ">", "f1": "args.auth.level", "f2": 2},
+        ]}]}});
+        assert_eq!(
+            refused(or, &user, None),
+            "read of music.t is denied by the rules; inline:5: spec.rules.read.clauses.0 wants args.auth.role == \
+             \"staff\" (args.auth.role is \"user\"), spec.rules.read.clauses.1.clauses.1 wants args.auth.level > 2 \
+             (args.auth.level has no value)"
+        );
+        let own = json!({"read": {"rule": "deny", "error": "closed for repairs"}});
+        assert_eq!(refused(own, &user, None), "closed for repairs; inline:5: spec.rules.read is deny");
+        let check = json!({"read": {"rule": "match", "mode": "check", "type": "number", "eval": "==",
+            "f1": "args.find.owner", "f2": "args.auth.id"}});
+        assert_eq!(
+            refused(check, &user, None),
+            "read of music.t is denied by the rules; inline:5: spec.rules.read wants args.find.owner == args.auth.id \
+             (the condition of the request does not name owner, args.auth.id is 1)"
+        );
+        let filter = json!({"read": {"rule": "authenticated", "rowFilter": {"org": "args.auth.org"}}});
+        assert!(
+            refused(filter, &user, None)
+                .ends_with("spec.rules.read.rowFilter compares with a value that the request does not have")
+        );
+    }
+
+    #[test]
+    fn a_table_without_a_rule_is_told_as_such() {
+        let user = token(&json!({"id": 1}));
+        let text = refused(json!({}), &user, None);
+        assert!(text.contains("; no document has a rule for read of table t of database music"), "{text}");
+    }
+
+    #[test]
+    fn a_missing_token_is_told_with_the_way_to_one() {
+        assert_eq!(
+            refused(json!({"read": role("staff")}), "", None),
+            "a token is needed, and none was sent; inline:5: spec.rules.read wants args.auth.role == \"staff\" \
+             (args.auth.role has no value); `perigee token shop '{\"id\": 1}' --dir there` prints a token"
+        );
+        assert!(
+            refused(json!({"read": {"rule": "deny"}}), "", None).ends_with("spec.rules.read is deny; no token helps")
+        );
+        let or = json!({"read": {"rule": "or", "clauses": [{"rule": "allow"}, {"rule": "deny"}]}});
+        assert!(refused(or, "", None).contains("spec.rules.read asks for a valid token"));
+    }
+}

@@ -1,0 +1,133 @@
+//! JSON Schema of `table` documents, for editors.
+
+use mesh::resources::PartSchemas;
+use query::resources::TableMeta;
+use schemars::{SchemaGenerator, json_schema};
+use serde_json::{Map, Value as Json, json};
+
+use crate::table::OPERATIONS;
+
+/// Schemas of `meta` and `spec` of a table.
+pub fn table(generator: &mut SchemaGenerator) -> PartSchemas {
+    let definitions = generator.definitions_mut();
+    definitions.insert("Rule".to_owned(), rule(Map::new()));
+    definitions.insert("Policy".to_owned(), rule(outermost()));
+    definitions.insert("RowCondition".to_owned(), json!({
+        "type": "object",
+        "description": "A condition on rows, in the syntax of clients' conditions, with paths for values: {org: args.auth.org}.",
+    }));
+    definitions.insert("ColumnSets".to_owned(), column_sets());
+    let mode = mode();
+    let rules: Map<String, Json> =
+        OPERATIONS.iter().map(|operation| (operation.name().to_owned(), json!({ "$ref": "#/$defs/Policy" }))).collect();
+    let spec = json_schema!({
+        "type": ["object", "null"],
+        "additionalProperties": false,
+        "properties": {
+            "rules": {
+                "type": ["object", "null"],
+                "description": "Who may do what; an operation without a rule is denied.",
+                "additionalProperties": false,
+                "properties": rules,
+            },
+            "columns": { "$ref": "#/$defs/ColumnSets" },
+            "mode": mode,
+        },
+    });
+    PartSchemas { meta: generator.subschema_for::<TableMeta>(), spec }
+}
+
+/// A rule with `more` keys.
+fn rule(more: Map<String, Json>) -> Json {
+    let operand = json!({ "type": ["string", "number", "boolean"] });
+    let mut properties = Map::from_iter([
+        (
+            "rule".to_owned(),
+            json!({
+                "enum": ["allow", "authenticated", "deny", "match", "and", "or", "not"],
+                "description": "allow: everybody; authenticated: every valid token; match: a comparison; and, or, not: of other rules.",
+            }),
+        ),
+        (
+            "type".to_owned(),
+            json!({ "enum": ["string", "number", "bool", "boolean", "date"], "description": "Type that a match compares in." }),
+        ),
+        (
+            "eval".to_owned(),
+            json!({
+                "enum": ["==", "!=", "<", "<=", ">", ">=", "in", "notIn", "isNull", "startsWith", "matches"],
+                "description": "Operator of a match.",
+            }),
+        ),
+        (
+            "f1".to_owned(),
+            described(
+                &operand,
+                "Left side of a match: args.auth.… of the token, args.find.… of the rows, args.doc.… of what is written.",
+            ),
+        ),
+        (
+            "f2".to_owned(),
+            json!({ "type": ["string", "number", "boolean", "array"], "description": "Right side of a match." }),
+        ),
+        (
+            "clauses".to_owned(),
+            json!({ "type": "array", "minItems": 1, "items": { "$ref": "#/$defs/Rule" }, "description": "Rules of an and, an or." }),
+        ),
+        ("clause".to_owned(), json!({ "$ref": "#/$defs/Rule", "description": "Rule of a not." })),
+        ("mode".to_owned(), mode()),
+        ("error".to_owned(), json!({ "type": "string", "description": "Text for callers whom the rule refuses." })),
+        ("name".to_owned(), json!({ "type": "string" })),
+        ("id".to_owned(), json!({ "type": "string" })),
+    ]);
+    properties.extend(more);
+    let when = |rules: &[&str], keys: &[&str]| json!({ "if": { "properties": { "rule": { "enum": rules } } }, "then": { "required": keys } });
+    json!({
+        "type": "object",
+        "required": ["rule"],
+        "additionalProperties": false,
+        "properties": properties,
+        "allOf": [when(&["match"], &["type", "eval", "f1"]), when(&["and", "or"], &["clauses"]), when(&["not"], &["clause"])],
+    })
+}
+
+/// Keys of the outermost rule of an operation.
+fn outermost() -> Map<String, Json> {
+    Map::from_iter([
+        ("columns".to_owned(), json!({ "$ref": "#/$defs/ColumnSets" })),
+        (
+            "allowAll".to_owned(),
+            json!({ "type": "boolean", "description": "Permits an update or a delete without a condition." }),
+        ),
+        (
+            "anonymous".to_owned(),
+            json!({ "type": "boolean", "description": "Evaluates the rule without a valid token too." }),
+        ),
+        ("rowFilter".to_owned(), json!({ "$ref": "#/$defs/RowCondition" })),
+        ("withCheck".to_owned(), json!({ "$ref": "#/$defs/RowCondition" })),
+    ])
+}
+
+fn column_sets() -> Json {
+    let names = json!({ "type": "array", "items": { "type": "string" } });
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "properties": {
+            "read": described(&names, "Columns that answers may have."),
+            "filter": described(&names, "Columns that conditions and orders may have."),
+            "write": described(&names, "Columns that may be written."),
+            "deny": described(&names, "Columns that may be neither read, searched nor written."),
+        },
+    })
+}
+
+fn mode() -> Json {
+    json!({ "enum": ["check", "filter", "auto"], "description": "Effect of a match on args.find." })
+}
+
+fn described(schema: &Json, description: &str) -> Json {
+    let mut schema = schema.clone();
+    schema["description"] = description.into();
+    schema
+}
