@@ -3,12 +3,14 @@
 //! They tell values of the request and the rules themselves, so they are for development only.
 
 use query::{Comparison, Operation, Value, resources::MatchMode};
+use serde_json::Value as Json;
 
 use crate::{
     constraint::Constraint,
     context::RequestContext,
     eval::{self, Verdict},
     operand::{Helper, ListOperand, Operand},
+    overview::demanded_claims,
     rule::{Kind, Match, Policy, Rule, Subject, Test},
     token::TokenError,
 };
@@ -53,8 +55,8 @@ pub fn refusal(
     if matches!(refusal, Refusal::Token(_)) {
         match eval::is_satisfiable(&policy.rule, request.operation) {
             true => {
-                let project = request.project;
-                text.push_str(&format!("; `perigee token {project} '{{\"id\": 1}}'{token_options}` prints a token"));
+                let (project, claims) = (request.project, Json::from(demanded_claims(&policy.rule)));
+                text.push_str(&format!("; `perigee token {project} '{claims}'{token_options}` prints a token"));
             }
             false => text.push_str("; no token helps"),
         }
@@ -220,7 +222,7 @@ mod tests {
     use mesh::Fault;
     use proto::auth::{Access, AuthorizeRequest, TableAccess};
     use query::Filter;
-    use serde_json::{Value as Json, json};
+    use serde_json::json;
 
     use crate::cases::{developing, now, shop, snapshot, token};
 
@@ -279,7 +281,7 @@ mod tests {
         assert_eq!(
             refused(json!({"read": role("staff")}), "", None),
             "a token is needed, and none was sent; inline:5: spec.rules.read wants args.auth.role == \"staff\" \
-             (args.auth.role has no value); `perigee token shop '{\"id\": 1}' --dir there` prints a token"
+             (args.auth.role has no value); `perigee token shop '{\"role\":\"staff\"}' --dir there` prints a token"
         );
         assert!(
             refused(json!({"read": {"rule": "deny"}}), "", None).ends_with("spec.rules.read is deny; no token helps")

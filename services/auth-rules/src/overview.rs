@@ -68,11 +68,7 @@ impl<'a> Overview<'a> {
         if is_public && passes(policy, project, mode, None) {
             return Some(AllowedRead { columns, claims: None });
         }
-        let mut claims = Map::new();
-        demand(&policy.rule, &mut claims);
-        if claims.is_empty() {
-            claims.insert("id".to_owned(), 1.into());
-        }
+        let claims = demanded_claims(&policy.rule);
         let Ok(Value::Object(parsed)) = json::parse(Json::from(claims.clone()).to_string().as_bytes(), CLAIM_LIMITS)
         else {
             return None;
@@ -105,6 +101,16 @@ fn passes(policy: &Policy, project: &str, mode: MatchMode, claims: Option<&Objec
     };
     let has_rows = policy.row_filter.as_ref().is_none_or(|condition| condition.filter(&request).is_some());
     has_rows && matches!(eval::verdict(&policy.rule, &request), Verdict::Where(_))
+}
+
+/// Claims with which a caller is likely to pass the rule.
+pub fn demanded_claims(rule: &Rule) -> Map<String, Json> {
+    let mut claims = Map::new();
+    demand(rule, &mut claims);
+    if claims.is_empty() {
+        claims.insert("id".to_owned(), 1.into());
+    }
+    claims
 }
 
 /// Adds claims with which a caller is likely to pass the rule.

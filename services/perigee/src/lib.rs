@@ -16,3 +16,5 @@ mod progress;
 mod serve;
 mod token;
 mod version;
+
+pub use check::KINDS;
