@@ -24,6 +24,7 @@ mod budgets;
 mod cases;
 mod echo;
 mod left_out;
+mod init;
 mod overload;
 mod process;
 mod readme;
