@@ -82,10 +82,10 @@ enum Command {
         address: String,
     },
     /// Prints the JSON Schema of resource documents, for editors
-    #[command(after_help = "Example:\n  perigee schema > shop/.schema.json")]
+    #[command(after_help = "Example:\n  perigee schema > .schema.json")]
     Schema,
     /// Prints a script that completes commands, for bash, elvish, fish, powershell or zsh
-    #[command(after_help = "Example:\n  perigee completions bash > ~/.local/share/bash-completion/completions/perigee")]
+    #[command(after_help = "Example:\n  perigee completions bash > perigee.bash && . ./perigee.bash")]
     Completions {
         /// The shell
         shell: clap_complete::Shell,

@@ -19,7 +19,9 @@ use documents::Plan;
 
 /// Arguments of `perigee init`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  perigee init shop --database postgres://localhost/shop --schema sales --schema hr")]
+#[command(after_help = "Example:\n  perigee init shop\n\nWith a database:\n  \
+                        perigee init shop --database sqlite:shop.db\n  \
+                        perigee init shop --database postgres://localhost/shop --schema sales --schema hr")]
 pub struct InitArgs {
     /// The folder to write; made where it does not exist
     pub dir: PathBuf,

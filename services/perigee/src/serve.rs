@@ -13,7 +13,9 @@ use crate::{
 
 /// Arguments of `perigee serve`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  perigee serve crud auth-rules --config node.yaml")]
+#[command(
+    after_help = "Example:\n  perigee serve --print-config > node.yaml && perigee serve crud auth-rules --config node.yaml"
+)]
 pub struct ServeArgs {
     /// What to run: gateway, crud, auth-rules
     #[arg(value_name = "SERVICE")]

@@ -123,6 +123,23 @@ fn help_is_no_failure() {
 }
 
 #[test]
+fn the_example_of_each_command_works() {
+    let dir = folder();
+    std::os::unix::fs::symlink(Path::new(CHINOOK).parent().expect("a folder"), dir.path().join("examples"))
+        .expect("linked");
+    let programs = Path::new(env!("CARGO_BIN_EXE_perigee")).parent().expect("a folder").display().to_string();
+    let path = format!("{programs}:{}", std::env::var("PATH").expect("a path"));
+    // The others serve until they are stopped, or ask one that does.
+    for name in ["init", "check", "token", "schema", "completions", "version"] {
+        let help = succeeds(&run(dir.path(), &[name, "--help"]));
+        let example = help.lines().skip_while(|line| *line != "Example:").nth(1).expect("an example").trim();
+        let output = Command::new("bash").args(["-c", example]).current_dir(dir.path()).env("PATH", &path).output();
+        let output = output.expect("bash runs");
+        assert!(output.status.success(), "{example}: {}", err(&output));
+    }
+}
+
+#[test]
 fn wrong_usage_exits_2() {
     let dir = folder();
     fails(&run(dir.path(), &[]), 2);
@@ -293,7 +310,9 @@ fn init_writes_a_denied_table_for_each_of_a_database() {
     let dir = folder();
     let url = format!("sqlite:{}", data.path().join("music.db").display());
 
-    succeeds(&run(dir.path(), &["init", "shop", "--database", &url]));
+    let output = run(dir.path(), &["init", "shop", "--database", &url]);
+    succeeds(&output);
+    assert_eq!(err(&output), "", "progress is for terminals");
 
     let tables = fs::read_to_string(dir.path().join("shop/tables.yaml")).expect("written");
     assert_eq!(tables.matches("kind: table").count(), 11);
