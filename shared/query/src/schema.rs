@@ -212,7 +212,8 @@ impl Table {
     /// Whether `operation` may set `column` to null, as far as that is known before the database is asked. A key that an
     /// engine would let be null is given all the same.
     pub fn may_set_null(&self, column: &Column, operation: Operation) -> bool {
-        self.row_triggers.has(operation) || (column.nullable && !self.primary_key.contains(&column.name))
+        let is_key = || !self.row_id.is_empty() && self.primary_key.contains(&column.name);
+        self.row_triggers.has(operation) || (column.nullable && !is_key())
     }
 
     /// Checks that the database can do `operation` with the table.

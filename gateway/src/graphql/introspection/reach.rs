@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use proto::auth::{ReachableResponse, ReachableTable};
-use query::{Columns, Operation, Table, TableKind};
+use query::{Column, Columns, Operation, Table};
 
 use crate::graphql::names::Names;
 
@@ -71,7 +71,7 @@ impl TableReach {
                 Operation::Update => &mut reach.update,
                 Operation::Delete => &mut reach.delete,
             };
-            if *operation == Operation::Read || stored.kind == TableKind::Table {
+            if stored.check_operation(*operation).is_ok() {
                 *place = Some(AllowedColumns::new(stored, columns));
             }
         }
@@ -86,12 +86,18 @@ impl TableReach {
 
 impl AllowedColumns {
     fn new(stored: &Table, columns: &Columns) -> Self {
-        let flags = |allowed: &Option<Vec<String>>| {
-            let is_allowed = |name: &String| {
-                !columns.deny.contains(name) && allowed.as_ref().is_none_or(|allowed| allowed.contains(name))
+        let flags = |allowed: &Option<Vec<String>>, is_possible: fn(&Column) -> bool| {
+            let is_allowed = |column: &Column| {
+                let name = &column.name;
+                let is_listed = allowed.as_ref().is_none_or(|allowed| allowed.contains(name));
+                is_possible(column) && is_listed && !columns.deny.contains(name)
             };
-            stored.columns.iter().map(|column| is_allowed(&column.name)).collect()
+            stored.columns.iter().map(is_allowed).collect()
         };
-        Self { read: flags(&columns.read), filter: flags(&columns.filter), write: flags(&columns.write) }
+        Self {
+            read: flags(&columns.read, |column| column.readable),
+            filter: flags(&columns.filter, |column| column.readable),
+            write: flags(&columns.write, |_| true),
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Inputs of the schema: conditions, orders, documents, changes.
 
 use async_graphql::dynamic::{InputValue, TypeRef};
-use query::{Column, Type};
+use query::Type;
 
 use super::{Members, Publisher, Scalar};
 use crate::graphql::{
@@ -100,11 +100,12 @@ impl Publisher<'_> {
     pub(super) fn insert_fields(&self, table: usize) -> Option<Vec<usize>> {
         let allowed = self.reach.table(table).create.as_ref()?;
         let mut fields = Vec::new();
-        for (index, column) in self.names.stored(table).columns.iter().enumerate() {
+        let stored = self.names.stored(table);
+        for (index, column) in stored.columns.iter().enumerate() {
             if column.generated {
                 continue;
             }
-            match (allowed.write[index], is_required(column)) {
+            match (allowed.write[index], stored.requires(column)) {
                 (true, _) => fields.push(index),
                 (false, true) => return None,
                 (false, false) => {}
@@ -118,9 +119,10 @@ impl Publisher<'_> {
         let Some(fields) = self.insert_fields(table) else { return };
         let mut insert = Members::new(&self.types.table(table).insert);
         for index in fields {
-            let column = &self.names.stored(table).columns[index];
+            let stored = self.names.stored(table);
+            let column = &stored.columns[index];
             let scalar = self.scalar_of(column);
-            let r#type = if is_required(column) { TypeRef::named_nn(scalar) } else { TypeRef::named(scalar) };
+            let r#type = if stored.requires(column) { TypeRef::named_nn(scalar) } else { TypeRef::named(scalar) };
             insert.members.push(InputValue::new(&self.names.table(table).columns[index], r#type));
         }
         self.register_input(insert);
@@ -162,9 +164,4 @@ fn many_filter(name: &str, filter: &str) -> Members<InputValue> {
     many.members =
         ["_some", "_none", "_every"].map(|quantifier| InputValue::new(quantifier, TypeRef::named(filter))).into();
     many
-}
-
-/// Whether an insert has to give the column.
-fn is_required(column: &Column) -> bool {
-    !column.nullable && !column.has_default && !column.generated
 }
