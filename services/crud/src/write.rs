@@ -333,9 +333,10 @@ fn check_related(node: &Node<'_>, read: &Rows, deleted: &Rows) -> Result<(), Err
     for member in &node.members {
         let MemberKind::Relation { on, .. } = &member.kind else { continue };
         let positions: Vec<usize> =
-            on.iter().filter_map(|(own, _)| columns.iter().position(|column| column.name == own.name)).collect();
-        let key =
-            |rows: &Rows, row: usize| -> Vec<_> { positions.iter().map(|at| rows.cell(row, *at).key()).collect() };
+            on.iter().filter_map(|pair| columns.iter().position(|column| column.name == pair.own.name)).collect();
+        let key = |rows: &Rows, row: usize| -> Vec<_> {
+            positions.iter().map(|at| rows.key(row, *at, crate::cell::KeyForm::Identical)).collect()
+        };
         let known: HashSet<_> = (0..read.len()).map(|row| key(read, row)).collect();
         if (0..deleted.len()).any(|row| !known.contains(&key(deleted, row))) {
             return Err(Error::Raced);

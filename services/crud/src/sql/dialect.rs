@@ -201,7 +201,7 @@ impl Dialect {
     }
 
     /// Whether the database takes values of two columns for equal exactly where they are equal as [`Rows::key`] has them.
-    pub fn is_exact(&self, column: &Column, other: &Column) -> bool {
+    pub fn joins_exactly(&self, column: &Column, other: &Column) -> bool {
         let equality = &column.equality;
         let is_plain = match self {
             Dialect::Sqlite => equality.collation.is_none(),

@@ -18,7 +18,7 @@ impl Levels<'_, '_> {
     /// Whether the keys of `on` are equal exactly where [`Rows::key`] says so, and can be listed as values of their type
     /// where `is_root` is the parent whose rows are known.
     pub(super) fn is_exact(&self, on: &[JoinPair<'_>], at: &[usize], is_root: bool) -> bool {
-        let is_exact = on.iter().all(|pair| self.dialect.is_exact(pair.own, pair.far));
+        let is_exact = on.iter().all(|pair| self.dialect.joins_exactly(pair.own, pair.far));
         match self.source {
             Source::Rows { rows, kept, .. } if is_exact && is_root => on.iter().zip(at).all(|(pair, at)| {
                 let is_listed = |row: &usize| match self.dialect.engine() {
