@@ -55,7 +55,7 @@ impl<'a> Overview<'a> {
         let policies = self.policies(project, database, table);
         OPERATIONS
             .into_iter()
-            .any(|operation| policies.of(operation).is_some_and(|policy| eval::is_satisfiable(&policy.rule, operation)))
+            .any(|operation| policies.of(operation).is_some_and(|policy| is_passable(&policy.rule, operation, false)))
     }
 
     /// A read of the table that passes its rule, where one can be told.
@@ -103,6 +103,23 @@ fn passes(policy: &Policy, project: &str, mode: MatchMode, claims: Option<&Objec
     has_rows && matches!(eval::verdict(&policy.rule, &request), Verdict::Where(_))
 }
 
+/// Whether some caller with some request could pass the rule, or, where it `is_negated`, its negation.
+pub fn is_passable(rule: &Rule, operation: Operation, is_negated: bool) -> bool {
+    let every = |clauses: &[Rule]| clauses.iter().all(|clause| is_passable(clause, operation, is_negated));
+    let some = |clauses: &[Rule]| clauses.iter().any(|clause| is_passable(clause, operation, is_negated));
+    match (&rule.kind, is_negated) {
+        (Kind::Allow, is_negated) => !is_negated,
+        (Kind::Deny, is_negated) => is_negated,
+        (Kind::Authenticated, _) => true,
+        (Kind::Match(matching), _) => {
+            operation != Operation::Create || !matches!(matching.subject, Subject::Column { .. })
+        }
+        (Kind::Not(inner), is_negated) => is_passable(inner, operation, !is_negated),
+        (Kind::And(clauses), false) | (Kind::Or(clauses), true) => every(clauses),
+        (Kind::Or(clauses), false) | (Kind::And(clauses), true) => some(clauses),
+    }
+}
+
 /// Claims with which a caller is likely to pass the rule.
 pub fn demanded_claims(rule: &Rule) -> Map<String, Json> {
     let mut claims = Map::new();
@@ -119,7 +136,7 @@ fn demand(rule: &Rule, claims: &mut Map<String, Json>) {
         Kind::Allow | Kind::Authenticated | Kind::Deny | Kind::Not(_) => {}
         Kind::And(clauses) => clauses.iter().for_each(|clause| demand(clause, claims)),
         Kind::Or(clauses) => {
-            let possible = clauses.iter().find(|clause| eval::is_satisfiable(clause, Operation::Read));
+            let possible = clauses.iter().find(|clause| is_passable(clause, Operation::Read, false));
             possible.into_iter().for_each(|clause| demand(clause, claims));
         }
         Kind::Match(matching) => demand_match(matching, claims),
