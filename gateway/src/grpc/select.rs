@@ -43,10 +43,9 @@ impl Selection {
     pub fn fields(&self, parser: Parser<'_>, table: &Table, budget: &mut Budget) -> Result<Vec<Field>, Error> {
         let mut fields = Vec::new();
         if self.columns.is_empty() && self.relations.is_empty() {
-            for column in table.columns.iter().filter(|column| column.readable) {
-                budget.field()?;
-                fields.push(Field::column(&column.name));
-            }
+            let readable = table.columns.iter().filter(|column| column.readable);
+            readable.map(|_| budget.field()).collect::<Result<(), _>>()?;
+            fields.push(Field::columns());
         }
         for column in &self.columns {
             budget.field()?;

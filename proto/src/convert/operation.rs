@@ -63,6 +63,7 @@ impl From<Field> for wire::Field {
     fn from(field: Field) -> Self {
         let kind = match field.kind {
             FieldKind::Column(name) => field::Kind::Column(name),
+            FieldKind::Columns => field::Kind::Columns(true),
             FieldKind::Constant(text) => field::Kind::Constant(text),
             FieldKind::Relation { name, node } => {
                 field::Kind::Relation(wire::Relation { name, node: Some(node.into()) })
@@ -79,6 +80,7 @@ impl TryFrom<wire::Field> for Field {
     fn try_from(field: wire::Field) -> Result<Self, Error> {
         let kind = match required(field.kind, "field.kind")? {
             field::Kind::Column(name) => FieldKind::Column(name),
+            field::Kind::Columns(_) => FieldKind::Columns,
             field::Kind::Constant(text) => FieldKind::Constant(text),
             field::Kind::Relation(relation) => {
                 FieldKind::Relation { name: relation.name, node: required(relation.node, "relation.node")?.try_into()? }

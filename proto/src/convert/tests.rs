@@ -152,7 +152,12 @@ fn node() -> impl Strategy<Value = Node> {
         prop::collection::vec(sort, 0..3)
     };
     let plain = || {
-        prop_oneof![name().prop_map(FieldKind::Column), name().prop_map(FieldKind::Constant), Just(FieldKind::Count)]
+        prop_oneof![
+            name().prop_map(FieldKind::Column),
+            name().prop_map(FieldKind::Constant),
+            Just(FieldKind::Count),
+            Just(FieldKind::Columns)
+        ]
     };
     let fields = |kind: BoxedStrategy<FieldKind>| {
         prop::collection::vec((name(), kind).prop_map(|(key, kind)| Field { key, kind }), 0..4)

@@ -198,6 +198,7 @@ impl<'r> ReadShape<'r> {
             self.text(&field.key);
             match &field.kind {
                 FieldKind::Column(name) => self.named(b'c', name),
+                FieldKind::Columns => self.tag(b'*'),
                 FieldKind::Constant(text) => self.named(b't', text),
                 FieldKind::Count => self.tag(b'n'),
                 FieldKind::Relation { name, node } => {

@@ -303,11 +303,16 @@ impl<'s, 'g: 's> Resolver<'s, 'g> {
         let granted = self.grants.take(table, Operation::Read)?;
         let client = self.cond(table, &node.filter, &Author::Caller(granted))?;
         let cond = self.cond(table, granted.filter(), &Author::Rule)?.and(client);
-        let members = node.fields.iter().map(|field| {
-            let kind = self.member_kind(table, node.shape, granted, &field.kind)?;
-            Ok(NodeMember { key: &field.key, kind })
-        });
-        let members = members.collect::<Result<_, Error>>()?;
+        let mut members = Vec::with_capacity(node.fields.len());
+        for field in node.fields.iter() {
+            match &field.kind {
+                FieldKind::Columns => members.extend(all_columns(table, node.shape, granted)?),
+                kind => {
+                    let kind = self.member_kind(table, node.shape, granted, kind)?;
+                    members.push(NodeMember { key: &field.key, kind });
+                }
+            }
+        }
         let order = order(table, granted, &node.sort)?;
         if node.shape == Shape::Count && (node.skip > 0 || node.limit.is_some() || !order.is_empty()) {
             return Err(Unfit::Malformed("invalid count: sort, skip and limit are not allowed".to_owned()).into());
@@ -341,6 +346,7 @@ impl<'s, 'g: 's> Resolver<'s, 'g> {
                 let on = pairs(table, far, relation)?;
                 Ok(MemberKind::Relation { name: &relation.name, many: relation.many, on, node: self.node(far, node)? })
             }
+            FieldKind::Columns => Err(Unfit::Malformed("columns are not allowed here".to_owned()).into()),
             FieldKind::Count => Err(Unfit::Malformed("count is allowed in an aggregate only".to_owned()).into()),
             FieldKind::Column(name) | FieldKind::Relation { name, .. } => {
                 Err(Unfit::Malformed(format!("{name} is not allowed in an aggregate")).into())
@@ -403,6 +409,21 @@ impl<'s, 'g: 's> Resolver<'s, 'g> {
     ) -> Result<Vec<Cond<'s>>, Error> {
         filters.iter().map(|filter| self.cond(table, filter, author)).collect()
     }
+}
+
+/// All columns as members, each under its own name.
+fn all_columns<'s>(table: &'s Table, shape: Shape, granted: Granted<'_>) -> Result<Vec<NodeMember<'s>>, Error> {
+    match shape {
+        Shape::Many | Shape::One => {}
+        Shape::Count | Shape::Aggregate => {
+            return Err(Unfit::Malformed("columns are not allowed in an aggregate".to_owned()).into());
+        }
+    }
+    let member = |column: &'s Column| {
+        granted.may_read(&column.name)?;
+        Ok(NodeMember { key: &column.name, kind: MemberKind::Column(column) })
+    };
+    table.columns.iter().filter(|column| column.readable).map(member).collect()
 }
 
 fn pairs<'s>(table: &'s Table, far: &'s Table, relation: &'s Relation) -> Result<Vec<JoinPair<'s>>, Error> {

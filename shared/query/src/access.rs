@@ -82,7 +82,7 @@ impl<'a> Walk<'a> {
         for Field { kind, .. } in node.fields.iter() {
             match kind {
                 FieldKind::Relation { name, node } => self.node(self.far(table, name)?, node, level + 3)?,
-                FieldKind::Column(_) | FieldKind::Constant(_) | FieldKind::Count => {}
+                FieldKind::Column(_) | FieldKind::Columns | FieldKind::Constant(_) | FieldKind::Count => {}
             }
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! Reads and mutations.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use crate::{Filter, Typed};
 
@@ -85,6 +85,8 @@ pub struct Field {
 pub enum FieldKind {
     /// A column, by its name in the database.
     Column(String),
+    /// All columns, each under its own name, as the table has them when it is read; the field has no key.
+    Columns,
     /// A text that is the same for each row, such as a type name.
     Constant(String),
     /// The rows that a relation leads to.
@@ -183,7 +185,20 @@ impl Node {
     }
 }
 
+/// The selection of all columns.
+static ALL_COLUMNS: LazyLock<Arc<[Field]>> = LazyLock::new(|| Arc::from([Field::columns()]));
+
 impl Field {
+    /// The selection of all columns, as the table has them when it is read.
+    pub fn all_columns() -> Arc<[Field]> {
+        ALL_COLUMNS.clone()
+    }
+
+    /// All columns, beside other fields.
+    pub fn columns() -> Self {
+        Self { key: String::new(), kind: FieldKind::Columns }
+    }
+
     /// The column under its own name.
     pub fn column(name: &str) -> Self {
         Self { key: name.to_owned(), kind: FieldKind::Column(name.to_owned()) }

@@ -1,18 +1,14 @@
 //! Schema of a database: tables, columns, keys and relations.
 
-use std::sync::Arc;
-
 use foldhash::HashMap;
 
-use crate::{Equality, Error, Field, Operation, relation};
+use crate::{Equality, Error, Operation, relation};
 
 /// Tables of one database, and how they relate.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Schema {
     tables: Vec<Table>,
     by_name: HashMap<String, usize>,
-    /// All columns of each table as fields.
-    fields: Vec<Arc<[Field]>>,
 }
 
 /// A table or view.
@@ -156,17 +152,7 @@ impl Schema {
         for (table, relations) in tables.iter_mut().zip(relations) {
             table.relations = relations;
         }
-        let columns = |table: &Table| {
-            let readable = table.columns.iter().filter(|column| column.readable);
-            readable.map(|column| Field::column(&column.name)).collect()
-        };
-        let fields = tables.iter().map(columns).collect();
-        Self { tables, by_name, fields }
-    }
-
-    /// All columns that can be read of the table called `name` as fields, in the order of the table; none where there is no such table.
-    pub fn column_fields(&self, name: &str) -> Arc<[Field]> {
-        self.by_name.get(name).map(|index| self.fields[*index].clone()).unwrap_or_default()
+        Self { tables, by_name }
     }
 
     /// All tables, in the order given.

@@ -510,3 +510,33 @@ async fn a_value_that_was_typed_for_another_schema_is_typed_again() {
         assert!(matches!(db.answers(&[kinds]).await, Err(Error::Query(query::Error::WrongType { .. }))));
     }
 }
+
+/// The reads were planned before the schema moved, as by another node.
+#[tokio::test]
+async fn all_columns_are_those_that_the_table_has_now() {
+    for db in engines().await {
+        let prefix = db.prefix();
+        db.execute(&format!("CREATE TABLE {prefix}memo (id INTEGER PRIMARY KEY, v TEXT, old TEXT, more TEXT)")).await;
+        db.execute(&format!("INSERT INTO {prefix}memo VALUES (1, 'x', 'y', 'z')")).await;
+        assert!(db.database.refresh().await.unwrap());
+        let all = read(&db.schema().schema, "memo", &json!({})).unwrap();
+        let named = read(&db.schema().schema, "memo", &json!({"select": ["id", "old"]})).unwrap();
+        let insert = db.insert("memo", json!({"id": 2, "v": "n"}), Some(json!([])));
+        let told = async || {
+            let answer = db.answers(std::slice::from_ref(&all)).await.unwrap().remove(0);
+            serde_json::from_slice::<serde_json::Value>(&answer.json).unwrap()
+        };
+        assert_eq!(told().await, json!([{"id": 1, "v": "x", "old": "y", "more": "z"}]));
+        db.execute(&format!("ALTER TABLE {prefix}memo DROP COLUMN old")).await;
+        assert_eq!(told().await, json!([{"id": 1, "v": "x", "more": "z"}]));
+        let refused = db.answers_once(&[named]).await.unwrap_err();
+        assert!(
+            matches!(&refused, Error::Query(query::Error::UnknownColumn { column, .. }) if column == "old"),
+            "{refused:?}"
+        );
+        db.execute(&format!("ALTER TABLE {prefix}memo RENAME COLUMN more TO less")).await;
+        let written = db.mutate(insert).await;
+        assert_eq!(written, Ok((1, json!([{"id": 2, "v": "n", "less": null}]))));
+        assert_eq!(told().await, json!([{"id": 1, "v": "x", "less": "z"}, {"id": 2, "v": "n", "less": null}]));
+    }
+}

@@ -27,10 +27,11 @@ impl Parser<'_> {
         })
     }
 
-    /// All columns in the order of the table.
+    /// All columns, each of which counts.
     fn columns(&self, table: &Table, budget: &mut Budget) -> Result<Arc<[Field]>, Error> {
-        budget.selection(SelectionCost { fields: table.columns.len(), ..SelectionCost::default() })?;
-        Ok(self.schema.column_fields(&table.name))
+        let fields = table.columns.iter().filter(|column| column.readable).count();
+        budget.selection(SelectionCost { fields, ..SelectionCost::default() })?;
+        Ok(Field::all_columns())
     }
 
     /// `["title", "artist"]`
