@@ -6,12 +6,13 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use mesh::telemetry::Metrics;
+use mesh::{Code, telemetry::Metrics};
 use query::Schema;
 
 use crate::{
     Error, Introspected, LeftOut,
     budget::{Budget, Memory},
+    error::{ReadError, StatementError},
     grant::Grants,
     meters::{Meters, timed},
     options::AnswerOptions,
@@ -19,7 +20,7 @@ use crate::{
     resolve::Resolver,
     sql::{self, Dialect, Source},
     store::Store,
-    tree::Answer,
+    tree::{Answer, Plan},
     write::{self, Written},
 };
 
@@ -104,12 +105,22 @@ impl Database {
         reads: &[query::Read],
         grants: Grants<'_>,
         options: AnswerOptions,
-    ) -> Result<Vec<Answer>, Error> {
+    ) -> Result<Vec<Answer>, ReadError> {
+        let before = self.snapshot.load().id;
         let mut done = self.read_once(reads, grants, options).await;
-        if self.should_retry(&done).await? {
-            done = after_retry(self.read_once(reads, grants, options).await);
+        if let Err(failure) = &done
+            && self.should_retry(&failure.error, before).await?
+        {
+            done = self.read_once(reads, grants, options).await;
         }
-        self.metered(done)
+        done.map_err(|failure| match failure.error {
+            Error::InvalidValue(invalid) => {
+                let error = invalid.of_reads(&self.store, &self.snapshot.load().schema, reads);
+                ReadError { error, ..failure }
+            }
+            Error::Unpopulated(view) => ReadError { error: unpopulated(view, reads), ..failure },
+            error => ReadError { error: self.final_error(error), ..failure },
+        })
     }
 
     /// Runs mutations in their order, all of them or none.
@@ -119,36 +130,46 @@ impl Database {
         grants: Grants<'_>,
         options: AnswerOptions,
     ) -> Result<Vec<Written>, Error> {
+        let before = self.snapshot.load().id;
         let mut done = self.write_once(mutations, grants, options).await;
-        if self.should_retry(&done).await? {
+        if let Err(error) = &done
+            && self.should_retry(error, before).await?
+        {
             // Nothing was written: the transaction is rolled back.
-            done = after_retry(self.write_once(mutations, grants, options).await);
+            done = self.write_once(mutations, grants, options).await;
         }
-        self.metered(done)
-    }
-
-    /// `done`, metered where it is an answer that is too large.
-    fn metered<T>(&self, done: Result<T, Error>) -> Result<T, Error> {
-        done.inspect_err(|error| {
-            if let Error::TooLarge(_) = error {
-                self.meters.too_large.inc();
-            }
+        done.map_err(|error| match error {
+            Error::InvalidValue(invalid) => invalid.of_mutations(&self.store, &self.snapshot.load().schema, mutations),
+            error => self.final_error(error),
         })
     }
 
-    /// Whether the operation is retried, because the schema was stale or others wrote its rows meanwhile.
+    /// The error as it is told. A statement that does not fit the schema although that did not move is wrong itself.
+    fn final_error(&self, error: Error) -> Error {
+        match error {
+            Error::SchemaMoved(cause) | Error::StaleStatement(cause) => {
+                Error::Database(format!("a statement does not fit the schema just read: {cause}"))
+            }
+            Error::TooLarge(text) => {
+                self.meters.too_large.inc();
+                Error::TooLarge(text)
+            }
+            other => other,
+        }
+    }
+
+    /// Whether an operation that failed with `error` is retried, because the schema was stale or others wrote its rows
+    /// meanwhile; `before` is the snapshot that was in force when it began.
     ///
     /// Clients send unknown names as often as they like: those refresh it once in [`REFRESH_INTERVAL_MIN`] at most.
-    async fn should_retry<T>(&self, done: &Result<T, Error>) -> Result<bool, Error> {
-        let Err(error) = done else { return Ok(false) };
-        if *error == Error::SchemaMoved {
-            return self.refresh().await.map(|_| true);
+    async fn should_retry(&self, error: &Error, before: u64) -> Result<bool, Error> {
+        match error {
+            Error::StaleStatement(_) => self.refresh().await.map(|_| true),
+            Error::Raced => Ok(true),
+            Error::SchemaMoved(_) => Ok(self.refresh().await? || self.snapshot.load().id != before),
+            Error::Query(error) if error.is_unknown_name() && self.may_refresh() => self.refresh().await,
+            _ => Ok(false),
         }
-        if *error == Error::Raced {
-            return Ok(true);
-        }
-        let is_unknown = matches!(error, Error::Query(error) if error.is_unknown_name());
-        if is_unknown && self.may_refresh() { self.refresh().await } else { Ok(false) }
     }
 
     fn may_refresh(&self) -> bool {
@@ -165,17 +186,21 @@ impl Database {
         reads: &[query::Read],
         grants: Grants<'_>,
         options: AnswerOptions,
-    ) -> Result<Vec<Answer>, Error> {
+    ) -> Result<Vec<Answer>, ReadError> {
         let CompiledReads { plans, statements } = self.compiled(reads, grants, options)?;
         let mut budget = Budget::read(options.answer, &self.memory);
         let rows = match statements.is_empty() {
             true => Vec::new(),
-            false => timed(&self.meters.reads, statements.len(), self.store.snapshot(&statements, &budget)).await?,
+            false => timed(&self.meters.reads, statements.len(), self.store.snapshot(&statements, &budget))
+                .await
+                .map_err(|failure| of_read(failure, &plans))?,
         };
         let mut rows = rows.into_iter();
         let mut answers = Vec::with_capacity(plans.len());
         for plan in plans {
-            answers.push(plan.with_rows(None, &mut rows, options.numbers)?.answer(None, &mut budget).await?);
+            let of_plan = |error| ReadError { error, read: Some(answers.len()) };
+            let tree = plan.with_rows(None, &mut rows, options.numbers).map_err(of_plan)?;
+            answers.push(tree.answer(None, &mut budget).await.map_err(of_plan)?);
         }
         Ok(answers)
     }
@@ -185,7 +210,7 @@ impl Database {
         reads: &[query::Read],
         grants: Grants<'_>,
         options: AnswerOptions,
-    ) -> Result<CompiledReads, Error> {
+    ) -> Result<CompiledReads, ReadError> {
         let snapshot = self.snapshot.load();
         let shape = ReadShape::of(snapshot.id, reads, grants.terms(), options.limit);
         if grants.are_in_scope()
@@ -194,7 +219,8 @@ impl Database {
             return Ok(prepared);
         }
         let mut resolver = Resolver::new(&snapshot.schema, grants);
-        let nodes: Vec<_> = reads.iter().map(|read| resolver.read(read)).collect::<Result<_, _>>()?;
+        let node = |(index, read)| resolver.read(read).map_err(|error| ReadError { error, read: Some(index) });
+        let nodes: Vec<_> = reads.iter().enumerate().map(node).collect::<Result<_, _>>()?;
         resolver.finish()?;
         let source = Source::Query { limit: options.limit };
         let mut statements = Vec::new();
@@ -222,12 +248,25 @@ impl Database {
     }
 }
 
-/// The outcome of a retry. A schema that does not fit although it was just read did not move: the statement is wrong.
-fn after_retry<T>(done: Result<T, Error>) -> Result<T, Error> {
-    done.map_err(|error| match error {
-        Error::SchemaMoved => Error::Database("a statement does not fit the schema just read".to_owned()),
-        other => other,
-    })
+/// The error of a statement as one of the read that it belongs to.
+fn of_read(failure: StatementError, plans: &[Plan]) -> ReadError {
+    let StatementError { error, statement } = failure;
+    let mut end = 0;
+    let ends_after = |plan: &Plan| {
+        end += plan.statements();
+        statement.is_some_and(|statement| statement < end)
+    };
+    let read = plans.iter().position(ends_after).or((plans.len() == 1).then_some(0));
+    ReadError { error, read }
+}
+
+/// The error of reads of a view without data; one that is not named in them is read by another.
+fn unpopulated(view: String, reads: &[query::Read]) -> Error {
+    let text = match reads.iter().any(|read| read.table == view) {
+        true => format!("{view} has no data yet; refresh it"),
+        false => "a view that is read has no data yet; refresh it".to_owned(),
+    };
+    Error::refused(Code::Unavailable, &text, format!("{view} has not been populated"))
 }
 
 /// Reads a snapshot of the schema.

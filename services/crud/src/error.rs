@@ -2,6 +2,11 @@
 
 use mesh::{Code, Fault};
 
+use crate::invalid_value::InvalidValue;
+
+/// Most characters of a text that the code of a database raises: it travels in headers.
+const RAISED_CHARS_MAX: usize = 500;
+
 /// Error of the crud service.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
@@ -41,16 +46,35 @@ pub enum Error {
     /// A value is outside what its column can hold, says the database. The text is for the client.
     #[error("{0}")]
     OutOfRange(String),
+    /// A value does not fit its column, says the database, before it is known which column that is.
+    #[error("a value does not fit its column")]
+    InvalidValue(InvalidValue),
+    /// The database refused the statement for a reason that has a code of its own.
+    #[error("{text}")]
+    Refused {
+        /// The code.
+        code: Code,
+        /// For the client.
+        text: String,
+        /// For the log, where the operator of the database may want to act.
+        cause: Option<String>,
+    },
+    /// A view that keeps its rows has none yet: its name.
+    #[error("a view that is read has no data yet; refresh it")]
+    Unpopulated(String),
     /// A statement has more parts than the database takes.
     #[error("the request has more conditions or values than the database takes in one statement")]
     TooComplex,
     /// The answer has more rows than a level may have, or more bytes than an answer may have.
     #[error("{0}")]
     TooLarge(String),
-    /// The statement names something that is no longer there: the schema moved.
+    /// The statement names something that is no longer there: the schema moved. The text goes to the log only.
     #[error("the schema of the database changed; try again")]
-    SchemaMoved,
-    /// The database cannot be reached, is busy or is shutting down. The text goes to the log only.
+    SchemaMoved(String),
+    /// What the database prepared of the statement is older than the schema. The text goes to the log only.
+    #[error("the schema of the database changed; try again")]
+    StaleStatement(String),
+    /// The database cannot be reached or is shutting down. The text goes to the log only.
     #[error("the database cannot be reached")]
     Unavailable(String),
     /// The deadline of the call passed.
@@ -64,11 +88,64 @@ pub enum Error {
     Panicked(String),
 }
 
+/// An error of one of several statements.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StatementError {
+    /// What went wrong.
+    pub error: Error,
+    /// The statement that failed; `None` where it is unknown, or no one's in particular.
+    pub statement: Option<usize>,
+}
+
+impl From<Error> for StatementError {
+    fn from(error: Error) -> Self {
+        Self { error, statement: None }
+    }
+}
+
+impl From<StatementError> for Error {
+    fn from(failure: StatementError) -> Self {
+        failure.error
+    }
+}
+
+/// An error of the reads of a request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReadError {
+    /// What went wrong.
+    pub error: Error,
+    /// The read that it is about; `None` where it is about all of them.
+    pub read: Option<usize>,
+}
+
+impl From<Error> for ReadError {
+    fn from(error: Error) -> Self {
+        Self { error, read: None }
+    }
+}
+
 impl Error {
+    /// The database's own code, a trigger or a function, raised an error with `text`.
+    pub fn raised(code: Code, text: &str) -> Self {
+        let text: String = text.chars().take(RAISED_CHARS_MAX).collect();
+        let text = if text.is_empty() { "a trigger or function of the database refused it".to_owned() } else { text };
+        Error::Refused { code, text, cause: None }
+    }
+
+    /// The database refused the statement: `text` is for the client, `cause` for the log.
+    pub fn refused(code: Code, text: &str, cause: String) -> Self {
+        Error::Refused { code, text: text.to_owned(), cause: Some(cause) }
+    }
+
     /// The message of the driver, for the log; `None` where there is no more to say.
     pub fn cause(&self) -> Option<&str> {
         match self {
-            Error::Unavailable(cause) | Error::Database(cause) | Error::Panicked(cause) => Some(cause),
+            Error::Unavailable(cause)
+            | Error::Database(cause)
+            | Error::Panicked(cause)
+            | Error::SchemaMoved(cause)
+            | Error::StaleStatement(cause) => Some(cause),
+            Error::Refused { cause, .. } => cause.as_deref(),
             Error::Query(_)
             | Error::Denied(_)
             | Error::Signature
@@ -80,10 +157,11 @@ impl Error {
             | Error::Raced
             | Error::WrongType(_)
             | Error::OutOfRange(_)
+            | Error::InvalidValue(_)
+            | Error::Unpopulated(_)
             | Error::TooComplex
             | Error::TooLarge(_)
-            | Error::Deadline
-            | Error::SchemaMoved => None,
+            | Error::Deadline => None,
         }
     }
 
@@ -95,13 +173,28 @@ impl Error {
             Error::UnknownDatabase(_) => Code::UnknownDatabase,
             Error::Conflict { .. } => Code::Conflict,
             Error::Constraint(_) | Error::NotNull(_) => Code::Constraint,
-            Error::WrongType(_) => Code::WrongType,
+            Error::WrongType(_) | Error::InvalidValue(_) => Code::WrongType,
+            Error::Refused { code, .. } => *code,
             Error::OutOfRange(_) => Code::OutOfRange,
             Error::TooComplex => Code::TooComplex,
             Error::TooLarge(_) => Code::TooLarge,
-            Error::SchemaMoved | Error::Raced | Error::Unavailable(_) => Code::Unavailable,
+            Error::SchemaMoved(_)
+            | Error::StaleStatement(_)
+            | Error::Raced
+            | Error::Unavailable(_)
+            | Error::Unpopulated(_) => Code::Unavailable,
             Error::Deadline => Code::Deadline,
             Error::Signature | Error::Database(_) | Error::Panicked(_) => Code::Internal,
+        }
+    }
+}
+
+impl From<ReadError> for Fault {
+    fn from(ReadError { error, read }: ReadError) -> Self {
+        let fault = Fault::from(error);
+        match read {
+            Some(read) => fault.with("read", read.to_string()),
+            None => fault,
         }
     }
 }
@@ -136,6 +229,14 @@ fn without_hint(error: Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_that_is_raised_is_told_as_far_as_it_is_short() {
+        let told = |text: &str| Fault::from(Error::raised(Code::Constraint, text)).message;
+        assert_eq!(told("sold out"), "sold out");
+        assert_eq!(told(&"ß".repeat(10_000)), "ß".repeat(500));
+        assert_eq!(told(""), "a trigger or function of the database refused it");
+    }
 
     #[test]
     fn no_name_of_the_schema_is_told_but_those_of_the_request() {

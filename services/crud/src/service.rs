@@ -21,6 +21,7 @@ use crate::{
     budget::AnswerLimit,
     config::Config,
     databases::{DatabaseEntry, DatabaseState, Databases},
+    error::ReadError,
     grant::{self, GrantScope, Grants},
 };
 
@@ -45,7 +46,7 @@ impl Service {
         grants: Vec<Grant>,
         reads: &[query::Read],
         limit: AnswerLimit,
-    ) -> Result<Vec<Answer>, Error> {
+    ) -> Result<Vec<Answer>, ReadError> {
         let (database, numbers) = self.databases.find(scope.project, scope.database)?;
         let grants = grant::verified(&self.verifier, grants)?;
         let open = database.open().await?;
@@ -106,13 +107,20 @@ fn now_ms() -> i64 {
 }
 
 /// The error as the caller sees it; what the driver says goes to the log.
-fn status(project: &str, database: &str, error: Error) -> Status {
+fn status(project: &str, database: &str, failure: impl Into<ReadError>) -> Status {
+    let failure = failure.into();
+    let error = &failure.error;
     let call = Call::current();
     let request_id = call.as_ref().map_or("", |call| &*call.request_id);
-    match &error {
+    match error {
         Error::Database(cause) => tracing::error!(request_id, project, database, cause, "database failed"),
         Error::Panicked(panic) => tracing::error!(request_id, project, database, panic, "blocking work panicked"),
-        Error::Unavailable(cause) => tracing::warn!(request_id, project, database, cause, "database unavailable"),
+        Error::Unavailable(cause) | Error::SchemaMoved(cause) | Error::StaleStatement(cause) => {
+            tracing::warn!(request_id, project, database, cause, "database unavailable");
+        }
+        Error::Refused { cause: Some(cause), .. } => {
+            tracing::warn!(request_id, project, database, cause, %error, "database refused");
+        }
         Error::Signature => tracing::error!(request_id, project, database, "grants cannot be verified"),
         Error::Query(_)
         | Error::Denied(_)
@@ -124,13 +132,16 @@ fn status(project: &str, database: &str, error: Error) -> Status {
         | Error::Raced
         | Error::WrongType(_)
         | Error::OutOfRange(_)
+        | Error::InvalidValue(_)
+        | Error::Refused { cause: None, .. }
+        | Error::Unpopulated(_)
         | Error::TooComplex
         | Error::TooLarge(_)
-        | Error::Deadline
-        | Error::SchemaMoved => tracing::debug!(request_id, project, database, %error, "refused"),
+        | Error::Deadline => tracing::debug!(request_id, project, database, %error, "refused"),
     }
-    let mut fault = Fault::from(error.clone());
-    if let Error::Unavailable(_) = error {
+    let is_unreached = matches!(error, Error::Unavailable(_));
+    let mut fault = Fault::from(failure);
+    if is_unreached {
         fault.message = format!("database {database} cannot be reached");
     }
     fault.into()

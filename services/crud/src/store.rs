@@ -9,6 +9,7 @@ use crate::{
     bind::{Bind, Stored},
     budget::{Budget, Room},
     cell::{Cell, Key, KeyForm},
+    error::StatementError,
     operand::ArgSource,
 };
 
@@ -117,7 +118,7 @@ pub enum Rows {
 impl Store {
     /// Independent reads in one read-only snapshot and one round trip; a single one needs no transaction. Dropping the
     /// future stops them.
-    pub async fn snapshot(&self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<Rows>, Error> {
+    pub async fn snapshot(&self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<Rows>, StatementError> {
         check_args(statements, self.most_args())?;
         match self {
             Store::Sqlite(store) => {
@@ -126,6 +127,14 @@ impl Store {
             Store::Postgres(store) => {
                 Ok(Box::pin(store.snapshot(statements, budget)).await?.into_iter().map(Rows::Postgres).collect())
             }
+        }
+    }
+
+    /// Labels of the enumerated type called `native`, in their order; `None` where there is no such type.
+    pub fn labels(&self, native: &str) -> Option<Vec<String>> {
+        match self {
+            Store::Sqlite(_) => None,
+            Store::Postgres(store) => store.labels(native),
         }
     }
 

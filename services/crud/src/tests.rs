@@ -11,6 +11,7 @@ mod relations;
 mod service;
 mod stored;
 mod support;
+mod triggers;
 mod writes;
 
 use mesh::resources::{Kind, parse_typed, schema_typed};

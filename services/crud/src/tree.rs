@@ -128,6 +128,11 @@ struct JoinIndex {
 }
 
 impl Plan {
+    /// Number of its statements.
+    pub fn statements(&self) -> usize {
+        self.levels.iter().filter(|level| level.is_asked).count()
+    }
+
     /// The plan with the rows of its statements, taken from `rows` in their order; `root` are those of a root that has
     /// no statement.
     pub fn with_rows(
@@ -207,7 +212,7 @@ impl Tree {
 
     /// The JSON, of at most `most` bytes.
     fn write(&self, kept: Option<&[usize]>, most: usize, stop: Option<&Stop>) -> Result<Answer, Halt> {
-        let statements = self.plan.levels.iter().filter(|level| level.is_asked).count();
+        let statements = self.plan.statements();
         let root = &self.plan.levels[0];
         let fetched = self.rows[0].as_ref().map_or(0, Rows::len);
         let levels = self.plan.levels.iter().zip(&self.rows);

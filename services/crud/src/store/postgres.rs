@@ -1,6 +1,7 @@
 //! PostgreSQL 13 and later: short reads pipelined over a few shared connections, all else over pooled ones.
 
 use std::{
+    collections::HashMap,
     fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
@@ -27,6 +28,7 @@ use crate::{
     bind::Bind,
     budget::{Budget, SharedRoom},
     cell::Cell,
+    error::StatementError,
 };
 
 mod batch;
@@ -41,6 +43,7 @@ mod pipeline;
 mod pool;
 mod pooler;
 mod rewritten;
+mod sqlstate;
 mod statement_stats;
 mod survey;
 mod tls;
@@ -64,6 +67,8 @@ struct PostgresInner {
     pool: Arc<Pool>,
     /// Columns of unique keys, as the last introspection found them.
     keys: ArcSwap<Keys>,
+    /// Labels of enumerated types, by the names of the types, as the last introspection found them.
+    labels: ArcSwap<HashMap<String, Vec<String>>>,
     /// Result of the last introspection.
     seen: Mutex<Option<Schema>>,
 }
@@ -95,6 +100,7 @@ impl Postgres {
                 pipeline: Pipeline::new(connector.clone(), pipelined),
                 pool: Arc::new(Pool::new(connector, max - pipelined)),
                 keys: ArcSwap::default(),
+                labels: ArcSwap::default(),
                 seen: Mutex::default(),
             }),
         })
@@ -102,10 +108,14 @@ impl Postgres {
 
     /// Independent reads: several in one read-only snapshot and one round trip. What a lost connection did not answer
     /// is asked once more over a new one. Dropping the future ends them on the server.
-    pub async fn snapshot(&self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<PostgresRows>, Error> {
+    pub async fn snapshot(
+        &self,
+        statements: &[Statement],
+        budget: &Budget<'_>,
+    ) -> Result<Vec<PostgresRows>, StatementError> {
         match statements {
             [] => Ok(Vec::new()),
-            [statement] => self.read(statement, budget).await.map(|rows| vec![rows]),
+            [statement] => Ok(vec![self.read(statement, budget).await?]),
             _ => {
                 let stats = self.stats(statements);
                 let stats = &stats;
@@ -113,7 +123,7 @@ impl Postgres {
                     let room = budget.shared_room();
                     Box::pin(async move { snapshot(&connection, stats, statements, &room).await })
                 };
-                self.with_retry(work).await
+                self.with_retry(work).await.map_err(|failure| self.statement_error(failure))
             }
         }
     }
@@ -140,7 +150,8 @@ impl Postgres {
     pub async fn introspect(&self) -> Result<Introspected, Error> {
         let name = self.inner.schema.as_str();
         let read = self.with_retry(|connection| Box::pin(async move { introspect::catalog(&connection, name).await }));
-        let introspect::Catalog { found: Introspected { schema, mut left_out }, keys, foreign } = read.await?;
+        let introspect::Catalog { found: Introspected { schema, mut left_out }, keys, foreign } =
+            read.await.map_err(|failure| self.error(failure))?;
         let unreadable = self.unreadable(&foreign).await?;
         let is_readable = |table: &query::Table| unreadable.iter().all(|object| object.name != table.name);
         let schema = match unreadable.is_empty() {
@@ -150,6 +161,8 @@ impl Postgres {
         left_out.extend(unreadable);
         rewritten::once_each(&mut left_out);
         self.inner.keys.store(Arc::new(keys));
+        let labels = self.with_retry(|connection| Box::pin(async move { introspect::labels(&connection).await }));
+        self.inner.labels.store(Arc::new(labels.await.map_err(|failure| self.error(failure))?));
         let before = self.inner.seen.lock().unwrap_or_else(PoisonError::into_inner).replace(schema.clone());
         if before.is_some_and(|before| before != schema) {
             // What was prepared for the old types would fail, or bind at a width that is too small now.
@@ -160,18 +173,26 @@ impl Postgres {
 
     /// The schemas of the database, and the foreign keys between them.
     pub async fn survey(&self) -> Result<Survey, Error> {
-        self.with_retry(|connection| Box::pin(async move { survey::survey(&connection).await })).await
+        let survey = self.with_retry(|connection| Box::pin(async move { survey::survey(&connection).await }));
+        survey.await.map_err(|failure| self.error(failure))
+    }
+
+    /// Labels of the enumerated type called `native`, in their order; `None` where there is no such type.
+    pub fn labels(&self, native: &str) -> Option<Vec<String>> {
+        self.inner.labels.load().get(native).cloned()
     }
 
     /// A text that changes whenever the schema does.
     pub async fn schema_mark(&self) -> Result<Option<String>, Error> {
         let name = self.inner.schema.as_str();
-        self.with_retry(|connection| Box::pin(async move { introspect::mark(&connection, name).await })).await
+        let mark = self.with_retry(|connection| Box::pin(async move { introspect::mark(&connection, name).await }));
+        mark.await.map_err(|failure| self.error(failure))
     }
 
     /// Whether the server answers.
     pub async fn ping(&self) -> Result<(), Error> {
-        self.with_retry(|connection| Box::pin(async move { connection.command("SELECT 1").await })).await
+        let asked = self.with_retry(|connection| Box::pin(async move { connection.command("SELECT 1").await }));
+        asked.await.map_err(|failure| self.error(failure))
     }
 
     /// One read: pipelined if it is known to be short.
@@ -189,22 +210,22 @@ impl Postgres {
             let room = budget.shared_room();
             Box::pin(async move { run_one(connection, stats, &statement.args, &room).await })
         };
-        Box::pin(self.with_retry(work)).await
+        Box::pin(self.with_retry(work)).await.map_err(|failure| self.error(failure))
     }
 
     /// Runs idempotent `work` on a connection of its own, and retries it once on a new one if that was lost.
-    async fn with_retry<T, Work>(&self, work: impl Fn(Arc<Connection>) -> Work) -> Result<T, Error>
+    async fn with_retry<T, Work>(&self, work: impl Fn(Arc<Connection>) -> Work) -> Result<T, PostgresError>
     where
         Work: Future<Output = Result<T, PostgresError>>,
     {
-        let mut lease = self.lease().await?;
+        let mut lease = self.inner.pool.lease().await?;
         let mut result = lease.run(State::Clean, work(lease.connection())).await;
         if result.as_ref().is_err_and(PostgresError::is_lost) {
             drop(lease);
-            let mut lease = self.inner.pool.lease_new().await.map_err(|failure| self.error(failure))?;
+            let mut lease = self.inner.pool.lease_new().await?;
             result = lease.run(State::Clean, work(lease.connection())).await;
         }
-        result.map_err(|failure| self.error(failure))
+        result
     }
 
     async fn lease(&self) -> Result<ConnectionLease, Error> {
@@ -215,8 +236,12 @@ impl Postgres {
         statements.iter().map(|statement| self.inner.statements.stats(&statement.text)).collect()
     }
 
-    /// The error as callers see it. After a stale statement, nothing prepared before is used again.
     fn error(&self, failure: PostgresError) -> Error {
+        self.statement_error(failure).into()
+    }
+
+    /// The error as callers see it. After a stale statement, nothing prepared before is used again.
+    fn statement_error(&self, failure: PostgresError) -> StatementError {
         if failure.is_stale() {
             tracing::debug!(database = self.inner.database, ?failure, "a statement is older than the schema");
             self.inner.statements.clear();
@@ -261,7 +286,7 @@ async fn run_in_transaction(
         Box::pin(async move { connection.run(ready, args, room).await.map(Some) }),
         command(connection, "COMMIT"),
     ];
-    send_pipelined(messages).await.map(|mut rows| rows.remove(0))
+    send_pipelined(messages).await.map(|mut rows| rows.remove(0)).map_err(|(_, failure)| failure)
 }
 
 /// Runs statements in one read-only transaction, all sent at once. Where one fails, the commit rolls back.
@@ -277,7 +302,10 @@ async fn snapshot(
         messages.push(Box::pin(async move { connection.run(ready, &statement.args, room).await.map(Some) }));
     }
     messages.push(command(connection, "COMMIT"));
-    send_pipelined(messages).await
+    send_pipelined(messages).await.map_err(|(message, failure)| match message.checked_sub(1) {
+        Some(statement) if statement < statements.len() => failure.of_statement(statement),
+        Some(_) | None => failure,
+    })
 }
 
 /// Statements prepared on `connection`, the new ones in one round trip.
@@ -286,7 +314,9 @@ async fn prepared(
     stats: &[Arc<StatementStats>],
 ) -> Result<Vec<connection::PreparedStatement>, PostgresError> {
     // All are waited for, also after a failure: a statement that is prepared and not kept would stay on the server.
-    futures::future::join_all(stats.iter().map(|stats| connection.prepare(stats))).await.into_iter().collect()
+    let ready = futures::future::join_all(stats.iter().map(|stats| connection.prepare(stats))).await;
+    let ready = ready.into_iter().enumerate();
+    ready.map(|(index, ready)| ready.map_err(|failure| failure.of_statement(index))).collect()
 }
 
 fn begin(connection: &Connection, kind: TransactionKind) -> Message<'_> {

@@ -19,6 +19,7 @@ use crate::{
     Error, Introspected,
     blocking::{self, Stop, StopOnDrop},
     budget::{Budget, Room, SMALL_BYTES},
+    error::StatementError,
 };
 
 mod bind;
@@ -148,7 +149,11 @@ impl Sqlite {
     }
 
     /// Runs reads in one snapshot, as [`super::Store::snapshot`].
-    pub async fn snapshot(&self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<SqliteRows>, Error> {
+    pub async fn snapshot(
+        &self,
+        statements: &[Statement],
+        budget: &Budget<'_>,
+    ) -> Result<Vec<SqliteRows>, StatementError> {
         // What is rare is boxed, to be kept out of the futures of all others.
         if self.inner.slow.contain(statements) {
             return Box::pin(self.snapshot_on_thread(statements, budget)).await;
@@ -177,8 +182,7 @@ impl Sqlite {
                 return Ok(rows);
             }
             Err(SqliteError::Interrupted | SqliteError::Full(_)) => self.inner.slow.ran(statements, true),
-            // It has to wait for another process.
-            Err(SqliteError::Failed(Error::Unavailable(_))) => {}
+            Err(SqliteError::Busy(_) | SqliteError::Failed(Error::Unavailable(_))) => {}
             Err(failure) => return Err(failure.into()),
         }
         Box::pin(self.snapshot_on_thread(statements, budget)).await
@@ -189,7 +193,7 @@ impl Sqlite {
         &self,
         statements: &[Statement],
         budget: &Budget<'_>,
-    ) -> Result<Vec<SqliteRows>, Error> {
+    ) -> Result<Vec<SqliteRows>, StatementError> {
         let statements: Arc<[Statement]> = statements.into();
         loop {
             let (work, room, inner) = (statements.clone(), budget.row_room(), self.inner.clone());
@@ -238,7 +242,7 @@ impl Sqlite {
 
     /// Introspects the schema.
     pub async fn introspect(&self) -> Result<Introspected, Error> {
-        self.read_on_thread(|reader| schema::introspect(reader.connection)).await
+        Ok(self.read_on_thread(|reader| schema::introspect(reader.connection)).await?)
     }
 
     /// `PRAGMA schema_version`, which changes whenever the schema does.
@@ -258,7 +262,7 @@ impl Sqlite {
     async fn read_on_thread<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Snapshot<'_>) -> Result<T, SqliteError> + Send + 'static,
-    ) -> Result<T, Error> {
+    ) -> Result<T, StatementError> {
         let _turn = self.inner.blocking_reads.acquire().await.expect("nobody closes the semaphore");
         let inner = self.inner.clone();
         let done = blocking::run(move |stop| {
@@ -499,7 +503,8 @@ fn run_all(
 ) -> Result<Vec<SqliteRows>, SqliteError> {
     let mut all = Vec::with_capacity(statements.len());
     for statement in statements {
-        let rows = run(connection, statement, room, is_plain(statement))?;
+        let rows = run(connection, statement, room, is_plain(statement));
+        let rows = rows.map_err(|failure| failure.of_statement(all.len()))?;
         room.bytes -= rows.size();
         all.push(rows);
     }
@@ -509,7 +514,12 @@ fn run_all(
 /// Runs a statement, on values as they are stored where `is_plain`.
 fn run(connection: &Connection, statement: &Statement, room: Room, is_plain: bool) -> Result<SqliteRows, SqliteError> {
     let plain = statement.plain.as_ref().filter(|_| is_plain);
-    let mut prepared = connection.prepare_cached(plain.map_or(&*statement.text, |plain| &*plain.text))?;
+    let text = plain.map_or(&*statement.text, |plain| &*plain.text);
+    run_text(connection, text, statement, room).map_err(|failure| failure.of_text(text))
+}
+
+fn run_text(connection: &Connection, text: &str, statement: &Statement, room: Room) -> Result<SqliteRows, SqliteError> {
+    let mut prepared = connection.prepare_cached(text)?;
     for (index, value) in statement.args.iter().enumerate() {
         prepared.raw_bind_parameter(index + 1, value)?;
     }

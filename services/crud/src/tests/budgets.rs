@@ -149,7 +149,7 @@ async fn rows_over_their_memory_end_the_statement() {
         let store = db.database.store();
         let budget = || Budget::write(bytes(1));
         for statements in [vec![endless.clone()], vec![one.clone(), endless.clone(), endless]] {
-            assert_eq!(store.snapshot(&statements, &budget()).await.unwrap_err(), too_large(1));
+            assert_eq!(store.snapshot(&statements, &budget()).await.unwrap_err().error, too_large(1));
             let mut tx = store.begin().await.unwrap();
             assert_eq!(tx.run(&statements, &budget()).await.unwrap_err(), too_large(1));
             drop(tx);

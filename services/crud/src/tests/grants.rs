@@ -15,7 +15,7 @@ async fn outcome(change: impl FnOnce(&Db, &[TableAccess<'_>]) -> Vec<query::Gran
     // A read like it is prepared.
     db.answers(std::slice::from_ref(&read)).await.unwrap();
     let terms = change(&db, &query::read_accesses(&known.schema, &read).unwrap());
-    db.database.read(&[read], grants(&terms), db.options).await.map(|_| ())
+    db.database.read(&[read], grants(&terms), db.options).await.map(|_| ()).map_err(|failure| failure.error)
 }
 
 #[tokio::test]

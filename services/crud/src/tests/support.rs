@@ -4,14 +4,14 @@ use std::{collections::HashMap, sync::atomic::AtomicU32, sync::atomic::Ordering}
 
 use mesh::Tasks;
 use query::{
-    Budget, Columns, Filter, GrantTerms, Limits, Mutation, MutationKind, Operation, Options, Parser, Read, RuleFilter,
-    Schema, Shape, Spelling, TableAccess, Value, resources::Numbers,
+    Budget as RequestBudget, Columns, Filter, GrantTerms, Limits, Mutation, MutationKind, Operation, Options, Parser,
+    Read, RuleFilter, Schema, Shape, Spelling, TableAccess, Value, resources::Numbers,
 };
 use serde_json::Value as Json;
 
 use crate::{
     Error,
-    budget::{AnswerLimit, Memory},
+    budget::{AnswerLimit, Budget, Memory},
     database::Database,
     grant::{GrantScope, Grants},
     options::AnswerOptions,
@@ -147,6 +147,17 @@ impl Db {
         execute(self.database.store(), sql).await;
     }
 
+    /// The number that a query answers.
+    pub async fn count(&self, sql: &str) -> i64 {
+        let columns = [query::Type::Int64.into()].into();
+        let statement = Statement { text: sql.into(), args: Vec::new(), columns, sources: Vec::new(), plain: None };
+        let rows = self.database.store().snapshot(&[statement], &Budget::unlimited()).await.unwrap();
+        match rows[0].cell(0, 0) {
+            crate::cell::Cell::Int(number) => number,
+            other => panic!("a number, not {other:?}"),
+        }
+    }
+
     pub fn rule(&mut self, table: &str, operation: Operation) -> &mut Rule {
         self.rules.entry((table.to_owned(), operation)).or_default()
     }
@@ -176,7 +187,7 @@ impl Db {
         for read in reads {
             terms.extend(self.terms(&query::read_accesses(&known.schema, read)?));
         }
-        self.database.read(reads, grants(&terms), self.options).await
+        self.database.read(reads, grants(&terms), self.options).await.map_err(|failure| failure.error)
     }
 
     pub async fn write(&self, mutations: &[Mutation]) -> Result<Vec<Written>, Error> {
@@ -279,8 +290,8 @@ pub fn grants(terms: &[GrantTerms]) -> Grants<'_> {
 }
 
 /// A counter that lets pass what no gateway would: what the databases bear is crud's to test.
-fn budget() -> Budget {
-    Budget::new(Limits { nodes: 100_000, ..Limits::default() })
+fn budget() -> RequestBudget {
+    RequestBudget::new(Limits { nodes: 100_000, ..Limits::default() })
 }
 
 pub fn parser(schema: &Schema) -> Parser<'_> {

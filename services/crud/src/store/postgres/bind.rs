@@ -11,14 +11,25 @@ use crate::bind::Bind;
 
 /// A value on its way to a placeholder.
 #[derive(Debug)]
-pub struct Bound<'a>(pub &'a Bind);
+pub struct Bound<'a> {
+    /// The value.
+    pub value: &'a Bind,
+    /// Position of the placeholder, counted from 0.
+    pub at: usize,
+}
 
 /// A value that does not fit the type the server inferred for its placeholder.
 #[derive(Debug, PartialEq, thiserror::Error)]
-#[error("a value does not fit {0}")]
-pub struct Unfit(pub String);
+#[error("a value does not fit {native}")]
+pub struct Unfit {
+    /// The type.
+    pub native: String,
+    /// Position of the placeholder, counted from 0.
+    pub at: usize,
+}
 
-type Encoded = Result<(), Box<dyn Error + Sync + Send>>;
+/// The error is the name of a type that does not hold the value.
+type Encoded = Result<(), String>;
 
 impl ToSql for Bound<'_> {
     fn to_sql(&self, ty: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
@@ -30,19 +41,23 @@ impl ToSql for Bound<'_> {
     }
 
     fn to_sql_checked(&self, ty: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
-        match self.0 {
+        match self.value {
             Bind::Value(Typed::Null) => return Ok(IsNull::Yes),
-            Bind::Value(value) if is_binary(value, base(ty)) => binary(value, base(ty), out)?,
-            Bind::Value(value) => out.put_slice(text(value)?.as_bytes()),
-            Bind::List(items) if is_binary_array(items, base(ty)) => array(items, base(ty), out)?,
-            Bind::List(items) => out.put_slice(array_literal(items)?.as_bytes()),
-            Bind::Stored(_) => return Err(unfit(ty.name()).into()),
+            Bind::Value(value) if is_binary(value, base(ty)) => {
+                binary(value, base(ty), out).map_err(|native| Unfit { native, at: self.at })?;
+            }
+            Bind::Value(value) => out.put_slice(text(value).as_bytes()),
+            Bind::List(items) if is_binary_array(items, base(ty)) => {
+                array(items, base(ty), out).map_err(|native| Unfit { native, at: self.at })?;
+            }
+            Bind::List(items) => out.put_slice(array_literal(items).as_bytes()),
+            Bind::Stored(_) => return Err(Unfit { native: ty.name().to_owned(), at: self.at }.into()),
         }
         Ok(IsNull::No)
     }
 
     fn encode_format(&self, ty: &Type) -> Format {
-        let is_binary = match self.0 {
+        let is_binary = match self.value {
             Bind::Value(value) => is_binary(value, base(ty)),
             Bind::List(items) => is_binary_array(items, base(ty)),
             Bind::Stored(_) => true,
@@ -95,8 +110,10 @@ fn binary(value: &Typed, ty: &Type, out: &mut BytesMut) -> Encoded {
         Typed::Float(value) if *ty == Type::FLOAT4 => out.put_f32(single(*value)?),
         Typed::Float(value) => out.put_f64(*value),
         Typed::Bytes(value) => out.put_slice(value),
-        Typed::Timestamp(micros) => out.put_i64(micros.checked_sub(EPOCH_MICROS).ok_or_else(|| unfit("timestamp"))?),
-        Typed::Date(days) => out.put_i32(days.checked_sub(EPOCH_DAYS).ok_or_else(|| unfit("date"))?),
+        Typed::Timestamp(micros) => {
+            out.put_i64(micros.checked_sub(EPOCH_MICROS).ok_or_else(|| String::from("timestamp"))?)
+        }
+        Typed::Date(days) => out.put_i32(days.checked_sub(EPOCH_DAYS).ok_or_else(|| String::from("date"))?),
         Typed::Time(micros) => out.put_i64(*micros),
         Typed::Uuid(value) => out.put_slice(value),
         Typed::Text(value) | Typed::Decimal(value) | Typed::Json(value) | Typed::Other(value) => {
@@ -107,7 +124,7 @@ fn binary(value: &Typed, ty: &Type, out: &mut BytesMut) -> Encoded {
 }
 
 fn integer(value: i64, ty: &Type, out: &mut BytesMut) -> Encoded {
-    let misfit = |_| unfit(ty.name());
+    let misfit = |_| ty.name().to_owned();
     match *ty {
         Type::INT2 => out.put_i16(i16::try_from(value).map_err(misfit)?),
         Type::INT4 => out.put_i32(i32::try_from(value).map_err(misfit)?),
@@ -117,16 +134,16 @@ fn integer(value: i64, ty: &Type, out: &mut BytesMut) -> Encoded {
     Ok(())
 }
 
-fn single(value: f64) -> Result<f32, Unfit> {
+fn single(value: f64) -> Result<f32, String> {
     #[allow(clippy::cast_possible_truncation, reason = "a single holds the nearest value; overflow is refused below")]
     let single = value as f32;
-    if single.is_infinite() && value.is_finite() { Err(unfit("real")) } else { Ok(single) }
+    if single.is_infinite() && value.is_finite() { Err("real".to_owned()) } else { Ok(single) }
 }
 
 /// A one-dimensional array: dimensions, whether it has nulls, type of the items, length, lower bound, items.
 /// Source: `array_recv` in PostgreSQL's `arrayfuncs.c`.
 fn array(items: &[Typed], ty: &Type, out: &mut BytesMut) -> Encoded {
-    let Kind::Array(item) = ty.kind() else { return Err(unfit(ty.name()).into()) };
+    let Kind::Array(item) = ty.kind() else { return Err(ty.name().to_owned()) };
     let has_nulls = items.contains(&Typed::Null);
     out.put_i32(i32::from(!items.is_empty()));
     out.put_i32(i32::from(has_nulls));
@@ -134,7 +151,7 @@ fn array(items: &[Typed], ty: &Type, out: &mut BytesMut) -> Encoded {
     if items.is_empty() {
         return Ok(());
     }
-    out.put_i32(i32::try_from(items.len()).map_err(|_| unfit(ty.name()))?);
+    out.put_i32(i32::try_from(items.len()).map_err(|_| ty.name().to_owned())?);
     out.put_i32(1);
     for value in items {
         if let Typed::Null = value {
@@ -144,15 +161,15 @@ fn array(items: &[Typed], ty: &Type, out: &mut BytesMut) -> Encoded {
         let length_at = out.len();
         out.put_i32(0);
         binary(value, base(item), out)?;
-        let length = i32::try_from(out.len() - length_at - 4).map_err(|_| unfit(ty.name()))?;
+        let length = i32::try_from(out.len() - length_at - 4).map_err(|_| ty.name().to_owned())?;
         out[length_at..length_at + 4].copy_from_slice(&length.to_be_bytes());
     }
     Ok(())
 }
 
 /// The value as PostgreSQL reads it from text.
-fn text(value: &Typed) -> Result<Cow<'_, str>, Unfit> {
-    Ok(match value {
+fn text(value: &Typed) -> Cow<'_, str> {
+    match value {
         Typed::Null => Cow::Borrowed("NULL"),
         Typed::Bool(value) => Cow::Borrowed(if *value { "true" } else { "false" }),
         Typed::Int(value) => Cow::Owned(value.to_string()),
@@ -163,11 +180,11 @@ fn text(value: &Typed) -> Result<Cow<'_, str>, Unfit> {
         Typed::Time(micros) => Cow::Owned(datetime::written(|out| datetime::clock(out, *micros))),
         Typed::Uuid(bytes) => Cow::Owned(datetime::written(|out| uuid::write(out, bytes))),
         Typed::Decimal(value) | Typed::Text(value) | Typed::Json(value) | Typed::Other(value) => Cow::Borrowed(value),
-    })
+    }
 }
 
 /// An array as text: `{"a","b \"c\"",NULL}`. Source: PostgreSQL manual, "Array Input and Output Syntax".
-fn array_literal(items: &[Typed]) -> Result<String, Unfit> {
+fn array_literal(items: &[Typed]) -> String {
     let mut literal = String::from("{");
     for (index, item) in items.iter().enumerate() {
         if index > 0 {
@@ -178,7 +195,7 @@ fn array_literal(items: &[Typed]) -> Result<String, Unfit> {
             continue;
         }
         literal.push('"');
-        for character in text(item)?.chars() {
+        for character in text(item).chars() {
             if matches!(character, '"' | '\\') {
                 literal.push('\\');
             }
@@ -187,7 +204,7 @@ fn array_literal(items: &[Typed]) -> Result<String, Unfit> {
         literal.push('"');
     }
     literal.push('}');
-    Ok(literal)
+    literal
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -199,17 +216,13 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-fn unfit(what: &str) -> Unfit {
-    Unfit(what.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn encoded(value: impl Into<Bind>, ty: &Type) -> Result<Vec<u8>, String> {
         let mut out = BytesMut::new();
-        Bound(&value.into()).to_sql_checked(ty, &mut out).map_err(|error| error.to_string())?;
+        Bound { value: &value.into(), at: 0 }.to_sql_checked(ty, &mut out).map_err(|error| error.to_string())?;
         Ok(out.to_vec())
     }
 
@@ -236,8 +249,8 @@ mod tests {
     #[test]
     fn text_arrays_are_quoted() {
         let items = [Typed::Other("a\"b\\c".into()), Typed::Null, Typed::Other(String::new())];
-        assert_eq!(array_literal(&items).unwrap(), r#"{"a\"b\\c",NULL,""}"#);
-        assert_eq!(array_literal(&[]).unwrap(), "{}");
+        assert_eq!(array_literal(&items), r#"{"a\"b\\c",NULL,""}"#);
+        assert_eq!(array_literal(&[]), "{}");
     }
 
     #[test]

@@ -131,19 +131,19 @@ impl Connection {
         args: &[Bind],
         room: &SharedRoom<'_, '_>,
     ) -> Result<PostgresRows, PostgresError> {
-        let stream = match ready {
-            PreparedStatement::Named { statement, .. } => {
-                self.client.query_raw(statement, args.iter().map(Bound)).await?
-            }
+        let bound = args.iter().enumerate().map(|(at, value)| Bound { value, at });
+        let sent = match ready {
+            PreparedStatement::Named { statement, .. } => self.client.query_raw(statement, bound).await,
             // The server infers the types, and parses texts.
             PreparedStatement::Unnamed(text) => {
-                self.client.query_typed_raw(text, args.iter().map(|arg| (Bound(arg), Type::UNKNOWN))).await?
+                self.client.query_typed_raw(text, bound.map(|arg| (arg, Type::UNKNOWN))).await
             }
         };
+        let stream = sent.map_err(|error| PostgresError::of_args(error, args))?;
         let mut stream = pin!(stream);
         let mut rows = Vec::new();
         let mut size = 0;
-        while let Some(row) = stream.try_next().await? {
+        while let Some(row) = stream.try_next().await.map_err(|error| PostgresError::of_args(error, args))? {
             let bytes = ROW_BYTES + row.len() * VALUE_BYTES + row.raw_size_bytes();
             if !room.has_taken(bytes) {
                 room.wait_and_take(bytes).await.map_err(PostgresError::Refused)?;
@@ -197,9 +197,9 @@ impl StatementCache {
 
 /// Pipelines `messages`: sends all in their order before it waits for an answer, in one round trip.
 ///
-/// All are answered when it ends, and the first failure is the one reported. Only rows that are refused end it at once:
-/// what follows may be long.
-pub async fn send_pipelined(messages: Vec<Message<'_>>) -> Result<Vec<PostgresRows>, PostgresError> {
+/// All are answered when it ends, and the first failure is the one reported, with the index of its message. Only rows
+/// that are refused end it at once: what follows may be long.
+pub async fn send_pipelined(messages: Vec<Message<'_>>) -> Result<Vec<PostgresRows>, (usize, PostgresError)> {
     let mut messages: Vec<_> = messages.into_iter().map(MaybeDone::Future).collect();
     std::future::poll_fn(|context| {
         let mut waiting = false;
@@ -214,8 +214,10 @@ pub async fn send_pipelined(messages: Vec<Message<'_>>) -> Result<Vec<PostgresRo
     .await;
     let mut answers = Vec::with_capacity(messages.len());
     // A message without an answer is one that was cut short by another whose rows are refused.
-    for answer in messages.iter_mut().filter_map(|message| Pin::new(message).take_output()) {
-        answers.extend(answer?);
+    for (index, message) in messages.iter_mut().enumerate() {
+        if let Some(answer) = Pin::new(message).take_output() {
+            answers.extend(answer.map_err(|failure| (index, failure))?);
+        }
     }
     Ok(answers)
 }

@@ -128,14 +128,12 @@ impl Connector {
         if *is_shared.await? {
             return Ok(Connection::new(client, ended, Some(self.transactions.clone())));
         }
-        let unreachable = |error: tokio_postgres::Error| PostgresError::Connect(chain(&error));
         client.batch_execute(&self.session).await.map_err(unreachable)?;
         Ok(Connection::new(client, ended, None))
     }
 
     /// A connection without settings, and what fires when it is closed.
     async fn open(&self) -> Result<(Client, CancellationToken), PostgresError> {
-        let unreachable = |error: tokio_postgres::Error| PostgresError::Connect(chain(&error));
         let (client, driver) = Box::pin(self.config.connect(self.tls.clone())).await.map_err(unreachable)?;
         let stop = self.tasks.stop().clone();
         let ended = CancellationToken::new();
@@ -170,6 +168,15 @@ fn settings(schema: &str, span: Span) -> String {
              NULLIF(pg_catalog.current_setting('search_path'), '')), {is_local})",
         literal(&quoted(schema))
     )
+}
+
+/// The error of a connection that was not made.
+fn unreachable(error: tokio_postgres::Error) -> PostgresError {
+    match error.code() {
+        // The server is there, and has no room.
+        Some(code) if code.code().starts_with("53") => error.into(),
+        Some(_) | None => PostgresError::Connect(chain(&error)),
+    }
 }
 
 /// A name as an identifier of SQL.

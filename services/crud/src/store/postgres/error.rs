@@ -7,8 +7,13 @@ use tokio_postgres::{
     types::Type,
 };
 
-use super::bind::Unfit;
-use crate::Error;
+use super::{bind::Unfit, sqlstate};
+use crate::{
+    Error,
+    bind::Bind,
+    error::StatementError,
+    invalid_value::{InvalidKind, InvalidValue},
+};
 
 /// Columns of every unique key, by its table's and its own name.
 pub type Keys = HashMap<(String, String), Vec<String>>;
@@ -17,7 +22,7 @@ pub type Keys = HashMap<(String, String), Vec<String>>;
 #[derive(Debug)]
 pub enum PostgresError {
     /// The server or the driver failed.
-    Driver(tokio_postgres::Error),
+    Driver(DriverError),
     /// Its rows are too large and not taken. More of them may come over the connection.
     Refused(Error),
     /// No connection could be made.
@@ -31,13 +36,53 @@ pub enum PostgresError {
     },
 }
 
+/// Error of the server or the driver.
+#[derive(Debug)]
+pub struct DriverError {
+    error: tokio_postgres::Error,
+    /// The statement that failed, of several.
+    statement: Option<usize>,
+    /// The value that was not taken, where it is known.
+    value: Option<Bind>,
+}
+
 impl From<tokio_postgres::Error> for PostgresError {
     fn from(error: tokio_postgres::Error) -> Self {
-        PostgresError::Driver(error)
+        PostgresError::Driver(DriverError { error, statement: None, value: None })
+    }
+}
+
+impl DriverError {
+    /// What the server says.
+    pub fn as_db_error(&self) -> Option<&DbError> {
+        self.error.as_db_error()
     }
 }
 
 impl PostgresError {
+    /// A server behind this one cannot be reached.
+    pub fn is_behind(&self) -> bool {
+        let PostgresError::Driver(DriverError { error, .. }) = self else { return false };
+        error.as_db_error().is_some_and(sqlstate::is_behind)
+    }
+
+    /// The error of a statement with these arguments.
+    pub fn of_args(error: tokio_postgres::Error, args: &[Bind]) -> Self {
+        let at = error.as_db_error().and_then(sqlstate::placeholder).or_else(|| unfit(&error).map(|unfit| unfit.at));
+        let value = at.and_then(|at| args.get(at)).cloned();
+        PostgresError::Driver(DriverError { error, statement: None, value })
+    }
+
+    /// The error as one of the statement at an index.
+    pub fn of_statement(self, index: usize) -> Self {
+        match self {
+            PostgresError::Driver(error) => PostgresError::Driver(DriverError { statement: Some(index), ..error }),
+            other @ (PostgresError::Refused(_) | PostgresError::Connect(_) | PostgresError::Undecodable { .. }) => {
+                other
+            }
+        }
+    }
+
     /// A column of the answer that has no decoder.
     pub fn undecodable(column: &str, ty: &Type) -> Self {
         PostgresError::Undecodable { column: column.to_owned(), native: ty.name().to_owned() }
@@ -45,47 +90,52 @@ impl PostgresError {
 
     /// The connection died under the statement: what is idempotent may be sent again over another.
     pub fn is_lost(&self) -> bool {
-        let PostgresError::Driver(error) = self else { return false };
+        let PostgresError::Driver(DriverError { error, .. }) = self else { return false };
         match error.as_db_error() {
-            Some(error) => is_shutdown(error.code().code()),
+            Some(error) => sqlstate::ends_connection(error),
             None => error.is_closed() || is_io(error),
         }
     }
 
     /// Nothing more can be sent over the connection.
     pub fn is_fatal(&self) -> bool {
-        let PostgresError::Driver(error) = self else { return false };
+        let PostgresError::Driver(DriverError { error, .. }) = self else { return false };
         match error.as_db_error() {
-            Some(error) => {
-                matches!(error.parsed_severity(), Some(Severity::Fatal | Severity::Panic))
-                    || is_shutdown(error.code().code())
-            }
+            Some(error) => is_fatal(error) || sqlstate::ends_connection(error),
             None => unfit(error).is_none(),
         }
     }
 
     /// The server's statements are older than its tables.
     pub fn is_stale(&self) -> bool {
-        let PostgresError::Driver(error) = self else { return false };
-        error.as_db_error().is_some_and(is_stale)
+        let PostgresError::Driver(DriverError { error, .. }) = self else { return false };
+        error.as_db_error().is_some_and(sqlstate::is_stale)
     }
 
     /// The error as callers of `database` see it.
-    pub fn into_error(self, database: &str, keys: &Keys) -> Error {
+    pub fn into_error(self, database: &str, keys: &Keys) -> StatementError {
         match self {
-            PostgresError::Refused(error) => error,
-            PostgresError::Connect(cause) => unavailable(database, &cause),
+            PostgresError::Refused(error) => error.into(),
+            PostgresError::Connect(cause) => unavailable(database, &cause).into(),
             PostgresError::Undecodable { column, native } => {
-                Error::Database(format!("column {column} of type {native} is not cast to text by its statement"))
+                Error::Database(format!("column {column} of type {native} is not cast to text by its statement")).into()
             }
-            PostgresError::Driver(error) => match error.as_db_error() {
-                Some(error) => refused(error, database, keys),
-                None => match unfit(&error) {
-                    Some(unfit) => Error::WrongType(unfit.to_string()),
-                    None if error.is_closed() || is_io(&error) => unavailable(database, &chain(&error)),
-                    None => Error::Database(chain(&error)),
-                },
-            },
+            PostgresError::Driver(DriverError { error, statement, value }) => {
+                let error = match error.as_db_error() {
+                    Some(error) => sqlstate::refused(error, value, database, keys),
+                    None => match unfit(&error) {
+                        Some(unfit) => Error::InvalidValue(InvalidValue {
+                            kind: InvalidKind::OutOfRange,
+                            value,
+                            said: String::new(),
+                            cause: unfit.to_string(),
+                        }),
+                        None if error.is_closed() || is_io(&error) => unavailable(database, &chain(&error)),
+                        None => Error::Database(chain(&error)),
+                    },
+                };
+                StatementError { error, statement }
+            }
         }
     }
 }
@@ -102,6 +152,10 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+fn is_fatal(error: &DbError) -> bool {
+    matches!(error.parsed_severity(), Some(Severity::Fatal | Severity::Panic))
+}
+
 fn is_io(error: &tokio_postgres::Error) -> bool {
     std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>())
 }
@@ -110,115 +164,6 @@ fn unfit(error: &tokio_postgres::Error) -> Option<&Unfit> {
     std::error::Error::source(error)?.downcast_ref()
 }
 
-/// `57P01` to `57P05`: the server or the session is being shut down; class 08: the connection failed.
-fn is_shutdown(code: &str) -> bool {
-    code.starts_with("57P") || code.starts_with("08")
-}
-
-/// A table, column, type or function is gone or has another type than the statement was made for.
-fn is_stale(error: &DbError) -> bool {
-    match error.code().code() {
-        "42703" | "42P01" | "42704" | "42804" | "3F000" | "26000" => true,
-        // "cached plan must not change result type" has no code of its own. Servers translate the text, but not the
-        // name of the routine that says it.
-        "0A000" => error.routine() == Some("RevalidateCachedQuery") || error.message().contains("cached plan"),
-        _ => false,
-    }
-}
-
-/// The error of an SQLSTATE. Source: PostgreSQL manual, appendix A.
-fn refused(error: &DbError, database: &str, keys: &Keys) -> Error {
-    if is_stale(error) {
-        return Error::SchemaMoved;
-    }
-    let code = error.code().code();
-    match code {
-        "23505" => Error::Conflict { columns: conflict(error, keys) },
-        "23502" => match error.column() {
-            Some(column) => Error::NotNull(column.to_owned()),
-            None => Error::Constraint("a column must not be null".to_owned()),
-        },
-        "23503" => Error::Constraint(constraint("foreign key", error)),
-        "23514" => Error::Constraint(constraint("check", error)),
-        "23P01" => Error::Constraint(constraint("exclusion constraint", error)),
-        "44000" => Error::Constraint("the row would not be in the view it is written through".to_owned()),
-        "P0001" => Error::Constraint("a trigger or function of the database refused the row".to_owned()),
-        "22001" => Error::OutOfRange("a string is too long for its column".to_owned()),
-        "22003" => Error::OutOfRange("a number is out of range of its column".to_owned()),
-        "22007" | "22008" => Error::WrongType("a date or time is malformed or out of range".to_owned()),
-        "22012" => Error::WrongType("a division by zero".to_owned()),
-        "22021" => Error::WrongType("a string has characters that the database cannot store".to_owned()),
-        "42883" => Error::WrongType("a column cannot be compared or sorted that way".to_owned()),
-        "22P02" | "22P03" => Error::WrongType("a value is malformed for the type of its column".to_owned()),
-        _ if is_transient(code) => unavailable(database, &spoken(error)),
-        _ if code.starts_with("22") => Error::WrongType("a value does not fit its column".to_owned()),
-        _ if code.starts_with("23") => Error::Constraint(constraint("constraint", error)),
-        _ => Error::Database(spoken(error)),
-    }
-}
-
-/// Whether a retry may succeed: shutdown, resources, a lost race, a standby, a statement ended from outside.
-fn is_transient(code: &str) -> bool {
-    let exact = ["40001", "40P01", "55P03", "57014", "25006", "25P03"];
-    is_shutdown(code) || code.starts_with("53") || exact.contains(&code)
-}
-
-/// Columns of the unique key that is violated: as introspection knows them, else as the server's detail names them.
-fn conflict(error: &DbError, keys: &Keys) -> Vec<String> {
-    let named = error.table().zip(error.constraint()).map(|(table, name)| (table.to_owned(), name.to_owned()));
-    if let Some(columns) = named.and_then(|key| keys.get(&key)) {
-        return columns.clone();
-    }
-    match error.detail().and_then(detail_columns) {
-        Some(columns) => columns,
-        None => error.constraint().map(|name| vec![name.to_owned()]).unwrap_or_default(),
-    }
-}
-
-/// The columns in `Key (a, b)=(1, 2) already exists.`, in whatever language.
-fn detail_columns(detail: &str) -> Option<Vec<String>> {
-    let (_, rest) = detail.split_once('(')?;
-    let (columns, _) = rest.split_once(")=(")?;
-    Some(columns.split(", ").map(|column| column.trim_matches('"').to_owned()).collect())
-}
-
-fn constraint(kind: &str, error: &DbError) -> String {
-    match (error.constraint(), error.table()) {
-        (Some(name), Some(table)) => format!("{kind} {name} of table {table} does not hold"),
-        (Some(name), None) => format!("{kind} {name} does not hold"),
-        (None, _) => format!("a {kind} does not hold"),
-    }
-}
-
-/// Code and message for the log; details and hints may carry values and stay out.
-fn spoken(error: &DbError) -> String {
-    format!("{} ({})", error.message(), error.code().code())
-}
-
 fn unavailable(database: &str, cause: &str) -> Error {
     Error::Unavailable(format!("{database}: {cause}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn details_name_columns_in_any_language() {
-        let columns = detail_columns("Key (a, b)=(1, (2)) already exists.").unwrap();
-        assert_eq!(columns, ["a", "b"]);
-        assert_eq!(detail_columns("Schlüssel »(name)=(x)« existiert bereits.").unwrap(), ["name"]);
-        assert_eq!(detail_columns("Key (lower(email))=(x) already exists.").unwrap(), ["lower(email)"]);
-        assert_eq!(detail_columns("something else"), None);
-    }
-
-    #[test]
-    fn codes_that_pass_are_told_from_those_that_stay() {
-        for code in ["57P01", "08006", "53300", "40001", "40P01", "57014"] {
-            assert!(is_transient(code), "{code}");
-        }
-        for code in ["42501", "23505", "22P02", "XX000"] {
-            assert!(!is_transient(code), "{code}");
-        }
-    }
 }

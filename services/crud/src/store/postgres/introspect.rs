@@ -123,6 +123,18 @@ JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = $1 AND f.relnamespace = n.oid AND k.contype = 'f' AND k.conparentid = 0
 ORDER BY c.relname, k.conkey, k.conname";
 
+/// Labels of every enumerated type, by the name that its columns have; a domain's are those of what is under it.
+const LABELS: &str = "\
+WITH RECURSIVE base (type, base) AS (
+    SELECT oid, oid FROM pg_catalog.pg_type WHERE typtype = 'e'
+    UNION ALL
+    SELECT domain.oid, base.base FROM pg_catalog.pg_type domain JOIN base ON domain.typbasetype = base.type
+    WHERE domain.typtype = 'd'
+)
+SELECT pg_catalog.format_type(base.type, NULL),
+    ARRAY(SELECT e.enumlabel::text FROM pg_catalog.pg_enum e WHERE e.enumtypid = base.base ORDER BY e.enumsortorder)
+FROM base";
+
 /// Every row of the catalog that the others read, by the transaction that wrote it.
 const MARK: &str = "\
 SELECT pg_catalog.md5(pg_catalog.concat(
@@ -143,7 +155,9 @@ SELECT pg_catalog.md5(pg_catalog.concat(
         FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhparent
         WHERE c.relnamespace = n.oid),
     (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', k.oid, k.xmin), ',' ORDER BY k.oid)
-        FROM pg_catalog.pg_constraint k WHERE k.connamespace = n.oid)))
+        FROM pg_catalog.pg_constraint k WHERE k.connamespace = n.oid),
+    (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', e.oid, e.xmin), ',' ORDER BY e.oid)
+        FROM pg_catalog.pg_enum e)))
 FROM pg_catalog.pg_namespace n WHERE n.nspname = $1";
 
 /// What an introspection finds in the catalog.
@@ -195,6 +209,12 @@ pub async fn catalog(connection: &Connection, name: &str) -> Result<Catalog, Pos
     tables.tables.iter_mut().filter(|table| !table.primary_key.is_empty()).for_each(|table| table.row_id.clear());
     let found = Introspected { schema: Schema::new(tables.tables), left_out };
     Ok(Catalog { found, keys: names, foreign })
+}
+
+/// Labels of the enumerated types, by the names of the types.
+pub async fn labels(connection: &Connection) -> Result<HashMap<String, Vec<String>>, PostgresError> {
+    let rows = connection.query(LABELS, &[]).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
 
 /// A text that changes when the schema called `name` does; `None` if there is none.

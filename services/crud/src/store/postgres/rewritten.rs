@@ -141,14 +141,14 @@ impl Postgres {
             match connection.client().batch_execute(text).await.map_err(PostgresError::from) {
                 Ok(()) => Ok(Probe::Read),
                 Err(error) => match said(&error) {
-                    Some(why) if error.is_lost() => Ok(Probe::Away(why)),
+                    Some(why) if error.is_behind() || error.is_lost() => Ok(Probe::Away(why)),
                     Some(why) => Ok(Probe::Refused(why)),
                     None => Err(error),
                 },
             }
         });
         match tokio::time::timeout(PROBE_TIMEOUT, work).await {
-            Ok(probe) => probe,
+            Ok(probe) => probe.map_err(|failure| self.error(failure)),
             Err(_) => Ok(Probe::Away(format!("its server did not answer within {PROBE_TIMEOUT:?}"))),
         }
     }

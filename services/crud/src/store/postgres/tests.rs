@@ -6,6 +6,7 @@ use query::Typed;
 use tokio_postgres::NoTls;
 
 use super::*;
+use crate::invalid_value::InvalidKind;
 
 mod running;
 mod schema;

@@ -84,7 +84,7 @@ async fn pipelined(
     for (ready, statement) in ready.iter().zip(statements) {
         messages.push(Box::pin(async move { connection.run(ready, &statement.args, room).await.map(Some) }));
     }
-    send_pipelined(messages).await
+    send_pipelined(messages).await.map_err(|(_, failure)| failure)
 }
 
 impl fmt::Debug for PostgresTx {

@@ -98,7 +98,10 @@ async fn readers_do_not_write() {
     let (_folder, store) = file();
     store.write(&statement("CREATE TABLE t (a INTEGER)", &[]), None).await.unwrap();
     let written = store.snapshot(&[statement("INSERT INTO t VALUES (1)", &[])], &Budget::unlimited()).await;
-    assert!(matches!(written, Err(Error::Database(_))), "{written:?}");
+    let Err(StatementError { error: Error::Refused { code, .. }, statement: Some(0) }) = &written else {
+        panic!("{written:?}")
+    };
+    assert_eq!(*code, mesh::Code::Denied);
 }
 
 #[test]

@@ -123,9 +123,13 @@ async fn values_that_do_not_fit_are_refused_and_keep_silent_about_themselves() {
     ];
     for (column, bind) in misfits {
         let insert = format!("INSERT INTO thing (id, \"{column}\") VALUES (1, $1)");
-        let error = store.write(&statement(&insert, vec![bind])).await.unwrap_err();
-        assert!(matches!(error, Error::WrongType(_) | Error::OutOfRange(_)), "{column}: {error:?}");
+        let error = store.write(&statement(&insert, vec![bind.clone()])).await.unwrap_err();
         assert!(!error.to_string().contains("secret"), "{column}: {error}");
+        let Error::InvalidValue(invalid) = error else { panic!("{column}: {error:?}") };
+        assert!(!invalid.cause.contains("secret"), "{column}: {}", invalid.cause);
+        // What is too long is said of the row.
+        let is_bound = column != "short";
+        assert_eq!(invalid.value, is_bound.then_some(bind.into()), "{column}");
     }
     assert_eq!(server.count("SELECT count(*) FROM thing").await, 0);
 }
@@ -138,7 +142,8 @@ async fn an_answer_that_cannot_be_decoded_names_its_column() {
         .snapshot(&[statement("SELECT gap FROM thing", Vec::new())], &Budget::unlimited())
         .await
         .unwrap_err();
-    assert_eq!(error, Error::Database("column gap of type interval is not cast to text by its statement".into()));
+    let text = "column gap of type interval is not cast to text by its statement";
+    assert_eq!(error, Error::Database(text.to_owned()).into());
 }
 
 #[tokio::test]

@@ -1,0 +1,1 @@
+DELETE FROM note; INSERT INTO note VALUES (1, 'x');
