@@ -39,6 +39,30 @@ pub struct ReadResult {
     pub truncated: bool,
 }
 
+/// Fault of reads.
+#[derive(Debug, Clone)]
+pub enum ReadFault {
+    /// None was begun.
+    Refused(Fault),
+    /// They were authorised, and failed in the database service. The detail `read` is the index of the one that did,
+    /// where it is known.
+    Failed(Fault),
+}
+
+impl From<Fault> for ReadFault {
+    fn from(fault: Fault) -> Self {
+        ReadFault::Refused(fault)
+    }
+}
+
+impl From<ReadFault> for Fault {
+    fn from(failure: ReadFault) -> Self {
+        match failure {
+            ReadFault::Refused(fault) | ReadFault::Failed(fault) => fault,
+        }
+    }
+}
+
 /// Result of one mutation.
 #[derive(Debug, Clone)]
 pub struct WriteResult {
@@ -108,7 +132,12 @@ impl Edge {
 
     /// Reads, which may be of several databases: one authorisation for all, then one snapshot per database. A denial
     /// has the index of its read as detail `read`.
-    pub async fn read(&self, caller: &Caller, project: &Project, reads: Vec<Read>) -> Result<Vec<ReadResult>, Fault> {
+    pub async fn read(
+        &self,
+        caller: &Caller,
+        project: &Project,
+        reads: Vec<Read>,
+    ) -> Result<Vec<ReadResult>, ReadFault> {
         if reads.is_empty() {
             return Ok(Vec::new());
         }
@@ -125,7 +154,7 @@ impl Edge {
         {
             let (project, database) = (project.id.clone(), first.database.clone());
             let request = ReadRequest { project, database, grants, reads, answer_bytes };
-            return self.answers(caller, request).await;
+            return self.answers(caller, request).await.map_err(ReadFault::Failed);
         }
         let total = reads.len();
         let mut grants = grants.into_iter();
@@ -139,12 +168,13 @@ impl Edge {
             group.request.reads.push(read);
         }
         let answered = try_join_all(groups.into_iter().map(|ReadGroup { indexes, request }| async {
-            let answers = self.answers(caller, request).await?;
-            Ok::<_, Fault>(indexes.into_iter().zip(answers))
+            let answers = self.answers(caller, request).await;
+            let answers = answers.map_err(|fault| ReadFault::Failed(in_request(fault, &indexes)))?;
+            Ok::<_, ReadFault>(indexes.into_iter().zip(answers))
         }));
         let answers = in_request_order(answered.await?.into_iter().flatten(), total)?;
         match answers.iter().map(|answer| answer.json.len() as u64).sum::<u64>() > answer_bytes {
-            true => Err(Fault::new(Code::TooLarge, answer_too_large(answer_bytes))),
+            true => Err(ReadFault::Failed(Fault::new(Code::TooLarge, answer_too_large(answer_bytes)))),
             false => Ok(answers),
         }
     }
@@ -317,6 +347,16 @@ fn operation_index(counts: &[usize], index: usize) -> Option<usize> {
     })
 }
 
+/// The fault of one of the reads at `indexes` of a request, with its index there.
+fn in_request(mut fault: Fault, indexes: &[usize]) -> Fault {
+    for (_, index) in fault.details.iter_mut().filter(|(name, _)| name == "read") {
+        if let Some(own) = index.parse().ok().and_then(|at: usize| indexes.get(at)) {
+            *index = own.to_string();
+        }
+    }
+    fault
+}
+
 /// Reads of one database, and their indexes in the request.
 struct ReadGroup {
     indexes: Vec<usize>,
@@ -388,6 +428,13 @@ mod tests {
         assert_eq!(operation_index(&counts, 1), Some(0));
         assert_eq!(operation_index(&counts, 2), Some(2));
         assert_eq!(operation_index(&counts, 3), None);
+    }
+
+    #[test]
+    fn a_fault_of_a_read_has_its_index_in_the_request() {
+        let fault = Fault::new(Code::Internal, "x").with("read", "1").with("columns", "0");
+        let expected = Fault::new(Code::Internal, "x").with("read", "7").with("columns", "0");
+        assert_eq!(in_request(fault, &[3, 7]), expected);
     }
 
     #[test]

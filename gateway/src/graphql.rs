@@ -42,7 +42,7 @@ use self::{
     document::Document,
     introspection::IntrospectionCache,
     names::Names,
-    plan::{Counters, FieldSource, Kind, Plan, PlanCache},
+    plan::{Counters, FieldSource, Kind, Plan, PlanCache, ResponseField},
     refusal::{Cause, Refusal},
     request::Request,
     response::LocatedFault,
@@ -51,7 +51,7 @@ use self::{
 use crate::{
     Service,
     catalogue::Project,
-    edge::{self, Caller, WriteResult},
+    edge::{self, Caller, ReadFault, WriteResult},
     http::{answer, body, guarded, is_plain_segment},
 };
 
@@ -269,7 +269,8 @@ impl Responder<'_> {
                 let reads = own.unwrap_or_else(|| plan.reads.clone());
                 match edge.read(self.caller, project, reads).await {
                     Ok(answers) => self.data(response::read(&plan, &answers, &introspected)),
-                    Err(fault) => self.fail(&plan, fault, "read"),
+                    Err(ReadFault::Failed(fault)) if !is_denial(&fault) => self.fail_executed(&plan, &fault),
+                    Err(failure) => self.fail(&plan, failure.into(), "read"),
                 }
             }
             Kind::Mutation => {
@@ -339,15 +340,21 @@ impl Responder<'_> {
     ///
     /// `detail` names the fault's detail with the index of the failed read or mutation.
     fn fail(&self, plan: &Plan, fault: Fault, detail: &str) -> Response {
-        let index = fault.detail(detail).and_then(|index| index.parse().ok());
-        let root = index.and_then(|index| match detail {
-            "field" => plan.fields.iter().find(|root| root.source == FieldSource::Introspected(index)),
-            _ => plan.field_of(index),
-        });
+        let root = failed_field(plan, &fault, detail);
         let path: Vec<String> = root.iter().map(|root| root.key.clone()).collect();
         let disclosed = LocatedFault { fault: &fault, at: root.map(|root| root.at), path: &path };
         let errors = response::errors(&[disclosed], &self.caller.call);
         self.respond(self.media.status(fault.code), Some(fault.code), errors)
+    }
+
+    /// The answer to reads whose execution began: it has data, which are null.
+    fn fail_executed(&self, plan: &Plan, fault: &Fault) -> Response {
+        let only = plan.fields.first().filter(|_| plan.fields.len() == 1);
+        let root = failed_field(plan, fault, "read").or(only);
+        let path: Vec<String> = root.iter().map(|root| root.key.clone()).collect();
+        let disclosed = LocatedFault { fault, at: root.map(|root| root.at), path: &path };
+        let body = response::null_data(&disclosed, &self.caller.call);
+        self.respond(self.media.status(fault.code), Some(fault.code), body)
     }
 
     fn fault(&self, fault: Fault) -> Response {
@@ -383,6 +390,19 @@ impl Responder<'_> {
     }
 }
 
+/// The root field whose read or mutation failed: its index is the fault's detail called `detail`.
+fn failed_field<'p>(plan: &'p Plan, fault: &Fault, detail: &str) -> Option<&'p ResponseField> {
+    let index = fault.detail(detail).and_then(|index| index.parse().ok());
+    index.and_then(|index| match detail {
+        "field" => plan.fields.iter().find(|root| root.source == FieldSource::Introspected(index)),
+        _ => plan.field_of(index),
+    })
+}
+
+fn is_denial(fault: &Fault) -> bool {
+    matches!(fault.code, Code::Denied | Code::Unauthenticated)
+}
+
 /// The denial that stopped everything. Whether a rule says no before a row is looked at or after makes no difference to
 /// clients, as long as nothing has been done.
 fn denial(written: &[Result<WriteResult, Fault>]) -> Option<&Fault> {
@@ -390,7 +410,7 @@ fn denial(written: &[Result<WriteResult, Fault>]) -> Option<&Fault> {
         return None;
     }
     let mut faults = written.iter().filter_map(|result| result.as_ref().err());
-    faults.find(|fault| matches!(fault.code, Code::Denied | Code::Unauthenticated))
+    faults.find(|fault| is_denial(fault))
 }
 
 #[cfg(test)]

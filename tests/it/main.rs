@@ -25,6 +25,7 @@ mod cases;
 mod echo;
 mod init;
 mod left_out;
+mod moved;
 mod overload;
 mod process;
 mod readme;

@@ -86,6 +86,15 @@ pub fn errors(faults: &[LocatedFault<'_>], call: &Call) -> Vec<u8> {
     out
 }
 
+/// The answer of a query whose execution failed.
+pub fn null_data(fault: &LocatedFault<'_>, call: &Call) -> Vec<u8> {
+    let mut out = Vec::with_capacity(256);
+    out.extend_from_slice(b"{\"data\":null,\"errors\":");
+    json(&mut out, &error_entries(&[*fault], call));
+    out.push(b'}');
+    out
+}
+
 /// `{"data":{…}` with what `write` writes for reads and writes; the brace of the answer stays open.
 fn write_data<'a>(out: &mut Vec<u8>, plan: &'a Plan, mut write: impl FnMut(&mut Vec<u8>, &'a str, &'a FieldSource)) {
     out.extend_from_slice(b"{\"data\":{");

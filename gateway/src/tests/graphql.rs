@@ -35,9 +35,15 @@ async fn ask(stage: &Stage, token: &str, query: &str) -> Told {
 /// Status and code of a request that is refused, which has no data.
 fn refusal(told: &Told) -> (u16, String) {
     let json = told.json();
+    assert!(json.get("data").is_none(), "{json}");
+    failure(told)
+}
+
+/// Status and code of a request with one error.
+fn failure(told: &Told) -> (u16, String) {
+    let json = told.json();
     let errors = json["errors"].as_array().expect("a refusal has errors");
     assert_eq!(errors.len(), 1, "{json}");
-    assert!(json.get("data").is_none(), "{json}");
     assert_eq!(errors[0]["extensions"]["requestId"], told.header("x-request-id"));
     (told.status().as_u16(), errors[0]["extensions"]["code"].as_str().unwrap_or_default().to_owned())
 }
@@ -360,9 +366,39 @@ async fn a_failure_of_the_database_is_an_error_of_the_whole_request() {
 
     let told = ask(&stage, "", "{ album { title } }").await;
 
-    assert_eq!(refusal(&told), code(503, "UNAVAILABLE"));
+    assert_eq!(failure(&told), code(503, "UNAVAILABLE"));
     assert_eq!(told.header("retry-after"), "1");
     assert_ne!(told.json()["errors"][0]["message"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_read_that_fails_is_told_by_its_field_and_leaves_no_data() {
+    let stage = Stage::new().await;
+    let two = "{ a: album { title }\n b: album { album_id } }";
+    for (query, fault, path, locations) in [
+        (two, Fault::new(Code::Internal, "x").with("read", "1"), json!(["b"]), json!([{ "line": 2, "column": 2 }])),
+        (two, Fault::new(Code::TooLarge, "x").with("read", "0"), json!(["a"]), json!([{ "line": 1, "column": 3 }])),
+        (two, Fault::new(Code::Deadline, "x"), Value::Null, Value::Null),
+        ("{ a: album { title } }", Fault::new(Code::Deadline, "x"), json!(["a"]), json!([{ "line": 1, "column": 3 }])),
+    ] {
+        let expected = code(fault.code.http(), fault.code.as_str());
+        stage.world.faults.lock().unwrap().push(fault);
+
+        let told = ask(&stage, "", query).await;
+
+        assert_eq!(failure(&told), expected);
+        let json = told.json();
+        assert_eq!(json.get("data"), Some(&Value::Null), "{json}");
+        assert_eq!((&json["errors"][0]["path"], &json["errors"][0]["locations"]), (&path, &locations), "{json}");
+    }
+}
+
+#[tokio::test]
+async fn a_denial_of_the_database_is_that_of_a_rule() {
+    let stage = Stage::new().await;
+    stage.world.faults.lock().unwrap().push(Fault::new(Code::Denied, "not allowed").with("read", "0"));
+
+    assert_eq!(refusal(&ask(&stage, "", "{ album { title } }").await), code(403, "DENIED"));
 }
 
 #[tokio::test]
