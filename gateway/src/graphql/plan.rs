@@ -3,6 +3,7 @@
 mod arguments;
 mod cache;
 mod introspect;
+mod parameter;
 mod root;
 mod select;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use query::{Budget, Guard, Mutation, Operation, Read};
 pub use self::{cache::PlanCache, introspect::IntrospectionField};
 use self::{
     cache::{KeptSelection, PlanKey, SelectionKey, SetId},
+    parameter::{KeptPlan, KeyParameter},
     select::Group,
 };
 use super::{
@@ -35,7 +37,7 @@ pub struct Plan {
     /// Whether rows are read or written.
     pub kind: Kind,
     /// Members of `data`, in their order.
-    pub fields: Vec<ResponseField>,
+    pub fields: Arc<[ResponseField]>,
     /// Reads that they refer to.
     pub reads: Vec<Read>,
     /// Mutations that they refer to, each with the id of its database.
@@ -113,8 +115,8 @@ pub struct Counters {
 }
 
 impl Plan {
-    /// The plan of `operation`, within the limits of the counters. One without variables is made once: the counters count
-    /// the same each time, and the limits of `names` are the same.
+    /// The plan of `operation`, within the limits of the counters. One without variables but for values of keys is made
+    /// once: under the same limits, the counters count the same each time.
     pub fn of(
         document: &Document,
         operation: &OperationDefinition,
@@ -123,14 +125,20 @@ impl Plan {
         counters: Counters,
     ) -> Result<Arc<Self>> {
         let key = PlanKey { names: names.id, set: SetId::of(&operation.selection_set.node) };
-        if let Some(plan) = document.plans.plan(key) {
+        let limits = *counters.budget.limits();
+        if let Some(kept) = document.plans.plan(key)
+            && let Some(plan) = kept.bind(variables, limits)
+        {
             return Ok(plan);
         }
         let mut planner = Planner::new(document, names, variables, counters);
         let plan = Arc::new(planner.plan(operation)?);
-        match planner.has_variables.get() {
-            false => document.plans.keep_plan(key, plan.clone(), planner.bytes.get()),
-            true => document.plans.keep_selections(&planner.selections),
+        let (parameters, bytes) = (std::mem::take(&mut planner.parameters), planner.bytes.get());
+        if !planner.has_variables.get() {
+            document.plans.keep_plan(key, KeptPlan::new(plan.clone(), parameters, limits), bytes);
+        }
+        if planner.has_variables.get() || !variables.are_none() {
+            document.plans.keep_selections(&planner.selections);
         }
         Ok(plan)
     }
@@ -151,8 +159,10 @@ struct Planner<'a> {
     variables: &'a Variables<'a>,
     budget: Budget,
     guard: Guard,
-    /// Whether a variable was met: a plan with one is made anew for each request.
+    /// Whether a variable was met that is no parameter: a plan with one is made anew for each request.
     has_variables: Cell<bool>,
+    /// Variables that are values of keys.
+    parameters: Vec<KeyParameter>,
     /// Whether an argument was met since it was last unset.
     has_arguments: bool,
     /// Selections that are the same for every request, none of them inside another.
@@ -165,7 +175,8 @@ impl<'a> Planner<'a> {
     fn new(document: &'a Document, names: &'a Names, variables: &'a Variables<'a>, counters: Counters) -> Self {
         let Counters { budget, guard } = counters;
         let (has_variables, has_arguments, selections, bytes) = Default::default();
-        Self { document, names, variables, budget, guard, has_variables, has_arguments, selections, bytes }
+        let parameters = Vec::new();
+        Self { document, names, variables, budget, guard, has_variables, parameters, has_arguments, selections, bytes }
     }
 
     fn plan(&mut self, operation: &'a OperationDefinition) -> Result<Plan> {
@@ -174,20 +185,19 @@ impl<'a> Planner<'a> {
             OperationType::Mutation => Kind::Mutation,
             OperationType::Subscription => return Err(Refusal::malformed("Invalid operation: subscription")),
         };
-        let (fields, reads, writes, introspected) = Default::default();
-        let mut plan = Plan { kind, fields, reads, writes, introspected };
+        let (mut fields, mut reads, mut writes, mut introspected) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (key, group) in self.collect(&[&operation.selection_set])? {
             let source = match kind {
                 Kind::Query if matches!(group.name(), "__schema" | "__type") => {
-                    self.introspection_root(&group, &mut plan.introspected)
+                    self.introspection_root(&group, &mut introspected)
                 }
-                Kind::Query => self.query_root(&group, &mut plan.reads),
-                Kind::Mutation => self.mutation_root(&group, &mut plan.writes),
+                Kind::Query => self.query_root(&group, &mut reads),
+                Kind::Mutation => self.mutation_root(&group, &mut writes),
             };
             let source = source.map_err(|refusal| at_field(refusal, key, &group))?;
-            plan.fields.push(ResponseField { key: key.to_owned(), at: group.at, source });
+            fields.push(ResponseField { key: key.to_owned(), at: group.at, source });
         }
-        Ok(plan)
+        Ok(Plan { kind, fields: fields.into(), reads, writes, introspected })
     }
 }
 

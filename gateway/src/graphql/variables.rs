@@ -57,6 +57,11 @@ impl<'a> Variables<'a> {
         }
     }
 
+    /// Whether none is declared.
+    pub fn are_none(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The value of a variable: `Ok(None)` where it is declared but absent.
     pub fn value(&self, name: &str) -> std::result::Result<Option<&Value>, Error> {
         match self.0.binary_search_by(|(declared, _)| (*declared).cmp(name)) {

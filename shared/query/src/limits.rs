@@ -61,6 +61,11 @@ impl Budget {
         Self { limits, ..Self::default() }
     }
 
+    /// The limits that it holds.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// Counts a read or a mutation.
     pub fn operation(&mut self) -> Result<(), Error> {
         count("statements", &mut self.statements, self.limits.statements)
@@ -98,7 +103,7 @@ impl Budget {
     }
 
     /// Counts a comparison, a connective or a relation of a condition.
-    pub(crate) fn condition(&mut self) -> Result<(), Error> {
+    pub fn condition(&mut self) -> Result<(), Error> {
         count("nodes", &mut self.nodes, self.limits.nodes)?;
         let depth = self.condition_depth + 1;
         at_most("filter depth", depth, self.limits.filter_depth)?;

@@ -1,15 +1,19 @@
 //! Arguments of fields.
 
 use async_graphql_parser::types::Field as Selected;
+use async_graphql_value::Value as AstValue;
 use query::{Error, Filter, Node, Object, Parser, Shape, Sort, Spelling, Value};
 
-use super::Planner;
+use super::{Planner, parameter::KeyParameter};
 use crate::graphql::{
     names,
     refusal::{Located, Refusal, Result},
     value::{EnumValues, has_variables, memory, stored_condition, value},
     variables::Variables,
 };
+
+/// Approximate memory of a parameter in bytes, besides the name of its variable.
+const PARAMETER_BYTES: usize = 400;
 
 /// The `op` of the dialect: how many rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,8 +197,9 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// The condition that a row has the primary key that the arguments give.
-    pub fn by_key(&mut self, table: usize, field: &Selected) -> Result<Filter> {
+    /// The condition that a row has the primary key that the arguments give; the read that it is for has the index
+    /// `read`.
+    pub fn by_key(&mut self, table: usize, field: &Selected, read: usize) -> Result<Filter> {
         let stored = self.names.stored(table);
         let columns = &self.names.table(table).columns;
         let key: Vec<(&str, usize)> = stored
@@ -205,8 +210,26 @@ impl<'a> Planner<'a> {
             .collect();
         let known: Vec<&str> = key.iter().map(|(argument, _)| *argument).collect();
         self.arguments(field, &known)?;
-        let mut conditions = Vec::with_capacity(key.len());
+        let (mut conditions, columns) = (Vec::with_capacity(key.len()), key.len());
         for (argument, column) in key {
+            let parameter = field.get_argument(argument).and_then(|written| match &written.node {
+                AstValue::Variable(variable) => Some(KeyParameter {
+                    read,
+                    condition: (columns > 1).then_some(conditions.len()),
+                    variable: variable.as_str().to_owned(),
+                    column: stored.columns[column].clone(),
+                }),
+                _ => None,
+            });
+            if let Some(parameter) = parameter
+                && let Some(filter) = parameter.filter(self.variables)
+            {
+                self.budget.condition().at(field.name.pos)?;
+                self.takes(PARAMETER_BYTES + parameter.variable.len());
+                self.parameters.push(parameter);
+                conditions.push(filter);
+                continue;
+            }
             let given = match self.argument(field, argument, EnumValues::Text)? {
                 None => Err(Error::Required(format!("argument {argument} of {}", field.name.node))),
                 Some(list @ (Value::List(_) | Value::Object(_))) => Err(wrong_type(argument, "single value", &list)),

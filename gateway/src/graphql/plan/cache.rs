@@ -1,4 +1,5 @@
-//! Cache of what is planned alike for every request of a document: operations and selections without variables.
+//! Cache of what is planned alike for every request of a document: operations whose variables are values of keys,
+//! and selections without variables.
 //!
 //! It belongs to the document, so that it goes with it, and is keyed by the document's selection sets.
 
@@ -9,12 +10,12 @@ use async_graphql_parser::types::SelectionSet;
 use foldhash::{HashMap, HashMapExt};
 use query::{Field, SelectionCost};
 
-use super::Plan;
+use super::KeptPlan;
 
 /// Plans and selections of one document, for the versions of projects that use it.
 #[derive(Debug)]
 pub struct PlanCache {
-    plans: BoundedCache<PlanKey, Arc<Plan>>,
+    plans: BoundedCache<PlanKey, Arc<KeptPlan>>,
     selections: BoundedCache<SelectionKey, KeptSelection>,
 }
 
@@ -74,14 +75,14 @@ impl PlanCache {
         Self { plans: BoundedCache::new(bytes), selections: BoundedCache::new(bytes) }
     }
 
-    /// The plan of an operation without variables.
-    pub fn plan(&self, key: PlanKey) -> Option<Arc<Plan>> {
+    /// The plan of an operation without variables but for parameters.
+    pub fn plan(&self, key: PlanKey) -> Option<Arc<KeptPlan>> {
         self.plans.get(&key)
     }
 
-    /// Keeps the plan of an operation without variables, which takes so many bytes.
-    pub fn keep_plan(&self, key: PlanKey, plan: Arc<Plan>, bytes: usize) {
-        self.plans.insert(&[(key, plan)], |_| bytes);
+    /// Keeps a plan, which takes so many bytes.
+    pub fn keep_plan(&self, key: PlanKey, plan: KeptPlan, bytes: usize) {
+        self.plans.insert(&[(key, Arc::new(plan))], |_| bytes);
     }
 
     /// The fields of a selection without variables.

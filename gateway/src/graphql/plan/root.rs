@@ -53,7 +53,7 @@ impl<'a> Planner<'a> {
         let counted = self.budget.operation().map_err(Refusal::new);
         let node = counted.and_then(|()| match resolved.root.kind {
             RootKind::Rows => self.root_rows(&resolved, group),
-            RootKind::ByKey => self.root_by_key(table, group),
+            RootKind::ByKey => self.root_by_key(table, group, reads.len()),
             RootKind::Aggregate => self.aggregate(table, group),
         });
         let node = node.map_err(|refusal| at_table(refusal, self.names, table, Operation::Read))?;
@@ -104,8 +104,8 @@ impl<'a> Planner<'a> {
         columns.map(field).collect()
     }
 
-    fn root_by_key(&mut self, table: usize, group: &Group<'a>) -> Result<Node> {
-        let filter = self.by_key(table, group.field)?;
+    fn root_by_key(&mut self, table: usize, group: &Group<'a>, read: usize) -> Result<Node> {
+        let filter = self.by_key(table, group.field, read)?;
         let fields = self.fields(table, &group.object()?)?;
         Ok(Node { filter, ..Node::new(Shape::One, fields) })
     }

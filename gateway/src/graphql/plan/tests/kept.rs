@@ -55,6 +55,46 @@ fn selections_of_an_operation_with_variables_are_looked_up_once() {
 }
 
 #[test]
+fn values_of_keys_are_bound_to_what_is_kept() {
+    let text = "query($id: Int!, $other: Int) {
+        a: album_by_pk(album_id: $id) { title } b: album_by_pk(album_id: 3) { title }
+        c: album_by_pk(album_id: $other) { title }
+    }";
+    let kept = Kept::new(text);
+    let sent = |id, other| [("id", Value::Int(id)), ("other", other)];
+    let plan = |id, other| kept.plan(&sent(id, Value::Int(other)), Limits::default()).unwrap();
+    let ids = |plan: &Plan| plan.reads.iter().map(|read| read.node.filter.clone()).collect::<Vec<_>>();
+    let expected = |ids: [i64; 3]| ids.map(|id| equal("album_id", Typed::Int(id))).to_vec();
+
+    let (first, second) = (plan(1, 2), plan(4, 5));
+
+    assert!(Arc::ptr_eq(&first.fields, &second.fields));
+    assert_eq!((ids(&first), ids(&second)), (expected([1, 3, 2]), expected([4, 3, 5])));
+    for wrong in [Value::Null, Value::Int(1 << 40)] {
+        let refused = |kept: &Kept| {
+            let refusal = kept.plan(&sent(6, wrong.clone()), Limits::default()).unwrap_err();
+            (refusal.at, message(*refusal))
+        };
+        assert_eq!(refused(&kept), refused(&Kept::new(text)));
+    }
+    assert_eq!(ids(&plan(7, 8)), expected([7, 3, 8]));
+}
+
+#[test]
+fn a_key_of_several_columns_is_bound_by_column() {
+    let kept = Kept::new(
+        "query($list: Int!, $track: Int!) {
+             playlist_track_by_pk(playlist_id: $list, track_id: $track) { track_id }
+         }",
+    );
+    let read = |list, track| kept.read(&[("list", Value::Int(list)), ("track", Value::Int(track))]).node.filter;
+    let expected =
+        |list, track| Filter::And(vec![equal("playlist_id", Typed::Int(list)), equal("track_id", Typed::Int(track))]);
+
+    assert_eq!((read(1, 2), read(3, 4)), (expected(1, 2), expected(3, 4)));
+}
+
+#[test]
 fn variables_in_a_selection_count_for_each_request() {
     let kept = Kept::new(
         "query($all: Boolean!, $most: Int) {
