@@ -21,7 +21,7 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
-use futures::{FutureExt, future::BoxFuture};
+use futures::future::BoxFuture;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use mesh::{Call, Fault, listener::Connection};
 use tower::{Layer, ServiceExt, util::BoxCloneSyncService};
@@ -33,11 +33,9 @@ use self::{
 };
 use crate::{
     Service, error, graphql, grpc,
-    http::{SendBudget, Ticket, answer, cors, current, guarded},
+    http::{GRPC_TIMEOUT, HeaderSummary, REQUEST_ID, SendBudget, TRACEPARENT, Ticket, answer, cors, current, guarded},
     rest,
 };
-
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// HTTP service of the public port.
 ///
@@ -100,6 +98,15 @@ impl Front {
     fn service(&self) -> &Service {
         &self.state.service
     }
+
+    fn answer<B>(&self, request: http::Request<B>) -> BoxFuture<'static, Response>
+    where
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
+        let (state, connection) = (self.state.clone(), self.connection.clone());
+        Box::pin(async move { state.answer(connection, request).await })
+    }
 }
 
 /// Admission state of a gRPC request, carried into the layers of its protocol: answers are made there.
@@ -117,7 +124,8 @@ impl FrontState {
         B::Error: Into<axum::BoxError>,
     {
         let started = Instant::now();
-        let protocol = Protocol::of(&request);
+        let summary = HeaderSummary::of(request.headers());
+        let protocol = Protocol::of(&request, summary);
         let (mut head, body) = request.into_parts();
         let handler = if protocol == Protocol::Web { Handler::of(&head) } else { None };
         let cleaned = match protocol {
@@ -133,14 +141,15 @@ impl FrontState {
             Some(ticket) if !body.is_end_stream() => ticket.body(body),
             _ => Body::new(body),
         };
-        let mut request = Request::from_parts(head, body);
-        let call = self.call(protocol, &request);
-        let origin = RequestOrigin::of(&mut request, protocol);
+        // In a box, since each of the functions below would move it.
+        let mut request = Box::new(Request::from_parts(head, body));
+        let call = self.call(protocol, &request, summary);
+        let origin = RequestOrigin::of(&mut request, protocol, summary);
 
         let mut response = match cleaned {
             Err(fault) => answer::fault(&fault, &call),
             Ok(_) => {
-                let context = RouteContext { route, handler, ticket, connection, origin: origin.as_ref() };
+                let context = RouteContext { route, handler, summary, ticket, connection, origin: origin.as_ref() };
                 call.clone().scope(self.dispatch(&call, context, request)).await
             }
         };
@@ -158,22 +167,25 @@ impl FrontState {
     /// The call context of a request: id, trace and deadline as sent, within the limits of the node and of the project.
     ///
     /// The deadline is enforced by [`guarded`].
-    fn call(&self, protocol: Protocol, request: &Request) -> Call {
-        let text = |name: &HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok());
+    fn call(&self, protocol: Protocol, request: &Request, summary: HeaderSummary) -> Call {
+        let text = |name: &HeaderName| match summary.has_context {
+            true => request.headers().get(name).and_then(|value| value.to_str().ok()),
+            false => None,
+        };
         let mut time = self.service.config().time;
         let project = route::project(request.uri().path()).and_then(|project| self.service.edge().settings(project));
         if let Some(seconds) = project.and_then(|project| project.spec.limits.time_seconds) {
             time = time.min(Duration::try_from_secs_f64(seconds).unwrap_or(time));
         }
         if protocol != Protocol::Web {
-            let asked = text(&HeaderName::from_static("grpc-timeout")).and_then(mesh::call::timeout);
+            let asked = text(&GRPC_TIMEOUT).and_then(mesh::call::timeout);
             time = time.min(asked.unwrap_or(time));
         }
-        Call::begin(text(&REQUEST_ID), text(&HeaderName::from_static("traceparent")), Some(time)).without_timer()
+        Call::begin(text(&REQUEST_ID), text(&TRACEPARENT), Some(time)).without_timer()
     }
 
-    async fn dispatch(&self, call: &Call, context: RouteContext<'_>, mut request: Request) -> Response {
-        let RouteContext { route, handler, ticket, connection, origin } = context;
+    async fn dispatch(&self, call: &Call, context: RouteContext<'_>, mut request: Box<Request>) -> Response {
+        let RouteContext { route, handler, summary, ticket, connection, origin } = context;
         let asked = cors::preflight(&request).zip(origin);
         if let Some((method, origin)) = asked
             && origin.is_served(&self.service)
@@ -187,11 +199,11 @@ impl FrontState {
             Route::Node => {
                 let details = Details::of(&self.service, connection.as_deref(), request.headers());
                 request.extensions_mut().insert(details);
-                Box::pin(self.web(call, handler, request)).await
+                Box::pin(self.web(call, (handler, summary), request)).await
             }
             Route::Graphql | Route::Rest => {
-                let format = RefusalFormat::of(&self.service, route, &request, call);
-                match self.with_admission(call, handler, ticket, connection, request).await {
+                let format = RefusalFormat::of(&self.service, route, &request, summary, call);
+                match self.with_admission(call, (handler, summary), ticket, connection, request).await {
                     Ok(response) => response,
                     Err(fault) => format.answer(&fault),
                 }
@@ -205,9 +217,9 @@ impl FrontState {
                     request.extensions_mut().insert(GrpcAdmission { ticket, budget, connection });
                 }
                 if route != Route::GrpcWeb {
-                    return Box::pin(call_grpc(self.grpc.clone(), request)).await;
+                    return Box::pin(call_grpc(self.grpc.clone(), *request)).await;
                 }
-                let Ok(response) = Box::pin(self.grpc_web.clone().oneshot(request)).await;
+                let Ok(response) = Box::pin(self.grpc_web.clone().oneshot(*request)).await;
                 response.map(Body::new)
             }
         }
@@ -217,10 +229,10 @@ impl FrontState {
     async fn with_admission(
         &self,
         call: &Call,
-        handler: Option<Handler>,
+        handler: (Option<Handler>, HeaderSummary),
         ticket: Option<Ticket>,
         connection: Option<Arc<Connection>>,
-        request: Request,
+        request: Box<Request>,
     ) -> Result<Response, Fault> {
         let version = request.version();
         if let Some(ticket) = &ticket
@@ -242,17 +254,22 @@ impl FrontState {
     fn to_protocol<'a>(
         &'a self,
         call: &'a Call,
-        handler: Option<Handler>,
-        request: Request,
+        (handler, summary): (Option<Handler>, HeaderSummary),
+        request: Box<Request>,
     ) -> BoxFuture<'a, Result<Response, Fault>> {
         match handler {
-            Some(Handler::Graphql) => {
-                let project = graphql::posted_project(request.uri().path()).unwrap_or_default().to_owned();
-                Box::pin(graphql::answer_post(&self.service, project, request).map(Ok))
-            }
-            Some(Handler::Table) => Box::pin(rest::answer_post(&self.service, request).map(Ok)),
+            Some(Handler::Graphql) => Box::pin(async move {
+                let (head, body) = request.into_parts();
+                let project = graphql::posted_project(head.uri.path()).unwrap_or_default();
+                let headers = (&head.headers, summary);
+                Ok(graphql::answer_post(&self.service, call.clone(), project, headers, body).await)
+            }),
+            Some(Handler::Table) => Box::pin(async move {
+                let (head, body) = request.into_parts();
+                Ok(rest::answer_post(&self.service, call, &head, body).await)
+            }),
             None => {
-                let mut routed = Box::pin(self.web.clone().oneshot(request));
+                let mut routed = Box::pin(self.web.clone().oneshot(*request));
                 Box::pin(async move {
                     let Ok(response) = guarded(call, routed.as_mut()).await?;
                     Ok(response)
@@ -261,8 +278,10 @@ impl FrontState {
         }
     }
 
-    async fn web(&self, call: &Call, handler: Option<Handler>, request: Request) -> Response {
-        if let Some(encoding) = encoding(&request) {
+    async fn web(&self, call: &Call, handler: (Option<Handler>, HeaderSummary), request: Box<Request>) -> Response {
+        if handler.1.has_encoding
+            && let Some(encoding) = encoding(&request)
+        {
             let message = format!("content-encoding {encoding} is not supported: send none or identity");
             return answer::fault(&error::bad_request(message), call);
         }
@@ -272,13 +291,16 @@ impl FrontState {
             Err(fault) => return answer::fault(&fault, call),
         };
         let is_known = response.status() == StatusCode::METHOD_NOT_ALLOWED;
+        if !is_options || !is_known {
+            return response;
+        }
         match response.headers().get(header::ALLOW) {
-            Some(allow) if is_options && is_known => {
+            Some(allow) => {
                 let mut options = answer::json(StatusCode::OK, "{}");
                 options.headers_mut().insert(header::ALLOW, allow.clone());
                 options
             }
-            _ => response,
+            None => response,
         }
     }
 }
@@ -287,6 +309,7 @@ impl FrontState {
 struct RouteContext<'a> {
     route: Route,
     handler: Option<Handler>,
+    summary: HeaderSummary,
     ticket: Option<Ticket>,
     connection: Option<Arc<Connection>>,
     origin: Option<&'a RequestOrigin>,
@@ -300,8 +323,8 @@ struct RefusalFormat<'a> {
 }
 
 impl<'a> RefusalFormat<'a> {
-    fn of(service: &'a Service, route: Route, request: &Request, call: &'a Call) -> Self {
-        let media = (route == Route::Graphql).then(|| graphql::Media::of(request.headers()));
+    fn of(service: &'a Service, route: Route, request: &Request, summary: HeaderSummary, call: &'a Call) -> Self {
+        let media = (route == Route::Graphql).then(|| graphql::Media::of(request.headers(), summary));
         Self { service, call, media }
     }
 
@@ -327,8 +350,8 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let (state, connection) = (self.state.clone(), self.connection.clone());
-        Box::pin(async move { Ok(state.answer(connection, request).await) })
+        let answer = self.answer(request);
+        Box::pin(async move { Ok(answer.await) })
     }
 }
 

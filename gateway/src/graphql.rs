@@ -26,7 +26,8 @@ use std::{
 use arc_swap::ArcSwap;
 use axum::{
     Router,
-    extract::{FromRequestParts, Path, RawQuery, State},
+    body::Body,
+    extract::{Path, RawQuery, State},
     response::Response,
     routing::get,
 };
@@ -52,7 +53,7 @@ use crate::{
     Service,
     catalogue::Project,
     edge::{self, Caller, ReadFault, WriteResult},
-    http::{answer, body, guarded, is_plain_segment},
+    http::{HeaderSummary, answer, body, current, guarded, plain_segment},
 };
 
 /// Documents longer than this are parsed on the blocking pool and not cached.
@@ -105,7 +106,8 @@ async fn get_document(
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Response {
-    let responder = Responder { service: &service, caller: &caller, media: Media::of(&headers) };
+    let media = Media::of(&headers, HeaderSummary::of(&headers));
+    let responder = Responder { service: &service, caller: &caller, media };
     let work = async {
         let project = match service.edge().project(&caller, &project).await {
             Ok(project) => project,
@@ -127,32 +129,39 @@ async fn post_document(
     Path(project): Path<String>,
     request: axum::extract::Request,
 ) -> Response {
-    Box::pin(answer_post(&service, project, request)).await
+    let (head, body) = request.into_parts();
+    let (call, summary) = (current(), HeaderSummary::of(&head.headers));
+    Box::pin(answer_post(&service, call, &project, (&head.headers, summary), body)).await
 }
 
 /// The project of a path of the GraphQL endpoint that needs no decoding.
 pub(crate) fn posted_project(path: &str) -> Option<&str> {
-    let project = path.strip_prefix("/v1/api/")?.strip_suffix("/graphql")?;
-    is_plain_segment(project).then_some(project)
+    let (project, rest) = plain_segment(path.strip_prefix("/v1/api/")?)?;
+    (rest == "graphql").then_some(project)
 }
 
 /// The answer to a POST of a document for `project`.
-pub(crate) async fn answer_post(service: &Service, project: String, request: axum::extract::Request) -> Response {
-    let (mut head, sent) = request.into_parts();
-    let caller = match Caller::from_request_parts(&mut head, &()).await {
+pub(crate) async fn answer_post(
+    service: &Service,
+    call: Call,
+    project: &str,
+    (headers, summary): (&HeaderMap, HeaderSummary),
+    body: Body,
+) -> Response {
+    let caller = match Caller::of(call.clone(), headers) {
         Ok(caller) => caller,
-        Err(response) => return response,
+        Err(fault) => return answer::fault(&fault, &call),
     };
-    let responder = Responder { service, caller: &caller, media: Media::of(&head.headers) };
+    let responder = Responder { service, caller: &caller, media: Media::of(headers, summary) };
     let work = async {
-        let project = match service.edge().project(&caller, &project).await {
+        let project = match service.edge().project(&caller, project).await {
             Ok(project) => project,
             Err(fault) => return answer::fault(&fault, &caller.call),
         };
-        if let Err(fault) = request::check_content_type(&head.headers) {
+        if let Err(fault) = request::check_content_type(headers, summary) {
             return responder.unsupported_media(fault);
         }
-        let sent = match body::read(service.config(), &project, sent).await {
+        let sent = match body::read(service.config(), &project, body).await {
             Ok(sent) => sent,
             Err(fault) => return responder.fault(fault),
         };
@@ -382,7 +391,7 @@ impl Responder<'_> {
 
     fn respond(&self, status: u16, code: Option<Code>, body: Vec<u8>) -> Response {
         let status = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = answer::of_type(self.media.name(), status, body);
+        let mut response = answer::of_type(self.media.content_type(), status, body);
         if matches!(code, Some(Code::TooMany | Code::Unavailable)) {
             response.headers_mut().insert(http::header::RETRY_AFTER, http::HeaderValue::from_static("1"));
         }

@@ -7,9 +7,11 @@ pub mod answer;
 pub mod body;
 mod caller;
 pub mod cors;
+mod headers;
 mod send_budget;
 
 pub(crate) use admission::{Admission, Ticket};
+pub(crate) use headers::{ContentType, GRPC_TIMEOUT, HeaderSummary, REQUEST_ID, TRACEPARENT};
 pub(crate) use send_budget::SendBudget;
 
 use std::{panic::AssertUnwindSafe, pin::Pin, task::Poll};
@@ -22,9 +24,18 @@ pub(crate) fn current() -> Call {
     Call::current().unwrap_or_else(|| Call::begin(None, None, None))
 }
 
-/// Whether a segment of a path needs no decoding: it is letters, digits, `_` and `-`.
-pub(crate) fn is_plain_segment(segment: &str) -> bool {
-    !segment.is_empty() && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+/// The first segment of a path that needs no decoding, and what follows its slash: letters, digits, `_` and `-`.
+///
+/// Segments are short: a search made for long texts takes longer than looking at each byte.
+pub(crate) fn plain_segment(path: &str) -> Option<(&str, &str)> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    let end = path.bytes().position(|byte| !is_plain(byte)).unwrap_or(path.len());
+    match path.as_bytes().get(end) {
+        _ if end == 0 => None,
+        None => Some((path, "")),
+        Some(b'/') => Some((&path[..end], &path[end + 1..])),
+        Some(_) => None,
+    }
 }
 
 /// Runs `work` under the deadline of `call` and turns a panic into an internal fault.

@@ -8,13 +8,13 @@ use std::pin::pin;
 use axum::{
     Router,
     body::Body,
-    extract::{Path, Request, State},
+    extract::{Path, State},
     response::Response,
     routing::post,
 };
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderName, HeaderValue, StatusCode};
-use mesh::{Code, Fault};
+use http::{HeaderName, HeaderValue, StatusCode, request::Parts};
+use mesh::{Call, Code, Fault};
 use query::{Error, Mutation, Node, Operation, Read, Shape, Value};
 
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
     catalogue::Project,
     edge::{Caller, ReadResult, WriteResult},
     error,
-    http::{answer, body, current, guarded, is_plain_segment},
+    http::{answer, body, guarded, plain_segment},
     plan::{RequestPlanner, TableRef},
 };
 use fields::Fields;
@@ -41,12 +41,9 @@ pub fn routes() -> Router<Service> {
 
 /// The table and the operation of a path of the REST API that needs no decoding.
 pub(crate) fn posted_table(path: &str) -> Option<(TableRef<'_>, Operation)> {
-    let mut segments = path.strip_prefix("/v1/api/")?.split('/');
-    let project = segments.next()?;
-    if segments.next()? != "crud" {
-        return None;
-    }
-    let (database, table, operation) = (segments.next()?, segments.next()?, segments.next()?);
+    let (project, rest) = plain_segment(path.strip_prefix("/v1/api/")?)?;
+    let (database, rest) = plain_segment(rest.strip_prefix("crud/")?)?;
+    let (table, operation) = plain_segment(rest)?;
     let operation = match operation {
         "create" => Operation::Create,
         "read" => Operation::Read,
@@ -54,18 +51,14 @@ pub(crate) fn posted_table(path: &str) -> Option<(TableRef<'_>, Operation)> {
         "delete" => Operation::Delete,
         _ => return None,
     };
-    let is_whole =
-        segments.next().is_none() && is_plain_segment(project) && is_plain_segment(database) && is_plain_segment(table);
-    is_whole.then_some((TableRef { project, database, table }, operation))
+    Some((TableRef { project, database, table }, operation))
 }
 
 /// The answer to a POST to a path that [`posted_table`] knows.
-pub(crate) async fn answer_post(service: &Service, request: Request) -> Response {
-    let (head, body) = request.into_parts();
-    let call = current();
+pub(crate) async fn answer_post(service: &Service, call: &Call, head: &Parts, body: Body) -> Response {
     let caller = match Caller::of(call.clone(), &head.headers) {
         Ok(caller) => caller,
-        Err(fault) => return answer::fault(&fault, &call),
+        Err(fault) => return answer::fault(&fault, call),
     };
     let work = async {
         let Some((table_ref, operation)) = posted_table(head.uri.path()) else {
@@ -78,7 +71,7 @@ pub(crate) async fn answer_post(service: &Service, request: Request) -> Response
             }
         }
     };
-    let done = guarded(&call, pin!(work)).await;
+    let done = guarded(call, pin!(work)).await;
     respond(&caller, done.unwrap_or_else(Err))
 }
 

@@ -6,7 +6,10 @@ use http::{HeaderValue, header};
 use super::route::{self, Protocol};
 use crate::{
     Service,
-    http::cors::{self, RequestedProject},
+    http::{
+        HeaderSummary,
+        cors::{self, RequestedProject},
+    },
 };
 
 /// Response extension of an answer to a preflight, whose CORS headers are complete.
@@ -23,7 +26,10 @@ pub struct RequestOrigin {
 
 impl RequestOrigin {
     /// The origin of `request`, if it has one.
-    pub fn of(request: &mut Request, protocol: Protocol) -> Option<Self> {
+    pub fn of(request: &mut Request, protocol: Protocol, summary: HeaderSummary) -> Option<Self> {
+        if !summary.has_origin {
+            return None;
+        }
         let name = request.headers().get(header::ORIGIN)?.clone();
         let project = route::project(request.uri().path()).map(str::to_owned);
         let is_grpc = protocol != Protocol::Web || project.is_none();

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use hyper::body::Incoming;
 use mesh::listener::{self, Connection, Settings, Timeouts};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -29,7 +30,10 @@ const SHUTDOWN_NOTICE: Duration = Duration::from_millis(250);
 /// up to `drain`, and closes what is left.
 pub async fn serve(listener: TcpListener, front: Front, stop: CancellationToken, drain: Duration) {
     let settings = settings(&front);
-    let service = move |connection: &Arc<Connection>| front.on(connection.clone());
+    let service = move |connection: &Arc<Connection>| {
+        let front = front.on(connection.clone());
+        move |request: http::Request<Incoming>| front.answer(request)
+    };
     listener::serve(listener, settings, service, stop, drain).await;
 }
 

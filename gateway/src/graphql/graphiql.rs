@@ -126,7 +126,7 @@ impl PageFile {
     }
 
     fn headed(&self, content: Vec<u8>) -> Response {
-        let mut response = answer::of_type(self.media, StatusCode::OK, content);
+        let mut response = answer::of_type(HeaderValue::from_static(self.media), StatusCode::OK, content);
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(FILE_CACHE));
         headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
@@ -136,7 +136,7 @@ impl PageFile {
 }
 
 fn html(text: String) -> Response {
-    let mut response = answer::of_type("text/html; charset=utf-8", StatusCode::OK, text);
+    let mut response = answer::of_type(HeaderValue::from_static("text/html; charset=utf-8"), StatusCode::OK, text);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));

@@ -1,11 +1,14 @@
 //! Requests and media types of GraphQL over HTTP.
 
 use axum::extract::Query;
-use http::{HeaderMap, Uri, header};
+use http::{HeaderMap, HeaderValue, Uri, header};
 use mesh::{Code, Fault};
 use query::{Guard, Object, Value};
 
-use crate::error;
+use crate::{
+    error,
+    http::{ContentType, HeaderSummary},
+};
 
 const GRAPHQL: &str = "application/graphql-response+json";
 const JSON: &str = "application/json";
@@ -87,13 +90,13 @@ fn wrong(name: &str, expected: &str, found: &Value) -> Fault {
 }
 
 /// Refuses bodies that are not JSON in UTF-8.
-pub fn check_content_type(headers: &HeaderMap) -> Result<(), Fault> {
+pub fn check_content_type(headers: &HeaderMap, summary: HeaderSummary) -> Result<(), Fault> {
+    if summary.content == ContentType::Json {
+        return Ok(());
+    }
     let Some(value) = headers.get(header::CONTENT_TYPE) else {
         return Err(error::bad_request("the content type is missing: send application/json"));
     };
-    if value.as_bytes().eq_ignore_ascii_case(JSON.as_bytes()) {
-        return Ok(());
-    }
     let text = value.to_str().unwrap_or_default();
     let mut parts = text.split(';').map(str::trim);
     let media = parts.next().unwrap_or_default();
@@ -126,11 +129,14 @@ pub enum Media {
 
 impl Media {
     /// The media type that the client prefers; without a preference JSON.
-    pub fn of(headers: &HeaderMap) -> Self {
+    pub fn of(headers: &HeaderMap, summary: HeaderSummary) -> Self {
+        if summary.accepts_json {
+            return Media::Json;
+        }
         let mut accepted = headers.get_all(header::ACCEPT).iter();
         match (accepted.next(), accepted.next()) {
             (None, _) => Media::Unspecified,
-            // What nearly all clients send needs no preferences.
+            // What most other clients send needs no preferences.
             (Some(only), None) => Media::named(only.as_bytes()).unwrap_or_else(|| Media::preferred(headers)),
             (Some(_), Some(_)) => Media::preferred(headers),
         }
@@ -163,10 +169,12 @@ impl Media {
     }
 
     /// The content type of answers.
-    pub fn name(self) -> &'static str {
+    pub fn content_type(self) -> HeaderValue {
+        const GRAPHQL: HeaderValue = HeaderValue::from_static("application/graphql-response+json; charset=utf-8");
+        const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
         match self {
-            Media::Graphql => "application/graphql-response+json; charset=utf-8",
-            Media::Json | Media::Unspecified => "application/json; charset=utf-8",
+            Media::Graphql => GRAPHQL,
+            Media::Json | Media::Unspecified => JSON,
         }
     }
 
@@ -181,8 +189,6 @@ impl Media {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn headers(name: header::HeaderName, value: &'static str) -> HeaderMap {
@@ -192,7 +198,8 @@ mod tests {
     }
 
     fn media(accept: &'static str) -> Media {
-        Media::of(&headers(header::ACCEPT, accept))
+        let headers = headers(header::ACCEPT, accept);
+        Media::of(&headers, HeaderSummary::of(&headers))
     }
 
     #[test]
@@ -204,7 +211,7 @@ mod tests {
         assert_eq!(media("application/json;q=0, */*;q=0.1"), Media::Unspecified);
         assert_eq!(media("*/*"), Media::Unspecified);
         assert_eq!(media("text/html"), Media::Unspecified);
-        assert_eq!(Media::of(&HeaderMap::new()), Media::Unspecified);
+        assert_eq!(Media::of(&HeaderMap::new(), HeaderSummary::default()), Media::Unspecified);
     }
 
     #[test]
@@ -218,11 +225,15 @@ mod tests {
 
     #[test]
     fn bodies_are_json_in_utf_8() {
+        let checked = |content_type| {
+            let headers = headers(header::CONTENT_TYPE, content_type);
+            check_content_type(&headers, HeaderSummary::of(&headers))
+        };
         for fine in ["application/json", "Application/JSON; charset=UTF-8", "application/json;charset=\"utf-8\""] {
-            assert!(check_content_type(&headers(header::CONTENT_TYPE, fine)).is_ok(), "{fine}");
+            assert!(checked(fine).is_ok(), "{fine}");
         }
         for wrong in ["text/plain", "application/json; charset=latin1", ""] {
-            assert!(check_content_type(&headers(header::CONTENT_TYPE, wrong)).is_err(), "{wrong}");
+            assert!(checked(wrong).is_err(), "{wrong}");
         }
     }
 

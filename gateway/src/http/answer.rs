@@ -5,18 +5,21 @@ use http::{HeaderValue, StatusCode, header};
 use mesh::{Call, Code, Fault};
 use serde::Serialize;
 
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
 /// JSON that is not to be stored.
 pub fn json(status: StatusCode, body: impl Into<Body>) -> Response {
-    of_type("application/json", status, body)
+    of_type(JSON, status, body)
 }
 
 /// JSON of the media type `content_type` that is not to be stored.
-pub fn of_type(content_type: &'static str, status: StatusCode, body: impl Into<Body>) -> Response {
+pub fn of_type(content_type: HeaderValue, status: StatusCode, body: impl Into<Body>) -> Response {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::CONTENT_TYPE, content_type);
+    headers.insert(header::CACHE_CONTROL, NO_STORE);
     response
 }
 

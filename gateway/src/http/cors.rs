@@ -88,8 +88,10 @@ pub fn write_headers(headers: &mut HeaderMap, access: Access, origin: HeaderValu
 
 /// The method that a preflight asks for; `None` for any other request.
 pub fn preflight(request: &Request<Body>) -> Option<&HeaderValue> {
-    let is_options = request.method() == Method::OPTIONS && request.headers().contains_key(header::ORIGIN);
-    request.headers().get(header::ACCESS_CONTROL_REQUEST_METHOD).filter(|_| is_options)
+    if request.method() != Method::OPTIONS || !request.headers().contains_key(header::ORIGIN) {
+        return None;
+    }
+    request.headers().get(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
 /// The answer to a preflight that asks for `method` and the headers it names.

@@ -22,7 +22,6 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::{Service, ServiceExt};
 
 pub use activity::Running;
 use activity::{Activity, Observed, Watched};
@@ -96,6 +95,8 @@ pub struct Connection {
     /// The address at the other end.
     pub peer: SocketAddr,
     activity: Arc<Activity>,
+    /// One of the tokens below is cancelled, or the port is closed: the only one that is looked at for each request.
+    attention: CancellationToken,
     /// Ends it when no request is left on it.
     retire: CancellationToken,
     /// Ends it now.
@@ -105,13 +106,26 @@ pub struct Connection {
 impl Connection {
     /// A connection from `peer` that nobody watches.
     pub fn new(peer: SocketAddr) -> Self {
-        Self { peer, activity: Arc::default(), retire: CancellationToken::new(), cut: CancellationToken::new() }
+        Self::of(peer, CancellationToken::new())
+    }
+
+    /// A connection from `peer` to a port that is closed when `attention` is cancelled.
+    fn of(peer: SocketAddr, attention: CancellationToken) -> Self {
+        let (retire, cut) = (CancellationToken::new(), CancellationToken::new());
+        Self { peer, activity: Arc::default(), attention, retire, cut }
     }
 
     /// Closes it, whatever runs on it; what its client has not received is lost.
     pub fn cut(&self) {
         self.activity.cut();
         self.cut.cancel();
+        self.attention.cancel();
+    }
+
+    /// Closes it when no request is left on it.
+    fn retire(&self) {
+        self.retire.cancel();
+        self.attention.cancel();
     }
 
     /// Whether it is closed, or about to be.
@@ -139,7 +153,7 @@ impl Connection {
 ///
 /// Connections that wait in the backlog at that time are served. Clients that keep connections open learn of the end
 /// without losing a request: HTTP/1.1 by `Connection: close` on their next answer, HTTP/2 by GOAWAY.
-pub async fn serve<M, S, B>(
+pub async fn serve<M, S, A, B>(
     listener: TcpListener,
     settings: Settings,
     service: M,
@@ -147,8 +161,8 @@ pub async fn serve<M, S, B>(
     drain: Duration,
 ) where
     M: Fn(&Arc<Connection>) -> S,
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
+    S: Fn(Request<Incoming>) -> A + Send + 'static,
+    A: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
@@ -158,7 +172,7 @@ pub async fn serve<M, S, B>(
     let mut checks = interval(server.settings.timeouts.check_interval());
     checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let open = |socket: TcpStream, peer: SocketAddr| {
-        let connection = Arc::new(Connection::new(peer));
+        let connection = Arc::new(Connection::of(peer, server.leave.child_token()));
         let work = server.clone().connection(socket, connection.clone(), service(&connection));
         connections.spawn(work);
         Watched::new(connection)
@@ -231,10 +245,10 @@ impl Server {
         Self { builder: builder(&settings), settings: Arc::new(settings), stop, leave, cut }
     }
 
-    async fn connection<S, B>(self, socket: TcpStream, connection: Arc<Connection>, service: S)
+    async fn connection<S, A, B>(self, socket: TcpStream, connection: Arc<Connection>, service: S)
     where
-        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
-        S::Future: Send,
+        S: Fn(Request<Incoming>) -> A + Send + 'static,
+        A: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
@@ -244,10 +258,11 @@ impl Server {
         let (activity, stop) = (connection.activity.clone(), self.stop);
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let running = Running::new(activity.clone());
-            let (service, stop) = (service.clone(), stop.clone());
+            let (version, stop) = (request.version(), stop.clone());
+            // The request is handed on at once: as a part of the future it would be moved with it, over and over.
+            let answer = service(request);
             async move {
-                let version = request.version();
-                let Ok(mut response) = service.oneshot(request).await;
+                let mut response = answer.await;
                 if stop.is_cancelled() && version < Version::HTTP_2 {
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
@@ -257,12 +272,14 @@ impl Server {
         });
         let mut http = pin!(self.builder.serve_connection(TokioIo::new(socket), service));
         tokio::select! {
+            biased;
             // A client that goes away is no news.
             _ = http.as_mut() => return,
-            () = connection.cut.cancelled() => return,
-            () = self.leave.cancelled() => {}
-            () = connection.retire.cancelled() => {}
+            () = connection.attention.cancelled() => {}
         };
+        if connection.is_cut() {
+            return;
+        }
         http.as_mut().graceful_shutdown();
         tokio::select! {
             _ = http => {}

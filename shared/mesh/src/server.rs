@@ -5,6 +5,7 @@ use std::{
     convert::Infallible,
     panic::AssertUnwindSafe,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -20,7 +21,7 @@ use tracing::Instrument;
 
 use crate::{
     Call, Code, Fault,
-    listener::{self, Settings, Timeouts},
+    listener::{self, Connection, Settings, Timeouts},
     meter::{MethodMeter, RunningCall},
     tasks::panic_text,
     telemetry::{Counter, Gauge},
@@ -48,11 +49,11 @@ where
     F: Fn(Request<Body>) -> A + Clone + Send + 'static,
     A: Future<Output = Response<Body>> + Send + 'static,
 {
-    let service = tower::service_fn(move |request: Request<Incoming>| {
-        let answer = answer(request.map(Body::new));
-        async move { Ok::<_, Infallible>(answer.await) }
-    });
-    listener::serve(listener, settings(), |_| service.clone(), stop, drain).await;
+    let service = move |_: &Arc<Connection>| {
+        let answer = answer.clone();
+        move |request: Request<Incoming>| answer(request.map(Body::new))
+    };
+    listener::serve(listener, settings(), service, stop, drain).await;
 }
 
 /// Peers trust each other: what limits calls are the limits of those that make them.

@@ -186,7 +186,7 @@ impl Watched {
         };
         match waiting.head {
             Some(since) if is_over(since, timeouts.head) => self.connection.cut(),
-            None if is_over(waiting.since, silent) => self.connection.retire.cancel(),
+            None if is_over(waiting.since, silent) => self.connection.retire(),
             _ => {}
         }
         true

@@ -41,11 +41,14 @@ impl Port {
         let address = listener.local_addr().expect("it is bound");
         let stop = CancellationToken::new();
         let zeros = Bytes::from(vec![0; bytes]);
-        let service = tower::service_fn(move |_: Request<Incoming>| {
+        let service = move |_: &Arc<Connection>| {
             let zeros = zeros.clone();
-            async move { Ok::<_, Infallible>(Response::new(Full::new(zeros))) }
-        });
-        let serving = serve(listener, settings.clone(), move |_| service.clone(), stop.clone(), Duration::ZERO);
+            move |_| {
+                let zeros = zeros.clone();
+                async move { Response::new(Full::new(zeros)) }
+            }
+        };
+        let serving = serve(listener, settings.clone(), service, stop.clone(), Duration::ZERO);
         Self { address, settings, stop, server: tokio::spawn(serving) }
     }
 
