@@ -156,8 +156,9 @@ impl Catalogue {
             if is_described { Duration::ZERO } else { FIRST_DESCRIBE_WAIT.saturating_sub(entry.since.elapsed()) };
         if !left.is_zero() {
             let mut described = entry.is_described.subscribe();
+            let described = async move { described.wait_for(|described| *described).await.map(drop) };
             // Whatever comes first: with nothing known, the request is told that its database cannot be reached.
-            let _ = tokio::time::timeout(left, described.wait_for(|described| *described)).await;
+            let _ = Box::pin(tokio::time::timeout(left, described)).await;
         }
         Ok(entry.now.load_full())
     }

@@ -12,7 +12,7 @@ use mesh::{Call, Code, Fault, Mesh, fault::answer_too_large};
 use proto::{
     Links,
     auth::{Access, AuthorizeRequest, ReachableRequest, ReachableResponse, TableAccess},
-    crud::{ReadRequest, WriteRequest},
+    crud::{Answer, ReadRequest, WriteRequest},
     grant::Grant,
 };
 use query::{Mutation, Read, mutation_accesses, read_accesses};
@@ -156,7 +156,19 @@ impl Edge {
             let request = ReadRequest { project, database, grants, reads, answer_bytes };
             return self.answers(caller, request).await.map_err(ReadFault::Failed);
         }
-        let total = reads.len();
+        // Rare, and large: kept out of the futures of all others.
+        Box::pin(self.read_databases(caller, project, reads, (grants, counts))).await
+    }
+
+    /// Reads of several databases, with their grants and how many each read takes.
+    async fn read_databases(
+        &self,
+        caller: &Caller,
+        project: &Project,
+        reads: Vec<Read>,
+        (grants, counts): (Vec<Grant>, Vec<usize>),
+    ) -> Result<Vec<ReadResult>, Fault> {
+        let (total, answer_bytes) = (reads.len(), self.answer_bytes(project));
         let mut grants = grants.into_iter();
         let mut groups: Vec<ReadGroup> = Vec::new();
         for (index, (read, count)) in reads.into_iter().zip(counts).enumerate() {
@@ -283,8 +295,9 @@ impl Edge {
         if read.answers.len() != wanted {
             return Err(wrong_count(read.answers.len(), wanted));
         }
-        let answers = read.answers.into_iter();
-        Ok(answers.map(|answer| ReadResult { json: answer.json, truncated: answer.truncated }).collect())
+        let mut results = Vec::with_capacity(wanted);
+        results.extend(read.answers.into_iter().map(|Answer { json, truncated, .. }| ReadResult { json, truncated }));
+        Ok(results)
     }
 
     async fn write_group(&self, caller: &Caller, group: WriteGroup) -> Vec<(usize, Result<WriteResult, Fault>)> {

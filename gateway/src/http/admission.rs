@@ -129,7 +129,7 @@ impl Ticket {
     pub(crate) async fn enter(&self) -> Result<(), Fault> {
         let slot = match self.admission.try_enter() {
             Some(slot) => Some(slot),
-            None => self.admission.enter().await,
+            None => Box::pin(self.admission.enter()).await,
         };
         self.decide(slot);
         self.refusal().map_or(Ok(()), Err)
@@ -173,7 +173,9 @@ where
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
         if this.entering.is_none() {
-            match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+            // A body that knows its end needs not be asked for it.
+            let frame = if this.body.is_end_stream() { None } else { ready!(Pin::new(&mut this.body).poll_frame(cx)) };
+            match frame {
                 Some(frame) => return Poll::Ready(Some(frame.map_err(Into::into))),
                 None if this.ticket.slot.get().is_some() => return Poll::Ready(None),
                 None => {}

@@ -35,7 +35,7 @@ pub fn too_large(limit: usize, seen: Option<u64>) -> Fault {
 async fn collect(mut body: Body, limit: usize, drain_timeout: Duration) -> Result<Bytes, Fault> {
     let declared = HttpBody::size_hint(&body).lower();
     if declared > limit as u64 {
-        drain(body, limit, drain_timeout).await;
+        Box::pin(drain(body, limit, drain_timeout)).await;
         return Err(too_large(limit, Some(declared)));
     }
     let mut first = Bytes::new();
@@ -44,7 +44,7 @@ async fn collect(mut body: Body, limit: usize, drain_timeout: Duration) -> Resul
         let frame = frame.map_err(|cause| error::bad_request(format!("the body broke off: {cause}")))?;
         let Ok(data) = frame.into_data() else { continue };
         if first.len() + all.len() + data.len() > limit {
-            drain(body, limit, drain_timeout).await;
+            Box::pin(drain(body, limit, drain_timeout)).await;
             return Err(too_large(limit, None));
         }
         if first.is_empty() && all.is_empty() {

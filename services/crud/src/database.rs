@@ -109,9 +109,10 @@ impl Database {
         let before = self.snapshot.load().id;
         let mut done = self.read_once(reads, grants, options).await;
         if let Err(failure) = &done
-            && self.should_retry(&failure.error, before).await?
+            && Box::pin(self.should_retry(&failure.error, before)).await?
         {
-            done = self.read_once(reads, grants, options).await;
+            // A failure is rare: what it takes is kept out of the futures of all others.
+            done = Box::pin(self.read_once(reads, grants, options)).await;
         }
         done.map_err(|failure| match failure.error {
             Error::InvalidValue(invalid) => {
@@ -133,10 +134,10 @@ impl Database {
         let before = self.snapshot.load().id;
         let mut done = self.write_once(mutations, grants, options).await;
         if let Err(error) = &done
-            && self.should_retry(error, before).await?
+            && Box::pin(self.should_retry(error, before)).await?
         {
             // Nothing was written: the transaction is rolled back.
-            done = self.write_once(mutations, grants, options).await;
+            done = Box::pin(self.write_once(mutations, grants, options)).await;
         }
         done.map_err(|error| match error {
             Error::InvalidValue(invalid) => invalid.of_mutations(&self.store, &self.snapshot.load().schema, mutations),

@@ -279,7 +279,8 @@ impl DatabaseEntry {
         if let DatabaseState::Open(open) = &*self.state.borrow() {
             return Ok(open.clone());
         }
-        match self.after_first_attempt().await {
+        // Rare, and large: kept out of the futures of all others.
+        match Box::pin(self.after_first_attempt()).await {
             DatabaseState::Open(open) => Ok(open),
             DatabaseState::Connecting => Err(Error::Unavailable("it is still being opened".to_owned())),
             DatabaseState::Failed(why) => Err(Error::Unavailable(why)),

@@ -56,7 +56,9 @@ impl Service {
             truncated: answer.truncated,
             statements: u32::try_from(answer.statements).unwrap_or(u32::MAX),
         };
-        Ok(answers.into_iter().map(answer).collect())
+        let mut all = Vec::with_capacity(answers.len());
+        all.extend(answers.into_iter().map(answer));
+        Ok(all)
     }
 
     async fn perform(

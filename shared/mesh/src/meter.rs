@@ -1,6 +1,9 @@
 //! Counting and timing calls, by service and RPC.
 
-use std::{sync::OnceLock, time::Instant};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
 use proto::link::Service;
 
@@ -19,7 +22,7 @@ pub(crate) struct MethodMeter {
     pub name: &'static str,
     metrics: Metrics,
     /// Made by the first answer: a node counts only what it answers.
-    meter: OnceLock<RpcMeter>,
+    meter: OnceLock<Arc<RpcMeter>>,
 }
 
 impl Meters {
@@ -47,14 +50,14 @@ impl MethodMeter {
 
     /// Begins to time a call.
     pub fn begin(&self) -> RunningCall {
-        let meter = self.meter.get_or_init(|| self.metrics.rpc(self.service, self.name));
+        let meter = self.meter.get_or_init(|| Arc::new(self.metrics.rpc(self.service, self.name)));
         RunningCall { meter: meter.clone(), started: Instant::now(), code: None }
     }
 }
 
 /// A call that is being answered. It is counted when it ends: as cancelled where nobody waited for the answer.
 pub(crate) struct RunningCall {
-    meter: RpcMeter,
+    meter: Arc<RpcMeter>,
     started: Instant,
     code: Option<tonic::Code>,
 }

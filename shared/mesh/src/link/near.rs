@@ -85,13 +85,13 @@ async fn answered<A>(meter: &MethodMeter, call: &Call, answer: Answer<'_, A>) ->
     let call = call.clone().child();
     let limit = call.timer_deadline();
     let span = tracing::debug_span!("rpc", service = meter.service, method = meter.name, request_id = %call.request_id);
-    let work = AssertUnwindSafe(answer).catch_unwind().instrument(span);
-    let work = call.clone().scope(work);
+    let work = AssertUnwindSafe(answer).catch_unwind();
     let answered = match limit {
-        Some(limit) => tokio::time::timeout_at(limit.into(), work)
+        None if span.is_disabled() => call.clone().scope(work).await,
+        None => call.clone().scope(work.instrument(span)).await,
+        Some(limit) => tokio::time::timeout_at(limit.into(), call.clone().scope(work.instrument(span)))
             .await
             .unwrap_or_else(|_| Ok(Err(deadline_exceeded(meter.service)))),
-        None => work.await,
     };
     let answered = answered.unwrap_or_else(|panic| Err(panicked(meter, &call, panic.as_ref())));
     (answered.map(Response::into_inner), running)
