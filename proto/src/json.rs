@@ -1,14 +1,24 @@
 //! JSON text as values of the model: every digit of a number is kept.
 
+use std::ops::Range;
+
 use jiter::{Jiter, JiterError, Peek};
 use query::{Error, Guard, Object, Value};
+
+/// A text that was read of the `document`; `None` where it has a NUL character.
+///
+/// What is borrowed of the document has no escapes, and without an escape a text cannot have one.
+fn without_nul(text: &str, document: &Range<*const u8>) -> Option<String> {
+    let has_nul = !document.contains(&text.as_ptr()) && text.as_bytes().contains(&0);
+    (!has_nul).then(|| text.to_owned())
+}
 
 /// The value that a JSON text (RFC 8259) is.
 ///
 /// Errors: `BAD_REQUEST` with line and column for text that is not JSON, bytes that are not UTF-8, a member that appears
 /// twice or a NUL character in a name or text; `TOO_COMPLEX` beyond what `guard` lets pass.
 pub fn parse(json: &[u8], guard: Guard) -> Result<Value, Error> {
-    let mut reader = Reader { jiter: Jiter::new(json), guard };
+    let mut reader = Reader { jiter: Jiter::new(json), text: json.as_ptr_range(), guard };
     let first = reader.jiter.peek().map_err(|error| reader.malformed(&error))?;
     let value = reader.value(first, 0)?;
     match reader.jiter.finish() {
@@ -20,6 +30,8 @@ pub fn parse(json: &[u8], guard: Guard) -> Result<Value, Error> {
 /// A document while it is read.
 struct Reader<'j> {
     jiter: Jiter<'j>,
+    /// Addresses of the document.
+    text: Range<*const u8>,
     guard: Guard,
 }
 
@@ -50,14 +62,11 @@ impl Reader<'_> {
 
     fn text(&mut self) -> Result<Value, Error> {
         let start = self.jiter.current_index();
-        let text = match self.jiter.known_str() {
-            Ok(text) => text.to_owned(),
-            Err(error) => return Err(self.malformed(&error)),
-        };
-        if text.as_bytes().contains(&0) {
-            return Err(self.wrong("NUL character in a string", start));
+        let text = self.jiter.known_str().map(|text| without_nul(text, &self.text));
+        match text.map_err(|error| self.malformed(&error))? {
+            Some(text) => Ok(Value::Text(text)),
+            None => Err(self.wrong("NUL character in a string", start)),
         }
-        Ok(Value::Text(text))
     }
 
     fn list(&mut self, depth: usize) -> Result<Value, Error> {
@@ -75,14 +84,14 @@ impl Reader<'_> {
         self.guard.depth(depth)?;
         let start = self.jiter.current_index();
         let mut members: Vec<(String, Value)> = Vec::new();
-        let mut next = self.jiter.known_object().map(|name| name.map(str::to_owned));
+        let mut next = self.jiter.known_object().map(|name| name.map(|name| without_nul(name, &self.text)));
         while let Some(name) = next.map_err(|error| self.malformed(&error))? {
-            if name.as_bytes().contains(&0) {
+            let Some(name) = name else {
                 return Err(self.wrong("NUL character in a member's name", self.jiter.current_index()));
-            }
+            };
             let first = self.jiter.peek().map_err(|error| self.malformed(&error))?;
             members.push((name, self.value(first, depth)?));
-            next = self.jiter.next_key().map(|name| name.map(str::to_owned));
+            next = self.jiter.next_key().map(|name| name.map(|name| without_nul(name, &self.text)));
         }
         match Object::new(members) {
             Ok(object) => Ok(Value::Object(object)),
