@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -76,7 +76,8 @@ struct SqliteInner {
     path: PathBuf,
     tasks: Tasks,
     /// Idle connections for reading; as many as were ever needed at once.
-    readers: Mutex<Vec<Reader>>,
+    #[expect(clippy::vec_box, reason = "a reader is half a kilobyte that each read would move twice")]
+    readers: Mutex<Vec<Box<Reader>>>,
     /// Whether a task expires old snapshots.
     is_watched: AtomicBool,
     writer: Arc<AsyncMutex<Connection>>,
@@ -266,21 +267,21 @@ impl Sqlite {
         let _turn = self.inner.blocking_reads.acquire().await.expect("nobody closes the semaphore");
         let inner = self.inner.clone();
         let done = blocking::run(move |stop| {
-            let reader = inner.idle().map_or_else(|| Reader::open(&inner.path), Ok)?;
+            let reader = inner.idle().map_or_else(|| Reader::open(&inner.path).map(Box::new), Ok)?;
             inner.read(reader, &Interrupt::When(stop.clone()), work)
         });
         Ok(done.await??)
     }
 
     /// Opens a connection for short reads where none is idle, and reads the schema, on a blocking thread.
-    async fn open_reader(&self) -> Result<Reader, Error> {
+    async fn open_reader(&self) -> Result<Box<Reader>, Error> {
         let _turn = self.inner.opening.lock().await;
         if let Some(reader) = self.inner.idle() {
             return Ok(reader);
         }
         let inner = self.inner.clone();
         let opened = blocking::run(move |stop| {
-            let mut reader = Reader::open(&inner.path)?;
+            let mut reader = Box::new(Reader::open(&inner.path)?);
             let schema = |reader: &Snapshot<'_>| {
                 Ok(reader.connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?)
             };
@@ -336,14 +337,14 @@ impl Sqlite {
 }
 
 impl SqliteInner {
-    fn idle(&self) -> Option<Reader> {
+    fn idle(&self) -> Option<Box<Reader>> {
         self.readers().pop()
     }
 
     /// Works with `reader`, which is idle after that.
     fn read<T>(
         &self,
-        mut reader: Reader,
+        mut reader: Box<Reader>,
         interrupt: &Interrupt,
         work: impl FnOnce(&Snapshot<'_>) -> Result<T, SqliteError>,
     ) -> Result<T, SqliteError> {
@@ -357,13 +358,14 @@ impl SqliteInner {
     /// Expires the snapshots that are old; whether others are kept.
     fn expire(&self) -> bool {
         let mut readers = self.readers();
-        let are_kept = readers.iter_mut().map(Reader::expire).filter(|is_kept| *is_kept).count() > 0;
+        let are_kept = readers.iter_mut().map(|reader| reader.expire()).filter(|is_kept| *is_kept).count() > 0;
         // Under the lock: a read that gives its reader back after this looks for a watcher after that.
         self.is_watched.store(are_kept, Ordering::Relaxed);
         are_kept
     }
 
-    fn readers(&self) -> std::sync::MutexGuard<'_, Vec<Reader>> {
+    #[expect(clippy::vec_box, reason = "as above")]
+    fn readers(&self) -> std::sync::MutexGuard<'_, Vec<Box<Reader>>> {
         self.readers.lock().expect("no code panics while it holds this lock")
     }
 }
@@ -412,7 +414,7 @@ impl SqliteTx {
             return Err(Error::Database("a statement after the transaction had failed".to_owned()));
         };
         let done = blocking::run(move |stop| {
-            let done = Interrupt::When(stop.clone()).over(&mut lease.writer, |writer| work(writer))?;
+            let done = interrupt_when(stop, &mut lease.writer, |writer| work(writer))?;
             Ok::<_, SqliteError>((done, lease))
         });
         let (done, lease) = done.await??;
@@ -433,34 +435,60 @@ impl Drop for WriterLease {
     }
 }
 
-impl Interrupt {
-    /// Works with `connection`, interrupting its statements when it is time.
-    fn over<T>(
-        &self,
-        connection: &mut Connection,
-        work: impl FnOnce(&mut Connection) -> Result<T, SqliteError>,
-    ) -> Result<T, SqliteError> {
-        match self {
-            Interrupt::After(calls) => {
-                let mut left = *calls;
-                connection.busy_timeout(Duration::ZERO)?;
-                let is_over = move || {
-                    left = left.saturating_sub(1);
-                    left == 0
-                };
-                connection.progress_handler(PROGRESS_STEPS, Some(is_over))?;
+/// Works with `connection`, interrupting its statements when `stop` is due.
+fn interrupt_when<T>(
+    stop: &Stop,
+    connection: &mut Connection,
+    work: impl FnOnce(&mut Connection) -> Result<T, SqliteError>,
+) -> Result<T, SqliteError> {
+    CURRENT_STOP.set(Some(stop.clone()));
+    connection.busy_handler(Some(on_busy))?;
+    let is_due = {
+        let stop = stop.clone();
+        move || stop.is_due()
+    };
+    connection.progress_handler(PROGRESS_STEPS, Some(is_due))?;
+    let done = work(connection);
+    CURRENT_STOP.set(None);
+    connection.progress_handler(0, None::<fn() -> bool>)?;
+    done
+}
+
+/// Limit of the steps of a connection's statements, which it keeps from one short read to the next.
+#[derive(Debug)]
+struct StepLimit {
+    /// Calls of the progress handler that are left; [`StepLimit::NONE`] for no limit.
+    left: Arc<AtomicU32>,
+}
+
+impl StepLimit {
+    const NONE: u32 = u32::MAX;
+
+    /// Gives `connection` the handlers of short reads: it waits for no other process.
+    fn install(connection: &mut Connection) -> Result<Self, SqliteError> {
+        let left = Arc::new(AtomicU32::new(Self::NONE));
+        let counter = left.clone();
+        let is_over = move || match counter.load(Ordering::Relaxed) {
+            Self::NONE => false,
+            left => {
+                let left = left.saturating_sub(1);
+                counter.store(left, Ordering::Relaxed);
+                left == 0
             }
-            Interrupt::When(stop) => {
-                let stop = stop.clone();
-                CURRENT_STOP.set(Some(stop.clone()));
-                connection.busy_handler(Some(on_busy))?;
-                connection.progress_handler(PROGRESS_STEPS, Some(move || stop.is_due()))?;
-            }
-        }
-        let done = work(connection);
-        CURRENT_STOP.set(None);
-        connection.progress_handler(0, None::<fn() -> bool>)?;
-        done
+        };
+        connection.busy_timeout(Duration::ZERO)?;
+        connection.progress_handler(PROGRESS_STEPS, Some(is_over))?;
+        Ok(Self { left })
+    }
+
+    /// Sets the calls after which a statement is interrupted.
+    fn set(&self, calls: u32) {
+        self.left.store(calls, Ordering::Relaxed);
+    }
+
+    /// Removes the limit: what ends a transaction is not interrupted.
+    fn lift(&self) {
+        self.set(Self::NONE);
     }
 }
 

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::{
-    Interrupt, SqliteError, SqliteInner, SqliteRows, UNLIMITED, run,
+    SqliteError, SqliteInner, SqliteRows, UNLIMITED, interrupt_when, run,
     wal_index::{self, WalHeader, WalIndex},
 };
 use crate::{Error, blocking::Stop, budget::Room, store::Statement};
@@ -176,7 +176,7 @@ impl QueuedWrite {
         writer: &mut Connection,
         work: impl FnOnce(&mut Connection) -> Result<SqliteRows, SqliteError>,
     ) -> Result<SqliteRows, SqliteError> {
-        Interrupt::When(self.stop.clone()).over(writer, work)
+        interrupt_when(&self.stop, writer, work)
     }
 
     /// Room of its rows.

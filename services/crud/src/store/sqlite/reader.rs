@@ -12,7 +12,7 @@ use std::{
 use rusqlite::Connection;
 
 use super::{
-    Interrupt, SqliteError, open,
+    Interrupt, SqliteError, StepLimit, interrupt_when, open,
     wal_index::{WalHeader, WalIndex},
 };
 use crate::Error;
@@ -29,6 +29,8 @@ pub struct Reader {
     connection: Connection,
     wal: Option<WalIndex>,
     kept: Option<KeptSnapshot>,
+    /// Limit of the steps of short reads, while the connection has the handlers of those.
+    steps: Option<StepLimit>,
 }
 
 /// A connection that reads, with what is known of the state that it sees.
@@ -67,7 +69,7 @@ impl Reader {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let connection = open::reader(path)?;
         let wal = WalIndex::of(&connection);
-        Ok(Self { connection, wal, kept: None })
+        Ok(Self { connection, wal, kept: None, steps: None })
     }
 
     /// Runs `work` on the connection, which sees all that was committed before.
@@ -90,8 +92,23 @@ impl Reader {
             self.connection.prepare_cached("BEGIN")?.execute([])?;
         }
         let wal = self.wal.as_ref();
-        let done =
-            interrupt.over(&mut self.connection, |connection| work(&Snapshot { connection, wal, is_kept, start }));
+        let work = |connection: &mut Connection| work(&Snapshot { connection, wal, is_kept, start });
+        let done = match interrupt {
+            Interrupt::After(calls) => {
+                if self.steps.is_none() {
+                    self.steps = Some(StepLimit::install(&mut self.connection)?);
+                }
+                let steps = self.steps.as_ref().expect("it was installed");
+                steps.set(*calls);
+                let done = work(&mut self.connection);
+                steps.lift();
+                done
+            }
+            Interrupt::When(stop) => {
+                self.steps = None;
+                interrupt_when(stop, &mut self.connection, work)
+            }
+        };
         // Of a commit meanwhile nobody knows whether the snapshot has it.
         let kept = keeps.filter(|header| done.is_ok() && self.header() == Some(*header));
         let since = self.kept.as_ref().map_or_else(Instant::now, |kept| kept.since);

@@ -20,8 +20,8 @@ fn file() -> (tempfile::TempDir, Sqlite) {
 }
 
 /// A connection that is idle, or a new one.
-fn reader(store: &Sqlite) -> Reader {
-    store.inner.idle().unwrap_or_else(|| Reader::open(&store.inner.path).unwrap())
+fn reader(store: &Sqlite) -> Box<Reader> {
+    store.inner.idle().unwrap_or_else(|| Box::new(Reader::open(&store.inner.path).unwrap()))
 }
 
 /// Counts for as long as `rows` take.
