@@ -30,7 +30,7 @@ pub struct Grant(Form);
 #[derive(Clone)]
 enum Form {
     /// Made in this process.
-    Issued { terms: GrantTerms, key: Key },
+    Issued { terms: Arc<GrantTerms>, key: Key },
     /// From another process; anybody may have written it.
     Signed { grant: Bytes, signature: Bytes },
 }
@@ -55,13 +55,13 @@ pub fn pair(secret: &[u8]) -> (Signer, Verifier) {
 impl Signer {
     /// The grant with these terms.
     pub fn grant(&self, terms: GrantTerms) -> Grant {
-        Grant(Form::Issued { terms, key: self.0.clone() })
+        Grant(Form::Issued { terms: Arc::new(terms), key: self.0.clone() })
     }
 }
 
 impl Verifier {
     /// The terms of a grant of this process, or of one that was signed with the same key.
-    pub fn terms(&self, grant: Grant) -> Result<GrantTerms, Unverified> {
+    pub fn terms(&self, grant: Grant) -> Result<Arc<GrantTerms>, Unverified> {
         let (grant, signature) = match grant.0 {
             Form::Issued { terms, .. } => return Ok(terms),
             Form::Signed { grant, signature } => (grant, signature),
@@ -73,7 +73,7 @@ impl Verifier {
         }
         let malformed = |error: &dyn std::fmt::Display| Unverified::Malformed(error.to_string());
         let grant = wire::Grant::decode(grant).map_err(|error| malformed(&error))?;
-        GrantTerms::try_from(grant).map_err(|error: Error| malformed(&error))
+        GrantTerms::try_from(grant).map(Arc::new).map_err(|error: Error| malformed(&error))
     }
 }
 
@@ -87,7 +87,7 @@ impl From<Grant> for wire::SignedGrant {
     fn from(grant: Grant) -> Self {
         match grant.0 {
             Form::Issued { terms, key } => {
-                let grant = wire::Grant::from(terms).encode_to_vec();
+                let grant = wire::Grant::from(Arc::unwrap_or_clone(terms)).encode_to_vec();
                 let signature = key.hash(&grant).as_bytes().to_vec();
                 Self { grant: grant.into(), signature: signature.into() }
             }
@@ -140,9 +140,9 @@ mod tests {
     fn a_grant_is_accepted_near_and_far() {
         let (signer, verifier) = pair(b"secret");
         let grant = signer.grant(terms("album"));
-        assert_eq!(verifier.terms(grant.clone()).unwrap(), terms("album"));
+        assert_eq!(*verifier.terms(grant.clone()).unwrap(), terms("album"));
         let far = wire::SignedGrant::decode(wire::SignedGrant::from(grant).encode_to_vec().as_slice()).unwrap();
-        assert_eq!(verifier.terms(far.into()).unwrap(), terms("album"));
+        assert_eq!(*verifier.terms(far.into()).unwrap(), terms("album"));
     }
 
     #[test]

@@ -58,7 +58,8 @@ async fn a_read_carries_its_select_tree_and_one_grant_for_each_table() {
     assert_eq!(read(&stage, "album", "", body).await.status(), 200);
     let sent = stage.world.reads.lock().unwrap().pop().expect("a read was sent");
     let (_, verifier) = grant::pair(b"test");
-    let tables = sent.grants.into_iter().map(|grant| verifier.terms(grant).expect("it is of this process").table);
+    let tables =
+        sent.grants.into_iter().map(|grant| verifier.terms(grant).expect("it is of this process").table.clone());
     assert_eq!(tables.collect::<Vec<_>>(), ["album", "track"]);
     let node = &sent.reads[0].node;
     assert_eq!((node.skip, node.limit), (1, Some(2)));

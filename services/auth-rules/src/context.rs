@@ -83,6 +83,10 @@ impl<'a> RequestContext<'a> {
     }
 
     fn value_at(&self, path: &Path) -> Option<Cow<'a, Value>> {
+        // A claim, which most rules read, is found without a list of keys.
+        if let (Root::Auth, [Step::Name(name)]) = (path.root, path.steps.as_slice()) {
+            return self.claims?.get(name).map(Cow::Borrowed);
+        }
         self.value_under(path.root, &self.keys(path)?)
     }
 

@@ -1,11 +1,14 @@
-//! Authorization: from an access and its policy to the terms of a grant.
+//! Authorization: from an access and its policy to a grant.
 
 use std::{
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use proto::auth::{Access, ReachableTable, TableAccess};
+use proto::{
+    auth::{Access, ReachableTable, TableAccess},
+    grant::{Grant, Signer},
+};
 use query::{Document, GrantTerms, Object, Operation, RuleFilter};
 
 use crate::{
@@ -14,16 +17,17 @@ use crate::{
     error::Error,
     eval::{self, Verdict},
     explain::{self, Refusal},
+    grant_cache::REUSE_MS,
     policy_set::ProjectPolicies,
     rule::Condition,
     rule::{Kind, Policy},
     table::OPERATIONS,
-    token::TokenError,
+    token::{TokenError, VerifiedToken},
 };
 
-/// Lifetime of a grant: longer than any request may take.
+/// Lifetime of a grant: longer than any request may take, when it is given out for the last time.
 const GRANT_LIFETIME_MS: i64 = 60_000;
-const _: () = assert!(GRANT_LIFETIME_MS > mesh::config::MAX_REQUEST_TIME.as_millis() as i64);
+const _: () = assert!(GRANT_LIFETIME_MS - REUSE_MS > mesh::config::MAX_REQUEST_TIME.as_millis() as i64);
 
 /// The caller of a request, whose token is verified when a policy first needs its claims.
 pub struct Caller<'a> {
@@ -31,7 +35,7 @@ pub struct Caller<'a> {
     id: &'a str,
     token: &'a str,
     now: SystemTime,
-    claims: Option<Result<Arc<Object>, TokenError>>,
+    verified: Option<Result<Arc<VerifiedToken>, TokenError>>,
     development: Option<&'a Development>,
 }
 
@@ -52,14 +56,35 @@ impl<'a> Caller<'a> {
         now: SystemTime,
         development: Option<&'a Development>,
     ) -> Self {
-        Self { project, id, token, now, claims: None, development }
+        Self { project, id, token, now, verified: None, development }
     }
 
-    /// The terms of a grant for the access; `index` is its position in the request, for errors.
-    pub fn terms(&mut self, access: Access, index: usize) -> Result<GrantTerms, Error> {
+    /// A grant for the access; `index` is its position in the request, for errors.
+    pub fn grant(&mut self, access: Access, index: usize, signer: &Signer) -> Result<Grant, Error> {
         let Access::Table(access) = access;
         let project = self.project;
         let policy = project.table(&access.database, &access.table).and_then(|policies| policies.of(access.operation));
+        let Some((policy, verified)) = policy.and_then(|policy| Some((policy, self.cache_owner(policy)?))) else {
+            return Ok(signer.grant(self.terms(access, policy, index)?));
+        };
+        let now_ms = milliseconds(self.now);
+        if let Some(grant) = verified.grants.get(policy.id, &access, now_ms) {
+            return Ok(grant);
+        }
+        let key = TableAccess::new(&access.database, &access.table, access.operation);
+        let grant = signer.grant(self.terms(access, Some(policy), index)?);
+        verified.grants.keep(policy.id, &key, &grant, now_ms);
+        Ok(grant)
+    }
+
+    /// The token that keeps grants by the policy: a valid one, where they depend on nothing else.
+    fn cache_owner(&mut self, policy: &Policy) -> Option<Arc<VerifiedToken>> {
+        // An outermost `allow` does not look at the token.
+        let is_kept = policy.depends_on_claims_only && !matches!(policy.rule.kind, Kind::Allow);
+        if is_kept { self.verified().ok() } else { None }
+    }
+
+    fn terms(&mut self, access: TableAccess, policy: Option<&Policy>, index: usize) -> Result<GrantTerms, Error> {
         match self.row_conditions(policy, &access) {
             Ok((policy, rows)) => Ok(GrantTerms {
                 project: self.id.to_owned(),
@@ -79,13 +104,14 @@ impl<'a> Caller<'a> {
     /// What the caller could be allowed by some request, for each table with policies of its own and each default.
     /// Errors: the token is not valid.
     pub fn reach(&mut self) -> Result<Vec<ReachableTable>, TokenError> {
-        let claims = if self.token.is_empty() { None } else { Some(self.claims()?) };
+        let verified = if self.token.is_empty() { None } else { Some(self.verified()?) };
         let tables = self.project.tables().into_iter();
         let tables = tables.map(|(database, table, policies)| {
             let reached = |operation: Operation| {
                 let access = TableAccess::new(database, table, operation);
                 let policy = policies.of(operation)?;
-                let is_reached = eval::is_satisfiable(policy, &self.context(&access, claims.as_deref()));
+                let claims = verified.as_ref().map(|verified| &verified.claims);
+                let is_reached = eval::is_satisfiable(policy, &self.context(&access, claims));
                 is_reached.then(|| (operation, policy.columns.clone()))
             };
             let operations = OPERATIONS.into_iter().filter_map(reached).collect();
@@ -97,8 +123,8 @@ impl<'a> Caller<'a> {
     fn refused(&mut self, refusal: Refusal, policy: Option<&Policy>, access: &TableAccess, index: usize) -> Error {
         let explanation = match self.development {
             Some(development) => {
-                let claims = self.claims().ok();
-                let context = self.context(access, claims.as_deref());
+                let verified = self.verified().ok();
+                let context = self.context(access, verified.as_ref().map(|verified| &verified.claims));
                 let is_denied = |doc: &&Document| {
                     let request = RequestContext { doc: Some(doc), ..context };
                     policy.is_some_and(|policy| rule_filter(policy, &request).is_err())
@@ -129,9 +155,9 @@ impl<'a> Caller<'a> {
         if let Some(policy) = policy.filter(|policy| matches!(policy.rule.kind, Kind::Allow)) {
             return Ok((policy, row_conditions(access, policy, &self.context(access, None))?));
         }
-        match (policy, self.claims()) {
-            (Some(policy), Ok(claims)) => {
-                Ok((policy, row_conditions(access, policy, &self.context(access, Some(&claims)))?))
+        match (policy, self.verified()) {
+            (Some(policy), Ok(verified)) => {
+                Ok((policy, row_conditions(access, policy, &self.context(access, Some(&verified.claims)))?))
             }
             (Some(policy), Err(reason)) if policy.anonymous => {
                 match row_conditions(access, policy, &self.context(access, None)) {
@@ -144,10 +170,10 @@ impl<'a> Caller<'a> {
         }
     }
 
-    /// Claims of the token, which is verified on the first call only.
-    fn claims(&mut self) -> Result<Arc<Object>, TokenError> {
+    /// The token, which is verified on the first call only.
+    fn verified(&mut self) -> Result<Arc<VerifiedToken>, TokenError> {
         let Caller { project, token, now, .. } = self;
-        self.claims.get_or_insert_with(|| project.keys.claims(token, milliseconds(*now) / 1000)).clone()
+        self.verified.get_or_insert_with(|| project.keys.verified(token, milliseconds(*now) / 1000)).clone()
     }
 
     fn context<'f>(&'f self, access: &'f TableAccess, claims: Option<&'f Object>) -> RequestContext<'f> {

@@ -15,6 +15,7 @@ mod error;
 mod eval;
 mod explain;
 mod grant;
+mod grant_cache;
 mod json_schema;
 mod key;
 mod operand;

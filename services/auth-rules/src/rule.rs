@@ -14,6 +14,7 @@ use crate::{
 
 pub mod columns;
 mod condition;
+mod dependency;
 mod parse;
 
 pub use condition::{ColumnPredicate, Condition};
@@ -22,6 +23,10 @@ pub use parse::{Diagnostic, Parser};
 /// The policy of one operation on one table, as of row-level security.
 #[derive(Debug)]
 pub struct Policy {
+    /// A number that no other policy of this process has, nor had.
+    pub id: u64,
+    /// Whether its grants depend on the caller's claims and on nothing else of a request.
+    pub depends_on_claims_only: bool,
     /// Decides who may do it, and on which rows.
     pub rule: Rule,
     /// Evaluates the rule for callers without a valid token too, instead of refusing them.

@@ -65,7 +65,7 @@ impl Service {
         let mut caller = Caller::new(project, &id, &token, now, self.development.as_deref());
         let mut grants = Vec::with_capacity(accesses.len());
         for (index, access) in accesses.into_iter().enumerate() {
-            grants.push(self.signer.grant(caller.terms(access, index)?));
+            grants.push(caller.grant(access, index, &self.signer)?);
         }
         Ok(AuthorizeResponse { grants })
     }

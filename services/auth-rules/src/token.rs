@@ -11,12 +11,16 @@ use query::{
 };
 use serde::Deserialize;
 
+use crate::grant_cache::{GRANTS_MAX, GrantCache};
+
 /// Most bytes of a token.
 const MAX_TOKEN_BYTES: usize = 16 << 10;
 /// Most levels and nodes of claims.
 const CLAIM_LIMITS: Guard = Guard::new(32, 4096);
 /// Capacity of a project's cache of verified tokens, in bytes.
-const CACHE_BYTES: u64 = 8 << 20;
+const CACHE_BYTES: u64 = 24 << 20;
+/// Approximate memory of a grant that is kept with a token, in bytes.
+const GRANT_BYTES: usize = 300;
 /// Tokens of the size that is usual that it holds.
 const TOKENS_EXPECTED: usize = 8000;
 /// Least bytes of a secret for HS256: as many as its hash. Source: RFC 7518, 3.2.
@@ -66,12 +70,15 @@ pub enum TokenError {
 pub struct KeySet {
     specs: Vec<TokenKey>,
     keys: Vec<VerifyingKey>,
-    verified: WeightedCache<Arc<str>, Arc<VerifiedToken>, TokenWeighter>,
+    cache: WeightedCache<Arc<str>, Arc<VerifiedToken>, TokenWeighter>,
 }
 
 /// A token with a valid signature, issuer and audience. Its validity period is checked at every use.
-struct VerifiedToken {
-    claims: Arc<Object>,
+pub struct VerifiedToken {
+    /// Its claims.
+    pub claims: Object,
+    /// Grants that its bearer was given.
+    pub grants: GrantCache,
     period: ValidityPeriod,
 }
 
@@ -81,7 +88,8 @@ struct TokenWeighter;
 
 impl Weighter<Arc<str>, Arc<VerifiedToken>> for TokenWeighter {
     fn weight(&self, token: &Arc<str>, _: &Arc<VerifiedToken>) -> u64 {
-        token.len() as u64 * 2 + 256
+        // Besides the claims, grants may hold values of them.
+        (token.len() * 4 + 256 + GRANTS_MAX * GRANT_BYTES) as u64
     }
 }
 
@@ -124,8 +132,8 @@ impl KeySet {
     pub fn new(specs: Vec<TokenKey>) -> Self {
         let long_enough = |spec: &&TokenKey| spec.secret.len() >= SECRET_BYTES;
         let keys = specs.iter().filter(long_enough).map(VerifyingKey::new).collect();
-        let verified = cache::weighted(CACHE_BYTES, TOKENS_EXPECTED, TokenWeighter);
-        Self { specs, keys, verified }
+        let cache = cache::weighted(CACHE_BYTES, TOKENS_EXPECTED, TokenWeighter);
+        Self { specs, keys, cache }
     }
 
     /// The configuration that it was made from.
@@ -133,22 +141,28 @@ impl KeySet {
         &self.specs
     }
 
-    /// Claims of the token, if it is valid at `now`, in seconds since the Unix epoch.
-    pub fn claims(&self, token: &str, now: i64) -> Result<Arc<Object>, TokenError> {
+    /// The token, if it is valid at `now`, in seconds since the Unix epoch.
+    pub fn verified(&self, token: &str, now: i64) -> Result<Arc<VerifiedToken>, TokenError> {
         if token.is_empty() {
             return Err(TokenError::Missing);
         }
-        let verified = match self.verified.get(token) {
+        let verified = match self.cache.get(token) {
             Some(verified) => verified,
             None => {
                 let verified = Arc::new(self.verify(token)?);
                 verified.period.check(now)?;
-                self.verified.insert(token.into(), verified.clone());
+                self.cache.insert(token.into(), verified.clone());
                 verified
             }
         };
         verified.period.check(now)?;
-        Ok(verified.claims.clone())
+        Ok(verified)
+    }
+
+    /// Claims of the token, likewise.
+    #[cfg(test)]
+    pub fn claims(&self, token: &str, now: i64) -> Result<Object, TokenError> {
+        self.verified(token, now).map(|verified| verified.claims.clone())
     }
 
     fn verify(&self, token: &str) -> Result<VerifiedToken, TokenError> {
@@ -161,7 +175,7 @@ impl KeySet {
         if !is_accepted(&key.aud, parts.claims.get("aud")) {
             return Err(TokenError::Audience);
         }
-        Ok(VerifiedToken { claims: Arc::new(parts.claims), period })
+        Ok(VerifiedToken { claims: parts.claims, grants: GrantCache::default(), period })
     }
 
     /// The key that signed the token: the one of its `kid`, else the first whose signature matches.
@@ -346,7 +360,7 @@ mod tests {
         let keys = keys();
         let token = built(br#"{"alg":"HS256"}"#, br#"{"id":"u1","exp":1000}"#, SECRET);
         assert!(keys.claims(&token, 999).is_ok());
-        assert!(keys.verified.contains_key(token.as_str()));
+        assert!(keys.cache.contains_key(token.as_str()));
         assert!(keys.claims(&token, 1000).is_ok());
         assert_eq!(keys.claims(&token, 1001).unwrap_err(), TokenError::Expired);
     }
@@ -356,7 +370,7 @@ mod tests {
         let keys = keys();
         let token = built(br#"{"alg":"HS256"}"#, br#"{"iat":1000}"#, SECRET);
         assert_eq!(keys.claims(&token, 999).unwrap_err(), TokenError::NotIssued);
-        assert!(!keys.verified.contains_key(token.as_str()));
+        assert!(!keys.cache.contains_key(token.as_str()));
         assert!(keys.claims(&token, 1000).is_ok());
     }
 

@@ -1,13 +1,20 @@
 //! Grants as crud accepts them: nothing is compiled for a table without one that the rule engine made for it.
 
+use std::sync::Arc;
+
 use proto::grant::{Grant, Unverified, Verifier};
 use query::{Columns, GrantTerms, Operation, RuleFilter, Table};
 
 use crate::Error;
 
 /// The terms of the grants of a request, verified.
-pub fn verified(verifier: &Verifier, grants: Vec<Grant>) -> Result<Vec<GrantTerms>, Error> {
-    grants.into_iter().map(|grant| verifier.terms(grant).map_err(unverified)).collect()
+pub fn verified(verifier: &Verifier, grants: Vec<Grant>) -> Result<Vec<Arc<GrantTerms>>, Error> {
+    // A list of its own: the allocator is asked twice to turn one into another in its place.
+    let mut terms = Vec::with_capacity(grants.len());
+    for grant in grants {
+        terms.push(verifier.terms(grant).map_err(unverified)?);
+    }
+    Ok(terms)
 }
 
 fn unverified(reason: Unverified) -> Error {
@@ -29,7 +36,7 @@ pub struct Granted<'g>(&'g GrantTerms);
 pub struct Grants<'g> {
     scope: GrantScope<'g>,
     /// Grants that are not used yet.
-    grants: &'g [GrantTerms],
+    grants: &'g [Arc<GrantTerms>],
 }
 
 /// Scope that the grants of a request must match: project, database, and the time of the request.
@@ -45,12 +52,12 @@ pub struct GrantScope<'a> {
 
 impl<'g> Grants<'g> {
     /// The grants of a request.
-    pub fn new(scope: GrantScope<'g>, grants: &'g [GrantTerms]) -> Self {
+    pub fn new(scope: GrantScope<'g>, grants: &'g [Arc<GrantTerms>]) -> Self {
         Self { scope, grants }
     }
 
     /// The terms of those that are not used yet.
-    pub fn terms(&self) -> &'g [GrantTerms] {
+    pub fn terms(&self) -> &'g [Arc<GrantTerms>] {
         self.grants
     }
 

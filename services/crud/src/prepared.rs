@@ -168,7 +168,7 @@ pub struct ReadShape<'r> {
 impl<'r> ReadShape<'r> {
     /// The shape of `reads` with `grants` in a `snapshot` of a schema, in a database that answers `limit` rows where a
     /// read sets no limit.
-    pub fn of(snapshot: u64, reads: &'r [Read], grants: &'r [GrantTerms], limit: u64) -> Self {
+    pub fn of(snapshot: u64, reads: &'r [Read], grants: &'r [Arc<GrantTerms>], limit: u64) -> Self {
         let mut shape = Self { key: Vec::with_capacity(256), values: Vec::with_capacity(4) };
         shape.number(snapshot);
         shape.number(limit);

@@ -1,11 +1,16 @@
 //! Parser of rules: from JSON to the syntax tree, with a diagnostic for every error.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use query::{Columns, Comparison, Operation, resources::MatchMode};
 use serde_json::{Map, Value as Json};
 
-use super::{Condition, Kind, Policy, Rule, columns};
+use super::{Condition, Kind, Policy, Rule, columns, dependency};
 
 mod matching;
+
+/// The number of the next policy.
+static NEXT_POLICY: AtomicU64 = AtomicU64::new(0);
 
 /// Most levels of rules within rules.
 const MAX_DEPTH: usize = 32;
@@ -88,7 +93,10 @@ impl Parser {
         let with_check = self.condition(json, path, "withCheck", writes);
         let rule = rule.filter(|_| self.errors.len() == errors)?;
         let columns = std::sync::Arc::new(columns);
-        Some(Policy { rule, anonymous, row_filter, with_check, allow_all, columns, place: String::new() })
+        let depends_on_claims_only =
+            dependency::is_on_claims_only(operation, &rule, [row_filter.as_ref(), with_check.as_ref()]);
+        let (id, place) = (NEXT_POLICY.fetch_add(1, Ordering::Relaxed), String::new());
+        Some(Policy { id, depends_on_claims_only, rule, anonymous, row_filter, with_check, allow_all, columns, place })
     }
 
     fn condition(&mut self, json: &Json, path: &str, key: &str, applies: bool) -> Option<Condition> {

@@ -34,10 +34,10 @@ fn keyed() -> Json {
 }
 
 fn ask(documents: &Snapshot, token: &str, accesses: Vec<Access>) -> Result<Vec<GrantTerms>, Error> {
-    let request = AuthorizeRequest { project: "shop".to_owned(), token: token.to_owned(), accesses };
+    let request = AuthorizeRequest { project: "shop".to_owned(), token: token.into(), accesses };
     let response = service(documents).authorize(request, now())?;
     let (_, verifier) = grant::pair(b"mesh");
-    Ok(response.grants.into_iter().map(|grant| verifier.terms(grant).unwrap()).collect())
+    Ok(response.grants.into_iter().map(|grant| Arc::unwrap_or_clone(verifier.terms(grant).unwrap())).collect())
 }
 
 fn user() -> String {
@@ -109,7 +109,7 @@ fn a_grant_is_signed_where_it_leaves_the_process_and_ends() {
     let service = service(&snapshot(&shop(json!({"rules": {"read": {"rule": "allow"}}}))));
     let request = AuthorizeRequest {
         project: "shop".to_owned(),
-        token: String::new(),
+        token: Arc::default(),
         accesses: vec![access("music", "t", Operation::Read)],
     };
     let granted = service.authorize(request, now()).unwrap().grants.remove(0);
@@ -346,7 +346,7 @@ async fn a_change_of_the_resources_is_followed() {
     let service = Service::of(policies.clone(), grant::pair(b"mesh").0);
     let allowed = || {
         let accesses = vec![access("music", "t", Operation::Read)];
-        let request = AuthorizeRequest { project: "shop".to_owned(), token: String::new(), accesses };
+        let request = AuthorizeRequest { project: "shop".to_owned(), token: Arc::default(), accesses };
         service.authorize(request, now()).is_ok()
     };
     assert!(!allowed());
@@ -371,7 +371,7 @@ fn a_project_without_keys_gets_one_in_development_only() {
         let policies = PolicySet::new(&documents, dev_keys, &PolicySet::default());
         let service = Service::of(Arc::new(ArcSwap::from_pointee(policies)), grant::pair(b"mesh").0);
         let accesses = vec![access("music", "t", Operation::Read)];
-        let request = AuthorizeRequest { project: "shop".to_owned(), token: token.clone(), accesses };
+        let request = AuthorizeRequest { project: "shop".to_owned(), token: token.as_str().into(), accesses };
         service.authorize(request, std::time::SystemTime::now()).is_ok()
     };
     assert!(allowed(Some(dir.path())));
@@ -455,4 +455,76 @@ proptest! {
             Err(other) => panic!("{other:?}"),
         }
     }
+}
+
+/// The terms of a read of the table of the shop; its signer signs for the mesh of the tests.
+fn read_at(service: &Service, token: &str, now: SystemTime) -> Result<Arc<GrantTerms>, Error> {
+    let accesses = vec![access("music", "t", Operation::Read)];
+    let request = AuthorizeRequest { project: "shop".to_owned(), token: token.into(), accesses };
+    let grant = service.authorize(request, now)?.grants.remove(0);
+    Ok(grant::pair(b"mesh").1.terms(grant).unwrap())
+}
+
+fn for_users(more: Json) -> Json {
+    let mut policy = json!({"rule": "match", "type": "string", "eval": "==", "f1": "args.auth.role", "f2": "user"});
+    policy.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    json!({"rules": {"read": policy}})
+}
+
+#[test]
+fn a_grant_on_claims_is_given_again_for_some_seconds() {
+    let service = service(&snapshot(&shop(for_users(json!({"rowFilter": {"owner": "args.auth.id"}})))));
+    let (one, other) = (user(), token(&json!({"id": "u2", "role": "user"})));
+    let after = |milliseconds| now() + std::time::Duration::from_millis(milliseconds);
+
+    let first = read_at(&service, &one, now()).unwrap();
+
+    assert!(Arc::ptr_eq(&first, &read_at(&service, &one, after(4_999)).unwrap()));
+    assert_ne!(first.filter, read_at(&service, &other, after(1)).unwrap().filter, "it is the grant of one caller");
+    let later = read_at(&service, &one, after(5_000)).unwrap();
+    assert_eq!(later.expires_ms, first.expires_ms + 5_000);
+    let stranger = token(&json!({"id": "u1", "role": "guest"}));
+    assert!(matches!(read_at(&service, &stranger, now()), Err(Error::Denied { .. })));
+}
+
+#[test]
+fn a_kept_grant_ends_with_the_token() {
+    let service = service(&snapshot(&shop(for_users(json!({})))));
+    let token = token(&json!({"role": "user", "exp": 1_748_779_201}));
+    let after = |seconds| now() + std::time::Duration::from_secs(seconds);
+    assert!(read_at(&service, &token, now()).is_ok());
+    assert!(read_at(&service, &token, after(1)).is_ok());
+
+    assert!(matches!(read_at(&service, &token, after(2)), Err(Error::Unauthenticated { .. })));
+}
+
+#[test]
+fn a_kept_grant_ends_with_its_rule() {
+    let before = PolicySet::new(&snapshot(&shop(for_users(json!({})))), None, &PolicySet::default());
+    let policies = Arc::new(ArcSwap::from_pointee(before));
+    let service = Service::of(policies.clone(), grant::pair(b"mesh").0);
+    let hidden = json!({"columns": {"deny": ["secret"]}});
+    assert!(read_at(&service, &user(), now()).unwrap().columns.deny.is_empty());
+
+    policies.store(Arc::new(PolicySet::new(&snapshot(&shop(for_users(hidden))), None, &policies.load())));
+    assert_eq!(read_at(&service, &user(), now()).unwrap().columns.deny, ["secret"]);
+    policies.store(Arc::new(PolicySet::new(
+        &snapshot(&shop(json!({"rules": {"read": {"rule": "deny"}}}))),
+        None,
+        &policies.load(),
+    )));
+    assert!(matches!(read_at(&service, &user(), now()), Err(Error::Denied { .. })));
+}
+
+#[test]
+fn a_grant_on_the_request_is_made_for_each() {
+    let rule = json!({"rule": "match", "type": "string", "eval": "==", "f1": "args.op", "f2": "one"});
+    let service = service(&snapshot(&shop(json!({"rules": {"read": rule}}))));
+    let request = |op| {
+        let table = TableAccess { op, ..TableAccess::new("music", "t", Operation::Read) };
+        let accesses = vec![Access::Table(table)];
+        service.authorize(AuthorizeRequest { project: "shop".to_owned(), token: user().into(), accesses }, now())
+    };
+    assert!(request("one").is_ok());
+    assert!(matches!(request("all"), Err(Error::Denied { .. })));
 }

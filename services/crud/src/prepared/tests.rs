@@ -17,7 +17,7 @@ fn read(change: impl FnOnce(&mut Node)) -> Read {
     Read { database: "music".to_owned(), table: "t".to_owned(), node }
 }
 
-fn terms(change: impl FnOnce(&mut GrantTerms)) -> GrantTerms {
+fn terms(change: impl FnOnce(&mut GrantTerms)) -> Arc<GrantTerms> {
     let mut terms = GrantTerms {
         project: "shop".to_owned(),
         database: "music".to_owned(),
@@ -30,10 +30,10 @@ fn terms(change: impl FnOnce(&mut GrantTerms)) -> GrantTerms {
         expires_ms: 0,
     };
     change(&mut terms);
-    terms
+    Arc::new(terms)
 }
 
-fn key(reads: &[Read], grants: &[GrantTerms], limit: u64) -> Vec<u8> {
+fn key(reads: &[Read], grants: &[Arc<GrantTerms>], limit: u64) -> Vec<u8> {
     ReadShape::of(0, reads, grants, limit).key
 }
 

@@ -160,7 +160,7 @@ fn selected(db: &Db, dialect: &Dialect, read: &query::Read) -> Result<Vec<Statem
 }
 
 /// The statements that a read of a prepared shape is bound to.
-fn bound(prepared: &PreparedReads, read: &query::Read, terms: &[GrantTerms]) -> Option<Vec<Statement>> {
+fn bound(prepared: &PreparedReads, read: &query::Read, terms: &[std::sync::Arc<GrantTerms>]) -> Option<Vec<Statement>> {
     let shape = ReadShape::of(0, std::slice::from_ref(read), terms, 1000);
     prepared.bind(&shape).unwrap().map(|reads| reads.statements)
 }

@@ -1,5 +1,7 @@
 //! What happens without the grants that an operation needs.
 
+use std::sync::Arc;
+
 use query::{Columns, Operation, TableAccess};
 use serde_json::json;
 
@@ -7,7 +9,7 @@ use super::support::{Db, grants, read, sqlite};
 use crate::Error;
 
 /// What becomes of a read of albums by their artist, with the grants that `change` makes of the right ones.
-async fn outcome(change: impl FnOnce(&Db, &[TableAccess<'_>]) -> Vec<query::GrantTerms>) -> Result<(), Error> {
+async fn outcome(change: impl FnOnce(&Db, &[TableAccess<'_>]) -> Vec<Arc<query::GrantTerms>>) -> Result<(), Error> {
     let db = sqlite().await;
     let known = db.schema();
     let options = json!({"find": {"artist": {"name": "AC/DC"}}, "select": {"title": 1, "track": {"select": ["name"]}}});
@@ -49,7 +51,7 @@ async fn a_grant_for_something_else_denies() {
             let mut grant = db.grant(&accesses[0]);
             change(&mut grant);
             let mut terms = db.terms(accesses);
-            terms[0] = grant;
+            terms[0] = Arc::new(grant);
             terms
         });
         assert!(matches!(outcome.await, Err(Error::Denied(_))));
@@ -60,7 +62,7 @@ async fn a_grant_for_something_else_denies() {
 async fn a_grant_holds_until_the_end_of_its_time() {
     let ends_now = |db: &Db, accesses: &[TableAccess<'_>]| {
         let mut terms = db.terms(accesses);
-        terms.iter_mut().for_each(|grant| grant.expires_ms = 1000);
+        terms.iter_mut().for_each(|grant| Arc::make_mut(grant).expires_ms = 1000);
         terms
     };
     assert_eq!(outcome(ends_now).await, Ok(()));

@@ -191,7 +191,8 @@ async fn errors_travel_with_their_code() {
     let signed = |grant: &Grant| Grant::from(proto::wire::auth::v1::SignedGrant::from(grant.clone()));
     let sound: Vec<Grant> = granted.iter().map(signed).collect();
     assert!(stage.service.read(read(sound, "a")).await.is_ok());
-    let other = grant::pair(b"other").0.grant(grant::pair(b"test").1.terms(granted[0].clone()).unwrap());
+    let terms = grant::pair(b"test").1.terms(granted[0].clone()).unwrap();
+    let other = grant::pair(b"other").0.grant((*terms).clone());
     let foreign = vec![signed(&other)];
     assert_eq!(code(stage.service.read(read(foreign, "a")).await.unwrap_err()), Code::Internal);
 }

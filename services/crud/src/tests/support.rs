@@ -1,6 +1,6 @@
 //! A small database on each engine, and rules that allow everything unless told otherwise.
 
-use std::{collections::HashMap, sync::atomic::AtomicU32, sync::atomic::Ordering};
+use std::{collections::HashMap, sync::Arc, sync::atomic::AtomicU32, sync::atomic::Ordering};
 
 use mesh::Tasks;
 use query::{
@@ -238,8 +238,8 @@ impl Db {
         Mutation { table: table.to_owned(), kind, returning: returning.map(node) }
     }
 
-    pub fn terms(&self, accesses: &[TableAccess<'_>]) -> Vec<GrantTerms> {
-        accesses.iter().map(|access| self.grant(access)).collect()
+    pub fn terms(&self, accesses: &[TableAccess<'_>]) -> Vec<Arc<GrantTerms>> {
+        accesses.iter().map(|access| Arc::new(self.grant(access))).collect()
     }
 
     pub fn grant(&self, access: &TableAccess<'_>) -> GrantTerms {
@@ -285,7 +285,7 @@ fn untyped(filter: Filter) -> RuleFilter {
 }
 
 /// The grants of a request to the database of tests.
-pub fn grants(terms: &[GrantTerms]) -> Grants<'_> {
+pub fn grants(terms: &[Arc<GrantTerms>]) -> Grants<'_> {
     Grants::new(GrantScope { project: "shop", database: "music", now_ms: 1000 }, terms)
 }
 

@@ -1,0 +1,132 @@
+//! What the grants of a policy depend on.
+
+use query::Operation;
+
+use super::{Condition, Kind, Rule, Subject, Test, condition::ColumnPredicate};
+use crate::{
+    operand::{ListOperand, Operand},
+    path::{Path, Root, Step},
+};
+
+/// Whether a grant for `operation` by this rule and these conditions is the same for all requests of a caller.
+///
+/// A create is checked against its documents, and a comparison with a column needs the client's condition.
+pub fn is_on_claims_only(operation: Operation, rule: &Rule, conditions: [Option<&Condition>; 2]) -> bool {
+    operation != Operation::Create && is_rule(rule) && conditions.into_iter().flatten().all(is_condition)
+}
+
+fn is_rule(rule: &Rule) -> bool {
+    match &rule.kind {
+        Kind::Allow | Kind::Authenticated | Kind::Deny => true,
+        Kind::And(rules) | Kind::Or(rules) => rules.iter().all(is_rule),
+        Kind::Not(rule) => is_rule(rule),
+        Kind::Match(matching) => match &matching.subject {
+            Subject::Value(operand) => is_operand(operand) && is_test(&matching.test),
+            Subject::Column { .. } => false,
+        },
+    }
+}
+
+fn is_test(test: &Test) -> bool {
+    match test {
+        Test::Compare(_, operand) | Test::StartsWith(operand) => is_operand(operand),
+        Test::In(list) | Test::NotIn(list) => is_list(list),
+        Test::IsNull | Test::Matches(_) => true,
+    }
+}
+
+fn is_condition(condition: &Condition) -> bool {
+    match condition {
+        Condition::And(conditions) | Condition::Or(conditions) => conditions.iter().all(is_condition),
+        Condition::Column(_, predicate) => match predicate {
+            ColumnPredicate::Null | ColumnPredicate::NotNull => true,
+            ColumnPredicate::Compare(_, operand) => is_operand(operand),
+            ColumnPredicate::In(list) | ColumnPredicate::NotIn(list) => is_list(list),
+        },
+    }
+}
+
+fn is_list(list: &ListOperand) -> bool {
+    match list {
+        ListOperand::Items(items) => items.iter().all(is_operand),
+        ListOperand::Reference(operand) => is_operand(operand),
+    }
+}
+
+/// Helpers are not worth it: most are about the time of the request.
+fn is_operand(operand: &Operand) -> bool {
+    match operand {
+        Operand::Literal(_) => true,
+        Operand::Path(path) => is_path(path),
+        Operand::Helper(_) => false,
+    }
+}
+
+fn is_path(path: &Path) -> bool {
+    let is_step = |step: &Step| match step {
+        Step::Name(_) => true,
+        Step::Value(path) => is_path(path),
+    };
+    path.root == Root::Auth && path.steps.iter().all(is_step)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value as Json, json};
+
+    use crate::rule::Parser;
+    use query::{Columns, Operation};
+
+    fn depends_on_claims_only(operation: Operation, policy: Json) -> bool {
+        let mut parser = Parser::default();
+        let parsed = parser.policy(&policy, operation, None, &Columns::default());
+        parsed.unwrap_or_else(|| panic!("{policy}: {:?}", parser.errors)).depends_on_claims_only
+    }
+
+    fn role() -> Json {
+        json!({"rule": "match", "type": "string", "eval": "==", "f1": "args.auth.role", "f2": "user"})
+    }
+
+    #[test]
+    fn rules_and_conditions_on_claims_depend_on_nothing_else() {
+        let listed = json!({"rule": "match", "type": "string", "eval": "in", "f1": "args.auth.role", "f2": ["a", "args.auth.id"]});
+        let other = json!({"rule": "match", "type": "string", "eval": "in", "f1": "x", "f2": "args.auth.groups"});
+        let filtered =
+            json!({"rule": "authenticated", "rowFilter": {"org": {"$in": "args.auth.orgs"}, "deleted": null}});
+        for policy in [
+            json!({"rule": "allow"}),
+            json!({"rule": "authenticated"}),
+            role(),
+            listed.clone(),
+            other.clone(),
+            json!({"rule": "and", "clauses": [role(), {"rule": "or", "clauses": [listed, other]}]}),
+            filtered,
+        ] {
+            assert!(depends_on_claims_only(Operation::Read, policy.clone()), "{policy}");
+            assert!(depends_on_claims_only(Operation::Delete, policy.clone()), "{policy}");
+        }
+        assert!(!depends_on_claims_only(Operation::Create, role()));
+    }
+
+    #[test]
+    fn whatever_reads_the_request_depends_on_it() {
+        let matching =
+            |f1: &str, f2: &str| json!({"rule": "match", "type": "string", "eval": "==", "f1": f1, "f2": f2});
+        for policy in [
+            matching("args.op", "one"),
+            matching("args.find.owner", "args.auth.id"),
+            matching("args.auth.id", "args.find.owner"),
+            matching("args.auth.teams[args.op]", "x"),
+            matching("utils.now()", "args.auth.until"),
+            matching("args.token", "x"),
+            json!({"rule": "and", "clauses": [role(), matching("args.op", "one")]}),
+            json!({"rule": "or", "clauses": [matching("args.op", "one"), role()]}),
+            json!({"rule": "allow", "rowFilter": {"$or": [{"a": "args.auth.id"}, {"b": "args.op"}]}}),
+            json!({"rule": "allow", "rowFilter": {"a": {"$in": ["x", "args.op"]}}}),
+        ] {
+            assert!(!depends_on_claims_only(Operation::Read, policy.clone()), "{policy}");
+        }
+        let checked = json!({"rule": "allow", "withCheck": {"a": {"$gt": "args.op"}}});
+        assert!(!depends_on_claims_only(Operation::Update, checked));
+    }
+}
