@@ -27,7 +27,7 @@ pub struct Caller {
     /// Trace, request id and deadline.
     pub call: Call,
     /// The token as sent, without its scheme; empty where there is none.
-    pub token: String,
+    pub token: Arc<str>,
 }
 
 /// Result of one read.
@@ -275,7 +275,7 @@ impl Edge {
 
     /// What the caller could ever be allowed in `project`.
     pub async fn reach(&self, caller: &Caller, project: &Project) -> Result<ReachableResponse, Fault> {
-        let request = ReachableRequest { project: project.id.clone(), token: caller.token.clone() };
+        let request = ReachableRequest { project: project.id.clone(), token: caller.token.to_string() };
         Ok(self.mesh.auth_rules().reachable(&caller.call, request).await?)
     }
 

@@ -175,7 +175,7 @@ pub(crate) async fn answer_post(
 
 /// The GraphQL answer to a request that `fault` stopped before its handler.
 pub(crate) fn refused(service: &Service, call: &Call, media: Media, fault: &Fault) -> Response {
-    let caller = Caller { call: call.clone(), token: String::new() };
+    let caller = Caller { call: call.clone(), token: Arc::default() };
     Responder { service, caller: &caller, media }.unlocated_fault(fault.code.http(), fault)
 }
 

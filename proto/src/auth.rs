@@ -18,7 +18,7 @@ pub struct AuthorizeRequest {
     /// The project's id.
     pub project: String,
     /// The caller's token; empty where there is none.
-    pub token: String,
+    pub token: Arc<str>,
     /// All that the request uses.
     pub accesses: Vec<Access>,
 }
@@ -151,12 +151,16 @@ impl Carried for AuthorizeRequest {
     type Wire = wire::AuthorizeRequest;
 
     fn into_wire(self) -> wire::AuthorizeRequest {
-        wire::AuthorizeRequest { project: self.project, token: self.token, accesses: each(self.accesses) }
+        wire::AuthorizeRequest {
+            project: self.project,
+            token: self.token.as_ref().to_owned(),
+            accesses: each(self.accesses),
+        }
     }
 
     fn from_wire(wire: wire::AuthorizeRequest) -> Result<Self, Status> {
         let accesses = all(wire.accesses).map_err(invalid)?;
-        Ok(Self { project: wire.project, token: wire.token, accesses })
+        Ok(Self { project: wire.project, token: wire.token.into(), accesses })
     }
 
     fn bytes(&self) -> usize {

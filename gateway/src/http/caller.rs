@@ -1,5 +1,7 @@
 //! The bearer token of a request. Source: RFC 6750, section 2.1.
 
+use std::sync::Arc;
+
 use axum::{extract::FromRequestParts, response::Response};
 use http::{HeaderMap, header, request};
 use mesh::{Call, Code, Fault};
@@ -14,7 +16,7 @@ impl Caller {
     /// `UNAUTHENTICATED` for a header that is not ASCII.
     pub(crate) fn of(call: Call, headers: &HeaderMap) -> Result<Self, Fault> {
         let Some(value) = headers.get(header::AUTHORIZATION) else {
-            return Ok(Self { call, token: String::new() });
+            return Ok(Self { call, token: Arc::default() });
         };
         let text = value
             .to_str()
@@ -28,7 +30,7 @@ impl Caller {
             }
             _ => text,
         };
-        Ok(Self { call, token: token.to_owned() })
+        Ok(Self { call, token: token.into() })
     }
 }
 
@@ -51,7 +53,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, HeaderValue::from_bytes(header).expect("the test sends a legal header"));
         let call = Call::begin(None, None, None);
-        Caller::of(call, &headers).map(|caller| caller.token).map_err(|fault| fault.code)
+        Caller::of(call, &headers).map(|caller| caller.token.to_string()).map_err(|fault| fault.code)
     }
 
     #[test]

@@ -75,7 +75,7 @@ async fn a_gateway_that_starts_before_its_databases_recovers_by_itself() {
 #[tokio::test]
 async fn a_change_of_the_schema_that_crud_tells_of_makes_a_new_version() {
     let stage = Stage::new().await;
-    let caller = crate::edge::Caller { call: mesh::Call::begin(None, None, None), token: String::new() };
+    let caller = crate::edge::Caller { call: mesh::Call::begin(None, None, None), token: Default::default() };
     let before = stage.service.edge().project(&caller, "shop").await.expect("it is there");
     assert!(stage.service.edge().refreshed(&caller, &before).await.expect("crud answers").is_none());
     stage.world.grown.lock().unwrap().push("year");

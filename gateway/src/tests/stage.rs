@@ -284,7 +284,7 @@ impl AuthRules for Neighbour {
         let mut grants = Vec::new();
         let (signer, _) = grant::pair(b"test");
         for (index, Access::Table(access)) in request.accesses.iter().enumerate() {
-            let is_allowed = match (access.table.as_str(), request.token.as_str()) {
+            let is_allowed = match (access.table.as_str(), &*request.token) {
                 _ if access.database != "music" && access.database != "down" => false,
                 ("secret", _) => false,
                 ("album" | "track", _) => true,
