@@ -1,7 +1,7 @@
 //! Measures Perigee against what people would write by hand, in interleaved rounds of one run.
 //!
-//! `scripts/bench` builds everything for release and calls `bench run` with a private PostgreSQL; with `--instructions`
-//! it calls `bench instructions`.
+//! `scripts/bench` builds everything as it ships, in profile `dist`, and calls `bench run` with a private PostgreSQL;
+//! with `--instructions` it calls `bench instructions`.
 
 mod by_hand;
 mod callgrind;
