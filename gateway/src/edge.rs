@@ -167,7 +167,7 @@ impl Edge {
         project: &Project,
         reads: Vec<Read>,
         (grants, counts): (Vec<Grant>, Vec<usize>),
-    ) -> Result<Vec<ReadResult>, Fault> {
+    ) -> Result<Vec<ReadResult>, ReadFault> {
         let (total, answer_bytes) = (reads.len(), self.answer_bytes(project));
         let mut grants = grants.into_iter();
         let mut groups: Vec<ReadGroup> = Vec::new();
