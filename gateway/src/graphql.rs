@@ -32,6 +32,7 @@ use axum::{
     routing::get,
 };
 use foldhash::{HashMap, HashMapExt};
+use futures::stream;
 use http::{HeaderMap, Method};
 use mesh::{
     Call, Code, Fault,
@@ -41,12 +42,12 @@ use mesh::{
 pub(crate) use self::request::Media;
 use self::{
     document::Document,
-    introspection::IntrospectionCache,
+    introspection::{CompressedJson, IntrospectionCache},
     names::Names,
     plan::{Counters, FieldSource, Kind, Plan, PlanCache, ResponseField},
     refusal::{Cause, Refusal},
     request::Request,
-    response::LocatedFault,
+    response::{LocatedFault, QueryAnswer},
     variables::Variables,
 };
 use crate::{
@@ -277,7 +278,7 @@ impl Responder<'_> {
                 let own = Arc::get_mut(&mut plan).map(|own| std::mem::take(&mut own.reads));
                 let reads = own.unwrap_or_else(|| plan.reads.clone());
                 match edge.read(self.caller, project, reads).await {
-                    Ok(answers) => self.data(response::read(&plan, &answers, &introspected)),
+                    Ok(answers) => self.queried(response::read(&plan, &answers), introspected),
                     Err(ReadFault::Failed(fault)) if !is_denial(&fault) => self.fail_executed(&plan, &fault),
                     Err(failure) => self.fail(&plan, failure.into(), "read"),
                 }
@@ -297,12 +298,12 @@ impl Responder<'_> {
     }
 
     /// JSON of the fields of introspection. A fault has the index of its field as detail `field`.
-    async fn introspected(&self, names: &Arc<Names>, plan: &Plan) -> Result<Vec<Vec<u8>>, Fault> {
+    async fn introspected(&self, names: &Arc<Names>, plan: &Plan) -> Result<Vec<CompressedJson>, Fault> {
         let (edge, project) = (self.service.edge(), &names.project);
         if !self.service.config().publishes(&project.spec) {
             // Clients ask for types that may not exist, but nobody asks for the schema of a server without one.
             return match plan.introspected.iter().position(|field| field.name == "__schema") {
-                None => Ok(plan.introspected.iter().map(|_| b"null".to_vec()).collect()),
+                None => Ok(vec![CompressedJson::null(); plan.introspected.len()]),
                 Some(index) => {
                     let fault = Fault::new(Code::BadRequest, "introspection is not available in this project");
                     Err(fault.with("field", index.to_string()))
@@ -389,7 +390,15 @@ impl Responder<'_> {
         self.respond(200, None, body)
     }
 
-    fn respond(&self, status: u16, code: Option<Code>, body: Vec<u8>) -> Response {
+    /// The answer to a query, into which what is introspected is put while it is sent.
+    fn queried(&self, answer: QueryAnswer, introspected: Vec<CompressedJson>) -> Response {
+        match introspected.is_empty() {
+            true => self.data(answer.json),
+            false => self.respond(200, None, Body::from_stream(stream::iter(answer.pieces(introspected)))),
+        }
+    }
+
+    fn respond(&self, status: u16, code: Option<Code>, body: impl Into<Body>) -> Response {
         let status = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = answer::of_type(self.media.content_type(), status, body);
         if matches!(code, Some(Code::TooMany | Code::Unavailable)) {

@@ -2,20 +2,18 @@
 //!
 //! The schema is built when something is asked of it that is not cached, and dropped at once: it takes megabytes where a
 //! compressed answer takes kilobytes. One is built at a time for each project, so that a stranger cannot make it costly.
+//! The answer is written by us: async-graphql holds all of its values in memory, and calls a resolver for each.
 
-mod cost;
 mod reach;
 mod schema;
 mod type_names;
+mod writer;
 
 use std::{
     hash::{Hash, Hasher},
-    io::Read,
     sync::Arc,
 };
 
-use async_graphql::{ServerError, Value as Answered, dynamic::Schema};
-use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use mesh::{
     Code, Fault,
     cache::{self, WeightedCache, Weighter},
@@ -23,10 +21,13 @@ use mesh::{
 };
 use proto::auth::ReachableResponse;
 
-use self::{reach::Reach, schema::Sizes};
+use self::{
+    reach::Reach,
+    writer::{Introspector, NoAnswer},
+};
 use super::{names::Names, plan::IntrospectionField};
 
-pub use self::schema::NOTHING;
+pub use self::{schema::NOTHING, writer::CompressedJson};
 
 /// Approximate memory limit of the cache of answers.
 const CACHE_BYTES: u64 = 32 * 1024 * 1024;
@@ -55,21 +56,8 @@ struct AnswerKey {
     field: String,
 }
 
-/// The answer to a field of introspection.
-#[derive(Debug, Clone)]
-enum CachedAnswer {
-    /// Its JSON, compressed.
-    Json(Vec<u8>),
-    /// It is not valid.
-    Invalid(String),
-    /// It asks for more than a schema of this size is shown for.
-    TooCostly {
-        /// What it asks for, in values.
-        seen: usize,
-        /// What is allowed.
-        limit: usize,
-    },
-}
+/// The answer to a field of introspection, or why there is none.
+type CachedAnswer = Result<CompressedJson, NoAnswer>;
 
 #[derive(Clone)]
 struct AnswerWeighter;
@@ -77,9 +65,9 @@ struct AnswerWeighter;
 impl Weighter<AnswerKey, Arc<CachedAnswer>> for AnswerWeighter {
     fn weight(&self, key: &AnswerKey, answer: &Arc<CachedAnswer>) -> u64 {
         let bytes = match answer.as_ref() {
-            CachedAnswer::Json(compressed) => compressed.len(),
-            CachedAnswer::Invalid(text) => text.len(),
-            CachedAnswer::TooCostly { .. } => 0,
+            Ok(json) => json.memory(),
+            Err(NoAnswer::Invalid(text)) => text.len(),
+            Err(NoAnswer::TooLarge) => 0,
         };
         (key.field.len() + bytes + 200) as u64
     }
@@ -92,8 +80,8 @@ impl IntrospectionCache {
         names: &Arc<Names>,
         reach: ReachableResponse,
         fields: &[IntrospectionField],
-        answer_bytes: u64,
-    ) -> Result<Vec<Vec<u8>>, Fault> {
+        bytes_max: u64,
+    ) -> Result<Vec<CompressedJson>, Fault> {
         let digest = digest(&reach);
         let key = |field: &IntrospectionField| {
             let mut text = String::new();
@@ -103,11 +91,23 @@ impl IntrospectionCache {
         let keys: Vec<AnswerKey> = fields.iter().map(key).collect();
         let answers = match self.cached(&keys) {
             Some(answers) => answers,
-            None => self.made(names, reach, fields, keys).await?,
+            None => self.made(names, reach, fields, keys, bytes_max).await?,
         };
-        let read = move || decompressed(&answers, answer_bytes);
-        let read = tokio::task::spawn_blocking(read).await;
-        read.map_err(|panic| Fault::internal("the schema could not be read", panic))?
+        let mut left = bytes_max;
+        let mut shown = Vec::with_capacity(answers.len());
+        for (index, answer) in answers.iter().enumerate() {
+            let at = |fault: Fault| fault.with("field", index.to_string());
+            let too_large = || at(Fault::new(Code::TooLarge, answer_too_large(bytes_max)));
+            match answer.as_ref() {
+                Ok(json) => {
+                    left = left.checked_sub(json.bytes).ok_or_else(too_large)?;
+                    shown.push(json.clone());
+                }
+                Err(NoAnswer::Invalid(text)) => return Err(at(Fault::new(Code::BadRequest, text.clone()))),
+                Err(NoAnswer::TooLarge) => return Err(too_large()),
+            }
+        }
+        Ok(shown)
     }
 
     fn cached(&self, keys: &[AnswerKey]) -> Option<Vec<Arc<CachedAnswer>>> {
@@ -121,22 +121,20 @@ impl IntrospectionCache {
         reach: ReachableResponse,
         fields: &[IntrospectionField],
         keys: Vec<AnswerKey>,
+        bytes_max: u64,
     ) -> Result<Vec<Arc<CachedAnswer>>, Fault> {
         let turn = names.introspection.next().await;
         let turn = turn.ok_or_else(|| Fault::new(Code::TooMany, "too many requests wait for the schema"))?;
         if let Some(answers) = self.cached(&keys) {
             return Ok(answers);
         }
-        let (names, fields, texts) = (names.clone(), fields.to_vec(), keys.clone());
-        let runtime = tokio::runtime::Handle::current();
+        let (names, fields) = (names.clone(), fields.to_vec());
         let make = move || {
             // The turn lasts as long as the work, even if the caller leaves.
             let _turn = turn;
-            let built = schema::build(&names, &Reach::new(&names, &reach))?;
-            let answer = |(field, key): (&IntrospectionField, &AnswerKey)| {
-                Arc::new(runtime.block_on(answer(&built.schema, built.sizes, field, &key.field)))
-            };
-            Ok(fields.iter().zip(&texts).map(answer).collect())
+            let schema = schema::build(&names, &Reach::new(&names, &reach))?;
+            let introspector = Introspector::new(schema.registry());
+            Ok(fields.iter().map(|field| Arc::new(introspector.answer(field, bytes_max))).collect())
         };
         let made = tokio::task::spawn_blocking(make).await;
         let made: Result<Vec<Arc<CachedAnswer>>, Fault> =
@@ -147,48 +145,6 @@ impl IntrospectionCache {
         }
         Ok(made)
     }
-}
-
-async fn answer(schema: &Schema, sizes: Sizes, field: &IntrospectionField, text: &str) -> CachedAnswer {
-    let (seen, limit) = (cost::of(field, sizes), cost::limit(sizes));
-    if seen > limit {
-        return CachedAnswer::TooCostly { seen, limit };
-    }
-    let mut response = schema.execute(format!("{{{text}}}")).await;
-    if let Some(error) = response.errors.first() {
-        return CachedAnswer::Invalid(ServerError::clone(error).message);
-    }
-    let value = match &mut response.data {
-        Answered::Object(members) => members.swap_remove(field.name.as_str()),
-        _ => None,
-    };
-    let mut compressed = GzEncoder::new(Vec::new(), Compression::fast());
-    serde_json::to_writer(&mut compressed, &value).expect("texts can always be written to memory");
-    CachedAnswer::Json(compressed.finish().expect("memory takes what is written"))
-}
-
-fn decompressed(answers: &[Arc<CachedAnswer>], answer_bytes: u64) -> Result<Vec<Vec<u8>>, Fault> {
-    let mut left = answer_bytes;
-    let mut read = Vec::with_capacity(answers.len());
-    for (index, answer) in answers.iter().enumerate() {
-        let at = |fault: Fault| fault.with("field", index.to_string());
-        let compressed = match answer.as_ref() {
-            CachedAnswer::Json(compressed) => compressed,
-            CachedAnswer::Invalid(text) => return Err(at(Fault::new(Code::BadRequest, text.clone()))),
-            CachedAnswer::TooCostly { seen, limit } => {
-                let text = format!("introspection of {seen} values is over the limit of {limit} for this schema");
-                return Err(at(Fault::new(Code::TooComplex, text)));
-            }
-        };
-        let mut json = Vec::new();
-        let mut decoder = GzDecoder::new(compressed.as_slice()).take(left.saturating_add(1));
-        decoder.read_to_end(&mut json).map_err(|error| at(Fault::internal("the schema could not be read", error)))?;
-        left = left
-            .checked_sub(json.len() as u64)
-            .ok_or_else(|| at(Fault::new(Code::TooLarge, answer_too_large(answer_bytes))))?;
-        read.push(json);
-    }
-    Ok(read)
 }
 
 /// A digest of `reach`. It must not collide: answers are shared by it.

@@ -1,10 +1,14 @@
 //! Answers, written around the bytes that the databases' service wrote.
 
 use async_graphql_parser::Pos;
+use bytes::Bytes;
 use mesh::{Call, Fault};
 use serde::Serialize;
 
-use super::plan::{FieldSource, Kind, PayloadField, PayloadValue, Plan};
+use super::{
+    introspection::CompressedJson,
+    plan::{FieldSource, Kind, PayloadField, PayloadValue, Plan},
+};
 use crate::edge::{ReadResult, WriteResult};
 
 /// A fault and its location in the document.
@@ -18,12 +22,35 @@ pub struct LocatedFault<'a> {
     pub path: &'a [String],
 }
 
+/// The answer of a query, without what is introspected.
+pub struct QueryAnswer {
+    /// Its JSON.
+    pub json: Vec<u8>,
+    /// Where in it the answer to a field of introspection belongs, and its index, in order.
+    pub introspected: Vec<(usize, usize)>,
+}
+
+impl QueryAnswer {
+    /// Its bytes in order, with the answers to the fields of introspection in their places.
+    pub fn pieces(self, introspected: Vec<CompressedJson>) -> impl Iterator<Item = std::io::Result<Bytes>> + Send {
+        let json = Bytes::from(self.json);
+        let ends = self.introspected.iter().map(|(place, _)| *place).chain([json.len()]).collect::<Vec<_>>();
+        let begins = std::iter::once(0).chain(ends.clone());
+        let written = begins.zip(ends).map(move |(begin, end)| json.slice(begin..end));
+        let mut shown = self.introspected.into_iter();
+        written.flat_map(move |written| {
+            let shown = shown.next().map(|(_, index)| introspected[index].pieces());
+            std::iter::once(Ok(written)).chain(shown.into_iter().flatten())
+        })
+    }
+}
+
 /// The answer of a query.
-pub fn read(plan: &Plan, answers: &[ReadResult], introspected: &[Vec<u8>]) -> Vec<u8> {
+pub fn read(plan: &Plan, answers: &[ReadResult]) -> QueryAnswer {
     let size: usize = answers.iter().map(|answer| answer.json.len() + 64).sum();
-    let size = size + introspected.iter().map(Vec::len).sum::<usize>();
     let mut out = Vec::with_capacity(size + 64);
     let mut truncated = Vec::new();
+    let mut introspected = Vec::new();
     write_data(&mut out, plan, |out, key, source| match source {
         FieldSource::Read(index) => {
             let answer = &answers[*index];
@@ -32,7 +59,7 @@ pub fn read(plan: &Plan, answers: &[ReadResult], introspected: &[Vec<u8>]) -> Ve
                 truncated.push(key);
             }
         }
-        FieldSource::Introspected(index) => out.extend_from_slice(&introspected[*index]),
+        FieldSource::Introspected(index) => introspected.push((out.len(), *index)),
         FieldSource::Write(..) | FieldSource::Typename | FieldSource::Null => {}
     });
     if !truncated.is_empty() {
@@ -41,7 +68,7 @@ pub fn read(plan: &Plan, answers: &[ReadResult], introspected: &[Vec<u8>]) -> Ve
         out.push(b'}');
     }
     out.push(b'}');
-    out
+    QueryAnswer { json: out, introspected }
 }
 
 /// The answer of a mutation. A field that failed says so in its own data if it selects `error`, and is null beside an

@@ -20,53 +20,21 @@ use crate::graphql::names::{self, Names};
 /// The field of `Query` where the caller can read nothing: a type has at least one field. It is always null.
 pub const NOTHING: &str = "_none";
 
-/// Selections inside one another that the schema takes: more than the planner lets pass.
-const RECURSION_DEPTH: usize = 64;
-
-/// A schema and how large it is.
-pub struct Built {
-    /// It answers introspection and nothing else.
-    pub schema: Schema,
-    /// What introspection of it may cost.
-    pub sizes: Sizes,
-}
-
-/// Numbers of what a schema has.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Sizes {
-    /// Types.
-    pub types: usize,
-    /// Fields of objects.
-    pub fields: usize,
-    /// Arguments of fields.
-    pub arguments: usize,
-    /// Fields of input objects.
-    pub input_fields: usize,
-    /// Values of enums.
-    pub enum_values: usize,
-    /// Members of the largest type, the roots aside.
-    pub largest: usize,
-    /// Members of the larger root.
-    pub largest_root: usize,
-}
-
 /// The schema of what `reach` has of `names`.
-pub fn build(names: &Names, reach: &Reach) -> Result<Built, Fault> {
+pub fn build(names: &Names, reach: &Reach) -> Result<Schema, Fault> {
     let types = TypeNames::new(names);
-    let mut publisher = Publisher { names, reach, types, registered: Vec::new(), sizes: Sizes::default() };
+    let mut publisher = Publisher { names, reach, types, registered: Vec::new() };
     let mutation = publisher.mutation();
     let root = mutation.as_ref().map(|mutation| mutation.name.clone());
-    publisher.register_root(publisher.query());
-    mutation.into_iter().for_each(|mutation| publisher.register_root(mutation));
+    publisher.register_object(publisher.query());
+    mutation.into_iter().for_each(|mutation| publisher.register_object(mutation));
     publisher.scalars();
     for table in 0..names.tables_count() {
         publisher.table(table);
     }
-    let Publisher { registered, sizes, .. } = publisher;
-    let builder = Schema::build("Query", root.as_deref(), None).limit_recursive_depth(RECURSION_DEPTH);
-    let schema = registered.into_iter().fold(builder, SchemaBuilder::register).finish();
-    let schema = schema.map_err(|error| Fault::internal("the schema could not be built", error))?;
-    Ok(Built { schema, sizes })
+    let builder = Schema::build("Query", root.as_deref(), None);
+    let schema = publisher.registered.into_iter().fold(builder, SchemaBuilder::register).finish();
+    schema.map_err(|error| Fault::internal("the schema could not be built", error))
 }
 
 /// Builds the types of a schema.
@@ -75,7 +43,6 @@ struct Publisher<'a> {
     reach: &'a Reach,
     types: TypeNames,
     registered: Vec<DynamicType>,
-    sizes: Sizes,
 }
 
 /// Fields of an object or of an input object before they are registered.
@@ -94,42 +61,21 @@ impl<T> Members<T> {
 impl Publisher<'_> {
     fn register(&mut self, r#type: impl Into<DynamicType>) {
         self.registered.push(r#type.into());
-        self.sizes.types += 1;
     }
 
-    fn register_root(&mut self, root: Members<FieldParts>) {
-        self.sizes.largest_root = self.sizes.largest_root.max(root.members.len());
-        self.register_fields(root);
-    }
-
-    fn register_object(&mut self, object: Members<FieldParts>) {
-        self.sizes.largest = self.sizes.largest.max(object.members.len());
-        self.register_fields(object);
-    }
-
-    fn register_fields(&mut self, parts: Members<FieldParts>) {
-        self.sizes.fields += parts.members.len();
+    fn register_object(&mut self, parts: Members<FieldParts>) {
         let mut object = Object::new(parts.name);
         if let Some(description) = parts.description {
             object = object.description(description);
         }
-        for field in parts.members {
-            self.sizes.arguments += field.arguments.len();
-            object = object.field(field.into());
-        }
-        self.register(object);
+        self.register(parts.members.into_iter().map(Field::from).fold(object, Object::field));
     }
 
     fn register_input(&mut self, parts: Members<InputValue>) {
-        self.sizes.largest = self.sizes.largest.max(parts.members.len());
-        self.sizes.input_fields += parts.members.len();
-        let input = parts.members.into_iter().fold(InputObject::new(parts.name), InputObject::field);
-        self.register(input);
+        self.register(parts.members.into_iter().fold(InputObject::new(parts.name), InputObject::field));
     }
 
     fn register_enum(&mut self, name: &str, values: Vec<String>) {
-        self.sizes.largest = self.sizes.largest.max(values.len());
-        self.sizes.enum_values += values.len();
         self.register(Enum::new(name).items(values));
     }
 

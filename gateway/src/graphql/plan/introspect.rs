@@ -2,10 +2,12 @@
 
 use std::fmt::Write;
 
-use query::{Error, Object, Value};
+use query::{Error, Value};
 
 use super::{
-    FieldSource, Planner, at_field,
+    FieldSource, Planner,
+    arguments::wrong_type,
+    at_field,
     select::{FIELD_BYTES, Group, only_conditional_directives},
 };
 use crate::graphql::{
@@ -25,19 +27,22 @@ pub struct IntrospectionField {
     pub key: String,
     /// The field's name.
     pub name: String,
-    /// Arguments as a document has them, with their parentheses.
-    pub arguments: String,
+    /// The value of its argument: the name of `__type`, whether a list has what is deprecated.
+    pub argument: Option<Value>,
     /// What is selected of it.
     pub fields: Vec<IntrospectionField>,
 }
 
 impl IntrospectionField {
-    /// Appends the field as a document has it.
+    /// Appends the field in a form that tells it from all others.
     pub fn write(&self, out: &mut String) {
         if self.key != self.name {
             out.extend([&self.key, ":"]);
         }
-        out.extend([&self.name, self.arguments.as_str()]);
+        out.push_str(&self.name);
+        if let Some(argument) = &self.argument {
+            write!(out, "({argument:?})").expect("memory takes what is written");
+        }
         if !self.fields.is_empty() {
             out.push('{');
             for (index, field) in self.fields.iter().enumerate() {
@@ -71,7 +76,7 @@ impl<'a> Planner<'a> {
         at_most("fields of introspection", *counted, MAX_FIELDS)?;
         at_most("depth of introspection", depth, MAX_DEPTH)?;
         self.takes(FIELD_BYTES);
-        let arguments = self.written_arguments(group)?;
+        let argument = self.introspection_argument(group)?;
         let mut fields = Vec::new();
         let sets = group.selections();
         if !sets.is_empty() {
@@ -81,24 +86,27 @@ impl<'a> Planner<'a> {
                 fields.push(IntrospectionField { key: key.to_owned(), ..field });
             }
         }
-        Ok(IntrospectionField { key: String::new(), name: group.name().to_owned(), arguments, fields })
+        Ok(IntrospectionField { key: String::new(), name: group.name().to_owned(), argument, fields })
     }
 
-    fn written_arguments(&self, group: &Group<'a>) -> Result<String> {
-        let known: &[&str] = match group.name() {
-            "__type" => &["name"],
-            "fields" | "inputFields" | "enumValues" | "args" => &["includeDeprecated"],
-            _ => &[],
+    /// The argument that a field of introspection may have.
+    fn introspection_argument(&mut self, group: &Group<'a>) -> Result<Option<Value>> {
+        let known = match group.name() {
+            "__type" => Some("name"),
+            "fields" | "inputFields" | "enumValues" | "args" => Some("includeDeprecated"),
+            _ => None,
         };
-        self.arguments(group.field, known)?;
-        let mut written = String::new();
-        for name in known {
-            let Some(value) = self.argument(group.field, name, EnumValues::Text)? else { continue };
-            written.extend(["(", name, ":"]);
-            write_literal(&mut written, &value);
-            written.push(')');
-        }
-        Ok(written)
+        self.arguments(group.field, known.as_slice())?;
+        let Some(name) = known else { return Ok(None) };
+        let value = self.argument(group.field, name, EnumValues::Text)?;
+        let fits = match (name, &value) {
+            ("name", None) => Err(Error::Required("argument name of __type".to_owned())),
+            ("name", Some(Value::Text(_))) | ("includeDeprecated", None | Some(Value::Bool(_))) => Ok(()),
+            (_, Some(other)) if name == "name" => Err(wrong_type(name, "string", other)),
+            (_, other) => Err(wrong_type(name, "boolean", other.as_ref().unwrap_or(&Value::Null))),
+        };
+        self.of_argument(group.field, name, fits)?;
+        Ok(value)
     }
 }
 
@@ -113,33 +121,4 @@ fn at_most(what: &'static str, seen: usize, limit: usize) -> Result<()> {
         true => Ok(()),
         false => Err(Refusal::new(Error::TooComplex { what, seen, limit })),
     }
-}
-
-/// Appends `value` as a literal of a document.
-fn write_literal(out: &mut String, value: &Value) {
-    let writes = match value {
-        Value::Null => out.write_str("null"),
-        Value::Bool(flag) => write!(out, "{flag}"),
-        Value::Int(number) => write!(out, "{number}"),
-        Value::Number(number) => out.write_str(number),
-        Value::Text(text) => write!(out, "{}", serde_json::Value::from(text.as_str())),
-        Value::List(items) => {
-            out.push('[');
-            for item in items {
-                write_literal(out, item);
-                out.push(' ');
-            }
-            out.write_str("]")
-        }
-        Value::Object(Object(members)) => {
-            out.push('{');
-            for (name, member) in members {
-                out.extend([name, ":"]);
-                write_literal(out, member);
-                out.push(' ');
-            }
-            out.write_str("}")
-        }
-    };
-    writes.expect("memory takes what is written");
 }

@@ -19,7 +19,7 @@ fn reach(tables: &[(&str, &[Operation], Columns)]) -> ReachableResponse {
 
 fn sdl(project: Arc<Project>, reach: &ReachableResponse) -> String {
     let names = Names::new(project);
-    build(&names, &Reach::new(&names, reach)).unwrap().schema.sdl()
+    build(&names, &Reach::new(&names, reach)).unwrap().sdl()
 }
 
 /// The lines of one definition of an SDL, without descriptions.

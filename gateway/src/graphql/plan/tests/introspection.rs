@@ -27,7 +27,7 @@ fn what_is_asked_has_neither_fragments_nor_variables_nor_an_alias() {
     assert_eq!(
         asked,
         [
-            r#"__type(name:"a\"b"){kind fields(includeDeprecated:true){args(includeDeprecated:true){name} n:name name}}"#,
+            r#"__type(Text("a\"b")){kind fields(Bool(true)){args(Bool(true)){name} n:name name}}"#,
             "__schema{queryType{kind}}",
         ]
     );
@@ -46,6 +46,10 @@ fn aliases_of_roots_are_the_members_of_data() {
 fn arguments_and_directives_are_checked() {
     assert_eq!(error("{ __schema(x: 1) { types { name } } }"), "argument x of __schema is not known");
     assert_eq!(error("{ __type(nme: \"x\") { name } }"), "argument nme of __type is not known; did you mean name?");
+    assert_eq!(error("{ __type { name } }"), "argument name of __type is required");
+    assert_eq!(error("{ __type(name: 1) { name } }"), "invalid name: expected string, found integer");
+    let wrong = error("{ __schema { types { fields(includeDeprecated: 1) { name } } } }");
+    assert_eq!(wrong, "invalid includeDeprecated: expected boolean, found integer");
     assert!(error("{ __schema @music { types { name } } }").starts_with("directive @music is not known on field"));
     assert!(error("{ __schema { types @live { name } } }").starts_with("directive @live is not known on field"));
 }
