@@ -24,6 +24,7 @@ mod budgets;
 mod cases;
 mod echo;
 mod init;
+mod introspection;
 mod left_out;
 mod moved;
 mod overload;

@@ -87,6 +87,11 @@ impl Client {
         }
     }
 
+    /// The address of the project's GraphQL endpoint.
+    pub fn graphql_url(&self) -> String {
+        format!("http://{}/v1/api/{}/graphql", self.address, self.project)
+    }
+
     /// The client with a token.
     pub fn with_token(&self, token: &str) -> Self {
         Self { token: Some(token.to_owned()), ..self.clone() }

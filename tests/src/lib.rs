@@ -7,6 +7,7 @@ pub mod echo;
 pub mod engine;
 pub mod graphql;
 pub mod mesh;
+pub mod node_tool;
 pub mod operation;
 pub mod process;
 pub mod token;

@@ -40,6 +40,8 @@ pub struct Setup {
     pub role: Option<String>,
     /// Further projects with the same `lab`, whose tables everybody may use: id and `spec`.
     pub projects: Vec<(String, Value)>,
+    /// Whether the project shows its GraphQL schema.
+    pub introspection: bool,
     /// Limits of the project, such as `answerBytes: 1000`.
     pub limits: &'static str,
     /// Tables of the shop whose rules are replaced, each by a document.
@@ -136,9 +138,9 @@ pub async fn ready(client: &Client) -> anyhow::Result<()> {
 pub fn write_resources(folder: &Path, music: &Database, lab: Option<&Database>, setup: &Setup) -> anyhow::Result<()> {
     let resources = folder.join("resources");
     std::fs::create_dir_all(&resources)?;
-    let (secret, limits) = (token::SECRET, setup.limits);
+    let (secret, limits, introspection) = (token::SECRET, setup.limits, setup.introspection);
     let mut project = format!(
-        "kind: project\nmeta: {{ id: shop }}\nspec:\n  tokens: [{{ kid: main, alg: HS256, secret: {secret}, primary: true }}]\n  limits: {{ {limits} }}\n"
+        "kind: project\nmeta: {{ id: shop }}\nspec:\n  tokens: [{{ kid: main, alg: HS256, secret: {secret}, primary: true }}]\n  limits: {{ {limits} }}\n  graphql: {{ introspection: {introspection} }}\n"
     );
     for (id, database) in [("music", Some(music)), ("lab", lab)] {
         if let Some(database) = database {

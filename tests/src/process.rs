@@ -55,6 +55,14 @@ impl Process {
         Self::start(folder.join(format!("{name}.log")), arguments)
     }
 
+    /// `perigee dev` over the resources and the data in `folder`.
+    pub fn dev(folder: &Path, address: SocketAddr) -> anyhow::Result<Self> {
+        let path = |name: &str| folder.join(name).display().to_string();
+        let listen = ["--listen".to_owned(), address.to_string(), "--data".to_owned(), path("data")];
+        let arguments = ["dev".to_owned(), path("resources")].into_iter().chain(listen);
+        Self::start(folder.join("dev.log"), arguments.collect())
+    }
+
     fn start(log: PathBuf, arguments: Vec<String>) -> anyhow::Result<Self> {
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&log)?;
         let child = Command::new(binary())
