@@ -172,13 +172,16 @@ impl Sql<'_> {
         });
     }
 
+    /// Not by an index, which has the bounds of the comparison to go by: of two upper bounds SQLite takes one.
     fn at_least(&mut self, alias: Alias, column: &Column, least: &[&'static str]) {
+        self.push("+");
         self.column(alias, column);
         self.push(" >= ");
         self.around_last(least);
     }
 
     fn before(&mut self, alias: Alias, column: &Column, end: &[&'static str]) {
+        self.push("+");
         self.column(alias, column);
         self.push(" < ");
         self.around_last(end);

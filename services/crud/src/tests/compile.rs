@@ -142,7 +142,7 @@ fn written(dialect: &Dialect, mutation: &Mutation<'_>) -> Vec<Statement> {
     }
 }
 
-fn selected(db: &Db, dialect: &Dialect, read: &query::Read) -> Result<Vec<Statement>, Error> {
+pub fn selected(db: &Db, dialect: &Dialect, read: &query::Read) -> Result<Vec<Statement>, Error> {
     let schema = schema(db, dialect);
     let terms = db.terms(&query::read_accesses(&schema, read)?);
     let mut resolver = Resolver::new(&schema, grants(&terms));

@@ -6,7 +6,10 @@ use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 use query::Type;
 use serde_json::{Value as Json, json};
 
-use super::support::{Db, sqlite};
+use super::{
+    compile::selected,
+    support::{Db, read, sqlite},
+};
 use crate::{Error, budget::Budget, cell::Cell, sql::Dialect, store::Statement};
 
 /// Declarations of columns. Their number times [`ROWS`] values are tried.
@@ -165,7 +168,8 @@ async fn check(db: &Db, table: &str, column: &str) -> usize {
         let greater = ids(db, table, json!({ (column): {"$gt": value} })).await.unwrap();
         let other = ids(db, table, json!({"$and": [{ (column): {"$ne": value} }, { (column): {"$isNull": false} }]}));
         assert!(less.is_disjoint(&greater) && less.is_disjoint(&same) && greater.is_disjoint(&same), "{context}");
-        assert!(other.await.unwrap().is_superset(&(&less | &greater)), "{context}");
+        let other = other.await.unwrap();
+        assert_eq!(&other - &bytes, &(&less | &greater) - &bytes, "{context}");
         let texts = |ids: &HashSet<i64>| (ids - &bytes).iter().map(place).collect::<Vec<_>>();
         let last = |ids: &HashSet<i64>| texts(ids).into_iter().max();
         let first = |ids: &HashSet<i64>| texts(ids).into_iter().min().unwrap_or(usize::MAX);
@@ -177,6 +181,19 @@ async fn check(db: &Db, table: &str, column: &str) -> usize {
         assert_eq!(&not_greater - &bytes, &(&less | &same) - &bytes, "{context}");
         let not_less = ids(db, table, json!({ (column): {"$gte": value} })).await.unwrap();
         assert_eq!(&not_less - &bytes, &(&greater | &same) - &bytes, "{context}");
+        let list = ids(db, table, json!({ (column): {"$in": [value]} })).await.unwrap();
+        let compared: HashSet<i64> = &(&less | &same) | &greater;
+        for (condition, passing) in [
+            (json!(value), &same),
+            (json!({"$in": [value]}), &list),
+            (json!({"$lt": value}), &less),
+            (json!({"$gt": value}), &greater),
+            (json!({"$lte": value}), &not_greater),
+            (json!({"$gte": value}), &not_less),
+        ] {
+            let others = ids(db, table, json!({"$not": { (column): condition }})).await.unwrap();
+            assert_eq!(&others - &bytes, &(&compared - passing) - &bytes, "{context}: not {condition}");
+        }
     }
     compared
 }
@@ -200,6 +217,49 @@ async fn bytes(db: &Db, table: &str, column: &str) -> HashSet<i64> {
         other => panic!("{other:?}"),
     };
     (0..rows.len()).map(id).collect()
+}
+
+/// How SQLite runs a read of `column`, whose values are compared as they are read: the details of its plan.
+async fn plan(db: &Db, find: Json) -> String {
+    let known = db.schema();
+    let read = read(&known.schema, "moment", &json!({"select": ["id"], "find": find})).unwrap();
+    let mut statement = selected(db, &Dialect::Sqlite, &read).unwrap().remove(0);
+    statement.text = format!("EXPLAIN QUERY PLAN {}", statement.text).into();
+    statement.columns = [Type::Int64.into(), Type::Int64.into(), Type::Int64.into(), Type::Text.into()].into();
+    statement.plain = None;
+    let rows = &db.database.store().snapshot(&[statement], &Budget::unlimited()).await.unwrap()[0];
+    (0..rows.len()).filter_map(|row| rows.cell(row, 3).text()).collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test]
+async fn comparisons_find_the_ends_of_their_ranges_in_an_index() {
+    let db = sqlite().await;
+    db.execute("CREATE TABLE moment (id INTEGER PRIMARY KEY, at DATETIME, d DATE, k INT, c TEXT, v)").await;
+    for column in ["at", "d", "k", "c", "v"] {
+        db.execute(&format!("CREATE INDEX moment_{column} ON moment ({column})")).await;
+    }
+    assert!(db.database.refresh().await.unwrap());
+    for (column, low, high) in
+        [("at", "2020-07-17T21:56:16Z", "2020-07-18T21:56:16Z"), ("d", "2020-07-17", "2020-07-18")]
+    {
+        let both = format!("({column}>? AND {column}<?)");
+        for find in [json!({ (column): low }), json!({ (column): {"$gte": low, "$lt": high} })] {
+            let plan = plan(&db, find.clone()).await;
+            assert_eq!(plan.matches(&both).count(), 3, "{find}: {plan}");
+        }
+        for find in [
+            json!({ (column): {"$lt": low} }),
+            json!({"$or": [{ (column): {"$lt": low} }, { (column): {"$gt": high} }]}),
+            json!({"$and": [{"id": 5}, { (column): {"$gt": high} }]}),
+        ] {
+            let plan = plan(&db, find.clone()).await;
+            assert!(!plan.contains("SCAN moment"), "{find}: {plan}");
+        }
+    }
+    for (column, low, high) in [("k", json!(5), json!(9)), ("c", json!("a"), json!("b")), ("v", json!(5), json!(9))] {
+        let plan = plan(&db, json!({ (column): {"$gte": low, "$lt": high} })).await;
+        assert!(plan.contains(&format!("({column}>? AND {column}<?)")), "{plan}");
+    }
 }
 
 #[tokio::test]
