@@ -331,7 +331,14 @@ fn any(column: &Column, value: &Value) -> Result<Typed, Error> {
         Value::Int(number) => Ok(Typed::Int(*number)),
         Value::Number(text) => match number::integral(text) {
             Integral::Whole(number) => Ok(Typed::Int(number)),
-            Integral::Outside | Integral::Fraction => float(column, value),
+            // The nearest double may be whole, and is read as such.
+            Integral::Outside | Integral::Fraction => float(column, value).map(|number| match number {
+                Typed::Float(double) => match number::integral(&double.to_string()) {
+                    Integral::Whole(number) => Typed::Int(number),
+                    Integral::Outside | Integral::Fraction => Typed::Float(double),
+                },
+                other => other,
+            }),
         },
         Value::Null | Value::Text(_) | Value::List(_) | Value::Object(_) => {
             text(column, value).map(|text| Typed::Text(text.to_owned()))
