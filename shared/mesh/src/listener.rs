@@ -311,6 +311,8 @@ impl Server {
         if tokio::time::timeout(drain, end).await.is_err() {
             tracing::warn!(connections = connections.len(), "requests cut off at the end of the drain");
         }
+        // Where the time is over before it began, nobody has been told to leave, and only who leaves is cut off.
+        self.leave.cancel();
         self.cut.cancel();
         connections.wait().await;
     }
