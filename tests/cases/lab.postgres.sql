@@ -36,7 +36,7 @@ CREATE TABLE pair_item (
 CREATE TABLE keyless (name text, n bigint);
 CREATE TABLE tag (id serial PRIMARY KEY, name text NOT NULL UNIQUE, twice integer GENERATED ALWAYS AS (id * 2) STORED);
 CREATE TABLE "odd ""name""; drop" (id serial PRIMARY KEY, "select" text, "1=1 or id" integer, "naïve é" text);
-CREATE VIEW t_view AS SELECT id, a FROM t WHERE a IS NOT NULL;
+CREATE VIEW t_view AS SELECT DISTINCT id, a FROM t WHERE a IS NOT NULL;
 CREATE TABLE closed (id serial PRIMARY KEY);
 ALTER SEQUENCE t_id_seq RESTART WITH 1000;
 ALTER SEQUENCE child_id_seq RESTART WITH 1000;

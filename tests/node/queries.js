@@ -77,8 +77,11 @@ function object(type, depth) {
 function argumentsOf(field) {
   // A column is changed in one way at a time: what is set is not added to.
   const possible = field.args.filter((arg) => arg.name !== 'inc' && (isNonNullType(arg.type) || fits(arg.type, 3)));
-  const chosen = possible.filter((arg) => isNonNullType(arg.type) || arg.name === 'set' || random() < 0.4);
-  const given = chosen.map((arg) => `${arg.name}: ${literal(arg.type, 3)}`);
+  const isWanted = (arg) => isNonNullType(arg.type) || ['set', 'limit'].includes(arg.name);
+  const chosen = possible.filter((arg) => isWanted(arg) || random() < 0.4);
+  // Without limits, lists in lists come to more than an answer may have.
+  const value = (arg) => (arg.name === 'limit' ? String(below(6)) : literal(arg.type, 3));
+  const given = chosen.map((arg) => `${arg.name}: ${value(arg)}`);
   return given.length > 0 ? `(${given.join(', ')})` : '';
 }
 

@@ -47,9 +47,7 @@ pub enum Key {
 /// Form of a value as a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyForm {
-    /// Keys are the same where the database takes the values for equal, in columns for which [`joins_exactly`] holds.
-    ///
-    /// [`joins_exactly`]: crate::sql::Dialect::joins_exactly
+    /// Keys are the same where the database takes the values for equal, in columns whose keys join exactly.
     Equal,
     /// Keys are the same where the values are stored in the same form.
     Identical,

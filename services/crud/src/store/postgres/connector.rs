@@ -69,8 +69,8 @@ impl Connector {
         }
         Ok(Self {
             config,
-            session: settings(schema, Span::Session),
-            transactions: Arc::new(SessionTransactions::new(&settings(schema, Span::Transaction))),
+            session: settings(schema, Lifetime::Session),
+            transactions: Arc::new(SessionTransactions::new(&settings(schema, Lifetime::Transaction))),
             shared: OnceCell::new_with(is_shared),
             tls: tls.connector()?,
             tasks: tasks.clone(),
@@ -148,18 +148,18 @@ impl Connector {
     }
 }
 
-/// Span of time for which settings hold.
+/// How long settings hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Span {
+enum Lifetime {
     Session,
     Transaction,
 }
 
 /// The statements that make the settings, with `schema` before the schemas that names are looked up in.
-fn settings(schema: &str, span: Span) -> String {
-    let (set, is_local) = match span {
-        Span::Session => ("SET", false),
-        Span::Transaction => ("SET LOCAL", true),
+fn settings(schema: &str, lifetime: Lifetime) -> String {
+    let (set, is_local) = match lifetime {
+        Lifetime::Session => ("SET", false),
+        Lifetime::Transaction => ("SET LOCAL", true),
     };
     format!(
         "{set} TIME ZONE 'UTC'; {set} DateStyle TO 'ISO, MDY'; {set} IntervalStyle TO postgres; \
