@@ -251,6 +251,7 @@ impl FrontState {
     /// Runs the handler of the request's route.
     ///
     /// The future is some kilobytes large: in a box, the layers around it move a pointer.
+    #[expect(clippy::large_futures, reason = "they are made in the box, and stay there")]
     fn to_protocol<'a>(
         &'a self,
         call: &'a Call,

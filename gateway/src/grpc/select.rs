@@ -43,8 +43,8 @@ impl Selection {
     pub fn fields(&self, parser: Parser<'_>, table: &Table, budget: &mut Budget) -> Result<Vec<Field>, Error> {
         let mut fields = Vec::new();
         if self.columns.is_empty() && self.relations.is_empty() {
-            let readable = table.columns.iter().filter(|column| column.readable);
-            readable.map(|_| budget.field()).collect::<Result<(), _>>()?;
+            let mut readable = table.columns.iter().filter(|column| column.readable);
+            readable.try_for_each(|_| budget.field())?;
             fields.push(Field::columns());
         }
         for column in &self.columns {

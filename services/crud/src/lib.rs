@@ -16,6 +16,7 @@ mod decimal;
 pub mod error;
 mod grant;
 mod introspected;
+mod invalid_column;
 mod invalid_value;
 mod json;
 mod mapping;

@@ -119,7 +119,7 @@ async fn db(store: Store, dialect: Dialect, names: &[(&str, &str)], folder: Opti
     )
     .await
     .unwrap();
-    Db { database, rules: HashMap::new(), options, folder: folder }
+    Db { database, rules: HashMap::new(), options, folder }
 }
 
 async fn execute(store: &Store, sql: &str) {
