@@ -288,7 +288,7 @@ impl Responder<'_> {
                 let writes = own.unwrap_or_else(|| plan.writes.clone());
                 match Box::pin(edge.write(self.caller, project, writes)).await {
                     Ok(written) => match denial(&written) {
-                        Some(denial) => self.fail(&plan, denial.clone(), "mutation"),
+                        Some(denial) => self.fail(&plan, denial, "mutation"),
                         None => self.data(response::written(&plan, &written, &self.caller.call)),
                     },
                     Err(fault) => self.fail(&plan, fault, "mutation"),
@@ -422,13 +422,15 @@ fn is_denial(fault: &Fault) -> bool {
 }
 
 /// The denial that stopped everything. Whether a rule says no before a row is looked at or after makes no difference to
-/// clients, as long as nothing has been done.
-fn denial(written: &[Result<WriteResult, Fault>]) -> Option<&Fault> {
+/// clients, as long as nothing has been done. Detail `mutation` is the index of what was denied: of a transaction of
+/// several mutations, databases do not say which one it was.
+fn denial(written: &[Result<WriteResult, Fault>]) -> Option<Fault> {
     if written.iter().any(Result::is_ok) {
         return None;
     }
     let mut faults = written.iter().filter_map(|result| result.as_ref().err());
-    faults.find(|fault| is_denial(fault))
+    let fault = faults.find(|fault| is_denial(fault))?;
+    Some(if written.len() == 1 { fault.clone().with("mutation", "0") } else { fault.clone() })
 }
 
 #[cfg(test)]

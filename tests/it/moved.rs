@@ -19,7 +19,11 @@ spec:
     delete: { rule: allow, allowAll: true }
 ";
 
-scenarios!(all_columns_are_read_right_after_one_is_gone, a_read_that_fails_says_which_field);
+scenarios!(
+    all_columns_are_read_right_after_one_is_gone,
+    a_read_that_fails_says_which_field,
+    a_mutation_that_the_database_denies_says_which_field,
+);
 
 async fn lab(shape: Shape, engine: Engine, schema: &str) -> anyhow::Result<TestMesh> {
     let setup = Setup { resources: OPEN.to_owned(), lab: Some(schema.to_owned()), ..Setup::default() };
@@ -76,5 +80,22 @@ async fn a_read_that_fails_says_which_field(shape: Shape) -> anyhow::Result<()> 
         assert_eq!(place, (&json!(["b"]), &json!([{ "line": 2, "column": 2 }])), "{engine:?} {response}");
         mesh.stop().await;
     }
+    Ok(())
+}
+
+async fn a_mutation_that_the_database_denies_says_which_field(shape: Shape) -> anyhow::Result<()> {
+    let schema = "CREATE TABLE t (id integer PRIMARY KEY);
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE EXCEPTION 'not yours' USING ERRCODE = '42501'; END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION refuse();";
+    let mesh = lab(shape, Engine::Postgres, schema).await?;
+
+    let (_, response) =
+        mesh.client.graphql("mutation { b: insert_t(docs: [{id: 1}]) { affected } }", json!({})).await?;
+
+    let error = &response["errors"][0];
+    let told = json!([error["extensions"]["code"], error["path"], error["locations"]]);
+    assert_eq!(told, json!(["DENIED", ["b"], [{ "line": 1, "column": 12 }]]), "{response}");
+    mesh.stop().await;
     Ok(())
 }
