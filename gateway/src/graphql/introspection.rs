@@ -133,18 +133,41 @@ impl IntrospectionCache {
             // The turn lasts as long as the work, even if the caller leaves.
             let _turn = turn;
             let schema = schema::build(&names, &Reach::new(&names, &reach))?;
-            let introspector = Introspector::new(schema.registry());
-            Ok(fields.iter().map(|field| Arc::new(introspector.answer(field, bytes_max))).collect())
+            Ok(answers_within(&Introspector::new(schema.registry()), &fields, bytes_max))
         };
         let made = tokio::task::spawn_blocking(make).await;
         let made: Result<Vec<Arc<CachedAnswer>>, Fault> =
             made.map_err(|panic| Fault::internal("the schema could not be built", panic))?;
         let made = made?;
-        for (key, answer) in keys.into_iter().zip(&made) {
-            self.answers.insert(key, answer.clone());
+        for (index, (key, answer)) in keys.into_iter().zip(&made).enumerate() {
+            // One that others left too little room for may fit by itself.
+            if index == 0 || !matches!(**answer, Err(NoAnswer::TooLarge)) {
+                self.answers.insert(key, answer.clone());
+            }
         }
         Ok(made)
     }
+}
+
+/// Answers to `fields` of so many bytes together, up to the first that there is none to: what a request costs does not
+/// grow with its aliases.
+fn answers_within(
+    introspector: &Introspector<'_>,
+    fields: &[IntrospectionField],
+    bytes_max: u64,
+) -> Vec<Arc<CachedAnswer>> {
+    let mut left = bytes_max;
+    let mut answers = Vec::with_capacity(fields.len());
+    for field in fields {
+        let answer = introspector.answer(field, left);
+        let bytes = answer.as_ref().ok().map(|json| json.bytes);
+        answers.push(Arc::new(answer));
+        match bytes {
+            Some(bytes) => left = left.saturating_sub(bytes),
+            None => break,
+        }
+    }
+    answers
 }
 
 /// A digest of `reach`. It must not collide: answers are shared by it.
@@ -170,5 +193,42 @@ impl Hasher for Blake {
     fn finish(&self) -> u64 {
         let hash = self.0.finalize();
         u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("a hash has 32 bytes"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use query::{Columns, Operation};
+
+    use super::*;
+    use crate::graphql::fixture;
+
+    fn selected(key: &str, name: &str, fields: Vec<IntrospectionField>) -> IntrospectionField {
+        IntrospectionField { key: key.to_owned(), name: name.to_owned(), argument: None, fields }
+    }
+
+    #[tokio::test]
+    async fn what_is_made_for_a_request_ends_at_the_limit_of_its_answer() {
+        let names = Arc::new(Names::new(fixture::shop()));
+        let albums = proto::auth::ReachableTable {
+            database: "music".to_owned(),
+            table: "album".to_owned(),
+            operations: vec![(Operation::Read, Arc::new(Columns::default()))],
+        };
+        let reach = || ReachableResponse { tables: vec![albums.clone()] };
+        let types = |key: &str| {
+            let types = selected("types", "types", vec![selected(key, "name", Vec::new())]);
+            selected("__schema", "__schema", vec![types])
+        };
+        let fields = ["a", "b", "c"].map(types);
+        let one = IntrospectionCache::default().answers(&names, reach(), &fields[..1], u64::MAX).await.unwrap();
+        let limit = one[0].bytes * 3 / 2;
+        let cache = IntrospectionCache::default();
+
+        let refused = cache.answers(&names, reach(), &fields, limit).await.unwrap_err();
+
+        assert_eq!((refused.code, refused.detail("field")), (Code::TooLarge, Some("1")));
+        assert_eq!(cache.answers.len(), 1, "no more than the first fits");
+        assert!(cache.answers(&names, reach(), &fields[1..2], limit).await.is_ok(), "the second fits by itself");
     }
 }
