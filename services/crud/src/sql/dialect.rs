@@ -300,6 +300,15 @@ impl Dialect {
         }
     }
 
+    /// Whether a row may be written by others between its selection and its lock. The server checks the conditions on the
+    /// row that is written once more then, and not those of a subselect.
+    pub fn writes_concurrently(&self) -> bool {
+        match self {
+            Dialect::Sqlite => false,
+            Dialect::Postgres { .. } => true,
+        }
+    }
+
     /// Comparison of two values, in which null equals null.
     pub fn is_same(&self) -> &'static str {
         match self {

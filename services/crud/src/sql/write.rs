@@ -183,6 +183,10 @@ fn targets(sql: &mut Sql<'_>, mutation: &Mutation<'_>, cond: &Cond<'_>, one: boo
     identity(sql, alias);
     one_row(sql, alias, table, cond);
     sql.push(")");
+    if sql.dialect.writes_concurrently() && !cond.is_true() {
+        sql.push(" AND ");
+        sql.cond(Alias::Target, cond);
+    }
 }
 
 /// Whether something tells each row of `table` from all others.

@@ -4,7 +4,12 @@ use query::{Filter, MutationKind, Operation};
 use serde_json::json;
 
 use super::support::engines;
-use crate::{Error, sql::Dialect};
+use crate::{
+    Error,
+    budget::Budget,
+    sql::Dialect,
+    store::{Statement, postgres::Postgres},
+};
 
 #[tokio::test]
 async fn documents_may_have_different_columns() {
@@ -120,6 +125,44 @@ async fn one_row_at_most_where_asked() {
             assert_eq!(db.mutate(delete).await.unwrap().0, 1);
             assert_eq!(db.read(table, json!({"find": {column: 8}, "shape": "count"})).await.unwrap(), json!(1));
         }
+    }
+}
+
+#[tokio::test]
+async fn one_row_that_a_rule_no_longer_allows_when_it_is_locked_is_left() {
+    for mut db in engines().await.into_iter().filter(|db| matches!(db.schema().dialect, Dialect::Postgres { .. })) {
+        db.rule("part", Operation::Delete).filter = db.filter("part", json!({"label": "a"}));
+        let table = format!("{}part", db.prefix());
+        let statement = |text: String| Statement {
+            text: text.into(),
+            args: Vec::new(),
+            columns: [].into(),
+            sources: Vec::new(),
+            plain: None,
+        };
+        let taken = statement(format!("UPDATE {table} SET label = 'taken' WHERE maker = 1 AND number = 1"));
+        let url = std::env::var("TEST_POSTGRES_URL").unwrap();
+        let store = Postgres::open("other", &url, "public", 2, &mesh::Tasks::default()).unwrap();
+        let mut other = store.begin().await.unwrap();
+        other.run(&[taken], &Budget::unlimited()).await.unwrap();
+        let mut delete = db.delete("part", json!({"maker": 1}), None);
+        let MutationKind::Delete { one, .. } = &mut delete.kind else { unreachable!() };
+        *one = true;
+        let waiting = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'DELETE FROM \"{}%'",
+            db.schema().dialect.schema().unwrap()
+        );
+        let commit = async {
+            while db.count(&waiting).await == 0 {
+                tokio::task::yield_now().await;
+            }
+            other.commit().await.unwrap();
+        };
+
+        let (deleted, ()) = futures::join!(db.mutate(delete), commit);
+
+        assert_eq!(deleted.unwrap().0, 0);
+        assert_eq!(db.read("part", json!({"find": {"maker": 1}, "shape": "count"})).await.unwrap(), json!(2));
     }
 }
 
