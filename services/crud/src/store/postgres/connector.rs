@@ -115,17 +115,23 @@ impl Connector {
     async fn dial(&self) -> Result<Connection, PostgresError> {
         let (client, ended) = self.open().await?;
         let is_shared = self.shared.get_or_try_init(|| async {
-            // A server that has no second connection for us has no pooler before it.
-            let Ok((other, _)) = self.open().await else { return Ok(false) };
-            let is_shared = pooler::is_shared(&client, &other).await?;
+            let Ok((other, _)) = self.open().await else { return Err(None) };
+            let is_shared = pooler::is_shared(&client, &other).await.map_err(Some)?;
             if is_shared {
                 tracing::info!(
                     "sessions of the database share connections: each statement is a transaction of its own"
                 );
             }
-            Ok::<_, PostgresError>(is_shared)
+            Ok::<_, Option<PostgresError>>(is_shared)
         });
-        if *is_shared.await? {
+        let is_shared = match is_shared.await {
+            Ok(is_shared) => *is_shared,
+            // A server that has no second connection for us has no pooler before it, as far as that shows; it is asked
+            // again with the next connection.
+            Err(None) => false,
+            Err(Some(error)) => return Err(error),
+        };
+        if is_shared {
             return Ok(Connection::new(client, ended, Some(self.transactions.clone())));
         }
         client.batch_execute(&self.session).await.map_err(unreachable)?;
