@@ -49,11 +49,12 @@ where
 
 /// An enum of the model whose members are those of a protobuf enum but the unspecified one.
 macro_rules! members {
-    ($model:ty, $wire:ty, $field:literal, { $($one:ident),+ $(,)? }) => {
+    ($model:ty, $wire:ty, $field:literal, { $($one:ident),+ $(,)? } $(, $other:pat => $as:expr)?) => {
         impl From<$model> for $wire {
             fn from(member: $model) -> Self {
                 match member {
                     $(<$model>::$one => Self::$one,)+
+                    $($other => $as,)?
                 }
             }
         }

@@ -66,6 +66,7 @@ fn table(name: &str, columns: &[&str]) -> Table {
         native: "text".to_owned(),
         readable: true,
         equality: query::Equality::default(),
+        abilities: query::Abilities::default(),
     };
     Table {
         name: name.to_owned(),

@@ -381,6 +381,7 @@ fn table(name: &str, columns: &[&str]) -> Table {
         native: String::new(),
         readable: true,
         equality: query::Equality::default(),
+        abilities: query::Abilities::default(),
     };
     Table {
         name: name.to_owned(),

@@ -76,7 +76,6 @@ pub fn absent<V: Into<wire::Value>>(filter: Filter<V>) -> Option<wire::Filter> {
 fn comparable<V: TryFrom<wire::Value, Error = Error>>(value: wire::Value, name: &str) -> Result<V, Error> {
     let found = match value.kind {
         Some(ValueKind::Null(_)) => "null",
-        Some(ValueKind::List(_)) => "array",
         Some(ValueKind::Object(_)) => "object",
         Some(ValueKind::Json(_)) => "JSON",
         _ => return value.try_into(),

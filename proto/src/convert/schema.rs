@@ -7,8 +7,9 @@ use crate::wire::query::v1 as wire;
 
 members!(query::TableKind, wire::TableKind, "table.kind", { Table, View });
 members!(query::Type, wire::Type, "column.type", {
-    Bool, Int16, Int32, Int64, Float, Decimal, Text, Bytes, Date, Time, Timestamp, Uuid, Json, Other, Any,
-});
+    Bool, Int16, Int32, Int64, Float, Decimal, Text, Bytes, Date, Time, Timestamp, Uuid, Json, Other, Any, Address,
+}, query::Type::List(item) => wire::Type::from(*item));
+members!(query::Comparisons, wire::Comparisons, "column.comparisons", { All, Equality, None });
 
 impl From<&Schema> for wire::Schema {
     /// Relations do not travel: the other side derives the same ones.
@@ -85,6 +86,9 @@ impl From<&Column> for wire::Column {
             generated: column.generated,
             native_type: column.native.clone(),
             readable: column.readable,
+            list: matches!(column.r#type, query::Type::List(_)),
+            comparisons: wire::Comparisons::from(column.abilities.comparisons).into(),
+            wide_times: column.abilities.wide_times,
         }
     }
 }
@@ -93,15 +97,22 @@ impl TryFrom<wire::Column> for Column {
     type Error = Error;
 
     fn try_from(column: wire::Column) -> Result<Self, Error> {
+        let item: query::Type = member::<wire::Type, _>(column.r#type, "column.type")?;
+        let list = || item.listed().ok_or_else(|| Error::Malformed("column.type has no lists".to_owned()));
+        let comparisons = match column.comparisons() {
+            wire::Comparisons::Unspecified => query::Comparisons::All,
+            told => told.try_into()?,
+        };
         Ok(Self {
             name: column.name,
-            r#type: member::<wire::Type, _>(column.r#type, "column.type")?,
+            r#type: if column.list { list()? } else { item },
             nullable: column.nullable,
             has_default: column.has_default,
             generated: column.generated,
             native: column.native_type,
             readable: column.readable,
             equality: Equality::default(),
+            abilities: query::Abilities { comparisons, wide_times: column.wide_times },
         })
     }
 }

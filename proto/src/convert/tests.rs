@@ -1,9 +1,9 @@
 use proptest::prelude::*;
 use prost::Message;
 use query::{
-    Change, Column, Columns, Comparison, Document, Error, Field, FieldKind, Filter, ForeignKey, GrantTerms, Mutation,
-    MutationKind, Node, Object, Operation, Quantifier, Read, Schema, Shape, Sort, Table, TableKind, Type, Typed, Value,
-    Writes, read_accesses,
+    Abilities, Change, Column, Columns, Comparison, Comparisons, Document, Error, Field, FieldKind, Filter, ForeignKey,
+    GrantTerms, Mutation, MutationKind, Node, Object, Operation, Quantifier, Read, Schema, Shape, Sort, Table,
+    TableKind, Type, Typed, Value, Writes, read_accesses,
 };
 
 use super::member;
@@ -11,8 +11,20 @@ use crate::wire::{auth::v1 as auth, crud::v1 as crud, query::v1 as wire};
 
 /// A table of employees and whom they report to, with a column of each type, and a view.
 fn schema() -> Schema {
-    use Type::{Any, Bool, Bytes, Date, Decimal, Float, Int16, Int32, Int64, Json, Other, Text, Time, Timestamp, Uuid};
-    let types = [Bool, Int16, Int32, Int64, Float, Decimal, Text, Bytes, Date, Time, Timestamp, Uuid, Json, Other, Any];
+    use Type::{
+        Address, Any, Bool, Bytes, Date, Decimal, Float, Int16, Int32, Int64, Json, List, Other, Text, Time, Timestamp,
+        Uuid,
+    };
+    let one = [Bool, Int16, Int32, Int64, Float, Decimal, Text, Bytes, Date, Time, Timestamp, Uuid, Json, Other, Any];
+    let types = one.into_iter().chain([Address, List(&Int16), List(&Address)]);
+    let abilities = |r#type| Abilities {
+        comparisons: match r#type {
+            Other => Comparisons::None,
+            Address => Comparisons::Equality,
+            _ => Comparisons::All,
+        },
+        wide_times: r#type == Date,
+    };
     let column = |name: &str, r#type: Type| Column {
         name: name.to_owned(),
         r#type,
@@ -22,8 +34,9 @@ fn schema() -> Schema {
         native: format!("native {name}"),
         readable: r#type != Json,
         equality: query::Equality::default(),
+        abilities: abilities(r#type),
     };
-    let named = types.into_iter().enumerate().map(|(index, r#type)| column(&format!("c{index}"), r#type));
+    let named = types.enumerate().map(|(index, r#type)| column(&format!("c{index}"), r#type));
     let employee = Table {
         name: "employee".to_owned(),
         kind: TableKind::Table,
@@ -82,6 +95,11 @@ fn scalar() -> impl Strategy<Value = Value> {
 }
 
 fn typed() -> impl Strategy<Value = Typed> {
+    let item = prop_oneof![3 => single(), 1 => Just(Typed::Null)];
+    prop_oneof![11 => single(), 1 => prop::collection::vec(item, 0..4).prop_map(Typed::List)]
+}
+
+fn single() -> impl Strategy<Value = Typed> {
     let text = || "[^\0]{0,6}";
     prop_oneof![
         any::<bool>().prop_map(Typed::Bool),
@@ -312,7 +330,7 @@ fn values_that_cannot_be_compared_are_refused() {
         wire::Compare { column: "a".to_owned(), operator: wire::Operator::Eq.into(), value: Some(Value::Null.into()) };
     let filter = wire::Filter { kind: Some(wire::filter::Kind::Compare(compare)) };
     assert_eq!(Filter::<Value>::try_from(filter).unwrap_err().reason(), "WRONG_TYPE");
-    let within = wire::In { column: "a".to_owned(), values: vec![Value::List(vec![]).into()] };
+    let within = wire::In { column: "a".to_owned(), values: vec![Value::Object(Object(vec![])).into()] };
     let filter = wire::Filter { kind: Some(wire::filter::Kind::In(within)) };
     assert_eq!(Filter::<Value>::try_from(filter).unwrap_err().reason(), "WRONG_TYPE");
 }

@@ -66,6 +66,7 @@ impl From<Typed> for wire::Value {
             Typed::Uuid(bytes) => Kind::Uuid(bytes.to_vec()),
             Typed::Json(text) => Kind::Json(text),
             Typed::Other(text) => Kind::Other(text),
+            Typed::List(items) => Kind::List(wire::List { items: each(items) }),
         };
         Self { kind: Some(kind) }
     }
@@ -93,7 +94,8 @@ impl TryFrom<wire::Value> for Typed {
             Kind::Uuid(bytes) => Typed::Uuid(bytes.try_into().map_err(|_| malformed("value.uuid must have 16 bytes"))?),
             Kind::Json(text) => Typed::Json(text),
             Kind::Other(text) => Typed::Other(text),
-            Kind::Number(_) | Kind::List(_) | Kind::Object(_) => {
+            Kind::List(list) => Typed::List(all(list.items)?),
+            Kind::Number(_) | Kind::Object(_) => {
                 return Err(malformed("invalid value.kind: expected a value of a column"));
             }
         })

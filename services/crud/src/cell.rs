@@ -31,6 +31,8 @@ pub enum Cell<'a> {
     Uuid([u8; 16]),
     /// JSON text, written as it is.
     Json(&'a [u8]),
+    /// A list of values, of nulls, and of lists.
+    List(Vec<Cell<'a>>),
 }
 
 /// A value of a key column, comparable between the two sides of a relation whatever their exact types.
@@ -73,6 +75,8 @@ impl Cell<'_> {
             Cell::Text(text) => Key::Bytes(text.as_bytes().into()),
             Cell::Bytes(bytes) | Cell::Json(bytes) => Key::Bytes((*bytes).into()),
             Cell::Uuid(bytes) => Key::Bytes(bytes.as_slice().into()),
+            // Alike in all parts: their database compares lists for equality.
+            Cell::List(items) => Key::Bytes(format!("{items:?}").into_bytes().into()),
         })
     }
 
@@ -93,7 +97,7 @@ impl Cell<'_> {
                 Type::Decimal => Typed::Decimal(value.to_string()),
                 Type::Bool => Typed::Bool(*value != 0),
                 Type::Text => Typed::Text(value.to_string()),
-                Type::Other => Typed::Other(value.to_string()),
+                Type::Other | Type::Address => Typed::Other(value.to_string()),
                 Type::Int16
                 | Type::Int32
                 | Type::Int64
@@ -104,18 +108,24 @@ impl Cell<'_> {
                 | Type::Timestamp
                 | Type::Uuid
                 | Type::Json
-                | Type::Any => Typed::Int(*value),
+                | Type::Any
+                | Type::List(_) => Typed::Int(*value),
             },
             Cell::Float(value) => Typed::Float(*value),
             Cell::Decimal(text) => Typed::Decimal(text.as_ref().to_owned()),
-            Cell::Text(text) if r#type == Type::Other => Typed::Other(text.as_ref().to_owned()),
-            Cell::Text(text) => Typed::Text(text.as_ref().to_owned()),
+            Cell::Text(text) => match r#type {
+                Type::Other | Type::Address => Typed::Other(text.as_ref().to_owned()),
+                _ => Typed::Text(text.as_ref().to_owned()),
+            },
             Cell::Bytes(bytes) => Typed::Bytes(bytes.to_vec()),
             Cell::Date(days) => Typed::Date(*days),
             Cell::Time(micros) => Typed::Time(*micros),
             Cell::Timestamp(micros) => Typed::Timestamp(*micros),
             Cell::Uuid(bytes) => Typed::Uuid(*bytes),
             Cell::Json(bytes) => Typed::Json(String::from_utf8_lossy(bytes).into_owned()),
+            Cell::List(items) => {
+                Typed::List(items.iter().map(|item| item.typed(r#type.item()).unwrap_or(Typed::Null)).collect())
+            }
         })
     }
 }

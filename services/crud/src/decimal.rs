@@ -102,6 +102,7 @@ mod tests {
             native: native.to_owned(),
             readable: true,
             equality: query::Equality::default(),
+            abilities: query::Abilities::default(),
         }
     }
 

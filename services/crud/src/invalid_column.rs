@@ -230,7 +230,7 @@ fn first<'s>((column, _): &(&'s Column, Bind)) -> &'s Column {
 /// What a value of the column looks like, for messages.
 fn expected(column: &Column) -> String {
     match column.r#type {
-        Type::Other | Type::Any | Type::Decimal => column.native.clone(),
+        Type::Other | Type::Any | Type::Decimal | Type::Address | Type::List(_) => column.native.clone(),
         other => other.expected().to_owned(),
     }
 }
@@ -259,6 +259,6 @@ fn is_too_long(column: &Column, bind: &Bind) -> bool {
         // Blanks at the end are cut off.
         Some(length) => text.trim_end_matches(' ').chars().count() > length,
         // Such as `varchar(3)[]` and `bit(3)`.
-        None => column.r#type == Type::Other && column.native.contains('('),
+        None => matches!(column.r#type, Type::Other | Type::List(_)) && column.native.contains('('),
     }
 }

@@ -31,6 +31,16 @@ pub fn cell(out: &mut Vec<u8>, cell: &Cell<'_>, numbers: Numbers) {
         Cell::Timestamp(micros) => quoted(out, |out| datetime::rfc3339(out, *micros)),
         Cell::Uuid(bytes) => quoted(out, |out| uuid::write(out, bytes)),
         Cell::Json(json) => out.extend_from_slice(json),
+        Cell::List(items) => {
+            out.push(b'[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    out.push(b',');
+                }
+                self::cell(out, item, numbers);
+            }
+            out.push(b']');
+        }
     }
 }
 
@@ -157,6 +167,8 @@ mod tests {
             (Cell::Timestamp(1_230_768_000_000_000), "\"2009-01-01T00:00:00Z\""),
             (Cell::Uuid([0xab; 16]), "\"abababab-abab-abab-abab-abababababab\""),
             (Cell::Json(b"{\"a\": 1}"), "{\"a\": 1}"),
+            (Cell::List(Vec::new()), "[]"),
+            (Cell::List(vec![Cell::List(vec![Cell::Null, Cell::Int(1)]), Cell::List(vec![])]), "[[null,1],[]]"),
         ];
         for (value, expected) in cases {
             assert_eq!(written(&value, Numbers::Exact), expected);

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use query::{Column, Error as Unfit, Type, Typed, Value};
+use query::{Column, Comparisons, Error as Unfit, Typed, Value};
 
 use crate::{Error, bind::Bind, decimal};
 
@@ -126,7 +126,7 @@ impl Operand for Typed {
 }
 
 fn is_comparable(value: &Typed, column: &Column) -> bool {
-    column.r#type != Type::Json && *value != Typed::Null && value.is_of(column)
+    column.comparisons() != Comparisons::None && *value != Typed::Null && value.is_of(column)
 }
 
 /// The value as the column stores it.

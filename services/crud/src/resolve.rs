@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use query::{
     Column, Comparison, Error as Unfit, FieldKind, Filter, Operation, Quantifier, Relation, RuleFilter, Schema, Shape,
-    Table, Type, Typed,
+    Table, Typed,
 };
 
 use crate::{
@@ -374,6 +374,9 @@ impl<'s, 'g: 's> Resolver<'s, 'g> {
             Filter::Not(filter) => Cond::Not(Box::new(self.cond(table, filter, author)?)),
             Filter::Compare { column: name, comparison, value } => {
                 let column = column(name)?;
+                if !matches!(comparison, Comparison::Eq | Comparison::Ne) {
+                    column.check_order("comparison by order")?;
+                }
                 let compared = Compared { value: value.compared_with(column)?, address: V::one(value).address() };
                 Cond::Compare(column, *comparison, compared)
             }
@@ -455,9 +458,7 @@ fn order<'s>(table: &'s Table, granted: Granted<'_>, sort: &[query::Sort]) -> Re
         let column = table.column(&key.column)?;
         granted.may_filter(&column.name)?;
         check_readable(table, column)?;
-        if column.r#type == Type::Json {
-            return Err(Unfit::Malformed(format!("rows cannot be sorted by {}, which holds JSON", column.name)).into());
-        }
+        column.check_sort()?;
         if order.iter().all(|(known, _)| known.name != column.name) {
             order.push((column, key.descending));
         }

@@ -347,11 +347,27 @@ impl Writer<'_> {
             Cell::Json(bytes) if bytes.len() > CHECK_BYTES => {
                 self.long(bytes, "", |out, piece| out.extend_from_slice(piece))
             }
+            Cell::List(items) => self.list(items),
             _ => {
                 json::cell(&mut self.out, cell, self.tree.numbers);
                 Ok(())
             }
         }
+    }
+
+    fn list(&mut self, items: &[Cell<'_>]) -> Result<(), Halt> {
+        self.out.push(b'[');
+        for (index, item) in items.iter().enumerate() {
+            if index > 0 {
+                self.out.push(b',');
+            }
+            self.cell(item)?;
+            if self.out.len() >= self.check_at {
+                self.check_limits()?;
+            }
+        }
+        self.out.push(b']');
+        Ok(())
     }
 
     fn long(&mut self, bytes: &[u8], quote: &str, write: impl Fn(&mut Vec<u8>, &[u8])) -> Result<(), Halt> {

@@ -172,7 +172,14 @@ fn is_short(r#type: Type) -> bool {
         | Type::Time
         | Type::Timestamp
         | Type::Uuid => true,
-        Type::Decimal | Type::Text | Type::Bytes | Type::Json | Type::Other | Type::Any => false,
+        Type::Decimal
+        | Type::Text
+        | Type::Bytes
+        | Type::Json
+        | Type::Other
+        | Type::Any
+        | Type::Address
+        | Type::List(_) => false,
     }
 }
 
@@ -191,6 +198,7 @@ fn written_bytes(value: &Typed) -> usize {
             text.len() * 6 + SHORT_BYTES
         }
         Typed::Bytes(bytes) => bytes.len() * 2 + SHORT_BYTES,
+        Typed::List(items) => 2 + items.iter().map(|item| written_bytes(item) + 1).sum::<usize>(),
     }
 }
 

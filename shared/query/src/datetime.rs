@@ -10,6 +10,19 @@ const DAY: i64 = 86_400 * SECOND;
 const FIRST: i64 = -719_528 * DAY;
 /// The last microsecond of the year 9999.
 const LAST: i64 = 2_932_897 * DAY - 1;
+/// Days of PostgreSQL's calendar, since 1970-01-01: from the Julian day 0 to the end of the year 5874897.
+/// Source: `IS_VALID_DATE` in PostgreSQL's `datatype/timestamp.h`.
+const WIDE_DAYS: std::ops::Range<i32> = -2_440_588..2_145_042_906;
+/// The day after all others.
+pub const LAST_DAY: i32 = i32::MAX;
+/// The day before all others.
+pub const FIRST_DAY: i32 = i32::MIN;
+/// The point in time after all others.
+pub const LAST_MICROS: i64 = i64::MAX;
+/// The point in time before all others.
+pub const FIRST_MICROS: i64 = i64::MIN;
+/// Texts of the values after and before all others.
+const INFINITIES: [&str; 2] = ["infinity", "-infinity"];
 
 /// The ASCII text that `write` writes.
 pub fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
@@ -18,15 +31,20 @@ pub fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
     String::from_utf8(out).expect("what writes values writes UTF-8")
 }
 
-/// Writes the date that lies `days` after 1970-01-01: `2009-01-31`.
+/// Writes the date that lies `days` after 1970-01-01: `2009-01-31`; [`LAST_DAY`] is `infinity`.
 pub fn date(out: &mut Vec<u8>, days: i32) {
+    match days {
+        LAST_DAY => return out.extend_from_slice(INFINITIES[0].as_bytes()),
+        FIRST_DAY => return out.extend_from_slice(INFINITIES[1].as_bytes()),
+        _ => {}
+    }
     let (year, month, day) = civil(i64::from(days));
     if (0..=9999).contains(&year) {
         digits(out, year as u64, 4);
     } else {
         // ISO 8601 writes years of more than four digits with a sign.
         out.push(if year < 0 { b'-' } else { b'+' });
-        digits(out, year.unsigned_abs(), 6);
+        digits(out, year.unsigned_abs(), if year.unsigned_abs() > 999_999 { 7 } else { 6 });
     }
     out.push(b'-');
     digits(out, month, 2);
@@ -53,6 +71,11 @@ pub fn clock(out: &mut Vec<u8>, micros: i64) {
     }
     out.push(b'.');
     digits(out, fraction, width);
+}
+
+/// Year, month and day of the date that lies `days` after 1970-01-01; the year 0 is that before the year 1.
+pub fn year_month_day(days: i32) -> (i64, u64, u64) {
+    civil(i64::from(days))
 }
 
 /// Writes a point in time as RFC 3339 UTC with `between` between date and time: `2009-01-01T00:00:00` and no zone.
@@ -115,8 +138,46 @@ pub fn parse_date(text: &str) -> Option<i32> {
         return None;
     }
     let (year, month, day) = (number(&bytes[..4])?, number(&bytes[5..7])?, number(&bytes[8..])?);
+    days_of(year, month, day)
+}
+
+/// [`parse_date`], also of years beyond four digits and before the year 0, with a sign as ISO 8601 has them
+/// (`+012345-06-07`), and of `infinity`: all that PostgreSQL holds, in the form in which [`date`] writes it.
+pub fn parse_wide_date(text: &str) -> Option<i32> {
+    match text {
+        "infinity" => Some(LAST_DAY),
+        "-infinity" => Some(FIRST_DAY),
+        _ => {
+            let (days, rest) = wide_date(text)?;
+            (rest.is_empty() && WIDE_DAYS.contains(&days)).then_some(days)
+        }
+    }
+}
+
+/// A date of any year, and what follows it.
+fn wide_date(text: &str) -> Option<(i32, &str)> {
+    let Some(unsigned) = text.strip_prefix(['+', '-']) else {
+        return Some((parse_date(text.get(..10)?)?, &text[10..]));
+    };
+    let width = unsigned.bytes().take_while(u8::is_ascii_digit).count();
+    let rest = unsigned.get(width..width + 6)?.as_bytes();
+    if !(6..=7).contains(&width) || rest[0] != b'-' || rest[3] != b'-' {
+        return None;
+    }
+    let year = number(&unsigned.as_bytes()[..width])?;
+    let year = if text.starts_with('-') { -year } else { year };
+    Some((days_of(year, number(&rest[1..3])?, number(&rest[4..])?)?, &unsigned[width + 6..]))
+}
+
+/// Days since 1970-01-01 of a day that the calendar has.
+fn days_of(year: i64, month: i64, day: i64) -> Option<i32> {
     let is_day = (1..=12).contains(&month) && day >= 1 && day <= month_days(year, month);
-    is_day.then(|| days(year, month, day))
+    is_day.then(|| days(year, month, day))?
+}
+
+/// [`parse_clock`], also of `24:00:00`, which PostgreSQL holds.
+pub fn parse_wide_clock(text: &str) -> Option<i64> {
+    if text == "24:00:00" { Some(DAY) } else { parse_clock(text) }
 }
 
 /// Microseconds since midnight of `13:14`, `13:14:15` or `13:14:15.123456`; digits beyond the sixth are dropped.
@@ -132,6 +193,29 @@ pub fn has_plain_year(micros: i64) -> bool {
 /// Microseconds since 1970-01-01T00:00:00Z, rounded down, of what [`instant`] reads.
 pub fn parse_timestamp(text: &str) -> Option<i64> {
     Parts::parse(text)?.micros()
+}
+
+/// [`parse_timestamp`], also of years beyond four digits and before the year 0, with a sign as ISO 8601 has them
+/// (`+012345-06-07T08:09:10Z`), and of `infinity`: what PostgreSQL holds, in the form in which [`rfc3339`] writes it.
+pub fn parse_wide_timestamp(text: &str) -> Option<i64> {
+    match text {
+        "infinity" => return Some(LAST_MICROS),
+        "-infinity" => return Some(FIRST_MICROS),
+        _ => {}
+    }
+    let parts = Parts::of(wide_date(text)?)?;
+    let whole = i64::from(parts.days).checked_mul(DAY)?;
+    let micros = whole.checked_add(parts.nanoseconds / 1000)?.checked_sub(parts.offset_seconds * SECOND)?;
+    let is_held = micros >= i64::from(WIDE_DAYS.start) * DAY && micros < LAST_MICROS;
+    is_held.then_some(micros)
+}
+
+/// Nanoseconds since the Unix epoch of what [`instant`] and [`parse_wide_timestamp`] read, by which points in time compare.
+pub fn order(text: &str) -> Option<i128> {
+    let micros = i128::from(parse_wide_timestamp(text)?);
+    // The infinities have no digits, and no other text has more than nine digits after its seconds.
+    let below_micros = Parts::parse(text).map_or(0, |parts| parts.nanoseconds % 1000);
+    Some(micros * 1000 + i128::from(below_micros))
 }
 
 /// The point in time that `text` names, in its own zone: RFC 3339, also with a space for the `T`, without seconds, with
@@ -158,8 +242,11 @@ struct Parts {
 
 impl Parts {
     fn parse(text: &str) -> Option<Self> {
-        let days = parse_date(text.get(..10)?)?;
-        let rest = &text[10..];
+        Self::of((parse_date(text.get(..10)?)?, &text[10..]))
+    }
+
+    /// Of a date, and what follows it.
+    fn of((days, rest): (i32, &str)) -> Option<Self> {
         if rest.is_empty() {
             return Some(Self { days, nanoseconds: 0, offset_seconds: 0 });
         }
@@ -219,8 +306,13 @@ fn parse_fraction(bytes: &[u8]) -> Option<i64> {
     all_digits.then(|| number(kept).map(|value| value * 10_i64.pow(9 - kept.len() as u32)))?
 }
 
-/// Writes a point in time as RFC 3339 in UTC: `2009-01-01T00:00:00Z`.
+/// Writes a point in time as RFC 3339 in UTC: `2009-01-01T00:00:00Z`; [`LAST_MICROS`] is `infinity`.
 pub fn rfc3339(out: &mut Vec<u8>, micros: i64) {
+    match micros {
+        LAST_MICROS => return out.extend_from_slice(INFINITIES[0].as_bytes()),
+        FIRST_MICROS => return out.extend_from_slice(INFINITIES[1].as_bytes()),
+        _ => {}
+    }
     timestamp(out, micros, b'T');
     out.push(b'Z');
 }
@@ -270,14 +362,14 @@ fn civil(days: i64) -> (i64, u64, u64) {
 }
 
 /// Days since 1970-01-01, the inverse of [`civil`]. Source: as [`civil`], `days_from_civil`.
-fn days(year: i64, month: i64, day: i64) -> i32 {
+fn days(year: i64, month: i64, day: i64) -> Option<i32> {
     let year = year - i64::from(month <= 2);
     let era = year.div_euclid(400);
     let year_of_era = year.rem_euclid(400);
     let month_index = if month > 2 { month - 3 } else { month + 9 };
     let day_of_year = (153 * month_index + 2) / 5 + day - 1;
     let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    i32::try_from(era * 146_097 + day_of_era - 719_468).expect("years have four digits")
+    i32::try_from(era * 146_097 + day_of_era - 719_468).ok()
 }
 
 #[cfg(test)]
@@ -350,7 +442,47 @@ mod tests {
     }
 
     #[test]
+    fn wide_dates_and_times_are_read_as_they_are_written() {
+        for days in [-2_440_588, -719_529, -719_528, 0, 2_932_897, 2_145_042_905, FIRST_DAY, LAST_DAY] {
+            let text = written(|out| date(out, days));
+            assert_eq!(parse_wide_date(&text), Some(days), "{text}");
+        }
+        let first = i64::from(WIDE_DAYS.start) * DAY;
+        for micros in [first, FIRST - 1, FIRST, -1, 0, LAST, LAST + 1, LAST_MICROS - 1, FIRST_MICROS, LAST_MICROS] {
+            let text = written(|out| rfc3339(out, micros));
+            assert_eq!(parse_wide_timestamp(&text), Some(micros), "{text}");
+        }
+        assert_eq!(parse_wide_timestamp("-000043-03-15 12:00:00+00"), parse_wide_timestamp("-000043-03-15T12:00:00Z"));
+        assert_eq!(parse_wide_clock("24:00:00").map(|micros| written(|out| clock(out, micros))).unwrap(), "24:00:00");
+    }
+
+    #[test]
+    fn what_no_calendar_holds_is_refused() {
+        for text in [
+            "+12345-06-07",
+            "+012345-13-07",
+            "+012345-06-07x",
+            "+9999999-01-01",
+            "-004713-11-23",
+            "12345-06-07",
+            "Infinity",
+            "+012345",
+            "+é12345-06-07",
+            "-000001-02-29x",
+        ] {
+            assert_eq!(parse_wide_date(text), None, "{text}");
+        }
+        for text in ["+294247-01-10T04:00:54.775807Z", "-004713-11-23T23:59:59Z", "+5874897-01-01", "+inf"] {
+            assert_eq!(parse_wide_timestamp(text), None, "{text}");
+        }
+        for text in ["24:00:01", "24:00", "25:00:00"] {
+            assert_eq!(parse_wide_clock(text), None, "{text}");
+        }
+    }
+
+    #[test]
     fn years_beyond_four_digits_have_a_sign() {
+        assert_eq!(written(|out| date(out, 2_145_042_905)), "+5874897-12-31");
         assert_eq!(written(|out| date(out, 2_932_897)), "+010000-01-01");
         assert_eq!(written(|out| date(out, -719_529)), "-000001-12-31");
     }

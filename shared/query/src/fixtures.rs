@@ -1,7 +1,8 @@
 //! Schemas for tests.
 
 use crate::{
-    Column, Equality, ForeignKey, Guard, Object, Parser, Schema, Spelling, Table, TableKind, Type, Typed, Value, Writes,
+    Abilities, Column, Equality, ForeignKey, Guard, Object, Parser, Schema, Spelling, Table, TableKind, Type, Typed,
+    Value, Writes,
 };
 
 /// The Chinook sample database, as PostgreSQL declares it.
@@ -126,6 +127,8 @@ pub fn column(text: &str) -> Column {
         "json" => Type::Json,
         "other" => Type::Other,
         "any" => Type::Any,
+        "int[]" => Type::List(&Type::Int32),
+        "text[]" => Type::List(&Type::Text),
         _ => panic!("no type {native}"),
     };
     Column {
@@ -137,6 +140,7 @@ pub fn column(text: &str) -> Column {
         native: native.to_owned(),
         readable: true,
         equality: Equality::default(),
+        abilities: Abilities::default(),
     }
 }
 

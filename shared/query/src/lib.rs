@@ -41,6 +41,6 @@ pub use operation::{
     Change, Document, Field, FieldKind, Mutation, MutationKind, Node, Operation, Read, Shape, Sort, Write,
 };
 pub use row::{Related, Row};
-pub use schema::{Column, ForeignKey, Relation, Schema, Table, TableKind, Type, Writes};
-pub use typed::{Typed, comparable, typed};
+pub use schema::{Abilities, Column, Comparisons, ForeignKey, Relation, Schema, Table, TableKind, Type, Writes};
+pub use typed::{Typed, comparable, list_shape, typed};
 pub use value::{Object, Value};

@@ -78,6 +78,29 @@ pub struct Column {
     pub readable: bool,
     /// How the database compares its values; not told between services.
     pub equality: Equality,
+    /// What the database can do with its values.
+    pub abilities: Abilities,
+}
+
+/// What a database can do with the values of a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Abilities {
+    /// How they compare.
+    pub comparisons: Comparisons,
+    /// Dates and times may be infinite, of years beyond four digits, and `24:00:00`.
+    pub wide_times: bool,
+}
+
+/// Comparisons that a database has for the values of a type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Comparisons {
+    /// Equality, and an order in which rows can be sorted.
+    #[default]
+    All,
+    /// Equality only.
+    Equality,
+    /// None: only whether the value is null can be asked.
+    None,
 }
 
 /// Type of a column, the same for all engines.
@@ -113,6 +136,45 @@ pub enum Type {
     Other,
     /// Numbers, texts and bytes, each as it is: a column of SQLite without a type. Numbers are less than texts.
     Any,
+    /// An address of the internet or a network, as its text: `10.0.0.1`, `10.0.0.0/8`.
+    Address,
+    /// A list of values of one type, in any number of dimensions: `[1, null]`, `[[1, 2], [3, 4]]`.
+    List(&'static Type),
+}
+
+/// Types of which there are lists.
+static ITEMS: [Type; 16] = [
+    Type::Bool,
+    Type::Int16,
+    Type::Int32,
+    Type::Int64,
+    Type::Float,
+    Type::Decimal,
+    Type::Text,
+    Type::Bytes,
+    Type::Date,
+    Type::Time,
+    Type::Timestamp,
+    Type::Uuid,
+    Type::Json,
+    Type::Other,
+    Type::Any,
+    Type::Address,
+];
+
+impl Type {
+    /// The type of lists of its values; `None` for lists, whose dimensions are not part of their type.
+    pub fn listed(self) -> Option<Type> {
+        ITEMS.iter().find(|known| **known == self).map(Type::List)
+    }
+
+    /// The type of the values within a list, or itself.
+    pub fn item(self) -> Type {
+        match self {
+            Type::List(item) => *item,
+            one => one,
+        }
+    }
 }
 
 /// `columns` of this table refer to `foreign_columns` of `foreign_table`, pair by pair.
@@ -186,6 +248,57 @@ impl Writes {
             Operation::Delete => self.delete,
             Operation::Read => false,
         }
+    }
+}
+
+impl Column {
+    /// Checks that its values can be less or greater than another, which was given as `found`.
+    ///
+    /// Errors: `WRONG_TYPE`.
+    pub fn check_order(&self, found: &str) -> Result<(), Error> {
+        match self.comparisons() {
+            Comparisons::All => Ok(()),
+            Comparisons::Equality => Err(self.incomparable("eq, ne, in, nin and isNull alone", found)),
+            Comparisons::None => self.check_equality(found),
+        }
+    }
+
+    /// Checks that its values can be equal to another, which was given as `found`.
+    ///
+    /// Errors: `WRONG_TYPE`.
+    pub fn check_equality(&self, found: &str) -> Result<(), Error> {
+        match self.comparisons() {
+            Comparisons::All | Comparisons::Equality => Ok(()),
+            Comparisons::None => Err(self.incomparable("isNull and no other operator", found)),
+        }
+    }
+
+    /// Checks that rows can be sorted by it.
+    ///
+    /// Errors: `WRONG_TYPE`.
+    pub fn check_sort(&self) -> Result<(), Error> {
+        match self.comparisons() {
+            Comparisons::All => Ok(()),
+            Comparisons::Equality | Comparisons::None => Err(Error::WrongType {
+                name: "sort".to_owned(),
+                expected: "column that has an order".to_owned(),
+                found: format!("{}, which holds {}", self.name, self.held()),
+            }),
+        }
+    }
+
+    /// How its values compare. JSON has no comparisons here, whatever a database does.
+    pub fn comparisons(&self) -> Comparisons {
+        if self.r#type.item() == Type::Json { Comparisons::None } else { self.abilities.comparisons }
+    }
+
+    fn held(&self) -> &str {
+        if self.r#type == Type::Json { "JSON" } else { &self.native }
+    }
+
+    fn incomparable(&self, operators: &str, found: &str) -> Error {
+        let expected = format!("{operators}, because it holds {}", self.held());
+        Error::WrongType { name: self.name.clone(), expected, found: found.to_owned() }
     }
 }
 

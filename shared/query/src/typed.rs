@@ -9,6 +9,10 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use crate::number::{self, Integral};
 use crate::{Column, Error, Type, Value, datetime, uuid};
 
+mod list;
+
+pub use list::shape as list_shape;
+
 /// Base64 of the standard alphabet, with or without its padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
@@ -44,6 +48,8 @@ pub enum Typed {
     Json(String),
     /// The database's own text of the value.
     Other(String),
+    /// A list: of values and nulls, or of lists that all have one shape.
+    List(Vec<Typed>),
 }
 
 /// `value` as `column` holds it. NULL is always of the type: whether it may be stored is asked elsewhere.
@@ -65,37 +71,38 @@ pub fn typed(column: &Column, value: &Value) -> Result<Typed, Error> {
         Type::Decimal => decimal(column, value),
         Type::Text => text(column, value).map(|text| Typed::Text(text.to_owned())),
         Type::Bytes => parsed(column, value, |text| BASE64.decode(text).ok().map(Typed::Bytes)),
-        Type::Date => parsed(column, value, |text| datetime::parse_date(text).map(Typed::Date)),
-        Type::Time => parsed(column, value, |text| datetime::parse_clock(text).map(Typed::Time)),
-        Type::Timestamp => parsed(column, value, |text| datetime::parse_timestamp(text).map(Typed::Timestamp)),
+        Type::Date => parsed(column, value, |text| date(column, text).map(Typed::Date)),
+        Type::Time => parsed(column, value, |text| clock(column, text).map(Typed::Time)),
+        Type::Timestamp => parsed(column, value, |text| timestamp(column, text).map(Typed::Timestamp)),
         Type::Uuid => parsed(column, value, |text| hyphenated(text).map(Typed::Uuid)),
         Type::Json => json(column, value),
-        Type::Other => other(column, value),
+        Type::Other | Type::Address => other(column, value),
         Type::Any => any(column, value),
+        Type::List(item) => list::typed(column, *item, value),
     }
 }
 
-/// `value` as `column` can be compared with it: a single value that is not null, in a column that has an order.
+/// `value` as `column` can be compared with it: a value that is not null, in a column whose values can be compared.
 ///
 /// Errors: `WRONG_TYPE`, `OUT_OF_RANGE`.
 pub fn comparable(column: &Column, value: &Value) -> Result<Typed, Error> {
-    if column.r#type == Type::Json {
-        return Err(Error::WrongType {
-            name: column.name.clone(),
-            expected: "isNull and no other operator, because it holds JSON".to_owned(),
-            found: value.kind().to_owned(),
-        });
-    }
-    if matches!(value, Value::Null | Value::List(_) | Value::Object(_)) {
-        return Err(wrong_type(column, value));
-    }
-    typed(column, value)
+    column.check_equality(value.kind())?;
+    let is_one = match value {
+        Value::Null | Value::Object(_) => false,
+        Value::List(_) => matches!(column.r#type, Type::List(_)),
+        Value::Bool(_) | Value::Int(_) | Value::Number(_) | Value::Text(_) => true,
+    };
+    if is_one { typed(column, value) } else { Err(wrong_type(column, value)) }
 }
 
 impl Typed {
     /// Whether it is a value of `column`, for which it may have been typed by an older schema.
     pub fn is_of(&self, column: &Column) -> bool {
-        match (self, column.r#type) {
+        self.is_of_type(column.r#type)
+    }
+
+    fn is_of_type(&self, r#type: Type) -> bool {
+        match (self, r#type) {
             (Typed::Null, _) => true,
             (Typed::Int(number), Type::Int16) => i16::try_from(*number).is_ok(),
             (Typed::Int(number), Type::Int32) => i32::try_from(*number).is_ok(),
@@ -110,8 +117,12 @@ impl Typed {
             | (Typed::Timestamp(_), Type::Timestamp)
             | (Typed::Uuid(_), Type::Uuid)
             | (Typed::Json(_), Type::Json)
-            | (Typed::Other(_), Type::Other)
+            | (Typed::Other(_), Type::Other | Type::Address)
             | (Typed::Int(_) | Typed::Float(_) | Typed::Text(_), Type::Any) => true,
+            (Typed::List(items), Type::List(item)) => items.iter().all(|value| match value {
+                Typed::List(_) => value.is_of_type(r#type),
+                value => value.is_of_type(*item),
+            }),
             _ => false,
         }
     }
@@ -137,6 +148,7 @@ impl Typed {
             Typed::Time(micros) => Value::Text(datetime::written(|out| datetime::clock(out, *micros))),
             Typed::Timestamp(micros) => Value::Text(datetime::written(|out| datetime::rfc3339(out, *micros))),
             Typed::Uuid(bytes) => Value::Text(datetime::written(|out| uuid::write(out, bytes))),
+            Typed::List(items) => Value::List(items.iter().map(Typed::to_value).collect()),
         }
     }
 
@@ -160,6 +172,7 @@ impl Typed {
             (Typed::Text(one), Typed::Text(other))
             | (Typed::Json(one), Typed::Json(other))
             | (Typed::Other(one), Typed::Other(other)) => Some(one.cmp(other)),
+            (Typed::List(one), Typed::List(other)) => list::compare(one, other),
             // Values of one column are null, of types that compare, or numbers and texts.
             _ => None,
         }
@@ -180,7 +193,9 @@ impl Type {
             | Type::Uuid
             | Type::Json
             | Type::Other
-            | Type::Any => false,
+            | Type::Any
+            | Type::Address
+            | Type::List(_) => false,
         }
     }
 
@@ -202,6 +217,8 @@ impl Type {
             Type::Json => "any JSON",
             Type::Other => "string",
             Type::Any => "number or string",
+            Type::Address => "address such as 10.0.0.1 or 10.0.0.0/8",
+            Type::List(_) => "array",
         }
     }
 }
@@ -291,6 +308,18 @@ fn text<'a>(column: &Column, value: &'a Value) -> Result<&'a str, Error> {
         });
     }
     Ok(text)
+}
+
+fn date(column: &Column, text: &str) -> Option<i32> {
+    if column.abilities.wide_times { datetime::parse_wide_date(text) } else { datetime::parse_date(text) }
+}
+
+fn clock(column: &Column, text: &str) -> Option<i64> {
+    if column.abilities.wide_times { datetime::parse_wide_clock(text) } else { datetime::parse_clock(text) }
+}
+
+fn timestamp(column: &Column, text: &str) -> Option<i64> {
+    if column.abilities.wide_times { datetime::parse_wide_timestamp(text) } else { datetime::parse_timestamp(text) }
 }
 
 /// The value that `parse` reads from a string.

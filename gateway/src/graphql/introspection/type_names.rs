@@ -98,7 +98,8 @@ impl Scalar {
             Type::Timestamp => Scalar::Timestamp,
             Type::Uuid => Scalar::Uuid,
             Type::Json => Scalar::Json,
-            Type::Other => Scalar::Native,
+            Type::Other | Type::Address => Scalar::Native,
+            Type::List(item) => Scalar::of(*item),
             Type::Any => Scalar::Any,
         }
     }

@@ -42,7 +42,7 @@ pub fn parameter(r#type: Type, value: &Value) -> Option<Value> {
             value.compare_numbers(value)?;
             Some(value.canonical_number())
         }
-        (Type::Date, Value::Text(text)) => query::datetime::instant(text).map(|_| value.clone()),
+        (Type::Date, Value::Text(text)) => query::datetime::order(text).map(|_| value.clone()),
         (Type::String | Type::Number | Type::Bool | Type::Date, _) => None,
     }
 }
@@ -74,7 +74,7 @@ fn ordering(r#type: Type, left: &Value, right: &Value) -> Option<Ordering> {
         (Type::Number, left, right) => left.compare_numbers(right),
         (Type::Bool, Value::Bool(left), Value::Bool(right)) => Some(left.cmp(right)),
         (Type::Date, Value::Text(left), Value::Text(right)) => {
-            Some(query::datetime::instant(left)?.cmp(&query::datetime::instant(right)?))
+            Some(query::datetime::order(left)?.cmp(&query::datetime::order(right)?))
         }
         (Type::String | Type::Bool | Type::Date, ..) => None,
     }

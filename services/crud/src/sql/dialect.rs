@@ -122,8 +122,8 @@ impl Dialect {
         match (self, r#type) {
             // JSON has no bytes.
             (Dialect::Sqlite, Type::Bytes) => None,
-            // Among them are arrays, which cannot be the items of one.
-            (Dialect::Postgres { .. }, Type::Other) => None,
+            // Arrays cannot be the items of one, and not every other type has arrays.
+            (Dialect::Postgres { .. }, Type::Other | Type::List(_)) => None,
             (Dialect::Sqlite, _) => Some((" IN (SELECT value FROM json_each(", "))")),
             (Dialect::Postgres { .. }, _) => Some((" = ANY(", ")")),
         }
@@ -277,6 +277,7 @@ impl Dialect {
         match (self, column.r#type) {
             (Dialect::Postgres { .. }, Type::Other) => "::text",
             (Dialect::Postgres { .. }, Type::Text) if column.native.ends_with("citext") => "::text",
+            (Dialect::Postgres { .. }, Type::List(Type::Other)) => "::text[]",
             _ => "",
         }
     }

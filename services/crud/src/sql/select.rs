@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use query::{Column, Shape, Table, Type, Typed};
+use query::{Column, Comparisons, Shape, Table, Type, Typed};
 
 use super::{Alias, Sql, Variant, dialect::Dialect};
 use crate::{
@@ -517,8 +517,10 @@ pub fn is_one(dialect: &Dialect, table: &Table, cond: &Cond<'_>) -> bool {
 /// Tie breakers of an order beside hidden columns: the primary key, or all that can be sorted where nothing tells rows
 /// apart.
 fn tie_breaks(table: &Table) -> Vec<&Column> {
-    let sortable =
-        |column: &&Column| column.readable && !matches!(column.r#type, Type::Json | Type::Other | Type::Bytes);
+    let sortable = |column: &&Column| {
+        let is_long = matches!(column.r#type, Type::Other | Type::Bytes | Type::Address | Type::List(_));
+        column.readable && !is_long && column.comparisons() == Comparisons::All
+    };
     match (table.primary_key.as_slice(), table.row_id.as_slice()) {
         ([], []) => table.columns.iter().filter(sortable).collect(),
         (key, _) => key.iter().filter_map(|name| table.column(name).ok()).collect(),

@@ -48,6 +48,7 @@ mod statement_stats;
 mod survey;
 mod tls;
 mod tx;
+mod unordered;
 
 pub use survey::{OutwardKey, SchemaSize, Survey};
 pub use tx::PostgresTx;

@@ -29,17 +29,17 @@ async fn columns_that_lead_an_index_are_looked_up_in_it() {
 async fn values_of_types_that_only_the_database_knows_are_its_text() {
     for db in engines().await.into_iter().filter(|db| matches!(db.schema().dialect, Dialect::Postgres { .. })) {
         let prefix = db.prefix();
-        db.execute(&format!("CREATE TABLE {prefix}hosts (id INTEGER PRIMARY KEY, address INET, ports INTEGER[])"))
+        db.execute(&format!("CREATE TABLE {prefix}hosts (id INTEGER PRIMARY KEY, address INET, ports INT4RANGE)"))
             .await;
         assert!(db.database.refresh().await.unwrap());
-        let host = json!({"id": 1, "address": "10.0.0.1/8", "ports": "{80,443}"});
+        let host = json!({"id": 1, "address": "10.0.0.1/8", "ports": "[80,444)"});
         let written = db.mutate(db.insert("hosts", host.clone(), Some(json!(["id", "address", "ports"])))).await;
         assert_eq!(written, Ok((1, json!([host]))));
-        for find in [json!({"address": "10.0.0.1/8"}), json!({"ports": {"$in": ["{80}", "{80,443}"]}})] {
+        for find in [json!({"address": "10.0.0.1/8"}), json!({"ports": {"$in": ["[80,81)", "[80,444)"]}})] {
             assert_eq!(db.read("hosts", json!({"find": find})).await, Ok(json!([host])), "{find}");
         }
         let below = json!({"select": {"id": 1, "ports": 1}, "sort": ["-ports"], "limit": 1});
-        assert_eq!(db.read("hosts", below).await, Ok(json!([{"id": 1, "ports": "{80,443}"}])));
+        assert_eq!(db.read("hosts", below).await, Ok(json!([{"id": 1, "ports": "[80,444)"}])));
     }
 }
 

@@ -148,6 +148,7 @@ fn postgres_pairs() -> Vec<(Pair, &'static [&'static str])> {
         one("interval", "interval", "", INTERVALS),
         one("jsonb", "jsonb", "", JSONS),
         one("numeric[]", "numeric[]", "", &["{1}", "{1.0}", "{1.00,2}", "{1,2}", "{}", "{{1,2}}", "{{1.0,2}}"]),
+        one("text[]", "text[]", "", &["{a}", "{A}", "{a,b}", "{{a,b}}", "{}", "{\"a\\\"b,\",NULL}"]),
         one("{s}pair", "{s}pair", "", &["(1,a)", "(1.0,a)", "(1.00,a)", "(2,a)", "(1,A)"]),
         one("inet", "inet", "", &["10.0.0.1", "10.0.0.1/32", "10.0.0.1/8", "::1"]),
         one("uuid", "uuid", "", &["a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "b0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"]),

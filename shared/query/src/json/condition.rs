@@ -95,10 +95,10 @@ impl Parser<'_> {
         match bare {
             Some("eq") => equal(column, operand, budget),
             Some("ne") => unequal(column, operand, budget),
-            Some("gt") => ordered(column, Comparison::Gt, operand),
-            Some("gte") => ordered(column, Comparison::Gte, operand),
-            Some("lt") => ordered(column, Comparison::Lt, operand),
-            Some("lte") => ordered(column, Comparison::Lte, operand),
+            Some("gt") => ordered(column, Comparison::Gt, operand, budget),
+            Some("gte") => ordered(column, Comparison::Gte, operand, budget),
+            Some("lt") => ordered(column, Comparison::Lt, operand, budget),
+            Some("lte") => ordered(column, Comparison::Lte, operand, budget),
             Some("in") => within(column, list(column, key, operand)?, budget),
             Some("nin") => within(column, list(column, key, operand)?, budget).map(negated),
             Some("isNull") if flag(&column.name, key, operand)? => Ok(is_null(column)),
@@ -174,22 +174,34 @@ pub fn equals(column: &Column, value: &Value, budget: &mut Budget) -> Result<Fil
     equal(column, value, budget)
 }
 
-/// The value of the column is `value`, or one of them, or null.
+/// The value of the column is `value`, or one of several, or null.
 fn equal(column: &Column, value: &Value, budget: &mut Budget) -> Result<Filter, Error> {
     match value {
         Value::Null => Ok(is_null(column)),
-        Value::List(values) => within(column, values, budget),
-        Value::Bool(_) | Value::Int(_) | Value::Number(_) | Value::Text(_) | Value::Object(_) => {
+        Value::List(values) if !holds_lists(column) => within(column, values, budget),
+        Value::List(_) | Value::Bool(_) | Value::Int(_) | Value::Number(_) | Value::Text(_) | Value::Object(_) => {
+            counted(value, budget)?;
             compare(column, Comparison::Eq, value)
         }
     }
 }
 
+/// Counts the values of a list that is compared as a whole.
+fn counted(value: &Value, budget: &mut Budget) -> Result<(), Error> {
+    if matches!(value, Value::List(_)) { budget.value(value) } else { Ok(()) }
+}
+
+/// Whether a list is one value of the column; else it is several.
+fn holds_lists(column: &Column) -> bool {
+    matches!(column.r#type, Type::List(_))
+}
+
 /// Negation of [`equal`]. A boolean that is not true may be null, as in SQL's `IS NOT TRUE`.
 fn unequal(column: &Column, value: &Value, budget: &mut Budget) -> Result<Filter, Error> {
-    if matches!(value, Value::Null | Value::List(_)) {
+    if matches!(value, Value::Null) || (matches!(value, Value::List(_)) && !holds_lists(column)) {
         return equal(column, value, budget).map(negated);
     }
+    counted(value, budget)?;
     let differs = compare(column, Comparison::Ne, value)?;
     if column.r#type == Type::Bool {
         return Ok(Filter::Or(vec![differs, is_null(column)]));
@@ -198,10 +210,12 @@ fn unequal(column: &Column, value: &Value, budget: &mut Budget) -> Result<Filter
 }
 
 /// Nothing is greater or less than null.
-fn ordered(column: &Column, comparison: Comparison, value: &Value) -> Result<Filter, Error> {
+fn ordered(column: &Column, comparison: Comparison, value: &Value, budget: &mut Budget) -> Result<Filter, Error> {
     if matches!(value, Value::Null) {
         return Ok(Filter::FALSE);
     }
+    column.check_order(value.kind())?;
+    counted(value, budget)?;
     compare(column, comparison, value)
 }
 

@@ -6,7 +6,7 @@ use super::name::{Name, wrong_type};
 use crate::error::truncated;
 use crate::{
     Budget, Error, Field, FieldKind, Filter, Node, Object, Options, Parser, Relation, SelectionCost, Shape, Sort,
-    Table, Type, Value, nearest, number,
+    Table, Value, nearest, number,
 };
 
 impl Parser<'_> {
@@ -172,13 +172,7 @@ impl Parser<'_> {
 
     fn sorted(&self, table: &Table, key: &str, descending: bool) -> Result<Sort, Error> {
         let column = self.column(table, key)?;
-        if column.r#type == Type::Json {
-            return Err(Error::WrongType {
-                name: "sort".to_owned(),
-                expected: "column that has an order".to_owned(),
-                found: format!("{}, which holds JSON", column.name),
-            });
-        }
+        column.check_sort()?;
         Ok(Sort { column: column.name.clone(), descending })
     }
 }

@@ -276,7 +276,7 @@ fn values_of_columns_of_any_type_keep_their_kind() {
     }
 }
 
-const TYPES: [Type; 15] = [
+const TYPES: [Type; 19] = [
     Type::Bool,
     Type::Int16,
     Type::Int32,
@@ -292,6 +292,10 @@ const TYPES: [Type; 15] = [
     Type::Json,
     Type::Other,
     Type::Any,
+    Type::Address,
+    Type::List(&Type::Int32),
+    Type::List(&Type::Text),
+    Type::List(&Type::Timestamp),
 ];
 
 proptest! {

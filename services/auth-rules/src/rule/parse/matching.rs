@@ -153,7 +153,7 @@ impl Parser {
             | (Type::Number, StaticType::Number)
             | (Type::Bool, StaticType::Bool) => true,
             (Type::Date, StaticType::Text) => match &operand {
-                Operand::Literal(Value::Text(text)) => query::datetime::instant(text).is_some(),
+                Operand::Literal(Value::Text(text)) => query::datetime::order(text).is_some(),
                 Operand::Literal(_) | Operand::Path(_) | Operand::Helper(_) => true,
             },
             (Type::String | Type::Number | Type::Bool | Type::Date, _) => false,

@@ -6,7 +6,7 @@ use bytes::{BufMut, BytesMut};
 use query::{Typed, datetime, uuid};
 use tokio_postgres::types::{Format, IsNull, Kind, ToSql, Type};
 
-use super::cell::{EPOCH_DAYS, EPOCH_MICROS};
+use super::cell::{DAY_MICROS, EPOCH_DAYS, EPOCH_MICROS};
 use crate::bind::Bind;
 
 /// A value on its way to a placeholder.
@@ -46,11 +46,12 @@ impl ToSql for Bound<'_> {
             Bind::Value(value) if is_binary(value, base(ty)) => {
                 binary(value, base(ty), out).map_err(|native| Unfit { native, at: self.at })?;
             }
-            Bind::Value(value) => out.put_slice(text(value).as_bytes()),
+            Bind::Value(value) => out.put_slice(text(value, base(ty)).as_bytes()),
+            Bind::List(items) if has_lists(items) => out.put_slice(texts_literal(items, base(ty)).as_bytes()),
             Bind::List(items) if is_binary_array(items, base(ty)) => {
                 array(items, base(ty), out).map_err(|native| Unfit { native, at: self.at })?;
             }
-            Bind::List(items) => out.put_slice(array_literal(items).as_bytes()),
+            Bind::List(items) => out.put_slice(array_literal(items, base(ty)).as_bytes()),
             Bind::Stored(_) => return Err(Unfit { native: ty.name().to_owned(), at: self.at }.into()),
         }
         Ok(IsNull::No)
@@ -59,7 +60,7 @@ impl ToSql for Bound<'_> {
     fn encode_format(&self, ty: &Type) -> Format {
         let is_binary = match self.value {
             Bind::Value(value) => is_binary(value, base(ty)),
-            Bind::List(items) => is_binary_array(items, base(ty)),
+            Bind::List(items) => !has_lists(items) && is_binary_array(items, base(ty)),
             Bind::Stored(_) => true,
         };
         if is_binary { Format::Binary } else { Format::Text }
@@ -88,14 +89,24 @@ fn is_binary(value: &Typed, ty: &Type) -> bool {
         Typed::Uuid(_) => *ty == Type::UUID,
         Typed::Text(_) => is_text(ty),
         Typed::Decimal(_) | Typed::Json(_) | Typed::Other(_) => false,
+        Typed::List(items) => is_binary_array(items, ty),
     }
 }
 
+/// Whether the array goes out in binary form. One without values may be of a type that has no such form.
 fn is_binary_array(items: &[Typed], ty: &Type) -> bool {
-    match ty.kind() {
-        Kind::Array(item) => items.iter().all(|value| is_binary(value, base(item))),
-        _ => false,
-    }
+    let Kind::Array(item) = ty.kind() else { return false };
+    let has_values = items.iter().any(|value| *value != Typed::Null);
+    has_values
+        && items.iter().all(|value| match value {
+            Typed::List(items) => is_binary_array(items, ty),
+            value => is_binary(value, base(item)),
+        })
+}
+
+/// Whether values of a list of parameters are lists themselves, which go out as texts: they are of several shapes.
+fn has_lists(items: &[Typed]) -> bool {
+    items.iter().any(|value| matches!(value, Typed::List(_)))
 }
 
 fn is_text(ty: &Type) -> bool {
@@ -110,15 +121,18 @@ fn binary(value: &Typed, ty: &Type, out: &mut BytesMut) -> Encoded {
         Typed::Float(value) if *ty == Type::FLOAT4 => out.put_f32(single(*value)?),
         Typed::Float(value) => out.put_f64(*value),
         Typed::Bytes(value) => out.put_slice(value),
+        Typed::Timestamp(micros @ (datetime::LAST_MICROS | datetime::FIRST_MICROS)) => out.put_i64(*micros),
         Typed::Timestamp(micros) => {
             out.put_i64(micros.checked_sub(EPOCH_MICROS).ok_or_else(|| String::from("timestamp"))?)
         }
+        Typed::Date(days @ (datetime::LAST_DAY | datetime::FIRST_DAY)) => out.put_i32(*days),
         Typed::Date(days) => out.put_i32(days.checked_sub(EPOCH_DAYS).ok_or_else(|| String::from("date"))?),
         Typed::Time(micros) => out.put_i64(*micros),
         Typed::Uuid(value) => out.put_slice(value),
         Typed::Text(value) | Typed::Decimal(value) | Typed::Json(value) | Typed::Other(value) => {
             out.put_slice(value.as_bytes());
         }
+        Typed::List(items) => array(items, ty, out)?,
     }
     Ok(())
 }
@@ -140,71 +154,144 @@ fn single(value: f64) -> Result<f32, String> {
     if single.is_infinite() && value.is_finite() { Err("real".to_owned()) } else { Ok(single) }
 }
 
-/// A one-dimensional array: dimensions, whether it has nulls, type of the items, length, lower bound, items.
-/// Source: `array_recv` in PostgreSQL's `arrayfuncs.c`.
+/// An array: number of dimensions, whether it has nulls, type of the values, length and lower bound of each dimension,
+/// values. Source: `array_recv` in PostgreSQL's `arrayfuncs.c`.
 fn array(items: &[Typed], ty: &Type, out: &mut BytesMut) -> Encoded {
-    let Kind::Array(item) = ty.kind() else { return Err(ty.name().to_owned()) };
-    let has_nulls = items.contains(&Typed::Null);
-    out.put_i32(i32::from(!items.is_empty()));
-    out.put_i32(i32::from(has_nulls));
+    let misfit = || ty.name().to_owned();
+    let Kind::Array(item) = ty.kind() else { return Err(misfit()) };
+    let shape = match items {
+        [] => Vec::new(),
+        items => query::list_shape(items).ok_or_else(misfit)?,
+    };
+    out.put_i32(i32::try_from(shape.len()).map_err(|_| misfit())?);
+    out.put_i32(i32::from(has_nulls(items)));
     out.put_u32(item.oid());
-    if items.is_empty() {
-        return Ok(());
+    for length in shape {
+        out.put_i32(i32::try_from(length).map_err(|_| misfit())?);
+        out.put_i32(1);
     }
-    out.put_i32(i32::try_from(items.len()).map_err(|_| ty.name().to_owned())?);
-    out.put_i32(1);
+    array_items(items, ty, base(item), out)
+}
+
+fn has_nulls(items: &[Typed]) -> bool {
+    items.iter().any(|value| match value {
+        Typed::List(items) => has_nulls(items),
+        value => *value == Typed::Null,
+    })
+}
+
+fn array_items(items: &[Typed], ty: &Type, item: &Type, out: &mut BytesMut) -> Encoded {
     for value in items {
-        if let Typed::Null = value {
-            out.put_i32(-1);
-            continue;
+        match value {
+            Typed::Null => {
+                out.put_i32(-1);
+                continue;
+            }
+            Typed::List(items) => {
+                array_items(items, ty, item, out)?;
+                continue;
+            }
+            _ => {}
         }
         let length_at = out.len();
         out.put_i32(0);
-        binary(value, base(item), out)?;
+        binary(value, item, out)?;
         let length = i32::try_from(out.len() - length_at - 4).map_err(|_| ty.name().to_owned())?;
         out[length_at..length_at + 4].copy_from_slice(&length.to_be_bytes());
     }
     Ok(())
 }
 
-/// The value as PostgreSQL reads it from text.
-fn text(value: &Typed) -> Cow<'_, str> {
+/// The value as PostgreSQL reads it from text for a placeholder of type `ty`.
+fn text<'v>(value: &'v Typed, ty: &Type) -> Cow<'v, str> {
     match value {
         Typed::Null => Cow::Borrowed("NULL"),
         Typed::Bool(value) => Cow::Borrowed(if *value { "true" } else { "false" }),
         Typed::Int(value) => Cow::Owned(value.to_string()),
         Typed::Float(value) => Cow::Owned(format!("{value:e}")),
         Typed::Bytes(value) => Cow::Owned(hex(value)),
-        Typed::Timestamp(micros) => Cow::Owned(datetime::written(|out| datetime::rfc3339(out, *micros))),
-        Typed::Date(days) => Cow::Owned(datetime::written(|out| datetime::date(out, *days))),
+        Typed::Timestamp(micros) => Cow::Owned(timestamp(*micros)),
+        Typed::Date(days) => Cow::Owned(date(*days)),
         Typed::Time(micros) => Cow::Owned(datetime::written(|out| datetime::clock(out, *micros))),
         Typed::Uuid(bytes) => Cow::Owned(datetime::written(|out| uuid::write(out, bytes))),
         Typed::Decimal(value) | Typed::Text(value) | Typed::Json(value) | Typed::Other(value) => Cow::Borrowed(value),
+        Typed::List(items) => Cow::Owned(array_literal(items, ty)),
+    }
+}
+
+/// A date as PostgreSQL reads it, which knows no signs of years: `12345-06-07`, `0044-03-15 BC`.
+fn date(days: i32) -> String {
+    match days {
+        datetime::LAST_DAY | datetime::FIRST_DAY => datetime::written(|out| datetime::date(out, days)),
+        _ => era(days, ""),
+    }
+}
+
+fn timestamp(micros: i64) -> String {
+    if let datetime::LAST_MICROS | datetime::FIRST_MICROS = micros {
+        return datetime::written(|out| datetime::rfc3339(out, micros));
+    }
+    let days = i32::try_from(micros.div_euclid(DAY_MICROS)).expect("64 bits of microseconds are fewer than 2^31 days");
+    let clock = datetime::written(|out| datetime::clock(out, micros.rem_euclid(DAY_MICROS)));
+    era(days, &format!(" {clock}Z"))
+}
+
+/// A day and a time, with its era where that is the one before the year 1.
+fn era(days: i32, clock: &str) -> String {
+    let (year, month, day) = datetime::year_month_day(days);
+    match year {
+        1.. => format!("{year:04}-{month:02}-{day:02}{clock}"),
+        _ => format!("{:04}-{month:02}-{day:02}{clock} BC", 1 - year),
     }
 }
 
 /// An array as text: `{"a","b \"c\"",NULL}`. Source: PostgreSQL manual, "Array Input and Output Syntax".
-fn array_literal(items: &[Typed]) -> String {
+fn array_literal(items: &[Typed], ty: &Type) -> String {
+    // The one type whose values hold commas of their own.
+    let delimiter = match ty.kind() {
+        Kind::Array(item) if *base(item) == Type::BOX => ';',
+        _ => ',',
+    };
+    let mut literal = String::from("{");
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            literal.push(delimiter);
+        }
+        match item {
+            Typed::Null => literal.push_str("NULL"),
+            Typed::List(items) => literal.push_str(&array_literal(items, ty)),
+            item => quote(&text(item, ty), &mut literal),
+        }
+    }
+    literal.push('}');
+    literal
+}
+
+/// An array of texts, each of which is a value: `{"{\"1\",\"2\"}",NULL}`.
+fn texts_literal(items: &[Typed], ty: &Type) -> String {
     let mut literal = String::from("{");
     for (index, item) in items.iter().enumerate() {
         if index > 0 {
             literal.push(',');
         }
-        if let Typed::Null = item {
-            literal.push_str("NULL");
-            continue;
+        match item {
+            Typed::Null => literal.push_str("NULL"),
+            item => quote(&text(item, ty), &mut literal),
         }
-        literal.push('"');
-        for character in text(item).chars() {
-            if matches!(character, '"' | '\\') {
-                literal.push('\\');
-            }
-            literal.push(character);
-        }
-        literal.push('"');
     }
     literal.push('}');
     literal
+}
+
+fn quote(text: &str, literal: &mut String) {
+    literal.push('"');
+    for character in text.chars() {
+        if matches!(character, '"' | '\\') {
+            literal.push('\\');
+        }
+        literal.push(character);
+    }
+    literal.push('"');
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -249,8 +336,12 @@ mod tests {
     #[test]
     fn text_arrays_are_quoted() {
         let items = [Typed::Other("a\"b\\c".into()), Typed::Null, Typed::Other(String::new())];
-        assert_eq!(array_literal(&items), r#"{"a\"b\\c",NULL,""}"#);
-        assert_eq!(array_literal(&[]), "{}");
+        assert_eq!(array_literal(&items, &Type::TEXT_ARRAY), r#"{"a\"b\\c",NULL,""}"#);
+        assert_eq!(array_literal(&[], &Type::TEXT_ARRAY), "{}");
+        let boxes = [Typed::Other("(1,1),(0,0)".into()), Typed::Null];
+        assert_eq!(array_literal(&boxes, &Type::BOX_ARRAY), r#"{"(1,1),(0,0)";NULL}"#);
+        let lists = [1, 2].map(|number| Typed::List(vec![Typed::Decimal(number.to_string())]));
+        assert_eq!(array_literal(&lists, &Type::NUMERIC_ARRAY), r#"{{"1"},{"2"}}"#);
     }
 
     #[test]
@@ -262,13 +353,13 @@ mod tests {
             [0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 23, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 4, 0, 0, 0, 1, 255, 255, 255, 255]
         );
         let none = Bind::List(Vec::new());
-        assert_eq!(encoded(none, &Type::INT4_ARRAY).unwrap(), [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 23]);
+        assert_eq!(encoded(none, &Type::INT4_ARRAY).unwrap(), b"{}");
     }
 
     #[test]
     fn dates_times_and_uuids_are_binary_in_columns_of_their_type() {
         assert_eq!(encoded(Typed::Date(10_958), &Type::DATE).unwrap(), 1_i32.to_be_bytes());
-        assert_eq!(encoded(Typed::Date(i32::MIN), &Type::DATE).unwrap_err(), "a value does not fit date");
+        assert_eq!(encoded(Typed::Date(i32::MIN + 1), &Type::DATE).unwrap_err(), "a value does not fit date");
         assert_eq!(encoded(Typed::Time(5), &Type::TIME).unwrap(), 5_i64.to_be_bytes());
         assert_eq!(encoded(Typed::Uuid([7; 16]), &Type::UUID).unwrap(), [7; 16]);
         assert_eq!(encoded(Typed::Date(10_958), &Type::TIMESTAMP).unwrap(), b"2000-01-02");
@@ -278,8 +369,35 @@ mod tests {
     }
 
     #[test]
+    fn lists_of_lists_are_arrays_of_several_dimensions() {
+        let pair = |one, other| Typed::List(vec![one, other]);
+        let square = pair(pair(Typed::Int(1), Typed::Null), pair(Typed::Int(3), Typed::Int(4)));
+        let words = [2, 1, 23, 2, 1, 2, 1, 4, 1, -1, 4, 3, 4, 4];
+        let bytes: Vec<u8> = words.iter().flat_map(|word: &i32| word.to_be_bytes()).collect();
+        assert_eq!(encoded(square, &Type::INT4_ARRAY).unwrap(), bytes);
+    }
+
+    #[test]
+    fn lists_among_the_values_of_a_list_are_texts() {
+        let texts = |texts: &[&str]| Typed::List(texts.iter().map(|text| Typed::Text((*text).to_owned())).collect());
+        let keys = Bind::List(vec![texts(&["a", "b"]), texts(&["c"]), Typed::Null, texts(&[])]);
+        let literal = r#"{"{\"a\",\"b\"}","{\"c\"}",NULL,"{}"}"#;
+        assert_eq!(String::from_utf8(encoded(keys, &Type::TEXT_ARRAY).unwrap()).unwrap(), literal);
+    }
+
+    #[test]
+    fn infinity_is_infinite_on_the_wire_and_in_text() {
+        assert_eq!(encoded(Typed::Date(i32::MAX), &Type::DATE).unwrap(), i32::MAX.to_be_bytes());
+        assert_eq!(encoded(Typed::Timestamp(i64::MIN), &Type::TIMESTAMPTZ).unwrap(), i64::MIN.to_be_bytes());
+        assert_eq!(encoded(Typed::Timestamp(i64::MIN), &Type::DATE).unwrap(), b"-infinity");
+        assert_eq!(encoded(Typed::Date(i32::MAX), &Type::TIMESTAMP).unwrap(), b"infinity");
+        assert_eq!(encoded(Typed::Date(2_932_897), &Type::TIMESTAMP).unwrap(), b"10000-01-01");
+        assert_eq!(encoded(Typed::Date(-719_529), &Type::TIMESTAMP).unwrap(), b"0002-12-31 BC");
+    }
+
+    #[test]
     fn timestamps_and_bytes_have_a_text_form() {
-        assert_eq!(encoded(Typed::Timestamp(0), &Type::DATE).unwrap(), b"1970-01-01T00:00:00Z");
+        assert_eq!(encoded(Typed::Timestamp(0), &Type::DATE).unwrap(), b"1970-01-01 00:00:00Z");
         assert_eq!(encoded(Typed::Bytes(vec![1, 0xab]), &Type::TEXT).unwrap(), b"\\x01ab");
     }
 }

@@ -2,12 +2,18 @@
 
 use std::borrow::Cow;
 
+use query::datetime;
 use tokio_postgres::types::{FromSql, Kind, Type};
 
 use crate::cell::Cell;
 
+mod address;
+mod array;
+
 /// From 1970-01-01, where our timestamps start, to 2000-01-01, where PostgreSQL's do.
 pub const EPOCH_MICROS: i64 = 946_684_800_000_000;
+/// Microseconds of a day.
+pub const DAY_MICROS: i64 = 86_400_000_000;
 /// Days between the two epochs.
 pub const EPOCH_DAYS: i32 = 10_957;
 
@@ -46,9 +52,35 @@ pub enum Decoder {
     Json,
     /// `jsonb`: a version byte, then the text.
     Jsonb,
+    /// `inet` and `cidr`.
+    Address,
     /// `void`: what a function without a result answers.
     Void,
+    /// An array of what another decodes.
+    List(&'static Decoder),
 }
+
+/// Decoders of the values of arrays.
+static ITEMS: [Decoder; 18] = [
+    Decoder::Bool,
+    Decoder::Int2,
+    Decoder::Int4,
+    Decoder::Int8,
+    Decoder::Oid,
+    Decoder::Float4,
+    Decoder::Float8,
+    Decoder::Numeric,
+    Decoder::Text,
+    Decoder::Bytes,
+    Decoder::Date,
+    Decoder::Time,
+    Decoder::Timestamp,
+    Decoder::Uuid,
+    Decoder::Json,
+    Decoder::Jsonb,
+    Decoder::Address,
+    Decoder::Void,
+];
 
 /// The bytes of a value, whatever its type.
 pub struct Raw<'a>(pub &'a [u8]);
@@ -83,10 +115,15 @@ impl Decoder {
             Type::UUID => Self::Uuid,
             Type::JSON => Self::Json,
             Type::JSONB => Self::Jsonb,
+            Type::INET | Type::CIDR => Self::Address,
             Type::VOID => Self::Void,
             _ => match ty.kind() {
                 Kind::Enum(_) => Self::Text,
                 Kind::Domain(under) => return Self::of(under),
+                Kind::Array(item) => {
+                    let item = Self::of(item)?;
+                    return ITEMS.iter().find(|known| **known == item).map(Self::List);
+                }
                 _ if ty.name() == "citext" => Self::Text,
                 _ => return None,
             },
@@ -116,7 +153,9 @@ impl Decoder {
             Self::Uuid => Cell::Uuid(raw.try_into().ok()?),
             Self::Json => Cell::Json(raw),
             Self::Jsonb => Cell::Json(raw.get(1..)?),
+            Self::Address => Cell::Text(Cow::Owned(address::text(raw)?)),
             Self::Void => Cell::Null,
+            Self::List(item) => array::list(*item, raw)?,
         })
     }
 }
@@ -126,23 +165,34 @@ fn widened(single: f32) -> f64 {
     format!("{single:e}").parse().unwrap_or_else(|_| f64::from(single))
 }
 
+/// Both calendars have their infinities at the ends of the same width.
 fn date(days: i32) -> Cell<'static> {
     match days {
-        i32::MAX => Cell::Text(Cow::Borrowed("infinity")),
-        i32::MIN => Cell::Text(Cow::Borrowed("-infinity")),
+        datetime::LAST_DAY | datetime::FIRST_DAY => Cell::Date(days),
         _ => Cell::Date(days.saturating_add(EPOCH_DAYS)),
     }
 }
 
-/// The last thirty years before the end of PostgreSQL's calendar (294276) do not fit ours and become `infinity`.
+/// The last thirty years before the end of PostgreSQL's calendar (294276) do not fit ours and are texts.
 fn timestamp(micros: i64) -> Cell<'static> {
-    if micros == i64::MIN {
-        return Cell::Text(Cow::Borrowed("-infinity"));
+    if let datetime::LAST_MICROS | datetime::FIRST_MICROS = micros {
+        return Cell::Timestamp(micros);
     }
     match micros.checked_add(EPOCH_MICROS) {
-        Some(micros) => Cell::Timestamp(micros),
-        None => Cell::Text(Cow::Borrowed("infinity")),
+        Some(micros) if micros != datetime::LAST_MICROS => Cell::Timestamp(micros),
+        Some(_) | None => Cell::Text(Cow::Owned(late(micros))),
     }
+}
+
+/// A point in time after those that fit our count, from its microseconds since 2000.
+fn late(micros: i64) -> String {
+    let days = i32::try_from(micros / DAY_MICROS).expect("64 bits of microseconds are fewer than 2^31 days");
+    datetime::written(|out| {
+        datetime::date(out, days + EPOCH_DAYS);
+        out.push(b'T');
+        datetime::clock(out, micros % DAY_MICROS);
+        out.push(b'Z');
+    })
 }
 
 /// A `numeric` as PostgreSQL writes it, trailing zeros of its scale included.
@@ -241,9 +291,11 @@ mod tests {
     fn times_count_from_1970() {
         assert_eq!(Decoder::Date.decode(&0_i32.to_be_bytes()), Cell::Date(10_957));
         assert_eq!(Decoder::Timestamp.decode(&0_i64.to_be_bytes()), Cell::Timestamp(EPOCH_MICROS));
-        assert_eq!(Decoder::Timestamp.decode(&i64::MAX.to_be_bytes()), Cell::Text("infinity".into()));
-        assert_eq!(Decoder::Timestamp.decode(&i64::MIN.to_be_bytes()), Cell::Text("-infinity".into()));
-        assert_eq!(Decoder::Date.decode(&i32::MIN.to_be_bytes()), Cell::Text("-infinity".into()));
+        assert_eq!(Decoder::Timestamp.decode(&i64::MAX.to_be_bytes()), Cell::Timestamp(datetime::LAST_MICROS));
+        assert_eq!(Decoder::Timestamp.decode(&i64::MIN.to_be_bytes()), Cell::Timestamp(datetime::FIRST_MICROS));
+        assert_eq!(Decoder::Date.decode(&i32::MIN.to_be_bytes()), Cell::Date(datetime::FIRST_DAY));
+        let last = 9_223_371_331_199_999_999_i64;
+        assert_eq!(Decoder::Timestamp.decode(&last.to_be_bytes()), Cell::Text("+294276-12-31T23:59:59.999999Z".into()));
     }
 
     #[test]
@@ -261,8 +313,8 @@ mod tests {
     #[test]
     fn types_without_a_known_form_have_no_decoder() {
         assert_eq!(Decoder::of(&Type::INTERVAL), None);
-        assert_eq!(Decoder::of(&Type::INET), None);
-        assert_eq!(Decoder::of(&Type::INT4_ARRAY), None);
+        assert_eq!(Decoder::of(&Type::INTERVAL_ARRAY), None);
+        assert_eq!(Decoder::of(&Type::INT4_ARRAY), Some(Decoder::List(&Decoder::Int4)));
         assert_eq!(Decoder::of(&Type::VARCHAR), Some(Decoder::Text));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use query::{Column, ForeignKey, Schema, Table, TableKind, Type, Writes};
+use query::{Abilities, Column, ForeignKey, Schema, Table, TableKind, Type, Writes};
 use tokio_postgres::{
     Row,
     types::{ToSql, Type as Native},
@@ -14,6 +14,7 @@ use super::{
     error::{Keys, PostgresError},
     pooler::TransactionKind,
     rewritten::{self, Events, Rewritten},
+    unordered::{self, Unordered},
 };
 use crate::{Introspected, LeftOut};
 
@@ -35,13 +36,18 @@ SELECT c.relname::text,
     a.atthasdef OR a.attidentity <> '' OR own.typdefault IS NOT NULL,
     a.attidentity = 'a' OR a.attgenerated <> '',
     pg_catalog.format_type(a.atttypid, a.atttypmod),
-    pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')
+    pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT'),
+    within.oid,
+    within.typname::text
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN (pg_catalog.pg_attribute a
     JOIN base ON base.type = a.atttypid
     JOIN pg_catalog.pg_type own ON own.oid = a.atttypid
-    JOIN pg_catalog.pg_type under ON under.oid = base.base)
+    JOIN pg_catalog.pg_type under ON under.oid = base.base
+    LEFT JOIN pg_catalog.pg_type item ON item.typarray = base.base
+    LEFT JOIN base item_base ON item_base.type = item.oid
+    LEFT JOIN pg_catalog.pg_type within ON within.oid = item_base.base)
     ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
     AND pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT, INSERT, UPDATE')
 WHERE n.nspname = $1 AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
@@ -181,17 +187,18 @@ pub async fn catalog(connection: &Connection, name: &str) -> Result<Catalog, Pos
         let left_out = connection.query(LEFT_OUT, &schema).await?;
         let traits = connection.query(TRAITS, &schema).await?;
         let collations = connection.query(equality::COLLATIONS, &schema).await?;
-        Ok::<_, PostgresError>((columns, traits, keys, foreign_keys, left_out, collations))
+        let unordered = unordered::types(connection).await?;
+        Ok::<_, PostgresError>((columns, traits, keys, foreign_keys, left_out, collations, unordered))
     };
     let found = found.await;
     connection.command("COMMIT").await?;
-    let (columns, traits, keys, foreign_keys, unusable, collations) = found?;
+    let (columns, traits, keys, foreign_keys, unusable, collations, unordered) = found?;
     let Rewritten { events, mut left_out, foreign } = rewritten::find(connection, name).await?;
     for row in &unusable {
         left_out.push(LeftOut::until_change(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?));
     }
 
-    let mut tables = Tables { events, ..Tables::default() };
+    let mut tables = Tables { events, unordered, ..Tables::default() };
     let is_left_out = |name: &str| left_out.iter().any(|object| object.name == name);
     for row in &columns {
         if !is_left_out(row.try_get(0)?) {
@@ -229,6 +236,8 @@ struct Tables {
     by_name: HashMap<String, usize>,
     /// What can be written through views and foreign tables.
     events: HashMap<String, Events>,
+    /// The types without an order.
+    unordered: HashMap<u32, Unordered>,
 }
 
 impl Tables {
@@ -263,14 +272,23 @@ impl Tables {
         });
         let Some(name) = column else { return Ok(()) };
         let (base, native): (u32, String) = (row.try_get(3)?, row.try_get(8)?);
+        let item: Option<u32> = row.try_get(10)?;
+        let unordered = self.unordered.get(&item.unwrap_or(base)).copied().unwrap_or_default();
         self.tables[index].columns.push(Column {
             name,
-            r#type: held(base, row.try_get(4)?),
+            r#type: match item {
+                Some(item) => held(item, row.try_get(11)?).listed().unwrap_or(Type::Other),
+                None => held(base, row.try_get(4)?),
+            },
             nullable: row.try_get(5)?,
             has_default: row.try_get(6)?,
             generated: row.try_get::<_, bool>(7)? || is_read_only,
             readable: row.try_get(9)?,
             equality: equality::of(base, &native),
+            abilities: Abilities {
+                comparisons: if item.is_some() { unordered.arrays } else { unordered.values },
+                wide_times: true,
+            },
             native,
         });
         Ok(())
@@ -362,6 +380,7 @@ fn held(oid: u32, name: &str) -> Type {
         Some(Native::TIMESTAMP | Native::TIMESTAMPTZ) => Type::Timestamp,
         Some(Native::UUID) => Type::Uuid,
         Some(Native::JSON | Native::JSONB) => Type::Json,
+        Some(Native::INET | Native::CIDR) => Type::Address,
         None if name == "citext" => Type::Text,
         Some(_) | None => Type::Other,
     }

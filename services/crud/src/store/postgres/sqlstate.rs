@@ -60,6 +60,10 @@ pub fn refused(error: &DbError, value: Option<Bind>, database: &str, keys: &Keys
     }
     match error.code().code() {
         "42883" => invalid(InvalidKind::Incomparable, error, value),
+        "0A000" if is_without_returning(error) => {
+            let text = "returning is not possible here, because a rule of the database writes elsewhere";
+            Error::refused(Code::BadRequest, text, spoken(error))
+        }
         "0A000" => {
             Error::refused(Code::BadRequest, "the database does not support the operation on this table", spoken(error))
         }
@@ -217,6 +221,11 @@ fn spoken_inside(error: &DbError) -> String {
 /// Whether it says `materialized view "a" has not been populated`.
 fn is_unpopulated(error: &DbError) -> bool {
     error.routine() == Some("ExecOpenScanRelation") || error.message().contains("has not been populated")
+}
+
+/// Whether it says `cannot perform INSERT RETURNING on relation "a"`, in whatever language: a rule gives no rows.
+fn is_without_returning(error: &DbError) -> bool {
+    error.routine() == Some("RewriteQuery") && error.message().contains("RETURNING")
 }
 
 /// The name in a message, whatever its language quotes it with.

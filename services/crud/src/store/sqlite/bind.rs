@@ -38,6 +38,8 @@ pub fn bound(value: &Typed) -> ToSqlOutput<'_> {
             ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes()))
         }
         Typed::Bytes(bytes) => ToSqlOutput::Borrowed(ValueRef::Blob(bytes)),
+        // No column of SQLite holds lists.
+        Typed::List(items) => ToSqlOutput::Owned(Value::Text(list(items))),
         Typed::Date(_) | Typed::Time(_) | Typed::Timestamp(_) | Typed::Uuid(_) => {
             ToSqlOutput::Owned(Value::Text(datetime::written(|out| written(out, value))))
         }
@@ -70,7 +72,8 @@ fn written(out: &mut Vec<u8>, value: &Typed) {
         | Typed::Text(_)
         | Typed::Bytes(_)
         | Typed::Json(_)
-        | Typed::Other(_) => {}
+        | Typed::Other(_)
+        | Typed::List(_) => {}
     }
 }
 
@@ -110,6 +113,7 @@ fn member(out: &mut Vec<u8>, item: &Typed) {
             None => out.extend_from_slice(text.as_bytes()),
         },
         Typed::Text(text) | Typed::Json(text) | Typed::Other(text) => json::string(out, text),
+        Typed::List(items) => out.extend_from_slice(list(items).as_bytes()),
         Typed::Date(_) | Typed::Time(_) | Typed::Timestamp(_) | Typed::Uuid(_) => {
             out.push(b'"');
             written(out, item);

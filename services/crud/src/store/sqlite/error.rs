@@ -116,6 +116,7 @@ fn failed(code: ffi::Error, text: &str) -> SqliteError {
             Error::Query(query::Error::Malformed("the view has no way to write these columns".to_owned()))
         }
         _ if is_schema(text) => Error::SchemaMoved(text.to_owned()),
+        _ if text.contains(UNKNOWN_COLLATION) => Error::WrongType(unknown_collation(text)),
         _ => Error::Database(format!("{code}: {text}")),
     })
 }
@@ -124,6 +125,15 @@ fn is_too_complex(text: &str) -> bool {
     ["too many SQL variables", "too many terms", "Expression tree is too large", "parser stack overflow"]
         .iter()
         .any(|part| text.contains(part))
+}
+
+/// What SQLite says before the name of a collation that only another program defines.
+const UNKNOWN_COLLATION: &str = "no such collation sequence: ";
+
+fn unknown_collation(text: &str) -> String {
+    let name = text.split_once(UNKNOWN_COLLATION).map_or("", |(_, rest)| rest);
+    let name = name.split([' ', '\n']).next().unwrap_or_default();
+    format!("a column cannot be compared or sorted: its collation {name} is not known to the server")
 }
 
 fn is_schema(text: &str) -> bool {

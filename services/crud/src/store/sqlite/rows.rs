@@ -178,9 +178,16 @@ fn int(output: Output, value: i64) -> Cell<'static> {
     let micros = || value.checked_mul(1_000_000).filter(|micros| datetime::has_plain_year(*micros));
     match output.r#type {
         Type::Bool => Cell::Bool(value != 0),
-        Type::Int16 | Type::Int32 | Type::Int64 | Type::Bytes | Type::Uuid | Type::Json | Type::Other | Type::Any => {
-            Cell::Int(value)
-        }
+        Type::Int16
+        | Type::Int32
+        | Type::Int64
+        | Type::Bytes
+        | Type::Uuid
+        | Type::Json
+        | Type::Other
+        | Type::Any
+        | Type::Address
+        | Type::List(_) => Cell::Int(value),
         Type::Float => Cell::Float(value as f64),
         Type::Decimal => Cell::Decimal(Cow::Owned(padded(value.to_string(), output.scale))),
         Type::Text => Cell::Text(Cow::Owned(value.to_string())),
@@ -212,7 +219,9 @@ fn float(output: Output, value: f64) -> Cell<'static> {
         | Type::Uuid
         | Type::Json
         | Type::Other
-        | Type::Any => Cell::Float(value),
+        | Type::Any
+        | Type::Address
+        | Type::List(_) => Cell::Float(value),
     }
 }
 
@@ -241,7 +250,15 @@ fn text(output: Output, bytes: &[u8]) -> Cell<'_> {
         Type::Decimal => {
             is_decimal(bytes).then(|| Cell::Decimal(Cow::Owned(padded(text.clone().into_owned(), output.scale))))
         }
-        Type::Int16 | Type::Int32 | Type::Int64 | Type::Float | Type::Text | Type::Other | Type::Any => None,
+        Type::Int16
+        | Type::Int32
+        | Type::Int64
+        | Type::Float
+        | Type::Text
+        | Type::Other
+        | Type::Any
+        | Type::Address
+        | Type::List(_) => None,
     };
     parsed.unwrap_or(Cell::Text(text))
 }

@@ -1,6 +1,6 @@
 //! Introspection of a database file.
 
-use query::{Column, Equality, ForeignKey, Schema, Table, TableKind, Type, Writes};
+use query::{Abilities, Column, Equality, ForeignKey, Schema, Table, TableKind, Type, Writes};
 use rusqlite::{Connection, Error as DriverError, ErrorCode, Result as DriverResult};
 
 use super::{
@@ -150,6 +150,7 @@ fn columns(reader: &Connection, table: &str, kind: TableKind) -> DriverResult<Ve
             native,
             readable: true,
             equality: Equality::default(),
+            abilities: Abilities::default(),
         });
     }
     Ok(columns)

@@ -66,7 +66,7 @@ async fn a_schema_is_read_with_all_that_matters() {
     assert_eq!(schema.table("sale").unwrap().kind, TableKind::Table);
     assert_eq!(schema.table("sale").unwrap().primary_key, ["day"]);
     assert_eq!(schema.table("pair").unwrap().primary_key, ["b", "a"]);
-    assert_eq!(described(&schema.table("pair").unwrap().columns[2]), "tags Other text[] nullable");
+    assert_eq!(described(&schema.table("pair").unwrap().columns[2]), "tags List(Text) text[] nullable");
     assert_eq!(schema.table("pair_note").unwrap().foreign_keys[0].foreign_columns, ["b", "a"]);
     assert!(schema.table("hollow").unwrap().columns.is_empty());
 }

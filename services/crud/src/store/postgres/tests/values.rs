@@ -35,7 +35,10 @@ fn samples() -> Vec<(&'static str, Typed, &'static str)> {
         ("padded", text("ab"), "Text(\"ab  \")"),
         ("data", Typed::Bytes(vec![0, 255]), "Bytes([0, 255])"),
         ("day", Typed::Date(14_275), "Date(14275)"),
-        ("day", Typed::Other("infinity".into()), "Text(\"infinity\")"),
+        ("day", Typed::Other("infinity".into()), "Date(2147483647)"),
+        ("day", Typed::Date(i32::MIN), "Date(-2147483648)"),
+        ("stamp", Typed::Timestamp(i64::MAX), "Timestamp(9223372036854775807)"),
+        ("hour", Typed::Time(86_400_000_000), "Time(86400000000)"),
         ("hour", Typed::Time(47_655_500_000), "Time(47655500000)"),
         ("stamp", Typed::Timestamp(1_230_768_000_000_001), "Timestamp(1230768000000001)"),
         ("moment", Typed::Timestamp(-1), "Timestamp(-1)"),
@@ -45,13 +48,14 @@ fn samples() -> Vec<(&'static str, Typed, &'static str)> {
         ("mood", Typed::Other("happy".into()), "Text(\"happy\")"),
         ("address", Typed::Other("10.0.0.1/8".into()), "Text(\"10.0.0.1/8\")"),
         ("gap", Typed::Other("1 day 2 hours".into()), "Text(\"1 day 02:00:00\")"),
-        ("tags", Typed::Other("{a,\"b c\"}".into()), "Text(\"{a,\\\"b c\\\"}\")"),
+        ("tags", Typed::List(vec![text("a"), Typed::Null]), "List([Text(\"a\"), Null])"),
+        ("tags", Typed::Other("{a,\"b c\"}".into()), "List([Text(\"a\"), Text(\"b c\")])"),
         ("numbers", Typed::Other("[1,5)".into()), "Text(\"[1,5)\")"),
     ]
 }
 
 fn selected(column: &str) -> String {
-    let is_other = ["mood", "address", "gap", "tags", "numbers"].contains(&column);
+    let is_other = ["mood", "gap", "numbers"].contains(&column);
     format!("\"{column}\"{}", if is_other { "::text" } else { "" })
 }
 
