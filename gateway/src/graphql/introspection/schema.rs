@@ -4,16 +4,18 @@
 mod inputs;
 mod objects;
 
+use std::collections::HashSet;
+
 use async_graphql::dynamic::{
     Enum, Field, FieldFuture, InputObject, InputValue, Object, Scalar as DynamicScalar, Schema, SchemaBuilder,
     Type as DynamicType, TypeRef,
 };
 use mesh::Fault;
-use query::Column;
+use query::{Column, Comparisons};
 
 use super::{
     reach::Reach,
-    type_names::{Scalar, TypeNames},
+    type_names::{Condition, Scalar, TypeNames},
 };
 use crate::graphql::names::{self, Names};
 
@@ -86,25 +88,52 @@ impl Publisher<'_> {
             if let Some(description) = scalar.description() {
                 self.register(DynamicScalar::new(&named.name).description(description));
             }
-            let mut filter = Members::new(&named.filter);
-            if scalar != Scalar::Json {
-                for operator in ["_eq", "_ne", "_gt", "_gte", "_lt", "_lte"] {
-                    filter.members.push(InputValue::new(operator, TypeRef::named(&named.name)));
-                }
-                for operator in ["_in", "_nin"] {
-                    filter.members.push(InputValue::new(operator, TypeRef::named_nn_list(&named.name)));
-                }
+            self.condition(Condition::on(scalar));
+        }
+        let tables = (0..self.names.tables_count()).flat_map(|table| &self.names.stored(table).columns);
+        let conditions: HashSet<Condition> = tables.map(Condition::of).collect();
+        for condition in conditions {
+            if condition != Condition::on(condition.scalar) {
+                self.condition(condition);
             }
-            filter.members.push(InputValue::new("_isNull", TypeRef::named(TypeRef::BOOLEAN)));
-            filter.members.push(InputValue::new("_not", TypeRef::named(&named.filter)));
-            self.register_input(filter);
         }
         let rows = self.types.rows.clone();
         self.register_enum(&rows, ["all", "one"].map(str::to_owned).into());
     }
 
-    fn scalar_of(&self, column: &Column) -> &str {
-        &self.types.scalar(Scalar::of(column.r#type)).name
+    /// `IntFilter`
+    fn condition(&mut self, condition: Condition) {
+        let name = self.types.condition(condition).to_owned();
+        let value = self.value(condition.scalar, condition.is_list);
+        let values = TypeRef::List(Box::new(TypeRef::NonNull(Box::new(value.clone()))));
+        let (orders, lists): (&[&str], &[&str]) = match condition.comparisons {
+            Comparisons::All => (&["_eq", "_ne", "_gt", "_gte", "_lt", "_lte"], &["_in", "_nin"]),
+            Comparisons::Equality => (&["_eq", "_ne"], &["_in", "_nin"]),
+            Comparisons::None => (&[], &[]),
+        };
+        let mut filter = Members::new(&name);
+        filter.members.extend(orders.iter().map(|operator| InputValue::new(*operator, value.clone())));
+        filter.members.extend(lists.iter().map(|operator| InputValue::new(*operator, values.clone())));
+        filter.members.push(InputValue::new("_isNull", TypeRef::named(TypeRef::BOOLEAN)));
+        filter.members.push(InputValue::new("_not", TypeRef::named(&name)));
+        self.register_input(filter);
+    }
+
+    /// The type of a column's values, which may be null.
+    fn type_of(&self, column: &Column) -> TypeRef {
+        self.value(Scalar::of(column.r#type), Condition::of(column).is_list)
+    }
+
+    /// As [`Self::type_of`], without null where `is_required`.
+    fn type_where(&self, column: &Column, is_required: bool) -> TypeRef {
+        let r#type = self.type_of(column);
+        if is_required { TypeRef::NonNull(Box::new(r#type)) } else { r#type }
+    }
+
+    /// A scalar, or a list of it, among whose values may be nulls.
+    fn value(&self, scalar: Scalar, is_list: bool) -> TypeRef {
+        let name = &self.types.scalar(scalar).name;
+        if is_list { TypeRef::named_list(name) } else { TypeRef::named(name) }
     }
 
     /// Relations of a table and counts of them, in their order, each with its name and the table that it leads to.

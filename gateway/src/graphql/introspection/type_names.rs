@@ -1,8 +1,8 @@
 //! Names of the types that the types of tables bring with them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use query::Type;
+use query::{Column, Comparisons, Type};
 
 use crate::graphql::names::Names;
 
@@ -10,6 +10,8 @@ use crate::graphql::names::Names;
 pub struct TypeNames {
     /// Scalars and their filters.
     scalars: Vec<(Scalar, ScalarNames)>,
+    /// Conditions on columns that are lists of a scalar, or have no order.
+    conditions: HashMap<Condition, String>,
     /// Of each table, by its index.
     tables: Vec<TableTypes>,
     /// How many rows a mutation writes.
@@ -45,8 +47,45 @@ pub struct TableTypes {
     pub inc: String,
 }
 
+/// Conditions that a column of a type can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Condition {
+    /// The scalar of its values.
+    pub scalar: Scalar,
+    /// Its values are lists of them.
+    pub is_list: bool,
+    /// How its values compare.
+    pub comparisons: Comparisons,
+}
+
+impl Condition {
+    /// The conditions on a column.
+    pub fn of(column: &Column) -> Self {
+        let is_list = matches!(column.r#type, Type::List(_));
+        Self { scalar: Scalar::of(column.r#type), is_list, comparisons: column.comparisons() }
+    }
+
+    /// The conditions on a column of a scalar whose values have an order; JSON has none.
+    pub fn on(scalar: Scalar) -> Self {
+        let comparisons = if scalar == Scalar::Json { Comparisons::None } else { Comparisons::All };
+        Self { scalar, is_list: false, comparisons }
+    }
+
+    fn preferred(self) -> String {
+        let scalar = self.scalar.preferred();
+        let list = if self.is_list { "List" } else { "" };
+        let comparisons = match self.comparisons {
+            Comparisons::Equality => "Equality",
+            // JSON has no others.
+            Comparisons::None if self.scalar != Scalar::Json => "Null",
+            Comparisons::All | Comparisons::None => "",
+        };
+        format!("{scalar}{list}{comparisons}Filter")
+    }
+}
+
 /// The scalars.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scalar {
     Boolean,
     Int,
@@ -83,7 +122,7 @@ impl Scalar {
         Scalar::Any,
     ];
 
-    /// The scalar of a column's values.
+    /// The scalar of a column's values; of what is in it, for a list.
     pub fn of(r#type: Type) -> Self {
         match r#type {
             Type::Bool => Scalar::Boolean,
@@ -174,7 +213,16 @@ impl TypeNames {
             }
         });
         let tables = tables.collect();
-        Self { scalars: scalars.into(), tables, rows }
+        let conditions = conditions().map(|condition| (condition, claim(&mut taken, &condition.preferred(), 1)));
+        Self { scalars: scalars.into(), conditions: conditions.collect(), tables, rows }
+    }
+
+    /// The name of the conditions on a column.
+    pub fn condition(&self, condition: Condition) -> &str {
+        match self.conditions.get(&condition) {
+            Some(name) => name,
+            None => &self.scalar(condition.scalar).filter,
+        }
     }
 
     /// Types of the table at an index.
@@ -187,6 +235,19 @@ impl TypeNames {
         let found = self.scalars.iter().find(|(known, _)| *known == scalar);
         &found.expect("all scalars have names").1
     }
+}
+
+/// Conditions other than those of every column of a scalar.
+fn conditions() -> impl Iterator<Item = Condition> {
+    let all = Scalar::ALL.into_iter().flat_map(|scalar| {
+        [Comparisons::All, Comparisons::Equality, Comparisons::None]
+            .into_iter()
+            .flat_map(move |comparisons| [false, true].map(|is_list| Condition { scalar, is_list, comparisons }))
+    });
+    all.filter(|condition| {
+        let is_known = condition.scalar != Scalar::Json || condition.comparisons == Comparisons::None;
+        is_known && *condition != Condition::on(condition.scalar)
+    })
 }
 
 /// Takes `wanted`, with the position appended as often as it takes to be the only one.

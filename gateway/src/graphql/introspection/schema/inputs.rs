@@ -1,9 +1,9 @@
 //! Inputs of the schema: conditions, orders, documents, changes.
 
 use async_graphql::dynamic::{InputValue, TypeRef};
-use query::Type;
+use query::Comparisons;
 
-use super::{Members, Publisher, Scalar};
+use super::{Condition, Members, Publisher};
 use crate::graphql::{
     introspection::reach::AllowedColumns,
     names::{self, TableNames},
@@ -57,8 +57,8 @@ impl Publisher<'_> {
         let (names, stored) = (self.names.table(table), self.names.stored(table));
         let mut filter = Members::new(name);
         for (index, column) in stored.columns.iter().enumerate().filter(|(index, _)| allowed.filter[*index]) {
-            let scalar = &self.types.scalar(Scalar::of(column.r#type)).filter;
-            filter.members.push(InputValue::new(&names.columns[index], TypeRef::named(scalar)));
+            let condition = self.types.condition(Condition::of(column));
+            filter.members.push(InputValue::new(&names.columns[index], TypeRef::named(condition)));
         }
         for (name, field, to) in self.relations(table) {
             let names::Field::Relation(index, _) = field else { continue };
@@ -87,7 +87,8 @@ impl Publisher<'_> {
         let (names, stored) = (self.names.table(table), self.names.stored(table));
         let Some(allowed) = &self.reach.table(table).read else { return Vec::new() };
         let columns = stored.columns.iter().enumerate();
-        let sorted = columns.filter(|(index, column)| allowed.filter[*index] && column.r#type != Type::Json);
+        let sorted =
+            columns.filter(|(index, column)| allowed.filter[*index] && column.comparisons() == Comparisons::All);
         let values = sorted.flat_map(|(index, _)| ["asc", "desc"].map(|way| format!("{}_{way}", names.columns[index])));
         let is_column = |value: &String| {
             matches!(names.fields.get(value), Some(names::Field::Column(_)))
@@ -121,8 +122,7 @@ impl Publisher<'_> {
         for index in fields {
             let stored = self.names.stored(table);
             let column = &stored.columns[index];
-            let scalar = self.scalar_of(column);
-            let r#type = if stored.requires(column) { TypeRef::named_nn(scalar) } else { TypeRef::named(scalar) };
+            let r#type = self.type_where(column, stored.requires(column));
             insert.members.push(InputValue::new(&self.names.table(table).columns[index], r#type));
         }
         self.register_input(insert);
@@ -145,7 +145,7 @@ impl Publisher<'_> {
         let names: &TableNames = self.names.table(table);
         for index in fields {
             let column = &self.names.stored(table).columns[index];
-            let member = || InputValue::new(&names.columns[index], TypeRef::named(self.scalar_of(column)));
+            let member = || InputValue::new(&names.columns[index], self.type_of(column));
             set.members.push(member());
             if column.r#type.is_number() {
                 inc.members.push(member());

@@ -1,7 +1,7 @@
 //! Objects of the schema: roots, rows, counts, results of mutations.
 
 use async_graphql::dynamic::{InputValue, TypeRef};
-use query::{Operation, Type};
+use query::{Comparisons, Operation};
 
 use super::{FieldParts, Members, NOTHING, Publisher};
 use crate::graphql::names::{self, RootField, RootKind};
@@ -36,11 +36,11 @@ impl Publisher<'_> {
                 let stored = self.names.stored(table);
                 for key in &stored.primary_key {
                     let index = stored.columns.iter().position(|column| column.name == *key)?;
-                    if !allowed.filter[index] || stored.columns[index].r#type == Type::Json {
+                    let column = &stored.columns[index];
+                    if !allowed.filter[index] || column.comparisons() == Comparisons::None {
                         return None;
                     }
-                    let scalar = self.scalar_of(&stored.columns[index]);
-                    field.arguments.push(InputValue::new(&types.columns[index], TypeRef::named_nn(scalar)));
+                    field.arguments.push(InputValue::new(&types.columns[index], self.type_where(column, true)));
                 }
                 Some(field)
             }
@@ -140,8 +140,7 @@ impl Publisher<'_> {
             if !allowed.is_some_and(|allowed| allowed.read[index]) {
                 continue;
             }
-            let scalar = self.scalar_of(column);
-            let r#type = if column.nullable { TypeRef::named(scalar) } else { TypeRef::named_nn(scalar) };
+            let r#type = self.type_where(column, !column.nullable);
             let description = (!column.native.is_empty()).then(|| column.native.clone());
             object.members.push(FieldParts { description, ..FieldParts::new(&names.columns[index], r#type) });
         }

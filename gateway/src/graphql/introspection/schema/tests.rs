@@ -158,3 +158,52 @@ fn orders_that_are_names_of_columns_too_are_left_out() {
     assert!(filter.contains(&"_and: StringFilter".to_owned()) && filter.contains(&"_x: StringFilter".to_owned()));
     assert_eq!(filter.iter().filter(|field| field.starts_with("_and")).count(), 1);
 }
+
+#[test]
+fn columns_have_the_conditions_that_their_database_compares() {
+    let mut project = Project::clone(&fixture::with_tables(&["odd"]));
+    let mut tables = project.databases[0].schema.as_ref().unwrap().tables().to_vec();
+    let column = |name: &str, r#type: query::Type, comparisons: Comparisons| query::Column {
+        name: name.to_owned(),
+        r#type,
+        abilities: query::Abilities { comparisons, ..query::Abilities::default() },
+        ..tables[0].columns[0].clone()
+    };
+    tables[0].columns = vec![
+        column("tags", query::Type::List(&query::Type::Text), Comparisons::All),
+        column("docs", query::Type::List(&query::Type::Json), Comparisons::All),
+        column("tx", query::Type::Other, Comparisons::Equality),
+        column("spot", query::Type::Other, Comparisons::None),
+        column("address", query::Type::Address, Comparisons::All),
+    ];
+    tables[0].primary_key.clear();
+    project.databases[0].schema = Some(Arc::new(query::Schema::new(tables)));
+    project.databases[0].id = "music".to_owned();
+
+    let sdl = sdl(Arc::new(project), &reach(&[("default", &ALL, Columns::default())]));
+
+    let lists = ["tags: [String]", "docs: [JSON]", "tx: Native", "spot: Native", "address: Native"];
+    assert_eq!(definition(&sdl, "type Odd "), lists);
+    assert_eq!(definition(&sdl, "input OddInsert"), lists);
+    let filter = definition(&sdl, "input OddFilter");
+    assert_eq!(
+        filter[..5],
+        [
+            "tags: StringListFilter",
+            "docs: JSONListFilter",
+            "tx: NativeEqualityFilter",
+            "spot: NativeNullFilter",
+            "address: NativeFilter"
+        ]
+    );
+    let of_lists = definition(&sdl, "input StringListFilter");
+    assert!(of_lists.contains(&"_eq: [String]".to_owned()) && of_lists.contains(&"_in: [[String]!]".to_owned()));
+    let of_equality = definition(&sdl, "input NativeEqualityFilter");
+    assert_eq!(of_equality.len(), 6, "{of_equality:?}");
+    assert!(!of_equality.iter().any(|operator| operator.starts_with("_lt")));
+    for none in ["NativeNullFilter", "JSONListFilter"] {
+        let of_none = definition(&sdl, &format!("input {none}"));
+        assert_eq!(of_none, ["_isNull: Boolean".to_owned(), format!("_not: {none}")]);
+    }
+    assert_eq!(definition(&sdl, "enum OddSort"), ["tags_asc", "tags_desc", "address_asc", "address_desc"]);
+}
