@@ -1,0 +1,6 @@
+CREATE TABLE note (id int PRIMARY KEY, v text, slug text, upper text);
+CREATE FUNCTION before() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.upper := upper(NEW.v); RETURN NEW; END $$;
+CREATE FUNCTION after() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN UPDATE note SET slug = lower(NEW.v) WHERE id = NEW.id; RETURN NULL; END $$;
+CREATE TRIGGER note_upper BEFORE INSERT OR UPDATE ON note FOR EACH ROW EXECUTE FUNCTION before();
+CREATE TRIGGER note_slug AFTER INSERT ON note FOR EACH ROW EXECUTE FUNCTION after();
+CREATE TRIGGER note_slugs AFTER UPDATE OF v ON note FOR EACH ROW EXECUTE FUNCTION after();

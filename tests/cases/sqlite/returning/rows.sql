@@ -1,0 +1,1 @@
+DELETE FROM note; INSERT INTO note (id, v) VALUES (1, 'Old');
