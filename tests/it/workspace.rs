@@ -77,7 +77,7 @@ fn dependencies_point_one_way() -> anyhow::Result<()> {
 }
 
 /// Packages that the operation model may stand on.
-const QUERY_PACKAGES: usize = 28;
+const QUERY_PACKAGES: usize = 24;
 
 #[test]
 fn the_operation_model_stands_on_little() -> anyhow::Result<()> {

@@ -3,7 +3,6 @@
 
 use std::fmt;
 
-use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// A resource document, typed.
@@ -22,7 +21,8 @@ pub type ProjectResource = Resource<ProjectMeta, Project>;
 pub type DatabaseResource = Resource<DatabaseMeta, Database>;
 
 /// `meta` of a project.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ProjectMeta {
     /// The project's id, as it stands in addresses.
@@ -30,7 +30,8 @@ pub struct ProjectMeta {
 }
 
 /// `spec` of a project.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct Project {
     /// For people.
@@ -50,7 +51,8 @@ pub struct Project {
 }
 
 /// A key that verifies tokens.
-#[derive(Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct TokenKey {
     /// Names the key in a token's header.
@@ -79,7 +81,8 @@ impl fmt::Debug for TokenKey {
 }
 
 /// Signature algorithm of tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub enum Algorithm {
     /// HMAC with SHA-256.
     #[default]
@@ -88,7 +91,8 @@ pub enum Algorithm {
 }
 
 /// Evaluation of rules.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct Security {
     /// Effect of a `match` on `args.find`.
@@ -96,7 +100,8 @@ pub struct Security {
 }
 
 /// Effect of a `match` on `args.find.<column>`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum MatchMode {
     /// The request must carry the plain value.
@@ -109,7 +114,8 @@ pub enum MatchMode {
 }
 
 /// Cross-origin resource sharing.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Cors {
     /// Origins, exact; `*` for any, without credentials.
@@ -117,7 +123,8 @@ pub struct Cors {
 }
 
 /// JSON form of numbers that a double cannot hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Numbers {
     /// As JSON numbers with every digit.
@@ -129,7 +136,8 @@ pub enum Numbers {
 
 /// GraphQL of a project. Its limits hold for every protocol: another spelling of those in [`ProjectLimits`], and the
 /// lower one counts.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct Graphql {
     /// Whether the schema is shown, as far as the caller's rules reach; absent: in development only.
@@ -141,7 +149,8 @@ pub struct Graphql {
 }
 
 /// Limits of a project; absent ones are the node's, and one above the node's changes nothing.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct ProjectLimits {
     /// Bytes of a request's body.
@@ -165,7 +174,8 @@ pub struct ProjectLimits {
 }
 
 /// `meta` of a database.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DatabaseMeta {
     /// The project's id.
@@ -175,7 +185,8 @@ pub struct DatabaseMeta {
 }
 
 /// `spec` of a database.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Database {
     /// Which engine; absent: the one that the scheme of `url` names. Read it by [`Database::engine`].
@@ -198,7 +209,8 @@ pub struct Database {
 }
 
 /// A database engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
     /// A file.
@@ -242,7 +254,8 @@ impl Engine {
 }
 
 /// Connections of one database.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Pool {
     /// At most this many.
@@ -256,7 +269,8 @@ impl Default for Pool {
 }
 
 /// `meta` of a table.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TableMeta {
     /// The project's id.
