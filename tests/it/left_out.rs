@@ -7,18 +7,9 @@ use serde_json::{Value, json};
 use tests::{
     client::Client,
     engine::{Database, Engine},
-    mesh::{Setup, ready, write_resources},
+    mesh::{OPEN_LAB, Setup, ready, write_resources},
     process::{self, Process, free_address},
 };
-
-const RULES: &str = r#"
-kind: table
-meta: { project: shop, database: lab, id: default }
-spec:
-  rules:
-    create: { rule: allow }
-    read: { rule: allow }
-"#;
 
 const SQLITE: &str = "
     CREATE TABLE good (id INTEGER PRIMARY KEY, v TEXT);
@@ -80,7 +71,7 @@ async fn serves_the_rest(
     let music = Database::shop(Engine::Sqlite, folder.path()).await?;
     let lab = Database::filled(engine, folder.path(), script).await?;
     let role = role.map(str::to_owned);
-    let setup = Setup { resources: RULES.to_owned(), role, ..Setup::default() };
+    let setup = Setup { resources: OPEN_LAB.to_owned(), role, ..Setup::default() };
     write_resources(folder.path(), &music, Some(&lab), &setup)?;
     let http = free_address()?;
     let config = process::config(folder.path(), http, free_address()?, "");

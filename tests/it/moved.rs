@@ -4,20 +4,9 @@ use serde_json::{Value, json};
 use tests::{
     client::{Outcome, PROTOCOLS, Protocol},
     engine::Engine,
-    mesh::{ENGINES, Setup, Shape, TestMesh},
+    mesh::{ENGINES, OPEN_LAB, Setup, Shape, TestMesh},
     operation::Operation,
 };
-
-const OPEN: &str = "---
-kind: table
-meta: { project: shop, database: lab, id: default }
-spec:
-  rules:
-    create: { rule: allow }
-    read: { rule: allow }
-    update: { rule: allow, allowAll: true }
-    delete: { rule: allow, allowAll: true }
-";
 
 scenarios!(
     all_columns_are_read_right_after_one_is_gone,
@@ -26,7 +15,7 @@ scenarios!(
 );
 
 async fn lab(shape: Shape, engine: Engine, schema: &str) -> anyhow::Result<TestMesh> {
-    let setup = Setup { resources: OPEN.to_owned(), lab: Some(schema.to_owned()), ..Setup::default() };
+    let setup = Setup { resources: OPEN_LAB.to_owned(), lab: Some(schema.to_owned()), ..Setup::default() };
     TestMesh::with(shape, engine, &setup).await
 }
 

@@ -29,6 +29,19 @@ pub enum Shape {
 /// All engines.
 pub const ENGINES: [Engine; 2] = [Engine::Sqlite, Engine::Postgres];
 
+/// Resources that let everybody do everything with the tables of `lab`.
+pub const OPEN_LAB: &str = "\
+---
+kind: table
+meta: { project: shop, database: lab, id: default }
+spec:
+  rules:
+    create: { rule: allow }
+    read: { rule: allow }
+    update: { rule: allow, allowAll: true }
+    delete: { rule: allow, allowAll: true }
+";
+
 /// Resources of a test beside the music shop.
 #[derive(Debug, Clone, Default)]
 pub struct Setup {

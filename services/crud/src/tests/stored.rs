@@ -197,11 +197,10 @@ async fn check(db: &Db, table: &str, column: &str, equality: Equality) -> usize 
         assert_eq!(&not_greater - &bytes, &(&less | &same) - &bytes, "{context}");
         let not_less = ids(db, table, json!({ (column): {"$gte": value} })).await.unwrap();
         assert_eq!(&not_less - &bytes, &(&greater | &same) - &bytes, "{context}");
-        let list = ids(db, table, json!({ (column): {"$in": [value]} })).await.unwrap();
         let compared: HashSet<i64> = &(&less | &same) | &greater;
         for (condition, passing) in [
             (json!(value), &same),
-            (json!({"$in": [value]}), &list),
+            (json!({"$in": [value]}), &same),
             (json!({"$lt": value}), &less),
             (json!({"$gt": value}), &greater),
             (json!({"$lte": value}), &not_greater),
