@@ -14,7 +14,7 @@ mod comparison;
 mod row_filter;
 mod satisfiable;
 
-pub use satisfiable::is_satisfiable;
+pub use satisfiable::{is_passable, is_satisfiable};
 
 /// The outcome of a rule before its rows are known.
 #[derive(Debug, Clone, PartialEq)]

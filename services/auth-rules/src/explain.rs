@@ -10,7 +10,7 @@ use crate::{
     context::RequestContext,
     eval::{self, Verdict},
     operand::{Helper, ListOperand, Operand},
-    overview::{demanded_claims, is_passable},
+    overview::demanded_claims,
     rule::{Kind, Match, Policy, Rule, Subject, Test},
     token::TokenError,
 };
@@ -53,7 +53,7 @@ pub fn refusal(
     };
     let mut text = format!("{}: {denials}", policy.place);
     if matches!(refusal, Refusal::Token(_)) {
-        match is_passable(&policy.rule, request.operation, false) {
+        match eval::is_passable(&policy.rule, request.operation) {
             true => {
                 let (project, claims) = (request.project, Json::from(demanded_claims(&policy.rule)));
                 text.push_str(&format!("; `perigee token {project} '{claims}'{token_options}` prints a token"));

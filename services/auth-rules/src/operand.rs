@@ -46,6 +46,16 @@ pub enum ListOperand {
     Reference(Operand),
 }
 
+impl ListOperand {
+    /// The operands that stand in it.
+    pub fn operands(&self) -> &[Operand] {
+        match self {
+            ListOperand::Items(items) => items,
+            ListOperand::Reference(operand) => std::slice::from_ref(operand),
+        }
+    }
+}
+
 /// The static type of an operand: its type as far as it is known when the rule is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StaticType {

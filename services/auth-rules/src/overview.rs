@@ -16,7 +16,7 @@ use crate::{
     operand::{ListOperand, Operand},
     path::Root,
     rule::{Kind, Match, Policy, Rule, Subject, Test, Type},
-    table::{self, OPERATIONS, TablePolicies, TableResource},
+    table::{DEFAULT, OPERATIONS, TablePolicies, TableResource},
 };
 
 /// Guard of claims that are made here.
@@ -52,16 +52,15 @@ impl<'a> Overview<'a> {
 
     /// Whether some caller could be allowed some operation on the table.
     pub fn is_open(&self, project: &str, database: &str, table: &str) -> bool {
-        let policies = self.policies(project, database, table);
-        OPERATIONS
-            .into_iter()
-            .any(|operation| policies.of(operation).is_some_and(|policy| is_passable(&policy.rule, operation, false)))
+        OPERATIONS.into_iter().any(|operation| {
+            let policy = self.policy(project, database, table, operation);
+            policy.is_some_and(|policy| eval::is_passable(&policy.rule, operation))
+        })
     }
 
     /// A read of the table that passes its rule, where one can be told.
     pub fn allowed_read(&self, project: &str, database: &str, table: &str) -> Option<AllowedRead> {
-        let policies = self.policies(project, database, table);
-        let policy = policies.of(Operation::Read)?;
+        let policy = self.policy(project, database, table, Operation::Read)?;
         let mode = *self.modes.get(project)?;
         let columns = policy.columns.clone();
         let is_public = matches!(policy.rule.kind, Kind::Allow) || policy.anonymous;
@@ -76,10 +75,9 @@ impl<'a> Overview<'a> {
         passes(policy, project, mode, Some(&parsed)).then_some(AllowedRead { columns, claims: Some(claims) })
     }
 
-    fn policies(&self, project: &str, database: &str, table: &str) -> TablePolicies {
-        let of = |table: &str| self.tables.get(&(project, database, table)).map(|policies| (*policies).clone());
-        let default = of(table::DEFAULT).unwrap_or_default();
-        of(table).unwrap_or_default().or(&default)
+    fn policy(&self, project: &str, database: &str, table: &str, operation: Operation) -> Option<&Policy> {
+        let of = |table: &str| self.tables.get(&(project, database, table))?.of(operation);
+        of(table).or_else(|| of(DEFAULT))
     }
 }
 
@@ -103,23 +101,6 @@ fn passes(policy: &Policy, project: &str, mode: MatchMode, claims: Option<&Objec
     has_rows && matches!(eval::verdict(&policy.rule, &request), Verdict::Where(_))
 }
 
-/// Whether some caller with some request could pass the rule, or, where it `is_negated`, its negation.
-pub fn is_passable(rule: &Rule, operation: Operation, is_negated: bool) -> bool {
-    let every = |clauses: &[Rule]| clauses.iter().all(|clause| is_passable(clause, operation, is_negated));
-    let some = |clauses: &[Rule]| clauses.iter().any(|clause| is_passable(clause, operation, is_negated));
-    match (&rule.kind, is_negated) {
-        (Kind::Allow, is_negated) => !is_negated,
-        (Kind::Deny, is_negated) => is_negated,
-        (Kind::Authenticated, _) => true,
-        (Kind::Match(matching), _) => {
-            operation != Operation::Create || !matches!(matching.subject, Subject::Column { .. })
-        }
-        (Kind::Not(inner), is_negated) => is_passable(inner, operation, !is_negated),
-        (Kind::And(clauses), false) | (Kind::Or(clauses), true) => every(clauses),
-        (Kind::Or(clauses), false) | (Kind::And(clauses), true) => some(clauses),
-    }
-}
-
 /// Claims with which a caller is likely to pass the rule.
 pub fn demanded_claims(rule: &Rule) -> Map<String, Json> {
     let mut claims = Map::new();
@@ -136,7 +117,7 @@ fn demand(rule: &Rule, claims: &mut Map<String, Json>) {
         Kind::Allow | Kind::Authenticated | Kind::Deny | Kind::Not(_) => {}
         Kind::And(clauses) => clauses.iter().for_each(|clause| demand(clause, claims)),
         Kind::Or(clauses) => {
-            let possible = clauses.iter().find(|clause| is_passable(clause, Operation::Read, false));
+            let possible = clauses.iter().find(|clause| eval::is_passable(clause, Operation::Read));
             possible.into_iter().for_each(|clause| demand(clause, claims));
         }
         Kind::Match(matching) => demand_match(matching, claims),

@@ -17,7 +17,7 @@ mod condition;
 mod dependency;
 mod parse;
 
-pub use condition::{ColumnPredicate, Condition};
+pub use condition::Condition;
 pub use parse::{Diagnostic, Parser};
 
 /// The policy of one operation on one table, as of row-level security.
@@ -111,6 +111,17 @@ pub enum Test {
     StartsWith(Operand),
     /// `matches`.
     Matches(Regex),
+}
+
+impl Test {
+    /// The operands of the right side.
+    pub fn operands(&self) -> &[Operand] {
+        match self {
+            Test::Compare(_, operand) | Test::StartsWith(operand) => std::slice::from_ref(operand),
+            Test::In(list) | Test::NotIn(list) => list.operands(),
+            Test::IsNull | Test::Matches(_) => &[],
+        }
+    }
 }
 
 /// The type that a comparison is made in.

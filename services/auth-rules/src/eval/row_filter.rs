@@ -7,7 +7,7 @@ use crate::{
     column_path::ColumnPath,
     constraint::Constraint,
     context::{self, RequestContext},
-    operand::{ListOperand, Operand},
+    operand::Operand,
     path::{Root, Step},
     rule::{Match, Test, Type},
 };
@@ -111,21 +111,15 @@ pub fn stored_check(subject: &Operand, matching: &Match, request: &RequestContex
                 .and_then(|value| comparison::parameter(r#type, &value))
                 .map(|value| RuleFilter::Compare { column: column.to_owned(), comparison: Comparison::Eq, value })
         }
-        Test::In(list) => document_column(subject).filter(|_| is_independent(list)).and_then(|column| {
-            let values = comparison::parameters(r#type, list, request)?;
-            Some(RuleFilter::In { column: column.to_owned(), values })
-        }),
+        Test::In(list) => document_column(subject)
+            .filter(|_| !list.operands().iter().any(|operand| operand.depends_on(Root::Doc)))
+            .and_then(|column| {
+                let values = comparison::parameters(r#type, list, request)?;
+                Some(RuleFilter::In { column: column.to_owned(), values })
+            }),
         Test::Compare(..) | Test::NotIn(_) | Test::IsNull | Test::StartsWith(_) | Test::Matches(_) => None,
     };
     filter.unwrap_or(RuleFilter::TRUE)
-}
-
-/// Whether the list does not depend on the document.
-fn is_independent(list: &ListOperand) -> bool {
-    match list {
-        ListOperand::Items(items) => items.iter().all(|item| !item.depends_on(Root::Doc)),
-        ListOperand::Reference(operand) => !operand.depends_on(Root::Doc),
-    }
 }
 
 /// The column of a document that the operand is, where it is all of the column.

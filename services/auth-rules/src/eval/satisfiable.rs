@@ -8,9 +8,9 @@ use query::Operation;
 use super::{Polarity, comparison, row_filter};
 use crate::{
     context::RequestContext,
-    operand::{Helper, ListOperand, Operand},
+    operand::{Helper, Operand},
     path::Root,
-    rule::{ColumnPredicate, Condition, Kind, Match, Policy, Rule, Subject, Test},
+    rule::{Condition, Kind, Match, Policy, Rule, Subject},
 };
 
 /// Parts of a request that are not known before it is made.
@@ -30,29 +30,44 @@ pub fn is_satisfiable(policy: &Policy, request: &RequestContext<'_>) -> bool {
         Operation::Read | Operation::Delete => [filter, None],
         Operation::Update => [filter, check],
     };
-    satisfiable(&policy.rule, Polarity::Positive, &request)
+    let of_match = |matching: &Match, polarity| is_match_satisfiable(matching, polarity, &request);
+    passable(&policy.rule, Polarity::Positive, Some(request.claims.is_some()), &of_match)
         && conditions.into_iter().flatten().all(|condition| has_values(condition, &request))
 }
 
-fn satisfiable(rule: &Rule, polarity: Polarity, request: &RequestContext<'_>) -> bool {
-    let every = |clauses: &[Rule]| clauses.iter().all(|clause| satisfiable(clause, polarity, request));
-    let some = |clauses: &[Rule]| clauses.iter().any(|clause| satisfiable(clause, polarity, request));
+/// Whether some caller with some request could pass the rule.
+pub fn is_passable(rule: &Rule, operation: Operation) -> bool {
+    passable(rule, Polarity::Positive, None, &|matching, _| {
+        operation != Operation::Create || !matches!(matching.subject, Subject::Column { .. })
+    })
+}
+
+/// Whether the rule passes for some request; `authenticated` is `None` where the caller may be anybody.
+fn passable(
+    rule: &Rule,
+    polarity: Polarity,
+    authenticated: Option<bool>,
+    of_match: &impl Fn(&Match, Polarity) -> bool,
+) -> bool {
+    let of = |clause: &Rule| passable(clause, polarity, authenticated, of_match);
     match (&rule.kind, polarity) {
         (Kind::Allow, polarity) => polarity.passes(Some(true)),
         (Kind::Deny, polarity) => polarity.passes(Some(false)),
-        (Kind::Authenticated, polarity) => polarity.passes(Some(request.claims.is_some())),
-        (Kind::Match(matching), polarity) => is_match_satisfiable(matching, polarity, request),
-        (Kind::Not(inner), polarity) => satisfiable(inner, polarity.negated(), request),
-        (Kind::And(clauses), Polarity::Positive) | (Kind::Or(clauses), Polarity::Negative) => every(clauses),
-        (Kind::Or(clauses), Polarity::Positive) | (Kind::And(clauses), Polarity::Negative) => some(clauses),
+        (Kind::Authenticated, polarity) => authenticated.is_none_or(|is| polarity.passes(Some(is))),
+        (Kind::Match(matching), polarity) => of_match(matching, polarity),
+        (Kind::Not(inner), polarity) => passable(inner, polarity.negated(), authenticated, of_match),
+        (Kind::And(clauses), Polarity::Positive) | (Kind::Or(clauses), Polarity::Negative) => clauses.iter().all(of),
+        (Kind::Or(clauses), Polarity::Positive) | (Kind::And(clauses), Polarity::Negative) => clauses.iter().any(of),
     }
 }
 
 fn is_match_satisfiable(matching: &Match, polarity: Polarity, request: &RequestContext<'_>) -> bool {
-    let test_known = is_test_known(&matching.test);
-    if is_lacking(&matching.test, request) {
+    let operands = matching.test.operands();
+    // Where a value is missing, the comparison is undecided, and its negation too.
+    if operands.iter().any(|operand| is_known(operand) && request.value(operand).is_none()) {
         return false;
     }
+    let test_known = operands.iter().all(is_known);
     match &matching.subject {
         Subject::Column { .. } if request.operation == Operation::Create => false,
         Subject::Column { column, .. } if test_known => match row_filter::column_filter(column, matching, request) {
@@ -66,34 +81,6 @@ fn is_match_satisfiable(matching: &Match, polarity: Polarity, request: &RequestC
             Some(value) => polarity.passes(comparison::truth(matching.r#type, &value, &matching.test, request)),
         },
         Subject::Value(_) => true,
-    }
-}
-
-/// Whether a value that the comparison needs is known to be missing: then it is undecided, and its negation too.
-fn is_lacking(test: &Test, request: &RequestContext<'_>) -> bool {
-    let lacks = |operand: &Operand| is_known(operand) && request.value(operand).is_none();
-    match test {
-        Test::Compare(_, operand) | Test::StartsWith(operand) => lacks(operand),
-        Test::In(list) | Test::NotIn(list) => match list {
-            ListOperand::Items(items) => items.iter().any(lacks),
-            ListOperand::Reference(operand) => lacks(operand),
-        },
-        Test::IsNull | Test::Matches(_) => false,
-    }
-}
-
-fn is_test_known(test: &Test) -> bool {
-    match test {
-        Test::Compare(_, operand) | Test::StartsWith(operand) => is_known(operand),
-        Test::In(list) | Test::NotIn(list) => is_list_known(list),
-        Test::IsNull | Test::Matches(_) => true,
-    }
-}
-
-fn is_list_known(list: &ListOperand) -> bool {
-    match list {
-        ListOperand::Items(items) => items.iter().all(is_known),
-        ListOperand::Reference(operand) => is_known(operand),
     }
 }
 
@@ -117,12 +104,7 @@ fn has_values(condition: &Condition, request: &RequestContext<'_>) -> bool {
             conditions.iter().all(|condition| has_values(condition, request))
         }
         Condition::Column(_, predicate) => {
-            let is_known = match predicate {
-                ColumnPredicate::Null | ColumnPredicate::NotNull => true,
-                ColumnPredicate::Compare(_, operand) => is_known(operand),
-                ColumnPredicate::In(list) | ColumnPredicate::NotIn(list) => is_list_known(list),
-            };
-            !is_known || condition.filter(request).is_some()
+            !predicate.operands().iter().all(is_known) || condition.filter(request).is_some()
         }
     }
 }

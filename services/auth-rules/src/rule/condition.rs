@@ -43,6 +43,17 @@ pub enum ColumnPredicate {
     NotIn(ListOperand),
 }
 
+impl ColumnPredicate {
+    /// The operands of the right side.
+    pub fn operands(&self) -> &[Operand] {
+        match self {
+            ColumnPredicate::Null | ColumnPredicate::NotNull => &[],
+            ColumnPredicate::Compare(_, operand) => std::slice::from_ref(operand),
+            ColumnPredicate::In(list) | ColumnPredicate::NotIn(list) => list.operands(),
+        }
+    }
+}
+
 impl Condition {
     /// Parses the condition at `path` of its document.
     pub fn parse(json: &Json, path: &str, parser: &mut Parser) -> Option<Condition> {

@@ -2,9 +2,9 @@
 
 use query::Operation;
 
-use super::{Condition, Kind, Rule, Subject, Test, condition::ColumnPredicate};
+use super::{Condition, Kind, Rule, Subject};
 use crate::{
-    operand::{ListOperand, Operand},
+    operand::Operand,
     path::{Path, Root, Step},
 };
 
@@ -21,35 +21,16 @@ fn is_rule(rule: &Rule) -> bool {
         Kind::And(rules) | Kind::Or(rules) => rules.iter().all(is_rule),
         Kind::Not(rule) => is_rule(rule),
         Kind::Match(matching) => match &matching.subject {
-            Subject::Value(operand) => is_operand(operand) && is_test(&matching.test),
+            Subject::Value(operand) => is_operand(operand) && matching.test.operands().iter().all(is_operand),
             Subject::Column { .. } => false,
         },
-    }
-}
-
-fn is_test(test: &Test) -> bool {
-    match test {
-        Test::Compare(_, operand) | Test::StartsWith(operand) => is_operand(operand),
-        Test::In(list) | Test::NotIn(list) => is_list(list),
-        Test::IsNull | Test::Matches(_) => true,
     }
 }
 
 fn is_condition(condition: &Condition) -> bool {
     match condition {
         Condition::And(conditions) | Condition::Or(conditions) => conditions.iter().all(is_condition),
-        Condition::Column(_, predicate) => match predicate {
-            ColumnPredicate::Null | ColumnPredicate::NotNull => true,
-            ColumnPredicate::Compare(_, operand) => is_operand(operand),
-            ColumnPredicate::In(list) | ColumnPredicate::NotIn(list) => is_list(list),
-        },
-    }
-}
-
-fn is_list(list: &ListOperand) -> bool {
-    match list {
-        ListOperand::Items(items) => items.iter().all(is_operand),
-        ListOperand::Reference(operand) => is_operand(operand),
+        Condition::Column(_, predicate) => predicate.operands().iter().all(is_operand),
     }
 }
 
