@@ -142,8 +142,7 @@ impl<'g> Granted<'g> {
         set: impl Fn(&Columns) -> &Option<Vec<String>>,
     ) -> Result<(), Error> {
         let columns = &self.0.columns;
-        let has = |names: &[String]| names.iter().any(|name| name == column);
-        if has(&columns.deny) || set(columns).as_ref().is_some_and(|names| !has(names)) {
+        if !columns.allow(set(columns), column) {
             return Err(Error::Denied(format!("column {column} of table {} may not be {what}", self.0.table)));
         }
         Ok(())

@@ -39,3 +39,11 @@ pub struct Columns {
     /// May be neither read, searched nor written, whatever the other sets say.
     pub deny: Vec<String>,
 }
+
+impl Columns {
+    /// Whether `set`, one of these, has the column, and `deny` does not.
+    pub fn allow(&self, set: &Option<Vec<String>>, column: &str) -> bool {
+        let has = |names: &[String]| names.iter().any(|name| name == column);
+        !has(&self.deny) && set.as_deref().is_none_or(has)
+    }
+}

@@ -87,11 +87,7 @@ impl TableReach {
 impl AllowedColumns {
     fn new(stored: &Table, columns: &Columns) -> Self {
         let flags = |allowed: &Option<Vec<String>>, is_possible: fn(&Column) -> bool| {
-            let is_allowed = |column: &Column| {
-                let name = &column.name;
-                let is_listed = allowed.as_ref().is_none_or(|allowed| allowed.contains(name));
-                is_possible(column) && is_listed && !columns.deny.contains(name)
-            };
+            let is_allowed = |column: &Column| is_possible(column) && columns.allow(allowed, &column.name);
             stored.columns.iter().map(is_allowed).collect()
         };
         Self {
