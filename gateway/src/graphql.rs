@@ -279,7 +279,7 @@ impl Responder<'_> {
                 let reads = own.unwrap_or_else(|| plan.reads.clone());
                 match edge.read(self.caller, project, reads).await {
                     Ok(answers) => self.queried(response::read(&plan, &answers), introspected),
-                    Err(ReadFault::Failed(fault)) if !is_denial(&fault) => self.fail_executed(&plan, &fault),
+                    Err(ReadFault::Failed(fault)) if !fault.code.is_denial() => self.fail_executed(&plan, &fault),
                     Err(failure) => self.fail(&plan, failure.into(), "read"),
                 }
             }
@@ -330,7 +330,7 @@ impl Responder<'_> {
                 Cause::Model(error) => edge.denied_or_error(self.caller, project, access, error).await,
                 Cause::Fault(fault) => edge.denied_or(self.caller, project, access, fault).await,
             };
-            let is_denial = matches!(disclosed.code, Code::Denied | Code::Unauthenticated);
+            let is_denial = disclosed.code.is_denial();
             fault = Some(disclosed);
             if is_denial != is_unreached {
                 break;
@@ -417,10 +417,6 @@ fn failed_field<'p>(plan: &'p Plan, fault: &Fault, detail: &str) -> Option<&'p R
     })
 }
 
-fn is_denial(fault: &Fault) -> bool {
-    matches!(fault.code, Code::Denied | Code::Unauthenticated)
-}
-
 /// The denial that stopped everything. Whether a rule says no before a row is looked at or after makes no difference to
 /// clients, as long as nothing has been done. Detail `mutation` is the index of what was denied: of a transaction of
 /// several mutations, databases do not say which one it was.
@@ -429,7 +425,7 @@ fn denial(written: &[Result<WriteResult, Fault>]) -> Option<Fault> {
         return None;
     }
     let mut faults = written.iter().filter_map(|result| result.as_ref().err());
-    let fault = faults.find(|fault| is_denial(fault))?;
+    let fault = faults.find(|fault| fault.code.is_denial())?;
     Some(if written.len() == 1 { fault.clone().with("mutation", "0") } else { fault.clone() })
 }
 

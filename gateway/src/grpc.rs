@@ -60,7 +60,7 @@ pub fn refused(fault: Fault) -> Response {
 
 /// The status of a fault. A denial carries no details: one that hides another fault has none.
 fn status(mut fault: Fault) -> Status {
-    if matches!(fault.code, Code::Denied | Code::Unauthenticated) {
+    if fault.code.is_denial() {
         fault.details.clear();
     }
     fault.into()

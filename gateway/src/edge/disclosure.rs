@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use mesh::{Code, Fault};
+use mesh::Fault;
 use proto::auth::{Access, TableAccess};
 use query::{Document, Error, Operation};
 
@@ -101,13 +101,13 @@ impl Edge {
     /// `None` where there is something they may do.
     async fn denial(&self, caller: &Caller, project: &Project, attempt: AttemptedAccess<'_>) -> Option<Fault> {
         let denial = self.allowed(caller, project, attempt).await.err()?;
-        if denial.code != Code::Denied && denial.code != Code::Unauthenticated {
+        if !denial.code.is_denial() {
             return Some(denial);
         }
         for operation in OPERATIONS.into_iter().filter(|operation| *operation != attempt.operation) {
             match self.allowed(caller, project, AttemptedAccess { operation, ..attempt }).await {
                 Ok(()) => return None,
-                Err(fault) if fault.code == Code::Denied || fault.code == Code::Unauthenticated => {}
+                Err(fault) if fault.code.is_denial() => {}
                 Err(fault) => return Some(fault),
             }
         }

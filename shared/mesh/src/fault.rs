@@ -107,6 +107,11 @@ impl Code {
         Code::Deadline,
     ];
 
+    /// Whether it says that the caller may not, as they are.
+    pub fn is_denial(self) -> bool {
+        matches!(self, Code::Denied | Code::Unauthenticated)
+    }
+
     /// `UNKNOWN_TABLE` and so on.
     pub fn as_str(self) -> &'static str {
         self.mapping().0
