@@ -61,7 +61,7 @@ pub fn run(args: &TokenArgs) -> Result<(), Failure> {
 }
 
 /// The settings of the project called `id`.
-fn project<'a>(snapshot: &'a Snapshot, id: &str) -> anyhow::Result<&'a Project> {
+pub fn project<'a>(snapshot: &'a Snapshot, id: &str) -> anyhow::Result<&'a Project> {
     let mut known = Vec::new();
     for (ProjectResource { meta, spec }, _) in snapshot.of() {
         if meta.id == id {

@@ -8,7 +8,7 @@ use proto::{
     Links,
     auth::{Access, AuthorizeRequest, TableAccess},
 };
-use query::{Columns, Operation, Table, resources::ProjectResource};
+use query::{Columns, Operation, Table};
 
 use super::{Context, Project};
 use crate::{output, token};
@@ -47,9 +47,9 @@ pub async fn curl(
         let overview = Overview::of(snapshot);
         for (project, database, table) in tables(projects) {
             let key = (project.id.clone(), database.to_owned(), table.name.clone());
-            let document = document(project, database, table);
-            if let Some(read) = overview.allowed_read(&key.0, &key.1, &key.2).filter(|_| is_wanted(&key))
-                && let Some(document) = document(&read.columns)
+            if is_wanted(&key)
+                && let Some(read) = overview.allowed_read(&key.0, &key.1, &key.2)
+                && let Some(document) = document(project, database, table, &read.columns)
             {
                 found.push((key, read, document));
             }
@@ -110,30 +110,23 @@ fn tables(projects: &[Project]) -> impl Iterator<Item = (&Project, &str, &Table)
 }
 
 /// A GraphQL document that reads a few columns of the table that may be seen; `None` where it cannot be written plainly.
-fn document<'a>(project: &'a Project, database: &'a str, table: &'a Table) -> impl Fn(&Columns) -> Option<String> + 'a {
-    let is_elsewhere = project
-        .databases
-        .iter()
-        .filter(|other| other.id != database)
-        .any(|other| other.schema.as_ref().is_some_and(|schema| schema.table(&table.name).is_ok()));
-    move |columns| {
-        let is_seen = |name: &str| {
-            columns.read.as_ref().is_none_or(|read| read.iter().any(|known| known == name))
-                && !columns.deny.iter().any(|known| known == name)
-        };
-        let names = table.columns.iter().map(|column| column.name.as_str());
-        let seen: Vec<&str> = names.filter(|name| is_name(name) && is_seen(name)).take(COLUMNS).collect();
-        let is_plain = is_name(&table.name) && !seen.is_empty() && (!is_elsewhere || is_name(database));
-        let directive = if is_elsewhere { format!(" @{database}") } else { String::new() };
-        is_plain.then(|| format!("{{ {}(limit: 3){directive} {{ {} }} }}", table.name, seen.join(" ")))
-    }
+fn document(project: &Project, database: &str, table: &Table, columns: &Columns) -> Option<String> {
+    let others = project.databases.iter().filter(|other| other.id != database);
+    let is_elsewhere = others
+        .flat_map(|other| other.schema.iter().flat_map(|schema| schema.tables()))
+        .any(|other| other.name == table.name);
+    let names = table.columns.iter().map(|column| column.name.as_str());
+    let is_shown = |name: &&str| is_name(name) && columns.allow(&columns.read, name);
+    let seen: Vec<&str> = names.filter(is_shown).take(COLUMNS).collect();
+    let is_plain = is_name(&table.name) && !seen.is_empty() && (!is_elsewhere || is_name(database));
+    let directive = if is_elsewhere { format!(" @{database}") } else { String::new() };
+    is_plain.then(|| format!("{{ {}(limit: 3){directive} {{ {} }} }}", table.name, seen.join(" ")))
 }
 
 /// The token that the read needs; empty where it needs none.
 fn signed(context: &Context, snapshot: &Snapshot, id: &str, read: &AllowedRead) -> anyhow::Result<String> {
     let Some(claims) = &read.claims else { return Ok(String::new()) };
-    let project = snapshot.of().find(|(project, _): &(&ProjectResource, _)| project.meta.id == id);
-    let (ProjectResource { spec, .. }, _) = project.ok_or_else(|| anyhow::anyhow!("no project {id}"))?;
+    let spec = token::project(snapshot, id)?;
     let keys = context.data.join(token::DEV_KEYS);
     Ok(auth_rules::sign(spec, id, claims, TOKEN_LIFETIME, Some(&keys))?)
 }
