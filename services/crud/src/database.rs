@@ -71,7 +71,8 @@ impl Database {
         prepared: PreparedReads,
     ) -> Result<Self, Error> {
         let meters = Meters::new(metrics, dialect.engine().name());
-        let snapshot = ArcSwap::from_pointee(inspect(&store, dialect, &prepared).await?);
+        let schema_mark = store.schema_mark().await?;
+        let snapshot = ArcSwap::from_pointee(inspect(&store, dialect, &prepared, schema_mark).await?);
         Ok(Self { store, meters, memory, prepared, snapshot, last_refresh: Mutex::default() })
     }
 
@@ -93,8 +94,16 @@ impl Database {
         if schema_mark.is_some() && schema_mark == before.schema_mark && !is_expired {
             return Ok(false);
         }
-        let found = inspect(&self.store, before.dialect.clone(), &self.prepared).await?;
+        let mut found = inspect(&self.store, before.dialect.clone(), &self.prepared, schema_mark).await?;
         let has_changed = found.version != before.version;
+        if found.schema_mark.is_some()
+            && found.schema_mark == before.schema_mark
+            && found.schema == before.schema
+            && found.dialect == before.dialect
+        {
+            // Nothing moved that a statement depends on: what is prepared for it stays.
+            found.id = before.id;
+        }
         self.snapshot.store(Arc::new(found));
         Ok(has_changed)
     }
@@ -272,9 +281,13 @@ fn unpopulated(view: String, reads: &[query::Read]) -> Error {
 
 /// Reads a snapshot of the schema.
 ///
-/// The mark is read first: a change after it is seen by the next refresh.
-async fn inspect(store: &Store, mut dialect: Dialect, prepared: &PreparedReads) -> Result<SchemaSnapshot, Error> {
-    let schema_mark = store.schema_mark().await?;
+/// `schema_mark` was read before: a change after it is seen by the next refresh.
+async fn inspect(
+    store: &Store,
+    mut dialect: Dialect,
+    prepared: &PreparedReads,
+    schema_mark: Option<String>,
+) -> Result<SchemaSnapshot, Error> {
     let Introspected { schema, left_out } = store.introspect().await?;
     let may_return = left_out.iter().any(|object| object.is_transient);
     if let Some(query) = dialect.index_query() {
