@@ -151,7 +151,7 @@ impl Postgres {
     pub async fn introspect(&self) -> Result<Introspected, Error> {
         let name = self.inner.schema.as_str();
         let read = self.with_retry(|connection| Box::pin(async move { introspect::catalog(&connection, name).await }));
-        let introspect::Catalog { found: Introspected { schema, mut left_out }, keys, foreign } =
+        let introspect::Catalog { found: Introspected { schema, mut left_out }, keys, foreign, labels } =
             read.await.map_err(|failure| self.error(failure))?;
         let unreadable = self.unreadable(&foreign).await?;
         let is_readable = |table: &query::Table| unreadable.iter().all(|object| object.name != table.name);
@@ -162,8 +162,7 @@ impl Postgres {
         left_out.extend(unreadable);
         rewritten::once_each(&mut left_out);
         self.inner.keys.store(Arc::new(keys));
-        let labels = self.with_retry(|connection| Box::pin(async move { introspect::labels(&connection).await }));
-        self.inner.labels.store(Arc::new(labels.await.map_err(|failure| self.error(failure))?));
+        self.inner.labels.store(Arc::new(labels));
         let before = self.inner.seen.lock().unwrap_or_else(PoisonError::into_inner).replace(schema.clone());
         if before.is_some_and(|before| before != schema) {
             // What was prepared for the old types would fail, or bind at a width that is too small now.

@@ -105,11 +105,6 @@ impl Connection {
         Cancellation { cancel: self.client.cancel_token(), ended: self.ended.clone() }
     }
 
-    /// The driver, for statements that are not worth keeping.
-    pub fn client(&self) -> &Client {
-        &self.client
-    }
-
     /// Prepares a statement on this connection; from the cache where it was before.
     pub async fn prepare(&self, stats: &StatementStats) -> Result<PreparedStatement, PostgresError> {
         if self.is_shared() {

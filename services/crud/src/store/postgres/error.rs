@@ -2,10 +2,7 @@
 
 use std::collections::HashMap;
 
-use tokio_postgres::{
-    error::{DbError, Severity},
-    types::Type,
-};
+use tokio_postgres::{error::DbError, types::Type};
 
 use super::{bind::Unfit, sqlstate};
 use crate::{
@@ -52,18 +49,16 @@ impl From<tokio_postgres::Error> for PostgresError {
     }
 }
 
-impl DriverError {
-    /// What the server says.
-    pub fn as_db_error(&self) -> Option<&DbError> {
-        self.error.as_db_error()
-    }
-}
-
 impl PostgresError {
+    /// What the server says of the statement.
+    pub fn db_error(&self) -> Option<&DbError> {
+        let PostgresError::Driver(DriverError { error, .. }) = self else { return None };
+        error.as_db_error()
+    }
+
     /// A server behind this one cannot be reached.
     pub fn is_behind(&self) -> bool {
-        let PostgresError::Driver(DriverError { error, .. }) = self else { return false };
-        error.as_db_error().is_some_and(sqlstate::is_behind)
+        self.db_error().is_some_and(sqlstate::is_behind)
     }
 
     /// The error of a statement with these arguments.
@@ -101,15 +96,14 @@ impl PostgresError {
     pub fn is_fatal(&self) -> bool {
         let PostgresError::Driver(DriverError { error, .. }) = self else { return false };
         match error.as_db_error() {
-            Some(error) => is_fatal(error) || sqlstate::ends_connection(error),
+            Some(error) => sqlstate::is_fatal(error) || sqlstate::ends_connection(error),
             None => unfit(error).is_none(),
         }
     }
 
     /// The server's statements are older than its tables.
     pub fn is_stale(&self) -> bool {
-        let PostgresError::Driver(DriverError { error, .. }) = self else { return false };
-        error.as_db_error().is_some_and(sqlstate::is_stale)
+        self.db_error().is_some_and(sqlstate::is_stale)
     }
 
     /// The error as callers of `database` see it.
@@ -150,10 +144,6 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
-}
-
-fn is_fatal(error: &DbError) -> bool {
-    matches!(error.parsed_severity(), Some(Severity::Fatal | Severity::Panic))
 }
 
 fn is_io(error: &tokio_postgres::Error) -> bool {

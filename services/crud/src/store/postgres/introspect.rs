@@ -174,6 +174,8 @@ pub struct Catalog {
     pub keys: Keys,
     /// Foreign tables of the schema, and their servers.
     pub foreign: Vec<(String, String)>,
+    /// Labels of the enumerated types, by the names of the types.
+    pub labels: HashMap<String, Vec<String>>,
 }
 
 /// Reads the schema called `name`.
@@ -188,12 +190,13 @@ pub async fn catalog(connection: &Connection, name: &str) -> Result<Catalog, Pos
         let traits = connection.query(TRAITS, &schema).await?;
         let collations = connection.query(equality::COLLATIONS, &schema).await?;
         let unordered = unordered::types(connection).await?;
-        Ok::<_, PostgresError>((columns, traits, keys, foreign_keys, left_out, collations, unordered))
+        let labels = labels(connection).await?;
+        Ok::<_, PostgresError>((columns, traits, keys, foreign_keys, left_out, collations, unordered, labels))
     };
-    let found = found.await;
+    let found = Box::pin(found).await;
     connection.command("COMMIT").await?;
-    let (columns, traits, keys, foreign_keys, unusable, collations, unordered) = found?;
-    let Rewritten { events, mut left_out, foreign } = rewritten::find(connection, name).await?;
+    let (columns, traits, keys, foreign_keys, unusable, collations, unordered, labels) = found?;
+    let Rewritten { events, mut left_out, foreign } = Box::pin(rewritten::find(connection, name)).await?;
     for row in &unusable {
         left_out.push(LeftOut::until_change(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?));
     }
@@ -215,11 +218,11 @@ pub async fn catalog(connection: &Connection, name: &str) -> Result<Catalog, Pos
     foreign_keys.iter().try_for_each(|row| tables.foreign_key(row))?;
     tables.tables.iter_mut().filter(|table| !table.primary_key.is_empty()).for_each(|table| table.row_id.clear());
     let found = Introspected { schema: Schema::new(tables.tables), left_out };
-    Ok(Catalog { found, keys: names, foreign })
+    Ok(Catalog { found, keys: names, foreign, labels })
 }
 
-/// Labels of the enumerated types, by the names of the types.
-pub async fn labels(connection: &Connection) -> Result<HashMap<String, Vec<String>>, PostgresError> {
+/// Labels of the enumerated types, by the names of the types: as columns have them in the same transaction.
+async fn labels(connection: &Connection) -> Result<HashMap<String, Vec<String>>, PostgresError> {
     let rows = connection.query(LABELS, &[]).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }

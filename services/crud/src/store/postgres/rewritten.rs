@@ -73,7 +73,7 @@ pub async fn find(connection: &Connection, schema: &str) -> Result<Rewritten, Po
         }
     }
     match events(connection, schema, &names).await {
-        Err(PostgresError::Driver(error)) if error.as_db_error().is_some() => {}
+        Err(error) if error.db_error().is_some() => {}
         all => {
             all?.iter().try_for_each(|row| found.add(row))?;
             return Ok(found);
@@ -98,8 +98,7 @@ async fn events(connection: &Connection, schema: &str, names: &[String]) -> Resu
 
 /// What the server says of one statement; `None` where the connection failed.
 fn said(error: &PostgresError) -> Option<String> {
-    let PostgresError::Driver(error) = error else { return None };
-    error.as_db_error().map(|error| error.message().to_owned())
+    error.db_error().map(|error| error.message().to_owned())
 }
 
 impl Rewritten {
@@ -138,8 +137,8 @@ impl Postgres {
         let text = format!("SELECT FROM {}.{} LIMIT 0", quoted(&self.inner.schema), quoted(name));
         let text = text.as_str();
         let work = self.with_retry(|connection| async move {
-            match connection.client().batch_execute(text).await.map_err(PostgresError::from) {
-                Ok(()) => Ok(Probe::Read),
+            match Box::pin(connection.query(text, &[])).await {
+                Ok(_) => Ok(Probe::Read),
                 Err(error) => match said(&error) {
                     Some(why) if error.is_behind() || error.is_lost() => Ok(Probe::Away(why)),
                     Some(why) => Ok(Probe::Refused(why)),

@@ -28,8 +28,12 @@ const OWN_CLASSES: [&str; 41] = [
 /// that ends nothing is about a server behind this one.
 pub fn ends_connection(error: &DbError) -> bool {
     let code = error.code().code();
-    let is_fatal = matches!(error.parsed_severity(), Some(Severity::Fatal | Severity::Panic));
-    code == "08P01" || is_fatal && (code.starts_with("57P") || code.starts_with("08"))
+    code == "08P01" || is_fatal(error) && (code.starts_with("57P") || code.starts_with("08"))
+}
+
+/// The server ends the session with the error.
+pub fn is_fatal(error: &DbError) -> bool {
+    matches!(error.parsed_severity(), Some(Severity::Fatal | Severity::Panic))
 }
 
 /// A server behind this one, of foreign tables, cannot be reached.
@@ -138,7 +142,6 @@ fn inside(error: &DbError, database: &str, keys: &Keys) -> Error {
     let code = error.code().code();
     match code {
         "P0002" | "P0003" => Error::raised(Code::Constraint, error.message()),
-        _ if is_of_application(code) => Error::raised(Code::Constraint, error.message()),
         _ if code.starts_with("22") => Error::refused(
             Code::Constraint,
             "a trigger or function of the database failed on these values",

@@ -66,7 +66,6 @@ ORDER BY n.nspname, c.relname, k.conname";
 
 /// The schemas of the database and the foreign keys between them.
 pub async fn survey(connection: &Connection) -> Result<Survey, PostgresError> {
-    let client = connection.client();
     let schema = |row: &Row| {
         let tables: i64 = row.try_get(1)?;
         Ok(SchemaSize { name: row.try_get(0)?, tables: usize::try_from(tables).unwrap_or_default() })
@@ -80,7 +79,7 @@ pub async fn survey(connection: &Connection) -> Result<Survey, PostgresError> {
             foreign_table: row.try_get(4)?,
         })
     };
-    let schemas: Result<Vec<_>, PostgresError> = client.query(SCHEMAS, &[]).await?.iter().map(schema).collect();
-    let keys: Result<Vec<_>, PostgresError> = client.query(OUTWARD_KEYS, &[]).await?.iter().map(key).collect();
+    let schemas: Result<Vec<_>, PostgresError> = connection.query(SCHEMAS, &[]).await?.iter().map(schema).collect();
+    let keys: Result<Vec<_>, PostgresError> = connection.query(OUTWARD_KEYS, &[]).await?.iter().map(key).collect();
     Ok(Survey { schemas: schemas?, outward_keys: keys? })
 }

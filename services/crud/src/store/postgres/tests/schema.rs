@@ -97,7 +97,7 @@ async fn what_our_role_may_not_use_is_not_there() {
     };
     let store = server.store(4);
     let found = store.with_retry(|connection| async move {
-        connection.client().batch_execute("SET ROLE store_privileges_clerk").await?;
+        connection.command("SET ROLE store_privileges_clerk").await?;
         introspect::catalog(&connection, "store_privileges").await
     });
     let Introspected { schema, left_out } = found.await.unwrap().found;
