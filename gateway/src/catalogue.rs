@@ -16,7 +16,7 @@ use foldhash::{HashMap, HashMapExt};
 use mesh::{Call, Code, Fault, Mesh, Tasks, resources::Current};
 use proto::{
     Links,
-    crud::{DescribeRequest, DescribeResponse},
+    crud::{Database as Described, DescribeRequest, DescribeResponse},
 };
 use query::{
     Schema,
@@ -55,6 +55,20 @@ pub struct Database {
     pub schema: Option<Arc<Schema>>,
     /// The version of the schema; 0 while the database has not been reached.
     pub version: u64,
+    /// Whether the first attempt to reach it is still under way.
+    pub is_opening: bool,
+}
+
+impl Database {
+    /// Why it has no schema, for callers.
+    pub(crate) fn why_unreachable(&self) -> String {
+        let Self { id, is_opening, .. } = self;
+        if *is_opening {
+            format!("database {id} is still being opened")
+        } else {
+            format!("database {id} cannot be reached")
+        }
+    }
 }
 
 impl Project {
@@ -77,7 +91,7 @@ impl Project {
     pub(crate) fn schema(&self, id: &str) -> Result<&Arc<Schema>, Fault> {
         let known = self.databases.iter().find(|database| database.id == id);
         let database = known.ok_or_else(|| unknown_database(self, id))?;
-        database.schema.as_ref().ok_or_else(|| unreachable(id))
+        database.schema.as_ref().ok_or_else(|| unreachable(database))
     }
 }
 
@@ -86,9 +100,9 @@ pub(crate) fn unknown_database(project: &Project, alias: &str) -> Fault {
     Fault::new(Code::UnknownDatabase, format!("database {alias} is not in project {}", project.id))
 }
 
-/// The fault of a database, called `id`, that has not been reached.
-pub(crate) fn unreachable(id: &str) -> Fault {
-    Fault::new(Code::Unavailable, format!("database {id} cannot be reached"))
+/// The fault of a database without a schema.
+pub(crate) fn unreachable(database: &Database) -> Fault {
+    Fault::new(Code::Unavailable, database.why_unreachable())
 }
 
 /// All projects of this node, each as it is known now. Clones are the same catalogue.
@@ -108,7 +122,7 @@ struct ProjectEntry {
     now: ArcSwap<Project>,
     /// When the project was added.
     since: Instant,
-    /// Whether crud has described its databases once, each after a first try to reach it.
+    /// Whether crud has described its databases once, each after a first attempt to reach it.
     is_described: watch::Sender<bool>,
     /// When a client last had the databases looked at again. Who holds the lock asks; the others wait for the outcome.
     refreshed: Mutex<Option<Instant>>,
@@ -191,14 +205,19 @@ impl Catalogue {
         for database in described.databases {
             let engine = Engine::named(&database.engine);
             // What is known already is not sent again.
-            let (Some(engine), Some(schema)) = (engine, database.schema) else { continue };
-            let known = Database { id: database.id.clone(), engine, schema: Some(schema), version: database.version };
-            found.insert(database.id, known);
+            let Some(engine) = engine.filter(|_| database.schema.is_some() || database.version == 0) else { continue };
+            let is_opening = database.is_opening();
+            let Described { id, version, schema, .. } = database;
+            found.insert(id.clone(), Database { id, engine, schema, version, is_opening });
         }
         entry.now.rcu(|now| {
             // Where the resources here say another engine, crud knows better: it has the database open.
-            let known = now.databases.iter().map(|database| found.get(&database.id).unwrap_or(database).clone());
-            let databases: Vec<Database> = known.collect();
+            let of = |known: &Database| match found.get(&known.id) {
+                // One that cannot be reached now keeps what it held before.
+                Some(found) if found.schema.is_some() || known.schema.is_none() => found.clone(),
+                Some(_) | None => known.clone(),
+            };
+            let databases: Vec<Database> = now.databases.iter().map(of).collect();
             if databases == now.databases {
                 return now.clone();
             }
@@ -239,8 +258,13 @@ mod tests {
     use super::*;
 
     fn project(databases: &[(&str, Engine)]) -> Project {
-        let database =
-            |&(id, engine): &(&str, Engine)| Database { id: id.to_owned(), engine, schema: None, version: 0 };
+        let database = |&(id, engine): &(&str, Engine)| Database {
+            id: id.to_owned(),
+            engine,
+            schema: None,
+            version: 0,
+            is_opening: false,
+        };
         Project {
             id: "shop".to_owned(),
             spec: resources::Project::default(),

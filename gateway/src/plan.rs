@@ -79,7 +79,7 @@ impl<'a> RequestPlanner<'a> {
                 let database = database.id.clone();
                 return Ok(Planned { project, database, plan });
             }
-            Attempt::Unreachable => return Err(catalogue::unreachable(&database.id)),
+            Attempt::Unreachable => return Err(catalogue::unreachable(database)),
             Attempt::Wrong(error) => error,
         };
         // Where crud cannot look, what is known stays what is known.

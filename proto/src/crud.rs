@@ -75,8 +75,15 @@ pub struct Database {
     pub version: u64,
     /// Its schema; `None` where the caller has this version, and while it has not been reached.
     pub schema: Option<Arc<Schema>>,
-    /// Error of the last attempt to reach it.
+    /// Error of the last attempt to reach it; empty while there was none.
     pub error: String,
+}
+
+impl Database {
+    /// Whether the first attempt to reach it is still under way.
+    pub fn is_opening(&self) -> bool {
+        self.version == 0 && self.schema.is_none() && self.error.is_empty()
+    }
 }
 
 /// A schema as it crosses a wire: the same bytes for the same schema.

@@ -219,7 +219,7 @@ async fn a_node_told_to_stop_answers_what_it_took() -> anyhow::Result<()> {
         // Only connections that were never taken fail: no request that was sent stays without its answer.
         let cut = |failure: &&String| !failure.contains("Connect") && !failure.contains("refused");
         let cut: Vec<&String> = failures.iter().filter(cut).collect();
-        assert!(cut.is_empty(), "{engine:?}: {cut:?}");
+        assert!(cut.is_empty(), "{engine:?}: {cut:?}\n{}", node.log());
     }
     Ok(())
 }

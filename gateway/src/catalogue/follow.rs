@@ -27,6 +27,9 @@ const RETRY_FIRST: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_millis(500);
 /// Interval at which all projects are described: an event may have been lost.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
+/// How long the node is not ready for a database that is still being opened: one of many must not keep all from being
+/// served.
+const FIRST_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time-out of one `describe` call.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -176,9 +179,12 @@ impl Follower {
         let Ok(entry) = self.catalogue.entry(&id) else { return };
         match described {
             Ok(described) => {
+                let is_opening = described.databases.iter().any(proto::crud::Database::is_opening);
                 self.catalogue.apply_description(&entry, described);
-                entry.is_described.send_replace(true);
-                self.report_readiness();
+                if !is_opening || entry.since.elapsed() > FIRST_ATTEMPT_TIMEOUT {
+                    entry.is_described.send_replace(true);
+                    self.report_readiness();
+                }
             }
             Err(status) => tracing::debug!(project = id, error = status.message(), "databases not described"),
         }
@@ -195,7 +201,7 @@ fn projects(snapshot: &Snapshot) -> Vec<(String, resources::Project, Vec<Databas
     for (DatabaseResource { meta, spec }, _) in snapshot.of() {
         let Some(engine) = spec.engine() else { continue };
         if let Some((_, _, databases)) = projects.iter_mut().find(|(id, ..)| *id == meta.project) {
-            databases.push(Database { id: meta.id.clone(), engine, schema: None, version: 0 });
+            databases.push(Database { id: meta.id.clone(), engine, schema: None, version: 0, is_opening: true });
         }
     }
     projects

@@ -93,7 +93,7 @@ fn refer(table: &mut Table, column: &str, to: &str) {
 
 fn database(id: &str, tables: Vec<Table>) -> Database {
     let schema = Some(Arc::new(Schema::new(tables)));
-    Database { id: id.to_owned(), engine: resources::Engine::Sqlite, schema, version: 1 }
+    Database { id: id.to_owned(), engine: resources::Engine::Sqlite, schema, version: 1, is_opening: false }
 }
 
 fn project(databases: Vec<Database>) -> Arc<Project> {

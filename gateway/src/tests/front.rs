@@ -1,6 +1,12 @@
 //! What every request passes.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::body::Body;
 use http::Request;
@@ -8,7 +14,7 @@ use mesh::{Component, ComponentState, config::ServiceName};
 use proto::services::crud::CRUD;
 use tokio::sync::Notify;
 
-use super::stage::Stage;
+use super::stage::{Stage, World};
 use crate::Config;
 
 const READ: &str = "/v1/api/shop/crud/music/album/read";
@@ -111,6 +117,24 @@ async fn the_node_says_how_it_is_doing() {
     let told = stage.send_from("::1", get("/metrics")).await;
     assert!(told.header("content-type").starts_with("application/openmetrics-text"));
     assert!(told.text().ends_with("# EOF\n"), "{}", told.text());
+}
+
+#[tokio::test]
+async fn a_node_is_ready_when_no_database_is_being_opened() {
+    let world = Arc::new(World { is_opening: AtomicBool::new(true), ..World::default() });
+    let stage = Stage::around(world, Config::default()).await;
+    let read = || stage.post("/v1/api/shop/crud/down/album/read", "", r#"{"op": "one", "find": {}}"#);
+
+    let told = read().await;
+
+    assert_eq!(told.refusal(), (503, "UNAVAILABLE".to_owned()));
+    assert_eq!(told.json()["error"], "database down is still being opened");
+    assert_eq!(stage.send(get("/ready")).await.status(), 503);
+    stage.world.is_opening.store(false, Ordering::SeqCst);
+    while stage.send(get("/ready")).await.status() != 200 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(read().await.json()["error"], "database down cannot be reached");
 }
 
 #[tokio::test]

@@ -108,6 +108,8 @@ pub struct World {
     pub reaches: AtomicUsize,
     /// Reads wait here, where there is a gate.
     pub gate: Mutex<Option<Arc<Notify>>>,
+    /// The database that nobody reaches is still being opened.
+    pub is_opening: AtomicBool,
     /// Nobody answers for the databases.
     pub is_gone: AtomicBool,
     /// Told when a read has arrived.
@@ -264,7 +266,7 @@ impl Crud for Neighbour {
         let down = Database {
             id: "down".to_owned(),
             engine: "postgres".to_owned(),
-            error: "nobody there".to_owned(),
+            error: if self.0.is_opening.load(Ordering::SeqCst) { String::new() } else { "nobody there".to_owned() },
             ..Default::default()
         };
         Ok(Response::new(DescribeResponse { databases: vec![music, down] }))

@@ -97,7 +97,7 @@ async fn description(database: &DatabaseEntry, known: Option<&u64>) -> Descripti
             (now.version, schema, String::new())
         }
         DatabaseState::Failed(why) => (0, None, why),
-        DatabaseState::Connecting => (0, None, "it is still being opened".to_owned()),
+        DatabaseState::Connecting => (0, None, String::new()),
     };
     let engine = database.spec.engine().map(|engine| engine.name().to_owned()).unwrap_or_default();
     Description { id: database.id.clone(), engine, version, schema, error }

@@ -124,8 +124,7 @@ async fn databases(mesh: &Mesh, project: &str, late: tokio::time::Instant) -> Ve
             Ok(response) => response.databases,
             Err(_not_yet) => Vec::new(),
         };
-        let is_known = |database: &Database| database.schema.is_some() || !database.error.is_empty();
-        if databases.iter().all(is_known) || tokio::time::Instant::now() > late {
+        if !databases.iter().any(Database::is_opening) || tokio::time::Instant::now() > late {
             return databases;
         }
         tokio::time::sleep(POLL_INTERVAL).await;

@@ -13,10 +13,13 @@ use super::{
     at_table,
     select::{FIELD_BYTES, Group, is_condition, no_arguments, only_conditional_directives},
 };
-use crate::graphql::{
-    introspection::NOTHING,
-    names::{RootField, RootKind, RootLookup},
-    refusal::{Refusal, Result, RootAccess},
+use crate::{
+    catalogue,
+    graphql::{
+        introspection::NOTHING,
+        names::{RootField, RootKind, RootLookup},
+        refusal::{Refusal, Result, RootAccess},
+    },
 };
 
 /// A root field resolved to a table.
@@ -117,8 +120,7 @@ impl<'a> Planner<'a> {
         };
         let database = &self.project().databases[named.database];
         if database.schema.is_none() {
-            let text = format!("database {} cannot be reached", database.id);
-            return Err(Refusal::new(Fault::new(Code::Unavailable, text)));
+            return Err(Refusal::new(catalogue::unreachable(database)));
         }
         // Writes are of the table that the field names.
         let real = named.table.filter(|_| operation == Operation::Read);
@@ -156,7 +158,7 @@ impl<'a> Planner<'a> {
         let unreached = self.project().databases.iter().find(|database| database.schema.is_none());
         let mut refusal = match unreached.filter(|_| database.is_none()) {
             Some(unreached) => {
-                let text = format!("table {name} is not known, and database {} cannot be reached", unreached.id);
+                let text = format!("table {name} is not known, and {}", unreached.why_unreachable());
                 Refusal::new(Fault::new(Code::Unavailable, text))
             }
             None => {
