@@ -166,7 +166,7 @@ pub async fn serve<M, S, A, B>(
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let server = Server::new(settings, stop.clone());
+    let server = Server::new(settings);
     let connections = TaskTracker::new();
     let mut watched: Vec<Watched> = Vec::new();
     let mut checks = interval(server.settings.timeouts.check_interval());
@@ -198,6 +198,7 @@ pub async fn serve<M, S, A, B>(
     for (socket, peer) in waiting(listener) {
         watched.push(open(socket, peer));
     }
+    server.closed.cancel();
     connections.close();
     server.ended(&connections, drain).await;
 }
@@ -231,8 +232,9 @@ async fn not_accepted(error: &io::Error) {
 struct Server {
     builder: Builder<TokioExecutor>,
     settings: Arc<Settings>,
-    /// No more connections.
-    stop: CancellationToken,
+    /// No more connections. Fires when the port is closed, not before: a client that is told to leave connects anew at
+    /// once, and a connection that nobody accepts any more would cost it a request.
+    closed: CancellationToken,
     /// No more requests.
     leave: CancellationToken,
     /// No more answers.
@@ -240,9 +242,9 @@ struct Server {
 }
 
 impl Server {
-    fn new(settings: Settings, stop: CancellationToken) -> Self {
-        let (leave, cut) = (CancellationToken::new(), CancellationToken::new());
-        Self { builder: builder(&settings), settings: Arc::new(settings), stop, leave, cut }
+    fn new(settings: Settings) -> Self {
+        let (closed, leave, cut) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        Self { builder: builder(&settings), settings: Arc::new(settings), closed, leave, cut }
     }
 
     async fn connection<S, A, B>(self, socket: TcpStream, connection: Arc<Connection>, service: S)
@@ -255,15 +257,15 @@ impl Server {
         let _open = Open::new(&self.settings.open);
         self.prepare(&socket);
         let socket = Observed::new(socket, connection.activity.clone());
-        let (activity, stop) = (connection.activity.clone(), self.stop);
+        let (activity, closed) = (connection.activity.clone(), self.closed);
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let running = Running::new(activity.clone());
-            let (version, stop) = (request.version(), stop.clone());
+            let (version, closed) = (request.version(), closed.clone());
             // The request is handed on at once: as a part of the future it would be moved with it, over and over.
             let answer = service(request);
             async move {
                 let mut response = answer.await;
-                if stop.is_cancelled() && version < Version::HTTP_2 {
+                if closed.is_cancelled() && version < Version::HTTP_2 {
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
                 drop(running);
