@@ -8,6 +8,7 @@ use std::{
 use arc_swap::ArcSwap;
 use mesh::{Code, telemetry::Metrics};
 use query::Schema;
+use tokio::sync::Notify;
 
 use crate::{
     Error, Introspected, LeftOut,
@@ -40,6 +41,8 @@ pub struct Database {
     snapshot: ArcSwap<SchemaSnapshot>,
     /// When an unknown name made us refresh the schema.
     last_refresh: Mutex<Option<Instant>>,
+    /// Told when a refresh found another schema.
+    moved: Arc<Notify>,
 }
 
 /// The schema of a database as it was when last read.
@@ -73,7 +76,7 @@ impl Database {
         let meters = Meters::new(metrics, dialect.engine().name());
         let schema_mark = store.schema_mark().await?;
         let snapshot = ArcSwap::from_pointee(inspect(&store, dialect, &prepared, schema_mark).await?);
-        Ok(Self { store, meters, memory, prepared, snapshot, last_refresh: Mutex::default() })
+        Ok(Self { store, meters, memory, prepared, snapshot, last_refresh: Mutex::default(), moved: Arc::default() })
     }
 
     #[cfg(test)]
@@ -84,6 +87,11 @@ impl Database {
     /// The latest snapshot of its schema.
     pub fn schema_snapshot(&self) -> Arc<SchemaSnapshot> {
         self.snapshot.load_full()
+    }
+
+    /// What is told, to one who waits, when a refresh found another schema.
+    pub fn moved(&self) -> Arc<Notify> {
+        self.moved.clone()
     }
 
     /// Reads the schema again if its mark changed; whether the schema did.
@@ -105,6 +113,9 @@ impl Database {
             found.id = before.id;
         }
         self.snapshot.store(Arc::new(found));
+        if has_changed {
+            self.moved.notify_one();
+        }
         Ok(has_changed)
     }
 

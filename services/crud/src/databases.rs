@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -11,7 +14,7 @@ use arc_swap::ArcSwap;
 use foldhash::{HashMap, HashMapExt};
 use mesh::{Component, ComponentState, Mesh, Tasks, resources};
 use query::resources::{Database as DatabaseSpec, DatabaseMeta, DatabaseResource, Numbers, ProjectResource};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::DropGuard;
 
 use crate::{
@@ -61,6 +64,8 @@ pub struct DatabaseEntry {
     pub spec: DatabaseSpec,
     folder: PathBuf,
     state: watch::Sender<DatabaseState>,
+    /// Version of the schema that the mesh was last told of; 0 before the first.
+    told: AtomicU64,
     last_refresh: Mutex<Instant>,
     /// Objects that are left out of its schema, as far as the log has them: why, by name.
     left_out: Mutex<BTreeMap<String, String>>,
@@ -166,6 +171,7 @@ impl Databases {
             spec,
             folder: folder.to_owned(),
             state: watch::Sender::new(DatabaseState::Connecting),
+            told: AtomicU64::new(0),
             last_refresh: Mutex::new(Instant::now()),
             left_out: Mutex::default(),
             _stop: stop.clone().drop_guard(),
@@ -180,9 +186,12 @@ impl Databases {
                     break;
                 };
                 wait = next;
+                let moved = database.moved();
                 // Nothing keeps the database while its task waits.
                 drop((databases, database));
-                if stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
+                // A statement may find out sooner that the schema moved.
+                let next = tokio::time::timeout(wait, moved.notified());
+                if stop.run_until_cancelled(next).await.is_none() {
                     break;
                 }
             }
@@ -202,8 +211,9 @@ impl Databases {
                 let tables = open.schema_snapshot().schema.tables().len();
                 tracing::info!(project = database.project, database = database.id, tables, "database open");
                 self.report_ready(database, &open);
-                database.state.send_replace(DatabaseState::Open(Arc::new(open)));
-                self.publish_change(&database.project, &database.id);
+                let open = Arc::new(open);
+                database.state.send_replace(DatabaseState::Open(open.clone()));
+                self.publish_change(database, &open);
                 POLL_INTERVAL
             }
             Err(error) => {
@@ -229,11 +239,10 @@ impl Databases {
     async fn poll(&self, database: &DatabaseEntry, open: &Database) {
         let (project, id) = (database.project.as_str(), database.id.as_str());
         match open.refresh().await {
-            Ok(has_changed) => {
+            Ok(_) => {
                 self.report_ready(database, open);
-                if has_changed {
+                if self.publish_change(database, open) {
                     tracing::info!(project, database = id, "schema changed");
-                    self.publish_change(project, id);
                 }
             }
             Err(error) => {
@@ -267,9 +276,15 @@ impl Databases {
         error.to_string()
     }
 
-    /// Publishes to the mesh that a schema changed: of which project, and of which of its databases.
-    fn publish_change(&self, project: &str, database: &str) {
-        self.mesh.bus().publish("schema.changed", format!("{project}/{database}"));
+    /// Publishes to the mesh that a schema changed, unless it was told of this one: of which project, and of which of
+    /// its databases. Whether it did.
+    fn publish_change(&self, database: &DatabaseEntry, open: &Database) -> bool {
+        let version = open.schema_snapshot().version;
+        let is_news = database.told.swap(version, Ordering::Relaxed) != version;
+        if is_news {
+            self.mesh.bus().publish("schema.changed", format!("{}/{}", database.project, database.id));
+        }
+        is_news
     }
 }
 
@@ -310,6 +325,14 @@ impl DatabaseEntry {
             *last_refresh = Instant::now();
         }
         is_due
+    }
+
+    /// What is told when a statement finds that its schema moved; never while it is not open.
+    fn moved(&self) -> Arc<Notify> {
+        match &*self.state.borrow() {
+            DatabaseState::Open(open) => open.moved(),
+            DatabaseState::Connecting | DatabaseState::Failed(_) => Arc::default(),
+        }
     }
 
     fn component(&self) -> Component {

@@ -118,6 +118,22 @@ async fn a_database_is_made_opened_and_described() {
 }
 
 #[tokio::test]
+async fn a_schema_that_a_statement_finds_moved_is_told_to_the_mesh() {
+    let stage = stage();
+    let mut events = stage.mesh.bus().subscribe("schema");
+    let changed = Event::Message(Message { subject: "schema.changed".to_owned(), payload: "shop/one".into() });
+    assert_eq!(events.next().await, Some(changed.clone()));
+    let other = rusqlite::Connection::open(stage.folder.path().join("data/one.db")).unwrap();
+    other.execute_batch("ALTER TABLE t RENAME COLUMN a TO b").unwrap();
+
+    let fault = stage.rows("one").await.unwrap_err();
+
+    assert_eq!(fault.code, Code::UnknownColumn);
+    assert_eq!(events.next().await, Some(changed));
+    stage.tasks.finish().await;
+}
+
+#[tokio::test]
 async fn writes_answer_what_they_did() {
     let stage = stage();
     let docs = vec![query::Document(vec![("a".to_owned(), query::Typed::Text("z".to_owned()))])].into();
