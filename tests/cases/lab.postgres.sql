@@ -37,6 +37,14 @@ CREATE TABLE keyless (name text, n bigint);
 CREATE TABLE tag (id serial PRIMARY KEY, name text NOT NULL UNIQUE, twice integer GENERATED ALWAYS AS (id * 2) STORED);
 CREATE TABLE "odd ""name""; drop" (id serial PRIMARY KEY, "select" text, "1=1 or id" integer, "naïve é" text);
 CREATE VIEW t_view AS SELECT DISTINCT id, a FROM t WHERE a IS NOT NULL;
+CREATE TABLE writer (id integer PRIMARY KEY, email text NOT NULL UNIQUE, team integer);
+CREATE TABLE article (
+    id integer PRIMARY KEY,
+    writer_id integer,
+    writer_email text,
+    editor_id integer REFERENCES writer (id),
+    hidden boolean
+);
 CREATE TABLE closed (id serial PRIMARY KEY);
 ALTER SEQUENCE t_id_seq RESTART WITH 1000;
 ALTER SEQUENCE child_id_seq RESTART WITH 1000;

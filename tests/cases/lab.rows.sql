@@ -1,3 +1,5 @@
+DELETE FROM article;
+DELETE FROM writer;
 DELETE FROM child;
 DELETE FROM t;
 DELETE FROM pair_item;
@@ -17,3 +19,6 @@ INSERT INTO pair_item (id, left_id, right_id) VALUES (1, 1, 1), (2, 1, 2), (3, 1
 INSERT INTO keyless (name, n) VALUES ('a', 1), ('b', 2);
 INSERT INTO tag (id, name) VALUES (1, 'red'), (2, 'green');
 INSERT INTO "odd ""name""; drop" (id, "select", "1=1 or id", "naïve é") VALUES (1, 'from', 7, 'ü');
+INSERT INTO writer (id, email, team) VALUES (1, 'ann@a', 7), (2, 'bob@b', 7), (3, 'cy@c', NULL);
+INSERT INTO article (id, writer_id, writer_email, editor_id, hidden) VALUES
+    (1, 1, 'bob@b', 3, FALSE), (2, 1, 'ann@a', 3, FALSE), (3, 2, 'bob@b', NULL, FALSE), (4, 9, NULL, 1, FALSE), (5, 2, 'bob@b', 1, TRUE);

@@ -37,4 +37,12 @@ CREATE TABLE keyless (name TEXT, n INTEGER);
 CREATE TABLE tag (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, twice INTEGER GENERATED ALWAYS AS (id * 2) STORED);
 CREATE TABLE "odd ""name""; drop" (id INTEGER PRIMARY KEY, "select" TEXT, "1=1 or id" INTEGER, "naïve é" TEXT);
 CREATE VIEW t_view AS SELECT DISTINCT id, a FROM t WHERE a IS NOT NULL;
+CREATE TABLE writer (id INTEGER PRIMARY KEY, email TEXT NOT NULL UNIQUE, team INTEGER);
+CREATE TABLE article (
+    id INTEGER PRIMARY KEY,
+    writer_id INTEGER,
+    writer_email TEXT,
+    editor_id INTEGER REFERENCES writer (id),
+    hidden BOOLEAN
+);
 CREATE TABLE closed (id INTEGER PRIMARY KEY);

@@ -26,6 +26,7 @@ mod echo;
 mod init;
 mod introspection;
 mod left_out;
+mod links;
 mod moved;
 mod overload;
 mod process;

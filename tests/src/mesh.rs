@@ -70,7 +70,7 @@ pub struct TestMesh {
     /// Database `lab`, where the test asked for one.
     pub lab: Option<Database>,
     running: Running,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// The running parts of a mesh.
@@ -97,7 +97,7 @@ impl TestMesh {
         write_resources(folder.path(), &music, lab.as_ref(), setup)?;
         let (running, client) = start(shape, folder.path()).await?;
         ready(&client).await?;
-        Ok(Self { client, music, lab, running, _folder: folder })
+        Ok(Self { client, music, lab, running, folder })
     }
 
     /// A caller with the token of a customer.
@@ -108,6 +108,12 @@ impl TestMesh {
     /// A caller with the token of an employee.
     pub fn staff(&self) -> Client {
         self.client.with_token(&token::staff())
+    }
+
+    /// Puts `resources` in the place of the documents that [`Setup::resources`] are.
+    pub fn edit(&self, resources: &str) -> anyhow::Result<()> {
+        std::fs::write(self.folder.path().join("resources/further.yaml"), resources)?;
+        Ok(())
     }
 
     /// The metrics of all nodes of this process, as they tell them.

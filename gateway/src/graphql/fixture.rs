@@ -76,6 +76,7 @@ fn table(name: &str, columns: &[&str]) -> Table {
         unique_keys: Vec::new(),
         foreign_keys: Vec::new(),
         relations: Vec::new(),
+        links: Vec::new(),
         writes: Writes::ALL,
         row_triggers: Writes::NONE,
         row_id: Vec::new(),

@@ -1,6 +1,6 @@
 //! Schemas.
 
-use query::{Column, Equality, Error, ForeignKey, Schema, Table, Writes};
+use query::{Column, Equality, Error, ForeignKey, Relation, Schema, Table, Writes};
 
 use super::{all, member, members};
 use crate::wire::query::v1 as wire;
@@ -12,7 +12,7 @@ members!(query::Type, wire::Type, "column.type", {
 members!(query::Comparisons, wire::Comparisons, "column.comparisons", { All, Equality, None });
 
 impl From<&Schema> for wire::Schema {
-    /// Relations do not travel: the other side derives the same ones.
+    /// Relations of foreign keys do not travel: the other side derives the same ones.
     fn from(schema: &Schema) -> Self {
         Self { tables: schema.tables().iter().map(wire::Table::from).collect() }
     }
@@ -39,6 +39,7 @@ impl From<&Table> for wire::Table {
             row_triggers: Some(table.row_triggers.into()),
             row_id: table.row_id.clone(),
             has_children: table.has_children,
+            links: table.links.iter().map(wire::TableLink::from).collect(),
         }
     }
 }
@@ -56,6 +57,7 @@ impl TryFrom<wire::Table> for Table {
             unique_keys: table.unique_keys.into_iter().map(|key| key.columns).collect(),
             foreign_keys: table.foreign_keys.into_iter().map(ForeignKey::from).collect(),
             relations: Vec::new(),
+            links: table.links.into_iter().map(Relation::from).collect(),
             writes: table.writes.unwrap_or_default().into(),
             row_triggers: table.row_triggers.unwrap_or_default().into(),
             row_id: table.row_id,
@@ -130,5 +132,19 @@ impl From<&ForeignKey> for wire::ForeignKey {
 impl From<wire::ForeignKey> for ForeignKey {
     fn from(key: wire::ForeignKey) -> Self {
         Self { columns: key.columns, foreign_table: key.foreign_table, foreign_columns: key.foreign_columns }
+    }
+}
+
+impl From<&Relation> for wire::TableLink {
+    fn from(relation: &Relation) -> Self {
+        let (columns, foreign_columns) = relation.on.iter().cloned().unzip();
+        let Relation { name, table, many, refers, on: _ } = relation.clone();
+        Self { name, table, many, refers, columns, foreign_columns }
+    }
+}
+
+impl From<wire::TableLink> for Relation {
+    fn from(wire::TableLink { name, table, many, refers, columns, foreign_columns }: wire::TableLink) -> Self {
+        Self { name, table, many, refers, on: columns.into_iter().zip(foreign_columns).collect() }
     }
 }

@@ -1,7 +1,7 @@
 //! JSON Schema of `table` documents, for editors.
 
 use mesh::resources::PartSchemas;
-use query::resources::TableMeta;
+use query::resources::{TableLink, TableMeta};
 use schemars::{SchemaGenerator, json_schema};
 use serde_json::{Map, Value as Json, json};
 
@@ -18,6 +18,7 @@ pub fn table(generator: &mut SchemaGenerator) -> PartSchemas {
     }));
     definitions.insert("ColumnSets".to_owned(), column_sets());
     let mode = mode();
+    let link = generator.subschema_for::<TableLink>();
     let rules: Map<String, Json> =
         OPERATIONS.iter().map(|operation| (operation.name().to_owned(), json!({ "$ref": "#/$defs/Policy" }))).collect();
     let spec = json_schema!({
@@ -32,6 +33,11 @@ pub fn table(generator: &mut SchemaGenerator) -> PartSchemas {
             },
             "columns": { "$ref": "#/$defs/ColumnSets" },
             "mode": mode,
+            "links": {
+                "type": ["object", "null"],
+                "description": "Relations to other tables, by name; one of a foreign key that has the name is replaced.",
+                "additionalProperties": link,
+            },
         },
     });
     PartSchemas { meta: generator.subschema_for::<TableMeta>(), spec }

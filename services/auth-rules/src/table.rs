@@ -1,4 +1,4 @@
-//! `table` resources: the policies of one table.
+//! `table` resources: the policies of one table; its links are checked here, and read by crud.
 
 use std::sync::Arc;
 
@@ -10,6 +10,8 @@ use query::{
 use serde_json::{Map, Value as Json};
 
 use crate::rule::{Diagnostic, Parser, Policy, columns};
+
+mod links;
 
 /// The id of the resource whose policies apply where a table has none of its own.
 pub const DEFAULT: &str = "default";
@@ -79,17 +81,19 @@ impl TableResource {
             format!("{file}:{line}")
         };
         let policies = policies(&spec, place, &mut parser);
-        if parser.errors.is_empty() {
+        let of_links = links::faults(document, &meta.id);
+        if parser.errors.is_empty() && of_links.is_empty() {
             return Ok(Arc::new(TableResource { meta, policies, warnings: parser.warnings }));
         }
-        Err(parser.errors.into_iter().map(|error| document.fault(&error.path, error.message)).collect())
+        let of_rules = parser.errors.into_iter().map(|error| document.fault(&error.path, error.message));
+        Err(of_rules.chain(of_links).collect())
     }
 }
 
 /// The policies of a table's `spec`.
 fn policies(spec: &Map<String, Json>, place: impl Fn(Operation) -> String, parser: &mut Parser) -> TablePolicies {
     let mut policies = TablePolicies::default();
-    check_keys(spec, "spec", &["rules", "columns", "mode"], &["schema", "links"], parser);
+    check_keys(spec, "spec", &["rules", "columns", "mode", links::KEY], &["schema"], parser);
     let mode = spec.get("mode").and_then(|mode| parser.mode(mode, "spec"));
     let columns = match spec.get("columns") {
         Some(json) => columns::parse(json, "spec.columns", &Columns::default(), &mut parser.errors),

@@ -15,6 +15,7 @@ use crate::{
     budget::{Budget, Memory},
     error::{ReadError, StatementError},
     grant::Grants,
+    links::{self, TableLinks},
     meters::{Meters, timed},
     options::AnswerOptions,
     prepared::{CompiledReads, PreparedReads, ReadShape},
@@ -39,6 +40,8 @@ pub struct Database {
     memory: Memory,
     prepared: PreparedReads,
     snapshot: ArcSwap<SchemaSnapshot>,
+    /// Links of its tables. Who replaces the snapshot holds them meanwhile.
+    links: Mutex<Arc<TableLinks>>,
     /// When an unknown name made us refresh the schema.
     last_refresh: Mutex<Option<Instant>>,
     /// Told when a refresh found another schema.
@@ -46,12 +49,14 @@ pub struct Database {
 }
 
 /// The schema of a database as it was when last read.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct SchemaSnapshot {
     /// Its tables.
     pub schema: Arc<Schema>,
     /// Objects of the database that are not in it.
     pub left_out: Vec<LeftOut>,
+    /// Links that are not in it.
+    pub links_left_out: Vec<LeftOut>,
     /// Hash of the schema: the same for the same schema on every node.
     pub version: u64,
     /// SQL dialect of its engine.
@@ -62,6 +67,18 @@ pub struct SchemaSnapshot {
     expires: Option<Instant>,
     /// [`PreparedReads::next_snapshot`].
     id: u64,
+}
+
+impl SchemaSnapshot {
+    /// The snapshot with the relations that `links` declare, in the place of those declared before.
+    fn with_links(self, links: &TableLinks) -> Self {
+        let has_none = || self.schema.tables().iter().all(|table| table.links.is_empty());
+        if links.is_empty() && self.links_left_out.is_empty() && has_none() {
+            return self;
+        }
+        let (schema, links_left_out) = links::apply(Arc::unwrap_or_clone(self.schema), links, &self.dialect);
+        Self { version: version(&schema), schema: Arc::new(schema), links_left_out, ..self }
+    }
 }
 
 impl Database {
@@ -76,7 +93,21 @@ impl Database {
         let meters = Meters::new(metrics, dialect.engine().name());
         let schema_mark = store.schema_mark().await?;
         let snapshot = ArcSwap::from_pointee(inspect(&store, dialect, &prepared, schema_mark).await?);
-        Ok(Self { store, meters, memory, prepared, snapshot, last_refresh: Mutex::default(), moved: Arc::default() })
+        let (links, last_refresh, moved) = (Mutex::default(), Mutex::default(), Arc::default());
+        Ok(Self { store, meters, memory, prepared, snapshot, links, last_refresh, moved })
+    }
+
+    /// Puts `links` in the place of those declared before; whether they are others.
+    pub fn link(&self, links: Arc<TableLinks>) -> bool {
+        let mut declared = self.links.lock().expect("no code panics while it holds this lock");
+        if *declared == links {
+            return false;
+        }
+        *declared = links;
+        let before = SchemaSnapshot::clone(&self.snapshot.load());
+        let id = self.prepared.next_snapshot();
+        self.snapshot.store(Arc::new(SchemaSnapshot { id, ..before }.with_links(&declared)));
+        true
     }
 
     #[cfg(test)]
@@ -96,13 +127,15 @@ impl Database {
 
     /// Reads the schema again if its mark changed; whether the schema did.
     pub async fn refresh(&self) -> Result<bool, Error> {
-        let before = self.snapshot.load_full();
+        let before = self.schema_snapshot();
         let schema_mark = self.store.schema_mark().await?;
         let is_expired = before.expires.is_some_and(|expires| Instant::now() >= expires);
         if schema_mark.is_some() && schema_mark == before.schema_mark && !is_expired {
             return Ok(false);
         }
-        let mut found = inspect(&self.store, before.dialect.clone(), &self.prepared, schema_mark).await?;
+        let found = inspect(&self.store, before.dialect.clone(), &self.prepared, schema_mark).await?;
+        let links = self.links.lock().expect("no code panics while it holds this lock");
+        let (mut found, before) = (found.with_links(&links), self.schema_snapshot());
         let has_changed = found.version != before.version;
         if found.schema_mark.is_some()
             && found.schema_mark == before.schema_mark
@@ -308,6 +341,7 @@ async fn inspect(
         version: version(&schema),
         schema: Arc::new(schema),
         left_out,
+        links_left_out: Vec::new(),
         dialect,
         schema_mark,
         expires: may_return.then(|| Instant::now() + LEFT_OUT_INTERVAL),

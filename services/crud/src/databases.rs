@@ -22,6 +22,7 @@ use crate::{
     budget::{AnswerLimit, Memory},
     config::{self, Config},
     database::Database,
+    links::{self, TableLinks},
     options::AnswerOptions,
     prepared::PreparedReads,
     store::postgres::{Postgres, Survey},
@@ -63,11 +64,13 @@ pub struct DatabaseEntry {
     /// Spec of its resource.
     pub spec: DatabaseSpec,
     folder: PathBuf,
+    /// Links of its tables.
+    links: ArcSwap<TableLinks>,
     state: watch::Sender<DatabaseState>,
     /// Version of the schema that the mesh was last told of; 0 before the first.
     told: AtomicU64,
     last_refresh: Mutex<Instant>,
-    /// Objects that are left out of its schema, as far as the log has them: why, by name.
+    /// Objects and links that are left out of its schema, as far as the log has them: why, by name.
     left_out: Mutex<BTreeMap<String, String>>,
     /// Ends the task that keeps it open.
     _stop: DropGuard,
@@ -143,13 +146,16 @@ impl Databases {
             (meta.id.clone(), Project { numbers: spec.numbers, databases: HashMap::new() })
         };
         let mut projects: HashMap<String, Project> = snapshot.of().map(project).collect();
+        let mut links = links::of(snapshot);
         for (DatabaseResource { meta, spec }, document) in snapshot.of() {
             let Some(project) = projects.get_mut(&meta.project) else { continue };
             let known = before.get(&meta.project).and_then(|project| project.databases.get(&meta.id));
+            let links = links.remove(&(meta.project.clone(), meta.id.clone())).unwrap_or_default();
             let database = match known {
                 Some(known) if known.spec == *spec && known.folder == document.folder => known.clone(),
                 _ => self.add(meta, spec.clone(), &document.folder),
             };
+            database.links.store(Arc::new(links));
             project.databases.insert(meta.id.clone(), database);
         }
         for database in before.values().flat_map(|project| project.databases.values()) {
@@ -159,7 +165,21 @@ impl Databases {
                 self.mesh.health().remove(&database.component());
             }
         }
-        self.projects.store(Arc::new(projects));
+        let projects = Arc::new(projects);
+        self.projects.store(projects.clone());
+        for database in projects.values().flat_map(|project| project.databases.values()) {
+            if let DatabaseState::Open(open) = &*database.state.borrow() {
+                self.link(database, open);
+            }
+        }
+    }
+
+    /// Declares the links of a database that is open; where they are others than before, that is published.
+    fn link(&self, database: &DatabaseEntry, open: &Database) {
+        if open.link(database.links.load_full()) {
+            self.report_ready(database, open);
+            self.publish_change(database, open);
+        }
     }
 
     /// Adds a database and the task that keeps it open for as long as it is in force.
@@ -170,6 +190,7 @@ impl Databases {
             id: meta.id.clone(),
             spec,
             folder: folder.to_owned(),
+            links: ArcSwap::default(),
             state: watch::Sender::new(DatabaseState::Connecting),
             told: AtomicU64::new(0),
             last_refresh: Mutex::new(Instant::now()),
@@ -213,6 +234,8 @@ impl Databases {
                 self.report_ready(database, &open);
                 let open = Arc::new(open);
                 database.state.send_replace(DatabaseState::Open(open.clone()));
+                // Links that came meanwhile found nothing open.
+                self.link(database, &open);
                 self.publish_change(database, &open);
                 POLL_INTERVAL
             }
@@ -233,7 +256,10 @@ impl Databases {
         };
         let tasks = self.tasks.clone();
         let (store, dialect) = blocking::run(move |_| config::open(&source, &tasks)).await??;
-        Database::connect(store, dialect, self.mesh.metrics(), self.memory.clone(), self.prepared.clone()).await
+        let (metrics, memory, prepared) = (self.mesh.metrics(), self.memory.clone(), self.prepared.clone());
+        let open = Database::connect(store, dialect, metrics, memory, prepared).await?;
+        open.link(database.links.load_full());
+        Ok(open)
     }
 
     async fn poll(&self, database: &DatabaseEntry, open: &Database) {
@@ -253,10 +279,11 @@ impl Databases {
 
     /// Reports that a database is served as its health, and to the log what is newly left out of it.
     fn report_ready(&self, database: &DatabaseEntry, open: &Database) {
+        let mut logged = database.left_out.lock().expect("no code panics while it holds this lock");
         let snapshot = open.schema_snapshot();
         let why = |object: &LeftOut| (object.name.clone(), object.why.clone());
-        let left_out: BTreeMap<String, String> = snapshot.left_out.iter().map(why).collect();
-        let mut logged = database.left_out.lock().expect("no code panics while it holds this lock");
+        let left_out = snapshot.left_out.iter().chain(&snapshot.links_left_out);
+        let left_out: BTreeMap<String, String> = left_out.map(why).collect();
         for (name, why) in left_out.iter().filter(|(name, why)| logged.get(*name) != Some(*why)) {
             tracing::warn!(project = database.project, database = database.id, object = name, why, "left out");
         }

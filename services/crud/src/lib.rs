@@ -19,6 +19,7 @@ mod introspected;
 mod invalid_column;
 mod invalid_value;
 mod json;
+mod links;
 mod mapping;
 mod meters;
 mod operand;

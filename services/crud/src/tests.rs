@@ -4,6 +4,7 @@ mod budgets;
 mod compile;
 mod engines;
 mod grants;
+mod links;
 mod pooled;
 mod reads;
 mod refusals;

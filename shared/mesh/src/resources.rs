@@ -8,7 +8,7 @@ mod watch;
 
 use std::{
     any::Any,
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -147,6 +147,24 @@ impl Document {
         let meta = deserialize::read(&self.meta).map_err(|error| self.deserialize_fault("meta", &error))?;
         let spec = deserialize::read(&self.spec).map_err(|error| self.deserialize_fault("spec", &error))?;
         Ok(Resource { meta, spec })
+    }
+
+    /// The members of the mapping that `spec` has under `key`, typed; none where there is no such key. Each member that is
+    /// invalid is a fault.
+    pub fn entries<T: DeserializeOwned>(&self, key: &str) -> Result<BTreeMap<String, T>, Vec<ResourceFault>> {
+        let members = match self.spec.get(key) {
+            None | Some(Value::Null) => return Ok(BTreeMap::new()),
+            Some(Value::Object(members)) => members,
+            Some(_) => return Err(vec![self.fault(&format!("spec.{key}"), "expected a mapping")]),
+        };
+        let (mut entries, mut faults) = (BTreeMap::new(), Vec::new());
+        for (name, member) in members {
+            match deserialize::read(member) {
+                Ok(entry) => drop(entries.insert(name.clone(), entry)),
+                Err(error) => faults.push(self.deserialize_fault(&format!("spec.{key}.{name}"), &error)),
+            }
+        }
+        if faults.is_empty() { Ok(entries) } else { Err(faults) }
     }
 
     /// The text that `meta` has under `key`, whether the document could be parsed or not.

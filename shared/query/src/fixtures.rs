@@ -99,6 +99,7 @@ pub fn table(name: &str, columns: &str, primary_key: &[&str], foreign_keys: &[(&
             })
             .collect(),
         relations: Vec::new(),
+        links: Vec::new(),
         writes: Writes::ALL,
         row_triggers: Writes::NONE,
         row_id: Vec::new(),

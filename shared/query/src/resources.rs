@@ -1,7 +1,7 @@
 //! What operators configure about projects, databases and tables: `meta` and `spec` of the resource kinds that more than
 //! one crate reads.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use serde::Deserialize;
 
@@ -279,6 +279,20 @@ pub struct TableMeta {
     pub database: String,
     /// The table's name; `default` for every table without its own.
     pub id: String,
+}
+
+/// A relation that a table's document declares: one of its `links`, by the name of the relation.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct TableLink {
+    /// The table that it leads to, of the same database.
+    pub table: String,
+    /// Columns that are equal: of this table, and of the other.
+    pub on: BTreeMap<String, String>,
+    /// Whether it leads to any number of rows; absent: to one row where its columns of the other table hold a key of it.
+    #[serde(default)]
+    pub many: Option<bool>,
 }
 
 fn default_schema() -> String {

@@ -26,8 +26,10 @@ pub struct Table {
     pub unique_keys: Vec<Vec<String>>,
     /// In the order of the database.
     pub foreign_keys: Vec<ForeignKey>,
-    /// Filled by [`Schema::new`] from the foreign keys of all tables.
+    /// Filled by [`Schema::new`] from the foreign keys of all tables, and from `links`.
     pub relations: Vec<Relation>,
+    /// Relations that resources declare.
+    pub links: Vec<Relation>,
     /// What the database can write to it.
     pub writes: Writes,
     /// Writes before which a trigger of the database changes rows: then it alone knows which columns must be given.
@@ -197,24 +199,37 @@ pub struct Relation {
     pub table: String,
     /// It leads to any number of rows; else to one or none.
     pub many: bool,
-    /// A foreign key of this table makes it; else one of the other.
+    /// A foreign key of this table makes it; else one of the other. Of a link: the columns of the other table are the key.
     pub refers: bool,
     /// Pairs of a column of this table and the column of the other that equals it.
     pub on: Vec<(String, String)>,
 }
 
 impl Schema {
-    /// A schema of `tables`, whose relations it derives from all foreign keys; relations given are replaced.
+    /// A schema of `tables`, whose relations it derives from all foreign keys and links; relations given are replaced.
     ///
     /// A table's relations stand in this order: to one row, as its foreign keys do; then back from the tables that
-    /// refer to it, as those stand in `tables`. Foreign keys to tables or columns that are not in `tables` give none.
+    /// refer to it, as those stand in `tables`; then links, where they do not take the place of one of their name.
+    /// Foreign keys and links to tables or columns that are not in `tables` give none.
     pub fn new(mut tables: Vec<Table>) -> Self {
         let by_name = tables.iter().enumerate().map(|(index, table)| (table.name.clone(), index)).collect();
         let relations = relation::all(&tables, &by_name);
+        let relations: Vec<Vec<Relation>> = tables
+            .iter()
+            .zip(relations)
+            .map(|(table, relations)| {
+                relation::with_links(table, relations, |name| by_name.get(name).map(|at| &tables[*at]))
+            })
+            .collect();
         for (table, relations) in tables.iter_mut().zip(relations) {
             table.relations = relations;
         }
         Self { tables, by_name }
+    }
+
+    /// Its tables, to make another schema of.
+    pub fn into_tables(self) -> Vec<Table> {
+        self.tables
     }
 
     /// All tables, in the order given.

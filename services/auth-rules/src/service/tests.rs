@@ -309,6 +309,48 @@ fn errors_are_reported_with_their_paths() {
 }
 
 #[test]
+fn faults_of_links_are_told() {
+    let of = |id: &str, links: Json| json!({"kind": "table", "meta": {"project": "shop", "database": "music", "id": id}, "spec": {"links": links}});
+    let documents = [
+        keyed(),
+        database("music"),
+        of("a", json!([])),
+        of(
+            "b",
+            json!({
+                "one": {"tabel": "t", "on": {"a": "b"}},
+                "two": {"table": "t"},
+                "three": {"table": "t", "on": ["a"]},
+                "four": {"table": "t", "on": {"a": 1}},
+                "five": {"table": "t", "on": {"a": "b"}, "many": "yes"},
+                "six": null,
+            }),
+        ),
+        of("c", json!({"": {"table": "t", "on": {"a": "b"}}, "none": {"table": "t", "on": {}}})),
+        of("default", json!({"right": {"table": "t", "on": {"a": "b"}}})),
+        of("d", json!({"right": {"table": "t", "on": {"a": "b", "c": "d"}, "many": true}})),
+        of("e", Json::Null),
+    ];
+    let faults = parsed(&documents).unwrap_err();
+    let faults: Vec<_> = faults.into_iter().map(|fault| format!("{}: {}", fault.path, fault.message)).collect();
+    assert_eq!(
+        faults,
+        [
+            "spec.links: expected a mapping",
+            "spec.links.one.tabel: key tabel is not known; did you mean table? known: table, on, many",
+            "spec.links.two: the key on is missing",
+            "spec.links.three.on: expected mapping, found list",
+            "spec.links.four.on.a: expected string, found integer",
+            "spec.links.five.many: expected boolean, found string",
+            "spec.links.six: expected mapping, found null",
+            "spec.links: invalid name of a relation: must not be empty",
+            "spec.links.none.on: expected at least one pair of columns",
+            "spec.links: not allowed in the document default, which stands for many tables: expected them in a table's own",
+        ]
+    );
+}
+
+#[test]
 fn a_table_without_a_spec_has_no_policies() {
     let table = json!({"kind": "table", "meta": {"project": "shop", "database": "d", "id": "t"}});
     let documents = snapshot(&[keyed(), database("d"), table]);

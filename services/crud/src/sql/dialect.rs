@@ -1,5 +1,7 @@
 //! SQL dialects of the engines.
 
+mod linked;
+
 use std::collections::HashSet;
 
 use query::{Column, EqualityClass, Table, TableKind, Type, Typed, resources::Engine};

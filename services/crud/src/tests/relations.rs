@@ -198,7 +198,7 @@ impl Pair {
 }
 
 /// Two columns of numbers.
-async fn numbers(db: &Db, sql: &str) -> Vec<(i64, i64)> {
+pub async fn numbers(db: &Db, sql: &str) -> Vec<(i64, i64)> {
     let statement = Statement {
         text: sql.into(),
         args: Vec::new(),
@@ -214,7 +214,7 @@ async fn numbers(db: &Db, sql: &str) -> Vec<(i64, i64)> {
     (0..rows.len()).map(|row| (number(row, 0), number(row, 1))).collect()
 }
 
-fn ids(rows: &[i64]) -> Json {
+pub fn ids(rows: &[i64]) -> Json {
     rows.iter().map(|id| json!({ "id": id })).collect()
 }
 
@@ -227,7 +227,7 @@ async fn rows(db: &Db, table: &str, select: Json) -> BTreeMap<i64, Json> {
     by_id(&db.read(table, json!({"select": select, "sort": ["id"]})).await.unwrap())
 }
 
-fn by_id(rows: &Json) -> BTreeMap<i64, Json> {
+pub fn by_id(rows: &Json) -> BTreeMap<i64, Json> {
     rows.as_array().unwrap().iter().map(|row| (row["id"].as_i64().unwrap(), row.clone())).collect()
 }
 

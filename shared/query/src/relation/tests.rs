@@ -1,5 +1,5 @@
 use crate::fixtures::{chinook, column, table};
-use crate::{ForeignKey, Schema};
+use crate::{ForeignKey, Relation, Schema};
 
 /// Relations of a table as `name -> table` for one row and `name => table` for many.
 fn relations(schema: &Schema, table: &str) -> Vec<String> {
@@ -165,4 +165,31 @@ fn a_fallback_that_is_a_column_gets_a_position() {
         table("note", "a_id:int b_id:int", &[], &[("a_id", "user", "id"), ("b_id", "user", "id")]),
     ]);
     assert_eq!(relations(&schema, "user"), ["note_by_a_id_2 => note", "note_by_b_id => note"]);
+}
+
+#[test]
+fn a_link_takes_the_place_of_a_relation_or_the_last() {
+    let link = |name: &str, table: &str, many: bool, on: (&str, &str)| Relation {
+        name: name.to_owned(),
+        table: table.to_owned(),
+        many,
+        refers: true,
+        on: vec![(on.0.to_owned(), on.1.to_owned())],
+    };
+    let mut tables = chinook().into_tables();
+    let album = tables.iter_mut().find(|table| table.name == "album").unwrap();
+    album.links = vec![
+        link("homonym", "track", true, ("title", "name")),
+        link("artist", "customer", false, ("artist_id", "customer_id")),
+        link("title", "track", true, ("title", "name")),
+        link("lost", "nowhere", true, ("title", "name")),
+        link("lost_here", "track", true, ("titel", "name")),
+        link("lost_there", "track", true, ("title", "nmae")),
+    ];
+
+    let schema = Schema::new(tables);
+
+    assert_eq!(relations(&schema, "album"), ["artist -> customer", "track => track", "homonym => track"]);
+    assert_eq!(relations(&schema, "artist"), ["album => album"]);
+    assert_eq!(relations(&Schema::new(schema.clone().into_tables()), "album"), relations(&schema, "album"));
 }

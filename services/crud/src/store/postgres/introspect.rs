@@ -266,6 +266,7 @@ impl Tables {
                 unique_keys: Vec::new(),
                 foreign_keys: Vec::new(),
                 relations: Vec::new(),
+                links: Vec::new(),
                 writes,
                 row_triggers: Writes::NONE,
                 row_id: Vec::new(),

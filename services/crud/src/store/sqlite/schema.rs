@@ -82,6 +82,7 @@ fn table(reader: &Connection, listed: &Listed) -> DriverResult<Table> {
         columns,
         primary_key: key.columns,
         relations: Vec::new(),
+        links: Vec::new(),
         writes,
         // A trigger of SQLite does not change the row that is written.
         row_triggers: Writes::NONE,
