@@ -2,8 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use hyper::body::Incoming;
-use mesh::listener::{self, Connection, Settings, Timeouts};
+use mesh::listener::{self, Connection, RequestBody, Settings, Timeouts};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +31,7 @@ pub async fn serve(listener: TcpListener, front: Front, stop: CancellationToken,
     let settings = settings(&front);
     let service = move |connection: &Arc<Connection>| {
         let front = front.on(connection.clone());
-        move |request: http::Request<Incoming>| front.answer(request)
+        move |request: http::Request<RequestBody>| front.answer(request)
     };
     listener::serve(listener, settings, service, stop, drain).await;
 }

@@ -6,8 +6,11 @@
 mod activity;
 #[cfg(test)]
 mod tests;
+mod wake;
 
-use std::{convert::Infallible, error::Error, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, error::Error, future::poll_fn, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Version, header};
@@ -25,6 +28,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use activity::Running;
 use activity::{Activity, Observed, Watched};
+pub use wake::RequestBody;
+use wake::WakeFilter;
 
 use crate::telemetry::{Counter, Gauge};
 
@@ -161,7 +166,7 @@ pub async fn serve<M, S, A, B>(
     drain: Duration,
 ) where
     M: Fn(&Arc<Connection>) -> S,
-    S: Fn(Request<Incoming>) -> A + Send + 'static,
+    S: Fn(Request<RequestBody>) -> A + Send + 'static,
     A: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -249,7 +254,7 @@ impl Server {
 
     async fn connection<S, A, B>(self, socket: TcpStream, connection: Arc<Connection>, service: S)
     where
-        S: Fn(Request<Incoming>) -> A + Send + 'static,
+        S: Fn(Request<RequestBody>) -> A + Send + 'static,
         A: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -262,7 +267,7 @@ impl Server {
             let running = Running::new(activity.clone());
             let (version, closed) = (request.version(), closed.clone());
             // The request is handed on at once: as a part of the future it would be moved with it, over and over.
-            let answer = service(request);
+            let answer = service(request.map(|body| RequestBody::new(body, version < Version::HTTP_2)));
             async move {
                 let mut response = answer.await;
                 if closed.is_cancelled() && version < Version::HTTP_2 {
@@ -273,10 +278,11 @@ impl Server {
             }
         });
         let mut http = pin!(self.builder.serve_connection(TokioIo::new(socket), service));
+        let mut filter = WakeFilter::default();
         tokio::select! {
             biased;
             // A client that goes away is no news.
-            _ = http.as_mut() => return,
+            _ = poll_fn(|cx| filter.poll(http.as_mut(), cx)) => return,
             () = connection.attention.cancelled() => {}
         };
         if connection.is_cut() {
@@ -284,7 +290,7 @@ impl Server {
         }
         http.as_mut().graceful_shutdown();
         tokio::select! {
-            _ = http => {}
+            _ = poll_fn(|cx| filter.poll(http.as_mut(), cx)) => {}
             () = connection.cut.cancelled() => {}
             () = self.cut.cancelled() => {}
             () = connection.retired() => {}

@@ -12,7 +12,7 @@ use std::{
 
 use futures::FutureExt;
 use http::{HeaderMap, Request, Response};
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::{Frame, SizeHint};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, body::Body};
@@ -21,7 +21,7 @@ use tracing::Instrument;
 
 use crate::{
     Call, Code, Fault,
-    listener::{self, Connection, Settings, Timeouts},
+    listener::{self, Connection, RequestBody, Settings, Timeouts},
     meter::{MethodMeter, RunningCall},
     tasks::panic_text,
     telemetry::{Counter, Gauge},
@@ -51,7 +51,7 @@ where
 {
     let service = move |_: &Arc<Connection>| {
         let answer = answer.clone();
-        move |request: Request<Incoming>| answer(request.map(Body::new))
+        move |request: Request<RequestBody>| answer(request.map(Body::new))
     };
     listener::serve(listener, settings(), service, stop, drain).await;
 }
