@@ -157,7 +157,9 @@ impl FrontState {
         if let Some(origin) = origin {
             origin.write(&self.service, &mut response);
         }
-        if let Ok(id) = HeaderValue::from_str(&call.request_id) {
+        if let Ok(mut id) = HeaderValue::from_str(&call.request_id) {
+            // Each is another: in the table of the headers that HTTP/2 sends only once they would push out the others.
+            id.set_sensitive(true);
             response.headers_mut().insert(REQUEST_ID, id);
         }
         self.meters.of(route).done(status(&response), started.elapsed());

@@ -74,7 +74,12 @@ impl Call {
 
     /// Writes the call into the headers of a request to another node.
     pub(crate) fn write_headers(&self, headers: &mut HeaderMap) {
-        let value = |text: &str| HeaderValue::from_str(text).ok();
+        // They are other texts in each call: not for the table of the headers that HTTP/2 sends only once.
+        let value = |text: &str| {
+            let mut value = HeaderValue::from_str(text).ok()?;
+            value.set_sensitive(true);
+            Some(value)
+        };
         if let Some(id) = value(&self.request_id) {
             headers.insert(REQUEST_ID, id);
         }
