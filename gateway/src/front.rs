@@ -51,7 +51,7 @@ struct FrontState {
     service: Service,
     meters: Meters,
     web: axum::Router,
-    grpc: axum::Router,
+    grpc: grpc::Services,
     grpc_web: BoxCloneSyncService<Request, http::Response<tonic::body::Body>, Infallible>,
 }
 
@@ -65,7 +65,7 @@ impl Service {
             .fallback(answer::unknown_path)
             .method_not_allowed_fallback(answer::wrong_method)
             .with_state(self.clone());
-        Front::new(self.clone(), web, grpc::routes(self))
+        Front::new(self.clone(), web)
     }
 }
 
@@ -79,11 +79,12 @@ pub fn node_routes(mesh: mesh::Mesh) -> axum::Router {
 }
 
 impl Front {
-    fn new(service: Service, web: axum::Router, grpc: axum::Router) -> Self {
+    fn new(service: Service, web: axum::Router) -> Self {
+        let grpc = grpc::Services::new(&service);
         let inner = grpc.clone();
         let translated = tower::service_fn(move |request: http::Request<tonic::body::Body>| {
             let inner = inner.clone();
-            async move { Ok::<_, Infallible>(call_grpc(inner, request.map(Body::new)).await) }
+            async move { Ok::<_, Infallible>(call_grpc(&inner, request.map(Body::new)).await) }
         });
         let grpc_web = BoxCloneSyncService::new(tonic_web::GrpcWebLayer::new().layer(translated));
         let meters = Meters::new(service.mesh().metrics());
@@ -219,7 +220,7 @@ impl FrontState {
                     request.extensions_mut().insert(GrpcAdmission { ticket, budget, connection });
                 }
                 if route != Route::GrpcWeb {
-                    return Box::pin(call_grpc(self.grpc.clone(), *request)).await;
+                    return Box::pin(call_grpc(&self.grpc, *request)).await;
                 }
                 let Ok(response) = Box::pin(self.grpc_web.clone().oneshot(*request)).await;
                 response.map(Body::new)
@@ -367,11 +368,11 @@ fn encoding(request: &Request) -> Option<String> {
 }
 
 /// A gRPC request through its routes, unless there is no room for it or its answer.
-async fn call_grpc(routes: axum::Router, mut request: Request) -> Response {
+async fn call_grpc(services: &grpc::Services, mut request: Request) -> Response {
     let admission = request.extensions_mut().remove::<GrpcAdmission>();
     let version = request.version();
-    let response = match guarded(&current(), Box::pin(routes.oneshot(request)).as_mut()).await {
-        Ok(Ok(response)) => response,
+    let response = match guarded(&current(), Box::pin(services.answer(request)).as_mut()).await {
+        Ok(response) => response,
         Err(fault) => grpc::refused(fault),
     };
     let Some(GrpcAdmission { ticket, budget, connection }) = admission else { return response };

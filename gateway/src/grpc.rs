@@ -10,27 +10,51 @@ use http::{HeaderValue, header};
 use mesh::{Code, Fault};
 use proto::api::v1::data_server::{DataServer, SERVICE_NAME};
 use tonic::Status;
-use tower::ServiceBuilder;
+use tower::{Service as _, ServiceExt};
 
 use crate::Service;
 
-/// Routes of the gRPC services.
-pub fn routes(service: &Service) -> axum::Router {
-    let limit = service.config().body_bytes;
-    let data = DataServer::new(data::Data::new(service.clone()))
-        .max_decoding_message_size(limit)
-        .max_encoding_message_size(usize::MAX);
-    let data = ServiceBuilder::new().map_response(with_fault_code).service(data);
+/// Path of the methods of [`DataServer`].
+const DATA_PATH: &str = "/perigee.api.v1.Data/";
 
+/// The gRPC services. Nearly all requests are for one of them, which are spared the router.
+#[derive(Clone)]
+pub struct Services {
+    data: DataServer<data::Data>,
+    others: axum::Router,
+}
+
+impl Services {
+    /// The services of the gateway.
+    pub fn new(service: &Service) -> Self {
+        let limit = service.config().body_bytes;
+        let data = DataServer::new(data::Data::new(service.clone()))
+            .max_decoding_message_size(limit)
+            .max_encoding_message_size(usize::MAX);
+        Self { data, others: others() }
+    }
+
+    /// The answer to a request.
+    pub async fn answer(&self, request: Request) -> Response {
+        let method = request.uri().path().strip_prefix(DATA_PATH);
+        if method.is_some_and(|method| !method.is_empty() && !method.contains('/')) {
+            let Ok(response) = self.data.clone().call(request).await;
+            return with_fault_code(response);
+        }
+        let Ok(response) = self.others.clone().oneshot(request).await;
+        response
+    }
+}
+
+/// Routes of health and reflection.
+fn others() -> axum::Router {
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter
         .set_service_status(SERVICE_NAME, tonic_health::ServingStatus::Serving)
         .now_or_never()
         .expect("nobody else holds the reporter yet");
 
-    let mut router = axum::Router::new()
-        .route_service("/perigee.api.v1.Data/{method}", data)
-        .route_service("/grpc.health.v1.Health/{method}", health);
+    let mut router = axum::Router::new().route_service("/grpc.health.v1.Health/{method}", health);
     match reflection().build_v1() {
         Ok(server) => router = router.route_service("/grpc.reflection.v1.ServerReflection/{method}", server),
         Err(error) => tracing::error!(%error, "no reflection"),
