@@ -15,7 +15,7 @@ use proto::{
     crud::{Answer, ReadRequest, WriteRequest},
     grant::Grant,
 };
-use query::{Mutation, Read, mutation_accesses, read_accesses};
+use query::{Mutation, Read, visit_mutation_accesses, visit_read_accesses};
 
 use crate::catalogue::{Catalogue, Project};
 
@@ -143,8 +143,8 @@ impl Edge {
         }
         let mut requested = RequestedAccesses::of(reads.len());
         for read in &reads {
-            let accesses = read_accesses(project.schema(&read.database)?, read).map_err(Fault::from)?;
-            requested.push(&read.database, accesses);
+            let schema = project.schema(&read.database)?;
+            requested.operation(&read.database, |visit| visit_read_accesses(schema, read, visit))?;
         }
         let (grants, counts) = self.authorize(caller, project, requested, "read").await?;
         let answer_bytes = self.answer_bytes(project);
@@ -207,8 +207,8 @@ impl Edge {
         }
         let mut requested = RequestedAccesses::of(mutations.len());
         for (database, mutation) in &mutations {
-            let accesses = mutation_accesses(project.schema(database)?, mutation).map_err(Fault::from)?;
-            requested.push(database, accesses);
+            let schema = project.schema(database)?;
+            requested.operation(database, |visit| visit_mutation_accesses(schema, mutation, visit))?;
         }
         let (grants, counts) = self.authorize(caller, project, requested, "mutation").await?;
 
@@ -331,9 +331,16 @@ impl RequestedAccesses {
         Self { accesses: Vec::with_capacity(operations), counts: Vec::with_capacity(operations) }
     }
 
-    fn push(&mut self, database: &str, accesses: Vec<query::TableAccess<'_>>) {
-        self.counts.push(accesses.len());
-        self.accesses.extend(accesses.into_iter().map(|access| access_to(database, access)));
+    /// Adds the accesses of an operation, which `visit` visits.
+    fn operation<'a>(
+        &mut self,
+        database: &str,
+        visit: impl FnOnce(&mut dyn FnMut(query::TableAccess<'a>)) -> Result<(), query::Error>,
+    ) -> Result<(), Fault> {
+        let before = self.accesses.len();
+        visit(&mut |access| self.accesses.push(access_to(database, access))).map_err(Fault::from)?;
+        self.counts.push(self.accesses.len() - before);
+        Ok(())
     }
 }
 

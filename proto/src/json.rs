@@ -5,6 +5,9 @@ use std::ops::Range;
 use jiter::{Jiter, JiterError, Peek};
 use query::{Error, Guard, Object, Value};
 
+/// Members that an object has room for at first: as many as it would get with the first of them, at less cost.
+const SHORT_OBJECT: usize = 4;
+
 /// A text that was read of the `document`; `None` where it has a NUL character.
 ///
 /// What is borrowed of the document has no escapes, and without an escape a text cannot have one.
@@ -83,8 +86,9 @@ impl Reader<'_> {
     fn object(&mut self, depth: usize) -> Result<Value, Error> {
         self.guard.depth(depth)?;
         let start = self.jiter.current_index();
-        let mut members: Vec<(String, Value)> = Vec::new();
         let mut next = self.jiter.known_object().map(|name| name.map(|name| without_nul(name, &self.text)));
+        let is_empty = matches!(next, Ok(None));
+        let mut members: Vec<(String, Value)> = Vec::with_capacity(if is_empty { 0 } else { SHORT_OBJECT });
         while let Some(name) = next.map_err(|error| self.malformed(&error))? {
             let Some(name) = name else {
                 return Err(self.wrong("NUL character in a member's name", self.jiter.current_index()));

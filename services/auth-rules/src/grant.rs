@@ -35,6 +35,8 @@ pub struct Caller<'a> {
     id: &'a str,
     token: &'a str,
     now: SystemTime,
+    /// [`Self::now`] since the Unix epoch.
+    now_ms: i64,
     verified: Option<Result<Arc<VerifiedToken>, TokenError>>,
     development: Option<&'a Development>,
 }
@@ -56,7 +58,7 @@ impl<'a> Caller<'a> {
         now: SystemTime,
         development: Option<&'a Development>,
     ) -> Self {
-        Self { project, id, token, now, verified: None, development }
+        Self { project, id, token, now, now_ms: milliseconds(now), verified: None, development }
     }
 
     /// A grant for the access; `index` is its position in the request, for errors.
@@ -67,7 +69,7 @@ impl<'a> Caller<'a> {
         let Some((policy, verified)) = policy.and_then(|policy| Some((policy, self.cache_owner(policy)?))) else {
             return Ok(signer.grant(self.terms(access, policy, index)?));
         };
-        let now_ms = milliseconds(self.now);
+        let now_ms = self.now_ms;
         if let Some(grant) = verified.grants.get(policy.id, &access, now_ms) {
             return Ok(grant);
         }
@@ -95,7 +97,7 @@ impl<'a> Caller<'a> {
                 check: rows.check,
                 columns: policy.columns.clone(),
                 allow_all: policy.allow_all,
-                expires_ms: milliseconds(self.now) + GRANT_LIFETIME_MS,
+                expires_ms: self.now_ms + GRANT_LIFETIME_MS,
             }),
             Err(refusal) => Err(self.refused(refusal, policy, &access, index)),
         }
@@ -172,8 +174,8 @@ impl<'a> Caller<'a> {
 
     /// The token, which is verified on the first call only.
     fn verified(&mut self) -> Result<Arc<VerifiedToken>, TokenError> {
-        let Caller { project, token, now, .. } = self;
-        self.verified.get_or_insert_with(|| project.keys.verified(token, milliseconds(*now) / 1000)).clone()
+        let Caller { project, token, now_ms, .. } = self;
+        self.verified.get_or_insert_with(|| project.keys.verified(token, *now_ms / 1000)).clone()
     }
 
     fn context<'f>(&'f self, access: &'f TableAccess, claims: Option<&'f Object>) -> RequestContext<'f> {

@@ -123,8 +123,10 @@ fn is_request_id(id: &str) -> bool {
 /// A UUID of version 7. Its random part comes from the thread's generator: the system's costs a system call.
 fn made_request_id() -> Arc<str> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let millis = u64::try_from(now.as_millis()).unwrap_or_default();
-    let id = uuid::Builder::from_unix_timestamp_millis(millis, &rand::random()).into_uuid();
+    let millis = now.as_secs() * 1000 + u64::from(now.subsec_millis());
+    // A number at once: the generator makes an array byte by byte.
+    let [random @ .., _, _, _, _, _, _] = rand::random::<u128>().to_ne_bytes();
+    let id = uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid();
     Arc::from(&*id.hyphenated().encode_lower(&mut [0; uuid::fmt::Hyphenated::LENGTH]))
 }
 

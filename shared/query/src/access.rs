@@ -37,9 +37,18 @@ const MAX_NESTING: usize = 90;
 ///
 /// Errors: `UNKNOWN_TABLE`, `UNKNOWN_RELATION`; `TOO_COMPLEX` where the tree is nested deeper than the wire carries.
 pub fn read_accesses<'a>(schema: &'a Schema, read: &'a Read) -> Result<Vec<TableAccess<'a>>, Error> {
-    let mut walk = Walk { schema, accesses: Vec::new() };
-    walk.node(schema.table(&read.table)?, &read.node, 0)?;
-    Ok(walk.accesses)
+    let mut accesses = Vec::new();
+    visit_read_accesses(schema, read, |access| accesses.push(access))?;
+    Ok(accesses)
+}
+
+/// As [`read_accesses`], one after the other; on an error, some of them may have been visited.
+pub fn visit_read_accesses<'a>(
+    schema: &'a Schema,
+    read: &'a Read,
+    visit: impl FnMut(TableAccess<'a>),
+) -> Result<(), Error> {
+    Walk { schema, visit }.node(schema.table(&read.table)?, &read.node, 0)
 }
 
 /// Tables a mutation accesses: its own with its own operation, then the tables of its filter to read, then those of its
@@ -47,22 +56,33 @@ pub fn read_accesses<'a>(schema: &'a Schema, read: &'a Read) -> Result<Vec<Table
 ///
 /// Errors: as for [`read_accesses`].
 pub fn mutation_accesses<'a>(schema: &'a Schema, mutation: &'a Mutation) -> Result<Vec<TableAccess<'a>>, Error> {
-    let mut walk = Walk { schema, accesses: Vec::new() };
+    let mut accesses = Vec::new();
+    visit_mutation_accesses(schema, mutation, |access| accesses.push(access))?;
+    Ok(accesses)
+}
+
+/// As [`mutation_accesses`], one after the other; on an error, some of them may have been visited.
+pub fn visit_mutation_accesses<'a>(
+    schema: &'a Schema,
+    mutation: &'a Mutation,
+    visit: impl FnMut(TableAccess<'a>),
+) -> Result<(), Error> {
+    let mut walk = Walk { schema, visit };
     let table = schema.table(&mutation.table)?;
     walk.mutation(table, &mutation.kind)?;
-    if let Some(node) = &mutation.returning {
-        walk.node(table, node, 0)?;
+    match &mutation.returning {
+        Some(node) => walk.node(table, node, 0),
+        None => Ok(()),
     }
-    Ok(walk.accesses)
 }
 
 /// The walk of one operation. `level` counts the messages around the one that a visit is about.
-struct Walk<'a> {
+struct Walk<'a, V> {
     schema: &'a Schema,
-    accesses: Vec<TableAccess<'a>>,
+    visit: V,
 }
 
-impl<'a> Walk<'a> {
+impl<'a, V: FnMut(TableAccess<'a>)> Walk<'a, V> {
     fn node(&mut self, table: &'a Table, node: &'a Node, level: usize) -> Result<(), Error> {
         check_level(level)?;
         let op = match node.shape {
@@ -71,13 +91,7 @@ impl<'a> Walk<'a> {
             Shape::Count | Shape::Aggregate => "count",
         };
         let find = unless_true(&node.filter);
-        self.accesses.push(TableAccess {
-            find,
-            op,
-            limit: node.limit,
-            skip: node.skip,
-            ..access(table, Operation::Read)
-        });
+        (self.visit)(TableAccess { find, op, limit: node.limit, skip: node.skip, ..access(table, Operation::Read) });
         self.filter(table, &node.filter, level + 1)?;
         for Field { kind, .. } in node.fields.iter() {
             match kind {
@@ -97,11 +111,7 @@ impl<'a> Walk<'a> {
             Filter::Not(filter) => self.filter(table, filter, level + 1),
             Filter::Related { relation, filter, .. } => {
                 let far = self.far(table, relation)?;
-                self.accesses.push(TableAccess {
-                    find: unless_true(filter),
-                    op: "all",
-                    ..access(far, Operation::Read)
-                });
+                (self.visit)(TableAccess { find: unless_true(filter), op: "all", ..access(far, Operation::Read) });
                 self.filter(far, filter, level + 2)
             }
             Filter::Compare { .. } | Filter::In { .. } | Filter::IsNull { .. } => Ok(()),
@@ -112,15 +122,15 @@ impl<'a> Walk<'a> {
         let own = access(table, kind.operation());
         match kind {
             MutationKind::Insert { docs } => {
-                self.accesses.push(TableAccess { docs: Some(docs), op: op_name(docs.len() == 1), ..own });
+                (self.visit)(TableAccess { docs: Some(docs), op: op_name(docs.len() == 1), ..own });
                 Ok(())
             }
             MutationKind::Update { filter, changes, one } => {
-                self.accesses.push(TableAccess { find: unless_true(filter), changes, op: op_name(*one), ..own });
+                (self.visit)(TableAccess { find: unless_true(filter), changes, op: op_name(*one), ..own });
                 self.filter(table, filter, 2)
             }
             MutationKind::Delete { filter, one } => {
-                self.accesses.push(TableAccess { find: unless_true(filter), op: op_name(*one), ..own });
+                (self.visit)(TableAccess { find: unless_true(filter), op: op_name(*one), ..own });
                 self.filter(table, filter, 2)
             }
         }

@@ -30,7 +30,7 @@ mod typed;
 pub mod uuid;
 mod value;
 
-pub use access::{TableAccess, mutation_accesses, read_accesses};
+pub use access::{TableAccess, mutation_accesses, read_accesses, visit_mutation_accesses, visit_read_accesses};
 pub use equality::{Equality, EqualityClass};
 pub use error::{Error, nearest};
 pub use filter::{Comparison, Filter, Quantifier, RuleFilter};

@@ -82,18 +82,18 @@ pub async fn streaming<'a, Q: Carried, A: Carried>(
 /// The answer of the service, and the running call to be counted.
 async fn answered<A>(meter: &MethodMeter, call: &Call, answer: Answer<'_, A>) -> (Result<A, Status>, RunningCall) {
     let running = meter.begin();
-    let call = call.clone().child();
     let limit = call.timer_deadline();
+    let child = call.clone().child();
     let span = tracing::debug_span!("rpc", service = meter.service, method = meter.name, request_id = %call.request_id);
     let work = AssertUnwindSafe(answer).catch_unwind();
     let answered = match limit {
-        None if span.is_disabled() => call.clone().scope(work).await,
-        None => call.clone().scope(work.instrument(span)).await,
-        Some(limit) => tokio::time::timeout_at(limit.into(), call.clone().scope(work.instrument(span)))
+        None if span.is_disabled() => child.scope(work).await,
+        None => child.scope(work.instrument(span)).await,
+        Some(limit) => tokio::time::timeout_at(limit.into(), child.scope(work.instrument(span)))
             .await
             .unwrap_or_else(|_| Ok(Err(deadline_exceeded(meter.service)))),
     };
-    let answered = answered.unwrap_or_else(|panic| Err(panicked(meter, &call, panic.as_ref())));
+    let answered = answered.unwrap_or_else(|panic| Err(panicked(meter, call, panic.as_ref())));
     (answered.map(Response::into_inner), running)
 }
 

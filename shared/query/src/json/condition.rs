@@ -33,7 +33,7 @@ impl Parser<'_> {
         members: impl Iterator<Item = &'v (String, Value)>,
         budget: &mut Budget,
     ) -> Result<Filter, Error> {
-        let mut filters = Vec::new();
+        let mut filters = Vec::with_capacity(members.size_hint().0);
         for (key, value) in members {
             filters.push(self.member(table, key, value, budget)?);
         }

@@ -14,6 +14,8 @@ use crate::{
     store::Output,
 };
 
+/// Room for the texts of a short row.
+const FIRST_BYTES: usize = 64;
 /// Seconds of a day.
 const DAY: i64 = 86_400;
 /// The Julian day number of 1970-01-01T00:00Z.
@@ -53,7 +55,8 @@ impl SqliteRows {
 
     /// Copies all rows, as far as there is room for them.
     pub fn collect(columns: Arc<[Output]>, mut cursor: rusqlite::Rows<'_>, room: Room) -> Result<Self, SqliteError> {
-        let mut rows = Self { columns, slots: Vec::new(), bytes: Vec::new(), len: 0 };
+        let slots = Vec::with_capacity(columns.len());
+        let mut rows = Self { columns, slots, bytes: Vec::new(), len: 0 };
         while let Some(row) = cursor.next()? {
             for column in 0..rows.columns.len() {
                 let value = row.get_ref(column)?;
@@ -141,6 +144,9 @@ impl SqliteRows {
         let too_large = |_| Error::TooLarge("the rows hold more than 4 GiB; ask for fewer with a limit".to_owned());
         let start = u32::try_from(self.bytes.len()).map_err(too_large)?;
         let len = u32::try_from(bytes.len()).map_err(too_large)?;
+        if self.bytes.capacity() == 0 {
+            self.bytes = Vec::with_capacity(bytes.len().max(FIRST_BYTES));
+        }
         self.bytes.extend_from_slice(bytes);
         Ok(Span { start, len })
     }
