@@ -44,6 +44,30 @@ pub struct Project {
     pub version: u64,
 }
 
+/// A project as it is known at a moment.
+#[derive(Debug)]
+pub struct KnownProject {
+    /// The project.
+    pub project: Arc<Project>,
+    /// Whether its databases were looked at.
+    pub is_described: bool,
+}
+
+/// The project that a request is for.
+#[derive(Debug, Clone)]
+pub struct ProjectRef<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// The project, where it was found when the request began, and its databases had been looked at.
+    pub found: Option<Arc<Project>>,
+}
+
+impl<'a> From<&'a str> for ProjectRef<'a> {
+    fn from(id: &'a str) -> Self {
+        Self { id, found: None }
+    }
+}
+
 /// A database of a project.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Database {
@@ -137,6 +161,13 @@ impl Catalogue {
         catalogue
     }
 
+    /// The project called `id`, as far as it is known without any waiting.
+    pub(crate) fn known(&self, id: &str) -> Option<KnownProject> {
+        let entries = self.shared.entries.load();
+        let entry = entries.get(id)?;
+        Some(KnownProject { project: entry.now.load_full(), is_described: *entry.is_described.borrow() })
+    }
+
     /// The project called `id`, as far as its resources say.
     pub(crate) fn settings(&self, id: &str) -> Option<Arc<Project>> {
         self.shared.entries.load().get(id).map(|entry| entry.now.load_full())
@@ -160,11 +191,14 @@ impl Catalogue {
         }
     }
 
-    /// The project called `id`. Waits, and not for long, only where it is new and its databases are not yet known.
+    /// The project that a request is for. Waits, and not for long, only where it is new and its databases are not yet known.
     ///
     /// Errors: `UNKNOWN_PROJECT`.
-    pub(crate) async fn project(&self, id: &str) -> Result<Arc<Project>, Fault> {
-        let entry = self.entry(id)?;
+    pub(crate) async fn project(&self, project: ProjectRef<'_>) -> Result<Arc<Project>, Fault> {
+        if let Some(found) = project.found {
+            return Ok(found);
+        }
+        let entry = self.entry(project.id)?;
         let is_described = *entry.is_described.borrow();
         let left =
             if is_described { Duration::ZERO } else { FIRST_DESCRIBE_WAIT.saturating_sub(entry.since.elapsed()) };

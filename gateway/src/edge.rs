@@ -17,7 +17,7 @@ use proto::{
 };
 use query::{Mutation, Read, visit_mutation_accesses, visit_read_accesses};
 
-use crate::catalogue::{Catalogue, Project};
+use crate::catalogue::{Catalogue, KnownProject, Project, ProjectRef};
 
 pub use disclosure::AttemptedAccess;
 
@@ -95,15 +95,20 @@ impl Edge {
         own.map_or(self.answer_bytes, |own| own.min(self.answer_bytes)) as u64
     }
 
-    /// The project called `id`, as it is now.
-    pub async fn project(&self, _caller: &Caller, id: &str) -> Result<Arc<Project>, Fault> {
-        self.catalogue.project(id).await
+    /// The project that a request is for.
+    pub async fn project(&self, _caller: &Caller, project: ProjectRef<'_>) -> Result<Arc<Project>, Fault> {
+        self.catalogue.project(project).await
     }
 
     /// The project after asking crud to look at its databases again (at most once a second): for a caller whose request
     /// names something unknown. `None` where nothing changed.
     pub async fn refreshed(&self, caller: &Caller, project: &Project) -> Result<Option<Arc<Project>>, Fault> {
         self.catalogue.refreshed(&caller.call, project).await
+    }
+
+    /// The project called `id`, as far as it is known without any waiting.
+    pub(crate) fn known(&self, id: &str) -> Option<KnownProject> {
+        self.catalogue.known(id)
     }
 
     /// The project called `id` as its resources say, without any waiting.

@@ -32,7 +32,9 @@ use self::{
     route::{Handler, Meters, Protocol, Route},
 };
 use crate::{
-    Service, error, graphql, grpc,
+    Service,
+    catalogue::{Project, ProjectRef},
+    error, graphql, grpc,
     http::{GRPC_TIMEOUT, HeaderSummary, REQUEST_ID, SendBudget, TRACEPARENT, Ticket, answer, cors, current, guarded},
     rest,
 };
@@ -144,13 +146,14 @@ impl FrontState {
         };
         // In a box, since each of the functions below would move it.
         let mut request = Box::new(Request::from_parts(head, body));
-        let call = self.call(protocol, &request, summary);
+        let (call, project) = self.call(started, protocol, &request, (handler, summary));
         let origin = RequestOrigin::of(&mut request, protocol, summary);
 
         let mut response = match cleaned {
             Err(fault) => answer::fault(&fault, &call),
             Ok(_) => {
-                let context = RouteContext { route, handler, summary, ticket, connection, origin: origin.as_ref() };
+                let target = Target { handler, summary, project };
+                let context = RouteContext { route, target, ticket, connection, origin: origin.as_ref() };
                 call.clone().scope(self.dispatch(&call, context, request)).await
             }
         };
@@ -168,27 +171,37 @@ impl FrontState {
     }
 
     /// The call context of a request: id, trace and deadline as sent, within the limits of the node and of the project.
+    /// The project, where all is known of it.
     ///
     /// The deadline is enforced by [`guarded`].
-    fn call(&self, protocol: Protocol, request: &Request, summary: HeaderSummary) -> Call {
+    fn call(
+        &self,
+        started: Instant,
+        protocol: Protocol,
+        request: &Request,
+        (handler, summary): (Option<Handler>, HeaderSummary),
+    ) -> (Call, Option<Arc<Project>>) {
         let text = |name: &HeaderName| match summary.has_context {
             true => request.headers().get(name).and_then(|value| value.to_str().ok()),
             false => None,
         };
         let mut time = self.service.config().time;
-        let project = route::project(request.uri().path()).and_then(|project| self.service.edge().settings(project));
-        if let Some(seconds) = project.and_then(|project| project.spec.limits.time_seconds) {
+        let path = request.uri().path();
+        let id = handler.map(|handler| handler.project(path)).or_else(|| route::project(path));
+        let known = id.and_then(|id| self.service.edge().known(id));
+        if let Some(seconds) = known.as_ref().and_then(|known| known.project.spec.limits.time_seconds) {
             time = time.min(Duration::try_from_secs_f64(seconds).unwrap_or(time));
         }
         if protocol != Protocol::Web {
             let asked = text(&GRPC_TIMEOUT).and_then(mesh::call::timeout);
             time = time.min(asked.unwrap_or(time));
         }
-        Call::begin(text(&REQUEST_ID), text(&TRACEPARENT), Some(time)).without_timer()
+        let call = Call::begin_at(started, text(&REQUEST_ID), text(&TRACEPARENT), Some(time)).without_timer();
+        (call, known.filter(|known| known.is_described).map(|known| known.project))
     }
 
     async fn dispatch(&self, call: &Call, context: RouteContext<'_>, mut request: Box<Request>) -> Response {
-        let RouteContext { route, handler, summary, ticket, connection, origin } = context;
+        let RouteContext { route, target, ticket, connection, origin } = context;
         let asked = cors::preflight(&request).zip(origin);
         if let Some((method, origin)) = asked
             && origin.is_served(&self.service)
@@ -202,11 +215,11 @@ impl FrontState {
             Route::Node => {
                 let details = Details::of(&self.service, connection.as_deref(), request.headers());
                 request.extensions_mut().insert(details);
-                Box::pin(self.web(call, (handler, summary), request)).await
+                Box::pin(self.web(call, target, request)).await
             }
             Route::Graphql | Route::Rest => {
-                let format = RefusalFormat::of(&self.service, route, &request, summary, call);
-                match self.with_admission(call, (handler, summary), ticket, connection, request).await {
+                let format = RefusalFormat::of(&self.service, route, &request, target.summary, call);
+                match self.with_admission(call, target, ticket, connection, request).await {
                     Ok(response) => response,
                     Err(fault) => format.answer(&fault),
                 }
@@ -232,7 +245,7 @@ impl FrontState {
     async fn with_admission(
         &self,
         call: &Call,
-        handler: (Option<Handler>, HeaderSummary),
+        target: Target,
         ticket: Option<Ticket>,
         connection: Option<Arc<Connection>>,
         request: Box<Request>,
@@ -244,7 +257,7 @@ impl FrontState {
         {
             ticket.enter().await?;
         }
-        let response = self.web(call, handler, request).await;
+        let response = self.web(call, target, request).await;
         if let Some(fault) = ticket.and_then(|ticket| ticket.refusal()) {
             return Err(fault);
         }
@@ -258,19 +271,19 @@ impl FrontState {
     fn to_protocol<'a>(
         &'a self,
         call: &'a Call,
-        (handler, summary): (Option<Handler>, HeaderSummary),
+        Target { handler, summary, project }: Target,
         request: Box<Request>,
     ) -> BoxFuture<'a, Result<Response, Fault>> {
         match handler {
-            Some(Handler::Graphql) => Box::pin(async move {
+            Some(Handler::Graphql(posted)) => Box::pin(async move {
                 let (head, body) = request.into_parts();
-                let project = graphql::posted_project(head.uri.path()).unwrap_or_default();
+                let project = ProjectRef { id: posted.project(head.uri.path()), found: project };
                 let headers = (&head.headers, summary);
                 Ok(graphql::answer_post(&self.service, call.clone(), project, headers, body).await)
             }),
-            Some(Handler::Table) => Box::pin(async move {
+            Some(Handler::Table(posted)) => Box::pin(async move {
                 let (head, body) = request.into_parts();
-                Ok(rest::answer_post(&self.service, call, &head, body).await)
+                Ok(rest::answer_post(&self.service, call, (posted, project), &head, body).await)
             }),
             None => {
                 let mut routed = Box::pin(self.web.clone().oneshot(*request));
@@ -282,15 +295,15 @@ impl FrontState {
         }
     }
 
-    async fn web(&self, call: &Call, handler: (Option<Handler>, HeaderSummary), request: Box<Request>) -> Response {
-        if handler.1.has_encoding
+    async fn web(&self, call: &Call, target: Target, request: Box<Request>) -> Response {
+        if target.summary.has_encoding
             && let Some(encoding) = encoding(&request)
         {
             let message = format!("content-encoding {encoding} is not supported: send none or identity");
             return answer::fault(&error::bad_request(message), call);
         }
         let is_options = request.method() == Method::OPTIONS;
-        let response = match self.to_protocol(call, handler, request).await {
+        let response = match self.to_protocol(call, target, request).await {
             Ok(response) => response,
             Err(fault) => return answer::fault(&fault, call),
         };
@@ -312,11 +325,17 @@ impl FrontState {
 /// Context that routing needs besides the request.
 struct RouteContext<'a> {
     route: Route,
-    handler: Option<Handler>,
-    summary: HeaderSummary,
+    target: Target,
     ticket: Option<Ticket>,
     connection: Option<Arc<Connection>>,
     origin: Option<&'a RequestOrigin>,
+}
+
+/// Who answers a request, and what of it is known already.
+struct Target {
+    handler: Option<Handler>,
+    summary: HeaderSummary,
+    project: Option<Arc<Project>>,
 }
 
 /// Format of refusals: that of the request's protocol.

@@ -52,7 +52,7 @@ use self::{
 };
 use crate::{
     Service,
-    catalogue::Project,
+    catalogue::{Project, ProjectRef},
     edge::{self, Caller, ReadFault, WriteResult},
     http::{HeaderSummary, answer, body, current, guarded, plain_segment},
 };
@@ -110,7 +110,7 @@ async fn get_document(
     let media = Media::of(&headers, HeaderSummary::of(&headers));
     let responder = Responder { service: &service, caller: &caller, media };
     let work = async {
-        let project = match service.edge().project(&caller, &project).await {
+        let project = match service.edge().project(&caller, project.as_str().into()).await {
             Ok(project) => project,
             Err(fault) => return answer::fault(&fault, &caller.call),
         };
@@ -132,20 +132,36 @@ async fn post_document(
 ) -> Response {
     let (head, body) = request.into_parts();
     let (call, summary) = (current(), HeaderSummary::of(&head.headers));
-    Box::pin(answer_post(&service, call, &project, (&head.headers, summary), body)).await
+    Box::pin(answer_post(&service, call, project.as_str().into(), (&head.headers, summary), body)).await
 }
 
-/// The project of a path of the GraphQL endpoint that needs no decoding.
-pub(crate) fn posted_project(path: &str) -> Option<&str> {
-    let (project, rest) = plain_segment(path.strip_prefix("/v1/api/")?)?;
-    (rest == "graphql").then_some(project)
+/// A path of the GraphQL endpoint that needs no decoding: the length of the project's id in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PostedDocument {
+    project: u16,
+}
+
+const PREFIX: &str = "/v1/api/";
+
+impl PostedDocument {
+    /// The project of `path`, if it is such.
+    pub(crate) fn of(path: &str) -> Option<Self> {
+        let (project, rest) = plain_segment(path.strip_prefix(PREFIX)?)?;
+        let project = u16::try_from(project.len()).ok()?;
+        (rest == "graphql").then_some(Self { project })
+    }
+
+    /// The project's id in `path`, which it is of.
+    pub(crate) fn project(self, path: &str) -> &str {
+        &path[PREFIX.len()..][..usize::from(self.project)]
+    }
 }
 
 /// The answer to a POST of a document for `project`.
 pub(crate) async fn answer_post(
     service: &Service,
     call: Call,
-    project: &str,
+    project: ProjectRef<'_>,
     (headers, summary): (&HeaderMap, HeaderSummary),
     body: Body,
 ) -> Response {

@@ -7,7 +7,7 @@ use query::{Budget, Error, Operation, Parser, Spelling, Table};
 
 use crate::{
     Service,
-    catalogue::{self, Database, Project},
+    catalogue::{self, Database, Project, ProjectRef},
     edge::{AttemptedAccess, Caller},
 };
 
@@ -41,12 +41,16 @@ pub struct RequestPlanner<'a> {
 }
 
 impl<'a> RequestPlanner<'a> {
-    /// A planner for a request to the project called `id`.
+    /// A planner for a request to a project.
     ///
     /// Errors: `UNKNOWN_PROJECT`.
-    pub async fn begin(service: &'a Service, caller: &'a Caller, id: &str) -> Result<Self, Fault> {
-        let project = service.edge().project(caller, id).await?;
-        Ok(Self { service, caller, budget: service.budget(&project), project })
+    pub async fn begin(service: &'a Service, caller: &'a Caller, project: ProjectRef<'_>) -> Result<Self, Fault> {
+        Ok(Self::new(service, caller, service.edge().project(caller, project).await?))
+    }
+
+    /// A planner for a request to `project`.
+    pub fn new(service: &'a Service, caller: &'a Caller, project: Arc<Project>) -> Self {
+        Self { service, caller, budget: service.budget(&project), project }
     }
 
     /// The project.

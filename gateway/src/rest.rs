@@ -3,7 +3,7 @@
 mod fields;
 mod request;
 
-use std::pin::pin;
+use std::{pin::pin, sync::Arc};
 
 use axum::{
     Router,
@@ -19,7 +19,7 @@ use query::{Error, Mutation, Node, Operation, Read, Shape, Value};
 
 use crate::{
     Service,
-    catalogue::Project,
+    catalogue::{Project, ProjectRef},
     edge::{Caller, ReadResult, WriteResult},
     error,
     http::{answer, body, guarded, plain_segment},
@@ -39,35 +39,68 @@ pub fn routes() -> Router<Service> {
         .route("/v1/api/{project}/crud/{database}/{table}/delete", post(delete))
 }
 
-/// The table and the operation of a path of the REST API that needs no decoding.
-pub(crate) fn posted_table(path: &str) -> Option<(TableRef<'_>, Operation)> {
-    let (project, rest) = plain_segment(path.strip_prefix("/v1/api/")?)?;
-    let (database, rest) = plain_segment(rest.strip_prefix("crud/")?)?;
-    let (table, operation) = plain_segment(rest)?;
-    let operation = match operation {
-        "create" => Operation::Create,
-        "read" => Operation::Read,
-        "update" => Operation::Update,
-        "delete" => Operation::Delete,
-        _ => return None,
-    };
-    Some((TableRef { project, database, table }, operation))
+/// A path of the REST API that needs no decoding: lengths of the names in it, and the operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PostedTable {
+    project: u16,
+    database: u16,
+    table: u16,
+    operation: Operation,
 }
 
-/// The answer to a POST to a path that [`posted_table`] knows.
-pub(crate) async fn answer_post(service: &Service, call: &Call, head: &Parts, body: Body) -> Response {
+const PREFIX: &str = "/v1/api/";
+const CRUD: &str = "crud/";
+
+impl PostedTable {
+    /// The names and the operation of `path`, if it is such.
+    pub(crate) fn of(path: &str) -> Option<Self> {
+        let (project, rest) = plain_segment(path.strip_prefix(PREFIX)?)?;
+        let (database, rest) = plain_segment(rest.strip_prefix(CRUD)?)?;
+        let (table, operation) = plain_segment(rest)?;
+        let operation = match operation {
+            "create" => Operation::Create,
+            "read" => Operation::Read,
+            "update" => Operation::Update,
+            "delete" => Operation::Delete,
+            _ => return None,
+        };
+        let length = |name: &str| u16::try_from(name.len()).ok();
+        Some(Self { project: length(project)?, database: length(database)?, table: length(table)?, operation })
+    }
+
+    /// The project's id in `path`, which it is of.
+    pub(crate) fn project(self, path: &str) -> &str {
+        &path[PREFIX.len()..][..usize::from(self.project)]
+    }
+
+    /// The names in `path`, which it is of.
+    pub(crate) fn table_ref(self, path: &str) -> TableRef<'_> {
+        let [project, database, table] = [self.project, self.database, self.table].map(usize::from);
+        let rest = &path[PREFIX.len()..];
+        let (project, rest) = (&rest[..project], &rest[project + 1 + CRUD.len()..]);
+        let (database, rest) = (&rest[..database], &rest[database + 1..]);
+        TableRef { project, database, table: &rest[..table] }
+    }
+}
+
+/// The answer to a POST to the path of `posted`.
+pub(crate) async fn answer_post(
+    service: &Service,
+    call: &Call,
+    (posted, project): (PostedTable, Option<Arc<Project>>),
+    head: &Parts,
+    body: Body,
+) -> Response {
     let caller = match Caller::of(call.clone(), &head.headers) {
         Ok(caller) => caller,
         Err(fault) => return answer::fault(&fault, call),
     };
+    let table_ref = posted.table_ref(head.uri.path());
     let work = async {
-        let Some((table_ref, operation)) = posted_table(head.uri.path()) else {
-            return Err(Fault::internal("the request could not be answered", "a path without an operation"));
-        };
-        match operation {
-            Operation::Read => read_rows(service, &caller, table_ref, body).await,
-            Operation::Create | Operation::Update | Operation::Delete => {
-                Box::pin(write_rows(service, &caller, table_ref, operation, body)).await
+        match posted.operation {
+            Operation::Read => read_rows(service, &caller, (table_ref, project), body).await,
+            operation @ (Operation::Create | Operation::Update | Operation::Delete) => {
+                Box::pin(write_rows(service, &caller, (table_ref, project), operation, body)).await
             }
         }
     };
@@ -78,19 +111,19 @@ pub(crate) async fn answer_post(service: &Service, call: &Call, head: &Parts, bo
 type TablePath = Path<(String, String, String)>;
 
 async fn read(State(service): State<Service>, caller: Caller, Path(path): TablePath, body: Body) -> Response {
-    respond(&caller, read_rows(&service, &caller, table_ref(&path), body).await)
+    respond(&caller, read_rows(&service, &caller, (table_ref(&path), None), body).await)
 }
 
 async fn create(State(service): State<Service>, caller: Caller, Path(path): TablePath, body: Body) -> Response {
-    respond(&caller, write_rows(&service, &caller, table_ref(&path), Operation::Create, body).await)
+    respond(&caller, write_rows(&service, &caller, (table_ref(&path), None), Operation::Create, body).await)
 }
 
 async fn update(State(service): State<Service>, caller: Caller, Path(path): TablePath, body: Body) -> Response {
-    respond(&caller, write_rows(&service, &caller, table_ref(&path), Operation::Update, body).await)
+    respond(&caller, write_rows(&service, &caller, (table_ref(&path), None), Operation::Update, body).await)
 }
 
 async fn delete(State(service): State<Service>, caller: Caller, Path(path): TablePath, body: Body) -> Response {
-    respond(&caller, write_rows(&service, &caller, table_ref(&path), Operation::Delete, body).await)
+    respond(&caller, write_rows(&service, &caller, (table_ref(&path), None), Operation::Delete, body).await)
 }
 
 async fn batch(
@@ -126,9 +159,14 @@ async fn fields(service: &Service, project: &Project, body: Body) -> Result<Fiel
     }
 }
 
-async fn read_rows(service: &Service, caller: &Caller, table_ref: TableRef<'_>, body: Body) -> Result<Response, Fault> {
+async fn read_rows(
+    service: &Service,
+    caller: &Caller,
+    (table_ref, found): (TableRef<'_>, Option<Arc<Project>>),
+    body: Body,
+) -> Result<Response, Fault> {
     // An unknown project is told before anything that is wrong with the body.
-    let mut planner = RequestPlanner::begin(service, caller, table_ref.project).await?;
+    let mut planner = RequestPlanner::begin(service, caller, ProjectRef { id: table_ref.project, found }).await?;
     let wanted = request::read(fields(service, planner.project(), body).await?)?;
     let planned = planner
         .plan(table_ref, Operation::Read, |parser, table, budget| {
@@ -171,11 +209,11 @@ fn rows(json: &Bytes, truncated: bool) -> Response {
 async fn write_rows(
     service: &Service,
     caller: &Caller,
-    table_ref: TableRef<'_>,
+    (table_ref, found): (TableRef<'_>, Option<Arc<Project>>),
     operation: Operation,
     body: Body,
 ) -> Result<Response, Fault> {
-    let mut planner = RequestPlanner::begin(service, caller, table_ref.project).await?;
+    let mut planner = RequestPlanner::begin(service, caller, ProjectRef { id: table_ref.project, found }).await?;
     let mut fields = fields(service, planner.project(), body).await?;
     let returning = request::returning(&mut fields)?;
     let wanted = request::write(operation, fields)?;
@@ -208,7 +246,7 @@ async fn write_batch(
     database: &str,
     body: Body,
 ) -> Result<Response, Fault> {
-    let mut planner = RequestPlanner::begin(service, caller, project).await?;
+    let mut planner = RequestPlanner::begin(service, caller, project.into()).await?;
     let items = request::batch(fields(service, planner.project(), body).await?)?;
     let mut mutations = Vec::with_capacity(items.len());
     let mut newest = None;

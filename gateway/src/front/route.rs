@@ -4,9 +4,9 @@ use http::{HeaderValue, Method, header, request::Parts};
 use mesh::telemetry::{HttpMeter, Metrics};
 
 use crate::{
-    graphql,
+    graphql::PostedDocument,
     http::{ContentType, HeaderSummary},
-    rest,
+    rest::PostedTable,
 };
 
 /// Wire protocol of a request.
@@ -119,9 +119,9 @@ pub fn project(path: &str) -> Option<&str> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Handler {
     /// A document.
-    Graphql,
+    Graphql(PostedDocument),
     /// An operation on the rows of a table.
-    Table,
+    Table(PostedTable),
 }
 
 impl Handler {
@@ -131,17 +131,26 @@ impl Handler {
             return None;
         }
         let path = head.uri.path();
-        match graphql::posted_project(path) {
-            Some(_) => Some(Handler::Graphql),
-            None => rest::posted_table(path).map(|_| Handler::Table),
+        // Of the two, the one that it is not is told by the last letter.
+        match path.as_bytes().last() {
+            Some(b'l') => PostedDocument::of(path).map(Handler::Graphql),
+            _ => PostedTable::of(path).map(Handler::Table),
+        }
+    }
+
+    /// The project's id in `path`, which it is of.
+    pub fn project(self, path: &str) -> &str {
+        match self {
+            Handler::Graphql(posted) => posted.project(path),
+            Handler::Table(posted) => posted.project(path),
         }
     }
 
     /// Its kind of route.
     pub fn route(self) -> Route {
         match self {
-            Handler::Graphql => Route::Graphql,
-            Handler::Table => Route::Rest,
+            Handler::Graphql(_) => Route::Graphql,
+            Handler::Table(_) => Route::Rest,
         }
     }
 }
@@ -149,7 +158,7 @@ impl Handler {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::front::path;
+    use crate::{front::path, plan::TableRef};
 
     /// Paths of up to five segments after the prefix.
     fn paths() -> Vec<String> {
@@ -169,6 +178,16 @@ mod tests {
         http::Request::builder().method(method).uri(path).body(()).expect("the test sends legal paths").into_parts().0
     }
 
+    fn names(handler: Handler, path: &str) -> Vec<&str> {
+        match handler {
+            Handler::Graphql(posted) => vec![posted.project(path)],
+            Handler::Table(posted) => {
+                let TableRef { project, database, table } = posted.table_ref(path);
+                vec![project, database, table]
+            }
+        }
+    }
+
     #[test]
     fn what_bypasses_the_router_is_what_the_router_would_find() {
         let (mut documents, mut tables) = (0, 0);
@@ -177,22 +196,23 @@ mod tests {
             let segments: Vec<&str> = path.split('/').skip(3).collect();
             let plain = |segments: &[&str]| segments.iter().all(|name| !name.is_empty() && !name.contains(['%', '.']));
             let expected = match *segments.as_slice() {
-                [project, "graphql"] if plain(&[project]) => Some(Handler::Graphql),
+                [project, "graphql"] if plain(&[project]) => Some((Route::Graphql, vec![project])),
                 [project, "crud", database, table, "read"] if plain(&[project, database, table]) => {
-                    Some(Handler::Table)
+                    Some((Route::Rest, vec![project, database, table]))
                 }
                 _ => None,
             };
 
             let handler = Handler::of(&head);
 
-            assert_eq!(handler, expected, "{path}");
+            let found = handler.map(|handler| (handler.route(), names(handler, &path)));
+            assert_eq!(found, expected, "{path}");
             let Some(handler) = handler else { continue };
             assert_eq!(path::clean(&head.uri), Ok(None), "{path}");
             assert_eq!(Route::of(Protocol::Web, &path), handler.route(), "{path}");
             match handler {
-                Handler::Graphql => documents += 1,
-                Handler::Table => tables += 1,
+                Handler::Graphql(_) => documents += 1,
+                Handler::Table(_) => tables += 1,
             }
         }
         assert_eq!((documents, tables), (5, 125));

@@ -115,7 +115,7 @@ impl Data {
         table_ref: TableRef<'_>,
         plan: impl Fn(Parser<'_>, &Table, &mut Budget) -> Result<Node, Error>,
     ) -> Result<api::ReadResponse, Fault> {
-        let mut planner = RequestPlanner::begin(&self.service, caller, table_ref.project).await?;
+        let mut planner = RequestPlanner::begin(&self.service, caller, table_ref.project.into()).await?;
         let planned = planner.plan(table_ref, Operation::Read, plan).await?;
         let read = Read { database: planned.database, table: table_ref.table.to_owned(), node: planned.plan };
         let answers = self.service.edge().read(caller, &planned.project, vec![read]).await?;
@@ -132,7 +132,7 @@ impl Data {
     }
 
     async fn write_batch(&self, caller: &Caller, message: api::BatchRequest) -> Result<api::BatchResponse, Fault> {
-        let project = self.service.edge().project(caller, required("project", &message.project)?).await?;
+        let project = self.service.edge().project(caller, required("project", &message.project)?.into()).await?;
         required("database", &message.database)?;
         let mut guard = self.service.guard();
         let mut writes = Vec::with_capacity(message.items.len());
@@ -158,7 +158,8 @@ impl Data {
     /// Writes of one database, in one transaction.
     async fn execute_writes(&self, caller: &Caller, writes: Vec<TableWrite>) -> Result<Vec<api::WriteResponse>, Fault> {
         let Some(first) = writes.first() else { return Ok(Vec::new()) };
-        let mut planner = RequestPlanner::begin(&self.service, caller, required("project", &first.project)?).await?;
+        let mut planner =
+            RequestPlanner::begin(&self.service, caller, required("project", &first.project)?.into()).await?;
         let mut mutations = Vec::with_capacity(writes.len());
         let mut newest = None;
         for write in &writes {

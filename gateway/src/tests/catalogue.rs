@@ -76,12 +76,12 @@ async fn a_gateway_that_starts_before_its_databases_recovers_by_itself() {
 async fn a_change_of_the_schema_that_crud_tells_of_makes_a_new_version() {
     let stage = Stage::new().await;
     let caller = crate::edge::Caller { call: mesh::Call::begin(None, None, None), token: Default::default() };
-    let before = stage.service.edge().project(&caller, "shop").await.expect("it is there");
+    let before = stage.service.edge().project(&caller, "shop".into()).await.expect("it is there");
     assert!(stage.service.edge().refreshed(&caller, &before).await.expect("crud answers").is_none());
     stage.world.grown.lock().unwrap().push("year");
     stage.service.mesh().bus().publish("schema.changed", "shop/music");
     let end = Instant::now() + Duration::from_secs(1);
-    while stage.service.edge().project(&caller, "shop").await.expect("it is there").version == before.version {
+    while stage.service.edge().project(&caller, "shop".into()).await.expect("it is there").version == before.version {
         assert!(Instant::now() < end);
         tokio::task::yield_now().await;
     }

@@ -33,9 +33,19 @@ impl Call {
     /// A call that begins here, at the edge: what the client sent is taken where it is well formed; without a request
     /// id one is made. A trace goes on as a child span.
     pub fn begin(request_id: Option<&str>, traceparent: Option<&str>, time: Option<Duration>) -> Call {
+        Self::begin_at(Instant::now(), request_id, traceparent, time)
+    }
+
+    /// As [`Call::begin`], for a request that came at `start`.
+    pub fn begin_at(
+        start: Instant,
+        request_id: Option<&str>,
+        traceparent: Option<&str>,
+        time: Option<Duration>,
+    ) -> Call {
         let request_id = request_id.filter(|id| is_request_id(id)).map_or_else(made_request_id, Arc::from);
         let traceparent = traceparent.and_then(child_span);
-        let deadline = time.and_then(|time| Instant::now().checked_add(time));
+        let deadline = time.and_then(|time| start.checked_add(time));
         Call { request_id, traceparent, deadline, is_watched: false }
     }
 
