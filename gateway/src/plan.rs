@@ -53,6 +53,11 @@ impl<'a> RequestPlanner<'a> {
         Self { service, caller, budget: service.budget(&project), project }
     }
 
+    /// The gateway.
+    pub fn service(&self) -> &'a Service {
+        self.service
+    }
+
     /// The project.
     pub fn project(&self) -> &Project {
         &self.project

@@ -1,5 +1,6 @@
 //! REST: rows by `crud/{database}/{table}/{operation}`, and several writes by `crud/{database}/batch`.
 
+mod body_shape;
 mod fields;
 mod request;
 
@@ -25,6 +26,7 @@ use crate::{
     http::{answer, body, guarded, plain_segment},
     plan::{RequestPlanner, TableRef},
 };
+pub use body_shape::ReadCache;
 use fields::Fields;
 
 const TRUNCATED: HeaderName = HeaderName::from_static("x-perigee-truncated");
@@ -145,11 +147,14 @@ fn respond(caller: &Caller, result: Result<Response, Fault>) -> Response {
 
 /// The fields of a request's body; a body without a byte has none.
 async fn fields(service: &Service, project: &Project, body: Body) -> Result<Fields, Fault> {
-    let body = body::read(service.config(), project, body).await?;
+    parsed(service, &body::read(service.config(), project, body).await?)
+}
+
+fn parsed(service: &Service, body: &[u8]) -> Result<Fields, Fault> {
     if body.is_empty() {
         return Ok(Fields::default());
     }
-    let parsed = proto::json::parse(&body, service.guard()).map_err(|error| match error {
+    let parsed = proto::json::parse(body, service.guard()).map_err(|error| match error {
         Error::Malformed(what) => error::bad_request(format!("the body is not valid JSON: {what}")),
         other => Fault::from(other),
     });
@@ -166,8 +171,32 @@ async fn read_rows(
     body: Body,
 ) -> Result<Response, Fault> {
     // An unknown project is told before anything that is wrong with the body.
-    let mut planner = RequestPlanner::begin(service, caller, ProjectRef { id: table_ref.project, found }).await?;
-    let wanted = request::read(fields(service, planner.project(), body).await?)?;
+    let project = service.edge().project(caller, ProjectRef { id: table_ref.project, found }).await?;
+    let body = body::read(service.config(), &project, body).await?;
+    let (project, read) = match service.rest_reads().find(&project, table_ref, &body) {
+        Some(read) => (project, read),
+        // Kept out of the futures of all others.
+        None => Box::pin(plan_read(RequestPlanner::new(service, caller, project), table_ref, &body)).await?,
+    };
+    let wanted = read.node.shape;
+    let answers = service.edge().read(caller, &project, vec![read]).await?;
+    let Some(ReadResult { json, truncated }) = answers.into_iter().next() else {
+        return Err(Fault::internal("the request could not be answered", "no answer to a read"));
+    };
+    if wanted == Shape::One && json == "null" {
+        return Err(Fault::new(Code::NotFound, format!("no row of table {} passes", table_ref.table)));
+    }
+    Ok(rows(&json, truncated))
+}
+
+/// The read that a body asks for, which is kept for others of its shape.
+async fn plan_read(
+    mut planner: RequestPlanner<'_>,
+    table_ref: TableRef<'_>,
+    body: &[u8],
+) -> Result<(Arc<Project>, Read), Fault> {
+    let service = planner.service();
+    let wanted = request::read(parsed(service, body)?)?;
     let planned = planner
         .plan(table_ref, Operation::Read, |parser, table, budget| {
             let filter = parser.filter(table, &wanted.find, budget)?;
@@ -183,14 +212,8 @@ async fn read_rows(
         })
         .await?;
     let read = Read { database: planned.database, table: table_ref.table.to_owned(), node: planned.plan };
-    let answers = service.edge().read(caller, &planned.project, vec![read]).await?;
-    let Some(ReadResult { json, truncated }) = answers.into_iter().next() else {
-        return Err(Fault::internal("the request could not be answered", "no answer to a read"));
-    };
-    if wanted.shape == Shape::One && json == "null" {
-        return Err(Fault::new(Code::NotFound, format!("no row of table {} passes", table_ref.table)));
-    }
-    Ok(rows(&json, truncated))
+    service.rest_reads().keep(&planned.project, table_ref, body, &read);
+    Ok((planned.project, read))
 }
 
 /// `{"result": …}`, which says so where rows were cut off.

@@ -11,6 +11,7 @@ use crate::{
     edge::Edge,
     graphql,
     http::{Admission, SendBudget},
+    rest,
 };
 
 /// The gateway of this node. Clones are the same gateway.
@@ -24,6 +25,7 @@ struct ServiceState {
     config: Config,
     edge: Edge,
     graphql: graphql::Caches,
+    rest_reads: rest::ReadCache,
     admission: Arc<Admission>,
     send_budget: SendBudget,
 }
@@ -38,8 +40,8 @@ impl Service {
         let (stop, watch) = (tasks.stop().clone(), send_budget.clone().cut_stalled(config.write_timeout));
         tasks.spawn("send budget", async move { stop.run_until_cancelled(watch).await.unwrap_or_default() });
         let admission = Admission::new(config.in_flight, config.queue, mesh.metrics());
-        let graphql = graphql::Caches::default();
-        Self { state: Arc::new(ServiceState { mesh, config, edge, graphql, admission, send_budget }) }
+        let (graphql, rest_reads) = (graphql::Caches::default(), rest::ReadCache::default());
+        Self { state: Arc::new(ServiceState { mesh, config, edge, graphql, rest_reads, admission, send_budget }) }
     }
 
     /// Authorization and forwarding.
@@ -65,6 +67,11 @@ impl Service {
     /// Caches of GraphQL.
     pub(crate) fn graphql(&self) -> &graphql::Caches {
         &self.state.graphql
+    }
+
+    /// The reads that are kept for REST.
+    pub(crate) fn rest_reads(&self) -> &rest::ReadCache {
+        &self.state.rest_reads
     }
 
     /// The concurrency limit.

@@ -6,6 +6,7 @@ mod front;
 mod graphql;
 mod grpc;
 mod introspection;
+mod kept_reads;
 mod rest;
 mod server;
 mod stage;

@@ -1,0 +1,216 @@
+//! Shapes of request bodies, and the reads that are kept by them: a read by key is planned once for all keys.
+//!
+//! The shape of a body is its text without the values of its `find`. Bodies of the same shape say the same but for these
+//! values, so that a body whose shape is known is neither parsed nor planned.
+
+use std::sync::Arc;
+
+use mesh::cache::{self, WeightedCache, Weighter};
+use query::{Budget, Column, Filter, Node, Parser, Read, Value};
+
+use crate::{catalogue::Project, plan::TableRef};
+
+/// Approximate memory limit of the kept reads of a node.
+const CACHE_BYTES: u64 = 16 << 20;
+/// Reads of the size that is usual that it holds.
+const READS_EXPECTED: usize = 8000;
+/// Bodies over this size have no shape.
+const BODY_BYTES_MAX: usize = 1024;
+/// Digits of integers that are surely within 64 bits.
+const DIGITS_MAX: usize = 18;
+
+/// In the place of an integer: a character that no JSON has there.
+const INTEGER: u8 = 0;
+/// In the place of a text.
+const TEXT: u8 = 1;
+
+/// The shape of a body, and the values that it leaves out.
+struct BodyShape {
+    /// Different for different versions of projects, tables and texts.
+    key: Vec<u8>,
+    values: Vec<Value>,
+}
+
+/// Reads by the shape of the body that asks for them: those whose condition is that columns have the body's values.
+#[derive(Debug)]
+pub struct ReadCache {
+    cache: WeightedCache<Box<[u8]>, Arc<ReadTemplate>, TemplateWeighter>,
+}
+
+/// A read whose condition is to be made of values.
+#[derive(Debug)]
+struct ReadTemplate {
+    /// The read of all rows.
+    read: Read,
+    /// The column of each value.
+    columns: Vec<Column>,
+}
+
+impl BodyShape {
+    /// The shape of the `body` of a read of a table; `None` for one that is long or not plain.
+    ///
+    /// It need not be valid: only the shapes of bodies that are are kept, and all bodies of such a shape are valid too.
+    fn of(project: &Project, table_ref: TableRef<'_>, body: &[u8]) -> Option<Self> {
+        let TableRef { database, table, .. } = table_ref;
+        if body.len() > BODY_BYTES_MAX {
+            return None;
+        }
+        let mut key = Vec::with_capacity(body.len() + database.len() + table.len() + 10);
+        key.extend_from_slice(&project.version.to_le_bytes());
+        for name in [database, table] {
+            key.push(u8::try_from(name.len()).ok()?);
+            key.extend_from_slice(name.as_bytes());
+        }
+        let mut shape = Self { key, values: Vec::with_capacity(2) };
+        shape.scan(body)?;
+        Some(shape)
+    }
+
+    /// Appends `body` to the key, and its values to the others.
+    fn scan(&mut self, body: &[u8]) -> Option<()> {
+        let (mut at, mut copied, mut depth, mut in_find) = (0, 0, 0_usize, false);
+        while let Some(byte) = body.get(at) {
+            let (start, is_value) = (at, depth == 2 && in_find);
+            at += 1;
+            match byte {
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => depth = depth.checked_sub(1)?,
+                b'"' => {
+                    let text = plain_text(&body[at..])?;
+                    at += text.len() + 1;
+                    if is_name(&body[at..]) {
+                        in_find = if depth == 1 { text == b"find" } else { in_find };
+                    } else if is_value {
+                        self.leave_out(&body[copied..start], TEXT, Value::Text(str::from_utf8(text).ok()?.to_owned()));
+                        copied = at;
+                    }
+                }
+                b'-' | b'0'..=b'9' if is_value => {
+                    let (length, integer) = plain_integer(&body[start..])?;
+                    at = start + length;
+                    self.leave_out(&body[copied..start], INTEGER, Value::Int(integer));
+                    copied = at;
+                }
+                b'\t' | b'\n' | b'\r' => {}
+                0..b' ' => return None,
+                _ => {}
+            }
+        }
+        self.key.extend_from_slice(&body[copied..]);
+        Some(())
+    }
+
+    fn leave_out(&mut self, before: &[u8], kind: u8, value: Value) {
+        self.key.extend_from_slice(before);
+        self.key.push(kind);
+        self.values.push(value);
+    }
+}
+
+/// Whether each byte goes on a text: it is no quote, no escape and no control character.
+static GOES_ON: [bool; 256] = {
+    let mut goes_on = [true; 256];
+    let mut byte = 0;
+    while byte < b' ' as usize {
+        goes_on[byte] = false;
+        byte += 1;
+    }
+    goes_on[b'"' as usize] = false;
+    goes_on[b'\\' as usize] = false;
+    goes_on
+};
+
+/// The text of a string until its closing quote, if it is without escapes and control characters.
+fn plain_text(rest: &[u8]) -> Option<&[u8]> {
+    let end = rest.iter().position(|byte| !GOES_ON[usize::from(*byte)])?;
+    (rest[end] == b'"').then(|| &rest[..end])
+}
+
+/// Whether a colon follows.
+fn is_name(rest: &[u8]) -> bool {
+    rest.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b':')
+}
+
+/// A number that is an integer within 64 bits, and the length of its text.
+fn plain_integer(rest: &[u8]) -> Option<(usize, i64)> {
+    let sign = usize::from(rest.first() == Some(&b'-'));
+    let digits = rest[sign..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (first, end) = (rest.get(sign)?, sign + digits);
+    let is_plain = (1..=DIGITS_MAX).contains(&digits) && (*first != b'0' || digits == 1);
+    if !is_plain || !matches!(rest.get(end)?, b',' | b'}' | b' ' | b'\t' | b'\n' | b'\r') {
+        return None;
+    }
+    let number = rest[sign..end].iter().fold(0, |number, digit| number * 10 + i64::from(digit - b'0'));
+    Some((end, if sign == 1 { -number } else { number }))
+}
+
+impl Default for ReadCache {
+    fn default() -> Self {
+        Self { cache: cache::weighted(CACHE_BYTES, READS_EXPECTED, TemplateWeighter) }
+    }
+}
+
+impl ReadCache {
+    /// The read of a table that `body` asks for, where one of its shape is kept. `None` also where a value cannot be that
+    /// of its column: planning says why.
+    pub fn find(&self, project: &Project, table_ref: TableRef<'_>, body: &[u8]) -> Option<Read> {
+        let BodyShape { key, values } = BodyShape::of(project, table_ref, body)?;
+        let template = self.cache.get(&*key)?;
+        let filter = conditions(template.columns.iter(), &values)?;
+        let Read { database, table, node } = &template.read;
+        let Node { shape, fields, sort, skip, limit, filter: _ } = node;
+        let (shape, fields, sort) = (*shape, fields.clone(), sort.clone());
+        let node = Node { shape, fields, filter, sort, skip: *skip, limit: *limit };
+        Some(Read { database: database.clone(), table: table.clone(), node })
+    }
+
+    /// Keeps `read`, which `body` asks for in `project`, if its condition is made of the values as a whole.
+    pub fn keep(&self, project: &Project, table_ref: TableRef<'_>, body: &[u8], read: &Read) {
+        let Some(BodyShape { key, values }) = BodyShape::of(project, table_ref, body) else { return };
+        let Some(columns) = columns(project, read) else { return };
+        if conditions(columns.iter().copied(), &values).as_ref() != Some(&read.node.filter) {
+            return;
+        }
+        let columns = columns.into_iter().cloned().collect();
+        let mut read = read.clone();
+        read.node.filter = Filter::TRUE;
+        self.cache.insert(key.into(), Arc::new(ReadTemplate { read, columns }));
+    }
+}
+
+/// The columns that a read compares, where it compares columns and nothing else.
+fn columns<'p>(project: &'p Project, read: &Read) -> Option<Vec<&'p Column>> {
+    let table = project.schema(&read.database).ok()?.table(&read.table).ok()?;
+    let all = match &read.node.filter {
+        Filter::And(all) => all.as_slice(),
+        one => std::slice::from_ref(one),
+    };
+    let column = |filter: &Filter| match filter {
+        Filter::Compare { column, .. } => table.column(column).ok(),
+        _ => None,
+    };
+    all.iter().map(column).collect()
+}
+
+/// The condition that each column has its value, as it is planned.
+fn conditions<'c>(columns: impl ExactSizeIterator<Item = &'c Column>, values: &[Value]) -> Option<Filter> {
+    if columns.len() != values.len() {
+        return None;
+    }
+    let mut filters = columns.zip(values).map(|(column, value)| Parser::equals(column, value, &mut Budget::default()));
+    match values.len() {
+        1 => filters.next()?.ok(),
+        _ => filters.collect::<Result<_, _>>().ok().map(Filter::And),
+    }
+}
+
+/// Approximate memory of a kept read in bytes.
+#[derive(Debug, Clone)]
+struct TemplateWeighter;
+
+impl Weighter<Box<[u8]>, Arc<ReadTemplate>> for TemplateWeighter {
+    fn weight(&self, key: &Box<[u8]>, template: &Arc<ReadTemplate>) -> u64 {
+        // What is selected stands in the body.
+        (key.len() * 20 + template.columns.len() * 200 + 500) as u64
+    }
+}

@@ -1,0 +1,121 @@
+//! Reads of REST that are kept by the shape of their body: what is answered is the same as without.
+
+use query::Read;
+
+use super::stage::{Stage, Told};
+
+const PATH: &str = "/v1/api/shop/crud/music/album/read";
+
+/// The answer to `body`, and the read that was sent for it.
+async fn told(stage: &Stage, body: &str) -> (Told, Option<Read>) {
+    let told = stage.post(PATH, "", body).await;
+    let sent = stage.world.reads.lock().unwrap().pop();
+    (told, sent.and_then(|sent| sent.reads.into_iter().next()))
+}
+
+/// What a gateway that has seen `first` makes of `body` is what one makes of it that has seen nothing.
+async fn is_the_same_after(first: &str, body: &str) {
+    let (seasoned, fresh) = (Stage::new().await, Stage::new().await);
+    told(&seasoned, first).await;
+    told(&seasoned, first).await;
+    let (answer, read) = told(&seasoned, body).await;
+    let (expected_answer, expected_read) = told(&fresh, body).await;
+    assert_eq!(read, expected_read, "{body} after {first}");
+    assert_eq!(answer.status(), expected_answer.status(), "{body} after {first}");
+    assert_eq!(answer.json()["error"], expected_answer.json()["error"], "{body} after {first}");
+    assert_eq!(answer.json()["result"], expected_answer.json()["result"], "{body} after {first}");
+}
+
+#[tokio::test]
+async fn bodies_of_one_shape_are_read_with_their_own_values() {
+    for (first, body) in [
+        (r#"{"op":"one","find":{"album_id":1}}"#, r#"{"op":"one","find":{"album_id":-27}}"#),
+        (r#"{"op":"one","find":{"title":"a"}}"#, r#"{"op":"one","find":{"title":"größer"}}"#),
+        (
+            r#"{ "find": { "album_id" : 1 , "title": "a" }, "op": "all", "options": {"limit": 3, "select": {"title": 1}} }"#,
+            r#"{ "find": { "album_id" : 20 , "title": "" }, "op": "all", "options": {"limit": 3, "select": {"title": 1}} }"#,
+        ),
+        (r#"{"op":"count","find":{"album_id":1}}"#, r#"{"op":"count","find":{"album_id":900719925474099312}}"#),
+        (r#"{"op":"all","find":{}}"#, r#"{"op":"all","find":{}}"#),
+        // An integer may be given as a text.
+        (r#"{"op":"one","find":{"album_id":"1"}}"#, r#"{"op":"one","find":{"album_id":"2"}}"#),
+    ] {
+        is_the_same_after(first, body).await;
+    }
+}
+
+#[tokio::test]
+async fn bodies_that_are_nearly_of_a_shape_are_read_as_they_are() {
+    let by_key = r#"{"op":"one","find":{"album_id":1}}"#;
+    for body in [
+        r#"{"op":"one","find":{"album_id":"1"}}"#,
+        r#"{"op":"one","find":{"album_id":1.5}}"#,
+        r#"{"op":"one","find":{"album_id":1e1}}"#,
+        r#"{"op":"one","find":{"album_id":01}}"#,
+        r#"{"op":"one","find":{"album_id":-}}"#,
+        r#"{"op":"one","find":{"album_id":9223372036854775808}}"#,
+        r#"{"op":"one","find":{"album_id":1234567890123456789}}"#,
+        r#"{"op":"one","find":{"album_id":null}}"#,
+        r#"{"op":"one","find":{"album_id":true}}"#,
+        r#"{"op":"one","find":{"album_id":[1]}}"#,
+        r#"{"op":"one","find":{"album_id":{"$gt":1}}}"#,
+        r#"{"op":"one","find":[1]}"#,
+        r#"{"op":"one","find":1}"#,
+        r#"{"op":"one","find":{"title":1}}"#,
+        r#"{"op":"one","find":{"no_such":1}}"#,
+        r#"{"op":"one","find":{"album_id":1},"find":{"album_id":2}}"#,
+        r#"{"op":"one","find":{"album_id":1,"album_id":2}}"#,
+        r#"{"op":"all","find":{"album_id":1}}"#,
+        r#"{"op":"one","find":{"album_id":1}"#,
+        r#"{"op":"one","find":{"album_id":1}}}"#,
+        "{\"op\":\"one\",\"find\":{\"album_id\":\0}}",
+        "{\"op\":\"one\",\"find\":{\"album_id\":\u{1}}}",
+        "",
+    ] {
+        is_the_same_after(by_key, body).await;
+    }
+    let by_title = r#"{"op":"all","find":{"title":"a"}}"#;
+    for body in [
+        r#"{"op":"all","find":{"title":"a\nb"}}"#,
+        r#"{"op":"all","find":{"title":"a\u0000b"}}"#,
+        "{\"op\":\"all\",\"find\":{\"title\":\"a\nb\"}}",
+        r#"{"op":"all","find":{"title":"a"b"}}"#,
+        r#"{"op":"all","find":{"title":"a","title":"b"}}"#,
+        r#"{"op":"all","find":{"title":a}}"#,
+    ] {
+        is_the_same_after(by_title, body).await;
+    }
+    // Whatever was seen before, a value that is no value of its column is told.
+    let by_text = r#"{"op":"one","find":{"album_id":"1"}}"#;
+    for body in [r#"{"op":"one","find":{"album_id":"x"}}"#, r#"{"op":"one","find":{"album_id":""}}"#] {
+        is_the_same_after(by_text, body).await;
+    }
+}
+
+#[tokio::test]
+async fn an_exponent_is_no_part_of_a_kept_integer() {
+    // Zero with an exponent is the integer zero: the digits alone would be kept as its value.
+    is_the_same_after(r#"{"op":"one","find":{"album_id":0e1}}"#, r#"{"op":"one","find":{"album_id":3e1}}"#).await;
+    is_the_same_after(r#"{"op":"one","find":{"album_id":0.0}}"#, r#"{"op":"one","find":{"album_id":3.0}}"#).await;
+}
+
+#[tokio::test]
+async fn a_kept_read_is_of_its_table() {
+    let stage = Stage::new().await;
+    let body = r#"{"op":"all","find":{"album_id":1}}"#;
+    for table in ["album", "track", "album", "track"] {
+        stage.post(&format!("/v1/api/shop/crud/music/{table}/read"), "", body).await;
+        let sent = stage.world.reads.lock().unwrap().pop().expect("a read was sent");
+        assert_eq!(sent.reads[0].table, table);
+    }
+}
+
+#[tokio::test]
+async fn a_kept_read_is_authorised_for_each_caller() {
+    let stage = Stage::new().await;
+    let path = "/v1/api/shop/crud/music/invoice/read";
+    let body = r#"{"op":"one","find":{"invoice_id":1}}"#;
+    assert_eq!(stage.post(path, "staff", body).await.status(), 200);
+    assert_eq!(stage.post(path, "staff", body).await.status(), 200);
+    assert_eq!(stage.post(path, "visitor", body).await.refusal(), (403, "DENIED".to_owned()));
+}
