@@ -54,6 +54,17 @@ impl Call {
         CURRENT.try_with(Call::clone).ok()
     }
 
+    /// Whether it is [`Call::current`], and has no trace to which a step would be added.
+    pub(crate) fn is_current(&self) -> bool {
+        let is_same = |current: &Call| {
+            let Call { request_id, traceparent, deadline, is_watched } = current;
+            Arc::ptr_eq(request_id, &self.request_id)
+                && (traceparent, &self.traceparent) == (&None, &None)
+                && (*deadline, *is_watched) == (self.deadline, self.is_watched)
+        };
+        CURRENT.try_with(is_same).unwrap_or(false)
+    }
+
     /// The call without timers of links: the caller enforces the deadline itself.
     pub fn without_timer(self) -> Call {
         Call { is_watched: true, ..self }

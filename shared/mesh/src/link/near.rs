@@ -83,13 +83,14 @@ pub async fn streaming<'a, Q: Carried, A: Carried>(
 async fn answered<A>(meter: &MethodMeter, call: &Call, answer: Answer<'_, A>) -> (Result<A, Status>, RunningCall) {
     let running = meter.begin();
     let limit = call.timer_deadline();
-    let child = call.clone().child();
     let span = tracing::debug_span!("rpc", service = meter.service, method = meter.name, request_id = %call.request_id);
     let work = AssertUnwindSafe(answer).catch_unwind();
     let answered = match limit {
-        None if span.is_disabled() => child.scope(work).await,
-        None => child.scope(work.instrument(span)).await,
-        Some(limit) => tokio::time::timeout_at(limit.into(), child.scope(work.instrument(span)))
+        // Without a trace, the step is the call itself.
+        None if span.is_disabled() && call.is_current() => work.await,
+        None if span.is_disabled() => call.clone().child().scope(work).await,
+        None => call.clone().child().scope(work.instrument(span)).await,
+        Some(limit) => tokio::time::timeout_at(limit.into(), call.clone().child().scope(work.instrument(span)))
             .await
             .unwrap_or_else(|_| Ok(Err(deadline_exceeded(meter.service)))),
     };
