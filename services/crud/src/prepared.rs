@@ -92,8 +92,11 @@ impl PreparedReads {
     /// Errors: `WRONG_TYPE`, `OUT_OF_RANGE` for values of rules.
     pub fn bind(&self, shape: &ReadShape<'_>) -> Result<Option<CompiledReads>, Error> {
         let Some(prepared) = self.state.cache.get(&*shape.key) else { return Ok(None) };
-        let statements = prepared.statements.iter().map(|statement| statement.bind(&shape.values));
-        let statements = statements.collect::<Result<_, _>>()?;
+        // What is collected of results has room for four at least: for one statement, that is half a kilobyte.
+        let mut statements = Vec::with_capacity(prepared.statements.len());
+        for statement in &prepared.statements {
+            statements.push(statement.bind(&shape.values)?);
+        }
         Ok(Some(CompiledReads { plans: prepared.plans.clone(), statements }))
     }
 
@@ -128,11 +131,13 @@ impl StatementTemplate {
     }
 
     fn bind(&self, values: &[RequestValue<'_>]) -> Result<Statement, Error> {
-        let args = self.args.iter().map(|arg| match arg {
-            PreparedArg::Constant(bind) => Ok(bind.clone()),
-            PreparedArg::Request(index, column) => Ok(values[*index].bind(column)?),
-        });
-        let args = args.collect::<Result<_, Error>>()?;
+        let mut args = Vec::with_capacity(self.args.len());
+        for arg in &self.args {
+            args.push(match arg {
+                PreparedArg::Constant(bind) => bind.clone(),
+                PreparedArg::Request(index, column) => values[*index].bind(column)?,
+            });
+        }
         let (text, plain, columns) = (self.text.clone(), self.plain.clone(), self.columns.clone());
         Ok(Statement { text, args, columns, sources: Vec::new(), plain })
     }

@@ -215,8 +215,14 @@ impl Tree {
         let statements = self.plan.statements();
         let root = &self.plan.levels[0];
         let fetched = self.rows[0].as_ref().map_or(0, Rows::len);
-        let levels = self.plan.levels.iter().zip(&self.rows);
-        let indexes = levels.map(|(level, rows)| index(level, rows.as_ref(), stop)).collect::<Result<Vec<_>, _>>()?;
+        let indexes = match self.plan.levels.len() {
+            // The root is never looked up by a key.
+            1 => Vec::new(),
+            _ => {
+                let levels = self.plan.levels.iter().zip(&self.rows);
+                levels.map(|(level, rows)| index(level, rows.as_ref(), stop)).collect::<Result<_, _>>()?
+            }
+        };
         let out = Vec::with_capacity(fetched.saturating_mul(64).saturating_add(64).min(most).min(FLUSH_BYTES));
         let mut writer = Writer { tree: self, indexes: &indexes, out, before: None, most, stop, check_at: 0 };
         match kept {
