@@ -24,12 +24,22 @@ pub(crate) fn current() -> Call {
     Call::current().unwrap_or_else(|| Call::begin(None, None, None))
 }
 
+/// Bytes of plain segments.
+static IS_PLAIN: [bool; 256] = {
+    let mut is_plain = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        is_plain[byte] = (byte as u8).is_ascii_alphanumeric() || byte == b'_' as usize || byte == b'-' as usize;
+        byte += 1;
+    }
+    is_plain
+};
+
 /// The first segment of a path that needs no decoding, and what follows its slash: letters, digits, `_` and `-`.
 ///
 /// Segments are short: a search made for long texts takes longer than looking at each byte.
 pub(crate) fn plain_segment(path: &str) -> Option<(&str, &str)> {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-    let end = path.bytes().position(|byte| !is_plain(byte)).unwrap_or(path.len());
+    let end = path.bytes().position(|byte| !IS_PLAIN[usize::from(byte)]).unwrap_or(path.len());
     match path.as_bytes().get(end) {
         _ if end == 0 => None,
         None => Some((path, "")),
