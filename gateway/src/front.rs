@@ -86,7 +86,11 @@ impl Front {
         let inner = grpc.clone();
         let translated = tower::service_fn(move |request: http::Request<tonic::body::Body>| {
             let inner = inner.clone();
-            async move { Ok::<_, Infallible>(call_grpc(&inner, request.map(Body::new)).await) }
+            async move {
+                let mut request = request.map(Body::new);
+                let admission = request.extensions_mut().remove::<GrpcAdmission>();
+                Ok::<_, Infallible>(call_grpc(&inner, request, admission).await)
+            }
         });
         let grpc_web = BoxCloneSyncService::new(tonic_web::GrpcWebLayer::new().layer(translated));
         let meters = Meters::new(service.mesh().metrics());
@@ -112,7 +116,7 @@ impl Front {
     }
 }
 
-/// Admission state of a gRPC request, carried into the layers of its protocol: answers are made there.
+/// Admission state of a gRPC request, for where its answer is made: with gRPC-Web, inside of layers.
 #[derive(Clone)]
 struct GrpcAdmission {
     ticket: Ticket,
@@ -228,12 +232,13 @@ impl FrontState {
                 answer::fault(&error::bad_request("gRPC needs HTTP/2; over HTTP/1.1 there is grpc-web"), call)
             }
             Route::Grpc | Route::GrpcHealth | Route::GrpcWeb => {
-                if let Some(ticket) = ticket {
-                    let budget = self.service.send_budget().clone();
-                    request.extensions_mut().insert(GrpcAdmission { ticket, budget, connection });
-                }
+                let budget = self.service.send_budget().clone();
+                let admission = ticket.map(|ticket| GrpcAdmission { ticket, budget, connection });
                 if route != Route::GrpcWeb {
-                    return Box::pin(call_grpc(&self.grpc, *request)).await;
+                    return Box::pin(call_grpc(&self.grpc, *request, admission)).await;
+                }
+                if let Some(admission) = admission {
+                    request.extensions_mut().insert(admission);
                 }
                 let Ok(response) = Box::pin(self.grpc_web.clone().oneshot(*request)).await;
                 response.map(Body::new)
@@ -387,8 +392,7 @@ fn encoding(request: &Request) -> Option<String> {
 }
 
 /// A gRPC request through its routes, unless there is no room for it or its answer.
-async fn call_grpc(services: &grpc::Services, mut request: Request) -> Response {
-    let admission = request.extensions_mut().remove::<GrpcAdmission>();
+async fn call_grpc(services: &grpc::Services, request: Request, admission: Option<GrpcAdmission>) -> Response {
     let version = request.version();
     let response = match guarded(&current(), Box::pin(services.answer(request)).as_mut()).await {
         Ok(response) => response,

@@ -4,7 +4,6 @@
 //! connection; where all keep up, a new large answer is refused. Small answers always pass.
 
 use std::{
-    collections::HashMap,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard,
@@ -20,6 +19,7 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
+use foldhash::HashMap;
 use futures::FutureExt;
 use http::Version;
 use http_body_util::BodyExt;
