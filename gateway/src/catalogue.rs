@@ -35,7 +35,7 @@ const FIRST_DESCRIBE_WAIT: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone)]
 pub struct Project {
     /// Its id.
-    pub id: String,
+    pub id: Arc<str>,
     /// Its settings.
     pub spec: resources::Project,
     /// Its databases, in the order of their resources.
@@ -72,7 +72,7 @@ impl<'a> From<&'a str> for ProjectRef<'a> {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Database {
     /// Its id.
-    pub id: String,
+    pub id: Arc<str>,
     /// Which engine.
     pub engine: resources::Engine,
     /// Its schema; `None` while it has not been reached.
@@ -99,7 +99,7 @@ impl Project {
     /// The database that `alias` means: its id; else without a `sql-` prefix; else, for `postgres`, `mysql`, `sqlite`
     /// and `mongo` (with or without `sql-`), the only database of that engine. `None` where nothing is meant.
     pub fn database(&self, alias: &str) -> Option<&Database> {
-        let called = |id: &str| self.databases.iter().find(|database| database.id == id);
+        let called = |id: &str| self.databases.iter().find(|database| &*database.id == id);
         let bare = alias.strip_prefix("sql-").unwrap_or(alias);
         if let Some(database) = called(alias).or_else(|| called(bare)) {
             return Some(database);
@@ -113,9 +113,15 @@ impl Project {
     ///
     /// Errors: `UNKNOWN_DATABASE`; `UNAVAILABLE` while it has not been reached.
     pub(crate) fn schema(&self, id: &str) -> Result<&Arc<Schema>, Fault> {
-        let known = self.databases.iter().find(|database| database.id == id);
+        self.described(id).map(|(_, schema)| schema)
+    }
+
+    /// The database called `id`, and its schema. Errors: as of [`Project::schema`].
+    pub(crate) fn described(&self, id: &str) -> Result<(&Database, &Arc<Schema>), Fault> {
+        let known = self.databases.iter().find(|database| &*database.id == id);
         let database = known.ok_or_else(|| unknown_database(self, id))?;
-        database.schema.as_ref().ok_or_else(|| unreachable(database))
+        let schema = database.schema.as_ref().ok_or_else(|| unreachable(database))?;
+        Ok((database, schema))
     }
 }
 
@@ -242,11 +248,11 @@ impl Catalogue {
             let Some(engine) = engine.filter(|_| database.schema.is_some() || database.version == 0) else { continue };
             let is_opening = database.is_opening();
             let Described { id, version, schema, .. } = database;
-            found.insert(id.clone(), Database { id, engine, schema, version, is_opening });
+            found.insert(id.clone(), Database { id: id.into(), engine, schema, version, is_opening });
         }
         entry.now.rcu(|now| {
             // Where the resources here say another engine, crud knows better: it has the database open.
-            let of = |known: &Database| match found.get(&known.id) {
+            let of = |known: &Database| match found.get(&*known.id) {
                 // One that cannot be reached now keeps what it held before.
                 Some(found) if found.schema.is_some() || known.schema.is_none() => found.clone(),
                 Some(_) | None => known.clone(),
@@ -267,8 +273,8 @@ impl Catalogue {
 /// The `describe` request of a project; schemas of known versions are not sent again.
 fn describe_request(project: &Project, refresh: bool) -> DescribeRequest {
     let known = project.databases.iter().filter(|database| database.schema.is_some());
-    let known = known.map(|database| (database.id.clone(), database.version)).collect();
-    DescribeRequest { project: project.id.clone(), refresh, known }
+    let known = known.map(|database| (database.id.as_ref().to_owned(), database.version)).collect();
+    DescribeRequest { project: project.id.as_ref().to_owned(), refresh, known }
 }
 
 impl ProjectEntry {
@@ -293,14 +299,14 @@ mod tests {
 
     fn project(databases: &[(&str, Engine)]) -> Project {
         let database = |&(id, engine): &(&str, Engine)| Database {
-            id: id.to_owned(),
+            id: id.into(),
             engine,
             schema: None,
             version: 0,
             is_opening: false,
         };
         Project {
-            id: "shop".to_owned(),
+            id: "shop".into(),
             spec: resources::Project::default(),
             databases: databases.iter().map(database).collect(),
             version: 1,
@@ -308,7 +314,7 @@ mod tests {
     }
 
     fn meant(databases: &[(&str, Engine)], alias: &str) -> Option<String> {
-        project(databases).database(alias).map(|database| database.id.clone())
+        project(databases).database(alias).map(|database| database.id.as_ref().to_owned())
     }
 
     #[test]

@@ -147,17 +147,19 @@ impl Edge {
             return Ok(Vec::new());
         }
         let mut requested = RequestedAccesses::of(reads.len());
+        let mut first: Option<&Arc<str>> = None;
         for read in &reads {
-            let schema = project.schema(&read.database)?;
-            requested.operation(&read.database, |visit| visit_read_accesses(schema, read, visit))?;
+            let (database, schema) = project.described(&read.database)?;
+            first.get_or_insert(&database.id);
+            requested.operation(&database.id, |visit| visit_read_accesses(schema, read, visit))?;
         }
         let (grants, counts) = self.authorize(caller, project, requested, "read").await?;
         let answer_bytes = self.answer_bytes(project);
 
-        if let Some((first, rest)) = reads.split_first()
-            && rest.iter().all(|read| read.database == first.database)
+        if let Some(first) = first
+            && reads.iter().all(|read| *read.database == **first)
         {
-            let (project, database) = (project.id.clone(), first.database.clone());
+            let (project, database) = (project.id.clone(), first.clone());
             let request = ReadRequest { project, database, grants, reads, answer_bytes };
             return self.answers(caller, request).await.map_err(ReadFault::Failed);
         }
@@ -177,7 +179,7 @@ impl Edge {
         let mut grants = grants.into_iter();
         let mut groups: Vec<ReadGroup> = Vec::new();
         for (index, (read, count)) in reads.into_iter().zip(counts).enumerate() {
-            let is_of_database = |group: &ReadGroup| group.request.database == read.database;
+            let is_of_database = |group: &ReadGroup| *group.request.database == *read.database;
             let group =
                 group_or_insert(&mut groups, is_of_database, || ReadGroup::new(project, &read.database, answer_bytes));
             group.indexes.push(index);
@@ -212,8 +214,8 @@ impl Edge {
         }
         let mut requested = RequestedAccesses::of(mutations.len());
         for (database, mutation) in &mutations {
-            let schema = project.schema(database)?;
-            requested.operation(database, |visit| visit_mutation_accesses(schema, mutation, visit))?;
+            let (database, schema) = project.described(database)?;
+            requested.operation(&database.id, |visit| visit_mutation_accesses(schema, mutation, visit))?;
         }
         let (grants, counts) = self.authorize(caller, project, requested, "mutation").await?;
 
@@ -222,7 +224,7 @@ impl Edge {
         let mut grants = grants.into_iter();
         let mut groups: Vec<WriteGroup> = Vec::with_capacity(1);
         for (index, ((database, mutation), count)) in mutations.into_iter().zip(counts).enumerate() {
-            let is_of_database = |group: &WriteGroup| group.request.database == database;
+            let is_of_database = |group: &WriteGroup| *group.request.database == *database;
             let group =
                 group_or_insert(&mut groups, is_of_database, || WriteGroup::new(project, &database, answer_bytes));
             group.indexes.push(index);
@@ -230,7 +232,7 @@ impl Edge {
             group.request.mutations.push(mutation);
         }
         let mut results = Vec::with_capacity(total);
-        let mut failed: Option<String> = None;
+        let mut failed: Option<Arc<str>> = None;
         let mut answer_bytes_used = 0;
         for mut group in groups {
             group.request.answer_bytes_used = answer_bytes_used;
@@ -280,7 +282,7 @@ impl Edge {
 
     /// What the caller could ever be allowed in `project`.
     pub async fn reach(&self, caller: &Caller, project: &Project) -> Result<ReachableResponse, Fault> {
-        let request = ReachableRequest { project: project.id.clone(), token: caller.token.to_string() };
+        let request = ReachableRequest { project: project.id.as_ref().to_owned(), token: caller.token.to_string() };
         Ok(self.mesh.auth_rules().reachable(&caller.call, request).await?)
     }
 
@@ -339,7 +341,7 @@ impl RequestedAccesses {
     /// Adds the accesses of an operation, which `visit` visits.
     fn operation<'a>(
         &mut self,
-        database: &str,
+        database: &Arc<str>,
         visit: impl FnOnce(&mut dyn FnMut(query::TableAccess<'a>)) -> Result<(), query::Error>,
     ) -> Result<(), Fault> {
         let before = self.accesses.len();
@@ -349,9 +351,9 @@ impl RequestedAccesses {
     }
 }
 
-fn access_to(database: &str, access: query::TableAccess<'_>) -> Access {
+fn access_to(database: &Arc<str>, access: query::TableAccess<'_>) -> Access {
     Access::Table(TableAccess {
-        database: database.to_owned(),
+        database: database.clone(),
         table: access.table.to_owned(),
         operation: access.operation,
         op: access.op,
@@ -390,7 +392,7 @@ struct ReadGroup {
 
 impl ReadGroup {
     fn new(project: &Project, database: &str, answer_bytes: u64) -> Self {
-        let (project, database) = (project.id.clone(), database.to_owned());
+        let (project, database) = (project.id.clone(), database.into());
         let request = ReadRequest { project, database, answer_bytes, ..Default::default() };
         Self { indexes: Vec::new(), request }
     }
@@ -404,7 +406,7 @@ struct WriteGroup {
 
 impl WriteGroup {
     fn new(project: &Project, database: &str, answer_bytes: u64) -> Self {
-        let (project, database) = (project.id.clone(), database.to_owned());
+        let (project, database) = (project.id.clone(), database.into());
         let request = WriteRequest { project, database, answer_bytes, ..Default::default() };
         Self { indexes: Vec::new(), request }
     }

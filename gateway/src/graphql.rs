@@ -265,12 +265,12 @@ impl Responder<'_> {
     /// Names of this version of the project.
     fn names(&self, project: Arc<Project>) -> Arc<Names> {
         let kept = &self.service.graphql().names;
-        if let Some(names) = kept.load().get(&project.id)
+        if let Some(names) = kept.load().get(&*project.id)
             && names.project.version == project.version
         {
             return names.clone();
         }
-        let id = project.id.clone();
+        let id = project.id.as_ref().to_owned();
         let names = Arc::new(Names::new(project));
         kept.rcu(|kept| {
             let mut kept = if kept.len() < CACHED_PROJECTS { HashMap::clone(kept) } else { HashMap::new() };

@@ -16,7 +16,7 @@ use crate::{
 #[derive(Debug, Clone, Default)]
 pub struct AuthorizeRequest {
     /// The project's id.
-    pub project: String,
+    pub project: Arc<str>,
     /// The caller's token; empty where there is none.
     pub token: Arc<str>,
     /// All that the request uses.
@@ -34,7 +34,7 @@ pub enum Access {
 #[derive(Debug, Clone, PartialEq)]
 pub struct TableAccess {
     /// The database's id.
-    pub database: String,
+    pub database: Arc<str>,
     /// The table's name.
     pub table: String,
     /// The operation on it.
@@ -94,7 +94,7 @@ impl TableAccess {
     /// An access without anything that a rule could look at.
     pub fn new(database: &str, table: &str, operation: Operation) -> Self {
         Self {
-            database: database.to_owned(),
+            database: database.into(),
             table: table.to_owned(),
             operation,
             op: "all",
@@ -111,7 +111,7 @@ impl From<Access> for wire::Access {
     fn from(access: Access) -> Self {
         let Access::Table(access) = access;
         let table = wire::TableAccess {
-            database: access.database,
+            database: access.database.as_ref().to_owned(),
             table: access.table,
             operation: words::Operation::from(access.operation).into(),
             op: access.op.to_owned(),
@@ -132,7 +132,7 @@ impl TryFrom<wire::Access> for Access {
         let wire::access::Resource::Table(access) = required(access.resource, "access.resource")?;
         let op = OPS.into_iter().find(|op| *op == access.op);
         Ok(Access::Table(TableAccess {
-            database: access.database,
+            database: access.database.into(),
             table: access.table,
             operation: member::<words::Operation, _>(access.operation, "access.operation")?,
             op: op.ok_or_else(|| {
@@ -152,7 +152,7 @@ impl Carried for AuthorizeRequest {
 
     fn into_wire(self) -> wire::AuthorizeRequest {
         wire::AuthorizeRequest {
-            project: self.project,
+            project: self.project.as_ref().to_owned(),
             token: self.token.as_ref().to_owned(),
             accesses: each(self.accesses),
         }
@@ -160,7 +160,7 @@ impl Carried for AuthorizeRequest {
 
     fn from_wire(wire: wire::AuthorizeRequest) -> Result<Self, Status> {
         let accesses = all(wire.accesses).map_err(invalid)?;
-        Ok(Self { project: wire.project, token: wire.token.into(), accesses })
+        Ok(Self { project: wire.project.into(), token: wire.token.into(), accesses })
     }
 
     fn bytes(&self) -> usize {

@@ -18,9 +18,9 @@ pub use wire::{Answer, ReadResponse, WriteResponse, Written};
 #[derive(Debug, Clone, Default)]
 pub struct ReadRequest {
     /// The project's id.
-    pub project: String,
+    pub project: Arc<str>,
     /// The database's id.
-    pub database: String,
+    pub database: Arc<str>,
     /// The reads.
     pub reads: Vec<Read>,
     /// A grant to read each table that the reads touch, in the order of [`query::read_accesses`].
@@ -33,9 +33,9 @@ pub struct ReadRequest {
 #[derive(Debug, Clone, Default)]
 pub struct WriteRequest {
     /// The project's id.
-    pub project: String,
+    pub project: Arc<str>,
     /// The database's id.
-    pub database: String,
+    pub database: Arc<str>,
     /// The mutations.
     pub mutations: Vec<Mutation>,
     /// A grant for each table that the mutations touch, in the order of [`query::mutation_accesses`].
@@ -96,8 +96,8 @@ impl Carried for ReadRequest {
 
     fn into_wire(self) -> wire::ReadRequest {
         wire::ReadRequest {
-            project: self.project,
-            database: self.database,
+            project: self.project.as_ref().to_owned(),
+            database: self.database.as_ref().to_owned(),
             reads: each(self.reads),
             grants: each(self.grants),
             answer_bytes: self.answer_bytes,
@@ -107,8 +107,8 @@ impl Carried for ReadRequest {
     fn from_wire(wire: wire::ReadRequest) -> Result<Self, Status> {
         let reads = all(wire.reads).map_err(invalid)?;
         Ok(Self {
-            project: wire.project,
-            database: wire.database,
+            project: wire.project.into(),
+            database: wire.database.into(),
             reads,
             grants: each(wire.grants),
             answer_bytes: wire.answer_bytes,
@@ -125,8 +125,8 @@ impl Carried for WriteRequest {
 
     fn into_wire(self) -> wire::WriteRequest {
         wire::WriteRequest {
-            project: self.project,
-            database: self.database,
+            project: self.project.as_ref().to_owned(),
+            database: self.database.as_ref().to_owned(),
             mutations: each(self.mutations),
             grants: each(self.grants),
             answer_bytes: self.answer_bytes,
@@ -137,8 +137,8 @@ impl Carried for WriteRequest {
     fn from_wire(wire: wire::WriteRequest) -> Result<Self, Status> {
         let mutations = all(wire.mutations).map_err(invalid)?;
         Ok(Self {
-            project: wire.project,
-            database: wire.database,
+            project: wire.project.into(),
+            database: wire.database.into(),
             mutations,
             grants: each(wire.grants),
             answer_bytes: wire.answer_bytes,

@@ -130,7 +130,7 @@ impl Follower {
                 continue;
             }
             let version = self.catalogue.next_version();
-            let project = Project { id: id.clone(), spec, databases, version };
+            let project = Project { id: id.as_str().into(), spec, databases, version };
             let entry = match known {
                 Some(entry) => {
                     entry.now.store(Arc::new(project));
@@ -201,7 +201,13 @@ fn projects(snapshot: &Snapshot) -> Vec<(String, resources::Project, Vec<Databas
     for (DatabaseResource { meta, spec }, _) in snapshot.of() {
         let Some(engine) = spec.engine() else { continue };
         if let Some((_, _, databases)) = projects.iter_mut().find(|(id, ..)| *id == meta.project) {
-            databases.push(Database { id: meta.id.clone(), engine, schema: None, version: 0, is_opening: true });
+            databases.push(Database {
+                id: meta.id.as_str().into(),
+                engine,
+                schema: None,
+                version: 0,
+                is_opening: true,
+            });
         }
     }
     projects

@@ -94,11 +94,11 @@ fn refer(table: &mut Table, column: &str, to: &str) {
 
 fn database(id: &str, tables: Vec<Table>) -> Database {
     let schema = Some(Arc::new(Schema::new(tables)));
-    Database { id: id.to_owned(), engine: resources::Engine::Sqlite, schema, version: 1, is_opening: false }
+    Database { id: id.into(), engine: resources::Engine::Sqlite, schema, version: 1, is_opening: false }
 }
 
 fn project(databases: Vec<Database>) -> Arc<Project> {
-    Arc::new(Project { id: "shop".to_owned(), spec: resources::Project::default(), databases, version: 1 })
+    Arc::new(Project { id: "shop".into(), spec: resources::Project::default(), databases, version: 1 })
 }
 
 /// A database whose tables are called like that.

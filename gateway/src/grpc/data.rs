@@ -142,13 +142,13 @@ impl Data {
             };
             let mut write = TableWrite::parse(write, &mut guard)?;
             for (name, own, of_batch) in
-                [("project", &mut write.project, &project.id), ("database", &mut write.database, &message.database)]
+                [("project", &mut write.project, &*project.id), ("database", &mut write.database, &message.database)]
             {
-                if !own.is_empty() && own != of_batch {
+                if !own.is_empty() && *own != of_batch {
                     let message = format!("{name} of items[{index}] is {own}, expected that of the batch, {of_batch}");
                     return Err(error::bad_request(message));
                 }
-                own.clone_from(of_batch);
+                *own = of_batch.to_owned();
             }
             writes.push(write);
         }

@@ -287,7 +287,7 @@ impl AuthRules for Neighbour {
         let (signer, _) = grant::pair(b"test");
         for (index, Access::Table(access)) in request.accesses.iter().enumerate() {
             let is_allowed = match (access.table.as_str(), &*request.token) {
-                _ if access.database != "music" && access.database != "down" => false,
+                _ if !matches!(&*access.database, "music" | "down") => false,
                 ("secret", _) => false,
                 ("album" | "track", _) => true,
                 ("invoice", "audit") => access.operation == Operation::Read,
@@ -329,7 +329,7 @@ impl AuthRules for Neighbour {
 fn terms(access: &TableAccess) -> GrantTerms {
     GrantTerms {
         project: "shop".to_owned(),
-        database: access.database.clone(),
+        database: access.database.as_ref().to_owned(),
         table: access.table.clone(),
         operation: access.operation,
         filter: query::Filter::TRUE,

@@ -119,7 +119,7 @@ fn outcome(case: &RuleCase, operation: &str, mode: &str) -> String {
         ..TableAccess::new("music", "t", named(operation))
     };
     let request =
-        AuthorizeRequest { project: "shop".to_owned(), token: token.into(), accesses: vec![Access::Table(access)] };
+        AuthorizeRequest { project: "shop".into(), token: token.into(), accesses: vec![Access::Table(access)] };
     match service(&documents).authorize(request, now()) {
         Ok(mut response) => granted(response.grants.remove(0), named(operation)),
         Err(Error::Denied { message, .. }) => format!("denied: {message}"),

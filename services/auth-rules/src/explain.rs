@@ -233,7 +233,7 @@ mod tests {
         let documents = snapshot(&shop(json!({ "rules": rules })));
         let access = TableAccess { find, ..TableAccess::new("music", "t", Operation::Read) };
         let accesses = vec![Access::Table(access)];
-        let request = AuthorizeRequest { project: "shop".to_owned(), token: token.into(), accesses };
+        let request = AuthorizeRequest { project: "shop".into(), token: token.into(), accesses };
         Fault::from(developing(&documents).authorize(request, now()).unwrap_err()).message
     }
 

@@ -91,7 +91,7 @@ impl<'a> Caller<'a> {
             Ok((policy, rows)) => Ok(GrantTerms {
                 project: self.id.to_owned(),
                 operation: access.operation,
-                database: access.database,
+                database: access.database.as_ref().to_owned(),
                 table: access.table,
                 filter: rows.filter,
                 check: rows.check,
@@ -133,7 +133,7 @@ impl<'a> Caller<'a> {
                 };
                 let doc = access.docs.iter().find(is_denied).or(access.docs.first());
                 let context = RequestContext { doc, ..context };
-                let table = (access.database.as_str(), access.table.as_str());
+                let table = (&*access.database, access.table.as_str());
                 format!("; {}", explain::refusal(&refusal, policy, table, &context, &development.token_options))
             }
             None => String::new(),

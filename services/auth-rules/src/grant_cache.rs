@@ -21,7 +21,7 @@ pub struct GrantCache(ArcSwap<Vec<CachedGrant>>);
 struct CachedGrant {
     /// [`crate::rule::Policy::id`]
     policy: u64,
-    database: String,
+    database: Arc<str>,
     table: String,
     grant: Grant,
     /// Milliseconds since the Unix epoch.

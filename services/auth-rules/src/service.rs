@@ -61,7 +61,7 @@ impl Service {
     pub fn authorize(&self, request: AuthorizeRequest, now: SystemTime) -> Result<AuthorizeResponse, Error> {
         let policies = self.policies.load();
         let AuthorizeRequest { project: id, token, accesses } = request;
-        let project = policies.project(&id).ok_or_else(|| Error::UnknownProject(id.clone()))?;
+        let project = policies.project(&id).ok_or_else(|| Error::UnknownProject(id.as_ref().to_owned()))?;
         let mut caller = Caller::new(project, &id, &token, now, self.development.as_deref());
         let mut grants = Vec::with_capacity(accesses.len());
         for (index, access) in accesses.into_iter().enumerate() {

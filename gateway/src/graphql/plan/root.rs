@@ -141,11 +141,14 @@ impl<'a> Planner<'a> {
             RootLookup::Field(root) => Ok(ResolvedRoot { root, dialect: false }),
             RootLookup::Ambiguous(databases) => {
                 let id = |database: &usize| &self.project().databases[*database].id;
-                let first = databases.first().map(id).map_or("", String::as_str);
+                let first = databases.first().map(id).map_or("", |id| &**id);
                 let text = format!("several databases have a table {name}: say {name} @{first} or {first}_{name}");
                 let mut refusal = Refusal::new(Fault::new(Code::UnknownTable, text));
-                let access =
-                    |database| RootAccess { database: id(database).clone(), table: name.to_owned(), operation };
+                let access = |database| RootAccess {
+                    database: id(database).as_ref().to_owned(),
+                    table: name.to_owned(),
+                    operation,
+                };
                 refusal.accesses = databases.iter().map(access).collect();
                 Err(refusal)
             }
@@ -169,7 +172,11 @@ impl<'a> Planner<'a> {
         let databases = self.project().databases.iter().enumerate();
         let databases = databases.filter(|(index, _)| database.is_none_or(|database| database == *index));
         refusal.accesses = databases
-            .map(|(_, database)| RootAccess { database: database.id.clone(), table: name.to_owned(), operation })
+            .map(|(_, database)| RootAccess {
+                database: database.id.as_ref().to_owned(),
+                table: name.to_owned(),
+                operation,
+            })
             .collect();
         refusal
     }
@@ -214,7 +221,7 @@ impl<'a> Planner<'a> {
     }
 
     fn unknown_database(&self, alias: &str) -> Box<Refusal> {
-        let ids = self.project().databases.iter().map(|database| database.id.as_str());
+        let ids = self.project().databases.iter().map(|database| &*database.id);
         let hint = query::nearest(alias, ids).map(|id| format!("; did you mean @{id}?")).unwrap_or_default();
         let text = format!("database {alias} is not in the project{hint}");
         Refusal::new(Fault::new(Code::UnknownDatabase, text))

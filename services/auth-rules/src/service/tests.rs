@@ -34,7 +34,7 @@ fn keyed() -> Json {
 }
 
 fn ask(documents: &Snapshot, token: &str, accesses: Vec<Access>) -> Result<Vec<GrantTerms>, Error> {
-    let request = AuthorizeRequest { project: "shop".to_owned(), token: token.into(), accesses };
+    let request = AuthorizeRequest { project: "shop".into(), token: token.into(), accesses };
     let response = service(documents).authorize(request, now())?;
     let (_, verifier) = grant::pair(b"mesh");
     Ok(response.grants.into_iter().map(|grant| Arc::unwrap_or_clone(verifier.terms(grant).unwrap())).collect())
@@ -82,7 +82,7 @@ fn a_denied_table_and_one_that_does_not_exist_look_alike() {
 
 #[test]
 fn an_unknown_project_is_reported() {
-    let request = AuthorizeRequest { project: "other".to_owned(), ..AuthorizeRequest::default() };
+    let request = AuthorizeRequest { project: "other".into(), ..AuthorizeRequest::default() };
     let error = service(&snapshot(&shop(json!({})))).authorize(request, now()).unwrap_err();
     assert_eq!(mesh::Fault::from(error), mesh::Fault::new(mesh::Code::UnknownProject, "project other is not known"));
 }
@@ -108,7 +108,7 @@ fn the_first_denied_access_denies_the_request() {
 fn a_grant_is_signed_where_it_leaves_the_process_and_ends() {
     let service = service(&snapshot(&shop(json!({"rules": {"read": {"rule": "allow"}}}))));
     let request = AuthorizeRequest {
-        project: "shop".to_owned(),
+        project: "shop".into(),
         token: Arc::default(),
         accesses: vec![access("music", "t", Operation::Read)],
     };
@@ -388,7 +388,7 @@ async fn a_change_of_the_resources_is_followed() {
     let service = Service::of(policies.clone(), grant::pair(b"mesh").0);
     let allowed = || {
         let accesses = vec![access("music", "t", Operation::Read)];
-        let request = AuthorizeRequest { project: "shop".to_owned(), token: Arc::default(), accesses };
+        let request = AuthorizeRequest { project: "shop".into(), token: Arc::default(), accesses };
         service.authorize(request, now()).is_ok()
     };
     assert!(!allowed());
@@ -413,7 +413,7 @@ fn a_project_without_keys_gets_one_in_development_only() {
         let policies = PolicySet::new(&documents, dev_keys, &PolicySet::default());
         let service = Service::of(Arc::new(ArcSwap::from_pointee(policies)), grant::pair(b"mesh").0);
         let accesses = vec![access("music", "t", Operation::Read)];
-        let request = AuthorizeRequest { project: "shop".to_owned(), token: token.as_str().into(), accesses };
+        let request = AuthorizeRequest { project: "shop".into(), token: token.as_str().into(), accesses };
         service.authorize(request, std::time::SystemTime::now()).is_ok()
     };
     assert!(allowed(Some(dir.path())));
@@ -502,7 +502,7 @@ proptest! {
 /// The terms of a read of the table of the shop; its signer signs for the mesh of the tests.
 fn read_at(service: &Service, token: &str, now: SystemTime) -> Result<Arc<GrantTerms>, Error> {
     let accesses = vec![access("music", "t", Operation::Read)];
-    let request = AuthorizeRequest { project: "shop".to_owned(), token: token.into(), accesses };
+    let request = AuthorizeRequest { project: "shop".into(), token: token.into(), accesses };
     let grant = service.authorize(request, now)?.grants.remove(0);
     Ok(grant::pair(b"mesh").1.terms(grant).unwrap())
 }
@@ -565,7 +565,7 @@ fn a_grant_on_the_request_is_made_for_each() {
     let request = |op| {
         let table = TableAccess { op, ..TableAccess::new("music", "t", Operation::Read) };
         let accesses = vec![Access::Table(table)];
-        service.authorize(AuthorizeRequest { project: "shop".to_owned(), token: user().into(), accesses }, now())
+        service.authorize(AuthorizeRequest { project: "shop".into(), token: user().into(), accesses }, now())
     };
     assert!(request("one").is_ok());
     assert!(matches!(request("all"), Err(Error::Denied { .. })));

@@ -76,8 +76,8 @@ impl Stage {
         let node = query::Node::new(query::Shape::Many, vec![query::Field::column("a")]);
         let read = query::Read { database: database.to_owned(), table: "t".to_owned(), node };
         let request = ReadRequest {
-            project: "shop".to_owned(),
-            database: database.to_owned(),
+            project: "shop".into(),
+            database: database.into(),
             reads: vec![read],
             grants: vec![self.grant(database, Operation::Read)],
             ..Default::default()
@@ -140,8 +140,8 @@ async fn writes_answer_what_they_did() {
     let mutation =
         query::Mutation { table: "t".to_owned(), kind: query::MutationKind::Insert { docs }, returning: None };
     let request = WriteRequest {
-        project: "shop".to_owned(),
-        database: "one".to_owned(),
+        project: "shop".into(),
+        database: "one".into(),
         mutations: vec![mutation],
         grants: vec![stage.grant("one", Operation::Create)],
         ..Default::default()
@@ -197,7 +197,7 @@ async fn errors_travel_with_their_code() {
     let read = |grants: Vec<Grant>, column: &str| {
         let node = query::Node::new(query::Shape::Many, vec![query::Field::column(column)]);
         let read = query::Read { database: "one".to_owned(), table: "t".to_owned(), node };
-        let (project, database) = ("shop".to_owned(), "one".to_owned());
+        let (project, database) = ("shop".into(), "one".into());
         Request::new(ReadRequest { project, database, reads: vec![read], grants, ..Default::default() })
     };
     let code = |status: tonic::Status| Fault::from(status).code;

@@ -134,7 +134,7 @@ fn signed(context: &Context, snapshot: &Snapshot, id: &str, read: &AllowedRead) 
 /// Whether the rules in force, or those that soon are, allow to read the table.
 async fn is_allowed(mesh: &Mesh, (project, database, table): &TableKey, token: String) -> bool {
     let access = Access::Table(TableAccess::new(database.as_str(), table.as_str(), Operation::Read));
-    let request = AuthorizeRequest { project: project.clone(), token: token.into(), accesses: vec![access] };
+    let request = AuthorizeRequest { project: project.as_str().into(), token: token.into(), accesses: vec![access] };
     let late = tokio::time::Instant::now() + IN_FORCE_TIMEOUT;
     loop {
         let call = Call::begin(None, None, None);

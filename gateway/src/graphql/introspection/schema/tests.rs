@@ -147,7 +147,7 @@ fn orders_that_are_names_of_columns_too_are_left_out() {
     tables[0].columns = vec![column("a"), column("a_asc"), column("_and"), column("__x")];
     tables[0].primary_key.clear();
     project.databases[0].schema = Some(Arc::new(query::Schema::new(tables)));
-    project.databases[0].id = "music".to_owned();
+    project.databases[0].id = "music".into();
 
     let sdl = sdl(Arc::new(project), &reach(&[("default", &ALL, Columns::default())]));
 
@@ -178,7 +178,7 @@ fn columns_have_the_conditions_that_their_database_compares() {
     ];
     tables[0].primary_key.clear();
     project.databases[0].schema = Some(Arc::new(query::Schema::new(tables)));
-    project.databases[0].id = "music".to_owned();
+    project.databases[0].id = "music".into();
 
     let sdl = sdl(Arc::new(project), &reach(&[("default", &ALL, Columns::default())]));
 
