@@ -1,5 +1,7 @@
 //! The service `perigee.api.v1.Data`.
 
+use std::sync::Arc;
+
 use mesh::{Code, Fault};
 use prost::Message;
 use proto::api::v1::{self as api, batch_item, data_server};
@@ -12,12 +14,16 @@ use super::{
 };
 use crate::{
     Service,
+    catalogue::{Project, ProjectRef},
     edge::{Caller, ReadResult, WriteResult},
     error,
     http::{body, cors::RequestedProject, current},
     plan::{RequestPlanner, TableRef},
     write::Write,
 };
+
+/// The caller of a request, and its project where all is known of it.
+type FoundCaller<'a> = (&'a Caller, Option<Arc<Project>>);
 
 /// The handlers.
 pub struct Data {
@@ -27,32 +33,32 @@ pub struct Data {
 #[tonic::async_trait]
 impl data_server::Data for Data {
     async fn read(&self, request: Request<api::ReadRequest>) -> Result<Response<api::ReadResponse>, Status> {
-        let (caller, message) = self.accept(request, |message| &message.project).map_err(status)?;
-        Box::pin(self.read_rows(&caller, message)).await.map(Response::new).map_err(status)
+        let (caller, message, project) = self.accept(request, |message| &message.project).map_err(status)?;
+        Box::pin(self.read_rows((&caller, project), message)).await.map(Response::new).map_err(status)
     }
 
     async fn aggregate(&self, request: Request<api::AggregateRequest>) -> Result<Response<api::ReadResponse>, Status> {
-        let (caller, message) = self.accept(request, |message| &message.project).map_err(status)?;
-        Box::pin(self.count_rows(&caller, message)).await.map(Response::new).map_err(status)
+        let (caller, message, project) = self.accept(request, |message| &message.project).map_err(status)?;
+        Box::pin(self.count_rows((&caller, project), message)).await.map(Response::new).map_err(status)
     }
 
     async fn create(&self, request: Request<api::CreateRequest>) -> Result<Response<api::WriteResponse>, Status> {
-        let (caller, message) = self.accept(request, |message| &message.project).map_err(status)?;
+        let (caller, message, _) = self.accept(request, |message| &message.project).map_err(status)?;
         self.write_one(&caller, batch_item::Write::Create(message)).await.map(Response::new).map_err(status)
     }
 
     async fn update(&self, request: Request<api::UpdateRequest>) -> Result<Response<api::WriteResponse>, Status> {
-        let (caller, message) = self.accept(request, |message| &message.project).map_err(status)?;
+        let (caller, message, _) = self.accept(request, |message| &message.project).map_err(status)?;
         self.write_one(&caller, batch_item::Write::Update(message)).await.map(Response::new).map_err(status)
     }
 
     async fn delete(&self, request: Request<api::DeleteRequest>) -> Result<Response<api::WriteResponse>, Status> {
-        let (caller, message) = self.accept(request, |message| &message.project).map_err(status)?;
+        let (caller, message, _) = self.accept(request, |message| &message.project).map_err(status)?;
         self.write_one(&caller, batch_item::Write::Delete(message)).await.map(Response::new).map_err(status)
     }
 
     async fn batch(&self, request: Request<api::BatchRequest>) -> Result<Response<api::BatchResponse>, Status> {
-        let (caller, message) = self.accept(request, |message| &message.project).map_err(status)?;
+        let (caller, message, _) = self.accept(request, |message| &message.project).map_err(status)?;
         self.write_batch(&caller, message).await.map(Response::new).map_err(status)
     }
 }
@@ -63,24 +69,31 @@ impl Data {
         Self { service }
     }
 
-    /// The caller and the message of a request, within the body limit of its project.
-    fn accept<M: Message>(&self, request: Request<M>, project: impl Fn(&M) -> &str) -> Result<(Caller, M), Fault> {
+    /// The caller and the message of a request, within the body limit of its project; and the project, where all is known
+    /// of it.
+    fn accept<M: Message>(
+        &self,
+        request: Request<M>,
+        project: impl Fn(&M) -> &str,
+    ) -> Result<(Caller, M, Option<Arc<Project>>), Fault> {
         let caller = Caller::of(current(), request.metadata().as_ref())?;
         let project = project(request.get_ref());
         if let Some(requested) = request.extensions().get::<RequestedProject>() {
             requested.set(project);
         }
-        let limit = body::limit(self.service.config(), self.service.edge().settings(project).as_deref());
+        let known = self.service.edge().known(project);
+        let limit = body::limit(self.service.config(), known.as_ref().map(|known| &*known.project));
         if limit < self.service.config().body_bytes {
             let size = request.get_ref().encoded_len();
             if size > limit {
                 return Err(body::too_large(limit, Some(size as u64)));
             }
         }
-        Ok((caller, request.into_inner()))
+        let found = known.filter(|known| known.is_described).map(|known| known.project);
+        Ok((caller, request.into_inner(), found))
     }
 
-    async fn read_rows(&self, caller: &Caller, message: api::ReadRequest) -> Result<api::ReadResponse, Fault> {
+    async fn read_rows(&self, caller: FoundCaller<'_>, message: api::ReadRequest) -> Result<api::ReadResponse, Fault> {
         let table_ref = table_ref(&message.project, &message.database, &message.table)?;
         let mut guard = self.service.guard();
         let find = value::object(message.r#where, &mut guard).map_err(Fault::from)?;
@@ -97,7 +110,11 @@ impl Data {
         self.execute_read(caller, table_ref, plan).await
     }
 
-    async fn count_rows(&self, caller: &Caller, message: api::AggregateRequest) -> Result<api::ReadResponse, Fault> {
+    async fn count_rows(
+        &self,
+        caller: FoundCaller<'_>,
+        message: api::AggregateRequest,
+    ) -> Result<api::ReadResponse, Fault> {
         let table_ref = table_ref(&message.project, &message.database, &message.table)?;
         check_aggregate(&message)?;
         let find = value::object(message.r#where, &mut self.service.guard()).map_err(Fault::from)?;
@@ -111,11 +128,12 @@ impl Data {
 
     async fn execute_read(
         &self,
-        caller: &Caller,
+        (caller, found): FoundCaller<'_>,
         table_ref: TableRef<'_>,
         plan: impl Fn(Parser<'_>, &Table, &mut Budget) -> Result<Node, Error>,
     ) -> Result<api::ReadResponse, Fault> {
-        let mut planner = RequestPlanner::begin(&self.service, caller, table_ref.project.into()).await?;
+        let mut planner =
+            RequestPlanner::begin(&self.service, caller, ProjectRef { id: table_ref.project, found }).await?;
         let planned = planner.plan(table_ref, Operation::Read, plan).await?;
         let read = Read { database: planned.database, table: table_ref.table.to_owned(), node: planned.plan };
         let answers = self.service.edge().read(caller, &planned.project, vec![read]).await?;
