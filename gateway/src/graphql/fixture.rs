@@ -23,6 +23,16 @@ pub fn odd_names() -> Arc<Project> {
     project(vec![database("odd", vec![items])])
 }
 
+/// A database whose relations have long names too.
+pub fn long_names() -> Arc<Project> {
+    let mut staff = table("staff", &["staff_id", "boss", "name"]);
+    refer_to(&mut staff, "boss", "staff", "staff_id");
+    let mut task = table("task list", &["task_id", "staff", "owner"]);
+    refer_to(&mut task, "staff", "staff", "staff_id");
+    refer_to(&mut task, "owner", "staff", "staff_id");
+    project(vec![database("music", vec![staff, task])])
+}
+
 /// A database that has not been reached.
 pub fn unreached() -> Arc<Project> {
     let mut shop = database("music", Vec::new());
@@ -85,10 +95,14 @@ fn table(name: &str, columns: &[&str]) -> Table {
 }
 
 fn refer(table: &mut Table, column: &str, to: &str) {
+    refer_to(table, column, to, column);
+}
+
+fn refer_to(table: &mut Table, column: &str, to: &str, foreign: &str) {
     table.foreign_keys.push(ForeignKey {
         columns: vec![column.to_owned()],
         foreign_table: to.to_owned(),
-        foreign_columns: vec![column.to_owned()],
+        foreign_columns: vec![foreign.to_owned()],
     });
 }
 

@@ -72,6 +72,8 @@ pub struct TableNames {
     pub mutation_type: String,
     /// Fields of a row, by their name.
     pub fields: HashMap<String, Field>,
+    /// Relations and counts of them by their long names, which are not published.
+    long_named: HashMap<String, Field>,
     /// The field of each column, in the order of the columns.
     pub columns: Vec<String>,
 }
@@ -96,6 +98,13 @@ pub enum RootLookup<'a> {
     Ambiguous(&'a [usize]),
     /// Nothing.
     Unknown,
+}
+
+impl TableNames {
+    /// The field called `name`, also by a name that is not published.
+    pub fn field(&self, name: &str) -> Option<Field> {
+        self.fields.get(name).or_else(|| self.long_named.get(name)).copied()
+    }
 }
 
 impl Names {
@@ -197,6 +206,7 @@ impl Names {
                     aggregate_type: String::new(),
                     mutation_type: String::new(),
                     fields: HashMap::new(),
+                    long_named: HashMap::new(),
                     columns: Vec::new(),
                 });
             }
@@ -250,9 +260,12 @@ impl Names {
                 }
             }
             add_aggregates(stored, &mut fields, &wanted);
+            let long_named = long_named(stored, &fields, &wanted);
+            renamed |= stored.relations.iter().flat_map(|to| &to.long_name).any(|name| graphql_name(name) != *name);
             let table = self.databases[database].by_table[&schema.tables()[index].name];
             self.databases[database].renamed |= renamed;
             self.tables[table].fields = fields;
+            self.tables[table].long_named = long_named;
             self.tables[table].columns = columns;
         }
     }
@@ -328,6 +341,26 @@ fn add_aggregates(table: &Table, fields: &mut HashMap<String, Field>, wanted: &[
             claim(fields, format!("{}_aggregate", graphql_name(name)), position + 1, Field::Aggregate(index, to));
         }
     }
+}
+
+/// Relations by their long names, where no field is called so.
+fn long_named(table: &Table, fields: &HashMap<String, Field>, wanted: &[(&str, Field)]) -> HashMap<String, Field> {
+    let mut named = HashMap::new();
+    let mut add = |name: String, field: Field| {
+        if !fields.contains_key(&name) {
+            named.entry(name).or_insert(field);
+        }
+    };
+    for (_, field) in wanted {
+        let Field::Relation(index, to) = *field else { continue };
+        let relation = &table.relations[index];
+        let Some(name) = relation.long_name.as_deref().map(graphql_name) else { continue };
+        if relation.many {
+            add(format!("{name}_aggregate"), Field::Aggregate(index, to));
+        }
+        add(name, *field);
+    }
+    named
 }
 
 /// Takes `wanted`, with the position appended as often as it takes to be the only one.

@@ -131,14 +131,14 @@ fn stored_member(names: &Names, table: usize, key: String, value: Value) -> (Str
     }
     let stored = names.stored(table);
     let is_stored = stored.columns.iter().any(|column| column.name == key);
-    let field = names.table(table).fields.get(&key);
+    let field = names.table(table).field(&key);
     match field {
         Some(Field::Relation(index, to)) => {
-            let name = stored.relations[*index].name.clone();
-            (name, stored_relation(names, *to, value))
+            let name = stored.relations[index].called(&key).to_owned();
+            (name, stored_relation(names, to, value))
         }
         _ if is_stored => (key, value),
-        Some(Field::Column(column)) => (stored.columns[*column].name.clone(), value),
+        Some(Field::Column(column)) => (stored.columns[column].name.clone(), value),
         Some(Field::Aggregate(..)) | None => (key, value),
     }
 }

@@ -138,13 +138,13 @@ impl From<wire::ForeignKey> for ForeignKey {
 impl From<&Relation> for wire::TableLink {
     fn from(relation: &Relation) -> Self {
         let (columns, foreign_columns) = relation.on.iter().cloned().unzip();
-        let Relation { name, table, many, refers, on: _ } = relation.clone();
+        let Relation { name, long_name: _, table, many, refers, on: _ } = relation.clone();
         Self { name, table, many, refers, columns, foreign_columns }
     }
 }
 
 impl From<wire::TableLink> for Relation {
     fn from(wire::TableLink { name, table, many, refers, columns, foreign_columns }: wire::TableLink) -> Self {
-        Self { name, table, many, refers, on: columns.into_iter().zip(foreign_columns).collect() }
+        Self { name, long_name: None, table, many, refers, on: columns.into_iter().zip(foreign_columns).collect() }
     }
 }

@@ -51,6 +51,7 @@ fn schema() -> Schema {
         relations: Vec::new(),
         links: vec![query::Relation {
             name: "known_as".to_owned(),
+            long_name: None,
             table: "names".to_owned(),
             many: true,
             refers: true,

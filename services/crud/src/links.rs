@@ -70,6 +70,7 @@ fn relation(schema: &Schema, table: &str, name: &str, link: &TableLink, dialect:
     }
     Ok(Relation {
         name: name.to_owned(),
+        long_name: None,
         table: far.name.clone(),
         many: link.many.unwrap_or(!is_single),
         // The key's collation decides what is equal.

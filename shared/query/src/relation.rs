@@ -1,4 +1,6 @@
-//! The names of relations, derived from foreign keys; and the links that are put in their places.
+//! Relations and their names, derived from foreign keys; and the links that are put in their places.
+
+mod word;
 
 use std::collections::HashSet;
 
@@ -8,10 +10,12 @@ use crate::{ForeignKey, Relation, Table};
 
 /// A relation before its name is assigned.
 struct Claim {
-    /// The name it gets unless another claims it too.
+    /// The name it gets unless another claims it too, or a column has it.
     preferred: String,
-    /// `<table>_by_<columns>`, for where another does.
-    fallback: String,
+    /// What it is called where that fails, best first.
+    alternatives: Vec<String>,
+    /// `<table>_by_<columns>`.
+    long: String,
     relation: Relation,
 }
 
@@ -43,9 +47,14 @@ pub fn with_links<'t>(
         if table.column(&link.name).is_ok() || !far(&link.table).is_some_and(has_columns) {
             continue;
         }
-        match relations.iter_mut().find(|relation| relation.name == link.name) {
-            Some(relation) => relation.clone_from(link),
-            None => relations.push(link.clone()),
+        let Some(relation) = relations.iter_mut().find(|relation| relation.name == link.name) else {
+            relations.push(link.clone());
+            continue;
+        };
+        let mut replaced = std::mem::replace(relation, link.clone());
+        // What requests call by its long name stays.
+        if let Some(name) = replaced.long_name.take().filter(|name| relations.iter().all(|one| one.name != *name)) {
+            relations.push(Relation { name, ..replaced });
         }
     }
     relations
@@ -63,18 +72,12 @@ fn pairs(table: &Table, key: &ForeignKey, far: &Table) -> Option<Vec<(String, St
 
 /// From a row of `table` to the row that its key refers to.
 fn to_one(table: &Table, key: &ForeignKey, on: Vec<(String, String)>) -> Claim {
-    let preferred = match key.columns.as_slice() {
-        [column] => match without_id(column) {
-            "" => &key.foreign_table,
-            name if table.column(name).is_ok() => &key.foreign_table,
-            name => name,
-        },
-        _ => &key.foreign_table,
-    };
+    let role = word::role(key);
     Claim {
-        preferred: preferred.to_owned(),
-        fallback: by_columns(&key.foreign_table, key),
-        relation: Relation { name: String::new(), table: key.foreign_table.clone(), many: false, refers: true, on },
+        preferred: named_by_column(table, key).unwrap_or(&key.foreign_table).to_owned(),
+        alternatives: vec![role.to_owned(), format!("{role}_row")],
+        long: by_columns(&key.foreign_table, key),
+        relation: relation(&key.foreign_table, false, true, on),
     }
 }
 
@@ -82,40 +85,92 @@ fn to_one(table: &Table, key: &ForeignKey, on: Vec<(String, String)>) -> Claim {
 fn reverse(table: &Table, key: &ForeignKey, on: &[(String, String)]) -> Claim {
     let within = |unique: &Vec<String>| !unique.is_empty() && unique.iter().all(|name| key.columns.contains(name));
     let single = within(&table.primary_key) || table.unique_keys.iter().any(within);
+    let role = word::role(key);
+    let mut alternatives = Vec::new();
+    if key.foreign_table == table.name {
+        // Where the column names the other direction, the table's name is the preferred one of this one alone.
+        let own_name = named_by_column(table, key).is_none().then_some(table.name.as_str());
+        alternatives.extend(word::opposite(role).or(own_name).map(str::to_owned));
+    }
+    alternatives.push(format!("{}_of_{role}", table.name));
+    let on = on.iter().map(|(near, far)| (far.clone(), near.clone())).collect();
     Claim {
         preferred: table.name.clone(),
-        fallback: by_columns(&table.name, key),
-        relation: Relation {
-            name: String::new(),
-            table: table.name.clone(),
-            many: !single,
-            refers: false,
-            on: on.iter().map(|(near, far)| (far.clone(), near.clone())).collect(),
-        },
+        alternatives,
+        long: by_columns(&table.name, key),
+        relation: relation(&table.name, !single, false, on),
     }
 }
 
-/// Gives every claim a name that no column and no other relation of `table` has.
+fn relation(table: &str, many: bool, refers: bool, on: Vec<(String, String)>) -> Relation {
+    Relation { name: String::new(), long_name: None, table: table.to_owned(), many, refers, on }
+}
+
+/// The name that the column of a key gives: what is left of it without `_id`, unless that is a column of its own.
+fn named_by_column<'k>(table: &Table, key: &'k ForeignKey) -> Option<&'k str> {
+    let [column] = key.columns.as_slice() else { return None };
+    let name = word::without_id(column);
+    let is_column = table.columns.iter().any(|column| column.name == name);
+    (!name.is_empty() && !is_column).then_some(name)
+}
+
+/// Gives every claim a name that no column and no other relation of `table` has, whatever the order of claims.
 ///
-/// A preferred name that is a column's or claimed twice is given to none: each of those claims gets `<table>_by_<columns>`.
-/// Where even that is taken (a table that refers to itself wants it for both directions), the later ones get `_2`,
-/// `_3`.
+/// A preferred name that is a column's or claimed twice is given to none: each of those claims gets its best alternative,
+/// and is found by its long name too. An alternative that anything else is called or prefers, or that two have, is given
+/// to none as well; a claim without any left is called by its long name.
 fn assign_names(table: &Table, claims: Vec<Claim>) -> Vec<Relation> {
-    let mut preferred: HashMap<String, usize> = HashMap::new();
+    let columns: HashSet<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
+    let mut claimants: HashMap<&str, Vec<&Claim>> = HashMap::new();
     for claim in &claims {
-        *preferred.entry(claim.preferred.clone()).or_default() += 1;
+        claimants.entry(&claim.preferred).or_default().push(claim);
     }
-    let mut taken: HashSet<String> = table.columns.iter().map(|column| column.name.clone()).collect();
-    let columns = taken.clone();
-    let free = |claim: &Claim| preferred[&claim.preferred] == 1 && !columns.contains(&claim.preferred);
-    taken.extend(claims.iter().filter(|claim| free(claim)).map(|claim| claim.preferred.clone()));
-    let mut relations = Vec::with_capacity(claims.len());
-    for claim in claims {
-        let name = if free(&claim) { claim.preferred } else { unique(claim.fallback, &taken) };
+    let is_free =
+        |claim: &Claim| claimants[claim.preferred.as_str()].len() == 1 && !columns.contains(&*claim.preferred);
+    let preferred: Vec<bool> = claims.iter().map(is_free).collect();
+    let mut taken: HashSet<String> = columns.iter().map(|name| (*name).to_owned()).collect();
+    taken.extend(claims.iter().zip(&preferred).filter(|(_, free)| **free).map(|(claim, _)| claim.preferred.clone()));
+    let long = long_names(&claims, &preferred, &mut taken);
+    // A self reference claims the table's name for both directions: the one back may have it.
+    let is_own = |of: &[&Claim]| of.len() == 2 && of.iter().all(|claim| claim.relation.table == table.name);
+    taken.extend(claimants.iter().filter(|(_, of)| !is_own(of)).map(|(name, _)| (*name).to_owned()));
+    let chosen = best_alternatives(&claims, &long, &taken);
+    let named = claims.into_iter().zip(long).zip(chosen);
+    named
+        .map(|((claim, long), chosen)| match (long, chosen) {
+            (None, _) => Relation { name: claim.preferred, ..claim.relation },
+            (Some(long), None) => Relation { name: long, ..claim.relation },
+            (long, Some(name)) => Relation { name, long_name: long, ..claim.relation },
+        })
+        .collect()
+}
+
+/// The long name of each claim without its preferred one; the later of two that want the same gets `_2`, `_3`. Keys of
+/// the table itself come first, then those of the others in the order of their names.
+fn long_names(claims: &[Claim], preferred: &[bool], taken: &mut HashSet<String>) -> Vec<Option<String>> {
+    let mut order: Vec<usize> = (0..claims.len()).filter(|index| !preferred[*index]).collect();
+    order.sort_by_key(|index| {
+        let relation = &claims[*index].relation;
+        if relation.refers { (false, "") } else { (true, relation.table.as_str()) }
+    });
+    let mut names = vec![None; claims.len()];
+    for index in order {
+        let name = unique(claims[index].long.clone(), taken);
         taken.insert(name.clone());
-        relations.push(Relation { name, ..claim.relation });
+        names[index] = Some(name);
     }
-    relations
+    names
+}
+
+/// For each claim with a long name the first of its alternatives that is not taken and that no other has among its own.
+fn best_alternatives(claims: &[Claim], long: &[Option<String>], taken: &HashSet<String>) -> Vec<Option<String>> {
+    let unnamed = || claims.iter().zip(long).map(|(claim, long)| long.is_some().then_some(&claim.alternatives));
+    let mut wanted: HashMap<&str, usize> = HashMap::new();
+    for name in unnamed().flatten().flatten() {
+        *wanted.entry(name).or_default() += 1;
+    }
+    let is_free = |name: &&String| wanted[name.as_str()] == 1 && !taken.contains(*name);
+    unnamed().map(|alternatives| alternatives?.iter().find(is_free).cloned()).collect()
 }
 
 fn unique(name: String, taken: &HashSet<String>) -> String {
@@ -131,10 +186,6 @@ fn unique(name: String, taken: &HashSet<String>) -> String {
 
 fn by_columns(table: &str, key: &ForeignKey) -> String {
     format!("{table}_by_{}", key.columns.join("_"))
-}
-
-fn without_id(column: &str) -> &str {
-    ["_id", "Id", "ID"].iter().find_map(|suffix| column.strip_suffix(suffix)).unwrap_or(column).trim_end_matches('_')
 }
 
 #[cfg(test)]

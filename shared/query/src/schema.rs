@@ -195,6 +195,9 @@ pub struct ForeignKey {
 pub struct Relation {
     /// Its name, unique among the table's columns and relations.
     pub name: String,
+    /// `<table>_by_<columns>`, by which requests and rules may call it too, where it could not be called as others are. It
+    /// is not published.
+    pub long_name: Option<String>,
     /// The table it leads to.
     pub table: String,
     /// It leads to any number of rows; else to one or none.
@@ -317,6 +320,13 @@ impl Column {
     }
 }
 
+impl Relation {
+    /// The one of its names that `name` is: its long name, or else its own.
+    pub fn called(&self, name: &str) -> &str {
+        self.long_name.as_deref().filter(|long| *long == name).unwrap_or(&self.name)
+    }
+}
+
 impl Table {
     /// Whether an insert without a value for `column` fails for certain.
     pub fn requires(&self, column: &Column) -> bool {
@@ -354,12 +364,18 @@ impl Table {
         })
     }
 
-    /// The relation called `name`, exactly.
+    /// The relation called `name`, exactly, or by its long name.
     pub fn relation(&self, name: &str) -> Result<&Relation, Error> {
-        self.relations.iter().find(|relation| relation.name == name).ok_or_else(|| Error::UnknownRelation {
+        self.find_relation(name).ok_or_else(|| Error::UnknownRelation {
             table: self.name.clone(),
             relation: crate::error::truncated(name),
             nearest: crate::nearest(name, self.relations.iter().map(|relation| relation.name.as_str())),
         })
+    }
+
+    /// As [`Table::relation`], without the costly search for similar names.
+    pub fn find_relation(&self, name: &str) -> Option<&Relation> {
+        let named = self.relations.iter().find(|relation| relation.name == name);
+        named.or_else(|| self.relations.iter().find(|relation| relation.long_name.as_deref() == Some(name)))
     }
 }

@@ -215,24 +215,24 @@ impl<'a> Planner<'a> {
             return Ok(FieldKind::Constant(names.table(table).type_name.clone()));
         }
         let stored = names.stored(table);
-        match names.table(table).fields.get(group.name()) {
+        match names.table(table).field(group.name()) {
             Some(names::Field::Column(column)) => {
                 no_arguments(group)?;
                 group.leaf()?;
-                Ok(FieldKind::Column(stored.columns[*column].name.clone()))
+                Ok(FieldKind::Column(stored.columns[column].name.clone()))
             }
             Some(names::Field::Relation(index, to)) => {
-                let relation = &stored.relations[*index];
+                let relation = &stored.relations[index];
                 self.budget.enter_relation().map_err(Refusal::new)?;
-                let node = self.related(*to, relation.many, group)?;
+                let node = self.related(to, relation.many, group)?;
                 self.budget.leave_relation();
                 Ok(FieldKind::Relation { name: relation.name.clone(), node })
             }
             Some(names::Field::Aggregate(index, to)) => {
                 self.budget.enter_relation().map_err(Refusal::new)?;
-                let node = self.aggregate(*to, group)?;
+                let node = self.aggregate(to, group)?;
                 self.budget.leave_relation();
-                Ok(FieldKind::Relation { name: stored.relations[*index].name.clone(), node })
+                Ok(FieldKind::Relation { name: stored.relations[index].name.clone(), node })
             }
             None => Err(self.unknown_field(table, group)),
         }

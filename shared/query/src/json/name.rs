@@ -50,7 +50,7 @@ impl Parser<'_> {
         if let Some(column) = column(table, key) {
             return Ok(Name::Column(column));
         }
-        if let Some(relation) = table.relations.iter().find(|relation| relation.name == key) {
+        if let Some(relation) = table.find_relation(key) {
             return Ok(Name::Relation(relation));
         }
         if let Some(column) = self.qualified(table, key) {

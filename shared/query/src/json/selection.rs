@@ -74,9 +74,9 @@ impl Parser<'_> {
         let field = match (name, value) {
             (Name::Column(column), Value::Int(1) | Value::Bool(true)) => Field::column(&column.name),
             (Name::Relation(relation), Value::Int(1) | Value::Bool(true)) => {
-                self.relation(relation, &Object::default(), budget)?
+                self.relation(relation, key, &Object::default(), budget)?
             }
-            (Name::Relation(relation), Value::Object(options)) => self.relation(relation, options, budget)?,
+            (Name::Relation(relation), Value::Object(options)) => self.relation(relation, key, options, budget)?,
             (_, Value::Int(0) | Value::Bool(false)) => {
                 return Err(Error::Malformed(format!(
                     "select cannot leave out {}: name what to select",
@@ -96,8 +96,8 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// The rows that `relation` leads to, as the options say.
-    fn relation(&self, relation: &Relation, given: &Object, budget: &mut Budget) -> Result<Field, Error> {
+    /// The rows that `relation`, which `key` calls, leads to, as the options say.
+    fn relation(&self, relation: &Relation, key: &str, given: &Object, budget: &mut Budget) -> Result<Field, Error> {
         let far = self.schema.table(&relation.table)?;
         let mut options = Options::default();
         let mut find = None;
@@ -122,7 +122,8 @@ impl Parser<'_> {
         if !relation.many {
             node.shape = Shape::One;
         }
-        Ok(Field { key: relation.name.clone(), kind: FieldKind::Relation { name: relation.name.clone(), node } })
+        let key = relation.called(key).to_owned();
+        Ok(Field { key, kind: FieldKind::Relation { name: relation.name.clone(), node } })
     }
 
     pub(super) fn order(&self, table: &Table, sort: &Value) -> Result<Vec<Sort>, Error> {

@@ -39,6 +39,18 @@ fn definition(sdl: &str, begin: &str) -> Vec<String> {
 }
 
 #[test]
+fn long_names_of_relations_are_not_published() {
+    let tables = reach(&[("staff", &ALL, Columns::default()), ("task list", &ALL, Columns::default())]);
+
+    let sdl = sdl(fixture::long_names(), &tables);
+
+    let fields = definition(&sdl, "type Staff ");
+    let begins = |name: &str| fields.iter().any(|field| field.starts_with(name));
+    assert!(begins("boss_row: Staff") && begins("staff(") && begins("task_list_of_owner_aggregate("), "{fields:?}");
+    assert!(!sdl.contains("_by_boss") && !sdl.contains("_by_owner") && !sdl.contains("_by_staff"), "{sdl}");
+}
+
+#[test]
 fn a_schema_has_what_the_caller_reaches_and_nothing_else() {
     let tables = reach(&[
         ("album", &ALL, Columns::default()),

@@ -44,6 +44,30 @@ fn relations_are_nodes_of_the_tree_and_take_arguments_where_they_lead_to_many() 
 }
 
 #[test]
+fn relations_go_by_their_long_names_too() {
+    let project = fixture::long_names();
+    let plan = |text: &str| planned(&project, text, "{}").unwrap_or_else(|refusal| panic!("{refusal:?}"));
+
+    let read = only(plan("{ staff { staff_by_boss { name } staff_by_boss_2 { name } staff { name } } }").reads);
+    let names: Vec<&str> = read.node.fields.iter().map(|field| relation(field).0).collect();
+    assert_eq!(names, ["boss_row", "staff", "staff"]);
+    assert_eq!(keys(&read.node.fields), ["staff_by_boss", "staff_by_boss_2", "staff"]);
+    let read = only(plan("{ staff { task_list_by_owner_aggregate { count } } }").reads);
+    let (name, counted) = relation(&read.node.fields[0]);
+    assert_eq!((name, counted.shape), ("task list_of_owner", Shape::Aggregate));
+    for (condition, name) in [
+        ("staff_by_boss: {name: \"x\"}", "staff_by_boss"),
+        ("boss_row: {name: \"x\"}", "boss_row"),
+        ("task_list_by_owner: {_some: {owner: \"x\"}}", "task list_of_owner"),
+    ] {
+        let read = only(plan(&format!("{{ staff(where: {{{condition}}}) {{ name }} }}")).reads);
+        let Filter::Related { relation, .. } = &read.node.filter else { panic!("{:?}", read.node.filter) };
+        assert_eq!(relation, name);
+    }
+    assert!(planned(&project, "{ staff { staff_by_boss_aggregate { count } } }", "{}").is_err(), "to one");
+}
+
+#[test]
 fn rows_are_counted_at_the_root_and_below() {
     let root = read("{ album_aggregate(where: {title: \"x\"}) { n: count __typename } }");
     let below = read("{ album { tracks: track_aggregate { count } } }");

@@ -67,6 +67,18 @@ fn a_value_is_equality() {
 }
 
 #[test]
+fn a_relation_keeps_the_name_that_a_condition_calls_it_by() {
+    let named = |name: &str| related(name, Quantifier::Some, Filter::IsNull { column: "title".to_owned() });
+    for name in ["employee_by_reports_to", "reports_to_row"] {
+        assert_eq!(on("employee", &format!(r#"{{"{name}": {{"title": null}}}}"#)).unwrap(), named(name));
+    }
+    for name in ["employee_by_reports_to_2", "employee"] {
+        let found = on("employee", &format!(r#"{{"{name}": {{"$some": {{"title": null}}}}}}"#)).unwrap();
+        assert_eq!(found, named(name));
+    }
+}
+
+#[test]
 fn null_is_null() {
     assert_eq!(ok(r#"{"a": null}"#), is_null("a"));
     assert_eq!(ok(r#"{"a": {"$eq": null}}"#), is_null("a"));

@@ -64,6 +64,17 @@ fn relations_are_selected_with_all_columns_or_a_tree() {
 }
 
 #[test]
+fn a_relation_that_is_called_by_its_long_name_is_answered_by_it() {
+    let node = ok("employee", r#"{"select": {"employee_by_reports_to": 1, "employee": {"select": ["title"]}}}"#);
+    assert_eq!(keys(&node), ["employee_by_reports_to", "employee"]);
+    let names = node.fields.iter().map(|field| match &field.kind {
+        FieldKind::Relation { name, .. } => name.as_str(),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(names.collect::<Vec<_>>(), ["reports_to_row", "employee"]);
+}
+
+#[test]
 fn options_of_a_relation_are_its_own() {
     let node = ok(
         "album",
@@ -255,9 +266,8 @@ fn a_condition_inside_a_relation_nests_on() {
     let parse = |relations: usize, nots: usize| {
         let condition = format!("{}{{\"title\": \"x\"}}{}", r#"{"$not": "#.repeat(nots), "}".repeat(nots));
         let inner = format!(r#"{{"find": {condition}, "select": ["title"]}}"#);
-        let select =
-            (1..relations).fold(inner, |inner, _| format!(r#"{{"select": {{"employee_by_reports_to": {inner}}}}}"#));
-        let select = format!(r#"{{"employee_by_reports_to": {select}}}"#);
+        let select = (1..relations).fold(inner, |inner, _| format!(r#"{{"select": {{"reports_to_row": {inner}}}}}"#));
+        let select = format!(r#"{{"reports_to_row": {select}}}"#);
         let options = Options { select: Some(value(&select)), ..Options::default() };
         let limits = Limits { depth: Limits::MAX_DEPTH, ..Limits::default() };
         rest(&schema).node(table, &options, &mut Budget::new(limits)).map(|_| ())
