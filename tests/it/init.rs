@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context, ensure};
 use mesh::resources::Snapshot;
 use perigee::KINDS;
+use saphyr::LoadableYamlNode;
 use serde_json::{Value, json};
 use tests::{
     engine::{self, Database, Engine},
@@ -77,6 +78,93 @@ async fn init_of_a_database_without_a_table_says_so() -> anyhow::Result<()> {
     assert!(text.contains(" without a table yet; every operation denied\n"), "{text}");
     let tables = fs::read_to_string(folder.path().join("p/tables.yaml"))?;
     assert!(tables.contains("id: default }"), "{tables}");
+    Ok(())
+}
+
+/// Columns that are called after tables, and such as only seem to be.
+const NAMES: &str = r#"
+CREATE TABLE users (id integer PRIMARY KEY, name text UNIQUE);
+CREATE TABLE category (code text PRIMARY KEY);
+CREATE TABLE team (team_id integer PRIMARY KEY);
+CREATE TABLE "yes" (id integer PRIMARY KEY);
+CREATE TABLE item (id integer PRIMARY KEY);
+CREATE TABLE tag (id integer PRIMARY KEY);
+CREATE TABLE log (id integer);
+CREATE TABLE note (id integer PRIMARY KEY, user_id integer REFERENCES users);
+CREATE TABLE post (id integer PRIMARY KEY, user_id integer, user_name text, "categoryCode" text, team_id integer,
+    team text, yes_id integer, item_id integer, item_type text, tag_id text, log_id integer, ghost_id integer);
+CREATE VIEW recent AS SELECT id, user_id FROM post;"#;
+
+/// Documents with the links that they offer.
+fn taken(documents: &str) -> String {
+    documents.replace("\n  # ", "\n  ")
+}
+
+/// The links that a table's document offers.
+fn offered(documents: &str, table: &str) -> anyhow::Result<Option<String>> {
+    let mut all = documents.split("---\n");
+    let document = all.find(|text| text.contains(&format!("id: {table} }}"))).context("a document of the table")?;
+    if !document.contains("\n  # links:") {
+        return Ok(None);
+    }
+    let taken = saphyr::Yaml::load_from_str(&taken(document))?;
+    let links = &taken[0]["spec"]["links"];
+    ensure!(taken[0]["spec"]["rules"]["read"]["rule"].as_str() == Some("deny"), "{taken:?}");
+    let links = links.as_mapping().context("links are a mapping")?.iter().map(|(name, link)| {
+        let on = link["on"]
+            .as_mapping()
+            .context("on is a mapping")?
+            .iter()
+            .map(|(column, foreign)| Some(format!("{} = {}", column.as_str()?, foreign.as_str()?)));
+        let on = on.collect::<Option<Vec<_>>>().context("columns are strings")?.join(", ");
+        Ok(format!("{}: {} where {on}", name.as_str().context("a name")?, link["table"].as_str().context("a table")?))
+    });
+    Ok(Some(links.collect::<anyhow::Result<Vec<_>>>()?.join("; ")))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn init_offers_links_where_names_suggest_them() -> anyhow::Result<()> {
+    for engine in [Engine::Sqlite, Engine::Postgres] {
+        let folder = tempfile::tempdir()?;
+        let database = Database::filled(engine, folder.path(), NAMES).await?;
+        let output = perigee(folder.path(), &["init", "p", "--database", &database.url])?;
+        ensure!(output.status.success(), "{}", told(&output));
+
+        let documents = fs::read_to_string(folder.path().join("p/tables.yaml"))?;
+        let lines = "  # links:                      # no foreign key declares these; uncomment to use\n  \
+                     #   user: { table: users, on: { user_id: id } }\n";
+        assert!(documents.contains(lines), "{documents}");
+        // `team` is a column.
+        let post = "user: users where user_id = id; \
+                    category: category where categoryCode = code; team_row: team where team_id = team_id; \
+                    yes: yes where yes_id = id";
+        assert_eq!(offered(&documents, "post")?.as_deref(), Some(post), "{documents}");
+        assert_eq!(offered(&documents, "recent")?.as_deref(), Some("user: users where user_id = id"));
+        for none in ["users", "category", "team", "item", "note"] {
+            assert_eq!(offered(&documents, none)?, None, "{none}: {documents}");
+        }
+        for text in [documents.clone(), taken(&documents)] {
+            fs::write(folder.path().join("p/tables.yaml"), text)?;
+            let check = perigee(folder.path(), &["check", "p"])?;
+            ensure!(check.status.success(), "{}", told(&check));
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn init_offers_no_link_in_place_of_a_key_into_another_schema() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let sql = format!(
+        "{SCHEMAS} CREATE TABLE sales.employee (id int PRIMARY KEY, office_id int);
+                       CREATE TABLE sales.office (id int PRIMARY KEY);"
+    );
+    let database = Database::filled(Engine::Postgres, folder.path(), &sql).await?;
+    let output = perigee(folder.path(), &["init", "p", "--database", &database.url, "--schema", "sales"])?;
+    ensure!(output.status.success(), "{}", told(&output));
+    let documents = fs::read_to_string(folder.path().join("p/tables.yaml"))?;
+    assert_eq!(offered(&documents, "ticket")?, None, "{documents}");
+    assert_eq!(offered(&documents, "employee")?.as_deref(), Some("office: office where office_id = id"), "{documents}");
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! `perigee init`: a starting resource folder, closed by default.
 
 mod documents;
+mod links;
 mod source;
 
 use std::{

@@ -1,6 +1,6 @@
 //! Documents of a starting folder.
 
-use std::{fmt::Write, path::Path};
+use std::{collections::HashMap, fmt::Write, path::Path};
 
 use crud::OutwardKey;
 use mesh::resources;
@@ -8,7 +8,8 @@ use query::{Operation, Table, Writes};
 
 use super::{
     File,
-    source::{DEFAULT_SCHEMA, Found, FoundSchema, counts},
+    links::{SuggestedLink, TableIndex},
+    source::{DEFAULT_SCHEMA, Found, counts},
 };
 use crate::check::KINDS;
 
@@ -110,8 +111,16 @@ impl Plan {
                         #   read: { rule: match, type: number, eval: \"==\", f1: args.find.user_id, f2: args.auth.id }\n"
             .to_owned();
         let mut documents = Vec::new();
+        let outward = self.outward_keys();
         for schema in self.database.iter().flat_map(|found| &found.schemas) {
-            documents.extend(schema.schema.tables().iter().map(|table| self.document(schema, table)));
+            let name = schema.name.as_deref().unwrap_or(DEFAULT_SCHEMA);
+            let index = TableIndex::of(&schema.schema);
+            for table in schema.schema.tables() {
+                let outward = outward.get(&(name, table.name.as_str())).map_or(&[][..], Vec::as_slice);
+                let columns: Vec<&str> = outward.iter().flat_map(|key| &key.columns).map(String::as_str).collect();
+                let links = links_comment(&index.suggested(table, &columns));
+                documents.push(self.document(&schema.id, table, outward) + &links);
+            }
             if schema.schema.tables().is_empty() {
                 documents.push(self.rules(&schema.id, "default", Writes::ALL));
             }
@@ -124,21 +133,28 @@ impl Plan {
         text
     }
 
-    fn document(&self, schema: &FoundSchema, table: &Table) -> String {
+    /// Foreign keys that lead out of a schema, by the schema and the table that have them.
+    fn outward_keys(&self) -> HashMap<(&str, &str), Vec<&OutwardKey>> {
+        let mut by_table: HashMap<(&str, &str), Vec<&OutwardKey>> = HashMap::new();
+        for key in self.database.iter().flat_map(|found| &found.outward_keys) {
+            by_table.entry((&key.schema, &key.table)).or_default().push(key);
+        }
+        by_table
+    }
+
+    fn document(&self, database: &str, table: &Table, outward: &[&OutwardKey]) -> String {
         let columns: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
         let mut text = format!("# Columns: {}\n", one_line(&columns.join(", ")));
         if !table.relations.is_empty() {
             let relations: Vec<&str> = table.relations.iter().map(|relation| relation.name.as_str()).collect();
             let _infallible = writeln!(text, "# Relations: {}", one_line(&relations.join(", ")));
         }
-        let name = schema.name.as_deref().unwrap_or(DEFAULT_SCHEMA);
-        let keys = self.database.iter().flat_map(|found| &found.outward_keys);
-        for key in keys.filter(|key| key.schema == name && key.table == table.name) {
+        for key in outward {
             let columns = key.columns.join(", ");
             let line = format!("{columns} refers to {}, in another schema: no relation", far(key));
             let _infallible = writeln!(text, "# {}", one_line(&line));
         }
-        text + &self.rules(&schema.id, &table.name, table.writes)
+        text + &self.rules(database, &table.name, table.writes)
     }
 
     /// The rules of a table, which deny what can be done with it.
@@ -172,6 +188,21 @@ impl Plan {
     fn url_variable(&self) -> String {
         format!("{}_DATABASE_URL", variable(&self.project))
     }
+}
+
+/// `links` of a table's `spec` as comments, to be taken by leaving out `# `; empty without any.
+fn links_comment(links: &[SuggestedLink]) -> String {
+    if links.is_empty() {
+        return String::new();
+    }
+    let mut text = "  # links:                      # no foreign key declares these; uncomment to use\n".to_owned();
+    for link in links {
+        let [name, table] = [&link.name, &link.table].map(|name| scalar(name));
+        let [column, foreign] = [&link.column, &link.foreign_column].map(|name| scalar(name));
+        let line = format!("{name}: {{ table: {table}, on: {{ {column}: {foreign} }} }}");
+        let _infallible = writeln!(text, "  #   {}", one_line(&line));
+    }
+    text
 }
 
 /// Writes what is not in the documents: what was left out of the schemas that were read, and what lies outside them.
