@@ -78,6 +78,10 @@ async fn an_edit_of_links_is_in_force(shape: Shape) -> anyhow::Result<()> {
             let found = mesh.client.run(protocol, "lab", &read("tags")?).await?;
             assert_eq!(found, Outcome::Read(rows("tags")), "{engine:?} {protocol:?}");
         }
+        let (_, counted) =
+            mesh.client.graphql("{ note(sort: [id_asc]) { tags_aggregate { count } } }", json!({})).await?;
+        let counts = json!([{"tags_aggregate": [{"count": 2}]}, {"tags_aggregate": [{"count": 0}]}]);
+        assert_eq!(counted["data"]["note"], counts, "{engine:?} {counted}");
         assert_eq!(fields(&mesh).await?, ["id", "v", "tags", "tags_aggregate"], "{engine:?}");
 
         mesh.edit(&documents(json!({ "labels": tags })))?;

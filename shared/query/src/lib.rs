@@ -20,6 +20,7 @@ mod json;
 #[path = "../../../proto/src/json.rs"]
 mod json_text;
 mod limits;
+mod link;
 pub mod number;
 mod operation;
 mod relation;

@@ -1,4 +1,4 @@
-//! Relations and their names, derived from foreign keys; and the links that are put in their places.
+//! Relations and their names, derived from foreign keys.
 
 mod word;
 
@@ -33,31 +33,6 @@ pub fn all(tables: &[Table], by_name: &HashMap<String, usize>) -> Vec<Vec<Relati
     }
     let claims = ones.into_iter().zip(backs).map(|(ones, backs)| ones.into_iter().chain(backs).collect());
     tables.iter().zip(claims).map(|(table, claims)| assign_names(table, claims)).collect()
-}
-
-/// `relations` with the links of `table`, each in the place of the relation of its name, or at the end.
-pub fn with_links<'t>(
-    table: &Table,
-    mut relations: Vec<Relation>,
-    far: impl Fn(&str) -> Option<&'t Table>,
-) -> Vec<Relation> {
-    for link in &table.links {
-        let has_columns =
-            |far: &Table| link.on.iter().all(|(own, other)| table.column(own).is_ok() && far.column(other).is_ok());
-        if table.column(&link.name).is_ok() || !far(&link.table).is_some_and(has_columns) {
-            continue;
-        }
-        let Some(relation) = relations.iter_mut().find(|relation| relation.name == link.name) else {
-            relations.push(link.clone());
-            continue;
-        };
-        let mut replaced = std::mem::replace(relation, link.clone());
-        // What requests call by its long name stays.
-        if let Some(name) = replaced.long_name.take().filter(|name| relations.iter().all(|one| one.name != *name)) {
-            relations.push(Relation { name, ..replaced });
-        }
-    }
-    relations
 }
 
 /// Pairs of a column of `table` and the column of `far` it refers to, if the key names columns that exist.

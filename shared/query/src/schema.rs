@@ -2,7 +2,7 @@
 
 use foldhash::HashMap;
 
-use crate::{Equality, Error, Operation, relation};
+use crate::{Equality, Error, Operation, link, relation};
 
 /// Tables of one database, and how they relate.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -217,13 +217,10 @@ impl Schema {
     pub fn new(mut tables: Vec<Table>) -> Self {
         let by_name = tables.iter().enumerate().map(|(index, table)| (table.name.clone(), index)).collect();
         let relations = relation::all(&tables, &by_name);
-        let relations: Vec<Vec<Relation>> = tables
-            .iter()
-            .zip(relations)
-            .map(|(table, relations)| {
-                relation::with_links(table, relations, |name| by_name.get(name).map(|at| &tables[*at]))
-            })
-            .collect();
+        let table_called = |name: &str| by_name.get(name).map(|&index: &usize| &tables[index]);
+        let relations = tables.iter().zip(relations);
+        let relations: Vec<_> =
+            relations.map(|(table, relations)| link::placed(table, relations, table_called)).collect();
         for (table, relations) in tables.iter_mut().zip(relations) {
             table.relations = relations;
         }

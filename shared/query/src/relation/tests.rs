@@ -172,34 +172,6 @@ fn a_long_name_that_is_a_column_gets_a_position() {
 }
 
 #[test]
-fn a_link_takes_the_place_of_a_relation_or_the_last() {
-    let link = |name: &str, table: &str, many: bool, on: (&str, &str)| Relation {
-        name: name.to_owned(),
-        long_name: None,
-        table: table.to_owned(),
-        many,
-        refers: true,
-        on: vec![(on.0.to_owned(), on.1.to_owned())],
-    };
-    let mut tables = chinook().into_tables();
-    let album = tables.iter_mut().find(|table| table.name == "album").unwrap();
-    album.links = vec![
-        link("homonym", "track", true, ("title", "name")),
-        link("artist", "customer", false, ("artist_id", "customer_id")),
-        link("title", "track", true, ("title", "name")),
-        link("lost", "nowhere", true, ("title", "name")),
-        link("lost_here", "track", true, ("titel", "name")),
-        link("lost_there", "track", true, ("title", "nmae")),
-    ];
-
-    let schema = Schema::new(tables);
-
-    assert_eq!(relations(&schema, "album"), ["artist -> customer", "track => track", "homonym => track"]);
-    assert_eq!(relations(&schema, "artist"), ["album => album"]);
-    assert_eq!(relations(&Schema::new(schema.clone().into_tables()), "album"), relations(&schema, "album"));
-}
-
-#[test]
 fn a_link_leaves_the_long_name_of_what_it_replaces() {
     let link = Relation {
         name: "reports_to_row".to_owned(),
