@@ -29,6 +29,9 @@ use crate::{
 /// Least time between two refreshes of the schema because of names that are not in it.
 const REFRESH_INTERVAL_MIN: Duration = Duration::from_millis(200);
 
+/// How long the others may have asked for the grants of an operation by the schema before.
+const GRANTS_LAG_MAX: Duration = Duration::from_secs(10);
+
 /// Time after which the schema is read again where objects are left out that may come back without a change of it.
 const LEFT_OUT_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -63,6 +66,8 @@ pub struct SchemaSnapshot {
     pub dialect: Dialect,
     /// [`Store::schema_mark`] before it was read.
     schema_mark: Option<String>,
+    /// When it came in the place of another.
+    changed: Option<Instant>,
     /// When it is read again although the mark is the same.
     expires: Option<Instant>,
     /// [`PreparedReads::next_snapshot`].
@@ -105,8 +110,8 @@ impl Database {
         }
         *declared = links;
         let before = SchemaSnapshot::clone(&self.snapshot.load());
-        let id = self.prepared.next_snapshot();
-        self.snapshot.store(Arc::new(SchemaSnapshot { id, ..before }.with_links(&declared)));
+        let (id, changed) = (self.prepared.next_snapshot(), Some(Instant::now()));
+        self.snapshot.store(Arc::new(SchemaSnapshot { id, changed, ..before }.with_links(&declared)));
         true
     }
 
@@ -137,6 +142,7 @@ impl Database {
         let links = self.links.lock().expect("no code panics while it holds this lock");
         let (mut found, before) = (found.with_links(&links), self.schema_snapshot());
         let has_changed = found.version != before.version;
+        found.changed = if has_changed { Some(Instant::now()) } else { before.changed };
         if found.schema_mark.is_some()
             && found.schema_mark == before.schema_mark
             && found.schema == before.schema
@@ -204,6 +210,8 @@ impl Database {
             Error::SchemaMoved(cause) | Error::StaleStatement(cause) => {
                 Error::Database(format!("a statement does not fit the schema just read: {cause}"))
             }
+            // Not the caller's fault, nor for long.
+            Error::Ungranted(cause) if self.has_just_changed() => Error::SchemaMoved(cause),
             Error::TooLarge(text) => {
                 self.meters.too_large.inc();
                 Error::TooLarge(text)
@@ -224,6 +232,10 @@ impl Database {
             Error::Query(error) if error.is_unknown_name() && self.may_refresh() => self.refresh().await,
             _ => Ok(false),
         }
+    }
+
+    fn has_just_changed(&self) -> bool {
+        self.snapshot.load().changed.is_some_and(|changed| changed.elapsed() < GRANTS_LAG_MAX)
     }
 
     fn may_refresh(&self) -> bool {
@@ -344,6 +356,7 @@ async fn inspect(
         links_left_out: Vec::new(),
         dialect,
         schema_mark,
+        changed: None,
         expires: may_return.then(|| Instant::now() + LEFT_OUT_INTERVAL),
         id: prepared.next_snapshot(),
     })

@@ -16,6 +16,9 @@ pub enum Error {
     /// No grant, or not the one that is needed.
     #[error("{0}")]
     Denied(String),
+    /// The grants are those of another operation. The text goes to the log only.
+    #[error("the operation is not covered by its grants")]
+    Ungranted(String),
     /// A grant was not signed with this node's key.
     #[error("the grants of this call cannot be verified")]
     Signature,
@@ -141,6 +144,7 @@ impl Error {
     pub fn cause(&self) -> Option<&str> {
         match self {
             Error::Unavailable(cause)
+            | Error::Ungranted(cause)
             | Error::Database(cause)
             | Error::Panicked(cause)
             | Error::SchemaMoved(cause)
@@ -168,7 +172,7 @@ impl Error {
     fn code(&self) -> Code {
         match self {
             Error::Query(error) => Code::from(error),
-            Error::Denied(_) => Code::Denied,
+            Error::Denied(_) | Error::Ungranted(_) => Code::Denied,
             Error::UnknownProject(_) => Code::UnknownProject,
             Error::UnknownDatabase(_) => Code::UnknownDatabase,
             Error::Conflict { .. } => Code::Conflict,

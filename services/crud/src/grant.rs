@@ -23,7 +23,7 @@ fn unverified(reason: Unverified) -> Error {
             tracing::error!(%reason, "grant refused");
             Error::Signature
         }
-        Unverified::Malformed(_) => refused(&reason.to_string()),
+        Unverified::Malformed(_) => Error::Ungranted(reason.to_string()),
     }
 }
 
@@ -74,7 +74,7 @@ impl<'g> Grants<'g> {
     pub fn take(&mut self, table: &Table, operation: Operation) -> Result<Granted<'g>, Error> {
         let wanted = || format!("{} of table {}", operation.name(), table.name);
         let Some((grant, left)) = self.grants.split_first() else {
-            return Err(refused(&format!("no grant for {}", wanted())));
+            return Err(Error::Ungranted(format!("no grant for {}", wanted())));
         };
         self.grants = left;
         let is_wanted = grant.project == self.scope.project
@@ -82,7 +82,7 @@ impl<'g> Grants<'g> {
             && grant.table == table.name
             && grant.operation == operation;
         if !is_wanted {
-            return Err(refused(&format!(
+            return Err(Error::Ungranted(format!(
                 "a grant for {} of table {} stands where one for {} is needed",
                 grant.operation.name(),
                 grant.table,
@@ -99,7 +99,7 @@ impl<'g> Grants<'g> {
     pub fn finish(self) -> Result<(), Error> {
         match self.grants.first() {
             None => Ok(()),
-            Some(grant) => Err(refused(&format!("the grant for table {} was not needed", grant.table))),
+            Some(grant) => Err(Error::Ungranted(format!("the grant for table {} was not needed", grant.table))),
         }
     }
 }
@@ -147,10 +147,4 @@ impl<'g> Granted<'g> {
         }
         Ok(())
     }
-}
-
-/// The error of grants that do not fit. The edge asks for every grant that is needed, so the client is not the cause.
-fn refused(reason: &str) -> Error {
-    tracing::error!(reason, "grants do not fit the operation");
-    Error::Denied("the operation is not covered by its grants".to_owned())
 }

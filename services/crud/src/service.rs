@@ -116,6 +116,9 @@ fn status(project: &str, database: &str, failure: impl Into<ReadError>) -> Statu
     let request_id = call.as_ref().map_or("", |call| &*call.request_id);
     match error {
         Error::Database(cause) => tracing::error!(request_id, project, database, cause, "database failed"),
+        Error::Ungranted(cause) => {
+            tracing::error!(request_id, project, database, cause, "grants do not fit the operation");
+        }
         Error::Panicked(panic) => tracing::error!(request_id, project, database, panic, "blocking work panicked"),
         Error::Unavailable(cause) | Error::SchemaMoved(cause) | Error::StaleStatement(cause) => {
             tracing::warn!(request_id, project, database, cause, "database unavailable");

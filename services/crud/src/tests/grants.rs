@@ -1,7 +1,8 @@
 //! What happens without the grants that an operation needs.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
+use mesh::{Code, Fault};
 use query::{Columns, Operation, TableAccess};
 use serde_json::json;
 
@@ -34,7 +35,7 @@ async fn a_missing_or_surplus_grant_denies() {
         |db, accesses| db.terms(&[&accesses[1..], &accesses[..1]].concat()),
         |_, _| Vec::new(),
     ] {
-        assert!(matches!(outcome(change).await, Err(Error::Denied(_))));
+        assert!(matches!(outcome(change).await, Err(Error::Ungranted(_))));
     }
 }
 
@@ -54,8 +55,25 @@ async fn a_grant_for_something_else_denies() {
             terms[0] = Arc::new(grant);
             terms
         });
-        assert!(matches!(outcome.await, Err(Error::Denied(_))));
+        assert!(matches!(outcome.await, Err(Error::Denied(_) | Error::Ungranted(_))));
     }
+}
+
+#[tokio::test]
+async fn grants_of_the_schema_before_are_asked_for_again() {
+    let db = sqlite().await;
+    let known = db.schema();
+    let read = read(&known.schema, "album", &json!({"select": {"track": {"select": ["name"]}}})).unwrap();
+    let terms = db.terms(&query::read_accesses(&known.schema, &read).unwrap());
+    let on = BTreeMap::from([("artist_id".to_owned(), "artist_id".to_owned())]);
+    let link = query::resources::TableLink { table: "artist".to_owned(), on, many: Some(true) };
+    let links = BTreeMap::from([("album".to_owned(), BTreeMap::from([("track".to_owned(), link)]))]);
+    db.database.link(Arc::new(links));
+
+    let error = db.database.read(&[read], grants(&terms), db.options).await.unwrap_err().error;
+
+    assert!(matches!(&error, Error::SchemaMoved(cause) if cause.contains("read of table track stands")), "{error:?}");
+    assert_eq!(Fault::from(error).code, Code::Unavailable);
 }
 
 #[tokio::test]
