@@ -1,8 +1,8 @@
 //! Introspection: `__schema` and `__type`, answered from a schema of what the caller can reach.
 //!
-//! The schema is built when something is asked of it that is not cached, and dropped at once: it takes megabytes where a
-//! compressed answer takes kilobytes. One is built at a time for each project, so that a stranger cannot make it costly.
-//! The answer is written by us: async-graphql holds all of its values in memory, and calls a resolver for each.
+//! What is asked that is not cached is written out of the catalogue, type by type, straight into compressed JSON: the
+//! types of a thousand tables take many megabytes, their compressed answer takes kilobytes. One answer is written at a
+//! time for each project, so that a stranger cannot make it costly.
 
 mod reach;
 mod schema;
@@ -23,6 +23,8 @@ use proto::auth::ReachableResponse;
 
 use self::{
     reach::Reach,
+    schema::PublishedSchema,
+    type_names::TypeNames,
     writer::{Introspector, NoAnswer},
 };
 use super::{names::Names, plan::IntrospectionField};
@@ -114,7 +116,7 @@ impl IntrospectionCache {
         keys.iter().map(|key| self.answers.get(key)).collect()
     }
 
-    /// Builds the schema and answers the fields, unless somebody did meanwhile.
+    /// Answers the fields, unless somebody did meanwhile.
     async fn made(
         &self,
         names: &Arc<Names>,
@@ -132,13 +134,12 @@ impl IntrospectionCache {
         let make = move || {
             // The turn lasts as long as the work, even if the caller leaves.
             let _turn = turn;
-            let schema = schema::build(&names, &Reach::new(&names, &reach))?;
-            Ok(answers_within(&Introspector::new(schema.registry()), &fields, bytes_max))
+            let (reach, types) = (Reach::new(&names, &reach), TypeNames::new(&names));
+            let schema = PublishedSchema::new(&names, &reach, &types);
+            answers_within(&Introspector::new(schema), &fields, bytes_max)
         };
         let made = tokio::task::spawn_blocking(make).await;
-        let made: Result<Vec<Arc<CachedAnswer>>, Fault> =
-            made.map_err(|panic| Fault::internal("the schema could not be built", panic))?;
-        let made = made?;
+        let made = made.map_err(|panic| Fault::internal("the schema could not be shown", panic))?;
         for (index, (key, answer)) in keys.into_iter().zip(&made).enumerate() {
             // One that others left too little room for may fit by itself.
             if index == 0 || !matches!(**answer, Err(NoAnswer::TooLarge)) {

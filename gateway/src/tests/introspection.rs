@@ -63,6 +63,31 @@ async fn the_query_of_tools_is_answered_for_what_the_caller_reaches() {
 }
 
 #[tokio::test]
+async fn directives_are_shown_as_the_specification_defines_them() {
+    let stage = stage().await;
+    let directives =
+        "{ __schema { directives { name isRepeatable locations args { name defaultValue type { kind } } } } }";
+
+    let told = ask(&stage, "", directives).await;
+
+    let shown = told.json()["data"]["__schema"]["directives"].take();
+    let argument = |name: &str, default: Value, kind: &str| json!([{ "name": name, "defaultValue": default, "type": { "kind": kind } }]);
+    let conditional = ["FIELD", "FRAGMENT_SPREAD", "INLINE_FRAGMENT"];
+    let deprecated = ["FIELD_DEFINITION", "ARGUMENT_DEFINITION", "INPUT_FIELD_DEFINITION", "ENUM_VALUE"];
+    let wanted = [
+        ("deprecated", json!(deprecated), argument("reason", json!("\"No longer supported\""), "SCALAR")),
+        ("include", json!(conditional), argument("if", Value::Null, "NON_NULL")),
+        ("oneOf", json!(["INPUT_OBJECT"]), json!([])),
+        ("skip", json!(conditional), argument("if", Value::Null, "NON_NULL")),
+        ("specifiedBy", json!(["SCALAR"]), argument("url", Value::Null, "NON_NULL")),
+    ];
+    let wanted = wanted.map(
+        |(name, locations, args)| json!({ "name": name, "isRepeatable": false, "locations": locations, "args": args }),
+    );
+    assert_eq!(shown, json!(wanted));
+}
+
+#[tokio::test]
 async fn one_document_may_mix_introspection_and_reads() {
     let stage = stage().await;
 

@@ -1,16 +1,16 @@
-//! The published schema, built from the catalogue: what execution accepts of the typed roots, as far as the caller's
-//! rules reach.
+//! The published schema, described out of the catalogue: what execution accepts of the typed roots, as far as the
+//! caller's rules reach.
+//!
+//! No type is kept: the members of one are listed when they are asked for. The types of a thousand tables would take
+//! many megabytes.
 
+mod definition;
 mod inputs;
 mod objects;
+mod specification;
 
-use std::collections::HashSet;
+use std::{borrow::Cow, collections::HashSet};
 
-use async_graphql::dynamic::{
-    Enum, Field, FieldFuture, InputObject, InputValue, Object, Scalar as DynamicScalar, Schema, SchemaBuilder,
-    Type as DynamicType, TypeRef,
-};
-use mesh::Fault;
 use query::{Column, Comparisons};
 
 use super::{
@@ -19,125 +19,186 @@ use super::{
 };
 use crate::graphql::names::{self, Names};
 
+pub use self::{
+    definition::{
+        DirectiveDefinition, EnumValueDefinition, FieldDefinition, InputDefinition, Members, TableType, TypeKey,
+        TypeKind, TypeRef, Wrapper,
+    },
+    specification::{directives, introspection_type},
+};
+
 /// The field of `Query` where the caller can read nothing: a type has at least one field. It is always null.
 pub const NOTHING: &str = "_none";
 
-/// The schema of what `reach` has of `names`.
-pub fn build(names: &Names, reach: &Reach) -> Result<Schema, Fault> {
-    let types = TypeNames::new(names);
-    let mut publisher = Publisher { names, reach, types, registered: Vec::new() };
-    let mutation = publisher.mutation();
-    let root = mutation.as_ref().map(|mutation| mutation.name.clone());
-    publisher.register_object(publisher.query());
-    mutation.into_iter().for_each(|mutation| publisher.register_object(mutation));
-    publisher.scalars();
-    for table in 0..names.tables_count() {
-        publisher.table(table);
-    }
-    let builder = Schema::build("Query", root.as_deref(), None);
-    let schema = publisher.registered.into_iter().fold(builder, SchemaBuilder::register).finish();
-    schema.map_err(|error| Fault::internal("the schema could not be built", error))
-}
-
-/// Builds the types of a schema.
-struct Publisher<'a> {
+/// The schema of what a caller reaches.
+pub struct PublishedSchema<'a> {
     names: &'a Names,
     reach: &'a Reach,
-    types: TypeNames,
-    registered: Vec<DynamicType>,
+    types: &'a TypeNames,
+    /// Whether the caller can change anything.
+    has_mutations: bool,
 }
 
-/// Fields of an object or of an input object before they are registered.
-struct Members<T> {
-    name: String,
-    description: Option<String>,
-    members: Vec<T>,
-}
-
-impl<T> Members<T> {
-    fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), description: None, members: Vec::new() }
-    }
-}
-
-impl Publisher<'_> {
-    fn register(&mut self, r#type: impl Into<DynamicType>) {
-        self.registered.push(r#type.into());
+impl<'a> PublishedSchema<'a> {
+    /// The schema of what `reach` has of `names`, with types called as in `types`.
+    pub fn new(names: &'a Names, reach: &'a Reach, types: &'a TypeNames) -> Self {
+        let mut schema = Self { names, reach, types, has_mutations: false };
+        schema.has_mutations = !schema.mutation().is_empty();
+        schema
     }
 
-    fn register_object(&mut self, parts: Members<FieldParts>) {
-        let mut object = Object::new(parts.name);
-        if let Some(description) = parts.description {
-            object = object.description(description);
-        }
-        self.register(parts.members.into_iter().map(Field::from).fold(object, Object::field));
+    /// The type of mutations, where there are any.
+    pub fn mutation_type(&self) -> Option<TypeKey> {
+        self.has_mutations.then_some(TypeKey::Mutation)
     }
 
-    fn register_input(&mut self, parts: Members<InputValue>) {
-        self.register(parts.members.into_iter().fold(InputObject::new(parts.name), InputObject::field));
-    }
-
-    fn register_enum(&mut self, name: &str, values: Vec<String>) {
-        self.register(Enum::new(name).items(values));
-    }
-
-    /// The scalars that the specification does not have, and the conditions on columns of every scalar.
-    fn scalars(&mut self) {
-        for scalar in Scalar::ALL {
-            let named = self.types.scalar(scalar).clone();
-            if let Some(description) = scalar.description() {
-                self.register(DynamicScalar::new(&named.name).description(description));
+    /// Types that fields, arguments and directives lead to, ordered by their names.
+    pub fn reachable_types(&self) -> Vec<TypeKey> {
+        let mut reached = HashSet::new();
+        let roots = [Some(TypeKey::Query), self.mutation_type(), Some(introspection_type("__Schema"))];
+        let mut open: Vec<TypeKey> = roots.into_iter().flatten().collect();
+        let arguments = directives().flat_map(|directive| directive.arguments);
+        open.extend(arguments.map(|argument| argument.r#type.named));
+        while let Some(key) = open.pop() {
+            if !reached.insert(key) {
+                continue;
             }
-            self.condition(Condition::on(scalar));
-        }
-        let tables = (0..self.names.tables_count()).flat_map(|table| &self.names.stored(table).columns);
-        let conditions: HashSet<Condition> = tables.map(Condition::of).collect();
-        for condition in conditions {
-            if condition != Condition::on(condition.scalar) {
-                self.condition(condition);
+            match self.members(key) {
+                Members::Fields(fields) => {
+                    for field in fields {
+                        open.push(field.r#type.named);
+                        open.extend(field.arguments.iter().map(|argument| argument.r#type.named));
+                    }
+                }
+                Members::Inputs(inputs) => open.extend(inputs.iter().map(|input| input.r#type.named)),
+                Members::Scalar | Members::Values(_) => {}
             }
         }
-        let rows = self.types.rows.clone();
-        self.register_enum(&rows, ["all", "one"].map(str::to_owned).into());
+        let mut types: Vec<TypeKey> = reached.into_iter().collect();
+        types.sort_unstable_by_key(|key| self.name(*key));
+        types
+    }
+
+    /// The name of a type.
+    pub fn name(&self, key: TypeKey) -> &'a str {
+        match key {
+            TypeKey::Query => "Query",
+            TypeKey::Mutation => "Mutation",
+            TypeKey::Scalar(scalar) => &self.types.scalar(scalar).name,
+            TypeKey::Condition(condition) => self.types.condition(condition),
+            TypeKey::MutatedRows => &self.types.rows,
+            TypeKey::OfTable(table, r#type) => self.table_type_name(table, r#type),
+            TypeKey::Introspection(index) => specification::name(index),
+        }
+    }
+
+    fn table_type_name(&self, table: usize, r#type: TableType) -> &'a str {
+        let (names, types) = (self.names.table(table), self.types.table(table));
+        match r#type {
+            TableType::Rows => &names.type_name,
+            TableType::Aggregate => &names.aggregate_type,
+            TableType::Payload => &names.mutation_type,
+            TableType::Filter => &types.filter,
+            TableType::UpdateFilter => &types.update_filter,
+            TableType::DeleteFilter => &types.delete_filter,
+            TableType::ManyFilter => &types.many_filter,
+            TableType::Sort => &types.sort,
+            TableType::Insert => &types.insert,
+            TableType::Set => &types.set,
+            TableType::Inc => &types.inc,
+        }
+    }
+
+    /// What a type is, in words.
+    pub fn description(&self, key: TypeKey) -> Option<Cow<'a, str>> {
+        match key {
+            TypeKey::Scalar(scalar) => Some(scalar.description().into()),
+            TypeKey::OfTable(table, TableType::Rows) => {
+                let database = self.names.database_id(table);
+                Some(format!("Rows of {} in {database}", self.names.stored(table).name).into())
+            }
+            TypeKey::Introspection(index) => specification::description(index).map(Cow::from),
+            TypeKey::Query
+            | TypeKey::Mutation
+            | TypeKey::Condition(_)
+            | TypeKey::MutatedRows
+            | TypeKey::OfTable(..) => None,
+        }
+    }
+
+    /// The kind of a type.
+    pub fn kind(&self, key: TypeKey) -> TypeKind {
+        match key {
+            TypeKey::Query | TypeKey::Mutation => TypeKind::Object,
+            TypeKey::Scalar(_) => TypeKind::Scalar,
+            TypeKey::Condition(_) => TypeKind::InputObject,
+            TypeKey::MutatedRows => TypeKind::Enum,
+            TypeKey::OfTable(_, r#type) => match r#type {
+                TableType::Rows | TableType::Aggregate | TableType::Payload => TypeKind::Object,
+                TableType::Sort => TypeKind::Enum,
+                TableType::Filter
+                | TableType::UpdateFilter
+                | TableType::DeleteFilter
+                | TableType::ManyFilter
+                | TableType::Insert
+                | TableType::Set
+                | TableType::Inc => TypeKind::InputObject,
+            },
+            TypeKey::Introspection(index) => specification::kind(index),
+        }
+    }
+
+    /// What a type consists of.
+    pub fn members(&self, key: TypeKey) -> Members<'a> {
+        match key {
+            TypeKey::Query => Members::Fields(self.query()),
+            TypeKey::Mutation => Members::Fields(self.mutation()),
+            TypeKey::Scalar(_) => Members::Scalar,
+            TypeKey::Condition(condition) => Members::Inputs(self.condition(condition)),
+            TypeKey::MutatedRows => Members::Values(["all", "one"].map(EnumValueDefinition::new).into()),
+            TypeKey::OfTable(table, r#type) => self.table_members(table, r#type),
+            TypeKey::Introspection(index) => specification::members(index),
+        }
+    }
+
+    fn table_members(&self, table: usize, r#type: TableType) -> Members<'a> {
+        let reach = self.reach.table(table);
+        match r#type {
+            TableType::Rows => Members::Fields(self.rows(table)),
+            TableType::Aggregate => {
+                Members::Fields(vec![FieldDefinition::new("count", TypeRef::of_scalar(Scalar::Int).required())])
+            }
+            TableType::Payload => Members::Fields(self.payload(table)),
+            TableType::Filter => Members::Inputs(self.filter(table, r#type, reach.read.as_ref())),
+            TableType::UpdateFilter => Members::Inputs(self.filter(table, r#type, reach.update.as_ref())),
+            TableType::DeleteFilter => Members::Inputs(self.filter(table, r#type, reach.delete.as_ref())),
+            TableType::ManyFilter => Members::Inputs(self.many_filter(table)),
+            TableType::Sort => Members::Values(self.sort_values(table).map(EnumValueDefinition::new).collect()),
+            TableType::Insert => Members::Inputs(self.insert(table)),
+            TableType::Set => Members::Inputs(self.changes(table, |_| true)),
+            TableType::Inc => Members::Inputs(self.changes(table, |column| column.r#type.is_number())),
+        }
     }
 
     /// `IntFilter`
-    fn condition(&mut self, condition: Condition) {
-        let name = self.types.condition(condition).to_owned();
-        let value = self.value(condition.scalar, condition.is_list);
-        let values = TypeRef::List(Box::new(TypeRef::NonNull(Box::new(value.clone()))));
+    fn condition(&self, condition: Condition) -> Vec<InputDefinition<'a>> {
+        let value = value(condition.scalar, condition.is_list);
+        let values = value.required().list();
         let (orders, lists): (&[&str], &[&str]) = match condition.comparisons {
             Comparisons::All => (&["_eq", "_ne", "_gt", "_gte", "_lt", "_lte"], &["_in", "_nin"]),
             Comparisons::Equality => (&["_eq", "_ne"], &["_in", "_nin"]),
             Comparisons::None => (&[], &[]),
         };
-        let mut filter = Members::new(&name);
-        filter.members.extend(orders.iter().map(|operator| InputValue::new(*operator, value.clone())));
-        filter.members.extend(lists.iter().map(|operator| InputValue::new(*operator, values.clone())));
-        filter.members.push(InputValue::new("_isNull", TypeRef::named(TypeRef::BOOLEAN)));
-        filter.members.push(InputValue::new("_not", TypeRef::named(&name)));
-        self.register_input(filter);
-    }
-
-    /// The type of a column's values, which may be null.
-    fn type_of(&self, column: &Column) -> TypeRef {
-        self.value(Scalar::of(column.r#type), Condition::of(column).is_list)
-    }
-
-    /// As [`Self::type_of`], without null where `is_required`.
-    fn type_where(&self, column: &Column, is_required: bool) -> TypeRef {
-        let r#type = self.type_of(column);
-        if is_required { TypeRef::NonNull(Box::new(r#type)) } else { r#type }
-    }
-
-    /// A scalar, or a list of it, among whose values may be nulls.
-    fn value(&self, scalar: Scalar, is_list: bool) -> TypeRef {
-        let name = &self.types.scalar(scalar).name;
-        if is_list { TypeRef::named_list(name) } else { TypeRef::named(name) }
+        let mut inputs = Vec::with_capacity(10);
+        inputs.extend(orders.iter().map(|operator| InputDefinition::new(operator, value)));
+        inputs.extend(lists.iter().map(|operator| InputDefinition::new(operator, values)));
+        inputs.push(InputDefinition::new("_isNull", TypeRef::of_scalar(Scalar::Boolean)));
+        inputs.push(InputDefinition::new("_not", TypeRef::of(TypeKey::Condition(condition))));
+        inputs
     }
 
     /// Relations of a table and counts of them, in their order, each with its name and the table that it leads to.
-    fn relations(&self, table: usize) -> Vec<(&str, names::Field, usize)> {
+    fn relations(&self, table: usize) -> Vec<(&'a str, names::Field, usize)> {
         let fields = self.names.table(table).fields.iter();
         let mut relations: Vec<_> = fields
             .filter_map(|(name, field)| match field {
@@ -151,29 +212,21 @@ impl Publisher<'_> {
     }
 }
 
-/// A field of an object.
-struct FieldParts {
-    name: String,
-    r#type: TypeRef,
-    description: Option<String>,
-    arguments: Vec<InputValue>,
+/// The type of a column's values, which may be null.
+fn type_of(column: &Column) -> TypeRef {
+    value(Scalar::of(column.r#type), Condition::of(column).is_list)
 }
 
-impl FieldParts {
-    fn new(name: impl Into<String>, r#type: TypeRef) -> Self {
-        Self { name: name.into(), r#type, description: None, arguments: Vec::new() }
-    }
+/// As [`type_of`], without null where `is_required`.
+fn type_where(column: &Column, is_required: bool) -> TypeRef {
+    let r#type = type_of(column);
+    if is_required { r#type.required() } else { r#type }
 }
 
-impl From<FieldParts> for Field {
-    fn from(parts: FieldParts) -> Self {
-        // Nothing but introspection is ever executed.
-        let mut field = Field::new(parts.name, parts.r#type, |_| FieldFuture::Value(None));
-        if let Some(description) = parts.description {
-            field = field.description(description);
-        }
-        parts.arguments.into_iter().fold(field, Field::argument)
-    }
+/// A scalar, or a list of it, among whose values may be nulls.
+fn value(scalar: Scalar, is_list: bool) -> TypeRef {
+    let r#type = TypeRef::of_scalar(scalar);
+    if is_list { r#type.list() } else { r#type }
 }
 
 #[cfg(test)]

@@ -162,20 +162,34 @@ impl Scalar {
         }
     }
 
-    /// What its values are, for a scalar that the specification does not have.
-    pub fn description(self) -> Option<&'static str> {
+    /// The scalar that the specification calls `name`.
+    pub fn of_specification(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|scalar| scalar.is_of_specification() && scalar.preferred() == name)
+    }
+
+    fn is_of_specification(self) -> bool {
+        matches!(self, Scalar::Boolean | Scalar::Int | Scalar::Float | Scalar::String)
+    }
+
+    /// What its values are.
+    pub fn description(self) -> &'static str {
         match self {
-            Scalar::Boolean | Scalar::Int | Scalar::Float | Scalar::String => None,
-            Scalar::BigInt => Some("An integer of 64 bits, as a number with all its digits; as input a string too."),
-            Scalar::Decimal => Some("An exact decimal, as a number with all its digits; as input a string too."),
-            Scalar::Bytes => Some("Bytes, as a base64 string."),
-            Scalar::Date => Some("A date such as \"2009-01-31\"."),
-            Scalar::Time => Some("A time of day such as \"13:14:15.5\"."),
-            Scalar::Timestamp => Some("A point in time by RFC 3339, such as \"2009-01-31T13:14:15Z\"."),
-            Scalar::Uuid => Some("A UUID such as \"0190c2c4-7a3e-7cc1-9a3b-5d0a4f0e6b1d\"."),
-            Scalar::Json => Some("Any JSON."),
-            Scalar::Native => Some("A value of another type of the database, as the database writes it."),
-            Scalar::Any => Some("A number or a string: the column has no type."),
+            Scalar::Boolean => "The `Boolean` scalar type represents `true` or `false`.",
+            Scalar::Int => "The `Int` scalar type represents non-fractional signed whole numeric values of 32 bits.",
+            Scalar::Float => "The `Float` scalar type represents signed double-precision fractional values (IEEE 754).",
+            Scalar::String => {
+                "The `String` scalar type represents textual data, represented as UTF-8 character sequences."
+            }
+            Scalar::BigInt => "An integer of 64 bits, as a number with all its digits; as input a string too.",
+            Scalar::Decimal => "An exact decimal, as a number with all its digits; as input a string too.",
+            Scalar::Bytes => "Bytes, as a base64 string.",
+            Scalar::Date => "A date such as \"2009-01-31\".",
+            Scalar::Time => "A time of day such as \"13:14:15.5\".",
+            Scalar::Timestamp => "A point in time by RFC 3339, such as \"2009-01-31T13:14:15Z\".",
+            Scalar::Uuid => "A UUID such as \"0190c2c4-7a3e-7cc1-9a3b-5d0a4f0e6b1d\".",
+            Scalar::Json => "Any JSON.",
+            Scalar::Native => "A value of another type of the database, as the database writes it.",
+            Scalar::Any => "A number or a string: the column has no type.",
         }
     }
 }
@@ -189,10 +203,10 @@ impl TypeNames {
         });
         let mut taken: HashSet<String> = of_tables.collect();
         let scalars = Scalar::ALL.map(|scalar| {
-            let name = match scalar.description() {
-                // Those of the specification are taken by no table.
-                None => scalar.preferred().to_owned(),
-                Some(_) => claim(&mut taken, scalar.preferred(), 1),
+            let name = match scalar.is_of_specification() {
+                // No table takes their names.
+                true => scalar.preferred().to_owned(),
+                false => claim(&mut taken, scalar.preferred(), 1),
             };
             let filter = claim(&mut taken, &format!("{}Filter", scalar.preferred()), 1);
             (scalar, ScalarNames { name, filter })

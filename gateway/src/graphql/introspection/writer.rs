@@ -3,17 +3,17 @@
 //! The answer for a thousand tables is megabytes of JSON and a few hundred kilobytes compressed: the former is never in
 //! memory as a whole.
 
-use std::{
-    collections::BTreeSet,
-    io::{Read, Write},
-};
+use std::io::{Read, Write};
 
-use async_graphql::registry::{MetaDirective, MetaEnumValue, MetaField, MetaInputValue, MetaType, Registry};
 use bytes::Bytes;
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use query::Value;
 use serde::Serialize;
 
+use super::schema::{
+    DirectiveDefinition, EnumValueDefinition, FieldDefinition, InputDefinition, Members, PublishedSchema, TypeKey,
+    TypeKind, TypeRef, Wrapper, directives, introspection_type,
+};
 use crate::graphql::plan::IntrospectionField;
 
 /// JSON that is written before it is compressed, and that is read at a time.
@@ -64,41 +64,15 @@ pub enum NoAnswer {
 
 /// Writes answers about one schema.
 pub struct Introspector<'a> {
-    registry: &'a Registry,
-    /// Types that fields, arguments and directives lead to.
-    visible: BTreeSet<&'a str>,
+    schema: PublishedSchema<'a>,
+    /// Types that fields, arguments and directives lead to, ordered by their names.
+    types: Vec<TypeKey>,
 }
 
 impl<'a> Introspector<'a> {
-    /// An introspector of the schema that `registry` describes.
-    pub fn new(registry: &'a Registry) -> Self {
-        let mut visible = BTreeSet::new();
-        let roots = [Some(registry.query_type.as_str()), registry.mutation_type.as_deref(), Some("__Schema")];
-        let mut open: Vec<&str> = roots.into_iter().flatten().collect();
-        let arguments = registry.directives.values().flat_map(|directive| directive.args.values());
-        open.extend(arguments.map(|argument| named(&argument.ty)));
-        while let Some(name) = open.pop() {
-            let Some(r#type) = registry.types.get(name) else { continue };
-            if !visible.insert(name) {
-                continue;
-            }
-            match r#type {
-                MetaType::Object { fields, .. } => {
-                    for field in fields.values() {
-                        open.push(named(&field.ty));
-                        open.extend(field.args.values().map(|argument| named(&argument.ty)));
-                    }
-                }
-                MetaType::InputObject { input_fields, .. } => {
-                    open.extend(input_fields.values().map(|field| named(&field.ty)));
-                }
-                MetaType::Scalar { .. }
-                | MetaType::Enum { .. }
-                | MetaType::Interface { .. }
-                | MetaType::Union { .. } => {}
-            }
-        }
-        Self { registry, visible }
+    /// An introspector of `schema`.
+    pub fn new(schema: PublishedSchema<'a>) -> Self {
+        Self { types: schema.reachable_types(), schema }
     }
 
     /// The answer to a field of `Query`, of at most so many bytes.
@@ -106,24 +80,29 @@ impl<'a> Introspector<'a> {
         let mut out = Output::new(bytes_max);
         match field.name.as_str() {
             "__schema" => {
-                self.check("__Schema", field)?;
+                self.check(introspection_type("__Schema"), field)?;
                 self.object(&mut out, Described::Schema, &field.fields)?;
             }
             _ => {
-                self.check("__Type", field)?;
+                self.check(introspection_type("__Type"), field)?;
                 let known = match &field.argument {
-                    Some(Value::Text(name)) => self.visible.get(name.as_str()),
+                    Some(Value::Text(name)) => self.r#type(name),
                     _ => None,
                 };
-                self.optional(&mut out, known.map(|name| Described::Type(name)), &field.fields)?;
+                self.optional(&mut out, known.map(Described::named), &field.fields)?;
             }
         }
         out.finish()
     }
 
-    /// Checks that the selection of a field whose type is called `name` fits it.
-    fn check(&self, name: &str, field: &IntrospectionField) -> Result<(), NoAnswer> {
-        let Some(MetaType::Object { fields, .. }) = self.registry.types.get(name) else {
+    fn r#type(&self, name: &str) -> Option<TypeKey> {
+        let found = self.types.binary_search_by_key(&name, |key| self.schema.name(*key));
+        found.ok().map(|index| self.types[index])
+    }
+
+    /// Checks that the selection of a field of this type fits it.
+    fn check(&self, r#type: TypeKey, field: &IntrospectionField) -> Result<(), NoAnswer> {
+        let Members::Fields(fields) = self.schema.members(r#type) else {
             return match field.fields.is_empty() {
                 true => Ok(()),
                 false => Err(NoAnswer::Invalid(format!("field {} has no fields to select", field.name))),
@@ -133,12 +112,13 @@ impl<'a> Introspector<'a> {
             return Err(NoAnswer::Invalid(format!("field {} needs a selection of its fields", field.name)));
         }
         for inner in field.fields.iter().filter(|inner| inner.name != "__typename") {
-            let Some(meta) = fields.get(&inner.name) else {
-                let hint = query::nearest(&inner.name, fields.keys().map(String::as_str));
+            let Some(definition) = fields.iter().find(|field| field.name == inner.name) else {
+                let hint = query::nearest(&inner.name, fields.iter().map(|field| field.name.as_ref()));
                 let hint = hint.map(|name| format!("; did you mean {name}?")).unwrap_or_default();
+                let name = self.schema.name(r#type);
                 return Err(NoAnswer::Invalid(format!("field {} is not in {name}{hint}", inner.name)));
             };
-            self.check(named(&meta.ty), inner)?;
+            self.check(definition.r#type.named, inner)?;
         }
         Ok(())
     }
@@ -146,7 +126,7 @@ impl<'a> Introspector<'a> {
     fn object(
         &self,
         out: &mut Output,
-        described: Described<'a>,
+        described: Described<'_>,
         fields: &[IntrospectionField],
     ) -> Result<(), NoAnswer> {
         out.write(b"{")?;
@@ -158,27 +138,29 @@ impl<'a> Introspector<'a> {
                 ("__typename", _) => out.json(described.type_name())?,
                 (name, Described::Schema) => self.of_schema(out, name, field)?,
                 (name, Described::Type(r#type)) => self.of_type(out, r#type, name, field)?,
-                (name, Described::Field(meta)) => self.of_field(out, meta, name, field)?,
-                (name, Described::Input(meta)) => self.of_input(out, meta, name, field)?,
-                (name, Described::EnumValue(meta)) => match name {
-                    "name" => out.json(&meta.name)?,
-                    "description" => out.json(&meta.description)?,
+                (name, Described::Field(definition)) => self.of_field(out, definition, name, field)?,
+                (name, Described::Input(definition)) => self.of_input(out, definition, name, field)?,
+                (name, Described::EnumValue(definition)) => match name {
+                    "name" => out.json(&definition.name)?,
+                    "description" => out.json(&definition.description)?,
                     "isDeprecated" => out.json(&false)?,
                     _ => out.null()?,
                 },
-                (name, Described::Directive(meta)) => self.of_directive(out, meta, name, field)?,
+                (name, Described::Directive(definition)) => self.of_directive(out, definition, name, field)?,
             }
         }
         out.write(b"}")
     }
 
     fn of_schema(&self, out: &mut Output, name: &str, field: &IntrospectionField) -> Result<(), NoAnswer> {
-        let root = |name: Option<&'a str>| name.map(Described::Type);
         match name {
-            "types" => self.list(out, self.visible.iter().map(|name| Described::Type(name)), field),
-            "queryType" => self.optional(out, root(Some(&self.registry.query_type)), &field.fields),
-            "mutationType" => self.optional(out, root(self.registry.mutation_type.as_deref()), &field.fields),
-            "directives" => self.list(out, self.registry.directives.values().map(Described::Directive), field),
+            "types" => self.list(out, self.types.iter().copied().map(Described::named), field),
+            "queryType" => self.object(out, Described::named(TypeKey::Query), &field.fields),
+            "mutationType" => self.optional(out, self.schema.mutation_type().map(Described::named), &field.fields),
+            "directives" => {
+                let directives: Vec<_> = directives().collect();
+                self.list(out, directives.iter().map(Described::Directive), field)
+            }
             _ => out.null(),
         }
     }
@@ -187,40 +169,35 @@ impl<'a> Introspector<'a> {
     fn of_type(
         &self,
         out: &mut Output,
-        r#type: &'a str,
+        r#type: TypeRef,
         name: &str,
         field: &IntrospectionField,
     ) -> Result<(), NoAnswer> {
-        let wrapped = match (r#type.strip_suffix('!'), r#type.strip_prefix('[')) {
-            (Some(inner), _) => Some(("NON_NULL", inner)),
-            (None, Some(inner)) => Some(("LIST", inner.strip_suffix(']').unwrap_or(inner))),
-            (None, None) => None,
-        };
-        if let Some((kind, inner)) = wrapped {
+        if let Some((wrapper, inner)) = r#type.unwrapped() {
             return match name {
-                "kind" => out.json(kind),
-                "ofType" => self.optional(out, Some(Described::Type(inner)), &field.fields),
+                "kind" => out.json(match wrapper {
+                    Wrapper::NonNull => "NON_NULL",
+                    Wrapper::List => "LIST",
+                }),
+                "ofType" => self.object(out, Described::Type(inner), &field.fields),
                 _ => out.null(),
             };
         }
-        match (name, self.registry.types.get(r#type)) {
-            ("name", _) => out.json(r#type),
-            ("kind", Some(meta)) => out.json(kind(meta)),
-            ("description", Some(meta)) => out.json(&description(meta)),
-            ("fields", Some(MetaType::Object { fields, .. })) => {
-                // The roots of introspection itself are not listed.
-                let fields = fields.values().filter(|field| !field.name.starts_with("__"));
-                self.list(out, fields.map(Described::Field), field)
+        let (schema, key) = (&self.schema, r#type.named);
+        match (name, schema.kind(key)) {
+            ("name", _) => out.json(schema.name(key)),
+            ("kind", kind) => out.json(kind.name()),
+            ("description", _) => out.json(&schema.description(key)),
+            ("interfaces", TypeKind::Object) => out.write(b"[]"),
+            ("isOneOf", TypeKind::InputObject) => out.json(&false),
+            ("fields", TypeKind::Object) | ("inputFields", TypeKind::InputObject) | ("enumValues", TypeKind::Enum) => {
+                match schema.members(key) {
+                    Members::Fields(fields) => self.list(out, fields.iter().map(Described::Field), field),
+                    Members::Inputs(inputs) => self.list(out, inputs.iter().map(Described::Input), field),
+                    Members::Values(values) => self.list(out, values.iter().map(Described::EnumValue), field),
+                    Members::Scalar => out.null(),
+                }
             }
-            ("interfaces", Some(MetaType::Object { .. })) => out.write(b"[]"),
-            ("inputFields", Some(MetaType::InputObject { input_fields, .. })) => {
-                self.list(out, input_fields.values().map(Described::Input), field)
-            }
-            ("isOneOf", Some(MetaType::InputObject { oneof, .. })) => out.json(oneof),
-            ("enumValues", Some(MetaType::Enum { enum_values, .. })) => {
-                self.list(out, enum_values.values().map(Described::EnumValue), field)
-            }
-            ("specifiedByURL", Some(MetaType::Scalar { specified_by_url, .. })) => out.json(specified_by_url),
             _ => out.null(),
         }
     }
@@ -228,15 +205,15 @@ impl<'a> Introspector<'a> {
     fn of_field(
         &self,
         out: &mut Output,
-        meta: &'a MetaField,
+        definition: &FieldDefinition<'_>,
         name: &str,
         field: &IntrospectionField,
     ) -> Result<(), NoAnswer> {
         match name {
-            "name" => out.json(&meta.name),
-            "description" => out.json(&meta.description),
-            "args" => self.list(out, meta.args.values().map(Described::Input), field),
-            "type" => self.optional(out, Some(Described::Type(&meta.ty)), &field.fields),
+            "name" => out.json(&definition.name),
+            "description" => out.json(&definition.description),
+            "args" => self.list(out, definition.arguments.iter().map(Described::Input), field),
+            "type" => self.object(out, Described::Type(definition.r#type), &field.fields),
             "isDeprecated" => out.json(&false),
             _ => out.null(),
         }
@@ -245,15 +222,15 @@ impl<'a> Introspector<'a> {
     fn of_input(
         &self,
         out: &mut Output,
-        meta: &'a MetaInputValue,
+        definition: &InputDefinition<'_>,
         name: &str,
         field: &IntrospectionField,
     ) -> Result<(), NoAnswer> {
         match name {
-            "name" => out.json(&meta.name),
-            "description" => out.json(&meta.description),
-            "type" => self.optional(out, Some(Described::Type(&meta.ty)), &field.fields),
-            "defaultValue" => out.json(&meta.default_value),
+            "name" => out.json(&definition.name),
+            "description" => out.json(&definition.description),
+            "type" => self.object(out, Described::Type(definition.r#type), &field.fields),
+            "defaultValue" => out.json(&definition.default),
             "isDeprecated" => out.json(&false),
             _ => out.null(),
         }
@@ -262,19 +239,16 @@ impl<'a> Introspector<'a> {
     fn of_directive(
         &self,
         out: &mut Output,
-        meta: &'a MetaDirective,
+        definition: &DirectiveDefinition<'_>,
         name: &str,
         field: &IntrospectionField,
     ) -> Result<(), NoAnswer> {
         match name {
-            "name" => out.json(&meta.name),
-            "description" => out.json(&meta.description),
-            "locations" => {
-                let locations: Vec<String> = meta.locations.iter().map(|location| format!("{location:?}")).collect();
-                out.json(&locations)
-            }
-            "args" => self.list(out, meta.args.values().map(Described::Input), field),
-            "isRepeatable" => out.json(&meta.is_repeatable),
+            "name" => out.json(&definition.name),
+            "description" => out.json(&definition.description),
+            "locations" => out.json(&definition.locations),
+            "args" => self.list(out, definition.arguments.iter().map(Described::Input), field),
+            "isRepeatable" => out.json(&false),
             _ => out.null(),
         }
     }
@@ -282,7 +256,7 @@ impl<'a> Introspector<'a> {
     fn optional(
         &self,
         out: &mut Output,
-        described: Option<Described<'a>>,
+        described: Option<Described<'_>>,
         fields: &[IntrospectionField],
     ) -> Result<(), NoAnswer> {
         match described {
@@ -291,10 +265,10 @@ impl<'a> Introspector<'a> {
         }
     }
 
-    fn list(
+    fn list<'d>(
         &self,
         out: &mut Output,
-        all: impl Iterator<Item = Described<'a>>,
+        all: impl Iterator<Item = Described<'d>>,
         field: &IntrospectionField,
     ) -> Result<(), NoAnswer> {
         out.write(b"[")?;
@@ -312,15 +286,18 @@ impl<'a> Introspector<'a> {
 #[derive(Clone, Copy)]
 enum Described<'a> {
     Schema,
-    /// A type by its name, with the `!` and `[]` around it.
-    Type(&'a str),
-    Field(&'a MetaField),
-    Input(&'a MetaInputValue),
-    EnumValue(&'a MetaEnumValue),
-    Directive(&'a MetaDirective),
+    Type(TypeRef),
+    Field(&'a FieldDefinition<'a>),
+    Input(&'a InputDefinition<'a>),
+    EnumValue(&'a EnumValueDefinition<'a>),
+    Directive(&'a DirectiveDefinition<'a>),
 }
 
 impl Described<'_> {
+    fn named(key: TypeKey) -> Self {
+        Described::Type(TypeRef::of(key))
+    }
+
     fn type_name(self) -> &'static str {
         match self {
             Described::Schema => "__Schema",
@@ -330,33 +307,6 @@ impl Described<'_> {
             Described::EnumValue(_) => "__EnumValue",
             Described::Directive(_) => "__Directive",
         }
-    }
-}
-
-/// The name within `[Album!]!`.
-fn named(r#type: &str) -> &str {
-    r#type.trim_matches(['[', ']', '!'])
-}
-
-fn kind(meta: &MetaType) -> &'static str {
-    match meta {
-        MetaType::Scalar { .. } => "SCALAR",
-        MetaType::Object { .. } => "OBJECT",
-        MetaType::Interface { .. } => "INTERFACE",
-        MetaType::Union { .. } => "UNION",
-        MetaType::Enum { .. } => "ENUM",
-        MetaType::InputObject { .. } => "INPUT_OBJECT",
-    }
-}
-
-fn description(meta: &MetaType) -> Option<&str> {
-    match meta {
-        MetaType::Scalar { description, .. }
-        | MetaType::Object { description, .. }
-        | MetaType::Interface { description, .. }
-        | MetaType::Union { description, .. }
-        | MetaType::Enum { description, .. }
-        | MetaType::InputObject { description, .. } => description.as_deref(),
     }
 }
 

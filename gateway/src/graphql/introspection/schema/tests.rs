@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use proto::auth::{ReachableResponse, ReachableTable};
 use query::{Columns, Operation};
@@ -17,9 +17,47 @@ fn reach(tables: &[(&str, &[Operation], Columns)]) -> ReachableResponse {
     ReachableResponse { tables: tables.iter().map(table).collect() }
 }
 
+/// The schema as SDL: types that are reached, and conditions on all scalars.
 fn sdl(project: Arc<Project>, reach: &ReachableResponse) -> String {
     let names = Names::new(project);
-    build(&names, &Reach::new(&names, reach)).unwrap().sdl()
+    let (reach, types) = (Reach::new(&names, reach), TypeNames::new(&names));
+    let schema = PublishedSchema::new(&names, &reach, &types);
+    let mut shown: BTreeMap<&str, TypeKey> = BTreeMap::new();
+    let conditions = Scalar::ALL.map(|scalar| TypeKey::Condition(Condition::on(scalar)));
+    for key in schema.reachable_types().into_iter().chain(conditions) {
+        let known = shown.insert(schema.name(key), key);
+        assert!(known.is_none_or(|known| known == key), "{} is one type", schema.name(key));
+    }
+    shown.into_values().map(|key| definition_text(&schema, key)).collect()
+}
+
+fn definition_text(schema: &PublishedSchema<'_>, key: TypeKey) -> String {
+    let name = schema.name(key);
+    let (keyword, lines): (&str, Vec<String>) = match schema.members(key) {
+        Members::Scalar => return format!("scalar {name}\n"),
+        Members::Fields(fields) => ("type", fields.iter().map(|field| field_text(schema, field)).collect()),
+        Members::Inputs(inputs) => ("input", inputs.iter().map(|input| input_text(schema, input)).collect()),
+        Members::Values(values) => ("enum", values.into_iter().map(|value| value.name.into_owned()).collect()),
+    };
+    format!("{keyword} {name} {{\n  {}\n}}\n", lines.join("\n  "))
+}
+
+fn field_text(schema: &PublishedSchema<'_>, field: &FieldDefinition<'_>) -> String {
+    let arguments: Vec<String> = field.arguments.iter().map(|argument| input_text(schema, argument)).collect();
+    let arguments = if arguments.is_empty() { String::new() } else { format!("({})", arguments.join(", ")) };
+    format!("{}{arguments}: {}", field.name, type_text(schema, field.r#type))
+}
+
+fn input_text(schema: &PublishedSchema<'_>, input: &InputDefinition<'_>) -> String {
+    format!("{}: {}", input.name, type_text(schema, input.r#type))
+}
+
+fn type_text(schema: &PublishedSchema<'_>, r#type: TypeRef) -> String {
+    match r#type.unwrapped() {
+        Some((Wrapper::NonNull, inner)) => format!("{}!", type_text(schema, inner)),
+        Some((Wrapper::List, inner)) => format!("[{}]", type_text(schema, inner)),
+        None => schema.name(r#type.named).to_owned(),
+    }
 }
 
 /// The lines of one definition of an SDL, without descriptions.
