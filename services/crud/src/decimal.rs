@@ -2,36 +2,17 @@
 
 use std::borrow::Cow;
 
-use query::{Column, Error, Type, number};
+use query::{Column, Digits, Error, number};
 
 /// Significant digits of a decimal that SQLite keeps: it holds all but integers as doubles.
 pub const DOUBLE_DIGITS: usize = 15;
-
-/// The digits that a column declares: `numeric(10,2)`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Digits {
-    /// In all.
-    pub precision: usize,
-    /// After the point.
-    pub scale: usize,
-}
-
-/// The digits of a decimal column that declares both of its numbers.
-pub fn digits(column: &Column) -> Option<Digits> {
-    if column.r#type != Type::Decimal {
-        return None;
-    }
-    let (precision, scale) = column.native.split_once('(')?.1.split_once(')')?.0.split_once(',')?;
-    let digits = Digits { precision: precision.trim().parse().ok()?, scale: scale.trim().parse().ok()? };
-    (digits.scale <= digits.precision).then_some(digits)
-}
 
 /// `text`, a decimal without exponent, as `column` stores it: rounded to its scale as PostgreSQL does, half away from
 /// zero.
 ///
 /// Errors: `OUT_OF_RANGE` where it has more digits before the point than the column declares.
 pub fn stored<'t>(column: &Column, text: &'t str) -> Result<Cow<'t, str>, Error> {
-    let Some(digits) = digits(column).filter(|_| number::not_finite(text).is_none()) else {
+    let Some(digits) = column.digits().filter(|_| number::not_finite(text).is_none()) else {
         return Ok(Cow::Borrowed(text));
     };
     let text = rounded(text, digits.scale);
@@ -90,6 +71,8 @@ fn rounded(text: &str, scale: usize) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
+    use query::Type;
+
     use super::*;
 
     fn column(native: &str) -> Column {

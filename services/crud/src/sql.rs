@@ -413,9 +413,6 @@ impl<'d> Sql<'d> {
 impl Output {
     /// The type of a result of `column`.
     pub fn of(column: &Column) -> Self {
-        Self {
-            r#type: column.r#type,
-            scale: crate::decimal::digits(column).and_then(|digits| digits.scale.try_into().ok()),
-        }
+        Self { r#type: column.r#type, scale: column.digits().and_then(|digits| digits.scale.try_into().ok()) }
     }
 }

@@ -42,6 +42,8 @@ pub use operation::{
     Change, Document, Field, FieldKind, Mutation, MutationKind, Node, Operation, Read, Shape, Sort, Write,
 };
 pub use row::{Related, Row};
-pub use schema::{Abilities, Column, Comparisons, ForeignKey, Relation, Schema, Table, TableKind, Type, Writes};
+pub use schema::{
+    Abilities, Column, Comparisons, Digits, ForeignKey, Relation, Schema, Table, TableKind, Type, Writes,
+};
 pub use typed::{Typed, comparable, list_shape, typed};
 pub use value::{Object, Value};

@@ -93,6 +93,15 @@ pub struct Abilities {
     pub wide_times: bool,
 }
 
+/// The digits that a column declares: `numeric(10,2)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digits {
+    /// In all.
+    pub precision: usize,
+    /// After the point.
+    pub scale: usize,
+}
+
 /// Comparisons that a database has for the values of a type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Comparisons {
@@ -300,6 +309,16 @@ impl Column {
                 found: format!("{}, which holds {}", self.name, self.held()),
             }),
         }
+    }
+
+    /// The digits of a decimal column that declares both of its numbers.
+    pub fn digits(&self) -> Option<Digits> {
+        if self.r#type != Type::Decimal {
+            return None;
+        }
+        let (precision, scale) = self.native.split_once('(')?.1.split_once(')')?.0.split_once(',')?;
+        let digits = Digits { precision: precision.trim().parse().ok()?, scale: scale.trim().parse().ok()? };
+        (digits.scale <= digits.precision).then_some(digits)
     }
 
     /// How its values compare. JSON has no comparisons here, whatever a database does.

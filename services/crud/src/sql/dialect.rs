@@ -4,10 +4,10 @@ mod linked;
 
 use std::collections::HashSet;
 
-use query::{Column, EqualityClass, Table, TableKind, Type, Typed, resources::Engine};
+use query::{Column, Digits, EqualityClass, Table, TableKind, Type, Typed, resources::Engine};
 
 use crate::{
-    decimal::{self, DOUBLE_DIGITS, Digits},
+    decimal::{self, DOUBLE_DIGITS},
     store::{POSTGRES_ARGS, Rows, SQLITE_ARGS, SQLITE_FORMS, Statement},
 };
 
@@ -368,7 +368,7 @@ impl Dialect {
 
     /// Overflow check of a sum that `column` gets.
     pub fn sum(&self, column: &Column) -> Sum {
-        match (self, column.r#type, decimal::digits(column)) {
+        match (self, column.r#type, column.digits()) {
             (Dialect::Sqlite, Type::Int16 | Type::Int32 | Type::Int64, _) => Sum::Integer,
             (Dialect::Sqlite, _, Some(Digits { precision, scale })) => {
                 Sum::Decimal { integer_digits: precision.min(DOUBLE_DIGITS).saturating_sub(scale), scale }
