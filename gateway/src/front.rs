@@ -36,7 +36,7 @@ use crate::{
     catalogue::{Project, ProjectRef},
     error, graphql, grpc,
     http::{GRPC_TIMEOUT, HeaderSummary, REQUEST_ID, SendBudget, TRACEPARENT, Ticket, answer, cors, current, guarded},
-    rest,
+    openapi, rest,
 };
 
 /// HTTP service of the public port.
@@ -63,6 +63,7 @@ impl Service {
         let web = axum::Router::new()
             .merge(node::routes())
             .merge(rest::routes())
+            .merge(openapi::routes())
             .merge(graphql::routes())
             .fallback(answer::unknown_path)
             .method_not_allowed_fallback(answer::wrong_method)

@@ -5,10 +5,10 @@
 
 mod document;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod graphiql;
 mod introspection;
-mod names;
+pub(crate) mod names;
 mod plan;
 mod refusal;
 mod request;
@@ -39,16 +39,19 @@ use mesh::{
     cache::{self, WeightedCache, Weighter},
 };
 
-pub(crate) use self::request::Media;
 use self::{
     document::Document,
-    introspection::{CompressedJson, IntrospectionCache},
+    introspection::IntrospectionCache,
     names::Names,
     plan::{Counters, FieldSource, Kind, Plan, PlanCache, ResponseField},
     refusal::{Cause, Refusal},
     request::Request,
     response::{LocatedFault, QueryAnswer},
     variables::Variables,
+};
+pub(crate) use self::{
+    introspection::{CompressedJson, NoAnswer, Output, reach},
+    request::Media,
 };
 use crate::{
     Service,
@@ -70,7 +73,26 @@ const CACHED_PROJECTS: usize = 1000;
 pub struct Caches {
     documents: WeightedCache<String, Arc<Document>, DocumentWeighter>,
     names: ArcSwap<HashMap<String, Arc<Names>>>,
-    introspection: IntrospectionCache,
+    pub(crate) introspection: IntrospectionCache,
+}
+
+impl Caches {
+    /// Names of this version of the project.
+    pub(crate) fn names(&self, project: Arc<Project>) -> Arc<Names> {
+        if let Some(names) = self.names.load().get(&*project.id)
+            && names.project.version == project.version
+        {
+            return names.clone();
+        }
+        let id = project.id.as_ref().to_owned();
+        let names = Arc::new(Names::new(project));
+        self.names.rcu(|kept| {
+            let mut kept = if kept.len() < CACHED_PROJECTS { HashMap::clone(kept) } else { HashMap::new() };
+            kept.insert(id.clone(), names.clone());
+            kept
+        });
+        names
+    }
 }
 
 impl Default for Caches {
@@ -231,12 +253,12 @@ impl Responder<'_> {
             let counters = Counters { budget: self.service.budget(&names.project), guard: self.service.guard() };
             Plan::of(&document, operation, names, &variables, counters)
         };
-        let mut names = self.names(project);
+        let mut names = self.service.graphql().names(project);
         let mut planned = plan(&names);
         if planned.as_ref().is_err_and(|refusal| refusal.may_be_stale())
             && let Ok(Some(project)) = Box::pin(self.service.edge().refreshed(self.caller, &names.project)).await
         {
-            names = self.names(project);
+            names = self.service.graphql().names(project);
             planned = plan(&names);
         }
         match planned {
@@ -260,24 +282,6 @@ impl Responder<'_> {
         let document = Arc::new(Document::parse(&text, guard)?);
         documents.insert(text, document.clone());
         Ok(document)
-    }
-
-    /// Names of this version of the project.
-    fn names(&self, project: Arc<Project>) -> Arc<Names> {
-        let kept = &self.service.graphql().names;
-        if let Some(names) = kept.load().get(&*project.id)
-            && names.project.version == project.version
-        {
-            return names.clone();
-        }
-        let id = project.id.as_ref().to_owned();
-        let names = Arc::new(Names::new(project));
-        kept.rcu(|kept| {
-            let mut kept = if kept.len() < CACHED_PROJECTS { HashMap::clone(kept) } else { HashMap::new() };
-            kept.insert(id.clone(), names.clone());
-            kept
-        });
-        names
     }
 
     async fn execute(&self, names: &Arc<Names>, mut plan: Arc<Plan>) -> Response {

@@ -7,6 +7,7 @@ mod graphql;
 mod grpc;
 mod introspection;
 mod kept_reads;
+mod openapi;
 mod rest;
 mod server;
 mod stage;

@@ -4,7 +4,7 @@
 //! types of a thousand tables take many megabytes, their compressed answer takes kilobytes. One answer is written at a
 //! time for each project, so that a stranger cannot make it costly.
 
-mod reach;
+pub mod reach;
 mod schema;
 mod type_names;
 mod writer;
@@ -20,16 +20,15 @@ use mesh::{
     fault::answer_too_large,
 };
 use proto::auth::ReachableResponse;
+use tokio::sync::OwnedMutexGuard;
 
-use self::{
-    reach::Reach,
-    schema::PublishedSchema,
-    type_names::TypeNames,
-    writer::{Introspector, NoAnswer},
-};
+use self::{reach::Reach, schema::PublishedSchema, type_names::TypeNames, writer::Introspector};
 use super::{names::Names, plan::IntrospectionField};
 
-pub use self::{schema::NOTHING, writer::CompressedJson};
+pub use self::{
+    schema::NOTHING,
+    writer::{CompressedJson, NoAnswer, Output},
+};
 
 /// Approximate memory limit of the cache of answers.
 const CACHE_BYTES: u64 = 32 * 1024 * 1024;
@@ -112,6 +111,36 @@ impl IntrospectionCache {
         Ok(shown)
     }
 
+    /// A document about what a caller of this reach sees of `names`, which `write` makes unless it is cached under `name`.
+    pub async fn document(
+        &self,
+        names: &Arc<Names>,
+        reach: ReachableResponse,
+        name: &str,
+        bytes_max: u64,
+        write: fn(&Names, &Reach, &mut Output) -> Result<(), NoAnswer>,
+    ) -> Result<CompressedJson, Fault> {
+        let key = AnswerKey { names: names.id, reach: digest(&reach), field: name.to_owned() };
+        if let Some(answer) = self.answers.get(&key) {
+            return shown(&answer, bytes_max);
+        }
+        let turn = turn(names).await?;
+        if let Some(answer) = self.answers.get(&key) {
+            return shown(&answer, bytes_max);
+        }
+        let names = names.clone();
+        let make = move || {
+            // The turn lasts as long as the work, even if the caller leaves.
+            let _turn = turn;
+            let mut out = Output::new(bytes_max);
+            write(&names, &Reach::new(&names, &reach), &mut out).and_then(|()| out.finish())
+        };
+        let made = tokio::task::spawn_blocking(make).await;
+        let answer = Arc::new(made.map_err(|panic| Fault::internal("the document could not be written", panic))?);
+        self.answers.insert(key, answer.clone());
+        shown(&answer, bytes_max)
+    }
+
     fn cached(&self, keys: &[AnswerKey]) -> Option<Vec<Arc<CachedAnswer>>> {
         keys.iter().map(|key| self.answers.get(key)).collect()
     }
@@ -125,8 +154,7 @@ impl IntrospectionCache {
         keys: Vec<AnswerKey>,
         bytes_max: u64,
     ) -> Result<Vec<Arc<CachedAnswer>>, Fault> {
-        let turn = names.introspection.next().await;
-        let turn = turn.ok_or_else(|| Fault::new(Code::TooMany, "too many requests wait for the schema"))?;
+        let turn = turn(names).await?;
         if let Some(answers) = self.cached(&keys) {
             return Ok(answers);
         }
@@ -147,6 +175,21 @@ impl IntrospectionCache {
             }
         }
         Ok(made)
+    }
+}
+
+/// A turn to make answers about `names`.
+async fn turn(names: &Names) -> Result<OwnedMutexGuard<()>, Fault> {
+    let turn = names.introspection.next().await;
+    turn.ok_or_else(|| Fault::new(Code::TooMany, "too many requests wait for the schema"))
+}
+
+/// The answer, or why there is none of at most so many bytes.
+fn shown(answer: &CachedAnswer, bytes_max: u64) -> Result<CompressedJson, Fault> {
+    match answer {
+        Ok(json) if json.bytes <= bytes_max => Ok(json.clone()),
+        Ok(_) | Err(NoAnswer::TooLarge) => Err(Fault::new(Code::TooLarge, answer_too_large(bytes_max))),
+        Err(NoAnswer::Invalid(text)) => Err(Fault::new(Code::BadRequest, text.clone())),
     }
 }
 

@@ -27,7 +27,7 @@ async fn ask(stage: &Stage, token: &str, query: &str) -> Told {
 }
 
 /// Resources in which the project says whether it shows its schema.
-fn shows(introspection: bool) -> Arc<Snapshot> {
+pub fn shows(introspection: bool) -> Arc<Snapshot> {
     let bare = "meta: { id: bare }\nspec: {}";
     assert!(PROJECTS.contains(bare));
     snapshot(

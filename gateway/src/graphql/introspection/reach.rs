@@ -78,6 +78,25 @@ impl TableReach {
         reach
     }
 
+    /// Columns that an insert may have; `None` where the caller can never insert: one that has to be given may not be.
+    pub fn insert_columns(&self, stored: &Table) -> Option<Vec<usize>> {
+        let allowed = self.create.as_ref()?;
+        let columns = || stored.columns.iter().enumerate().filter(|(_, column)| !column.generated);
+        if columns().any(|(index, column)| !allowed.write[index] && stored.requires(column)) {
+            return None;
+        }
+        let given: Vec<usize> = columns().map(|(index, _)| index).filter(|index| allowed.write[*index]).collect();
+        (!given.is_empty()).then_some(given)
+    }
+
+    /// Columns that an update may change; `None` where the caller can never update.
+    pub fn update_columns(&self, stored: &Table) -> Option<Vec<usize>> {
+        let allowed = self.update.as_ref()?;
+        let columns = stored.columns.iter().enumerate().filter(|(_, column)| !column.generated);
+        let changed: Vec<usize> = columns.map(|(index, _)| index).filter(|index| allowed.write[*index]).collect();
+        (!changed.is_empty()).then_some(changed)
+    }
+
     /// Whether rows can be read: at least one of their columns.
     pub fn has_rows(&self) -> bool {
         self.read.as_ref().is_some_and(|allowed| allowed.read.contains(&true))

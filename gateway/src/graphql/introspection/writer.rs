@@ -311,7 +311,7 @@ impl Described<'_> {
 }
 
 /// Compresses what is written, up to a limit.
-struct Output {
+pub struct Output {
     buffer: Vec<u8>,
     encoder: GzEncoder<Vec<u8>>,
     bytes: u64,
@@ -319,17 +319,20 @@ struct Output {
 }
 
 impl Output {
-    fn new(bytes_max: u64) -> Self {
+    /// Nothing yet, of at most so many bytes of JSON.
+    pub fn new(bytes_max: u64) -> Self {
         let encoder = GzEncoder::new(Vec::new(), Compression::fast());
         Self { buffer: Vec::new(), encoder, bytes: 0, bytes_max }
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<(), NoAnswer> {
+    /// Writes a part of the JSON.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), NoAnswer> {
         self.buffer.extend_from_slice(bytes);
         self.flush_above(CHUNK_BYTES)
     }
 
-    fn json<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), NoAnswer> {
+    /// Writes a value as JSON.
+    pub fn json<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), NoAnswer> {
         serde_json::to_writer(&mut self.buffer, value).expect("texts can always be written to memory");
         self.flush_above(CHUNK_BYTES)
     }
@@ -351,7 +354,8 @@ impl Output {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<CompressedJson, NoAnswer> {
+    /// All that was written.
+    pub fn finish(mut self) -> Result<CompressedJson, NoAnswer> {
         self.flush_above(0)?;
         let compressed = self.encoder.finish().expect("memory takes what is written");
         Ok(CompressedJson { compressed: compressed.into(), bytes: self.bytes })

@@ -71,20 +71,7 @@ impl<'a> PublishedSchema<'a> {
 
     /// Columns that an insert may have; `None` where the caller can never insert: one that has to be given may not be.
     pub(super) fn insert_columns(&self, table: usize) -> Option<Vec<usize>> {
-        let allowed = self.reach.table(table).create.as_ref()?;
-        let mut fields = Vec::new();
-        let stored = self.names.stored(table);
-        for (index, column) in stored.columns.iter().enumerate() {
-            if column.generated {
-                continue;
-            }
-            match (allowed.write[index], stored.requires(column)) {
-                (true, _) => fields.push(index),
-                (false, true) => return None,
-                (false, false) => {}
-            }
-        }
-        (!fields.is_empty()).then_some(fields)
+        self.reach.table(table).insert_columns(self.names.stored(table))
     }
 
     /// `AlbumInsert`
@@ -99,11 +86,7 @@ impl<'a> PublishedSchema<'a> {
 
     /// Columns that an update may change; `None` where the caller can never update.
     pub(super) fn set_columns(&self, table: usize) -> Option<Vec<usize>> {
-        let allowed = self.reach.table(table).update.as_ref()?;
-        let columns = self.names.stored(table).columns.iter().enumerate();
-        let fields = columns.filter(|(index, column)| allowed.write[*index] && !column.generated);
-        let fields: Vec<usize> = fields.map(|(index, _)| index).collect();
-        (!fields.is_empty()).then_some(fields)
+        self.reach.table(table).update_columns(self.names.stored(table))
     }
 
     /// `AlbumSet`, or `AlbumInc`: changes of some of the columns that an update may change.
