@@ -28,6 +28,7 @@ mod introspection;
 mod left_out;
 mod links;
 mod moved;
+mod openapi;
 mod overload;
 mod process;
 mod readme;

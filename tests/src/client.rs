@@ -92,6 +92,16 @@ impl Client {
         format!("http://{}/v1/api/{}/graphql", self.address, self.project)
     }
 
+    /// The path of the description of the project's REST API.
+    pub fn openapi_path(&self) -> String {
+        format!("/v1/api/{}/openapi.json", self.project)
+    }
+
+    /// The address of the description of the project's REST API.
+    pub fn openapi_url(&self) -> String {
+        format!("http://{}{}", self.address, self.openapi_path())
+    }
+
     /// The client with a token.
     pub fn with_token(&self, token: &str) -> Self {
         Self { token: Some(token.to_owned()), ..self.clone() }

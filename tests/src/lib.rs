@@ -10,6 +10,7 @@ pub mod mesh;
 pub mod node_tool;
 pub mod operation;
 pub mod process;
+pub mod python_tool;
 pub mod token;
 
 /// Messages of contracts that only tests have.

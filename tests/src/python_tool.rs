@@ -1,0 +1,26 @@
+//! Tools of others that run in Python: the scripts of `tests/python`.
+
+use std::{path::PathBuf, process::Stdio, time::Duration};
+
+use anyhow::{Context, ensure};
+use tokio::process::Command;
+
+/// How long a script may take.
+const TIMEOUT: Duration = Duration::from_secs(300);
+
+/// What a script of `tests/python` prints, which has to succeed.
+///
+/// # Panics
+/// When `TEST_PYTHON` is not set: a test that needs a tool fails when there is none.
+pub async fn script(name: &str, arguments: &[&str]) -> anyhow::Result<String> {
+    let python = std::env::var_os("TEST_PYTHON").expect("TEST_PYTHON names a Python; scripts/test makes one");
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("python").join(name);
+    // Bytecode beside the scripts would be files of the tree.
+    let mut command = Command::new(python);
+    command.arg("-B").arg(script).args(arguments);
+    let run = command.stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = tokio::time::timeout(TIMEOUT, run).await.with_context(|| format!("{command:?} takes too long"))??;
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "{command:?}: {} {out} {err}", output.status);
+    Ok(out.into_owned())
+}
