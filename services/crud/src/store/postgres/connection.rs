@@ -7,7 +7,10 @@ use std::{
     task::Poll,
 };
 
-use futures::{TryStreamExt, future::MaybeDone};
+use futures::{
+    TryStreamExt,
+    future::{BoxFuture, MaybeDone},
+};
 use tokio_postgres::{
     CancelToken, Client, Row,
     types::{ToSql, Type},
@@ -26,6 +29,8 @@ use crate::{bind::Bind, budget::SharedRoom};
 
 /// Prepared statements kept on one connection; each costs memory of the server.
 const CACHE_CAPACITY: usize = 256;
+/// Sets how long one look at the catalog may take: some ten times as long as that of a schema of two thousand tables.
+const CATALOG_TIMEOUT: &str = "SET LOCAL statement_timeout TO '30s'";
 /// Memory that a row takes beside its bytes.
 const ROW_BYTES: usize = 96;
 /// Memory that each of its values takes: its range in those bytes.
@@ -88,6 +93,16 @@ impl Connection {
     pub async fn begin(&self, kind: TransactionKind) -> Result<(), PostgresError> {
         let text = self.shared.as_ref().map_or(kind.begin(), |shared| shared.begin(kind));
         Ok(self.client.batch_execute(text).await?)
+    }
+
+    /// Runs `work`, which reads the catalog over this connection, in one snapshot. The time limit that the server's role
+    /// has is meant for requests: here it is [`CATALOG_TIMEOUT`].
+    pub async fn in_catalog<T>(&self, work: BoxFuture<'_, Result<T, PostgresError>>) -> Result<T, PostgresError> {
+        self.begin(TransactionKind::Snapshot).await?;
+        self.command(CATALOG_TIMEOUT).await?;
+        let found = work.await;
+        self.command("COMMIT").await?;
+        found
     }
 
     /// The rows of a statement that is not worth keeping, with the types of its arguments.

@@ -12,7 +12,6 @@ use super::{
     connection::Connection,
     equality,
     error::{Keys, PostgresError},
-    pooler::TransactionKind,
     rewritten::{self, Events, Rewritten},
     unordered::{self, Unordered},
 };
@@ -180,7 +179,6 @@ pub struct Catalog {
 
 /// Reads the schema called `name`.
 pub async fn catalog(connection: &Connection, name: &str) -> Result<Catalog, PostgresError> {
-    connection.begin(TransactionKind::Snapshot).await?;
     let schema: [(&(dyn ToSql + Sync), Native); 1] = [(&name, Native::TEXT)];
     let found = async {
         let columns = connection.query(COLUMNS, &schema).await?;
@@ -193,9 +191,8 @@ pub async fn catalog(connection: &Connection, name: &str) -> Result<Catalog, Pos
         let labels = labels(connection).await?;
         Ok::<_, PostgresError>((columns, traits, keys, foreign_keys, left_out, collations, unordered, labels))
     };
-    let found = Box::pin(found).await;
-    connection.command("COMMIT").await?;
-    let (columns, traits, keys, foreign_keys, unusable, collations, unordered, labels) = found?;
+    let found = connection.in_catalog(Box::pin(found)).await?;
+    let (columns, traits, keys, foreign_keys, unusable, collations, unordered, labels) = found;
     let Rewritten { events, mut left_out, foreign } = Box::pin(rewritten::find(connection, name)).await?;
     for row in &unusable {
         left_out.push(LeftOut::until_change(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?));
@@ -229,7 +226,8 @@ async fn labels(connection: &Connection) -> Result<HashMap<String, Vec<String>>,
 
 /// A text that changes when the schema called `name` does; `None` if there is none.
 pub async fn mark(connection: &Connection, name: &str) -> Result<Option<String>, PostgresError> {
-    let rows = connection.query(MARK, &[(&name, Native::TEXT)]).await?;
+    let schema: [(&(dyn ToSql + Sync), Native); 1] = [(&name, Native::TEXT)];
+    let rows = connection.in_catalog(Box::pin(connection.query(MARK, &schema))).await?;
     rows.first().map(|row| row.try_get(0).map_err(PostgresError::from)).transpose()
 }
 

@@ -9,7 +9,10 @@ use std::{
 };
 
 use query::Writes;
-use tokio_postgres::{Row, types::Type};
+use tokio_postgres::{
+    Row,
+    types::{ToSql, Type},
+};
 
 use super::{Postgres, connection::Connection, connector::quoted, error::PostgresError};
 use crate::{Error, LeftOut};
@@ -66,7 +69,8 @@ pub struct Events {
 pub async fn find(connection: &Connection, schema: &str) -> Result<Rewritten, PostgresError> {
     let mut found = Rewritten::default();
     let mut names: Vec<String> = Vec::new();
-    for row in connection.query(NAMES, &[(&schema, Type::TEXT)]).await? {
+    let of_schema: [(&(dyn ToSql + Sync), Type); 1] = [(&schema, Type::TEXT)];
+    for row in connection.in_catalog(Box::pin(connection.query(NAMES, &of_schema))).await? {
         names.push(row.try_get(0)?);
         if let Some(server) = row.try_get(1)? {
             found.foreign.push((row.try_get(0)?, server));
@@ -93,7 +97,8 @@ pub async fn find(connection: &Connection, schema: &str) -> Result<Rewritten, Po
 }
 
 async fn events(connection: &Connection, schema: &str, names: &[String]) -> Result<Vec<Row>, PostgresError> {
-    connection.query(EVENTS, &[(&schema, Type::TEXT), (&names, Type::TEXT_ARRAY)]).await
+    let args: [(&(dyn ToSql + Sync), Type); 2] = [(&schema, Type::TEXT), (&names, Type::TEXT_ARRAY)];
+    connection.in_catalog(Box::pin(connection.query(EVENTS, &args))).await
 }
 
 /// What the server says of one statement; `None` where the connection failed.

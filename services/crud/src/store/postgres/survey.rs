@@ -79,7 +79,10 @@ pub async fn survey(connection: &Connection) -> Result<Survey, PostgresError> {
             foreign_table: row.try_get(4)?,
         })
     };
-    let schemas: Result<Vec<_>, PostgresError> = connection.query(SCHEMAS, &[]).await?.iter().map(schema).collect();
-    let keys: Result<Vec<_>, PostgresError> = connection.query(OUTWARD_KEYS, &[]).await?.iter().map(key).collect();
+    let found =
+        Box::pin(async { Ok((connection.query(SCHEMAS, &[]).await?, connection.query(OUTWARD_KEYS, &[]).await?)) });
+    let (schemas, keys) = connection.in_catalog(found).await?;
+    let schemas: Result<Vec<_>, PostgresError> = schemas.iter().map(schema).collect();
+    let keys: Result<Vec<_>, PostgresError> = keys.iter().map(key).collect();
     Ok(Survey { schemas: schemas?, outward_keys: keys? })
 }

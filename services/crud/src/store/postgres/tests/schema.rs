@@ -111,6 +111,23 @@ async fn what_our_role_may_not_use_is_not_there() {
 }
 
 #[tokio::test]
+async fn the_time_limit_of_the_role_is_not_that_of_the_catalog() {
+    let Some(server) = Server::with("limited", "").await else { return };
+    let store = server.store(1);
+    let limit = || {
+        store.with_retry(|connection| {
+            Box::pin(async move {
+                connection.query("SET statement_timeout TO '20s'", &[]).await?;
+                let limit = || connection.query("SHOW statement_timeout", &[]);
+                let within = connection.in_catalog(Box::pin(limit())).await?;
+                Ok([limit().await?, within].map(|rows| rows[0].get::<_, String>(0)))
+            })
+        })
+    };
+    assert_eq!(limit().await.map_err(|error| store.error(error)).unwrap(), ["20s", "30s"]);
+}
+
+#[tokio::test]
 async fn a_survey_tells_schemas_and_the_keys_between_them() {
     let Some(server) = Server::with(
         "survey",
