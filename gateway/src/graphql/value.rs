@@ -134,7 +134,7 @@ fn stored_member(names: &Names, table: usize, key: String, value: Value) -> (Str
     let field = names.table(table).field(&key);
     match field {
         Some(Field::Relation(index, to)) => {
-            let name = stored.relations[index].called(&key).to_owned();
+            let name = stored.relations[index].name.clone();
             (name, stored_relation(names, to, value))
         }
         _ if is_stored => (key, value),

@@ -22,8 +22,9 @@ impl<V: Into<wire::Value>> From<Filter<V>> for wire::Filter {
             }),
             Filter::In { column, values } => Kind::In(wire::In { column, values: each(values) }),
             Filter::IsNull { column } => Kind::IsNull(wire::IsNull { column }),
-            Filter::Related { relation, quantifier, filter } => Kind::Related(Box::new(wire::Related {
+            Filter::Related { relation, long_name, quantifier, filter } => Kind::Related(Box::new(wire::Related {
                 relation,
+                long_name: long_name.unwrap_or_default(),
                 quantifier: wire::Quantifier::from(quantifier).into(),
                 filter: Some(Box::new((*filter).into())),
             })),
@@ -54,6 +55,7 @@ impl<V: TryFrom<wire::Value, Error = Error>> TryFrom<wire::Filter> for Filter<V>
                 let filter = required(related.filter, "related.filter")?;
                 Filter::Related {
                     relation: related.relation,
+                    long_name: Some(related.long_name).filter(|name| !name.is_empty()),
                     quantifier: member::<wire::Quantifier, _>(related.quantifier, "related.quantifier")?,
                     filter: Box::new((*filter).try_into()?),
                 }

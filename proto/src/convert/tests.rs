@@ -161,6 +161,7 @@ where
             inner.clone().prop_map(|filter| Filter::Not(Box::new(filter))),
             (name(), quantifier(), inner).prop_map(|(relation, quantifier, filter)| Filter::Related {
                 relation,
+                long_name: None,
                 quantifier,
                 filter: Box::new(filter),
             }),
@@ -405,6 +406,7 @@ fn the_deepest_read_that_is_walked_crosses_the_wire() {
         |filter| Filter::Or(vec![Filter::TRUE, filter]),
         |filter| Filter::Related {
             relation: "employee_by_reports_to".to_owned(),
+            long_name: None,
             quantifier: Quantifier::Every,
             filter: Box::new(filter),
         },

@@ -279,6 +279,7 @@ fn filter(find: &Map<String, Json>) -> Filter {
         (_, Json::Array(items)) => Filter::In { column: name.clone(), values: items.iter().map(typed).collect() },
         (_, Json::Object(operators)) if operators.contains_key("$some") => Filter::Related {
             relation: name.clone(),
+            long_name: None,
             quantifier: Quantifier::Some,
             filter: Box::new(filter(operators["$some"].as_object().unwrap())),
         },
@@ -330,7 +331,7 @@ fn written(filter: &RuleFilter) -> String {
             format!("{column} in ({})", values.iter().map(literal).collect::<Vec<_>>().join(", "))
         }
         Filter::IsNull { column } => format!("{column} is null"),
-        Filter::Related { relation, quantifier, filter } => {
+        Filter::Related { relation, quantifier, filter, .. } => {
             let word = match quantifier {
                 Quantifier::Some => "some",
                 Quantifier::None => "none",

@@ -34,7 +34,8 @@ impl ColumnPath {
         let mut filter = filter;
         for (depth, relation) in self.relations.iter().enumerate().rev() {
             let quantifier = if depth == 0 { outermost } else { Quantifier::Some };
-            filter = RuleFilter::Related { relation: relation.clone(), quantifier, filter: Box::new(filter) };
+            let relation = relation.clone();
+            filter = RuleFilter::Related { relation, long_name: None, quantifier, filter: Box::new(filter) };
         }
         filter
     }

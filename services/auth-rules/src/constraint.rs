@@ -26,16 +26,18 @@ impl<'a> Constraint<'a> {
             Filter::IsNull { column } if is_column(column) => Constraint::Equal(&Typed::Null),
             Filter::Compare { column, .. } | Filter::In { column, .. } if is_column(column) => Constraint::Other,
             Filter::Not(inner) if Self::of(inner, keys) != Constraint::None => Constraint::Other,
-            Filter::Related { relation, .. } if is_column(relation) => Constraint::Other,
-            Filter::Related { relation, quantifier: Quantifier::Some, filter } if relation == first.as_ref() => {
-                Self::of(filter, rest)
+            Filter::Related { relation, long_name, quantifier, filter } => {
+                let is_meant =
+                    [Some(relation), long_name.as_ref()].into_iter().flatten().any(|name| name == first.as_ref());
+                match quantifier {
+                    _ if is_meant && rest.is_empty() => Constraint::Other,
+                    Quantifier::Some if is_meant => Self::of(filter, rest),
+                    Quantifier::Some | Quantifier::None | Quantifier::Every => Constraint::None,
+                }
             }
-            Filter::Compare { .. }
-            | Filter::In { .. }
-            | Filter::IsNull { .. }
-            | Filter::Not(_)
-            | Filter::Or(_)
-            | Filter::Related { .. } => Constraint::None,
+            Filter::Compare { .. } | Filter::In { .. } | Filter::IsNull { .. } | Filter::Not(_) | Filter::Or(_) => {
+                Constraint::None
+            }
         }
     }
 
@@ -64,6 +66,7 @@ mod tests {
         let or = Filter::Or(vec![compare("a", Comparison::Eq, 1)]);
         let related = |quantifier| Filter::Related {
             relation: "invoice".to_owned(),
+            long_name: Some("invoice_by_customer_id".to_owned()),
             quantifier,
             filter: Box::new(compare("a", Comparison::Eq, 1)),
         };
@@ -84,6 +87,8 @@ mod tests {
             ),
             (related(Quantifier::Some), &["invoice", "a"], equal(1)),
             (related(Quantifier::Some), &["invoice"], Constraint::Other),
+            (related(Quantifier::Some), &["invoice_by_customer_id", "a"], equal(1)),
+            (related(Quantifier::None), &["invoice_by_customer_id"], Constraint::Other),
             (related(Quantifier::None), &["invoice", "a"], Constraint::None),
             (related(Quantifier::Some), &["a"], Constraint::None),
             (related(Quantifier::Some), &["customer", "a"], Constraint::None),

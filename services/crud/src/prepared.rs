@@ -243,7 +243,7 @@ impl<'r> ReadShape<'r> {
                 }
             }
             Filter::IsNull { column } => self.named(b'0', column),
-            Filter::Related { relation, quantifier, filter } => {
+            Filter::Related { relation, quantifier, filter, .. } => {
                 self.named(b'>', relation);
                 self.tag(*quantifier as u8);
                 self.filter(filter);

@@ -386,7 +386,7 @@ impl<'s, 'g: 's> Resolver<'s, 'g> {
                 Cond::In(column, Compared { value: V::all_compared_with(values, column)?, address })
             }
             Filter::IsNull { column: name } => Cond::IsNull(column(name)?),
-            Filter::Related { relation, quantifier, filter } => {
+            Filter::Related { relation, quantifier, filter, .. } => {
                 let relation = table.relation(relation)?;
                 let far = self.schema.table(&relation.table)?;
                 let on = pairs(table, far, relation)?;

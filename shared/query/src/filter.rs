@@ -39,6 +39,8 @@ pub enum Filter<V = Typed> {
     Related {
         /// The relation's name in the schema.
         relation: String,
+        /// Its long name, if it has one, by which rules may mean it too.
+        long_name: Option<String>,
         /// How many of them must pass.
         quantifier: Quantifier,
         /// What they must pass.

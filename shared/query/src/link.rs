@@ -25,6 +25,11 @@ pub fn placed<'t>(
             relations.push(Relation { name, ..replaced });
         }
     }
+    // A name means one thing, to rules as well.
+    let names: Vec<String> = relations.iter().map(|relation| relation.name.clone()).collect();
+    for relation in &mut relations {
+        relation.long_name.take_if(|name| names.contains(name));
+    }
     relations
 }
 

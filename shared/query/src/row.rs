@@ -41,7 +41,7 @@ impl Filter {
                 not(every(values.iter().map(|value| row.compare(column, value).map(Ordering::is_ne))))
             }
             Filter::IsNull { column } => row.columns.get(column).map(|value| matches!(value, Value::Null)),
-            Filter::Related { relation, quantifier, filter } => row.related(relation, *quantifier, filter),
+            Filter::Related { relation, quantifier, filter, .. } => row.related(relation, *quantifier, filter),
         }
     }
 }

@@ -54,7 +54,8 @@ fn values_are_no_part_of_a_shape() {
 #[test]
 fn everything_else_is() {
     let equal = |column: &str| compare(column, Comparison::Eq, Typed::Int(1));
-    let related = |quantifier, filter| Filter::Related { relation: "r".to_owned(), quantifier, filter };
+    let related =
+        |quantifier, filter| Filter::Related { relation: "r".to_owned(), long_name: None, quantifier, filter };
     let nested = |node: Node| Field { key: "r".to_owned(), kind: FieldKind::Relation { name: "r".to_owned(), node } };
     let named = |name: &str| Field { key: name.to_owned(), kind: FieldKind::Column("a".to_owned()) };
     let sorted = |columns: &[(&str, bool)]| {

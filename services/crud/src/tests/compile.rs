@@ -250,7 +250,12 @@ impl Tape<'_> {
             _ => {
                 let (relation, far) = self.relation(table);
                 let quantifier = self.one(&[Quantifier::Some, Quantifier::None, Quantifier::Every]);
-                Filter::Related { relation, quantifier, filter: Box::new(self.filter(&far, depth - 1)) }
+                Filter::Related {
+                    relation,
+                    long_name: None,
+                    quantifier,
+                    filter: Box::new(self.filter(&far, depth - 1)),
+                }
             }
         }
     }
@@ -352,8 +357,8 @@ fn with_other_values(filter: Filter) -> Filter {
             Filter::In { column, values: values.into_iter().map(other).collect() }
         }
         Filter::IsNull { column } => Filter::IsNull { column },
-        Filter::Related { relation, quantifier, filter } => {
-            Filter::Related { relation, quantifier, filter: Box::new(with_other_values(*filter)) }
+        Filter::Related { relation, long_name, quantifier, filter } => {
+            Filter::Related { relation, long_name, quantifier, filter: Box::new(with_other_values(*filter)) }
         }
     }
 }
@@ -508,6 +513,11 @@ async fn unknown_names_are_refused_with_the_nearest() {
     let error = refused(Filter::IsNull { column: "titel".to_owned() });
     assert_eq!(error.to_string(), "column titel is not in table album; did you mean title?");
     let filter = Box::new(Filter::TRUE);
-    let error = refused(Filter::Related { relation: "tracks".to_owned(), quantifier: Quantifier::Some, filter });
+    let error = refused(Filter::Related {
+        relation: "tracks".to_owned(),
+        long_name: None,
+        quantifier: Quantifier::Some,
+        filter,
+    });
     assert_eq!(error.to_string(), "relation tracks is not in table album; did you mean track?");
 }

@@ -356,6 +356,7 @@ async fn every_with_an_unknown_fails() {
         };
         let filter = Filter::Related {
             relation: "track".to_owned(),
+            long_name: None,
             quantifier: Quantifier::Every,
             filter: Box::new(Filter::Not(Box::new(inner))),
         };

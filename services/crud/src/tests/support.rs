@@ -278,8 +278,8 @@ fn untyped(filter: Filter) -> RuleFilter {
             Filter::In { column, values: values.iter().map(query::Typed::to_value).collect() }
         }
         Filter::IsNull { column } => Filter::IsNull { column },
-        Filter::Related { relation, quantifier, filter } => {
-            Filter::Related { relation, quantifier, filter: Box::new(untyped(*filter)) }
+        Filter::Related { relation, long_name, quantifier, filter } => {
+            Filter::Related { relation, long_name, quantifier, filter: Box::new(untyped(*filter)) }
         }
     }
 }

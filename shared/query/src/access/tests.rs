@@ -84,6 +84,7 @@ fn unknown_tables_and_relations_are_errors() {
     assert_eq!(read_accesses(&schema, &read("albums", node.clone())).unwrap_err().reason(), "UNKNOWN_TABLE");
     let filter = Filter::Related {
         relation: "artists".to_owned(),
+        long_name: None,
         quantifier: Quantifier::Some,
         filter: Box::new(Filter::TRUE),
     };
@@ -151,6 +152,7 @@ fn nested(levels: usize, wrap: fn(Filter) -> Filter) -> Filter {
 fn deepest(relations: usize, levels: usize) -> Read {
     let related = |filter| Filter::Related {
         relation: "employee_by_reports_to".to_owned(),
+        long_name: None,
         quantifier: Quantifier::Every,
         filter: Box::new(filter),
     };

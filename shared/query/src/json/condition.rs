@@ -50,8 +50,8 @@ impl Parser<'_> {
         }
         match self.name(table, key) {
             Ok(Name::Column(column)) => self.column_condition(column, value, budget),
-            Ok(Name::Relation(relation)) if relation.many => self.many(relation, key, value, budget),
-            Ok(Name::Relation(relation)) => self.one(relation, key, value, budget),
+            Ok(Name::Relation(relation)) if relation.many => self.many(relation, value, budget),
+            Ok(Name::Relation(relation)) => self.one(relation, value, budget),
             Err(_) if key.starts_with('$') => Err(self.unknown_operator(key, &LOGIC)),
             Err(error) => Err(error),
         }
@@ -108,13 +108,11 @@ impl Parser<'_> {
         }
     }
 
-    /// A condition on the row that a relation leads to, which `key` calls; null where it leads to none.
-    fn one(&self, relation: &Relation, key: &str, value: &Value, budget: &mut Budget) -> Result<Filter, Error> {
-        // As the caller calls it: rules compare conditions by the name that they say too.
-        let name = relation.called(key);
+    /// A condition on the row that a relation leads to; null where it leads to none.
+    fn one(&self, relation: &Relation, value: &Value, budget: &mut Budget) -> Result<Filter, Error> {
         if matches!(value, Value::Null) {
             budget.condition()?;
-            return Ok(related(name, Quantifier::None, Filter::TRUE));
+            return Ok(related(relation, Quantifier::None, Filter::TRUE));
         }
         let Value::Object(Object(members)) = value else {
             return Err(wrong_type(&relation.name, format!("condition on {} or null", relation.table), value));
@@ -125,19 +123,19 @@ impl Parser<'_> {
         for (key, value) in members.iter().filter(|(key, _)| is_presence(key)) {
             budget.condition()?;
             let quantifier = if flag(&relation.name, key, value)? { Quantifier::None } else { Quantifier::Some };
-            filters.push(related(name, quantifier, Filter::TRUE));
+            filters.push(related(relation, quantifier, Filter::TRUE));
         }
         if filters.is_empty() || members.len() > filters.len() {
             let conditions = members.iter().filter(|(key, _)| !is_presence(key));
             let filter = budget.nested(|budget| self.all_of(far, conditions, budget));
             let filter = filter.map_err(|error| error.in_related(&far.name))?;
-            filters.push(related(name, Quantifier::Some, filter));
+            filters.push(related(relation, Quantifier::Some, filter));
         }
         Ok(all(filters))
     }
 
-    /// A condition on the rows that a relation leads to, which `key` calls.
-    fn many(&self, relation: &Relation, key: &str, value: &Value, budget: &mut Budget) -> Result<Filter, Error> {
+    /// A condition on the rows that a relation leads to.
+    fn many(&self, relation: &Relation, value: &Value, budget: &mut Budget) -> Result<Filter, Error> {
         let Value::Object(Object(members)) = value else {
             let known = QUANTIFIERS.map(|quantifier| self.spelled(quantifier)).join(", ");
             return Err(wrong_type(&relation.name, format!("object of {known}"), value));
@@ -145,13 +143,12 @@ impl Parser<'_> {
         if members.is_empty() {
             return Err(Error::Malformed(format!("empty condition on relation {}", relation.name)));
         }
-        let name = relation.called(key);
         let far = self.schema.table(&relation.table)?;
         let mut filters = Vec::with_capacity(members.len());
         for (key, value) in members {
             let quantifier = self.quantifier(key)?;
             let filter = budget.nested(|budget| self.branch(far, key, value, budget));
-            filters.push(related(name, quantifier, filter.map_err(|error| error.in_related(&far.name))?));
+            filters.push(related(relation, quantifier, filter.map_err(|error| error.in_related(&far.name))?));
         }
         Ok(all(filters))
     }
@@ -268,8 +265,9 @@ fn is_null(column: &Column) -> Filter {
     Filter::IsNull { column: column.name.clone() }
 }
 
-fn related(relation: &str, quantifier: Quantifier, filter: Filter) -> Filter {
-    Filter::Related { relation: relation.to_owned(), quantifier, filter: Box::new(filter) }
+fn related(relation: &Relation, quantifier: Quantifier, filter: Filter) -> Filter {
+    let (name, long_name) = (relation.name.clone(), relation.long_name.clone());
+    Filter::Related { relation: name, long_name, quantifier, filter: Box::new(filter) }
 }
 
 /// The conjunction, without members that are true anyway.

@@ -196,6 +196,26 @@ fn a_link_leaves_the_long_name_of_what_it_replaces() {
 }
 
 #[test]
+fn a_link_has_a_long_name_alone() {
+    let mut tables = chinook().into_tables();
+    let employee = tables.iter_mut().find(|table| table.name == "employee").unwrap();
+    employee.links = vec![Relation {
+        name: "employee_by_reports_to".to_owned(),
+        long_name: None,
+        table: "customer".to_owned(),
+        many: true,
+        refers: false,
+        on: vec![("employee_id".to_owned(), "support_rep_id".to_owned())],
+    }];
+
+    let schema = Schema::new(tables);
+
+    let employee = schema.table("employee").unwrap();
+    assert_eq!(employee.relation("reports_to_row").unwrap().long_name, None);
+    assert_eq!(employee.relation("employee_by_reports_to").unwrap().table, "customer");
+}
+
+#[test]
 fn a_tree_has_children() {
     let schema = Schema::new(vec![
         table("area", "id:int parent:int?", &["id"], &[("parent", "area", "id")]),

@@ -202,7 +202,11 @@ fn related_rows_are_counted_once_they_are_known() {
     assert_eq!(matches(&[], r#"{"track": {"$some": {}}}"#), Some(false));
 
     let alone = Row { table: schema.table("album").unwrap(), columns: &columns, related: &[] };
-    let some =
-        Filter::Related { relation: "track".to_owned(), quantifier: Quantifier::Some, filter: Box::new(Filter::TRUE) };
+    let some = Filter::Related {
+        relation: "track".to_owned(),
+        long_name: None,
+        quantifier: Quantifier::Some,
+        filter: Box::new(Filter::TRUE),
+    };
     assert_eq!(some.matches(&alone), None);
 }

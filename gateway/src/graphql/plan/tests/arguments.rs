@@ -19,6 +19,7 @@ fn conditions_take_operators_and_plain_values() {
             compare("album_id", Comparison::Lt, Typed::Int(3)),
             Filter::Related {
                 relation: "artist".to_owned(),
+                long_name: None,
                 quantifier: Quantifier::Some,
                 filter: Box::new(equal("name", text("AC/DC"))),
             },

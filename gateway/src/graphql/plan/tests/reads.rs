@@ -56,7 +56,7 @@ fn relations_go_by_their_long_names_too() {
     let (name, counted) = relation(&read.node.fields[0]);
     assert_eq!((name, counted.shape), ("task list_of_owner", Shape::Aggregate));
     for (condition, name) in [
-        ("staff_by_boss: {name: \"x\"}", "staff_by_boss"),
+        ("staff_by_boss: {name: \"x\"}", "boss_row"),
         ("boss_row: {name: \"x\"}", "boss_row"),
         ("task_list_by_owner: {_some: {owner: \"x\"}}", "task list_of_owner"),
     ] {

@@ -53,7 +53,7 @@ fn not(filter: Filter) -> Filter {
 }
 
 fn related(relation: &str, quantifier: Quantifier, filter: Filter) -> Filter {
-    Filter::Related { relation: relation.to_owned(), quantifier, filter: Box::new(filter) }
+    Filter::Related { relation: relation.to_owned(), long_name: None, quantifier, filter: Box::new(filter) }
 }
 
 #[test]
@@ -67,14 +67,20 @@ fn a_value_is_equality() {
 }
 
 #[test]
-fn a_relation_keeps_the_name_that_a_condition_calls_it_by() {
-    let named = |name: &str| related(name, Quantifier::Some, Filter::IsNull { column: "title".to_owned() });
+fn a_relation_has_both_its_names_whichever_a_condition_says() {
+    let named = |relation: &str, long_name: &str| Filter::Related {
+        relation: relation.to_owned(),
+        long_name: Some(long_name.to_owned()),
+        quantifier: Quantifier::Some,
+        filter: Box::new(Filter::IsNull { column: "title".to_owned() }),
+    };
     for name in ["employee_by_reports_to", "reports_to_row"] {
-        assert_eq!(on("employee", &format!(r#"{{"{name}": {{"title": null}}}}"#)).unwrap(), named(name));
+        let found = on("employee", &format!(r#"{{"{name}": {{"title": null}}}}"#)).unwrap();
+        assert_eq!(found, named("reports_to_row", "employee_by_reports_to"));
     }
     for name in ["employee_by_reports_to_2", "employee"] {
         let found = on("employee", &format!(r#"{{"{name}": {{"$some": {{"title": null}}}}}}"#)).unwrap();
-        assert_eq!(found, named(name));
+        assert_eq!(found, named("employee", "employee_by_reports_to_2"));
     }
 }
 
