@@ -166,14 +166,14 @@ pub(crate) struct PostedDocument {
 const PREFIX: &str = "/v1/api/";
 
 impl PostedDocument {
-    /// The project of `path`, if it is such.
+    /// Parses `path`; `None` where it is no such path.
     pub(crate) fn of(path: &str) -> Option<Self> {
         let (project, rest) = plain_segment(path.strip_prefix(PREFIX)?)?;
         let project = u16::try_from(project.len()).ok()?;
         (rest == "graphql").then_some(Self { project })
     }
 
-    /// The project's id in `path`, which it is of.
+    /// The project's id in `path`, the one that was parsed.
     pub(crate) fn project(self, path: &str) -> &str {
         &path[PREFIX.len()..][..usize::from(self.project)]
     }

@@ -54,7 +54,7 @@ const PREFIX: &str = "/v1/api/";
 const CRUD: &str = "crud/";
 
 impl PostedTable {
-    /// The names and the operation of `path`, if it is such.
+    /// Parses `path`; `None` where it is no such path.
     pub(crate) fn of(path: &str) -> Option<Self> {
         let (project, rest) = plain_segment(path.strip_prefix(PREFIX)?)?;
         let (database, rest) = plain_segment(rest.strip_prefix(CRUD)?)?;
@@ -70,12 +70,12 @@ impl PostedTable {
         Some(Self { project: length(project)?, database: length(database)?, table: length(table)?, operation })
     }
 
-    /// The project's id in `path`, which it is of.
+    /// The project's id in `path`, the one that was parsed.
     pub(crate) fn project(self, path: &str) -> &str {
         &path[PREFIX.len()..][..usize::from(self.project)]
     }
 
-    /// The names in `path`, which it is of.
+    /// The names in `path`, the one that was parsed.
     pub(crate) fn table_ref(self, path: &str) -> TableRef<'_> {
         let [project, database, table] = [self.project, self.database, self.table].map(usize::from);
         let rest = &path[PREFIX.len()..];

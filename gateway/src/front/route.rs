@@ -131,14 +131,14 @@ impl Handler {
             return None;
         }
         let path = head.uri.path();
-        // Of the two, the one that it is not is told by the last letter.
+        // `graphql` ends with this letter, and no operation on rows does.
         match path.as_bytes().last() {
             Some(b'l') => PostedDocument::of(path).map(Handler::Graphql),
             _ => PostedTable::of(path).map(Handler::Table),
         }
     }
 
-    /// The project's id in `path`, which it is of.
+    /// The project's id in `path`, of which this handler was made.
     pub fn project(self, path: &str) -> &str {
         match self {
             Handler::Graphql(posted) => posted.project(path),

@@ -87,7 +87,7 @@ fn databases(names: &Names) -> Vec<Range<usize>> {
     all
 }
 
-/// MemberWriter of an object that is being written.
+/// Writes the members of an object, with commas between them.
 #[derive(Default)]
 struct MemberWriter {
     is_begun: bool,

@@ -4,7 +4,7 @@ use indexmap::IndexSet;
 use query::{Column, Comparisons, Digits, Type, resources::Numbers};
 use serde_json::{Value, json};
 
-/// The integers beyond which doubles do not hold every one.
+/// The largest integer up to which doubles hold every one.
 const EXACT: i64 = 1 << 53;
 /// Decimal digits that a double holds.
 const DOUBLE_DIGITS: usize = 15;

@@ -125,7 +125,7 @@ impl Database {
         self.snapshot.load_full()
     }
 
-    /// What is told, to one who waits, when a refresh found another schema.
+    /// Notified when a refresh finds another schema; one task waits for it.
     pub fn moved(&self) -> Arc<Notify> {
         self.moved.clone()
     }

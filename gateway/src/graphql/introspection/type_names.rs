@@ -174,12 +174,10 @@ impl Scalar {
     /// What its values are.
     pub fn description(self) -> &'static str {
         match self {
-            Scalar::Boolean => "The `Boolean` scalar type represents `true` or `false`.",
-            Scalar::Int => "The `Int` scalar type represents non-fractional signed whole numeric values of 32 bits.",
-            Scalar::Float => "The `Float` scalar type represents signed double-precision fractional values (IEEE 754).",
-            Scalar::String => {
-                "The `String` scalar type represents textual data, represented as UTF-8 character sequences."
-            }
+            Scalar::Boolean => "True or false.",
+            Scalar::Int => "An integer of 32 bits.",
+            Scalar::Float => "A number of double precision (IEEE 754).",
+            Scalar::String => "A text.",
             Scalar::BigInt => "An integer of 64 bits, as a number with all its digits; as input a string too.",
             Scalar::Decimal => "An exact decimal, as a number with all its digits; as input a string too.",
             Scalar::Bytes => "Bytes, as a base64 string.",
