@@ -101,6 +101,19 @@ fn expected_type(expected: &str) -> &str {
     }
 }
 
+/// The name of the type of `value`, for texts that say what was found.
+pub fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "list",
+        Value::Object(_) => "mapping",
+    }
+}
+
 fn found_type(found: &str) -> &str {
     match found.split([' ', '`']).next() {
         Some("string") => "string",

@@ -155,7 +155,10 @@ impl Document {
         let members = match self.spec.get(key) {
             None | Some(Value::Null) => return Ok(BTreeMap::new()),
             Some(Value::Object(members)) => members,
-            Some(_) => return Err(vec![self.fault(&format!("spec.{key}"), "expected a mapping")]),
+            Some(other) => {
+                let message = format!("expected mapping, found {}", deserialize::type_name(other));
+                return Err(vec![self.fault(&format!("spec.{key}"), message)]);
+            }
         };
         let (mut entries, mut faults) = (BTreeMap::new(), Vec::new());
         for (name, member) in members {
@@ -230,6 +233,9 @@ impl<'a> Loader<'a> {
     ) -> Result<(&'a Kind, Document), ResourceFault> {
         let yaml::ParsedDocument { value, positions } = parsed;
         let wrong = |path: &str, message: String| Err(fault(file, positions.nearest(path), path, message));
+        let expected = |path: &str, expected: &str, found: &Value| {
+            wrong(path, format!("expected {expected}, found {}", deserialize::type_name(found)))
+        };
         let Value::Object(mut entries) = value else {
             return wrong("", "expected a mapping of kind, meta and spec".to_owned());
         };
@@ -244,18 +250,18 @@ impl<'a> Loader<'a> {
                     return wrong("kind", deserialize::unknown("kind", &name, &known));
                 }
             },
-            Some(_) => return wrong("kind", "expected string".to_owned()),
+            Some(other) => return expected("kind", "string", &other),
             None => return wrong("", "the key kind is missing".to_owned()),
         };
         let meta = match entries.remove("meta") {
             Some(meta @ Value::Object(_)) => meta,
-            Some(_) => return wrong("meta", "expected a mapping".to_owned()),
+            Some(other) => return expected("meta", "mapping", &other),
             None => return wrong("", "the key meta is missing".to_owned()),
         };
         let spec = match entries.remove("spec") {
             Some(spec @ Value::Object(_)) => spec,
             Some(Value::Null) | None => Value::Object(Map::new()),
-            Some(_) => return wrong("spec", "expected a mapping".to_owned()),
+            Some(other) => return expected("spec", "mapping", &other),
         };
         let (folder, file) = (folder.to_owned(), file.clone());
         Ok((kind, Document { kind: kind.name, meta, spec, folder, file, positions, parsed: None }))
@@ -397,6 +403,13 @@ mod tests {
 
     #[test]
     fn every_document_that_is_wrong_is_told() {
+        for (yaml, wanted) in [
+            ("kind: [table]\n", "inline:1:1: kind: expected string, found list"),
+            ("kind: table\nmeta: 1\n", "inline:2:1: meta: expected mapping, found integer"),
+            ("kind: table\nmeta: {}\nspec: a\n", "inline:3:1: spec: expected mapping, found string"),
+        ] {
+            assert_eq!(faults(yaml), [wanted]);
+        }
         let yaml = "kind: tabel\nmeta: {}\n---\nkind: table\nmetta: {}\n---\n- 1\n---\nmeta: {}\n---\nkind: table\n";
         let wanted = [
             "inline:1:1: kind: kind tabel is not known; did you mean table? known: project, table",

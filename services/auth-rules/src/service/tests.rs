@@ -336,7 +336,7 @@ fn faults_of_links_are_told() {
     assert_eq!(
         faults,
         [
-            "spec.links: expected a mapping",
+            "spec.links: expected mapping, found list",
             "spec.links.one.tabel: key tabel is not known; did you mean table? known: table, on, many",
             "spec.links.two: the key on is missing",
             "spec.links.three.on: expected mapping, found list",
@@ -345,7 +345,7 @@ fn faults_of_links_are_told() {
             "spec.links.six: expected mapping, found null",
             "spec.links: invalid name of a relation: must not be empty",
             "spec.links.none.on: expected at least one pair of columns",
-            "spec.links: not allowed in the document default, which stands for many tables: expected them in a table's own",
+            "spec.links: not allowed in the document default, which stands for many tables: must be in the document of one table",
         ]
     );
 }

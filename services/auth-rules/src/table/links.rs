@@ -17,7 +17,7 @@ pub fn faults(document: &Document, table: &str) -> Vec<ResourceFault> {
     let mut faults = Vec::new();
     if table == DEFAULT && !links.is_empty() {
         let message = format!(
-            "not allowed in the document {DEFAULT}, which stands for many tables: expected them in a table's own"
+            "not allowed in the document {DEFAULT}, which stands for many tables: must be in the document of one table"
         );
         faults.push(document.fault("spec.links", message));
     }
