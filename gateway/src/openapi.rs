@@ -52,7 +52,7 @@ async fn description(State(service): State<Service>, caller: Caller, Path(projec
 async fn describe(service: &Service, caller: &Caller, project: &str) -> Result<CompressedJson, Fault> {
     let project = service.edge().project(caller, project.into()).await?;
     if !service.config().publishes(&project.spec) {
-        return Err(Fault::new(Code::NotFound, "introspection is not available in this project"));
+        return Err(Fault::new(Code::NotFound, "the OpenAPI document is not available in this project"));
     }
     let reach = service.edge().reach(caller, &project).await?;
     let bytes_max = service.edge().answer_bytes(&project);

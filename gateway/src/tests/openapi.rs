@@ -106,7 +106,7 @@ async fn where_no_schema_is_shown_there_is_no_document() {
     let refused = ask(&stage, "staff").await;
 
     assert_eq!(refused.refusal(), (404, "NOT_FOUND".to_owned()));
-    assert_eq!(refused.json()["error"], "introspection is not available in this project");
+    assert_eq!(refused.json()["error"], "the OpenAPI document is not available in this project");
     assert_eq!(stage.world.reaches.load(Ordering::SeqCst), 0);
     stage.resources.send_replace(shows(true));
     while ask(&stage, "").await.status() != 200 {
