@@ -12,6 +12,7 @@ pub mod operation;
 pub mod process;
 pub mod python_tool;
 pub mod token;
+pub mod tool;
 
 /// Messages of contracts that only tests have.
 #[allow(missing_docs, clippy::allow_attributes_without_reason, reason = "generated from commented contracts")]

@@ -1,9 +1,10 @@
 //! Tools of others that run in Node: the scripts of `tests/node`.
 
-use std::{path::PathBuf, process::Stdio, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
-use anyhow::{Context, ensure};
 use tokio::process::Command;
+
+use crate::tool;
 
 /// How long a script may take.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -29,11 +30,7 @@ pub async fn script(name: &str, arguments: &[&str]) -> anyhow::Result<String> {
 }
 
 /// What a command prints, which has to succeed.
-pub async fn output(mut command: Command) -> anyhow::Result<String> {
+pub async fn output(command: Command) -> anyhow::Result<String> {
     packages();
-    let run = command.stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = tokio::time::timeout(TIMEOUT, run).await.with_context(|| format!("{command:?} takes too long"))??;
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    ensure!(output.status.success(), "{command:?}: {} {out} {err}", output.status);
-    Ok(out.into_owned())
+    tool::output(command, TIMEOUT).await
 }

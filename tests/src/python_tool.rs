@@ -1,9 +1,10 @@
 //! Tools of others that run in Python: the scripts of `tests/python`.
 
-use std::{path::PathBuf, process::Stdio, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
-use anyhow::{Context, ensure};
 use tokio::process::Command;
+
+use crate::tool;
 
 /// How long a script may take.
 const TIMEOUT: Duration = Duration::from_secs(300);
@@ -18,9 +19,5 @@ pub async fn script(name: &str, arguments: &[&str]) -> anyhow::Result<String> {
     // Bytecode beside the scripts would be files of the tree.
     let mut command = Command::new(python);
     command.arg("-B").arg(script).args(arguments);
-    let run = command.stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = tokio::time::timeout(TIMEOUT, run).await.with_context(|| format!("{command:?} takes too long"))??;
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    ensure!(output.status.success(), "{command:?}: {} {out} {err}", output.status);
-    Ok(out.into_owned())
+    tool::output(command, TIMEOUT).await
 }
