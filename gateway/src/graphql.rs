@@ -57,7 +57,7 @@ use crate::{
     Service,
     catalogue::{Project, ProjectRef},
     edge::{self, Caller, ReadFault, WriteResult},
-    http::{HeaderSummary, answer, body, current, guarded, plain_segment},
+    http::{API_PREFIX, HeaderSummary, answer, body, current, guarded, plain_segment},
 };
 
 /// Documents longer than this are parsed on the blocking pool and not cached.
@@ -163,19 +163,17 @@ pub(crate) struct PostedDocument {
     project: u16,
 }
 
-const PREFIX: &str = "/v1/api/";
-
 impl PostedDocument {
     /// Parses `path`; `None` where it is no such path.
     pub(crate) fn of(path: &str) -> Option<Self> {
-        let (project, rest) = plain_segment(path.strip_prefix(PREFIX)?)?;
+        let (project, rest) = plain_segment(path.strip_prefix(API_PREFIX)?)?;
         let project = u16::try_from(project.len()).ok()?;
         (rest == "graphql").then_some(Self { project })
     }
 
     /// The project's id in `path`, the one that was parsed.
     pub(crate) fn project(self, path: &str) -> &str {
-        &path[PREFIX.len()..][..usize::from(self.project)]
+        &path[API_PREFIX.len()..][..usize::from(self.project)]
     }
 }
 

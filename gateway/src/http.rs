@@ -35,6 +35,9 @@ static IS_PLAIN: [bool; 256] = {
     is_plain
 };
 
+/// What the paths of the projects' APIs begin with; the project's id follows.
+pub(crate) const API_PREFIX: &str = "/v1/api/";
+
 /// The first segment of a path that needs no decoding, and what follows its slash: letters, digits, `_` and `-`.
 ///
 /// Segments are short: a search made for long texts takes longer than looking at each byte.

@@ -23,7 +23,7 @@ use crate::{
     catalogue::{Project, ProjectRef},
     edge::{Caller, ReadResult, WriteResult},
     error,
-    http::{answer, body, guarded, plain_segment},
+    http::{API_PREFIX, answer, body, guarded, plain_segment},
     plan::{RequestPlanner, TableRef},
 };
 pub use body_shape::ReadCache;
@@ -50,13 +50,12 @@ pub(crate) struct PostedTable {
     operation: Operation,
 }
 
-const PREFIX: &str = "/v1/api/";
 const CRUD: &str = "crud/";
 
 impl PostedTable {
     /// Parses `path`; `None` where it is no such path.
     pub(crate) fn of(path: &str) -> Option<Self> {
-        let (project, rest) = plain_segment(path.strip_prefix(PREFIX)?)?;
+        let (project, rest) = plain_segment(path.strip_prefix(API_PREFIX)?)?;
         let (database, rest) = plain_segment(rest.strip_prefix(CRUD)?)?;
         let (table, operation) = plain_segment(rest)?;
         let operation = match operation {
@@ -72,13 +71,13 @@ impl PostedTable {
 
     /// The project's id in `path`, the one that was parsed.
     pub(crate) fn project(self, path: &str) -> &str {
-        &path[PREFIX.len()..][..usize::from(self.project)]
+        &path[API_PREFIX.len()..][..usize::from(self.project)]
     }
 
     /// The names in `path`, the one that was parsed.
     pub(crate) fn table_ref(self, path: &str) -> TableRef<'_> {
         let [project, database, table] = [self.project, self.database, self.table].map(usize::from);
-        let rest = &path[PREFIX.len()..];
+        let rest = &path[API_PREFIX.len()..];
         let (project, rest) = (&rest[..project], &rest[project + 1 + CRUD.len()..]);
         let (database, rest) = (&rest[..database], &rest[database + 1..]);
         TableRef { project, database, table: &rest[..table] }

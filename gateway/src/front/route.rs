@@ -5,7 +5,7 @@ use mesh::telemetry::{HttpMeter, Metrics};
 
 use crate::{
     graphql::PostedDocument,
-    http::{ContentType, HeaderSummary},
+    http::{API_PREFIX, ContentType, HeaderSummary},
     rest::PostedTable,
 };
 
@@ -107,7 +107,7 @@ impl Meters {
 
 /// The project that a path is for.
 pub fn project(path: &str) -> Option<&str> {
-    let rest = path.strip_prefix("/v1/api/")?;
+    let rest = path.strip_prefix(API_PREFIX)?;
     // Ids are short: a search made for long texts takes longer than looking at each byte.
     let end = rest.bytes().position(|byte| byte == b'/')?;
     Some(&rest[..end])

@@ -1,10 +1,7 @@
 //! Values of `google.protobuf.Struct`.
 
 use prost_types::{Struct, value::Kind};
-use query::{Error, Guard, Object, Value};
-
-/// Integers up to here are the same as a double and as an integer.
-const EXACT: f64 = 9_007_199_254_740_992.0;
+use query::{Error, Guard, Object, Value, number::MAX_EXACT};
 
 /// The object that a struct is. A whole number that a double holds exactly is an integer; absent is empty.
 ///
@@ -54,7 +51,7 @@ fn number(number: f64) -> Result<Value, Error> {
     if !number.is_finite() {
         return Err(Error::Malformed(format!("invalid number {number}: must be finite")));
     }
-    if number.fract() == 0.0 && number.abs() <= EXACT {
+    if number.fract() == 0.0 && number.abs() <= MAX_EXACT as f64 {
         // Exact: it is whole and within what both types hold.
         return Ok(Value::Int(number as i64));
     }

@@ -82,10 +82,7 @@ impl<'a> Describer<'a> {
 
     /// The conditions of an operation: those of reads where they are on the same columns, else `own`.
     pub fn filter_part(&self, table: usize, allowed: &AllowedColumns, own: &'static str) -> &'static str {
-        match &self.table_reach(table).read {
-            Some(read) if read.filter == allowed.filter => "Filter",
-            Some(_) | None => own,
-        }
+        if self.table_reach(table).filters_as_read(allowed) { "Filter" } else { own }
     }
 
     /// Whether rows of the table at an index can be sorted by something.

@@ -1,13 +1,13 @@
 //! Schemas of values: one component for each type that columns have, and one for the conditions on it.
 
 use indexmap::IndexSet;
-use query::{Column, Comparisons, Digits, Type, resources::Numbers};
+use query::{
+    Column, Comparisons, Digits, Type,
+    number::{DOUBLE_DIGITS, MAX_EXACT},
+    resources::Numbers,
+};
 use serde_json::{Value, json};
 
-/// The largest integer up to which doubles hold every one.
-const EXACT: i64 = 1 << 53;
-/// Decimal digits that a double holds.
-const DOUBLE_DIGITS: usize = 15;
 /// Any text but for NUL characters.
 const TEXT: &str = r"^[^\u0000]*$";
 /// Padded or not; bits that no byte has are zero.
@@ -145,7 +145,7 @@ impl SharedSchemas {
             (Type::Int32, _) => integer(i32::MIN.into(), i32::MAX.into(), "int32"),
             (Type::Int64, Numbers::Exact) => integer(i64::MIN, i64::MAX, "int64"),
             (Type::Int64, Numbers::Strings) => json!({ "anyOf": [
-                integer(-EXACT, EXACT, "int64"),
+                integer(-MAX_EXACT, MAX_EXACT, "int64"),
                 { "type": "string", "description": "An integer beyond 2^53.", "pattern": integers(i64::MIN, i64::MAX) },
             ] }),
             (Type::Float, _) => json!({ "anyOf": [{ "type": "number", "format": "double" }, not_finite] }),

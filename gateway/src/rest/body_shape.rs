@@ -107,22 +107,22 @@ impl BodyShape {
     }
 }
 
-/// Whether each byte goes on a text: it is no quote, no escape and no control character.
-static GOES_ON: [bool; 256] = {
-    let mut goes_on = [true; 256];
+/// Whether each byte is one of a text that stands for itself: it is no quote, no escape and no control character.
+static IS_PLAIN: [bool; 256] = {
+    let mut is_plain = [true; 256];
     let mut byte = 0;
     while byte < b' ' as usize {
-        goes_on[byte] = false;
+        is_plain[byte] = false;
         byte += 1;
     }
-    goes_on[b'"' as usize] = false;
-    goes_on[b'\\' as usize] = false;
-    goes_on
+    is_plain[b'"' as usize] = false;
+    is_plain[b'\\' as usize] = false;
+    is_plain
 };
 
 /// The text of a string until its closing quote, if it is without escapes and control characters.
 fn plain_text(rest: &[u8]) -> Option<&[u8]> {
-    let end = rest.iter().position(|byte| !GOES_ON[usize::from(*byte)])?;
+    let end = rest.iter().position(|byte| !IS_PLAIN[usize::from(*byte)])?;
     (rest[end] == b'"').then(|| &rest[..end])
 }
 

@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
-use query::{Column, Digits, Error, number};
-
-/// Significant digits of a decimal that SQLite keeps: it holds all but integers as doubles.
-pub const DOUBLE_DIGITS: usize = 15;
+use query::{
+    Column, Digits, Error,
+    number::{self, DOUBLE_DIGITS},
+};
 
 /// `text`, a decimal without exponent, as `column` stores it: rounded to its scale as PostgreSQL does, half away from
 /// zero.
@@ -25,7 +25,7 @@ pub fn stored<'t>(column: &Column, text: &'t str) -> Result<Cow<'t, str>, Error>
     Ok(text)
 }
 
-/// Checks that SQLite stores `text`, a decimal without exponent, without loss.
+/// Checks that SQLite stores `text`, a decimal without exponent, without loss: it holds all but integers as doubles.
 ///
 /// Errors: `OUT_OF_RANGE`.
 pub fn check_sqlite_digits(column: &Column, text: &str) -> Result<(), Error> {

@@ -5,16 +5,13 @@ use query::{datetime, number, resources::Numbers, uuid};
 
 use crate::cell::Cell;
 
-/// Beyond this, doubles do not hold every integer.
-const EXACT: u64 = 1 << 53;
-
 /// Writes a value.
 pub fn cell(out: &mut Vec<u8>, cell: &Cell<'_>, numbers: Numbers) {
     match cell {
         Cell::Null => out.extend_from_slice(b"null"),
         Cell::Bool(true) => out.extend_from_slice(b"true"),
         Cell::Bool(false) => out.extend_from_slice(b"false"),
-        Cell::Int(value) if numbers == Numbers::Strings && value.unsigned_abs() > EXACT => {
+        Cell::Int(value) if numbers == Numbers::Strings && value.unsigned_abs() > number::MAX_EXACT.unsigned_abs() => {
             quoted(out, |out| int(out, *value));
         }
         Cell::Int(value) => int(out, *value),

@@ -40,6 +40,11 @@ pub const SQLITE_DAY_BEFORE: &str = "perigee_day_before";
 /// As [`SQLITE_DAY_BEFORE`], for what is greater than all of them.
 pub const SQLITE_DAY_AFTER: &str = "perigee_day_after";
 
+/// A name as an identifier of SQL, in quotes.
+fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
 /// A compiled statement.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Statement {

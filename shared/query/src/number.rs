@@ -8,6 +8,11 @@ use crate::Value;
 /// not turn a few bytes of a request into many of memory.
 const MAX_DIGITS: usize = 1000;
 
+/// The largest integer up to which doubles hold every one.
+pub const MAX_EXACT: i64 = 1 << 53;
+/// Significant decimal digits that every double keeps.
+pub const DOUBLE_DIGITS: usize = 15;
+
 /// The JSON number `text` without an exponent; `None` where that has too many digits.
 pub fn without_exponent(text: &str) -> Option<String> {
     let (sign, rest) = match text.strip_prefix('-') {

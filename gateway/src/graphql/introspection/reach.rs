@@ -97,6 +97,11 @@ impl TableReach {
         (!changed.is_empty()).then_some(changed)
     }
 
+    /// Whether the conditions of an operation are those of reads: on the same columns.
+    pub fn filters_as_read(&self, operation: &AllowedColumns) -> bool {
+        self.read.as_ref().is_some_and(|read| read.filter == operation.filter)
+    }
+
     /// Whether rows can be read: at least one of their columns.
     pub fn has_rows(&self) -> bool {
         self.read.as_ref().is_some_and(|allowed| allowed.read.contains(&true))

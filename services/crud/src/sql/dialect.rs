@@ -4,10 +4,10 @@ mod linked;
 
 use std::collections::HashSet;
 
-use query::{Column, Digits, EqualityClass, Table, TableKind, Type, Typed, resources::Engine};
+use query::{Column, Digits, EqualityClass, Table, TableKind, Type, Typed, number::DOUBLE_DIGITS, resources::Engine};
 
 use crate::{
-    decimal::{self, DOUBLE_DIGITS},
+    decimal,
     store::{POSTGRES_ARGS, Rows, SQLITE_ARGS, SQLITE_FORMS, Statement},
 };
 

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use query::{Column, Comparisons, Schema, Table, Type};
 
-/// Longer names of columns are not taken apart.
-const LONGEST_NAME: usize = 128;
+/// Bytes of the longest name of a column that is taken apart.
+const NAME_BYTES_MAX: usize = 128;
 
 /// Names of unique columns that others refer to as to a primary key; plain.
 const KEY_NAMES: [&str; 5] = ["id", "uuid", "guid", "code", "key"];
@@ -97,7 +97,7 @@ fn splits(name: &str) -> impl Iterator<Item = (&str, &str)> {
             None => false,
         }
     };
-    let last = if name.len() <= LONGEST_NAME { name.len() } else { 0 };
+    let last = if name.len() <= NAME_BYTES_MAX { name.len() } else { 0 };
     let places = (1..last).rev().filter(move |place| name.is_char_boundary(*place) && begins_word(*place));
     let parts = places.map(move |place| (name[..place].trim_matches('_'), name[place..].trim_matches('_')));
     parts.filter(|(base, rest)| !base.is_empty() && !rest.is_empty())

@@ -8,10 +8,7 @@ use crate::graphql::{introspection::reach::AllowedColumns, names};
 impl<'a> PublishedSchema<'a> {
     /// The conditions of an operation: those of reads where they are on the same columns, else `own`.
     pub(super) fn filter_type(&self, table: usize, allowed: &AllowedColumns, own: TableType) -> TableType {
-        match &self.reach.table(table).read {
-            Some(read) if read.filter == allowed.filter => TableType::Filter,
-            Some(_) | None => own,
-        }
+        if self.reach.table(table).filters_as_read(allowed) { TableType::Filter } else { own }
     }
 
     /// `AlbumFilter`; `itself` is the type of these conditions.

@@ -17,6 +17,7 @@ use super::{
     pooler::{self, SessionTransactions},
     tls::{Tls, TlsConnector},
 };
+use crate::store::identifier;
 
 /// How long connecting may take, name look-up and log-in included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -172,7 +173,7 @@ fn settings(schema: &str, lifetime: Lifetime) -> String {
          {set} bytea_output TO hex; {set} extra_float_digits TO 1; {set} search_path TO DEFAULT; \
          SELECT pg_catalog.set_config('search_path', pg_catalog.concat_ws(', ', {}, \
              NULLIF(pg_catalog.current_setting('search_path'), '')), {is_local})",
-        literal(&quoted(schema))
+        literal(&identifier(schema))
     )
 }
 
@@ -183,11 +184,6 @@ fn unreachable(error: tokio_postgres::Error) -> PostgresError {
         Some(code) if code.code().starts_with("53") => error.into(),
         Some(_) | None => PostgresError::Connect(chain(&error)),
     }
-}
-
-/// A name as an identifier of SQL.
-pub fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// A text as a literal of SQL.
@@ -220,6 +216,6 @@ mod tests {
 
     #[test]
     fn schemas_are_quoted() {
-        assert_eq!(quoted("a\"b"), "\"a\"\"b\"");
+        assert_eq!(identifier("a\"b"), "\"a\"\"b\"");
     }
 }

@@ -14,8 +14,8 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
-use super::{Postgres, connection::Connection, connector::quoted, error::PostgresError};
-use crate::{Error, LeftOut};
+use super::{Postgres, connection::Connection, error::PostgresError};
+use crate::{Error, LeftOut, store::identifier};
 
 /// How long a foreign server may take to answer.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -139,7 +139,7 @@ impl Postgres {
 
     /// Begins to read a foreign table, which connects to its server.
     async fn probe(&self, name: &str) -> Result<Probe, Error> {
-        let text = format!("SELECT FROM {}.{} LIMIT 0", quoted(&self.inner.schema), quoted(name));
+        let text = format!("SELECT FROM {}.{} LIMIT 0", identifier(&self.inner.schema), identifier(name));
         let text = text.as_str();
         let work = self.with_retry(|connection| async move {
             match Box::pin(connection.query(text, &[])).await {

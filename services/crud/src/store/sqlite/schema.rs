@@ -7,7 +7,7 @@ use super::{
     SqliteError,
     equality::{self, Holder},
 };
-use crate::{Introspected, LeftOut};
+use crate::{Introspected, LeftOut, store::identifier};
 
 /// Tables and views, without SQLite's own and those behind virtual tables.
 const TABLES: &str = "SELECT name, type, wr, strict FROM pragma_table_list \
@@ -57,7 +57,7 @@ fn listed(reader: &Connection) -> DriverResult<Vec<Listed>> {
 fn table(reader: &Connection, listed: &Listed) -> DriverResult<Table> {
     let Listed { name, kind, has_rowid, holder } = listed;
     // Reading it has to compile: of a view, with all that it is made of.
-    reader.prepare(&format!("SELECT * FROM {}", quoted(name)))?;
+    reader.prepare(&format!("SELECT * FROM {}", identifier(name)))?;
     let mut columns = columns(reader, name, *kind)?;
     let key = primary_key(reader, name, *has_rowid)?;
     for column in &mut columns {
@@ -94,9 +94,9 @@ fn table(reader: &Connection, listed: &Listed) -> DriverResult<Table> {
 /// What `INSTEAD OF` triggers let be written through a view: what SQLite compiles. A column that none of them takes is
 /// marked as computed, where inserts do not take it either.
 fn view_writes(reader: &Connection, name: &str, columns: &mut [Column]) -> Writes {
-    let view = quoted(name);
+    let view = identifier(name);
     let compiles = |sql: String| reader.prepare(&sql).is_ok();
-    let is_updated = |column: &Column| compiles(format!("UPDATE {view} SET {} = NULL", quoted(&column.name)));
+    let is_updated = |column: &Column| compiles(format!("UPDATE {view} SET {} = NULL", identifier(&column.name)));
     let updated: Vec<bool> = columns.iter().map(is_updated).collect();
     let writes = Writes {
         insert: compiles(format!("INSERT INTO {view} DEFAULT VALUES")),
@@ -124,10 +124,6 @@ fn reason(error: &DriverError) -> Option<String> {
     };
     // Of SQLite's codes the one without a name: the statement is wrong.
     (code.code == ErrorCode::Unknown).then_some(text)
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 fn columns(reader: &Connection, table: &str, kind: TableKind) -> DriverResult<Vec<Column>> {
