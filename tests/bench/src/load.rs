@@ -1,27 +1,27 @@
-//! A lean load generator: a fixed number of connections, each with one request under way.
+//! A lean load generator: a fixed number of clients, each with one request under way.
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
-use proto::api::v1::{CreateRequest, ReadRequest, data_client::DataClient};
+use anyhow::{Context, ensure};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
-use tonic::{metadata::AsciiMetadataValue, transport::Channel};
 
-/// Connections at once.
+use crate::grpc::{self, Calls};
+
+/// Requests under way at once.
 pub const CONNECTIONS: usize = 32;
+/// Those of gRPC share connections, as many each.
+const STREAMS: usize = 8;
 
 /// What a client sends, again and again.
 #[derive(Debug, Clone)]
 pub enum Requests {
     /// Whole HTTP/1.1 requests, taken in turn.
     Http(Vec<Vec<u8>>),
-    /// gRPC reads, taken in turn, with a token.
-    GrpcRead(Vec<ReadRequest>, String),
-    /// gRPC creates, taken in turn, with a token.
-    GrpcCreate(Vec<CreateRequest>, String),
+    /// Calls of gRPC.
+    Grpc(Calls),
 }
 
 /// What one round measured.
@@ -41,15 +41,10 @@ pub struct Round {
 pub async fn round(port: u16, requests: &Requests, lasting: Duration) -> anyhow::Result<Round> {
     let until = Instant::now() + lasting;
     let mut clients = tokio::task::JoinSet::new();
-    let channels = channels(port, requests).await?;
-    for client in 0..CONNECTIONS {
+    let streams = requests.streams();
+    for client in 0..CONNECTIONS / streams {
         let requests = requests.clone();
-        let channel = channels.get(client % channels.len().max(1)).cloned();
-        clients.spawn(async move {
-            let mut client =
-                Client { connection: Connection::open(port, channel).await?, requests, turn: first(client) };
-            client.until(until).await
-        });
+        clients.spawn(async move { Client::open(port, requests, first(client)).await?.until(until, streams).await });
     }
     let began = Instant::now();
     let mut times = Vec::new();
@@ -67,67 +62,80 @@ pub async fn round(port: u16, requests: &Requests, lasting: Duration) -> anyhow:
     })
 }
 
-async fn channels(port: u16, requests: &Requests) -> anyhow::Result<Vec<Channel>> {
-    let mut channels = Vec::new();
-    if !matches!(requests, Requests::Http(_)) {
-        for _ in 0..4 {
-            channels.push(channel(port).await?);
+impl Requests {
+    /// How many are under way on one connection.
+    fn streams(&self) -> usize {
+        match self {
+            Self::Http(_) => 1,
+            Self::Grpc(_) => STREAMS,
         }
     }
-    Ok(channels)
 }
 
-async fn channel(port: u16) -> anyhow::Result<Channel> {
-    Ok(Channel::from_shared(format!("http://127.0.0.1:{port}"))?.connect().await?)
+/// A client on a connection of its own.
+pub enum Client {
+    /// HTTP/1.1, with one request under way.
+    Http(HttpConnection),
+    /// gRPC.
+    Grpc(grpc::Connection),
 }
 
-/// A client with one request under way on one connection.
-pub struct Client {
-    connection: Connection,
-    requests: Requests,
+/// A connection of HTTP/1.1, and what is sent on it.
+pub struct HttpConnection {
+    stream: TcpStream,
+    requests: Vec<Vec<u8>>,
     turn: usize,
-}
-
-enum Connection {
-    Http { stream: TcpStream, answer: Vec<u8> },
-    Grpc(Box<DataClient<Channel>>),
-}
-
-impl Connection {
-    async fn open(port: u16, channel: Option<Channel>) -> anyhow::Result<Self> {
-        if let Some(channel) = channel {
-            return Ok(Self::Grpc(Box::new(DataClient::new(channel))));
-        }
-        let stream = TcpStream::connect(("127.0.0.1", port)).await?;
-        stream.set_nodelay(true)?;
-        Ok(Self::Http { stream, answer: Vec::with_capacity(64 * 1024) })
-    }
+    answer: Vec<u8>,
 }
 
 impl Client {
-    /// Connects on a connection of its own.
+    /// Connects; begins with the first request.
     pub async fn connect(port: u16, requests: Requests) -> anyhow::Result<Self> {
-        let channel = match requests {
-            Requests::Http(_) => None,
-            Requests::GrpcRead(..) | Requests::GrpcCreate(..) => Some(channel(port).await?),
+        Self::open(port, requests, 0).await
+    }
+
+    async fn open(port: u16, requests: Requests, turn: usize) -> anyhow::Result<Self> {
+        let requests = match requests {
+            Requests::Grpc(calls) => return Ok(Self::Grpc(grpc::Connection::open(port, calls, turn).await?)),
+            Requests::Http(requests) => requests,
         };
-        Ok(Self { connection: Connection::open(port, channel).await?, requests, turn: 0 })
+        let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self::Http(HttpConnection { stream, requests, turn, answer: Vec::with_capacity(64 * 1024) }))
     }
 
     /// Sends the next `count` requests, each when the one before is answered.
     pub async fn send(&mut self, count: usize) -> anyhow::Result<()> {
         for _ in 0..count {
-            self.next().await?;
+            match self {
+                Self::Http(connection) => connection.next().await?,
+                Self::Grpc(connection) => {
+                    connection.begin();
+                    while connection.ended().await?.is_empty() {}
+                }
+            }
         }
         Ok(())
     }
 
     /// Begins with the first request again.
     pub fn rewind(&mut self) {
-        self.turn = 0;
+        match self {
+            Self::Http(connection) => connection.turn = 0,
+            Self::Grpc(connection) => connection.rewind(),
+        }
     }
 
     /// Sends until the time is up; how long each answer took.
+    async fn until(&mut self, until: Instant, streams: usize) -> anyhow::Result<Vec<Duration>> {
+        match self {
+            Self::Http(connection) => connection.until(until).await,
+            Self::Grpc(connection) => calls_until(connection, until, streams).await,
+        }
+    }
+}
+
+impl HttpConnection {
     async fn until(&mut self, until: Instant) -> anyhow::Result<Vec<Duration>> {
         let mut times = Vec::new();
         loop {
@@ -143,24 +151,27 @@ impl Client {
     async fn next(&mut self) -> anyhow::Result<()> {
         let turn = self.turn;
         self.turn += 1;
-        match (&mut self.connection, &self.requests) {
-            (Connection::Http { stream, answer }, Requests::Http(requests)) => {
-                stream.write_all(&requests[turn % requests.len()]).await?;
-                exchange(stream, answer).await
-            }
-            (Connection::Grpc(data), Requests::GrpcRead(reads, token)) => {
-                data.read(authorised(reads[turn % reads.len()].clone(), token)?).await?;
-                Ok(())
-            }
-            (Connection::Grpc(data), Requests::GrpcCreate(creates, token)) => {
-                data.create(authorised(creates[turn % creates.len()].clone(), token)?).await?;
-                Ok(())
-            }
-            (Connection::Grpc(_), Requests::Http(_)) | (Connection::Http { .. }, _) => {
-                bail!("these requests take another connection")
+        self.stream.write_all(&self.requests[turn % self.requests.len()]).await?;
+        exchange(&mut self.stream, &mut self.answer).await
+    }
+}
+
+async fn calls_until(
+    connection: &mut grpc::Connection,
+    until: Instant,
+    streams: usize,
+) -> anyhow::Result<Vec<Duration>> {
+    let mut times = Vec::new();
+    (0..streams).for_each(|_| connection.begin());
+    while connection.running() > 0 {
+        for began in connection.ended().await? {
+            times.push(began.elapsed());
+            if Instant::now() < until {
+                connection.begin();
             }
         }
     }
+    Ok(times)
 }
 
 /// Reads one answer with a content length and checks that it is a success without errors.
@@ -189,12 +200,6 @@ async fn exchange(stream: &mut TcpStream, answer: &mut Vec<u8>) -> anyhow::Resul
         String::from_utf8_lossy(&answer[..answer.len().min(600)])
     );
     Ok(())
-}
-
-fn authorised<T>(message: T, token: &str) -> anyhow::Result<tonic::Request<T>> {
-    let mut request = tonic::Request::new(message);
-    request.metadata_mut().insert("authorization", AsciiMetadataValue::try_from(format!("Bearer {token}"))?);
-    Ok(request)
 }
 
 /// Where a client begins in its list, so that they do not all ask for the same at once.

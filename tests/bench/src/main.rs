@@ -5,6 +5,7 @@
 
 mod by_hand;
 mod callgrind;
+mod grpc;
 mod instructions;
 mod load;
 mod report;

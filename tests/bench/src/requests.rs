@@ -1,9 +1,10 @@
 //! What clients send in each scenario, by each protocol.
 
+use prost::Message;
 use prost_types::{Struct, Value, value::Kind};
 use proto::api::v1::{CreateRequest, ReadRequest, Related, Select};
 
-use crate::load::Requests;
+use crate::{grpc::Calls, load::Requests};
 
 /// What clients ask for.
 #[derive(Debug, Clone, Copy)]
@@ -129,37 +130,38 @@ pub fn rest(scenario: Scenario, token: &str) -> Requests {
 
 /// gRPC.
 pub fn grpc(scenario: Scenario, token: &str) -> Requests {
-    let token = token.to_owned();
-    let one = |request| Requests::GrpcRead(vec![request], token.clone());
+    let calls = |path, messages| Requests::Grpc(Calls { path, token: token.to_owned(), messages });
+    let reads = |requests: Vec<ReadRequest>| {
+        calls("/perigee.api.v1.Data/Read", requests.iter().map(Message::encode_to_vec).collect())
+    };
     match scenario {
-        Scenario::Point => Requests::GrpcRead(
+        Scenario::Point => reads(
             (1..=347)
                 .map(|id| ReadRequest { r#where: Some(object([("album_id", number(id))])), ..read("album") })
                 .collect(),
-            token,
         ),
         Scenario::Nested { artists } => {
             let mut album = columns(["album_id", "title"]);
             album.relations.extend(related("track", columns(["track_id", "name", "milliseconds"])));
             let mut artist = columns(["artist_id", "name"]);
             artist.relations.extend(related("album", album));
-            one(ReadRequest {
+            reads(vec![ReadRequest {
                 select: Some(artist),
                 sort: vec!["artist_id".to_owned()],
                 limit: Some(artists),
                 ..read("artist")
-            })
+            }])
         }
         Scenario::List => {
             let longer = object([("$gt", number(200_000))]);
             let longer = Value { kind: Some(Kind::StructValue(longer)) };
-            one(ReadRequest {
+            reads(vec![ReadRequest {
                 r#where: Some(object([("genre_id", number(1)), ("milliseconds", longer)])),
                 select: Some(columns(["track_id", "name", "milliseconds"])),
                 sort: vec!["-milliseconds".to_owned()],
                 limit: Some(50),
                 ..read("track")
-            })
+            }])
         }
         Scenario::Insert => {
             let doc = |n| {
@@ -172,7 +174,7 @@ pub fn grpc(scenario: Scenario, token: &str) -> Requests {
                 docs: vec![doc(n)],
                 returning: Some(columns(["note_id", "body", "rank"])),
             };
-            Requests::GrpcCreate((1..=1000).map(create).collect(), token)
+            calls("/perigee.api.v1.Data/Create", (1..=1000).map(|n| create(n).encode_to_vec()).collect())
         }
     }
 }
