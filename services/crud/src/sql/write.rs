@@ -19,13 +19,16 @@ pub struct Returned {
 
 /// The `INSERT` statements of `rows`, in their order: as few as the dialect and its limit of placeholders allow.
 pub fn insert(dialect: &Dialect, mutation: &Mutation<'_>, rows: &[NewRow<'_>]) -> (Vec<Statement>, Returned) {
-    let (_, returned) = returning(&mut Sql::writing(dialect, mutation.table), mutation);
     let mut statements = Vec::new();
+    let mut returned = Returned::default();
     let mut rest = rows;
     while !rest.is_empty() {
         let (columns, count) = batch(dialect, mutation, rest);
         let (batch, later) = rest.split_at(count);
-        statements.push(insert_batch(dialect, mutation, &columns, batch));
+        let (statement, of_batch) = insert_batch(dialect, mutation, &columns, batch);
+        statements.push(statement);
+        // It depends on the mutation alone.
+        returned = of_batch;
         rest = later;
     }
     (statements, returned)
@@ -112,7 +115,7 @@ pub fn delete(dialect: &Dialect, mutation: &Mutation<'_>, cond: &Cond<'_>, one: 
 /// The columns of the next statement's rows, and how many of `rows` go into it.
 fn batch<'s>(dialect: &Dialect, mutation: &Mutation<'_>, rows: &[NewRow<'s>]) -> (Vec<&'s Column>, usize) {
     let first: Vec<&Column> = rows[0].iter().map(|(column, _)| *column).collect();
-    if first.is_empty() {
+    if first.is_empty() || rows.len() == 1 {
         return (first, 1);
     }
     let mut columns = first;
@@ -139,7 +142,12 @@ fn batch<'s>(dialect: &Dialect, mutation: &Mutation<'_>, rows: &[NewRow<'s>]) ->
     (columns, count)
 }
 
-fn insert_batch(dialect: &Dialect, mutation: &Mutation<'_>, columns: &[&Column], rows: &[NewRow<'_>]) -> Statement {
+fn insert_batch(
+    dialect: &Dialect,
+    mutation: &Mutation<'_>,
+    columns: &[&Column],
+    rows: &[NewRow<'_>],
+) -> (Statement, Returned) {
     let mut sql = Sql::writing(dialect, mutation.table);
     sql.push("INSERT INTO ");
     sql.table(mutation.table);
@@ -158,8 +166,8 @@ fn insert_batch(dialect: &Dialect, mutation: &Mutation<'_>, columns: &[&Column],
             sql.push(")");
         });
     }
-    let (outputs, _) = returning(&mut sql, mutation);
-    sql.finish(outputs)
+    let (outputs, returned) = returning(&mut sql, mutation);
+    (sql.finish(outputs), returned)
 }
 
 /// Appends ` WHERE`, with a subselect of the key where at most one row is written.
