@@ -1,12 +1,12 @@
 //! One connection and its cache of prepared statements.
 
 use std::{
-    collections::HashMap,
     pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::Poll,
 };
 
+use foldhash::HashMap;
 use futures::{
     TryStreamExt,
     future::{BoxFuture, MaybeDone},

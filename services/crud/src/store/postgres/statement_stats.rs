@@ -1,13 +1,14 @@
 //! Statistics per statement text: recent times and rows, and the id that connections cache prepared statements by.
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
+
+use foldhash::HashMap;
 
 use super::PostgresRows;
 
