@@ -83,9 +83,9 @@ impl Connector {
         self.shared.get() == Some(&true)
     }
 
-    /// Makes a new connection.
-    pub async fn connect(&self) -> Result<Connection, PostgresError> {
-        match tokio::time::timeout(CONNECT_TIMEOUT, Box::pin(self.dial())).await {
+    /// Makes a new connection for this kind of callers.
+    pub async fn connect(&self, callers: Callers) -> Result<Connection, PostgresError> {
+        match tokio::time::timeout(CONNECT_TIMEOUT, Box::pin(self.dial(callers))).await {
             Ok(connection) => connection,
             Err(_) => Err(PostgresError::Connect(format!("no connection within {CONNECT_TIMEOUT:?}"))),
         }
@@ -113,10 +113,10 @@ impl Connector {
         });
     }
 
-    async fn dial(&self) -> Result<Connection, PostgresError> {
-        let (client, ended) = self.open().await?;
+    async fn dial(&self, callers: Callers) -> Result<Connection, PostgresError> {
+        let (client, ended) = self.open(callers).await?;
         let is_shared = self.shared.get_or_try_init(|| async {
-            let Ok((other, _)) = self.open().await else { return Err(None) };
+            let Ok((other, _)) = self.open(Callers::One).await else { return Err(None) };
             let is_shared = pooler::is_shared(&client, &other).await.map_err(Some)?;
             if is_shared {
                 tracing::info!(
@@ -140,19 +140,32 @@ impl Connector {
     }
 
     /// A connection without settings, and what fires when it is closed.
-    async fn open(&self) -> Result<(Client, CancellationToken), PostgresError> {
+    async fn open(&self, callers: Callers) -> Result<(Client, CancellationToken), PostgresError> {
         let (client, driver) = Box::pin(self.config.connect(self.tls.clone())).await.map_err(unreachable)?;
         let stop = self.tasks.stop().clone();
         let ended = CancellationToken::new();
         let end = ended.clone().drop_guard();
         self.tasks.spawn("postgres connection", async move {
             let _end = end;
-            if let Some(Err(error)) = stop.run_until_cancelled(Batched::new(driver)).await {
+            let driven = match callers {
+                Callers::One => stop.run_until_cancelled(Box::pin(driver)).await,
+                Callers::Many => stop.run_until_cancelled(Batched::new(driver)).await,
+            };
+            if let Some(Err(error)) = driven {
                 tracing::debug!(error = chain(&error), "connection to the database ended");
             }
         });
         Ok((client, ended))
     }
+}
+
+/// How many callers use a connection at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Callers {
+    /// One: what it sends is written as soon as it waits.
+    One,
+    /// Many: what they send in one turn of the runtime is written together.
+    Many,
 }
 
 /// How long settings hold.

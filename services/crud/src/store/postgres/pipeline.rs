@@ -12,7 +12,11 @@ use std::{
 use arc_swap::ArcSwapOption;
 
 use super::{
-    PostgresRows, connection::Connection, connector::Connector, error::PostgresError, statement_stats::StatementStats,
+    PostgresRows,
+    connection::Connection,
+    connector::{Callers, Connector},
+    error::PostgresError,
+    statement_stats::StatementStats,
 };
 use crate::{bind::Bind, budget::Budget};
 
@@ -76,7 +80,7 @@ impl Pipeline {
                 None => {}
             }
             let Ok(connecting) = slot.connecting.try_lock() else { continue };
-            let connection = match self.connector.connect().await {
+            let connection = match self.connector.connect(Callers::Many).await {
                 Ok(connection) => connection,
                 Err(failure) => return Some(Err(failure)),
             };

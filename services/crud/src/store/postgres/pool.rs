@@ -8,7 +8,11 @@ use std::{
 use futures::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{connection::Connection, connector::Connector, error::PostgresError};
+use super::{
+    connection::Connection,
+    connector::{Callers, Connector},
+    error::PostgresError,
+};
 
 /// A connection that was not needed for this long is closed when another comes back.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
@@ -65,7 +69,7 @@ impl Pool {
         };
         match open {
             Some(idle) => Ok(self.lend(idle.connection, permit)),
-            None => Ok(self.lend(Arc::new(self.connector.connect().await?), permit)),
+            None => Ok(self.lend(Arc::new(self.connector.connect(Callers::One).await?), permit)),
         }
     }
 
@@ -73,7 +77,7 @@ impl Pool {
     pub async fn lease_new(self: &Arc<Self>) -> Result<ConnectionLease, PostgresError> {
         let permit = self.permit().await;
         self.idle().clear();
-        Ok(self.lend(Arc::new(self.connector.connect().await?), permit))
+        Ok(self.lend(Arc::new(self.connector.connect(Callers::One).await?), permit))
     }
 
     async fn permit(&self) -> OwnedSemaphorePermit {
