@@ -151,7 +151,7 @@ impl Weighter<Box<[u8]>, Arc<PreparedRead>> for ReadWeighter {
     fn weight(&self, shape: &Box<[u8]>, read: &Arc<PreparedRead>) -> u64 {
         let statement = |statement: &StatementTemplate| {
             let plain = statement.plain.as_ref().map_or(0, |plain| plain.text.len() + plain.columns.len() * 100);
-            statement.text.len() + plain + statement.args.len() * 150 + statement.columns.len() * 16 + 100
+            statement.text.len() + plain + statement.args.len() * 150 + size_of_val(&*statement.columns) + 100
         };
         // The names of members stand in the shape too.
         let level = |level: &Level| level.members.len() * 100 + 200;

@@ -2,9 +2,12 @@
 
 use std::collections::HashSet;
 
-use query::{Comparison, Field, Operation, Quantifier, RuleFilter, Shape, Sort, Typed, Value};
+use query::{
+    Abilities, Comparison, Equality, Field, Operation, Quantifier, RuleFilter, Shape, Sort, Type, Typed, Value,
+};
 
 use super::*;
+use crate::{cell::KeyForm, store::FormedColumn, tree::JsonMember};
 
 fn compare<V>(column: &str, comparison: Comparison, value: V) -> Filter<V> {
     Filter::Compare { column: column.to_owned(), comparison, value }
@@ -132,4 +135,141 @@ fn long_texts_and_lists_are_told_apart_too() {
     let lens = [254, 255, 256, 511, 512];
     let distinct: HashSet<Vec<u8>> = lens.into_iter().map(|len| key(&[long(len)], &[], 10)).collect();
     assert_eq!(distinct.len(), lens.len());
+}
+
+/// A shape counts its texts by a byte where they are short, and by nine where they are not.
+#[test]
+fn the_length_of_a_text_takes_a_byte_or_nine() {
+    let bytes = |len: usize| {
+        let read = read(|node| node.fields = vec![Field::column(&"x".repeat(len))].into());
+        key(&[read], &[], 10).len()
+    };
+    // The text stands there twice: as the name of the field, and as that of its column.
+    let others = bytes(1) - 2 * (1 + 1);
+    for (len, count_bytes) in [(0, 1), (254, 1), (255, 9), (256, 9)] {
+        assert_eq!(bytes(len) - others, 2 * (count_bytes + len), "{len}");
+    }
+}
+
+#[test]
+fn no_two_snapshots_have_a_number() {
+    let reads = PreparedReads::default();
+    let clone = reads.clone();
+    let numbers: HashSet<u64> = (0..3).flat_map(|_| [reads.next_snapshot(), clone.next_snapshot()]).collect();
+    assert_eq!(numbers.len(), 6);
+}
+
+fn statement(args: Vec<(Bind, ArgSource)>) -> Statement {
+    let (args, sources) = args.into_iter().unzip();
+    Statement { text: "SELECT 1".into(), args, columns: [].into(), sources, plain: None }
+}
+
+fn compiled(statement: Statement) -> CompiledReads {
+    CompiledReads { plans: Vec::new(), statements: vec![statement] }
+}
+
+#[test]
+fn a_list_of_a_request_is_bound_to_that_of_the_next() {
+    let column = Column {
+        name: "a".to_owned(),
+        r#type: Type::Int64,
+        nullable: false,
+        has_default: false,
+        generated: false,
+        native: "INTEGER".to_owned(),
+        readable: true,
+        equality: Equality::default(),
+        abilities: Abilities::default(),
+    };
+    let listed = |values: &[i64]| {
+        let values = values.iter().copied().map(Typed::Int).collect();
+        [read(|node| node.filter = Filter::In { column: "a".to_owned(), values })]
+    };
+    let [first] = &listed(&[1]);
+    let Filter::In { values, .. } = &first.node.filter else { unreachable!("it was just made") };
+    let source = ArgSource::Request { address: values.as_ptr().addr(), column };
+    let prepared = PreparedReads::default();
+    let shape = ReadShape::of(0, std::slice::from_ref(first), &[], 10);
+    prepared.keep(shape, &compiled(statement(vec![(Bind::List(values.clone()), source)])));
+
+    let next = listed(&[2, 3]);
+    let bound = prepared.bind(&ReadShape::of(0, &next, &[], 10)).unwrap().expect("its shape is known");
+
+    assert_eq!(bound.statements[0].args, [Bind::List(vec![Typed::Int(2), Typed::Int(3)])]);
+}
+
+#[test]
+fn a_shape_over_the_limit_is_not_kept() {
+    let named =
+        |len: usize| read(|node| node.fields = vec![Field::column(&"x".repeat(len)), Field::column("b")].into());
+    let base = key(&[named(1000)], &[], 10).len() - 2 * 1000;
+    for (bytes, is_kept) in [(SHAPE_BYTES_MAX, true), (SHAPE_BYTES_MAX + 2, false)] {
+        let named = [named((bytes - base) / 2)];
+        let shape = || ReadShape::of(0, &named, &[], 10);
+        assert!(shape().key.len().abs_diff(bytes) <= 1 && (shape().key.len() > SHAPE_BYTES_MAX) != is_kept);
+        let prepared = PreparedReads::default();
+        prepared.keep(shape(), &compiled(statement(Vec::new())));
+        assert_eq!(prepared.bind(&shape()).unwrap().is_some(), is_kept, "{bytes}");
+    }
+}
+
+/// Its weight is near the memory that each of its parts takes, so that the limit of the cache means bytes.
+#[test]
+fn all_of_a_read_counts_for_its_weight() {
+    const MANY: usize = 1000;
+    let column = || FormedColumn { table: "t".into(), column: "a".into(), function: "perigee_timestamp" };
+    let template = || StatementTemplate { text: "".into(), plain: None, columns: [].into(), args: Vec::new() };
+    let level = |members: usize| Level {
+        name: String::new(),
+        shape: Shape::Many,
+        is_asked: true,
+        link: Vec::new(),
+        key_form: KeyForm::Equal,
+        members: (0..members).map(|_| JsonMember::Count { key: Vec::new() }).collect(),
+        most: 0,
+        cut: None,
+        is_void: false,
+    };
+    let weight = |shape: usize, statements: Vec<StatementTemplate>, levels: Vec<Level>| {
+        let read = PreparedRead { plans: vec![Plan { levels: levels.into() }], statements };
+        usize::try_from(ReadWeighter.weight(&vec![0; shape].into(), &Arc::new(read))).unwrap()
+    };
+    let one = |statement: StatementTemplate| weight(0, vec![statement], Vec::new());
+    let text: Arc<str> = "x".repeat(MANY).into();
+    let plain = |text: Arc<str>, columns: usize| {
+        Some(PlainStatement { text, columns: (0..columns).map(|_| column()).collect() })
+    };
+    let output = Output { r#type: Type::Int64, scale: None };
+    let args = (0..MANY).map(|_| PreparedArg::Constant(Bind::Value(Typed::Null))).collect();
+    let nothing = weight(0, Vec::new(), Vec::new());
+    let (empty, unformed) = (one(template()), one(StatementTemplate { plain: plain("".into(), 0), ..template() }));
+    let leveled = weight(0, Vec::new(), vec![level(0)]);
+
+    assert!((size_of::<PreparedRead>()..500).contains(&nothing), "{nothing}");
+    for (part, found, bytes) in [
+        // The names of its members stand in the plan too.
+        ("shape", weight(MANY, Vec::new(), Vec::new()) - nothing, 2),
+        (
+            "statements",
+            weight(0, (0..MANY).map(|_| template()).collect(), Vec::new()) - nothing,
+            size_of_val(&template()),
+        ),
+        ("text", one(StatementTemplate { text: text.clone(), ..template() }) - empty, 1),
+        ("plain text", one(StatementTemplate { plain: plain(text, 0), ..template() }) - unformed, 1),
+        (
+            "plain columns",
+            one(StatementTemplate { plain: plain("".into(), MANY), ..template() }) - unformed,
+            size_of_val(&column()),
+        ),
+        ("args", one(StatementTemplate { args, ..template() }) - empty, size_of::<PreparedArg>()),
+        (
+            "columns",
+            one(StatementTemplate { columns: vec![output; MANY].into(), ..template() }) - empty,
+            size_of::<Output>(),
+        ),
+        ("levels", weight(0, Vec::new(), (0..MANY).map(|_| level(0)).collect()) - nothing, size_of::<Level>()),
+        ("members", weight(0, Vec::new(), vec![level(MANY)]) - leveled, size_of::<JsonMember>()),
+    ] {
+        assert!((MANY * bytes..=MANY * bytes * 4).contains(&found), "{part}: {found}, {bytes} bytes each");
+    }
 }
