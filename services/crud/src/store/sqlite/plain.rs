@@ -166,3 +166,112 @@ fn is_literal(default: &str) -> bool {
 fn formed(statements: &[Statement]) -> impl Iterator<Item = &FormedColumn> {
     statements.iter().filter_map(|statement| statement.plain.as_ref()).flat_map(|plain| plain.columns.iter())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::wal_index::WalIndex, *};
+    use crate::store::PlainStatement;
+
+    fn column(name: &str) -> FormedColumn {
+        FormedColumn { table: "t".to_owned(), column: name.to_owned(), function: "perigee_timestamp" }
+    }
+
+    fn statement(columns: &[&str]) -> Statement {
+        let plain =
+            PlainStatement { text: "SELECT 2".into(), columns: columns.iter().map(|name| column(name)).collect() };
+        let (args, sources) = (Vec::new(), Vec::new());
+        Statement { text: "SELECT 1".into(), args, columns: [].into(), sources, plain: Some(plain) }
+    }
+
+    /// States of a file, each one commit after the one before.
+    fn states() -> [WalHeader; 3] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = Connection::open(folder.path().join("a.db")).unwrap();
+        let mode: String = file.query_row("PRAGMA journal_mode = wal", [], |row| row.get(0)).unwrap();
+        assert_eq!(mode, "wal");
+        file.execute_batch("CREATE TABLE t (a)").unwrap();
+        let index = WalIndex::of(&file).unwrap();
+        std::array::from_fn(|_| {
+            file.execute_batch("INSERT INTO t VALUES (1)").unwrap();
+            index.header()
+        })
+    }
+
+    #[test]
+    fn a_commit_of_this_process_keeps_what_its_writes_leave_so() {
+        let [before, after, later] = states();
+        let columns = PlainColumns::default();
+        for (name, header, keeps) in [("kept", before, true), ("lost", before, false), ("old", later, true)] {
+            columns.scanned(column(name), Instant::now(), Some((Scan { is_plain: true, keeps }, header)));
+        }
+        let hold = |name, header| columns.hold(&[statement(&[name])], header);
+        let hold_while_writing = |name, header| columns.hold_while_writing(&statement(&[name]), header);
+
+        assert!(hold("kept", &before) && hold("lost", &before) && !hold("kept", &after) && !hold("unknown", &before));
+        assert!(hold_while_writing("kept", &before) && !hold_while_writing("lost", &before));
+        assert!(!columns.hold(&[statement(&["kept"]), statement(&["kept", "unknown"])], &before));
+
+        columns.keep(&before, later);
+        assert!(hold("kept", &before), "there was another commit between them");
+
+        columns.keep(&before, after);
+        assert!(hold("kept", &after) && !hold("lost", &after));
+        assert!(hold("old", &later) && !hold("old", &after), "it was not known to be so in the state before");
+    }
+
+    #[test]
+    fn a_column_is_scanned_by_one_at_a_time_and_not_again_at_once() {
+        let [state, ..] = states();
+        let columns = PlainColumns::default();
+        let statements = [statement(&["a", "b"]), statement(&["a"])];
+        let due = columns.to_scan(&statements);
+        assert_eq!(due, HashSet::from([column("a"), column("b")]));
+        assert!(columns.to_scan(&statements).is_empty(), "another scan runs");
+
+        columns.scanned(column("a"), Instant::now(), Some((Scan { is_plain: true, keeps: true }, state)));
+        columns.scanned_all();
+        assert_eq!(columns.to_scan(&statements), HashSet::from([column("b")]));
+        columns.scanned_all();
+        assert!(columns.to_scan(&statements[1..]).is_empty());
+        assert_eq!(columns.to_scan(&statements), HashSet::from([column("b")]), "no scan ran");
+    }
+
+    #[test]
+    fn a_column_is_scanned_again_after_a_multiple_of_the_time_that_it_took() {
+        let [state, ..] = states();
+        let columns = PlainColumns::default();
+        let plain = Some((Scan { is_plain: true, keeps: true }, state));
+        let formed = Some((Scan { is_plain: false, keeps: false }, state));
+        let minute = Duration::from_secs(60);
+        for (took, found, least) in [
+            (Duration::ZERO, plain, SCAN_INTERVAL_MIN),
+            (minute, plain, minute * SCAN_INTERVAL_FACTOR),
+            (minute, None, minute * SCAN_INTERVAL_FACTOR),
+            (Duration::ZERO, formed, FORMED_INTERVAL),
+        ] {
+            let Some(start) = Instant::now().checked_sub(took) else { continue };
+            let before = Instant::now();
+            columns.scanned(column("a"), start, found);
+            let after = columns.columns()[&column("a")].scan_after;
+            assert!(after >= before + least, "{took:?} {found:?}");
+            assert!(after <= Instant::now() + least + minute, "{took:?} {found:?}");
+        }
+    }
+
+    #[test]
+    fn literals_are_words_digits_and_whole_texts() {
+        for default in ["NULL", "current_timestamp", "5", "''", "'a'"] {
+            assert!(is_literal(default), "{default}");
+        }
+        for default in ["", "-5", "5.5", "now", "datetime('now')", "'it''s'", "'a' || 'b'", "'", "5a"] {
+            assert!(!is_literal(default), "{default}");
+        }
+    }
+
+    #[test]
+    fn statements_without_a_variant_have_none() {
+        let without = Statement { plain: None, ..statement(&[]) };
+        assert!(!have_plain(&[]) && !have_plain(std::slice::from_ref(&without)));
+        assert!(have_plain(&[without, statement(&["a"])]));
+    }
+}
