@@ -1,5 +1,7 @@
 //! Reads of REST that are kept by the shape of their body: what is answered is the same as without.
 
+use std::sync::Arc;
+
 use query::Read;
 
 use super::stage::{Stage, Told};
@@ -41,6 +43,46 @@ async fn bodies_of_one_shape_are_read_with_their_own_values() {
         (r#"{"op":"one","find":{"album_id":"1"}}"#, r#"{"op":"one","find":{"album_id":"2"}}"#),
     ] {
         is_the_same_after(first, body).await;
+    }
+}
+
+/// Whether `body` was read after `first` without being planned: what it selects is the same memory then.
+///
+/// Both are given a selection of their own, because reads of all columns have that of the table.
+async fn is_kept_after(stage: &Stage, first: &str, body: &str) -> bool {
+    let mut selections = Vec::new();
+    for body in [first, body] {
+        let body = body.strip_suffix('}').expect("a body is an object");
+        let read = told(stage, &format!(r#"{body},"options":{{"select":{{"title":1}}}}}}"#)).await.1;
+        selections.push(read.expect("it is read").node.fields);
+    }
+    Arc::ptr_eq(&selections[0], &selections[1])
+}
+
+#[tokio::test]
+async fn bodies_of_one_shape_are_planned_once() {
+    let named = |name: &str| format!(r#"{{"op":"one","find":{{"title":"{name}"}}}}"#);
+    for (first, body, is_kept) in [
+        (r#"{"op":"one","find":{"album_id":1}}"#, r#"{"op":"one","find":{"album_id":-27}}"#, true),
+        (r#"{"op":"one","find":{"album_id":1}}"#, r#"{"op":"one","find":{"album_id":0}}"#, true),
+        (r#"{"find":{"album_id":10},"op":"all"}"#, r#"{"find":{"album_id":999999999999999999},"op":"all"}"#, true),
+        // The last integers of 64 bits are planned: their digits alone do not say that they are within them.
+        (r#"{"op":"one","find":{"album_id":1}}"#, r#"{"op":"one","find":{"album_id":1000000000000000000}}"#, false),
+        (r#"{"op":"one","find":{"title":"a"}}"#, r#"{"op":"one","find":{"title":"größer"}}"#, true),
+        (r#"{"op":"one","find":{"title":"a"}}"#, r#"{"op":"one","find":{"title":"a\tb"}}"#, false),
+        (
+            "{\n\t\"op\" : \"all\",\r\n\t\"find\" : { \"album_id\" : 1\t, \"title\" : \"a\" } }",
+            "{\n\t\"op\" : \"all\",\r\n\t\"find\" : { \"album_id\" : 23\t, \"title\" : \"b\" } }",
+            true,
+        ),
+        (r#"{"op":"all","find":{}}"#, r#"{"op":"all","find":{}}"#, true),
+        (r#"{"op":"one","find":{"album_id":1}}"#, r#"{"op":"one","find":{"album_id":"1"}}"#, false),
+        // A condition that is more than equality depends on its values.
+        (r#"{"op":"all","find":{"album_id":{"$gt":1}}}"#, r#"{"op":"all","find":{"album_id":{"$gt":2}}}"#, false),
+        (&named(&"a".repeat(400)), &named(&"b".repeat(600)), true),
+    ] {
+        let stage = Stage::new().await;
+        assert_eq!(is_kept_after(&stage, first, body).await, is_kept, "{body} after {first}");
     }
 }
 
