@@ -210,3 +210,42 @@ fn is_plain(r#type: Type, rows: &Rows, row: usize, column: usize) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{budget::Room, store::sqlite::SqliteRows};
+
+    /// The only value of `SELECT expression`, read as of `type`.
+    fn value(r#type: Type, expression: &str) -> Rows {
+        let connection = rusqlite::Connection::open_in_memory().unwrap();
+        let mut statement = connection.prepare(&format!("SELECT {expression}")).unwrap();
+        let room = Room { bytes: 1000, limit: 1000 };
+        let columns = Arc::new([Output::from(r#type)]);
+        Rows::Sqlite(SqliteRows::collect(columns, statement.query([]).unwrap(), room).unwrap())
+    }
+
+    #[test]
+    fn keys_are_listed_where_binding_does_not_change_them() {
+        for (r#type, expression, expected) in [
+            (Type::Int64, "1", true),
+            (Type::Int64, "NULL", true),
+            (Type::Int64, "1.0", false),
+            (Type::Int64, "'1'", false),
+            (Type::Text, "'a'", true),
+            (Type::Text, "''", true),
+            (Type::Text, "NULL", true),
+            (Type::Text, "1", false),
+            (Type::Text, "x'61'", false),
+            // SQLite reads a text to its end, and many of its functions to the first NUL character.
+            (Type::Text, "CAST(x'610062' AS TEXT)", false),
+            (Type::Text, "CAST(x'61ff' AS TEXT)", false),
+            (Type::Float, "1.5", false),
+            (Type::Float, "NULL", false),
+        ] {
+            assert_eq!(is_plain(r#type, &value(r#type, expression), 0, 0), expected, "{expression} as {:?}", r#type);
+        }
+    }
+}
