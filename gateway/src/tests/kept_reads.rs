@@ -1,8 +1,12 @@
-//! Reads of REST that are kept by the shape of their body: what is answered is the same as without.
+//! What is kept of one request for the next, by the shape of a body of REST or the document of GraphQL: what is answered
+//! is the same as without.
 
 use std::sync::Arc;
 
+use axum::body::Body;
+use http::{Request, header};
 use query::Read;
+use serde_json::json;
 
 use super::stage::{Stage, Told};
 
@@ -160,4 +164,26 @@ async fn a_kept_read_is_authorised_for_each_caller() {
     assert_eq!(stage.post(path, "staff", body).await.status(), 200);
     assert_eq!(stage.post(path, "staff", body).await.status(), 200);
     assert_eq!(stage.post(path, "visitor", body).await.refusal(), (403, "DENIED".to_owned()));
+}
+
+#[tokio::test]
+async fn selections_without_variables_are_planned_once_for_a_document() {
+    for (document, is_kept) in [
+        ("query($limit: Int) { album(limit: $limit) { title } }", true),
+        ("query($limit: Int, $has: Boolean = true) { album(limit: $limit) { title @include(if: $has) } }", false),
+    ] {
+        let stage = Stage::new().await;
+        let mut selections = Vec::new();
+        for limit in [1, 2] {
+            let body = json!({ "query": document, "variables": { "limit": limit } }).to_string();
+            let request = Request::post("/v1/api/shop/graphql").header(header::CONTENT_TYPE, "application/json");
+            let told = stage.send(request.body(Body::from(body)).unwrap()).await;
+            let sent = stage.world.reads.lock().unwrap().pop();
+            let read = sent.and_then(|sent| sent.reads.into_iter().next()).unwrap_or_else(|| panic!("{:?}", told.body));
+            assert_eq!(read.node.limit, Some(limit), "{document}");
+            selections.push(read.node.fields);
+        }
+        assert_eq!(selections[0], selections[1], "{document}");
+        assert_eq!(Arc::ptr_eq(&selections[0], &selections[1]), is_kept, "{document}");
+    }
 }

@@ -3,7 +3,7 @@
 //!
 //! It belongs to the document, so that it goes with it, and is keyed by the document's selection sets.
 
-use std::{fmt, hash::Hash, sync::Arc};
+use std::{hash::Hash, sync::Arc};
 
 use arc_swap::ArcSwap;
 use async_graphql_parser::types::SelectionSet;
@@ -97,6 +97,7 @@ impl PlanCache {
 }
 
 /// A small map that is read far more often than written: readers take no lock.
+#[derive(Debug)]
 struct BoundedCache<K, V> {
     entries: ArcSwap<Entries<K, V>>,
     bytes_max: usize,
@@ -148,12 +149,6 @@ impl<K: Copy + Eq + Hash, V: Clone> BoundedCache<K, V> {
             }
             next
         });
-    }
-}
-
-impl<K: fmt::Debug, V: fmt::Debug> fmt::Debug for BoundedCache<K, V> {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("BoundedCache").field("entries", &self.entries).field("bytes_max", &self.bytes_max).finish()
     }
 }
 
