@@ -295,3 +295,13 @@ impl From<Type> for Output {
         Output { r#type, scale: None }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_quoted() {
+        assert_eq!(identifier("a\"b"), "\"a\"\"b\"");
+    }
+}

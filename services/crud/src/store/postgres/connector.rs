@@ -226,9 +226,4 @@ mod tests {
         assert!(fault("host=db sslmode=require").contains("postgres://"));
         assert!(fault("postgres://db/shop?sslmode=verify-full&sslrootcert=/nowhere.pem").contains("/nowhere.pem"));
     }
-
-    #[test]
-    fn schemas_are_quoted() {
-        assert_eq!(identifier("a\"b"), "\"a\"\"b\"");
-    }
 }

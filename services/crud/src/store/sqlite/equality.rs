@@ -4,6 +4,8 @@
 use query::{Equality, EqualityClass};
 use rusqlite::Connection;
 
+use crate::store::identifier;
+
 /// Kind of a table, as far as its values' affinity depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
@@ -24,8 +26,8 @@ pub fn of(reader: &Connection, table: &str, column: &str, native: &str, holder: 
     };
     let (_, collation, ..) = reader.column_metadata(Some("main"), table, column)?;
     let collation = collation.map(|name| name.to_string_lossy()).filter(|name| !name.eq_ignore_ascii_case("BINARY"));
-    let quoted = |name: &str| format!("\"{}\"", name.to_ascii_uppercase().replace('"', "\"\"")).into();
-    Ok(Equality { class, collation: collation.as_deref().map(quoted) })
+    let collation = collation.map(|name| identifier(&name.to_ascii_uppercase()).into());
+    Ok(Equality { class, collation })
 }
 
 fn affinity(native: &str) -> EqualityClass {

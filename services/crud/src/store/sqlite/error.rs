@@ -7,6 +7,7 @@ use crate::{
     Error, budget,
     error::StatementError,
     invalid_value::{InvalidKind, InvalidValue},
+    store::identifier,
 };
 
 /// Said where `RESTRICT` refuses a change: SQLite makes a trigger of it.
@@ -150,7 +151,7 @@ fn missing(cause: &str) -> &str {
 
 /// Whether a statement has `name` as an identifier: as a whole, or behind an alias or the name of its table.
 fn names(text: &str, name: &str) -> bool {
-    let has = |name: &str| text.contains(&format!("\"{}\"", name.replace('"', "\"\"")));
+    let has = |name: &str| text.contains(&identifier(name));
     match name.split_once('.') {
         // A statement of ours says nothing of the schema.
         Some(("main", _)) | None => has(name),

@@ -16,7 +16,7 @@ use std::{
 use rusqlite::{Connection, OptionalExtension};
 
 use super::{SqliteError, wal_index::WalHeader};
-use crate::store::{FormedColumn, Statement};
+use crate::store::{FormedColumn, Statement, identifier};
 
 /// Time between two scans of a column, as a multiple of what one takes.
 const SCAN_INTERVAL_FACTOR: u32 = 20;
@@ -119,8 +119,7 @@ pub fn have_plain(statements: &[Statement]) -> bool {
 
 /// Looks at all values of a column.
 pub fn scan(reader: &Connection, column: &FormedColumn) -> Result<Scan, SqliteError> {
-    let ident = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
-    let (table, name, function) = (ident(&column.table), ident(&column.column), column.function);
+    let (table, name, function) = (identifier(&column.table), identifier(&column.column), column.function);
     let others = format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE {function}({name}) IS NOT {name})");
     let is_plain = !reader.query_row(&others, [], |row| row.get::<_, bool>(0))?;
     Ok(Scan { is_plain, keeps: is_plain && keeps_form(reader, column)? })
