@@ -1,4 +1,4 @@
-//! A lean load generator: a fixed number of clients, each with one request under way.
+//! A lean load generator: a fixed number of requests is under way.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use tokio::{
 use crate::grpc::{self, Calls};
 
 /// Requests under way at once.
-pub const CONNECTIONS: usize = 32;
+const CONCURRENCY: usize = 32;
 /// Those of gRPC share connections, as many each.
 const STREAMS: usize = 8;
 
@@ -41,10 +41,9 @@ pub struct Round {
 pub async fn round(port: u16, requests: &Requests, lasting: Duration) -> anyhow::Result<Round> {
     let until = Instant::now() + lasting;
     let mut clients = tokio::task::JoinSet::new();
-    let streams = requests.streams();
-    for client in 0..CONNECTIONS / streams {
+    for client in 0..CONCURRENCY / requests.streams() {
         let requests = requests.clone();
-        clients.spawn(async move { Client::open(port, requests, first(client)).await?.until(until, streams).await });
+        clients.spawn(async move { Client::open(port, requests, first(client)).await?.until(until).await });
     }
     let began = Instant::now();
     let mut times = Vec::new();
@@ -127,10 +126,10 @@ impl Client {
     }
 
     /// Sends until the time is up; how long each answer took.
-    async fn until(&mut self, until: Instant, streams: usize) -> anyhow::Result<Vec<Duration>> {
+    async fn until(&mut self, until: Instant) -> anyhow::Result<Vec<Duration>> {
         match self {
             Self::Http(connection) => connection.until(until).await,
-            Self::Grpc(connection) => calls_until(connection, until, streams).await,
+            Self::Grpc(connection) => calls_until(connection, until).await,
         }
     }
 }
@@ -156,13 +155,9 @@ impl HttpConnection {
     }
 }
 
-async fn calls_until(
-    connection: &mut grpc::Connection,
-    until: Instant,
-    streams: usize,
-) -> anyhow::Result<Vec<Duration>> {
+async fn calls_until(connection: &mut grpc::Connection, until: Instant) -> anyhow::Result<Vec<Duration>> {
     let mut times = Vec::new();
-    (0..streams).for_each(|_| connection.begin());
+    (0..STREAMS).for_each(|_| connection.begin());
     while connection.running() > 0 {
         for began in connection.ended().await? {
             times.push(began.elapsed());
