@@ -70,7 +70,7 @@ async fn answers_are_the_bytes_of_the_database_in_the_order_of_the_document() {
     assert_eq!(told.status(), 200);
     assert_eq!(told.header("content-type"), "application/graphql-response+json; charset=utf-8");
     assert_eq!(told.header("cache-control"), "no-store");
-    let read = stage.world.reads.lock().unwrap().pop().unwrap();
+    let read = stage.sent_read();
     assert_eq!(read.reads.len(), 3, "one call for all");
 }
 

@@ -55,7 +55,7 @@ async fn relations_are_read_in_the_order_of_their_names_after_the_columns() {
     let select =
         api::Select { columns: vec!["title".to_owned()], relations: HashMap::from([("track".to_owned(), track)]) };
     rows(&stage, api::ReadRequest { select: Some(select), ..read() }).await.unwrap();
-    let sent = stage.world.reads.lock().unwrap().pop().expect("a read was sent");
+    let sent = stage.sent_read();
     let node = sent.reads[0].node.clone();
     let keys: Vec<_> = node.fields.iter().map(|field| field.key.as_str()).collect();
     assert_eq!(keys, ["title", "track"]);
@@ -70,7 +70,7 @@ async fn an_empty_select_means_all_columns_and_one_of_relations_only_these() {
         [(api::Select::default(), (true, "")), (api::Select { columns: Vec::new(), relations }, (false, "track"))]
     {
         rows(&stage, api::ReadRequest { select: Some(select), ..read() }).await.unwrap();
-        let sent = stage.world.reads.lock().unwrap().pop().expect("a read was sent");
+        let sent = stage.sent_read();
         let node = sent.reads[0].node.clone();
         let [field] = &node.fields[..] else { panic!("{node:?}") };
         assert_eq!((field.kind == query::FieldKind::Columns, field.key.as_str()), expected);

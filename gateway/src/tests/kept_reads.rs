@@ -151,7 +151,7 @@ async fn a_kept_read_is_of_its_table() {
     let body = r#"{"op":"all","find":{"album_id":1}}"#;
     for table in ["album", "track", "album", "track"] {
         stage.post(&format!("/v1/api/shop/crud/music/{table}/read"), "", body).await;
-        let sent = stage.world.reads.lock().unwrap().pop().expect("a read was sent");
+        let sent = stage.sent_read();
         assert_eq!(sent.reads[0].table, table);
     }
 }
@@ -178,10 +178,10 @@ async fn selections_without_variables_are_planned_once_for_a_document() {
             let body = json!({ "query": document, "variables": { "limit": limit } }).to_string();
             let request = Request::post("/v1/api/shop/graphql").header(header::CONTENT_TYPE, "application/json");
             let told = stage.send(request.body(Body::from(body)).unwrap()).await;
-            let sent = stage.world.reads.lock().unwrap().pop();
-            let read = sent.and_then(|sent| sent.reads.into_iter().next()).unwrap_or_else(|| panic!("{:?}", told.body));
-            assert_eq!(read.node.limit, Some(limit), "{document}");
-            selections.push(read.node.fields);
+            assert_eq!(told.status(), 200, "{document}: {:?}", told.body);
+            let node = stage.sent_read().reads[0].node.clone();
+            assert_eq!(node.limit, Some(limit), "{document}");
+            selections.push(node.fields);
         }
         assert_eq!(selections[0], selections[1], "{document}");
         assert_eq!(Arc::ptr_eq(&selections[0], &selections[1]), is_kept, "{document}");

@@ -56,7 +56,7 @@ async fn a_read_carries_its_select_tree_and_one_grant_for_each_table() {
     let body = r#"{"op":"all","find":{"album_id":{"$gt":1}},"options":{"sort":["-title"],"skip":1,"limit":2,
         "select":{"title":1,"track":{"select":{"name":1},"limit":5}}}}"#;
     assert_eq!(read(&stage, "album", "", body).await.status(), 200);
-    let sent = stage.world.reads.lock().unwrap().pop().expect("a read was sent");
+    let sent = stage.sent_read();
     let (_, verifier) = grant::pair(b"test");
     let tables =
         sent.grants.into_iter().map(|grant| verifier.terms(grant).expect("it is of this process").table.clone());

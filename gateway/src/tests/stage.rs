@@ -161,6 +161,11 @@ impl Stage {
         }
         self.send(request).await
     }
+
+    /// The last read that was sent to crud and not taken yet.
+    pub fn sent_read(&self) -> ReadRequest {
+        self.world.reads.lock().unwrap().pop().expect("a read was sent")
+    }
 }
 
 /// An answer.
