@@ -11,6 +11,10 @@ pub enum Bind {
     Value(Typed),
     /// Values of one type, for `= ANY($1)` and `IN (SELECT value FROM json_each(?))`.
     List(Vec<Typed>),
+    /// No greater than any array of PostgreSQL that has the same values, whatever their subscripts are.
+    LeastArray(Vec<Typed>),
+    /// No less than any array of PostgreSQL that has the same values, whatever their subscripts are.
+    GreatestArray(Vec<Typed>),
     /// A value that SQLite had stored, as it was.
     Stored(Stored),
 }
@@ -26,6 +30,16 @@ pub enum Stored {
     Text(Vec<u8>),
     /// Bytes.
     Blob(Vec<u8>),
+}
+
+impl Bind {
+    /// Whether a request that gives `given` makes a statement that has this parameter.
+    pub fn is_made_of(&self, given: &Bind) -> bool {
+        match (self, given) {
+            (Bind::LeastArray(items) | Bind::GreatestArray(items), Bind::Value(Typed::List(given))) => items == given,
+            _ => self == given,
+        }
+    }
 }
 
 impl From<Stored> for Bind {

@@ -121,7 +121,7 @@ impl InvalidValue {
 
     /// The columns that may be meant, each once; none where they are more than a message can name.
     fn columns<'s>(&self, uses: &Uses<'s>) -> Vec<&'s Column> {
-        let meant = |(_, bind): &&(&Column, Bind)| self.value.as_ref().is_none_or(|value| value == bind);
+        let meant = |(_, bind): &&(&Column, Bind)| self.value.as_ref().is_none_or(|value| value.is_made_of(bind));
         let compared = || uses.compared.iter().filter(meant).map(|(column, _)| *column);
         let mut columns: Vec<&Column> = match self.kind {
             InvalidKind::TooLong => {

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use query::{
     Column, Comparison, Error as Unfit, FieldKind, Filter, Operation, Quantifier, Relation, RuleFilter, Schema, Shape,
-    Table, Typed,
+    Table, Type, Typed,
 };
 
 use crate::{
@@ -178,7 +178,8 @@ impl Cond<'_> {
     pub fn fixes(&self, column: &str) -> bool {
         match self {
             Cond::And(all) => all.iter().any(|cond| cond.fixes(column)),
-            Cond::Compare(fixed, Comparison::Eq, _) => fixed.name == column,
+            // Arrays of the same values differ in their subscripts.
+            Cond::Compare(fixed, Comparison::Eq, _) => fixed.name == column && !matches!(fixed.r#type, Type::List(_)),
             Cond::Compare(..) | Cond::Or(_) | Cond::Not(_) | Cond::In(..) | Cond::IsNull(_) | Cond::Related(_) => false,
         }
     }

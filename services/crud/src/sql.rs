@@ -1,6 +1,6 @@
 //! The SQL compiler: resolved operations in, statements out. Pure: it runs without a database.
 
-use query::{Column, Quantifier, Table, TableKind, Typed, resources::Engine};
+use query::{Column, Quantifier, Table, TableKind, Type, Typed, resources::Engine};
 
 use crate::{
     bind::Bind,
@@ -326,6 +326,9 @@ impl<'d> Sql<'d> {
             }
             Cond::Compare(column, comparison, value) => self.compare(alias, column, *comparison, value),
             Cond::In(_, values) if values.value.is_empty() => self.push("FALSE"),
+            Cond::In(column, values) if matches!(column.r#type, Type::List(_)) => {
+                self.any_array(alias, column, &values.value);
+            }
             Cond::In(column, values) => {
                 if self.any(alias, column, values.value.to_vec()) {
                     self.came_from(values.address, column);

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use query::{Column, Comparison, Typed};
+use query::{Column, Comparison, Comparisons, Typed};
 
 use super::{Alias, Sql, Variant};
 use crate::{bind::Bind, operand::Compared, store::FormedColumn};
@@ -66,6 +66,9 @@ impl Sql<'_> {
 
     /// Appends the comparison of a column with a value; what is not of the column's type compares with nothing.
     pub fn compare(&mut self, alias: Alias, column: &Column, comparison: Comparison, value: &Compared<Cow<'_, Typed>>) {
+        if let Typed::List(items) = &*value.value {
+            return self.compare_array(alias, column, comparison, items);
+        }
         self.bind(Typed::clone(&value.value));
         self.came_from(value.address, column);
         let kind = self.dialect.kind(column.r#type);
@@ -90,6 +93,44 @@ impl Sql<'_> {
             self.before(alias, column, kind.end);
         }
         self.push(if has_least || has_end { ")" } else { "" });
+    }
+
+    /// Appends the comparison of an array with the values of a list.
+    ///
+    /// Subscripts are not read. PostgreSQL compares them where the values are equal, so that arrays of the same values are
+    /// neighbours in an index, from the least of them to the greatest.
+    pub fn compare_array(&mut self, alias: Alias, column: &Column, comparison: Comparison, items: &[Typed]) {
+        if column.comparisons() == Comparisons::Equality {
+            self.column(alias, column);
+            // A slice has subscripts from 1.
+            self.push("[:]");
+            self.push(operator(comparison));
+            return self.arg(Typed::List(items.to_vec()));
+        }
+        let (least, greatest) = (|| Bind::LeastArray(items.to_vec()), || Bind::GreatestArray(items.to_vec()));
+        let (glue, bounds) = match comparison {
+            Comparison::Eq => (" AND ", vec![(Comparison::Gte, least()), (Comparison::Lte, greatest())]),
+            Comparison::Ne => (" OR ", vec![(Comparison::Lt, least()), (Comparison::Gt, greatest())]),
+            Comparison::Gt | Comparison::Lte => ("", vec![(comparison, greatest())]),
+            Comparison::Gte | Comparison::Lt => ("", vec![(comparison, least())]),
+        };
+        self.push("(");
+        self.list(glue, bounds, |sql, (comparison, bound)| {
+            sql.column(alias, column);
+            sql.push(operator(comparison));
+            sql.arg(bound);
+        });
+        self.push(")");
+    }
+
+    /// Appends that an array has the values of one of `lists`.
+    pub fn any_array(&mut self, alias: Alias, column: &Column, lists: &[Typed]) {
+        self.push("(");
+        self.list(" OR ", lists, |sql, list| match list {
+            Typed::List(items) => sql.compare_array(alias, column, Comparison::Eq, items),
+            _ => sql.push("NULL"),
+        });
+        self.push(")");
     }
 
     /// Appends the comparison of a column with the last argument.

@@ -179,6 +179,8 @@ fn shown(bind: &Bind) -> String {
     match bind {
         Bind::Value(one) => value(one),
         Bind::List(items) => format!("[{}]", items.iter().map(value).collect::<Vec<_>>().join(", ")),
+        Bind::LeastArray(items) => format!("least {items:?}"),
+        Bind::GreatestArray(items) => format!("greatest {items:?}"),
         Bind::Stored(stored) => format!("{stored:?}"),
     }
 }

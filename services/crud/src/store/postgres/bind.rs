@@ -1,6 +1,6 @@
 //! Bound values in the form PostgreSQL wants them: the type of a placeholder is the one the server inferred.
 
-use std::{borrow::Cow, error::Error};
+use std::{borrow::Cow, error::Error, fmt::Write as _};
 
 use bytes::{BufMut, BytesMut};
 use query::{Typed, datetime, uuid};
@@ -52,6 +52,11 @@ impl ToSql for Bound<'_> {
                 array(items, base(ty), out).map_err(|native| Unfit { native, at: self.at })?;
             }
             Bind::List(items) => out.put_slice(array_literal(items, base(ty)).as_bytes()),
+            Bind::LeastArray(items) => out.put_slice(array_from(items, base(ty), |_| i32::MIN).as_bytes()),
+            // Source: `ArrayCheckBounds` in PostgreSQL's `arrayutils.c`.
+            Bind::GreatestArray(items) => {
+                out.put_slice(array_from(items, base(ty), |count| i32::MAX - count).as_bytes())
+            }
             Bind::Stored(_) => return Err(Unfit { native: ty.name().to_owned(), at: self.at }.into()),
         }
         Ok(IsNull::No)
@@ -61,6 +66,7 @@ impl ToSql for Bound<'_> {
         let is_binary = match self.value {
             Bind::Value(value) => is_binary(value, base(ty)),
             Bind::List(items) => !has_lists(items) && is_binary_array(items, base(ty)),
+            Bind::LeastArray(_) | Bind::GreatestArray(_) => false,
             Bind::Stored(_) => true,
         };
         if is_binary { Format::Binary } else { Format::Text }
@@ -267,6 +273,19 @@ fn array_literal(items: &[Typed], ty: &Type) -> String {
     literal
 }
 
+/// An array as text whose subscripts begin, in each dimension of `count` values, at `first(count)`: `[5:6]={"a","b"}`.
+fn array_from(items: &[Typed], ty: &Type, first: impl Fn(i32) -> i32) -> String {
+    let mut literal = String::new();
+    let shape = if items.is_empty() { None } else { query::list_shape(items) };
+    for count in shape.unwrap_or_default() {
+        let count = i32::try_from(count).unwrap_or(i32::MAX);
+        let first = first(count);
+        let _ = write!(literal, "[{first}:{}]", first + count - 1);
+    }
+    literal.push_str(if literal.is_empty() { "" } else { "=" });
+    literal + &array_literal(items, ty)
+}
+
 /// An array of texts, each of which is a value: `{"{\"1\",\"2\"}",NULL}`.
 fn texts_literal(items: &[Typed], ty: &Type) -> String {
     let mut literal = String::from("{");
@@ -342,6 +361,19 @@ mod tests {
         assert_eq!(array_literal(&boxes, &Type::BOX_ARRAY), r#"{"(1,1),(0,0)";NULL}"#);
         let lists = [1, 2].map(|number| Typed::List(vec![Typed::Decimal(number.to_string())]));
         assert_eq!(array_literal(&lists, &Type::NUMERIC_ARRAY), r#"{{"1"},{"2"}}"#);
+    }
+
+    #[test]
+    fn arrays_begin_at_the_least_and_the_greatest_subscripts() {
+        let text = |bind: Bind| String::from_utf8(encoded(bind, &Type::INT4_ARRAY).unwrap()).unwrap();
+        let pair = |one, other| Typed::List(vec![Typed::Int(one), Typed::Int(other)]);
+        let grid = vec![pair(1, 2), pair(3, 4), pair(5, 6)];
+        let least = "[-2147483648:-2147483646][-2147483648:-2147483647]={{\"1\",\"2\"},{\"3\",\"4\"},{\"5\",\"6\"}}";
+        assert_eq!(text(Bind::LeastArray(grid.clone())), least);
+        let greatest = "[2147483644:2147483646][2147483645:2147483646]={{\"1\",\"2\"},{\"3\",\"4\"},{\"5\",\"6\"}}";
+        assert_eq!(text(Bind::GreatestArray(grid)), greatest);
+        assert_eq!(text(Bind::LeastArray(Vec::new())), "{}");
+        assert_eq!(text(Bind::GreatestArray(Vec::new())), "{}");
     }
 
     #[test]

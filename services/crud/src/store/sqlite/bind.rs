@@ -16,7 +16,9 @@ impl ToSql for Bind {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(match self {
             Bind::Value(value) => bound(value),
-            Bind::List(items) => ToSqlOutput::Owned(Value::Text(list(items))),
+            Bind::List(items) | Bind::LeastArray(items) | Bind::GreatestArray(items) => {
+                ToSqlOutput::Owned(Value::Text(list(items)))
+            }
             Bind::Stored(Stored::Int(value)) => ToSqlOutput::Owned(Value::Integer(*value)),
             Bind::Stored(Stored::Real(value)) => ToSqlOutput::Owned(Value::Real(*value)),
             Bind::Stored(Stored::Text(bytes)) => ToSqlOutput::Borrowed(ValueRef::Text(bytes)),

@@ -227,15 +227,17 @@ async fn filled(db: &Db) {
                 || format!("{}::text", quoted(&literal(name, samples).new_tree(&mut runner).unwrap().current()));
             let (one, two, three, four) = (value(), value(), value(), value());
             values.push(format!("{one}::{name}"));
-            let array = match id % 6 {
+            let array = match id % 8 {
                 0 => "NULL".to_owned(),
                 1 => "ARRAY[]::text[]".to_owned(),
                 2 => format!("ARRAY[{one}, NULL, {two}]"),
                 3 => format!("ARRAY[[{one}, {two}], [{three}, {four}]]"),
                 4 => format!("ARRAY[[{one}], [{two}]]"),
+                5 => format!("'[-1:1]=' || (ARRAY[{one}, NULL, {two}]::{name}[])::text"),
+                6 => format!("'[0:1][7:8]=' || (ARRAY[[{one}, {two}], [{three}, {four}]]::{name}[])::text"),
                 _ => format!("ARRAY[{three}]"),
             };
-            values.push(format!("{array}::{name}[]"));
+            values.push(format!("({array})::{name}[]"));
         }
         db.execute(&format!("INSERT INTO {prefix}every VALUES ({})", values.join(", "))).await;
     }
