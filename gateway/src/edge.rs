@@ -353,7 +353,8 @@ impl RequestedAccesses {
 
 fn access_to(database: &Arc<str>, access: query::TableAccess<'_>) -> Access {
     Access::Table(TableAccess {
-        database: database.clone(),
+        // Of a neighbour: its rules decide.
+        database: access.database.map_or_else(|| database.clone(), Arc::from),
         table: access.table.to_owned(),
         operation: access.operation,
         op: access.op,

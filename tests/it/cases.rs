@@ -81,15 +81,18 @@ async fn topics(shape: Shape, engine: Engine) -> anyhow::Result<()> {
 }
 
 /// The cases of one folder that are wrong. Without resources, everybody may do everything. A first line
-/// `-- role: NAME` of its schema, which makes that role, says who the server's connections are.
+/// `-- role: NAME` of its schema, which makes that role, says who the server's connections are; a first line
+/// `-- schemas: NAME` names schemas that are databases of their own.
 async fn topic(shape: Shape, engine: Engine, folder: &Path, suites: &[Suite]) -> anyhow::Result<Vec<String>> {
     let schema = std::fs::read_to_string(folder.join("schema.sql"))?;
     let rows = std::fs::read_to_string(folder.join("rows.sql"))?;
     let own = folder.join("resources");
     let resources = if own.exists() { std::fs::read_to_string(own)? } else { OPEN_LAB.to_owned() };
     let role = schema.lines().next().and_then(|line| line.strip_prefix("-- role: ")).map(str::to_owned);
+    let schemas = schema.lines().next().and_then(|line| line.strip_prefix("-- schemas: ")).unwrap_or_default();
+    let schemas = schemas.split_whitespace().map(str::to_owned).collect();
     let lab = Some(format!("{schema}\n{rows}"));
-    let mesh = TestMesh::with(shape, engine, &Setup { resources, lab, role, ..Setup::default() }).await?;
+    let mesh = TestMesh::with(shape, engine, &Setup { resources, lab, role, schemas, ..Setup::default() }).await?;
 
     let wrong = case::run(&mesh, suites, &rows).await?;
 

@@ -51,6 +51,8 @@ pub struct Setup {
     pub lab: Option<String>,
     /// The role as which the mesh connects to `lab` on a server; absent: its owner.
     pub role: Option<String>,
+    /// Further databases that are schemas of `lab` on a server, called as their schemas are.
+    pub schemas: Vec<String>,
     /// Further projects with the same `lab`, whose tables everybody may use: id and `spec`.
     pub projects: Vec<(String, Value)>,
     /// Whether the project shows its GraphQL schema.
@@ -161,14 +163,16 @@ pub fn write_resources(folder: &Path, music: &Database, lab: Option<&Database>, 
     let mut project = format!(
         "kind: project\nmeta: {{ id: shop }}\nspec:\n  tokens: [{{ kid: main, alg: HS256, secret: {secret}, primary: true }}]\n  limits: {{ {limits} }}\n  graphql: {{ introspection: {introspection} }}\n"
     );
-    for (id, database) in [("music", Some(music)), ("lab", lab)] {
+    let music = std::iter::once(("music", "public", Some(music)));
+    let schemas = setup.schemas.iter().map(|schema| (schema.as_str(), schema.as_str(), lab));
+    for (id, schema, database) in music.chain([("lab", "public", lab)]).chain(schemas) {
         if let Some(database) = database {
             let url = match (id, &setup.role) {
-                ("lab", Some(role)) => database.url_of(role)?,
+                (id, Some(role)) if id != "music" => database.url_of(role)?,
                 _ => database.url.clone(),
             };
             project.push_str(&format!(
-                "---\nkind: database\nmeta: {{ project: shop, id: {id} }}\nspec: {{ url: \"{url}\" }}\n"
+                "---\nkind: database\nmeta: {{ project: shop, id: {id} }}\nspec: {{ url: \"{url}\", schema: {schema} }}\n"
             ));
         }
     }

@@ -2,8 +2,6 @@
 //!
 //! All others get a denial, which is the same whether the table exists or not. In development, errors are shown to all.
 
-use std::borrow::Cow;
-
 use mesh::Fault;
 use proto::auth::{Access, TableAccess};
 use query::{Document, Error, Operation};
@@ -59,11 +57,15 @@ impl Edge {
             return denial;
         }
         let named = related.as_deref().or_else(|| error.unknown_in());
-        if let Some(table) = named.filter(|table| *table != attempt.table)
-            && let Some(denial) =
-                self.denial(caller, project, AttemptedAccess { table, operation: Operation::Read, ..attempt }).await
+        for (database, table) in named.map(|table| tables_called(project, attempt.database, table)).unwrap_or_default()
         {
-            return denial;
+            if (&*database, &*table) == (attempt.database, attempt.table) {
+                continue;
+            }
+            let named = AttemptedAccess { database: &database, table: &table, operation: Operation::Read };
+            if let Some(denial) = self.denial(caller, project, named).await {
+                return denial;
+            }
         }
         Fault::from(self.without_hidden_hint(caller, project, attempt, error).await)
     }
@@ -77,7 +79,7 @@ impl Edge {
         mut error: Error,
     ) -> Error {
         let hinted = if let Error::UnknownTable { nearest: Some(near), .. } = &error {
-            Some(Cow::from(near))
+            Some((attempt.database.to_owned(), near.clone()))
         } else if let Error::UnknownColumn { table, nearest: Some(near), .. }
         | Error::UnknownRelation { table, nearest: Some(near), .. } = &error
         {
@@ -85,8 +87,9 @@ impl Edge {
         } else {
             None
         };
-        let Some(table) = hinted.map(Cow::into_owned) else { return error };
-        let is_hidden = self.denial(caller, project, AttemptedAccess { table: &table, ..attempt }).await.is_some();
+        let Some((database, table)) = hinted else { return error };
+        let hinted = AttemptedAccess { database: &database, table: &table, ..attempt };
+        let is_hidden = self.denial(caller, project, hinted).await.is_some();
         if is_hidden
             && let Error::UnknownTable { nearest, .. }
             | Error::UnknownColumn { nearest, .. }
@@ -122,8 +125,22 @@ impl Edge {
     }
 }
 
-/// The table that `relation` of `table` leads to; `None` where that is no relation.
-fn relation_target<'a>(project: &'a Project, database: &str, table: &str, relation: &str) -> Option<Cow<'a, str>> {
-    let table = project.schema(database).ok()?.table(table).ok()?;
-    table.relation(relation).ok().map(|relation| Cow::from(&relation.table))
+/// Database and name of each table that an error about `database` may mean by `table`: relations lead into others too,
+/// whose tables may have the same name.
+fn tables_called(project: &Project, database: &str, table: &str) -> Vec<(String, String)> {
+    let known = project.schema(database).map(|schema| schema.all_tables()).unwrap_or_default();
+    let place = |of: Option<&str>| (of.unwrap_or(database).to_owned(), table.to_owned());
+    let called = known.iter().filter(|known| known.name == table).map(|known| place(known.database.as_deref()));
+    let called: Vec<_> = called.collect();
+    if called.is_empty() { vec![place(None)] } else { called }
+}
+
+/// Database and name of the table that `relation` of the table called `table` leads to; `None` where that is no relation.
+fn relation_target(project: &Project, database: &str, table: &str, relation: &str) -> Option<(String, String)> {
+    let places = tables_called(project, database, table);
+    let schema = project.schema(database).ok()?;
+    places.iter().find_map(|(of, table)| {
+        let relation = schema.table_of((of != database).then_some(of), table).ok()?.find_relation(relation)?;
+        Some((relation.database.as_deref().unwrap_or(database).to_owned(), relation.table.clone()))
+    })
 }

@@ -79,6 +79,7 @@ fn table(name: &str, columns: &[&str]) -> Table {
         abilities: query::Abilities::default(),
     };
     Table {
+        database: None,
         name: name.to_owned(),
         kind: TableKind::Table,
         columns: columns.iter().map(column).collect(),
@@ -101,6 +102,7 @@ fn refer(table: &mut Table, column: &str, to: &str) {
 fn refer_to(table: &mut Table, column: &str, to: &str, foreign: &str) {
     table.foreign_keys.push(ForeignKey {
         columns: vec![column.to_owned()],
+        foreign_database: None,
         foreign_table: to.to_owned(),
         foreign_columns: vec![foreign.to_owned()],
     });

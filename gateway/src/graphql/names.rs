@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use foldhash::{HashMap, HashMapExt};
-use query::{Schema, Table};
+use query::{Relation, Schema, Table};
 
 use super::turns::Turns;
 use crate::catalogue::Project;
@@ -126,6 +126,7 @@ impl Names {
         for (database, schema) in schemas(&project) {
             names.name_fields(database, schema);
         }
+        names.spread_renamed(&project);
         names.name_roots(&project);
         names
     }
@@ -168,6 +169,15 @@ impl Names {
     /// The table that the database at an index calls `name`.
     pub fn table_of(&self, database: usize, name: &str) -> Option<usize> {
         self.databases[database].by_table.get(name).copied()
+    }
+
+    /// The table that a relation of a table of the database at an index leads to.
+    pub fn target(&self, database: usize, relation: &Relation) -> Option<usize> {
+        let database = match &relation.database {
+            None => database,
+            Some(id) => self.project.databases.iter().position(|database| *database.id == **id)?,
+        };
+        self.table_of(database, &relation.table)
     }
 
     /// The number of tables, whose indexes are below it.
@@ -240,9 +250,8 @@ impl Names {
 
     fn name_fields(&mut self, database: usize, schema: &Schema) {
         for (index, stored) in schema.tables().iter().enumerate() {
-            let by_table = &self.databases[database].by_table;
             let mut fields = HashMap::new();
-            let wanted: Vec<(&str, Field)> = wanted_fields(stored, by_table);
+            let wanted: Vec<(&str, Field)> = self.wanted_fields(database, stored);
             let mut columns = vec![String::new(); stored.columns.len()];
             let mut renamed = false;
             // Exact names first: what has to be renamed makes way for them.
@@ -268,6 +277,28 @@ impl Names {
             self.tables[table].long_named = long_named;
             self.tables[table].columns = columns;
         }
+    }
+
+    /// Conditions lead from a database into its neighbours: what is renamed there is renamed for it.
+    fn spread_renamed(&mut self, project: &Project) {
+        let renamed: Vec<bool> = self.databases.iter().map(|database| database.renamed).collect();
+        for (database, schema) in schemas(project) {
+            let is_renamed = |table: &Table| {
+                let index = project.databases.iter().position(|known| Some(&*known.id) == table.database.as_deref());
+                index.is_some_and(|index| renamed[index])
+            };
+            self.databases[database].renamed |= schema.all_tables().iter().any(is_renamed);
+        }
+    }
+
+    /// Columns, then relations, in their order.
+    fn wanted_fields<'t>(&self, database: usize, table: &'t Table) -> Vec<(&'t str, Field)> {
+        let columns = table.columns.iter().enumerate();
+        let columns = columns.map(|(index, column)| (column.name.as_str(), Field::Column(index)));
+        let relations = table.relations.iter().enumerate().filter_map(|(index, relation)| {
+            Some((relation.name.as_str(), Field::Relation(index, self.target(database, relation)?)))
+        });
+        columns.chain(relations).collect()
     }
 
     fn name_roots(&mut self, project: &Project) {
@@ -322,16 +353,6 @@ impl Names {
 
 fn schemas(project: &Project) -> impl Iterator<Item = (usize, &Schema)> {
     project.databases.iter().enumerate().filter_map(|(index, database)| Some((index, database.schema.as_deref()?)))
-}
-
-/// Columns, then relations, in their order.
-fn wanted_fields<'a>(table: &'a Table, by_table: &HashMap<String, usize>) -> Vec<(&'a str, Field)> {
-    let columns = table.columns.iter().enumerate().map(|(index, column)| (column.name.as_str(), Field::Column(index)));
-    let relations = table.relations.iter().enumerate().filter_map(|(index, relation)| {
-        let to = *by_table.get(&relation.table)?;
-        Some((relation.name.as_str(), Field::Relation(index, to)))
-    });
-    columns.chain(relations).collect()
 }
 
 fn add_aggregates(table: &Table, fields: &mut HashMap<String, Field>, wanted: &[(&str, Field)]) {

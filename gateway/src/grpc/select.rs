@@ -53,7 +53,7 @@ impl Selection {
         }
         for (name, related) in &self.relations {
             let relation = table.relation(name)?;
-            let far = parser.schema.table(&relation.table)?;
+            let far = parser.schema.target(relation)?;
             budget.field()?;
             budget.enter_relation()?;
             let node = Node {

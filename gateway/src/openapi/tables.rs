@@ -295,7 +295,7 @@ impl<'a> Describer<'a> {
     fn relations(&self, table: usize) -> impl Iterator<Item = (&'a Relation, usize)> + use<'a> {
         let (names, database) = (self.names, self.names.table(table).database);
         let relations = self.stored(table).relations.iter();
-        relations.filter_map(move |relation| Some((relation, names.table_of(database, &relation.table)?)))
+        relations.filter_map(move |relation| Some((relation, names.target(database, relation)?)))
     }
 }
 

@@ -366,12 +366,14 @@ fn schema(album: &[&str]) -> Schema {
     let mut track = table("track", &["track_id", "name", "album_id"]);
     track.foreign_keys.push(ForeignKey {
         columns: vec!["album_id".to_owned()],
+        foreign_database: None,
         foreign_table: "album".to_owned(),
         foreign_columns: vec!["album_id".to_owned()],
     });
     let mut secret = table("secret", &["secret_id", "title", "track_id"]);
     secret.foreign_keys.push(ForeignKey {
         columns: vec!["track_id".to_owned()],
+        foreign_database: None,
         foreign_table: "track".to_owned(),
         foreign_columns: vec!["track_id".to_owned()],
     });
@@ -391,6 +393,7 @@ fn table(name: &str, columns: &[&str]) -> Table {
         abilities: query::Abilities::default(),
     };
     Table {
+        database: None,
         name: name.to_owned(),
         kind: TableKind::Table,
         columns: columns.iter().map(column).collect(),

@@ -14,7 +14,8 @@ members!(query::Comparisons, wire::Comparisons, "column.comparisons", { All, Equ
 impl From<&Schema> for wire::Schema {
     /// Relations of foreign keys do not travel: the other side derives the same ones.
     fn from(schema: &Schema) -> Self {
-        Self { tables: schema.tables().iter().map(wire::Table::from).collect() }
+        let tables = schema.all_tables().iter().map(wire::Table::from).collect();
+        Self { tables, database: schema.database().to_owned() }
     }
 }
 
@@ -22,7 +23,7 @@ impl TryFrom<wire::Schema> for Schema {
     type Error = Error;
 
     fn try_from(schema: wire::Schema) -> Result<Self, Error> {
-        Ok(Schema::new(all(schema.tables)?))
+        Ok(Schema::with_neighbours(schema.database, all(schema.tables)?))
     }
 }
 
@@ -30,6 +31,7 @@ impl From<&Table> for wire::Table {
     fn from(table: &Table) -> Self {
         Self {
             name: table.name.clone(),
+            database: table.database.clone().unwrap_or_default(),
             kind: wire::TableKind::from(table.kind).into(),
             columns: table.columns.iter().map(wire::Column::from).collect(),
             primary_key: table.primary_key.clone(),
@@ -51,6 +53,7 @@ impl TryFrom<wire::Table> for Table {
     fn try_from(table: wire::Table) -> Result<Self, Error> {
         Ok(Self {
             name: table.name,
+            database: neighbour(table.database),
             kind: member::<wire::TableKind, _>(table.kind, "table.kind")?,
             columns: all(table.columns)?,
             primary_key: table.primary_key,
@@ -123,6 +126,7 @@ impl From<&ForeignKey> for wire::ForeignKey {
     fn from(key: &ForeignKey) -> Self {
         Self {
             columns: key.columns.clone(),
+            foreign_database: key.foreign_database.clone().unwrap_or_default(),
             foreign_table: key.foreign_table.clone(),
             foreign_columns: key.foreign_columns.clone(),
         }
@@ -131,20 +135,38 @@ impl From<&ForeignKey> for wire::ForeignKey {
 
 impl From<wire::ForeignKey> for ForeignKey {
     fn from(key: wire::ForeignKey) -> Self {
-        Self { columns: key.columns, foreign_table: key.foreign_table, foreign_columns: key.foreign_columns }
+        Self {
+            columns: key.columns,
+            foreign_database: neighbour(key.foreign_database),
+            foreign_table: key.foreign_table,
+            foreign_columns: key.foreign_columns,
+        }
     }
 }
 
 impl From<&Relation> for wire::TableLink {
     fn from(relation: &Relation) -> Self {
         let (columns, foreign_columns) = relation.on.iter().cloned().unzip();
-        let Relation { name, long_name: _, table, many, refers, on: _ } = relation.clone();
-        Self { name, table, many, refers, columns, foreign_columns }
+        let Relation { name, long_name: _, database, table, many, refers, on: _ } = relation.clone();
+        Self { name, database: database.unwrap_or_default(), table, many, refers, columns, foreign_columns }
     }
 }
 
 impl From<wire::TableLink> for Relation {
-    fn from(wire::TableLink { name, table, many, refers, columns, foreign_columns }: wire::TableLink) -> Self {
-        Self { name, long_name: None, table, many, refers, on: columns.into_iter().zip(foreign_columns).collect() }
+    fn from(link: wire::TableLink) -> Self {
+        Self {
+            name: link.name,
+            long_name: None,
+            database: neighbour(link.database),
+            table: link.table,
+            many: link.many,
+            refers: link.refers,
+            on: link.columns.into_iter().zip(link.foreign_columns).collect(),
+        }
     }
+}
+
+/// The id of a neighbour; `None` for the schema's own database.
+fn neighbour(database: String) -> Option<String> {
+    (!database.is_empty()).then_some(database)
 }

@@ -39,12 +39,14 @@ fn schema() -> Schema {
     let named = types.enumerate().map(|(index, r#type)| column(&format!("c{index}"), r#type));
     let employee = Table {
         name: "employee".to_owned(),
+        database: Some("hr".to_owned()),
         kind: TableKind::Table,
         columns: [column("employee_id", Int32), column("reports_to", Int32)].into_iter().chain(named).collect(),
         primary_key: vec!["employee_id".to_owned()],
         unique_keys: vec![vec!["c6".to_owned(), "c7".to_owned()]],
         foreign_keys: vec![ForeignKey {
             columns: vec!["reports_to".to_owned()],
+            foreign_database: Some("hr".to_owned()),
             foreign_table: "employee".to_owned(),
             foreign_columns: vec!["employee_id".to_owned()],
         }],
@@ -52,6 +54,7 @@ fn schema() -> Schema {
         links: vec![query::Relation {
             name: "known_as".to_owned(),
             long_name: None,
+            database: Some("hr".to_owned()),
             table: "names".to_owned(),
             many: true,
             refers: true,
@@ -64,6 +67,7 @@ fn schema() -> Schema {
     };
     let names = Table {
         name: "names".to_owned(),
+        database: None,
         kind: TableKind::View,
         columns: vec![column("name", Text)],
         primary_key: Vec::new(),
@@ -76,7 +80,7 @@ fn schema() -> Schema {
         row_id: vec!["tableoid".to_owned(), "ctid".to_owned()],
         has_children: false,
     };
-    Schema::new(vec![employee, names])
+    Schema::with_neighbours("music".to_owned(), vec![names, employee])
 }
 
 fn values() -> impl Strategy<Value = Value> {

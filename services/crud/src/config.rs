@@ -10,6 +10,7 @@ use query::resources::{Database, DatabaseMeta, DatabaseResource, Engine};
 
 use crate::{
     Error,
+    neighbours::Neighbour,
     sql::Dialect,
     store::{Store, postgres, sqlite},
 };
@@ -102,13 +103,15 @@ pub struct DatabaseSource {
     pub folder: PathBuf,
     /// Base folder of relative SQLite files.
     pub data: PathBuf,
+    /// Other schemas of the same database.
+    pub neighbours: Vec<Neighbour>,
 }
 
 /// Opens the store of `source`, with its dialect. An SQLite file is created if there is none.
 ///
 /// Blocks.
 pub fn open(source: &DatabaseSource, tasks: &Tasks) -> Result<(Store, Dialect), Error> {
-    let DatabaseSource { id, spec, folder, data } = source;
+    let DatabaseSource { id, spec, folder, data, neighbours } = source;
     match spec.engine() {
         Some(Engine::Sqlite) => {
             let file = path(&spec.url, data).map_err(Error::Unavailable)?;
@@ -117,7 +120,8 @@ pub fn open(source: &DatabaseSource, tasks: &Tasks) -> Result<(Store, Dialect), 
         }
         Some(Engine::Postgres) => {
             let store = postgres::Postgres::open(id, &spec.url, &spec.schema, spec.pool.max, tasks);
-            Ok((Store::Postgres(store.map_err(Error::Unavailable)?), Dialect::postgres(&spec.schema)))
+            let dialect = Dialect::postgres(&spec.schema, neighbours.clone());
+            Ok((Store::Postgres(store.map_err(Error::Unavailable)?), dialect))
         }
         None => Err(Error::Unavailable("the url names no known engine".to_owned())),
     }

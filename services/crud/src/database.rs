@@ -15,7 +15,7 @@ use crate::{
     budget::{Budget, Memory},
     error::{ReadError, StatementError},
     grant::Grants,
-    links::{self, TableLinks},
+    links::{self, DatabaseLinks},
     meters::{Meters, timed},
     options::AnswerOptions,
     prepared::{CompiledReads, PreparedReads, ReadShape},
@@ -44,7 +44,7 @@ pub struct Database {
     prepared: PreparedReads,
     snapshot: ArcSwap<SchemaSnapshot>,
     /// Links of its tables. Who replaces the snapshot holds them meanwhile.
-    links: Mutex<Arc<TableLinks>>,
+    links: Mutex<Arc<DatabaseLinks>>,
     /// When an unknown name made us refresh the schema.
     last_refresh: Mutex<Option<Instant>>,
     /// Told when a refresh found another schema.
@@ -76,8 +76,8 @@ pub struct SchemaSnapshot {
 
 impl SchemaSnapshot {
     /// The snapshot with the relations that `links` declare, in the place of those declared before.
-    fn with_links(self, links: &TableLinks) -> Self {
-        let has_none = || self.schema.tables().iter().all(|table| table.links.is_empty());
+    fn with_links(self, links: &DatabaseLinks) -> Self {
+        let has_none = || self.schema.all_tables().iter().all(|table| table.links.is_empty());
         if links.is_empty() && self.links_left_out.is_empty() && has_none() {
             return self;
         }
@@ -96,14 +96,14 @@ impl Database {
         prepared: PreparedReads,
     ) -> Result<Self, Error> {
         let meters = Meters::new(metrics, dialect.engine().name());
-        let schema_mark = store.schema_mark().await?;
+        let schema_mark = store.schema_mark(dialect.neighbours()).await?;
         let snapshot = ArcSwap::from_pointee(inspect(&store, dialect, &prepared, schema_mark).await?);
         let (links, last_refresh, moved) = (Mutex::default(), Mutex::default(), Arc::default());
         Ok(Self { store, meters, memory, prepared, snapshot, links, last_refresh, moved })
     }
 
     /// Puts `links` in the place of those declared before; whether they are others.
-    pub fn link(&self, links: Arc<TableLinks>) -> bool {
+    pub fn link(&self, links: Arc<DatabaseLinks>) -> bool {
         let mut declared = self.links.lock().expect("no code panics while it holds this lock");
         if *declared == links {
             return false;
@@ -133,7 +133,7 @@ impl Database {
     /// Reads the schema again if its mark changed; whether the schema did.
     pub async fn refresh(&self) -> Result<bool, Error> {
         let before = self.schema_snapshot();
-        let schema_mark = self.store.schema_mark().await?;
+        let schema_mark = self.store.schema_mark(before.dialect.neighbours()).await?;
         let is_expired = before.expires.is_some_and(|expires| Instant::now() >= expires);
         if schema_mark.is_some() && schema_mark == before.schema_mark && !is_expired {
             return Ok(false);
@@ -344,7 +344,7 @@ async fn inspect(
     prepared: &PreparedReads,
     schema_mark: Option<String>,
 ) -> Result<SchemaSnapshot, Error> {
-    let Introspected { schema, left_out } = store.introspect().await?;
+    let Introspected { schema, left_out } = store.introspect(dialect.neighbours()).await?;
     let may_return = left_out.iter().any(|object| object.is_transient);
     if let Some(query) = dialect.index_query() {
         store.snapshot(&[query], &Budget::unlimited()).await?.iter().for_each(|rows| dialect.learn_indexes(rows));

@@ -22,7 +22,8 @@ use crate::{
     budget::{AnswerLimit, Memory},
     config::{self, Config},
     database::Database,
-    links::{self, TableLinks},
+    links::{self, DatabaseLinks},
+    neighbours::{self, Neighbour},
     options::AnswerOptions,
     prepared::PreparedReads,
     store::postgres::{Postgres, Survey},
@@ -64,8 +65,10 @@ pub struct DatabaseEntry {
     /// Spec of its resource.
     pub spec: DatabaseSpec,
     folder: PathBuf,
+    /// Other schemas of the same database.
+    neighbours: Vec<Neighbour>,
     /// Links of its tables.
-    links: ArcSwap<TableLinks>,
+    links: ArcSwap<DatabaseLinks>,
     state: watch::Sender<DatabaseState>,
     /// Version of the schema that the mesh was last told of; 0 before the first.
     told: AtomicU64,
@@ -146,14 +149,20 @@ impl Databases {
             (meta.id.clone(), Project { numbers: spec.numbers, databases: HashMap::new() })
         };
         let mut projects: HashMap<String, Project> = snapshot.of().map(project).collect();
-        let mut links = links::of(snapshot);
+        let links = links::of(snapshot);
+        let mut neighbours = neighbours::of(snapshot, &links);
         for (DatabaseResource { meta, spec }, document) in snapshot.of() {
             let Some(project) = projects.get_mut(&meta.project) else { continue };
             let known = before.get(&meta.project).and_then(|project| project.databases.get(&meta.id));
-            let links = links.remove(&(meta.project.clone(), meta.id.clone())).unwrap_or_default();
+            let neighbours = neighbours.remove(&(meta.project.clone(), meta.id.clone())).unwrap_or_default();
+            let links = DatabaseLinks::of(&meta.project, &meta.id, &neighbours, &links);
             let database = match known {
-                Some(known) if known.spec == *spec && known.folder == document.folder => known.clone(),
-                _ => self.add(meta, spec.clone(), &document.folder),
+                Some(known)
+                    if known.spec == *spec && known.folder == document.folder && known.neighbours == neighbours =>
+                {
+                    known.clone()
+                }
+                _ => self.add(meta, spec.clone(), &document.folder, neighbours),
             };
             database.links.store(Arc::new(links));
             project.databases.insert(meta.id.clone(), database);
@@ -183,13 +192,20 @@ impl Databases {
     }
 
     /// Adds a database and the task that keeps it open for as long as it is in force.
-    fn add(self: &Arc<Self>, meta: &DatabaseMeta, spec: DatabaseSpec, folder: &Path) -> Arc<DatabaseEntry> {
+    fn add(
+        self: &Arc<Self>,
+        meta: &DatabaseMeta,
+        spec: DatabaseSpec,
+        folder: &Path,
+        neighbours: Vec<Neighbour>,
+    ) -> Arc<DatabaseEntry> {
         let stop = self.tasks.stop().child_token();
         let database = Arc::new(DatabaseEntry {
             project: meta.project.clone(),
             id: meta.id.clone(),
             spec,
             folder: folder.to_owned(),
+            neighbours,
             links: ArcSwap::default(),
             state: watch::Sender::new(DatabaseState::Connecting),
             told: AtomicU64::new(0),
@@ -253,6 +269,7 @@ impl Databases {
             spec: database.spec.clone(),
             folder: database.folder.clone(),
             data: self.data.clone(),
+            neighbours: database.neighbours.clone(),
         };
         let tasks = self.tasks.clone();
         let (store, dialect) = blocking::run(move |_| config::open(&source, &tasks)).await??;
@@ -390,7 +407,7 @@ pub async fn introspect(url: &str, schema: &str, data: &Path) -> Result<Introspe
             return Err(query::Error::Malformed(text).into());
         }
     };
-    store.introspect().await
+    store.introspect(&[]).await
 }
 
 /// The schemas of the PostgreSQL database behind `url`, which is opened for it, and the foreign keys between them.

@@ -61,24 +61,24 @@ impl<'g> Grants<'g> {
         self.grants
     }
 
-    /// Whether all of them are for the project and the database of the request, and hold now.
+    /// Whether all of them are for the project of the request, and hold now. What a read accesses decides of which
+    /// databases they have to be.
     pub fn are_in_scope(&self) -> bool {
-        self.grants.iter().all(|grant| {
-            grant.project == self.scope.project
-                && grant.database == self.scope.database
-                && grant.expires_ms >= self.scope.now_ms
-        })
+        self.grants.iter().all(|grant| grant.project == self.scope.project && grant.expires_ms >= self.scope.now_ms)
     }
 
     /// The next grant, which must be for `operation` on `table`.
     pub fn take(&mut self, table: &Table, operation: Operation) -> Result<Granted<'g>, Error> {
-        let wanted = || format!("{} of table {}", operation.name(), table.name);
+        let wanted = || {
+            let database = table.database.as_ref().map(|database| format!("{database}.")).unwrap_or_default();
+            format!("{} of table {database}{}", operation.name(), table.name)
+        };
         let Some((grant, left)) = self.grants.split_first() else {
             return Err(Error::Ungranted(format!("no grant for {}", wanted())));
         };
         self.grants = left;
         let is_wanted = grant.project == self.scope.project
-            && grant.database == self.scope.database
+            && grant.database == table.database.as_deref().unwrap_or(self.scope.database)
             && grant.table == table.name
             && grant.operation == operation;
         if !is_wanted {

@@ -156,7 +156,7 @@ impl<'s> Uses<'s> {
         self.sorted.extend(node.sort.iter().filter_map(|key| table.column(&key.column).ok()));
         for field in node.fields.iter() {
             if let FieldKind::Relation { name, node } = &field.kind
-                && let Ok(far) = table.relation(name).and_then(|relation| schema.table(&relation.table))
+                && let Ok(far) = table.relation(name).and_then(|relation| schema.target(relation))
             {
                 self.node(schema, far, node);
             }
@@ -173,7 +173,7 @@ impl<'s> Uses<'s> {
             Filter::In { column, values } => self.compared(table, column, values),
             Filter::IsNull { .. } => {}
             Filter::Related { relation, filter, .. } => {
-                if let Ok(far) = table.relation(relation).and_then(|relation| schema.table(&relation.table)) {
+                if let Ok(far) = table.relation(relation).and_then(|relation| schema.target(relation)) {
                     self.filter(schema, far, filter);
                 }
             }

@@ -6,10 +6,53 @@ use foldhash::{HashMap, HashMapExt};
 use mesh::resources::Snapshot;
 use query::{Column, Relation, Schema, Table, resources::TableLink};
 
-use crate::{LeftOut, sql::Dialect};
+use crate::{LeftOut, neighbours::Neighbour, sql::Dialect};
 
 /// The links of a database: by table, then by the name of the relation.
 pub type TableLinks = BTreeMap<String, BTreeMap<String, TableLink>>;
+
+/// The links of a database and of its neighbours.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DatabaseLinks {
+    /// The database's id.
+    database: String,
+    own: TableLinks,
+    neighbours: BTreeMap<String, TableLinks>,
+}
+
+impl DatabaseLinks {
+    /// Those of the database called `database`, out of `all` links by project and database.
+    pub fn of(
+        project: &str,
+        database: &str,
+        neighbours: &[Neighbour],
+        all: &HashMap<(String, String), TableLinks>,
+    ) -> Self {
+        let of = |id: &str| all.get(&(project.to_owned(), id.to_owned())).cloned().unwrap_or_default();
+        let neighbours = neighbours.iter().map(|one| (one.database.clone(), of(&one.database))).collect();
+        let links = Self { database: database.to_owned(), own: of(database), neighbours };
+        // Equal to those of before any were declared.
+        if links.is_empty() { Self::default() } else { links }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.own.is_empty() && self.neighbours.values().all(BTreeMap::is_empty)
+    }
+
+    /// The database that a link of `home` leads to, as the schema of this one knows it.
+    fn target(&self, home: Option<&str>, link: &TableLink) -> Option<String> {
+        let target = link.database.as_deref().or(home)?;
+        (target != self.database).then(|| target.to_owned())
+    }
+}
+
+#[cfg(test)]
+impl From<TableLinks> for DatabaseLinks {
+    fn from(own: TableLinks) -> Self {
+        Self { own, ..Self::default() }
+    }
+}
 
 /// The links of the databases of a snapshot, by project and database.
 pub fn of(snapshot: &Snapshot) -> HashMap<(String, String), TableLinks> {
@@ -28,30 +71,64 @@ pub fn of(snapshot: &Snapshot) -> HashMap<(String, String), TableLinks> {
 
 /// `schema` with the relations that `links` declare in the place of those declared before, and the links that are left
 /// out because it has no such relations.
-pub fn apply(schema: Schema, links: &TableLinks, dialect: &Dialect) -> (Schema, Vec<LeftOut>) {
-    let (mut resolved, mut left_out) = (HashMap::<&str, Vec<Relation>>::new(), Vec::new());
-    for (table, links) in links {
-        for (name, link) in links {
-            match relation(&schema, table, name, link, dialect) {
-                Ok(relation) => resolved.entry(table.as_str()).or_default().push(relation),
+pub fn apply(schema: Schema, links: &DatabaseLinks, dialect: &Dialect) -> (Schema, Vec<LeftOut>) {
+    let mut resolved = HashMap::<(Option<&str>, &str), Vec<Relation>>::new();
+    let mut left_out = Vec::new();
+    let neighbours = links.neighbours.iter().map(|(id, links)| (Some(id.as_str()), links));
+    for (home, of_database) in [(None, &links.own)].into_iter().chain(neighbours) {
+        for (table, name, link) in each(of_database) {
+            let target = links.target(home, link);
+            let own = schema.table_of(home, table);
+            let found = own
+                .map_err(|error| error.to_string())
+                .and_then(|own| relation(&schema, own, name, Link { link, target }, dialect));
+            match found {
+                Ok(relation) => resolved.entry((home, table)).or_default().push(relation),
+                // Of a neighbour: it is left out there.
+                Err(_) if home.is_some() => {}
                 Err(why) => left_out.push(LeftOut::until_change(format!("{table}.links.{name}"), why)),
             }
         }
     }
+    let database = schema.database().to_owned();
     let mut tables = schema.into_tables();
     for table in &mut tables {
-        table.links = resolved.remove(table.name.as_str()).unwrap_or_default();
+        table.links = resolved.remove(&(table.database.as_deref(), table.name.as_str())).unwrap_or_default();
     }
-    (Schema::new(tables), left_out)
+    (Schema::with_neighbours(database, tables), left_out)
 }
 
-/// The relation called `name` of `table` that `link` declares, or why there is none.
-fn relation(schema: &Schema, table: &str, name: &str, link: &TableLink, dialect: &Dialect) -> Result<Relation, String> {
+/// Table, name and link of each.
+fn each(links: &TableLinks) -> impl Iterator<Item = (&str, &str, &TableLink)> {
+    links.iter().flat_map(|(table, links)| links.iter().map(move |(name, link)| (table.as_str(), name.as_str(), link)))
+}
+
+/// A link, and the database that it leads to: `None` for the schema's own.
+struct Link<'l> {
+    link: &'l TableLink,
+    target: Option<String>,
+}
+
+/// The relation called `name` of table `own` that `link` declares, or why there is none.
+fn relation(
+    schema: &Schema,
+    own: &Table,
+    name: &str,
+    Link { link, target }: Link<'_>,
+    dialect: &Dialect,
+) -> Result<Relation, String> {
     let told = |error: query::Error| error.to_string();
-    let own = schema.table(table).map_err(told)?;
-    let far = schema.table(&link.table).map_err(told)?;
+    if let Some(database) = &target
+        && dialect.neighbours().iter().all(|neighbour| neighbour.database != *database)
+    {
+        return Err(format!(
+            "invalid database {database}: must be another schema of the same PostgreSQL database, with a url that names the \
+             same server, database and role"
+        ));
+    }
+    let far = schema.table_of(target.as_deref(), &link.table).map_err(told)?;
     if own.column(name).is_ok() {
-        return Err(format!("{name} is a column of table {table}: expected another name"));
+        return Err(format!("{name} is a column of table {}: expected another name", own.name));
     }
     let pairs = link.on.iter().map(|(here, there)| Ok((own.column(here)?, far.column(there)?)));
     let pairs: Vec<(&Column, &Column)> = pairs.collect::<Result<_, _>>().map_err(told)?;
@@ -71,6 +148,7 @@ fn relation(schema: &Schema, table: &str, name: &str, link: &TableLink, dialect:
     Ok(Relation {
         name: name.to_owned(),
         long_name: None,
+        database: target,
         table: far.name.clone(),
         many: link.many.unwrap_or(!is_single),
         // The key's collation decides what is equal.

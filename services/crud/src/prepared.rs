@@ -259,6 +259,7 @@ impl<'r> ReadShape<'r> {
 
     /// What of a grant counts for reads; whether it holds for the request is checked for each.
     fn grant(&mut self, grant: &'r GrantTerms) {
+        self.text(&grant.database);
         self.named(grant.operation as u8, &grant.table);
         self.filter(&grant.filter);
         let Columns { deny, read, filter, write: _ } = &*grant.columns;

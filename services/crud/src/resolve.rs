@@ -343,7 +343,7 @@ impl<'s, 'g: 's> Resolver<'s, 'g> {
             }
             FieldKind::Relation { name, node } if !aggregates => {
                 let relation = table.relation(name)?;
-                let far = self.schema.table(&relation.table)?;
+                let far = self.schema.target(relation)?;
                 let on = pairs(table, far, relation)?;
                 Ok(MemberKind::Relation { name: &relation.name, many: relation.many, on, node: self.node(far, node)? })
             }
@@ -389,7 +389,7 @@ impl<'s, 'g: 's> Resolver<'s, 'g> {
             Filter::IsNull { column: name } => Cond::IsNull(column(name)?),
             Filter::Related { relation, quantifier, filter, .. } => {
                 let relation = table.relation(relation)?;
-                let far = self.schema.table(&relation.table)?;
+                let far = self.schema.target(relation)?;
                 let on = pairs(table, far, relation)?;
                 let (granted, cond) = match author {
                     Author::Rule => (Cond::TRUE, self.cond(far, filter, author)?),

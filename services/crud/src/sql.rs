@@ -175,7 +175,7 @@ impl<'d> Sql<'d> {
 
     /// Appends a table's name.
     pub fn table(&mut self, table: &Table) {
-        if let Some(schema) = self.dialect.schema() {
+        if let Some(schema) = self.dialect.schema_of(table) {
             self.ident(schema);
             self.push(".");
         }

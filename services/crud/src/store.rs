@@ -10,6 +10,7 @@ use crate::{
     budget::{Budget, Room},
     cell::{Cell, Key, KeyForm},
     error::StatementError,
+    neighbours::Neighbour,
     operand::ArgSource,
 };
 
@@ -178,19 +179,21 @@ impl Store {
     }
 
     /// Introspects the schema. What cannot be served is left out of it.
-    pub async fn introspect(&self) -> Result<Introspected, Error> {
+    ///
+    /// Tables of `neighbours` are there too, as far as foreign keys or links connect them.
+    pub async fn introspect(&self, neighbours: &[Neighbour]) -> Result<Introspected, Error> {
         match self {
             Store::Sqlite(store) => store.introspect().await,
-            Store::Postgres(store) => Box::pin(store.introspect()).await,
+            Store::Postgres(store) => Box::pin(store.introspect(neighbours)).await,
         }
     }
 
     /// A text that changes whenever the schema does, much cheaper than [`Store::introspect`]; `None` where there is no
     /// such thing.
-    pub async fn schema_mark(&self) -> Result<Option<String>, Error> {
+    pub async fn schema_mark(&self, neighbours: &[Neighbour]) -> Result<Option<String>, Error> {
         match self {
             Store::Sqlite(store) => store.schema_mark().await,
-            Store::Postgres(store) => Box::pin(store.schema_mark()).await,
+            Store::Postgres(store) => Box::pin(store.schema_mark(neighbours)).await,
         }
     }
 

@@ -10,6 +10,8 @@ use crate::{
 /// Access to one table at one place of an operation, with the parts of the request that its rule may read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TableAccess<'a> {
+    /// The id of the table's database where that is a neighbour; `None`: that of the operation.
+    pub database: Option<&'a str>,
     /// The table's name.
     pub table: &'a str,
     /// The operation on it.
@@ -138,12 +140,22 @@ impl<'a, V: FnMut(TableAccess<'a>)> Walk<'a, V> {
 
     /// The table that the relation called `name` leads to.
     fn far(&self, table: &Table, name: &str) -> Result<&'a Table, Error> {
-        self.schema.table(&table.relation(name)?.table)
+        self.schema.target(table.relation(name)?)
     }
 }
 
 fn access(table: &Table, operation: Operation) -> TableAccess<'_> {
-    TableAccess { table: &table.name, operation, find: None, docs: None, changes: &[], op: "all", limit: None, skip: 0 }
+    TableAccess {
+        database: table.database.as_deref(),
+        table: &table.name,
+        operation,
+        find: None,
+        docs: None,
+        changes: &[],
+        op: "all",
+        limit: None,
+        skip: 0,
+    }
 }
 
 fn unless_true(filter: &Filter) -> Option<&Filter> {

@@ -86,6 +86,7 @@ pub fn table(name: &str, columns: &str, primary_key: &[&str], foreign_keys: &[(&
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     Table {
         name: name.to_owned(),
+        database: None,
         kind: TableKind::Table,
         columns: columns.split_whitespace().map(column).collect(),
         primary_key: names(primary_key),
@@ -94,6 +95,7 @@ pub fn table(name: &str, columns: &str, primary_key: &[&str], foreign_keys: &[(&
             .iter()
             .map(|(column, table, foreign)| ForeignKey {
                 columns: names(&[column]),
+                foreign_database: None,
                 foreign_table: (*table).to_owned(),
                 foreign_columns: names(&[foreign]),
             })

@@ -21,6 +21,7 @@ mod json;
 mod json_text;
 mod limits;
 mod link;
+mod neighbours;
 pub mod number;
 mod operation;
 mod relation;

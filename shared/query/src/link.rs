@@ -8,12 +8,12 @@ use crate::{Relation, Table};
 pub fn placed<'t>(
     table: &Table,
     mut relations: Vec<Relation>,
-    table_called: impl Fn(&str) -> Option<&'t Table>,
+    target: impl Fn(&Relation) -> Option<&'t Table>,
 ) -> Vec<Relation> {
     for link in &table.links {
         let has_columns =
             |far: &Table| link.on.iter().all(|(own, other)| table.column(own).is_ok() && far.column(other).is_ok());
-        if table.column(&link.name).is_ok() || !table_called(&link.table).is_some_and(has_columns) {
+        if table.column(&link.name).is_ok() || !target(link).is_some_and(has_columns) {
             continue;
         }
         let Some(relation) = relations.iter_mut().find(|relation| relation.name == link.name) else {
@@ -47,6 +47,7 @@ mod tests {
         let link = |name: &str, table: &str, on: (&str, &str)| Relation {
             name: name.to_owned(),
             long_name: None,
+            database: None,
             table: table.to_owned(),
             many: true,
             refers: true,

@@ -1,12 +1,13 @@
 //! Relations and their names, derived from foreign keys.
 
+mod neighbour;
 mod word;
 
 use std::collections::HashSet;
 
 use foldhash::{HashMap, HashMapExt};
 
-use crate::{ForeignKey, Relation, Table};
+use crate::{ForeignKey, Relation, Table, neighbours::Places};
 
 /// A relation before its name is assigned.
 struct Claim {
@@ -16,23 +17,35 @@ struct Claim {
     alternatives: Vec<String>,
     /// `<table>_by_<columns>`.
     long: String,
+    /// The id of the database that it leads into from another.
+    into: Option<String>,
     relation: Relation,
 }
 
-/// Relations of each table, in the order of `tables`; `by_name` says where a table stands in them.
-pub fn all(tables: &[Table], by_name: &HashMap<String, usize>) -> Vec<Vec<Relation>> {
+/// Relations of each table of `database` and of its neighbours, in the order of `tables`; `places` says where a table
+/// stands in them. Those into another database stand last.
+pub fn all(database: &str, tables: &[Table], places: &Places) -> Vec<Vec<Relation>> {
     let mut ones: Vec<Vec<Claim>> = tables.iter().map(|_| Vec::new()).collect();
     let mut backs: Vec<Vec<Claim>> = tables.iter().map(|_| Vec::new()).collect();
     for (index, table) in tables.iter().enumerate() {
         for key in &table.foreign_keys {
-            let Some(&far) = by_name.get(&key.foreign_table) else { continue };
+            let Some(far) = places.find(key.foreign_database.as_deref(), &key.foreign_table) else { continue };
             let Some(on) = pairs(table, key, &tables[far]) else { continue };
-            backs[far].push(reverse(table, key, &on));
-            ones[index].push(to_one(table, key, on));
+            let crosses = table.database != key.foreign_database;
+            let into = |id: &Option<String>| crosses.then(|| id.as_deref().unwrap_or(database).to_owned());
+            backs[far].push(Claim { into: into(&table.database), ..reverse(table, key, &on) });
+            ones[index].push(Claim { into: into(&key.foreign_database), ..to_one(table, key, on) });
         }
     }
-    let claims = ones.into_iter().zip(backs).map(|(ones, backs)| ones.into_iter().chain(backs).collect());
-    tables.iter().zip(claims).map(|(table, claims)| assign_names(table, claims)).collect()
+    let claims = ones.into_iter().zip(backs).map(|(ones, backs)| ones.into_iter().chain(backs));
+    let named = |(table, claims): (&Table, _)| {
+        let (inner, outer): (Vec<Claim>, Vec<Claim>) =
+            Iterator::partition(claims, |claim: &Claim| claim.into.is_none());
+        let mut relations = assign_names(table, inner);
+        neighbour::assign_names(table, &mut relations, outer);
+        relations
+    };
+    tables.iter().zip(claims).map(named).collect()
 }
 
 /// Pairs of a column of `table` and the column of `far` it refers to, if the key names columns that exist.
@@ -52,7 +65,8 @@ fn to_one(table: &Table, key: &ForeignKey, on: Vec<(String, String)>) -> Claim {
         preferred: named_by_column(table, key).unwrap_or(&key.foreign_table).to_owned(),
         alternatives: vec![role.to_owned(), format!("{role}_row")],
         long: by_columns(&key.foreign_table, key),
-        relation: relation(&key.foreign_table, false, true, on),
+        into: None,
+        relation: relation((&key.foreign_database, &key.foreign_table), false, true, on),
     }
 }
 
@@ -62,7 +76,7 @@ fn reverse(table: &Table, key: &ForeignKey, on: &[(String, String)]) -> Claim {
     let single = within(&table.primary_key) || table.unique_keys.iter().any(within);
     let role = word::role(key);
     let mut alternatives = Vec::new();
-    if key.foreign_table == table.name {
+    if key.foreign_table == table.name && key.foreign_database == table.database {
         // Where the column names the other direction, the table's name is the preferred one of this one alone.
         let own_name = named_by_column(table, key).is_none().then_some(table.name.as_str());
         alternatives.extend(word::opposite(role).or(own_name).map(str::to_owned));
@@ -73,12 +87,19 @@ fn reverse(table: &Table, key: &ForeignKey, on: &[(String, String)]) -> Claim {
         preferred: table.name.clone(),
         alternatives,
         long: by_columns(&table.name, key),
-        relation: relation(&table.name, !single, false, on),
+        into: None,
+        relation: relation((&table.database, &table.name), !single, false, on),
     }
 }
 
-fn relation(table: &str, many: bool, refers: bool, on: Vec<(String, String)>) -> Relation {
-    Relation { name: String::new(), long_name: None, table: table.to_owned(), many, refers, on }
+fn relation(
+    (database, table): (&Option<String>, &str),
+    many: bool,
+    refers: bool,
+    on: Vec<(String, String)>,
+) -> Relation {
+    let (database, table) = (database.clone(), table.to_owned());
+    Relation { name: String::new(), long_name: None, database, table, many, refers, on }
 }
 
 /// The name that the column of a key gives: what is left of it without `_id`, unless that is a column of its own.

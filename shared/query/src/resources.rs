@@ -286,8 +286,12 @@ pub struct TableMeta {
 #[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TableLink {
-    /// The table that it leads to, of the same database.
+    /// The table that it leads to.
     pub table: String,
+    /// The id of that table's database, where both are schemas of the same PostgreSQL database; absent: the same
+    /// database.
+    #[serde(default)]
+    pub database: Option<String>,
     /// Columns that are equal: of this table, and of the other.
     pub on: BTreeMap<String, String>,
     /// Whether it leads to any number of rows; absent: to one row where its columns of the other table hold a key of it.

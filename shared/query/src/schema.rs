@@ -1,14 +1,18 @@
 //! Schema of a database: tables, columns, keys and relations.
 
-use foldhash::HashMap;
-
-use crate::{Equality, Error, Operation, link, relation};
+use crate::{Equality, Error, Operation, link, neighbours::Places, relation};
 
 /// Tables of one database, and how they relate.
+///
+/// Relations may lead into other databases of the project, where those are schemas of the same database of a server. The
+/// tables of these neighbours are held too, and found by relations only.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Schema {
+    /// The database's id; empty where it has no neighbours.
+    database: String,
+    /// Its own, then those of its neighbours.
     tables: Vec<Table>,
-    by_name: HashMap<String, usize>,
+    places: Places,
 }
 
 /// A table or view.
@@ -16,6 +20,8 @@ pub struct Schema {
 pub struct Table {
     /// Its name in the database, case kept.
     pub name: String,
+    /// The id of its database where that is a neighbour; `None`: the schema's own.
+    pub database: Option<String>,
     /// Whether it holds rows or shows those of others.
     pub kind: TableKind,
     /// In the order of the database.
@@ -193,6 +199,8 @@ impl Type {
 pub struct ForeignKey {
     /// Of this table.
     pub columns: Vec<String>,
+    /// The id of the other table's database where that is a neighbour; `None`: the schema's own.
+    pub foreign_database: Option<String>,
     /// The other table.
     pub foreign_table: String,
     /// Of the other table.
@@ -207,6 +215,8 @@ pub struct Relation {
     /// `<table>_by_<columns>`, by which requests and rules may call it too, where it could not be called as others are. It
     /// is not published.
     pub long_name: Option<String>,
+    /// The id of that table's database where that is a neighbour; `None`: the schema's own.
+    pub database: Option<String>,
     /// The table it leads to.
     pub table: String,
     /// It leads to any number of rows; else to one or none.
@@ -223,37 +233,67 @@ impl Schema {
     /// A table's relations stand in this order: to one row, as its foreign keys do; then back from the tables that
     /// refer to it, as those stand in `tables`; then links, where they do not take the place of one of their name.
     /// Foreign keys and links to tables or columns that are not in `tables` give none.
-    pub fn new(mut tables: Vec<Table>) -> Self {
-        let by_name = tables.iter().enumerate().map(|(index, table)| (table.name.clone(), index)).collect();
-        let relations = relation::all(&tables, &by_name);
-        let table_called = |name: &str| by_name.get(name).map(|&index: &usize| &tables[index]);
+    pub fn new(tables: Vec<Table>) -> Self {
+        Self::with_neighbours(String::new(), tables)
+    }
+
+    /// As [`Schema::new`], of the database with the id `database`: tables that name another are its neighbours'.
+    pub fn with_neighbours(database: String, mut tables: Vec<Table>) -> Self {
+        tables.sort_by_key(|table| table.database.is_some());
+        let places = Places::of(&tables);
+        let relations = relation::all(&database, &tables, &places);
+        let target = |link: &Relation| places.find(link.database.as_deref(), &link.table).map(|index| &tables[index]);
         let relations = tables.iter().zip(relations);
-        let relations: Vec<_> =
-            relations.map(|(table, relations)| link::placed(table, relations, table_called)).collect();
+        let relations: Vec<_> = relations.map(|(table, relations)| link::placed(table, relations, target)).collect();
         for (table, relations) in tables.iter_mut().zip(relations) {
             table.relations = relations;
         }
-        Self { tables, by_name }
+        Self { database, tables, places }
     }
 
-    /// Its tables, to make another schema of.
+    /// The id of its database; empty where it has no neighbours.
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// Its tables and those of its neighbours, to make another schema of.
     pub fn into_tables(self) -> Vec<Table> {
         self.tables
     }
 
-    /// All tables, in the order given.
+    /// Its own tables, in the order given.
     pub fn tables(&self) -> &[Table] {
+        &self.tables[..self.places.own()]
+    }
+
+    /// Its own tables, and then those of its neighbours.
+    pub fn all_tables(&self) -> &[Table] {
         &self.tables
+    }
+
+    /// The table that `relation` leads to.
+    pub fn target(&self, relation: &Relation) -> Result<&Table, Error> {
+        self.table_of(relation.database.as_deref(), &relation.table)
+    }
+
+    /// The table called `name` of a neighbour, or its own.
+    pub fn table_of(&self, database: Option<&str>, name: &str) -> Result<&Table, Error> {
+        match self.places.find(database, name) {
+            Some(index) => Ok(&self.tables[index]),
+            None => Err(self.unknown_table(database, name)),
+        }
     }
 
     /// The table called `name`, exactly.
     pub fn table(&self, name: &str) -> Result<&Table, Error> {
-        match self.by_name.get(name) {
-            Some(&index) => Ok(&self.tables[index]),
-            None => Err(Error::UnknownTable {
-                table: crate::error::truncated(name),
-                nearest: crate::nearest(name, self.tables.iter().map(|table| table.name.as_str())),
-            }),
+        self.table_of(None, name)
+    }
+
+    fn unknown_table(&self, database: Option<&str>, name: &str) -> Error {
+        let known = self.tables.iter().filter(|table| table.database.as_deref() == database);
+        Error::UnknownTable {
+            table: crate::error::truncated(name),
+            nearest: crate::nearest(name, known.map(|table| table.name.as_str())),
         }
     }
 }

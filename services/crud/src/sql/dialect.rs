@@ -8,6 +8,7 @@ use query::{Column, Digits, EqualityClass, Table, TableKind, Type, Typed, number
 
 use crate::{
     decimal,
+    neighbours::Neighbour,
     store::{POSTGRES_ARGS, Rows, SQLITE_ARGS, SQLITE_FORMS, Statement},
 };
 
@@ -36,6 +37,8 @@ pub enum Dialect {
     Postgres {
         /// The schema its tables are in.
         schema: String,
+        /// Other schemas of the same database, to whose tables relations may lead.
+        neighbours: Vec<Neighbour>,
         /// Tables and columns that lead an index.
         indexed: HashSet<(String, String)>,
     },
@@ -83,8 +86,8 @@ pub enum Affinity {
 
 impl Dialect {
     /// The dialect of PostgreSQL, before its indexes are known.
-    pub fn postgres(schema: &str) -> Self {
-        Dialect::Postgres { schema: schema.to_owned(), indexed: HashSet::new() }
+    pub fn postgres(schema: &str, neighbours: Vec<Neighbour>) -> Self {
+        Dialect::Postgres { schema: schema.to_owned(), neighbours, indexed: HashSet::new() }
     }
 
     /// The engine that speaks it.
@@ -95,11 +98,30 @@ impl Dialect {
         }
     }
 
-    /// Schema that qualifies the names of tables.
+    /// The neighbours of the database.
+    pub fn neighbours(&self) -> &[Neighbour] {
+        match self {
+            Dialect::Sqlite => &[],
+            Dialect::Postgres { neighbours, .. } => neighbours,
+        }
+    }
+
+    /// Schema of the database's own tables.
     pub fn schema(&self) -> Option<&str> {
         match self {
             Dialect::Sqlite => None,
             Dialect::Postgres { schema, .. } => Some(schema),
+        }
+    }
+
+    /// Schema that qualifies the name of `table`.
+    pub fn schema_of(&self, table: &Table) -> Option<&str> {
+        match &table.database {
+            None => self.schema(),
+            Some(database) => {
+                let neighbour = self.neighbours().iter().find(|neighbour| neighbour.database == *database);
+                Some(&neighbour.expect("an introspection finds tables of neighbours only").schema)
+            }
         }
     }
 
@@ -194,7 +216,9 @@ impl Dialect {
     pub fn subselect(&self, table: &Table, column: &Column, other: &Column) -> (&'static str, &'static str) {
         match self {
             Dialect::Postgres { indexed, .. }
-                if column.native == other.native && indexed.contains(&(table.name.clone(), column.name.clone())) =>
+                if column.native == other.native
+                    && table.database.is_none()
+                    && indexed.contains(&(table.name.clone(), column.name.clone())) =>
             {
                 (" = ANY(ARRAY(", "))")
             }

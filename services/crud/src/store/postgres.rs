@@ -24,11 +24,12 @@ use self::{
 };
 use super::Statement;
 use crate::{
-    Error, Introspected,
+    Error, Introspected, LeftOut,
     bind::Bind,
     budget::{Budget, SharedRoom},
     cell::Cell,
     error::StatementError,
+    neighbours::Neighbour,
 };
 
 mod batch;
@@ -39,6 +40,7 @@ mod connector;
 mod equality;
 mod error;
 mod introspect;
+mod neighbours;
 mod pipeline;
 mod pool;
 mod pooler;
@@ -50,6 +52,7 @@ mod tls;
 mod tx;
 mod unordered;
 
+pub use connector::target;
 pub use survey::{OutwardKey, SchemaSize, Survey};
 pub use tx::PostgresTx;
 
@@ -148,7 +151,9 @@ impl Postgres {
     /// Introspects the schema, as far as our role may use it.
     ///
     /// What cannot be served is left out, foreign tables whose server does not answer too.
-    pub async fn introspect(&self) -> Result<Introspected, Error> {
+    ///
+    /// Tables of its neighbours are there too, as far as foreign keys or links connect them.
+    pub async fn introspect(&self, neighbours: &[Neighbour]) -> Result<Introspected, Error> {
         let name = self.inner.schema.as_str();
         let read = self.with_retry(|connection| Box::pin(async move { introspect::catalog(&connection, name).await }));
         let introspect::Catalog { found: Introspected { schema, mut left_out }, keys, foreign, labels } =
@@ -160,6 +165,13 @@ impl Postgres {
             false => Schema::new(schema.tables().iter().filter(|table| is_readable(table)).cloned().collect()),
         };
         left_out.extend(unreadable);
+        let schema = if neighbours.is_empty() {
+            schema
+        } else {
+            let (schema, unusable) = self.with_neighbours(schema, neighbours).await?;
+            left_out.extend(unusable);
+            schema
+        };
         rewritten::once_each(&mut left_out);
         self.inner.keys.store(Arc::new(keys));
         self.inner.labels.store(Arc::new(labels));
@@ -169,6 +181,18 @@ impl Postgres {
             self.inner.statements.clear();
         }
         Ok(Introspected { schema, left_out })
+    }
+
+    async fn with_neighbours(&self, schema: Schema, neighbours: &[Neighbour]) -> Result<(Schema, Vec<LeftOut>), Error> {
+        let (own, tables) = (self.inner.schema.as_str(), schema.into_tables());
+        let join = |connection: Arc<Connection>| {
+            let tables = tables.clone();
+            Box::pin(async move { neighbours::join(&connection, own, neighbours, tables).await })
+        };
+        let (tables, left_out) = self.with_retry(join).await.map_err(|failure| self.error(failure))?;
+        let has_neighbours = tables.iter().any(|table| table.database.is_some());
+        let database = if has_neighbours { self.inner.database.clone() } else { String::new() };
+        Ok((Schema::with_neighbours(database, tables), left_out))
     }
 
     /// The schemas of the database, and the foreign keys between them.
@@ -183,9 +207,17 @@ impl Postgres {
     }
 
     /// A text that changes whenever the schema does.
-    pub async fn schema_mark(&self) -> Result<Option<String>, Error> {
-        let name = self.inner.schema.as_str();
-        let mark = self.with_retry(|connection| Box::pin(async move { introspect::mark(&connection, name).await }));
+    pub async fn schema_mark(&self, neighbours: &[Neighbour]) -> Result<Option<String>, Error> {
+        let own = self.inner.schema.as_str();
+        let mark = self.with_retry(|connection| {
+            Box::pin(async move {
+                let Some(mark) = introspect::mark(&connection, own).await? else { return Ok(None) };
+                match neighbours.is_empty() {
+                    true => Ok(Some(mark)),
+                    false => Ok(Some(mark + &neighbours::mark(&connection, own, neighbours).await?)),
+                }
+            })
+        });
         mark.await.map_err(|failure| self.error(failure))
     }
 

@@ -22,7 +22,7 @@ use crate::{
 fn dialects() -> [Dialect; 2] {
     let indexed = [("artist", "artist_id"), ("album", "album_id"), ("album", "artist_id")];
     let indexed = indexed.map(|(table, column)| (table.to_owned(), column.to_owned())).into();
-    [Dialect::Sqlite, Dialect::Postgres { schema: "public".to_owned(), indexed }]
+    [Dialect::Sqlite, Dialect::Postgres { schema: "public".to_owned(), neighbours: Vec::new(), indexed }]
 }
 
 #[tokio::test]
@@ -452,7 +452,7 @@ async fn rows_of_a_table_without_a_key_are_ordered_by_their_place() {
         let options = serde_json::json!({"select": ["select"], "sort": sort});
         let read = read(&known.schema, "odd \"name", &options).unwrap();
         for (dialect, row_id, nulls) in
-            [(Dialect::Sqlite, "rowid", " NULLS FIRST"), (Dialect::postgres("public"), "ctid", "")]
+            [(Dialect::Sqlite, "rowid", " NULLS FIRST"), (Dialect::postgres("public", Vec::new()), "ctid", "")]
         {
             let text = selected(&db, &dialect, &read).unwrap().remove(0).text;
             let (_, order) = text.split_once(" ORDER BY ").unwrap();

@@ -66,9 +66,9 @@ async fn grants_of_the_schema_before_are_asked_for_again() {
     let read = read(&known.schema, "album", &json!({"select": {"track": {"select": ["name"]}}})).unwrap();
     let terms = db.terms(&query::read_accesses(&known.schema, &read).unwrap());
     let on = BTreeMap::from([("artist_id".to_owned(), "artist_id".to_owned())]);
-    let link = query::resources::TableLink { table: "artist".to_owned(), on, many: Some(true) };
+    let link = query::resources::TableLink { table: "artist".to_owned(), database: None, on, many: Some(true) };
     let links = BTreeMap::from([("album".to_owned(), BTreeMap::from([("track".to_owned(), link)]))]);
-    db.database.link(Arc::new(links));
+    db.database.link(Arc::new(links.into()));
 
     let error = db.database.read(&[read], grants(&terms), db.options).await.unwrap_err().error;
 

@@ -12,7 +12,7 @@ use super::{
     relations::{by_id, ids, numbers},
     support::{Db, engines, sqlite},
 };
-use crate::{LeftOut, budget::Budget, links::TableLinks, sql::Dialect, store::Statement};
+use crate::{LeftOut, budget::Budget, links::DatabaseLinks, sql::Dialect, store::Statement};
 
 /// Declarations of columns of SQLite.
 const SQLITE: [&str; 11] = [
@@ -104,21 +104,21 @@ const WITHOUT_KEYS: [&str; 2] = ["json", "point"];
 
 fn link(table: &str, on: &[(&str, &str)], many: Option<bool>) -> TableLink {
     let on = on.iter().map(|(here, there)| ((*here).to_owned(), (*there).to_owned())).collect();
-    TableLink { table: table.to_owned(), on, many }
+    TableLink { table: table.to_owned(), database: None, on, many }
 }
 
-fn of(table: &str, links: impl IntoIterator<Item = (&'static str, TableLink)>) -> Arc<TableLinks> {
+fn of(table: &str, links: impl IntoIterator<Item = (&'static str, TableLink)>) -> Arc<DatabaseLinks> {
     let links = links.into_iter().map(|(name, link)| (name.to_owned(), link)).collect();
-    Arc::new(BTreeMap::from([(table.to_owned(), links)]))
+    Arc::new(BTreeMap::from([(table.to_owned(), links)]).into())
 }
 
 /// Links of each column of `near` with each of `far`, called after their numbers.
-fn pairs(count: usize) -> Arc<TableLinks> {
+fn pairs(count: usize) -> Arc<DatabaseLinks> {
     let name = |index: usize| format!("k{index}");
     let all = (0..count * count).map(|pair| (pair / count, pair % count));
     let links =
         all.map(|(here, there)| (format!("l{here}_{there}"), link("far", &[(&name(here), &name(there))], None)));
-    Arc::new(BTreeMap::from([("near".to_owned(), links.collect())]))
+    Arc::new(BTreeMap::from([("near".to_owned(), links.collect())]).into())
 }
 
 async fn compiles(db: &Db, sql: &str) -> bool {

@@ -117,7 +117,7 @@ impl Parser<'_> {
         let Value::Object(Object(members)) = value else {
             return Err(wrong_type(&relation.name, format!("condition on {} or null", relation.table), value));
         };
-        let far = self.schema.table(&relation.table)?;
+        let far = self.schema.target(relation)?;
         let is_presence = |key: &str| self.operator(far, key, &PRESENCE).is_some();
         let mut filters = Vec::new();
         for (key, value) in members.iter().filter(|(key, _)| is_presence(key)) {
@@ -143,7 +143,7 @@ impl Parser<'_> {
         if members.is_empty() {
             return Err(Error::Malformed(format!("empty condition on relation {}", relation.name)));
         }
-        let far = self.schema.table(&relation.table)?;
+        let far = self.schema.target(relation)?;
         let mut filters = Vec::with_capacity(members.len());
         for (key, value) in members {
             let quantifier = self.quantifier(key)?;

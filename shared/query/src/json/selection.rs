@@ -98,7 +98,7 @@ impl Parser<'_> {
 
     /// The rows that `relation`, which `key` calls, leads to, as the options say.
     fn relation(&self, relation: &Relation, key: &str, given: &Object, budget: &mut Budget) -> Result<Field, Error> {
-        let far = self.schema.table(&relation.table)?;
+        let far = self.schema.target(relation)?;
         let mut options = Options::default();
         let mut find = None;
         for (key, value) in &given.0 {

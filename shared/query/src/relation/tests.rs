@@ -117,6 +117,7 @@ fn a_unique_key_leads_back_to_one_row() {
 fn a_key_of_several_columns_is_named_after_the_table() {
     let key = |columns: [&str; 2]| ForeignKey {
         columns: columns.map(str::to_owned).to_vec(),
+        foreign_database: None,
         foreign_table: "seat".to_owned(),
         foreign_columns: vec!["row".to_owned(), "number".to_owned()],
     };
@@ -138,11 +139,13 @@ fn a_key_to_what_is_not_in_the_schema_gives_no_relation() {
     let mut lost = table("lost", "id:int a:int", &["id"], &[("a", "gone", "id"), ("a", "user", "gone")]);
     lost.foreign_keys.push(ForeignKey {
         columns: vec!["gone".to_owned()],
+        foreign_database: None,
         foreign_table: "user".to_owned(),
         foreign_columns: vec!["id".to_owned()],
     });
     lost.foreign_keys.push(ForeignKey {
         columns: vec!["a".to_owned()],
+        foreign_database: None,
         foreign_table: "user".to_owned(),
         foreign_columns: Vec::new(),
     });
@@ -176,6 +179,7 @@ fn a_link_leaves_the_long_name_of_what_it_replaces() {
     let link = Relation {
         name: "reports_to_row".to_owned(),
         long_name: None,
+        database: None,
         table: "customer".to_owned(),
         many: true,
         refers: false,
@@ -202,6 +206,7 @@ fn a_link_has_a_long_name_alone() {
     employee.links = vec![Relation {
         name: "employee_by_reports_to".to_owned(),
         long_name: None,
+        database: None,
         table: "customer".to_owned(),
         many: true,
         refers: false,
@@ -271,6 +276,7 @@ fn keys_of_other_kinds_than_id_are_told_apart_by_their_roles() {
     visit.foreign_keys = ["author_id", "editor_id"]
         .map(|column| ForeignKey {
             columns: vec!["tenant_id".to_owned(), column.to_owned()],
+            foreign_database: None,
             foreign_table: "pilot".to_owned(),
             foreign_columns: vec!["tenant_id".to_owned(), "id".to_owned()],
         })

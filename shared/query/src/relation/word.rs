@@ -66,7 +66,12 @@ mod tests {
 
     fn key(columns: &[&str], foreign: &[&str]) -> ForeignKey {
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        ForeignKey { columns: names(columns), foreign_table: "far".to_owned(), foreign_columns: names(foreign) }
+        ForeignKey {
+            columns: names(columns),
+            foreign_database: None,
+            foreign_table: "far".to_owned(),
+            foreign_columns: names(foreign),
+        }
     }
 
     #[test]

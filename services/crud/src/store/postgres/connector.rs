@@ -168,6 +168,19 @@ pub enum Callers {
     Many,
 }
 
+/// The server, the database and the role that `url` names, the same for the same ones; `None` where it is not valid.
+pub fn target(url: &str) -> Option<String> {
+    let (url, _) = pooler::split(url).ok()?;
+    let (url, _) = Tls::split(&url).ok()?;
+    let config: Config = url.parse().ok()?;
+    let ports = match config.get_ports() {
+        [] => &[5432],
+        ports => ports,
+    };
+    let (user, database) = (config.get_user(), config.get_dbname().or(config.get_user()));
+    Some(format!("{:?}", (config.get_hosts(), config.get_hostaddrs(), ports, database, user, config.get_options())))
+}
+
 /// How long settings hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lifetime {

@@ -258,6 +258,7 @@ impl Tables {
         let index = *self.by_name.entry(table).or_insert_with_key(|name| {
             self.tables.push(Table {
                 name: name.clone(),
+                database: None,
                 kind,
                 columns: Vec::new(),
                 primary_key: Vec::new(),
@@ -345,7 +346,7 @@ impl Tables {
             return Ok(());
         }
         if let Some(table) = self.table(row.try_get(0)?).filter(|table| table.has(&columns)) {
-            table.foreign_keys.push(ForeignKey { columns, foreign_table, foreign_columns });
+            table.foreign_keys.push(ForeignKey { columns, foreign_database: None, foreign_table, foreign_columns });
         }
         Ok(())
     }
@@ -356,7 +357,8 @@ impl Tables {
 }
 
 /// Keys over columns our role may not read are none to us.
-trait Has {
+pub trait Has {
+    /// Whether it has all of them, and they may be read.
     fn has(&self, columns: &[String]) -> bool;
 }
 

@@ -87,8 +87,8 @@ fn futures_may_move_between_threads() {
     fn moves<T: Send>(_: impl Fn(Postgres) -> T) {}
     moves(|store| async move { store.snapshot(&[], &Budget::unlimited()).await.map(drop) });
     moves(|store| async move { store.write(&statement("", Vec::new())).await.map(drop) });
-    moves(|store| async move { store.introspect().await.map(drop) });
-    moves(|store| async move { store.schema_mark().await.map(drop) });
+    moves(|store| async move { store.introspect(&[]).await.map(drop) });
+    moves(|store| async move { store.schema_mark(&[]).await.map(drop) });
     moves(|store| async move { store.ping().await });
     moves(|store| async move {
         let mut tx = store.begin().await?;

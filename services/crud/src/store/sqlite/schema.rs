@@ -76,6 +76,7 @@ fn table(reader: &Connection, listed: &Listed) -> DriverResult<Table> {
     };
     Ok(Table {
         name: name.clone(),
+        database: None,
         kind: *kind,
         unique_keys: unique_keys(reader, name)?,
         foreign_keys: foreign_keys(reader, name)?,
@@ -199,7 +200,12 @@ fn foreign_keys(reader: &Connection, table: &str) -> DriverResult<Vec<ForeignKey
     while let Some(row) = rows.next()? {
         let id: i64 = row.get(0)?;
         if keys.last().is_none_or(|(last, _)| *last != id) {
-            let key = ForeignKey { columns: Vec::new(), foreign_table: row.get(1)?, foreign_columns: Vec::new() };
+            let key = ForeignKey {
+                columns: Vec::new(),
+                foreign_database: None,
+                foreign_table: row.get(1)?,
+                foreign_columns: Vec::new(),
+            };
             keys.push((id, key));
         }
         let (_, key) = keys.last_mut().expect("one was pushed");

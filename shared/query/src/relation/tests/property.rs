@@ -99,6 +99,7 @@ fn foreign_key((column, far, to_code, composite): (usize, usize, bool, bool)) ->
     let columns = |own: &str| shared.into_iter().chain([own]).map(str::to_owned).collect();
     ForeignKey {
         columns: columns(COLUMNS[column]),
+        foreign_database: None,
         foreign_table: TABLES[far].to_owned(),
         foreign_columns: columns(foreign),
     }
