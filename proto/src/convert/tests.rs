@@ -39,14 +39,14 @@ fn schema() -> Schema {
     let named = types.enumerate().map(|(index, r#type)| column(&format!("c{index}"), r#type));
     let employee = Table {
         name: "employee".to_owned(),
-        database: Some("hr".to_owned()),
+        database: None,
         kind: TableKind::Table,
         columns: [column("employee_id", Int32), column("reports_to", Int32)].into_iter().chain(named).collect(),
         primary_key: vec!["employee_id".to_owned()],
         unique_keys: vec![vec!["c6".to_owned(), "c7".to_owned()]],
         foreign_keys: vec![ForeignKey {
             columns: vec!["reports_to".to_owned()],
-            foreign_database: Some("hr".to_owned()),
+            foreign_database: None,
             foreign_table: "employee".to_owned(),
             foreign_columns: vec!["employee_id".to_owned()],
         }],
@@ -54,7 +54,7 @@ fn schema() -> Schema {
         links: vec![query::Relation {
             name: "known_as".to_owned(),
             long_name: None,
-            database: Some("hr".to_owned()),
+            database: None,
             table: "names".to_owned(),
             many: true,
             refers: true,
@@ -80,7 +80,16 @@ fn schema() -> Schema {
         row_id: vec!["tableoid".to_owned(), "ctid".to_owned()],
         has_children: false,
     };
-    Schema::with_neighbours("music".to_owned(), vec![names, employee])
+    let elsewhere = |name: &str| {
+        let mut table = Table { name: name.to_owned(), database: Some("hr".to_owned()), ..employee.clone() };
+        table.foreign_keys[0].foreign_database = Some("hr".to_owned());
+        table.foreign_keys[0].foreign_table = "employee".to_owned();
+        table.links[0].database = Some("hr".to_owned());
+        table.links[0].table = "names".to_owned();
+        table
+    };
+    let neighbours = [elsewhere("employee"), Table { database: Some("hr".to_owned()), ..names.clone() }];
+    Schema::with_neighbours("music".to_owned(), [employee, names].into_iter().chain(neighbours).collect())
 }
 
 fn values() -> impl Strategy<Value = Value> {

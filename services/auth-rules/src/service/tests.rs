@@ -337,7 +337,7 @@ fn faults_of_links_are_told() {
         faults,
         [
             "spec.links: expected mapping, found list",
-            "spec.links.one.tabel: key tabel is not known; did you mean table? known: table, on, many",
+            "spec.links.one.tabel: key tabel is not known; did you mean table? known: table, database, on, many",
             "spec.links.two: the key on is missing",
             "spec.links.three.on: expected mapping, found list",
             "spec.links.four.on.a: expected string, found integer",
