@@ -10,7 +10,7 @@ use query::resources::{Database, DatabaseMeta, DatabaseResource, Engine};
 
 use crate::{
     Error,
-    neighbours::Neighbour,
+    neighbour::Neighbour,
     sql::Dialect,
     store::{Store, postgres, sqlite},
 };

@@ -22,6 +22,7 @@ mod json;
 mod links;
 mod mapping;
 mod meters;
+mod neighbour;
 mod neighbours;
 mod operand;
 mod options;

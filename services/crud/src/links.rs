@@ -6,7 +6,7 @@ use foldhash::{HashMap, HashMapExt};
 use mesh::resources::Snapshot;
 use query::{Column, Relation, Schema, Table, resources::TableLink};
 
-use crate::{LeftOut, neighbours::Neighbour, sql::Dialect};
+use crate::{LeftOut, neighbour::Neighbour, sql::Dialect};
 
 /// The links of a database: by table, then by the name of the relation.
 pub type TableLinks = BTreeMap<String, BTreeMap<String, TableLink>>;

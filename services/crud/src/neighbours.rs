@@ -1,4 +1,4 @@
-//! Neighbours of a database: databases of the same project that are other schemas of the same database of a server.
+//! Search of the databases of a project for neighbours.
 
 use std::collections::HashSet;
 
@@ -6,18 +6,7 @@ use foldhash::{HashMap, HashMapExt};
 use mesh::resources::Snapshot;
 use query::resources::{DatabaseResource, Engine};
 
-use crate::{links::TableLinks, store::postgres};
-
-/// Another schema of the same database.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Neighbour {
-    /// The id of its database in the project.
-    pub database: String,
-    /// The schema.
-    pub schema: String,
-    /// Links lead into it or out of it.
-    pub is_linked: bool,
-}
+use crate::{links::TableLinks, neighbour::Neighbour, store::postgres};
 
 /// The neighbours of the databases of a snapshot, by project and database.
 ///

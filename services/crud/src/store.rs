@@ -10,7 +10,7 @@ use crate::{
     budget::{Budget, Room},
     cell::{Cell, Key, KeyForm},
     error::StatementError,
-    neighbours::Neighbour,
+    neighbour::Neighbour,
     operand::ArgSource,
 };
 

@@ -8,7 +8,7 @@ use query::{Column, Digits, EqualityClass, Table, TableKind, Type, Typed, number
 
 use crate::{
     decimal,
-    neighbours::Neighbour,
+    neighbour::Neighbour,
     store::{POSTGRES_ARGS, Rows, SQLITE_ARGS, SQLITE_FORMS, Statement},
 };
 

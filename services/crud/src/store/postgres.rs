@@ -29,7 +29,7 @@ use crate::{
     budget::{Budget, SharedRoom},
     cell::Cell,
     error::StatementError,
-    neighbours::Neighbour,
+    neighbour::Neighbour,
 };
 
 mod batch;

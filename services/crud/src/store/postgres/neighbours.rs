@@ -13,7 +13,7 @@ use super::{
     error::PostgresError,
     introspect::{self, Has},
 };
-use crate::{LeftOut, neighbours::Neighbour};
+use crate::{LeftOut, neighbour::Neighbour};
 
 /// Foreign keys from one of the schemas into another.
 const KEYS: &str = "\
