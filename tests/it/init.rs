@@ -53,15 +53,21 @@ async fn init_says_where_the_tables_are() -> anyhow::Result<()> {
     let text = String::from_utf8(one.stdout)?;
     assert!(text.contains("database sales with 1 table;"), "{text}");
     assert!(
-        text.contains("no relation: sales.ticket (employee_id) refers to hr.employee, in another schema\n"),
+        text.contains("no relation: sales.ticket (employee_id) refers to hr.employee, in another schema; --schema hr reads it too\n"),
         "{text}"
     );
     assert!(text.contains("not read: of tables in other schemas, hr has 2; --schema NAME reads them\n"), "{text}");
 
+    let tables = fs::read_to_string(folder.path().join("one/tables.yaml"))?;
+    let wanted = "# employee_id refers to hr.employee, in another schema: a relation once --schema hr reads it too\n";
+    assert!(tables.contains(wanted), "{tables}");
+
     let both = init("both", &["--schema", "sales", "--schema", "hr"])?;
     ensure!(both.status.success(), "{}", told(&both));
+    let text = String::from_utf8(both.stdout)?;
+    assert!(!text.contains("no relation"), "{text}");
     let tables = fs::read_to_string(folder.path().join("both/tables.yaml"))?;
-    assert!(tables.contains("# employee_id refers to hr.employee, in another schema: no relation\n"), "{tables}");
+    assert!(tables.contains("# employee_id refers to hr.employee, in another schema: a relation\n"), "{tables}");
     let databases = fs::read_to_string(folder.path().join("both/database.yaml"))?;
     assert!(databases.contains("  schema: sales\n---\n") && databases.ends_with("  schema: hr\n"), "{databases}");
     let check = perigee(folder.path(), &["check", "both"])?;

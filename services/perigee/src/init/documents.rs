@@ -151,7 +151,12 @@ impl Plan {
         }
         for key in outward {
             let columns = key.columns.join(", ");
-            let line = format!("{columns} refers to {}, in another schema: no relation", far(key));
+            let whether = if self.database.as_ref().is_some_and(|found| has_schema(found, &key.foreign_schema)) {
+                "a relation".to_owned()
+            } else {
+                format!("a relation once --schema {} reads it too", key.foreign_schema)
+            };
+            let line = format!("{columns} refers to {}, in another schema: {whether}", far(key));
             let _infallible = writeln!(text, "# {}", one_line(&line));
         }
         text + &self.rules(database, &table.name, table.writes)
@@ -210,18 +215,29 @@ fn surroundings(found: &Found, text: &mut String) {
     for object in found.schemas.iter().flat_map(|found| &found.left_out) {
         let _infallible = writeln!(text, "left out: {}: {}", object.name, object.why);
     }
-    for key in found.outward_keys.iter().take(SHOWN_KEYS) {
+    let unmet: Vec<_> = found.outward_keys.iter().filter(|key| !has_schema(found, &key.foreign_schema)).collect();
+    for key in unmet.iter().take(SHOWN_KEYS) {
         let near = format!("{}.{} ({})", key.schema, key.table, key.columns.join(", "));
-        let _infallible = writeln!(text, "no relation: {near} refers to {}, in another schema", far(key));
+        let _infallible = writeln!(
+            text,
+            "no relation: {near} refers to {}, in another schema; --schema {} reads it too",
+            far(key),
+            key.foreign_schema
+        );
     }
-    if found.outward_keys.len() > SHOWN_KEYS {
-        let more = found.outward_keys.len() - SHOWN_KEYS;
+    if unmet.len() > SHOWN_KEYS {
+        let more = unmet.len() - SHOWN_KEYS;
         let _infallible = writeln!(text, "no relation: {more} more foreign keys lead into other schemas");
     }
     if !found.others.is_empty() {
         let others = counts(&found.others);
         let _infallible = writeln!(text, "not read: of tables in other schemas, {others}; --schema NAME reads them");
     }
+}
+
+/// Whether the schema called `name` is one of those found: keys into it make relations.
+fn has_schema(found: &Found, name: &str) -> bool {
+    found.schemas.iter().any(|schema| schema.name.as_deref() == Some(name))
 }
 
 /// `schema.table` that a foreign key leads to.
