@@ -4,7 +4,7 @@
 
 use mesh::Fault;
 use proto::auth::{Access, TableAccess};
-use query::{Document, Error, Operation};
+use query::{Document, Error, Operation, RelatedTable};
 
 use super::{Caller, Edge};
 use crate::catalogue::Project;
@@ -56,34 +56,32 @@ impl Edge {
         if let Some(denial) = self.denial(caller, project, attempt).await {
             return denial;
         }
-        let named = related.as_deref().or_else(|| error.unknown_in());
-        for (database, table) in named.map(|table| tables_called(project, attempt.database, table)).unwrap_or_default()
-        {
-            if (&*database, &*table) == (attempt.database, attempt.table) {
-                continue;
-            }
-            let named = AttemptedAccess { database: &database, table: &table, operation: Operation::Read };
-            if let Some(denial) = self.denial(caller, project, named).await {
-                return denial;
-            }
+        let Some(RelatedTable { database, table }) = related else {
+            return Fault::from(self.without_hidden_hint(caller, project, (attempt.database, attempt), error).await);
+        };
+        let database = database.as_deref().unwrap_or(attempt.database);
+        let related = AttemptedAccess { database, table: &table, operation: Operation::Read };
+        if let Some(denial) = self.denial(caller, project, related).await {
+            return denial;
         }
-        Fault::from(self.without_hidden_hint(caller, project, attempt, error).await)
+        Fault::from(self.without_hidden_hint(caller, project, (attempt.database, related), error).await)
     }
 
-    /// `error` without a hint to a table that the caller may not use.
+    /// `error`, which is about the attempted table of a request to database `planned`, without a hint to a table that the
+    /// caller may not use.
     async fn without_hidden_hint(
         &self,
         caller: &Caller,
         project: &Project,
-        attempt: AttemptedAccess<'_>,
+        (planned, attempt): (&str, AttemptedAccess<'_>),
         mut error: Error,
     ) -> Error {
         let hinted = if let Error::UnknownTable { nearest: Some(near), .. } = &error {
             Some((attempt.database.to_owned(), near.clone()))
-        } else if let Error::UnknownColumn { table, nearest: Some(near), .. }
-        | Error::UnknownRelation { table, nearest: Some(near), .. } = &error
+        } else if let Error::UnknownColumn { nearest: Some(near), .. }
+        | Error::UnknownRelation { nearest: Some(near), .. } = &error
         {
-            relation_target(project, attempt.database, table, near)
+            relation_target(project, planned, attempt, near)
         } else {
             None
         };
@@ -125,22 +123,18 @@ impl Edge {
     }
 }
 
-/// Database and name of each table that an error about `database` may mean by `table`: relations lead into others too,
-/// whose tables may have the same name.
-fn tables_called(project: &Project, database: &str, table: &str) -> Vec<(String, String)> {
-    let known = project.schema(database).map(|schema| schema.all_tables()).unwrap_or_default();
-    let place = |of: Option<&str>| (of.unwrap_or(database).to_owned(), table.to_owned());
-    let called = known.iter().filter(|known| known.name == table).map(|known| place(known.database.as_deref()));
-    let called: Vec<_> = called.collect();
-    if called.is_empty() { vec![place(None)] } else { called }
-}
-
-/// Database and name of the table that `relation` of the table called `table` leads to; `None` where that is no relation.
-fn relation_target(project: &Project, database: &str, table: &str, relation: &str) -> Option<(String, String)> {
-    let places = tables_called(project, database, table);
-    let schema = project.schema(database).ok()?;
-    places.iter().find_map(|(of, table)| {
-        let relation = schema.table_of((of != database).then_some(of), table).ok()?.find_relation(relation)?;
-        Some((relation.database.as_deref().unwrap_or(database).to_owned(), relation.table.clone()))
+/// Database and name of the table that `relation` of the attempted table leads to, as the schema of database `planned` or
+/// its own has it; `None` where that is no relation.
+fn relation_target(
+    project: &Project,
+    planned: &str,
+    attempt: AttemptedAccess<'_>,
+    relation: &str,
+) -> Option<(String, String)> {
+    [planned, attempt.database].into_iter().find_map(|home| {
+        let neighbour = (attempt.database != home).then_some(attempt.database);
+        let table = project.schema(home).ok()?.table_of(neighbour, attempt.table).ok()?;
+        let relation = table.find_relation(relation)?;
+        Some((relation.database.as_deref().unwrap_or(home).to_owned(), relation.table.clone()))
     })
 }

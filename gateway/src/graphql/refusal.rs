@@ -2,7 +2,7 @@
 
 use async_graphql_parser::Pos;
 use mesh::{Code, Fault};
-use query::Operation;
+use query::{Operation, Table};
 
 /// Boxed, since results of planning are otherwise small.
 pub type Result<T> = std::result::Result<T, Box<Refusal>>;
@@ -55,6 +55,15 @@ impl Refusal {
     /// The refusal at `at`, unless it has a position.
     pub fn at(mut self: Box<Self>, at: Pos) -> Box<Self> {
         self.at = self.at.or(Some(at));
+        self
+    }
+
+    /// The refusal as one of rows of `table` of the database `id`, to which a relation leads.
+    pub fn in_related(mut self: Box<Self>, id: &str, table: &Table) -> Box<Self> {
+        self.cause = match self.cause {
+            Cause::Model(error) => Cause::Model(error.in_related(table).in_schema_of(id)),
+            Cause::Fault(fault) => Cause::Fault(fault),
+        };
         self
     }
 

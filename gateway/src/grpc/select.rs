@@ -56,16 +56,8 @@ impl Selection {
             let far = parser.schema.target(relation)?;
             budget.field()?;
             budget.enter_relation()?;
-            let node = Node {
-                filter: parser.filter(far, &related.find, budget)?,
-                sort: sort(parser, far, &related.order)?,
-                skip: related.skip,
-                limit: related.limit,
-                ..Node::new(
-                    if relation.many { Shape::Many } else { Shape::One },
-                    related.selection.fields(parser, far, budget)?,
-                )
-            };
+            let shape = if relation.many { Shape::Many } else { Shape::One };
+            let node = related.node(parser, far, shape, budget).map_err(|error| error.in_related(far))?;
             budget.leave_relation();
             fields.push(Field { key: name.clone(), kind: FieldKind::Relation { name: name.clone(), node } });
         }
@@ -81,6 +73,17 @@ impl Related {
             order: related.sort,
             skip: related.skip.into(),
             limit: related.limit.map(u64::from),
+        })
+    }
+
+    /// The read of `table`, to which the relation leads.
+    fn node(&self, parser: Parser<'_>, table: &Table, shape: Shape, budget: &mut Budget) -> Result<Node, Error> {
+        Ok(Node {
+            filter: parser.filter(table, &self.find, budget)?,
+            sort: sort(parser, table, &self.order)?,
+            skip: self.skip,
+            limit: self.limit,
+            ..Node::new(shape, self.selection.fields(parser, table, budget)?)
         })
     }
 }

@@ -189,6 +189,27 @@ async fn nobody_learns_of_tables_that_are_not_theirs() {
 }
 
 #[tokio::test]
+async fn nobody_learns_of_tables_beyond_a_relation_that_are_not_theirs() {
+    let stage = Stage::new().await;
+    for document in [
+        "{ track { secret { titel } } }",
+        "{ track { secret { title { x } } } }",
+        "{ track { secret(where: {title: 5}) { title } } }",
+        "{ track { secret(sort: nope) { title } } }",
+        "{ track { secret_aggregate(where: {title: 5}) { count } } }",
+        "{ album { track(where: {secret: {_some: {title: 5}}}) { name } } }",
+    ] {
+        assert_eq!(refusal(&ask(&stage, "staff", document).await), code(403, "DENIED"), "{document}");
+    }
+    let told = ask(&stage, "staff", "{ album { track(where: {name: 5}) { name } } }").await;
+    assert_eq!(refusal(&told), code(400, "WRONG_TYPE"));
+    let told = ask(&stage, "staff", "{ album { track { albums { title } } } }").await;
+    assert_eq!(told.json()["errors"][0]["message"], "relation albums is not in table track; did you mean album?");
+    let told = ask(&stage, "staff", "{ album { track { secrets { title } } } }").await;
+    assert_eq!(told.json()["errors"][0]["message"], "relation secrets is not in table track");
+}
+
+#[tokio::test]
 async fn mistakes_have_their_codes() {
     let stage = Stage::new().await;
     let cases = [

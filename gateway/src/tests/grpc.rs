@@ -87,6 +87,30 @@ fn select(columns: &[&str], relations: &[(&str, api::Select)]) -> api::Select {
 }
 
 #[tokio::test]
+async fn nothing_is_told_of_a_table_of_others_beyond_a_relation() {
+    let stage = Stage::new().await;
+    let secret = |select, r#where, sort: &[&str]| {
+        let sort = sort.iter().map(|key| (*key).to_owned()).collect();
+        let related = api::Related { select: Some(select), r#where, sort, ..Default::default() };
+        let relations = HashMap::from([("secret".to_owned(), related)]);
+        api::ReadRequest {
+            table: "track".to_owned(),
+            select: Some(api::Select { columns: Vec::new(), relations }),
+            ..read()
+        }
+    };
+    for (told, request) in [
+        ("a column", secret(select(&["titel"], &[]), None, &[])),
+        ("a relation", secret(select(&[], &[("nope", select(&[], &[]))]), None, &[])),
+        ("a value", secret(select(&["title"], &[]), object(&[("title", Kind::NumberValue(5.0))]), &[])),
+        ("an order", secret(select(&["title"], &[]), None, &["nope"])),
+    ] {
+        let error = rows(&stage, request).await.unwrap_err();
+        assert_eq!(code(&error), (tonic::Code::Unauthenticated, "UNAUTHENTICATED"), "{told}");
+    }
+}
+
+#[tokio::test]
 async fn every_part_of_a_read_counts() {
     let name = || select(&["name"], &[]);
     let twice = select(&["title"], &[("track", select(&[], &[("album", select(&["title"], &[]))]))]);

@@ -1,5 +1,7 @@
 //! Errors of operations, the same for every protocol.
 
+use crate::Table;
+
 /// An operation that does not fit the model or the schema. Every message names the invalid part.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
@@ -98,10 +100,19 @@ pub enum Error {
     #[error("{error}")]
     Related {
         /// The table that the relation leads to.
-        table: String,
+        table: RelatedTable,
         /// What is wrong; no other of this kind.
         error: Box<Error>,
     },
+}
+
+/// A table that a relation leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelatedTable {
+    /// The id of its database where that is a neighbour; `None`: that of the schema.
+    pub database: Option<String>,
+    /// Its name.
+    pub table: String,
 }
 
 impl Error {
@@ -126,11 +137,23 @@ impl Error {
 
     /// Marks the error as one of rows of `table`, to which a relation leads. The innermost such table is kept; an exceeded
     /// limit concerns the request alone and stays as it is.
-    pub(crate) fn in_related(self, table: &str) -> Self {
+    pub fn in_related(self, table: &Table) -> Self {
         match self {
             error @ (Error::Related { .. } | Error::TooComplex { .. } | Error::TooLong { .. }) => error,
-            error => Error::Related { table: table.to_owned(), error: Box::new(error) },
+            error => {
+                let table = RelatedTable { database: table.database.clone(), table: table.name.clone() };
+                Error::Related { table, error: Box::new(error) }
+            }
         }
+    }
+
+    /// Names the database of the schema, `id`, where the error is marked with one of its own tables: for those who plan
+    /// against several schemas.
+    pub fn in_schema_of(mut self, id: &str) -> Self {
+        if let Error::Related { table, .. } = &mut self {
+            table.database.get_or_insert_with(|| id.to_owned());
+        }
+        self
     }
 
     /// Whether it names something that the schema does not have; a newer one may.
@@ -158,7 +181,7 @@ impl Error {
     }
 
     /// Splits off the table of an [`Error::Related`].
-    pub fn split_related(self) -> (Self, Option<String>) {
+    pub fn split_related(self) -> (Self, Option<RelatedTable>) {
         match self {
             Error::Related { table, error } => (*error, Some(table)),
             error => (error, None),

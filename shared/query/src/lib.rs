@@ -34,7 +34,7 @@ mod value;
 
 pub use access::{TableAccess, mutation_accesses, read_accesses, visit_mutation_accesses, visit_read_accesses};
 pub use equality::{Equality, EqualityClass};
-pub use error::{Error, nearest};
+pub use error::{Error, RelatedTable, nearest};
 pub use filter::{Comparison, Filter, Quantifier, RuleFilter};
 pub use grant::{Columns, GrantTerms};
 pub use json::{Options, Parser, Spelling};

@@ -224,18 +224,23 @@ impl<'a> Planner<'a> {
             Some(names::Field::Relation(index, to)) => {
                 let relation = &stored.relations[index];
                 self.budget.enter_relation().map_err(Refusal::new)?;
-                let node = self.related(to, relation.many, group)?;
+                let node = self.related(to, relation.many, group).map_err(|refusal| self.in_related(to, refusal))?;
                 self.budget.leave_relation();
                 Ok(FieldKind::Relation { name: relation.name.clone(), node })
             }
             Some(names::Field::Aggregate(index, to)) => {
                 self.budget.enter_relation().map_err(Refusal::new)?;
-                let node = self.aggregate(to, group)?;
+                let node = self.aggregate(to, group).map_err(|refusal| self.in_related(to, refusal))?;
                 self.budget.leave_relation();
                 Ok(FieldKind::Relation { name: stored.relations[index].name.clone(), node })
             }
             None => Err(self.unknown_field(table, group)),
         }
+    }
+
+    /// `refusal` as one of rows of the table at an index, to which a relation leads.
+    fn in_related(&self, table: usize, refusal: Box<Refusal>) -> Box<Refusal> {
+        refusal.in_related(self.names.database_id(table), self.names.stored(table))
     }
 
     fn related(&mut self, to: usize, many: bool, group: &Group<'a>) -> Result<Node> {

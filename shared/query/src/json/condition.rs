@@ -128,7 +128,7 @@ impl Parser<'_> {
         if filters.is_empty() || members.len() > filters.len() {
             let conditions = members.iter().filter(|(key, _)| !is_presence(key));
             let filter = budget.nested(|budget| self.all_of(far, conditions, budget));
-            let filter = filter.map_err(|error| error.in_related(&far.name))?;
+            let filter = filter.map_err(|error| error.in_related(far))?;
             filters.push(related(relation, Quantifier::Some, filter));
         }
         Ok(all(filters))
@@ -148,7 +148,7 @@ impl Parser<'_> {
         for (key, value) in members {
             let quantifier = self.quantifier(key)?;
             let filter = budget.nested(|budget| self.branch(far, key, value, budget));
-            filters.push(related(relation, quantifier, filter.map_err(|error| error.in_related(&far.name))?));
+            filters.push(related(relation, quantifier, filter.map_err(|error| error.in_related(far))?));
         }
         Ok(all(filters))
     }

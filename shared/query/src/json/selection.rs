@@ -117,7 +117,7 @@ impl Parser<'_> {
         budget.enter_relation()?;
         let filter = find.map_or(Ok(Filter::TRUE), |find| self.condition(far, &find, budget));
         let node = filter.and_then(|filter| Ok(Node { filter, ..self.selection(far, &options, budget)? }));
-        let mut node = node.map_err(|error| error.in_related(&far.name))?;
+        let mut node = node.map_err(|error| error.in_related(far))?;
         budget.leave_relation();
         if !relation.many {
             node.shape = Shape::One;
