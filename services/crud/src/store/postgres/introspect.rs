@@ -143,6 +143,7 @@ FROM base";
 /// Every row of the catalog that the others read, by the transaction that wrote it.
 const MARK: &str = "\
 SELECT pg_catalog.md5(pg_catalog.concat(
+    pg_catalog.concat_ws(' ', n.oid, n.xmin),
     (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', c.oid, c.xmin), ',' ORDER BY c.oid)
         FROM pg_catalog.pg_class c WHERE c.relnamespace = n.oid),
     (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', a.attrelid, a.attnum, a.xmin), ','

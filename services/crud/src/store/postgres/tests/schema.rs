@@ -180,6 +180,7 @@ async fn the_mark_changes_with_the_schema_and_only_then() {
         "ALTER TABLE t ADD UNIQUE (c)",
         "ALTER TABLE t DROP COLUMN c",
         "CREATE VIEW v AS SELECT a FROM t",
+        "GRANT USAGE ON SCHEMA store_mark TO PUBLIC",
     ] {
         server.execute("TRUNCATE t").await;
         before = store.schema_mark(&[]).await.unwrap();
