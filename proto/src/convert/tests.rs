@@ -9,39 +9,28 @@ use query::{
 use super::member;
 use crate::wire::{auth::v1 as auth, crud::v1 as crud, query::v1 as wire};
 
-/// A table of employees and whom they report to, with a column of each type, and a view.
+/// A table of employees and whom they report to, with a column of each type, and a view; the same of a neighbour.
 fn schema() -> Schema {
+    let mut far = employee();
+    let hr = || Some("hr".to_owned());
+    (far.database, far.foreign_keys[0].foreign_database, far.links[0].database) = (hr(), hr(), hr());
+    let tables = vec![employee(), names(), far, Table { database: hr(), ..names() }];
+    Schema::with_neighbours("music".to_owned(), tables)
+}
+
+fn employee() -> Table {
     use Type::{
         Address, Any, Bool, Bytes, Date, Decimal, Float, Int16, Int32, Int64, Json, List, Other, Text, Time, Timestamp,
         Uuid,
     };
     let one = [Bool, Int16, Int32, Int64, Float, Decimal, Text, Bytes, Date, Time, Timestamp, Uuid, Json, Other, Any];
     let types = one.into_iter().chain([Address, List(&Int16), List(&Address)]);
-    let abilities = |r#type| Abilities {
-        comparisons: match r#type {
-            Other => Comparisons::None,
-            Address => Comparisons::Equality,
-            _ => Comparisons::All,
-        },
-        wide_times: r#type == Date,
-    };
-    let column = |name: &str, r#type: Type| Column {
-        name: name.to_owned(),
-        r#type,
-        nullable: name == "reports_to",
-        has_default: r#type == Int16,
-        generated: r#type == Other,
-        native: format!("native {name}"),
-        readable: r#type != Json,
-        equality: query::Equality::default(),
-        abilities: abilities(r#type),
-    };
-    let named = types.enumerate().map(|(index, r#type)| column(&format!("c{index}"), r#type));
-    let employee = Table {
+    let of_each_type = types.enumerate().map(|(index, r#type)| column(&format!("c{index}"), r#type));
+    Table {
         name: "employee".to_owned(),
         database: None,
         kind: TableKind::Table,
-        columns: [column("employee_id", Int32), column("reports_to", Int32)].into_iter().chain(named).collect(),
+        columns: [column("employee_id", Int32), column("reports_to", Int32)].into_iter().chain(of_each_type).collect(),
         primary_key: vec!["employee_id".to_owned()],
         unique_keys: vec![vec!["c6".to_owned(), "c7".to_owned()]],
         foreign_keys: vec![ForeignKey {
@@ -64,32 +53,45 @@ fn schema() -> Schema {
         row_triggers: Writes { insert: true, ..Writes::NONE },
         row_id: Vec::new(),
         has_children: true,
-    };
-    let names = Table {
+    }
+}
+
+/// A view of names.
+fn names() -> Table {
+    Table {
         name: "names".to_owned(),
-        database: None,
         kind: TableKind::View,
-        columns: vec![column("name", Text)],
+        columns: vec![column("name", Type::Text)],
         primary_key: Vec::new(),
         unique_keys: Vec::new(),
         foreign_keys: Vec::new(),
-        relations: Vec::new(),
         links: Vec::new(),
         writes: Writes { delete: true, ..Writes::NONE },
         row_triggers: Writes::NONE,
         row_id: vec!["tableoid".to_owned(), "ctid".to_owned()],
         has_children: false,
+        ..employee()
+    }
+}
+
+/// A column whose other members depend on its name and type.
+fn column(name: &str, r#type: Type) -> Column {
+    let comparisons = match r#type {
+        Type::Other => Comparisons::None,
+        Type::Address => Comparisons::Equality,
+        _ => Comparisons::All,
     };
-    let elsewhere = |name: &str| {
-        let mut table = Table { name: name.to_owned(), database: Some("hr".to_owned()), ..employee.clone() };
-        table.foreign_keys[0].foreign_database = Some("hr".to_owned());
-        table.foreign_keys[0].foreign_table = "employee".to_owned();
-        table.links[0].database = Some("hr".to_owned());
-        table.links[0].table = "names".to_owned();
-        table
-    };
-    let neighbours = [elsewhere("employee"), Table { database: Some("hr".to_owned()), ..names.clone() }];
-    Schema::with_neighbours("music".to_owned(), [employee, names].into_iter().chain(neighbours).collect())
+    Column {
+        name: name.to_owned(),
+        r#type,
+        nullable: name == "reports_to",
+        has_default: r#type == Type::Int16,
+        generated: r#type == Type::Other,
+        native: format!("native {name}"),
+        readable: r#type != Type::Json,
+        equality: query::Equality::default(),
+        abilities: Abilities { comparisons, wide_times: r#type == Type::Date },
+    }
 }
 
 fn values() -> impl Strategy<Value = Value> {
