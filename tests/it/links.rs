@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use serde_json::{Value, json};
 use tests::{
-    client::{Outcome, PROTOCOLS},
+    client::{Client, Outcome, PROTOCOLS},
     mesh::{ENGINES, Setup, Shape, TestMesh},
     operation::Operation,
 };
@@ -41,7 +41,7 @@ fn read(relation: &str) -> anyhow::Result<Operation> {
 }
 
 /// Repeats `ask` until it gives what is `wanted`.
-async fn becomes<T: PartialEq + std::fmt::Debug>(
+pub async fn becomes<T: PartialEq + std::fmt::Debug>(
     wanted: T,
     mut ask: impl AsyncFnMut() -> anyhow::Result<T>,
 ) -> anyhow::Result<()> {
@@ -58,13 +58,19 @@ async fn becomes<T: PartialEq + std::fmt::Debug>(
 
 /// The fields of type `Note` that the published schema has.
 async fn fields(mesh: &TestMesh) -> anyhow::Result<Vec<String>> {
-    let (_, shown) = mesh.client.graphql("{ __type(name: \"Note\") { fields { name } } }", json!({})).await?;
+    fields_of(&mesh.client, "Note").await
+}
+
+/// The fields of an object type that the published schema has.
+pub async fn fields_of(client: &Client, name: &str) -> anyhow::Result<Vec<String>> {
+    let (_, shown) =
+        client.graphql(&format!("{{ __type(name: \"{name}\") {{ fields {{ name }} }} }}"), json!({})).await?;
     let fields = shown["data"]["__type"]["fields"].as_array().cloned().unwrap_or_default();
     Ok(fields.iter().filter_map(|field| field["name"].as_str().map(str::to_owned)).collect())
 }
 
 /// What is left out of the lab, as `/ready` tells it.
-async fn left_out(mesh: &TestMesh) -> anyhow::Result<Value> {
+pub async fn left_out(mesh: &TestMesh) -> anyhow::Result<Value> {
     let (_, report) = mesh.client.get("/ready").await?;
     Ok(report["parts"]["database shop/lab"]["left_out"].clone())
 }

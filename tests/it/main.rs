@@ -33,5 +33,6 @@ mod overload;
 mod process;
 mod readme;
 mod rooms;
+mod schemas;
 mod shop;
 mod workspace;

@@ -13,7 +13,7 @@ use super::introspection::{Dev, shown};
 scenarios!(a_validator_takes_the_document_of_each_caller, rows_are_as_described);
 
 /// The paths of a document, as the validator prints them.
-async fn validated(client: &Client, token: &str, every: Option<&str>) -> anyhow::Result<Vec<String>> {
+pub async fn validated(client: &Client, token: &str, every: Option<&str>) -> anyhow::Result<Vec<String>> {
     let url = client.openapi_url();
     let arguments: Vec<&str> = [&url, token].into_iter().chain(every).collect();
     let text = python_tool::script("validate.py", &arguments).await?;
@@ -69,7 +69,7 @@ async fn rows_are_as_described(shape: Shape) -> anyhow::Result<()> {
 }
 
 /// Checks that the answer of an operation is one that the document describes.
-fn check(document: &Value, path: &str, answer: &Value) -> anyhow::Result<()> {
+pub fn check(document: &Value, path: &str, answer: &Value) -> anyhow::Result<()> {
     let mut schema = document.clone();
     let escaped = path.replace('~', "~0").replace('/', "~1").replace('%', "%25");
     let place = format!("#/paths/{escaped}/post/responses/200/content/application~1json/schema");

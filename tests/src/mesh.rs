@@ -71,6 +71,7 @@ pub struct TestMesh {
     pub music: Database,
     /// Database `lab`, where the test asked for one.
     pub lab: Option<Database>,
+    schemas: Vec<String>,
     running: Running,
     folder: TempDir,
 }
@@ -99,7 +100,12 @@ impl TestMesh {
         write_resources(folder.path(), &music, lab.as_ref(), setup)?;
         let (running, client) = start(shape, folder.path()).await?;
         ready(&client).await?;
-        Ok(Self { client, music, lab, running, folder })
+        Ok(Self { client, music, lab, schemas: setup.schemas.clone(), running, folder })
+    }
+
+    /// Whether the project has a database called `id`.
+    pub fn has(&self, id: &str) -> bool {
+        id == "music" || self.lab.is_some() && (id == "lab" || self.schemas.iter().any(|schema| schema == id))
     }
 
     /// A caller with the token of a customer.
