@@ -63,7 +63,7 @@ async fn cases_of_postgres_alone_split() -> anyhow::Result<()> {
 async fn topics(shape: Shape, engine: Engine) -> anyhow::Result<()> {
     let (name, least) = match engine {
         Engine::Sqlite => ("sqlite", 140),
-        Engine::Postgres => ("postgres", 238),
+        Engine::Postgres => ("postgres", 242),
     };
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases").join(name);
     let mut topics = std::fs::read_dir(&folder)?.collect::<Result<Vec<_>, _>>()?;

@@ -7,4 +7,5 @@ CREATE TABLE crm.settled (id int PRIMARY KEY, total int);
 CREATE TABLE bill (id int PRIMARY KEY, client_id int REFERENCES crm.client, vault_id int REFERENCES crm.vault, amount int);
 CREATE TABLE note (id int PRIMARY KEY, client_id int REFERENCES crm.client, bill_id int REFERENCES bill, body text);
 CREATE TABLE vault (id int PRIMARY KEY, code text);
+CREATE TABLE draft (id int PRIMARY KEY, client_id int REFERENCES crm.client);
 CREATE TABLE crm.reminder (id int PRIMARY KEY, bill_id int REFERENCES bill, owner text, level int);
