@@ -406,5 +406,6 @@ fn table(name: &str, columns: &[&str]) -> Table {
         row_triggers: Writes::NONE,
         row_id: Vec::new(),
         has_children: false,
+        is_left_out: false,
     }
 }

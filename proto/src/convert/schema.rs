@@ -41,6 +41,7 @@ impl From<&Table> for wire::Table {
             row_triggers: Some(table.row_triggers.into()),
             row_id: table.row_id.clone(),
             has_children: table.has_children,
+            is_left_out: table.is_left_out,
             links: table.links.iter().map(wire::TableLink::from).collect(),
         }
     }
@@ -65,6 +66,7 @@ impl TryFrom<wire::Table> for Table {
             row_triggers: table.row_triggers.unwrap_or_default().into(),
             row_id: table.row_id,
             has_children: table.has_children,
+            is_left_out: table.is_left_out,
         })
     }
 }

@@ -14,7 +14,7 @@ fn schema() -> Schema {
     let mut far = employee();
     let hr = || Some("hr".to_owned());
     (far.database, far.foreign_keys[0].foreign_database, far.links[0].database) = (hr(), hr(), hr());
-    let tables = vec![employee(), names(), far, Table { database: hr(), ..names() }];
+    let tables = vec![employee(), names(), far, Table { database: hr(), is_left_out: true, ..names() }];
     Schema::with_neighbours("music".to_owned(), tables)
 }
 
@@ -53,6 +53,7 @@ fn employee() -> Table {
         row_triggers: Writes { insert: true, ..Writes::NONE },
         row_id: Vec::new(),
         has_children: true,
+        is_left_out: false,
     }
 }
 

@@ -83,7 +83,13 @@ pub fn apply(schema: Schema, links: &DatabaseLinks, dialect: &Dialect) -> (Schem
                 .map_err(|error| error.to_string())
                 .and_then(|own| relation(&schema, own, name, Link { link, target }, dialect));
             match found {
-                Ok(relation) => resolved.entry((home, table)).or_default().push(relation),
+                Ok(relation) => {
+                    if home.is_none() && schema.target(&relation).is_ok_and(|far| far.is_left_out) {
+                        let why = format!("no relation: table {} is left out here", relation.table);
+                        left_out.push(LeftOut::until_change(format!("{table}.links.{name}"), why));
+                    }
+                    resolved.entry((home, table)).or_default().push(relation);
+                }
                 // Of a neighbour: it is left out there.
                 Err(_) if home.is_some() => {}
                 Err(why) => left_out.push(LeftOut::until_change(format!("{table}.links.{name}"), why)),

@@ -106,6 +106,7 @@ pub fn table(name: &str, columns: &str, primary_key: &[&str], foreign_keys: &[(&
         row_triggers: Writes::NONE,
         row_id: Vec::new(),
         has_children: false,
+        is_left_out: false,
     }
 }
 

@@ -44,7 +44,7 @@ impl Places {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Error, ForeignKey, Schema, Table, fixtures};
+    use crate::{Error, ForeignKey, Relation, Schema, Table, fixtures};
 
     fn of(database: &str, table: Table) -> Table {
         Table { database: Some(database.to_owned()), ..table }
@@ -111,6 +111,29 @@ mod tests {
         for table in ["user", "order", "note"] {
             assert_eq!(names(&sales, None, table), names(&crm, Some("sales"), table), "{table}");
         }
+    }
+
+    #[test]
+    fn what_is_left_out_keeps_its_names_from_others() {
+        let mut tables = shop("sales").into_tables();
+        for table in tables.iter_mut().filter(|table| table.database.is_some() && table.name == "note") {
+            table.is_left_out = true;
+        }
+        let link = Relation {
+            name: "order".to_owned(),
+            long_name: None,
+            database: Some("crm".to_owned()),
+            table: "note".to_owned(),
+            many: true,
+            refers: true,
+            on: vec![("id".to_owned(), "user_id".to_owned())],
+        };
+        let user = tables.iter_mut().find(|table| table.database.is_some() && table.name == "user");
+        user.unwrap().links.push(link);
+
+        let schema = Schema::with_neighbours("sales".to_owned(), tables);
+
+        assert_eq!(relations(&schema, Some("crm"), "user"), [("sales_note_by_author_id", "", "note")]);
     }
 
     #[test]

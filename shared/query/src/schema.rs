@@ -45,6 +45,9 @@ pub struct Table {
     pub row_id: Vec<String>,
     /// Other tables inherit from it: it shows their rows too, for which its keys do not hold.
     pub has_children: bool,
+    /// No relation leads to it: of a neighbour, what cannot be served here. It has its part in the names of relations,
+    /// which are the same whichever database looks.
+    pub is_left_out: bool,
 }
 
 /// Kind of a table.
@@ -245,6 +248,9 @@ impl Schema {
         let target = |link: &Relation| places.find(link.database.as_deref(), &link.table).map(|index| &tables[index]);
         let relations = tables.iter().zip(relations);
         let relations: Vec<_> = relations.map(|(table, relations)| link::placed(table, relations, target)).collect();
+        let is_served = |relation: &Relation| target(relation).is_some_and(|table| !table.is_left_out);
+        let served = |relations: Vec<Relation>| relations.into_iter().filter(is_served).collect();
+        let relations: Vec<Vec<Relation>> = relations.into_iter().map(served).collect();
         for (table, relations) in tables.iter_mut().zip(relations) {
             table.relations = relations;
         }

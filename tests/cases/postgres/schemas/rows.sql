@@ -1,4 +1,4 @@
-TRUNCATE crm.client, crm.note, crm.vault, crm.settled, crm.reminder, bill, note, vault, draft;
+TRUNCATE crm.client, crm.note, crm.vault, crm.settled, crm.reminder, bill, note, vault, draft, crm.member, crm.guild, crm.badge, badge, visit;
 INSERT INTO crm.client VALUES (1, 'Ann', 'u1', 'x', '10115'), (2, 'Bob', 'u2', 'y', '20095');
 INSERT INTO crm.note VALUES (1, 1, 'called'), (2, 2, 'wrote');
 INSERT INTO crm.vault VALUES (1, 'open');
@@ -8,3 +8,8 @@ INSERT INTO note VALUES (1, 1, 1, 'paid'), (2, 2, 3, 'open');
 INSERT INTO vault VALUES (1, 'own');
 INSERT INTO draft VALUES (1, 1), (2, 2);
 INSERT INTO crm.reminder VALUES (1, 1, 'u1', 1), (2, 1, 'u2', 2), (3, 3, 'u2', 1);
+INSERT INTO crm.member VALUES (1, 'Ann'), (2, 'Bob');
+INSERT INTO crm.guild VALUES (1, 'Millers'), (2, 'Smiths');
+INSERT INTO crm.badge VALUES (1, 1, 1, 'x', 'u1');
+INSERT INTO badge VALUES (1, 1, 1, 'u2'), (2, 2, 2, 'u2');
+INSERT INTO visit VALUES (1, 1, 1), (2, 2, 2);

@@ -1,5 +1,6 @@
 -- schemas: crm
 CREATE SCHEMA crm;
+CREATE EXTENSION citext SCHEMA crm;
 CREATE TABLE crm.client (id int PRIMARY KEY, name text, owner text, secret text, "zip code" text);
 CREATE TABLE crm.note (id int PRIMARY KEY, client_id int REFERENCES crm.client, body text);
 CREATE TABLE crm.vault (id int PRIMARY KEY, code text);
@@ -9,3 +10,9 @@ CREATE TABLE note (id int PRIMARY KEY, client_id int REFERENCES crm.client, bill
 CREATE TABLE vault (id int PRIMARY KEY, code text);
 CREATE TABLE draft (id int PRIMARY KEY, client_id int REFERENCES crm.client);
 CREATE TABLE crm.reminder (id int PRIMARY KEY, bill_id int REFERENCES bill, owner text, level int);
+CREATE TABLE crm.member (id int PRIMARY KEY, name text);
+CREATE TABLE crm.guild (id int PRIMARY KEY, name text);
+CREATE TABLE crm.badge (id int PRIMARY KEY, member_id int REFERENCES crm.member, guild_id int REFERENCES crm.guild,
+    word crm.citext, owner text);
+CREATE TABLE badge (id int PRIMARY KEY, member_id int REFERENCES crm.member, guild_id int REFERENCES crm.guild, owner text);
+CREATE TABLE visit (id int PRIMARY KEY, member_id int REFERENCES crm.member, guild_id int REFERENCES crm.guild);

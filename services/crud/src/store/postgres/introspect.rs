@@ -271,6 +271,7 @@ impl Tables {
                 row_triggers: Writes::NONE,
                 row_id: Vec::new(),
                 has_children: false,
+                is_left_out: false,
             });
             self.tables.len() - 1
         });

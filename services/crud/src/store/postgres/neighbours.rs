@@ -87,10 +87,11 @@ pub async fn join(
             tables.iter().position(|table| table.database == *database && table.name == name && table.has(columns))
         };
         let Some(from) = place(&tables, &database(&key.schema), &key.table, &key.columns) else { continue };
-        if place(&tables, &foreign_database, &key.foreign_table, &key.foreign_columns).is_none() {
-            if key.schema == own {
-                left_out.push(unusable(&key));
-            }
+        let to = place(&tables, &foreign_database, &key.foreign_table, &key.foreign_columns);
+        if key.schema == own && to.is_none_or(|to| tables[to].is_left_out) {
+            left_out.push(unusable(&key));
+        }
+        if to.is_none() {
             continue;
         }
         let CrossingKey { columns, foreign_table, foreign_columns, .. } = key;
@@ -153,17 +154,16 @@ fn connected<'n>(own: &str, neighbours: &'n [Neighbour], keys: &[CrossingKey]) -
     neighbours.iter().filter(|neighbour| reached.contains(neighbour.schema.as_str())).collect()
 }
 
-/// The tables of a neighbour, without those of other servers.
+/// The tables of a neighbour; those of other servers and those with hidden types are left out.
 async fn tables_of(connection: &Connection, neighbour: &Neighbour) -> Result<Vec<Table>, PostgresError> {
     let catalog = Box::pin(introspect::catalog(connection, &neighbour.schema)).await?;
     let schema: [(&(dyn ToSql + Sync), Native); 1] = [(&neighbour.schema, Native::TEXT)];
     let hidden = connection.in_catalog(Box::pin(connection.query(HIDDEN_TYPES, &schema))).await?;
     let hidden: Vec<String> = hidden.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
     let mut tables = catalog.found.schema.into_tables();
-    tables.retain(|table| {
-        !hidden.contains(&table.name) && catalog.foreign.iter().all(|(foreign, _)| *foreign != table.name)
-    });
     for table in &mut tables {
+        table.is_left_out =
+            hidden.contains(&table.name) || catalog.foreign.iter().any(|(foreign, _)| *foreign == table.name);
         table.database = Some(neighbour.database.clone());
         for key in &mut table.foreign_keys {
             key.foreign_database = Some(neighbour.database.clone());

@@ -89,6 +89,7 @@ fn table(reader: &Connection, listed: &Listed) -> DriverResult<Table> {
         row_triggers: Writes::NONE,
         row_id: row_id.into_iter().map(str::to_owned).collect(),
         has_children: false,
+        is_left_out: false,
     })
 }
 
