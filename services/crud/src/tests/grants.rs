@@ -60,6 +60,25 @@ async fn a_grant_for_something_else_denies() {
 }
 
 #[tokio::test]
+async fn a_grant_is_for_the_table_of_its_database_alone() {
+    let db = sqlite().await;
+    let known = db.schema();
+    let read = read(&known.schema, "album", &json!({})).unwrap();
+    let accesses = query::read_accesses(&known.schema, &read).unwrap();
+    let own = known.schema.table("album").unwrap();
+    let far = query::Table { database: Some("hr".to_owned()), ..own.clone() };
+    for (table, right) in [(own, "music"), (&far, "hr")] {
+        for granted in ["music", "hr", ""] {
+            let terms = [Arc::new(query::GrantTerms { database: granted.to_owned(), ..db.grant(&accesses[0]) })];
+
+            let taken = grants(&terms).take(table, Operation::Read);
+
+            assert_eq!(taken.is_ok(), granted == right, "{granted}: {taken:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn grants_of_the_schema_before_are_asked_for_again() {
     let db = sqlite().await;
     let known = db.schema();

@@ -1,4 +1,4 @@
-TRUNCATE crm.client, crm.note, crm.vault, crm.settled, crm.reminder, bill, note, vault, draft, crm.member, crm.guild, crm.badge, badge, visit;
+TRUNCATE crm.client, crm.note, crm.vault, crm.settled, crm.reminder, bill, note, vault, draft, crm.member, crm.guild, crm.badge, badge, visit, hr.shift, crm.call;
 INSERT INTO crm.client VALUES (1, 'Ann', 'u1', 'x', '10115'), (2, 'Bob', 'u2', 'y', '20095');
 INSERT INTO crm.note VALUES (1, 1, 'called'), (2, 2, 'wrote');
 INSERT INTO crm.vault VALUES (1, 'open');
@@ -13,3 +13,5 @@ INSERT INTO crm.guild VALUES (1, 'Millers'), (2, 'Smiths');
 INSERT INTO crm.badge VALUES (1, 1, 1, 'x', 'u1');
 INSERT INTO badge VALUES (1, 1, 1, 'u2'), (2, 2, 2, 'u2');
 INSERT INTO visit VALUES (1, 1, 1), (2, 2, 2);
+INSERT INTO hr.shift VALUES (1, 1, NULL, NULL, 'early'), (1, 2, 1, 1, 'late'), (2, 1, 1, 2, 'next');
+INSERT INTO crm.call VALUES (1, 1, 1, 2), (2, 2, 1, 2), (3, 2, 2, 1);

@@ -1,5 +1,6 @@
--- schemas: crm
+-- schemas: crm hr
 CREATE SCHEMA crm;
+CREATE SCHEMA hr;
 CREATE EXTENSION citext SCHEMA crm;
 CREATE TABLE crm.client (id int PRIMARY KEY, name text, owner text, secret text, "zip code" text);
 CREATE TABLE crm.note (id int PRIMARY KEY, client_id int REFERENCES crm.client, body text);
@@ -16,3 +17,7 @@ CREATE TABLE crm.badge (id int PRIMARY KEY, member_id int REFERENCES crm.member,
     word crm.citext, owner text);
 CREATE TABLE badge (id int PRIMARY KEY, member_id int REFERENCES crm.member, guild_id int REFERENCES crm.guild, owner text);
 CREATE TABLE visit (id int PRIMARY KEY, member_id int REFERENCES crm.member, guild_id int REFERENCES crm.guild);
+CREATE TABLE hr.shift (day int, nr int, after_day int, after_nr int, name text, PRIMARY KEY (day, nr),
+    FOREIGN KEY (after_day, after_nr) REFERENCES hr.shift (day, nr));
+CREATE TABLE crm.call (id int PRIMARY KEY, client_id int REFERENCES crm.client, day int, nr int,
+    FOREIGN KEY (day, nr) REFERENCES hr.shift (day, nr));
