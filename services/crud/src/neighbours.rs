@@ -88,11 +88,20 @@ mod tests {
     #[test]
     fn another_server_database_or_role_is_no_neighbour() {
         let url = "postgres://ann:one@db:5432/shop";
-        for other in ["postgres://ann:one@db2/shop", "postgres://ann:one@db/shop2", "postgres://bob:one@db/shop"] {
+        for other in [
+            "postgres://ann:one@db2/shop",
+            "postgres://ann:one@db/shop2",
+            "postgres://bob:one@db/shop",
+            "postgres://ann:one@db:6432/shop",
+            "postgres://ann:one@db/shop?options=-c%20role%3Dbob",
+            "postgres://ann:one@db/shop?target_session_attrs=read-write",
+        ] {
             let found = neighbours(&[("a", url, "sales"), ("b", other, "crm")]);
             assert!(found.iter().all(|(_, neighbours)| neighbours.is_empty()), "{other}: {found:?}");
         }
-        let found = neighbours(&[("a", url, "sales"), ("b", "postgres://ann:two@db/shop?sslmode=disable", "crm")]);
-        assert_eq!(found[0].1, ["b"]);
+        for same in ["postgres://ann:two@db/shop?sslmode=disable", "postgresql://%61nn@db/shop"] {
+            let found = neighbours(&[("a", url, "sales"), ("b", same, "crm")]);
+            assert_eq!(found[0].1, ["b"], "{same}");
+        }
     }
 }

@@ -10,7 +10,8 @@ use crate::{Relation, Table};
 /// Gives names to `claims` of `table` and adds their relations.
 ///
 /// Each gets the name that it would have within one database, where no column and no relation has it and no other claim
-/// wants it; else `<database>_<table>_by_<columns>`. So a database that comes to a project renames no relation there.
+/// wants it; else `<database>_<table>_by_<columns>`. So a database that comes to a project renames no relation
+/// within another.
 pub fn assign_names(table: &Table, relations: &mut Vec<Relation>, claims: Vec<Claim>) {
     let mut taken: HashSet<String> = table.columns.iter().map(|column| column.name.clone()).collect();
     for relation in relations.iter() {

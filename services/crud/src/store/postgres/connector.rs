@@ -177,8 +177,9 @@ pub fn target(url: &str) -> Option<String> {
         [] => &[5432],
         ports => ports,
     };
+    let server = (config.get_hosts(), config.get_hostaddrs(), ports, config.get_target_session_attrs());
     let (user, database) = (config.get_user(), config.get_dbname().or(config.get_user()));
-    Some(format!("{:?}", (config.get_hosts(), config.get_hostaddrs(), ports, database, user, config.get_options())))
+    Some(format!("{:?}", (server, database, user, config.get_options())))
 }
 
 /// How long settings hold.
