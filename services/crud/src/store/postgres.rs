@@ -211,7 +211,7 @@ impl Postgres {
         let own = self.inner.schema.as_str();
         let mark = self.with_retry(|connection| {
             Box::pin(async move {
-                let Some(mark) = introspect::mark(&connection, own).await? else { return Ok(None) };
+                let Some(mark) = introspect::mark(&connection, &[own]).await? else { return Ok(None) };
                 match neighbours.is_empty() {
                     true => Ok(Some(mark)),
                     false => Ok(Some(mark + &neighbours::mark(&connection, own, neighbours).await?)),

@@ -140,31 +140,34 @@ SELECT pg_catalog.format_type(base.type, NULL),
     ARRAY(SELECT e.enumlabel::text FROM pg_catalog.pg_enum e WHERE e.enumtypid = base.base ORDER BY e.enumsortorder)
 FROM base";
 
-/// Every row of the catalog that the others read, by the transaction that wrote it.
+/// Every row of the catalog that the others read of schemas, by the transaction that wrote it. One pass for all of them.
 const MARK: &str = "\
+WITH n AS MATERIALIZED (
+    SELECT oid, xmin FROM pg_catalog.pg_namespace WHERE nspname = ANY ($1)
+)
 SELECT pg_catalog.md5(pg_catalog.concat(
-    pg_catalog.concat_ws(' ', n.oid, n.xmin),
+    (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', n.oid, n.xmin), ',' ORDER BY n.oid) FROM n),
     (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', c.oid, c.xmin), ',' ORDER BY c.oid)
-        FROM pg_catalog.pg_class c WHERE c.relnamespace = n.oid),
+        FROM pg_catalog.pg_class c WHERE c.relnamespace IN (SELECT oid FROM n)),
     (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', a.attrelid, a.attnum, a.xmin), ','
             ORDER BY a.attrelid, a.attnum)
         FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
-        WHERE c.relnamespace = n.oid AND a.attnum > 0),
+        WHERE c.relnamespace IN (SELECT oid FROM n) AND a.attnum > 0),
     (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', t.oid, t.xmin), ',' ORDER BY t.oid)
         FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
-        WHERE c.relnamespace = n.oid AND NOT t.tgisinternal),
+        WHERE c.relnamespace IN (SELECT oid FROM n) AND NOT t.tgisinternal),
     (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', r.oid, r.xmin), ',' ORDER BY r.oid)
         FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
-        WHERE c.relnamespace = n.oid),
+        WHERE c.relnamespace IN (SELECT oid FROM n)),
     (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', i.inhrelid, i.inhparent, i.xmin), ','
             ORDER BY i.inhrelid, i.inhparent)
         FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhparent
-        WHERE c.relnamespace = n.oid),
+        WHERE c.relnamespace IN (SELECT oid FROM n)),
     (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', k.oid, k.xmin), ',' ORDER BY k.oid)
-        FROM pg_catalog.pg_constraint k WHERE k.connamespace = n.oid),
+        FROM pg_catalog.pg_constraint k WHERE k.connamespace IN (SELECT oid FROM n)),
     (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', e.oid, e.xmin), ',' ORDER BY e.oid)
         FROM pg_catalog.pg_enum e)))
-FROM pg_catalog.pg_namespace n WHERE n.nspname = $1";
+WHERE EXISTS (SELECT FROM n)";
 
 /// What an introspection finds in the catalog.
 pub struct Catalog {
@@ -225,10 +228,10 @@ async fn labels(connection: &Connection) -> Result<HashMap<String, Vec<String>>,
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
 
-/// A text that changes when the schema called `name` does; `None` if there is none.
-pub async fn mark(connection: &Connection, name: &str) -> Result<Option<String>, PostgresError> {
-    let schema: [(&(dyn ToSql + Sync), Native); 1] = [(&name, Native::TEXT)];
-    let rows = connection.in_catalog(Box::pin(connection.query(MARK, &schema))).await?;
+/// A text that changes when one of the schemas called `names` does; `None` if there is none of them.
+pub async fn mark(connection: &Connection, names: &[&str]) -> Result<Option<String>, PostgresError> {
+    let schemas: [(&(dyn ToSql + Sync), Native); 1] = [(&names, Native::TEXT_ARRAY)];
+    let rows = connection.in_catalog(Box::pin(connection.query(MARK, &schemas))).await?;
     rows.first().map(|row| row.try_get(0).map_err(PostgresError::from)).transpose()
 }
 

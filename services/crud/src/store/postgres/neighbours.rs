@@ -103,13 +103,14 @@ pub async fn join(
 /// A text that changes when the tables that [`join`] adds do.
 pub async fn mark(connection: &Connection, own: &str, neighbours: &[Neighbour]) -> Result<String, PostgresError> {
     let keys = keys(connection, own, neighbours).await?;
-    let mut mark: String = keys.iter().map(|key| format!(" {}", key.mark)).collect();
-    for neighbour in connected(own, neighbours, &keys) {
-        let of_schema = introspect::mark(connection, &neighbour.schema).await?;
-        mark.push('/');
-        mark.push_str(&of_schema.unwrap_or_default());
-    }
-    Ok(mark)
+    let connected: Vec<&str> = connected(own, neighbours, &keys).iter().map(|one| one.schema.as_str()).collect();
+    let of_keys: String = keys.iter().map(|key| format!(" {}", key.mark)).collect();
+    let of_schemas = match connected.is_empty() {
+        true => None,
+        // All at once: each database with many neighbours asks for those of all.
+        false => introspect::mark(connection, &connected).await?,
+    };
+    Ok(format!("{of_keys}/{}", of_schemas.unwrap_or_default()))
 }
 
 fn unusable(key: &CrossingKey) -> LeftOut {
