@@ -54,7 +54,8 @@ async fn cases(shape: Shape) -> anyhow::Result<TestMesh> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases/postgres/schemas");
     let read = |name: &str| std::fs::read_to_string(folder.join(name));
     let lab = format!("{}\n{}", read("schema.sql")?, read("rows.sql")?);
-    TestMesh::with(shape, Engine::Postgres, &Setup { lab: Some(lab), ..open(read("resources")?) }).await
+    let schemas = vec!["crm".to_owned(), "hr".to_owned()];
+    TestMesh::with(shape, Engine::Postgres, &Setup { lab: Some(lab), schemas, ..open(read("resources")?) }).await
 }
 
 fn admin(mesh: &TestMesh) -> Client {
