@@ -6,6 +6,7 @@
     allow(clippy::large_futures, clippy::disallowed_methods, reason = "tests hold futures and tasks of their own")
 )]
 
+pub mod batch;
 pub mod bus;
 pub mod cache;
 pub mod call;

@@ -278,7 +278,7 @@ impl Server {
             }
         });
         let mut http = pin!(self.builder.serve_connection(TokioIo::new(socket), service));
-        let mut filter = WakeFilter::default();
+        let mut filter = WakeFilter::new(connection.activity.clone());
         tokio::select! {
             biased;
             // A client that goes away is no news.

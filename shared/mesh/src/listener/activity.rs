@@ -46,6 +46,16 @@ impl Activity {
     pub(super) fn is_running(&self) -> bool {
         self.running.load(Ordering::Relaxed) > 0
     }
+
+    /// The client has begun to speak HTTP/2.
+    pub(super) fn begin_http2(&self) {
+        self.is_http2.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether answers to several requests may be ready at the same time.
+    pub(super) fn is_multiplexed(&self) -> bool {
+        self.is_http2.load(Ordering::Relaxed) && self.running.load(Ordering::Relaxed) > 1
+    }
 }
 
 /// A request whose answer is not complete: while there is one, its connection is not idle.
@@ -104,7 +114,7 @@ impl AsyncRead for Observed {
         let read = &buffer.filled()[before..];
         let received = self.activity.received.fetch_add(read.len() as u64, Ordering::Relaxed);
         if received == 0 && read.starts_with(PREFACE) {
-            self.activity.is_http2.store(true, Ordering::Relaxed);
+            self.activity.begin_http2();
         }
         Poll::Ready(Ok(()))
     }
