@@ -2,7 +2,10 @@
 
 mod data;
 mod select;
+mod unary;
 mod value;
+
+use std::sync::Arc;
 
 use axum::{body::Body, extract::Request, response::Response};
 use futures::FutureExt;
@@ -16,11 +19,16 @@ use crate::Service;
 
 /// Path of the methods of [`DataServer`].
 const DATA_PATH: &str = "/perigee.api.v1.Data/";
+/// The method that is called by far the most.
+const READ: &str = "Read";
 
 /// The gRPC services. Nearly all requests are for one of them, which are spared the router.
 #[derive(Clone)]
 pub struct Services {
     data: DataServer<data::Data>,
+    handlers: Arc<data::Data>,
+    /// Bytes that a message may have.
+    limit: usize,
     others: axum::Router,
 }
 
@@ -28,21 +36,40 @@ impl Services {
     /// The services of the gateway.
     pub fn new(service: &Service) -> Self {
         let limit = service.config().body_bytes;
-        let data = DataServer::new(data::Data::new(service.clone()))
+        let handlers = Arc::new(data::Data::new(service.clone()));
+        let data = DataServer::from_arc(handlers.clone())
             .max_decoding_message_size(limit)
             .max_encoding_message_size(usize::MAX);
-        Self { data, others: others() }
+        Self { data, handlers, limit, others: others() }
     }
 
     /// The answer to a request.
     pub async fn answer(&self, request: Request) -> Response {
         let method = request.uri().path().strip_prefix(DATA_PATH);
+        if method == Some(READ) && !request.headers().contains_key(unary::ENCODING) {
+            return self.answer_read(request).await;
+        }
         if method.is_some_and(|method| !method.is_empty() && !method.contains('/')) {
-            let Ok(response) = self.data.clone().call(request).await;
-            return with_fault_code(response);
+            return self.call_data(request).await;
         }
         let Ok(response) = self.others.clone().oneshot(request).await;
         response
+    }
+
+    /// The answer to a read.
+    async fn answer_read(&self, request: Request) -> Response {
+        let (head, body) = request.into_parts();
+        let message = match unary::message(body, self.limit).await {
+            Ok(message) => message,
+            Err(body) => return self.call_data(Request::from_parts(head, body)).await,
+        };
+        let read = self.handlers.answer_read(&head, message).await;
+        read.and_then(|read| unary::response(&read)).unwrap_or_else(|fault| with_fault_code(status(fault).into_http()))
+    }
+
+    async fn call_data(&self, request: Request) -> Response {
+        let Ok(response) = self.data.clone().call(request).await;
+        with_fault_code(response)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::{Extensions, HeaderMap, request::Parts};
 use mesh::{Code, Fault};
 use prost::Message;
 use proto::api::v1::{self as api, batch_item, data_server};
@@ -69,28 +70,44 @@ impl Data {
         Self { service }
     }
 
-    /// The caller and the message of a request, within the body limit of its project; and the project, where all is known
-    /// of it.
+    /// The answer to a read, without tonic.
+    pub async fn answer_read(&self, head: &Parts, message: api::ReadRequest) -> Result<api::ReadResponse, Fault> {
+        let (caller, project) = self.caller((&head.headers, &head.extensions), &message, &message.project)?;
+        Box::pin(self.read_rows((&caller, project), message)).await
+    }
+
+    /// The caller and the message of a request, and its project where all is known of it.
     fn accept<M: Message>(
         &self,
         request: Request<M>,
         project: impl Fn(&M) -> &str,
     ) -> Result<(Caller, M, Option<Arc<Project>>), Fault> {
-        let caller = Caller::of(current(), request.metadata().as_ref())?;
-        let project = project(request.get_ref());
-        if let Some(requested) = request.extensions().get::<RequestedProject>() {
+        let (head, message) = ((request.metadata().as_ref(), request.extensions()), request.get_ref());
+        let (caller, found) = self.caller(head, message, project(message))?;
+        Ok((caller, request.into_inner(), found))
+    }
+
+    /// The caller of a request whose message is within the body limit of its project; and the project, where all is known
+    /// of it.
+    fn caller(
+        &self,
+        (headers, extensions): (&HeaderMap, &Extensions),
+        message: &impl Message,
+        project: &str,
+    ) -> Result<(Caller, Option<Arc<Project>>), Fault> {
+        let caller = Caller::of(current(), headers)?;
+        if let Some(requested) = extensions.get::<RequestedProject>() {
             requested.set(project);
         }
         let known = self.service.edge().known(project);
         let limit = body::limit(self.service.config(), known.as_ref().map(|known| &*known.project));
         if limit < self.service.config().body_bytes {
-            let size = request.get_ref().encoded_len();
+            let size = message.encoded_len();
             if size > limit {
                 return Err(body::too_large(limit, Some(size as u64)));
             }
         }
-        let found = known.filter(|known| known.is_described).map(|known| known.project);
-        Ok((caller, request.into_inner(), found))
+        Ok((caller, known.filter(|known| known.is_described).map(|known| known.project)))
     }
 
     async fn read_rows(&self, caller: FoundCaller<'_>, message: api::ReadRequest) -> Result<api::ReadResponse, Fault> {

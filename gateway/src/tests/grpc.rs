@@ -250,6 +250,40 @@ async fn bytes_that_are_no_message_are_invalid() {
     assert_eq!(told, ("3".to_owned(), Code::BadRequest));
 }
 
+/// The code of a read with these pieces as its body; `None` where it succeeds.
+async fn read_in_pieces(stage: &Stage, pieces: &[&[u8]], encoding: Option<&str>) -> Option<Code> {
+    let pieces: Vec<_> = pieces.iter().map(|piece| Ok::<_, std::convert::Infallible>(piece.to_vec())).collect();
+    let mut request = Request::post("/perigee.api.v1.Data/Read").version(Version::HTTP_2);
+    request = request.header("content-type", "application/grpc");
+    if let Some(encoding) = encoding {
+        request = request.header("grpc-encoding", encoding);
+    }
+    let body = Body::from_stream(futures::stream::iter(pieces));
+    let told = stage.send(request.body(body).expect("the test's request is legal")).await;
+    told.parts.extensions.get::<Status>().map(|status| Fault::from(status.clone()).code)
+}
+
+#[tokio::test]
+async fn a_message_may_come_in_pieces_and_must_be_whole() {
+    let stage = Stage::new().await;
+    let message = read().encode_to_vec();
+    let length = u32::try_from(message.len()).expect("the test's message is small");
+    let whole = [&[0][..], &length.to_be_bytes(), &message].concat();
+    let compressed = [&[1], &whole[1..]].concat();
+    for (pieces, expected) in [
+        (&[&whole[..]][..], None),
+        (&[&whole[..3], &whole[3..9], &whole[9..]], None),
+        (&[&whole[..9]], Some(Code::BadRequest)),
+        (&[&whole, b"x"], Some(Code::BadRequest)),
+        (&[&compressed], Some(Code::BadRequest)),
+        (&[], Some(Code::BadRequest)),
+    ] {
+        assert_eq!(read_in_pieces(&stage, pieces, None).await, expected, "{pieces:?}");
+    }
+    assert_eq!(read_in_pieces(&stage, &[&whole], Some("identity")).await, None);
+    assert_eq!(read_in_pieces(&stage, &[&whole], Some("gzip")).await, Some(Code::Method));
+}
+
 #[tokio::test]
 async fn an_unknown_method_is_unimplemented() {
     let stage = Stage::new().await;
