@@ -266,32 +266,4 @@ fn constraint(kind: &str, error: &DbError) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn details_name_columns_in_any_language() {
-        let columns = detail_columns("Key (a, b)=(1, (2)) already exists.").unwrap();
-        assert_eq!(columns, ["a", "b"]);
-        assert_eq!(detail_columns("Schlüssel »(name)=(x)« existiert bereits.").unwrap(), ["name"]);
-        assert_eq!(detail_columns("Key (lower(email))=(x) already exists.").unwrap(), ["lower(email)"]);
-        assert_eq!(detail_columns("something else"), None);
-    }
-
-    #[test]
-    fn names_are_quoted_in_any_language() {
-        assert_eq!(quoted("materialized view \"stale\" has not been populated"), "stale");
-        assert_eq!(quoted("materialisierte Sicht »alt« wurde noch nicht befüllt"), "alt");
-        assert_eq!(quoted("nothing quoted"), "nothing quoted");
-    }
-
-    #[test]
-    fn codes_of_applications_are_told_from_those_of_the_server() {
-        for code in ["45000", "PT402", "P0001", "38000", "UE001", "99999"] {
-            assert!(is_of_application(code), "{code}");
-        }
-        for code in ["42501", "23505", "22P02", "XX000", "P0004", "57014", "HV000"] {
-            assert!(!is_of_application(code), "{code}");
-        }
-    }
-}
+mod tests;
