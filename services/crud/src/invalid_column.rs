@@ -262,3 +262,6 @@ fn is_too_long(column: &Column, bind: &Bind) -> bool {
         None => matches!(column.r#type, Type::Other | Type::List(_)) && column.native.contains('('),
     }
 }
+
+#[cfg(test)]
+mod tests;
