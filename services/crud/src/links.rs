@@ -183,3 +183,54 @@ fn has_key(table: &Table, is_fixed: impl Fn(&String) -> bool) -> bool {
     let keys = table.unique_keys.iter().chain([&table.primary_key]);
     keys.into_iter().any(|key| !key.is_empty() && key.iter().all(&is_fixed))
 }
+
+#[cfg(test)]
+mod tests {
+    use mesh::resources::{Kind, parse_typed, schema_typed};
+    use serde_json::Value;
+
+    use super::*;
+    use crate::tests::KINDS;
+
+    #[test]
+    fn links_are_those_of_the_tables_of_each_database() {
+        let table = Kind {
+            name: "table",
+            parse: parse_typed::<Value, Value>,
+            check: |_| Vec::new(),
+            schema: schema_typed::<Value, Value>,
+        };
+        let of_table = |database: &str, id: &str, spec: &str| {
+            format!("---\nkind: table\nmeta: {{project: shop, database: {database}, id: {id}}}\nspec: {{{spec}}}\n")
+        };
+        let yaml = [
+            "kind: project\nmeta: {id: shop}\n".to_owned(),
+            of_table("music", "album", "links: {artist: {table: artist, on: {artist_id: id}, many: false}}"),
+            of_table(
+                "music",
+                "artist",
+                "links: {albums: {table: album, on: {id: artist_id}}, fans: {table: fan, on: {}}}",
+            ),
+            of_table("music", "track", "links: {}"),
+            of_table("music", "fan", "rules: []"),
+            of_table("films", "film", "links: {actors: {table: actor, on: {id: film_id}}}"),
+        ];
+        let kinds = [&KINDS[..], &[table]].concat();
+        let found = of(&Snapshot::parse(&yaml.concat(), &kinds).unwrap());
+
+        let mut names = Vec::new();
+        for ((project, database), tables) in &found {
+            for (table, links) in tables {
+                names.push(format!(
+                    "{project} {database} {table}: {}",
+                    Vec::from_iter(links.keys().cloned()).join(", ")
+                ));
+            }
+        }
+        names.sort();
+        assert_eq!(names, ["shop films film: actors", "shop music album: artist", "shop music artist: albums, fans"]);
+        let on = BTreeMap::from([("artist_id".to_owned(), "id".to_owned())]);
+        let artist = TableLink { table: "artist".to_owned(), on, many: Some(false) };
+        assert_eq!(found[&("shop".to_owned(), "music".to_owned())]["album"]["artist"], artist);
+    }
+}

@@ -360,3 +360,35 @@ async fn a_link_follows_the_schema() {
         assert_eq!(rows, json!([{"fans": null}, {"fans": {"id": 1}}]));
     }
 }
+
+#[tokio::test]
+async fn the_collation_of_the_key_decides_what_a_link_joins() {
+    let db = sqlite().await;
+    for sql in [
+        "CREATE TABLE near (id INTEGER PRIMARY KEY, folded_key TEXT COLLATE NOCASE UNIQUE, exact_key TEXT UNIQUE, \
+         folded TEXT COLLATE NOCASE, exact TEXT)",
+        "CREATE TABLE far (id INTEGER PRIMARY KEY, folded_key TEXT COLLATE NOCASE UNIQUE, exact_key TEXT UNIQUE, \
+         folded TEXT COLLATE NOCASE, exact TEXT)",
+        "INSERT INTO near VALUES (1, 'a', 'a', 'a', 'a')",
+        "INSERT INTO far VALUES (7, 'A', 'A', 'A', 'A')",
+    ] {
+        db.execute(sql).await;
+    }
+    assert!(db.database.refresh().await.unwrap());
+    // Where both sides hold a key, or neither does, the link refers to the other table.
+    for (here, there, is_found) in [
+        ("folded_key", "exact", true),
+        ("exact_key", "folded", false),
+        ("folded", "exact_key", false),
+        ("exact", "folded_key", true),
+        ("folded_key", "exact_key", false),
+        ("exact_key", "folded_key", true),
+        ("folded", "exact", false),
+        ("exact", "folded", true),
+    ] {
+        assert!(db.database.link(of("near", [("others", link("far", &[(here, there)], Some(true)))])));
+        let rows = db.read("near", json!({"select": {"others": {"select": ["id"]}}})).await.unwrap();
+        let others = if is_found { json!([{"id": 7}]) } else { json!([]) };
+        assert_eq!(rows, json!([{"others": others}]), "{here} {there}");
+    }
+}
