@@ -9,6 +9,7 @@ mod pooled;
 mod reads;
 mod refusals;
 mod relations;
+mod returned;
 mod service;
 mod stored;
 mod support;
