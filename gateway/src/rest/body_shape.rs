@@ -67,6 +67,8 @@ impl BodyShape {
     }
 
     /// Appends `body` to the key, and its values to the others.
+    ///
+    /// A body that itself has the characters in the place of values has fewer values than the shape that its key is of.
     fn scan(&mut self, body: &[u8]) -> Option<()> {
         let (mut at, mut copied, mut depth, mut in_find) = (0, 0, 0_usize, false);
         while let Some(byte) = body.get(at) {
@@ -91,8 +93,6 @@ impl BodyShape {
                     self.leave_out(&body[copied..start], INTEGER, Value::Int(integer));
                     copied = at;
                 }
-                b'\t' | b'\n' | b'\r' => {}
-                0..b' ' => return None,
                 _ => {}
             }
         }
@@ -212,5 +212,47 @@ impl Weighter<Box<[u8]>, Arc<ReadTemplate>> for TemplateWeighter {
     fn weight(&self, key: &Box<[u8]>, template: &Arc<ReadTemplate>) -> u64 {
         // What is selected stands in the body.
         (key.len() * 20 + template.columns.len() * 200 + 500) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use query::{Abilities, Equality, Field, Shape, Type};
+
+    use super::*;
+
+    fn column() -> Column {
+        Column {
+            name: "a".to_owned(),
+            r#type: Type::Int64,
+            nullable: false,
+            has_default: false,
+            generated: false,
+            native: "INTEGER".to_owned(),
+            readable: true,
+            equality: Equality::default(),
+            abilities: Abilities::default(),
+        }
+    }
+
+    /// Its weight is near the memory that each of its parts takes, so that the limit of the cache means bytes.
+    #[test]
+    fn all_of_a_kept_read_counts_for_its_weight() {
+        const MANY: usize = 1000;
+        let weight = |body: usize, columns: usize| {
+            let node = Node::new(Shape::Many, Vec::new());
+            let read = Read { database: "music".to_owned(), table: "album".to_owned(), node };
+            let template = ReadTemplate { read, columns: vec![column(); columns] };
+            usize::try_from(TemplateWeighter.weight(&vec![0; body].into(), &Arc::new(template))).unwrap()
+        };
+        let nothing = weight(0, 0);
+        assert!((size_of::<ReadTemplate>()..1000).contains(&nothing), "{nothing}");
+        // The text that selects a column with a name of usual length.
+        let field = size_of::<Field>() / r#""album_id":1,"#.len();
+        for (part, found, bytes) in
+            [("body", weight(MANY, 0) - nothing, field), ("columns", weight(0, MANY) - nothing, size_of::<Column>())]
+        {
+            assert!((MANY * bytes..=MANY * bytes * 4).contains(&found), "{part}: {found}, {bytes} bytes each");
+        }
     }
 }

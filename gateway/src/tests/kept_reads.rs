@@ -11,10 +11,12 @@ use serde_json::json;
 use super::stage::{Stage, Told};
 
 const PATH: &str = "/v1/api/shop/crud/music/album/read";
+/// In a project without limits of its own.
+const UNLIMITED: &str = "/v1/api/bare/crud/music/album/read";
 
-/// The answer to `body`, and the read that was sent for it.
-async fn told(stage: &Stage, body: &str) -> (Told, Option<Read>) {
-    let told = stage.post(PATH, "", body).await;
+/// The answer to `body` at `path`, and the read that was sent for it.
+async fn told(stage: &Stage, path: &str, body: &str) -> (Told, Option<Read>) {
+    let told = stage.post(path, "", body).await;
     let sent = stage.world.reads.lock().unwrap().pop();
     (told, sent.and_then(|sent| sent.reads.into_iter().next()))
 }
@@ -22,10 +24,10 @@ async fn told(stage: &Stage, body: &str) -> (Told, Option<Read>) {
 /// What a gateway that has seen `first` makes of `body` is what one makes of it that has seen nothing.
 async fn is_the_same_after(first: &str, body: &str) {
     let (seasoned, fresh) = (Stage::new().await, Stage::new().await);
-    told(&seasoned, first).await;
-    told(&seasoned, first).await;
-    let (answer, read) = told(&seasoned, body).await;
-    let (expected_answer, expected_read) = told(&fresh, body).await;
+    told(&seasoned, PATH, first).await;
+    told(&seasoned, PATH, first).await;
+    let (answer, read) = told(&seasoned, PATH, body).await;
+    let (expected_answer, expected_read) = told(&fresh, PATH, body).await;
     assert_eq!(read, expected_read, "{body} after {first}");
     assert_eq!(answer.status(), expected_answer.status(), "{body} after {first}");
     assert_eq!(answer.json()["error"], expected_answer.json()["error"], "{body} after {first}");
@@ -50,15 +52,18 @@ async fn bodies_of_one_shape_are_read_with_their_own_values() {
     }
 }
 
+/// `body` with a selection of its own: reads of all columns have that of the table.
+fn selecting(body: &str) -> String {
+    let body = body.strip_suffix('}').expect("a body is an object");
+    format!(r#"{body},"options":{{"select":{{"title":1}}}}}}"#)
+}
+
 /// Whether `body` was read after `first` without being planned: what it selects is the same memory then.
-///
-/// Both are given a selection of their own, because reads of all columns have that of the table.
-async fn is_kept_after(stage: &Stage, first: &str, body: &str) -> bool {
+async fn is_kept_after(path: &str, first: &str, body: &str) -> bool {
+    let stage = Stage::new().await;
     let mut selections = Vec::new();
     for body in [first, body] {
-        let body = body.strip_suffix('}').expect("a body is an object");
-        let read = told(stage, &format!(r#"{body},"options":{{"select":{{"title":1}}}}}}"#)).await.1;
-        selections.push(read.expect("it is read").node.fields);
+        selections.push(told(&stage, path, body).await.1.expect("it is read").node.fields);
     }
     Arc::ptr_eq(&selections[0], &selections[1])
 }
@@ -85,8 +90,31 @@ async fn bodies_of_one_shape_are_planned_once() {
         (r#"{"op":"all","find":{"album_id":{"$gt":1}}}"#, r#"{"op":"all","find":{"album_id":{"$gt":2}}}"#, false),
         (&named(&"a".repeat(400)), &named(&"b".repeat(600)), true),
     ] {
-        let stage = Stage::new().await;
-        assert_eq!(is_kept_after(&stage, first, body).await, is_kept, "{body} after {first}");
+        let is_known = is_kept_after(PATH, &selecting(first), &selecting(body)).await;
+        assert_eq!(is_known, is_kept, "{body} after {first}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_condition_is_part_of_the_shape() {
+    let limited = |limit: u8, id: u8| {
+        let options = format!(r#"{{"limit":{limit},"select":{{"title":1}}}}"#);
+        format!(r#"{{"op":"all","options":{options},"find":{{"album_id":{id}}}}}"#)
+    };
+    for (first, body, is_kept) in [(limited(3, 1), limited(3, 2), true), (limited(3, 1), limited(4, 1), false)] {
+        assert_eq!(is_kept_after(PATH, &first, &body).await, is_kept, "{body} after {first}");
+    }
+}
+
+#[tokio::test]
+async fn bodies_over_a_kibibyte_are_planned_each_time() {
+    let of_bytes = |bytes: usize, letter: &str| {
+        let named = |name: &str| selecting(&format!(r#"{{"op":"one","find":{{"title":"{name}"}}}}"#));
+        named(&letter.repeat(bytes - named("").len()))
+    };
+    for (bytes, is_kept) in [(1023, true), (1024, true), (1025, false)] {
+        let (first, body) = (of_bytes(bytes, "a"), of_bytes(bytes, "b"));
+        assert_eq!(is_kept_after(UNLIMITED, &first, &body).await, is_kept, "{bytes}");
     }
 }
 
