@@ -147,7 +147,6 @@ fn inside(error: &DbError, database: &str, keys: &Keys) -> Error {
             "a trigger or function of the database failed on these values",
             spoken_inside(error),
         ),
-        _ if code.starts_with("42") && code != "42501" => Error::Database(spoken_inside(error)),
         _ => match common(error, None, database, keys) {
             Error::Database(_) => Error::Database(spoken_inside(error)),
             common => common,

@@ -10,7 +10,8 @@ type Fields<'f> = &'f [(char, &'f str)];
 
 const RAISED: (char, &str) = ('R', "exec_stmt_raise");
 /// The context of an error inside a function of the database.
-const CONTEXT: &str = "SQL statement \"UPDATE t SET a = 'secret'\"\nPL/pgSQL function f() line 3 at SQL statement\nPL/pgSQL function \"g h\"() line 1";
+const CONTEXT: &str = "JSON data, line 1: secret\nPL/pgSQL function \"g h\"() line 1 at RETURN\n\
+    PL/pgSQL function f() line 3 at SQL statement\nSQL statement \"UPDATE t SET a = 'secret'\"";
 const WITHIN: (char, &str) = ('W', CONTEXT);
 
 /// The error of a server that says `fields`: only the driver can make one.
