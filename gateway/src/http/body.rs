@@ -79,6 +79,11 @@ async fn drain(mut body: Body, limit: usize, timeout: Duration) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
     use futures::StreamExt;
 
     use super::*;
@@ -105,5 +110,34 @@ mod tests {
         let pieces = ["ab", "cd", "ef"].map(|piece| Ok::<_, std::convert::Infallible>(Bytes::from(piece)));
         let body = Body::from_stream(futures::stream::iter(pieces));
         assert_eq!(collect(body, 6, DRAIN_TIMEOUT).await.as_deref(), Ok(&b"abcdef"[..]));
+    }
+
+    /// A body of `count` pieces of `bytes` each, whose length nobody declared, and how many of them were taken.
+    fn pieces(bytes: usize, count: usize) -> (Body, Arc<AtomicUsize>) {
+        let taken = Arc::new(AtomicUsize::new(0));
+        let taking = taken.clone();
+        let pieces = futures::stream::iter(0..count).map(move |_| {
+            taking.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, std::convert::Infallible>(Bytes::from(vec![b'x'; bytes]))
+        });
+        (Body::from_stream(pieces), taken)
+    }
+
+    #[tokio::test]
+    async fn the_rest_of_a_body_over_the_limit_is_heard_up_to_four_times_the_limit() {
+        for (bytes, count, limit, expected) in [
+            // One piece is within the limit, the second over it; four more are read, and the next is one too many.
+            (4, 100, 4, 7),
+            (5, 100, 4, 5),
+            (3, 100, 5, 2 + 6 + 1),
+            (4, 3, 4, 3),
+        ] {
+            let (body, taken) = pieces(bytes, count);
+            let fault = collect(body, limit, DRAIN_TIMEOUT).await.expect_err("it is over the limit");
+            assert_eq!(fault.message, format!("the body is over the limit of {limit} bytes"));
+            assert_eq!(taken.load(Ordering::Relaxed), expected, "{count} pieces of {bytes}");
+        }
+        let (body, _) = pieces(4, 3);
+        assert_eq!(collect(body, 12, DRAIN_TIMEOUT).await.map(|body| body.len()), Ok(12));
     }
 }

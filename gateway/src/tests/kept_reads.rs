@@ -78,6 +78,7 @@ async fn bodies_of_one_shape_are_planned_once() {
         // The last integers of 64 bits are planned: their digits alone do not say that they are within them.
         (r#"{"op":"one","find":{"album_id":1}}"#, r#"{"op":"one","find":{"album_id":1000000000000000000}}"#, false),
         (r#"{"op":"one","find":{"title":"a"}}"#, r#"{"op":"one","find":{"title":"größer"}}"#, true),
+        (r#"{"op":"one","find":{"title":"a"}}"#, r#"{"op":"one","find":{"title":"Let There Be Rock"}}"#, true),
         (r#"{"op":"one","find":{"title":"a"}}"#, r#"{"op":"one","find":{"title":"a\tb"}}"#, false),
         (
             "{\n\t\"op\" : \"all\",\r\n\t\"find\" : { \"album_id\" : 1\t, \"title\" : \"a\" } }",
