@@ -227,6 +227,22 @@ async fn a_peer_that_is_down_is_unavailable_at_once_and_recovers_by_itself() {
 }
 
 #[tokio::test]
+async fn the_first_call_goes_to_the_peer_that_is_up() {
+    let down = Peer::any("down").await.kill().await;
+    let up = Peer::any("up").await;
+    let mesh = far(&[down, up.address]);
+    let both_tried = async {
+        let is_refused =
+            |state: &ComponentState| matches!(state, ComponentState::Failing(why) if why.contains("refused"));
+        while !mesh.health().components().values().all(|state| *state == ComponentState::Ready || is_refused(state)) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(5), both_tried).await.unwrap();
+    assert_eq!(name(&mesh).await.unwrap(), "up");
+}
+
+#[tokio::test]
 async fn calls_are_spread_and_go_on_with_the_peer_that_is_left() {
     let (one, two) = (Peer::any("one").await, Peer::any("two").await);
     let mesh = far(&[one.address, two.address]);

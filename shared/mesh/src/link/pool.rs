@@ -271,3 +271,75 @@ impl Shared {
         unavailable(format!("service {} cannot be reached", self.service))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proto::services::crud::CRUD;
+
+    use super::*;
+
+    /// Peers whose names are not looked up as long as a test awaits nothing.
+    fn pool() -> (Pool, Health) {
+        let health = Health::default();
+        let urls = ["http://a.test:1".to_owned(), "http://b.test:2".to_owned()];
+        (Pool::open(ServiceName::of(&CRUD), &urls, &health).expect("the addresses are sound"), health)
+    }
+
+    fn addresses(ports: &[u16]) -> BTreeSet<SocketAddr> {
+        ports.iter().map(|port| SocketAddr::from(([127, 0, 0, 1], *port))).collect()
+    }
+
+    #[tokio::test]
+    async fn connections_follow_the_addresses_of_a_name() {
+        let (pool, _) = pool();
+        let shared = &pool.inner.shared;
+        let [one, two] = &shared.peers[..] else { panic!("there are two") };
+        let ports = || {
+            let connections = shared.connections.load();
+            let mut ports: Vec<u16> = connections.iter().map(|connection| connection.address.port()).collect();
+            ports.sort_unstable();
+            ports
+        };
+        shared.update(one, addresses(&[1, 2]));
+        shared.update(two, addresses(&[3]));
+        assert_eq!(ports(), [1, 2, 3]);
+        let first = shared.connections.load_full();
+
+        shared.update(one, addresses(&[2, 4]));
+        assert_eq!(ports(), [2, 3, 4]);
+        let retired: Vec<bool> = first.iter().map(|connection| connection.retired.is_cancelled()).collect();
+        assert_eq!(retired, [true, false, false]);
+
+        let before = shared.connections.load_full();
+        shared.update(one, addresses(&[2, 4]));
+        assert!(Arc::ptr_eq(&before, &shared.connections.load_full()), "nothing changes");
+
+        shared.update(one, addresses(&[]));
+        assert_eq!(ports(), [3]);
+    }
+
+    #[tokio::test]
+    async fn calls_wait_for_addresses_that_were_not_tried_yet() {
+        let (pool, health) = pool();
+        let shared = &pool.inner.shared;
+        let peer = &shared.peers[0];
+        assert!(shared.is_new(), "no name was looked up");
+        shared.report(&peer.url, Some("nobody knows the name"));
+        assert!(!shared.is_new());
+        let component = Component::Peer { service: ServiceName::of(&CRUD), url: peer.url.clone() };
+        assert_eq!(health.get(&component), Some(ComponentState::Failing("nobody knows the name".to_owned())));
+        shared.update(peer, addresses(&[1]));
+        assert!(shared.is_new());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_are_sent_again_under_a_budget() {
+        let (pool, _) = pool();
+        let granted = |tried: usize| (0..tried).filter(|_| pool.may_retry()).count();
+        assert_eq!(granted(1000), 100);
+        for _ in 0..1000 {
+            pool.inner.retries.deposit();
+        }
+        assert_eq!(granted(1000), 200);
+    }
+}

@@ -239,3 +239,115 @@ impl Watched {
         self.connection.activity.received.load(Ordering::Relaxed) > 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUTS: Timeouts = Timeouts {
+        first: Some(Duration::from_secs(1)),
+        head: Some(Duration::from_secs(2)),
+        idle: Some(Duration::from_secs(4)),
+        write: Some(Duration::from_secs(8)),
+    };
+
+    /// What becomes of a connection.
+    #[derive(Debug, PartialEq)]
+    enum Fate {
+        Open,
+        Retired,
+        Cut,
+        Ended,
+    }
+    use Fate::{Cut, Ended, Open, Retired};
+
+    struct Stage {
+        connection: Arc<Connection>,
+        watched: Watched,
+        began: Instant,
+    }
+
+    impl Stage {
+        fn new() -> Self {
+            let connection = Arc::new(Connection::new(([127, 0, 0, 1], 1).into()));
+            Self { watched: Watched::new(connection.clone()), connection, began: Instant::now() }
+        }
+
+        /// What the connection is after it was looked at so long after it was made.
+        fn at(&mut self, millis: u64) -> Fate {
+            let is_open = self.watched.is_open_at(self.began + Duration::from_millis(millis), &TIMEOUTS);
+            match (is_open, self.connection.is_cut(), self.connection.retire.is_cancelled()) {
+                (false, ..) => Ended,
+                (true, true, _) => Cut,
+                (true, false, true) => Retired,
+                (true, false, false) => Open,
+            }
+        }
+
+        fn receives(&self, bytes: u64) {
+            self.connection.activity.received.fetch_add(bytes, Ordering::Relaxed);
+        }
+
+        fn writes(&self, bytes: u64, is_blocked: bool) {
+            self.connection.activity.sent.fetch_add(bytes, Ordering::Relaxed);
+            self.connection.activity.is_blocked.store(is_blocked, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_has_a_time_for_its_first_byte() {
+        let mut stage = Stage::new();
+        assert_eq!((stage.at(0), stage.at(999), stage.at(1000)), (Open, Open, Retired));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_has_a_time_from_its_first_byte() {
+        let mut stage = Stage::new();
+        stage.receives(1);
+        assert_eq!((stage.at(500), stage.at(1500)), (Open, Open));
+        stage.receives(1);
+        assert_eq!((stage.at(2499), stage.at(2500)), (Open, Cut));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_idle_from_the_end_of_its_answer() {
+        let mut stage = Stage::new();
+        stage.receives(50);
+        let running = stage.connection.running();
+        assert_eq!((stage.at(0), stage.at(100_000)), (Open, Open));
+        drop(running);
+        assert_eq!((stage.at(100_000), stage.at(103_999)), (Open, Open));
+        // A request between two looks begins the time anew.
+        drop(stage.connection.running());
+        assert_eq!((stage.at(104_000), stage.at(107_999), stage.at(108_000)), (Open, Open, Retired));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_http2_connection_is_idle_from_its_beginning() {
+        let mut stage = Stage::new();
+        stage.connection.activity.is_http2.store(true, Ordering::Relaxed);
+        stage.receives(24);
+        assert_eq!((stage.at(1000), stage.at(3999), stage.at(4000)), (Open, Open, Retired));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_has_a_time_to_take_more_of_an_answer() {
+        let mut stage = Stage::new();
+        stage.receives(50);
+        stage.writes(5, true);
+        assert_eq!((stage.at(0), stage.at(7999)), (Open, Open));
+        stage.writes(1, true);
+        assert_eq!((stage.at(8000), stage.at(15_999)), (Open, Open));
+        stage.writes(1, false);
+        assert_eq!(stage.at(16_000), Open);
+        stage.writes(0, true);
+        assert_eq!((stage.at(17_000), stage.at(24_999), stage.at(25_000)), (Open, Open, Cut));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_has_ended_is_watched_no_more() {
+        let mut stage = Stage::new();
+        stage.connection.activity.has_ended.store(true, Ordering::Relaxed);
+        assert_eq!(stage.at(0), Ended);
+    }
+}

@@ -171,3 +171,61 @@ async fn a_connection_can_be_cut() {
     connection.cut();
     assert!(connection.is_cut());
 }
+
+#[tokio::test]
+async fn a_client_of_http2_is_told_the_limits_of_the_port() {
+    let port = Port::open(1, |settings| (settings.streams, settings.stream_window) = (7, 1 << 17)).await;
+    let mut socket = port.connect(PREFACE).await;
+    let mut head = [0; 9];
+    socket.read_exact(&mut head).await.expect("the server has settings");
+    // The kind of a frame is its fourth byte, and SETTINGS is 4.
+    assert_eq!(head[3], 4);
+    let mut body = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+    socket.read_exact(&mut body).await.expect("frames are whole");
+    let setting = |id: u16| {
+        let entry = body.chunks_exact(6).find(|entry| entry[..2] == id.to_be_bytes())?;
+        Some(u32::from_be_bytes([entry[2], entry[3], entry[4], entry[5]]))
+    };
+    // SETTINGS_MAX_CONCURRENT_STREAMS and SETTINGS_INITIAL_WINDOW_SIZE.
+    assert_eq!((setting(3), setting(4)), (Some(7), Some(1 << 17)));
+    port.close().await;
+}
+
+#[tokio::test]
+async fn answers_do_not_wait_for_the_system() {
+    let port = Port::open(1, |_| {}).await;
+    let socket = port.connect(b"").await;
+    Server::new(port.settings.clone()).prepare(&socket);
+    assert!(socket.nodelay().expect("the socket is open"));
+    #[cfg(target_os = "linux")]
+    assert_eq!(SockRef::from(&socket).tcp_notsent_lowat().expect("the socket is open"), 1 << 16);
+    drop(socket);
+    port.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_to_accept_is_waited_out_unless_it_is_the_clients() {
+    for (kind, pause) in [
+        (io::ErrorKind::ConnectionReset, Duration::ZERO),
+        (io::ErrorKind::ConnectionAborted, Duration::ZERO),
+        (io::ErrorKind::ConnectionRefused, Duration::ZERO),
+        (io::ErrorKind::Other, ACCEPT_RETRY_INTERVAL),
+    ] {
+        let began = tokio::time::Instant::now();
+        not_accepted(&kind.into()).await;
+        assert_eq!(began.elapsed(), pause, "{kind}");
+    }
+}
+
+#[test]
+fn connections_are_looked_at_several_times_within_the_shortest_timeout() {
+    let millis = |millis| Some(Duration::from_millis(millis));
+    for (timeouts, expected) in [
+        (Timeouts { first: millis(400), idle: millis(2000), ..Timeouts::default() }, 100),
+        (Timeouts { write: millis(60_000), ..Timeouts::default() }, 1000),
+        (Timeouts { head: millis(2), ..Timeouts::default() }, 1),
+        (Timeouts::default(), 250),
+    ] {
+        assert_eq!(timeouts.check_interval(), Duration::from_millis(expected), "{timeouts:?}");
+    }
+}
