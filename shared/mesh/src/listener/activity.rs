@@ -189,11 +189,7 @@ impl Watched {
             return true;
         }
         let Some(waiting) = self.waiting(now) else { return true };
-        let silent = if waiting.requests == 0 && waiting.received == 0 && !self.has_begun() {
-            timeouts.first
-        } else {
-            timeouts.idle
-        };
+        let silent = if self.has_begun() { timeouts.idle } else { timeouts.first };
         match waiting.head {
             Some(since) if is_over(since, timeouts.head) => self.connection.cut(),
             None if is_over(waiting.since, silent) => self.connection.retire(),
