@@ -19,6 +19,8 @@ pub struct Config {
     pub connections: usize,
     /// Requests at once on an HTTP/2 connection.
     pub streams: u32,
+    /// Operations at once on a WebSocket.
+    pub subscriptions: usize,
     /// Requests that are answered at once.
     pub in_flight: usize,
     /// Requests that wait for a short time until they are.
@@ -45,6 +47,7 @@ impl Default for Config {
             limits: Limits::default(),
             connections: 10_000,
             streams: 256,
+            subscriptions: 10_000,
             in_flight: 1024,
             queue: 256,
             unsent_bytes: 256 * 1024 * 1024,

@@ -11,7 +11,7 @@ use futures::future::try_join_all;
 use mesh::{Call, Code, Fault, Mesh, fault::answer_too_large};
 use proto::{
     Links,
-    auth::{Access, AuthorizeRequest, ReachableRequest, ReachableResponse, TableAccess},
+    auth::{Access, AuthorizeRequest, AuthorizeResponse, ReachableRequest, ReachableResponse, TableAccess},
     crud::{Answer, ReadRequest, WriteRequest},
     grant::Grant,
 };
@@ -146,20 +146,41 @@ impl Edge {
         if reads.is_empty() {
             return Ok(Vec::new());
         }
+        let authorized = self.authorize_reads(caller, project, &reads).await?;
+        self.read_authorized(caller, project, reads, authorized).await
+    }
+
+    /// Grants for reads, which may be of several databases. A denial has the index of its read as detail `read`.
+    pub(crate) async fn authorize_reads(
+        &self,
+        caller: &Caller,
+        project: &Project,
+        reads: &[Read],
+    ) -> Result<Authorized, Fault> {
         let mut requested = RequestedAccesses::of(reads.len());
-        let mut first: Option<&Arc<str>> = None;
-        for read in &reads {
+        for read in reads {
             let (database, schema) = project.described(&read.database)?;
-            first.get_or_insert(&database.id);
             requested.operation(&database.id, |visit| visit_read_accesses(schema, read, visit))?;
         }
-        let (grants, counts) = self.authorize(caller, project, requested, "read").await?;
+        self.authorize(caller, project, requested, "read").await
+    }
+
+    /// As [`Edge::read`], with the grants that the reads were given.
+    pub(crate) async fn read_authorized(
+        &self,
+        caller: &Caller,
+        project: &Project,
+        reads: Vec<Read>,
+        authorized: Authorized,
+    ) -> Result<Vec<ReadResult>, ReadFault> {
+        let Authorized { grants, counts, .. } = authorized;
         let answer_bytes = self.answer_bytes(project);
 
-        if let Some(first) = first
-            && reads.iter().all(|read| *read.database == **first)
+        if let Some((first, rest)) = reads.split_first()
+            && rest.iter().all(|read| read.database == first.database)
         {
-            let (project, database) = (project.id.clone(), first.clone());
+            let (database, _) = project.described(&first.database)?;
+            let (project, database) = (project.id.clone(), database.id.clone());
             let request = ReadRequest { project, database, grants, reads, answer_bytes };
             return self.answers(caller, request).await.map_err(ReadFault::Failed);
         }
@@ -217,7 +238,7 @@ impl Edge {
             let (database, schema) = project.described(database)?;
             requested.operation(&database.id, |visit| visit_mutation_accesses(schema, mutation, visit))?;
         }
-        let (grants, counts) = self.authorize(caller, project, requested, "mutation").await?;
+        let Authorized { grants, counts, .. } = self.authorize(caller, project, requested, "mutation").await?;
 
         let total = mutations.len();
         let answer_bytes = self.answer_bytes(project);
@@ -259,25 +280,26 @@ impl Edge {
         project: &Project,
         requested: RequestedAccesses,
         name: &str,
-    ) -> Result<(Vec<Grant>, Vec<usize>), Fault> {
+    ) -> Result<Authorized, Fault> {
         let wanted = requested.accesses.len();
-        let granted = match self.grants(caller, project, requested.accesses).await {
-            Ok(grants) => grants,
-            Err(fault) => {
-                self.log_refusal(caller, &fault);
-                let access = fault.detail("access").and_then(|access| access.parse().ok());
-                let index = access.and_then(|access| operation_index(&requested.counts, access));
-                return Err(match index {
-                    Some(index) => fault.with(name, index.to_string()),
-                    None => fault,
-                });
-            }
-        };
-        if granted.len() != wanted {
-            let cause = format!("{} grants for {wanted} accesses", granted.len());
+        let AuthorizeResponse { grants, token_expires_ms } =
+            match self.grants(caller, project, requested.accesses).await {
+                Ok(granted) => granted,
+                Err(fault) => {
+                    self.log_refusal(caller, &fault);
+                    let access = fault.detail("access").and_then(|access| access.parse().ok());
+                    let index = access.and_then(|access| operation_index(&requested.counts, access));
+                    return Err(match index {
+                        Some(index) => fault.with(name, index.to_string()),
+                        None => fault,
+                    });
+                }
+            };
+        if grants.len() != wanted {
+            let cause = format!("{} grants for {wanted} accesses", grants.len());
             return Err(Fault::internal("the request could not be authorised", cause));
         }
-        Ok((granted, requested.counts))
+        Ok(Authorized { grants, counts: requested.counts, token_expires_ms })
     }
 
     /// What the caller could ever be allowed in `project`.
@@ -286,9 +308,14 @@ impl Edge {
         Ok(self.mesh.auth_rules().reachable(&caller.call, request).await?)
     }
 
-    async fn grants(&self, caller: &Caller, project: &Project, accesses: Vec<Access>) -> Result<Vec<Grant>, Fault> {
+    async fn grants(
+        &self,
+        caller: &Caller,
+        project: &Project,
+        accesses: Vec<Access>,
+    ) -> Result<AuthorizeResponse, Fault> {
         let request = AuthorizeRequest { project: project.id.clone(), token: caller.token.clone(), accesses };
-        Ok(self.mesh.auth_rules().authorize(&caller.call, request).await?.grants)
+        Ok(self.mesh.auth_rules().authorize(&caller.call, request).await?)
     }
 
     /// Answers to reads of one database, in their order.
@@ -324,6 +351,15 @@ impl Edge {
         let written = written.into_iter().map(|one| Ok(WriteResult { affected: one.affected, rows: one.rows }));
         indexes.into_iter().zip(written).collect()
     }
+}
+
+/// Grants of a request.
+pub(crate) struct Authorized {
+    grants: Vec<Grant>,
+    /// How many of them each operation takes.
+    counts: Vec<usize>,
+    /// [`AuthorizeResponse::token_expires_ms`].
+    pub token_expires_ms: Option<i64>,
 }
 
 /// Accesses to authorize, and how many each operation takes.

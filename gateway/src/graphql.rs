@@ -14,6 +14,7 @@ mod refusal;
 mod request;
 mod response;
 mod scan;
+mod socket;
 mod turns;
 mod value;
 mod variables;
@@ -24,6 +25,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use async_graphql_parser::types::OperationType;
 use axum::{
     Router,
     body::Body,
@@ -33,7 +35,7 @@ use axum::{
 };
 use foldhash::{HashMap, HashMapExt};
 use futures::stream;
-use http::{HeaderMap, Method};
+use http::HeaderMap;
 use mesh::{
     Call, Code, Fault,
     cache::{self, WeightedCache, Weighter},
@@ -47,6 +49,7 @@ use self::{
     refusal::{Cause, Refusal},
     request::Request,
     response::{LocatedFault, QueryAnswer},
+    socket::Upgrade,
     variables::Variables,
 };
 pub(crate) use self::{
@@ -119,6 +122,7 @@ pub fn routes() -> Router<Service> {
     Router::new()
         .route("/", get(graphiql::start))
         .route("/v1/api/{project}/graphql", get(get_document).post(post_document))
+        .route("/v1/api/{project}/graphql/socket", get(socket::open))
         .route("/v1/api/{project}/graphql/{file}", get(graphiql::file))
 }
 
@@ -128,7 +132,11 @@ async fn get_document(
     Path(project): Path<String>,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
+    upgrade: Upgrade,
 ) -> Response {
+    if socket::is_asked(&headers) {
+        return Box::pin(socket::open(State(service), caller, Path(project), headers, upgrade)).await;
+    }
     let media = Media::of(&headers, HeaderSummary::of(&headers));
     let responder = Responder { service: &service, caller: &caller, media };
     let work = async {
@@ -140,7 +148,7 @@ async fn get_document(
             return page;
         }
         match Request::of_parameters(query.as_deref().unwrap_or_default(), service.guard()) {
-            Ok(request) => responder.answer(project, &Method::GET, request).await,
+            Ok(request) => responder.answer(project, Transport::Get, request).await,
             Err(fault) => responder.fault(fault),
         }
     };
@@ -203,7 +211,7 @@ pub(crate) async fn answer_post(
             Err(fault) => return responder.fault(fault),
         };
         match Request::of_json(&sent, service.guard()) {
-            Ok(request) => responder.answer(project, &Method::POST, request).await,
+            Ok(request) => responder.answer(project, Transport::Post, request).await,
             Err(fault) => responder.fault(fault),
         }
     };
@@ -214,6 +222,17 @@ pub(crate) async fn answer_post(
 pub(crate) fn refused(service: &Service, call: &Call, media: Media, fault: &Fault) -> Response {
     let caller = Caller { call: call.clone(), token: Arc::default() };
     Responder { service, caller: &caller, media }.unlocated_fault(fault.code.http(), fault)
+}
+
+/// How a request came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Transport {
+    /// The method GET.
+    Get,
+    /// The method POST.
+    Post,
+    /// A message on a socket.
+    Socket,
 }
 
 /// Answers one request: for its caller, in the media type that they accept.
@@ -230,22 +249,43 @@ impl Responder<'_> {
         done.unwrap_or_else(|fault| self.fault(fault))
     }
 
-    async fn answer(&self, project: Arc<Project>, method: &Method, request: Request) -> Response {
+    async fn answer(&self, project: Arc<Project>, transport: Transport, request: Request) -> Response {
+        match self.plan(project, transport, request).await {
+            Ok((names, plan)) => self.execute(&names, plan).await,
+            Err(refused) => *refused,
+        }
+    }
+
+    /// The plan of a request, against the names it was made for. An error is the answer.
+    async fn plan(
+        &self,
+        project: Arc<Project>,
+        transport: Transport,
+        request: Request,
+    ) -> Result<(Arc<Names>, Arc<Plan>), Box<Response>> {
         let Request { query, operation, variables } = request;
         let document = match self.document(query).await {
             Ok(document) => document,
-            Err(refusal) => return Box::pin(self.refuse(&project, *refusal)).await,
+            Err(refusal) => return Err(Box::pin(self.refuse(&project, *refusal)).await.into()),
         };
         let operation = match document.operation(operation.as_deref()) {
             Ok(operation) => &operation.node,
-            Err(refusal) => return Box::pin(self.refuse(&project, *refusal)).await,
+            Err(refusal) => return Err(Box::pin(self.refuse(&project, *refusal)).await.into()),
         };
-        if *method == Method::GET && operation.ty == async_graphql_parser::types::OperationType::Mutation {
-            return self.wrong_method(Fault::new(Code::Method, "a mutation needs the method POST"));
+        match (operation.ty, transport) {
+            (OperationType::Mutation, Transport::Get) => {
+                let fault = Fault::new(Code::Method, "a mutation needs the method POST");
+                return Err(self.wrong_method(fault).into());
+            }
+            (OperationType::Subscription, Transport::Get | Transport::Post) => {
+                let refusal = Refusal::malformed("a subscription needs a WebSocket of graphql-transport-ws");
+                return Err(Box::pin(self.refuse(&project, *refusal)).await.into());
+            }
+            _ => {}
         }
         let variables = match Variables::new(&document, operation, variables) {
             Ok(variables) => variables,
-            Err(refusal) => return Box::pin(self.refuse(&project, *refusal)).await,
+            Err(refusal) => return Err(Box::pin(self.refuse(&project, *refusal)).await.into()),
         };
         let plan = |names: &Names| {
             let counters = Counters { budget: self.service.budget(&names.project), guard: self.service.guard() };
@@ -260,8 +300,8 @@ impl Responder<'_> {
             planned = plan(&names);
         }
         match planned {
-            Ok(plan) => self.execute(&names, plan).await,
-            Err(refusal) => Box::pin(self.refuse(&names.project, *refusal)).await,
+            Ok(plan) => Ok((names, plan)),
+            Err(refusal) => Err(Box::pin(self.refuse(&names.project, *refusal)).await.into()),
         }
     }
 
@@ -285,7 +325,7 @@ impl Responder<'_> {
     async fn execute(&self, names: &Arc<Names>, mut plan: Arc<Plan>) -> Response {
         let (edge, project) = (self.service.edge(), &names.project);
         match plan.kind {
-            Kind::Query => {
+            Kind::Query | Kind::Subscription => {
                 let introspected = match plan.introspected.is_empty() {
                     true => Vec::new(),
                     false => match Box::pin(self.introspected(names, &plan)).await {

@@ -11,6 +11,7 @@ mod headers;
 mod send_budget;
 
 pub(crate) use admission::{Admission, Ticket};
+pub(crate) use caller::bearer;
 pub(crate) use headers::{ContentType, GRPC_TIMEOUT, HeaderSummary, REQUEST_ID, TRACEPARENT};
 pub(crate) use send_budget::SendBudget;
 

@@ -13,6 +13,7 @@ mod front;
 mod graphql;
 mod grpc;
 mod http;
+mod live;
 mod openapi;
 mod plan;
 mod rest;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use mesh::{Mesh, Tasks, resources};
 use query::{Budget, Guard};
+use tokio::sync::Semaphore;
 
 use crate::{
     catalogue::{Catalogue, Project},
@@ -11,6 +12,7 @@ use crate::{
     edge::Edge,
     graphql,
     http::{Admission, SendBudget},
+    live::LiveQueries,
     rest,
 };
 
@@ -28,6 +30,10 @@ struct ServiceState {
     rest_reads: rest::ReadCache,
     admission: Arc<Admission>,
     send_budget: SendBudget,
+    live: LiveQueries,
+    /// Room for WebSocket connections.
+    sockets: Arc<Semaphore>,
+    tasks: Tasks,
 }
 
 impl Service {
@@ -41,7 +47,11 @@ impl Service {
         tasks.spawn("send budget", async move { stop.run_until_cancelled(watch).await.unwrap_or_default() });
         let admission = Admission::new(config.in_flight, config.queue, mesh.metrics());
         let (graphql, rest_reads) = (graphql::Caches::default(), rest::ReadCache::default());
-        Self { state: Arc::new(ServiceState { mesh, config, edge, graphql, rest_reads, admission, send_budget }) }
+        let live = LiveQueries::new(edge.clone(), mesh.clone(), config.time, tasks.clone());
+        let sockets = Arc::new(Semaphore::new(config.connections.min(Semaphore::MAX_PERMITS)));
+        let state =
+            ServiceState { mesh, config, edge, graphql, rest_reads, admission, send_budget, live, sockets, tasks };
+        Self { state: Arc::new(state) }
     }
 
     /// Authorization and forwarding.
@@ -72,6 +82,21 @@ impl Service {
     /// The reads that are kept for REST.
     pub(crate) fn rest_reads(&self) -> &rest::ReadCache {
         &self.state.rest_reads
+    }
+
+    /// Live queries.
+    pub(crate) fn live(&self) -> &LiveQueries {
+        &self.state.live
+    }
+
+    /// Room for WebSocket connections.
+    pub(crate) fn sockets(&self) -> &Arc<Semaphore> {
+        &self.state.sockets
+    }
+
+    /// What outlives a request.
+    pub(crate) fn tasks(&self) -> &Tasks {
+        &self.state.tasks
     }
 
     /// The concurrency limit.

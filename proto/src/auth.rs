@@ -12,6 +12,8 @@ use crate::{
     wire::{auth::v1 as wire, query::v1 as words},
 };
 
+pub use crate::wire::auth::v1::{RevisionsRequest, RevisionsResponse};
+
 /// Request of grants for the accesses of a caller.
 #[derive(Debug, Clone, Default)]
 pub struct AuthorizeRequest {
@@ -58,6 +60,9 @@ pub struct TableAccess {
 pub struct AuthorizeResponse {
     /// One per access, in their order.
     pub grants: Vec<Grant>,
+    /// Milliseconds since the Unix epoch from which the token is no longer valid; `None` where it does not expire, or
+    /// was not looked at.
+    pub token_expires_ms: Option<i64>,
 }
 
 /// The caller whose reach is asked about.
@@ -172,11 +177,13 @@ impl Carried for AuthorizeResponse {
     type Wire = wire::AuthorizeResponse;
 
     fn into_wire(self) -> wire::AuthorizeResponse {
-        wire::AuthorizeResponse { grants: each(self.grants) }
+        let token_expires_ms = self.token_expires_ms.unwrap_or_default();
+        wire::AuthorizeResponse { grants: each(self.grants), token_expires_ms }
     }
 
     fn from_wire(wire: wire::AuthorizeResponse) -> Result<Self, Status> {
-        Ok(Self { grants: each(wire.grants) })
+        let token_expires_ms = (wire.token_expires_ms != 0).then_some(wire.token_expires_ms);
+        Ok(Self { grants: each(wire.grants), token_expires_ms })
     }
 
     fn bytes(&self) -> usize {

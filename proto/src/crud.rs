@@ -12,7 +12,7 @@ use crate::{
     wire::crud::v1 as wire,
 };
 
-pub use wire::{Answer, ReadResponse, WriteResponse, Written};
+pub use wire::{Answer, ChangesRequest, ChangesResponse, ReadResponse, WriteResponse, Written};
 
 /// Reads of one database, all in one snapshot.
 #[derive(Debug, Clone, Default)]

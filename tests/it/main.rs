@@ -27,6 +27,7 @@ mod init;
 mod introspection;
 mod left_out;
 mod links;
+mod live;
 mod moved;
 mod openapi;
 mod overload;

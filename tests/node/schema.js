@@ -27,6 +27,7 @@ if (require.main === module) {
   introspect(process.argv[2], process.argv[3]).then(({ schema }) => {
     const fields = (type) => Object.keys(type?.getFields() ?? {});
     const types = Object.keys(schema.getTypeMap()).filter((name) => !name.startsWith('__'));
-    console.log(JSON.stringify({ types, query: fields(schema.getQueryType()), mutation: fields(schema.getMutationType()) }));
+    const [query, mutation] = [schema.getQueryType(), schema.getMutationType()].map(fields);
+    console.log(JSON.stringify({ types, query, mutation, subscription: fields(schema.getSubscriptionType()) }));
   });
 }

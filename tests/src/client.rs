@@ -102,6 +102,11 @@ impl Client {
         format!("http://{}{}", self.address, self.openapi_path())
     }
 
+    /// The address of the node.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The client with a token.
     pub fn with_token(&self, token: &str) -> Self {
         Self { token: Some(token.to_owned()), ..self.clone() }

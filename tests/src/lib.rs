@@ -11,6 +11,7 @@ pub mod node_tool;
 pub mod operation;
 pub mod process;
 pub mod python_tool;
+pub mod socket;
 pub mod token;
 pub mod tool;
 

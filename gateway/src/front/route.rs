@@ -61,7 +61,7 @@ impl Route {
             Protocol::Grpc => Route::Grpc,
             Protocol::GrpcWeb => Route::GrpcWeb,
             Protocol::Web if project(path).is_none() => Route::Node,
-            Protocol::Web if path.ends_with("/graphql") => Route::Graphql,
+            Protocol::Web if path.ends_with("/graphql") || path.ends_with("/graphql/socket") => Route::Graphql,
             Protocol::Web => Route::Rest,
         }
     }

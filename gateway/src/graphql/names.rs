@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use foldhash::{HashMap, HashMapExt};
-use query::{Relation, Schema, Table};
+use query::{Relation, Schema, Table, TableKind};
 
 use super::turns::Turns;
 use crate::catalogue::Project;
@@ -150,6 +150,15 @@ impl Names {
     /// The id of the database that the table at an index is in.
     pub fn database_id(&self, table: usize) -> &str {
         &self.project.databases[self.tables[table].database].id
+    }
+
+    /// Whether the changes of the table at an index can be followed.
+    pub fn is_live(&self, table: usize) -> bool {
+        let database = &self.project.databases[self.tables[table].database];
+        match database.engine {
+            Engine::Sqlite => self.stored(table).kind == TableKind::Table,
+            Engine::Postgres => false,
+        }
     }
 
     /// The target of a root field without a directive.

@@ -53,6 +53,8 @@ pub enum Kind {
     Query,
     /// `mutation`
     Mutation,
+    /// `subscription`: a query of one field, which is answered again and again.
+    Subscription,
 }
 
 /// A root field of the response: a member of `data`.
@@ -183,7 +185,7 @@ impl<'a> Planner<'a> {
         let kind = match operation.ty {
             OperationType::Query => Kind::Query,
             OperationType::Mutation => Kind::Mutation,
-            OperationType::Subscription => return Err(Refusal::malformed("Invalid operation: subscription")),
+            OperationType::Subscription => Kind::Subscription,
         };
         let (mut fields, mut reads, mut writes, mut introspected) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (key, group) in self.collect(&[&operation.selection_set])? {
@@ -193,9 +195,13 @@ impl<'a> Planner<'a> {
                 }
                 Kind::Query => self.query_root(&group, &mut reads),
                 Kind::Mutation => self.mutation_root(&group, &mut writes),
+                Kind::Subscription => self.subscription_root(&group, &mut reads),
             };
             let source = source.map_err(|refusal| at_field(refusal, key, &group))?;
             fields.push(ResponseField { key: key.to_owned(), at: group.at, source });
+        }
+        if kind == Kind::Subscription && fields.len() != 1 {
+            return Err(Refusal::malformed(format!("a subscription has one root field, found {}", fields.len())));
         }
         Ok(Plan { kind, fields: fields.into(), reads, writes, introspected })
     }

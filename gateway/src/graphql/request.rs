@@ -57,7 +57,8 @@ impl Request {
         Self::of_members(Object(members))
     }
 
-    fn of_members(members: Object) -> Result<Self, Fault> {
+    /// Takes the members of a request.
+    pub fn of_members(members: Object) -> Result<Self, Fault> {
         let (mut query, mut operation, mut variables) = (None, None, Object::default());
         for (name, value) in members.0 {
             match (name.as_str(), value) {

@@ -113,6 +113,11 @@ pub fn errors(faults: &[LocatedFault<'_>], call: &Call) -> Vec<u8> {
     out
 }
 
+/// The list of errors of an answer that [`errors`] made; `None` for any other.
+pub fn error_list(answer: &[u8]) -> Option<&[u8]> {
+    answer.strip_prefix(b"{\"errors\":")?.strip_suffix(b"}")
+}
+
 /// The answer of a query whose execution failed.
 pub fn null_data(fault: &LocatedFault<'_>, call: &Call) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
@@ -130,6 +135,7 @@ fn write_data<'a>(out: &mut Vec<u8>, plan: &'a Plan, mut write: impl FnMut(&mut 
         match (&root.source, plan.kind) {
             (FieldSource::Typename, Kind::Query) => out.extend_from_slice(b"\"Query\""),
             (FieldSource::Typename, Kind::Mutation) => out.extend_from_slice(b"\"Mutation\""),
+            (FieldSource::Typename, Kind::Subscription) => out.extend_from_slice(b"\"Subscription\""),
             (FieldSource::Null, _) => out.extend_from_slice(b"null"),
             (source @ (FieldSource::Read(_) | FieldSource::Write(..) | FieldSource::Introspected(_)), _) => {
                 write(out, &root.key, source)

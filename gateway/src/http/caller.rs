@@ -18,19 +18,22 @@ impl Caller {
         let Some(value) = headers.get(header::AUTHORIZATION) else {
             return Ok(Self { call, token: Arc::default() });
         };
-        let text = value
-            .to_str()
-            .map_err(|_| Fault::new(Code::Unauthenticated, "the authorization header is not ASCII"))?
-            .trim();
-        let token = match text.split_at_checked(6) {
-            Some((scheme, rest))
-                if scheme.eq_ignore_ascii_case("bearer") && !rest.starts_with(|c: char| !c.is_whitespace()) =>
-            {
-                rest.trim_start()
-            }
-            _ => text,
-        };
-        Ok(Self { call, token: token.into() })
+        let text =
+            value.to_str().map_err(|_| Fault::new(Code::Unauthenticated, "the authorization header is not ASCII"))?;
+        Ok(Self { call, token: bearer(text).into() })
+    }
+}
+
+/// The token of the value of an `Authorization` header.
+pub(crate) fn bearer(text: &str) -> &str {
+    let text = text.trim();
+    match text.split_at_checked(6) {
+        Some((scheme, rest))
+            if scheme.eq_ignore_ascii_case("bearer") && !rest.starts_with(|c: char| !c.is_whitespace()) =>
+        {
+            rest.trim_start()
+        }
+        _ => text,
     }
 }
 

@@ -51,9 +51,11 @@ async fn the_query_of_tools_is_answered_for_what_the_caller_reaches() {
         let schema = &json["data"]["__schema"];
         assert_eq!(schema["queryType"]["name"], "Query");
         assert_eq!(schema["mutationType"]["name"], "Mutation");
-        assert_eq!(schema["subscriptionType"], Value::Null);
+        assert_eq!(schema["subscriptionType"]["name"], "Subscription");
         let types = schema["types"].as_array().expect("types");
         let query = types.iter().find(|r#type| r#type["name"] == "Query").expect("the root");
+        let live = types.iter().find(|r#type| r#type["name"] == "Subscription").expect("the live root");
+        assert_eq!(names(&live["fields"]), names(&query["fields"]));
         names(&query["fields"]).into_iter().map(str::to_owned).collect::<Vec<_>>()
     };
     let open = ["album", "album_by_pk", "album_aggregate", "track", "track_by_pk", "track_aggregate"];

@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use axum::body::Body;
+use futures::{Stream, StreamExt, stream};
 use http::{Request, StatusCode, header};
 use http_body_util::BodyExt;
 use mesh::{
@@ -15,13 +16,15 @@ use mesh::{
 };
 use proto::{
     auth::{
-        Access, AuthorizeRequest, AuthorizeResponse, ReachableRequest, ReachableResponse, ReachableTable, TableAccess,
+        Access, AuthorizeRequest, AuthorizeResponse, ReachableRequest, ReachableResponse, ReachableTable,
+        RevisionsRequest, RevisionsResponse, TableAccess,
     },
     crud::{
-        Answer, Database, DescribeRequest, DescribeResponse, ReadRequest, ReadResponse, WriteRequest, WriteResponse,
-        Written,
+        Answer, ChangesRequest, ChangesResponse, Database, DescribeRequest, DescribeResponse, ReadRequest,
+        ReadResponse, WriteRequest, WriteResponse, Written,
     },
     grant,
+    link::Messages,
     services::{self, auth::auth_rules_server::AuthRules, crud::crud_server::Crud},
 };
 use query::{
@@ -114,6 +117,18 @@ pub struct World {
     pub is_gone: AtomicBool,
     /// Told when a read has arrived.
     pub arrived: Notify,
+    /// Tables whose changes were asked for.
+    pub listened: Mutex<Vec<String>>,
+    /// Told when rows of any table change.
+    pub changed: watch::Sender<()>,
+    /// Ends what tells of changes.
+    pub cut: Notify,
+    /// Told when rules change.
+    pub revised: watch::Sender<()>,
+    /// When tokens expire, in milliseconds since the Unix epoch.
+    pub token_expires_ms: Mutex<Option<i64>>,
+    /// Tokens that are no longer valid.
+    pub expired: Mutex<Vec<&'static str>>,
 }
 
 impl Stage {
@@ -251,6 +266,20 @@ impl Crud for Neighbour {
         Ok(Response::new(WriteResponse { written: request.mutations.iter().map(written).collect() }))
     }
 
+    type ChangesStream = Messages<ChangesResponse>;
+
+    async fn changes(
+        &self,
+        request: tonic::Request<ChangesRequest>,
+    ) -> Result<Response<Messages<ChangesResponse>>, Status> {
+        self.0.fault()?;
+        let world = self.0.clone();
+        let cut = async move { world.cut.notified().await };
+        let changes = messages(&self.0.changed).take_until(Box::pin(cut));
+        self.0.listened.lock().unwrap().push(request.into_inner().table);
+        Ok(Response::new(changes.map(|()| Ok(ChangesResponse {})).boxed()))
+    }
+
     async fn describe(&self, request: tonic::Request<DescribeRequest>) -> Result<Response<DescribeResponse>, Status> {
         let request = request.into_inner();
         self.0.presence()?;
@@ -288,6 +317,9 @@ impl AuthRules for Neighbour {
     ) -> Result<Response<AuthorizeResponse>, Status> {
         let request = request.into_inner();
         self.0.authorisations.lock().unwrap().push(request.clone());
+        if self.0.expired.lock().unwrap().iter().any(|expired| *expired == &*request.token) {
+            return Err(Fault::new(Code::Unauthenticated, "the token is not valid").into());
+        }
         let mut grants = Vec::new();
         let (signer, _) = grant::pair(b"test");
         for (index, Access::Table(access)) in request.accesses.iter().enumerate() {
@@ -306,7 +338,16 @@ impl AuthRules for Neighbour {
             }
             grants.push(signer.grant(terms(access)));
         }
-        Ok(Response::new(AuthorizeResponse { grants }))
+        Ok(Response::new(AuthorizeResponse { grants, token_expires_ms: *self.0.token_expires_ms.lock().unwrap() }))
+    }
+
+    type RevisionsStream = Messages<RevisionsResponse>;
+
+    async fn revisions(
+        &self,
+        _: tonic::Request<RevisionsRequest>,
+    ) -> Result<Response<Messages<RevisionsResponse>>, Status> {
+        Ok(Response::new(messages(&self.0.revised).map(|()| Ok(RevisionsResponse {})).boxed()))
     }
 
     async fn reachable(
@@ -331,6 +372,16 @@ impl AuthRules for Neighbour {
     }
 }
 
+/// An item at once, and one for each change of `state`.
+fn messages(state: &watch::Sender<()>) -> impl Stream<Item = ()> + Send + use<> {
+    let mut state = state.subscribe();
+    state.mark_changed();
+    stream::unfold(state, |mut state| async {
+        state.changed().await.ok()?;
+        Some(((), state))
+    })
+}
+
 fn terms(access: &TableAccess) -> GrantTerms {
     GrantTerms {
         project: "shop".to_owned(),
@@ -346,6 +397,11 @@ fn terms(access: &TableAccess) -> GrantTerms {
 }
 
 impl World {
+    /// From now on the token is not valid.
+    pub fn expire(&self, token: &'static str) {
+        self.expired.lock().unwrap().push(token);
+    }
+
     fn presence(&self) -> Result<(), Status> {
         match self.is_gone.load(Ordering::SeqCst) {
             true => Err(Fault::new(Code::Unavailable, "nobody there").into()),

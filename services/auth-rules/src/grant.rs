@@ -79,6 +79,12 @@ impl<'a> Caller<'a> {
         Ok(grant)
     }
 
+    /// Milliseconds since the Unix epoch from which the token is no longer valid, where it was looked at and expires.
+    pub fn token_expires_ms(&self) -> Option<i64> {
+        let verified = self.verified.as_ref()?.as_ref().ok()?;
+        verified.expires().map(|second| second.saturating_mul(1000))
+    }
+
     /// The token that keeps grants by the policy: a valid one, where they depend on nothing else.
     fn cache_owner(&mut self, policy: &Policy) -> Option<Arc<VerifiedToken>> {
         // An outermost `allow` does not look at the token.

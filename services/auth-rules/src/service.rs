@@ -3,12 +3,18 @@
 use std::{sync::Arc, time::SystemTime};
 
 use arc_swap::ArcSwap;
+use futures::{StreamExt, stream};
 use mesh::{Component, ComponentState, Mesh, Tasks, config::ServiceName, resources::Current};
 use proto::{
-    auth::{AuthorizeRequest, AuthorizeResponse, ReachableRequest, ReachableResponse},
+    auth::{
+        AuthorizeRequest, AuthorizeResponse, ReachableRequest, ReachableResponse, RevisionsRequest, RevisionsResponse,
+    },
     grant::Signer,
+    link::Messages,
     services::auth::auth_rules_server::AuthRules,
 };
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use tracing::error;
 
@@ -23,6 +29,9 @@ use crate::{
 #[derive(Clone)]
 pub struct Service {
     policies: Arc<ArcSwap<PolicySet>>,
+    /// Told of each change of the policies once it is in force.
+    revisions: watch::Sender<()>,
+    draining: CancellationToken,
     signer: Signer,
     development: Option<Arc<Development>>,
 }
@@ -35,10 +44,11 @@ impl Service {
         let first = PolicySet::new(&snapshot, config.dev_keys(), &PolicySet::default());
         let policies = Arc::new(ArcSwap::from_pointee(first));
         let development = config.development.clone().map(Arc::new);
-        let service = Self { policies: policies.clone(), signer, development };
+        let (revisions, draining) = (watch::Sender::new(()), tasks.draining().clone());
+        let service = Self { policies: policies.clone(), revisions: revisions.clone(), draining, signer, development };
         let stop = tasks.stop().clone();
         tasks.spawn("auth-rules: follow resources", async move {
-            stop.run_until_cancelled(follow(policies, config, current)).await;
+            stop.run_until_cancelled(follow(policies, revisions, config, current)).await;
         });
         let component = Component::Service(ServiceName::of(&proto::services::auth::AUTH_RULES));
         mesh.health().set(component, ComponentState::Ready);
@@ -48,7 +58,8 @@ impl Service {
     /// A service with these policies, which does not follow the resources.
     #[cfg(test)]
     pub(crate) fn of(policies: Arc<ArcSwap<PolicySet>>, signer: Signer) -> Self {
-        Self { policies, signer, development: None }
+        let (revisions, draining) = Default::default();
+        Self { policies, revisions, draining, signer, development: None }
     }
 
     /// As it is, in development.
@@ -67,7 +78,7 @@ impl Service {
         for (index, access) in accesses.into_iter().enumerate() {
             grants.push(caller.grant(access, index, &self.signer)?);
         }
-        Ok(AuthorizeResponse { grants })
+        Ok(AuthorizeResponse { grants, token_expires_ms: caller.token_expires_ms() })
     }
 
     /// Operations that the caller could be allowed by some request that is made at `now`.
@@ -83,13 +94,16 @@ impl Service {
 /// Puts the policies of each new snapshot in force.
 ///
 /// Parsing many rules takes long, so it runs on a blocking thread.
-async fn follow(policies: Arc<ArcSwap<PolicySet>>, config: Config, mut current: Current) {
+async fn follow(policies: Arc<ArcSwap<PolicySet>>, revisions: watch::Sender<()>, config: Config, mut current: Current) {
     while current.changed().await.is_ok() {
         let snapshot = current.borrow_and_update().clone();
         let (before, config) = (policies.load_full(), config.clone());
         let next = tokio::task::spawn_blocking(move || PolicySet::new(&snapshot, config.dev_keys(), &before)).await;
         match next {
-            Ok(next) => policies.store(Arc::new(next)),
+            Ok(next) => {
+                policies.store(Arc::new(next));
+                revisions.send_replace(());
+            }
             Err(error) => error!(%error, "new rules failed to load, the previous ones stay in force"),
         }
     }
@@ -105,6 +119,22 @@ impl AuthRules for Service {
     async fn reachable(&self, request: Request<ReachableRequest>) -> Result<Response<ReachableResponse>, Status> {
         let response = Service::reachable(self, request.get_ref(), SystemTime::now())?;
         Ok(Response::new(response))
+    }
+
+    type RevisionsStream = Messages<RevisionsResponse>;
+
+    async fn revisions(
+        &self,
+        _request: Request<RevisionsRequest>,
+    ) -> Result<Response<Messages<RevisionsResponse>>, Status> {
+        let mut revisions = self.revisions.subscribe();
+        revisions.mark_changed();
+        let next = |mut revisions: watch::Receiver<()>| async {
+            revisions.changed().await.ok()?;
+            Some((Ok(RevisionsResponse {}), revisions))
+        };
+        let messages = stream::unfold(revisions, next).take_until(self.draining.clone().cancelled_owned());
+        Ok(Response::new(messages.boxed()))
     }
 }
 

@@ -82,6 +82,14 @@ pub struct VerifiedToken {
     period: ValidityPeriod,
 }
 
+impl VerifiedToken {
+    /// The second since the Unix epoch from which it is no longer valid; `None` where it does not expire.
+    pub fn expires(&self) -> Option<i64> {
+        // Its last valid second is the whole part.
+        self.period.exp.map(|exp| (exp.floor() as i64).saturating_add(1))
+    }
+}
+
 /// Approximate memory of a verified token in bytes.
 #[derive(Clone)]
 struct TokenWeighter;

@@ -6,13 +6,15 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use mesh::{Code, telemetry::Metrics};
+use futures::Stream;
+use mesh::{Code, Tasks, telemetry::Metrics};
 use query::Schema;
 use tokio::sync::Notify;
 
 use crate::{
     Error, Introspected, LeftOut,
     budget::{Budget, Memory},
+    changes::ChangeHub,
     error::{ReadError, StatementError},
     grant::Grants,
     links::{self, DatabaseLinks},
@@ -49,6 +51,7 @@ pub struct Database {
     last_refresh: Mutex<Option<Instant>>,
     /// Told when a refresh found another schema.
     moved: Arc<Notify>,
+    changes: Option<ChangeHub>,
 }
 
 /// The schema of a database as it was when last read.
@@ -94,12 +97,14 @@ impl Database {
         metrics: &Metrics,
         memory: Memory,
         prepared: PreparedReads,
+        tasks: &Tasks,
     ) -> Result<Self, Error> {
+        let changes = ChangeHub::new(&store, tasks);
         let meters = Meters::new(metrics, dialect.engine().name());
         let schema_mark = store.schema_mark(dialect.neighbours()).await?;
         let snapshot = ArcSwap::from_pointee(inspect(&store, dialect, &prepared, schema_mark).await?);
         let (links, last_refresh, moved) = (Mutex::default(), Mutex::default(), Arc::default());
-        Ok(Self { store, meters, memory, prepared, snapshot, links, last_refresh, moved })
+        Ok(Self { store, meters, memory, prepared, snapshot, links, last_refresh, moved, changes })
     }
 
     /// Puts `links` in the place of those declared before; whether they are others.
@@ -128,6 +133,17 @@ impl Database {
     /// Notified when a refresh finds another schema; one task waits for it.
     pub fn moved(&self) -> Arc<Notify> {
         self.moved.clone()
+    }
+
+    /// Changes of a table, as [`ChangeHub::listen`]. Errors: the table is not known, or its changes cannot be followed.
+    pub fn listen(&self, table: &str) -> Result<impl Stream<Item = Result<(), Error>> + Send + use<>, Error> {
+        self.snapshot.load().schema.table(table)?;
+        let Some(changes) = &self.changes else {
+            let engine = self.snapshot.load().dialect.engine().name();
+            let text = format!("changes of {table} cannot be followed: expected a database of sqlite, found {engine}");
+            return Err(query::Error::Malformed(text).into());
+        };
+        Ok(changes.listen(table))
     }
 
     /// Reads the schema again if its mark changed; whether the schema did.

@@ -275,7 +275,7 @@ impl Databases {
         let tasks = self.tasks.clone();
         let (store, dialect) = blocking::run(move |_| config::open(&source, &tasks)).await??;
         let (metrics, memory, prepared) = (self.mesh.metrics(), self.memory.clone(), self.prepared.clone());
-        let open = Database::connect(store, dialect, metrics, memory, prepared).await?;
+        let open = Database::connect(store, dialect, metrics, memory, prepared, &self.tasks).await?;
         open.link(database.links.load_full());
         Ok(open)
     }

@@ -9,6 +9,7 @@ pub mod bind;
 mod blocking;
 mod budget;
 pub mod cell;
+mod changes;
 mod config;
 mod database;
 mod databases;

@@ -5,15 +5,18 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use futures::StreamExt;
 use mesh::{Call, Fault, Mesh, Tasks, resources};
 use proto::{
     crud::{
-        Answer, Database as Description, DescribeRequest, DescribeResponse, ReadRequest, ReadResponse, WriteRequest,
-        WriteResponse, Written,
+        Answer, ChangesRequest, ChangesResponse, Database as Description, DescribeRequest, DescribeResponse,
+        ReadRequest, ReadResponse, WriteRequest, WriteResponse, Written,
     },
     grant::{Grant, Verifier},
+    link::Messages,
     services::crud::crud_server::Crud,
 };
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -30,6 +33,7 @@ use crate::{
 pub struct Service {
     databases: Arc<Databases>,
     verifier: Verifier,
+    draining: CancellationToken,
 }
 
 impl Service {
@@ -37,7 +41,8 @@ impl Service {
     ///
     /// Never fails: a database that cannot be reached is reported as failing and retried.
     pub fn start(mesh: Mesh, config: Config, current: resources::Current, verifier: Verifier, tasks: Tasks) -> Self {
-        Self { databases: Databases::start(mesh, config, current, tasks), verifier }
+        let draining = tasks.draining().clone();
+        Self { databases: Databases::start(mesh, config, current, tasks), verifier, draining }
     }
 
     async fn answer_reads(
@@ -75,6 +80,20 @@ impl Service {
         let written = Box::pin(writing).await?;
         let written = written.into_iter().map(|done| Written { affected: done.affected, rows: done.rows.into() });
         Ok(written.collect())
+    }
+
+    /// Changes of a table, for a stream that ends with the drain of this node.
+    async fn listen(&self, request: ChangesRequest) -> Result<Messages<ChangesResponse>, Status> {
+        let ChangesRequest { project, database, table } = request;
+        let listening = async {
+            let (entry, _) = self.databases.find(&project, &database)?;
+            entry.open().await?.listen(&table)
+        };
+        let changes = listening.await.map_err(|error| status(&project, &database, error))?;
+        let message = move |change: Result<(), Error>| {
+            change.map(|()| ChangesResponse {}).map_err(|error| status(&project, &database, error))
+        };
+        Ok(changes.map(message).take_until(self.draining.clone().cancelled_owned()).boxed())
     }
 
     async fn describe_project(&self, request: &DescribeRequest) -> Result<Vec<Description>, Error> {
@@ -172,6 +191,12 @@ impl Crud for Service {
             Ok(written) => Ok(Response::new(WriteResponse { written })),
             Err(error) => Err(status(&project, &database, error)),
         }
+    }
+
+    type ChangesStream = Messages<ChangesResponse>;
+
+    async fn changes(&self, request: Request<ChangesRequest>) -> Result<Response<Messages<ChangesResponse>>, Status> {
+        self.listen(request.into_inner()).await.map(Response::new)
     }
 
     async fn describe(&self, request: Request<DescribeRequest>) -> Result<Response<DescribeResponse>, Status> {

@@ -110,6 +110,7 @@ impl Node {
     pub async fn drain(mut self) {
         tracing::info!("node stops");
         self.stop.cancel();
+        self.tasks.begin_drain();
         while let Some(ended) = self.servers.join_next().await {
             if let Err(error) = ended {
                 tracing::error!(%error, "a server ended wrongly");
@@ -288,6 +289,7 @@ fn edge(config: &config::Node, mode: Mode) -> gateway::Config {
         },
         connections: limits.connections,
         streams: limits.streams,
+        subscriptions: limits.subscriptions,
         in_flight: limits.in_flight,
         queue: limits.queue,
         unsent_bytes: limits.unsent_bytes,

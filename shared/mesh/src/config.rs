@@ -131,6 +131,8 @@ pub struct Limits {
     pub connections: usize,
     /// Requests at once on an HTTP/2 connection.
     pub streams: u32,
+    /// Operations at once on a WebSocket.
+    pub subscriptions: usize,
     /// Requests that are answered at once.
     pub in_flight: usize,
     /// Requests that wait for a short time until they are.
@@ -444,7 +446,7 @@ mod tests {
     fn an_unknown_key_is_refused_with_its_place_and_the_nearest_one() {
         let wanted = "node.yaml:2:3: limits.dept: key dept is not known; did you mean depth? \
                       known: body_bytes, answer_bytes, time, depth, filter_depth, nodes, statements, list_items, values, \
-                      connections, streams, in_flight, queue, unsent_bytes";
+                      connections, streams, subscriptions, in_flight, queue, unsent_bytes";
         assert_eq!(refused("limits:\n  dept: 3\n", &[]), wanted);
         assert!(refused("listn: x", &[]).contains("did you mean listen?"));
     }

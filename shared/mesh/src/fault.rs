@@ -37,6 +37,8 @@ pub enum Code {
     Constraint,
     /// No token, bad token, expired.
     Unauthenticated,
+    /// The token of a live query has expired.
+    TokenExpired,
     /// A rule denies it.
     Denied,
     /// No such project.
@@ -79,7 +81,7 @@ pub struct Fault {
 
 impl Code {
     /// Every code, in the order of their HTTP statuses.
-    pub const ALL: [Code; 25] = [
+    pub const ALL: [Code; 26] = [
         Code::BadRequest,
         Code::UnknownColumn,
         Code::UnknownOperator,
@@ -92,6 +94,7 @@ impl Code {
         Code::TooComplex,
         Code::Constraint,
         Code::Unauthenticated,
+        Code::TokenExpired,
         Code::Denied,
         Code::UnknownProject,
         Code::UnknownDatabase,
@@ -148,6 +151,7 @@ impl Code {
             Code::TooComplex => ("TOO_COMPLEX", 400, Grpc::InvalidArgument),
             Code::Constraint => ("CONSTRAINT", 400, Grpc::FailedPrecondition),
             Code::Unauthenticated => ("UNAUTHENTICATED", 401, Grpc::Unauthenticated),
+            Code::TokenExpired => ("TOKEN_EXPIRED", 401, Grpc::Unauthenticated),
             Code::Denied => ("DENIED", 403, Grpc::PermissionDenied),
             Code::UnknownProject => ("UNKNOWN_PROJECT", 404, Grpc::NotFound),
             Code::UnknownDatabase => ("UNKNOWN_DATABASE", 404, Grpc::NotFound),

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, Version, header};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::{Body, Incoming};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -270,14 +270,15 @@ impl Server {
             let answer = service(request.map(|body| RequestBody::new(body, version < Version::HTTP_2)));
             async move {
                 let mut response = answer.await;
-                if closed.is_cancelled() && version < Version::HTTP_2 {
+                let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+                if closed.is_cancelled() && version < Version::HTTP_2 && !is_upgrade {
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
                 drop(running);
                 Ok::<_, Infallible>(response)
             }
         });
-        let mut http = pin!(self.builder.serve_connection(TokioIo::new(socket), service));
+        let mut http = pin!(self.builder.serve_connection_with_upgrades(TokioIo::new(socket), service));
         let mut filter = WakeFilter::new(connection.activity.clone());
         tokio::select! {
             biased;

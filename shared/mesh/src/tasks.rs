@@ -9,6 +9,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 #[derive(Debug, Clone, Default)]
 pub struct Tasks {
     tracker: TaskTracker,
+    drain: CancellationToken,
     stop: CancellationToken,
 }
 
@@ -22,6 +23,16 @@ impl Tasks {
         });
     }
 
+    /// Begins the drain: what would go on without end, such as streams, ends now.
+    pub fn begin_drain(&self) {
+        self.drain.cancel();
+    }
+
+    /// Fires when the node begins to drain, before [`Tasks::stop`].
+    pub fn draining(&self) -> &CancellationToken {
+        &self.drain
+    }
+
     /// Fires when the node stops.
     pub fn stop(&self) -> &CancellationToken {
         &self.stop
@@ -29,6 +40,7 @@ impl Tasks {
 
     /// Stops all tasks and waits for their end.
     pub async fn finish(&self) {
+        self.drain.cancel();
         self.stop.cancel();
         self.tracker.close();
         self.tracker.wait().await;

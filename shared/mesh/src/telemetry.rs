@@ -62,6 +62,7 @@ struct Families {
     too_large_answers: Family<Engine, Counter>,
     load: Load,
     shed: Family<Shed, Counter>,
+    live_reads: Family<LiveRead, Counter>,
 }
 
 /// Gauges of the load on the public port.
@@ -73,6 +74,21 @@ pub struct Load {
     pub in_flight: Gauge,
     /// Bytes of answers that their clients have not taken yet.
     pub unsent_bytes: Gauge,
+    /// WebSocket connections.
+    pub sockets: Gauge,
+    /// Live queries.
+    pub live_queries: Gauge,
+}
+
+/// Counters of the reads of live queries.
+#[derive(Debug, Clone)]
+pub struct LiveReads {
+    /// The answer differed from the one before.
+    pub changed: Counter,
+    /// The answer was the same.
+    pub same: Counter,
+    /// There was no answer.
+    pub failed: Counter,
 }
 
 type Seconds<L> = Family<L, Histogram, fn() -> Histogram>;
@@ -99,6 +115,11 @@ struct Request {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Protocol {
     protocol: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LiveRead {
+    answer: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -222,6 +243,12 @@ impl Metrics {
         self.families.shed.get_or_create_owned(&Shed { limit })
     }
 
+    /// For reads of live queries.
+    pub fn live_reads(&self) -> LiveReads {
+        let of = |answer| self.families.live_reads.get_or_create_owned(&LiveRead { answer });
+        LiveReads { changed: of("changed"), same: of("same"), failed: of("failed") }
+    }
+
     /// Everything, as OpenMetrics text.
     pub fn render(&self) -> String {
         let mut out = String::new();
@@ -244,6 +271,7 @@ impl Default for Families {
             too_large_answers: Family::default(),
             load: Load::default(),
             shed: Family::default(),
+            live_reads: Family::default(),
         };
         families.registered()
     }
@@ -262,6 +290,9 @@ impl Families {
         registry.register("connections", "Connections of clients", self.load.connections.clone());
         registry.register("in_flight", "Requests of clients being answered", self.load.in_flight.clone());
         registry.register("unsent_bytes", "Bytes of answers not taken yet", self.load.unsent_bytes.clone());
+        registry.register("sockets", "WebSocket connections", self.load.sockets.clone());
+        registry.register("live_queries", "Live queries", self.load.live_queries.clone());
+        registry.register("live_reads", "Reads of live queries", self.live_reads.clone());
         registry.register("shed", "Work refused because of a limit", self.shed.clone());
         self
     }
@@ -282,6 +313,7 @@ mod tests {
         metrics.statement("sqlite", "read").done(3, Duration::from_micros(50));
         metrics.load().connections.inc();
         metrics.shed("in_flight").inc();
+        metrics.live_reads().same.inc();
         let text = metrics.render();
         for line in [
             "perigee_connections 1",
@@ -295,6 +327,7 @@ mod tests {
             r#"perigee_statements_total{engine="sqlite",kind="read"} 3"#,
             r#"perigee_statement_seconds_count{engine="sqlite",kind="read"} 3"#,
             r#"perigee_too_large_answers_total{engine="sqlite"} 1"#,
+            r#"perigee_live_reads_total{answer="same"} 1"#,
             "# EOF",
         ] {
             assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");

@@ -12,7 +12,11 @@ use mesh::{
 };
 use proto::{
     Links,
-    crud::{Database, DescribeRequest, DescribeResponse, ReadRequest, ReadResponse, WriteRequest, WriteResponse},
+    crud::{
+        ChangesRequest, ChangesResponse, Database, DescribeRequest, DescribeResponse, ReadRequest, ReadResponse,
+        WriteRequest, WriteResponse,
+    },
+    link::Messages,
     services::crud::{CRUD, crud_server::Crud, host},
 };
 use tokio::{net::TcpListener, sync::Notify, time::timeout};
@@ -40,6 +44,12 @@ impl Crud for Fake {
     }
 
     async fn write(&self, _: Request<WriteRequest>) -> Result<Response<WriteResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    type ChangesStream = Messages<ChangesResponse>;
+
+    async fn changes(&self, _: Request<ChangesRequest>) -> Result<Response<Messages<ChangesResponse>>, Status> {
         Err(Status::unimplemented("not here"))
     }
 

@@ -37,13 +37,16 @@ pub struct PublishedSchema<'a> {
     types: &'a TypeNames,
     /// Whether the caller can change anything.
     has_mutations: bool,
+    /// Whether the caller can follow anything.
+    has_subscriptions: bool,
 }
 
 impl<'a> PublishedSchema<'a> {
     /// The schema of what `reach` has of `names`, with types called as in `types`.
     pub fn new(names: &'a Names, reach: &'a Reach, types: &'a TypeNames) -> Self {
-        let mut schema = Self { names, reach, types, has_mutations: false };
+        let mut schema = Self { names, reach, types, has_mutations: false, has_subscriptions: false };
         schema.has_mutations = !schema.mutation().is_empty();
+        schema.has_subscriptions = !schema.subscription().is_empty();
         schema
     }
 
@@ -52,11 +55,17 @@ impl<'a> PublishedSchema<'a> {
         self.has_mutations.then_some(TypeKey::Mutation)
     }
 
+    /// The type of subscriptions, where there are any.
+    pub fn subscription_type(&self) -> Option<TypeKey> {
+        self.has_subscriptions.then_some(TypeKey::Subscription)
+    }
+
     /// Types that fields, arguments and directives lead to, ordered by their names.
     pub fn reachable_types(&self) -> Vec<TypeKey> {
         let mut reached = HashSet::new();
-        let roots = [Some(TypeKey::Query), self.mutation_type(), Some(introspection_type("__Schema"))];
-        let mut open: Vec<TypeKey> = roots.into_iter().flatten().collect();
+        let own = [Some(TypeKey::Query), self.mutation_type(), self.subscription_type()];
+        let roots = own.into_iter().chain([Some(introspection_type("__Schema"))]);
+        let mut open: Vec<TypeKey> = roots.flatten().collect();
         let arguments = directives().flat_map(|directive| directive.arguments);
         open.extend(arguments.map(|argument| argument.r#type.named));
         while let Some(key) = open.pop() {
@@ -84,6 +93,7 @@ impl<'a> PublishedSchema<'a> {
         match key {
             TypeKey::Query => "Query",
             TypeKey::Mutation => "Mutation",
+            TypeKey::Subscription => "Subscription",
             TypeKey::Scalar(scalar) => &self.types.scalar(scalar).name,
             TypeKey::Condition(condition) => self.types.condition(condition),
             TypeKey::MutatedRows => &self.types.rows,
@@ -120,6 +130,7 @@ impl<'a> PublishedSchema<'a> {
             TypeKey::Introspection(index) => specification::description(index).map(Cow::from),
             TypeKey::Query
             | TypeKey::Mutation
+            | TypeKey::Subscription
             | TypeKey::Condition(_)
             | TypeKey::MutatedRows
             | TypeKey::OfTable(..) => None,
@@ -129,7 +140,7 @@ impl<'a> PublishedSchema<'a> {
     /// The kind of a type.
     pub fn kind(&self, key: TypeKey) -> TypeKind {
         match key {
-            TypeKey::Query | TypeKey::Mutation => TypeKind::Object,
+            TypeKey::Query | TypeKey::Mutation | TypeKey::Subscription => TypeKind::Object,
             TypeKey::Scalar(_) => TypeKind::Scalar,
             TypeKey::Condition(_) => TypeKind::InputObject,
             TypeKey::MutatedRows => TypeKind::Enum,
@@ -153,6 +164,7 @@ impl<'a> PublishedSchema<'a> {
         match key {
             TypeKey::Query => Members::Fields(self.query()),
             TypeKey::Mutation => Members::Fields(self.mutation()),
+            TypeKey::Subscription => Members::Fields(self.subscription()),
             TypeKey::Scalar(_) => Members::Scalar,
             TypeKey::Condition(condition) => Members::Inputs(self.condition(condition)),
             TypeKey::MutatedRows => Members::Values(["all", "one"].map(EnumValueDefinition::new).into()),

@@ -157,6 +157,9 @@ impl<'a> Introspector<'a> {
             "types" => self.list(out, self.types.iter().copied().map(Described::named), field),
             "queryType" => self.object(out, Described::named(TypeKey::Query), &field.fields),
             "mutationType" => self.optional(out, self.schema.mutation_type().map(Described::named), &field.fields),
+            "subscriptionType" => {
+                self.optional(out, self.schema.subscription_type().map(Described::named), &field.fields)
+            }
             "directives" => {
                 let directives: Vec<_> = directives().collect();
                 self.list(out, directives.iter().map(Described::Directive), field)

@@ -1,3 +1,4 @@
+use futures::FutureExt;
 use mesh::resources::Snapshot;
 use proptest::prelude::*;
 use proto::{
@@ -391,11 +392,32 @@ async fn a_change_of_the_resources_is_followed() {
         let request = AuthorizeRequest { project: "shop".into(), token: Arc::default(), accesses };
         service.authorize(request, now()).is_ok()
     };
+    let mut revisions = service.revisions(Request::new(RevisionsRequest {})).await.unwrap().into_inner();
+    assert!(revisions.next().await.is_some());
+    assert!(revisions.next().now_or_never().is_none());
     assert!(!allowed());
     sender.send(shop("allow")).unwrap();
     drop(sender);
-    follow(policies, Config::default(), current).await;
+    follow(policies, service.revisions.clone(), Config::default(), current).await;
     assert!(allowed());
+    assert!(revisions.next().now_or_never().is_some(), "it is told once it is in force");
+    service.draining.cancel();
+    assert!(revisions.next().await.is_none());
+}
+
+#[test]
+fn the_end_of_a_token_is_told_where_it_was_looked_at() {
+    let rules = |rule: &str| shop(json!({"rules": {"read": {"rule": rule}}}));
+    let begin = now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() as i64;
+    let expires = |rule: &str, claims: Json| {
+        let accesses = vec![access("music", "t", Operation::Read)];
+        let request = AuthorizeRequest { project: "shop".into(), token: token(&claims).into(), accesses };
+        service(&snapshot(&rules(rule))).authorize(request, now()).unwrap().token_expires_ms
+    };
+    // A token is valid during its last second.
+    assert_eq!(expires("authenticated", json!({"id": "u1", "exp": begin + 60})), Some((begin + 61) * 1000));
+    assert_eq!(expires("authenticated", json!({"id": "u1"})), None);
+    assert_eq!(expires("allow", json!({"id": "u1", "exp": begin + 60})), None);
 }
 
 #[test]

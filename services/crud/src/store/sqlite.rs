@@ -12,7 +12,7 @@ use std::{
 
 use mesh::Tasks;
 use rusqlite::Connection;
-use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore};
+use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard, Semaphore};
 
 use super::Statement;
 use crate::{
@@ -23,6 +23,7 @@ use crate::{
 };
 
 mod bind;
+pub mod changes;
 mod equality;
 mod error;
 mod form;
@@ -89,6 +90,8 @@ struct SqliteInner {
     plain: PlainColumns,
     /// The index of the log that the writer maps: used no longer than that.
     wal: Option<WalIndex>,
+    /// Told of commits of the writer; one task waits for it.
+    commits: Notify,
 }
 
 /// A transaction on the writing connection.
@@ -145,6 +148,7 @@ impl Sqlite {
             slow: SlowStatements::default(),
             plain: PlainColumns::default(),
             wal,
+            commits: Notify::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }

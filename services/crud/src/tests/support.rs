@@ -116,6 +116,7 @@ async fn db(store: Store, dialect: Dialect, names: &[(&str, &str)], folder: Opti
         &mesh::telemetry::Metrics::default(),
         Memory::default(),
         PreparedReads::default(),
+        &Tasks::default(),
     )
     .await
     .unwrap();

@@ -11,6 +11,8 @@ pub enum TypeKey {
     Query,
     /// `Mutation`
     Mutation,
+    /// `Subscription`
+    Subscription,
     /// A scalar.
     Scalar(Scalar),
     /// Conditions on columns.

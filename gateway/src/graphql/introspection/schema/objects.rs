@@ -20,6 +20,12 @@ impl<'a> PublishedSchema<'a> {
         fields
     }
 
+    /// `Subscription`: the fields of `Query` whose tables tell of their changes; empty where there is nothing in it.
+    pub(super) fn subscription(&self) -> Vec<FieldDefinition<'a>> {
+        let roots = self.names.roots().into_iter().filter(|(_, root)| self.names.is_live(root.table));
+        roots.filter_map(|(name, root)| self.query_field(name, root)).collect()
+    }
+
     fn query_field(&self, name: &'a str, root: RootField) -> Option<FieldDefinition<'a>> {
         let table = root.table;
         let names = self.names.table(table);

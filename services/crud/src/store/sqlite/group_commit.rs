@@ -131,10 +131,12 @@ impl SqliteInner {
         Some(Begun { header, pages_written: wal_index::pages_written(writer)? })
     }
 
-    /// Keeps what is known of columns over a commit of the writer, whose transaction found `begun`.
+    /// Notes a commit of the writer, whose transaction found `begun`: tells who waits for commits, and keeps what is
+    /// known of columns.
     ///
     /// A commit that changed nothing leaves the file as it was, and one that follows it is of another program.
     pub fn committed(&self, writer: &Connection, begun: Option<Begun>) {
+        self.commits.notify_one();
         if let (Some(begun), Some(after)) = (begun, self.begun(writer))
             && begun.pages_written != after.pages_written
         {

@@ -12,7 +12,7 @@ use crate::{Introspected, LeftOut, store::identifier};
 /// Tables and views, without SQLite's own and those behind virtual tables.
 const TABLES: &str = "SELECT name, type, wr, strict FROM pragma_table_list \
      WHERE schema = 'main' AND type IN ('table', 'view', 'virtual') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' \
-     ORDER BY name";
+     AND name <> 'perigee_changes' ORDER BY name";
 
 /// A table or view as SQLite lists it.
 struct Listed {

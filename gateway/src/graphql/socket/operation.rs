@@ -1,0 +1,152 @@
+//! Operations of a socket: a query or a mutation is answered once, a subscription whenever its answer differs.
+
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+};
+
+use axum::{body, extract::ws::Message, response::Response};
+use mesh::{Call, Fault};
+use tokio::sync::{mpsc, watch};
+
+use super::message::ServerMessage;
+use crate::{
+    Service,
+    edge::Caller,
+    graphql::{
+        Media, Responder, Transport,
+        names::Names,
+        plan::{Kind, Plan},
+        request::Request,
+        response::{self, LocatedFault},
+    },
+    http::{Ticket, guarded},
+};
+
+/// What an operation of a socket needs.
+pub struct Operations {
+    /// The gateway.
+    pub service: Service,
+    /// The project's id.
+    pub project: String,
+    /// The id of the request that opened the socket.
+    pub request_id: Arc<str>,
+    /// The token, whenever it is renewed.
+    pub token: watch::Receiver<Arc<str>>,
+    /// Queue to the client. What would not fit waits for room before it reads: it sends the state of then.
+    pub answers: mpsc::Sender<Message>,
+}
+
+/// What came of a request.
+enum RequestOutcome {
+    /// The answer.
+    Answered(Vec<u8>),
+    /// A subscription to begin.
+    Subscribed(Arc<Names>, Arc<Plan>),
+}
+
+/// JSON of the list of errors for one fault.
+pub fn errors(fault: &Fault, call: &Call) -> Vec<u8> {
+    let answer = response::errors(&[LocatedFault { fault, at: None, path: &[] }], call);
+    response::error_list(&answer).map(<[u8]>::to_vec).unwrap_or_default()
+}
+
+impl Operations {
+    /// Carries out the operation that its client calls `id`. Dropped, it ends.
+    pub async fn run(mut self, id: &str, request: Request) {
+        // An error means that the socket is closed.
+        let Ok(slot) = self.answers.clone().reserve_owned().await else { return };
+        let caller = self.caller();
+        match Box::pin(self.planned(&caller, request)).await {
+            RequestOutcome::Subscribed(names, plan) => {
+                drop(slot);
+                Box::pin(self.live(id, &names, &plan)).await;
+            }
+            RequestOutcome::Answered(answer) => match response::error_list(&answer) {
+                Some(errors) => drop(slot.send(ServerMessage::Error { id, errors }.into())),
+                None => {
+                    slot.send(ServerMessage::Next { id, result: &answer }.into());
+                    self.send(ServerMessage::Complete { id }).await;
+                }
+            },
+        }
+    }
+
+    fn caller(&mut self) -> Caller {
+        let call = Call::begin(Some(&self.request_id), None, Some(self.service.config().time));
+        Caller { call, token: self.token.borrow_and_update().clone() }
+    }
+
+    async fn send(&self, message: ServerMessage<'_>) {
+        // An error means that the socket is closed.
+        let _ = self.answers.send(message.into()).await;
+    }
+
+    /// Plans a request; whatever is not a subscription is answered, as one that comes by POST is.
+    async fn planned(&self, caller: &Caller, request: Request) -> RequestOutcome {
+        let responder = Responder { service: &self.service, caller, media: Media::Graphql };
+        let work = async {
+            let ticket = Ticket::new(self.service.admission());
+            if let Err(fault) = ticket.enter().await {
+                return RequestOutcome::Answered(errors_answer(&fault, &caller.call));
+            }
+            let project = match self.service.edge().project(caller, (&*self.project).into()).await {
+                Ok(project) => project,
+                Err(fault) => return RequestOutcome::Answered(errors_answer(&fault, &caller.call)),
+            };
+            match responder.plan(project, Transport::Socket, request).await {
+                Ok((names, plan)) if plan.kind == Kind::Subscription => RequestOutcome::Subscribed(names, plan),
+                Ok((names, plan)) => RequestOutcome::Answered(bytes(responder.execute(&names, plan).await).await),
+                Err(refused) => RequestOutcome::Answered(bytes(*refused).await),
+            }
+        };
+        let work: Pin<&mut _> = pin!(work);
+        match guarded(&caller.call, work).await {
+            Ok(planned) => planned,
+            Err(fault) => RequestOutcome::Answered(errors_answer(&fault, &caller.call)),
+        }
+    }
+
+    /// Sends the answer of a subscription, and again whenever it differs.
+    async fn live(mut self, id: &str, names: &Names, plan: &Plan) {
+        let caller = self.caller();
+        let (queries, token) = (self.service.live(), self.token.clone());
+        let begun = queries.begin(&names.project, plan.reads.clone(), self.request_id.clone(), token).await;
+        let mut live = match begun {
+            Ok(live) => live,
+            Err(fault) => return self.fail(id, &caller, plan, fault).await,
+        };
+        loop {
+            live.changed().await;
+            let Ok(slot) = self.answers.reserve().await else { return };
+            match Box::pin(live.read()).await {
+                Ok(Some(answers)) => {
+                    let result = response::read(plan, &answers).json;
+                    slot.send(ServerMessage::Next { id, result: &result }.into());
+                }
+                Ok(None) => {}
+                Err(failure) => {
+                    drop(slot);
+                    return self.fail(id, &caller, plan, failure.into()).await;
+                }
+            }
+        }
+    }
+
+    async fn fail(&self, id: &str, caller: &Caller, plan: &Plan, fault: Fault) {
+        let responder = Responder { service: &self.service, caller, media: Media::Graphql };
+        let answer = bytes(responder.fail(plan, fault, "read")).await;
+        let errors = response::error_list(&answer).unwrap_or(b"[]");
+        self.send(ServerMessage::Error { id, errors }).await;
+    }
+}
+
+fn errors_answer(fault: &Fault, call: &Call) -> Vec<u8> {
+    response::errors(&[LocatedFault { fault, at: None, path: &[] }], call)
+}
+
+/// The body of an answer, which is in memory already.
+async fn bytes(response: Response) -> Vec<u8> {
+    // An answer has a limit of its own, and none is read from anywhere.
+    body::to_bytes(response.into_body(), usize::MAX).await.map(Vec::from).unwrap_or_default()
+}

@@ -1,0 +1,179 @@
+//! Live queries over faked neighbours.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use futures::FutureExt;
+use mesh::{Call, Code, Fault};
+use query::{Field, Node, Read, Shape};
+use tokio::sync::watch;
+
+use super::stage::Stage;
+use crate::{
+    edge::{Caller, ReadFault},
+    live::LiveQuery,
+};
+
+fn read(table: &str, column: &str) -> Vec<Read> {
+    let node = Node::new(Shape::Many, vec![Field::column(column)]);
+    vec![Read { database: "music".to_owned(), table: table.to_owned(), node }]
+}
+
+async fn begin(stage: &Stage, token: &watch::Sender<Arc<str>>, reads: Vec<Read>) -> Result<LiveQuery, Fault> {
+    let caller = Caller { call: Call::begin(None, None, None), token: Arc::default() };
+    let project = stage.service.edge().project(&caller, "shop".into()).await.expect("it is in the catalogue");
+    stage.service.live().begin(&project, reads, "r".into(), token.subscribe()).await
+}
+
+/// A live query of albums that has been answered once.
+async fn answered(stage: &Stage, token: &watch::Sender<Arc<str>>) -> LiveQuery {
+    let mut live = begin(stage, token, read("album", "album_id")).await.expect("everybody may read albums");
+    assert_eq!(next(&mut live).await.as_deref(), Some(r#"[{"album_id":1},{"album_id":2}]"#));
+    live
+}
+
+/// What the next read brings.
+async fn next(live: &mut LiveQuery) -> Option<String> {
+    live.changed().await;
+    let answers = live.read().await.expect("it goes on")?;
+    Some(String::from_utf8(answers[0].json.to_vec()).expect("JSON is UTF-8"))
+}
+
+async fn error(live: &mut LiveQuery) -> Code {
+    loop {
+        live.changed().await;
+        match live.read().await {
+            Ok(answers) => assert!(answers.is_none(), "it is not answered"),
+            Err(ReadFault::Refused(fault) | ReadFault::Failed(fault)) => return fault.code,
+        }
+    }
+}
+
+fn show(stage: &Stage, json: &'static str) {
+    *stage.world.json.lock().unwrap() = Some(json);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_asked_until_something_happens() {
+    let (stage, token) = (Stage::new().await, watch::Sender::default());
+    let mut live = answered(&stage, &token).await;
+    assert_eq!(*stage.world.listened.lock().unwrap(), ["album"]);
+    let reads = stage.world.reads.lock().unwrap().len();
+
+    let waited = tokio::time::timeout(Duration::from_secs(3600), live.changed()).await;
+
+    assert!(waited.is_err(), "nothing has changed");
+    assert_eq!(stage.world.reads.lock().unwrap().len(), reads);
+    stage.world.changed.send_replace(());
+    assert_eq!(next(&mut live).await, None, "the answer is the same");
+    show(&stage, "[3]");
+    stage.world.changed.send_replace(());
+    assert_eq!(next(&mut live).await.as_deref(), Some("[3]"));
+    let text = stage.service.mesh().metrics().render();
+    for line in ["perigee_live_queries 1", r#"perigee_live_reads_total{answer="changed"} 2"#] {
+        assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_rules_and_another_token_are_a_change() {
+    let (stage, token) = (Stage::new().await, watch::Sender::default());
+    let mut live = answered(&stage, &token).await;
+    show(&stage, "[3]");
+    stage.world.revised.send_replace(());
+    assert_eq!(next(&mut live).await.as_deref(), Some("[3]"));
+    show(&stage, "[4]");
+    token.send_replace("staff".into());
+    assert_eq!(next(&mut live).await.as_deref(), Some("[4]"));
+    let authorised = stage.world.authorisations.lock().unwrap().last().expect("it was authorised").clone();
+    assert_eq!(&*authorised.token, "staff");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_set_up_for_who_may_not_read() {
+    let (stage, token) = (Stage::new().await, watch::Sender::default());
+
+    let refused = begin(&stage, &token, read("invoice", "total")).await.map(|_| "live").unwrap_err();
+
+    assert_eq!(refused.code, Code::Unauthenticated);
+    assert!(stage.world.listened.lock().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_may_no_longer_read_is_told_so() {
+    let stage = Stage::new().await;
+    let token = watch::Sender::new(Arc::from("staff"));
+    let mut live = begin(&stage, &token, read("invoice", "total")).await.expect("staff may read invoices");
+    next(&mut live).await;
+    token.send_replace("user".into());
+    assert_eq!(error(&mut live).await, Code::Denied);
+}
+
+#[tokio::test]
+async fn the_end_of_a_token_is_one_of_its_live_queries() {
+    let stage = Stage::new().await;
+    let token = watch::Sender::new(Arc::from("staff"));
+    let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
+    *stage.world.token_expires_ms.lock().unwrap() = Some(now + 100);
+    let mut live = begin(&stage, &token, read("invoice", "total")).await.expect("staff may read invoices");
+    next(&mut live).await;
+    stage.world.expire("staff");
+    assert_eq!(error(&mut live).await, Code::TokenExpired);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_nobody_answers_is_tried_again_for_a_while() {
+    let (stage, token) = (Stage::new().await, watch::Sender::default());
+    let mut live = answered(&stage, &token).await;
+    stage.world.is_gone.store(true, Ordering::SeqCst);
+    stage.world.changed.send_replace(());
+    for _ in 0..5 {
+        assert_eq!(next(&mut live).await, None);
+    }
+    stage.world.is_gone.store(false, Ordering::SeqCst);
+    show(&stage, "[3]");
+    assert_eq!(next(&mut live).await.as_deref(), Some("[3]"), "the change is not lost");
+
+    stage.world.is_gone.store(true, Ordering::SeqCst);
+    stage.world.changed.send_replace(());
+    assert_eq!(error(&mut live).await, Code::Unavailable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_changed_while_the_stream_was_broken_is_read() {
+    let (stage, token) = (Stage::new().await, watch::Sender::default());
+    let mut live = answered(&stage, &token).await;
+    show(&stage, "[3]");
+    stage.world.cut.notify_waiters();
+    assert_eq!(next(&mut live).await.as_deref(), Some("[3]"));
+    assert_eq!(*stage.world.listened.lock().unwrap(), ["album", "album"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn live_queries_of_a_table_share_its_stream() {
+    let (stage, token) = (Stage::new().await, watch::Sender::default());
+    let (mut one, mut other) = (answered(&stage, &token).await, answered(&stage, &token).await);
+    assert_eq!(*stage.world.listened.lock().unwrap(), ["album"]);
+    show(&stage, "[3]");
+    stage.world.changed.send_replace(());
+    assert_eq!(next(&mut one).await.as_deref(), Some("[3]"));
+    assert_eq!(next(&mut other).await.as_deref(), Some("[3]"));
+    drop(one);
+    assert!(other.changed().now_or_never().is_none());
+    assert_eq!(stage.world.changed.receiver_count(), 1);
+    drop(other);
+    // The stream ends a moment later.
+    while stage.world.changed.receiver_count() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_cannot_be_followed_is_refused_with_the_reason() {
+    let (stage, token) = (Stage::new().await, watch::Sender::default());
+    stage.world.faults.lock().unwrap().push(Fault::new(Code::BadRequest, "changes cannot be followed"));
+    let refused = begin(&stage, &token, read("album", "title")).await.map(|_| "live").unwrap_err();
+    assert_eq!(refused, Fault::new(Code::BadRequest, "changes cannot be followed"));
+}

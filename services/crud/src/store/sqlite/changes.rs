@@ -1,0 +1,318 @@
+//! Change capture: triggers count the changes of each table that somebody listens to.
+//!
+//! A trigger adds one to the version of its table inside the transaction that changes rows, whichever program runs it.
+//! There is one row for each captured table, so nothing grows and nothing has to be pruned.
+
+use std::time::Duration;
+
+use foldhash::HashMap;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{
+    Sqlite, SqliteError, blocking, interrupt_when,
+    wal_index::{WalHeader, WalIndex},
+};
+use crate::Error;
+
+/// Table with the versions; nobody is served it.
+pub const TABLE: &str = "perigee_changes";
+/// How often commits of other programs are looked for, in memory that all connections share.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// What triggers are made for.
+const EVENTS: [&str; 3] = ["insert", "update", "delete"];
+
+/// Versions of the captured tables when they were last read.
+#[derive(Debug, Default)]
+pub struct Versions {
+    header: Option<WalHeader>,
+    schema: i64,
+    tables: HashMap<String, i64>,
+}
+
+/// Tables that committed transactions changed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// These.
+    Tables(Vec<String>),
+    /// Any: the schema changed, and triggers may be gone with it.
+    Any,
+}
+
+impl Sqlite {
+    /// Captures the changes of a table from now on. Its triggers are made where they are missing or not ours any more, as
+    /// after `ALTER TABLE … RENAME`.
+    pub async fn capture(&self, table: &str) -> Result<(), Error> {
+        let table = table.to_owned();
+        self.on_writer(move |writer| capture(writer, &table)).await
+    }
+
+    /// Ends the capture of these tables. With the last one nothing of ours is left in the file.
+    pub async fn release(&self, tables: Vec<String>) -> Result<(), Error> {
+        self.on_writer(move |writer| release(writer, &tables)).await
+    }
+
+    /// The tables that transactions changed which were committed since `versions` were read; these become those of now.
+    pub async fn changes_since(&self, versions: &mut Versions) -> Result<Changed, Error> {
+        // Before the read: what is committed during it is read again.
+        let header = self.inner.wal.as_ref().map(WalIndex::header);
+        let (schema, tables) = self.read_on_thread(|reader| current(reader.connection)).await?;
+        let before = std::mem::replace(versions, Versions { header, schema, tables });
+        if before.schema != schema {
+            return Ok(Changed::Any);
+        }
+        let has_changed = |(table, version): &(&String, &i64)| before.tables.get(*table) != Some(version);
+        let changed = versions.tables.iter().filter(has_changed).map(|(table, _)| table.clone());
+        Ok(Changed::Tables(changed.collect()))
+    }
+
+    /// Waits until something may have been committed since `versions` were read. Runs no statement.
+    pub async fn commit_after(&self, versions: &Versions) {
+        loop {
+            let header = self.inner.wal.as_ref().map(WalIndex::header);
+            if header.is_some() && header != versions.header {
+                return;
+            }
+            tokio::select! {
+                () = self.inner.commits.notified() => {}
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
+            }
+            if header.is_none() {
+                return;
+            }
+        }
+    }
+
+    async fn on_writer(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<(), SqliteError> + Send + 'static,
+    ) -> Result<(), Error> {
+        let mut lease = self.lease().await;
+        // The lease rolls back what fails.
+        blocking::run(move |stop| interrupt_when(stop, &mut lease.writer, |writer| work(writer))).await??;
+        Ok(())
+    }
+}
+
+/// The schema's version, then those of tables: a change of the schema in between is one after the schema's version.
+fn current(reader: &Connection) -> Result<(i64, HashMap<String, i64>), SqliteError> {
+    let schema = reader.query_row("PRAGMA schema_version", [], |row| row.get(0))?;
+    let is_captured = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+    if !reader.prepare_cached(is_captured)?.exists([TABLE])? {
+        return Ok((schema, HashMap::default()));
+    }
+    let mut all = reader.prepare_cached("SELECT tbl, version FROM perigee_changes")?;
+    let tables = all.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok((schema, tables.collect::<Result<_, _>>()?))
+}
+
+fn capture(writer: &Connection, table: &str) -> Result<(), SqliteError> {
+    let kind = "SELECT type FROM pragma_table_list WHERE schema = 'main' AND name = ?1";
+    let kind: Option<String> = writer.prepare_cached(kind)?.query_row([table], |row| row.get(0)).optional()?;
+    if kind.as_deref() != Some("table") {
+        let found = kind.map_or_else(|| "nothing of that name".to_owned(), |kind| format!("a {kind}"));
+        let text = format!("changes of {table} cannot be followed: expected a table, found {found}");
+        return Err(Error::Query(query::Error::Malformed(text)).into());
+    }
+    let triggers = EVENTS.map(|event| (trigger_name(table, event), trigger(table, event)));
+    let mut installed =
+        writer.prepare_cached("SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND name = ?1 AND sql = ?2")?;
+    let mut are_missing = false;
+    for (name, sql) in &triggers {
+        are_missing |= !installed.exists(params![name, sql])?;
+    }
+    if !are_missing {
+        return Ok(());
+    }
+    writer.execute_batch(
+        "BEGIN IMMEDIATE;
+         CREATE TABLE IF NOT EXISTS perigee_changes (tbl TEXT PRIMARY KEY, version INTEGER NOT NULL) WITHOUT ROWID;",
+    )?;
+    writer.execute("INSERT OR IGNORE INTO perigee_changes (tbl, version) VALUES (?1, 0)", [table])?;
+    for (name, sql) in &triggers {
+        writer.execute_batch(&format!("DROP TRIGGER IF EXISTS {}; {sql};", quoted(name)))?;
+    }
+    Ok(writer.execute_batch("COMMIT")?)
+}
+
+fn release(writer: &Connection, tables: &[String]) -> Result<(), SqliteError> {
+    writer.execute_batch("BEGIN IMMEDIATE")?;
+    let (_, captured) = current(writer)?;
+    for table in tables {
+        for event in EVENTS {
+            writer.execute_batch(&format!("DROP TRIGGER IF EXISTS {}", quoted(&trigger_name(table, event))))?;
+        }
+        if captured.contains_key(table) {
+            writer.execute("DELETE FROM perigee_changes WHERE tbl = ?1", [table])?;
+        }
+    }
+    // A trigger without its table would fail the statements of applications.
+    let others = "SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND name LIKE 'perigee\\_changes\\_%' ESCAPE '\\'";
+    if !writer.prepare(others)?.exists([])? {
+        writer.execute_batch("DROP TABLE IF EXISTS perigee_changes")?;
+    }
+    Ok(writer.execute_batch("COMMIT")?)
+}
+
+fn trigger_name(table: &str, event: &str) -> String {
+    format!("{TABLE}_{table}_{event}")
+}
+
+/// The text of a trigger, which SQLite keeps as it is.
+fn trigger(table: &str, event: &str) -> String {
+    let (name, on, event) = (quoted(&trigger_name(table, event)), quoted(table), event.to_ascii_uppercase());
+    let table = table.replace('\'', "''");
+    format!(
+        "CREATE TRIGGER {name} AFTER {event} ON {on} BEGIN \
+         UPDATE perigee_changes SET version = version + 1 WHERE tbl = '{table}'; END"
+    )
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use mesh::Tasks;
+
+    use super::*;
+
+    /// A file with two tables, and another program's connection to it.
+    async fn file(folder: &Path) -> (Sqlite, Connection) {
+        let path = folder.join("file.db");
+        let other = Connection::open(&path).unwrap();
+        other
+            .execute_batch(
+                "PRAGMA journal_mode = WAL; PRAGMA foreign_keys = ON;
+                 CREATE TABLE \"it's\" (id INTEGER PRIMARY KEY, v TEXT UNIQUE);
+                 CREATE TABLE track (id INTEGER PRIMARY KEY, of INT REFERENCES \"it's\" ON DELETE CASCADE) WITHOUT ROWID;
+                 INSERT INTO \"it's\" VALUES (1, 'a'), (2, 'b');
+                 INSERT INTO track VALUES (1, 1);
+                 CREATE VIEW names AS SELECT v FROM \"it's\";",
+            )
+            .unwrap();
+        (Sqlite::existing(&path, &Tasks::default()).unwrap(), other)
+    }
+
+    async fn changed(store: &Sqlite, versions: &mut Versions) -> Vec<String> {
+        match store.changes_since(versions).await.unwrap() {
+            Changed::Tables(mut tables) => {
+                tables.sort();
+                tables
+            }
+            Changed::Any => vec!["any".to_owned()],
+        }
+    }
+
+    #[tokio::test]
+    async fn every_way_to_change_rows_is_captured() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, other) = file(folder.path()).await;
+        store.capture("it's").await.unwrap();
+        store.capture("track").await.unwrap();
+        let mut versions = Versions::default();
+        assert_eq!(changed(&store, &mut versions).await, ["any"]);
+        for (sql, expected) in [
+            ("SELECT 1", &[][..]),
+            ("INSERT INTO track VALUES (2, 2)", &["track"]),
+            ("REPLACE INTO \"it's\" VALUES (3, 'c')", &["it's"]),
+            ("INSERT INTO \"it's\" VALUES (4, 'c') ON CONFLICT (v) DO UPDATE SET v = 'd'", &["it's"]),
+            ("UPDATE \"it's\" SET id = 9 WHERE v = 'd'", &["it's"]),
+            ("BEGIN; UPDATE track SET of = 2; ROLLBACK", &[]),
+            (
+                "BEGIN; SAVEPOINT a; UPDATE track SET of = 2; ROLLBACK TO a; DELETE FROM \"it's\" WHERE id = 9; COMMIT",
+                &["it's"],
+            ),
+            ("DELETE FROM \"it's\" WHERE id = 1", &["it's", "track"]),
+            ("DELETE FROM track", &["track"]),
+        ] {
+            other.execute_batch(sql).unwrap();
+            assert_eq!(changed(&store, &mut versions).await, expected, "{sql}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_statement_has_the_same_counts_with_triggers() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, other) = file(folder.path()).await;
+        store.capture("it's").await.unwrap();
+
+        assert_eq!(other.execute("INSERT INTO \"it's\" (v) VALUES ('x'), ('y')", []).unwrap(), 2);
+        assert_eq!(other.last_insert_rowid(), 4);
+        assert_eq!(other.execute("INSERT OR IGNORE INTO \"it's\" (v) VALUES ('x')", []).unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn triggers_follow_a_table_that_is_renamed_or_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, other) = file(folder.path()).await;
+        store.capture("track").await.unwrap();
+        let mut versions = Versions::default();
+        changed(&store, &mut versions).await;
+
+        other.execute_batch("ALTER TABLE track RENAME TO song; CREATE TABLE track (id INT)").unwrap();
+        assert_eq!(changed(&store, &mut versions).await, ["any"]);
+        store.capture("track").await.unwrap();
+        assert_eq!(changed(&store, &mut versions).await, ["any"]);
+        other.execute_batch("INSERT INTO track VALUES (1)").unwrap();
+        assert_eq!(changed(&store, &mut versions).await, ["track"]);
+        other.execute_batch("INSERT INTO song VALUES (7, 1)").unwrap();
+        assert_eq!(changed(&store, &mut versions).await, Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn what_is_released_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, other) = file(folder.path()).await;
+        let objects = || -> i64 {
+            other
+                .query_row("SELECT count(*) FROM sqlite_schema WHERE name LIKE '%perigee%'", [], |row| row.get(0))
+                .unwrap()
+        };
+        store.capture("it's").await.unwrap();
+        store.capture("track").await.unwrap();
+        // The table, and three triggers for each.
+        assert_eq!(objects(), 7);
+        store.release(vec!["it's".to_owned()]).await.unwrap();
+        assert_eq!(objects(), 4);
+        store.release(vec!["track".to_owned()]).await.unwrap();
+        assert_eq!(objects(), 0);
+        store.release(vec!["track".to_owned()]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn only_tables_are_captured() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = file(folder.path()).await;
+        for (name, found) in [("names", "a view"), ("lost", "nothing of that name")] {
+            let error = store.capture(name).await.unwrap_err().to_string();
+            assert_eq!(error, format!("changes of {name} cannot be followed: expected a table, found {found}"));
+        }
+    }
+
+    #[tokio::test]
+    async fn our_table_is_not_served() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = file(folder.path()).await;
+        let before = store.introspect().await.unwrap().schema;
+        store.capture("track").await.unwrap();
+        assert_eq!(store.introspect().await.unwrap().schema, before);
+    }
+
+    #[tokio::test]
+    async fn a_commit_of_another_program_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, other) = file(folder.path()).await;
+        store.capture("track").await.unwrap();
+        let mut versions = Versions::default();
+        changed(&store, &mut versions).await;
+        let mut waiting = Box::pin(store.commit_after(&versions));
+        assert!(futures::poll!(&mut waiting).is_pending());
+
+        other.execute_batch("DELETE FROM track").unwrap();
+
+        waiting.await;
+    }
+}
