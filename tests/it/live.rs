@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use anyhow::{Context, ensure};
@@ -114,6 +114,10 @@ const CLOCK: &str = "
 /// States by version: the items that there are.
 type States = Arc<Mutex<BTreeMap<i64, Vec<(i64, i64)>>>>;
 
+fn known(states: &States) -> MutexGuard<'_, BTreeMap<i64, Vec<(i64, i64)>>> {
+    states.lock().expect("no code panics while it holds this lock")
+}
+
 /// A number that a seed and a round determine (splitmix64).
 fn random(seed: u64, round: u64) -> u64 {
     let mut z = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(round.wrapping_mul(0xbf58_476d_1ce4_e5b9));
@@ -143,14 +147,17 @@ fn write(file: &str, writer: u64, states: &States) -> anyhow::Result<()> {
         let version = connection.query_row("SELECT version FROM clock", [], |row| row.get(0))?;
         let mut items = connection.prepare("SELECT id, v FROM item ORDER BY id")?;
         let items = items.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
-        states.lock().unwrap().insert(version, items);
+        known(states).insert(version, items);
         connection.execute_batch("COMMIT")?;
     }
     Ok(())
 }
 
+/// The answer in a state: its version and its items.
+type Expected = fn(i64, &[(i64, i64)]) -> Value;
+
 /// Shapes of live queries on the items, and what each answers in a state.
-const SHAPES: [(&str, fn(i64, &[(i64, i64)]) -> Value); 4] = [
+const SHAPES: [(&str, Expected); 4] = [
     ("clock_by_pk(id: 1) { version item(sort: [id_asc]) { id v } }", |version, items| {
         let items: Vec<_> = items.iter().map(|(id, v)| json!({ "id": id, "v": v })).collect();
         json!({ "clock_by_pk": { "version": version, "item": items } })
@@ -183,7 +190,7 @@ struct Followed {
 impl Followed {
     fn take(&mut self, answer: Value, states: &States) -> anyhow::Result<()> {
         ensure!(answer != self.last, "repeated: {answer}");
-        let states = states.lock().unwrap();
+        let states = known(states);
         let state =
             states.range(self.version..).find(|(version, items)| SHAPES[self.shape].1(**version, items) == answer);
         let (version, _) = state.with_context(|| format!("no state after {} was {answer}", self.version))?;
@@ -197,7 +204,7 @@ async fn every_answer_is_a_state_that_existed(shape: Shape) -> anyhow::Result<()
     let database = mesh.lab.clone().context("the lab")?;
     let file = database.url.strip_prefix("sqlite:").context("a file")?.to_owned();
     let states = States::default();
-    states.lock().unwrap().insert(0, vec![(1, 0), (2, 0), (3, 0), (4, 0)]);
+    known(&states).insert(0, vec![(1, 0), (2, 0), (3, 0), (4, 0)]);
     let follow = async |states: &States| {
         let mut socket = Socket::open(mesh.client.address(), "").await?;
         let mut followed = BTreeMap::new();
@@ -240,8 +247,8 @@ async fn every_answer_is_a_state_that_existed(shape: Shape) -> anyhow::Result<()
         writer.await??;
     }
     // Once it is known, all who follow wait for the last state.
-    let items = states.lock().unwrap().last_key_value().context("a state")?.1.clone();
-    states.lock().unwrap().insert(END, items);
+    let items = known(&states).last_key_value().context("a state")?.1.clone();
+    known(&states).insert(END, items);
     database.run("UPDATE clock SET version = 1000001").await?;
 
     for follower in followers {
@@ -259,7 +266,7 @@ const END: i64 = 1_000_001;
 
 /// Whether a live query has been answered as the last state is.
 fn is_at_end(followed: &Followed, states: &States) -> bool {
-    let states = states.lock().unwrap();
+    let states = known(states);
     states.get(&END).is_some_and(|items| SHAPES[followed.shape].1(END, items) == followed.last)
 }
 
