@@ -148,7 +148,7 @@ impl LiveQuery {
             Ok(()) = self.token.changed() => {}
             () = expired => {}
         }
-        // What marks the change is taken by the read.
+        // The feeds stay marked as changed until the read: a wait that is dropped below forgets nothing.
         self.feeds.iter_mut().for_each(watch::Receiver::mark_changed);
         tokio::time::sleep_until(last_read + READ_INTERVAL_MIN).await;
     }
@@ -198,7 +198,7 @@ impl LiveQuery {
         shared.edge.read_authorized(&caller, &project, self.reads.clone(), authorized).await
     }
 
-    /// Whether a failure is one that passes.
+    /// Plans a retry after a failure that may pass; any other, and one that lasts too long, is given back.
     fn failed(&mut self, failure: ReadFault, is_expired: bool) -> Result<(), ReadFault> {
         let (ReadFault::Refused(fault) | ReadFault::Failed(fault)) = &failure;
         if is_expired && fault.code == Code::Unauthenticated {

@@ -36,12 +36,10 @@ const NOTES: &str = "
 
 /// Rules that let everybody see their own notes.
 fn own_notes() -> String {
-    let own = r#"{ rule: match, type: string, eval: "==", f1: args.find.owner, f2: args.auth.id }"#;
-    format!(
-        "---\nkind: table\nmeta: {{ project: shop, database: lab, id: note }}\nspec: {{ rules: {{ read: {own} }} }}\n"
-    )
+    rules(r#"{ rule: match, type: string, eval: "==", f1: args.find.owner, f2: args.auth.id }"#)
 }
 
+/// Rules in which `read` decides who sees notes.
 fn rules(read: &str) -> String {
     format!(
         "---\nkind: table\nmeta: {{ project: shop, database: lab, id: note }}\nspec: {{ rules: {{ read: {read} }} }}\n"

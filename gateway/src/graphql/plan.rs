@@ -201,7 +201,8 @@ impl<'a> Planner<'a> {
             fields.push(ResponseField { key: key.to_owned(), at: group.at, source });
         }
         if kind == Kind::Subscription && fields.len() != 1 {
-            return Err(Refusal::malformed(format!("a subscription has one root field, found {}", fields.len())));
+            let text = format!("invalid subscription: expected one root field, found {}", fields.len());
+            return Err(Refusal::malformed(text));
         }
         Ok(Plan { kind, fields: fields.into(), reads, writes, introspected })
     }

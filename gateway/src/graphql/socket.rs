@@ -47,7 +47,7 @@ const PING_INTERVAL: Duration = Duration::from_secs(20);
 const SILENCE_MAX: Duration = Duration::from_secs(40);
 /// How long a client may take to agree to the end of its connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Answers that wait for a slow client; the operations of further ones wait before they read.
+/// Answers that wait for a slow client; while there are as many, operations wait before they read.
 const ANSWERS_MAX: usize = 4;
 /// Replies that wait for a slow client; with more, no message of it is taken.
 const REPLIES_MAX: usize = 64;

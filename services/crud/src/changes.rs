@@ -73,7 +73,10 @@ enum CaptureProgress {
 impl ChangeHub {
     /// The notifications of `store`; `None` where its engine has none.
     pub fn new(store: &Store, tasks: &Tasks) -> Option<Self> {
-        let Store::Sqlite(store) = store else { return None };
+        let store = match store {
+            Store::Sqlite(store) => store,
+            Store::Postgres(_) => return None,
+        };
         let stop = tasks.stop().child_token();
         let shared = HubShared { store: store.clone(), tables: Mutex::default(), wake: Notify::new() };
         let _end = stop.clone().drop_guard();

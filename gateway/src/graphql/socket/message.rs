@@ -90,7 +90,7 @@ impl Closing {
     /// A second `connection_init`.
     pub const INITIALISED_AGAIN: Closing = Closing::with(4429, "Too many initialisation requests");
     const TOO_LARGE: Closing = Closing::with(1009, "the message is over the limit of limits.body_bytes");
-    const MALFORMED: Closing = Closing::with(1002, "the frame is malformed");
+    const MALFORMED: Closing = Closing::with(1002, "invalid frame");
 
     const fn with(code: u16, reason: &'static str) -> Self {
         Self { code, reason: Utf8Bytes::from_static(reason) }

@@ -33,7 +33,7 @@ pub struct Operations {
     pub request_id: Arc<str>,
     /// The token, whenever it is renewed.
     pub token: watch::Receiver<Arc<str>>,
-    /// Queue to the client. What would not fit waits for room before it reads: it sends the state of then.
+    /// Queue to the client. An operation waits for room in it before it reads, so that a slow client gets the newest state.
     pub answers: mpsc::Sender<Message>,
 }
 
@@ -47,8 +47,7 @@ enum RequestOutcome {
 
 /// JSON of the list of errors for one fault.
 pub fn errors(fault: &Fault, call: &Call) -> Vec<u8> {
-    let answer = response::errors(&[LocatedFault { fault, at: None, path: &[] }], call);
-    response::error_list(&answer).map(<[u8]>::to_vec).unwrap_or_default()
+    response::error_list(&errors_answer(fault, call)).map(<[u8]>::to_vec).unwrap_or_default()
 }
 
 impl Operations {

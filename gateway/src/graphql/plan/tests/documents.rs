@@ -109,7 +109,13 @@ fn work_that_fragments_repeat_has_an_end() {
 }
 
 #[test]
-fn subscriptions_are_refused() {}
+fn a_subscription_reads_one_field() {
+    let two = "subscription { album { title } again: album { title } }";
+    assert_eq!(error(two), "invalid subscription: expected one root field, found 2");
+    assert_eq!(error("subscription { __typename }"), "field __typename is not in Subscription");
+    let directed = "subscription { album @music { title } }";
+    assert_eq!(error(directed), "directive @music is not allowed on a field of a subscription");
+}
 
 #[test]
 fn refusals_of_documents_have_their_codes() {
