@@ -19,8 +19,14 @@ pub struct Config {
     pub connections: usize,
     /// Requests at once on an HTTP/2 connection.
     pub streams: u32,
-    /// Operations at once on a WebSocket.
+    /// Operations at once over WebSockets, of one caller of a project.
     pub subscriptions: usize,
+    /// Bytes that operations of one WebSocket hold, and bytes of answers that its client has not taken.
+    pub socket_bytes: usize,
+    /// Bytes that the operations of one caller of a project hold over WebSockets.
+    pub caller_bytes: usize,
+    /// Bytes that all operations hold over WebSockets.
+    pub live_bytes: usize,
     /// Requests that are answered at once.
     pub in_flight: usize,
     /// Requests that wait for a short time until they are.
@@ -48,6 +54,9 @@ impl Default for Config {
             connections: 10_000,
             streams: 256,
             subscriptions: 10_000,
+            socket_bytes: 8 * 1024 * 1024,
+            caller_bytes: 128 * 1024 * 1024,
+            live_bytes: 512 * 1024 * 1024,
             in_flight: 1024,
             queue: 256,
             unsent_bytes: 256 * 1024 * 1024,
@@ -63,6 +72,12 @@ impl Config {
     /// Whether a project shows its GraphQL schema.
     pub fn publishes(&self, project: &Project) -> bool {
         project.graphql.introspection.unwrap_or(self.introspection)
+    }
+
+    /// Time limit of a request to a project: the shorter of those of the node and of the project.
+    pub fn time(&self, project: &Project) -> Duration {
+        let own = project.limits.time_seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        own.map_or(self.time, |own| own.min(self.time))
     }
 
     /// Limits of a request to a project: the lower of those of the node and of the project.

@@ -12,7 +12,7 @@ use std::{
     convert::Infallible,
     sync::Arc,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use axum::{
@@ -194,8 +194,8 @@ impl FrontState {
         let path = request.uri().path();
         let id = handler.map(|handler| handler.project(path)).or_else(|| route::project(path));
         let known = id.and_then(|id| self.service.edge().known(id));
-        if let Some(seconds) = known.as_ref().and_then(|known| known.project.spec.limits.time_seconds) {
-            time = time.min(Duration::try_from_secs_f64(seconds).unwrap_or(time));
+        if let Some(known) = &known {
+            time = self.service.config().time(&known.project.spec);
         }
         if protocol != Protocol::Web {
             let asked = text(&GRPC_TIMEOUT).and_then(mesh::call::timeout);
@@ -254,7 +254,7 @@ impl FrontState {
         target: Target,
         ticket: Option<Ticket>,
         connection: Option<Arc<Connection>>,
-        request: Box<Request>,
+        mut request: Box<Request>,
     ) -> Result<Response, Fault> {
         let version = request.version();
         if let Some(ticket) = &ticket
@@ -262,6 +262,9 @@ impl FrontState {
             && request.method() != Method::OPTIONS
         {
             ticket.enter().await?;
+        }
+        if let Some(connection) = connection.as_ref().filter(|_| request.headers().contains_key(header::UPGRADE)) {
+            request.extensions_mut().insert(connection.clone());
         }
         let response = self.web(call, target, request).await;
         if let Some(fault) = ticket.and_then(|ticket| ticket.refusal()) {

@@ -6,6 +6,7 @@ mod admission;
 pub mod answer;
 pub mod body;
 mod caller;
+pub mod claims;
 pub mod cors;
 mod headers;
 mod send_budget;
@@ -13,7 +14,7 @@ mod send_budget;
 pub(crate) use admission::{Admission, Ticket};
 pub(crate) use caller::bearer;
 pub(crate) use headers::{ContentType, GRPC_TIMEOUT, HeaderSummary, REQUEST_ID, TRACEPARENT};
-pub(crate) use send_budget::SendBudget;
+pub(crate) use send_budget::{Reservation, SendBudget, SocketProgress};
 
 use std::{panic::AssertUnwindSafe, pin::Pin, task::Poll};
 

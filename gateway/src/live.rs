@@ -5,6 +5,7 @@
 //! nothing happens.
 
 mod feed;
+mod quota;
 
 use std::{
     collections::BTreeSet,
@@ -26,8 +27,11 @@ use tokio::{
 use self::feed::{FeedState, Feeds, Source};
 use crate::{
     catalogue::Project,
+    config::Config,
     edge::{Authorized, Caller, Edge, ReadFault, ReadResult},
 };
+
+pub use self::quota::{CallerId, Hold, Quotas, SocketQuota};
 
 /// Least time between two reads of one live query: what is committed meanwhile is one change to it.
 const READ_INTERVAL_MIN: Duration = Duration::from_millis(50);
@@ -48,8 +52,7 @@ struct LiveShared {
     edge: Edge,
     feeds: Feeds,
     turns: Semaphore,
-    /// Time limit of one read.
-    time: Duration,
+    config: Config,
     open: Gauge,
     reads: LiveReads,
 }
@@ -58,7 +61,7 @@ struct LiveShared {
 pub struct LiveQuery {
     shared: Arc<LiveShared>,
     project: Arc<str>,
-    reads: Vec<Read>,
+    reads: Arc<dyn AsRef<[Read]> + Send + Sync>,
     request_id: Arc<str>,
     token: watch::Receiver<Arc<str>>,
     tables: BTreeSet<Source>,
@@ -80,11 +83,11 @@ struct Failing {
 }
 
 impl LiveQueries {
-    /// Live queries by `edge`, each read of which may take `time`.
-    pub(crate) fn new(edge: Edge, mesh: Mesh, time: Duration, tasks: Tasks) -> Self {
+    /// Live queries by `edge`, each read of which is a request within the limits of `config`.
+    pub(crate) fn new(edge: Edge, mesh: Mesh, config: Config, tasks: Tasks) -> Self {
         let (open, reads) = (mesh.metrics().load().live_queries.clone(), mesh.metrics().live_reads());
         let turns = Semaphore::new(READS_MAX);
-        let shared = LiveShared { edge, feeds: Feeds::new(mesh, tasks), turns, time, open, reads };
+        let shared = LiveShared { edge, feeds: Feeds::new(mesh, tasks), turns, config, open, reads };
         Self { shared: Arc::new(shared) }
     }
 
@@ -93,13 +96,13 @@ impl LiveQueries {
     pub(crate) async fn begin(
         &self,
         project: &Project,
-        reads: Vec<Read>,
+        reads: Arc<dyn AsRef<[Read]> + Send + Sync>,
         request_id: Arc<str>,
         mut token: watch::Receiver<Arc<str>>,
     ) -> Result<LiveQuery, Fault> {
         let shared = self.shared.clone();
-        let caller = shared.caller(&request_id, token.borrow_and_update().clone());
-        let authorized = shared.edge.authorize_reads(&caller, project, &reads).await?;
+        let caller = shared.caller(project, &request_id, token.borrow_and_update().clone());
+        let authorized = shared.edge.authorize_reads(&caller, project, (*reads).as_ref()).await?;
         shared.open.inc();
         let mut live = LiveQuery {
             shared,
@@ -121,8 +124,9 @@ impl LiveQueries {
 }
 
 impl LiveShared {
-    fn caller(&self, request_id: &str, token: Arc<str>) -> Caller {
-        Caller { call: Call::begin(Some(request_id), None, Some(self.time)), token }
+    /// The caller of one read, who has as much time as for any request.
+    fn caller(&self, project: &Project, request_id: &str, token: Arc<str>) -> Caller {
+        Caller { call: Call::begin(Some(request_id), None, Some(self.config.time(&project.spec))), token }
     }
 }
 
@@ -162,9 +166,11 @@ impl LiveQuery {
         self.last_read = Some(Instant::now());
         match read {
             Ok(answers) => {
-                self.failing = None;
                 let hash = Some(hash(&answers));
                 let is_same = std::mem::replace(&mut self.last, hash) == hash;
+                if is_same {
+                    self.failing = None;
+                }
                 let counter = if is_same { &self.shared.reads.same } else { &self.shared.reads.changed };
                 counter.inc();
                 Ok((!is_same).then_some(answers))
@@ -174,6 +180,22 @@ impl LiveQuery {
                 self.failed(failure, is_expired).map(|()| None)
             }
         }
+    }
+
+    /// The answer of the last read is on its way.
+    pub fn delivered(&mut self) {
+        self.failing = None;
+    }
+
+    /// The answer of the last read was dropped: it is asked for again at once.
+    pub fn dropped(&mut self) {
+        (self.last, self.last_read, self.failing) = (None, None, None);
+    }
+
+    /// The answer of the last read cannot be sent now: it is asked for again a while later. An error ends the live query.
+    pub fn postponed(&mut self, fault: Fault) -> Result<(), Fault> {
+        self.last = None;
+        Ok(self.failed(fault.into(), false)?)
     }
 
     async fn read_now(&mut self) -> Result<Vec<ReadResult>, ReadFault> {
@@ -186,16 +208,19 @@ impl LiveQuery {
         let token = self.token.borrow_and_update().clone();
         let shared = self.shared.clone();
         let _turn = shared.turns.acquire().await.expect("nobody closes the semaphore");
-        let caller = shared.caller(&self.request_id, token);
+        let caller = Caller { call: Call::begin(Some(&self.request_id), None, Some(shared.config.time)), token };
         let project = shared.edge.project(&caller, (&*self.project).into()).await?;
-        let authorized = shared.edge.authorize_reads(&caller, &project, &self.reads).await?;
+        let caller = shared.caller(&project, &self.request_id, caller.token);
+        let reads = (*self.reads).as_ref();
+        let authorized = shared.edge.authorize_reads(&caller, &project, reads).await?;
         self.expires = expires(&authorized);
         if project.version != self.version {
             // A relation may lead to another table now.
             self.listen(&project).await?;
             self.version = project.version;
         }
-        shared.edge.read_authorized(&caller, &project, self.reads.clone(), authorized).await
+        let reads = (*self.reads).as_ref().to_vec();
+        shared.edge.read_authorized(&caller, &project, reads, authorized).await
     }
 
     /// Plans a retry after a failure that may pass; any other, and one that lasts too long, is given back.
@@ -220,7 +245,7 @@ impl LiveQuery {
     /// Listens to the rules and to the tables that the reads access, from before it returns.
     async fn listen(&mut self, project: &Project) -> Result<(), Fault> {
         let mut tables = BTreeSet::from([Source::Rules]);
-        for read in &self.reads {
+        for read in (*self.reads).as_ref() {
             let accesses = read_accesses(project.schema(&read.database)?, read).map_err(Fault::from)?;
             tables.extend(accesses.into_iter().map(|access| Source::Table {
                 project: project.id.as_ref().to_owned(),
@@ -239,7 +264,7 @@ impl LiveQuery {
             Ok::<(), Fault>(())
         };
         let late = |_| Fault::new(Code::Unavailable, "the changes of the tables cannot be followed now");
-        tokio::time::timeout(self.shared.time, are_live).await.map_err(late)??;
+        tokio::time::timeout(self.shared.config.time(&project.spec), are_live).await.map_err(late)??;
         (self.tables, self.feeds) = (tables, feeds);
         Ok(())
     }

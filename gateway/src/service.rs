@@ -12,7 +12,7 @@ use crate::{
     edge::Edge,
     graphql,
     http::{Admission, SendBudget},
-    live::LiveQueries,
+    live::{LiveQueries, Quotas},
     rest,
 };
 
@@ -33,6 +33,9 @@ struct ServiceState {
     live: LiveQueries,
     /// Room for WebSocket connections.
     sockets: Arc<Semaphore>,
+    /// Permits for large messages that sockets receive.
+    large_messages: Arc<Semaphore>,
+    quotas: Quotas,
     tasks: Tasks,
 }
 
@@ -47,10 +50,24 @@ impl Service {
         tasks.spawn("send budget", async move { stop.run_until_cancelled(watch).await.unwrap_or_default() });
         let admission = Admission::new(config.in_flight, config.queue, mesh.metrics());
         let (graphql, rest_reads) = (graphql::Caches::default(), rest::ReadCache::default());
-        let live = LiveQueries::new(edge.clone(), mesh.clone(), config.time, tasks.clone());
+        let live = LiveQueries::new(edge.clone(), mesh.clone(), config.clone(), tasks.clone());
         let sockets = Arc::new(Semaphore::new(config.connections.min(Semaphore::MAX_PERMITS)));
-        let state =
-            ServiceState { mesh, config, edge, graphql, rest_reads, admission, send_budget, live, sockets, tasks };
+        let large = (config.live_bytes / config.body_bytes.max(1)).clamp(1, Semaphore::MAX_PERMITS);
+        let (large_messages, quotas) = (Arc::new(Semaphore::new(large)), Quotas::new(&config, mesh.metrics()));
+        let state = ServiceState {
+            mesh,
+            config,
+            edge,
+            graphql,
+            rest_reads,
+            admission,
+            send_budget,
+            live,
+            sockets,
+            large_messages,
+            quotas,
+            tasks,
+        };
         Self { state: Arc::new(state) }
     }
 
@@ -92,6 +109,16 @@ impl Service {
     /// Room for WebSocket connections.
     pub(crate) fn sockets(&self) -> &Arc<Semaphore> {
         &self.state.sockets
+    }
+
+    /// Permits for large messages that sockets receive: as many as have room in `limits.live_bytes`.
+    pub(crate) fn large_messages(&self) -> &Arc<Semaphore> {
+        &self.state.large_messages
+    }
+
+    /// Quotas of operations over sockets.
+    pub(crate) fn quotas(&self) -> &Quotas {
+        &self.state.quotas
     }
 
     /// What outlives a request.

@@ -24,6 +24,7 @@ scenarios!(
     a_token_that_expires_ends_its_live_queries,
     who_breaks_the_protocol_is_closed_with_its_code,
     queries_and_mutations_are_answered_once,
+    a_client_that_reads_nothing_holds_up_nobody_and_gets_the_last_state,
     what_cannot_be_followed_is_refused,
     a_node_that_stops_says_so,
 );
@@ -32,7 +33,8 @@ const NOTES: &str = "
     CREATE TABLE note (id INTEGER PRIMARY KEY, owner TEXT, text TEXT);
     CREATE TABLE tag (id INTEGER PRIMARY KEY, note_id INTEGER REFERENCES note (id), name TEXT);
     CREATE TABLE other (id INTEGER PRIMARY KEY);
-    CREATE VIEW shown AS SELECT id, text FROM note;";
+    CREATE VIEW shown AS SELECT id, text FROM note;
+    CREATE VIRTUAL TABLE searched USING fts5(text);";
 
 /// Rules that let everybody see their own notes.
 fn own_notes() -> String {
@@ -47,7 +49,8 @@ fn rules(read: &str) -> String {
 }
 
 async fn lab(shape: Shape, engine: Engine, schema: &str, resources: &str) -> anyhow::Result<TestMesh> {
-    let setup = Setup { lab: Some(schema.to_owned()), resources: resources.to_owned(), ..Setup::default() };
+    let (lab, resources) = (Some(schema.to_owned()), resources.to_owned());
+    let setup = Setup { lab, resources, introspection: true, ..Setup::default() };
     TestMesh::with(shape, engine, &setup).await
 }
 
@@ -415,6 +418,31 @@ async fn queries_and_mutations_are_answered_once(shape: Shape) -> anyhow::Result
     Ok(())
 }
 
+async fn a_client_that_reads_nothing_holds_up_nobody_and_gets_the_last_state(shape: Shape) -> anyhow::Result<()> {
+    const STATES: i64 = 20;
+    let (mesh, lab) = notes(shape, OPEN_LAB).await?;
+    lab.run("INSERT INTO note VALUES (0, NULL, hex(zeroblob(1500000)))").await?;
+    let (mut slow, mut fast) =
+        (Socket::open(mesh.client.address(), "").await?, Socket::open(mesh.client.address(), "").await?);
+    let query = "subscription { note { id text } }";
+    slow.subscribe("1", query).await?;
+    fast.subscribe("1", query).await?;
+    let id = |answer: Value| answer["note"][0]["id"].as_i64().context("an id");
+    assert_eq!(id(fast.answer("1").await?)?, 0);
+    for state in 1..=STATES {
+        lab.run(&format!("UPDATE note SET id = {state}")).await?;
+        assert_eq!(id(fast.answer("1").await?)?, state, "the other client gets each state");
+    }
+    let mut received = vec![id(slow.answer("1").await?)?];
+    while received.last() != Some(&STATES) {
+        received.push(id(slow.answer("1").await?)?);
+    }
+    assert!(received.len() < 12, "most were not kept for it: {received:?}");
+    assert!(received.is_sorted(), "{received:?}");
+    mesh.stop().await;
+    Ok(())
+}
+
 async fn what_cannot_be_followed_is_refused(shape: Shape) -> anyhow::Result<()> {
     let (mesh, _) = notes(shape, OPEN_LAB).await?;
     let mut socket = Socket::open(mesh.client.address(), "").await?;
@@ -423,7 +451,8 @@ async fn what_cannot_be_followed_is_refused(shape: Shape) -> anyhow::Result<()> 
         ("subscription { note { id } tag { id } }", "BAD_REQUEST"),
         ("subscription { note @include(if: false) { id } }", "BAD_REQUEST"),
         ("subscription { __typename }", "BAD_REQUEST"),
-        ("subscription { note @lab { id } }", "BAD_REQUEST"),
+        ("subscription { note @other { id } }", "UNKNOWN_DATABASE"),
+        ("subscription { searched { text } }", "BAD_REQUEST"),
         ("subscription { note { lost } }", "UNKNOWN_COLUMN"),
         ("subscription { note(where: {id: {_eq: \"x\"}}) { id } }", "WRONG_TYPE"),
         ("subscription {", "BAD_REQUEST"),
@@ -431,6 +460,13 @@ async fn what_cannot_be_followed_is_refused(shape: Shape) -> anyhow::Result<()> 
         socket.subscribe("1", query).await?;
         assert_eq!(socket.error("1").await?, code, "{query}");
     }
+    socket.subscribe("1", "subscription { note @lab { id } }").await?;
+    assert_eq!(socket.answer("1").await?, json!({ "note": [] }), "a directive may name the database");
+    let published = "{ __type(name: \"Subscription\") { fields { name } } }";
+    let (_, answer) = mesh.client.graphql(published, json!({})).await?;
+    let fields = answer["data"]["__type"]["fields"].as_array().context("fields")?;
+    assert!(fields.iter().any(|field| field["name"] == "note"), "{answer}");
+    assert!(fields.iter().all(|field| field["name"] != "searched" && field["name"] != "shown"), "{answer}");
     let (status, answer) = mesh.client.graphql("subscription { note { id } }", json!({})).await?;
     assert_eq!((status, &answer["errors"][0]["extensions"]["code"]), (400, &json!("BAD_REQUEST")), "{answer}");
     mesh.stop().await;

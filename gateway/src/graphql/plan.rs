@@ -155,6 +155,12 @@ impl Plan {
     }
 }
 
+impl AsRef<[Read]> for Plan {
+    fn as_ref(&self) -> &[Read] {
+        &self.reads
+    }
+}
+
 struct Planner<'a> {
     document: &'a Document,
     names: &'a Names,

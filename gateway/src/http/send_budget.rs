@@ -69,23 +69,66 @@ struct Ledger {
 struct UnsentAnswer {
     size: usize,
     taken: AtomicUsize,
+    /// For a message of a socket: where its connection was when it was queued.
+    socket: Option<SocketProgress>,
     since: Instant,
     connection: Option<Arc<Connection>>,
     /// Bytes taken at the last check that saw progress, and when that was.
     progress: Mutex<(usize, Instant)>,
 }
 
+/// How many bytes the client of a socket has taken of all messages. Clones are of the same socket.
+///
+/// Its messages are sent one after the other: one that waits for others is not slow while they go on.
+#[derive(Clone)]
+pub(crate) struct SocketProgress {
+    connection: Arc<Connection>,
+    taken: Arc<AtomicUsize>,
+    /// Bytes that were taken before.
+    before: usize,
+}
+
+impl SocketProgress {
+    /// A client at the other end of `connection` that has taken nothing.
+    pub(crate) fn new(connection: Arc<Connection>) -> Self {
+        Self { connection, taken: Arc::default(), before: 0 }
+    }
+
+    /// Counts bytes that the client has taken.
+    pub(crate) fn add(&self, bytes: usize) {
+        self.taken.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes that were taken.
+    pub(crate) fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed) - self.before
+    }
+
+    /// The connection, which may be cut.
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    fn restarted(&self) -> Self {
+        Self { before: self.taken.load(Ordering::Relaxed), ..self.clone() }
+    }
+}
+
 impl UnsentAnswer {
+    fn taken(&self) -> usize {
+        self.socket.as_ref().map_or_else(|| self.taken.load(Ordering::Relaxed), SocketProgress::taken)
+    }
+
     /// Bytes that its client is behind the slow rate; `None` for a client that keeps up.
     fn bytes_behind(&self, now: Instant) -> Option<f64> {
         let age = now.duration_since(self.since);
         let expected = age.as_secs_f64() * SLOW_RATE + BUFFERED_BYTES.min(self.size as f64 / 2.0);
-        let behind = expected - self.taken.load(Ordering::Relaxed) as f64;
+        let behind = expected - self.taken() as f64;
         (age >= SLOW_AFTER && behind > 0.0 && self.connection.is_some()).then_some(behind)
     }
 
     fn is_stalled(&self, now: Instant, timeout: Duration) -> bool {
-        let taken = self.taken.load(Ordering::Relaxed);
+        let taken = self.taken();
         let mut progress = self.progress.lock().expect("no code panics while it holds this lock");
         if progress.0 != taken {
             *progress = (taken, now);
@@ -132,7 +175,7 @@ impl SendBudget {
             Some(Err(error)) => (Bytes::new(), Some(Err(error))),
             None => (Bytes::new(), None),
         };
-        let reservation = if rest.is_empty() { None } else { Some(self.reserve(rest.len(), connection)?) };
+        let reservation = if rest.is_empty() { None } else { Some(self.reserve(rest.len(), connection, None)?) };
         let sending = ChunkedBody {
             body,
             next: first,
@@ -146,7 +189,19 @@ impl SendBudget {
         Ok(Response::from_parts(head, Body::new(sending)))
     }
 
-    fn reserve(&self, size: usize, connection: Option<&Arc<Connection>>) -> Result<Reservation, Fault> {
+    /// Counts a message of `size` bytes that is queued for a socket, until the reservation is dropped.
+    ///
+    /// Errors: `UNAVAILABLE` where there is no room.
+    pub(crate) fn queue(&self, size: usize, socket: &SocketProgress) -> Result<Reservation, Fault> {
+        self.reserve(size, Some(&socket.connection), Some(socket.restarted()))
+    }
+
+    fn reserve(
+        &self,
+        size: usize,
+        connection: Option<&Arc<Connection>>,
+        socket: Option<SocketProgress>,
+    ) -> Result<Reservation, Fault> {
         let now = Instant::now();
         let mut ledger = self.ledger();
         if !self.fits(&ledger, size) {
@@ -165,6 +220,7 @@ impl SendBudget {
         let answer = Arc::new(UnsentAnswer {
             size,
             taken: AtomicUsize::new(0),
+            socket,
             since: now,
             connection: connection.cloned(),
             progress: Mutex::new((0, now)),
@@ -216,7 +272,7 @@ impl SendBudget {
 }
 
 /// Reserved bytes of the budget, released when dropped.
-struct Reservation {
+pub(crate) struct Reservation {
     id: u64,
     answer: Arc<UnsentAnswer>,
     budget: SendBudget,
@@ -452,7 +508,7 @@ mod tests {
             let since = Instant::now();
             let behind = |taken: usize, connection: Option<Arc<Connection>>, age: Duration| {
                 let progress = Mutex::new((0, since));
-                UnsentAnswer { size, taken: AtomicUsize::new(taken), since, connection, progress }
+                UnsentAnswer { size, taken: AtomicUsize::new(taken), socket: None, since, connection, progress }
                     .bytes_behind(since + age)
             };
             let age = Duration::from_secs(seconds);
@@ -474,6 +530,22 @@ mod tests {
             assert_eq!(stuck.is_cut(), is_cut);
         }
         watching.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn messages_of_a_socket_count_and_wait_for_each_other() {
+        let budget = budget(20 * LARGE);
+        let (fast, stuck) = (SocketProgress::new(connection()), SocketProgress::new(connection()));
+        let _queued = [budget.queue(5 * LARGE, &fast), budget.queue(5 * LARGE, &fast)].map(|one| one.expect("room"));
+        let _stuck = budget.queue(10 * LARGE, &stuck).expect("there is room");
+        assert_eq!(budget.ledger().bytes, 20 * LARGE);
+        assert!(budget.queue(LARGE, &fast).is_err(), "nobody is slow yet");
+        tokio::time::advance(SLOW_AFTER).await;
+        fast.add(5 * LARGE);
+        let _more = budget.queue(LARGE, &fast).expect("one was slow");
+        assert_eq!((fast.connection().is_cut(), stuck.connection().is_cut()), (false, true));
+        drop(_queued);
+        assert_eq!(budget.ledger().bytes, LARGE);
     }
 
     #[tokio::test(start_paused = true)]

@@ -24,7 +24,7 @@ fn read(table: &str, column: &str) -> Vec<Read> {
 async fn begin(stage: &Stage, token: &watch::Sender<Arc<str>>, reads: Vec<Read>) -> Result<LiveQuery, Fault> {
     let caller = Caller { call: Call::begin(None, None, None), token: Arc::default() };
     let project = stage.service.edge().project(&caller, "shop".into()).await.expect("it is in the catalogue");
-    stage.service.live().begin(&project, reads, "r".into(), token.subscribe()).await
+    stage.service.live().begin(&project, Arc::new(reads), "r".into(), token.subscribe()).await
 }
 
 /// A live query of albums that has been answered once.
@@ -89,6 +89,47 @@ async fn other_rules_and_another_token_are_a_change() {
     assert_eq!(next(&mut live).await.as_deref(), Some("[4]"));
     let authorised = stage.world.authorisations.lock().unwrap().last().expect("it was authorised").clone();
     assert_eq!(&*authorised.token, "staff");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_could_not_be_queued_is_asked_for_again() {
+    let (stage, token) = (Stage::new().await, watch::Sender::default());
+    let mut live = answered(&stage, &token).await;
+    live.delivered();
+    assert!(live.changed().now_or_never().is_none());
+    live.dropped();
+    live.changed().now_or_never().expect("it is asked for at once");
+    assert!(live.read().await.expect("it goes on").is_some(), "the same answer was not sent");
+    for _ in 0..5 {
+        live.postponed(Fault::new(Code::Unavailable, "no room")).expect("it may pass");
+        assert!(live.changed().now_or_never().is_none(), "a while later");
+        assert!(next(&mut live).await.is_some());
+    }
+    tokio::time::advance(Duration::from_secs(60)).await;
+    let ended = live.postponed(Fault::new(Code::Unavailable, "no room")).expect_err("it lasts too long");
+    assert_eq!(ended.code, Code::Unavailable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_of_a_project_have_its_time_limit() {
+    let (stage, token) = (Stage::new().await, watch::Sender::default());
+    let mut live = answered(&stage, &token).await;
+    stage.resources.send_replace(super::stage::snapshot(
+        &super::stage::PROJECTS.replace("limits: { bodyBytes: 1000 }", "limits: { timeSeconds: 0.5 }"),
+    ));
+    let edge = stage.service.edge();
+    while edge.settings("shop").is_none_or(|project| project.spec.limits.time_seconds.is_none()) {
+        tokio::task::yield_now().await;
+    }
+    *stage.world.gate.lock().unwrap() = Some(Arc::default());
+    stage.world.changed.send_replace(());
+    live.changed().await;
+    let begin = tokio::time::Instant::now();
+    let read = live.read().await.expect("it is retried");
+    assert!(read.is_none());
+    // The clock of the test is ahead of that of the deadline by what was slept.
+    let elapsed = begin.elapsed();
+    assert!(elapsed > Duration::ZERO && elapsed <= Duration::from_millis(500), "{elapsed:?}: the node allows 30 s");
 }
 
 #[tokio::test(start_paused = true)]

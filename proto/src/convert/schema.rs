@@ -5,7 +5,7 @@ use query::{Column, Equality, Error, ForeignKey, Relation, Schema, Table, Writes
 use super::{all, member, members};
 use crate::wire::query::v1 as wire;
 
-members!(query::TableKind, wire::TableKind, "table.kind", { Table, View });
+members!(query::TableKind, wire::TableKind, "table.kind", { Table, View, Virtual });
 members!(query::Type, wire::Type, "column.type", {
     Bool, Int16, Int32, Int64, Float, Decimal, Text, Bytes, Date, Time, Timestamp, Uuid, Json, Other, Any, Address,
 }, query::Type::List(item) => wire::Type::from(*item));

@@ -203,7 +203,7 @@ impl<'d> Sql<'d> {
     /// A new alias of a table.
     pub fn alias_of(&mut self, table: &Table) -> Alias {
         let alias = self.alias();
-        if table.kind == TableKind::Table && self.plain.is_some() {
+        if table.kind != TableKind::View && self.plain.is_some() {
             self.tables.push((alias, table.name.clone()));
         }
         alias

@@ -131,8 +131,14 @@ pub struct Limits {
     pub connections: usize,
     /// Requests at once on an HTTP/2 connection.
     pub streams: u32,
-    /// Operations at once on a WebSocket.
+    /// Operations at once over WebSockets, of one caller of a project.
     pub subscriptions: usize,
+    /// Bytes that operations of one WebSocket hold, and bytes of answers that its client has not taken.
+    pub socket_bytes: usize,
+    /// Bytes that the operations of one caller of a project hold over WebSockets.
+    pub caller_bytes: usize,
+    /// Bytes that all operations hold over WebSockets.
+    pub live_bytes: usize,
     /// Requests that are answered at once.
     pub in_flight: usize,
     /// Requests that wait for a short time until they are.
@@ -446,7 +452,8 @@ mod tests {
     fn an_unknown_key_is_refused_with_its_place_and_the_nearest_one() {
         let wanted = "node.yaml:2:3: limits.dept: key dept is not known; did you mean depth? \
                       known: body_bytes, answer_bytes, time, depth, filter_depth, nodes, statements, list_items, values, \
-                      connections, streams, subscriptions, in_flight, queue, unsent_bytes";
+                      connections, streams, subscriptions, socket_bytes, \
+                      caller_bytes, live_bytes, in_flight, queue, unsent_bytes";
         assert_eq!(refused("limits:\n  dept: 3\n", &[]), wanted);
         assert!(refused("listn: x", &[]).contains("did you mean listen?"));
     }

@@ -133,6 +133,11 @@ impl Connection {
         self.attention.cancel();
     }
 
+    /// Ends when it is cut.
+    pub async fn until_cut(&self) {
+        self.cut.cancelled().await;
+    }
+
     /// Whether it is closed, or about to be.
     pub fn is_cut(&self) -> bool {
         self.cut.is_cancelled()

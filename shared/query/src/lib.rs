@@ -14,6 +14,7 @@ mod filter;
 #[cfg(test)]
 mod fixtures;
 mod grant;
+mod heap;
 mod json;
 /// The reader of JSON texts stands above this crate; its tests write values as texts.
 #[cfg(test)]

@@ -57,6 +57,8 @@ pub enum TableKind {
     Table,
     /// Shows rows of others.
     View,
+    /// Holds rows that the database does not keep itself, by a module of it: nothing tells of their changes.
+    Virtual,
 }
 
 /// A set of the operations that write.

@@ -70,10 +70,6 @@ impl<'a> Planner<'a> {
 
     /// A field of `Subscription`: a field of `Query` that reads a table.
     pub fn subscription_root(&mut self, group: &Group<'a>, reads: &mut Vec<Read>) -> Result<FieldSource> {
-        if let Some(directive) = group.field.directives.iter().find(|directive| !is_condition(directive)) {
-            let text = format!("directive @{} is not allowed on a field of a subscription", directive.node.name.node);
-            return Err(Refusal::malformed(text).at(directive.pos));
-        }
         match self.query_root(group, reads)? {
             source @ FieldSource::Read(_) => Ok(source),
             _ => Err(Refusal::malformed(format!("field {} is not in Subscription", group.name()))),

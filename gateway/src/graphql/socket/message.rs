@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes};
-use bytes::Bytes;
 use mesh::Fault;
 use query::{Guard, Object, Value};
+use tungstenite::{Message, Utf8Bytes, protocol::CloseFrame};
 
 use crate::{graphql::request::Request, http::bearer};
 
@@ -89,7 +88,8 @@ impl Closing {
     pub const INIT_TIMEOUT: Closing = Closing::with(4408, "Connection initialisation timeout");
     /// A second `connection_init`.
     pub const INITIALISED_AGAIN: Closing = Closing::with(4429, "Too many initialisation requests");
-    const TOO_LARGE: Closing = Closing::with(1009, "the message is over the limit of limits.body_bytes");
+    /// A message over its limit.
+    pub const TOO_LARGE: Closing = Closing::with(1009, "the message is over the limit of limits.body_bytes");
     const MALFORMED: Closing = Closing::with(1002, "invalid frame");
 
     const fn with(code: u16, reason: &'static str) -> Self {
@@ -120,9 +120,14 @@ impl Closing {
         Self::because(4500, &fault.message)
     }
 
+    /// What the client holds by its messages is over a limit.
+    pub fn full(fault: &Fault) -> Self {
+        Self::because(1013, &fault.message)
+    }
+
     /// The end of a connection whose frames cannot be read; `None` where it is broken.
-    pub fn of(error: axum::Error) -> Option<Self> {
-        match error.into_inner().downcast_ref::<tungstenite::Error>()? {
+    pub fn of(error: &tungstenite::Error) -> Option<Self> {
+        match error {
             tungstenite::Error::Capacity(_) => Some(Self::TOO_LARGE),
             tungstenite::Error::Protocol(_) | tungstenite::Error::Utf8(_) => Some(Self::MALFORMED),
             _ => None,
@@ -132,7 +137,7 @@ impl Closing {
 
 impl From<Closing> for Message {
     fn from(closing: Closing) -> Self {
-        Message::Close(Some(CloseFrame { code: closing.code, reason: closing.reason }))
+        Message::Close(Some(CloseFrame { code: closing.code.into(), reason: closing.reason }))
     }
 }
 
@@ -218,11 +223,12 @@ fn wrong_token(name: &str, found: &Value) -> String {
     format!("invalid payload.{name}: expected string, found {}", found.kind())
 }
 
-impl From<ServerMessage<'_>> for Message {
-    fn from(message: ServerMessage<'_>) -> Self {
-        let (r#type, id, payload) = match message {
-            ServerMessage::Acknowledgement => return Message::Text(r#"{"type":"connection_ack"}"#.into()),
-            ServerMessage::Pong => return Message::Text(r#"{"type":"pong"}"#.into()),
+impl ServerMessage<'_> {
+    /// The message as JSON.
+    pub fn into_text(self) -> Vec<u8> {
+        let (r#type, id, payload) = match self {
+            ServerMessage::Acknowledgement => return br#"{"type":"connection_ack"}"#.to_vec(),
+            ServerMessage::Pong => return br#"{"type":"pong"}"#.to_vec(),
             ServerMessage::Next { id, result } => ("next", id, Some(result)),
             ServerMessage::Error { id, errors } => ("error", id, Some(errors)),
             ServerMessage::Complete { id } => ("complete", id, None),
@@ -237,7 +243,14 @@ impl From<ServerMessage<'_>> for Message {
             out.extend_from_slice(payload);
         }
         out.push(b'}');
-        Message::Text(Utf8Bytes::try_from(Bytes::from(out)).expect("answers are JSON, which is UTF-8"))
+        out
+    }
+}
+
+impl From<ServerMessage<'_>> for Message {
+    fn from(message: ServerMessage<'_>) -> Self {
+        let text = Utf8Bytes::try_from(message.into_text());
+        Message::Text(text.expect("answers are JSON, which is UTF-8"))
     }
 }
 

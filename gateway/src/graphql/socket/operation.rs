@@ -5,11 +5,15 @@ use std::{
     sync::Arc,
 };
 
-use axum::{body, extract::ws::Message, response::Response};
+use axum::{body, response::Response};
 use mesh::{Call, Fault};
-use tokio::sync::{mpsc, watch};
+use query::Read;
+use tokio::sync::watch;
 
-use super::message::ServerMessage;
+use super::{
+    message::ServerMessage,
+    outgoing::{AnswerSlot, Outgoing, Overflow},
+};
 use crate::{
     Service,
     edge::Caller,
@@ -21,6 +25,7 @@ use crate::{
         response::{self, LocatedFault},
     },
     http::{Ticket, guarded},
+    live::{Hold, LiveQuery},
 };
 
 /// What an operation of a socket needs.
@@ -33,8 +38,11 @@ pub struct Operations {
     pub request_id: Arc<str>,
     /// The token, whenever it is renewed.
     pub token: watch::Receiver<Arc<str>>,
-    /// Queue to the client. An operation waits for room in it before it reads, so that a slow client gets the newest state.
-    pub answers: mpsc::Sender<Message>,
+    /// Queues to the client. An operation waits for room in them before it reads, so that a slow client gets the newest
+    /// state.
+    pub outgoing: Outgoing,
+    /// What it holds in memory.
+    pub hold: Hold,
 }
 
 /// What came of a request.
@@ -53,32 +61,44 @@ pub fn errors(fault: &Fault, call: &Call) -> Vec<u8> {
 impl Operations {
     /// Carries out the operation that its client calls `id`. Dropped, it ends.
     pub async fn run(mut self, id: &str, request: Request) {
-        // An error means that the socket is closed.
-        let Ok(slot) = self.answers.clone().reserve_owned().await else { return };
+        let Some(slot) = self.outgoing.slot().await else { return };
         let caller = self.caller();
         match Box::pin(self.planned(&caller, request)).await {
             RequestOutcome::Subscribed(names, plan) => {
+                let bytes = plan.reads.iter().map(Read::memory_bytes).sum();
+                if let Err(fault) = self.hold.resize(bytes) {
+                    return slot.send_small(ServerMessage::Error { id, errors: &errors(&fault, &caller.call) });
+                }
                 drop(slot);
-                Box::pin(self.live(id, &names, &plan)).await;
+                Box::pin(self.live(id, &names, plan)).await;
             }
             RequestOutcome::Answered(answer) => match response::error_list(&answer) {
-                Some(errors) => drop(slot.send(ServerMessage::Error { id, errors }.into())),
-                None => {
-                    slot.send(ServerMessage::Next { id, result: &answer }.into());
-                    self.send(ServerMessage::Complete { id }).await;
-                }
+                Some(errors) => slot.send_small(ServerMessage::Error { id, errors }),
+                None => self.answer(id, slot, &answer, &caller.call).await,
             },
         }
     }
 
+    /// Sends the answer to a query or a mutation.
+    async fn answer(&self, id: &str, slot: AnswerSlot, answer: &[u8], call: &Call) {
+        if let Err((slot, fault)) = slot.send(ServerMessage::Next { id, result: answer }).await {
+            return slot.send_small(ServerMessage::Error { id, errors: &errors(&fault, call) });
+        }
+        self.send(ServerMessage::Complete { id }).await;
+    }
+
     fn caller(&mut self) -> Caller {
-        let call = Call::begin(Some(&self.request_id), None, Some(self.service.config().time));
+        let edge = self.service.edge();
+        let config = self.service.config();
+        let time = edge.settings(&self.project).map_or(config.time, |project| config.time(&project.spec));
+        let call = Call::begin(Some(&self.request_id), None, Some(time));
         Caller { call, token: self.token.borrow_and_update().clone() }
     }
 
     async fn send(&self, message: ServerMessage<'_>) {
-        // An error means that the socket is closed.
-        let _ = self.answers.send(message.into()).await;
+        if let Some(slot) = self.outgoing.slot().await {
+            slot.send_small(message);
+        }
     }
 
     /// Plans a request; whatever is not a subscription is answered, as one that comes by POST is.
@@ -107,27 +127,31 @@ impl Operations {
     }
 
     /// Sends the answer of a subscription, and again whenever it differs.
-    async fn live(mut self, id: &str, names: &Names, plan: &Plan) {
+    async fn live(mut self, id: &str, names: &Names, plan: Arc<Plan>) {
         let caller = self.caller();
         let (queries, token) = (self.service.live(), self.token.clone());
-        let begun = queries.begin(&names.project, plan.reads.clone(), self.request_id.clone(), token).await;
+        let begun = queries.begin(&names.project, plan.clone(), self.request_id.clone(), token).await;
         let mut live = match begun {
             Ok(live) => live,
-            Err(fault) => return self.fail(id, &caller, plan, fault).await,
+            Err(fault) => return self.fail(id, &caller, &plan, fault).await,
         };
+        // As many bytes as the last answer had.
+        let mut expected = 1;
         loop {
             live.changed().await;
-            let Ok(slot) = self.answers.reserve().await else { return };
-            match Box::pin(live.read()).await {
+            self.outgoing.room(expected).await;
+            let Some(slot) = self.outgoing.slot().await else { return };
+            let failed = match Box::pin(live.read()).await {
                 Ok(Some(answers)) => {
-                    let result = response::read(plan, &answers).json;
-                    slot.send(ServerMessage::Next { id, result: &result }.into());
+                    let result = response::read(&plan, &answers).json;
+                    drop(answers);
+                    offer(&mut live, slot, ServerMessage::Next { id, result: &result }, &mut expected)
                 }
-                Ok(None) => {}
-                Err(failure) => {
-                    drop(slot);
-                    return self.fail(id, &caller, plan, failure.into()).await;
-                }
+                Ok(None) => Ok(()),
+                Err(failure) => Err(failure.into()),
+            };
+            if let Err(fault) = failed {
+                return self.fail(id, &caller, &plan, fault).await;
             }
         }
     }
@@ -137,6 +161,28 @@ impl Operations {
         let answer = bytes(responder.fail(plan, fault, "read")).await;
         let errors = response::error_list(&answer).unwrap_or(b"[]");
         self.send(ServerMessage::Error { id, errors }).await;
+    }
+}
+
+/// Queues an answer, or asks for it again when there is room. An error ends the live query.
+fn offer(
+    live: &mut LiveQuery,
+    slot: AnswerSlot,
+    message: ServerMessage<'_>,
+    expected: &mut usize,
+) -> Result<(), Fault> {
+    match slot.offer(message) {
+        Ok(()) => {
+            live.delivered();
+            *expected = 1;
+            Ok(())
+        }
+        Err(Overflow::Socket(bytes)) => {
+            live.dropped();
+            *expected = bytes;
+            Ok(())
+        }
+        Err(Overflow::Node(fault)) => live.postponed(fault),
     }
 }
 

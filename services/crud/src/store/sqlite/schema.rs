@@ -43,7 +43,11 @@ pub fn introspect(reader: &Connection) -> Result<Introspected, SqliteError> {
 fn listed(reader: &Connection) -> DriverResult<Vec<Listed>> {
     let mut listed = reader.prepare_cached(TABLES)?;
     let rows = listed.query_map([], |row| {
-        let kind = if row.get::<_, String>(1)? == "view" { TableKind::View } else { TableKind::Table };
+        let kind = match row.get::<_, String>(1)?.as_str() {
+            "view" => TableKind::View,
+            "virtual" => TableKind::Virtual,
+            _ => TableKind::Table,
+        };
         let holder = match (row.get::<_, String>(1)?.as_str(), row.get(3)?) {
             ("table", false) => Holder::Plain,
             ("table", true) => Holder::Strict,
@@ -67,12 +71,14 @@ fn table(reader: &Connection, listed: &Listed) -> DriverResult<Table> {
         column.has_default |= is_in_key && key.is_rowid;
     }
     let writes = match kind {
-        TableKind::Table => Writes::ALL,
+        TableKind::Table | TableKind::Virtual => Writes::ALL,
         TableKind::View => view_writes(reader, name, &mut columns),
     };
     let row_id = match kind {
-        TableKind::Table if *has_rowid && (key.columns.is_empty() || key.may_be_null) => row_id(&columns),
-        TableKind::Table | TableKind::View => None,
+        TableKind::Table | TableKind::Virtual if *has_rowid && (key.columns.is_empty() || key.may_be_null) => {
+            row_id(&columns)
+        }
+        TableKind::Table | TableKind::View | TableKind::Virtual => None,
     };
     Ok(Table {
         name: name.clone(),
@@ -279,7 +285,7 @@ fn declared(native: &str, kind: TableKind) -> Type {
         Type::Uuid
     } else if has(&["JSON"]) {
         Type::Json
-    } else if has(&["BLOB", "BINARY", "BYTEA"]) && kind == TableKind::Table {
+    } else if has(&["BLOB", "BINARY", "BYTEA"]) && kind != TableKind::View {
         Type::Bytes
     } else if holds_texts || has(&["STRING"]) {
         Type::Text

@@ -1,0 +1,279 @@
+//! Queues to the client of a socket. What waits in them counts as answers that are not taken, and a client that takes
+//! nothing for long loses its connection.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::{Sink, SinkExt};
+use mesh::Fault;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tungstenite::{
+    Message,
+    protocol::frame::{
+        Frame,
+        coding::{Data, OpCode},
+    },
+};
+
+use super::message::ServerMessage;
+use crate::http::{Reservation, SendBudget, SocketProgress};
+
+/// Answers that are made or wait for a slow client; while there are as many, operations wait before they read.
+const ANSWERS_MAX: usize = 4;
+/// Replies that wait for a slow client; with more, no message of it is taken.
+const REPLIES_MAX: usize = 64;
+/// Bytes of a frame: no more of a message is copied at a time, so that one that is large leaves no large buffer behind.
+const FRAME_BYTES: usize = 16 * 1024;
+
+/// Ends of the queues to the client. Clones are of the same queues.
+#[derive(Clone)]
+pub struct Outgoing {
+    answers: mpsc::Sender<QueuedAnswer>,
+    /// Replies to messages, which are written before answers.
+    pub replies: mpsc::Sender<Message>,
+    /// Room for answers: bytes up to `limits.socket_bytes`.
+    room: Arc<Semaphore>,
+    room_bytes: usize,
+    budget: SendBudget,
+    /// How much the client has taken.
+    pub progress: SocketProgress,
+}
+
+/// An answer that waits for its client.
+struct QueuedAnswer {
+    text: Bytes,
+    _counted: Option<Reservation>,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+/// Other ends of the queues.
+pub struct Queued {
+    answers: mpsc::Receiver<QueuedAnswer>,
+    pub(super) replies: mpsc::Receiver<Message>,
+    progress: SocketProgress,
+}
+
+/// Room for one answer.
+pub struct AnswerSlot {
+    place: mpsc::OwnedPermit<QueuedAnswer>,
+    outgoing: Outgoing,
+}
+
+/// Why an answer of a live query is not queued.
+#[derive(Debug)]
+pub enum Overflow {
+    /// The client has yet to take others; this one has so many bytes.
+    Socket(usize),
+    /// All clients together have yet to take too much.
+    Node(Fault),
+}
+
+/// Queues to a client, which may hold `room_bytes` of answers.
+pub fn queues(budget: SendBudget, progress: SocketProgress, room_bytes: usize) -> (Outgoing, Queued) {
+    let (answers, queued_answers) = mpsc::channel(ANSWERS_MAX);
+    let (replies, queued_replies) = mpsc::channel(REPLIES_MAX);
+    let room_bytes = room_bytes.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
+    let room = Arc::new(Semaphore::new(room_bytes));
+    let queued = Queued { answers: queued_answers, replies: queued_replies, progress: progress.clone() };
+    (Outgoing { answers, replies, room, room_bytes, budget, progress }, queued)
+}
+
+impl Outgoing {
+    /// Waits for room for an answer; `None` where the socket is closed.
+    pub async fn slot(&self) -> Option<AnswerSlot> {
+        let place = self.answers.clone().reserve_owned().await.ok()?;
+        Some(AnswerSlot { place, outgoing: self.clone() })
+    }
+
+    /// Waits until an answer of so many bytes could be queued.
+    pub async fn room(&self, bytes: usize) {
+        drop(self.acquire(bytes).await);
+    }
+
+    async fn acquire(&self, bytes: usize) -> OwnedSemaphorePermit {
+        self.room.clone().acquire_many_owned(self.permits(bytes)).await.expect("nobody closes the semaphore")
+    }
+
+    /// One answer over the whole room is queued alone.
+    fn permits(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes.min(self.room_bytes)).unwrap_or(u32::MAX)
+    }
+}
+
+impl AnswerSlot {
+    /// Queues an answer that was asked for once, as soon as there is room for its bytes. Errors: `UNAVAILABLE`, with the
+    /// slot for the error.
+    pub async fn send(self, message: ServerMessage<'_>) -> Result<(), (Self, Fault)> {
+        let text = message.into_text();
+        let counted = match self.outgoing.budget.queue(text.len(), &self.outgoing.progress) {
+            Ok(counted) => counted,
+            Err(fault) => return Err((self, fault)),
+        };
+        let room = self.outgoing.acquire(text.len()).await;
+        self.place.send(QueuedAnswer { text: text.into(), _counted: Some(counted), _room: Some(room) });
+        Ok(())
+    }
+
+    /// Queues a small message whatever else waits.
+    pub fn send_small(self, message: ServerMessage<'_>) {
+        self.place.send(QueuedAnswer { text: message.into_text().into(), _counted: None, _room: None });
+    }
+
+    /// Queues an answer of a live query, which can be asked for again.
+    pub fn offer(self, message: ServerMessage<'_>) -> Result<(), Overflow> {
+        let (text, outgoing) = (message.into_text(), &self.outgoing);
+        let room = outgoing.room.clone().try_acquire_many_owned(outgoing.permits(text.len()));
+        let room = room.map_err(|_| Overflow::Socket(text.len()))?;
+        let counted = outgoing.budget.queue(text.len(), &outgoing.progress).map_err(Overflow::Node)?;
+        self.place.send(QueuedAnswer { text: text.into(), _counted: Some(counted), _room: Some(room) });
+        Ok(())
+    }
+}
+
+/// Writes what is queued, replies first, until nobody can queue any more, the connection is closed or cut, or the client
+/// takes nothing for `timeout`.
+pub async fn write<S: Sink<Message> + Unpin>(mut sink: S, mut queued: Queued, timeout: Duration) {
+    let progress = queued.progress.clone();
+    tokio::select! {
+        () = progress.connection().until_cut() => {}
+        () = write_all(Pin::new(&mut sink), &mut queued, timeout) => {}
+    }
+}
+
+async fn write_all<S: Sink<Message> + Unpin>(mut sink: Pin<&mut S>, queued: &mut Queued, timeout: Duration) {
+    loop {
+        let answer = tokio::select! {
+            biased;
+            Some(reply) = queued.replies.recv() => {
+                let is_last = matches!(reply, Message::Close(_));
+                let is_sent = tokio::time::timeout(timeout, sink.send(reply)).await.is_ok_and(|sent| sent.is_ok());
+                if is_last || !is_sent {
+                    return;
+                }
+                continue;
+            }
+            Some(answer) = queued.answers.recv() => answer,
+            else => return,
+        };
+        for (opcode, piece, is_last) in frames(&answer.text) {
+            let size = piece.len();
+            let frame = Message::Frame(Frame::message(piece, OpCode::Data(opcode), is_last));
+            if !tokio::time::timeout(timeout, sink.send(frame)).await.is_ok_and(|sent| sent.is_ok()) {
+                return;
+            }
+            queued.progress.add(size);
+        }
+    }
+}
+
+/// The frames of a message.
+fn frames(text: &Bytes) -> impl Iterator<Item = (Data, Bytes, bool)> + '_ {
+    let starts = (0..text.len().max(1)).step_by(FRAME_BYTES);
+    starts.map(|start| {
+        let end = (start + FRAME_BYTES).min(text.len());
+        let opcode = if start == 0 { Data::Text } else { Data::Continue };
+        (opcode, text.slice(start..end), end == text.len())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use mesh::{listener::Connection, telemetry::Metrics};
+
+    use super::*;
+
+    const ANSWER: usize = 100_000;
+
+    fn open(unsent_bytes: usize, room_bytes: usize) -> (Outgoing, Queued) {
+        let budget = SendBudget::new(unsent_bytes, &Metrics::default());
+        let connection = Arc::new(Connection::new(([127, 0, 0, 1], 1).into()));
+        queues(budget, SocketProgress::new(connection), room_bytes)
+    }
+
+    fn next(result: &[u8]) -> ServerMessage<'_> {
+        ServerMessage::Next { id: "1", result }
+    }
+
+    async fn slot(outgoing: &Outgoing) -> AnswerSlot {
+        outgoing.slot().await.expect("the socket is open")
+    }
+
+    #[tokio::test]
+    async fn a_live_answer_that_finds_no_room_is_dropped_and_one_finds_room_when_others_are_taken() {
+        let (outgoing, mut queued) = open(usize::MAX, 3 * ANSWER / 2);
+        let answer = vec![b'1'; ANSWER];
+        slot(&outgoing).await.offer(next(&answer)).expect("there is room");
+        let refused = slot(&outgoing).await.offer(next(&answer)).expect_err("there is none");
+        let Overflow::Socket(bytes) = refused else { panic!("{refused:?}") };
+        assert!(outgoing.room(bytes).now_or_never().is_none());
+        drop(queued.answers.recv().await);
+        outgoing.room(bytes).now_or_never().expect("there is room");
+        slot(&outgoing).await.offer(next(&answer)).expect("there is room");
+    }
+
+    #[tokio::test]
+    async fn an_answer_over_the_whole_room_is_queued_alone() {
+        let (outgoing, mut queued) = open(usize::MAX, ANSWER / 2);
+        let answer = vec![b'1'; ANSWER];
+        slot(&outgoing).await.offer(next(&answer)).expect("nothing else is queued");
+        assert!(slot(&outgoing).await.offer(next(b"1")).is_err());
+        drop(queued.answers.recv().await);
+        slot(&outgoing).await.offer(next(b"1")).expect("there is room");
+    }
+
+    #[tokio::test]
+    async fn answers_of_all_sockets_are_within_the_budget_of_the_node() {
+        let budget = SendBudget::new(3 * ANSWER / 2, &Metrics::default());
+        let open = || {
+            let connection = Arc::new(Connection::new(([127, 0, 0, 1], 1).into()));
+            queues(budget.clone(), SocketProgress::new(connection), usize::MAX)
+        };
+        let ((one, mut queued), (other, _queued)) = (open(), open());
+        let answer = vec![b'1'; ANSWER];
+        slot(&one).await.offer(next(&answer)).expect("there is room");
+        let refused = slot(&other).await.offer(next(&answer)).expect_err("there is none");
+        assert!(matches!(refused, Overflow::Node(_)), "{refused:?}");
+        let (slot, fault) = slot(&other).await.send(next(&answer)).await.map(|()| "sent").expect_err("there is none");
+        assert_eq!(fault.code, mesh::Code::Unavailable);
+        drop(queued.answers.recv().await);
+        assert!(slot.send(next(&answer)).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn no_more_answers_are_made_than_there_are_slots() {
+        let (outgoing, _queued) = open(usize::MAX, usize::MAX);
+        let mut slots = Vec::new();
+        for _ in 0..ANSWERS_MAX {
+            slots.push(slot(&outgoing).await);
+        }
+        assert!(outgoing.slot().now_or_never().is_none());
+        slots.pop();
+        assert!(outgoing.slot().now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_cut_is_no_longer_written_to() {
+        let (outgoing, queued) = open(usize::MAX, usize::MAX);
+        let (sink, _messages) = futures::channel::mpsc::channel::<Message>(0);
+        slot(&outgoing).await.offer(next(&vec![b'1'; ANSWER])).expect("there is room");
+        let mut writing = Box::pin(write(sink, queued, Duration::from_secs(60)));
+        assert!(writing.as_mut().now_or_never().is_none(), "nobody takes it");
+        outgoing.progress.connection().cut();
+        writing.await;
+    }
+
+    #[test]
+    fn a_large_message_is_sent_in_frames_that_are_small() {
+        for (size, count) in [(0, 1), (1, 1), (FRAME_BYTES, 1), (FRAME_BYTES + 1, 2), (5 * FRAME_BYTES, 5)] {
+            let text = Bytes::from(vec![b'1'; size]);
+            let frames: Vec<_> = frames(&text).collect();
+            assert_eq!(frames.len(), count);
+            assert_eq!(frames.iter().flat_map(|(_, piece, _)| piece.to_vec()).collect::<Vec<_>>(), text);
+            let is_last: Vec<_> = frames.iter().map(|(_, _, is_last)| *is_last).collect();
+            assert_eq!(is_last.iter().position(|is_last| *is_last), Some(count - 1));
+            assert!(frames.iter().skip(1).all(|(opcode, ..)| *opcode == Data::Continue));
+            assert_eq!(frames[0].0, Data::Text);
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! The receiving side of a WebSocket: what clients send of messages that are not complete is bounded.
+//!
+//! A message may come in as many pieces as its client likes, however slowly, and pings and pongs between them.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, Sleep, sleep_until},
+};
+use tokio_util::sync::PollSemaphore;
+
+/// Messages up to this size need no permit.
+pub const SMALL_BYTES: usize = 64 * 1024;
+/// Bytes of a frame of a client besides its payload, of which a control frame has up to 125. Source: RFC 6455, section 5.2.
+const CONTROL_OVERHEAD: usize = 6;
+
+/// Bytes that were received since the last message was complete. Clones are of the same socket.
+#[derive(Debug, Clone, Default)]
+pub struct Incomplete(Arc<AtomicUsize>);
+
+impl Incomplete {
+    /// A message is complete.
+    pub fn completed(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    /// A ping, a pong or a close of so many bytes is complete; it may have come between pieces of a message.
+    pub fn control(&self, payload: usize) {
+        let taken = |bytes: usize| Some(bytes.saturating_sub(payload + CONTROL_OVERHEAD));
+        // It always has a value to store.
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken);
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A connection that is read from no further than [`SMALL_BYTES`] of a message without one of the permits of the node,
+/// and not for longer than the time limit with one.
+pub struct BoundedReads<C> {
+    connection: C,
+    incomplete: Incomplete,
+    permits: PollSemaphore,
+    permit: Option<(OwnedSemaphorePermit, Pin<Box<Sleep>>)>,
+    time: Duration,
+}
+
+impl<C> BoundedReads<C> {
+    /// Reads of `connection`; one large message may take `time`.
+    pub fn new(connection: C, permits: Arc<Semaphore>, time: Duration) -> Self {
+        let (incomplete, permits) = (Incomplete::default(), PollSemaphore::new(permits));
+        Self { connection, incomplete, permits, permit: None, time }
+    }
+
+    /// The count of its bytes.
+    pub fn incomplete(&self) -> Incomplete {
+        self.incomplete.clone()
+    }
+
+    fn poll_permit(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.incomplete.bytes() < SMALL_BYTES {
+            self.permit = None;
+            return Poll::Ready(Ok(()));
+        }
+        if self.permit.is_none() {
+            let permit = ready!(self.permits.poll_acquire(cx)).ok_or(io::ErrorKind::BrokenPipe)?;
+            self.permit = Some((permit, Box::pin(sleep_until(Instant::now() + self.time))));
+        }
+        match self.permit.as_mut().map(|(_, timeout)| timeout.as_mut().poll(cx)) {
+            Some(Poll::Ready(())) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+impl<C: AsyncRead + Unpin> AsyncRead for BoundedReads<C> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        ready!(this.poll_permit(cx))?;
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut this.connection).poll_read(cx, buffer))?;
+        this.incomplete.0.fetch_add(buffer.filled().len() - before, Ordering::Relaxed);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<C: AsyncWrite + Unpin> AsyncWrite for BoundedReads<C> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.connection).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    const TIME: Duration = Duration::from_secs(30);
+
+    #[tokio::test(start_paused = true)]
+    async fn one_large_message_waits_for_another_and_small_ones_do_not() {
+        let permits = Arc::new(Semaphore::new(1));
+        let open = || {
+            let (client, server) = tokio::io::duplex(4 * SMALL_BYTES);
+            (client, BoundedReads::new(server, permits.clone(), TIME))
+        };
+        let ((mut one, mut first), (mut other, mut second)) = (open(), open());
+        let mut buffer = vec![0; SMALL_BYTES];
+        for client in [&mut one, &mut other] {
+            client.write_all(&vec![0; 2 * SMALL_BYTES]).await.expect("it fits");
+        }
+        for server in [&mut first, &mut second] {
+            server.read_exact(&mut buffer).await.expect("the first part is read");
+        }
+        first.read_exact(&mut buffer).await.expect("there is a permit");
+        assert!(second.read(&mut buffer).now_or_never().is_none(), "there is none");
+        first.incomplete().completed();
+        one.write_all(b"next").await.expect("it fits");
+        first.read_exact(&mut buffer[..4]).await.expect("the next message is small");
+        second.read_exact(&mut buffer).await.expect("the permit is free");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_message_that_does_not_end_breaks_the_connection() {
+        let (mut client, server) = tokio::io::duplex(4 * SMALL_BYTES);
+        let mut server = BoundedReads::new(server, Arc::new(Semaphore::new(1)), TIME);
+        client.write_all(&vec![0; SMALL_BYTES]).await.expect("it fits");
+        server.read_exact(&mut vec![0; SMALL_BYTES]).await.expect("it is there");
+        let begin = Instant::now();
+        let error = server.read(&mut [0; 1]).await.expect_err("nothing more comes");
+        assert_eq!((error.kind(), begin.elapsed()), (io::ErrorKind::TimedOut, TIME));
+    }
+
+    #[test]
+    fn pongs_between_pieces_of_a_message_complete_none() {
+        let incomplete = Incomplete::default();
+        incomplete.0.store(100 + CONTROL_OVERHEAD, Ordering::Relaxed);
+        incomplete.control(0);
+        assert_eq!(incomplete.bytes(), 100);
+        incomplete.control(125);
+        assert_eq!(incomplete.bytes(), 0);
+    }
+}

@@ -1,0 +1,272 @@
+//! Quotas: what operations over sockets hold in memory, by socket, by caller of a project, and of the whole node.
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use foldhash::HashMap;
+use mesh::{
+    Code, Fault,
+    telemetry::{Counter, Metrics},
+};
+
+use crate::{config::Config, http::claims};
+
+/// What any operation takes, for its task, its feeds and its place in queues.
+const OPERATION_BYTES: usize = 8 * 1024;
+
+/// Quotas of a node. Clones are the same quotas.
+#[derive(Clone)]
+pub struct Quotas {
+    shared: Arc<QuotaShared>,
+}
+
+struct QuotaShared {
+    /// `limits.subscriptions`
+    subscriptions: usize,
+    /// `limits.socket_bytes`
+    socket_bytes: usize,
+    /// `limits.caller_bytes`
+    caller_bytes: usize,
+    /// `limits.live_bytes`
+    live_bytes: usize,
+    usage: Mutex<Usage>,
+    shed: Counter,
+}
+
+#[derive(Default)]
+struct Usage {
+    bytes: usize,
+    callers: HashMap<CallerId, CallerUsage>,
+}
+
+#[derive(Default, Clone, Copy)]
+struct CallerUsage {
+    operations: usize,
+    bytes: usize,
+}
+
+/// Identity by which a caller of a project is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CallerId([u8; 32]);
+
+impl CallerId {
+    /// The bearer of a valid `token`, by its claims; without one, whoever calls from `peer`.
+    pub fn of(project: &str, token: &str, peer: Option<IpAddr>) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&(project.len() as u64).to_le_bytes()).update(project.as_bytes());
+        match (claims::identity(token), token, peer) {
+            (Some(claims), _, _) => hasher.update(b"claims").update(claims.as_bytes()),
+            (None, "", Some(IpAddr::V4(peer))) => hasher.update(b"peer").update(&peer.octets()),
+            // A network of 64 bits has one owner. Source: RFC 6177, section 2.
+            (None, "", Some(IpAddr::V6(peer))) => hasher.update(b"peer").update(&peer.octets()[..8]),
+            (None, token, _) => hasher.update(b"token").update(token.as_bytes()),
+        };
+        Self(*hasher.finalize().as_bytes())
+    }
+}
+
+impl Quotas {
+    /// Quotas of `config`, of which nothing is used.
+    pub fn new(config: &Config, metrics: &Metrics) -> Self {
+        let &Config { subscriptions, socket_bytes, caller_bytes, live_bytes, .. } = config;
+        let (usage, shed) = (Mutex::default(), metrics.shed("subscriptions"));
+        Self { shared: Arc::new(QuotaShared { subscriptions, socket_bytes, caller_bytes, live_bytes, usage, shed }) }
+    }
+
+    /// The quota of a socket of `caller`.
+    pub fn socket(&self, caller: CallerId) -> SocketQuota {
+        SocketQuota { shared: self.shared.clone(), caller, bytes: Arc::default() }
+    }
+}
+
+/// Quota of one socket.
+#[derive(Clone)]
+pub struct SocketQuota {
+    shared: Arc<QuotaShared>,
+    caller: CallerId,
+    /// Bytes held, beyond what any operation takes. Changed under the lock of the node's usage only.
+    bytes: Arc<AtomicUsize>,
+}
+
+impl SocketQuota {
+    /// Counts an operation that holds `bytes`, until the hold is dropped.
+    ///
+    /// Errors: `TOO_MANY` with the limit that is reached, `TOO_LARGE` where it would not fit alone.
+    pub fn hold(&self, bytes: usize) -> Result<Hold, Fault> {
+        let mut usage = self.shared.usage();
+        let of_caller = usage.callers.get(&self.caller).copied().unwrap_or_default();
+        if of_caller.operations >= self.shared.subscriptions {
+            return Err(self.shared.refusal(Code::TooMany, "subscriptions", self.shared.subscriptions));
+        }
+        self.change(&mut usage, None, bytes)?;
+        usage.callers.entry(self.caller).or_default().operations += 1;
+        drop(usage);
+        Ok(Hold { quota: self.clone(), bytes })
+    }
+
+    /// Counts `after` bytes in place of `before`, which is `None` for an operation that begins.
+    fn change(&self, usage: &mut Usage, before: Option<usize>, after: usize) -> Result<(), Fault> {
+        let (counted, counted_beyond) = before.map_or((0, 0), |before| (total(before), beyond(before)));
+        let of_socket = self.bytes.load(Ordering::Relaxed) - counted_beyond;
+        let of_caller = usage.callers.get(&self.caller).map_or(0, |caller| caller.bytes) - counted;
+        let of_node = usage.bytes - counted;
+        let shared = &*self.shared;
+        // One that is large runs alone on its socket.
+        if of_socket > 0 && beyond(after) > 0 && of_socket + beyond(after) > shared.socket_bytes {
+            return Err(shared.refusal(Code::TooMany, "socket_bytes", shared.socket_bytes));
+        }
+        for (name, others, limit) in
+            [("caller_bytes", of_caller, shared.caller_bytes), ("live_bytes", of_node, shared.live_bytes)]
+        {
+            if others + total(after) > limit {
+                let code = if total(after) > limit { Code::TooLarge } else { Code::TooMany };
+                return Err(shared.refusal(code, name, limit));
+            }
+        }
+        self.bytes.store(of_socket + beyond(after), Ordering::Relaxed);
+        usage.callers.entry(self.caller).or_default().bytes = of_caller + total(after);
+        usage.bytes = of_node + total(after);
+        Ok(())
+    }
+
+    fn release(&self, usage: &mut Usage, bytes: usize) {
+        self.bytes.fetch_sub(beyond(bytes), Ordering::Relaxed);
+        usage.bytes -= total(bytes);
+        if let Some(caller) = usage.callers.get_mut(&self.caller) {
+            caller.bytes -= total(bytes);
+            caller.operations -= 1;
+            if caller.operations == 0 {
+                usage.callers.remove(&self.caller);
+            }
+        }
+    }
+}
+
+/// What is counted of an operation that holds `bytes`.
+fn total(bytes: usize) -> usize {
+    bytes.max(OPERATION_BYTES)
+}
+
+/// What is counted of it beyond what any operation takes.
+fn beyond(bytes: usize) -> usize {
+    bytes.saturating_sub(OPERATION_BYTES)
+}
+
+impl QuotaShared {
+    fn usage(&self) -> MutexGuard<'_, Usage> {
+        self.usage.lock().expect("no code panics while it holds this lock")
+    }
+
+    fn refusal(&self, code: Code, name: &str, limit: usize) -> Fault {
+        self.shed.inc();
+        Fault::new(code, format!("the operations over WebSockets are at the limit of limits.{name}: {limit}"))
+    }
+}
+
+/// An operation that is counted until it is dropped.
+pub struct Hold {
+    quota: SocketQuota,
+    bytes: usize,
+}
+
+impl Hold {
+    /// Counts `bytes` in place of those before. Errors as of [`SocketQuota::hold`]; what was counted stays.
+    pub fn resize(&mut self, bytes: usize) -> Result<(), Fault> {
+        let quota = &self.quota;
+        quota.change(&mut quota.shared.usage(), Some(self.bytes), bytes)?;
+        self.bytes = bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.quota.release(&mut self.quota.shared.usage(), self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quotas() -> Quotas {
+        let (socket_bytes, caller_bytes) = (OPERATION_BYTES, 6 * OPERATION_BYTES);
+        let config = Config {
+            subscriptions: 3,
+            socket_bytes,
+            caller_bytes,
+            live_bytes: 8 * OPERATION_BYTES,
+            ..Config::default()
+        };
+        Quotas::new(&config, &Metrics::default())
+    }
+
+    fn caller(name: &str) -> CallerId {
+        CallerId::of("shop", name, None)
+    }
+
+    fn refusal(held: Result<Hold, Fault>) -> (Code, String) {
+        let fault = held.map(|_| "held").expect_err("it is over a limit");
+        (fault.code, fault.message.split("limits.").nth(1).expect("it names a limit").to_owned())
+    }
+
+    #[test]
+    fn operations_are_counted_by_caller_and_not_by_socket() {
+        let quotas = quotas();
+        let (one, other) = (quotas.socket(caller("ann")), quotas.socket(caller("ann")));
+        let held = [one.hold(0), one.hold(0), other.hold(0)].map(|held| held.expect("there is room"));
+        assert_eq!(refusal(other.hold(0)), (Code::TooMany, "subscriptions: 3".to_owned()));
+        assert!(quotas.socket(caller("bob")).hold(0).is_ok());
+        assert!(quotas.socket(CallerId::of("forum", "ann", None)).hold(0).is_ok());
+        drop(held);
+        assert!(other.hold(0).is_ok());
+        assert!(quotas.shared.usage().callers.is_empty());
+    }
+
+    #[test]
+    fn bytes_are_bounded_by_socket_by_caller_and_of_the_node() {
+        let quotas = quotas();
+        let (one, other) = (quotas.socket(caller("ann")), quotas.socket(caller("ann")));
+        let large = one.hold(3 * OPERATION_BYTES).expect("a large one runs alone");
+        let text = format!("socket_bytes: {OPERATION_BYTES}");
+        assert_eq!(refusal(one.hold(OPERATION_BYTES + 1)), (Code::TooMany, text));
+        let small = one.hold(OPERATION_BYTES).expect("what any operation takes is not counted by socket");
+        let text = format!("caller_bytes: {}", 6 * OPERATION_BYTES);
+        assert_eq!(refusal(other.hold(3 * OPERATION_BYTES)), (Code::TooMany, text.clone()));
+        assert_eq!(refusal(other.hold(7 * OPERATION_BYTES)), (Code::TooLarge, text));
+        let text = format!("live_bytes: {}", 8 * OPERATION_BYTES);
+        let third = quotas.socket(caller("bob"));
+        assert_eq!(refusal(third.hold(5 * OPERATION_BYTES)), (Code::TooMany, text));
+        drop((large, small));
+        assert_eq!(quotas.shared.usage().bytes, 0);
+        assert!(third.hold(5 * OPERATION_BYTES).is_ok());
+    }
+
+    #[test]
+    fn an_operation_that_grows_is_counted_anew() {
+        let quotas = quotas();
+        let socket = quotas.socket(caller("ann"));
+        let mut held = socket.hold(0).expect("there is room");
+        held.resize(5 * OPERATION_BYTES).expect("there is room");
+        assert_eq!(quotas.shared.usage().bytes, 5 * OPERATION_BYTES);
+        assert_eq!(held.resize(7 * OPERATION_BYTES).expect_err("there is none").code, Code::TooLarge);
+        assert_eq!(quotas.shared.usage().bytes, 5 * OPERATION_BYTES);
+        drop(held);
+        assert_eq!((quotas.shared.usage().bytes, socket.bytes.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    #[test]
+    fn callers_without_a_token_are_told_apart_by_their_address() {
+        let anonymous = |peer: [u8; 4]| CallerId::of("shop", "", Some(peer.into()));
+        assert_eq!(anonymous([10, 0, 0, 1]), anonymous([10, 0, 0, 1]));
+        assert_ne!(anonymous([10, 0, 0, 1]), anonymous([10, 0, 0, 2]));
+        let network = |peer: &str| CallerId::of("shop", "", Some(peer.parse().expect("it is legal")));
+        assert_eq!(network("2001:db8::1"), network("2001:db8::2"));
+        assert_ne!(network("2001:db8::1"), network("2001:db8:0:1::1"));
+    }
+}
