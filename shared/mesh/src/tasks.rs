@@ -9,6 +9,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 #[derive(Debug, Clone, Default)]
 pub struct Tasks {
     tracker: TaskTracker,
+    /// Of the tasks that end with the drain.
+    drained: TaskTracker,
     drain: CancellationToken,
     stop: CancellationToken,
 }
@@ -21,6 +23,12 @@ impl Tasks {
                 tracing::error!(task = name, panic = panic_text(panic.as_ref()), "task panicked");
             }
         });
+    }
+
+    /// Runs a task that ends when the node begins to drain, and for which what other tasks do is there until then.
+    pub fn spawn_until_drain(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let task = self.drained.track_future(task);
+        self.spawn(name, task);
     }
 
     /// Begins the drain: what would go on without end, such as streams, ends now.
@@ -41,6 +49,8 @@ impl Tasks {
     /// Stops all tasks and waits for their end.
     pub async fn finish(&self) {
         self.drain.cancel();
+        self.drained.close();
+        self.drained.wait().await;
         self.stop.cancel();
         self.tracker.close();
         self.tracker.wait().await;
@@ -67,5 +77,19 @@ mod tests {
         tasks.spawn("panics", async { panic!("on purpose") });
         tasks.finish().await;
         assert!(tasks.tracker.is_empty());
+    }
+
+    #[tokio::test]
+    async fn tasks_that_end_with_the_drain_have_the_others_until_then() {
+        let tasks = Tasks::default();
+        let (stop, draining) = (tasks.stop().clone(), tasks.draining().clone());
+        let (told, has_stopped) = tokio::sync::oneshot::channel();
+        tasks.spawn_until_drain("ends", async move {
+            draining.cancelled().await;
+            tokio::task::yield_now().await;
+            told.send(stop.is_cancelled()).unwrap();
+        });
+        tasks.finish().await;
+        assert_eq!(has_stopped.await, Ok(false));
     }
 }
