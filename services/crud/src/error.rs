@@ -135,6 +135,11 @@ impl Error {
         Error::Refused { code, text, cause: None }
     }
 
+    /// Live queries of a table are not possible; `why` is for the client.
+    pub fn unfollowed(table: &str, why: &str) -> Self {
+        Error::Query(query::Error::Malformed(format!("changes of {table} cannot be followed: {why}")))
+    }
+
     /// The database refused the statement: `text` is for the client, `cause` for the log.
     pub fn refused(code: Code, text: &str, cause: String) -> Self {
         Error::Refused { code, text: text.to_owned(), cause: Some(cause) }

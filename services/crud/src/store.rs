@@ -121,6 +121,15 @@ pub enum Rows {
     Postgres(postgres::PostgresRows),
 }
 
+/// What committed transactions changed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// Rows of these tables.
+    Tables(Vec<String>),
+    /// Perhaps any: what captures changes may be gone, and is made anew where it is missing.
+    Any,
+}
+
 impl Store {
     /// Independent reads in one read-only snapshot and one round trip; a single one needs no transaction. Dropping the
     /// future stops them.

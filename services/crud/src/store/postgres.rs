@@ -10,6 +10,7 @@ use std::{
 use arc_swap::ArcSwap;
 use mesh::tasks::Tasks;
 use query::Schema;
+use tokio::sync::Notify;
 use tokio_postgres::Row;
 
 use self::{
@@ -35,6 +36,7 @@ use crate::{
 mod batch;
 mod bind;
 mod cell;
+pub mod changes;
 mod connection;
 mod connector;
 mod equality;
@@ -75,6 +77,8 @@ struct PostgresInner {
     labels: ArcSwap<HashMap<String, Vec<String>>>,
     /// Result of the last introspection.
     seen: Mutex<Option<Schema>>,
+    /// Told of our commits; one task waits for it.
+    commits: Notify,
 }
 
 /// The rows of one statement, as the server sent them; cells are decoded when they are asked for.
@@ -106,6 +110,7 @@ impl Postgres {
                 keys: ArcSwap::default(),
                 labels: ArcSwap::default(),
                 seen: Mutex::default(),
+                commits: Notify::new(),
             }),
         })
     }
@@ -139,7 +144,9 @@ impl Postgres {
         let budget = Budget::unlimited();
         let room = budget.shared_room();
         let work = Box::pin(run_one(lease.connection(), &stats, &statement.args, &room));
-        lease.run(State::Clean, work).await.map_err(|failure| self.error(failure))
+        let written = lease.run(State::Clean, work).await.map_err(|failure| self.error(failure));
+        self.inner.commits.notify_one();
+        written
     }
 
     /// A transaction that may write, on a connection of its own. Dropped without [`PostgresTx::commit`] it is rolled

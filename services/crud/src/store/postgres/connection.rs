@@ -175,6 +175,11 @@ impl Connection {
         Ok(self.client.batch_execute(text).await?)
     }
 
+    /// Runs statements without rows and arguments, whose text is ours but for quoted names.
+    pub async fn define(&self, text: &str) -> Result<(), PostgresError> {
+        Ok(self.client.batch_execute(text).await?)
+    }
+
     fn cache(&self) -> MutexGuard<'_, StatementCache> {
         self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
     }

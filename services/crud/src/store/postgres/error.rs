@@ -83,6 +83,11 @@ impl PostgresError {
         PostgresError::Undecodable { column: column.to_owned(), native: ty.name().to_owned() }
     }
 
+    /// A statement that always has a row had none.
+    pub fn unanswered() -> Self {
+        PostgresError::Connect("the server did not answer with a row".to_owned())
+    }
+
     /// The connection died under the statement: what is idempotent may be sent again over another.
     pub fn is_lost(&self) -> bool {
         let PostgresError::Driver(DriverError { error, .. }) = self else { return false };

@@ -63,7 +63,9 @@ impl PostgresTx {
             Stage::Begun => {
                 let connection = self.lease.connection();
                 let work = self.lease.run(State::Clean, connection.command("COMMIT"));
-                work.await.map_err(|failure| self.store.error(failure))
+                let committed = work.await.map_err(|failure| self.store.error(failure));
+                self.store.inner.commits.notify_one();
+                committed
             }
         }
     }
