@@ -1,7 +1,8 @@
 //! Change notifications: listeners of a table learn that transactions which changed it were committed, whoever ran them.
 //!
 //! One task per database reads what its capture tells, while there are listeners. A table is captured from its first
-//! listener on, until nobody has listened for [`LINGER`].
+//! listener on, until nobody has listened for [`LINGER`] or the node stops. What a process left that was killed is
+//! removed as late after the start.
 
 use std::{
     collections::BTreeMap,
@@ -17,21 +18,20 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use self::source::ChangeSource;
 use crate::{
     Error,
-    store::{
-        Store,
-        sqlite::{
-            Sqlite,
-            changes::{Changed, Versions},
-        },
-    },
+    store::{Changed, Store},
 };
+
+mod source;
 
 /// How long a table that nobody listens to stays captured: making triggers anew changes the schema.
 const LINGER: Duration = Duration::from_secs(600);
 /// How often tables that nobody listens to are looked for.
 const LINGER_CHECK_INTERVAL: Duration = Duration::from_secs(60);
+/// How long the end of all captures may take when the node stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Least time between two reads of the changes: what is committed meanwhile is told together.
 const READ_INTERVAL_MIN: Duration = Duration::from_millis(2);
 
@@ -46,7 +46,7 @@ pub struct ChangeHub {
 
 #[derive(Debug)]
 struct HubShared {
-    store: Sqlite,
+    store: Store,
     tables: Mutex<ListenedTables>,
     /// Another table is listened to.
     wake: Notify,
@@ -71,16 +71,31 @@ enum CaptureProgress {
 }
 
 impl ChangeHub {
-    /// The notifications of `store`; `None` where its engine has none.
-    pub fn new(store: &Store, tasks: &Tasks) -> Option<Self> {
-        let store = match store {
-            Store::Sqlite(store) => store,
-            Store::Postgres(_) => return None,
-        };
-        let stop = tasks.stop().child_token();
+    /// The notifications of `store`.
+    pub fn new(store: &Store, tasks: &Tasks) -> Self {
+        let stop = tasks.draining().child_token();
         let shared = HubShared { store: store.clone(), tables: Mutex::default(), wake: Notify::new() };
         let _end = stop.clone().drop_guard();
-        Some(Self { shared: Arc::new(shared), tasks: tasks.clone(), stop, _end })
+        let hub = Self { shared: Arc::new(shared), tasks: tasks.clone(), stop, _end };
+        hub.shared.tables().is_followed = true;
+        hub.follow(Upkeep { sweep: Some(Instant::now() + LINGER), ..Upkeep::default() });
+        hub
+    }
+
+    /// Starts the task that tells listeners of changes. It ends its captures when the node begins to drain, and has no
+    /// time for that where the node is dropped.
+    fn follow(&self, mut upkeep: Upkeep) {
+        let (shared, stop, dropped) = (self.shared.clone(), self.stop.clone(), self.tasks.stop().clone());
+        let task = async move {
+            let mut source = ChangeSource::new(&shared.store);
+            if stop.run_until_cancelled(shared.follow(&mut source, &mut upkeep)).await.is_none() {
+                shared.fail(&Error::Unavailable("the database is closed".to_owned()));
+                shared.end(&mut source, &upkeep).await;
+            }
+        };
+        self.tasks.spawn_until_drain("changes", async move {
+            dropped.run_until_cancelled(Box::pin(task)).await;
+        });
     }
 
     /// Changes of a table: an item once they are captured, and one for all that were committed since the item before.
@@ -93,12 +108,7 @@ impl ChangeHub {
         let mut listener = progress.subscribe();
         listener.mark_changed();
         if !std::mem::replace(&mut tables.is_followed, true) {
-            let (shared, stop) = (self.shared.clone(), self.stop.clone());
-            self.tasks.spawn("changes", async move {
-                if stop.run_until_cancelled(shared.follow()).await.is_none() {
-                    shared.fail(&Error::Unavailable("the database is closed".to_owned()));
-                }
-            });
+            self.follow(Upkeep::default());
         }
         drop(tables);
         self.shared.wake.notify_one();
@@ -119,25 +129,46 @@ impl ChangeHub {
     }
 }
 
+/// What has to be undone, and when.
+#[derive(Debug, Default)]
+struct Upkeep {
+    /// Since when nobody has been seen to listen to a table.
+    unlistened: BTreeMap<String, Instant>,
+    /// When all captures that nobody needs are to be ended.
+    sweep: Option<Instant>,
+    /// Whether a capture was begun.
+    has_captured: bool,
+}
+
+impl Upkeep {
+    fn sweep_within(&mut self, wait: Duration) {
+        let at = Instant::now() + wait;
+        self.sweep = Some(self.sweep.map_or(at, |sweep| sweep.min(at)));
+    }
+}
+
 impl HubShared {
     /// Tells listeners of changes until nothing is captured any more.
-    async fn follow(&self) {
-        let mut versions = Versions::default();
-        let mut unlistened: BTreeMap<String, Instant> = BTreeMap::new();
+    async fn follow(&self, source: &mut ChangeSource, upkeep: &mut Upkeep) {
         loop {
-            self.capture(|progress| matches!(progress, CaptureProgress::Pending)).await;
-            match self.store.changes_since(&mut versions).await {
-                Ok(Changed::Tables(changed)) => changed.iter().for_each(|table| self.tell(table)),
-                Ok(Changed::Any) => self.capture(|_| true).await,
-                Err(error) => self.fail(&error),
+            self.capture(source, upkeep, |progress| matches!(progress, CaptureProgress::Pending)).await;
+            if !self.tables().progress.is_empty() {
+                match source.changed().await {
+                    Ok(Changed::Tables(changed)) => changed.iter().for_each(|table| self.tell(table)),
+                    Ok(Changed::Any) => self.capture(source, upkeep, |_| true).await,
+                    Err(error) => {
+                        self.fail(&error);
+                        upkeep.sweep_within(LINGER);
+                    }
+                }
             }
-            self.release(&mut unlistened).await;
-            if self.is_done() {
+            self.release(source, upkeep).await;
+            if upkeep.sweep.is_none() && self.is_done() {
                 return;
             }
             tokio::time::sleep(READ_INTERVAL_MIN).await;
             tokio::select! {
-                () = self.store.commit_after(&versions), if self.has_listeners() => {}
+                () = source.commit_after(), if self.has_listeners() => {}
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(LINGER_CHECK_INTERVAL) => {}
             }
@@ -145,11 +176,19 @@ impl HubShared {
     }
 
     /// Captures the tables whose progress `is_wanted`, and tells their listeners.
-    async fn capture(&self, is_wanted: impl Fn(&CaptureProgress) -> bool) {
+    async fn capture(
+        &self,
+        source: &mut ChangeSource,
+        upkeep: &mut Upkeep,
+        is_wanted: impl Fn(&CaptureProgress) -> bool + Send,
+    ) {
         for table in self.captured(is_wanted) {
-            match self.store.capture(&table).await {
+            upkeep.has_captured = true;
+            match source.capture(&table).await {
                 Ok(()) => self.tell(&table),
                 Err(error) => {
+                    // Triggers of a table that is there no longer are needed no longer; for others, who listens tries again.
+                    upkeep.sweep_within(if matches!(error, Error::Query(_)) { Duration::ZERO } else { LINGER });
                     if let Some(progress) = self.tables().progress.remove(&table) {
                         progress.send_replace(CaptureProgress::Failed(error));
                     }
@@ -178,27 +217,42 @@ impl HubShared {
         }
     }
 
-    /// Ends the capture of tables that nobody has listened to for long; `unlistened` says since when they were seen so.
-    async fn release(&self, unlistened: &mut BTreeMap<String, Instant>) {
+    /// Ends the capture of tables that nobody has listened to for long, and what else is due.
+    async fn release(&self, source: &mut ChangeSource, upkeep: &mut Upkeep) {
         let now = Instant::now();
-        let mut released = Vec::new();
+        let mut has_lapsed = false;
         self.tables().progress.retain(|table, progress| {
             if progress.receiver_count() > 0 {
-                unlistened.remove(table);
+                upkeep.unlistened.remove(table);
                 return true;
             }
-            let since = *unlistened.entry(table.clone()).or_insert(now);
+            let since = *upkeep.unlistened.entry(table.clone()).or_insert(now);
             let stays = now.duration_since(since) < LINGER;
             if !stays {
-                unlistened.remove(table);
-                released.push(table.clone());
+                upkeep.unlistened.remove(table);
+                has_lapsed = true;
             }
             stays
         });
-        if !released.is_empty()
-            && let Err(error) = self.store.release(released).await
-        {
-            tracing::warn!(%error, cause = error.cause(), "triggers that nobody needs stay in the database");
+        if !has_lapsed && upkeep.sweep.is_none_or(|sweep| now < sweep) {
+            return;
+        }
+        upkeep.sweep = None;
+        if let Err(error) = source.release(&self.captured(|_| true)).await {
+            upkeep.sweep_within(LINGER_CHECK_INTERVAL);
+            tracing::warn!(%error, cause = error.cause(), "triggers that nobody needs stay in the database for now");
+        }
+    }
+
+    /// Ends all captures, as far as that is possible in a short time.
+    async fn end(&self, source: &mut ChangeSource, upkeep: &Upkeep) {
+        if !upkeep.has_captured {
+            return;
+        }
+        match tokio::time::timeout(STOP_TIMEOUT, source.release(&[])).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, cause = error.cause(), "triggers stay in the database"),
+            Err(_) => tracing::warn!("triggers stay in the database, which took too long to remove them"),
         }
     }
 
@@ -226,6 +280,7 @@ mod tests {
     use rusqlite::Connection;
 
     use super::*;
+    use crate::store::sqlite::Sqlite;
 
     type Listener = Pin<Box<dyn Stream<Item = Result<(), Error>> + Send>>;
 
@@ -236,7 +291,7 @@ mod tests {
         other.execute_batch(schema).unwrap();
         let tasks = Tasks::default();
         let store = Store::Sqlite(Sqlite::existing(&path, &tasks).unwrap());
-        (ChangeHub::new(&store, &tasks).unwrap(), other)
+        (ChangeHub::new(&store, &tasks), other)
     }
 
     async fn listening(hub: &ChangeHub, table: &str) -> Listener {
@@ -330,5 +385,77 @@ mod tests {
         assert_eq!(triggers(), 0);
         let _track = listening(&hub, "track").await;
         assert_eq!(triggers(), 3);
+    }
+
+    fn ours(other: &Connection) -> i64 {
+        let ours = "SELECT count(*) FROM sqlite_schema WHERE name LIKE 'perigee%'";
+        other.query_row(ours, [], |row| row.get(0)).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_process_left_is_removed_some_time_after_the_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let (hub, other) = file(folder.path());
+        // As one that was killed.
+        let Store::Sqlite(store) = &hub.shared.store else { panic!("it is a file") };
+        store.capture("album").await.unwrap();
+        store.capture("track").await.unwrap();
+        assert_eq!(ours(&other), 7);
+
+        let _track = listening(&hub, "track").await;
+        tokio::time::sleep(2 * LINGER).await;
+        assert_eq!(ours(&other), 4);
+    }
+
+    #[tokio::test]
+    async fn a_table_of_that_name_is_refused_and_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let (hub, other) = file(folder.path());
+        other.execute_batch("CREATE TABLE perigee_changes (mine INT)").unwrap();
+
+        let mut album = Box::pin(hub.listen("album"));
+        let error = album.next().await.unwrap().unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "changes of album cannot be followed: the database has another object called perigee_changes"
+        );
+        assert_eq!(album.next().await, None);
+        drop(hub);
+        assert_eq!(ours(&other), 1);
+    }
+
+    #[tokio::test]
+    async fn a_table_that_is_renamed_keeps_no_trigger_of_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let (hub, other) = file(folder.path());
+        let mut album = listening(&hub, "album").await;
+
+        other.execute_batch("ALTER TABLE album RENAME TO record").unwrap();
+
+        let error = album.next().await.unwrap().unwrap_err().to_string();
+        assert_eq!(error, "changes of album cannot be followed: expected a table, found nothing of that name");
+        until(|| ours(&other) == 0).await;
+        other.execute_batch("INSERT INTO record VALUES (1)").unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_node_that_stops_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (hub, other) = file(folder.path());
+        let _album = listening(&hub, "album").await;
+        assert_eq!(ours(&other), 4);
+
+        hub.tasks.finish().await;
+
+        assert_eq!(ours(&other), 0);
+    }
+
+    async fn until(is_so: impl Fn() -> bool) {
+        let reached = async {
+            while !is_so() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), reached).await.unwrap();
     }
 }

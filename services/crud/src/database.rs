@@ -51,7 +51,7 @@ pub struct Database {
     last_refresh: Mutex<Option<Instant>>,
     /// Told when a refresh found another schema.
     moved: Arc<Notify>,
-    changes: Option<ChangeHub>,
+    changes: ChangeHub,
 }
 
 /// The schema of a database as it was when last read.
@@ -135,15 +135,10 @@ impl Database {
         self.moved.clone()
     }
 
-    /// Changes of a table, as [`ChangeHub::listen`]. Errors: the table is not known, or its changes cannot be followed.
+    /// Changes of a table, as [`ChangeHub::listen`]. Errors: the table is not known.
     pub fn listen(&self, table: &str) -> Result<impl Stream<Item = Result<(), Error>> + Send + use<>, Error> {
         self.snapshot.load().schema.table(table)?;
-        let Some(changes) = &self.changes else {
-            let engine = self.snapshot.load().dialect.engine().name();
-            let text = format!("changes of {table} cannot be followed: expected a database of sqlite, found {engine}");
-            return Err(query::Error::Malformed(text).into());
-        };
-        Ok(changes.listen(table))
+        Ok(self.changes.listen(table))
     }
 
     /// Reads the schema again if its mark changed; whether the schema did.

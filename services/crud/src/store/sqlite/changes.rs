@@ -6,16 +6,26 @@
 use std::time::Duration;
 
 use foldhash::HashMap;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension};
 
 use super::{
     Sqlite, SqliteError, blocking, interrupt_when,
     wal_index::{WalHeader, WalIndex},
 };
-use crate::Error;
+use crate::{Error, store::Changed};
 
 /// Table with the versions; nobody is served it.
-pub const TABLE: &str = "perigee_changes";
+const TABLE: &str = "perigee_changes";
+/// The text of that table, by which it is told from one of an application.
+pub const TABLE_SQL: &str =
+    "CREATE TABLE perigee_changes (tbl TEXT PRIMARY KEY, version INTEGER NOT NULL) WITHOUT ROWID";
+/// What a trigger of ours does, up to the name of the table.
+const COUNT: &str = " BEGIN UPDATE perigee_changes SET version = version + 1 WHERE tbl = '";
+/// Names of tables, indexes and views mean the same in upper and lower case.
+const NAMED: &str =
+    "SELECT type, sql FROM sqlite_schema WHERE type <> 'trigger' AND name = 'perigee_changes' COLLATE NOCASE";
+const TRIGGERS: &str =
+    "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND name LIKE 'perigee\\_changes\\_%' ESCAPE '\\'";
 /// How often commits of other programs are looked for, in memory that all connections share.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// What triggers are made for.
@@ -29,15 +39,6 @@ pub struct Versions {
     tables: HashMap<String, i64>,
 }
 
-/// Tables that committed transactions changed.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Changed {
-    /// These.
-    Tables(Vec<String>),
-    /// Any: the schema changed, and triggers may be gone with it.
-    Any,
-}
-
 impl Sqlite {
     /// Captures the changes of a table from now on. Its triggers are made where they are missing or not ours any more, as
     /// after `ALTER TABLE … RENAME`.
@@ -46,9 +47,11 @@ impl Sqlite {
         self.on_writer(move |writer| capture(writer, &table)).await
     }
 
-    /// Ends the capture of these tables. With the last one nothing of ours is left in the file.
-    pub async fn release(&self, tables: Vec<String>) -> Result<(), Error> {
-        self.on_writer(move |writer| release(writer, &tables)).await
+    /// Ends the capture of all tables but `kept`, also that which a process before did not end. Without any, nothing of
+    /// ours is left in the file.
+    pub async fn release(&self, kept: &[String]) -> Result<(), Error> {
+        let kept = kept.to_vec();
+        self.on_writer(move |writer| release(writer, &kept)).await
     }
 
     /// The tables that transactions changed which were committed since `versions` were read; these become those of now.
@@ -93,11 +96,20 @@ impl Sqlite {
     }
 }
 
+/// Who made the object that has the name of our table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Maker {
+    /// There is none.
+    Nobody,
+    Us,
+    /// An application: it is left alone.
+    Other,
+}
+
 /// The schema's version, then those of tables: a change of the schema in between is one after the schema's version.
 fn current(reader: &Connection) -> Result<(i64, HashMap<String, i64>), SqliteError> {
     let schema = reader.query_row("PRAGMA schema_version", [], |row| row.get(0))?;
-    let is_captured = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1";
-    if !reader.prepare_cached(is_captured)?.exists([TABLE])? {
+    if maker(reader)? != Maker::Us {
         return Ok((schema, HashMap::default()));
     }
     let mut all = reader.prepare_cached("SELECT tbl, version FROM perigee_changes")?;
@@ -105,50 +117,90 @@ fn current(reader: &Connection) -> Result<(i64, HashMap<String, i64>), SqliteErr
     Ok((schema, tables.collect::<Result<_, _>>()?))
 }
 
+fn maker(reader: &Connection) -> Result<Maker, SqliteError> {
+    let mut named = reader.prepare_cached(NAMED)?;
+    let sql = named.query_row([], |row| row.get::<_, Option<String>>(1)).optional()?;
+    Ok(match sql {
+        None => Maker::Nobody,
+        Some(sql) if sql.as_deref() == Some(TABLE_SQL) => Maker::Us,
+        Some(_) => Maker::Other,
+    })
+}
+
+/// Triggers whose name may be one of ours, and their text.
+fn triggers(reader: &Connection) -> Result<Vec<(String, String)>, SqliteError> {
+    let mut all = reader.prepare_cached(TRIGGERS)?;
+    let triggers = all.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(triggers.collect::<Result<_, _>>()?)
+}
+
+/// Whether the text of a trigger is one of ours, also after `ALTER TABLE … RENAME`.
+fn is_ours(sql: &str) -> bool {
+    sql.contains(COUNT) && sql.ends_with("'; END")
+}
+
 fn capture(writer: &Connection, table: &str) -> Result<(), SqliteError> {
     let kind = "SELECT type FROM pragma_table_list WHERE schema = 'main' AND name = ?1";
     let kind: Option<String> = writer.prepare_cached(kind)?.query_row([table], |row| row.get(0)).optional()?;
-    if kind.as_deref() != Some("table") {
-        let found = kind.map_or_else(|| "nothing of that name".to_owned(), |kind| format!("a {kind}"));
-        let text = format!("changes of {table} cannot be followed: expected a table, found {found}");
-        return Err(Error::Query(query::Error::Malformed(text)).into());
+    match kind.as_deref() {
+        Some("table") => {}
+        Some("view") => return Err(unfollowed(table, "expected a table, found a view")),
+        Some(_) => return Err(unfollowed(table, "expected a table, found a virtual table or a part of one")),
+        None => return Err(unfollowed(table, "expected a table, found nothing of that name")),
     }
-    let triggers = EVENTS.map(|event| (trigger_name(table, event), trigger(table, event)));
-    let mut installed =
-        writer.prepare_cached("SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND name = ?1 AND sql = ?2")?;
-    let mut are_missing = false;
-    for (name, sql) in &triggers {
-        are_missing |= !installed.exists(params![name, sql])?;
-    }
-    if !are_missing {
+    let wanted = EVENTS.map(|event| (trigger_name(table, event), trigger(table, event)));
+    let found = triggers(writer)?;
+    if maker(writer)? == Maker::Us && wanted.iter().all(|trigger| found.contains(trigger)) {
         return Ok(());
     }
-    writer.execute_batch(
-        "BEGIN IMMEDIATE;
-         CREATE TABLE IF NOT EXISTS perigee_changes (tbl TEXT PRIMARY KEY, version INTEGER NOT NULL) WITHOUT ROWID;",
-    )?;
+    writer.execute_batch("BEGIN IMMEDIATE")?;
+    match maker(writer)? {
+        Maker::Us => {}
+        Maker::Nobody => writer.execute_batch(TABLE_SQL)?,
+        Maker::Other => return Err(unfollowed(table, "the database has another object called perigee_changes")),
+    }
+    let found = triggers(writer)?;
     writer.execute("INSERT OR IGNORE INTO perigee_changes (tbl, version) VALUES (?1, 0)", [table])?;
-    for (name, sql) in &triggers {
-        writer.execute_batch(&format!("DROP TRIGGER IF EXISTS {}; {sql};", quoted(name)))?;
+    for (name, sql) in &wanted {
+        match found.iter().find(|(found, _)| found.eq_ignore_ascii_case(name)) {
+            Some((_, found)) if !is_ours(found) => {
+                return Err(unfollowed(table, &format!("the database has another trigger called {name}")));
+            }
+            Some((found, _)) => writer.execute_batch(&format!("DROP TRIGGER {}", quoted(found)))?,
+            None => {}
+        }
+        writer.execute_batch(sql)?;
     }
     Ok(writer.execute_batch("COMMIT")?)
 }
 
-fn release(writer: &Connection, tables: &[String]) -> Result<(), SqliteError> {
+fn unfollowed(table: &str, why: &str) -> SqliteError {
+    Error::unfollowed(table, why).into()
+}
+
+fn release(writer: &Connection, kept: &[String]) -> Result<(), SqliteError> {
+    let is_needless = || Ok::<_, SqliteError>(maker(writer)? != Maker::Us && triggers(writer)?.is_empty());
+    if is_needless()? {
+        return Ok(());
+    }
     writer.execute_batch("BEGIN IMMEDIATE")?;
-    let (_, captured) = current(writer)?;
-    for table in tables {
-        for event in EVENTS {
-            writer.execute_batch(&format!("DROP TRIGGER IF EXISTS {}", quoted(&trigger_name(table, event))))?;
-        }
-        if captured.contains_key(table) {
-            writer.execute("DELETE FROM perigee_changes WHERE tbl = ?1", [table])?;
+    let wanted = |sql: &str| kept.iter().any(|table| EVENTS.iter().any(|event| trigger(table, event) == sql));
+    // First the triggers: without their table they would fail the statements of applications.
+    let mut is_captured = false;
+    for (name, sql) in triggers(writer)?.iter().filter(|(_, sql)| is_ours(sql)) {
+        match wanted(sql) {
+            true => is_captured = true,
+            false => writer.execute_batch(&format!("DROP TRIGGER {}", quoted(name)))?,
         }
     }
-    // A trigger without its table would fail the statements of applications.
-    let others = "SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND name LIKE 'perigee\\_changes\\_%' ESCAPE '\\'";
-    if !writer.prepare(others)?.exists([])? {
-        writer.execute_batch("DROP TABLE IF EXISTS perigee_changes")?;
+    match maker(writer)? {
+        Maker::Us if !is_captured => writer.execute_batch("DROP TABLE perigee_changes")?,
+        Maker::Us => {
+            for table in current(writer)?.1.into_keys().filter(|table| !kept.contains(table)) {
+                writer.execute("DELETE FROM perigee_changes WHERE tbl = ?1", [table])?;
+            }
+        }
+        Maker::Nobody | Maker::Other => {}
     }
     Ok(writer.execute_batch("COMMIT")?)
 }
@@ -161,10 +213,7 @@ fn trigger_name(table: &str, event: &str) -> String {
 fn trigger(table: &str, event: &str) -> String {
     let (name, on, event) = (quoted(&trigger_name(table, event)), quoted(table), event.to_ascii_uppercase());
     let table = table.replace('\'', "''");
-    format!(
-        "CREATE TRIGGER {name} AFTER {event} ON {on} BEGIN \
-         UPDATE perigee_changes SET version = version + 1 WHERE tbl = '{table}'; END"
-    )
+    format!("CREATE TRIGGER {name} AFTER {event} ON {on}{COUNT}{table}'; END")
 }
 
 fn quoted(name: &str) -> String {
@@ -190,7 +239,8 @@ mod tests {
                  CREATE TABLE track (id INTEGER PRIMARY KEY, of INT REFERENCES \"it's\" ON DELETE CASCADE) WITHOUT ROWID;
                  INSERT INTO \"it's\" VALUES (1, 'a'), (2, 'b');
                  INSERT INTO track VALUES (1, 1);
-                 CREATE VIEW names AS SELECT v FROM \"it's\";",
+                 CREATE VIEW names AS SELECT v FROM \"it's\";
+                 CREATE VIRTUAL TABLE words USING fts5 (word);",
             )
             .unwrap();
         (Sqlite::existing(&path, &Tasks::default()).unwrap(), other)
@@ -275,21 +325,99 @@ mod tests {
         store.capture("track").await.unwrap();
         // The table, and three triggers for each.
         assert_eq!(objects(), 7);
-        store.release(vec!["it's".to_owned()]).await.unwrap();
+        store.release(&["track".to_owned()]).await.unwrap();
         assert_eq!(objects(), 4);
-        store.release(vec!["track".to_owned()]).await.unwrap();
+        store.release(&[]).await.unwrap();
         assert_eq!(objects(), 0);
-        store.release(vec!["track".to_owned()]).await.unwrap();
+        store.release(&[]).await.unwrap();
     }
 
     #[tokio::test]
     async fn only_tables_are_captured() {
         let folder = tempfile::tempdir().unwrap();
         let (store, _) = file(folder.path()).await;
-        for (name, found) in [("names", "a view"), ("lost", "nothing of that name")] {
+        for (name, found) in [
+            ("names", "a view"),
+            ("words", "a virtual table or a part of one"),
+            ("words_data", "a virtual table or a part of one"),
+            ("lost", "nothing of that name"),
+        ] {
             let error = store.capture(name).await.unwrap_err().to_string();
             assert_eq!(error, format!("changes of {name} cannot be followed: expected a table, found {found}"));
         }
+    }
+
+    #[tokio::test]
+    async fn what_an_application_calls_as_we_do_is_left_alone() {
+        for (kept, why) in [
+            ("CREATE TABLE Perigee_changes (mine TEXT)", "another object called perigee_changes"),
+            (
+                "CREATE TABLE perigee_changes (tbl TEXT PRIMARY KEY, version INT)",
+                "another object called perigee_changes",
+            ),
+            ("CREATE VIEW perigee_changes AS SELECT 1 AS tbl, 2 AS version", "another object called perigee_changes"),
+            (
+                "CREATE TRIGGER perigee_changes_track_UPDATE AFTER UPDATE ON track BEGIN SELECT 1; END",
+                "another trigger called perigee_changes_track_update",
+            ),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let (store, other) = file(folder.path()).await;
+            other.execute_batch(kept).unwrap();
+            let before = store.introspect().await.unwrap().schema;
+            let mut versions = Versions::default();
+            changed(&store, &mut versions).await;
+
+            let error = store.capture("track").await.unwrap_err().to_string();
+            assert_eq!(error, format!("changes of track cannot be followed: the database has {why}"));
+            assert_eq!(changed(&store, &mut versions).await, Vec::<String>::new(), "nothing was changed");
+            store.release(&[]).await.unwrap();
+            let names = "SELECT count(*) FROM sqlite_schema WHERE sql = ?1";
+            assert_eq!(other.query_row(names, [kept], |row| row.get::<_, i64>(0)).unwrap(), 1);
+            assert_eq!(store.introspect().await.unwrap().schema, before);
+            other.execute_batch("UPDATE track SET of = 1; DROP TABLE track").unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn an_application_changes_its_schema_beside_us() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, other) = file(folder.path()).await;
+        for table in ["it's", "track"] {
+            store.capture(table).await.unwrap();
+        }
+        for sql in [
+            "ALTER TABLE track ADD COLUMN more TEXT",
+            "ALTER TABLE track RENAME COLUMN more TO less",
+            "INSERT INTO track (id, less) VALUES (7, 'a')",
+            "ALTER TABLE track DROP COLUMN less",
+            "CREATE INDEX of_track ON track (of); REINDEX; VACUUM; ANALYZE",
+            "ALTER TABLE track RENAME TO song",
+            "INSERT INTO song (id) VALUES (8)",
+            "ALTER TABLE song RENAME TO \"it''s\"",
+            "UPDATE \"it''s\" SET of = 2; DELETE FROM \"it's\" WHERE id = 1",
+            "DROP TABLE \"it''s\"",
+            "INSERT INTO \"it's\" VALUES (5, 'e')",
+            "DROP VIEW names; DROP TABLE \"it's\"",
+        ] {
+            other.execute_batch(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        }
+        assert!(store.capture("track").await.is_err());
+        store.release(&[]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn triggers_of_a_table_that_is_renamed_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, other) = file(folder.path()).await;
+        for table in ["it's", "track"] {
+            store.capture(table).await.unwrap();
+        }
+        other.execute_batch("ALTER TABLE track RENAME TO song; ALTER TABLE \"it's\" RENAME TO \"it''s\"").unwrap();
+        store.release(&["it's".to_owned(), "track".to_owned()]).await.unwrap();
+        let ours = "SELECT count(*) FROM sqlite_schema WHERE name LIKE '%perigee%'";
+        assert_eq!(other.query_row(ours, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
+        other.execute_batch("INSERT INTO song VALUES (9, 1)").unwrap();
     }
 
     #[tokio::test]

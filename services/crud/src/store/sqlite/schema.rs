@@ -4,15 +4,16 @@ use query::{Abilities, Column, Equality, ForeignKey, Schema, Table, TableKind, T
 use rusqlite::{Connection, Error as DriverError, ErrorCode, Result as DriverResult};
 
 use super::{
-    SqliteError,
+    SqliteError, changes,
     equality::{self, Holder},
 };
 use crate::{Introspected, LeftOut, store::identifier};
 
-/// Tables and views, without SQLite's own and those behind virtual tables.
+/// Tables and views, without SQLite's own, those behind virtual tables and the one that counts changes.
 const TABLES: &str = "SELECT name, type, wr, strict FROM pragma_table_list \
      WHERE schema = 'main' AND type IN ('table', 'view', 'virtual') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' \
-     AND name <> 'perigee_changes' ORDER BY name";
+     AND NOT EXISTS (SELECT 1 FROM sqlite_schema AS ours WHERE ours.name = pragma_table_list.name AND ours.sql = ?1) \
+     ORDER BY name";
 
 /// A table or view as SQLite lists it.
 struct Listed {
@@ -42,7 +43,7 @@ pub fn introspect(reader: &Connection) -> Result<Introspected, SqliteError> {
 
 fn listed(reader: &Connection) -> DriverResult<Vec<Listed>> {
     let mut listed = reader.prepare_cached(TABLES)?;
-    let rows = listed.query_map([], |row| {
+    let rows = listed.query_map([changes::TABLE_SQL], |row| {
         let kind = match row.get::<_, String>(1)?.as_str() {
             "view" => TableKind::View,
             "virtual" => TableKind::Virtual,
