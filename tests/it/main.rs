@@ -22,6 +22,7 @@ macro_rules! scenarios {
 mod bad_input;
 mod budgets;
 mod cases;
+mod changes;
 mod echo;
 mod init;
 mod introspection;

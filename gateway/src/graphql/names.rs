@@ -152,13 +152,9 @@ impl Names {
         &self.project.databases[self.tables[table].database].id
     }
 
-    /// Whether the changes of the table at an index can be followed.
+    /// Whether the changes of the table at an index can be followed, as far as that shows in the schema.
     pub fn is_live(&self, table: usize) -> bool {
-        let database = &self.project.databases[self.tables[table].database];
-        match database.engine {
-            Engine::Sqlite => self.stored(table).kind == TableKind::Table,
-            Engine::Postgres => false,
-        }
+        self.stored(table).kind == TableKind::Table
     }
 
     /// The target of a root field without a directive.
