@@ -57,6 +57,11 @@ impl Request {
         Self::of_members(Object(members))
     }
 
+    /// Approximate bytes of memory that it takes.
+    pub fn memory_bytes(&self) -> usize {
+        self.query.len() + self.operation.as_ref().map_or(0, String::len) + self.variables.memory_bytes()
+    }
+
     /// Takes the members of a request.
     pub fn of_members(members: Object) -> Result<Self, Fault> {
         let (mut query, mut operation, mut variables) = (None, None, Object::default());

@@ -159,6 +159,17 @@ struct Connection {
     incomplete: Incomplete,
 }
 
+/// Limits of a connection whose messages have `most` bytes.
+fn transport(most: usize) -> WebSocketConfig {
+    // Every ping has the socket write a pong: what the client does not take of them is bounded.
+    WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(0)
+        .max_write_buffer_size(outgoing::WRITE_BUFFER)
+        .max_message_size(Some(most))
+        .max_frame_size(Some(most))
+}
+
 /// The operations of a connection that have not ended.
 #[derive(Default)]
 struct RunningOperations {
@@ -182,12 +193,7 @@ impl Connection {
         let Ok(upgraded) = upgraded.await else { return };
         let reads = BoundedReads::new(TokioIo::new(upgraded), self.service.large_messages().clone(), time);
         self.incomplete = reads.incomplete();
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER)
-            .write_buffer_size(0)
-            .max_message_size(Some(most))
-            .max_frame_size(Some(most));
-        let socket = WebSocketStream::from_raw_socket(reads, Role::Server, Some(config)).await;
+        let socket = WebSocketStream::from_raw_socket(reads, Role::Server, Some(transport(most))).await;
         Box::pin(self.run(socket)).await;
     }
 
@@ -352,7 +358,7 @@ impl Connection {
     fn hold(&mut self, request: &Request) -> Result<Hold, Fault> {
         self.running.drop_ended();
         let Some(quota) = &self.quota else { return Err(error::bad_request("the connection is not acknowledged")) };
-        quota.hold(request.query.len() + request.variables.memory_bytes())
+        quota.hold(request.memory_bytes())
     }
 
     fn start(&mut self, id: String, request: Request, hold: Hold, outgoing: &Outgoing) {
@@ -461,6 +467,11 @@ mod tests {
             self.connection.received(message, &self.outgoing).await.expect("the client has not left")
         }
 
+        async fn begin(&mut self) {
+            assert_eq!(self.send(r#"{"type": "connection_init"}"#).await, Ok(()));
+            assert_eq!(self.reply()["type"], "connection_ack");
+        }
+
         fn reply(&mut self) -> Value {
             let Ok(Message::Text(text)) = self.queued.replies.try_recv() else { panic!("no reply") };
             serde_json::from_str(&text).expect("a reply is JSON")
@@ -533,15 +544,18 @@ mod tests {
 
     #[tokio::test]
     async fn requests_that_wait_for_a_slow_client_are_bounded() {
+        for member in [r#""variables": {"a": "X"}"#, r#""operationName": "X""#] {
+            requests_are_bounded(&member.replace('X', &"x".repeat(60_000))).await;
+        }
+    }
+
+    async fn requests_are_bounded(member: &str) {
         let config = Config { socket_bytes: 100_000, ..Config::default() };
         let mut client = Client::new(config).await;
-        assert_eq!(client.send(r#"{"type": "connection_init"}"#).await, Ok(()));
-        assert_eq!(client.reply()["type"], "connection_ack");
+        client.begin().await;
         let subscribe = |id: usize| {
-            let text = "x".repeat(60_000);
-            format!(
-                r#"{{"type": "subscribe", "id": "{id}", "payload": {{"query": "{{ album {{ title }} }}", "variables": {{"a": "{text}"}}}}}}"#
-            )
+            let query = r#""query": "{ album { title } }""#;
+            format!(r#"{{"type": "subscribe", "id": "{id}", "payload": {{{query}, {member}}}}}"#)
         };
         assert_eq!(client.send(&subscribe(1)).await, Ok(()));
         assert_eq!(client.send(&subscribe(2)).await, Ok(()));
@@ -554,6 +568,26 @@ mod tests {
         client.connection.running.ends.next().await.expect("the first has ended");
         assert_eq!(client.send(&subscribe(2)).await, Ok(()));
         assert!(client.queued.replies.try_recv().is_err(), "there is room again");
+    }
+
+    #[tokio::test]
+    async fn errors_that_clients_do_not_take_count_as_answers_do() {
+        let mut client = Client::new(Config { unsent_bytes: 100_000, ..Config::default() }).await;
+        client.begin().await;
+        // The path of an error has the keys of the request.
+        let key = "k".repeat(80_000);
+        for id in 1..=2 {
+            let payload = format!(r#"{{"query": "{{ {key}: album {{ lost }} }}"}}"#);
+            let text = format!(r#"{{"type": "subscribe", "id": "{id}", "payload": {payload}}}"#);
+            assert_eq!(client.send(&text).await, Ok(()));
+            client.connection.running.ends.next().await.expect("it ends");
+        }
+        let errors = client.queued.messages();
+        assert_eq!(errors.len(), 2);
+        let error = |index: usize| &errors[index]["payload"][0];
+        assert_eq!((&errors[0]["type"], &error(0)["path"][0]), (&Value::from("error"), &Value::from(key)));
+        assert_eq!((&errors[1]["type"], &errors[1]["id"]), (&Value::from("error"), &Value::from("2")));
+        assert_eq!(error(1)["extensions"]["code"], "UNAVAILABLE", "there is no room for another as large");
     }
 
     #[tokio::test]

@@ -67,24 +67,29 @@ impl Operations {
             RequestOutcome::Subscribed(names, plan) => {
                 let bytes = plan.reads.iter().map(Read::memory_bytes).sum();
                 if let Err(fault) = self.hold.resize(bytes) {
-                    return slot.send_small(ServerMessage::Error { id, errors: &errors(&fault, &caller.call) });
+                    let errors = errors(&fault, &caller.call);
+                    let text = ServerMessage::Error { id, errors: &errors }.into_text();
+                    return drop(deliver(id, slot, text, &caller.call).await);
                 }
                 drop(slot);
                 Box::pin(self.live(id, &names, plan)).await;
             }
-            RequestOutcome::Answered(answer) => match response::error_list(&answer) {
-                Some(errors) => slot.send_small(ServerMessage::Error { id, errors }),
-                None => self.answer(id, slot, &answer, &caller.call).await,
-            },
+            RequestOutcome::Answered(answer) => self.answer(id, slot, answer, &caller.call).await,
         }
     }
 
     /// Sends the answer to a query or a mutation.
-    async fn answer(&self, id: &str, slot: AnswerSlot, answer: &[u8], call: &Call) {
-        if let Err((slot, fault)) = slot.send(ServerMessage::Next { id, result: answer }).await {
-            return slot.send_small(ServerMessage::Error { id, errors: &errors(&fault, call) });
+    async fn answer(&self, id: &str, slot: AnswerSlot, answer: Vec<u8>, call: &Call) {
+        let (text, is_error) = match response::error_list(&answer) {
+            Some(errors) => (ServerMessage::Error { id, errors }.into_text(), true),
+            None => (ServerMessage::Next { id, result: &answer }.into_text(), false),
+        };
+        // It may wait for a slow client: once in memory is enough.
+        drop(answer);
+        if deliver(id, slot, text, call).await == Delivery::Refused || is_error {
+            return;
         }
-        self.send(ServerMessage::Complete { id }).await;
+        self.send(id, ServerMessage::Complete { id }, call).await;
     }
 
     fn caller(&mut self) -> Caller {
@@ -95,9 +100,10 @@ impl Operations {
         Caller { call, token: self.token.borrow_and_update().clone() }
     }
 
-    async fn send(&self, message: ServerMessage<'_>) {
+    async fn send(&self, id: &str, message: ServerMessage<'_>, call: &Call) {
+        let text = message.into_text();
         if let Some(slot) = self.outgoing.slot().await {
-            slot.send_small(message);
+            deliver(id, slot, text, call).await;
         }
     }
 
@@ -160,7 +166,28 @@ impl Operations {
         let responder = Responder { service: &self.service, caller, media: Media::Graphql };
         let answer = bytes(responder.fail(plan, fault, "read")).await;
         let errors = response::error_list(&answer).unwrap_or(b"[]");
-        self.send(ServerMessage::Error { id, errors }).await;
+        self.send(id, ServerMessage::Error { id, errors }, &caller.call).await;
+    }
+}
+
+/// What became of a message.
+#[derive(Debug, PartialEq, Eq)]
+enum Delivery {
+    /// It is queued.
+    Queued,
+    /// There is no room for it: an error that says so is queued, and the operation has ended.
+    Refused,
+}
+
+/// Queues a message of the operation `id`, which counts as an answer that its client has not taken, an error too: it can
+/// be as large as the request.
+async fn deliver(id: &str, slot: AnswerSlot, text: Vec<u8>, call: &Call) -> Delivery {
+    match slot.send(text).await {
+        Ok(()) => Delivery::Queued,
+        Err((slot, fault)) => {
+            slot.refuse(ServerMessage::Error { id, errors: &errors(&fault, call) }.into_text());
+            Delivery::Refused
+        }
     }
 }
 

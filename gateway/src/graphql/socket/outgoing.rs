@@ -24,6 +24,9 @@ const ANSWERS_MAX: usize = 4;
 const REPLIES_MAX: usize = 64;
 /// Bytes of a frame: no more of a message is copied at a time, so that one that is large leaves no large buffer behind.
 const FRAME_BYTES: usize = 16 * 1024;
+/// Bytes that a connection buffers for its client: a frame, or pongs, of which only the last counts once it is full.
+/// Source: RFC 6455, section 5.5.3.
+pub const WRITE_BUFFER: usize = FRAME_BYTES + 4 * 1024;
 
 /// Ends of the queues to the client. Clones are of the same queues.
 #[derive(Clone)]
@@ -78,6 +81,15 @@ pub fn queues(budget: SendBudget, progress: SocketProgress, room_bytes: usize) -
     (Outgoing { answers, replies, room, room_bytes, budget, progress }, queued)
 }
 
+#[cfg(test)]
+impl Queued {
+    /// Takes the messages of operations that wait.
+    pub fn messages(&mut self) -> Vec<serde_json::Value> {
+        let answers = std::iter::from_fn(|| self.answers.try_recv().ok());
+        answers.map(|answer| serde_json::from_slice(&answer.text).expect("a message is JSON")).collect()
+    }
+}
+
 impl Outgoing {
     /// Waits for room for an answer; `None` where the socket is closed.
     pub async fn slot(&self) -> Option<AnswerSlot> {
@@ -101,10 +113,9 @@ impl Outgoing {
 }
 
 impl AnswerSlot {
-    /// Queues an answer that was asked for once, as soon as there is room for its bytes. Errors: `UNAVAILABLE`, with the
+    /// Queues a message that was asked for once, as soon as there is room for its bytes. Errors: `UNAVAILABLE`, with the
     /// slot for the error.
-    pub async fn send(self, message: ServerMessage<'_>) -> Result<(), (Self, Fault)> {
-        let text = message.into_text();
+    pub async fn send(self, text: Vec<u8>) -> Result<(), (Self, Fault)> {
         let counted = match self.outgoing.budget.queue(text.len(), &self.outgoing.progress) {
             Ok(counted) => counted,
             Err(fault) => return Err((self, fault)),
@@ -114,9 +125,9 @@ impl AnswerSlot {
         Ok(())
     }
 
-    /// Queues a small message whatever else waits.
-    pub fn send_small(self, message: ServerMessage<'_>) {
-        self.place.send(QueuedAnswer { text: message.into_text().into(), _counted: None, _room: None });
+    /// Queues the error that takes the place of a message without room, whatever else waits: it is small.
+    pub fn refuse(self, text: Vec<u8>) {
+        self.place.send(QueuedAnswer { text: text.into(), _counted: None, _room: None });
     }
 
     /// Queues an answer of a live query, which can be asked for again.
@@ -146,8 +157,7 @@ async fn write_all<S: Sink<Message> + Unpin>(mut sink: Pin<&mut S>, queued: &mut
             biased;
             Some(reply) = queued.replies.recv() => {
                 let is_last = matches!(reply, Message::Close(_));
-                let is_sent = tokio::time::timeout(timeout, sink.send(reply)).await.is_ok_and(|sent| sent.is_ok());
-                if is_last || !is_sent {
+                if !send(sink.as_mut(), reply, timeout).await || is_last {
                     return;
                 }
                 continue;
@@ -158,12 +168,22 @@ async fn write_all<S: Sink<Message> + Unpin>(mut sink: Pin<&mut S>, queued: &mut
         for (opcode, piece, is_last) in frames(&answer.text) {
             let size = piece.len();
             let frame = Message::Frame(Frame::message(piece, OpCode::Data(opcode), is_last));
-            if !tokio::time::timeout(timeout, sink.send(frame)).await.is_ok_and(|sent| sent.is_ok()) {
+            if !send(sink.as_mut(), frame, timeout).await {
                 return;
             }
             queued.progress.add(size);
         }
     }
+}
+
+/// Whether the client takes a message in time. What is buffered before it, such as pongs, leaves it no room until it is
+/// taken.
+async fn send<S: Sink<Message> + Unpin>(mut sink: Pin<&mut S>, message: Message, timeout: Duration) -> bool {
+    let sent = async {
+        sink.flush().await?;
+        sink.send(message).await
+    };
+    tokio::time::timeout(timeout, sent).await.is_ok_and(|sent| sent.is_ok())
 }
 
 /// The frames of a message.
@@ -178,8 +198,11 @@ fn frames(text: &Bytes) -> impl Iterator<Item = (Data, Bytes, bool)> + '_ {
 
 #[cfg(test)]
 mod tests {
-    use futures::FutureExt;
+    use futures::{FutureExt, StreamExt};
     use mesh::{listener::Connection, telemetry::Metrics};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio_tungstenite::WebSocketStream;
+    use tungstenite::protocol::Role;
 
     use super::*;
 
@@ -234,10 +257,11 @@ mod tests {
         slot(&one).await.offer(next(&answer)).expect("there is room");
         let refused = slot(&other).await.offer(next(&answer)).expect_err("there is none");
         assert!(matches!(refused, Overflow::Node(_)), "{refused:?}");
-        let (slot, fault) = slot(&other).await.send(next(&answer)).await.map(|()| "sent").expect_err("there is none");
+        let text = || next(&answer).into_text();
+        let (slot, fault) = slot(&other).await.send(text()).await.map(|()| "sent").expect_err("there is none");
         assert_eq!(fault.code, mesh::Code::Unavailable);
         drop(queued.answers.recv().await);
-        assert!(slot.send(next(&answer)).await.is_ok());
+        assert!(slot.send(text()).await.is_ok());
     }
 
     #[tokio::test]
@@ -261,6 +285,39 @@ mod tests {
         assert!(writing.as_mut().now_or_never().is_none(), "nobody takes it");
         outgoing.progress.connection().cut();
         writing.await;
+    }
+
+    /// A ping of a client, with a payload of 125 bytes.
+    fn ping() -> Vec<u8> {
+        let mut frame = vec![0x89, 0x80 | 125, 0, 0, 0, 0];
+        frame.resize(6 + 125, b'p');
+        frame
+    }
+
+    #[tokio::test]
+    async fn pongs_that_a_client_does_not_take_are_bounded_and_answers_find_room_beside_them() {
+        const PIPE: usize = 1024;
+        let (mut client, server) = tokio::io::duplex(PIPE);
+        let config = super::super::transport(ANSWER);
+        let mut socket = WebSocketStream::from_raw_socket(server, Role::Server, Some(config)).await;
+        for _ in 0..2000 {
+            client.write_all(&ping()).await.expect("it fits");
+            assert!(matches!(socket.next().await, Some(Ok(Message::Ping(_)))));
+        }
+        let (outgoing, queued) = open(usize::MAX, usize::MAX);
+        let answer = vec![b'1'; ANSWER];
+        let text = next(&answer).into_text();
+        slot(&outgoing).await.offer(next(&answer)).expect("there is room");
+        drop(outgoing);
+        let mut taken = Vec::new();
+        let writing = async {
+            write(socket, queued, Duration::from_secs(60)).await;
+        };
+        tokio::join!(writing, async { client.read_to_end(&mut taken).await.expect("the socket is closed at the end") });
+        let frames = text.len().div_ceil(FRAME_BYTES);
+        let pongs = taken.len() - text.len() - frames * 4;
+        assert!(pongs <= PIPE + WRITE_BUFFER + 127, "{pongs}");
+        assert!(taken.ends_with(&text[text.len() / FRAME_BYTES * FRAME_BYTES..]), "the answer comes after them");
     }
 
     #[test]
