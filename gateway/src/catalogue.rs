@@ -145,6 +145,7 @@ struct Shared {
     mesh: Mesh,
     entries: ArcSwap<HashMap<String, Arc<ProjectEntry>>>,
     versions: AtomicU64,
+    changes: watch::Sender<()>,
 }
 
 /// Cache entry of one project: its current snapshot and the state of its refreshes.
@@ -161,7 +162,8 @@ struct ProjectEntry {
 impl Catalogue {
     /// A catalogue of the projects of `current`, followed in the background from now on.
     pub fn start(mesh: Mesh, current: Current, tasks: &Tasks) -> Self {
-        let shared = Shared { mesh, entries: ArcSwap::default(), versions: AtomicU64::new(1) };
+        let (entries, versions, changes) = (ArcSwap::default(), AtomicU64::new(1), watch::Sender::default());
+        let shared = Shared { mesh, entries, versions, changes };
         let catalogue = Self { shared: Arc::new(shared) };
         follow::start(catalogue.clone(), current, tasks);
         catalogue
@@ -177,6 +179,11 @@ impl Catalogue {
     /// The project called `id`, as far as its resources say.
     pub(crate) fn settings(&self, id: &str) -> Option<Arc<Project>> {
         self.shared.entries.load().get(id).map(|entry| entry.now.load_full())
+    }
+
+    /// Told when a project is added, changed or removed, or what a database of it holds.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.shared.changes.subscribe()
     }
 
     /// All projects as far as their resources say, ordered by their ids.
@@ -250,7 +257,7 @@ impl Catalogue {
             let Described { id, version, schema, .. } = database;
             found.insert(id.clone(), Database { id: id.into(), engine, schema, version, is_opening });
         }
-        entry.now.rcu(|now| {
+        let before = entry.now.rcu(|now| {
             // Where the resources here say another engine, crud knows better: it has the database open.
             let of = |known: &Database| match found.get(&*known.id) {
                 // One that cannot be reached now keeps what it held before.
@@ -263,6 +270,9 @@ impl Catalogue {
             }
             Arc::new(Project { databases, version: self.next_version(), ..Project::clone(now) })
         });
+        if before.version != entry.now.load().version {
+            self.shared.changes.send_replace(());
+        }
     }
 
     fn next_version(&self) -> u64 {

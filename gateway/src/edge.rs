@@ -11,11 +11,14 @@ use futures::future::try_join_all;
 use mesh::{Call, Code, Fault, Mesh, fault::answer_too_large};
 use proto::{
     Links,
-    auth::{Access, AuthorizeRequest, AuthorizeResponse, ReachableRequest, ReachableResponse, TableAccess},
+    auth::{
+        Access, AuthorizeRequest, AuthorizeResponse, ReachableRequest, ReachableResponse, RuleRelations, TableAccess,
+    },
     crud::{Answer, ReadRequest, WriteRequest},
     grant::Grant,
 };
 use query::{Mutation, Read, visit_mutation_accesses, visit_read_accesses};
+use tokio::sync::watch;
 
 use crate::catalogue::{Catalogue, KnownProject, Project, ProjectRef};
 
@@ -114,6 +117,11 @@ impl Edge {
     /// The project called `id` as its resources say, without any waiting.
     pub(crate) fn settings(&self, id: &str) -> Option<Arc<Project>> {
         self.catalogue.settings(id)
+    }
+
+    /// Told when a project is added, changed or removed, or what a database of it holds.
+    pub(crate) fn project_changes(&self) -> watch::Receiver<()> {
+        self.catalogue.changes()
     }
 
     /// All projects as their resources say, ordered by their ids.
@@ -282,7 +290,7 @@ impl Edge {
         name: &str,
     ) -> Result<Authorized, Fault> {
         let wanted = requested.accesses.len();
-        let AuthorizeResponse { grants, token_expires_ms } =
+        let AuthorizeResponse { grants, token_expires_ms, relations } =
             match self.grants(caller, project, requested.accesses).await {
                 Ok(granted) => granted,
                 Err(fault) => {
@@ -299,7 +307,7 @@ impl Edge {
             let cause = format!("{} grants for {wanted} accesses", grants.len());
             return Err(Fault::internal("the request could not be authorised", cause));
         }
-        Ok(Authorized { grants, counts: requested.counts, token_expires_ms })
+        Ok(Authorized { grants, counts: requested.counts, token_expires_ms, relations })
     }
 
     /// What the caller could ever be allowed in `project`.
@@ -360,6 +368,8 @@ pub(crate) struct Authorized {
     counts: Vec<usize>,
     /// [`AuthorizeResponse::token_expires_ms`].
     pub token_expires_ms: Option<i64>,
+    /// [`AuthorizeResponse::relations`].
+    pub relations: Vec<RuleRelations>,
 }
 
 /// Accesses to authorize, and how many each operation takes.

@@ -1,14 +1,16 @@
 //! Live queries: reads that are answered again whenever their answer may differ.
 //!
 //! A live query is a read like any other, with its grants: it is asked again after commits that changed a table it
-//! accesses, when other rules come into force, when its token is renewed and when it expires. Nothing is asked while
-//! nothing happens.
+//! accesses or that a rule of it looks at, when other rules or settings of the project come into force, when its token is
+//! renewed and when it expires. Nothing is asked while nothing happens.
 
+mod dependencies;
 mod feed;
 mod quota;
+mod retry;
+mod turns;
 
 use std::{
-    collections::BTreeSet,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -18,13 +20,16 @@ use mesh::{
     Call, Code, Fault, Mesh, Tasks,
     telemetry::{Gauge, LiveReads},
 };
-use query::{Read, read_accesses};
-use tokio::{
-    sync::{Semaphore, watch},
-    time::Instant,
-};
+use proto::auth::RuleRelations;
+use query::Read;
+use tokio::{sync::watch, time::Instant};
 
-use self::feed::{FeedState, Feeds, Source};
+use self::{
+    dependencies::Dependencies,
+    feed::{FeedState, Feeds},
+    retry::Retries,
+    turns::{CallerTurns, ReadTurns},
+};
 use crate::{
     catalogue::Project,
     config::Config,
@@ -35,13 +40,9 @@ pub use self::quota::{CallerId, Hold, Quotas, SocketQuota};
 
 /// Least time between two reads of one live query: what is committed meanwhile is one change to it.
 const READ_INTERVAL_MIN: Duration = Duration::from_millis(50);
-/// Reads of live queries at once; more wait.
-const READS_MAX: usize = 64;
 /// Back-off after a read that nobody could answer; doubles up to [`RETRY_MAX`].
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
-/// How long a live query waits for a part of the mesh that does not answer.
-const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The live queries of a gateway.
 pub struct LiveQueries {
@@ -51,10 +52,21 @@ pub struct LiveQueries {
 struct LiveShared {
     edge: Edge,
     feeds: Feeds,
-    turns: Semaphore,
+    turns: ReadTurns,
     config: Config,
     open: Gauge,
     reads: LiveReads,
+}
+
+/// Whom a live query is for.
+#[derive(Debug, Clone)]
+pub struct Subscriber {
+    /// The caller with whom it shares turns to read.
+    pub caller: CallerId,
+    /// The id of the request that began it.
+    pub request_id: Arc<str>,
+    /// Its token, whenever it is renewed.
+    pub token: watch::Receiver<Arc<str>>,
 }
 
 /// A live query. Dropped, it ends.
@@ -64,61 +76,68 @@ pub struct LiveQuery {
     reads: Arc<dyn AsRef<[Read]> + Send + Sync>,
     request_id: Arc<str>,
     token: watch::Receiver<Arc<str>>,
-    tables: BTreeSet<Source>,
+    turns: CallerTurns,
+    /// Told when a project is another.
+    projects: watch::Receiver<()>,
+    /// One for each source of its dependencies, in their order.
     feeds: Vec<watch::Receiver<FeedState>>,
-    /// Version of the project by which its tables are known.
+    /// What its feeds follow, by a version of the project and what rules looked at then.
+    dependencies: Dependencies,
     version: u64,
+    relations: Vec<RuleRelations>,
     expires: Option<Instant>,
-    /// Hash of the last answer.
+    /// Hash of the last answer that was delivered.
     last: Option<blake3::Hash>,
+    /// Hash of the answer that is to be delivered.
+    next: Option<blake3::Hash>,
     last_read: Option<Instant>,
-    failing: Option<Failing>,
-}
-
-/// A read that could not be answered, and is retried.
-struct Failing {
-    since: Instant,
-    wait: Duration,
-    retry: Instant,
+    retries: Retries,
+    /// When a read that failed is tried again.
+    retry: Option<Instant>,
 }
 
 impl LiveQueries {
     /// Live queries by `edge`, each read of which is a request within the limits of `config`.
     pub(crate) fn new(edge: Edge, mesh: Mesh, config: Config, tasks: Tasks) -> Self {
         let (open, reads) = (mesh.metrics().load().live_queries.clone(), mesh.metrics().live_reads());
-        let turns = Semaphore::new(READS_MAX);
-        let shared = LiveShared { edge, feeds: Feeds::new(mesh, tasks), turns, config, open, reads };
-        Self { shared: Arc::new(shared) }
+        let (feeds, turns) = (Feeds::new(mesh, tasks), ReadTurns::default());
+        Self { shared: Arc::new(LiveShared { edge, feeds, turns, config, open, reads }) }
     }
 
-    /// Begins a live query of `reads` by the bearer of `token`, once that is authorised: nothing is set up for a caller
-    /// who may not read.
+    /// Begins a live query of `reads` for `subscriber`, once that is authorised: nothing is set up for a caller who may
+    /// not read.
     pub(crate) async fn begin(
         &self,
         project: &Project,
         reads: Arc<dyn AsRef<[Read]> + Send + Sync>,
-        request_id: Arc<str>,
-        mut token: watch::Receiver<Arc<str>>,
+        subscriber: Subscriber,
     ) -> Result<LiveQuery, Fault> {
+        let Subscriber { caller, request_id, mut token } = subscriber;
         let shared = self.shared.clone();
+        let turns = shared.turns.of(caller);
         let caller = shared.caller(project, &request_id, token.borrow_and_update().clone());
         let authorized = shared.edge.authorize_reads(&caller, project, (*reads).as_ref()).await?;
         shared.open.inc();
         let mut live = LiveQuery {
-            shared,
             project: project.id.clone(),
             reads,
             request_id,
             token,
-            tables: BTreeSet::new(),
+            turns,
+            projects: shared.edge.project_changes(),
             feeds: Vec::new(),
+            dependencies: Dependencies::default(),
             version: project.version,
+            relations: Vec::new(),
             expires: expires(&authorized),
             last: None,
+            next: None,
             last_read: None,
-            failing: None,
+            retries: Retries::new(RETRY_FIRST, RETRY_MAX),
+            retry: None,
+            shared,
         };
-        live.listen(project).await?;
+        live.listen(project, authorized.relations).await?;
         Ok(live)
     }
 }
@@ -134,8 +153,8 @@ impl LiveQuery {
     /// Waits until the answer may differ from the last one; at first it may. Cancel safe.
     pub async fn changed(&mut self) {
         let Some(last_read) = self.last_read else { return };
-        if let Some(failing) = &self.failing {
-            return tokio::time::sleep_until(failing.retry).await;
+        if let Some(retry) = self.retry {
+            return tokio::time::sleep_until(retry).await;
         }
         let expires = self.expires;
         let expired = async {
@@ -144,10 +163,22 @@ impl LiveQuery {
                 None => std::future::pending().await,
             }
         };
+        let (edge, project, version) = (&self.shared.edge, &self.project, self.version);
+        let is_other = || edge.settings(project).is_none_or(|project| project.version != version);
+        let projects = &mut self.projects;
+        let project_changed = async {
+            while !is_other() {
+                if projects.changed().await.is_err() {
+                    // The catalogue is gone with the node.
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
         let feeds = select_all(self.feeds.iter_mut().map(|feed| Box::pin(feed.changed())));
         tokio::select! {
             // A feed that is gone fails the next read.
             _ = feeds => {}
+            () = project_changed => {}
             // Nobody can renew the token any more: the socket ends.
             Ok(()) = self.token.changed() => {}
             () = expired => {}
@@ -161,15 +192,24 @@ impl LiveQuery {
     ///
     /// An error ends the live query.
     pub async fn read(&mut self) -> Result<Option<Vec<ReadResult>>, ReadFault> {
+        // Seen before the read: a change that comes later is read again.
+        for (source, feed) in self.dependencies.sources.iter().zip(&mut self.feeds) {
+            // It was tried again for long enough.
+            if let FeedState::Failed(fault) = &*feed.borrow_and_update() {
+                return Err(self.dependencies.disclosed(source, fault.clone()).into());
+            }
+        }
         let is_expired = self.expires.is_some_and(|expires| Instant::now() >= expires);
         let read = self.read_now().await;
         self.last_read = Some(Instant::now());
         match read {
             Ok(answers) => {
                 let hash = Some(hash(&answers));
-                let is_same = std::mem::replace(&mut self.last, hash) == hash;
+                let is_same = self.last == hash;
                 if is_same {
-                    self.failing = None;
+                    self.succeeded();
+                } else {
+                    self.next = hash;
                 }
                 let counter = if is_same { &self.shared.reads.same } else { &self.shared.reads.changed };
                 counter.inc();
@@ -184,40 +224,39 @@ impl LiveQuery {
 
     /// The answer of the last read is on its way.
     pub fn delivered(&mut self) {
-        self.failing = None;
+        self.last = self.next.take();
+        self.succeeded();
     }
 
     /// The answer of the last read was dropped: it is asked for again at once.
     pub fn dropped(&mut self) {
-        (self.last, self.last_read, self.failing) = (None, None, None);
+        self.last_read = None;
+        self.succeeded();
     }
 
     /// The answer of the last read cannot be sent now: it is asked for again a while later. An error ends the live query.
     pub fn postponed(&mut self, fault: Fault) -> Result<(), Fault> {
-        self.last = None;
         Ok(self.failed(fault.into(), false)?)
     }
 
+    fn succeeded(&mut self) {
+        self.retries.succeeded();
+        self.retry = None;
+    }
+
     async fn read_now(&mut self) -> Result<Vec<ReadResult>, ReadFault> {
-        // Seen before the read: a change that comes later is read again.
-        for feed in &mut self.feeds {
-            if let FeedState::Failed(fault) = &*feed.borrow_and_update() {
-                return Err(fault.clone().into());
-            }
-        }
         let token = self.token.borrow_and_update().clone();
         let shared = self.shared.clone();
-        let _turn = shared.turns.acquire().await.expect("nobody closes the semaphore");
+        let _turn = self.turns.next().await;
         let caller = Caller { call: Call::begin(Some(&self.request_id), None, Some(shared.config.time)), token };
         let project = shared.edge.project(&caller, (&*self.project).into()).await?;
         let caller = shared.caller(&project, &self.request_id, caller.token);
         let reads = (*self.reads).as_ref();
-        let authorized = shared.edge.authorize_reads(&caller, &project, reads).await?;
+        let mut authorized = shared.edge.authorize_reads(&caller, &project, reads).await?;
         self.expires = expires(&authorized);
-        if project.version != self.version {
-            // A relation may lead to another table now.
-            self.listen(&project).await?;
-            self.version = project.version;
+        // A relation may lead to another table now, or a rule looks at another.
+        if project.version != self.version || authorized.relations != self.relations {
+            self.listen(&project, std::mem::take(&mut authorized.relations)).await?;
         }
         let reads = (*self.reads).as_ref().to_vec();
         shared.edge.read_authorized(&caller, &project, reads, authorized).await
@@ -229,43 +268,30 @@ impl LiveQuery {
         if is_expired && fault.code == Code::Unauthenticated {
             return Err(Fault::new(Code::TokenExpired, "the token has expired").into());
         }
-        let now = Instant::now();
-        let (since, wait) = match &self.failing {
-            Some(failing) => (failing.since, (failing.wait * 2).min(RETRY_MAX)),
-            None => (now, RETRY_FIRST),
-        };
         let may_pass = matches!(fault.code, Code::Unavailable | Code::Deadline);
-        if !may_pass || now.duration_since(since) >= RETRY_TIMEOUT {
-            return Err(failure);
-        }
-        self.failing = Some(Failing { since, wait, retry: now + wait });
+        let Some(wait) = may_pass.then(|| self.retries.failed()).flatten() else { return Err(failure) };
+        self.retry = Some(Instant::now() + wait);
         Ok(())
     }
 
-    /// Listens to the rules and to the tables that the reads access, from before it returns.
-    async fn listen(&mut self, project: &Project) -> Result<(), Fault> {
-        let mut tables = BTreeSet::from([Source::Rules]);
-        for read in (*self.reads).as_ref() {
-            let accesses = read_accesses(project.schema(&read.database)?, read).map_err(Fault::from)?;
-            tables.extend(accesses.into_iter().map(|access| Source::Table {
-                project: project.id.as_ref().to_owned(),
-                database: read.database.clone(),
-                table: access.table.to_owned(),
-            }));
+    /// Listens to the rules and to the tables that the reads access or that their rules look at, from before it returns.
+    async fn listen(&mut self, project: &Project, relations: Vec<RuleRelations>) -> Result<(), Fault> {
+        let dependencies = Dependencies::of(project, (*self.reads).as_ref(), &relations)?;
+        if dependencies != self.dependencies {
+            let sources = dependencies.sources.iter();
+            let mut feeds: Vec<_> = sources.map(|source| (source, self.shared.feeds.listen(source))).collect();
+            let are_live = async {
+                for (source, feed) in &mut feeds {
+                    feed::live(feed).await.map_err(|fault| dependencies.disclosed(source, fault))?;
+                }
+                Ok::<(), Fault>(())
+            };
+            let late = |_| Fault::new(Code::Unavailable, "the changes of the tables cannot be followed now");
+            tokio::time::timeout(self.shared.config.time(&project.spec), are_live).await.map_err(late)??;
+            self.feeds = feeds.into_iter().map(|(_, feed)| feed).collect();
+            self.dependencies = dependencies;
         }
-        if tables == self.tables {
-            return Ok(());
-        }
-        let mut feeds: Vec<_> = tables.iter().map(|source| self.shared.feeds.listen(source)).collect();
-        let are_live = async {
-            for feed in &mut feeds {
-                feed::live(feed).await?;
-            }
-            Ok::<(), Fault>(())
-        };
-        let late = |_| Fault::new(Code::Unavailable, "the changes of the tables cannot be followed now");
-        tokio::time::timeout(self.shared.config.time(&project.spec), are_live).await.map_err(late)??;
-        (self.tables, self.feeds) = (tables, feeds);
+        (self.version, self.relations) = (project.version, relations);
         Ok(())
     }
 }

@@ -63,7 +63,21 @@ pub struct AuthorizeResponse {
     /// Milliseconds since the Unix epoch from which the token is no longer valid; `None` where it does not expire, or
     /// was not looked at.
     pub token_expires_ms: Option<i64>,
+    /// For each access whose rule looks at other tables: how it reaches them.
+    pub relations: Vec<RuleRelations>,
 }
+
+/// What a rule looks at besides its own table; the same for every request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RuleRelations {
+    /// The index of the access.
+    pub access: usize,
+    /// How the tables are reached.
+    pub paths: Arc<[RelationPath]>,
+}
+
+/// Names of relations that lead from a table to another, one after the other.
+pub type RelationPath = Vec<String>;
 
 /// The caller whose reach is asked about.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -178,16 +192,32 @@ impl Carried for AuthorizeResponse {
 
     fn into_wire(self) -> wire::AuthorizeResponse {
         let token_expires_ms = self.token_expires_ms.unwrap_or_default();
-        wire::AuthorizeResponse { grants: each(self.grants), token_expires_ms }
+        let relations = each(self.relations);
+        wire::AuthorizeResponse { grants: each(self.grants), token_expires_ms, relations }
     }
 
     fn from_wire(wire: wire::AuthorizeResponse) -> Result<Self, Status> {
         let token_expires_ms = (wire.token_expires_ms != 0).then_some(wire.token_expires_ms);
-        Ok(Self { grants: each(wire.grants), token_expires_ms })
+        Ok(Self { grants: each(wire.grants), token_expires_ms, relations: each(wire.relations) })
     }
 
     fn bytes(&self) -> usize {
         0
+    }
+}
+
+impl From<RuleRelations> for wire::RuleRelations {
+    fn from(relations: RuleRelations) -> Self {
+        let paths = relations.paths.iter().map(|names| wire::RelationPath { names: names.clone() }).collect();
+        // A request has fewer accesses than the number holds.
+        Self { access: u32::try_from(relations.access).unwrap_or(u32::MAX), paths }
+    }
+}
+
+impl From<wire::RuleRelations> for RuleRelations {
+    fn from(wire: wire::RuleRelations) -> Self {
+        let paths = wire.paths.into_iter().map(|path| path.names).collect();
+        Self { access: wire.access as usize, paths }
     }
 }
 

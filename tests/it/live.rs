@@ -20,6 +20,7 @@ scenarios!(
     an_answer_comes_again_whenever_it_differs,
     every_answer_is_a_state_that_existed,
     a_caller_sees_their_rows_only,
+    a_change_of_a_table_that_a_rule_looks_at_counts,
     a_rule_that_is_edited_ends_or_narrows_a_live_query,
     a_token_that_expires_ends_its_live_queries,
     who_breaks_the_protocol_is_closed_with_its_code,
@@ -307,6 +308,33 @@ async fn a_caller_sees_their_rows_only(shape: Shape) -> anyhow::Result<()> {
     }
     assert_eq!(lab.number(triggers).await?, 0, "nothing is set up for who may not");
     mesh.stop().await;
+    Ok(())
+}
+
+async fn a_change_of_a_table_that_a_rule_looks_at_counts(shape: Shape) -> anyhow::Result<()> {
+    const SCHEMA: &str = "
+        CREATE TABLE team (id INTEGER PRIMARY KEY, owner TEXT);
+        CREATE TABLE note (id INTEGER PRIMARY KEY, team_id INTEGER REFERENCES team (id));
+        CREATE TABLE tag (id INTEGER PRIMARY KEY, note_id INTEGER REFERENCES note (id));
+        INSERT INTO team VALUES (1, 'bob');
+        INSERT INTO note VALUES (1, 1);
+        INSERT INTO tag VALUES (1, 1);";
+    // The caller may read no other table.
+    let by_team = r#"{ rule: match, type: string, eval: "==", f1: args.find.note.team.owner, f2: args.auth.id }"#;
+    let rules = rules(by_team).replace("id: note", "id: tag");
+    for engine in [Engine::Sqlite, Engine::Postgres] {
+        let mesh = lab(shape, engine, SCHEMA, &rules).await?;
+        let lab = mesh.lab.clone().context("the lab")?;
+        let mut socket = Socket::open(mesh.client.address(), &token::sign(json!({ "id": "ann" }))).await?;
+        socket.subscribe("1", "subscription { tag { id } }").await?;
+        assert_eq!(socket.answer("1").await?, json!({ "tag": [] }));
+
+        lab.run("UPDATE team SET owner = 'ann'").await?;
+        assert_eq!(socket.answer("1").await?, json!({ "tag": [{ "id": 1 }] }), "{engine:?}");
+        lab.run("UPDATE note SET team_id = NULL").await?;
+        assert_eq!(socket.answer("1").await?, json!({ "tag": [] }), "{engine:?}: a right that ended");
+        mesh.stop().await;
+    }
     Ok(())
 }
 

@@ -141,7 +141,11 @@ impl Follower {
             entries.insert(id.clone(), entry);
             changed.push(id);
         }
+        let is_other = !changed.is_empty() || entries.len() != before.len();
         self.catalogue.shared.entries.store(Arc::new(entries));
+        if is_other {
+            self.catalogue.shared.changes.send_replace(());
+        }
         changed
     }
 

@@ -12,6 +12,8 @@ use proto::{Links, auth::RevisionsRequest, crud::ChangesRequest};
 use tokio::sync::watch;
 use tonic::Status;
 
+use super::retry::Retries;
+
 /// Back-off before the first retry of a stream that broke off; doubles up to [`RETRY_MAX`].
 const RETRY_FIRST: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_secs(1);
@@ -114,21 +116,25 @@ fn remove(all: &Mutex<FeedMap>, source: &Source, is_meant: impl FnOnce(&watch::S
     is_removed
 }
 
-/// Tells `feed` of all that `source` tells, connecting again where that breaks off. Returns why it ends for good.
+/// Tells `feed` of all that `source` tells, connecting again where that breaks off. Returns why it ends for good: what it
+/// follows is not there any more, or cannot be reached for long.
 async fn follow(mesh: &Mesh, source: &Source, feed: &watch::Sender<FeedState>) -> Fault {
-    let mut wait = RETRY_FIRST;
+    let mut retries = Retries::new(RETRY_FIRST, RETRY_MAX);
     loop {
         let ended = match Box::pin(source.open(mesh)).await {
-            Ok(changes) => told(changes, feed, &mut wait).await,
+            Ok(changes) => told(changes, feed, &mut retries).await,
             Err(status) => Err(status),
         };
         let fault = ended.map_or_else(Fault::from, |()| Fault::new(Code::Unavailable, "the stream has ended"));
         if !matches!(fault.code, Code::Unavailable | Code::Deadline | Code::Internal) {
             return fault;
         }
+        let Some(wait) = retries.failed() else {
+            tracing::warn!(?source, %fault, "changes cannot be followed: live queries end");
+            return Fault::new(Code::Unavailable, "changes cannot be followed now");
+        };
         tracing::debug!(?source, %fault, "changes are not followed now");
         tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(RETRY_MAX);
     }
 }
 
@@ -136,11 +142,11 @@ async fn follow(mesh: &Mesh, source: &Source, feed: &watch::Sender<FeedState>) -
 async fn told(
     mut changes: impl Stream<Item = Result<(), Status>> + Unpin,
     feed: &watch::Sender<FeedState>,
-    wait: &mut Duration,
+    retries: &mut Retries,
 ) -> Result<(), Status> {
     while let Some(change) = changes.next().await {
         change?;
-        *wait = RETRY_FIRST;
+        retries.succeeded();
         feed.send_replace(FeedState::Live);
     }
     Ok(())

@@ -175,6 +175,11 @@ pub struct Hold {
 }
 
 impl Hold {
+    /// Whose operation it is.
+    pub fn caller(&self) -> CallerId {
+        self.quota.caller
+    }
+
     /// Counts `bytes` in place of those before. Errors as of [`SocketQuota::hold`]; what was counted stays.
     pub fn resize(&mut self, bytes: usize) -> Result<(), Fault> {
         let quota = &self.quota;

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::stage::Stage;
 use crate::{
     edge::{Caller, ReadFault},
-    live::LiveQuery,
+    live::{CallerId, LiveQuery, Subscriber},
 };
 
 fn read(table: &str, column: &str) -> Vec<Read> {
@@ -24,7 +24,9 @@ fn read(table: &str, column: &str) -> Vec<Read> {
 async fn begin(stage: &Stage, token: &watch::Sender<Arc<str>>, reads: Vec<Read>) -> Result<LiveQuery, Fault> {
     let caller = Caller { call: Call::begin(None, None, None), token: Arc::default() };
     let project = stage.service.edge().project(&caller, "shop".into()).await.expect("it is in the catalogue");
-    stage.service.live().begin(&project, Arc::new(reads), "r".into(), token.subscribe()).await
+    let caller = CallerId::of("shop", &token.borrow(), None);
+    let subscriber = Subscriber { caller, request_id: "r".into(), token: token.subscribe() };
+    stage.service.live().begin(&project, Arc::new(reads), subscriber).await
 }
 
 /// A live query of albums that has been answered once.
@@ -38,6 +40,7 @@ async fn answered(stage: &Stage, token: &watch::Sender<Arc<str>>) -> LiveQuery {
 async fn next(live: &mut LiveQuery) -> Option<String> {
     live.changed().await;
     let answers = live.read().await.expect("it goes on")?;
+    live.delivered();
     Some(String::from_utf8(answers[0].json.to_vec()).expect("JSON is UTF-8"))
 }
 
@@ -95,19 +98,97 @@ async fn other_rules_and_another_token_are_a_change() {
 async fn an_answer_that_could_not_be_queued_is_asked_for_again() {
     let (stage, token) = (Stage::new().await, watch::Sender::default());
     let mut live = answered(&stage, &token).await;
-    live.delivered();
     assert!(live.changed().now_or_never().is_none());
+    show(&stage, "[3]");
+    stage.world.changed.send_replace(());
+    live.changed().await;
+    assert!(live.read().await.expect("it goes on").is_some());
     live.dropped();
     live.changed().now_or_never().expect("it is asked for at once");
     assert!(live.read().await.expect("it goes on").is_some(), "the same answer was not sent");
     for _ in 0..5 {
         live.postponed(Fault::new(Code::Unavailable, "no room")).expect("it may pass");
         assert!(live.changed().now_or_never().is_none(), "a while later");
-        assert!(next(&mut live).await.is_some());
+        live.changed().await;
+        assert!(live.read().await.expect("it goes on").is_some());
     }
     tokio::time::advance(Duration::from_secs(60)).await;
     let ended = live.postponed(Fault::new(Code::Unavailable, "no room")).expect_err("it lasts too long");
     assert_eq!(ended.code, Code::Unavailable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_came_before_one_that_was_dropped_is_not_sent_again() {
+    let (stage, token) = (Stage::new().await, watch::Sender::default());
+    let mut live = answered(&stage, &token).await;
+    show(&stage, "[3]");
+    stage.world.changed.send_replace(());
+    live.changed().await;
+    assert!(live.read().await.expect("it goes on").is_some());
+    live.dropped();
+    *stage.world.json.lock().unwrap() = None;
+    assert_eq!(next(&mut live).await, None, "the client has it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn tables_that_rules_look_at_are_followed_as_long_as_they_do() {
+    let (stage, token) = (Stage::new().await, watch::Sender::default());
+    let listened = || stage.world.listened.lock().unwrap().clone();
+    let paths = |names: &[&str]| vec![names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()];
+    *stage.world.relations.lock().unwrap() = paths(&["track"]);
+    let mut live = answered(&stage, &token).await;
+    assert_eq!(listened(), ["album", "track"]);
+
+    *stage.world.relations.lock().unwrap() = paths(&["track", "secret"]);
+    stage.world.revised.send_replace(());
+    assert_eq!(next(&mut live).await, None, "the answer is the same");
+    assert_eq!(listened(), ["album", "track", "secret"], "the rule looks at one more");
+    stage.world.relations.lock().unwrap().clear();
+    stage.world.revised.send_replace(());
+    assert_eq!(next(&mut live).await, None, "the answer is the same");
+    // The streams end a moment later.
+    while stage.world.changed.receiver_count() > 1 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_of_tables_that_rules_look_at_are_not_told() {
+    let (stage, token) = (Stage::new().await, watch::Sender::default());
+    *stage.world.relations.lock().unwrap() = vec![vec!["track".to_owned()]];
+    // Whichever of both is asked for first.
+    let fault = Fault::new(Code::BadRequest, "changes of track cannot be followed");
+    stage.world.refused.lock().unwrap().push(("track", fault));
+    let refused = begin(&stage, &token, read("album", "title")).await.map(|_| "live").unwrap_err();
+    let told = "the changes of a table that the rules look at cannot be followed";
+    assert_eq!(refused, Fault::new(Code::BadRequest, told));
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_settings_of_the_project_are_a_change() {
+    let (stage, token) = (Stage::new().await, watch::Sender::default());
+    let mut live = answered(&stage, &token).await;
+    show(&stage, "[3]");
+    stage.resources.send_replace(super::stage::snapshot(&super::stage::PROJECTS.replace("1000", "2000")));
+    assert_eq!(next(&mut live).await.as_deref(), Some("[3]"));
+    assert!(live.changed().now_or_never().is_none(), "it was asked once");
+    let without = super::stage::PROJECTS.replace("id: shop", "id: other").replace("project: shop", "project: other");
+    stage.resources.send_replace(super::stage::snapshot(&without));
+    assert_eq!(error(&mut live).await, Code::UnknownProject);
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_that_cannot_be_followed_for_long_end_it() {
+    let (stage, token) = (Stage::new().await, watch::Sender::default());
+    let mut live = answered(&stage, &token).await;
+    let begin = tokio::time::Instant::now();
+    let fault = || Fault::new(Code::Unavailable, "the database is gone");
+    stage.world.refused.lock().unwrap().extend((0..1000).map(|_| ("album", fault())));
+    stage.world.cut.notify_waiters();
+    assert_eq!(error(&mut live).await, Code::Unavailable, "though nothing was read");
+    let elapsed = begin.elapsed();
+    assert!((Duration::from_secs(60)..Duration::from_secs(65)).contains(&elapsed), "{elapsed:?}");
+    assert_eq!(stage.world.reads.lock().unwrap().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,8 +16,8 @@ use mesh::{
 };
 use proto::{
     auth::{
-        Access, AuthorizeRequest, AuthorizeResponse, ReachableRequest, ReachableResponse, ReachableTable,
-        RevisionsRequest, RevisionsResponse, TableAccess,
+        Access, AuthorizeRequest, AuthorizeResponse, ReachableRequest, ReachableResponse, ReachableTable, RelationPath,
+        RevisionsRequest, RevisionsResponse, RuleRelations, TableAccess,
     },
     crud::{
         Answer, ChangesRequest, ChangesResponse, Database, DescribeRequest, DescribeResponse, ReadRequest,
@@ -125,6 +125,10 @@ pub struct World {
     pub cut: Notify,
     /// Told when rules change.
     pub revised: watch::Sender<()>,
+    /// Faults of the next streams of changes of a table.
+    pub refused: Mutex<Vec<(&'static str, Fault)>>,
+    /// Relations by which the rule of `album` looks at other tables.
+    pub relations: Mutex<Vec<RelationPath>>,
     /// When tokens expire, in milliseconds since the Unix epoch.
     pub token_expires_ms: Mutex<Option<i64>>,
     /// Tokens that are no longer valid.
@@ -273,10 +277,12 @@ impl Crud for Neighbour {
         request: tonic::Request<ChangesRequest>,
     ) -> Result<Response<Messages<ChangesResponse>>, Status> {
         self.0.fault()?;
+        let table = request.into_inner().table;
+        self.0.refusal(&table)?;
         let world = self.0.clone();
         let cut = async move { world.cut.notified().await };
         let changes = messages(&self.0.changed).take_until(Box::pin(cut));
-        self.0.listened.lock().unwrap().push(request.into_inner().table);
+        self.0.listened.lock().unwrap().push(table);
         Ok(Response::new(changes.map(|()| Ok(ChangesResponse {})).boxed()))
     }
 
@@ -321,6 +327,8 @@ impl AuthRules for Neighbour {
             return Err(Fault::new(Code::Unauthenticated, "the token is not valid").into());
         }
         let mut grants = Vec::new();
+        let mut relations = Vec::new();
+        let paths: Arc<[RelationPath]> = self.0.relations.lock().unwrap().as_slice().into();
         let (signer, _) = grant::pair(b"test");
         for (index, Access::Table(access)) in request.accesses.iter().enumerate() {
             let is_allowed = match (access.table.as_str(), &*request.token) {
@@ -337,8 +345,12 @@ impl AuthRules for Neighbour {
                 return Err(Fault::new(code, message).with("access", index.to_string()).into());
             }
             grants.push(signer.grant(terms(access)));
+            if access.table == "album" && !paths.is_empty() {
+                relations.push(RuleRelations { access: index, paths: paths.clone() });
+            }
         }
-        Ok(Response::new(AuthorizeResponse { grants, token_expires_ms: *self.0.token_expires_ms.lock().unwrap() }))
+        let token_expires_ms = *self.0.token_expires_ms.lock().unwrap();
+        Ok(Response::new(AuthorizeResponse { grants, token_expires_ms, relations }))
     }
 
     type RevisionsStream = Messages<RevisionsResponse>;
@@ -406,6 +418,14 @@ impl World {
         match self.is_gone.load(Ordering::SeqCst) {
             true => Err(Fault::new(Code::Unavailable, "nobody there").into()),
             false => Ok(()),
+        }
+    }
+
+    fn refusal(&self, table: &str) -> Result<(), Status> {
+        let mut refused = self.refused.lock().unwrap();
+        match refused.iter().position(|(refused, _)| *refused == table) {
+            Some(index) => Err(refused.remove(index).1.into()),
+            None => Ok(()),
         }
     }
 

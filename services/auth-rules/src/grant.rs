@@ -6,7 +6,7 @@ use std::{
 };
 
 use proto::{
-    auth::{Access, ReachableTable, TableAccess},
+    auth::{Access, ReachableTable, RuleRelations, TableAccess},
     grant::{Grant, Signer},
 };
 use query::{Document, GrantTerms, Object, Operation, RuleFilter};
@@ -61,11 +61,28 @@ impl<'a> Caller<'a> {
         Self { project, id, token, now, now_ms: milliseconds(now), verified: None, development }
     }
 
-    /// A grant for the access; `index` is its position in the request, for errors.
-    pub fn grant(&mut self, access: Access, index: usize, signer: &Signer) -> Result<Grant, Error> {
+    /// A grant for the access, and what its rule looks at besides the table; `index` is its position in the request.
+    pub fn grant(
+        &mut self,
+        access: Access,
+        index: usize,
+        signer: &Signer,
+    ) -> Result<(Grant, Option<RuleRelations>), Error> {
         let Access::Table(access) = access;
         let project = self.project;
         let policy = project.table(&access.database, &access.table).and_then(|policies| policies.of(access.operation));
+        let paths = policy.and_then(|policy| policy.relations.clone());
+        let relations = paths.map(|paths| RuleRelations { access: index, paths });
+        Ok((self.signed(access, policy, index, signer)?, relations))
+    }
+
+    fn signed(
+        &mut self,
+        access: TableAccess,
+        policy: Option<&Policy>,
+        index: usize,
+        signer: &Signer,
+    ) -> Result<Grant, Error> {
         let Some((policy, verified)) = policy.and_then(|policy| Some((policy, self.cache_owner(policy)?))) else {
             return Ok(signer.grant(self.terms(access, policy, index)?));
         };

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use proto::auth::RelationPath;
 use query::{Columns, Comparison, resources::MatchMode};
 use regex::Regex;
 
@@ -27,6 +28,8 @@ pub struct Policy {
     pub id: u64,
     /// Whether its grants depend on the caller's claims and on nothing else of a request.
     pub depends_on_claims_only: bool,
+    /// How its rule and its conditions reach other tables; `None` where they look at its own alone.
+    pub relations: Option<Arc<[RelationPath]>>,
     /// Decides who may do it, and on which rows.
     pub rule: Rule,
     /// Evaluates the rule for callers without a valid token too, instead of refusing them.

@@ -75,10 +75,13 @@ impl Service {
         let project = policies.project(&id).ok_or_else(|| Error::UnknownProject(id.as_ref().to_owned()))?;
         let mut caller = Caller::new(project, &id, &token, now, self.development.as_deref());
         let mut grants = Vec::with_capacity(accesses.len());
+        let mut relations = Vec::new();
         for (index, access) in accesses.into_iter().enumerate() {
-            grants.push(caller.grant(access, index, &self.signer)?);
+            let (grant, looked_at) = caller.grant(access, index, &self.signer)?;
+            grants.push(grant);
+            relations.extend(looked_at);
         }
-        Ok(AuthorizeResponse { grants, token_expires_ms: caller.token_expires_ms() })
+        Ok(AuthorizeResponse { grants, token_expires_ms: caller.token_expires_ms(), relations })
     }
 
     /// Operations that the caller could be allowed by some request that is made at `now`.

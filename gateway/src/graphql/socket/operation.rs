@@ -25,7 +25,7 @@ use crate::{
         response::{self, LocatedFault},
     },
     http::{Ticket, guarded},
-    live::{Hold, LiveQuery},
+    live::{Hold, LiveQuery, Subscriber},
 };
 
 /// What an operation of a socket needs.
@@ -135,9 +135,9 @@ impl Operations {
     /// Sends the answer of a subscription, and again whenever it differs.
     async fn live(mut self, id: &str, names: &Names, plan: Arc<Plan>) {
         let caller = self.caller();
-        let (queries, token) = (self.service.live(), self.token.clone());
-        let begun = queries.begin(&names.project, plan.clone(), self.request_id.clone(), token).await;
-        let mut live = match begun {
+        let (request_id, token) = (self.request_id.clone(), self.token.clone());
+        let subscriber = Subscriber { caller: self.hold.caller(), request_id, token };
+        let mut live = match self.service.live().begin(&names.project, plan.clone(), subscriber).await {
             Ok(live) => live,
             Err(fault) => return self.fail(id, &caller, &plan, fault).await,
         };

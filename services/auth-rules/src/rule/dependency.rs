@@ -1,9 +1,13 @@
 //! What the grants of a policy depend on.
 
+use std::{collections::BTreeSet, sync::Arc};
+
+use proto::auth::RelationPath;
 use query::Operation;
 
 use super::{Condition, Kind, Rule, Subject};
 use crate::{
+    column_path::ColumnPath,
     operand::Operand,
     path::{Path, Root, Step},
 };
@@ -31,6 +35,37 @@ fn is_condition(condition: &Condition) -> bool {
     match condition {
         Condition::And(conditions) | Condition::Or(conditions) => conditions.iter().all(is_condition),
         Condition::Column(_, predicate) => predicate.operands().iter().all(is_operand),
+    }
+}
+
+/// How this rule and these conditions reach other tables, in order; `None` where they look at their own alone.
+pub fn relations(rule: &Rule, conditions: [Option<&Condition>; 2]) -> Option<Arc<[RelationPath]>> {
+    let mut columns = Vec::new();
+    rule_columns(rule, &mut columns);
+    conditions.into_iter().flatten().for_each(|condition| condition_columns(condition, &mut columns));
+    let paths: BTreeSet<&RelationPath> = columns.into_iter().map(|column| &column.relations).collect();
+    let paths: Vec<RelationPath> = paths.into_iter().filter(|path| !path.is_empty()).cloned().collect();
+    (!paths.is_empty()).then(|| paths.into())
+}
+
+fn rule_columns<'r>(rule: &'r Rule, columns: &mut Vec<&'r ColumnPath>) {
+    match &rule.kind {
+        Kind::Allow | Kind::Authenticated | Kind::Deny => {}
+        Kind::And(rules) | Kind::Or(rules) => rules.iter().for_each(|rule| rule_columns(rule, columns)),
+        Kind::Not(rule) => rule_columns(rule, columns),
+        Kind::Match(matching) => match &matching.subject {
+            Subject::Value(_) => {}
+            Subject::Column { column, .. } => columns.push(column),
+        },
+    }
+}
+
+fn condition_columns<'r>(condition: &'r Condition, columns: &mut Vec<&'r ColumnPath>) {
+    match condition {
+        Condition::And(conditions) | Condition::Or(conditions) => {
+            conditions.iter().for_each(|condition| condition_columns(condition, columns));
+        }
+        Condition::Column(column, _) => columns.push(column),
     }
 }
 
@@ -87,6 +122,29 @@ mod tests {
             assert!(depends_on_claims_only(Operation::Delete, policy.clone()), "{policy}");
         }
         assert!(!depends_on_claims_only(Operation::Create, role()));
+    }
+
+    #[test]
+    fn tables_that_a_policy_looks_at_are_named_once() {
+        let relations = |policy: Json| {
+            let mut parser = Parser::default();
+            let parsed = parser.policy(&policy, Operation::Read, None, &Columns::default());
+            parsed.unwrap_or_else(|| panic!("{policy}: {:?}", parser.errors)).relations
+        };
+        let column = |path: &str| json!({"rule": "match", "type": "string", "eval": "==", "f1": format!("args.find.{path}"), "f2": "args.auth.id"});
+        assert_eq!(relations(json!({"rule": "allow"})), None);
+        assert_eq!(relations(column("owner")), None);
+        let policy = json!({
+            "rule": "or",
+            "clauses": [
+                column("owner"),
+                {"rule": "not", "clause": column("team.name")},
+                {"rule": "and", "clauses": [column("team.lead.name"), column("team.id"), role()]},
+            ],
+            "rowFilter": {"$or": [{"shop.city": "args.auth.city"}, {"$and": [{"deleted": null}]}]},
+        });
+        let found = relations(policy).expect("it looks at other tables");
+        assert_eq!(*found, [vec!["shop"], vec!["team"], vec!["team", "lead"]]);
     }
 
     #[test]

@@ -93,10 +93,19 @@ impl Parser {
         let with_check = self.condition(json, path, "withCheck", writes);
         let rule = rule.filter(|_| self.errors.len() == errors)?;
         let columns = std::sync::Arc::new(columns);
-        let depends_on_claims_only =
-            dependency::is_on_claims_only(operation, &rule, [row_filter.as_ref(), with_check.as_ref()]);
-        let (id, place) = (NEXT_POLICY.fetch_add(1, Ordering::Relaxed), String::new());
-        Some(Policy { id, depends_on_claims_only, rule, anonymous, row_filter, with_check, allow_all, columns, place })
+        let conditions = [row_filter.as_ref(), with_check.as_ref()];
+        Some(Policy {
+            id: NEXT_POLICY.fetch_add(1, Ordering::Relaxed),
+            depends_on_claims_only: dependency::is_on_claims_only(operation, &rule, conditions),
+            relations: dependency::relations(&rule, conditions),
+            rule,
+            anonymous,
+            row_filter,
+            with_check,
+            allow_all,
+            columns,
+            place: String::new(),
+        })
     }
 
     fn condition(&mut self, json: &Json, path: &str, key: &str, applies: bool) -> Option<Condition> {

@@ -2,7 +2,7 @@ use futures::FutureExt;
 use mesh::resources::Snapshot;
 use proptest::prelude::*;
 use proto::{
-    auth::{Access, ReachableTable, TableAccess},
+    auth::{Access, ReachableTable, RuleRelations, TableAccess},
     grant,
 };
 use query::{GrantTerms, Operation, RuleFilter, Typed, Value};
@@ -57,6 +57,22 @@ fn a_missing_operation_falls_back_to_the_default_of_the_database() {
     assert!(ask(&documents, "", vec![access("d", "zz", Operation::Read)]).is_ok());
     let denied = ask(&documents, &user(), vec![access("d", "t", Operation::Create)]);
     assert!(matches!(denied, Err(Error::Denied { .. })));
+}
+
+#[test]
+fn an_access_whose_rule_looks_at_other_tables_has_its_relations() {
+    let by_team = json!({"rule": "authenticated", "rowFilter": {"team.name": "args.auth.id"}});
+    let documents = snapshot(&[
+        keyed(),
+        database("d"),
+        table("d", "open", json!({"read": {"rule": "allow"}})),
+        table("d", "t", json!({"read": by_team})),
+    ]);
+    let accesses = ["open", "t", "t"].map(|table| access("d", table, Operation::Read)).into();
+    let request = AuthorizeRequest { project: "shop".into(), token: user().into(), accesses };
+    let response = service(&documents).authorize(request, now()).unwrap();
+    let looked_at = |access| RuleRelations { access, paths: [vec!["team".to_owned()]].into() };
+    assert_eq!(response.relations, [looked_at(1), looked_at(2)]);
 }
 
 #[test]
