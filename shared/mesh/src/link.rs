@@ -6,11 +6,14 @@
 mod connection;
 mod far;
 mod near;
+mod nodes;
 mod pool;
 mod stream;
 
 use std::{
     any::Any,
+    borrow::Cow,
+    net::SocketAddr,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -24,6 +27,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, Streaming, body::Body, service::Routes};
 
+pub use nodes::Nodes;
 use pool::Pool;
 
 use crate::{
@@ -39,6 +43,15 @@ use crate::{
 #[derive(Clone)]
 pub struct Mesh {
     parts: Arc<Parts>,
+    /// The only node that calls of one service go to.
+    node: Option<ServiceNode>,
+}
+
+/// A node that runs a service.
+#[derive(Clone, Copy)]
+struct ServiceNode {
+    service: &'static Service,
+    address: SocketAddr,
 }
 
 struct Parts {
@@ -69,7 +82,7 @@ struct Registered {
 /// Route of one call.
 enum Route<'l, S: ?Sized> {
     Near(&'l S),
-    Far(&'l Pool),
+    Far(Cow<'l, Pool>),
 }
 
 impl Mesh {
@@ -95,7 +108,7 @@ impl Mesh {
         };
         let links = services.iter().map(link).collect::<Result<_, config::Error>>()?;
         let unknown = MethodMeter::new(&metrics, "other", "other");
-        Ok(Self { parts: Arc::new(Parts { links, unknown, health, metrics, bus: Bus::memory() }) })
+        Ok(Self { parts: Arc::new(Parts { links, unknown, health, metrics, bus: Bus::memory() }), node: None })
     }
 
     /// Registers a service of this process, for calls from here and for [`Mesh::serve`]. Calls before answer
@@ -143,6 +156,12 @@ impl Mesh {
         &self.parts.bus
     }
 
+    /// The nodes that run `service`, each of which can be called by itself.
+    pub fn nodes(&self, service: &'static Service) -> Nodes {
+        let peers = self.link(service).ok().and_then(|link| link.peers.clone());
+        Nodes::new(self.clone(), service, peers)
+    }
+
     fn link(&self, service: &'static Service) -> Result<&Link, Status> {
         let link = self.parts.links.iter().find(|link| std::ptr::eq(link.service, service));
         link.ok_or_else(|| unavailable(format!("service {} is not one of this mesh", service.name)))
@@ -157,9 +176,13 @@ impl Parts {
 }
 
 impl Link {
-    fn route<S: ?Sized + Send + Sync + 'static>(&self) -> Result<Route<'_, S>, Status> {
+    /// The way to the service: to `node` alone, where that is one of its nodes.
+    fn route<S: ?Sized + Send + Sync + 'static>(&self, node: Option<&ServiceNode>) -> Result<Route<'_, S>, Status> {
         if let Some(peers) = &self.peers {
-            return Ok(Route::Far(peers));
+            return Ok(Route::Far(match node.filter(|node| std::ptr::eq(node.service, self.service)) {
+                Some(node) => Cow::Owned(peers.only(node.address)),
+                None => Cow::Borrowed(peers),
+            }));
         }
         let near = self.host.get().and_then(|registered| registered.near.downcast_ref::<Arc<S>>());
         near.map(|near| Route::Near(&**near))
@@ -179,12 +202,12 @@ impl Transport for Mesh {
         near: impl FnOnce(&'a S, Request<Q>) -> Answer<'a, A> + Send + 'a,
     ) -> Result<A, Status> {
         let link = self.link(service)?;
-        match link.route::<S>()? {
+        match link.route::<S>(self.node.as_ref())? {
             Route::Near(server) => {
                 let meter = link.meters.of(method);
                 near::unary(meter, call, message, |request| near(server, request)).await
             }
-            Route::Far(pool) => Box::pin(far::unary(pool, &service.methods[method], call, message)).await,
+            Route::Far(pool) => Box::pin(far::unary(&pool, &service.methods[method], call, message)).await,
         }
     }
 
@@ -197,12 +220,12 @@ impl Transport for Mesh {
         near: impl FnOnce(&'a S, Request<Q>) -> Answer<'a, Messages<A>> + Send + 'a,
     ) -> Result<Messages<A>, Status> {
         let link = self.link(service)?;
-        match link.route::<S>()? {
+        match link.route::<S>(self.node.as_ref())? {
             Route::Near(server) => {
                 let meter = link.meters.of(method);
                 near::server_streaming(meter, call, message, |request| near(server, request)).await
             }
-            Route::Far(pool) => far::server_streaming(pool, &service.methods[method], call, message).await,
+            Route::Far(pool) => far::server_streaming(&pool, &service.methods[method], call, message).await,
         }
     }
 
@@ -215,12 +238,12 @@ impl Transport for Mesh {
         near: impl FnOnce(&'a S, Request<Streaming<Q>>) -> Answer<'a, A> + Send + 'a,
     ) -> Result<A, Status> {
         let link = self.link(service)?;
-        match link.route::<S>()? {
+        match link.route::<S>(self.node.as_ref())? {
             Route::Near(server) => {
                 let meter = link.meters.of(method);
                 near::client_streaming(meter, call, messages, |request| near(server, request)).await
             }
-            Route::Far(pool) => far::client_streaming(pool, &service.methods[method], call, messages).await,
+            Route::Far(pool) => far::client_streaming(&pool, &service.methods[method], call, messages).await,
         }
     }
 
@@ -233,12 +256,12 @@ impl Transport for Mesh {
         near: impl FnOnce(&'a S, Request<Streaming<Q>>) -> Answer<'a, Messages<A>> + Send + 'a,
     ) -> Result<Messages<A>, Status> {
         let link = self.link(service)?;
-        match link.route::<S>()? {
+        match link.route::<S>(self.node.as_ref())? {
             Route::Near(server) => {
                 let meter = link.meters.of(method);
                 near::streaming(meter, call, messages, |request| near(server, request)).await
             }
-            Route::Far(pool) => far::streaming(pool, &service.methods[method], call, messages).await,
+            Route::Far(pool) => far::streaming(&pool, &service.methods[method], call, messages).await,
         }
     }
 }

@@ -161,6 +161,30 @@ async fn a_call_carries_identity_and_trace_near_and_far() {
 }
 
 #[tokio::test]
+async fn each_node_of_a_service_can_be_called_by_itself() {
+    let (one, other) = (Peer::any("one").await, Peer::any("other").await);
+    let mut nodes = far(&[one.address, other.address]).nodes(&CRUD);
+    while nodes.up().len() < 2 {
+        nodes.changed().await;
+    }
+    let up = nodes.up();
+    for (address, expected) in [(one.address, "one"), (other.address, "other")] {
+        for _ in 0..3 {
+            assert_eq!(name(&up[&Some(address)]).await.unwrap(), expected);
+        }
+    }
+    let gone = one.kill().await;
+    while nodes.up().len() > 1 {
+        nodes.changed().await;
+    }
+    assert_eq!(name(&up[&Some(gone)]).await.unwrap_err().code, Code::Unavailable, "no other takes its calls");
+
+    let mut nodes = near("a").0.nodes(&CRUD);
+    assert_eq!(name(&nodes.up()[&None]).await.unwrap(), "a");
+    assert!(timeout(Duration::from_millis(1), nodes.changed()).await.is_err(), "this process stays");
+}
+
+#[tokio::test]
 async fn a_fault_arrives_as_it_was_sent_near_and_far() {
     let peer = Peer::any("a").await;
     for mesh in [near("a").0, far(&[peer.address])] {

@@ -50,6 +50,8 @@ const RETRY_WINDOW: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(super) struct Pool {
     inner: Arc<Inner>,
+    /// The only address that is called.
+    only: Option<SocketAddr>,
 }
 
 struct Inner {
@@ -103,7 +105,24 @@ impl Pool {
         });
         tasks.spawn("peer addresses", shared.clone().resolve());
         let retries = TpsBudget::new(RETRY_WINDOW, RETRIES_PER_SECOND, RETRY_RATIO);
-        Ok(Self { inner: Arc::new(Inner { shared, turn: AtomicUsize::new(0), retries, _stop: stop }) })
+        let inner = Inner { shared, turn: AtomicUsize::new(0), retries, _stop: stop };
+        Ok(Self { inner: Arc::new(inner), only: None })
+    }
+
+    /// The same peers, of which the one at `address` alone is called.
+    pub(super) fn only(&self, address: SocketAddr) -> Self {
+        Self { inner: self.inner.clone(), only: Some(address) }
+    }
+
+    /// The addresses that are up.
+    pub(super) fn up(&self) -> Vec<SocketAddr> {
+        let connections = self.inner.shared.connections.load();
+        connections.iter().filter(|one| one.sender().is_some()).map(|one| one.address).collect()
+    }
+
+    /// Told of each change of a connection.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.shared.changes.subscribe()
     }
 
     /// The answer of one of the peers that are up. A call that could not be sent goes to the next; one that was sent
@@ -149,6 +168,9 @@ impl Pool {
         let turn = turn.fetch_add(1, Ordering::Relaxed);
         for index in 0..connections.len() {
             let connection = &connections[(turn + index) % connections.len()];
+            if self.only.is_some_and(|only| only != connection.address) {
+                continue;
+            }
             let Some(mut sender) = connection.sender() else { continue };
             *request.uri_mut() = shared.target(connection, request.uri());
             match sender.try_send_request(request).await {
