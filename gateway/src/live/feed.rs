@@ -1,14 +1,16 @@
 //! Feeds: one stream of changes per table, and one of the rules, shared by all live queries that depend on them.
 
+mod rules;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use futures::{Stream, StreamExt, stream::BoxStream};
+use futures::{Stream, StreamExt};
 use mesh::{Call, Code, Fault, Mesh, Tasks};
-use proto::{Links, auth::RevisionsRequest, crud::ChangesRequest};
+use proto::{Links, crud::ChangesRequest};
 use tokio::sync::watch;
 use tonic::Status;
 
@@ -73,7 +75,7 @@ impl Feeds {
             (self.mesh.clone(), self.feeds.clone(), source.clone(), self.tasks.stop().clone());
         self.tasks.spawn("live feed", async move {
             tokio::select! {
-                failed = follow(&mesh, &source, &feed) => {
+                failed = source.follow(&mesh, &feed) => {
                     remove(&all, &source, |_| true);
                     feed.send_replace(FeedState::Failed(failed));
                 }
@@ -116,12 +118,26 @@ fn remove(all: &Mutex<FeedMap>, source: &Source, is_meant: impl FnOnce(&watch::S
     is_removed
 }
 
-/// Tells `feed` of all that `source` tells, connecting again where that breaks off. Returns why it ends for good: what it
-/// follows is not there any more, or cannot be reached for long.
-async fn follow(mesh: &Mesh, source: &Source, feed: &watch::Sender<FeedState>) -> Fault {
+impl Source {
+    /// Tells `feed` of all changes. Returns why that ends for good: what it follows is not there any more, or cannot be
+    /// reached for long.
+    async fn follow(&self, mesh: &Mesh, feed: &watch::Sender<FeedState>) -> Fault {
+        match self {
+            Source::Rules => rules::follow(mesh, feed).await,
+            Source::Table { project, database, table } => {
+                let (project, database, table) = (project.clone(), database.clone(), table.clone());
+                follow_table(mesh, &ChangesRequest { project, database, table }, feed).await
+            }
+        }
+    }
+}
+
+/// Follows a table, connecting again where that breaks off.
+async fn follow_table(mesh: &Mesh, table: &ChangesRequest, feed: &watch::Sender<FeedState>) -> Fault {
     let mut retries = Retries::new(RETRY_FIRST, RETRY_MAX);
     loop {
-        let ended = match Box::pin(source.open(mesh)).await {
+        let call = Call::begin(None, None, None);
+        let ended = match Box::pin(mesh.crud().changes(&call, table.clone())).await {
             Ok(changes) => told(changes, feed, &mut retries).await,
             Err(status) => Err(status),
         };
@@ -130,17 +146,22 @@ async fn follow(mesh: &Mesh, source: &Source, feed: &watch::Sender<FeedState>) -
             return fault;
         }
         let Some(wait) = retries.failed() else {
-            tracing::warn!(?source, %fault, "changes cannot be followed: live queries end");
-            return Fault::new(Code::Unavailable, "changes cannot be followed now");
+            tracing::warn!(?table, %fault, "changes cannot be followed: live queries end");
+            return cannot_be_followed();
         };
-        tracing::debug!(?source, %fault, "changes are not followed now");
+        tracing::debug!(?table, %fault, "changes are not followed now");
         tokio::time::sleep(wait).await;
     }
 }
 
+/// The fault of a source that nobody tells of.
+fn cannot_be_followed() -> Fault {
+    Fault::new(Code::Unavailable, "changes cannot be followed now")
+}
+
 /// Tells `feed` of `changes` until they end.
-async fn told(
-    mut changes: impl Stream<Item = Result<(), Status>> + Unpin,
+async fn told<C>(
+    mut changes: impl Stream<Item = Result<C, Status>> + Unpin,
     feed: &watch::Sender<FeedState>,
     retries: &mut Retries,
 ) -> Result<(), Status> {
@@ -150,22 +171,4 @@ async fn told(
         feed.send_replace(FeedState::Live);
     }
     Ok(())
-}
-
-impl Source {
-    /// An item at once, and one for each change.
-    async fn open(&self, mesh: &Mesh) -> Result<BoxStream<'static, Result<(), Status>>, Status> {
-        let call = Call::begin(None, None, None);
-        match self {
-            Source::Rules => {
-                let revisions = mesh.auth_rules().revisions(&call, RevisionsRequest {}).await?;
-                Ok(revisions.map(|revision| revision.map(|_| ())).boxed())
-            }
-            Source::Table { project, database, table } => {
-                let (project, database, table) = (project.clone(), database.clone(), table.clone());
-                let changes = Box::pin(mesh.crud().changes(&call, ChangesRequest { project, database, table })).await?;
-                Ok(changes.map(|change| change.map(|_| ())).boxed())
-            }
-        }
-    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long what fails is tried again.
-const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
+pub const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Retries of one thing.
 pub struct Retries {

@@ -10,7 +10,7 @@ use mesh::{Call, Code, Fault};
 use query::{Field, Node, Read, Shape};
 use tokio::sync::watch;
 
-use super::stage::Stage;
+use super::stage::{Stage, World};
 use crate::{
     edge::{Caller, ReadFault},
     live::{CallerId, LiveQuery, Subscriber},
@@ -92,6 +92,30 @@ async fn other_rules_and_another_token_are_a_change() {
     assert_eq!(next(&mut live).await.as_deref(), Some("[4]"));
     let authorised = stage.world.authorisations.lock().unwrap().last().expect("it was authorised").clone();
     assert_eq!(&*authorised.token, "staff");
+}
+
+#[tokio::test]
+async fn other_rules_on_any_node_are_a_change() {
+    let worlds = [(), ()].map(|()| Arc::new(World::default()));
+    let stage = Stage::with_rules_of(&worlds).await;
+    let token = watch::Sender::default();
+    let mut live = answered(&stage, &token).await;
+    for (world, answer) in worlds.iter().zip(["[3]", "[4]"]) {
+        while world.revised.receiver_count() == 0 {
+            tokio::task::yield_now().await;
+        }
+        show(&stage, answer);
+        world.revised.send_replace(());
+        let told = async {
+            loop {
+                if let Some(told) = next(&mut live).await {
+                    return told;
+                }
+            }
+        };
+        let told = tokio::time::timeout(Duration::from_secs(20), told).await.expect("its change is told");
+        assert_eq!(told, answer);
+    }
 }
 
 #[tokio::test(start_paused = true)]

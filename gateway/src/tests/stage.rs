@@ -1,8 +1,11 @@
 //! A gateway whose neighbours are fakes: they answer as they are told and keep what they were asked.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use axum::body::Body;
@@ -11,7 +14,7 @@ use http::{Request, StatusCode, header};
 use http_body_util::BodyExt;
 use mesh::{
     Code, Fault, Mesh, Tasks,
-    config::Node,
+    config::{Node, ServiceName},
     resources::{self, Kind, Snapshot},
 };
 use proto::{
@@ -31,7 +34,11 @@ use query::{
     Column, ForeignKey, GrantTerms, Mutation, Operation, Read, Schema, Shape, Table, TableKind, Type, Writes,
     resources::DatabaseMeta,
 };
-use tokio::sync::{Notify, watch};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, watch},
+};
+use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
 use tower::ServiceExt;
 
@@ -115,6 +122,8 @@ pub struct World {
     pub is_opening: AtomicBool,
     /// Nobody answers for the databases.
     pub is_gone: AtomicBool,
+    /// Nobody answers what a caller can reach.
+    pub unreachable: AtomicBool,
     /// Told when a read has arrived.
     pub arrived: Notify,
     /// Tables whose changes were asked for.
@@ -149,8 +158,29 @@ impl Stage {
     /// As [`Stage::with`], in a world that is there already.
     pub async fn around(world: Arc<World>, config: Config) -> Self {
         let mesh = Mesh::new(&Node::default()).expect("the default configuration is valid");
-        mesh.host(services::crud::host(Neighbour(world.clone())));
         mesh.host(services::auth::host(Neighbour(world.clone())));
+        Self::over(mesh, world, config)
+    }
+
+    /// As [`Stage::new`], with a node of auth-rules for each of these worlds.
+    pub async fn with_rules_of(worlds: &[Arc<World>]) -> Self {
+        let (mut node, tasks) = (Node::default(), Tasks::default());
+        for world in worlds {
+            let peer = Mesh::new(&Node::default()).expect("the default configuration is valid");
+            peer.host(services::auth::host(Neighbour(world.clone())));
+            let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port is free");
+            let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+            node.peers.entry(ServiceName::of(&services::auth::AUTH_RULES)).or_default().push(url);
+            tasks.spawn("peer", async move {
+                peer.serve(listener, peer.routes(), CancellationToken::new(), Duration::ZERO).await;
+            });
+        }
+        let mesh = Mesh::new(&node).expect("the addresses are sound");
+        Self::over(mesh, Arc::new(World::default()), Config::default())
+    }
+
+    fn over(mesh: Mesh, world: Arc<World>, config: Config) -> Self {
+        mesh.host(services::crud::host(Neighbour(world.clone())));
         let (current, watched) = watch::channel(snapshot(PROJECTS));
         let tasks = Tasks::default();
         let service = Service::start(mesh, config, watched, tasks.clone());
@@ -366,6 +396,9 @@ impl AuthRules for Neighbour {
         &self,
         request: tonic::Request<ReachableRequest>,
     ) -> Result<Response<ReachableResponse>, Status> {
+        if self.0.unreachable.load(Ordering::SeqCst) {
+            return Err(Fault::new(Code::Unavailable, "nobody there").into());
+        }
         self.0.reaches.fetch_add(1, Ordering::SeqCst);
         let token = request.into_inner().token;
         let all = [Operation::Read, Operation::Create, Operation::Update, Operation::Delete];
