@@ -14,7 +14,10 @@ use tests::{
     socket::{Incoming, Socket},
     token,
 };
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::{
+    Message,
+    protocol::{CloseFrame, frame::coding::CloseCode},
+};
 
 scenarios!(
     an_answer_comes_again_whenever_it_differs,
@@ -25,6 +28,8 @@ scenarios!(
     a_token_that_expires_ends_its_live_queries,
     who_breaks_the_protocol_is_closed_with_its_code,
     queries_and_mutations_are_answered_once,
+    messages_have_the_limit_of_the_project,
+    a_client_that_closes_its_connection_is_told_so,
     a_client_that_reads_nothing_holds_up_nobody_and_gets_the_last_state,
     what_cannot_be_followed_is_refused,
     a_node_that_stops_says_so,
@@ -442,6 +447,49 @@ async fn queries_and_mutations_are_answered_once(shape: Shape) -> anyhow::Result
     }
     socket.subscribe("q", "{ note { lost } }").await?;
     assert_eq!(socket.error("q").await?, "UNKNOWN_COLUMN");
+    mesh.stop().await;
+    Ok(())
+}
+
+async fn messages_have_the_limit_of_the_project(shape: Shape) -> anyhow::Result<()> {
+    // A message of `size` bytes.
+    let subscribe = |size: usize| {
+        let message = |text: &str| {
+            let payload = json!({ "query": "{ note { id } }", "variables": { "unused": text } });
+            json!({ "type": "subscribe", "id": "1", "payload": payload }).to_string()
+        };
+        let text = message(&"x".repeat(size - message("").len()));
+        assert_eq!(text.len(), size);
+        Message::Text(text.into())
+    };
+    for (limits, most) in [("bodyBytes: 50000", 50_000), ("", 8 << 20)] {
+        let (lab, resources) = (Some(NOTES.to_owned()), OPEN_LAB.to_owned());
+        let mesh = TestMesh::with(shape, Engine::Sqlite, &Setup { lab, resources, limits, ..Setup::default() }).await?;
+        let mut socket = Socket::open(mesh.client.address(), "").await?;
+        for _ in 0..2 {
+            socket.send_raw(subscribe(most)).await?;
+            assert_eq!(socket.answer("1").await?, json!({ "note": [] }), "{limits}");
+            assert_eq!(socket.next().await?, Incoming::Message(json!({ "type": "complete", "id": "1" })));
+        }
+        // The server may close before it has taken all of it.
+        let _ = socket.send_raw(subscribe(most + 1)).await;
+        match socket.next().await {
+            Ok(next) => assert_eq!(next, Incoming::Closed(1009), "{limits}"),
+            Err(error) => ensure!(most > 50_000, "{error}"),
+        }
+        mesh.stop().await;
+    }
+    Ok(())
+}
+
+async fn a_client_that_closes_its_connection_is_told_so(shape: Shape) -> anyhow::Result<()> {
+    let (mesh, _) = notes(shape, OPEN_LAB).await?;
+    let mut socket = Socket::open(mesh.client.address(), "").await?;
+    socket.subscribe("1", "subscription { note { id } }").await?;
+    assert_eq!(socket.answer("1").await?, json!({ "note": [] }));
+    let frame = CloseFrame { code: CloseCode::Normal, reason: "bye".into() };
+    socket.send_raw(Message::Close(Some(frame))).await?;
+    assert_eq!(socket.next().await?, Incoming::Closed(1000));
     mesh.stop().await;
     Ok(())
 }

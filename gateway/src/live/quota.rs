@@ -103,58 +103,78 @@ impl SocketQuota {
         if of_caller.operations >= self.shared.subscriptions {
             return Err(self.shared.refusal(Code::TooMany, "subscriptions", self.shared.subscriptions));
         }
-        self.change(&mut usage, None, bytes)?;
-        usage.callers.entry(self.caller).or_default().operations += 1;
-        drop(usage);
-        Ok(Hold { quota: self.clone(), bytes })
+        self.held(&mut usage, Counted::operation(bytes))
     }
 
-    /// Counts `after` bytes in place of `before`, which is `None` for an operation that begins.
-    fn change(&self, usage: &mut Usage, before: Option<usize>, after: usize) -> Result<(), Fault> {
-        let (counted, counted_beyond) = before.map_or((0, 0), |before| (total(before), beyond(before)));
-        let of_socket = self.bytes.load(Ordering::Relaxed) - counted_beyond;
-        let of_caller = usage.callers.get(&self.caller).map_or(0, |caller| caller.bytes) - counted;
-        let of_node = usage.bytes - counted;
+    /// Counts a buffer of `bytes` that the socket keeps, until the hold is dropped: for its caller and the node alone, since
+    /// the operation that it was received for counts for the socket. Errors: as of [`SocketQuota::hold`].
+    pub fn buffer(&self, bytes: usize) -> Result<Hold, Fault> {
+        self.held(&mut self.shared.usage(), Counted { operations: 0, of_socket: 0, bytes })
+    }
+
+    fn held(&self, usage: &mut Usage, counted: Counted) -> Result<Hold, Fault> {
+        self.change(usage, Counted::default(), counted)?;
+        Ok(Hold { quota: self.clone(), counted })
+    }
+
+    /// Counts `after` in place of `before`.
+    fn change(&self, usage: &mut Usage, before: Counted, after: Counted) -> Result<(), Fault> {
+        let of_socket = self.bytes.load(Ordering::Relaxed) - before.of_socket;
+        let of_caller = usage.callers.get(&self.caller).copied().unwrap_or_default();
+        let bytes_of_caller = of_caller.bytes - before.bytes;
+        let of_node = usage.bytes - before.bytes;
         let shared = &*self.shared;
         // One that is large runs alone on its socket.
-        if of_socket > 0 && beyond(after) > 0 && of_socket + beyond(after) > shared.socket_bytes {
+        if of_socket > 0 && after.of_socket > 0 && of_socket + after.of_socket > shared.socket_bytes {
             return Err(shared.refusal(Code::TooMany, "socket_bytes", shared.socket_bytes));
         }
         for (name, others, limit) in
-            [("caller_bytes", of_caller, shared.caller_bytes), ("live_bytes", of_node, shared.live_bytes)]
+            [("caller_bytes", bytes_of_caller, shared.caller_bytes), ("live_bytes", of_node, shared.live_bytes)]
         {
-            if others + total(after) > limit {
-                let code = if total(after) > limit { Code::TooLarge } else { Code::TooMany };
+            if others + after.bytes > limit {
+                let code = if after.bytes > limit { Code::TooLarge } else { Code::TooMany };
                 return Err(shared.refusal(code, name, limit));
             }
         }
-        self.bytes.store(of_socket + beyond(after), Ordering::Relaxed);
-        usage.callers.entry(self.caller).or_default().bytes = of_caller + total(after);
-        usage.bytes = of_node + total(after);
+        self.count(usage, before, after);
         Ok(())
     }
 
-    fn release(&self, usage: &mut Usage, bytes: usize) {
-        self.bytes.fetch_sub(beyond(bytes), Ordering::Relaxed);
-        usage.bytes -= total(bytes);
-        if let Some(caller) = usage.callers.get_mut(&self.caller) {
-            caller.bytes -= total(bytes);
-            caller.operations -= 1;
-            if caller.operations == 0 {
-                usage.callers.remove(&self.caller);
-            }
+    fn count(&self, usage: &mut Usage, before: Counted, after: Counted) {
+        self.bytes.store(self.bytes.load(Ordering::Relaxed) - before.of_socket + after.of_socket, Ordering::Relaxed);
+        usage.bytes = usage.bytes - before.bytes + after.bytes;
+        let caller = usage.callers.entry(self.caller).or_default();
+        caller.bytes = caller.bytes - before.bytes + after.bytes;
+        caller.operations = caller.operations - before.operations + after.operations;
+        if (caller.bytes, caller.operations) == (0, 0) {
+            usage.callers.remove(&self.caller);
         }
     }
 }
 
-/// What is counted of an operation that holds `bytes`.
-fn total(bytes: usize) -> usize {
-    bytes.max(OPERATION_BYTES)
+/// What is counted for one hold.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counted {
+    operations: usize,
+    /// Bytes for the socket.
+    of_socket: usize,
+    /// Bytes for the caller and for the node.
+    bytes: usize,
 }
 
-/// What is counted of it beyond what any operation takes.
-fn beyond(bytes: usize) -> usize {
-    bytes.saturating_sub(OPERATION_BYTES)
+impl Counted {
+    /// Of an operation that holds `bytes`: for the socket, what it takes beyond any other.
+    fn operation(bytes: usize) -> Self {
+        Self { operations: 1, of_socket: bytes.saturating_sub(OPERATION_BYTES), bytes: bytes.max(OPERATION_BYTES) }
+    }
+
+    /// The same with other `bytes`.
+    fn resized(self, bytes: usize) -> Self {
+        match self.operations {
+            0 => Self { bytes, ..self },
+            _ => Self::operation(bytes),
+        }
+    }
 }
 
 impl QuotaShared {
@@ -168,10 +188,10 @@ impl QuotaShared {
     }
 }
 
-/// An operation that is counted until it is dropped.
+/// What is counted until it is dropped.
 pub struct Hold {
     quota: SocketQuota,
-    bytes: usize,
+    counted: Counted,
 }
 
 impl Hold {
@@ -182,16 +202,16 @@ impl Hold {
 
     /// Counts `bytes` in place of those before. Errors as of [`SocketQuota::hold`]; what was counted stays.
     pub fn resize(&mut self, bytes: usize) -> Result<(), Fault> {
-        let quota = &self.quota;
-        quota.change(&mut quota.shared.usage(), Some(self.bytes), bytes)?;
-        self.bytes = bytes;
+        let (quota, after) = (&self.quota, self.counted.resized(bytes));
+        quota.change(&mut quota.shared.usage(), self.counted, after)?;
+        self.counted = after;
         Ok(())
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.quota.release(&mut self.quota.shared.usage(), self.bytes);
+        self.quota.count(&mut self.quota.shared.usage(), self.counted, Counted::default());
     }
 }
 
@@ -263,6 +283,21 @@ mod tests {
         assert_eq!(quotas.shared.usage().bytes, 5 * OPERATION_BYTES);
         drop(held);
         assert_eq!((quotas.shared.usage().bytes, socket.bytes.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    #[test]
+    fn a_buffer_counts_for_its_caller_and_not_for_its_socket_or_as_an_operation() {
+        let quotas = quotas();
+        let socket = quotas.socket(caller("ann"));
+        let mut buffer = socket.buffer(1).expect("there is room");
+        buffer.resize(2 * OPERATION_BYTES).expect("there is room");
+        let operations = [socket.hold(2 * OPERATION_BYTES), socket.hold(0), socket.hold(0)]
+            .map(|held| held.expect("the buffer is not in its way"));
+        assert_eq!(refusal(socket.buffer(OPERATION_BYTES)).1, format!("caller_bytes: {}", 6 * OPERATION_BYTES));
+        drop(operations);
+        assert_eq!(quotas.shared.usage().bytes, 2 * OPERATION_BYTES);
+        drop(buffer);
+        assert!(quotas.shared.usage().callers.is_empty());
     }
 
     #[test]

@@ -117,7 +117,8 @@ impl Closing {
 
     /// The token cannot be checked.
     pub fn failed(fault: &Fault) -> Self {
-        Self::because(4500, &fault.message)
+        // Not 4500, after which clients of the protocol do not come back.
+        Self::because(1013, &fault.message)
     }
 
     /// What the client holds by its messages is over a limit.
@@ -129,6 +130,7 @@ impl Closing {
     pub fn of(error: &tungstenite::Error) -> Option<Self> {
         match error {
             tungstenite::Error::Capacity(_) => Some(Self::TOO_LARGE),
+            tungstenite::Error::Io(error) if error.kind() == std::io::ErrorKind::FileTooLarge => Some(Self::TOO_LARGE),
             tungstenite::Error::Protocol(_) | tungstenite::Error::Utf8(_) => Some(Self::MALFORMED),
             _ => None,
         }

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::{
     message::ServerMessage,
-    outgoing::{AnswerSlot, Outgoing, Overflow},
+    outgoing::{AnswerSlot, Outgoing, Overflow, Written},
 };
 use crate::{
     Service,
@@ -61,7 +61,7 @@ pub fn errors(fault: &Fault, call: &Call) -> Vec<u8> {
 impl Operations {
     /// Carries out the operation that its client calls `id`. Dropped, it ends.
     pub async fn run(mut self, id: &str, request: Request) {
-        let Some(slot) = self.outgoing.slot().await else { return };
+        let Some(slot) = self.outgoing.slot(0).await else { return };
         let caller = self.caller();
         match Box::pin(self.planned(&caller, request)).await {
             RequestOutcome::Subscribed(names, plan) => {
@@ -69,10 +69,11 @@ impl Operations {
                 if let Err(fault) = self.hold.resize(bytes) {
                     let errors = errors(&fault, &caller.call);
                     let text = ServerMessage::Error { id, errors: &errors }.into_text();
-                    return drop(deliver(id, slot, text, &caller.call).await);
+                    return deliver(id, slot, text, &caller.call).await.written.done().await;
                 }
                 drop(slot);
-                Box::pin(self.live(id, &names, plan)).await;
+                let draining = self.service.tasks().draining().clone();
+                draining.run_until_cancelled(Box::pin(self.live(id, &names, plan))).await;
             }
             RequestOutcome::Answered(answer) => self.answer(id, slot, answer, &caller.call).await,
         }
@@ -86,10 +87,11 @@ impl Operations {
         };
         // It may wait for a slow client: once in memory is enough.
         drop(answer);
-        if deliver(id, slot, text, call).await == Delivery::Refused || is_error {
-            return;
+        let delivery = deliver(id, slot, text, call).await;
+        match is_error || delivery.is_refused {
+            true => delivery.written.done().await,
+            false => self.end(id, ServerMessage::Complete { id }, call).await,
         }
-        self.send(id, ServerMessage::Complete { id }, call).await;
     }
 
     fn caller(&mut self) -> Caller {
@@ -100,10 +102,11 @@ impl Operations {
         Caller { call, token: self.token.borrow_and_update().clone() }
     }
 
-    async fn send(&self, id: &str, message: ServerMessage<'_>, call: &Call) {
+    /// Sends the last message, and waits until it is written: until then the id is taken.
+    async fn end(&self, id: &str, message: ServerMessage<'_>, call: &Call) {
         let text = message.into_text();
-        if let Some(slot) = self.outgoing.slot().await {
-            deliver(id, slot, text, call).await;
+        if let Some(slot) = self.outgoing.slot(0).await {
+            deliver(id, slot, text, call).await.written.done().await;
         }
     }
 
@@ -141,12 +144,11 @@ impl Operations {
             Ok(live) => live,
             Err(fault) => return self.fail(id, &caller, &plan, fault).await,
         };
-        // As many bytes as the last answer had.
-        let mut expected = 1;
+        // As many bytes as the last answer had: so many are likely to be needed.
+        let mut expected = 0;
         loop {
             live.changed().await;
-            self.outgoing.room(expected).await;
-            let Some(slot) = self.outgoing.slot().await else { return };
+            let Some(slot) = self.outgoing.slot(expected).await else { return };
             let failed = match Box::pin(live.read()).await {
                 Ok(Some(answers)) => {
                     let result = response::read(&plan, &answers).json;
@@ -166,27 +168,25 @@ impl Operations {
         let responder = Responder { service: &self.service, caller, media: Media::Graphql };
         let answer = bytes(responder.fail(plan, fault, "read")).await;
         let errors = response::error_list(&answer).unwrap_or(b"[]");
-        self.send(id, ServerMessage::Error { id, errors }, &caller.call).await;
+        self.end(id, ServerMessage::Error { id, errors }, &caller.call).await;
     }
 }
 
 /// What became of a message.
-#[derive(Debug, PartialEq, Eq)]
-enum Delivery {
-    /// It is queued.
-    Queued,
+struct Delivery {
+    written: Written,
     /// There is no room for it: an error that says so is queued, and the operation has ended.
-    Refused,
+    is_refused: bool,
 }
 
 /// Queues a message of the operation `id`, which counts as an answer that its client has not taken, an error too: it can
 /// be as large as the request.
 async fn deliver(id: &str, slot: AnswerSlot, text: Vec<u8>, call: &Call) -> Delivery {
     match slot.send(text).await {
-        Ok(()) => Delivery::Queued,
+        Ok(written) => Delivery { written, is_refused: false },
         Err((slot, fault)) => {
-            slot.refuse(ServerMessage::Error { id, errors: &errors(&fault, call) }.into_text());
-            Delivery::Refused
+            let text = ServerMessage::Error { id, errors: &errors(&fault, call) }.into_text();
+            Delivery { written: slot.refuse(text), is_refused: true }
         }
     }
 }
@@ -199,9 +199,9 @@ fn offer(
     expected: &mut usize,
 ) -> Result<(), Fault> {
     match slot.offer(message) {
-        Ok(()) => {
+        Ok(bytes) => {
             live.delivered();
-            *expected = 1;
+            *expected = bytes;
             Ok(())
         }
         Err(Overflow::Socket(bytes)) => {

@@ -6,7 +6,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::{Sink, SinkExt};
 use mesh::Fault;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tungstenite::{
     Message,
     protocol::frame::{
@@ -15,7 +15,7 @@ use tungstenite::{
     },
 };
 
-use super::message::ServerMessage;
+use super::{message::ServerMessage, running::Completion};
 use crate::http::{Reservation, SendBudget, SocketProgress};
 
 /// Answers that are made or wait for a slow client; while there are as many, operations wait before they read.
@@ -40,13 +40,29 @@ pub struct Outgoing {
     budget: SendBudget,
     /// How much the client has taken.
     pub progress: SocketProgress,
+    /// Of the operation whose messages they take.
+    completion: Completion,
 }
 
 /// An answer that waits for its client.
 struct QueuedAnswer {
     text: Bytes,
+    completion: Completion,
+    _written: oneshot::Sender<()>,
     _counted: Option<Reservation>,
     _room: Option<OwnedSemaphorePermit>,
+}
+
+/// A message that is queued, until it is written or dropped.
+#[must_use]
+pub struct Written(oneshot::Receiver<()>);
+
+impl Written {
+    /// Waits for it.
+    pub async fn done(self) {
+        // Nothing is ever sent: its end is the sender's.
+        let _ = self.0.await;
+    }
 }
 
 /// Other ends of the queues.
@@ -60,6 +76,8 @@ pub struct Queued {
 pub struct AnswerSlot {
     place: mpsc::OwnedPermit<QueuedAnswer>,
     outgoing: Outgoing,
+    /// Room for its bytes, as far as it is kept already.
+    room: OwnedSemaphorePermit,
 }
 
 /// Why an answer of a live query is not queued.
@@ -78,7 +96,8 @@ pub fn queues(budget: SendBudget, progress: SocketProgress, room_bytes: usize) -
     let room_bytes = room_bytes.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
     let room = Arc::new(Semaphore::new(room_bytes));
     let queued = Queued { answers: queued_answers, replies: queued_replies, progress: progress.clone() };
-    (Outgoing { answers, replies, room, room_bytes, budget, progress }, queued)
+    let completion = Completion::default();
+    (Outgoing { answers, replies, room, room_bytes, budget, progress, completion }, queued)
 }
 
 #[cfg(test)]
@@ -88,18 +107,26 @@ impl Queued {
         let answers = std::iter::from_fn(|| self.answers.try_recv().ok());
         answers.map(|answer| serde_json::from_slice(&answer.text).expect("a message is JSON")).collect()
     }
+
+    /// How many wait.
+    pub fn waiting(&self) -> usize {
+        self.answers.len()
+    }
 }
 
 impl Outgoing {
-    /// Waits for room for an answer; `None` where the socket is closed.
-    pub async fn slot(&self) -> Option<AnswerSlot> {
-        let place = self.answers.clone().reserve_owned().await.ok()?;
-        Some(AnswerSlot { place, outgoing: self.clone() })
+    /// The same queues, for the messages of an operation until it is completed.
+    pub fn of_operation(&self, completion: Completion) -> Self {
+        Self { completion, ..self.clone() }
     }
 
-    /// Waits until an answer of so many bytes could be queued.
-    pub async fn room(&self, bytes: usize) {
-        drop(self.acquire(bytes).await);
+    /// Waits for room for an answer, and keeps it for so many bytes; `None` where the socket is closed.
+    ///
+    /// Room is waited for last: nobody who has it waits for what others of the socket have.
+    pub async fn slot(&self, bytes: usize) -> Option<AnswerSlot> {
+        let place = self.answers.clone().reserve_owned().await.ok()?;
+        let room = self.acquire(bytes).await;
+        Some(AnswerSlot { place, outgoing: self.clone(), room })
     }
 
     async fn acquire(&self, bytes: usize) -> OwnedSemaphorePermit {
@@ -115,30 +142,54 @@ impl Outgoing {
 impl AnswerSlot {
     /// Queues a message that was asked for once, as soon as there is room for its bytes. Errors: `UNAVAILABLE`, with the
     /// slot for the error.
-    pub async fn send(self, text: Vec<u8>) -> Result<(), (Self, Fault)> {
+    pub async fn send(self, text: Vec<u8>) -> Result<Written, (Self, Fault)> {
         let counted = match self.outgoing.budget.queue(text.len(), &self.outgoing.progress) {
             Ok(counted) => counted,
             Err(fault) => return Err((self, fault)),
         };
-        let room = self.outgoing.acquire(text.len()).await;
-        self.place.send(QueuedAnswer { text: text.into(), _counted: Some(counted), _room: Some(room) });
-        Ok(())
+        let Self { place, outgoing, room } = self;
+        // All at once: who waits for the rest must not keep a part from others.
+        drop(room);
+        let room = outgoing.acquire(text.len()).await;
+        Ok(queue(place, &outgoing, text, Some((counted, room))))
     }
 
     /// Queues the error that takes the place of a message without room, whatever else waits: it is small.
-    pub fn refuse(self, text: Vec<u8>) {
-        self.place.send(QueuedAnswer { text: text.into(), _counted: None, _room: None });
+    pub fn refuse(self, text: Vec<u8>) -> Written {
+        queue(self.place, &self.outgoing, text, None)
     }
 
     /// Queues an answer of a live query, which can be asked for again.
-    pub fn offer(self, message: ServerMessage<'_>) -> Result<(), Overflow> {
-        let (text, outgoing) = (message.into_text(), &self.outgoing);
-        let room = outgoing.room.clone().try_acquire_many_owned(outgoing.permits(text.len()));
-        let room = room.map_err(|_| Overflow::Socket(text.len()))?;
-        let counted = outgoing.budget.queue(text.len(), &outgoing.progress).map_err(Overflow::Node)?;
-        self.place.send(QueuedAnswer { text: text.into(), _counted: Some(counted), _room: Some(room) });
-        Ok(())
+    ///
+    /// How many bytes it has.
+    pub fn offer(self, message: ServerMessage<'_>) -> Result<usize, Overflow> {
+        let Self { place, outgoing, mut room } = self;
+        let text = message.into_text();
+        let (size, wanted, kept) = (text.len(), outgoing.permits(text.len()) as usize, room.num_permits());
+        if wanted < kept {
+            drop(room.split(kept - wanted));
+        } else {
+            let more = u32::try_from(wanted - kept).unwrap_or(u32::MAX);
+            let more = outgoing.room.clone().try_acquire_many_owned(more).map_err(|_| Overflow::Socket(size))?;
+            room.merge(more);
+        }
+        let counted = outgoing.budget.queue(size, &outgoing.progress).map_err(Overflow::Node)?;
+        // Nobody waits until it is written.
+        let _ = queue(place, &outgoing, text, Some((counted, room)));
+        Ok(size)
     }
+}
+
+fn queue(
+    place: mpsc::OwnedPermit<QueuedAnswer>,
+    outgoing: &Outgoing,
+    text: Vec<u8>,
+    held: Option<(Reservation, OwnedSemaphorePermit)>,
+) -> Written {
+    let (_written, written) = oneshot::channel();
+    let (_counted, _room) = held.unzip();
+    place.send(QueuedAnswer { text: text.into(), completion: outgoing.completion.clone(), _written, _counted, _room });
+    Written(written)
 }
 
 /// Writes what is queued, replies first, until nobody can queue any more, the connection is closed or cut, or the client
@@ -165,6 +216,9 @@ async fn write_all<S: Sink<Message> + Unpin>(mut sink: Pin<&mut S>, queued: &mut
             Some(answer) = queued.answers.recv() => answer,
             else => return,
         };
+        if answer.completion.is_set() {
+            continue;
+        }
         for (opcode, piece, is_last) in frames(&answer.text) {
             let size = piece.len();
             let frame = Message::Frame(Frame::message(piece, OpCode::Data(opcode), is_last));
@@ -198,11 +252,8 @@ fn frames(text: &Bytes) -> impl Iterator<Item = (Data, Bytes, bool)> + '_ {
 
 #[cfg(test)]
 mod tests {
-    use futures::{FutureExt, StreamExt};
+    use futures::FutureExt;
     use mesh::{listener::Connection, telemetry::Metrics};
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio_tungstenite::WebSocketStream;
-    use tungstenite::protocol::Role;
 
     use super::*;
 
@@ -219,7 +270,7 @@ mod tests {
     }
 
     async fn slot(outgoing: &Outgoing) -> AnswerSlot {
-        outgoing.slot().await.expect("the socket is open")
+        outgoing.slot(0).await.expect("the socket is open")
     }
 
     #[tokio::test]
@@ -229,10 +280,12 @@ mod tests {
         slot(&outgoing).await.offer(next(&answer)).expect("there is room");
         let refused = slot(&outgoing).await.offer(next(&answer)).expect_err("there is none");
         let Overflow::Socket(bytes) = refused else { panic!("{refused:?}") };
-        assert!(outgoing.room(bytes).now_or_never().is_none());
+        assert!(outgoing.slot(bytes).now_or_never().is_none());
         drop(queued.answers.recv().await);
-        outgoing.room(bytes).now_or_never().expect("there is room");
-        slot(&outgoing).await.offer(next(&answer)).expect("there is room");
+        let kept = outgoing.slot(bytes).now_or_never().flatten().expect("there is room");
+        let refused = slot(&outgoing).await.offer(next(&answer));
+        assert!(matches!(refused, Err(Overflow::Socket(_))), "it is kept for the other: {refused:?}");
+        kept.offer(next(&answer)).expect("there is room");
     }
 
     #[tokio::test]
@@ -258,7 +311,7 @@ mod tests {
         let refused = slot(&other).await.offer(next(&answer)).expect_err("there is none");
         assert!(matches!(refused, Overflow::Node(_)), "{refused:?}");
         let text = || next(&answer).into_text();
-        let (slot, fault) = slot(&other).await.send(text()).await.map(|()| "sent").expect_err("there is none");
+        let (slot, fault) = slot(&other).await.send(text()).await.map(|_| "sent").expect_err("there is none");
         assert_eq!(fault.code, mesh::Code::Unavailable);
         drop(queued.answers.recv().await);
         assert!(slot.send(text()).await.is_ok());
@@ -271,9 +324,9 @@ mod tests {
         for _ in 0..ANSWERS_MAX {
             slots.push(slot(&outgoing).await);
         }
-        assert!(outgoing.slot().now_or_never().is_none());
+        assert!(outgoing.slot(1).now_or_never().is_none());
         slots.pop();
-        assert!(outgoing.slot().now_or_never().is_some());
+        assert!(outgoing.slot(1).now_or_never().is_some());
     }
 
     #[tokio::test]
@@ -285,39 +338,6 @@ mod tests {
         assert!(writing.as_mut().now_or_never().is_none(), "nobody takes it");
         outgoing.progress.connection().cut();
         writing.await;
-    }
-
-    /// A ping of a client, with a payload of 125 bytes.
-    fn ping() -> Vec<u8> {
-        let mut frame = vec![0x89, 0x80 | 125, 0, 0, 0, 0];
-        frame.resize(6 + 125, b'p');
-        frame
-    }
-
-    #[tokio::test]
-    async fn pongs_that_a_client_does_not_take_are_bounded_and_answers_find_room_beside_them() {
-        const PIPE: usize = 1024;
-        let (mut client, server) = tokio::io::duplex(PIPE);
-        let config = super::super::transport(ANSWER);
-        let mut socket = WebSocketStream::from_raw_socket(server, Role::Server, Some(config)).await;
-        for _ in 0..2000 {
-            client.write_all(&ping()).await.expect("it fits");
-            assert!(matches!(socket.next().await, Some(Ok(Message::Ping(_)))));
-        }
-        let (outgoing, queued) = open(usize::MAX, usize::MAX);
-        let answer = vec![b'1'; ANSWER];
-        let text = next(&answer).into_text();
-        slot(&outgoing).await.offer(next(&answer)).expect("there is room");
-        drop(outgoing);
-        let mut taken = Vec::new();
-        let writing = async {
-            write(socket, queued, Duration::from_secs(60)).await;
-        };
-        tokio::join!(writing, async { client.read_to_end(&mut taken).await.expect("the socket is closed at the end") });
-        let frames = text.len().div_ceil(FRAME_BYTES);
-        let pongs = taken.len() - text.len() - frames * 4;
-        assert!(pongs <= PIPE + WRITE_BUFFER + 127, "{pongs}");
-        assert!(taken.ends_with(&text[text.len() / FRAME_BYTES * FRAME_BYTES..]), "the answer comes after them");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -20,67 +20,84 @@ use tokio::{
 };
 use tokio_util::sync::PollSemaphore;
 
-/// Messages up to this size need no permit.
-pub const SMALL_BYTES: usize = 64 * 1024;
+/// Messages up to this size need no permit: what a connection may hold of one is part of what any takes.
+pub const SMALL_BYTES: usize = 16 * 1024;
 /// Bytes of a frame of a client besides its payload, of which a control frame has up to 125. Source: RFC 6455, section 5.2.
 const CONTROL_OVERHEAD: usize = 6;
 
 /// Bytes that were received since the last message was complete. Clones are of the same socket.
 #[derive(Debug, Clone, Default)]
-pub struct Incomplete(Arc<AtomicUsize>);
+pub struct Incomplete(Arc<IncompleteState>);
+
+#[derive(Debug, Default)]
+struct IncompleteState {
+    bytes: AtomicUsize,
+    /// Whether it is known whose they are.
+    is_acknowledged: AtomicBool,
+}
 
 impl Incomplete {
     /// A message is complete.
     pub fn completed(&self) {
-        self.0.store(0, Ordering::Relaxed);
+        self.0.bytes.store(0, Ordering::Relaxed);
+    }
+
+    /// From now on messages may be large.
+    pub fn acknowledged(&self) {
+        self.0.is_acknowledged.store(true, Ordering::Relaxed);
     }
 
     /// A ping, a pong or a close of so many bytes is complete; it may have come between pieces of a message.
     pub fn control(&self, payload: usize) {
         let taken = |bytes: usize| Some(bytes.saturating_sub(payload + CONTROL_OVERHEAD));
         // It always has a value to store.
-        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken);
+        let _ = self.0.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken);
     }
 
     fn bytes(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.0.bytes.load(Ordering::Relaxed)
     }
 }
 
 /// A connection that is read from no further than [`SMALL_BYTES`] of a message without one of the permits of the node,
-/// and not for longer than the time limit with one.
+/// and for no longer than the time limit.
 pub struct BoundedReads<C> {
     connection: C,
     incomplete: Incomplete,
     permits: PollSemaphore,
-    permit: Option<(OwnedSemaphorePermit, Pin<Box<Sleep>>)>,
+    permit: Option<OwnedSemaphorePermit>,
+    /// When the rest of a message must be there.
+    timeout: Option<Pin<Box<Sleep>>>,
     time: Duration,
 }
 
 impl<C> BoundedReads<C> {
-    /// Reads of `connection`; one large message may take `time`.
-    pub fn new(connection: C, permits: Arc<Semaphore>, time: Duration) -> Self {
-        let (incomplete, permits) = (Incomplete::default(), PollSemaphore::new(permits));
-        Self { connection, incomplete, permits, permit: None, time }
+    /// Reads of `connection`, counted in `incomplete`; one message may take `time`.
+    pub fn new(connection: C, incomplete: Incomplete, permits: Arc<Semaphore>, time: Duration) -> Self {
+        Self { connection, incomplete, permits: PollSemaphore::new(permits), permit: None, timeout: None, time }
     }
 
-    /// The count of its bytes.
-    pub fn incomplete(&self) -> Incomplete {
-        self.incomplete.clone()
-    }
-
+    /// Errors: `TimedOut` for a message that takes too long; `FileTooLarge` for one that is large before it is known whose
+    /// it is.
     fn poll_permit(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.incomplete.bytes() < SMALL_BYTES {
-            self.permit = None;
+        let bytes = self.incomplete.bytes();
+        if bytes == 0 {
+            (self.permit, self.timeout) = (None, None);
             return Poll::Ready(Ok(()));
         }
-        if self.permit.is_none() {
-            let permit = ready!(self.permits.poll_acquire(cx)).ok_or(io::ErrorKind::BrokenPipe)?;
-            self.permit = Some((permit, Box::pin(sleep_until(Instant::now() + self.time))));
+        if bytes >= SMALL_BYTES && !self.incomplete.0.is_acknowledged.load(Ordering::Relaxed) {
+            return Poll::Ready(Err(io::ErrorKind::FileTooLarge.into()));
         }
-        match self.permit.as_mut().map(|(_, timeout)| timeout.as_mut().poll(cx)) {
-            Some(Poll::Ready(())) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            _ => Poll::Ready(Ok(())),
+        if bytes >= SMALL_BYTES && self.permit.is_none() {
+            self.permit = Some(ready!(self.permits.poll_acquire(cx)).ok_or(io::ErrorKind::BrokenPipe)?);
+            // What it has waited for others does not count.
+            self.timeout = None;
+        }
+        let time = self.time;
+        let timeout = self.timeout.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + time)));
+        match timeout.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Ready(Ok(())),
         }
     }
 }
@@ -91,7 +108,7 @@ impl<C: AsyncRead + Unpin> AsyncRead for BoundedReads<C> {
         ready!(this.poll_permit(cx))?;
         let before = buffer.filled().len();
         ready!(Pin::new(&mut this.connection).poll_read(cx, buffer))?;
-        this.incomplete.0.fetch_add(buffer.filled().len() - before, Ordering::Relaxed);
+        this.incomplete.0.bytes.fetch_add(buffer.filled().len() - before, Ordering::Relaxed);
         Poll::Ready(Ok(()))
     }
 }
@@ -119,12 +136,18 @@ mod tests {
 
     const TIME: Duration = Duration::from_secs(30);
 
+    fn acknowledged() -> Incomplete {
+        let incomplete = Incomplete::default();
+        incomplete.acknowledged();
+        incomplete
+    }
+
     #[tokio::test(start_paused = true)]
     async fn one_large_message_waits_for_another_and_small_ones_do_not() {
         let permits = Arc::new(Semaphore::new(1));
         let open = || {
             let (client, server) = tokio::io::duplex(4 * SMALL_BYTES);
-            (client, BoundedReads::new(server, permits.clone(), TIME))
+            (client, BoundedReads::new(server, acknowledged(), permits.clone(), TIME))
         };
         let ((mut one, mut first), (mut other, mut second)) = (open(), open());
         let mut buffer = vec![0; SMALL_BYTES];
@@ -136,27 +159,53 @@ mod tests {
         }
         first.read_exact(&mut buffer).await.expect("there is a permit");
         assert!(second.read(&mut buffer).now_or_never().is_none(), "there is none");
-        first.incomplete().completed();
+        first.incomplete.completed();
         one.write_all(b"next").await.expect("it fits");
         first.read_exact(&mut buffer[..4]).await.expect("the next message is small");
         second.read_exact(&mut buffer).await.expect("the permit is free");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_large_message_that_does_not_end_breaks_the_connection() {
+    async fn a_message_that_does_not_end_breaks_the_connection() {
+        for size in [1, SMALL_BYTES] {
+            let (mut client, server) = tokio::io::duplex(4 * SMALL_BYTES);
+            let mut server = BoundedReads::new(server, acknowledged(), Arc::new(Semaphore::new(1)), TIME);
+            client.write_all(&vec![0; size]).await.expect("it fits");
+            server.read_exact(&mut vec![0; size]).await.expect("it is there");
+            let begin = Instant::now();
+            let error = server.read(&mut [0; 1]).await.expect_err("nothing more comes");
+            assert_eq!((error.kind(), begin.elapsed()), (io::ErrorKind::TimedOut, TIME), "{size}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_is_silent_between_messages_has_time() {
+        let (mut client, server) = tokio::io::duplex(SMALL_BYTES);
+        let mut server = BoundedReads::new(server, acknowledged(), Arc::new(Semaphore::new(1)), TIME);
+        for _ in 0..2 {
+            client.write_all(&[0; 9]).await.expect("it fits");
+            server.read_exact(&mut [0; 9]).await.expect("it is there");
+            server.incomplete.completed();
+            let silent = tokio::time::timeout(2 * TIME, server.read(&mut [0; 1])).await;
+            assert!(silent.is_err(), "nothing is wrong with it");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stranger_takes_no_permit() {
         let (mut client, server) = tokio::io::duplex(4 * SMALL_BYTES);
-        let mut server = BoundedReads::new(server, Arc::new(Semaphore::new(1)), TIME);
-        client.write_all(&vec![0; SMALL_BYTES]).await.expect("it fits");
+        let permits = Arc::new(Semaphore::new(1));
+        let mut server = BoundedReads::new(server, Incomplete::default(), permits.clone(), TIME);
+        client.write_all(&vec![0; 2 * SMALL_BYTES]).await.expect("it fits");
         server.read_exact(&mut vec![0; SMALL_BYTES]).await.expect("it is there");
-        let begin = Instant::now();
-        let error = server.read(&mut [0; 1]).await.expect_err("nothing more comes");
-        assert_eq!((error.kind(), begin.elapsed()), (io::ErrorKind::TimedOut, TIME));
+        let error = server.read(&mut [0; 1]).await.expect_err("it is over the limit");
+        assert_eq!((error.kind(), permits.available_permits()), (io::ErrorKind::FileTooLarge, 1));
     }
 
     #[test]
     fn pongs_between_pieces_of_a_message_complete_none() {
         let incomplete = Incomplete::default();
-        incomplete.0.store(100 + CONTROL_OVERHEAD, Ordering::Relaxed);
+        incomplete.0.bytes.store(100 + CONTROL_OVERHEAD, Ordering::Relaxed);
         incomplete.control(0);
         assert_eq!(incomplete.bytes(), 100);
         incomplete.control(125);
