@@ -353,6 +353,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_table_whose_count_is_deleted_is_followed_still() {
+        let folder = tempfile::tempdir().unwrap();
+        let (hub, other) = file(folder.path());
+        let mut album = listening(&hub, "album").await;
+
+        other.execute_batch("DELETE FROM perigee_changes").unwrap();
+        assert_eq!(album.next().await, Some(Ok(())));
+        settled(&mut album).await;
+        other.execute_batch("INSERT INTO album VALUES (1)").unwrap();
+        assert_eq!(album.next().await, Some(Ok(())));
+    }
+
+    #[tokio::test]
     async fn a_database_that_is_closed_ends_its_listeners() {
         let folder = tempfile::tempdir().unwrap();
         let (hub, _) = file(folder.path());

@@ -60,7 +60,8 @@ impl Sqlite {
         let header = self.inner.wal.as_ref().map(WalIndex::header);
         let (schema, tables) = self.read_on_thread(|reader| current(reader.connection)).await?;
         let before = std::mem::replace(versions, Versions { header, schema, tables });
-        if before.schema != schema {
+        let is_lost = |table: &String| !versions.tables.contains_key(table);
+        if before.schema != schema || before.tables.keys().any(is_lost) {
             return Ok(Changed::Any);
         }
         let has_changed = |(table, version): &(&String, &i64)| before.tables.get(*table) != Some(version);
@@ -112,7 +113,7 @@ fn current(reader: &Connection) -> Result<(i64, HashMap<String, i64>), SqliteErr
     if maker(reader)? != Maker::Us {
         return Ok((schema, HashMap::default()));
     }
-    let mut all = reader.prepare_cached("SELECT tbl, version FROM perigee_changes")?;
+    let mut all = reader.prepare_cached("SELECT tbl, CAST(version AS INTEGER) FROM perigee_changes")?;
     let tables = all.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok((schema, tables.collect::<Result<_, _>>()?))
 }
@@ -150,7 +151,8 @@ fn capture(writer: &Connection, table: &str) -> Result<(), SqliteError> {
     }
     let wanted = EVENTS.map(|event| (trigger_name(table, event), trigger(table, event)));
     let found = triggers(writer)?;
-    if maker(writer)? == Maker::Us && wanted.iter().all(|trigger| found.contains(trigger)) {
+    let is_made = maker(writer)? == Maker::Us && wanted.iter().all(|trigger| found.contains(trigger));
+    if is_made && current(writer)?.1.contains_key(table) {
         return Ok(());
     }
     writer.execute_batch("BEGIN IMMEDIATE")?;
@@ -160,9 +162,14 @@ fn capture(writer: &Connection, table: &str) -> Result<(), SqliteError> {
         Maker::Other => return Err(unfollowed(table, "the database has another object called perigee_changes")),
     }
     let found = triggers(writer)?;
-    writer.execute("INSERT OR IGNORE INTO perigee_changes (tbl, version) VALUES (?1, 0)", [table])?;
+    // Another version than any before: a row that was deleted and is made anew has changed.
+    writer.execute(
+        "INSERT INTO perigee_changes (tbl, version) VALUES (?1, random() / 2) ON CONFLICT DO NOTHING",
+        [table],
+    )?;
     for (name, sql) in &wanted {
         match found.iter().find(|(found, _)| found.eq_ignore_ascii_case(name)) {
+            Some((_, found)) if found == sql => continue,
             Some((_, found)) if !is_ours(found) => {
                 return Err(unfollowed(table, &format!("the database has another trigger called {name}")));
             }
@@ -281,6 +288,37 @@ mod tests {
             other.execute_batch(sql).unwrap();
             assert_eq!(changed(&store, &mut versions).await, expected, "{sql}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_table_whose_count_is_lost_is_captured_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, other) = file(folder.path()).await;
+        for table in ["it's", "track"] {
+            store.capture(table).await.unwrap();
+        }
+        let mut versions = Versions::default();
+        changed(&store, &mut versions).await;
+        for sql in ["DELETE FROM perigee_changes", "DELETE FROM perigee_changes WHERE tbl = 'track'"] {
+            other.execute_batch(sql).unwrap();
+            assert_eq!(changed(&store, &mut versions).await, ["any"], "{sql}");
+            store.capture("track").await.unwrap();
+            store.capture("it's").await.unwrap();
+            assert!(changed(&store, &mut versions).await.contains(&"track".to_owned()), "{sql}");
+            other.execute_batch("INSERT INTO track VALUES (2, 2); DELETE FROM track WHERE id = 2").unwrap();
+            assert_eq!(changed(&store, &mut versions).await, ["track"], "{sql}");
+        }
+
+        // The row is made anew before it is missed.
+        other.execute_batch("DELETE FROM perigee_changes").unwrap();
+        other.execute_batch("DELETE FROM track").unwrap();
+        store.capture("track").await.unwrap();
+        store.capture("it's").await.unwrap();
+        assert_eq!(changed(&store, &mut versions).await, ["it's", "track"]);
+        other.execute_batch("UPDATE perigee_changes SET version = 'x' WHERE tbl = 'track'").unwrap();
+        assert_eq!(changed(&store, &mut versions).await, ["track"]);
+        other.execute_batch("INSERT INTO track VALUES (2, 2)").unwrap();
+        assert_eq!(changed(&store, &mut versions).await, ["track"]);
     }
 
     #[tokio::test]
