@@ -88,7 +88,14 @@ impl ChangeHub {
         let (shared, stop, dropped) = (self.shared.clone(), self.stop.clone(), self.tasks.stop().clone());
         let task = async move {
             let mut source = ChangeSource::new(&shared.store);
-            if stop.run_until_cancelled(shared.follow(&mut source, &mut upkeep)).await.is_none() {
+            let pruning = source.pruning();
+            let following = async {
+                tokio::select! {
+                    () = shared.follow(&mut source, &mut upkeep) => {}
+                    () = pruning => {}
+                }
+            };
+            if stop.run_until_cancelled(following).await.is_none() {
                 shared.fail(&Error::Unavailable("the database is closed".to_owned()));
                 shared.end(&mut source, &upkeep).await;
             }

@@ -1,5 +1,7 @@
 //! Source of changes: the capture of one database, and how far it has been read.
 
+use futures::{FutureExt, future};
+
 use crate::{
     Error,
     store::{
@@ -51,6 +53,14 @@ impl ChangeSource {
         match self {
             ChangeSource::Sqlite(store, versions) => store.changes_since(versions).await,
             ChangeSource::Postgres(store, position) => Box::pin(store.changes_since(position)).await,
+        }
+    }
+
+    /// Keeps what is noted of changes from growing, beside all else. It ends with this source.
+    pub fn pruning(&self) -> impl Future<Output = ()> + Send + use<> {
+        match self {
+            ChangeSource::Sqlite(..) => future::pending().left_future(),
+            ChangeSource::Postgres(store, position) => store.pruning(position).right_future(),
         }
     }
 

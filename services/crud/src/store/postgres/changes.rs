@@ -10,15 +10,20 @@ use std::{
     time::{Duration, Instant},
 };
 
+use mesh::Code;
+use tokio::sync::watch;
 use tokio_postgres::{
     Row,
+    error::SqlState,
     types::{ToSql, Type as Native},
 };
 
-use self::snapshot::ServerSnapshot;
+use self::{locks::TableLock, snapshot::ServerSnapshot};
 use super::{Postgres, connection::Connection, error::PostgresError, pool::State, pooler::TransactionKind};
 use crate::{Error, store::Changed};
 
+mod locks;
+mod prune;
 mod setup;
 mod snapshot;
 
@@ -30,13 +35,20 @@ const CATALOG_INTERVAL: Duration = Duration::from_millis(100);
 /// How long entries stay in the log, for other readers, and how often those older are removed.
 const PRUNE_AGE: Duration = Duration::from_secs(60);
 const PRUNE_INTERVAL: Duration = Duration::from_secs(10);
+/// How often the capture of a table begins anew where its triggers are changed meanwhile.
+const CAPTURE_ATTEMPTS: usize = 3;
 
-/// What changed since the snapshot with this end and these transactions in progress.
+/// Statistics of a log that grows fast are too old to choose an index by.
+const BY_INDEX: &str = "SET LOCAL enable_seqscan TO off; SET LOCAL enable_bitmapscan TO off";
+/// What changed since the snapshot with this end and these transactions in progress. Of transactions that were prepared
+/// before the server was started, the log may not know any more what they changed.
 const LOG: &str = "\
 SELECT pg_catalog.pg_current_snapshot()::text, pg_catalog.pg_postmaster_start_time()::text,
     (SELECT s.epoch FROM perigee_changes.state s), (SELECT s.pruned FROM perigee_changes.state s),
     ARRAY(SELECT l.tbl FROM perigee_changes.log l WHERE l.xid >= $1::xid8
-        UNION SELECT l.tbl FROM perigee_changes.log l WHERE l.xid = ANY ($2::xid8[]))";
+        UNION SELECT l.tbl FROM perigee_changes.log l WHERE l.xid = ANY ($2::xid8[])),
+    ARRAY(SELECT p.transaction::text FROM pg_catalog.pg_prepared_xacts p
+        WHERE p.database = pg_catalog.current_database() AND p.prepared < pg_catalog.pg_postmaster_start_time())";
 
 /// Tables of a schema with those below them, each with what changes when it or its triggers do.
 const CATALOG: &str = "\
@@ -55,11 +67,6 @@ SELECT tree.name, tree.relation, pg_catalog.concat_ws(' ', c.xmin, c.relfilenode
 FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.relation
 ORDER BY tree.name, tree.relation";
 
-/// Makes `$1` the limit up to which entries may have been removed.
-const LIMIT: &str = "UPDATE perigee_changes.state SET pruned = $1";
-/// Removes what a snapshot with this end and these transactions in progress sees.
-const PRUNE: &str = "DELETE FROM perigee_changes.log WHERE xid < $1::xid8 AND NOT xid = ANY ($2::xid8[])";
-
 /// How far the log has been read, and which tables of it are followed.
 #[derive(Debug, Default)]
 pub struct Position {
@@ -69,6 +76,8 @@ pub struct Position {
     pause: Duration,
     /// Snapshots that may become the limit of the log, the oldest first.
     history: VecDeque<(Instant, ServerSnapshot)>,
+    /// The limit of now.
+    limits: watch::Sender<ServerSnapshot>,
 }
 
 /// What the last look at the log found.
@@ -79,6 +88,8 @@ struct LastLook {
     started: String,
     /// Of the log: it is another when entries were lost, as in a crash of the server; `None` where that was not repaired.
     epoch: Option<String>,
+    /// Transactions that were prepared before that, and have not ended.
+    prepared: Vec<String>,
 }
 
 /// A table and those below it, by their ids, each with what changes when it or its triggers do.
@@ -101,33 +112,78 @@ impl Postgres {
     /// Errors: the table cannot be followed, or a lock on it was not free in a short time.
     pub async fn capture(&self, position: &mut Position, table: &str) -> Result<(), Error> {
         position.tables.remove(table);
+        for _ in 0..CAPTURE_ATTEMPTS {
+            self.make_triggers(table).await?;
+            // Before the table's first message is sent, so that nothing is missed after it.
+            if let Some(mut found) = self.baseline(table).await? {
+                let relations = found.catalog.as_mut().and_then(|catalog| catalog.remove_entry(table));
+                position.tables.extend(relations);
+                position.last.get_or_insert(found.look);
+                return Ok(());
+            }
+        }
+        Err(busy(format!("the triggers of {table} are changed by others")))
+    }
+
+    /// Makes the triggers of a table where they are missing, unless a lock that is needed is held for long.
+    async fn make_triggers(&self, table: &str) -> Result<(), Error> {
         let schema = self.inner.schema.as_str();
-        let captured = self.set_up(|connection| async move { setup::capture(&connection, schema, table).await });
-        captured.await?.map_err(|why| Error::unfollowed(table, &why))?;
-        // Before the table's first message is sent, so that nothing is missed after it.
-        let mut found =
-            self.look(&ServerSnapshot::default(), Some(&[table])).await.map_err(|failure| self.error(failure))?;
-        let relations = found.catalog.as_mut().and_then(|catalog| catalog.remove_entry(table));
-        position.tables.extend(relations);
-        position.last.get_or_insert(found.look);
-        Ok(())
+        let tree = self.tree(table).await?;
+        let read = |failure| self.error(failure);
+        if let Some(root) = tree.root().map_err(read)?
+            && !tree.wanting().map_err(read)?.is_empty()
+            && !self.held(&[root], TableLock::MakeTriggers).await?.is_empty()
+        {
+            return Err(busy(format!("a transaction holds a lock on {table}")));
+        }
+        let made = self.set_up(|connection| async move { setup::capture(&connection, schema, table).await });
+        made.await?.map_err(|why| Error::unfollowed(table, &why))
+    }
+
+    /// What the log and the catalog are now for a table; `None` where triggers were lost before this look at them.
+    async fn baseline(&self, table: &str) -> Result<Option<Found>, Error> {
+        let found = match self.look(&ServerSnapshot::of_all(), Some(&[table])).await {
+            Ok(found) => found,
+            Err(failure) if is_not_ours(&failure) => return Ok(None),
+            Err(failure) => return Err(self.error(failure)),
+        };
+        let tree = self.tree(table).await?;
+        let wanting = tree.wanting().map_err(|failure| self.error(failure))?;
+        Ok((wanting.is_empty() && found.look.epoch.is_some()).then_some(found))
+    }
+
+    async fn tree(&self, table: &str) -> Result<setup::Tree, Error> {
+        let schema = self.inner.schema.as_str();
+        let tree = self.with_retry(|connection| Box::pin(async move { setup::tree(&connection, schema, table).await }));
+        Box::pin(tree).await.map_err(|failure| self.error(failure))
     }
 
     /// Ends the capture of all tables but `kept`, also that which a process before did not end. Nothing of ours is left
     /// in the database when no table of any schema is captured.
+    ///
+    /// Errors: that of the first table whose trigger stays.
     pub async fn release(&self, position: &mut Position, kept: &[String]) -> Result<(), Error> {
         position.tables.retain(|table, _| kept.contains(table));
         let schema = self.inner.schema.as_str();
         let needless =
-            self.with_retry(|connection| Box::pin(async move { setup::needless(&connection, schema, kept).await }));
-        for sql in Box::pin(needless).await.map_err(|failure| self.error(failure))? {
+            self.set_up(|connection| async move { Ok(Ok(setup::needless(&connection, schema, kept).await?)) });
+        let needless = needless.await?.map_err(Error::Database)?;
+        let tables: Vec<u32> = needless.iter().map(|(table, _)| *table).collect();
+        let held = self.held(&tables, TableLock::DropTriggers).await?;
+        let mut done = Ok(());
+        for (table, sql) in &needless {
             // Each in a transaction of its own: the lock of one table is not held while that of another is waited for.
-            let sql = sql.as_str();
-            let dropped = self.set_up(|connection| async move { Ok(Ok(connection.define(sql).await?)) });
-            dropped.await?.map_err(Error::Database)?;
+            let dropped = match held.contains(table) {
+                true => Err(busy("a transaction holds a lock on a table".to_owned())),
+                false => self.set_up(|connection| async move { Ok(Ok(connection.define(sql).await?)) }).await.map(drop),
+            };
+            match dropped {
+                Err(error @ Error::Unavailable(_)) => return Err(error),
+                dropped => done = done.and(dropped),
+            }
         }
-        let removed = self.set_up(|connection| async move { Ok(Ok(setup::remove(&connection).await?)) });
-        removed.await?.map_err(Error::Database)
+        let removed = self.set_up(|connection| async move { Ok(Ok(setup::remove(&connection).await?)) }).await;
+        done.and(removed.map(drop))
     }
 
     /// What transactions changed that the last look at the log did not see, and this one sees.
@@ -137,9 +193,11 @@ impl Postgres {
         let names: Vec<&str> = position.tables.keys().map(String::as_str).collect();
         let found = match self.look(&before.snapshot, is_due.then_some(&names)).await {
             Ok(found) => found,
-            // Our objects were dropped.
-            Err(failure) if failure.is_stale() => return Ok(Changed::Any),
-            Err(failure) => return Err(self.error(failure)),
+            Err(failure) => {
+                // Each is captured anew.
+                position.tables.clear();
+                return if is_not_ours(&failure) { Ok(Changed::Any) } else { Err(self.error(failure)) };
+            }
         };
         if is_due {
             position.catalog_seen = Some(Instant::now());
@@ -152,13 +210,10 @@ impl Postgres {
             true => (position.pause * 2).clamp(POLL_INTERVAL_MIN, POLL_INTERVAL_MAX),
             false => POLL_INTERVAL_MIN,
         };
-        let limit = position.limit(Instant::now(), &found.look.snapshot);
-        position.last = Some(found.look);
-        if let Some(limit) = limit
-            && let Err(error) = self.prune(&limit).await
-        {
-            tracing::warn!(%error, cause = error.cause(), "the log of changes is not pruned now");
+        if let Some(limit) = position.limit(Instant::now(), &found.look.snapshot) {
+            position.limits.send_replace(limit);
         }
+        position.last = Some(found.look);
         Ok(if has_lost { Changed::Any } else { Changed::Tables(tables) })
     }
 
@@ -177,22 +232,28 @@ impl Postgres {
             .await
     }
 
-    /// Removes the entries that `limit` sees, unless another process removes some now or removed more.
-    async fn prune(&self, limit: &ServerSnapshot) -> Result<(), Error> {
-        let pruned = self.set_up(|connection| async move { Ok(Ok(prune(&connection, limit).await?)) });
-        pruned.await?.map_err(Error::Database)
+    /// Runs `work` in a transaction that makes or removes something, as [`Postgres::transaction`].
+    async fn set_up<T, Work>(&self, work: impl FnOnce(Arc<Connection>) -> Work) -> Result<Result<T, String>, Error>
+    where
+        Work: Future<Output = Result<Result<T, String>, PostgresError>>,
+    {
+        self.transaction(setup::BEGIN, work).await
     }
 
     /// Runs `work` in a transaction that waits for locks for a short time only: who needs one after it waits as long. The
     /// transaction is rolled back where `work` says why it cannot be done.
-    async fn set_up<Work>(&self, work: impl FnOnce(Arc<Connection>) -> Work) -> Result<Result<(), String>, Error>
+    async fn transaction<T, Work>(
+        &self,
+        begin: &'static str,
+        work: impl FnOnce(Arc<Connection>) -> Work,
+    ) -> Result<Result<T, String>, Error>
     where
-        Work: Future<Output = Result<Result<(), String>, PostgresError>>,
+        Work: Future<Output = Result<Result<T, String>, PostgresError>>,
     {
         let mut lease = self.lease().await?;
         let connection = lease.connection();
         let worked = async {
-            connection.command(setup::BEGIN).await?;
+            connection.command(begin).await?;
             work(connection.clone()).await
         };
         let worked = Box::pin(lease.run(State::Open, worked)).await.map_err(|failure| self.error(failure))?;
@@ -224,6 +285,7 @@ impl Found {
     fn has_lost(&self, before: &LastLook) -> bool {
         let is_other = self.look.started != before.started || self.look.epoch != before.epoch;
         is_other
+            || before.prepared.iter().any(|transaction| !self.look.prepared.contains(transaction))
             || self.look.epoch.is_none()
             || self.pruned.as_ref().is_some_and(|pruned| !before.snapshot.sees_all_of(pruned))
     }
@@ -246,10 +308,17 @@ async fn look(
             None => Ok(None),
         }
     };
-    let begin = connection.begin(TransactionKind::Snapshot);
-    let all = futures::join!(begin, connection.query(LOG, &log), catalog, connection.command("COMMIT"));
-    let (begun, log, catalog, ended) = all;
-    begun?;
+    let (begun, ready, is_locked, is_own, log, catalog, ended) = futures::join!(
+        connection.begin(TransactionKind::Snapshot),
+        connection.command(BY_INDEX),
+        connection.command(setup::LOCK_LOG),
+        connection.query(setup::REQUIRE_OWN, &[]),
+        connection.query(LOG, &log),
+        catalog,
+        connection.command("COMMIT"),
+    );
+    begun.and(ready).and(is_locked)?;
+    is_own?;
     let (log, catalog) = (log?, catalog?);
     ended?;
     let row = log.first().ok_or_else(PostgresError::unanswered)?;
@@ -259,6 +328,7 @@ async fn look(
             snapshot: ServerSnapshot::parse(row.try_get(0)?),
             started: row.try_get(1)?,
             epoch: row.try_get(2)?,
+            prepared: row.try_get(5)?,
         },
         pruned: pruned.map(|pruned| ServerSnapshot::parse(&pruned)),
         relations: row.try_get(4)?,
@@ -274,17 +344,14 @@ fn relations(rows: &[Row]) -> Result<BTreeMap<String, Relations>, PostgresError>
     Ok(tables)
 }
 
-async fn prune(connection: &Connection, limit: &ServerSnapshot) -> Result<(), PostgresError> {
-    let rows = connection.query("SELECT s.pruned FROM perigee_changes.state s FOR UPDATE SKIP LOCKED", &[]).await?;
-    let Some(row) = rows.first() else { return Ok(()) };
-    let before: Option<String> = row.try_get(0)?;
-    if before.is_some_and(|before| ServerSnapshot::parse(&before).sees_all_of(limit)) {
-        return Ok(());
-    }
-    let (text, end, running) = (limit.to_string(), limit.end.to_string(), limit.running_texts());
-    connection.query(LIMIT, &[(&text, Native::TEXT)]).await?;
-    connection.query(PRUNE, &[(&end, Native::TEXT), (&running, Native::TEXT_ARRAY)]).await?;
-    Ok(())
+/// Whether our objects were dropped, or are those of another role.
+fn is_not_ours(failure: &PostgresError) -> bool {
+    let code = failure.db_error().map(|error| error.code());
+    failure.is_stale() || matches!(code, Some(&SqlState::INSUFFICIENT_PRIVILEGE | &SqlState::WRONG_OBJECT_TYPE))
+}
+
+fn busy(cause: String) -> Error {
+    Error::refused(Code::Unavailable, "the database is busy: a lock was not free in time; try again", cause)
 }
 
 #[cfg(test)]

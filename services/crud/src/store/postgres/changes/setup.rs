@@ -1,8 +1,11 @@
 //! What capture needs in the database: a schema of ours with the log, and triggers that write to it.
 //!
 //! Nothing of it may fail a statement of an application: names of triggers are unique beside those that a partition
-//! takes over from its root, entries conflict with none of other transactions, the log has no sequence and is not
-//! replicated (it is unlogged: after a crash of the server it is empty, which shows).
+//! takes over from its root, whoever owns it; entries conflict with none of other transactions; the log has no sequence
+//! and is not replicated (it is unlogged: after a crash of the server it is empty, which shows). Whoever may read all else
+//! may read the log, or `pg_dump` would fail; a right of a role by its name would keep that role from being dropped.
+//!
+//! Only what our role made is used. A superuser that reads or writes a table of another role runs the code of that role.
 
 use tokio_postgres::{
     Row,
@@ -14,12 +17,27 @@ use super::super::{connection::Connection, error::PostgresError};
 /// Begins a transaction that makes or removes something. One at a time does, in the whole database: what a trigger needs
 /// is not removed while it is made.
 pub const BEGIN: &str = "\
-BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout TO '100ms'; SET LOCAL statement_timeout TO '30s';
-SET LOCAL client_min_messages TO warning; SET LOCAL search_path TO pg_catalog;
+BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout TO '100ms';
+SET LOCAL statement_timeout TO '30s'; SET LOCAL client_min_messages TO warning; SET LOCAL search_path TO pg_catalog;
+SET LOCAL default_tablespace TO '';
 SELECT pg_catalog.pg_advisory_xact_lock(8099000146718220899)";
 
+/// Keeps the log from being dropped until the end of the transaction. Needs no snapshot: the one that is taken after it
+/// shows who owns what is locked.
+pub const LOCK_LOG: &str = "\
+LOCK TABLE perigee_changes.log, perigee_changes.state, perigee_changes.readers IN ACCESS SHARE MODE";
+
+/// Fails as for a table that is not there, unless the log is of our role.
+pub const REQUIRE_OWN: &str = "\
+SELECT (CASE WHEN 3 = (SELECT pg_catalog.count(*)
+        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = 'perigee_changes' AND c.relname IN ('log', 'state', 'readers')
+            AND c.relkind = 'r' AND pg_catalog.pg_get_userbyid(c.relowner) = current_user)
+    THEN 'pg_catalog.pg_class' ELSE 'pg_catalog.perigee_changes_of_another_role' END)::pg_catalog.regclass";
+
 /// By which our schema is told from another of the same name.
-const MARK: &str = "Changes of tables that live queries read. Made by Perigee, and removed with the last one.";
+pub(super) const MARK: &str =
+    "Changes of tables that live queries read. Made by Perigee, and removed with the last one.";
 
 /// The body of the function of our triggers.
 const NOTE: &str = " BEGIN
@@ -27,23 +45,35 @@ const NOTE: &str = " BEGIN
     RETURN NULL;
 END ";
 
-/// What there is of our schema.
+/// What there is of our schema. An object of another role is named with its owner.
 const FOUND: &str = "\
-SELECT n.oid IS NOT NULL,
-    COALESCE(pg_catalog.pg_has_role(n.nspowner, 'USAGE'), true),
-    pg_catalog.pg_get_userbyid(n.nspowner)::text,
-    COALESCE(pg_catalog.obj_description(n.oid, 'pg_namespace') = $1, false),
-    NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.relnamespace = n.oid)
-        AND NOT EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.pronamespace = n.oid),
+WITH ours AS (
+    SELECT n.oid, n.nspowner AS owner, n.nspname::text AS named, 'n' AS kind FROM pg_catalog.pg_namespace n
+    WHERE n.nspname = 'perigee_changes'
+), parts AS (
+    SELECT ours.oid, ours.owner, 'schema ' || ours.named AS named, 'n' AS kind,
+        pg_catalog.has_schema_privilege('public', ours.oid, 'USAGE') AS is_open FROM ours
+    UNION ALL
+    SELECT c.oid, c.relowner, 'perigee_changes.' || c.relname, 't',
+        c.relkind = 'r' AND pg_catalog.has_table_privilege('public', c.oid, 'SELECT')
+    FROM ours JOIN pg_catalog.pg_class c ON c.relnamespace = ours.oid AND c.relname IN ('log', 'state', 'readers')
+    UNION ALL
+    SELECT p.oid, p.proowner, 'function perigee_changes.' || p.proname, 'f',
+        p.prosrc = $2 AND pg_catalog.has_function_privilege('public', p.oid, 'EXECUTE')
+    FROM ours JOIN pg_catalog.pg_proc p ON p.pronamespace = ours.oid AND p.proname = 'note' AND p.pronargs = 0
+), foreign_parts AS (
+    SELECT parts.named || ', its owner is ' || pg_catalog.pg_get_userbyid(parts.owner) AS named FROM parts
+    WHERE pg_catalog.pg_get_userbyid(parts.owner) <> current_user ORDER BY parts.kind = 'n' DESC, parts.named LIMIT 1
+)
+SELECT EXISTS (SELECT FROM ours), (SELECT named FROM foreign_parts),
+    COALESCE((SELECT pg_catalog.obj_description(ours.oid, 'pg_namespace') FROM ours) = $1, false),
+    NOT EXISTS (SELECT FROM ours JOIN pg_catalog.pg_class c ON c.relnamespace = ours.oid)
+        AND NOT EXISTS (SELECT FROM ours JOIN pg_catalog.pg_proc p ON p.pronamespace = ours.oid),
     pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'),
     pg_catalog.format('%I', pg_catalog.current_database()), pg_catalog.format('%I', current_user),
-    2 = (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c
-        WHERE c.relnamespace = n.oid AND c.relkind = 'r' AND c.relname IN ('log', 'state'))
-        AND EXISTS (SELECT FROM pg_catalog.pg_proc p
-            WHERE p.pronamespace = n.oid AND p.proname = 'note' AND p.prosrc = $2),
+    5 = (SELECT pg_catalog.count(*) FROM parts WHERE parts.is_open),
     EXISTS (SELECT FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
-        WHERE p.pronamespace = n.oid)
-FROM (SELECT) one LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = 'perigee_changes'";
+        JOIN ours ON p.pronamespace = ours.oid)";
 
 /// A log whose entries are of transactions that have not begun is one of another server, as after a restore.
 const START_LOG: &str = "\
@@ -52,9 +82,21 @@ DELETE FROM perigee_changes.state WHERE pg_catalog.pg_snapshot_xmax(pruned::pg_c
     OR EXISTS (SELECT FROM perigee_changes.log l
         WHERE l.xid >= pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot()));
 DELETE FROM perigee_changes.log WHERE NOT EXISTS (SELECT FROM perigee_changes.state);
-INSERT INTO perigee_changes.state (epoch) VALUES (pg_catalog.gen_random_uuid()::text) ON CONFLICT DO NOTHING";
+INSERT INTO perigee_changes.state (epoch)
+    SELECT pg_catalog.gen_random_uuid()::text WHERE NOT EXISTS (SELECT FROM perigee_changes.state)";
+
+/// Notes that tables of the schema `$1` are captured now.
+const READ: &str = "\
+INSERT INTO perigee_changes.readers (schema, seen) VALUES ($1, pg_catalog.now())
+ON CONFLICT (schema) DO UPDATE SET seen = EXCLUDED.seen";
+/// The schemas whose tables are captured. Who reads the log says so at least once a minute.
+const READERS: &str = "\
+SELECT r.schema FROM perigee_changes.readers r WHERE r.seen > pg_catalog.now() - '5 minutes'::pg_catalog.interval";
 
 /// A table and those below it, itself first: partitions have the triggers of their root.
+///
+/// Before version 15 these are internal, and only a superuser may have them fire for replicated changes: there, each
+/// partition gets one of its own beside it.
 const TREE: &str = "\
 WITH RECURSIVE tree (relation, below) AS (
     SELECT c.oid, false
@@ -67,7 +109,7 @@ WITH RECURSIVE tree (relation, below) AS (
     FROM pg_catalog.pg_trigger t
     JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
     JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-    WHERE n.nspname = 'perigee_changes' AND NOT t.tgisinternal
+    WHERE n.nspname = 'perigee_changes' AND p.proname = 'note' AND NOT t.tgisinternal
 )
 SELECT tree.relation, pg_catalog.format('%I.%I', n.nspname, c.relname),
     CASE WHEN c.relkind = 'v' THEN 'a view' WHEN c.relkind = 'm' THEN 'a materialized view'
@@ -81,7 +123,8 @@ FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.relation
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 ORDER BY tree.below, tree.relation";
 
-/// Statements that drop the triggers of the schema `$1` on other tables than `$2` and those below them.
+/// Triggers of the schema `$1` on other tables than `$2` and those below them, and of schemas that are none of `$3`
+/// unless it is null: their tables, with the statements that drop them.
 const NEEDLESS: &str = "\
 WITH RECURSIVE tree (relation) AS (
     SELECT c.oid
@@ -90,144 +133,243 @@ WITH RECURSIVE tree (relation) AS (
     UNION
     SELECT i.inhrelid FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.relation
 )
-SELECT pg_catalog.format('DROP TRIGGER IF EXISTS %I ON %I.%I', t.tgname, n.nspname, c.relname)
+SELECT c.oid, pg_catalog.format('DROP TRIGGER IF EXISTS %I ON %I.%I', t.tgname, n.nspname, c.relname)
 FROM pg_catalog.pg_trigger t
 JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
 JOIN pg_catalog.pg_namespace own ON own.oid = p.pronamespace
 JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE own.nspname = 'perigee_changes' AND t.tgparentid = 0
-    AND t.tgargs = pg_catalog.convert_to($1, pg_catalog.getdatabaseencoding()) || '\\x00'::bytea
-    AND c.oid NOT IN (SELECT relation FROM tree)
+WHERE own.nspname = 'perigee_changes' AND p.proname = 'note' AND t.tgparentid = 0
+    AND t.tgname LIKE 'perigee\\_changes\\_%' AND pg_catalog.pg_get_userbyid(p.proowner) = current_user
+    AND CASE WHEN t.tgargs = pg_catalog.convert_to($1, pg_catalog.getdatabaseencoding()) || '\\x00'::bytea
+        THEN c.oid NOT IN (SELECT relation FROM tree)
+        ELSE $3::text[] IS NOT NULL AND t.tgargs <> ALL (ARRAY(
+            SELECT pg_catalog.convert_to(r.schema, pg_catalog.getdatabaseencoding()) || '\\x00'::bytea
+            FROM pg_catalog.unnest($3::text[]) r (schema))) END
 ORDER BY c.oid";
+
+/// A table with those below it.
+pub struct Tree(Vec<Row>);
 
 /// Makes what is missing for the capture of a table of a schema. An inner error says why that is not possible.
 pub async fn capture(connection: &Connection, schema: &str, table: &str) -> Result<Result<(), String>, PostgresError> {
-    if let Some(why) = unfollowed(&tree(connection, schema, table).await?)? {
+    let tree = tree(connection, schema, table).await?;
+    if let Some(why) = tree.unfollowed()? {
         return Ok(Err(why));
     }
     if let Some(why) = make_log(connection).await? {
         return Ok(Err(why));
     }
+    note_reader(connection, schema).await?;
+    let wanting = tree.wanting()?;
+    if wanting.is_empty() {
+        return Ok(Ok(()));
+    }
+    // All at once, so that no table is locked while the next one is waited for again and again.
+    let lock = format!("LOCK TABLE ONLY {} IN SHARE ROW EXCLUSIVE MODE", wanting.join(", ONLY "));
+    connection.define(&format!("SET LOCAL statement_timeout TO '200ms'; {lock}")).await?;
+    connection.command("SET LOCAL statement_timeout TO '30s'").await?;
     // What is made on a root is there on its partitions.
-    while let Some(sql) = missing(&tree(connection, schema, table).await?, schema)? {
-        connection.define(&sql).await?;
+    for _ in 0..2 * tree.0.len() {
+        match self::tree(connection, schema, table).await?.missing(schema)? {
+            Some(sql) => connection.define(&sql).await?,
+            None => return Ok(Ok(())),
+        }
     }
     Ok(Ok(()))
 }
 
-async fn tree(connection: &Connection, schema: &str, table: &str) -> Result<Vec<Row>, PostgresError> {
-    connection.query(TREE, &[(&schema, Native::TEXT), (&table, Native::TEXT)]).await
+/// The table of a schema with those below it.
+pub async fn tree(connection: &Connection, schema: &str, table: &str) -> Result<Tree, PostgresError> {
+    connection.query(TREE, &[(&schema, Native::TEXT), (&table, Native::TEXT)]).await.map(Tree)
 }
 
-/// Why a table with those below it cannot be followed.
-fn unfollowed(tree: &[Row]) -> Result<Option<String>, PostgresError> {
-    if tree.is_empty() {
-        return Ok(Some("expected a table, found nothing of that name".to_owned()));
-    }
-    for (index, row) in tree.iter().enumerate() {
-        let name: String = row.try_get(1)?;
-        if let Some(kind) = row.try_get::<_, Option<String>>(2)? {
-            let below = if index == 0 { String::new() } else { format!(", {name}, below it") };
-            return Ok(Some(format!("expected a table, found {kind}{below}")));
-        }
-        if !row.try_get::<_, bool>(3)? {
-            let (owner, role): (String, String) = (row.try_get(4)?, row.try_get(5)?);
-            return Ok(Some(format!("role {role} must own {name} to make triggers, its owner is {owner}")));
-        }
-    }
-    Ok(None)
+/// Keeps the log from being dropped until the end of the transaction. Fails unless it is of our role.
+pub async fn require_own(connection: &Connection) -> Result<(), PostgresError> {
+    connection.command(LOCK_LOG).await?;
+    connection.query(REQUIRE_OWN, &[]).await.map(drop)
 }
 
-/// The statement that makes one more trigger, or lets one fire for replicated changes too; `None` where all are made.
-fn missing(tree: &[Row], schema: &str) -> Result<Option<String>, PostgresError> {
-    for row in tree {
-        let (id, name, is_captured): (u32, String, bool) = (row.try_get(0)?, row.try_get(1)?, row.try_get(6)?);
-        if !is_captured {
-            // The argument says for whom it is.
-            let schema = schema.replace('\'', "''");
-            return Ok(Some(format!(
-                "CREATE TRIGGER perigee_changes_{id} AFTER INSERT OR UPDATE OR DELETE ON {name} FOR EACH ROW \
-                 EXECUTE FUNCTION perigee_changes.note('{schema}')"
-            )));
-        }
-        let partly: Vec<String> = row.try_get(7)?;
-        if let Some(trigger) = partly.first() {
-            return Ok(Some(format!("ALTER TABLE ONLY {name} ENABLE ALWAYS TRIGGER {trigger}")));
-        }
+/// Notes that tables of the schema are captured now.
+pub async fn note_reader(connection: &Connection, schema: &str) -> Result<(), PostgresError> {
+    connection.query(READ, &[(&schema, Native::TEXT)]).await.map(drop)
+}
+
+impl Tree {
+    /// Its id; `None` where there is no table of that name.
+    pub fn root(&self) -> Result<Option<u32>, PostgresError> {
+        Ok(self.0.first().map(|row| row.try_get(0)).transpose()?)
     }
-    Ok(None)
+
+    /// Why the table with those below it cannot be followed.
+    fn unfollowed(&self) -> Result<Option<String>, PostgresError> {
+        if self.0.is_empty() {
+            return Ok(Some("expected a table, found nothing of that name".to_owned()));
+        }
+        for (index, row) in self.0.iter().enumerate() {
+            let name: String = row.try_get(1)?;
+            if let Some(kind) = row.try_get::<_, Option<String>>(2)? {
+                let below = if index == 0 { String::new() } else { format!(", {name}, below it") };
+                return Ok(Some(format!("expected a table, found {kind}{below}")));
+            }
+            if !row.try_get::<_, bool>(3)? {
+                let (owner, role): (String, String) = (row.try_get(4)?, row.try_get(5)?);
+                return Ok(Some(format!("role {role} must own {name} to make triggers, its owner is {owner}")));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The tables without a trigger that fires for all changes, by their names.
+    pub fn wanting(&self) -> Result<Vec<String>, PostgresError> {
+        let mut wanting = Vec::new();
+        for row in &self.0 {
+            if !row.try_get::<_, bool>(6)? || !row.try_get::<_, Vec<String>>(7)?.is_empty() {
+                wanting.push(row.try_get(1)?);
+            }
+        }
+        Ok(wanting)
+    }
+
+    /// The statement that makes one more trigger, or lets one fire for replicated changes too; `None` where all are made.
+    fn missing(&self, schema: &str) -> Result<Option<String>, PostgresError> {
+        for row in &self.0 {
+            let (id, name, is_captured): (u32, String, bool) = (row.try_get(0)?, row.try_get(1)?, row.try_get(6)?);
+            if !is_captured {
+                // The argument says for whom it is.
+                let schema = schema.replace('\'', "''");
+                return Ok(Some(format!(
+                    "CREATE TRIGGER perigee_changes_{id} AFTER INSERT OR UPDATE OR DELETE ON {name} FOR EACH ROW \
+                     EXECUTE FUNCTION perigee_changes.note('{schema}')"
+                )));
+            }
+            let partly: Vec<String> = row.try_get(7)?;
+            if let Some(trigger) = partly.first() {
+                return Ok(Some(format!("ALTER TABLE ONLY {name} ENABLE ALWAYS TRIGGER {trigger}")));
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// What there is of our schema.
-async fn found(connection: &Connection) -> Result<Row, PostgresError> {
+struct FoundLog {
+    exists: bool,
+    /// An object of another role, with its owner.
+    of_others: Option<String>,
+    is_marked: bool,
+    is_empty: bool,
+    may_create: bool,
+    database: String,
+    role: String,
+    is_complete: bool,
+    has_triggers: bool,
+}
+
+async fn found(connection: &Connection) -> Result<FoundLog, PostgresError> {
     let args: [(&(dyn ToSql + Sync), Native); 2] = [(&MARK, Native::TEXT), (&NOTE, Native::TEXT)];
-    connection.query(FOUND, &args).await?.pop().ok_or_else(PostgresError::unanswered)
+    let row = connection.query(FOUND, &args).await?.pop().ok_or_else(PostgresError::unanswered)?;
+    Ok(FoundLog {
+        exists: row.try_get(0)?,
+        of_others: row.try_get(1)?,
+        is_marked: row.try_get(2)?,
+        is_empty: row.try_get(3)?,
+        may_create: row.try_get(4)?,
+        database: row.try_get(5)?,
+        role: row.try_get(6)?,
+        is_complete: row.try_get(7)?,
+        has_triggers: row.try_get(8)?,
+    })
 }
 
 /// Makes the log where it is missing. Says why that is not possible.
 async fn make_log(connection: &Connection) -> Result<Option<String>, PostgresError> {
     let found = found(connection).await?;
-    let (exists, is_owned, is_marked): (bool, bool, bool) = (found.try_get(0)?, found.try_get(1)?, found.try_get(3)?);
-    let (is_empty, may_create, is_complete): (bool, bool, bool) =
-        (found.try_get(4)?, found.try_get(5)?, found.try_get(8)?);
-    let (database, role): (String, String) = (found.try_get(6)?, found.try_get(7)?);
-    if !exists && !may_create {
+    let FoundLog { role, database, .. } = &found;
+    if !found.exists && !found.may_create {
         let right = format!("role {role} needs the right CREATE on database {database}");
         return Ok(Some(format!("{right}, or a schema perigee_changes of its own")));
     }
-    if exists && !is_marked && !is_empty {
-        return Ok(Some("the database has another schema perigee_changes".to_owned()));
+    let other = "the database has another schema perigee_changes";
+    if found.exists && !found.is_marked && !found.is_empty {
+        return Ok(Some(other.to_owned()));
     }
-    if !is_owned {
-        let owner: String = found.try_get(2)?;
-        return Ok(Some(format!("role {role} must own schema perigee_changes, its owner is {owner}")));
+    if let Some(object) = &found.of_others {
+        return Ok(Some(format!("role {role} must own {object}")));
     }
-    if !exists {
+    if !found.exists {
         connection.define("CREATE SCHEMA perigee_changes").await?;
     }
-    if !is_complete || !is_marked {
+    if !found.is_complete || !found.is_marked {
         connection.define(&made()).await?;
+        // Others may be allowed to make something in a schema that was there.
+        let made = self::found(connection).await?;
+        if !made.is_complete || made.of_others.is_some() {
+            return Ok(Some(other.to_owned()));
+        }
     }
     connection.define(START_LOG).await?;
     Ok(None)
 }
 
-/// The statements that make what is in our schema.
+/// The statements that make what is in our schema. The owner of a table needs the right to execute the function of its
+/// triggers when a partition is made or attached.
 fn made() -> String {
     format!(
         "COMMENT ON SCHEMA perigee_changes IS '{MARK}';
-         CREATE UNLOGGED TABLE IF NOT EXISTS perigee_changes.log (xid xid8, tbl oid, PRIMARY KEY (xid, tbl));
+         CREATE UNLOGGED TABLE IF NOT EXISTS perigee_changes.log (xid xid8, tbl oid, PRIMARY KEY (xid, tbl)) USING heap;
          CREATE UNLOGGED TABLE IF NOT EXISTS perigee_changes.state (
-             one boolean PRIMARY KEY DEFAULT true CHECK (one), epoch text NOT NULL, pruned text);
+             one boolean PRIMARY KEY DEFAULT true CHECK (one), epoch text NOT NULL, pruned text) USING heap;
+         CREATE UNLOGGED TABLE IF NOT EXISTS perigee_changes.readers (
+             schema text PRIMARY KEY, seen timestamp with time zone NOT NULL) USING heap;
          CREATE OR REPLACE FUNCTION perigee_changes.note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
              SET search_path = pg_catalog, pg_temp AS $note${NOTE}$note$;
          REVOKE ALL ON SCHEMA perigee_changes FROM PUBLIC;
-         REVOKE ALL ON perigee_changes.log, perigee_changes.state FROM PUBLIC;
-         REVOKE ALL ON FUNCTION perigee_changes.note() FROM PUBLIC"
+         REVOKE ALL ON perigee_changes.log, perigee_changes.state, perigee_changes.readers FROM PUBLIC;
+         GRANT USAGE ON SCHEMA perigee_changes TO PUBLIC;
+         GRANT SELECT ON perigee_changes.log, perigee_changes.state, perigee_changes.readers TO PUBLIC;
+         GRANT EXECUTE ON FUNCTION perigee_changes.note() TO PUBLIC"
     )
 }
 
-/// The statements that drop the triggers of other tables of a schema than `kept`.
-pub async fn needless(connection: &Connection, schema: &str, kept: &[String]) -> Result<Vec<String>, PostgresError> {
-    let rows = connection.query(NEEDLESS, &[(&schema, Native::TEXT), (&kept, Native::TEXT_ARRAY)]).await?;
+/// Triggers that are needed no longer, by their tables, where those of `kept` of a schema are needed: with the statements
+/// that drop them.
+pub async fn needless(
+    connection: &Connection,
+    schema: &str,
+    kept: &[String],
+) -> Result<Vec<(u32, String)>, PostgresError> {
+    let found = found(connection).await?;
+    if !found.exists || found.of_others.is_some() {
+        return Ok(Vec::new());
+    }
+    let readers = if found.is_complete { Some(readers(connection).await?) } else { None };
+    let args: [(&(dyn ToSql + Sync), Native); 3] =
+        [(&schema, Native::TEXT), (&kept, Native::TEXT_ARRAY), (&readers, Native::TEXT_ARRAY)];
+    let rows = connection.query(NEEDLESS, &args).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+/// The schemas whose tables are captured now.
+async fn readers(connection: &Connection) -> Result<Vec<String>, PostgresError> {
+    require_own(connection).await?;
+    let rows = connection.query(READERS, &[]).await?;
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
 /// Removes the log where there is no trigger any more that writes to it.
 pub async fn remove(connection: &Connection) -> Result<(), PostgresError> {
     let found = found(connection).await?;
-    let (exists, is_owned, is_marked): (bool, bool, bool) = (found.try_get(0)?, found.try_get(1)?, found.try_get(3)?);
-    if !exists || !is_owned || !is_marked || found.try_get(9)? {
+    if !found.exists || found.of_others.is_some() || !found.is_marked || found.has_triggers {
         return Ok(());
     }
     let sql = "DROP FUNCTION IF EXISTS perigee_changes.note(); \
-               DROP TABLE IF EXISTS perigee_changes.log, perigee_changes.state; \
-               COMMENT ON SCHEMA perigee_changes IS NULL";
+               DROP TABLE IF EXISTS perigee_changes.log, perigee_changes.state, perigee_changes.readers; \
+               COMMENT ON SCHEMA perigee_changes IS NULL; REVOKE USAGE ON SCHEMA perigee_changes FROM PUBLIC";
     connection.command(sql).await?;
     let found = self::found(connection).await?;
     // One that was made for us could not be made again; what others put there is theirs.
-    match found.try_get(4)? && found.try_get(5)? {
+    match found.is_empty && found.may_create {
         true => connection.command("DROP SCHEMA perigee_changes").await,
         false => Ok(()),
     }

@@ -12,6 +12,11 @@ pub struct ServerSnapshot {
 }
 
 impl ServerSnapshot {
+    /// A snapshot that sees all transactions there will ever be.
+    pub fn of_all() -> Self {
+        Self { end: u64::MAX, running: Vec::new() }
+    }
+
     /// A snapshot as the server writes it: `xmin:xmax:xip,xip`. What is not one sees nothing.
     pub fn parse(text: &str) -> Self {
         let mut parts = text.split(':').skip(1);

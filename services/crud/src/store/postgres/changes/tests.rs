@@ -341,6 +341,99 @@ async fn a_missing_right_is_named() {
     assert_eq!(server.ours().await, 0);
 }
 
+/// The owner of a table makes partitions while a role that may do all follows it.
+#[tokio::test]
+async fn the_owner_of_a_table_goes_on_beside_a_role_of_ours() {
+    let Some(server) = Server::with("owner", MUSIC).await else { return };
+    server.role("changes_owner").await;
+    server
+        .execute(
+            "GRANT ALL ON SCHEMA music TO changes_owner; ALTER TABLE album OWNER TO changes_owner;
+             ALTER TABLE part OWNER TO changes_owner; CREATE TABLE part_5 (id int, year int);
+             ALTER TABLE part_5 OWNER TO changes_owner",
+        )
+        .await;
+    let store = server.store();
+    let mut position = captured(&store, &["part", "album"]).await;
+    for sql in [
+        "CREATE TABLE part_3 PARTITION OF part FOR VALUES FROM (20) TO (30)",
+        "CREATE TABLE part_4 PARTITION OF part FOR VALUES FROM (30) TO (40) PARTITION BY RANGE (year)",
+        "CREATE TABLE part_4_1 PARTITION OF part_4 FOR VALUES FROM (30) TO (40)",
+        "ALTER TABLE part ATTACH PARTITION part_5 FOR VALUES FROM (50) TO (60)",
+        "INSERT INTO part VALUES (1, 25), (1, 35), (1, 55); UPDATE part SET year = 21 WHERE year = 55",
+        "ALTER TABLE part DETACH PARTITION part_5; INSERT INTO part_5 VALUES (1, 1); DROP TABLE part_3",
+        "ALTER TABLE album ADD COLUMN wide text; ALTER TABLE album RENAME COLUMN wide TO wider",
+        "UPDATE album SET wider = repeat('x', 100000); UPDATE album SET title = 'y'; TRUNCATE album CASCADE",
+        "ALTER TABLE album DROP CONSTRAINT album_pkey CASCADE; INSERT INTO album VALUES (1), (1); DELETE FROM album",
+        "ALTER TABLE album SET UNLOGGED; INSERT INTO album VALUES (1); ALTER TABLE album SET LOGGED",
+        "ALTER TABLE album RENAME TO record; DROP TABLE record CASCADE; DROP TABLE part",
+    ] {
+        let script = format!("SET ROLE changes_owner; {sql}; RESET ROLE");
+        server.execute(&script).await;
+        let found = changed(&store, &mut position).await;
+        assert!(!found.is_empty(), "{sql}");
+        for table in ["part", "album"] {
+            // What is there no longer is refused.
+            let _ = store.capture(&mut position, table).await;
+        }
+    }
+    store.release(&mut position, &[]).await.unwrap();
+    assert_eq!(server.ours().await, 0);
+}
+
+/// Code of a stranger would run with the rights of our role, in this case those of a superuser.
+#[tokio::test]
+async fn objects_of_another_role_are_not_used() {
+    let Some(server) = Server::with("stranger", MUSIC).await else { return };
+    server.role("changes_stranger").await;
+    server.execute("GRANT CREATE ON DATABASE changes_stranger TO changes_stranger").await;
+    let mark = format!("COMMENT ON SCHEMA perigee_changes IS '{}'", setup::MARK);
+    let schema = format!("CREATE SCHEMA perigee_changes AUTHORIZATION changes_stranger; {mark}");
+    let trap = "
+        CREATE FUNCTION perigee_changes.trap() RETURNS text LANGUAGE plpgsql AS $$ BEGIN
+            ALTER ROLE changes_stranger SUPERUSER; RETURN 'x'; END $$;
+        CREATE FUNCTION perigee_changes.spring() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            ALTER ROLE changes_stranger SUPERUSER; RETURN NEW; END $$;";
+    let tables = "
+        CREATE TABLE perigee_changes.log (xid xid8, tbl oid, PRIMARY KEY (xid, tbl));
+        CREATE TABLE perigee_changes.state (one boolean PRIMARY KEY DEFAULT true, epoch text NOT NULL, pruned text);
+        CREATE TABLE perigee_changes.readers (schema text PRIMARY KEY, seen timestamptz NOT NULL);
+        CREATE TRIGGER spring BEFORE INSERT ON perigee_changes.state FOR EACH ROW EXECUTE FUNCTION perigee_changes.spring();
+        CREATE TRIGGER spring BEFORE INSERT ON perigee_changes.readers FOR EACH ROW EXECUTE FUNCTION perigee_changes.spring();";
+    let views = "
+        CREATE VIEW perigee_changes.log AS SELECT '1'::xid8 AS xid, 1::oid AS tbl WHERE perigee_changes.trap() = '';
+        CREATE VIEW perigee_changes.state AS SELECT perigee_changes.trap() AS epoch, perigee_changes.trap() AS pruned;
+        CREATE VIEW perigee_changes.readers AS SELECT perigee_changes.trap() AS schema, now() AS seen;";
+    let given =
+        "ALTER SCHEMA perigee_changes OWNER TO postgres; GRANT ALL ON SCHEMA perigee_changes TO changes_stranger";
+    let store = server.store();
+    let of_schema = "schema perigee_changes, its owner is changes_stranger";
+    for (objects, after, why) in [
+        (tables, "", of_schema),
+        (views, "", of_schema),
+        (tables, given, "perigee_changes.log, its owner is changes_stranger"),
+        (views, given, "perigee_changes.log, its owner is changes_stranger"),
+    ] {
+        let mut position = captured(&store, &["album"]).await;
+        let script = format!(
+            "DROP SCHEMA perigee_changes CASCADE; SET ROLE changes_stranger; {schema}; {trap} {objects} RESET ROLE; {after}"
+        );
+        server.execute(&script).await;
+
+        // It is read, pruned, captured and released as before.
+        let limit = position.last.clone().unwrap().snapshot;
+        assert_eq!(changed(&store, &mut position).await, ["any"], "{script}");
+        assert!(store.prune(&limit).await.is_err(), "{script}");
+        let error = refusal(&store, "album").await;
+        assert_eq!(error, format!("changes of album cannot be followed: role postgres must own {why}"), "{script}");
+        store.release(&mut position, &[]).await.unwrap();
+        let privileged = "SELECT count(*) FROM pg_roles WHERE rolname = 'changes_stranger' AND rolsuper";
+        assert_eq!(server.count(privileged).await, 0, "{script}");
+        assert_eq!(server.count("SELECT count(*) FROM pg_class WHERE relname = 'readers'").await, 1, "{script}");
+        server.execute("DROP SCHEMA perigee_changes CASCADE").await;
+    }
+}
+
 #[tokio::test]
 async fn a_schema_that_is_not_ours_is_left_alone() {
     let Some(server) = Server::with("foreign", MUSIC).await else { return };
@@ -355,19 +448,22 @@ async fn a_schema_that_is_not_ours_is_left_alone() {
 }
 
 #[tokio::test]
-async fn nobody_else_reads_the_log_or_uses_what_is_ours() {
+async fn nobody_else_writes_to_the_log_and_it_has_nothing_of_rows() {
     let Some(server) = Server::with("secret", MUSIC).await else { return };
     let _ = captured(&server.store(), &["album"]).await;
     server.role("changes_reader").await;
     server.execute("INSERT INTO album VALUES (5, 'secret'); CREATE PUBLICATION everything FOR ALL TABLES").await;
     for sql in [
-        "SELECT * FROM perigee_changes.log",
-        "SELECT * FROM perigee_changes.state",
-        "CREATE TEMP TABLE t (); CREATE TRIGGER x AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION perigee_changes.note()",
+        "INSERT INTO perigee_changes.log VALUES ('1', 1)",
+        "DELETE FROM perigee_changes.log",
+        "UPDATE perigee_changes.state SET pruned = '9:9:'",
+        "DELETE FROM perigee_changes.readers",
+        "CREATE TABLE perigee_changes.mine ()",
+        "LOCK TABLE perigee_changes.log IN ROW EXCLUSIVE MODE",
     ] {
-        let refused = server.client.batch_execute(&format!("SET ROLE changes_reader; {sql}")).await.unwrap_err();
+        let refused = server.client.batch_execute(&format!("BEGIN; SET ROLE changes_reader; {sql}")).await.unwrap_err();
         assert_eq!(refused.code().unwrap().code(), "42501", "{sql}");
-        server.execute("RESET ROLE").await;
+        server.execute("ROLLBACK").await;
     }
     let columns = "SELECT count(*) FROM pg_attribute WHERE attrelid = 'perigee_changes.log'::regclass AND attnum > 0";
     assert_eq!(server.count(columns).await, 2, "a transaction and a table");
@@ -501,10 +597,62 @@ async fn the_log_is_pruned_and_who_missed_entries_learns_it() {
     assert_eq!(server.count(entries).await, 1, "what the limit does not see stays");
     assert_eq!(changed(&store, &mut position).await, ["album"]);
     assert_eq!(changed(&store, &mut late).await, ["any"]);
+    // Another process prunes now.
+    let turn = server.other().await;
+    turn.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(8099000146718220900)").await.unwrap();
+    store.prune(&position.last.clone().unwrap().snapshot).await.unwrap();
+    assert_eq!(server.count(entries).await, 1);
+    turn.batch_execute("COMMIT").await.unwrap();
     // Never back.
     store.prune(&ServerSnapshot::default()).await.unwrap();
     let pruned = format!("SELECT count(*) FROM perigee_changes.state WHERE pruned = '{limit}'");
     assert_eq!(server.count(&pruned).await, 1);
+}
+
+/// A process was killed that left many entries.
+#[tokio::test]
+async fn a_long_log_is_pruned_in_batches_and_not_read_by_a_capture() {
+    let Some(server) = Server::with("batches", MUSIC).await else { return };
+    let store = server.store();
+    let mut position = captured(&store, &["album"]).await;
+    let entries = "SELECT count(*) FROM perigee_changes.log";
+    let fill = "INSERT INTO perigee_changes.log SELECT n::text::xid8, 'album'::regclass FROM generate_series(1, 600) n, \
+                LATERAL (SELECT 1) one; INSERT INTO perigee_changes.log SELECT '700', n FROM generate_series(1, 120000) n";
+    server.execute(fill).await;
+    let limit = ServerSnapshot { end: 701, running: vec![5] };
+
+    let found = store.baseline("album").await.unwrap().unwrap();
+    assert_eq!(found.relations, Vec::<u32>::new());
+    assert_eq!(store.prune_batch(&limit, "0").await.unwrap(), Some("700".to_owned()));
+    assert_eq!(server.count(entries).await, 70_600);
+    // Capture goes on beside it.
+    let pruning = server.other().await;
+    pruning.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(8099000146718220900)").await.unwrap();
+    store.capture(&mut position, "parent").await.unwrap();
+    pruning.batch_execute("COMMIT").await.unwrap();
+    store.prune(&limit).await.unwrap();
+    assert_eq!(server.count(entries).await, 1, "what the limit does not see stays");
+}
+
+/// What is found is told at once: the log is pruned beside it.
+#[tokio::test]
+async fn limits_are_pruned_as_they_come() {
+    let Some(server) = Server::with("limits", MUSIC).await else { return };
+    let store = server.store();
+    let mut position = captured(&store, &["album"]).await;
+    server.execute("UPDATE album SET title = 'x'").await;
+    assert_eq!(changed(&store, &mut position).await, ["album"]);
+    let snapshot = position.last.clone().unwrap().snapshot;
+    position.history = [(Instant::now().checked_sub(2 * PRUNE_AGE).unwrap(), snapshot)].into();
+    let pruning = store.pruning(&position);
+    let turn = server.other().await;
+    turn.batch_execute("BEGIN; LOCK TABLE perigee_changes.log IN SHARE MODE").await.unwrap();
+
+    assert_eq!(changed(&store, &mut position).await, Vec::<String>::new());
+    turn.batch_execute("COMMIT").await.unwrap();
+    drop(position);
+    pruning.await;
+    assert_eq!(server.count("SELECT count(*) FROM perigee_changes.log").await, 0);
 }
 
 #[test]
@@ -538,6 +686,166 @@ async fn a_lock_is_waited_for_shortly_only() {
     long.batch_execute("COMMIT").await.unwrap();
     store.release(&mut position, &[]).await.unwrap();
     assert_eq!(server.ours().await, 0);
+}
+
+/// A lock that is waited for holds up all who come later.
+#[tokio::test]
+async fn a_lock_that_is_held_for_long_is_not_waited_for() {
+    let Some(server) = Server::with("held", MUSIC).await else { return };
+    let store = server.store();
+    let (long, writer) = (server.other().await, server.other().await);
+    writer.batch_execute("SET lock_timeout TO '20ms'").await.unwrap();
+    for (table, statement, insert) in [
+        ("album", "UPDATE album SET by = 1 WHERE id = 1", "INSERT INTO album (id) VALUES (50)"),
+        ("part", "INSERT INTO part VALUES (1, 1)", "INSERT INTO part_2 VALUES (1, 11)"),
+        ("parent", "LOCK TABLE parent IN SHARE UPDATE EXCLUSIVE MODE", "INSERT INTO parent VALUES (1)"),
+    ] {
+        long.batch_execute(&format!("BEGIN; {statement}")).await.unwrap();
+        let mut position = Position::default();
+        let insert = format!("BEGIN; {insert}; ROLLBACK");
+        let mut capturing = Box::pin(store.capture(&mut position, table));
+        let refused = loop {
+            tokio::select! {
+                biased;
+                refused = &mut capturing => break refused,
+                written = writer.batch_execute(&insert) => written.unwrap(),
+            }
+        };
+        assert_eq!(mesh::Fault::from(refused.unwrap_err()).code, Code::Unavailable, "{table}");
+        long.batch_execute("COMMIT").await.unwrap();
+    }
+
+    // A table that is always written to by short transactions is captured.
+    writer.batch_execute("RESET lock_timeout").await.unwrap();
+    let writing = async {
+        loop {
+            writer.batch_execute("INSERT INTO parent VALUES (1)").await.unwrap();
+        }
+    };
+    let mut position = Position::default();
+    tokio::select! {
+        captured = store.capture(&mut position, "parent") => captured.unwrap(),
+        () = writing => {}
+    }
+}
+
+#[tokio::test]
+async fn tables_that_are_locked_keep_no_other_from_being_released() {
+    let Some(server) = Server::with("locked_one", MUSIC).await else { return };
+    let store = server.store();
+    let mut position = captured(&store, &["album", "it's", "child"]).await;
+    let long = server.other().await;
+    for table in ["album", "\"it's\"", "child"] {
+        long.batch_execute(&format!("BEGIN; SELECT * FROM {table}")).await.unwrap();
+        for table in ["album", "it's", "child"] {
+            store.capture(&mut position, table).await.unwrap();
+        }
+        let error = store.release(&mut position, &[]).await.unwrap_err();
+        assert_eq!(mesh::Fault::from(error).code, Code::Unavailable);
+        assert_eq!(server.ours().await, 3, "schema, function and the trigger of {table}");
+        long.batch_execute("COMMIT").await.unwrap();
+    }
+    store.release(&mut position, &[]).await.unwrap();
+    assert_eq!(server.ours().await, 0);
+}
+
+/// After an error each table is captured anew, by who listens to it then.
+#[tokio::test]
+async fn a_table_that_nobody_listens_to_after_an_error_is_forgotten() {
+    let Some(server) = Server::with("forgotten", MUSIC).await else { return };
+    server.execute("ALTER DATABASE changes_forgotten SET statement_timeout TO '1s'").await;
+    let store = server.store();
+    let mut position = captured(&store, &["album", "parent"]).await;
+    let other = server.other().await;
+    other.batch_execute("BEGIN; LOCK TABLE perigee_changes.log").await.unwrap();
+    assert!(store.changes_since(&mut position).await.is_err());
+    other.batch_execute("COMMIT").await.unwrap();
+
+    server.execute("DROP TABLE parent CASCADE").await;
+    store.capture(&mut position, "album").await.unwrap();
+    assert_eq!(changed(&store, &mut position).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_trigger_that_is_lost_before_the_first_look_is_made_anew() {
+    let Some(server) = Server::with("window", MUSIC).await else { return };
+    let store = server.store();
+    store.make_triggers("part").await.unwrap();
+    assert!(store.baseline("part").await.unwrap().is_some());
+    for sql in [
+        "ALTER TABLE part_1 DISABLE TRIGGER ALL",
+        "CREATE TABLE part_0 (id int, year int); ALTER TABLE part ATTACH PARTITION part_0 FOR VALUES FROM (-9) TO (0);
+         ALTER TABLE part_0 DISABLE TRIGGER ALL",
+        "DROP SCHEMA perigee_changes CASCADE",
+        "TRUNCATE perigee_changes.state",
+    ] {
+        server.execute(sql).await;
+        assert!(store.baseline("part").await.unwrap().is_none(), "{sql}");
+        let mut position = captured(&store, &["part"]).await;
+        server.execute("INSERT INTO part VALUES (1, 1)").await;
+        assert_eq!(changed(&store, &mut position).await, ["part"], "{sql}");
+    }
+}
+
+/// A crash empties the log, and not what was prepared before it.
+#[test]
+fn the_end_of_a_transaction_that_was_prepared_before_a_crash_is_noticed() {
+    let look = |prepared: &[&str]| LastLook {
+        snapshot: ServerSnapshot::default(),
+        started: "now".to_owned(),
+        epoch: Some("one".to_owned()),
+        prepared: prepared.iter().map(|id| (*id).to_owned()).collect(),
+    };
+    let found = |look: LastLook| Found { look, pruned: None, relations: Vec::new(), catalog: None };
+    assert!(!found(look(&["7", "8"])).has_lost(&look(&["7", "8"])));
+    assert!(!found(look(&["7"])).has_lost(&look(&[])));
+    assert!(found(look(&["8"])).has_lost(&look(&["7", "8"])));
+}
+
+#[tokio::test]
+async fn defaults_of_a_role_are_not_in_the_way() {
+    let Some(server) = Server::with("defaults", MUSIC).await else { return };
+    server
+        .execute(
+            "CREATE ACCESS METHOD rows TYPE TABLE HANDLER heap_tableam_handler;
+             ALTER DATABASE changes_defaults SET default_table_access_method TO rows;
+             ALTER DATABASE changes_defaults SET default_transaction_read_only TO on;
+             ALTER DATABASE changes_defaults SET default_transaction_deferrable TO on;
+             ALTER DATABASE changes_defaults SET search_path TO none",
+        )
+        .await;
+    let store = server.store();
+    let mut position = captured(&store, &["album"]).await;
+    server.execute("UPDATE album SET title = 'x'").await;
+    assert_eq!(changed(&store, &mut position).await, ["album"]);
+    let heaps = "SELECT count(*) FROM pg_class c JOIN pg_am m ON m.oid = c.relam \
+                 WHERE c.relnamespace = 'perigee_changes'::regnamespace AND c.relkind = 'r' AND m.amname = 'heap'";
+    assert_eq!(server.count(heaps).await, 3);
+    store.prune(&position.last.clone().unwrap().snapshot).await.unwrap();
+    store.release(&mut position, &[]).await.unwrap();
+    assert_eq!(server.ours().await, 0);
+}
+
+#[tokio::test]
+async fn triggers_of_a_schema_that_nobody_reads_any_more_are_removed() {
+    let Some(server) = Server::with("renamed_schema", MUSIC).await else { return };
+    server.execute("CREATE SCHEMA film; CREATE TABLE film.title (id int)").await;
+    let store = server.store();
+    // As one that was killed, before another schema was configured.
+    let film = Postgres::open("shop", &server.url, "film", 4, &Tasks::default()).unwrap();
+    let _ = captured(&film, &["title"]).await;
+    let mut position = captured(&store, &["album"]).await;
+    store.release(&mut position, &["album".to_owned()]).await.unwrap();
+    assert_eq!(server.ours().await, 4, "schema, function and both triggers");
+
+    server.execute("UPDATE perigee_changes.readers SET seen = now() - interval '1 hour'").await;
+    store.release(&mut position, &["album".to_owned()]).await.unwrap();
+    assert_eq!(server.ours().await, 3);
+    // Who reads says so.
+    server.execute("UPDATE perigee_changes.readers SET seen = now() - interval '1 hour'").await;
+    store.prune(&position.last.clone().unwrap().snapshot).await.unwrap();
+    let seen = "SELECT count(*) FROM perigee_changes.readers WHERE seen > now() - interval '1 minute'";
+    assert_eq!(server.count(seen).await, 1);
 }
 
 #[tokio::test]

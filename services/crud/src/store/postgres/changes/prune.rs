@@ -1,0 +1,109 @@
+//! Removal of old entries of the log, beside its reading: in batches, each in a transaction of its own.
+
+use tokio_postgres::types::{ToSql, Type as Native};
+
+use super::{Position, setup, snapshot::ServerSnapshot};
+use crate::{
+    Error,
+    store::postgres::{Postgres, connection::Connection, error::PostgresError},
+};
+
+/// Begins a transaction that removes entries. Capture does not wait for it, nor it for capture. Statistics of a log that
+/// grows fast are too old to choose an index by.
+const BEGIN: &str = "\
+BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout TO '100ms'; SET LOCAL statement_timeout TO '30s';
+SET LOCAL enable_seqscan TO off; SET LOCAL enable_bitmapscan TO off";
+
+/// Whether no other process removes entries now. None begins to before the end of the transaction.
+const TURN: &str = "SELECT pg_catalog.pg_try_advisory_xact_lock(8099000146718220900)";
+const PRUNED: &str = "SELECT s.pruned FROM perigee_changes.state s";
+/// Makes `$1` the limit up to which entries may have been removed.
+const LIMIT: &str = "UPDATE perigee_changes.state SET pruned = $1";
+
+/// Removes a batch of entries, from `$1` on, that a snapshot with this end and these transactions in progress sees. The
+/// last one of a full batch is returned: the next begins there, and not among what is removed already.
+const BATCH: &str = "\
+WITH batch AS MATERIALIZED (
+    SELECT l.ctid AS place, l.xid FROM perigee_changes.log l
+    WHERE l.xid >= $1::xid8 AND l.xid < $2::xid8 AND NOT l.xid = ANY ($3::xid8[])
+    ORDER BY l.xid LIMIT 50000
+), removed AS (
+    DELETE FROM perigee_changes.log WHERE ctid = ANY (ARRAY(SELECT batch.place FROM batch))
+)
+SELECT batch.xid::text FROM batch ORDER BY batch.xid OFFSET 49999";
+
+impl Postgres {
+    /// Removes the entries that the limits of a position see, as these come. Ends with the position.
+    pub fn pruning(&self, position: &Position) -> impl Future<Output = ()> + Send + use<> {
+        let (store, mut limits) = (self.clone(), position.limits.subscribe());
+        async move {
+            while limits.changed().await.is_ok() {
+                let limit = limits.borrow_and_update().clone();
+                match Box::pin(store.prune(&limit)).await {
+                    // Our objects were dropped: the reader of the log finds that too.
+                    Ok(()) | Err(Error::SchemaMoved(_)) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, cause = error.cause(), "the log of changes is not pruned now");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Removes the entries that `limit` sees, unless another process removes some now or removed more.
+    pub(super) async fn prune(&self, limit: &ServerSnapshot) -> Result<(), Error> {
+        let schema = self.inner.schema.as_str();
+        // Before the first entry is gone.
+        let marked =
+            self.transaction(BEGIN, |connection| async move { Ok(Ok(mark(&connection, schema, limit).await?)) });
+        if !marked.await?.map_err(Error::Database)? {
+            return Ok(());
+        }
+        let mut from = Some("0".to_owned());
+        while let Some(first) = from {
+            from = self.prune_batch(limit, &first).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes the next batch, from the transaction `first` on. Where more may follow, it begins at the one returned.
+    pub(super) async fn prune_batch(&self, limit: &ServerSnapshot, first: &str) -> Result<Option<String>, Error> {
+        let removed =
+            self.transaction(BEGIN, |connection| async move { Ok(Ok(batch(&connection, limit, first).await?)) });
+        removed.await?.map_err(Error::Database)
+    }
+}
+
+/// Makes `limit` that of the log, and notes who reads it. `false` where another process removes entries now, or removed more.
+async fn mark(connection: &Connection, schema: &str, limit: &ServerSnapshot) -> Result<bool, PostgresError> {
+    setup::require_own(connection).await?;
+    setup::note_reader(connection, schema).await?;
+    if !is_turn(connection).await? {
+        return Ok(false);
+    }
+    let rows = connection.query(PRUNED, &[]).await?;
+    let Some(row) = rows.first() else { return Ok(false) };
+    let before: Option<String> = row.try_get(0)?;
+    if before.is_some_and(|before| ServerSnapshot::parse(&before).sees_all_of(limit)) {
+        return Ok(false);
+    }
+    connection.query(LIMIT, &[(&limit.to_string(), Native::TEXT)]).await?;
+    Ok(true)
+}
+
+async fn batch(connection: &Connection, limit: &ServerSnapshot, first: &str) -> Result<Option<String>, PostgresError> {
+    setup::require_own(connection).await?;
+    if !is_turn(connection).await? {
+        return Ok(None);
+    }
+    let (end, running) = (limit.end.to_string(), limit.running_texts());
+    let args: [(&(dyn ToSql + Sync), Native); 3] =
+        [(&first, Native::TEXT), (&end, Native::TEXT), (&running, Native::TEXT_ARRAY)];
+    let rows = connection.query(BATCH, &args).await?;
+    Ok(rows.first().map(|row| row.try_get(0)).transpose()?)
+}
+
+async fn is_turn(connection: &Connection) -> Result<bool, PostgresError> {
+    let rows = connection.query(TURN, &[]).await?;
+    Ok(rows.first().map(|row| row.try_get(0)).transpose()?.unwrap_or(false))
+}
