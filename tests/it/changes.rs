@@ -10,7 +10,7 @@ use tests::{
     mesh::{OPEN_LAB, Setup, Shape, TestMesh},
     socket::{Incoming, Socket},
 };
-use tokio::sync::Barrier;
+use tokio::{process::Command, sync::Barrier};
 use tokio_postgres::{Client, NoTls};
 
 scenarios!(
@@ -20,6 +20,7 @@ scenarios!(
     a_table_that_is_being_written_is_followed_once_it_can_be,
     a_right_that_the_role_lacks_is_named,
     a_node_that_stops_leaves_nothing_in_the_database,
+    programs_of_postgres_go_on_beside_live_queries,
 );
 
 const WRITERS: i64 = 8;
@@ -249,4 +250,74 @@ async fn a_node_that_stops_leaves_nothing_in_the_database(shape: Shape) -> anyho
     assert_eq!(lab.number(ours).await?, 0);
     assert_eq!(lab.number("SELECT count(*) FROM pg_namespace WHERE nspname = 'perigee_changes'").await?, 0);
     Ok(())
+}
+
+/// Runs a program of PostgreSQL's packages, which must end well.
+async fn program(name: &str, args: &[&str], url: &str) -> anyhow::Result<String> {
+    let output = Command::new(name).args(args).arg(url).kill_on_drop(true).output().await.context(name.to_owned())?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success() && !said.contains("ERROR"), "{name}: {said}");
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Tables of `pgbench`, one with partitions and one without a key.
+const BENCH: &str = "
+    CREATE TABLE pgbench_branches (bid int PRIMARY KEY, bbalance int, filler char(88));
+    CREATE TABLE pgbench_tellers (tid int PRIMARY KEY, bid int, tbalance int, filler char(84));
+    CREATE TABLE pgbench_accounts (aid int PRIMARY KEY, bid int, abalance int, filler char(84)) PARTITION BY RANGE (aid);
+    CREATE TABLE pgbench_accounts_1 PARTITION OF pgbench_accounts FOR VALUES FROM (MINVALUE) TO (50000);
+    CREATE TABLE pgbench_accounts_2 PARTITION OF pgbench_accounts FOR VALUES FROM (50000) TO (MAXVALUE);
+    CREATE TABLE pgbench_history (tid int, bid int, aid int, delta int, mtime timestamp, filler char(22));
+    INSERT INTO pgbench_branches VALUES (1, 0);
+    INSERT INTO pgbench_tellers SELECT n, 1, 0 FROM generate_series(1, 10) n;
+    INSERT INTO pgbench_accounts SELECT n, 1, 0 FROM generate_series(1, 100000) n;
+    DO $$ BEGIN CREATE ROLE changes_dumper LOGIN; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$;
+    GRANT SELECT ON ALL TABLES IN SCHEMA public TO changes_dumper;";
+
+/// A load of many clients, and a dump by a role that may only read.
+async fn programs_of_postgres_go_on_beside_live_queries(shape: Shape) -> anyhow::Result<()> {
+    let (mesh, lab) = lab(shape, Engine::Postgres, BENCH).await?;
+    let mut socket = Socket::open(mesh.client.address(), "").await?;
+    let queries = [
+        ("pgbench_accounts_aggregate { sum { abalance } }", "SELECT sum(abalance)::bigint FROM pgbench_accounts"),
+        ("pgbench_history_aggregate { count }", "SELECT count(*) FROM pgbench_history"),
+        ("pgbench_tellers_aggregate { sum { tbalance } }", "SELECT sum(tbalance)::bigint FROM pgbench_tellers"),
+    ];
+    for (id, (query, _)) in queries.iter().enumerate() {
+        socket.subscribe(&id.to_string(), &format!("subscription {{ {query} }}")).await?;
+    }
+    for _ in queries {
+        assert!(matches!(socket.next().await?, Incoming::Message(message) if message["type"] == "next"));
+    }
+
+    let load = ["--no-vacuum", "--client=8", "--transactions=50", "--dbname"];
+    let ran = program("pgbench", &load, &lab.url).await?;
+    assert!(ran.contains("400/400"), "{ran}");
+    let dump = program("pg_dump", &["--dbname"], &lab.url_of("changes_dumper")?).await?;
+    assert!(dump.contains("CREATE TRIGGER perigee_changes_"), "the tables are captured");
+    let mut expected = Vec::new();
+    for (_, query) in queries {
+        expected.push(lab.number(query).await?);
+    }
+    let mut last = [0; 3];
+    while last[..] != expected {
+        let Incoming::Message(message) = socket.next().await.context(format!("{expected:?}"))? else {
+            anyhow::bail!("the socket is closed")
+        };
+        let index: usize = message["id"].as_str().context("an id")?.parse()?;
+        last[index] = number(&message["payload"]["data"]).context(message.to_string())?;
+    }
+    mesh.stop().await;
+    let dump = program("pg_dump", &["--dbname"], &lab.url).await?;
+    assert!(!dump.contains("perigee_changes"), "a node that stops leaves nothing to a dump");
+    Ok(())
+}
+
+/// The only number in an answer.
+fn number(value: &Value) -> Option<i64> {
+    match value {
+        Value::Object(fields) => fields.values().find_map(number),
+        Value::String(text) => text.parse().ok(),
+        other => other.as_i64(),
+    }
 }
