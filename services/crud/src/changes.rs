@@ -89,12 +89,12 @@ impl ChangeHub {
         let task = async move {
             let mut source = ChangeSource::new(&shared.store);
             let pruning = source.pruning();
-            let following = async {
+            let following = Box::pin(async {
                 tokio::select! {
                     () = shared.follow(&mut source, &mut upkeep) => {}
                     () = pruning => {}
                 }
-            };
+            });
             if stop.run_until_cancelled(following).await.is_none() {
                 shared.fail(&Error::Unavailable("the database is closed".to_owned()));
                 shared.end(&mut source, &upkeep).await;

@@ -38,8 +38,8 @@ const PRUNE_INTERVAL: Duration = Duration::from_secs(10);
 /// How often the capture of a table begins anew where its triggers are changed meanwhile.
 const CAPTURE_ATTEMPTS: usize = 3;
 
-/// Statistics of a log that grows fast are too old to choose an index by.
-const BY_INDEX: &str = "SET LOCAL enable_seqscan TO off; SET LOCAL enable_bitmapscan TO off";
+/// Statistics of a log that grows fast are too old to choose an index by, or to tell that a compiler is not worth its time.
+const BY_INDEX: &str = "SET LOCAL enable_seqscan TO off; SET LOCAL enable_bitmapscan TO off; SET LOCAL jit TO off";
 /// What changed since the snapshot with this end and these transactions in progress. Of transactions that were prepared
 /// before the server was started, the log may not know any more what they changed.
 const LOG: &str = "\
@@ -47,8 +47,8 @@ SELECT pg_catalog.pg_current_snapshot()::text, pg_catalog.pg_postmaster_start_ti
     (SELECT s.epoch FROM perigee_changes.state s), (SELECT s.pruned FROM perigee_changes.state s),
     ARRAY(SELECT l.tbl FROM perigee_changes.log l WHERE l.xid >= $1::xid8
         UNION SELECT l.tbl FROM perigee_changes.log l WHERE l.xid = ANY ($2::xid8[])),
-    ARRAY(SELECT p.transaction::text FROM pg_catalog.pg_prepared_xacts p
-        WHERE p.database = pg_catalog.current_database() AND p.prepared < pg_catalog.pg_postmaster_start_time())";
+    ARRAY(SELECT p.transaction::text FROM pg_catalog.pg_prepared_xact() p
+        WHERE p.prepared < pg_catalog.pg_postmaster_start_time())";
 
 /// Tables of a schema with those below them, each with what changes when it or its triggers do.
 const CATALOG: &str = "\
@@ -152,7 +152,7 @@ impl Postgres {
         Ok((wanting.is_empty() && found.look.epoch.is_some()).then_some(found))
     }
 
-    async fn tree(&self, table: &str) -> Result<setup::Tree, Error> {
+    async fn tree(&self, table: &str) -> Result<setup::TableTree, Error> {
         let schema = self.inner.schema.as_str();
         let tree = self.with_retry(|connection| Box::pin(async move { setup::tree(&connection, schema, table).await }));
         Box::pin(tree).await.map_err(|failure| self.error(failure))

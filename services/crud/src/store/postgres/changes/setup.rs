@@ -15,12 +15,12 @@ use tokio_postgres::{
 use super::super::{connection::Connection, error::PostgresError};
 
 /// Begins a transaction that makes or removes something. One at a time does, in the whole database: what a trigger needs
-/// is not removed while it is made.
+/// is not removed while it is made. Nobody else waits behind that lock.
 pub const BEGIN: &str = "\
-BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout TO '100ms';
-SET LOCAL statement_timeout TO '30s'; SET LOCAL client_min_messages TO warning; SET LOCAL search_path TO pg_catalog;
-SET LOCAL default_tablespace TO '';
-SELECT pg_catalog.pg_advisory_xact_lock(8099000146718220899)";
+BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL statement_timeout TO '30s';
+SET LOCAL client_min_messages TO warning; SET LOCAL search_path TO pg_catalog; SET LOCAL default_tablespace TO '';
+SET LOCAL lock_timeout TO '1s'; SELECT pg_catalog.pg_advisory_xact_lock(8099000146718220899);
+SET LOCAL lock_timeout TO '100ms'";
 
 /// Keeps the log from being dropped until the end of the transaction. Needs no snapshot: the one that is taken after it
 /// shows who owns what is locked.
@@ -29,9 +29,9 @@ LOCK TABLE perigee_changes.log, perigee_changes.state, perigee_changes.readers I
 
 /// Fails as for a table that is not there, unless the log is of our role.
 pub const REQUIRE_OWN: &str = "\
-SELECT (CASE WHEN 3 = (SELECT pg_catalog.count(*)
-        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-        WHERE n.nspname = 'perigee_changes' AND c.relname IN ('log', 'state', 'readers')
+SELECT (CASE WHEN 3 = (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c
+        WHERE c.oid IN ('perigee_changes.log'::pg_catalog.regclass, 'perigee_changes.state'::pg_catalog.regclass,
+                'perigee_changes.readers'::pg_catalog.regclass)
             AND c.relkind = 'r' AND pg_catalog.pg_get_userbyid(c.relowner) = current_user)
     THEN 'pg_catalog.pg_class' ELSE 'pg_catalog.perigee_changes_of_another_role' END)::pg_catalog.regclass";
 
@@ -149,7 +149,7 @@ WHERE own.nspname = 'perigee_changes' AND p.proname = 'note' AND t.tgparentid = 
 ORDER BY c.oid";
 
 /// A table with those below it.
-pub struct Tree(Vec<Row>);
+pub struct TableTree(Vec<Row>);
 
 /// Makes what is missing for the capture of a table of a schema. An inner error says why that is not possible.
 pub async fn capture(connection: &Connection, schema: &str, table: &str) -> Result<Result<(), String>, PostgresError> {
@@ -180,8 +180,8 @@ pub async fn capture(connection: &Connection, schema: &str, table: &str) -> Resu
 }
 
 /// The table of a schema with those below it.
-pub async fn tree(connection: &Connection, schema: &str, table: &str) -> Result<Tree, PostgresError> {
-    connection.query(TREE, &[(&schema, Native::TEXT), (&table, Native::TEXT)]).await.map(Tree)
+pub async fn tree(connection: &Connection, schema: &str, table: &str) -> Result<TableTree, PostgresError> {
+    connection.query(TREE, &[(&schema, Native::TEXT), (&table, Native::TEXT)]).await.map(TableTree)
 }
 
 /// Keeps the log from being dropped until the end of the transaction. Fails unless it is of our role.
@@ -195,7 +195,7 @@ pub async fn note_reader(connection: &Connection, schema: &str) -> Result<(), Po
     connection.query(READ, &[(&schema, Native::TEXT)]).await.map(drop)
 }
 
-impl Tree {
+impl TableTree {
     /// Its id; `None` where there is no table of that name.
     pub fn root(&self) -> Result<Option<u32>, PostgresError> {
         Ok(self.0.first().map(|row| row.try_get(0)).transpose()?)
