@@ -1,6 +1,6 @@
 //! Configuration of the gateway: limits of requests.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use query::{Limits, resources::Project};
 
@@ -42,6 +42,8 @@ pub struct Config {
     /// Whether the node is for development on this machine: refusals explain themselves and are logged, unknown names
     /// are told to everybody, and pages of this machine may call.
     pub development: bool,
+    /// Folder whose pages are shown, if any are.
+    pub pages: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -64,6 +66,7 @@ impl Default for Config {
             introspection: false,
             http_details: false,
             development: false,
+            pages: None,
         }
     }
 }

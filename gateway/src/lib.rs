@@ -15,6 +15,7 @@ mod grpc;
 mod http;
 mod live;
 mod openapi;
+mod pages;
 mod plan;
 mod rest;
 mod service;

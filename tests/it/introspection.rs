@@ -64,7 +64,10 @@ async fn graphql_js_takes_the_schema_that_each_caller_reaches(shape: Shape) -> a
             assert_eq!(has(&anybody, "subscription", table), is_live, "{table} {engine:?}");
         }
         assert!(!has(&anybody, "subscription", "invoice"), "{engine:?}");
-        assert_eq!(names(&staff, "mutation"), ["insert_playlist", "insert_playlist_track", "update_track"]);
+        assert_eq!(
+            names(&staff, "mutation"),
+            ["insert_playlist", "insert_playlist_track", "update_album", "update_track"]
+        );
         for field in ["t", "keyless_aggregate", "odd__name___drop_by_pk"] {
             assert!(has(&lab, "query", field), "{field} {engine:?}: {lab}");
         }
@@ -122,8 +125,17 @@ impl Dev {
             ("project.yaml", read("project.yaml")?),
             ("database.yaml", database.to_owned()),
             ("tables.yaml", read("tables.yaml")?),
+            ("live.html", read("live.html")?),
         ];
         Self::start("shop", &resources, &read("sqlite.sql")?).await
+    }
+
+    /// A token as `perigee token` prints it.
+    async fn token(&self, project: &str, claims: &str) -> anyhow::Result<String> {
+        let mut command = Command::new(tests::process::binary());
+        command.args(["token", project, claims, "--dir"]).arg(self.folder.path().join("resources"));
+        command.arg("--data").arg(self.folder.path().join("data"));
+        Ok(node_tool::output(command).await?.trim().to_owned())
     }
 
     /// A thousand tables that everybody may use, which refer to each other as `parent` says.
@@ -184,6 +196,19 @@ async fn graphiql_completes_a_name_and_shows_an_answer() -> anyhow::Result<()> {
     let printed = node_tool::script("graphiql.js", &[start, "shop"]).await?;
 
     assert_eq!(printed.trim(), "answered");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_live_page_shows_in_one_window_what_is_changed_in_another() -> anyhow::Result<()> {
+    let dev = Dev::shop().await?;
+    let url = dev.client.graphql_url();
+    let start = url.split_once("/v1/").context("an address")?.0;
+    let token = dev.token("shop", r#"{"role": "staff"}"#).await?;
+
+    let printed = node_tool::script("live_page.js", &[start, &token]).await?;
+
+    assert_eq!(printed.trim(), "shown");
     Ok(())
 }
 

@@ -16,6 +16,7 @@ use crate::{
     Service,
     catalogue::Project,
     http::{answer, current},
+    pages,
 };
 
 const PAGE: &str = include_str!("../../graphiql/page.html");
@@ -98,7 +99,20 @@ pub async fn start(State(service): State<Service>, request: Request) -> Response
         let id = &project.id;
         projects.push_str(&format!("      <li><a href=\"v1/api/{id}/graphql\">{id}</a></li>\n"));
     }
-    html(START.replace("PROJECTS", &projects))
+    // No id has the angle bracket of the second mark.
+    html(START.replace("PROJECTS", &projects).replace("<!-- pages -->\n", &page_links(&service).await))
+}
+
+/// Links to the pages beside the resources.
+async fn page_links(service: &Service) -> String {
+    let Some(folder) = service.config().pages.clone() else { return String::new() };
+    let names = match tokio::task::spawn_blocking(move || pages::names(&folder)).await {
+        Ok(Ok(names)) if !names.is_empty() => names,
+        _ => return String::new(),
+    };
+    let links: Vec<String> =
+        names.iter().map(|name| format!("      <li><a href=\"{name}\">{name}</a></li>\n")).collect();
+    format!("    <p>Pages beside the resources:</p>\n    <ul>\n{}    </ul>\n", links.concat())
 }
 
 impl PageFile {

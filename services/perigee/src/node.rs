@@ -275,6 +275,7 @@ fn peer_routes(mesh: &Mesh) -> Routes {
 /// Limits of requests at the edge.
 fn edge(config: &config::Node, mode: Mode) -> gateway::Config {
     let limits = &config.limits;
+    let config::Resources::Folder { path: folder } = &config.resources;
     gateway::Config {
         body_bytes: limits.body_bytes,
         answer_bytes: limits.answer_bytes,
@@ -299,6 +300,7 @@ fn edge(config: &config::Node, mode: Mode) -> gateway::Config {
         http_details: config.listen.http_details,
         introspection: mode == Mode::Dev,
         development: mode == Mode::Dev,
+        pages: (mode == Mode::Dev).then(|| folder.clone()),
         ..gateway::Config::default()
     }
 }
