@@ -158,7 +158,7 @@ impl FrontState {
         let mut response = match cleaned {
             Err(fault) => answer::fault(&fault, &call),
             Ok(_) => {
-                let target = Target { handler, summary, project };
+                let target = Target { handler, summary, project, connection: None };
                 let context = RouteContext { route, target, ticket, connection, origin: origin.as_ref() };
                 call.clone().scope(self.dispatch(&call, context, request)).await
             }
@@ -252,7 +252,7 @@ impl FrontState {
     async fn with_admission(
         &self,
         call: &Call,
-        target: Target,
+        target: Target<'_>,
         ticket: Option<Ticket>,
         connection: Option<Arc<Connection>>,
         mut request: Box<Request>,
@@ -264,9 +264,11 @@ impl FrontState {
         {
             ticket.enter().await?;
         }
-        if let Some(connection) = connection.as_ref().filter(|_| request.headers().contains_key(header::UPGRADE)) {
+        // Handlers of the router have it from there.
+        if let Some(connection) = connection.as_ref().filter(|_| request.method() == Method::GET) {
             request.extensions_mut().insert(connection.clone());
         }
+        let target = Target { connection: connection.as_ref(), ..target };
         let response = self.web(call, target, request).await;
         if let Some(fault) = ticket.and_then(|ticket| ticket.refusal()) {
             return Err(fault);
@@ -281,15 +283,15 @@ impl FrontState {
     fn to_protocol<'a>(
         &'a self,
         call: &'a Call,
-        Target { handler, summary, project }: Target,
+        Target { handler, summary, project, connection }: Target<'a>,
         request: Box<Request>,
     ) -> BoxFuture<'a, Result<Response, Fault>> {
         match handler {
             Some(Handler::Graphql(posted)) => Box::pin(async move {
                 let (head, body) = request.into_parts();
                 let project = ProjectRef { id: posted.project(head.uri.path()), found: project };
-                let headers = (&head.headers, summary);
-                Ok(graphql::answer_post(&self.service, call.clone(), project, headers, body).await)
+                let sender = graphql::Sender { headers: &head.headers, summary, connection };
+                Ok(graphql::answer_post(&self.service, call.clone(), project, sender, body).await)
             }),
             Some(Handler::Table(posted)) => Box::pin(async move {
                 let (head, body) = request.into_parts();
@@ -305,7 +307,7 @@ impl FrontState {
         }
     }
 
-    async fn web(&self, call: &Call, target: Target, request: Box<Request>) -> Response {
+    async fn web(&self, call: &Call, target: Target<'_>, request: Box<Request>) -> Response {
         if target.summary.has_encoding
             && let Some(encoding) = encoding(&request)
         {
@@ -335,17 +337,19 @@ impl FrontState {
 /// Context that routing needs besides the request.
 struct RouteContext<'a> {
     route: Route,
-    target: Target,
+    target: Target<'a>,
     ticket: Option<Ticket>,
     connection: Option<Arc<Connection>>,
     origin: Option<&'a RequestOrigin>,
 }
 
 /// Who answers a request, and what of it is known already.
-struct Target {
+struct Target<'a> {
     handler: Option<Handler>,
     summary: HeaderSummary,
     project: Option<Arc<Project>>,
+    /// The connection of a request that takes part in load shedding.
+    connection: Option<&'a Arc<Connection>>,
 }
 
 /// Format of refusals: that of the request's protocol.

@@ -4,6 +4,7 @@
 //! project's tables ([`names`]): the typed roots, and the dialect that names a database by a directive.
 
 mod document;
+mod events;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod graphiql;
@@ -35,10 +36,11 @@ use axum::{
 };
 use foldhash::{HashMap, HashMapExt};
 use futures::stream;
-use http::HeaderMap;
+use http::{HeaderMap, request::Parts};
 use mesh::{
     Call, Code, Fault,
     cache::{self, WeightedCache, Weighter},
+    listener::Connection,
 };
 
 use self::{
@@ -130,25 +132,25 @@ async fn get_document(
     State(service): State<Service>,
     caller: Caller,
     Path(project): Path<String>,
-    headers: HeaderMap,
+    head: Parts,
     RawQuery(query): RawQuery,
     upgrade: Upgrade,
 ) -> Response {
-    if socket::is_asked(&headers) {
-        return Box::pin(socket::open(State(service), caller, Path(project), headers, upgrade)).await;
+    if socket::is_asked(&head.headers) {
+        return Box::pin(socket::open(State(service), caller, Path(project), head.headers, upgrade)).await;
     }
-    let media = Media::of(&headers, HeaderSummary::of(&headers));
+    let media = Media::of(&head.headers, HeaderSummary::of(&head.headers));
     let responder = Responder { service: &service, caller: &caller, media };
     let work = async {
         let project = match service.edge().project(&caller, project.as_str().into()).await {
             Ok(project) => project,
             Err(fault) => return answer::fault(&fault, &caller.call),
         };
-        if let Some(page) = graphiql::page(&service, &project, &headers) {
+        if let Some(page) = graphiql::page(&service, &project, &head.headers) {
             return page;
         }
         match Request::of_parameters(query.as_deref().unwrap_or_default(), service.guard()) {
-            Ok(request) => responder.answer(project, Transport::Get, request).await,
+            Ok(request) => responder.answer(project, Transport::Get, request, head.extensions.get()).await,
             Err(fault) => responder.fault(fault),
         }
     };
@@ -162,7 +164,8 @@ async fn post_document(
 ) -> Response {
     let (head, body) = request.into_parts();
     let (call, summary) = (current(), HeaderSummary::of(&head.headers));
-    Box::pin(answer_post(&service, call, project.as_str().into(), (&head.headers, summary), body)).await
+    let sender = Sender { headers: &head.headers, summary, connection: head.extensions.get() };
+    Box::pin(answer_post(&service, call, project.as_str().into(), sender, body)).await
 }
 
 /// A path of the GraphQL endpoint that needs no decoding: the length of the project's id in it.
@@ -185,12 +188,22 @@ impl PostedDocument {
     }
 }
 
+/// Who posts a document, and how.
+pub(crate) struct Sender<'a> {
+    /// The headers of the request.
+    pub headers: &'a HeaderMap,
+    /// Their summary.
+    pub summary: HeaderSummary,
+    /// The connection that it came on, where it is known.
+    pub connection: Option<&'a Arc<Connection>>,
+}
+
 /// The answer to a POST of a document for `project`.
 pub(crate) async fn answer_post(
     service: &Service,
     call: Call,
     project: ProjectRef<'_>,
-    (headers, summary): (&HeaderMap, HeaderSummary),
+    Sender { headers, summary, connection }: Sender<'_>,
     body: Body,
 ) -> Response {
     let caller = match Caller::of(call.clone(), headers) {
@@ -211,7 +224,7 @@ pub(crate) async fn answer_post(
             Err(fault) => return responder.fault(fault),
         };
         match Request::of_json(&sent, service.guard()) {
-            Ok(request) => responder.answer(project, Transport::Post, request).await,
+            Ok(request) => responder.answer(project, Transport::Post, request, connection).await,
             Err(fault) => responder.fault(fault),
         }
     };
@@ -249,7 +262,16 @@ impl Responder<'_> {
         done.unwrap_or_else(|fault| self.fault(fault))
     }
 
-    async fn answer(&self, project: Arc<Project>, transport: Transport, request: Request) -> Response {
+    async fn answer(
+        &self,
+        project: Arc<Project>,
+        transport: Transport,
+        request: Request,
+        connection: Option<&Arc<Connection>>,
+    ) -> Response {
+        if self.media == Media::Events {
+            return Box::pin(self.events(project, transport, request, connection)).await;
+        }
         match self.plan(project, transport, request).await {
             Ok((names, plan)) => self.execute(&names, plan).await,
             Err(refused) => *refused,
@@ -277,8 +299,10 @@ impl Responder<'_> {
                 let fault = Fault::new(Code::Method, "a mutation needs the method POST");
                 return Err(self.wrong_method(fault).into());
             }
-            (OperationType::Subscription, Transport::Get | Transport::Post) => {
-                let refusal = Refusal::malformed("a subscription needs a WebSocket of graphql-transport-ws");
+            (OperationType::Subscription, Transport::Get | Transport::Post) if self.media != Media::Events => {
+                let refusal = Refusal::malformed(
+                    "a subscription needs a WebSocket of graphql-transport-ws, or the header accept: text/event-stream",
+                );
                 return Err(Box::pin(self.refuse(&project, *refusal)).await.into());
             }
             _ => {}

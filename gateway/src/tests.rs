@@ -2,6 +2,7 @@
 
 mod browser;
 mod catalogue;
+mod events;
 mod front;
 mod graphql;
 mod grpc;

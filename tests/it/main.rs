@@ -24,6 +24,7 @@ mod budgets;
 mod cases;
 mod changes;
 mod echo;
+mod event_streams;
 mod init;
 mod introspection;
 mod left_out;

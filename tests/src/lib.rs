@@ -5,6 +5,7 @@ pub mod case;
 pub mod client;
 pub mod echo;
 pub mod engine;
+pub mod event_stream;
 pub mod graphql;
 pub mod mesh;
 pub mod node_tool;

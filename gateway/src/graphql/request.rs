@@ -12,6 +12,7 @@ use crate::{
 
 const GRAPHQL: &str = "application/graphql-response+json";
 const JSON: &str = "application/json";
+const EVENTS: &str = "text/event-stream";
 
 /// A GraphQL request.
 #[derive(Debug, PartialEq)]
@@ -131,6 +132,8 @@ pub enum Media {
     Json,
     /// `application/json`, because the client did not say: the status says what went wrong.
     Unspecified,
+    /// `text/event-stream`: answers are events, and what comes in their place is `application/json`.
+    Events,
 }
 
 impl Media {
@@ -154,6 +157,7 @@ impl Media {
         match () {
             () if is(JSON) => Some(Media::Json),
             () if is(GRAPHQL) => Some(Media::Graphql),
+            () if is(EVENTS) => Some(Media::Events),
             () if is("*/*") || is("application/*") => Some(Media::Unspecified),
             () => None,
         }
@@ -174,13 +178,13 @@ impl Media {
         best.map_or(Media::Unspecified, |(_, media)| media)
     }
 
-    /// The content type of answers.
+    /// The content type of answers that are not events.
     pub fn content_type(self) -> HeaderValue {
         const GRAPHQL: HeaderValue = HeaderValue::from_static("application/graphql-response+json; charset=utf-8");
         const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
         match self {
             Media::Graphql => GRAPHQL,
-            Media::Json | Media::Unspecified => JSON,
+            Media::Json | Media::Unspecified | Media::Events => JSON,
         }
     }
 
@@ -217,6 +221,9 @@ mod tests {
         assert_eq!(media("application/json;q=0, */*;q=0.1"), Media::Unspecified);
         assert_eq!(media("*/*"), Media::Unspecified);
         assert_eq!(media("text/html"), Media::Unspecified);
+        assert_eq!(media("Text/Event-Stream"), Media::Events);
+        assert_eq!(media("text/event-stream, multipart/mixed"), Media::Events);
+        assert_eq!(media("application/json, text/event-stream"), Media::Json);
         assert_eq!(Media::of(&HeaderMap::new(), HeaderSummary::default()), Media::Unspecified);
     }
 

@@ -1,4 +1,5 @@
-//! Quotas: what operations over sockets hold in memory, by socket, by caller of a project, and of the whole node.
+//! Quotas: what operations over sockets and event streams hold in memory, by socket or stream, by caller of a project, and
+//! of the whole node.
 
 use std::{
     net::IpAddr,
@@ -184,7 +185,10 @@ impl QuotaShared {
 
     fn refusal(&self, code: Code, name: &str, limit: usize) -> Fault {
         self.shed.inc();
-        Fault::new(code, format!("the operations over WebSockets are at the limit of limits.{name}: {limit}"))
+        Fault::new(
+            code,
+            format!("the operations over WebSockets and event streams are at the limit of limits.{name}: {limit}"),
+        )
     }
 }
 

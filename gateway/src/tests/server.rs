@@ -112,3 +112,29 @@ async fn an_idle_connection_is_closed_at_the_end() {
     server.await.expect("the server ends in order");
     assert_eq!(answer(&mut socket).await, "");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_quiet_stream_of_events_outlives_the_timeouts_of_connections() {
+    let stage = Stage::new().await;
+    let (address, _stop, _server) = served(&stage, Duration::from_secs(5)).await;
+    let mut socket = TcpStream::connect(address).await.expect("the port is open");
+    let body = r#"{"query": "subscription { album { album_id } }"}"#;
+    let request = format!(
+        "POST /v1/api/shop/graphql HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let begin = tokio::time::Instant::now();
+    socket.write_all(request.as_bytes()).await.expect("the connection is open");
+    let mut text = Vec::new();
+    let mut read_until = async |is_there: &dyn Fn(&str) -> bool| {
+        while !is_there(&String::from_utf8_lossy(&text)) {
+            assert!(socket.read_buf(&mut text).await.expect("the connection is open") > 0, "it goes on");
+        }
+    };
+    read_until(&|text| text.matches(":\n\n").count() > 30).await;
+    assert!(begin.elapsed() >= Duration::from_secs(600), "{:?}", begin.elapsed());
+    *stage.world.json.lock().unwrap() = Some("[3]");
+    stage.world.changed.send_replace(());
+    read_until(&|text| text.contains(r#"data: {"data":{"album":[3]}}"#)).await;
+}

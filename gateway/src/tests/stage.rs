@@ -353,9 +353,7 @@ impl AuthRules for Neighbour {
     ) -> Result<Response<AuthorizeResponse>, Status> {
         let request = request.into_inner();
         self.0.authorisations.lock().unwrap().push(request.clone());
-        if self.0.expired.lock().unwrap().iter().any(|expired| *expired == &*request.token) {
-            return Err(Fault::new(Code::Unauthenticated, "the token is not valid").into());
-        }
+        self.0.check_token(&request.token)?;
         let mut grants = Vec::new();
         let mut relations = Vec::new();
         let paths: Arc<[RelationPath]> = self.0.relations.lock().unwrap().as_slice().into();
@@ -401,6 +399,7 @@ impl AuthRules for Neighbour {
         }
         self.0.reaches.fetch_add(1, Ordering::SeqCst);
         let token = request.into_inner().token;
+        self.0.check_token(&token)?;
         let all = [Operation::Read, Operation::Create, Operation::Update, Operation::Delete];
         let table = |(table, operations): (&str, &[Operation])| ReachableTable {
             database: "music".to_owned(),
@@ -445,6 +444,13 @@ impl World {
     /// From now on the token is not valid.
     pub fn expire(&self, token: &'static str) {
         self.expired.lock().unwrap().push(token);
+    }
+
+    fn check_token(&self, token: &str) -> Result<(), Status> {
+        match self.expired.lock().unwrap().contains(&token) {
+            true => Err(Fault::new(Code::Unauthenticated, "the token is not valid").into()),
+            false => Ok(()),
+        }
     }
 
     fn presence(&self) -> Result<(), Status> {

@@ -76,6 +76,8 @@ pub struct Load {
     pub unsent_bytes: Gauge,
     /// WebSocket connections.
     pub sockets: Gauge,
+    /// Answers as streams of events.
+    pub event_streams: Gauge,
     /// Live queries.
     pub live_queries: Gauge,
 }
@@ -291,6 +293,7 @@ impl Families {
         registry.register("in_flight", "Requests of clients being answered", self.load.in_flight.clone());
         registry.register("unsent_bytes", "Bytes of answers not taken yet", self.load.unsent_bytes.clone());
         registry.register("sockets", "WebSocket connections", self.load.sockets.clone());
+        registry.register("event_streams", "Answers as streams of events", self.load.event_streams.clone());
         registry.register("live_queries", "Live queries", self.load.live_queries.clone());
         registry.register("live_reads", "Reads of live queries", self.live_reads.clone());
         registry.register("shed", "Work refused because of a limit", self.shed.clone());
