@@ -82,7 +82,7 @@ pub struct Timeouts {
     pub head: Option<Duration>,
     /// Without a request: HTTP/1.1 between requests, HTTP/2 without streams.
     pub idle: Option<Duration>,
-    /// While its client takes no byte of what is written.
+    /// While its client takes no byte of what is written, or acknowledges none.
     pub write: Option<Duration>,
 }
 
@@ -308,9 +308,17 @@ impl Server {
         // An answer in two writes must not wait for the client's acknowledgement; without it, it is only slower.
         let _ = socket.set_nodelay(true);
         #[cfg(target_os = "linux")]
-        if let Some(unsent) = self.settings.unsent {
-            // Without it, a slow reader costs memory of the system instead of this process.
-            let _ = SockRef::from(socket).set_tcp_notsent_lowat(unsent);
+        {
+            let socket = SockRef::from(socket);
+            if let Some(unsent) = self.settings.unsent {
+                // Without it, a slow reader costs memory of the system instead of this process.
+                let _ = socket.set_tcp_notsent_lowat(unsent);
+            }
+            if self.settings.timeouts.write.is_some() {
+                // What is written to a host that is gone fits into the buffers of the system, which tries for many
+                // minutes to send it.
+                let _ = socket.set_tcp_user_timeout(self.settings.timeouts.write);
+            }
         }
     }
 

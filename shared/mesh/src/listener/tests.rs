@@ -229,3 +229,14 @@ fn connections_are_looked_at_several_times_within_the_shortest_timeout() {
         assert_eq!(timeouts.check_interval(), Duration::from_millis(expected), "{timeouts:?}");
     }
 }
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_system_gives_up_a_host_that_is_gone_after_the_write_timeout() {
+    for write in [None, Some(Duration::from_secs(30))] {
+        let port = Port::open(1, |settings| settings.timeouts.write = write).await;
+        let socket = TcpStream::connect(port.address).await.expect("the port is open");
+        Server::new(port.settings.clone()).prepare(&socket);
+        assert_eq!(SockRef::from(&socket).tcp_user_timeout().expect("Linux tells it"), write);
+    }
+}
