@@ -59,9 +59,8 @@ async fn graphql_js_takes_the_schema_that_each_caller_reaches(shape: Shape) -> a
             assert!(!has(&anybody, "types", r#type), "{type} {engine:?}");
         }
         assert!(names(&anybody, "mutation").is_empty());
-        let is_live = engine == Engine::Sqlite;
         for table in ["album", "track_by_pk", "track_aggregate"] {
-            assert_eq!(has(&anybody, "subscription", table), is_live, "{table} {engine:?}");
+            assert!(has(&anybody, "subscription", table), "{table} {engine:?}");
         }
         assert!(!has(&anybody, "subscription", "invoice"), "{engine:?}");
         assert_eq!(
