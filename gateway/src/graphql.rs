@@ -409,7 +409,7 @@ impl Responder<'_> {
                 edge::AttemptedAccess { database: &access.database, table: &access.table, operation: access.operation };
             let edge = self.service.edge();
             let disclosed = match cause.clone() {
-                Cause::Model(error) => edge.denied_or_error(self.caller, project, access, error).await,
+                Cause::Model(error) => Box::pin(edge.denied_or_error(self.caller, project, access, error)).await,
                 Cause::Fault(fault) => edge.denied_or(self.caller, project, access, fault).await,
             };
             let is_denial = disclosed.code.is_denial();

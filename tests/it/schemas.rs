@@ -11,6 +11,7 @@ use tests::{
     mesh::{OPEN_LAB, Setup, Shape, TestMesh},
     node_tool,
     operation::Operation,
+    socket::Socket,
     token,
 };
 
@@ -25,6 +26,7 @@ scenarios!(
     what_moves_in_another_schema_is_followed,
     a_database_takes_its_relations_along,
     what_the_role_may_not_use_is_told,
+    a_live_query_follows_the_tables_of_another_schema,
 );
 
 /// Resources that let everybody do everything with the tables of `crm`.
@@ -272,4 +274,47 @@ async fn what_the_role_may_not_use_is_told(shape: Shape) -> anyhow::Result<()> {
     is_told(json!({ "bill.client_id": why })).await?;
     mesh.stop().await;
     Ok(())
+}
+
+async fn a_live_query_follows_the_tables_of_another_schema(shape: Shape) -> anyhow::Result<()> {
+    let mesh = TestMesh::with(shape, Engine::Postgres, &open(format!("{OPEN_LAB}{OPEN_CRM}"))).await?;
+    let database = mesh.lab.as_ref().context("the mesh has a lab")?;
+    let mut socket = Socket::open(mesh.client.address(), "").await?;
+    socket.subscribe("1", "subscription { bill { id client { name } } }").await?;
+    assert_eq!(socket.answer("1").await?, json!({ "bill": [{ "id": 7, "client": { "name": "Ann" } }] }));
+    socket.subscribe("2", "subscription { client { bill { id } } }").await?;
+    assert_eq!(socket.answer("2").await?, json!({ "client": [{ "bill": [{ "id": 7 }] }] }));
+
+    database.run("UPDATE crm.client SET name = 'Bea'").await?;
+    assert_eq!(socket.answer("1").await?, json!({ "bill": [{ "id": 7, "client": { "name": "Bea" } }] }));
+    database.run("INSERT INTO bill VALUES (6, NULL); UPDATE bill SET client_id = 1").await?;
+    let bills = json!({ "bill": [{ "id": 6, "client": { "name": "Bea" } }, { "id": 7, "client": { "name": "Bea" } }] });
+    assert_eq!(sorted(socket.answer("1").await?, "/bill"), bills);
+    let clients = json!({ "client": [{ "bill": [{ "id": 6 }, { "id": 7 }] }] });
+    assert_eq!(sorted(socket.answer("2").await?, "/client/0/bill"), clients);
+
+    // A rule may look there, where its caller may read nothing.
+    mesh.edit(
+        "---\nkind: table\nmeta: { project: shop, database: lab, id: bill }\nspec:\n  rules:\n    \
+         read: { rule: match, type: string, eval: \"==\", f1: args.find.client.phone, f2: args.auth.id }\n",
+    )?;
+    let token = token::sign(json!({ "id": "031" }));
+    let client = mesh.client.with_token(&token);
+    let hidden = json!({ "data": { "bill": [] } });
+    becomes(hidden, async || Ok(client.graphql("{ bill { id } }", json!({})).await?.1)).await?;
+    let mut socket = Socket::open(mesh.client.address(), &token).await?;
+    socket.subscribe("1", "subscription { bill(where: { id: { _eq: 7 } }) { id } }").await?;
+    assert_eq!(socket.answer("1").await?, json!({ "bill": [] }));
+    database.run("UPDATE crm.client SET phone = '031'").await?;
+    assert_eq!(socket.answer("1").await?, json!({ "bill": [{ "id": 7 }] }));
+    mesh.stop().await;
+    Ok(())
+}
+
+/// `answer` with the rows at `path` by their ids.
+fn sorted(mut answer: Value, path: &str) -> Value {
+    if let Some(rows) = answer.pointer_mut(path).and_then(Value::as_array_mut) {
+        rows.sort_by_key(|row| row["id"].as_i64());
+    }
+    answer
 }

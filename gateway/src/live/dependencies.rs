@@ -27,15 +27,16 @@ impl Dependencies {
         let mut index = 0;
         for read in reads {
             let schema = project.schema(&read.database)?;
-            let source = |table: &str| Source::Table {
+            let source = |(database, table): (Option<&str>, &str)| Source::Table {
                 project: project.id.as_ref().to_owned(),
-                database: read.database.clone(),
+                database: database.unwrap_or(&read.database).to_owned(),
                 table: table.to_owned(),
             };
             for access in read_accesses(schema, read).map_err(Fault::from)? {
-                own.insert(source(access.table));
+                let table = (access.database, access.table);
+                own.insert(source(table));
                 let paths = relations.iter().filter(|one| one.access == index).flat_map(|one| one.paths.iter());
-                by_rules.extend(paths.flat_map(|path| tables(schema, access.table, path)).map(source));
+                by_rules.extend(paths.flat_map(|path| tables(schema, table, path)).map(source));
                 index += 1;
             }
         }
@@ -52,15 +53,20 @@ impl Dependencies {
     }
 }
 
-/// The tables along a path of relations from `table`, as far as there are any: reads along one that is unknown fail.
-fn tables<'s>(schema: &'s Schema, table: &str, path: &RelationPath) -> Vec<&'s str> {
+/// The tables along a path of relations from `table`, as far as there are any: reads along one that is unknown fail. Each
+/// with its database, where that is a neighbour.
+fn tables<'s>(
+    schema: &'s Schema,
+    (database, table): (Option<&str>, &str),
+    path: &RelationPath,
+) -> Vec<(Option<&'s str>, &'s str)> {
     let mut found = Vec::new();
-    let mut table = schema.table(table).ok();
+    let mut table = schema.table_of(database, table).ok();
     for name in path {
         let relation = table.and_then(|table| table.find_relation(name));
         let Some(relation) = relation else { break };
-        found.push(relation.table.as_str());
-        table = schema.table(&relation.table).ok();
+        found.push((relation.database.as_deref(), relation.table.as_str()));
+        table = schema.target(relation).ok();
     }
     found
 }

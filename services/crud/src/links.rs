@@ -230,7 +230,7 @@ mod tests {
         names.sort();
         assert_eq!(names, ["shop films film: actors", "shop music album: artist", "shop music artist: albums, fans"]);
         let on = BTreeMap::from([("artist_id".to_owned(), "id".to_owned())]);
-        let artist = TableLink { table: "artist".to_owned(), on, many: Some(false) };
+        let artist = TableLink { database: None, table: "artist".to_owned(), on, many: Some(false) };
         assert_eq!(found[&("shop".to_owned(), "music".to_owned())]["album"]["artist"], artist);
     }
 }

@@ -50,7 +50,7 @@ async fn rows_below_those_that_were_written_are_found_by_their_keys() {
     }
     let link = |(name, here, there): (&str, &str, &str)| {
         let on = BTreeMap::from([(here.to_owned(), there.to_owned())]);
-        (name.to_owned(), TableLink { table: "far".to_owned(), on, many: None })
+        (name.to_owned(), TableLink { database: None, table: "far".to_owned(), on, many: None })
     };
     let links = [
         ("same", "number", "number"),
@@ -59,7 +59,7 @@ async fn rows_below_those_that_were_written_are_found_by_their_keys() {
         ("folded", "name", "folded"),
     ];
     assert!(db.database.refresh().await.unwrap());
-    assert!(db.database.link(Arc::new(BTreeMap::from([("near".to_owned(), links.map(link).into())]))));
+    assert!(db.database.link(Arc::new(BTreeMap::from([("near".to_owned(), links.map(link).into())]).into())));
     let int = |value| Bind::Stored(Stored::Int(value));
     let text = |value: &str| Bind::Stored(Stored::Text(value.as_bytes().to_vec()));
     let typed = |value: &str| Typed::Text(value.to_owned());
