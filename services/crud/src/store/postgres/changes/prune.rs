@@ -32,38 +32,48 @@ WITH batch AS MATERIALIZED (
 )
 SELECT batch.xid::text FROM batch ORDER BY batch.xid OFFSET 49999";
 
+/// Removes the entries of the transactions `$1` that such a snapshot sees.
+const REST: &str = "\
+DELETE FROM perigee_changes.log
+WHERE xid = ANY ($1::xid8[]) AND xid < $2::xid8 AND NOT xid = ANY ($3::xid8[])";
+
 impl Postgres {
     /// Removes the entries that the limits of a position see, as these come. Ends with the position.
     pub fn pruning(&self, position: &Position) -> impl Future<Output = ()> + Send + use<> {
         let (store, mut limits) = (self.clone(), position.limits.subscribe());
         async move {
+            let mut done = ServerSnapshot::default();
             while limits.changed().await.is_ok() {
                 let limit = limits.borrow_and_update().clone();
-                match Box::pin(store.prune(&limit)).await {
+                done = match Box::pin(store.prune(&limit, &done)).await {
+                    Ok(true) => limit,
+                    Ok(false) => done,
                     // Our objects were dropped: the reader of the log finds that too.
-                    Ok(()) | Err(Error::SchemaMoved(_)) => {}
+                    Err(Error::SchemaMoved(_)) => ServerSnapshot::default(),
                     Err(error) => {
                         tracing::warn!(%error, cause = error.cause(), "the log of changes is not pruned now");
+                        ServerSnapshot::default()
                     }
-                }
+                };
             }
         }
     }
 
-    /// Removes the entries that `limit` sees, unless another process removes some now or removed more.
-    pub(super) async fn prune(&self, limit: &ServerSnapshot) -> Result<(), Error> {
+    /// Removes the entries that `limit` sees; `false` where another process removes some now or removed more.
+    ///
+    /// Those that `done` sees are removed already. They are not looked through again: their places stay in the index
+    /// while a transaction of anybody goes on that began before.
+    pub(super) async fn prune(&self, limit: &ServerSnapshot, done: &ServerSnapshot) -> Result<bool, Error> {
         let schema = self.inner.schema.as_str();
         // Before the first entry is gone.
         let marked =
-            self.transaction(BEGIN, |connection| async move { Ok(Ok(mark(&connection, schema, limit).await?)) });
-        if !marked.await?.map_err(Error::Database)? {
-            return Ok(());
-        }
-        let mut from = Some("0".to_owned());
+            self.transaction(BEGIN, |connection| async move { Ok(Ok(mark(&connection, schema, limit, done).await?)) });
+        let mut from = marked.await?.map_err(Error::Database)?;
+        let has_turn = from.is_some();
         while let Some(first) = from {
             from = self.prune_batch(limit, &first).await?;
         }
-        Ok(())
+        Ok(has_turn)
     }
 
     /// Removes the next batch, from the transaction `first` on. Where more may follow, it begins at the one returned.
@@ -74,21 +84,35 @@ impl Postgres {
     }
 }
 
-/// Makes `limit` that of the log, and notes who reads it. `false` where another process removes entries now, or removed more.
-async fn mark(connection: &Connection, schema: &str, limit: &ServerSnapshot) -> Result<bool, PostgresError> {
+/// Makes `limit` that of the log, notes who reads it, and removes what only ended after `done`. The first transaction
+/// after that is returned, where no other process removes entries now, or removed more.
+async fn mark(
+    connection: &Connection,
+    schema: &str,
+    limit: &ServerSnapshot,
+    done: &ServerSnapshot,
+) -> Result<Option<String>, PostgresError> {
     setup::require_own(connection).await?;
     setup::note_reader(connection, schema).await?;
     if !is_turn(connection).await? {
-        return Ok(false);
+        return Ok(None);
     }
     let rows = connection.query(PRUNED, &[]).await?;
-    let Some(row) = rows.first() else { return Ok(false) };
+    let Some(row) = rows.first() else { return Ok(None) };
     let before: Option<String> = row.try_get(0)?;
-    if before.is_some_and(|before| ServerSnapshot::parse(&before).sees_all_of(limit)) {
-        return Ok(false);
+    if before.as_ref().is_some_and(|before| ServerSnapshot::parse(before).sees_all_of(limit)) {
+        return Ok(None);
     }
     connection.query(LIMIT, &[(&limit.to_string(), Native::TEXT)]).await?;
-    Ok(true)
+    if before.is_none() {
+        // The log was made anew.
+        return Ok(Some("0".to_owned()));
+    }
+    let (rest, end, running) = (done.running_texts(), limit.end.to_string(), limit.running_texts());
+    let args: [(&(dyn ToSql + Sync), Native); 3] =
+        [(&rest, Native::TEXT_ARRAY), (&end, Native::TEXT), (&running, Native::TEXT_ARRAY)];
+    connection.query(REST, &args).await?;
+    Ok(Some(done.end.to_string()))
 }
 
 async fn batch(connection: &Connection, limit: &ServerSnapshot, first: &str) -> Result<Option<String>, PostgresError> {

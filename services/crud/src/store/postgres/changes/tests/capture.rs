@@ -219,7 +219,7 @@ async fn defaults_of_a_role_are_not_in_the_way() {
     let heaps = "SELECT count(*) FROM pg_class c JOIN pg_am m ON m.oid = c.relam \
                  WHERE c.relnamespace = 'perigee_changes'::regnamespace AND c.relkind = 'r' AND m.amname = 'heap'";
     assert_eq!(server.count(heaps).await, 3);
-    store.prune(&position.last.clone().unwrap().snapshot).await.unwrap();
+    store.prune(&position.last.clone().unwrap().snapshot, &ServerSnapshot::default()).await.unwrap();
     store.release(&mut position, &[]).await.unwrap();
     assert_eq!(server.ours().await, 0);
 }

@@ -44,7 +44,7 @@ async fn objects_of_another_role_are_not_used() {
         // It is read, pruned, captured and released as before.
         let limit = position.last.clone().unwrap().snapshot;
         assert_eq!(changed(&store, &mut position).await, ["any"], "{script}");
-        assert!(store.prune(&limit).await.is_err(), "{script}");
+        assert!(store.prune(&limit, &ServerSnapshot::default()).await.is_err(), "{script}");
         let error = refusal(&store, "album").await;
         assert_eq!(error, format!("changes of album cannot be followed: role postgres must own {why}"), "{script}");
         store.release(&mut position, &[]).await.unwrap();
@@ -109,7 +109,7 @@ async fn serializable_transactions_do_not_conflict_because_of_us() {
         one.batch_execute("COMMIT").await.unwrap_or_else(|error| panic!("{round}: {error}"));
         assert_eq!(changed(&store, &mut position).await, ["album"]);
         let limit = position.last.clone().unwrap().snapshot;
-        store.prune(&limit).await.unwrap();
+        store.prune(&limit, &ServerSnapshot::default()).await.unwrap();
         other.batch_execute("COMMIT").await.unwrap_or_else(|error| panic!("{round}: {error}"));
         assert_eq!(changed(&store, &mut position).await, ["parent"]);
     }

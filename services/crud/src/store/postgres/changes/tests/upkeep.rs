@@ -101,18 +101,18 @@ async fn the_log_is_pruned_and_who_missed_entries_learns_it() {
     long.batch_execute("COMMIT").await.unwrap();
     assert_eq!(server.count(entries).await, 2);
 
-    store.prune(&limit).await.unwrap();
+    store.prune(&limit, &ServerSnapshot::default()).await.unwrap();
     assert_eq!(server.count(entries).await, 1, "what the limit does not see stays");
     assert_eq!(changed(&store, &mut position).await, ["album"]);
     assert_eq!(changed(&store, &mut late).await, ["any"]);
     // Another process prunes now.
     let turn = server.other().await;
     turn.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(8099000146718220900)").await.unwrap();
-    store.prune(&position.last.clone().unwrap().snapshot).await.unwrap();
+    store.prune(&position.last.clone().unwrap().snapshot, &ServerSnapshot::default()).await.unwrap();
     assert_eq!(server.count(entries).await, 1);
     turn.batch_execute("COMMIT").await.unwrap();
     // Never back.
-    store.prune(&ServerSnapshot::default()).await.unwrap();
+    store.prune(&ServerSnapshot::default(), &ServerSnapshot::default()).await.unwrap();
     let pruned = format!("SELECT count(*) FROM perigee_changes.state WHERE pruned = '{limit}'");
     assert_eq!(server.count(&pruned).await, 1);
 }
@@ -138,8 +138,31 @@ async fn a_long_log_is_pruned_in_batches_and_not_read_by_a_capture() {
     pruning.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(8099000146718220900)").await.unwrap();
     store.capture(&mut position, "parent").await.unwrap();
     pruning.batch_execute("COMMIT").await.unwrap();
-    store.prune(&limit).await.unwrap();
+    store.prune(&limit, &ServerSnapshot::default()).await.unwrap();
     assert_eq!(server.count(entries).await, 1, "what the limit does not see stays");
+}
+
+/// While a transaction of another goes on for long, what was removed is still in the index.
+#[tokio::test]
+async fn what_was_pruned_is_not_looked_through_again() {
+    let Some(server) = Server::with("again", MUSIC).await else { return };
+    let store = server.store();
+    let _ = captured(&store, &["album"]).await;
+    let entries = "SELECT string_agg(xid::text, ' ' ORDER BY xid) FROM perigee_changes.log";
+    let entries = async || -> String { server.client.query_one(entries, &[]).await.unwrap().get(0) };
+    server.execute("INSERT INTO perigee_changes.log SELECT x::text::xid8, 1 FROM unnest('{5,7,12,13}'::int[]) x").await;
+    let first = ServerSnapshot { end: 10, running: vec![7] };
+    store.prune(&first, &ServerSnapshot::default()).await.unwrap();
+    assert_eq!(entries().await, "7 12 13");
+
+    server.execute("INSERT INTO perigee_changes.log VALUES ('5', 1)").await;
+    let second = ServerSnapshot { end: 20, running: vec![13] };
+    store.prune(&second, &first).await.unwrap();
+    assert_eq!(entries().await, "5 13");
+    // The log was made anew.
+    server.execute("UPDATE perigee_changes.state SET pruned = NULL").await;
+    store.prune(&second, &first).await.unwrap();
+    assert_eq!(entries().await, "13");
 }
 
 /// What is found is told at once: the log is pruned beside it.
@@ -209,7 +232,7 @@ async fn triggers_of_a_schema_that_nobody_reads_any_more_are_removed() {
     assert_eq!(server.ours().await, 3);
     // Who reads says so.
     server.execute("UPDATE perigee_changes.readers SET seen = now() - interval '1 hour'").await;
-    store.prune(&position.last.clone().unwrap().snapshot).await.unwrap();
+    store.prune(&position.last.clone().unwrap().snapshot, &ServerSnapshot::default()).await.unwrap();
     let seen = "SELECT count(*) FROM perigee_changes.readers WHERE seen > now() - interval '1 minute'";
     assert_eq!(server.count(seen).await, 1);
 }
