@@ -38,8 +38,10 @@ const PRUNE_INTERVAL: Duration = Duration::from_secs(10);
 /// How often the capture of a table begins anew where its triggers are changed meanwhile.
 const CAPTURE_ATTEMPTS: usize = 3;
 
-/// Statistics of a log that grows fast are too old to choose an index by, or to tell that a compiler is not worth its time.
-const BY_INDEX: &str = "SET LOCAL enable_seqscan TO off; SET LOCAL enable_bitmapscan TO off; SET LOCAL jit TO off";
+/// How the log and the catalog are read: by nobody's operators, in whatever schema these are. Statistics of a log that
+/// grows fast are too old to choose an index by, or to tell that a compiler is not worth its time.
+const BY_INDEX: &str = "\
+SET LOCAL search_path TO pg_catalog; SET LOCAL enable_seqscan TO off; SET LOCAL enable_bitmapscan TO off; SET LOCAL jit TO off";
 /// What changed since the snapshot with this end and these transactions in progress. Of transactions that were prepared
 /// before the server was started, the log may not know any more what they changed.
 const LOG: &str = "\

@@ -46,7 +46,7 @@ LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relkind IN ('r',
         WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e')
     AND (pg_catalog.has_table_privilege(c.oid, 'SELECT, INSERT, UPDATE, DELETE')
         OR pg_catalog.has_any_column_privilege(c.oid, 'SELECT, INSERT, UPDATE'))
-WHERE n.nspname NOT LIKE 'pg\\_%' AND n.nspname NOT IN ('information_schema', 'perigee_changes')
+WHERE n.nspname::text NOT LIKE 'pg\\_%' AND n.nspname NOT IN ('information_schema', 'perigee_changes')
     AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
 GROUP BY n.oid, n.nspname
 ORDER BY 2 DESC, n.oid";

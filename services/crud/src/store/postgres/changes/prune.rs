@@ -12,7 +12,7 @@ use crate::{
 /// [`super::BY_INDEX`] says.
 const BEGIN: &str = "\
 BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout TO '100ms'; SET LOCAL statement_timeout TO '30s';
-SET LOCAL enable_seqscan TO off; SET LOCAL enable_bitmapscan TO off; SET LOCAL jit TO off";
+SET LOCAL search_path TO pg_catalog; SET LOCAL enable_seqscan TO off; SET LOCAL enable_bitmapscan TO off; SET LOCAL jit TO off";
 
 /// Whether no other process removes entries now. None begins to before the end of the transaction.
 const TURN: &str = "SELECT pg_catalog.pg_try_advisory_xact_lock(8099000146718220900)";

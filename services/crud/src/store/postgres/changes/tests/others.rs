@@ -55,6 +55,34 @@ async fn objects_of_another_role_are_not_used() {
     }
 }
 
+/// An operator that is found by the types of what is compared runs the code of who made it.
+#[tokio::test]
+async fn operators_of_another_role_are_not_used() {
+    let Some(server) = Server::with("operators", MUSIC).await else { return };
+    server.role("changes_operator").await;
+    let store = server.store();
+    let mut position = captured(&store, &["album"]).await;
+    server
+        .execute(
+            "GRANT CREATE ON SCHEMA music TO changes_operator; SET ROLE changes_operator;
+             CREATE FUNCTION music.trap(name, name) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE 'trap'; END $$;
+             CREATE OPERATOR music.~~ (LEFTARG = name, RIGHTARG = name, FUNCTION = music.trap);
+             CREATE OPERATOR music.!~~ (LEFTARG = name, RIGHTARG = name, FUNCTION = music.trap);
+             CREATE OPERATOR music.|| (LEFTARG = name, RIGHTARG = name, FUNCTION = music.trap);
+             RESET ROLE",
+        )
+        .await;
+    server.client.batch_execute("SELECT 1 WHERE 'a'::name LIKE 'a'").await.unwrap_err();
+
+    assert_eq!(changed(&store, &mut position).await, Vec::<String>::new());
+    store.capture(&mut position, "part").await.unwrap();
+    store.survey().await.unwrap();
+    store.prune(&position.last.clone().unwrap().snapshot, &ServerSnapshot::default()).await.unwrap();
+    store.release(&mut position, &[]).await.unwrap();
+    server.execute("SET search_path TO pg_catalog").await;
+    assert_eq!(server.ours().await, 0);
+}
+
 #[tokio::test]
 async fn a_schema_that_is_not_ours_is_left_alone() {
     let Some(server) = Server::with("foreign", MUSIC).await else { return };
