@@ -45,22 +45,24 @@ const NOTE: &str = " BEGIN
     RETURN NULL;
 END ";
 
-/// What there is of our schema. An object of another role is named with its owner.
+/// What there is of our schema. An object of another role is named with its owner. All roles have one right on each part,
+/// and none has one by its name.
 const FOUND: &str = "\
 WITH ours AS (
-    SELECT n.oid, n.nspowner AS owner, n.nspname::text AS named, 'n' AS kind FROM pg_catalog.pg_namespace n
+    SELECT n.oid, n.nspowner AS owner, n.nspname::text AS named, n.nspacl AS acl FROM pg_catalog.pg_namespace n
     WHERE n.nspname = 'perigee_changes'
 ), parts AS (
-    SELECT ours.oid, ours.owner, 'schema ' || ours.named AS named, 'n' AS kind,
-        pg_catalog.has_schema_privilege('public', ours.oid, 'USAGE') AS is_open FROM ours
+    SELECT ours.owner, 'schema ' || ours.named AS named, 'n' AS kind, '' AS args, ours.acl, true AS is_made FROM ours
     UNION ALL
-    SELECT c.oid, c.relowner, 'perigee_changes.' || c.relname, 't',
-        c.relkind = 'r' AND pg_catalog.has_table_privilege('public', c.oid, 'SELECT')
+    SELECT c.relowner, 'perigee_changes.' || c.relname, 't', '', c.relacl, c.relkind = 'r'
     FROM ours JOIN pg_catalog.pg_class c ON c.relnamespace = ours.oid AND c.relname IN ('log', 'state', 'readers')
     UNION ALL
-    SELECT p.oid, p.proowner, 'function perigee_changes.' || p.proname, 'f',
-        p.prosrc = $2 AND pg_catalog.has_function_privilege('public', p.oid, 'EXECUTE')
+    SELECT p.proowner, 'function perigee_changes.' || p.proname, 'f', '()',
+        COALESCE(p.proacl, pg_catalog.acldefault('f', p.proowner)), p.prosrc = $2
     FROM ours JOIN pg_catalog.pg_proc p ON p.pronamespace = ours.oid AND p.proname = 'note' AND p.pronargs = 0
+), given AS (
+    SELECT parts.named, parts.kind, parts.args, a.grantee, a.privilege_type AS privilege
+    FROM parts CROSS JOIN pg_catalog.aclexplode(parts.acl) a WHERE a.grantee <> parts.owner
 ), foreign_parts AS (
     SELECT parts.named || ', its owner is ' || pg_catalog.pg_get_userbyid(parts.owner) AS named FROM parts
     WHERE pg_catalog.pg_get_userbyid(parts.owner) <> current_user ORDER BY parts.kind = 'n' DESC, parts.named LIMIT 1
@@ -71,9 +73,14 @@ SELECT EXISTS (SELECT FROM ours), (SELECT named FROM foreign_parts),
         AND NOT EXISTS (SELECT FROM ours JOIN pg_catalog.pg_proc p ON p.pronamespace = ours.oid),
     pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'),
     pg_catalog.format('%I', pg_catalog.current_database()), pg_catalog.format('%I', current_user),
-    5 = (SELECT pg_catalog.count(*) FROM parts WHERE parts.is_open),
+    5 = (SELECT pg_catalog.count(*) FROM parts WHERE parts.is_made AND ARRAY[
+        CASE parts.kind WHEN 'n' THEN '0 USAGE' WHEN 't' THEN '0 SELECT' ELSE '0 EXECUTE' END] = ARRAY(
+            SELECT pg_catalog.concat_ws(' ', given.grantee, given.privilege) FROM given
+            WHERE given.named = parts.named)),
     EXISTS (SELECT FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
-        JOIN ours ON p.pronamespace = ours.oid)";
+        JOIN ours ON p.pronamespace = ours.oid),
+    ARRAY(SELECT DISTINCT pg_catalog.format('REVOKE ALL ON %s%s FROM %I CASCADE', given.named, given.args,
+        pg_catalog.pg_get_userbyid(given.grantee)) FROM given WHERE given.grantee <> 0)";
 
 /// A log whose entries are of transactions that have not begun is one of another server, as after a restore.
 const START_LOG: &str = "\
@@ -264,6 +271,8 @@ struct FoundLog {
     role: String,
     is_complete: bool,
     has_triggers: bool,
+    /// The statements that take rights from roles that have them by their names.
+    revocations: Vec<String>,
 }
 
 async fn found(connection: &Connection) -> Result<FoundLog, PostgresError> {
@@ -279,6 +288,7 @@ async fn found(connection: &Connection) -> Result<FoundLog, PostgresError> {
         role: row.try_get(6)?,
         is_complete: row.try_get(7)?,
         has_triggers: row.try_get(8)?,
+        revocations: row.try_get(9)?,
     })
 }
 
@@ -302,6 +312,9 @@ async fn make_log(connection: &Connection) -> Result<Option<String>, PostgresErr
     }
     if !found.is_complete || !found.is_marked {
         connection.define(&made()).await?;
+        // Default privileges of our role are on its new tables too.
+        let revocations = self::found(connection).await?.revocations;
+        connection.define(&revocations.join("; ")).await?;
         // Others may be allowed to make something in a schema that was there.
         let made = self::found(connection).await?;
         if !made.is_complete || made.of_others.is_some() {

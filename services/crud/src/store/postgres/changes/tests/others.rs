@@ -83,6 +83,37 @@ async fn operators_of_another_role_are_not_used() {
     assert_eq!(server.ours().await, 0);
 }
 
+/// Default privileges of our role are rights on what it makes.
+#[tokio::test]
+async fn no_role_has_a_right_by_its_name() {
+    let Some(server) = Server::with("defaults", MUSIC).await else { return };
+    let all = "ON TABLES TO changes_default; ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO changes_default; \
+               ALTER DEFAULT PRIVILEGES GRANT ALL ON SCHEMAS TO changes_default";
+    let grants = format!("ALTER DEFAULT PRIVILEGES GRANT ALL {all}");
+    server.execute(&format!("DROP ROLE IF EXISTS changes_default; CREATE ROLE changes_default; {grants}")).await;
+    let store = server.store();
+    let mut position = captured(&store, &["album"]).await;
+
+    for sql in [
+        "INSERT INTO perigee_changes.log VALUES ('1', 1)",
+        "CREATE TRIGGER mine BEFORE INSERT ON perigee_changes.log FOR EACH ROW EXECUTE FUNCTION perigee_changes.note()",
+        "CREATE TABLE perigee_changes.mine ()",
+    ] {
+        let refused =
+            server.client.batch_execute(&format!("BEGIN; SET ROLE changes_default; {sql}")).await.unwrap_err();
+        assert_eq!(refused.code().unwrap().code(), "42501", "{sql}");
+        server.execute("ROLLBACK").await;
+    }
+    let revocations = grants.replace("GRANT", "REVOKE").replace(" TO ", " FROM ");
+    server.execute(&format!("{revocations}; DROP ROLE changes_default")).await;
+    // A right that is taken from all is given again.
+    server.execute("REVOKE EXECUTE ON FUNCTION perigee_changes.note() FROM PUBLIC").await;
+    store.capture(&mut position, "album").await.unwrap();
+    let may =
+        "SELECT count(*) FROM pg_proc WHERE proname = 'note' AND has_function_privilege('public', oid, 'EXECUTE')";
+    assert_eq!(server.count(may).await, 1);
+}
+
 #[tokio::test]
 async fn a_schema_that_is_not_ours_is_left_alone() {
     let Some(server) = Server::with("foreign", MUSIC).await else { return };
