@@ -112,11 +112,12 @@ WITH RECURSIVE tree (relation, below) AS (
     UNION
     SELECT i.inhrelid, true FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.relation
 ), ours AS (
-    SELECT t.tgrelid, t.tgname, t.tgenabled
+    SELECT t.tgrelid, pg_catalog.array_agg(pg_catalog.format('%I', t.tgname)) FILTER (WHERE t.tgenabled <> 'A') AS partly
     FROM pg_catalog.pg_trigger t
     JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
     JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
     WHERE n.nspname = 'perigee_changes' AND p.proname = 'note' AND NOT t.tgisinternal
+    GROUP BY t.tgrelid
 )
 SELECT tree.relation, pg_catalog.format('%I.%I', n.nspname, c.relname),
     CASE WHEN c.relkind = 'v' THEN 'a view' WHEN c.relkind = 'm' THEN 'a materialized view'
@@ -124,10 +125,10 @@ SELECT tree.relation, pg_catalog.format('%I.%I', n.nspname, c.relname),
         WHEN c.relpersistence = 'u' THEN 'an unlogged table' WHEN c.relpersistence <> 'p' THEN 'a temporary table' END,
     pg_catalog.pg_has_role(c.relowner, 'USAGE'),
     pg_catalog.format('%I', pg_catalog.pg_get_userbyid(c.relowner)), pg_catalog.format('%I', current_user),
-    EXISTS (SELECT FROM ours WHERE ours.tgrelid = c.oid),
-    ARRAY(SELECT pg_catalog.format('%I', ours.tgname) FROM ours WHERE ours.tgrelid = c.oid AND ours.tgenabled <> 'A')
+    ours.tgrelid IS NOT NULL, COALESCE(ours.partly, '{}'), tree.below AND c.relispartition
 FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.relation
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN ours ON ours.tgrelid = c.oid
 ORDER BY tree.below, tree.relation";
 
 /// Triggers of the schema `$1` on other tables than `$2` and those below them, and of schemas that are none of `$3`
@@ -155,6 +156,10 @@ WHERE own.nspname = 'perigee_changes' AND p.proname = 'note' AND t.tgparentid = 
             FROM pg_catalog.unnest($3::text[]) r (schema))) END
 ORDER BY c.oid";
 
+/// Steps in which triggers are made: on a table and those that inherit from it, on partitions that are without one, and
+/// that all fire for replicated changes too. Writers wait meanwhile, so there are as many for any number of tables.
+pub(super) const CAPTURE_STEPS: usize = 3;
+
 /// A table with those below it.
 pub struct TableTree(Vec<Row>);
 
@@ -176,8 +181,7 @@ pub async fn capture(connection: &Connection, schema: &str, table: &str) -> Resu
     let lock = format!("LOCK TABLE ONLY {} IN SHARE ROW EXCLUSIVE MODE", wanting.join(", ONLY "));
     connection.define(&format!("SET LOCAL statement_timeout TO '200ms'; {lock}")).await?;
     connection.command("SET LOCAL statement_timeout TO '30s'").await?;
-    // What is made on a root is there on its partitions.
-    for _ in 0..2 * tree.0.len() {
+    for _ in 0..CAPTURE_STEPS {
         match self::tree(connection, schema, table).await?.missing(schema)? {
             Some(sql) => connection.define(&sql).await?,
             None => return Ok(Ok(())),
@@ -238,24 +242,27 @@ impl TableTree {
         Ok(wanting)
     }
 
-    /// The statement that makes one more trigger, or lets one fire for replicated changes too; `None` where all are made.
-    fn missing(&self, schema: &str) -> Result<Option<String>, PostgresError> {
+    /// The statements of the next step of [`CAPTURE_STEPS`]; `None` where all is made.
+    pub(super) fn missing(&self, schema: &str) -> Result<Option<String>, PostgresError> {
+        // The argument says for whom it is.
+        let schema = schema.replace('\'', "''");
+        let (mut first, mut below, mut firing) = (Vec::new(), Vec::new(), Vec::new());
         for row in &self.0 {
             let (id, name, is_captured): (u32, String, bool) = (row.try_get(0)?, row.try_get(1)?, row.try_get(6)?);
             if !is_captured {
-                // The argument says for whom it is.
-                let schema = schema.replace('\'', "''");
-                return Ok(Some(format!(
+                // What is made on a root is there on its partitions.
+                let step = if row.try_get(8)? { &mut below } else { &mut first };
+                step.push(format!(
                     "CREATE TRIGGER perigee_changes_{id} AFTER INSERT OR UPDATE OR DELETE ON {name} FOR EACH ROW \
                      EXECUTE FUNCTION perigee_changes.note('{schema}')"
-                )));
+                ));
             }
-            let partly: Vec<String> = row.try_get(7)?;
-            if let Some(trigger) = partly.first() {
-                return Ok(Some(format!("ALTER TABLE ONLY {name} ENABLE ALWAYS TRIGGER {trigger}")));
+            for trigger in row.try_get::<_, Vec<String>>(7)? {
+                firing.push(format!("ALTER TABLE ONLY {name} ENABLE ALWAYS TRIGGER {trigger}"));
             }
         }
-        Ok(None)
+        let next = [first, below, firing].into_iter().find(|step| !step.is_empty());
+        Ok(next.map(|step| step.join("; ")))
     }
 }
 

@@ -101,3 +101,24 @@ async fn the_owner_of_a_table_goes_on_beside_a_role_of_ours() {
     store.release(&mut position, &[]).await.unwrap();
     assert_eq!(server.ours().await, 0);
 }
+
+/// Writers wait while triggers are made.
+#[tokio::test]
+async fn the_triggers_of_many_tables_are_made_in_few_steps() {
+    let Some(server) = Server::with("steps", MUSIC).await else { return };
+    server.execute("CREATE TABLE child_2 () INHERITS (parent); CREATE TABLE grandchild () INHERITS (child)").await;
+    let store = server.store();
+    let mut position = captured(&store, &["album"]).await;
+    for (table, tables) in [("parent", 4), ("part_2", 2), ("part", 4)] {
+        let mut steps = Vec::new();
+        while let Some(sql) = store.tree(table).await.unwrap().missing("music").unwrap() {
+            server.execute(&sql).await;
+            steps.push(sql.split("; ").count());
+        }
+        assert!(steps.len() <= setup::CAPTURE_STEPS, "{table}: {steps:?}");
+        assert!(steps.iter().sum::<usize>() > tables, "{table}: {steps:?}");
+        assert_eq!(store.tree(table).await.unwrap().wanting().unwrap(), Vec::<String>::new());
+    }
+    store.release(&mut position, &[]).await.unwrap();
+    assert_eq!(server.ours().await, 0);
+}
