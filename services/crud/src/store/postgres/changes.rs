@@ -59,7 +59,9 @@ WITH RECURSIVE tree (name, relation) AS (
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = $1 AND c.relname = ANY ($2)
     UNION
-    SELECT tree.name, i.inhrelid FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.relation
+    SELECT tree.name, i.inhrelid
+    FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.relation
+    JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid AND c.relpersistence <> 't'
 )
 SELECT tree.name, tree.relation, pg_catalog.concat_ws(' ', c.xmin, c.relfilenode,
     (SELECT pg_catalog.string_agg(a.xmin::text, ',' ORDER BY a.attnum)

@@ -20,7 +20,9 @@ const HOLDERS: &str = "\
 WITH RECURSIVE tree (root, relation) AS (
     SELECT roots.oid, roots.oid FROM pg_catalog.unnest($1::oid[]) roots (oid)
     UNION
-    SELECT tree.root, i.inhrelid FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.relation
+    SELECT tree.root, i.inhrelid
+    FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.relation
+    JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid AND c.relpersistence <> 't'
 )
 SELECT DISTINCT tree.root, l.virtualtransaction
 FROM tree JOIN pg_catalog.pg_locks l ON l.relation = tree.relation

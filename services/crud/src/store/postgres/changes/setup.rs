@@ -100,7 +100,8 @@ ON CONFLICT (schema) DO UPDATE SET seen = EXCLUDED.seen";
 const READERS: &str = "\
 SELECT r.schema FROM perigee_changes.readers r WHERE r.seen > pg_catalog.now() - '5 minutes'::pg_catalog.interval";
 
-/// A table and those below it, itself first: partitions have the triggers of their root.
+/// A table and those below it, itself first: partitions have the triggers of their root. Temporary tables of a session
+/// below it are seen by that session only.
 ///
 /// Before version 15 these are internal, and only a superuser may have them fire for replicated changes: there, each
 /// partition gets one of its own beside it.
@@ -110,7 +111,9 @@ WITH RECURSIVE tree (relation, below) AS (
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = $1 AND c.relname = $2
     UNION
-    SELECT i.inhrelid, true FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.relation
+    SELECT i.inhrelid, true
+    FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.relation
+    JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid AND c.relpersistence <> 't'
 ), ours AS (
     SELECT t.tgrelid, pg_catalog.array_agg(pg_catalog.format('%I', t.tgname)) FILTER (WHERE t.tgenabled <> 'A') AS partly
     FROM pg_catalog.pg_trigger t

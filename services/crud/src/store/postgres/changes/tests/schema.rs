@@ -122,3 +122,18 @@ async fn the_triggers_of_many_tables_are_made_in_few_steps() {
     store.release(&mut position, &[]).await.unwrap();
     assert_eq!(server.ours().await, 0);
 }
+
+/// Nobody but its session sees its rows.
+#[tokio::test]
+async fn a_temporary_table_below_another_is_not_followed() {
+    let Some(server) = Server::with("temporary", MUSIC).await else { return };
+    server.execute("CREATE TEMP TABLE below () INHERITS (parent)").await;
+    let store = server.store();
+    let mut position = captured(&store, &["parent"]).await;
+    server.execute("INSERT INTO below VALUES (1)").await;
+    assert_eq!(changed(&store, &mut position).await, Vec::<String>::new());
+    server.execute("BEGIN; INSERT INTO below VALUES (1)").await;
+    store.release(&mut position, &[]).await.unwrap();
+    server.execute("COMMIT").await;
+    assert_eq!(server.ours().await, 0);
+}
