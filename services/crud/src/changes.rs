@@ -194,10 +194,17 @@ impl HubShared {
             match source.capture(&table).await {
                 Ok(()) => self.tell(&table),
                 Err(error) => {
-                    // Triggers of a table that is there no longer are needed no longer; for others, who listens tries again.
-                    upkeep.sweep_within(if matches!(error, Error::Query(_)) { Duration::ZERO } else { LINGER });
-                    if let Some(progress) = self.tables().progress.remove(&table) {
-                        progress.send_replace(CaptureProgress::Failed(error));
+                    let Some(progress) = self.tables().progress.remove(&table) else { continue };
+                    let is_refused = matches!(error, Error::Query(_));
+                    match progress.send_replace(CaptureProgress::Failed(error)) {
+                        // Triggers of a table that is there no longer are needed no longer.
+                        CaptureProgress::Captured if is_refused => upkeep.sweep_within(Duration::ZERO),
+                        // None were made. Another process may need those of other tables.
+                        CaptureProgress::Pending if is_refused => {}
+                        // Who listens tries again.
+                        CaptureProgress::Pending | CaptureProgress::Captured | CaptureProgress::Failed(_) => {
+                            upkeep.sweep_within(LINGER);
+                        }
                     }
                 }
             }
@@ -425,6 +432,19 @@ mod tests {
         let _track = listening(&hub, "track").await;
         tokio::time::sleep(2 * LINGER).await;
         assert_eq!(ours(&other), 4);
+    }
+
+    #[tokio::test]
+    async fn a_table_that_is_refused_ends_no_capture_of_another_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let (hub, other) = file(folder.path());
+        other.execute_batch("CREATE VIEW titles AS SELECT id FROM album").unwrap();
+        let Store::Sqlite(store) = &hub.shared.store else { panic!("it is a file") };
+        store.capture("track").await.unwrap();
+
+        assert!(Box::pin(hub.listen("titles")).next().await.unwrap().is_err());
+        let _album = listening(&hub, "album").await;
+        assert_eq!(ours(&other), 7);
     }
 
     #[tokio::test]
