@@ -13,7 +13,6 @@ use axum::{body, response::Response};
 use futures::{Stream, StreamExt, stream as streams};
 use http::StatusCode;
 use mesh::{Call, Code, Fault, listener::Connection};
-use query::Read;
 use tokio::sync::{oneshot, watch};
 
 use self::stream::{Event, EventQueue, EventStream};
@@ -71,7 +70,7 @@ impl Responder<'_> {
                 stream(streams::once(std::future::ready(event)).boxed(), hold).response()
             }
             Execution::Live(names, plan) => {
-                if let Err(fault) = hold.resize(plan.reads.iter().map(Read::memory_bytes).sum()) {
+                if let Err(fault) = hold.resize(plan.memory_bytes()) {
                     let event = Event::errors(&fault, &self.caller.call);
                     return stream(streams::once(std::future::ready(event)).boxed(), hold).response();
                 }
@@ -102,7 +101,7 @@ impl Responder<'_> {
         }
         let peer = connection.map(|connection| connection.peer.ip());
         let caller = CallerId::of(&project.id, &self.caller.token, peer);
-        self.service.quotas().socket(caller).hold(request.query.len() + request.variables.memory_bytes())
+        self.service.quotas().socket(caller).hold(request.memory_bytes())
     }
 
     /// The answer to an operation that is carried out once. What it did is done, so there is no other status for what

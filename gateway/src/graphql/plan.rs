@@ -145,6 +145,12 @@ impl Plan {
         Ok(plan)
     }
 
+    /// Approximate bytes of memory that its reads and its keys take.
+    pub fn memory_bytes(&self) -> usize {
+        let keys: usize = self.fields.iter().map(|root| root.key.len()).sum();
+        self.reads.iter().map(Read::memory_bytes).sum::<usize>() + keys
+    }
+
     /// The member of `data` that the read or mutation at an index is for.
     pub fn field_of(&self, index: usize) -> Option<&ResponseField> {
         self.fields.iter().find(|root| match &root.source {

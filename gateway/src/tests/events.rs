@@ -274,6 +274,33 @@ async fn one_operation_too_many_is_refused_until_another_ends() {
     }
 }
 
+/// A request whose members are as long as they like.
+fn long(members: &Value) -> Request<Body> {
+    let mut request = posted("", "");
+    *request.uri_mut() = "/v1/api/bare/graphql".parse().expect("the test's path is legal");
+    *request.body_mut() = Body::from(members.to_string());
+    request
+}
+
+#[tokio::test]
+async fn the_response_key_of_a_stream_counts_as_long_as_it_is_open() {
+    let stage = Stage::with(Config { caller_bytes: 100_000, ..Config::default() }).await;
+    let key = "k".repeat(60_000);
+    let request = || long(&json!({ "query": format!("subscription {{ {key}: album {{ album_id }} }}") }));
+    let mut first = open(&stage, request()).await;
+    assert_eq!(first.next().await, Told::Comment);
+    assert!(first.data().await[&key].is_array());
+    assert_eq!(open(&stage, request()).await.head.status, 429);
+    drop(first);
+}
+
+#[tokio::test]
+async fn the_operation_name_of_a_request_counts() {
+    let stage = Stage::with(Config { caller_bytes: 50_000, ..Config::default() }).await;
+    let request = long(&json!({ "query": ALBUMS, "operationName": "x".repeat(60_000) }));
+    assert_eq!(open(&stage, request).await.head.status, 413);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_client_that_takes_nothing_gets_the_newest_state_and_nothing_is_read_for_it() {
     let stage = Stage::new().await;

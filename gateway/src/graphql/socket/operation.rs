@@ -7,7 +7,6 @@ use std::{
 
 use axum::{body, response::Response};
 use mesh::{Call, Fault};
-use query::Read;
 use tokio::sync::watch;
 
 use super::{
@@ -65,8 +64,7 @@ impl Operations {
         let caller = self.caller();
         match Box::pin(self.planned(&caller, request)).await {
             RequestOutcome::Subscribed(names, plan) => {
-                let bytes = plan.reads.iter().map(Read::memory_bytes).sum();
-                if let Err(fault) = self.hold.resize(bytes) {
+                if let Err(fault) = self.hold.resize(plan.memory_bytes()) {
                     let errors = errors(&fault, &caller.call);
                     let text = ServerMessage::Error { id, errors: &errors }.into_text();
                     return deliver(id, slot, text, &caller.call).await.written.done().await;

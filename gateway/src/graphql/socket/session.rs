@@ -381,6 +381,22 @@ pub(crate) mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn the_response_key_of_a_live_query_counts_as_long_as_it_is_live() {
+        let mut client = Client::new(Config { socket_bytes: 100_000, ..Config::default() }).await;
+        client.begin().await;
+        let key = "k".repeat(60_000);
+        let subscribe = |id: usize| {
+            let payload = format!(r#"{{"query": "subscription {{ {key}: album {{ title }} }}"}}"#);
+            format!(r#"{{"type": "subscribe", "id": "{id}", "payload": {payload}}}"#)
+        };
+        assert_eq!(client.send(&subscribe(1)), Ok(()));
+        client.queued(1).await;
+        assert_eq!(client.send(&subscribe(2)), Ok(()));
+        let refused = client.reply();
+        assert_eq!(refused["payload"][0]["extensions"]["code"], "TOO_MANY", "{refused}");
+    }
+
     async fn requests_are_bounded(member: &str) {
         let config = Config { socket_bytes: 100_000, ..Config::default() };
         let mut client = Client::new(config).await;
