@@ -10,6 +10,8 @@ use crate::{graphql::request::Request, http::bearer};
 
 /// Bytes that the id of an operation may have.
 const ID_BYTES_MAX: usize = 256;
+/// Bytes that a token may have: auth-rules takes none that is longer.
+const TOKEN_BYTES_MAX: usize = 16 * 1024;
 /// Bytes that the reason of a close frame may have. Source: RFC 6455, section 5.5.
 const REASON_BYTES_MAX: usize = 123;
 
@@ -197,7 +199,7 @@ fn token(payload: Value) -> Result<Option<Arc<str>>, Closing> {
     for (name, value) in members {
         let is_token = name.eq_ignore_ascii_case("authorization") || name == "token";
         match value {
-            Value::Text(text) if is_token => return Ok(Some(bearer(&text).into())),
+            Value::Text(text) if is_token => return bounded(&name, &text).map(Some),
             Value::Null => {}
             value if is_token => return Err(Closing::invalid(&wrong_token(&name, &value))),
             Value::Object(Object(members)) if name == "headers" => headers = Some(members),
@@ -206,7 +208,9 @@ fn token(payload: Value) -> Result<Option<Arc<str>>, Closing> {
     }
     for (name, value) in headers.into_iter().flatten() {
         match value {
-            Value::Text(text) if name.eq_ignore_ascii_case("authorization") => return Ok(Some(bearer(&text).into())),
+            Value::Text(text) if name.eq_ignore_ascii_case("authorization") => {
+                return bounded("headers.authorization", &text).map(Some);
+            }
             Value::Null => {}
             value if name.eq_ignore_ascii_case("authorization") => {
                 return Err(Closing::invalid(&wrong_token("headers.authorization", &value)));
@@ -215,6 +219,15 @@ fn token(payload: Value) -> Result<Option<Arc<str>>, Closing> {
         }
     }
     Ok(None)
+}
+
+/// A token that is looked at before it is verified.
+fn bounded(name: &str, text: &str) -> Result<Arc<str>, Closing> {
+    let token = bearer(text);
+    match token.len() <= TOKEN_BYTES_MAX {
+        true => Ok(token.into()),
+        false => Err(Closing::invalid(&format!("payload.{name} must be at most {TOKEN_BYTES_MAX} bytes long"))),
+    }
 }
 
 fn wrong_payload(expected: &str, found: &Value) -> String {
@@ -281,6 +294,22 @@ mod tests {
         for payload in ["null", "{}", r#"{"token": null, "headers": {}}"#] {
             let message = parse(&format!(r#"{{"type": "ping", "payload": {payload}}}"#));
             assert_eq!(message, Ok(ClientMessage::Ping { token: None }), "{payload}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_no_longer_than_auth_rules_takes() {
+        let token = "x".repeat(TOKEN_BYTES_MAX);
+        for (name, payload) in [
+            ("token", format!(r#"{{"token": "{token}"}}"#)),
+            ("headers.authorization", format!(r#"{{"headers": {{"authorization": "{token}"}}}}"#)),
+        ] {
+            for r#type in ["connection_init", "ping"] {
+                let message = format!(r#"{{"type": "{type}", "payload": {payload}}}"#);
+                assert!(parse(&message).is_ok(), "{type} {name}");
+                let told = format!("invalid message: payload.{name} must be at most 16384 bytes long");
+                assert_eq!(parse(&message.replace("xx\"", "xxx\"")), Err(told), "{type}");
+            }
         }
     }
 
