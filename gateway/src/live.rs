@@ -199,7 +199,6 @@ impl LiveQuery {
                 return Err(self.dependencies.disclosed(source, fault.clone()).into());
             }
         }
-        let is_expired = self.expires.is_some_and(|expires| Instant::now() >= expires);
         let read = self.read_now().await;
         self.last_read = Some(Instant::now());
         match read {
@@ -220,6 +219,8 @@ impl LiveQuery {
                 self.failed(failure, is_expired).map(|()| None)
             }
         }
+                // It may have waited for its turn for longer than the token was valid.
+                let is_expired = self.expires.is_some_and(|expires| Instant::now() >= expires);
     }
 
     /// The answer of the last read is on its way.
@@ -245,12 +246,13 @@ impl LiveQuery {
     }
 
     async fn read_now(&mut self) -> Result<Vec<ReadResult>, ReadFault> {
-        let token = self.token.borrow_and_update().clone();
         let shared = self.shared.clone();
         let _turn = self.turns.next().await;
         let caller = Caller { call: Call::begin(Some(&self.request_id), None, Some(shared.config.time)), token };
         let project = shared.edge.project(&caller, (&*self.project).into()).await?;
         let caller = shared.caller(&project, &self.request_id, caller.token);
+        // The token that is there after the wait: it may allow less than the one before.
+        let token = self.token.borrow_and_update().clone();
         let reads = (*self.reads).as_ref();
         let mut authorized = shared.edge.authorize_reads(&caller, &project, reads).await?;
         self.expires = expires(&authorized);

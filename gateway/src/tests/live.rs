@@ -270,6 +270,38 @@ async fn the_end_of_a_token_is_one_of_its_live_queries() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_token_that_is_renewed_or_expires_while_a_read_waits_for_its_turn_is_seen() {
+    let stage = Stage::new().await;
+    for (is_renewed, code) in [(true, Code::Denied), (false, Code::TokenExpired)] {
+        let token = watch::Sender::new(Arc::from("staff"));
+        let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
+        *stage.world.token_expires_ms.lock().unwrap() = Some(now + 60_000);
+        let mut live = begin(&stage, &token, read("invoice", "total")).await.expect("staff may read invoices");
+        next(&mut live).await;
+        let mut others = Vec::new();
+        for _ in 0..8 {
+            others.push(begin(&stage, &token, read("album", "title")).await.expect("everybody may read albums"));
+        }
+        *stage.world.gate.lock().unwrap() = Some(Arc::default());
+        let mut turns: Vec<_> = others.iter_mut().map(|other| Box::pin(other.read())).collect();
+        assert!(turns.iter_mut().all(|turn| turn.as_mut().now_or_never().is_none()));
+        let mut reading = Box::pin(live.read());
+        assert!(reading.as_mut().now_or_never().is_none(), "it waits for its turn");
+        match is_renewed {
+            true => drop(token.send_replace("user".into())),
+            false => {
+                tokio::time::advance(Duration::from_secs(61)).await;
+                stage.world.expire("staff");
+            }
+        }
+        *stage.world.gate.lock().unwrap() = None;
+        drop(turns);
+        let Err(ReadFault::Refused(fault) | ReadFault::Failed(fault)) = reading.await else { panic!("it is over") };
+        assert_eq!(fault.code, code);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_read_that_nobody_answers_is_tried_again_for_a_while() {
     let (stage, token) = (Stage::new().await, watch::Sender::default());
     let mut live = answered(&stage, &token).await;
