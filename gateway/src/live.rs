@@ -40,6 +40,8 @@ pub use self::quota::{CallerId, Hold, Quotas, SocketQuota};
 
 /// Least time between two reads of one live query: what is committed meanwhile is one change to it.
 const READ_INTERVAL_MIN: Duration = Duration::from_millis(50);
+/// Time until the next read of a token that has expired by the clock here, and is valid for auth-rules still.
+const EXPIRED_INTERVAL: Duration = Duration::from_secs(1);
 /// Back-off after a read that nobody could answer; doubles up to [`RETRY_MAX`].
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
@@ -159,7 +161,8 @@ impl LiveQuery {
         let expires = self.expires;
         let expired = async {
             match expires {
-                Some(expires) => tokio::time::sleep_until(expires).await,
+                Some(expires) if expires > last_read => tokio::time::sleep_until(expires).await,
+                Some(_) => tokio::time::sleep_until(last_read + EXPIRED_INTERVAL).await,
                 None => std::future::pending().await,
             }
         };
@@ -216,11 +219,11 @@ impl LiveQuery {
             }
             Err(failure) => {
                 self.shared.reads.failed.inc();
+                // It may have waited for its turn for longer than the token was valid.
+                let is_expired = self.expires.is_some_and(|expires| Instant::now() >= expires);
                 self.failed(failure, is_expired).map(|()| None)
             }
         }
-                // It may have waited for its turn for longer than the token was valid.
-                let is_expired = self.expires.is_some_and(|expires| Instant::now() >= expires);
     }
 
     /// The answer of the last read is on its way.
@@ -248,11 +251,11 @@ impl LiveQuery {
     async fn read_now(&mut self) -> Result<Vec<ReadResult>, ReadFault> {
         let shared = self.shared.clone();
         let _turn = self.turns.next().await;
+        // The token that is there after the wait: it may allow less than the one before.
+        let token = self.token.borrow_and_update().clone();
         let caller = Caller { call: Call::begin(Some(&self.request_id), None, Some(shared.config.time)), token };
         let project = shared.edge.project(&caller, (&*self.project).into()).await?;
         let caller = shared.caller(&project, &self.request_id, caller.token);
-        // The token that is there after the wait: it may allow less than the one before.
-        let token = self.token.borrow_and_update().clone();
         let reads = (*self.reads).as_ref();
         let mut authorized = shared.edge.authorize_reads(&caller, &project, reads).await?;
         self.expires = expires(&authorized);

@@ -302,6 +302,22 @@ async fn a_token_that_is_renewed_or_expires_while_a_read_waits_for_its_turn_is_s
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_clock_that_is_ahead_of_auth_rules_does_not_ask_all_the_time() {
+    let stage = Stage::new().await;
+    let token = watch::Sender::new(Arc::from("staff"));
+    *stage.world.token_expires_ms.lock().unwrap() = Some(0);
+    let mut live = begin(&stage, &token, read("invoice", "total")).await.expect("staff may read invoices");
+    next(&mut live).await;
+    let begin = tokio::time::Instant::now();
+    for count in 1..=3 {
+        assert_eq!(next(&mut live).await, None, "the answer is the same");
+        assert_eq!(begin.elapsed().as_secs(), count);
+    }
+    stage.world.expire("staff");
+    assert_eq!(error(&mut live).await, Code::TokenExpired);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_read_that_nobody_answers_is_tried_again_for_a_while() {
     let (stage, token) = (Stage::new().await, watch::Sender::default());
     let mut live = answered(&stage, &token).await;
