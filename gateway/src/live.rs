@@ -28,7 +28,6 @@ use self::{
     dependencies::Dependencies,
     feed::{FeedState, Feeds},
     retry::Retries,
-    turns::{CallerTurns, ReadTurns},
 };
 use crate::{
     catalogue::Project,
@@ -36,8 +35,13 @@ use crate::{
     edge::{Authorized, Caller, Edge, ReadFault, ReadResult},
 };
 
-pub use self::quota::{CallerId, Hold, Quotas, SocketQuota};
+pub use self::{
+    quota::{CallerId, Hold, Quotas, SocketQuota},
+    turns::{CallerTurns, NodeTurns, Turn},
+};
 
+/// Reads at once for all live queries.
+const READS_MAX: usize = 64;
 /// Least time between two reads of one live query: what is committed meanwhile is one change to it.
 const READ_INTERVAL_MIN: Duration = Duration::from_millis(50);
 /// Time until the next read of a token that has expired by the clock here, and is valid for auth-rules still.
@@ -54,7 +58,7 @@ pub struct LiveQueries {
 struct LiveShared {
     edge: Edge,
     feeds: Feeds,
-    turns: ReadTurns,
+    turns: NodeTurns,
     config: Config,
     open: Gauge,
     reads: LiveReads,
@@ -102,7 +106,7 @@ impl LiveQueries {
     /// Live queries by `edge`, each read of which is a request within the limits of `config`.
     pub(crate) fn new(edge: Edge, mesh: Mesh, config: Config, tasks: Tasks) -> Self {
         let (open, reads) = (mesh.metrics().load().live_queries.clone(), mesh.metrics().live_reads());
-        let (feeds, turns) = (Feeds::new(mesh, tasks), ReadTurns::default());
+        let (feeds, turns) = (Feeds::new(mesh, tasks), NodeTurns::new(READS_MAX));
         Self { shared: Arc::new(LiveShared { edge, feeds, turns, config, open, reads }) }
     }
 

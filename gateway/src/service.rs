@@ -12,7 +12,7 @@ use crate::{
     edge::Edge,
     graphql,
     http::{Admission, SendBudget},
-    live::{LiveQueries, Quotas},
+    live::{LiveQueries, NodeTurns, Quotas},
     rest,
 };
 
@@ -33,8 +33,8 @@ struct ServiceState {
     live: LiveQueries,
     /// Room for WebSocket connections.
     sockets: Arc<Semaphore>,
-    /// Permits for large messages that sockets receive.
-    large_messages: Arc<Semaphore>,
+    /// Turns for large messages that sockets receive.
+    large_messages: NodeTurns,
     quotas: Quotas,
     tasks: Tasks,
 }
@@ -53,7 +53,7 @@ impl Service {
         let live = LiveQueries::new(edge.clone(), mesh.clone(), config.clone(), tasks.clone());
         let sockets = Arc::new(Semaphore::new(config.connections.min(Semaphore::MAX_PERMITS)));
         let large = (config.live_bytes / config.body_bytes.max(1)).clamp(1, Semaphore::MAX_PERMITS);
-        let (large_messages, quotas) = (Arc::new(Semaphore::new(large)), Quotas::new(&config, mesh.metrics()));
+        let (large_messages, quotas) = (NodeTurns::new(large), Quotas::new(&config, mesh.metrics()));
         let state = ServiceState {
             mesh,
             config,
@@ -111,8 +111,8 @@ impl Service {
         &self.state.sockets
     }
 
-    /// Permits for large messages that sockets receive: as many as have room in `limits.live_bytes`.
-    pub(crate) fn large_messages(&self) -> &Arc<Semaphore> {
+    /// Turns for large messages that sockets receive: as many as have room in `limits.live_bytes`.
+    pub(crate) fn large_messages(&self) -> &NodeTurns {
         &self.state.large_messages
     }
 

@@ -1,5 +1,5 @@
-//! Turns of reads: so many are made at once for all live queries, and fewer for those of one caller, so that one with many
-//! live queries does not hold up the others.
+//! Turns: so much is done at once for all callers, and less for one of them, so that one who asks for much does not hold up
+//! the others.
 
 use std::sync::{Arc, Mutex, Weak};
 
@@ -8,20 +8,20 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::CallerId;
 
-/// Reads at once.
-const READS_MAX: usize = 64;
-/// Reads at once of one caller.
-const READS_OF_CALLER_MAX: usize = 8;
+/// Callers who can have all the turns they may have at once.
+const CALLERS_AT_ONCE: usize = 8;
 
 type CallerMap = HashMap<CallerId, Weak<Semaphore>>;
 
 /// Turns of a node.
-pub struct ReadTurns {
+pub struct NodeTurns {
     all: Arc<Semaphore>,
+    /// How many one caller may have at once.
+    of_caller: usize,
     callers: Arc<Mutex<CallerMap>>,
 }
 
-/// Turns of one caller.
+/// Turns of one caller. Whoever has a turn drops it before these, or a place of the caller is kept.
 pub struct CallerTurns {
     caller: CallerId,
     own: Arc<Semaphore>,
@@ -30,23 +30,23 @@ pub struct CallerTurns {
 }
 
 /// A turn, until it is dropped.
-pub struct ReadTurn {
+pub struct Turn {
     _own: OwnedSemaphorePermit,
     _of_all: OwnedSemaphorePermit,
 }
 
-impl Default for ReadTurns {
-    fn default() -> Self {
-        Self { all: Arc::new(Semaphore::new(READS_MAX)), callers: Arc::default() }
+impl NodeTurns {
+    /// So many at once.
+    pub fn new(count: usize) -> Self {
+        let all = Arc::new(Semaphore::new(count));
+        Self { all, of_caller: (count / CALLERS_AT_ONCE).max(1), callers: Arc::default() }
     }
-}
 
-impl ReadTurns {
-    /// The turns of `caller`, which all of their live queries share.
+    /// The turns of `caller`, which all that they do shares.
     pub fn of(&self, caller: CallerId) -> CallerTurns {
         let mut callers = self.callers.lock().expect("no code panics while it holds this lock");
         let own = callers.get(&caller).and_then(Weak::upgrade).unwrap_or_else(|| {
-            let own = Arc::new(Semaphore::new(READS_OF_CALLER_MAX));
+            let own = Arc::new(Semaphore::new(self.of_caller));
             callers.insert(caller, Arc::downgrade(&own));
             own
         });
@@ -54,14 +54,22 @@ impl ReadTurns {
     }
 }
 
+#[cfg(test)]
+impl NodeTurns {
+    /// Whether nothing is kept of any caller.
+    pub fn is_unused(&self) -> bool {
+        self.callers.lock().unwrap().is_empty()
+    }
+}
+
 impl CallerTurns {
     /// Waits for a turn.
-    pub async fn next(&self) -> ReadTurn {
+    pub async fn next(&self) -> Turn {
         const NEVER_CLOSED: &str = "nobody closes the semaphore";
         // While it waits for those of its caller, it is not among those that wait for all.
         let own = self.own.clone().acquire_owned().await.expect(NEVER_CLOSED);
         let of_all = self.all.clone().acquire_owned().await.expect(NEVER_CLOSED);
-        ReadTurn { _own: own, _of_all: of_all }
+        Turn { _own: own, _of_all: of_all }
     }
 }
 
@@ -81,31 +89,34 @@ mod tests {
 
     use super::*;
 
+    const TURNS: usize = 64;
+
     fn caller(name: &str) -> CallerId {
         CallerId::of("shop", name, None)
     }
 
     #[test]
-    fn a_caller_with_many_reads_leaves_turns_to_others() {
-        let turns = ReadTurns::default();
+    fn a_caller_who_asks_for_many_turns_leaves_some_to_others() {
+        let turns = NodeTurns::new(TURNS);
         let (one, again, other) = (turns.of(caller("ann")), turns.of(caller("ann")), turns.of(caller("bob")));
-        let taken: Vec<_> = (0..READS_OF_CALLER_MAX).map(|_| one.next().now_or_never().expect("it is free")).collect();
-        assert!(again.next().now_or_never().is_none(), "another live query of the same caller waits");
+        let taken: Vec<_> =
+            (0..TURNS / CALLERS_AT_ONCE).map(|_| one.next().now_or_never().expect("it is free")).collect();
+        assert!(again.next().now_or_never().is_none(), "another of the same caller waits");
         assert!(other.next().now_or_never().is_some(), "another caller does not");
         drop(taken);
         assert!(again.next().now_or_never().is_some());
     }
 
     #[test]
-    fn so_many_reads_are_made_at_once_and_nothing_is_kept_of_callers_that_left() {
-        let turns = ReadTurns::default();
-        let callers: Vec<_> = (0..=READS_MAX).map(|index| turns.of(caller(&index.to_string()))).collect();
+    fn so_many_have_turns_at_once_and_nothing_is_kept_of_callers_that_left() {
+        let turns = NodeTurns::new(TURNS);
+        let callers: Vec<_> = (0..=TURNS).map(|index| turns.of(caller(&index.to_string()))).collect();
         let next = |turns: &CallerTurns| turns.next().now_or_never();
-        let mut taken: Vec<_> = callers[..READS_MAX].iter().map(|turns| next(turns).expect("it is free")).collect();
-        assert!(next(&callers[READS_MAX]).is_none());
+        let mut taken: Vec<_> = callers[..TURNS].iter().map(|turns| next(turns).expect("it is free")).collect();
+        assert!(next(&callers[TURNS]).is_none());
         taken.pop();
-        assert!(next(&callers[READS_MAX]).is_some());
+        assert!(next(&callers[TURNS]).is_some());
         drop((taken, callers));
-        assert!(turns.callers.lock().unwrap().is_empty());
+        assert!(turns.is_unused());
     }
 }

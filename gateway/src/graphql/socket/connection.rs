@@ -50,8 +50,7 @@ enum End {
 pub async fn serve(session: Session, upgraded: OnUpgrade, most: usize, time: Duration) {
     // An error means that the client is gone.
     let Ok(upgraded) = upgraded.await else { return };
-    let permits = session.service.large_messages().clone();
-    let reads = BoundedReads::new(TokioIo::new(upgraded), session.incomplete.clone(), permits, time);
+    let reads = BoundedReads::new(TokioIo::new(upgraded), session.incomplete.clone(), time);
     let socket = WebSocketStream::from_raw_socket(reads, Role::Server, Some(transport(most))).await;
     Box::pin(run(session, socket)).await;
 }

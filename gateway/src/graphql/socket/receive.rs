@@ -6,34 +6,35 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
 };
 
+use futures::{FutureExt, future::BoxFuture};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, Sleep, sleep_until},
 };
-use tokio_util::sync::PollSemaphore;
 
-/// Messages up to this size need no permit: what a connection may hold of one is part of what any takes.
+use crate::live::{CallerTurns, Turn};
+
+/// Messages up to this size need no turn: what a connection may hold of one is part of what any takes.
 pub const SMALL_BYTES: usize = 16 * 1024;
 /// Bytes of a frame of a client besides its payload, of which a control frame has up to 125. Source: RFC 6455, section 5.2.
 const CONTROL_OVERHEAD: usize = 6;
 
 /// Bytes that were received since the last message was complete. Clones are of the same socket.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Incomplete(Arc<IncompleteState>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct IncompleteState {
     bytes: AtomicUsize,
-    /// Whether it is known whose they are.
-    is_acknowledged: AtomicBool,
+    /// Turns of the caller for large messages, once it is known who that is.
+    turns: OnceLock<Arc<CallerTurns>>,
 }
 
 impl Incomplete {
@@ -42,9 +43,10 @@ impl Incomplete {
         self.0.bytes.store(0, Ordering::Relaxed);
     }
 
-    /// From now on messages may be large.
-    pub fn acknowledged(&self) {
-        self.0.is_acknowledged.store(true, Ordering::Relaxed);
+    /// From now on messages may be large, in turn.
+    pub fn acknowledged(&self, turns: CallerTurns) {
+        // A connection is acknowledged once.
+        let _ = self.0.turns.set(Arc::new(turns));
     }
 
     /// A ping, a pong or a close of so many bytes is complete; it may have come between pieces of a message.
@@ -59,13 +61,15 @@ impl Incomplete {
     }
 }
 
-/// A connection that is read from no further than [`SMALL_BYTES`] of a message without one of the permits of the node,
-/// and for no longer than the time limit.
+/// A connection that is read from no further than [`SMALL_BYTES`] of a message without a turn of the node, and for no longer
+/// than the time limit.
 pub struct BoundedReads<C> {
     connection: C,
+    turn: Option<Turn>,
+    /// The wait for a turn.
+    waiting: Option<BoxFuture<'static, Turn>>,
+    /// Dropped after what is had of its turns, as [`CallerTurns`] want it.
     incomplete: Incomplete,
-    permits: PollSemaphore,
-    permit: Option<OwnedSemaphorePermit>,
     /// When the rest of a message must be there.
     timeout: Option<Pin<Box<Sleep>>>,
     time: Duration,
@@ -73,25 +77,27 @@ pub struct BoundedReads<C> {
 
 impl<C> BoundedReads<C> {
     /// Reads of `connection`, counted in `incomplete`; one message may take `time`.
-    pub fn new(connection: C, incomplete: Incomplete, permits: Arc<Semaphore>, time: Duration) -> Self {
-        Self { connection, incomplete, permits: PollSemaphore::new(permits), permit: None, timeout: None, time }
+    pub fn new(connection: C, incomplete: Incomplete, time: Duration) -> Self {
+        Self { connection, turn: None, waiting: None, incomplete, timeout: None, time }
     }
 
     /// Errors: `TimedOut` for a message that takes too long; `FileTooLarge` for one that is large before it is known whose
     /// it is.
-    fn poll_permit(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let bytes = self.incomplete.bytes();
         if bytes == 0 {
-            (self.permit, self.timeout) = (None, None);
+            (self.turn, self.timeout) = (None, None);
             return Poll::Ready(Ok(()));
         }
-        if bytes >= SMALL_BYTES && !self.incomplete.0.is_acknowledged.load(Ordering::Relaxed) {
-            return Poll::Ready(Err(io::ErrorKind::FileTooLarge.into()));
-        }
-        if bytes >= SMALL_BYTES && self.permit.is_none() {
-            self.permit = Some(ready!(self.permits.poll_acquire(cx)).ok_or(io::ErrorKind::BrokenPipe)?);
+        if bytes >= SMALL_BYTES && self.turn.is_none() {
+            let Some(turns) = self.incomplete.0.turns.get() else {
+                return Poll::Ready(Err(io::ErrorKind::FileTooLarge.into()));
+            };
+            let next = |turns: Arc<CallerTurns>| async move { turns.next().await }.boxed();
+            let waiting = self.waiting.get_or_insert_with(|| next(turns.clone()));
+            self.turn = Some(ready!(waiting.poll_unpin(cx)));
             // What it has waited for others does not count.
-            self.timeout = None;
+            (self.waiting, self.timeout) = (None, None);
         }
         let time = self.time;
         let timeout = self.timeout.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + time)));
@@ -105,7 +111,7 @@ impl<C> BoundedReads<C> {
 impl<C: AsyncRead + Unpin> AsyncRead for BoundedReads<C> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        ready!(this.poll_permit(cx))?;
+        ready!(this.poll_turn(cx))?;
         let before = buffer.filled().len();
         ready!(Pin::new(&mut this.connection).poll_read(cx, buffer))?;
         this.incomplete.0.bytes.fetch_add(buffer.filled().len() - before, Ordering::Relaxed);
@@ -133,23 +139,24 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::live::{CallerId, NodeTurns};
 
     const TIME: Duration = Duration::from_secs(30);
 
-    fn acknowledged() -> Incomplete {
+    fn acknowledged(turns: &NodeTurns, caller: &str) -> Incomplete {
         let incomplete = Incomplete::default();
-        incomplete.acknowledged();
+        incomplete.acknowledged(turns.of(CallerId::of("shop", caller, None)));
         incomplete
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_large_message_waits_for_another_and_small_ones_do_not() {
-        let permits = Arc::new(Semaphore::new(1));
-        let open = || {
+        let turns = NodeTurns::new(1);
+        let open = |caller: &str| {
             let (client, server) = tokio::io::duplex(4 * SMALL_BYTES);
-            (client, BoundedReads::new(server, acknowledged(), permits.clone(), TIME))
+            (client, BoundedReads::new(server, acknowledged(&turns, caller), TIME))
         };
-        let ((mut one, mut first), (mut other, mut second)) = (open(), open());
+        let ((mut one, mut first), (mut other, mut second)) = (open("ann"), open("bob"));
         let mut buffer = vec![0; SMALL_BYTES];
         for client in [&mut one, &mut other] {
             client.write_all(&vec![0; 2 * SMALL_BYTES]).await.expect("it fits");
@@ -157,19 +164,39 @@ mod tests {
         for server in [&mut first, &mut second] {
             server.read_exact(&mut buffer).await.expect("the first part is read");
         }
-        first.read_exact(&mut buffer).await.expect("there is a permit");
+        first.read_exact(&mut buffer).await.expect("there is a turn");
         assert!(second.read(&mut buffer).now_or_never().is_none(), "there is none");
         first.incomplete.completed();
         one.write_all(b"next").await.expect("it fits");
         first.read_exact(&mut buffer[..4]).await.expect("the next message is small");
-        second.read_exact(&mut buffer).await.expect("the permit is free");
+        second.read_exact(&mut buffer).await.expect("the turn is free");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_with_many_large_messages_does_not_hold_up_those_of_others() {
+        let turns = NodeTurns::new(8);
+        let open = |caller: &str| {
+            let (client, server) = tokio::io::duplex(4 * SMALL_BYTES);
+            (client, BoundedReads::new(server, acknowledged(&turns, caller), TIME))
+        };
+        let mut buffer = vec![0; SMALL_BYTES];
+        let mut sockets: Vec<_> = ["ann"; 9].into_iter().chain(["bob"]).map(open).collect();
+        for (client, server) in &mut sockets {
+            client.write_all(&vec![0; 2 * SMALL_BYTES]).await.expect("it fits");
+            server.read_exact(&mut buffer).await.expect("the first part is read");
+        }
+        let mut go_on = |(_, server): &mut (_, BoundedReads<_>)| server.read(&mut buffer).now_or_never().is_some();
+        assert_eq!(sockets[..9].iter_mut().filter_map(|socket| go_on(socket).then_some(())).count(), 1);
+        assert!(go_on(&mut sockets[9]), "another caller has a turn");
+        drop(sockets);
+        assert!(turns.is_unused(), "nothing is kept of callers that left in the middle of a message");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_message_that_does_not_end_breaks_the_connection() {
         for size in [1, SMALL_BYTES] {
             let (mut client, server) = tokio::io::duplex(4 * SMALL_BYTES);
-            let mut server = BoundedReads::new(server, acknowledged(), Arc::new(Semaphore::new(1)), TIME);
+            let mut server = BoundedReads::new(server, acknowledged(&NodeTurns::new(1), "ann"), TIME);
             client.write_all(&vec![0; size]).await.expect("it fits");
             server.read_exact(&mut vec![0; size]).await.expect("it is there");
             let begin = Instant::now();
@@ -181,7 +208,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_is_silent_between_messages_has_time() {
         let (mut client, server) = tokio::io::duplex(SMALL_BYTES);
-        let mut server = BoundedReads::new(server, acknowledged(), Arc::new(Semaphore::new(1)), TIME);
+        let mut server = BoundedReads::new(server, acknowledged(&NodeTurns::new(1), "ann"), TIME);
         for _ in 0..2 {
             client.write_all(&[0; 9]).await.expect("it fits");
             server.read_exact(&mut [0; 9]).await.expect("it is there");
@@ -192,14 +219,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stranger_takes_no_permit() {
+    async fn a_stranger_has_no_turn() {
         let (mut client, server) = tokio::io::duplex(4 * SMALL_BYTES);
-        let permits = Arc::new(Semaphore::new(1));
-        let mut server = BoundedReads::new(server, Incomplete::default(), permits.clone(), TIME);
+        let mut server = BoundedReads::new(server, Incomplete::default(), TIME);
         client.write_all(&vec![0; 2 * SMALL_BYTES]).await.expect("it fits");
         server.read_exact(&mut vec![0; SMALL_BYTES]).await.expect("it is there");
         let error = server.read(&mut [0; 1]).await.expect_err("it is over the limit");
-        assert_eq!((error.kind(), permits.available_permits()), (io::ErrorKind::FileTooLarge, 1));
+        assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
     }
 
     #[test]

@@ -166,7 +166,7 @@ impl Session {
     fn acknowledge(&mut self, outgoing: &Outgoing) -> Result<(), Closing> {
         let caller = CallerId::of(&self.project, &self.token.borrow(), self.peer);
         self.phase = Phase::Acknowledged(self.service.quotas().socket(caller));
-        self.incomplete.acknowledged();
+        self.incomplete.acknowledged(self.service.large_messages().of(caller));
         reply(outgoing, ServerMessage::Acknowledgement)
     }
 
