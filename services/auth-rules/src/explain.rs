@@ -221,7 +221,7 @@ fn value_text(value: &Value) -> String {
 mod tests {
     use mesh::Fault;
     use proto::auth::{Access, AuthorizeRequest, TableAccess};
-    use query::Filter;
+    use query::{Document, Filter, Typed};
     use serde_json::json;
 
     use crate::cases::{developing, now, shop, snapshot, token};
@@ -230,8 +230,11 @@ mod tests {
 
     /// The text of the refusal to read table `t`.
     fn refused(rules: Json, token: &str, find: Option<Filter>) -> String {
+        refused_access(rules, token, TableAccess { find, ..TableAccess::new("music", "t", Operation::Read) })
+    }
+
+    fn refused_access(rules: Json, token: &str, access: TableAccess) -> String {
         let documents = snapshot(&shop(json!({ "rules": rules })));
-        let access = TableAccess { find, ..TableAccess::new("music", "t", Operation::Read) };
         let accesses = vec![Access::Table(access)];
         let request = AuthorizeRequest { project: "shop".into(), token: token.into(), accesses };
         Fault::from(developing(&documents).authorize(request, now()).unwrap_err()).message
@@ -267,6 +270,33 @@ mod tests {
             refused(filter, &user, None)
                 .ends_with("spec.rules.read.rowFilter compares with a value that the request does not have")
         );
+    }
+
+    #[test]
+    fn a_refused_insert_is_explained_by_the_first_document_that_is_denied() {
+        let owner = |id: &str| Document(vec![("owner".to_owned(), Typed::Text(id.to_owned()))]);
+        let rule =
+            json!({"rule": "match", "type": "string", "eval": "==", "f1": "args.doc.owner", "f2": "args.auth.id"});
+        let docs = vec![owner("u1"), owner("u2"), owner("u3")].into();
+        let access = TableAccess { docs, ..TableAccess::new("music", "t", Operation::Create) };
+        let text = refused_access(json!({ "create": rule }), &token(&json!({"id": "u1"})), access);
+        assert!(text.contains("(args.doc.owner is \"u2\", args.auth.id is \"u1\")"), "{text}");
+    }
+
+    #[test]
+    fn a_token_helps_where_the_rule_can_pass_for_the_operation() {
+        let equal = |f1: &str| json!({"rule": "match", "type": "string", "eval": "==", "f1": f1, "f2": "args.auth.id"});
+        for (operation, subject, helps) in [
+            (Operation::Create, "args.find.owner", false),
+            (Operation::Create, "args.doc.owner", true),
+            (Operation::Read, "args.find.owner", true),
+            (Operation::Delete, "args.find.owner", true),
+        ] {
+            let rules = json!({operation.name(): equal(subject)});
+            let text = refused_access(rules, "", TableAccess::new("music", "t", operation));
+            assert_eq!(text.contains("prints a token"), helps, "{text}");
+            assert_eq!(text.ends_with("no token helps"), !helps, "{text}");
+        }
     }
 
     #[test]

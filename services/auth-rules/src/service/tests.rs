@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 use super::*;
 use crate::{
     cases::{now, parsed, service, shop, snapshot, token},
-    table::OPERATIONS,
+    table::{OPERATIONS, TableResource},
 };
 
 fn access(database: &str, table: &str, operation: Operation) -> Access {
@@ -244,6 +244,36 @@ fn conditions_on_rows_need_the_values_that_they_take() {
 }
 
 #[test]
+fn comparisons_with_columns_are_reachable_where_some_row_may_pass() {
+    let compare = |r#type: &str, eval: &str, f2: &str| json!({"rule": "match", "type": r#type, "eval": eval, "f1": "args.find.a", "f2": f2});
+    let not = |rule: Json| json!({"rule": "not", "clause": rule});
+    let caller = token(&json!({"id": "u1", "org": 7, "none": []}));
+    for (rule, is_reached) in [
+        (compare("string", "==", "args.auth.id"), true),
+        (not(compare("string", "==", "args.auth.id")), true),
+        // A claim of another type equals no text.
+        (compare("string", "==", "args.auth.org"), false),
+        // Whether the request has a limit is not known before it is made.
+        (compare("number", "==", "args.opts.limit"), true),
+        (compare("string", "in", "args.auth.none"), false),
+        (compare("string", "notIn", "args.auth.none"), true),
+        (not(compare("string", "notIn", "args.auth.none")), false),
+    ] {
+        let found = reached(json!({ "read": rule.clone() }), &caller);
+        assert_eq!(found, if is_reached { vec![READ] } else { vec![] }, "{rule}");
+    }
+}
+
+#[test]
+fn what_depends_on_the_time_may_be_reached_at_another() {
+    let before =
+        |f1: &str| json!({"read": {"rule": "match", "type": "date", "eval": "<", "f1": f1, "f2": "2000-01-01"}});
+    assert_eq!(reached(before("utils.now()"), &user()), [READ]);
+    assert_eq!(reached(before("utils.addDuration(utils.now(), '1h')"), &user()), [READ]);
+    assert_eq!(reached(before("2001-01-01"), &user()), []);
+}
+
+#[test]
 fn callers_without_a_token_reach_what_admits_them() {
     let rule = |anonymous: bool| {
         let public = json!({"rule": "not", "clause": {"rule": "authenticated"}});
@@ -326,6 +356,62 @@ fn errors_are_reported_with_their_paths() {
 }
 
 #[test]
+fn a_secret_has_at_least_its_bytes() {
+    let of = |secret: &str| parsed(&[project(json!({"tokens": [{"secret": secret}]}))]).is_ok();
+    assert!(of(&"s".repeat(32)));
+    assert!(!of(&"s".repeat(31)));
+}
+
+#[test]
+fn faults_of_rules_say_what_is_expected() {
+    let match_of = |r#type: &str| json!({"rule": "match", "type": r#type, "eval": "like", "f1": "a", "f2": "b"});
+    for (rule, expected) in [
+        (json!("allow"), ": expected a rule such as {rule: allow}, found string"),
+        (json!([]), ": expected a rule such as {rule: allow}, found array"),
+        (json!(null), ": expected a rule such as {rule: allow}, found null"),
+        (json!({"rule": "deny", "error": 1}), ".error: expected string, found number"),
+        (json!({"rule": "deny", "error": true}), ".error: expected string, found boolean"),
+        (json!({"rule": "deny", "anonymous": {}}), ".anonymous: expected boolean, found object"),
+        (json!({"rule": "webhook"}), ".rule: rule kind webhook is not supported by this version"),
+        (match_of("string"), ".eval: invalid operator \"like\" for type string"),
+        (match_of("number"), ".eval: invalid operator \"like\" for type number"),
+        (match_of("bool"), ".eval: invalid operator \"like\" for type bool"),
+        (match_of("date"), ".eval: invalid operator \"like\" for type date"),
+    ] {
+        let fault = parsed(&shop(json!({"rules": {"read": rule}}))).unwrap_err().remove(0);
+        let text = format!("{}: {}", fault.path, fault.message);
+        assert!(text.starts_with(&format!("spec.rules.read{expected}")), "{text}");
+    }
+}
+
+#[test]
+fn keys_of_another_kind_of_rule_are_warned_of_unless_empty() {
+    let equal = json!({"rule": "match", "type": "string", "eval": "==", "f1": "a", "f2": "b"});
+    let warnings = |rule: &Json| {
+        let documents = snapshot(&shop(json!({"rules": {"read": rule}})));
+        let texts = |table: &TableResource| {
+            table.warnings.iter().map(|found| format!("{}: {}", found.path, found.message)).collect::<Vec<_>>()
+        };
+        documents.of::<TableResource>().flat_map(|(table, _)| texts(table)).collect::<Vec<_>>()
+    };
+    for rule in [
+        equal.clone(),
+        json!({"rule": "and", "clauses": [equal]}),
+        json!({"rule": "or", "clauses": [equal]}),
+        json!({"rule": "not", "clause": equal}),
+    ] {
+        assert_eq!(warnings(&rule), [""; 0], "{rule}");
+    }
+    for empty in [json!(null), json!(false), json!(""), json!([]), json!({})] {
+        assert_eq!(warnings(&json!({"rule": "deny", "value": empty})), [""; 0], "{empty}");
+    }
+    for value in [json!(true), json!(0), json!("x"), json!([null]), json!({"a": null})] {
+        let found = warnings(&json!({"rule": "deny", "value": value}));
+        assert_eq!(found, ["spec.rules.read.value: value has no effect in a rule of kind deny"], "{value}");
+    }
+}
+
+#[test]
 fn faults_of_links_are_told() {
     let of = |id: &str, links: Json| json!({"kind": "table", "meta": {"project": "shop", "database": "music", "id": id}, "spec": {"links": links}});
     let documents = [
@@ -385,6 +471,12 @@ fn a_rule_may_not_be_endlessly_deep_or_large() {
     let documents = shop(json!({"rules": {"read": deep, "create": {"rule": "or", "clauses": large}}}));
     let messages: Vec<_> = parsed(&documents).unwrap_err().into_iter().map(|fault| fault.message).collect();
     assert_eq!(messages, ["the rule has more than 1024 parts", "the rule nests deeper than 32 levels"]);
+    let of_parts = |parts: usize| {
+        let clauses = vec![json!({"rule": "allow"}); parts - 1];
+        parsed(&shop(json!({"rules": {"read": {"rule": "or", "clauses": clauses}}}))).is_ok()
+    };
+    assert!(of_parts(1024));
+    assert!(!of_parts(1025));
 }
 
 #[test]
