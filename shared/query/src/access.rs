@@ -113,7 +113,7 @@ impl<'a, V: FnMut(TableAccess<'a>)> Walk<'a, V> {
             Filter::Not(filter) => self.filter(table, filter, level + 1),
             Filter::Related { relation, filter, .. } => {
                 let far = self.far(table, relation)?;
-                (self.visit)(TableAccess { find: unless_true(filter), op: "all", ..access(far, Operation::Read) });
+                (self.visit)(TableAccess { find: unless_true(filter), ..access(far, Operation::Read) });
                 self.filter(far, filter, level + 2)
             }
             Filter::Compare { .. } | Filter::In { .. } | Filter::IsNull { .. } => Ok(()),

@@ -243,3 +243,16 @@ fn at_most(what: &'static str, seen: usize, limit: usize) -> Result<(), Error> {
         false => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_tells_the_limits_that_it_holds() {
+        let limits = Limits { nodes: 3, ..Limits::default() };
+        let mut budget = Budget::new(limits);
+        budget.field().unwrap();
+        assert_eq!(*budget.limits(), limits);
+    }
+}

@@ -269,12 +269,8 @@ fn float(column: &Column, value: &Value) -> Result<Typed, Error> {
             Ok(number) if number.is_finite() => Ok(Typed::Float(number)),
             Ok(_) | Err(_) => Err(out_of_range(column)),
         },
-        Value::Text(text) if column.r#type == Type::Float => {
-            number::not_finite(text).map(Typed::Float).ok_or_else(|| wrong_type(column, value))
-        }
-        Value::Null | Value::Bool(_) | Value::Text(_) | Value::List(_) | Value::Object(_) => {
-            Err(wrong_type(column, value))
-        }
+        Value::Text(text) => number::not_finite(text).map(Typed::Float).ok_or_else(|| wrong_type(column, value)),
+        Value::Null | Value::Bool(_) | Value::List(_) | Value::Object(_) => Err(wrong_type(column, value)),
     }
 }
 

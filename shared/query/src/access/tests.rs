@@ -1,7 +1,7 @@
 use crate::fixtures::{chinook, rest, value};
 use crate::{
-    Budget, Change, Document, Field, Filter, Limits, Mutation, MutationKind, Node, Operation, Options, Quantifier,
-    Read, Schema, Shape, TableAccess, Typed, mutation_accesses, read_accesses,
+    Budget, Change, Document, Field, Filter, Limits, Mutation, MutationKind, Node, Options, Quantifier, Read, Schema,
+    Shape, TableAccess, Typed, mutation_accesses, read_accesses,
 };
 
 fn read(schema: &Schema, table: &str, find: &str, select: &str) -> Read {
@@ -130,15 +130,43 @@ fn an_insert_of_one_document_is_one() {
 }
 
 #[test]
-fn a_delete_without_a_condition_has_none() {
+fn a_delete_has_its_condition_if_it_has_one() {
     let schema = chinook();
-    let delete = Mutation {
-        table: "artist".to_owned(),
-        kind: MutationKind::Delete { filter: Filter::TRUE, one: false },
-        returning: None,
+    let delete = |filter: &Filter, one| {
+        let kind = MutationKind::Delete { filter: filter.clone(), one };
+        let delete = Mutation { table: "employee".to_owned(), kind, returning: None };
+        names(&mutation_accesses(&schema, &delete).unwrap())
     };
-    assert_eq!(names(&mutation_accesses(&schema, &delete).unwrap()), ["delete artist all"]);
-    assert_eq!(mutation_accesses(&schema, &delete).unwrap()[0].operation, Operation::Delete);
+    let condition = nested(0, |inner| inner);
+    assert_eq!(delete(&Filter::TRUE, false), ["delete employee all"]);
+    assert_eq!(delete(&condition, false), ["delete employee all?"]);
+    assert_eq!(delete(&condition, true), ["delete employee one?"]);
+}
+
+#[test]
+fn what_is_nested_deeper_than_the_wire_carries_is_too_complex() {
+    let schema = chinook();
+    let with = |filter| Read {
+        database: "music".to_owned(),
+        table: "employee".to_owned(),
+        node: Node { filter, ..Node::new(Shape::Many, Vec::new()) },
+    };
+    let not = |levels| with(nested(levels, |inner| Filter::Not(Box::new(inner))));
+    let and = |levels| with(nested(levels, |inner| Filter::And(vec![inner])));
+    for (read, deepest) in [
+        (not(89), None),
+        (not(90), Some(91)),
+        (and(44), None),
+        (and(45), Some(91)),
+        (deepest(29, 1), None),
+        (deepest(30, 1), Some(91)),
+        (deepest(29, 2), None),
+        (deepest(29, 3), Some(92)),
+    ] {
+        let found = read_accesses(&schema, &read).map(|_| ());
+        let expected = deepest.map(|seen| crate::Error::TooComplex { what: "depth", seen, limit: 90 });
+        assert_eq!(found.err(), expected);
+    }
 }
 
 /// A condition in which each level is built by `wrap` out of the one below.

@@ -15,20 +15,23 @@ pub fn typed(column: &Column, item: Type, value: &Value) -> Result<Typed, Error>
     let Value::List(values) = value else {
         return Err(wrong_type(column, value));
     };
-    let native = column.native.strip_suffix("[]").unwrap_or(&column.native).to_owned();
-    let items = typed_items(&Column { r#type: item, native, ..column.clone() }, values, 1)?;
+    let items = typed_items(&Column { r#type: item, ..column.clone() }, values, 1)?;
     match shape(&items) {
-        Some(shape) if shape.len() <= DIMENSIONS_MAX => Ok(Typed::List(items)),
-        Some(_) => Err(misshapen(column, "more dimensions")),
+        Some(_) => Ok(Typed::List(items)),
         None => Err(misshapen(column, "arrays of different lengths, or empty ones, within an array")),
     }
 }
 
+/// The values of an array that is the dimension `depth` of its column.
 fn typed_items(column: &Column, values: &[Value], depth: usize) -> Result<Vec<Typed>, Error> {
     let item = |value: &Value| match value {
         Value::Null => Ok(Typed::Null),
-        Value::List(_) if depth > DIMENSIONS_MAX => Err(misshapen(column, "more dimensions")),
-        Value::List(values) if column.r#type != Type::Json => typed_items(column, values, depth + 1).map(Typed::List),
+        Value::List(values) if column.r#type != Type::Json => {
+            if depth == DIMENSIONS_MAX {
+                return Err(misshapen(column, "more dimensions"));
+            }
+            typed_items(column, values, depth + 1).map(Typed::List)
+        }
         value => one(column, value),
     };
     values.iter().map(item).collect()
@@ -118,6 +121,7 @@ mod tests {
             (Type::Text, "[]"),
             (Type::Text, "[\"a\",null,\"NULL\"]"),
             (Type::Bool, "[[[true]],[[false]]]"),
+            (Type::Int32, "[[[[[[1]]]]]]"),
             (Type::Timestamp, "[\"2020-01-01T08:00:00Z\",\"infinity\"]"),
             (Type::Float, "[\"NaN\",0.5]"),
             (Type::Bytes, "[\"AP8=\"]"),

@@ -109,7 +109,11 @@ fn a_nul_character_is_refused_wherever_it_hides() {
     for r#type in ["text", "other", "json", "date", "uuid", "bytes"] {
         assert_eq!(typed(&of(r#type), &nul).map_err(|error| error.reason()), Err("WRONG_TYPE"), "{type}", type = r#type);
     }
-    assert!(typed(&of("json"), &Value::List(vec![nul])).is_err());
+    assert!(typed(&of("json"), &Value::List(vec![nul.clone()])).is_err());
+    let member = |name: &str, value: &Value| Value::Object(crate::Object(vec![(name.to_owned(), value.clone())]));
+    assert!(typed(&of("json"), &member("a\0", &Value::Int(1))).is_err());
+    assert!(typed(&of("json"), &member("a", &nul)).is_err());
+    assert!(typed(&of("json"), &member("a", &Value::Int(1))).is_ok());
 }
 
 #[test]
@@ -238,6 +242,27 @@ fn decimals_compare_by_their_value() {
     }
     for (one, other) in [("1", "1.00"), ("0", "-0.0"), ("\"0.50\"", "0.5"), ("1e2", "100")] {
         assert!(decimal(one).compare(&decimal(other)).unwrap().is_eq(), "{one} {other}");
+    }
+}
+
+#[test]
+fn values_of_one_type_compare_in_its_order() {
+    for (r#type, less, more) in [
+        ("bool", "false", "true"),
+        ("int", "9", "10"),
+        ("date", "\"1969-12-31\"", "\"2008-02-29\""),
+        ("time", "\"09:00\"", "\"13:14:15\""),
+        ("timestamp", "\"2009-01-01T00:00:00+02:00\"", "\"2009-01-01\""),
+        ("bytes", "\"aGk=\"", "\"aGkA\""),
+        ("bytes", "\"AH8=\"", "\"AIA=\""),
+        ("text", "\"B\"", "\"a\""),
+        ("other", "\"B\"", "\"a\""),
+        ("uuid", "\"0190c2c4-7a3e-7cc1-9a3b-5d0a4f0e6b1d\"", "\"1190c2c4-7a3e-7cc1-9a3b-5d0a4f0e6b1d\""),
+    ] {
+        let (less, more) = (ok(r#type, less), ok(r#type, more));
+        let orders = [less.compare(&more), more.compare(&less), less.compare(&less)];
+        assert_eq!(orders, [-1, 1, 0].map(|sign: i32| Some(sign.cmp(&0))), "{less:?} {more:?}");
+        assert_eq!(less.compare(&Typed::Null), None);
     }
 }
 

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use crate::fixtures::{chinook, graphql, rest, typed, types, value};
+use crate::fixtures::{chinook, graphql, rest, table, typed, types, value};
 use crate::value::tests::values;
 use crate::{Budget, Comparison, Error, Filter, Limits, Parser, Quantifier, Schema, Spelling, Typed, Value};
 
@@ -387,6 +387,29 @@ fn lists_have_a_limit_each_and_all_together() {
     assert_eq!(parse(r#"{"a": [1, 2, 3], "small": [1, 2]}"#), Ok(()));
     let many = Error::TooComplex { what: "values", seen: 6, limit: 5 };
     assert_eq!(parse(r#"{"a": [1, 2, 3], "small": [1, 2, 3]}"#), Err(many));
+}
+
+#[test]
+fn a_list_is_one_value_of_a_column_of_lists() {
+    let schema = Schema::new(vec![table("t", "id:int tags:int[]?", &["id"], &[])]);
+    let parse = |json: &str, values| {
+        let mut budget = Budget::new(Limits { values, ..Limits::default() });
+        rest(&schema).filter(schema.table("t").unwrap(), &value(json), &mut budget)
+    };
+    let list = |items: &[i64]| Typed::List(items.iter().map(|item| Typed::Int(*item)).collect());
+    let tags = || "tags".to_owned();
+    let compared = |comparison| Filter::Compare { column: tags(), comparison, value: list(&[1, 2]) };
+    for (json, expected) in [
+        (r#"{"tags": [1, 2]}"#, compared(Comparison::Eq)),
+        (r#"{"tags": {"$eq": [1, 2]}}"#, compared(Comparison::Eq)),
+        (r#"{"tags": {"$ne": [1, 2]}}"#, compared(Comparison::Ne)),
+        (r#"{"tags": {"$gt": [1, 2]}}"#, compared(Comparison::Gt)),
+    ] {
+        assert_eq!(parse(json, 3), Ok(expected), "{json}");
+        assert_eq!(parse(json, 2), Err(Error::TooComplex { what: "values", seen: 3, limit: 2 }), "{json}");
+    }
+    let within = Filter::In { column: tags(), values: vec![list(&[1]), list(&[2, 3])] };
+    assert_eq!(parse(r#"{"tags": {"$in": [[1], [2, 3]]}}"#, 5), Ok(within));
 }
 
 #[test]
