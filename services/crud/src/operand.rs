@@ -143,3 +143,41 @@ pub fn stored<'v>(column: &Column, value: &'v Typed) -> Result<Cow<'v, Typed>, E
         _ => Ok(value),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use query::{Abilities, Equality, Type};
+
+    use super::*;
+
+    fn column(r#type: Type) -> Column {
+        Column {
+            name: "c".to_owned(),
+            r#type,
+            nullable: true,
+            has_default: false,
+            generated: false,
+            native: "integer".to_owned(),
+            readable: true,
+            equality: Equality::default(),
+            abilities: Abilities::default(),
+        }
+    }
+
+    #[test]
+    fn a_value_that_was_typed_for_its_column_is_borrowed() {
+        let (int, json) = (column(Type::Int32), column(Type::Json));
+        assert!(matches!(Typed::Int(5).compared_with(&int), Ok(Cow::Borrowed(Typed::Int(5)))));
+        // The type of the column is another than when it was typed.
+        let text = Typed::Text("5".to_owned());
+        assert!(matches!(text.compared_with(&int), Ok(Cow::Owned(Typed::Int(5)))));
+        assert!(Typed::Text("x".to_owned()).compared_with(&int).is_err());
+        assert!(Typed::Null.compared_with(&int).is_err());
+        assert!(Typed::Json("5".to_owned()).compared_with(&json).is_err());
+
+        let all = |values: &[Typed]| Typed::all_compared_with(values, &int).map(Cow::into_owned);
+        assert!(matches!(Typed::all_compared_with(&[Typed::Int(5)], &int), Ok(Cow::Borrowed(_))));
+        assert_eq!(all(&[Typed::Int(5), text]), Ok(vec![Typed::Int(5), Typed::Int(5)]));
+        assert!(all(&[Typed::Int(5), Typed::Null]).is_err());
+    }
+}

@@ -106,6 +106,28 @@ async fn a_grant_holds_until_the_end_of_its_time() {
 }
 
 #[tokio::test]
+async fn only_grants_in_scope_are_taken() {
+    let db = sqlite().await;
+    let known = db.schema();
+    let table = known.schema.table("album").unwrap();
+    let read = read(&known.schema, "album", &json!({"select": ["title"]})).unwrap();
+    let access = query::read_accesses(&known.schema, &read).unwrap().remove(0);
+    for (change, is_in_scope) in [
+        ((|_| {}) as fn(&mut query::GrantTerms), true),
+        (|grant| grant.expires_ms = 1000, true),
+        (|grant| grant.expires_ms = 999, false),
+        (|grant| grant.project = "other".to_owned(), false),
+        (|grant| grant.database = "other".to_owned(), false),
+    ] {
+        let mut grant = db.grant(&access);
+        change(&mut grant);
+        let terms = [Arc::new(grant)];
+        assert_eq!(grants(&terms).are_in_scope(), is_in_scope, "{terms:?}");
+        assert_eq!(grants(&terms).take(table, Operation::Read).is_ok(), is_in_scope, "{terms:?}");
+    }
+}
+
+#[tokio::test]
 async fn columns_outside_the_grant_are_refused_by_name() {
     let mut db = sqlite().await;
     let only = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
