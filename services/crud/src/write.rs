@@ -442,3 +442,6 @@ fn append(array: &mut Vec<u8>, more: &[u8]) {
     array.extend_from_slice(items);
     array.push(b']');
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+//! What is known of a mutation before the database sees it.
+
+use std::borrow::Cow;
+
+use query::{Abilities, Column, Equality, Table, TableKind, Writes};
+
+use super::*;
+use crate::{json, resolve::Cond};
+
+fn column(name: &str, r#type: Type) -> Column {
+    Column {
+        name: name.to_owned(),
+        r#type,
+        nullable: true,
+        has_default: false,
+        generated: false,
+        native: "text".to_owned(),
+        readable: true,
+        equality: Equality::default(),
+        abilities: Abilities::default(),
+    }
+}
+
+/// A table of a number and a text.
+fn table() -> Table {
+    Table {
+        name: "artist".to_owned(),
+        kind: TableKind::Table,
+        columns: vec![column("id", Type::Int32), column("name", Type::Text)],
+        primary_key: vec!["id".to_owned()],
+        unique_keys: Vec::new(),
+        foreign_keys: Vec::new(),
+        relations: Vec::new(),
+        links: Vec::new(),
+        writes: Writes::ALL,
+        row_triggers: Writes::NONE,
+        row_id: Vec::new(),
+        has_children: false,
+    }
+}
+
+fn mutation<'s>(table: &'s Table, kind: MutationKind<'s>) -> Mutation<'s> {
+    Mutation { table, kind, check: Cond::TRUE, returning: None }
+}
+
+/// An insert of one row, with values for the columns of `given`.
+fn insert<'s>(table: &'s Table, given: &[(&str, &'s Typed)]) -> Mutation<'s> {
+    let row = given.iter().map(|(name, value)| (table.column(name).unwrap(), Cow::Borrowed(*value)));
+    mutation(table, MutationKind::Insert(vec![row.collect()]))
+}
+
+/// An answer of `columns`, each under its own name.
+fn node<'s>(table: &'s Table, columns: &[&str]) -> Node<'s> {
+    let member = |name: &&str| {
+        let column = table.column(name).unwrap();
+        NodeMember { key: &column.name, kind: MemberKind::Column(column) }
+    };
+    let members = columns.iter().map(member).collect();
+    Node { table, shape: query::Shape::Many, members, cond: Cond::TRUE, order: Vec::new(), skip: 0, limit: None }
+}
+
+#[test]
+fn a_column_is_left_null_where_it_gets_no_value() {
+    let table = table();
+    let (null, text, one) = (Typed::Null, Typed::Text("x".to_owned()), Typed::Int(1));
+    let rows = insert(&table, &[("id", &null), ("name", &text)]);
+    assert!(leaves_null(&rows, "id") && !leaves_null(&rows, "name"));
+    let rows = insert(&table, &[("id", &one)]);
+    assert!(!leaves_null(&rows, "id") && leaves_null(&rows, "name"));
+    assert!(!leaves_null(&rows, "of another table"));
+
+    let change =
+        |name: &str, value| (table.column(name).unwrap(), Cow::Borrowed(value), crate::resolve::ChangeKind::Set);
+    let changes = vec![change("id", &one), change("name", &null)];
+    let update = mutation(&table, MutationKind::Update { cond: Cond::TRUE, changes, one: false });
+    assert!(!leaves_null(&update, "id") && leaves_null(&update, "name"));
+    let delete = mutation(&table, MutationKind::Delete { cond: Cond::TRUE, one: false });
+    assert!(!leaves_null(&delete, "id"));
+}
+
+#[test]
+fn an_answer_is_small_where_all_of_its_values_are_known_to_be() {
+    let table = table();
+    let (one, text) = (Typed::Int(1), Typed::Text("x".to_owned()));
+    let of = |bytes, used| AnswerLimit { bytes, used };
+    let rows = insert(&table, &[("name", &text)]);
+    let name = node(&table, &["name"]);
+    // Two brackets, three bytes of a row, a name, and a text of one character that may be escaped.
+    let bytes = 2 + 3 + (4 * 6 + 6) + (6 + 320);
+    assert!(is_small(&rows, &name, of(bytes, 0)) && !is_small(&rows, &name, of(bytes - 1, 0)));
+    assert!(is_small(&rows, &name, of(bytes + 9, 9)) && !is_small(&rows, &name, of(bytes + 8, 9)));
+    // The database makes a number, which is short; it might make any text.
+    assert!(is_small(&rows, &node(&table, &["id", "name"]), of(10_000, 0)));
+    assert!(!is_small(&insert(&table, &[("id", &one)]), &name, of(10_000, 0)));
+    let delete = mutation(&table, MutationKind::Delete { cond: Cond::TRUE, one: false });
+    assert!(!is_small(&delete, &name, of(10_000, 0)));
+
+    let many = vec![vec![(table.column("name").unwrap(), Cow::Borrowed(&text))]; 3];
+    let many = mutation(&table, MutationKind::Insert(many));
+    let bytes = 2 + 3 * (bytes - 2);
+    assert!(is_small(&many, &name, of(bytes, 0)) && !is_small(&many, &name, of(bytes - 1, 0)));
+}
+
+#[test]
+fn rows_of_unknown_values_have_room_by_what_they_grow() {
+    let table = table();
+    // 33 bytes of names, and 320 of a value, in 16 bytes of memory; six times for texts.
+    let node = node(&table, &["name"]);
+    let room = small_room(&node, AnswerLimit { bytes: 28_000, used: 0 });
+    assert_eq!((room.bytes, room.limit), (1000, 28_000));
+    assert_eq!(small_room(&node, AnswerLimit { bytes: 28_000, used: 2800 }).bytes, 900);
+}
+
+/// The bytes of a text as JSON.
+fn written(text: &str) -> usize {
+    let mut out = Vec::new();
+    json::string(&mut out, text);
+    out.len()
+}
+
+#[test]
+fn what_is_fixed_of_a_row_is_counted_as_if_it_were_escaped() {
+    let table = table();
+    let escaped = "\u{1}".repeat(100);
+    let mut node = node(&table, &[]);
+    assert_eq!(row_bytes(&node), 3);
+    node.members.push(NodeMember { key: &escaped, kind: MemberKind::Count });
+    node.members.push(NodeMember { key: "n", kind: MemberKind::Constant(&escaped) });
+    let least = written(&escaped) * 2 + written("n");
+    assert!((least..least + 25).contains(&row_bytes(&node)), "{} of {least}", row_bytes(&node));
+}
+
+#[test]
+fn a_value_is_counted_as_if_it_were_escaped() {
+    let escaped = "\u{1}".repeat(1000);
+    let (text, json) = (Typed::Text(escaped.clone()), written(&escaped));
+    let known = |value: &Typed, json: usize| {
+        let bytes = written_bytes(value);
+        assert!((json..=json + SHORT_BYTES).contains(&bytes), "{bytes} of {json}");
+    };
+    known(&text, json);
+    known(&Typed::Int(i64::MIN), 20);
+    // As base64, which is four characters for three bytes, or as hexadecimal digits.
+    known(&Typed::Bytes(vec![0; 1000]), 2000);
+    let items = vec![text.clone(), text];
+    assert_eq!(written_bytes(&Typed::List(items.clone())), 2 + 2 * (written_bytes(&items[0]) + 1));
+}
