@@ -401,3 +401,6 @@ impl Dialect {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
