@@ -24,6 +24,8 @@ fn column(name: &str, r#type: Type) -> Column {
 /// A table of a number and a text.
 fn table() -> Table {
     Table {
+        database: None,
+        is_left_out: false,
         name: "artist".to_owned(),
         kind: TableKind::Table,
         columns: vec![column("id", Type::Int32), column("name", Type::Text)],

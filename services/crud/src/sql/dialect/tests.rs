@@ -27,7 +27,7 @@ fn other(native: &str) -> Column {
 }
 
 fn postgres() -> Dialect {
-    Dialect::postgres("public")
+    Dialect::postgres("public", Vec::new())
 }
 
 #[test]
@@ -175,6 +175,8 @@ fn keys_are_joined_here_where_their_equality_is_that_of_the_database() {
 #[test]
 fn sqlite_counts_no_writes_to_views_and_stores_no_nan() {
     let mut table = Table {
+        database: None,
+        is_left_out: false,
         name: "t".to_owned(),
         kind: TableKind::Table,
         columns: Vec::new(),
