@@ -19,6 +19,16 @@ mod writes;
 use mesh::resources::{Kind, parse_typed, schema_typed};
 use query::resources::{Project, ProjectMeta};
 
+/// The URL of the test server; `None`, and a word about it, where there is none and none is demanded.
+pub fn postgres_url() -> Option<String> {
+    let url = std::env::var("TEST_POSTGRES_URL").ok();
+    if url.is_none() {
+        assert!(std::env::var_os("CI").is_none(), "TEST_POSTGRES_URL names no server");
+        eprintln!("skipped on PostgreSQL: TEST_POSTGRES_URL names no server");
+    }
+    url
+}
+
 /// The kinds of the resources that tests are written in.
 pub const KINDS: [Kind; 2] = [
     Kind {

@@ -74,12 +74,8 @@ impl Default for Rule {
 /// The same database on each engine that is there; where a server is demanded, all of them must be.
 pub async fn engines() -> Vec<Db> {
     let mut all = vec![sqlite().await];
-    match std::env::var("TEST_POSTGRES_URL") {
-        Ok(url) => all.push(postgres(&url).await),
-        Err(_) => {
-            assert!(std::env::var_os("CI").is_none(), "TEST_POSTGRES_URL names no server");
-            eprintln!("skipped on PostgreSQL: TEST_POSTGRES_URL names no server");
-        }
+    if let Some(url) = super::postgres_url() {
+        all.push(postgres(&url).await);
     }
     all
 }

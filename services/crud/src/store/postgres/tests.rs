@@ -22,11 +22,7 @@ struct Server {
 impl Server {
     /// `None`, and a word about it, where there is no server and none is demanded.
     async fn with(test: &str, setup: &str) -> Option<Self> {
-        let Ok(url) = std::env::var("TEST_POSTGRES_URL") else {
-            assert!(std::env::var_os("CI").is_none(), "TEST_POSTGRES_URL names no server");
-            eprintln!("skipped: TEST_POSTGRES_URL names no server");
-            return None;
-        };
+        let url = crate::tests::postgres_url()?;
         let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
         tokio::spawn(connection);
         let schema = format!("store_{test}");

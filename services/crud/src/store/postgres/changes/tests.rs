@@ -19,11 +19,7 @@ struct Server {
 impl Server {
     /// `None`, and a word about it, where there is no server and none is demanded.
     async fn with(test: &str, setup: &str) -> Option<Self> {
-        let Ok(url) = std::env::var("TEST_POSTGRES_URL") else {
-            assert!(std::env::var_os("CI").is_none(), "TEST_POSTGRES_URL names no server");
-            eprintln!("skipped: TEST_POSTGRES_URL names no server");
-            return None;
-        };
+        let url = crate::tests::postgres_url()?;
         let admin = connect(&url).await;
         admin.batch_execute(&format!("DROP DATABASE IF EXISTS changes_{test} WITH (FORCE)")).await.unwrap();
         admin.batch_execute(&format!("CREATE DATABASE changes_{test}")).await.unwrap();
