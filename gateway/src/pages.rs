@@ -10,12 +10,11 @@ use std::{
 
 use axum::{
     Router,
-    body::Body,
     extract::{Request, State},
     response::Response,
     routing::any,
 };
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderValue, Method, header};
 use mesh::{Code, Fault};
 
 use crate::{
@@ -80,12 +79,8 @@ async fn page(State(service): State<Service>, request: Request) -> Response {
 }
 
 fn html(content: Vec<u8>) -> Response {
-    let media = HeaderValue::from_static("text/html; charset=utf-8");
-    let mut response = answer::of_type(media, StatusCode::OK, Body::from(content));
-    let headers = response.headers_mut();
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    let mut response = answer::page(content);
+    response.headers_mut().insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
     response
 }
 

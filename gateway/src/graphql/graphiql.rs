@@ -150,11 +150,9 @@ impl PageFile {
 }
 
 fn html(text: String) -> Response {
-    let mut response = answer::of_type(HeaderValue::from_static("text/html; charset=utf-8"), StatusCode::OK, text);
+    let mut response = answer::page(text);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY));
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::VARY, HeaderValue::from_static("accept"));
     response
 }

@@ -1,4 +1,4 @@
-//! Answers: JSON on every status.
+//! Answers: JSON on every status, and pages.
 
 use axum::{body::Body, extract::Request, response::Response};
 use http::{HeaderValue, StatusCode, header};
@@ -20,6 +20,15 @@ pub fn of_type(content_type: HeaderValue, status: StatusCode, body: impl Into<Bo
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, content_type);
     headers.insert(header::CACHE_CONTROL, NO_STORE);
+    response
+}
+
+/// An HTML page that is not to be stored; where it leads is not told where it was.
+pub fn page(content: impl Into<Body>) -> Response {
+    let mut response = of_type(HeaderValue::from_static("text/html; charset=utf-8"), StatusCode::OK, content);
+    let headers = response.headers_mut();
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
