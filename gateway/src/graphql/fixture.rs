@@ -68,32 +68,10 @@ fn genre() -> Table {
 /// A table whose first column is its key; columns that end in `id` are integers, others are texts.
 fn table(name: &str, columns: &[&str]) -> Table {
     let column = |name: &&str| Column {
-        name: (*name).to_owned(),
-        r#type: if name.ends_with("_id") { Type::Int32 } else { Type::Text },
         nullable: true,
-        has_default: false,
-        generated: false,
-        native: "text".to_owned(),
-        readable: true,
-        equality: query::Equality::default(),
-        abilities: query::Abilities::default(),
+        ..Column::new(*name, if name.ends_with("_id") { Type::Int32 } else { Type::Text }, "text")
     };
-    Table {
-        database: None,
-        name: name.to_owned(),
-        kind: TableKind::Table,
-        columns: columns.iter().map(column).collect(),
-        primary_key: vec![columns[0].to_owned()],
-        unique_keys: Vec::new(),
-        foreign_keys: Vec::new(),
-        relations: Vec::new(),
-        links: Vec::new(),
-        writes: Writes::ALL,
-        row_triggers: Writes::NONE,
-        row_id: Vec::new(),
-        has_children: false,
-        is_left_out: false,
-    }
+    Table { primary_key: vec![columns[0].to_owned()], ..Table::new(name, columns.iter().map(column).collect()) }
 }
 
 fn refer(table: &mut Table, column: &str, to: &str) {

@@ -217,22 +217,12 @@ impl Weighter<Box<[u8]>, Arc<ReadTemplate>> for TemplateWeighter {
 
 #[cfg(test)]
 mod tests {
-    use query::{Abilities, Equality, Field, Shape, Type};
+    use query::{Field, Shape, Type};
 
     use super::*;
 
     fn column() -> Column {
-        Column {
-            name: "a".to_owned(),
-            r#type: Type::Int64,
-            nullable: false,
-            has_default: false,
-            generated: false,
-            native: "INTEGER".to_owned(),
-            readable: true,
-            equality: Equality::default(),
-            abilities: Abilities::default(),
-        }
+        Column::new("a", Type::Int64, "INTEGER")
     }
 
     /// Its weight is near the memory that each of its parts takes, so that the limit of the cache means bytes.

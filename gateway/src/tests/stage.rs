@@ -31,8 +31,7 @@ use proto::{
     services::{self, auth::auth_rules_server::AuthRules, crud::crud_server::Crud},
 };
 use query::{
-    Column, ForeignKey, GrantTerms, Mutation, Operation, Read, Schema, Shape, Table, TableKind, Type, Writes,
-    resources::DatabaseMeta,
+    Column, ForeignKey, GrantTerms, Mutation, Operation, Read, Schema, Shape, Table, Type, resources::DatabaseMeta,
 };
 use tokio::{
     net::TcpListener,
@@ -496,31 +495,6 @@ fn schema(album: &[&str]) -> Schema {
 }
 
 fn table(name: &str, columns: &[&str]) -> Table {
-    let column = |name: &&str| Column {
-        name: (*name).to_owned(),
-        r#type: if name.ends_with("_id") { Type::Int64 } else { Type::Text },
-        nullable: false,
-        has_default: false,
-        generated: false,
-        native: String::new(),
-        readable: true,
-        equality: query::Equality::default(),
-        abilities: query::Abilities::default(),
-    };
-    Table {
-        database: None,
-        name: name.to_owned(),
-        kind: TableKind::Table,
-        columns: columns.iter().map(column).collect(),
-        primary_key: vec![columns[0].to_owned()],
-        unique_keys: Vec::new(),
-        foreign_keys: Vec::new(),
-        relations: Vec::new(),
-        links: Vec::new(),
-        writes: Writes::ALL,
-        row_triggers: Writes::NONE,
-        row_id: Vec::new(),
-        has_children: false,
-        is_left_out: false,
-    }
+    let column = |name: &&str| Column::new(*name, if name.ends_with("_id") { Type::Int64 } else { Type::Text }, "");
+    Table { primary_key: vec![columns[0].to_owned()], ..Table::new(name, columns.iter().map(column).collect()) }
 }

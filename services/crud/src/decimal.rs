@@ -76,17 +76,7 @@ mod tests {
     use super::*;
 
     fn column(native: &str) -> Column {
-        Column {
-            name: "price".to_owned(),
-            r#type: Type::Decimal,
-            nullable: true,
-            has_default: false,
-            generated: false,
-            native: native.to_owned(),
-            readable: true,
-            equality: query::Equality::default(),
-            abilities: query::Abilities::default(),
-        }
+        Column { nullable: true, ..Column::new("price", Type::Decimal, native) }
     }
 
     #[test]

@@ -146,22 +146,12 @@ pub fn stored<'v>(column: &Column, value: &'v Typed) -> Result<Cow<'v, Typed>, E
 
 #[cfg(test)]
 mod tests {
-    use query::{Abilities, Equality, Type};
+    use query::Type;
 
     use super::*;
 
     fn column(r#type: Type) -> Column {
-        Column {
-            name: "c".to_owned(),
-            r#type,
-            nullable: true,
-            has_default: false,
-            generated: false,
-            native: "integer".to_owned(),
-            readable: true,
-            equality: Equality::default(),
-            abilities: Abilities::default(),
-        }
+        Column { nullable: true, ..Column::new("c", r#type, "integer") }
     }
 
     #[test]

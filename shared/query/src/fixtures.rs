@@ -1,9 +1,6 @@
 //! Schemas for tests.
 
-use crate::{
-    Abilities, Column, Equality, ForeignKey, Guard, Object, Parser, Schema, Spelling, Table, TableKind, Type, Typed,
-    Value, Writes,
-};
+use crate::{Column, ForeignKey, Guard, Object, Parser, Schema, Spelling, Table, Type, Typed, Value};
 
 /// The Chinook sample database, as PostgreSQL declares it.
 pub fn chinook() -> Schema {
@@ -85,12 +82,7 @@ pub fn types() -> Schema {
 pub fn table(name: &str, columns: &str, primary_key: &[&str], foreign_keys: &[(&str, &str, &str)]) -> Table {
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     Table {
-        name: name.to_owned(),
-        database: None,
-        kind: TableKind::Table,
-        columns: columns.split_whitespace().map(column).collect(),
         primary_key: names(primary_key),
-        unique_keys: Vec::new(),
         foreign_keys: foreign_keys
             .iter()
             .map(|(column, table, foreign)| ForeignKey {
@@ -100,13 +92,7 @@ pub fn table(name: &str, columns: &str, primary_key: &[&str], foreign_keys: &[(&
                 foreign_columns: names(&[foreign]),
             })
             .collect(),
-        relations: Vec::new(),
-        links: Vec::new(),
-        writes: Writes::ALL,
-        row_triggers: Writes::NONE,
-        row_id: Vec::new(),
-        has_children: false,
-        is_left_out: false,
+        ..Table::new(name, columns.split_whitespace().map(column).collect())
     }
 }
 
@@ -135,17 +121,7 @@ pub fn column(text: &str) -> Column {
         "text[]" => Type::List(&Type::Text),
         _ => panic!("no type {native}"),
     };
-    Column {
-        name: name.to_owned(),
-        r#type,
-        nullable,
-        has_default: false,
-        generated: false,
-        native: native.to_owned(),
-        readable: true,
-        equality: Equality::default(),
-        abilities: Abilities::default(),
-    }
+    Column { nullable, ..Column::new(name, r#type, native) }
 }
 
 /// A value written as JSON.

@@ -391,7 +391,44 @@ impl Relation {
     }
 }
 
+impl Column {
+    /// A column that may not be null, is neither computed nor filled by the database, and may be read.
+    pub fn new(name: impl Into<String>, r#type: Type, native: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            r#type,
+            nullable: false,
+            has_default: false,
+            generated: false,
+            native: native.into(),
+            readable: true,
+            equality: Equality::default(),
+            abilities: Abilities::default(),
+        }
+    }
+}
+
 impl Table {
+    /// A table of its own database that takes all writes, without keys.
+    pub fn new(name: impl Into<String>, columns: Vec<Column>) -> Self {
+        Self {
+            name: name.into(),
+            database: None,
+            kind: TableKind::Table,
+            columns,
+            primary_key: Vec::new(),
+            unique_keys: Vec::new(),
+            foreign_keys: Vec::new(),
+            relations: Vec::new(),
+            links: Vec::new(),
+            writes: Writes::ALL,
+            row_triggers: Writes::NONE,
+            row_id: Vec::new(),
+            has_children: false,
+            is_left_out: false,
+        }
+    }
+
     /// Whether an insert without a value for `column` fails for certain.
     pub fn requires(&self, column: &Column) -> bool {
         !column.has_default && !column.generated && !self.may_set_null(column, Operation::Create)

@@ -1,27 +1,12 @@
 //! A value that a database does not take is told by the column that it is for.
 
 use mesh::Tasks;
-use query::{Abilities, Equality};
 
 use super::*;
 use crate::store::sqlite::Sqlite;
 
-fn column(name: &str, r#type: Type, native: &str) -> Column {
-    Column {
-        name: name.to_owned(),
-        r#type,
-        nullable: false,
-        has_default: false,
-        generated: false,
-        native: native.to_owned(),
-        readable: true,
-        equality: Equality::default(),
-        abilities: Abilities::default(),
-    }
-}
-
 fn number(name: &str) -> Column {
-    column(name, Type::Int32, "integer")
+    Column::new(name, Type::Int32, "integer")
 }
 
 fn text(value: &str) -> Bind {
@@ -48,9 +33,9 @@ fn meant(kind: InvalidKind, said: &str, columns: &[Column]) -> Vec<String> {
 fn of_several_columns_those_are_meant_whose_type_the_database_names() {
     use InvalidKind::{Incomparable, Malformed};
     let columns = [
-        column("price", Type::Decimal, "numeric(10,2)"),
-        column("ident", Type::Uuid, "uuid"),
-        column("sizes", Type::List(&Type::Int32), "integer[]"),
+        Column::new("price", Type::Decimal, "numeric(10,2)"),
+        Column::new("ident", Type::Uuid, "uuid"),
+        Column::new("sizes", Type::List(&Type::Int32), "integer[]"),
     ];
     for (kind, said, expected) in [
         (Malformed, "invalid input syntax for type uuid: \"x\"", &["ident"][..]),
@@ -91,13 +76,13 @@ fn texts_say_what_the_column_expects() {
         told(InvalidKind::Malformed, Some(text("x")), "", &uses)
     };
     for (column, expected) in [
-        (column("a", Type::Date, "date"), "date such as 2009-01-31"),
-        (column("a", Type::Int16, "smallint"), "integer from -32768 to 32767"),
+        (Column::new("a", Type::Date, "date"), "date such as 2009-01-31"),
+        (Column::new("a", Type::Int16, "smallint"), "integer from -32768 to 32767"),
         // Types that this server does not know have the database's name.
-        (column("a", Type::Other, "point"), "point"),
-        (column("a", Type::Decimal, "numeric(10,2)"), "numeric(10,2)"),
-        (column("a", Type::Address, "inet"), "inet"),
-        (column("a", Type::List(&Type::Int32), "integer[]"), "integer[]"),
+        (Column::new("a", Type::Other, "point"), "point"),
+        (Column::new("a", Type::Decimal, "numeric(10,2)"), "numeric(10,2)"),
+        (Column::new("a", Type::Address, "inet"), "inet"),
+        (Column::new("a", Type::List(&Type::Int32), "integer[]"), "integer[]"),
     ] {
         let text = told(&column);
         assert!(text.contains(&format!("expected {expected}, found string in another form")), "{text}");
@@ -108,16 +93,16 @@ fn texts_say_what_the_column_expects() {
 fn a_text_is_too_long_for_the_columns_that_have_less_characters() {
     let other = |value: &str| Bind::Value(Typed::Other(value.to_owned()));
     for (column, value, expected) in [
-        (column("a", Type::Text, "character varying(3)"), text("äöüß"), Some("string of at most 3 characters")),
-        (column("a", Type::Text, "character varying(3)"), text("äöü"), None),
-        (column("a", Type::Text, "character varying(3)"), text("äöü  "), None),
-        (column("a", Type::Text, "character(12)"), text("1234567890123"), Some("string of at most 12 characters")),
-        (column("a", Type::Text, "text"), text("abcd"), None),
+        (Column::new("a", Type::Text, "character varying(3)"), text("äöüß"), Some("string of at most 3 characters")),
+        (Column::new("a", Type::Text, "character varying(3)"), text("äöü"), None),
+        (Column::new("a", Type::Text, "character varying(3)"), text("äöü  "), None),
+        (Column::new("a", Type::Text, "character(12)"), text("1234567890123"), Some("string of at most 12 characters")),
+        (Column::new("a", Type::Text, "text"), text("abcd"), None),
         // Types with a length of their own.
-        (column("a", Type::Other, "bit(3)"), other("1010"), Some("bit(3)")),
-        (column("a", Type::Other, "point"), other("(1,2)"), None),
-        (column("a", Type::Text, "citext(3)"), text("abcd"), None),
-        (column("a", Type::Int32, "integer"), Bind::Value(Typed::Int(7)), None),
+        (Column::new("a", Type::Other, "bit(3)"), other("1010"), Some("bit(3)")),
+        (Column::new("a", Type::Other, "point"), other("(1,2)"), None),
+        (Column::new("a", Type::Text, "citext(3)"), text("abcd"), None),
+        (Column::new("a", Type::Int32, "integer"), Bind::Value(Typed::Int(7)), None),
     ] {
         let uses = Uses { stored: vec![(&column, value)], ..Uses::default() };
         let told = told(InvalidKind::TooLong, None, "", &uses);

@@ -2,9 +2,7 @@
 
 use std::collections::HashSet;
 
-use query::{
-    Abilities, Comparison, Equality, Field, Operation, Quantifier, RuleFilter, Shape, Sort, Type, Typed, Value,
-};
+use query::{Comparison, Field, Operation, Quantifier, RuleFilter, Shape, Sort, Type, Typed, Value};
 
 use super::*;
 use crate::{cell::KeyForm, store::FormedColumn, tree::JsonMember};
@@ -170,17 +168,7 @@ fn compiled(statement: Statement) -> CompiledReads {
 
 #[test]
 fn a_list_of_a_request_is_bound_to_that_of_the_next() {
-    let column = Column {
-        name: "a".to_owned(),
-        r#type: Type::Int64,
-        nullable: false,
-        has_default: false,
-        generated: false,
-        native: "INTEGER".to_owned(),
-        readable: true,
-        equality: Equality::default(),
-        abilities: Abilities::default(),
-    };
+    let column = Column::new("a", Type::Int64, "INTEGER");
     let listed = |values: &[i64]| {
         let values = values.iter().copied().map(Typed::Int).collect();
         [read(|node| node.filter = Filter::In { column: "a".to_owned(), values })]

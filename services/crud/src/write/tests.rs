@@ -2,43 +2,19 @@
 
 use std::borrow::Cow;
 
-use query::{Abilities, Column, Equality, Table, TableKind, Writes};
+use query::{Column, Table};
 
 use super::*;
 use crate::{json, resolve::Cond};
 
 fn column(name: &str, r#type: Type) -> Column {
-    Column {
-        name: name.to_owned(),
-        r#type,
-        nullable: true,
-        has_default: false,
-        generated: false,
-        native: "text".to_owned(),
-        readable: true,
-        equality: Equality::default(),
-        abilities: Abilities::default(),
-    }
+    Column { nullable: true, ..Column::new(name, r#type, "text") }
 }
 
 /// A table of a number and a text.
 fn table() -> Table {
-    Table {
-        database: None,
-        is_left_out: false,
-        name: "artist".to_owned(),
-        kind: TableKind::Table,
-        columns: vec![column("id", Type::Int32), column("name", Type::Text)],
-        primary_key: vec!["id".to_owned()],
-        unique_keys: Vec::new(),
-        foreign_keys: Vec::new(),
-        relations: Vec::new(),
-        links: Vec::new(),
-        writes: Writes::ALL,
-        row_triggers: Writes::NONE,
-        row_id: Vec::new(),
-        has_children: false,
-    }
+    let columns = vec![column("id", Type::Int32), column("name", Type::Text)];
+    Table { primary_key: vec!["id".to_owned()], ..Table::new("artist", columns) }
 }
 
 fn mutation<'s>(table: &'s Table, kind: MutationKind<'s>) -> Mutation<'s> {

@@ -96,17 +96,8 @@ mod tests {
     use crate::schema::Abilities;
 
     fn column(item: Type) -> Column {
-        Column {
-            name: "tags".to_owned(),
-            r#type: item.listed().unwrap(),
-            nullable: true,
-            has_default: false,
-            generated: false,
-            readable: true,
-            equality: crate::Equality::default(),
-            native: "list".to_owned(),
-            abilities: Abilities { wide_times: true, ..Abilities::default() },
-        }
+        let abilities = Abilities { wide_times: true, ..Abilities::default() };
+        Column { nullable: true, abilities, ..Column::new("tags", item.listed().unwrap(), "list") }
     }
 
     fn list(item: Type, json: &str) -> Result<Typed, Error> {

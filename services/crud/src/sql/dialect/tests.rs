@@ -1,21 +1,12 @@
 //! What each engine makes of columns, whether or not a database is there.
 
-use query::{Abilities, Equality, Writes};
+use query::Equality;
 
 use super::*;
 
 fn column(native: &str, r#type: Type, class: EqualityClass) -> Column {
-    Column {
-        name: "c".to_owned(),
-        r#type,
-        nullable: true,
-        has_default: false,
-        generated: false,
-        native: native.to_owned(),
-        readable: true,
-        equality: Equality { class, ..Equality::default() },
-        abilities: Abilities::default(),
-    }
+    let equality = Equality { class, ..Equality::default() };
+    Column { nullable: true, equality, ..Column::new("c", r#type, native) }
 }
 
 fn text(native: &str) -> Column {
@@ -174,22 +165,7 @@ fn keys_are_joined_here_where_their_equality_is_that_of_the_database() {
 
 #[test]
 fn sqlite_counts_no_writes_to_views_and_stores_no_nan() {
-    let mut table = Table {
-        database: None,
-        is_left_out: false,
-        name: "t".to_owned(),
-        kind: TableKind::Table,
-        columns: Vec::new(),
-        primary_key: Vec::new(),
-        unique_keys: Vec::new(),
-        foreign_keys: Vec::new(),
-        relations: Vec::new(),
-        links: Vec::new(),
-        writes: Writes::ALL,
-        row_triggers: Writes::NONE,
-        row_id: Vec::new(),
-        has_children: false,
-    };
+    let mut table = Table::new("t", Vec::new());
     assert!(Dialect::Sqlite.counts_writes(&table) && postgres().counts_writes(&table));
     table.kind = TableKind::View;
     assert!(!Dialect::Sqlite.counts_writes(&table) && postgres().counts_writes(&table));

@@ -260,22 +260,7 @@ impl Tables {
         let column: Option<String> = row.try_get(2)?;
         let is_read_only = column.as_ref().is_some_and(is_read_only);
         let index = *self.by_name.entry(table).or_insert_with_key(|name| {
-            self.tables.push(Table {
-                name: name.clone(),
-                database: None,
-                kind,
-                columns: Vec::new(),
-                primary_key: Vec::new(),
-                unique_keys: Vec::new(),
-                foreign_keys: Vec::new(),
-                relations: Vec::new(),
-                links: Vec::new(),
-                writes,
-                row_triggers: Writes::NONE,
-                row_id: Vec::new(),
-                has_children: false,
-                is_left_out: false,
-            });
+            self.tables.push(Table { kind, writes, ..Table::new(name, Vec::new()) });
             self.tables.len() - 1
         });
         let Some(name) = column else { return Ok(()) };

@@ -1,6 +1,6 @@
 //! Introspection of a database file.
 
-use query::{Abilities, Column, Equality, ForeignKey, Schema, Table, TableKind, Type, Writes};
+use query::{Column, ForeignKey, Schema, Table, TableKind, Type, Writes};
 use rusqlite::{Connection, Error as DriverError, ErrorCode, Result as DriverResult};
 
 use super::{
@@ -82,21 +82,15 @@ fn table(reader: &Connection, listed: &Listed) -> DriverResult<Table> {
         TableKind::Table | TableKind::View | TableKind::Virtual => None,
     };
     Ok(Table {
-        name: name.clone(),
-        database: None,
         kind: *kind,
         unique_keys: unique_keys(reader, name)?,
         foreign_keys: foreign_keys(reader, name)?,
-        columns,
         primary_key: key.columns,
-        relations: Vec::new(),
-        links: Vec::new(),
         writes,
         // A trigger of SQLite does not change the row that is written.
         row_triggers: Writes::NONE,
         row_id: row_id.into_iter().map(str::to_owned).collect(),
-        has_children: false,
-        is_left_out: false,
+        ..Table::new(name, columns)
     })
 }
 
@@ -148,15 +142,10 @@ fn columns(reader: &Connection, table: &str, kind: TableKind) -> DriverResult<Ve
             continue;
         }
         columns.push(Column {
-            name: row.get(0)?,
-            r#type: declared(&native, kind),
             nullable: !row.get::<_, bool>(2)?,
             has_default: row.get(3)?,
             generated: hidden > 1,
-            native,
-            readable: true,
-            equality: Equality::default(),
-            abilities: Abilities::default(),
+            ..Column::new(row.get::<_, String>(0)?, declared(&native, kind), native)
         });
     }
     Ok(columns)
