@@ -189,7 +189,7 @@ fn literal(name: &str, samples: &'static [&'static str]) -> BoxedStrategy<String
         "float4" | "float8" => any::<i16>().prop_map(|number| (f64::from(number) / 8.0).to_string()).boxed(),
         "numeric" => "-?[0-9]{1,25}(\\.[0-9]{1,12})?".boxed(),
         "text" => "[^\0]{0,5}".boxed(),
-        "date" => (0..300_000_u32).prop_map(|year| format!("{}-02-{}", 1 + year, 1 + year % 28)).boxed(),
+        "date" => (0..300_000_u32).prop_map(|year| format!("{:04}-02-{}", 1 + year, 1 + year % 28)).boxed(),
         "timestamp" | "timestamptz" => (0..290_000_u32, any::<u32>())
             .prop_map(|(year, part)| format!("{:04}-02-03 04:05:06.{part}+00", 1 + year))
             .boxed(),
