@@ -169,6 +169,9 @@ fn what_is_kept_counts_as_what_is_planned() {
         "a: track { name genre { name } } track_aggregate { count __typename } ...F",
         "... @skip(if: $skip) { title } ...F ... { artist { ...A } }",
         "track(limit: 1) { name genre { name } } artist { ...A } artist { artist_id }",
+        // Conditions count, and are no part of what a kept selection counts.
+        "track(where: {track_id: 1}) { name }",
+        "artist { name } track_aggregate(where: {track_id: 1}) { count }",
     ] {
         let text = format!(
             "query($id: Int!, $skip: Boolean = false) {{ album_by_pk(album_id: $id) {{ {selection} }} }}
