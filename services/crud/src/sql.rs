@@ -17,7 +17,7 @@ mod write;
 
 use compare::RangeTerm;
 pub use dialect::Dialect;
-pub use select::{Source, columns, compile as select, is_one};
+pub use select::{Source, columns, compile as select};
 pub use write::{Returned, delete, has_identity, insert, select_before_delete, update};
 
 /// Terms of one conjunction or disjunction that are written without nesting; more are halved by brackets, because

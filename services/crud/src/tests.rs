@@ -2,6 +2,7 @@
 
 mod budgets;
 mod compile;
+mod declared;
 mod engines;
 mod grants;
 mod links;

@@ -244,8 +244,8 @@ fn check_values(dialect: &Dialect, mutation: &Mutation<'_>) -> Result<(), Error>
 fn compile<'m, 's>(dialect: &Dialect, mutation: &'m Mutation<'s>) -> CompiledMutation<'m, 's> {
     let mut select_before_delete = None;
     let is_one_of_equals = match &mutation.kind {
-        MutationKind::Update { cond, one, .. } | MutationKind::Delete { cond, one } => {
-            *one && !sql::is_one(dialect, mutation.table, cond) && !sql::has_identity(mutation.table)
+        MutationKind::Update { one, .. } | MutationKind::Delete { one, .. } => {
+            *one && !sql::has_identity(mutation.table)
         }
         MutationKind::Insert(_) => false,
     };
@@ -319,10 +319,7 @@ async fn delete_after_reading(
     let mut rows = single(run(tx, &meters.reads, std::slice::from_ref(select_before_delete), budget).await?)?;
     let mut kept = kept(&rows, work.returned);
     let (plan, statements) = below(context, node, &rows, &kept);
-    let related = match statements.is_empty() {
-        true => Vec::new(),
-        false => run(tx, &meters.reads, &statements, budget).await?,
-    };
+    let related = run(tx, &meters.reads, &statements, budget).await?;
     let deleted = single(run(tx, &meters.writes, &work.statements, budget).await?)?;
     check_one(work, &deleted)?;
     let affected = deleted.len() as u64;
@@ -359,6 +356,9 @@ async fn run(
     statements: &[Statement],
     budget: &mut Budget<'_>,
 ) -> Result<Vec<Rows>, Error> {
+    if statements.is_empty() {
+        return Ok(Vec::new());
+    }
     let rows = timed(meter, statements.len(), tx.run(statements, budget)).await?;
     budget.collected(rows.iter().map(Rows::size).sum());
     Ok(rows)
@@ -414,8 +414,8 @@ async fn answer(
 ) -> Result<Vec<u8>, Error> {
     let (plan, statements) = below(context, node, &rows, &kept);
     let related = match tx {
-        Some(tx) if !statements.is_empty() => run(tx, &context.meters.reads, &statements, budget).await?,
-        _ => Vec::new(),
+        Some(tx) => run(tx, &context.meters.reads, &statements, budget).await?,
+        None => Vec::new(),
     };
     let tree = plan.with_rows(Some(rows), &mut related.into_iter(), context.options.numbers)?;
     Ok(tree.answer(Some(kept), budget).await?.json.into())

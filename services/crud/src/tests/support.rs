@@ -241,17 +241,7 @@ impl Db {
 
     pub fn grant(&self, access: &TableAccess<'_>) -> GrantTerms {
         let rule = self.rules.get(&(access.table.to_owned(), access.operation)).cloned().unwrap_or_default();
-        GrantTerms {
-            project: "shop".to_owned(),
-            database: "music".to_owned(),
-            table: access.table.to_owned(),
-            operation: access.operation,
-            filter: rule.filter,
-            check: rule.check,
-            columns: rule.columns.into(),
-            allow_all: rule.allow_all,
-            expires_ms: 2000,
-        }
+        grant(access, rule)
     }
 
     /// A filter of a rule, written as a condition.
@@ -278,6 +268,21 @@ fn untyped(filter: Filter) -> RuleFilter {
         Filter::Related { relation, long_name, quantifier, filter } => {
             Filter::Related { relation, long_name, quantifier, filter: Box::new(untyped(*filter)) }
         }
+    }
+}
+
+/// What a rule grants of an access.
+pub fn grant(access: &TableAccess<'_>, rule: Rule) -> GrantTerms {
+    GrantTerms {
+        project: "shop".to_owned(),
+        database: "music".to_owned(),
+        table: access.table.to_owned(),
+        operation: access.operation,
+        filter: rule.filter,
+        check: rule.check,
+        columns: rule.columns.into(),
+        allow_all: rule.allow_all,
+        expires_ms: 2000,
     }
 }
 

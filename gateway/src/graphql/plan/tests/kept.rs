@@ -55,6 +55,36 @@ fn selections_of_an_operation_with_variables_are_looked_up_once() {
 }
 
 #[test]
+fn selections_are_looked_up_once_for_all_limits() {
+    let kept = Kept::new(
+        "query($id: Int!) { album_by_pk(album_id: $id) { title artist { name } track_aggregate { count } } }",
+    );
+    let plan = |nodes| kept.plan(&[("id", Value::Int(1))], Limits { nodes, ..Limits::default() }).unwrap();
+
+    assert!(Arc::ptr_eq(&plan(50).reads[0].node.fields, &plan(51).reads[0].node.fields));
+}
+
+#[test]
+fn each_of_many_selections_takes_its_own_memory() {
+    let fields = (0..60).map(|index| format!("a{index}: artist(limit: $most) {{ name }} ")).collect::<String>();
+    let kept = Kept::new(&format!("query($most: Int) {{ {fields} }}"));
+    let plan = |most| kept.plan(&[("most", Value::Int(most))], Limits::default()).unwrap();
+
+    for (one, two) in plan(1).reads.iter().zip(&plan(2).reads) {
+        assert!(Arc::ptr_eq(&one.node.fields, &two.node.fields));
+    }
+}
+
+#[test]
+fn a_variable_takes_memory_by_the_length_of_its_name() {
+    let name = "v".repeat(500);
+    let kept = Kept::new(&format!("query(${name}: Int!) {{ album_by_pk(album_id: ${name}) {{ title }} }}"));
+    let plan = |id| kept.plan(&[(&name, Value::Int(id))], Limits::default()).unwrap();
+
+    assert!(Arc::ptr_eq(&plan(1).fields, &plan(2).fields));
+}
+
+#[test]
 fn values_of_keys_are_bound_to_what_is_kept() {
     let text = "query($id: Int!, $other: Int) {
         a: album_by_pk(album_id: $id) { title } b: album_by_pk(album_id: 3) { title }
@@ -139,6 +169,9 @@ fn what_is_kept_counts_as_what_is_planned() {
         "a: track { name genre { name } } track_aggregate { count __typename } ...F",
         "... @skip(if: $skip) { title } ...F ... { artist { ...A } }",
         "track(limit: 1) { name genre { name } } artist { ...A } artist { artist_id }",
+        // Conditions count, and are no part of what a kept selection counts.
+        "track(where: {track_id: 1}) { name }",
+        "artist { name } track_aggregate(where: {track_id: 1}) { count }",
     ] {
         let text = format!(
             "query($id: Int!, $skip: Boolean = false) {{ album_by_pk(album_id: $id) {{ {selection} }} }}
@@ -203,6 +236,8 @@ fn a_plan_that_takes_far_more_than_its_text_is_not_kept() {
     let spread = |root: &str| (0..100).map(|index| format!("a{index}: {root} ")).collect::<String>();
     for (text, is_kept) in [
         (format!("{{ album(where: {{title: {long:?}}}) {{ title }} }}"), true),
+        // All columns are named by nothing in the text.
+        (format!("{{ {} }}", spread("album @music")), false),
         (format!("{{ {} }} fragment F on Artist {{ {long}: name }}", spread("artist { ...F }")), false),
         (
             format!(
