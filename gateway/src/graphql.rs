@@ -47,7 +47,7 @@ use self::{
     document::Document,
     introspection::IntrospectionCache,
     names::Names,
-    plan::{Counters, FieldSource, Kind, Plan, PlanCache, ResponseField},
+    plan::{Counters, FieldSource, Kind, Plan, PlanCache, PlanContext, ResponseField},
     refusal::{Cause, Refusal},
     request::Request,
     response::{LocatedFault, QueryAnswer},
@@ -313,7 +313,7 @@ impl Responder<'_> {
         };
         let plan = |names: &Names| {
             let counters = Counters { budget: self.service.budget(&names.project), guard: self.service.guard() };
-            Plan::of(&document, operation, names, &variables, counters)
+            Plan::of(PlanContext { document: &document, names, variables: &variables }, operation, counters)
         };
         let mut names = self.service.graphql().names(project);
         let mut planned = plan(&names);

@@ -21,7 +21,7 @@ use query::{Budget, Guard, Mutation, Operation, Read};
 pub use self::{cache::PlanCache, introspect::IntrospectionField};
 use self::{
     cache::{KeptSelection, PlanKey, SelectionKey, SetId},
-    parameter::{KeptPlan, KeyParameter},
+    parameter::{KeptPlan, Parameters},
     select::Group,
 };
 use super::{
@@ -116,28 +116,35 @@ pub struct Counters {
     pub guard: Guard,
 }
 
+/// What a plan depends on besides its operation and its limits.
+#[derive(Debug, Clone, Copy)]
+pub struct PlanContext<'a> {
+    /// The document.
+    pub document: &'a Document,
+    /// Names of the project's tables.
+    pub names: &'a Names,
+    /// Values of its variables.
+    pub variables: &'a Variables<'a>,
+}
+
 impl Plan {
-    /// The plan of `operation`, within the limits of the counters. One without variables but for values of keys is made
-    /// once: under the same limits, the counters count the same each time.
-    pub fn of(
-        document: &Document,
-        operation: &OperationDefinition,
-        names: &Names,
-        variables: &Variables<'_>,
-        counters: Counters,
-    ) -> Result<Arc<Self>> {
+    /// The plan of `operation`, within the limits of the counters. One without variables but for values of keys and
+    /// documents of inserts is made once: under the same limits, the counters count the same each time.
+    pub fn of(context: PlanContext<'_>, operation: &OperationDefinition, counters: Counters) -> Result<Arc<Self>> {
+        let PlanContext { document, names, variables } = context;
         let key = PlanKey { names: names.id, set: SetId::of(&operation.selection_set.node) };
         let limits = *counters.budget.limits();
         if let Some(kept) = document.plans.plan(key)
-            && let Some(plan) = kept.bind(variables, limits)
+            && let Some(plan) = kept.bind(context, limits)
         {
             return Ok(plan);
         }
-        let mut planner = Planner::new(document, names, variables, counters);
+        let mut planner = Planner::new(context, counters);
         let plan = Arc::new(planner.plan(operation)?);
         let (parameters, bytes) = (std::mem::take(&mut planner.parameters), planner.bytes.get());
         if !planner.has_variables.get() {
-            document.plans.keep_plan(key, KeptPlan::new(plan.clone(), parameters, limits), bytes);
+            let kept = KeptPlan::new(plan.clone(), parameters, limits, planner.budget.values());
+            document.plans.keep_plan(key, kept, bytes);
         }
         if planner.has_variables.get() || !variables.are_none() {
             document.plans.keep_selections(&planner.selections);
@@ -175,8 +182,8 @@ struct Planner<'a> {
     guard: Guard,
     /// Whether a variable was met that is no parameter: a plan with one is made anew for each request.
     has_variables: Cell<bool>,
-    /// Variables that are values of keys.
-    parameters: Vec<KeyParameter>,
+    /// Variables that are values of keys, and documents in which variables stand.
+    parameters: Parameters,
     /// Whether an argument was met since it was last unset.
     has_arguments: bool,
     /// Selections that are the same for every request, none of them inside another.
@@ -186,10 +193,10 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn new(document: &'a Document, names: &'a Names, variables: &'a Variables<'a>, counters: Counters) -> Self {
+    fn new(PlanContext { document, names, variables }: PlanContext<'a>, counters: Counters) -> Self {
         let Counters { budget, guard } = counters;
         let (has_variables, has_arguments, selections, bytes) = Default::default();
-        let parameters = Vec::new();
+        let parameters = Parameters::default();
         Self { document, names, variables, budget, guard, has_variables, parameters, has_arguments, selections, bytes }
     }
 

@@ -69,16 +69,18 @@ pub fn has_variables(written: &AstValue) -> bool {
     }
 }
 
-/// Approximate memory of what is planned of a value, in bytes.
-pub fn memory(value: &Value) -> usize {
+/// Approximate memory of what is planned of a value, in bytes; variables count for their names.
+pub fn memory(written: &AstValue) -> usize {
     /// Of a condition or a typed value, besides its texts.
     const BYTES: usize = 100;
     BYTES
-        + match value {
-            Value::Null | Value::Bool(_) | Value::Int(_) => 0,
-            Value::Number(text) | Value::Text(text) => text.len(),
-            Value::List(items) => items.iter().map(memory).sum(),
-            Value::Object(Object(members)) => members.iter().map(|(name, value)| name.len() + memory(value)).sum(),
+        + match written {
+            AstValue::Null | AstValue::Boolean(_) | AstValue::Number(_) => 0,
+            AstValue::Variable(name) | AstValue::Enum(name) => name.len(),
+            AstValue::String(text) => text.len(),
+            AstValue::Binary(bytes) => bytes.len(),
+            AstValue::List(items) => items.iter().map(memory).sum(),
+            AstValue::Object(members) => members.iter().map(|(name, value)| name.len() + memory(value)).sum(),
         }
 }
 

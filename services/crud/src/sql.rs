@@ -95,7 +95,12 @@ impl<'d> Sql<'d> {
 
     /// An empty statement that records where its arguments come from.
     pub fn recording(dialect: &'d Dialect) -> Self {
-        Self { sources: Some(Vec::new()), ..Self::new(dialect) }
+        Self::new(dialect).recorded()
+    }
+
+    /// The statement, to which nothing was appended yet: it records where its arguments come from.
+    fn recorded(self) -> Self {
+        Self { sources: Some(Vec::new()), ..self }
     }
 
     /// The statement, whose result columns are `columns`.
@@ -158,7 +163,7 @@ impl<'d> Sql<'d> {
         self.record(ArgSource::Constant);
     }
 
-    /// The last argument is the request's value at `address`, compared with `column`.
+    /// The last argument is the request's value at `address`, compared with `column` or stored there.
     fn came_from(&mut self, address: usize, column: &Column) {
         if self.sources.is_some() {
             self.record(ArgSource::Request { address, column: column.clone() });

@@ -15,7 +15,7 @@ use crate::{
     database::Database,
     grant::{GrantScope, Grants},
     options::AnswerOptions,
-    prepared::PreparedReads,
+    prepared::PreparedOperations,
     sql::Dialect,
     store::{Statement, Store, postgres::Postgres, sqlite::Sqlite},
     tree::Answer,
@@ -62,6 +62,7 @@ pub struct Db {
     pub database: Database,
     pub rules: HashMap<(String, Operation), Rule>,
     pub options: AnswerOptions,
+    pub prepared: PreparedOperations,
     folder: Option<tempfile::TempDir>,
 }
 
@@ -106,17 +107,18 @@ async fn db(store: Store, dialect: Dialect, names: &[(&str, &str)], folder: Opti
         execute(&store, &sql).await;
     }
     let options = AnswerOptions { limit: 1000, numbers: Numbers::Exact, answer: AnswerLimit::new(0, 0) };
+    let prepared = PreparedOperations::default();
     let database = Database::connect(
         store,
         dialect,
         &mesh::telemetry::Metrics::default(),
         Memory::default(),
-        PreparedReads::default(),
+        prepared.clone(),
         &Tasks::default(),
     )
     .await
     .unwrap();
-    Db { database, rules: HashMap::new(), options, folder }
+    Db { database, rules: HashMap::new(), options, prepared, folder }
 }
 
 async fn execute(store: &Store, sql: &str) {

@@ -2,12 +2,16 @@
 
 use std::borrow::Cow;
 
-use query::{Column, Table};
+use query::{Column, Table, Type};
 
-use super::*;
+use super::{
+    row_size::{SHORT_BYTES, is_small, row_bytes, small_room, written_bytes},
+    *,
+};
 use crate::{
+    budget::{AnswerLimit, Room},
     json,
-    resolve::{Cond, JoinPair},
+    resolve::{Cond, JoinPair, NodeMember},
 };
 
 fn column(name: &str, r#type: Type) -> Column {
@@ -42,21 +46,31 @@ fn node<'s>(table: &'s Table, columns: &[&str]) -> Node<'s> {
 
 #[test]
 fn a_column_is_left_null_where_it_gets_no_value() {
-    let table = table();
+    let schema = Schema::new(vec![table()]);
+    let insert = |given: &[(&str, &Typed)]| {
+        let members = given.iter().map(|(name, value)| ((*name).to_owned(), Typed::clone(value)));
+        changed(query::MutationKind::Insert { docs: [query::Document(members.collect())].into() })
+    };
+    let leaves_null = |mutation: &query::Mutation, column: &str| leaves_null(&schema, mutation, column);
     let (null, text, one) = (Typed::Null, Typed::Text("x".to_owned()), Typed::Int(1));
-    let rows = insert(&table, &[("id", &null), ("name", &text)]);
+    let rows = insert(&[("id", &null), ("name", &text)]);
     assert!(leaves_null(&rows, "id") && !leaves_null(&rows, "name"));
-    let rows = insert(&table, &[("id", &one)]);
+    let rows = insert(&[("id", &one)]);
     assert!(!leaves_null(&rows, "id") && leaves_null(&rows, "name"));
     assert!(!leaves_null(&rows, "of another table"));
 
-    let change =
-        |name: &str, value| (table.column(name).unwrap(), Cow::Borrowed(value), crate::resolve::ChangeKind::Set);
-    let changes = vec![change("id", &one), change("name", &null)];
-    let update = mutation(&table, MutationKind::Update { cond: Cond::TRUE, changes, one: false });
-    assert!(!leaves_null(&update, "id") && leaves_null(&update, "name"));
-    let delete = mutation(&table, MutationKind::Delete { cond: Cond::TRUE, one: false });
+    let set = |column: &str, value: &Typed| query::Change::Set { column: column.to_owned(), value: value.clone() };
+    let inc = query::Change::Inc { column: "number".to_owned(), by: one.clone() };
+    let changes = vec![set("id", &one), set("name", &null), inc];
+    let update = changed(query::MutationKind::Update { filter: query::Filter::TRUE, changes, one: false });
+    assert!(!leaves_null(&update, "id") && leaves_null(&update, "name") && !leaves_null(&update, "number"));
+    let delete = changed(query::MutationKind::Delete { filter: query::Filter::TRUE, one: false });
     assert!(!leaves_null(&delete, "id"));
+}
+
+/// A change of the table.
+fn changed(kind: query::MutationKind) -> query::Mutation {
+    query::Mutation { table: "artist".to_owned(), kind, returning: None }
 }
 
 #[test]
@@ -112,7 +126,8 @@ async fn a_statement_whose_answer_fits_takes_no_transaction() {
             Mutation { returning: returned.map(|name| node(&table, &[name])), ..insert(&table, &[("name", &text)]) };
         let work = compile(&Dialect::Sqlite, &insert);
 
-        let written = write_without_transaction(&context(&store, &meters, bytes), &work, &work.statements[0]).await;
+        let context = context(&store, &meters, bytes);
+        let written = work.single(&context, &work.statements[0]).perform(&context).await;
 
         let rows = written.unwrap().map(|written| String::from_utf8(written.rows).unwrap());
         assert_eq!(rows.as_deref(), expected, "{returned:?}");
@@ -147,9 +162,9 @@ fn rows_of_unknown_values_have_room_by_what_they_grow() {
     let table = table();
     // 33 bytes of names, and 320 of a value, in 16 bytes of memory; six times for texts.
     let node = node(&table, &["name"]);
-    let room = small_room(&node, AnswerLimit { bytes: 28_000, used: 0 });
+    let room = small_room(row_bytes(&node), AnswerLimit { bytes: 28_000, used: 0 });
     assert_eq!((room.bytes, room.limit), (1000, 28_000));
-    assert_eq!(small_room(&node, AnswerLimit { bytes: 28_000, used: 2800 }).bytes, 900);
+    assert_eq!(small_room(row_bytes(&node), AnswerLimit { bytes: 28_000, used: 2800 }).bytes, 900);
 }
 
 /// The bytes of a text as JSON.

@@ -5,18 +5,18 @@ use query::Limits;
 use super::*;
 use crate::catalogue::Project;
 
-struct Kept {
-    document: Document,
-    names: Names,
+pub struct Kept {
+    pub document: Document,
+    pub names: Names,
 }
 
 impl Kept {
-    fn new(text: &str) -> Self {
+    pub fn new(text: &str) -> Self {
         let document = Document::parse(text, Guard::default()).unwrap_or_else(|refusal| panic!("{refusal:?}"));
         Self { document, names: Names::new(fixture::shop()) }
     }
 
-    fn plan(&self, sent: &[(&str, Value)], limits: Limits) -> Result<Arc<Plan>> {
+    pub fn plan(&self, sent: &[(&str, Value)], limits: Limits) -> Result<Arc<Plan>> {
         self.plan_of(None, sent, limits)
     }
 
@@ -25,7 +25,11 @@ impl Kept {
         let operation = &self.document.operation(name)?.node;
         let variables = Variables::new(&self.document, operation, sent)?;
         let counters = Counters { budget: Budget::new(limits), guard: Guard::default() };
-        Plan::of(&self.document, operation, &self.names, &variables, counters)
+        Plan::of(
+            PlanContext { document: &self.document, names: &self.names, variables: &variables },
+            operation,
+            counters,
+        )
     }
 
     fn read(&self, sent: &[(&str, Value)]) -> Read {
