@@ -81,8 +81,8 @@ impl Postgres {
             removal.warnings.push(error.cause().map_or_else(|| error.to_string(), str::to_owned));
         }
         if self.in_catalog(|connection| Box::pin(setup::is_empty_schema(connection))).await? {
-            let text = "the schema perigee_changes is empty and stays, since the role may not make it again; who may drop \
-                        it: DROP SCHEMA perigee_changes;";
+            let text = "the schema perigee_changes is empty and stays, as one that was made for the role; whoever made it may \
+                        drop it: DROP SCHEMA perigee_changes;";
             removal.warnings.push(text.to_owned());
         }
         Ok(removal)

@@ -404,13 +404,14 @@ pub async fn readers_seen(connection: &Connection) -> Result<Vec<String>, Postgr
     }
 }
 
-/// Notes that no table of any schema is captured, whoever captured some.
+/// Notes that no table of any schema is captured, whoever captured some. A log of which a part was dropped is made whole:
+/// it says whose the triggers are.
 pub async fn forget_readers(connection: &Connection) -> Result<(), PostgresError> {
     let found = found(connection).await?;
-    match found.is_complete && found.of_others.is_none() {
-        true => connection.command("DELETE FROM perigee_changes.readers").await,
-        false => Ok(()),
+    if !found.exists || !found.is_marked || make_log(connection).await?.is_some() {
+        return Ok(());
     }
+    connection.command("DELETE FROM perigee_changes.readers").await
 }
 
 /// Whether the schema of ours is there without anything in it, as one that an administrator made for our role.

@@ -124,6 +124,24 @@ async fn removal_leaves_the_catalog_as_it_was_before() {
 }
 
 #[tokio::test]
+async fn what_is_left_of_a_log_is_removed() {
+    let Some(server) = Server::with("doctor_damaged", MUSIC).await else { return };
+    server.execute("CREATE SCHEMA hr; CREATE TABLE hr.staff (id int)").await;
+    let before = server.catalog().await;
+    let store = server.store();
+    let hr = Postgres::open("hr", &server.url, "hr", 2, &Tasks::default()).unwrap();
+    for damage in ["readers, perigee_changes.log", "log", "state"] {
+        let _of_killed = (captured(&store, &["album"]).await, captured(&hr, &["staff"]).await);
+        server.execute(&format!("DROP TABLE perigee_changes.{damage}")).await;
+
+        let removal = store.remove_capture(WhileUsed::Remove).await.unwrap();
+
+        assert_eq!((removal.left, removal.is_partial), (Vec::new(), false), "{damage}");
+        assert_eq!(server.catalog().await, before, "{damage}");
+    }
+}
+
+#[tokio::test]
 async fn what_a_server_uses_is_removed_where_that_is_wanted() {
     let Some(server) = Server::with("doctor_force", MUSIC).await else { return };
     let before = server.catalog().await;
