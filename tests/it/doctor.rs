@@ -159,7 +159,10 @@ async fn what_a_role_lacks_is_told_with_sql_that_helps() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let script = "
         DO $$ BEGIN CREATE ROLE doctor_app LOGIN; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$;
-        CREATE TABLE note (id integer PRIMARY KEY); GRANT SELECT ON note TO doctor_app;";
+        DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO doctor_app', current_database()); END $$;
+        CREATE TABLE note (id integer PRIMARY KEY); GRANT SELECT ON note TO doctor_app;
+        CREATE TABLE tag (id integer PRIMARY KEY); ALTER TABLE tag OWNER TO doctor_app;
+        CREATE TABLE person (id integer PRIMARY KEY); ALTER TABLE person OWNER TO doctor_app;";
     let music = Database::shop(Engine::Postgres, folder.path()).await?;
     let lab = Database::filled(Engine::Postgres, folder.path(), script).await?;
     let setup = Setup { role: Some("doctor_app".to_owned()), ..Setup::default() };
@@ -170,14 +173,18 @@ async fn what_a_role_lacks_is_told_with_sql_that_helps() -> anyhow::Result<()> {
     let told = text(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{told}");
     assert_eq!(text(&output.stderr), "perigee: shop/lab lacks something for live queries\n");
-    let missing = "  missing: note: role doctor_app must own public.note to make triggers, its owner is postgres\n    \
-                   ALTER TABLE public.note OWNER TO doctor_app;\n";
-    assert!(told.contains(missing), "{told}");
-    let sql: Vec<&str> = told.lines().filter_map(|line| line.strip_prefix("    ")).collect();
+    // As the documentation shows it.
+    let of_lab = &told[told.find("shop/lab").context("the lab")?..];
+    let of_lab = of_lab.split("shop/music").next().unwrap_or_default();
+    let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/realtime.md"))?;
+    let shown = of_lab.replace("shop/lab", "crm/main").replace("doctor_app", "app");
+    assert!(document.contains(&format!("$ perigee doctor crm\n{shown}```\n")), "{shown}");
+
+    let sql: Vec<&str> = of_lab.lines().filter_map(|line| line.strip_prefix("    ")).collect();
     lab.run(&sql.join("\n")).await?;
     let output = doctor(folder.path(), &[])?;
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
-    assert!(text(&output.stdout).contains("1 of 1 tables can be followed"), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains("3 of 3 tables can be followed"), "{}", text(&output.stdout));
     Ok(())
 }
 
