@@ -1,7 +1,7 @@
 //! The services of a compose file as processes of this machine: each port of each service is one of loopback.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -36,6 +36,7 @@ pub struct Compose {
     services: Map<String, Value>,
     secrets: BTreeMap<String, PathBuf>,
     addresses: BTreeMap<(String, u16), SocketAddr>,
+    started: BTreeSet<String>,
     processes: BTreeMap<String, Process>,
     folder: TempDir,
 }
@@ -56,6 +57,7 @@ impl Compose {
             services,
             secrets: files.collect::<anyhow::Result<_>>()?,
             addresses: BTreeMap::new(),
+            started: BTreeSet::new(),
             processes: BTreeMap::new(),
             folder: tempfile::tempdir()?,
         };
@@ -139,7 +141,7 @@ impl Compose {
 
     /// Starts a service after those that it depends on.
     async fn start(&mut self, name: &str) -> anyhow::Result<()> {
-        if self.processes.contains_key(name) {
+        if !self.started.insert(name.to_owned()) {
             return Ok(());
         }
         for (dependency, is_healthy) in self.dependencies(name)? {
