@@ -23,6 +23,8 @@ mod bad_input;
 mod budgets;
 mod cases;
 mod changes;
+mod deploy;
+mod doctor;
 mod echo;
 mod event_streams;
 mod init;

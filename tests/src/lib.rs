@@ -3,6 +3,7 @@
 
 pub mod case;
 pub mod client;
+pub mod compose;
 pub mod echo;
 pub mod engine;
 pub mod event_stream;

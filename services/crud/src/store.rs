@@ -14,6 +14,7 @@ use crate::{
     operand::ArgSource,
 };
 
+pub mod diagnosis;
 pub mod postgres;
 pub mod sqlite;
 

@@ -487,6 +487,26 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_may_stand_in_a_file_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let (config, key) = (folder.path().join("node.yaml"), folder.path().join("key"));
+        fs::write(&config, "mesh_key: ${file:key}").unwrap();
+        let unread = Node::load(Some(&config), []).unwrap_err().to_string();
+        let expected = "mesh_key: the file key cannot be read: No such file or directory (os error 2)";
+        assert!(unread.contains("node.yaml:1:") && unread.ends_with(expected), "{unread}");
+        fs::write(&key, "hush\n").unwrap();
+        assert_eq!(Node::load(Some(&config), []).unwrap().grant_secret(), b"hush");
+
+        let reference = format!("${{file:{}}}", key.display());
+        let node = parse("mesh_key: ${file:no/such}", &[("PERIGEE_MESH_KEY", &reference)]).unwrap();
+        assert_eq!(node.grant_secret(), b"hush");
+        let wrong = refused("", &[("PERIGEE_MESH_KEY", "${file:no/such}")]);
+        assert!(wrong.starts_with("PERIGEE_MESH_KEY: mesh_key: the file no/such cannot be read: "), "{wrong}");
+        fs::write(&key, "\n").unwrap();
+        assert!(refused("", &[("PERIGEE_MESH_KEY", &reference)]).ends_with("mesh_key: must not be empty"));
+    }
+
+    #[test]
     fn peers_are_base_urls_without_tls() {
         for url in ["crud:4130", "http://", "http://a/x", "ftp://a", "http://u@a:1", "https://a:1"] {
             let fault = refused(&format!("peers:\n  crud: ['{url}']"), &[]);

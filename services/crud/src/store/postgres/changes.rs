@@ -22,7 +22,9 @@ use self::{locks::TableLock, snapshot::ServerSnapshot};
 use super::{Postgres, connection::Connection, error::PostgresError, pool::State, pooler::TransactionKind};
 use crate::{Error, store::Changed};
 
+mod diagnosis;
 mod locks;
+mod obstacle;
 mod prune;
 mod setup;
 mod snapshot;

@@ -14,6 +14,8 @@ use super::{
 };
 use crate::{Error, store::Changed};
 
+pub mod diagnosis;
+
 /// Table with the versions; nobody is served it.
 const TABLE: &str = "perigee_changes";
 /// The text of that table, by which it is told from one of an application.
@@ -30,6 +32,8 @@ const TRIGGERS: &str =
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// What triggers are made for.
 const EVENTS: [&str; 3] = ["insert", "update", "delete"];
+/// Why nothing is captured in a file where an application has the name of our table.
+const OTHER_TABLE: &str = "the database has another object called perigee_changes";
 
 /// Versions of the captured tables when they were last read.
 #[derive(Debug, Default)]
@@ -140,14 +144,28 @@ fn is_ours(sql: &str) -> bool {
     sql.contains(COUNT) && sql.ends_with("'; END")
 }
 
-fn capture(writer: &Connection, table: &str) -> Result<(), SqliteError> {
+/// What a table is that cannot be captured; `None` where it can.
+fn kind(reader: &Connection, table: &str) -> Result<Option<&'static str>, SqliteError> {
     let kind = "SELECT type FROM pragma_table_list WHERE schema = 'main' AND name = ?1";
-    let kind: Option<String> = writer.prepare_cached(kind)?.query_row([table], |row| row.get(0)).optional()?;
-    match kind.as_deref() {
-        Some("table") => {}
-        Some("view") => return Err(unfollowed(table, "expected a table, found a view")),
-        Some(_) => return Err(unfollowed(table, "expected a table, found a virtual table or a part of one")),
-        None => return Err(unfollowed(table, "expected a table, found nothing of that name")),
+    let kind: Option<String> = reader.prepare_cached(kind)?.query_row([table], |row| row.get(0)).optional()?;
+    Ok(match kind.as_deref() {
+        Some("table") => None,
+        Some("view") => Some("a view"),
+        Some(_) => Some("a virtual table or a part of one"),
+        None => Some("nothing of that name"),
+    })
+}
+
+/// Why one of the triggers of a table cannot be made beside those that are `found`.
+fn conflict(found: &[(String, String)], table: &str, event: &str) -> Option<String> {
+    let name = trigger_name(table, event);
+    let is_other = |(other, sql): &&(String, String)| other.eq_ignore_ascii_case(&name) && !is_ours(sql);
+    found.iter().find(is_other).map(|_| format!("the database has another trigger called {name}"))
+}
+
+fn capture(writer: &Connection, table: &str) -> Result<(), SqliteError> {
+    if let Some(kind) = kind(writer, table)? {
+        return Err(unfollowed(table, &format!("expected a table, found {kind}")));
     }
     let wanted = EVENTS.map(|event| (trigger_name(table, event), trigger(table, event)));
     let found = triggers(writer)?;
@@ -159,7 +177,7 @@ fn capture(writer: &Connection, table: &str) -> Result<(), SqliteError> {
     match maker(writer)? {
         Maker::Us => {}
         Maker::Nobody => writer.execute_batch(TABLE_SQL)?,
-        Maker::Other => return Err(unfollowed(table, "the database has another object called perigee_changes")),
+        Maker::Other => return Err(unfollowed(table, OTHER_TABLE)),
     }
     let found = triggers(writer)?;
     // Another version than any before: a row that was deleted and is made anew has changed.
@@ -167,12 +185,12 @@ fn capture(writer: &Connection, table: &str) -> Result<(), SqliteError> {
         "INSERT INTO perigee_changes (tbl, version) VALUES (?1, random() / 2) ON CONFLICT DO NOTHING",
         [table],
     )?;
+    if let Some(conflict) = EVENTS.iter().find_map(|event| conflict(&found, table, event)) {
+        return Err(unfollowed(table, &conflict));
+    }
     for (name, sql) in &wanted {
         match found.iter().find(|(found, _)| found.eq_ignore_ascii_case(name)) {
             Some((_, found)) if found == sql => continue,
-            Some((_, found)) if !is_ours(found) => {
-                return Err(unfollowed(table, &format!("the database has another trigger called {name}")));
-            }
             Some((found, _)) => writer.execute_batch(&format!("DROP TRIGGER {}", quoted(found)))?,
             None => {}
         }

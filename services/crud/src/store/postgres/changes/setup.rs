@@ -12,7 +12,10 @@ use tokio_postgres::{
     types::{ToSql, Type as Native},
 };
 
-use super::super::{connection::Connection, error::PostgresError};
+use super::{
+    super::{connection::Connection, error::PostgresError},
+    obstacle::Obstacle,
+};
 
 /// Begins a transaction that makes or removes something. One at a time does, in the whole database: what a trigger needs
 /// is not removed while it is made. Nobody else waits behind that lock.
@@ -98,7 +101,8 @@ INSERT INTO perigee_changes.readers (schema, seen) VALUES ($1, pg_catalog.now())
 ON CONFLICT (schema) DO UPDATE SET seen = EXCLUDED.seen";
 /// The schemas whose tables are captured. Who reads the log says so at least once a minute.
 const READERS: &str = "\
-SELECT r.schema FROM perigee_changes.readers r WHERE r.seen > pg_catalog.now() - '5 minutes'::pg_catalog.interval";
+SELECT r.schema FROM perigee_changes.readers r WHERE r.seen > pg_catalog.now() - '5 minutes'::pg_catalog.interval
+ORDER BY r.schema";
 
 /// A table and those below it, itself first: partitions have the triggers of their root. Temporary tables of a session
 /// below it are seen by that session only.
@@ -169,8 +173,8 @@ pub struct TableTree(Vec<Row>);
 /// Makes what is missing for the capture of a table of a schema. An inner error says why that is not possible.
 pub async fn capture(connection: &Connection, schema: &str, table: &str) -> Result<Result<(), String>, PostgresError> {
     let tree = tree(connection, schema, table).await?;
-    if let Some(why) = tree.unfollowed()? {
-        return Ok(Err(why));
+    if let Some(why) = tree.obstacles()?.first() {
+        return Ok(Err(why.to_string()));
     }
     if let Some(why) = make_log(connection).await? {
         return Ok(Err(why));
@@ -216,22 +220,30 @@ impl TableTree {
     }
 
     /// Why the table with those below it cannot be followed.
-    fn unfollowed(&self) -> Result<Option<String>, PostgresError> {
+    pub fn obstacles(&self) -> Result<Vec<Obstacle>, PostgresError> {
         if self.0.is_empty() {
-            return Ok(Some("expected a table, found nothing of that name".to_owned()));
+            return Ok(vec![Obstacle::NoTable]);
         }
+        let mut obstacles = Vec::new();
         for (index, row) in self.0.iter().enumerate() {
-            let name: String = row.try_get(1)?;
-            if let Some(kind) = row.try_get::<_, Option<String>>(2)? {
-                let below = if index == 0 { String::new() } else { format!(", {name}, below it") };
-                return Ok(Some(format!("expected a table, found {kind}{below}")));
-            }
-            if !row.try_get::<_, bool>(3)? {
-                let (owner, role): (String, String) = (row.try_get(4)?, row.try_get(5)?);
-                return Ok(Some(format!("role {role} must own {name} to make triggers, its owner is {owner}")));
+            let table = row.try_get(1)?;
+            if let Some(kind) = row.try_get(2)? {
+                obstacles.push(Obstacle::Kind { table, kind, is_below: index > 0 });
+            } else if !row.try_get::<_, bool>(3)? {
+                obstacles.push(Obstacle::Owner { table, owner: row.try_get(4)?, role: row.try_get(5)? });
             }
         }
-        Ok(None)
+        Ok(obstacles)
+    }
+
+    /// Its triggers of ours that do not fire for all changes, each with its table.
+    pub fn silent(&self) -> Result<Vec<(String, String)>, PostgresError> {
+        let mut silent = Vec::new();
+        for row in &self.0 {
+            let (table, triggers): (String, Vec<String>) = (row.try_get(1)?, row.try_get(7)?);
+            silent.extend(triggers.into_iter().map(|trigger| (table.clone(), trigger)));
+        }
+        Ok(silent)
     }
 
     /// The tables without a trigger that fires for all changes, by their names.
@@ -302,20 +314,30 @@ async fn found(connection: &Connection) -> Result<FoundLog, PostgresError> {
     })
 }
 
+/// What keeps the log from being made or used, if anything does.
+pub async fn log_obstacle(connection: &Connection) -> Result<Option<Obstacle>, PostgresError> {
+    Ok(found(connection).await?.obstacle())
+}
+
+impl FoundLog {
+    fn obstacle(&self) -> Option<Obstacle> {
+        let Self { is_marked, .. } = *self;
+        if !self.exists && !self.may_create {
+            return Some(Obstacle::NoSchema { role: self.role.clone(), database: self.database.clone() });
+        }
+        if self.exists && !is_marked && !self.is_empty {
+            return Some(Obstacle::OtherSchema);
+        }
+        let object = self.of_others.clone()?;
+        Some(Obstacle::OtherRole { role: self.role.clone(), object, is_marked })
+    }
+}
+
 /// Makes the log where it is missing. Says why that is not possible.
 async fn make_log(connection: &Connection) -> Result<Option<String>, PostgresError> {
     let found = found(connection).await?;
-    let FoundLog { role, database, .. } = &found;
-    if !found.exists && !found.may_create {
-        let right = format!("role {role} needs the right CREATE on database {database}");
-        return Ok(Some(format!("{right}, or a schema perigee_changes of its own")));
-    }
-    let other = "the database has another schema perigee_changes";
-    if found.exists && !found.is_marked && !found.is_empty {
-        return Ok(Some(other.to_owned()));
-    }
-    if let Some(object) = &found.of_others {
-        return Ok(Some(format!("role {role} must own {object}")));
+    if let Some(obstacle) = found.obstacle() {
+        return Ok(Some(obstacle.to_string()));
     }
     if !found.exists {
         connection.define("CREATE SCHEMA perigee_changes").await?;
@@ -328,7 +350,7 @@ async fn make_log(connection: &Connection) -> Result<Option<String>, PostgresErr
         // Others may be allowed to make something in a schema that was there.
         let made = self::found(connection).await?;
         if !made.is_complete || made.of_others.is_some() {
-            return Ok(Some(other.to_owned()));
+            return Ok(Some(Obstacle::OtherSchema.to_string()));
         }
     }
     connection.define(START_LOG).await?;
@@ -371,6 +393,31 @@ pub async fn needless(
         [(&schema, Native::TEXT), (&kept, Native::TEXT_ARRAY), (&readers, Native::TEXT_ARRAY)];
     let rows = connection.query(NEEDLESS, &args).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+/// The schemas whose tables are captured now, as far as the log is complete and of our role.
+pub async fn readers_seen(connection: &Connection) -> Result<Vec<String>, PostgresError> {
+    let found = found(connection).await?;
+    match found.is_complete && found.of_others.is_none() {
+        true => readers(connection).await,
+        false => Ok(Vec::new()),
+    }
+}
+
+/// Notes that no table of any schema is captured, whoever captured some. A log of which a part was dropped is made whole:
+/// it says whose the triggers are.
+pub async fn forget_readers(connection: &Connection) -> Result<(), PostgresError> {
+    let found = found(connection).await?;
+    if !found.exists || !found.is_marked || make_log(connection).await?.is_some() {
+        return Ok(());
+    }
+    connection.command("DELETE FROM perigee_changes.readers").await
+}
+
+/// Whether the schema of ours is there without anything in it, as one that an administrator made for our role.
+pub async fn is_empty_schema(connection: &Connection) -> Result<bool, PostgresError> {
+    let found = found(connection).await?;
+    Ok(found.exists && found.is_empty && found.of_others.is_none())
 }
 
 /// The schemas whose tables are captured now.
