@@ -73,15 +73,7 @@ impl Follower {
     fn step(&mut self) -> Result<Step, Error> {
         let shared = self.shared.clone();
         let state = shared.state();
-        let mut since = Vec::with_capacity(self.tables.len());
-        for table in &self.tables {
-            match state.tables.get(table).map(|capture| &capture.progress) {
-                Some(CaptureState::Captured(position)) => since.push((table, &**position)),
-                Some(CaptureState::Failed(error)) => return Err(error.clone()),
-                Some(CaptureState::Pending) => return Ok(Step::Break(None)),
-                None => return Err(Error::Unavailable("the capture of a table has ended".to_owned())),
-            }
-        }
+        let Some(since) = captured(&state, &self.tables)? else { return Ok(Step::Break(None)) };
         let Some(end) = state.ring.end() else { return Ok(Step::Break(None)) };
         Ok(match &mut self.stage {
             Stage::Starting { after } => {
@@ -156,6 +148,23 @@ impl Follower {
         events.extend(parts.into_iter().map(RingEvent::Part));
         Ok(())
     }
+}
+
+/// The tables with the positions after which the log has all their changes; `None` until all are captured.
+fn captured<'s>(
+    state: &'s LogState,
+    tables: &'s BTreeSet<String>,
+) -> Result<Option<Vec<(&'s String, &'s LogPosition)>>, Error> {
+    let mut since = Vec::with_capacity(tables.len());
+    for table in tables {
+        match state.tables.get(table).map(|capture| &capture.progress) {
+            Some(CaptureState::Captured(position)) => since.push((table, &**position)),
+            Some(CaptureState::Failed(error)) => return Err(error.clone()),
+            Some(CaptureState::Pending) => return Ok(None),
+            None => return Err(Error::Unavailable("the capture of a table has ended".to_owned())),
+        }
+    }
+    Ok(Some(since))
 }
 
 impl Stage {

@@ -46,16 +46,16 @@ const HEAD: usize = 5;
 #[derive(Debug, Clone, Default)]
 pub struct LogReader {
     /// The tables that are followed, by name.
-    tables: BTreeMap<String, FollowedTable>,
+    tables: BTreeMap<String, CapturedTable>,
     /// State of the file that was read last; `None` where there is more to read of it.
     header: Option<WalHeader>,
     schema: i64,
-    cursor: Option<Cursor>,
+    cursor: Option<LogCursor>,
 }
 
 /// A table that is followed.
 #[derive(Debug, Clone)]
-struct FollowedTable {
+struct CapturedTable {
     writer: Arc<ImageWriter>,
     /// What its triggers are now.
     captured: Captured,
@@ -63,7 +63,7 @@ struct FollowedTable {
 
 /// Place up to which a log has been read.
 #[derive(Debug, Clone)]
-struct Cursor {
+struct LogCursor {
     source: u64,
     seq: i64,
     mark: u32,
@@ -86,9 +86,9 @@ enum StoredValue {
 
 /// What is read of the log in one go.
 struct Reading<'r> {
-    tables: &'r BTreeMap<String, FollowedTable>,
+    tables: &'r BTreeMap<String, CapturedTable>,
     numbers: Numbers,
-    cursor: Cursor,
+    cursor: LogCursor,
     parts: Vec<LogPart>,
     losses: Vec<Loss>,
     bytes: usize,
@@ -110,10 +110,10 @@ impl Sqlite {
         let cursor = match &reader.cursor {
             Some(cursor) => cursor,
             // All that is committed after this is read.
-            None => reader.cursor.insert(self.read_on_thread(|reader| Cursor::last(reader.connection)).await?),
+            None => reader.cursor.insert(self.read_on_thread(|reader| LogCursor::last(reader.connection)).await?),
         };
         let since = LogPosition::of(cursor.source, seen(captured.since));
-        reader.tables.insert(table.to_owned(), FollowedTable { writer, captured });
+        reader.tables.insert(table.to_owned(), CapturedTable { writer, captured });
         Ok(since)
     }
 
@@ -137,7 +137,7 @@ impl Sqlite {
         };
         let tables = reader.tables.clone();
         let looked = self.read_on_thread(move |reader| look(reader.connection, &tables, numbers, cursor)).await?;
-        let Looked { schema, found } = looked;
+        let FileLook { schema, found } = looked;
         let Some((mut look, cursor)) = found else { return self.lost_log(reader).await };
         if std::mem::replace(&mut reader.schema, schema) != schema
             && let Err(error) = self.changed_schema(reader, &mut look).await
@@ -210,17 +210,17 @@ impl LogReader {
     pub fn at(&self, position: &LogPosition) -> Self {
         let seq = i64::try_from(position.seen.end).unwrap_or(i64::MAX) - 1;
         let (source, mark) = (position.source, position.mark);
-        let cursor = Cursor { source, seq, mark, shapes: HashMap::default(), pending: HashMap::default() };
+        let cursor = LogCursor { source, seq, mark, shapes: HashMap::default(), pending: HashMap::default() };
         Self { tables: self.tables.clone(), header: None, schema: self.schema, cursor: Some(cursor) }
     }
 
     /// The position after the last look; `None` where nothing is captured.
     pub fn position(&self) -> Option<LogPosition> {
-        self.cursor.as_ref().map(Cursor::position)
+        self.cursor.as_ref().map(LogCursor::position)
     }
 }
 
-impl Cursor {
+impl LogCursor {
     /// The end of the log.
     fn last(reader: &Connection) -> Result<Self, SqliteError> {
         let last = "SELECT seq, at FROM perigee_log ORDER BY seq DESC LIMIT 1";
@@ -304,30 +304,30 @@ fn mark(at: f64) -> u32 {
 }
 
 /// What a look at the file finds.
-struct Looked {
+struct FileLook {
     schema: i64,
     /// `None` where the log is not the one that was read before.
-    found: Option<(LogLook, Cursor)>,
+    found: Option<(LogLook, LogCursor)>,
 }
 
 /// Reads what follows `cursor`, in a transaction that the caller ends.
 fn look(
     reader: &Connection,
-    tables: &BTreeMap<String, FollowedTable>,
+    tables: &BTreeMap<String, CapturedTable>,
     numbers: Numbers,
-    cursor: Cursor,
-) -> Result<Looked, SqliteError> {
+    cursor: LogCursor,
+) -> Result<FileLook, SqliteError> {
     reader.execute_batch("BEGIN")?;
     let schema = reader.query_row("PRAGMA schema_version", [], |row| row.get(0))?;
     if !triggers::is_made(reader)? || source(reader)? != cursor.source {
-        return Ok(Looked { schema, found: None });
+        return Ok(FileLook { schema, found: None });
     }
     if let Some(reason) = cursor.lost(reader)? {
-        let cursor = Cursor::last(reader)?;
+        let cursor = LogCursor::last(reader)?;
         let losses = vec![Loss { reason, tables: Vec::new() }];
         let look =
             LogLook { losses, failed: Vec::new(), parts: Vec::new(), position: cursor.position(), has_more: false };
-        return Ok(Looked { schema, found: Some((look, cursor)) });
+        return Ok(FileLook { schema, found: Some((look, cursor)) });
     }
     let mut reading = Reading { tables, numbers, cursor, parts: Vec::new(), losses: Vec::new(), bytes: 0 };
     let has_more = reading.entries(reader)?;
@@ -337,7 +337,7 @@ fn look(
     }
     let position = reading.cursor.position();
     let look = LogLook { losses: reading.losses, failed: Vec::new(), parts: reading.parts, position, has_more };
-    Ok(Looked { schema, found: Some((look, reading.cursor)) })
+    Ok(FileLook { schema, found: Some((look, reading.cursor)) })
 }
 
 impl Reading<'_> {
@@ -416,7 +416,7 @@ impl Reading<'_> {
         Ok(found)
     }
 
-    fn image(&self, followed: &FollowedTable, shape: &Shape, row: &StoredRow) -> Bytes {
+    fn image(&self, followed: &CapturedTable, shape: &Shape, row: &StoredRow) -> Bytes {
         let mut image = Image::new(self.numbers);
         for column in followed.writer.columns() {
             let at = shape.columns.iter().position(|name| *name == column.name);

@@ -112,7 +112,7 @@ ON CONFLICT (tbl) DO UPDATE SET mark = EXCLUDED.mark, since = EXCLUDED.since";
 #[derive(Debug, Clone, Default)]
 pub struct ImageReader {
     tables: BTreeMap<String, FollowedTable>,
-    cursor: Option<Cursor>,
+    cursor: Option<ImageCursor>,
     catalog_seen: Option<Instant>,
     pause: Duration,
     /// Snapshots that may become the limit of the log, the oldest first.
@@ -123,11 +123,11 @@ pub struct ImageReader {
 #[derive(Debug, Clone)]
 struct FollowedTable {
     writer: Arc<ImageWriter>,
-    relations: Relations,
+    relations: ImageRelations,
 }
 
 /// A table and those below it, by their ids.
-type Relations = BTreeMap<u32, Relation>;
+type ImageRelations = BTreeMap<u32, Relation>;
 
 /// A table as the catalog has it.
 #[derive(Debug, Clone, PartialEq)]
@@ -147,12 +147,12 @@ struct Baseline {
     prepared: Vec<String>,
     now: Snapshot,
     root: u32,
-    relations: Relations,
+    relations: ImageRelations,
 }
 
 /// Place up to which a log has been read.
 #[derive(Debug, Clone)]
-struct Cursor {
+struct ImageCursor {
     source: u64,
     /// What has been told.
     told: Snapshot,
@@ -212,7 +212,7 @@ impl Postgres {
             };
             let since = self.followed_since(root, &relations, &now).await?;
             if reader.cursor.as_ref().is_none_or(|cursor| cursor.source != source) {
-                reader.cursor = Some(Cursor { source, told: now, partly: None, also: None, look: None, prepared });
+                reader.cursor = Some(ImageCursor { source, told: now, partly: None, also: None, look: None, prepared });
             }
             reader.tables.insert(table.to_owned(), FollowedTable { writer, relations });
             return Ok(LogPosition::of(source, since));
@@ -237,7 +237,7 @@ impl Postgres {
     }
 
     /// Since when the log has all changes of a table in the form that it has now: since `now`, where it was another.
-    async fn followed_since(&self, root: u32, relations: &Relations, now: &Snapshot) -> Result<Snapshot, Error> {
+    async fn followed_since(&self, root: u32, relations: &ImageRelations, now: &Snapshot) -> Result<Snapshot, Error> {
         let mut hasher = DefaultHasher::new();
         hasher.write(format!("{relations:?}").as_bytes());
         let (mark, now) = (format!("{:x}", hasher.finish()), ServerSnapshot::from(now.clone()).to_string());
@@ -306,7 +306,7 @@ impl Postgres {
     async fn changed_catalog(
         &self,
         reader: &mut ImageReader,
-        catalog: &BTreeMap<String, Relations>,
+        catalog: &BTreeMap<String, ImageRelations>,
         losses: &mut Vec<Loss>,
         failed: &mut Vec<(String, Error)>,
     ) -> Result<BTreeSet<String>, Error> {
@@ -365,14 +365,14 @@ impl ImageReader {
 
     /// The position after the last look; `None` where nothing is captured.
     pub fn position(&self) -> Option<LogPosition> {
-        self.cursor.as_ref().map(Cursor::position)
+        self.cursor.as_ref().map(ImageCursor::position)
     }
 
     /// A reader of the same tables from a position on.
     pub fn at(&self, position: &LogPosition) -> Self {
         let prepared = self.cursor.as_ref().map(|cursor| cursor.prepared.clone()).unwrap_or_default();
         let LogPosition { source, seen, partly, also, .. } = position.clone();
-        Self { cursor: Some(Cursor { source, told: seen, partly, also, look: None, prepared }), ..self.clone() }
+        Self { cursor: Some(ImageCursor { source, told: seen, partly, also, look: None, prepared }), ..self.clone() }
     }
 
     /// The snapshot up to which entries are to be removed now, if there is one; `seen` is that of now.
@@ -389,7 +389,7 @@ impl ImageReader {
     }
 }
 
-impl Cursor {
+impl ImageCursor {
     fn position(&self) -> LogPosition {
         let whole = LogPosition::of(self.source, self.told.clone());
         let partly = self.look.as_ref().map(|look| (look.seen.clone(), look.order));
@@ -410,7 +410,7 @@ impl CurrentLook {
 
 impl Looked {
     /// Whether entries may be missing that were made after `cursor`.
-    fn has_lost(&self, cursor: &Cursor) -> bool {
+    fn has_lost(&self, cursor: &ImageCursor) -> bool {
         let is_other = self.epoch.as_deref().is_none_or(|epoch| source(epoch) != cursor.source);
         let told = ServerSnapshot::from(cursor.told.clone());
         is_other
@@ -427,7 +427,7 @@ fn source(epoch: &str) -> u64 {
 }
 
 /// Whether tables are what they were but for their files.
-fn only_files_differ(before: &Relations, now: &Relations) -> bool {
+fn only_files_differ(before: &ImageRelations, now: &ImageRelations) -> bool {
     let same = |(id, before): (&u32, &Relation)| {
         now.get(id).is_some_and(|now| *before == Relation { file: before.file, ..now.clone() })
     };

@@ -12,7 +12,7 @@ use tokio_postgres::{
     types::{ToSql, Type as Native},
 };
 
-use super::{CATALOG, Cursor, FollowedTable, ImageReader, Relation, Relations, WaitingTransaction};
+use super::{CATALOG, FollowedTable, ImageCursor, ImageReader, ImageRelations, Relation, WaitingTransaction};
 use crate::{
     Error,
     store::{
@@ -74,7 +74,7 @@ pub struct Looked {
     pub prepared: Vec<String>,
     pub waiting: VecDeque<WaitingTransaction>,
     /// The tables that are followed, if the catalog was looked at.
-    pub catalog: Option<BTreeMap<String, Relations>>,
+    pub catalog: Option<BTreeMap<String, ImageRelations>>,
 }
 
 /// What is told at once: transactions, or a part of one.
@@ -120,7 +120,7 @@ impl Postgres {
     pub(super) async fn images_of(
         &self,
         reader: &ImageReader,
-        cursor: &mut Cursor,
+        cursor: &mut ImageCursor,
         mut losses: Vec<Loss>,
         numbers: Numbers,
     ) -> Result<LogLook, Error> {
@@ -284,9 +284,9 @@ async fn catalog(
     connection: &Connection,
     schema: &str,
     tables: &[&str],
-) -> Result<BTreeMap<String, Relations>, PostgresError> {
+) -> Result<BTreeMap<String, ImageRelations>, PostgresError> {
     let args: [(&(dyn ToSql + Sync), Native); 2] = [(&schema, Native::TEXT), (&tables, Native::TEXT_ARRAY)];
-    let mut catalog: BTreeMap<String, Relations> = BTreeMap::new();
+    let mut catalog: BTreeMap<String, ImageRelations> = BTreeMap::new();
     for row in connection.query(CATALOG, &args).await? {
         let relation =
             Relation { name: row.try_get(2)?, file: row.try_get(3)?, columns: row.try_get(4)?, mark: row.try_get(5)? };
