@@ -21,11 +21,11 @@ pub struct Follower {
     shared: Arc<LogShared>,
     tables: BTreeSet<String>,
     progress: watch::Receiver<u64>,
-    stage: Stage,
+    stage: FollowStage,
 }
 
 /// How far a follower is.
-enum Stage {
+enum FollowStage {
     /// It waits for the capture of its tables, to go on after a position.
     Starting { after: Bytes },
     /// It is to be told that changes may have been missed.
@@ -44,7 +44,7 @@ impl Follower {
     /// A follower of tables after a position; without one, from now on.
     pub(super) fn new(shared: Arc<LogShared>, tables: BTreeSet<String>, after: Bytes) -> Self {
         let progress = shared.progress.subscribe();
-        Self { shared, tables, progress, stage: Stage::Starting { after } }
+        Self { shared, tables, progress, stage: FollowStage::Starting { after } }
     }
 
     /// The next message. Cancel safe.
@@ -59,7 +59,7 @@ impl Follower {
             if let Some(message) = told {
                 return Ok(message);
             }
-            if let Stage::CatchingUp { .. } = self.stage {
+            if let FollowStage::CatchingUp { .. } = self.stage {
                 self.catch_up().await?;
                 continue;
             }
@@ -76,17 +76,17 @@ impl Follower {
         let Some(since) = captured(&state, &self.tables)? else { return Ok(Step::Break(None)) };
         let Some(end) = state.ring.end() else { return Ok(Step::Break(None)) };
         Ok(match &mut self.stage {
-            Stage::Starting { after } => {
+            FollowStage::Starting { after } => {
                 let (position, stage) = start(&state, end, after, &since);
                 self.stage = stage;
                 Step::Break(Some(message(&position, Event::Started(Started {}))))
             }
-            Stage::Missed { reason, tables } => {
+            FollowStage::Missed { reason, tables } => {
                 let resync = Resync { reason: (*reason).into(), tables: std::mem::take(tables) };
-                self.stage = Stage::at_end(&state, end);
+                self.stage = FollowStage::at_end(&state, end);
                 Step::Break(Some(message(end, Event::Resync(resync))))
             }
-            Stage::CatchingUp { source, events, has_looked } => match events.pop_front() {
+            FollowStage::CatchingUp { source, events, has_looked } => match events.pop_front() {
                 Some(event) => concerning(&self.tables, &event, &event.position().encode()),
                 None => match joined(&state, source).filter(|_| *has_looked) {
                     Some(stage) => {
@@ -96,11 +96,11 @@ impl Follower {
                     None => Step::Break(None),
                 },
             },
-            Stage::Following { next, after, is_ahead } => {
+            FollowStage::Following { next, after, is_ahead } => {
                 let (first, _) = state.ring.numbers();
                 if *next < first {
                     let resync = Resync { reason: ResyncReason::Overflow.into(), tables: Vec::new() };
-                    self.stage = Stage::at_end(&state, end);
+                    self.stage = FollowStage::at_end(&state, end);
                     return Ok(Step::Break(Some(message(end, Event::Resync(resync)))));
                 }
                 while let Some((RingEvent::Part(part), _)) = state.ring.item(*next)
@@ -132,7 +132,7 @@ impl Follower {
     /// Reads more of the log. Cancel safe: what was read is kept as soon as it is there.
     async fn catch_up(&mut self) -> Result<(), Error> {
         let shared = self.shared.clone();
-        let Stage::CatchingUp { source, events, has_looked } = &mut self.stage else { return Ok(()) };
+        let FollowStage::CatchingUp { source, events, has_looked } = &mut self.stage else { return Ok(()) };
         let _turn = shared.catching_up.acquire().await.expect("nobody closes the semaphore");
         let numbers = shared.state().numbers;
         let before = source.position();
@@ -167,11 +167,11 @@ fn captured<'s>(
     Ok(Some(since))
 }
 
-impl Stage {
+impl FollowStage {
     /// A follower goes on at the end of the ring.
     fn at_end(state: &LogState, end: &LogPosition) -> Self {
         let (_, next) = state.ring.numbers();
-        Stage::Following { next, after: end.clone(), is_ahead: false }
+        FollowStage::Following { next, after: end.clone(), is_ahead: false }
     }
 }
 
@@ -182,11 +182,11 @@ fn start(
     end: &LogPosition,
     encoded: &Bytes,
     since: &[(&String, &LogPosition)],
-) -> (LogPosition, Stage) {
+) -> (LogPosition, FollowStage) {
     if encoded.is_empty() {
-        return (end.clone(), Stage::at_end(state, end));
+        return (end.clone(), FollowStage::at_end(state, end));
     }
-    let missed = |reason, tables| (end.clone(), Stage::Missed { reason, tables });
+    let missed = |reason, tables| (end.clone(), FollowStage::Missed { reason, tables });
     let Some(after) = LogPosition::decode(encoded) else { return missed(ResyncReason::Position, Vec::new()) };
     if after.source != end.source {
         return missed(ResyncReason::LogLost, Vec::new());
@@ -199,23 +199,23 @@ fn start(
     match (state.ring.after(&after, encoded), &state.source) {
         (Some(next), _) => {
             let is_ahead = state.ring.is_ahead(&after, encoded);
-            (after.clone(), Stage::Following { next, after, is_ahead })
+            (after.clone(), FollowStage::Following { next, after, is_ahead })
         }
         (_, Some(source)) => {
             let source = Box::new(source.at(&after));
-            (after, Stage::CatchingUp { source, events: VecDeque::new(), has_looked: false })
+            (after, FollowStage::CatchingUp { source, events: VecDeque::new(), has_looked: false })
         }
         (_, None) => missed(ResyncReason::LogLost, Vec::new()),
     }
 }
 
 /// What a follower does that has read so much that the ring has all that follows.
-fn joined(state: &LogState, source: &LogSource) -> Option<Stage> {
+fn joined(state: &LogState, source: &LogSource) -> Option<FollowStage> {
     let (position, start) = (source.position()?, state.ring.start()?);
     let (next, _) = state.ring.numbers();
     let is_whole = position.partly.is_none() && position.also.is_none();
     let is_ahead = position.mark == 0;
-    (is_whole && position.covers(start)).then_some(Stage::Following { next, after: position, is_ahead })
+    (is_whole && position.covers(start)).then_some(FollowStage::Following { next, after: position, is_ahead })
 }
 
 /// What a follower of tables is told of an event.
