@@ -41,7 +41,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         descriptors: protox::compile(internal, ["."])?,
         root: ".perigee",
         carried: &CARRIED,
-        bytes: &[".perigee.crud.v1.Answer.json", ".perigee.crud.v1.Written.rows", ".perigee.auth.v1.SignedGrant"],
+        bytes: &[
+            ".perigee.crud.v1.Answer.json",
+            ".perigee.crud.v1.Written.rows",
+            ".perigee.crud.v1.ReadResponse.position",
+            ".perigee.crud.v1.LogRequest.after",
+            ".perigee.crud.v1.LogResponse.position",
+            ".perigee.crud.v1.Change",
+            ".perigee.auth.v1.SignedGrant",
+        ],
     };
     generator::generate(contracts, &out)
 }

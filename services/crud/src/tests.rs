@@ -6,6 +6,7 @@ mod declared;
 mod engines;
 mod grants;
 mod links;
+mod log;
 mod pooled;
 mod prepared_inserts;
 mod reads;

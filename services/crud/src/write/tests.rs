@@ -97,8 +97,8 @@ fn a_mutation_is_its_own_transaction_where_nothing_is_left_to_check() {
 
 /// What mutations of a file of SQLite run with.
 fn context<'a>(store: &'a Store, meters: &'a Meters, bytes: u64) -> WriteContext<'a> {
-    let options =
-        AnswerOptions { limit: 1000, numbers: query::resources::Numbers::Exact, answer: AnswerLimit::new(bytes, 0) };
+    let (numbers, answer) = (query::resources::Numbers::Exact, AnswerLimit::new(bytes, 0));
+    let options = AnswerOptions { limit: 1000, numbers, answer, snapshot: false };
     WriteContext { store, dialect: &Dialect::Sqlite, options, meters }
 }
 

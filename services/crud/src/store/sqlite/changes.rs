@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use foldhash::HashMap;
 use rusqlite::{Connection, OptionalExtension};
+use tokio::sync::Notify;
 
 use super::{
     Sqlite, SqliteError, blocking, interrupt_when,
@@ -75,13 +76,19 @@ impl Sqlite {
 
     /// Waits until something may have been committed since `versions` were read. Runs no statement.
     pub async fn commit_after(&self, versions: &Versions) {
+        self.commit_since(versions.header.as_ref(), &self.inner.commits).await;
+    }
+
+    /// Waits until something may have been committed since the log was in the state of `before`; `commits` is told of
+    /// ours.
+    pub(super) async fn commit_since(&self, before: Option<&WalHeader>, commits: &Notify) {
         loop {
             let header = self.inner.wal.as_ref().map(WalIndex::header);
-            if header.is_some() && header != versions.header {
+            if header.is_some() && header.as_ref() != before {
                 return;
             }
             tokio::select! {
-                () = self.inner.commits.notified() => {}
+                () = commits.notified() => {}
                 () = tokio::time::sleep(POLL_INTERVAL) => {}
             }
             if header.is_none() {
@@ -90,14 +97,14 @@ impl Sqlite {
         }
     }
 
-    async fn on_writer(
+    /// Works on the writing connection, on a blocking thread.
+    pub(super) async fn on_writer<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection) -> Result<(), SqliteError> + Send + 'static,
-    ) -> Result<(), Error> {
+        work: impl FnOnce(&Connection) -> Result<T, SqliteError> + Send + 'static,
+    ) -> Result<T, Error> {
         let mut lease = self.lease().await;
         // The lease rolls back what fails.
-        blocking::run(move |stop| interrupt_when(stop, &mut lease.writer, |writer| work(writer))).await??;
-        Ok(())
+        Ok(blocking::run(move |stop| interrupt_when(stop, &mut lease.writer, |writer| work(writer))).await??)
     }
 }
 
@@ -163,10 +170,16 @@ fn conflict(found: &[(String, String)], table: &str, event: &str) -> Option<Stri
     found.iter().find(is_other).map(|_| format!("the database has another trigger called {name}"))
 }
 
-fn capture(writer: &Connection, table: &str) -> Result<(), SqliteError> {
-    if let Some(kind) = kind(writer, table)? {
-        return Err(unfollowed(table, &format!("expected a table, found {kind}")));
+/// Checks that the changes of a table can be followed.
+pub fn check_followed(reader: &Connection, table: &str) -> Result<(), SqliteError> {
+    match kind(reader, table)? {
+        None => Ok(()),
+        Some(kind) => Err(unfollowed(table, &format!("expected a table, found {kind}"))),
     }
+}
+
+fn capture(writer: &Connection, table: &str) -> Result<(), SqliteError> {
+    check_followed(writer, table)?;
     let wanted = EVENTS.map(|event| (trigger_name(table, event), trigger(table, event)));
     let found = triggers(writer)?;
     let is_made = maker(writer)? == Maker::Us && wanted.iter().all(|trigger| found.contains(trigger));
@@ -199,7 +212,8 @@ fn capture(writer: &Connection, table: &str) -> Result<(), SqliteError> {
     Ok(writer.execute_batch("COMMIT")?)
 }
 
-fn unfollowed(table: &str, why: &str) -> SqliteError {
+/// The error of a table whose changes cannot be followed.
+pub fn unfollowed(table: &str, why: &str) -> SqliteError {
     Error::unfollowed(table, why).into()
 }
 

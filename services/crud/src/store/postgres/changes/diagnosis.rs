@@ -2,7 +2,10 @@
 
 use futures::future::BoxFuture;
 
-use super::{Position, obstacle::Obstacle, setup};
+use super::{
+    obstacle::Obstacle,
+    setup::{self, TriggerKind},
+};
 use crate::{
     Error,
     store::{
@@ -26,7 +29,7 @@ UNION ALL
 SELECT 'trigger', pg_catalog.format('%I on %I.%I', t.tgname, n.nspname, c.relname)
 FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE t.tgname LIKE 'perigee\\_%' AND t.tgparentid = 0
+WHERE (t.tgname LIKE 'perigee\\_%' OR t.tgname LIKE '!perigee\\_%') AND t.tgparentid = 0
 ORDER BY 1, 2";
 
 impl Postgres {
@@ -39,7 +42,7 @@ impl Postgres {
         diagnosis.findings.extend(log.iter().map(|obstacle| finding(obstacle, obstacle.to_string())));
         for table in served.tables() {
             let name = &table.name;
-            let tree = self.tree(name).await?;
+            let tree = self.tree(name, TriggerKind::Note).await?;
             let obstacles = tree.obstacles().map_err(|failure| self.error(failure))?;
             if obstacles.is_empty() && log.is_none() {
                 diagnosis.followed.push(name.clone());
@@ -74,7 +77,8 @@ impl Postgres {
         let forgotten =
             self.set_up(|connection| async move { Ok(Ok(setup::forget_readers(&connection).await?)) }).await?;
         forgotten.map_err(Error::Database)?;
-        let released = self.release(&mut Position::default(), &[]).await;
+        let released = self.drop_triggers(&[], TriggerKind::Note).await;
+        let released = released.and(self.drop_triggers(&[], TriggerKind::Image).await);
         let mut removal = Removal::between(before, self.objects().await?);
         if let Err(error) = released {
             removal.is_partial = true;

@@ -9,7 +9,7 @@ use crate::{
     Error,
     store::{
         diagnosis::{Diagnosis, Finding, NamedObject, Removal, Severity},
-        sqlite::{open, schema},
+        sqlite::{log, open, schema},
     },
 };
 
@@ -34,7 +34,7 @@ pub fn remove(path: &Path) -> Result<Removal, Error> {
     let is_open = is_open_elsewhere(path)?;
     let connection = open::plain(path)?;
     let before = objects(&connection)?;
-    let released = release(&connection, &[]);
+    let released = release(&connection, &[]).and_then(|()| log::triggers::release(&connection, &[]));
     if !connection.is_autocommit() {
         connection.execute_batch("ROLLBACK").map_err(SqliteError::from)?;
     }
@@ -204,17 +204,18 @@ mod tests {
         Connection::open(&path).unwrap().execute_batch(&schema).unwrap();
         let before = catalog(&path);
         drop(capture(&path, &["album", "it's"]).await);
+        log::triggers::capture(&Connection::open(&path).unwrap(), "album").unwrap();
         // As in a dump of chosen tables, which has no table of ours.
         query(&path, "SELECT id FROM album");
         let there = diagnose(&path).unwrap().objects;
-        assert_eq!(there.len(), 7, "a table, and three triggers for each");
+        assert_eq!(there.len(), 7 + 9, "a table, three triggers for each; three tables, six triggers");
 
         let removal = remove(&path).unwrap();
 
         assert_eq!(removal, Removal { removed: there, ..Removal::default() });
         assert_eq!(
-            names(&removal.removed)[..2],
-            ["table perigee_changes", "trigger perigee_changes_album_delete on album"]
+            names(&removal.removed)[3..5],
+            ["table perigee_log_shapes", "trigger perigee_changes_album_delete on album"]
         );
         assert_eq!(catalog(&path), before);
         assert_eq!(remove(&path).unwrap(), Removal::default(), "it is removed once");

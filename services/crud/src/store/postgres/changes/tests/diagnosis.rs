@@ -100,6 +100,9 @@ async fn removal_leaves_the_catalog_as_it_was_before() {
     let store = server.store();
     let hr = Postgres::open("hr", &server.url, "hr", 2, &Tasks::default()).unwrap();
     let _of_killed = (captured(&store, &["album", "part", "child"]).await, captured(&hr, &["staff"]).await);
+    for (store, table) in [(&store, "album"), (&hr, "staff")] {
+        store.make_triggers(table, TriggerKind::Image).await.unwrap();
+    }
     let there = store.diagnose().await.unwrap();
     let used = "a server follows tables of schema hr, music now, or did within the last five minutes";
     assert_eq!(told(&there, Severity::Note), [(used, None)]);
@@ -119,6 +122,7 @@ async fn removal_leaves_the_catalog_as_it_was_before() {
         assert!(removed.contains(&object.to_owned()), "{removed:?}");
     }
     assert_eq!(removed.iter().filter(|name| name.starts_with("trigger perigee_changes_")).count(), 4, "{removed:?}");
+    assert_eq!(removed.iter().filter(|name| name.starts_with("trigger \"!perigee_image_")).count(), 2, "{removed:?}");
     assert_eq!(server.catalog().await, before);
     assert_eq!(store.remove_capture(WhileUsed::Refuse).await.unwrap(), Removal::default(), "it is removed once");
 }
