@@ -59,6 +59,8 @@ pub struct Setup {
     pub introspection: bool,
     /// Limits of the project, such as `answerBytes: 1000`.
     pub limits: &'static str,
+    /// Limits of the nodes of this process, such as `sockets: 2`.
+    pub node_limits: &'static str,
     /// Tables of the shop whose rules are replaced, each by a document.
     pub replace: Vec<(&'static str, &'static str)>,
 }
@@ -98,7 +100,7 @@ impl TestMesh {
             None => None,
         };
         write_resources(folder.path(), &music, lab.as_ref(), setup)?;
-        let (running, client) = start(shape, folder.path()).await?;
+        let (running, client) = start(shape, folder.path(), setup.node_limits).await?;
         ready(&client).await?;
         Ok(Self { client, music, lab, schemas: setup.schemas.clone(), running, folder })
     }
@@ -215,24 +217,28 @@ fn shop_tables(setup: &Setup) -> anyhow::Result<String> {
     Ok(documents.join("\n---\n"))
 }
 
-async fn start(shape: Shape, folder: &Path) -> anyhow::Result<(Running, Client)> {
+async fn start(shape: Shape, folder: &Path, limits: &str) -> anyhow::Result<(Running, Client)> {
+    let limits = match limits {
+        "" => String::new(),
+        limits => format!("limits: {{ {limits} }}\n"),
+    };
     let nodes = match shape {
         Shape::Processes => {
             let spread = Box::new(Spread::start(folder).await?);
             let client = spread.client.clone();
             return Ok((Running::Processes(spread), client));
         }
-        Shape::OneProcess => vec![node(folder, "[gateway, crud, auth-rules]", "").await?],
+        Shape::OneProcess => vec![node(folder, "[gateway, crud, auth-rules]", &limits).await?],
         Shape::Split => {
-            let crud = node(folder, "[crud]", "").await?;
-            let auth = node(folder, "[auth-rules]", "").await?;
+            let crud = node(folder, "[crud]", &limits).await?;
+            let auth = node(folder, "[auth-rules]", &limits).await?;
             let address = |node: &Node| node.peer.context("a node that others call has an address");
-            let peers = format!(
-                "peers: {{ crud: [\"http://{}\"], auth-rules: [\"http://{}\"] }}\n",
+            let further = format!(
+                "{limits}peers: {{ crud: [\"http://{}\"], auth-rules: [\"http://{}\"] }}\n",
                 address(&crud)?,
                 address(&auth)?
             );
-            let gateway = node(folder, "[gateway]", &peers).await?;
+            let gateway = node(folder, "[gateway]", &further).await?;
             vec![gateway, crud, auth]
         }
     };
@@ -240,10 +246,10 @@ async fn start(shape: Shape, folder: &Path) -> anyhow::Result<(Running, Client)>
     Ok((Running::Nodes(nodes), Client::new(http, "shop")))
 }
 
-async fn node(folder: &Path, services: &str, peers: &str) -> anyhow::Result<Node> {
+async fn node(folder: &Path, services: &str, further: &str) -> anyhow::Result<Node> {
     let folder = folder.display();
     let text = format!(
-        "services: {services}\nlisten: {{ http: \"127.0.0.1:0\", mesh: \"127.0.0.1:0\" }}\n{peers}\
+        "services: {services}\nlisten: {{ http: \"127.0.0.1:0\", mesh: \"127.0.0.1:0\" }}\n{further}\
          resources: {{ kind: folder, path: \"{folder}/resources\" }}\ndata: \"{folder}/data\"\n"
     );
     let config = config::Node::parse("test", &text, [])?;

@@ -101,7 +101,7 @@ impl Responder<'_> {
         }
         let peer = connection.map(|connection| connection.peer.ip());
         let caller = CallerId::of(&project.id, &self.caller.token, peer);
-        self.service.quotas().socket(caller).hold(request.memory_bytes())
+        self.service.quotas().socket(caller)?.hold(request.memory_bytes())
     }
 
     /// The answer to an operation that is carried out once. What it did is done, so there is no other status for what

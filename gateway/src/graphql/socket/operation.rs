@@ -66,7 +66,7 @@ impl Operations {
             RequestOutcome::Subscribed(names, plan) => {
                 if let Err(fault) = self.hold.resize(plan.memory_bytes()) {
                     let errors = errors(&fault, &caller.call);
-                    let text = ServerMessage::Error { id, errors: &errors }.into_text();
+                    let text = slot.text(ServerMessage::Error { id, errors: &errors });
                     return deliver(id, slot, text, &caller.call).await.written.done().await;
                 }
                 drop(slot);
@@ -80,8 +80,8 @@ impl Operations {
     /// Sends the answer to a query or a mutation.
     async fn answer(&self, id: &str, slot: AnswerSlot, answer: Vec<u8>, call: &Call) {
         let (text, is_error) = match response::error_list(&answer) {
-            Some(errors) => (ServerMessage::Error { id, errors }.into_text(), true),
-            None => (ServerMessage::Next { id, result: &answer }.into_text(), false),
+            Some(errors) => (slot.text(ServerMessage::Error { id, errors }), true),
+            None => (slot.text(ServerMessage::Next { id, result: &answer }), false),
         };
         // It may wait for a slow client: once in memory is enough.
         drop(answer);
@@ -102,7 +102,7 @@ impl Operations {
 
     /// Sends the last message, and waits until it is written: until then the id is taken.
     async fn end(&self, id: &str, message: ServerMessage<'_>, call: &Call) {
-        let text = message.into_text();
+        let text = self.outgoing.text(message);
         if let Some(slot) = self.outgoing.slot(0).await {
             deliver(id, slot, text, call).await.written.done().await;
         }
@@ -183,7 +183,7 @@ async fn deliver(id: &str, slot: AnswerSlot, text: Vec<u8>, call: &Call) -> Deli
     match slot.send(text).await {
         Ok(written) => Delivery { written, is_refused: false },
         Err((slot, fault)) => {
-            let text = ServerMessage::Error { id, errors: &errors(&fault, call) }.into_text();
+            let text = slot.text(ServerMessage::Error { id, errors: &errors(&fault, call) });
             Delivery { written: slot.refuse(text), is_refused: true }
         }
     }
