@@ -22,7 +22,7 @@ pub enum Shape {
     OneProcess,
     /// Each on a port of its own.
     Split,
-    /// As the shipped binary, in four processes, two of them crud.
+    /// As the shipped binary, in five processes, two of them crud.
     Processes,
 }
 
@@ -222,18 +222,16 @@ async fn start(shape: Shape, folder: &Path) -> anyhow::Result<(Running, Client)>
             let client = spread.client.clone();
             return Ok((Running::Processes(spread), client));
         }
-        Shape::OneProcess => vec![node(folder, "[gateway, crud, auth-rules]", "").await?],
+        Shape::OneProcess => vec![node(folder, "[gateway, crud, auth-rules, realtime]", "").await?],
         Shape::Split => {
             let crud = node(folder, "[crud]", "").await?;
             let auth = node(folder, "[auth-rules]", "").await?;
             let address = |node: &Node| node.peer.context("a node that others call has an address");
-            let peers = format!(
-                "peers: {{ crud: [\"http://{}\"], auth-rules: [\"http://{}\"] }}\n",
-                address(&crud)?,
-                address(&auth)?
-            );
+            let peers = format!("crud: [\"http://{}\"], auth-rules: [\"http://{}\"]", address(&crud)?, address(&auth)?);
+            let realtime = node(folder, "[realtime]", &format!("peers: {{ {peers} }}\n")).await?;
+            let peers = format!("peers: {{ {peers}, realtime: [\"http://{}\"] }}\n", address(&realtime)?);
             let gateway = node(folder, "[gateway]", &peers).await?;
-            vec![gateway, crud, auth]
+            vec![gateway, realtime, crud, auth]
         }
     };
     let http = nodes.iter().find_map(|node| node.http).context("a gateway")?;
