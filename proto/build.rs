@@ -45,8 +45,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         bytes: &[
             ".perigee.crud.v1.Answer.json",
             ".perigee.crud.v1.Written.rows",
-            ".perigee.auth.v1.SignedGrant",
             ".perigee.realtime.v1.Row",
+            ".perigee.crud.v1.ReadResponse.position",
+            ".perigee.crud.v1.LogRequest.after",
+            ".perigee.crud.v1.LogResponse.position",
+            ".perigee.crud.v1.Change",
+            ".perigee.auth.v1.SignedGrant",
         ],
     };
     generator::generate(contracts, &out)

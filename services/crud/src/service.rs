@@ -10,7 +10,7 @@ use mesh::{Call, Fault, Mesh, Tasks, resources};
 use proto::{
     crud::{
         Answer, ChangesRequest, ChangesResponse, Database as Description, DescribeRequest, DescribeResponse,
-        ReadRequest, ReadResponse, WriteRequest, WriteResponse, Written,
+        LogRequest, LogResponse, ReadRequest, ReadResponse, WriteRequest, WriteResponse, Written,
     },
     grant::{Grant, Verifier},
     link::Messages,
@@ -174,10 +174,10 @@ fn status(project: &str, database: &str, failure: impl Into<ReadError>) -> Statu
 #[tonic::async_trait]
 impl Crud for Service {
     async fn read(&self, request: Request<ReadRequest>) -> Result<Response<ReadResponse>, Status> {
-        let ReadRequest { project, database, reads, grants, answer_bytes } = request.into_inner();
+        let ReadRequest { project, database, reads, grants, answer_bytes, snapshot: _ } = request.into_inner();
         let scope = GrantScope { project: &project, database: &database, now_ms: now_ms() };
         match self.answer_reads(scope, grants, &reads, AnswerLimit::new(answer_bytes, 0)).await {
-            Ok(answers) => Ok(Response::new(ReadResponse { answers })),
+            Ok(answers) => Ok(Response::new(ReadResponse { answers, ..ReadResponse::default() })),
             Err(error) => Err(status(&project, &database, error)),
         }
     }
@@ -197,6 +197,12 @@ impl Crud for Service {
 
     async fn changes(&self, request: Request<ChangesRequest>) -> Result<Response<Messages<ChangesResponse>>, Status> {
         self.listen(request.into_inner()).await.map(Response::new)
+    }
+
+    type LogStream = Messages<LogResponse>;
+
+    async fn log(&self, _: Request<LogRequest>) -> Result<Response<Messages<LogResponse>>, Status> {
+        Err(Status::unimplemented("the log is not there yet"))
     }
 
     async fn describe(&self, request: Request<DescribeRequest>) -> Result<Response<DescribeResponse>, Status> {
