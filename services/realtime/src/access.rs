@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use mesh::{Call, Code, Fault, Mesh};
+use mesh::{Call, Fault, Mesh};
 use proto::{
     Links,
     auth::{Access, AuthorizeRequest, RuleRelations, TableAccess},
@@ -68,13 +68,6 @@ impl Authorizer {
         let terms = answer.grants.iter().map(|grant| self.verifier.terms(grant.clone())).collect::<Result<_, _>>()?;
         let token_expires = answer.token_expires_ms.and_then(instant);
         Ok(Granted { grants: answer.grants, terms, relations: answer.relations, token_expires })
-    }
-}
-
-impl Error {
-    /// Whether it says that the caller has no valid token.
-    pub fn is_unauthenticated(&self) -> bool {
-        matches!(self, Error::Called(fault) if fault.code == Code::Unauthenticated)
     }
 }
 

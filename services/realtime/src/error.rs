@@ -32,6 +32,27 @@ pub enum Error {
     Unreadable(String),
 }
 
+impl Error {
+    /// Whether it says that the caller has no valid token.
+    pub fn is_unauthenticated(&self) -> bool {
+        matches!(self, Error::Called(fault) if fault.code == Code::Unauthenticated)
+    }
+
+    /// Whether what failed may succeed when it is tried again.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Error::Called(fault) => matches!(fault.code, Code::Unavailable | Code::Deadline),
+            Error::Unreachable(_) => true,
+            Error::UnknownDatabase(_)
+            | Error::Refused(_)
+            | Error::Malformed(_)
+            | Error::Ungranted(_)
+            | Error::TokenExpired
+            | Error::Unreadable(_) => false,
+        }
+    }
+}
+
 impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
         Error::Called(fault)

@@ -1,36 +1,52 @@
 //! Images: rows as JSON objects, of which watches tell parts without reading their values.
 
-use std::fmt;
+use std::{fmt, ops::Range, sync::Arc};
 
 use bytes::Bytes;
-use query::{Field, FieldKind};
+use query::{Field, FieldKind, Object, Value};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::Error;
 
-/// Image of a row: the JSON texts of its columns, by their names, in the order of the table.
+/// Image of a row: the JSON texts of its columns.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Image {
     json: Bytes,
-    columns: Vec<(String, std::ops::Range<usize>)>,
+    /// In the order of the table; images of one table share them.
+    names: Arc<[String]>,
+    /// Where the text of each column is.
+    places: Vec<Range<usize>>,
 }
 
-impl Image {
+/// Reads images of one table.
+#[derive(Debug, Default)]
+pub struct ImageReader {
+    names: Arc<[String]>,
+}
+
+impl ImageReader {
     /// The image that a JSON object is.
-    pub fn parse(json: Bytes) -> Result<Self, Error> {
+    pub fn read(&mut self, json: Bytes) -> Result<Image, Error> {
         let unreadable = |error: serde_json::Error| Error::Unreadable(error.to_string());
         let mut reader = serde_json::Deserializer::from_slice(&json);
         let members = reader.deserialize_map(Members).map_err(unreadable)?;
         reader.end().map_err(unreadable)?;
+        let is_same = members.len() == self.names.len()
+            && members.iter().zip(&*self.names).all(|((name, _), known)| name == known);
         let place = |text: &str| {
             let start = text.as_ptr().addr() - json.as_ptr().addr();
             start..start + text.len()
         };
-        let columns = members.into_iter().map(|(name, value)| (name, place(value.get()))).collect();
-        Ok(Self { columns, json })
+        let places = members.iter().map(|(_, value)| place(value.get())).collect();
+        if !is_same {
+            self.names = members.into_iter().map(|(name, _)| name).collect();
+        }
+        Ok(Image { json, names: self.names.clone(), places })
     }
+}
 
+impl Image {
     /// The rows of an answer, a JSON array.
     pub fn rows(json: &Bytes) -> Result<Vec<Bytes>, Error> {
         let rows: Vec<&RawValue> =
@@ -38,44 +54,68 @@ impl Image {
         Ok(rows.into_iter().map(|row| json.slice_ref(row.get().as_bytes())).collect())
     }
 
-    /// The JSON text of a column; `None` where the image has none.
-    pub fn column(&self, name: &str) -> Option<&[u8]> {
-        let (_, place) = self.columns.iter().find(|(known, _)| known == name)?;
-        Some(&self.json[place.clone()])
+    /// The names of its columns, in the order of the table.
+    pub fn names(&self) -> &Arc<[String]> {
+        &self.names
     }
 
-    /// The names of its columns.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.columns.iter().map(|(name, _)| name.as_str())
+    /// Whether it has the same text.
+    pub fn is_same(&self, other: &Image) -> bool {
+        self.json == other.json
+    }
+
+    /// Bytes of its text.
+    pub fn len(&self) -> usize {
+        self.json.len()
+    }
+
+    /// The JSON text of a column; `None` where the image has none.
+    pub fn column(&self, name: &str) -> Option<&[u8]> {
+        let index = self.names.iter().position(|known| known == name)?;
+        Some(&self.json[self.places[index].clone()])
+    }
+
+    /// The values by which conditions are decided. Lists and objects, by which none is, are empty.
+    pub fn values(&self) -> Object {
+        let value = |place: &Range<usize>| value(&self.json[place.clone()]);
+        Object(self.names.iter().cloned().zip(self.places.iter().map(value)).collect())
     }
 
     /// The object that `fields` ask for; `is_told` says of which columns, the others are null.
     pub fn object(&self, fields: &[Field], is_told: impl Fn(&str) -> bool) -> Bytes {
         let mut out = Vec::with_capacity(self.json.len());
         out.push(b'{');
-        let mut member = |key: &str, value: &[u8]| {
+        for field in fields {
             if out.len() > 1 {
                 out.push(b',');
             }
-            write_text(&mut out, key);
+            write_text(&mut out, &field.key);
             out.push(b':');
-            out.extend_from_slice(value);
-        };
-        for field in fields {
-            let value = |name: &str| self.column(name).filter(|_| is_told(name)).unwrap_or(b"null");
             match &field.kind {
-                FieldKind::Column(name) => member(&field.key, value(name)),
-                FieldKind::Constant(text) => {
-                    let mut constant = Vec::new();
-                    write_text(&mut constant, text);
-                    member(&field.key, &constant);
+                FieldKind::Column(name) => {
+                    let value = self.column(name).filter(|_| is_told(name));
+                    out.extend_from_slice(value.unwrap_or(b"null"));
                 }
+                FieldKind::Constant(text) => write_text(&mut out, text),
                 // A plan has none of these: see `Plan::of`.
-                FieldKind::Columns | FieldKind::Count | FieldKind::Relation { .. } => {}
+                FieldKind::Columns | FieldKind::Count | FieldKind::Relation { .. } => out.extend_from_slice(b"null"),
             }
         }
         out.push(b'}');
         out.into()
+    }
+}
+
+/// The value that a JSON text is.
+fn value(json: &[u8]) -> Value {
+    let text = || std::str::from_utf8(json).unwrap_or_default();
+    match json.first() {
+        Some(b'"') => serde_json::from_slice(json).map_or(Value::Null, Value::Text),
+        Some(b't') => Value::Bool(true),
+        Some(b'f') => Value::Bool(false),
+        Some(b'[') => Value::List(Vec::new()),
+        Some(b'{') => Value::Object(Object::default()),
+        _ => Value::number(text()).unwrap_or(Value::Null),
     }
 }
 
@@ -107,7 +147,7 @@ mod tests {
     use super::*;
 
     fn image(json: &'static str) -> Image {
-        Image::parse(Bytes::from_static(json.as_bytes())).unwrap()
+        ImageReader::default().read(Bytes::from_static(json.as_bytes())).unwrap()
     }
 
     fn object(image: &Image, fields: &[Field]) -> String {
@@ -128,7 +168,34 @@ mod tests {
             r#"{"x":12345678901234567890.10,"l":[1, {"x":2}],"__typename":"\"row\"","hidden":null,"none":null}"#;
         assert_eq!(object(&image, &fields), expected);
         assert_eq!(object(&image, &[]), "{}");
-        assert_eq!(image.names().collect::<Vec<_>>(), ["id", "a \"b\"", "t", "l", "hidden"]);
+        assert_eq!(**image.names(), ["id", "a \"b\"", "t", "l", "hidden"].map(str::to_owned));
+    }
+
+    #[test]
+    fn values_keep_every_digit() {
+        let image =
+            image(r#"{"a":9223372036854775807,"b":1.10,"c":"ä\u0000","d":null,"e":true,"f":false,"g":[1],"h":{}}"#);
+        let values = image.values();
+        let expected = [
+            ("a", Value::Int(i64::MAX)),
+            ("b", Value::Number("1.10".to_owned())),
+            ("c", Value::Text("ä\0".to_owned())),
+            ("d", Value::Null),
+            ("e", Value::Bool(true)),
+            ("f", Value::Bool(false)),
+            ("g", Value::List(Vec::new())),
+            ("h", Value::Object(Object::default())),
+        ];
+        assert_eq!(values.0, expected.map(|(name, value)| (name.to_owned(), value)));
+    }
+
+    #[test]
+    fn images_of_one_table_share_the_names_of_their_columns() {
+        let mut reader = ImageReader::default();
+        let mut read = |json: &'static str| reader.read(Bytes::from_static(json.as_bytes())).unwrap();
+        let (one, other, wider) = (read(r#"{"id":1}"#), read(r#"{"id":2}"#), read(r#"{"id":2,"a":3}"#));
+        assert!(Arc::ptr_eq(one.names(), other.names()));
+        assert!(!Arc::ptr_eq(one.names(), wider.names()));
     }
 
     #[test]
@@ -141,7 +208,7 @@ mod tests {
     #[test]
     fn what_is_no_row_is_not_read() {
         for json in ["", "null", "[]", "{\"a\":}", "{\"a\":1}x"] {
-            assert!(Image::parse(Bytes::from_static(json.as_bytes())).is_err(), "{json}");
+            assert!(ImageReader::default().read(Bytes::from_static(json.as_bytes())).is_err(), "{json}");
         }
     }
 }

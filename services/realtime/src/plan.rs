@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
-use proto::realtime::WatchRequest;
-use query::{Field, FieldKind, GrantTerms, Node, Read, Schema, Shape, Table, TableKind};
+use bytes::Bytes;
+use proto::{
+    auth::RuleRelations,
+    realtime::{Row, WatchRequest},
+};
+use query::{Field, FieldKind, GrantTerms, Node, Read, Schema, Shape, Table, TableKind, read_accesses};
 
-use crate::Error;
+use crate::{Error, feed::TableId, image::Image};
 
 /// Rows that a read of all rows may have: it is bounded by the bytes of its answer.
 const ROWS_MAX: u64 = u32::MAX as u64;
@@ -29,6 +33,26 @@ pub struct Told {
     pub before: Vec<Field>,
     /// Columns of the key that the caller may read.
     pub key: Vec<Field>,
+}
+
+impl Told {
+    /// What is told of a row, and of the row as it was before.
+    pub fn row(&self, image: &Image, before: Option<&Image>, committed_ms: i64) -> Row {
+        let before = before.map(|before| before.object(&self.before, |_| true)).unwrap_or_default();
+        Row { row: image.object(&self.fields, |_| true), before, key: self.key(image), committed_ms }
+    }
+
+    /// What is told of a row that is gone, which was seen as `image`.
+    pub fn gone(&self, image: &Image, committed_ms: i64) -> Row {
+        let is_key = |name: &str| self.key.iter().any(|field| field.key == name);
+        let before = image.object(&self.before, |_| true);
+        Row { row: image.object(&self.fields, is_key), before, key: self.key(image), committed_ms }
+    }
+
+    /// The columns of the key, as far as the caller may read them.
+    pub fn key(&self, image: &Image) -> Bytes {
+        image.object(&self.key, |_| true)
+    }
 }
 
 impl Plan {
@@ -73,6 +97,42 @@ impl Plan {
         };
         let key = self.key.iter().filter(|name| may_read(name)).map(|name| Field::column(name)).collect();
         Ok(Told { fields, before, key })
+    }
+
+    /// The table, as feeds know it.
+    pub fn table_id(&self) -> TableId {
+        self.other(None, &self.request.read.table)
+    }
+
+    /// Other tables on which it depends which rows are told: those of relations in the condition, and those that rules look at
+    /// by `relations`. Each with whether the caller named it.
+    pub fn other_tables(&self, relations: &[RuleRelations]) -> Result<Vec<(TableId, bool)>, Error> {
+        let mut others = Vec::new();
+        for (index, access) in read_accesses(&self.schema, &self.request.read)?.into_iter().enumerate() {
+            let table = (access.database, access.table);
+            others.push((self.other(table.0, table.1), true));
+            let paths = relations.iter().filter(|one| one.access == index).flat_map(|one| one.paths.iter());
+            let looked_at = paths.flat_map(|path| self.schema.tables_along(table, path));
+            others.extend(looked_at.map(|(database, name)| (self.other(database, name), false)));
+        }
+        let own = self.table_id();
+        others.retain(|(table, _)| *table != own);
+        // Those that the caller named come first of equal ones.
+        others.sort_by(|one, other| (&one.0, !one.1).cmp(&(&other.0, !other.1)));
+        others.dedup_by(|one, other| one.0 == other.0);
+        Ok(others)
+    }
+
+    fn other(&self, database: Option<&str>, table: &str) -> TableId {
+        let database = database.unwrap_or(&self.request.read.database);
+        TableId { project: self.request.project.clone(), database: database.into(), table: table.into() }
+    }
+
+    /// Whether a row of the table has these columns.
+    pub fn has_columns(&self, names: &[String]) -> bool {
+        let Ok(table) = self.table() else { return false };
+        let readable = || table.columns.iter().filter(|column| column.readable);
+        readable().count() == names.len() && readable().all(|column| names.contains(&column.name))
     }
 
     /// The read of all columns that are told, of the rows that there are.

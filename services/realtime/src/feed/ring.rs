@@ -1,0 +1,216 @@
+//! The ring: the latest of what a log told, bounded by time and bytes.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use mesh::Fault;
+use proto::crud::{Change, Event, LogResponse, ResyncReason, Transaction};
+use query::Object;
+use tokio::time::Instant;
+
+use crate::{
+    Error,
+    image::{Image, ImageReader},
+};
+
+/// Bytes of images that a ring keeps, and how long it keeps them.
+const RING_BYTES: usize = 16 << 20;
+const RING_TIME: Duration = Duration::from_secs(60);
+/// Bytes that an entry counts besides its images.
+const ENTRY_BYTES: usize = 256;
+
+/// State of a feed.
+#[derive(Debug, Clone)]
+pub enum FeedState {
+    /// The log has not started.
+    Connecting,
+    /// It has; it is connected again where it breaks off.
+    Live,
+    /// It ended for good.
+    Failed(Fault),
+}
+
+/// The latest entries of a feed.
+#[derive(Debug)]
+pub struct Ring {
+    /// Whether it is fed.
+    pub state: FeedState,
+    entries: VecDeque<(Arc<Entry>, Instant)>,
+    /// Number of the first of them.
+    first: u64,
+    bytes: usize,
+    /// Position of the log after all of them.
+    position: Bytes,
+    reader: ImageReader,
+}
+
+/// Something that the log told.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its number in the feed.
+    pub number: u64,
+    /// Position of the log after it.
+    pub after: Bytes,
+    /// What happened.
+    pub happened: Happened,
+    bytes: usize,
+}
+
+/// What happened to a table.
+#[derive(Debug)]
+pub enum Happened {
+    /// A transaction changed rows.
+    Changes(TransactionPart),
+    /// Changes may have been missed, for this reason.
+    Resync(&'static str),
+}
+
+/// A transaction, or a part of it.
+#[derive(Debug)]
+pub struct TransactionPart {
+    /// The id of the transaction, as snapshots see it.
+    pub id: u64,
+    /// Milliseconds since the Unix epoch.
+    pub committed_ms: i64,
+    /// Position of the log before the transaction.
+    pub before: Bytes,
+    /// Changes of the transaction in the parts before.
+    pub told: u64,
+    /// In their order.
+    pub changes: Vec<RowChange>,
+}
+
+/// A change of one row; at least one of both is there.
+#[derive(Debug)]
+pub struct RowChange {
+    /// The row as it was.
+    pub before: Option<RowVersion>,
+    /// The row as it is.
+    pub after: Option<RowVersion>,
+}
+
+/// A row at a moment.
+#[derive(Debug)]
+pub struct RowVersion {
+    /// What is told of it.
+    pub image: Image,
+    /// What conditions on it are decided by.
+    pub values: Object,
+}
+
+impl Ring {
+    /// An empty ring of what the log tells after a position.
+    pub fn new(position: Bytes) -> Self {
+        let (entries, reader) = (VecDeque::new(), ImageReader::default());
+        Self { state: FeedState::Connecting, entries, first: 0, bytes: 0, position, reader }
+    }
+
+    /// The number of the first entry.
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// The number of the entry that comes next.
+    pub fn end(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+
+    /// The entry of this number, where it is kept.
+    pub fn entry(&self, number: u64) -> Option<Arc<Entry>> {
+        let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        self.entries.get(index).map(|(entry, _)| entry.clone())
+    }
+
+    /// The position of the log after all entries.
+    pub fn position(&self) -> &Bytes {
+        &self.position
+    }
+
+    /// The number of the first entry after a position of the log, where that is known.
+    pub fn after(&self, log: &Bytes) -> Option<u64> {
+        let after = self.entries.iter().rev().find(|(entry, _)| entry.after == *log).map(|(entry, _)| entry.number + 1);
+        let before = || {
+            let is_at = |entry: &Entry| matches!(&entry.happened, Happened::Changes(part) if part.before == *log && part.told == 0);
+            self.entries.iter().find(|(entry, _)| is_at(entry)).map(|(entry, _)| entry.number)
+        };
+        let is_now = || (self.position == *log).then(|| self.end());
+        // A part of a transaction may have the position before all of it.
+        before().or(after).or_else(is_now)
+    }
+
+    /// Keeps what the log told.
+    pub fn push(&mut self, response: LogResponse) -> Result<(), Error> {
+        let LogResponse { position, event } = response;
+        match event {
+            Some(Event::Started(_)) => self.state = FeedState::Live,
+            Some(Event::Transaction(transaction)) => {
+                let part = self.part(transaction)?;
+                self.keep(Happened::Changes(part), &position);
+            }
+            Some(Event::Resync(resync)) => self.keep(Happened::Resync(reason(resync.reason())), &position),
+            None => return Err(Error::Unreadable("an empty message of the log".to_owned())),
+        }
+        self.position = position;
+        Ok(())
+    }
+
+    fn part(&mut self, transaction: Transaction) -> Result<TransactionPart, Error> {
+        let Transaction { id, committed_us, changes } = transaction;
+        let (before, told) = match self.entries.back().map(|(entry, _)| &entry.happened) {
+            Some(Happened::Changes(part)) if part.id == id => {
+                (part.before.clone(), part.told + part.changes.len() as u64)
+            }
+            _ => (self.position.clone(), 0),
+        };
+        let changes = changes.into_iter().map(|change| self.change(change)).collect::<Result<_, _>>()?;
+        Ok(TransactionPart { id, committed_ms: committed_us / 1000, before, told, changes })
+    }
+
+    fn change(&mut self, change: Change) -> Result<RowChange, Error> {
+        let mut version = |json: Bytes| -> Result<Option<RowVersion>, Error> {
+            if json.is_empty() {
+                return Ok(None);
+            }
+            let image = self.reader.read(json)?;
+            Ok(Some(RowVersion { values: image.values(), image }))
+        };
+        Ok(RowChange { before: version(change.before)?, after: version(change.after)? })
+    }
+
+    fn keep(&mut self, happened: Happened, position: &Bytes) {
+        let now = Instant::now();
+        let bytes = ENTRY_BYTES + happened.bytes();
+        self.bytes += bytes;
+        let entry = Entry { number: self.end(), after: position.clone(), happened, bytes };
+        self.entries.push_back((Arc::new(entry), now));
+        // The newest is kept however large it is.
+        while self.entries.len() > 1
+            && let Some((oldest, since)) = self.entries.front()
+            && (self.bytes > RING_BYTES || now.duration_since(*since) > RING_TIME)
+        {
+            self.bytes -= oldest.bytes;
+            self.entries.pop_front();
+            self.first += 1;
+        }
+    }
+}
+
+impl Happened {
+    fn bytes(&self) -> usize {
+        let Happened::Changes(part) = self else { return 0 };
+        let versions = part.changes.iter().flat_map(|change| [&change.before, &change.after]).flatten();
+        // Values take about as much again as the texts that they were read of.
+        versions.map(|version| 2 * version.image.len()).sum()
+    }
+}
+
+/// The name by which clients know a reason.
+fn reason(reason: ResyncReason) -> &'static str {
+    match reason {
+        ResyncReason::Overflow => "overflow",
+        ResyncReason::LogLost | ResyncReason::Unspecified => "log_lost",
+        ResyncReason::Truncate => "truncate",
+        ResyncReason::Restored => "restored",
+        ResyncReason::Position => "position",
+    }
+}
