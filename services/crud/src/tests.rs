@@ -5,6 +5,7 @@ mod compile;
 mod engines;
 mod grants;
 mod links;
+mod log;
 mod pooled;
 mod reads;
 mod refusals;

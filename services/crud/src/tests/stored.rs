@@ -113,7 +113,7 @@ fn stored() -> impl Strategy<Value = String> {
 }
 
 /// A table with a column of each declaration, one of them strict, and a view of expressions on them.
-async fn filled() -> Db {
+pub async fn filled() -> Db {
     let db = sqlite().await;
     let columns = |with_type: bool| {
         let column = |(index, declared): (usize, &&str)| format!("c{index} {}", if with_type { declared } else { "" });

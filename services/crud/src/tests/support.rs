@@ -105,7 +105,8 @@ async fn db(store: Store, dialect: Dialect, names: &[(&str, &str)], folder: Opti
         let sql = names.iter().fold((*sql).to_owned(), |sql, (name, text)| sql.replace(name, text));
         execute(&store, &sql).await;
     }
-    let options = AnswerOptions { limit: 1000, numbers: Numbers::Exact, answer: AnswerLimit::new(0, 0) };
+    let options =
+        AnswerOptions { limit: 1000, numbers: Numbers::Exact, answer: AnswerLimit::new(0, 0), snapshot: false };
     let database = Database::connect(
         store,
         dialect,
@@ -184,7 +185,8 @@ impl Db {
         for read in reads {
             terms.extend(self.terms(&query::read_accesses(&known.schema, read)?));
         }
-        self.database.read(reads, grants(&terms), self.options).await.map_err(|failure| failure.error)
+        let read = self.database.read(reads, grants(&terms), self.options).await;
+        read.map(|read| read.answers).map_err(|failure| failure.error)
     }
 
     pub async fn write(&self, mutations: &[Mutation]) -> Result<Vec<Written>, Error> {

@@ -20,7 +20,12 @@ use tokio_postgres::{
 
 use self::{locks::TableLock, snapshot::ServerSnapshot};
 use super::{Postgres, connection::Connection, error::PostgresError, pool::State, pooler::TransactionKind};
-use crate::{Error, store::Changed};
+use query::Type;
+
+use crate::{
+    Error,
+    store::{Changed, Rows, Statement},
+};
 
 mod locks;
 mod prune;
@@ -70,6 +75,25 @@ SELECT tree.name, tree.relation, pg_catalog.concat_ws(' ', c.xmin, c.relfilenode
         FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname LIKE 'perigee\\_changes\\_%'))
 FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.relation
 ORDER BY tree.name, tree.relation";
+
+/// The statement whose row tells which transactions its snapshot sees.
+pub fn end_statement() -> Statement {
+    Statement {
+        text: "SELECT pg_catalog.pg_current_snapshot()::text".into(),
+        args: Vec::new(),
+        columns: [Type::Text.into()].into(),
+        sources: Vec::new(),
+        plain: None,
+    }
+}
+
+/// The snapshot of the row of [`end_statement`]. Positions have no mark.
+pub fn end(rows: &Rows) -> Option<(proto::crud::Snapshot, u32)> {
+    match (rows.len(), rows) {
+        (1, rows) => rows.cell(0, 0).text().map(|text| (ServerSnapshot::parse(&text).into(), 0)),
+        _ => None,
+    }
+}
 
 /// How far the log has been read, and which tables of it are followed.
 #[derive(Debug, Default)]
