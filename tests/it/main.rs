@@ -38,4 +38,5 @@ mod readme;
 mod rooms;
 mod schemas;
 mod shop;
+mod watches;
 mod workspace;

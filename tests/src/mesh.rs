@@ -124,6 +124,12 @@ impl TestMesh {
         Ok(())
     }
 
+    /// The links of the node that clients reach, where it is of this process.
+    pub fn links(&self) -> anyhow::Result<::mesh::Mesh> {
+        let Running::Nodes(nodes) = &self.running else { anyhow::bail!("the nodes are processes of their own") };
+        Ok(nodes.first().context("a gateway")?.mesh().clone())
+    }
+
     /// The metrics of all nodes of this process, as they tell them.
     pub async fn metrics(&self) -> anyhow::Result<String> {
         let Running::Nodes(nodes) = &self.running else { anyhow::bail!("the nodes are processes of their own") };

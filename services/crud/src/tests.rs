@@ -6,6 +6,7 @@ mod engines;
 mod grants;
 mod links;
 mod log;
+mod matching;
 mod pooled;
 mod reads;
 mod refusals;

@@ -37,7 +37,9 @@ impl Rules {
                         let call = Call::begin(None, None, None);
                         async move { node.auth_rules().revisions(&call, RevisionsRequest {}).await }.boxed()
                     };
-                    let told = || drop(sender.send_replace(RulesState::Followed));
+                    let told = || {
+                        sender.send_replace(RulesState::Followed);
+                    };
                     follow::every_node(&mesh, &AUTH_RULES, open, told).await;
                     tracing::warn!("changes of rules cannot be followed: watches end");
                     sender.send_replace(RulesState::Lost);

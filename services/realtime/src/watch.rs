@@ -159,7 +159,7 @@ impl Watch {
                 return Ok(message);
             } else if self.sending.is_something() {
                 tokio::task::yield_now().await;
-            } else {
+            } else if self.next == Next::Tell {
                 Box::pin(self.follow()).await?;
             }
         }
@@ -183,9 +183,10 @@ impl Watch {
         };
         if is_other || is_expired || is_void {
             self.next = match self.next {
-                Next::Tell | Next::Plan => Next::Authorize(Then::Tell),
+                Next::Tell => Next::Authorize(Then::Tell),
                 Next::Begin(beginning) => Next::Authorize(Then::Begin(beginning)),
-                next @ Next::Authorize(_) => next,
+                // They lead to an authorisation.
+                next @ (Next::Authorize(_) | Next::Plan) => next,
             };
         }
         Ok(())
@@ -232,13 +233,10 @@ impl Watch {
         let WatchRequest { project, read, .. } = &self.plan.request;
         let described = self.shared.schemas.of(call, project, &read.database, Refresh::Yes).await?;
         let is_same = described.schema.table(&read.table)? == self.plan.table()?;
-        if is_same {
-            self.next = Next::Begin(Beginning::Resync("log_lost"));
-            return Ok(());
-        }
+        let reason = if is_same { "log_lost" } else { "position" };
         self.plan = Plan::of(self.plan.request.clone(), described.schema)?;
         self.columns = None;
-        self.next = Next::Authorize(Then::Begin(Beginning::Resync("position")));
+        self.next = Next::Authorize(Then::Begin(Beginning::Resync(reason)));
         Ok(())
     }
 
