@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use mesh::{Call, Code, Fault, follow::Retries};
+use mesh::{Call, Code, Fault, follow::Retries, telemetry::Gauge};
 use proto::{
     Links,
     crud::{ReadRequest, Snapshot},
@@ -16,6 +16,7 @@ use proto::{
 };
 use query::Read;
 use tokio::time::Instant;
+use tonic::Status;
 
 use self::sending::Sending;
 use crate::{
@@ -59,6 +60,23 @@ pub struct Watch {
     /// Columns of images that were found to be those of the plan.
     columns: Option<Arc<[String]>>,
     retries: Retries,
+    _open: Open,
+}
+
+/// Counts a watch as open until it is dropped.
+struct Open(Gauge);
+
+impl Open {
+    fn begin(open: Gauge) -> Self {
+        open.inc();
+        Self(open)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// What a watch does next.
@@ -122,6 +140,7 @@ impl Watch {
         let described = shared.schemas.of(call, &request.project, &request.read.database, Refresh::No).await?;
         let plan = Plan::of(request, described.schema)?;
         let rights = shared.rights(call, &plan).await?;
+        let open = Open::begin(shared.mesh.metrics().load().live_queries.clone());
         let begins = if plan.request.skip_initial { Beginning::Skip } else { Beginning::First };
         let mut watch = Self {
             request_id: call.request_id.clone(),
@@ -136,6 +155,7 @@ impl Watch {
             anew: 0,
             columns: None,
             retries: Retries::new(RETRY_FIRST, RETRY_MAX),
+            _open: open,
         };
         if after.is_empty() {
             watch.read_anew(call, begins).await?;
@@ -147,6 +167,8 @@ impl Watch {
 
     /// The next message. An error ends the watch.
     pub async fn message(&mut self) -> Result<WatchResponse, Error> {
+        // A watch that always has a message gives others a turn.
+        tokio::task::consume_budget().await;
         loop {
             self.look_at_rights()?;
             if self.next != Next::Tell {
@@ -275,7 +297,10 @@ impl Watch {
         let ready = self.position_after(position);
         let reason = match beginning {
             Beginning::First | Beginning::Skip => None,
-            Beginning::Resync(reason) => Some(reason),
+            Beginning::Resync(reason) => {
+                self.shared.mesh.metrics().live_resync(reason);
+                Some(reason)
+            }
         };
         self.sending = Sending::rows(reason, rows, ready);
         self.next = Next::Tell;
@@ -308,10 +333,22 @@ impl Watch {
             answer_bytes: 0,
             snapshot: true,
         };
-        let response = self.shared.mesh.crud().read(call, request).await?;
+        let response = self.shared.mesh.crud().read(call, request).await.map_err(|status| self.unread(status))?;
         let [answer] = response.answers.as_slice() else { return Err(Error::Unreadable("no answer".to_owned())) };
         let rows = Image::rows(&answer.json)?;
         Ok(Rows { rows, snapshot: response.snapshot.unwrap_or_default(), position: response.position })
+    }
+
+    /// The error of a read. A watch cannot be told to ask for fewer rows by a limit.
+    fn unread(&self, status: Status) -> Error {
+        let fault = Fault::from(status);
+        if fault.code != Code::TooLarge {
+            return fault.into();
+        }
+        let table = &self.plan.request.read.table;
+        let text =
+            format!("{table} has too many rows to be told: narrow where, or begin without the rows that there are");
+        Fault::new(Code::TooLarge, text).into()
     }
 
     /// Waits for what happens next.

@@ -214,3 +214,83 @@ fn reason(reason: ResyncReason) -> &'static str {
         ResyncReason::Position => "position",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proto::crud::{Operation, Resync, Started};
+
+    use super::*;
+
+    fn position(number: u64) -> Bytes {
+        number.to_string().into()
+    }
+
+    /// The log tells a part of transaction `id`, after which it is at `position`.
+    fn transaction(ring: &mut Ring, id: u64, at: u64, bytes: usize) {
+        let after = format!("{{\"text\":\"{}\"}}", "x".repeat(bytes)).into();
+        let change = Change { table: "t".to_owned(), operation: Operation::Insert.into(), before: Bytes::new(), after };
+        let event = Event::Transaction(Transaction { id, committed_us: 7999, changes: vec![change] });
+        ring.push(LogResponse { position: position(at), event: Some(event) }).unwrap();
+    }
+
+    fn started(at: u64) -> Ring {
+        let mut ring = Ring::new(Bytes::new());
+        ring.push(LogResponse { position: position(at), event: Some(Event::Started(Started {})) }).unwrap();
+        ring
+    }
+
+    fn part(ring: &Ring, number: u64) -> (u64, Bytes, u64) {
+        let entry = ring.entry(number).unwrap();
+        let Happened::Changes(part) = &entry.happened else { panic!("changes") };
+        assert_eq!(part.committed_ms, 7);
+        (part.id, part.before.clone(), part.told)
+    }
+
+    #[tokio::test]
+    async fn parts_of_a_transaction_have_the_position_before_it() {
+        let mut ring = started(1);
+        for (id, at) in [(5, 1), (5, 1), (5, 2), (6, 3)] {
+            transaction(&mut ring, id, at, 1);
+        }
+        let parts: Vec<_> = (0..4).map(|number| part(&ring, number)).collect();
+        assert_eq!(parts, [(5, position(1), 0), (5, position(1), 1), (5, position(1), 2), (6, position(2), 0)]);
+        assert_eq!(ring.after(&position(1)), Some(0));
+        assert_eq!(ring.after(&position(2)), Some(3));
+        assert_eq!(ring.after(&position(3)), Some(4));
+        assert_eq!(ring.after(&position(4)), None);
+    }
+
+    #[tokio::test]
+    async fn a_ring_keeps_the_latest_by_bytes() {
+        let mut ring = started(0);
+        for number in 0..40 {
+            transaction(&mut ring, number, number + 1, RING_BYTES / 20);
+        }
+        assert_eq!(ring.end(), 40);
+        // Each counts twice: the text, and the values that are read of it.
+        assert_eq!(ring.first(), 31);
+        assert!(ring.entry(30).is_none() && ring.entry(31).is_some() && ring.entry(40).is_none());
+        transaction(&mut ring, 40, 41, 2 * RING_BYTES);
+        assert_eq!((ring.first(), ring.end()), (40, 41));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ring_keeps_the_latest_by_time() {
+        let mut ring = started(0);
+        transaction(&mut ring, 1, 1, 1);
+        tokio::time::advance(RING_TIME / 2).await;
+        transaction(&mut ring, 2, 2, 1);
+        tokio::time::advance(RING_TIME / 2 + Duration::from_millis(1)).await;
+        transaction(&mut ring, 3, 3, 1);
+        assert_eq!((ring.first(), ring.end()), (1, 3));
+    }
+
+    #[tokio::test]
+    async fn a_gap_is_kept_by_the_name_of_its_reason() {
+        let mut ring = started(0);
+        let resync = Resync { reason: ResyncReason::Truncate.into(), tables: Vec::new() };
+        ring.push(LogResponse { position: position(1), event: Some(Event::Resync(resync)) }).unwrap();
+        assert!(matches!(ring.entry(0).unwrap().happened, Happened::Resync("truncate")));
+        assert!(ring.push(LogResponse { position: position(1), event: None }).is_err());
+    }
+}
