@@ -16,7 +16,7 @@ use futures::StreamExt;
 use mesh::{Call, Code, Fault, Mesh, Tasks, follow::Retries};
 use proto::{
     Links,
-    crud::{LogRequest, LogResponse},
+    crud::{LogRequest, LogResponse, Snapshot},
     link::Messages,
 };
 use tokio::sync::watch;
@@ -209,6 +209,11 @@ impl Cursor {
         let is_behind = self.next < ring.end();
         self.next = ring.end();
         is_behind.then_some(Taken::Overflow)
+    }
+
+    /// Whether something was told that a snapshot does not see.
+    pub fn has_unseen(&self, snapshot: &Snapshot) -> bool {
+        self.ring.borrow().has_unseen(snapshot)
     }
 
     /// Goes back to the first entry that is kept; returns the number of the entry that would come after all of them.

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use futures::future::select_all;
 use mesh::Fault;
-use proto::realtime::Event;
+use proto::{crud::Snapshot, realtime::Event};
 use tokio::time::Instant;
 
 use crate::{
@@ -72,10 +72,17 @@ impl Reread {
     }
 
     /// With the rows that are told at first.
-    pub fn reading(mut self, rights: &Rights, rows: &[Bytes]) -> Result<Self, Error> {
+    pub fn reading(mut self, rights: &Rights, rows: &[Bytes], snapshot: &Snapshot) -> Result<Self, Error> {
         self.rows = by_key(rights, rows)?;
-        self.last_read = Instant::now();
+        self.has_read(snapshot);
         Ok(self)
+    }
+
+    /// The rows were read. A server may tell of a transaction that it has not made visible yet: then they are read again.
+    fn has_read(&mut self, snapshot: &Snapshot) {
+        self.last_read = Instant::now();
+        let is_behind = self.cursors.iter().any(|cursor| cursor.has_unseen(snapshot));
+        self.unread = is_behind.then(Seen::default);
     }
 
     /// Waits until the rows may be others than those that were told. Cancel safe.
@@ -115,7 +122,12 @@ impl Reread {
     }
 
     /// What differs in `rows` from those that were told.
-    pub fn differences(&mut self, rights: &Rights, rows: &[Bytes], seen: &Seen) -> Result<VecDeque<Event>, Error> {
+    pub fn differences(
+        &mut self,
+        rights: &Rights,
+        (rows, snapshot): (&[Bytes], &Snapshot),
+        seen: Seen,
+    ) -> Result<VecDeque<Event>, Error> {
         let now = by_key(rights, rows)?;
         let told = std::mem::take(&mut self.rows);
         let (row, committed) = (&rights.told, seen.committed_ms);
@@ -130,7 +142,11 @@ impl Reread {
             }
         }
         self.rows = now;
-        self.last_read = Instant::now();
+        self.has_read(snapshot);
+        // What was seen of it is told then.
+        if let Some(unread) = &mut self.unread {
+            *unread = seen;
+        }
         Ok(events)
     }
 }

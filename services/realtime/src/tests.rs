@@ -345,6 +345,14 @@ async fn rows_that_the_database_decides_on_are_read_again_and_told_by_their_diff
     stage.world.insert(note(4, "ann", "z"));
     assert_eq!(watch.next().await, Ok(("insert", note(4, "ann", "z"), Json::Null)));
 
+    // The log tells it before reads see it.
+    stage.world.tell(&[(None, Some(note(5, "ann", "y")))]);
+    let mut other = stage.watch(filtered("ann", after("f"))).await.unwrap();
+    assert_eq!(other.kinds(3).await, ["initial", "initial", "ready"]);
+    stage.world.show();
+    assert_eq!(other.next().await.map(|(_, row, _)| row), Ok(note(5, "ann", "y")));
+    assert_eq!(watch.next().await, Ok(("insert", note(5, "ann", "y"), Json::Null)));
+
     let columns = Columns { deny: vec!["id".to_owned()], ..Columns::default() };
     stage.world.rule("keyless", Rule { columns, ..Rule::default() });
     let refused = stage.watch(filtered("keyless", after("f"))).await.err().unwrap();

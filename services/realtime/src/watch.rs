@@ -287,8 +287,8 @@ impl Watch {
             Decision::Memory(_) => self.read_and_follow(call, kind).await?,
             Decision::Database(_) => {
                 let reread = Box::new(Reread::begin(&self.shared, &self.plan, &self.rights).await?);
-                let Rows { rows, .. } = self.read(call, ReadKind::Rows).await?;
-                let reread = reread.reading(&self.rights, &rows)?;
+                let Rows { rows, snapshot, .. } = self.read(call, ReadKind::Rows).await?;
+                let reread = reread.reading(&self.rights, &rows, &snapshot)?;
                 self.following = Following::Reread(Box::new(reread));
                 (rows, Bytes::new())
             }
@@ -336,7 +336,8 @@ impl Watch {
         let response = self.shared.mesh.crud().read(call, request).await.map_err(|status| self.unread(status))?;
         let [answer] = response.answers.as_slice() else { return Err(Error::Unreadable("no answer".to_owned())) };
         let rows = Image::rows(&answer.json)?;
-        Ok(Rows { rows, snapshot: response.snapshot.unwrap_or_default(), position: response.position })
+        let snapshot = response.snapshot.ok_or_else(|| Error::Unreadable("no snapshot".to_owned()))?;
+        Ok(Rows { rows, snapshot, position: response.position })
     }
 
     /// The error of a read. A watch cannot be told to ask for fewer rows by a limit.
@@ -410,8 +411,8 @@ impl Watch {
         let Following::Reread(reread) = &mut self.following else { return Ok(()) };
         let seen = reread.take(&self.rights);
         let call = self.call();
-        let rows = match self.read(&call, ReadKind::Rows).await {
-            Ok(Rows { rows, .. }) => rows,
+        let read = match self.read(&call, ReadKind::Rows).await {
+            Ok(read) => read,
             Err(error) => {
                 if let Following::Reread(reread) = &mut self.following {
                     reread.failed(seen);
@@ -421,7 +422,8 @@ impl Watch {
         };
         self.retries.succeeded();
         if let Following::Reread(reread) = &mut self.following {
-            self.sending = Sending::events(reread.differences(&self.rights, &rows, &seen)?);
+            let rows = (read.rows.as_slice(), &read.snapshot);
+            self.sending = Sending::events(reread.differences(&self.rights, rows, seen)?);
         }
         Ok(())
     }

@@ -107,7 +107,7 @@ fn matched(rows: &[Object], table: &Table, filter: &Filter) -> Vec<Json> {
 
 #[tokio::test]
 async fn memory_decides_as_the_database_does() {
-    const CONDITIONS: usize = 600;
+    const CONDITIONS: usize = 300;
     for db in engines().await {
         let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
         let docs: Vec<Json> = (0..80).map(|id| dice.row(id)).collect();

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use mesh::Fault;
-use proto::crud::{Change, Event, LogResponse, ResyncReason, Transaction};
+use proto::crud::{Change, Event, LogResponse, ResyncReason, Snapshot, Transaction};
 use query::Object;
 use tokio::time::Instant;
 
@@ -119,6 +119,12 @@ impl Ring {
     pub fn entry(&self, number: u64) -> Option<Arc<Entry>> {
         let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
         self.entries.get(index).map(|(entry, _)| entry.clone())
+    }
+
+    /// Whether a transaction of the entries is not visible in a snapshot.
+    pub fn has_unseen(&self, snapshot: &Snapshot) -> bool {
+        let is_unseen = |entry: &Entry| matches!(&entry.happened, Happened::Changes(part) if !snapshot.sees(part.id));
+        self.entries.iter().rev().any(|(entry, _)| is_unseen(entry))
     }
 
     /// The position of the log after all entries.
