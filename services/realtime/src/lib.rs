@@ -15,6 +15,7 @@ mod rights;
 mod rules;
 mod schemas;
 mod service;
+mod shared;
 mod watch;
 
 #[cfg(test)]

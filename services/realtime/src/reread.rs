@@ -19,7 +19,7 @@ use crate::{
     image::{Image, ImageReader},
     plan::Plan,
     rights::{Decision, Rights},
-    service::Shared,
+    shared::Shared,
 };
 
 /// Least time between two reads: what is committed meanwhile is one difference.

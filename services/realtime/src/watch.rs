@@ -29,7 +29,7 @@ use crate::{
     rights::{Decision, Rights},
     rules::{self, Revisions, RulesState},
     schemas::Refresh,
-    service::Shared,
+    shared::Shared,
 };
 
 /// Time that a read or an authorisation may take.

@@ -127,7 +127,8 @@ async fn memory_decides_as_the_database_does() {
                 continue;
             }
             decided += 1;
-            let found: Vec<Json> = serde_json::from_slice(&db.answers(&[read.clone()]).await.unwrap()[0].json).unwrap();
+            let found: Vec<Json> =
+                serde_json::from_slice(&db.answers(std::slice::from_ref(&read)).await.unwrap()[0].json).unwrap();
             let found: Vec<Json> = found.iter().map(|row| row["id"].clone()).collect();
             assert_eq!(matched(&rows, table, &read.node.filter), found, "{find} on {:?}", known.dialect);
         }
