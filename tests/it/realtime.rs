@@ -10,7 +10,7 @@ use proto::{
     link::Messages,
     realtime::{Event, Row, WatchRequest, WatchResponse},
 };
-use query::{Comparison, Field, Filter, Node, Read, Shape as ReadShape, Typed};
+use query::{Comparison, Field, Filter, Node, Quantifier, Read, Shape as ReadShape, Typed};
 use serde_json::{Value, json};
 use tests::{
     engine::{Database, Engine},
@@ -21,12 +21,14 @@ use tests::{
 scenarios!(
     a_watch_follows_whoever_writes,
     watches_are_exact_beside_writers,
+    rows_that_the_database_decides_on_are_followed,
     a_caller_who_may_read_less_is_told_so,
     what_cannot_be_watched_is_refused,
 );
 
 const NOTES: &str = "
     CREATE TABLE note (id INTEGER PRIMARY KEY, owner TEXT, v INTEGER NOT NULL);
+    CREATE TABLE tag (id INTEGER PRIMARY KEY, note_id INTEGER REFERENCES note (id), name TEXT);
     CREATE TABLE keyless (v INTEGER);
     CREATE VIEW shown AS SELECT id FROM note;";
 
@@ -260,6 +262,34 @@ async fn watches_are_exact_beside_writers(shape: Shape) -> anyhow::Result<()> {
 /// Whether the last row of the writers is known.
 fn is_over(known: &Known) -> bool {
     known.is_ready && known.rows.contains_key(r#"{"id":-1}"#)
+}
+
+async fn rows_that_the_database_decides_on_are_followed(shape: Shape) -> anyhow::Result<()> {
+    for engine in LOGGED {
+        let (mesh, lab) = lab(shape, engine, OPEN_LAB).await?;
+        lab.run("INSERT INTO note VALUES (1, 'ann', 1), (2, 'bob', 2)").await?;
+        let filter = Box::new(compare("name", Comparison::Eq, Typed::Text("x".to_owned())));
+        let relation = "tag".to_owned();
+        let tagged = Filter::Related { relation, long_name: None, quantifier: Quantifier::Some, filter };
+        let mut watch = Watch::begin(&mesh, notes(tagged.clone())).await?;
+        watch.ready().await?;
+        assert_eq!(watch.known.rows.len(), 0);
+        lab.run("INSERT INTO tag VALUES (1, 1, 'x')").await?;
+        let Some(Event::Update(row)) = watch.next().await?.event else { bail!("an update") };
+        assert_eq!((&row.row[..], row.before.len()), (&br#"{"id":1,"owner":"ann","v":1}"#[..], 0));
+        lab.run("UPDATE note SET v = 7 WHERE id = 1").await?;
+        let Some(Event::Update(row)) = watch.next().await?.event else { bail!("an update") };
+        assert_eq!(row.before, r#"{"id":1,"owner":"ann","v":1}"#);
+        lab.run("UPDATE tag SET note_id = 2").await?;
+        watch.until(|known| known.rows.keys().eq([r#"{"id":2}"#])).await?;
+        // What the rows were then is not known any more.
+        let mut again = watch.resume(&mesh, notes(tagged)).await?;
+        again.until(|known| known.is_ready && known.resyncs == ["position"]).await?;
+        assert_eq!(again.known.rows.len(), 1);
+        drop(again);
+        mesh.stop().await;
+    }
+    Ok(())
 }
 
 /// Rules in which `read` decides who sees notes.

@@ -291,7 +291,12 @@ fn host_auth_rules(start: &Start<'_>) -> Host {
 
 fn host_realtime(start: &Start<'_>) -> Host {
     let Start { mesh, tasks, verifier, .. } = start;
-    let config = realtime::Config { position_secret: start.position_secret.clone() };
+    let limits = &start.config.limits;
+    let config = realtime::Config {
+        position_secret: start.position_secret.clone(),
+        answer_bytes: limits.answer_bytes as u64,
+        waiting_bytes: limits.live_bytes,
+    };
     services::realtime::host(realtime::Service::start(Mesh::clone(mesh), config, verifier.clone(), tasks))
 }
 

@@ -41,7 +41,7 @@ impl Error {
     /// Whether what failed may succeed when it is tried again.
     pub fn may_pass(&self) -> bool {
         match self {
-            Error::Called(fault) => matches!(fault.code, Code::Unavailable | Code::Deadline),
+            Error::Called(fault) => matches!(fault.code, Code::Unavailable | Code::Deadline | Code::TooMany),
             Error::Unreachable(_) => true,
             Error::UnknownDatabase(_)
             | Error::Refused(_)

@@ -8,6 +8,7 @@ mod config;
 mod error;
 mod feed;
 mod image;
+mod memory;
 mod plan;
 mod position;
 mod reread;

@@ -17,6 +17,7 @@ use crate::{
     Error,
     feed::{Cursor, Happened, Taken},
     image::{Image, ImageReader},
+    memory::RowHold,
     plan::Plan,
     rights::{Decision, Rights},
     shared::Shared,
@@ -34,6 +35,8 @@ pub struct Reread {
     last_read: Instant,
     /// What was seen before a read that failed.
     unread: Option<Seen>,
+    /// Memory of the rows.
+    hold: Option<RowHold>,
 }
 
 /// What happened to the watched table since the last read.
@@ -68,12 +71,18 @@ impl Reread {
             }
             cursors.push(cursor);
         }
-        Ok(Self { cursors, rows: BTreeMap::new(), last_read: Instant::now(), unread: None })
+        Ok(Self { cursors, rows: BTreeMap::new(), last_read: Instant::now(), unread: None, hold: None })
     }
 
     /// With the rows that are told at first.
-    pub fn reading(mut self, rights: &Rights, rows: &[Bytes], snapshot: &Snapshot) -> Result<Self, Error> {
+    pub fn reading(
+        mut self,
+        rights: &Rights,
+        (rows, hold): (&[Bytes], RowHold),
+        snapshot: &Snapshot,
+    ) -> Result<Self, Error> {
         self.rows = by_key(rights, rows)?;
+        self.hold = Some(hold);
         self.has_read(snapshot);
         Ok(self)
     }
@@ -125,7 +134,8 @@ impl Reread {
     pub fn differences(
         &mut self,
         rights: &Rights,
-        (rows, snapshot): (&[Bytes], &Snapshot),
+        (rows, hold): (&[Bytes], RowHold),
+        snapshot: &Snapshot,
         seen: Seen,
     ) -> Result<VecDeque<Event>, Error> {
         let now = by_key(rights, rows)?;
@@ -141,7 +151,7 @@ impl Reread {
                 None => events.push_back(Event::Update(row.row(image, None, committed))),
             }
         }
-        self.rows = now;
+        (self.rows, self.hold) = (now, Some(hold));
         self.has_read(snapshot);
         // What was seen of it is told then.
         if let Some(unread) = &mut self.unread {

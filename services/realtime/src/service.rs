@@ -28,7 +28,7 @@ impl Service {
         let component = Component::Service(ServiceName::of(&proto::services::realtime::REALTIME));
         mesh.health().set(component, ComponentState::Ready);
         let draining = tasks.draining().clone();
-        Self { shared: Arc::new(Shared::new(mesh, &config.position_secret, verifier, tasks)), draining }
+        Self { shared: Arc::new(Shared::new(mesh, &config, verifier, tasks)), draining }
     }
 }
 

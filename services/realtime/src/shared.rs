@@ -5,8 +5,8 @@ use proto::{grant::Verifier, realtime::WatchRequest};
 use tokio::sync::Semaphore;
 
 use crate::{
-    Error, access::Authorizer, feed::Feeds, plan::Plan, position::Signer, rights::Rights, rules::Rules,
-    schemas::Schemas,
+    Config, Error, access::Authorizer, feed::Feeds, memory::RowMemory, plan::Plan, position::Signer, rights::Rights,
+    rules::Rules, schemas::Schemas,
 };
 
 /// Reads at once for all watches.
@@ -24,20 +24,26 @@ pub struct Shared {
     pub rules: Rules,
     /// Signs positions.
     pub signer: Signer,
+    /// Memory for rows that wait to be told.
+    pub memory: RowMemory,
+    /// Bytes of JSON that the rows of a table may have together.
+    pub answer_bytes: u64,
     /// Turns to read.
     pub reads: Semaphore,
     authorizer: Authorizer,
 }
 
 impl Shared {
-    /// Over `mesh`; positions are signed with `position_secret`, and `verifier` reads the grants of the rule engine.
-    pub fn new(mesh: Mesh, position_secret: &[u8], verifier: Verifier, tasks: &Tasks) -> Self {
+    /// Over `mesh`; `verifier` reads the grants of the rule engine.
+    pub fn new(mesh: Mesh, config: &Config, verifier: Verifier, tasks: &Tasks) -> Self {
         Self {
             authorizer: Authorizer::new(mesh.clone(), verifier),
             schemas: Schemas::new(mesh.clone()),
             feeds: Feeds::new(mesh.clone(), tasks.clone()),
             rules: Rules::follow(&mesh, tasks),
-            signer: Signer::new(position_secret),
+            signer: Signer::new(&config.position_secret),
+            memory: RowMemory::new(config.waiting_bytes),
+            answer_bytes: config.answer_bytes,
             reads: Semaphore::new(READS_MAX),
             mesh,
         }

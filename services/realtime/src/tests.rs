@@ -385,3 +385,18 @@ async fn what_is_not_there_is_refused() {
     assert_eq!(refused(|read| read.node.skip = 1).await, Some(Code::BadRequest));
     assert_eq!(stage.watch(request("unknown")).await.err().map(|fault| fault.code), Some(Code::Denied));
 }
+
+#[tokio::test]
+async fn rows_that_wait_to_be_told_have_a_bound_for_all_watches_together() {
+    let stage = Stage::new();
+    stage.world.insert(note(1, "ann", &"x".repeat(stage::WAITING_BYTES / 2)));
+    let mut first = stage.watch(request("")).await.unwrap();
+    let refused = stage.watch(request("")).await.err().map(|fault| fault.code);
+    assert_eq!(refused, Some(Code::TooMany));
+    assert_eq!(first.kinds(2).await, ["initial", "ready"]);
+    let mut second = stage.watch(request("")).await.unwrap();
+    assert_eq!(second.kinds(2).await, ["initial", "ready"]);
+    stage.world.insert(note(2, "ann", &"x".repeat(stage::WAITING_BYTES)));
+    let refused = stage.watch(request("")).await.err().map(|fault| fault.code);
+    assert_eq!(refused, Some(Code::TooLarge));
+}

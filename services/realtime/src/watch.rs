@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use mesh::{Call, Code, Fault, follow::Retries, telemetry::Gauge};
+use mesh::{Call, Code, Fault, follow::Retries};
 use proto::{
     Links,
     crud::{ReadRequest, Snapshot},
@@ -18,7 +18,7 @@ use query::Read;
 use tokio::time::Instant;
 use tonic::Status;
 
-use self::sending::Sending;
+use self::sending::{HeldRows, Sending};
 use crate::{
     Error,
     feed::{Cursor, Happened, Taken},
@@ -60,23 +60,6 @@ pub struct Watch {
     /// Columns of images that were found to be those of the plan.
     columns: Option<Arc<[String]>>,
     retries: Retries,
-    _open: Open,
-}
-
-/// Counts a watch as open until it is dropped.
-struct Open(Gauge);
-
-impl Open {
-    fn begin(open: Gauge) -> Self {
-        open.inc();
-        Self(open)
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
 }
 
 /// What a watch does next.
@@ -140,7 +123,6 @@ impl Watch {
         let described = shared.schemas.of(call, &request.project, &request.read.database, Refresh::No).await?;
         let plan = Plan::of(request, described.schema)?;
         let rights = shared.rights(call, &plan).await?;
-        let open = Open::begin(shared.mesh.metrics().load().live_queries.clone());
         let begins = if plan.request.skip_initial { Beginning::Skip } else { Beginning::First };
         let mut watch = Self {
             request_id: call.request_id.clone(),
@@ -155,7 +137,6 @@ impl Watch {
             anew: 0,
             columns: None,
             retries: Retries::new(RETRY_FIRST, RETRY_MAX),
-            _open: open,
         };
         if after.is_empty() {
             watch.read_anew(call, begins).await?;
@@ -288,12 +269,13 @@ impl Watch {
             Decision::Database(_) => {
                 let reread = Box::new(Reread::begin(&self.shared, &self.plan, &self.rights).await?);
                 let Rows { rows, snapshot, .. } = self.read(call, ReadKind::Rows).await?;
-                let reread = reread.reading(&self.rights, &rows, &snapshot)?;
+                let kept = self.shared.memory.hold(rows.bytes())?;
+                let reread = reread.reading(&self.rights, (&rows.rows, kept), &snapshot)?;
                 self.following = Following::Reread(Box::new(reread));
                 (rows, Bytes::new())
             }
         };
-        let rows = if kind == ReadKind::Rows { rows } else { Vec::new() };
+        let rows = (kind == ReadKind::Rows).then_some(rows);
         let ready = self.position_after(position);
         let reason = match beginning {
             Beginning::First | Beginning::Skip => None,
@@ -308,7 +290,7 @@ impl Watch {
     }
 
     /// Reads rows, and follows the log from before the read.
-    async fn read_and_follow(&mut self, call: &Call, kind: ReadKind) -> Result<(Vec<Bytes>, Bytes), Error> {
+    async fn read_and_follow(&mut self, call: &Call, kind: ReadKind) -> Result<(HeldRows, Bytes), Error> {
         let mut cursor = self.shared.feeds.now(&self.plan.table_id());
         cursor.live().await?;
         // What the log told before may be told by a server that has not made it visible yet.
@@ -330,14 +312,15 @@ impl Watch {
             database: self.plan.request.read.database.as_str().into(),
             reads: vec![read],
             grants: self.rights.granted.grants.clone(),
-            answer_bytes: 0,
+            answer_bytes: self.shared.answer_bytes,
             snapshot: true,
         };
         let response = self.shared.mesh.crud().read(call, request).await.map_err(|status| self.unread(status))?;
         let [answer] = response.answers.as_slice() else { return Err(Error::Unreadable("no answer".to_owned())) };
+        let hold = self.shared.memory.hold(answer.json.len())?;
         let rows = Image::rows(&answer.json)?;
         let snapshot = response.snapshot.ok_or_else(|| Error::Unreadable("no snapshot".to_owned()))?;
-        Ok(Rows { rows, snapshot, position: response.position })
+        Ok(Rows { rows: HeldRows { rows, hold }, snapshot, position: response.position })
     }
 
     /// The error of a read. A watch cannot be told to ask for fewer rows by a limit.
@@ -422,8 +405,8 @@ impl Watch {
         };
         self.retries.succeeded();
         if let Following::Reread(reread) = &mut self.following {
-            let rows = (read.rows.as_slice(), &read.snapshot);
-            self.sending = Sending::events(reread.differences(&self.rights, rows, seen)?);
+            let HeldRows { rows, hold } = read.rows;
+            self.sending = Sending::events(reread.differences(&self.rights, (&rows, hold), &read.snapshot, seen)?);
         }
         Ok(())
     }
@@ -455,7 +438,7 @@ enum ReadKind {
 
 /// Rows that were read, and what that saw.
 struct Rows {
-    rows: Vec<Bytes>,
+    rows: HeldRows,
     snapshot: Snapshot,
     position: Bytes,
 }

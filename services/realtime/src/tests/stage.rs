@@ -35,6 +35,9 @@ use tonic::{Response, Status};
 
 use crate::{Config, Service, image::ImageReader};
 
+/// Bytes of rows that may wait to be told.
+pub const WAITING_BYTES: usize = 30 << 20;
+
 /// What the rules say of a caller.
 #[derive(Debug, Clone, Default)]
 pub struct Rule {
@@ -143,7 +146,8 @@ impl Stage {
         let tasks = Tasks::default();
         mesh.host(services::crud::host(Neighbour(world.clone())));
         mesh.host(services::auth::host(Neighbour(world.clone())));
-        let config = Config { position_secret: b"secret".to_vec() };
+        let config =
+            Config { position_secret: b"secret".to_vec(), answer_bytes: 64 << 20, waiting_bytes: WAITING_BYTES };
         mesh.host(services::realtime::host(Service::start(mesh.clone(), config, verifier, &tasks)));
         Self { world, mesh, _tasks: tasks }
     }

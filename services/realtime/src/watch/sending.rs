@@ -10,6 +10,7 @@ use crate::{
     Error,
     feed::{Entry, Happened, RowVersion, TransactionPart},
     image::{Image, ImageReader},
+    memory::RowHold,
     position::Position,
 };
 
@@ -35,6 +36,22 @@ pub struct SentRows {
     reader: ImageReader,
     /// The position of READY.
     ready: String,
+    _hold: Option<RowHold>,
+}
+
+/// Rows that were read, and the memory that they take.
+pub struct HeldRows {
+    /// Parts of one answer.
+    pub rows: Vec<Bytes>,
+    /// As long as it is held.
+    pub hold: RowHold,
+}
+
+impl HeldRows {
+    /// Bytes of the rows.
+    pub fn bytes(&self) -> usize {
+        self.rows.iter().map(Bytes::len).sum()
+    }
 }
 
 /// A part of a transaction that is being told. Each change has two steps: a changed key is two messages.
@@ -46,13 +63,14 @@ pub struct SentPart {
 impl Sending {
     /// READY alone.
     pub fn ready(position: String) -> Self {
-        Self::rows(None, Vec::new(), position)
+        Self::rows(None, None, position)
     }
 
     /// RESYNC where there is a reason, `rows` and READY.
-    pub fn rows(reason: Option<&'static str>, rows: Vec<Bytes>, ready: String) -> Self {
-        let (rows, reader) = (rows.into_iter(), ImageReader::default());
-        Sending::Rows(Box::new(SentRows { reason, rows, reader, ready }))
+    pub fn rows(reason: Option<&'static str>, rows: Option<HeldRows>, ready: String) -> Self {
+        let (rows, hold) = rows.map(|held| (held.rows, held.hold)).unzip();
+        let (rows, reader) = (rows.unwrap_or_default().into_iter(), ImageReader::default());
+        Sending::Rows(Box::new(SentRows { reason, rows, reader, ready, _hold: hold }))
     }
 
     /// What a transaction changed.
