@@ -114,7 +114,7 @@ impl Database {
         let meters = Meters::new(metrics, dialect.engine().name());
         let schema_mark = store.schema_mark(dialect.neighbours()).await?;
         let snapshot = inspect(&store, dialect, &prepared, schema_mark).await?;
-        let log = LogHub::new(&store, snapshot.schema.clone(), tasks);
+        let log = LogHub::new(&store, snapshot.schema.clone(), snapshot.dialect.clone(), tasks);
         let snapshot = ArcSwap::from_pointee(snapshot);
         let (links, last_refresh, moved) = (Mutex::default(), Mutex::default(), Arc::default());
         Ok(Self { store, meters, memory, prepared, snapshot, links, last_refresh, moved, changes, log })

@@ -14,9 +14,9 @@ use bytes::Bytes;
 use futures::{Stream, stream};
 use mesh::Tasks;
 use proto::crud::{LogResponse, Snapshot};
-use query::{Schema, resources::Numbers};
+use query::{Schema, Table, resources::Numbers};
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, Semaphore, watch},
     time::Instant,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -24,9 +24,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use self::{follower::Follower, ring::Ring, source::LogSource};
 use crate::{
     Error,
+    sql::Dialect,
     store::{
         Store,
-        log::{LogLook, LogPosition},
+        log::{ImageWriter, LogLook, LogPosition},
     },
 };
 
@@ -41,6 +42,8 @@ const LINGER: Duration = Duration::from_secs(600);
 const LINGER_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// How long the end of all captures may take when the node stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// Followers that read the log by themselves at the same time, since they start before the ring; more wait.
+const CATCHING_UP_MAX: usize = 2;
 /// Least time between two looks at the log: what is committed meanwhile is found together.
 const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(2);
 
@@ -62,12 +65,17 @@ struct LogShared {
     progress: watch::Sender<u64>,
     /// Another table is followed.
     wake: Notify,
+    dialect: Dialect,
+    /// Followers that read what the ring does not have any more: a few at a time.
+    catching_up: Semaphore,
 }
 
 #[derive(Debug, Default)]
 struct LogState {
     tables: BTreeMap<String, TableCapture>,
     ring: Ring,
+    /// Of which followers that start before the ring have a clone each.
+    source: Option<LogSource>,
     numbers: Numbers,
     is_read: bool,
 }
@@ -102,7 +110,7 @@ struct LogUpkeep {
 
 impl LogHub {
     /// The log of `store`, whose tables are those of `schema` until it is told of another.
-    pub fn new(store: &Store, schema: Arc<Schema>, tasks: &Tasks) -> Self {
+    pub fn new(store: &Store, schema: Arc<Schema>, dialect: Dialect, tasks: &Tasks) -> Self {
         let stop = tasks.draining().child_token();
         let shared = LogShared {
             store: store.clone(),
@@ -110,6 +118,8 @@ impl LogHub {
             state: Mutex::default(),
             progress: watch::Sender::new(0),
             wake: Notify::new(),
+            dialect,
+            catching_up: Semaphore::new(CATCHING_UP_MAX),
         };
         let _end = stop.clone().drop_guard();
         let hub = Self { shared: Arc::new(shared), tasks: tasks.clone(), stop, _end };
@@ -195,7 +205,7 @@ impl LogShared {
         loop {
             let now = self.schema.load_full();
             if !Arc::ptr_eq(&schema, &now) {
-                source.describe(&now);
+                self.describe(source, &now);
                 schema = now;
             }
             self.capture(source, upkeep, &schema).await;
@@ -205,7 +215,7 @@ impl LogShared {
                 match source.look(numbers).await {
                     Ok(look) => {
                         has_more = look.has_more;
-                        self.found(look);
+                        self.found(look, source);
                     }
                     Err(error) => {
                         self.fail(&error);
@@ -234,7 +244,7 @@ impl LogShared {
         for name in self.pending() {
             upkeep.has_captured = true;
             let captured = match schema.table(&name) {
-                Ok(table) => source.capture(table).await,
+                Ok(table) => source.capture(&name, self.writer(table)).await,
                 Err(error) => Err(error.into()),
             };
             let progress = match captured {
@@ -247,6 +257,7 @@ impl LogShared {
             let mut state = self.state();
             if let Some(position) = source.position() {
                 state.ring.begin(position);
+                state.source = Some(source.clone());
             }
             if let Some(capture) = state.tables.get_mut(&name) {
                 capture.progress = progress;
@@ -262,10 +273,44 @@ impl LogShared {
         pending.map(|(name, _)| name.clone()).collect()
     }
 
-    /// Puts what a look found into the ring.
-    fn found(&self, look: LogLook) {
+    fn writer(&self, table: &Table) -> Arc<ImageWriter> {
+        Arc::new(ImageWriter::of(table, |column| self.dialect.result_cast(column)))
+    }
+
+    /// Images have the columns of `schema` from now on.
+    fn describe(&self, source: &mut LogSource, schema: &Schema) {
         let mut state = self.state();
-        let is_news = state.ring.add(look, Instant::now());
+        for name in state.tables.keys() {
+            if let Ok(table) = schema.table(name) {
+                source.describe(name, self.writer(table));
+            }
+        }
+        state.source = Some(source.clone());
+    }
+
+    /// Puts what a look found into the ring.
+    fn found(&self, mut look: LogLook, source: &LogSource) {
+        let mut state = self.state();
+        let failed = std::mem::take(&mut look.failed);
+        let is_other = !failed.is_empty() || !look.losses.is_empty();
+        for (name, error) in failed {
+            if let Some(capture) = state.tables.get_mut(&name) {
+                capture.progress = CaptureState::Failed(error);
+            }
+        }
+        for loss in &look.losses {
+            let position = Box::new(look.position.clone());
+            for (name, capture) in &mut state.tables {
+                let is_lost = loss.tables.is_empty() || loss.tables.contains(name);
+                if is_lost && matches!(capture.progress, CaptureState::Captured(_)) {
+                    capture.progress = CaptureState::Captured(position.clone());
+                }
+            }
+        }
+        if is_other {
+            state.source = Some(source.clone());
+        }
+        let is_news = state.ring.add(look, Instant::now()) || is_other;
         drop(state);
         if is_news {
             self.told();
@@ -301,7 +346,8 @@ impl LogShared {
         upkeep.sweep = None;
         let kept: Vec<String> = self.state().tables.keys().cloned().collect();
         if kept.is_empty() {
-            self.state().ring = Ring::default();
+            let mut state = self.state();
+            (state.ring, state.source) = (Ring::default(), None);
         }
         if let Err(error) = source.release(&kept).await {
             upkeep.sweep_within(LINGER_CHECK_INTERVAL);

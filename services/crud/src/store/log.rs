@@ -4,7 +4,7 @@ use proto::crud::{Change, Operation, ResyncReason};
 use query::{Table, resources::Numbers};
 
 use super::Output;
-use crate::{cell::Cell, json};
+use crate::{Error, cell::Cell, json};
 
 /// Memory that a change takes beside its images.
 const CHANGE_BYTES: usize = 128;
@@ -18,6 +18,8 @@ pub use position::{LogPosition, Place};
 pub struct LogLook {
     /// What may have been missed before the parts.
     pub losses: Vec<Loss>,
+    /// Tables that cannot be followed any more.
+    pub failed: Vec<(String, Error)>,
     /// Transactions in the order in which they are told.
     pub parts: Vec<LogPart>,
     /// The position after all of it.
@@ -61,6 +63,8 @@ pub struct ImageColumn {
     pub name: String,
     /// Its type.
     pub output: Output,
+    /// Cast after a result of it.
+    pub cast: &'static str,
     /// Its name as JSON, with the colon.
     key: Vec<u8>,
 }
@@ -72,6 +76,15 @@ pub struct Image {
     numbers: Numbers,
 }
 
+impl LogLook {
+    /// Removes the changes of a table.
+    pub fn remove(&mut self, table: &str) {
+        for part in &mut self.parts {
+            part.changes.retain(|change| change.table != table);
+        }
+    }
+}
+
 impl LogPart {
     /// Memory of its images.
     pub fn bytes(&self) -> usize {
@@ -80,13 +93,13 @@ impl LogPart {
 }
 
 impl ImageWriter {
-    /// The writer of all readable columns of a table.
-    pub fn of(table: &Table) -> Self {
+    /// The writer of all readable columns of a table. Results of a column are cast by what `cast` says.
+    pub fn of(table: &Table, cast: impl Fn(&query::Column) -> &'static str) -> Self {
         let column = |column: &query::Column| {
             let mut key = Vec::with_capacity(column.name.len() + 3);
             json::string(&mut key, &column.name);
             key.push(b':');
-            ImageColumn { name: column.name.clone(), output: Output::of(column), key }
+            ImageColumn { name: column.name.clone(), output: Output::of(column), cast: cast(column), key }
         };
         Self { columns: table.columns.iter().filter(|column| column.readable).map(column).collect() }
     }

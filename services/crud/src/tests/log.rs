@@ -12,6 +12,9 @@ use super::support::{Db, engines, read};
 use crate::Error;
 
 mod images;
+mod postgres;
+mod replay;
+mod sqlite;
 
 /// What a log tells a follower.
 pub struct Follower {
@@ -23,12 +26,21 @@ pub struct Follower {
 impl Follower {
     /// A follower that has been told that it started.
     pub async fn of(db: &Db, tables: &[&str], after: Bytes) -> Self {
+        let mut follower = Self::not_started(db, tables, after.clone());
+        loop {
+            match follower.next().await {
+                Ok(Event::Started(_)) => return follower,
+                // Another test holds a lock.
+                Err(Error::Refused { .. }) => follower = Self::not_started(db, tables, after.clone()),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    pub fn not_started(db: &Db, tables: &[&str], after: Bytes) -> Self {
         let tables = tables.iter().map(|table| (*table).to_owned()).collect();
         let messages = Box::pin(db.database.follow(tables, after, Numbers::Exact).unwrap());
-        let mut follower = Self { messages, position: Bytes::new() };
-        let first = follower.next().await.unwrap();
-        assert!(matches!(first, Event::Started(_)), "{first:?}");
-        follower
+        Self { messages, position: Bytes::new() }
     }
 
     pub async fn next(&mut self) -> Result<Event, Error> {
@@ -137,12 +149,18 @@ async fn a_read_says_where_the_log_goes_on() {
 
 /// What a read sees, and its position.
 pub async fn seen(db: &Db) -> (proto::crud::Snapshot, Bytes) {
-    let read = read(&db.schema().schema, "artist", &json!({})).unwrap();
+    let (_, snapshot, position) = read_at(db, "artist").await;
+    (snapshot, position)
+}
+
+/// The rows of a table, what the read saw, and its position.
+pub async fn read_at(db: &Db, table: &str) -> (Vec<u8>, proto::crud::Snapshot, Bytes) {
+    let read = read(&db.schema().schema, table, &json!({"limit": 100_000})).unwrap();
     let terms = db.terms(&query::read_accesses(&db.schema().schema, &read).unwrap());
     let options = crate::options::AnswerOptions { snapshot: true, ..db.options };
     let read = db.database.read(&[read], super::support::grants(&terms), options).await.unwrap();
     let (snapshot, position) = read.seen.unwrap();
-    (snapshot, position.encode())
+    (read.answers[0].json.to_vec(), snapshot, position.encode())
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{Error, budget::Budget, cell::Cell, sql::Dialect, store::Statement};
 
-mod postgres;
+pub mod postgres;
 
 /// Declarations of columns. Their number times [`ROWS`] values are tried.
 const DECLARED: [&str; 20] = [

@@ -100,11 +100,28 @@ pub async fn postgres(url: &str) -> Db {
     db(store, Dialect::postgres(&schema, Vec::new()), &names, None).await
 }
 
+/// The database of another process that has the same file.
+pub async fn same_file(db: &Db) -> Db {
+    connected(Store::Sqlite(Sqlite::existing(&db.file(), &Tasks::default()).unwrap()), Dialect::Sqlite, None).await
+}
+
+/// The database of another process that has the same schema of a server.
+pub async fn same_schema(db: &Db) -> Db {
+    let known = db.schema();
+    let schema = known.dialect.schema().unwrap();
+    let store = Postgres::open("test", &super::postgres_url().unwrap(), schema, 4, &Tasks::default()).unwrap();
+    connected(Store::Postgres(store), Dialect::postgres(schema, Vec::new()), None).await
+}
+
 async fn db(store: Store, dialect: Dialect, names: &[(&str, &str)], folder: Option<tempfile::TempDir>) -> Db {
     for sql in TABLES.iter().chain(&ROWS) {
         let sql = names.iter().fold((*sql).to_owned(), |sql, (name, text)| sql.replace(name, text));
         execute(&store, &sql).await;
     }
+    connected(store, dialect, folder).await
+}
+
+async fn connected(store: Store, dialect: Dialect, folder: Option<tempfile::TempDir>) -> Db {
     let options =
         AnswerOptions { limit: 1000, numbers: Numbers::Exact, answer: AnswerLimit::new(0, 0), snapshot: false };
     let database = Database::connect(

@@ -1,13 +1,19 @@
 //! The last part of a log, in memory.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
 
+use proto::crud::ResyncReason;
 use tokio::time::Instant;
 
 use crate::store::log::{LogLook, LogPart, LogPosition, Loss};
 
 /// Most bytes of images that a ring has.
 const RING_BYTES: usize = 64 << 20;
+/// Most bytes of one message: larger changes are not told.
+const PART_BYTES_MAX: usize = 32 << 20;
 /// How long a change stays in a ring.
 const RING_AGE: Duration = Duration::from_secs(60);
 /// Memory that an item takes beside its images.
@@ -68,14 +74,37 @@ impl Ring {
         self.items.get(index).map(|item| &item.event)
     }
 
+    /// Whether a position is one of this log, and not after its end.
+    pub fn has(&self, position: &LogPosition) -> bool {
+        let Some((start, end)) = &self.ends else { return false };
+        if position.mark == 0 {
+            return end.covers(position);
+        }
+        let from = self.items.partition_point(|item| item.event.position().seen.end < position.seen.end);
+        let at = self.items.range(from..).take_while(|item| item.event.position().seen.end == position.seen.end);
+        position == start || position == end || at.into_iter().any(|item| item.event.position() == position)
+    }
+
     /// Adds what a look found; whether it found anything. What is old, or too much, is removed.
     pub fn add(&mut self, look: LogLook, now: Instant) -> bool {
+        if look.losses.iter().any(|loss| loss.tables.is_empty()) {
+            // Positions of another log are not compared with those before.
+            self.first += self.items.len() as u64;
+            self.items.clear();
+            (self.bytes, self.ends) = (0, Some((look.position.clone(), look.position.clone())));
+        }
         let before = self.items.len();
         for loss in look.losses {
             self.push(RingEvent::Loss(loss, look.position.clone()), now);
         }
         for part in look.parts {
-            self.push(RingEvent::Part(part), now);
+            if part.bytes() <= PART_BYTES_MAX {
+                self.push(RingEvent::Part(part), now);
+                continue;
+            }
+            let tables: BTreeSet<String> = part.changes.into_iter().map(|change| change.table).collect();
+            let loss = Loss { reason: ResyncReason::Overflow, tables: tables.into_iter().collect() };
+            self.push(RingEvent::Loss(loss, part.position), now);
         }
         let is_news = self.items.len() > before;
         match &mut self.ends {

@@ -1,47 +1,60 @@
 //! Source of a log: the capture of one database with images, and how far it has been read.
 
-use query::{Schema, Table, resources::Numbers};
+use std::sync::Arc;
+
+use query::resources::Numbers;
 
 use crate::{
     Error,
     store::{
         Store,
-        log::{LogLook, LogPosition},
+        log::{ImageWriter, LogLook, LogPosition},
+        postgres::{Postgres, changes::images::ImageReader},
         sqlite::{Sqlite, log::LogReader},
     },
 };
 
-/// The capture of a database, and the point up to which its log is read.
-#[derive(Debug)]
+/// The capture of a database, and the point up to which its log is read. A clone reads by itself.
+///
+/// The futures of a server are boxed, as those of [`Store`].
+#[derive(Debug, Clone)]
 pub enum LogSource {
     /// The log in a file.
-    Sqlite(Sqlite, LogReader),
-    /// None yet.
-    None,
+    Sqlite(Sqlite, Box<LogReader>),
+    /// The log of a server.
+    Postgres(Postgres, Box<ImageReader>),
 }
 
 impl LogSource {
     /// The source of a database of which nothing has been read yet.
     pub fn new(store: &Store) -> Self {
         match store {
-            Store::Sqlite(store) => LogSource::Sqlite(store.clone(), LogReader::default()),
-            Store::Postgres(_) => LogSource::None,
+            Store::Sqlite(store) => LogSource::Sqlite(store.clone(), Box::default()),
+            Store::Postgres(store) => LogSource::Postgres(store.clone(), Box::default()),
+        }
+    }
+
+    /// A source of the same tables that reads from a position on.
+    pub fn at(&self, position: &LogPosition) -> Self {
+        match self {
+            LogSource::Sqlite(store, reader) => LogSource::Sqlite(store.clone(), Box::new(reader.at(position))),
+            LogSource::Postgres(store, reader) => LogSource::Postgres(store.clone(), Box::new(reader.at(position))),
         }
     }
 
     /// Captures the changes of a table; the position after which the log has all of them.
-    pub async fn capture(&mut self, table: &Table) -> Result<LogPosition, Error> {
+    pub async fn capture(&mut self, table: &str, writer: Arc<ImageWriter>) -> Result<LogPosition, Error> {
         match self {
-            LogSource::Sqlite(store, reader) => store.capture_log(reader, table).await,
-            LogSource::None => Err(Error::unfollowed(&table.name, "not on this engine yet")),
+            LogSource::Sqlite(store, reader) => store.capture_log(reader, table, writer).await,
+            LogSource::Postgres(store, reader) => Box::pin(store.capture_images(reader, table, writer)).await,
         }
     }
 
-    /// Images have the columns of `schema` from now on.
-    pub fn describe(&mut self, schema: &Schema) {
+    /// Images of a table have the columns of `writer` from now on.
+    pub fn describe(&mut self, table: &str, writer: Arc<ImageWriter>) {
         match self {
-            LogSource::Sqlite(_, reader) => reader.describe(schema),
-            LogSource::None => {}
+            LogSource::Sqlite(_, reader) => reader.describe(table, writer),
+            LogSource::Postgres(_, reader) => reader.describe(table, writer),
         }
     }
 
@@ -50,7 +63,7 @@ impl LogSource {
     pub async fn release(&mut self, kept: &[String]) -> Result<(), Error> {
         match self {
             LogSource::Sqlite(store, reader) => store.release_log(reader, kept).await,
-            LogSource::None => Ok(()),
+            LogSource::Postgres(store, reader) => Box::pin(store.release_images(reader, kept)).await,
         }
     }
 
@@ -63,7 +76,7 @@ impl LogSource {
     pub fn position(&self) -> Option<LogPosition> {
         match self {
             LogSource::Sqlite(_, reader) => reader.position(),
-            LogSource::None => None,
+            LogSource::Postgres(_, reader) => reader.position(),
         }
     }
 
@@ -71,7 +84,7 @@ impl LogSource {
     pub async fn look(&mut self, numbers: Numbers) -> Result<LogLook, Error> {
         match self {
             LogSource::Sqlite(store, reader) => store.look(reader, numbers).await,
-            LogSource::None => Err(Error::Unavailable("no log".to_owned())),
+            LogSource::Postgres(store, reader) => Box::pin(store.changed_images(reader, numbers)).await,
         }
     }
 
@@ -79,7 +92,7 @@ impl LogSource {
     pub async fn commit_after(&self) {
         match self {
             LogSource::Sqlite(store, reader) => store.log_commit_after(reader).await,
-            LogSource::None => std::future::pending().await,
+            LogSource::Postgres(store, reader) => store.image_commit_after(reader).await,
         }
     }
 }

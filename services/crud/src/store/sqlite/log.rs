@@ -13,10 +13,10 @@ use std::{
 use bytes::Bytes;
 use foldhash::HashMap;
 use proto::crud::{Operation, ResyncReason, Snapshot as Seen};
-use query::{Schema, Table, Type, resources::Numbers};
+use query::{Type, resources::Numbers};
 use rusqlite::{Connection, OptionalExtension, Row, types::ValueRef};
 
-use self::triggers::{ABSENT, Shape, op};
+use self::triggers::{ABSENT, Captured, Shape, op};
 pub use self::triggers::{LOG_SQL, REPLACED_SQL, SHAPES_SQL};
 use super::{
     Sqlite, SqliteError, rows,
@@ -43,7 +43,7 @@ const DAY_US: f64 = 86_400e6;
 const HEAD: usize = 5;
 
 /// How far a log has been read, and for which tables.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct LogReader {
     /// The tables that are followed, by name.
     tables: BTreeMap<String, FollowedTable>,
@@ -57,8 +57,8 @@ pub struct LogReader {
 #[derive(Debug, Clone)]
 struct FollowedTable {
     writer: Arc<ImageWriter>,
-    /// The shape that its triggers have now.
-    shape: i64,
+    /// What its triggers are now.
+    captured: Captured,
 }
 
 /// Place up to which a log has been read.
@@ -99,8 +99,13 @@ impl Sqlite {
     /// missing, or not those that are wanted.
     ///
     /// Returns the position after which the log has all of them.
-    pub async fn capture_log(&self, reader: &mut LogReader, table: &Table) -> Result<LogPosition, Error> {
-        let name = table.name.clone();
+    pub async fn capture_log(
+        &self,
+        reader: &mut LogReader,
+        table: &str,
+        writer: Arc<ImageWriter>,
+    ) -> Result<LogPosition, Error> {
+        let name = table.to_owned();
         let captured = self.on_writer(move |writer| triggers::capture(writer, &name)).await?;
         let cursor = match &reader.cursor {
             Some(cursor) => cursor,
@@ -108,8 +113,7 @@ impl Sqlite {
             None => reader.cursor.insert(self.read_on_thread(|reader| Cursor::last(reader.connection)).await?),
         };
         let since = LogPosition::of(cursor.source, seen(captured.since));
-        let followed = FollowedTable { writer: Arc::new(ImageWriter::of(table)), shape: captured.shape };
-        reader.tables.insert(table.name.clone(), followed);
+        reader.tables.insert(table.to_owned(), FollowedTable { writer, captured });
         Ok(since)
     }
 
@@ -132,11 +136,60 @@ impl Sqlite {
             return Err(Error::Unavailable("no table is captured".to_owned()));
         };
         let tables = reader.tables.clone();
-        let (look, cursor) =
-            self.read_on_thread(move |reader| look(reader.connection, &tables, numbers, cursor)).await?;
+        let looked = self.read_on_thread(move |reader| look(reader.connection, &tables, numbers, cursor)).await?;
+        let Looked { schema, found } = looked;
+        let Some((mut look, cursor)) = found else { return self.lost_log(reader).await };
+        if std::mem::replace(&mut reader.schema, schema) != schema {
+            if let Err(error) = self.changed_schema(reader, &mut look).await {
+                // It is looked at again.
+                reader.schema = 0;
+                return Err(error);
+            }
+        }
         reader.header = header.filter(|_| !look.has_more);
         reader.cursor = Some(cursor);
         Ok(look)
+    }
+
+    /// Captures tables anew whose triggers are not those that are wanted. What was logged of them meanwhile may lack
+    /// something, or be of another table, unless they were there all the time.
+    async fn changed_schema(&self, reader: &mut LogReader, look: &mut LogLook) -> Result<(), Error> {
+        for (name, table) in &mut reader.tables {
+            let of = name.clone();
+            match self.on_writer(move |writer| triggers::capture(writer, &of)).await {
+                Ok(captured) if captured.since == table.captured.since => table.captured = captured,
+                Ok(captured) => {
+                    table.captured = captured;
+                    look.losses.push(Loss { reason: ResyncReason::LogLost, tables: vec![name.clone()] });
+                    look.remove(name);
+                }
+                Err(error) if matches!(error, Error::Query(_)) => {
+                    look.failed.push((name.clone(), error));
+                    look.remove(name);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        for (name, _) in &look.failed {
+            reader.tables.remove(name);
+        }
+        Ok(())
+    }
+
+    /// The log was removed: all tables are captured anew.
+    async fn lost_log(&self, reader: &mut LogReader) -> Result<LogLook, Error> {
+        reader.cursor = None;
+        let mut failed = Vec::new();
+        for (name, table) in reader.tables.clone() {
+            match self.capture_log(reader, &name, table.writer).await {
+                Ok(_) => {}
+                Err(error) if matches!(error, Error::Query(_)) => failed.push((name, error)),
+                Err(error) => return Err(error),
+            }
+        }
+        let position = reader.position().ok_or_else(|| Error::Unavailable("the log was removed".to_owned()))?;
+        let losses = vec![Loss { reason: ResyncReason::LogLost, tables: Vec::new() }];
+        Ok(LogLook { losses, failed, parts: Vec::new(), position, has_more: false })
     }
 
     /// Waits until something may have been committed since the last look. Runs no statement.
@@ -146,13 +199,19 @@ impl Sqlite {
 }
 
 impl LogReader {
-    /// Images have the columns of `schema` from now on.
-    pub fn describe(&mut self, schema: &Schema) {
-        for (name, followed) in &mut self.tables {
-            if let Ok(table) = schema.table(name) {
-                followed.writer = Arc::new(ImageWriter::of(table));
-            }
+    /// Images have the columns of `writer` from now on.
+    pub fn describe(&mut self, table: &str, writer: Arc<ImageWriter>) {
+        if let Some(followed) = self.tables.get_mut(table) {
+            followed.writer = writer;
         }
+    }
+
+    /// A reader of the same tables from a position on.
+    pub fn at(&self, position: &LogPosition) -> Self {
+        let seq = i64::try_from(position.seen.end).unwrap_or(i64::MAX) - 1;
+        let (source, mark) = (position.source, position.mark);
+        let cursor = Cursor { source, seq, mark, shapes: HashMap::default(), pending: HashMap::default() };
+        Self { tables: self.tables.clone(), header: None, schema: self.schema, cursor: Some(cursor) }
     }
 
     /// The position after the last look; `None` where nothing is captured.
@@ -174,6 +233,25 @@ impl Cursor {
             shapes: HashMap::default(),
             pending: HashMap::default(),
         })
+    }
+
+    /// Why what follows is not all that there was; `None` where it is.
+    fn lost(&self, reader: &Connection) -> Result<Option<ResyncReason>, SqliteError> {
+        let ends = "SELECT min(seq), max(seq) FROM perigee_log";
+        let (first, last): (Option<i64>, Option<i64>) =
+            reader.query_row(ends, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let (Some(first), Some(last)) = (first, last) else { return Ok(Some(ResyncReason::LogLost)) };
+        if last < self.seq {
+            return Ok(Some(ResyncReason::Restored));
+        }
+        // Numbers have no gaps.
+        if first > self.seq + 1 {
+            return Ok(Some(ResyncReason::LogLost));
+        }
+        let at = "SELECT at FROM perigee_log WHERE seq = ?1";
+        let at: Option<f64> = reader.prepare_cached(at)?.query_row([self.seq], |row| row.get(0)).optional()?;
+        let is_other = self.mark != 0 && at.is_some_and(|at| mark(at) != self.mark);
+        Ok(is_other.then_some(ResyncReason::Restored))
     }
 
     fn position(&self) -> LogPosition {
@@ -225,14 +303,32 @@ fn mark(at: f64) -> u32 {
     hasher.finish() as u32
 }
 
+/// What a look at the file finds.
+struct Looked {
+    schema: i64,
+    /// `None` where the log is not the one that was read before.
+    found: Option<(LogLook, Cursor)>,
+}
+
 /// Reads what follows `cursor`, in a transaction that the caller ends.
 fn look(
     reader: &Connection,
     tables: &BTreeMap<String, FollowedTable>,
     numbers: Numbers,
     cursor: Cursor,
-) -> Result<(LogLook, Cursor), SqliteError> {
+) -> Result<Looked, SqliteError> {
     reader.execute_batch("BEGIN")?;
+    let schema = reader.query_row("PRAGMA schema_version", [], |row| row.get(0))?;
+    if !triggers::is_made(reader)? || source(reader)? != cursor.source {
+        return Ok(Looked { schema, found: None });
+    }
+    if let Some(reason) = cursor.lost(reader)? {
+        let cursor = Cursor::last(reader)?;
+        let losses = vec![Loss { reason, tables: Vec::new() }];
+        let look =
+            LogLook { losses, failed: Vec::new(), parts: Vec::new(), position: cursor.position(), has_more: false };
+        return Ok(Looked { schema, found: Some((look, cursor)) });
+    }
     let mut reading = Reading { tables, numbers, cursor, parts: Vec::new(), losses: Vec::new(), bytes: 0 };
     let has_more = reading.entries(reader)?;
     if !has_more {
@@ -240,8 +336,8 @@ fn look(
         reading.cursor.pending.clear();
     }
     let position = reading.cursor.position();
-    let look = LogLook { losses: reading.losses, parts: reading.parts, position, has_more };
-    Ok((look, reading.cursor))
+    let look = LogLook { losses: reading.losses, failed: Vec::new(), parts: reading.parts, position, has_more };
+    Ok(Looked { schema, found: Some((look, reading.cursor)) })
 }
 
 impl Reading<'_> {

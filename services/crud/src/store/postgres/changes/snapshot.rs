@@ -44,6 +44,12 @@ impl From<ServerSnapshot> for proto::crud::Snapshot {
     }
 }
 
+impl From<proto::crud::Snapshot> for ServerSnapshot {
+    fn from(proto::crud::Snapshot { end, running, .. }: proto::crud::Snapshot) -> Self {
+        Self { end, running }
+    }
+}
+
 impl fmt::Display for ServerSnapshot {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let first = self.running.iter().min().unwrap_or(&self.end);

@@ -93,6 +93,7 @@ pub fn capture(writer: &Connection, table: &str) -> Result<Captured, SqliteError
     // What has happened between is in the transaction.
     let target = Target::of(writer, table)?;
     make_tables(writer, table, target.columns.len())?;
+    let before = target.continued(writer)?;
     let names = EVENTS.map(|event| trigger_name(table, event));
     for (name, sql) in triggers(writer)? {
         let is_wanted = names.iter().any(|wanted| wanted.eq_ignore_ascii_case(&name));
@@ -103,7 +104,7 @@ pub fn capture(writer: &Connection, table: &str) -> Result<Captured, SqliteError
             writer.execute_batch(&format!("DROP TRIGGER {}", identifier(&name)))?;
         }
     }
-    let captured = add_shape(writer, &target)?;
+    let captured = add_shape(writer, &target, before)?;
     for sql in target.triggers(captured.shape) {
         writer.execute_batch(&sql)?;
     }
@@ -187,14 +188,15 @@ pub fn values_of(reader: &Connection, name: &str) -> Result<usize, SqliteError> 
     Ok(usize::try_from(count).unwrap_or_default())
 }
 
-/// Adds the shape of a table, and a mark at which it begins.
-fn add_shape(writer: &Connection, target: &Target) -> Result<Captured, SqliteError> {
+/// Adds the shape of a table, and a mark at which it begins. It has been captured since the entry `before`, where it was.
+fn add_shape(writer: &Connection, target: &Target, before: Option<i64>) -> Result<Captured, SqliteError> {
     let columns = serde_json::to_string(&target.columns).expect("names are written to memory");
     let shape: i64 =
         writer.query_row("SELECT coalesce(max(shape), 0) + 1 FROM perigee_log_shapes", [], |row| row.get(0))?;
     let mark = format!("INSERT INTO perigee_log (shape, op, at) VALUES ({shape}, {}, julianday('now'))", op::MARK);
     writer.execute_batch(&mark)?;
-    let since: i64 = writer.query_row("SELECT max(seq) FROM perigee_log", [], |row| row.get(0))?;
+    let last = || writer.query_row("SELECT max(seq) FROM perigee_log", [], |row| row.get(0));
+    let since: i64 = before.map_or_else(last, Ok)?;
     let sql = "INSERT INTO perigee_log_shapes (shape, tbl, columns, since) VALUES (?1, ?2, ?3, ?4)";
     writer.execute(sql, (shape, &target.name, columns, since))?;
     Ok(Captured { shape, since })
@@ -277,6 +279,27 @@ impl Target {
         let found: Vec<String> = on_table.query_map([&self.name], |row| row.get(0))?.collect::<Result<_, _>>()?;
         let known = known.filter(|_| found.ends_with(&self.triggers(last)));
         Ok(known.map(|shape| Captured { shape: last, since: shape.since }))
+    }
+
+    /// The last entry before the table was captured, where it has been captured until now by triggers for other columns.
+    fn continued(&self, reader: &Connection) -> Result<Option<i64>, SqliteError> {
+        let last = "SELECT max(shape) FROM perigee_log_shapes WHERE tbl = ?1 COLLATE NOCASE";
+        let last: Option<i64> = reader.prepare_cached(last)?.query_row([&self.name], |row| row.get(0))?;
+        let Some(last) = last else { return Ok(None) };
+        let on_table = "SELECT count(*) FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE \
+             AND name IN (?2, ?3, ?4, ?5, ?6) AND (instr(sql, ?7) OR instr(sql, ?8))";
+        let (select, values) = (format!(" SELECT {last}, "), format!(" VALUES ({last}, "));
+        let names = ["insert", "before_update", "update", "before_delete", "delete"];
+        let [insert, before_update, update, before_delete, delete] = names.map(|event| trigger_name(&self.name, event));
+        let found: i64 = reader
+            .prepare_cached(on_table)?
+            .query_row((&self.name, insert, before_update, update, before_delete, delete, select, values), |row| {
+                row.get(0)
+            })?;
+        match found {
+            5 => Ok(shape(reader, last)?.map(|shape| shape.since)),
+            _ => Ok(None),
+        }
     }
 
     /// The texts of its triggers, which SQLite keeps as they are.
