@@ -33,7 +33,7 @@ const NOTES: &str = "
     CREATE VIEW shown AS SELECT id FROM note;";
 
 /// Engines whose log tells images.
-const LOGGED: [Engine; 1] = [Engine::Sqlite];
+const LOGGED: [Engine; 2] = [Engine::Sqlite, Engine::Postgres];
 
 async fn lab(shape: Shape, engine: Engine, resources: &str) -> anyhow::Result<(TestMesh, Database)> {
     let setup = Setup { lab: Some(NOTES.to_owned()), resources: resources.to_owned(), ..Setup::default() };

@@ -496,7 +496,7 @@ mod tests {
         assert!(
             refused("peers: { gateway: ['http://a:1'] }", &[]).contains("not allowed: no service calls the gateway")
         );
-        assert!(refused("peers: { realtime: ['http://a:1'] }", &[]).contains("realtime is not known"));
+        assert!(refused("peers: { storage: ['http://a:1'] }", &[]).contains("storage is not known"));
     }
 
     #[test]
