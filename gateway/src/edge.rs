@@ -189,7 +189,7 @@ impl Edge {
         {
             let (database, _) = project.described(&first.database)?;
             let (project, database) = (project.id.clone(), database.id.clone());
-            let request = ReadRequest { project, database, grants, reads, answer_bytes };
+            let request = ReadRequest { project, database, grants, reads, answer_bytes, snapshot: false };
             return self.answers(caller, request).await.map_err(ReadFault::Failed);
         }
         // Rare, and large: kept out of the futures of all others.

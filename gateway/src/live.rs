@@ -7,7 +7,6 @@
 mod dependencies;
 mod feed;
 mod quota;
-mod retry;
 mod turns;
 
 use std::{
@@ -18,6 +17,7 @@ use std::{
 use futures::future::select_all;
 use mesh::{
     Call, Code, Fault, Mesh, Tasks,
+    follow::Retries,
     telemetry::{Gauge, LiveReads},
 };
 use proto::auth::RuleRelations;
@@ -27,7 +27,6 @@ use tokio::{sync::watch, time::Instant};
 use self::{
     dependencies::Dependencies,
     feed::{FeedState, Feeds},
-    retry::Retries,
 };
 use crate::{
     catalogue::Project,

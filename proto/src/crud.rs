@@ -12,7 +12,10 @@ use crate::{
     wire::crud::v1 as wire,
 };
 
-pub use wire::{Answer, ChangesRequest, ChangesResponse, ReadResponse, WriteResponse, Written};
+pub use wire::{
+    Answer, Change, ChangesRequest, ChangesResponse, LogRequest, LogResponse, Operation, ReadResponse, Resync,
+    ResyncReason, Snapshot, Started, Transaction, WriteResponse, Written, log_response::Event,
+};
 
 /// Reads of one database, all in one snapshot.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +30,8 @@ pub struct ReadRequest {
     pub grants: Vec<Grant>,
     /// Bytes of JSON that all answers may have together; 0 means 64 MiB.
     pub answer_bytes: u64,
+    /// Whether the snapshot of the reads is answered too, and the position of the log after it.
+    pub snapshot: bool,
 }
 
 /// Mutations of one database in their order, in one transaction.
@@ -86,6 +91,13 @@ impl Database {
     }
 }
 
+impl Snapshot {
+    /// Whether it sees what the transaction of this id did.
+    pub fn sees(&self, transaction: u64) -> bool {
+        transaction < self.start || (transaction < self.end && self.running.binary_search(&transaction).is_err())
+    }
+}
+
 /// A schema as it crosses a wire: the same bytes for the same schema.
 pub fn encoded(schema: &Schema) -> Vec<u8> {
     prost::Message::encode_to_vec(&crate::wire::query::v1::Schema::from(schema))
@@ -101,6 +113,7 @@ impl Carried for ReadRequest {
             reads: each(self.reads),
             grants: each(self.grants),
             answer_bytes: self.answer_bytes,
+            snapshot: self.snapshot,
         }
     }
 
@@ -112,6 +125,7 @@ impl Carried for ReadRequest {
             reads,
             grants: each(wire.grants),
             answer_bytes: wire.answer_bytes,
+            snapshot: wire.snapshot,
         })
     }
 

@@ -36,6 +36,7 @@ mod openapi;
 mod overload;
 mod process;
 mod readme;
+mod realtime;
 mod rooms;
 mod schemas;
 mod shop;

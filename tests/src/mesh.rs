@@ -22,7 +22,7 @@ pub enum Shape {
     OneProcess,
     /// Each on a port of its own.
     Split,
-    /// As the shipped binary, in four processes, two of them crud.
+    /// As the shipped binary, in five processes, two of them crud.
     Processes,
 }
 
@@ -124,6 +124,12 @@ impl TestMesh {
     pub fn edit(&self, resources: &str) -> anyhow::Result<()> {
         std::fs::write(self.folder.path().join("resources/further.yaml"), resources)?;
         Ok(())
+    }
+
+    /// The links of the node that clients reach, where it is of this process.
+    pub fn links(&self) -> anyhow::Result<::mesh::Mesh> {
+        let Running::Nodes(nodes) = &self.running else { anyhow::bail!("the nodes are processes of their own") };
+        Ok(nodes.first().context("a gateway")?.mesh().clone())
     }
 
     /// The metrics of all nodes of this process, as they tell them.
@@ -228,18 +234,16 @@ async fn start(shape: Shape, folder: &Path, limits: &str) -> anyhow::Result<(Run
             let client = spread.client.clone();
             return Ok((Running::Processes(spread), client));
         }
-        Shape::OneProcess => vec![node(folder, "[gateway, crud, auth-rules]", &limits).await?],
+        Shape::OneProcess => vec![node(folder, "[gateway, crud, auth-rules, realtime]", &limits).await?],
         Shape::Split => {
             let crud = node(folder, "[crud]", &limits).await?;
             let auth = node(folder, "[auth-rules]", &limits).await?;
             let address = |node: &Node| node.peer.context("a node that others call has an address");
-            let further = format!(
-                "{limits}peers: {{ crud: [\"http://{}\"], auth-rules: [\"http://{}\"] }}\n",
-                address(&crud)?,
-                address(&auth)?
-            );
+            let peers = format!("crud: [\"http://{}\"], auth-rules: [\"http://{}\"]", address(&crud)?, address(&auth)?);
+            let realtime = node(folder, "[realtime]", &format!("{limits}peers: {{ {peers} }}\n")).await?;
+            let further = format!("{limits}peers: {{ {peers}, realtime: [\"http://{}\"] }}\n", address(&realtime)?);
             let gateway = node(folder, "[gateway]", &further).await?;
-            vec![gateway, crud, auth]
+            vec![gateway, realtime, crud, auth]
         }
     };
     let http = nodes.iter().find_map(|node| node.http).context("a gateway")?;

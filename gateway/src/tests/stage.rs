@@ -23,8 +23,8 @@ use proto::{
         RevisionsRequest, RevisionsResponse, RuleRelations, TableAccess,
     },
     crud::{
-        Answer, ChangesRequest, ChangesResponse, Database, DescribeRequest, DescribeResponse, ReadRequest,
-        ReadResponse, WriteRequest, WriteResponse, Written,
+        Answer, ChangesRequest, ChangesResponse, Database, DescribeRequest, DescribeResponse, LogRequest, LogResponse,
+        ReadRequest, ReadResponse, WriteRequest, WriteResponse, Written,
     },
     grant,
     link::Messages,
@@ -285,7 +285,8 @@ impl Crud for Neighbour {
             };
             Answer { json: told.unwrap_or(usual).to_vec().into(), truncated, statements: 1 }
         };
-        Ok(Response::new(ReadResponse { answers: request.reads.iter().map(answer).collect() }))
+        let answers = request.reads.iter().map(answer).collect();
+        Ok(Response::new(ReadResponse { answers, ..ReadResponse::default() }))
     }
 
     async fn write(&self, request: tonic::Request<WriteRequest>) -> Result<Response<WriteResponse>, Status> {
@@ -313,6 +314,12 @@ impl Crud for Neighbour {
         let changes = messages(&self.0.changed).take_until(Box::pin(cut));
         self.0.listened.lock().unwrap().push(table);
         Ok(Response::new(changes.map(|()| Ok(ChangesResponse {})).boxed()))
+    }
+
+    type LogStream = Messages<LogResponse>;
+
+    async fn log(&self, _: tonic::Request<LogRequest>) -> Result<Response<Messages<LogResponse>>, Status> {
+        Err(Status::unimplemented("not here"))
     }
 
     async fn describe(&self, request: tonic::Request<DescribeRequest>) -> Result<Response<DescribeResponse>, Status> {

@@ -24,6 +24,7 @@ use crate::{
     store::{Changed, Store},
 };
 
+pub mod log;
 mod source;
 
 /// How long a table that nobody listens to stays captured: making triggers anew changes the schema.

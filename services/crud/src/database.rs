@@ -8,13 +8,14 @@ use std::{
 use arc_swap::ArcSwap;
 use futures::Stream;
 use mesh::{Code, Tasks, telemetry::Metrics};
-use query::Schema;
+use proto::crud::{LogResponse, Snapshot};
+use query::{Schema, resources::Numbers};
 use tokio::sync::Notify;
 
 use crate::{
     Error, Introspected, LeftOut,
     budget::{Budget, Memory},
-    changes::ChangeHub,
+    changes::{ChangeHub, log::LogHub},
     error::{ReadError, StatementError},
     grant::Grants,
     links::{self, DatabaseLinks},
@@ -23,7 +24,7 @@ use crate::{
     prepared::{CompiledReads, PreparedReads, ReadShape},
     resolve::Resolver,
     sql::{self, Dialect, Source},
-    store::Store,
+    store::{Rows, Store, log::LogPosition},
     tree::{Answer, Plan},
     write::{self, Written},
 };
@@ -52,6 +53,16 @@ pub struct Database {
     /// Told when a refresh found another schema.
     moved: Arc<Notify>,
     changes: ChangeHub,
+    log: LogHub,
+}
+
+/// Answers of reads that were made in one snapshot.
+#[derive(Debug, Default)]
+pub struct Answers {
+    /// One for each read.
+    pub answers: Vec<Answer>,
+    /// What they saw, where that was asked for, and a log is kept.
+    pub seen: Option<(Snapshot, LogPosition)>,
 }
 
 /// The schema of a database as it was when last read.
@@ -102,9 +113,11 @@ impl Database {
         let changes = ChangeHub::new(&store, tasks);
         let meters = Meters::new(metrics, dialect.engine().name());
         let schema_mark = store.schema_mark(dialect.neighbours()).await?;
-        let snapshot = ArcSwap::from_pointee(inspect(&store, dialect, &prepared, schema_mark).await?);
+        let snapshot = inspect(&store, dialect, &prepared, schema_mark).await?;
+        let log = LogHub::new(&store, snapshot.schema.clone(), snapshot.dialect.clone(), tasks);
+        let snapshot = ArcSwap::from_pointee(snapshot);
         let (links, last_refresh, moved) = (Mutex::default(), Mutex::default(), Arc::default());
-        Ok(Self { store, meters, memory, prepared, snapshot, links, last_refresh, moved, changes })
+        Ok(Self { store, meters, memory, prepared, snapshot, links, last_refresh, moved, changes, log })
     }
 
     /// Puts `links` in the place of those declared before; whether they are others.
@@ -141,6 +154,23 @@ impl Database {
         Ok(self.changes.listen(table))
     }
 
+    /// Changes of tables with the rows before and after, as [`LogHub::follow`]. Errors: a table is not known.
+    pub fn follow(
+        &self,
+        tables: Vec<String>,
+        after: bytes::Bytes,
+        numbers: Numbers,
+    ) -> Result<impl Stream<Item = Result<LogResponse, Error>> + Send + use<>, Error> {
+        let snapshot = self.snapshot.load();
+        for table in &tables {
+            snapshot.schema.table(table)?;
+        }
+        if tables.is_empty() {
+            return Err(query::Error::Malformed("tables: expected at least one".to_owned()).into());
+        }
+        Ok(self.log.follow(tables, after, numbers))
+    }
+
     /// Reads the schema again if its mark changed; whether the schema did.
     pub async fn refresh(&self) -> Result<bool, Error> {
         let before = self.schema_snapshot();
@@ -162,6 +192,7 @@ impl Database {
             // Nothing moved that a statement depends on: what is prepared for it stays.
             found.id = before.id;
         }
+        self.log.describe(found.schema.clone());
         self.snapshot.store(Arc::new(found));
         if has_changed {
             self.moved.notify_one();
@@ -175,7 +206,7 @@ impl Database {
         reads: &[query::Read],
         grants: Grants<'_>,
         options: AnswerOptions,
-    ) -> Result<Vec<Answer>, ReadError> {
+    ) -> Result<Answers, ReadError> {
         let before = self.snapshot.load().id;
         let mut done = self.read_once(reads, grants, options).await;
         if let Err(failure) = &done
@@ -263,8 +294,12 @@ impl Database {
         reads: &[query::Read],
         grants: Grants<'_>,
         options: AnswerOptions,
-    ) -> Result<Vec<Answer>, ReadError> {
-        let CompiledReads { plans, statements } = self.compiled(reads, grants, options)?;
+    ) -> Result<Answers, ReadError> {
+        let CompiledReads { plans, mut statements } = self.compiled(reads, grants, options)?;
+        let is_placed = options.snapshot && self.log.is_kept();
+        if is_placed {
+            statements.push(self.store.log_end_statement());
+        }
         let mut budget = Budget::read(options.answer, &self.memory);
         let rows = match statements.is_empty() {
             true => Vec::new(),
@@ -279,7 +314,15 @@ impl Database {
             let tree = plan.with_rows(None, &mut rows, options.numbers).map_err(of_plan)?;
             answers.push(tree.answer(None, &mut budget).await.map_err(of_plan)?);
         }
-        Ok(answers)
+        let end = if is_placed { rows.next() } else { None };
+        Ok(Answers { answers, seen: end.and_then(|rows| self.seen(&rows)) })
+    }
+
+    /// What the snapshot saw in which the end of the log was read, and its position.
+    fn seen(&self, rows: &Rows) -> Option<(Snapshot, LogPosition)> {
+        let (seen, mark) = self.store.log_end(rows)?;
+        let position = self.log.position(seen.clone(), mark)?;
+        Some((seen, position))
     }
 
     fn compiled(

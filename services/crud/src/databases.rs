@@ -349,7 +349,7 @@ impl DatabaseEntry {
 
     /// The options of its answers.
     pub fn options(&self, numbers: Numbers, answer: AnswerLimit) -> AnswerOptions {
-        AnswerOptions { limit: self.spec.limit, numbers, answer }
+        AnswerOptions { limit: self.spec.limit, numbers, answer, snapshot: false }
     }
 
     /// Its state once the first attempt has ended.

@@ -13,4 +13,6 @@ pub struct AnswerOptions {
     pub numbers: Numbers,
     /// Bytes that the answer may have.
     pub answer: AnswerLimit,
+    /// Whether reads answer what they saw of the log.
+    pub snapshot: bool,
 }

@@ -5,12 +5,13 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use bytes::Bytes;
 use futures::StreamExt;
 use mesh::{Call, Fault, Mesh, Tasks, resources};
 use proto::{
     crud::{
         Answer, ChangesRequest, ChangesResponse, Database as Description, DescribeRequest, DescribeResponse,
-        ReadRequest, ReadResponse, WriteRequest, WriteResponse, Written,
+        LogRequest, LogResponse, ReadRequest, ReadResponse, WriteRequest, WriteResponse, Written,
     },
     grant::{Grant, Verifier},
     link::Messages,
@@ -23,9 +24,11 @@ use crate::{
     Error,
     budget::AnswerLimit,
     config::Config,
+    database::Answers,
     databases::{DatabaseEntry, DatabaseState, Databases},
     error::ReadError,
     grant::{self, GrantScope, Grants},
+    options::AnswerOptions,
 };
 
 /// The gRPC service of rows in the databases of all projects.
@@ -51,11 +54,13 @@ impl Service {
         grants: Vec<Grant>,
         reads: &[query::Read],
         limit: AnswerLimit,
-    ) -> Result<Vec<Answer>, ReadError> {
+        snapshot: bool,
+    ) -> Result<ReadResponse, ReadError> {
         let (database, numbers) = self.databases.find(scope.project, scope.database)?;
         let grants = grant::verified(&self.verifier, grants)?;
         let open = database.open().await?;
-        let answers = open.read(reads, Grants::new(scope, &grants), database.options(numbers, limit)).await?;
+        let options = AnswerOptions { snapshot, ..database.options(numbers, limit) };
+        let Answers { answers, seen } = open.read(reads, Grants::new(scope, &grants), options).await?;
         let answer = |answer: crate::tree::Answer| Answer {
             json: answer.json,
             truncated: answer.truncated,
@@ -63,7 +68,11 @@ impl Service {
         };
         let mut all = Vec::with_capacity(answers.len());
         all.extend(answers.into_iter().map(answer));
-        Ok(all)
+        let (snapshot, position) = match seen {
+            Some((snapshot, position)) => (Some(snapshot), position.encode()),
+            None => (None, Bytes::new()),
+        };
+        Ok(ReadResponse { answers: all, snapshot, position })
     }
 
     async fn perform(
@@ -94,6 +103,19 @@ impl Service {
             change.map(|()| ChangesResponse {}).map_err(|error| status(&project, &database, error))
         };
         Ok(changes.map(message).take_until(self.draining.clone().cancelled_owned()).boxed())
+    }
+
+    /// The log of changes of tables, for a stream that ends with the drain of this node.
+    async fn follow(&self, request: LogRequest) -> Result<Messages<LogResponse>, Status> {
+        let LogRequest { project, database, tables, after } = request;
+        let following = async {
+            let (entry, numbers) = self.databases.find(&project, &database)?;
+            entry.open().await?.follow(tables, after, numbers)
+        };
+        let messages = following.await.map_err(|error| status(&project, &database, error))?;
+        let message =
+            move |message: Result<LogResponse, Error>| message.map_err(|error| status(&project, &database, error));
+        Ok(messages.map(message).take_until(self.draining.clone().cancelled_owned()).boxed())
     }
 
     async fn describe_project(&self, request: &DescribeRequest) -> Result<Vec<Description>, Error> {
@@ -174,10 +196,10 @@ fn status(project: &str, database: &str, failure: impl Into<ReadError>) -> Statu
 #[tonic::async_trait]
 impl Crud for Service {
     async fn read(&self, request: Request<ReadRequest>) -> Result<Response<ReadResponse>, Status> {
-        let ReadRequest { project, database, reads, grants, answer_bytes } = request.into_inner();
+        let ReadRequest { project, database, reads, grants, answer_bytes, snapshot } = request.into_inner();
         let scope = GrantScope { project: &project, database: &database, now_ms: now_ms() };
-        match self.answer_reads(scope, grants, &reads, AnswerLimit::new(answer_bytes, 0)).await {
-            Ok(answers) => Ok(Response::new(ReadResponse { answers })),
+        match self.answer_reads(scope, grants, &reads, AnswerLimit::new(answer_bytes, 0), snapshot).await {
+            Ok(answer) => Ok(Response::new(answer)),
             Err(error) => Err(status(&project, &database, error)),
         }
     }
@@ -197,6 +219,12 @@ impl Crud for Service {
 
     async fn changes(&self, request: Request<ChangesRequest>) -> Result<Response<Messages<ChangesResponse>>, Status> {
         self.listen(request.into_inner()).await.map(Response::new)
+    }
+
+    type LogStream = Messages<LogResponse>;
+
+    async fn log(&self, request: Request<LogRequest>) -> Result<Response<Messages<LogResponse>>, Status> {
+        self.follow(request.into_inner()).await.map(Response::new)
     }
 
     async fn describe(&self, request: Request<DescribeRequest>) -> Result<Response<DescribeResponse>, Status> {

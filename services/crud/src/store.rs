@@ -14,6 +14,7 @@ use crate::{
     operand::ArgSource,
 };
 
+pub mod log;
 pub mod postgres;
 pub mod sqlite;
 
@@ -142,6 +143,22 @@ impl Store {
             Store::Postgres(store) => {
                 Ok(Box::pin(store.snapshot(statements, budget)).await?.into_iter().map(Rows::Postgres).collect())
             }
+        }
+    }
+
+    /// The statement whose row [`Store::log_end`] takes, where a log is kept.
+    pub fn log_end_statement(&self) -> Statement {
+        match self {
+            Store::Sqlite(_) => sqlite::log::end_statement(),
+            Store::Postgres(_) => postgres::changes::end_statement(),
+        }
+    }
+
+    /// What the reads of the statement's snapshot see of the transactions of a log, and the mark of their position.
+    pub fn log_end(&self, rows: &Rows) -> Option<(proto::crud::Snapshot, u32)> {
+        match self {
+            Store::Sqlite(_) => sqlite::log::end(rows),
+            Store::Postgres(_) => postgres::changes::end(rows),
         }
     }
 

@@ -5,6 +5,8 @@ mod compile;
 mod engines;
 mod grants;
 mod links;
+mod log;
+mod matching;
 mod pooled;
 mod reads;
 mod refusals;

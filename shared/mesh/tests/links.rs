@@ -13,8 +13,8 @@ use mesh::{
 use proto::{
     Links,
     crud::{
-        ChangesRequest, ChangesResponse, Database, DescribeRequest, DescribeResponse, ReadRequest, ReadResponse,
-        WriteRequest, WriteResponse,
+        ChangesRequest, ChangesResponse, Database, DescribeRequest, DescribeResponse, LogRequest, LogResponse,
+        ReadRequest, ReadResponse, WriteRequest, WriteResponse,
     },
     link::Messages,
     services::crud::{CRUD, crud_server::Crud, host},
@@ -44,6 +44,12 @@ impl Crud for Fake {
     }
 
     async fn write(&self, _: Request<WriteRequest>) -> Result<Response<WriteResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    type LogStream = Messages<LogResponse>;
+
+    async fn log(&self, _: Request<LogRequest>) -> Result<Response<Messages<LogResponse>>, Status> {
         Err(Status::unimplemented("not here"))
     }
 

@@ -79,6 +79,8 @@ struct PostgresInner {
     seen: Mutex<Option<Schema>>,
     /// Told of our commits; one task waits for it.
     commits: Notify,
+    /// As `commits`, for the task that reads the log.
+    log_commits: Notify,
 }
 
 /// The rows of one statement, as the server sent them; cells are decoded when they are asked for.
@@ -111,6 +113,7 @@ impl Postgres {
                 labels: ArcSwap::default(),
                 seen: Mutex::default(),
                 commits: Notify::new(),
+                log_commits: Notify::new(),
             }),
         })
     }
@@ -145,7 +148,7 @@ impl Postgres {
         let room = budget.shared_room();
         let work = Box::pin(run_one(lease.connection(), &stats, &statement.args, &room));
         let written = lease.run(State::Clean, work).await.map_err(|failure| self.error(failure));
-        self.inner.commits.notify_one();
+        self.inner.committed();
         written
     }
 
@@ -286,6 +289,14 @@ impl Postgres {
             self.inner.statements.clear();
         }
         failure.into_error(&self.inner.database, &self.inner.keys.load())
+    }
+}
+
+impl PostgresInner {
+    /// Tells who waits for our commits.
+    fn committed(&self) {
+        self.commits.notify_one();
+        self.log_commits.notify_one();
     }
 }
 

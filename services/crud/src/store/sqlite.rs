@@ -28,6 +28,7 @@ mod equality;
 mod error;
 mod form;
 mod group_commit;
+pub mod log;
 mod open;
 mod plain;
 mod reader;
@@ -92,6 +93,8 @@ struct SqliteInner {
     wal: Option<WalIndex>,
     /// Told of commits of the writer; one task waits for it.
     commits: Notify,
+    /// As `commits`, for the task that reads the log.
+    log_commits: Notify,
 }
 
 /// A transaction on the writing connection.
@@ -149,6 +152,7 @@ impl Sqlite {
             plain: PlainColumns::default(),
             wal,
             commits: Notify::new(),
+            log_commits: Notify::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{Error, budget::Budget, cell::Cell, sql::Dialect, store::Statement};
 
-mod postgres;
+pub mod postgres;
 
 /// Declarations of columns. Their number times [`ROWS`] values are tried.
 const DECLARED: [&str; 20] = [
@@ -113,7 +113,7 @@ fn stored() -> impl Strategy<Value = String> {
 }
 
 /// A table with a column of each declaration, one of them strict, and a view of expressions on them.
-async fn filled() -> Db {
+pub async fn filled() -> Db {
     let db = sqlite().await;
     let columns = |with_type: bool| {
         let column = |(index, declared): (usize, &&str)| format!("c{index} {}", if with_type { declared } else { "" });

@@ -100,12 +100,30 @@ pub async fn postgres(url: &str) -> Db {
     db(store, Dialect::postgres(&schema, Vec::new()), &names, None).await
 }
 
+/// The database of another process that has the same file.
+pub async fn same_file(db: &Db) -> Db {
+    connected(Store::Sqlite(Sqlite::existing(&db.file(), &Tasks::default()).unwrap()), Dialect::Sqlite, None).await
+}
+
+/// The database of another process that has the same schema of a server.
+pub async fn same_schema(db: &Db) -> Db {
+    let known = db.schema();
+    let schema = known.dialect.schema().unwrap();
+    let store = Postgres::open("test", &super::postgres_url().unwrap(), schema, 4, &Tasks::default()).unwrap();
+    connected(Store::Postgres(store), Dialect::postgres(schema, Vec::new()), None).await
+}
+
 async fn db(store: Store, dialect: Dialect, names: &[(&str, &str)], folder: Option<tempfile::TempDir>) -> Db {
     for sql in TABLES.iter().chain(&ROWS) {
         let sql = names.iter().fold((*sql).to_owned(), |sql, (name, text)| sql.replace(name, text));
         execute(&store, &sql).await;
     }
-    let options = AnswerOptions { limit: 1000, numbers: Numbers::Exact, answer: AnswerLimit::new(0, 0) };
+    connected(store, dialect, folder).await
+}
+
+async fn connected(store: Store, dialect: Dialect, folder: Option<tempfile::TempDir>) -> Db {
+    let options =
+        AnswerOptions { limit: 1000, numbers: Numbers::Exact, answer: AnswerLimit::new(0, 0), snapshot: false };
     let database = Database::connect(
         store,
         dialect,
@@ -184,7 +202,8 @@ impl Db {
         for read in reads {
             terms.extend(self.terms(&query::read_accesses(&known.schema, read)?));
         }
-        self.database.read(reads, grants(&terms), self.options).await.map_err(|failure| failure.error)
+        let read = self.database.read(reads, grants(&terms), self.options).await;
+        read.map(|read| read.answers).map_err(|failure| failure.error)
     }
 
     pub async fn write(&self, mutations: &[Mutation]) -> Result<Vec<Written>, Error> {

@@ -18,10 +18,16 @@ use tokio_postgres::{
     types::{ToSql, Type as Native},
 };
 
-use self::{locks::TableLock, snapshot::ServerSnapshot};
+use self::{locks::TableLock, setup::TriggerKind, snapshot::ServerSnapshot};
 use super::{Postgres, connection::Connection, error::PostgresError, pool::State, pooler::TransactionKind};
-use crate::{Error, store::Changed};
+use query::Type;
 
+use crate::{
+    Error,
+    store::{Changed, Rows, Statement},
+};
+
+pub mod images;
 mod locks;
 mod prune;
 mod setup;
@@ -71,6 +77,25 @@ SELECT tree.name, tree.relation, pg_catalog.concat_ws(' ', c.xmin, c.relfilenode
 FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.relation
 ORDER BY tree.name, tree.relation";
 
+/// The statement whose row tells which transactions its snapshot sees.
+pub fn end_statement() -> Statement {
+    Statement {
+        text: "SELECT pg_catalog.pg_current_snapshot()::text".into(),
+        args: Vec::new(),
+        columns: [Type::Text.into()].into(),
+        sources: Vec::new(),
+        plain: None,
+    }
+}
+
+/// The snapshot of the row of [`end_statement`]. Positions have no mark.
+pub fn end(rows: &Rows) -> Option<(proto::crud::Snapshot, u32)> {
+    match (rows.len(), rows) {
+        (1, rows) => rows.cell(0, 0).text().map(|text| (ServerSnapshot::parse(&text).into(), 0)),
+        _ => None,
+    }
+}
+
 /// How far the log has been read, and which tables of it are followed.
 #[derive(Debug, Default)]
 pub struct Position {
@@ -117,7 +142,7 @@ impl Postgres {
     pub async fn capture(&self, position: &mut Position, table: &str) -> Result<(), Error> {
         position.tables.remove(table);
         for _ in 0..CAPTURE_ATTEMPTS {
-            self.make_triggers(table).await?;
+            self.make_triggers(table, TriggerKind::Note).await?;
             // Before the table's first message is sent, so that nothing is missed after it.
             if let Some(mut found) = self.baseline(table).await? {
                 let relations = found.catalog.as_mut().and_then(|catalog| catalog.remove_entry(table));
@@ -130,9 +155,9 @@ impl Postgres {
     }
 
     /// Makes the triggers of a table where they are missing, unless a lock that is needed is held for long.
-    async fn make_triggers(&self, table: &str) -> Result<(), Error> {
+    async fn make_triggers(&self, table: &str, kind: TriggerKind) -> Result<(), Error> {
         let schema = self.inner.schema.as_str();
-        let tree = self.tree(table).await?;
+        let tree = self.tree(table, kind).await?;
         let read = |failure| self.error(failure);
         if let Some(root) = tree.root().map_err(read)?
             && !tree.wanting().map_err(read)?.is_empty()
@@ -140,7 +165,7 @@ impl Postgres {
         {
             return Err(busy(format!("a transaction holds a lock on {table}")));
         }
-        let made = self.set_up(|connection| async move { setup::capture(&connection, schema, table).await });
+        let made = self.set_up(|connection| async move { setup::capture(&connection, schema, table, kind).await });
         made.await?.map_err(|why| Error::unfollowed(table, &why))
     }
 
@@ -151,14 +176,15 @@ impl Postgres {
             Err(failure) if is_not_ours(&failure) => return Ok(None),
             Err(failure) => return Err(self.error(failure)),
         };
-        let tree = self.tree(table).await?;
+        let tree = self.tree(table, TriggerKind::Note).await?;
         let wanting = tree.wanting().map_err(|failure| self.error(failure))?;
         Ok((wanting.is_empty() && found.look.epoch.is_some()).then_some(found))
     }
 
-    async fn tree(&self, table: &str) -> Result<setup::TableTree, Error> {
+    async fn tree(&self, table: &str, kind: TriggerKind) -> Result<setup::TableTree, Error> {
         let schema = self.inner.schema.as_str();
-        let tree = self.with_retry(|connection| Box::pin(async move { setup::tree(&connection, schema, table).await }));
+        let tree =
+            self.with_retry(|connection| Box::pin(async move { setup::tree(&connection, schema, table, kind).await }));
         Box::pin(tree).await.map_err(|failure| self.error(failure))
     }
 
@@ -168,9 +194,14 @@ impl Postgres {
     /// Errors: that of the first table whose trigger stays.
     pub async fn release(&self, position: &mut Position, kept: &[String]) -> Result<(), Error> {
         position.tables.retain(|table, _| kept.contains(table));
+        self.drop_triggers(kept, TriggerKind::Note).await
+    }
+
+    /// Drops the triggers of all tables but `kept`, and all of ours where none is left.
+    async fn drop_triggers(&self, kept: &[String], kind: TriggerKind) -> Result<(), Error> {
         let schema = self.inner.schema.as_str();
         let needless =
-            self.set_up(|connection| async move { Ok(Ok(setup::needless(&connection, schema, kept).await?)) });
+            self.set_up(|connection| async move { Ok(Ok(setup::needless(&connection, schema, kept, kind).await?)) });
         let needless = needless.await?.map_err(Error::Database)?;
         let tables: Vec<u32> = needless.iter().map(|(table, _)| *table).collect();
         let held = self.held(&tables, TableLock::DropTriggers).await?;

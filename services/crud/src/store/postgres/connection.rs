@@ -185,7 +185,8 @@ impl Connection {
     }
 }
 
-fn decoders(columns: &[tokio_postgres::Column]) -> Result<Arc<[Decoder]>, PostgresError> {
+/// The decoders of result columns.
+pub fn decoders(columns: &[tokio_postgres::Column]) -> Result<Arc<[Decoder]>, PostgresError> {
     let decoder = |column: &tokio_postgres::Column| {
         Decoder::of(column.type_()).ok_or_else(|| PostgresError::undecodable(column.name(), column.type_()))
     };

@@ -64,7 +64,7 @@ impl PostgresTx {
                 let connection = self.lease.connection();
                 let work = self.lease.run(State::Clean, connection.command("COMMIT"));
                 let committed = work.await.map_err(|failure| self.store.error(failure));
-                self.store.inner.commits.notify_one();
+                self.store.inner.committed();
                 committed
             }
         }

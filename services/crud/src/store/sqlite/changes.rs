@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use foldhash::HashMap;
 use rusqlite::{Connection, OptionalExtension};
+use tokio::sync::Notify;
 
 use super::{
     Sqlite, SqliteError, blocking, interrupt_when,
@@ -71,13 +72,19 @@ impl Sqlite {
 
     /// Waits until something may have been committed since `versions` were read. Runs no statement.
     pub async fn commit_after(&self, versions: &Versions) {
+        self.commit_since(versions.header.as_ref(), &self.inner.commits).await;
+    }
+
+    /// Waits until something may have been committed since the log was in the state of `before`; `commits` is told of
+    /// ours.
+    pub(super) async fn commit_since(&self, before: Option<&WalHeader>, commits: &Notify) {
         loop {
             let header = self.inner.wal.as_ref().map(WalIndex::header);
-            if header.is_some() && header != versions.header {
+            if header.is_some() && header.as_ref() != before {
                 return;
             }
             tokio::select! {
-                () = self.inner.commits.notified() => {}
+                () = commits.notified() => {}
                 () = tokio::time::sleep(POLL_INTERVAL) => {}
             }
             if header.is_none() {
@@ -86,14 +93,14 @@ impl Sqlite {
         }
     }
 
-    async fn on_writer(
+    /// Works on the writing connection, on a blocking thread.
+    pub(super) async fn on_writer<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection) -> Result<(), SqliteError> + Send + 'static,
-    ) -> Result<(), Error> {
+        work: impl FnOnce(&Connection) -> Result<T, SqliteError> + Send + 'static,
+    ) -> Result<T, Error> {
         let mut lease = self.lease().await;
         // The lease rolls back what fails.
-        blocking::run(move |stop| interrupt_when(stop, &mut lease.writer, |writer| work(writer))).await??;
-        Ok(())
+        Ok(blocking::run(move |stop| interrupt_when(stop, &mut lease.writer, |writer| work(writer))).await??)
     }
 }
 
@@ -140,15 +147,20 @@ fn is_ours(sql: &str) -> bool {
     sql.contains(COUNT) && sql.ends_with("'; END")
 }
 
-fn capture(writer: &Connection, table: &str) -> Result<(), SqliteError> {
+/// Checks that the changes of a table can be followed.
+pub fn check_followed(writer: &Connection, table: &str) -> Result<(), SqliteError> {
     let kind = "SELECT type FROM pragma_table_list WHERE schema = 'main' AND name = ?1";
     let kind: Option<String> = writer.prepare_cached(kind)?.query_row([table], |row| row.get(0)).optional()?;
     match kind.as_deref() {
-        Some("table") => {}
-        Some("view") => return Err(unfollowed(table, "expected a table, found a view")),
-        Some(_) => return Err(unfollowed(table, "expected a table, found a virtual table or a part of one")),
-        None => return Err(unfollowed(table, "expected a table, found nothing of that name")),
+        Some("table") => Ok(()),
+        Some("view") => Err(unfollowed(table, "expected a table, found a view")),
+        Some(_) => Err(unfollowed(table, "expected a table, found a virtual table or a part of one")),
+        None => Err(unfollowed(table, "expected a table, found nothing of that name")),
     }
+}
+
+fn capture(writer: &Connection, table: &str) -> Result<(), SqliteError> {
+    check_followed(writer, table)?;
     let wanted = EVENTS.map(|event| (trigger_name(table, event), trigger(table, event)));
     let found = triggers(writer)?;
     let is_made = maker(writer)? == Maker::Us && wanted.iter().all(|trigger| found.contains(trigger));
@@ -181,7 +193,8 @@ fn capture(writer: &Connection, table: &str) -> Result<(), SqliteError> {
     Ok(writer.execute_batch("COMMIT")?)
 }
 
-fn unfollowed(table: &str, why: &str) -> SqliteError {
+/// The error of a table whose changes cannot be followed.
+pub fn unfollowed(table: &str, why: &str) -> SqliteError {
     Error::unfollowed(table, why).into()
 }
 

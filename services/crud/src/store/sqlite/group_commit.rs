@@ -137,6 +137,7 @@ impl SqliteInner {
     /// A commit that changed nothing leaves the file as it was, and one that follows it is of another program.
     pub fn committed(&self, writer: &Connection, begun: Option<Begun>) {
         self.commits.notify_one();
+        self.log_commits.notify_one();
         if let (Some(begun), Some(after)) = (begun, self.begun(writer))
             && begun.pages_written != after.pages_written
         {

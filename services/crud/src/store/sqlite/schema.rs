@@ -6,13 +6,18 @@ use rusqlite::{Connection, Error as DriverError, ErrorCode, Result as DriverResu
 use super::{
     SqliteError, changes,
     equality::{self, Holder},
+    log,
 };
 use crate::{Introspected, LeftOut, store::identifier};
 
-/// Tables and views, without SQLite's own, those behind virtual tables and the one that counts changes.
+/// Tables and views, without SQLite's own, those behind virtual tables and ours: the one that counts changes, and those
+/// of the log, whose texts begin as given.
 const TABLES: &str = "SELECT name, type, wr, strict FROM pragma_table_list \
      WHERE schema = 'main' AND type IN ('table', 'view', 'virtual') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' \
-     AND NOT EXISTS (SELECT 1 FROM sqlite_schema AS ours WHERE ours.name = pragma_table_list.name AND ours.sql = ?1) \
+     AND NOT EXISTS (SELECT 1 FROM sqlite_schema AS ours WHERE ours.name = pragma_table_list.name AND (ours.sql = ?1 \
+         OR (ours.name = 'perigee_log' AND instr(ours.sql, ?2) = 1) \
+         OR (ours.name = 'perigee_log_shapes' AND instr(ours.sql, ?3) = 1) \
+         OR (ours.name = 'perigee_log_replaced' AND instr(ours.sql, ?4) = 1))) \
      ORDER BY name";
 
 /// A table or view as SQLite lists it.
@@ -43,7 +48,8 @@ pub fn introspect(reader: &Connection) -> Result<Introspected, SqliteError> {
 
 fn listed(reader: &Connection) -> DriverResult<Vec<Listed>> {
     let mut listed = reader.prepare_cached(TABLES)?;
-    let rows = listed.query_map([changes::TABLE_SQL], |row| {
+    let ours = [changes::TABLE_SQL, log::LOG_SQL, log::SHAPES_SQL, log::REPLACED_SQL];
+    let rows = listed.query_map(ours, |row| {
         let kind = match row.get::<_, String>(1)?.as_str() {
             "view" => TableKind::View,
             "virtual" => TableKind::Virtual,
@@ -67,6 +73,7 @@ fn table(reader: &Connection, listed: &Listed) -> DriverResult<Table> {
     let key = primary_key(reader, name, *has_rowid)?;
     for column in &mut columns {
         column.equality = equality::of(reader, name, &column.name, &column.native, *holder)?;
+        column.abilities.matching = equality::matching(column.r#type, &column.equality);
         let is_in_key = key.columns.contains(&column.name);
         column.nullable &= !is_in_key || key.may_be_null;
         column.has_default |= is_in_key && key.is_rowid;
@@ -77,7 +84,7 @@ fn table(reader: &Connection, listed: &Listed) -> DriverResult<Table> {
     };
     let row_id = match kind {
         TableKind::Table | TableKind::Virtual if *has_rowid && (key.columns.is_empty() || key.may_be_null) => {
-            row_id(&columns)
+            row_id(columns.iter().map(|column| column.name.as_str()))
         }
         TableKind::Table | TableKind::View | TableKind::Virtual => None,
     };
@@ -113,8 +120,8 @@ fn view_writes(reader: &Connection, name: &str, columns: &mut [Column]) -> Write
 }
 
 /// The first of SQLite's names of the hidden row identifier that no column has.
-fn row_id(columns: &[Column]) -> Option<&'static str> {
-    let is_free = |name: &&str| columns.iter().all(|column| !column.name.eq_ignore_ascii_case(name));
+pub fn row_id<'c>(columns: impl Iterator<Item = &'c str> + Clone) -> Option<&'static str> {
+    let is_free = |name: &&str| columns.clone().all(|column| !column.eq_ignore_ascii_case(name));
     ["rowid", "_rowid_", "oid"].into_iter().find(is_free)
 }
 

@@ -174,7 +174,7 @@ const SETUP: [&str; 9] = [
 /// Rows, each with a value and an array of every type.
 const ROWS: usize = 24;
 
-async fn postgres() -> Option<Db> {
+pub async fn postgres() -> Option<Db> {
     engines().await.into_iter().find(|db| matches!(db.schema().dialect, Dialect::Postgres { .. }))
 }
 
@@ -209,7 +209,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// A table with a column of each type and one of its arrays.
-async fn filled(db: &Db) {
+pub async fn filled(db: &Db) {
     let prefix = db.prefix();
     for sql in SETUP {
         db.execute(&sql.replace("{s}", &prefix)).await;

@@ -12,7 +12,10 @@ use tokio_postgres::{
     types::{ToSql, Type as Native},
 };
 
-use super::super::{connection::Connection, error::PostgresError};
+use super::{
+    super::{connection::Connection, error::PostgresError},
+    images,
+};
 
 /// Begins a transaction that makes or removes something. One at a time does, in the whole database: what a trigger needs
 /// is not removed while it is made. Nobody else waits behind that lock.
@@ -45,8 +48,8 @@ const NOTE: &str = " BEGIN
     RETURN NULL;
 END ";
 
-/// What there is of our schema. An object of another role is named with its owner. All roles have one right on each part,
-/// and none has one by its name.
+/// What there is of our schema. An object of another role is named with its owner. All roles have one right on each part
+/// but the images of rows, and none has one by its name.
 const FOUND: &str = "\
 WITH ours AS (
     SELECT n.oid, n.nspowner AS owner, n.nspname::text AS named, n.nspacl AS acl FROM pg_catalog.pg_namespace n
@@ -54,12 +57,15 @@ WITH ours AS (
 ), parts AS (
     SELECT ours.owner, 'schema ' || ours.named AS named, 'n' AS kind, '' AS args, ours.acl, true AS is_made FROM ours
     UNION ALL
-    SELECT c.relowner, 'perigee_changes.' || c.relname, 't', '', c.relacl, c.relkind = 'r'
-    FROM ours JOIN pg_catalog.pg_class c ON c.relnamespace = ours.oid AND c.relname IN ('log', 'state', 'readers')
+    SELECT c.relowner, 'perigee_changes.' || c.relname, CASE WHEN c.relname = 'images' THEN 'p' ELSE 't' END, '', c.relacl,
+        c.relkind = CASE WHEN c.relname = 'images_seq_seq' THEN 'S' ELSE 'r' END
+    FROM ours JOIN pg_catalog.pg_class c ON c.relnamespace = ours.oid AND c.relname IN (
+        'log', 'state', 'readers', 'images', 'images_seq_seq', 'followed')
     UNION ALL
     SELECT p.proowner, 'function perigee_changes.' || p.proname, 'f', '()',
-        COALESCE(p.proacl, pg_catalog.acldefault('f', p.proowner)), p.prosrc = $2
-    FROM ours JOIN pg_catalog.pg_proc p ON p.pronamespace = ours.oid AND p.proname = 'note' AND p.pronargs = 0
+        COALESCE(p.proacl, pg_catalog.acldefault('f', p.proowner)),
+        p.prosrc = CASE WHEN p.proname = 'note' THEN $2 ELSE $3 END
+    FROM ours JOIN pg_catalog.pg_proc p ON p.pronamespace = ours.oid AND p.proname IN ('note', 'image') AND p.pronargs = 0
 ), given AS (
     SELECT parts.named, parts.kind, parts.args, a.grantee, a.privilege_type AS privilege
     FROM parts CROSS JOIN pg_catalog.aclexplode(parts.acl) a WHERE a.grantee <> parts.owner
@@ -73,8 +79,8 @@ SELECT EXISTS (SELECT FROM ours), (SELECT named FROM foreign_parts),
         AND NOT EXISTS (SELECT FROM ours JOIN pg_catalog.pg_proc p ON p.pronamespace = ours.oid),
     pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'),
     pg_catalog.format('%I', pg_catalog.current_database()), pg_catalog.format('%I', current_user),
-    5 = (SELECT pg_catalog.count(*) FROM parts WHERE parts.is_made AND ARRAY[
-        CASE parts.kind WHEN 'n' THEN '0 USAGE' WHEN 't' THEN '0 SELECT' ELSE '0 EXECUTE' END] = ARRAY(
+    9 = (SELECT pg_catalog.count(*) FROM parts WHERE parts.is_made AND CASE parts.kind WHEN 'p' THEN '{}'
+        WHEN 'n' THEN '{0 USAGE}' WHEN 't' THEN '{0 SELECT}' ELSE '{0 EXECUTE}' END::text[] = ARRAY(
             SELECT pg_catalog.concat_ws(' ', given.grantee, given.privilege) FROM given
             WHERE given.named = parts.named)),
     EXISTS (SELECT FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
@@ -89,6 +95,8 @@ DELETE FROM perigee_changes.state WHERE pg_catalog.pg_snapshot_xmax(pruned::pg_c
     OR EXISTS (SELECT FROM perigee_changes.log l
         WHERE l.xid >= pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot()));
 DELETE FROM perigee_changes.log WHERE NOT EXISTS (SELECT FROM perigee_changes.state);
+DELETE FROM perigee_changes.images WHERE NOT EXISTS (SELECT FROM perigee_changes.state);
+DELETE FROM perigee_changes.followed WHERE NOT EXISTS (SELECT FROM perigee_changes.state);
 INSERT INTO perigee_changes.state (epoch)
     SELECT pg_catalog.gen_random_uuid()::text WHERE NOT EXISTS (SELECT FROM perigee_changes.state)";
 
@@ -119,7 +127,7 @@ WITH RECURSIVE tree (relation, below) AS (
     FROM pg_catalog.pg_trigger t
     JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
     JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-    WHERE n.nspname = 'perigee_changes' AND p.proname = 'note' AND NOT t.tgisinternal
+    WHERE n.nspname = 'perigee_changes' AND p.proname = $3 AND NOT t.tgisinternal
     GROUP BY t.tgrelid
 )
 SELECT tree.relation, pg_catalog.format('%I.%I', n.nspname, c.relname),
@@ -150,8 +158,8 @@ JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
 JOIN pg_catalog.pg_namespace own ON own.oid = p.pronamespace
 JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE own.nspname = 'perigee_changes' AND p.proname = 'note' AND t.tgparentid = 0
-    AND t.tgname LIKE 'perigee\\_changes\\_%' AND pg_catalog.pg_get_userbyid(p.proowner) = current_user
+WHERE own.nspname = 'perigee_changes' AND p.proname = $4 AND t.tgparentid = 0
+    AND pg_catalog.starts_with(t.tgname, $5) AND pg_catalog.pg_get_userbyid(p.proowner) = current_user
     AND CASE WHEN t.tgargs = pg_catalog.convert_to($1, pg_catalog.getdatabaseencoding()) || '\\x00'::bytea
         THEN c.oid NOT IN (SELECT relation FROM tree)
         ELSE $3::text[] IS NOT NULL AND t.tgargs <> ALL (ARRAY(
@@ -164,11 +172,47 @@ ORDER BY c.oid";
 pub(super) const CAPTURE_STEPS: usize = 3;
 
 /// A table with those below it.
-pub struct TableTree(Vec<Row>);
+pub struct TableTree {
+    rows: Vec<Row>,
+    kind: TriggerKind,
+}
+
+/// What triggers write to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TriggerKind {
+    /// The log without anything of rows.
+    Note,
+    /// The log with the rows before and after.
+    Image,
+}
+
+impl TriggerKind {
+    /// The function that they run.
+    fn function(self) -> &'static str {
+        match self {
+            TriggerKind::Note => "note",
+            TriggerKind::Image => "image",
+        }
+    }
+
+    /// How their names begin. Triggers run in the order of their names: what one of an application changes is logged
+    /// after what it is run by.
+    fn prefix(self) -> &'static str {
+        match self {
+            TriggerKind::Note => "perigee_changes_",
+            TriggerKind::Image => images::TRIGGER_PREFIX,
+        }
+    }
+}
 
 /// Makes what is missing for the capture of a table of a schema. An inner error says why that is not possible.
-pub async fn capture(connection: &Connection, schema: &str, table: &str) -> Result<Result<(), String>, PostgresError> {
-    let tree = tree(connection, schema, table).await?;
+pub async fn capture(
+    connection: &Connection,
+    schema: &str,
+    table: &str,
+    kind: TriggerKind,
+) -> Result<Result<(), String>, PostgresError> {
+    let tree = tree(connection, schema, table, kind).await?;
     if let Some(why) = tree.unfollowed()? {
         return Ok(Err(why));
     }
@@ -185,7 +229,7 @@ pub async fn capture(connection: &Connection, schema: &str, table: &str) -> Resu
     connection.define(&format!("SET LOCAL statement_timeout TO '200ms'; {lock}")).await?;
     connection.command("SET LOCAL statement_timeout TO '30s'").await?;
     for _ in 0..CAPTURE_STEPS {
-        match self::tree(connection, schema, table).await?.missing(schema)? {
+        match self::tree(connection, schema, table, kind).await?.missing(schema)? {
             Some(sql) => connection.define(&sql).await?,
             None => return Ok(Ok(())),
         }
@@ -194,8 +238,17 @@ pub async fn capture(connection: &Connection, schema: &str, table: &str) -> Resu
 }
 
 /// The table of a schema with those below it.
-pub async fn tree(connection: &Connection, schema: &str, table: &str) -> Result<TableTree, PostgresError> {
-    connection.query(TREE, &[(&schema, Native::TEXT), (&table, Native::TEXT)]).await.map(TableTree)
+pub async fn tree(
+    connection: &Connection,
+    schema: &str,
+    table: &str,
+    kind: TriggerKind,
+) -> Result<TableTree, PostgresError> {
+    let function = kind.function();
+    let args: [(&(dyn ToSql + Sync), Native); 3] =
+        [(&schema, Native::TEXT), (&table, Native::TEXT), (&function, Native::TEXT)];
+    let rows = connection.query(TREE, &args).await?;
+    Ok(TableTree { rows, kind })
 }
 
 /// Keeps the log from being dropped until the end of the transaction. Fails unless it is of our role.
@@ -212,15 +265,15 @@ pub async fn note_reader(connection: &Connection, schema: &str) -> Result<(), Po
 impl TableTree {
     /// Its id; `None` where there is no table of that name.
     pub fn root(&self) -> Result<Option<u32>, PostgresError> {
-        Ok(self.0.first().map(|row| row.try_get(0)).transpose()?)
+        Ok(self.rows.first().map(|row| row.try_get(0)).transpose()?)
     }
 
     /// Why the table with those below it cannot be followed.
     fn unfollowed(&self) -> Result<Option<String>, PostgresError> {
-        if self.0.is_empty() {
+        if self.rows.is_empty() {
             return Ok(Some("expected a table, found nothing of that name".to_owned()));
         }
-        for (index, row) in self.0.iter().enumerate() {
+        for (index, row) in self.rows.iter().enumerate() {
             let name: String = row.try_get(1)?;
             if let Some(kind) = row.try_get::<_, Option<String>>(2)? {
                 let below = if index == 0 { String::new() } else { format!(", {name}, below it") };
@@ -237,7 +290,7 @@ impl TableTree {
     /// The tables without a trigger that fires for all changes, by their names.
     pub fn wanting(&self) -> Result<Vec<String>, PostgresError> {
         let mut wanting = Vec::new();
-        for row in &self.0 {
+        for row in &self.rows {
             if !row.try_get::<_, bool>(6)? || !row.try_get::<_, Vec<String>>(7)?.is_empty() {
                 wanting.push(row.try_get(1)?);
             }
@@ -249,15 +302,16 @@ impl TableTree {
     pub(super) fn missing(&self, schema: &str) -> Result<Option<String>, PostgresError> {
         // The argument says for whom it is.
         let schema = schema.replace('\'', "''");
+        let (prefix, function) = (self.kind.prefix(), self.kind.function());
         let (mut first, mut below, mut firing) = (Vec::new(), Vec::new(), Vec::new());
-        for row in &self.0 {
+        for row in &self.rows {
             let (id, name, is_captured): (u32, String, bool) = (row.try_get(0)?, row.try_get(1)?, row.try_get(6)?);
             if !is_captured {
                 // What is made on a root is there on its partitions.
                 let step = if row.try_get(8)? { &mut below } else { &mut first };
                 step.push(format!(
-                    "CREATE TRIGGER perigee_changes_{id} AFTER INSERT OR UPDATE OR DELETE ON {name} FOR EACH ROW \
-                     EXECUTE FUNCTION perigee_changes.note('{schema}')"
+                    "CREATE TRIGGER \"{prefix}{id}\" AFTER INSERT OR UPDATE OR DELETE ON {name} FOR EACH ROW \
+                     EXECUTE FUNCTION perigee_changes.{function}('{schema}')"
                 ));
             }
             for trigger in row.try_get::<_, Vec<String>>(7)? {
@@ -286,7 +340,8 @@ struct FoundLog {
 }
 
 async fn found(connection: &Connection) -> Result<FoundLog, PostgresError> {
-    let args: [(&(dyn ToSql + Sync), Native); 2] = [(&MARK, Native::TEXT), (&NOTE, Native::TEXT)];
+    let args: [(&(dyn ToSql + Sync), Native); 3] =
+        [(&MARK, Native::TEXT), (&NOTE, Native::TEXT), (&images::IMAGE, Native::TEXT)];
     let row = connection.query(FOUND, &args).await?.pop().ok_or_else(PostgresError::unanswered)?;
     Ok(FoundLog {
         exists: row.try_get(0)?,
@@ -345,13 +400,21 @@ fn made() -> String {
              one boolean PRIMARY KEY DEFAULT true CHECK (one), epoch text NOT NULL, pruned text) USING heap;
          CREATE UNLOGGED TABLE IF NOT EXISTS perigee_changes.readers (
              schema text PRIMARY KEY, seen timestamp with time zone NOT NULL) USING heap;
+         {IMAGES}
          CREATE OR REPLACE FUNCTION perigee_changes.note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
              SET search_path = pg_catalog, pg_temp AS $note${NOTE}$note$;
+         CREATE OR REPLACE FUNCTION perigee_changes.image() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+             SET search_path = pg_catalog, pg_temp SET \"DateStyle\" = 'ISO, MDY' SET \"IntervalStyle\" = postgres
+             SET extra_float_digits = 1 AS $image${IMAGE}$image$;
          REVOKE ALL ON SCHEMA perigee_changes FROM PUBLIC;
-         REVOKE ALL ON perigee_changes.log, perigee_changes.state, perigee_changes.readers FROM PUBLIC;
+         REVOKE ALL ON perigee_changes.log, perigee_changes.state, perigee_changes.readers, perigee_changes.images,
+             perigee_changes.followed, perigee_changes.images_seq_seq FROM PUBLIC;
          GRANT USAGE ON SCHEMA perigee_changes TO PUBLIC;
-         GRANT SELECT ON perigee_changes.log, perigee_changes.state, perigee_changes.readers TO PUBLIC;
-         GRANT EXECUTE ON FUNCTION perigee_changes.note() TO PUBLIC"
+         GRANT SELECT ON perigee_changes.log, perigee_changes.state, perigee_changes.readers,
+             perigee_changes.followed, perigee_changes.images_seq_seq TO PUBLIC;
+         GRANT EXECUTE ON FUNCTION perigee_changes.note(), perigee_changes.image() TO PUBLIC",
+        IMAGES = images::TABLES,
+        IMAGE = images::IMAGE,
     )
 }
 
@@ -361,14 +424,21 @@ pub async fn needless(
     connection: &Connection,
     schema: &str,
     kept: &[String],
+    kind: TriggerKind,
 ) -> Result<Vec<(u32, String)>, PostgresError> {
     let found = found(connection).await?;
     if !found.exists || found.of_others.is_some() {
         return Ok(Vec::new());
     }
     let readers = if found.is_complete { Some(readers(connection).await?) } else { None };
-    let args: [(&(dyn ToSql + Sync), Native); 3] =
-        [(&schema, Native::TEXT), (&kept, Native::TEXT_ARRAY), (&readers, Native::TEXT_ARRAY)];
+    let (function, prefix) = (kind.function(), kind.prefix());
+    let args: [(&(dyn ToSql + Sync), Native); 5] = [
+        (&schema, Native::TEXT),
+        (&kept, Native::TEXT_ARRAY),
+        (&readers, Native::TEXT_ARRAY),
+        (&function, Native::TEXT),
+        (&prefix, Native::TEXT),
+    ];
     let rows = connection.query(NEEDLESS, &args).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
@@ -386,8 +456,9 @@ pub async fn remove(connection: &Connection) -> Result<(), PostgresError> {
     if !found.exists || found.of_others.is_some() || !found.is_marked || found.has_triggers {
         return Ok(());
     }
-    let sql = "DROP FUNCTION IF EXISTS perigee_changes.note(); \
-               DROP TABLE IF EXISTS perigee_changes.log, perigee_changes.state, perigee_changes.readers; \
+    let sql = "DROP FUNCTION IF EXISTS perigee_changes.note(), perigee_changes.image(); \
+               DROP TABLE IF EXISTS perigee_changes.log, perigee_changes.state, perigee_changes.readers, \
+               perigee_changes.images, perigee_changes.followed; \
                COMMENT ON SCHEMA perigee_changes IS NULL; REVOKE USAGE ON SCHEMA perigee_changes FROM PUBLIC";
     connection.command(sql).await?;
     let found = self::found(connection).await?;

@@ -37,6 +37,19 @@ impl ServerSnapshot {
     }
 }
 
+impl From<ServerSnapshot> for proto::crud::Snapshot {
+    fn from(ServerSnapshot { end, mut running }: ServerSnapshot) -> Self {
+        running.sort_unstable();
+        Self { start: running.first().copied().unwrap_or(end), end, running }
+    }
+}
+
+impl From<proto::crud::Snapshot> for ServerSnapshot {
+    fn from(proto::crud::Snapshot { end, running, .. }: proto::crud::Snapshot) -> Self {
+        Self { end, running }
+    }
+}
+
 impl fmt::Display for ServerSnapshot {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let first = self.running.iter().min().unwrap_or(&self.end);

@@ -183,7 +183,7 @@ async fn a_table_that_nobody_listens_to_after_an_error_is_forgotten() {
 async fn a_trigger_that_is_lost_before_the_first_look_is_made_anew() {
     let Some(server) = Server::with("window", MUSIC).await else { return };
     let store = server.store();
-    store.make_triggers("part").await.unwrap();
+    store.make_triggers("part", TriggerKind::Note).await.unwrap();
     assert!(store.baseline("part").await.unwrap().is_some());
     for sql in [
         "ALTER TABLE part_1 DISABLE TRIGGER ALL",

@@ -111,13 +111,13 @@ async fn the_triggers_of_many_tables_are_made_in_few_steps() {
     let mut position = captured(&store, &["album"]).await;
     for (table, tables) in [("parent", 4), ("part_2", 2), ("part", 4)] {
         let mut steps = Vec::new();
-        while let Some(sql) = store.tree(table).await.unwrap().missing("music").unwrap() {
+        while let Some(sql) = store.tree(table, TriggerKind::Note).await.unwrap().missing("music").unwrap() {
             server.execute(&sql).await;
             steps.push(sql.split("; ").count());
         }
         assert!(steps.len() <= setup::CAPTURE_STEPS, "{table}: {steps:?}");
         assert!(steps.iter().sum::<usize>() > tables, "{table}: {steps:?}");
-        assert_eq!(store.tree(table).await.unwrap().wanting().unwrap(), Vec::<String>::new());
+        assert_eq!(store.tree(table, TriggerKind::Note).await.unwrap().wanting().unwrap(), Vec::<String>::new());
     }
     store.release(&mut position, &[]).await.unwrap();
     assert_eq!(server.ours().await, 0);

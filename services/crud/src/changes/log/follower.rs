@@ -1,0 +1,227 @@
+//! A follower of a log: takes what concerns it from the ring, at its own pace.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    ops::ControlFlow,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use proto::crud::{Change, Event, LogResponse, Resync, ResyncReason, Started, Transaction};
+use tokio::sync::watch;
+
+use super::{CaptureState, LogShared, LogState, ring::RingEvent, source::LogSource};
+use crate::{
+    Error,
+    store::log::{LogLook, LogPart, LogPosition, Loss},
+};
+
+/// A follower of some tables. Dropped, it is one no longer.
+pub struct Follower {
+    shared: Arc<LogShared>,
+    tables: BTreeSet<String>,
+    progress: watch::Receiver<u64>,
+    stage: Stage,
+}
+
+/// How far a follower is.
+enum Stage {
+    /// It waits for the capture of its tables, to go on after a position.
+    Starting { after: Bytes },
+    /// It is to be told that changes may have been missed.
+    Missed { reason: ResyncReason, tables: Vec<String> },
+    /// It reads what the ring does not have any more.
+    CatchingUp { source: Box<LogSource>, events: VecDeque<RingEvent>, has_looked: bool },
+    /// It goes on with an item of the ring. What had been told at the position is not told again.
+    Following { next: u64, after: LogPosition },
+}
+
+/// What a follower does next.
+type Step = ControlFlow<Option<LogResponse>>;
+
+impl Follower {
+    /// A follower of tables after a position; without one, from now on.
+    pub(super) fn new(shared: Arc<LogShared>, tables: BTreeSet<String>, after: Bytes) -> Self {
+        let progress = shared.progress.subscribe();
+        Self { shared, tables, progress, stage: Stage::Starting { after } }
+    }
+
+    /// The next message. Cancel safe.
+    pub async fn next(&mut self) -> Result<LogResponse, Error> {
+        loop {
+            self.progress.mark_unchanged();
+            let told = loop {
+                if let ControlFlow::Break(told) = self.step()? {
+                    break told;
+                }
+            };
+            if let Some(message) = told {
+                return Ok(message);
+            }
+            if let Stage::CatchingUp { .. } = self.stage {
+                self.catch_up().await?;
+                continue;
+            }
+            if self.progress.changed().await.is_err() {
+                return Err(Error::Unavailable("the database is closed".to_owned()));
+            }
+        }
+    }
+
+    /// One step without waiting: it breaks with a message, or with none where there is something to wait for.
+    fn step(&mut self) -> Result<Step, Error> {
+        let shared = self.shared.clone();
+        let state = shared.state();
+        let mut since = Vec::with_capacity(self.tables.len());
+        for table in &self.tables {
+            match state.tables.get(table).map(|capture| &capture.progress) {
+                Some(CaptureState::Captured(position)) => since.push((table, &**position)),
+                Some(CaptureState::Failed(error)) => return Err(error.clone()),
+                Some(CaptureState::Pending) => return Ok(Step::Break(None)),
+                None => return Err(Error::Unavailable("the capture of a table has ended".to_owned())),
+            }
+        }
+        let Some(end) = state.ring.end() else { return Ok(Step::Break(None)) };
+        Ok(match &mut self.stage {
+            Stage::Starting { after } => {
+                let (position, stage) = start(&state, end, after, &since);
+                self.stage = stage;
+                Step::Break(Some(message(&position, Event::Started(Started {}))))
+            }
+            Stage::Missed { reason, tables } => {
+                let resync = Resync { reason: (*reason).into(), tables: std::mem::take(tables) };
+                self.stage = Stage::at_end(&state, end);
+                Step::Break(Some(message(end, Event::Resync(resync))))
+            }
+            Stage::CatchingUp { source, events, has_looked } => match events.pop_front() {
+                Some(event) => concerning(&self.tables, &event),
+                None => match joined(&state, source).filter(|_| *has_looked) {
+                    Some(stage) => {
+                        self.stage = stage;
+                        Step::Continue(())
+                    }
+                    None => Step::Break(None),
+                },
+            },
+            Stage::Following { next, after } => {
+                let (first, _) = state.ring.numbers();
+                if *next < first {
+                    let resync = Resync { reason: ResyncReason::Overflow.into(), tables: Vec::new() };
+                    self.stage = Stage::at_end(&state, end);
+                    return Ok(Step::Break(Some(message(end, Event::Resync(resync)))));
+                }
+                let Some(event) = state.ring.item(*next) else { return Ok(Step::Break(None)) };
+                *next += 1;
+                match event {
+                    RingEvent::Part(part) if after.is_after(&part.place) => return Ok(Step::Continue(())),
+                    // What follows may be of another log.
+                    RingEvent::Loss(loss, position) if loss.tables.is_empty() => after.clone_from(position),
+                    RingEvent::Part(_) | RingEvent::Loss(..) => {}
+                }
+                concerning(&self.tables, event)
+            }
+        })
+    }
+
+    /// Reads more of the log. Cancel safe: what was read is kept as soon as it is there.
+    async fn catch_up(&mut self) -> Result<(), Error> {
+        let shared = self.shared.clone();
+        let Stage::CatchingUp { source, events, has_looked } = &mut self.stage else { return Ok(()) };
+        let _turn = shared.catching_up.acquire().await.expect("nobody closes the semaphore");
+        let numbers = shared.state().numbers;
+        let LogLook { losses, parts, position, failed, .. } = Box::pin(source.look(numbers)).await?;
+        if let Some((_, error)) = failed.into_iter().next() {
+            return Err(error);
+        }
+        // Only now is the position known to be one of this log.
+        *has_looked = true;
+        events.extend(losses.into_iter().map(|loss| RingEvent::Loss(loss, position.clone())));
+        events.extend(parts.into_iter().map(RingEvent::Part));
+        Ok(())
+    }
+}
+
+impl Stage {
+    /// A follower goes on at the end of the ring.
+    fn at_end(state: &LogState, end: &LogPosition) -> Self {
+        let (_, next) = state.ring.numbers();
+        Stage::Following { next, after: end.clone() }
+    }
+}
+
+/// The position at which a follower starts that was told all before `after`, and what it does next. `since` are the
+/// positions after which the log has all changes of its tables.
+fn start(
+    state: &LogState,
+    end: &LogPosition,
+    after: &Bytes,
+    since: &[(&String, &LogPosition)],
+) -> (LogPosition, Stage) {
+    if after.is_empty() {
+        return (end.clone(), Stage::at_end(state, end));
+    }
+    let missed = |reason, tables| (end.clone(), Stage::Missed { reason, tables });
+    let Some(after) = LogPosition::decode(after) else { return missed(ResyncReason::Position, Vec::new()) };
+    if after.source != end.source {
+        return missed(ResyncReason::LogLost, Vec::new());
+    }
+    let lacking = since.iter().filter(|(_, since)| !after.covers(since));
+    let lacking: Vec<String> = lacking.map(|(table, _)| (*table).clone()).collect();
+    if !lacking.is_empty() {
+        return missed(ResyncReason::LogLost, lacking);
+    }
+    let (first, _) = state.ring.numbers();
+    match (state.ring.start(), &state.source) {
+        (Some(start), _) if after.covers(start) && state.ring.has(&after) => {
+            (after.clone(), Stage::Following { next: first, after })
+        }
+        (_, Some(source)) => {
+            let source = Box::new(source.at(&after));
+            (after, Stage::CatchingUp { source, events: VecDeque::new(), has_looked: false })
+        }
+        (_, None) => missed(ResyncReason::LogLost, Vec::new()),
+    }
+}
+
+/// What a follower does that has read so much that the ring has all that follows.
+fn joined(state: &LogState, source: &LogSource) -> Option<Stage> {
+    let (position, start) = (source.position()?, state.ring.start()?);
+    let (next, _) = state.ring.numbers();
+    position.covers(start).then_some(Stage::Following { next, after: position })
+}
+
+/// What a follower of tables is told of an event.
+fn concerning(tables: &BTreeSet<String>, event: &RingEvent) -> Step {
+    match event {
+        RingEvent::Part(part) => {
+            let changes = changes(tables, part);
+            if changes.is_empty() {
+                return Step::Continue(());
+            }
+            let transaction = Transaction { id: part.place.id, committed_us: part.committed_us, changes };
+            Step::Break(Some(message(&part.position, Event::Transaction(transaction))))
+        }
+        RingEvent::Loss(Loss { reason, tables: lost }, position) => {
+            let own: Vec<String> = lost.iter().filter(|table| tables.contains(*table)).cloned().collect();
+            if !lost.is_empty() && own.is_empty() {
+                return Step::Continue(());
+            }
+            let resync = Resync { reason: (*reason).into(), tables: own };
+            Step::Break(Some(message(position, Event::Resync(resync))))
+        }
+    }
+}
+
+fn changes(tables: &BTreeSet<String>, part: &LogPart) -> Vec<Change> {
+    part.changes.iter().filter(|change| tables.contains(&change.table)).cloned().collect()
+}
+
+fn message(position: &LogPosition, event: Event) -> LogResponse {
+    LogResponse { position: position.encode(), event: Some(event) }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.shared.unfollow(&self.tables);
+    }
+}

@@ -1,0 +1,148 @@
+//! The last part of a log, in memory.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use proto::crud::ResyncReason;
+use tokio::time::Instant;
+
+use crate::store::log::{LogLook, LogPart, LogPosition, Loss};
+
+/// Most bytes of images that a ring has.
+const RING_BYTES: usize = 64 << 20;
+/// Most bytes of one message: larger changes are not told.
+const PART_BYTES_MAX: usize = 32 << 20;
+/// How long a change stays in a ring.
+const RING_AGE: Duration = Duration::from_secs(60);
+/// Memory that an item takes beside its images.
+const ITEM_BYTES: usize = 256;
+
+/// What was found in a log, the last of it.
+#[derive(Debug, Default)]
+pub struct Ring {
+    items: VecDeque<RingItem>,
+    /// Number of the first item.
+    first: u64,
+    bytes: usize,
+    /// The position before the first item, and that after the last one; `None` before the log is read.
+    ends: Option<(LogPosition, LogPosition)>,
+}
+
+/// An item of a ring.
+#[derive(Debug)]
+struct RingItem {
+    event: RingEvent,
+    bytes: usize,
+    found: Instant,
+}
+
+/// What followers are told.
+#[derive(Debug)]
+pub enum RingEvent {
+    /// Changes.
+    Part(LogPart),
+    /// Changes may have been missed before this position.
+    Loss(Loss, LogPosition),
+}
+
+impl Ring {
+    /// Begins at a position, unless it has begun.
+    pub fn begin(&mut self, position: LogPosition) {
+        self.ends.get_or_insert_with(|| (position.clone(), position));
+    }
+
+    /// The position after the last item.
+    pub fn end(&self) -> Option<&LogPosition> {
+        self.ends.as_ref().map(|(_, end)| end)
+    }
+
+    /// The position before the first item.
+    pub fn start(&self) -> Option<&LogPosition> {
+        self.ends.as_ref().map(|(start, _)| start)
+    }
+
+    /// The number of the first item, and that after the last one.
+    pub fn numbers(&self) -> (u64, u64) {
+        (self.first, self.first + self.items.len() as u64)
+    }
+
+    /// The item of a number.
+    pub fn item(&self, number: u64) -> Option<&RingEvent> {
+        let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        self.items.get(index).map(|item| &item.event)
+    }
+
+    /// Whether a position is one of this log, and not after its end.
+    pub fn has(&self, position: &LogPosition) -> bool {
+        let Some((start, end)) = &self.ends else { return false };
+        if position.mark == 0 {
+            return end.covers(position);
+        }
+        let from = self.items.partition_point(|item| item.event.position().seen.end < position.seen.end);
+        let at = self.items.range(from..).take_while(|item| item.event.position().seen.end == position.seen.end);
+        position == start || position == end || at.into_iter().any(|item| item.event.position() == position)
+    }
+
+    /// Adds what a look found; whether it found anything. What is old, or too much, is removed.
+    pub fn add(&mut self, look: LogLook, now: Instant) -> bool {
+        if look.losses.iter().any(|loss| loss.tables.is_empty()) {
+            // Positions of another log are not compared with those before.
+            self.first += self.items.len() as u64;
+            self.items.clear();
+            (self.bytes, self.ends) = (0, Some((look.position.clone(), look.position.clone())));
+        }
+        let before = self.items.len();
+        for loss in look.losses {
+            self.push(RingEvent::Loss(loss, look.position.clone()), now);
+        }
+        for part in look.parts {
+            if part.bytes() <= PART_BYTES_MAX {
+                self.push(RingEvent::Part(part), now);
+                continue;
+            }
+            let tables: BTreeSet<String> = part.changes.into_iter().map(|change| change.table).collect();
+            let loss = Loss { reason: ResyncReason::Overflow, tables: tables.into_iter().collect() };
+            self.push(RingEvent::Loss(loss, part.position), now);
+        }
+        let is_news = self.items.len() > before;
+        match &mut self.ends {
+            Some((_, end)) => *end = look.position,
+            None => self.ends = Some((look.position.clone(), look.position)),
+        }
+        let is_old = |item: &RingItem| now.duration_since(item.found) >= RING_AGE;
+        while self.bytes > RING_BYTES || self.items.front().is_some_and(is_old) {
+            let Some(item) = self.items.pop_front() else { break };
+            self.first += 1;
+            self.bytes -= item.bytes;
+            if let Some((start, _)) = &mut self.ends {
+                start.clone_from(item.event.position());
+            }
+        }
+        is_news
+    }
+
+    fn push(&mut self, event: RingEvent, found: Instant) {
+        let bytes = ITEM_BYTES + event.bytes();
+        self.bytes += bytes;
+        self.items.push_back(RingItem { event, bytes, found });
+    }
+}
+
+impl RingEvent {
+    /// The position after it.
+    pub fn position(&self) -> &LogPosition {
+        match self {
+            RingEvent::Part(part) => &part.position,
+            RingEvent::Loss(_, position) => position,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            RingEvent::Part(part) => part.bytes(),
+            RingEvent::Loss(..) => 0,
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Positions in the log: which transactions have been told.
+
+use proto::crud::Snapshot;
+
+/// Version of the encoding.
+const VERSION: u8 = 1;
+
+/// A position: all that its snapshot sees has been told, and of what another snapshot sees, what stands before a place.
+///
+/// The second snapshot is that of a look which has not been told whole. An engine whose ids are in the order of commits
+/// needs none.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogPosition {
+    /// Hash of the log's epoch: a log that was made anew, or restored, has another.
+    pub source: u64,
+    /// Hash of the last change that was told, where the engine can look it up: after a restore there is another in its
+    /// place.
+    pub mark: u32,
+    /// What has been told.
+    pub seen: Snapshot,
+    /// What has been told of a look.
+    pub partly: Option<(Snapshot, (u64, u64))>,
+}
+
+/// Where a part of a transaction stands in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The transaction's id.
+    pub id: u64,
+    /// Order within a look: of the transaction, and of the part within that.
+    pub order: (u64, u64),
+}
+
+impl LogPosition {
+    /// The position that a snapshot has.
+    pub fn of(source: u64, seen: Snapshot) -> Self {
+        Self { source, mark: 0, seen, partly: None }
+    }
+
+    /// Whether what stands at a place has been told.
+    pub fn is_after(&self, place: &Place) -> bool {
+        let is_told = |(look, order): &(Snapshot, (u64, u64))| look.sees(place.id) && place.order <= *order;
+        self.seen.sees(place.id) || self.partly.as_ref().is_some_and(is_told)
+    }
+
+    /// Whether all that has been told at the position `other` has been told at this one; `false` where that does not
+    /// show.
+    pub fn covers(&self, other: &Self) -> bool {
+        let told = other.partly.as_ref().map_or(&other.seen, |(look, _)| look);
+        self.source == other.source && sees_all_of(&self.seen, told)
+    }
+
+    /// Its encoding, of some tens of bytes.
+    pub fn encode(&self) -> bytes::Bytes {
+        let mut out = vec![VERSION];
+        out.extend_from_slice(&self.source.to_be_bytes());
+        out.extend_from_slice(&self.mark.to_be_bytes());
+        write_snapshot(&mut out, &self.seen);
+        if let Some((look, order)) = &self.partly {
+            write_snapshot(&mut out, look);
+            write(&mut out, order.0);
+            write(&mut out, order.1);
+        }
+        out.into()
+    }
+
+    /// What [`LogPosition::encode`] has encoded; `None` for anything else.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (version, rest) = bytes.split_first()?;
+        let (source, rest) = rest.split_first_chunk()?;
+        let (mark, mut rest) = rest.split_first_chunk()?;
+        let (source, mark) = (u64::from_be_bytes(*source), u32::from_be_bytes(*mark));
+        let seen = read_snapshot(&mut rest)?;
+        let partly = match rest {
+            [] => None,
+            _ => Some((read_snapshot(&mut rest)?, (read(&mut rest)?, read(&mut rest)?))),
+        };
+        (*version == VERSION && rest.is_empty()).then_some(Self { source, mark, seen, partly })
+    }
+}
+
+/// Whether each transaction that `other` sees is seen by `snapshot` too.
+fn sees_all_of(snapshot: &Snapshot, other: &Snapshot) -> bool {
+    other.end <= snapshot.end && snapshot.running.iter().all(|id| !other.sees(*id))
+}
+
+fn write_snapshot(out: &mut Vec<u8>, snapshot: &Snapshot) {
+    write(out, snapshot.end);
+    write(out, snapshot.running.len() as u64);
+    let mut before = snapshot.end;
+    for id in snapshot.running.iter().rev() {
+        write(out, before.wrapping_sub(*id));
+        before = *id;
+    }
+}
+
+fn read_snapshot(rest: &mut &[u8]) -> Option<Snapshot> {
+    let end = read(rest)?;
+    let count = usize::try_from(read(rest)?).ok().filter(|count| *count <= rest.len())?;
+    let mut running = Vec::with_capacity(count);
+    let mut before = end;
+    for _ in 0..count {
+        before = before.checked_sub(read(rest)?)?;
+        running.push(before);
+    }
+    running.reverse();
+    let is_ascending = running.windows(2).all(|pair| pair[0] < pair[1]) && running.last().is_none_or(|id| *id < end);
+    is_ascending.then(|| Snapshot { start: running.first().copied().unwrap_or(end), end, running })
+}
+
+/// Writes a number, seven bits to a byte, the lowest first.
+fn write(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+fn read(rest: &mut &[u8]) -> Option<u64> {
+    let mut number = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let (byte, after) = rest.split_first()?;
+        *rest = after;
+        let bits = u64::from(byte & 0x7f);
+        if bits > u64::MAX >> shift {
+            return None;
+        }
+        number |= bits << shift;
+        if byte & 0x80 == 0 {
+            return Some(number);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn snapshot() -> impl Strategy<Value = Snapshot> {
+        let ids = proptest::collection::btree_set(1u64..40, 0..6);
+        (ids, 1u64..50, 0u64..1 << 40).prop_map(|(ids, end, offset)| {
+            let running: Vec<u64> = ids.into_iter().filter(|id| *id < end).map(|id| id + offset).collect();
+            let end = end + offset;
+            Snapshot { start: running.first().copied().unwrap_or(end), end, running }
+        })
+    }
+
+    fn position() -> impl Strategy<Value = LogPosition> {
+        let partly = proptest::option::of((snapshot(), (any::<u64>(), any::<u64>())));
+        (any::<u64>(), any::<u32>(), snapshot(), partly).prop_map(|(source, mark, seen, partly)| LogPosition {
+            source,
+            mark,
+            seen,
+            partly,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(position in position()) {
+            let bytes = position.encode();
+            prop_assert_eq!(LogPosition::decode(&bytes), Some(position));
+            for end in 0..bytes.len() {
+                // A shorter one is none, unless it is the encoding of another.
+                let cut = LogPosition::decode(&bytes[..end]);
+                prop_assert!(cut.is_none_or(|cut| cut.encode() == bytes[..end]));
+            }
+        }
+
+        #[test]
+        fn what_is_no_position_is_refused(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+            if let Some(position) = LogPosition::decode(&bytes) {
+                prop_assert_eq!(LogPosition::decode(&position.encode()), Some(position));
+            }
+        }
+
+        #[test]
+        fn a_position_covers_one_at_which_less_was_told(one in position(), other in position(), ids in proptest::collection::vec(0u64..100, 20)) {
+            if one.covers(&other) {
+                for id in ids {
+                    let place = Place { id, order: (id, id) };
+                    prop_assert!(one.is_after(&place) || !other.is_after(&place));
+                }
+            }
+            let whole = LogPosition { partly: None, ..one.clone() };
+            prop_assert!(whole.covers(&whole));
+        }
+    }
+}
