@@ -38,6 +38,7 @@ mod process;
 mod readme;
 mod realtime;
 mod rooms;
+mod row_changes;
 mod schemas;
 mod shop;
 mod socket_limits;

@@ -24,7 +24,7 @@ use crate::{
         response::{self, LocatedFault},
     },
     http::{Ticket, guarded},
-    live::{Hold, LiveQuery, Subscriber},
+    live::{Hold, LiveQuery, Subscriber, WatchedRows},
 };
 
 /// What an operation of a socket needs.
@@ -71,9 +71,9 @@ impl Operations {
                 }
                 drop(slot);
                 let draining = self.service.tasks().draining().clone();
-                draining.run_until_cancelled(Box::pin(self.live(id, &names, plan))).await;
+                draining.run_until_cancelled(Box::pin(self.follow(id, &names, plan))).await;
             }
-            RequestOutcome::Answered(answer) => self.answer(id, slot, answer, &caller.call).await,
+            RequestOutcome::Answered(answer) => Box::pin(self.answer(id, slot, answer, &caller.call)).await,
         }
     }
 
@@ -133,6 +133,14 @@ impl Operations {
         }
     }
 
+    /// Sends what a subscription tells.
+    async fn follow(self, id: &str, names: &Names, plan: Arc<Plan>) {
+        match plan.watched() {
+            Some(rows) => Box::pin(self.watch(id, names, plan, rows)).await,
+            None => Box::pin(self.live(id, names, plan)).await,
+        }
+    }
+
     /// Sends the answer of a subscription, and again whenever it differs.
     async fn live(mut self, id: &str, names: &Names, plan: Arc<Plan>) {
         let caller = self.caller();
@@ -158,6 +166,31 @@ impl Operations {
             };
             if let Err(fault) = failed {
                 return self.fail(id, &caller, &plan, fault).await;
+            }
+        }
+    }
+
+    /// Sends the changes of rows, one by one.
+    async fn watch(mut self, id: &str, names: &Names, plan: Arc<Plan>, rows: WatchedRows) {
+        let caller = self.caller();
+        let (request_id, token) = (self.request_id.clone(), self.token.clone());
+        let subscriber = Subscriber { caller: self.hold.caller(), request_id, token };
+        let mut watch = match self.service.live().watch(&names.project, rows, subscriber).await {
+            Ok(watch) => watch,
+            Err(fault) => return self.fail(id, &caller, &plan, fault).await,
+        };
+        loop {
+            let result = match watch.next().await {
+                Ok(message) => plan.told(&message),
+                Err(fault) => return self.fail(id, &caller, &plan, fault).await,
+            };
+            let Some(slot) = self.outgoing.slot(0).await else { return };
+            let text = slot.text(ServerMessage::Next { id, result: &result });
+            drop(result);
+            let delivery = deliver(id, slot, text, &caller.call).await;
+            if delivery.is_refused {
+                // The client goes on after the last position that it has.
+                return delivery.written.done().await;
             }
         }
     }
