@@ -158,7 +158,7 @@ pub fn config(folder: &Path, http: SocketAddr, mesh: SocketAddr, peers: &str) ->
     )
 }
 
-/// Four processes: a gateway, auth-rules and two of crud.
+/// Five processes: a gateway, auth-rules, realtime and two of crud.
 pub struct Spread {
     /// The one that clients reach.
     pub gateway: Process,
@@ -167,21 +167,24 @@ pub struct Spread {
     /// A caller without a token.
     pub client: Client,
     _auth: Process,
+    _realtime: Process,
 }
 
 impl Spread {
     /// Starts them over the resources in `folder` and waits until they are ready.
     pub async fn start(folder: &Path) -> anyhow::Result<Self> {
         let (http, auth, one, two) = (free_address()?, free_address()?, free_address()?, free_address()?);
+        let realtime = free_address()?;
         let serve = |name: &str, service: &str, http, mesh, peers: &str| {
             Process::serve(folder, name, &[service], &config(folder, http, mesh, peers))
         };
-        let peers =
-            format!("peers: {{ auth-rules: [\"http://{auth}\"], crud: [\"http://{one}\", \"http://{two}\"] }}\n");
+        let called = format!("auth-rules: [\"http://{auth}\"], crud: [\"http://{one}\", \"http://{two}\"]");
+        let peers = format!("peers: {{ {called}, realtime: [\"http://{realtime}\"] }}\n");
         // The gateway first: order does not matter.
         let spread = Self {
             gateway: serve("gateway", "gateway", http, free_address()?, &peers)?,
             _auth: serve("auth", "auth-rules", free_address()?, auth, "")?,
+            _realtime: serve("realtime", "realtime", free_address()?, realtime, &format!("peers: {{ {called} }}\n"))?,
             crud: [
                 serve("crud-one", "crud", free_address()?, one, "")?,
                 serve("crud-two", "crud", free_address()?, two, "")?,

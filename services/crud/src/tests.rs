@@ -7,6 +7,7 @@ mod engines;
 mod grants;
 mod links;
 mod log;
+mod matching;
 mod pooled;
 mod prepared_inserts;
 mod reads;
