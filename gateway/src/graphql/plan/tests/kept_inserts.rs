@@ -171,3 +171,21 @@ fn what_is_sent_takes_no_memory_of_what_is_kept() {
     let many = Value::List((0..1000).map(album).collect());
     assert!(serves_both(text, &[("docs", many)], &[("docs", album(1))]));
 }
+
+/// To the parser, a number that it cannot hold is a short word.
+#[test]
+fn a_number_takes_memory_by_its_digits() {
+    let number = format!("0.{}", "3".repeat(950));
+    let spread = |root: &str| (0..50).map(|index| format!("a{index}: {root} ")).collect::<String>();
+    let track = format!("track(where: {{unit_price: {number}}}) {{ name }}");
+    for (text, is_kept) in [
+        (format!("{{ {track} }}"), true),
+        (format!("{{ {} }} fragment F on Album {{ {track} }}", spread("album { ...F }")), false),
+    ] {
+        let kept = Kept::new(&text);
+        let plan = || kept.plan(&[], Limits::default()).unwrap_or_else(|refusal| panic!("{refusal:?}"));
+        let (first, second) = (plan(), plan());
+
+        assert_eq!(Arc::ptr_eq(&first, &second), is_kept, "{}", &text[..60]);
+    }
+}
