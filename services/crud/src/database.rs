@@ -339,7 +339,7 @@ impl Database {
         let snapshot = self.snapshot.load();
         let shape = RequestShape::of(snapshot.id, reads, grants.terms(), options.limit);
         if grants.are_in_scope()
-            && let Some(prepared) = self.prepared.bind(&shape, &snapshot.dialect)?
+            && let Some(prepared) = self.prepared.bind(&shape)?
         {
             return Ok(prepared);
         }

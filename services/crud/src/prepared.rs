@@ -21,7 +21,6 @@ use crate::{
     Error,
     bind::Bind,
     operand::{ArgSource, Operand, RequestValue},
-    sql::Dialect,
     store::{Output, PlainStatement, Statement},
     tree::Plan,
 };
@@ -104,12 +103,12 @@ impl PreparedOperations {
     /// Reads of a known shape with the values of the request; `None` where it is not known.
     ///
     /// Errors: `WRONG_TYPE`, `OUT_OF_RANGE` for values of rules.
-    pub fn bind(&self, shape: &RequestShape<'_>, dialect: &Dialect) -> Result<Option<CompiledReads>, Error> {
+    pub fn bind(&self, shape: &RequestShape<'_>) -> Result<Option<CompiledReads>, Error> {
         let Some(PreparedOperation::Reads(prepared)) = self.state.cache.get(&*shape.key) else { return Ok(None) };
         // What is collected of results has room for four at least: for one statement, that is half a kilobyte.
         let mut statements = Vec::with_capacity(prepared.statements.len());
         for statement in &prepared.statements {
-            statements.push(statement.bind(&shape.values, dialect)?);
+            statements.push(statement.bind(&shape.values)?);
         }
         Ok(Some(CompiledReads { plans: prepared.plans.clone(), statements }))
     }
@@ -141,12 +140,12 @@ impl StatementTemplate {
         is_whole.then_some(Self { text, plain, columns, args })
     }
 
-    fn bind(&self, values: &[RequestValue<'_>], dialect: &Dialect) -> Result<Statement, Error> {
+    fn bind(&self, values: &[RequestValue<'_>]) -> Result<Statement, Error> {
         let mut args = Vec::with_capacity(self.args.len());
         for arg in &self.args {
             args.push(match arg {
                 PreparedArg::Constant(bind) => bind.clone(),
-                PreparedArg::Request(index, column) => bound(values[*index], column, dialect)?,
+                PreparedArg::Request(index, column) => values[*index].bind(column)?,
             });
         }
         let (text, plain, columns) = (self.text.clone(), self.plain.clone(), self.columns.clone());
@@ -158,15 +157,6 @@ impl StatementTemplate {
         let plain = self.plain.as_ref().map_or(0, |plain| plain.text.len() + plain.columns.len() * 100);
         self.text.len() + plain + self.args.len() * 150 + size_of_val(&*self.columns) + 100
     }
-}
-
-/// A value of the request as an argument; of a document one that the engine stores without loss.
-fn bound(value: RequestValue<'_>, column: &Column, dialect: &Dialect) -> Result<Bind, Error> {
-    let bind = value.bind(column)?;
-    if let (RequestValue::Stored(_), Bind::Value(value)) = (value, &bind) {
-        dialect.check_stored(column, value)?;
-    }
-    Ok(bind)
 }
 
 /// Approximate memory of a prepared operation in bytes.

@@ -48,7 +48,7 @@ impl<'a> Planner<'a> {
         let Some(written) = field.get_argument(name) else { return Ok(None) };
         let variables = if has_variables(&written.node) { self.met_variables() } else { self.variables };
         let value = value(self.document, variables, enums, &written.node).at(written.pos)?;
-        self.takes(memory(&written.node));
+        self.takes(memory(self.document, &written.node));
         Ok(value.filter(|value| *value != Value::Null))
     }
 

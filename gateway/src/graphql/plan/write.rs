@@ -110,7 +110,7 @@ impl<'a> Planner<'a> {
         let (written, before) = (&argument.node, self.budget.values());
         let context = PlanContext { document: self.document, names: self.names, variables: self.variables };
         let docs = context.docs(table, written, &mut self.budget).at(argument.pos)?;
-        self.takes(memory(written));
+        self.takes(memory(self.document, written));
         if has_variables(written) {
             self.takes(PARAMETER_BYTES);
             let (written, values) = (written.clone(), self.budget.values() - before);

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use query::{Document, FieldKind, GrantTerms, MutationKind, Node};
 
-use super::{PreparedOperation, PreparedOperations, RequestShape, StatementTemplate, plan_bytes};
+use super::{PreparedArg, PreparedOperation, PreparedOperations, RequestShape, StatementTemplate, plan_bytes};
 use crate::{
     Error,
+    bind::Bind,
     operand::RequestValue,
     sql::{Dialect, Returned},
     write::{CompiledInsert, RowAnswer},
@@ -70,11 +71,12 @@ impl<'r> SingleInsert<'r> {
 impl PreparedOperations {
     /// An insert of a known shape with the values of the request; `None` where it is not known.
     ///
-    /// Errors: `WRONG_TYPE`, `OUT_OF_RANGE` for values of rules, and for those of a document that was typed for an older
-    /// schema.
+    /// Errors: `WRONG_TYPE`, `OUT_OF_RANGE` for values of rules, and for those of a document that was typed for an
+    /// older schema.
     pub fn bind_insert(&self, shape: &RequestShape<'_>, dialect: &Dialect) -> Result<Option<CompiledInsert>, Error> {
         let Some(PreparedOperation::Insert(prepared)) = self.state.cache.get(&*shape.key) else { return Ok(None) };
-        let statement = prepared.statement.bind(&shape.values, dialect)?;
+        let statement = prepared.statement.bind(&shape.values)?;
+        prepared.statement.check_stored(&shape.values, &statement.args, dialect)?;
         Ok(Some(CompiledInsert { statement, returned: prepared.returned, answer: prepared.answer.clone() }))
     }
 
@@ -85,6 +87,27 @@ impl PreparedOperations {
             let insert = PreparedInsert { statement, returned: insert.returned, answer: insert.answer.clone() };
             self.state.cache.insert(shape.key.into(), PreparedOperation::Insert(Arc::new(insert)));
         }
+    }
+}
+
+impl StatementTemplate {
+    /// Checks that the engine stores the values of a document without loss, as they are in the bound arguments.
+    ///
+    /// All are bound before: of several that are refused, the same is named as when the insert is compiled.
+    pub fn check_stored(
+        &self,
+        values: &[RequestValue<'_>],
+        bound: &[Bind],
+        dialect: &Dialect,
+    ) -> Result<(), query::Error> {
+        for (arg, bind) in self.args.iter().zip(bound) {
+            if let (PreparedArg::Request(index, column), Bind::Value(value)) = (arg, bind)
+                && let RequestValue::Stored(_) = values[*index]
+            {
+                dialect.check_stored(column, value)?;
+            }
+        }
+        Ok(())
     }
 }
 

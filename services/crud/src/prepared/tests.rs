@@ -9,7 +9,7 @@ use query::{
 use super::*;
 use crate::{
     cell::KeyForm,
-    sql::Returned,
+    sql::{Dialect, Returned},
     store::FormedColumn,
     tree::{JsonMember, Level},
     write::{CompiledInsert, RowAnswer, row_size::RowSize},
@@ -189,8 +189,7 @@ fn a_list_of_a_request_is_bound_to_that_of_the_next() {
     prepared.keep(shape, &compiled(statement(vec![(Bind::List(values.clone()), source)])));
 
     let next = listed(&[2, 3]);
-    let bound =
-        prepared.bind(&RequestShape::of(0, &next, &[], 10), &Dialect::Sqlite).unwrap().expect("its shape is known");
+    let bound = prepared.bind(&RequestShape::of(0, &next, &[], 10)).unwrap().expect("its shape is known");
 
     assert_eq!(bound.statements[0].args, [Bind::List(vec![Typed::Int(2), Typed::Int(3)])]);
 }
@@ -206,7 +205,7 @@ fn a_shape_over_the_limit_is_not_kept() {
         assert!(shape().key.len().abs_diff(bytes) <= 1 && (shape().key.len() > SHAPE_BYTES_MAX) != is_kept);
         let prepared = PreparedOperations::default();
         prepared.keep(shape(), &compiled(statement(Vec::new())));
-        assert_eq!(prepared.bind(&shape(), &Dialect::Sqlite).unwrap().is_some(), is_kept, "{bytes}");
+        assert_eq!(prepared.bind(&shape()).unwrap().is_some(), is_kept, "{bytes}");
     }
 }
 
@@ -420,14 +419,19 @@ fn a_prepared_insert_is_found_by_its_shape_alone() {
     assert_eq!(bound(&seven, 0), Some(vec![Bind::Value(Typed::Int(7))]));
     assert_eq!(bound(&seven, 1), None);
     assert_eq!(bound(&insert(|_| {}), 0), None);
-    assert!(prepared.bind(&one.shape(0, &[], 10), &Dialect::Sqlite).unwrap().is_none());
+    assert!(prepared.bind(&one.shape(0, &[], 10)).unwrap().is_none());
 }
 
 /// A value that was typed for an older schema is typed for the column that is there now, or refused.
 #[test]
 fn values_of_a_document_are_bound_as_their_column_stores_them() {
     let bind = |r#type, native: &str, value: &Typed, dialect: &Dialect| {
-        bound(RequestValue::Stored(value), &Column::new("a", r#type, native), dialect)
+        let args = vec![PreparedArg::Request(0, Column::new("a", r#type, native))];
+        let template = StatementTemplate { text: "".into(), plain: None, columns: [].into(), args };
+        let values = [RequestValue::Stored(value)];
+        let mut bound = template.bind(&values)?;
+        template.check_stored(&values, &bound.args, dialect)?;
+        Ok::<_, Error>(bound.args.remove(0))
     };
     let sqlite = &Dialect::Sqlite;
     let text = Typed::Text("5".to_owned());

@@ -174,22 +174,18 @@ pub fn selected(db: &Db, dialect: &Dialect, read: &query::Read) -> Result<Vec<St
         RequestShape::of(0, std::slice::from_ref(read), &terms, 1000),
         &CompiledReads { plans: vec![plan], statements: statements.clone() },
     );
-    assert_eq!(
-        bound(&prepared, dialect, read, &terms).unwrap_or_else(|| unsourced(&statements)),
-        unsourced(&statements)
-    );
+    assert_eq!(bound(&prepared, read, &terms).unwrap_or_else(|| unsourced(&statements)), unsourced(&statements));
     Ok(statements)
 }
 
 /// The statements that a read of a prepared shape is bound to.
 fn bound(
     prepared: &PreparedOperations,
-    dialect: &Dialect,
     read: &query::Read,
     terms: &[std::sync::Arc<GrantTerms>],
 ) -> Option<Vec<Statement>> {
     let shape = RequestShape::of(0, std::slice::from_ref(read), terms, 1000);
-    prepared.bind(&shape, dialect).unwrap().map(|reads| reads.statements)
+    prepared.bind(&shape).unwrap().map(|reads| reads.statements)
 }
 
 fn unsourced(statements: &[Statement]) -> Vec<Statement> {
@@ -433,7 +429,7 @@ fn a_prepared_read_is_bound_to_the_values_of_each_request() {
             let plan = sql::select(&dialect, &node, &Source::Query { limit: 1000 }, &mut statements);
             let prepared = PreparedOperations::default();
             prepared.keep(RequestShape::of(0, std::slice::from_ref(&read), &terms, 1000), &CompiledReads { plans: vec![plan], statements: statements.clone() });
-            if let Some(bound) = bound(&prepared, &dialect, &again, &terms) {
+            if let Some(bound) = bound(&prepared, &again, &terms) {
                 prop_assert_eq!(bound, unsourced(&expected));
                 bound_again.set(bound_again.get() + 1);
             }
@@ -468,7 +464,7 @@ async fn reads_that_share_values_are_not_prepared_for_others() {
         prepared.keep(RequestShape::of(0, kept, &terms, 1000), &CompiledReads { plans, statements });
 
         let shape = RequestShape::of(0, &apart, &terms, 1000);
-        assert_eq!(prepared.bind(&shape, &Dialect::Sqlite).unwrap().is_some(), is_known);
+        assert_eq!(prepared.bind(&shape).unwrap().is_some(), is_known);
     }
 }
 

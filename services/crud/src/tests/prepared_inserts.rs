@@ -2,11 +2,20 @@
 
 use std::sync::Arc;
 
+use proptest::prelude::*;
 use query::{Columns, Document, Mutation, MutationKind, Operation, Typed};
 use serde_json::{Value as Json, json};
 
 use super::support::{Db, engines, grants, sqlite};
-use crate::{Error, budget::AnswerLimit, prepared::SingleInsert};
+use crate::{
+    Error,
+    bind::Bind,
+    budget::AnswerLimit,
+    prepared::{PreparedOperations, SingleInsert},
+    resolve::Resolver,
+    sql::Dialect,
+    write::CompiledInsert,
+};
 
 /// Whether an insert like `mutation` is prepared for the rules in force.
 fn is_prepared(db: &Db, mutation: &Mutation) -> bool {
@@ -201,6 +210,25 @@ async fn errors_of_a_prepared_insert_are_those_of_any() {
 }
 
 #[tokio::test]
+async fn of_several_wrong_values_the_same_is_named_once_prepared() {
+    for db in engines().await {
+        let insert = |ratio: f64, price: &str| {
+            let members = [("ratio", Typed::Float(ratio)), ("price", Typed::Decimal(price.to_owned()))];
+            let members = members.map(|(name, value)| (name.to_owned(), value));
+            let docs = [Document(members.into())].into();
+            Mutation { kind: MutationKind::Insert { docs }, ..db.insert("kinds", json!({}), None) }
+        };
+        let refused = || db.mutate(insert(f64::NAN, "123456789.5"));
+        let before = refused().await.unwrap_err();
+        db.mutate(insert(0.5, "1.25")).await.unwrap();
+        assert!(is_prepared(&db, &insert(1.5, "2.25")));
+
+        assert_eq!(refused().await.unwrap_err(), before);
+        assert!(before.to_string().starts_with("price "), "{before}");
+    }
+}
+
+#[tokio::test]
 async fn an_insert_is_prepared_anew_for_another_schema() {
     for db in engines().await {
         db.mutate(part(&db, 1, "a")).await.unwrap();
@@ -248,4 +276,69 @@ async fn other_mutations_are_not_prepared() {
     assert!(!is_single(&[insert(album, Some(json!({"title": 1, "artist": {"select": ["name"]}})))]));
     assert!(!is_single(&[db.delete("album", json!({"album_id": 1}), None)]));
     assert!(!is_single(&[db.update("album", json!({"album_id": 1}), json!({"$set": {"title": "x"}}), None)]));
+}
+
+/// A value for a column, nearly always of its type.
+fn value(column: &str) -> BoxedStrategy<Typed> {
+    let own = match column {
+        "ratio" => prop_oneof![any::<f64>(), Just(f64::NAN)].prop_map(Typed::Float).boxed(),
+        "price" => "-?[0-9]{1,11}([.][0-9]{1,4})?".prop_map(Typed::Decimal).boxed(),
+        "words" => "\\PC{0,3}".prop_map(Typed::Text).boxed(),
+        _ => prop_oneof![any::<i32>().prop_map(i64::from), any::<i64>()].prop_map(Typed::Int).boxed(),
+    };
+    let other =
+        prop_oneof![Just(Typed::Bool(true)), "[0-9x]{1,2}".prop_map(Typed::Text), Just(Typed::Json("1".to_owned()))];
+    prop_oneof![12 => own, 3 => Just(Typed::Null), 1 => other].boxed()
+}
+
+/// Two documents of the same columns.
+fn two_documents() -> impl Strategy<Value = [Document; 2]> {
+    let columns = prop::sample::subsequence(vec!["id", "big", "ratio", "price", "words"], 0..=5).prop_shuffle();
+    columns.prop_flat_map(|columns| {
+        let values = columns.iter().map(|column| (value(column), value(column))).collect::<Vec<_>>();
+        values.prop_map(move |values| {
+            let (one, two): (Vec<_>, Vec<_>) = values.into_iter().unzip();
+            let named = |values: Vec<Typed>| columns.iter().map(|name| (*name).to_owned()).zip(values).collect();
+            [Document(named(one)), Document(named(two))]
+        })
+    })
+}
+
+/// Whatever an insert is prepared from, what reaches the database is that of the request, and so is what is refused.
+#[test]
+fn a_prepared_insert_is_bound_to_the_values_of_each_request() {
+    let mut db = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(sqlite());
+    db.rule("kinds", Operation::Read).filter = db.filter("kinds", json!({"words": "rule", "big": [1, 2]}));
+    let known = db.schema();
+    let like = db.insert("kinds", json!({}), Some(json!(["id", "price"])));
+    let terms = db.terms(&query::mutation_accesses(&known.schema, &like).unwrap());
+    // Texts, for `NaN` equals nothing.
+    let shown = |insert: Result<CompiledInsert, Error>| {
+        let parts = insert.map(|insert| (insert.statement.text, insert.statement.args, insert.returned));
+        format!("{parts:?}")
+    };
+    let of_rule = Bind::Value(Typed::Text("rule".to_owned()));
+    let has_rule = |insert: &CompiledInsert| insert.statement.args.contains(&of_rule);
+    let bound_again = std::cell::Cell::new(0);
+    let config = ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() };
+    proptest!(config, |(documents in two_documents())| {
+        let inserts = documents.map(|document| {
+            Mutation { kind: MutationKind::Insert { docs: [document].into() }, ..like.clone() }
+        });
+        for dialect in [Dialect::Sqlite, Dialect::postgres("public", Vec::new())] {
+            let [first, second] = inserts.each_ref().map(|insert| {
+                let resolved = Resolver::new(&known.schema, grants(&terms)).mutation(insert)?;
+                Ok(CompiledInsert::of(&dialect, &resolved, 1000)?.expect("it is one"))
+            });
+            let [one, two] = inserts.each_ref().map(|insert| SingleInsert::of(std::slice::from_ref(insert)).unwrap());
+            let prepared = PreparedOperations::default();
+            let Ok(first) = first else { continue };
+            prepared.keep_insert(one.shape(0, &terms, 1000), &first);
+            if let Some(bound) = prepared.bind_insert(&two.shape(0, &terms, 1000), &dialect).transpose() {
+                bound_again.set(bound_again.get() + usize::from(bound.as_ref().is_ok_and(has_rule)));
+                prop_assert_eq!(shown(bound), shown(second));
+            }
+        }
+    });
+    assert!(bound_again.get() > 500, "too few of the inserts were prepared: {}", bound_again.get());
 }

@@ -1,5 +1,6 @@
 //! What is kept of one request's insert serves another with documents of its own.
 
+use proptest::prelude::*;
 use query::{Limits, Object};
 
 use super::{kept::Kept, *};
@@ -170,4 +171,81 @@ fn what_is_sent_takes_no_memory_of_what_is_kept() {
     let text = "mutation($docs: [AlbumInsert!]) { insert_album(docs: $docs) { affected } }";
     let many = Value::List((0..1000).map(album).collect());
     assert!(serves_both(text, &[("docs", many)], &[("docs", album(1))]));
+}
+
+/// To the parser, a number that it cannot hold is a short word.
+#[test]
+fn a_number_takes_memory_by_its_digits() {
+    let number = format!("0.{}", "3".repeat(950));
+    let spread = |root: &str| (0..50).map(|index| format!("a{index}: {root} ")).collect::<String>();
+    let track = format!("track(where: {{unit_price: {number}}}) {{ name }}");
+    for (text, is_kept) in [
+        (format!("{{ {track} }}"), true),
+        (format!("{{ {} }} fragment F on Album {{ {track} }}", spread("album { ...F }")), false),
+    ] {
+        let kept = Kept::new(&text);
+        let plan = || kept.plan(&[], Limits::default()).unwrap_or_else(|refusal| panic!("{refusal:?}"));
+        let (first, second) = (plan(), plan());
+
+        assert_eq!(Arc::ptr_eq(&first, &second), is_kept, "{}", &text[..60]);
+    }
+}
+
+const MUTATIONS: [&str; 6] = [
+    "mutation($docs: [AlbumInsert!]!) { insert_album(docs: $docs) { affected returning { title } } }",
+    "mutation($docs: [AlbumInsert] = [{album_id: 5}], $x: Int) {
+         a: insert_album(docs: $docs) { affected } b: insert_album(docs: [{album_id: $x}, {title: \"t\"}]) { status }
+     }",
+    "mutation($docs: AlbumInsert, $x: String = \"d\") {
+         insert_album(docs: [$docs, {title: $x}]) @music { returning { artist { name } } }
+     }",
+    "mutation($docs: Any, $x: Any = null) {
+         insert_audit(docs: {text: \"t\", payload: {a: [$x, 1e400], b: $docs}}) { affected }
+     }",
+    "mutation($docs: [TrackInsert!], $x: Decimal = 1.5) {
+         a: insert_track(docs: {unit_price: $x, milliseconds: 1}) { affected } a: insert_track(docs: {unit_price: $x,
+         milliseconds: 1}) { status } insert_track(docs: $docs) { affected }
+     }",
+    "mutation($docs: [AlbumInsert!], $x: Boolean = true) {
+         insert_album(docs: $docs) @skip(if: $x) { affected } insert_artist(docs: {name: WORD}) { affected }
+     }",
+];
+
+/// A value of a variable, of any kind, and often documents; `None` where none is sent.
+fn sent() -> impl Strategy<Value = Option<Value>> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::Bool),
+        prop::sample::select(&[0, 1, -1, 1 << 31, i64::MAX][..]).prop_map(Value::Int),
+        prop::sample::select(&["1.5", "1e400", "99999999999999999999"][..])
+            .prop_map(|text| Value::Number(text.to_owned())),
+        "[a-z1\"]{0,3}".prop_map(Value::Text),
+    ];
+    let member = prop::sample::select(&["album_id", "title", "artist_id", "unit_price", "milliseconds", "nope"][..]);
+    let any_value = leaf.prop_recursive(3, 12, 3, move |inside| {
+        let members = prop::collection::vec((member.clone().prop_map(str::to_owned), inside.clone()), 0..3);
+        let list = prop::collection::vec(inside, 0..3).prop_map(Value::List);
+        prop_oneof![members.prop_map(|members| Value::Object(Object(members))), list]
+    });
+    let albums = prop::collection::vec((0..9_i64).prop_map(album), 0..3).prop_map(Value::List);
+    prop::option::weighted(
+        0.9,
+        prop_oneof![any_value, albums, (0..9_i64).prop_map(album), (0..9_i64).prop_map(Value::Int)],
+    )
+}
+
+/// Whatever was planned before, an insert is planned as it is planned alone, and refused for the same.
+#[test]
+fn any_values_are_planned_as_without_what_is_kept() {
+    let bound = std::cell::Cell::new(0);
+    let config = ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() };
+    let text = prop::sample::select(&MUTATIONS[..]);
+    proptest!(config, |(text in text, one in (sent(), sent()), two in (sent(), sent()))| {
+        let [first, second] = [&one, &two].map(|(docs, x)| {
+            let given = |name, value: &Option<Value>| value.clone().map(|value| (name, value));
+            [given("docs", docs), given("x", x)].into_iter().flatten().collect::<Vec<_>>()
+        });
+        bound.set(bound.get() + usize::from(serves_both(text, &first, &second)));
+    });
+    assert!(bound.get() > 20, "too few of the inserts were bound: {}", bound.get());
 }
