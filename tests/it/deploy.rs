@@ -168,7 +168,7 @@ async fn the_mesh_of_the_file_goes_on_while_any_one_of_its_pairs_is_gone() -> an
     let mut compose = up(&secrets).await?;
     assert_eq!(
         compose.services().collect::<Vec<_>>(),
-        ["gateway-1", "gateway-2", "crud-1", "crud-2", "auth-rules", "postgres"]
+        ["gateway-1", "gateway-2", "crud-1", "crud-2", "auth-rules", "realtime", "postgres"]
     );
     documented(&compose).await?;
     let [one, two] = gateways(&compose)?;
@@ -195,11 +195,12 @@ async fn the_mesh_of_the_file_goes_on_while_any_one_of_its_pairs_is_gone() -> an
         compose.healthy(name).await?;
         compose.healthy("gateway-1").await?;
     }
+    changes_are_told(&one, &two).await?;
     compose.process("gateway-1")?.kill()?;
-    assert_eq!(title(&two).await?, "third");
+    assert_eq!(title(&two).await?, "fourth");
 
     // The rest stops as containers are stopped.
-    for name in ["gateway-2", "auth-rules", "crud-1", "crud-2"] {
+    for name in ["gateway-2", "realtime", "auth-rules", "crud-1", "crud-2"] {
         let status = compose.process(name)?.terminate().await?;
         ensure!(status.success(), "{name}: {status} {}", compose.process(name)?.log());
     }
@@ -207,6 +208,19 @@ async fn the_mesh_of_the_file_goes_on_while_any_one_of_its_pairs_is_gone() -> an
     ensure!(left.starts_with("shop/music  postgres\n"), "{left}");
     let ours = "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'perigee%'";
     assert_eq!(Database::on_server("shop")?.number(ours).await?, 0);
+    Ok(())
+}
+
+/// A change of a row through one gateway is told by the other one, which asks the node of realtime.
+async fn changes_are_told(one: &Client, two: &Client) -> anyhow::Result<()> {
+    let mut socket = Socket::open(one.address(), "").await?;
+    let changes = "subscription { album_changes(where: {album_id: {_eq: 1}}, initial: false) { type row { title } } }";
+    socket.subscribe("1", changes).await?;
+    let told = socket.answer("1").await?;
+    assert_eq!(told["album_changes"], json!({ "type": "READY", "row": null }));
+    rename(two, "fourth").await?;
+    let told = socket.answer("1").await?;
+    assert_eq!(told["album_changes"], json!({ "type": "UPDATE", "row": { "title": "fourth" } }));
     Ok(())
 }
 

@@ -288,15 +288,25 @@ fn merged(value: Value) -> Value {
         Value::Object(members) => {
             let mut members: Map<String, Value> =
                 members.into_iter().map(|(name, value)| (name, merged(value))).collect();
-            if let Some(Value::Object(base)) = members.remove("<<") {
-                for (name, value) in base {
-                    members.entry(name).or_insert(value);
-                }
+            // Of several, the first that has a member gives it.
+            let bases = match members.remove("<<") {
+                Some(Value::Array(bases)) => bases,
+                base => base.into_iter().collect(),
+            };
+            for (name, value) in bases.into_iter().filter_map(object).flatten() {
+                members.entry(name).or_insert(value);
             }
             Value::Object(members)
         }
         Value::Array(items) => items.into_iter().map(merged).collect(),
         scalar => scalar,
+    }
+}
+
+fn object(value: Value) -> Option<Map<String, Value>> {
+    match value {
+        Value::Object(members) => Some(members),
+        _ => None,
     }
 }
 

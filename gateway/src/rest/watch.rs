@@ -30,7 +30,7 @@ const LAST_EVENT_ID: &str = "last-event-id";
 
 /// What the query of the address asks for.
 #[derive(Debug, Default, PartialEq)]
-struct Parameters {
+struct WatchParameters {
     find: Option<Value>,
     select: Option<Value>,
     initial: Option<bool>,
@@ -57,7 +57,7 @@ async fn begin(
 ) -> Result<Response, Fault> {
     let table_ref = TableRef { project, database, table };
     let mut planner = RequestPlanner::begin(service, &caller, project.as_str().into()).await?;
-    let parameters = Parameters::parse(&head.uri, service.guard())?;
+    let parameters = WatchParameters::parse(&head.uri, service.guard())?;
     if let (true, Some(token)) = (caller.token.is_empty(), &parameters.token) {
         caller.token = bearer(token).into();
         planner = RequestPlanner::begin(service, &caller, project.as_str().into()).await?;
@@ -143,7 +143,7 @@ fn reason(reason: &str) -> Vec<u8> {
     serde_json::to_vec(&Reason { reason }).expect("texts can always be written as JSON")
 }
 
-impl Parameters {
+impl WatchParameters {
     fn parse(uri: &Uri, guard: Guard) -> Result<Self, Fault> {
         let malformed = |cause| error::bad_request(format!("the address is malformed: {cause}"));
         let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(malformed)?;
@@ -195,9 +195,9 @@ mod tests {
 
     use super::*;
 
-    fn parsed(query: &str) -> Result<Parameters, String> {
+    fn parsed(query: &str) -> Result<WatchParameters, String> {
         let uri: Uri = format!("/watch?{query}").parse().expect("the test sends a legal address");
-        Parameters::parse(&uri, Guard::default()).map_err(|fault| fault.message)
+        WatchParameters::parse(&uri, Guard::default()).map_err(|fault| fault.message)
     }
 
     #[test]
@@ -206,7 +206,7 @@ mod tests {
         assert!(matches!((&parameters.find, &parameters.select), (Some(Value::Object(_)), Some(Value::List(_)))));
         assert_eq!((parameters.initial, parameters.after.as_deref()), (Some(false), Some("p")));
         assert_eq!(parameters.token.as_deref(), Some("t"));
-        assert_eq!(parsed(""), Ok(Parameters::default()));
+        assert_eq!(parsed(""), Ok(WatchParameters::default()));
         for (query, message) in [
             ("find=[]", "invalid find: expected object, found array"),
             ("select=1", "invalid select: expected object or array of names, found integer"),
