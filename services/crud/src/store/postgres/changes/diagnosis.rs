@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Objects whose names begin as ours do, and what is in schemas of such names.
+/// Objects whose names begin as ours do, what is in schemas of such names, and triggers that execute it.
 const NAMED_OBJECTS: &str = "\
 SELECT 'schema', n.nspname::text FROM pg_catalog.pg_namespace n WHERE n.nspname LIKE 'perigee\\_%'
 UNION ALL
@@ -20,13 +20,18 @@ SELECT CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHE
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname LIKE 'perigee\\_%' AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
 UNION ALL
+SELECT 'type', pg_catalog.format('%I.%I', n.nspname, t.typname)
+FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+WHERE n.nspname LIKE 'perigee\\_%' AND t.typtype IN ('d', 'e', 'r')
+UNION ALL
 SELECT 'function', pg_catalog.format('%I.%I(%s)', n.nspname, p.proname, pg_catalog.pg_get_function_identity_arguments(p.oid))
 FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname LIKE 'perigee\\_%'
 UNION ALL
 SELECT 'trigger', pg_catalog.format('%I on %I.%I', t.tgname, n.nspname, c.relname)
 FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE t.tgname LIKE 'perigee\\_%' AND t.tgparentid = 0
+JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid JOIN pg_catalog.pg_namespace f ON f.oid = p.pronamespace
+WHERE (t.tgname LIKE 'perigee\\_%' OR f.nspname LIKE 'perigee\\_%') AND t.tgparentid = 0
 ORDER BY 1, 2";
 
 impl Postgres {
@@ -76,9 +81,17 @@ impl Postgres {
         forgotten.map_err(Error::Database)?;
         let released = self.release(&mut Position::default(), &[]).await;
         let mut removal = Removal::between(before, self.objects().await?);
+        let executing = self.in_catalog(|connection| Box::pin(setup::executing(connection))).await?;
         if let Err(error) = released {
             removal.is_partial = true;
             removal.warnings.push(error.cause().map_or_else(|| error.to_string(), str::to_owned));
+        } else if !executing.is_empty() {
+            removal.is_partial = true;
+            removal.warnings.push(format!(
+                "the schema perigee_changes stays: trigger {} executes a function of it, and is not called as ours are; drop \
+                 it, and remove once more",
+                executing.join(", ")
+            ));
         }
         if self.in_catalog(|connection| Box::pin(setup::is_empty_schema(connection))).await? {
             let text = "the schema perigee_changes is empty and stays, as one that was made for the role; whoever made it may \

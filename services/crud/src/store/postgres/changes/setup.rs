@@ -72,8 +72,8 @@ WITH ours AS (
 )
 SELECT EXISTS (SELECT FROM ours), (SELECT named FROM foreign_parts),
     COALESCE((SELECT pg_catalog.obj_description(ours.oid, 'pg_namespace') FROM ours) = $1, false),
-    NOT EXISTS (SELECT FROM ours JOIN pg_catalog.pg_class c ON c.relnamespace = ours.oid)
-        AND NOT EXISTS (SELECT FROM ours JOIN pg_catalog.pg_proc p ON p.pronamespace = ours.oid),
+    NOT EXISTS (SELECT FROM ours JOIN pg_catalog.pg_depend d
+        ON d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND d.refobjid = ours.oid AND d.deptype = 'n'),
     pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'),
     pg_catalog.format('%I', pg_catalog.current_database()), pg_catalog.format('%I', current_user),
     5 = (SELECT pg_catalog.count(*) FROM parts WHERE parts.is_made AND ARRAY[
@@ -162,6 +162,17 @@ WHERE own.nspname = 'perigee_changes' AND p.proname = 'note' AND t.tgparentid = 
             SELECT pg_catalog.convert_to(r.schema, pg_catalog.getdatabaseencoding()) || '\\x00'::bytea
             FROM pg_catalog.unnest($3::text[]) r (schema))) END
 ORDER BY c.oid";
+
+/// Triggers that execute a function of our schema, each with its table.
+const EXECUTING: &str = "\
+SELECT pg_catalog.format('%I on %I.%I', t.tgname, n.nspname, c.relname)
+FROM pg_catalog.pg_trigger t
+JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+JOIN pg_catalog.pg_namespace own ON own.oid = p.pronamespace
+JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE own.nspname = 'perigee_changes' AND t.tgparentid = 0
+ORDER BY 1";
 
 /// Steps in which triggers are made: on a table and those that inherit from it, on partitions that are without one, and
 /// that all fire for replicated changes too. Writers wait meanwhile, so there are as many for any number of tables.
@@ -418,6 +429,16 @@ pub async fn forget_readers(connection: &Connection) -> Result<(), PostgresError
 pub async fn is_empty_schema(connection: &Connection) -> Result<bool, PostgresError> {
     let found = found(connection).await?;
     Ok(found.exists && found.is_empty && found.of_others.is_none())
+}
+
+/// Triggers for which our log stays, each with its table: those that [`needless`] does not name, as one that an application
+/// renamed.
+pub async fn executing(connection: &Connection) -> Result<Vec<String>, PostgresError> {
+    if !found(connection).await?.is_marked {
+        return Ok(Vec::new());
+    }
+    let rows = connection.query(EXECUTING, &[]).await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
 /// The schemas whose tables are captured now.

@@ -185,6 +185,34 @@ async fn objects_of_others_that_are_called_like_ours_stay() {
 }
 
 #[tokio::test]
+async fn what_stays_in_our_schema_is_told_with_the_reason() {
+    let Some(server) = Server::with("doctor_stays", MUSIC).await else { return };
+    let store = server.store();
+    let _of_killed = captured(&store, &["album"]).await;
+    let renamed = "
+        DO $$ BEGIN EXECUTE format('ALTER TRIGGER %I ON music.album RENAME TO mine',
+            (SELECT tgname FROM pg_trigger WHERE tgname LIKE 'perigee%')); END $$;
+        CREATE TYPE perigee_changes.mood AS ENUM ('calm');";
+    server.execute(renamed).await;
+    assert!(names(&store.diagnose().await.unwrap().objects).contains(&"trigger mine on music.album".to_owned()));
+
+    let removal = store.remove_capture(WhileUsed::Remove).await.unwrap();
+
+    assert_eq!((&removal.removed, removal.is_partial), (&Vec::new(), true));
+    let reason = "the schema perigee_changes stays: trigger mine on music.album executes a function of it";
+    assert!(removal.warnings.len() == 1 && removal.warnings[0].starts_with(reason), "{:?}", removal.warnings);
+
+    server.execute("DROP TRIGGER mine ON album").await;
+    let removal = store.remove_capture(WhileUsed::Remove).await.unwrap();
+
+    let left = ["schema perigee_changes", "type perigee_changes.mood"];
+    assert_eq!((names(&removal.left), removal.is_partial), (left.map(str::to_owned).into(), false));
+    assert_eq!(removal.warnings, [""; 0]);
+    let other = ("the database has another schema perigee_changes", None);
+    assert_eq!(told(&store.diagnose().await.unwrap(), Severity::Missing), [other]);
+}
+
+#[tokio::test]
 async fn what_another_role_made_is_told_and_left() {
     let Some(server) = Server::with("doctor_roles", MUSIC).await else { return };
     let _of_killed = captured(&server.store(), &["album"]).await;
