@@ -67,9 +67,9 @@ impl Postgres {
     pub async fn remove_capture(&self, while_used: WhileUsed) -> Result<Removal, Error> {
         let before = self.objects().await?;
         let obstacle = self.in_catalog(|connection| Box::pin(setup::log_obstacle(connection))).await?;
-        if let Some(obstacle @ Obstacle::OtherRole { is_marked: true, .. }) = obstacle {
-            let warnings = vec![format!("nothing is removed: {obstacle}")];
-            return Ok(Removal { left: before, warnings, is_partial: true, ..Removal::default() });
+        if let Some(obstacle @ (Obstacle::OtherRole { is_marked: true, .. } | Obstacle::Standby)) = obstacle {
+            let (warnings, is_partial) = (vec![format!("nothing is removed: {obstacle}")], !before.is_empty());
+            return Ok(Removal { left: before, warnings, is_partial, ..Removal::default() });
         }
         let readers = self.in_catalog(|connection| Box::pin(setup::readers_seen(connection))).await?;
         if !readers.is_empty() && while_used == WhileUsed::Refuse {

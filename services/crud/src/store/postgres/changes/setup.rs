@@ -83,7 +83,8 @@ SELECT EXISTS (SELECT FROM ours), (SELECT named FROM foreign_parts),
     EXISTS (SELECT FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
         JOIN ours ON p.pronamespace = ours.oid),
     ARRAY(SELECT DISTINCT pg_catalog.format('REVOKE ALL ON %s%s FROM %I CASCADE', given.named, given.args,
-        pg_catalog.pg_get_userbyid(given.grantee)) FROM given WHERE given.grantee <> 0)";
+        pg_catalog.pg_get_userbyid(given.grantee)) FROM given WHERE given.grantee <> 0),
+    pg_catalog.pg_is_in_recovery()";
 
 /// A log whose entries are of transactions that have not begun is one of another server, as after a restore.
 const START_LOG: &str = "\
@@ -306,6 +307,7 @@ struct FoundLog {
     has_triggers: bool,
     /// The statements that take rights from roles that have them by their names.
     revocations: Vec<String>,
+    is_standby: bool,
 }
 
 async fn found(connection: &Connection) -> Result<FoundLog, PostgresError> {
@@ -322,6 +324,7 @@ async fn found(connection: &Connection) -> Result<FoundLog, PostgresError> {
         is_complete: row.try_get(7)?,
         has_triggers: row.try_get(8)?,
         revocations: row.try_get(9)?,
+        is_standby: row.try_get(10)?,
     })
 }
 
@@ -333,6 +336,9 @@ pub async fn log_obstacle(connection: &Connection) -> Result<Option<Obstacle>, P
 impl FoundLog {
     fn obstacle(&self) -> Option<Obstacle> {
         let Self { is_marked, .. } = *self;
+        if self.is_standby {
+            return Some(Obstacle::Standby);
+        }
         if !self.exists && !self.may_create {
             return Some(Obstacle::NoSchema { role: self.role.clone(), database: self.database.clone() });
         }
@@ -406,10 +412,11 @@ pub async fn needless(
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
 
-/// The schemas whose tables are captured now, as far as the log is complete and of our role.
+/// The schemas whose tables are captured now, as far as the log is complete, of our role, and readable here.
 pub async fn readers_seen(connection: &Connection) -> Result<Vec<String>, PostgresError> {
     let found = found(connection).await?;
-    match found.is_complete && found.of_others.is_none() {
+    // A standby reads no unlogged table.
+    match found.is_complete && found.of_others.is_none() && !found.is_standby {
         true => readers(connection).await,
         false => Ok(Vec::new()),
     }
@@ -463,5 +470,31 @@ pub async fn remove(connection: &Connection) -> Result<(), PostgresError> {
     match found.is_empty && found.may_create {
         true => connection.command("DROP SCHEMA perigee_changes").await,
         false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_can_be_made_on_a_standby_whatever_is_there() {
+        let primary = FoundLog {
+            exists: true,
+            of_others: None,
+            is_marked: true,
+            is_empty: false,
+            may_create: true,
+            database: "shop".to_owned(),
+            role: "app".to_owned(),
+            is_complete: true,
+            has_triggers: true,
+            revocations: Vec::new(),
+            is_standby: false,
+        };
+        assert_eq!(primary.obstacle(), None);
+        let obstacle = FoundLog { is_standby: true, ..primary }.obstacle().unwrap();
+        assert_eq!(obstacle.to_string(), "expected the primary server, found a standby, which takes no writes");
+        assert_eq!((obstacle.remedy(), obstacle.is_of_kind()), (None, false));
     }
 }
