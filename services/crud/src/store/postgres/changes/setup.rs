@@ -110,6 +110,8 @@ ORDER BY r.schema";
 ///
 /// Before version 15 these are internal, and only a superuser may have them fire for replicated changes: there, each
 /// partition gets one of its own beside it.
+///
+/// A partitioned table has no rows of its own: whether it is unlogged means nothing, and cannot be changed.
 const TREE: &str = "\
 WITH RECURSIVE tree (relation, below) AS (
     SELECT c.oid, false
@@ -130,7 +132,8 @@ WITH RECURSIVE tree (relation, below) AS (
 SELECT tree.relation, pg_catalog.format('%I.%I', n.nspname, c.relname),
     CASE WHEN c.relkind = 'v' THEN 'a view' WHEN c.relkind = 'm' THEN 'a materialized view'
         WHEN c.relkind = 'f' THEN 'a foreign table' WHEN c.relkind NOT IN ('r', 'p') THEN 'no table'
-        WHEN c.relpersistence = 'u' THEN 'an unlogged table' WHEN c.relpersistence <> 'p' THEN 'a temporary table' END,
+        WHEN c.relpersistence = 'u' AND c.relkind = 'r' THEN 'an unlogged table'
+        WHEN c.relpersistence = 't' THEN 'a temporary table' END,
     pg_catalog.pg_has_role(c.relowner, 'USAGE'),
     pg_catalog.format('%I', pg_catalog.pg_get_userbyid(c.relowner)), pg_catalog.format('%I', current_user),
     ours.tgrelid IS NOT NULL, COALESCE(ours.partly, '{}'), tree.below AND c.relispartition
