@@ -82,6 +82,21 @@ fn containers_are_confined_and_only_gateways_are_published_to_this_machine() -> 
     Ok(())
 }
 
+/// Builds of one name that run beside each other fail with *already exists*.
+#[test]
+fn the_image_is_built_for_one_container_and_pulled_for_none() -> anyhow::Result<()> {
+    let compose = compose::read(&root().join("docker-compose.yml"))?;
+    let services = compose["services"].as_object().context("services")?;
+    let ours = || services.iter().filter(|(_, service)| service["image"] == "perigee");
+    assert_eq!(ours().count(), services.len() - 1, "all but PostgreSQL");
+    let built: Vec<&String> = ours().filter(|(_, of)| of.get("build").is_some()).map(|(name, _)| name).collect();
+    assert_eq!(built, ["gateway-1"]);
+    for (name, service) in ours() {
+        ensure!(service["pull_policy"] == "never", "{name}: a registry may have another image of that name");
+    }
+    Ok(())
+}
+
 #[test]
 fn secrets_are_made_once() -> anyhow::Result<()> {
     let folder = secrets()?;

@@ -109,6 +109,7 @@ async fn doctor_tells_and_removes_what_a_killed_server_left() -> anyhow::Result<
         assert!(left["objects"].as_array().is_some_and(|objects| objects.len() > 3), "{left}");
 
         if engine == Engine::Postgres {
+            assert_eq!(fixture.told(&["--remove"])?.1["partial"], true);
             let refused = fixture.doctor(&["--remove"])?;
             assert_eq!(refused.status.code(), Some(1));
             assert_eq!(text(&refused.stderr), "perigee: shop/lab keeps objects of live queries\n");
@@ -119,6 +120,7 @@ async fn doctor_tells_and_removes_what_a_killed_server_left() -> anyhow::Result<
 
         assert_eq!((code, &removal["removed"]), (Some(0), &left["objects"]), "{removal}");
         assert_eq!((&removal["left"], &removal["warnings"]), (&json!([]), &json!([])), "{removal}");
+        assert_eq!(removal["partial"], false);
         assert_eq!(fixture.lab.number(objects(engine)).await?, before);
         let (code, again) = fixture.told(&["--remove"])?;
         assert_eq!((code, &again["removed"]), (Some(0), &json!([])));

@@ -150,7 +150,7 @@ impl Compose {
                 self.healthy(&dependency).await?;
             }
         }
-        if self.services[name].get("build").is_none() {
+        if !self.is_built(name) {
             return self.fill(name).await;
         }
         let arguments = self.texts(name, "command")?.into_iter().map(str::to_owned).collect();
@@ -158,6 +158,12 @@ impl Compose {
         let process = Process::start(log, arguments, self.variables(name)?)?;
         self.processes.insert(name.to_owned(), process);
         Ok(())
+    }
+
+    /// Whether the image of a service is one that the file builds, for it or for another.
+    fn is_built(&self, name: &str) -> bool {
+        let image = &self.services[name]["image"];
+        self.services.values().any(|service| service.get("build").is_some() && service["image"] == *image)
     }
 
     /// Services that another depends on, and whether these have to be healthy.

@@ -40,7 +40,7 @@ fn location(spec: &Database, data: &Path) -> Result<Location, Error> {
     match spec.engine() {
         Some(Engine::Sqlite) => Ok(Location::File(config::path(&spec.url, data).map_err(Error::Unavailable)?)),
         Some(Engine::Postgres) => {
-            let server = Postgres::open("diagnosed", &spec.url, &spec.schema, 1, &Tasks::default());
+            let server = Postgres::open("server", &spec.url, &spec.schema, 1, &Tasks::default());
             Ok(Location::Server(server.map_err(Error::Unavailable)?))
         }
         None => Err(Error::Unavailable("expected a url of sqlite: or postgres:".to_owned())),

@@ -69,7 +69,7 @@ async fn reports<T>(
     for (DatabaseResource { meta, spec }, _) in snapshot.of() {
         progress.next(format!("asking {}/{}", meta.project, meta.id));
         let outcome = Box::pin(ask(spec)).await.map_err(|error| match error.cause() {
-            Some(cause) => format!("{error}: {cause}"),
+            Some(cause) => cause.to_owned(),
             None => error.to_string(),
         });
         let engine = spec.engine().map_or("unknown", |engine| engine.name());
@@ -164,7 +164,12 @@ impl Reported for Removal {
     }
 
     fn json(&self) -> Value {
-        json!({ "removed": objects(&self.removed), "left": objects(&self.left), "warnings": self.warnings })
+        json!({
+            "removed": objects(&self.removed),
+            "left": objects(&self.left),
+            "partial": self.is_partial,
+            "warnings": self.warnings,
+        })
     }
 
     fn failure(&self) -> Option<&'static str> {

@@ -29,6 +29,8 @@ const NAMED: &str =
     "SELECT type, sql FROM sqlite_schema WHERE type <> 'trigger' AND name = 'perigee_changes' COLLATE NOCASE";
 const TRIGGERS: &str =
     "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND name LIKE 'perigee\\_changes\\_%' ESCAPE '\\'";
+const ON_OURS: &str =
+    "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'perigee_changes' ORDER BY 1";
 /// How often commits of other programs are looked for, in memory that all connections share.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// What triggers are made for.
@@ -146,9 +148,16 @@ fn triggers(reader: &Connection) -> Result<Vec<(String, String)>, SqliteError> {
     Ok(triggers.collect::<Result<_, _>>()?)
 }
 
-/// Whether the text of a trigger is one of ours, also after `ALTER TABLE … RENAME`.
+/// Whether the text of a trigger is one of ours, also after `ALTER TABLE … RENAME`: it does nothing else than ours do.
 fn is_ours(sql: &str) -> bool {
-    sql.contains(COUNT) && sql.ends_with("'; END")
+    let table = sql.split_once(COUNT).and_then(|(_, rest)| rest.strip_suffix("'; END"));
+    table.is_some_and(|table| !table.replace("''", "").contains('\''))
+}
+
+/// A trigger on our table; it is of an application.
+fn trigger_on_ours(reader: &Connection) -> Result<Option<String>, SqliteError> {
+    let mut named = reader.prepare_cached(ON_OURS)?;
+    Ok(named.query_row([], |row| row.get(0)).optional()?)
 }
 
 /// What a table is that cannot be captured; `None` where it can.
@@ -233,7 +242,9 @@ fn release(writer: &Connection, kept: &[String]) -> Result<(), SqliteError> {
         }
     }
     match maker(writer)? {
-        Maker::Us if !is_captured => writer.execute_batch("DROP TABLE perigee_changes")?,
+        Maker::Us if !is_captured && trigger_on_ours(writer)?.is_none() => {
+            writer.execute_batch("DROP TABLE perigee_changes")?
+        }
         Maker::Us => {
             for table in current(writer)?.1.into_keys().filter(|table| !kept.contains(table)) {
                 writer.execute("DELETE FROM perigee_changes WHERE tbl = ?1", [table])?;

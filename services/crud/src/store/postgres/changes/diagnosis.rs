@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// Objects whose names begin as ours do, and what is in schemas of such names.
+/// Objects whose names begin as ours do, what is in schemas of such names, and triggers that execute it.
 const NAMED_OBJECTS: &str = "\
 SELECT 'schema', n.nspname::text FROM pg_catalog.pg_namespace n WHERE n.nspname LIKE 'perigee\\_%'
 UNION ALL
@@ -23,13 +23,18 @@ SELECT CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHE
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname LIKE 'perigee\\_%' AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
 UNION ALL
+SELECT 'type', pg_catalog.format('%I.%I', n.nspname, t.typname)
+FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+WHERE n.nspname LIKE 'perigee\\_%' AND t.typtype IN ('d', 'e', 'r')
+UNION ALL
 SELECT 'function', pg_catalog.format('%I.%I(%s)', n.nspname, p.proname, pg_catalog.pg_get_function_identity_arguments(p.oid))
 FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname LIKE 'perigee\\_%'
 UNION ALL
 SELECT 'trigger', pg_catalog.format('%I on %I.%I', t.tgname, n.nspname, c.relname)
 FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE (t.tgname LIKE 'perigee\\_%' OR t.tgname LIKE '!perigee\\_%') AND t.tgparentid = 0
+JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid JOIN pg_catalog.pg_namespace f ON f.oid = p.pronamespace
+WHERE (t.tgname LIKE 'perigee\\_%' OR f.nspname LIKE 'perigee\\_%') AND t.tgparentid = 0
 ORDER BY 1, 2";
 
 impl Postgres {
@@ -65,9 +70,9 @@ impl Postgres {
     pub async fn remove_capture(&self, while_used: WhileUsed) -> Result<Removal, Error> {
         let before = self.objects().await?;
         let obstacle = self.in_catalog(|connection| Box::pin(setup::log_obstacle(connection))).await?;
-        if let Some(obstacle @ Obstacle::OtherRole { is_marked: true, .. }) = obstacle {
-            let warnings = vec![format!("nothing is removed: {obstacle}")];
-            return Ok(Removal { left: before, warnings, is_partial: true, ..Removal::default() });
+        if let Some(obstacle @ (Obstacle::OtherRole { is_marked: true, .. } | Obstacle::Standby)) = obstacle {
+            let (warnings, is_partial) = (vec![format!("nothing is removed: {obstacle}")], !before.is_empty());
+            return Ok(Removal { left: before, warnings, is_partial, ..Removal::default() });
         }
         let readers = self.in_catalog(|connection| Box::pin(setup::readers_seen(connection))).await?;
         if !readers.is_empty() && while_used == WhileUsed::Refuse {
@@ -80,9 +85,17 @@ impl Postgres {
         let released = self.drop_triggers(&[], TriggerKind::Note).await;
         let released = released.and(self.drop_triggers(&[], TriggerKind::Image).await);
         let mut removal = Removal::between(before, self.objects().await?);
+        let executing = self.in_catalog(|connection| Box::pin(setup::executing(connection))).await?;
         if let Err(error) = released {
             removal.is_partial = true;
             removal.warnings.push(error.cause().map_or_else(|| error.to_string(), str::to_owned));
+        } else if !executing.is_empty() {
+            removal.is_partial = true;
+            removal.warnings.push(format!(
+                "the schema perigee_changes stays: trigger {} executes a function of it, and is not called as ours are; drop \
+                 it, and remove once more",
+                executing.join(", ")
+            ));
         }
         if self.in_catalog(|connection| Box::pin(setup::is_empty_schema(connection))).await? {
             let text = "the schema perigee_changes is empty and stays, as one that was made for the role; whoever made it may \

@@ -5,6 +5,8 @@ use std::fmt;
 /// A reason for which changes of a table cannot be followed. Names are as they stand in SQL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Obstacle {
+    /// The server is a standby, where nothing can be made.
+    Standby,
     /// There is no table of that name.
     NoTable,
     /// It, or one below it, is none whose changes triggers see: what it is.
@@ -49,7 +51,7 @@ impl Obstacle {
     /// SQL that removes it; `None` where there is none that keeps what an application has.
     pub fn remedy(&self) -> Option<String> {
         match self {
-            Obstacle::NoTable | Obstacle::OtherSchema => None,
+            Obstacle::Standby | Obstacle::NoTable | Obstacle::OtherSchema => None,
             Obstacle::Kind { table, kind, .. } => {
                 (kind == "an unlogged table").then(|| format!("ALTER TABLE {table} SET LOGGED;"))
             }
@@ -73,6 +75,9 @@ impl Obstacle {
 impl fmt::Display for Obstacle {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Obstacle::Standby => {
+                formatter.write_str("expected the primary server, found a standby, which takes no writes")
+            }
             Obstacle::NoTable => formatter.write_str("expected a table, found nothing of that name"),
             Obstacle::Kind { kind, is_below: false, .. } => write!(formatter, "expected a table, found {kind}"),
             Obstacle::Kind { table, kind, is_below: true } => {

@@ -76,8 +76,8 @@ WITH ours AS (
 )
 SELECT EXISTS (SELECT FROM ours), (SELECT named FROM foreign_parts),
     COALESCE((SELECT pg_catalog.obj_description(ours.oid, 'pg_namespace') FROM ours) = $1, false),
-    NOT EXISTS (SELECT FROM ours JOIN pg_catalog.pg_class c ON c.relnamespace = ours.oid)
-        AND NOT EXISTS (SELECT FROM ours JOIN pg_catalog.pg_proc p ON p.pronamespace = ours.oid),
+    NOT EXISTS (SELECT FROM ours JOIN pg_catalog.pg_depend d
+        ON d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND d.refobjid = ours.oid AND d.deptype = 'n'),
     pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'),
     pg_catalog.format('%I', pg_catalog.current_database()), pg_catalog.format('%I', current_user),
     9 = (SELECT pg_catalog.count(*) FROM parts WHERE parts.is_made AND CASE parts.kind WHEN 'p' THEN '{}'
@@ -87,7 +87,8 @@ SELECT EXISTS (SELECT FROM ours), (SELECT named FROM foreign_parts),
     EXISTS (SELECT FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
         JOIN ours ON p.pronamespace = ours.oid),
     ARRAY(SELECT DISTINCT pg_catalog.format('REVOKE ALL ON %s%s FROM %I CASCADE', given.named, given.args,
-        pg_catalog.pg_get_userbyid(given.grantee)) FROM given WHERE given.grantee <> 0)";
+        pg_catalog.pg_get_userbyid(given.grantee)) FROM given WHERE given.grantee <> 0),
+    pg_catalog.pg_is_in_recovery()";
 
 /// A log whose entries are of transactions that have not begun is one of another server, as after a restore.
 const START_LOG: &str = "\
@@ -115,6 +116,8 @@ ORDER BY r.schema";
 ///
 /// Before version 15 these are internal, and only a superuser may have them fire for replicated changes: there, each
 /// partition gets one of its own beside it.
+///
+/// A partitioned table has no rows of its own: whether it is unlogged means nothing, and cannot be changed.
 const TREE: &str = "\
 WITH RECURSIVE tree (relation, below) AS (
     SELECT c.oid, false
@@ -135,7 +138,8 @@ WITH RECURSIVE tree (relation, below) AS (
 SELECT tree.relation, pg_catalog.format('%I.%I', n.nspname, c.relname),
     CASE WHEN c.relkind = 'v' THEN 'a view' WHEN c.relkind = 'm' THEN 'a materialized view'
         WHEN c.relkind = 'f' THEN 'a foreign table' WHEN c.relkind NOT IN ('r', 'p') THEN 'no table'
-        WHEN c.relpersistence = 'u' THEN 'an unlogged table' WHEN c.relpersistence <> 'p' THEN 'a temporary table' END,
+        WHEN c.relpersistence = 'u' AND c.relkind = 'r' THEN 'an unlogged table'
+        WHEN c.relpersistence = 't' THEN 'a temporary table' END,
     pg_catalog.pg_has_role(c.relowner, 'USAGE'),
     pg_catalog.format('%I', pg_catalog.pg_get_userbyid(c.relowner)), pg_catalog.format('%I', current_user),
     ours.tgrelid IS NOT NULL, COALESCE(ours.partly, '{}'), tree.below AND c.relispartition
@@ -168,6 +172,17 @@ WHERE own.nspname = 'perigee_changes' AND p.proname = $4 AND t.tgparentid = 0
             SELECT pg_catalog.convert_to(r.schema, pg_catalog.getdatabaseencoding()) || '\\x00'::bytea
             FROM pg_catalog.unnest($3::text[]) r (schema))) END
 ORDER BY c.oid";
+
+/// Triggers that execute a function of our schema, each with its table.
+const EXECUTING: &str = "\
+SELECT pg_catalog.format('%I on %I.%I', t.tgname, n.nspname, c.relname)
+FROM pg_catalog.pg_trigger t
+JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+JOIN pg_catalog.pg_namespace own ON own.oid = p.pronamespace
+JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE own.nspname = 'perigee_changes' AND t.tgparentid = 0
+ORDER BY 1";
 
 /// Steps in which triggers are made: on a table and those that inherit from it, on partitions that are without one, and
 /// that all fire for replicated changes too. Writers wait meanwhile, so there are as many for any number of tables.
@@ -347,6 +362,7 @@ struct FoundLog {
     has_triggers: bool,
     /// The statements that take rights from roles that have them by their names.
     revocations: Vec<String>,
+    is_standby: bool,
 }
 
 async fn found(connection: &Connection) -> Result<FoundLog, PostgresError> {
@@ -364,6 +380,7 @@ async fn found(connection: &Connection) -> Result<FoundLog, PostgresError> {
         is_complete: row.try_get(7)?,
         has_triggers: row.try_get(8)?,
         revocations: row.try_get(9)?,
+        is_standby: row.try_get(10)?,
     })
 }
 
@@ -375,6 +392,9 @@ pub async fn log_obstacle(connection: &Connection) -> Result<Option<Obstacle>, P
 impl FoundLog {
     fn obstacle(&self) -> Option<Obstacle> {
         let Self { is_marked, .. } = *self;
+        if self.is_standby {
+            return Some(Obstacle::Standby);
+        }
         if !self.exists && !self.may_create {
             return Some(Obstacle::NoSchema { role: self.role.clone(), database: self.database.clone() });
         }
@@ -463,10 +483,11 @@ pub async fn needless(
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
 
-/// The schemas whose tables are captured now, as far as the log is complete and of our role.
+/// The schemas whose tables are captured now, as far as the log is complete, of our role, and readable here.
 pub async fn readers_seen(connection: &Connection) -> Result<Vec<String>, PostgresError> {
     let found = found(connection).await?;
-    match found.is_complete && found.of_others.is_none() {
+    // A standby reads no unlogged table.
+    match found.is_complete && found.of_others.is_none() && !found.is_standby {
         true => readers(connection).await,
         false => Ok(Vec::new()),
     }
@@ -486,6 +507,16 @@ pub async fn forget_readers(connection: &Connection) -> Result<(), PostgresError
 pub async fn is_empty_schema(connection: &Connection) -> Result<bool, PostgresError> {
     let found = found(connection).await?;
     Ok(found.exists && found.is_empty && found.of_others.is_none())
+}
+
+/// Triggers for which our log stays, each with its table: those that [`needless`] does not name, as one that an application
+/// renamed.
+pub async fn executing(connection: &Connection) -> Result<Vec<String>, PostgresError> {
+    if !found(connection).await?.is_marked {
+        return Ok(Vec::new());
+    }
+    let rows = connection.query(EXECUTING, &[]).await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
 /// The schemas whose tables are captured now.
@@ -511,5 +542,31 @@ pub async fn remove(connection: &Connection) -> Result<(), PostgresError> {
     match found.is_empty && found.may_create {
         true => connection.command("DROP SCHEMA perigee_changes").await,
         false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_can_be_made_on_a_standby_whatever_is_there() {
+        let primary = FoundLog {
+            exists: true,
+            of_others: None,
+            is_marked: true,
+            is_empty: false,
+            may_create: true,
+            database: "shop".to_owned(),
+            role: "app".to_owned(),
+            is_complete: true,
+            has_triggers: true,
+            revocations: Vec::new(),
+            is_standby: false,
+        };
+        assert_eq!(primary.obstacle(), None);
+        let obstacle = FoundLog { is_standby: true, ..primary }.obstacle().unwrap();
+        assert_eq!(obstacle.to_string(), "expected the primary server, found a standby, which takes no writes");
+        assert_eq!((obstacle.remedy(), obstacle.is_of_kind()), (None, false));
     }
 }

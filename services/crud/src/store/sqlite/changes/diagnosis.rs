@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::{EVENTS, Maker, OTHER_TABLE, SqliteError, conflict, kind, maker, release, triggers};
+use super::{EVENTS, Maker, OTHER_TABLE, SqliteError, conflict, kind, maker, release, trigger_on_ours, triggers};
 use crate::{
     Error,
     store::{
@@ -15,7 +15,8 @@ use crate::{
 
 const NAMED_OBJECTS: &str = "\
 SELECT type, CASE type WHEN 'trigger' THEN name || ' on ' || tbl_name ELSE name END
-FROM sqlite_schema WHERE name LIKE 'perigee\\_%' ESCAPE '\\' ORDER BY 1, 2";
+FROM sqlite_schema
+WHERE name LIKE 'perigee\\_%' ESCAPE '\\' OR (type = 'trigger' AND tbl_name = 'perigee_changes') ORDER BY 1, 2";
 
 /// What live queries have of the file at `path`, which must be there.
 ///
@@ -31,7 +32,7 @@ pub fn diagnose(path: &Path) -> Result<Diagnosis, Error> {
 /// Blocks.
 pub fn remove(path: &Path) -> Result<Removal, Error> {
     require(path)?;
-    let is_open = is_open_elsewhere(path)?;
+    let is_open = is_open_elsewhere(path);
     let connection = open::plain(path)?;
     let before = objects(&connection)?;
     let released = release(&connection, &[]).and_then(|()| log::triggers::release(&connection, &[]));
@@ -43,6 +44,13 @@ pub fn remove(path: &Path) -> Result<Removal, Error> {
         let error = Error::from(failure);
         removal.is_partial = true;
         removal.warnings.push(error.cause().map_or_else(|| error.to_string(), str::to_owned));
+    } else if maker(&connection)? == Maker::Us
+        && let Some(trigger) = trigger_on_ours(&connection)?
+    {
+        removal.is_partial = true;
+        removal.warnings.push(format!(
+            "the table perigee_changes stays: an application has trigger {trigger} on it; drop it, and remove once more"
+        ));
     }
     if is_open {
         let text = "another program has the file open; if that is a server of Perigee with live queries, it makes the \
@@ -102,17 +110,14 @@ fn objects(reader: &Connection) -> Result<Vec<NamedObject>, SqliteError> {
 }
 
 /// Whether another connection has the file open, as far as that shows: in WAL mode each holds a lock as long as it is.
-fn is_open_elsewhere(path: &Path) -> Result<bool, Error> {
+fn is_open_elsewhere(path: &Path) -> bool {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let locked = Connection::open_with_flags(path, flags).and_then(|alone| {
         alone.busy_timeout(Duration::ZERO)?;
         alone.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE; ROLLBACK")
     });
-    match locked {
-        Ok(()) => Ok(false),
-        Err(error) if matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy)) => Ok(true),
-        Err(error) => Err(SqliteError::from(error).into()),
-    }
+    // What else is wrong with the file, its removal says.
+    locked.is_err_and(|error| error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy))
 }
 
 #[cfg(test)]
@@ -271,6 +276,29 @@ mod tests {
         assert_eq!(diagnosis.followed, [""; 0]);
         assert_eq!(remove(&path).unwrap().removed, []);
         assert_eq!(catalog(&path), before);
+    }
+
+    #[tokio::test]
+    async fn a_trigger_of_an_application_that_does_more_than_ours_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file.db");
+        Connection::open(&path).unwrap().execute_batch(MUSIC).unwrap();
+        drop(capture(&path, &["album", "it's"]).await);
+        let more = "CREATE TRIGGER perigee_changes_more AFTER INSERT ON album
+            BEGIN UPDATE perigee_changes SET version = version + 1 WHERE tbl = 'album'; SELECT 'x'; END";
+        let on_ours = "CREATE TRIGGER mine AFTER UPDATE ON perigee_changes BEGIN SELECT 1; END";
+        Connection::open(&path).unwrap().execute_batch(&format!("{more}; {on_ours}")).unwrap();
+
+        let removal = remove(&path).unwrap();
+
+        let left =
+            ["table perigee_changes", "trigger mine on perigee_changes", "trigger perigee_changes_more on album"];
+        assert_eq!((names(&removal.left), removal.removed.len()), (left.map(str::to_owned).into(), 6));
+        let stays = "the table perigee_changes stays: an application has trigger mine on it; ";
+        assert!(removal.is_partial && removal.warnings[0].starts_with(stays), "{:?}", removal.warnings);
+        assert_eq!(query(&path, "SELECT tbl FROM perigee_changes"), [""; 0]);
+        Connection::open(&path).unwrap().execute_batch("INSERT INTO album VALUES (1); DROP TRIGGER mine").unwrap();
+        assert_eq!(names(&remove(&path).unwrap().removed), ["table perigee_changes"]);
     }
 
     #[tokio::test]

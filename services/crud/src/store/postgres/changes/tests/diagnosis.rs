@@ -34,6 +34,12 @@ fn names(objects: &[NamedObject]) -> Vec<String> {
 async fn what_cannot_be_followed_is_named_and_nothing_is_made() {
     let Some(server) = Server::with("doctor_kinds", MUSIC).await else { return };
     server.execute("CREATE UNLOGGED TABLE below () INHERITS (parent)").await;
+    // Version 18 makes none.
+    let unlogged_root = "
+        DO $$ BEGIN CREATE UNLOGGED TABLE root (id int) PARTITION BY RANGE (id);
+        EXCEPTION WHEN feature_not_supported THEN CREATE TABLE root (id int) PARTITION BY RANGE (id); END $$;
+        CREATE TABLE leaf PARTITION OF root FOR VALUES FROM (0) TO (9);";
+    server.execute(unlogged_root).await;
     let before = server.catalog().await;
 
     let diagnosis = server.store().diagnose().await.unwrap();
@@ -56,7 +62,10 @@ async fn what_cannot_be_followed_is_named_and_nothing_is_made() {
     assert_eq!(diagnosis.objects, []);
     assert_eq!(server.catalog().await, before);
     server.execute("ALTER TABLE music.fleeting SET LOGGED; ALTER TABLE music.below SET LOGGED;").await;
-    let _ = captured(&server.store(), &["fleeting", "parent"]).await;
+    let store = server.store();
+    let mut position = captured(&store, &["fleeting", "parent", "root"]).await;
+    server.execute("INSERT INTO root VALUES (1)").await;
+    assert_eq!(changed(&store, &mut position).await, ["root"]);
 }
 
 #[tokio::test]
@@ -186,6 +195,34 @@ async fn objects_of_others_that_are_called_like_ours_stay() {
     assert_eq!(told(&store.diagnose().await.unwrap(), Severity::Missing), [other]);
     assert_eq!(store.remove_capture(WhileUsed::Remove).await.unwrap().removed, []);
     assert_eq!(server.catalog().await, before);
+}
+
+#[tokio::test]
+async fn what_stays_in_our_schema_is_told_with_the_reason() {
+    let Some(server) = Server::with("doctor_stays", MUSIC).await else { return };
+    let store = server.store();
+    let _of_killed = captured(&store, &["album"]).await;
+    let renamed = "
+        DO $$ BEGIN EXECUTE format('ALTER TRIGGER %I ON music.album RENAME TO mine',
+            (SELECT tgname FROM pg_trigger WHERE tgname LIKE 'perigee%')); END $$;
+        CREATE TYPE perigee_changes.mood AS ENUM ('calm');";
+    server.execute(renamed).await;
+    assert!(names(&store.diagnose().await.unwrap().objects).contains(&"trigger mine on music.album".to_owned()));
+
+    let removal = store.remove_capture(WhileUsed::Remove).await.unwrap();
+
+    assert_eq!((&removal.removed, removal.is_partial), (&Vec::new(), true));
+    let reason = "the schema perigee_changes stays: trigger mine on music.album executes a function of it";
+    assert!(removal.warnings.len() == 1 && removal.warnings[0].starts_with(reason), "{:?}", removal.warnings);
+
+    server.execute("DROP TRIGGER mine ON album").await;
+    let removal = store.remove_capture(WhileUsed::Remove).await.unwrap();
+
+    let left = ["schema perigee_changes", "type perigee_changes.mood"];
+    assert_eq!((names(&removal.left), removal.is_partial), (left.map(str::to_owned).into(), false));
+    assert_eq!(removal.warnings, [""; 0]);
+    let other = ("the database has another schema perigee_changes", None);
+    assert_eq!(told(&store.diagnose().await.unwrap(), Severity::Missing), [other]);
 }
 
 #[tokio::test]
