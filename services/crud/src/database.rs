@@ -6,7 +6,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use mesh::{Code, Tasks, telemetry::Metrics};
 use proto::crud::{LogResponse, Snapshot};
 use query::{Schema, resources::Numbers};
@@ -301,8 +301,8 @@ impl Database {
         options: AnswerOptions,
     ) -> Result<Answers, ReadError> {
         let CompiledReads { plans, mut statements } = self.compiled(reads, grants, options)?;
-        let is_placed = options.snapshot && self.log.is_kept();
-        if is_placed {
+        if options.snapshot {
+            self.keep_log(reads, options).await.map_err(|error| ReadError { error, read: None })?;
             statements.push(self.store.log_end_statement());
         }
         let mut budget = Budget::read(options.answer, &self.memory);
@@ -319,8 +319,20 @@ impl Database {
             let tree = plan.with_rows(None, &mut rows, options.numbers).map_err(of_plan)?;
             answers.push(tree.answer(None, &mut budget).await.map_err(of_plan)?);
         }
-        let end = if is_placed { rows.next() } else { None };
+        let end = if options.snapshot { rows.next() } else { None };
         Ok(Answers { answers, seen: end.and_then(|rows| self.seen(&rows)) })
+    }
+
+    /// Sees to it that the log is kept, in which `reads` are to have a position: who follows the tables may do so on another
+    /// node.
+    async fn keep_log(&self, reads: &[query::Read], options: AnswerOptions) -> Result<(), Error> {
+        if self.log.is_kept() {
+            return Ok(());
+        }
+        let tables = reads.iter().map(|read| read.table.clone()).collect();
+        let mut log = std::pin::pin!(self.log.follow(tables, bytes::Bytes::new(), options.numbers));
+        log.next().await.transpose()?;
+        Ok(())
     }
 
     /// What the snapshot saw in which the end of the log was read, and its position.

@@ -8,8 +8,8 @@ use proto::crud::{Event, LogResponse, Operation, Resync, ResyncReason, Transacti
 use query::resources::Numbers;
 use serde_json::json;
 
-use super::support::{Db, engines, read};
-use crate::Error;
+use super::support::{Db, engines, read, same_file, same_schema};
+use crate::{Error, sql::Dialect};
 
 mod images;
 mod postgres;
@@ -144,6 +144,28 @@ async fn a_read_says_where_the_log_goes_on() {
         let mut later = Follower::of(&db, &["artist"], seen.1).await;
         assert_eq!(later.changes().await, told(&second));
         assert!(later.is_idle());
+    }
+}
+
+/// Nodes share a database: a read of one may be placed in the log that another one follows.
+#[tokio::test]
+async fn a_read_of_a_node_where_nobody_follows_the_log_says_where_it_goes_on() {
+    for db in engines().await {
+        let s = db.prefix();
+        let other = match db.schema().dialect {
+            Dialect::Sqlite => same_file(&db).await,
+            Dialect::Postgres { .. } => same_schema(&db).await,
+        };
+        let mut log = Follower::of(&db, &["artist"], Bytes::new()).await;
+        db.execute(&format!("INSERT INTO {s}artist VALUES (7, 'x')")).await;
+        let (snapshot, position) = seen(&other).await;
+        db.execute(&format!("INSERT INTO {s}artist VALUES (8, 'y')")).await;
+
+        let [first, second] = [log.next().await.unwrap(), log.next().await.unwrap()];
+        let (Event::Transaction(first), Event::Transaction(second)) = (first, second) else { panic!("changes") };
+        assert!(snapshot.sees(first.id) && !snapshot.sees(second.id));
+        let mut later = Follower::of(&db, &["artist"], position).await;
+        assert_eq!(later.changes().await, told(&second));
     }
 }
 
