@@ -89,17 +89,15 @@ impl Feeds {
     /// has a feed of its own.
     pub fn after(&self, table: &TableId, log: &Bytes) -> Cursor {
         let mut shared = self.shared();
-        let (feed, next) = match shared.get(table) {
-            Some(feed) => {
-                let found = feed.borrow().after(log);
-                match found {
-                    Some(next) => (feed.clone(), next),
-                    None => (self.own(table, log.clone()), 0),
-                }
-            }
-            None => (self.begin(&mut shared, table, log.clone()), 0),
+        let Some(feed) = shared.get(table) else {
+            return Cursor { ring: self.begin(&mut shared, table, log.clone()).subscribe(), next: 0 };
         };
-        Cursor { ring: feed.subscribe(), next }
+        let ring = feed.subscribe();
+        let found = ring.borrow().after(log);
+        match found {
+            Some(next) => Cursor { ring, next },
+            None => Cursor { ring: self.own(table, log.clone()), next: 0 },
+        }
     }
 
     /// Begins the feed that all watches of a table read.
@@ -119,17 +117,18 @@ impl Feeds {
         feed
     }
 
-    /// Begins a feed for one watch.
-    fn own(&self, table: &TableId, after: Bytes) -> Arc<watch::Sender<Ring>> {
-        let feed = Arc::new(watch::Sender::new(Ring::new(after)));
-        let (mesh, ring, table) = (self.mesh.clone(), feed.clone(), table.clone());
+    /// Begins a feed for one watch, and ends it with the receiver.
+    fn own(&self, table: &TableId, after: Bytes) -> watch::Receiver<Ring> {
+        // The receiver is there before the task looks for it.
+        let (ring, receiver) = watch::channel(Ring::new(after));
+        let (mesh, table) = (self.mesh.clone(), table.clone());
         self.spawn(async move {
             tokio::select! {
                 fault = follow(&mesh, &table, &ring) => ring.send_modify(|ring| ring.state = FeedState::Failed(fault)),
                 () = ring.closed() => {}
             }
         });
-        feed
+        receiver
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
