@@ -218,7 +218,7 @@ fn script(writer: i64, round: i64) -> String {
 
 async fn watches_are_exact_beside_writers(shape: Shape) -> anyhow::Result<()> {
     let (writers, rounds) = match std::env::var_os("PROVE") {
-        Some(_) => (24, 500),
+        Some(_) => (8, 200),
         None => (4, 40),
     };
     for engine in LOGGED {

@@ -251,6 +251,11 @@ impl Watch {
         };
         let mut cursor = self.shared.feeds.after(&self.plan.table_id(), &position.log);
         cursor.live().await?;
+        let fingerprint = self.rights.fingerprint;
+        self.renew(call).await?;
+        if self.rights.fingerprint != fingerprint {
+            return self.read_anew(call, Beginning::Resync("position")).await;
+        }
         // The caller may read what is told: nothing else is asked.
         self.read(call, ReadKind::Check).await?;
         let resumed = (position.transaction, position.step);
@@ -268,6 +273,7 @@ impl Watch {
             Decision::Memory(_) => self.read_and_follow(call, kind).await?,
             Decision::Database(_) => {
                 let reread = Box::new(Reread::begin(&self.shared, &self.plan, &self.rights).await?);
+                self.renew(call).await?;
                 let Rows { rows, snapshot, .. } = self.read(call, ReadKind::Rows).await?;
                 let kept = self.shared.memory.hold(rows.bytes())?;
                 let reread = reread.reading(&self.rights, (&rows.rows, kept), &snapshot)?;
@@ -293,12 +299,25 @@ impl Watch {
     async fn read_and_follow(&mut self, call: &Call, kind: ReadKind) -> Result<(HeldRows, Bytes), Error> {
         let mut cursor = self.shared.feeds.now(&self.plan.table_id());
         cursor.live().await?;
+        self.renew(call).await?;
+        if let Decision::Database(_) = &self.rights.decision {
+            return Err(Fault::new(Code::Unavailable, "the rules changed meanwhile; try again").into());
+        }
         // What the log told before may be told by a server that has not made it visible yet.
         let covered = cursor.back();
         let Rows { rows, snapshot, position } = self.read(call, kind).await?;
         let follow = Follow { cursor, snapshot, covered, resumed: (0, 0) };
         self.following = Following::Log(Box::new(follow));
         Ok((rows, position))
+    }
+
+    /// Asks for the rights again where the wait for a log took so long that the grants are void.
+    async fn renew(&mut self, call: &Call) -> Result<(), Error> {
+        if is_void(&self.rights) {
+            let rights = self.shared.rights(call, &self.plan).await?;
+            (self.expires, self.rights) = (expires(&rights), rights);
+        }
+        Ok(())
     }
 
     async fn read(&self, call: &Call, kind: ReadKind) -> Result<Rows, Error> {
