@@ -180,16 +180,20 @@ impl LogHub {
         self.shared.state().ring.end().is_some()
     }
 
-    /// Starts the task that reads the log. It ends its captures when the node begins to drain, and has no time for that
-    /// where the node is dropped.
+    /// Starts the task that reads the log. It ends its captures when the database is closed, unless the node drains: then
+    /// those of tables that were followed stay, and the next node that starts takes them over or ends them.
     fn read(&self, mut upkeep: LogUpkeep) {
         let (shared, stop, dropped) = (self.shared.clone(), self.stop.clone(), self.tasks.stop().clone());
+        let draining = self.tasks.draining().clone();
         let task = async move {
             let mut source = LogSource::new(&shared.store);
             let reading = Box::pin(shared.read(&mut source, &mut upkeep));
             if stop.run_until_cancelled(reading).await.is_none() {
                 shared.fail(&Error::Unavailable("the database is closed".to_owned()));
-                shared.end(&mut source, &upkeep).await;
+                // Who followed a table goes on where it was when the node is back, or on another.
+                if !draining.is_cancelled() || !shared.is_captured() {
+                    shared.end(&mut source, &upkeep).await;
+                }
             }
         };
         self.tasks.spawn_until_drain("log", async move {
@@ -372,6 +376,11 @@ impl LogShared {
         let mut state = self.state();
         state.is_read = !state.tables.is_empty();
         !state.is_read
+    }
+
+    /// Whether any table is captured still.
+    fn is_captured(&self) -> bool {
+        !self.state().tables.is_empty()
     }
 
     fn has_followers(&self) -> bool {

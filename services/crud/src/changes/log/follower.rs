@@ -32,8 +32,9 @@ enum Stage {
     Missed { reason: ResyncReason, tables: Vec<String> },
     /// It reads what the ring does not have any more.
     CatchingUp { source: Box<LogSource>, events: VecDeque<RingEvent>, has_looked: bool },
-    /// It goes on with an item of the ring. What had been told at the position is not told again.
-    Following { next: u64, after: LogPosition },
+    /// It goes on with an item of the ring. What had been told at the position is not told again; while that is not all
+    /// before the item, positions say so.
+    Following { next: u64, after: LogPosition, is_ahead: bool },
 }
 
 /// What a follower does next.
@@ -94,7 +95,7 @@ impl Follower {
                 Step::Break(Some(message(end, Event::Resync(resync))))
             }
             Stage::CatchingUp { source, events, has_looked } => match events.pop_front() {
-                Some(event) => concerning(&self.tables, &event),
+                Some(event) => concerning(&self.tables, &event, &event.position().encode()),
                 None => match joined(&state, source).filter(|_| *has_looked) {
                     Some(stage) => {
                         self.stage = stage;
@@ -103,22 +104,35 @@ impl Follower {
                     None => Step::Break(None),
                 },
             },
-            Stage::Following { next, after } => {
+            Stage::Following { next, after, is_ahead } => {
                 let (first, _) = state.ring.numbers();
                 if *next < first {
                     let resync = Resync { reason: ResyncReason::Overflow.into(), tables: Vec::new() };
                     self.stage = Stage::at_end(&state, end);
                     return Ok(Step::Break(Some(message(end, Event::Resync(resync)))));
                 }
-                let Some(event) = state.ring.item(*next) else { return Ok(Step::Break(None)) };
-                *next += 1;
-                match event {
-                    RingEvent::Part(part) if after.is_after(&part.place) => return Ok(Step::Continue(())),
-                    // What follows may be of another log.
-                    RingEvent::Loss(loss, position) if loss.tables.is_empty() => after.clone_from(position),
-                    RingEvent::Part(_) | RingEvent::Loss(..) => {}
+                while let Some((RingEvent::Part(part), _)) = state.ring.item(*next)
+                    && after.is_after(&part.place)
+                {
+                    *next += 1;
                 }
-                concerning(&self.tables, event)
+                let Some((event, position)) = state.ring.item(*next) else { return Ok(Step::Break(None)) };
+                *next += 1;
+                if let RingEvent::Loss(loss, position) = event
+                    && loss.tables.is_empty()
+                {
+                    // What follows may be of another log.
+                    after.clone_from(position);
+                    *is_ahead = false;
+                }
+                *is_ahead &= !event.position().sees_all_of(&after.seen);
+                match *is_ahead {
+                    true => {
+                        let position = LogPosition { also: Some(after.seen.clone()), ..event.position().clone() };
+                        concerning(&self.tables, event, &position.encode())
+                    }
+                    false => concerning(&self.tables, event, position),
+                }
             }
         })
     }
@@ -129,13 +143,16 @@ impl Follower {
         let Stage::CatchingUp { source, events, has_looked } = &mut self.stage else { return Ok(()) };
         let _turn = shared.catching_up.acquire().await.expect("nobody closes the semaphore");
         let numbers = shared.state().numbers;
+        let before = source.position();
         let LogLook { losses, parts, position, failed, .. } = Box::pin(source.look(numbers)).await?;
         if let Some((_, error)) = failed.into_iter().next() {
             return Err(error);
         }
         // Only now is the position known to be one of this log.
         *has_looked = true;
-        events.extend(losses.into_iter().map(|loss| RingEvent::Loss(loss, position.clone())));
+        let before = before.unwrap_or_else(|| position.clone());
+        let place = |loss: &Loss| if loss.tables.is_empty() { position.clone() } else { before.clone() };
+        events.extend(losses.into_iter().map(|loss| (place(&loss), loss)).map(|(at, loss)| RingEvent::Loss(loss, at)));
         events.extend(parts.into_iter().map(RingEvent::Part));
         Ok(())
     }
@@ -145,7 +162,7 @@ impl Stage {
     /// A follower goes on at the end of the ring.
     fn at_end(state: &LogState, end: &LogPosition) -> Self {
         let (_, next) = state.ring.numbers();
-        Stage::Following { next, after: end.clone() }
+        Stage::Following { next, after: end.clone(), is_ahead: false }
     }
 }
 
@@ -154,14 +171,14 @@ impl Stage {
 fn start(
     state: &LogState,
     end: &LogPosition,
-    after: &Bytes,
+    encoded: &Bytes,
     since: &[(&String, &LogPosition)],
 ) -> (LogPosition, Stage) {
-    if after.is_empty() {
+    if encoded.is_empty() {
         return (end.clone(), Stage::at_end(state, end));
     }
     let missed = |reason, tables| (end.clone(), Stage::Missed { reason, tables });
-    let Some(after) = LogPosition::decode(after) else { return missed(ResyncReason::Position, Vec::new()) };
+    let Some(after) = LogPosition::decode(encoded) else { return missed(ResyncReason::Position, Vec::new()) };
     if after.source != end.source {
         return missed(ResyncReason::LogLost, Vec::new());
     }
@@ -170,10 +187,10 @@ fn start(
     if !lacking.is_empty() {
         return missed(ResyncReason::LogLost, lacking);
     }
-    let (first, _) = state.ring.numbers();
-    match (state.ring.start(), &state.source) {
-        (Some(start), _) if after.covers(start) && state.ring.has(&after) => {
-            (after.clone(), Stage::Following { next: first, after })
+    match (state.ring.after(&after, encoded), &state.source) {
+        (Some(next), _) => {
+            let is_ahead = state.ring.is_ahead(&after, encoded);
+            (after.clone(), Stage::Following { next, after, is_ahead })
         }
         (_, Some(source)) => {
             let source = Box::new(source.at(&after));
@@ -187,11 +204,13 @@ fn start(
 fn joined(state: &LogState, source: &LogSource) -> Option<Stage> {
     let (position, start) = (source.position()?, state.ring.start()?);
     let (next, _) = state.ring.numbers();
-    position.covers(start).then_some(Stage::Following { next, after: position })
+    let is_whole = position.partly.is_none() && position.also.is_none();
+    let is_ahead = position.mark == 0;
+    (is_whole && position.covers(start)).then_some(Stage::Following { next, after: position, is_ahead })
 }
 
 /// What a follower of tables is told of an event.
-fn concerning(tables: &BTreeSet<String>, event: &RingEvent) -> Step {
+fn concerning(tables: &BTreeSet<String>, event: &RingEvent, position: &Bytes) -> Step {
     match event {
         RingEvent::Part(part) => {
             let changes = changes(tables, part);
@@ -199,15 +218,15 @@ fn concerning(tables: &BTreeSet<String>, event: &RingEvent) -> Step {
                 return Step::Continue(());
             }
             let transaction = Transaction { id: part.place.id, committed_us: part.committed_us, changes };
-            Step::Break(Some(message(&part.position, Event::Transaction(transaction))))
+            Step::Break(Some(told(position, Event::Transaction(transaction))))
         }
-        RingEvent::Loss(Loss { reason, tables: lost }, position) => {
+        RingEvent::Loss(Loss { reason, tables: lost }, _) => {
             let own: Vec<String> = lost.iter().filter(|table| tables.contains(*table)).cloned().collect();
             if !lost.is_empty() && own.is_empty() {
                 return Step::Continue(());
             }
             let resync = Resync { reason: (*reason).into(), tables: own };
-            Step::Break(Some(message(position, Event::Resync(resync))))
+            Step::Break(Some(told(position, Event::Resync(resync))))
         }
     }
 }
@@ -217,7 +236,11 @@ fn changes(tables: &BTreeSet<String>, part: &LogPart) -> Vec<Change> {
 }
 
 fn message(position: &LogPosition, event: Event) -> LogResponse {
-    LogResponse { position: position.encode(), event: Some(event) }
+    told(&position.encode(), event)
+}
+
+fn told(position: &Bytes, event: Event) -> LogResponse {
+    LogResponse { position: position.clone(), event: Some(event) }
 }
 
 impl Drop for Follower {

@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+use foldhash::HashMap;
 use proto::crud::ResyncReason;
 use tokio::time::Instant;
 
@@ -23,6 +25,8 @@ const ITEM_BYTES: usize = 256;
 #[derive(Debug, Default)]
 pub struct Ring {
     items: VecDeque<RingItem>,
+    /// Numbers of the items by the positions after them, as these are encoded: who was told an item resumes there.
+    by_position: HashMap<Bytes, u64>,
     /// Number of the first item.
     first: u64,
     bytes: usize,
@@ -34,6 +38,7 @@ pub struct Ring {
 #[derive(Debug)]
 struct RingItem {
     event: RingEvent,
+    position: Bytes,
     bytes: usize,
     found: Instant,
 }
@@ -68,21 +73,33 @@ impl Ring {
         (self.first, self.first + self.items.len() as u64)
     }
 
-    /// The item of a number.
-    pub fn item(&self, number: u64) -> Option<&RingEvent> {
+    /// The item of a number, with the position after it.
+    pub fn item(&self, number: u64) -> Option<(&RingEvent, &Bytes)> {
         let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
-        self.items.get(index).map(|item| &item.event)
+        self.items.get(index).map(|item| (&item.event, &item.position))
     }
 
-    /// Whether a position is one of this log, and not after its end.
-    pub fn has(&self, position: &LogPosition) -> bool {
-        let Some((start, end)) = &self.ends else { return false };
-        if position.mark == 0 {
-            return end.covers(position);
+    /// The number of the first item that may not have been told at a position; `None` where the ring does not show that
+    /// all that follows is in it, or that the position is one of this log.
+    pub fn after(&self, position: &LogPosition, encoded: &Bytes) -> Option<u64> {
+        let (start, end) = self.ends.as_ref()?;
+        let (first, next) = self.numbers();
+        match self.by_position.get(encoded) {
+            Some(number) => Some(number + 1),
+            None if position == end => Some(next),
+            None if position == start => Some(first),
+            // Where there are marks, only those tell it from one of another log.
+            None => {
+                let is_whole = position.mark == 0 && position.partly.is_none() && position.also.is_none();
+                (is_whole && position.covers(start) && end.covers(position)).then_some(first)
+            }
         }
-        let from = self.items.partition_point(|item| item.event.position().seen.end < position.seen.end);
-        let at = self.items.range(from..).take_while(|item| item.event.position().seen.end == position.seen.end);
-        position == start || position == end || at.into_iter().any(|item| item.event.position() == position)
+    }
+
+    /// Whether more may have been told at a position than what stands before the next item.
+    pub fn is_ahead(&self, position: &LogPosition, encoded: &Bytes) -> bool {
+        let is_own = |(start, end): &(LogPosition, LogPosition)| position == start || position == end;
+        position.mark == 0 && !self.by_position.contains_key(encoded) && !self.ends.as_ref().is_some_and(is_own)
     }
 
     /// Adds what a look found; whether it found anything. What is old, or too much, is removed.
@@ -91,11 +108,14 @@ impl Ring {
             // Positions of another log are not compared with those before.
             self.first += self.items.len() as u64;
             self.items.clear();
+            self.by_position.clear();
             (self.bytes, self.ends) = (0, Some((look.position.clone(), look.position.clone())));
         }
         let before = self.items.len();
+        // What else this look found is told after it.
+        let position = self.end().unwrap_or(&look.position).clone();
         for loss in look.losses {
-            self.push(RingEvent::Loss(loss, look.position.clone()), now);
+            self.push(RingEvent::Loss(loss, position.clone()), now);
         }
         for part in look.parts {
             if part.bytes() <= PART_BYTES_MAX {
@@ -116,6 +136,9 @@ impl Ring {
             let Some(item) = self.items.pop_front() else { break };
             self.first += 1;
             self.bytes -= item.bytes;
+            if self.by_position.get(&item.position).is_some_and(|number| *number < self.first) {
+                self.by_position.remove(&item.position);
+            }
             if let Some((start, _)) = &mut self.ends {
                 start.clone_from(item.event.position());
             }
@@ -124,9 +147,10 @@ impl Ring {
     }
 
     fn push(&mut self, event: RingEvent, found: Instant) {
-        let bytes = ITEM_BYTES + event.bytes();
+        let (bytes, position) = (ITEM_BYTES + event.bytes(), event.position().encode());
         self.bytes += bytes;
-        self.items.push_back(RingItem { event, bytes, found });
+        self.by_position.insert(position.clone(), self.numbers().1);
+        self.items.push_back(RingItem { event, position, bytes, found });
     }
 }
 

@@ -20,6 +20,8 @@ pub struct LogPosition {
     pub seen: Snapshot,
     /// What has been told of a look.
     pub partly: Option<(Snapshot, (u64, u64))>,
+    /// What need not be told besides: a read saw it, before the log told all that is before it.
+    pub also: Option<Snapshot>,
 }
 
 /// Where a part of a transaction stands in the log.
@@ -34,20 +36,27 @@ pub struct Place {
 impl LogPosition {
     /// The position that a snapshot has.
     pub fn of(source: u64, seen: Snapshot) -> Self {
-        Self { source, mark: 0, seen, partly: None }
+        Self { source, mark: 0, seen, partly: None, also: None }
     }
 
     /// Whether what stands at a place has been told.
     pub fn is_after(&self, place: &Place) -> bool {
         let is_told = |(look, order): &(Snapshot, (u64, u64))| look.sees(place.id) && place.order <= *order;
-        self.seen.sees(place.id) || self.partly.as_ref().is_some_and(is_told)
+        self.seen.sees(place.id)
+            || self.partly.as_ref().is_some_and(is_told)
+            || self.also.as_ref().is_some_and(|also| also.sees(place.id))
     }
 
     /// Whether all that has been told at the position `other` has been told at this one; `false` where that does not
     /// show.
     pub fn covers(&self, other: &Self) -> bool {
-        let told = other.partly.as_ref().map_or(&other.seen, |(look, _)| look);
-        self.source == other.source && sees_all_of(&self.seen, told)
+        let looks = other.partly.iter().map(|(look, _)| look).chain(&other.also).chain([&other.seen]);
+        self.source == other.source && looks.into_iter().all(|look| self.sees_all_of(look))
+    }
+
+    /// Whether all that a snapshot sees has been told; `false` where that does not show.
+    pub fn sees_all_of(&self, snapshot: &Snapshot) -> bool {
+        sees_all_of(&self.seen, snapshot)
     }
 
     /// Its encoding, of some tens of bytes.
@@ -56,10 +65,14 @@ impl LogPosition {
         out.extend_from_slice(&self.source.to_be_bytes());
         out.extend_from_slice(&self.mark.to_be_bytes());
         write_snapshot(&mut out, &self.seen);
+        out.push(u8::from(self.partly.is_some()) | u8::from(self.also.is_some()) << 1);
         if let Some((look, order)) = &self.partly {
             write_snapshot(&mut out, look);
             write(&mut out, order.0);
             write(&mut out, order.1);
+        }
+        if let Some(also) = &self.also {
+            write_snapshot(&mut out, also);
         }
         out.into()
     }
@@ -71,11 +84,14 @@ impl LogPosition {
         let (mark, mut rest) = rest.split_first_chunk()?;
         let (source, mark) = (u64::from_be_bytes(*source), u32::from_be_bytes(*mark));
         let seen = read_snapshot(&mut rest)?;
-        let partly = match rest {
-            [] => None,
+        let (parts, mut rest) = rest.split_first()?;
+        let partly = match parts & 1 {
+            0 => None,
             _ => Some((read_snapshot(&mut rest)?, (read(&mut rest)?, read(&mut rest)?))),
         };
-        (*version == VERSION && rest.is_empty()).then_some(Self { source, mark, seen, partly })
+        let also = if parts & 2 == 0 { None } else { Some(read_snapshot(&mut rest)?) };
+        let is_whole = *version == VERSION && *parts < 4 && rest.is_empty();
+        is_whole.then_some(Self { source, mark, seen, partly, also })
     }
 }
 
@@ -151,12 +167,9 @@ mod tests {
 
     fn position() -> impl Strategy<Value = LogPosition> {
         let partly = proptest::option::of((snapshot(), (any::<u64>(), any::<u64>())));
-        (any::<u64>(), any::<u32>(), snapshot(), partly).prop_map(|(source, mark, seen, partly)| LogPosition {
-            source,
-            mark,
-            seen,
-            partly,
-        })
+        let also = proptest::option::of(snapshot());
+        (any::<u64>(), any::<u32>(), snapshot(), partly, also)
+            .prop_map(|(source, mark, seen, partly, also)| LogPosition { source, mark, seen, partly, also })
     }
 
     proptest! {
@@ -186,7 +199,7 @@ mod tests {
                     prop_assert!(one.is_after(&place) || !other.is_after(&place));
                 }
             }
-            let whole = LogPosition { partly: None, ..one.clone() };
+            let whole = LogPosition { partly: None, also: None, ..one.clone() };
             prop_assert!(whole.covers(&whole));
         }
     }

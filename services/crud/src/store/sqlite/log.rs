@@ -139,12 +139,12 @@ impl Sqlite {
         let looked = self.read_on_thread(move |reader| look(reader.connection, &tables, numbers, cursor)).await?;
         let Looked { schema, found } = looked;
         let Some((mut look, cursor)) = found else { return self.lost_log(reader).await };
-        if std::mem::replace(&mut reader.schema, schema) != schema {
-            if let Err(error) = self.changed_schema(reader, &mut look).await {
-                // It is looked at again.
-                reader.schema = 0;
-                return Err(error);
-            }
+        if std::mem::replace(&mut reader.schema, schema) != schema
+            && let Err(error) = self.changed_schema(reader, &mut look).await
+        {
+            // It is looked at again.
+            reader.schema = 0;
+            return Err(error);
         }
         reader.header = header.filter(|_| !look.has_more);
         reader.cursor = Some(cursor);

@@ -158,6 +158,8 @@ struct Cursor {
     told: Snapshot,
     /// What has been told of a look of another reader, which is to be finished.
     partly: Option<(Snapshot, (u64, u64))>,
+    /// What need not be told besides.
+    also: Option<Snapshot>,
     /// What is being told.
     look: Option<CurrentLook>,
     /// Transactions that were prepared before the server was started.
@@ -210,7 +212,7 @@ impl Postgres {
             };
             let since = self.followed_since(root, &relations, &now).await?;
             if reader.cursor.as_ref().is_none_or(|cursor| cursor.source != source) {
-                reader.cursor = Some(Cursor { source, told: now, partly: None, look: None, prepared });
+                reader.cursor = Some(Cursor { source, told: now, partly: None, also: None, look: None, prepared });
             }
             reader.tables.insert(table.to_owned(), FollowedTable { writer, relations });
             return Ok(LogPosition::of(source, since));
@@ -288,10 +290,12 @@ impl Postgres {
             }
             cursor.prepared = looked.prepared;
             let whole = CurrentLook { seen: looked.seen, order: (0, 0), waiting: looked.waiting, skipped };
-            cursor.look = Some(match cursor.partly.take() {
+            let mut look = match cursor.partly.take() {
                 Some((seen, order)) => whole.rest_of(seen, order),
                 None => whole,
-            });
+            };
+            look.waiting.retain(|one| !cursor.also.as_ref().is_some_and(|also| also.sees(one.id)));
+            cursor.look = Some(look);
         }
         let look = self.images_of(reader, &mut cursor, losses, numbers).await?;
         reader.cursor = Some(cursor);
@@ -367,8 +371,8 @@ impl ImageReader {
     /// A reader of the same tables from a position on.
     pub fn at(&self, position: &LogPosition) -> Self {
         let prepared = self.cursor.as_ref().map(|cursor| cursor.prepared.clone()).unwrap_or_default();
-        let LogPosition { source, seen, partly, .. } = position.clone();
-        Self { cursor: Some(Cursor { source, told: seen, partly, look: None, prepared }), ..self.clone() }
+        let LogPosition { source, seen, partly, also, .. } = position.clone();
+        Self { cursor: Some(Cursor { source, told: seen, partly, also, look: None, prepared }), ..self.clone() }
     }
 
     /// The snapshot up to which entries are to be removed now, if there is one; `seen` is that of now.
@@ -389,7 +393,7 @@ impl Cursor {
     fn position(&self) -> LogPosition {
         let whole = LogPosition::of(self.source, self.told.clone());
         let partly = self.look.as_ref().map(|look| (look.seen.clone(), look.order));
-        LogPosition { partly: partly.or_else(|| self.partly.clone()), ..whole }
+        LogPosition { partly: partly.or_else(|| self.partly.clone()), also: self.also.clone(), ..whole }
     }
 }
 

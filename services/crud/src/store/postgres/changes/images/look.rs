@@ -16,7 +16,7 @@ use super::{CATALOG, Cursor, FollowedTable, ImageReader, Relation, Relations, Wa
 use crate::{
     Error,
     store::{
-        log::{Image, ImageWriter, LogLook, LogPart, Loss, Place, change},
+        log::{Image, ImageWriter, LogLook, LogPart, LogPosition, Loss, Place, change},
         postgres::{
             Postgres, PostgresRows, changes::snapshot::ServerSnapshot, connection::Connection, connection::decoders,
             error::PostgresError, pooler::TransactionKind,
@@ -110,8 +110,9 @@ impl Postgres {
         is_due: bool,
     ) -> Result<Looked, PostgresError> {
         let schema = self.inner.schema.as_str();
-        let look = self
-            .with_retry(|connection| Box::pin(async move { look(&connection, told, schema, tables, is_due).await }));
+        let look = self.with_retry(|connection| {
+            Box::pin(async move { Box::pin(look(&connection, told, schema, tables, is_due)).await })
+        });
         Box::pin(look).await
     }
 
@@ -154,10 +155,8 @@ impl Postgres {
                 let committed_us = rows.values().map(|row| row.committed_us).max().unwrap_or_default();
                 let changes: Vec<Change> = rows.into_values().map(|row| row.change).collect();
                 let partly = Some((current.seen.clone(), current.order));
-                let position = crate::store::log::LogPosition {
-                    partly,
-                    ..crate::store::log::LogPosition::of(source, cursor.told.clone())
-                };
+                let also = cursor.also.clone();
+                let position = LogPosition { partly, also, ..LogPosition::of(source, cursor.told.clone()) };
                 if !changes.is_empty() {
                     parts.push(LogPart { place, committed_us, changes, position });
                 }
@@ -166,6 +165,8 @@ impl Postgres {
         let is_over = cursor.look.as_ref().is_none_or(|look| look.waiting.is_empty());
         if is_over && let Some(look) = cursor.look.take() {
             cursor.told = look.seen;
+            let told = ServerSnapshot::from(cursor.told.clone());
+            cursor.also = cursor.also.take().filter(|also| !told.sees_all_of(&also.clone().into()));
         }
         let position = cursor.position();
         if is_over && let Some(last) = parts.last_mut() {
