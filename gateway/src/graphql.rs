@@ -3,6 +3,7 @@
 //! A document is parsed once per text ([`document`]) and planned for each request ([`plan`]) against the names of the
 //! project's tables ([`names`]): the typed roots, and the dialect that names a database by a directive.
 
+mod changes;
 mod document;
 mod events;
 #[cfg(test)]

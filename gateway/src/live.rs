@@ -4,6 +4,7 @@
 //! accesses or that a rule of it looks at, when other rules or settings of the project come into force, when its token is
 //! renewed and when it expires. Nothing is asked while nothing happens.
 
+mod changes;
 mod dependencies;
 mod feed;
 mod quota;
@@ -35,6 +36,7 @@ use crate::{
 };
 
 pub use self::{
+    changes::{Watch, WatchedRows},
     quota::{CallerId, Hold, Quotas, SocketQuota},
     turns::{CallerTurns, NodeTurns, Turn},
 };

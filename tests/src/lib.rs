@@ -15,6 +15,7 @@ pub mod python_tool;
 pub mod socket;
 pub mod token;
 pub mod tool;
+pub mod watching;
 
 /// Messages of contracts that only tests have.
 #[allow(missing_docs, clippy::allow_attributes_without_reason, reason = "generated from commented contracts")]

@@ -59,6 +59,8 @@ pub struct Setup {
     pub introspection: bool,
     /// Limits of the project, such as `answerBytes: 1000`.
     pub limits: &'static str,
+    /// Limits of the nodes of this process, such as `sockets: 2`.
+    pub node_limits: &'static str,
     /// Tables of the shop whose rules are replaced, each by a document.
     pub replace: Vec<(&'static str, &'static str)>,
 }
@@ -98,7 +100,7 @@ impl TestMesh {
             None => None,
         };
         write_resources(folder.path(), &music, lab.as_ref(), setup)?;
-        let (running, client) = start(shape, folder.path()).await?;
+        let (running, client) = start(shape, folder.path(), setup.node_limits).await?;
         ready(&client).await?;
         Ok(Self { client, music, lab, schemas: setup.schemas.clone(), running, folder })
     }
@@ -221,22 +223,26 @@ fn shop_tables(setup: &Setup) -> anyhow::Result<String> {
     Ok(documents.join("\n---\n"))
 }
 
-async fn start(shape: Shape, folder: &Path) -> anyhow::Result<(Running, Client)> {
+async fn start(shape: Shape, folder: &Path, limits: &str) -> anyhow::Result<(Running, Client)> {
+    let limits = match limits {
+        "" => String::new(),
+        limits => format!("limits: {{ {limits} }}\n"),
+    };
     let nodes = match shape {
         Shape::Processes => {
             let spread = Box::new(Spread::start(folder).await?);
             let client = spread.client.clone();
             return Ok((Running::Processes(spread), client));
         }
-        Shape::OneProcess => vec![node(folder, "[gateway, crud, auth-rules, realtime]", "").await?],
+        Shape::OneProcess => vec![node(folder, "[gateway, crud, auth-rules, realtime]", &limits).await?],
         Shape::Split => {
-            let crud = node(folder, "[crud]", "").await?;
-            let auth = node(folder, "[auth-rules]", "").await?;
+            let crud = node(folder, "[crud]", &limits).await?;
+            let auth = node(folder, "[auth-rules]", &limits).await?;
             let address = |node: &Node| node.peer.context("a node that others call has an address");
             let peers = format!("crud: [\"http://{}\"], auth-rules: [\"http://{}\"]", address(&crud)?, address(&auth)?);
-            let realtime = node(folder, "[realtime]", &format!("peers: {{ {peers} }}\n")).await?;
-            let peers = format!("peers: {{ {peers}, realtime: [\"http://{}\"] }}\n", address(&realtime)?);
-            let gateway = node(folder, "[gateway]", &peers).await?;
+            let realtime = node(folder, "[realtime]", &format!("{limits}peers: {{ {peers} }}\n")).await?;
+            let further = format!("{limits}peers: {{ {peers}, realtime: [\"http://{}\"] }}\n", address(&realtime)?);
+            let gateway = node(folder, "[gateway]", &further).await?;
             vec![gateway, realtime, crud, auth]
         }
     };
@@ -244,10 +250,10 @@ async fn start(shape: Shape, folder: &Path) -> anyhow::Result<(Running, Client)>
     Ok((Running::Nodes(nodes), Client::new(http, "shop")))
 }
 
-async fn node(folder: &Path, services: &str, peers: &str) -> anyhow::Result<Node> {
+async fn node(folder: &Path, services: &str, further: &str) -> anyhow::Result<Node> {
     let folder = folder.display();
     let text = format!(
-        "services: {services}\nlisten: {{ http: \"127.0.0.1:0\", mesh: \"127.0.0.1:0\" }}\n{peers}\
+        "services: {services}\nlisten: {{ http: \"127.0.0.1:0\", mesh: \"127.0.0.1:0\" }}\n{further}\
          resources: {{ kind: folder, path: \"{folder}/resources\" }}\ndata: \"{folder}/data\"\n"
     );
     let config = config::Node::parse("test", &text, [])?;

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod cache;
+mod changes;
 mod introspect;
 mod parameter;
 mod root;
@@ -18,7 +19,11 @@ use async_graphql_parser::{
 };
 use query::{Budget, Guard, Mutation, Operation, Read};
 
-pub use self::{cache::PlanCache, introspect::IntrospectionField};
+pub use self::{
+    cache::PlanCache,
+    changes::{ChangeMember, ChangesPlan},
+    introspect::IntrospectionField,
+};
 use self::{
     cache::{KeptSelection, PlanKey, SelectionKey, SetId},
     parameter::{KeptPlan, KeyParameter},
@@ -44,6 +49,8 @@ pub struct Plan {
     pub writes: Vec<(String, Mutation)>,
     /// Fields of introspection that they refer to.
     pub introspected: Vec<IntrospectionField>,
+    /// What is told of the rows of the only read, where each change of one is told.
+    pub changes: Option<Arc<ChangesPlan>>,
 }
 
 /// Whether rows are read or written.
@@ -148,7 +155,8 @@ impl Plan {
     /// Approximate bytes of memory that its reads and its keys take.
     pub fn memory_bytes(&self) -> usize {
         let keys: usize = self.fields.iter().map(|root| root.key.len()).sum();
-        self.reads.iter().map(Read::memory_bytes).sum::<usize>() + keys
+        let changes = self.changes.as_ref().map_or(0, |changes| changes.memory_bytes());
+        self.reads.iter().map(Read::memory_bytes).sum::<usize>() + keys + changes
     }
 
     /// The member of `data` that the read or mutation at an index is for.
@@ -200,6 +208,7 @@ impl<'a> Planner<'a> {
             OperationType::Subscription => Kind::Subscription,
         };
         let (mut fields, mut reads, mut writes, mut introspected) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut changes = None;
         for (key, group) in self.collect(&[&operation.selection_set])? {
             let source = match kind {
                 Kind::Query if matches!(group.name(), "__schema" | "__type") => {
@@ -207,7 +216,7 @@ impl<'a> Planner<'a> {
                 }
                 Kind::Query => self.query_root(&group, &mut reads),
                 Kind::Mutation => self.mutation_root(&group, &mut writes),
-                Kind::Subscription => self.subscription_root(&group, &mut reads),
+                Kind::Subscription => self.subscription_root(&group, &mut reads, &mut changes),
             };
             let source = source.map_err(|refusal| at_field(refusal, key, &group))?;
             fields.push(ResponseField { key: key.to_owned(), at: group.at, source });
@@ -216,7 +225,7 @@ impl<'a> Planner<'a> {
             let text = format!("invalid subscription: expected one root field, found {}", fields.len());
             return Err(Refusal::malformed(text));
         }
-        Ok(Plan { kind, fields: fields.into(), reads, writes, introspected })
+        Ok(Plan { kind, fields: fields.into(), reads, writes, introspected, changes })
     }
 }
 

@@ -325,6 +325,7 @@ fn edge(config: &config::Node, mode: Mode) -> gateway::Config {
         connections: limits.connections,
         streams: limits.streams,
         subscriptions: limits.subscriptions,
+        sockets: limits.sockets,
         socket_bytes: limits.socket_bytes,
         caller_bytes: limits.caller_bytes,
         live_bytes: limits.live_bytes,

@@ -133,6 +133,8 @@ pub struct Limits {
     pub streams: u32,
     /// Operations at once over WebSockets, of one caller of a project.
     pub subscriptions: usize,
+    /// WebSockets and event streams at once, of one caller of a project.
+    pub sockets: usize,
     /// Bytes that operations of one WebSocket hold, and bytes of answers that its client has not taken.
     pub socket_bytes: usize,
     /// Bytes that the operations of one caller of a project hold over WebSockets.
@@ -297,6 +299,7 @@ impl Node {
         for (name, is_positive) in [
             ("connections", limits.connections > 0),
             ("streams", limits.streams > 0),
+            ("sockets", limits.sockets > 0),
             ("in_flight", limits.in_flight > 0),
             ("unsent_bytes", limits.unsent_bytes > 0),
         ] {
@@ -434,7 +437,7 @@ mod tests {
         assert_eq!(time("50001ms"), "PERIGEE_LIMITS__TIME: limits.time: must be at most 50s, found 50.001s");
         assert_eq!(time("0s"), "PERIGEE_LIMITS__TIME: limits.time: must be positive");
         assert!(parse("limits: { time: 50s }", &[]).is_ok());
-        for name in ["connections", "streams", "in_flight", "unsent_bytes"] {
+        for name in ["connections", "streams", "sockets", "in_flight", "unsent_bytes"] {
             let fault = refused(&format!("limits: {{ {name}: 0 }}"), &[]);
             assert!(fault.ends_with(&format!("limits.{name}: must be positive")), "{fault}");
         }
@@ -452,7 +455,7 @@ mod tests {
     fn an_unknown_key_is_refused_with_its_place_and_the_nearest_one() {
         let wanted = "node.yaml:2:3: limits.dept: key dept is not known; did you mean depth? \
                       known: body_bytes, answer_bytes, time, depth, filter_depth, nodes, statements, list_items, values, \
-                      connections, streams, subscriptions, socket_bytes, \
+                      connections, streams, subscriptions, sockets, socket_bytes, \
                       caller_bytes, live_bytes, in_flight, queue, unsent_bytes";
         assert_eq!(refused("limits:\n  dept: 3\n", &[]), wanted);
         assert!(refused("listn: x", &[]).contains("did you mean listen?"));

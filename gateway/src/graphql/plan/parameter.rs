@@ -52,14 +52,15 @@ impl KeptPlan {
         if self.parameters.is_empty() {
             return Some(self.plan.clone());
         }
-        let Plan { kind, fields, reads, writes, introspected } = &*self.plan;
+        let Plan { kind, fields, reads, writes, introspected, changes } = &*self.plan;
         let mut reads = reads.clone();
         for parameter in &self.parameters {
             let filter = parameter.filter(variables)?;
             parameter.set(&mut reads, filter);
         }
-        let (fields, writes, introspected) = (fields.clone(), writes.clone(), introspected.clone());
-        Some(Arc::new(Plan { kind: *kind, fields, reads, writes, introspected }))
+        let (fields, writes, introspected, changes) =
+            (fields.clone(), writes.clone(), introspected.clone(), changes.clone());
+        Some(Arc::new(Plan { kind: *kind, fields, reads, writes, introspected, changes }))
     }
 }
 
