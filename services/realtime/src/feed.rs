@@ -215,11 +215,11 @@ impl Cursor {
         self.ring.borrow().has_unseen(snapshot)
     }
 
-    /// Goes back to the first entry that is kept; returns the number of the entry that would come after all of them.
-    pub fn back(&mut self) -> u64 {
+    /// Goes to what happens from now on; returns what is kept of before.
+    pub fn kept(&mut self) -> Vec<Arc<Entry>> {
         let ring = self.ring.borrow_and_update();
-        self.next = ring.first();
-        ring.end()
+        self.next = ring.end();
+        ring.entries().cloned().collect()
     }
 }
 

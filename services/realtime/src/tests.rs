@@ -119,6 +119,24 @@ async fn a_transaction_that_the_log_told_before_reads_saw_it_is_told_after_the_r
 }
 
 #[tokio::test]
+async fn what_leaves_memory_while_the_rows_are_taken_was_before_them() {
+    let stage = Stage::new();
+    let mut reader = stage.watch(request("")).await.unwrap();
+    assert_eq!(reader.next().await, Ok(READY));
+    let large = "x".repeat(1 << 20);
+    for id in 0..10 {
+        stage.world.insert(note(id, "bob", &large));
+        assert_eq!(reader.kinds(1).await, ["insert"]);
+    }
+    let mut watch = stage.watch(filtered("", of("ann"))).await.unwrap();
+    // The ring was full, so that the oldest of it goes.
+    stage.world.insert(note(10, "bob", &large));
+    stage.world.insert(note(11, "ann", "a"));
+    assert_eq!(reader.kinds(2).await, ["insert", "insert"]);
+    assert_eq!(watch.take(2).await, [READY, ("insert", note(11, "ann", "a"), Json::Null)]);
+}
+
+#[tokio::test]
 async fn what_is_told_of_rows_is_what_was_asked_for_and_may_be_read() {
     let stage = Stage::new();
     let columns = Columns { deny: vec!["owner".to_owned()], ..Columns::default() };

@@ -3,6 +3,7 @@
 mod sending;
 
 use std::{
+    collections::VecDeque,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -21,7 +22,7 @@ use tonic::Status;
 use self::sending::{HeldRows, Sending};
 use crate::{
     Error,
-    feed::{Cursor, Happened, Taken},
+    feed::{Cursor, Entry, Happened, Taken},
     image::Image,
     plan::Plan,
     position::Position,
@@ -108,8 +109,8 @@ struct Follow {
     cursor: Cursor,
     /// What the rows that were read saw.
     snapshot: Snapshot,
-    /// Gaps before the entry of this number were before the read.
-    covered: u64,
+    /// What the log told before the read, which did not see it.
+    unseen: VecDeque<Arc<Entry>>,
     /// The transaction that was told in part before, and how many of its steps.
     resumed: (u64, u64),
 }
@@ -259,8 +260,8 @@ impl Watch {
         // The caller may read what is told: nothing else is asked.
         self.read(call, ReadKind::Check).await?;
         let resumed = (position.transaction, position.step);
-        let (snapshot, covered) = Default::default();
-        self.following = Following::Log(Box::new(Follow { cursor, snapshot, covered, resumed }));
+        let (snapshot, unseen) = Default::default();
+        self.following = Following::Log(Box::new(Follow { cursor, snapshot, unseen, resumed }));
         self.sending = Sending::ready(self.shared.signer.follow(self.rights.fingerprint, &position));
         self.next = Next::Tell;
         Ok(())
@@ -304,9 +305,11 @@ impl Watch {
             return Err(Fault::new(Code::Unavailable, "the rules changed meanwhile; try again").into());
         }
         // What the log told before may be told by a server that has not made it visible yet.
-        let covered = cursor.back();
+        let kept = cursor.kept();
         let Rows { rows, snapshot, position } = self.read(call, kind).await?;
-        let follow = Follow { cursor, snapshot, covered, resumed: (0, 0) };
+        // The rest is let go: what is older than the read may leave the ring while the rows are taken.
+        let unseen = kept.into_iter().filter(|entry| entry.is_unseen(&snapshot)).collect();
+        let follow = Follow { cursor, snapshot, unseen, resumed: (0, 0) };
         self.following = Following::Log(Box::new(follow));
         Ok((rows, position))
     }
@@ -366,6 +369,7 @@ impl Watch {
         let changed = async {
             match &mut self.following {
                 Following::Nothing => std::future::pending().await,
+                Following::Log(follow) if !follow.unseen.is_empty() => Ok(()),
                 Following::Log(follow) => follow.cursor.changed().await,
                 Following::Reread(reread) => reread.changed().await,
             }
@@ -387,7 +391,8 @@ impl Watch {
             return self.read_again().await;
         }
         let Following::Log(follow) = &mut self.following else { return Ok(()) };
-        let entry = match follow.cursor.take() {
+        let unseen = follow.unseen.pop_front().map(Taken::Entry);
+        let entry = match unseen.or_else(|| follow.cursor.take()) {
             Some(Taken::Entry(entry)) => entry,
             Some(Taken::Overflow) => {
                 self.next = Next::Begin(Beginning::Resync("overflow"));
@@ -396,7 +401,6 @@ impl Watch {
             None => return Ok(()),
         };
         match &entry.happened {
-            Happened::Resync(_) if entry.number < follow.covered => {}
             Happened::Resync(reason) => self.next = Next::Begin(Beginning::Resync(reason)),
             Happened::Changes(part) if follow.snapshot.sees(part.id) => {}
             Happened::Changes(_) => self.sending = Sending::part(entry),

@@ -105,9 +105,9 @@ impl Ring {
         Self { state: FeedState::Connecting, entries, first: 0, bytes: 0, position, reader }
     }
 
-    /// The number of the first entry.
-    pub fn first(&self) -> u64 {
-        self.first
+    /// The entries, the oldest first.
+    pub fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.entries.iter().map(|(entry, _)| entry)
     }
 
     /// The number of the entry that comes next.
@@ -123,8 +123,7 @@ impl Ring {
 
     /// Whether a transaction of the entries is not visible in a snapshot.
     pub fn has_unseen(&self, snapshot: &Snapshot) -> bool {
-        let is_unseen = |entry: &Entry| matches!(&entry.happened, Happened::Changes(part) if !snapshot.sees(part.id));
-        self.entries.iter().rev().any(|(entry, _)| is_unseen(entry))
+        self.entries.iter().rev().any(|(entry, _)| entry.is_unseen(snapshot))
     }
 
     /// The position of the log after all entries.
@@ -201,6 +200,13 @@ impl Ring {
     }
 }
 
+impl Entry {
+    /// Whether it is a transaction that is not visible in a snapshot.
+    pub fn is_unseen(&self, snapshot: &Snapshot) -> bool {
+        matches!(&self.happened, Happened::Changes(part) if !snapshot.sees(part.id))
+    }
+}
+
 impl Happened {
     fn bytes(&self) -> usize {
         let Happened::Changes(part) = self else { return 0 };
@@ -274,10 +280,10 @@ mod tests {
         }
         assert_eq!(ring.end(), 40);
         // Each counts twice: the text, and the values that are read of it.
-        assert_eq!(ring.first(), 31);
+        assert_eq!(ring.first, 31);
         assert!(ring.entry(30).is_none() && ring.entry(31).is_some() && ring.entry(40).is_none());
         transaction(&mut ring, 40, 41, 2 * RING_BYTES);
-        assert_eq!((ring.first(), ring.end()), (40, 41));
+        assert_eq!((ring.first, ring.end()), (40, 41));
     }
 
     #[tokio::test(start_paused = true)]
@@ -288,7 +294,7 @@ mod tests {
         transaction(&mut ring, 2, 2, 1);
         tokio::time::advance(RING_TIME / 2 + Duration::from_millis(1)).await;
         transaction(&mut ring, 3, 3, 1);
-        assert_eq!((ring.first(), ring.end()), (1, 3));
+        assert_eq!((ring.first, ring.end()), (1, 3));
     }
 
     #[tokio::test]
