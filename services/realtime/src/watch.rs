@@ -246,7 +246,7 @@ impl Watch {
 
     /// Goes on after a position that a client kept, or begins anew where that is not possible.
     async fn resume(&mut self, call: &Call, after: &str) -> Result<(), Error> {
-        let position = self.shared.signer.parse(self.rights.fingerprint, after);
+        let position = self.shared.sealer.parse(self.rights.fingerprint, after);
         let (Some(position), Decision::Memory(_)) = (position, &self.rights.decision) else {
             return self.read_anew(call, Beginning::Resync("position")).await;
         };
@@ -262,7 +262,7 @@ impl Watch {
         let resumed = (position.transaction, position.step);
         let (snapshot, unseen) = Default::default();
         self.following = Following::Log(Box::new(Follow { cursor, snapshot, unseen, resumed }));
-        self.sending = Sending::ready(self.shared.signer.follow(self.rights.fingerprint, &position));
+        self.sending = Sending::ready(self.shared.sealer.follow(self.rights.fingerprint, &position));
         self.next = Next::Tell;
         Ok(())
     }
@@ -439,14 +439,14 @@ impl Watch {
         let fingerprint = self.rights.fingerprint;
         match log.is_empty() {
             true => self.anew_position(),
-            false => self.shared.signer.follow(fingerprint, &Position { log, transaction: 0, step: 0 }),
+            false => self.shared.sealer.follow(fingerprint, &Position { log, transaction: 0, step: 0 }),
         }
     }
 
     /// The position of a message after which a watch begins anew.
     fn anew_position(&mut self) -> String {
         self.anew += 1;
-        self.shared.signer.anew(self.rights.fingerprint, self.anew)
+        self.shared.sealer.anew(self.rights.fingerprint, self.anew)
     }
 }
 

@@ -139,7 +139,7 @@ impl Watch {
                 // Going on after the position of this part tells its transaction again, or what follows it.
                 let log = if sent.steps == steps { &entry.after } else { &part.before };
                 let position = Position { log: log.clone(), transaction: part.id, step: told };
-                let position = self.shared.signer.follow(self.rights.fingerprint, &position);
+                let position = self.shared.sealer.follow(self.rights.fingerprint, &position);
                 self.sending = if sent.steps < steps { Sending::Part(sent) } else { Sending::Nothing };
                 return Some(WatchResponse { position, event: Some(event) });
             }
