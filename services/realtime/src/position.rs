@@ -19,9 +19,9 @@ const LENGTH_MAX: usize = 512;
 pub struct Position {
     /// Position of the log to go on after.
     pub log: Bytes,
-    /// The transaction after it of which a part was told.
+    /// The transaction after it of which a part was told; 0 for none.
     pub transaction: u64,
-    /// How many of its steps were told.
+    /// How many of its steps after that position were told.
     pub step: u64,
 }
 

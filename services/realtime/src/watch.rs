@@ -111,8 +111,10 @@ struct Follow {
     snapshot: Snapshot,
     /// What the log told before the read, which did not see it.
     unseen: VecDeque<Arc<Entry>>,
-    /// The transaction that was told in part before, and how many of its steps.
+    /// The transaction at the beginning that was told in part before, and how many of its steps.
     resumed: (u64, u64),
+    /// Whether something was taken.
+    has_begun: bool,
 }
 
 impl Watch {
@@ -261,7 +263,7 @@ impl Watch {
         self.read(call, ReadKind::Check).await?;
         let resumed = (position.transaction, position.step);
         let (snapshot, unseen) = Default::default();
-        self.following = Following::Log(Box::new(Follow { cursor, snapshot, unseen, resumed }));
+        self.following = Following::Log(Box::new(Follow { cursor, snapshot, unseen, resumed, has_begun: false }));
         self.sending = Sending::ready(self.shared.sealer.follow(self.rights.fingerprint, &position));
         self.next = Next::Tell;
         Ok(())
@@ -309,7 +311,7 @@ impl Watch {
         let Rows { rows, snapshot, position } = self.read(call, kind).await?;
         // The rest is let go: what is older than the read may leave the ring while the rows are taken.
         let unseen = kept.into_iter().filter(|entry| entry.is_unseen(&snapshot)).collect();
-        let follow = Follow { cursor, snapshot, unseen, resumed: (0, 0) };
+        let follow = Follow { cursor, snapshot, unseen, resumed: (0, 0), has_begun: false };
         self.following = Following::Log(Box::new(follow));
         Ok((rows, position))
     }
@@ -403,7 +405,13 @@ impl Watch {
         match &entry.happened {
             Happened::Resync(reason) => self.next = Next::Begin(Beginning::Resync(reason)),
             Happened::Changes(part) if follow.snapshot.sees(part.id) => {}
-            Happened::Changes(_) => self.sending = Sending::part(entry),
+            Happened::Changes(part) => {
+                // What follows has positions of its own.
+                if part.told == 0 && std::mem::replace(&mut follow.has_begun, true) {
+                    follow.resumed = (0, 0);
+                }
+                self.sending = Sending::part(entry);
+            }
         }
         Ok(())
     }

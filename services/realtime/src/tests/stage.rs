@@ -190,6 +190,23 @@ impl World {
         });
     }
 
+    /// Commits a transaction that the log tells in parts.
+    pub fn commit_parts(&self, parts: &[&[Changed]]) {
+        let first = self.log.borrow().len();
+        for part in parts {
+            self.tell(part);
+        }
+        self.log.send_modify(|log| {
+            let id = first as u64 + 1;
+            for response in &mut log[first..] {
+                if let Some(Event::Transaction(transaction)) = &mut response.event {
+                    transaction.id = id;
+                }
+            }
+        });
+        self.show();
+    }
+
     /// Reads see all transactions that the log has told.
     pub fn show(&self) {
         let mut state = self.state.lock().unwrap();

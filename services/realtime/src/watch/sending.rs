@@ -136,9 +136,11 @@ impl Watch {
                 continue;
             }
             if let Some(event) = self.event(part, step) {
-                // Going on after the position of this part tells its transaction again, or what follows it.
-                let log = if sent.steps == steps { &entry.after } else { &part.before };
-                let position = Position { log: log.clone(), transaction: part.id, step: told };
+                // Going on after it tells what was told since the log's position again, or what follows.
+                let position = match sent.steps == steps && entry.after != part.before {
+                    true => Position { log: entry.after.clone(), transaction: 0, step: 0 },
+                    false => Position { log: part.before.clone(), transaction: part.id, step: told },
+                };
                 let position = self.shared.sealer.follow(self.rights.fingerprint, &position);
                 self.sending = if sent.steps < steps { Sending::Part(sent) } else { Sending::Nothing };
                 return Some(WatchResponse { position, event: Some(event) });
