@@ -211,6 +211,77 @@ async fn a_watch_goes_on_after_any_position_without_a_loss_or_a_repetition() {
 }
 
 #[tokio::test]
+async fn a_watch_goes_on_within_a_transaction_that_has_parts() {
+    let stage = Stage::new();
+    let mut watch = stage.watch(request("")).await.unwrap();
+    let (_, ready) = watch.positioned().await.unwrap();
+    let insert = |id: i64| (None, Some(note(id, "ann", "a")));
+    let moved = |from: i64, to: i64| (Some(note(from, "ann", "a")), Some(note(to, "ann", "a")));
+    stage.world.commit_parts(&[&[insert(1), moved(1, 2)], &[insert(3), moved(3, 4)], &[insert(5)]]);
+    let (mut positions, mut rest) = (vec![ready], Vec::new());
+    for _ in 0..7 {
+        let (message, position) = watch.positioned().await.unwrap();
+        positions.push(position);
+        rest.push(message);
+    }
+    let mut resumed_positions = Vec::new();
+    for round in 0..2 {
+        for (taken, position) in positions.iter().enumerate() {
+            let asked = proto::realtime::WatchRequest { after: position.clone(), ..request("") };
+            let mut resumed = stage.watch(asked).await.unwrap();
+            assert_eq!(resumed.next().await, Ok(READY));
+            for (number, expected) in rest.iter().enumerate().skip(taken) {
+                let (message, position) = resumed.positioned().await.unwrap();
+                assert_eq!(message, *expected, "round {round}, after {taken}");
+                resumed_positions.push((number + 1, position));
+            }
+        }
+        if round == 0 {
+            // Each has a log of its own, since the feed that others read begins now.
+            watch = stage.watch(filtered("", of("nobody"))).await.unwrap();
+        }
+    }
+    // Those of a log of its own are good for the feed that others read, and the other way round.
+    let mut others = Vec::new();
+    for number in 0..2 {
+        let asked = proto::realtime::WatchRequest { after: positions[number].clone(), ..request("") };
+        others.push(stage.watch(asked).await.unwrap());
+        for (taken, position) in &resumed_positions {
+            let asked = proto::realtime::WatchRequest { after: position.clone(), ..request("") };
+            let mut resumed = stage.watch(asked).await.unwrap();
+            assert_eq!(resumed.next().await, Ok(READY));
+            assert_eq!(resumed.take(rest.len() - taken).await, rest[*taken..], "after {taken}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_change_of_hidden_columns_alone_is_not_told() {
+    let stage = Stage::new();
+    let hide = |column: &str| {
+        let columns = Columns { deny: vec![column.to_owned()], ..Columns::default() };
+        Rule { columns, filter: Some(owned("ann")), ..Rule::default() }
+    };
+    stage.world.rule("text", hide("text"));
+    stage.world.rule("id", hide("id"));
+    let mut all = stage.watch(request("")).await.unwrap();
+    let mut textless = stage.watch(request("text")).await.unwrap();
+    let mut keyless = stage.watch(request("id")).await.unwrap();
+    let steps =
+        [note(1, "ann", "a"), note(1, "ann", "b"), note(2, "ann", "b"), note(2, "bob", "c"), note(2, "ann", "c")];
+    stage.world.insert(steps[0].clone());
+    for pair in steps.windows(2) {
+        stage.world.commit(&[(Some(pair[0].clone()), Some(pair[1].clone()))]);
+    }
+    let expected = ["ready", "insert", "update", "delete", "insert", "update", "update"];
+    assert_eq!(all.kinds(7).await, expected);
+    // The key is told, and the text is not.
+    assert_eq!(textless.kinds(6).await, ["ready", "insert", "delete", "insert", "delete", "update"]);
+    // The other way round.
+    assert_eq!(keyless.kinds(5).await, ["ready", "insert", "update", "delete", "update"]);
+}
+
+#[tokio::test]
 async fn a_position_that_cannot_be_gone_on_from_begins_anew() {
     let stage = Stage::new();
     stage.world.insert(note(1, "ann", "a"));

@@ -157,10 +157,9 @@ impl Watch {
         let change = part.changes.get(usize::try_from(step / 2).ok()?)?;
         let seen = |version: &Option<RowVersion>| version.as_ref().is_some_and(|one| self.rights.pass(&self.plan, one));
         let (before, after) = (change.before.as_ref(), change.after.as_ref());
+        let told = &self.rights.told;
         let is_moved = match (before, after) {
-            (Some(before), Some(after)) => {
-                self.plan.key.iter().any(|name| before.image.column(name) != after.image.column(name))
-            }
+            (Some(before), Some(after)) => told.is_moved(&before.image, &after.image),
             _ => false,
         };
         let is_second = step % 2 == 1;
@@ -178,6 +177,7 @@ impl Watch {
                 _ => None,
             },
             (Some(before), Some(after)) if !is_second => match (seen(&change.before), seen(&change.after)) {
+                (true, true) if told.is_hidden(&before.image, &after.image) => None,
                 (true, true) => Some(Event::Update(row(after, Some(before)))),
                 (false, true) => Some(Event::Update(row(after, None))),
                 (true, false) => Some(Event::Delete(self.gone(&before.image, part.committed_ms))),
