@@ -57,6 +57,8 @@ pub struct Cursor {
     ring: watch::Receiver<Ring>,
     /// Number of the next entry.
     next: u64,
+    /// Where others read the same, while this is a feed of its own.
+    others: Option<(Feeds, TableId)>,
 }
 
 /// What a cursor came to.
@@ -82,21 +84,24 @@ impl Feeds {
         };
         let ring = feed.subscribe();
         let next = ring.borrow().end();
-        Cursor { ring, next }
+        Cursor { ring, next, others: None }
     }
 
     /// A cursor at what happened to `table` after a position of its log. Where the feed that others read does not keep it, it
-    /// has a feed of its own.
+    /// has a feed of its own until it has come so far.
     pub fn after(&self, table: &TableId, log: &Bytes) -> Cursor {
         let mut shared = self.shared();
         let Some(feed) = shared.get(table) else {
-            return Cursor { ring: self.begin(&mut shared, table, log.clone()).subscribe(), next: 0 };
+            return Cursor { ring: self.begin(&mut shared, table, log.clone()).subscribe(), next: 0, others: None };
         };
         let ring = feed.subscribe();
         let found = ring.borrow().after(log);
         match found {
-            Some(next) => Cursor { ring, next },
-            None => Cursor { ring: self.own(table, log.clone()), next: 0 },
+            Some(next) => Cursor { ring, next, others: None },
+            None => {
+                let others = Some((self.clone(), table.clone()));
+                Cursor { ring: self.own(table, log.clone()), next: 0, others }
+            }
         }
     }
 
@@ -200,6 +205,29 @@ impl Cursor {
 
     /// Takes the next entry, where it is there.
     pub fn take(&mut self) -> Option<Taken> {
+        let taken = self.take_next();
+        if let Some(Taken::Entry(entry)) = &taken {
+            self.join_others(entry);
+        }
+        taken
+    }
+
+    /// Goes on with the feed that others read, where that tells what follows `entry`: a feed of its own costs the memory of a
+    /// ring.
+    fn join_others(&mut self, entry: &Entry) {
+        let Some((feeds, table)) = &self.others else { return };
+        let is_within = matches!(&entry.happened, Happened::Changes(part) if part.before == entry.after);
+        if is_within || self.next < self.ring.borrow().end() {
+            return;
+        }
+        let Some(ring) = feeds.shared().get(table).map(|feed| feed.subscribe()) else { return };
+        let found = ring.borrow().after(&entry.after);
+        if let Some(next) = found {
+            *self = Self { ring, next, others: None };
+        }
+    }
+
+    fn take_next(&mut self) -> Option<Taken> {
         let ring = self.ring.borrow_and_update();
         if let Some(entry) = ring.entry(self.next) {
             self.next += 1;

@@ -256,6 +256,36 @@ async fn a_watch_goes_on_within_a_transaction_that_has_parts() {
 }
 
 #[tokio::test]
+async fn a_watch_that_has_caught_up_reads_the_log_with_the_others() {
+    let stage = Stage::new();
+    let mut watch = stage.watch(request("")).await.unwrap();
+    let (_, ready) = watch.positioned().await.unwrap();
+    drop(watch);
+    while stage.world.followers() > 0 {
+        tokio::task::yield_now().await;
+    }
+    stage.world.insert(note(1, "ann", "a"));
+    let mut reader = stage.watch(request("")).await.unwrap();
+    assert_eq!(reader.kinds(2).await, ["initial", "ready"]);
+    let mut resumed = Vec::new();
+    for _ in 0..3 {
+        let asked = proto::realtime::WatchRequest { after: ready.clone(), ..request("") };
+        resumed.push(stage.watch(asked).await.unwrap());
+    }
+    assert_eq!(stage.world.followers(), 4);
+    for watch in &mut resumed {
+        assert_eq!(watch.take(2).await, [READY, ("insert", note(1, "ann", "a"), Json::Null)]);
+    }
+    while stage.world.followers() > 1 {
+        tokio::task::yield_now().await;
+    }
+    stage.world.insert(note(2, "ann", "b"));
+    for watch in resumed.iter_mut().chain([&mut reader]) {
+        assert_eq!(watch.next().await, Ok(("insert", note(2, "ann", "b"), Json::Null)));
+    }
+}
+
+#[tokio::test]
 async fn a_change_of_hidden_columns_alone_is_not_told() {
     let stage = Stage::new();
     let hide = |column: &str| {

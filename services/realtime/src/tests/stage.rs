@@ -207,6 +207,11 @@ impl World {
         self.show();
     }
 
+    /// How many follow the log.
+    pub fn followers(&self) -> usize {
+        self.log.receiver_count()
+    }
+
     /// Reads see all transactions that the log has told.
     pub fn show(&self) {
         let mut state = self.state.lock().unwrap();
