@@ -24,6 +24,7 @@ scenarios!(
     rows_that_the_database_decides_on_are_followed,
     a_caller_who_may_read_less_is_told_so,
     what_cannot_be_watched_is_refused,
+    watches_that_nobody_reads_hold_up_nobody,
 );
 
 const NOTES: &str = "
@@ -352,5 +353,31 @@ async fn what_cannot_be_watched_is_refused(shape: Shape) -> anyhow::Result<()> {
         }
         mesh.stop().await;
     }
+    Ok(())
+}
+
+/// More of them than fit into what a connection between two nodes has in flight.
+async fn watches_that_nobody_reads_hold_up_nobody(shape: Shape) -> anyhow::Result<()> {
+    let (mesh, lab) = lab(shape, Engine::Sqlite, OPEN_LAB).await?;
+    lab.run(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50)
+         INSERT INTO note SELECT i, hex(zeroblob(50000)), i FROM n",
+    )
+    .await?;
+    let mut unread = Vec::new();
+    for _ in 0..12 {
+        unread.push(Watch::begin(&mesh, notes(Filter::TRUE)).await?);
+    }
+    for id in 1..=20 {
+        let one = compare("id", Comparison::Eq, Typed::Int(id));
+        let mut watch = Watch::begin(&mesh, notes(one)).await?;
+        watch.ready().await?;
+        assert_eq!(watch.known.rows.len(), 1);
+    }
+    for watch in &mut unread {
+        watch.ready().await?;
+        assert_eq!(watch.known.rows.len(), 50);
+    }
+    mesh.stop().await;
     Ok(())
 }
