@@ -224,6 +224,7 @@ async fn a_watch_goes_on_within_a_transaction_that_has_parts() {
         positions.push(position);
         rest.push(message);
     }
+    let mut held = vec![watch];
     let mut resumed_positions = Vec::new();
     for round in 0..2 {
         for (taken, position) in positions.iter().enumerate() {
@@ -237,14 +238,18 @@ async fn a_watch_goes_on_within_a_transaction_that_has_parts() {
             }
         }
         if round == 0 {
-            // Each has a log of its own, since the feed that others read begins now.
-            watch = stage.watch(filtered("", of("nobody"))).await.unwrap();
+            // Each has a log of its own then, since the feed that others read begins now.
+            held.clear();
+            while stage.world.followers() > 0 {
+                tokio::task::yield_now().await;
+            }
+            held.push(stage.watch(filtered("", of("nobody"))).await.unwrap());
         }
     }
     // Those of a log of its own are good for the feed that others read, and the other way round.
     let mut others = Vec::new();
-    for number in 0..2 {
-        let asked = proto::realtime::WatchRequest { after: positions[number].clone(), ..request("") };
+    for position in &positions[..2] {
+        let asked = proto::realtime::WatchRequest { after: position.clone(), ..request("") };
         others.push(stage.watch(asked).await.unwrap());
         for (taken, position) in &resumed_positions {
             let asked = proto::realtime::WatchRequest { after: position.clone(), ..request("") };
