@@ -452,6 +452,22 @@ async fn a_token_that_expires_ends_its_watch() {
     assert_eq!(watch.next().await, Err(Code::TokenExpired));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_grant_that_is_void_as_it_comes_is_asked_for_again_after_a_while() {
+    let stage = Stage::new();
+    let mut watch = stage.watch(request("")).await.unwrap();
+    assert_eq!(watch.next().await, Ok(READY));
+    stage.world.rule("", Rule { is_void: true, ..Rule::default() });
+    stage.world.insert(note(1, "ann", "a"));
+    let began = tokio::time::Instant::now();
+    let (told, ()) = tokio::join!(watch.positioned(), async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        stage.world.rule("", Rule::default());
+    });
+    assert_eq!(told.map(|(message, _)| message), Ok(("insert", note(1, "ann", "a"), Json::Null)));
+    assert!(began.elapsed() >= Duration::from_secs(5));
+}
+
 #[tokio::test]
 async fn rows_that_the_database_decides_on_are_read_again_and_told_by_their_differences() {
     let stage = Stage::new();

@@ -223,6 +223,12 @@ impl Watch {
             Err(error) if is_expired && error.is_unauthenticated() => return Err(Error::TokenExpired),
             other => other?,
         };
+        if is_void(&rights) {
+            // Another one would be asked for at once.
+            return Err(
+                Fault::new(Code::Unavailable, "grants are void as they come: the clocks of nodes differ").into()
+            );
+        }
         let is_same = rights.fingerprint == self.rights.fingerprint;
         (self.expires, self.rights) = (expires(&rights), rights);
         self.next = match then {

@@ -45,6 +45,8 @@ pub struct Rule {
     pub columns: Columns,
     /// Denied by this code.
     pub denied: Option<Code>,
+    /// Its grants are void at once.
+    pub is_void: bool,
     /// When the token expires.
     pub expires: Option<SystemTime>,
 }
@@ -412,7 +414,7 @@ impl AuthRules for Neighbour {
                 check: RuleFilter::TRUE,
                 columns: rule.columns.clone().into(),
                 allow_all: false,
-                expires_ms: now_ms + 60_000,
+                expires_ms: if rule.is_void { now_ms } else { now_ms + 60_000 },
             })
         };
         let grants = accesses.iter().map(grant).collect();
