@@ -55,8 +55,9 @@ impl Reread {
         if let Decision::Database(name) = &rights.decision
             && rights.told.key.len() < plan.key.len()
         {
+            let of = name.as_ref().map_or_else(|| "of the rules".to_owned(), |name| format!("with {name}"));
             let why = format!(
-                "conditions with {name} are decided by the database, and then all columns of the key must be readable"
+                "conditions {of} are decided by the database, and then all columns of the key must be readable"
             );
             return Err(Error::Refused(format!("changes of {} cannot be watched: {why}", plan.request.read.table)));
         }

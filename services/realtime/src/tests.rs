@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use mesh::Code;
 use proto::crud::ResyncReason;
-use query::{Columns, Comparison, Field, Filter, Typed};
+use query::{Columns, Comparison, Field, Filter, RuleFilter, Typed, Value};
 use serde_json::{Value as Json, json};
 
 use self::stage::{Message, Rule, Stage, filtered, owned, request};
@@ -498,6 +498,14 @@ async fn rows_that_the_database_decides_on_are_read_again_and_told_by_their_diff
     let refused = stage.watch(filtered("keyless", after("f"))).await.err().unwrap();
     assert_eq!(refused.code, Code::BadRequest);
     assert!(refused.message.contains("text"), "{}", refused.message);
+    // What the rules compare is not disclosed.
+    let columns = Columns { deny: vec!["id".to_owned(), "text".to_owned()], ..Columns::default() };
+    let value = Value::Text("f".to_owned());
+    let filter = RuleFilter::Compare { column: "text".to_owned(), comparison: Comparison::Gt, value };
+    stage.world.rule("blind", Rule { columns, filter: Some(filter), ..Rule::default() });
+    let refused = stage.watch(request("blind")).await.err().unwrap();
+    assert_eq!(refused.code, Code::BadRequest);
+    assert!(refused.message.contains("of the rules") && !refused.message.contains("text"), "{}", refused.message);
 }
 
 #[tokio::test]
