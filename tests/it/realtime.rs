@@ -21,9 +21,12 @@ use tests::{
 scenarios!(
     a_watch_follows_whoever_writes,
     watches_are_exact_beside_writers,
+    a_watch_goes_on_within_a_large_transaction,
+    a_watch_that_was_away_is_told_of_a_gap,
     rows_that_the_database_decides_on_are_followed,
     a_caller_who_may_read_less_is_told_so,
     what_cannot_be_watched_is_refused,
+    watches_that_nobody_reads_hold_up_nobody,
 );
 
 const NOTES: &str = "
@@ -35,8 +38,17 @@ const NOTES: &str = "
 /// Engines whose log tells images.
 const LOGGED: [Engine; 2] = [Engine::Sqlite, Engine::Postgres];
 
+/// A table of the engine that cannot be followed, and why.
+fn unfollowed(engine: Engine) -> (&'static str, &'static str) {
+    match engine {
+        Engine::Sqlite => ("CREATE VIRTUAL TABLE unfollowed USING fts5(text);", "virtual table"),
+        Engine::Postgres => ("CREATE UNLOGGED TABLE unfollowed (id INTEGER PRIMARY KEY);", "unlogged"),
+    }
+}
+
 async fn lab(shape: Shape, engine: Engine, resources: &str) -> anyhow::Result<(TestMesh, Database)> {
-    let setup = Setup { lab: Some(NOTES.to_owned()), resources: resources.to_owned(), ..Setup::default() };
+    let lab = Some(format!("{NOTES}{}", unfollowed(engine).0));
+    let setup = Setup { lab, resources: resources.to_owned(), ..Setup::default() };
     let mesh = TestMesh::with(shape, engine, &setup).await?;
     let database = mesh.lab.clone().context("the lab")?;
     Ok((mesh, database))
@@ -208,14 +220,16 @@ fn script(writer: i64, round: i64) -> String {
 }
 
 async fn watches_are_exact_beside_writers(shape: Shape) -> anyhow::Result<()> {
-    const WRITERS: i64 = 4;
-    const ROUNDS: i64 = 40;
+    let (writers, rounds) = match std::env::var_os("PROVE") {
+        Some(_) => (8, 200),
+        None => (4, 40),
+    };
     for engine in LOGGED {
         let (mesh, lab) = lab(shape, engine, OPEN_LAB).await?;
-        let writers = (0..WRITERS).map(|writer| {
+        let writers = (0..writers).map(|writer| {
             let lab = lab.clone();
             async move {
-                for round in 0..ROUNDS {
+                for round in 0..rounds {
                     lab.run(&script(writer, round)).await?;
                 }
                 anyhow::Ok(())
@@ -256,6 +270,81 @@ async fn watches_are_exact_beside_writers(shape: Shape) -> anyhow::Result<()> {
         }
         mesh.stop().await;
     }
+    Ok(())
+}
+
+/// In PostgreSQL its log tells it in several messages, and keys change at the ends of them.
+async fn a_watch_goes_on_within_a_large_transaction(shape: Shape) -> anyhow::Result<()> {
+    for engine in LOGGED {
+        let (mesh, lab) = lab(shape, engine, OPEN_LAB).await?;
+        let all = || notes(Filter::TRUE);
+        let mut watch = Watch::begin(&mesh, all()).await?;
+        watch.ready().await?;
+        let text = "x".repeat(20_000);
+        let rows: Vec<String> = (1..=120).map(|id| format!("({id}, '{text}', {id})")).collect();
+        lab.run(&format!(
+            "BEGIN; INSERT INTO note VALUES {}; UPDATE note SET id = id + 1000; DELETE FROM note WHERE id < 1050;
+             INSERT INTO note VALUES (-1, 'w1', 99); COMMIT",
+            rows.join(", ")
+        ))
+        .await?;
+        let mut left = Vec::new();
+        while !is_over(&watch.known) {
+            watch.next().await?;
+            if watch.known.messages % 9 == 0 {
+                left.push(Known {
+                    rows: watch.known.rows.clone(),
+                    position: watch.known.position.clone(),
+                    ..Known::default()
+                });
+            }
+        }
+        assert_eq!(watch.known.messages, 1 + 120 + 240 + 49 + 1, "{engine:?}");
+        let expected = std::mem::take(&mut watch.known.rows);
+        assert_eq!(expected.len(), 72);
+        // Of what the others read, then of the log alone.
+        let mut kept = Some(watch);
+        for _ in 0..2 {
+            for known in &left {
+                let Known { rows, position, .. } = known;
+                let known = Known { rows: rows.clone(), position: position.clone(), ..Known::default() };
+                let gone = WatchRequest { after: position.clone(), ..all() };
+                let mut again = Watch { known, ..Watch::begin(&mesh, gone).await? };
+                again.until(is_over).await?;
+                assert_eq!((&again.known.rows, &again.known.resyncs), (&expected, &Vec::new()), "{engine:?}");
+            }
+            kept.take();
+        }
+        mesh.stop().await;
+    }
+    Ok(())
+}
+
+async fn a_watch_that_was_away_is_told_of_a_gap(shape: Shape) -> anyhow::Result<()> {
+    let (mesh, lab) = lab(shape, Engine::Postgres, OPEN_LAB).await?;
+    lab.run("INSERT INTO note VALUES (1, 'ann', 1)").await?;
+    // Others read on, or nobody does.
+    for others in [1, 0] {
+        let all = || notes(Filter::TRUE);
+        let mut kept = Vec::new();
+        let mut away = Watch::begin(&mesh, all()).await?;
+        away.ready().await?;
+        for _ in 0..others {
+            let mut watch = Watch::begin(&mesh, all()).await?;
+            watch.ready().await?;
+            kept.push(watch);
+        }
+        lab.run("TRUNCATE note CASCADE").await?;
+        for watch in &mut kept {
+            watch.until(|known| known.is_ready && known.resyncs == ["truncate"]).await?;
+        }
+        let mut again = away.resume(&mesh, all()).await?;
+        again.until(|known| known.is_ready && !known.resyncs.is_empty()).await?;
+        assert_eq!(again.known.rows.len(), 0);
+        lab.run("INSERT INTO note VALUES (1, 'ann', 1)").await?;
+        again.until(|known| known.rows.len() == 1).await?;
+    }
+    mesh.stop().await;
     Ok(())
 }
 
@@ -333,12 +422,39 @@ async fn a_caller_who_may_read_less_is_told_so(shape: Shape) -> anyhow::Result<(
 async fn what_cannot_be_watched_is_refused(shape: Shape) -> anyhow::Result<()> {
     for engine in LOGGED {
         let (mesh, _) = lab(shape, engine, OPEN_LAB).await?;
-        for (table, why) in [("shown", "view"), ("keyless", "no primary key")] {
+        let refused = [("shown", "view"), ("keyless", "no primary key"), ("unfollowed", unfollowed(engine).1)];
+        for (table, why) in refused {
             let fault = Watch::begin(&mesh, request(table, "", Filter::TRUE)).await.err().context("a refusal")?;
             assert_eq!(fault.code, Code::BadRequest);
             assert!(fault.message.contains(why), "{fault}");
         }
         mesh.stop().await;
     }
+    Ok(())
+}
+
+/// More of them than fit into what a connection between two nodes has in flight.
+async fn watches_that_nobody_reads_hold_up_nobody(shape: Shape) -> anyhow::Result<()> {
+    let (mesh, lab) = lab(shape, Engine::Sqlite, OPEN_LAB).await?;
+    lab.run(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50)
+         INSERT INTO note SELECT i, hex(zeroblob(50000)), i FROM n",
+    )
+    .await?;
+    let mut unread = Vec::new();
+    for _ in 0..12 {
+        unread.push(Watch::begin(&mesh, notes(Filter::TRUE)).await?);
+    }
+    for id in 1..=20 {
+        let one = compare("id", Comparison::Eq, Typed::Int(id));
+        let mut watch = Watch::begin(&mesh, notes(one)).await?;
+        watch.ready().await?;
+        assert_eq!(watch.known.rows.len(), 1);
+    }
+    for watch in &mut unread {
+        watch.ready().await?;
+        assert_eq!(watch.known.rows.len(), 50);
+    }
+    mesh.stop().await;
     Ok(())
 }

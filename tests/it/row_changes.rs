@@ -17,6 +17,7 @@ scenarios!(
     each_protocol_tells_every_change,
     a_watch_goes_on_after_a_position,
     who_may_not_watch_is_told_so,
+    what_is_hidden_is_not_told,
     what_cannot_be_watched_is_refused,
     a_token_that_expires_ends_a_watch,
     a_renewed_token_goes_on_without_a_loss,
@@ -235,6 +236,67 @@ async fn who_may_not_watch_is_told_so(shape: Shape) -> anyhow::Result<()> {
         let mut events = opened.map_err(|refused| anyhow::anyhow!("{refused:?}"))?;
         let Sent::Event { name, data, .. } = events.next().await? else { anyhow::bail!("an event") };
         assert_eq!((name.as_str(), data), ("initial", json!({ "row": { "id": 1, "text": "a" } })));
+        mesh.stop().await;
+    }
+    Ok(())
+}
+
+async fn what_is_hidden_is_not_told(shape: Shape) -> anyhow::Result<()> {
+    for engine in ENGINES {
+        let hidden = |column: &str| rules(OWN).replace(" } }\n", &format!(" }}, columns: {{ deny: [{column}] }} }}\n"));
+        let (mesh, lab) = lab(shape, engine, &hidden("text"), "").await?;
+        lab.run("INSERT INTO note VALUES (1, 'ann', 'a'), (2, 'bob', 'b')").await?;
+        let (ann, bob) = (token::sign(json!({ "id": "ann" })), token::sign(json!({ "id": "bob" })));
+        let asked = Asked { columns: &["id", "owner"], ..notes() };
+        let mut all = Vec::new();
+        for framing in FRAMINGS {
+            let (_, foreign) = watch(&mesh, framing, &bob, &asked).await?.until_ready().await?;
+            let mut watching = watch(&mesh, framing, &ann, &asked).await?;
+            let (told, own) = watching.until_ready().await?;
+            let row = json!({ "id": 1, "owner": "ann" });
+            assert_eq!(kinds(&told), [("INITIAL", &row, &Value::Null)], "{framing:?}");
+            for after in [String::new(), own.clone()] {
+                for refused in [notes(), Asked { find: json!({ "text": "a" }), ..asked.clone() }] {
+                    let refused = Asked { after: after.clone(), ..refused };
+                    assert_eq!(refusal(&mesh, framing, &ann, &refused).await?, "DENIED", "{framing:?} {refused:?}");
+                }
+            }
+            // A position of who may see others, and of another query.
+            let other = Asked { find: json!({ "id": 1 }), after: own, ..asked.clone() };
+            for foreign in [Asked { after: foreign, ..asked.clone() }, other] {
+                let (told, _) = watch(&mesh, framing, &ann, &foreign).await?.until_ready().await?;
+                assert_eq!((&*told[0].kind, told[0].reason.as_deref()), ("RESYNC", Some("position")), "{framing:?}");
+                assert_eq!(kinds(&told[1..]), [("INITIAL", &row, &Value::Null)], "{framing:?}");
+            }
+            all.push((framing, watching));
+        }
+        lab.run("UPDATE note SET text = 'x'").await?;
+        lab.run("INSERT INTO note VALUES (3, 'bob', 'c')").await?;
+        lab.run("DELETE FROM note WHERE owner = 'bob'").await?;
+        lab.run("UPDATE note SET owner = 'bob', text = 'y' WHERE id = 1").await?;
+        lab.run("DELETE FROM note").await?;
+        lab.run("INSERT INTO note VALUES (4, 'ann', 'd')").await?;
+        for (framing, watching) in &mut all {
+            let told = next(watching).await?;
+            let before = json!({ "id": 1, "owner": "ann" });
+            assert_eq!((&*told.kind, &told.row["id"], &told.before), ("DELETE", &json!(1), &before), "{framing:?}");
+            assert!(told.row.get("owner").is_none_or(Value::is_null), "{framing:?}");
+            let told = next(watching).await?;
+            assert_eq!((&*told.kind, &told.row), ("INSERT", &json!({ "id": 4, "owner": "ann" })), "{framing:?}");
+        }
+        mesh.stop().await;
+
+        // Nothing of the row is asked for or may be told but that it changed.
+        let (mesh, lab) = self::lab(shape, engine, &hidden("id"), "").await?;
+        lab.run("INSERT INTO note VALUES (4, 'ann', 'd')").await?;
+        let mut socket = Socket::open(mesh.client.address(), &ann).await?;
+        socket.subscribe("1", "subscription { note_changes(initial: false) { type before { owner } } }").await?;
+        assert_eq!(socket.answer("1").await?, json!({ "note_changes": { "type": "READY", "before": null } }));
+        lab.run("UPDATE note SET id = 5; UPDATE note SET text = 'z'").await?;
+        let told = json!({ "note_changes": { "type": "UPDATE", "before": { "owner": "ann" } } });
+        assert_eq!(socket.answer("1").await?, told);
+        socket.subscribe("2", "subscription { note_changes { type } }").await?;
+        assert_eq!(socket.answer("2").await?, json!({ "note_changes": { "type": "INITIAL" } }));
         mesh.stop().await;
     }
     Ok(())

@@ -3,7 +3,7 @@
 /// Configuration of the service.
 #[derive(Clone)]
 pub struct Config {
-    /// What positions are signed with, the same on all nodes of a mesh.
+    /// What positions are sealed with, the same on all nodes of a mesh.
     pub position_secret: Vec<u8>,
     /// Bytes of JSON that the rows of a table may have together.
     pub answer_bytes: u64,

@@ -57,6 +57,8 @@ pub struct Cursor {
     ring: watch::Receiver<Ring>,
     /// Number of the next entry.
     next: u64,
+    /// Where others read the same, while this is a feed of its own.
+    others: Option<(Feeds, TableId)>,
 }
 
 /// What a cursor came to.
@@ -82,24 +84,25 @@ impl Feeds {
         };
         let ring = feed.subscribe();
         let next = ring.borrow().end();
-        Cursor { ring, next }
+        Cursor { ring, next, others: None }
     }
 
     /// A cursor at what happened to `table` after a position of its log. Where the feed that others read does not keep it, it
-    /// has a feed of its own.
+    /// has a feed of its own until it has come so far.
     pub fn after(&self, table: &TableId, log: &Bytes) -> Cursor {
         let mut shared = self.shared();
-        let (feed, next) = match shared.get(table) {
-            Some(feed) => {
-                let found = feed.borrow().after(log);
-                match found {
-                    Some(next) => (feed.clone(), next),
-                    None => (self.own(table, log.clone()), 0),
-                }
-            }
-            None => (self.begin(&mut shared, table, log.clone()), 0),
+        let Some(feed) = shared.get(table) else {
+            return Cursor { ring: self.begin(&mut shared, table, log.clone()).subscribe(), next: 0, others: None };
         };
-        Cursor { ring: feed.subscribe(), next }
+        let ring = feed.subscribe();
+        let found = ring.borrow().after(log);
+        match found {
+            Some(next) => Cursor { ring, next, others: None },
+            None => {
+                let others = Some((self.clone(), table.clone()));
+                Cursor { ring: self.own(table, log.clone()), next: 0, others }
+            }
+        }
     }
 
     /// Begins the feed that all watches of a table read.
@@ -119,17 +122,18 @@ impl Feeds {
         feed
     }
 
-    /// Begins a feed for one watch.
-    fn own(&self, table: &TableId, after: Bytes) -> Arc<watch::Sender<Ring>> {
-        let feed = Arc::new(watch::Sender::new(Ring::new(after)));
-        let (mesh, ring, table) = (self.mesh.clone(), feed.clone(), table.clone());
+    /// Begins a feed for one watch, and ends it with the receiver.
+    fn own(&self, table: &TableId, after: Bytes) -> watch::Receiver<Ring> {
+        // The receiver is there before the task looks for it.
+        let (ring, receiver) = watch::channel(Ring::new(after));
+        let (mesh, table) = (self.mesh.clone(), table.clone());
         self.spawn(async move {
             tokio::select! {
                 fault = follow(&mesh, &table, &ring) => ring.send_modify(|ring| ring.state = FeedState::Failed(fault)),
                 () = ring.closed() => {}
             }
         });
-        feed
+        receiver
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
@@ -201,6 +205,29 @@ impl Cursor {
 
     /// Takes the next entry, where it is there.
     pub fn take(&mut self) -> Option<Taken> {
+        let taken = self.take_next();
+        if let Some(Taken::Entry(entry)) = &taken {
+            self.join_others(entry);
+        }
+        taken
+    }
+
+    /// Goes on with the feed that others read, where that tells what follows `entry`: a feed of its own costs the memory of a
+    /// ring.
+    fn join_others(&mut self, entry: &Entry) {
+        let Some((feeds, table)) = &self.others else { return };
+        let is_within = matches!(&entry.happened, Happened::Changes(part) if part.before == entry.after);
+        if is_within || self.next < self.ring.borrow().end() {
+            return;
+        }
+        let Some(ring) = feeds.shared().get(table).map(|feed| feed.subscribe()) else { return };
+        let found = ring.borrow().after(&entry.after);
+        if let Some(next) = found {
+            *self = Self { ring, next, others: None };
+        }
+    }
+
+    fn take_next(&mut self) -> Option<Taken> {
         let ring = self.ring.borrow_and_update();
         if let Some(entry) = ring.entry(self.next) {
             self.next += 1;
@@ -216,11 +243,11 @@ impl Cursor {
         self.ring.borrow().has_unseen(snapshot)
     }
 
-    /// Goes back to the first entry that is kept; returns the number of the entry that would come after all of them.
-    pub fn back(&mut self) -> u64 {
+    /// Goes to what happens from now on; returns what is kept of before.
+    pub fn kept(&mut self) -> Vec<Arc<Entry>> {
         let ring = self.ring.borrow_and_update();
-        self.next = ring.first();
-        ring.end()
+        self.next = ring.end();
+        ring.entries().cloned().collect()
     }
 }
 

@@ -3,6 +3,11 @@
 //! One stream of the log of a table is shared by all watches of the table. A watch reads the rows that there are and the
 //! snapshot that saw them, and tells every transaction of the log that the snapshot does not see.
 
+#![cfg_attr(
+    test,
+    allow(clippy::large_futures, clippy::disallowed_methods, reason = "tests hold futures and tasks of their own")
+)]
+
 mod access;
 mod config;
 mod error;

@@ -33,6 +33,8 @@ pub struct Told {
     pub before: Vec<Field>,
     /// Columns of the key that the caller may read.
     pub key: Vec<Field>,
+    /// The columns that the caller may read, where others are hidden.
+    pub readable: Option<Vec<String>>,
 }
 
 impl Told {
@@ -47,6 +49,17 @@ impl Told {
         let is_key = |name: &str| self.key.iter().any(|field| field.key == name);
         let before = image.object(&self.before, |_| true);
         Row { row: image.object(&self.fields, is_key), before, key: self.key(image), committed_ms }
+    }
+
+    /// Whether a row has another key, as far as the caller may read it.
+    pub fn is_moved(&self, before: &Image, after: &Image) -> bool {
+        self.key.iter().any(|field| before.column(&field.key) != after.column(&field.key))
+    }
+
+    /// Whether a change concerns columns that are hidden from the caller alone.
+    pub fn is_hidden(&self, before: &Image, after: &Image) -> bool {
+        let is_same = |name: &String| before.column(name) == after.column(name);
+        self.readable.as_ref().is_some_and(|readable| readable.iter().all(is_same))
     }
 
     /// The columns of the key, as far as the caller may read them.
@@ -96,7 +109,10 @@ impl Plan {
             before => columns(before),
         };
         let key = self.key.iter().filter(|name| may_read(name)).map(|name| Field::column(name)).collect();
-        Ok(Told { fields, before, key })
+        let readable: Vec<String> =
+            table.columns.iter().map(|column| &column.name).filter(|name| may_read(name)).cloned().collect();
+        let has_hidden = readable.len() < table.columns.iter().filter(|column| column.readable).count();
+        Ok(Told { fields, before, key, readable: has_hidden.then_some(readable) })
     }
 
     /// The table, as feeds know it.

@@ -1,4 +1,5 @@
-//! Positions: where a watch goes on, as a client keeps it. They are signed, so that only what this mesh told is taken.
+//! Positions: where a watch goes on, as a client keeps it. They are encrypted and authenticated: a client can neither make
+//! one up nor learn from the numbers in it what others changed, or from the hash in it what the rules compare with.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use blake3::Hash;
@@ -6,10 +7,10 @@ use bytes::Bytes;
 
 /// Version of the form.
 const VERSION: u8 = 1;
-/// Bytes of the signature and of the fingerprint.
+/// Bytes of the authentication tag and of the fingerprint.
 const SHORT_HASH: usize = 16;
-/// Version, kind, fingerprint, transaction, step and signature.
-const FIXED_BYTES: usize = 2 + SHORT_HASH + 16 + SHORT_HASH;
+/// Tag, version, kind, fingerprint, transaction and step.
+const FIXED_BYTES: usize = SHORT_HASH + 2 + SHORT_HASH + 16;
 /// Characters that a position may have.
 const LENGTH_MAX: usize = 512;
 
@@ -18,9 +19,9 @@ const LENGTH_MAX: usize = 512;
 pub struct Position {
     /// Position of the log to go on after.
     pub log: Bytes,
-    /// The transaction after it of which a part was told.
+    /// The transaction after it of which a part was told; 0 for none.
     pub transaction: u64,
-    /// How many of its steps were told.
+    /// How many of its steps after that position were told.
     pub step: u64,
 }
 
@@ -37,16 +38,21 @@ enum Kind {
     Anew = 1,
 }
 
-/// Signs and verifies positions.
+/// Seals and opens positions, by a synthetic initialisation vector: the tag of a text is the start of its key stream, so that
+/// equal positions have equal texts and no counter is needed.
 #[derive(Clone)]
-pub struct Signer {
-    key: [u8; 32],
+pub struct Sealer {
+    tag_key: [u8; 32],
+    stream_key: [u8; 32],
 }
 
-impl Signer {
-    /// With the key derived from `secret`.
+impl Sealer {
+    /// With keys derived from `secret`.
     pub fn new(secret: &[u8]) -> Self {
-        Self { key: blake3::derive_key("perigee watch position v1", secret) }
+        Self {
+            tag_key: blake3::derive_key("perigee watch position v1 tag", secret),
+            stream_key: blake3::derive_key("perigee watch position v1 stream", secret),
+        }
     }
 
     /// The text of a position to go on after; of one to begin anew where it would be too long.
@@ -65,13 +71,15 @@ impl Signer {
 
     fn text(&self, kind: Kind, fingerprint: Fingerprint, position: &Position) -> String {
         let mut bytes = Vec::with_capacity(FIXED_BYTES + position.log.len());
+        bytes.extend([0; SHORT_HASH]);
         bytes.extend([VERSION, kind as u8]);
         bytes.extend(fingerprint.0);
         bytes.extend(position.transaction.to_be_bytes());
         bytes.extend(position.step.to_be_bytes());
         bytes.extend_from_slice(&position.log);
-        let signature = self.signature(&bytes);
-        bytes.extend(signature);
+        let tag = self.tag(&bytes[SHORT_HASH..]);
+        bytes[..SHORT_HASH].copy_from_slice(&tag);
+        self.crypt(tag, &mut bytes[SHORT_HASH..]);
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
@@ -80,11 +88,12 @@ impl Signer {
         if text.len() > LENGTH_MAX {
             return None;
         }
-        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
-        let (signed, signature) = bytes.split_last_chunk::<SHORT_HASH>()?;
+        let mut bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        let (tag, sealed) = bytes.split_first_chunk_mut::<SHORT_HASH>()?;
+        self.crypt(*tag, sealed);
         // Compared in constant time.
-        let is_ours = Hash::from_bytes(padded(*signature)) == Hash::from_bytes(padded(self.signature(signed)));
-        let (head, rest) = signed.split_first_chunk::<{ 2 + SHORT_HASH }>()?;
+        let is_ours = Hash::from_bytes(padded(*tag)) == Hash::from_bytes(padded(self.tag(sealed)));
+        let (head, rest) = sealed.split_first_chunk::<{ 2 + SHORT_HASH }>()?;
         let is_meant = head[..2] == [VERSION, Kind::Follow as u8] && head[2..] == fingerprint.0;
         if !is_ours || !is_meant {
             return None;
@@ -95,8 +104,17 @@ impl Signer {
         Some(Position { log: Bytes::copy_from_slice(log), transaction, step })
     }
 
-    fn signature(&self, bytes: &[u8]) -> [u8; SHORT_HASH] {
-        short(blake3::keyed_hash(&self.key, bytes))
+    fn tag(&self, bytes: &[u8]) -> [u8; SHORT_HASH] {
+        short(blake3::keyed_hash(&self.tag_key, bytes))
+    }
+
+    /// Encrypts, or decrypts, by the key stream of a tag.
+    fn crypt(&self, tag: [u8; SHORT_HASH], bytes: &mut [u8]) {
+        let mut stream = vec![0; bytes.len()];
+        blake3::Hasher::new_keyed(&self.stream_key).update(&tag).finalize_xof().fill(&mut stream);
+        for (byte, mask) in bytes.iter_mut().zip(stream) {
+            *byte ^= mask;
+        }
     }
 }
 
@@ -133,43 +151,56 @@ mod tests {
 
     #[test]
     fn a_position_is_read_by_who_has_the_key_for_the_same_watch() {
-        let signer = Signer::new(b"secret");
-        let text = signer.follow(MINE, &position(12));
-        assert_eq!(signer.parse(MINE, &text), Some(position(12)));
-        assert_eq!(signer.parse(Fingerprint([8; SHORT_HASH]), &text), None);
-        assert_eq!(Signer::new(b"other").parse(MINE, &text), None);
+        let sealer = Sealer::new(b"secret");
+        let text = sealer.follow(MINE, &position(12));
+        assert_eq!(sealer.parse(MINE, &text), Some(position(12)));
+        assert_eq!(sealer.parse(Fingerprint([8; SHORT_HASH]), &text), None);
+        assert_eq!(Sealer::new(b"other").parse(MINE, &text), None);
     }
 
     #[test]
     fn a_position_that_was_changed_cut_or_made_up_is_none() {
-        let signer = Signer::new(b"secret");
-        let text = signer.follow(MINE, &position(12));
+        let sealer = Sealer::new(b"secret");
+        let text = sealer.follow(MINE, &position(12));
         for at in 0..text.len() {
             let other = if text.as_bytes()[at] == b'A' { "B" } else { "A" };
             let changed = format!("{}{other}{}", &text[..at], &text[at + 1..]);
-            assert_eq!(signer.parse(MINE, &changed), None, "{at}");
-            assert_eq!(signer.parse(MINE, &text[..at]), None, "{at}");
+            assert_eq!(sealer.parse(MINE, &changed), None, "{at}");
+            assert_eq!(sealer.parse(MINE, &text[..at]), None, "{at}");
         }
         for made_up in ["", "x", "0", "ä", "=", &"A".repeat(600)] {
-            assert_eq!(signer.parse(MINE, made_up), None, "{made_up}");
+            assert_eq!(sealer.parse(MINE, made_up), None, "{made_up}");
         }
     }
 
     #[test]
+    fn a_position_shows_nothing_of_what_is_in_it() {
+        let sealer = Sealer::new(b"secret");
+        let one = sealer.follow(MINE, &position(12));
+        let other = sealer.follow(MINE, &Position { step: 4, ..position(12) });
+        let bytes = |text: &str| URL_SAFE_NO_PAD.decode(text).unwrap();
+        let (one, other) = (bytes(&one), bytes(&other));
+        assert_eq!(one.len(), other.len());
+        let same = one.iter().zip(&other).filter(|(one, other)| one == other).count();
+        assert!(same < 10, "{same} of {} bytes are the same", one.len());
+        assert!(!one.windows(4).any(|bytes| bytes == [7; 4] || bytes == [5; 4]), "{one:?}");
+    }
+
+    #[test]
     fn a_position_has_at_most_512_ascii_characters() {
-        let signer = Signer::new(b"secret");
-        let most = (0..).take_while(|log| signer.parse(MINE, &signer.follow(MINE, &position(*log))).is_some()).count();
+        let sealer = Sealer::new(b"secret");
+        let most = (0..).take_while(|log| sealer.parse(MINE, &sealer.follow(MINE, &position(*log))).is_some()).count();
         assert!(most > 300, "{most}");
         for log in [0, most - 1, most, 10_000] {
-            let text = signer.follow(MINE, &position(log));
+            let text = sealer.follow(MINE, &position(log));
             assert!(text.len() <= LENGTH_MAX && text.is_ascii(), "{log}");
         }
     }
 
     #[test]
     fn a_watch_begins_anew_after_what_it_told_before_ready() {
-        let signer = Signer::new(b"secret");
-        assert_eq!(signer.parse(MINE, &signer.anew(MINE, 1)), None);
-        assert_ne!(signer.anew(MINE, 1), signer.anew(MINE, 2));
+        let sealer = Sealer::new(b"secret");
+        assert_eq!(sealer.parse(MINE, &sealer.anew(MINE, 1)), None);
+        assert_ne!(sealer.anew(MINE, 1), sealer.anew(MINE, 2));
     }
 }

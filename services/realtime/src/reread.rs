@@ -30,6 +30,8 @@ const READ_INTERVAL_MIN: Duration = Duration::from_millis(50);
 pub struct Reread {
     /// The watched table first.
     cursors: Vec<Cursor>,
+    /// Which of them are of tables that the caller named.
+    is_named: Vec<bool>,
     /// By their keys.
     rows: BTreeMap<Bytes, Image>,
     last_read: Instant,
@@ -55,14 +57,15 @@ impl Reread {
         if let Decision::Database(name) = &rights.decision
             && rights.told.key.len() < plan.key.len()
         {
+            let of = name.as_ref().map_or_else(|| "of the rules".to_owned(), |name| format!("with {name}"));
             let why = format!(
-                "conditions with {name} are decided by the database, and then all columns of the key must be readable"
+                "conditions {of} are decided by the database, and then all columns of the key must be readable"
             );
             return Err(Error::Refused(format!("changes of {} cannot be watched: {why}", plan.request.read.table)));
         }
         let mut own = shared.feeds.now(&plan.table_id());
         own.live().await?;
-        let mut cursors = vec![own];
+        let (mut cursors, mut named) = (vec![own], vec![true]);
         for (table, is_named) in plan.other_tables(&rights.granted.relations)? {
             let mut cursor = shared.feeds.now(&table);
             match cursor.live().await {
@@ -70,8 +73,16 @@ impl Reread {
                 live => live?,
             }
             cursors.push(cursor);
+            named.push(is_named);
         }
-        Ok(Self { cursors, rows: BTreeMap::new(), last_read: Instant::now(), unread: None, hold: None })
+        Ok(Self {
+            cursors,
+            is_named: named,
+            rows: BTreeMap::new(),
+            last_read: Instant::now(),
+            unread: None,
+            hold: None,
+        })
     }
 
     /// With the rows that are told at first.
@@ -98,8 +109,8 @@ impl Reread {
     pub async fn changed(&mut self) -> Result<(), Error> {
         if self.unread.is_none() {
             let changed = self.cursors.iter_mut().map(|cursor| Box::pin(cursor.changed()));
-            let (first, ..) = select_all(changed).await;
-            first?;
+            let (first, index, _) = select_all(changed).await;
+            first.map_err(|error| if self.is_named[index] { error } else { undisclosed(error) })?;
         }
         tokio::time::sleep_until(self.last_read + READ_INTERVAL_MIN).await;
         Ok(())

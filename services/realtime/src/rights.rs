@@ -26,8 +26,9 @@ pub struct Rights {
 pub enum Decision {
     /// In memory, by this condition.
     Memory(Filter),
-    /// By the database: comparisons with this column or over this relation are known there alone.
-    Database(String),
+    /// By the database: comparisons with this column or over this relation are known there alone. `None` where the rules
+    /// make them, of which callers are told no names.
+    Database(Option<String>),
 }
 
 impl Rights {
@@ -37,9 +38,10 @@ impl Rights {
         let table = plan.table()?;
         let told = plan.told(own)?;
         let asked = &plan.request.read.node.filter;
-        let decision = match asked.undecidable(table).or_else(|| own.filter.undecidable(table)) {
-            Some(name) => Decision::Database(name.to_owned()),
-            None => Decision::Memory(own.filter.typed(table)?.and(asked.clone())),
+        let decision = match (asked.undecidable(table), own.filter.undecidable(table)) {
+            (Some(name), _) => Decision::Database(Some(name.to_owned())),
+            (None, Some(_)) => Decision::Database(None),
+            (None, None) => Decision::Memory(own.filter.typed(table)?.and(asked.clone())),
         };
         let fingerprint = fingerprint(plan, table, &granted);
         Ok(Self { granted, told, decision, fingerprint })

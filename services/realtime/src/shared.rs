@@ -5,7 +5,7 @@ use proto::{grant::Verifier, realtime::WatchRequest};
 use tokio::sync::Semaphore;
 
 use crate::{
-    Config, Error, access::Authorizer, feed::Feeds, memory::RowMemory, plan::Plan, position::Signer, rights::Rights,
+    Config, Error, access::Authorizer, feed::Feeds, memory::RowMemory, plan::Plan, position::Sealer, rights::Rights,
     rules::Rules, schemas::Schemas,
 };
 
@@ -22,8 +22,8 @@ pub struct Shared {
     pub feeds: Feeds,
     /// Changes of rules.
     pub rules: Rules,
-    /// Signs positions.
-    pub signer: Signer,
+    /// Seals positions.
+    pub sealer: Sealer,
     /// Memory for rows that wait to be told.
     pub memory: RowMemory,
     /// Bytes of JSON that the rows of a table may have together.
@@ -41,7 +41,7 @@ impl Shared {
             schemas: Schemas::new(mesh.clone()),
             feeds: Feeds::new(mesh.clone(), tasks.clone()),
             rules: Rules::follow(&mesh, tasks),
-            signer: Signer::new(&config.position_secret),
+            sealer: Sealer::new(&config.position_secret),
             memory: RowMemory::new(config.waiting_bytes),
             answer_bytes: config.answer_bytes,
             reads: Semaphore::new(READS_MAX),

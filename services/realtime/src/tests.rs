@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use mesh::Code;
 use proto::crud::ResyncReason;
-use query::{Columns, Comparison, Field, Filter, Typed};
+use query::{Columns, Comparison, Field, Filter, RuleFilter, Typed, Value};
 use serde_json::{Value as Json, json};
 
 use self::stage::{Message, Rule, Stage, filtered, owned, request};
@@ -119,6 +119,24 @@ async fn a_transaction_that_the_log_told_before_reads_saw_it_is_told_after_the_r
 }
 
 #[tokio::test]
+async fn what_leaves_memory_while_the_rows_are_taken_was_before_them() {
+    let stage = Stage::new();
+    let mut reader = stage.watch(request("")).await.unwrap();
+    assert_eq!(reader.next().await, Ok(READY));
+    let large = "x".repeat(1 << 20);
+    for id in 0..10 {
+        stage.world.insert(note(id, "bob", &large));
+        assert_eq!(reader.kinds(1).await, ["insert"]);
+    }
+    let mut watch = stage.watch(filtered("", of("ann"))).await.unwrap();
+    // The ring was full, so that the oldest of it goes.
+    stage.world.insert(note(10, "bob", &large));
+    stage.world.insert(note(11, "ann", "a"));
+    assert_eq!(reader.kinds(2).await, ["insert", "insert"]);
+    assert_eq!(watch.take(2).await, [READY, ("insert", note(11, "ann", "a"), Json::Null)]);
+}
+
+#[tokio::test]
 async fn what_is_told_of_rows_is_what_was_asked_for_and_may_be_read() {
     let stage = Stage::new();
     let columns = Columns { deny: vec!["owner".to_owned()], ..Columns::default() };
@@ -190,6 +208,112 @@ async fn a_watch_goes_on_after_any_position_without_a_loss_or_a_repetition() {
             drop(std::mem::replace(&mut watch, stage.watch(filtered("", of("nobody"))).await.unwrap()));
         }
     }
+}
+
+#[tokio::test]
+async fn a_watch_goes_on_within_a_transaction_that_has_parts() {
+    let stage = Stage::new();
+    let mut watch = stage.watch(request("")).await.unwrap();
+    let (_, ready) = watch.positioned().await.unwrap();
+    let insert = |id: i64| (None, Some(note(id, "ann", "a")));
+    let moved = |from: i64, to: i64| (Some(note(from, "ann", "a")), Some(note(to, "ann", "a")));
+    stage.world.commit_parts(&[&[insert(1), moved(1, 2)], &[insert(3), moved(3, 4)], &[insert(5)]]);
+    let (mut positions, mut rest) = (vec![ready], Vec::new());
+    for _ in 0..7 {
+        let (message, position) = watch.positioned().await.unwrap();
+        positions.push(position);
+        rest.push(message);
+    }
+    let mut held = vec![watch];
+    let mut resumed_positions = Vec::new();
+    for round in 0..2 {
+        for (taken, position) in positions.iter().enumerate() {
+            let asked = proto::realtime::WatchRequest { after: position.clone(), ..request("") };
+            let mut resumed = stage.watch(asked).await.unwrap();
+            assert_eq!(resumed.next().await, Ok(READY));
+            for (number, expected) in rest.iter().enumerate().skip(taken) {
+                let (message, position) = resumed.positioned().await.unwrap();
+                assert_eq!(message, *expected, "round {round}, after {taken}");
+                resumed_positions.push((number + 1, position));
+            }
+        }
+        if round == 0 {
+            // Each has a log of its own then, since the feed that others read begins now.
+            held.clear();
+            while stage.world.followers() > 0 {
+                tokio::task::yield_now().await;
+            }
+            held.push(stage.watch(filtered("", of("nobody"))).await.unwrap());
+        }
+    }
+    // Those of a log of its own are good for the feed that others read, and the other way round.
+    let mut others = Vec::new();
+    for position in &positions[..2] {
+        let asked = proto::realtime::WatchRequest { after: position.clone(), ..request("") };
+        others.push(stage.watch(asked).await.unwrap());
+        for (taken, position) in &resumed_positions {
+            let asked = proto::realtime::WatchRequest { after: position.clone(), ..request("") };
+            let mut resumed = stage.watch(asked).await.unwrap();
+            assert_eq!(resumed.next().await, Ok(READY));
+            assert_eq!(resumed.take(rest.len() - taken).await, rest[*taken..], "after {taken}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_watch_that_has_caught_up_reads_the_log_with_the_others() {
+    let stage = Stage::new();
+    let mut watch = stage.watch(request("")).await.unwrap();
+    let (_, ready) = watch.positioned().await.unwrap();
+    drop(watch);
+    while stage.world.followers() > 0 {
+        tokio::task::yield_now().await;
+    }
+    stage.world.insert(note(1, "ann", "a"));
+    let mut reader = stage.watch(request("")).await.unwrap();
+    assert_eq!(reader.kinds(2).await, ["initial", "ready"]);
+    let mut resumed = Vec::new();
+    for _ in 0..3 {
+        let asked = proto::realtime::WatchRequest { after: ready.clone(), ..request("") };
+        resumed.push(stage.watch(asked).await.unwrap());
+    }
+    assert_eq!(stage.world.followers(), 4);
+    for watch in &mut resumed {
+        assert_eq!(watch.take(2).await, [READY, ("insert", note(1, "ann", "a"), Json::Null)]);
+    }
+    while stage.world.followers() > 1 {
+        tokio::task::yield_now().await;
+    }
+    stage.world.insert(note(2, "ann", "b"));
+    for watch in resumed.iter_mut().chain([&mut reader]) {
+        assert_eq!(watch.next().await, Ok(("insert", note(2, "ann", "b"), Json::Null)));
+    }
+}
+
+#[tokio::test]
+async fn a_change_of_hidden_columns_alone_is_not_told() {
+    let stage = Stage::new();
+    let hide = |column: &str| {
+        let columns = Columns { deny: vec![column.to_owned()], ..Columns::default() };
+        Rule { columns, filter: Some(owned("ann")), ..Rule::default() }
+    };
+    stage.world.rule("text", hide("text"));
+    stage.world.rule("id", hide("id"));
+    let mut all = stage.watch(request("")).await.unwrap();
+    let mut textless = stage.watch(request("text")).await.unwrap();
+    let mut keyless = stage.watch(request("id")).await.unwrap();
+    let steps =
+        [note(1, "ann", "a"), note(1, "ann", "b"), note(2, "ann", "b"), note(2, "bob", "c"), note(2, "ann", "c")];
+    stage.world.insert(steps[0].clone());
+    for pair in steps.windows(2) {
+        stage.world.commit(&[(Some(pair[0].clone()), Some(pair[1].clone()))]);
+    }
+    let expected = ["ready", "insert", "update", "delete", "insert", "update", "update"];
+    assert_eq!(all.kinds(7).await, expected);
+    // The key is told, and the text is not.
+    assert_eq!(textless.kinds(6).await, ["ready", "insert", "delete", "insert", "delete", "update"]);
+    // The other way round.
+    assert_eq!(keyless.kinds(5).await, ["ready", "insert", "update", "delete", "update"]);
 }
 
 #[tokio::test]
@@ -328,6 +452,22 @@ async fn a_token_that_expires_ends_its_watch() {
     assert_eq!(watch.next().await, Err(Code::TokenExpired));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_grant_that_is_void_as_it_comes_is_asked_for_again_after_a_while() {
+    let stage = Stage::new();
+    let mut watch = stage.watch(request("")).await.unwrap();
+    assert_eq!(watch.next().await, Ok(READY));
+    stage.world.rule("", Rule { is_void: true, ..Rule::default() });
+    stage.world.insert(note(1, "ann", "a"));
+    let began = tokio::time::Instant::now();
+    let (told, ()) = tokio::join!(watch.positioned(), async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        stage.world.rule("", Rule::default());
+    });
+    assert_eq!(told.map(|(message, _)| message), Ok(("insert", note(1, "ann", "a"), Json::Null)));
+    assert!(began.elapsed() >= Duration::from_secs(5));
+}
+
 #[tokio::test]
 async fn rows_that_the_database_decides_on_are_read_again_and_told_by_their_differences() {
     let stage = Stage::new();
@@ -358,6 +498,14 @@ async fn rows_that_the_database_decides_on_are_read_again_and_told_by_their_diff
     let refused = stage.watch(filtered("keyless", after("f"))).await.err().unwrap();
     assert_eq!(refused.code, Code::BadRequest);
     assert!(refused.message.contains("text"), "{}", refused.message);
+    // What the rules compare is not disclosed.
+    let columns = Columns { deny: vec!["id".to_owned(), "text".to_owned()], ..Columns::default() };
+    let value = Value::Text("f".to_owned());
+    let filter = RuleFilter::Compare { column: "text".to_owned(), comparison: Comparison::Gt, value };
+    stage.world.rule("blind", Rule { columns, filter: Some(filter), ..Rule::default() });
+    let refused = stage.watch(request("blind")).await.err().unwrap();
+    assert_eq!(refused.code, Code::BadRequest);
+    assert!(refused.message.contains("of the rules") && !refused.message.contains("text"), "{}", refused.message);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 mod sending;
 
 use std::{
+    collections::VecDeque,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -21,7 +22,7 @@ use tonic::Status;
 use self::sending::{HeldRows, Sending};
 use crate::{
     Error,
-    feed::{Cursor, Happened, Taken},
+    feed::{Cursor, Entry, Happened, Taken},
     image::Image,
     plan::Plan,
     position::Position,
@@ -108,10 +109,12 @@ struct Follow {
     cursor: Cursor,
     /// What the rows that were read saw.
     snapshot: Snapshot,
-    /// Gaps before the entry of this number were before the read.
-    covered: u64,
-    /// The transaction that was told in part before, and how many of its steps.
+    /// What the log told before the read, which did not see it.
+    unseen: VecDeque<Arc<Entry>>,
+    /// The transaction at the beginning that was told in part before, and how many of its steps.
     resumed: (u64, u64),
+    /// Whether something was taken.
+    has_begun: bool,
 }
 
 impl Watch {
@@ -220,6 +223,12 @@ impl Watch {
             Err(error) if is_expired && error.is_unauthenticated() => return Err(Error::TokenExpired),
             other => other?,
         };
+        if is_void(&rights) {
+            // Another one would be asked for at once.
+            return Err(
+                Fault::new(Code::Unavailable, "grants are void as they come: the clocks of nodes differ").into()
+            );
+        }
         let is_same = rights.fingerprint == self.rights.fingerprint;
         (self.expires, self.rights) = (expires(&rights), rights);
         self.next = match then {
@@ -245,18 +254,23 @@ impl Watch {
 
     /// Goes on after a position that a client kept, or begins anew where that is not possible.
     async fn resume(&mut self, call: &Call, after: &str) -> Result<(), Error> {
-        let position = self.shared.signer.parse(self.rights.fingerprint, after);
+        let position = self.shared.sealer.parse(self.rights.fingerprint, after);
         let (Some(position), Decision::Memory(_)) = (position, &self.rights.decision) else {
             return self.read_anew(call, Beginning::Resync("position")).await;
         };
         let mut cursor = self.shared.feeds.after(&self.plan.table_id(), &position.log);
         cursor.live().await?;
+        let fingerprint = self.rights.fingerprint;
+        self.renew(call).await?;
+        if self.rights.fingerprint != fingerprint {
+            return self.read_anew(call, Beginning::Resync("position")).await;
+        }
         // The caller may read what is told: nothing else is asked.
         self.read(call, ReadKind::Check).await?;
         let resumed = (position.transaction, position.step);
-        let (snapshot, covered) = Default::default();
-        self.following = Following::Log(Box::new(Follow { cursor, snapshot, covered, resumed }));
-        self.sending = Sending::ready(self.shared.signer.follow(self.rights.fingerprint, &position));
+        let (snapshot, unseen) = Default::default();
+        self.following = Following::Log(Box::new(Follow { cursor, snapshot, unseen, resumed, has_begun: false }));
+        self.sending = Sending::ready(self.shared.sealer.follow(self.rights.fingerprint, &position));
         self.next = Next::Tell;
         Ok(())
     }
@@ -268,6 +282,7 @@ impl Watch {
             Decision::Memory(_) => self.read_and_follow(call, kind).await?,
             Decision::Database(_) => {
                 let reread = Box::new(Reread::begin(&self.shared, &self.plan, &self.rights).await?);
+                self.renew(call).await?;
                 let Rows { rows, snapshot, .. } = self.read(call, ReadKind::Rows).await?;
                 let kept = self.shared.memory.hold(rows.bytes())?;
                 let reread = reread.reading(&self.rights, (&rows.rows, kept), &snapshot)?;
@@ -293,12 +308,27 @@ impl Watch {
     async fn read_and_follow(&mut self, call: &Call, kind: ReadKind) -> Result<(HeldRows, Bytes), Error> {
         let mut cursor = self.shared.feeds.now(&self.plan.table_id());
         cursor.live().await?;
+        self.renew(call).await?;
+        if let Decision::Database(_) = &self.rights.decision {
+            return Err(Fault::new(Code::Unavailable, "the rules changed meanwhile; try again").into());
+        }
         // What the log told before may be told by a server that has not made it visible yet.
-        let covered = cursor.back();
+        let kept = cursor.kept();
         let Rows { rows, snapshot, position } = self.read(call, kind).await?;
-        let follow = Follow { cursor, snapshot, covered, resumed: (0, 0) };
+        // The rest is let go: what is older than the read may leave the ring while the rows are taken.
+        let unseen = kept.into_iter().filter(|entry| entry.is_unseen(&snapshot)).collect();
+        let follow = Follow { cursor, snapshot, unseen, resumed: (0, 0), has_begun: false };
         self.following = Following::Log(Box::new(follow));
         Ok((rows, position))
+    }
+
+    /// Asks for the rights again where the wait for a log took so long that the grants are void.
+    async fn renew(&mut self, call: &Call) -> Result<(), Error> {
+        if is_void(&self.rights) {
+            let rights = self.shared.rights(call, &self.plan).await?;
+            (self.expires, self.rights) = (expires(&rights), rights);
+        }
+        Ok(())
     }
 
     async fn read(&self, call: &Call, kind: ReadKind) -> Result<Rows, Error> {
@@ -347,6 +377,7 @@ impl Watch {
         let changed = async {
             match &mut self.following {
                 Following::Nothing => std::future::pending().await,
+                Following::Log(follow) if !follow.unseen.is_empty() => Ok(()),
                 Following::Log(follow) => follow.cursor.changed().await,
                 Following::Reread(reread) => reread.changed().await,
             }
@@ -368,7 +399,8 @@ impl Watch {
             return self.read_again().await;
         }
         let Following::Log(follow) = &mut self.following else { return Ok(()) };
-        let entry = match follow.cursor.take() {
+        let unseen = follow.unseen.pop_front().map(Taken::Entry);
+        let entry = match unseen.or_else(|| follow.cursor.take()) {
             Some(Taken::Entry(entry)) => entry,
             Some(Taken::Overflow) => {
                 self.next = Next::Begin(Beginning::Resync("overflow"));
@@ -377,10 +409,15 @@ impl Watch {
             None => return Ok(()),
         };
         match &entry.happened {
-            Happened::Resync(_) if entry.number < follow.covered => {}
             Happened::Resync(reason) => self.next = Next::Begin(Beginning::Resync(reason)),
             Happened::Changes(part) if follow.snapshot.sees(part.id) => {}
-            Happened::Changes(_) => self.sending = Sending::part(entry),
+            Happened::Changes(part) => {
+                // What follows has positions of its own.
+                if part.told == 0 && std::mem::replace(&mut follow.has_begun, true) {
+                    follow.resumed = (0, 0);
+                }
+                self.sending = Sending::part(entry);
+            }
         }
         Ok(())
     }
@@ -416,14 +453,14 @@ impl Watch {
         let fingerprint = self.rights.fingerprint;
         match log.is_empty() {
             true => self.anew_position(),
-            false => self.shared.signer.follow(fingerprint, &Position { log, transaction: 0, step: 0 }),
+            false => self.shared.sealer.follow(fingerprint, &Position { log, transaction: 0, step: 0 }),
         }
     }
 
     /// The position of a message after which a watch begins anew.
     fn anew_position(&mut self) -> String {
         self.anew += 1;
-        self.shared.signer.anew(self.rights.fingerprint, self.anew)
+        self.shared.sealer.anew(self.rights.fingerprint, self.anew)
     }
 }
 

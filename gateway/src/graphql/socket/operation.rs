@@ -184,9 +184,15 @@ impl Operations {
                 Ok(message) => plan.told(&message),
                 Err(fault) => return self.fail(id, &caller, &plan, fault).await,
             };
+            // As many operations as a caller may have can wait for a place with a message each.
+            let counted = match self.outgoing.waiting(result.len()) {
+                Ok(counted) => counted,
+                Err(fault) => return self.fail(id, &caller, &plan, fault).await,
+            };
             let Some(slot) = self.outgoing.slot(0).await else { return };
             let text = slot.text(ServerMessage::Next { id, result: &result });
-            drop(result);
+            // From here on the text is counted.
+            drop((result, counted));
             let delivery = deliver(id, slot, text, &caller.call).await;
             if delivery.is_refused {
                 // The client goes on after the last position that it has.

@@ -146,6 +146,12 @@ impl Outgoing {
         Some(AnswerSlot { place, outgoing: self.clone(), room })
     }
 
+    /// Counts a message of so many bytes that waits for room, as an answer that the client has not taken. Errors:
+    /// `UNAVAILABLE` where all clients together have yet to take too much.
+    pub fn waiting(&self, bytes: usize) -> Result<Reservation, Fault> {
+        self.budget.queue(bytes, &self.progress)
+    }
+
     async fn acquire(&self, bytes: usize) -> OwnedSemaphorePermit {
         self.room.clone().acquire_many_owned(self.permits(bytes)).await.expect("nobody closes the semaphore")
     }
@@ -337,6 +343,16 @@ mod tests {
         assert_eq!(fault.code, mesh::Code::Unavailable);
         drop(queued.answers.recv().await);
         assert!(slot.send(text()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn messages_that_wait_for_room_are_within_the_budget_of_the_node() {
+        let (outgoing, _queued) = open(3 * ANSWER / 2, usize::MAX);
+        let waiting = outgoing.waiting(ANSWER).expect("there is room");
+        assert!(outgoing.waiting(ANSWER).is_err());
+        assert!(outgoing.waiting(1).is_ok(), "a small one finds room");
+        drop(waiting);
+        assert!(outgoing.waiting(ANSWER).is_ok());
     }
 
     #[tokio::test]

@@ -72,9 +72,9 @@ pub struct TransactionPart {
     pub id: u64,
     /// Milliseconds since the Unix epoch.
     pub committed_ms: i64,
-    /// Position of the log before the transaction.
+    /// Position of the log from which it tells the transaction: that before all of it, or that after an earlier part.
     pub before: Bytes,
-    /// Changes of the transaction in the parts before.
+    /// Changes of the transaction between that position and this part.
     pub told: u64,
     /// In their order.
     pub changes: Vec<RowChange>,
@@ -105,9 +105,9 @@ impl Ring {
         Self { state: FeedState::Connecting, entries, first: 0, bytes: 0, position, reader }
     }
 
-    /// The number of the first entry.
-    pub fn first(&self) -> u64 {
-        self.first
+    /// The entries, the oldest first.
+    pub fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.entries.iter().map(|(entry, _)| entry)
     }
 
     /// The number of the entry that comes next.
@@ -123,8 +123,7 @@ impl Ring {
 
     /// Whether a transaction of the entries is not visible in a snapshot.
     pub fn has_unseen(&self, snapshot: &Snapshot) -> bool {
-        let is_unseen = |entry: &Entry| matches!(&entry.happened, Happened::Changes(part) if !snapshot.sees(part.id));
-        self.entries.iter().rev().any(|(entry, _)| is_unseen(entry))
+        self.entries.iter().rev().any(|(entry, _)| entry.is_unseen(snapshot))
     }
 
     /// The position of the log after all entries.
@@ -132,16 +131,24 @@ impl Ring {
         &self.position
     }
 
-    /// The number of the first entry after a position of the log, where that is known.
+    /// The number of the first entry that may not have been told at a position of the log, where that is known.
     pub fn after(&self, log: &Bytes) -> Option<u64> {
-        let after = self.entries.iter().rev().find(|(entry, _)| entry.after == *log).map(|(entry, _)| entry.number + 1);
-        let before = || {
-            let is_at = |entry: &Entry| matches!(&entry.happened, Happened::Changes(part) if part.before == *log && part.told == 0);
-            self.entries.iter().find(|(entry, _)| is_at(entry)).map(|(entry, _)| entry.number)
-        };
-        let is_now = || (self.position == *log).then(|| self.end());
-        // A part of a transaction may have the position before all of it.
-        before().or(after).or_else(is_now)
+        let mut found = None;
+        for (entry, _) in self.entries.iter().rev() {
+            match (&entry.happened, found) {
+                (Happened::Changes(part), _) if part.before == *log && part.told == 0 => {
+                    found = Some(Some(entry.number))
+                }
+                // Of a transaction whose first part may be gone.
+                (Happened::Changes(part), _) if part.before == *log => found = Some(None),
+                (Happened::Changes(_), None) if entry.after == *log => return Some(entry.number + 1),
+                // A gap has the position of what was before it, and may be told twice.
+                (Happened::Resync(_), _) if entry.after == *log => found = Some(Some(entry.number)),
+                (_, None) => {}
+                (_, Some(found)) => return found,
+            }
+        }
+        found.unwrap_or_else(|| (self.position == *log).then(|| self.end()))
     }
 
     /// Keeps what the log told.
@@ -163,7 +170,8 @@ impl Ring {
     fn part(&mut self, transaction: Transaction) -> Result<TransactionPart, Error> {
         let Transaction { id, committed_us, changes } = transaction;
         let (before, told) = match self.entries.back().map(|(entry, _)| &entry.happened) {
-            Some(Happened::Changes(part)) if part.id == id => {
+            // A log that goes on after a part counts from there, so the same is done where it has told all.
+            Some(Happened::Changes(part)) if part.id == id && part.before == self.position => {
                 (part.before.clone(), part.told + part.changes.len() as u64)
             }
             _ => (self.position.clone(), 0),
@@ -198,6 +206,13 @@ impl Ring {
             self.entries.pop_front();
             self.first += 1;
         }
+    }
+}
+
+impl Entry {
+    /// Whether it is a transaction that is not visible in a snapshot.
+    pub fn is_unseen(&self, snapshot: &Snapshot) -> bool {
+        matches!(&self.happened, Happened::Changes(part) if !snapshot.sees(part.id))
     }
 }
 
@@ -267,6 +282,48 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_part_after_which_the_log_goes_on_is_one_to_go_on_after() {
+        let mut ring = started(1);
+        for (id, at) in [(5, 2), (5, 3), (5, 4)] {
+            transaction(&mut ring, id, at, 1);
+        }
+        let parts: Vec<_> = (0..3).map(|number| part(&ring, number)).collect();
+        assert_eq!(parts, [(5, position(1), 0), (5, position(2), 0), (5, position(3), 0)]);
+        assert_eq!(
+            (1..=4).map(|at| ring.after(&position(at))).collect::<Vec<_>>(),
+            [Some(0), Some(1), Some(2), Some(3)]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_transaction_whose_beginning_is_gone_is_not_gone_on_with() {
+        let mut ring = started(1);
+        for at in [1, 1, 1, 2] {
+            transaction(&mut ring, 5, at, RING_BYTES / 7);
+        }
+        assert_eq!(ring.first, 1);
+        assert_eq!(ring.after(&position(1)), None);
+        assert_eq!(ring.after(&position(2)), Some(4));
+    }
+
+    #[tokio::test]
+    async fn a_gap_is_told_to_who_goes_on_after_what_was_before_it() {
+        let mut ring = started(1);
+        let gap = |ring: &mut Ring, at| {
+            let resync = Resync { reason: ResyncReason::Truncate.into(), tables: Vec::new() };
+            ring.push(LogResponse { position: position(at), event: Some(Event::Resync(resync)) }).unwrap();
+        };
+        gap(&mut ring, 1);
+        assert_eq!(ring.after(&position(1)), Some(0));
+        transaction(&mut ring, 5, 2, 1);
+        assert_eq!(ring.after(&position(1)), Some(0));
+        gap(&mut ring, 2);
+        assert_eq!(ring.after(&position(2)), Some(2));
+        transaction(&mut ring, 6, 3, 1);
+        assert_eq!((ring.after(&position(2)), ring.after(&position(3))), (Some(2), Some(4)));
+    }
+
+    #[tokio::test]
     async fn a_ring_keeps_the_latest_by_bytes() {
         let mut ring = started(0);
         for number in 0..40 {
@@ -274,10 +331,10 @@ mod tests {
         }
         assert_eq!(ring.end(), 40);
         // Each counts twice: the text, and the values that are read of it.
-        assert_eq!(ring.first(), 31);
+        assert_eq!(ring.first, 31);
         assert!(ring.entry(30).is_none() && ring.entry(31).is_some() && ring.entry(40).is_none());
         transaction(&mut ring, 40, 41, 2 * RING_BYTES);
-        assert_eq!((ring.first(), ring.end()), (40, 41));
+        assert_eq!((ring.first, ring.end()), (40, 41));
     }
 
     #[tokio::test(start_paused = true)]
@@ -288,7 +345,7 @@ mod tests {
         transaction(&mut ring, 2, 2, 1);
         tokio::time::advance(RING_TIME / 2 + Duration::from_millis(1)).await;
         transaction(&mut ring, 3, 3, 1);
-        assert_eq!((ring.first(), ring.end()), (1, 3));
+        assert_eq!((ring.first, ring.end()), (1, 3));
     }
 
     #[tokio::test]

@@ -45,6 +45,8 @@ pub struct Rule {
     pub columns: Columns,
     /// Denied by this code.
     pub denied: Option<Code>,
+    /// Its grants are void at once.
+    pub is_void: bool,
     /// When the token expires.
     pub expires: Option<SystemTime>,
 }
@@ -188,6 +190,28 @@ impl World {
             let transaction = Transaction { id, committed_us: 5000, changes };
             log.push(response(log.len() + 1, Event::Transaction(transaction)));
         });
+    }
+
+    /// Commits a transaction that the log tells in parts.
+    pub fn commit_parts(&self, parts: &[&[Changed]]) {
+        let first = self.log.borrow().len();
+        for part in parts {
+            self.tell(part);
+        }
+        self.log.send_modify(|log| {
+            let id = first as u64 + 1;
+            for response in &mut log[first..] {
+                if let Some(Event::Transaction(transaction)) = &mut response.event {
+                    transaction.id = id;
+                }
+            }
+        });
+        self.show();
+    }
+
+    /// How many follow the log.
+    pub fn followers(&self) -> usize {
+        self.log.receiver_count()
     }
 
     /// Reads see all transactions that the log has told.
@@ -390,7 +414,7 @@ impl AuthRules for Neighbour {
                 check: RuleFilter::TRUE,
                 columns: rule.columns.clone().into(),
                 allow_all: false,
-                expires_ms: now_ms + 60_000,
+                expires_ms: if rule.is_void { now_ms } else { now_ms + 60_000 },
             })
         };
         let grants = accesses.iter().map(grant).collect();

@@ -136,10 +136,12 @@ impl Watch {
                 continue;
             }
             if let Some(event) = self.event(part, step) {
-                // Going on after the position of this part tells its transaction again, or what follows it.
-                let log = if sent.steps == steps { &entry.after } else { &part.before };
-                let position = Position { log: log.clone(), transaction: part.id, step: told };
-                let position = self.shared.signer.follow(self.rights.fingerprint, &position);
+                // Going on after it tells what was told since the log's position again, or what follows.
+                let position = match sent.steps == steps && entry.after != part.before {
+                    true => Position { log: entry.after.clone(), transaction: 0, step: 0 },
+                    false => Position { log: part.before.clone(), transaction: part.id, step: told },
+                };
+                let position = self.shared.sealer.follow(self.rights.fingerprint, &position);
                 self.sending = if sent.steps < steps { Sending::Part(sent) } else { Sending::Nothing };
                 return Some(WatchResponse { position, event: Some(event) });
             }
@@ -155,10 +157,9 @@ impl Watch {
         let change = part.changes.get(usize::try_from(step / 2).ok()?)?;
         let seen = |version: &Option<RowVersion>| version.as_ref().is_some_and(|one| self.rights.pass(&self.plan, one));
         let (before, after) = (change.before.as_ref(), change.after.as_ref());
+        let told = &self.rights.told;
         let is_moved = match (before, after) {
-            (Some(before), Some(after)) => {
-                self.plan.key.iter().any(|name| before.image.column(name) != after.image.column(name))
-            }
+            (Some(before), Some(after)) => told.is_moved(&before.image, &after.image),
             _ => false,
         };
         let is_second = step % 2 == 1;
@@ -176,6 +177,7 @@ impl Watch {
                 _ => None,
             },
             (Some(before), Some(after)) if !is_second => match (seen(&change.before), seen(&change.after)) {
+                (true, true) if told.is_hidden(&before.image, &after.image) => None,
                 (true, true) => Some(Event::Update(row(after, Some(before)))),
                 (false, true) => Some(Event::Update(row(after, None))),
                 (true, false) => Some(Event::Delete(self.gone(&before.image, part.committed_ms))),

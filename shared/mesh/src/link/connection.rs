@@ -16,9 +16,10 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 /// Interval of keep-alive pings; a peer that does not answer within `PING_TIMEOUT` is given up.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
-/// Bytes in flight per call and per connection: answers can be large, and peers are trusted.
-const STREAM_WINDOW: u32 = 4 << 20;
-const CONNECTION_WINDOW: u32 = 32 << 20;
+/// Bytes in flight per call, of answers and of streams that their reader takes slowly.
+const STREAM_WINDOW: u32 = 512 << 10;
+/// Bytes in flight per connection: what streams have in flight that nobody takes must leave room for all other calls.
+const CONNECTION_WINDOW: u32 = 1 << 30;
 
 /// A connection to one address of a peer.
 pub(super) struct PeerConnection {
