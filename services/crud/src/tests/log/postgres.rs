@@ -102,3 +102,19 @@ async fn a_log_is_resumed_by_another_process() {
     run(&db, "DELETE FROM {s}note WHERE id = 1").await;
     assert_eq!(next.changes().await, log.changes().await);
 }
+
+#[tokio::test]
+async fn a_cast_of_the_owner_of_a_table_does_not_run_with_our_rights() {
+    let Some(db) = server("CREATE TABLE {s}note (id int PRIMARY KEY, v text)").await else { return };
+    let mut log = Follower::of(&db, &["note"], Bytes::new()).await;
+    let raise = "CREATE FUNCTION {s}text_of({s}note) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE 'it ran'; END $$";
+    for sql in [raise, "CREATE CAST ({s}note AS text) WITH FUNCTION {s}text_of({s}note) AS IMPLICIT"] {
+        run(&db, sql).await;
+    }
+    run(&db, "INSERT INTO {s}note VALUES (1, 'a')").await;
+    run(&db, "UPDATE {s}note SET v = repeat(md5('x'), 60000)").await;
+    run(&db, "DELETE FROM {s}note").await;
+    assert_eq!(log.changes().await, [r#"note + {"id":1,"v":"a"}"#]);
+    assert!(log.changes().await[0].starts_with("note ~ "));
+    assert!(log.changes().await[0].starts_with("note - "));
+}

@@ -44,7 +44,10 @@ CREATE UNLOGGED TABLE IF NOT EXISTS perigee_changes.images (seq bigint GENERATED
 CREATE UNLOGGED TABLE IF NOT EXISTS perigee_changes.followed (
     tbl oid PRIMARY KEY, mark text NOT NULL, since text NOT NULL) USING heap;";
 
-/// The body of the function of the triggers. Where nobody has read the log for long, or the text of a row cannot be made,
+/// The body of the function of the triggers. It runs with the rights of our role, for whoever makes a trigger of it: a
+/// row is written by its output function, as a cast to text may be one of the table's owner.
+///
+/// Where nobody has read the log for long, or the text of a row cannot be made,
 /// it notes the change without the rows.
 pub const IMAGE: &str = "
 DECLARE
@@ -55,14 +58,14 @@ BEGIN
     IF is_read AND COALESCE(pg_catalog.pg_column_size(OLD), 0) + COALESCE(pg_catalog.pg_column_size(NEW), 0) < 1000000 THEN
         INSERT INTO perigee_changes.images (xid, at, tbl, op, before, after)
         VALUES (pg_catalog.pg_current_xact_id(), pg_catalog.clock_timestamp(), TG_RELID, kind,
-            CASE WHEN kind <> 'i' THEN OLD::text END, CASE WHEN kind <> 'd' THEN NEW::text END);
+            CASE WHEN kind <> 'i' THEN pg_catalog.record_out(OLD)::text END, CASE WHEN kind <> 'd' THEN pg_catalog.record_out(NEW)::text END);
         RETURN NULL;
     END IF;
     IF is_read THEN
         BEGIN
             INSERT INTO perigee_changes.images (xid, at, tbl, op, before, after)
             VALUES (pg_catalog.pg_current_xact_id(), pg_catalog.clock_timestamp(), TG_RELID, kind,
-                CASE WHEN kind <> 'i' THEN OLD::text END, CASE WHEN kind <> 'd' THEN NEW::text END);
+                CASE WHEN kind <> 'i' THEN pg_catalog.record_out(OLD)::text END, CASE WHEN kind <> 'd' THEN pg_catalog.record_out(NEW)::text END);
             RETURN NULL;
         EXCEPTION WHEN OTHERS THEN NULL;
         END;
