@@ -100,7 +100,7 @@ DELETE FROM perigee_changes.followed WHERE NOT EXISTS (SELECT FROM perigee_chang
 INSERT INTO perigee_changes.state (epoch)
     SELECT pg_catalog.gen_random_uuid()::text WHERE NOT EXISTS (SELECT FROM perigee_changes.state)";
 
-/// Notes that tables of the schema `$1` are captured now.
+/// Notes that tables of the schema `$1` are captured now. Those whose images are read have a row of their own.
 const READ: &str = "\
 INSERT INTO perigee_changes.readers (schema, seen) VALUES ($1, pg_catalog.now())
 ON CONFLICT (schema) DO UPDATE SET seen = EXCLUDED.seen";
@@ -167,6 +167,8 @@ WHERE own.nspname = 'perigee_changes' AND p.proname = $4 AND t.tgparentid = 0
             FROM pg_catalog.unnest($3::text[]) r (schema))) END
 ORDER BY c.oid";
 
+/// What stands before the name of a schema whose images are read, among the readers.
+const IMAGES_OF: char = '!';
 /// Steps in which triggers are made: on a table and those that inherit from it, on partitions that are without one, and
 /// that all fire for replicated changes too. Writers wait meanwhile, so there are as many for any number of tables.
 pub(super) const CAPTURE_STEPS: usize = 3;
@@ -219,7 +221,7 @@ pub async fn capture(
     if let Some(why) = make_log(connection).await? {
         return Ok(Err(why));
     }
-    note_reader(connection, schema).await?;
+    note_reader(connection, schema, kind).await?;
     let wanting = tree.wanting()?;
     if wanting.is_empty() {
         return Ok(Ok(()));
@@ -258,7 +260,11 @@ pub async fn require_own(connection: &Connection) -> Result<(), PostgresError> {
 }
 
 /// Notes that tables of the schema are captured now.
-pub async fn note_reader(connection: &Connection, schema: &str) -> Result<(), PostgresError> {
+pub async fn note_reader(connection: &Connection, schema: &str, kind: TriggerKind) -> Result<(), PostgresError> {
+    if kind == TriggerKind::Image {
+        let images = format!("{IMAGES_OF}{schema}");
+        connection.query(READ, &[(&images, Native::TEXT)]).await?;
+    }
     connection.query(READ, &[(&schema, Native::TEXT)]).await.map(drop)
 }
 
