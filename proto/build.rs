@@ -13,7 +13,7 @@ use std::{
 use generator::Contracts;
 
 /// Messages of internal contracts that services use as types of the operation model.
-const CARRIED: [(&str, &str); 8] = [
+const CARRIED: [(&str, &str); 9] = [
     (".perigee.crud.v1.ReadRequest", "crate::crud::ReadRequest"),
     (".perigee.crud.v1.WriteRequest", "crate::crud::WriteRequest"),
     (".perigee.crud.v1.DescribeRequest", "crate::crud::DescribeRequest"),
@@ -22,6 +22,7 @@ const CARRIED: [(&str, &str); 8] = [
     (".perigee.auth.v1.AuthorizeResponse", "crate::auth::AuthorizeResponse"),
     (".perigee.auth.v1.ReachableRequest", "crate::auth::ReachableRequest"),
     (".perigee.auth.v1.ReachableResponse", "crate::auth::ReachableResponse"),
+    (".perigee.realtime.v1.WatchRequest", "crate::realtime::WatchRequest"),
 ];
 
 /// Path of the contracts for clients.
@@ -44,6 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         bytes: &[
             ".perigee.crud.v1.Answer.json",
             ".perigee.crud.v1.Written.rows",
+            ".perigee.realtime.v1.Row",
             ".perigee.crud.v1.ReadResponse.position",
             ".perigee.crud.v1.LogRequest.after",
             ".perigee.crud.v1.LogResponse.position",

@@ -21,6 +21,8 @@ pub struct Config {
     pub streams: u32,
     /// Operations at once over WebSockets, of one caller of a project.
     pub subscriptions: usize,
+    /// WebSockets and event streams at once, of one caller of a project.
+    pub sockets: usize,
     /// Bytes that operations of one WebSocket hold, and bytes of answers that its client has not taken.
     pub socket_bytes: usize,
     /// Bytes that the operations of one caller of a project hold over WebSockets.
@@ -56,6 +58,7 @@ impl Default for Config {
             connections: 10_000,
             streams: 256,
             subscriptions: 10_000,
+            sockets: 1000,
             socket_bytes: 8 * 1024 * 1024,
             caller_bytes: 128 * 1024 * 1024,
             live_bytes: 512 * 1024 * 1024,

@@ -16,6 +16,8 @@ use proto::{
     },
     crud::{Answer, ReadRequest, WriteRequest},
     grant::Grant,
+    link::Messages,
+    realtime::{WatchRequest, WatchResponse},
 };
 use query::{Mutation, Read, visit_mutation_accesses, visit_read_accesses};
 use tokio::sync::watch;
@@ -225,6 +227,20 @@ impl Edge {
             true => Err(ReadFault::Failed(Fault::new(Code::TooLarge, answer_too_large(answer_bytes)))),
             false => Ok(answers),
         }
+    }
+
+    /// The changes of the rows of a table, which realtime authorises again whenever rights change. There is no limit of time.
+    pub(crate) async fn watch(
+        &self,
+        request_id: &str,
+        request: WatchRequest,
+    ) -> Result<Messages<WatchResponse>, Fault> {
+        let call = Call::begin(Some(request_id), None, None);
+        let begun = Box::pin(self.mesh.realtime().watch(&call, request)).await.map_err(Fault::from);
+        if let Err(fault) = &begun {
+            self.log_refusal(&Caller { call, token: Arc::default() }, fault);
+        }
+        begun
     }
 
     /// Mutations as `(database, mutation)` in document order: all authorised first, then one transaction per database.

@@ -401,8 +401,11 @@ fn encoding(request: &Request) -> Option<String> {
 }
 
 /// A gRPC request through its routes, unless there is no room for it or its answer.
-async fn call_grpc(services: &grpc::Services, request: Request, admission: Option<GrpcAdmission>) -> Response {
+async fn call_grpc(services: &grpc::Services, mut request: Request, admission: Option<GrpcAdmission>) -> Response {
     let version = request.version();
+    if let Some(connection) = admission.as_ref().and_then(|admission| admission.connection.clone()) {
+        request.extensions_mut().insert(connection);
+    }
     let response = match guarded(&current(), Box::pin(services.answer(request)).as_mut()).await {
         Ok(response) => response,
         Err(fault) => grpc::refused(fault),

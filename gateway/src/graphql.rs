@@ -3,6 +3,7 @@
 //! A document is parsed once per text ([`document`]) and planned for each request ([`plan`]) against the names of the
 //! project's tables ([`names`]): the typed roots, and the dialect that names a database by a directive.
 
+mod changes;
 mod document;
 mod events;
 #[cfg(test)]
@@ -47,7 +48,7 @@ use self::{
     document::Document,
     introspection::IntrospectionCache,
     names::Names,
-    plan::{Counters, FieldSource, Kind, Plan, PlanCache, ResponseField},
+    plan::{Counters, FieldSource, Kind, Plan, PlanCache, PlanContext, ResponseField},
     refusal::{Cause, Refusal},
     request::Request,
     response::{LocatedFault, QueryAnswer},
@@ -313,7 +314,7 @@ impl Responder<'_> {
         };
         let plan = |names: &Names| {
             let counters = Counters { budget: self.service.budget(&names.project), guard: self.service.guard() };
-            Plan::of(&document, operation, names, &variables, counters)
+            Plan::of(PlanContext { document: &document, names, variables: &variables }, operation, counters)
         };
         let mut names = self.service.graphql().names(project);
         let mut planned = plan(&names);

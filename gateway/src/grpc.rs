@@ -4,6 +4,7 @@ mod data;
 mod select;
 mod unary;
 mod value;
+mod watch;
 
 use std::sync::Arc;
 

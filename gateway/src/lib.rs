@@ -9,6 +9,7 @@ mod catalogue;
 mod config;
 mod edge;
 mod error;
+mod events;
 mod front;
 mod graphql;
 mod grpc;

@@ -4,10 +4,10 @@
 //! accesses or that a rule of it looks at, when other rules or settings of the project come into force, when its token is
 //! renewed and when it expires. Nothing is asked while nothing happens.
 
+mod changes;
 mod dependencies;
 mod feed;
 mod quota;
-mod retry;
 mod turns;
 
 use std::{
@@ -18,6 +18,7 @@ use std::{
 use futures::future::select_all;
 use mesh::{
     Call, Code, Fault, Mesh, Tasks,
+    follow::Retries,
     telemetry::{Gauge, LiveReads},
 };
 use proto::auth::RuleRelations;
@@ -27,7 +28,6 @@ use tokio::{sync::watch, time::Instant};
 use self::{
     dependencies::Dependencies,
     feed::{FeedState, Feeds},
-    retry::Retries,
 };
 use crate::{
     catalogue::Project,
@@ -36,6 +36,7 @@ use crate::{
 };
 
 pub use self::{
+    changes::{Watch, WatchedRows},
     quota::{CallerId, Hold, Quotas, SocketQuota},
     turns::{CallerTurns, NodeTurns, Turn},
 };

@@ -3,6 +3,7 @@
 mod body_shape;
 mod fields;
 mod request;
+mod watch;
 
 use std::{pin::pin, sync::Arc};
 
@@ -11,7 +12,7 @@ use axum::{
     body::Body,
     extract::{Path, State},
     response::Response,
-    routing::post,
+    routing::{get, post},
 };
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, request::Parts};
@@ -39,6 +40,7 @@ pub fn routes() -> Router<Service> {
         .route("/v1/api/{project}/crud/{database}/{table}/read", post(read))
         .route("/v1/api/{project}/crud/{database}/{table}/update", post(update))
         .route("/v1/api/{project}/crud/{database}/{table}/delete", post(delete))
+        .route("/v1/api/{project}/crud/{database}/{table}/watch", get(watch::open))
 }
 
 /// A path of the REST API that needs no decoding: lengths of the names in it, and the operation.

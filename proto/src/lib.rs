@@ -1,7 +1,7 @@
 //! The contracts between the services of the mesh and with clients: their messages, the links between services, and the
 //! conversions between the words of contracts and the operation model.
 //!
-//! Services use the messages of [`crud`] and [`auth`], which hold values of the model; within one process they pass as
+//! Services use the messages of [`crud`], [`auth`] and [`realtime`], which hold values of the model; within one process they pass as
 //! they are, and [`carried::Codec`] converts them at a wire.
 
 extern crate self as proto;
@@ -13,6 +13,7 @@ pub mod crud;
 pub mod grant;
 pub mod json;
 pub mod link;
+pub mod realtime;
 
 pub use services::Links;
 

@@ -384,7 +384,7 @@ async fn who_breaks_the_protocol_is_closed_with_its_code(shape: Shape) -> anyhow
     let (path, other) = ("/v1/api/shop/graphql", "/v1/api/shop/graphql/socket");
     for (path, headers, status) in [
         (path, &[][..], 400),
-        (path, &[("sec-websocket-protocol", "graphql-ws")], 400),
+        (path, &[("sec-websocket-protocol", "graphql")], 400),
         ("/v1/api/lost/graphql", &[protocol], 404),
         (path, &[protocol, ("origin", "https://evil.example")], 403),
     ] {

@@ -9,8 +9,16 @@ use std::{
 use anyhow::Context;
 
 /// The crates that ship.
-const CRATES: [&str; 7] =
-    ["proto", "shared/query", "shared/mesh", "services/crud", "services/auth-rules", "services/perigee", "gateway"];
+const CRATES: [&str; 8] = [
+    "proto",
+    "shared/query",
+    "shared/mesh",
+    "services/crud",
+    "services/auth-rules",
+    "services/realtime",
+    "services/perigee",
+    "gateway",
+];
 
 /// Lines that a function may have.
 const FUNCTION_LINES: usize = 60;

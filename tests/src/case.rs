@@ -108,7 +108,8 @@ impl Case {
     }
 }
 
-fn plain(yaml: &Yaml<'_>) -> anyhow::Result<Value> {
+/// The JSON that a YAML value stands for.
+pub fn plain(yaml: &Yaml<'_>) -> anyhow::Result<Value> {
     Ok(match yaml {
         Yaml::Value(Scalar::Null) => Value::Null,
         Yaml::Value(Scalar::Boolean(flag)) => json!(flag),
@@ -122,7 +123,7 @@ fn plain(yaml: &Yaml<'_>) -> anyhow::Result<Value> {
             };
             members.iter().map(member).collect::<anyhow::Result<Map<_, _>>>()?.into()
         }
-        other => bail!("a case has no {other:?}"),
+        other => bail!("expected a value of JSON, found {other:?}"),
     })
 }
 

@@ -339,6 +339,23 @@ impl Client {
         Ok(grpc.unary(request, path.parse()?, codec).await.map(tonic::Response::into_inner))
     }
 
+    /// Calls a method of `perigee.api.v1.Data` that answers with a stream.
+    pub async fn streaming<Q: Message + 'static, A: Message + Default + 'static>(
+        &self,
+        method: &str,
+        message: Q,
+    ) -> anyhow::Result<Result<tonic::Streaming<A>, Status>> {
+        let mut request = tonic::Request::new(message);
+        if let Some(token) = &self.token {
+            request.metadata_mut().insert("authorization", AsciiMetadataValue::try_from(format!("Bearer {token}"))?);
+        }
+        let mut grpc = tonic::client::Grpc::new(self.channel.clone());
+        grpc.ready().await?;
+        let codec = tonic_prost::ProstCodec::<Q, A>::default();
+        let path = format!("/perigee.api.v1.Data/{method}").parse()?;
+        Ok(grpc.server_streaming(request, path, codec).await.map(tonic::Response::into_inner))
+    }
+
     /// One message and its answer as browsers frame them: `application/grpc-web+proto`, trailers in the body.
     pub async fn grpc_web<A: Message + Default>(
         &self,

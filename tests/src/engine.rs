@@ -76,6 +76,16 @@ impl Database {
         Ok(database)
     }
 
+    /// A database of the server that is there.
+    pub fn on_server(name: &str) -> anyhow::Result<Self> {
+        Ok(Self::at(&on_server(name)?))
+    }
+
+    /// A database of a server, by its URL.
+    pub fn at(url: &str) -> Self {
+        Self { url: url.to_owned(), engine: Engine::Postgres }
+    }
+
     /// Runs SQL beside the mesh.
     pub async fn run(&self, script: &str) -> anyhow::Result<()> {
         match self.engine {

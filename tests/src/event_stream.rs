@@ -35,6 +35,15 @@ pub enum Sent {
     Next(Value),
     /// The event `complete`.
     Complete,
+    /// Another event.
+    Event {
+        /// Its name.
+        name: String,
+        /// Its id.
+        id: Option<String>,
+        /// Its data.
+        data: Value,
+    },
     /// The end of the response.
     End,
 }
@@ -63,12 +72,41 @@ impl EventStream {
         Self::open(version, request, token, String::new()).await
     }
 
+    /// The response to a GET of a path with further headers. An error has the status and the code of a refusal.
+    pub async fn open_path(
+        address: SocketAddr,
+        token: &str,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> anyhow::Result<Result<Self, (u16, String)>> {
+        let mut request = Request::builder().method(Method::GET).uri(format!("http://{address}{path}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        match Self::send(Version::Http1, request, token, String::new()).await? {
+            Ok(opened) => Ok(Ok(opened)),
+            Err((status, body)) => {
+                let body: Value = serde_json::from_slice(&body).context("a refusal is JSON")?;
+                Ok(Err((status, body["code"].as_str().with_context(|| format!("no code in {body}"))?.to_owned())))
+            }
+        }
+    }
+
     async fn open(
         version: Version,
         request: http::request::Builder,
         token: &str,
         body: String,
     ) -> anyhow::Result<Result<Self, u16>> {
+        Ok(Self::send(version, request, token, body).await?.map_err(|(status, _)| status))
+    }
+
+    async fn send(
+        version: Version,
+        request: http::request::Builder,
+        token: &str,
+        body: String,
+    ) -> anyhow::Result<Result<Self, (u16, Bytes)>> {
         let mut request = request.header(header::ACCEPT, "text/event-stream");
         if !token.is_empty() {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
@@ -77,7 +115,7 @@ impl EventStream {
         let response = client.request(request.body(Full::new(Bytes::from(body)))?).await?;
         let (head, body) = response.into_parts();
         if head.status != 200 {
-            return Ok(Err(head.status.as_u16()));
+            return Ok(Err((head.status.as_u16(), body.collect().await?.to_bytes())));
         }
         let media = head.headers.get(header::CONTENT_TYPE).context("a content type")?;
         ensure!(media.as_bytes().starts_with(b"text/event-stream"), "{media:?}");
@@ -133,10 +171,11 @@ fn url(address: SocketAddr) -> String {
 
 /// An event; `None` for a comment.
 fn parsed(block: &str) -> anyhow::Result<Option<Sent>> {
-    let (mut event, mut data) = (None, Vec::new());
+    let (mut event, mut id, mut data) = (None, None, Vec::new());
     for line in block.lines().filter(|line| !line.starts_with(':')) {
         match line.split_once(':').context("a line has a name")? {
             ("event", name) => event = Some(name.trim()),
+            ("id", value) => id = Some(value.trim().to_owned()),
             ("data", value) => data.push(value),
             _ => bail!("unexpected line: {line}"),
         }
@@ -145,6 +184,6 @@ fn parsed(block: &str) -> anyhow::Result<Option<Sent>> {
         None => None,
         Some("next") => Some(Sent::Next(serde_json::from_str(&data.join("\n"))?)),
         Some("complete") => Some(Sent::Complete),
-        Some(other) => bail!("unexpected event {other}"),
+        Some(other) => Some(Sent::Event { name: other.to_owned(), id, data: serde_json::from_str(&data.join("\n"))? }),
     })
 }

@@ -3,6 +3,7 @@
 
 pub mod case;
 pub mod client;
+pub mod compose;
 pub mod echo;
 pub mod engine;
 pub mod event_stream;
@@ -15,6 +16,7 @@ pub mod python_tool;
 pub mod socket;
 pub mod token;
 pub mod tool;
+pub mod watching;
 
 /// Messages of contracts that only tests have.
 #[allow(missing_docs, clippy::allow_attributes_without_reason, reason = "generated from commented contracts")]

@@ -22,7 +22,7 @@ pub enum Shape {
     OneProcess,
     /// Each on a port of its own.
     Split,
-    /// As the shipped binary, in four processes, two of them crud.
+    /// As the shipped binary, in five processes, two of them crud.
     Processes,
 }
 
@@ -59,6 +59,8 @@ pub struct Setup {
     pub introspection: bool,
     /// Limits of the project, such as `answerBytes: 1000`.
     pub limits: &'static str,
+    /// Limits of the nodes of this process, such as `sockets: 2`.
+    pub node_limits: &'static str,
     /// Tables of the shop whose rules are replaced, each by a document.
     pub replace: Vec<(&'static str, &'static str)>,
 }
@@ -98,7 +100,7 @@ impl TestMesh {
             None => None,
         };
         write_resources(folder.path(), &music, lab.as_ref(), setup)?;
-        let (running, client) = start(shape, folder.path()).await?;
+        let (running, client) = start(shape, folder.path(), setup.node_limits).await?;
         ready(&client).await?;
         Ok(Self { client, music, lab, schemas: setup.schemas.clone(), running, folder })
     }
@@ -122,6 +124,12 @@ impl TestMesh {
     pub fn edit(&self, resources: &str) -> anyhow::Result<()> {
         std::fs::write(self.folder.path().join("resources/further.yaml"), resources)?;
         Ok(())
+    }
+
+    /// The links of the node that clients reach, where it is of this process.
+    pub fn links(&self) -> anyhow::Result<::mesh::Mesh> {
+        let Running::Nodes(nodes) = &self.running else { anyhow::bail!("the nodes are processes of their own") };
+        Ok(nodes.first().context("a gateway")?.mesh().clone())
     }
 
     /// The metrics of all nodes of this process, as they tell them.
@@ -215,35 +223,37 @@ fn shop_tables(setup: &Setup) -> anyhow::Result<String> {
     Ok(documents.join("\n---\n"))
 }
 
-async fn start(shape: Shape, folder: &Path) -> anyhow::Result<(Running, Client)> {
+async fn start(shape: Shape, folder: &Path, limits: &str) -> anyhow::Result<(Running, Client)> {
+    let limits = match limits {
+        "" => String::new(),
+        limits => format!("limits: {{ {limits} }}\n"),
+    };
     let nodes = match shape {
         Shape::Processes => {
             let spread = Box::new(Spread::start(folder).await?);
             let client = spread.client.clone();
             return Ok((Running::Processes(spread), client));
         }
-        Shape::OneProcess => vec![node(folder, "[gateway, crud, auth-rules]", "").await?],
+        Shape::OneProcess => vec![node(folder, "[gateway, crud, auth-rules, realtime]", &limits).await?],
         Shape::Split => {
-            let crud = node(folder, "[crud]", "").await?;
-            let auth = node(folder, "[auth-rules]", "").await?;
+            let crud = node(folder, "[crud]", &limits).await?;
+            let auth = node(folder, "[auth-rules]", &limits).await?;
             let address = |node: &Node| node.peer.context("a node that others call has an address");
-            let peers = format!(
-                "peers: {{ crud: [\"http://{}\"], auth-rules: [\"http://{}\"] }}\n",
-                address(&crud)?,
-                address(&auth)?
-            );
-            let gateway = node(folder, "[gateway]", &peers).await?;
-            vec![gateway, crud, auth]
+            let peers = format!("crud: [\"http://{}\"], auth-rules: [\"http://{}\"]", address(&crud)?, address(&auth)?);
+            let realtime = node(folder, "[realtime]", &format!("{limits}peers: {{ {peers} }}\n")).await?;
+            let further = format!("{limits}peers: {{ {peers}, realtime: [\"http://{}\"] }}\n", address(&realtime)?);
+            let gateway = node(folder, "[gateway]", &further).await?;
+            vec![gateway, realtime, crud, auth]
         }
     };
     let http = nodes.iter().find_map(|node| node.http).context("a gateway")?;
     Ok((Running::Nodes(nodes), Client::new(http, "shop")))
 }
 
-async fn node(folder: &Path, services: &str, peers: &str) -> anyhow::Result<Node> {
+async fn node(folder: &Path, services: &str, further: &str) -> anyhow::Result<Node> {
     let folder = folder.display();
     let text = format!(
-        "services: {services}\nlisten: {{ http: \"127.0.0.1:0\", mesh: \"127.0.0.1:0\" }}\n{peers}\
+        "services: {services}\nlisten: {{ http: \"127.0.0.1:0\", mesh: \"127.0.0.1:0\" }}\n{further}\
          resources: {{ kind: folder, path: \"{folder}/resources\" }}\ndata: \"{folder}/data\"\n"
     );
     let config = config::Node::parse("test", &text, [])?;

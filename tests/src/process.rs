@@ -41,8 +41,11 @@ pub fn free_address() -> anyhow::Result<SocketAddr> {
 pub struct Process {
     child: Child,
     log: PathBuf,
-    again: (PathBuf, Vec<String>),
+    again: (PathBuf, Vec<String>, Variables),
 }
+
+/// Variables of a process beside those of the test.
+pub type Variables = Vec<(String, String)>;
 
 impl Process {
     /// `perigee serve` of some services over a configuration text.
@@ -52,7 +55,7 @@ impl Process {
         let mut arguments = vec!["serve".to_owned()];
         arguments.extend(services.iter().map(|service| (*service).to_owned()));
         arguments.extend(["--config".to_owned(), file.display().to_string()]);
-        Self::start(folder.join(format!("{name}.log")), arguments)
+        Self::start(folder.join(format!("{name}.log")), arguments, Variables::new())
     }
 
     /// `perigee dev` over the resources and the data in `folder`.
@@ -60,25 +63,27 @@ impl Process {
         let path = |name: &str| folder.join(name).display().to_string();
         let listen = ["--listen".to_owned(), address.to_string(), "--data".to_owned(), path("data")];
         let arguments = ["dev".to_owned(), path("resources")].into_iter().chain(listen);
-        Self::start(folder.join("dev.log"), arguments.collect())
+        Self::start(folder.join("dev.log"), arguments.collect(), Variables::new())
     }
 
-    fn start(log: PathBuf, arguments: Vec<String>) -> anyhow::Result<Self> {
+    /// `perigee` with some arguments and variables; what it prints is added to a file.
+    pub fn start(log: PathBuf, arguments: Vec<String>, variables: Variables) -> anyhow::Result<Self> {
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&log)?;
         let child = Command::new(binary())
             .args(&arguments)
+            .envs(variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)
             .spawn()
             .context("the binary starts")?;
-        Ok(Self { child, again: (log.clone(), arguments), log })
+        Ok(Self { child, again: (log.clone(), arguments, variables), log })
     }
 
     /// Starts the command again, after its end.
     pub fn restart(&mut self) -> anyhow::Result<()> {
-        let (log, arguments) = self.again.clone();
-        *self = Self::start(log, arguments)?;
+        let (log, arguments, variables) = self.again.clone();
+        *self = Self::start(log, arguments, variables)?;
         Ok(())
     }
 
@@ -153,7 +158,7 @@ pub fn config(folder: &Path, http: SocketAddr, mesh: SocketAddr, peers: &str) ->
     )
 }
 
-/// Four processes: a gateway, auth-rules and two of crud.
+/// Five processes: a gateway, auth-rules, realtime and two of crud.
 pub struct Spread {
     /// The one that clients reach.
     pub gateway: Process,
@@ -162,21 +167,24 @@ pub struct Spread {
     /// A caller without a token.
     pub client: Client,
     _auth: Process,
+    _realtime: Process,
 }
 
 impl Spread {
     /// Starts them over the resources in `folder` and waits until they are ready.
     pub async fn start(folder: &Path) -> anyhow::Result<Self> {
         let (http, auth, one, two) = (free_address()?, free_address()?, free_address()?, free_address()?);
+        let realtime = free_address()?;
         let serve = |name: &str, service: &str, http, mesh, peers: &str| {
             Process::serve(folder, name, &[service], &config(folder, http, mesh, peers))
         };
-        let peers =
-            format!("peers: {{ auth-rules: [\"http://{auth}\"], crud: [\"http://{one}\", \"http://{two}\"] }}\n");
+        let called = format!("auth-rules: [\"http://{auth}\"], crud: [\"http://{one}\", \"http://{two}\"]");
+        let peers = format!("peers: {{ {called}, realtime: [\"http://{realtime}\"] }}\n");
         // The gateway first: order does not matter.
         let spread = Self {
             gateway: serve("gateway", "gateway", http, free_address()?, &peers)?,
             _auth: serve("auth", "auth-rules", free_address()?, auth, "")?,
+            _realtime: serve("realtime", "realtime", free_address()?, realtime, &format!("peers: {{ {called} }}\n"))?,
             crud: [
                 serve("crud-one", "crud", free_address()?, one, "")?,
                 serve("crud-two", "crud", free_address()?, two, "")?,

@@ -14,10 +14,23 @@ const TIMEOUT: Duration = Duration::from_secs(300);
 /// # Panics
 /// When `TEST_PYTHON` is not set: a test that needs a tool fails when there is none.
 pub async fn script(name: &str, arguments: &[&str]) -> anyhow::Result<String> {
-    let python = std::env::var_os("TEST_PYTHON").expect("TEST_PYTHON names a Python; scripts/test makes one");
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("python").join(name);
     // Bytecode beside the scripts would be files of the tree.
-    let mut command = Command::new(python);
+    let mut command = Command::new(python());
     command.arg("-B").arg(script).args(arguments);
     tool::output(command, TIMEOUT).await
+}
+
+/// What a program of the packages of `tests/python` prints, which has to succeed.
+///
+/// # Panics
+/// When `TEST_PYTHON` is not set: a test that needs a tool fails when there is none.
+pub async fn program(name: &str, arguments: &[&str]) -> anyhow::Result<String> {
+    let mut command = Command::new(python().with_file_name(name));
+    command.args(arguments);
+    tool::output(command, TIMEOUT).await
+}
+
+fn python() -> PathBuf {
+    std::env::var_os("TEST_PYTHON").expect("TEST_PYTHON names a Python; scripts/test makes one").into()
 }

@@ -1,4 +1,4 @@
-//! Client of GraphQL over WebSocket, `graphql-transport-ws`.
+//! Client of GraphQL over WebSocket.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -17,6 +17,8 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 /// A connection.
 pub struct Socket {
     stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// The subprotocol that the server speaks.
+    pub protocol: String,
 }
 
 /// What comes from the server.
@@ -37,7 +39,10 @@ impl Socket {
             request.headers_mut().insert(*name, HeaderValue::from_str(value).expect("the test sends a legal header"));
         }
         match connect_async(request).await {
-            Ok((stream, _)) => Ok(Self { stream }),
+            Ok((stream, response)) => {
+                let protocol = response.headers().get("sec-websocket-protocol").and_then(|name| name.to_str().ok());
+                Ok(Self { stream, protocol: protocol.unwrap_or_default().to_owned() })
+            }
             Err(Error::Http(response)) => Err(response.status().as_u16()),
             Err(error) => panic!("{error}"),
         }
@@ -54,6 +59,21 @@ impl Socket {
             Incoming::Message(message) if message == json!({ "type": "connection_ack" }) => Ok(socket),
             other => bail!("not acknowledged: {other:?}"),
         }
+    }
+
+    /// As [`Socket::open`], by the old subprotocol; `payload` is that of the first message.
+    pub async fn open_legacy(address: SocketAddr, payload: Value) -> anyhow::Result<Self> {
+        let path = "/v1/api/shop/graphql/socket";
+        let connected = Self::connect(address, path, &[("sec-websocket-protocol", "graphql-ws")]).await;
+        let mut socket = connected.map_err(|status| anyhow::anyhow!("refused with {status}"))?;
+        socket.send(&json!({ "type": "connection_init", "payload": payload })).await?;
+        for r#type in ["connection_ack", "ka"] {
+            match socket.next().await? {
+                Incoming::Message(message) if message == json!({ "type": r#type, "payload": {} }) => {}
+                other => bail!("not acknowledged: {other:?}"),
+            }
+        }
+        Ok(socket)
     }
 
     /// Sends a message.

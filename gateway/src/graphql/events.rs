@@ -5,8 +5,6 @@
 //!
 //! Source: github.com/enisdenjo/graphql-sse, PROTOCOL.md.
 
-mod stream;
-
 use std::{pin::pin, sync::Arc};
 
 use axum::{body, response::Response};
@@ -15,7 +13,6 @@ use http::StatusCode;
 use mesh::{Call, Code, Fault, listener::Connection};
 use tokio::sync::{oneshot, watch};
 
-use self::stream::{Event, EventQueue, EventStream};
 use super::{
     Media, Responder, Transport,
     names::Names,
@@ -27,8 +24,9 @@ use crate::{
     Service,
     catalogue::Project,
     edge::Caller,
+    events::{Ends, Event, EventQueue, EventStream},
     http::guarded,
-    live::{CallerId, Hold, LiveQuery, Subscriber},
+    live::{CallerId, Hold, LiveQuery, Subscriber, Watch},
 };
 
 /// What became of a request.
@@ -61,7 +59,7 @@ impl Responder<'_> {
         };
         let execution = guarded(&self.caller.call, pin!(work)).await;
         let queue = EventQueue::new(self.service.send_budget().clone(), connection);
-        let stream = |events, hold| EventStream::new(self.service, &self.caller.call, &queue, events, hold);
+        let stream = |events, hold| EventStream::new(self.service, &queue, events, ends(&self.caller.call), hold);
         match execution.unwrap_or_else(|fault| Execution::Done(self.fault(fault))) {
             // No other status is one of the method alone.
             Execution::Done(refused) if refused.status() == StatusCode::METHOD_NOT_ALLOWED => refused,
@@ -71,7 +69,7 @@ impl Responder<'_> {
             }
             Execution::Live(names, plan) => {
                 if let Err(fault) = hold.resize(plan.memory_bytes()) {
-                    let event = Event::errors(&fault, &self.caller.call);
+                    let event = errors(&fault, &self.caller.call);
                     return stream(streams::once(std::future::ready(event)).boxed(), hold).response();
                 }
                 let subscription = Subscription {
@@ -81,7 +79,7 @@ impl Responder<'_> {
                     plan,
                     queue: queue.clone(),
                     id: hold.caller(),
-                    live: None,
+                    followed: None,
                 };
                 stream(subscription.events().boxed(), hold).response()
             }
@@ -101,14 +99,14 @@ impl Responder<'_> {
         }
         let peer = connection.map(|connection| connection.peer.ip());
         let caller = CallerId::of(&project.id, &self.caller.token, peer);
-        self.service.quotas().socket(caller).hold(request.memory_bytes())
+        self.service.quotas().socket(caller)?.hold(request.memory_bytes())
     }
 
     /// The answer to an operation that is carried out once. What it did is done, so there is no other status for what
     /// finds no room.
     async fn answered(&self, answer: Response, queue: &EventQueue) -> Event {
-        let answer = Event::next(&bytes(answer).await);
-        queue.counted(answer).unwrap_or_else(|fault| Event::errors(&fault, &self.caller.call))
+        let answer = next(&bytes(answer).await);
+        queue.counted(answer).unwrap_or_else(|fault| errors(&fault, &self.caller.call))
     }
 }
 
@@ -120,8 +118,16 @@ struct Subscription {
     plan: Arc<Plan>,
     queue: EventQueue,
     id: CallerId,
-    /// The live query, once it has begun.
-    live: Option<LiveQuery>,
+    /// What is followed, once it has begun.
+    followed: Option<Followed>,
+}
+
+/// What a subscription follows.
+enum Followed {
+    /// The answer as a whole.
+    Answer(LiveQuery),
+    /// Each change of a row.
+    Changes(Watch),
 }
 
 impl Subscription {
@@ -145,48 +151,69 @@ impl Subscription {
                 Ok((Ok(event), subscription)) => (event, Some(subscription)),
                 Ok((Err(fault), subscription)) => (subscription.failed(fault).await, None),
                 // The task is logged.
-                Err(_) => (Event::errors(&Fault::new(Code::Internal, "the answer could not be made"), &call), None),
+                Err(_) => (errors(&Fault::new(Code::Internal, "the answer could not be made"), &call), None),
             })
         })
     }
 
     /// The next answer. Nothing is read before somebody asks for it: a slow client gets the newest state.
     async fn next(&mut self) -> Result<Event, Fault> {
-        let live = match &mut self.live {
-            Some(live) => live,
-            none => {
-                // Nobody renews the token: the sender is dropped.
-                let (_, token) = watch::channel(self.caller.token.clone());
-                let subscriber = Subscriber { caller: self.id, request_id: self.caller.call.request_id.clone(), token };
-                none.insert(self.service.live().begin(&self.names.project, self.plan.clone(), subscriber).await?)
-            }
-        };
-        loop {
-            live.changed().await;
-            let Some(answers) = live.read().await? else { continue };
-            let event = Event::next(&response::read(&self.plan, &answers).json);
-            drop(answers);
-            match self.queue.counted(event) {
-                Ok(event) => {
-                    live.delivered();
-                    return Ok(event);
+        if self.followed.is_none() {
+            self.followed = Some(self.begin().await?);
+        }
+        match &mut self.followed {
+            Some(Followed::Answer(live)) => loop {
+                live.changed().await;
+                let Some(answers) = live.read().await? else { continue };
+                let event = next(&response::read(&self.plan, &answers).json);
+                drop(answers);
+                match self.queue.counted(event) {
+                    Ok(event) => {
+                        live.delivered();
+                        return Ok(event);
+                    }
+                    Err(fault) => live.postponed(fault)?,
                 }
-                Err(fault) => live.postponed(fault)?,
+            },
+            Some(Followed::Changes(watch)) => {
+                let message = watch.next().await?;
+                self.queue.counted(next(&self.plan.told(&message)))
             }
+            None => Err(Fault::internal("the answer could not be made", "nothing is followed")),
         }
     }
 
-    async fn failed(&self, fault: Fault) -> Event {
+    async fn begin(&mut self) -> Result<Followed, Fault> {
+        // Nobody renews the token: the sender is dropped.
+        let (_, token) = watch::channel(self.caller.token.clone());
+        let subscriber = Subscriber { caller: self.id, request_id: self.caller.call.request_id.clone(), token };
+        let (live, project) = (self.service.live(), &self.names.project);
+        match self.plan.watched() {
+            Some(rows) => Ok(Followed::Changes(live.watch(project, rows, subscriber).await?)),
+            None => Ok(Followed::Answer(live.begin(project, self.plan.clone(), subscriber).await?)),
+        }
+    }
+
+    async fn failed(self, fault: Fault) -> Event {
         let responder = Responder { service: &self.service, caller: &self.caller, media: Media::Events };
-        Event::next(&bytes(responder.fail(&self.plan, fault, "read")).await)
+        next(&bytes(responder.fail(&self.plan, fault, "read")).await)
     }
 }
 
-impl Event {
-    /// The errors of a request that is not carried out.
-    fn errors(fault: &Fault, call: &Call) -> Self {
-        Self::next(&response::errors(&[LocatedFault { fault, at: None, path: &[] }], call))
-    }
+/// The event of an answer.
+fn next(answer: &[u8]) -> Event {
+    Event::new("next", None, answer)
+}
+
+/// The errors of a request that is not carried out.
+fn errors(fault: &Fault, call: &Call) -> Event {
+    next(&response::errors(&[LocatedFault { fault, at: None, path: &[] }], call))
+}
+
+/// The ends of a stream of answers.
+fn ends(call: &Call) -> Ends {
+    let drained = errors(&Fault::new(Code::Unavailable, "the node stops; connect again"), call);
+    Ends { drained: Some(drained), last: Some(Event::new("complete", None, b"")) }
 }
 
 /// The body of an answer, which is in memory already.

@@ -48,6 +48,8 @@ pub enum RootKind {
     ByKey,
     /// `album_aggregate`
     Aggregate,
+    /// `album_changes`, a field of `Subscription` alone.
+    Changes,
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +72,10 @@ pub struct TableNames {
     pub aggregate_type: String,
     /// `AlbumMutation`
     pub mutation_type: String,
+    /// `AlbumChange`
+    pub change_type: String,
+    /// `AlbumRow`
+    pub row_type: String,
     /// Fields of a row, by their name.
     pub fields: HashMap<String, Field>,
     /// Relations and counts of them by their long names, which are not published.
@@ -157,6 +163,16 @@ impl Names {
         self.stored(table).kind == TableKind::Table
     }
 
+    /// Whether the rows of the table at an index can be told apart as well, so that each change of one is told.
+    pub fn is_watchable(&self, table: usize) -> bool {
+        let stored = self.stored(table);
+        let is_certain = |columns: &Vec<String>| {
+            columns.iter().all(|name| stored.column(name).is_ok_and(|column| column.readable && !column.nullable))
+        };
+        let has_key = !stored.primary_key.is_empty() && stored.row_id.is_empty();
+        self.is_live(table) && !stored.has_children && (has_key || stored.unique_keys.iter().any(is_certain))
+    }
+
     /// The target of a root field without a directive.
     pub fn root(&self, name: &str) -> RootLookup<'_> {
         match (self.roots.get(name), self.shared.get(name)) {
@@ -220,6 +236,8 @@ impl Names {
                     type_name: String::new(),
                     aggregate_type: String::new(),
                     mutation_type: String::new(),
+                    change_type: String::new(),
+                    row_type: String::new(),
                     fields: HashMap::new(),
                     long_named: HashMap::new(),
                     columns: Vec::new(),
@@ -250,6 +268,8 @@ impl Names {
             let position = names.index + 1;
             names.aggregate_type = claim(&mut taken, format!("{}Aggregate", names.type_name), position, ());
             names.mutation_type = claim(&mut taken, format!("{}Mutation", names.type_name), position, ());
+            names.change_type = claim(&mut taken, format!("{}Change", names.type_name), position, ());
+            names.row_type = claim(&mut taken, format!("{}Row", names.type_name), position, ());
         }
     }
 
@@ -343,9 +363,16 @@ impl Names {
             let position = self.tables[*table].index + 1;
             *name = claim(&mut roots, name.clone(), position, RootField { table: *table, kind: RootKind::Rows });
         }
-        for (suffix, kind) in [("_by_pk", RootKind::ByKey), ("_aggregate", RootKind::Aggregate)] {
+        let suffixes =
+            [("_by_pk", RootKind::ByKey), ("_aggregate", RootKind::Aggregate), ("_changes", RootKind::Changes)];
+        for (suffix, kind) in suffixes {
             for (name, table) in &named {
-                if kind == RootKind::ByKey && self.stored(*table).primary_key.is_empty() {
+                let is_there = match kind {
+                    RootKind::ByKey => !self.stored(*table).primary_key.is_empty(),
+                    RootKind::Changes => self.is_watchable(*table),
+                    RootKind::Rows | RootKind::Aggregate => true,
+                };
+                if !is_there {
                     continue;
                 }
                 let position = self.tables[*table].index + 1;

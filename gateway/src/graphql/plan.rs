@@ -2,6 +2,7 @@
 
 mod arguments;
 mod cache;
+mod changes;
 mod introspect;
 mod parameter;
 mod root;
@@ -18,10 +19,14 @@ use async_graphql_parser::{
 };
 use query::{Budget, Guard, Mutation, Operation, Read};
 
-pub use self::{cache::PlanCache, introspect::IntrospectionField};
+pub use self::{
+    cache::PlanCache,
+    changes::{ChangeMember, ChangesPlan},
+    introspect::IntrospectionField,
+};
 use self::{
     cache::{KeptSelection, PlanKey, SelectionKey, SetId},
-    parameter::{KeptPlan, KeyParameter},
+    parameter::{KeptPlan, Parameters},
     select::Group,
 };
 use super::{
@@ -44,6 +49,8 @@ pub struct Plan {
     pub writes: Vec<(String, Mutation)>,
     /// Fields of introspection that they refer to.
     pub introspected: Vec<IntrospectionField>,
+    /// What is told of the rows of the only read, where each change of one is told.
+    pub changes: Option<Arc<ChangesPlan>>,
 }
 
 /// Whether rows are read or written.
@@ -116,28 +123,35 @@ pub struct Counters {
     pub guard: Guard,
 }
 
+/// What a plan depends on besides its operation and its limits.
+#[derive(Debug, Clone, Copy)]
+pub struct PlanContext<'a> {
+    /// The document.
+    pub document: &'a Document,
+    /// Names of the project's tables.
+    pub names: &'a Names,
+    /// Values of its variables.
+    pub variables: &'a Variables<'a>,
+}
+
 impl Plan {
-    /// The plan of `operation`, within the limits of the counters. One without variables but for values of keys is made
-    /// once: under the same limits, the counters count the same each time.
-    pub fn of(
-        document: &Document,
-        operation: &OperationDefinition,
-        names: &Names,
-        variables: &Variables<'_>,
-        counters: Counters,
-    ) -> Result<Arc<Self>> {
+    /// The plan of `operation`, within the limits of the counters. One without variables but for values of keys and
+    /// documents of inserts is made once: under the same limits, the counters count the same each time.
+    pub fn of(context: PlanContext<'_>, operation: &OperationDefinition, counters: Counters) -> Result<Arc<Self>> {
+        let PlanContext { document, names, variables } = context;
         let key = PlanKey { names: names.id, set: SetId::of(&operation.selection_set.node) };
         let limits = *counters.budget.limits();
         if let Some(kept) = document.plans.plan(key)
-            && let Some(plan) = kept.bind(variables, limits)
+            && let Some(plan) = kept.bind(context, limits)
         {
             return Ok(plan);
         }
-        let mut planner = Planner::new(document, names, variables, counters);
+        let mut planner = Planner::new(context, counters);
         let plan = Arc::new(planner.plan(operation)?);
         let (parameters, bytes) = (std::mem::take(&mut planner.parameters), planner.bytes.get());
         if !planner.has_variables.get() {
-            document.plans.keep_plan(key, KeptPlan::new(plan.clone(), parameters, limits), bytes);
+            let kept = KeptPlan::new(plan.clone(), parameters, limits, planner.budget.values());
+            document.plans.keep_plan(key, kept, bytes);
         }
         if planner.has_variables.get() || !variables.are_none() {
             document.plans.keep_selections(&planner.selections);
@@ -148,7 +162,8 @@ impl Plan {
     /// Approximate bytes of memory that its reads and its keys take.
     pub fn memory_bytes(&self) -> usize {
         let keys: usize = self.fields.iter().map(|root| root.key.len()).sum();
-        self.reads.iter().map(Read::memory_bytes).sum::<usize>() + keys
+        let changes = self.changes.as_ref().map_or(0, |changes| changes.memory_bytes());
+        self.reads.iter().map(Read::memory_bytes).sum::<usize>() + keys + changes
     }
 
     /// The member of `data` that the read or mutation at an index is for.
@@ -175,8 +190,8 @@ struct Planner<'a> {
     guard: Guard,
     /// Whether a variable was met that is no parameter: a plan with one is made anew for each request.
     has_variables: Cell<bool>,
-    /// Variables that are values of keys.
-    parameters: Vec<KeyParameter>,
+    /// Variables that are values of keys, and documents in which variables stand.
+    parameters: Parameters,
     /// Whether an argument was met since it was last unset.
     has_arguments: bool,
     /// Selections that are the same for every request, none of them inside another.
@@ -186,10 +201,10 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn new(document: &'a Document, names: &'a Names, variables: &'a Variables<'a>, counters: Counters) -> Self {
+    fn new(PlanContext { document, names, variables }: PlanContext<'a>, counters: Counters) -> Self {
         let Counters { budget, guard } = counters;
         let (has_variables, has_arguments, selections, bytes) = Default::default();
-        let parameters = Vec::new();
+        let parameters = Parameters::default();
         Self { document, names, variables, budget, guard, has_variables, parameters, has_arguments, selections, bytes }
     }
 
@@ -200,6 +215,7 @@ impl<'a> Planner<'a> {
             OperationType::Subscription => Kind::Subscription,
         };
         let (mut fields, mut reads, mut writes, mut introspected) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut changes = None;
         for (key, group) in self.collect(&[&operation.selection_set])? {
             let source = match kind {
                 Kind::Query if matches!(group.name(), "__schema" | "__type") => {
@@ -207,7 +223,7 @@ impl<'a> Planner<'a> {
                 }
                 Kind::Query => self.query_root(&group, &mut reads),
                 Kind::Mutation => self.mutation_root(&group, &mut writes),
-                Kind::Subscription => self.subscription_root(&group, &mut reads),
+                Kind::Subscription => self.subscription_root(&group, &mut reads, &mut changes),
             };
             let source = source.map_err(|refusal| at_field(refusal, key, &group))?;
             fields.push(ResponseField { key: key.to_owned(), at: group.at, source });
@@ -216,7 +232,7 @@ impl<'a> Planner<'a> {
             let text = format!("invalid subscription: expected one root field, found {}", fields.len());
             return Err(Refusal::malformed(text));
         }
-        Ok(Plan { kind, fields: fields.into(), reads, writes, introspected })
+        Ok(Plan { kind, fields: fields.into(), reads, writes, introspected, changes })
     }
 }
 

@@ -1,15 +1,18 @@
 //! GraphQL over WebSocket: the handshake, and one task per connection.
-//!
-//! Source: the protocol `graphql-transport-ws` of github.com/enisdenjo/graphql-ws, PROTOCOL.md.
 
+mod closing;
 mod connection;
 mod handshake;
 mod message;
 mod operation;
 mod outgoing;
+mod protocol;
 mod receive;
 mod running;
 mod session;
+mod token;
+
+use std::net::IpAddr;
 
 use axum::{
     extract::{Path, State},
@@ -20,11 +23,16 @@ use mesh::{Code, Fault, telemetry::Gauge};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use self::handshake::{Upgrade, is_asked};
-use self::session::Session;
+use self::{
+    handshake::Accepted,
+    session::{Opening, Session},
+};
 use crate::{
     Service,
+    catalogue::Project,
     edge::Caller,
     http::{answer, body, cors},
+    live::{CallerId, SocketQuota},
 };
 
 /// Answers a handshake.
@@ -51,17 +59,33 @@ async fn accept(
     let found = service.edge().project(caller, (&*project).into()).await?;
     check_origin(service, &project, headers)?;
     let peer = upgrade.peer;
-    let (response, upgraded) = handshake::accept(headers, upgrade)?;
+    let Accepted { response, upgraded, protocol } = handshake::accept(headers, upgrade)?;
+    let quota = quota(service, caller, &found, peer).await?;
     let open = OpenSocket::new(service)?;
     let most = body::limit(service.config(), Some(&found));
     let time = service.config().time(&found.spec);
-    let session = Session::new(service.clone(), caller, project, peer);
+    let session = Session::new(service.clone(), caller, Opening { project, protocol, peer, quota });
     // What it has begun still ends where the node drains.
     service.tasks().clone().spawn_until_drain("socket", async move {
         Box::pin(connection::serve(session, upgraded, most, time)).await;
         drop(open);
     });
     Ok(response)
+}
+
+/// Counts the socket for whom the handshake names, until its first message says who it is for. Errors: there are too many.
+async fn quota(
+    service: &Service,
+    caller: &Caller,
+    project: &Project,
+    peer: Option<IpAddr>,
+) -> Result<SocketQuota, Fault> {
+    // A token that is not valid would count for whom it names; the first message may bring another.
+    let is_known = !caller.token.is_empty() && service.edge().reach(caller, project).await.is_ok();
+    service.quotas().socket(match is_known {
+        true => CallerId::of(&project.id, &caller.token, peer),
+        false => CallerId::unidentified(&project.id, peer),
+    })
 }
 
 /// Refuses pages of other sites that the project does not list: a browser lets any page open a socket.

@@ -69,16 +69,20 @@ pub fn has_variables(written: &AstValue) -> bool {
     }
 }
 
-/// Approximate memory of what is planned of a value, in bytes.
-pub fn memory(value: &Value) -> usize {
+/// Approximate memory of what is planned of a value, in bytes; variables count for their names.
+pub fn memory(document: &Document, written: &AstValue) -> usize {
     /// Of a condition or a typed value, besides its texts.
     const BYTES: usize = 100;
     BYTES
-        + match value {
-            Value::Null | Value::Bool(_) | Value::Int(_) => 0,
-            Value::Number(text) | Value::Text(text) => text.len(),
-            Value::List(items) => items.iter().map(memory).sum(),
-            Value::Object(Object(members)) => members.iter().map(|(name, value)| name.len() + memory(value)).sum(),
+        + match written {
+            AstValue::Null | AstValue::Boolean(_) | AstValue::Number(_) => 0,
+            AstValue::Variable(name) => name.len(),
+            // A number that the tree cannot hold stands in it as a short word.
+            AstValue::Enum(word) => document.numbers.get(word.as_str()).map_or(word.len(), String::len),
+            AstValue::String(text) => text.len(),
+            AstValue::Binary(bytes) => bytes.len(),
+            AstValue::List(items) => items.iter().map(|item| memory(document, item)).sum(),
+            AstValue::Object(members) => members.iter().map(|(name, value)| name.len() + memory(document, value)).sum(),
         }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::{Extensions, HeaderMap, request::Parts};
-use mesh::{Code, Fault};
+use mesh::{Code, Fault, listener::Connection};
 use prost::Message;
 use proto::api::v1::{self as api, batch_item, data_server};
 use query::{Budget, Error, Field, FieldKind, Guard, Mutation, Node, Operation, Parser, Read, Shape, Table, Value};
@@ -12,6 +12,7 @@ use tonic::{Request, Response, Status};
 use super::{
     select::{self, Selection},
     status, value,
+    watch::{self, WatchMessages},
 };
 use crate::{
     Service,
@@ -24,7 +25,7 @@ use crate::{
 };
 
 /// The caller of a request, and its project where all is known of it.
-type FoundCaller<'a> = (&'a Caller, Option<Arc<Project>>);
+pub type FoundCaller<'a> = (&'a Caller, Option<Arc<Project>>);
 
 /// The handlers.
 pub struct Data {
@@ -61,6 +62,15 @@ impl data_server::Data for Data {
     async fn batch(&self, request: Request<api::BatchRequest>) -> Result<Response<api::BatchResponse>, Status> {
         let (caller, message, _) = self.accept(request, |message| &message.project).map_err(status)?;
         self.write_batch(&caller, message).await.map(Response::new).map_err(status)
+    }
+
+    type WatchStream = WatchMessages;
+
+    async fn watch(&self, request: Request<api::WatchRequest>) -> Result<Response<WatchMessages>, Status> {
+        let connection = request.extensions().get::<Arc<Connection>>().cloned();
+        let (caller, message, project) = self.accept(request, |message| &message.project).map_err(status)?;
+        let begun = watch::begin(&self.service, (&caller, project), message, connection);
+        Box::pin(begun).await.map(Response::new).map_err(status)
     }
 }
 
@@ -278,7 +288,8 @@ fn check_aggregate(message: &api::AggregateRequest) -> Result<(), Fault> {
     }
 }
 
-fn table_ref<'a>(project: &'a str, database: &'a str, table: &'a str) -> Result<TableRef<'a>, Fault> {
+/// The table that a message names.
+pub fn table_ref<'a>(project: &'a str, database: &'a str, table: &'a str) -> Result<TableRef<'a>, Fault> {
     Ok(TableRef {
         project: required("project", project)?,
         database: required("database", database)?,

@@ -35,10 +35,7 @@ pub fn page(content: impl Into<Body>) -> Response {
 /// The error answer of a fault: `{"error", "rawError", "code", "requestId"}` with the status of its code.
 pub fn fault(fault: &Fault, call: &Call) -> Response {
     let status = StatusCode::from_u16(fault.code.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let body =
-        ErrorBody { error: &fault.message, raw_error: "", code: fault.code.as_str(), request_id: &call.request_id };
-    let body = serde_json::to_vec(&body).expect("texts can always be written as JSON");
-    let mut response = json(status, body);
+    let mut response = json(status, fault_json(fault, call));
     if fault.code == Code::TooMany || fault.code == Code::Unavailable {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
@@ -46,6 +43,13 @@ pub fn fault(fault: &Fault, call: &Call) -> Response {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     response
+}
+
+/// The body of the error answer of a fault.
+pub fn fault_json(fault: &Fault, call: &Call) -> Vec<u8> {
+    let body =
+        ErrorBody { error: &fault.message, raw_error: "", code: fault.code.as_str(), request_id: &call.request_id };
+    serde_json::to_vec(&body).expect("texts can always be written as JSON")
 }
 
 #[derive(Serialize)]

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use mesh::Fault;
-use proto::auth::{RelationPath, RuleRelations};
-use query::{Read, Schema, read_accesses};
+use proto::auth::RuleRelations;
+use query::{Read, read_accesses};
 
 use super::feed::Source;
 use crate::catalogue::Project;
@@ -36,7 +36,7 @@ impl Dependencies {
                 let table = (access.database, access.table);
                 own.insert(source(table));
                 let paths = relations.iter().filter(|one| one.access == index).flat_map(|one| one.paths.iter());
-                by_rules.extend(paths.flat_map(|path| tables(schema, table, path)).map(source));
+                by_rules.extend(paths.flat_map(|path| schema.tables_along(table, path)).map(source));
                 index += 1;
             }
         }
@@ -51,22 +51,4 @@ impl Dependencies {
             false => Fault::new(fault.code, "the changes of a table that the rules look at cannot be followed"),
         }
     }
-}
-
-/// The tables along a path of relations from `table`, as far as there are any: reads along one that is unknown fail. Each
-/// with its database, where that is a neighbour.
-fn tables<'s>(
-    schema: &'s Schema,
-    (database, table): (Option<&str>, &str),
-    path: &RelationPath,
-) -> Vec<(Option<&'s str>, &'s str)> {
-    let mut found = Vec::new();
-    let mut table = schema.table_of(database, table).ok();
-    for name in path {
-        let relation = table.and_then(|table| table.find_relation(name));
-        let Some(relation) = relation else { break };
-        found.push((relation.database.as_deref(), relation.table.as_str()));
-        table = schema.target(relation).ok();
-    }
-    found
 }

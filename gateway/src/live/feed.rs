@@ -9,12 +9,10 @@ use std::{
 };
 
 use futures::{Stream, StreamExt};
-use mesh::{Call, Code, Fault, Mesh, Tasks};
+use mesh::{Call, Code, Fault, Mesh, Tasks, follow::Retries};
 use proto::{Links, crud::ChangesRequest};
 use tokio::sync::watch;
 use tonic::Status;
-
-use super::retry::Retries;
 
 /// Back-off before the first retry of a stream that broke off; doubles up to [`RETRY_MAX`].
 const RETRY_FIRST: Duration = Duration::from_millis(20);

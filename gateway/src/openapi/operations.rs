@@ -31,7 +31,38 @@ impl Describer<'_> {
             });
             (format!("/crud/{database_segment}/{table_segment}/{verb}"), json!({ "post": operation }))
         });
-        paths.collect()
+        paths.chain(self.watch_path(table, &format!("/crud/{database_segment}/{table_segment}"))).collect()
+    }
+
+    /// The path of the changes of rows of the table at an index, below `base`, if the caller can follow them.
+    fn watch_path(&self, table: usize, base: &str) -> Option<PathItem> {
+        if !self.table_reach(table).has_rows() || !self.names.is_watchable(table) {
+            return None;
+        }
+        let parameter = |name: &str, schema: Value, description: &str| json!({ "name": name, "in": "query", "description": description, "schema": schema });
+        let encoded = |name: &str, part: &str, description: &str| {
+            let content = json!({ "application/json": { "schema": self.part(table, part) } });
+            json!({ "name": name, "in": "query", "description": description, "content": content })
+        };
+        let (text, database) = (json!({ "type": "string" }), self.names.database_id(table));
+        let last = "The id of the last event that was taken, to go on after it. Wins over after.";
+        let operation = json!({
+            "operationId": self.component(table, "watch"),
+            "summary": format!("Follow the changes of rows of {} in {database}", self.stored(table).name),
+            "tags": [database],
+            "parameters": [
+                encoded("find", "Filter", "Which rows, by columns of the table."),
+                encoded("select", "Select", "Columns."),
+                parameter("initial", json!({ "type": "boolean", "default": true }), "Whether rows that there are are told."),
+                parameter("after", text.clone(), "The id of an event, to go on after it. Wins over initial."),
+                parameter("token", text.clone(), "The token, where no header has it."),
+                json!({ "name": "Last-Event-ID", "in": "header", "description": last, "schema": text }),
+            ],
+            "responses": responses::of_events(
+                "Events initial, ready, insert, update, delete, resync, error and end; their ids are positions",
+            ),
+        });
+        Some((format!("{base}/watch"), json!({ "get": operation })))
     }
 
     /// The path of batches of a database, if one of `tables`, which are its own, can be written.

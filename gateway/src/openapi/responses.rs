@@ -27,6 +27,14 @@ pub fn of_operation(schema: Value, is_write: bool) -> Value {
     responses.into()
 }
 
+/// The responses of an operation whose success answers with events.
+pub fn of_events(description: &str) -> Value {
+    let mut responses = of_operation(Value::Null, false);
+    responses["200"]["description"] = description.into();
+    responses["200"]["content"] = json!({ "text/event-stream": { "schema": { "type": "string" } } });
+    responses
+}
+
 /// The responses of errors as components.
 pub fn components() -> Value {
     let statuses = STATUSES.into_iter().chain([CONFLICT]);

@@ -1,11 +1,12 @@
-//! What is kept of one request for the next, by the shape of a body of REST or the document of GraphQL: what is answered
-//! is the same as without.
+//! What is kept of one request for the next, by the shape of a body of REST or the document of GraphQL: what is answered,
+//! and what is written, is the same as without.
 
 use std::sync::Arc;
 
 use axum::body::Body;
 use http::{Request, header};
-use query::Read;
+use proto::auth::Access;
+use query::{MutationKind, Read, Typed};
 use serde_json::json;
 
 use super::stage::{Stage, Told};
@@ -214,5 +215,32 @@ async fn selections_without_variables_are_planned_once_for_a_document() {
         }
         assert_eq!(selections[0], selections[1], "{document}");
         assert_eq!(Arc::ptr_eq(&selections[0], &selections[1]), is_kept, "{document}");
+    }
+}
+
+#[tokio::test]
+async fn a_kept_insert_is_authorised_for_each_caller_with_its_documents() {
+    let stage = Stage::new().await;
+    let insert = async |token: &str, id: i64| {
+        let docs = json!([{ "invoice_id": id, "total": "x" }]);
+        let query = "mutation($docs: [InvoiceInsert!]!) { insert_invoice(docs: $docs) { affected } }";
+        let body = json!({ "query": query, "variables": { "docs": docs } }).to_string();
+        let request = Request::post("/v1/api/shop/graphql")
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::AUTHORIZATION, format!("Bearer {token}"));
+        stage.send(request.body(Body::from(body)).unwrap()).await.status().as_u16()
+    };
+    let ids = |docs: &[query::Document]| docs.iter().map(|doc| doc.get("invoice_id").cloned()).collect::<Vec<_>>();
+    for (token, id, status) in [("staff", 1, 200), ("staff", 2, 200), ("audit", 3, 403), ("staff", 5, 200)] {
+        assert_eq!(insert(token, id).await, status, "{token}");
+        let asked = stage.world.authorisations.lock().unwrap().pop().expect("each is authorised");
+        let Access::Table(access) = &asked.accesses[0];
+        assert_eq!((&*asked.token, ids(&access.docs)), (token, vec![Some(Typed::Int(id))]));
+        let sent = stage.world.writes.lock().unwrap().pop();
+        let sent = sent.map(|sent| match &sent.mutations[0].kind {
+            MutationKind::Insert { docs } => ids(docs),
+            other => panic!("an insert, not {other:?}"),
+        });
+        assert_eq!(sent, (status == 200).then(|| vec![Some(Typed::Int(id))]));
     }
 }

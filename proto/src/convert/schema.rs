@@ -10,6 +10,7 @@ members!(query::Type, wire::Type, "column.type", {
     Bool, Int16, Int32, Int64, Float, Decimal, Text, Bytes, Date, Time, Timestamp, Uuid, Json, Other, Any, Address,
 }, query::Type::List(item) => wire::Type::from(*item));
 members!(query::Comparisons, wire::Comparisons, "column.comparisons", { All, Equality, None });
+members!(query::Matching, wire::Matching, "column.matching", { None, Equality, All });
 
 impl From<&Schema> for wire::Schema {
     /// Relations of foreign keys do not travel: the other side derives the same ones.
@@ -96,6 +97,7 @@ impl From<&Column> for wire::Column {
             list: matches!(column.r#type, query::Type::List(_)),
             comparisons: wire::Comparisons::from(column.abilities.comparisons).into(),
             wide_times: column.abilities.wide_times,
+            matching: wire::Matching::from(column.abilities.matching).into(),
         }
     }
 }
@@ -110,6 +112,10 @@ impl TryFrom<wire::Column> for Column {
             wire::Comparisons::Unspecified => query::Comparisons::All,
             told => told.try_into()?,
         };
+        let matching = match column.matching() {
+            wire::Matching::Unspecified => query::Matching::None,
+            told => told.try_into()?,
+        };
         Ok(Self {
             name: column.name,
             r#type: if column.list { list()? } else { item },
@@ -119,7 +125,7 @@ impl TryFrom<wire::Column> for Column {
             native: column.native_type,
             readable: column.readable,
             equality: Equality::default(),
-            abilities: query::Abilities { comparisons, wide_times: column.wide_times },
+            abilities: query::Abilities { comparisons, wide_times: column.wide_times, matching },
         })
     }
 }

@@ -2,8 +2,8 @@ use proptest::prelude::*;
 use prost::Message;
 use query::{
     Abilities, Change, Column, Columns, Comparison, Comparisons, Document, Error, Field, FieldKind, Filter, ForeignKey,
-    GrantTerms, Mutation, MutationKind, Node, Object, Operation, Quantifier, Read, Schema, Shape, Sort, Table,
-    TableKind, Type, Typed, Value, Writes, read_accesses,
+    GrantTerms, Matching, Mutation, MutationKind, Node, Object, Operation, Quantifier, Read, Schema, Shape, Sort,
+    Table, TableKind, Type, Typed, Value, Writes, read_accesses,
 };
 
 use super::member;
@@ -82,6 +82,11 @@ fn column(name: &str, r#type: Type) -> Column {
         Type::Address => Comparisons::Equality,
         _ => Comparisons::All,
     };
+    let matching = match r#type {
+        Type::Text => Matching::Equality,
+        Type::Json => Matching::None,
+        _ => Matching::All,
+    };
     Column {
         name: name.to_owned(),
         r#type,
@@ -91,7 +96,7 @@ fn column(name: &str, r#type: Type) -> Column {
         native: format!("native {name}"),
         readable: r#type != Type::Json,
         equality: query::Equality::default(),
-        abilities: Abilities { comparisons, wide_times: r#type == Type::Date },
+        abilities: Abilities { comparisons, wide_times: r#type == Type::Date, matching },
     }
 }
 

@@ -30,6 +30,6 @@ mod token;
 pub use check::TABLE;
 pub use config::{Config, Development};
 pub use error::Error;
-pub use key::sign;
+pub use key::{dev_key, sign};
 pub use overview::{AllowedRead, Overview};
 pub use service::Service;

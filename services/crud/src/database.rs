@@ -21,12 +21,12 @@ use crate::{
     links::{self, DatabaseLinks},
     meters::{Meters, timed},
     options::AnswerOptions,
-    prepared::{CompiledReads, PreparedReads, ReadShape},
+    prepared::{CompiledReads, PreparedOperations, RequestShape, SingleInsert},
     resolve::Resolver,
     sql::{self, Dialect, Source},
     store::{Rows, Store, log::LogPosition},
     tree::{Answer, Plan},
-    write::{self, Written},
+    write::{self, CompiledInsert, WriteContext, Written},
 };
 
 /// Least time between two refreshes of the schema because of names that are not in it.
@@ -44,7 +44,7 @@ pub struct Database {
     store: Store,
     meters: Meters,
     memory: Memory,
-    prepared: PreparedReads,
+    prepared: PreparedOperations,
     snapshot: ArcSwap<SchemaSnapshot>,
     /// Links of its tables. Who replaces the snapshot holds them meanwhile.
     links: Mutex<Arc<DatabaseLinks>>,
@@ -84,8 +84,8 @@ pub struct SchemaSnapshot {
     changed: Option<Instant>,
     /// When it is read again although the mark is the same.
     expires: Option<Instant>,
-    /// [`PreparedReads::next_snapshot`].
-    id: u64,
+    /// [`PreparedOperations::next_snapshot`].
+    pub id: u64,
 }
 
 impl SchemaSnapshot {
@@ -107,7 +107,7 @@ impl Database {
         dialect: Dialect,
         metrics: &Metrics,
         memory: Memory,
-        prepared: PreparedReads,
+        prepared: PreparedOperations,
         tasks: &Tasks,
     ) -> Result<Self, Error> {
         let changes = ChangeHub::new(&store, tasks);
@@ -240,7 +240,12 @@ impl Database {
             // Nothing was written: the transaction is rolled back.
             done = Box::pin(self.write_once(mutations, grants, options)).await;
         }
+        let leaves_null = |column: &str| {
+            let schema = &self.snapshot.load().schema;
+            mutations.iter().any(|mutation| write::leaves_null(schema, mutation, column))
+        };
         done.map_err(|error| match error {
+            Error::NotNull(column) if leaves_null(&column) => query::Error::Required(column).into(),
             Error::InvalidValue(invalid) => invalid.of_mutations(&self.store, &self.snapshot.load().schema, mutations),
             error => self.final_error(error),
         })
@@ -332,7 +337,7 @@ impl Database {
         options: AnswerOptions,
     ) -> Result<CompiledReads, ReadError> {
         let snapshot = self.snapshot.load();
-        let shape = ReadShape::of(snapshot.id, reads, grants.terms(), options.limit);
+        let shape = RequestShape::of(snapshot.id, reads, grants.terms(), options.limit);
         if grants.are_in_scope()
             && let Some(prepared) = self.prepared.bind(&shape)?
         {
@@ -358,13 +363,40 @@ impl Database {
         options: AnswerOptions,
     ) -> Result<Vec<Written>, Error> {
         let snapshot = self.snapshot.load_full();
+        let Self { store, meters, .. } = self;
+        let context = WriteContext { store, dialect: &snapshot.dialect, options, meters };
+        let shape = SingleInsert::of(mutations).map(|one| one.shape(snapshot.id, grants.terms(), options.limit));
+        if let Some(shape) = &shape
+            && grants.are_in_scope()
+            && let Some(insert) = self.prepared.bind_insert(shape, context.dialect)?
+            && let Some(written) = insert.perform(&context).await?
+        {
+            return Ok(vec![written]);
+        }
+        // Kept out of the futures of all others.
+        Box::pin(self.compile_and_write(&snapshot, (mutations, grants, shape), &context)).await
+    }
+
+    /// Runs mutations that were not prepared. An insert of one document has a shape, for which it is kept.
+    async fn compile_and_write(
+        &self,
+        snapshot: &SchemaSnapshot,
+        (mutations, grants, shape): (&[query::Mutation], Grants<'_>, Option<RequestShape<'_>>),
+        context: &WriteContext<'_>,
+    ) -> Result<Vec<Written>, Error> {
         let mut resolver = Resolver::new(&snapshot.schema, grants);
         let mutations: Vec<_> =
             mutations.iter().map(|mutation| resolver.mutation(mutation)).collect::<Result<_, _>>()?;
         resolver.finish()?;
-        let Self { store, meters, .. } = self;
-        write::perform_all(&write::WriteContext { store, dialect: &snapshot.dialect, options, meters }, &mutations)
-            .await
+        if let (Some(shape), [mutation]) = (shape, mutations.as_slice())
+            && let Some(insert) = CompiledInsert::of(context.dialect, mutation, context.options.limit)?
+        {
+            self.prepared.keep_insert(shape, &insert);
+            if let Some(written) = insert.perform(context).await? {
+                return Ok(vec![written]);
+            }
+        }
+        write::perform_all(context, &mutations).await
     }
 }
 
@@ -395,7 +427,7 @@ fn unpopulated(view: String, reads: &[query::Read]) -> Error {
 async fn inspect(
     store: &Store,
     mut dialect: Dialect,
-    prepared: &PreparedReads,
+    prepared: &PreparedOperations,
     schema_mark: Option<String>,
 ) -> Result<SchemaSnapshot, Error> {
     let Introspected { schema, left_out } = store.introspect(dialect.neighbours()).await?;

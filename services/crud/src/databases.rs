@@ -26,7 +26,7 @@ use crate::{
     neighbour::Neighbour,
     neighbours,
     options::AnswerOptions,
-    prepared::PreparedReads,
+    prepared::PreparedOperations,
     store::postgres::{Postgres, Survey},
 };
 
@@ -46,7 +46,7 @@ pub struct Databases {
     tasks: Tasks,
     data: PathBuf,
     memory: Memory,
-    prepared: PreparedReads,
+    prepared: PreparedOperations,
     projects: ArcSwap<HashMap<String, Project>>,
 }
 
@@ -100,7 +100,7 @@ impl Databases {
             tasks: tasks.clone(),
             data: config.data,
             memory: Memory::default(),
-            prepared: PreparedReads::default(),
+            prepared: PreparedOperations::default(),
             projects,
         });
         databases.swap(&current.borrow_and_update().clone());

@@ -14,6 +14,7 @@ mod config;
 mod database;
 mod databases;
 mod decimal;
+mod doctor;
 pub mod error;
 mod grant;
 mod introspected;
@@ -40,7 +41,9 @@ mod tests;
 
 pub use config::{Config, DATABASE};
 pub use databases::{introspect, survey};
+pub use doctor::{diagnose, remove};
 pub use error::Error;
 pub use introspected::{Introspected, LeftOut};
 pub use service::Service;
+pub use store::diagnosis::{Diagnosis, Finding, NamedObject, Removal, Severity, WhileUsed};
 pub use store::postgres::{OutwardKey, SchemaSize, Survey};

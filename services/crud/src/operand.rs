@@ -32,26 +32,29 @@ pub enum RequestValue<'r> {
     RuleOne(&'r Value),
     /// A list of a rule.
     RuleMany(&'r [Value]),
+    /// Of a document, which is stored.
+    Stored(&'r Typed),
 }
 
 impl RequestValue<'_> {
     /// Its address, by which it is found again.
     pub fn address(&self) -> usize {
         match self {
-            RequestValue::One(value) => std::ptr::from_ref(*value).addr(),
+            RequestValue::One(value) | RequestValue::Stored(value) => std::ptr::from_ref(*value).addr(),
             RequestValue::Many(values) => values.as_ptr().addr(),
             RequestValue::RuleOne(value) => std::ptr::from_ref(*value).addr(),
             RequestValue::RuleMany(values) => values.as_ptr().addr(),
         }
     }
 
-    /// The argument of a statement that compares `column` with it.
-    pub fn bind(&self, column: &Column) -> Result<Bind, Unfit> {
+    /// The argument of a statement that compares `column` with it, or stores it there.
+    pub fn bind(&self, column: &Column) -> Result<Bind, Error> {
         Ok(match self {
             RequestValue::One(value) => Bind::Value(value.compared_with(column)?.into_owned()),
             RequestValue::RuleOne(value) => Bind::Value(value.compared_with(column)?.into_owned()),
             RequestValue::Many(values) => Bind::List(Typed::all_compared_with(values, column)?.into_owned()),
             RequestValue::RuleMany(values) => Bind::List(Value::all_compared_with(values, column)?.into_owned()),
+            RequestValue::Stored(value) => Bind::Value(stored(column, value)?.into_owned()),
         })
     }
 }

@@ -1,8 +1,10 @@
-//! Prepared reads: what is compiled of a read serves all reads of the same shape, whatever their values.
+//! Prepared operations: what is compiled of reads, or of an insert, serves all of the same shape, whatever their values.
 //!
-//! The shape of a request's reads is all that their resolution and their SQL depend on: the reads and their grants but
-//! for the values in conditions. It is the key under which the compiled statements are kept, with the number of the
+//! The shape of a request is all that its resolution and its SQL depend on: its operations and their grants but for the
+//! values in conditions and documents. It is the key under which the compiled statements are kept, with the number of the
 //! schema's snapshot; a request of a known shape binds its own values to them.
+
+mod insert;
 
 use std::sync::{
     Arc,
@@ -13,30 +15,32 @@ use foldhash::{HashMap, HashMapExt};
 use mesh::cache::{self, WeightedCache, Weighter};
 use query::{Column, Columns, FieldKind, Filter, GrantTerms, Node, Read};
 
+use self::insert::PreparedInsert;
+pub use self::insert::SingleInsert;
 use crate::{
     Error,
     bind::Bind,
     operand::{ArgSource, Operand, RequestValue},
     store::{Output, PlainStatement, Statement},
-    tree::{Level, Plan},
+    tree::Plan,
 };
 
-/// Approximate memory limit of the prepared reads of a node.
+/// Approximate memory limit of the prepared operations of a node.
 const CACHE_BYTES: u64 = 32 << 20;
-/// Reads of the size that is usual that it holds.
-const READS_EXPECTED: usize = 8000;
+/// Operations of the size that is usual that it holds.
+const OPERATIONS_EXPECTED: usize = 8000;
 /// Shapes over this size are not kept.
 const SHAPE_BYTES_MAX: usize = 16 << 10;
 
-/// The prepared reads of a node: one bound for all its databases. Clones are the same.
+/// The prepared operations of a node: one bound for all its databases. Clones are the same.
 #[derive(Debug, Clone)]
-pub struct PreparedReads {
+pub struct PreparedOperations {
     state: Arc<PreparedState>,
 }
 
 #[derive(Debug)]
 struct PreparedState {
-    cache: WeightedCache<Box<[u8]>, Arc<PreparedRead>, ReadWeighter>,
+    cache: WeightedCache<Box<[u8]>, PreparedOperation, OperationWeighter>,
     next_snapshot: AtomicU64,
 }
 
@@ -49,6 +53,15 @@ pub struct CompiledReads {
     pub statements: Vec<Statement>,
 }
 
+/// What is compiled of operations of one shape.
+#[derive(Debug, Clone)]
+enum PreparedOperation {
+    /// Of reads.
+    Reads(Arc<PreparedRead>),
+    /// Of an insert.
+    Insert(Arc<PreparedInsert>),
+}
+
 /// Compiled reads of one shape.
 #[derive(Debug)]
 struct PreparedRead {
@@ -58,7 +71,7 @@ struct PreparedRead {
 
 /// A statement whose values are to be bound.
 #[derive(Debug)]
-struct StatementTemplate {
+pub struct StatementTemplate {
     text: Arc<str>,
     plain: Option<PlainStatement>,
     columns: Arc<[Output]>,
@@ -70,18 +83,18 @@ struct StatementTemplate {
 enum PreparedArg {
     /// The same for each request of the shape.
     Constant(Bind),
-    /// The value of the request at an index, as the column can be compared with it.
+    /// The value of the request at an index, as the column stores it or can be compared with it.
     Request(usize, Column),
 }
 
-impl Default for PreparedReads {
+impl Default for PreparedOperations {
     fn default() -> Self {
-        let cache = cache::weighted(CACHE_BYTES, READS_EXPECTED, ReadWeighter);
+        let cache = cache::weighted(CACHE_BYTES, OPERATIONS_EXPECTED, OperationWeighter);
         Self { state: Arc::new(PreparedState { cache, next_snapshot: AtomicU64::new(0) }) }
     }
 }
 
-impl PreparedReads {
+impl PreparedOperations {
     /// A number that no other snapshot of a schema has.
     pub fn next_snapshot(&self) -> u64 {
         self.state.next_snapshot.fetch_add(1, Ordering::Relaxed)
@@ -90,8 +103,8 @@ impl PreparedReads {
     /// Reads of a known shape with the values of the request; `None` where it is not known.
     ///
     /// Errors: `WRONG_TYPE`, `OUT_OF_RANGE` for values of rules.
-    pub fn bind(&self, shape: &ReadShape<'_>) -> Result<Option<CompiledReads>, Error> {
-        let Some(prepared) = self.state.cache.get(&*shape.key) else { return Ok(None) };
+    pub fn bind(&self, shape: &RequestShape<'_>) -> Result<Option<CompiledReads>, Error> {
+        let Some(PreparedOperation::Reads(prepared)) = self.state.cache.get(&*shape.key) else { return Ok(None) };
         // What is collected of results has room for four at least: for one statement, that is half a kilobyte.
         let mut statements = Vec::with_capacity(prepared.statements.len());
         for statement in &prepared.statements {
@@ -101,15 +114,12 @@ impl PreparedReads {
     }
 
     /// Keeps what reads of `shape` were compiled to, unless that depends on their values.
-    pub fn keep(&self, shape: ReadShape<'_>, reads: &CompiledReads) {
-        if shape.key.len() > SHAPE_BYTES_MAX {
-            return;
-        }
+    pub fn keep(&self, shape: RequestShape<'_>, reads: &CompiledReads) {
         let Some(indexes) = shape.indexes() else { return };
         let prepared = reads.statements.iter().map(|statement| StatementTemplate::new(statement, &indexes));
         if let Some(statements) = prepared.collect() {
             let read = PreparedRead { plans: reads.plans.clone(), statements };
-            self.state.cache.insert(shape.key.into(), Arc::new(read));
+            self.state.cache.insert(shape.key.into(), PreparedOperation::Reads(Arc::new(read)));
         }
     }
 }
@@ -141,42 +151,51 @@ impl StatementTemplate {
         let (text, plain, columns) = (self.text.clone(), self.plain.clone(), self.columns.clone());
         Ok(Statement { text, args, columns, sources: Vec::new(), plain })
     }
-}
 
-/// Approximate memory of a prepared read in bytes.
-#[derive(Debug, Clone)]
-struct ReadWeighter;
-
-impl Weighter<Box<[u8]>, Arc<PreparedRead>> for ReadWeighter {
-    fn weight(&self, shape: &Box<[u8]>, read: &Arc<PreparedRead>) -> u64 {
-        let statement = |statement: &StatementTemplate| {
-            let plain = statement.plain.as_ref().map_or(0, |plain| plain.text.len() + plain.columns.len() * 100);
-            statement.text.len() + plain + statement.args.len() * 150 + size_of_val(&*statement.columns) + 100
-        };
-        // The names of members stand in the shape too.
-        let level = |level: &Level| level.members.len() * 100 + 200;
-        let levels = read.plans.iter().flat_map(|plan| plan.levels.iter()).map(level).sum::<usize>();
-        let bytes = shape.len() * 2 + read.statements.iter().map(statement).sum::<usize>() + levels + 200;
-        bytes as u64
+    /// Approximate memory in bytes.
+    fn bytes(&self) -> usize {
+        let plain = self.plain.as_ref().map_or(0, |plain| plain.text.len() + plain.columns.len() * 100);
+        self.text.len() + plain + self.args.len() * 150 + size_of_val(&*self.columns) + 100
     }
 }
 
-/// The shape of a request's reads, and the values that it leaves out.
+/// Approximate memory of a prepared operation in bytes.
+#[derive(Debug, Clone)]
+struct OperationWeighter;
+
+impl Weighter<Box<[u8]>, PreparedOperation> for OperationWeighter {
+    fn weight(&self, shape: &Box<[u8]>, prepared: &PreparedOperation) -> u64 {
+        let own = match prepared {
+            PreparedOperation::Reads(read) => {
+                let plans = read.plans.iter().map(plan_bytes).sum::<usize>();
+                read.statements.iter().map(StatementTemplate::bytes).sum::<usize>() + plans
+            }
+            PreparedOperation::Insert(insert) => insert.bytes(),
+        };
+        // The names of members stand in the shape too.
+        (shape.len() * 2 + own + 200) as u64
+    }
+}
+
+/// Approximate memory of a plan in bytes, besides the names of its members.
+fn plan_bytes(plan: &Plan) -> usize {
+    plan.levels.iter().map(|level| level.members.len() * 100 + 200).sum()
+}
+
+/// The shape of a request's operations, and the values that it leaves out.
 #[derive(Debug)]
-pub struct ReadShape<'r> {
+pub struct RequestShape<'r> {
     /// Encoding of the shape: different shapes have different ones.
     key: Vec<u8>,
     /// In the order of the encoding; empty lists are left out.
     values: Vec<RequestValue<'r>>,
 }
 
-impl<'r> ReadShape<'r> {
+impl<'r> RequestShape<'r> {
     /// The shape of `reads` with `grants` in a `snapshot` of a schema, in a database that answers `limit` rows where a
     /// read sets no limit.
     pub fn of(snapshot: u64, reads: &'r [Read], grants: &'r [Arc<GrantTerms>], limit: u64) -> Self {
-        let mut shape = Self { key: Vec::with_capacity(256), values: Vec::with_capacity(4) };
-        shape.number(snapshot);
-        shape.number(limit);
+        let mut shape = Self::begin(b'r', snapshot, limit);
         shape.count(reads.len());
         for read in reads {
             shape.text(&read.table);
@@ -187,9 +206,21 @@ impl<'r> ReadShape<'r> {
         shape
     }
 
-    /// The index of each value by its address; `None` where two have the same, as in nodes that share their fields: which
-    /// of them an argument comes from is not known then.
+    /// The shape of nothing yet; `operations` is the letter of what follows.
+    fn begin(operations: u8, snapshot: u64, limit: u64) -> Self {
+        let mut shape = Self { key: Vec::with_capacity(256), values: Vec::with_capacity(4) };
+        shape.tag(operations);
+        shape.number(snapshot);
+        shape.number(limit);
+        shape
+    }
+
+    /// The index of each value by its address; `None` where the shape is too long to be kept, or where two have the same,
+    /// as in nodes that share their fields: which of them an argument comes from is not known then.
     fn indexes(&self) -> Option<HashMap<usize, usize>> {
+        if self.key.len() > SHAPE_BYTES_MAX {
+            return None;
+        }
         let mut indexes = HashMap::with_capacity(self.values.len());
         let mut addresses = self.values.iter().map(RequestValue::address).enumerate();
         addresses.all(|(index, address)| indexes.insert(address, index).is_none()).then_some(indexes)

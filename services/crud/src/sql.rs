@@ -17,7 +17,7 @@ mod write;
 
 use compare::RangeTerm;
 pub use dialect::Dialect;
-pub use select::{Source, columns, compile as select, is_one};
+pub use select::{Source, columns, compile as select};
 pub use write::{Returned, delete, has_identity, insert, select_before_delete, update};
 
 /// Terms of one conjunction or disjunction that are written without nesting; more are halved by brackets, because
@@ -95,7 +95,12 @@ impl<'d> Sql<'d> {
 
     /// An empty statement that records where its arguments come from.
     pub fn recording(dialect: &'d Dialect) -> Self {
-        Self { sources: Some(Vec::new()), ..Self::new(dialect) }
+        Self::new(dialect).recorded()
+    }
+
+    /// The statement, to which nothing was appended yet: it records where its arguments come from.
+    fn recorded(self) -> Self {
+        Self { sources: Some(Vec::new()), ..self }
     }
 
     /// The statement, whose result columns are `columns`.
@@ -158,7 +163,7 @@ impl<'d> Sql<'d> {
         self.record(ArgSource::Constant);
     }
 
-    /// The last argument is the request's value at `address`, compared with `column`.
+    /// The last argument is the request's value at `address`, compared with `column` or stored there.
     fn came_from(&mut self, address: usize, column: &Column) {
         if self.sources.is_some() {
             self.record(ArgSource::Request { address, column: column.clone() });

@@ -14,6 +14,7 @@ use crate::{
     operand::ArgSource,
 };
 
+pub mod diagnosis;
 pub mod log;
 pub mod postgres;
 pub mod sqlite;
@@ -56,7 +57,7 @@ pub struct Statement {
     pub args: Vec<Bind>,
     /// Types of its result columns, in order; empty for a statement without rows.
     pub columns: Arc<[Output]>,
-    /// The source of each argument, for a read that may be prepared; empty for others.
+    /// The source of each argument, for a read or an insert that may be prepared; empty for others.
     pub sources: Vec<ArgSource>,
     /// The same statement on values as they are stored; `None` where they are compared as such anyway.
     pub plain: Option<PlainStatement>,

@@ -2,11 +2,14 @@
 
 mod budgets;
 mod compile;
+mod declared;
 mod engines;
 mod grants;
 mod links;
 mod log;
+mod matching;
 mod pooled;
+mod prepared_inserts;
 mod reads;
 mod refusals;
 mod relations;

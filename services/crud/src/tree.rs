@@ -215,14 +215,10 @@ impl Tree {
         let statements = self.plan.statements();
         let root = &self.plan.levels[0];
         let fetched = self.rows[0].as_ref().map_or(0, Rows::len);
-        let indexes = match self.plan.levels.len() {
-            // The root is never looked up by a key.
-            1 => Vec::new(),
-            _ => {
-                let levels = self.plan.levels.iter().zip(&self.rows);
-                levels.map(|(level, rows)| index(level, rows.as_ref(), stop)).collect::<Result<_, _>>()?
-            }
-        };
+        // The root is never looked up by a key.
+        let below = self.plan.levels.iter().zip(&self.rows).skip(1);
+        let indexes: Vec<JoinIndex> =
+            below.map(|(level, rows)| index(level, rows.as_ref(), stop)).collect::<Result<_, _>>()?;
         let out = Vec::with_capacity(fetched.saturating_mul(64).saturating_add(64).min(most).min(FLUSH_BYTES));
         let mut writer = Writer { tree: self, indexes: &indexes, out, before: None, most, stop, check_at: 0 };
         match kept {
@@ -236,6 +232,7 @@ impl Tree {
 
 struct Writer<'a> {
     tree: &'a Tree,
+    /// Of the levels below the root.
     indexes: &'a [JoinIndex],
     out: Vec<u8>,
     /// Earlier output, moved out of `out` once it is large.
@@ -387,9 +384,9 @@ impl Writer<'_> {
     }
 
     fn related(&mut self, level: usize, key: Option<Key>) -> Result<(), Halt> {
-        let indexes = self.indexes;
-        match key.and_then(|key| indexes[level].ends.get(&key)) {
-            Some(ends) => self.node(level, indexes[level].rows(*ends)),
+        let index = &self.indexes[level - 1];
+        match key.and_then(|key| index.ends.get(&key)) {
+            Some(ends) => self.node(level, index.rows(*ends)),
             None => self.node(level, std::iter::empty()),
         }
     }
@@ -448,7 +445,7 @@ impl JoinIndex {
 
 fn index(level: &Level, rows: Option<&Rows>, stop: Option<&Stop>) -> Result<JoinIndex, Halt> {
     let mut index = JoinIndex::default();
-    let Some(rows) = rows.filter(|_| !level.link.is_empty()) else {
+    let Some(rows) = rows else {
         return Ok(index);
     };
     index.next.reserve(rows.len());

@@ -1,16 +1,21 @@
 //! Execution of mutations.
 
+pub mod row_size;
+mod single;
+
 use std::collections::HashSet;
 
 use mesh::telemetry::Meter;
-use query::{Type, Typed};
+use query::{Schema, Typed};
 
+pub use self::single::{CompiledInsert, RowAnswer};
+use self::single::{SingleAnswer, SingleStatement};
 use crate::{
     Error,
-    budget::{AnswerLimit, Budget, Room},
+    budget::Budget,
     meters::{Meters, timed},
     options::AnswerOptions,
-    resolve::{MemberKind, Mutation, MutationKind, Node, NodeMember},
+    resolve::{MemberKind, Mutation, MutationKind, Node},
     sql::{self, Dialect, Returned, Source},
     store::{Rows, Statement, Store, Tx},
     tree::Plan,
@@ -50,15 +55,6 @@ struct CompiledMutation<'m, 's> {
 
 /// Runs mutations in their order, all of them or none.
 pub async fn perform_all(context: &WriteContext<'_>, mutations: &[Mutation<'_>]) -> Result<Vec<Written>, Error> {
-    perform_compiled(context, mutations).await.map_err(|error| match error {
-        Error::NotNull(column) if mutations.iter().any(|mutation| leaves_null(mutation, &column)) => {
-            query::Error::Required(column).into()
-        }
-        error => error,
-    })
-}
-
-async fn perform_compiled(context: &WriteContext<'_>, mutations: &[Mutation<'_>]) -> Result<Vec<Written>, Error> {
     for mutation in mutations {
         check_values(context.dialect, mutation)?;
     }
@@ -70,7 +66,7 @@ async fn perform_compiled(context: &WriteContext<'_>, mutations: &[Mutation<'_>]
     if let [work] = compiled.as_slice()
         && let [statement] = work.statements.as_slice()
         && work.is_single_statement()
-        && let Some(written) = write_without_transaction(context, work, statement).await?
+        && let Some(written) = work.single(context, statement).perform(context).await?
     {
         return Ok(vec![written]);
     }
@@ -92,138 +88,37 @@ async fn in_transaction(
     Ok(written)
 }
 
-/// Runs a mutation of one statement without a transaction around it. Its answer is made after the commit, and must not
-/// fail then: `None`, and nothing is done, where it might be too large and takes a transaction.
-async fn write_without_transaction(
-    context: &WriteContext<'_>,
-    work: &CompiledMutation<'_, '_>,
-    statement: &Statement,
-) -> Result<Option<Written>, Error> {
-    let meter = &context.meters.writes;
-    let rows = match &work.mutation.returning {
-        Some(node) if !is_small(work.mutation, node, context.options.answer) => {
-            if statement.columns.is_empty() {
-                return Ok(None);
-            }
-            let room = small_room(node, context.options.answer);
-            match timed(meter, 1, context.store.write_within(statement, room)).await {
-                Ok(Some(rows)) => rows,
-                Ok(None) | Err(Error::TooLarge(_)) => return Ok(None),
-                Err(error) => return Err(error),
-            }
-        }
-        Some(_) | None => timed(meter, 1, context.store.write(statement)).await?,
-    };
-    let mut written = Written { affected: rows.len() as u64, rows: Vec::new() };
-    if let Some(node) = &work.mutation.returning {
-        let kept = kept(&rows, work.returned);
-        written.rows = answer(None, context, node, rows, kept, &mut Budget::unlimited()).await?;
-    }
-    Ok(Some(written))
-}
-
-/// Whether what is answered of an insert is within the limit whatever the database makes of it: the columns have values
-/// that were sent, or of a type whose values are short.
-fn is_small(mutation: &Mutation<'_>, node: &Node<'_>, limit: AnswerLimit) -> bool {
-    let MutationKind::Insert(rows) = &mutation.kind else { return false };
-    let mut bytes = 2 + rows.len() * row_bytes(node);
-    for row in rows {
-        for member in &node.members {
-            let MemberKind::Column(column) = &member.kind else { continue };
-            bytes += match row.iter().find(|(sent, _)| std::ptr::eq(*sent, *column)) {
-                Some((_, value)) => written_bytes(value),
-                None if is_short(column.r#type) => SHORT_BYTES,
-                None => return false,
-            };
-        }
-    }
-    bytes as u64 <= limit.bytes.saturating_sub(limit.used)
-}
-
-/// Memory of rows whose JSON is within the limit whatever they hold: text grows by up to six times where it is escaped,
-/// and a number from its 16 bytes to [`SHORT_BYTES`].
-fn small_room(node: &Node<'_>, limit: AnswerLimit) -> Room {
-    let growth = (row_bytes(node) + SHORT_BYTES) as u64 / 16 + 6;
-    let bytes = limit.bytes.saturating_sub(limit.used) / growth;
-    Room { bytes: usize::try_from(bytes).unwrap_or(usize::MAX), limit: limit.bytes }
-}
-
-/// Bytes of a row's JSON without its values: braces, names, quotes, colons, commas, and texts that are fixed.
-fn row_bytes(node: &Node<'_>) -> usize {
-    let member = |member: &NodeMember<'_>| {
-        let fixed = if let MemberKind::Constant(text) = &member.kind { text.len() } else { 0 };
-        (member.key.len() + fixed) * 6 + 6
-    };
-    3 + node.members.iter().map(member).sum::<usize>()
-}
-
-/// The most bytes of JSON that a value of a short type has: a decimal that is padded to the scale of its column.
-const SHORT_BYTES: usize = 320;
-
-/// Whether values of the type have at most [`SHORT_BYTES`] as JSON, in any engine.
-fn is_short(r#type: Type) -> bool {
-    match r#type {
-        Type::Bool
-        | Type::Int16
-        | Type::Int32
-        | Type::Int64
-        | Type::Float
-        | Type::Date
-        | Type::Time
-        | Type::Timestamp
-        | Type::Uuid => true,
-        Type::Decimal
-        | Type::Text
-        | Type::Bytes
-        | Type::Json
-        | Type::Other
-        | Type::Any
-        | Type::Address
-        | Type::List(_) => false,
-    }
-}
-
-/// The most bytes of JSON that a value has once it is stored and read.
-fn written_bytes(value: &Typed) -> usize {
-    match value {
-        Typed::Null
-        | Typed::Bool(_)
-        | Typed::Int(_)
-        | Typed::Float(_)
-        | Typed::Date(_)
-        | Typed::Time(_)
-        | Typed::Timestamp(_)
-        | Typed::Uuid(_) => SHORT_BYTES,
-        Typed::Decimal(text) | Typed::Text(text) | Typed::Json(text) | Typed::Other(text) => {
-            text.len() * 6 + SHORT_BYTES
-        }
-        Typed::Bytes(bytes) => bytes.len() * 2 + SHORT_BYTES,
-        Typed::List(items) => 2 + items.iter().map(|item| written_bytes(item) + 1).sum::<usize>(),
-    }
-}
-
 impl CompiledMutation<'_, '_> {
     /// Whether its one statement may be its own transaction: nothing has to be checked before the commit.
     fn is_single_statement(&self) -> bool {
         let has_relations = self.mutation.returning.as_ref().is_some_and(has_relations);
         self.returned.check.is_none() && !has_relations && !self.is_one_of_equals
     }
+
+    /// Its one statement.
+    fn single<'a>(&self, context: &WriteContext<'_>, statement: &'a Statement) -> SingleStatement<'a> {
+        let answer = self.mutation.returning.as_ref().map(|node| SingleAnswer {
+            plan: single::plan(context.dialect, node, context.options.limit),
+            is_small: row_size::is_small(self.mutation, node, context.options.answer),
+            row_bytes: row_size::row_bytes(node),
+        });
+        SingleStatement { statement, returned: self.returned, answer }
+    }
 }
 
 /// Whether the mutation gives `column` no value, or null.
-fn leaves_null(mutation: &Mutation<'_>, column: &str) -> bool {
+pub fn leaves_null(schema: &Schema, mutation: &query::Mutation, column: &str) -> bool {
     let is_null = |value: &Typed| *value == Typed::Null;
     match &mutation.kind {
-        MutationKind::Insert(rows) => {
-            mutation.table.column(column).is_ok()
-                && rows.iter().any(|row| {
-                    row.iter().find(|(given, _)| given.name == column).is_none_or(|(_, value)| is_null(value))
-                })
+        query::MutationKind::Insert { docs } => {
+            let has_column = schema.table(&mutation.table).is_ok_and(|table| table.column(column).is_ok());
+            has_column && docs.iter().any(|doc| doc.get(column).is_none_or(is_null))
         }
-        MutationKind::Update { changes, .. } => {
-            changes.iter().any(|(given, value, _)| given.name == column && is_null(value))
-        }
-        MutationKind::Delete { .. } => false,
+        query::MutationKind::Update { changes, .. } => changes.iter().any(|change| match change {
+            query::Change::Set { column: given, value } => given == column && is_null(value),
+            query::Change::Inc { .. } => false,
+        }),
+        query::MutationKind::Delete { .. } => false,
     }
 }
 
@@ -244,8 +139,8 @@ fn check_values(dialect: &Dialect, mutation: &Mutation<'_>) -> Result<(), Error>
 fn compile<'m, 's>(dialect: &Dialect, mutation: &'m Mutation<'s>) -> CompiledMutation<'m, 's> {
     let mut select_before_delete = None;
     let is_one_of_equals = match &mutation.kind {
-        MutationKind::Update { cond, one, .. } | MutationKind::Delete { cond, one } => {
-            *one && !sql::is_one(dialect, mutation.table, cond) && !sql::has_identity(mutation.table)
+        MutationKind::Update { one, .. } | MutationKind::Delete { one, .. } => {
+            *one && !sql::has_identity(mutation.table)
         }
         MutationKind::Insert(_) => false,
     };
@@ -295,7 +190,7 @@ async fn perform(
         written.affected += rows.len() as u64;
         if let Some(node) = &work.mutation.returning {
             let kept = kept(&rows, work.returned);
-            append(&mut written.rows, &answer(Some(tx), context, node, rows, kept, budget).await?);
+            append(&mut written.rows, &answer(tx, context, node, rows, kept, budget).await?);
         }
     }
     Ok(written)
@@ -319,10 +214,7 @@ async fn delete_after_reading(
     let mut rows = single(run(tx, &meters.reads, std::slice::from_ref(select_before_delete), budget).await?)?;
     let mut kept = kept(&rows, work.returned);
     let (plan, statements) = below(context, node, &rows, &kept);
-    let related = match statements.is_empty() {
-        true => Vec::new(),
-        false => run(tx, &meters.reads, &statements, budget).await?,
-    };
+    let related = run(tx, &meters.reads, &statements, budget).await?;
     let deleted = single(run(tx, &meters.writes, &work.statements, budget).await?)?;
     check_one(work, &deleted)?;
     let affected = deleted.len() as u64;
@@ -359,6 +251,9 @@ async fn run(
     statements: &[Statement],
     budget: &mut Budget<'_>,
 ) -> Result<Vec<Rows>, Error> {
+    if statements.is_empty() {
+        return Ok(Vec::new());
+    }
     let rows = timed(meter, statements.len(), tx.run(statements, budget)).await?;
     budget.collected(rows.iter().map(Rows::size).sum());
     Ok(rows)
@@ -405,7 +300,7 @@ fn kept(rows: &Rows, returned: Returned) -> Vec<usize> {
 
 /// The JSON of rows that were written, with what their relations lead to now.
 async fn answer(
-    tx: Option<&mut Tx>,
+    tx: &mut Tx,
     context: &WriteContext<'_>,
     node: &Node<'_>,
     rows: Rows,
@@ -413,10 +308,7 @@ async fn answer(
     budget: &mut Budget<'_>,
 ) -> Result<Vec<u8>, Error> {
     let (plan, statements) = below(context, node, &rows, &kept);
-    let related = match tx {
-        Some(tx) if !statements.is_empty() => run(tx, &context.meters.reads, &statements, budget).await?,
-        _ => Vec::new(),
-    };
+    let related = run(tx, &context.meters.reads, &statements, budget).await?;
     let tree = plan.with_rows(Some(rows), &mut related.into_iter(), context.options.numbers)?;
     Ok(tree.answer(Some(kept), budget).await?.json.into())
 }

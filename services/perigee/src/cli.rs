@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::PathBuf};
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 
-use crate::{check, dev, failure::Failure, health, init, output, serve, token, version};
+use crate::{check, dev, doctor, failure::Failure, health, init, output, serve, token, version};
 
 /// Runs the command that `args` (with the program's name first) say.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
@@ -23,6 +23,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
         Command::Init(args) => block_on(init::run(args)),
         Command::Serve(args) => block_on(serve::run(args)),
         Command::Check { dir } => check::run(&dir),
+        Command::Doctor(args) => block_on(doctor::run(args)),
         Command::Token(args) => token::run(&args),
         Command::Health { address } => Ok(health::ask(&address)?),
         Command::Schema => {
@@ -72,6 +73,8 @@ enum Command {
         /// The resource folder
         dir: PathBuf,
     },
+    /// Says what live queries have of each database, and what they lack; removes what they left
+    Doctor(doctor::DoctorArgs),
     /// Prints a token signed with a project's primary key
     Token(token::TokenArgs),
     /// Exits with 0 if a node is ready, for containers without curl
@@ -145,6 +148,7 @@ mod tests {
             &["serve", "gatewy"],
             &[],
             &["nothing"],
+            &["doctor", "--force"],
             &["token", "shop"],
             &["token", "shop", "{"],
             &["token", "shop", "[1]"],

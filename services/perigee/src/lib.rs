@@ -9,6 +9,7 @@ pub mod node;
 
 mod check;
 mod dev;
+mod doctor;
 mod health;
 mod init;
 mod output;

@@ -73,7 +73,7 @@ impl Node {
 
         let stop = CancellationToken::new();
         let mut servers = JoinSet::new();
-        host(&config, mode, &mesh, &current, &tasks);
+        host(&config, mode, &mesh, &current, &tasks)?;
         if let Some(listener) = ports.mesh {
             let (mesh, routes, stop) = (mesh.clone(), peer_routes(&mesh), stop.clone());
             servers.spawn(async move { mesh.serve(listener, routes, stop, config.drain).await });
@@ -156,15 +156,16 @@ impl Signals {
 
 /// Refuses a node that could never answer, and one whose grants anybody could forge.
 fn check(config: &config::Node, mode: Mode) -> Result<(), Failure> {
-    let is_missing = |service: &&ServiceName| !config.runs(**service) && !config.peers.contains_key(*service);
-    let called = if config.runs(ServiceName::GATEWAY) { ServiceName::all() } else { Vec::new() };
-    let missing: Vec<&str> = called.iter().filter(is_missing).map(|service| service.as_str()).collect();
-    if !missing.is_empty() {
-        let missing = missing.join(" and ");
-        return Err(anyhow!(
-            "the configuration is wrong: the gateway calls {missing}, found neither in services nor in peers"
-        )
-        .into());
+    for (caller, called) in calls(config) {
+        let is_missing = |service: &&ServiceName| !config.runs(**service) && !config.peers.contains_key(*service);
+        let missing: Vec<&str> = called.iter().filter(is_missing).map(|service| service.as_str()).collect();
+        if !missing.is_empty() {
+            let missing = missing.join(" and ");
+            return Err(anyhow!(
+                "the configuration is wrong: {caller} calls {missing}, found neither in services nor in peers"
+            )
+            .into());
+        }
     }
     let address = config.listen.mesh;
     let is_loopback = address.ip().to_canonical().is_loopback();
@@ -176,6 +177,17 @@ fn check(config: &config::Node, mode: Mode) -> Result<(), Failure> {
         .into());
     }
     Ok(())
+}
+
+/// What the services of this process call, each with its name in errors.
+fn calls(config: &config::Node) -> Vec<(&'static str, Vec<ServiceName>)> {
+    let gateway = config.runs(ServiceName::GATEWAY).then(|| ("the gateway", ServiceName::all()));
+    let runs = |service: &&Service| config.runs(ServiceName::of(service.contract));
+    let others = SERVICES.iter().filter(runs).map(|service| {
+        let called = service.calls.iter().map(|called| ServiceName::of(called)).collect();
+        (service.contract.name, called)
+    });
+    gateway.into_iter().chain(others).collect()
 }
 
 /// The resources of `config`, watched from now on; all that is wrong with them where anything is.
@@ -220,26 +232,37 @@ struct Start<'a> {
     tasks: &'a Tasks,
     signer: Signer,
     verifier: Verifier,
+    /// What positions of changes are signed with.
+    position_secret: Vec<u8>,
 }
 
 /// A service that a node runs, other than the gateway.
 struct Service {
     contract: &'static link::Service,
+    /// Services that it calls.
+    calls: &'static [&'static link::Service],
     start: fn(&Start<'_>) -> Host,
 }
 
 /// All services of this binary.
 const SERVICES: &[Service] = &[
-    Service { contract: &services::crud::CRUD, start: host_crud },
-    Service { contract: &services::auth::AUTH_RULES, start: host_auth_rules },
+    Service { contract: &services::crud::CRUD, calls: &[], start: host_crud },
+    Service { contract: &services::auth::AUTH_RULES, calls: &[], start: host_auth_rules },
+    Service {
+        contract: &services::realtime::REALTIME,
+        calls: &[&services::crud::CRUD, &services::auth::AUTH_RULES],
+        start: host_realtime,
+    },
 ];
 
 /// Starts the services of this process that others call.
-fn host(config: &config::Node, mode: Mode, mesh: &Mesh, current: &Current, tasks: &Tasks) {
+fn host(config: &config::Node, mode: Mode, mesh: &Mesh, current: &Current, tasks: &Tasks) -> Result<(), Failure> {
     let (signer, verifier) = grant::pair(&grant_secret(config, mode));
-    let start = Start { config, mode, mesh, current, tasks, signer, verifier };
+    let position_secret = position_secret(config, mode)?;
+    let start = Start { config, mode, mesh, current, tasks, signer, verifier, position_secret };
     let is_here = |service: &&Service| config.services.iter().any(|name| *name == ServiceName::of(service.contract));
     SERVICES.iter().filter(is_here).for_each(|service| mesh.host((service.start)(&start)));
+    Ok(())
 }
 
 fn host_crud(start: &Start<'_>) -> Host {
@@ -264,6 +287,17 @@ fn host_auth_rules(start: &Start<'_>) -> Host {
         signer.clone(),
         tasks,
     ))
+}
+
+fn host_realtime(start: &Start<'_>) -> Host {
+    let Start { mesh, tasks, verifier, .. } = start;
+    let limits = &start.config.limits;
+    let config = realtime::Config {
+        position_secret: start.position_secret.clone(),
+        answer_bytes: limits.answer_bytes as u64,
+        waiting_bytes: limits.live_bytes,
+    };
+    services::realtime::host(realtime::Service::start(Mesh::clone(mesh), config, verifier.clone(), tasks))
 }
 
 /// Routes of the mesh port: the services of this node, and its health. Other paths are answered as gRPC.
@@ -291,6 +325,7 @@ fn edge(config: &config::Node, mode: Mode) -> gateway::Config {
         connections: limits.connections,
         streams: limits.streams,
         subscriptions: limits.subscriptions,
+        sockets: limits.sockets,
         socket_bytes: limits.socket_bytes,
         caller_bytes: limits.caller_bytes,
         live_bytes: limits.live_bytes,
@@ -317,6 +352,17 @@ fn grant_secret(config: &config::Node, mode: Mode) -> Vec<u8> {
     config.grant_secret().to_vec()
 }
 
+/// What positions of changes are signed with: they are good on all nodes of a mesh and after a restart, in development too.
+fn position_secret(config: &config::Node, mode: Mode) -> Result<Vec<u8>, Failure> {
+    match mode {
+        Mode::Dev => {
+            let secret = auth_rules::dev_key(&config.data.join(POSITION_KEYS), "position");
+            Ok(secret.context("the key of positions cannot be kept under the data folder")?.into_bytes())
+        }
+        Mode::Serve => Ok(config.grant_secret().to_vec()),
+    }
+}
+
 /// Whether the node runs a service that others may call.
 fn is_called(config: &config::Node) -> bool {
     config.services.iter().any(|service| *service != ServiceName::GATEWAY)
@@ -327,6 +373,9 @@ pub fn variables() -> impl Iterator<Item = (String, String)> {
     let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
     std::env::vars_os().filter_map(text).filter(|(name, _)| name.starts_with("PERIGEE_"))
 }
+
+/// The folder under `data` with the key of positions, in development.
+const POSITION_KEYS: &str = "realtime";
 
 /// Files that a node has open besides connections of clients: databases, peers, logs.
 const OTHER_FILES: u64 = 256;

@@ -14,10 +14,10 @@ use crate::{
 /// Arguments of `perigee serve`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  perigee serve --print-config > node.yaml && perigee serve crud auth-rules --config node.yaml"
+    after_help = "Example:\n  perigee serve --print-config > node.yaml && perigee serve crud auth-rules realtime --config node.yaml"
 )]
 pub struct ServeArgs {
-    /// What to run: gateway, crud, auth-rules
+    /// What to run: gateway, crud, auth-rules, realtime
     #[arg(value_name = "SERVICE")]
     pub services: Vec<mesh::config::ServiceName>,
     /// The node's configuration; PERIGEE_ variables win over it

@@ -133,6 +133,8 @@ pub struct Limits {
     pub streams: u32,
     /// Operations at once over WebSockets, of one caller of a project.
     pub subscriptions: usize,
+    /// WebSockets and event streams at once, of one caller of a project.
+    pub sockets: usize,
     /// Bytes that operations of one WebSocket hold, and bytes of answers that its client has not taken.
     pub socket_bytes: usize,
     /// Bytes that the operations of one caller of a project hold over WebSockets.
@@ -297,6 +299,7 @@ impl Node {
         for (name, is_positive) in [
             ("connections", limits.connections > 0),
             ("streams", limits.streams > 0),
+            ("sockets", limits.sockets > 0),
             ("in_flight", limits.in_flight > 0),
             ("unsent_bytes", limits.unsent_bytes > 0),
         ] {
@@ -434,7 +437,7 @@ mod tests {
         assert_eq!(time("50001ms"), "PERIGEE_LIMITS__TIME: limits.time: must be at most 50s, found 50.001s");
         assert_eq!(time("0s"), "PERIGEE_LIMITS__TIME: limits.time: must be positive");
         assert!(parse("limits: { time: 50s }", &[]).is_ok());
-        for name in ["connections", "streams", "in_flight", "unsent_bytes"] {
+        for name in ["connections", "streams", "sockets", "in_flight", "unsent_bytes"] {
             let fault = refused(&format!("limits: {{ {name}: 0 }}"), &[]);
             assert!(fault.ends_with(&format!("limits.{name}: must be positive")), "{fault}");
         }
@@ -452,7 +455,7 @@ mod tests {
     fn an_unknown_key_is_refused_with_its_place_and_the_nearest_one() {
         let wanted = "node.yaml:2:3: limits.dept: key dept is not known; did you mean depth? \
                       known: body_bytes, answer_bytes, time, depth, filter_depth, nodes, statements, list_items, values, \
-                      connections, streams, subscriptions, socket_bytes, \
+                      connections, streams, subscriptions, sockets, socket_bytes, \
                       caller_bytes, live_bytes, in_flight, queue, unsent_bytes";
         assert_eq!(refused("limits:\n  dept: 3\n", &[]), wanted);
         assert!(refused("listn: x", &[]).contains("did you mean listen?"));
@@ -468,7 +471,7 @@ mod tests {
         let wanted = "PERIGEE_LIMITS__DEPTH: limits.depth: expected non-negative integer, found string";
         assert_eq!(refused("", &[("PERIGEE_LIMITS__DEPTH", "deep")]), wanted);
         let wanted = "node.yaml:1:12: services.0: service crd is not known; did you mean crud? \
-                      known: gateway, auth-rules, crud";
+                      known: gateway, auth-rules, crud, realtime";
         assert_eq!(refused("services: [crd]", &[]), wanted);
         assert!(refused("a: [", &[]).starts_with("node.yaml:"));
         assert!(refused("- 1", &[]).ends_with("expected mapping, found list"));
@@ -487,6 +490,26 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_may_stand_in_a_file_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let (config, key) = (folder.path().join("node.yaml"), folder.path().join("key"));
+        fs::write(&config, "mesh_key: ${file:key}").unwrap();
+        let unread = Node::load(Some(&config), []).unwrap_err().to_string();
+        let expected = "mesh_key: the file key cannot be read: No such file or directory (os error 2)";
+        assert!(unread.contains("node.yaml:1:") && unread.ends_with(expected), "{unread}");
+        fs::write(&key, "hush\n").unwrap();
+        assert_eq!(Node::load(Some(&config), []).unwrap().grant_secret(), b"hush");
+
+        let reference = format!("${{file:{}}}", key.display());
+        let node = parse("mesh_key: ${file:no/such}", &[("PERIGEE_MESH_KEY", &reference)]).unwrap();
+        assert_eq!(node.grant_secret(), b"hush");
+        let wrong = refused("", &[("PERIGEE_MESH_KEY", "${file:no/such}")]);
+        assert!(wrong.starts_with("PERIGEE_MESH_KEY: mesh_key: the file no/such cannot be read: "), "{wrong}");
+        fs::write(&key, "\n").unwrap();
+        assert!(refused("", &[("PERIGEE_MESH_KEY", &reference)]).ends_with("mesh_key: must not be empty"));
+    }
+
+    #[test]
     fn peers_are_base_urls_without_tls() {
         for url in ["crud:4130", "http://", "http://a/x", "ftp://a", "http://u@a:1", "https://a:1"] {
             let fault = refused(&format!("peers:\n  crud: ['{url}']"), &[]);
@@ -496,7 +519,7 @@ mod tests {
         assert!(
             refused("peers: { gateway: ['http://a:1'] }", &[]).contains("not allowed: no service calls the gateway")
         );
-        assert!(refused("peers: { realtime: ['http://a:1'] }", &[]).contains("realtime is not known"));
+        assert!(refused("peers: { storage: ['http://a:1'] }", &[]).contains("storage is not known"));
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod call;
 pub mod config;
 mod deserialize;
 pub mod fault;
+pub mod follow;
 pub mod health;
 pub mod link;
 pub mod listener;

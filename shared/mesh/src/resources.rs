@@ -296,6 +296,11 @@ impl<'a> Loader<'a> {
     }
 }
 
+/// The text of a setting with what its references lead to. Relative files are in `folder`.
+pub(crate) fn resolved(text: &str, folder: &Path) -> Result<String, String> {
+    reference::Sources::default().text(text, folder)
+}
+
 fn fault(file: &str, position: Position, path: &str, message: impl Into<String>) -> ResourceFault {
     let (file, path) = (file.to_owned(), path.to_owned());
     ResourceFault { file, line: position.line, column: position.column, path, message: message.into() }

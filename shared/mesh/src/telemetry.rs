@@ -63,6 +63,7 @@ struct Families {
     load: Load,
     shed: Family<Shed, Counter>,
     live_reads: Family<LiveRead, Counter>,
+    live_resyncs: Family<LiveResync, Counter>,
 }
 
 /// Gauges of the load on the public port.
@@ -122,6 +123,11 @@ struct Protocol {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct LiveRead {
     answer: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LiveResync {
+    reason: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -251,6 +257,11 @@ impl Metrics {
         LiveReads { changed: of("changed"), same: of("same"), failed: of("failed") }
     }
 
+    /// Counts a watch that begins anew for a reason.
+    pub fn live_resync(&self, reason: &'static str) {
+        self.families.live_resyncs.get_or_create(&LiveResync { reason }).inc();
+    }
+
     /// Everything, as OpenMetrics text.
     pub fn render(&self) -> String {
         let mut out = String::new();
@@ -274,6 +285,7 @@ impl Default for Families {
             load: Load::default(),
             shed: Family::default(),
             live_reads: Family::default(),
+            live_resyncs: Family::default(),
         };
         families.registered()
     }
@@ -296,6 +308,7 @@ impl Families {
         registry.register("event_streams", "Answers as streams of events", self.load.event_streams.clone());
         registry.register("live_queries", "Live queries", self.load.live_queries.clone());
         registry.register("live_reads", "Reads of live queries", self.live_reads.clone());
+        registry.register("live_resyncs", "Watches that began anew", self.live_resyncs.clone());
         registry.register("shed", "Work refused because of a limit", self.shed.clone());
         self
     }
@@ -317,6 +330,7 @@ mod tests {
         metrics.load().connections.inc();
         metrics.shed("in_flight").inc();
         metrics.live_reads().same.inc();
+        metrics.live_resync("rules");
         let text = metrics.render();
         for line in [
             "perigee_connections 1",
@@ -331,6 +345,7 @@ mod tests {
             r#"perigee_statement_seconds_count{engine="sqlite",kind="read"} 3"#,
             r#"perigee_too_large_answers_total{engine="sqlite"} 1"#,
             r#"perigee_live_reads_total{answer="same"} 1"#,
+            r#"perigee_live_resyncs_total{reason="rules"} 1"#,
             "# EOF",
         ] {
             assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");

@@ -45,7 +45,7 @@ pub use operation::{
 };
 pub use row::{Related, Row};
 pub use schema::{
-    Abilities, Column, Comparisons, Digits, ForeignKey, Relation, Schema, Table, TableKind, Type, Writes,
+    Abilities, Column, Comparisons, Digits, ForeignKey, Matching, Relation, Schema, Table, TableKind, Type, Writes,
 };
 pub use typed::{Typed, comparable, list_shape, typed};
 pub use value::{Object, Value};

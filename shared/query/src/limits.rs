@@ -61,6 +61,16 @@ impl Budget {
         Self { limits, ..Self::default() }
     }
 
+    /// A counter that has counted this many values to write or to look for, and nothing else.
+    pub fn with_values(limits: Limits, values: usize) -> Self {
+        Self { values, ..Self::new(limits) }
+    }
+
+    /// The values to write or to look for that it has counted.
+    pub fn values(&self) -> usize {
+        self.values
+    }
+
     /// The limits that it holds.
     pub fn limits(&self) -> &Limits {
         &self.limits

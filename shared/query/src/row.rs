@@ -2,7 +2,9 @@
 
 use std::cmp::Ordering;
 
-use crate::{Comparison, Filter, Object, Quantifier, Table, Typed, Value, comparable};
+use crate::{
+    Column, Comparison, Error, Filter, Matching, Object, Quantifier, RuleFilter, Table, Type, Typed, Value, comparable,
+};
 
 /// A row in memory, such as the row image of a change.
 #[derive(Debug, Clone, Copy)]
@@ -46,10 +48,61 @@ impl Filter {
     }
 }
 
+impl<V> Filter<V> {
+    /// The first column or relation by which rows of `table` in memory cannot be told apart as in their database: its
+    /// values compare in another way there, or it leads to rows of another table. `None` where [`Filter::matches`] has the
+    /// result of the database for every row.
+    pub fn undecidable(&self, table: &Table) -> Option<&str> {
+        let matching = |name: &str| table.column(name).map_or(Matching::None, |column| column.abilities.matching);
+        match self {
+            Filter::And(filters) | Filter::Or(filters) => filters.iter().find_map(|filter| filter.undecidable(table)),
+            Filter::Not(filter) => filter.undecidable(table),
+            Filter::Compare { column, comparison: Comparison::Eq | Comparison::Ne, .. } | Filter::In { column, .. } => {
+                (matching(column) == Matching::None).then_some(column)
+            }
+            Filter::Compare { column, .. } => (matching(column) != Matching::All).then_some(column),
+            Filter::IsNull { column } => {
+                // The null of JSON is read as that of SQL is.
+                let is_json = |column: &Column| column.r#type == Type::Json;
+                table.column(column).map_or(true, is_json).then_some(column)
+            }
+            Filter::Related { relation, .. } => Some(relation),
+        }
+    }
+}
+
+impl RuleFilter {
+    /// The condition with its values in the form of the columns of `table`.
+    ///
+    /// Errors: `UNKNOWN_COLUMN`, `WRONG_TYPE`, `OUT_OF_RANGE`; `UNKNOWN_RELATION` for any relation.
+    pub fn typed(&self, table: &Table) -> Result<Filter, Error> {
+        let all = |filters: &[RuleFilter]| filters.iter().map(|filter| filter.typed(table)).collect::<Result<_, _>>();
+        Ok(match self {
+            Filter::And(filters) => Filter::And(all(filters)?),
+            Filter::Or(filters) => Filter::Or(all(filters)?),
+            Filter::Not(filter) => Filter::Not(Box::new(filter.typed(table)?)),
+            Filter::Compare { column: name, comparison, value } => {
+                let value = comparable(table.column(name)?, value)?;
+                Filter::Compare { column: name.clone(), comparison: *comparison, value }
+            }
+            Filter::In { column: name, values } => {
+                let column = table.column(name)?;
+                let values = values.iter().map(|value| comparable(column, value)).collect::<Result<_, _>>()?;
+                Filter::In { column: name.clone(), values }
+            }
+            Filter::IsNull { column } => Filter::IsNull { column: table.column(column)?.name.clone() },
+            Filter::Related { relation, .. } => {
+                let (table, relation) = (table.name.clone(), relation.clone());
+                return Err(Error::UnknownRelation { table, relation, nearest: None });
+            }
+        })
+    }
+}
+
 impl Row<'_> {
     fn compare(&self, column: &str, value: &Typed) -> Option<Ordering> {
         let column = self.table.column(column).ok()?;
-        comparable(column, self.columns.get(&column.name)?).ok()?.compare(value)
+        held(column, self.columns.get(&column.name)?)?.compare(value)
     }
 
     /// A related row passes where `filter` is true, as in a subquery: never unknown, once the rows are known and tell
@@ -76,6 +129,17 @@ impl Comparison {
             Comparison::Lt => found.is_lt(),
             Comparison::Lte => found.is_le(),
         }
+    }
+}
+
+/// A value as a row of the column holds it; `None` where it is not of the column's type, or null.
+fn held(column: &Column, value: &Value) -> Option<Typed> {
+    match (column.r#type, value) {
+        // A database may hold what no client could send: a NUL character, a number outside of the declared width.
+        (Type::Text, Value::Text(text)) => Some(Typed::Text(text.clone())),
+        (Type::Int16 | Type::Int32 | Type::Int64, Value::Int(number)) => Some(Typed::Int(*number)),
+        (Type::Int16 | Type::Int32 | Type::Int64, Value::Number(text)) => text.parse().ok().map(Typed::Float),
+        _ => comparable(column, value).ok(),
     }
 }
 

@@ -102,6 +102,20 @@ pub struct Abilities {
     pub comparisons: Comparisons,
     /// Dates and times may be infinite, of years beyond four digits, and `24:00:00`.
     pub wide_times: bool,
+    /// Which comparisons of its values in memory have the result that the database gives.
+    pub matching: Matching,
+}
+
+/// Comparisons in memory, of values as they are read, that have the result which the database gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Matching {
+    /// None: only the database knows.
+    #[default]
+    None,
+    /// Equality.
+    Equality,
+    /// Equality and order.
+    All,
 }
 
 /// The digits that a column declares: `numeric(10,2)`.
@@ -282,6 +296,19 @@ impl Schema {
     /// The table that `relation` leads to.
     pub fn target(&self, relation: &Relation) -> Result<&Table, Error> {
         self.table_of(relation.database.as_deref(), &relation.table)
+    }
+
+    /// The tables along a path of relations from the table called `name`, as far as there are any. Each with its database,
+    /// where that is a neighbour.
+    pub fn tables_along(&self, (database, name): (Option<&str>, &str), path: &[String]) -> Vec<(Option<&str>, &str)> {
+        let mut found = Vec::new();
+        let mut table = self.table_of(database, name).ok();
+        for name in path {
+            let Some(relation) = table.and_then(|table| table.find_relation(name)) else { break };
+            found.push((relation.database.as_deref(), relation.table.as_str()));
+            table = self.target(relation).ok();
+        }
+        found
     }
 
     /// The table called `name` of a neighbour, or its own.

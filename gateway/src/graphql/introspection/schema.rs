@@ -97,6 +97,7 @@ impl<'a> PublishedSchema<'a> {
             TypeKey::Scalar(scalar) => &self.types.scalar(scalar).name,
             TypeKey::Condition(condition) => self.types.condition(condition),
             TypeKey::MutatedRows => &self.types.rows,
+            TypeKey::ChangeType => &self.types.change,
             TypeKey::OfTable(table, r#type) => self.table_type_name(table, r#type),
             TypeKey::Introspection(index) => specification::name(index),
         }
@@ -108,6 +109,8 @@ impl<'a> PublishedSchema<'a> {
             TableType::Rows => &names.type_name,
             TableType::Aggregate => &names.aggregate_type,
             TableType::Payload => &names.mutation_type,
+            TableType::Change => &names.change_type,
+            TableType::ChangedRow => &names.row_type,
             TableType::Filter => &types.filter,
             TableType::UpdateFilter => &types.update_filter,
             TableType::DeleteFilter => &types.delete_filter,
@@ -133,6 +136,7 @@ impl<'a> PublishedSchema<'a> {
             | TypeKey::Subscription
             | TypeKey::Condition(_)
             | TypeKey::MutatedRows
+            | TypeKey::ChangeType
             | TypeKey::OfTable(..) => None,
         }
     }
@@ -143,9 +147,13 @@ impl<'a> PublishedSchema<'a> {
             TypeKey::Query | TypeKey::Mutation | TypeKey::Subscription => TypeKind::Object,
             TypeKey::Scalar(_) => TypeKind::Scalar,
             TypeKey::Condition(_) => TypeKind::InputObject,
-            TypeKey::MutatedRows => TypeKind::Enum,
+            TypeKey::MutatedRows | TypeKey::ChangeType => TypeKind::Enum,
             TypeKey::OfTable(_, r#type) => match r#type {
-                TableType::Rows | TableType::Aggregate | TableType::Payload => TypeKind::Object,
+                TableType::Rows
+                | TableType::Aggregate
+                | TableType::Payload
+                | TableType::Change
+                | TableType::ChangedRow => TypeKind::Object,
                 TableType::Sort => TypeKind::Enum,
                 TableType::Filter
                 | TableType::UpdateFilter
@@ -168,6 +176,7 @@ impl<'a> PublishedSchema<'a> {
             TypeKey::Scalar(_) => Members::Scalar,
             TypeKey::Condition(condition) => Members::Inputs(self.condition(condition)),
             TypeKey::MutatedRows => Members::Values(["all", "one"].map(EnumValueDefinition::new).into()),
+            TypeKey::ChangeType => Members::Values(objects::change_types()),
             TypeKey::OfTable(table, r#type) => self.table_members(table, r#type),
             TypeKey::Introspection(index) => specification::members(index),
         }
@@ -181,6 +190,8 @@ impl<'a> PublishedSchema<'a> {
                 Members::Fields(vec![FieldDefinition::new("count", TypeRef::of_scalar(Scalar::Int).required())])
             }
             TableType::Payload => Members::Fields(self.payload(table)),
+            TableType::Change => Members::Fields(self.change(table)),
+            TableType::ChangedRow => Members::Fields(self.changed_row(table)),
             TableType::Filter => Members::Inputs(self.filter(table, r#type, reach.read.as_ref())),
             TableType::UpdateFilter => Members::Inputs(self.filter(table, r#type, reach.update.as_ref())),
             TableType::DeleteFilter => Members::Inputs(self.filter(table, r#type, reach.delete.as_ref())),

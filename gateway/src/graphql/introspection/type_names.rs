@@ -16,6 +16,8 @@ pub struct TypeNames {
     tables: Vec<TableTypes>,
     /// How many rows a mutation writes.
     pub rows: String,
+    /// What a change of a row is.
+    pub change: String,
 }
 
 /// A scalar and the conditions on columns of it.
@@ -197,7 +199,8 @@ impl TypeNames {
     pub fn new(names: &Names) -> Self {
         let of_tables = (0..names.tables_count()).flat_map(|index| {
             let table = names.table(index);
-            [&table.type_name, &table.aggregate_type, &table.mutation_type].map(String::clone)
+            [&table.type_name, &table.aggregate_type, &table.mutation_type, &table.change_type, &table.row_type]
+                .map(String::clone)
         });
         let mut taken: HashSet<String> = of_tables.collect();
         let scalars = Scalar::ALL.map(|scalar| {
@@ -210,6 +213,7 @@ impl TypeNames {
             (scalar, ScalarNames { name, filter })
         });
         let rows = claim(&mut taken, "MutatedRows", 1);
+        let change = claim(&mut taken, "ChangeType", 1);
         let tables = (0..names.tables_count()).map(|index| {
             let base = &names.table(index).type_name;
             let mut of = |suffix: &str| claim(&mut taken, &format!("{base}{suffix}"), index + 1);
@@ -226,7 +230,7 @@ impl TypeNames {
         });
         let tables = tables.collect();
         let conditions = conditions().map(|condition| (condition, claim(&mut taken, &condition.preferred(), 1)));
-        Self { scalars: scalars.into(), conditions: conditions.collect(), tables, rows }
+        Self { scalars: scalars.into(), conditions: conditions.collect(), tables, rows, change }
     }
 
     /// The name of the conditions on a column.

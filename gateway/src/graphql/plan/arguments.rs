@@ -6,14 +6,14 @@ use query::{Error, Filter, Node, Object, Parser, Shape, Sort, Spelling, Value};
 
 use super::{Planner, parameter::KeyParameter};
 use crate::graphql::{
-    names,
+    names::{self, Names},
     refusal::{Located, Refusal, Result},
     value::{EnumValues, has_variables, memory, stored_condition, value},
     variables::Variables,
 };
 
-/// Approximate memory of a parameter in bytes, besides the name of its variable.
-const PARAMETER_BYTES: usize = 400;
+/// Approximate memory of a parameter in bytes, besides the name of its variable or its documents.
+pub const PARAMETER_BYTES: usize = 400;
 
 /// The `op` of the dialect: how many rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +48,7 @@ impl<'a> Planner<'a> {
         let Some(written) = field.get_argument(name) else { return Ok(None) };
         let variables = if has_variables(&written.node) { self.met_variables() } else { self.variables };
         let value = value(self.document, variables, enums, &written.node).at(written.pos)?;
-        self.takes(value.as_ref().map_or(0, memory));
+        self.takes(memory(self.document, &written.node));
         Ok(value.filter(|value| *value != Value::Null))
     }
 
@@ -64,9 +64,9 @@ impl<'a> Planner<'a> {
         result.at(at)
     }
 
-    /// The parser of conditions and documents of the table at an index.
+    /// The parser of conditions and changes of the table at an index.
     pub fn parser(&self, table: usize) -> Parser<'a> {
-        Parser { schema: self.names.schema(table), spelling: Spelling::Underscore }
+        parser(self.names, table)
     }
 
     /// `where`
@@ -226,7 +226,7 @@ impl<'a> Planner<'a> {
             {
                 self.budget.condition().at(field.name.pos)?;
                 self.takes(PARAMETER_BYTES + parameter.variable.len());
-                self.parameters.push(parameter);
+                self.parameters.keys.push(parameter);
                 conditions.push(filter);
                 continue;
             }
@@ -241,6 +241,11 @@ impl<'a> Planner<'a> {
         }
         Ok(if conditions.len() == 1 { conditions.remove(0) } else { Filter::And(conditions) })
     }
+}
+
+/// The parser of conditions, documents and changes of the table at an index.
+pub fn parser(names: &Names, table: usize) -> Parser<'_> {
+    Parser { schema: names.schema(table), spelling: Spelling::Underscore }
 }
 
 /// An argument that holds something else than it should.

@@ -8,7 +8,7 @@ use mesh::{Code, Fault};
 use query::{Error, Field, Node, Operation, Read, Shape};
 
 use super::{
-    FieldSource, Planner,
+    ChangesPlan, FieldSource, Planner,
     arguments::Op,
     at_table,
     select::{FIELD_BYTES, Group, is_condition, no_arguments, only_conditional_directives},
@@ -58,6 +58,9 @@ impl<'a> Planner<'a> {
             RootKind::Rows => self.root_rows(&resolved, group),
             RootKind::ByKey => self.root_by_key(table, group, reads.len()),
             RootKind::Aggregate => self.aggregate(table, group),
+            RootKind::Changes => {
+                Err(Refusal::malformed(format!("field {} is in Subscription, not in Query", group.name())))
+            }
         });
         let node = node.map_err(|refusal| at_table(refusal, self.names, table, Operation::Read))?;
         reads.push(Read {
@@ -68,8 +71,23 @@ impl<'a> Planner<'a> {
         Ok(FieldSource::Read(reads.len() - 1))
     }
 
-    /// A field of `Subscription`: a field of `Query` that reads a table.
-    pub fn subscription_root(&mut self, group: &Group<'a>, reads: &mut Vec<Read>) -> Result<FieldSource> {
+    /// A field of `Subscription`: a field of `Query` that reads a table, or one that tells the changes of its rows.
+    pub fn subscription_root(
+        &mut self,
+        group: &Group<'a>,
+        reads: &mut Vec<Read>,
+        changes: &mut Option<Arc<ChangesPlan>>,
+    ) -> Result<FieldSource> {
+        if group.name() != "__typename"
+            && let Ok(ResolvedRoot { root: RootField { table, kind: RootKind::Changes }, .. }) =
+                self.resolve_root(group, group.name(), Operation::Read)
+        {
+            let planned = self.changes_root(table, group);
+            let (read, plan) = planned.map_err(|refusal| at_table(refusal, self.names, table, Operation::Read))?;
+            reads.push(read);
+            *changes = Some(Arc::new(plan));
+            return Ok(FieldSource::Read(reads.len() - 1));
+        }
         match self.query_root(group, reads)? {
             source @ FieldSource::Read(_) => Ok(source),
             _ => Err(Refusal::malformed(format!("field {} is not in Subscription", group.name()))),

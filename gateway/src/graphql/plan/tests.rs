@@ -3,6 +3,7 @@ mod arguments;
 mod documents;
 mod introspection;
 mod kept;
+mod kept_inserts;
 mod limits;
 mod reads;
 mod writes;
@@ -26,7 +27,7 @@ fn planned(project: &Arc<crate::catalogue::Project>, text: &str, sent: &str) -> 
     let variables = Variables::new(&document, &operation.node, sent)?;
     let plan = || {
         let counters = Counters { budget: Budget::default(), guard: Guard::default() };
-        Plan::of(&document, &operation.node, &names, &variables, counters)
+        Plan::of(PlanContext { document: &document, names: &names, variables: &variables }, &operation.node, counters)
     };
     let first = plan();
     assert_eq!(plan(), first, "{text}");

@@ -1,20 +1,24 @@
 //! Fields of `Mutation`.
 
+use std::sync::Arc;
+
 use async_graphql_parser::types::Field as Selected;
+use async_graphql_value::Value as AstValue;
 use mesh::{Code, Fault};
-use query::{Change, Error, Mutation, MutationKind, Node, Object, Operation, Shape, Value};
+use query::{Budget, Change, Error, Mutation, MutationKind, Node, Object, Operation, Shape, Value};
 
 use super::{
-    FieldSource, PayloadField, PayloadValue, Planner,
-    arguments::{Op, wrong_type},
+    FieldSource, PayloadField, PayloadValue, PlanContext, Planner,
+    arguments::{Op, PARAMETER_BYTES, parser, wrong_type},
     at_field, at_table,
+    parameter::DocumentsParameter,
     root::ResolvedRoot,
     select::{Group, no_arguments, only_conditional_directives, unknown_member},
 };
 use crate::graphql::{
-    names::RootKind,
-    refusal::{Refusal, Result},
-    value::{EnumValues, stored_members},
+    names::{Names, RootKind},
+    refusal::{Located, Refusal, Result},
+    value::{EnumValues, has_variables, memory, stored_members, value},
 };
 
 const VERBS: [(&str, Operation); 3] =
@@ -35,17 +39,19 @@ impl<'a> Planner<'a> {
         let resolved = self.resolve_root(group, name, operation)?;
         let table = resolved.root.table;
         let (mutation, members) = self
-            .mutation(&resolved, group, operation)
+            .mutation(&resolved, group, operation, writes.len())
             .map_err(|refusal| at_table(refusal, self.names, table, operation))?;
         writes.push((self.names.database_id(table).to_owned(), mutation));
         Ok(FieldSource::Write(writes.len() - 1, members))
     }
 
+    /// The mutation whose index is `write`.
     fn mutation(
         &mut self,
         resolved: &ResolvedRoot,
         group: &Group<'a>,
         operation: Operation,
+        write: usize,
     ) -> Result<(Mutation, Vec<PayloadField>)> {
         let table = resolved.root.table;
         let stored = self.names.stored(table);
@@ -55,7 +61,7 @@ impl<'a> Planner<'a> {
         stored.check_operation(operation).map_err(Refusal::new)?;
         self.budget.operation().map_err(Refusal::new)?;
         let kind = match operation {
-            Operation::Create => self.insert(table, group.field),
+            Operation::Create => self.insert(table, group.field, write),
             Operation::Update => self.update(table, group.field),
             Operation::Delete => self.delete(table, group.field),
             Operation::Read => return Err(unknown_mutation(group.name())),
@@ -96,20 +102,21 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn insert(&mut self, table: usize, field: &Selected) -> Result<MutationKind> {
+    fn insert(&mut self, table: usize, field: &Selected, write: usize) -> Result<MutationKind> {
         self.arguments(field, &["docs"])?;
-        let docs = match self.argument(field, "docs", EnumValues::Text)? {
-            None => Vec::new(),
-            Some(docs) => {
-                let docs = match docs {
-                    Value::List(docs) => Value::List(docs.into_iter().map(|doc| self.stored(table, doc)).collect()),
-                    single => self.stored(table, single),
-                };
-                let docs = self.parser(table).docs(self.names.stored(table), &docs, &mut self.budget);
-                self.of_argument(field, "docs", docs)?
-            }
+        let Some(argument) = field.get_argument("docs") else {
+            return Ok(MutationKind::Insert { docs: Arc::default() });
         };
-        Ok(MutationKind::Insert { docs: docs.into() })
+        let (written, before) = (&argument.node, self.budget.values());
+        let context = PlanContext { document: self.document, names: self.names, variables: self.variables };
+        let docs = context.docs(table, written, &mut self.budget).at(argument.pos)?;
+        self.takes(memory(self.document, written));
+        if has_variables(written) {
+            self.takes(PARAMETER_BYTES);
+            let (written, values) = (written.clone(), self.budget.values() - before);
+            self.parameters.documents.push(DocumentsParameter { write, table, written, values });
+        }
+        Ok(MutationKind::Insert { docs })
     }
 
     fn update(&mut self, table: usize, field: &Selected) -> Result<MutationKind> {
@@ -144,10 +151,7 @@ impl<'a> Planner<'a> {
     }
 
     fn stored(&self, table: usize, document: Value) -> Value {
-        match self.names.is_renamed(table) {
-            true => stored_members(self.names, table, document),
-            false => document,
-        }
+        stored(self.names, table, document)
     }
 
     fn is_one(&self, field: &Selected) -> Result<bool> {
@@ -159,6 +163,39 @@ impl<'a> Planner<'a> {
                 self.of_argument(field, "op", Err(wrong))
             }
         }
+    }
+}
+
+impl PlanContext<'_> {
+    /// Documents to insert into the table at an index; none where the argument is absent or null.
+    pub fn docs(&self, table: usize, written: &AstValue, budget: &mut Budget) -> Result<Arc<[query::Document]>> {
+        let parse = |docs: &Value, budget: &mut Budget| match docs {
+            Value::Null => Ok(Arc::default()),
+            docs => parser(self.names, table).docs(self.names.stored(table), docs, budget).map(Arc::from),
+        };
+        // What a client sends as one variable is not copied before it is typed.
+        if let AstValue::Variable(name) = written
+            && !self.names.is_renamed(table)
+        {
+            let docs = self.variables.value(name).map_err(Refusal::new)?;
+            return docs.map_or(Ok(Arc::default()), |docs| parse(docs, budget)).map_err(Refusal::new);
+        }
+        let docs = match value(self.document, self.variables, EnumValues::Text, written)? {
+            None => return Ok(Arc::default()),
+            Some(Value::List(docs)) => {
+                Value::List(docs.into_iter().map(|doc| stored(self.names, table, doc)).collect())
+            }
+            Some(single) => stored(self.names, table, single),
+        };
+        parse(&docs, budget).map_err(Refusal::new)
+    }
+}
+
+/// A document with the database's names for those of GraphQL.
+fn stored(names: &Names, table: usize, document: Value) -> Value {
+    match names.is_renamed(table) {
+        true => stored_members(names, table, document),
+        false => document,
     }
 }
 

@@ -14,7 +14,7 @@ use tungstenite::{
 };
 
 use super::{
-    message::Closing,
+    closing::Closing,
     outgoing::{self, Outgoing},
     receive::BoundedReads,
     session::Session,
@@ -71,7 +71,7 @@ async fn run(mut session: Session, socket: WebSocketStream<BoundedReads<TokioIo<
     let (budget, config) = (session.service.send_budget().clone(), session.service.config());
     let peer = (session.peer.unwrap_or(IpAddr::from([0; 4])), 0).into();
     let progress = SocketProgress::new(Arc::new(listener::Connection::new(peer)));
-    let (outgoing, queued) = outgoing::queues(budget, progress, config.socket_bytes);
+    let (outgoing, queued) = outgoing::queues(session.protocol, budget, progress, config.socket_bytes);
     let mut writer = pin!(outgoing::write(sink, queued, config.write_timeout));
     let end = tokio::select! {
         // The client is gone, or takes nothing.
@@ -127,7 +127,7 @@ async fn follow(
             }
             () = tokio::time::sleep_until(drain_end), if session.is_draining() => Ok(()),
             done = session.next(outgoing) => done,
-            message = messages.next(), if outgoing.replies.capacity() > 0 => {
+            message = messages.next(), if outgoing.replies.capacity() > 0 && session.takes_messages() => {
                 last_message = Instant::now();
                 match message {
                     None => return End::Broken,
@@ -148,6 +148,7 @@ async fn follow(
                 }
                 // Where replies wait, the client is slow, and that has a limit of its own.
                 let _ = outgoing.replies.try_send(Message::Ping(Default::default()));
+                session.keep_alive(outgoing);
                 Ok(())
             }
             () = tokio::time::sleep_until(begin + INIT_TIMEOUT), if !session.has_begun() => Err(Closing::INIT_TIMEOUT),
@@ -163,7 +164,10 @@ mod tests {
     use futures::{FutureExt, stream};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    use super::{super::session::tests::Client, *};
+    use super::{
+        super::session::{self, tests::Client},
+        *,
+    };
     use crate::Config;
 
     async fn end(client: &mut Client) -> End {
@@ -263,7 +267,7 @@ mod tests {
         let client = Client::new(Config::default()).await;
         let result = vec![b'1'; ANSWER];
         let message = || super::super::message::ServerMessage::Next { id: "1", result: &result };
-        let text = message().into_text();
+        let text = message().into_text(session::tests::PROTOCOL);
         client.outgoing.slot(1).await.expect("it is open").offer(message()).expect("there is room");
         drop((client.session, client.outgoing));
         let mut taken = Vec::new();

@@ -8,10 +8,8 @@ use hyper::upgrade::OnUpgrade;
 use mesh::{Fault, listener::Connection};
 use tungstenite::handshake::derive_accept_key;
 
+use super::protocol::Subprotocol;
 use crate::error;
-
-/// The subprotocol.
-pub const PROTOCOL: &str = "graphql-transport-ws";
 
 /// What a connection may become after a handshake.
 pub struct Upgrade {
@@ -36,8 +34,18 @@ pub fn is_asked(headers: &HeaderMap) -> bool {
     has_token(headers.get(header::UPGRADE), "websocket")
 }
 
-/// Accepts a handshake: the answer to it, and the connection after it.
-pub fn accept(headers: &HeaderMap, upgrade: Upgrade) -> Result<(Response, OnUpgrade), Fault> {
+/// A handshake that is accepted.
+pub struct Accepted {
+    /// The answer to it.
+    pub response: Response,
+    /// The connection after it.
+    pub upgraded: OnUpgrade,
+    /// What is spoken there.
+    pub protocol: Subprotocol,
+}
+
+/// Accepts a handshake.
+pub fn accept(headers: &HeaderMap, upgrade: Upgrade) -> Result<Accepted, Fault> {
     let refused = |what: &str| error::bad_request(format!("expected a WebSocket handshake: {what}"));
     if upgrade.method != Method::GET {
         return Err(refused("the method must be GET"));
@@ -54,11 +62,9 @@ pub fn accept(headers: &HeaderMap, upgrade: Upgrade) -> Result<(Response, OnUpgr
     let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY) else {
         return Err(refused("header sec-websocket-key is required"));
     };
-    let mut protocols = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
-    if !protocols.any(|offered| has_token(Some(offered), PROTOCOL)) {
-        return Err(error::bad_request(format!("invalid subprotocol: expected {PROTOCOL}")));
-    }
-    let connection = upgrade.connection.ok_or_else(|| refused("it needs HTTP/1.1"))?;
+    let protocol = Subprotocol::offered(headers)
+        .ok_or_else(|| error::bad_request("invalid subprotocol: expected graphql-transport-ws or graphql-ws"))?;
+    let upgraded = upgrade.connection.ok_or_else(|| refused("it needs HTTP/1.1"))?;
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let accepted = HeaderValue::try_from(derive_accept_key(key.as_bytes())).expect("base64 is ASCII");
@@ -66,8 +72,8 @@ pub fn accept(headers: &HeaderMap, upgrade: Upgrade) -> Result<(Response, OnUpgr
     written.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     written.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     written.insert(header::SEC_WEBSOCKET_ACCEPT, accepted);
-    written.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
-    Ok((response, connection))
+    written.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol.name()));
+    Ok(Accepted { response, upgraded, protocol })
 }
 
 /// Whether `token` is in the list that a header is; case aside.
@@ -108,6 +114,6 @@ mod tests {
             assert_eq!(told, format!("expected a WebSocket handshake: {expected}"));
         }
         let told = refusal(|headers| drop(headers.remove(header::SEC_WEBSOCKET_PROTOCOL)));
-        assert_eq!(told, "invalid subprotocol: expected graphql-transport-ws");
+        assert_eq!(told, "invalid subprotocol: expected graphql-transport-ws or graphql-ws");
     }
 }

@@ -1,25 +1,26 @@
-//! Messages of the protocol, and the codes with which a connection is closed.
+//! Messages of the subprotocols.
 
 use std::sync::Arc;
 
-use mesh::Fault;
 use query::{Guard, Object, Value};
-use tungstenite::{Message, Utf8Bytes, protocol::CloseFrame};
+use serde::Deserialize;
+use tungstenite::{Message, Utf8Bytes};
 
-use crate::{graphql::request::Request, http::bearer};
+use super::{protocol::Subprotocol, token};
+use crate::graphql::request::Request;
 
-/// Bytes that the id of an operation may have.
+/// Bytes that an id may have.
 const ID_BYTES_MAX: usize = 256;
-/// Bytes that a token may have: auth-rules takes none that is longer.
-const TOKEN_BYTES_MAX: usize = 16 * 1024;
-/// Bytes that the reason of a close frame may have. Source: RFC 6455, section 5.5.
-const REASON_BYTES_MAX: usize = 123;
+/// Bytes of what is told of a message that is not valid, of which it may have parts.
+const INVALID_BYTES_MAX: usize = 512;
 
 /// A message of a client.
 #[derive(Debug, PartialEq)]
 pub enum ClientMessage {
     /// `connection_init`
     Init {
+        /// Its id, which the old subprotocol knows.
+        id: Option<String>,
         /// The token of its payload, if it has one.
         token: Option<Arc<str>>,
     },
@@ -30,28 +31,56 @@ pub enum ClientMessage {
     },
     /// `pong`
     Pong,
-    /// `subscribe`
+    /// `subscribe`; `start` in the old subprotocol.
     Subscribe {
         /// The client's id of the operation.
         id: String,
         /// What to carry out.
         request: Box<Request>,
+        /// A token of its own, which the old subprotocol knows.
+        token: Option<Arc<str>>,
     },
-    /// `complete`
+    /// `complete`; `stop` in the old subprotocol.
     Complete {
         /// The client's id of the operation.
         id: String,
     },
+    /// `connection_terminate`
+    Terminate,
+}
+
+/// A message of a client that is none of its subprotocol.
+#[derive(Debug, PartialEq)]
+pub struct InvalidMessage {
+    /// Its id, if it has one.
+    pub id: Option<String>,
+    /// What is wrong with it.
+    pub what: String,
+    /// Whether it is the first one, without which there are no others.
+    pub is_init: bool,
 }
 
 /// A message to a client.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub enum ServerMessage<'a> {
     /// `connection_ack`
-    Acknowledgement,
+    Acknowledgement {
+        /// The id of `connection_init`.
+        id: Option<&'a str>,
+    },
+    /// `connection_error`, which the old subprotocol knows.
+    ConnectionError {
+        /// JSON of the list of errors.
+        errors: &'a [u8],
+    },
+    /// `ka`, which the old subprotocol knows.
+    KeepAlive {
+        /// The id of `connection_init`.
+        id: Option<&'a str>,
+    },
     /// `pong`
     Pong,
-    /// `next`
+    /// `next`; `data` in the old subprotocol.
     Next {
         /// The client's id of the operation.
         id: &'a str,
@@ -65,6 +94,13 @@ pub enum ServerMessage<'a> {
         /// JSON of the list of errors.
         errors: &'a [u8],
     },
+    /// `error` of a message, which the old subprotocol knows.
+    Invalid {
+        /// The message's id.
+        id: Option<&'a str>,
+        /// JSON of the list of errors.
+        errors: &'a [u8],
+    },
     /// `complete`
     Complete {
         /// The client's id of the operation.
@@ -72,212 +108,222 @@ pub enum ServerMessage<'a> {
     },
 }
 
-/// Why a connection is closed.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Closing {
-    /// By RFC 6455, section 7.4, or by the protocol: 4400 and above.
-    pub code: u16,
-    /// For people.
-    pub reason: Utf8Bytes,
-}
-
-impl Closing {
-    /// The node stops; the client connects anew, elsewhere.
-    pub const RESTART: Closing = Closing::with(1012, "the node stops; connect again");
-    /// `subscribe` before `connection_ack`.
-    pub const UNAUTHORIZED: Closing = Closing::with(4401, "Unauthorized");
-    /// No `connection_init` in time.
-    pub const INIT_TIMEOUT: Closing = Closing::with(4408, "Connection initialisation timeout");
-    /// A second `connection_init`.
-    pub const INITIALISED_AGAIN: Closing = Closing::with(4429, "Too many initialisation requests");
-    /// A message over its limit.
-    pub const TOO_LARGE: Closing = Closing::with(1009, "the message is over the limit of limits.body_bytes");
-    const MALFORMED: Closing = Closing::with(1002, "invalid frame");
-
-    const fn with(code: u16, reason: &'static str) -> Self {
-        Self { code, reason: Utf8Bytes::from_static(reason) }
-    }
-
-    fn because(code: u16, reason: &str) -> Self {
-        Self { code, reason: reason[..reason.floor_char_boundary(REASON_BYTES_MAX)].to_owned().into() }
-    }
-
-    /// A message that is none of the protocol.
-    pub fn invalid(what: &str) -> Self {
-        Self::because(4400, &format!("invalid message: {what}"))
-    }
-
-    /// An operation with an id that is taken.
-    pub fn known_subscriber(id: &str) -> Self {
-        Self::because(4409, &format!("Subscriber for {id} already exists"))
-    }
-
-    /// A token that is not valid.
-    pub fn forbidden(fault: &Fault) -> Self {
-        Self::because(4403, &format!("Forbidden: {}", fault.message))
-    }
-
-    /// The token cannot be checked.
-    pub fn failed(fault: &Fault) -> Self {
-        // Not 4500, after which clients of the protocol do not come back.
-        Self::because(1013, &fault.message)
-    }
-
-    /// What the client holds by its messages is over a limit.
-    pub fn full(fault: &Fault) -> Self {
-        Self::because(1013, &fault.message)
-    }
-
-    /// The end of a connection whose frames cannot be read; `None` where it is broken.
-    pub fn of(error: &tungstenite::Error) -> Option<Self> {
-        match error {
-            tungstenite::Error::Capacity(_) => Some(Self::TOO_LARGE),
-            tungstenite::Error::Io(error) if error.kind() == std::io::ErrorKind::FileTooLarge => Some(Self::TOO_LARGE),
-            tungstenite::Error::Protocol(_) | tungstenite::Error::Utf8(_) => Some(Self::MALFORMED),
-            _ => None,
-        }
-    }
-}
-
-impl From<Closing> for Message {
-    fn from(closing: Closing) -> Self {
-        Message::Close(Some(CloseFrame { code: closing.code.into(), reason: closing.reason }))
-    }
+/// What both subprotocols have in a message.
+struct Envelope {
+    r#type: String,
+    id: Option<String>,
+    payload: Value,
 }
 
 impl ClientMessage {
     /// Parses a message, as far as `guard` lets it pass.
-    pub fn parse(text: &[u8], guard: Guard) -> Result<Self, Closing> {
-        let message = proto::json::parse(text, guard).map_err(|error| Closing::invalid(&error.to_string()))?;
+    pub fn parse(protocol: Subprotocol, text: &[u8], guard: Guard) -> Result<Self, InvalidMessage> {
+        let envelope = Envelope::parse(text, guard)?;
+        match protocol {
+            Subprotocol::Current => envelope.current(),
+            Subprotocol::Legacy => envelope.legacy(),
+        }
+    }
+}
+
+impl InvalidMessage {
+    fn new(what: &str) -> Self {
+        Self::told(&format!("invalid message: {what}"))
+    }
+
+    fn told(text: &str) -> Self {
+        let what = text[..text.floor_char_boundary(INVALID_BYTES_MAX)].to_owned();
+        Self { id: None, what, is_init: false }
+    }
+}
+
+impl Envelope {
+    fn parse(text: &[u8], guard: Guard) -> Result<Self, InvalidMessage> {
+        let message = proto::json::parse(text, guard).map_err(|error| InvalidMessage::new(&error.to_string()))?;
         let Value::Object(Object(members)) = message else {
-            return Err(Closing::invalid(&format!("expected object, found {}", message.kind())));
+            return Err(InvalidMessage::new(&format!("expected object, found {}", message.kind())));
         };
         let (mut r#type, mut id, mut payload) = (None, None, Value::Null);
         for (name, value) in members {
             match (name.as_str(), value) {
                 ("type", Value::Text(text)) => r#type = Some(text),
                 ("id", Value::Text(text)) => id = Some(text),
+                ("id", Value::Null) => {}
                 ("payload", value) => payload = value,
                 ("type" | "id", other) => {
-                    return Err(Closing::invalid(&format!("invalid {name}: expected string, found {}", other.kind())));
+                    let what = format!("invalid {name}: expected string, found {}", other.kind());
+                    return Err(InvalidMessage::new(&what));
                 }
                 _ => {}
             }
         }
-        let id = || match id {
-            Some(id) if (1..=ID_BYTES_MAX).contains(&id.len()) => Ok(id),
-            Some(_) => Err(Closing::invalid(&format!("invalid id: expected 1 to {ID_BYTES_MAX} bytes"))),
-            None => Err(Closing::invalid("id is required")),
+        if id.as_ref().is_some_and(|id| !(1..=ID_BYTES_MAX).contains(&id.len())) {
+            return Err(InvalidMessage::new(&format!("invalid id: expected 1 to {ID_BYTES_MAX} bytes")));
+        }
+        match r#type {
+            Some(r#type) => Ok(Self { r#type, id, payload }),
+            None => Err(InvalidMessage { id, ..InvalidMessage::new("type is required") }),
+        }
+    }
+
+    fn current(self) -> Result<ClientMessage, InvalidMessage> {
+        match self.r#type.as_str() {
+            "connection_init" => self.init(),
+            "ping" => Ok(ClientMessage::Ping { token: self.checked(token::of_payload(&self.payload))? }),
+            "pong" => Ok(ClientMessage::Pong),
+            "subscribe" => self.subscribe(|_| Ok(None)),
+            "complete" => self.complete(),
+            other => Err(InvalidMessage::new(&format!("type {other} is not known"))),
+        }
+    }
+
+    fn legacy(self) -> Result<ClientMessage, InvalidMessage> {
+        match self.r#type.as_str() {
+            "connection_init" => self.init(),
+            "start" => self.subscribe(|payload| token::of_member(payload, "authToken")),
+            "stop" => self.complete(),
+            "connection_terminate" => Ok(ClientMessage::Terminate),
+            other => {
+                let told = InvalidMessage::told(&format!("invalid message type ({other}) provided"));
+                Err(InvalidMessage { id: self.id, ..told })
+            }
+        }
+    }
+
+    fn init(self) -> Result<ClientMessage, InvalidMessage> {
+        match self.checked(token::of_payload(&self.payload)) {
+            Ok(token) => Ok(ClientMessage::Init { id: self.id, token }),
+            Err(invalid) => Err(InvalidMessage { is_init: true, ..invalid }),
+        }
+    }
+
+    fn subscribe(
+        mut self,
+        token: impl Fn(&Object) -> Result<Option<Arc<str>>, String>,
+    ) -> Result<ClientMessage, InvalidMessage> {
+        let payload = match std::mem::replace(&mut self.payload, Value::Null) {
+            Value::Object(members) => Ok(members),
+            other => Err(format!("invalid payload: expected object, found {}", other.kind())),
         };
-        match r#type.as_deref() {
-            Some("connection_init") => Ok(Self::Init { token: token(payload)? }),
-            Some("ping") => Ok(Self::Ping { token: token(payload)? }),
-            Some("pong") => Ok(Self::Pong),
-            Some("complete") => Ok(Self::Complete { id: id()? }),
-            Some("subscribe") => {
-                let Value::Object(members) = payload else {
-                    return Err(Closing::invalid(&wrong_payload("object", &payload)));
-                };
-                let request = Request::of_members(members).map_err(|fault| Closing::invalid(&fault.message))?;
-                Ok(Self::Subscribe { id: id()?, request: Box::new(request) })
-            }
-            Some(other) => Err(Closing::invalid(&format!("type {other} is not known"))),
-            None => Err(Closing::invalid("type is required")),
-        }
+        let payload = self.checked(payload)?;
+        let token = self.checked(token(&payload))?;
+        let request = self.checked(Request::of_members(payload).map_err(|fault| fault.message))?;
+        Ok(ClientMessage::Subscribe { id: self.required_id()?, request: Box::new(request), token })
+    }
+
+    fn complete(self) -> Result<ClientMessage, InvalidMessage> {
+        Ok(ClientMessage::Complete { id: self.required_id()? })
+    }
+
+    fn required_id(self) -> Result<String, InvalidMessage> {
+        self.id.ok_or_else(|| InvalidMessage::new("id is required"))
+    }
+
+    fn checked<T>(&self, part: Result<T, String>) -> Result<T, InvalidMessage> {
+        part.map_err(|what| InvalidMessage { id: self.id.clone(), ..InvalidMessage::new(&what) })
     }
 }
 
-/// The token of a payload: its `authorization`, its `token`, or the `authorization` of its `headers`. Names of headers
-/// are of any case.
-fn token(payload: Value) -> Result<Option<Arc<str>>, Closing> {
-    let members = match payload {
-        Value::Null => return Ok(None),
-        Value::Object(Object(members)) => members,
-        other => return Err(Closing::invalid(&wrong_payload("object", &other))),
-    };
-    let mut headers = None;
-    for (name, value) in members {
-        let is_token = name.eq_ignore_ascii_case("authorization") || name == "token";
-        match value {
-            Value::Text(text) if is_token => return bounded(&name, &text).map(Some),
-            Value::Null => {}
-            value if is_token => return Err(Closing::invalid(&wrong_token(&name, &value))),
-            Value::Object(Object(members)) if name == "headers" => headers = Some(members),
-            _ => {}
-        }
-    }
-    for (name, value) in headers.into_iter().flatten() {
-        match value {
-            Value::Text(text) if name.eq_ignore_ascii_case("authorization") => {
-                return bounded("headers.authorization", &text).map(Some);
-            }
-            Value::Null => {}
-            value if name.eq_ignore_ascii_case("authorization") => {
-                return Err(Closing::invalid(&wrong_token("headers.authorization", &value)));
-            }
-            _ => {}
-        }
-    }
-    Ok(None)
-}
-
-/// A token that is looked at before it is verified.
-fn bounded(name: &str, text: &str) -> Result<Arc<str>, Closing> {
-    let token = bearer(text);
-    match token.len() <= TOKEN_BYTES_MAX {
-        true => Ok(token.into()),
-        false => Err(Closing::invalid(&format!("payload.{name} must be at most {TOKEN_BYTES_MAX} bytes long"))),
-    }
-}
-
-fn wrong_payload(expected: &str, found: &Value) -> String {
-    format!("invalid payload: expected {expected}, found {}", found.kind())
-}
-
-fn wrong_token(name: &str, found: &Value) -> String {
-    format!("invalid payload.{name}: expected string, found {}", found.kind())
+/// Payload of a message to a client.
+enum Payload<'a> {
+    None,
+    Empty,
+    Json(&'a [u8]),
+    /// A list of errors in an object, beside the message of the first.
+    Errors(&'a [u8]),
 }
 
 impl ServerMessage<'_> {
     /// The message as JSON.
-    pub fn into_text(self) -> Vec<u8> {
+    pub fn into_text(self, protocol: Subprotocol) -> Vec<u8> {
+        let is_legacy = protocol == Subprotocol::Legacy;
         let (r#type, id, payload) = match self {
-            ServerMessage::Acknowledgement => return br#"{"type":"connection_ack"}"#.to_vec(),
-            ServerMessage::Pong => return br#"{"type":"pong"}"#.to_vec(),
-            ServerMessage::Next { id, result } => ("next", id, Some(result)),
-            ServerMessage::Error { id, errors } => ("error", id, Some(errors)),
-            ServerMessage::Complete { id } => ("complete", id, None),
+            ServerMessage::Acknowledgement { .. } if !is_legacy => ("connection_ack", None, Payload::None),
+            ServerMessage::Acknowledgement { id } => ("connection_ack", id, Payload::Empty),
+            ServerMessage::ConnectionError { errors } => ("connection_error", None, Payload::Errors(errors)),
+            ServerMessage::KeepAlive { id } => ("ka", id, Payload::Empty),
+            ServerMessage::Pong => ("pong", None, Payload::None),
+            ServerMessage::Next { id, result } => {
+                (if is_legacy { "data" } else { "next" }, Some(id), Payload::Json(result))
+            }
+            ServerMessage::Error { id, errors } if is_legacy => ("error", Some(id), Payload::Errors(errors)),
+            ServerMessage::Error { id, errors } => ("error", Some(id), Payload::Json(errors)),
+            ServerMessage::Invalid { id, errors } => ("error", id, Payload::Errors(errors)),
+            ServerMessage::Complete { id } => ("complete", Some(id), Payload::None),
         };
-        let mut out = Vec::with_capacity(payload.map_or(0, <[u8]>::len) + id.len() + 64);
+        let mut out = Vec::with_capacity(payload.len() + id.map_or(0, str::len) + 64);
         out.extend_from_slice(b"{\"type\":\"");
         out.extend_from_slice(r#type.as_bytes());
-        out.extend_from_slice(b"\",\"id\":");
-        serde_json::to_writer(&mut out, id).expect("a text can always be written to memory");
-        if let Some(payload) = payload {
-            out.extend_from_slice(b",\"payload\":");
-            out.extend_from_slice(payload);
+        out.push(b'"');
+        if let Some(id) = id {
+            out.extend_from_slice(b",\"id\":");
+            write_text(&mut out, id);
         }
+        payload.write(&mut out);
         out.push(b'}');
         out
     }
-}
 
-impl From<ServerMessage<'_>> for Message {
-    fn from(message: ServerMessage<'_>) -> Self {
-        let text = Utf8Bytes::try_from(message.into_text());
+    /// The message as one frame.
+    pub fn into_frame(self, protocol: Subprotocol) -> Message {
+        let text = Utf8Bytes::try_from(self.into_text(protocol));
         Message::Text(text.expect("answers are JSON, which is UTF-8"))
     }
 }
 
+impl Payload<'_> {
+    /// About its bytes.
+    fn len(&self) -> usize {
+        match self {
+            Payload::None | Payload::Empty => 0,
+            Payload::Json(json) | Payload::Errors(json) => json.len(),
+        }
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Payload::None => return,
+            _ => out.extend_from_slice(b",\"payload\":"),
+        }
+        match self {
+            Payload::None => {}
+            Payload::Empty => out.extend_from_slice(b"{}"),
+            Payload::Json(json) => out.extend_from_slice(json),
+            Payload::Errors(errors) => {
+                out.extend_from_slice(b"{\"errors\":");
+                out.extend_from_slice(errors);
+                out.extend_from_slice(b",\"message\":");
+                write_text(out, &first_message(errors));
+                out.push(b'}');
+            }
+        }
+    }
+}
+
+/// The message of the first of `errors`.
+fn first_message(errors: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct Error {
+        message: String,
+    }
+    let errors: Vec<Error> = serde_json::from_slice(errors).unwrap_or_default();
+    errors.into_iter().next().map(|error| error.message).unwrap_or_default()
+}
+
+fn write_text(out: &mut Vec<u8>, text: &str) {
+    serde_json::to_writer(out, text).expect("a text can always be written to memory");
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{token::TOKEN_BYTES_MAX, *};
 
     fn parse(text: &str) -> Result<ClientMessage, String> {
-        ClientMessage::parse(text.as_bytes(), Guard::default()).map_err(|closing| {
-            assert_eq!(closing.code, 4400);
-            closing.reason.to_string()
-        })
+        parse_of(Subprotocol::Current, text).map_err(|invalid| invalid.what)
+    }
+
+    fn parse_of(protocol: Subprotocol, text: &str) -> Result<ClientMessage, InvalidMessage> {
+        ClientMessage::parse(protocol, text.as_bytes(), Guard::default())
     }
 
     #[test]
@@ -287,11 +333,16 @@ mod tests {
             r#"{"Authorization": "a.b.c"}"#,
             r#"{"token": "a.b.c", "headers": {"authorization": "other"}}"#,
             r#"{"headers": {"x": "y", "Authorization": "bearer a.b.c"}}"#,
+            r#"{"authToken": "a.b.c"}"#,
+            r#"{"token": null, "connectionParams": {"token": "a.b.c"}}"#,
         ] {
-            let message = parse(&format!(r#"{{"type": "connection_init", "payload": {payload}}}"#));
-            assert_eq!(message, Ok(ClientMessage::Init { token: Some("a.b.c".into()) }), "{payload}");
+            let text = format!(r#"{{"type": "connection_init", "id": "i", "payload": {payload}}}"#);
+            for protocol in [Subprotocol::Current, Subprotocol::Legacy] {
+                let init = ClientMessage::Init { id: Some("i".to_owned()), token: Some("a.b.c".into()) };
+                assert_eq!(parse_of(protocol, &text), Ok(init), "{payload}");
+            }
         }
-        for payload in ["null", "{}", r#"{"token": null, "headers": {}}"#] {
+        for payload in ["null", "{}", r#"{"token": null, "headers": {}}"#, r#"{"headers": 1}"#] {
             let message = parse(&format!(r#"{{"type": "ping", "payload": {payload}}}"#));
             assert_eq!(message, Ok(ClientMessage::Ping { token: None }), "{payload}");
         }
@@ -339,14 +390,65 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_fits_its_frame() {
-        let closing = Closing::known_subscriber(&"ä".repeat(100));
-        assert!(closing.reason.len() <= REASON_BYTES_MAX && closing.reason.starts_with("Subscriber for ä"));
+    fn what_is_wrong_with_a_message_of_the_old_subprotocol_is_told_with_its_id() {
+        for (text, id, what) in [
+            (r#"{"type": "subscribe", "id": "1"}"#, Some("1"), "invalid message type (subscribe) provided"),
+            (r#"{"type": "ping"}"#, None, "invalid message type (ping) provided"),
+            (r#"{"type": "stop"}"#, None, "invalid message: id is required"),
+            (r#"{"id": "1"}"#, Some("1"), "invalid message: type is required"),
+            (r#"{"type": "start", "id": "1", "payload": {}}"#, Some("1"), "invalid message: query is required"),
+            (
+                r#"{"type": "start", "id": "1", "payload": {"query": "{a}", "authToken": 1}}"#,
+                Some("1"),
+                "invalid message: invalid payload.authToken: expected string, found integer",
+            ),
+        ] {
+            let expected = InvalidMessage { id: id.map(str::to_owned), what: what.to_owned(), is_init: false };
+            assert_eq!(parse_of(Subprotocol::Legacy, text), Err(expected), "{text}");
+        }
+        let invalid = parse_of(Subprotocol::Legacy, r#"{"type": "connection_init", "payload": 1}"#);
+        assert!(invalid.is_err_and(|invalid| invalid.is_init));
+        let long = parse_of(Subprotocol::Legacy, &format!(r#"{{"type": "{}"}}"#, "ä".repeat(1000)));
+        assert!(long.is_err_and(|invalid| invalid.what.len() <= INVALID_BYTES_MAX), "no more than that is sent back");
     }
 
     #[test]
-    fn the_id_of_a_client_is_escaped() {
-        let message = Message::from(ServerMessage::Next { id: "a\"\n", result: b"{}" });
-        assert_eq!(message, Message::Text(r#"{"type":"next","id":"a\"\n","payload":{}}"#.into()));
+    fn messages_of_the_old_subprotocol_are_the_same_by_other_names() {
+        let start = r#"{"type": "start", "id": "1", "payload": {"query": "{a}", "authToken": "Bearer t"}}"#;
+        let Ok(ClientMessage::Subscribe { id, request, token }) = parse_of(Subprotocol::Legacy, start) else {
+            panic!("it is legal")
+        };
+        assert_eq!((id.as_str(), request.query.as_str(), token.as_deref()), ("1", "{a}", Some("t")));
+        for (text, message) in [
+            (r#"{"type": "stop", "id": "1"}"#, ClientMessage::Complete { id: "1".to_owned() }),
+            (r#"{"type": "connection_terminate", "id": null}"#, ClientMessage::Terminate),
+        ] {
+            assert_eq!(parse_of(Subprotocol::Legacy, text), Ok(message));
+        }
+        let errors: &[u8] = br#"[{"message":"no \"a\"","path":["a"]},{"message":"b"}]"#;
+        for (message, current, legacy) in [
+            (
+                ServerMessage::Acknowledgement { id: Some("i") },
+                r#"{"type":"connection_ack"}"#,
+                r#"{"type":"connection_ack","id":"i","payload":{}}"#,
+            ),
+            (
+                ServerMessage::Next { id: "a\"\n", result: b"{}" },
+                r#"{"type":"next","id":"a\"\n","payload":{}}"#,
+                r#"{"type":"data","id":"a\"\n","payload":{}}"#,
+            ),
+            (
+                ServerMessage::Error { id: "1", errors },
+                r#"{"type":"error","id":"1","payload":[{"message":"no \"a\"","path":["a"]},{"message":"b"}]}"#,
+                r#"{"type":"error","id":"1","payload":{"errors":[{"message":"no \"a\"","path":["a"]},{"message":"b"}],"message":"no \"a\""}}"#,
+            ),
+            (ServerMessage::Complete { id: "1" }, r#"{"type":"complete","id":"1"}"#, r#"{"type":"complete","id":"1"}"#),
+        ] {
+            let text = |message: ServerMessage<'_>, protocol| String::from_utf8(message.into_text(protocol)).unwrap();
+            assert_eq!(text(message, Subprotocol::Current), current);
+            assert_eq!(text(message, Subprotocol::Legacy), legacy);
+        }
+        let text = ServerMessage::KeepAlive { id: None }.into_text(Subprotocol::Legacy);
+        assert_eq!(text, br#"{"type":"ka","payload":{}}"#);
     }
 }

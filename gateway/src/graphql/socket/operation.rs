@@ -24,7 +24,7 @@ use crate::{
         response::{self, LocatedFault},
     },
     http::{Ticket, guarded},
-    live::{Hold, LiveQuery, Subscriber},
+    live::{Hold, LiveQuery, Subscriber, WatchedRows},
 };
 
 /// What an operation of a socket needs.
@@ -66,22 +66,22 @@ impl Operations {
             RequestOutcome::Subscribed(names, plan) => {
                 if let Err(fault) = self.hold.resize(plan.memory_bytes()) {
                     let errors = errors(&fault, &caller.call);
-                    let text = ServerMessage::Error { id, errors: &errors }.into_text();
+                    let text = slot.text(ServerMessage::Error { id, errors: &errors });
                     return deliver(id, slot, text, &caller.call).await.written.done().await;
                 }
                 drop(slot);
                 let draining = self.service.tasks().draining().clone();
-                draining.run_until_cancelled(Box::pin(self.live(id, &names, plan))).await;
+                draining.run_until_cancelled(Box::pin(self.follow(id, &names, plan))).await;
             }
-            RequestOutcome::Answered(answer) => self.answer(id, slot, answer, &caller.call).await,
+            RequestOutcome::Answered(answer) => Box::pin(self.answer(id, slot, answer, &caller.call)).await,
         }
     }
 
     /// Sends the answer to a query or a mutation.
     async fn answer(&self, id: &str, slot: AnswerSlot, answer: Vec<u8>, call: &Call) {
         let (text, is_error) = match response::error_list(&answer) {
-            Some(errors) => (ServerMessage::Error { id, errors }.into_text(), true),
-            None => (ServerMessage::Next { id, result: &answer }.into_text(), false),
+            Some(errors) => (slot.text(ServerMessage::Error { id, errors }), true),
+            None => (slot.text(ServerMessage::Next { id, result: &answer }), false),
         };
         // It may wait for a slow client: once in memory is enough.
         drop(answer);
@@ -102,7 +102,7 @@ impl Operations {
 
     /// Sends the last message, and waits until it is written: until then the id is taken.
     async fn end(&self, id: &str, message: ServerMessage<'_>, call: &Call) {
-        let text = message.into_text();
+        let text = self.outgoing.text(message);
         if let Some(slot) = self.outgoing.slot(0).await {
             deliver(id, slot, text, call).await.written.done().await;
         }
@@ -130,6 +130,14 @@ impl Operations {
         match guarded(&caller.call, work).await {
             Ok(planned) => planned,
             Err(fault) => RequestOutcome::Answered(errors_answer(&fault, &caller.call)),
+        }
+    }
+
+    /// Sends what a subscription tells.
+    async fn follow(self, id: &str, names: &Names, plan: Arc<Plan>) {
+        match plan.watched() {
+            Some(rows) => Box::pin(self.watch(id, names, plan, rows)).await,
+            None => Box::pin(self.live(id, names, plan)).await,
         }
     }
 
@@ -162,6 +170,31 @@ impl Operations {
         }
     }
 
+    /// Sends the changes of rows, one by one.
+    async fn watch(mut self, id: &str, names: &Names, plan: Arc<Plan>, rows: WatchedRows) {
+        let caller = self.caller();
+        let (request_id, token) = (self.request_id.clone(), self.token.clone());
+        let subscriber = Subscriber { caller: self.hold.caller(), request_id, token };
+        let mut watch = match self.service.live().watch(&names.project, rows, subscriber).await {
+            Ok(watch) => watch,
+            Err(fault) => return self.fail(id, &caller, &plan, fault).await,
+        };
+        loop {
+            let result = match watch.next().await {
+                Ok(message) => plan.told(&message),
+                Err(fault) => return self.fail(id, &caller, &plan, fault).await,
+            };
+            let Some(slot) = self.outgoing.slot(0).await else { return };
+            let text = slot.text(ServerMessage::Next { id, result: &result });
+            drop(result);
+            let delivery = deliver(id, slot, text, &caller.call).await;
+            if delivery.is_refused {
+                // The client goes on after the last position that it has.
+                return delivery.written.done().await;
+            }
+        }
+    }
+
     async fn fail(&self, id: &str, caller: &Caller, plan: &Plan, fault: Fault) {
         let responder = Responder { service: &self.service, caller, media: Media::Graphql };
         let answer = bytes(responder.fail(plan, fault, "read")).await;
@@ -183,7 +216,7 @@ async fn deliver(id: &str, slot: AnswerSlot, text: Vec<u8>, call: &Call) -> Deli
     match slot.send(text).await {
         Ok(written) => Delivery { written, is_refused: false },
         Err((slot, fault)) => {
-            let text = ServerMessage::Error { id, errors: &errors(&fault, call) }.into_text();
+            let text = slot.text(ServerMessage::Error { id, errors: &errors(&fault, call) });
             Delivery { written: slot.refuse(text), is_refused: true }
         }
     }

@@ -65,12 +65,12 @@ impl RunningOperations {
         self.ends.push(operation.map(move |_| (number, id)).boxed());
     }
 
-    /// Ends an operation whose client wants no more of it.
-    pub fn complete(&mut self, id: &str) {
-        if let Some(running) = self.by_id.remove(id) {
-            running.completion.set();
-            running.handle.abort();
-        }
+    /// Ends an operation whose client wants no more of it. Whether there is one.
+    pub fn complete(&mut self, id: &str) -> bool {
+        let Some(running) = self.by_id.remove(id) else { return false };
+        running.completion.set();
+        running.handle.abort();
+        true
     }
 
     /// Waits until an operation has ended; `None` where none runs. Cancel safe.
@@ -102,7 +102,7 @@ mod tests {
         let mut running = RunningOperations::default();
         let completion = Completion::default();
         running.start("1".to_owned(), completion.clone(), std::future::pending().boxed());
-        running.complete("1");
+        assert!(running.complete("1") && !running.complete("1"));
         assert!(completion.is_set());
         let completion = Completion::default();
         running.start("1".to_owned(), completion.clone(), std::future::pending().boxed());

@@ -37,6 +37,11 @@ pub enum Source<'a> {
         /// The database's limit.
         limit: u64,
     },
+    /// Rows that are written and returned, of which no relation is answered.
+    Written {
+        /// The database's limit.
+        limit: u64,
+    },
 }
 
 /// Compiler of one tree.
@@ -134,13 +139,15 @@ impl Levels<'_, '_> {
     /// Most rows of a level; one more is fetched, to tell whether there are more.
     fn most(&self) -> u64 {
         match self.source {
-            Source::Query { limit } | Source::Rows { limit, .. } => limit.saturating_mul(LEVEL_FACTOR),
+            Source::Query { limit } | Source::Rows { limit, .. } | Source::Written { limit } => {
+                limit.saturating_mul(LEVEL_FACTOR)
+            }
         }
     }
 
     /// Most rows of the root.
     fn root_rows(&self, node: &Node<'_>) -> u64 {
-        let (Source::Query { limit } | Source::Rows { limit, .. }) = self.source;
+        let (Source::Query { limit } | Source::Rows { limit, .. } | Source::Written { limit }) = self.source;
         match node.shape {
             Shape::One => node.limit.unwrap_or(1).min(1),
             Shape::Many => node.limit.unwrap_or(*limit).min(self.most().saturating_add(1)),
@@ -157,12 +164,13 @@ impl Levels<'_, '_> {
     }
 
     fn statement(&self, context: &NodeContext<'_, '_>) -> Option<Statement> {
-        if context.is_without_rows() || (context.above.is_none() && matches!(self.source, Source::Rows { .. })) {
+        let is_known = context.above.is_none() && !matches!(self.source, Source::Query { .. });
+        if is_known || context.is_without_rows() {
             return None;
         }
         let mut sql = match self.source {
             Source::Query { .. } => Sql::recording(self.dialect),
-            Source::Rows { .. } => Sql::new(self.dialect),
+            Source::Rows { .. } | Source::Written { .. } => Sql::new(self.dialect),
         };
         let outputs = match context.node.shape {
             Shape::Count | Shape::Aggregate => self.counts(&mut sql, context),
@@ -328,7 +336,7 @@ impl Levels<'_, '_> {
         match (self.source, &above.context.above) {
             (Source::Rows { rows, kept, .. }, None) if above.is_exact => parent_values(sql, alias, above, rows, kept),
             (Source::Rows { .. }, None) => self.exists_in_parents(sql, above, alias),
-            (Source::Rows { .. } | Source::Query { .. }, _) => {
+            (Source::Rows { .. } | Source::Written { .. } | Source::Query { .. }, _) => {
                 tuple(sql, above.on, |sql, pair| sql.far_key(alias, pair));
                 let (before, after) = match above.on {
                     [JoinPair { own, far, .. }] if above.is_exact => self.dialect.subselect(table, far, own),

@@ -1,9 +1,12 @@
 //! Compiles mutations to `INSERT`, `UPDATE` and `DELETE`.
 
+use std::borrow::Cow;
+
 use query::{Column, Table, Type, Typed};
 
 use super::{Alias, Dialect, Sql, dialect::Sum, select};
 use crate::{
+    operand::RequestValue,
     resolve::{ChangeKind, ColumnChange, Cond, Mutation, NewRow},
     store::{Output, Statement},
 };
@@ -148,7 +151,9 @@ fn insert_batch(
     columns: &[&Column],
     rows: &[NewRow<'_>],
 ) -> (Statement, Returned) {
-    let mut sql = Sql::writing(dialect, mutation.table);
+    let sql = Sql::writing(dialect, mutation.table);
+    // Where the values of more rows come from is not asked for.
+    let mut sql = if rows.len() == 1 { sql.recorded() } else { sql };
     sql.push("INSERT INTO ");
     sql.table(mutation.table);
     if columns.is_empty() {
@@ -160,7 +165,13 @@ fn insert_batch(
         sql.list(", ", rows, |sql, row| {
             sql.push("(");
             sql.list(", ", columns, |sql, column| match row.iter().find(|(given, _)| given.name == column.name) {
-                Some((_, value)) => sql.arg(Typed::clone(value)),
+                Some((_, value)) => {
+                    sql.arg(Typed::clone(value));
+                    // Another was typed anew, and is not the value of the request.
+                    if let Cow::Borrowed(value) = value {
+                        sql.came_from(RequestValue::Stored(value).address(), column);
+                    }
+                }
                 None => sql.push("DEFAULT"),
             });
             sql.push(")");

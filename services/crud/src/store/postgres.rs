@@ -397,7 +397,10 @@ impl PostgresRows {
     ///
     /// Panics where there is no such row or column.
     pub fn cell(&self, row: usize, column: usize) -> Cell<'_> {
-        self.raw(row, column).map_or(Cell::Null, |raw| self.decoders[column].decode(raw))
+        match self.raw(row, column) {
+            Some(raw) => self.decoders[column].decode(raw),
+            None => Cell::Null,
+        }
     }
 
     /// A value of a row as the server sent it; `None` for NULL.

@@ -13,10 +13,11 @@ use super::support::{Db, grants, read, sqlite};
 use crate::{
     Error,
     bind::Bind,
-    prepared::{CompiledReads, PreparedReads, ReadShape},
+    prepared::{CompiledReads, PreparedOperations, RequestShape, SingleInsert},
     resolve::{Mutation, MutationKind, Node, Resolver},
     sql::{self, Dialect, Source},
     store::Statement,
+    write::CompiledInsert,
 };
 
 fn dialects() -> [Dialect; 2] {
@@ -117,7 +118,25 @@ fn statements(db: &Db, dialect: &Dialect, kind: &str, table: &str, options: &Jso
     let schema = schema(db, dialect);
     let mut resolver = Resolver::new(&schema, grants(&terms));
     let resolved = resolver.mutation(&mutation)?;
-    Ok(written(dialect, &resolved))
+    let statements = written(dialect, &resolved);
+    if let Some(insert) = CompiledInsert::of(dialect, &resolved, 1000)? {
+        assert_eq!(prepared_again(dialect, &mutation, &terms, &insert), unsourced(&statements));
+    }
+    Ok(statements)
+}
+
+/// The statement that an insert is bound to once it is prepared.
+fn prepared_again(
+    dialect: &Dialect,
+    mutation: &query::Mutation,
+    terms: &[std::sync::Arc<GrantTerms>],
+    insert: &CompiledInsert,
+) -> Vec<Statement> {
+    let one = SingleInsert::of(std::slice::from_ref(mutation)).expect("it is compiled as one");
+    let prepared = PreparedOperations::default();
+    prepared.keep_insert(one.shape(0, terms, 1000), insert);
+    let bound = prepared.bind_insert(&one.shape(0, terms, 1000), dialect).unwrap();
+    bound.map_or_else(|| unsourced(std::slice::from_ref(&insert.statement)), |bound| vec![bound.statement])
 }
 
 /// The schema as the engine of `dialect` would have it.
@@ -150,9 +169,9 @@ pub fn selected(db: &Db, dialect: &Dialect, read: &query::Read) -> Result<Vec<St
     resolver.finish()?;
     let mut statements = Vec::new();
     let plan = sql::select(dialect, &node, &Source::Query { limit: 1000 }, &mut statements);
-    let prepared = PreparedReads::default();
+    let prepared = PreparedOperations::default();
     prepared.keep(
-        ReadShape::of(0, std::slice::from_ref(read), &terms, 1000),
+        RequestShape::of(0, std::slice::from_ref(read), &terms, 1000),
         &CompiledReads { plans: vec![plan], statements: statements.clone() },
     );
     assert_eq!(bound(&prepared, read, &terms).unwrap_or_else(|| unsourced(&statements)), unsourced(&statements));
@@ -160,8 +179,12 @@ pub fn selected(db: &Db, dialect: &Dialect, read: &query::Read) -> Result<Vec<St
 }
 
 /// The statements that a read of a prepared shape is bound to.
-fn bound(prepared: &PreparedReads, read: &query::Read, terms: &[std::sync::Arc<GrantTerms>]) -> Option<Vec<Statement>> {
-    let shape = ReadShape::of(0, std::slice::from_ref(read), terms, 1000);
+fn bound(
+    prepared: &PreparedOperations,
+    read: &query::Read,
+    terms: &[std::sync::Arc<GrantTerms>],
+) -> Option<Vec<Statement>> {
+    let shape = RequestShape::of(0, std::slice::from_ref(read), terms, 1000);
     prepared.bind(&shape).unwrap().map(|reads| reads.statements)
 }
 
@@ -404,8 +427,8 @@ fn a_prepared_read_is_bound_to_the_values_of_each_request() {
             let (Ok(node), Ok(expected)) = (resolver.read(&read), selected(&db, &dialect, &again)) else { continue };
             let mut statements = Vec::new();
             let plan = sql::select(&dialect, &node, &Source::Query { limit: 1000 }, &mut statements);
-            let prepared = PreparedReads::default();
-            prepared.keep(ReadShape::of(0, std::slice::from_ref(&read), &terms, 1000), &CompiledReads { plans: vec![plan], statements: statements.clone() });
+            let prepared = PreparedOperations::default();
+            prepared.keep(RequestShape::of(0, std::slice::from_ref(&read), &terms, 1000), &CompiledReads { plans: vec![plan], statements: statements.clone() });
             if let Some(bound) = bound(&prepared, &again, &terms) {
                 prop_assert_eq!(bound, unsourced(&expected));
                 bound_again.set(bound_again.get() + 1);
@@ -437,10 +460,11 @@ async fn reads_that_share_values_are_not_prepared_for_others() {
             sql::select(&Dialect::Sqlite, &node, &Source::Query { limit: 1000 }, &mut statements)
         };
         let plans = kept.iter().map(&mut plan).collect();
-        let prepared = PreparedReads::default();
-        prepared.keep(ReadShape::of(0, kept, &terms, 1000), &CompiledReads { plans, statements });
+        let prepared = PreparedOperations::default();
+        prepared.keep(RequestShape::of(0, kept, &terms, 1000), &CompiledReads { plans, statements });
 
-        assert_eq!(prepared.bind(&ReadShape::of(0, &apart, &terms, 1000)).unwrap().is_some(), is_known);
+        let shape = RequestShape::of(0, &apart, &terms, 1000);
+        assert_eq!(prepared.bind(&shape).unwrap().is_some(), is_known);
     }
 }
 

@@ -276,6 +276,18 @@ async fn check_reads(db: &Db, index: usize, context: &str, joined: &Joined) {
         assert_eq!(row["count"], json!(count), "{context}: the number of children of {id}");
     }
 
+    // A page of rows of which no column is asked.
+    let mut named = Node::new(Shape::Many, vec![Field { key: "is".to_owned(), kind: FieldKind::Constant(c.clone()) }]);
+    named.limit = Some(1);
+    let mut firsts = read(&known.schema, &p, &json!({"select": ["id"]})).unwrap();
+    let relation = Field { key: "first".to_owned(), kind: FieldKind::Relation { name: c.clone(), node: named } };
+    firsts.node.fields = firsts.node.fields.iter().cloned().chain([relation]).collect();
+    let answer = db.answers(&[firsts]).await.unwrap().remove(0);
+    for (id, row) in by_id(&serde_json::from_slice(&answer.json).unwrap()) {
+        let expected: Json = joined.children.get(&id).map_or(json!([]), |_| json!([{"is": c}]));
+        assert_eq!(row["first"], expected, "{context}: whether {id} has a child");
+    }
+
     let has_parent = json!({"find": {(&p): {"id": {"$gt": 0}}}, "select": ["id"], "sort": ["id"]});
     let found = db.read(&c, has_parent).await.unwrap();
     assert_eq!(found, ids(&Vec::from_iter(joined.parents.keys().copied())), "{context}: children with a parent");

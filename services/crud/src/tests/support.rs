@@ -15,7 +15,7 @@ use crate::{
     database::Database,
     grant::{GrantScope, Grants},
     options::AnswerOptions,
-    prepared::PreparedReads,
+    prepared::PreparedOperations,
     sql::Dialect,
     store::{Statement, Store, postgres::Postgres, sqlite::Sqlite},
     tree::Answer,
@@ -62,6 +62,7 @@ pub struct Db {
     pub database: Database,
     pub rules: HashMap<(String, Operation), Rule>,
     pub options: AnswerOptions,
+    pub prepared: PreparedOperations,
     folder: Option<tempfile::TempDir>,
 }
 
@@ -124,17 +125,18 @@ async fn db(store: Store, dialect: Dialect, names: &[(&str, &str)], folder: Opti
 async fn connected(store: Store, dialect: Dialect, folder: Option<tempfile::TempDir>) -> Db {
     let options =
         AnswerOptions { limit: 1000, numbers: Numbers::Exact, answer: AnswerLimit::new(0, 0), snapshot: false };
+    let prepared = PreparedOperations::default();
     let database = Database::connect(
         store,
         dialect,
         &mesh::telemetry::Metrics::default(),
         Memory::default(),
-        PreparedReads::default(),
+        prepared.clone(),
         &Tasks::default(),
     )
     .await
     .unwrap();
-    Db { database, rules: HashMap::new(), options, folder }
+    Db { database, rules: HashMap::new(), options, prepared, folder }
 }
 
 async fn execute(store: &Store, sql: &str) {
@@ -260,17 +262,7 @@ impl Db {
 
     pub fn grant(&self, access: &TableAccess<'_>) -> GrantTerms {
         let rule = self.rules.get(&(access.table.to_owned(), access.operation)).cloned().unwrap_or_default();
-        GrantTerms {
-            project: "shop".to_owned(),
-            database: "music".to_owned(),
-            table: access.table.to_owned(),
-            operation: access.operation,
-            filter: rule.filter,
-            check: rule.check,
-            columns: rule.columns.into(),
-            allow_all: rule.allow_all,
-            expires_ms: 2000,
-        }
+        grant(access, rule)
     }
 
     /// A filter of a rule, written as a condition.
@@ -297,6 +289,21 @@ fn untyped(filter: Filter) -> RuleFilter {
         Filter::Related { relation, long_name, quantifier, filter } => {
             Filter::Related { relation, long_name, quantifier, filter: Box::new(untyped(*filter)) }
         }
+    }
+}
+
+/// What a rule grants of an access.
+pub fn grant(access: &TableAccess<'_>, rule: Rule) -> GrantTerms {
+    GrantTerms {
+        project: "shop".to_owned(),
+        database: "music".to_owned(),
+        table: access.table.to_owned(),
+        operation: access.operation,
+        filter: rule.filter,
+        check: rule.check,
+        columns: rule.columns.into(),
+        allow_all: rule.allow_all,
+        expires_ms: 2000,
     }
 }
 

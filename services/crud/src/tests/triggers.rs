@@ -59,6 +59,17 @@ async fn a_trigger_of_sqlite_that_names_nothing_does_not_refresh_the_schema() {
 }
 
 #[tokio::test]
+async fn a_value_that_a_trigger_leaves_out_is_not_asked_of_the_caller() {
+    let db = sqlite().await;
+    db.execute("CREATE TABLE booking (id INTEGER PRIMARY KEY, v TEXT)").await;
+    db.execute("CREATE TABLE audit (who TEXT NOT NULL)").await;
+    db.execute("CREATE TRIGGER t AFTER INSERT ON booking BEGIN INSERT INTO audit VALUES (NULL); END").await;
+    assert!(db.database.refresh().await.unwrap());
+    let failed = db.mutate(db.insert("booking", json!({"id": 1, "v": null}), None)).await;
+    assert_eq!(failed, Err(Error::NotNull("who".to_owned())));
+}
+
+#[tokio::test]
 async fn a_full_disk_asks_to_try_again() {
     let db = sqlite().await;
     db.execute("CREATE TABLE paper (id INTEGER PRIMARY KEY, v TEXT)").await;

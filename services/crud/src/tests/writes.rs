@@ -1,9 +1,9 @@
 //! Writing.
 
-use query::{Filter, MutationKind, Operation};
+use query::{Filter, Mutation, MutationKind, Operation};
 use serde_json::json;
 
-use super::support::engines;
+use super::support::{Db, engines};
 use crate::{
     Error,
     budget::Budget,
@@ -119,12 +119,40 @@ async fn one_row_at_most_where_asked() {
             ("part", "number", json!([{"number": 8, "maker": 50}, {"number": 8, "maker": 51}])),
         ] {
             db.mutate(db.insert(table, docs, None)).await.unwrap();
-            let mut delete = db.delete(table, json!({column: 8}), None);
-            let MutationKind::Delete { one, .. } = &mut delete.kind else { unreachable!() };
-            *one = true;
-            assert_eq!(db.mutate(delete).await.unwrap().0, 1);
+            assert_eq!(db.mutate(delete_one(&db, table, json!({column: 8}))).await.unwrap().0, 1);
             assert_eq!(db.read(table, json!({"find": {column: 8}, "shape": "count"})).await.unwrap(), json!(1));
         }
+    }
+}
+
+/// A delete of one row at most.
+fn delete_one(db: &Db, table: &str, find: serde_json::Value) -> Mutation {
+    let mut delete = db.delete(table, find, None);
+    let MutationKind::Delete { one, .. } = &mut delete.kind else { unreachable!() };
+    *one = true;
+    delete
+}
+
+#[tokio::test]
+async fn one_of_several_rows_that_nothing_tells_apart_is_not_written() {
+    for db in engines().await {
+        let prefix = db.prefix();
+        db.execute(&format!("CREATE TABLE {prefix}twin (n INTEGER)")).await;
+        db.execute(&format!("INSERT INTO {prefix}twin VALUES (1), (1), (2)")).await;
+        db.execute(&format!("CREATE VIEW {prefix}twins AS SELECT n FROM {prefix}twin")).await;
+        if db.schema().dialect == Dialect::Sqlite {
+            let delete = "DELETE FROM twin WHERE n = old.n";
+            db.execute(&format!("CREATE TRIGGER t INSTEAD OF DELETE ON twins BEGIN {delete}; END")).await;
+        }
+        assert!(db.database.refresh().await.unwrap());
+
+        let refused = db.mutate(delete_one(&db, "twins", json!({"n": 1}))).await;
+
+        let text = "one row of twins cannot be written: 2 are equal in every column";
+        assert_eq!(refused, Err(Error::Constraint(text.to_owned())));
+        assert_eq!(db.read("twins", json!({"shape": "count"})).await, Ok(json!(3)));
+        assert_eq!(db.mutate(delete_one(&db, "twins", json!({"n": 2}))).await.unwrap().0, 1);
+        assert_eq!(db.mutate(db.delete("twins", json!({"n": 1}), None)).await.unwrap().0, 2);
     }
 }
 
@@ -145,9 +173,7 @@ async fn one_row_that_a_rule_no_longer_allows_when_it_is_locked_is_left() {
         let store = Postgres::open("other", &url, "public", 2, &mesh::Tasks::default()).unwrap();
         let mut other = store.begin().await.unwrap();
         other.run(&[taken], &Budget::unlimited()).await.unwrap();
-        let mut delete = db.delete("part", json!({"maker": 1}), None);
-        let MutationKind::Delete { one, .. } = &mut delete.kind else { unreachable!() };
-        *one = true;
+        let delete = delete_one(&db, "part", json!({"maker": 1}));
         let waiting = format!(
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'DELETE FROM \"{}%'",
             db.schema().dialect.schema().unwrap()

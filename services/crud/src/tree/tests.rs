@@ -36,8 +36,7 @@ fn an_answer_has_at_most_its_bytes() {
 }
 
 fn writer(tree: &Tree, most: usize, stop: Option<&Stop>, test: impl FnOnce(&mut Writer<'_>)) {
-    let indexes = [JoinIndex::default()];
-    test(&mut Writer { tree, indexes: &indexes, out: Vec::new(), before: None, most, stop, check_at: 0 });
+    test(&mut Writer { tree, indexes: &[], out: Vec::new(), before: None, most, stop, check_at: 0 });
 }
 
 #[test]
@@ -85,6 +84,32 @@ fn no_long_value_is_written_much_beyond_the_limit() {
         writer(&tree(0), 1000, None, |writer| {
             assert_eq!(writer.cell(&value), Err(Halt::Full));
             assert!(writer.len() <= 2 * CHUNK_BYTES + 1, "{}", writer.len());
+        });
+    }
+}
+
+#[test]
+fn no_list_is_written_much_beyond_the_limit() {
+    let list = Cell::List((0..3).map(Cell::Int).collect());
+    writer(&tree(0), 1000, None, |writer| {
+        writer.cell(&Cell::List(vec![list, Cell::List(Vec::new())])).unwrap();
+        assert_eq!(writer.out, b"[[0,1,2],[]]");
+    });
+    let long = Cell::List(vec![Cell::Bool(true); 1 << 20]);
+    writer(&tree(0), 1000, None, |writer| {
+        assert_eq!(writer.cell(&long), Err(Halt::Full));
+        assert!(writer.len() <= 1000 + 10, "{}", writer.len());
+    });
+}
+
+#[test]
+fn little_stays_where_it_is_written() {
+    let waiting = StopOnDrop::new();
+    for (len, is_mapped) in [(FLUSH_BYTES, false), (FLUSH_BYTES + 1, true)] {
+        writer(&tree(0), 1 << 20, Some(&waiting.stop()), |writer| {
+            writer.out = vec![b' '; len];
+            writer.check_limits().unwrap();
+            assert_eq!(writer.before.is_some(), is_mapped, "{len}");
         });
     }
 }
@@ -160,8 +185,6 @@ async fn an_index_is_not_made_for_nobody() {
     let stop = waiting.stop();
     drop(waiting);
     assert!(matches!(index(level, Some(&rows), Some(&stop)), Err(Halt::Stopped)));
-    level.link = Vec::new();
-    assert!(index(level, Some(&rows), Some(&stop)).is_ok(), "a root has none");
 }
 
 #[test]

@@ -1,14 +1,18 @@
 //! Layers of configuration, merged; every value remembers the layer it came from.
 
+use std::path::Path;
+
 use serde_json::{Map, Value};
 
 use super::{DEFAULT, Error, Node};
 use crate::{
-    deserialize,
+    deserialize, resources,
     yaml::{self, Positions},
 };
 
 const PREFIX: &str = "PERIGEE_";
+/// The setting that may be a reference: a secret has files of its own.
+const SECRET: &str = "mesh_key";
 
 /// Configuration so far.
 pub(super) struct Layers {
@@ -77,10 +81,22 @@ impl Layers {
     }
 
     /// The node that all layers describe.
-    pub(super) fn node(self) -> Result<Node, Error> {
+    pub(super) fn node(mut self) -> Result<Node, Error> {
+        self.resolve_secret().map_err(|message| self.error(SECRET, &message))?;
         let node: Node = deserialize::read(&self.value).map_err(|error| self.error(&error.path, &error.message))?;
         node.check().map_err(|(path, message)| self.error(&path, &message))?;
         Ok(Node { unknown_variables: self.unknown, ..node })
+    }
+
+    /// Reads the secret where it is a reference: beside the operator's file, or from the current folder in a variable.
+    fn resolve_secret(&mut self) -> Result<(), String> {
+        let is_variable = self.variables.iter().any(|(path, _)| path == SECRET);
+        let file = self.file.as_ref().filter(|_| !is_variable).map(|(name, _)| Path::new(name));
+        let folder = file.and_then(Path::parent).unwrap_or(Path::new(""));
+        if let Some(Value::String(text)) = self.value.get_mut(SECRET) {
+            *text = resources::resolved(text, folder)?;
+        }
+        Ok(())
     }
 
     /// The value of a variable, by the type of the default at its path: variables themselves have no types.

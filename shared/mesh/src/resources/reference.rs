@@ -81,7 +81,8 @@ impl Sources {
         }
     }
 
-    fn text(&mut self, text: &str, folder: &Path) -> Result<String, String> {
+    /// The text with what its references lead to; an error is what is wrong with the first that leads nowhere.
+    pub(super) fn text(&mut self, text: &str, folder: &Path) -> Result<String, String> {
         let mut resolved = String::with_capacity(text.len());
         let mut rest = text;
         while let Some(start) = rest.find("${") {

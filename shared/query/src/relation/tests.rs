@@ -351,3 +351,18 @@ fn a_key_that_is_declared_twice_keeps_its_long_names() {
 }
 
 mod property;
+
+#[test]
+fn a_path_of_relations_leads_from_table_to_table() {
+    let schema = chinook();
+    let along = |path: &[&str]| {
+        let path: Vec<String> = path.iter().map(|name| (*name).to_owned()).collect();
+        schema.tables_along((None, "track"), &path).into_iter().map(|(_, table)| table.to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(along(&["album", "artist"]), ["album", "artist"]);
+    assert_eq!(along(&["album", "track", "album"]), ["album", "track", "album"]);
+    // What is unknown ends it.
+    assert_eq!(along(&["album", "genre", "track"]), ["album"]);
+    assert_eq!(along(&[]), Vec::<String>::new());
+    assert!(schema.tables_along((None, "none"), &["album".to_owned()]).is_empty());
+}

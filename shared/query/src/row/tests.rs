@@ -3,7 +3,9 @@ use rusqlite::Connection;
 use rusqlite::types::Value as Bound;
 
 use crate::fixtures::{chinook, object, rest, table, value};
-use crate::{Comparison, Filter, Object, Quantifier, Related, Row, Schema, Typed, Value, typed};
+use crate::{
+    Comparison, Error, Filter, Matching, Object, Quantifier, Related, Row, RuleFilter, Schema, Typed, Value, typed,
+};
 
 fn schema() -> Schema {
     Schema::new(vec![table("t", "i:int64? f:float? s:text? b:bool?", &[], &[])])
@@ -209,4 +211,89 @@ fn related_rows_are_counted_once_they_are_known() {
         filter: Box::new(Filter::TRUE),
     };
     assert_eq!(some.matches(&alone), None);
+}
+
+/// A table whose columns can be matched in memory as their names say.
+fn matched() -> Schema {
+    let mut table = table("t", "all:int64? equality:text? none:text? doc:json?", &[], &[]);
+    for (column, matching) in table.columns.iter_mut().zip([Matching::All, Matching::Equality]) {
+        column.abilities.matching = matching;
+    }
+    Schema::new(vec![table])
+}
+
+#[test]
+fn a_condition_is_decidable_where_all_its_comparisons_are() {
+    let schema = matched();
+    let table = schema.table("t").unwrap();
+    let undecidable = |find: &str| parsed(&schema, "t", find).undecidable(table).map(str::to_owned);
+    for find in [
+        "{}",
+        r#"{ "all": { "$gt": 1, "$ne": 5 }, "equality": { "$in": ["a", "b"] } }"#,
+        r#"{ "$or": [{ "equality": "a" }, { "equality": { "$ne": "b" } }, { "$not": { "all": { "$lte": 3 } } }] }"#,
+        r#"{ "none": null, "equality": { "$isNull": false } }"#,
+    ] {
+        assert_eq!(undecidable(find), None, "{find}");
+    }
+    for (find, column) in [
+        (r#"{ "equality": { "$gt": "a" } }"#, "equality"),
+        (r#"{ "all": 1, "none": "a" }"#, "none"),
+        (r#"{ "none": { "$in": ["a"] } }"#, "none"),
+        (r#"{ "$or": [{ "all": 1 }, { "$not": { "none": { "$lt": "a" } } }] }"#, "none"),
+        (r#"{ "doc": null }"#, "doc"),
+    ] {
+        assert_eq!(undecidable(find).as_deref(), Some(column), "{find}");
+    }
+    let chinook = chinook();
+    let related = parsed(&chinook, "album", r#"{ "artist": { "name": "a" } }"#);
+    assert_eq!(related.undecidable(chinook.table("album").unwrap()), Some("artist"));
+}
+
+#[test]
+fn values_of_rules_get_the_form_of_their_columns() {
+    let schema = matched();
+    let table = schema.table("t").unwrap();
+    let compare = |column: &str, value: Value| RuleFilter::Compare {
+        column: column.to_owned(),
+        comparison: Comparison::Eq,
+        value,
+    };
+    let rule = RuleFilter::And(vec![
+        RuleFilter::Or(vec![compare("all", value("\"5\"")), RuleFilter::IsNull { column: "equality".to_owned() }]),
+        RuleFilter::Not(Box::new(RuleFilter::In { column: "all".to_owned(), values: vec![Value::Int(1)] })),
+    ]);
+    let typed = rule.typed(table).unwrap();
+    for (columns, passes) in [
+        (r#"{ "all": 5, "equality": "a" }"#, true),
+        (r#"{ "all": 1, "equality": null }"#, false),
+        (r#"{ "all": 2, "equality": null }"#, true),
+        (r#"{ "all": 2, "equality": "a" }"#, false),
+    ] {
+        let columns = object(columns);
+        assert_eq!(typed.matches(&Row { table, columns: &columns, related: &[] }), Some(passes), "{columns:?}");
+    }
+    assert!(matches!(compare("all", value("\"x\"")).typed(table), Err(Error::WrongType { name, .. }) if name == "all"));
+    assert!(matches!(compare("gone", Value::Int(1)).typed(table), Err(Error::UnknownColumn { .. })));
+}
+
+#[test]
+fn what_a_database_holds_beside_the_declared_type_compares_as_it_does_there() {
+    let schema = Schema::new(vec![table("t", "small:int16? s:text?", &[], &[])]);
+    let table = schema.table("t").unwrap();
+    let columns = Object(vec![
+        ("small".to_owned(), Value::Number("70000.5".to_owned())),
+        ("s".to_owned(), Value::Text("a\0b".to_owned())),
+    ]);
+    let row = Row { table, columns: &columns, related: &[] };
+    for (find, passes) in [
+        (r#"{ "small": { "$gt": 5 } }"#, true),
+        (r#"{ "small": 5 }"#, false),
+        (r#"{ "s": { "$ne": "a" } }"#, true),
+        (r#"{ "s": { "$gt": "a" } }"#, true),
+    ] {
+        assert_eq!(parsed(&schema, "t", find).matches(&row), Some(passes), "{find}");
+    }
+    let columns = Object(vec![("small".to_owned(), Value::Int(70_000))]);
+    let row = Row { table, columns: &columns, related: &[] };
+    assert_eq!(parsed(&schema, "t", r#"{ "small": { "$gt": 5 } }"#).matches(&row), Some(true));
 }

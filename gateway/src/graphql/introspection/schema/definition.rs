@@ -19,6 +19,8 @@ pub enum TypeKey {
     Condition(Condition),
     /// How many rows a mutation writes.
     MutatedRows,
+    /// What a change of a row is.
+    ChangeType,
     /// A type of the table at an index.
     OfTable(usize, TableType),
     /// A type of introspection itself, at an index of the specification.
@@ -34,6 +36,10 @@ pub enum TableType {
     Aggregate,
     /// `AlbumMutation`
     Payload,
+    /// `AlbumChange`
+    Change,
+    /// `AlbumRow`
+    ChangedRow,
     /// `AlbumFilter`
     Filter,
     /// `AlbumUpdateFilter`

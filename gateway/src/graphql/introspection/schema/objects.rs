@@ -3,14 +3,15 @@
 use query::{Comparisons, Operation};
 
 use super::{
-    FieldDefinition, InputDefinition, NOTHING, PublishedSchema, Scalar, TableType, TypeKey, TypeRef, type_where,
+    EnumValueDefinition, FieldDefinition, InputDefinition, NOTHING, PublishedSchema, Scalar, TableType, TypeKey,
+    TypeRef, type_where,
 };
 use crate::graphql::names::{self, RootField, RootKind};
 
 impl<'a> PublishedSchema<'a> {
     /// `Query`
     pub(super) fn query(&self) -> Vec<FieldDefinition<'a>> {
-        let roots = self.names.roots().into_iter();
+        let roots = self.names.roots().into_iter().filter(|(_, root)| root.kind != RootKind::Changes);
         let mut fields: Vec<_> = roots.filter_map(|(name, root)| self.query_field(name, root)).collect();
         if fields.is_empty() {
             let mut nothing = FieldDefinition::new(NOTHING, TypeRef::of_scalar(Scalar::Boolean));
@@ -20,7 +21,8 @@ impl<'a> PublishedSchema<'a> {
         fields
     }
 
-    /// `Subscription`: the fields of `Query` whose tables tell of their changes; empty where there is nothing in it.
+    /// `Subscription`: the fields of `Query` whose tables tell of their changes, and those that tell each; empty where there
+    /// is nothing in it.
     pub(super) fn subscription(&self) -> Vec<FieldDefinition<'a>> {
         let roots = self.names.roots().into_iter().filter(|(_, root)| self.names.is_live(root.table));
         roots.filter_map(|(name, root)| self.query_field(name, root)).collect()
@@ -46,7 +48,8 @@ impl<'a> PublishedSchema<'a> {
                 }
                 Some(field)
             }
-            RootKind::Rows | RootKind::ByKey => None,
+            RootKind::Changes if reach.has_rows() => Some(self.changes_field(name, table)),
+            RootKind::Rows | RootKind::ByKey | RootKind::Changes => None,
             RootKind::Aggregate => Some(self.aggregate_field(name, table)),
         }
     }
@@ -63,6 +66,47 @@ impl<'a> PublishedSchema<'a> {
         let number = TypeRef::of_scalar(Scalar::Int);
         field.arguments.extend(["skip", "limit"].map(|name| InputDefinition::new(name, number)));
         field
+    }
+
+    /// Changes of the rows of a table, one by one.
+    fn changes_field(&self, name: &'a str, table: usize) -> FieldDefinition<'a> {
+        let changes = TypeRef::of_table(table, TableType::Change).required();
+        let mut initial = InputDefinition::new("initial", TypeRef::of_scalar(Scalar::Boolean));
+        initial.description = Some("Whether the rows that there are at the beginning are told.");
+        initial.default = Some("true".to_owned());
+        let mut after = InputDefinition::new("after", TypeRef::of_scalar(Scalar::String));
+        after.description = Some("The position of the last message that was taken, to go on after it.");
+        FieldDefinition {
+            description: Some("One message for each change of a row."),
+            arguments: vec![where_argument(table), initial, after],
+            ..FieldDefinition::new(name, changes)
+        }
+    }
+
+    /// `AlbumChange`
+    pub(super) fn change(&self, table: usize) -> Vec<FieldDefinition<'a>> {
+        let (row, text) = (TypeRef::of_table(table, TableType::ChangedRow), TypeRef::of_scalar(Scalar::String));
+        [
+            ("type", TypeRef::of(TypeKey::ChangeType).required(), "What it tells."),
+            ("row", row, "The row; of a DELETE its key."),
+            ("before", row, "The row as it was, where it was visible before an UPDATE or a DELETE."),
+            ("reason", text, "Why changes may be missing, of a RESYNC."),
+            ("position", text.required(), "Where a later subscription goes on after this message."),
+        ]
+        .map(|(name, r#type, description)| FieldDefinition {
+            description: Some(description),
+            ..FieldDefinition::new(name, r#type)
+        })
+        .into()
+    }
+
+    /// `AlbumRow`: the columns of `Album`, each of which may be null.
+    pub(super) fn changed_row(&self, table: usize) -> Vec<FieldDefinition<'a>> {
+        let (names, stored) = (self.names.table(table), self.names.stored(table));
+        let allowed = self.reach.table(table).read.as_ref();
+        let columns = stored.columns.iter().enumerate();
+        let readable = columns.filter(|(index, _)| allowed.is_some_and(|allowed| allowed.read[*index]));
+        readable.map(|(index, column)| FieldDefinition::new(&names.columns[index], type_where(column, false))).collect()
     }
 
     /// Rows of a table, counted.
@@ -174,6 +218,20 @@ impl<'a> PublishedSchema<'a> {
         }
         fields
     }
+}
+
+/// Values of `ChangeType`.
+pub(super) fn change_types<'a>() -> Vec<EnumValueDefinition<'a>> {
+    [
+        ("INITIAL", "A row that there is at the beginning."),
+        ("READY", "All rows that there are have been told."),
+        ("INSERT", "A new row."),
+        ("UPDATE", "A row that changed, or one that is visible now."),
+        ("DELETE", "A row that is gone, or visible no longer."),
+        ("RESYNC", "Changes may be missing: all rows follow as INITIAL, then READY."),
+    ]
+    .map(|(name, description)| EnumValueDefinition { description: Some(description), ..EnumValueDefinition::new(name) })
+    .into()
 }
 
 fn where_argument<'a>(table: usize) -> InputDefinition<'a> {

@@ -88,6 +88,11 @@ fn orders_have_many_spellings() {
     assert_eq!(sort("title_desc"), [key("title", true)]);
     assert_eq!(sort("title"), [key("title", false)]);
     assert_eq!(sort("{title: -1, album_id: asc}"), [key("title", true), key("album_id", false)]);
+    assert_eq!(sort("{title: desc, album_id: ASC}"), [key("title", true), key("album_id", false)]);
+    assert_eq!(
+        error("{ album(sort: {title: up}) { title } }"),
+        "invalid sort of title: expected 1 or -1, found string"
+    );
     assert_eq!(
         error("{ album(sort: [titel_desc]) { title } }"),
         "column titel is not in table album; did you mean title?"
@@ -105,6 +110,15 @@ fn skip_and_limit_are_whole_numbers() {
     );
     assert_eq!(error("{ album(skip: -1) { title } }"), "invalid skip: must not be negative");
     assert!(error("{ album(skip: 99999999999999999999) { title } }").contains("out of range"));
+}
+
+#[test]
+fn all_rows_are_meant_unless_another_op_is_named() {
+    assert_eq!(read("{ album(op: all, limit: 2) { title } }"), read("{ album(limit: 2) { title } }"));
+    for page in ["skip: 1", "limit: 1"] {
+        let text = format!("{{ album(op: count, {page}) @music }}");
+        assert_eq!(error(&text), "invalid op count: skip and limit are not allowed");
+    }
 }
 
 #[test]

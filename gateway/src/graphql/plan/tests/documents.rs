@@ -55,6 +55,10 @@ fn include_and_skip_leave_fields_out() {
         error("{ album { title @live } }"),
         "directive @live is not known on field title: a database is named at the root only"
     );
+    for spread in ["... @live { title }", "...F @live"] {
+        let text = format!("{{ album {{ {spread} }} }} fragment F on Album {{ title }}");
+        assert_eq!(error(&text), "directive @live is not known on a fragment");
+    }
 }
 
 #[test]
@@ -74,6 +78,8 @@ fn a_field_with_very_many_arguments_is_refused() {
     let arguments: String = (0..101).map(|index| format!("a{index}: 1 ")).collect();
 
     assert_eq!(error(&format!("{{ album({arguments}) {{ title }} }}")), "arguments of 101 is over the limit of 100");
+    let (fewer, _) = arguments.split_once("a100").unwrap();
+    assert_eq!(error(&format!("{{ album({fewer}) {{ title }} }}")), "argument a0 of album is not known");
 }
 
 #[test]

@@ -5,18 +5,18 @@ use query::Limits;
 use super::*;
 use crate::catalogue::Project;
 
-struct Kept {
-    document: Document,
-    names: Names,
+pub struct Kept {
+    pub document: Document,
+    pub names: Names,
 }
 
 impl Kept {
-    fn new(text: &str) -> Self {
+    pub fn new(text: &str) -> Self {
         let document = Document::parse(text, Guard::default()).unwrap_or_else(|refusal| panic!("{refusal:?}"));
         Self { document, names: Names::new(fixture::shop()) }
     }
 
-    fn plan(&self, sent: &[(&str, Value)], limits: Limits) -> Result<Arc<Plan>> {
+    pub fn plan(&self, sent: &[(&str, Value)], limits: Limits) -> Result<Arc<Plan>> {
         self.plan_of(None, sent, limits)
     }
 
@@ -25,7 +25,11 @@ impl Kept {
         let operation = &self.document.operation(name)?.node;
         let variables = Variables::new(&self.document, operation, sent)?;
         let counters = Counters { budget: Budget::new(limits), guard: Guard::default() };
-        Plan::of(&self.document, operation, &self.names, &variables, counters)
+        Plan::of(
+            PlanContext { document: &self.document, names: &self.names, variables: &variables },
+            operation,
+            counters,
+        )
     }
 
     fn read(&self, sent: &[(&str, Value)]) -> Read {
@@ -52,6 +56,36 @@ fn selections_of_an_operation_with_variables_are_looked_up_once() {
     assert!(Arc::ptr_eq(&one.node.fields, &two.node.fields));
     assert_eq!(one.node.filter, equal("album_id", Typed::Int(1)));
     assert_eq!(two.node.filter, equal("album_id", Typed::Int(2)));
+}
+
+#[test]
+fn selections_are_looked_up_once_for_all_limits() {
+    let kept = Kept::new(
+        "query($id: Int!) { album_by_pk(album_id: $id) { title artist { name } track_aggregate { count } } }",
+    );
+    let plan = |nodes| kept.plan(&[("id", Value::Int(1))], Limits { nodes, ..Limits::default() }).unwrap();
+
+    assert!(Arc::ptr_eq(&plan(50).reads[0].node.fields, &plan(51).reads[0].node.fields));
+}
+
+#[test]
+fn each_of_many_selections_takes_its_own_memory() {
+    let fields = (0..60).map(|index| format!("a{index}: artist(limit: $most) {{ name }} ")).collect::<String>();
+    let kept = Kept::new(&format!("query($most: Int) {{ {fields} }}"));
+    let plan = |most| kept.plan(&[("most", Value::Int(most))], Limits::default()).unwrap();
+
+    for (one, two) in plan(1).reads.iter().zip(&plan(2).reads) {
+        assert!(Arc::ptr_eq(&one.node.fields, &two.node.fields));
+    }
+}
+
+#[test]
+fn a_variable_takes_memory_by_the_length_of_its_name() {
+    let name = "v".repeat(500);
+    let kept = Kept::new(&format!("query(${name}: Int!) {{ album_by_pk(album_id: ${name}) {{ title }} }}"));
+    let plan = |id| kept.plan(&[(&name, Value::Int(id))], Limits::default()).unwrap();
+
+    assert!(Arc::ptr_eq(&plan(1).fields, &plan(2).fields));
 }
 
 #[test]
@@ -139,6 +173,9 @@ fn what_is_kept_counts_as_what_is_planned() {
         "a: track { name genre { name } } track_aggregate { count __typename } ...F",
         "... @skip(if: $skip) { title } ...F ... { artist { ...A } }",
         "track(limit: 1) { name genre { name } } artist { ...A } artist { artist_id }",
+        // Conditions count, and are no part of what a kept selection counts.
+        "track(where: {track_id: 1}) { name }",
+        "artist { name } track_aggregate(where: {track_id: 1}) { count }",
     ] {
         let text = format!(
             "query($id: Int!, $skip: Boolean = false) {{ album_by_pk(album_id: $id) {{ {selection} }} }}
@@ -203,6 +240,8 @@ fn a_plan_that_takes_far_more_than_its_text_is_not_kept() {
     let spread = |root: &str| (0..100).map(|index| format!("a{index}: {root} ")).collect::<String>();
     for (text, is_kept) in [
         (format!("{{ album(where: {{title: {long:?}}}) {{ title }} }}"), true),
+        // All columns are named by nothing in the text.
+        (format!("{{ {} }}", spread("album @music")), false),
         (format!("{{ {} }} fragment F on Artist {{ {long}: name }}", spread("artist { ...F }")), false),
         (
             format!(

@@ -10,7 +10,9 @@ fn refused(text: &str, limits: Limits) -> Option<String> {
     let names = Names::new(fixture::shop());
     let variables = Variables::new(&document, operation, query::Object::default()).unwrap_or_else(|_| panic!("{text}"));
     let counters = Counters { budget: Budget::new(limits), guard: Guard::default() };
-    Plan::of(&document, operation, &names, &variables, counters).err().map(|refusal| message(*refusal))
+    Plan::of(PlanContext { document: &document, names: &names, variables: &variables }, operation, counters)
+        .err()
+        .map(|refusal| message(*refusal))
 }
 
 #[test]

@@ -77,6 +77,14 @@ fn rows_are_updated() {
 }
 
 #[test]
+fn wrong_changes_are_refused_where_they_stand() {
+    for argument in ["set", "inc"] {
+        let refusal = refusal(&format!("mutation {{\n  update_track({argument}: {{nope: 1}}) {{ status }} }}"));
+        assert_eq!(refusal.at.map(|at| (at.line, at.column)), Some((2, 21)), "{argument}");
+    }
+}
+
+#[test]
 fn rows_are_deleted() {
     assert_eq!(
         mutation("mutation { delete_album(where: {album_id: 1}) { affected } }"),
@@ -104,6 +112,8 @@ fn mutations_keep_their_order_and_may_be_of_several_databases() {
         plan.writes.iter().map(|(database, mutation)| (database.as_str(), mutation.table.as_str())).collect();
     assert_eq!(writes, [("archive", "genre"), ("music", "album"), ("archive", "genre")]);
     assert_eq!(plan.fields[2].source, FieldSource::Write(2, Vec::new()));
+    let keys = [0, 1, 2, 3].map(|index| plan.field_of(index).map(|field| field.key.as_str()));
+    assert_eq!(keys, [Some("insert_genre"), Some("delete_album"), Some("second"), None]);
 }
 
 #[test]
@@ -127,5 +137,10 @@ fn wrong_mutations_are_refused() {
     assert_eq!(
         refusal("mutation { delete_nothing { status } }").accesses,
         [RootAccess { database: "music".to_owned(), table: "nothing".to_owned(), operation: Operation::Delete }]
+    );
+    let named = "mutation { delete_nothing @archive { status } }";
+    assert_eq!(
+        planned(&fixture::two_databases(), named, "{}").expect_err(named).accesses,
+        [RootAccess { database: "archive".to_owned(), table: "nothing".to_owned(), operation: Operation::Delete }]
     );
 }

@@ -177,3 +177,34 @@ fn sqlite_counts_no_writes_to_views_and_stores_no_nan() {
     assert!(!stored(Dialect::Sqlite, f64::NAN) && stored(postgres(), f64::NAN));
     assert!(stored(Dialect::Sqlite, 0.5) && stored(Dialect::Sqlite, f64::INFINITY));
 }
+
+/// An array has one type, and of other schemas no index is known.
+#[test]
+fn an_index_of_postgres_looks_up_values_of_its_type_in_a_table_of_its_schema() {
+    let indexed = [("t".to_owned(), "c".to_owned())].into();
+    let dialect = Dialect::Postgres { schema: "public".to_owned(), neighbours: Vec::new(), indexed };
+    let int = column("integer", Type::Int32, EqualityClass::Integer);
+    let big = column("bigint", Type::Int64, EqualityClass::Integer);
+    let own = Table::new("t", Vec::new());
+    let far = Table { database: Some("archive".to_owned()), ..own.clone() };
+    let other = Table::new("u", Vec::new());
+    for (table, values, expected) in
+        [(&own, &int, " = ANY(ARRAY("), (&own, &big, " IN ("), (&far, &int, " IN ("), (&other, &int, " IN (")]
+    {
+        assert_eq!(dialect.subselect(table, &int, values).0, expected, "{} {:?}", table.name, table.database);
+    }
+}
+
+#[test]
+fn tables_of_neighbours_are_named_by_their_schemas() {
+    let neighbours = [("archive", "old"), ("music", "new")].map(|(database, schema)| Neighbour {
+        database: database.to_owned(),
+        schema: schema.to_owned(),
+        is_linked: true,
+    });
+    let dialect = Dialect::postgres("public", neighbours.to_vec());
+    for (database, schema) in [(None, "public"), (Some("archive"), "old"), (Some("music"), "new")] {
+        let table = Table { database: database.map(str::to_owned), ..Table::new("t", Vec::new()) };
+        assert_eq!(dialect.schema_of(&table), Some(schema));
+    }
+}

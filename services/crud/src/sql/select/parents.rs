@@ -27,7 +27,7 @@ impl Levels<'_, '_> {
                 };
                 pair.own.r#type == pair.far.r#type && kept.iter().all(is_listed)
             }),
-            Source::Rows { .. } | Source::Query { .. } => is_exact,
+            Source::Rows { .. } | Source::Written { .. } | Source::Query { .. } => is_exact,
         }
     }
 
@@ -96,7 +96,7 @@ impl Levels<'_, '_> {
     fn values(&self, above: &ParentLink<'_, '_>) -> Option<(&Rows, &[usize])> {
         match (self.source, &above.context.above) {
             (Source::Rows { rows, kept, .. }, None) => Some((rows, kept)),
-            (Source::Rows { .. } | Source::Query { .. }, _) => None,
+            (Source::Rows { .. } | Source::Written { .. } | Source::Query { .. }, _) => None,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use query::datetime;
 use tokio_postgres::types::{FromSql, Kind, Type};
 
-use crate::cell::Cell;
+use crate::cell::{self, Cell};
 
 mod address;
 mod array;
@@ -132,7 +132,10 @@ impl Decoder {
 
     /// The value in `raw`. Bytes of a length that the type cannot have are null: no server sends them.
     pub fn decode(self, raw: &[u8]) -> Cell<'_> {
-        self.decoded(raw).unwrap_or(Cell::Null)
+        match self.decoded(raw) {
+            Some(cell) => cell,
+            None => Cell::Null,
+        }
     }
 
     fn decoded(self, raw: &[u8]) -> Option<Cell<'_>> {
@@ -145,7 +148,7 @@ impl Decoder {
             Self::Float4 => Cell::Float(widened(f32::from_be_bytes(raw.try_into().ok()?))),
             Self::Float8 => Cell::Float(f64::from_be_bytes(raw.try_into().ok()?)),
             Self::Numeric => Cell::Decimal(numeric(raw)?),
-            Self::Text => Cell::Text(String::from_utf8_lossy(raw)),
+            Self::Text => Cell::Text(cell::text(raw)),
             Self::Bytes => Cell::Bytes(raw),
             Self::Date => date(i32::from_be_bytes(raw.try_into().ok()?)),
             Self::Time => Cell::Time(i64::from_be_bytes(raw.try_into().ok()?)),

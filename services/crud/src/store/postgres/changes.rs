@@ -27,8 +27,10 @@ use crate::{
     store::{Changed, Rows, Statement},
 };
 
+mod diagnosis;
 pub mod images;
 mod locks;
+mod obstacle;
 mod prune;
 mod setup;
 mod snapshot;

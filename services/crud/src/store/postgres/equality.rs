@@ -1,6 +1,6 @@
 //! What decides whether values of a column are equal, by its type and its collation.
 
-use query::{Equality, EqualityClass};
+use query::{Equality, EqualityClass, Matching, Type};
 use tokio_postgres::types::Type as Native;
 
 /// Columns of a schema with a collation that is not the database's: its name in SQL, and whether texts are equal by their
@@ -45,6 +45,26 @@ pub fn in_collation(equality: &Equality, collation: &str, is_deterministic: bool
     Equality { class, collation: Some(collation.into()) }
 }
 
+/// Which comparisons of values of a type as they are read have the result that the server gives.
+pub fn matching(r#type: Type, equality: &Equality) -> Matching {
+    use EqualityClass::{Bool, Bytes, Date, Double, Integer, Number, Text, Time, Timestamp, Uuid, ZonedTimestamp};
+    match (r#type, equality.class) {
+        (Type::Bool, Bool)
+        | (Type::Int16 | Type::Int32 | Type::Int64, Integer)
+        | (Type::Float, Double)
+        | (Type::Decimal, Number)
+        | (Type::Bytes, Bytes)
+        | (Type::Date, Date)
+        | (Type::Time, Time)
+        | (Type::Timestamp, Timestamp | ZonedTimestamp)
+        | (Type::Uuid, Uuid) => Matching::All,
+        (Type::Text, Text) if equality.collation.as_deref() == Some("pg_catalog.\"C\"") => Matching::All,
+        // Equal texts have the same bytes. Their order is that of a language.
+        (Type::Text, Text) => Matching::Equality,
+        _ => Matching::None,
+    }
+}
+
 /// The length of a `character(3)`; `None` without one, as in a domain.
 fn padded(native: &str) -> Option<u32> {
     native.strip_prefix("character(")?.strip_suffix(')')?.parse().ok()
@@ -65,6 +85,23 @@ mod tests {
             assert_eq!(class(&native, name), EqualityClass::Database, "{name}");
         }
         let other = in_collation(&of(Native::TEXT.oid(), "text"), "public.nocase", false);
+        assert_eq!(matching(Type::Text, &other), Matching::None);
         assert_eq!((other.class, other.collation.as_deref()), (EqualityClass::Database, Some("public.nocase")));
+    }
+    #[test]
+    fn values_match_in_memory_where_their_order_is_not_that_of_a_language() {
+        let text = of(Native::TEXT.oid(), "text");
+        assert_eq!(matching(Type::Text, &text), Matching::Equality);
+        assert_eq!(matching(Type::Text, &in_collation(&text, "pg_catalog.\"C\"", true)), Matching::All);
+        assert_eq!(matching(Type::Text, &in_collation(&text, "pg_catalog.\"de_DE\"", true)), Matching::Equality);
+        assert_eq!(matching(Type::Float, &of(Native::FLOAT8.oid(), "double precision")), Matching::All);
+        for (r#type, native, name) in [
+            (Type::Float, Native::FLOAT4, "real"),
+            (Type::Text, Native::BPCHAR, "character(3)"),
+            (Type::Json, Native::JSONB, "jsonb"),
+            (Type::Other, Native::INTERVAL, "interval"),
+        ] {
+            assert_eq!(matching(r#type, &of(native.oid(), name)), Matching::None, "{name}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use query::{Abilities, Column, ForeignKey, Schema, Table, TableKind, Type, Writes};
+use query::{Abilities, Column, ForeignKey, Matching, Schema, Table, TableKind, Type, Writes};
 use tokio_postgres::{
     Row,
     types::{ToSql, Type as Native},
@@ -218,6 +218,9 @@ pub async fn catalog(connection: &Connection, name: &str) -> Result<Catalog, Pos
     }
     foreign_keys.iter().try_for_each(|row| tables.foreign_key(row))?;
     tables.tables.iter_mut().filter(|table| !table.primary_key.is_empty()).for_each(|table| table.row_id.clear());
+    for column in tables.tables.iter_mut().flat_map(|table| &mut table.columns) {
+        column.abilities.matching = equality::matching(column.r#type, &column.equality);
+    }
     let found = Introspected { schema: Schema::new(tables.tables), left_out };
     Ok(Catalog { found, keys: names, foreign, labels })
 }
@@ -281,6 +284,7 @@ impl Tables {
             abilities: Abilities {
                 comparisons: if item.is_some() { unordered.arrays } else { unordered.values },
                 wide_times: true,
+                matching: Matching::None,
             },
             native,
         });

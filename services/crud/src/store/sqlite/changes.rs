@@ -15,6 +15,8 @@ use super::{
 };
 use crate::{Error, store::Changed};
 
+pub mod diagnosis;
+
 /// Table with the versions; nobody is served it.
 const TABLE: &str = "perigee_changes";
 /// The text of that table, by which it is told from one of an application.
@@ -27,10 +29,14 @@ const NAMED: &str =
     "SELECT type, sql FROM sqlite_schema WHERE type <> 'trigger' AND name = 'perigee_changes' COLLATE NOCASE";
 const TRIGGERS: &str =
     "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND name LIKE 'perigee\\_changes\\_%' ESCAPE '\\'";
+const ON_OURS: &str =
+    "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'perigee_changes' ORDER BY 1";
 /// How often commits of other programs are looked for, in memory that all connections share.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// What triggers are made for.
 const EVENTS: [&str; 3] = ["insert", "update", "delete"];
+/// Why nothing is captured in a file where an application has the name of our table.
+const OTHER_TABLE: &str = "the database has another object called perigee_changes";
 
 /// Versions of the captured tables when they were last read.
 #[derive(Debug, Default)]
@@ -142,20 +148,42 @@ fn triggers(reader: &Connection) -> Result<Vec<(String, String)>, SqliteError> {
     Ok(triggers.collect::<Result<_, _>>()?)
 }
 
-/// Whether the text of a trigger is one of ours, also after `ALTER TABLE … RENAME`.
+/// Whether the text of a trigger is one of ours, also after `ALTER TABLE … RENAME`: it does nothing else than ours do.
 fn is_ours(sql: &str) -> bool {
-    sql.contains(COUNT) && sql.ends_with("'; END")
+    let table = sql.split_once(COUNT).and_then(|(_, rest)| rest.strip_suffix("'; END"));
+    table.is_some_and(|table| !table.replace("''", "").contains('\''))
+}
+
+/// A trigger on our table; it is of an application.
+fn trigger_on_ours(reader: &Connection) -> Result<Option<String>, SqliteError> {
+    let mut named = reader.prepare_cached(ON_OURS)?;
+    Ok(named.query_row([], |row| row.get(0)).optional()?)
+}
+
+/// What a table is that cannot be captured; `None` where it can.
+fn kind(reader: &Connection, table: &str) -> Result<Option<&'static str>, SqliteError> {
+    let kind = "SELECT type FROM pragma_table_list WHERE schema = 'main' AND name = ?1";
+    let kind: Option<String> = reader.prepare_cached(kind)?.query_row([table], |row| row.get(0)).optional()?;
+    Ok(match kind.as_deref() {
+        Some("table") => None,
+        Some("view") => Some("a view"),
+        Some(_) => Some("a virtual table or a part of one"),
+        None => Some("nothing of that name"),
+    })
+}
+
+/// Why one of the triggers of a table cannot be made beside those that are `found`.
+fn conflict(found: &[(String, String)], table: &str, event: &str) -> Option<String> {
+    let name = trigger_name(table, event);
+    let is_other = |(other, sql): &&(String, String)| other.eq_ignore_ascii_case(&name) && !is_ours(sql);
+    found.iter().find(is_other).map(|_| format!("the database has another trigger called {name}"))
 }
 
 /// Checks that the changes of a table can be followed.
-pub fn check_followed(writer: &Connection, table: &str) -> Result<(), SqliteError> {
-    let kind = "SELECT type FROM pragma_table_list WHERE schema = 'main' AND name = ?1";
-    let kind: Option<String> = writer.prepare_cached(kind)?.query_row([table], |row| row.get(0)).optional()?;
-    match kind.as_deref() {
-        Some("table") => Ok(()),
-        Some("view") => Err(unfollowed(table, "expected a table, found a view")),
-        Some(_) => Err(unfollowed(table, "expected a table, found a virtual table or a part of one")),
-        None => Err(unfollowed(table, "expected a table, found nothing of that name")),
+pub fn check_followed(reader: &Connection, table: &str) -> Result<(), SqliteError> {
+    match kind(reader, table)? {
+        None => Ok(()),
+        Some(kind) => Err(unfollowed(table, &format!("expected a table, found {kind}"))),
     }
 }
 
@@ -171,7 +199,7 @@ fn capture(writer: &Connection, table: &str) -> Result<(), SqliteError> {
     match maker(writer)? {
         Maker::Us => {}
         Maker::Nobody => writer.execute_batch(TABLE_SQL)?,
-        Maker::Other => return Err(unfollowed(table, "the database has another object called perigee_changes")),
+        Maker::Other => return Err(unfollowed(table, OTHER_TABLE)),
     }
     let found = triggers(writer)?;
     // Another version than any before: a row that was deleted and is made anew has changed.
@@ -179,12 +207,12 @@ fn capture(writer: &Connection, table: &str) -> Result<(), SqliteError> {
         "INSERT INTO perigee_changes (tbl, version) VALUES (?1, random() / 2) ON CONFLICT DO NOTHING",
         [table],
     )?;
+    if let Some(conflict) = EVENTS.iter().find_map(|event| conflict(&found, table, event)) {
+        return Err(unfollowed(table, &conflict));
+    }
     for (name, sql) in &wanted {
         match found.iter().find(|(found, _)| found.eq_ignore_ascii_case(name)) {
             Some((_, found)) if found == sql => continue,
-            Some((_, found)) if !is_ours(found) => {
-                return Err(unfollowed(table, &format!("the database has another trigger called {name}")));
-            }
             Some((found, _)) => writer.execute_batch(&format!("DROP TRIGGER {}", quoted(found)))?,
             None => {}
         }
@@ -214,7 +242,9 @@ fn release(writer: &Connection, kept: &[String]) -> Result<(), SqliteError> {
         }
     }
     match maker(writer)? {
-        Maker::Us if !is_captured => writer.execute_batch("DROP TABLE perigee_changes")?,
+        Maker::Us if !is_captured && trigger_on_ours(writer)?.is_none() => {
+            writer.execute_batch("DROP TABLE perigee_changes")?
+        }
         Maker::Us => {
             for table in current(writer)?.1.into_keys().filter(|table| !kept.contains(table)) {
                 writer.execute("DELETE FROM perigee_changes WHERE tbl = ?1", [table])?;

@@ -1,7 +1,7 @@
 //! What decides whether values of a column are equal: its affinity and its collation. Source: SQLite, "Datatypes", 3.1
 //! and 4.2.
 
-use query::{Equality, EqualityClass};
+use query::{Equality, EqualityClass, Matching, Type};
 use rusqlite::Connection;
 
 use crate::store::identifier;
@@ -28,6 +28,28 @@ pub fn of(reader: &Connection, table: &str, column: &str, native: &str, holder: 
     let collation = collation.map(|name| name.to_string_lossy()).filter(|name| !name.eq_ignore_ascii_case("BINARY"));
     let collation = collation.map(|name| identifier(&name.to_ascii_uppercase()).into());
     Ok(Equality { class, collation })
+}
+
+/// Which comparisons of values of a type as they are read have the result that SQLite gives. Decimals are doubles there,
+/// and columns of bytes or of any type hold values that are read alike and differ.
+pub fn matching(r#type: Type, equality: &Equality) -> Matching {
+    let is_converted = matches!(equality.class, EqualityClass::Number | EqualityClass::Text);
+    match r#type {
+        _ if equality.collation.is_some() || !is_converted => Matching::None,
+        Type::Bool
+        | Type::Int16
+        | Type::Int32
+        | Type::Int64
+        | Type::Float
+        | Type::Text
+        | Type::Date
+        | Type::Time
+        | Type::Timestamp
+        | Type::Uuid => Matching::All,
+        Type::Decimal | Type::Bytes | Type::Json | Type::Other | Type::Any | Type::Address | Type::List(_) => {
+            Matching::None
+        }
+    }
 }
 
 fn affinity(native: &str) -> EqualityClass {
@@ -74,5 +96,15 @@ mod tests {
         }
         assert_eq!(equality("s", "f", "ANY", Holder::Strict), (EqualityClass::Bytes, None));
         assert_eq!(equality("v", "a", "INTEGER", Holder::Other), (EqualityClass::Database, None));
+    }
+    #[test]
+    fn texts_match_in_memory_by_their_bytes_alone() {
+        let equality = |class, collation: Option<&str>| Equality { class, collation: collation.map(Into::into) };
+        let text = equality(EqualityClass::Text, None);
+        assert_eq!(matching(Type::Text, &text), Matching::All);
+        assert_eq!(matching(Type::Text, &equality(EqualityClass::Text, Some("\"NOCASE\""))), Matching::None);
+        assert_eq!(matching(Type::Int64, &equality(EqualityClass::Number, None)), Matching::All);
+        assert_eq!(matching(Type::Decimal, &equality(EqualityClass::Number, None)), Matching::None);
+        assert_eq!(matching(Type::Text, &Equality::default()), Matching::None);
     }
 }

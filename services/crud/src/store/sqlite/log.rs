@@ -32,7 +32,7 @@ use crate::{
     },
 };
 
-mod triggers;
+pub mod triggers;
 
 /// Bytes of images after which a look ends, and is followed by the next.
 const LOOK_BYTES: usize = 4 << 20;

@@ -25,6 +25,11 @@ pub fn reader(path: &Path) -> Result<Connection, Error> {
     connection(path, "PRAGMA query_only = ON;").map_err(|failure| at(path, failure))
 }
 
+/// Opens a connection that may write, in whatever journal mode the file has.
+pub fn plain(path: &Path) -> Result<Connection, Error> {
+    connection(path, "").map_err(|failure| at(path, failure))
+}
+
 /// Creates the file where there is none: under another name first, so that a partial one is never taken for it.
 pub fn create(path: &Path, init: &[PathBuf]) -> Result<(), Error> {
     if path.exists() {

@@ -10,7 +10,7 @@ use crate::{
     Error,
     bind::Stored,
     budget::Room,
-    cell::{Cell, Key, KeyForm},
+    cell::{self, Cell, Key, KeyForm},
     store::Output,
 };
 
@@ -243,7 +243,7 @@ fn day(micros: i64) -> Option<i32> {
 
 /// Text that is not what its column declares stays text.
 fn text(output: Output, bytes: &[u8]) -> Cell<'_> {
-    let text = String::from_utf8_lossy(bytes);
+    let text = cell::text(bytes);
     let parsed = match output.r#type {
         Type::Bool => boolean(&text).map(Cell::Bool),
         Type::Bytes => Some(Cell::Bytes(bytes)),

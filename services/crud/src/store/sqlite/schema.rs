@@ -73,6 +73,7 @@ fn table(reader: &Connection, listed: &Listed) -> DriverResult<Table> {
     let key = primary_key(reader, name, *has_rowid)?;
     for column in &mut columns {
         column.equality = equality::of(reader, name, &column.name, &column.native, *holder)?;
+        column.abilities.matching = equality::matching(column.r#type, &column.equality);
         let is_in_key = key.columns.contains(&column.name);
         column.nullable &= !is_in_key || key.may_be_null;
         column.has_default |= is_in_key && key.is_rowid;

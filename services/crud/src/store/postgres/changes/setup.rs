@@ -15,6 +15,7 @@ use tokio_postgres::{
 use super::{
     super::{connection::Connection, error::PostgresError},
     images,
+    obstacle::Obstacle,
 };
 
 /// Begins a transaction that makes or removes something. One at a time does, in the whole database: what a trigger needs
@@ -75,8 +76,8 @@ WITH ours AS (
 )
 SELECT EXISTS (SELECT FROM ours), (SELECT named FROM foreign_parts),
     COALESCE((SELECT pg_catalog.obj_description(ours.oid, 'pg_namespace') FROM ours) = $1, false),
-    NOT EXISTS (SELECT FROM ours JOIN pg_catalog.pg_class c ON c.relnamespace = ours.oid)
-        AND NOT EXISTS (SELECT FROM ours JOIN pg_catalog.pg_proc p ON p.pronamespace = ours.oid),
+    NOT EXISTS (SELECT FROM ours JOIN pg_catalog.pg_depend d
+        ON d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND d.refobjid = ours.oid AND d.deptype = 'n'),
     pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'),
     pg_catalog.format('%I', pg_catalog.current_database()), pg_catalog.format('%I', current_user),
     9 = (SELECT pg_catalog.count(*) FROM parts WHERE parts.is_made AND CASE parts.kind WHEN 'p' THEN '{}'
@@ -86,7 +87,8 @@ SELECT EXISTS (SELECT FROM ours), (SELECT named FROM foreign_parts),
     EXISTS (SELECT FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
         JOIN ours ON p.pronamespace = ours.oid),
     ARRAY(SELECT DISTINCT pg_catalog.format('REVOKE ALL ON %s%s FROM %I CASCADE', given.named, given.args,
-        pg_catalog.pg_get_userbyid(given.grantee)) FROM given WHERE given.grantee <> 0)";
+        pg_catalog.pg_get_userbyid(given.grantee)) FROM given WHERE given.grantee <> 0),
+    pg_catalog.pg_is_in_recovery()";
 
 /// A log whose entries are of transactions that have not begun is one of another server, as after a restore.
 const START_LOG: &str = "\
@@ -106,13 +108,17 @@ INSERT INTO perigee_changes.readers (schema, seen) VALUES ($1, pg_catalog.now())
 ON CONFLICT (schema) DO UPDATE SET seen = EXCLUDED.seen";
 /// The schemas whose tables are captured. Who reads the log says so at least once a minute.
 const READERS: &str = "\
-SELECT r.schema FROM perigee_changes.readers r WHERE r.seen > pg_catalog.now() - '5 minutes'::pg_catalog.interval";
+SELECT r.schema FROM perigee_changes.readers r WHERE r.seen > pg_catalog.now() - '5 minutes'::pg_catalog.interval
+    AND NOT EXISTS (SELECT FROM perigee_changes.readers own WHERE r.schema = '!' || own.schema)
+ORDER BY r.schema";
 
 /// A table and those below it, itself first: partitions have the triggers of their root. Temporary tables of a session
 /// below it are seen by that session only.
 ///
 /// Before version 15 these are internal, and only a superuser may have them fire for replicated changes: there, each
 /// partition gets one of its own beside it.
+///
+/// A partitioned table has no rows of its own: whether it is unlogged means nothing, and cannot be changed.
 const TREE: &str = "\
 WITH RECURSIVE tree (relation, below) AS (
     SELECT c.oid, false
@@ -133,7 +139,8 @@ WITH RECURSIVE tree (relation, below) AS (
 SELECT tree.relation, pg_catalog.format('%I.%I', n.nspname, c.relname),
     CASE WHEN c.relkind = 'v' THEN 'a view' WHEN c.relkind = 'm' THEN 'a materialized view'
         WHEN c.relkind = 'f' THEN 'a foreign table' WHEN c.relkind NOT IN ('r', 'p') THEN 'no table'
-        WHEN c.relpersistence = 'u' THEN 'an unlogged table' WHEN c.relpersistence <> 'p' THEN 'a temporary table' END,
+        WHEN c.relpersistence = 'u' AND c.relkind = 'r' THEN 'an unlogged table'
+        WHEN c.relpersistence = 't' THEN 'a temporary table' END,
     pg_catalog.pg_has_role(c.relowner, 'USAGE'),
     pg_catalog.format('%I', pg_catalog.pg_get_userbyid(c.relowner)), pg_catalog.format('%I', current_user),
     ours.tgrelid IS NOT NULL, COALESCE(ours.partly, '{}'), tree.below AND c.relispartition
@@ -169,6 +176,17 @@ ORDER BY c.oid";
 
 /// What stands before the name of a schema whose images are read, among the readers.
 const IMAGES_OF: char = '!';
+/// Triggers that execute a function of our schema, each with its table.
+const EXECUTING: &str = "\
+SELECT pg_catalog.format('%I on %I.%I', t.tgname, n.nspname, c.relname)
+FROM pg_catalog.pg_trigger t
+JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+JOIN pg_catalog.pg_namespace own ON own.oid = p.pronamespace
+JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE own.nspname = 'perigee_changes' AND t.tgparentid = 0
+ORDER BY 1";
+
 /// Steps in which triggers are made: on a table and those that inherit from it, on partitions that are without one, and
 /// that all fire for replicated changes too. Writers wait meanwhile, so there are as many for any number of tables.
 pub(super) const CAPTURE_STEPS: usize = 3;
@@ -215,8 +233,8 @@ pub async fn capture(
     kind: TriggerKind,
 ) -> Result<Result<(), String>, PostgresError> {
     let tree = tree(connection, schema, table, kind).await?;
-    if let Some(why) = tree.unfollowed()? {
-        return Ok(Err(why));
+    if let Some(why) = tree.obstacles()?.first() {
+        return Ok(Err(why.to_string()));
     }
     if let Some(why) = make_log(connection).await? {
         return Ok(Err(why));
@@ -275,22 +293,30 @@ impl TableTree {
     }
 
     /// Why the table with those below it cannot be followed.
-    fn unfollowed(&self) -> Result<Option<String>, PostgresError> {
+    pub fn obstacles(&self) -> Result<Vec<Obstacle>, PostgresError> {
         if self.rows.is_empty() {
-            return Ok(Some("expected a table, found nothing of that name".to_owned()));
+            return Ok(vec![Obstacle::NoTable]);
         }
+        let mut obstacles = Vec::new();
         for (index, row) in self.rows.iter().enumerate() {
-            let name: String = row.try_get(1)?;
-            if let Some(kind) = row.try_get::<_, Option<String>>(2)? {
-                let below = if index == 0 { String::new() } else { format!(", {name}, below it") };
-                return Ok(Some(format!("expected a table, found {kind}{below}")));
-            }
-            if !row.try_get::<_, bool>(3)? {
-                let (owner, role): (String, String) = (row.try_get(4)?, row.try_get(5)?);
-                return Ok(Some(format!("role {role} must own {name} to make triggers, its owner is {owner}")));
+            let table = row.try_get(1)?;
+            if let Some(kind) = row.try_get(2)? {
+                obstacles.push(Obstacle::Kind { table, kind, is_below: index > 0 });
+            } else if !row.try_get::<_, bool>(3)? {
+                obstacles.push(Obstacle::Owner { table, owner: row.try_get(4)?, role: row.try_get(5)? });
             }
         }
-        Ok(None)
+        Ok(obstacles)
+    }
+
+    /// Its triggers of ours that do not fire for all changes, each with its table.
+    pub fn silent(&self) -> Result<Vec<(String, String)>, PostgresError> {
+        let mut silent = Vec::new();
+        for row in &self.rows {
+            let (table, triggers): (String, Vec<String>) = (row.try_get(1)?, row.try_get(7)?);
+            silent.extend(triggers.into_iter().map(|trigger| (table.clone(), trigger)));
+        }
+        Ok(silent)
     }
 
     /// The tables without a trigger that fires for all changes, by their names.
@@ -343,6 +369,7 @@ struct FoundLog {
     has_triggers: bool,
     /// The statements that take rights from roles that have them by their names.
     revocations: Vec<String>,
+    is_standby: bool,
 }
 
 async fn found(connection: &Connection) -> Result<FoundLog, PostgresError> {
@@ -360,23 +387,37 @@ async fn found(connection: &Connection) -> Result<FoundLog, PostgresError> {
         is_complete: row.try_get(7)?,
         has_triggers: row.try_get(8)?,
         revocations: row.try_get(9)?,
+        is_standby: row.try_get(10)?,
     })
+}
+
+/// What keeps the log from being made or used, if anything does.
+pub async fn log_obstacle(connection: &Connection) -> Result<Option<Obstacle>, PostgresError> {
+    Ok(found(connection).await?.obstacle())
+}
+
+impl FoundLog {
+    fn obstacle(&self) -> Option<Obstacle> {
+        let Self { is_marked, .. } = *self;
+        if self.is_standby {
+            return Some(Obstacle::Standby);
+        }
+        if !self.exists && !self.may_create {
+            return Some(Obstacle::NoSchema { role: self.role.clone(), database: self.database.clone() });
+        }
+        if self.exists && !is_marked && !self.is_empty {
+            return Some(Obstacle::OtherSchema);
+        }
+        let object = self.of_others.clone()?;
+        Some(Obstacle::OtherRole { role: self.role.clone(), object, is_marked })
+    }
 }
 
 /// Makes the log where it is missing. Says why that is not possible.
 async fn make_log(connection: &Connection) -> Result<Option<String>, PostgresError> {
     let found = found(connection).await?;
-    let FoundLog { role, database, .. } = &found;
-    if !found.exists && !found.may_create {
-        let right = format!("role {role} needs the right CREATE on database {database}");
-        return Ok(Some(format!("{right}, or a schema perigee_changes of its own")));
-    }
-    let other = "the database has another schema perigee_changes";
-    if found.exists && !found.is_marked && !found.is_empty {
-        return Ok(Some(other.to_owned()));
-    }
-    if let Some(object) = &found.of_others {
-        return Ok(Some(format!("role {role} must own {object}")));
+    if let Some(obstacle) = found.obstacle() {
+        return Ok(Some(obstacle.to_string()));
     }
     if !found.exists {
         connection.define("CREATE SCHEMA perigee_changes").await?;
@@ -389,7 +430,7 @@ async fn make_log(connection: &Connection) -> Result<Option<String>, PostgresErr
         // Others may be allowed to make something in a schema that was there.
         let made = self::found(connection).await?;
         if !made.is_complete || made.of_others.is_some() {
-            return Ok(Some(other.to_owned()));
+            return Ok(Some(Obstacle::OtherSchema.to_string()));
         }
     }
     connection.define(START_LOG).await?;
@@ -449,6 +490,42 @@ pub async fn needless(
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
 
+/// The schemas whose tables are captured now, as far as the log is complete, of our role, and readable here.
+pub async fn readers_seen(connection: &Connection) -> Result<Vec<String>, PostgresError> {
+    let found = found(connection).await?;
+    // A standby reads no unlogged table.
+    match found.is_complete && found.of_others.is_none() && !found.is_standby {
+        true => readers(connection).await,
+        false => Ok(Vec::new()),
+    }
+}
+
+/// Notes that no table of any schema is captured, whoever captured some. A log of which a part was dropped is made whole:
+/// it says whose the triggers are.
+pub async fn forget_readers(connection: &Connection) -> Result<(), PostgresError> {
+    let found = found(connection).await?;
+    if !found.exists || !found.is_marked || make_log(connection).await?.is_some() {
+        return Ok(());
+    }
+    connection.command("DELETE FROM perigee_changes.readers").await
+}
+
+/// Whether the schema of ours is there without anything in it, as one that an administrator made for our role.
+pub async fn is_empty_schema(connection: &Connection) -> Result<bool, PostgresError> {
+    let found = found(connection).await?;
+    Ok(found.exists && found.is_empty && found.of_others.is_none())
+}
+
+/// Triggers for which our log stays, each with its table: those that [`needless`] does not name, as one that an application
+/// renamed.
+pub async fn executing(connection: &Connection) -> Result<Vec<String>, PostgresError> {
+    if !found(connection).await?.is_marked {
+        return Ok(Vec::new());
+    }
+    let rows = connection.query(EXECUTING, &[]).await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
 /// The schemas whose tables are captured now.
 async fn readers(connection: &Connection) -> Result<Vec<String>, PostgresError> {
     require_own(connection).await?;
@@ -472,5 +549,31 @@ pub async fn remove(connection: &Connection) -> Result<(), PostgresError> {
     match found.is_empty && found.may_create {
         true => connection.command("DROP SCHEMA perigee_changes").await,
         false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_can_be_made_on_a_standby_whatever_is_there() {
+        let primary = FoundLog {
+            exists: true,
+            of_others: None,
+            is_marked: true,
+            is_empty: false,
+            may_create: true,
+            database: "shop".to_owned(),
+            role: "app".to_owned(),
+            is_complete: true,
+            has_triggers: true,
+            revocations: Vec::new(),
+            is_standby: false,
+        };
+        assert_eq!(primary.obstacle(), None);
+        let obstacle = FoundLog { is_standby: true, ..primary }.obstacle().unwrap();
+        assert_eq!(obstacle.to_string(), "expected the primary server, found a standby, which takes no writes");
+        assert_eq!((obstacle.remedy(), obstacle.is_of_kind()), (None, false));
     }
 }

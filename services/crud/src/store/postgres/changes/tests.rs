@@ -6,6 +6,7 @@ use tokio_postgres::{Client, NoTls};
 use super::*;
 
 mod capture;
+mod diagnosis;
 mod others;
 mod schema;
 mod upkeep;

@@ -1,5 +1,5 @@
-//! The stream of a response: events, comments while there are none, and the end. Source: HTML Standard, "Server-sent
-//! events".
+//! Server-sent events: the stream of a response, with comments while there are no events, and its end. Source: HTML
+//! Standard, "Server-sent events".
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use futures::{
     stream::{self, BoxStream},
 };
 use http::{HeaderName, HeaderValue, StatusCode, header};
-use mesh::{Call, Code, Fault, listener::Connection, telemetry::Gauge};
+use mesh::{Fault, listener::Connection, telemetry::Gauge};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
@@ -25,8 +25,6 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 /// Bytes that are handed on at a time, as a copy: in the buffers of the connection they hold nothing else in memory.
 const PIECE_BYTES: usize = 16 * 1024;
 const COMMENT: &[u8] = b":\n\n";
-/// Browsers tell of no event without data.
-const COMPLETE: &[u8] = b"event: complete\ndata:\n\n";
 
 /// An event, or part of the stream that is none.
 pub struct Event {
@@ -45,25 +43,47 @@ pub struct EventQueue {
 pub struct EventStream {
     events: BoxStream<'static, Event>,
     queue: EventQueue,
-    call: Call,
+    ends: Ends,
     draining: CancellationToken,
     keep_alive: Interval,
     /// What is being sent.
     sending: Event,
-    is_ended: bool,
     open: Gauge,
     _hold: Hold,
 }
 
+/// The last events of a stream.
+pub struct Ends {
+    /// Of a stream whose node stops.
+    pub drained: Option<Event>,
+    /// Of any, after all others.
+    pub last: Option<Event>,
+}
+
 impl Event {
-    /// The event `next` with an answer. A line break in JSON is white space, and begins another line of data.
-    pub fn next(answer: &[u8]) -> Self {
-        let mut text = Vec::with_capacity(answer.len() + 32);
-        text.extend_from_slice(b"event: next\n");
-        for line in answer.split(|byte| matches!(byte, b'\n' | b'\r')) {
-            text.extend_from_slice(b"data: ");
-            text.extend_from_slice(line);
-            text.push(b'\n');
+    /// The event `name` with JSON. A line break in JSON is white space, and begins another line of data. A stream can be
+    /// gone on with after `id`, where there is one, which has no line breaks.
+    ///
+    /// Browsers tell of no event without data, so there is a line of it always.
+    pub fn new(name: &str, id: Option<&str>, data: &[u8]) -> Self {
+        let mut text = Vec::with_capacity(data.len() + name.len() + id.map_or(0, str::len) + 32);
+        for (field, value) in [("event", Some(name)), ("id", id)] {
+            if let Some(value) = value {
+                text.extend_from_slice(field.as_bytes());
+                text.extend_from_slice(b": ");
+                text.extend_from_slice(value.as_bytes());
+                text.push(b'\n');
+            }
+        }
+        match data {
+            [] => text.extend_from_slice(b"data:\n"),
+            data => {
+                for line in data.split(|byte| matches!(byte, b'\n' | b'\r')) {
+                    text.extend_from_slice(b"data: ");
+                    text.extend_from_slice(line);
+                    text.push(b'\n');
+                }
+            }
         }
         text.push(b'\n');
         Self { text: text.into(), counted: None }
@@ -71,6 +91,14 @@ impl Event {
 
     fn plain(text: &'static [u8]) -> Self {
         Self { text: Bytes::from_static(text), counted: None }
+    }
+}
+
+#[cfg(test)]
+impl Event {
+    /// What is sent.
+    pub fn text(&self) -> &[u8] {
+        &self.text
     }
 }
 
@@ -92,9 +120,9 @@ impl EventStream {
     /// The stream of `events`, each of which is asked for when the one before is sent.
     pub fn new(
         service: &Service,
-        call: &Call,
         queue: &EventQueue,
         events: BoxStream<'static, Event>,
+        ends: Ends,
         hold: Hold,
     ) -> Self {
         let open = service.mesh().metrics().load().event_streams.clone();
@@ -104,12 +132,11 @@ impl EventStream {
         Self {
             events,
             queue: queue.clone(),
-            call: call.clone(),
+            ends,
             draining: service.tasks().draining().clone(),
             keep_alive,
             // Some browsers look at the head only when something follows.
             sending: Event::plain(COMMENT),
-            is_ended: false,
             open,
             _hold: hold,
         }
@@ -133,13 +160,20 @@ impl EventStream {
     /// The next bytes; `None` at the end. Cancel safe: what is asked for stays asked for.
     async fn piece(&mut self) -> Option<Bytes> {
         while self.sending.text.is_empty() {
-            if self.is_ended {
-                return None;
-            }
             self.sending = tokio::select! {
                 biased;
-                event = self.events.next() => event.unwrap_or_else(|| self.complete()),
-                () = self.draining.cancelled() => self.stopped(),
+                event = self.events.next() => match event {
+                    Some(event) => event,
+                    // Nothing follows.
+                    None => {
+                        self.events = stream::empty().boxed();
+                        self.ends.last.take()?
+                    }
+                },
+                () = self.draining.cancelled() => {
+                    self.events = stream::empty().boxed();
+                    self.ends.drained.take().or_else(|| self.ends.last.take())?
+                }
                 _ = self.keep_alive.tick() => Event::plain(COMMENT),
             };
         }
@@ -150,18 +184,6 @@ impl EventStream {
             sending.counted = None;
         }
         Some(piece)
-    }
-
-    /// The end, of which nothing follows.
-    fn complete(&mut self) -> Event {
-        self.is_ended = true;
-        Event::plain(COMPLETE)
-    }
-
-    /// The last answer of a node that stops.
-    fn stopped(&mut self) -> Event {
-        self.events = stream::empty().boxed();
-        Event::errors(&Fault::new(Code::Unavailable, "the node stops; connect again"), &self.call)
     }
 }
 
@@ -176,13 +198,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_event_may_have_an_id() {
+        assert_eq!(Event::new("insert", Some("p.1"), b"{}").text, "event: insert\nid: p.1\ndata: {}\n\n");
+    }
+
+    #[test]
     fn a_line_break_between_values_begins_another_line_of_data() {
         for (answer, text) in [
             ("{}", "event: next\ndata: {}\n\n"),
             ("{\n\"a\":\r1}", "event: next\ndata: {\ndata: \"a\":\ndata: 1}\n\n"),
             ("{\r\n}", "event: next\ndata: {\ndata: \ndata: }\n\n"),
+            ("", "event: next\ndata:\n\n"),
         ] {
-            assert_eq!(Event::next(answer.as_bytes()).text, text);
+            assert_eq!(Event::new("next", None, answer.as_bytes()).text, text);
         }
     }
 }

@@ -1,0 +1,48 @@
+//! `perigee doctor`: asks the store of a database what live queries have of it, and removes what they left.
+
+use std::{path::Path, path::PathBuf};
+
+use mesh::Tasks;
+use query::resources::{Database, Engine};
+
+use crate::{
+    Error, blocking, config,
+    store::{
+        diagnosis::{Diagnosis, Removal, WhileUsed},
+        postgres::Postgres,
+        sqlite::changes::diagnosis,
+    },
+};
+
+/// Where a database is, as its resource says.
+enum Location {
+    File(PathBuf),
+    Server(Postgres),
+}
+
+/// What live queries have of the database that `spec` describes, which is opened for it. Nothing is changed.
+pub async fn diagnose(spec: &Database, data: &Path) -> Result<Diagnosis, Error> {
+    match location(spec, data)? {
+        Location::File(file) => blocking::run(move |_| diagnosis::diagnose(&file)).await?,
+        Location::Server(server) => Box::pin(server.diagnose()).await,
+    }
+}
+
+/// Removes what live queries left in the database that `spec` describes: all schemas of a server.
+pub async fn remove(spec: &Database, data: &Path, while_used: WhileUsed) -> Result<Removal, Error> {
+    match location(spec, data)? {
+        Location::File(file) => blocking::run(move |_| diagnosis::remove(&file)).await?,
+        Location::Server(server) => Box::pin(server.remove_capture(while_used)).await,
+    }
+}
+
+fn location(spec: &Database, data: &Path) -> Result<Location, Error> {
+    match spec.engine() {
+        Some(Engine::Sqlite) => Ok(Location::File(config::path(&spec.url, data).map_err(Error::Unavailable)?)),
+        Some(Engine::Postgres) => {
+            let server = Postgres::open("server", &spec.url, &spec.schema, 1, &Tasks::default());
+            Ok(Location::Server(server.map_err(Error::Unavailable)?))
+        }
+        None => Err(Error::Unavailable("expected a url of sqlite: or postgres:".to_owned())),
+    }
+}

@@ -1,0 +1,175 @@
+//! Positions: where a watch goes on, as a client keeps it. They are signed, so that only what this mesh told is taken.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use blake3::Hash;
+use bytes::Bytes;
+
+/// Version of the form.
+const VERSION: u8 = 1;
+/// Bytes of the signature and of the fingerprint.
+const SHORT_HASH: usize = 16;
+/// Version, kind, fingerprint, transaction, step and signature.
+const FIXED_BYTES: usize = 2 + SHORT_HASH + 16 + SHORT_HASH;
+/// Characters that a position may have.
+const LENGTH_MAX: usize = 512;
+
+/// Point between two messages of a watch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Position {
+    /// Position of the log to go on after.
+    pub log: Bytes,
+    /// The transaction after it of which a part was told.
+    pub transaction: u64,
+    /// How many of its steps were told.
+    pub step: u64,
+}
+
+/// Hash of what a watch tells: query, schema and rights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint(pub [u8; SHORT_HASH]);
+
+/// Kind of a position.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// A watch goes on after it.
+    Follow = 0,
+    /// It was told while not all rows were: a watch begins anew.
+    Anew = 1,
+}
+
+/// Signs and verifies positions.
+#[derive(Clone)]
+pub struct Signer {
+    key: [u8; 32],
+}
+
+impl Signer {
+    /// With the key derived from `secret`.
+    pub fn new(secret: &[u8]) -> Self {
+        Self { key: blake3::derive_key("perigee watch position v1", secret) }
+    }
+
+    /// The text of a position to go on after; of one to begin anew where it would be too long.
+    pub fn follow(&self, fingerprint: Fingerprint, position: &Position) -> String {
+        let text_bytes = (FIXED_BYTES + position.log.len()).div_ceil(3) * 4;
+        if text_bytes > LENGTH_MAX {
+            return self.anew(fingerprint, position.step);
+        }
+        self.text(Kind::Follow, fingerprint, position)
+    }
+
+    /// The text of the position of the message `number` after which a watch begins anew.
+    pub fn anew(&self, fingerprint: Fingerprint, number: u64) -> String {
+        self.text(Kind::Anew, fingerprint, &Position { log: Bytes::new(), transaction: 0, step: number })
+    }
+
+    fn text(&self, kind: Kind, fingerprint: Fingerprint, position: &Position) -> String {
+        let mut bytes = Vec::with_capacity(FIXED_BYTES + position.log.len());
+        bytes.extend([VERSION, kind as u8]);
+        bytes.extend(fingerprint.0);
+        bytes.extend(position.transaction.to_be_bytes());
+        bytes.extend(position.step.to_be_bytes());
+        bytes.extend_from_slice(&position.log);
+        let signature = self.signature(&bytes);
+        bytes.extend(signature);
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// The position that `text` is for a watch with this fingerprint; `None` where it is none, or one to begin anew.
+    pub fn parse(&self, fingerprint: Fingerprint, text: &str) -> Option<Position> {
+        if text.len() > LENGTH_MAX {
+            return None;
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        let (signed, signature) = bytes.split_last_chunk::<SHORT_HASH>()?;
+        // Compared in constant time.
+        let is_ours = Hash::from_bytes(padded(*signature)) == Hash::from_bytes(padded(self.signature(signed)));
+        let (head, rest) = signed.split_first_chunk::<{ 2 + SHORT_HASH }>()?;
+        let is_meant = head[..2] == [VERSION, Kind::Follow as u8] && head[2..] == fingerprint.0;
+        if !is_ours || !is_meant {
+            return None;
+        }
+        let (transaction, rest) = rest.split_first_chunk::<8>()?;
+        let (step, log) = rest.split_first_chunk::<8>()?;
+        let (transaction, step) = (u64::from_be_bytes(*transaction), u64::from_be_bytes(*step));
+        Some(Position { log: Bytes::copy_from_slice(log), transaction, step })
+    }
+
+    fn signature(&self, bytes: &[u8]) -> [u8; SHORT_HASH] {
+        short(blake3::keyed_hash(&self.key, bytes))
+    }
+}
+
+impl Fingerprint {
+    /// The hash of `parts`, of which none can be taken for a part of another.
+    pub fn of(parts: &[&[u8]]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        for part in parts {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+        }
+        Self(short(hasher.finalize()))
+    }
+}
+
+fn short(hash: Hash) -> [u8; SHORT_HASH] {
+    *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")
+}
+
+fn padded(hash: [u8; SHORT_HASH]) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes[..SHORT_HASH].copy_from_slice(&hash);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINE: Fingerprint = Fingerprint([7; SHORT_HASH]);
+
+    fn position(log: usize) -> Position {
+        Position { log: vec![5; log].into(), transaction: 9, step: 3 }
+    }
+
+    #[test]
+    fn a_position_is_read_by_who_has_the_key_for_the_same_watch() {
+        let signer = Signer::new(b"secret");
+        let text = signer.follow(MINE, &position(12));
+        assert_eq!(signer.parse(MINE, &text), Some(position(12)));
+        assert_eq!(signer.parse(Fingerprint([8; SHORT_HASH]), &text), None);
+        assert_eq!(Signer::new(b"other").parse(MINE, &text), None);
+    }
+
+    #[test]
+    fn a_position_that_was_changed_cut_or_made_up_is_none() {
+        let signer = Signer::new(b"secret");
+        let text = signer.follow(MINE, &position(12));
+        for at in 0..text.len() {
+            let other = if text.as_bytes()[at] == b'A' { "B" } else { "A" };
+            let changed = format!("{}{other}{}", &text[..at], &text[at + 1..]);
+            assert_eq!(signer.parse(MINE, &changed), None, "{at}");
+            assert_eq!(signer.parse(MINE, &text[..at]), None, "{at}");
+        }
+        for made_up in ["", "x", "0", "ä", "=", &"A".repeat(600)] {
+            assert_eq!(signer.parse(MINE, made_up), None, "{made_up}");
+        }
+    }
+
+    #[test]
+    fn a_position_has_at_most_512_ascii_characters() {
+        let signer = Signer::new(b"secret");
+        let most = (0..).take_while(|log| signer.parse(MINE, &signer.follow(MINE, &position(*log))).is_some()).count();
+        assert!(most > 300, "{most}");
+        for log in [0, most - 1, most, 10_000] {
+            let text = signer.follow(MINE, &position(log));
+            assert!(text.len() <= LENGTH_MAX && text.is_ascii(), "{log}");
+        }
+    }
+
+    #[test]
+    fn a_watch_begins_anew_after_what_it_told_before_ready() {
+        let signer = Signer::new(b"secret");
+        assert_eq!(signer.parse(MINE, &signer.anew(MINE, 1)), None);
+        assert_ne!(signer.anew(MINE, 1), signer.anew(MINE, 2));
+    }
+}

@@ -1,0 +1,344 @@
+//! Watches of tables: what is told of each change fits what was told before, whoever writes, joins, goes and comes again.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{Context, bail, ensure};
+use futures::StreamExt;
+use mesh::{Call, Code, Fault};
+use proto::{
+    Links,
+    link::Messages,
+    realtime::{Event, Row, WatchRequest, WatchResponse},
+};
+use query::{Comparison, Field, Filter, Node, Quantifier, Read, Shape as ReadShape, Typed};
+use serde_json::{Value, json};
+use tests::{
+    engine::{Database, Engine},
+    mesh::{OPEN_LAB, Setup, Shape, TestMesh},
+    token,
+};
+
+scenarios!(
+    a_watch_follows_whoever_writes,
+    watches_are_exact_beside_writers,
+    rows_that_the_database_decides_on_are_followed,
+    a_caller_who_may_read_less_is_told_so,
+    what_cannot_be_watched_is_refused,
+);
+
+const NOTES: &str = "
+    CREATE TABLE note (id INTEGER PRIMARY KEY, owner TEXT, v INTEGER NOT NULL);
+    CREATE TABLE tag (id INTEGER PRIMARY KEY, note_id INTEGER REFERENCES note (id), name TEXT);
+    CREATE TABLE keyless (v INTEGER);
+    CREATE VIEW shown AS SELECT id FROM note;";
+
+/// Engines whose log tells images.
+const LOGGED: [Engine; 2] = [Engine::Sqlite, Engine::Postgres];
+
+async fn lab(shape: Shape, engine: Engine, resources: &str) -> anyhow::Result<(TestMesh, Database)> {
+    let setup = Setup { lab: Some(NOTES.to_owned()), resources: resources.to_owned(), ..Setup::default() };
+    let mesh = TestMesh::with(shape, engine, &setup).await?;
+    let database = mesh.lab.clone().context("the lab")?;
+    Ok((mesh, database))
+}
+
+fn request(table: &str, token: &str, filter: Filter) -> WatchRequest {
+    let node = Node { filter, ..Node::new(ReadShape::Many, [Field::columns()]) };
+    WatchRequest {
+        project: "shop".into(),
+        token: token.into(),
+        read: Read { database: "lab".to_owned(), table: table.to_owned(), node },
+        before: Vec::new(),
+        skip_initial: false,
+        after: String::new(),
+    }
+}
+
+fn notes(filter: Filter) -> WatchRequest {
+    request("note", "", filter)
+}
+
+fn compare(column: &str, comparison: Comparison, value: Typed) -> Filter {
+    Filter::Compare { column: column.to_owned(), comparison, value }
+}
+
+/// What a client knows of the rows, and where it goes on.
+#[derive(Default)]
+struct Known {
+    rows: BTreeMap<String, Value>,
+    is_ready: bool,
+    position: String,
+    messages: usize,
+    resyncs: Vec<String>,
+}
+
+struct Watch {
+    messages: Messages<WatchResponse>,
+    known: Known,
+}
+
+impl Watch {
+    async fn begin(mesh: &TestMesh, request: WatchRequest) -> Result<Self, Fault> {
+        let links = mesh.links().map_err(|error| Fault::new(Code::Internal, error.to_string()))?;
+        let messages = links.realtime().watch(&Call::begin(None, None, None), request).await.map_err(Fault::from)?;
+        Ok(Self { messages, known: Known::default() })
+    }
+
+    /// Begins again after the last message that was taken.
+    async fn resume(self, mesh: &TestMesh, request: WatchRequest) -> anyhow::Result<Self> {
+        let known = Known { is_ready: false, ..self.known };
+        drop(self.messages);
+        let request = WatchRequest { after: known.position.clone(), ..request };
+        Ok(Self { known, ..Watch::begin(mesh, request).await? })
+    }
+
+    /// Takes the next message, which has to fit what is known. The code of the fault that ends the watch is an error.
+    async fn next(&mut self) -> anyhow::Result<WatchResponse> {
+        let next = tokio::time::timeout(Duration::from_secs(30), self.messages.next()).await.context("a message")?;
+        let message = next.context("a watch ends with a fault")?.map_err(Fault::from)?;
+        self.known.apply(&message)?;
+        Ok(message)
+    }
+
+    async fn until(&mut self, is_there: impl Fn(&Known) -> bool) -> anyhow::Result<()> {
+        while !is_there(&self.known) {
+            self.next().await?;
+        }
+        Ok(())
+    }
+
+    async fn ready(&mut self) -> anyhow::Result<()> {
+        self.until(|known| known.is_ready).await
+    }
+
+    /// The code of the fault that ends it.
+    async fn end(&mut self) -> anyhow::Result<Code> {
+        loop {
+            if let Err(error) = self.next().await {
+                return Ok(error.downcast::<Fault>()?.code);
+            }
+        }
+    }
+}
+
+impl Known {
+    fn apply(&mut self, message: &WatchResponse) -> anyhow::Result<()> {
+        ensure!(message.position != self.position || !self.is_ready, "each message has a position of its own");
+        self.position.clone_from(&message.position);
+        self.messages += 1;
+        match message.event.as_ref().context("an event")? {
+            Event::Initial(row) => {
+                let (key, now, _) = parts(row)?;
+                ensure!(self.rows.insert(key.clone(), now).is_none(), "initial {key} twice");
+            }
+            Event::Ready(_) => self.is_ready = true,
+            Event::Resync(resync) => {
+                (self.is_ready, self.resyncs) = (false, [self.resyncs.clone(), vec![resync.reason.clone()]].concat());
+                self.rows.clear();
+            }
+            Event::Insert(row) => {
+                let (key, now, before) = parts(row)?;
+                ensure!(before.is_null() && self.rows.insert(key.clone(), now).is_none(), "insert of known {key}");
+            }
+            Event::Update(row) => {
+                let (key, now, before) = parts(row)?;
+                let known = self.rows.insert(key.clone(), now).unwrap_or_default();
+                ensure!(known == before, "update of {key}: before {before}, known {known}");
+            }
+            Event::Delete(row) => {
+                let (key, _, before) = parts(row)?;
+                let known = self.rows.remove(&key).unwrap_or_default();
+                ensure!(known == before && !before.is_null(), "delete of {key}: before {before}, known {known}");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The key, the row and the row before.
+fn parts(row: &Row) -> anyhow::Result<(String, Value, Value)> {
+    let before = if row.before.is_empty() { Value::Null } else { serde_json::from_slice(&row.before)? };
+    Ok((String::from_utf8(row.key.to_vec())?, serde_json::from_slice(&row.row)?, before))
+}
+
+async fn a_watch_follows_whoever_writes(shape: Shape) -> anyhow::Result<()> {
+    for engine in LOGGED {
+        let (mesh, lab) = lab(shape, engine, OPEN_LAB).await?;
+        lab.run("INSERT INTO note VALUES (1, 'ann', 1)").await?;
+        let mut watch = Watch::begin(&mesh, notes(Filter::TRUE)).await?;
+        watch.ready().await?;
+        assert_eq!(watch.known.rows.len(), 1);
+        let (_, done) = mesh
+            .client
+            .graphql("mutation { insert_note(docs: [{id: 2, owner: \"bob\", v: 2}]) { affected } }", json!({}))
+            .await?;
+        assert_eq!(done, json!({ "data": { "insert_note": { "affected": 1 } } }));
+        let Some(Event::Insert(row)) = watch.next().await?.event else { bail!("an insert") };
+        assert_eq!(row.row, r#"{"id":2,"owner":"bob","v":2}"#);
+        lab.run("UPDATE note SET id = 5, v = 7 WHERE id = 1; DELETE FROM note WHERE id = 2").await?;
+        let Some(Event::Delete(row)) = watch.next().await?.event else { bail!("a delete") };
+        assert_eq!((&row.row[..], &row.key[..]), (&br#"{"id":1,"owner":null,"v":null}"#[..], &br#"{"id":1}"#[..]));
+        let Some(Event::Insert(row)) = watch.next().await?.event else { bail!("an insert") };
+        assert_eq!(row.row, r#"{"id":5,"owner":"ann","v":7}"#);
+        watch.until(|known| known.rows.len() == 1).await?;
+        lab.run("INSERT INTO note VALUES (9, NULL, 9)").await?;
+        let mut watch = watch.resume(&mesh, notes(Filter::TRUE)).await?;
+        watch.until(|known| known.rows.len() == 2).await?;
+        assert_eq!(watch.known.resyncs, Vec::<String>::new());
+        drop(watch);
+        mesh.stop().await;
+    }
+    Ok(())
+}
+
+/// Statements of a writer in a round.
+fn script(writer: i64, round: i64) -> String {
+    let (id, v) = (writer * 1000 + round % 7, round * 7 % 60 + writer);
+    let end = if (writer + round) % 5 == 0 { "ROLLBACK" } else { "COMMIT" };
+    format!(
+        "BEGIN;
+         INSERT INTO note VALUES ({id}, 'w{writer}', {v}) ON CONFLICT (id) DO UPDATE SET v = note.v + 1;
+         SAVEPOINT undone; DELETE FROM note WHERE owner = 'w{writer}'; ROLLBACK TO undone;
+         UPDATE note SET v = v - 1 WHERE owner = 'w{writer}' AND v > 50;
+         UPDATE note SET id = id + 100 WHERE owner = 'w{writer}' AND id = {id} AND v % 4 = 0 AND NOT EXISTS
+             (SELECT 1 FROM note AS taken WHERE taken.id = {id} + 100);
+         DELETE FROM note WHERE owner = 'w{writer}' AND id <> {id} AND v % 3 = 0;
+         {end};"
+    )
+}
+
+async fn watches_are_exact_beside_writers(shape: Shape) -> anyhow::Result<()> {
+    const WRITERS: i64 = 4;
+    const ROUNDS: i64 = 40;
+    for engine in LOGGED {
+        let (mesh, lab) = lab(shape, engine, OPEN_LAB).await?;
+        let writers = (0..WRITERS).map(|writer| {
+            let lab = lab.clone();
+            async move {
+                for round in 0..ROUNDS {
+                    lab.run(&script(writer, round)).await?;
+                }
+                anyhow::Ok(())
+            }
+        });
+        let filters = [
+            Filter::TRUE,
+            compare("v", Comparison::Gt, Typed::Int(20)),
+            compare("owner", Comparison::Eq, Typed::Text("w1".to_owned())),
+            Filter::Not(Box::new(Filter::In { column: "v".to_owned(), values: vec![Typed::Int(3), Typed::Int(4)] })),
+        ];
+        let watches = filters.iter().cycle().take(8).enumerate().map(|(number, filter)| {
+            let mesh = &mesh;
+            async move {
+                let asked = request("note", "", filter.clone());
+                let mut watch = Watch::begin(mesh, asked.clone()).await?;
+                // Goes and comes again after some messages, others after more.
+                for _ in 0..3 {
+                    let until = watch.known.messages + 10 + number;
+                    watch.until(|known| known.is_ready && known.messages >= until || is_over(known)).await?;
+                    watch = watch.resume(mesh, asked.clone()).await?;
+                }
+                watch.until(is_over).await?;
+                anyhow::Ok((filter.clone(), watch.known))
+            }
+        });
+        let written = async {
+            futures::future::try_join_all(writers).await?;
+            // Passes every filter but that of an owner, who has one too.
+            lab.run("INSERT INTO note VALUES (-1, 'w1', 99)").await
+        };
+        let (known, ()) = tokio::try_join!(futures::future::try_join_all(watches), written)?;
+        for (filter, known) in known {
+            let mut fresh = Watch::begin(&mesh, request("note", "", filter.clone())).await?;
+            fresh.ready().await?;
+            assert_eq!(known.rows, fresh.known.rows, "{filter:?}");
+            assert_eq!(known.resyncs, Vec::<String>::new(), "{filter:?}");
+        }
+        mesh.stop().await;
+    }
+    Ok(())
+}
+
+/// Whether the last row of the writers is known.
+fn is_over(known: &Known) -> bool {
+    known.is_ready && known.rows.contains_key(r#"{"id":-1}"#)
+}
+
+async fn rows_that_the_database_decides_on_are_followed(shape: Shape) -> anyhow::Result<()> {
+    for engine in LOGGED {
+        let (mesh, lab) = lab(shape, engine, OPEN_LAB).await?;
+        lab.run("INSERT INTO note VALUES (1, 'ann', 1), (2, 'bob', 2)").await?;
+        let filter = Box::new(compare("name", Comparison::Eq, Typed::Text("x".to_owned())));
+        let relation = "tag".to_owned();
+        let tagged = Filter::Related { relation, long_name: None, quantifier: Quantifier::Some, filter };
+        let mut watch = Watch::begin(&mesh, notes(tagged.clone())).await?;
+        watch.ready().await?;
+        assert_eq!(watch.known.rows.len(), 0);
+        lab.run("INSERT INTO tag VALUES (1, 1, 'x')").await?;
+        let Some(Event::Update(row)) = watch.next().await?.event else { bail!("an update") };
+        assert_eq!((&row.row[..], row.before.len()), (&br#"{"id":1,"owner":"ann","v":1}"#[..], 0));
+        lab.run("UPDATE note SET v = 7 WHERE id = 1").await?;
+        let Some(Event::Update(row)) = watch.next().await?.event else { bail!("an update") };
+        assert_eq!(row.before, r#"{"id":1,"owner":"ann","v":1}"#);
+        lab.run("UPDATE tag SET note_id = 2").await?;
+        watch.until(|known| known.rows.keys().eq([r#"{"id":2}"#])).await?;
+        // What the rows were then is not known any more.
+        let mut again = watch.resume(&mesh, notes(tagged)).await?;
+        again.until(|known| known.is_ready && known.resyncs == ["position"]).await?;
+        assert_eq!(again.known.rows.len(), 1);
+        drop(again);
+        mesh.stop().await;
+    }
+    Ok(())
+}
+
+/// Rules in which `read` decides who sees notes.
+fn rules(read: &str) -> String {
+    format!(
+        "---\nkind: table\nmeta: {{ project: shop, database: lab, id: note }}\nspec: {{ rules: {{ read: {read} }} }}\n"
+    )
+}
+
+async fn a_caller_who_may_read_less_is_told_so(shape: Shape) -> anyhow::Result<()> {
+    let own = rules(r#"{ rule: match, type: string, eval: "==", f1: args.find.owner, f2: args.auth.id }"#);
+    let (mesh, lab) = lab(shape, Engine::Sqlite, &rules("{ rule: authenticated }")).await?;
+    lab.run("INSERT INTO note VALUES (1, 'ann', 1), (2, 'bob', 2)").await?;
+    let ann = token::sign(json!({ "id": "ann" }));
+    let asked = || request("note", &ann, Filter::TRUE);
+    assert_eq!(
+        Watch::begin(&mesh, notes(Filter::TRUE)).await.err().map(|fault| fault.code),
+        Some(Code::Unauthenticated)
+    );
+    let mut watch = Watch::begin(&mesh, asked()).await?;
+    watch.ready().await?;
+    assert_eq!(watch.known.rows.len(), 2);
+    mesh.edit(&own)?;
+    watch.until(|known| known.resyncs == ["rules"] && known.is_ready).await?;
+    assert_eq!(watch.known.rows.keys().collect::<Vec<_>>(), [r#"{"id":1}"#]);
+    lab.run("UPDATE note SET v = 7 WHERE id = 2; INSERT INTO note VALUES (3, 'ann', 3)").await?;
+    let Some(Event::Insert(row)) = watch.next().await?.event else { bail!("an insert") };
+    assert_eq!(row.key, r#"{"id":3}"#);
+
+    let short = token::sign_with(json!({ "id": "ann" }), token::SECRET, 2);
+    let mut brief = Watch::begin(&mesh, request("note", &short, Filter::TRUE)).await?;
+    assert_eq!(brief.end().await?, Code::TokenExpired);
+    assert_eq!(brief.known.rows.len(), 2);
+    mesh.edit(&rules("{ rule: deny }"))?;
+    assert_eq!(watch.end().await?, Code::Denied);
+    assert_eq!(Watch::begin(&mesh, asked()).await.err().map(|fault| fault.code), Some(Code::Denied));
+    mesh.stop().await;
+    Ok(())
+}
+
+async fn what_cannot_be_watched_is_refused(shape: Shape) -> anyhow::Result<()> {
+    for engine in LOGGED {
+        let (mesh, _) = lab(shape, engine, OPEN_LAB).await?;
+        for (table, why) in [("shown", "view"), ("keyless", "no primary key")] {
+            let fault = Watch::begin(&mesh, request(table, "", Filter::TRUE)).await.err().context("a refusal")?;
+            assert_eq!(fault.code, Code::BadRequest);
+            assert!(fault.message.contains(why), "{fault}");
+        }
+        mesh.stop().await;
+    }
+    Ok(())
+}
