@@ -61,7 +61,13 @@ impl Postgres {
         }
     }
 
-    async fn prune_image_batch(&self, limit: &ServerSnapshot, from: u64) -> Result<Option<i64>, Error> {
+    /// Removes the next batch of images, from the transaction `from` on; how many it had, where no other process removes
+    /// some now.
+    pub(in super::super) async fn prune_image_batch(
+        &self,
+        limit: &ServerSnapshot,
+        from: u64,
+    ) -> Result<Option<i64>, Error> {
         let schema = self.inner.schema.as_str();
         let removed =
             self.transaction(BEGIN, |connection| async move { Ok(Ok(batch(&connection, schema, limit, from).await?)) });
