@@ -147,7 +147,8 @@ impl Ring {
     }
 
     fn push(&mut self, event: RingEvent, found: Instant) {
-        let (bytes, position) = (ITEM_BYTES + event.bytes(), event.position().encode());
+        let position = event.position().encode();
+        let bytes = ITEM_BYTES + event.bytes() + event.position().bytes() + position.len();
         self.bytes += bytes;
         self.by_position.insert(position.clone(), self.numbers().1);
         self.items.push_back(RingItem { event, position, bytes, found });

@@ -59,6 +59,12 @@ impl LogPosition {
         sees_all_of(&self.seen, snapshot)
     }
 
+    /// Memory of its transactions in progress: there may be many where many write.
+    pub fn bytes(&self) -> usize {
+        let looks = self.partly.iter().map(|(look, _)| look).chain(&self.also).chain([&self.seen]);
+        looks.map(|look| size_of_val(look.running.as_slice())).sum()
+    }
+
     /// Its encoding, of some tens of bytes.
     pub fn encode(&self) -> bytes::Bytes {
         let mut out = vec![VERSION];

@@ -36,6 +36,8 @@ pub mod triggers;
 
 /// Bytes of images after which a look ends, and is followed by the next.
 const LOOK_BYTES: usize = 4 << 20;
+/// Memory that a change takes beside its images.
+const CHANGE_BYTES: usize = 512;
 /// The Julian day of 1970-01-01, and microseconds of a day.
 const EPOCH_DAY: f64 = 2_440_587.5;
 const DAY_US: f64 = 86_400e6;
@@ -384,7 +386,7 @@ impl Reading<'_> {
         }
         let image = |row: Option<StoredRow>| row.map_or_else(Bytes::new, |row| self.image(followed, &known, &row));
         let (before, after) = (image(before), image(after));
-        self.bytes += before.len() + after.len();
+        self.bytes += before.len() + after.len() + CHANGE_BYTES;
         let id = u64::try_from(seq).unwrap_or_default();
         self.parts.push(LogPart {
             place: Place { id, order: (id, id) },

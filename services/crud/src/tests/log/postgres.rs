@@ -72,6 +72,11 @@ async fn what_is_large_or_strange_fails_no_statement() {
     );
     run(&db, "UPDATE {s}strange SET \"a \"\"b\" = repeat(md5('x'), 60000)").await;
     assert!(log.changes().await[0].len() > 1_900_000);
+    // More than one message carries.
+    run(&db, "UPDATE {s}strange SET \"a \"\"b\" = repeat('x', 70000000)").await;
+    assert_eq!(log.resync().await.reason(), ResyncReason::LogLost);
+    run(&db, "UPDATE {s}strange SET \"a \"\"b\" = 'x'").await;
+    assert_eq!(log.resync().await.reason(), ResyncReason::LogLost);
     run(&db, "ALTER TABLE {s}strange ENABLE ROW LEVEL SECURITY").await;
     run(&db, "ALTER TABLE {s}strange FORCE ROW LEVEL SECURITY").await;
     run(&db, "DELETE FROM {s}strange").await;
@@ -101,4 +106,38 @@ async fn a_log_is_resumed_by_another_process() {
     assert!(next.is_idle());
     run(&db, "DELETE FROM {s}note WHERE id = 1").await;
     assert_eq!(next.changes().await, log.changes().await);
+}
+
+#[tokio::test]
+async fn a_cast_of_the_owner_of_a_table_does_not_run_with_our_rights() {
+    let Some(db) = server("CREATE TABLE {s}note (id int PRIMARY KEY, v text)").await else { return };
+    let mut log = Follower::of(&db, &["note"], Bytes::new()).await;
+    let raise = "CREATE FUNCTION {s}text_of({s}note) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE 'it ran'; END $$";
+    for sql in [raise, "CREATE CAST ({s}note AS text) WITH FUNCTION {s}text_of({s}note) AS IMPLICIT"] {
+        run(&db, sql).await;
+    }
+    run(&db, "INSERT INTO {s}note VALUES (1, 'a')").await;
+    run(&db, "UPDATE {s}note SET v = repeat(md5('x'), 60000)").await;
+    run(&db, "DELETE FROM {s}note").await;
+    assert_eq!(log.changes().await, [r#"note + {"id":1,"v":"a"}"#]);
+    assert!(log.changes().await[0].starts_with("note ~ "));
+    assert!(log.changes().await[0].starts_with("note - "));
+}
+
+#[tokio::test]
+async fn rows_are_logged_only_while_the_images_of_their_schema_are_read() {
+    let Some(db) = server("CREATE TABLE {s}note (id int PRIMARY KEY, v text)").await else { return };
+    let mut log = Follower::of(&db, &["note"], Bytes::new()).await;
+    let seen = "UPDATE perigee_changes.readers SET seen = now() - interval '{age}' WHERE schema = '!' || (
+        SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE c.oid = '{s}note'::regclass)";
+    run(&db, &seen.replace("{age}", "11 minutes")).await;
+    // Reading what has no images is not that.
+    run(&db, "INSERT INTO {s}note SELECT i, 'a' FROM generate_series(1, 1000) i").await;
+    let resync = log.resync().await;
+    assert_eq!((resync.reason(), resync.tables), (ResyncReason::LogLost, vec!["note".to_owned()]));
+    let entries = "SELECT count(*) FROM perigee_changes.images WHERE tbl = '{s}note'::regclass";
+    assert_eq!(db.count(&entries.replace("{s}", &db.prefix())).await, 1);
+    run(&db, &seen.replace("{age}", "1 minute")).await;
+    run(&db, "DELETE FROM {s}note WHERE id = 1").await;
+    assert_eq!(log.changes().await, [r#"note - {"id":1,"v":"a"}"#]);
 }

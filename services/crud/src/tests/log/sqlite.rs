@@ -253,3 +253,23 @@ async fn a_log_is_not_served_and_leaves_nothing() {
     }
     other.execute_batch("UPDATE note SET v = 1").unwrap();
 }
+
+#[tokio::test]
+async fn a_table_of_very_many_columns_is_not_followed() {
+    let columns = |count: usize| (0..count).map(|index| format!(", c{index}")).collect::<String>();
+    let (db, other) = file(&format!(
+        "CREATE TABLE wide (id INTEGER PRIMARY KEY{}); CREATE TABLE too_wide (id{})",
+        columns(63),
+        columns(64)
+    ))
+    .await;
+    let mut log = Follower::of(&db, &["wide"], Bytes::new()).await;
+    other.execute_batch("INSERT INTO wide (c62) VALUES ('x')").unwrap();
+    assert!(log.changes().await[0].ends_with(r#""c62":"x"}"#));
+    let error = Follower::not_started(&db, &["too_wide"], Bytes::new()).next().await.unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "changes of too_wide cannot be followed: expected at most 64 columns, and a name of rowid that none of them has"
+    );
+    other.execute_batch("INSERT INTO too_wide (c62) VALUES ('x')").unwrap();
+}

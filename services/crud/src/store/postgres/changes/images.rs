@@ -44,31 +44,42 @@ CREATE UNLOGGED TABLE IF NOT EXISTS perigee_changes.images (seq bigint GENERATED
 CREATE UNLOGGED TABLE IF NOT EXISTS perigee_changes.followed (
     tbl oid PRIMARY KEY, mark text NOT NULL, since text NOT NULL) USING heap;";
 
-/// The body of the function of the triggers. Where nobody has read the log for long, or the text of a row cannot be made,
-/// it notes the change without the rows.
+/// The body of the function of the triggers. It runs with the rights of our role, for whoever makes a trigger of it: a
+/// row is written by its output function, as a cast to text may be one of the table's owner.
+///
+/// Where nobody has read the log for long, or the text of a row cannot be made, or is more than is told of a change, it
+/// notes the change without the rows: once, and not for each row.
 pub const IMAGE: &str = "
 DECLARE
-    is_read boolean := COALESCE((SELECT pg_catalog.max(r.seen) FROM perigee_changes.readers r)
-        > pg_catalog.clock_timestamp() - '10 minutes'::pg_catalog.interval, false);
+    size bigint := COALESCE(pg_catalog.pg_column_size(OLD), 0) + COALESCE(pg_catalog.pg_column_size(NEW), 0);
     kind \"char\" := CASE TG_OP WHEN 'INSERT' THEN 'i' WHEN 'UPDATE' THEN 'u' ELSE 'd' END;
+    old_text text;
+    new_text text;
 BEGIN
-    IF is_read AND COALESCE(pg_catalog.pg_column_size(OLD), 0) + COALESCE(pg_catalog.pg_column_size(NEW), 0) < 1000000 THEN
-        INSERT INTO perigee_changes.images (xid, at, tbl, op, before, after)
-        VALUES (pg_catalog.pg_current_xact_id(), pg_catalog.clock_timestamp(), TG_RELID, kind,
-            CASE WHEN kind <> 'i' THEN OLD::text END, CASE WHEN kind <> 'd' THEN NEW::text END);
-        RETURN NULL;
-    END IF;
-    IF is_read THEN
-        BEGIN
+    IF size < 32000000 AND (SELECT r.seen > pg_catalog.clock_timestamp() - '10 minutes'::pg_catalog.interval
+            FROM perigee_changes.readers r WHERE r.schema = '!' || TG_ARGV[0]) THEN
+        IF size < 100000 THEN
             INSERT INTO perigee_changes.images (xid, at, tbl, op, before, after)
             VALUES (pg_catalog.pg_current_xact_id(), pg_catalog.clock_timestamp(), TG_RELID, kind,
-                CASE WHEN kind <> 'i' THEN OLD::text END, CASE WHEN kind <> 'd' THEN NEW::text END);
+                CASE WHEN kind <> 'i' THEN pg_catalog.record_out(OLD)::text END,
+                CASE WHEN kind <> 'd' THEN pg_catalog.record_out(NEW)::text END);
             RETURN NULL;
+        END IF;
+        BEGIN
+            old_text := CASE WHEN kind <> 'i' THEN pg_catalog.record_out(OLD)::text END;
+            new_text := CASE WHEN kind <> 'd' THEN pg_catalog.record_out(NEW)::text END;
+            IF COALESCE(pg_catalog.octet_length(old_text), 0) + COALESCE(pg_catalog.octet_length(new_text), 0) < 64000000 THEN
+                INSERT INTO perigee_changes.images (xid, at, tbl, op, before, after)
+                VALUES (pg_catalog.pg_current_xact_id(), pg_catalog.clock_timestamp(), TG_RELID, kind, old_text, new_text);
+                RETURN NULL;
+            END IF;
         EXCEPTION WHEN OTHERS THEN NULL;
         END;
     END IF;
     INSERT INTO perigee_changes.images (xid, at, tbl, op)
-    VALUES (pg_catalog.pg_current_xact_id(), pg_catalog.clock_timestamp(), TG_RELID, 'x');
+    SELECT pg_catalog.pg_current_xact_id(), pg_catalog.clock_timestamp(), TG_RELID, 'x'
+    WHERE (SELECT i.op = 'x' AND i.tbl = TG_RELID FROM perigee_changes.images i
+        WHERE i.xid = pg_catalog.pg_current_xact_id() ORDER BY i.seq DESC LIMIT 1) IS NOT TRUE;
     RETURN NULL;
 END ";
 
@@ -117,6 +128,10 @@ pub struct ImageReader {
     pause: Duration,
     /// Snapshots that may become the limit of the log, the oldest first.
     history: VecDeque<(Instant, Snapshot)>,
+    /// The limit up to which entries are removed now, a batch with each look.
+    pruning: Option<Snapshot>,
+    /// The first transaction of which entries may not be removed yet.
+    pruned: u64,
 }
 
 /// A table that is followed.
@@ -285,9 +300,7 @@ impl Postgres {
                 true => (reader.pause * 2).clamp(POLL_INTERVAL_MIN, POLL_INTERVAL_MAX),
                 false => POLL_INTERVAL_MIN,
             };
-            if let Some(limit) = reader.limit(Instant::now(), &looked.seen) {
-                self.prune_images(&limit).await;
-            }
+            self.prune_images(reader, &looked.seen).await;
             cursor.prepared = looked.prepared;
             let whole = CurrentLook { seen: looked.seen, order: (0, 0), waiting: looked.waiting, skipped };
             let mut look = match cursor.partly.take() {
@@ -332,7 +345,9 @@ impl Postgres {
 
     /// The log was lost: all tables are captured anew.
     async fn lost_images(&self, reader: &mut ImageReader) -> Result<LogLook, Error> {
-        reader.cursor = None;
+        // Transactions of another server may have lower ids.
+        let tables = std::mem::take(&mut reader.tables);
+        *reader = ImageReader { tables, ..ImageReader::default() };
         let mut failed = Vec::new();
         for (name, table) in reader.tables.clone() {
             match self.capture_images(reader, &name, table.writer).await {
@@ -372,7 +387,9 @@ impl ImageReader {
     pub fn at(&self, position: &LogPosition) -> Self {
         let prepared = self.cursor.as_ref().map(|cursor| cursor.prepared.clone()).unwrap_or_default();
         let LogPosition { source, seen, partly, also, .. } = position.clone();
-        Self { cursor: Some(ImageCursor { source, told: seen, partly, also, look: None, prepared }), ..self.clone() }
+        let cursor = ImageCursor { source, told: seen, partly, also, look: None, prepared };
+        let (tables, catalog_seen) = (self.tables.clone(), self.catalog_seen);
+        Self { tables, cursor: Some(cursor), catalog_seen, ..Self::default() }
     }
 
     /// The snapshot up to which entries are to be removed now, if there is one; `seen` is that of now.

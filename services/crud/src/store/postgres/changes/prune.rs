@@ -2,7 +2,11 @@
 
 use tokio_postgres::types::{ToSql, Type as Native};
 
-use super::{Position, setup, snapshot::ServerSnapshot};
+use super::{
+    Position,
+    setup::{self, TriggerKind},
+    snapshot::ServerSnapshot,
+};
 use crate::{
     Error,
     store::postgres::{Postgres, connection::Connection, error::PostgresError},
@@ -93,7 +97,7 @@ async fn mark(
     done: &ServerSnapshot,
 ) -> Result<Option<String>, PostgresError> {
     setup::require_own(connection).await?;
-    setup::note_reader(connection, schema).await?;
+    setup::note_reader(connection, schema, TriggerKind::Note).await?;
     if !is_turn(connection).await? {
         return Ok(None);
     }

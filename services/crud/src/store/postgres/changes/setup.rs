@@ -102,13 +102,14 @@ DELETE FROM perigee_changes.followed WHERE NOT EXISTS (SELECT FROM perigee_chang
 INSERT INTO perigee_changes.state (epoch)
     SELECT pg_catalog.gen_random_uuid()::text WHERE NOT EXISTS (SELECT FROM perigee_changes.state)";
 
-/// Notes that tables of the schema `$1` are captured now.
+/// Notes that tables of the schema `$1` are captured now. Those whose images are read have a row of their own.
 const READ: &str = "\
 INSERT INTO perigee_changes.readers (schema, seen) VALUES ($1, pg_catalog.now())
 ON CONFLICT (schema) DO UPDATE SET seen = EXCLUDED.seen";
 /// The schemas whose tables are captured. Who reads the log says so at least once a minute.
 const READERS: &str = "\
 SELECT r.schema FROM perigee_changes.readers r WHERE r.seen > pg_catalog.now() - '5 minutes'::pg_catalog.interval
+    AND NOT EXISTS (SELECT FROM perigee_changes.readers own WHERE r.schema = '!' || own.schema)
 ORDER BY r.schema";
 
 /// A table and those below it, itself first: partitions have the triggers of their root. Temporary tables of a session
@@ -173,6 +174,8 @@ WHERE own.nspname = 'perigee_changes' AND p.proname = $4 AND t.tgparentid = 0
             FROM pg_catalog.unnest($3::text[]) r (schema))) END
 ORDER BY c.oid";
 
+/// What stands before the name of a schema whose images are read, among the readers.
+const IMAGES_OF: char = '!';
 /// Triggers that execute a function of our schema, each with its table.
 const EXECUTING: &str = "\
 SELECT pg_catalog.format('%I on %I.%I', t.tgname, n.nspname, c.relname)
@@ -236,7 +239,7 @@ pub async fn capture(
     if let Some(why) = make_log(connection).await? {
         return Ok(Err(why));
     }
-    note_reader(connection, schema).await?;
+    note_reader(connection, schema, kind).await?;
     let wanting = tree.wanting()?;
     if wanting.is_empty() {
         return Ok(Ok(()));
@@ -275,7 +278,11 @@ pub async fn require_own(connection: &Connection) -> Result<(), PostgresError> {
 }
 
 /// Notes that tables of the schema are captured now.
-pub async fn note_reader(connection: &Connection, schema: &str) -> Result<(), PostgresError> {
+pub async fn note_reader(connection: &Connection, schema: &str, kind: TriggerKind) -> Result<(), PostgresError> {
+    if kind == TriggerKind::Image {
+        let images = format!("{IMAGES_OF}{schema}");
+        connection.query(READ, &[(&images, Native::TEXT)]).await?;
+    }
     connection.query(READ, &[(&schema, Native::TEXT)]).await.map(drop)
 }
 

@@ -7,6 +7,7 @@ use super::*;
 
 mod capture;
 mod diagnosis;
+mod images;
 mod others;
 mod schema;
 mod upkeep;

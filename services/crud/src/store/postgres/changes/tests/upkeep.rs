@@ -67,11 +67,12 @@ async fn what_may_have_lost_entries_is_noticed() {
         "DROP SCHEMA perigee_changes CASCADE",
         "DROP TRIGGER \"perigee_changes_' || oid || '\" ON album",
         // As after a restore from a server that is further.
-        "UPDATE perigee_changes.state SET pruned = '99999:99999:'",
-        "INSERT INTO perigee_changes.log VALUES ('99999', 1)",
+        "UPDATE perigee_changes.state SET pruned = '{later}:{later}:'",
+        "INSERT INTO perigee_changes.log VALUES ('{later}', 1)",
     ] {
         let oid = server.count("SELECT 'album'::regclass::oid::bigint").await.to_string();
-        server.execute(&sql.replace("' || oid || '", &oid)).await;
+        let later = server.count("SELECT pg_current_xact_id()::text::bigint + 100000").await.to_string();
+        server.execute(&sql.replace("' || oid || '", &oid).replace("{later}", &later)).await;
         if !sql.starts_with("INSERT") {
             assert_eq!(changed(&store, &mut position).await, ["any"], "{sql}");
         }
