@@ -276,7 +276,9 @@ async fn the_documented_commands_print_what_is_shown() -> anyhow::Result<()> {
         .spawn()?;
     let _dev = Killed(dev);
     ready(&Client::new(address, "shop")).await?;
-    let commands = documented()?;
+    // Another test runs those of `perigee doctor`.
+    let commands: Vec<_> =
+        documented()?.into_iter().filter(|(command, _)| !command.starts_with("perigee doctor ")).collect();
     ensure!(commands.len() == 2, "{commands:?}");
     for (command, shown) in commands {
         let is_followed = command.starts_with("curl ") && shown.iter().any(|line| line.starts_with("data: "));

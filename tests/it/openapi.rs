@@ -87,8 +87,8 @@ async fn a_validator_takes_the_document_of_a_thousand_tables() -> anyhow::Result
 
     let paths = validated(&dev.client, "", Some("800")).await?;
 
-    // Four operations of each table, and the batch.
-    assert_eq!(paths.len(), 4001);
+    // Four operations and the watch of each table, and the batch.
+    assert_eq!(paths.len(), 5001);
     Ok(())
 }
 

@@ -81,6 +81,9 @@ def before_load_schema(ctx, raw_schema):
         if not RECURSIVE.search(name) and not name.endswith(".Row"):
             schemas[name] = levels.cut(schema, 1)
     for item in raw_schema["paths"].values():
+        # A watch is a GET.
+        if "post" not in item:
+            continue
         content = item["post"]["requestBody"]["content"]["application/json"]
         content["schema"] = levels.cut(content["schema"], 1)
     schemas.update(levels.copies)

@@ -70,6 +70,12 @@ WITH ours AS (
 ), given AS (
     SELECT parts.named, parts.kind, parts.args, a.grantee, a.privilege_type AS privilege
     FROM parts CROSS JOIN pg_catalog.aclexplode(parts.acl) a WHERE a.grantee <> parts.owner
+), sound AS (
+    SELECT parts.named LIKE '%perigee\\_changes.image%' OR parts.named = 'perigee_changes.followed' AS is_of_images FROM parts
+    WHERE parts.is_made AND CASE parts.kind WHEN 'p' THEN '{}'
+        WHEN 'n' THEN '{0 USAGE}' WHEN 't' THEN '{0 SELECT}' ELSE '{0 EXECUTE}' END::text[] = ARRAY(
+            SELECT pg_catalog.concat_ws(' ', given.grantee, given.privilege) FROM given
+            WHERE given.named = parts.named)
 ), foreign_parts AS (
     SELECT parts.named || ', its owner is ' || pg_catalog.pg_get_userbyid(parts.owner) AS named FROM parts
     WHERE pg_catalog.pg_get_userbyid(parts.owner) <> current_user ORDER BY parts.kind = 'n' DESC, parts.named LIMIT 1
@@ -80,15 +86,12 @@ SELECT EXISTS (SELECT FROM ours), (SELECT named FROM foreign_parts),
         ON d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND d.refobjid = ours.oid AND d.deptype = 'n'),
     pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'),
     pg_catalog.format('%I', pg_catalog.current_database()), pg_catalog.format('%I', current_user),
-    9 = (SELECT pg_catalog.count(*) FROM parts WHERE parts.is_made AND CASE parts.kind WHEN 'p' THEN '{}'
-        WHEN 'n' THEN '{0 USAGE}' WHEN 't' THEN '{0 SELECT}' ELSE '{0 EXECUTE}' END::text[] = ARRAY(
-            SELECT pg_catalog.concat_ws(' ', given.grantee, given.privilege) FROM given
-            WHERE given.named = parts.named)),
+    5 = (SELECT pg_catalog.count(*) FROM sound WHERE NOT sound.is_of_images),
     EXISTS (SELECT FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
         JOIN ours ON p.pronamespace = ours.oid),
     ARRAY(SELECT DISTINCT pg_catalog.format('REVOKE ALL ON %s%s FROM %I CASCADE', given.named, given.args,
         pg_catalog.pg_get_userbyid(given.grantee)) FROM given WHERE given.grantee <> 0),
-    pg_catalog.pg_is_in_recovery()";
+    pg_catalog.pg_is_in_recovery(), 4 = (SELECT pg_catalog.count(*) FROM sound WHERE sound.is_of_images)";
 
 /// A log whose entries are of transactions that have not begun is one of another server, as after a restore.
 const START_LOG: &str = "\
@@ -96,9 +99,11 @@ DELETE FROM perigee_changes.state WHERE pg_catalog.pg_snapshot_xmax(pruned::pg_c
         > pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())
     OR EXISTS (SELECT FROM perigee_changes.log l
         WHERE l.xid >= pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot()));
-DELETE FROM perigee_changes.log WHERE NOT EXISTS (SELECT FROM perigee_changes.state);
+DELETE FROM perigee_changes.log WHERE NOT EXISTS (SELECT FROM perigee_changes.state);";
+const START_IMAGES: &str = "\
 DELETE FROM perigee_changes.images WHERE NOT EXISTS (SELECT FROM perigee_changes.state);
-DELETE FROM perigee_changes.followed WHERE NOT EXISTS (SELECT FROM perigee_changes.state);
+DELETE FROM perigee_changes.followed WHERE NOT EXISTS (SELECT FROM perigee_changes.state);";
+const START_EPOCH: &str = "\
 INSERT INTO perigee_changes.state (epoch)
     SELECT pg_catalog.gen_random_uuid()::text WHERE NOT EXISTS (SELECT FROM perigee_changes.state)";
 
@@ -236,7 +241,7 @@ pub async fn capture(
     if let Some(why) = tree.obstacles()?.first() {
         return Ok(Err(why.to_string()));
     }
-    if let Some(why) = make_log(connection).await? {
+    if let Some(why) = make_log(connection, kind).await? {
         return Ok(Err(why));
     }
     note_reader(connection, schema, kind).await?;
@@ -365,11 +370,14 @@ struct FoundLog {
     may_create: bool,
     database: String,
     role: String,
+    /// What all triggers need is there.
     is_complete: bool,
     has_triggers: bool,
     /// The statements that take rights from roles that have them by their names.
     revocations: Vec<String>,
     is_standby: bool,
+    /// What triggers of images need besides is there.
+    has_images: bool,
 }
 
 async fn found(connection: &Connection) -> Result<FoundLog, PostgresError> {
@@ -388,6 +396,7 @@ async fn found(connection: &Connection) -> Result<FoundLog, PostgresError> {
         has_triggers: row.try_get(8)?,
         revocations: row.try_get(9)?,
         is_standby: row.try_get(10)?,
+        has_images: row.try_get(11)?,
     })
 }
 
@@ -397,6 +406,11 @@ pub async fn log_obstacle(connection: &Connection) -> Result<Option<Obstacle>, P
 }
 
 impl FoundLog {
+    /// Whether all is there that triggers of this kind need.
+    fn is_made_for(&self, kind: TriggerKind) -> bool {
+        self.is_complete && self.is_marked && (self.has_images || kind == TriggerKind::Note)
+    }
+
     fn obstacle(&self) -> Option<Obstacle> {
         let Self { is_marked, .. } = *self;
         if self.is_standby {
@@ -414,32 +428,37 @@ impl FoundLog {
 }
 
 /// Makes the log where it is missing. Says why that is not possible.
-async fn make_log(connection: &Connection) -> Result<Option<String>, PostgresError> {
-    let found = found(connection).await?;
+async fn make_log(connection: &Connection, kind: TriggerKind) -> Result<Option<String>, PostgresError> {
+    let mut found = self::found(connection).await?;
     if let Some(obstacle) = found.obstacle() {
         return Ok(Some(obstacle.to_string()));
     }
     if !found.exists {
         connection.define("CREATE SCHEMA perigee_changes").await?;
     }
-    if !found.is_complete || !found.is_marked {
-        connection.define(&made()).await?;
+    if !found.is_made_for(kind) {
+        connection.define(&made(kind)).await?;
         // Default privileges of our role are on its new tables too.
         let revocations = self::found(connection).await?.revocations;
         connection.define(&revocations.join("; ")).await?;
         // Others may be allowed to make something in a schema that was there.
-        let made = self::found(connection).await?;
-        if !made.is_complete || made.of_others.is_some() {
+        found = self::found(connection).await?;
+        if !found.is_made_for(kind) || found.of_others.is_some() {
             return Ok(Some(Obstacle::OtherSchema.to_string()));
         }
     }
-    connection.define(START_LOG).await?;
+    let images = if found.has_images { START_IMAGES } else { "" };
+    connection.define(&format!("{START_LOG} {images} {START_EPOCH}")).await?;
     Ok(None)
 }
 
-/// The statements that make what is in our schema. The owner of a table needs the right to execute the function of its
-/// triggers when a partition is made or attached.
-fn made() -> String {
+/// The statements that make what triggers of a kind need. The owner of a table needs the right to execute the function of
+/// its triggers when a partition is made or attached.
+fn made(kind: TriggerKind) -> String {
+    let images = match kind {
+        TriggerKind::Note => String::new(),
+        TriggerKind::Image => made_images(),
+    };
     format!(
         "COMMENT ON SCHEMA perigee_changes IS '{MARK}';
          CREATE UNLOGGED TABLE IF NOT EXISTS perigee_changes.log (xid xid8, tbl oid, PRIMARY KEY (xid, tbl)) USING heap;
@@ -447,20 +466,28 @@ fn made() -> String {
              one boolean PRIMARY KEY DEFAULT true CHECK (one), epoch text NOT NULL, pruned text) USING heap;
          CREATE UNLOGGED TABLE IF NOT EXISTS perigee_changes.readers (
              schema text PRIMARY KEY, seen timestamp with time zone NOT NULL) USING heap;
-         {IMAGES}
          CREATE OR REPLACE FUNCTION perigee_changes.note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
              SET search_path = pg_catalog, pg_temp AS $note${NOTE}$note$;
+         REVOKE ALL ON SCHEMA perigee_changes FROM PUBLIC;
+         REVOKE ALL ON perigee_changes.log, perigee_changes.state, perigee_changes.readers FROM PUBLIC;
+         GRANT USAGE ON SCHEMA perigee_changes TO PUBLIC;
+         GRANT SELECT ON perigee_changes.log, perigee_changes.state, perigee_changes.readers TO PUBLIC;
+         GRANT EXECUTE ON FUNCTION perigee_changes.note() TO PUBLIC; {images}"
+    )
+}
+
+/// The statements that make what triggers of images need besides. Without them, any role may read all that is ours, as a
+/// program does that dumps all.
+fn made_images() -> String {
+    format!(
+        "{TABLES}
          CREATE OR REPLACE FUNCTION perigee_changes.image() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
              SET search_path = pg_catalog, pg_temp SET \"DateStyle\" = 'ISO, MDY' SET \"IntervalStyle\" = postgres
              SET extra_float_digits = 1 AS $image${IMAGE}$image$;
-         REVOKE ALL ON SCHEMA perigee_changes FROM PUBLIC;
-         REVOKE ALL ON perigee_changes.log, perigee_changes.state, perigee_changes.readers, perigee_changes.images,
-             perigee_changes.followed, perigee_changes.images_seq_seq FROM PUBLIC;
-         GRANT USAGE ON SCHEMA perigee_changes TO PUBLIC;
-         GRANT SELECT ON perigee_changes.log, perigee_changes.state, perigee_changes.readers,
-             perigee_changes.followed, perigee_changes.images_seq_seq TO PUBLIC;
-         GRANT EXECUTE ON FUNCTION perigee_changes.note(), perigee_changes.image() TO PUBLIC",
-        IMAGES = images::TABLES,
+         REVOKE ALL ON perigee_changes.images, perigee_changes.followed, perigee_changes.images_seq_seq FROM PUBLIC;
+         GRANT SELECT ON perigee_changes.followed, perigee_changes.images_seq_seq TO PUBLIC;
+         GRANT EXECUTE ON FUNCTION perigee_changes.image() TO PUBLIC",
+        TABLES = images::TABLES,
         IMAGE = images::IMAGE,
     )
 }
@@ -504,7 +531,7 @@ pub async fn readers_seen(connection: &Connection) -> Result<Vec<String>, Postgr
 /// it says whose the triggers are.
 pub async fn forget_readers(connection: &Connection) -> Result<(), PostgresError> {
     let found = found(connection).await?;
-    if !found.exists || !found.is_marked || make_log(connection).await?.is_some() {
+    if !found.exists || !found.is_marked || make_log(connection, TriggerKind::Image).await?.is_some() {
         return Ok(());
     }
     connection.command("DELETE FROM perigee_changes.readers").await
@@ -570,6 +597,7 @@ mod tests {
             has_triggers: true,
             revocations: Vec::new(),
             is_standby: false,
+            has_images: true,
         };
         assert_eq!(primary.obstacle(), None);
         let obstacle = FoundLog { is_standby: true, ..primary }.obstacle().unwrap();

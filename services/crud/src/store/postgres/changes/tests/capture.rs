@@ -218,7 +218,10 @@ async fn defaults_of_a_role_are_not_in_the_way() {
     assert_eq!(changed(&store, &mut position).await, ["album"]);
     let heaps = "SELECT count(*) FROM pg_class c JOIN pg_am m ON m.oid = c.relam \
                  WHERE c.relnamespace = 'perigee_changes'::regnamespace AND c.relkind = 'r' AND m.amname = 'heap'";
+    assert_eq!(server.count(heaps).await, 3, "nothing that is of rows, which others may not read");
+    store.make_triggers("album", TriggerKind::Image).await.unwrap();
     assert_eq!(server.count(heaps).await, 5);
+    store.release_images(&mut super::super::images::ImageReader::default(), &[]).await.unwrap();
     store.prune(&position.last.clone().unwrap().snapshot, &ServerSnapshot::default()).await.unwrap();
     store.release(&mut position, &[]).await.unwrap();
     assert_eq!(server.ours().await, 0);
