@@ -403,7 +403,8 @@ fn encoding(request: &Request) -> Option<String> {
 /// A gRPC request through its routes, unless there is no room for it or its answer.
 async fn call_grpc(services: &grpc::Services, mut request: Request, admission: Option<GrpcAdmission>) -> Response {
     let version = request.version();
-    if let Some(connection) = admission.as_ref().and_then(|admission| admission.connection.clone()) {
+    let connection = admission.as_ref().and_then(|admission| admission.connection.as_ref());
+    if let Some(connection) = connection.filter(|_| request.uri().path() == grpc::WATCH_PATH).cloned() {
         request.extensions_mut().insert(connection);
     }
     let response = match guarded(&current(), Box::pin(services.answer(request)).as_mut()).await {

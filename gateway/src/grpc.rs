@@ -20,6 +20,8 @@ use crate::Service;
 
 /// Path of the methods of [`DataServer`].
 const DATA_PATH: &str = "/perigee.api.v1.Data/";
+/// Path of the method whose answers are counted for the connection of the caller.
+pub const WATCH_PATH: &str = "/perigee.api.v1.Data/Watch";
 /// The method that is called by far the most.
 const READ: &str = "Read";
 

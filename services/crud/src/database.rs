@@ -302,7 +302,8 @@ impl Database {
     ) -> Result<Answers, ReadError> {
         let CompiledReads { plans, mut statements } = self.compiled(reads, grants, options)?;
         if options.snapshot {
-            self.keep_log(reads, options).await.map_err(|error| ReadError { error, read: None })?;
+            // In a box: what is rare stays out of the futures of all others.
+            Box::pin(self.keep_log(reads, options)).await.map_err(|error| ReadError { error, read: None })?;
             statements.push(self.store.log_end_statement());
         }
         let mut budget = Budget::read(options.answer, &self.memory);
