@@ -62,7 +62,7 @@ pub struct Answers {
     /// One for each read.
     pub answers: Vec<Answer>,
     /// What they saw, where that was asked for, and a log is kept.
-    pub seen: Option<(Snapshot, LogPosition)>,
+    pub seen: Option<Box<(Snapshot, LogPosition)>>,
 }
 
 /// The schema of a database as it was when last read.
@@ -337,10 +337,10 @@ impl Database {
     }
 
     /// What the snapshot saw in which the end of the log was read, and its position.
-    fn seen(&self, rows: &Rows) -> Option<(Snapshot, LogPosition)> {
+    fn seen(&self, rows: &Rows) -> Option<Box<(Snapshot, LogPosition)>> {
         let (seen, mark) = self.store.log_end(rows)?;
         let position = self.log.position(seen.clone(), mark)?;
-        Some((seen, position))
+        Some(Box::new((seen, position)))
     }
 
     fn compiled(

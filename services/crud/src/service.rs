@@ -69,7 +69,7 @@ impl Service {
         let mut all = Vec::with_capacity(answers.len());
         all.extend(answers.into_iter().map(answer));
         let (snapshot, position) = match seen {
-            Some((snapshot, position)) => (Some(snapshot), position.encode()),
+            Some(seen) => (Some(seen.0), seen.1.encode()),
             None => (None, Bytes::new()),
         };
         Ok(ReadResponse { answers: all, snapshot, position })
