@@ -18,7 +18,10 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use self::source::ChangeSource;
+use self::{
+    source::ChangeSource,
+    upkeep::{LINGER, LINGER_CHECK_INTERVAL, Upkeep},
+};
 use crate::{
     Error,
     store::{Changed, Store},
@@ -26,13 +29,8 @@ use crate::{
 
 pub mod log;
 mod source;
+mod upkeep;
 
-/// How long a table that nobody listens to stays captured: making triggers anew changes the schema.
-const LINGER: Duration = Duration::from_secs(600);
-/// How often tables that nobody listens to are looked for.
-const LINGER_CHECK_INTERVAL: Duration = Duration::from_secs(60);
-/// How long the end of all captures may take when the node stops.
-const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Least time between two reads of the changes: what is committed meanwhile is told together.
 const READ_INTERVAL_MIN: Duration = Duration::from_millis(2);
 
@@ -79,7 +77,7 @@ impl ChangeHub {
         let _end = stop.clone().drop_guard();
         let hub = Self { shared: Arc::new(shared), tasks: tasks.clone(), stop, _end };
         hub.shared.tables().is_followed = true;
-        hub.follow(Upkeep { sweep: Some(Instant::now() + LINGER), ..Upkeep::default() });
+        hub.follow(Upkeep::at_start());
         hub
     }
 
@@ -98,7 +96,7 @@ impl ChangeHub {
             });
             if stop.run_until_cancelled(following).await.is_none() {
                 shared.fail(&Error::Unavailable("the database is closed".to_owned()));
-                shared.end(&mut source, &upkeep).await;
+                upkeep.end("triggers", source.release(&[])).await;
             }
         };
         self.tasks.spawn_until_drain("changes", async move {
@@ -137,27 +135,10 @@ impl ChangeHub {
     }
 }
 
-/// What has to be undone, and when.
-#[derive(Debug, Default)]
-struct Upkeep {
-    /// Since when nobody has been seen to listen to a table.
-    unlistened: BTreeMap<String, Instant>,
-    /// When all captures that nobody needs are to be ended.
-    sweep: Option<Instant>,
-    /// Whether a capture was begun.
-    has_captured: bool,
-}
-
-impl Upkeep {
-    fn sweep_within(&mut self, wait: Duration) {
-        let at = Instant::now() + wait;
-        self.sweep = Some(self.sweep.map_or(at, |sweep| sweep.min(at)));
-    }
-}
-
 impl HubShared {
     /// Tells listeners of changes until nothing is captured any more.
     async fn follow(&self, source: &mut ChangeSource, upkeep: &mut Upkeep) {
+        let mut unlistened = BTreeMap::new();
         loop {
             self.capture(source, upkeep, |progress| matches!(progress, CaptureProgress::Pending)).await;
             if !self.tables().progress.is_empty() {
@@ -170,8 +151,8 @@ impl HubShared {
                     }
                 }
             }
-            self.release(source, upkeep).await;
-            if upkeep.sweep.is_none() && self.is_done() {
+            self.release(source, upkeep, &mut unlistened).await;
+            if upkeep.is_done() && self.is_done() {
                 return;
             }
             tokio::time::sleep(READ_INTERVAL_MIN).await;
@@ -191,7 +172,7 @@ impl HubShared {
         is_wanted: impl Fn(&CaptureProgress) -> bool + Send,
     ) {
         for table in self.captured(is_wanted) {
-            upkeep.has_captured = true;
+            upkeep.capturing();
             match source.capture(&table).await {
                 Ok(()) => self.tell(&table),
                 Err(error) => {
@@ -232,43 +213,33 @@ impl HubShared {
         }
     }
 
-    /// Ends the capture of tables that nobody has listened to for long, and what else is due.
-    async fn release(&self, source: &mut ChangeSource, upkeep: &mut Upkeep) {
+    /// Ends the capture of tables that nobody has listened to for long, and what else is due. `unlistened` has since when
+    /// nobody has been seen to listen to a table.
+    async fn release(
+        &self,
+        source: &mut ChangeSource,
+        upkeep: &mut Upkeep,
+        unlistened: &mut BTreeMap<String, Instant>,
+    ) {
         let now = Instant::now();
         let mut has_lapsed = false;
         self.tables().progress.retain(|table, progress| {
             if progress.receiver_count() > 0 {
-                upkeep.unlistened.remove(table);
+                unlistened.remove(table);
                 return true;
             }
-            let since = *upkeep.unlistened.entry(table.clone()).or_insert(now);
+            let since = *unlistened.entry(table.clone()).or_insert(now);
             let stays = now.duration_since(since) < LINGER;
             if !stays {
-                upkeep.unlistened.remove(table);
+                unlistened.remove(table);
                 has_lapsed = true;
             }
             stays
         });
-        if !has_lapsed && upkeep.sweep.is_none_or(|sweep| now < sweep) {
+        if !has_lapsed && !upkeep.is_due(now) {
             return;
         }
-        upkeep.sweep = None;
-        if let Err(error) = source.release(&self.captured(|_| true)).await {
-            upkeep.sweep_within(LINGER_CHECK_INTERVAL);
-            tracing::warn!(%error, cause = error.cause(), "triggers that nobody needs stay in the database for now");
-        }
-    }
-
-    /// Ends all captures, as far as that is possible in a short time.
-    async fn end(&self, source: &mut ChangeSource, upkeep: &Upkeep) {
-        if !upkeep.has_captured {
-            return;
-        }
-        match tokio::time::timeout(STOP_TIMEOUT, source.release(&[])).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, cause = error.cause(), "triggers stay in the database"),
-            Err(_) => tracing::warn!("triggers stay in the database, which took too long to remove them"),
-        }
+        upkeep.release("triggers", source.release(&self.captured(|_| true))).await;
     }
 
     /// Whether nothing is captured any more; whoever listens next starts a task then.

@@ -22,6 +22,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::{follower::Follower, ring::Ring, source::LogSource};
+use super::upkeep::{LINGER, LINGER_CHECK_INTERVAL, Upkeep};
 use crate::{
     Error,
     sql::Dialect,
@@ -35,13 +36,6 @@ mod follower;
 mod ring;
 mod source;
 
-/// How long a table that nobody follows stays captured: making triggers anew changes the schema, and who comes back goes
-/// on where it was.
-const LINGER: Duration = Duration::from_secs(600);
-/// How often tables that nobody follows are looked for.
-const LINGER_CHECK_INTERVAL: Duration = Duration::from_secs(60);
-/// How long the end of all captures may take when the node stops.
-const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Followers that read the log by themselves at the same time, since they start before the ring; more wait.
 const CATCHING_UP_MAX: usize = 2;
 /// Least time between two looks at the log: what is committed meanwhile is found together.
@@ -100,14 +94,6 @@ enum CaptureState {
     Failed(Error),
 }
 
-/// What has to be undone, and when.
-#[derive(Debug, Default)]
-struct LogUpkeep {
-    /// When all captures that nobody needs are to be ended.
-    sweep: Option<Instant>,
-    has_captured: bool,
-}
-
 impl LogHub {
     /// The log of `store`, whose tables are those of `schema` until it is told of another.
     pub fn new(store: &Store, schema: Arc<Schema>, dialect: Dialect, tasks: &Tasks) -> Self {
@@ -124,7 +110,7 @@ impl LogHub {
         let _end = stop.clone().drop_guard();
         let hub = Self { shared: Arc::new(shared), tasks: tasks.clone(), stop, _end };
         hub.shared.state().is_read = true;
-        hub.read(LogUpkeep { sweep: Some(Instant::now() + LINGER), ..LogUpkeep::default() });
+        hub.read(Upkeep::at_start());
         hub
     }
 
@@ -155,7 +141,7 @@ impl LogHub {
             }
         }
         if !std::mem::replace(&mut state.is_read, true) {
-            self.read(LogUpkeep::default());
+            self.read(Upkeep::default());
         }
         drop(state);
         self.shared.wake.notify_one();
@@ -182,7 +168,7 @@ impl LogHub {
 
     /// Starts the task that reads the log. It ends its captures when the database is closed, unless the node drains: then
     /// those of tables that were followed stay, and the next node that starts takes them over or ends them.
-    fn read(&self, mut upkeep: LogUpkeep) {
+    fn read(&self, mut upkeep: Upkeep) {
         let (shared, stop, dropped) = (self.shared.clone(), self.stop.clone(), self.tasks.stop().clone());
         let draining = self.tasks.draining().clone();
         let task = async move {
@@ -192,7 +178,7 @@ impl LogHub {
                 shared.fail(&Error::Unavailable("the database is closed".to_owned()));
                 // Who followed a table goes on where it was when the node is back, or on another.
                 if !draining.is_cancelled() || !shared.is_captured() {
-                    shared.end(&mut source, &upkeep).await;
+                    upkeep.end("triggers of the log", source.release(&[])).await;
                 }
             }
         };
@@ -204,7 +190,7 @@ impl LogHub {
 
 impl LogShared {
     /// Reads the log until nothing is captured any more.
-    async fn read(&self, source: &mut LogSource, upkeep: &mut LogUpkeep) {
+    async fn read(&self, source: &mut LogSource, upkeep: &mut Upkeep) {
         let mut schema = self.schema.load_full();
         loop {
             let now = self.schema.load_full();
@@ -228,7 +214,7 @@ impl LogShared {
                 }
             }
             self.release(source, upkeep).await;
-            if upkeep.sweep.is_none() && self.is_done() {
+            if upkeep.is_done() && self.is_done() {
                 return;
             }
             if has_more {
@@ -244,9 +230,9 @@ impl LogShared {
     }
 
     /// Captures the tables whose capture has not begun.
-    async fn capture(&self, source: &mut LogSource, upkeep: &mut LogUpkeep, schema: &Schema) {
+    async fn capture(&self, source: &mut LogSource, upkeep: &mut Upkeep, schema: &Schema) {
         for name in self.pending() {
-            upkeep.has_captured = true;
+            upkeep.capturing();
             let captured = match schema.table(&name) {
                 Ok(table) => source.capture(&name, self.writer(table)).await,
                 Err(error) => Err(error.into()),
@@ -334,7 +320,7 @@ impl LogShared {
     }
 
     /// Ends the capture of tables that nobody has followed for long, and what else is due.
-    async fn release(&self, source: &mut LogSource, upkeep: &mut LogUpkeep) {
+    async fn release(&self, source: &mut LogSource, upkeep: &mut Upkeep) {
         let now = Instant::now();
         let mut has_lapsed = false;
         self.state().tables.retain(|_, capture| {
@@ -344,31 +330,15 @@ impl LogShared {
             has_lapsed |= !stays && !is_failed;
             stays
         });
-        if !has_lapsed && upkeep.sweep.is_none_or(|sweep| now < sweep) {
+        if !has_lapsed && !upkeep.is_due(now) {
             return;
         }
-        upkeep.sweep = None;
         let kept: Vec<String> = self.state().tables.keys().cloned().collect();
         if kept.is_empty() {
             let mut state = self.state();
             (state.ring, state.source) = (Ring::default(), None);
         }
-        if let Err(error) = source.release(&kept).await {
-            upkeep.sweep_within(LINGER_CHECK_INTERVAL);
-            tracing::warn!(%error, cause = error.cause(), "triggers of the log that nobody needs stay in the database for now");
-        }
-    }
-
-    /// Ends all captures, as far as that is possible in a short time.
-    async fn end(&self, source: &mut LogSource, upkeep: &LogUpkeep) {
-        if !upkeep.has_captured {
-            return;
-        }
-        match tokio::time::timeout(STOP_TIMEOUT, source.release(&[])).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, cause = error.cause(), "triggers of the log stay in the database"),
-            Err(_) => tracing::warn!("triggers of the log stay in the database, which took too long to remove them"),
-        }
+        upkeep.release("triggers of the log", source.release(&kept)).await;
     }
 
     /// Whether nothing is captured any more; whoever follows next starts a task then.
@@ -402,12 +372,5 @@ impl LogShared {
 
     fn state(&self) -> MutexGuard<'_, LogState> {
         self.state.lock().expect("no code panics while it holds this lock")
-    }
-}
-
-impl LogUpkeep {
-    fn sweep_within(&mut self, wait: Duration) {
-        let at = Instant::now() + wait;
-        self.sweep = Some(self.sweep.map_or(at, |sweep| sweep.min(at)));
     }
 }
