@@ -5,7 +5,7 @@
 //! did not see, those that this one sees. No transaction that runs for long holds up others, and none is missed.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,7 +18,7 @@ use tokio_postgres::{
     types::{ToSql, Type as Native},
 };
 
-use self::{locks::TableLock, setup::TriggerKind, snapshot::ServerSnapshot};
+use self::{history::SnapshotHistory, locks::TableLock, setup::TriggerKind, snapshot::ServerSnapshot};
 use super::{Postgres, connection::Connection, error::PostgresError, pool::State, pooler::TransactionKind};
 use query::Type;
 
@@ -28,6 +28,7 @@ use crate::{
 };
 
 mod diagnosis;
+mod history;
 pub mod images;
 mod locks;
 mod obstacle;
@@ -40,9 +41,6 @@ const POLL_INTERVAL_MIN: Duration = Duration::from_millis(5);
 const POLL_INTERVAL_MAX: Duration = Duration::from_millis(100);
 /// Time between two looks at the catalog: whether triggers and tables are still what they were.
 const CATALOG_INTERVAL: Duration = Duration::from_millis(100);
-/// How long entries stay in the log, for other readers, and how often those older are removed.
-const PRUNE_AGE: Duration = Duration::from_secs(60);
-const PRUNE_INTERVAL: Duration = Duration::from_secs(10);
 /// How often the capture of a table begins anew where its triggers are changed meanwhile.
 const CAPTURE_ATTEMPTS: usize = 3;
 
@@ -105,8 +103,7 @@ pub struct Position {
     tables: BTreeMap<String, Relations>,
     catalog_seen: Option<Instant>,
     pause: Duration,
-    /// Snapshots that may become the limit of the log, the oldest first.
-    history: VecDeque<(Instant, ServerSnapshot)>,
+    history: SnapshotHistory<ServerSnapshot>,
     /// The limit of now.
     limits: watch::Sender<ServerSnapshot>,
 }
@@ -247,7 +244,7 @@ impl Postgres {
             true => (position.pause * 2).clamp(POLL_INTERVAL_MIN, POLL_INTERVAL_MAX),
             false => POLL_INTERVAL_MIN,
         };
-        if let Some(limit) = position.limit(Instant::now(), &found.look.snapshot) {
+        if let Some(limit) = position.history.limit(Instant::now(), &found.look.snapshot) {
             position.limits.send_replace(limit);
         }
         position.last = Some(found.look);
@@ -299,21 +296,6 @@ impl Postgres {
             committed.map_err(|failure| self.error(failure))?;
         }
         Ok(worked)
-    }
-}
-
-impl Position {
-    /// The snapshot up to which entries are to be removed now, if there is one; `snapshot` is that of now.
-    fn limit(&mut self, now: Instant, snapshot: &ServerSnapshot) -> Option<ServerSnapshot> {
-        if self.history.back().is_some_and(|(taken, _)| now.duration_since(*taken) < PRUNE_INTERVAL) {
-            return None;
-        }
-        self.history.push_back((now, snapshot.clone()));
-        let (taken, _) = self.history.front()?;
-        match now.duration_since(*taken) >= PRUNE_AGE {
-            true => self.history.pop_front().map(|(_, limit)| limit),
-            false => None,
-        }
     }
 }
 

@@ -17,7 +17,8 @@ use tokio_postgres::types::{ToSql, Type as Native};
 
 use self::look::Looked;
 use super::{
-    CAPTURE_ATTEMPTS, CATALOG_INTERVAL, POLL_INTERVAL_MAX, POLL_INTERVAL_MIN, PRUNE_AGE, PRUNE_INTERVAL, busy,
+    CAPTURE_ATTEMPTS, CATALOG_INTERVAL, POLL_INTERVAL_MAX, POLL_INTERVAL_MIN, busy,
+    history::SnapshotHistory,
     is_not_ours,
     setup::{self, TriggerKind},
     snapshot::ServerSnapshot,
@@ -126,8 +127,7 @@ pub struct ImageReader {
     cursor: Option<ImageCursor>,
     catalog_seen: Option<Instant>,
     pause: Duration,
-    /// Snapshots that may become the limit of the log, the oldest first.
-    history: VecDeque<(Instant, Snapshot)>,
+    history: SnapshotHistory<Snapshot>,
     /// The limit up to which entries are removed now, a batch with each look.
     pruning: Option<Snapshot>,
     /// The first transaction of which entries may not be removed yet.
@@ -390,19 +390,6 @@ impl ImageReader {
         let cursor = ImageCursor { source, told: seen, partly, also, look: None, prepared };
         let (tables, catalog_seen) = (self.tables.clone(), self.catalog_seen);
         Self { tables, cursor: Some(cursor), catalog_seen, ..Self::default() }
-    }
-
-    /// The snapshot up to which entries are to be removed now, if there is one; `seen` is that of now.
-    fn limit(&mut self, now: Instant, seen: &Snapshot) -> Option<Snapshot> {
-        if self.history.back().is_some_and(|(taken, _)| now.duration_since(*taken) < PRUNE_INTERVAL) {
-            return None;
-        }
-        self.history.push_back((now, seen.clone()));
-        let (taken, _) = self.history.front()?;
-        match now.duration_since(*taken) >= PRUNE_AGE {
-            true => self.history.pop_front().map(|(_, limit)| limit),
-            false => None,
-        }
     }
 }
 

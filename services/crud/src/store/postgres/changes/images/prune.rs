@@ -49,7 +49,7 @@ impl Postgres {
     /// Those of transactions before the last limit are not looked through again: their places stay in the index while a
     /// transaction of anybody goes on that began before.
     pub(super) async fn prune_images(&self, reader: &mut ImageReader, seen: &Snapshot) {
-        if let Some(limit) = reader.limit(Instant::now(), seen) {
+        if let Some(limit) = reader.history.limit(Instant::now(), seen) {
             reader.pruning = Some(limit);
         }
         let Some(limit) = reader.pruning.take() else { return };

@@ -175,7 +175,7 @@ async fn limits_are_pruned_as_they_come() {
     server.execute("UPDATE album SET title = 'x'").await;
     assert_eq!(changed(&store, &mut position).await, ["album"]);
     let snapshot = position.last.clone().unwrap().snapshot;
-    position.history = [(Instant::now().checked_sub(2 * PRUNE_AGE).unwrap(), snapshot)].into();
+    position.history.0 = [(Instant::now().checked_sub(2 * history::PRUNE_AGE).unwrap(), snapshot)].into();
     let pruning = store.pruning(&position);
     let turn = server.other().await;
     turn.batch_execute("BEGIN; LOCK TABLE perigee_changes.log IN SHARE MODE").await.unwrap();
@@ -194,11 +194,12 @@ fn entries_stay_for_a_while() {
     let at = |second: u64| ServerSnapshot { end: second, running: Vec::new() };
     let mut limits = Vec::new();
     for second in 0..100 {
-        limits
-            .extend(position.limit(start + Duration::from_secs(second), &at(second)).map(|limit| (second, limit.end)));
+        limits.extend(
+            position.history.limit(start + Duration::from_secs(second), &at(second)).map(|limit| (second, limit.end)),
+        );
     }
     assert_eq!(limits, [(60, 0), (70, 10), (80, 20), (90, 30)]);
-    assert!(position.history.len() < 10);
+    assert!(position.history.0.len() < 10);
 }
 
 /// A crash empties the log, and not what was prepared before it.
