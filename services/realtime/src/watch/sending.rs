@@ -120,7 +120,7 @@ impl Watch {
     fn next_step(&mut self, mut sent: SentPart) -> Option<WatchResponse> {
         let entry = sent.entry.clone();
         let Happened::Changes(part) = &entry.happened else { return None };
-        if !self.knows_columns(part) {
+        if sent.steps == 0 && !self.knows_columns(part) {
             self.next = Next::Plan;
             return None;
         }
