@@ -1,18 +1,18 @@
 //! The gateway's shared state: mesh, catalogue, caches, budgets.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
-use mesh::{Mesh, Tasks, resources};
+use mesh::{Fault, Mesh, Tasks, resources};
 use query::{Budget, Guard};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::{
     catalogue::{Catalogue, Project},
     config::Config,
-    edge::Edge,
+    edge::{Caller, Edge},
     graphql,
     http::{Admission, SendBudget},
-    live::{LiveQueries, NodeTurns, Quotas},
+    live::{CallerId, Hold, LiveQueries, NodeTurns, Quotas, Subscriber, Watch, WatchedRows},
     rest,
 };
 
@@ -119,6 +119,35 @@ impl Service {
     /// Quotas of operations over sockets.
     pub(crate) fn quotas(&self) -> &Quotas {
         &self.state.quotas
+    }
+
+    /// Counts a stream that takes so many bytes for its caller. Errors: the token is not valid, or the caller has too many.
+    pub(crate) async fn hold(
+        &self,
+        caller: &Caller,
+        project: &Project,
+        peer: Option<IpAddr>,
+        bytes: usize,
+    ) -> Result<Hold, Fault> {
+        if !caller.token.is_empty() {
+            // Else a forged token would count for whom it names.
+            self.edge().reach(caller, project).await?;
+        }
+        self.quotas().socket(CallerId::of(&project.id, &caller.token, peer))?.hold(bytes)
+    }
+
+    /// Begins a watch that is counted for its caller, and whose token nobody renews.
+    pub(crate) async fn watch(
+        &self,
+        caller: &Caller,
+        project: &Project,
+        peer: Option<IpAddr>,
+        rows: WatchedRows,
+    ) -> Result<(Watch, Hold), Fault> {
+        let hold = self.hold(caller, project, peer, rows.read.memory_bytes()).await?;
+        let (_, token) = watch::channel(caller.token.clone());
+        let subscriber = Subscriber { caller: hold.caller(), request_id: caller.call.request_id.clone(), token };
+        Ok((self.live().watch(project, rows, subscriber).await?, hold))
     }
 
     /// What outlives a request.

@@ -26,7 +26,7 @@ use crate::{
     edge::Caller,
     events::{Ends, Event, EventQueue, EventStream},
     http::guarded,
-    live::{CallerId, Hold, LiveQuery, Subscriber, Watch},
+    live::{CallerId, LiveQuery, Subscriber, Watch},
 };
 
 /// What became of a request.
@@ -46,7 +46,8 @@ impl Responder<'_> {
         request: Request,
         connection: Option<&Arc<Connection>>,
     ) -> Response {
-        let mut hold = match self.hold(&project, &request, connection).await {
+        let peer = connection.map(|connection| connection.peer.ip());
+        let mut hold = match self.service.hold(self.caller, &project, peer, request.memory_bytes()).await {
             Ok(hold) => hold,
             Err(fault) => return self.fault(fault),
         };
@@ -84,22 +85,6 @@ impl Responder<'_> {
                 stream(subscription.events().boxed(), hold).response()
             }
         }
-    }
-
-    /// Counts the request for its caller. Errors: the token is not valid, or the caller has too many.
-    async fn hold(
-        &self,
-        project: &Project,
-        request: &Request,
-        connection: Option<&Arc<Connection>>,
-    ) -> Result<Hold, Fault> {
-        if !self.caller.token.is_empty() {
-            // Else a forged token would count for whom it names.
-            self.service.edge().reach(self.caller, project).await?;
-        }
-        let peer = connection.map(|connection| connection.peer.ip());
-        let caller = CallerId::of(&project.id, &self.caller.token, peer);
-        self.service.quotas().socket(caller)?.hold(request.memory_bytes())
     }
 
     /// The answer to an operation that is carried out once. What it did is done, so there is no other status for what

@@ -9,7 +9,6 @@ use proto::{
     realtime::{Event, Row, WatchResponse},
 };
 use query::{Budget, Node, Operation, Parser, Read, Shape, Table};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -22,7 +21,7 @@ use crate::{
     Service,
     catalogue::ProjectRef,
     http::{Reservation, SendBudget, SocketProgress},
-    live::{CallerId, Hold, Subscriber, Watch, WatchedRows},
+    live::{Hold, Watch, WatchedRows},
     plan::RequestPlanner,
 };
 
@@ -59,20 +58,12 @@ pub async fn begin(
         })
     };
     let planned = planner.plan(table_ref, Operation::Read, plan).await?;
-    if !caller.token.is_empty() {
-        // Else a forged token would count for whom it names.
-        service.edge().reach(caller, &planned.project).await?;
-    }
-    let connection = connection.unwrap_or_else(|| Arc::new(Connection::new(([0, 0, 0, 0], 0).into())));
-    let id = CallerId::of(&planned.project.id, &caller.token, Some(connection.peer.ip()));
     let read = Read { database: planned.database, table: table_ref.table.to_owned(), node: planned.plan };
-    let hold = service.quotas().socket(id)?.hold(read.memory_bytes())?;
     let rows = WatchedRows { read, before: Vec::new(), skip_initial: message.skip_initial, after: message.after };
-    // Nobody renews the token: the sender is dropped.
-    let (_, token) = watch::channel(caller.token.clone());
-    let subscriber = Subscriber { caller: id, request_id: caller.call.request_id.clone(), token };
+    let connection = connection.unwrap_or_else(|| Arc::new(Connection::new(([0, 0, 0, 0], 0).into())));
+    let (watch, hold) = Box::pin(service.watch(caller, &planned.project, Some(connection.peer.ip()), rows)).await?;
     let call = Call {
-        watch: service.live().watch(&planned.project, rows, subscriber).await?,
+        watch,
         draining: service.tasks().draining().clone(),
         budget: service.send_budget().clone(),
         progress: SocketProgress::new(connection),

@@ -12,7 +12,6 @@ use mesh::{Call, Fault, listener::Connection};
 use proto::realtime::{Event as Change, Row, WatchResponse};
 use query::{Guard, Node, Operation, Options, Read, Shape, Value};
 use serde::Serialize;
-use tokio::sync::watch;
 
 use super::TablePath;
 use crate::{
@@ -21,7 +20,7 @@ use crate::{
     error,
     events::{Ends, Event, EventQueue, EventStream},
     http::{answer, bearer},
-    live::{CallerId, Subscriber, Watch, WatchedRows},
+    live::{Watch, WatchedRows},
     plan::{RequestPlanner, TableRef},
 };
 
@@ -70,21 +69,13 @@ async fn begin(
             Ok(Node { shape: Shape::Many, filter: filter.unwrap_or(query::Filter::TRUE), ..node })
         })
         .await?;
-    if !caller.token.is_empty() {
-        // Else a forged token would count for whom it names.
-        service.edge().reach(&caller, &planned.project).await?;
-    }
-    let connection = head.extensions.get::<Arc<Connection>>();
-    let id = CallerId::of(&planned.project.id, &caller.token, connection.map(|connection| connection.peer.ip()));
     let read = Read { database: planned.database, table: table_ref.table.to_owned(), node: planned.plan };
-    let hold = service.quotas().socket(id)?.hold(read.memory_bytes())?;
     // A client that connects again says the same address, and how far it has come.
     let after = last_event_id(&head.headers).or(parameters.after).unwrap_or_default();
     let rows = WatchedRows { read, before: Vec::new(), skip_initial: parameters.initial == Some(false), after };
-    // Nobody renews the token: the sender is dropped.
-    let (_, token) = watch::channel(caller.token.clone());
-    let subscriber = Subscriber { caller: id, request_id: caller.call.request_id.clone(), token };
-    let watch = service.live().watch(&planned.project, rows, subscriber).await?;
+    let connection = head.extensions.get::<Arc<Connection>>();
+    let peer = connection.map(|connection| connection.peer.ip());
+    let (watch, hold) = Box::pin(service.watch(&caller, &planned.project, peer, rows)).await?;
     let queue = EventQueue::new(service.send_budget().clone(), connection);
     let ends = Ends { drained: Some(Event::new("end", None, b"{}")), last: None };
     let events = events(watch, queue.clone(), caller.call).boxed();
