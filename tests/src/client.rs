@@ -329,14 +329,20 @@ impl Client {
         if protocol == Protocol::GrpcWeb {
             return self.grpc_web(&path, &message.encode_to_vec()).await;
         }
+        let (mut grpc, request) = self.grpc(message).await?;
+        let codec = tonic_prost::ProstCodec::<Q, A>::default();
+        Ok(grpc.unary(request, path.parse()?, codec).await.map(tonic::Response::into_inner))
+    }
+
+    /// A client of gRPC that is ready, and a request with the token.
+    async fn grpc<Q>(&self, message: Q) -> anyhow::Result<(tonic::client::Grpc<Channel>, tonic::Request<Q>)> {
         let mut request = tonic::Request::new(message);
         if let Some(token) = &self.token {
             request.metadata_mut().insert("authorization", AsciiMetadataValue::try_from(format!("Bearer {token}"))?);
         }
         let mut grpc = tonic::client::Grpc::new(self.channel.clone());
         grpc.ready().await?;
-        let codec = tonic_prost::ProstCodec::<Q, A>::default();
-        Ok(grpc.unary(request, path.parse()?, codec).await.map(tonic::Response::into_inner))
+        Ok((grpc, request))
     }
 
     /// Calls a method of `perigee.api.v1.Data` that answers with a stream.
@@ -345,12 +351,7 @@ impl Client {
         method: &str,
         message: Q,
     ) -> anyhow::Result<Result<tonic::Streaming<A>, Status>> {
-        let mut request = tonic::Request::new(message);
-        if let Some(token) = &self.token {
-            request.metadata_mut().insert("authorization", AsciiMetadataValue::try_from(format!("Bearer {token}"))?);
-        }
-        let mut grpc = tonic::client::Grpc::new(self.channel.clone());
-        grpc.ready().await?;
+        let (mut grpc, request) = self.grpc(message).await?;
         let codec = tonic_prost::ProstCodec::<Q, A>::default();
         let path = format!("/perigee.api.v1.Data/{method}").parse()?;
         Ok(grpc.server_streaming(request, path, codec).await.map(tonic::Response::into_inner))
