@@ -407,25 +407,11 @@ impl RequestedAccesses {
         visit: impl FnOnce(&mut dyn FnMut(query::TableAccess<'a>)) -> Result<(), query::Error>,
     ) -> Result<(), Fault> {
         let before = self.accesses.len();
-        visit(&mut |access| self.accesses.push(access_to(database, access))).map_err(Fault::from)?;
+        visit(&mut |access| self.accesses.push(Access::Table(TableAccess::of(database, access))))
+            .map_err(Fault::from)?;
         self.counts.push(self.accesses.len() - before);
         Ok(())
     }
-}
-
-fn access_to(database: &Arc<str>, access: query::TableAccess<'_>) -> Access {
-    Access::Table(TableAccess {
-        // Of a neighbour: its rules decide.
-        database: access.database.map_or_else(|| database.clone(), Arc::from),
-        table: access.table.to_owned(),
-        operation: access.operation,
-        op: access.op,
-        find: access.find.cloned(),
-        docs: access.docs.cloned().unwrap_or_default(),
-        changes: access.changes.to_vec(),
-        limit: access.limit,
-        skip: (access.skip > 0).then_some(access.skip),
-    })
 }
 
 /// The index of the operation that access `index` belongs to.

@@ -10,14 +10,11 @@ mod feed;
 mod quota;
 mod turns;
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
 use futures::future::select_all;
 use mesh::{
-    Call, Code, Fault, Mesh, Tasks,
+    Call, Code, Fault, Mesh, Tasks, clock,
     follow::Retries,
     telemetry::{Gauge, LiveReads},
 };
@@ -32,7 +29,7 @@ use self::{
 use crate::{
     catalogue::Project,
     config::Config,
-    edge::{Authorized, Caller, Edge, ReadFault, ReadResult},
+    edge::{Caller, Edge, ReadFault, ReadResult},
 };
 
 pub use self::{
@@ -136,7 +133,7 @@ impl LiveQueries {
             dependencies: Dependencies::default(),
             version: project.version,
             relations: Vec::new(),
-            expires: expires(&authorized),
+            expires: authorized.token_expires_ms.and_then(clock::instant),
             last: None,
             next: None,
             last_read: None,
@@ -263,7 +260,7 @@ impl LiveQuery {
         let caller = shared.caller(&project, &self.request_id, caller.token);
         let reads = (*self.reads).as_ref();
         let mut authorized = shared.edge.authorize_reads(&caller, &project, reads).await?;
-        self.expires = expires(&authorized);
+        self.expires = authorized.token_expires_ms.and_then(clock::instant);
         // A relation may lead to another table now, or a rule looks at another.
         if project.version != self.version || authorized.relations != self.relations {
             self.listen(&project, std::mem::take(&mut authorized.relations)).await?;
@@ -310,12 +307,6 @@ impl Drop for LiveQuery {
     fn drop(&mut self) {
         self.shared.open.dec();
     }
-}
-
-/// When the token of a request is no longer valid.
-fn expires(authorized: &Authorized) -> Option<Instant> {
-    let expires = UNIX_EPOCH + Duration::from_millis(u64::try_from(authorized.token_expires_ms?).ok()?);
-    Instant::now().checked_add(expires.duration_since(SystemTime::now()).unwrap_or_default())
 }
 
 fn hash(answers: &[ReadResult]) -> blake3::Hash {

@@ -124,6 +124,22 @@ impl TableAccess {
             skip: None,
         }
     }
+
+    /// An access of an operation on `database`, with all that a rule may look at.
+    pub fn of(database: &Arc<str>, access: query::TableAccess<'_>) -> Self {
+        Self {
+            // Of a neighbour: its rules decide.
+            database: access.database.map_or_else(|| database.clone(), Arc::from),
+            table: access.table.to_owned(),
+            operation: access.operation,
+            op: access.op,
+            find: access.find.cloned(),
+            docs: access.docs.cloned().unwrap_or_default(),
+            changes: access.changes.to_vec(),
+            limit: access.limit,
+            skip: (access.skip > 0).then_some(access.skip),
+        }
+    }
 }
 
 impl From<Access> for wire::Access {

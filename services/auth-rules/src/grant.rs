@@ -1,9 +1,6 @@
 //! Authorization: from an access and its policy to a grant.
 
-use std::{
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::SystemTime};
 
 use proto::{
     auth::{Access, ReachableTable, RuleRelations, TableAccess},
@@ -58,7 +55,7 @@ impl<'a> Caller<'a> {
         now: SystemTime,
         development: Option<&'a Development>,
     ) -> Self {
-        Self { project, id, token, now, now_ms: milliseconds(now), verified: None, development }
+        Self { project, id, token, now, now_ms: mesh::clock::unix_ms(now), verified: None, development }
     }
 
     /// A grant for the access, and what its rule looks at besides the table; `index` is its position in the request.
@@ -280,10 +277,4 @@ fn condition_filter(
 ) -> Result<RuleFilter, Refusal> {
     let Some(condition) = condition else { return Ok(RuleFilter::TRUE) };
     condition.filter(request).ok_or(Refusal::Condition(key))
-}
-
-/// Milliseconds since the Unix epoch.
-fn milliseconds(instant: SystemTime) -> i64 {
-    let since = instant.duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,13 +1,10 @@
 //! The gRPC service.
 
-use std::{
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 use futures::StreamExt;
-use mesh::{Call, Fault, Mesh, Tasks, resources};
+use mesh::{Call, Fault, Mesh, Tasks, clock, resources};
 use proto::{
     crud::{
         Answer, ChangesRequest, ChangesResponse, Database as Description, DescribeRequest, DescribeResponse,
@@ -144,11 +141,6 @@ async fn description(database: &DatabaseEntry, known: Option<&u64>) -> Descripti
     Description { id: database.id.clone(), engine, version, schema, error }
 }
 
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
 /// The error as the caller sees it; what the driver says goes to the log.
 fn status(project: &str, database: &str, failure: impl Into<ReadError>) -> Status {
     let failure = failure.into();
@@ -197,7 +189,7 @@ fn status(project: &str, database: &str, failure: impl Into<ReadError>) -> Statu
 impl Crud for Service {
     async fn read(&self, request: Request<ReadRequest>) -> Result<Response<ReadResponse>, Status> {
         let ReadRequest { project, database, reads, grants, answer_bytes, snapshot } = request.into_inner();
-        let scope = GrantScope { project: &project, database: &database, now_ms: now_ms() };
+        let scope = GrantScope { project: &project, database: &database, now_ms: clock::unix_ms(SystemTime::now()) };
         match self.answer_reads(scope, grants, &reads, AnswerLimit::new(answer_bytes, 0), snapshot).await {
             Ok(answer) => Ok(Response::new(answer)),
             Err(error) => Err(status(&project, &database, error)),
@@ -207,7 +199,7 @@ impl Crud for Service {
     async fn write(&self, request: Request<WriteRequest>) -> Result<Response<WriteResponse>, Status> {
         let WriteRequest { project, database, mutations, grants, answer_bytes, answer_bytes_used } =
             request.into_inner();
-        let scope = GrantScope { project: &project, database: &database, now_ms: now_ms() };
+        let scope = GrantScope { project: &project, database: &database, now_ms: clock::unix_ms(SystemTime::now()) };
         let limit = AnswerLimit::new(answer_bytes, answer_bytes_used);
         match Box::pin(self.perform(scope, grants, &mutations, limit)).await {
             Ok(written) => Ok(Response::new(WriteResponse { written })),

@@ -1,11 +1,8 @@
 //! What a caller may see of a table: the grant of the rule engine, in the form of the table's columns.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::sync::Arc;
 
-use mesh::{Call, Fault, Mesh};
+use mesh::{Call, Fault, Mesh, clock};
 use proto::{
     Links,
     auth::{Access, AuthorizeRequest, RuleRelations, TableAccess},
@@ -56,8 +53,9 @@ impl Authorizer {
         schema: &Schema,
         read: &Read,
     ) -> Result<Granted, Error> {
-        let accesses: Vec<Access> =
-            read_accesses(schema, read)?.into_iter().map(|access| access_to(&read.database, &access)).collect();
+        let database = Arc::from(read.database.as_str());
+        let accesses = read_accesses(schema, read)?.into_iter();
+        let accesses: Vec<Access> = accesses.map(|access| Access::Table(TableAccess::of(&database, access))).collect();
         let wanted = accesses.len();
         let request = AuthorizeRequest { project: project.clone(), token: token.clone(), accesses };
         let answer = self.mesh.auth_rules().authorize(call, request).await?;
@@ -66,23 +64,7 @@ impl Authorizer {
             return Err(Fault::internal("the watch could not be authorised", cause).into());
         }
         let terms = answer.grants.iter().map(|grant| self.verifier.terms(grant.clone())).collect::<Result<_, _>>()?;
-        let token_expires = answer.token_expires_ms.and_then(instant);
+        let token_expires = answer.token_expires_ms.and_then(clock::instant);
         Ok(Granted { grants: answer.grants, terms, relations: answer.relations, token_expires })
     }
-}
-
-fn access_to(database: &str, access: &query::TableAccess<'_>) -> Access {
-    let access = TableAccess {
-        op: access.op,
-        find: access.find.cloned(),
-        limit: access.limit,
-        skip: (access.skip > 0).then_some(access.skip),
-        ..TableAccess::new(access.database.unwrap_or(database), access.table, access.operation)
-    };
-    Access::Table(access)
-}
-
-fn instant(expires_ms: i64) -> Option<Instant> {
-    let expires = UNIX_EPOCH + Duration::from_millis(u64::try_from(expires_ms).ok()?);
-    Instant::now().checked_add(expires.duration_since(SystemTime::now()).unwrap_or_default())
 }

@@ -5,11 +5,11 @@ mod sending;
 use std::{
     collections::VecDeque,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
-use mesh::{Call, Code, Fault, follow::Retries};
+use mesh::{Call, Code, Fault, clock, follow::Retries};
 use proto::{
     Links,
     crud::{ReadRequest, Snapshot},
@@ -482,8 +482,7 @@ struct Rows {
 
 /// Whether a grant is void, or nearly so.
 fn is_void(rights: &Rights) -> bool {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now_ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+    let now_ms = clock::unix_ms(SystemTime::now());
     rights.granted.terms.iter().any(|terms| terms.expires_ms < now_ms + GRANT_MARGIN_MS)
 }
 

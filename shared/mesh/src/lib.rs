@@ -10,6 +10,7 @@ pub mod batch;
 pub mod bus;
 pub mod cache;
 pub mod call;
+pub mod clock;
 pub mod config;
 mod deserialize;
 pub mod fault;
