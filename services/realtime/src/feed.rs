@@ -5,31 +5,24 @@
 
 mod ring;
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
-};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::StreamExt;
-use mesh::{Call, Code, Fault, Mesh, Tasks, follow::Retries};
+use futures::FutureExt;
+use mesh::{
+    Call, Code, Fault, Mesh, Tasks,
+    follow::{self, Feed, SharedFeeds},
+};
 use proto::{
     Links,
-    crud::{LogRequest, LogResponse, Snapshot},
-    link::Messages,
+    crud::{LogRequest, Snapshot},
 };
 use tokio::sync::watch;
-use tonic::Status;
 
 use self::ring::{FeedState, Ring};
 use crate::Error;
 
 pub use self::ring::{Entry, Happened, RowVersion, TransactionPart};
-
-/// Back-off before the first retry of a log that broke off; doubles up to [`RETRY_MAX`].
-const RETRY_FIRST: Duration = Duration::from_millis(20);
-const RETRY_MAX: Duration = Duration::from_secs(1);
 
 /// A table in its project.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,11 +39,8 @@ pub struct TableId {
 #[derive(Clone)]
 pub struct Feeds {
     mesh: Mesh,
-    tasks: Tasks,
-    shared: Arc<Mutex<FeedMap>>,
+    shared: SharedFeeds<TableId, Ring>,
 }
-
-type FeedMap = BTreeMap<TableId, Arc<watch::Sender<Ring>>>;
 
 /// What a watch reads next of a feed.
 pub struct Cursor {
@@ -69,20 +59,21 @@ pub enum Taken {
     Overflow,
 }
 
+impl Feed for Ring {
+    fn failed(&mut self, fault: Fault) {
+        self.state = FeedState::Failed(fault);
+    }
+}
+
 impl Feeds {
     /// Feeds over `mesh`.
     pub fn new(mesh: Mesh, tasks: Tasks) -> Self {
-        Self { mesh, tasks, shared: Arc::default() }
+        Self { mesh, shared: SharedFeeds::new(tasks) }
     }
 
     /// A cursor at what happens to `table` from now on.
     pub fn now(&self, table: &TableId) -> Cursor {
-        let mut shared = self.shared();
-        let feed = match shared.get(table) {
-            Some(feed) => feed.clone(),
-            None => self.begin(&mut shared, table, Bytes::new()),
-        };
-        let ring = feed.subscribe();
+        let (ring, _) = self.shared.read(table, Ring::new(Bytes::new()), |ring| self.follow(table, ring));
         let next = ring.borrow().end();
         Cursor { ring, next, others: None }
     }
@@ -90,87 +81,38 @@ impl Feeds {
     /// A cursor at what happened to `table` after a position of its log. Where the feed that others read does not keep it, it
     /// has a feed of its own until it has come so far.
     pub fn after(&self, table: &TableId, log: &Bytes) -> Cursor {
-        let mut shared = self.shared();
-        let Some(feed) = shared.get(table) else {
-            return Cursor { ring: self.begin(&mut shared, table, log.clone()).subscribe(), next: 0, others: None };
-        };
-        let ring = feed.subscribe();
-        let found = ring.borrow().after(log);
+        let (ring, is_new) = self.shared.read(table, Ring::new(log.clone()), |ring| self.follow(table, ring));
+        let found = if is_new { Some(0) } else { ring.borrow().after(log) };
         match found {
             Some(next) => Cursor { ring, next, others: None },
             None => {
-                let others = Some((self.clone(), table.clone()));
-                Cursor { ring: self.own(table, log.clone()), next: 0, others }
+                let ring = self.shared.read_alone(Ring::new(log.clone()), |ring| self.follow(table, ring));
+                Cursor { ring, next: 0, others: Some((self.clone(), table.clone())) }
             }
         }
     }
 
-    /// Begins the feed that all watches of a table read.
-    fn begin(&self, shared: &mut FeedMap, table: &TableId, after: Bytes) -> Arc<watch::Sender<Ring>> {
-        let feed = Arc::new(watch::Sender::new(Ring::new(after)));
-        shared.insert(table.clone(), feed.clone());
-        let (feeds, ring, table) = (self.clone(), feed.clone(), table.clone());
-        self.spawn(async move {
-            tokio::select! {
-                fault = follow(&feeds.mesh, &table, &ring) => {
-                    feeds.remove(&table, &ring, |_| true);
-                    ring.send_modify(|ring| ring.state = FeedState::Failed(fault));
-                }
-                () = feeds.unread(&table, &ring) => {}
-            }
-        });
-        feed
-    }
-
-    /// Begins a feed for one watch, and ends it with the receiver.
-    fn own(&self, table: &TableId, after: Bytes) -> watch::Receiver<Ring> {
-        // The receiver is there before the task looks for it.
-        let (ring, receiver) = watch::channel(Ring::new(after));
+    /// Keeps in `ring` what the log tells of a table. Returns why that ends for good.
+    fn follow(&self, table: &TableId, ring: Arc<watch::Sender<Ring>>) -> impl Future<Output = Fault> + Send + use<> {
         let (mesh, table) = (self.mesh.clone(), table.clone());
-        self.spawn(async move {
-            tokio::select! {
-                fault = follow(&mesh, &table, &ring) => ring.send_modify(|ring| ring.state = FeedState::Failed(fault)),
-                () = ring.closed() => {}
-            }
-        });
-        receiver
-    }
-
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let stop = self.tasks.stop().clone();
-        self.tasks.spawn("realtime: feed", async move {
-            stop.run_until_cancelled(Box::pin(task)).await;
-        });
-    }
-
-    /// Ends when nobody reads the feed, which is removed then.
-    async fn unread(&self, table: &TableId, feed: &Arc<watch::Sender<Ring>>) {
-        loop {
-            feed.closed().await;
-            // Under the lock nobody can begin to read.
-            if self.remove(table, feed, |feed| feed.receiver_count() == 0) {
-                return;
-            }
+        async move {
+            let open = || {
+                let request = LogRequest {
+                    project: table.project.as_ref().to_owned(),
+                    database: table.database.as_ref().to_owned(),
+                    tables: vec![table.table.as_ref().to_owned()],
+                    after: ring.borrow().position().clone(),
+                };
+                let mesh = mesh.clone();
+                async move { Box::pin(mesh.crud().log(&Call::begin(None, None, None), request)).await }.boxed()
+            };
+            let told = |message| {
+                let mut kept = Ok(());
+                ring.send_modify(|ring| kept = ring.push(message));
+                kept.map_err(tonic::Status::from)
+            };
+            follow::stream(&table, open, told).await
         }
-    }
-
-    /// Removes a feed if it `is_meant`; whether it was removed.
-    fn remove(
-        &self,
-        table: &TableId,
-        feed: &Arc<watch::Sender<Ring>>,
-        is_meant: impl FnOnce(&watch::Sender<Ring>) -> bool,
-    ) -> bool {
-        let mut shared = self.shared();
-        let is_removed = shared.get(table).is_some_and(|known| Arc::ptr_eq(known, feed) && is_meant(known));
-        if is_removed {
-            shared.remove(table);
-        }
-        is_removed
-    }
-
-    fn shared(&self) -> MutexGuard<'_, FeedMap> {
-        self.shared.lock().expect("no code panics while it holds this lock")
     }
 }
 
@@ -220,7 +162,7 @@ impl Cursor {
         if is_within || self.next < self.ring.borrow().end() {
             return;
         }
-        let Some(ring) = feeds.shared().get(table).map(|feed| feed.subscribe()) else { return };
+        let Some(ring) = feeds.shared.read_shared(table) else { return };
         let found = ring.borrow().after(&entry.after);
         if let Some(next) = found {
             *self = Self { ring, next, others: None };
@@ -253,44 +195,4 @@ impl Cursor {
 
 fn stopped() -> Fault {
     Fault::new(Code::Unavailable, "the node stops")
-}
-
-/// Keeps in `ring` what the log tells of a table, connecting again where that breaks off. Returns why that ends for good.
-async fn follow(mesh: &Mesh, table: &TableId, ring: &watch::Sender<Ring>) -> Fault {
-    let mut retries = Retries::new(RETRY_FIRST, RETRY_MAX);
-    loop {
-        let request = LogRequest {
-            project: table.project.as_ref().to_owned(),
-            database: table.database.as_ref().to_owned(),
-            tables: vec![table.table.as_ref().to_owned()],
-            after: ring.borrow().position().clone(),
-        };
-        let call = Call::begin(None, None, None);
-        let ended = match Box::pin(mesh.crud().log(&call, request)).await {
-            Ok(log) => told(log, ring, &mut retries).await,
-            Err(status) => Err(status),
-        };
-        let fault = ended.map_or_else(Fault::from, |()| Fault::new(Code::Unavailable, "the log has ended"));
-        if !matches!(fault.code, Code::Unavailable | Code::Deadline | Code::Internal) {
-            return fault;
-        }
-        let Some(wait) = retries.failed() else {
-            tracing::warn!(?table, %fault, "changes cannot be followed: watches end");
-            return Fault::new(Code::Unavailable, "changes cannot be followed now");
-        };
-        tracing::debug!(?table, %fault, "changes are not followed now");
-        tokio::time::sleep(wait).await;
-    }
-}
-
-/// Keeps what `log` tells until it ends.
-async fn told(mut log: Messages<LogResponse>, ring: &watch::Sender<Ring>, retries: &mut Retries) -> Result<(), Status> {
-    while let Some(response) = log.next().await {
-        let response = response?;
-        retries.succeeded();
-        let mut kept = Ok(());
-        ring.send_modify(|ring| kept = ring.push(response));
-        kept?;
-    }
-    Ok(())
 }

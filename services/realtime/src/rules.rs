@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use futures::FutureExt;
-use mesh::{Call, Mesh, Tasks, follow};
-use proto::{Links, auth::RevisionsRequest, services::auth::AUTH_RULES};
+use mesh::{Mesh, Tasks, follow};
 use tokio::sync::watch;
 
 /// Told of each change of rules.
@@ -33,14 +31,10 @@ impl Rules {
         tasks.spawn("realtime: follow rules", async move {
             let following = Box::pin(async {
                 loop {
-                    let open = |node: Mesh| {
-                        let call = Call::begin(None, None, None);
-                        async move { node.auth_rules().revisions(&call, RevisionsRequest {}).await }.boxed()
-                    };
                     let told = || {
                         sender.send_replace(RulesState::Followed);
                     };
-                    follow::every_node(&mesh, &AUTH_RULES, open, told).await;
+                    follow::rules(&mesh, told).await;
                     tracing::warn!("changes of rules cannot be followed: watches end");
                     sender.send_replace(RulesState::Lost);
                 }

@@ -3,20 +3,33 @@
 
 use std::{
     collections::BTreeSet,
+    fmt::Debug,
     net::SocketAddr,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use proto::link::{Messages, Service};
+use proto::{
+    Links,
+    auth::RevisionsRequest,
+    link::{Messages, Service},
+    services::auth::AUTH_RULES,
+};
 use tokio::time::Instant;
 use tonic::Status;
 
-use crate::Mesh;
+use crate::{Call, Code, Fault, Mesh};
+
+pub use feeds::{Feed, SharedFeeds};
+
+mod feeds;
 
 /// How long what fails is tried again.
 pub const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Back-off before the first retry of a stream that broke off; doubles up to [`STREAM_RETRY_MAX`].
+const STREAM_RETRY_FIRST: Duration = Duration::from_millis(20);
+const STREAM_RETRY_MAX: Duration = Duration::from_secs(1);
 /// The pause before a node whose stream broke off is asked again, if it is up.
 const NODE_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -50,6 +63,60 @@ impl Retries {
         self.failing = Some((since, wait));
         (now.duration_since(since) < RETRY_TIMEOUT).then_some(wait)
     }
+}
+
+/// The fault of changes that nobody tells of.
+pub fn unfollowed() -> Fault {
+    Fault::new(Code::Unavailable, "changes cannot be followed now")
+}
+
+/// Gives `told` the messages of the streams that `open` opens, another one where a stream breaks off or `told` fails.
+/// Returns why that ends for good; `what` is followed, as the log names it.
+pub async fn stream<M: 'static>(
+    what: &impl Debug,
+    mut open: impl FnMut() -> BoxFuture<'static, Result<Messages<M>, Status>>,
+    mut told: impl FnMut(M) -> Result<(), Status>,
+) -> Fault {
+    let mut retries = Retries::new(STREAM_RETRY_FIRST, STREAM_RETRY_MAX);
+    loop {
+        let ended = match open().await {
+            Ok(messages) => tell(messages, &mut told, &mut retries).await,
+            Err(status) => Err(status),
+        };
+        let ended = ended.map_or_else(Fault::from, |()| Fault::new(Code::Unavailable, "the stream has ended"));
+        if !matches!(ended.code, Code::Unavailable | Code::Deadline | Code::Internal) {
+            return ended;
+        }
+        let Some(wait) = retries.failed() else {
+            tracing::warn!(?what, fault = %ended, "changes cannot be followed: who follows them ends");
+            return unfollowed();
+        };
+        tracing::debug!(?what, fault = %ended, "changes are not followed now");
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// Gives `told` the messages until they end.
+async fn tell<M>(
+    mut messages: Messages<M>,
+    told: &mut impl FnMut(M) -> Result<(), Status>,
+    retries: &mut Retries,
+) -> Result<(), Status> {
+    while let Some(message) = messages.next().await {
+        let message = message?;
+        retries.succeeded();
+        told(message)?;
+    }
+    Ok(())
+}
+
+/// Calls `told` whenever other rules may be in force: every node of auth-rules is followed, since each has its rules in force
+/// at a moment of its own, and any of them may decide next. Ends as [`every_node`].
+pub async fn rules(mesh: &Mesh, told: impl Fn()) {
+    let open = |node: Mesh| {
+        async move { node.auth_rules().revisions(&Call::begin(None, None, None), RevisionsRequest {}).await }.boxed()
+    };
+    every_node(mesh, &AUTH_RULES, open, told).await;
 }
 
 /// Calls `told` for each message of the streams that `open` opens at every node of `service`, as the nodes come and go.
