@@ -46,12 +46,13 @@ fn main() -> Result<(), Box<dyn Error>> {
             ".perigee.crud.v1.Answer.json",
             ".perigee.crud.v1.Written.rows",
             ".perigee.realtime.v1.Row",
-            ".perigee.crud.v1.ReadResponse.position",
+            ".perigee.crud.v1.Seen.position",
             ".perigee.crud.v1.LogRequest.after",
             ".perigee.crud.v1.LogResponse.position",
             ".perigee.crud.v1.Change",
             ".perigee.auth.v1.SignedGrant",
         ],
+        boxed: &[".perigee.crud.v1.ReadResponse.seen"],
     };
     generator::generate(contracts, &out)
 }

@@ -9,6 +9,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     println!("cargo:rerun-if-changed=../proto/build");
     let descriptors = protox::compile(["test/echo/v1/echo.proto"], ["proto"])?;
-    let contracts = generator::Contracts { descriptors, root: ".test", carried: &[], bytes: &[] };
+    let contracts = generator::Contracts { descriptors, root: ".test", carried: &[], bytes: &[], boxed: &[] };
     generator::generate(contracts, &PathBuf::from(env::var("OUT_DIR")?))
 }

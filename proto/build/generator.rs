@@ -18,15 +18,20 @@ pub struct Contracts<'a> {
     pub carried: &'a [(&'a str, &'a str)],
     /// Fields that hold shared bytes.
     pub bytes: &'a [&'a str],
+    /// Fields that few messages have, kept in boxes.
+    pub boxed: &'a [&'a str],
 }
 
 /// Writes `messages.rs` (the messages as they are encoded, to be included as module `wire` of the crate's root) and
 /// `services.rs` (for each package a module with the server traits and links, and [`Links`] to all) into `out`.
 pub fn generate(contracts: Contracts<'_>, out: &Path) -> Result<(), Box<dyn Error>> {
-    let Contracts { descriptors, root, carried, bytes } = contracts;
+    let Contracts { descriptors, root, carried, bytes, boxed } = contracts;
     let mut messages = tonic_prost_build::configure().build_client(false).build_server(false).out_dir(out);
     for field in bytes {
         messages = messages.bytes(field);
+    }
+    for field in boxed {
+        messages = messages.boxed(field);
     }
     messages.include_file("messages.rs").compile_fds(descriptors.clone())?;
 

@@ -14,7 +14,7 @@ use crate::{
 
 pub use wire::{
     Answer, Change, ChangesRequest, ChangesResponse, LogRequest, LogResponse, Operation, ReadResponse, Resync,
-    ResyncReason, Snapshot, Started, Transaction, WriteResponse, Written, log_response::Event,
+    ResyncReason, Seen, Snapshot, Started, Transaction, WriteResponse, Written, log_response::Event,
 };
 
 /// Reads of one database, all in one snapshot.

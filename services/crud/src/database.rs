@@ -8,7 +8,7 @@ use std::{
 use arc_swap::ArcSwap;
 use futures::{Stream, StreamExt};
 use mesh::{Code, Tasks, telemetry::Metrics};
-use proto::crud::{LogResponse, Snapshot};
+use proto::crud::{LogResponse, Seen};
 use query::{Schema, resources::Numbers};
 use tokio::sync::Notify;
 
@@ -24,7 +24,7 @@ use crate::{
     prepared::{CompiledReads, PreparedOperations, RequestShape, SingleInsert},
     resolve::Resolver,
     sql::{self, Dialect, Source},
-    store::{Rows, Store, log::LogPosition},
+    store::{Rows, Store},
     tree::{Answer, Plan},
     write::{self, CompiledInsert, WriteContext, Written},
 };
@@ -62,7 +62,7 @@ pub struct Answers {
     /// One for each read.
     pub answers: Vec<Answer>,
     /// What they saw, where that was asked for, and a log is kept.
-    pub seen: Option<Box<(Snapshot, LogPosition)>>,
+    pub seen: Option<Box<Seen>>,
 }
 
 /// The schema of a database as it was when last read.
@@ -337,10 +337,10 @@ impl Database {
     }
 
     /// What the snapshot saw in which the end of the log was read, and its position.
-    fn seen(&self, rows: &Rows) -> Option<Box<(Snapshot, LogPosition)>> {
-        let (seen, mark) = self.store.log_end(rows)?;
-        let position = self.log.position(seen.clone(), mark)?;
-        Some(Box::new((seen, position)))
+    fn seen(&self, rows: &Rows) -> Option<Box<Seen>> {
+        let (snapshot, mark) = self.store.log_end(rows)?;
+        let position = self.log.position(snapshot.clone(), mark)?.encode();
+        Some(Box::new(Seen { snapshot: Some(snapshot), position }))
     }
 
     fn compiled(

@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use bytes::Bytes;
 use futures::StreamExt;
 use mesh::{Call, Fault, Mesh, Tasks, clock, resources};
 use proto::{
@@ -65,11 +64,7 @@ impl Service {
         };
         let mut all = Vec::with_capacity(answers.len());
         all.extend(answers.into_iter().map(answer));
-        let (snapshot, position) = match seen {
-            Some(seen) => (Some(seen.0), seen.1.encode()),
-            None => (None, Bytes::new()),
-        };
-        Ok(ReadResponse { answers: all, snapshot, position })
+        Ok(ReadResponse { answers: all, seen })
     }
 
     async fn perform(

@@ -349,8 +349,9 @@ impl Watch {
         let [answer] = response.answers.as_slice() else { return Err(Error::Unreadable("no answer".to_owned())) };
         let hold = self.shared.memory.hold(answer.json.len())?;
         let rows = Image::rows(&answer.json)?;
-        let snapshot = response.snapshot.ok_or_else(|| Error::Unreadable("no snapshot".to_owned()))?;
-        Ok(Rows { rows: HeldRows { rows, hold }, snapshot, position: response.position })
+        let seen = response.seen.unwrap_or_default();
+        let snapshot = seen.snapshot.ok_or_else(|| Error::Unreadable("no snapshot".to_owned()))?;
+        Ok(Rows { rows: HeldRows { rows, hold }, snapshot, position: seen.position })
     }
 
     /// The error of a read. A watch cannot be told to ask for fewer rows by a limit.

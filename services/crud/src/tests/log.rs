@@ -181,8 +181,8 @@ pub async fn read_at(db: &Db, table: &str) -> (Vec<u8>, proto::crud::Snapshot, B
     let terms = db.terms(&query::read_accesses(&db.schema().schema, &read).unwrap());
     let options = crate::options::AnswerOptions { snapshot: true, ..db.options };
     let read = db.database.read(&[read], super::support::grants(&terms), options).await.unwrap();
-    let (snapshot, position) = *read.seen.unwrap();
-    (read.answers[0].json.to_vec(), snapshot, position.encode())
+    let seen = read.seen.unwrap();
+    (read.answers[0].json.to_vec(), seen.snapshot.unwrap(), seen.position)
 }
 
 #[tokio::test]

@@ -17,8 +17,8 @@ use proto::{
     },
     crud::{
         Answer, Change, ChangesRequest, ChangesResponse, Database, DescribeRequest, DescribeResponse, Event,
-        LogRequest, LogResponse, Operation as ChangeKind, ReadRequest, ReadResponse, Resync, ResyncReason, Snapshot,
-        Started, Transaction, WriteRequest, WriteResponse,
+        LogRequest, LogResponse, Operation as ChangeKind, ReadRequest, ReadResponse, Resync, ResyncReason, Seen,
+        Snapshot, Started, Transaction, WriteRequest, WriteResponse,
     },
     grant::{self, Signer, Verifier},
     link::Messages,
@@ -350,8 +350,10 @@ impl Crud for Neighbour {
         let next = state.visible as u64 + 1;
         Ok(Response::new(ReadResponse {
             answers: vec![Answer { json: json.into(), truncated: false, statements: 1 }],
-            snapshot: Some(Snapshot { start: next, end: next, running: Vec::new() }),
-            position: state.visible.to_string().into(),
+            seen: Some(Box::new(Seen {
+                snapshot: Some(Snapshot { start: next, end: next, running: Vec::new() }),
+                position: state.visible.to_string().into(),
+            })),
         }))
     }
 
