@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tests::{
     client::Client,
     engine::{Database, Engine},
-    mesh::{ENGINES, OPEN_LAB, Setup, ready, write_resources},
+    mesh::{ENGINES, OPEN_LAB, Setup, ready, set_up},
     process::{self, Process, free_address},
     socket::Socket,
 };
@@ -41,15 +41,9 @@ impl Fixture {
     /// Resources of one database that everybody may use.
     async fn new(engine: Engine) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let music = Database::shop(engine, folder.path()).await?;
-        let lab = Database::filled(engine, folder.path(), NOTES).await?;
-        write_resources(
-            folder.path(),
-            &music,
-            Some(&lab),
-            &Setup { resources: OPEN_LAB.to_owned(), ..Setup::default() },
-        )?;
-        Ok(Self { folder, lab })
+        let setup = Setup { lab: Some(NOTES.to_owned()), resources: OPEN_LAB.to_owned(), ..Setup::default() };
+        let (_, lab) = set_up(engine, folder.path(), &setup).await?;
+        Ok(Self { folder, lab: lab.context("a lab")? })
     }
 
     /// A server, and a live query that it answers.
@@ -165,10 +159,9 @@ async fn what_a_role_lacks_is_told_with_sql_that_helps() -> anyhow::Result<()> {
         CREATE TABLE note (id integer PRIMARY KEY); GRANT SELECT ON note TO doctor_app;
         CREATE TABLE tag (id integer PRIMARY KEY); ALTER TABLE tag OWNER TO doctor_app;
         CREATE TABLE person (id integer PRIMARY KEY); ALTER TABLE person OWNER TO doctor_app;";
-    let music = Database::shop(Engine::Postgres, folder.path()).await?;
-    let lab = Database::filled(Engine::Postgres, folder.path(), script).await?;
-    let setup = Setup { role: Some("doctor_app".to_owned()), ..Setup::default() };
-    write_resources(folder.path(), &music, Some(&lab), &setup)?;
+    let setup = Setup { lab: Some(script.to_owned()), role: Some("doctor_app".to_owned()), ..Setup::default() };
+    let (_, lab) = set_up(Engine::Postgres, folder.path(), &setup).await?;
+    let lab = lab.context("a lab")?;
 
     let output = doctor(folder.path(), &[])?;
 

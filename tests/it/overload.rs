@@ -13,8 +13,8 @@ use anyhow::{Context, ensure};
 use serde_json::json;
 use tests::{
     client::Client,
-    engine::{Database, Engine},
-    mesh::{Setup, ready, write_resources},
+    engine::Engine,
+    mesh::{Setup, ready, set_up},
     process::{self, Process, free_address},
 };
 use tokio::{
@@ -143,10 +143,8 @@ async fn point_reads(client: &Client, time: Duration) -> anyhow::Result<Vec<Dura
 async fn slow_readers_and_idle_connections_leave_point_reads_alone() -> anyhow::Result<()> {
     let load = Load::new();
     let folder = tempfile::tempdir()?;
-    let music = Database::shop(Engine::Sqlite, folder.path()).await?;
-    let lab = Database::filled(Engine::Sqlite, folder.path(), &load.pages()).await?;
-    let setup = Setup { resources: PAGES.to_owned(), ..Setup::default() };
-    write_resources(folder.path(), &music, Some(&lab), &setup)?;
+    let setup = Setup { lab: Some(load.pages()), resources: PAGES.to_owned(), ..Setup::default() };
+    set_up(Engine::Sqlite, folder.path(), &setup).await?;
     let http = free_address()?;
     let config = process::config(folder.path(), http, free_address()?, "") + load.limits;
     let node = Process::serve(folder.path(), "node", &[], &config)?;

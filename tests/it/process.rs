@@ -10,13 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::{
     client::Client,
     engine::{Database, Engine},
-    mesh::{ENGINES, Setup, ready, write_resources},
+    mesh::{ENGINES, Setup, ready, set_up},
     process::{self, Process, Spread, free_address},
     token,
 };
@@ -39,12 +39,10 @@ struct Fixture {
 impl Fixture {
     async fn new(engine: Engine) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let music = Database::shop(engine, folder.path()).await?;
-        let notes = "CREATE TABLE note (id BIGINT PRIMARY KEY, body TEXT);";
-        let lab = Database::filled(engine, folder.path(), notes).await?;
-        let setup = Setup { resources: NOTES.to_owned(), ..Setup::default() };
-        write_resources(folder.path(), &music, Some(&lab), &setup)?;
-        Ok(Self { folder, lab })
+        let notes = "CREATE TABLE note (id BIGINT PRIMARY KEY, body TEXT);".to_owned();
+        let setup = Setup { lab: Some(notes), resources: NOTES.to_owned(), ..Setup::default() };
+        let (_, lab) = set_up(engine, folder.path(), &setup).await?;
+        Ok(Self { folder, lab: lab.context("a lab")? })
     }
 
     fn path(&self) -> &Path {

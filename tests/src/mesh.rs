@@ -94,12 +94,7 @@ impl TestMesh {
     /// The music shop and what `setup` adds.
     pub async fn with(shape: Shape, engine: Engine, setup: &Setup) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let music = Database::shop(engine, folder.path()).await?;
-        let lab = match &setup.lab {
-            Some(script) => Some(Database::filled(engine, folder.path(), script).await?),
-            None => None,
-        };
-        write_resources(folder.path(), &music, lab.as_ref(), setup)?;
+        let (music, lab) = set_up(engine, folder.path(), setup).await?;
         let (running, client) = start(shape, folder.path(), setup.node_limits).await?;
         ready(&client).await?;
         Ok(Self { client, music, lab, schemas: setup.schemas.clone(), running, folder })
@@ -167,6 +162,17 @@ pub async fn ready(client: &Client) -> anyhow::Result<()> {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Fills the databases of a test, music and what `setup` has as lab, and writes its resources below `folder`.
+pub async fn set_up(engine: Engine, folder: &Path, setup: &Setup) -> anyhow::Result<(Database, Option<Database>)> {
+    let music = Database::shop(engine, folder).await?;
+    let lab = match &setup.lab {
+        Some(script) => Some(Database::filled(engine, folder, script).await?),
+        None => None,
+    };
+    write_resources(folder, &music, lab.as_ref(), setup)?;
+    Ok((music, lab))
 }
 
 /// Writes the resources of the example below `folder`, with keys and the databases of a test.
