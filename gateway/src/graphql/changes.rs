@@ -2,7 +2,10 @@
 
 use proto::realtime::{Event, WatchResponse};
 
-use super::plan::{ChangeMember, ChangesPlan, Plan};
+use super::{
+    plan::{ChangeMember, ChangesPlan, Plan},
+    response::json,
+};
 use crate::live::WatchedRows;
 
 impl Plan {
@@ -34,24 +37,24 @@ fn answer(key: &str, plan: &ChangesPlan, message: &WatchResponse) -> Vec<u8> {
     let size = row.map_or(0, |row| row.row.len() + row.before.len());
     let mut out = Vec::with_capacity(size + message.position.len() + 256);
     out.extend_from_slice(b"{\"data\":{");
-    write_text(&mut out, key);
+    json(&mut out, key);
     out.extend_from_slice(b":{");
     for (index, (key, member)) in plan.members.iter().enumerate() {
         if index > 0 {
             out.push(b',');
         }
-        write_text(&mut out, key);
+        json(&mut out, key);
         out.push(b':');
         match member {
-            ChangeMember::Type => write_text(&mut out, event.map_or("READY", kind)),
+            ChangeMember::Type => json(&mut out, event.map_or("READY", kind)),
             ChangeMember::Row => out.extend_from_slice(image(row.map(|row| &row.row[..]))),
             ChangeMember::Before => out.extend_from_slice(image(row.map(|row| &row.before[..]))),
             ChangeMember::Reason => match reason {
-                Some(reason) => write_text(&mut out, reason),
+                Some(reason) => json(&mut out, reason),
                 None => out.extend_from_slice(b"null"),
             },
-            ChangeMember::Position => write_text(&mut out, &message.position),
-            ChangeMember::Typename(name) => write_text(&mut out, name),
+            ChangeMember::Position => json(&mut out, &message.position),
+            ChangeMember::Typename(name) => json(&mut out, name),
         }
     }
     out.extend_from_slice(b"}}}");
@@ -73,10 +76,6 @@ fn kind(event: &Event) -> &'static str {
 /// JSON of an image, which may be none.
 fn image(bytes: Option<&[u8]>) -> &[u8] {
     bytes.filter(|bytes| !bytes.is_empty()).unwrap_or(b"null")
-}
-
-fn write_text(out: &mut Vec<u8>, text: &str) {
-    serde_json::to_writer(out, text).expect("a text can always be written to memory");
 }
 
 #[cfg(test)]

@@ -192,7 +192,8 @@ fn selects_error(members: &[PayloadField]) -> bool {
     members.iter().any(|member| member.value == PayloadValue::Error)
 }
 
-fn json(out: &mut Vec<u8>, value: &impl Serialize) {
+/// Writes a value as JSON.
+pub fn json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
     serde_json::to_writer(out, value).expect("texts and numbers can always be written to memory");
 }
 

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use tungstenite::{Message, Utf8Bytes};
 
 use super::{protocol::Subprotocol, token};
-use crate::graphql::request::Request;
+use crate::graphql::{request::Request, response::json};
 
 /// Bytes that an id may have.
 const ID_BYTES_MAX: usize = 256;
@@ -257,7 +257,7 @@ impl ServerMessage<'_> {
         out.push(b'"');
         if let Some(id) = id {
             out.extend_from_slice(b",\"id\":");
-            write_text(&mut out, id);
+            json(&mut out, id);
         }
         payload.write(&mut out);
         out.push(b'}');
@@ -293,7 +293,7 @@ impl Payload<'_> {
                 out.extend_from_slice(b"{\"errors\":");
                 out.extend_from_slice(errors);
                 out.extend_from_slice(b",\"message\":");
-                write_text(out, &first_message(errors));
+                json(out, &first_message(errors));
                 out.push(b'}');
             }
         }
@@ -308,10 +308,6 @@ fn first_message(errors: &[u8]) -> String {
     }
     let errors: Vec<Error> = serde_json::from_slice(errors).unwrap_or_default();
     errors.into_iter().next().map(|error| error.message).unwrap_or_default()
-}
-
-fn write_text(out: &mut Vec<u8>, text: &str) {
-    serde_json::to_writer(out, text).expect("a text can always be written to memory");
 }
 
 #[cfg(test)]
