@@ -113,8 +113,7 @@ impl Front {
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<axum::BoxError>,
     {
-        let (state, connection) = (self.state.clone(), self.connection.clone());
-        Box::pin(async move { state.answer(connection, request).await })
+        Box::pin(self.state.clone().answer(self.connection.clone(), request))
     }
 }
 
@@ -127,7 +126,14 @@ struct GrpcAdmission {
 }
 
 impl FrontState {
-    async fn answer<B>(&self, connection: Option<Arc<Connection>>, request: http::Request<B>) -> Response
+    /// The answer to a request.
+    ///
+    /// What needs no waiting is done at once: it would be in the future, which is moved when it is boxed.
+    fn answer<B>(
+        self: Arc<Self>,
+        connection: Option<Arc<Connection>>,
+        request: http::Request<B>,
+    ) -> impl Future<Output = Response> + Send + use<B>
     where
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<axum::BoxError>,
@@ -141,9 +147,11 @@ impl FrontState {
             Protocol::Web if handler.is_none() => path::clean(&head.uri),
             Protocol::Web | Protocol::Grpc | Protocol::GrpcWeb => Ok(None),
         };
-        if let Ok(Some(uri)) = &cleaned {
-            head.uri = uri.clone();
-        }
+        let cleaned = cleaned.map(|uri| {
+            if let Some(uri) = uri {
+                head.uri = uri;
+            }
+        });
         let route = handler.map_or_else(|| Route::of(protocol, head.uri.path()), Handler::route);
         let ticket = route.is_shed().then(|| Ticket::new(self.service.admission()));
         let body = match &ticket {
@@ -155,25 +163,27 @@ impl FrontState {
         let (call, project) = self.call(started, protocol, &request, (handler, summary));
         let origin = RequestOrigin::of(&mut request, protocol, summary);
 
-        let mut response = match cleaned {
-            Err(fault) => answer::fault(&fault, &call),
-            Ok(_) => {
-                let target = Target { handler, summary, project, connection: None };
-                let context = RouteContext { route, target, ticket, connection, origin: origin.as_ref() };
-                call.clone().scope(self.dispatch(&call, context, request)).await
-            }
-        };
+        async move {
+            let mut response = match cleaned {
+                Err(fault) => answer::fault(&fault, &call),
+                Ok(()) => {
+                    let target = Target { handler, summary, project, connection: None };
+                    let context = RouteContext { route, target, ticket, connection, origin: origin.as_ref() };
+                    call.clone().scope(self.dispatch(&call, context, request)).await
+                }
+            };
 
-        if let Some(origin) = origin {
-            origin.write(&self.service, &mut response);
+            if let Some(origin) = origin {
+                origin.write(&self.service, &mut response);
+            }
+            if let Ok(mut id) = HeaderValue::from_str(&call.request_id) {
+                // Each is another: in the table of the headers that HTTP/2 sends only once they would push out the others.
+                id.set_sensitive(true);
+                response.headers_mut().insert(REQUEST_ID, id);
+            }
+            self.meters.of(route).done(status(&response), started.elapsed());
+            response
         }
-        if let Ok(mut id) = HeaderValue::from_str(&call.request_id) {
-            // Each is another: in the table of the headers that HTTP/2 sends only once they would push out the others.
-            id.set_sensitive(true);
-            response.headers_mut().insert(REQUEST_ID, id);
-        }
-        self.meters.of(route).done(status(&response), started.elapsed());
-        response
     }
 
     /// The call context of a request: id, trace and deadline as sent, within the limits of the node and of the project.

@@ -177,7 +177,7 @@ impl Sqlite {
         let plain = &self.inner.plain;
         let done = self
             .inner
-            .read(reader, &Interrupt::After(INLINE_CALLS), |reader| snapshot(reader, statements, room, plain));
+            .read(reader, &Interrupt::After(INLINE_CALLS), start, |reader| snapshot(reader, statements, room, plain));
         self.watch();
         match done {
             Ok((rows, is_plain)) => {
@@ -276,7 +276,7 @@ impl Sqlite {
         let inner = self.inner.clone();
         let done = blocking::run(move |stop| {
             let reader = inner.idle().map_or_else(|| Reader::open(&inner.path).map(Box::new), Ok)?;
-            inner.read(reader, &Interrupt::When(stop.clone()), work)
+            inner.read(reader, &Interrupt::When(stop.clone()), Instant::now(), work)
         });
         Ok(done.await??)
     }
@@ -293,7 +293,7 @@ impl Sqlite {
             let schema = |reader: &Snapshot<'_>| {
                 Ok(reader.connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?)
             };
-            reader.read(&Interrupt::When(stop.clone()), schema)?;
+            reader.read(&Interrupt::When(stop.clone()), Instant::now(), schema)?;
             Ok::<_, SqliteError>(reader)
         });
         Ok(opened.await??)
@@ -354,9 +354,10 @@ impl SqliteInner {
         &self,
         mut reader: Box<Reader>,
         interrupt: &Interrupt,
+        now: Instant,
         work: impl FnOnce(&Snapshot<'_>) -> Result<T, SqliteError>,
     ) -> Result<T, SqliteError> {
-        let done = reader.read(interrupt, work);
+        let done = reader.read(interrupt, now, work);
         if reader.finish() {
             self.readers().push(reader);
         }

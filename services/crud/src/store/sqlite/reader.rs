@@ -72,16 +72,17 @@ impl Reader {
         Ok(Self { connection, wal, kept: None, steps: None })
     }
 
-    /// Runs `work` on the connection, which sees all that was committed before.
+    /// Runs `work` on the connection, which sees all that was committed before `now`, this moment.
     pub fn read<T>(
         &mut self,
         interrupt: &Interrupt,
+        now: Instant,
         work: impl FnOnce(&Snapshot<'_>) -> Result<T, SqliteError>,
     ) -> Result<T, SqliteError> {
         let is_short = matches!(interrupt, Interrupt::After(_));
         let start = self.header();
         let header = start.filter(|_| is_short);
-        if !header.is_some_and(|header| self.keeps_current(&header)) {
+        if !header.is_some_and(|header| self.keeps_current(&header, now)) {
             self.end_snapshot()?;
         }
         let is_kept = self.kept.is_some();
@@ -111,7 +112,7 @@ impl Reader {
         };
         // Of a commit meanwhile nobody knows whether the snapshot has it.
         let kept = keeps.filter(|header| done.is_ok() && self.header() == Some(*header));
-        let since = self.kept.as_ref().map_or_else(Instant::now, |kept| kept.since);
+        let since = self.kept.as_ref().map_or(now, |kept| kept.since);
         self.kept = kept.map(|header| KeptSnapshot { header, is_copied, since });
         done
     }
@@ -123,7 +124,7 @@ impl Reader {
 
     /// Ends a kept snapshot that is stale or old; whether one is still kept.
     pub fn expire(&mut self) -> bool {
-        if !self.header().is_some_and(|header| self.keeps_current(&header)) {
+        if !self.header().is_some_and(|header| self.keeps_current(&header, Instant::now())) {
             // A connection that cannot end it is closed by the next who wants to read with it.
             drop(self.end_snapshot());
         }
@@ -132,9 +133,9 @@ impl Reader {
 
     /// Whether the snapshot of `header` is kept, and does not hold up checkpoints. An old one may: one that began at
     /// the moment when the copying of the log ended may hold the log all the same.
-    fn keeps_current(&self, header: &WalHeader) -> bool {
+    fn keeps_current(&self, header: &WalHeader, now: Instant) -> bool {
         let is_fine = |kept: &KeptSnapshot| {
-            kept.header == *header && kept.is_copied == self.is_copied() && kept.since.elapsed() < SNAPSHOT_LIFETIME
+            kept.header == *header && kept.is_copied == self.is_copied() && now - kept.since < SNAPSHOT_LIFETIME
         };
         self.kept.as_ref().is_some_and(is_fine)
     }

@@ -60,12 +60,12 @@ async fn a_read_that_nobody_waits_for_stops() {
 fn an_interrupted_snapshot_leaves_its_reader_usable() {
     let (_folder, store) = file();
     for _ in 0..200 {
-        let interrupted = store.inner.read(reader(&store), &Interrupt::After(1), |reader| {
+        let interrupted = store.inner.read(reader(&store), &Interrupt::After(1), Instant::now(), |reader| {
             snapshot(reader, &[count_to(10), count_to(2000), count_to(5000)], UNLIMITED, &store.inner.plain)
         });
         assert!(matches!(interrupted, Err(SqliteError::Interrupted)), "{interrupted:?}");
     }
-    let rows = store.inner.read(reader(&store), &Interrupt::After(u32::MAX), |reader| {
+    let rows = store.inner.read(reader(&store), &Interrupt::After(u32::MAX), Instant::now(), |reader| {
         snapshot(reader, &[count_to(1), count_to(2)], UNLIMITED, &store.inner.plain)
     });
     assert_eq!(rows.unwrap().0[1].cell(0, 0), Cell::Int(2));
@@ -292,7 +292,7 @@ async fn a_snapshot_that_is_read_all_the_time_ends_as_well() {
     let count = counted(&store).await;
     let mut reader = Reader::open(&store.inner.path).unwrap();
     let mut read = || {
-        let rows = reader.read(&Interrupt::After(u32::MAX), |reader| {
+        let rows = reader.read(&Interrupt::After(u32::MAX), Instant::now(), |reader| {
             snapshot(reader, std::slice::from_ref(&count), UNLIMITED, &PlainColumns::default())
         });
         rows.unwrap();
