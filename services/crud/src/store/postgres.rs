@@ -39,6 +39,7 @@ mod cell;
 pub mod changes;
 mod connection;
 mod connector;
+mod driver;
 mod equality;
 mod error;
 mod introspect;

@@ -21,6 +21,7 @@ use super::{
     PostgresRows,
     bind::Bound,
     cell::Decoder,
+    driver::Driver,
     error::PostgresError,
     pooler::{SessionTransactions, TransactionKind},
     statement_stats::StatementStats,
@@ -39,19 +40,28 @@ const VALUE_BYTES: usize = 24;
 /// A connection to the server. Statements may run at once: the server answers them in order.
 pub struct Connection {
     client: Client,
-    /// Fires when nothing more can come over it.
-    ended: CancellationToken,
+    /// Who sends and receives.
+    drive: Drive,
     prepared: Mutex<StatementCache>,
     /// Present behind a pooler that shares the server's connections between sessions.
     shared: Option<Arc<SessionTransactions>>,
+}
+
+/// Who sends and receives over a connection.
+#[derive(Clone)]
+pub enum Drive {
+    /// Who waits for an answer.
+    Caller(Arc<Driver>),
+    /// A task of its own; this fires when nothing more can come.
+    Task(CancellationToken),
 }
 
 /// Cancels the statements of a connection that nobody waits for any more.
 pub struct Cancellation {
     /// Cancels the one that is running.
     pub cancel: CancelToken,
-    /// Fires when none is left: the connection is dropped, and closes after the last of them.
-    pub ended: CancellationToken,
+    /// Whose end is that no statement is left: the connection is dropped, and closes after the last of them.
+    pub drive: Drive,
 }
 
 /// A statement that is ready to run on one connection.
@@ -78,10 +88,40 @@ struct StatementCache {
 /// One of several messages that are sent together.
 pub type Message<'a> = Pin<Box<dyn Future<Output = Result<Option<PostgresRows>, PostgresError>> + Send + 'a>>;
 
+impl Drive {
+    /// Waits for `work` over the connection, and drives it meanwhile where nobody else does.
+    pub async fn during<T>(&self, work: impl Future<Output = T>) -> T {
+        match self {
+            Drive::Caller(driver) => driver.during(work).await,
+            Drive::Task(_) => work.await,
+        }
+    }
+
+    /// Waits for the end of the connection, and drives it where nobody else does.
+    pub async fn ended(&self) {
+        match self {
+            Drive::Caller(driver) => driver.finish().await,
+            Drive::Task(ended) => ended.cancelled().await,
+        }
+    }
+}
+
 impl Connection {
-    /// A connection over which nothing was prepared yet; `ended` fires when it is closed.
-    pub fn new(client: Client, ended: CancellationToken, shared: Option<Arc<SessionTransactions>>) -> Self {
-        Self { client, ended, prepared: Mutex::default(), shared }
+    /// A connection over which nothing was prepared yet.
+    pub fn new(client: Client, drive: Drive, shared: Option<Arc<SessionTransactions>>) -> Self {
+        Self { client, drive, prepared: Mutex::default(), shared }
+    }
+
+    /// Waits for `work` over the connection, which is sent and answered meanwhile.
+    pub async fn during<T>(&self, work: impl Future<Output = T>) -> T {
+        self.drive.during(work).await
+    }
+
+    /// Sends what is queued, without waiting for the answer.
+    pub fn send(&self) {
+        if let Drive::Caller(driver) = &self.drive {
+            driver.look();
+        }
     }
 
     /// Whether its session holds for a transaction only, behind a pooler.
@@ -112,12 +152,13 @@ impl Connection {
 
     /// Whether the server or the network ended it.
     pub fn is_closed(&self) -> bool {
+        self.send();
         self.client.is_closed()
     }
 
     /// Cancels its statements, once it is dropped.
     pub fn cancellation(&self) -> Cancellation {
-        Cancellation { cancel: self.client.cancel_token(), ended: self.ended.clone() }
+        Cancellation { cancel: self.client.cancel_token(), drive: self.drive.clone() }
     }
 
     /// Prepares a statement on this connection; from the cache where it was before.

@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     batch::Batched,
-    connection::{Cancellation, Connection},
+    connection::{Cancellation, Connection, Drive},
+    driver::{Driver, Driving},
     error::{PostgresError, chain},
     pooler::{self, SessionTransactions},
     tls::{Tls, TlsConnector},
@@ -100,24 +101,38 @@ impl Connector {
         if tokio::runtime::Handle::try_current().is_err() {
             return;
         }
-        let tls = self.tls.clone();
+        let (tls, stop) = (self.tls.clone(), self.tasks.stop().clone());
         self.tasks.spawn("postgres cancel", async move {
-            for _ in 0..CANCEL_ATTEMPTS {
-                // One that fails finds the server gone, or is followed by the next.
-                let _ = tokio::time::timeout(CONNECT_TIMEOUT, Box::pin(ending.cancel.cancel_query(tls.clone()))).await;
-                if tokio::time::timeout(CANCEL_INTERVAL, ending.ended.cancelled()).await.is_ok() {
-                    break;
+            let cancelling = async {
+                for _ in 0..CANCEL_ATTEMPTS {
+                    // One that fails finds the server gone, or is followed by the next.
+                    let cancelled = ending.cancel.cancel_query(tls.clone());
+                    let _ = tokio::time::timeout(CONNECT_TIMEOUT, Box::pin(cancelled)).await;
+                    tokio::time::sleep(CANCEL_INTERVAL).await;
                 }
+                // Others may have its place.
+                drop(held);
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                () = ending.drive.ended() => {}
+                () = cancelling => {}
+                () = stop.cancelled() => {}
             }
-            drop(held);
         });
     }
 
     async fn dial(&self, callers: Callers) -> Result<Connection, PostgresError> {
-        let (client, ended) = self.open(callers).await?;
+        let (client, driving) = self.open().await?;
+        let drive = match callers {
+            Callers::One => Drive::Caller(Arc::new(Driver::new(driving))),
+            Callers::Many => Drive::Task(self.drive(Batched::new(driving))),
+        };
         let is_shared = self.shared.get_or_try_init(|| async {
-            let Ok((other, _)) = self.open(Callers::One).await else { return Err(None) };
-            let is_shared = pooler::is_shared(&client, &other).await.map_err(Some)?;
+            let Ok((other, driving)) = self.open().await else { return Err(None) };
+            let other_driver = Driver::new(driving);
+            let asked = Box::pin(pooler::is_shared(&client, &other));
+            let is_shared = drive.during(other_driver.during(asked)).await.map_err(Some)?;
             if is_shared {
                 tracing::info!(
                     "sessions of the database share connections: each statement is a transaction of its own"
@@ -133,36 +148,37 @@ impl Connector {
             Err(Some(error)) => return Err(error),
         };
         if is_shared {
-            return Ok(Connection::new(client, ended, Some(self.transactions.clone())));
+            return Ok(Connection::new(client, drive, Some(self.transactions.clone())));
         }
-        client.batch_execute(&self.session).await.map_err(unreachable)?;
-        Ok(Connection::new(client, ended, None))
+        drive.during(client.batch_execute(&self.session)).await.map_err(unreachable)?;
+        Ok(Connection::new(client, drive, None))
     }
 
-    /// A connection without settings, and what fires when it is closed.
-    async fn open(&self, callers: Callers) -> Result<(Client, CancellationToken), PostgresError> {
-        let (client, driver) = Box::pin(self.config.connect(self.tls.clone())).await.map_err(unreachable)?;
+    /// A connection without settings, and its work.
+    async fn open(&self) -> Result<(Client, Driving), PostgresError> {
+        let (client, driving) = Box::pin(self.config.connect(self.tls.clone())).await.map_err(unreachable)?;
+        Ok((client, Box::pin(driving)))
+    }
+
+    /// Drives a connection in a task of its own; what fires when it is closed.
+    fn drive(&self, driving: Batched<Driving>) -> CancellationToken {
         let stop = self.tasks.stop().clone();
         let ended = CancellationToken::new();
         let end = ended.clone().drop_guard();
         self.tasks.spawn("postgres connection", async move {
             let _end = end;
-            let driven = match callers {
-                Callers::One => stop.run_until_cancelled(Box::pin(driver)).await,
-                Callers::Many => stop.run_until_cancelled(Batched::new(driver)).await,
-            };
-            if let Some(Err(error)) = driven {
+            if let Some(Err(error)) = stop.run_until_cancelled(driving).await {
                 tracing::debug!(error = chain(&error), "connection to the database ended");
             }
         });
-        Ok((client, ended))
+        ended
     }
 }
 
 /// How many callers use a connection at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Callers {
-    /// One: what it sends is written as soon as it waits.
+    /// One, who sends and receives.
     One,
     /// Many: what they send in one turn of the runtime is written together.
     Many,

@@ -116,7 +116,8 @@ impl ConnectionLease {
         work: impl Future<Output = Result<T, PostgresError>>,
     ) -> Result<T, PostgresError> {
         self.state = State::Busy;
-        let result = work.await;
+        let connection = self.connection();
+        let result = connection.during(work).await;
         self.state = match &result {
             Err(PostgresError::Refused(_)) => State::Busy,
             Err(failure) if failure.is_fatal() => State::Broken,
@@ -134,6 +135,7 @@ impl Drop for ConnectionLease {
             State::Open if !connection.is_closed() => {
                 // Polled once, it is sent; the server answers in order, so the next caller comes after it.
                 let _ = connection.command("ROLLBACK").now_or_never();
+                connection.send();
                 self.pool.put_back(connection);
             }
             State::Busy => self.pool.connector.cancel(connection.cancellation(), permit),
