@@ -206,6 +206,48 @@ pub struct Database {
     /// SQL files run once, when an SQLite file is created; relative to the document.
     #[serde(default)]
     pub init: Vec<String>,
+    /// How changes of rows are learnt.
+    #[serde(default)]
+    pub changes: Changes,
+}
+
+/// How changes of rows of a database are learnt, by which live queries are answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct Changes {
+    /// From what.
+    pub source: ChangesSource,
+    /// Whether a slot of PostgreSQL is used although nothing bounds the log that the server keeps for it.
+    pub unbounded_slot: bool,
+}
+
+/// From what changes of rows of a database are learnt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum ChangesSource {
+    /// From a slot where the server and the role allow it, else from triggers.
+    #[default]
+    Auto,
+    /// From a logical replication slot of PostgreSQL.
+    Slot,
+    /// From triggers that log them.
+    Triggers,
+    /// From nothing: live queries are refused.
+    Off,
+}
+
+impl ChangesSource {
+    /// `auto`, `slot`, `triggers`, `off`.
+    pub fn name(self) -> &'static str {
+        match self {
+            ChangesSource::Auto => "auto",
+            ChangesSource::Slot => "slot",
+            ChangesSource::Triggers => "triggers",
+            ChangesSource::Off => "off",
+        }
+    }
 }
 
 /// A database engine.

@@ -47,6 +47,7 @@ mod neighbours;
 mod pipeline;
 mod pool;
 mod pooler;
+mod replication;
 mod rewritten;
 mod sqlstate;
 mod statement_stats;
