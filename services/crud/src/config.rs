@@ -130,7 +130,8 @@ pub fn open(source: &DatabaseSource, tasks: &Tasks) -> Result<(Store, Dialect), 
         Some(Engine::Postgres) => {
             let store = postgres::Postgres::open(id, &spec.url, &spec.schema, spec.pool.max, tasks);
             let dialect = Dialect::postgres(&spec.schema, neighbours.clone());
-            Ok((Store::Postgres(store.map_err(Error::Unavailable)?), dialect))
+            let store = store.map_err(Error::Unavailable)?.learning(spec.changes);
+            Ok((Store::Postgres(store), dialect))
         }
         None => Err(Error::Unavailable("the url names no known engine".to_owned())),
     }

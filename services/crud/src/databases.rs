@@ -13,7 +13,7 @@ use std::{
 use arc_swap::ArcSwap;
 use foldhash::{HashMap, HashMapExt};
 use mesh::{Component, ComponentState, Mesh, Tasks, resources};
-use query::resources::{Database as DatabaseSpec, DatabaseMeta, DatabaseResource, Numbers, ProjectResource};
+use query::resources::{ChangesSource, Database as DatabaseSpec, DatabaseMeta, DatabaseResource, Numbers, ProjectResource};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::DropGuard;
 
@@ -344,6 +344,14 @@ impl DatabaseEntry {
             DatabaseState::Open(open) => Ok(open),
             DatabaseState::Connecting => Err(Error::Unavailable("it is still being opened".to_owned())),
             DatabaseState::Failed(why) => Err(Error::Unavailable(why)),
+        }
+    }
+
+    /// Refuses live queries of a table where changes are not to be learnt.
+    pub fn learns_changes(&self, table: &str) -> Result<(), Error> {
+        match self.spec.changes.source {
+            ChangesSource::Off => Err(Error::unfollowed(table, "changes.source of its database is off")),
+            ChangesSource::Auto | ChangesSource::Slot | ChangesSource::Triggers => Ok(()),
         }
     }
 

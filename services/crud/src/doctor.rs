@@ -41,7 +41,7 @@ fn location(spec: &Database, data: &Path) -> Result<Location, Error> {
         Some(Engine::Sqlite) => Ok(Location::File(config::path(&spec.url, data).map_err(Error::Unavailable)?)),
         Some(Engine::Postgres) => {
             let server = Postgres::open("server", &spec.url, &spec.schema, 1, &Tasks::default());
-            Ok(Location::Server(server.map_err(Error::Unavailable)?))
+            Ok(Location::Server(server.map_err(Error::Unavailable)?.learning(spec.changes)))
         }
         None => Err(Error::Unavailable("expected a url of sqlite: or postgres:".to_owned())),
     }

@@ -88,6 +88,7 @@ impl Service {
         let ChangesRequest { project, database, table } = request;
         let listening = async {
             let (entry, _) = self.databases.find(&project, &database)?;
+            entry.learns_changes(&table)?;
             entry.open().await?.listen(&table)
         };
         let changes = listening.await.map_err(|error| status(&project, &database, error))?;
@@ -102,6 +103,7 @@ impl Service {
         let LogRequest { project, database, tables, after } = request;
         let following = async {
             let (entry, numbers) = self.databases.find(&project, &database)?;
+            tables.iter().try_for_each(|table| entry.learns_changes(table))?;
             entry.open().await?.follow(tables, after, numbers)
         };
         let messages = following.await.map_err(|error| status(&project, &database, error))?;

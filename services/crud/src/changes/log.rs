@@ -68,7 +68,7 @@ struct LogShared {
 struct LogState {
     tables: BTreeMap<String, TableCapture>,
     ring: Ring,
-    /// Of which followers that start before the ring have a clone each.
+    /// Of which followers that start before the ring have one each, at their positions; `None` where only one may read.
     source: Option<LogSource>,
     numbers: Numbers,
     is_read: bool,
@@ -246,8 +246,8 @@ impl LogShared {
             };
             let mut state = self.state();
             if let Some(position) = source.position() {
+                state.source = source.at(&position);
                 state.ring.begin(position);
-                state.source = Some(source.clone());
             }
             if let Some(capture) = state.tables.get_mut(&name) {
                 capture.progress = progress;
@@ -275,11 +275,11 @@ impl LogShared {
                 source.describe(name, self.writer(table));
             }
         }
-        state.source = Some(source.clone());
+        state.source = source.position().and_then(|position| source.at(&position));
     }
 
     /// Puts what a look found into the ring.
-    fn found(&self, mut look: LogLook, source: &LogSource) {
+    fn found(&self, mut look: LogLook, source: &mut LogSource) {
         let mut state = self.state();
         let failed = std::mem::take(&mut look.failed);
         let is_other = !failed.is_empty() || !look.losses.is_empty();
@@ -289,7 +289,10 @@ impl LogShared {
             }
         }
         for loss in &look.losses {
-            let position = Box::new(look.position.clone());
+            let mut position = Box::new(look.position.clone());
+            if let Some(visible) = &look.visible {
+                position.seen.clone_from(visible);
+            }
             for (name, capture) in &mut state.tables {
                 let is_lost = loss.tables.is_empty() || loss.tables.contains(name);
                 if is_lost && matches!(capture.progress, CaptureState::Captured(_)) {
@@ -298,9 +301,11 @@ impl LogShared {
             }
         }
         if is_other {
-            state.source = Some(source.clone());
+            state.source = source.at(&look.position);
         }
+        let taken = look.position.clone();
         let is_news = state.ring.add(look, Instant::now()) || is_other;
+        source.confirm(&taken);
         drop(state);
         if is_news {
             self.told();

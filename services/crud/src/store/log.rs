@@ -1,6 +1,8 @@
 //! The log of changes, with the rows before and after: what a look at it finds, whatever the engine.
 
-use proto::crud::{Change, Operation, ResyncReason};
+use std::sync::Arc;
+
+use proto::crud::{Change, Operation, ResyncReason, Snapshot};
 use query::{Table, resources::Numbers};
 
 use super::Output;
@@ -26,6 +28,17 @@ pub struct LogLook {
     pub position: LogPosition,
     /// Whether there is more to look at.
     pub has_more: bool,
+    /// What sees all of it, where positions are places of commits and do not say that.
+    pub visible: Option<Arc<Snapshot>>,
+}
+
+/// How far what was told is behind what was committed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LogLag {
+    /// Bytes of the log.
+    pub bytes: u64,
+    /// Since when the first of what waits does, in microseconds since 1970; `None` where nothing does.
+    pub since_us: Option<i64>,
 }
 
 /// A transaction, or a part of one.

@@ -117,10 +117,10 @@ impl Follower {
                     after.clone_from(position);
                     *is_ahead = false;
                 }
-                *is_ahead &= !event.position().sees_all_of(&after.seen);
+                *is_ahead &= !event.position().sees_all_of(after.ahead());
                 match *is_ahead {
                     true => {
-                        let position = LogPosition { also: Some(after.seen.clone()), ..event.position().clone() };
+                        let position = LogPosition { also: Some(after.ahead().clone()), ..event.position().clone() };
                         concerning(&self.tables, event, &position.encode())
                     }
                     false => concerning(&self.tables, event, position),
@@ -201,11 +201,13 @@ fn start(
             let is_ahead = state.ring.is_ahead(&after, encoded);
             (after.clone(), FollowStage::Following { next, after, is_ahead })
         }
-        (_, Some(source)) => {
-            let source = Box::new(source.at(&after));
-            (after, FollowStage::CatchingUp { source, events: VecDeque::new(), has_looked: false })
-        }
-        (_, None) => missed(ResyncReason::LogLost, Vec::new()),
+        (None, source) => match source.as_ref().and_then(|source| source.at(&after)) {
+            Some(source) => {
+                let source = Box::new(source);
+                (after, FollowStage::CatchingUp { source, events: VecDeque::new(), has_looked: false })
+            }
+            None => missed(ResyncReason::LogLost, Vec::new()),
+        },
     }
 }
 

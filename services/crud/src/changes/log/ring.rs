@@ -2,12 +2,13 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
 use foldhash::HashMap;
-use proto::crud::ResyncReason;
+use proto::crud::{ResyncReason, Snapshot};
 use tokio::time::Instant;
 
 use crate::store::log::{LogLook, LogPart, LogPosition, Loss};
@@ -41,6 +42,8 @@ struct RingItem {
     position: Bytes,
     bytes: usize,
     found: Instant,
+    /// What sees it, where its position does not say that.
+    visible: Option<Arc<Snapshot>>,
 }
 
 /// What followers are told.
@@ -88,6 +91,8 @@ impl Ring {
             Some(number) => Some(number + 1),
             None if position == end => Some(next),
             None if position == start => Some(first),
+            // In the order of commits, all that follows what the ring begins with is in it, or will be.
+            None if end.commit_order().is_some() => position.covers(start).then_some(first),
             // Where there are marks, only those tell it from one of another log.
             None => {
                 let is_whole = position.mark == 0 && position.partly.is_none() && position.also.is_none();
@@ -115,16 +120,16 @@ impl Ring {
         // What else this look found is told after it.
         let position = self.end().unwrap_or(&look.position).clone();
         for loss in look.losses {
-            self.push(RingEvent::Loss(loss, position.clone()), now);
+            self.push(RingEvent::Loss(loss, position.clone()), now, None);
         }
         for part in look.parts {
             if part.bytes() <= PART_BYTES_MAX {
-                self.push(RingEvent::Part(part), now);
+                self.push(RingEvent::Part(part), now, look.visible.clone());
                 continue;
             }
             let tables: BTreeSet<String> = part.changes.into_iter().map(|change| change.table).collect();
             let loss = Loss { reason: ResyncReason::Overflow, tables: tables.into_iter().collect() };
-            self.push(RingEvent::Loss(loss, part.position), now);
+            self.push(RingEvent::Loss(loss, part.position), now, look.visible.clone());
         }
         let is_news = self.items.len() > before;
         match &mut self.ends {
@@ -141,17 +146,20 @@ impl Ring {
             }
             if let Some((start, _)) = &mut self.ends {
                 start.clone_from(item.event.position());
+                if let Some(visible) = item.visible {
+                    start.seen.clone_from(&visible);
+                }
             }
         }
         is_news
     }
 
-    fn push(&mut self, event: RingEvent, found: Instant) {
+    fn push(&mut self, event: RingEvent, found: Instant, visible: Option<Arc<Snapshot>>) {
         let position = event.position().encode();
         let bytes = ITEM_BYTES + event.bytes() + event.position().bytes() + position.len();
         self.bytes += bytes;
         self.by_position.insert(position.clone(), self.numbers().1);
-        self.items.push_back(RingItem { event, position, bytes, found });
+        self.items.push_back(RingItem { event, position, bytes, found, visible });
     }
 }
 

@@ -191,7 +191,7 @@ impl Sqlite {
         }
         let position = reader.position().ok_or_else(|| Error::Unavailable("the log was removed".to_owned()))?;
         let losses = vec![Loss { reason: ResyncReason::LogLost, tables: Vec::new() }];
-        Ok(LogLook { losses, failed, parts: Vec::new(), position, has_more: false })
+        Ok(LogLook { losses, failed, parts: Vec::new(), position, has_more: false, visible: None })
     }
 
     /// Waits until something may have been committed since the last look. Runs no statement.
@@ -328,7 +328,7 @@ fn look(
         let cursor = LogCursor::last(reader)?;
         let losses = vec![Loss { reason, tables: Vec::new() }];
         let look =
-            LogLook { losses, failed: Vec::new(), parts: Vec::new(), position: cursor.position(), has_more: false };
+            LogLook { losses, failed: Vec::new(), parts: Vec::new(), position: cursor.position(), has_more: false, visible: None };
         return Ok(FileLook { schema, found: Some((look, cursor)) });
     }
     let mut reading = Reading { tables, numbers, cursor, parts: Vec::new(), losses: Vec::new(), bytes: 0 };
@@ -338,7 +338,7 @@ fn look(
         reading.cursor.pending.clear();
     }
     let position = reading.cursor.position();
-    let look = LogLook { losses: reading.losses, failed: Vec::new(), parts: reading.parts, position, has_more };
+    let look = LogLook { losses: reading.losses, failed: Vec::new(), parts: reading.parts, position, has_more, visible: None };
     Ok(FileLook { schema, found: Some((look, reading.cursor)) })
 }
 
