@@ -59,6 +59,8 @@ pub struct Setup {
     pub introspection: bool,
     /// Limits of the project, such as `answerBytes: 1000`.
     pub limits: &'static str,
+    /// From what changes of rows are learnt; by default `auto`, and in the shape of several nodes `triggers`.
+    pub changes: &'static str,
     /// Limits of the nodes of this process, such as `sockets: 2`.
     pub node_limits: &'static str,
     /// Tables of the shop whose rules are replaced, each by a document.
@@ -94,7 +96,9 @@ impl TestMesh {
     /// The music shop and what `setup` adds.
     pub async fn with(shape: Shape, engine: Engine, setup: &Setup) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let (music, lab) = set_up(engine, folder.path(), setup).await?;
+        // Both sources of changes of rows of a server are tried, each in one shape.
+        let changes = if shape == Shape::Split { "triggers" } else { setup.changes };
+        let (music, lab) = set_up(engine, folder.path(), &Setup { changes, ..setup.clone() }).await?;
         let (running, client) = start(shape, folder.path(), setup.node_limits).await?;
         ready(&client).await?;
         Ok(Self { client, music, lab, schemas: setup.schemas.clone(), running, folder })
@@ -180,6 +184,7 @@ pub fn write_resources(folder: &Path, music: &Database, lab: Option<&Database>, 
     let resources = folder.join("resources");
     std::fs::create_dir_all(&resources)?;
     let (secret, limits, introspection) = (token::SECRET, setup.limits, setup.introspection);
+    let changes = if setup.changes.is_empty() { "auto" } else { setup.changes };
     let mut project = format!(
         "kind: project\nmeta: {{ id: shop }}\nspec:\n  tokens: [{{ kid: main, alg: HS256, secret: {secret}, primary: true }}]\n  limits: {{ {limits} }}\n  graphql: {{ introspection: {introspection} }}\n"
     );
@@ -192,7 +197,7 @@ pub fn write_resources(folder: &Path, music: &Database, lab: Option<&Database>, 
                 _ => database.url.clone(),
             };
             project.push_str(&format!(
-                "---\nkind: database\nmeta: {{ project: shop, id: {id} }}\nspec: {{ url: \"{url}\", schema: {schema} }}\n"
+                "---\nkind: database\nmeta: {{ project: shop, id: {id} }}\nspec: {{ url: \"{url}\", schema: {schema}, changes: {{ source: {changes} }} }}\n"
             ));
         }
     }

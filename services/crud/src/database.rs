@@ -24,7 +24,7 @@ use crate::{
     prepared::{CompiledReads, PreparedOperations, RequestShape, SingleInsert},
     resolve::Resolver,
     sql::{self, Dialect, Source},
-    store::{Rows, Store},
+    store::{Rows, Store, log::LogLag},
     tree::{Answer, Plan},
     write::{self, CompiledInsert, WriteContext, Written},
 };
@@ -169,6 +169,11 @@ impl Database {
             return Err(query::Error::Malformed("tables: expected at least one".to_owned()).into());
         }
         Ok(self.log.follow(tables, after, numbers))
+    }
+
+    /// How far followers of its log are behind what was committed.
+    pub fn log_lag(&self) -> LogLag {
+        self.log.lag()
     }
 
     /// Reads the schema again if its mark changed; whether the schema did.

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     io::{self, IsTerminal},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -64,6 +64,8 @@ struct Families {
     shed: Family<Shed, Counter>,
     live_reads: Family<LiveRead, Counter>,
     live_resyncs: Family<LiveResync, Counter>,
+    changes_lag_bytes: Family<OfDatabase, Gauge>,
+    changes_lag_seconds: Family<OfDatabase, Gauge<f64, AtomicU64>>,
 }
 
 /// Gauges of the load on the public port.
@@ -128,6 +130,13 @@ struct LiveRead {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct LiveResync {
     reason: &'static str,
+}
+
+/// A database, by the ids of resources: operators choose them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfDatabase {
+    project: String,
+    database: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -262,6 +271,20 @@ impl Metrics {
         self.families.live_resyncs.get_or_create(&LiveResync { reason }).inc();
     }
 
+    /// Sets how far what is told of changes of a database is behind what was committed.
+    pub fn changes_lag(&self, project: &str, database: &str, bytes: u64, late: Duration) {
+        let of = OfDatabase { project: project.to_owned(), database: database.to_owned() };
+        self.families.changes_lag_bytes.get_or_create(&of).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.families.changes_lag_seconds.get_or_create(&of).set(late.as_secs_f64());
+    }
+
+    /// Forgets a database that is served no longer.
+    pub fn forget_changes_lag(&self, project: &str, database: &str) {
+        let of = OfDatabase { project: project.to_owned(), database: database.to_owned() };
+        self.families.changes_lag_bytes.remove(&of);
+        self.families.changes_lag_seconds.remove(&of);
+    }
+
     /// Everything, as OpenMetrics text.
     pub fn render(&self) -> String {
         let mut out = String::new();
@@ -286,6 +309,8 @@ impl Default for Families {
             shed: Family::default(),
             live_reads: Family::default(),
             live_resyncs: Family::default(),
+            changes_lag_bytes: Family::default(),
+            changes_lag_seconds: Family::default(),
         };
         families.registered()
     }
@@ -309,6 +334,9 @@ impl Families {
         registry.register("live_queries", "Live queries", self.load.live_queries.clone());
         registry.register("live_reads", "Reads of live queries", self.live_reads.clone());
         registry.register("live_resyncs", "Watches that began anew", self.live_resyncs.clone());
+        let (bytes, seconds) = (self.changes_lag_bytes.clone(), self.changes_lag_seconds.clone());
+        registry.register("changes_lag_bytes", "Bytes of a log of changes that are not told yet", bytes);
+        registry.register("changes_lag_seconds", "Age of the oldest change that is not told yet", seconds);
         registry.register("shed", "Work refused because of a limit", self.shed.clone());
         self
     }
@@ -327,6 +355,9 @@ mod tests {
         requests.done(503, Duration::from_millis(3));
         metrics.too_large_answers("sqlite").inc();
         metrics.statement("sqlite", "read").done(3, Duration::from_micros(50));
+        metrics.changes_lag("shop", "music", 7, Duration::from_millis(1500));
+        metrics.changes_lag("shop", "gone", 8, Duration::ZERO);
+        metrics.forget_changes_lag("shop", "gone");
         metrics.load().connections.inc();
         metrics.shed("in_flight").inc();
         metrics.live_reads().same.inc();
@@ -334,6 +365,8 @@ mod tests {
         let text = metrics.render();
         for line in [
             "perigee_connections 1",
+            r#"perigee_changes_lag_bytes{project="shop",database="music"} 7"#,
+            r#"perigee_changes_lag_seconds{project="shop",database="music"} 1.5"#,
             r#"perigee_shed_total{limit="in_flight"} 1"#,
             r#"perigee_requests_total{service="crud",method="Read",code="NotFound"} 1"#,
             r#"perigee_requests_total{service="crud",method="Read",code="Ok"} 0"#,
@@ -350,5 +383,6 @@ mod tests {
         ] {
             assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
         }
+        assert!(!text.contains("gone"), "{text}");
     }
 }

@@ -28,7 +28,7 @@ use crate::{
     sql::Dialect,
     store::{
         Store,
-        log::{ImageWriter, LogLook, LogPosition},
+        log::{ImageWriter, LogLag, LogLook, LogPosition},
     },
 };
 
@@ -72,6 +72,7 @@ struct LogState {
     source: Option<LogSource>,
     numbers: Numbers,
     is_read: bool,
+    lag: LogLag,
 }
 
 /// Capture of a table.
@@ -117,6 +118,8 @@ impl LogHub {
     /// Images have the columns of `schema` from now on.
     pub fn describe(&self, schema: Arc<Schema>) {
         self.shared.schema.store(schema);
+        // A source may have to ask the database what has changed.
+        self.shared.wake.notify_one();
     }
 
     /// Changes of tables after a position; without one, from now on. An error is the last item.
@@ -159,6 +162,11 @@ impl LogHub {
     pub fn position(&self, seen: Snapshot, mark: u32) -> Option<LogPosition> {
         let source = self.shared.state().ring.end()?.source;
         Some(LogPosition { mark, ..LogPosition::of(source, seen) })
+    }
+
+    /// How far followers are behind what was committed.
+    pub fn lag(&self) -> LogLag {
+        self.shared.state().lag
     }
 
     /// Whether tables are captured.
@@ -306,6 +314,7 @@ impl LogShared {
         let taken = look.position.clone();
         let is_news = state.ring.add(look, Instant::now()) || is_other;
         source.confirm(&taken);
+        state.lag = source.lag();
         drop(state);
         if is_news {
             self.told();
@@ -341,7 +350,7 @@ impl LogShared {
         let kept: Vec<String> = self.state().tables.keys().cloned().collect();
         if kept.is_empty() {
             let mut state = self.state();
-            (state.ring, state.source) = (Ring::default(), None);
+            (state.ring, state.source, state.lag) = (Ring::default(), None, LogLag::default());
         }
         upkeep.release("triggers of the log", source.release(&kept)).await;
     }

@@ -56,9 +56,12 @@ pub enum RingEvent {
 }
 
 impl Ring {
-    /// Begins at a position, unless it has begun.
+    /// Begins at a position; where it has begun, that is the one after the last item now.
     pub fn begin(&mut self, position: LogPosition) {
-        self.ends.get_or_insert_with(|| (position.clone(), position));
+        match &mut self.ends {
+            Some((_, end)) => *end = position,
+            None => self.ends = Some((position.clone(), position)),
+        }
     }
 
     /// The position after the last item.

@@ -102,7 +102,8 @@ impl Connector {
         }
         let mut last = lost("the url names no host");
         for (address, host) in self.addresses() {
-            let connected = tokio::time::timeout(CONNECT_TIMEOUT, Box::pin(self.replicate_at(&address, &host, name))).await;
+            let connected =
+                tokio::time::timeout(CONNECT_TIMEOUT, Box::pin(self.replicate_at(&address, &host, name))).await;
             match connected {
                 Ok(Ok(connected)) => return Ok(connected),
                 Ok(Err(error)) => last = error,
@@ -114,8 +115,7 @@ impl Connector {
 
     /// Where the server may be, each with its name for TLS.
     fn addresses(&self) -> Vec<(Address, String)> {
-        let (hosts, addresses, ports) =
-            (self.config.get_hosts(), self.config.get_hostaddrs(), self.config.get_ports());
+        let (hosts, addresses, ports) = (self.config.get_hosts(), self.config.get_hostaddrs(), self.config.get_ports());
         let count = hosts.len().max(addresses.len());
         let port = |index: usize| ports.get(index).or(ports.first()).copied().unwrap_or(5432);
         let one = |index: usize| match (addresses.get(index), hosts.get(index)) {
@@ -400,8 +400,7 @@ mod tests {
 
     async fn taken(bytes: &[u8], step: usize) -> Vec<Message> {
         let (mut server, client) = tokio::io::duplex(1 << 20);
-        let mut connection =
-            ReplicationConnection { stream: Box::new(client), input: BytesMut::new(), cut: None };
+        let mut connection = ReplicationConnection { stream: Box::new(client), input: BytesMut::new(), cut: None };
         let mut messages = Vec::new();
         for piece in bytes.chunks(step) {
             server.write_all(piece).await.unwrap();

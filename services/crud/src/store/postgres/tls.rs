@@ -103,7 +103,11 @@ pub struct TlsConnector(MakeRustlsConnect);
 
 impl TlsConnector {
     /// A stream to `host` with TLS over `stream`.
-    pub async fn encrypt<S>(&self, host: &str, stream: S) -> Result<impl AsyncRead + AsyncWrite + Send + Sync + Unpin + use<S>, String>
+    pub async fn encrypt<S>(
+        &self,
+        host: &str,
+        stream: S,
+    ) -> Result<impl AsyncRead + AsyncWrite + Send + Sync + Unpin + use<S>, String>
     where
         S: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
     {

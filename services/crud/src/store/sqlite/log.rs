@@ -327,8 +327,14 @@ fn look(
     if let Some(reason) = cursor.lost(reader)? {
         let cursor = LogCursor::last(reader)?;
         let losses = vec![Loss { reason, tables: Vec::new() }];
-        let look =
-            LogLook { losses, failed: Vec::new(), parts: Vec::new(), position: cursor.position(), has_more: false, visible: None };
+        let look = LogLook {
+            losses,
+            failed: Vec::new(),
+            parts: Vec::new(),
+            position: cursor.position(),
+            has_more: false,
+            visible: None,
+        };
         return Ok(FileLook { schema, found: Some((look, cursor)) });
     }
     let mut reading = Reading { tables, numbers, cursor, parts: Vec::new(), losses: Vec::new(), bytes: 0 };
@@ -338,7 +344,8 @@ fn look(
         reading.cursor.pending.clear();
     }
     let position = reading.cursor.position();
-    let look = LogLook { losses: reading.losses, failed: Vec::new(), parts: reading.parts, position, has_more, visible: None };
+    let look =
+        LogLook { losses: reading.losses, failed: Vec::new(), parts: reading.parts, position, has_more, visible: None };
     Ok(FileLook { schema, found: Some((look, reading.cursor)) })
 }
 

@@ -10,7 +10,8 @@ use crate::tests::support::same_schema_by;
 
 /// The slot of the schema of `db`, as the server shows it.
 async fn slot(db: &Db, condition: &str) -> i64 {
-    let sql = format!("SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{}' AND {condition}", name(db).await);
+    let sql =
+        format!("SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{}' AND {condition}", name(db).await);
     db.count(&sql).await
 }
 
@@ -159,7 +160,12 @@ async fn a_slot_is_taken_over_and_followers_go_on_where_they_were() {
     assert_eq!(slot(&db, "active").await, 1);
     drop(log);
     db.tasks.stop().cancel();
-    until(&other, &format!("SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{}' AND active", name(&other).await), 0).await;
+    until(
+        &other,
+        &format!("SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{}' AND active", name(&other).await),
+        0,
+    )
+    .await;
     run(&other, "DELETE FROM {s}note WHERE id = 1").await;
 
     let mut next = Follower::of(&other, &["note"], position).await;

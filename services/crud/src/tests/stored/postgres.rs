@@ -1,7 +1,10 @@
 //! Every type of PostgreSQL: what is read is found, sorted as it is compared, and can be written.
 
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
-use query::{Comparisons, Error as Unfit, resources::{ChangesSource, Numbers}};
+use query::{
+    Comparisons, Error as Unfit,
+    resources::{ChangesSource, Numbers},
+};
 use serde_json::{Value as Json, json};
 
 use super::{Equality, check, ids};

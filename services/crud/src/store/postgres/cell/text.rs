@@ -47,7 +47,8 @@ impl TextForm {
         match (self.decoder, self.list) {
             (Decoder::List(item), ListForm::Array(delimiter)) => {
                 // Bounds that are not the usual ones stand before the items.
-                let start = if text.first() == Some(&b'[') { text.iter().position(|byte| *byte == b'=')? + 1 } else { 0 };
+                let start =
+                    if text.first() == Some(&b'[') { text.iter().position(|byte| *byte == b'=')? + 1 } else { 0 };
                 let mut array = ArrayText { rest: &text[start..], item: *item, delimiter };
                 let list = array.list(DIMENSIONS_MAX)?;
                 array.rest.is_empty().then_some(list)
@@ -260,7 +261,8 @@ mod tests {
 
     #[test]
     fn arrays_are_lists_whatever_their_bounds_and_quotes() {
-        let texts = |items: &[&str]| Cell::List(items.iter().map(|item| Cell::Text((*item).to_owned().into())).collect());
+        let texts =
+            |items: &[&str]| Cell::List(items.iter().map(|item| Cell::Text((*item).to_owned().into())).collect());
         let list = |text| decoded(Decoder::List(&Decoder::Text), text);
         assert_eq!(list("{}"), texts(&[]));
         assert_eq!(list(r#"{a,"b,\"}\\",""}"#), texts(&["a", r#"b,"}\"#, ""]));
@@ -284,7 +286,9 @@ mod tests {
         for text in ["", "{", "{1", "{1}x", "{1;2}", "{{{{{{{{1}}}}}}}}", "{\"", "{\"\\"] {
             assert_eq!(decoded(Decoder::List(&Decoder::Int4), text), Cell::Null, "{text}");
         }
-        for (decoder, text) in [(Decoder::Int4, "x"), (Decoder::Date, "2000"), (Decoder::Bytes, "\\x0"), (Decoder::Uuid, "")] {
+        for (decoder, text) in
+            [(Decoder::Int4, "x"), (Decoder::Date, "2000"), (Decoder::Bytes, "\\x0"), (Decoder::Uuid, "")]
+        {
             assert_eq!(decoded(decoder, text), Cell::Null, "{text}");
         }
     }

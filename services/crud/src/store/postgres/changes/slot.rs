@@ -40,6 +40,8 @@ pub mod obstacle;
 pub mod setup;
 pub mod stream;
 
+/// Bits after the number of a row in places: captures that were begun after it are counted there.
+const CAPTURE_BITS: u32 = 16;
 /// Bytes of images that one look tells.
 const LOOK_BYTES: usize = 4 << 20;
 /// How often the catalog is looked at while there are changes.
@@ -64,7 +66,7 @@ pub struct SlotReader {
     stream: SlotStream,
     tables: BTreeMap<String, SlotTable>,
     relations: ToldRelations,
-    /// The commit and the row that was told last.
+    /// The commit that was told last, and of it the row, with the captures that were begun since.
     told: (u64, u64),
     /// What the position where the slot was started is seen by.
     first: Snapshot,
@@ -118,7 +120,7 @@ impl Postgres {
     }
 
     /// The name of the slot, and what there is of it.
-    pub(super) async fn slot_state(&self) -> Result<(String, SlotState), Error> {
+    pub async fn slot_state(&self) -> Result<(String, SlotState), Error> {
         let schema = self.inner.schema.as_str();
         let read = self.with_retry(|connection| {
             Box::pin(async move {
@@ -224,20 +226,18 @@ impl Postgres {
         let (relations, record) = self.published(&reader.name, table).await?;
         let since = match record.is_some_and(|record| is_known(&record, &relations)) {
             // It was followed by a process before, up to which the stream goes back.
-            true => LogPosition { seen: reader.first.clone(), ..reader.place((reader.stream.began.saturating_sub(1), u64::MAX)) },
+            true => LogPosition {
+                seen: reader.first.clone(),
+                ..reader.place((reader.stream.began.saturating_sub(1), u64::MAX))
+            },
             false => {
                 let now = self.publish(reader, table, &relations).await?;
-                LogPosition::of(reader.source, now.seen)
+                reader.begin_captured();
+                LogPosition { seen: now.seen, ..reader.place(reader.told) }
             }
         };
         let (relations, _) = self.published(&reader.name, table).await?;
-        let table_of = SlotTable {
-            writer,
-            forms,
-            relations,
-            lost: Snapshot::default(),
-            has_new_file: false,
-        };
+        let table_of = SlotTable { writer, forms, relations, lost: Snapshot::default(), has_new_file: false };
         reader.tables.insert(table.to_owned(), table_of);
         reader.relations.settle(&reader.tables);
         Ok(since)
@@ -283,9 +283,8 @@ impl Postgres {
             return Err(super::busy(format!("a transaction holds a lock on {table}")));
         }
         let name = reader.name.clone();
-        let published = self.set_up(|connection| async move {
-            Ok(Ok(Box::pin(setup::publish(&connection, &name, relations)).await?))
-        });
+        let published = self
+            .set_up(|connection| async move { Ok(Ok(Box::pin(setup::publish(&connection, &name, relations)).await?)) });
         published.await?.map_err(Error::Database)
     }
 
@@ -400,9 +399,8 @@ impl Postgres {
             let released = match held.contains(&id) {
                 true => Err(super::busy("a transaction holds a lock on a table".to_owned())),
                 false => {
-                    let unpublish = self.set_up(|connection| async move {
-                        Ok(Ok(setup::unpublish(&connection, name, id).await?))
-                    });
+                    let unpublish =
+                        self.set_up(|connection| async move { Ok(Ok(setup::unpublish(&connection, name, id).await?)) });
                     unpublish.await.map(drop)
                 }
             };
@@ -428,18 +426,16 @@ impl Postgres {
                 continue;
             }
             if state.has_slot && state.is_own_slot {
-                let dropping = self.with_retry(|connection| {
-                    Box::pin(async move { setup::drop_slot(&connection, name).await })
-                });
+                let dropping =
+                    self.with_retry(|connection| Box::pin(async move { setup::drop_slot(&connection, name).await }));
                 Box::pin(dropping).await.map_err(|failure| self.error(failure))?;
             }
             if !state.has_publication {
                 return Ok(());
             }
             self.release_slot_tables(name, &[]).await?;
-            let dropped = self.set_up(|connection| async move {
-                Ok(Ok(setup::drop_publication(&connection, name).await?))
-            });
+            let dropped =
+                self.set_up(|connection| async move { Ok(Ok(setup::drop_publication(&connection, name).await?)) });
             return dropped.await.map(drop);
         }
     }
@@ -516,6 +512,16 @@ impl SlotReader {
         self.stream.close().await;
     }
 
+    /// Begins a place after all positions that have been told, and before what is told next.
+    fn begin_captured(&mut self) {
+        let (commit, row) = self.told;
+        self.told = match row {
+            u64::MAX => (commit.saturating_add(1), 0),
+            row if (row + 1) % (1 << CAPTURE_BITS) == 0 => (commit, row),
+            row => (commit, row + 1),
+        };
+    }
+
     fn place(&self, order: (u64, u64)) -> LogPosition {
         LogPosition::in_commit_order(self.source, Snapshot::default(), order)
     }
@@ -555,7 +561,7 @@ impl SlotReader {
             let (commit, committed_us) = (part.commit, part.committed_us);
             let reading = Reading { seen: &seen, id, numbers, was_asked: self.was_asked };
             let ReadPart { changes, stop } = self.relations.read(part, &mut self.tables, &reading);
-            let order = (commit, part.read());
+            let order = (commit, part.read() << CAPTURE_BITS);
             self.told = order;
             pass(&mut self.seen, &mut self.coming, commit);
             if !changes.is_empty() {

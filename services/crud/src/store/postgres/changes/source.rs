@@ -237,9 +237,8 @@ impl Postgres {
     /// Drops the triggers of the log, unless another process reads what they write.
     async fn drop_unread_triggers(&self) -> Result<(), Error> {
         let schema = self.inner.schema.as_str();
-        let is_read = self.set_up(|connection| async move {
-            Ok(Ok(setup::are_images_read(&connection, schema).await?))
-        });
+        let is_read =
+            self.set_up(|connection| async move { Ok(Ok(setup::are_images_read(&connection, schema).await?)) });
         match is_read.await?.map_err(Error::Database)? {
             true => Ok(()),
             false => self.drop_triggers(&[], TriggerKind::Image).await,

@@ -5,21 +5,18 @@ use std::{collections::HashMap, fmt::Write, sync::Arc};
 use tokio_postgres::types::{ToSql, Type as Native};
 
 use super::{SlotObstacle, SlotRefusal};
-use crate::{
-    Error,
-    store::{
-        log::ImageWriter,
-        postgres::{
-            Postgres,
-            cell::{Decoder, ListForm, TextForm},
-            connection::Connection,
-            error::PostgresError,
-        },
+use crate::store::{
+    log::ImageWriter,
+    postgres::{
+        Postgres,
+        cell::{Decoder, ListForm, TextForm},
+        connection::Connection,
+        error::PostgresError,
     },
 };
 
 /// Columns of a table: what is between the items of their lists, whether they are vectors, whether a cast to text is a
-/// function of its own, and whether they are generated.
+/// function that somebody made (those of the server write what the types themselves do), and whether they are generated.
 const COLUMNS: &str = "\
 WITH RECURSIVE base (name, is_generated, type) AS (
     SELECT a.attname::text, a.attgenerated OPERATOR(pg_catalog.<>) '', a.atttypid
@@ -35,7 +32,7 @@ SELECT base.name, COALESCE(e.typdelim, ',')::text, t.typname OPERATOR(pg_catalog
     EXISTS (SELECT FROM pg_catalog.pg_cast c
         WHERE c.castsource OPERATOR(pg_catalog.=) ANY (ARRAY[t.oid, e.oid])
             AND c.casttarget OPERATOR(pg_catalog.=) 'pg_catalog.text'::pg_catalog.regtype
-            AND c.castmethod OPERATOR(pg_catalog.=) 'f'),
+            AND c.castmethod OPERATOR(pg_catalog.=) 'f' AND c.oid OPERATOR(pg_catalog.>=) 16384::oid),
     base.is_generated
 FROM base JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) base.type AND t.typtype OPERATOR(pg_catalog.<>) 'd'
 LEFT JOIN pg_catalog.pg_type e ON e.oid OPERATOR(pg_catalog.=) t.typelem";
@@ -51,17 +48,18 @@ impl Postgres {
     /// The forms of a writer's columns. Refuses a table of which a slot does not tell all values as reads answer them.
     pub(super) async fn forms(&self, table: &str, writer: &Arc<ImageWriter>) -> Result<Vec<TextForm>, SlotRefusal> {
         let schema = self.inner.schema.as_str();
-        let select = select(schema, table, writer);
-        let read = self.with_retry(|connection| {
-            let select = &select;
-            Box::pin(async move { read(&connection, schema, table, select).await })
-        });
+        let read =
+            self.with_retry(|connection| Box::pin(async move { read(&connection, schema, table, writer).await }));
         let (decoders, columns) = Box::pin(read).await.map_err(|failure| self.error(failure))?;
-        let mut forms = Vec::with_capacity(decoders.len());
-        for (column, decoder) in writer.columns().iter().zip(decoders.iter()) {
+        let mut decoders = decoders.iter();
+        let mut forms = Vec::with_capacity(writer.columns().len());
+        for column in writer.columns() {
             let Some(found) = columns.get(&column.name) else {
-                return Err(Error::SchemaMoved(format!("{table} has no column {}", column.name)).into());
+                // One that is dropped already: rows do not have it.
+                forms.push(TextForm { decoder: Decoder::Text, list: ListForm::Array(b',') });
+                continue;
             };
+            let decoder = decoders.next().copied().unwrap_or(Decoder::Text);
             let refused = |why: &str| SlotObstacle::Table {
                 table: table.to_owned(),
                 why: format!("column {} {why}", column.name),
@@ -72,17 +70,18 @@ impl Postgres {
             if found.has_cast && !column.cast.is_empty() {
                 return Err(refused("is read by a cast of its own type, which a slot does not make").into());
             }
-            forms.push(TextForm { decoder: *decoder, list: found.list });
+            forms.push(TextForm { decoder, list: found.list });
         }
         Ok(forms)
     }
 }
 
-/// The select list of reads. It has no rows: only their types are wanted.
-fn select(schema: &str, table: &str, writer: &ImageWriter) -> String {
+/// The select list of reads, of the columns that there are. It is not run: only their types are wanted.
+fn select(schema: &str, table: &str, writer: &ImageWriter, columns: &HashMap<String, Column>) -> String {
     let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     let mut sql = String::from("SELECT ");
-    for (index, column) in writer.columns().iter().enumerate() {
+    let there = writer.columns().iter().filter(|column| columns.contains_key(&column.name));
+    for (index, column) in there.enumerate() {
         let separator = if index == 0 { "" } else { ", " };
         let _ = write!(sql, "{separator}t.{}{}", quoted(&column.name), column.cast);
     }
@@ -94,7 +93,7 @@ async fn read(
     connection: &Connection,
     schema: &str,
     table: &str,
-    select: &str,
+    writer: &ImageWriter,
 ) -> Result<(Arc<[Decoder]>, HashMap<String, Column>), PostgresError> {
     let args: [(&(dyn ToSql + Sync), Native); 2] = [(&schema, Native::TEXT), (&table, Native::TEXT)];
     let mut columns = HashMap::new();
@@ -106,5 +105,6 @@ async fn read(
         };
         columns.insert(name, Column { list, has_cast: row.try_get(3)?, is_generated: row.try_get(4)? });
     }
-    Ok((connection.result_decoders(select).await?, columns))
+    let select = select(schema, table, writer, &columns);
+    Ok((connection.result_decoders(&select).await?, columns))
 }

@@ -7,7 +7,10 @@ use foldhash::HashMap;
 use proto::crud::{Change, Operation, ResyncReason, Snapshot};
 use query::resources::Numbers;
 
-use super::{SlotTable, stream::{RawMessage, RawPart}};
+use super::{
+    SlotTable,
+    stream::{RawMessage, RawPart},
+};
 use crate::{
     cell::Cell,
     store::log::{Image, Loss, change},

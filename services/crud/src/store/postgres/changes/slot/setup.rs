@@ -323,13 +323,13 @@ pub async fn catalog(
 
 /// Publishes tables, so that updates tell the rows before. Returns what is visible once nobody writes to them who began
 /// before.
-pub async fn publish(
-    connection: &Connection,
-    name: &str,
-    relations: &SlotRelations,
-) -> Result<Now, PostgresError> {
+pub async fn publish(connection: &Connection, name: &str, relations: &SlotRelations) -> Result<Now, PostgresError> {
     let names = |wanted: &dyn Fn(&SlotRelation) -> bool| {
-        relations.values().filter(|relation| wanted(relation)).map(|relation| relation.name.as_str()).collect::<Vec<_>>()
+        relations
+            .values()
+            .filter(|relation| wanted(relation))
+            .map(|relation| relation.name.as_str())
+            .collect::<Vec<_>>()
     };
     let lacking = names(&SlotRelation::is_lacking);
     if !lacking.is_empty() {
@@ -372,12 +372,8 @@ pub async fn unpublish(connection: &Connection, name: &str, table: u32) -> Resul
     let Some(mut record) = state(connection, name).await?.record else { return Ok(()) };
     let Some(PublishedTable { identity, index, .. }) = record.tables.remove(&table) else { return Ok(()) };
     let identity = identity.to_string();
-    let args: [(&(dyn ToSql + Sync), Native); 4] = [
-        (&table, Native::OID),
-        (&identity, Native::TEXT),
-        (&index, Native::OID),
-        (&name, Native::TEXT),
-    ];
+    let args: [(&(dyn ToSql + Sync), Native); 4] =
+        [(&table, Native::OID), (&identity, Native::TEXT), (&index, Native::OID), (&name, Native::TEXT)];
     let mut sql = Vec::new();
     if let Some(row) = connection.query(RESTORE, &args).await?.first() {
         let (restore, table): (String, String) = (row.try_get(0)?, row.try_get(1)?);

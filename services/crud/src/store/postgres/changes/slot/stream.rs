@@ -230,12 +230,7 @@ struct StreamReader {
 
 impl StreamReader {
     /// Reads until nothing more can be read, and connects again where the connection is lost.
-    async fn run(
-        &mut self,
-        store: &Postgres,
-        connection: ReplicationConnection,
-        target: &StreamTarget,
-    ) -> StreamEnd {
+    async fn run(&mut self, store: &Postgres, connection: ReplicationConnection, target: &StreamTarget) -> StreamEnd {
         let mut connection = Some(connection);
         let mut wait = RETRY_FIRST;
         let mut taken_since = None;
@@ -466,7 +461,11 @@ impl Framing {
                 Some(Framed::default())
             }
             b'C' => {
-                let end = { body.try_get_u8().ok()?; body.try_get_u64().ok()?; body.try_get_u64().ok()? };
+                let end = {
+                    body.try_get_u8().ok()?;
+                    body.try_get_u64().ok()?;
+                    body.try_get_u64().ok()?
+                };
                 let current = self.current.take()?;
                 (self.resume, self.partly) = (end, None);
                 self.passed = self.passed.max(end);
