@@ -11,6 +11,7 @@ use serde_json::json;
 use super::support::{Db, engines, read, same_file, same_schema, sources};
 use crate::{Error, sql::Dialect};
 
+mod drain;
 mod images;
 mod postgres;
 mod replay;

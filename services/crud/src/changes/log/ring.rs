@@ -56,12 +56,21 @@ pub enum RingEvent {
 }
 
 impl Ring {
-    /// Begins at a position; where it has begun, that is the one after the last item now.
+    /// Begins at a position; where it has begun, that is the one after the last item now. What is of another log is
+    /// removed.
     pub fn begin(&mut self, position: LogPosition) {
         match &mut self.ends {
-            Some((_, end)) => *end = position,
-            None => self.ends = Some((position.clone(), position)),
+            Some((_, end)) if end.source == position.source => *end = position,
+            Some(_) | None => self.begin_anew(position),
         }
+    }
+
+    /// Positions of another log are not compared with those before.
+    fn begin_anew(&mut self, position: LogPosition) {
+        self.first += self.items.len() as u64;
+        self.items.clear();
+        self.by_position.clear();
+        (self.bytes, self.ends) = (0, Some((position.clone(), position)));
     }
 
     /// The position after the last item.
@@ -113,11 +122,7 @@ impl Ring {
     /// Adds what a look found; whether it found anything. What is old, or too much, is removed.
     pub fn add(&mut self, look: LogLook, now: Instant) -> bool {
         if look.losses.iter().any(|loss| loss.tables.is_empty()) {
-            // Positions of another log are not compared with those before.
-            self.first += self.items.len() as u64;
-            self.items.clear();
-            self.by_position.clear();
-            (self.bytes, self.ends) = (0, Some((look.position.clone(), look.position.clone())));
+            self.begin_anew(look.position.clone());
         }
         let before = self.items.len();
         // What else this look found is told after it.

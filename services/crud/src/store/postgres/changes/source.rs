@@ -97,6 +97,12 @@ impl Postgres {
                 log.say("slot", &self.inner.database, None);
                 Ok(LogReader::Slot(Box::new(reader)))
             }
+            // Servers that speak the protocol only may not know of slots.
+            Err(SlotRefusal::Error(error @ Error::Database(_))) if source == ChangesSource::Auto => {
+                let why = error.cause().unwrap_or_default().to_owned();
+                log.say("triggers", &self.inner.database, Some(&SlotObstacle::Failed(why)));
+                Ok(LogReader::Triggers(Box::default()))
+            }
             Err(SlotRefusal::Error(error)) => Err(error),
             Err(SlotRefusal::Obstacle(obstacle)) if source == ChangesSource::Slot => {
                 Err(refused_by_slot(table, &obstacle))
@@ -120,7 +126,10 @@ impl Postgres {
             self.capture_images(&mut triggers, &table, writer).await?;
         }
         log.reader = LogReader::Triggers(triggers);
-        self.remove_slot(&name).await
+        if let Err(error) = self.remove_slot(&name).await {
+            tracing::warn!(%error, cause = error.cause(), "a slot that is used no longer stays in the database for now");
+        }
+        Ok(())
     }
 
     /// What was committed since the last look.
@@ -153,6 +162,7 @@ impl Postgres {
         let database = &self.inner.database;
         tracing::warn!(database, why = %obstacle, "the slot of the log is begun anew");
         let (tables, name) = (reader.tables(), reader.name().to_owned());
+        log.is_other = true;
         reader.close().await;
         if let SlotObstacle::Failed(_) = obstacle {
             self.remove_slot(&name).await?;
@@ -226,7 +236,12 @@ impl Postgres {
 
     /// Removes the slot, unless another process reads it.
     async fn remove_unread_slot(&self) -> Result<(), Error> {
-        let (name, state) = self.slot_state().await?;
+        let (name, state) = match self.slot_state().await {
+            Ok(found) => found,
+            // A server that knows of no slots has none.
+            Err(Error::Database(_)) => return Ok(()),
+            Err(error) => return Err(error),
+        };
         let is_there = state.has_slot || state.has_publication && state.record.is_some();
         if !is_there || state.is_active || state.is_standby {
             return Ok(());
