@@ -133,7 +133,7 @@ impl Postgres {
         }
         let mut unremoved = Vec::new();
         for (name, _) in &slots {
-            if let Err(error) = self.remove_slot_of_others(name).await {
+            if let Err(error) = Box::pin(self.remove_slot_of_others(name)).await {
                 let why = error.cause().map_or_else(|| error.to_string(), str::to_owned);
                 unremoved.push(format!("{name} stays: {why}"));
             }

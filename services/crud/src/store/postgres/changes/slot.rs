@@ -145,7 +145,7 @@ impl Postgres {
         }
         let (record, from) = match &state.record {
             Some(record) if state.has_slot && !state.is_lost => (record.clone(), state.confirmed),
-            _ => self.make_slot(&name, &state).await?,
+            _ => Box::pin(self.make_slot(&name, &state)).await?,
         };
         let (connection, system) = self.started(&name, from).await?;
         let now = self.now().await?;

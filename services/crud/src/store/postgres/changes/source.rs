@@ -73,7 +73,7 @@ impl Postgres {
                 Err(refused_by_slot(table, &obstacle))
             }
             SlotRefusal::Obstacle(obstacle) => {
-                self.fall_back(log, &obstacle).await?;
+                Box::pin(self.fall_back(log, &obstacle)).await?;
                 match &mut log.reader {
                     LogReader::Triggers(reader) => self.capture_images(reader, table, writer).await,
                     LogReader::Slot(_) | LogReader::None => {
@@ -210,7 +210,7 @@ impl Postgres {
                 let released = self.release_images(reader, kept).await;
                 if kept.is_empty() {
                     log.reader = LogReader::None;
-                    return released.and(self.remove_unread_slot().await);
+                    return released.and(Box::pin(self.remove_unread_slot()).await);
                 }
                 released
             }
@@ -229,7 +229,7 @@ impl Postgres {
             }
             LogReader::None => {
                 let released = self.drop_triggers(kept, TriggerKind::Image).await;
-                released.and(self.remove_unread_slot().await)
+                released.and(Box::pin(self.remove_unread_slot()).await)
             }
         }
     }
