@@ -11,6 +11,7 @@ pub mod datetime;
 mod equality;
 mod error;
 mod filter;
+mod filter_index;
 #[cfg(test)]
 mod fixtures;
 mod grant;
@@ -37,6 +38,7 @@ pub use access::{TableAccess, mutation_accesses, read_accesses, visit_mutation_a
 pub use equality::{Equality, EqualityClass};
 pub use error::{Error, RelatedTable, nearest};
 pub use filter::{Comparison, Filter, Quantifier, RuleFilter};
+pub use filter_index::{FilterHandle, FilterIndex};
 pub use grant::{Columns, GrantTerms};
 pub use json::{Options, Parser, Spelling};
 pub use limits::{Budget, Guard, Limits, SelectionCost};
