@@ -7,6 +7,7 @@
 extern crate self as query;
 
 mod access;
+mod concern;
 pub mod datetime;
 mod equality;
 mod error;
@@ -35,6 +36,7 @@ pub mod uuid;
 mod value;
 
 pub use access::{TableAccess, mutation_accesses, read_accesses, visit_mutation_accesses, visit_read_accesses};
+pub use concern::{Concern, read_concerns};
 pub use equality::{Equality, EqualityClass};
 pub use error::{Error, RelatedTable, nearest};
 pub use filter::{Comparison, Filter, Quantifier, RuleFilter};
