@@ -214,7 +214,12 @@ async fn a_change_that_a_read_does_not_see_yet_is_read_again() {
     stage.world.invisible.store(0, Ordering::SeqCst);
     *stage.world.json.lock().unwrap() = Some("[7]");
     for live in [&mut lives[3], &mut late] {
-        assert_eq!(next(live).await.as_deref(), Some("[7]"));
+        // At first what was read for the other, which did not see it either.
+        let answer = match next(live).await {
+            None => next(live).await,
+            answer => answer,
+        };
+        assert_eq!(answer.as_deref(), Some("[7]"));
         assert!(tokio::time::timeout(Duration::from_secs(1), live.changed()).await.is_err());
     }
     assert_eq!(changed(&mut lives).await, [0usize; 0]);
