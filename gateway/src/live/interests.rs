@@ -21,6 +21,8 @@ use tokio::sync::{Notify, watch};
 /// not concern a read.
 const IMAGES_FROM: usize = 9;
 const IMAGES_UNTIL: usize = 4;
+/// Changes of a transaction that are looked at; a larger one is taken to concern all.
+const CHANGES_MAX: usize = 64;
 /// Transactions that are kept of those that a read may not see yet.
 const UNSEEN_MAX: usize = 1024;
 
@@ -176,40 +178,19 @@ impl Interests {
     /// Something happened that may concern all.
     pub fn tell_all(&self) {
         let state = self.state();
-        let number = self.last.fetch_add(1, Ordering::AcqRel) + 1;
+        let number = self.last() + 1;
         state.all().for_each(|interest| interest.tell(number, None));
+        self.last.store(number, Ordering::Release);
     }
 
     /// Tells those whom a transaction concerns; whether there are any.
     pub fn tell(&self, transaction: &Transaction) -> bool {
         let mut state = self.state();
-        let number = self.last.fetch_add(1, Ordering::AcqRel) + 1;
-        let id = transaction.id;
+        let (number, id) = (self.last() + 1, transaction.id);
         state.recent.push(number, id);
-        let tell = |interest: &Arc<Interest>| interest.tell(number, Some(id));
-        let mut is_of_some = !state.open.is_empty();
-        state.open.iter().for_each(tell);
-        if state.layouts.is_empty() {
-            return is_of_some;
-        }
-        for change in &transaction.changes {
-            let images = images(change);
-            for layout in &mut state.layouts {
-                match &images {
-                    Some(images) if images.iter().all(|image| has_columns(&layout.table, image)) => {
-                        layout.tell(images, |interest| {
-                            is_of_some = true;
-                            tell(interest);
-                        });
-                    }
-                    // A row that cannot be looked at may concern all.
-                    _ => {
-                        is_of_some = true;
-                        layout.index.keys().for_each(tell);
-                    }
-                }
-            }
-        }
+        let is_of_some = state.tell(number, transaction);
+        // What counts as told has been told to all whom it concerns.
+        self.last.store(number, Ordering::Release);
         is_of_some
     }
 
@@ -245,23 +226,48 @@ impl InterestsState {
         &mut self.layouts[index]
     }
 
+    /// Tells those whom a transaction concerns; whether there are any.
+    fn tell(&mut self, number: u64, transaction: &Transaction) -> bool {
+        let tell = |interest: &Arc<Interest>| interest.tell(number, Some(transaction.id));
+        if transaction.changes.len() > CHANGES_MAX {
+            self.all().for_each(tell);
+            return true;
+        }
+        self.open.iter().for_each(tell);
+        let mut is_of_some = !self.open.is_empty();
+        let changes = if self.layouts.is_empty() { &[] } else { &transaction.changes[..] };
+        for images in changes.iter().map(images) {
+            for layout in &mut self.layouts {
+                is_of_some |= layout.tell(images.as_deref(), tell);
+            }
+        }
+        is_of_some
+    }
+
     fn all(&self) -> impl Iterator<Item = &Arc<Interest>> {
         self.layouts.iter().flat_map(|layout| layout.index.keys()).chain(&self.open)
     }
 }
 
 impl Layout {
-    /// Calls `concerned` with those whom a change concerns.
-    fn tell(&mut self, images: &[Object], mut concerned: impl FnMut(&Arc<Interest>)) {
-        let rows: Vec<&Object> = images.iter().collect();
-        let table = &self.table;
+    /// Calls `tell` with those whom a change with these images concerns; whether there are any. A row that cannot be looked
+    /// at may concern all.
+    fn tell(&mut self, images: Option<&[Object]>, tell: impl Fn(&Arc<Interest>)) -> bool {
+        let images = images.filter(|images| images.iter().all(|image| has_columns(&self.table, image)));
+        let Some(images) = images else {
+            self.index.keys().for_each(tell);
+            return true;
+        };
+        let (rows, table): (Vec<&Object>, _) = (images.iter().collect(), &self.table);
+        let mut is_of_some = false;
         self.index.candidates(&rows, |interest| {
             let row = |columns| Row { table, columns, related: &[] };
-            let passes = |columns| interest.filter.matches(&row(columns)) == Some(true);
-            if images.iter().any(passes) {
-                concerned(interest);
+            if images.iter().any(|columns| interest.filter.matches(&row(columns)) == Some(true)) {
+                is_of_some = true;
+                tell(interest);
             }
         });
+        is_of_some
     }
 }
 

@@ -91,6 +91,7 @@ impl<'a> Walk<'a, '_> {
         let granted = granted.and_then(|granted| granted.typed(table).ok()).unwrap_or(Filter::TRUE);
         let asked = asked.map_or(Filter::TRUE, |asked| asked.decidable(table).into_owned());
         let filter = asked.and(granted).and(joined);
+        let filter = if filter.is_open() { Filter::TRUE } else { filter };
         self.concerns.push(Concern { database: table.database.as_deref(), table, filter: filter.clone() });
         filter
     }
@@ -104,7 +105,11 @@ impl<V: Clone> Filter<V> {
         }
         let parts = |filters: &[Self]| filters.iter().map(|filter| filter.decidable(table).into_owned()).collect();
         Cow::Owned(match self {
-            Filter::And(filters) => Filter::And(parts(filters)),
+            Filter::And(filters) => {
+                let mut parts: Vec<Self> = parts(filters);
+                parts.retain(|part| !part.is_open());
+                Filter::And(parts)
+            }
             Filter::Or(filters) => {
                 let parts: Vec<Self> = parts(filters);
                 if parts.iter().any(Filter::is_open) { Filter::TRUE } else { Filter::Or(parts) }

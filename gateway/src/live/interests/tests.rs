@@ -60,6 +60,9 @@ fn a_transaction_is_told_to_those_on_whose_rows_it_has_an_effect() {
         assert!(all.tell(&transaction(4, &[("", unreadable)])), "{unreadable}");
         assert_eq!((mine.interest.told(), high.interest.told()), (number + 1, number + 1));
     }
+    let many = vec![("", one.as_str()); CHANGES_MAX + 1];
+    assert!(all.tell(&transaction(5, &many)));
+    assert_eq!(high.interest.told(), all.last(), "it is not looked at");
     drop((mine, high));
     assert!(all.state().layouts.is_empty() && !all.tell(&transaction(5, &[(&one, "")])));
 }

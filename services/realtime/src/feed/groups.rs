@@ -25,7 +25,7 @@ use decided::{DecidedChange, DecisionMemory};
 /// Entries that a group knows to concern it. A watch that is further behind looks for them by itself.
 const MARKS_MAX: usize = 32;
 /// Changes of an entry that are decided for all groups at once; of a larger one each watch decides by itself, in turns.
-const DECIDED_CHANGES_MAX: usize = 256;
+const DECIDED_CHANGES_MAX: usize = 64;
 
 /// The groups of a feed. Clones are the same groups.
 #[derive(Debug, Clone, Default)]
