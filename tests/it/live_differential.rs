@@ -14,12 +14,12 @@ use tests::{
 scenarios!(answers_of_sqlite_equal_their_re_run, answers_of_postgres_equal_their_re_run);
 
 const SCHEMA: &str = "
-    CREATE TABLE artist (id INTEGER PRIMARY KEY, name TEXT, rank INTEGER);
-    CREATE TABLE album (id INTEGER PRIMARY KEY, artist_id INTEGER REFERENCES artist (id), v INTEGER, at TEXT);
-    CREATE TABLE track (id INTEGER PRIMARY KEY, album_id INTEGER REFERENCES album (id), v INTEGER);
-    INSERT INTO artist VALUES (1, 'a', 1), (2, 'b', 2), (3, 'A', 3), (4, NULL, 4), (5, 'b', NULL);
-    INSERT INTO album VALUES (1, 1, 1, 'x'), (2, 1, 2, NULL), (3, 2, 3, 'y'), (4, 3, 4, 'z'), (5, NULL, 5, 'x');
-    INSERT INTO track VALUES (1, 1, 1), (2, 1, 2), (3, 2, 3), (4, 3, 4), (5, 4, 5), (6, NULL, 6);";
+    CREATE TABLE singer (id INTEGER PRIMARY KEY, name TEXT, rank INTEGER);
+    CREATE TABLE disc (id INTEGER PRIMARY KEY, singer_id INTEGER REFERENCES singer (id), v INTEGER, at TEXT);
+    CREATE TABLE song (id INTEGER PRIMARY KEY, disc_id INTEGER REFERENCES disc (id), v INTEGER);
+    INSERT INTO singer VALUES (1, 'a', 1), (2, 'b', 2), (3, 'A', 3), (4, NULL, 4), (5, 'b', NULL);
+    INSERT INTO disc VALUES (1, 1, 1, 'x'), (2, 1, 2, NULL), (3, 2, 3, 'y'), (4, 3, 4, 'z'), (5, NULL, 5, 'x');
+    INSERT INTO song VALUES (1, 1, 1), (2, 1, 2), (3, 2, 3), (4, 3, 4), (5, 4, 5), (6, NULL, 6);";
 
 /// Live queries at once: of each table so many depend on some rows that images are followed.
 const QUERIES: u64 = 40;
@@ -54,44 +54,44 @@ impl Random {
         let (limit, sort) = (self.below(3) + 1, self.one_of(&["v_desc, id_asc", "v_asc, id_desc", "id_asc"]));
         match self.below(11) {
             0 => format!(
-                "artist(where: {{rank: {{_gte: {a}, _lt: {}}}}}, sort: [rank_desc, id_asc], limit: {limit}) {{ id name \
-                 album(where: {{v: {{_gt: {b}}}}}, sort: [{sort}], limit: 2) {{ id v track(sort: [id_asc]) {{ id v }} }} }}",
+                "singer(where: {{rank: {{_gte: {a}, _lt: {}}}}}, sort: [rank_desc, id_asc], limit: {limit}) {{ id name \
+                 disc(where: {{v: {{_gt: {b}}}}}, sort: [{sort}], limit: 2) {{ id v song(sort: [id_asc]) {{ id v }} }} }}",
                 a + 3
             ),
             1 => format!(
-                "album(where: {{artist_id: {{_eq: {c}}}}}, sort: [{sort}], limit: {limit}) {{ id v artist {{ name }} }}"
+                "disc(where: {{singer_id: {{_eq: {c}}}}}, sort: [{sort}], limit: {limit}) {{ id v singer {{ name }} }}"
             ),
-            2 => format!("album_aggregate(where: {{v: {{_in: [{a}, {b}]}}}}) {{ count }}"),
+            2 => format!("disc_aggregate(where: {{v: {{_in: [{a}, {b}]}}}}) {{ count }}"),
             3 => format!(
-                "track(where: {{album: {{artist_id: {{_eq: {c}}}}}}}, sort: [{sort}], limit: {limit}) {{ id v album {{ v }} }}"
+                "song(where: {{disc: {{singer_id: {{_eq: {c}}}}}}}, sort: [{sort}], limit: {limit}) {{ id v disc {{ v }} }}"
             ),
             4 => format!(
-                "artist_by_pk(id: {c}) {{ name album(sort: [{sort}], limit: 2) {{ id v track(sort: [{sort}]) {{ v }} }} }}"
+                "singer_by_pk(id: {c}) {{ name disc(sort: [{sort}], limit: 2) {{ id v song(sort: [{sort}]) {{ v }} }} }}"
             ),
             5 => format!(
-                "track(where: {{_or: [{{v: {{_eq: {a}}}}}, {{album_id: {{_eq: {c}}}}}]}}, sort: [{sort}], limit: {limit}) \
-                 {{ id album_id v }}"
+                "song(where: {{_or: [{{v: {{_eq: {a}}}}}, {{disc_id: {{_eq: {c}}}}}]}}, sort: [{sort}], limit: {limit}) \
+                 {{ id disc_id v }}"
             ),
             6 => {
                 let (outer, inner) = (self.one_of(&QUANTIFIERS), self.one_of(&QUANTIFIERS));
                 format!(
-                    "artist(where: {{album: {{{outer}: {{v: {{_gt: {a}}}, track: {{{inner}: {{v: {{_lt: {b}}}}}}}}}}}}}, \
+                    "singer(where: {{disc: {{{outer}: {{v: {{_gt: {a}}}, song: {{{inner}: {{v: {{_lt: {b}}}}}}}}}}}}}, \
                      sort: [id_asc]) {{ id rank }}"
                 )
             }
             7 => {
                 let name = self.one_of(&["a", "A", "b"]);
                 format!(
-                    "artist(where: {{name: {{_eq: \"{name}\"}}}}, sort: [id_desc]) {{ id album(sort: [id_asc]) {{ at }} }}"
+                    "singer(where: {{name: {{_eq: \"{name}\"}}}}, sort: [id_desc]) {{ id disc(sort: [id_asc]) {{ at }} }}"
                 )
             }
             8 => format!(
-                "album(where: {{at: {{_gt: \"x\"}}, v: {{_lte: {a}}}}}, sort: [{sort}], limit: {limit}) {{ id at }}"
+                "disc(where: {{at: {{_gt: \"x\"}}, v: {{_lte: {a}}}}}, sort: [{sort}], limit: {limit}) {{ id at }}"
             ),
             9 => {
-                format!("track(where: {{album_id: {{_eq: null}}}}, sort: [{sort}], skip: 1, limit: {limit}) {{ id v }}")
+                format!("song(where: {{disc_id: {{_eq: null}}}}, sort: [{sort}], skip: 1, limit: {limit}) {{ id v }}")
             }
-            _ => format!("track_aggregate(where: {{album_id: {{_eq: {c}}}, v: {{_ne: {a}}}}}) {{ count }}"),
+            _ => format!("song_aggregate(where: {{disc_id: {{_eq: {c}}}, v: {{_ne: {a}}}}}) {{ count }}"),
         }
     }
 
@@ -102,22 +102,22 @@ impl Random {
         let parent = self.one_of(&["NULL", "1", "2", "3", "4", "5"]);
         let text = self.one_of(&["NULL", "'a'", "'A'", "'b'", "'x'", "'y'"]);
         match self.below(12) {
-            0 => format!("UPDATE artist SET rank = {v} WHERE id = {id}"),
-            1 => format!("UPDATE artist SET name = {text} WHERE id = {id}"),
-            2 => format!("INSERT INTO artist VALUES ({id}, {text}, {v}) ON CONFLICT (id) DO UPDATE SET rank = {v}"),
-            3 => format!("UPDATE album SET v = {v}, at = {text} WHERE id = {id}"),
-            4 => format!("UPDATE album SET artist_id = {parent} WHERE id = {id}"),
+            0 => format!("UPDATE singer SET rank = {v} WHERE id = {id}"),
+            1 => format!("UPDATE singer SET name = {text} WHERE id = {id}"),
+            2 => format!("INSERT INTO singer VALUES ({id}, {text}, {v}) ON CONFLICT (id) DO UPDATE SET rank = {v}"),
+            3 => format!("UPDATE disc SET v = {v}, at = {text} WHERE id = {id}"),
+            4 => format!("UPDATE disc SET singer_id = {parent} WHERE id = {id}"),
             5 => {
-                format!("INSERT INTO album VALUES ({id}, {parent}, {v}, {text}) ON CONFLICT (id) DO UPDATE SET v = {v}")
+                format!("INSERT INTO disc VALUES ({id}, {parent}, {v}, {text}) ON CONFLICT (id) DO UPDATE SET v = {v}")
             }
-            6 => format!("UPDATE track SET v = {v} WHERE album_id = {parent}"),
-            7 => format!("UPDATE track SET album_id = {parent} WHERE id = {id}"),
-            8 => format!("DELETE FROM track WHERE id = {id}"),
-            9 => format!(
-                "DELETE FROM album WHERE id = {id} AND NOT EXISTS (SELECT 1 FROM track WHERE album_id = album.id)"
-            ),
-            10 => format!("UPDATE track SET v = v WHERE id = {id}"),
-            _ => format!("INSERT INTO track VALUES ({id}, {parent}, {v}) ON CONFLICT (id) DO UPDATE SET v = {v}"),
+            6 => format!("UPDATE song SET v = {v} WHERE disc_id = {parent}"),
+            7 => format!("UPDATE song SET disc_id = {parent} WHERE id = {id}"),
+            8 => format!("DELETE FROM song WHERE id = {id}"),
+            9 => {
+                format!("DELETE FROM disc WHERE id = {id} AND NOT EXISTS (SELECT 1 FROM song WHERE disc_id = disc.id)")
+            }
+            10 => format!("UPDATE song SET v = v WHERE id = {id}"),
+            _ => format!("INSERT INTO song VALUES ({id}, {parent}, {v}) ON CONFLICT (id) DO UPDATE SET v = {v}"),
         }
     }
 }
