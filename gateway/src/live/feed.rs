@@ -3,7 +3,10 @@
 //! A table of few live queries tells that it changed, and all of them are asked again. Where many depend on some of its rows
 //! only, the images of changes are followed, and those are asked again that a change concerns.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::{
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -16,9 +19,12 @@ use proto::{
     Links,
     crud::{ChangesRequest, Event, LogRequest, LogResponse, Snapshot},
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::interests::{Interests, Registered, TableRows};
+
+/// Until images are asked for again that could not be followed.
+const IMAGES_RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Source of changes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -188,11 +194,13 @@ struct TableSource<'f> {
 impl TableSource<'_> {
     /// Follows what tells enough of the changes, as those who listen come and go.
     async fn follow(&self) -> Fault {
-        let (mut notes, mut has_images) = (Box::pin(self.follow_notes()), true);
+        let mut notes = Box::pin(self.follow_notes());
+        // When images may be asked for; never where the table has none.
+        let mut images_from = Some(Instant::now());
         loop {
             tokio::select! {
                 fault = &mut notes => return fault,
-                () = self.interests.wait_until_worth_images(), if has_images => {}
+                () = self.wait_until_worth_images(images_from) => {}
             }
             let mut images = Box::pin(self.follow_images());
             // It may take a while until they can be followed.
@@ -210,16 +218,20 @@ impl TableSource<'_> {
                 notes = Box::pin(self.follow_notes());
             }
             self.interests.end_images();
-            match ended {
-                None => {}
-                // The images of some tables cannot be had that tell that they change.
-                Some(fault) if !matches!(fault.code, Code::Unavailable | Code::Deadline) => {
-                    tracing::debug!(table = self.table, %fault, "images of changes cannot be followed");
-                    has_images = false;
-                }
-                Some(fault) => return fault,
+            if let Some(fault) = ended {
+                let may_pass = matches!(fault.code, Code::Unavailable | Code::Deadline);
+                tracing::debug!(table = self.table, %fault, may_pass, "images of changes cannot be followed");
+                images_from = may_pass.then(|| Instant::now() + IMAGES_RETRY_INTERVAL);
             }
         }
+    }
+
+    async fn wait_until_worth_images(&self, from: Option<Instant>) {
+        match from {
+            Some(from) => tokio::time::sleep_until(from).await,
+            None => std::future::pending().await,
+        }
+        self.interests.wait_until_worth_images().await;
     }
 
     /// All listeners are told of each change.
@@ -248,6 +260,7 @@ impl TableSource<'_> {
                 database: self.database.clone(),
                 tables: vec![self.table.clone()],
                 after: known().clone(),
+                complete: true,
             };
             let mesh = self.mesh.clone();
             async move { Box::pin(mesh.crud().log(&Call::begin(None, None, None), request)).await }.boxed()

@@ -99,10 +99,14 @@ impl Service {
 
     /// The log of changes of tables, for a stream that ends with the drain of this node.
     async fn follow(&self, request: LogRequest) -> Result<Messages<LogResponse>, Status> {
-        let LogRequest { project, database, tables, after } = request;
+        let LogRequest { project, database, tables, after, complete } = request;
         let following = async {
             let (entry, numbers) = self.databases.find(&project, &database)?;
-            entry.open().await?.follow(tables, after, numbers)
+            let database = entry.open().await?;
+            if complete {
+                database.check_complete(&tables).await?;
+            }
+            database.follow(tables, after, numbers)
         };
         let messages = following.await.map_err(|error| status(&project, &database, error))?;
         let message =

@@ -114,6 +114,7 @@ impl Feeds {
                     database: table.database.as_ref().to_owned(),
                     tables: vec![table.table.as_ref().to_owned()],
                     after: ring.borrow().position().clone(),
+                    complete: false,
                 };
                 let mesh = mesh.clone();
                 async move { Box::pin(mesh.crud().log(&Call::begin(None, None, None), request)).await }.boxed()
