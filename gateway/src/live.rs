@@ -39,7 +39,7 @@ use self::{
 use crate::{
     catalogue::Project,
     config::Config,
-    edge::{Authorized, Caller, Edge, ReadFault, ReadResult},
+    edge::{Authorized, Caller, Edge, ReadFault, ReadResult, Snapshots},
 };
 
 pub use self::{
@@ -289,8 +289,7 @@ impl LiveQuery {
         let read = {
             let shared = shared.clone();
             move || async move {
-                let reads = (*reads).as_ref().to_vec();
-                let read = shared.edge.read_snapshots(&caller, &project, reads, (authorized, snapshot)).await;
+                let read = shared.read(&caller, &project, (*reads).as_ref(), (authorized, snapshot)).await;
                 read.map(|(results, snapshots)| Answer { hash: hash(&results), results, snapshots, versions })
             }
         };
@@ -389,6 +388,24 @@ impl LiveQuery {
 }
 
 impl LiveShared {
+    /// Reads, with the snapshots of the databases where `snapshot` says so.
+    async fn read(
+        &self,
+        caller: &Caller,
+        project: &Project,
+        reads: &[Read],
+        (authorized, snapshot): (Authorized, bool),
+    ) -> Result<(Vec<ReadResult>, Snapshots), ReadFault> {
+        let granted = (authorized.clone(), snapshot);
+        match self.edge.read_snapshots(caller, project, reads.to_vec(), granted).await {
+            // A node that keeps no log for the first table of a read, such as a view, cannot say what it saw.
+            Err(ReadFault::Failed(fault)) if snapshot && fault.code == Code::BadRequest => {
+                self.edge.read_snapshots(caller, project, reads.to_vec(), (authorized, false)).await
+            }
+            read => read,
+        }
+    }
+
     /// The terms of the grants for reads; `None` where they are signed with another key.
     fn terms(&self, authorized: &Authorized) -> Option<Vec<Arc<GrantTerms>>> {
         authorized.grants().iter().map(|grant| self.verifier.terms(grant.clone()).ok()).collect()
