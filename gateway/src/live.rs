@@ -14,6 +14,8 @@ mod quota;
 mod turns;
 
 use std::{
+    collections::BTreeMap,
+    mem,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -33,8 +35,8 @@ use tokio::{sync::watch, time::Instant};
 
 use self::{
     answers::{Answer, AnswerKey, AnswerMember, SharedAnswers, Versions, Wanted},
-    dependencies::Dependencies,
-    feed::{Feeds, Listener},
+    dependencies::{Dependencies, SourceRows},
+    feed::{Feeds, Listener, Source},
 };
 use crate::{
     catalogue::Project,
@@ -280,6 +282,8 @@ impl LiveQuery {
         let caller = Caller { call: Call::begin(Some(&self.request_id), None, Some(shared.config.time)), token };
         let project = shared.edge.project(&caller, (&*self.project).into()).await?;
         let caller = shared.caller(&project, &self.request_id, caller.token);
+        // What happens from here on may not be in the grants.
+        self.listeners.iter_mut().for_each(Listener::mark);
         let authorized = shared.edge.authorize_reads(&caller, &project, (*self.reads).as_ref()).await?;
         self.expires = authorized.token_expires_ms.and_then(clock::instant);
         // A relation may lead to another table now, or a rule looks at another.
@@ -351,20 +355,25 @@ impl LiveQuery {
         let terms = terms.unwrap_or_default();
         let dependencies = Dependencies::of(project, (*self.reads).as_ref(), &authorized.relations, &terms)?;
         if dependencies != self.dependencies {
-            let sources = dependencies.sources.iter();
-            let feeds = &self.shared.feeds;
-            let mut listeners: Vec<_> =
-                sources.map(|(source, of)| (source, feeds.listen(source, of.rows.as_ref()))).collect();
+            let is_new = |(source, of): &(&Source, &SourceRows)| self.dependencies.sources.get(*source) != Some(of);
+            let listen = |(source, of): (&Source, &SourceRows)| {
+                (source.clone(), self.shared.feeds.listen(source, of.rows.as_ref()))
+            };
+            let mut added: BTreeMap<Source, Listener> =
+                dependencies.sources.iter().filter(is_new).map(listen).collect();
             let are_live = async {
-                for (source, listener) in &mut listeners {
+                for (source, listener) in &mut added {
                     listener.live().await.map_err(|fault| dependencies.disclosed(source, fault))?;
                 }
                 Ok::<(), Fault>(())
             };
             let late = |_| Fault::new(Code::Unavailable, "the changes of the tables cannot be followed now");
             tokio::time::timeout(self.shared.config.time(&project.spec), are_live).await.map_err(late)??;
-            self.listeners = listeners.into_iter().map(|(_, listener)| listener).collect();
-            self.dependencies = dependencies;
+            let before = mem::replace(&mut self.dependencies, dependencies).sources.into_keys();
+            let mut all: BTreeMap<Source, Listener> = before.zip(mem::take(&mut self.listeners)).collect();
+            all.append(&mut added);
+            all.retain(|source, _| self.dependencies.sources.contains_key(source));
+            self.listeners = all.into_values().collect();
         }
         (self.version, self.behind) = (project.version, None);
         self.member = key.map(|key| self.shared.answers.join(key));

@@ -81,6 +81,8 @@ pub struct Listener {
     registered: Registered,
     /// The number of the last event of the feed that an answer has seen.
     seen: u64,
+    /// The number of the last one before the grants were asked for with which it is read.
+    marked: u64,
 }
 
 impl Feeds {
@@ -99,7 +101,8 @@ impl Feeds {
         let feed = SourceFeed { state: FeedState::Connecting, interests: Arc::default() };
         let (feed, _) = self.shared.read(source, feed, follow);
         let registered = Interests::register(&feed.borrow().interests, rows);
-        Listener { feed, seen: registered.since(), registered }
+        let since = registered.since();
+        Listener { feed, registered, seen: since, marked: since }
     }
 }
 
@@ -132,6 +135,11 @@ impl Listener {
         self.registered.interests.last()
     }
 
+    /// Grants are asked for now: they may not be of what happens later.
+    pub fn mark(&mut self) {
+        self.marked = self.now();
+    }
+
     /// The number of the last event that concerned the listener.
     pub fn needed(&self) -> u64 {
         self.registered.interest.told()
@@ -142,10 +150,11 @@ impl Listener {
         self.registered.interests.has_images()
     }
 
-    /// An answer has seen all events up to `number`, in this snapshot where there is one. Whether there may be a transaction
+    /// An answer has seen all events up to `number`, in this snapshot where there is one; what came after the mark is to be
+    /// read again. Whether there may be a transaction
     /// that concerns the listener and that it did not see.
     pub fn saw(&mut self, number: u64, snapshot: Option<&Snapshot>) -> bool {
-        self.seen = self.seen.max(number);
+        self.seen = self.seen.max(number.min(self.marked));
         snapshot.is_some_and(|snapshot| self.registered.has_unseen(snapshot))
     }
 }

@@ -127,6 +127,19 @@ async fn a_read_that_is_under_way_is_not_for_who_got_other_grants_meanwhile() {
     reading.await.expect("it goes on");
 }
 
+#[tokio::test(start_paused = true)]
+async fn rules_that_change_while_a_caller_is_authorised_are_asked_again() {
+    let stage = Stage::new().await;
+    stage.world.shows_grants.store(true, Ordering::SeqCst);
+    stage.world.rules.lock().unwrap().insert("ann", (owned("ann"), Columns::default()));
+    let token = token("ann");
+    let mut live = begin(&stage, &token, read("album", "album_id")).await.expect("everybody may read albums");
+    *stage.world.revises.lock().unwrap() = Some(("ann", (owned("bob"), Columns::default())));
+    assert!(shown(&mut live).await.contains("ann"));
+    let told = tokio::time::timeout(Duration::from_secs(60), shown(&mut live)).await.expect("the rules are others");
+    assert!(told.contains("bob") && !told.contains("ann"), "{told}");
+}
+
 fn album(id: i64) -> Vec<Read> {
     let filter = Filter::Compare { column: "album_id".to_owned(), comparison: Comparison::Eq, value: Typed::Int(id) };
     let node = Node { filter, ..Node::new(Shape::Many, vec![Field::column("title")]) };

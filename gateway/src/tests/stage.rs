@@ -146,6 +146,8 @@ pub struct World {
     pub expired: Mutex<Vec<&'static str>>,
     /// What the rules ask of rows and columns for a token.
     pub rules: Mutex<HashMap<&'static str, (RuleFilter, Columns)>>,
+    /// A rule that comes into force while the next caller is authorised.
+    pub revises: Mutex<Option<(&'static str, (RuleFilter, Columns))>>,
     /// Answers are the grants that the reads have.
     pub shows_grants: AtomicBool,
     /// What the log tells, where there is one.
@@ -419,6 +421,15 @@ impl AuthRules for Neighbour {
             grants.push(signer.grant(terms));
             if access.table == "album" && !paths.is_empty() {
                 relations.push(RuleRelations { access: index, paths: paths.clone() });
+            }
+        }
+        let revision = self.0.revises.lock().unwrap().take();
+        if let Some((token, rule)) = revision {
+            // What is granted is of the rules before.
+            self.0.rules.lock().unwrap().insert(token, rule);
+            self.0.revised.send_replace(());
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
             }
         }
         let token_expires_ms = *self.0.token_expires_ms.lock().unwrap();
