@@ -1,8 +1,8 @@
 //! Index over conditions: which of many filters a row may pass, without a look at each of them.
 //!
 //! A filter is entered where a row that passes it must be found: equalities by a hash of the value, ranges in an interval
-//! tree, each branch of a disjunction by itself, and a conjunction by the most selective of its parts. What is found is a
-//! candidate: [`Filter::matches`] decides.
+//! tree, each branch of a disjunction by itself, and a conjunction by the part that is most selective among all that are
+//! entered. What is found is a candidate: [`Filter::matches`] decides.
 
 mod cover;
 mod intervals;
@@ -11,7 +11,7 @@ mod probe;
 use foldhash::{HashMap, fast::RandomState};
 
 use self::{
-    cover::{Cover, Entry},
+    cover::{Compiler, Cover, Entry},
     intervals::Intervals,
     probe::Probe,
 };
@@ -101,7 +101,9 @@ impl<K> FilterIndex<K> {
             u32::try_from(self.slots.len() - 1).expect("memory holds fewer filters")
         });
         let columns = |name: &str| self.columns.iter().position(|one| one.column.name == name);
-        let place = match Cover::of(filter, &columns, &self.hasher) {
+        let crowd = |entry: &Entry| self.columns[entry.column()].crowd(entry);
+        let compiler = Compiler { columns: &columns, crowd: &crowd, hasher: &self.hasher };
+        let place = match compiler.compile(filter) {
             Cover::All => {
                 self.unselective.push(slot);
                 Place::Unselective(self.unselective.len() - 1)
@@ -157,7 +159,22 @@ impl<K> FilterIndex<K> {
     }
 }
 
+/// Conditions at a place that are counted when one is entered.
+const CROWD_MAX: usize = 64;
+
 impl IndexedColumn {
+    /// How many conditions are at a place of an entry, up to [`CROWD_MAX`].
+    fn crowd(&self, entry: &Entry) -> usize {
+        let count = match entry {
+            Entry::Point { hash, .. } => self.points.get(hash).map_or(0, Vec::len),
+            Entry::Range { class, low, .. } => {
+                let ranges = self.ranges.iter().find(|(known, _)| known == class);
+                ranges.map_or(0, |(_, ranges)| ranges.count(*low, CROWD_MAX))
+            }
+        };
+        count.min(CROWD_MAX)
+    }
+
     fn enter(&mut self, entry: &Entry, slot: u32) {
         match entry {
             Entry::Point { hash, .. } => self.points.entry(*hash).or_default().push(slot),

@@ -8,12 +8,13 @@ use crate::{Comparison, Filter, Typed};
 /// Places of one condition; one that would take more is found by each row.
 const ENTRIES_MAX: usize = 128;
 
-/// Cost of an equality that few rows have, of a range with both ends, of an equality that many have, and of a range with
-/// one end: the least that a conjunction can be found by is taken.
+/// Cost of an equality, of a range with both ends, of an equality that many rows have, and of a range with one end. A
+/// conjunction is found by its cheapest part; each condition that is at a place already adds [`CROWD_COST`].
 const POINT_COST: usize = 1;
-const RANGE_COST: usize = 1_000;
-const COMMON_POINT_COST: usize = 10_000;
-const HALF_RANGE_COST: usize = 100_000;
+const RANGE_COST: usize = 8;
+const COMMON_POINT_COST: usize = 16;
+const HALF_RANGE_COST: usize = 64;
+const CROWD_COST: usize = 2;
 
 /// Where a condition is entered.
 #[derive(Debug)]
@@ -50,29 +51,35 @@ impl Entry {
 }
 
 impl Cover {
-    /// The cover of `filter`; `columns` says which place a column has in the table.
-    pub fn of(filter: &Filter, columns: &dyn Fn(&str) -> Option<usize>, hasher: &RandomState) -> Self {
-        Compiler { columns, hasher }.cover(filter, true)
-    }
-
     fn none() -> Self {
         Cover::Entries(Vec::new())
     }
-
-    fn cost(&self) -> usize {
-        match self {
-            Cover::All => usize::MAX,
-            Cover::Entries(entries) => entries.iter().map(Entry::cost).sum(),
-        }
-    }
 }
 
-struct Compiler<'c> {
-    columns: &'c dyn Fn(&str) -> Option<usize>,
-    hasher: &'c RandomState,
+/// What covers are chosen by.
+pub struct Compiler<'c> {
+    /// Which place a column has in the table.
+    pub columns: &'c dyn Fn(&str) -> Option<usize>,
+    /// How many conditions are at a place already.
+    pub crowd: &'c dyn Fn(&Entry) -> usize,
+    /// Hashes values.
+    pub hasher: &'c RandomState,
 }
 
 impl Compiler<'_> {
+    /// The cover of `filter`.
+    pub fn compile(&self, filter: &Filter) -> Cover {
+        self.cover(filter, true)
+    }
+
+    fn cost(&self, cover: &Cover) -> usize {
+        let cost = |entry: &Entry| entry.cost() + CROWD_COST * (self.crowd)(entry);
+        match cover {
+            Cover::All => usize::MAX,
+            Cover::Entries(entries) => entries.iter().map(cost).sum(),
+        }
+    }
+
     /// Covers the rows for which `filter` is true, or those for which it is false.
     fn cover(&self, filter: &Filter, holds: bool) -> Cover {
         match (filter, holds) {
@@ -102,8 +109,8 @@ impl Compiler<'_> {
                     Some((.., lowest, highest)) => (*lowest, *highest) = ((*lowest).max(low), (*highest).min(high)),
                     None => ranges.push((column, class, low, high)),
                 }
-            } else if cover.cost() < best.cost() {
-                best = cover;
+            } else {
+                best = self.cheaper(best, cover);
             }
         }
         for (column, class, low, high) in ranges {
@@ -112,11 +119,13 @@ impl Compiler<'_> {
                 // No place is in both.
                 false => Cover::none(),
             };
-            if cover.cost() < best.cost() {
-                best = cover;
-            }
+            best = self.cheaper(best, cover);
         }
         best
+    }
+
+    fn cheaper(&self, one: Cover, other: Cover) -> Cover {
+        if self.cost(&other) < self.cost(&one) { other } else { one }
     }
 
     /// All of several, of which a row has to pass one.

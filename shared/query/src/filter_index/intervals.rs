@@ -66,6 +66,27 @@ impl Intervals {
         self.visit_below(self.root, place, found);
     }
 
+    /// How many hold `place`, counted up to `most`.
+    pub fn count(&self, place: u128, most: usize) -> usize {
+        self.count_below(self.root, place, most)
+    }
+
+    fn count_below(&self, mut index: u32, place: u128, most: usize) -> usize {
+        let mut count = 0;
+        while let Some(node) = self.nodes.get(index as usize) {
+            if node.highest < place || count >= most {
+                break;
+            }
+            count += self.count_below(node.left, place, most - count);
+            if place < node.low {
+                break;
+            }
+            count += usize::from(place <= node.high);
+            index = node.right;
+        }
+        count.min(most)
+    }
+
     fn visit_below(&self, mut index: u32, place: u128, found: &mut impl FnMut(u32)) {
         while let Some(node) = self.nodes.get(index as usize) {
             if node.highest < place {
@@ -177,6 +198,7 @@ mod tests {
                     let holds = |(low, high, _): &&(u128, u128, u32)| (*low..=*high).contains(&place);
                     let mut expected: Vec<u32> = plain.iter().filter(holds).map(|(.., slot)| *slot).collect();
                     expected.sort_unstable();
+                    prop_assert_eq!(tree.count(place, 5), expected.len().min(5));
                     prop_assert_eq!(found, expected);
                 }
             }

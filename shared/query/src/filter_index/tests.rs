@@ -204,6 +204,18 @@ fn a_conjunction_is_found_by_its_most_selective_part() {
 }
 
 #[test]
+fn an_equality_that_many_conditions_have_is_not_what_they_are_found_by() {
+    let mut index = FilterIndex::new(&wide());
+    for key in 0..1000 {
+        let price = f64::from(key);
+        let range = [compares("f", Comparison::Gte, price), compares("f", Comparison::Lt, price + 0.5)];
+        index.insert(&Filter::And([vec![equals("i", 3)], range.to_vec()].concat()), key);
+    }
+    let found = candidates(&mut index, &[("i", Value::Int(3)), ("f", float("700.25"))]);
+    assert!(found.contains(&700) && found.len() < 10, "{found:?}");
+}
+
+#[test]
 fn what_has_no_place_is_found_by_each_row() {
     let mut index = FilterIndex::new(&wide());
     let not_equal = |column: &str| Filter::Not(Box::new(equals(column, 1)));
