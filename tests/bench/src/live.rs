@@ -161,8 +161,8 @@ impl Lab {
         println!("\nlive: {IDLE} idle live queries ({})", self.engine());
         println!("memory {:.0} MB, {:.1} KB for each", memory as f64 / 1e6, memory as f64 / 1e3 / IDLE as f64);
         for (what, rate) in [("nothing is written", 0), ("500 writes/s of other rows", RATE)] {
-            let (statements, time) = (statements(server.port).await?, server.processor_time());
-            let at_database = self.database.transactions().await?;
+            let before_all = self.database.transactions().await?;
+            let (reads, time) = (statements(server.port).await?, server.processor_time());
             let commits = match rate {
                 0 => {
                     tokio::time::sleep(self.lasting).await;
@@ -171,18 +171,15 @@ impl Lab {
                 _ => Writers::paced(&self.database, rate, self.lasting, |_| ROWS).await?.len(),
             };
             let seconds = self.lasting.as_secs_f64();
-            let reads = self::statements(server.port).await? - statements;
-            let at_database = self
-                .database
-                .transactions()
-                .await?
-                .zip(at_database)
-                .map(|(after, before)| (after - before - commits as f64).max(0.0) / seconds);
+            let (reads, time) = (statements(server.port).await? - reads, server.processor_time().saturating_sub(time));
+            let others = self.database.transactions().await?.zip(before_all).map(|((after, end), (before, begin))| {
+                (after - before - commits as f64).max(0.0) / (end - begin).as_secs_f64()
+            });
             println!(
                 "{what}: {:.1} reads/s of perigee, {} at the database, processor {:.1} %",
                 reads / seconds,
-                at_database.map_or("unknown".to_owned(), |each| format!("{each:.1} other transactions/s")),
-                (server.processor_time() - time).as_secs_f64() / seconds * 100.0
+                others.map_or("unknown".to_owned(), |each| format!("{each:.1} other transactions/s")),
+                time.as_secs_f64() / seconds * 100.0
             );
         }
         drop(subscribers);

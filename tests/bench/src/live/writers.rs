@@ -71,14 +71,14 @@ impl Database {
         Ok(())
     }
 
-    /// Transactions of the database so far, where it counts them.
-    pub async fn transactions(&self) -> anyhow::Result<Option<f64>> {
+    /// Transactions of the database so far, where it counts them, and when they were counted.
+    pub async fn transactions(&self) -> anyhow::Result<Option<(f64, Instant)>> {
         let Database::Postgres(url) = self else { return Ok(None) };
-        // Sessions tell what they did once a second.
-        tokio::time::sleep(Duration::from_millis(1200)).await;
+        // A session that has nothing to do tells what it did after ten seconds.
+        tokio::time::sleep(Duration::from_secs(12)).await;
         let sql =
             "SELECT (xact_commit + xact_rollback)::float8 FROM pg_stat_database WHERE datname = current_database()";
-        Ok(Some(connect(url).await?.query_one(sql, &[]).await?.get(0)))
+        Ok(Some((connect(url).await?.query_one(sql, &[]).await?.get(0), Instant::now())))
     }
 }
 
