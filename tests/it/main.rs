@@ -33,6 +33,7 @@ mod left_out;
 mod legacy_sockets;
 mod links;
 mod live;
+mod live_differential;
 mod moved;
 mod openapi;
 mod overload;

@@ -154,6 +154,11 @@ impl Database {
         Ok(self.changes.listen(table))
     }
 
+    /// Errors: the log does not tell each row of a table that is removed.
+    pub async fn check_complete(&self, tables: &[String]) -> Result<(), Error> {
+        self.store.check_complete(tables).await
+    }
+
     /// Changes of tables with the rows before and after, as [`LogHub::follow`]. Errors: a table is not known.
     pub fn follow(
         &self,

@@ -146,9 +146,7 @@ impl Plan {
 
     /// Whether a row of the table has these columns.
     pub fn has_columns(&self, names: &[String]) -> bool {
-        let Ok(table) = self.table() else { return false };
-        let readable = || table.columns.iter().filter(|column| column.readable);
-        readable().count() == names.len() && readable().all(|column| names.contains(&column.name))
+        self.table().is_ok_and(|table| has_columns(table, names))
     }
 
     /// The read of all columns that are told, of the rows that there are.
@@ -165,6 +163,12 @@ impl Plan {
         let node = Node { fields: fields.into(), limit: Some(ROWS_MAX), ..self.request.read.node.clone() };
         Read { node, ..self.request.read.clone() }
     }
+}
+
+/// Whether rows of a table have these columns.
+pub fn has_columns(table: &Table, names: &[String]) -> bool {
+    let readable = || table.columns.iter().filter(|column| column.readable);
+    readable().count() == names.len() && readable().all(|column| names.contains(&column.name))
 }
 
 fn check_node(node: &Node) -> Result<(), Error> {

@@ -63,6 +63,8 @@ struct Families {
     load: Load,
     shed: Family<Shed, Counter>,
     live_reads: Family<LiveRead, Counter>,
+    shared_live_reads: Counter,
+    live_changes: Family<LiveChange, Counter>,
     live_resyncs: Family<LiveResync, Counter>,
     changes_lag_bytes: Family<OfDatabase, Gauge>,
     changes_lag_seconds: Family<OfDatabase, Gauge<f64, AtomicU64>>,
@@ -94,6 +96,17 @@ pub struct LiveReads {
     pub same: Counter,
     /// There was no answer.
     pub failed: Counter,
+    /// The answer was read for another live query.
+    pub shared: Counter,
+}
+
+/// Counters of the transactions that were looked at for live queries.
+#[derive(Debug, Clone)]
+pub struct LiveChanges {
+    /// Some live query was asked again.
+    pub told: Counter,
+    /// None was.
+    pub skipped: Counter,
 }
 
 type Seconds<L> = Family<L, Histogram, fn() -> Histogram>;
@@ -125,6 +138,11 @@ struct Protocol {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct LiveRead {
     answer: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LiveChange {
+    concerns: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -263,7 +281,14 @@ impl Metrics {
     /// For reads of live queries.
     pub fn live_reads(&self) -> LiveReads {
         let of = |answer| self.families.live_reads.get_or_create_owned(&LiveRead { answer });
-        LiveReads { changed: of("changed"), same: of("same"), failed: of("failed") }
+        let shared = self.families.shared_live_reads.clone();
+        LiveReads { changed: of("changed"), same: of("same"), failed: of("failed"), shared }
+    }
+
+    /// For transactions that are looked at for live queries.
+    pub fn live_changes(&self) -> LiveChanges {
+        let of = |concerns| self.families.live_changes.get_or_create_owned(&LiveChange { concerns });
+        LiveChanges { told: of("some"), skipped: of("none") }
     }
 
     /// Counts a watch that begins anew for a reason.
@@ -308,6 +333,8 @@ impl Default for Families {
             load: Load::default(),
             shed: Family::default(),
             live_reads: Family::default(),
+            shared_live_reads: Counter::default(),
+            live_changes: Family::default(),
             live_resyncs: Family::default(),
             changes_lag_bytes: Family::default(),
             changes_lag_seconds: Family::default(),
@@ -333,6 +360,12 @@ impl Families {
         registry.register("event_streams", "Answers as streams of events", self.load.event_streams.clone());
         registry.register("live_queries", "Live queries", self.load.live_queries.clone());
         registry.register("live_reads", "Reads of live queries", self.live_reads.clone());
+        registry.register(
+            "shared_live_reads",
+            "Reads that answered another live query",
+            self.shared_live_reads.clone(),
+        );
+        registry.register("live_changes", "Transactions looked at for live queries", self.live_changes.clone());
         registry.register("live_resyncs", "Watches that began anew", self.live_resyncs.clone());
         let (bytes, seconds) = (self.changes_lag_bytes.clone(), self.changes_lag_seconds.clone());
         registry.register("changes_lag_bytes", "Bytes of a log of changes that are not told yet", bytes);
@@ -361,6 +394,8 @@ mod tests {
         metrics.load().connections.inc();
         metrics.shed("in_flight").inc();
         metrics.live_reads().same.inc();
+        metrics.live_reads().shared.inc();
+        metrics.live_changes().skipped.inc();
         metrics.live_resync("rules");
         let text = metrics.render();
         for line in [
@@ -378,6 +413,9 @@ mod tests {
             r#"perigee_statement_seconds_count{engine="sqlite",kind="read"} 3"#,
             r#"perigee_too_large_answers_total{engine="sqlite"} 1"#,
             r#"perigee_live_reads_total{answer="same"} 1"#,
+            "perigee_shared_live_reads_total 1",
+            r#"perigee_live_changes_total{concerns="none"} 1"#,
+            r#"perigee_live_changes_total{concerns="some"} 0"#,
             r#"perigee_live_resyncs_total{reason="rules"} 1"#,
             "# EOF",
         ] {

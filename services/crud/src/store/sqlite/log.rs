@@ -119,6 +119,14 @@ impl Sqlite {
         Ok(since)
     }
 
+    /// Errors: a row of a table may be removed without being told.
+    pub async fn check_complete(&self, tables: &[String]) -> Result<(), Error> {
+        let tables = tables.to_vec();
+        let all =
+            move |reader: &Connection| tables.iter().try_for_each(|table| triggers::check_complete(reader, table));
+        Ok(self.read_on_thread(move |reader| all(reader.connection)).await?)
+    }
+
     /// Ends the capture of all tables but `kept`, also that which a process before did not end. Without any, nothing of
     /// the log is left in the file.
     pub async fn release_log(&self, reader: &mut LogReader, kept: &[String]) -> Result<(), Error> {
