@@ -8,6 +8,7 @@ mod changes;
 mod dependencies;
 mod feed;
 mod quota;
+mod row_feed;
 mod turns;
 
 use std::{sync::Arc, time::Duration};
@@ -35,6 +36,7 @@ use crate::{
 pub use self::{
     changes::{Watch, WatchedRows},
     quota::{CallerId, Hold, Quotas, SocketQuota},
+    row_feed::{FeedKind, FeedMessage, FeedOptions, FeedRow, InitialRows, RowFeed},
     turns::{CallerTurns, NodeTurns, Turn},
 };
 
