@@ -190,7 +190,10 @@ impl Session {
     /// Ends the live query `id`, if there is one. Where its reply is still to come, that is sent first: clients wait for it.
     fn end(&mut self, id: &str, outgoing: &Outgoing) -> Result<(), Closing> {
         self.state.running.drop_ended()?;
-        match self.state.running.complete(id) {
+        let completed = self.state.running.complete(id);
+        // What it held is free for the next one.
+        self.state.running.drop_ended()?;
+        match completed {
             Completed::Unanswered(reply) => outgoing.reply(reply),
             Completed::Ended | Completed::Unknown => Ok(()),
         }

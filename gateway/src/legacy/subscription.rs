@@ -3,7 +3,7 @@
 use std::{mem::size_of, pin::pin, sync::Arc};
 
 use mesh::{Call, Code, Fault};
-use query::{Error, Field, FieldKind, Node, Operation, Options, Read, Shape};
+use query::{Error, Node, Operation, Options, Read, Shape};
 use tokio::sync::watch;
 
 use super::message::{self, Head, Query, Subscription};
@@ -130,7 +130,7 @@ impl LiveSubscription {
         let (node, key_columns) = planned.plan;
         let read = Read { database: planned.database, table: table.to_owned(), node };
         self.hold.resize(read.memory_bytes())?;
-        let rows = WatchedRows { read, before: nothing(), skip_initial, after: String::new() };
+        let rows = WatchedRows { read, before: RowFeed::before(), skip_initial, after: String::new() };
         // Nobody renews the token: the sender is dropped.
         let (_, token) = watch::channel(token.clone());
         let subscriber = Subscriber { caller: self.hold.caller(), request_id: self.request_id.clone(), token };
@@ -175,9 +175,4 @@ impl LiveSubscription {
         };
         written.done().await;
     }
-}
-
-/// What is told of a row as it was: nothing, which takes a field of its own to say.
-pub fn nothing() -> Vec<Field> {
-    vec![Field { key: String::new(), kind: FieldKind::Constant(String::new()) }]
 }

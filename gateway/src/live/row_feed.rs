@@ -12,6 +12,7 @@ use std::{time::SystemTime, vec};
 use bytes::Bytes;
 use mesh::{Code, Fault, clock};
 use proto::realtime::{Event, Row};
+use query::{Field, FieldKind};
 
 use self::known::{Comparison, KnownRows};
 use super::{Hold, Watch};
@@ -118,6 +119,11 @@ impl RowFeed {
     /// The feed of `watch`; `hold` counts what is known of its rows.
     pub fn new(watch: Watch, options: FeedOptions, hold: Hold) -> Self {
         Self { watch, merge: Merge::new(options), hold, counted: 0 }
+    }
+
+    /// What a watch tells it of rows as they were: nothing, which takes a field of its own to say.
+    pub fn before() -> Vec<Field> {
+        vec![Field { key: String::new(), kind: FieldKind::Constant(String::new()) }]
     }
 
     /// The next message. An error ends the feed. Cancel safe.

@@ -15,6 +15,7 @@ use crate::{
     edge::Caller,
     graphql::{
         Media, Responder, Transport,
+        changes::ChangeAnswers,
         names::Names,
         plan::{Kind, Plan},
         request::Request,
@@ -175,13 +176,17 @@ impl Operations {
         let caller = self.caller();
         let (request_id, token) = (self.request_id.clone(), self.token.clone());
         let subscriber = Subscriber { caller: self.hold.caller(), request_id, token };
-        let mut watch = match self.service.live().watch(&names.project, rows, subscriber).await {
-            Ok(watch) => watch,
+        let begun = async {
+            let hold = self.hold.beside()?;
+            ChangeAnswers::begin(self.service.live(), &names.project, (&plan, rows), subscriber, hold).await
+        };
+        let mut answers = match begun.await {
+            Ok(answers) => answers,
             Err(fault) => return self.fail(id, &caller, &plan, fault).await,
         };
         loop {
-            let result = match watch.next().await {
-                Ok(message) => plan.told(&message),
+            let result = match answers.next(&plan, id).await {
+                Ok(result) => result,
                 Err(fault) => return self.fail(id, &caller, &plan, fault).await,
             };
             // As many operations as a caller may have can wait for a place with a message each.

@@ -236,8 +236,11 @@ impl Session {
                 let fault = Fault::new(Code::Unauthenticated, "expected connection_init, found start");
                 return self.reply(ServerMessage::Error { id: &id, errors: &self.errors(&fault) }, outgoing);
             }
-            // The one before ends.
-            Subprotocol::Legacy => drop(self.state.running.complete(&id)),
+            // The one before ends, and what it held is free.
+            Subprotocol::Legacy => {
+                self.state.running.complete(&id);
+                self.state.running.drop_ended()?;
+            }
         }
         if self.state.is_draining() {
             // The client is told to connect again as soon as the others have ended.

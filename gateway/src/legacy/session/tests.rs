@@ -180,6 +180,8 @@ async fn one_live_query_too_many_is_refused_and_the_socket_stays() {
     assert_eq!((&refused["id"], &refused["data"]["ack"]), (&json!("r-q2"), &json!(false)));
     let error = refused["data"]["error"].as_str().expect("an error");
     assert!(error.ends_with("limits.subscriptions: 1"), "{error}");
+    assert_eq!(client.subscribe("q1", albums()), Ok(()), "it takes the place of the one before");
+    assert_eq!((client.reply()["data"]["ack"].clone(), client.is_silent()), (json!(true), true));
     let large = json!({ "group": "album", "dbType": "music", "where": { "title": "x".repeat(20_000) } });
     assert_eq!(client.subscribe("q1", large), Ok(()), "it is known who sends it");
 }
