@@ -9,7 +9,7 @@ use tests::{
     json_socket::{JsonSocket, Rows},
     mesh::{ENGINES, OPEN_LAB, Setup, Shape, TestMesh},
     node_tool,
-    socket::Incoming,
+    socket::{Incoming, Socket},
     token,
 };
 use tokio_tungstenite::tungstenite::Message;
@@ -17,6 +17,7 @@ use tokio_tungstenite::tungstenite::Message;
 scenarios!(
     the_golden_exchange_is_answered,
     each_change_is_told_to_whom_it_concerns,
+    conditions_are_those_of_reads,
     rows_are_told_apart_by_any_key,
     a_live_query_ends_where_its_client_says,
     what_is_wrong_is_told,
@@ -28,6 +29,7 @@ scenarios!(
     a_client_that_reads_nothing_converges_and_holds_up_nobody,
     a_node_that_stops_says_so,
     clients_of_npm_are_served,
+    the_documented_messages_are_answered,
 );
 
 const TODOS: &str = "CREATE TABLE todos (id VARCHAR(20) NOT NULL PRIMARY KEY, owner TEXT, n BIGINT);
@@ -167,6 +169,65 @@ async fn each_change_is_told_to_whom_it_concerns(shape: Shape) -> anyhow::Result
         let mut told = [socket.feed().await?, socket.feed().await?].map(|feed| feed["id"].to_string());
         told.sort();
         assert_eq!(told, ["\"q1\"", "\"q2\""]);
+        mesh.stop().await;
+    }
+    Ok(())
+}
+
+async fn conditions_are_those_of_reads(shape: Shape) -> anyhow::Result<()> {
+    for engine in ENGINES {
+        let (mesh, lab) = lab(shape, engine, OPEN_LAB, "").await?;
+        let mut socket = JsonSocket::open(mesh.client.address()).await?;
+        socket.rows("all", "todos", json!({})).await?;
+        for (index, (find, owner, n, matches)) in [
+            (json!({}), "'9'", "1", true),
+            (json!({ "n": 1 }), "'9'", "1", true),
+            (json!({ "n": 1 }), "'9'", "NULL", false),
+            (json!({ "n": { "$ne": 1 } }), "'9'", "1", false),
+            (json!({ "n": { "$ne": null } }), "'9'", "2", true),
+            (json!({ "n": null }), "'9'", "NULL", true),
+            (json!({ "n": { "$gt": 1, "$lt": 5 } }), "'9'", "3", true),
+            (json!({ "n": { "$gt": 1, "$lt": 5 } }), "'9'", "5", false),
+            (json!({ "owner": { "$gt": "2021-01-01" } }), "'2021-02-01'", "1", true),
+            (json!({ "n": { "$in": [1, 2] } }), "'9'", "1", true),
+            (json!({ "n": { "$in": [1, 2] }, "owner": "9" }), "'0'", "1", false),
+            (json!({ "n": { "$nin": [1, 2] } }), "'9'", "3", true),
+            (json!({ "$or": [{ "n": 1 }, { "owner": "2" }] }), "'2'", "0", true),
+            (json!({ "owner": "9", "$or": [{ "n": 1 }] }), "'0'", "1", false),
+            (json!({ "$or:1": [{ "n": 1 }], "$or:2": [{ "owner": "9" }] }), "'9'", "1", true),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let begun = socket.rows("q", "todos", json!({ "where": find, "options": { "skipInitial": true } })).await?;
+            assert_eq!(begun, Rows::default());
+            lab.run(&format!("INSERT INTO todos VALUES ('t{index}', {owner}, {n})")).await?;
+            let mut told = vec![socket.feed().await?["id"].clone()];
+            if matches {
+                told.push(socket.feed().await?["id"].clone());
+            }
+            told.sort_by_key(Value::to_string);
+            let expected = if matches { vec!["all", "q"] } else { vec!["all"] };
+            assert_eq!(told, expected, "{engine:?} {find} {owner} {n}");
+            socket.ask("realtime-unsubscribe", json!({ "id": "q" })).await?;
+            // The rows at the beginning are those that the changes are told of.
+            let rows = socket.rows("q", "todos", json!({ "where": find })).await?;
+            let key = json!({ "id": format!("t{index}") }).to_string();
+            assert_eq!(rows.0.contains_key(&key), matches, "{engine:?} {find}");
+            socket.ask("realtime-unsubscribe", json!({ "id": "q" })).await?;
+        }
+        for find in [
+            json!({ "n": { "$neq": 1 } }),
+            json!({ "owner": { "$regex": "^x" } }),
+            json!({ "owner": { "$contains": { "k": 1 } } }),
+            json!({ "$or2": [{ "n": 1 }] }),
+            json!({ "'n'": 1 }),
+            json!({ "owner": { "$like": "x%" } }),
+        ] {
+            let status = mesh.client.post("crud/lab/todos/read", &json!({ "op": "all", "find": find })).await?.0;
+            assert_eq!(status, 400, "{find}");
+            assert_eq!(socket.subscribe("q", "todos", json!({ "where": find })).await?["ack"], false, "{find}");
+        }
         mesh.stop().await;
     }
     Ok(())
@@ -336,8 +397,9 @@ async fn who_may_not_read_is_told_so(shape: Shape) -> anyhow::Result<()> {
             let refused = socket.subscribe("q", "todos", json!({ "token": token })).await?;
             assert_eq!(refused, reply("q", false, error), "{token}");
         }
+        // The project is that of the address, whatever a message says.
         for spelled in [ann.clone(), format!("Bearer {ann}")] {
-            let rows = socket.rows("q", "todos", json!({ "token": spelled })).await?;
+            let rows = socket.rows("q", "todos", json!({ "token": spelled, "project": "lost" })).await?;
             assert_eq!(rows.payloads(), [&json!({ "id": "t1", "owner": "ann", "n": 1 })]);
         }
         // A denied table and one that there is not look the same.
@@ -553,5 +615,31 @@ async fn clients_of_npm_are_served(shape: Shape) -> anyhow::Result<()> {
         assert_eq!(of["expired"], json!(["Token is expired"]), "{version}");
     }
     mesh.stop().await;
+    Ok(())
+}
+
+/// The messages of `docs/realtime.md` for old clients: each is followed by its answer.
+async fn the_documented_messages_are_answered(shape: Shape) -> anyhow::Result<()> {
+    let docs = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/realtime.md"))?;
+    let section = docs.split_once("\n## Rows for old clients").context("the section")?.1;
+    let section = section.split_once("\n## ").context("its end")?.0;
+    let blocks: Vec<&str> = section.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let [of_json, of_graphql] = blocks[..] else { anyhow::bail!("two blocks: {blocks:?}") };
+    for engine in ENGINES {
+        let mesh = TestMesh::shop(shape, engine).await?;
+        let mut json_socket = JsonSocket::open(mesh.client.address()).await?;
+        let mut socket = Socket::open_legacy(mesh.client.address(), json!({})).await?;
+        let messages: Vec<Value> = of_json.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+        for pair in messages.chunks(2) {
+            json_socket.send_raw(Message::Text(pair[0].to_string().into())).await?;
+            assert_eq!(Some(json_socket.next().await?), pair.get(1).cloned().map(Incoming::Message));
+        }
+        let messages: Vec<Value> = of_graphql.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+        for pair in messages.chunks(2) {
+            socket.send(&pair[0]).await?;
+            assert_eq!(Some(socket.next().await?), pair.get(1).cloned().map(Incoming::Message));
+        }
+        mesh.stop().await;
+    }
     Ok(())
 }
