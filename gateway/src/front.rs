@@ -36,7 +36,7 @@ use crate::{
     catalogue::{Project, ProjectRef},
     error, graphql, grpc,
     http::{GRPC_TIMEOUT, HeaderSummary, REQUEST_ID, SendBudget, TRACEPARENT, Ticket, answer, cors, current, guarded},
-    openapi, pages, rest,
+    legacy, openapi, pages, rest,
 };
 
 /// HTTP service of the public port.
@@ -65,6 +65,7 @@ impl Service {
             .merge(rest::routes())
             .merge(openapi::routes())
             .merge(graphql::routes())
+            .merge(legacy::routes())
             .merge(if self.config().pages.is_some() { pages::routes() } else { axum::Router::new() })
             .fallback(answer::unknown_path)
             .method_not_allowed_fallback(answer::wrong_method)

@@ -14,12 +14,14 @@ mod front;
 mod graphql;
 mod grpc;
 mod http;
+mod legacy;
 mod live;
 mod openapi;
 mod pages;
 mod plan;
 mod rest;
 mod service;
+mod socket;
 #[cfg(test)]
 mod tests;
 mod write;

@@ -11,6 +11,7 @@ mod dependencies;
 mod feed;
 mod interests;
 mod quota;
+mod row_feed;
 mod turns;
 
 use std::{
@@ -47,6 +48,7 @@ use crate::{
 pub use self::{
     changes::{Watch, WatchedRows},
     quota::{CallerId, Hold, Quotas, SocketQuota},
+    row_feed::{FeedKind, FeedMessage, FeedOptions, FeedRow, InitialRows, RowFeed},
     turns::{CallerTurns, NodeTurns, Turn},
 };
 

@@ -8,6 +8,7 @@ pub mod echo;
 pub mod engine;
 pub mod event_stream;
 pub mod graphql;
+pub mod json_socket;
 pub mod mesh;
 pub mod node_tool;
 pub mod operation;
