@@ -10,6 +10,7 @@ mod access;
 pub mod datetime;
 mod equality;
 mod error;
+pub mod file;
 mod filter;
 #[cfg(test)]
 mod fixtures;
