@@ -83,15 +83,23 @@ fn check_spec(meta: &BucketMeta, spec: &query::resources::Bucket, parser: &mut P
         parser.error("meta.id", message);
     }
     for (index, glob) in spec.limits.types.iter().enumerate() {
-        let is_part = |part: &str| part == "*" || part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&b));
+        let is_part =
+            |part: &str| part == "*" || part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&b));
         let is_glob = glob.split_once('/').is_some_and(|(kind, sub)| {
             !kind.is_empty() && !sub.is_empty() && is_part(kind) && sub.split('*').all(is_part)
         });
         if !is_glob {
-            parser.error(&format!("spec.limits.types.{index}"), format!("invalid type {glob:?}: expected one such as image/*"));
+            parser.error(
+                &format!("spec.limits.types.{index}"),
+                format!("invalid type {glob:?}: expected one such as image/*"),
+            );
         }
     }
-    if spec.cache_control.as_ref().is_some_and(|text| text.is_empty() || !text.bytes().all(|b| (0x20..0x7f).contains(&b))) {
+    if spec
+        .cache_control
+        .as_ref()
+        .is_some_and(|text| text.is_empty() || !text.bytes().all(|b| (0x20..0x7f).contains(&b)))
+    {
         parser.error("spec.cacheControl", "invalid header value: expected printable ASCII");
     }
     match &spec.backend {
@@ -113,7 +121,10 @@ fn check_spec(meta: &BucketMeta, spec: &query::resources::Bucket, parser: &mut P
     {
         let trimmed = prefix.trim_matches('/');
         if trimmed.is_empty() || trimmed.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
-            parser.error("spec.backend.prefix", format!("invalid prefix {prefix:?}: expected segments with slashes between"));
+            parser.error(
+                "spec.backend.prefix",
+                format!("invalid prefix {prefix:?}: expected segments with slashes between"),
+            );
         }
     }
 }
@@ -127,7 +138,8 @@ fn check(snapshot: &Snapshot) -> Vec<ResourceFault> {
         let (Some(project), Some(id)) = (document.name("project"), document.name("id")) else { continue };
         if !projects.contains(project) {
             let hint = query::nearest(project, projects.iter().copied()).map(|near| format!(", did you mean {near}?"));
-            faults.push(document.fault("meta.project", format!("unknown project {project}{}", hint.unwrap_or_default())));
+            faults
+                .push(document.fault("meta.project", format!("unknown project {project}{}", hint.unwrap_or_default())));
         }
         if !seen.insert((project, id)) {
             faults.push(document.fault("meta.id", format!("duplicate document of bucket {id}")));
@@ -156,7 +168,8 @@ mod tests {
 
     #[test]
     fn a_sound_bucket_has_no_faults() {
-        let rule = json!({"rule": "match", "type": "string", "eval": "==", "f1": "args.params.user", "f2": "args.auth.id"});
+        let rule =
+            json!({"rule": "match", "type": "string", "eval": "==", "f1": "args.params.user", "f2": "args.auth.id"});
         let spec = json!({
             "backend": {"kind": "s3", "bucket": "b", "accessKey": "a", "secretKey": "s", "pathStyle": true, "prefix": "a/b"},
             "default": true,
@@ -184,9 +197,14 @@ mod tests {
             (rule(json!({"prefix": "/:a/:a"})), "spec.rules.0.prefix: "),
             (rule(json!({"prefix": "/", "reed": {"rule": "allow"}})), "did you mean read?"),
             (rule(json!({"prefix": "/", "read": {"rule": "alow"}})), "spec.rules.0.read.rule: unknown rule kind"),
-            (rule(json!({"prefix": "/", "read": {"rule": "allow", "rowFilter": {}}})), "does not apply to rules of files"),
             (
-                rule(json!({"prefix": "/", "read": {"rule": "match", "type": "string", "eval": "==", "f1": "args.find.a", "f2": "x"}})),
+                rule(json!({"prefix": "/", "read": {"rule": "allow", "rowFilter": {}}})),
+                "does not apply to rules of files",
+            ),
+            (
+                rule(
+                    json!({"prefix": "/", "read": {"rule": "match", "type": "string", "eval": "==", "f1": "args.find.a", "f2": "x"}}),
+                ),
                 "args.find is not available in rules of files",
             ),
             (

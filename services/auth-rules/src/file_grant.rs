@@ -48,7 +48,10 @@ impl TryFrom<FileAccess> for Requested {
             text => match proto::json::parse(text.as_bytes(), META_LIMITS)? {
                 Value::Object(object) => Some(object),
                 other => {
-                    return Err(query::Error::Malformed(format!("invalid meta: expected object, found {}", other.kind())));
+                    return Err(query::Error::Malformed(format!(
+                        "invalid meta: expected object, found {}",
+                        other.kind()
+                    )));
                 }
             },
         };
@@ -180,7 +183,12 @@ impl Caller<'_> {
         Err(refusal)
     }
 
-    fn decide_file(&mut self, policy: &Policy, requested: &Requested, params: &[(String, String)]) -> Result<(), Refusal> {
+    fn decide_file(
+        &mut self,
+        policy: &Policy,
+        requested: &Requested,
+        params: &[(String, String)],
+    ) -> Result<(), Refusal> {
         if matches!(policy.rule.kind, Kind::Allow) {
             return Ok(());
         }
@@ -240,7 +248,9 @@ impl Caller<'_> {
         };
         match refusal {
             Refusal::Token(reason) => Error::Unauthenticated { reason, explanation, access: index },
-            Refusal::Rule(own) => Error::Denied { message: own.unwrap_or_else(|| DENIED.to_owned()), explanation, access: index },
+            Refusal::Rule(own) => {
+                Error::Denied { message: own.unwrap_or_else(|| DENIED.to_owned()), explanation, access: index }
+            }
             Refusal::Condition(_) => Error::Denied { message: DENIED.to_owned(), explanation, access: index },
         }
     }

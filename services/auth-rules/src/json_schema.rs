@@ -50,7 +50,8 @@ pub fn bucket(generator: &mut SchemaGenerator) -> PartSchemas {
     definitions.insert("Rule".to_owned(), rule(Map::new()));
     let anonymous = outermost().into_iter().filter(|(key, _)| key == "anonymous");
     definitions.insert("FilePolicy".to_owned(), rule(anonymous.collect()));
-    if let Some(Json::Object(properties)) = definitions.get_mut("FileRule").and_then(|rule| rule.get_mut("properties")) {
+    if let Some(Json::Object(properties)) = definitions.get_mut("FileRule").and_then(|rule| rule.get_mut("properties"))
+    {
         for (key, property) in properties.iter_mut().filter(|(key, _)| *key != "prefix") {
             let description = property.get("description").cloned().unwrap_or_else(|| key.as_str().into());
             *property = json!({ "$ref": "#/$defs/FilePolicy", "description": description });

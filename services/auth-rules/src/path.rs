@@ -114,7 +114,9 @@ impl Root {
         }
         let known = scope.roots().iter().map(|(known, _)| *known);
         Err(match (name, query::nearest(name, known.clone())) {
-            ("$set" | "$inc", _) if scope == Scope::Tables => format!("unknown path args.{name}, write args.update.{name}"),
+            ("$set" | "$inc", _) if scope == Scope::Tables => {
+                format!("unknown path args.{name}, write args.update.{name}")
+            }
             (_, Some(nearest)) => format!("unknown path args.{name}, did you mean args.{nearest}?"),
             (_, None) => format!(
                 "args.{name} is not available in rules of {}: expected one of {}",
@@ -149,7 +151,11 @@ impl Path {
 
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (root, _) = Root::OF_TABLES.iter().chain(&Root::OF_FILES).find(|(_, root)| *root == self.root).expect("every root has a name");
+        let (root, _) = Root::OF_TABLES
+            .iter()
+            .chain(&Root::OF_FILES)
+            .find(|(_, root)| *root == self.root)
+            .expect("every root has a name");
         write!(f, "args.{root}")?;
         for step in &self.steps {
             match step {

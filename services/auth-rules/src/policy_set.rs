@@ -53,7 +53,10 @@ impl PolicySet {
         for (ProjectResource { meta, spec }, _) in snapshot.of() {
             let keys = key_set(&meta.id, &spec.tokens, dev_keys, before);
             let mode = spec.security.match_mode;
-            projects.insert(meta.id.clone(), ProjectPolicies { keys, mode, databases: HashMap::new(), buckets: HashMap::new() });
+            projects.insert(
+                meta.id.clone(),
+                ProjectPolicies { keys, mode, databases: HashMap::new(), buckets: HashMap::new() },
+            );
         }
         let mut set = PolicySet { projects };
         snapshot.of().for_each(|(table, _)| set.add(table));

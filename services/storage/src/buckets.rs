@@ -1,10 +1,6 @@
 //! Registry of the buckets of all projects, opened and replaced as the resources say.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use foldhash::{HashMap, HashMapExt};

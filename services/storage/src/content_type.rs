@@ -132,7 +132,9 @@ mod tests {
     #[test]
     fn names_tell_types() {
         assert!(BY_EXTENSION.is_sorted_by_key(|(extension, _)| *extension));
-        for (name, expected) in [("a.PNG", "image/png"), ("a.tar.gz", "application/gzip"), ("a", UNKNOWN), ("a.", UNKNOWN)] {
+        for (name, expected) in
+            [("a.PNG", "image/png"), ("a.tar.gz", "application/gzip"), ("a", UNKNOWN), ("a.", UNKNOWN)]
+        {
             assert_eq!(of_name(name), expected, "{name}");
         }
     }

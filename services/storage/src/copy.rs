@@ -1,8 +1,8 @@
 //! Copies of files, and moves.
 
 use futures::TryStreamExt;
-use query::file::{FilePath, FileTerms};
 use proto::storage::Precondition;
+use query::file::{FilePath, FileTerms};
 
 use crate::{
     Error,
@@ -55,7 +55,10 @@ pub async fn run(copy: Copy<'_>) -> Result<Published, Error> {
         precondition,
         needs_parent: false,
     };
-    if is_move && is_one_bucket && let Some(renamed) = source.rename(from, &publication).await {
+    if is_move
+        && is_one_bucket
+        && let Some(renamed) = source.rename(from, &publication).await
+    {
         return renamed;
     }
     let mut upload = target.begin(Some(to), &file.content_type, &file.meta).await?;

@@ -187,7 +187,10 @@ fn check_declared(bucket: &Bucket, content_type: &str) -> Result<(), Error> {
 
 fn check_meta(meta: &str) -> Result<(), Error> {
     match meta.len() > META_BYTES {
-        true => Err(Error::Malformed(format!("the metadata is over the limit of {META_BYTES} bytes: it has {}", meta.len()))),
+        true => Err(Error::Malformed(format!(
+            "the metadata is over the limit of {META_BYTES} bytes: it has {}",
+            meta.len()
+        ))),
         false => Ok(()),
     }
 }

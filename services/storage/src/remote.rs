@@ -14,8 +14,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use mesh::Tasks;
 use object_store::{
     Attribute, Attributes, GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload,
-    aws::AmazonS3Builder, azure::MicrosoftAzureBuilder, gcp::GoogleCloudStorageBuilder, memory::InMemory,
-    path::Path,
+    aws::AmazonS3Builder, azure::MicrosoftAzureBuilder, gcp::GoogleCloudStorageBuilder, memory::InMemory, path::Path,
 };
 use proto::storage::Precondition;
 use query::{file::FilePath, resources::BucketBackend};
@@ -241,7 +240,7 @@ impl Remote {
 
     /// Deletes unfinished files that were not changed for longer than `age_ms`.
     pub async fn sweep(&self, age_ms: u64) -> Result<usize, Error> {
-        let now = i64::try_from(mesh::clock::unix_ms(std::time::SystemTime::now())).unwrap_or(i64::MAX);
+        let now = mesh::clock::unix_ms(std::time::SystemTime::now());
         let mut found = self.store.list(Some(&self.location(UPLOADS)?));
         let mut swept = 0;
         while let Some(object) = found.try_next().await? {
@@ -269,7 +268,8 @@ fn opaque(etag: Option<&str>) -> String {
 
 fn file(path: &str, meta: &ObjectMeta, attributes: &Attributes) -> File {
     let name = path.rsplit('/').next().unwrap_or(path);
-    let user = attributes.get(&Attribute::Metadata(META.into())).and_then(|text| URL_SAFE_NO_PAD.decode(text.as_ref()).ok());
+    let user =
+        attributes.get(&Attribute::Metadata(META.into())).and_then(|text| URL_SAFE_NO_PAD.decode(text.as_ref()).ok());
     File {
         path: path.to_owned(),
         size: meta.size,

@@ -102,9 +102,10 @@ impl Service {
         let source = self.granted(source, FileOperation::Read)?;
         let target = self.granted(target, FileOperation::Create)?;
         let deleted = delete.map(|delete| self.granted(Some(delete), FileOperation::Delete)).transpose()?;
-        if deleted.as_ref().is_some_and(|deleted| {
-            (&deleted.terms.bucket, &deleted.path) != (&source.terms.bucket, &source.path)
-        }) {
+        if deleted
+            .as_ref()
+            .is_some_and(|deleted| (&deleted.terms.bucket, &deleted.path) != (&source.terms.bucket, &source.path))
+        {
             return Err(Error::WrongGrant("it is for another file"));
         }
         copy::run(Copy {

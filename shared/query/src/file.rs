@@ -96,7 +96,8 @@ impl FilePath {
         if path.len() > PATH_BYTES {
             return Err(malformed(format!("the path is over the limit of {PATH_BYTES} bytes: it has {}", path.len())));
         }
-        let is_reserved = path.get(..RESERVED_PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(RESERVED_PREFIX));
+        let is_reserved =
+            path.get(..RESERVED_PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(RESERVED_PREFIX));
         if is_reserved {
             return Err(malformed(format!("invalid path: names that begin with {RESERVED_PREFIX} are reserved")));
         }
@@ -124,7 +125,9 @@ fn allowed(segment: &str) -> Result<String, Error> {
     }
     if segment.len() > SEGMENT_BYTES {
         let size = segment.len();
-        return Err(malformed(format!("a segment of the path is over the limit of {SEGMENT_BYTES} bytes: it has {size}")));
+        return Err(malformed(format!(
+            "a segment of the path is over the limit of {SEGMENT_BYTES} bytes: it has {size}"
+        )));
     }
     let is_control = |c: char| matches!(c, '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}');
     if segment.contains(is_control) {
@@ -244,8 +247,29 @@ mod tests {
     #[test]
     fn what_could_lead_elsewhere_is_refused() {
         for encoded in [
-            "..", "a/../b", "a/.", "%2e%2e/x", "a/%2E", "a%2Fb", "a%2fb", "a%5Cb", "a\\b", "a//b", "a///", "a%00", "a%1f", "a%7f",
-            "a%C2%85", "%", "%2", "%zz", "%ff", "%C0%AE%C0%AE", ".perigee", ".Perigee-x/a", ".perigee/uploads/x",
+            "..",
+            "a/../b",
+            "a/.",
+            "%2e%2e/x",
+            "a/%2E",
+            "a%2Fb",
+            "a%2fb",
+            "a%5Cb",
+            "a\\b",
+            "a//b",
+            "a///",
+            "a%00",
+            "a%1f",
+            "a%7f",
+            "a%C2%85",
+            "%",
+            "%2",
+            "%zz",
+            "%ff",
+            "%C0%AE%C0%AE",
+            ".perigee",
+            ".Perigee-x/a",
+            ".perigee/uploads/x",
         ] {
             assert!(address(encoded).is_err(), "{encoded}");
         }

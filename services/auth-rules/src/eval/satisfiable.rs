@@ -100,7 +100,8 @@ fn has_values(condition: &Condition, request: &RequestContext<'_>) -> bool {
             conditions.iter().all(|condition| has_values(condition, request))
         }
         Condition::Column(_, predicate) => {
-            !predicate.operands().iter().all(|operand| is_known(operand, request)) || condition.filter(request).is_some()
+            !predicate.operands().iter().all(|operand| is_known(operand, request))
+                || condition.filter(request).is_some()
         }
     }
 }

@@ -28,8 +28,7 @@ pub fn page(root: &Root, folder: &FilePath, request: &PageRequest) -> Result<Pag
         Error::NotFound => Error::NoFolder,
         other => other,
     })?;
-    let mut walk =
-        Walk { request, entries: Vec::new(), looked_at: 0, end: None, last: request.after.clone() };
+    let mut walk = Walk { request, entries: Vec::new(), looked_at: 0, end: None, last: request.after.clone() };
     let prefix = if folder.is_root() { String::new() } else { format!("{}/", folder.as_str()) };
     walk.folder(&opened, &prefix, "", &request.after)?;
     Ok(match walk.end {
@@ -97,7 +96,8 @@ fn smallest(folder: &OwnedFd, after: &str, count: usize, is_root: bool) -> Resul
         let entry = entry?;
         // What has no name of ours cannot be asked for.
         let Ok(name) = entry.file_name().to_str() else { continue };
-        let is_own = is_root && name.get(..RESERVED_PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(RESERVED_PREFIX));
+        let is_own = is_root
+            && name.get(..RESERVED_PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(RESERVED_PREFIX));
         if is_own || !FilePath::parse(&format!("/x/{name}")).is_ok_and(|path| path.name() == name) {
             continue;
         }

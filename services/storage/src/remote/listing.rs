@@ -183,7 +183,8 @@ impl<'a> Scan<'a> {
             Some(_) | None => {
                 // Folders that it is in, as far as they were not told with the object before.
                 let above = key.match_indices('/').map(|(at, _)| &key[..=at]);
-                let new = above.filter(|folder| !self.before.starts_with(*folder)).map(|folder| (folder.to_owned(), None));
+                let new =
+                    above.filter(|folder| !self.before.starts_with(*folder)).map(|folder| (folder.to_owned(), None));
                 let mut ready: Vec<_> = new.collect();
                 ready.push((key.to_owned(), Some(object)));
                 ready.reverse();
@@ -200,7 +201,8 @@ impl<'a> Scan<'a> {
         if segments.pop() != Some(MARK) && self.recursive {
             return;
         }
-        let Some(names) = segments.iter().map(|segment| segment.strip_prefix('d')).collect::<Option<Vec<&str>>>() else {
+        let Some(names) = segments.iter().map(|segment| segment.strip_prefix('d')).collect::<Option<Vec<&str>>>()
+        else {
             return;
         };
         match names.as_slice() {
@@ -213,7 +215,10 @@ impl<'a> Scan<'a> {
             names => {
                 // A folder is told with those that it is in.
                 let places = (1..=names.len()).map(|count| format!("{}/", names[..count].join("/")));
-                let mut ready: Vec<_> = places.filter(|place| !self.before.starts_with(place.as_str())).map(|place| (place, None)).collect();
+                let mut ready: Vec<_> = places
+                    .filter(|place| !self.before.starts_with(place.as_str()))
+                    .map(|place| (place, None))
+                    .collect();
                 if let Some((last, _)) = ready.last() {
                     self.before.clone_from(last);
                 }
