@@ -39,8 +39,8 @@ use crate::{
     http::{API_PREFIX, answer, guarded, plain_segment},
 };
 pub(crate) use download::Streamed;
-use parameters::Parameters;
-use target::Target;
+use parameters::FileParameters;
+use target::FileTarget;
 
 const FILES: &str = "files";
 const ALLOWED: &str = "GET, HEAD, PUT, POST, DELETE, OPTIONS";
@@ -72,7 +72,7 @@ impl FilesPath {
 }
 
 /// A request for files.
-struct Request<'a> {
+struct FilesRequest<'a> {
     service: &'a Service,
     caller: Caller,
     project: Arc<Project>,
@@ -81,7 +81,7 @@ struct Request<'a> {
     encoded: &'a str,
     /// There is nothing after `files`.
     is_form_path: bool,
-    parameters: Parameters,
+    parameters: FileParameters,
     /// The signature of the address, which stands for a token.
     signature: Option<FileSignature>,
 }
@@ -113,10 +113,10 @@ async fn respond(
         // For its error.
         None => service.edge().project(&caller, ProjectRef::from(files.project(path))).await?,
     };
-    let parameters = Parameters::of(&head.uri)?;
+    let parameters = FileParameters::of(&head.uri)?;
     let signature = parameters.signature()?;
     let encoded = files.encoded(path);
-    let request = Request {
+    let request = FilesRequest {
         service,
         caller,
         project,
@@ -142,7 +142,7 @@ fn with_allow(mut response: Response) -> Response {
     response
 }
 
-impl Request<'_> {
+impl FilesRequest<'_> {
     async fn respond(&self, body: &mut Body) -> Result<Response, Fault> {
         let op = self.parameters.get("op");
         match (&self.head.method, op) {
@@ -155,8 +155,8 @@ impl Request<'_> {
             (&Method::PUT, _) => upload::put(self, body).await,
             (&Method::DELETE, _) => self.within_time(delete::delete(self)).await,
             // Copies may take longer than other requests.
-            (&Method::POST, Some("copy")) => operate::copy(self, body, operate::Kind::Copy).await,
-            (&Method::POST, Some("move")) => operate::copy(self, body, operate::Kind::Move).await,
+            (&Method::POST, Some("copy")) => operate::copy(self, body, operate::CopyKind::Copy).await,
+            (&Method::POST, Some("move")) => operate::copy(self, body, operate::CopyKind::Move).await,
             (&Method::POST, Some("delete")) => self.within_time(delete::delete_many(self, body)).await,
             (&Method::POST, Some("sign")) => self.within_time(sign::sign(self, body)).await,
             (&Method::POST, Some(other)) => {
@@ -178,12 +178,12 @@ impl Request<'_> {
     }
 
     /// The bucket and the path that the address names.
-    fn target(&self) -> Result<Target, Fault> {
-        Target::of_address(&self.project, self.encoded)
+    fn target(&self) -> Result<FileTarget, Fault> {
+        FileTarget::of_address(&self.project, self.encoded)
     }
 
     /// The target as a file. Errors: it can only be a folder.
-    fn file_target(&self) -> Result<Target, Fault> {
+    fn file_target(&self) -> Result<FileTarget, Fault> {
         let target = self.target()?;
         match target.path.is_root() || FilePath::names_folder(self.encoded) {
             true => Err(error::bad_request(format!("{} is a folder", target.path))),
@@ -219,7 +219,7 @@ impl Request<'_> {
 }
 
 /// An access that writes nothing.
-fn access(target: &Target, operation: FileOperation) -> FileAccess {
+fn access(target: &FileTarget, operation: FileOperation) -> FileAccess {
     FileAccess {
         bucket: target.bucket.id.clone(),
         operation: proto::auth::WireFileOperation::from(operation).into(),
@@ -240,7 +240,7 @@ struct Stored<'a> {
 }
 
 /// The answer about a file that was written.
-fn stored(target: &Target, entry: Option<Entry>, created: bool) -> Result<Response, Fault> {
+fn stored(target: &FileTarget, entry: Option<Entry>, created: bool) -> Result<Response, Fault> {
     let Some(entry) = entry else { return Err(Fault::internal("the file could not be stored", "no entry of a file")) };
     let told = Stored {
         path: target.path.to_string(),
@@ -269,6 +269,6 @@ fn missing_part(what: &'static str) -> Fault {
 }
 
 /// The precondition that the headers of a change of a file make.
-fn precondition(request: &Request<'_>) -> Result<Option<Precondition>, Fault> {
+fn precondition(request: &FilesRequest<'_>) -> Result<Option<Precondition>, Fault> {
     conditional::of_change(&request.head.headers)
 }

@@ -27,6 +27,7 @@ mod deploy;
 mod doctor;
 mod echo;
 mod event_streams;
+mod files;
 mod init;
 mod introspection;
 mod left_out;

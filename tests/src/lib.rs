@@ -10,6 +10,7 @@ pub mod event_stream;
 pub mod graphql;
 pub mod mesh;
 pub mod node_tool;
+pub mod object_store;
 pub mod operation;
 pub mod process;
 pub mod python_tool;

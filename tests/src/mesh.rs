@@ -22,7 +22,7 @@ pub enum Shape {
     OneProcess,
     /// Each on a port of its own.
     Split,
-    /// As the shipped binary, in five processes, two of them crud.
+    /// As the shipped binary, in six processes, two of them crud.
     Processes,
 }
 

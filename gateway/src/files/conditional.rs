@@ -11,9 +11,9 @@ use crate::error;
 /// Most entity tags of a condition.
 const ETAGS_MAX: usize = 64;
 
-/// Outcome of the conditions of a request for a file.
+/// ConditionOutcome of the conditions of a request for a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ConditionOutcome {
     /// It is answered.
     Go,
     /// 304: the client has it.
@@ -31,16 +31,16 @@ enum Etags {
 }
 
 /// The outcome of the conditions of a request for the file `entry`.
-pub fn evaluate(headers: &HeaderMap, entry: &Entry) -> Result<Outcome, Fault> {
+pub fn evaluate(headers: &HeaderMap, entry: &Entry) -> Result<ConditionOutcome, Fault> {
     let modified_s = entry.modified_ms.div_euclid(1000);
     match etags(headers, &header::IF_MATCH)? {
         Some(Etags::These(etags)) if !etags.iter().any(|(etag, is_weak)| !is_weak && *etag == entry.etag) => {
-            return Ok(Outcome::Failed);
+            return Ok(ConditionOutcome::Failed);
         }
         Some(_) => {}
         None => {
             if date(headers, &header::IF_UNMODIFIED_SINCE).is_some_and(|since| modified_s > since) {
-                return Ok(Outcome::Failed);
+                return Ok(ConditionOutcome::Failed);
             }
         }
     }
@@ -49,7 +49,7 @@ pub fn evaluate(headers: &HeaderMap, entry: &Entry) -> Result<Outcome, Fault> {
         Some(Etags::These(etags)) => etags.iter().any(|(etag, _)| *etag == entry.etag),
         None => date(headers, &header::IF_MODIFIED_SINCE).is_some_and(|since| modified_s <= since),
     };
-    Ok(if has_it { Outcome::NotModified } else { Outcome::Go })
+    Ok(if has_it { ConditionOutcome::NotModified } else { ConditionOutcome::Go })
 }
 
 /// The precondition that the headers of a change of a file make; `None` where they make none.
@@ -147,7 +147,7 @@ mod tests {
         pairs.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect()
     }
 
-    fn outcome(pairs: &[(HeaderName, &'static str)]) -> Option<Outcome> {
+    fn outcome(pairs: &[(HeaderName, &'static str)]) -> Option<ConditionOutcome> {
         let entry = Entry { etag: "a".to_owned(), modified_ms: 784_111_777_999, ..Entry::default() };
         evaluate(&headers(pairs), &entry).ok()
     }
@@ -159,21 +159,21 @@ mod tests {
     fn conditions_are_evaluated_in_their_order() {
         use header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE};
         for (pairs, expected) in [
-            (&[][..], Outcome::Go),
-            (&[(IF_NONE_MATCH, "\"a\"")], Outcome::NotModified),
-            (&[(IF_NONE_MATCH, "\"b\", W/\"a\"")], Outcome::NotModified),
-            (&[(IF_NONE_MATCH, "*")], Outcome::NotModified),
-            (&[(IF_NONE_MATCH, "\"b\""), (IF_MODIFIED_SINCE, THEN)], Outcome::Go),
-            (&[(IF_MODIFIED_SINCE, THEN)], Outcome::NotModified),
-            (&[(IF_MODIFIED_SINCE, BEFORE)], Outcome::Go),
-            (&[(IF_MODIFIED_SINCE, "soon")], Outcome::Go),
-            (&[(IF_MATCH, "\"a\"")], Outcome::Go),
-            (&[(IF_MATCH, "*")], Outcome::Go),
-            (&[(IF_MATCH, "W/\"a\"")], Outcome::Failed),
-            (&[(IF_MATCH, "\"b\"")], Outcome::Failed),
-            (&[(IF_UNMODIFIED_SINCE, THEN)], Outcome::Go),
-            (&[(IF_UNMODIFIED_SINCE, BEFORE)], Outcome::Failed),
-            (&[(IF_MATCH, "\"a\""), (IF_UNMODIFIED_SINCE, BEFORE)], Outcome::Go),
+            (&[][..], ConditionOutcome::Go),
+            (&[(IF_NONE_MATCH, "\"a\"")], ConditionOutcome::NotModified),
+            (&[(IF_NONE_MATCH, "\"b\", W/\"a\"")], ConditionOutcome::NotModified),
+            (&[(IF_NONE_MATCH, "*")], ConditionOutcome::NotModified),
+            (&[(IF_NONE_MATCH, "\"b\""), (IF_MODIFIED_SINCE, THEN)], ConditionOutcome::Go),
+            (&[(IF_MODIFIED_SINCE, THEN)], ConditionOutcome::NotModified),
+            (&[(IF_MODIFIED_SINCE, BEFORE)], ConditionOutcome::Go),
+            (&[(IF_MODIFIED_SINCE, "soon")], ConditionOutcome::Go),
+            (&[(IF_MATCH, "\"a\"")], ConditionOutcome::Go),
+            (&[(IF_MATCH, "*")], ConditionOutcome::Go),
+            (&[(IF_MATCH, "W/\"a\"")], ConditionOutcome::Failed),
+            (&[(IF_MATCH, "\"b\"")], ConditionOutcome::Failed),
+            (&[(IF_UNMODIFIED_SINCE, THEN)], ConditionOutcome::Go),
+            (&[(IF_UNMODIFIED_SINCE, BEFORE)], ConditionOutcome::Failed),
+            (&[(IF_MATCH, "\"a\""), (IF_UNMODIFIED_SINCE, BEFORE)], ConditionOutcome::Go),
         ] {
             assert_eq!(outcome(pairs), Some(expected), "{pairs:?}");
         }

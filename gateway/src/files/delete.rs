@@ -11,7 +11,7 @@ use proto::{
 use query::file::FileOperation;
 use serde::{Deserialize, Serialize};
 
-use super::{Request, access, json, list, precondition, target::Target};
+use super::{FilesRequest, access, json, list, precondition, target::FileTarget};
 use crate::{
     error,
     http::{answer, body},
@@ -21,7 +21,7 @@ use crate::{
 const PATHS_MAX: usize = 1000;
 
 /// `DELETE` of a file, or of a folder with all that is in it.
-pub async fn delete(request: &Request<'_>) -> Result<Response, Fault> {
+pub async fn delete(request: &FilesRequest<'_>) -> Result<Response, Fault> {
     request.bad_signature_use()?;
     let target = request.target()?;
     let is_folder = match request.parameters.get("fileType") {
@@ -42,7 +42,7 @@ pub async fn delete(request: &Request<'_>) -> Result<Response, Fault> {
     Ok(answer::json(StatusCode::OK, "{}"))
 }
 
-async fn delete_one(request: &Request<'_>, grant: Option<SignedGrant>, folder: bool) -> Result<(), Fault> {
+async fn delete_one(request: &FilesRequest<'_>, grant: Option<SignedGrant>, folder: bool) -> Result<(), Fault> {
     let precondition = if folder { None } else { precondition(request)? };
     let message = DeleteRequest { grant, folder, precondition };
     let deleted = request.service.mesh().storage().delete(&request.caller.call, message).await;
@@ -56,7 +56,7 @@ async fn delete_one(request: &Request<'_>, grant: Option<SignedGrant>, folder: b
 }
 
 /// Refuses to delete a folder with an entry that the caller may not delete.
-async fn check_entries(request: &Request<'_>, target: &Target, verdict: &FileVerdict) -> Result<(), Fault> {
+async fn check_entries(request: &FilesRequest<'_>, target: &FileTarget, verdict: &FileVerdict) -> Result<(), Fault> {
     if verdict.covers {
         return Ok(());
     }
@@ -106,7 +106,7 @@ struct Deleted {
 }
 
 /// `POST ?op=delete`: files, each with a result of its own.
-pub async fn delete_many(request: &Request<'_>, body: &mut Body) -> Result<Response, Fault> {
+pub async fn delete_many(request: &FilesRequest<'_>, body: &mut Body) -> Result<Response, Fault> {
     #[derive(Serialize)]
     struct Results {
         result: Vec<Deleted>,
@@ -125,8 +125,8 @@ pub async fn delete_many(request: &Request<'_>, body: &mut Body) -> Result<Respo
     Ok(answer::json(StatusCode::OK, json(&Results { result })))
 }
 
-async fn delete_path(request: &Request<'_>, path: &str) -> Result<(), Fault> {
-    let target = Target::of_text(&request.project, path)?;
+async fn delete_path(request: &FilesRequest<'_>, path: &str) -> Result<(), Fault> {
+    let target = FileTarget::of_text(&request.project, path)?;
     if target.path.is_root() {
         return Err(error::bad_request("refusing to delete the root"));
     }
@@ -135,7 +135,7 @@ async fn delete_path(request: &Request<'_>, path: &str) -> Result<(), Fault> {
 }
 
 /// The JSON of a request's body.
-pub async fn parsed<T: serde::de::DeserializeOwned>(request: &Request<'_>, body: &mut Body) -> Result<T, Fault> {
+pub async fn parsed<T: serde::de::DeserializeOwned>(request: &FilesRequest<'_>, body: &mut Body) -> Result<T, Fault> {
     let bytes = body::read(request.service.config(), &request.project, std::mem::take(body)).await?;
     serde_json::from_slice(&bytes).map_err(|error| error::bad_request(format!("invalid body: {error}")))
 }

@@ -16,12 +16,12 @@ use query::file::FileOperation;
 use tokio::sync::mpsc;
 
 use super::{
-    Request, access,
-    conditional::{self, Outcome},
+    FilesRequest, access,
+    conditional::{self, ConditionOutcome},
     disposition, missing_part,
     multipart::MultipartRanges,
     range,
-    target::Target,
+    target::FileTarget,
 };
 use crate::{Service, error, http::answer};
 
@@ -37,7 +37,7 @@ const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("private, no-cache");
 
 /// `GET` of a file.
-pub async fn get(request: &Request<'_>) -> Result<Response, Fault> {
+pub async fn get(request: &FilesRequest<'_>) -> Result<Response, Fault> {
     let target = request.file_target()?;
     let grant = request.grant(access(&target, FileOperation::Read)).await?;
     let ranges = range::ranges(&request.head.headers);
@@ -59,7 +59,7 @@ pub async fn get(request: &Request<'_>) -> Result<Response, Fault> {
 }
 
 /// `HEAD` of a file.
-pub async fn head(request: &Request<'_>) -> Result<Response, Fault> {
+pub async fn head(request: &FilesRequest<'_>) -> Result<Response, Fault> {
     let target = request.file_target()?;
     let grant = request.grant(access(&target, FileOperation::Read)).await?;
     let info = request.service.mesh().storage().info(&request.caller.call, InfoRequest { grant }).await?;
@@ -77,11 +77,13 @@ pub async fn head(request: &Request<'_>) -> Result<Response, Fault> {
 }
 
 /// The answer of a request whose conditions decide it.
-fn decided(request: &Request<'_>, target: &Target, entry: &Entry) -> Result<Option<Response>, Fault> {
+fn decided(request: &FilesRequest<'_>, target: &FileTarget, entry: &Entry) -> Result<Option<Response>, Fault> {
     match conditional::evaluate(&request.head.headers, entry)? {
-        Outcome::Go => Ok(None),
-        Outcome::Failed => Err(Fault::new(Code::Precondition, "the file is not as the condition of the request says")),
-        Outcome::NotModified => {
+        ConditionOutcome::Go => Ok(None),
+        ConditionOutcome::Failed => {
+            Err(Fault::new(Code::Precondition, "the file is not as the condition of the request says"))
+        }
+        ConditionOutcome::NotModified => {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             describe(request, target, entry, response.headers_mut())?;
@@ -92,8 +94,8 @@ fn decided(request: &Request<'_>, target: &Target, entry: &Entry) -> Result<Opti
 }
 
 fn answered(
-    request: &Request<'_>,
-    target: &Target,
+    request: &FilesRequest<'_>,
+    target: &FileTarget,
     entry: &Entry,
     head: Head,
     messages: Messages<GetResponse>,
@@ -133,7 +135,12 @@ fn answered(
 }
 
 /// The headers that describe a file.
-fn describe(request: &Request<'_>, target: &Target, entry: &Entry, headers: &mut HeaderMap) -> Result<(), Fault> {
+fn describe(
+    request: &FilesRequest<'_>,
+    target: &FileTarget,
+    entry: &Entry,
+    headers: &mut HeaderMap,
+) -> Result<(), Fault> {
     let spec = &target.bucket.spec;
     headers.insert(header::ETAG, conditional::etag(&entry.etag)?);
     headers.extend(conditional::last_modified(entry).map(|modified| (header::LAST_MODIFIED, modified)));

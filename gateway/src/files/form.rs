@@ -1,7 +1,7 @@
 //! Uploads and folders by a form, or by parameters of the address, as clients of earlier servers send them. Source: RFC
 //! 7578.
 //!
-//! Fields may come in any order: a file whose path is not known yet is taken in, and published once it is.
+//! FormFields may come in any order: a file whose path is not known yet is taken in, and published once it is.
 
 use std::path::Path as FileName;
 
@@ -18,8 +18,8 @@ use proto::{
 use query::file::{FileOperation, FilePath};
 
 use super::{
-    Request, access, conditional, missing_part, precondition,
-    target::Target,
+    FilesRequest, access, conditional, missing_part, precondition,
+    target::FileTarget,
     upload::{self, Put, Sending, TakenAhead},
 };
 use crate::{error, http::answer};
@@ -31,11 +31,11 @@ const FIELDS_MAX: usize = 32;
 /// Bytes of a message to storage.
 const MESSAGE_BYTES: usize = 256 * 1024;
 
-/// Fields of a form, those of the address among them.
+/// FormFields of a form, those of the address among them.
 #[derive(Debug, Default, Clone)]
-struct Fields(Vec<(String, String)>);
+struct FormFields(Vec<(String, String)>);
 
-impl Fields {
+impl FormFields {
     fn get(&self, name: &str) -> Option<&str> {
         self.0
             .iter()
@@ -71,7 +71,7 @@ impl Fields {
     }
 
     /// The folder that `path` names.
-    fn folder(&self, request: &Request<'_>) -> Result<Target, Fault> {
+    fn folder(&self, request: &FilesRequest<'_>) -> Result<FileTarget, Fault> {
         let path = self.get("path").ok_or_else(|| error::bad_request("the field path is missing"))?;
         if !path.starts_with('/') {
             return Err(Fault::new(
@@ -79,7 +79,7 @@ impl Fields {
                 format!("invalid path {path:?}: no rule is about paths without a slash at their beginning"),
             ));
         }
-        Target::of_text(&request.project, path)
+        FileTarget::of_text(&request.project, path)
     }
 
     fn meta(&self) -> Result<String, Fault> {
@@ -88,9 +88,9 @@ impl Fields {
 }
 
 /// The answer to a form.
-pub async fn post(request: &Request<'_>, body: &mut Body) -> Result<Response, Fault> {
+pub async fn post(request: &FilesRequest<'_>, body: &mut Body) -> Result<Response, Fault> {
     request.bad_signature_use()?;
-    let mut fields = Fields::default();
+    let mut fields = FormFields::default();
     for name in ["path", "fileType", "makeAll", "name", "fileName", "meta"] {
         if let Some(value) = request.parameters.get(name) {
             fields.set(name, value.to_owned());
@@ -117,7 +117,7 @@ pub async fn post(request: &Request<'_>, body: &mut Body) -> Result<Response, Fa
 }
 
 /// A form without a file.
-async fn without_file(request: &Request<'_>, fields: &Fields) -> Result<Response, Fault> {
+async fn without_file(request: &FilesRequest<'_>, fields: &FormFields) -> Result<Response, Fault> {
     if fields.is_file()? {
         return Err(error::bad_request("Incorrect value for file: the form has no file"));
     }
@@ -141,7 +141,7 @@ fn malformed(error: &multer::Error) -> Fault {
 }
 
 /// Makes the folder that the fields name.
-async fn make_folder(request: &Request<'_>, fields: &Fields) -> Result<Response, Fault> {
+async fn make_folder(request: &FilesRequest<'_>, fields: &FormFields) -> Result<Response, Fault> {
     let makes_parents = fields.makes_parents()?;
     let mut target = fields.folder(request)?;
     if let Some(name) = fields.get("name") {
@@ -161,8 +161,8 @@ fn child(folder: &FilePath, name: &str) -> Result<FilePath, Fault> {
 
 /// A form that is read.
 struct Form<'a> {
-    request: &'a Request<'a>,
-    fields: Fields,
+    request: &'a FilesRequest<'a>,
+    fields: FormFields,
     form: Multipart<'static>,
     ahead: TakenAhead,
     count: usize,
@@ -221,14 +221,14 @@ impl Form<'_> {
         };
         let bucket = match &begun {
             Some(folder) => folder.bucket.clone(),
-            None => Target::of_text(&request.project, "/")?.bucket,
+            None => FileTarget::of_text(&request.project, "/")?.bucket,
         };
         let provisional = FileAccess {
             bucket: bucket.id.clone(),
             path: None,
             no_size: false,
             content_type: content_type.clone(),
-            ..access(&Target { bucket: bucket.clone(), path: FilePath::default() }, FileOperation::Create)
+            ..access(&FileTarget { bucket: bucket.clone(), path: FilePath::default() }, FileOperation::Create)
         };
         let grant = request.grant(provisional).await?;
         let begin = PutBegin { grant, content_type: content_type.clone(), meta: self.fields.meta()? };

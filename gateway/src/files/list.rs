@@ -11,7 +11,7 @@ use proto::{
 use query::file::{FileOperation, FilePath};
 use serde::Serialize;
 
-use super::{Request, access, json, missing_part, moment, target::Target};
+use super::{FilesRequest, access, json, missing_part, moment, target::FileTarget};
 use crate::{error, http::answer};
 
 /// Entries of a page, at most and where nothing is asked for.
@@ -20,7 +20,7 @@ pub const PAGE_MAX: u32 = 1000;
 /// An entry as clients are told it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Told<'a> {
+struct ToldEntry<'a> {
     name: &'a str,
     r#type: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -36,13 +36,13 @@ struct Told<'a> {
 }
 
 #[derive(Serialize)]
-struct Page<'a> {
-    result: Vec<Told<'a>>,
+struct ListPage<'a> {
+    result: Vec<ToldEntry<'a>>,
     #[serde(skip_serializing_if = "str::is_empty")]
     cursor: &'a str,
 }
 
-impl<'a> Told<'a> {
+impl<'a> ToldEntry<'a> {
     fn of(entry: &'a Entry, name: &'a str) -> Self {
         Self {
             name,
@@ -57,7 +57,7 @@ impl<'a> Told<'a> {
 }
 
 /// `?op=list`
-pub async fn list(request: &Request<'_>) -> Result<Response, Fault> {
+pub async fn list(request: &FilesRequest<'_>) -> Result<Response, Fault> {
     request.bad_signature_use()?;
     let target = request.target()?;
     let parameters = &request.parameters;
@@ -93,20 +93,21 @@ pub async fn list(request: &Request<'_>) -> Result<Response, Fault> {
         "" => 0,
         folder => folder.len() + 1,
     };
-    let result = entries.iter().map(|entry| Told::of(entry, entry.path.get(above..).unwrap_or_default())).collect();
-    Ok(answer::json(StatusCode::OK, json(&Page { result, cursor: &cursor })))
+    let result =
+        entries.iter().map(|entry| ToldEntry::of(entry, entry.path.get(above..).unwrap_or_default())).collect();
+    Ok(answer::json(StatusCode::OK, json(&ListPage { result, cursor: &cursor })))
 }
 
 /// Which of the entries below a target the caller may do something with.
 pub async fn allowed(
-    request: &Request<'_>,
-    target: &Target,
+    request: &FilesRequest<'_>,
+    target: &FileTarget,
     entries: &[Entry],
     operation: FileOperation,
 ) -> Result<Vec<bool>, Fault> {
     let accesses = entries.iter().map(|entry| {
         let path = FilePath::from_key(&entry.path)?;
-        Ok(access(&Target { path, ..target.clone() }, operation))
+        Ok(access(&FileTarget { path, ..target.clone() }, operation))
     });
     let accesses = accesses.collect::<Result<Vec<_>, query::Error>>()?;
     let verdicts = request.verdicts(accesses, true).await?;
@@ -114,7 +115,7 @@ pub async fn allowed(
 }
 
 /// `?op=exist`
-pub async fn exist(request: &Request<'_>) -> Result<Response, Fault> {
+pub async fn exist(request: &FilesRequest<'_>) -> Result<Response, Fault> {
     match found(request).await {
         Ok(_) => Ok(answer::json(StatusCode::OK, "{}")),
         // The text is known to clients of earlier servers.
@@ -126,17 +127,17 @@ pub async fn exist(request: &Request<'_>) -> Result<Response, Fault> {
 }
 
 /// `?op=info`
-pub async fn info(request: &Request<'_>) -> Result<Response, Fault> {
+pub async fn info(request: &FilesRequest<'_>) -> Result<Response, Fault> {
     #[derive(Serialize)]
     struct Info<'a> {
-        result: Told<'a>,
+        result: ToldEntry<'a>,
     }
     let entry = found(request).await?;
     let name = entry.path.rsplit('/').next().unwrap_or_default();
-    Ok(answer::json(StatusCode::OK, json(&Info { result: Told::of(&entry, name) })))
+    Ok(answer::json(StatusCode::OK, json(&Info { result: ToldEntry::of(&entry, name) })))
 }
 
-async fn found(request: &Request<'_>) -> Result<Entry, Fault> {
+async fn found(request: &FilesRequest<'_>) -> Result<Entry, Fault> {
     request.bad_signature_use()?;
     let target = request.target()?;
     let grant = request.grant(access(&target, FileOperation::Read)).await?;
@@ -144,7 +145,7 @@ async fn found(request: &Request<'_>) -> Result<Entry, Fault> {
 }
 
 /// What is known of what a grant to read is for.
-pub async fn entry(request: &Request<'_>, grant: Option<SignedGrant>) -> Result<Entry, Fault> {
+pub async fn entry(request: &FilesRequest<'_>, grant: Option<SignedGrant>) -> Result<Entry, Fault> {
     let info = request.service.mesh().storage().info(&request.caller.call, InfoRequest { grant }).await?;
     info.entry.ok_or_else(|| missing_part("no entry of a file"))
 }

@@ -6,12 +6,12 @@ use proto::{Links, auth::FileAccess, storage::CopyRequest};
 use query::file::FileOperation;
 use serde::Deserialize;
 
-use super::{Request, access, delete::parsed, list, precondition, stored, target::Target};
+use super::{FilesRequest, access, delete::parsed, list, precondition, stored, target::FileTarget};
 use crate::error;
 
 /// What becomes of the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum CopyKind {
     /// It stays.
     Copy,
     /// It is deleted.
@@ -25,18 +25,18 @@ struct Destination {
 }
 
 /// `POST ?op=copy|move`
-pub async fn copy(request: &Request<'_>, body: &mut Body, kind: Kind) -> Result<Response, Fault> {
+pub async fn copy(request: &FilesRequest<'_>, body: &mut Body, kind: CopyKind) -> Result<Response, Fault> {
     request.bad_signature_use()?;
     let from = request.file_target()?;
     let Destination { to } = parsed(request, body).await?;
-    let target = Target::of_text(&request.project, &to)?;
+    let target = FileTarget::of_text(&request.project, &to)?;
     if target.path.is_root() || to.ends_with('/') {
         return Err(error::bad_request(format!("invalid to: {to} is a folder")));
     }
     let source = request.grant(access(&from, FileOperation::Read)).await?;
     let delete = match kind {
-        Kind::Copy => None,
-        Kind::Move => request.grant(access(&from, FileOperation::Delete)).await?,
+        CopyKind::Copy => None,
+        CopyKind::Move => request.grant(access(&from, FileOperation::Delete)).await?,
     };
     let entry = list::entry(request, source.clone()).await?;
     if entry.is_folder {

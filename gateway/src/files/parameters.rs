@@ -1,4 +1,4 @@
-//! Parameters of the addresses of files.
+//! FileParameters of the addresses of files.
 
 use axum::extract::Query;
 use http::Uri;
@@ -9,9 +9,9 @@ use crate::error;
 
 /// The parameters of an address, each given once.
 #[derive(Debug, Default)]
-pub struct Parameters(Vec<(String, String)>);
+pub struct FileParameters(Vec<(String, String)>);
 
-impl Parameters {
+impl FileParameters {
     /// The parameters of `uri`. Errors: `BAD_REQUEST` for one that is given twice, or that is malformed.
     pub fn of(uri: &Uri) -> Result<Self, Fault> {
         let malformed = |cause| error::bad_request(format!("the address is malformed: {cause}"));

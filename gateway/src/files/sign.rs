@@ -8,7 +8,7 @@ use proto::auth::FileAccess;
 use query::file::FileOperation;
 use serde::{Deserialize, Serialize};
 
-use super::{Request, access, delete::parsed, json, missing_part, moment};
+use super::{FilesRequest, access, delete::parsed, json, missing_part, moment};
 use crate::http::{API_PREFIX, answer};
 
 /// What a segment of an address may have as it is. Source: RFC 3986, section 2.3.
@@ -17,14 +17,14 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wanted {
-    method: Method,
+    method: SignedMethod,
     /// Seconds.
     expires: u32,
 }
 
 #[derive(Deserialize, Clone, Copy)]
 #[serde(rename_all = "UPPERCASE")]
-enum Method {
+enum SignedMethod {
     Get,
     Put,
 }
@@ -36,14 +36,14 @@ struct Signed {
 }
 
 /// `POST ?op=sign`
-pub async fn sign(request: &Request<'_>, body: &mut Body) -> Result<Response, Fault> {
+pub async fn sign(request: &FilesRequest<'_>, body: &mut Body) -> Result<Response, Fault> {
     request.bad_signature_use()?;
     let target = request.file_target()?;
     let Wanted { method, expires } = parsed(request, body).await?;
     let access = match method {
-        Method::Get => access(&target, FileOperation::Read),
+        SignedMethod::Get => access(&target, FileOperation::Read),
         // Whoever writes it decides how large it is.
-        Method::Put => FileAccess { no_size: false, ..access(&target, FileOperation::Create) },
+        SignedMethod::Put => FileAccess { no_size: false, ..access(&target, FileOperation::Create) },
     };
     let edge = request.service.edge();
     let signature = edge.sign_file(&request.caller, &request.project, access, expires).await?;
@@ -56,9 +56,9 @@ pub async fn sign(request: &Request<'_>, body: &mut Body) -> Result<Response, Fa
     Ok(answer::json(StatusCode::OK, json(&Signed { url, expires: moment(expires_s.saturating_mul(1000)) })))
 }
 
-impl Request<'_> {
+impl FilesRequest<'_> {
     /// The segments of the address of a target: the bucket's id where it is not the default one.
-    fn addressed<'t>(&self, target: &'t super::Target) -> impl Iterator<Item = &'t str> {
+    fn addressed<'t>(&self, target: &'t super::FileTarget) -> impl Iterator<Item = &'t str> {
         let default = self.project.default_bucket().map(|bucket| bucket.id.as_str());
         let id = (default != Some(target.bucket.id.as_str())).then_some(target.bucket.id.as_str());
         id.into_iter().chain(target.path.segments())

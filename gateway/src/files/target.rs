@@ -9,14 +9,14 @@ use crate::catalogue::{BucketSettings, Project};
 
 /// A bucket and a path in it.
 #[derive(Debug, Clone)]
-pub struct Target {
+pub struct FileTarget {
     /// The bucket.
     pub bucket: Arc<BucketSettings>,
     /// The path in it.
     pub path: FilePath,
 }
 
-impl Target {
+impl FileTarget {
     /// What the part of an address after `files/` names.
     ///
     /// Errors: `BAD_REQUEST` for what no path may be; `UNKNOWN_BUCKET`.
@@ -72,7 +72,7 @@ mod tests {
     }
 
     fn named(buckets: &[(&str, bool)], encoded: &str) -> Result<(String, String), Code> {
-        let target = Target::of_address(&project(buckets), encoded).map_err(|fault| fault.code)?;
+        let target = FileTarget::of_address(&project(buckets), encoded).map_err(|fault| fault.code)?;
         Ok((target.bucket.id.clone(), target.path.to_string()))
     }
 

@@ -19,7 +19,7 @@ use proto::{
 use query::{Guard, Value, file::FileOperation};
 use tokio::sync::mpsc;
 
-use super::{Request, access, download::META, precondition, stored};
+use super::{FilesRequest, access, download::META, precondition, stored};
 use crate::{Service, error};
 
 /// Bytes of a message to storage.
@@ -30,7 +30,7 @@ const TYPE_BYTES: usize = 255;
 const META_LIMITS: Guard = Guard::new(32, 1024);
 
 /// `PUT` of a file.
-pub async fn put(request: &Request<'_>, body: &mut Body) -> Result<Response, Fault> {
+pub async fn put(request: &FilesRequest<'_>, body: &mut Body) -> Result<Response, Fault> {
     let target = request.file_target()?;
     let content_type = content_type(&request.head.headers)?;
     let meta = match request.head.headers.get(META) {

@@ -26,17 +26,17 @@ pub enum Backend {
 /// A file that is taken in. Dropped before it is published, it leaves nothing.
 pub enum Upload {
     /// Into a local folder.
-    Local(local::Upload),
+    Local(local::LocalUpload),
     /// Into an object store.
-    Remote(remote::Upload),
+    Remote(remote::ObjectUpload),
 }
 
 /// A file that is open.
 pub enum Reader {
     /// Of a local folder.
-    Local(local::Reader),
+    Local(local::LocalReader),
     /// Of an object store.
-    Remote(remote::Reader),
+    Remote(remote::ObjectReader),
 }
 
 impl Backend {

@@ -44,12 +44,6 @@ impl Bucket {
     pub fn backend(&self) -> Result<&Backend, Error> {
         self.backend.as_ref().map_err(|_| Error::Unreachable(self.id.clone()))
     }
-
-    /// A bucket whose backend is open.
-    #[cfg(test)]
-    pub fn of(spec: Spec, backend: Backend) -> Self {
-        Self { spec, backend: Ok(backend), id: "files".to_owned() }
-    }
 }
 
 impl Buckets {
@@ -69,13 +63,6 @@ impl Buckets {
             stop.run_until_cancelled(sweeping.sweep()).await;
         });
         buckets
-    }
-
-    /// These buckets, which stay as they are.
-    #[cfg(test)]
-    pub fn fixed(project: &str, buckets: Vec<(&str, Bucket)>) -> Self {
-        let opened = buckets.into_iter().map(|(id, bucket)| ((project.to_owned(), id.to_owned()), Arc::new(bucket)));
-        Self { opened: Arc::new(ArcSwap::from_pointee(opened.collect())) }
     }
 
     /// The bucket `id` of a project.

@@ -25,7 +25,7 @@ use rustix::{
 };
 
 use self::attributes::Attributes;
-pub use self::upload::Upload;
+pub use self::upload::LocalUpload;
 use crate::{
     Error, content_type,
     list::{Page, PageRequest},
@@ -81,19 +81,19 @@ impl Local {
     }
 
     /// Begins to take in a file.
-    pub async fn begin(&self) -> Result<Upload, Error> {
-        Upload::begin(self.root.clone()).await
+    pub async fn begin(&self) -> Result<LocalUpload, Error> {
+        LocalUpload::begin(self.root.clone()).await
     }
 
     /// Opens a file, and what is known of it.
-    pub async fn read(&self, path: &FilePath) -> Result<(File, Reader), Error> {
+    pub async fn read(&self, path: &FilePath) -> Result<(File, LocalReader), Error> {
         let path = path.clone();
         self.blocking(move |root| {
             let opened = root.open_file(&path)?;
             let own = opened.attributes.as_ref().filter(|attributes| attributes.are_of(&opened.stat));
             let hash = own.and_then(Attributes::hash);
             let file = opened.file(path.as_str());
-            let reader = Reader { file: Arc::new(opened.file), size: file.size, hash };
+            let reader = LocalReader { file: Arc::new(opened.file), size: file.size, hash };
             Ok((file, reader))
         })
         .await
@@ -310,7 +310,7 @@ fn lock_index(path: &FilePath) -> usize {
 }
 
 /// An open file that is read.
-pub struct Reader {
+pub struct LocalReader {
     file: Arc<OwnedFd>,
     size: u64,
     /// Of all of it.
@@ -326,10 +326,10 @@ struct Reading {
     check: Option<(blake3::Hasher, blake3::Hash)>,
 }
 
-impl Reader {
+impl LocalReader {
     /// The bytes of `parts`, one after the other. A whole file is compared with its hash before its last piece is handed out.
     pub fn parts(self, parts: Parts) -> Pieces {
-        let Reader { file, size, hash } = self;
+        let LocalReader { file, size, hash } = self;
         let (ranges, check) = match parts {
             Parts::Whole => {
                 let whole = 0..size;

@@ -20,7 +20,7 @@ use proto::storage::Precondition;
 use query::{file::FilePath, resources::BucketBackend};
 use tokio::sync::{Mutex, MutexGuard};
 
-pub use self::upload::Upload;
+pub use self::upload::ObjectUpload;
 use crate::{
     Error, content_type,
     list::{Page, PageRequest},
@@ -56,7 +56,7 @@ pub struct Remote {
 }
 
 /// An object that is open.
-pub struct Reader {
+pub struct ObjectReader {
     remote: Remote,
     location: Path,
     meta: ObjectMeta,
@@ -117,14 +117,14 @@ impl Remote {
     }
 
     /// Begins to take in a file, whose path need not be known yet.
-    pub fn begin(&self, path: Option<&FilePath>, content_type: &str, meta: &str) -> Upload {
-        Upload::begin(self.clone(), path, content_type, meta)
+    pub fn begin(&self, path: Option<&FilePath>, content_type: &str, meta: &str) -> ObjectUpload {
+        ObjectUpload::begin(self.clone(), path, content_type, meta)
     }
 
     /// Opens a file, and what is known of it.
-    pub async fn read(&self, path: &FilePath) -> Result<(File, Reader), Error> {
+    pub async fn read(&self, path: &FilePath) -> Result<(File, ObjectReader), Error> {
         let Some((file, meta)) = self.head(path).await? else { return Err(self.why_missing(path).await?) };
-        let reader = Reader { remote: self.clone(), location: self.location(path.as_str())?, meta };
+        let reader = ObjectReader { remote: self.clone(), location: self.location(path.as_str())?, meta };
         Ok((file, reader))
     }
 
@@ -293,7 +293,7 @@ fn attributes(content_type: &str, meta: &str) -> Attributes {
     attributes
 }
 
-impl Reader {
+impl ObjectReader {
     /// The bytes of `parts`, one after the other, of the version that was opened.
     pub fn parts(self, parts: Parts) -> Pieces {
         let ranges = match parts {
@@ -301,7 +301,7 @@ impl Reader {
             Parts::Some(ranges) => ranges.into_iter().map(Some).collect(),
             Parts::Unsatisfiable => Vec::new(),
         };
-        let Reader { remote, location, meta } = self;
+        let ObjectReader { remote, location, meta } = self;
         let opened = stream::iter(ranges).then(move |range| {
             let (remote, location, if_match) = (remote.clone(), location.clone(), meta.e_tag.clone());
             async move {

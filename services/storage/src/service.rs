@@ -40,11 +40,6 @@ impl Service {
     /// Starts with the buckets of the resources in force, and follows them.
     pub fn start(mesh: Mesh, config: Config, current: Current, verifier: Verifier, tasks: Tasks) -> Self {
         let buckets = Buckets::start(&mesh, config, current, &tasks);
-        Self::of(buckets, verifier, &mesh)
-    }
-
-    /// A service of these buckets.
-    pub(crate) fn of(buckets: Buckets, verifier: Verifier, mesh: &Mesh) -> Self {
         let metrics = mesh.metrics();
         Self { buckets, verifier, taken_bytes: metrics.file_bytes("in"), given_bytes: metrics.file_bytes("out") }
     }
@@ -76,7 +71,13 @@ impl Service {
     }
 
     async fn list_page(&self, request: ListRequest) -> Result<ListResponse, Error> {
-        let Granted { bucket, path, .. } = self.granted(request.grant.clone(), FileOperation::List)?;
+        let grant = request.grant.clone();
+        let granted = match self.granted(grant.clone(), FileOperation::List) {
+            // Whoever deletes a folder is told what that takes along.
+            Err(Error::WrongGrant(_)) => self.granted(grant, FileOperation::Delete)?,
+            granted => granted?,
+        };
+        let Granted { bucket, path, .. } = granted;
         let page = bucket.backend()?.list(&path, request.try_into()?).await?;
         Ok(ListResponse { entries: page.entries.into_iter().map(Into::into).collect(), cursor: page.cursor })
     }

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// A file that is taken in.
-pub struct Upload {
+pub struct LocalUpload {
     /// `None` while a thread writes, and after a failure.
     writing: Option<Box<Writing>>,
     waiting: BytesMut,
@@ -96,7 +96,7 @@ fn is_folder(path: &FilePath) -> Error {
     Error::Conflict(format!("{path} is a folder"))
 }
 
-impl Upload {
+impl LocalUpload {
     /// Begins with an empty file beside.
     pub(super) async fn begin(root: Arc<Root>) -> Result<Self, Error> {
         let writing = on_disk(move || Writing::create(root).map(Box::new)).await?;

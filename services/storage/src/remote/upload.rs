@@ -19,7 +19,7 @@ const PART_BYTES: usize = 5 << 20;
 const PARTS_OF_SIZE: u32 = 2000;
 
 /// A file that is taken in.
-pub struct Upload {
+pub struct ObjectUpload {
     remote: Remote,
     /// The path that it was begun for; `None`: one that is told when it is published.
     path: Option<FilePath>,
@@ -33,7 +33,7 @@ pub struct Upload {
     multipart: Option<(Box<dyn MultipartUpload>, Path)>,
 }
 
-impl Drop for Upload {
+impl Drop for ObjectUpload {
     fn drop(&mut self) {
         if let Some((mut multipart, _)) = self.multipart.take() {
             self.remote.tasks.spawn("storage: abort of an upload", async move {
@@ -45,7 +45,7 @@ impl Drop for Upload {
     }
 }
 
-impl Upload {
+impl ObjectUpload {
     pub(super) fn begin(remote: Remote, path: Option<&FilePath>, content_type: &str, meta: &str) -> Self {
         Self {
             remote,
