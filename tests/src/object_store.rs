@@ -1,10 +1,14 @@
 //! An S3 server in the test's process, over a folder.
 
-use std::{net::SocketAddr, path::Path};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context;
+use http::{Extensions, HeaderMap, Method, Uri};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use s3s::{auth::SimpleAuth, service::S3ServiceBuilder};
+use s3s::{Body, S3Request, S3Response, S3Result, auth::SimpleAuth, route::S3Route, service::S3ServiceBuilder};
 use s3s_fs::FileSystem;
 use tokio::{net::TcpListener, task::JoinHandle};
 
@@ -27,6 +31,7 @@ impl S3 {
             FileSystem::new(folder).map_err(|error| anyhow::anyhow!("{error:?}")).context("a folder to serve")?;
         let mut builder = S3ServiceBuilder::new(files);
         builder.set_auth(SimpleAuth::from_single(KEY.0, KEY.1));
+        builder.set_route(NoFolders(folder.to_owned()));
         let service = builder.build();
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
@@ -50,6 +55,25 @@ impl S3 {
              prefix: \"{prefix}\" }}",
             self.address, KEY.0, KEY.1
         )
+    }
+}
+
+/// Answers that there is no object where the folder that is served has a folder: a store has none of these.
+struct NoFolders(PathBuf);
+
+#[tonic::async_trait]
+impl S3Route for NoFolders {
+    fn is_match(&self, method: &Method, uri: &Uri, _: &HeaderMap, _: &mut Extensions) -> bool {
+        let key = uri.path().trim_matches('/');
+        *method == Method::HEAD && key.contains('/') && self.0.join(key).is_dir()
+    }
+
+    async fn check_access(&self, _: &mut S3Request<Body>) -> S3Result<()> {
+        Ok(())
+    }
+
+    async fn call(&self, _: S3Request<Body>) -> S3Result<S3Response<Body>> {
+        Err(s3s::s3_error!(NoSuchKey))
     }
 }
 
