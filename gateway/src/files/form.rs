@@ -103,11 +103,12 @@ pub async fn post(request: &FilesRequest<'_>, body: &mut Body) -> Result<Respons
     if content_type.starts_with("multipart/form-data") {
         let boundary = multer::parse_boundary(content_type).map_err(|error| malformed(&error))?;
         let ahead = TakenAhead::default();
-        let form = Multipart::new(ahead.stream(std::mem::take(body)), boundary);
+        let form = Multipart::new(ahead.stream(std::mem::take(body), request.service.config().write_timeout), boundary);
         return Form { request, fields, form, ahead, count: 0 }.answer().await;
     }
     if content_type.starts_with("application/x-www-form-urlencoded") {
-        let text = crate::http::body::read(request.service.config(), &request.project, std::mem::take(body)).await?;
+        let read = crate::http::body::read(request.service.config(), &request.project, std::mem::take(body));
+        let text = request.within_time(read).await?;
         let pairs: Vec<(String, String)> = axum::extract::Query::try_from_uri(&as_query(&text)?)
             .map_err(|error| error::bad_request(format!("invalid body: {error}")))?
             .0;

@@ -28,7 +28,7 @@ struct Destination {
 pub async fn copy(request: &FilesRequest<'_>, body: &mut Body, kind: CopyKind) -> Result<Response, Fault> {
     request.bad_signature_use()?;
     let from = request.file_target()?;
-    let Destination { to } = parsed(request, body).await?;
+    let Destination { to } = request.within_time(parsed(request, body)).await?;
     let target = FileTarget::of_text(&request.project, &to)?;
     if target.path.is_root() || to.ends_with('/') {
         return Err(error::bad_request(format!("invalid to: {to} is a folder")));

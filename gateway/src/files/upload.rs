@@ -1,13 +1,19 @@
 //! Files that are written: the bytes of a request on their way to storage.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{
     body::{Body, HttpBody},
     response::Response,
 };
 use bytes::{Bytes, BytesMut};
-use futures::{StreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use mesh::{Call, Code, Fault, Mesh};
@@ -215,36 +221,36 @@ const UNTOLD_BYTES: usize = 1 << 20;
 
 /// Counts what a reader of forms takes ahead: the heads of its parts, and what it was not asked for yet.
 #[derive(Clone, Default)]
-pub struct TakenAhead(Arc<std::sync::atomic::AtomicUsize>);
+pub struct TakenAhead(Arc<AtomicUsize>);
 
 impl TakenAhead {
     /// The reader has told of something.
     pub fn told(&self) {
-        self.0.store(0, std::sync::atomic::Ordering::Relaxed);
+        self.0.store(0, Ordering::Relaxed);
     }
 
     /// The bytes of `body`, one frame each time that the reader is polled: it would take all that is there.
     ///
-    /// Errors: it takes too much without telling anything.
-    pub fn stream(&self, body: Body) -> impl futures::Stream<Item = Result<Bytes, Fault>> + Send + 'static {
+    /// Errors: it takes too much without telling anything, or the client is silent for as long as `idle`.
+    pub fn stream(&self, body: Body, idle: Duration) -> impl Stream<Item = Result<Bytes, Fault>> + Send + 'static {
         let taken = self.clone();
-        let mut data = body.into_data_stream();
-        let mut is_pausing = false;
-        stream::poll_fn(move |context| {
-            if std::mem::take(&mut is_pausing) {
-                context.waker().wake_by_ref();
-                return std::task::Poll::Pending;
+        stream::unfold((body.into_data_stream(), taken, false), move |(mut data, taken, has_given)| async move {
+            if has_given {
+                tokio::task::yield_now().await;
             }
-            let polled = futures::ready!(data.poll_next_unpin(context));
-            is_pausing = true;
-            std::task::Poll::Ready(polled.map(|data| {
-                let data = data.map_err(|cause| error::bad_request(format!("the body broke off: {cause}")))?;
-                let ahead = taken.0.fetch_add(data.len(), std::sync::atomic::Ordering::Relaxed) + data.len();
-                match ahead > UNTOLD_BYTES + data.len() {
-                    true => Err(error::bad_request("a part of the form has too long a head")),
-                    false => Ok(data),
-                }
-            }))
+            let next = match tokio::time::timeout(idle, data.next()).await {
+                Err(_) => Err(silent(idle)),
+                Ok(next) => next?.map_err(|cause| error::bad_request(format!("the body broke off: {cause}"))),
+            };
+            let next = next.and_then(|data| taken.take(data));
+            Some((next, (data, taken, true)))
         })
+    }
+
+    fn take(&self, data: Bytes) -> Result<Bytes, Fault> {
+        match self.0.fetch_add(data.len(), Ordering::Relaxed) > UNTOLD_BYTES {
+            true => Err(error::bad_request("a part of the form has too long a head")),
+            false => Ok(data),
+        }
     }
 }
