@@ -64,10 +64,12 @@ impl Pair {
     }
 }
 
-/// 256 MB, or as many as `PROVE_FILE_MB` says.
+/// Bytes of the file: 10 GB where `PROVE` is set.
 fn size() -> u64 {
-    let megabytes = std::env::var("PROVE_FILE_MB").ok().and_then(|text| text.parse::<u64>().ok());
-    megabytes.unwrap_or(256) * 1_000_000
+    match std::env::var_os("PROVE") {
+        Some(_) => 10_000_000_000,
+        None => 256_000_000,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
