@@ -150,7 +150,7 @@ impl FilesRequest<'_> {
             (&Method::GET, Some("exist")) => self.within_time(list::exist(self)).await,
             (&Method::GET, Some("info")) => self.within_time(list::info(self)).await,
             // Words of other clients' downloads are not looked at.
-            (&Method::GET, _) => download::get(self).await,
+            (&Method::GET, _) => Box::pin(download::get(self)).await,
             (&Method::HEAD, _) => self.within_time(download::head(self)).await,
             (&Method::PUT, _) => upload::put(self, body).await,
             (&Method::DELETE, _) => self.within_time(delete::delete(self)).await,
@@ -164,7 +164,7 @@ impl FilesRequest<'_> {
                 let hint = hint.map(|near| format!(", did you mean {near}?")).unwrap_or_default();
                 Err(error::bad_request(format!("invalid op {other}: expected copy, move, delete or sign{hint}")))
             }
-            (&Method::POST, None) if self.is_form_path => form::post(self, body).await,
+            (&Method::POST, None) if self.is_form_path => Box::pin(form::post(self, body)).await,
             (method, _) => Err(Fault::new(Code::Method, format!("method {method} is not allowed here"))),
         }
     }

@@ -98,7 +98,6 @@ impl Verifier {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "as `map_err` passes it")]
 fn malformed(error: impl std::fmt::Display) -> Unverified {
     Unverified::Malformed(error.to_string())
 }

@@ -47,7 +47,7 @@ pub async fn get(request: &FilesRequest<'_>) -> Result<Response, Fault> {
         Some(Err(second)) => (None, Some(second)),
     };
     let message = GetRequest { grant, ranges, ranges_if_etag, ranges_if_modified_s };
-    let mut messages = request.service.mesh().storage().get(&request.caller.call, message).await?;
+    let mut messages = Box::pin(request.service.mesh().storage().get(&request.caller.call, message)).await?;
     let Some(Part::Head(head)) = messages.next().await.transpose()?.and_then(|message| message.part) else {
         return Err(missing_part("no head of a file"));
     };

@@ -104,7 +104,7 @@ pub async fn post(request: &FilesRequest<'_>, body: &mut Body) -> Result<Respons
         let boundary = multer::parse_boundary(content_type).map_err(|error| malformed(&error))?;
         let ahead = TakenAhead::default();
         let form = Multipart::new(ahead.stream(std::mem::take(body), request.service.config().write_timeout), boundary);
-        return Form { request, fields, form, ahead, count: 0 }.answer().await;
+        return Box::pin(Form { request, fields, form, ahead, count: 0 }.answer()).await;
     }
     if content_type.starts_with("application/x-www-form-urlencoded") {
         let read = crate::http::body::read(request.service.config(), &request.project, std::mem::take(body));
@@ -173,7 +173,7 @@ impl Form<'_> {
     async fn answer(mut self) -> Result<Response, Fault> {
         while let Some(field) = self.next_field().await? {
             match field.name() {
-                Some("file") => return self.file(field).await,
+                Some("file") => return Box::pin(self.file(field)).await,
                 Some(name) => {
                     let name = name.to_owned();
                     self.field(&name, field).await?;
@@ -237,7 +237,7 @@ impl Form<'_> {
         let response = put
             .run(&request.caller.call, async |sending: Sending| {
                 let upload = FormUpload { form: self, sending, given_name, content_type, bucket_id: bucket.id.clone() };
-                upload.run(field, begin).await
+                Box::pin(upload.run(field, begin)).await
             })
             .await?;
         let entry = response.entry.ok_or_else(|| missing_part("no entry of a file"))?;

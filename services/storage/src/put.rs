@@ -62,7 +62,7 @@ pub async fn put(
             None => return Err(Error::BrokenOff.into()),
         }
     };
-    Ok(incoming.finish(verifier, finish).await?)
+    Ok(Box::pin(incoming.finish(verifier, finish)).await?)
 }
 
 /// Error of a stream, or of the file in it.

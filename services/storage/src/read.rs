@@ -78,7 +78,8 @@ mod tests {
         for none in [range(Some(10), None), range(Some(10), Some(20)), range(None, Some(0)), range(None, None)] {
             assert_eq!(parts(&[none]), Parts::Unsatisfiable);
         }
-        assert_eq!(parts(&[range(Some(99), None), range(Some(1), Some(1))]), Parts::Some(vec![1..2]));
+        let found = parts(&[range(Some(99), None), range(Some(1), Some(1)), range(Some(3), Some(4))]);
+        assert_eq!(found, Parts::Some(vec![1..2, 3..5]));
         assert_eq!(Parts::of(&[range(Some(0), None)], 0), Parts::Unsatisfiable);
     }
 }

@@ -109,13 +109,13 @@ impl Service {
         {
             return Err(Error::WrongGrant("it is for another file"));
         }
-        copy::run(Copy {
+        let copy = Copy {
             source: (&source.bucket, &source.terms),
             target: (&target.bucket, &target.terms),
             is_move: deleted.is_some(),
             precondition,
-        })
-        .await
+        };
+        Box::pin(copy::run(copy)).await
     }
 }
 
@@ -129,7 +129,8 @@ struct Granted {
 #[tonic::async_trait]
 impl Storage for Service {
     async fn put(&self, request: Request<Streaming<PutRequest>>) -> Result<Response<PutResponse>, Status> {
-        let Published { file, created } = put::put(&self.buckets, &self.verifier, request.into_inner()).await?;
+        let put = Box::pin(put::put(&self.buckets, &self.verifier, request.into_inner()));
+        let Published { file, created } = put.await?;
         self.taken_bytes.inc_by(file.size);
         Ok(Response::new(PutResponse { entry: Some(file.into()), created }))
     }
@@ -161,7 +162,7 @@ impl Storage for Service {
     }
 
     async fn copy(&self, request: Request<CopyRequest>) -> Result<Response<CopyResponse>, Status> {
-        let Published { file, created } = self.copied(request.into_inner()).await?;
+        let Published { file, created } = Box::pin(self.copied(request.into_inner())).await?;
         Ok(Response::new(CopyResponse { entry: Some(file.into()), created }))
     }
 }

@@ -46,10 +46,9 @@ impl Walk<'_> {
         if self.request.recursive
             && let Some((child, rest)) = after.clone().split_once('/')
         {
-            match tree::open(folder, child) {
-                Ok(opened) => self.folder(&opened, prefix, &format!("{above}{child}/"), rest)?,
-                // It is gone since.
-                Err(_) => {}
+            // It may be gone since.
+            if let Ok(opened) = tree::open(folder, child) {
+                self.folder(&opened, prefix, &format!("{above}{child}/"), rest)?;
             }
             after = format!("{child}/");
         }
