@@ -51,6 +51,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             ".perigee.crud.v1.LogResponse.position",
             ".perigee.crud.v1.Change",
             ".perigee.auth.v1.SignedGrant",
+            ".perigee.storage.v1.PutRequest",
+            ".perigee.storage.v1.GetResponse",
         ],
         boxed: &[".perigee.crud.v1.ReadResponse.seen"],
     };

@@ -3,6 +3,7 @@
 //! It obtains grants for everything that a request accesses, then forwards the request with them.
 
 mod disclosure;
+mod files;
 
 use std::sync::Arc;
 

@@ -10,6 +10,7 @@ mod config;
 mod edge;
 mod error;
 mod events;
+mod files;
 mod front;
 mod graphql;
 mod grpc;

@@ -28,6 +28,7 @@ mod dialect_feeds;
 mod doctor;
 mod echo;
 mod event_streams;
+mod files;
 mod init;
 mod introspection;
 mod json_socket;

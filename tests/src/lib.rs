@@ -11,6 +11,7 @@ pub mod graphql;
 pub mod json_socket;
 pub mod mesh;
 pub mod node_tool;
+pub mod object_store;
 pub mod operation;
 pub mod process;
 pub mod python_tool;

@@ -22,7 +22,7 @@ pub enum Shape {
     OneProcess,
     /// Each on a port of its own.
     Split,
-    /// As the shipped binary, in five processes, two of them crud.
+    /// As the shipped binary, in six processes, two of them crud.
     Processes,
 }
 
@@ -245,16 +245,21 @@ async fn start(shape: Shape, folder: &Path, limits: &str) -> anyhow::Result<(Run
             let client = spread.client.clone();
             return Ok((Running::Processes(spread), client));
         }
-        Shape::OneProcess => vec![node(folder, "[gateway, crud, auth-rules, realtime]", &limits).await?],
+        Shape::OneProcess => vec![node(folder, "[gateway, crud, auth-rules, realtime, storage]", &limits).await?],
         Shape::Split => {
             let crud = node(folder, "[crud]", &limits).await?;
             let auth = node(folder, "[auth-rules]", &limits).await?;
             let address = |node: &Node| node.peer.context("a node that others call has an address");
             let peers = format!("crud: [\"http://{}\"], auth-rules: [\"http://{}\"]", address(&crud)?, address(&auth)?);
             let realtime = node(folder, "[realtime]", &format!("{limits}peers: {{ {peers} }}\n")).await?;
-            let further = format!("{limits}peers: {{ {peers}, realtime: [\"http://{}\"] }}\n", address(&realtime)?);
+            let storage = node(folder, "[storage]", &limits).await?;
+            let further = format!(
+                "{limits}peers: {{ {peers}, realtime: [\"http://{}\"], storage: [\"http://{}\"] }}\n",
+                address(&realtime)?,
+                address(&storage)?
+            );
             let gateway = node(folder, "[gateway]", &further).await?;
-            vec![gateway, realtime, crud, auth]
+            vec![gateway, realtime, storage, crud, auth]
         }
     };
     let http = nodes.iter().find_map(|node| node.http).context("a gateway")?;

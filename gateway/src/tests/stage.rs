@@ -20,8 +20,9 @@ use mesh::{
 };
 use proto::{
     auth::{
-        Access, AuthorizeRequest, AuthorizeResponse, ReachableRequest, ReachableResponse, ReachableTable, RelationPath,
-        RevisionsRequest, RevisionsResponse, RuleRelations, TableAccess,
+        Access, AuthorizeFilesRequest, AuthorizeFilesResponse, AuthorizeRequest, AuthorizeResponse, ReachableRequest,
+        ReachableResponse, ReachableTable, RelationPath, RevisionsRequest, RevisionsResponse, RuleRelations,
+        SignFileRequest, SignFileResponse, TableAccess,
     },
     crud::{
         Answer, Change, ChangesRequest, ChangesResponse, Database, DescribeRequest, DescribeResponse, Event,
@@ -387,6 +388,17 @@ impl Crud for Neighbour {
 /// `audit` may read `invoice`; nobody may do anything with `secret`.
 #[tonic::async_trait]
 impl AuthRules for Neighbour {
+    async fn authorize_files(
+        &self,
+        _: tonic::Request<AuthorizeFilesRequest>,
+    ) -> Result<Response<AuthorizeFilesResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn sign_file(&self, _: tonic::Request<SignFileRequest>) -> Result<Response<SignFileResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
     async fn authorize(
         &self,
         request: tonic::Request<AuthorizeRequest>,

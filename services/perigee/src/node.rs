@@ -266,6 +266,7 @@ const SERVICES: &[Service] = &[
         calls: &[&services::crud::CRUD, &services::auth::AUTH_RULES],
         start: host_realtime,
     },
+    Service { contract: &services::storage::STORAGE, calls: &[], start: host_storage },
 ];
 
 /// Starts the services of this process that others call.
@@ -308,6 +309,13 @@ fn host_realtime(start: &Start<'_>) -> Host {
         waiting_bytes: limits.live_bytes,
     };
     services::realtime::host(realtime::Service::start(Mesh::clone(mesh), config, verifier.clone(), tasks))
+}
+
+fn host_storage(start: &Start<'_>) -> Host {
+    let Start { mesh, current, tasks, verifier, .. } = start;
+    let config = storage::Config { data: start.config.data.clone() };
+    let (mesh, current, tasks) = (Mesh::clone(mesh), Current::clone(current), Tasks::clone(tasks));
+    services::storage::host(storage::Service::start(mesh, config, current, verifier.clone(), tasks))
 }
 
 /// Routes of the mesh port: the services of this node, and its health. Other paths are answered as gRPC.

@@ -68,6 +68,7 @@ struct Families {
     live_resyncs: Family<LiveResync, Counter>,
     changes_lag_bytes: Family<OfDatabase, Gauge>,
     changes_lag_seconds: Family<OfDatabase, Gauge<f64, AtomicU64>>,
+    file_bytes: Family<FileBytes, Counter>,
 }
 
 /// Gauges of the load on the public port.
@@ -155,6 +156,11 @@ struct LiveResync {
 struct OfDatabase {
     project: String,
     database: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FileBytes {
+    direction: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -268,6 +274,11 @@ impl Metrics {
         self.families.too_large_answers.get_or_create_owned(&Engine { engine })
     }
 
+    /// For bytes of files that go `in` or `out`.
+    pub fn file_bytes(&self, direction: &'static str) -> Counter {
+        self.families.file_bytes.get_or_create_owned(&FileBytes { direction })
+    }
+
     /// Gauges of the load on the public port.
     pub fn load(&self) -> &Load {
         &self.families.load
@@ -335,6 +346,7 @@ impl Default for Families {
             live_reads: Family::default(),
             shared_live_reads: Counter::default(),
             live_changes: Family::default(),
+            file_bytes: Family::default(),
             live_resyncs: Family::default(),
             changes_lag_bytes: Family::default(),
             changes_lag_seconds: Family::default(),
@@ -352,6 +364,7 @@ impl Families {
         registry.register("http_request_seconds", "Time to answer a client's request", self.request_seconds.clone());
         registry.register("statements", "SQL statements", self.statements.clone());
         registry.register("too_large_answers", "Answers refused as too large", self.too_large_answers.clone());
+        registry.register("file_bytes", "Bytes of files taken in and handed out", self.file_bytes.clone());
         registry.register("statement_seconds", "Time of an SQL statement", self.statement_seconds.clone());
         registry.register("connections", "Connections of clients", self.load.connections.clone());
         registry.register("in_flight", "Requests of clients being answered", self.load.in_flight.clone());
@@ -387,6 +400,7 @@ mod tests {
         requests.done(200, Duration::from_millis(3));
         requests.done(503, Duration::from_millis(3));
         metrics.too_large_answers("sqlite").inc();
+        metrics.file_bytes("in").inc_by(7);
         metrics.statement("sqlite", "read").done(3, Duration::from_micros(50));
         metrics.changes_lag("shop", "music", 7, Duration::from_millis(1500));
         metrics.changes_lag("shop", "gone", 8, Duration::ZERO);
@@ -412,6 +426,7 @@ mod tests {
             r#"perigee_statements_total{engine="sqlite",kind="read"} 3"#,
             r#"perigee_statement_seconds_count{engine="sqlite",kind="read"} 3"#,
             r#"perigee_too_large_answers_total{engine="sqlite"} 1"#,
+            r#"perigee_file_bytes_total{direction="in"} 7"#,
             r#"perigee_live_reads_total{answer="same"} 1"#,
             "perigee_shared_live_reads_total 1",
             r#"perigee_live_changes_total{concerns="none"} 1"#,
