@@ -16,10 +16,12 @@ async fn what_nobody_has_read_is_told_whole_by_each_source() {
     for source in [ChangesSource::Triggers, ChangesSource::Slot] {
         let Some(db) = server_by("CREATE TABLE {s}item (id int PRIMARY KEY, v text)", source).await else { return };
         run(&db, "INSERT INTO {s}item SELECT i, repeat('x', 150) FROM generate_series(1, 1000) i").await;
-        let log = Follower::of(&db, &["item"], Bytes::new()).await;
+        let mut log = Follower::of(&db, &["item"], Bytes::new()).await;
+        run(&db, "UPDATE {s}item SET v = v WHERE id = 1").await;
+        log.changes().await;
         let other = same_schema_by(&db, source).await;
         // As where the process was killed.
-        let position = crate::tests::log::seen(&db).await.1;
+        let position = log.position.clone();
         drop(log);
         db.tasks.stop().cancel();
         let write = "DO $$ BEGIN FOR i IN 1..{n} LOOP UPDATE {s}item SET v = v WHERE id = i % 1000 + 1; COMMIT; END LOOP; END $$";
