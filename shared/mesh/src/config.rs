@@ -519,7 +519,7 @@ mod tests {
         assert!(
             refused("peers: { gateway: ['http://a:1'] }", &[]).contains("not allowed: no service calls the gateway")
         );
-        assert!(refused("peers: { storage: ['http://a:1'] }", &[]).contains("storage is not known"));
+        assert!(refused("peers: { functions: ['http://a:1'] }", &[]).contains("functions is not known"));
     }
 
     #[test]
