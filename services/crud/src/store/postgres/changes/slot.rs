@@ -253,7 +253,12 @@ impl Postgres {
             return Err(Error::unfollowed(table, &why.to_string()).into());
         }
         let (mut catalog, state) = self.slot_catalog(name, &[table]).await?;
-        Ok((catalog.remove(table).unwrap_or_default(), state.record))
+        let relations = catalog.remove(table).unwrap_or_default();
+        let obstacle = |relation: &SlotRelation| Some((relation.name.clone(), relation.obstacle.clone()?));
+        if let Some((table, why)) = relations.values().find_map(obstacle) {
+            return Err(SlotObstacle::Table { table, why }.into());
+        }
+        Ok((relations, state.record))
     }
 
     async fn slot_catalog(
