@@ -43,6 +43,9 @@ pub trait Session: Send + 'static {
     /// Whether the client has said what it has to say in time.
     fn has_begun(&self) -> bool;
 
+    /// Acts on a client that has not begun in time. An error ends the connection; else it has begun.
+    fn time_out(&mut self) -> Result<(), Closing>;
+
     /// Whether a message can be acted on.
     fn takes_messages(&self) -> bool;
 
@@ -120,11 +123,22 @@ impl SocketState {
         self.is_identified
     }
 
-    /// Counts it for `caller` from now on, who may send large messages. Errors: the caller has too many.
-    pub fn identify(&mut self, caller: CallerId) -> Result<(), Fault> {
+    /// Whether it counts for more than one who has yet to say who they are.
+    pub fn is_counted(&self) -> bool {
+        self.quota.caller() != CallerId::unidentified(&self.project, self.peer)
+    }
+
+    /// Counts it for `caller` from now on. Errors: the caller has too many.
+    pub fn count_for(&mut self, caller: CallerId) -> Result<(), Fault> {
         if caller != self.quota.caller() {
             self.quota = self.service.quotas().socket(caller)?;
         }
+        Ok(())
+    }
+
+    /// Counts it for `caller` from now on, who may send large messages. Errors: the caller has too many.
+    pub fn identify(&mut self, caller: CallerId) -> Result<(), Fault> {
+        self.count_for(caller)?;
         self.is_identified = true;
         self.incomplete.acknowledged(self.service.large_messages().of(caller));
         Ok(())

@@ -46,9 +46,15 @@ impl socket::Session for Session {
         &mut self.state
     }
 
-    /// A client need not say anything: some connect before they have something to ask.
     fn has_begun(&self) -> bool {
-        true
+        self.checking.is_some() || self.state.is_counted()
+    }
+
+    /// A client need not say anything: some connect before they have something to ask. It leaves room to those who have yet
+    /// to say who they are.
+    fn time_out(&mut self) -> Result<(), Closing> {
+        let caller = CallerId::of(&self.state.project, "", self.state.peer);
+        self.state.count_for(caller).map_err(|fault| Closing::full(&fault))
     }
 
     fn takes_messages(&self) -> bool {

@@ -1,9 +1,13 @@
 //! A live query of a JSON socket: its reply with the rows that there are, then a message for each change.
 
-use std::{mem::size_of, pin::pin, sync::Arc};
+use std::{
+    mem::{self, size_of},
+    pin::pin,
+    sync::Arc,
+};
 
 use mesh::{Call, Code, Fault};
-use query::{Error, Node, Operation, Options, Read, Shape};
+use query::{Error, Node, Operation, Options, Read, Shape, Value};
 use tokio::sync::watch;
 
 use super::message::{self, Head, Query, Subscription};
@@ -20,6 +24,15 @@ use crate::{
 const COUNT_STEP: usize = 64 * 1024;
 /// What clients know as the error of a request without a token.
 const NO_TOKEN: &str = "token contains an invalid number of segments";
+
+/// A live query that has begun.
+struct Begun {
+    feed: RowFeed,
+    /// The rows that there are: a JSON array.
+    docs: Vec<u8>,
+    /// Bytes that the live query holds besides those.
+    held: usize,
+}
 
 /// A live query that runs.
 pub struct LiveSubscription {
@@ -62,7 +75,7 @@ impl LiveSubscription {
         let caller = self.caller();
         let begun = guarded(&caller.call, pin!(self.begin(&caller))).await.unwrap_or_else(Err);
         let slot = self.outgoing.slot(0).await?;
-        let (mut feed, docs) = match begun {
+        let Begun { mut feed, docs, held } = match begun {
             Ok(begun) => begun,
             Err(fault) => {
                 self.refuse(slot, &fault).await;
@@ -71,7 +84,12 @@ impl LiveSubscription {
         };
         let reply = self.head.begun(&self.query, &docs);
         drop(docs);
-        if let Err((slot, fault)) = slot.send(reply).await {
+        let sent = match self.hold.resize(held) {
+            // From here on they count as an answer that its client has not taken.
+            Ok(()) => slot.send(reply).await.map(drop),
+            Err(fault) => Err((slot, fault)),
+        };
+        if let Err((slot, fault)) = sent {
             self.refuse(slot, &fault).await;
             return None;
         }
@@ -85,8 +103,8 @@ impl LiveSubscription {
         Caller { call, token: self.subscription.token.clone() }
     }
 
-    /// Begins the feed, and collects the rows that there are: a JSON array.
-    async fn begin(&mut self, caller: &Caller) -> Result<(RowFeed, Vec<u8>), Fault> {
+    /// Begins the feed, and collects the rows that there are, which count as memory of the live query.
+    async fn begin(&mut self, caller: &Caller) -> Result<Begun, Fault> {
         let mut feed = self.feed(caller).await?;
         let (held, mut counted) = (self.hold.bytes(), 0);
         let mut docs = b"[".to_vec();
@@ -107,13 +125,14 @@ impl LiveSubscription {
             }
         }
         docs.push(b']');
-        // From here on they count as an answer that its client has not taken.
-        self.hold.resize(held)?;
-        Ok((feed, docs))
+        Ok(Begun { feed, docs, held })
     }
 
     async fn feed(&mut self, caller: &Caller) -> Result<RowFeed, Fault> {
-        let Subscription { db_type, find, skip_initial, token } = &*self.subscription;
+        // It is needed no more once it is planned.
+        let find = mem::replace(&mut self.subscription.find, Value::Null);
+        let kept_bytes = self.subscription.memory_bytes();
+        let Subscription { db_type, skip_initial, token, .. } = &*self.subscription;
         let (table, skip_initial) = (self.query.group.as_str(), *skip_initial);
         let ticket = Ticket::new(self.service.admission());
         ticket.enter().await?;
@@ -121,15 +140,15 @@ impl LiveSubscription {
         let table_ref = TableRef { project: &self.project, database: db_type, table };
         let planned = planner
             .plan(table_ref, Operation::Read, |parser, table, budget| {
-                let filter = parser.filter(table, find, budget)?;
+                let filter = parser.filter(table, &find, budget)?;
                 let node = parser.node(table, &Options::default(), budget)?;
                 Ok::<_, Error>((Node { shape: Shape::Many, filter, ..node }, table.identity().map_or(0, <[_]>::len)))
             })
             .await?;
-        drop(ticket);
+        drop((ticket, find));
         let (node, key_columns) = planned.plan;
         let read = Read { database: planned.database, table: table.to_owned(), node };
-        self.hold.resize(read.memory_bytes())?;
+        self.hold.resize(kept_bytes + read.memory_bytes())?;
         let rows = WatchedRows { read, before: RowFeed::before(), skip_initial, after: String::new() };
         // Nobody renews the token: the sender is dropped.
         let (_, token) = watch::channel(token.clone());

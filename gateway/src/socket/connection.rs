@@ -157,7 +157,7 @@ async fn follow(
                 session.keep_alive(outgoing);
                 Ok(())
             }
-            () = tokio::time::sleep_until(begin + INIT_TIMEOUT), if !session.has_begun() => Err(Closing::INIT_TIMEOUT),
+            () = tokio::time::sleep_until(begin + INIT_TIMEOUT), if !session.has_begun() => session.time_out(),
         };
         if let Err(closing) = done {
             return End::ByServer(closing);

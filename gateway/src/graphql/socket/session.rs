@@ -60,6 +60,10 @@ impl socket::Session for Session {
         !matches!(self.phase, Phase::New)
     }
 
+    fn time_out(&mut self) -> Result<(), Closing> {
+        Err(Closing::INIT_TIMEOUT)
+    }
+
     /// Whether a message can be acted on. Clients of the old subprotocol begin operations before they are acknowledged.
     fn takes_messages(&self) -> bool {
         self.protocol == Subprotocol::Current || !matches!(self.phase, Phase::Checking(_))

@@ -59,7 +59,7 @@ fn albums() -> Value {
 #[tokio::test]
 async fn what_is_not_known_is_told_and_answers_of_workers_are_not_replied_to() {
     let mut client = Client::new(Config::default()).await;
-    assert!(client.session.has_begun() && client.session.takes_messages());
+    assert!(client.session.takes_messages(), "nothing has to come before");
     for (message, data) in [
         (json!({ "id": "1", "type": "foo" }), json!({ "error": "Invalid message type" })),
         (
@@ -184,6 +184,22 @@ async fn one_live_query_too_many_is_refused_and_the_socket_stays() {
     assert_eq!((client.reply()["data"]["ack"].clone(), client.is_silent()), (json!(true), true));
     let large = json!({ "group": "album", "dbType": "music", "where": { "title": "x".repeat(20_000) } });
     assert_eq!(client.subscribe("q1", large), Ok(()), "it is known who sends it");
+}
+
+#[tokio::test]
+async fn silent_clients_leave_room_to_those_who_have_yet_to_say_who_they_are() {
+    let mut client = Client::new(Config { sockets: 1, ..Config::default() }).await;
+    assert!(!client.session.has_begun());
+    assert_eq!(client.session.time_out(), Ok(()));
+    assert!(client.session.has_begun() && !client.session.state().is_identified());
+    let mut late = fresh(&client);
+    assert_eq!(late.time_out().map_err(|closing| closing.code), Err(1013), "one is silent already");
+    let mut query = albums();
+    query["token"] = json!("staff");
+    assert_eq!(client.subscribe("q1", query), Ok(()));
+    assert_eq!(client.session.next(&client.outgoing).await, Ok(()));
+    assert_eq!(client.session.state().quota.caller(), CallerId::of("shop", "staff", None));
+    assert_eq!(late.time_out(), Ok(()), "who says who they are makes room");
 }
 
 #[tokio::test]
