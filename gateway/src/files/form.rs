@@ -324,7 +324,7 @@ impl FormUpload<'_> {
         let access = FileAccess {
             size: Some(size),
             no_size: false,
-            content_type: self.content_type.clone(),
+            content_type: upload::type_or_of_name(self.content_type.clone(), &target.path),
             meta: meta.clone(),
             ..access(&target, FileOperation::Create)
         };

@@ -101,6 +101,8 @@ impl<'a> RequestContext<'a> {
             (Root::Meta, Some(file)) => file.path.is_none(),
             (Root::Size, Some(file)) => file.size == FileSize::Unknown,
             (Root::Path | Root::Name | Root::Params | Root::Meta | Root::Size, None) => true,
+            // What is not declared is told by the name.
+            (Root::ContentType, Some(file)) => file.path.is_none() && file.content_type.is_empty(),
             (Root::Auth | Root::Token | Root::Project | Root::ContentType, _) => false,
         }
     }

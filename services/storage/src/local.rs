@@ -18,7 +18,7 @@ use std::{
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use proto::storage::Precondition;
-use query::file::FilePath;
+use query::{file::FilePath, media_type};
 use rustix::{
     fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, fsync, openat, renameat, statat, unlinkat},
     io::Errno,
@@ -27,7 +27,7 @@ use rustix::{
 use self::attributes::Attributes;
 pub use self::upload::LocalUpload;
 use crate::{
-    Error, content_type,
+    Error,
     list::{Page, PageRequest},
     object::{Entry, File, Publication, Published, check},
     read::{PIECE_BYTES, Parts, Pieces},
@@ -219,7 +219,7 @@ impl Opened {
                 // Another program wrote it.
                 None => format!("{modified_ns:x}-{size:x}-{:x}", self.stat.st_ino),
             },
-            content_type: stored.unwrap_or_else(|| content_type::of_name(name).to_owned()),
+            content_type: stored.unwrap_or_else(|| media_type::of_name(name).to_owned()),
             meta: attributes.map(|attributes| attributes.meta.clone()).unwrap_or_default(),
         }
     }

@@ -7,7 +7,10 @@ use proto::{
     grant::Verifier,
     storage::{PutBegin, PutFinish, PutRequest, put_request::Part},
 };
-use query::file::{FileOperation, FilePath, FileTerms};
+use query::{
+    file::{FileOperation, FilePath, FileTerms},
+    media_type,
+};
 use tonic::Streaming;
 
 use crate::{
@@ -167,8 +170,8 @@ impl<'a> Incoming<'a> {
 /// The media type that is kept: what is declared, else what the name tells.
 fn stored_type(declared: &str, path: Option<&FilePath>) -> String {
     match (declared, path) {
-        ("", Some(path)) => content_type::of_name(path.name()).to_owned(),
-        ("", None) => content_type::UNKNOWN.to_owned(),
+        ("", Some(path)) => media_type::of_name(path.name()).to_owned(),
+        ("", None) => media_type::UNKNOWN.to_owned(),
         (declared, _) => declared.to_owned(),
     }
 }
