@@ -634,7 +634,8 @@ async fn copies_moves_and_deletions_of_many(shape: Shape) -> anyhow::Result<()> 
     for kind in [Kind::Local, Kind::Memory, Kind::S3] {
         let bucket = |id: &str, limits: &str| {
             format!(
-                "---\nkind: bucket\nmeta: {{ project: shop, id: {id} }}\nspec:\n  backend: {{ kind: memory }}\n  limits: {{ {limits} }}\n  {OPEN}\n"
+                "---\nkind: bucket\nmeta: {{ project: shop, id: {id} }}\nspec:\n  backend: {{ kind: memory }}\n  limits: {{ {limits} }}\n  \
+                 rules: [{{ prefix: /, create: {{ rule: allow }}, read: {{ rule: allow }} }}]\n"
             )
         };
         let more = bucket("other", "") + &bucket("drawings", "types: [\"image/*\"]");

@@ -7,6 +7,7 @@ use std::{
 
 use futures::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::DropGuard;
 
 use super::{
     connection::Connection,
@@ -22,9 +23,13 @@ pub struct Pool {
     /// Makes its connections.
     pub connector: Arc<Connector>,
     permits: Arc<Semaphore>,
-    /// The last one used is at the end: it is taken first, its caches are warm.
-    idle: Mutex<Vec<Idle>>,
+    idle: Arc<IdleConnections>,
+    /// Ends the task that closes them when the node stops.
+    _end: DropGuard,
 }
+
+/// The last one used is at the end: it is taken first, its caches are warm.
+type IdleConnections = Mutex<Vec<Idle>>;
 
 struct Idle {
     connection: Arc<Connection>,
@@ -56,7 +61,16 @@ pub enum State {
 impl Pool {
     /// A pool of at most `max` connections; none is opened yet.
     pub fn new(connector: Arc<Connector>, max: usize) -> Self {
-        Self { connector, permits: Arc::new(Semaphore::new(max.max(1))), idle: Mutex::default() }
+        let (idle, stop) = (Arc::<IdleConnections>::default(), connector.tasks.stop().child_token());
+        let (closing, stopped) = (Arc::downgrade(&idle), stop.clone());
+        // Nobody drives them who would see the stop.
+        connector.tasks.spawn("postgres pool", async move {
+            stopped.cancelled().await;
+            if let Some(idle) = closing.upgrade() {
+                idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            }
+        });
+        Self { connector, permits: Arc::new(Semaphore::new(max.max(1))), idle, _end: stop.drop_guard() }
     }
 
     /// Leases a connection, an open one if there is any.
@@ -91,6 +105,9 @@ impl Pool {
 
     fn put_back(&self, connection: Arc<Connection>) {
         let mut idle = self.idle();
+        if self.connector.tasks.stop().is_cancelled() {
+            return;
+        }
         let stale = idle.iter().take_while(|idle| idle.since.elapsed() > IDLE_TIMEOUT).count();
         idle.drain(..stale);
         idle.push(Idle { connection, since: Instant::now() });
