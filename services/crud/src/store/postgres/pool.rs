@@ -1,13 +1,13 @@
 //! Connection pool: one caller at a time, for transactions, snapshots, writes and statements not known to be short.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, Once, PoisonError},
     time::{Duration, Instant},
 };
 
 use futures::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::DropGuard;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     connection::Connection,
@@ -24,7 +24,10 @@ pub struct Pool {
     pub connector: Arc<Connector>,
     permits: Arc<Semaphore>,
     idle: Arc<IdleConnections>,
-    /// Ends the task that closes them when the node stops.
+    /// Done once there is a task that closes them when the node stops.
+    closing: Once,
+    stop: CancellationToken,
+    /// Ends that task.
     _end: DropGuard,
 }
 
@@ -61,16 +64,9 @@ pub enum State {
 impl Pool {
     /// A pool of at most `max` connections; none is opened yet.
     pub fn new(connector: Arc<Connector>, max: usize) -> Self {
-        let (idle, stop) = (Arc::<IdleConnections>::default(), connector.tasks.stop().child_token());
-        let (closing, stopped) = (Arc::downgrade(&idle), stop.clone());
-        // Nobody drives them who would see the stop.
-        connector.tasks.spawn("postgres pool", async move {
-            stopped.cancelled().await;
-            if let Some(idle) = closing.upgrade() {
-                idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
-            }
-        });
-        Self { connector, permits: Arc::new(Semaphore::new(max.max(1))), idle, _end: stop.drop_guard() }
+        let stop = connector.tasks.stop().child_token();
+        let permits = Arc::new(Semaphore::new(max.max(1)));
+        Self { connector, permits, idle: Arc::default(), closing: Once::new(), _end: stop.clone().drop_guard(), stop }
     }
 
     /// Leases a connection, an open one if there is any.
@@ -84,7 +80,7 @@ impl Pool {
         };
         match open {
             Some(idle) => Ok(self.lend(idle.connection, permit)),
-            None => Ok(self.lend(Arc::new(self.connector.connect(Callers::One).await?), permit)),
+            None => Ok(self.lend(self.connect().await?, permit)),
         }
     }
 
@@ -92,7 +88,21 @@ impl Pool {
     pub async fn lease_new(self: &Arc<Self>) -> Result<ConnectionLease, PostgresError> {
         let permit = self.permit().await;
         self.idle().clear();
-        Ok(self.lend(Arc::new(self.connector.connect(Callers::One).await?), permit))
+        Ok(self.lend(self.connect().await?, permit))
+    }
+
+    async fn connect(&self) -> Result<Arc<Connection>, PostgresError> {
+        self.closing.call_once(|| {
+            let (idle, stop) = (Arc::downgrade(&self.idle), self.stop.clone());
+            // Nobody drives them who would see the stop.
+            self.connector.tasks.spawn("postgres pool", async move {
+                stop.cancelled().await;
+                if let Some(idle) = idle.upgrade() {
+                    idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                }
+            });
+        });
+        self.connector.connect(Callers::One).await.map(Arc::new)
     }
 
     async fn permit(&self) -> OwnedSemaphorePermit {
