@@ -2,21 +2,16 @@
 //! entry that was left out of its page.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use mesh::seal::{self, Sealer};
 use query::file::FileTerms;
-
-/// Bytes of the authentication tag.
-const TAG: usize = 16;
 
 /// Keys of cursors.
 #[derive(Clone)]
-pub struct CursorKeys {
-    tag: [u8; 32],
-    stream: [u8; 32],
-}
+pub struct CursorKeys(Sealer);
 
-/// Seals and opens cursors of one folder, by a synthetic initialisation vector: the tag of a place begins its key stream.
+/// Seals and opens cursors of one folder.
 pub struct Cursors<'a> {
-    keys: &'a CursorKeys,
+    sealer: &'a Sealer,
     /// What tells the folder from all others.
     folder: blake3::Hash,
 }
@@ -24,19 +19,14 @@ pub struct Cursors<'a> {
 impl CursorKeys {
     /// Keys derived from `secret`.
     pub fn new(secret: &[u8]) -> Self {
-        Self {
-            tag: blake3::derive_key("perigee file cursor v1 tag", secret),
-            stream: blake3::derive_key("perigee file cursor v1 stream", secret),
-        }
+        Self(Sealer::new("perigee file cursor v1", secret))
     }
 
     /// Cursors of the folder that `terms` are for.
     pub fn of(&self, terms: &FileTerms) -> Cursors<'_> {
-        let mut hasher = blake3::Hasher::new();
-        for part in [terms.project.as_str(), &terms.bucket, terms.path.as_ref().map_or("", |path| path.as_str())] {
-            hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
-        }
-        Cursors { keys: self, folder: hasher.finalize() }
+        let path = terms.path.as_ref().map_or("", |path| path.as_str());
+        let folder = seal::hash_of(&[terms.project.as_bytes(), terms.bucket.as_bytes(), path.as_bytes()]);
+        Cursors { sealer: &self.0, folder }
     }
 }
 
@@ -46,35 +36,13 @@ impl Cursors<'_> {
         if place.is_empty() {
             return String::new();
         }
-        let tag = self.tag(place.as_bytes());
-        let mut bytes = [&tag[..], place.as_bytes()].concat();
-        self.crypt(tag, &mut bytes[TAG..]);
-        URL_SAFE_NO_PAD.encode(bytes)
+        URL_SAFE_NO_PAD.encode(self.sealer.seal(self.folder.as_bytes(), place.as_bytes()))
     }
 
     /// The place that `cursor` tells; `None` where it is none of this folder.
     pub fn open(&self, cursor: &str) -> Option<String> {
-        let mut bytes = URL_SAFE_NO_PAD.decode(cursor).ok()?;
-        let (tag, place) = bytes.split_first_chunk_mut::<TAG>()?;
-        self.crypt(*tag, place);
-        // Hashes are compared in constant time.
-        let is_ours = blake3::hash(&self.tag(place)) == blake3::hash(&*tag);
-        if is_ours { String::from_utf8(place.to_vec()).ok() } else { None }
-    }
-
-    fn tag(&self, place: &[u8]) -> [u8; TAG] {
-        let mut hasher = blake3::Hasher::new_keyed(&self.keys.tag);
-        let hash = hasher.update(self.folder.as_bytes()).update(place).finalize();
-        *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")
-    }
-
-    /// Encrypts, or decrypts, by the key stream of a tag.
-    fn crypt(&self, tag: [u8; TAG], bytes: &mut [u8]) {
-        let mut stream = vec![0; bytes.len()];
-        blake3::Hasher::new_keyed(&self.keys.stream).update(&tag).finalize_xof().fill(&mut stream);
-        for (byte, mask) in bytes.iter_mut().zip(stream) {
-            *byte ^= mask;
-        }
+        let place = self.sealer.open(self.folder.as_bytes(), URL_SAFE_NO_PAD.decode(cursor).ok()?)?;
+        String::from_utf8(place).ok()
     }
 }
 
