@@ -10,11 +10,12 @@ mod running;
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::response::Response;
+use bytes::Bytes;
 use http::{HeaderMap, header};
 use hyper::upgrade::OnUpgrade;
-use mesh::{Code, Fault, telemetry::Gauge};
+use mesh::{Call, Code, Fault, telemetry::Gauge};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tungstenite::Message;
+use tungstenite::Utf8Bytes;
 
 pub use self::{
     closing::Closing,
@@ -56,7 +57,15 @@ pub trait Session: Send + 'static {
     fn next(&mut self, outgoing: &Outgoing) -> impl Future<Output = Result<(), Closing>> + Send;
 
     /// Acts on a message. An error ends the connection.
-    fn received(&mut self, message: Message, outgoing: &Outgoing) -> Result<(), Closing>;
+    fn received(&mut self, message: Received, outgoing: &Outgoing) -> Result<(), Closing>;
+}
+
+/// A message of a client.
+pub enum Received {
+    /// A text.
+    Text(Utf8Bytes),
+    /// Bytes.
+    Binary(Bytes),
 }
 
 /// State that any connection has.
@@ -161,6 +170,13 @@ impl SocketState {
         };
         kept.map_err(|fault| Closing::full(&fault))
     }
+}
+
+/// The caller of an operation of a socket that the request `request_id` opened, who has as much time as the project gives.
+pub fn caller(service: &Service, project: &str, request_id: &str, token: Arc<str>) -> Caller {
+    let (edge, config) = (service.edge(), service.config());
+    let time = edge.settings(project).map_or(config.time, |project| config.time(&project.spec));
+    Caller { call: Call::begin(Some(request_id), None, Some(time)), token }
 }
 
 /// A connection that is accepted.

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use mesh::{Call, Code, Fault};
+use mesh::{Code, Fault};
 use query::{Error, Node, Operation, Options, Read, Shape, Value};
 use tokio::sync::watch;
 
@@ -17,7 +17,7 @@ use crate::{
     http::{Ticket, guarded},
     live::{FeedMessage, FeedOptions, Hold, InitialRows, RowFeed, Subscriber, WatchedRows},
     plan::{RequestPlanner, TableRef},
-    socket::{AnswerSlot, Closing, Outgoing},
+    socket::{self, AnswerSlot, Closing, Outgoing},
 };
 
 /// Bytes of collected rows that are counted at once.
@@ -72,7 +72,8 @@ impl LiveSubscription {
     async fn serve(&mut self) -> Option<Closing> {
         // A client that takes nothing has no more read for it.
         drop(self.outgoing.slot(0).await?);
-        let caller = self.caller();
+        let token = self.subscription.token.clone();
+        let caller = socket::caller(&self.service, &self.project, &self.request_id, token);
         let begun = guarded(&caller.call, pin!(self.begin(&caller))).await.unwrap_or_else(Err);
         let slot = self.outgoing.slot(0).await?;
         let Begun { mut feed, docs, held } = match begun {
@@ -94,13 +95,6 @@ impl LiveSubscription {
             return None;
         }
         Some(Closing::ended(&self.follow(&mut feed).await?))
-    }
-
-    fn caller(&self) -> Caller {
-        let (edge, config) = (self.service.edge(), self.service.config());
-        let time = edge.settings(&self.project).map_or(config.time, |project| config.time(&project.spec));
-        let call = Call::begin(Some(&self.request_id), None, Some(time));
-        Caller { call, token: self.subscription.token.clone() }
     }
 
     /// Begins the feed, and collects the rows that there are, which count as memory of the live query.
@@ -167,14 +161,10 @@ impl LiveSubscription {
                 Err(fault) => return Some(fault),
             };
             let text = message::feed(&self.query, &self.subscription.db_type, &row);
-            // As many as a caller may have can wait for a place with a message each.
-            let counted = match self.outgoing.waiting(text.len()) {
-                Ok(counted) => counted,
+            let slot = match self.outgoing.slot_for(text.len()).await {
+                Ok(slot) => slot?,
                 Err(fault) => return Some(fault),
             };
-            let slot = self.outgoing.slot(0).await?;
-            // From here on it is counted by its place.
-            drop(counted);
             if let Err((_, fault)) = slot.send(text).await {
                 return Some(fault);
             }

@@ -1,5 +1,6 @@
 use mesh::listener;
 use serde_json::{Value, json};
+use tungstenite::Message;
 
 use super::*;
 use crate::{
@@ -33,7 +34,7 @@ impl Client {
     }
 
     fn send(&mut self, message: &Value) -> Result<(), Closing> {
-        self.session.received(Message::Text(message.to_string().into()), &self.outgoing)
+        self.session.received(Received::Text(message.to_string().into()), &self.outgoing)
     }
 
     fn subscribe(&mut self, id: &str, data: Value) -> Result<(), Closing> {
@@ -90,7 +91,7 @@ async fn what_is_not_known_is_told_and_answers_of_workers_are_not_replied_to() {
 
 #[tokio::test]
 async fn what_is_unreadable_is_told_before_the_end() {
-    for message in [Message::Text("abc".into()), Message::Binary(vec![0xff].into()), Message::Text("[]".into())] {
+    for message in [Received::Text("abc".into()), Received::Binary(vec![0xff].into()), Received::Text("[]".into())] {
         let mut client = Client::new(Config::default()).await;
         let closing = client.session.received(message, &client.outgoing).expect_err("it ends");
         assert_eq!(closing.code, 1007);
@@ -102,7 +103,7 @@ async fn what_is_unreadable_is_told_before_the_end() {
 #[tokio::test]
 async fn binary_messages_are_read_too() {
     let mut client = Client::new(Config::default()).await;
-    let message = Message::Binary(br#"{"id": "1", "type": "foo"}"#.to_vec().into());
+    let message = Received::Binary(br#"{"id": "1", "type": "foo"}"#.to_vec().into());
     assert_eq!(client.session.received(message, &client.outgoing), Ok(()));
     assert_eq!(client.reply()["type"], "foo");
 }
