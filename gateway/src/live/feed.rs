@@ -21,7 +21,10 @@ use proto::{
 };
 use tokio::{sync::watch, time::Instant};
 
-use super::interests::{Interests, Registered, TableRows};
+use super::{
+    interests::{Interests, Registered, TableRows},
+    may_pass,
+};
 
 /// Until images are asked for again that could not be followed.
 const IMAGES_RETRY_INTERVAL: Duration = Duration::from_secs(60);
@@ -230,7 +233,7 @@ impl TableSource<'_> {
             }
             self.interests.end_images();
             if let Some(fault) = ended {
-                let may_pass = matches!(fault.code, Code::Unavailable | Code::Deadline);
+                let may_pass = may_pass(&fault);
                 tracing::debug!(table = self.table, %fault, may_pass, "images of changes cannot be followed");
                 images_from = may_pass.then(|| Instant::now() + IMAGES_RETRY_INTERVAL);
             }
