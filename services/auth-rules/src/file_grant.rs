@@ -232,21 +232,8 @@ impl Caller<'_> {
     }
 
     fn file_context<'f>(&'f self, claims: Option<&'f Object>) -> RequestContext<'f> {
-        RequestContext {
-            project: self.id,
-            mode: self.project.mode,
-            operation: Operation::Read,
-            op: "",
-            token: self.token,
-            claims,
-            find: None,
-            doc: None,
-            changes: &[],
-            limit: None,
-            skip: None,
-            now: self.now,
-            file: None,
-        }
+        let stranger = RequestContext::of(self.id, self.project.mode, Operation::Read, self.now);
+        RequestContext { token: self.token, claims, ..stranger }
     }
 
     fn file_refused(&mut self, refusal: Refusal, requested: &Requested, index: usize) -> Error {
