@@ -15,10 +15,11 @@ use proto::crud::{ResyncReason, Snapshot};
 use query::resources::Numbers;
 
 use self::{
+    framing::RawPart,
     images::ToldRelations,
     obstacle::SlotObstacle,
     setup::{Now, SlotRecord, SlotRelation, SlotRelations, SlotState},
-    stream::{OBJECT_IN_USE, RawPart, SlotStream, StreamEnd, StreamTarget},
+    stream::{OBJECT_IN_USE, SlotStream, StreamEnd, StreamTarget},
 };
 use super::{locks::TableLock, setup::TriggerKind};
 use crate::{
@@ -35,6 +36,7 @@ use crate::{
 };
 
 pub mod forms;
+mod framing;
 pub mod images;
 pub mod obstacle;
 mod reader;

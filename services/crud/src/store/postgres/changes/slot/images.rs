@@ -9,7 +9,7 @@ use query::resources::Numbers;
 
 use super::{
     SlotTable,
-    stream::{RawMessage, RawPart},
+    framing::{RawMessage, RawPart},
 };
 use crate::{
     cell::Cell,

@@ -11,9 +11,9 @@ use query::resources::Numbers;
 
 use super::{
     SlotReader,
+    framing::RawPart,
     images::{ReadPart, ReadStop, Reading},
     setup::{Now, SlotRelations},
-    stream::RawPart,
 };
 use crate::store::log::{ImageWriter, LogLag, LogLook, LogPart, LogPosition, Place};
 
