@@ -8,14 +8,11 @@ use proto::{
     auth::SignedGrant,
     storage::{Entry, InfoRequest, ListRequest, ListResponse},
 };
-use query::file::{FileOperation, FilePath};
+use query::file::{FileOperation, FilePath, PAGE_MAX};
 use serde::Serialize;
 
 use super::{FilesRequest, access, json, missing_part, moment, target::FileTarget};
 use crate::{error, http::answer};
-
-/// Entries of a page, at most and where nothing is asked for.
-pub const PAGE_MAX: u32 = 1000;
 
 /// An entry as clients are told it.
 #[derive(Serialize)]

@@ -22,18 +22,14 @@ use proto::{
     auth::FileAccess,
     storage::{PutBegin, PutFinish, PutRequest, PutResponse, put_request::Part},
 };
-use query::{
-    Guard, Value,
-    file::{FileOperation, FilePath},
-    media_type,
-};
+use query::{Guard, Value, file::FileOperation, media_type};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{FilesRequest, access, disposition::is_list, download::META, precondition, stored};
 use crate::{Service, error};
 
 /// Bytes of a message to storage.
-const MESSAGE_BYTES: usize = 256 * 1024;
+pub const MESSAGE_BYTES: usize = 256 * 1024;
 /// Bytes per second that a client has to send on average, beyond the time for which it may be silent.
 const SLOWEST_RATE: u64 = 1024;
 /// Most bytes of a media type.
@@ -44,7 +40,8 @@ const META_LIMITS: Guard = Guard::new(32, 1024);
 /// `PUT` of a file.
 pub async fn put(request: &FilesRequest<'_>, body: &mut Body) -> Result<Response, Fault> {
     let target = request.file_target()?;
-    let content_type = type_or_of_name(content_type(&request.head.headers)?, &target.path);
+    let declared = content_type(&request.head.headers)?;
+    let content_type = media_type::kept(&declared, target.path.name()).to_owned();
     let meta = match request.head.headers.get(META) {
         None => String::new(),
         Some(text) => meta(text.to_str().map_err(|_| error::bad_request("invalid x-meta: expected ASCII"))?)?,
@@ -84,11 +81,6 @@ pub async fn put(request: &FilesRequest<'_>, body: &mut Body) -> Result<Response
 fn content_type(headers: &HeaderMap) -> Result<String, Fault> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(String::new()) };
     checked_type(value.to_str().unwrap_or("\0"))
-}
-
-/// The type that is declared, else that of the name: what is stored, and so what rules look at.
-pub fn type_or_of_name(declared: String, path: &FilePath) -> String {
-    if declared.is_empty() { media_type::of_name(path.name()).to_owned() } else { declared }
 }
 
 /// `text` as a media type. Errors: it is none.

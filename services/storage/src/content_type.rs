@@ -6,6 +6,7 @@ use crate::Error;
 
 /// Bytes of a file that tell its type.
 pub const SNIFFED_BYTES: usize = 4096;
+
 /// Whether a bucket with these `globs` takes a file that is declared as `declared` and begins with `beginning`.
 ///
 /// Where the content tells a type, that has to match as well; where it tells none though it would of what is declared,

@@ -1,12 +1,10 @@
 //! Pages of folders.
 
 use proto::storage::ListRequest;
-use query::file::FilePath;
+use query::file::{FilePath, PAGE_MAX};
 
 use crate::{Error, cursor::Cursors, object::Entry};
 
-/// Most entries of a page.
-pub const PAGE_MAX: usize = 1000;
 /// Most entries that are looked at for a page: one that finds little ends there, with a cursor.
 pub const LOOKED_AT_MAX: usize = 10_000;
 
@@ -37,7 +35,7 @@ impl PageRequest {
     /// What `request` asks for of `folder`, whose cursors `cursors` opens. Errors: it is malformed.
     pub fn new(request: ListRequest, folder: &FilePath, cursors: &Cursors<'_>) -> Result<Self, Error> {
         let limit = request.limit as usize;
-        if !(1..=PAGE_MAX).contains(&limit) {
+        if !(1..=PAGE_MAX).contains(&request.limit) {
             return Err(Error::Malformed(format!("invalid limit: expected 1 to {PAGE_MAX}, found {limit}")));
         }
         let after = match request.cursor.as_str() {

@@ -29,7 +29,7 @@ pub use self::upload::LocalUpload;
 use crate::{
     Error,
     list::{Page, PageRequest},
-    object::{Entry, File, Publication, Published, check},
+    object::{Entry, File, LOCKS, Publication, Published, check, lock_index},
     read::{PIECE_BYTES, Parts, Pieces},
 };
 
@@ -39,8 +39,6 @@ const OWN: &str = ".perigee";
 const UPLOADS: &str = "uploads";
 /// Folders that are being deleted, below [`OWN`].
 const DELETED: &str = "deleted";
-/// Locks of paths: changes of one path wait for each other.
-const LOCKS: usize = 64;
 
 /// A bucket in a folder. Clones are the same.
 #[derive(Clone)]
@@ -302,11 +300,6 @@ fn open_in(folder: &OwnedFd, name: &str) -> Result<Option<Opened>, Error> {
     }
     let attributes = Attributes::of(&file);
     Ok(Some(Opened { attributes, file, stat }))
-}
-
-fn lock_index(path: &FilePath) -> usize {
-    let hash = blake3::hash(path.as_str().as_bytes());
-    usize::from(hash.as_bytes()[0]) % LOCKS
 }
 
 /// An open file that is read.

@@ -24,7 +24,7 @@ pub use self::upload::ObjectUpload;
 use crate::{
     Error,
     list::{Page, PageRequest},
-    object::{Entry, File, check},
+    object::{Entry, File, LOCKS, check, lock_index},
     read::{PIECE_BYTES, Parts, Pieces},
 };
 
@@ -41,8 +41,6 @@ const UPLOADS: &str = ".perigee/uploads";
 const META: &str = "perigeemeta";
 /// The region of a store that has none.
 const REGION: &str = "us-east-1";
-/// Locks of paths: changes of one path wait for each other.
-const LOCKS: usize = 64;
 
 /// A bucket in an object store. Clones are the same.
 #[derive(Clone)]
@@ -112,8 +110,7 @@ impl Remote {
     }
 
     async fn lock(&self, path: &FilePath) -> MutexGuard<'_, ()> {
-        let hash = blake3::hash(path.as_str().as_bytes());
-        self.locks[usize::from(hash.as_bytes()[0]) % LOCKS].lock().await
+        self.locks[lock_index(path)].lock().await
     }
 
     /// Begins to take in a file, whose path need not be known yet.

@@ -1,4 +1,4 @@
-//! Media types of files by the end of their names.
+//! Media types of files.
 
 /// The type of what has none.
 pub const UNKNOWN: &str = "application/octet-stream";
@@ -70,6 +70,11 @@ pub fn of_name(name: &str) -> &'static str {
     let extension = name.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase()).unwrap_or_default();
     let at = BY_EXTENSION.binary_search_by(|(known, _)| (*known).cmp(extension.as_str()));
     at.map_or(UNKNOWN, |at| BY_EXTENSION[at].1)
+}
+
+/// The type that a file is kept with, and that rules look at: what is declared, else what its name tells.
+pub fn kept<'a>(declared: &'a str, name: &str) -> &'a str {
+    if declared.is_empty() { of_name(name) } else { declared }
 }
 
 #[cfg(test)]
