@@ -313,8 +313,12 @@ async fn one(
         Some(claims) => client.with_token(&token::sign(claims.clone())),
         None => client.clone(),
     };
-    let outcome = way.run(&client, &suite.database, &case.operation).await?;
-    match (&case.gives, &case.fails) {
+    let mut outcome = way.run(&client, &suite.database, &case.operation).await?;
+    let mut gives = case.gives.clone();
+    if matches!(case.operation, Operation::Update(_) | Operation::Delete(_)) {
+        in_one_order(&mut outcome, &mut gives);
+    }
+    match (&gives, &case.fails) {
         (Some(_), None) if case.operation.is_write() && !way.tells(&case.operation) => {
             let Outcome::Written(written) = &outcome else { bail!("wanted a write, got {outcome:?}") };
             let nothing = Written { affected: None, rows: None };
@@ -328,6 +332,18 @@ async fn one(
         gave(&way.run(&client, &suite.database, then).await?, leaving).context("afterwards")?;
     }
     Ok(())
+}
+
+/// Puts the rows of an update or a deletion in one order: no database promises one.
+fn in_one_order(outcome: &mut Outcome, wanted: &mut Option<Value>) {
+    let told = match outcome {
+        Outcome::Written(written) => written.iter_mut().filter_map(|written| written.rows.as_mut()).collect(),
+        Outcome::Read(_) | Outcome::Failed(_) => Vec::new(),
+    };
+    let wanted = wanted.as_mut().and_then(|wanted| wanted.get_mut("rows"));
+    for rows in told.into_iter().chain(wanted).filter_map(Value::as_array_mut) {
+        rows.sort_by_cached_key(Value::to_string);
+    }
 }
 
 fn failed(outcome: &Outcome, code: &str, text: Option<&str>) -> anyhow::Result<()> {
