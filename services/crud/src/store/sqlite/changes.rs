@@ -13,7 +13,10 @@ use super::{
     Sqlite, SqliteError, blocking, interrupt_when,
     wal_index::{WalHeader, WalIndex},
 };
-use crate::{Error, store::Changed};
+use crate::{
+    Error,
+    store::{Changed, identifier},
+};
 
 pub mod diagnosis;
 
@@ -213,7 +216,7 @@ fn capture(writer: &Connection, table: &str) -> Result<(), SqliteError> {
     for (name, sql) in &wanted {
         match found.iter().find(|(found, _)| found.eq_ignore_ascii_case(name)) {
             Some((_, found)) if found == sql => continue,
-            Some((found, _)) => writer.execute_batch(&format!("DROP TRIGGER {}", quoted(found)))?,
+            Some((found, _)) => writer.execute_batch(&format!("DROP TRIGGER {}", identifier(found)))?,
             None => {}
         }
         writer.execute_batch(sql)?;
@@ -238,7 +241,7 @@ fn release(writer: &Connection, kept: &[String]) -> Result<(), SqliteError> {
     for (name, sql) in triggers(writer)?.iter().filter(|(_, sql)| is_ours(sql)) {
         match wanted(sql) {
             true => is_captured = true,
-            false => writer.execute_batch(&format!("DROP TRIGGER {}", quoted(name)))?,
+            false => writer.execute_batch(&format!("DROP TRIGGER {}", identifier(name)))?,
         }
     }
     match maker(writer)? {
@@ -261,13 +264,9 @@ fn trigger_name(table: &str, event: &str) -> String {
 
 /// The text of a trigger, which SQLite keeps as it is.
 fn trigger(table: &str, event: &str) -> String {
-    let (name, on, event) = (quoted(&trigger_name(table, event)), quoted(table), event.to_ascii_uppercase());
+    let (name, on, event) = (identifier(&trigger_name(table, event)), identifier(table), event.to_ascii_uppercase());
     let table = table.replace('\'', "''");
     format!("CREATE TRIGGER {name} AFTER {event} ON {on}{COUNT}{table}'; END")
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use super::{CATALOG, FollowedTable, ImageCursor, ImageReader, ImageRelations, Re
 use crate::{
     Error,
     store::{
+        identifier,
         log::{Image, ImageWriter, LogLook, LogPart, LogPosition, Loss, Place, change},
         postgres::{
             Postgres, PostgresRows, changes::snapshot::ServerSnapshot, connection::Connection, connection::decoders,
@@ -315,8 +316,7 @@ fn select(relation: &Relation, writer: &ImageWriter, columns: &[usize]) -> Strin
     );
     for index in columns {
         let column = &writer.columns()[*index];
-        let name = column.name.replace('"', "\"\"");
-        let _ = write!(sql, ", (r.image).\"{name}\"{}", column.cast);
+        let _ = write!(sql, ", (r.image).{}{}", identifier(&column.name), column.cast);
     }
     let _ = write!(
         sql,
