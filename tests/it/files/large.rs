@@ -18,7 +18,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{Answer, send};
+use super::{send, until};
 
 /// Memory that a process may grow by for a file of any size.
 const GROWTH_BYTES: u64 = 24 << 20;
@@ -179,25 +179,15 @@ async fn an_upload_that_is_cut_leaves_nothing_that_is_seen() -> anyhow::Result<(
             let names: Vec<_> =
                 names.iter().map(std::fs::DirEntry::file_name).filter(|name| name != ".perigee").collect();
             assert_eq!(names, ["old"], "round {round}, {path}");
-            let old = once_reached(&pair.client, "/old").await?;
+            // A gateway is ready before it has reached storage again.
+            until(async || Ok(send(&pair.client, Method::GET, "/old", &[], "").await?.status != 503)).await?;
+            let old = send(&pair.client, Method::GET, "/old", &[], "").await?;
             assert_eq!((old.status, &old.body[..]), (200, &b"old"[..]));
             assert_eq!(send(&pair.client, Method::GET, "/new", &[], "").await?.status, 404);
             clear(&pair.bucket().join(".perigee/uploads"))?;
         }
     }
     Ok(())
-}
-
-/// The answer to a read, once storage that was started again takes requests: a gateway is ready without it.
-async fn once_reached(client: &Client, path: &str) -> anyhow::Result<Answer> {
-    let end = Instant::now() + Duration::from_secs(20);
-    loop {
-        let answer = send(client, Method::GET, path, &[], "").await?;
-        if answer.status != 503 || Instant::now() >= end {
-            return Ok(answer);
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
 
 /// What a killed process leaves is swept later: the next round begins without.
