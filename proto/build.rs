@@ -50,6 +50,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             ".perigee.crud.v1.LogRequest.after",
             ".perigee.crud.v1.LogResponse.position",
             ".perigee.crud.v1.Change",
+            ".perigee.crud.v1.RecordedLoss.since",
+            ".perigee.crud.v1.Capture.since",
             ".perigee.auth.v1.SignedGrant",
         ],
         boxed: &[".perigee.crud.v1.ReadResponse.seen"],

@@ -20,6 +20,7 @@ use tokio_util::sync::DropGuard;
 use crate::{
     Error, Introspected, LeftOut, blocking,
     budget::{AnswerLimit, Memory},
+    changes::log::SharedLog,
     config::{self, Config},
     database::Database,
     links::{self, DatabaseLinks},
@@ -275,7 +276,9 @@ impl Databases {
         let tasks = self.tasks.clone();
         let (store, dialect) = blocking::run(move |_| config::open(&source, &tasks)).await??;
         let (metrics, memory, prepared) = (self.mesh.metrics(), self.memory.clone(), self.prepared.clone());
-        let open = Database::connect(store, dialect, metrics, memory, prepared, &self.tasks).await?;
+        let nats = self.mesh.bus().nats().filter(|_| store.is_shared());
+        let nodes = nats.map(|nats| SharedLog::new(nats, &database.project, &database.id, metrics));
+        let open = Database::connect(store, dialect, metrics, memory, prepared, (&self.tasks, nodes)).await?;
         open.link(database.links.load_full());
         Ok(open)
     }

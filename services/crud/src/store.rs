@@ -133,6 +133,11 @@ pub enum Changed {
 }
 
 impl Store {
+    /// Whether other nodes may have the same database open.
+    pub fn is_shared(&self) -> bool {
+        !matches!(self, Store::Sqlite(_))
+    }
+
     /// Independent reads in one read-only snapshot and one round trip; a single one needs no transaction. Dropping the
     /// future stops them.
     pub async fn snapshot(&self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<Rows>, StatementError> {

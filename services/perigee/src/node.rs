@@ -63,7 +63,7 @@ impl Node {
         install_tls();
         allow_open_files(config.limits.connections);
         let tasks = Tasks::default();
-        let mesh = Mesh::new(&config).context("the configuration is wrong")?;
+        let mesh = Mesh::connect(&config, &tasks).await.context("the configuration is wrong")?;
         let current = watch(&config, &tasks, &mesh)?;
         let ports = Ports::bind(&config, mode).await?;
         std::fs::create_dir_all(&config.data)

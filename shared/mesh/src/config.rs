@@ -2,6 +2,7 @@
 //! variables.
 
 mod layer;
+mod nats;
 
 use std::{
     collections::BTreeMap,
@@ -16,6 +17,8 @@ use proto::carried::ANSWER_BYTES_MAX;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use layer::Layers;
+
+pub use nats::NatsBus;
 
 use crate::deserialize;
 
@@ -102,6 +105,8 @@ pub enum Resources {
 pub enum BusConfig {
     /// In this process.
     Memory {},
+    /// A NATS server, or a cluster of them, with JetStream.
+    Nats(NatsBus),
 }
 
 /// Limits of one request of a client, and of all together.
@@ -306,6 +311,9 @@ impl Node {
             if !is_positive {
                 return wrong(format!("limits.{name}"), "must be positive");
             }
+        }
+        if let BusConfig::Nats(nats) = &self.bus {
+            nats.check().map_err(|(field, message)| (format!("bus.{field}"), message))?;
         }
         if self.mesh_key.as_ref().is_some_and(|key| key.0.is_empty()) {
             return wrong("mesh_key".to_owned(), "must not be empty");
@@ -524,8 +532,63 @@ mod tests {
 
     #[test]
     fn another_kind_replaces_the_default_one_with_its_keys() {
-        let fault = refused("bus: { kind: nats, url: 'nats://a' }", &[]);
-        assert!(fault.starts_with("node.yaml:1:8: bus.kind: value nats is not known; known: memory"), "{fault}");
+        let fault = refused("bus: { kind: rabbit, url: 'amqp://a' }", &[]);
+        assert!(fault.starts_with("node.yaml:1:8: bus.kind: value rabbit is not known; "), "{fault}");
+        assert!(fault.ends_with("known: memory, nats"), "{fault}");
+        let fault = refused("bus: { kind: memory, url: 'nats://a' }", &[]);
+        assert!(fault.contains("bus.url: key url is not known"), "{fault}");
+    }
+
+    fn nats(text: &str, variables: &[(&str, &str)]) -> NatsBus {
+        match parse(text, variables).unwrap().bus {
+            BusConfig::Nats(nats) => nats,
+            BusConfig::Memory {} => panic!("another bus was asked for"),
+        }
+    }
+
+    #[test]
+    fn a_bus_of_nats_has_an_address_and_limits() {
+        let bus = nats("bus: { kind: nats, url: 'nats://a, tls://b:4223' }", &[]);
+        assert_eq!(bus.urls().collect::<Vec<_>>(), ["nats://a", "tls://b:4223"]);
+        assert_eq!((bus.changes_bytes, bus.changes_age), (64 << 20, Duration::from_secs(600)));
+        // Variables come in the order of their names; a kind comes first all the same.
+        let variables = [
+            ("PERIGEE_BUS__CHANGES_BYTES", "1048576"),
+            ("PERIGEE_BUS__KIND", "nats"),
+            ("PERIGEE_BUS__PASSWORD", "hush"),
+            ("PERIGEE_BUS__URL", "nats://a:4222"),
+            ("PERIGEE_BUS__USER", "7"),
+        ];
+        let bus = nats("", &variables);
+        assert_eq!((bus.changes_bytes, bus.user.as_deref()), (1 << 20, Some("7")));
+        assert_eq!(bus.password, Some(Secret("hush".to_owned())));
+        assert!(!format!("{bus:?}").contains("hush"));
+    }
+
+    #[test]
+    fn faults_of_a_bus_name_their_field() {
+        let wrong = |fields: &str| refused(&format!("bus: {{ kind: nats, {fields} }}"), &[]);
+        for (fields, expected) in [
+            ("", "bus.url: must be set, such as nats://nats:4222"),
+            ("url: 'http://a'", "bus.url: expected nats:// or tls:// and a host, found scheme http"),
+            ("url: 'nats://u:p@a'", "bus.url: no user and password are allowed in it; set bus.user and bus.password"),
+            ("url: 'nats://a/x'", "bus.url: no path is allowed after the host"),
+            ("url: 'nats://a:b'", "bus.url: expected nats:// or tls:// and a host: invalid port number"),
+            ("url: 'nats://a', user: u", "bus.password: must be set where bus.user is"),
+            ("url: 'nats://a', password: u", "bus.user: must be set where bus.password is"),
+            ("url: 'nats://a', token: t, user: u, password: p", "bus.token: not allowed beside bus.user"),
+            ("url: 'nats://a', token: ''", "bus.token: must not be empty"),
+            ("url: 'nats://a', credentials: /nowhere", "bus.credentials: the file /nowhere cannot be read: "),
+            ("url: 'tls://a', ca: /nowhere", "bus.ca: the file /nowhere cannot be read: "),
+            ("url: 'tls://a', certificate: /nowhere", "bus.key: must be set where bus.certificate is"),
+            ("url: 'nats://a', changes_bytes: 5", "bus.changes_bytes: must be at least 1048576"),
+            ("url: 'nats://a', changes_age: 10s", "bus.changes_age: must be at least 60s"),
+            ("url: 'nats://a', tokn: t", "bus.tokn: key tokn is not known; did you mean token?"),
+        ] {
+            let fault = wrong(fields);
+            assert!(fault.contains(expected), "{fields}: {fault}");
+            assert!(!fault.contains("u:p"), "{fault}");
+        }
     }
 
     #[test]

@@ -64,6 +64,22 @@ struct Families {
     shed: Family<Shed, Counter>,
     live_reads: Family<LiveRead, Counter>,
     live_resyncs: Family<LiveResync, Counter>,
+    bus: BusMeters,
+}
+
+/// What is measured of a bus between processes.
+#[derive(Debug, Clone, Default)]
+pub struct BusMeters {
+    /// 1 while it is connected.
+    pub connected: Gauge,
+    /// Connections that were made anew.
+    pub reconnects: Counter,
+    /// Databases whose changes this node reads for all.
+    pub read_databases: Gauge,
+    /// Messages of changes that this node published.
+    pub published: Counter,
+    /// Times that this node began or ended to read the changes of a database for all.
+    pub elections: Counter,
 }
 
 /// Gauges of the load on the public port.
@@ -262,6 +278,11 @@ impl Metrics {
         self.families.live_resyncs.get_or_create(&LiveResync { reason }).inc();
     }
 
+    /// For the bus between processes.
+    pub fn bus(&self) -> BusMeters {
+        self.families.bus.clone()
+    }
+
     /// Everything, as OpenMetrics text.
     pub fn render(&self) -> String {
         let mut out = String::new();
@@ -286,6 +307,7 @@ impl Default for Families {
             shed: Family::default(),
             live_reads: Family::default(),
             live_resyncs: Family::default(),
+            bus: BusMeters::default(),
         };
         families.registered()
     }
@@ -309,6 +331,11 @@ impl Families {
         registry.register("live_queries", "Live queries", self.load.live_queries.clone());
         registry.register("live_reads", "Reads of live queries", self.live_reads.clone());
         registry.register("live_resyncs", "Watches that began anew", self.live_resyncs.clone());
+        registry.register("bus_connected", "Whether the bus is connected", self.bus.connected.clone());
+        registry.register("bus_reconnects", "Connections to the bus made anew", self.bus.reconnects.clone());
+        registry.register("changes_read", "Databases whose changes this node reads", self.bus.read_databases.clone());
+        registry.register("changes_published", "Messages of changes published", self.bus.published.clone());
+        registry.register("changes_elections", "Elections of a reader of changes", self.bus.elections.clone());
         registry.register("shed", "Work refused because of a limit", self.shed.clone());
         self
     }
@@ -331,9 +358,13 @@ mod tests {
         metrics.shed("in_flight").inc();
         metrics.live_reads().same.inc();
         metrics.live_resync("rules");
+        metrics.bus().connected.set(1);
+        metrics.bus().reconnects.inc();
         let text = metrics.render();
         for line in [
             "perigee_connections 1",
+            "perigee_bus_connected 1",
+            "perigee_bus_reconnects_total 1",
             r#"perigee_shed_total{limit="in_flight"} 1"#,
             r#"perigee_requests_total{service="crud",method="Read",code="NotFound"} 1"#,
             r#"perigee_requests_total{service="crud",method="Read",code="Ok"} 0"#,

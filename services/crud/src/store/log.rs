@@ -1,5 +1,7 @@
 //! The log of changes, with the rows before and after: what a look at it finds, whatever the engine.
 
+use std::collections::BTreeSet;
+
 use proto::crud::{Change, Operation, ResyncReason};
 use query::{Table, resources::Numbers};
 
@@ -8,6 +10,8 @@ use crate::{Error, cell::Cell, json};
 
 /// Memory that a change takes beside its images.
 const CHANGE_BYTES: usize = 128;
+/// Most bytes of one message: larger changes are not told.
+const PART_BYTES_MAX: usize = 32 << 20;
 
 mod position;
 
@@ -77,6 +81,11 @@ pub struct Image {
 }
 
 impl LogLook {
+    /// What was found up to a position, with nothing besides.
+    pub fn of(parts: Vec<LogPart>, position: LogPosition) -> Self {
+        Self { losses: Vec::new(), failed: Vec::new(), parts, position, has_more: false }
+    }
+
     /// Removes the changes of a table.
     pub fn remove(&mut self, table: &str) {
         for part in &mut self.parts {
@@ -89,6 +98,17 @@ impl LogPart {
     /// Memory of its images.
     pub fn bytes(&self) -> usize {
         self.changes.iter().map(|change| change.before.len() + change.after.len() + CHANGE_BYTES).sum()
+    }
+
+    /// Whether it is more than is told at once.
+    pub fn is_too_large(&self) -> bool {
+        self.bytes() > PART_BYTES_MAX
+    }
+
+    /// The tables that it changed.
+    pub fn tables(&self) -> Vec<String> {
+        let tables: BTreeSet<&String> = self.changes.iter().map(|change| &change.table).collect();
+        tables.into_iter().cloned().collect()
     }
 }
 

@@ -132,7 +132,7 @@ async fn connected(store: Store, dialect: Dialect, folder: Option<tempfile::Temp
         &mesh::telemetry::Metrics::default(),
         Memory::default(),
         prepared.clone(),
-        &Tasks::default(),
+        (&Tasks::default(), None),
     )
     .await
     .unwrap();

@@ -4,17 +4,21 @@ use std::{
     collections::{BTreeSet, VecDeque},
     ops::ControlFlow,
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
 use proto::crud::{Change, Event, LogResponse, Resync, ResyncReason, Started, Transaction};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
-use super::{CaptureState, LogShared, LogState, ring::RingEvent, source::LogSource};
+use super::{CaptureState, LogShared, LogState, Since, ring::RingEvent, source::LogSource};
 use crate::{
     Error,
     store::log::{LogLook, LogPart, LogPosition, Loss},
 };
+
+/// How long a follower waits for the ring to come to a position that a read has seen already.
+const AHEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A follower of some tables. Dropped, it is one no longer.
 pub struct Follower {
@@ -32,6 +36,8 @@ enum FollowStage {
     Missed { reason: ResyncReason, tables: Vec<String> },
     /// It reads what the ring does not have any more.
     CatchingUp { source: Box<LogSource>, events: VecDeque<RingEvent>, has_looked: bool },
+    /// It waits until the ring has come to its position, which is ahead of it.
+    Ahead { after: LogPosition, encoded: Bytes, until: Instant },
     /// It goes on with an item of the ring. What had been told at the position is not told again; while that is not all
     /// before the item, positions say so.
     Following { next: u64, after: LogPosition, is_ahead: bool },
@@ -63,7 +69,14 @@ impl Follower {
                 self.catch_up().await?;
                 continue;
             }
-            if self.progress.changed().await.is_err() {
+            let changed = match self.stage {
+                // The end of the time is looked at by the next step.
+                FollowStage::Ahead { until, .. } => {
+                    tokio::time::timeout_at(until, self.progress.changed()).await.unwrap_or(Ok(()))
+                }
+                _ => self.progress.changed().await,
+            };
+            if changed.is_err() {
                 return Err(Error::Unavailable("the database is closed".to_owned()));
             }
         }
@@ -88,7 +101,7 @@ impl Follower {
             }
             FollowStage::CatchingUp { source, events, has_looked } => match events.pop_front() {
                 Some(event) => concerning(&self.tables, &event, &event.position().encode()),
-                None => match joined(&state, source).filter(|_| *has_looked) {
+                None => match joined(&state, source, &since).filter(|_| *has_looked) {
                     Some(stage) => {
                         self.stage = stage;
                         Step::Continue(())
@@ -96,6 +109,17 @@ impl Follower {
                     None => Step::Break(None),
                 },
             },
+            FollowStage::Ahead { after, encoded, until } => {
+                let is_late = Instant::now() >= *until || after.source != end.source;
+                match state.ring.after(after, encoded) {
+                    Some(next) => self.stage = FollowStage::in_ring(&state, next, after, encoded),
+                    None if is_late => {
+                        self.stage = FollowStage::Missed { reason: ResyncReason::LogLost, tables: Vec::new() };
+                    }
+                    None => return Ok(Step::Break(None)),
+                }
+                Step::Continue(())
+            }
             FollowStage::Following { next, after, is_ahead } => {
                 let (first, _) = state.ring.numbers();
                 if *next < first {
@@ -154,7 +178,7 @@ impl Follower {
 fn captured<'s>(
     state: &'s LogState,
     tables: &'s BTreeSet<String>,
-) -> Result<Option<Vec<(&'s String, &'s LogPosition)>>, Error> {
+) -> Result<Option<Vec<(&'s String, &'s Since)>>, Error> {
     let mut since = Vec::with_capacity(tables.len());
     for table in tables {
         match state.tables.get(table).map(|capture| &capture.progress) {
@@ -173,6 +197,12 @@ impl FollowStage {
         let (_, next) = state.ring.numbers();
         FollowStage::Following { next, after: end.clone(), is_ahead: false }
     }
+
+    /// A follower goes on after a position with an item of the ring.
+    fn in_ring(state: &LogState, next: u64, after: &LogPosition, encoded: &Bytes) -> Self {
+        let is_ahead = state.ring.is_ahead(after, encoded);
+        FollowStage::Following { next, after: after.clone(), is_ahead }
+    }
 }
 
 /// The position at which a follower starts that was told all before `after`, and what it does next. `since` are the
@@ -181,7 +211,7 @@ fn start(
     state: &LogState,
     end: &LogPosition,
     encoded: &Bytes,
-    since: &[(&String, &LogPosition)],
+    since: &[(&String, &Since)],
 ) -> (LogPosition, FollowStage) {
     if encoded.is_empty() {
         return (end.clone(), FollowStage::at_end(state, end));
@@ -191,31 +221,46 @@ fn start(
     if after.source != end.source {
         return missed(ResyncReason::LogLost, Vec::new());
     }
-    let lacking = since.iter().filter(|(_, since)| !after.covers(since));
+    let lacking = since.iter().filter(|(_, since)| !after.covers(&since.log));
     let lacking: Vec<String> = lacking.map(|(table, _)| (*table).clone()).collect();
     if !lacking.is_empty() {
         return missed(ResyncReason::LogLost, lacking);
     }
+    let is_in_ring = is_in_ring(since, &after);
     match (state.ring.after(&after, encoded), &state.source) {
-        (Some(next), _) => {
-            let is_ahead = state.ring.is_ahead(&after, encoded);
-            (after.clone(), FollowStage::Following { next, after, is_ahead })
+        (Some(next), _) if is_in_ring => {
+            let stage = FollowStage::in_ring(state, next, &after, encoded);
+            (after, stage)
         }
         (_, Some(source)) => {
             let source = Box::new(source.at(&after));
             (after, FollowStage::CatchingUp { source, events: VecDeque::new(), has_looked: false })
         }
+        // The node that reads for all tells how far that is from time to time.
+        (None, None) if state.ring.start().is_some_and(|start| after.covers(start)) => {
+            let until = Instant::now() + AHEAD_TIMEOUT;
+            (after.clone(), FollowStage::Ahead { after, encoded: encoded.clone(), until })
+        }
         (_, None) => missed(ResyncReason::LogLost, Vec::new()),
     }
 }
 
+/// Whether the ring has all changes of tables after a position, as far as it goes back.
+fn is_in_ring(since: &[(&String, &Since)], position: &LogPosition) -> bool {
+    since.iter().all(|(_, since)| position.covers(&since.ring))
+}
+
 /// What a follower does that has read so much that the ring has all that follows.
-fn joined(state: &LogState, source: &LogSource) -> Option<FollowStage> {
+fn joined(state: &LogState, source: &LogSource, since: &[(&String, &Since)]) -> Option<FollowStage> {
     let (position, start) = (source.position()?, state.ring.start()?);
     let (next, _) = state.ring.numbers();
     let is_whole = position.partly.is_none() && position.also.is_none();
     let is_ahead = position.mark == 0;
-    (is_whole && position.covers(start)).then_some(FollowStage::Following { next, after: position, is_ahead })
+    (is_whole && position.covers(start) && is_in_ring(since, &position)).then_some(FollowStage::Following {
+        next,
+        after: position,
+        is_ahead,
+    })
 }
 
 /// What a follower of tables is told of an event.

@@ -1,9 +1,6 @@
 //! The last part of a log, in memory.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
 use foldhash::HashMap;
@@ -14,8 +11,6 @@ use crate::store::log::{LogLook, LogPart, LogPosition, Loss};
 
 /// Most bytes of images that a ring has.
 const RING_BYTES: usize = 64 << 20;
-/// Most bytes of one message: larger changes are not told.
-const PART_BYTES_MAX: usize = 32 << 20;
 /// How long a change stays in a ring.
 const RING_AGE: Duration = Duration::from_secs(60);
 /// Memory that an item takes beside its images.
@@ -118,12 +113,11 @@ impl Ring {
             self.push(RingEvent::Loss(loss, position.clone()), now);
         }
         for part in look.parts {
-            if part.bytes() <= PART_BYTES_MAX {
+            if !part.is_too_large() {
                 self.push(RingEvent::Part(part), now);
                 continue;
             }
-            let tables: BTreeSet<String> = part.changes.into_iter().map(|change| change.table).collect();
-            let loss = Loss { reason: ResyncReason::Overflow, tables: tables.into_iter().collect() };
+            let loss = Loss { reason: ResyncReason::Overflow, tables: part.tables() };
             self.push(RingEvent::Loss(loss, part.position), now);
         }
         let is_news = self.items.len() > before;

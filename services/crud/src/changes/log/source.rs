@@ -95,4 +95,12 @@ impl LogSource {
             LogSource::Postgres(store, reader) => store.image_commit_after(reader).await,
         }
     }
+
+    /// All up to a position is kept elsewhere: a source that keeps it for this reader alone may let it go. Those by triggers
+    /// keep changes for a time instead.
+    pub async fn confirm(&mut self, _position: &LogPosition) {
+        match self {
+            LogSource::Sqlite(..) | LogSource::Postgres(..) => {}
+        }
+    }
 }

@@ -1,0 +1,230 @@
+//! Where a reader puts what it finds: into the ring of its node, or into the journal from which all nodes fill theirs.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use mesh::{
+    bus::journal::{Appender, JournalEnd, Record, RecordKind},
+    telemetry::BusMeters,
+};
+use proto::crud::ResyncReason;
+use tokio::time::Instant;
+
+use super::{
+    LogShared, Since,
+    record::{self, LogRecord},
+    source::LogSource,
+};
+use crate::{
+    Error,
+    store::log::{LogLook, LogPosition, Loss},
+};
+
+/// How often the journal is told how far the log has been read, while that is further than before.
+const POSITION_INTERVAL: Duration = Duration::from_millis(500);
+/// How often it is told all the same: that there is a reader.
+pub const STATE_INTERVAL: Duration = Duration::from_secs(4);
+
+/// Where a reader puts what it finds.
+pub enum Outlet {
+    /// The ring of this node: the reader puts it there itself.
+    Ring,
+    /// A journal.
+    Journal(Box<JournalOutlet>),
+}
+
+/// A journal, as its one writer sees it.
+pub struct JournalOutlet {
+    appender: Appender,
+    meters: BusMeters,
+    /// Where the journal ended when this writer began.
+    last: Option<LogPosition>,
+    /// The tables whose changes it had then.
+    inherited: BTreeMap<String, LogPosition>,
+    has_begun: bool,
+    /// The position after the last record.
+    position: Option<LogPosition>,
+    /// When the state was told last; `None` where it is another by now.
+    told: Option<Instant>,
+}
+
+impl Outlet {
+    /// The journal after `end`, where it ends.
+    pub fn journal(appender: Appender, end: &JournalEnd, meters: BusMeters) -> Self {
+        let last = end.position.as_ref().and_then(|position| LogPosition::decode(position));
+        let inherited = end.state.as_ref().and_then(|state| record::captures(state)).unwrap_or_default();
+        Self::Journal(Box::new(JournalOutlet {
+            appender,
+            meters,
+            inherited: if last.is_some() { inherited } else { BTreeMap::new() },
+            last,
+            has_begun: false,
+            position: None,
+            told: None,
+        }))
+    }
+
+    /// The tables whose changes the journal had.
+    pub fn inherited(&self) -> Vec<String> {
+        match self {
+            Outlet::Ring => Vec::new(),
+            Outlet::Journal(journal) => journal.inherited.keys().cloned().collect(),
+        }
+    }
+
+    /// A first table is captured: the reader goes on where the one before ended.
+    pub async fn begin(&mut self, source: &mut LogSource) -> Result<(), Error> {
+        match self {
+            Outlet::Ring => Ok(()),
+            Outlet::Journal(journal) => journal.begin(source).await,
+        }
+    }
+
+    /// Since when there are all changes of a table, of which the log has those after `since.log`.
+    pub fn since(&self, table: &str, since: Since) -> Since {
+        let Outlet::Journal(journal) = self else { return since };
+        let Since { log, ring } = since;
+        let at = match journal.inherited.get(table) {
+            // The log had it all the time, too.
+            Some(inherited) if ring.covers(&log) && inherited.covers(&log) && ring.covers(inherited) => {
+                inherited.clone()
+            }
+            _ if ring.covers(&log) => ring,
+            _ => log,
+        };
+        Since { log: at.clone(), ring: at }
+    }
+
+    /// Tables are captured, or are no longer.
+    pub fn captured(&mut self) {
+        if let Outlet::Journal(journal) = self {
+            journal.told = None;
+        }
+    }
+
+    /// A table is not captured; where its name is empty, none is.
+    pub async fn failed(&mut self, table: &str, error: &Error) -> Result<(), Error> {
+        match self {
+            Outlet::Ring => Ok(()),
+            Outlet::Journal(journal) => journal.note(LogRecord::failure(table, error)).await,
+        }
+    }
+
+    /// Takes what a look found, and returns once it is kept; what is left is for the ring of the reader.
+    pub async fn write(&mut self, look: LogLook) -> Result<LogLook, Error> {
+        match self {
+            Outlet::Ring => Ok(look),
+            Outlet::Journal(journal) => journal.write(look).await,
+        }
+    }
+
+    /// Tells how far the log has been read and which tables are captured, where it is time for that.
+    pub async fn tell_state(&mut self, shared: &LogShared, source: &LogSource) -> Result<(), Error> {
+        match (self, source.position()) {
+            (Outlet::Journal(journal), Some(position)) => journal.tell_state(shared, position).await,
+            (Outlet::Journal(_), None) | (Outlet::Ring, _) => Ok(()),
+        }
+    }
+
+    /// How long a reader may wait without telling its state.
+    pub fn idle_max(&self) -> Duration {
+        match self {
+            Outlet::Ring => Duration::MAX,
+            Outlet::Journal(_) => STATE_INTERVAL,
+        }
+    }
+}
+
+impl JournalOutlet {
+    async fn begin(&mut self, source: &mut LogSource) -> Result<(), Error> {
+        if std::mem::replace(&mut self.has_begun, true) {
+            return Ok(());
+        }
+        let Some(now) = source.position() else { return Ok(()) };
+        match self.last.take() {
+            Some(last) if last.source == now.source => {
+                *source = source.at(&last);
+                self.position = Some(last);
+                Ok(())
+            }
+            // Another log: that of a database that was restored, or made anew.
+            Some(_) => {
+                self.inherited.clear();
+                self.position = Some(now.clone());
+                self.note(LogRecord::loss(&Loss { reason: ResyncReason::LogLost, tables: Vec::new() }, &now)).await
+            }
+            None => {
+                self.position = Some(now);
+                Ok(())
+            }
+        }
+    }
+
+    async fn write(&mut self, mut look: LogLook) -> Result<LogLook, Error> {
+        let mut records = Vec::new();
+        let before = self.position.clone().unwrap_or_else(|| look.position.clone());
+        for (table, error) in &look.failed {
+            records.push(self.record(
+                RecordKind::Note,
+                &before,
+                vec![table.clone()],
+                &LogRecord::failure(table, error),
+            ));
+        }
+        for loss in &look.losses {
+            let at = if loss.tables.is_empty() { &look.position } else { &before };
+            let written = LogRecord::loss(loss, &look.position);
+            records.push(self.record(RecordKind::Note, at, loss.tables.clone(), &written));
+        }
+        for part in std::mem::take(&mut look.parts) {
+            let (tables, position) = (part.tables(), part.position.clone());
+            let (kind, written) = match part.is_too_large() {
+                false => (RecordKind::Found, LogRecord::part(part)),
+                true => {
+                    let loss = Loss { reason: ResyncReason::Overflow, tables: tables.clone() };
+                    (RecordKind::Note, LogRecord::loss(&loss, &position))
+                }
+            };
+            records.push(self.record(kind, &position, tables, &written));
+            self.position = Some(position);
+        }
+        if look.losses.iter().any(|loss| loss.tables.is_empty()) && self.position.as_ref() == Some(&before) {
+            self.position = Some(look.position.clone());
+        }
+        self.append(&records).await?;
+        Ok(look)
+    }
+
+    async fn tell_state(&mut self, shared: &LogShared, position: LogPosition) -> Result<(), Error> {
+        let is_further = self.position.as_ref() != Some(&position);
+        let is_due = self
+            .told
+            .is_none_or(|told| told.elapsed() >= STATE_INTERVAL || is_further && told.elapsed() >= POSITION_INTERVAL);
+        if !is_due {
+            return Ok(());
+        }
+        let captures = shared.state().captures();
+        let tables = captures.keys().cloned().collect();
+        let record = self.record(RecordKind::State, &position, tables, &LogRecord::captures(&captures));
+        self.append(&[record]).await?;
+        (self.position, self.told) = (Some(position), Some(Instant::now()));
+        Ok(())
+    }
+
+    async fn note(&mut self, written: LogRecord) -> Result<(), Error> {
+        // Before the first position there is nobody to tell.
+        let Some(position) = self.position.clone() else { return Ok(()) };
+        let record = self.record(RecordKind::Note, &position, Vec::new(), &written);
+        self.append(&[record]).await
+    }
+
+    fn record(&self, kind: RecordKind, position: &LogPosition, tables: Vec<String>, written: &LogRecord) -> Record {
+        Record { kind, position: position.encode(), tables, payload: written.encode() }
+    }
+
+    async fn append(&mut self, records: &[Record]) -> Result<(), Error> {
+        let written = self.appender.append(records).await;
+        let written = written.map_err(|error| Error::Unavailable(error.to_string()))?;
+        self.meters.published.inc_by(written as u64);
+        Ok(())
+    }
+}

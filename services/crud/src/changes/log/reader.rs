@@ -1,0 +1,180 @@
+//! The reader of a log: captures the tables that are followed, looks at the log, and gives what it finds to an outlet.
+
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use query::{Schema, Table};
+use tokio::time::Instant;
+
+use super::{CaptureState, LogShared, Since, outlet::Outlet, ring::Ring, source::LogSource};
+use crate::{
+    Error,
+    changes::upkeep::{LINGER, LINGER_CHECK_INTERVAL, Upkeep},
+    sql::Dialect,
+    store::{
+        Store,
+        log::{ImageWriter, LogLook},
+    },
+};
+
+/// Least time between two looks at the log: what is committed meanwhile is found together.
+const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(2);
+
+/// The database whose log is read.
+#[derive(Debug)]
+pub struct LogDatabase {
+    pub store: Store,
+    pub schema: ArcSwap<Schema>,
+    pub dialect: Dialect,
+}
+
+/// A reader of the log of a database, for those who follow tables of `shared`.
+pub struct LogReader<'a> {
+    pub database: &'a LogDatabase,
+    pub shared: &'a LogShared,
+    pub source: &'a mut LogSource,
+    pub upkeep: &'a mut Upkeep,
+    pub outlet: &'a mut Outlet,
+}
+
+impl LogReader<'_> {
+    /// Reads the log until nothing is captured any more. Errors: the outlet takes no more of this reader.
+    pub async fn read(&mut self) -> Result<(), Error> {
+        let mut schema = self.database.schema.load_full();
+        loop {
+            let now = self.database.schema.load_full();
+            if !Arc::ptr_eq(&schema, &now) {
+                self.describe(&now);
+                schema = now;
+            }
+            self.capture(&schema).await?;
+            let mut has_more = false;
+            if self.source.is_capturing() {
+                let numbers = self.shared.state().numbers;
+                match self.source.look(numbers).await {
+                    Ok(look) => {
+                        has_more = look.has_more;
+                        self.found(look).await?;
+                    }
+                    Err(error) => {
+                        if self.shared.fail(&error) {
+                            self.outlet.failed("", &error).await?;
+                        }
+                        self.upkeep.sweep_within(LINGER);
+                    }
+                }
+            }
+            self.release().await;
+            if self.upkeep.is_done() && self.shared.is_done() {
+                return Ok(());
+            }
+            if has_more {
+                continue;
+            }
+            self.outlet.tell_state(self.shared, self.source).await?;
+            tokio::time::sleep(LOOK_INTERVAL_MIN).await;
+            tokio::select! {
+                () = self.source.commit_after(), if self.shared.has_followers() => {}
+                () = self.shared.wake.notified() => {}
+                () = tokio::time::sleep(self.outlet.idle_max().min(LINGER_CHECK_INTERVAL)) => {}
+            }
+        }
+    }
+
+    /// Captures the tables whose capture has not begun.
+    async fn capture(&mut self, schema: &Schema) -> Result<(), Error> {
+        for name in self.shared.pending() {
+            self.upkeep.capturing();
+            let captured = match schema.table(&name) {
+                Ok(table) => self.source.capture(&name, self.writer(table)).await,
+                Err(error) => Err(error.into()),
+            };
+            let progress = match captured {
+                Ok(log) => {
+                    self.outlet.begin(self.source).await?;
+                    let ring = self.source.position().unwrap_or_else(|| log.clone());
+                    CaptureState::Captured(Box::new(self.outlet.since(&name, Since { log, ring })))
+                }
+                Err(error) => {
+                    let wait = if matches!(error, Error::Query(_)) { Duration::ZERO } else { LINGER };
+                    self.upkeep.sweep_within(wait);
+                    self.outlet.failed(&name, &error).await?;
+                    CaptureState::Failed(error)
+                }
+            };
+            let mut state = self.shared.state();
+            if let Some(position) = self.source.position() {
+                state.ring.begin(position);
+                state.source = Some(self.source.clone());
+            }
+            if let Some(capture) = state.tables.get_mut(&name) {
+                capture.progress = progress;
+            }
+            drop(state);
+            self.outlet.captured();
+            self.shared.told();
+        }
+        Ok(())
+    }
+
+    fn writer(&self, table: &Table) -> Arc<ImageWriter> {
+        Arc::new(ImageWriter::of(table, |column| self.database.dialect.result_cast(column)))
+    }
+
+    /// Images have the columns of `schema` from now on.
+    fn describe(&mut self, schema: &Schema) {
+        let names: Vec<String> = self.shared.state().tables.keys().cloned().collect();
+        for name in names {
+            if let Ok(table) = schema.table(&name) {
+                let writer = self.writer(table);
+                self.source.describe(&name, writer);
+            }
+        }
+        self.shared.state().source = Some(self.source.clone());
+    }
+
+    /// Gives what a look found to the outlet, then to the ring. The database is told what is kept.
+    async fn found(&mut self, look: LogLook) -> Result<(), Error> {
+        let mut look = self.outlet.write(look).await?;
+        if !look.has_more {
+            self.source.confirm(&look.position).await;
+        }
+        let mut state = self.shared.state();
+        let failed = std::mem::take(&mut look.failed);
+        let is_other = !failed.is_empty() || !look.losses.is_empty();
+        for (name, error) in failed {
+            if let Some(capture) = state.tables.get_mut(&name) {
+                capture.progress = CaptureState::Failed(error);
+            }
+        }
+        for loss in &look.losses {
+            state.lost(loss, &look.position);
+        }
+        if is_other {
+            state.source = Some(self.source.clone());
+            self.outlet.captured();
+        }
+        let is_news = state.ring.add(look, Instant::now()) || is_other;
+        drop(state);
+        if is_news {
+            self.shared.told();
+        }
+        Ok(())
+    }
+
+    /// Ends the capture of tables that nobody has followed for long, and what else is due.
+    async fn release(&mut self) {
+        let now = Instant::now();
+        let has_lapsed = self.shared.state().lapse(now);
+        if !has_lapsed && !self.upkeep.is_due(now) {
+            return;
+        }
+        let kept: Vec<String> = self.shared.state().tables.keys().cloned().collect();
+        if kept.is_empty() {
+            let mut state = self.shared.state();
+            (state.ring, state.source) = (Ring::default(), None);
+        }
+        self.outlet.captured();
+        self.upkeep.release("triggers of the log", self.source.release(&kept)).await;
+    }
+}
