@@ -33,6 +33,16 @@ pub fn postgres_url() -> Option<String> {
     url
 }
 
+/// The URL of the bus of tests, as [`postgres_url`].
+pub fn nats_url() -> Option<String> {
+    let url = std::env::var("TEST_NATS_URL").ok();
+    if url.is_none() {
+        assert!(std::env::var_os("CI").is_none(), "TEST_NATS_URL names no server");
+        eprintln!("skipped over NATS: TEST_NATS_URL names no server");
+    }
+    url
+}
+
 /// The kinds of the resources that tests are written in.
 pub const KINDS: [Kind; 2] = [
     Kind {

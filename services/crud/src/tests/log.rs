@@ -8,10 +8,11 @@ use proto::crud::{Event, LogResponse, Operation, Resync, ResyncReason, Transacti
 use query::resources::Numbers;
 use serde_json::json;
 
-use super::support::{Db, engines, read, same_file, same_schema};
+use super::support::{Db, logs, over_nats, read, same_file, same_schema};
 use crate::{Error, sql::Dialect};
 
 mod images;
+mod nodes;
 mod postgres;
 mod replay;
 mod sqlite;
@@ -100,7 +101,7 @@ pub fn told(transaction: &Transaction) -> Vec<String> {
 
 #[tokio::test]
 async fn each_change_of_a_row_is_told_with_the_rows_before_and_after() {
-    for db in engines().await {
+    for db in logs().await {
         let s = db.prefix();
         let mut log = Follower::of(&db, &["artist", "part"], Bytes::new()).await;
         db.execute(&format!("INSERT INTO {s}artist VALUES (7, 'x'), (8, NULL)")).await;
@@ -131,7 +132,7 @@ async fn each_change_of_a_row_is_told_with_the_rows_before_and_after() {
 
 #[tokio::test]
 async fn a_read_says_where_the_log_goes_on() {
-    for db in engines().await {
+    for db in logs().await {
         let s = db.prefix();
         let mut log = Follower::of(&db, &["artist"], Bytes::new()).await;
         db.execute(&format!("INSERT INTO {s}artist VALUES (7, 'x')")).await;
@@ -150,7 +151,7 @@ async fn a_read_says_where_the_log_goes_on() {
 /// Nodes share a database: a read of one may be placed in the log that another one follows.
 #[tokio::test]
 async fn a_read_of_a_node_where_nobody_follows_the_log_says_where_it_goes_on() {
-    for db in engines().await {
+    for db in logs().await {
         let s = db.prefix();
         let other = match db.schema().dialect {
             Dialect::Sqlite => same_file(&db).await,
@@ -187,7 +188,7 @@ pub async fn read_at(db: &Db, table: &str) -> (Vec<u8>, proto::crud::Snapshot, B
 
 #[tokio::test]
 async fn a_position_that_is_none_is_a_resync() {
-    for db in engines().await {
+    for db in logs().await {
         let s = db.prefix();
         let mut log = Follower::of(&db, &["artist"], Bytes::from_static(b"?")).await;
         assert_eq!(log.resync().await.reason(), ResyncReason::Position);

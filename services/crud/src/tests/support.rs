@@ -12,6 +12,7 @@ use serde_json::Value as Json;
 use crate::{
     Error,
     budget::{AnswerLimit, Budget, Memory},
+    changes::log::SharedLog,
     database::Database,
     grant::{GrantScope, Grants},
     options::AnswerOptions,
@@ -63,6 +64,10 @@ pub struct Db {
     pub rules: HashMap<(String, Operation), Rule>,
     pub options: AnswerOptions,
     pub prepared: PreparedOperations,
+    /// Its tasks, which begin to drain where the test says so.
+    pub tasks: Tasks,
+    /// The secret of its mesh, where that has a bus.
+    mesh: Option<String>,
     folder: Option<tempfile::TempDir>,
 }
 
@@ -79,6 +84,32 @@ pub async fn engines() -> Vec<Db> {
         all.push(postgres(&url).await);
     }
     all
+}
+
+/// The databases of [`engines`], and that of a server as a node of a mesh has it: all tell of changes alike.
+pub async fn logs() -> Vec<Db> {
+    let mut all = engines().await;
+    if let Some(url) = super::postgres_url() {
+        all.extend(over_nats(&postgres(&url).await).await);
+    }
+    all
+}
+
+/// A node of a new mesh with the database of another process on a server.
+pub async fn over_nats(db: &Db) -> Option<Db> {
+    super::nats_url()?;
+    let secret = format!("{}{:?}", std::process::id(), std::time::SystemTime::now());
+    Some(on_server(db, Some(secret)).await)
+}
+
+/// What the nodes of a mesh share.
+async fn bus(secret: &str, tasks: &Tasks) -> mesh::bus::Nats {
+    let url = super::nats_url().unwrap();
+    let bus = format!("bus: {{ kind: nats, url: '{url}', changes_bytes: 33554432 }}");
+    let config = mesh::config::Node::parse("test", &bus, []).unwrap();
+    let mesh::config::BusConfig::Nats(nats) = config.bus else { panic!("NATS") };
+    let (health, metrics) = Default::default();
+    mesh::bus::Nats::connect(&nats, secret.as_bytes(), &health, &metrics, tasks).await.unwrap()
 }
 
 pub async fn sqlite() -> Db {
@@ -103,15 +134,20 @@ pub async fn postgres(url: &str) -> Db {
 
 /// The database of another process that has the same file.
 pub async fn same_file(db: &Db) -> Db {
-    connected(Store::Sqlite(Sqlite::existing(&db.file(), &Tasks::default()).unwrap()), Dialect::Sqlite, None).await
+    connected(Store::Sqlite(Sqlite::existing(&db.file(), &Tasks::default()).unwrap()), Dialect::Sqlite, None, None)
+        .await
 }
 
-/// The database of another process that has the same schema of a server.
+/// The database of another process that has the same schema of a server: of another node, where this one is of a mesh.
 pub async fn same_schema(db: &Db) -> Db {
+    on_server(db, db.mesh.clone()).await
+}
+
+async fn on_server(db: &Db, mesh: Option<String>) -> Db {
     let known = db.schema();
     let schema = known.dialect.schema().unwrap();
     let store = Postgres::open("test", &super::postgres_url().unwrap(), schema, 4, &Tasks::default()).unwrap();
-    connected(Store::Postgres(store), Dialect::postgres(schema, Vec::new()), None).await
+    connected(Store::Postgres(store), Dialect::postgres(schema, Vec::new()), None, mesh).await
 }
 
 async fn db(store: Store, dialect: Dialect, names: &[(&str, &str)], folder: Option<tempfile::TempDir>) -> Db {
@@ -119,24 +155,22 @@ async fn db(store: Store, dialect: Dialect, names: &[(&str, &str)], folder: Opti
         let sql = names.iter().fold((*sql).to_owned(), |sql, (name, text)| sql.replace(name, text));
         execute(&store, &sql).await;
     }
-    connected(store, dialect, folder).await
+    connected(store, dialect, folder, None).await
 }
 
-async fn connected(store: Store, dialect: Dialect, folder: Option<tempfile::TempDir>) -> Db {
+async fn connected(store: Store, dialect: Dialect, folder: Option<tempfile::TempDir>, mesh: Option<String>) -> Db {
+    let (tasks, metrics) = (Tasks::default(), mesh::telemetry::Metrics::default());
+    let nodes = match &mesh {
+        Some(secret) => Some(SharedLog::new(&bus(secret, &tasks).await, "test", "test", &metrics)),
+        None => None,
+    };
     let options =
         AnswerOptions { limit: 1000, numbers: Numbers::Exact, answer: AnswerLimit::new(0, 0), snapshot: false };
     let prepared = PreparedOperations::default();
-    let database = Database::connect(
-        store,
-        dialect,
-        &mesh::telemetry::Metrics::default(),
-        Memory::default(),
-        prepared.clone(),
-        (&Tasks::default(), None),
-    )
-    .await
-    .unwrap();
-    Db { database, rules: HashMap::new(), options, prepared, folder }
+    let database = Database::connect(store, dialect, &metrics, Memory::default(), prepared.clone(), (&tasks, nodes))
+        .await
+        .unwrap();
+    Db { database, rules: HashMap::new(), options, prepared, tasks, mesh, folder }
 }
 
 async fn execute(store: &Store, sql: &str) {

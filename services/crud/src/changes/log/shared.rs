@@ -262,12 +262,12 @@ impl LogNode {
 
     /// Notes what nodes want, as long as this one reads for them.
     async fn listen(&self, wanted: &LogShared) {
-        let mut attempts = BTreeMap::new();
+        let mut before = BTreeMap::new();
         loop {
             match self.nodes.election.notices().await {
                 Ok(mut notices) => {
                     while let Ok(()) = notices.changed().await {
-                        wanted.state().want(&notices, &mut attempts);
+                        wanted.state().want(&notices, &mut before);
                         wanted.wake.notify_one();
                     }
                 }
@@ -297,15 +297,16 @@ impl LogState {
         }
     }
 
-    /// Notes what nodes want. `attempts` are those of before: a table is tried again where a node says so.
-    fn want(&mut self, notices: &Notices, attempts: &mut BTreeMap<String, u64>) {
+    /// Notes what nodes want. `before` is what they wanted: a table that could not be captured is tried again where a node wants it
+    /// that did not, or says so.
+    fn want(&mut self, notices: &Notices, before: &mut BTreeMap<String, CaptureNotice>) {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         for (node, notice) in notices.values() {
             let Some(notice) = proto::crud::record::decoded::<CaptureNotice>(notice.clone()) else { continue };
             self.numbers = if notice.big_numbers_as_strings { Numbers::Strings } else { Numbers::Exact };
-            let is_again = attempts.insert(node.to_owned(), notice.attempt).is_some_and(|last| last != notice.attempt);
+            let last = before.insert(node.to_owned(), notice.clone()).unwrap_or_default();
             for table in notice.tables {
-                if is_again
+                if (last.attempt != notice.attempt || !last.tables.contains(&table))
                     && let Some(capture) = self.tables.get_mut(&table)
                     && matches!(capture.progress, CaptureState::Failed(_))
                 {
