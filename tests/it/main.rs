@@ -34,6 +34,7 @@ mod legacy_sockets;
 mod links;
 mod live;
 mod moved;
+mod nats;
 mod openapi;
 mod overload;
 mod process;

@@ -9,6 +9,7 @@ pub mod engine;
 pub mod event_stream;
 pub mod graphql;
 pub mod mesh;
+pub mod nats;
 pub mod node_tool;
 pub mod operation;
 pub mod process;

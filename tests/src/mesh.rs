@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use crate::{
     client::Client,
     engine::{self, Database, Engine},
+    nats,
     process::Spread,
     token,
 };
@@ -20,7 +21,7 @@ use crate::{
 pub enum Shape {
     /// All in one process.
     OneProcess,
-    /// Each on a port of its own.
+    /// Each on a port of its own, with NATS between.
     Split,
     /// As the shipped binary, in five processes, two of them crud.
     Processes,
@@ -242,6 +243,8 @@ async fn start(shape: Shape, folder: &Path, limits: &str) -> anyhow::Result<(Run
         }
         Shape::OneProcess => vec![node(folder, "[gateway, crud, auth-rules, realtime]", &limits).await?],
         Shape::Split => {
+            // Its own name on the bus: the databases of others are called alike.
+            let limits = format!("{limits}{}", nats::shared_bus(&folder.display().to_string()));
             let crud = node(folder, "[crud]", &limits).await?;
             let auth = node(folder, "[auth-rules]", &limits).await?;
             let address = |node: &Node| node.peer.context("a node that others call has an address");
