@@ -133,6 +133,14 @@ pub enum Changed {
 }
 
 impl Store {
+    /// Waits until this process has committed something since it waited last. Other waits for commits take some of them.
+    pub async fn committed(&self) {
+        match self {
+            Store::Postgres(store) => store.committed_image().await,
+            _ => std::future::pending().await,
+        }
+    }
+
     /// Whether other nodes may have the same database open.
     pub fn is_shared(&self) -> bool {
         !matches!(self, Store::Sqlite(_))

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use tokio::time::Instant;
 
-use super::{Nats, subject::word};
+use super::{Bus, Message, Nats, Subscription, subject::word};
 
 /// How long a lease is held without being renewed.
 pub const LEASE_TIME: Duration = Duration::from_secs(3);
@@ -153,6 +153,20 @@ impl Election {
         let store = self.store().await?;
         let deleted = store.delete(format!("notice.{}.{}", self.name, self.nats.node())).await;
         deleted.map_err(|error| error.to_string())
+    }
+
+    /// Tells the reader that something was committed here: it need not wait until it looks. This may be lost.
+    pub fn committed(&self) {
+        self.nats.publish(Message { subject: self.commits_subject(), payload: Bytes::new() });
+    }
+
+    /// What was committed by other nodes, as they tell it.
+    pub fn commits(&self) -> Subscription {
+        Bus::Nats(self.nats.clone()).subscribe(self.commits_subject())
+    }
+
+    fn commits_subject(&self) -> String {
+        format!("committed.{}", self.name)
     }
 
     /// What all nodes tell that they want: what they told before, too.

@@ -50,6 +50,8 @@ const SILENCE_INTERVAL: Duration = Duration::from_secs(1);
 const LAPSE_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a node without followers stays, in which it may be elected to remove what another left.
 const SWEEP_TIME: Duration = Duration::from_secs(30);
+/// How often the reader is told of commits at most.
+const COMMIT_INTERVAL: Duration = Duration::from_millis(5);
 /// Back-off after a failure of the bus.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 /// How long a node that stops may take to say so.
@@ -101,6 +103,7 @@ impl LogNode {
             self.notice(&done),
             self.take_turns(&done, draining),
             self.lapse(&done),
+            done.run_until_cancelled(self.tell_commits()),
         );
         if stop.is_cancelled() {
             self.shared.fail(&Error::Unavailable("the database is closed".to_owned()));
@@ -235,6 +238,7 @@ impl LogNode {
                 false
             }
             () = self.listen(&wanted) => false,
+            () = self.hear_commits(&wanted) => false,
             () = Box::pin(lease.keep()) => true,
             () = done.cancelled() => false,
         };
@@ -247,6 +251,26 @@ impl LogNode {
             // It runs out else.
             let _ = tokio::time::timeout(STOP_TIMEOUT, lease.release()).await;
         }
+    }
+
+    /// Tells the node that reads of commits of this one.
+    async fn tell_commits(&self) {
+        loop {
+            if !self.is_reading.load(Ordering::Relaxed) {
+                self.database.store.committed().await;
+                self.nodes.election.committed();
+            }
+            tokio::time::sleep(COMMIT_INTERVAL).await;
+        }
+    }
+
+    /// Looks at the log when other nodes have committed something.
+    async fn hear_commits(&self, wanted: &LogShared) {
+        let mut commits = self.nodes.election.commits();
+        while commits.next().await.is_some() {
+            wanted.wake.notify_one();
+        }
+        std::future::pending().await
     }
 
     /// Where the journal ends.
