@@ -296,11 +296,10 @@ impl LogState {
     /// Changes may have been missed up to a position.
     fn lost(&mut self, loss: &Loss, position: &LogPosition) {
         let since = Since { log: position.clone(), ring: position.clone() };
-        let is_lost = |name: &String| loss.tables.is_empty() || loss.tables.contains(name);
-        for (_, known) in self.known.iter_mut().filter(|(name, _)| is_lost(name)) {
+        for (_, known) in self.known.iter_mut().filter(|(name, _)| loss.concerns(name)) {
             known.clone_from(&since);
         }
-        for (_, capture) in self.tables.iter_mut().filter(|(name, _)| is_lost(name)) {
+        for (_, capture) in self.tables.iter_mut().filter(|(name, _)| loss.concerns(name)) {
             if matches!(capture.progress, CaptureState::Captured(_)) {
                 capture.progress = CaptureState::Captured(Box::new(since.clone()));
             }

@@ -94,6 +94,13 @@ impl LogLook {
     }
 }
 
+impl Loss {
+    /// Whether it may be changes of a table.
+    pub fn concerns(&self, table: &String) -> bool {
+        self.tables.is_empty() || self.tables.contains(table)
+    }
+}
+
 impl LogPart {
     /// Memory of its images.
     pub fn bytes(&self) -> usize {

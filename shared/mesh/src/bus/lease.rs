@@ -92,12 +92,14 @@ impl Election {
     pub async fn win(&self) -> Lease {
         let key = format!("reader.{}", self.name);
         let holder = Bytes::copy_from_slice(self.nats.node().as_bytes());
-        let mut seen: Option<(u64, Instant)> = None;
+        let (mut store, mut seen): (Option<Store>, Option<(u64, Instant)>) = (None, None);
         loop {
-            match self.contend(&key, &holder, &mut seen).await {
+            match self.contend(&mut store, &key, &holder, &mut seen).await {
                 Ok(Some(lease)) => return lease,
                 Ok(None) => tokio::time::sleep(WATCH_INTERVAL).await,
                 Err(error) => {
+                    // The bucket may have to be made anew.
+                    store = None;
                     tracing::debug!(error, "no reader of changes can be elected now");
                     tokio::time::sleep(RETRY_INTERVAL).await;
                 }
@@ -107,11 +109,15 @@ impl Election {
 
     async fn contend(
         &self,
+        store: &mut Option<Store>,
         key: &str,
         holder: &Bytes,
         seen: &mut Option<(u64, Instant)>,
     ) -> Result<Option<Lease>, String> {
-        let store = self.store().await?;
+        if store.is_none() {
+            *store = Some(self.store().await?);
+        }
+        let Some(store) = store.clone() else { return Ok(None) };
         let renewed = Instant::now();
         let entry = store.entry(key).await.map_err(|error| error.to_string())?;
         let won = match entry.filter(|entry| entry.operation == Operation::Put) {

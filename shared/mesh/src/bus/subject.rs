@@ -1,7 +1,10 @@
 //! Names in subjects, and in the names of streams and keys.
 
+/// Most characters of a word: names of streams have at most 255.
+const WORD_CHARS_MAX: usize = 96;
+
 /// A name as one word of a subject: letters and digits as they are, of all else the bytes, as `-2e` for a dot. Two names
-/// never become one, and none becomes several words or a wildcard.
+/// never become one, and none becomes several words or a wildcard. A long one ends with its hash, after two hyphens.
 pub fn word(name: &str) -> String {
     use std::fmt::Write;
     let mut word = String::with_capacity(name.len());
@@ -11,6 +14,11 @@ pub fn word(name: &str) -> String {
             // A String takes all that is written to it.
             other => _ = write!(word, "-{other:02x}"),
         }
+    }
+    if word.len() > WORD_CHARS_MAX {
+        let hash = blake3::hash(name.as_bytes()).to_hex();
+        word.truncate(WORD_CHARS_MAX / 2);
+        _ = write!(word, "--{}", &hash[..32]);
     }
     word
 }
@@ -37,6 +45,9 @@ mod tests {
             assert!(word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'), "{word}");
         }
         assert_eq!(word("a.b"), "a-2eb");
+        let long = ["x".repeat(96), "x".repeat(97), "x".repeat(98), format!("{}.", "x".repeat(96))];
+        let words: BTreeSet<String> = long.iter().map(|name| word(name)).collect();
+        assert!(words.len() == 4 && words.iter().all(|word| word.len() <= WORD_CHARS_MAX), "{words:?}");
     }
 
     #[test]

@@ -38,8 +38,8 @@ pub struct JournalOutlet {
     meters: BusMeters,
     /// Where the journal ended when this writer began.
     last: Option<LogPosition>,
-    /// The tables whose changes it had then.
-    inherited: BTreeMap<String, LogPosition>,
+    /// Since when it has all changes of tables, those of the writer before included.
+    since: BTreeMap<String, LogPosition>,
     has_begun: bool,
     /// The position after the last record.
     position: Option<LogPosition>,
@@ -51,11 +51,11 @@ impl Outlet {
     /// The journal after `end`, where it ends.
     pub fn journal(appender: Appender, end: &JournalEnd, meters: BusMeters) -> Self {
         let last = end.position.as_ref().and_then(|position| LogPosition::decode(position));
-        let inherited = end.state.as_ref().and_then(|state| record::captures(state)).unwrap_or_default();
+        let since = end.state.as_ref().and_then(|state| record::captures(state)).unwrap_or_default();
         Self::Journal(Box::new(JournalOutlet {
             appender,
             meters,
-            inherited: if last.is_some() { inherited } else { BTreeMap::new() },
+            since: if last.is_some() { since } else { BTreeMap::new() },
             last,
             has_begun: false,
             position: None,
@@ -67,7 +67,7 @@ impl Outlet {
     pub fn inherited(&self) -> Vec<String> {
         match self {
             Outlet::Ring => Vec::new(),
-            Outlet::Journal(journal) => journal.inherited.keys().cloned().collect(),
+            Outlet::Journal(journal) => journal.since.keys().cloned().collect(),
         }
     }
 
@@ -80,17 +80,16 @@ impl Outlet {
     }
 
     /// Since when there are all changes of a table, of which the log has those after `since.log`.
-    pub fn since(&self, table: &str, since: Since) -> Since {
+    pub fn since(&mut self, table: &str, since: Since) -> Since {
         let Outlet::Journal(journal) = self else { return since };
         let Since { log, ring } = since;
-        let at = match journal.inherited.get(table) {
+        let at = match journal.since.get(table) {
             // The log had it all the time, too.
-            Some(inherited) if ring.covers(&log) && inherited.covers(&log) && ring.covers(inherited) => {
-                inherited.clone()
-            }
+            Some(before) if ring.covers(&log) && before.covers(&log) && ring.covers(before) => before.clone(),
             _ if ring.covers(&log) => ring,
             _ => log,
         };
+        journal.since.insert(table.to_owned(), at.clone());
         Since { log: at.clone(), ring: at }
     }
 
@@ -105,7 +104,10 @@ impl Outlet {
     pub async fn failed(&mut self, table: &str, error: &Error) -> Result<(), Error> {
         match self {
             Outlet::Ring => Ok(()),
-            Outlet::Journal(journal) => journal.note(LogRecord::failure(table, error)).await,
+            Outlet::Journal(journal) => {
+                journal.since.remove(table);
+                journal.note(LogRecord::failure(table, error)).await
+            }
         }
     }
 
@@ -148,7 +150,7 @@ impl JournalOutlet {
             }
             // Another log: that of a database that was restored, or made anew.
             Some(_) => {
-                self.inherited.clear();
+                self.since.clear();
                 self.position = Some(now.clone());
                 self.note(LogRecord::loss(&Loss { reason: ResyncReason::LogLost, tables: Vec::new() }, &now)).await
             }
@@ -163,6 +165,7 @@ impl JournalOutlet {
         let mut records = Vec::new();
         let before = self.position.clone().unwrap_or_else(|| look.position.clone());
         for (table, error) in &look.failed {
+            self.since.remove(table);
             records.push(self.record(
                 RecordKind::Note,
                 &before,
@@ -172,6 +175,9 @@ impl JournalOutlet {
         }
         for loss in &look.losses {
             let at = if loss.tables.is_empty() { &look.position } else { &before };
+            for (_, since) in self.since.iter_mut().filter(|(table, _)| loss.concerns(table)) {
+                since.clone_from(&look.position);
+            }
             let written = LogRecord::loss(loss, &look.position);
             records.push(self.record(RecordKind::Note, at, loss.tables.clone(), &written));
         }

@@ -73,7 +73,7 @@ impl Appender {
     /// messages they were. Not cancel safe: some may have been written, or all.
     pub async fn append(&mut self, records: &[Record]) -> Result<usize, AppendError> {
         let messages = self.messages(records);
-        let (mut done, mut wait) = (0, RETRY_FIRST);
+        let (mut done, mut wait, mut is_told) = (0, RETRY_FIRST, false);
         while done < messages.len() {
             let window = window(&messages, done);
             let (acknowledged, failure) = self.send(&messages[window], done).await;
@@ -81,7 +81,11 @@ impl Appender {
                 (done, wait) = (done + acknowledged, RETRY_FIRST);
             }
             let Some(error) = failure else { continue };
-            tracing::debug!(%error, stream = self.journal.stream, "changes are not taken by the bus now");
+            let stream = &self.journal.stream;
+            match wait == RETRY_MAX && !std::mem::replace(&mut is_told, true) {
+                true => tracing::warn!(%error, stream, "changes are not taken by the bus for some time"),
+                false => tracing::debug!(%error, stream, "changes are not taken by the bus now"),
+            }
             // What was written of that is found out before it is sent again.
             match self.journal.end().await {
                 Ok(end) => done = self.reached(&messages, done, &end)?,

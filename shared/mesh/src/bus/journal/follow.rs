@@ -44,7 +44,7 @@ pub struct JournalReader {
 struct Open {
     messages: pull::Stream,
     stream: i128,
-    /// The number of the last message that was there when this was opened.
+    /// The number of the last message that was there when the reader began.
     end: u64,
     has_begun: bool,
 }
@@ -176,9 +176,9 @@ impl Journal {
     async fn open(&self, at: Option<&(i128, u64, String)>) -> Result<Open, String> {
         let stream = self.stream().await?;
         let info = stream.get_info().await.map_err(|error| error.to_string())?;
-        let (created, end) = (created(&info), info.state.last_sequence);
+        let (created, last) = (created(&info), info.state.last_sequence);
         let start_sequence = match at {
-            Some((stream, number, _)) if *stream == created && *number <= end => number + 1,
+            Some((stream, number, _)) if *stream == created && *number <= last => number + 1,
             _ => 1,
         };
         let config = pull::Config {
@@ -192,6 +192,8 @@ impl Journal {
         let consumer = stream.create_consumer(config).await.map_err(|error| error.to_string())?;
         let messages = consumer.stream().max_messages_per_batch(AHEAD_MAX).heartbeat(HEARTBEAT).expires(ASK_INTERVAL);
         let messages = messages.messages().await.map_err(|error| error.to_string())?;
+        // What came while it was not connected is news.
+        let end = if at.is_none() { last } else { 0 };
         Ok(Open { messages, stream: created, end, has_begun: false })
     }
 }
