@@ -44,8 +44,9 @@ impl NatsServer {
     /// Starts one with its data under `folder`.
     pub async fn start(folder: &Path) -> anyhow::Result<Self> {
         let (address, data) = (free_address()?, folder.join("jetstream"));
+        let program = python_tool::path("nats-server").display().to_string();
         let arguments =
-            ["-js", "-sd", &data.display().to_string(), "-a", "127.0.0.1", "-p", &address.port().to_string()];
+            [&program, "-js", "-sd", &data.display().to_string(), "-a", "127.0.0.1", "-p", &address.port().to_string()];
         Self::run(folder, address, arguments.map(str::to_owned).to_vec(), Vec::new()).await
     }
 

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     Error,
-    store::log::{LogLook, LogPosition, Loss},
+    store::log::{LogLook, LogPart, LogPosition, Loss},
 };
 
 /// How often the journal is told how far the log has been read, while that is further than before.
@@ -142,7 +142,7 @@ impl JournalOutlet {
             return Ok(());
         }
         let Some(now) = source.position() else { return Ok(()) };
-        match self.last.take() {
+        match self.last.clone() {
             Some(last) if last.source == now.source => {
                 *source = source.at(&last);
                 self.position = Some(last);
@@ -150,6 +150,7 @@ impl JournalOutlet {
             }
             // Another log: that of a database that was restored, or made anew.
             Some(_) => {
+                self.last = None;
                 self.since.clear();
                 self.position = Some(now.clone());
                 self.note(LogRecord::loss(&Loss { reason: ResyncReason::LogLost, tables: Vec::new() }, &now)).await
@@ -181,7 +182,11 @@ impl JournalOutlet {
             let written = LogRecord::loss(loss, &look.position);
             records.push(self.record(RecordKind::Note, at, loss.tables.clone(), &written));
         }
-        for part in std::mem::take(&mut look.parts) {
+        // A source that cannot be told where to begin tells again what the writer before had written.
+        let is_written = |part: &LogPart| self.last.as_ref().is_some_and(|last| last.is_after(&part.place));
+        let mut parts = std::mem::take(&mut look.parts);
+        parts.retain(|part| !is_written(part));
+        for part in parts {
             let (tables, position) = (part.tables(), part.position.clone());
             let (kind, written) = match part.is_too_large() {
                 false => (RecordKind::Found, LogRecord::part(part)),

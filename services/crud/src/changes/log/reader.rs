@@ -137,7 +137,7 @@ impl LogReader<'_> {
     async fn found(&mut self, look: LogLook) -> Result<(), Error> {
         let mut look = self.outlet.write(look).await?;
         if !look.has_more {
-            self.source.confirm(&look.position).await;
+            self.source.confirm(&look.position);
         }
         let mut state = self.shared.state();
         let failed = std::mem::take(&mut look.failed);

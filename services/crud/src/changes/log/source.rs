@@ -96,9 +96,9 @@ impl LogSource {
         }
     }
 
-    /// All up to a position is kept elsewhere: a source that keeps it for this reader alone may let it go. Those by triggers
-    /// keep changes for a time instead.
-    pub async fn confirm(&mut self, _position: &LogPosition) {
+    /// What is up to a position is kept elsewhere: whoever comes back finds it there. A source that keeps it for this reader
+    /// alone may let it go; those by triggers keep changes for a time.
+    pub fn confirm(&mut self, _position: &LogPosition) {
         match self {
             LogSource::Sqlite(..) | LogSource::Postgres(..) => {}
         }
