@@ -319,6 +319,16 @@ impl LogState {
         has_lapsed
     }
 
+    /// The tables that somebody follows although they are not captured, and why they are not.
+    fn failures(&self) -> Vec<(String, Error)> {
+        let followed = self.tables.iter().filter(|(_, capture)| capture.followers > 0);
+        let failed = followed.filter_map(|(name, capture)| match &capture.progress {
+            CaptureState::Failed(error) => Some((name.clone(), error.clone())),
+            CaptureState::Pending | CaptureState::Captured(_) => None,
+        });
+        failed.collect()
+    }
+
     /// The tables that are captured, with the positions after which all changes are there.
     fn captures(&self) -> BTreeMap<String, LogPosition> {
         let captured = self.tables.iter().filter_map(|(name, capture)| match &capture.progress {

@@ -24,6 +24,9 @@ const POSITION_INTERVAL: Duration = Duration::from_millis(500);
 /// How often it is told all the same: that there is a reader.
 pub const STATE_INTERVAL: Duration = Duration::from_secs(4);
 
+/// How often it is told which tables are not captured that somebody follows.
+const FAILURE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Where a reader puts what it finds.
 pub enum Outlet {
     /// The ring of this node: the reader puts it there itself.
@@ -43,6 +46,7 @@ pub struct JournalOutlet {
     has_begun: bool,
     /// The position after the last record.
     position: Option<LogPosition>,
+    failures_told: Instant,
     /// When the state was told last; `None` where it is another by now.
     told: Option<Instant>,
 }
@@ -59,6 +63,7 @@ impl Outlet {
             last,
             has_begun: false,
             position: None,
+            failures_told: Instant::now(),
             told: None,
         }))
     }
@@ -121,9 +126,11 @@ impl Outlet {
 
     /// Tells how far the log has been read and which tables are captured, where it is time for that.
     pub async fn tell_state(&mut self, shared: &LogShared, source: &LogSource) -> Result<(), Error> {
-        match (self, source.position()) {
-            (Outlet::Journal(journal), Some(position)) => journal.tell_state(shared, position).await,
-            (Outlet::Journal(_), None) | (Outlet::Ring, _) => Ok(()),
+        let Outlet::Journal(journal) = self else { return Ok(()) };
+        journal.tell_failures(shared).await?;
+        match source.position() {
+            Some(position) => journal.tell_state(shared, position).await,
+            None => Ok(()),
         }
     }
 
@@ -131,7 +138,7 @@ impl Outlet {
     pub fn idle_max(&self) -> Duration {
         match self {
             Outlet::Ring => Duration::MAX,
-            Outlet::Journal(_) => STATE_INTERVAL,
+            Outlet::Journal(_) => FAILURE_INTERVAL,
         }
     }
 }
@@ -221,10 +228,23 @@ impl JournalOutlet {
         Ok(())
     }
 
+    /// Tells again which tables are not captured that somebody follows: a node may have begun to read the journal since.
+    async fn tell_failures(&mut self, shared: &LogShared) -> Result<(), Error> {
+        if self.failures_told.elapsed() < FAILURE_INTERVAL {
+            return Ok(());
+        }
+        self.failures_told = Instant::now();
+        let failures = shared.state().failures();
+        for (table, error) in failures {
+            self.note(LogRecord::failure(&table, &error)).await?;
+        }
+        Ok(())
+    }
+
     async fn note(&mut self, written: LogRecord) -> Result<(), Error> {
-        // Before the first position there is nobody to tell.
-        let Some(position) = self.position.clone() else { return Ok(()) };
-        let record = self.record(RecordKind::Note, &position, Vec::new(), &written);
+        // Before a table is captured there is no position.
+        let position = self.position.as_ref().or(self.last.as_ref()).map(LogPosition::encode).unwrap_or_default();
+        let record = Record { kind: RecordKind::Note, position, tables: Vec::new(), payload: written.encode() };
         self.append(&[record]).await
     }
 
