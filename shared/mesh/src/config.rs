@@ -106,7 +106,7 @@ pub enum BusConfig {
     /// In this process.
     Memory {},
     /// A NATS server, or a cluster of them, with JetStream.
-    Nats(NatsBus),
+    Nats(Box<NatsBus>),
 }
 
 /// Limits of one request of a client, and of all together.
@@ -539,7 +539,7 @@ mod tests {
         assert!(fault.contains("bus.url: key url is not known"), "{fault}");
     }
 
-    fn nats(text: &str, variables: &[(&str, &str)]) -> NatsBus {
+    fn nats(text: &str, variables: &[(&str, &str)]) -> Box<NatsBus> {
         match parse(text, variables).unwrap().bus {
             BusConfig::Nats(nats) => nats,
             BusConfig::Memory {} => panic!("another bus was asked for"),

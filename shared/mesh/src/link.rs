@@ -100,7 +100,7 @@ impl Mesh {
         let mut mesh = Self::new(config)?;
         if let config::BusConfig::Nats(nats) = &config.bus {
             let Parts { health, metrics, .. } = &*mesh.parts;
-            let bus = Nats::connect(nats, config.grant_secret(), health, metrics, tasks).await?;
+            let bus = Box::pin(Nats::connect(nats, config.grant_secret(), health, metrics, tasks)).await?;
             let parts = Arc::get_mut(&mut mesh.parts).expect("nobody else has a mesh that was just made");
             parts.bus = Bus::Nats(bus);
         }

@@ -154,7 +154,7 @@ impl Journal {
 
     /// Where it ends now. Errors: that cannot be found out now.
     pub async fn end(&self) -> Result<JournalEnd, String> {
-        let stream = self.stream().await?;
+        let stream = Box::pin(self.stream()).await?;
         let info = stream.get_info().await.map_err(|error| error.to_string())?;
         let sequence = info.state.last_sequence;
         let mut end = JournalEnd { stream: created(&info), sequence, id: None, position: None, state: None };

@@ -85,7 +85,7 @@ impl Election {
         if let Ok(store) = self.nats.context().get_key_value(bucket).await {
             return Ok(store);
         }
-        self.nats.context().create_key_value(config).await.map_err(|error| error.to_string())
+        Box::pin(self.nats.context().create_key_value(config)).await.map_err(|error| error.to_string())
     }
 
     /// Waits until this node is the one. Cancel safe.
@@ -94,7 +94,7 @@ impl Election {
         let holder = Bytes::copy_from_slice(self.nats.node().as_bytes());
         let (mut store, mut seen): (Option<Store>, Option<(u64, Instant)>) = (None, None);
         loop {
-            match self.contend(&mut store, &key, &holder, &mut seen).await {
+            match Box::pin(self.contend(&mut store, &key, &holder, &mut seen)).await {
                 Ok(Some(lease)) => return lease,
                 Ok(None) => tokio::time::sleep(WATCH_INTERVAL).await,
                 Err(error) => {
@@ -115,13 +115,13 @@ impl Election {
         seen: &mut Option<(u64, Instant)>,
     ) -> Result<Option<Lease>, String> {
         if store.is_none() {
-            *store = Some(self.store().await?);
+            *store = Some(Box::pin(self.store()).await?);
         }
         let Some(store) = store.clone() else { return Ok(None) };
         let renewed = Instant::now();
-        let entry = store.entry(key).await.map_err(|error| error.to_string())?;
+        let entry = Box::pin(store.entry(key)).await.map_err(|error| error.to_string())?;
         let won = match entry.filter(|entry| entry.operation == Operation::Put) {
-            None => match store.create(key, holder.clone()).await {
+            None => match Box::pin(store.create(key, holder.clone())).await {
                 Ok(revision) => Some(revision),
                 Err(error) if error.kind() == CreateErrorKind::AlreadyExists => None,
                 Err(error) => return Err(error.to_string()),
@@ -131,7 +131,7 @@ impl Election {
                     if renewed.duration_since(since) < LEASE_TIME {
                         return Ok(None);
                     }
-                    match store.update(key, holder.clone(), revision).await {
+                    match Box::pin(store.update(key, holder.clone(), revision)).await {
                         Ok(revision) => Some(revision),
                         Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => None,
                         Err(error) => return Err(error.to_string()),
@@ -149,14 +149,14 @@ impl Election {
 
     /// Tells the reader what this node wants, for [`NOTICE_TIME`].
     pub async fn notice(&self, value: Bytes) -> Result<(), String> {
-        let store = self.store().await?;
+        let store = Box::pin(self.store()).await?;
         let put = store.put(format!("notice.{}.{}", self.name, self.nats.node()), value).await;
         put.map(drop).map_err(|error| error.to_string())
     }
 
     /// Takes back what this node told.
     pub async fn withdraw(&self) -> Result<(), String> {
-        let store = self.store().await?;
+        let store = Box::pin(self.store()).await?;
         let deleted = store.delete(format!("notice.{}.{}", self.name, self.nats.node())).await;
         deleted.map_err(|error| error.to_string())
     }
@@ -178,7 +178,8 @@ impl Election {
     /// What all nodes tell that they want: what they told before, too.
     pub async fn notices(&self) -> Result<Notices, String> {
         let prefix = format!("notice.{}.", self.name);
-        let watch = self.store().await?.watch_with_history(format!("{prefix}*")).await;
+        let store = Box::pin(self.store()).await?;
+        let watch = Box::pin(store.watch_with_history(format!("{prefix}*"))).await;
         Ok(Notices { watch: watch.map_err(|error| error.to_string())?, prefix, by_node: BTreeMap::new() })
     }
 }

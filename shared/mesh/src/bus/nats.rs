@@ -29,13 +29,13 @@ const RECONNECT_MAX: Duration = Duration::from_secs(1);
 pub struct Nats {
     /// Subscribers of this process.
     pub(super) memory: Memory,
-    outgoing: mpsc::Sender<Message>,
-    client: Client,
-    context: jetstream::Context,
     shared: Arc<NatsShared>,
 }
 
 struct NatsShared {
+    outgoing: mpsc::Sender<Message>,
+    client: Client,
+    context: jetstream::Context,
     /// Name of the mesh.
     mesh: String,
     /// Name of this node.
@@ -73,18 +73,21 @@ impl Nats {
             watched.happened(&event);
             std::future::ready(())
         });
-        let client = options.connect(servers).await;
+        let client = Box::pin(options.connect(servers)).await;
         let client = client.map_err(|error| Error(format!("bus: NATS cannot be used: {error}")))?;
         let context = jetstream::ContextBuilder::new().timeout(TIMEOUT).ack_timeout(TIMEOUT).build(client.clone());
         let stop = tasks.stop().child_token();
+        let (outgoing, waiting) = mpsc::channel(WAITING_MAX);
         let shared = Arc::new(NatsShared {
+            outgoing,
+            client: client.clone(),
+            context,
             mesh: subject::mesh(secret),
             node: rand::random::<[u8; 16]>().iter().map(|byte| format!("{byte:02x}")).collect(),
             config: config.clone(),
             connection: connection.clone(),
             _end: stop.clone().drop_guard(),
         });
-        let (outgoing, waiting) = mpsc::channel(WAITING_MAX);
         let relay = Relay {
             memory: Memory::default(),
             client: client.clone(),
@@ -93,12 +96,12 @@ impl Nats {
         };
         let memory = relay.memory.clone();
         tasks.spawn("bus", run(relay, waiting, stop));
-        Ok(Self { memory, outgoing, client, context, shared })
+        Ok(Self { memory, shared })
     }
 
     pub(super) fn publish(&self, message: Message) {
         self.memory.send(Event::Message(message.clone()));
-        if self.outgoing.try_send(message).is_err() {
+        if self.shared.outgoing.try_send(message).is_err() {
             tracing::debug!("an event for other nodes is lost: the bus cannot be reached");
         }
     }
@@ -119,12 +122,12 @@ impl Nats {
     }
 
     pub(super) fn context(&self) -> &jetstream::Context {
-        &self.context
+        &self.shared.context
     }
 
     /// Most bytes of a message.
     pub(super) fn message_bytes(&self) -> usize {
-        self.client.max_payload()
+        self.shared.client.max_payload()
     }
 
     /// State of the connection, and changes of it.

@@ -87,7 +87,7 @@ impl Appender {
                 false => tracing::debug!(%error, stream, "changes are not taken by the bus now"),
             }
             // What was written of that is found out before it is sent again.
-            match self.journal.end().await {
+            match Box::pin(self.journal.end()).await {
                 Ok(end) => done = self.reached(&messages, done, &end)?,
                 Err(error) => tracing::debug!(error, "the end of a journal cannot be found out now"),
             }

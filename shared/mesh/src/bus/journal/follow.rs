@@ -82,7 +82,7 @@ impl JournalReader {
     pub async fn next(&mut self) -> Followed {
         loop {
             let Some(open) = &mut self.open else {
-                match self.journal.open(self.at.as_ref()).await {
+                match Box::pin(self.journal.open(self.at.as_ref())).await {
                     Ok(open) => self.open = Some(open),
                     Err(error) => {
                         tracing::debug!(error, stream = self.journal.stream, "changes cannot be read from the bus now");
@@ -174,7 +174,7 @@ impl JournalReader {
 impl Journal {
     /// Opens the messages after one that was taken; from the first on where that is not one of this stream.
     async fn open(&self, at: Option<&(i128, u64, String)>) -> Result<Open, String> {
-        let stream = self.stream().await?;
+        let stream = Box::pin(self.stream()).await?;
         let info = stream.get_info().await.map_err(|error| error.to_string())?;
         let (created, last) = (created(&info), info.state.last_sequence);
         let start_sequence = match at {
@@ -189,7 +189,7 @@ impl Journal {
             num_replicas: 1,
             ..pull::Config::default()
         };
-        let consumer = stream.create_consumer(config).await.map_err(|error| error.to_string())?;
+        let consumer = Box::pin(stream.create_consumer(config)).await.map_err(|error| error.to_string())?;
         let messages = consumer.stream().max_messages_per_batch(AHEAD_MAX).heartbeat(HEARTBEAT).expires(ASK_INTERVAL);
         let messages = messages.messages().await.map_err(|error| error.to_string())?;
         // What came while it was not connected is news.
