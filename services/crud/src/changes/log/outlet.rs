@@ -55,7 +55,7 @@ impl Outlet {
     /// The journal after `end`, where it ends.
     pub fn journal(appender: Appender, end: &JournalEnd, meters: BusMeters) -> Self {
         let last = end.position.as_ref().and_then(|position| LogPosition::decode(position));
-        let since = end.state.as_ref().and_then(|state| record::captures(state)).unwrap_or_default();
+        let since = end.state.as_ref().and_then(record::captures).unwrap_or_default();
         Self::Journal(Box::new(JournalOutlet {
             appender,
             meters,

@@ -47,14 +47,14 @@ impl LogReader<'_> {
                 self.describe(&now);
                 schema = now;
             }
-            self.capture(&schema).await?;
+            Box::pin(self.capture(&schema)).await?;
             let mut has_more = false;
             if self.source.is_capturing() {
                 let numbers = self.shared.state().numbers;
                 match self.source.look(numbers).await {
                     Ok(look) => {
                         has_more = look.has_more;
-                        self.found(look).await?;
+                        Box::pin(self.found(look)).await?;
                     }
                     Err(error) => {
                         if self.shared.fail(&error) {
@@ -135,7 +135,7 @@ impl LogReader<'_> {
 
     /// Gives what a look found to the outlet, then to the ring. The database is told what is kept.
     async fn found(&mut self, look: LogLook) -> Result<(), Error> {
-        let mut look = self.outlet.write(look).await?;
+        let mut look = Box::pin(self.outlet.write(look)).await?;
         if !look.has_more {
             self.source.confirm(&look.position);
         }

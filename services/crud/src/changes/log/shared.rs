@@ -182,7 +182,7 @@ impl LogNode {
     async fn notice(&self, done: &CancellationToken) {
         while !done.is_cancelled() {
             let noticed = self.nodes.election.notice(self.shared.state().notice());
-            let wait = match done.run_until_cancelled(noticed).await {
+            let wait = match done.run_until_cancelled(Box::pin(noticed)).await {
                 Some(Ok(())) => NOTICE_INTERVAL,
                 Some(Err(error)) => {
                     tracing::debug!(error, "the reader of changes cannot be told what is followed");
@@ -197,7 +197,7 @@ impl LogNode {
             }
         }
         // It runs out else.
-        let _ = tokio::time::timeout(STOP_TIMEOUT, self.nodes.election.withdraw()).await;
+        let _ = tokio::time::timeout(STOP_TIMEOUT, Box::pin(self.nodes.election.withdraw())).await;
     }
 
     /// Reads the log whenever this node is elected to.
@@ -223,7 +223,7 @@ impl LogNode {
         }
         tracing::info!(journal = ?self.nodes.journal, "this node reads the changes");
         let reading = async {
-            let end = self.end().await;
+            let end = Box::pin(self.end()).await;
             let mut outlet = Outlet::journal(self.nodes.journal.append_after(&end), &end, self.nodes.meters.clone());
             wanted.state().inherit(outlet.inherited());
             let (database, shared) = (&*self.database, &wanted);
@@ -249,7 +249,7 @@ impl LogNode {
             tracing::warn!("this node reads the changes no longer: its lease is lost");
         } else {
             // It runs out else.
-            let _ = tokio::time::timeout(STOP_TIMEOUT, lease.release()).await;
+            let _ = tokio::time::timeout(STOP_TIMEOUT, Box::pin(lease.release())).await;
         }
     }
 
@@ -276,7 +276,7 @@ impl LogNode {
     /// Where the journal ends.
     async fn end(&self) -> JournalEnd {
         loop {
-            match self.nodes.journal.end().await {
+            match Box::pin(self.nodes.journal.end()).await {
                 Ok(end) => return end,
                 Err(error) => tracing::debug!(error, "the journal of changes cannot be reached"),
             }
@@ -288,7 +288,7 @@ impl LogNode {
     async fn listen(&self, wanted: &LogShared) {
         let mut before = BTreeMap::new();
         loop {
-            match self.nodes.election.notices().await {
+            match Box::pin(self.nodes.election.notices()).await {
                 Ok(mut notices) => {
                     while let Ok(()) = notices.changed().await {
                         wanted.state().want(&notices, &mut before);
