@@ -53,6 +53,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             ".perigee.crud.v1.RecordedLoss.since",
             ".perigee.crud.v1.Capture.since",
             ".perigee.auth.v1.SignedGrant",
+            ".perigee.storage.v1.PutRequest",
+            ".perigee.storage.v1.GetResponse",
         ],
         boxed: &[".perigee.crud.v1.ReadResponse.seen"],
     };

@@ -40,6 +40,8 @@ pub struct Project {
     pub spec: resources::Project,
     /// Its databases, in the order of their resources.
     pub databases: Vec<Database>,
+    /// Its buckets, in the order of their resources.
+    pub buckets: Vec<Arc<BucketSettings>>,
     /// Changes whenever the settings or a schema do: what is planned under one version is void under another.
     pub version: u64,
 }
@@ -83,6 +85,15 @@ pub struct Database {
     pub is_opening: bool,
 }
 
+/// A bucket of a project.
+#[derive(Debug, PartialEq)]
+pub struct BucketSettings {
+    /// Its id.
+    pub id: String,
+    /// Its settings.
+    pub spec: resources::Bucket,
+}
+
 impl Database {
     /// Why it has no schema, for callers.
     pub(crate) fn why_unreachable(&self) -> String {
@@ -107,6 +118,12 @@ impl Project {
         let mut of_engine = self.databases.iter().filter(|database| database.engine.name() == bare);
         let only = of_engine.next()?;
         of_engine.next().is_none().then_some(only)
+    }
+
+    /// The bucket that is reached without its id: the default one, or the only one.
+    pub(crate) fn default_bucket(&self) -> Option<&Arc<BucketSettings>> {
+        let default = self.buckets.iter().find(|bucket| bucket.spec.default);
+        default.or_else(|| self.buckets.first().filter(|_| self.buckets.len() == 1))
     }
 
     /// The schema of the database called `id`.
@@ -319,6 +336,7 @@ mod tests {
             id: "shop".into(),
             spec: resources::Project::default(),
             databases: databases.iter().map(database).collect(),
+            buckets: Vec::new(),
             version: 1,
         }
     }

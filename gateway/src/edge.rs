@@ -3,6 +3,7 @@
 //! It obtains grants for everything that a request accesses, then forwards the request with them.
 
 mod disclosure;
+mod files;
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use proto::{
     auth::{
         Access, AuthorizeRequest, AuthorizeResponse, ReachableRequest, ReachableResponse, RuleRelations, TableAccess,
     },
-    crud::{Answer, ReadRequest, WriteRequest},
+    crud::{Answer, ReadRequest, Snapshot, WriteRequest},
     grant::Grant,
     link::Messages,
     realtime::{WatchRequest, WatchResponse},
@@ -176,7 +177,7 @@ impl Edge {
     }
 
     /// As [`Edge::read`], with the grants that the reads were given.
-    pub(crate) async fn read_authorized(
+    async fn read_authorized(
         &self,
         caller: &Caller,
         project: &Project,
@@ -195,7 +196,21 @@ impl Edge {
             return self.answers(caller, request).await.map_err(ReadFault::Failed);
         }
         // Rare, and large: kept out of the futures of all others.
-        Box::pin(self.read_databases(caller, project, reads, (grants, counts))).await
+        let read = Box::pin(self.read_databases(caller, project, reads, (grants, counts), false)).await;
+        read.map(|(results, _)| results)
+    }
+
+    /// As [`Edge::read`], with the grants that the reads were given; with the snapshot of each database by its id, where
+    /// `snapshot` says so.
+    pub(crate) async fn read_snapshots(
+        &self,
+        caller: &Caller,
+        project: &Project,
+        reads: Vec<Read>,
+        (authorized, snapshot): (Authorized, bool),
+    ) -> Result<(Vec<ReadResult>, Snapshots), ReadFault> {
+        let Authorized { grants, counts, .. } = authorized;
+        self.read_databases(caller, project, reads, (grants, counts), snapshot).await
     }
 
     /// Reads of several databases, with their grants and how many each read takes.
@@ -205,7 +220,8 @@ impl Edge {
         project: &Project,
         reads: Vec<Read>,
         (grants, counts): (Vec<Grant>, Vec<usize>),
-    ) -> Result<Vec<ReadResult>, ReadFault> {
+        snapshot: bool,
+    ) -> Result<(Vec<ReadResult>, Snapshots), ReadFault> {
         let (total, answer_bytes) = (reads.len(), self.answer_bytes(project));
         let mut grants = grants.into_iter();
         let mut groups: Vec<ReadGroup> = Vec::new();
@@ -217,15 +233,18 @@ impl Edge {
             group.request.grants.extend(grants.by_ref().take(count));
             group.request.reads.push(read);
         }
-        let answered = try_join_all(groups.into_iter().map(|ReadGroup { indexes, request }| async {
-            let answers = self.answers(caller, request).await;
-            let answers = answers.map_err(|fault| ReadFault::Failed(in_request(fault, &indexes)))?;
-            Ok::<_, ReadFault>(indexes.into_iter().zip(answers))
+        let answered = try_join_all(groups.into_iter().map(|ReadGroup { indexes, mut request }| async {
+            request.snapshot = snapshot;
+            let database = request.database.clone();
+            let answers = self.answers_seen(caller, request).await;
+            let (answers, seen) = answers.map_err(|fault| ReadFault::Failed(in_request(fault, &indexes)))?;
+            Ok::<_, ReadFault>((indexes.into_iter().zip(answers), seen.map(|seen| (database, seen))))
         }));
-        let answers = in_request_order(answered.await?.into_iter().flatten(), total)?;
+        let (answers, snapshots): (Vec<_>, Vec<_>) = answered.await?.into_iter().unzip();
+        let answers = in_request_order(answers.into_iter().flatten(), total)?;
         match answers.iter().map(|answer| answer.json.len() as u64).sum::<u64>() > answer_bytes {
             true => Err(ReadFault::Failed(Fault::new(Code::TooLarge, answer_too_large(answer_bytes)))),
-            false => Ok(answers),
+            false => Ok((answers, snapshots.into_iter().flatten().collect())),
         }
     }
 
@@ -344,6 +363,15 @@ impl Edge {
 
     /// Answers to reads of one database, in their order.
     async fn answers(&self, caller: &Caller, request: ReadRequest) -> Result<Vec<ReadResult>, Fault> {
+        self.answers_seen(caller, request).await.map(|(results, _)| results)
+    }
+
+    /// As [`Edge::answers`], with the snapshot that they saw where it was asked for and a log is kept.
+    async fn answers_seen(
+        &self,
+        caller: &Caller,
+        request: ReadRequest,
+    ) -> Result<(Vec<ReadResult>, Option<Snapshot>), Fault> {
         let wanted = request.reads.len();
         let read = self.mesh.crud().read(&caller.call, request).await.map_err(|status| {
             let fault = Fault::from(status);
@@ -355,7 +383,7 @@ impl Edge {
         }
         let mut results = Vec::with_capacity(wanted);
         results.extend(read.answers.into_iter().map(|Answer { json, truncated, .. }| ReadResult { json, truncated }));
-        Ok(results)
+        Ok((results, read.seen.and_then(|seen| seen.snapshot)))
     }
 
     async fn write_group(&self, caller: &Caller, group: WriteGroup) -> Vec<(usize, Result<WriteResult, Fault>)> {
@@ -377,7 +405,11 @@ impl Edge {
     }
 }
 
+/// What reads saw, by the ids of databases.
+pub(crate) type Snapshots = Vec<(Arc<str>, Snapshot)>;
+
 /// Grants of a request.
+#[derive(Clone)]
 pub(crate) struct Authorized {
     grants: Vec<Grant>,
     /// How many of them each operation takes.
@@ -386,6 +418,13 @@ pub(crate) struct Authorized {
     pub token_expires_ms: Option<i64>,
     /// [`AuthorizeResponse::relations`].
     pub relations: Vec<RuleRelations>,
+}
+
+impl Authorized {
+    /// The grants, in the order of the accesses of all reads.
+    pub fn grants(&self) -> &[Grant] {
+        &self.grants
+    }
 }
 
 /// Accesses to authorize, and how many each operation takes.

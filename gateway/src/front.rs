@@ -34,9 +34,9 @@ use self::{
 use crate::{
     Service,
     catalogue::{Project, ProjectRef},
-    error, graphql, grpc,
+    error, files, graphql, grpc,
     http::{GRPC_TIMEOUT, HeaderSummary, REQUEST_ID, SendBudget, TRACEPARENT, Ticket, answer, cors, current, guarded},
-    openapi, pages, rest,
+    legacy, openapi, pages, rest,
 };
 
 /// HTTP service of the public port.
@@ -65,6 +65,7 @@ impl Service {
             .merge(rest::routes())
             .merge(openapi::routes())
             .merge(graphql::routes())
+            .merge(legacy::routes())
             .merge(if self.config().pages.is_some() { pages::routes() } else { axum::Router::new() })
             .fallback(answer::unknown_path)
             .method_not_allowed_fallback(answer::wrong_method)
@@ -212,7 +213,9 @@ impl FrontState {
             let asked = text(&GRPC_TIMEOUT).and_then(mesh::call::timeout);
             time = time.min(asked.unwrap_or(time));
         }
-        let call = Call::begin_at(started, text(&REQUEST_ID), text(&TRACEPARENT), Some(time)).without_timer();
+        // Files take as long as they are large; their handler limits what else it does.
+        let time = (!matches!(handler, Some(Handler::Files(_)))).then_some(time);
+        let call = Call::begin_at(started, text(&REQUEST_ID), text(&TRACEPARENT), time).without_timer();
         (call, known.filter(|known| known.is_described).map(|known| known.project))
     }
 
@@ -233,7 +236,7 @@ impl FrontState {
                 request.extensions_mut().insert(details);
                 Box::pin(self.web(call, target, request)).await
             }
-            Route::Graphql | Route::Rest => {
+            Route::Graphql | Route::Files | Route::Rest => {
                 let format = RefusalFormat::of(&self.service, route, &request, target.summary, call);
                 match self.with_admission(call, target, ticket, connection, request).await {
                     Ok(response) => response,
@@ -283,6 +286,9 @@ impl FrontState {
         if let Some(fault) = ticket.and_then(|ticket| ticket.refusal()) {
             return Err(fault);
         }
+        if response.extensions().get::<files::Streamed>().is_some() {
+            return Ok(response);
+        }
         self.service.send_budget().track(response, version, connection.as_ref())
     }
 
@@ -306,6 +312,10 @@ impl FrontState {
             Some(Handler::Table(posted)) => Box::pin(async move {
                 let (head, body) = request.into_parts();
                 Ok(rest::answer_post(&self.service, call, (posted, project), &head, body).await)
+            }),
+            Some(Handler::Files(of)) => Box::pin(async move {
+                let (head, body) = request.into_parts();
+                Ok(files::answer(&self.service, call, of, &head, body).await)
             }),
             None => {
                 let mut routed = Box::pin(self.web.clone().oneshot(*request));

@@ -44,6 +44,8 @@ use mesh::{
     listener::Connection,
 };
 
+#[cfg(test)]
+pub(crate) use self::socket::client as socket_client;
 use self::{
     document::Document,
     introspection::IntrospectionCache,
@@ -52,7 +54,6 @@ use self::{
     refusal::{Cause, Refusal},
     request::Request,
     response::{LocatedFault, QueryAnswer},
-    socket::Upgrade,
     variables::Variables,
 };
 pub(crate) use self::{
@@ -64,6 +65,7 @@ use crate::{
     catalogue::{Project, ProjectRef},
     edge::{self, Caller, ReadFault, WriteResult},
     http::{API_PREFIX, HeaderSummary, answer, body, current, guarded, plain_segment},
+    socket::{Upgrade, is_asked},
 };
 
 /// Documents longer than this are parsed on the blocking pool and not cached.
@@ -137,7 +139,7 @@ async fn get_document(
     RawQuery(query): RawQuery,
     upgrade: Upgrade,
 ) -> Response {
-    if socket::is_asked(&head.headers) {
+    if is_asked(&head.headers) {
         return Box::pin(socket::open(State(service), caller, Path(project), head.headers, upgrade)).await;
     }
     let media = Media::of(&head.headers, HeaderSummary::of(&head.headers));

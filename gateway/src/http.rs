@@ -12,7 +12,7 @@ mod headers;
 mod send_budget;
 
 pub(crate) use admission::{Admission, Ticket};
-pub(crate) use caller::bearer;
+pub(crate) use caller::{TOKEN_BYTES_MAX, bearer};
 pub(crate) use headers::{ContentType, GRPC_TIMEOUT, HeaderSummary, REQUEST_ID, TRACEPARENT};
 pub(crate) use send_budget::{Reservation, SendBudget, SocketProgress};
 

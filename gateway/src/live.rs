@@ -1,16 +1,28 @@
 //! Live queries: reads that are answered again whenever their answer may differ.
 //!
-//! A live query is a read like any other, with its grants: it is asked again after commits that changed a table it
-//! accesses or that a rule of it looks at, when other rules or settings of the project come into force, when its token is
-//! renewed and when it expires. Nothing is asked while nothing happens.
+//! A live query is a read like any other, with its grants: it is asked again after commits that changed rows on which it
+//! depends or a table that a rule of it looks at, when other rules or settings of the project come into force, when its token
+//! is renewed and when it expires. Nothing is asked while nothing happens. Those that ask for the same with the same grants
+//! are answered by one read.
 
+mod answers;
 mod changes;
 mod dependencies;
 mod feed;
+mod interests;
 mod quota;
+mod row_feed;
 mod turns;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    mem,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::future::select_all;
 use mesh::{
@@ -18,23 +30,25 @@ use mesh::{
     follow::Retries,
     telemetry::{Gauge, LiveReads},
 };
-use proto::auth::RuleRelations;
-use query::Read;
+use proto::grant::Verifier;
+use query::{GrantTerms, Read};
 use tokio::{sync::watch, time::Instant};
 
 use self::{
-    dependencies::Dependencies,
-    feed::{FeedState, Feeds},
+    answers::{Answer, AnswerKey, AnswerMember, SharedAnswers, Versions, Wanted},
+    dependencies::{Dependencies, SourceRows},
+    feed::{Feeds, Listener, Source},
 };
 use crate::{
     catalogue::Project,
     config::Config,
-    edge::{Caller, Edge, ReadFault, ReadResult},
+    edge::{Authorized, Caller, Edge, ReadFault, ReadResult, Snapshots},
 };
 
 pub use self::{
     changes::{Watch, WatchedRows},
     quota::{CallerId, Hold, Quotas, SocketQuota},
+    row_feed::{FeedKind, FeedMessage, FeedOptions, FeedRow, InitialRows, RowFeed},
     turns::{CallerTurns, NodeTurns, Turn},
 };
 
@@ -55,7 +69,11 @@ pub struct LiveQueries {
 
 struct LiveShared {
     edge: Edge,
+    verifier: Verifier,
     feeds: Feeds,
+    answers: Arc<SharedAnswers>,
+    /// Number of the last read.
+    last_read: AtomicU64,
     turns: NodeTurns,
     config: Config,
     open: Gauge,
@@ -84,11 +102,16 @@ pub struct LiveQuery {
     /// Told when a project is another.
     projects: watch::Receiver<()>,
     /// One for each source of its dependencies, in their order.
-    feeds: Vec<watch::Receiver<FeedState>>,
-    /// What its feeds follow, by a version of the project and what rules looked at then.
+    listeners: Vec<Listener>,
     dependencies: Dependencies,
+    /// The version of the project for which they are.
     version: u64,
-    relations: Vec<RuleRelations>,
+    /// Hash of the reads.
+    reads_hash: blake3::Hash,
+    /// Its place among those that ask for the same.
+    member: Option<AnswerMember>,
+    /// Number of the last read, where that did not see all that was told before: it is read again.
+    behind: Option<u64>,
     expires: Option<Instant>,
     /// Hash of the last answer that was delivered.
     last: Option<blake3::Hash>,
@@ -102,10 +125,12 @@ pub struct LiveQuery {
 
 impl LiveQueries {
     /// Live queries by `edge`, each read of which is a request within the limits of `config`.
-    pub(crate) fn new(edge: Edge, mesh: Mesh, config: Config, tasks: Tasks) -> Self {
+    pub(crate) fn new(edge: Edge, mesh: Mesh, config: Config, verifier: Verifier, tasks: Tasks) -> Self {
         let (open, reads) = (mesh.metrics().load().live_queries.clone(), mesh.metrics().live_reads());
         let (feeds, turns) = (Feeds::new(mesh, tasks), NodeTurns::new(READS_MAX));
-        Self { shared: Arc::new(LiveShared { edge, feeds, turns, config, open, reads }) }
+        let (answers, last_read) = Default::default();
+        let shared = LiveShared { edge, verifier, feeds, answers, last_read, turns, config, open, reads };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Begins a live query of `reads` for `subscriber`, once that is authorised: nothing is set up for a caller who may
@@ -124,15 +149,17 @@ impl LiveQueries {
         shared.open.inc();
         let mut live = LiveQuery {
             project: project.id.clone(),
+            reads_hash: hash_of(&(*reads).as_ref()),
             reads,
             request_id,
             token,
             turns,
             projects: shared.edge.project_changes(),
-            feeds: Vec::new(),
+            listeners: Vec::new(),
             dependencies: Dependencies::default(),
             version: project.version,
-            relations: Vec::new(),
+            member: None,
+            behind: None,
             expires: authorized.token_expires_ms.and_then(clock::instant),
             last: None,
             next: None,
@@ -141,7 +168,7 @@ impl LiveQueries {
             retry: None,
             shared,
         };
-        live.listen(project, authorized.relations).await?;
+        live.listen(project, &authorized).await?;
         Ok(live)
     }
 }
@@ -179,17 +206,17 @@ impl LiveQuery {
                 }
             }
         };
-        let feeds = select_all(self.feeds.iter_mut().map(|feed| Box::pin(feed.changed())));
+        let is_behind = self.behind.is_some();
+        // What is told stays so until an answer has seen it: a wait that is dropped below forgets nothing.
+        let told = select_all(self.listeners.iter().map(|listener| Box::pin(listener.changed())));
         tokio::select! {
-            // A feed that is gone fails the next read.
-            _ = feeds => {}
+            _ = told => {}
+            () = std::future::ready(()), if is_behind => {}
             () = project_changed => {}
             // Nobody can renew the token any more: the socket ends.
             Ok(()) = self.token.changed() => {}
             () = expired => {}
         }
-        // The feeds stay marked as changed until the read: a wait that is dropped below forgets nothing.
-        self.feeds.iter_mut().for_each(watch::Receiver::mark_changed);
         tokio::time::sleep_until(last_read + READ_INTERVAL_MIN).await;
     }
 
@@ -197,18 +224,17 @@ impl LiveQuery {
     ///
     /// An error ends the live query.
     pub async fn read(&mut self) -> Result<Option<Vec<ReadResult>>, ReadFault> {
-        // Seen before the read: a change that comes later is read again.
-        for (source, feed) in self.dependencies.sources.iter().zip(&mut self.feeds) {
+        for (source, listener) in self.dependencies.sources.keys().zip(&self.listeners) {
             // It was tried again for long enough.
-            if let FeedState::Failed(fault) = &*feed.borrow_and_update() {
-                return Err(self.dependencies.disclosed(source, fault.clone()).into());
+            if let Some(fault) = listener.fault() {
+                return Err(self.dependencies.disclosed(source, fault).into());
             }
         }
         let read = self.read_now().await;
         self.last_read = Some(Instant::now());
         match read {
-            Ok(answers) => {
-                let hash = Some(hash(&answers));
+            Ok(answer) => {
+                let hash = Some(answer.hash);
                 let is_same = self.last == hash;
                 if is_same {
                     self.succeeded();
@@ -217,7 +243,7 @@ impl LiveQuery {
                 }
                 let counter = if is_same { &self.shared.reads.same } else { &self.shared.reads.changed };
                 counter.inc();
-                Ok((!is_same).then_some(answers))
+                Ok((!is_same).then(|| answer.results.clone()))
             }
             Err(failure) => {
                 self.shared.reads.failed.inc();
@@ -250,7 +276,7 @@ impl LiveQuery {
         self.retry = None;
     }
 
-    async fn read_now(&mut self) -> Result<Vec<ReadResult>, ReadFault> {
+    async fn read_now(&mut self) -> Result<Arc<Answer>, ReadFault> {
         let shared = self.shared.clone();
         let _turn = self.turns.next().await;
         // The token that is there after the wait: it may allow less than the one before.
@@ -258,15 +284,53 @@ impl LiveQuery {
         let caller = Caller { call: Call::begin(Some(&self.request_id), None, Some(shared.config.time)), token };
         let project = shared.edge.project(&caller, (&*self.project).into()).await?;
         let caller = shared.caller(&project, &self.request_id, caller.token);
-        let reads = (*self.reads).as_ref();
-        let mut authorized = shared.edge.authorize_reads(&caller, &project, reads).await?;
+        // What happens from here on may not be in the grants.
+        self.listeners.iter_mut().for_each(Listener::mark);
+        let authorized = shared.edge.authorize_reads(&caller, &project, (*self.reads).as_ref()).await?;
         self.expires = authorized.token_expires_ms.and_then(clock::instant);
         // A relation may lead to another table now, or a rule looks at another.
-        if project.version != self.version || authorized.relations != self.relations {
-            self.listen(&project, std::mem::take(&mut authorized.relations)).await?;
+        self.listen(&project, &authorized).await?;
+        let wanted = self.wanted();
+        let (reads, versions, snapshot) = (self.reads.clone(), wanted.now.clone(), wanted.snapshot);
+        let read = {
+            let shared = shared.clone();
+            move || async move {
+                let read = shared.read(&caller, &project, (*reads).as_ref(), (authorized, snapshot)).await;
+                read.map(|(results, snapshots)| Answer { hash: hash(&results), results, snapshots, versions })
+            }
+        };
+        let (answer, is_shared) = match &self.member {
+            Some(member) => member.answer(&wanted, read).await,
+            None => (read().await.map(Arc::new), false),
+        };
+        let answer = answer?;
+        if is_shared {
+            shared.reads.shared.inc();
         }
-        let reads = (*self.reads).as_ref().to_vec();
-        shared.edge.read_authorized(&caller, &project, reads, authorized).await
+        self.saw(&answer);
+        Ok(answer)
+    }
+
+    /// What the next answer has to have seen.
+    fn wanted(&self) -> Wanted {
+        // Reads are numbered, so that one which is behind is not taken for the next.
+        let again = self.behind.map_or(0, |number| number + 1);
+        let needed = [again].into_iter().chain(self.listeners.iter().map(Listener::needed)).collect();
+        let number = self.shared.last_read.fetch_add(1, Ordering::Relaxed) + 1;
+        let now: Versions = [number].into_iter().chain(self.listeners.iter().map(Listener::now)).collect();
+        Wanted { needed, now, snapshot: self.listeners.iter().any(Listener::needs_snapshot) }
+    }
+
+    /// Notes what an answer has seen.
+    fn saw(&mut self, answer: &Answer) {
+        let Some((number, versions)) = answer.versions.split_first() else { return };
+        let mut is_behind = false;
+        let sources = self.dependencies.sources.values().zip(&mut self.listeners);
+        for ((source, listener), version) in sources.zip(versions) {
+            let snapshot = answer.snapshots.iter().find(|(database, _)| **database == *source.read_by);
+            is_behind |= listener.saw(*version, snapshot.map(|(_, snapshot)| snapshot));
+        }
+        self.behind = is_behind.then_some(*number);
     }
 
     /// Plans a retry after a failure that may pass; any other, and one that lasts too long, is given back.
@@ -281,25 +345,81 @@ impl LiveQuery {
         Ok(())
     }
 
-    /// Listens to the rules and to the tables that the reads access or that their rules look at, from before it returns.
-    async fn listen(&mut self, project: &Project, relations: Vec<RuleRelations>) -> Result<(), Fault> {
-        let dependencies = Dependencies::of(project, (*self.reads).as_ref(), &relations)?;
+    /// Listens to the rules and to the rows on which the reads and their rules depend, from before it returns, and joins
+    /// those that ask for the same.
+    async fn listen(&mut self, project: &Project, authorized: &Authorized) -> Result<(), Fault> {
+        // Grants of another `mesh_key` are for the database service to refuse: nothing is shared or left out by them.
+        let terms = self.shared.terms(authorized);
+        let key = terms.as_ref().map(|terms| self.key(project, terms, authorized));
+        if key.is_some() && self.member.as_ref().map(|member| member.key) == key {
+            return Ok(());
+        }
+        let terms = terms.unwrap_or_default();
+        let dependencies = Dependencies::of(project, (*self.reads).as_ref(), &authorized.relations, &terms)?;
         if dependencies != self.dependencies {
-            let sources = dependencies.sources.iter();
-            let mut feeds: Vec<_> = sources.map(|source| (source, self.shared.feeds.listen(source))).collect();
+            let is_new = |(source, of): &(&Source, &SourceRows)| self.dependencies.sources.get(*source) != Some(of);
+            let listen = |(source, of): (&Source, &SourceRows)| {
+                (source.clone(), self.shared.feeds.listen(source, of.rows.as_ref()))
+            };
+            let mut added: BTreeMap<Source, Listener> =
+                dependencies.sources.iter().filter(is_new).map(listen).collect();
             let are_live = async {
-                for (source, feed) in &mut feeds {
-                    feed::live(feed).await.map_err(|fault| dependencies.disclosed(source, fault))?;
+                for (source, listener) in &mut added {
+                    listener.live().await.map_err(|fault| dependencies.disclosed(source, fault))?;
                 }
                 Ok::<(), Fault>(())
             };
             let late = |_| Fault::new(Code::Unavailable, "the changes of the tables cannot be followed now");
             tokio::time::timeout(self.shared.config.time(&project.spec), are_live).await.map_err(late)??;
-            self.feeds = feeds.into_iter().map(|(_, feed)| feed).collect();
-            self.dependencies = dependencies;
+            let before = mem::replace(&mut self.dependencies, dependencies).sources.into_keys();
+            let mut all: BTreeMap<Source, Listener> = before.zip(mem::take(&mut self.listeners)).collect();
+            all.append(&mut added);
+            all.retain(|source, _| self.dependencies.sources.contains_key(source));
+            self.listeners = all.into_values().collect();
         }
-        (self.version, self.relations) = (project.version, relations);
+        (self.version, self.behind) = (project.version, None);
+        self.member = key.map(|key| self.shared.answers.join(key));
         Ok(())
+    }
+
+    /// Hash of all that decides what the reads are answered, and what they depend on. The expiry of a grant decides nothing
+    /// of that.
+    fn key(&self, project: &Project, terms: &[Arc<GrantTerms>], authorized: &Authorized) -> AnswerKey {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.reads_hash.as_bytes());
+        hasher.update(hash_of(&(&project.id, project.version, &authorized.relations)).as_bytes());
+        for terms in terms {
+            let GrantTerms { project, database, table, operation, filter, check, columns, allow_all, expires_ms: _ } =
+                &**terms;
+            let decides = (project, database, table, operation, filter, check, columns, allow_all);
+            hasher.update(hash_of(&decides).as_bytes());
+        }
+        hasher.finalize()
+    }
+}
+
+impl LiveShared {
+    /// Reads, with the snapshots of the databases where `snapshot` says so.
+    async fn read(
+        &self,
+        caller: &Caller,
+        project: &Project,
+        reads: &[Read],
+        (authorized, snapshot): (Authorized, bool),
+    ) -> Result<(Vec<ReadResult>, Snapshots), ReadFault> {
+        let granted = (authorized.clone(), snapshot);
+        match self.edge.read_snapshots(caller, project, reads.to_vec(), granted).await {
+            // A node that keeps no log for the first table of a read, such as a view, cannot say what it saw.
+            Err(ReadFault::Failed(fault)) if snapshot && fault.code == Code::BadRequest => {
+                self.edge.read_snapshots(caller, project, reads.to_vec(), (authorized, false)).await
+            }
+            read => read,
+        }
+    }
+
+    /// The terms of the grants for reads; `None` where they are signed with another key.
+    fn terms(&self, authorized: &Authorized) -> Option<Vec<Arc<GrantTerms>>> {
+        authorized.grants().iter().map(|grant| self.verifier.terms(grant.clone()).ok()).collect()
     }
 }
 
@@ -309,6 +429,12 @@ impl Drop for LiveQuery {
     }
 }
 
+/// Hash of the text of a value for debugging, in which texts are quoted: values that differ have different ones.
+fn hash_of(value: &impl std::fmt::Debug) -> blake3::Hash {
+    blake3::hash(format!("{value:?}").as_bytes())
+}
+
+/// Hash of an answer.
 fn hash(answers: &[ReadResult]) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new();
     for ReadResult { json, truncated } in answers {

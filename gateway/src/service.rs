@@ -3,6 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use mesh::{Fault, Mesh, Tasks, resources};
+use proto::grant::Verifier;
 use query::{Budget, Guard};
 use tokio::sync::{Semaphore, watch};
 
@@ -42,7 +43,8 @@ struct ServiceState {
 impl Service {
     /// A gateway for the projects of `current`. It learns in the background what their databases hold, and goes on
     /// doing so until `tasks` end.
-    pub fn start(mesh: Mesh, config: Config, current: resources::Current, tasks: Tasks) -> Self {
+    /// `verifier` reads the grants of the rule engine.
+    pub fn start(mesh: Mesh, config: Config, current: resources::Current, verifier: Verifier, tasks: Tasks) -> Self {
         let catalogue = Catalogue::start(mesh.clone(), current, &tasks);
         let edge = Edge::new(mesh.clone(), catalogue, config.answer_bytes, config.development);
         let send_budget = SendBudget::new(config.unsent_bytes, mesh.metrics());
@@ -50,7 +52,7 @@ impl Service {
         tasks.spawn("send budget", async move { stop.run_until_cancelled(watch).await.unwrap_or_default() });
         let admission = Admission::new(config.in_flight, config.queue, mesh.metrics());
         let (graphql, rest_reads) = (graphql::Caches::default(), rest::ReadCache::default());
-        let live = LiveQueries::new(edge.clone(), mesh.clone(), config.clone(), tasks.clone());
+        let live = LiveQueries::new(edge.clone(), mesh.clone(), config.clone(), verifier, tasks.clone());
         let sockets = Arc::new(Semaphore::new(config.connections.min(Semaphore::MAX_PERMITS)));
         let large = (config.live_bytes / config.body_bytes.max(1)).clamp(1, Semaphore::MAX_PERMITS);
         let (large_messages, quotas) = (NodeTurns::new(large), Quotas::new(&config, mesh.metrics()));

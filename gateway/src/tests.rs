@@ -9,6 +9,7 @@ mod grpc;
 mod introspection;
 mod kept_reads;
 mod live;
+mod live_shared;
 mod openapi;
 mod rest;
 mod server;

@@ -12,7 +12,10 @@ use crate::{
     wire::{auth::v1 as wire, query::v1 as words},
 };
 
-pub use crate::wire::auth::v1::{RevisionsRequest, RevisionsResponse};
+pub use crate::wire::auth::v1::{
+    AuthorizeFilesRequest, AuthorizeFilesResponse, FileAccess, FileOperation as WireFileOperation, FileSignature,
+    FileVerdict, RevisionsRequest, RevisionsResponse, SignFileRequest, SignFileResponse, SignedGrant,
+};
 
 /// Request of grants for the accesses of a caller.
 #[derive(Debug, Clone, Default)]

@@ -8,17 +8,27 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
-use query::{Error, GrantTerms};
+use query::{
+    Error, GrantTerms,
+    file::{FileOperation, FilePath, FileTerms},
+};
 
 use crate::wire::auth::v1 as wire;
 
 /// Makes grants. Only the rule engine has one.
 #[derive(Clone)]
-pub struct Signer(Key);
+pub struct Signer(Keys);
 
 /// Verifies grants.
 #[derive(Clone)]
-pub struct Verifier(Key);
+pub struct Verifier(Keys);
+
+/// A key for each kind of grant: one is never taken for the other.
+#[derive(Clone)]
+struct Keys {
+    tables: Key,
+    files: Key,
+}
 
 #[derive(Clone)]
 struct Key(Arc<[u8; 32]>);
@@ -48,14 +58,22 @@ pub enum Unverified {
 
 /// Signer and verifier for the key derived from `secret`.
 pub fn pair(secret: &[u8]) -> (Signer, Verifier) {
-    let key = Key(Arc::new(blake3::derive_key("perigee mesh grant v2", secret)));
-    (Signer(key.clone()), Verifier(key))
+    let key = |context: &str| Key(Arc::new(blake3::derive_key(context, secret)));
+    let keys = Keys { tables: key("perigee mesh grant v2"), files: key("perigee mesh file grant v1") };
+    (Signer(keys.clone()), Verifier(keys))
 }
 
 impl Signer {
     /// The grant with these terms.
     pub fn grant(&self, terms: GrantTerms) -> Grant {
-        Grant(Form::Issued { terms: Arc::new(terms), key: self.0.clone() })
+        Grant(Form::Issued { terms: Arc::new(terms), key: self.0.tables.clone() })
+    }
+
+    /// The grant with these terms for a file. It is always signed: beside the bytes of a file that costs nothing.
+    pub fn file_grant(&self, terms: FileTerms) -> wire::SignedGrant {
+        let grant = wire::FileGrant::from(terms).encode_to_vec();
+        let signature = self.0.files.hash(&grant).as_bytes().to_vec();
+        wire::SignedGrant { grant: grant.into(), signature: signature.into() }
     }
 }
 
@@ -66,20 +84,88 @@ impl Verifier {
             Form::Issued { terms, .. } => return Ok(terms),
             Form::Signed { grant, signature } => (grant, signature),
         };
-        // Compared in constant time.
-        let is_signed = <[u8; 32]>::try_from(&signature[..]).is_ok_and(|signature| self.0.hash(&grant) == signature);
-        if !is_signed {
-            return Err(Unverified::Signature);
-        }
-        let malformed = |error: &dyn std::fmt::Display| Unverified::Malformed(error.to_string());
-        let grant = wire::Grant::decode(grant).map_err(|error| malformed(&error))?;
-        GrantTerms::try_from(grant).map(Arc::new).map_err(|error: Error| malformed(&error))
+        self.0.tables.verify(&grant, &signature)?;
+        let grant = wire::Grant::decode(grant).map_err(malformed)?;
+        GrantTerms::try_from(grant).map(Arc::new).map_err(malformed)
     }
+
+    /// The terms of a grant for a file that was signed with the same key.
+    pub fn file_terms(&self, grant: wire::SignedGrant) -> Result<FileTerms, Unverified> {
+        let wire::SignedGrant { grant, signature } = grant;
+        self.0.files.verify(&grant, &signature)?;
+        let grant = wire::FileGrant::decode(grant).map_err(malformed)?;
+        FileTerms::try_from(grant).map_err(malformed)
+    }
+}
+
+fn malformed(error: impl std::fmt::Display) -> Unverified {
+    Unverified::Malformed(error.to_string())
 }
 
 impl Key {
     fn hash(&self, message: &[u8]) -> blake3::Hash {
         blake3::keyed_hash(&self.0, message)
+    }
+
+    /// Compares the signature of `message` in constant time.
+    fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), Unverified> {
+        let is_signed = <[u8; 32]>::try_from(signature).is_ok_and(|signature| self.hash(message) == signature);
+        if is_signed { Ok(()) } else { Err(Unverified::Signature) }
+    }
+}
+
+impl From<FileTerms> for wire::FileGrant {
+    fn from(terms: FileTerms) -> Self {
+        Self {
+            project: terms.project,
+            bucket: terms.bucket,
+            operation: wire::FileOperation::from(terms.operation).into(),
+            path: terms.path.map(|path| path.as_str().to_owned()),
+            size: terms.size,
+            provisional: terms.is_provisional,
+            expires_ms: terms.expires_ms,
+        }
+    }
+}
+
+impl TryFrom<wire::FileGrant> for FileTerms {
+    type Error = Error;
+
+    fn try_from(grant: wire::FileGrant) -> Result<Self, Error> {
+        Ok(Self {
+            operation: FileOperation::try_from(grant.operation())?,
+            project: grant.project,
+            bucket: grant.bucket,
+            path: grant.path.map(|path| FilePath::from_key(&path)).transpose()?,
+            size: grant.size,
+            is_provisional: grant.provisional,
+            expires_ms: grant.expires_ms,
+        })
+    }
+}
+
+impl From<FileOperation> for wire::FileOperation {
+    fn from(operation: FileOperation) -> Self {
+        match operation {
+            FileOperation::Create => Self::Create,
+            FileOperation::Read => Self::Read,
+            FileOperation::Delete => Self::Delete,
+            FileOperation::List => Self::List,
+        }
+    }
+}
+
+impl TryFrom<wire::FileOperation> for FileOperation {
+    type Error = Error;
+
+    fn try_from(operation: wire::FileOperation) -> Result<Self, Error> {
+        match operation {
+            wire::FileOperation::Create => Ok(Self::Create),
+            wire::FileOperation::Read => Ok(Self::Read),
+            wire::FileOperation::Delete => Ok(Self::Delete),
+            wire::FileOperation::List => Ok(Self::List),
+            wire::FileOperation::Unspecified => Err(Error::Malformed("operation is missing".to_owned())),
+        }
     }
 }
 
@@ -170,10 +256,29 @@ mod tests {
     }
 
     #[test]
+    fn a_grant_for_a_file_is_none_for_a_table_and_the_other_way_round() {
+        let (signer, verifier) = pair(b"secret");
+        let terms = FileTerms {
+            project: "shop".to_owned(),
+            bucket: "files".to_owned(),
+            operation: FileOperation::Create,
+            path: FilePath::parse("/a/b").ok(),
+            size: Some(3),
+            is_provisional: false,
+            expires_ms: 5,
+        };
+        let grant = signer.file_grant(terms.clone());
+        assert_eq!(verifier.file_terms(grant.clone()).unwrap(), terms);
+        assert!(matches!(pair(b"other").1.file_terms(grant.clone()), Err(Unverified::Signature)));
+        assert!(matches!(verifier.terms(grant.into()), Err(Unverified::Signature)));
+        assert!(matches!(verifier.file_terms(signed(b"secret", "album")), Err(Unverified::Signature)));
+    }
+
+    #[test]
     fn a_signed_text_that_is_no_grant_is_malformed() {
         let (_, verifier) = pair(b"secret");
         let grant = Bytes::from_static(b"\xff\xff");
-        let signature = verifier.0.hash(&grant).as_bytes().to_vec().into();
+        let signature = verifier.0.tables.hash(&grant).as_bytes().to_vec().into();
         let refused = verifier.terms(wire::SignedGrant { grant, signature }.into());
         assert!(matches!(refused, Err(Unverified::Malformed(_))));
     }

@@ -15,6 +15,11 @@ pub mod json;
 pub mod link;
 pub mod realtime;
 
+/// Messages of files in buckets.
+pub mod storage {
+    pub use crate::wire::storage::v1::{get_response, put_request, *};
+}
+
 pub use services::Links;
 
 /// Messages as they are encoded. Only codecs need them.

@@ -9,13 +9,14 @@ use std::{
 use anyhow::Context;
 
 /// The crates that ship.
-const CRATES: [&str; 8] = [
+const CRATES: [&str; 9] = [
     "proto",
     "shared/query",
     "shared/mesh",
     "services/crud",
     "services/auth-rules",
     "services/realtime",
+    "services/storage",
     "services/perigee",
     "gateway",
 ];

@@ -7,6 +7,7 @@ use tests::{
     engine::{Database, Engine},
     event_stream::{EventStream, Sent},
     mesh::{ENGINES, OPEN_LAB, Setup, Shape, TestMesh},
+    node_tool,
     socket::{Incoming, Socket},
     token,
     watching::{Asked, Change, FRAMINGS, Framing, Watching},
@@ -24,6 +25,7 @@ scenarios!(
     a_rule_that_is_edited_counts_at_once,
     a_node_that_stops_says_so,
     watches_are_bounded_by_caller,
+    connect_web_of_npm_is_a_client,
     the_schema_has_the_changes_of_tables_that_are_reached,
     the_openapi_document_has_the_watches_that_are_reached,
 );
@@ -532,5 +534,33 @@ async fn the_openapi_document_has_the_watches_that_are_reached(shape: Shape) -> 
     assert_eq!(names, ["find", "select", "initial", "after", "token", "Last-Event-ID"]);
     assert!(operation["responses"]["200"]["content"]["text/event-stream"].is_object(), "{operation}");
     mesh.stop().await;
+    Ok(())
+}
+
+/// The client of browsers for grpc-web, in Node.
+async fn connect_web_of_npm_is_a_client(shape: Shape) -> anyhow::Result<()> {
+    for engine in ENGINES {
+        let resources = rules(OWN).replace("rules: {", "rules: { create: { rule: allow },");
+        let (mesh, _) = lab(shape, engine, &resources, "").await?;
+        let descriptors = tempfile::NamedTempFile::new()?;
+        std::fs::write(descriptors.path(), proto::api::DESCRIPTORS)?;
+        let url = format!("http://{}", mesh.client.address());
+        let claims = json!({ "id": "ann" });
+        let (token, short) = (token::sign(claims.clone()), token::sign_with(claims, token::SECRET, 4));
+        let path = descriptors.path().to_str().context("a path")?;
+        let printed = node_tool::script("connect_web.js", &[&url, path, &token, &short]).await?;
+        let got: Value = serde_json::from_str(&printed)?;
+        let row = |kind: &str, id: i64| json!({ "kind": kind, "row": { "id": id, "owner": "ann", "text": "x" } });
+        let ready = json!({ "kind": "ready", "row": null });
+        let expected = json!([
+            [row("initial", 1), ready, row("insert", 2)],
+            [ready, row("insert", 3)],
+            [row("initial", 3), ready],
+        ]);
+        assert_eq!(got["printed"], expected, "{engine:?}");
+        // Unauthenticated, permission denied, and again the first for a token that expires in the stream.
+        assert_eq!(got["codes"], json!([16, 7, 16]), "{engine:?}");
+        mesh.stop().await;
+    }
     Ok(())
 }

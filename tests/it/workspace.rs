@@ -10,28 +10,30 @@ use anyhow::{Context, ensure};
 use serde_json::Value;
 
 /// Crates of the workspace that a crate may list. Nothing here lists a sibling service: those call each other.
-const DIRECTION: [(&str, &[&str]); 10] = [
+const DIRECTION: [(&str, &[&str]); 11] = [
     ("query", &[]),
     ("proto", &["query"]),
     ("mesh", &["proto", "query"]),
     ("crud", &["proto", "query", "mesh"]),
     ("auth-rules", &["proto", "query", "mesh"]),
     ("realtime", &["proto", "query", "mesh"]),
+    ("storage", &["proto", "query", "mesh"]),
     ("gateway", &["proto", "query", "mesh"]),
-    ("perigee", &["proto", "query", "mesh", "crud", "auth-rules", "realtime", "gateway"]),
-    ("tests", &["proto", "query", "mesh", "crud", "auth-rules", "realtime", "gateway", "perigee"]),
+    ("perigee", &["proto", "query", "mesh", "crud", "auth-rules", "realtime", "storage", "gateway"]),
+    ("tests", &["proto", "query", "mesh", "crud", "auth-rules", "realtime", "storage", "gateway", "perigee"]),
     ("bench", &["proto"]),
 ];
 
 /// Crates that must stay out of a crate, whatever they would be handy for.
-const FORBIDDEN: [(&str, &[&str]); 7] = [
+const FORBIDDEN: [(&str, &[&str]); 8] = [
     ("proto", &["serde", "serde_json"]),
     ("query", &["tokio", "tonic", "prost", "futures"]),
     ("mesh", &["rusqlite", "tokio-postgres", "sqlx", "axum"]),
     ("crud", &["axum", "http", "hyper"]),
     ("auth-rules", &["rusqlite", "tokio-postgres", "sqlx", "axum"]),
     ("realtime", &["rusqlite", "tokio-postgres", "sqlx", "axum"]),
-    ("gateway", &["rusqlite", "tokio-postgres", "sqlx"]),
+    ("storage", &["rusqlite", "tokio-postgres", "sqlx", "axum"]),
+    ("gateway", &["rusqlite", "tokio-postgres", "sqlx", "object_store"]),
 ];
 
 fn metadata(arguments: &[&str]) -> anyhow::Result<Value> {

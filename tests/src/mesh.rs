@@ -23,7 +23,7 @@ pub enum Shape {
     OneProcess,
     /// Each on a port of its own, with NATS between.
     Split,
-    /// As the shipped binary, in five processes, two of them crud.
+    /// As the shipped binary, in six processes, two of them crud.
     Processes,
 }
 
@@ -60,6 +60,8 @@ pub struct Setup {
     pub introspection: bool,
     /// Limits of the project, such as `answerBytes: 1000`.
     pub limits: &'static str,
+    /// From what changes of rows are learnt; by default `auto`, and in the shape of several nodes `triggers`.
+    pub changes: &'static str,
     /// Limits of the nodes of this process, such as `sockets: 2`.
     pub node_limits: &'static str,
     /// Tables of the shop whose rules are replaced, each by a document.
@@ -95,7 +97,9 @@ impl TestMesh {
     /// The music shop and what `setup` adds.
     pub async fn with(shape: Shape, engine: Engine, setup: &Setup) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let (music, lab) = set_up(engine, folder.path(), setup).await?;
+        // Both sources of changes of rows of a server are tried, each in one shape.
+        let changes = if shape == Shape::Split { "triggers" } else { setup.changes };
+        let (music, lab) = set_up(engine, folder.path(), &Setup { changes, ..setup.clone() }).await?;
         let (running, client) = start(shape, folder.path(), setup.node_limits).await?;
         ready(&client).await?;
         Ok(Self { client, music, lab, schemas: setup.schemas.clone(), running, folder })
@@ -181,6 +185,7 @@ pub fn write_resources(folder: &Path, music: &Database, lab: Option<&Database>, 
     let resources = folder.join("resources");
     std::fs::create_dir_all(&resources)?;
     let (secret, limits, introspection) = (token::SECRET, setup.limits, setup.introspection);
+    let changes = if setup.changes.is_empty() { "auto" } else { setup.changes };
     let mut project = format!(
         "kind: project\nmeta: {{ id: shop }}\nspec:\n  tokens: [{{ kid: main, alg: HS256, secret: {secret}, primary: true }}]\n  limits: {{ {limits} }}\n  graphql: {{ introspection: {introspection} }}\n"
     );
@@ -193,7 +198,7 @@ pub fn write_resources(folder: &Path, music: &Database, lab: Option<&Database>, 
                 _ => database.url.clone(),
             };
             project.push_str(&format!(
-                "---\nkind: database\nmeta: {{ project: shop, id: {id} }}\nspec: {{ url: \"{url}\", schema: {schema} }}\n"
+                "---\nkind: database\nmeta: {{ project: shop, id: {id} }}\nspec: {{ url: \"{url}\", schema: {schema}, changes: {{ source: {changes} }} }}\n"
             ));
         }
     }
@@ -241,7 +246,7 @@ async fn start(shape: Shape, folder: &Path, limits: &str) -> anyhow::Result<(Run
             let client = spread.client.clone();
             return Ok((Running::Processes(spread), client));
         }
-        Shape::OneProcess => vec![node(folder, "[gateway, crud, auth-rules, realtime]", &limits).await?],
+        Shape::OneProcess => vec![node(folder, "[gateway, crud, auth-rules, realtime, storage]", &limits).await?],
         Shape::Split => {
             // Its own name on the bus: the databases of others are called alike.
             let limits = format!("{limits}{}", nats::shared_bus(&folder.display().to_string()));
@@ -250,9 +255,14 @@ async fn start(shape: Shape, folder: &Path, limits: &str) -> anyhow::Result<(Run
             let address = |node: &Node| node.peer.context("a node that others call has an address");
             let peers = format!("crud: [\"http://{}\"], auth-rules: [\"http://{}\"]", address(&crud)?, address(&auth)?);
             let realtime = node(folder, "[realtime]", &format!("{limits}peers: {{ {peers} }}\n")).await?;
-            let further = format!("{limits}peers: {{ {peers}, realtime: [\"http://{}\"] }}\n", address(&realtime)?);
+            let storage = node(folder, "[storage]", &limits).await?;
+            let further = format!(
+                "{limits}peers: {{ {peers}, realtime: [\"http://{}\"], storage: [\"http://{}\"] }}\n",
+                address(&realtime)?,
+                address(&storage)?
+            );
             let gateway = node(folder, "[gateway]", &further).await?;
-            vec![gateway, realtime, crud, auth]
+            vec![gateway, realtime, storage, crud, auth]
         }
     };
     let http = nodes.iter().find_map(|node| node.http).context("a gateway")?;

@@ -158,7 +158,7 @@ pub fn config(folder: &Path, http: SocketAddr, mesh: SocketAddr, peers: &str) ->
     )
 }
 
-/// Five processes: a gateway, auth-rules, realtime and two of crud.
+/// Six processes: a gateway, auth-rules, realtime, storage and two of crud.
 pub struct Spread {
     /// The one that clients reach.
     pub gateway: Process,
@@ -168,23 +168,26 @@ pub struct Spread {
     pub client: Client,
     _auth: Process,
     _realtime: Process,
+    _storage: Process,
 }
 
 impl Spread {
     /// Starts them over the resources in `folder` and waits until they are ready.
     pub async fn start(folder: &Path) -> anyhow::Result<Self> {
         let (http, auth, one, two) = (free_address()?, free_address()?, free_address()?, free_address()?);
-        let realtime = free_address()?;
+        let (realtime, storage) = (free_address()?, free_address()?);
         let serve = |name: &str, service: &str, http, mesh, peers: &str| {
             Process::serve(folder, name, &[service], &config(folder, http, mesh, peers))
         };
         let called = format!("auth-rules: [\"http://{auth}\"], crud: [\"http://{one}\", \"http://{two}\"]");
-        let peers = format!("peers: {{ {called}, realtime: [\"http://{realtime}\"] }}\n");
+        let peers =
+            format!("peers: {{ {called}, realtime: [\"http://{realtime}\"], storage: [\"http://{storage}\"] }}\n");
         // The gateway first: order does not matter.
         let spread = Self {
             gateway: serve("gateway", "gateway", http, free_address()?, &peers)?,
             _auth: serve("auth", "auth-rules", free_address()?, auth, "")?,
             _realtime: serve("realtime", "realtime", free_address()?, realtime, &format!("peers: {{ {called} }}\n"))?,
+            _storage: serve("storage", "storage", free_address()?, storage, "")?,
             crud: [
                 serve("crud-one", "crud", free_address()?, one, "")?,
                 serve("crud-two", "crud", free_address()?, two, "")?,

@@ -8,14 +8,14 @@ use mesh::{
     Call, Component, ComponentState, Tasks,
     bus::{Event, Subscription},
     config::ServiceName,
-    resources::{Current, Snapshot},
+    resources::{Current, Document, Snapshot},
 };
 use proto::{Links, crud::DescribeResponse};
-use query::resources::{self, DatabaseResource, ProjectResource};
+use query::resources::{self, BucketResource, DatabaseResource, ProjectResource};
 use tokio::time::{Instant, MissedTickBehavior};
 use tonic::Status;
 
-use super::{Catalogue, Database, Project, ProjectEntry, describe_request};
+use super::{BucketSettings, Catalogue, Database, Project, ProjectEntry, describe_request};
 
 /// Name of the gateway in the health report.
 const COMPONENT: Component = Component::Service(ServiceName::GATEWAY);
@@ -119,18 +119,20 @@ impl Follower {
         let mut entries = HashMap::new();
         let mut changed = Vec::new();
         for (id, spec, databases) in projects(snapshot) {
+            let buckets = buckets(snapshot, &id);
             let known = before.get(&id);
             let now = known.map(|entry| entry.now.load_full());
             let databases = with_schemas(databases, now.as_deref());
             if let (Some(entry), Some(now)) = (known, &now)
                 && now.spec == spec
                 && now.databases == databases
+                && now.buckets == buckets
             {
                 entries.insert(id, entry.clone());
                 continue;
             }
             let version = self.catalogue.next_version();
-            let project = Project { id: id.as_str().into(), spec, databases, version };
+            let project = Project { id: id.as_str().into(), spec, databases, buckets, version };
             let entry = match known {
                 Some(entry) => {
                     entry.now.store(Arc::new(project));
@@ -196,6 +198,17 @@ impl Follower {
             self.describe(id);
         }
     }
+}
+
+/// The buckets of a project.
+fn buckets(snapshot: &Snapshot, project: &str) -> Vec<Arc<BucketSettings>> {
+    let documents = snapshot.of_kind("bucket").filter(|document| document.name("project") == Some(project));
+    let bucket = |document: &Document| {
+        // What has faults is not in force.
+        let BucketResource { meta, spec } = document.read().ok()?;
+        Some(Arc::new(BucketSettings { id: meta.id, spec }))
+    };
+    documents.filter_map(bucket).collect()
 }
 
 /// The projects of a snapshot with their databases.

@@ -4,6 +4,7 @@ use http::{HeaderValue, Method, header, request::Parts};
 use mesh::telemetry::{HttpMeter, Metrics};
 
 use crate::{
+    files::FilesPath,
     graphql::PostedDocument,
     http::{API_PREFIX, ContentType, HeaderSummary},
     rest::PostedTable,
@@ -41,6 +42,8 @@ impl Protocol {
 pub enum Route {
     /// The GraphQL endpoint of a project.
     Graphql,
+    /// Files of a project.
+    Files,
     /// Any other path of a project.
     Rest,
     /// gRPC but for its health check.
@@ -75,6 +78,7 @@ impl Route {
 /// Request metrics of each protocol.
 pub struct Meters {
     graphql: HttpMeter,
+    files: HttpMeter,
     rest: HttpMeter,
     grpc: HttpMeter,
     grpc_web: HttpMeter,
@@ -86,6 +90,7 @@ impl Meters {
     pub fn new(metrics: &Metrics) -> Self {
         Self {
             graphql: metrics.http("graphql"),
+            files: metrics.http("files"),
             rest: metrics.http("rest"),
             grpc: metrics.http("grpc"),
             grpc_web: metrics.http("grpc-web"),
@@ -97,6 +102,7 @@ impl Meters {
     pub fn of(&self, route: Route) -> &HttpMeter {
         match route {
             Route::Graphql => &self.graphql,
+            Route::Files => &self.files,
             Route::Rest => &self.rest,
             Route::Grpc | Route::GrpcHealth => &self.grpc,
             Route::GrpcWeb => &self.grpc_web,
@@ -113,29 +119,33 @@ pub fn project(path: &str) -> Option<&str> {
     Some(&rest[..end])
 }
 
-/// The handler of a POST whose path needs no decoding.
+/// The handler of a request that bypasses the router.
 ///
-/// Nearly all requests are such. They bypass the router, which costs some microseconds.
+/// Nearly all requests are a POST whose path needs no decoding: the router would cost them some microseconds. Paths of
+/// files are not cleaned before they are checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Handler {
     /// A document.
     Graphql(PostedDocument),
     /// An operation on the rows of a table.
     Table(PostedTable),
+    /// A file, or a folder of files.
+    Files(FilesPath),
 }
 
 impl Handler {
     /// The handler of a request with this `head`; `None` where the router has to find it.
     pub fn of(head: &Parts) -> Option<Self> {
-        if head.method != Method::POST {
-            return None;
-        }
         let path = head.uri.path();
+        if head.method != Method::POST {
+            return FilesPath::of(path).map(Handler::Files);
+        }
         // `graphql` ends with this letter, and no operation on rows does.
-        match path.as_bytes().last() {
+        let posted = match path.as_bytes().last() {
             Some(b'l') => PostedDocument::of(path).map(Handler::Graphql),
             _ => PostedTable::of(path).map(Handler::Table),
-        }
+        };
+        posted.or_else(|| FilesPath::of(path).map(Handler::Files))
     }
 
     /// The project's id in `path`, of which this handler was made.
@@ -143,6 +153,7 @@ impl Handler {
         match self {
             Handler::Graphql(posted) => posted.project(path),
             Handler::Table(posted) => posted.project(path),
+            Handler::Files(files) => files.project(path),
         }
     }
 
@@ -151,6 +162,7 @@ impl Handler {
         match self {
             Handler::Graphql(_) => Route::Graphql,
             Handler::Table(_) => Route::Rest,
+            Handler::Files(_) => Route::Files,
         }
     }
 }
@@ -185,6 +197,7 @@ mod tests {
                 let TableRef { project, database, table } = posted.table_ref(path);
                 vec![project, database, table]
             }
+            Handler::Files(files) => vec![files.project(path)],
         }
     }
 
@@ -213,9 +226,33 @@ mod tests {
             match handler {
                 Handler::Graphql(_) => documents += 1,
                 Handler::Table(_) => tables += 1,
+                Handler::Files(_) => unreachable!("no path is of files"),
             }
         }
         assert_eq!((documents, tables), (5, 125));
+    }
+
+    #[test]
+    fn files_bypass_the_router_by_every_method() {
+        for path in
+            ["/v1/api/shop/files", "/v1/api/shop/files/", "/v1/api/shop/files//a/../b%2F", "/v1/api/shop/files/graphql"]
+        {
+            for method in
+                [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::POST, Method::DELETE, Method::PATCH]
+            {
+                let handler = Handler::of(&head(method.clone(), path)).unwrap_or_else(|| panic!("{method} {path}"));
+                assert_eq!((handler.route(), handler.project(path)), (Route::Files, "shop"), "{method} {path}");
+            }
+        }
+        for path in [
+            "/v1/api/shop/filesX",
+            "/v1/api/shop/file",
+            "/v1/api//files",
+            "/v1/api/sh%6Fp/files",
+            "/v1/apis/shop/files",
+        ] {
+            assert_eq!(Handler::of(&head(Method::GET, path)), None, "{path}");
+        }
     }
 
     #[test]

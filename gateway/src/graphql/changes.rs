@@ -1,28 +1,85 @@
 //! Messages about changes of rows, written around the bytes that the databases' service wrote.
 
+mod feed;
+
+use mesh::Fault;
 use proto::realtime::{Event, WatchResponse};
 
 use super::{
-    plan::{ChangeMember, ChangesPlan, Plan},
+    plan::{ChangeMember, ChangesPlan, Plan, RowChanges},
     response::json,
 };
-use crate::live::WatchedRows;
+use crate::{
+    catalogue::Project,
+    live::{FeedMessage, FeedOptions, Hold, InitialRows, LiveQueries, RowFeed, Subscriber, Watch, WatchedRows},
+};
+
+/// Answers of a subscription to the changes of rows.
+pub enum ChangeAnswers {
+    /// In the form of the published schema.
+    Typed(Watch),
+    /// In that of the dialect.
+    Dialect(RowFeed),
+}
+
+impl ChangeAnswers {
+    /// Begins to follow what `plan` watches; `hold` counts what is known of its rows. Errors: as of a watch.
+    pub async fn begin(
+        live: &LiveQueries,
+        project: &Project,
+        (plan, rows): (&Plan, WatchedRows),
+        subscriber: Subscriber,
+        hold: Hold,
+    ) -> Result<Self, Fault> {
+        let skip_initial = rows.skip_initial;
+        let watch = Box::pin(live.watch(project, rows, subscriber)).await?;
+        Ok(match plan.changes.as_deref() {
+            Some(RowChanges::Dialect(feed)) => {
+                let initial = InitialRows::Told;
+                let options = FeedOptions { key_columns: feed.key_columns, skip_initial, initial };
+                Self::Dialect(RowFeed::new(watch, options, hold))
+            }
+            Some(RowChanges::Typed(_)) | None => Self::Typed(watch),
+        })
+    }
+
+    /// The next answer of the operation that its client calls `id`. An error ends it. Cancel safe.
+    pub async fn next(&mut self, plan: &Plan, id: &str) -> Result<Vec<u8>, Fault> {
+        loop {
+            match (&mut *self, plan.changes.as_deref()) {
+                (Self::Dialect(feed), Some(RowChanges::Dialect(plan_of))) => {
+                    if let FeedMessage::Row(row) = feed.next().await? {
+                        return Ok(feed::answer(plan.key(), plan_of, id, &row));
+                    }
+                }
+                (Self::Typed(watch), Some(RowChanges::Typed(plan_of))) => {
+                    let message = watch.next().await?;
+                    return Ok(answer(plan.key(), plan_of, &message));
+                }
+                _ => return Err(Fault::internal("the answer could not be made", "another plan is followed")),
+            }
+        }
+    }
+}
 
 impl Plan {
     /// What a plan of changes watches; `None` for any other.
     pub fn watched(&self) -> Option<WatchedRows> {
         let (read, changes) = self.reads.first().zip(self.changes.as_deref())?;
-        let ChangesPlan { before, skip_initial, after, .. } = changes;
-        let (read, before, after) = (read.clone(), before.clone(), after.clone());
-        Some(WatchedRows { read, before, skip_initial: *skip_initial, after })
+        let read = read.clone();
+        Some(match changes {
+            RowChanges::Typed(ChangesPlan { before, skip_initial, after, .. }) => {
+                WatchedRows { read, before: before.clone(), skip_initial: *skip_initial, after: after.clone() }
+            }
+            RowChanges::Dialect(feed) => {
+                WatchedRows { read, before: RowFeed::before(), skip_initial: feed.skip_initial, after: String::new() }
+            }
+        })
     }
 
-    /// The answer of a plan of changes that tells `message`.
-    pub fn told(&self, message: &WatchResponse) -> Vec<u8> {
-        match (self.fields.first(), &self.changes) {
-            (Some(field), Some(changes)) => answer(&field.key, changes, message),
-            _ => b"{}".to_vec(),
-        }
+    /// The response key of its only field.
+    fn key(&self) -> &str {
+        self.fields.first().map_or("", |field| &field.key)
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::{
     Media, Responder, Transport,
+    changes::ChangeAnswers,
     names::Names,
     plan::{Kind, Plan},
     request::Request,
@@ -26,7 +27,7 @@ use crate::{
     edge::Caller,
     events::{Ends, Event, EventQueue, EventStream},
     http::guarded,
-    live::{CallerId, LiveQuery, Subscriber, Watch},
+    live::{CallerId, Hold, LiveQuery, Subscriber},
 };
 
 /// What became of a request.
@@ -73,6 +74,10 @@ impl Responder<'_> {
                     let event = errors(&fault, &self.caller.call);
                     return stream(streams::once(std::future::ready(event)).boxed(), hold).response();
                 }
+                let beside = match hold.beside() {
+                    Ok(beside) => beside,
+                    Err(fault) => return self.fault(fault),
+                };
                 let subscription = Subscription {
                     service: self.service.clone(),
                     caller: self.caller.clone(),
@@ -80,6 +85,7 @@ impl Responder<'_> {
                     plan,
                     queue: queue.clone(),
                     id: hold.caller(),
+                    beside: Some(beside),
                     followed: None,
                 };
                 stream(subscription.events().boxed(), hold).response()
@@ -103,6 +109,8 @@ struct Subscription {
     plan: Arc<Plan>,
     queue: EventQueue,
     id: CallerId,
+    /// Counts what it comes to hold, until it has begun.
+    beside: Option<Hold>,
     /// What is followed, once it has begun.
     followed: Option<Followed>,
 }
@@ -112,7 +120,7 @@ enum Followed {
     /// The answer as a whole.
     Answer(LiveQuery),
     /// Each change of a row.
-    Changes(Watch),
+    Changes(ChangeAnswers),
 }
 
 impl Subscription {
@@ -160,10 +168,8 @@ impl Subscription {
                     Err(fault) => live.postponed(fault)?,
                 }
             },
-            Some(Followed::Changes(watch)) => {
-                let message = watch.next().await?;
-                self.queue.counted(next(&self.plan.told(&message)))
-            }
+            // The stream of one operation has no id of it.
+            Some(Followed::Changes(answers)) => self.queue.counted(next(&answers.next(&self.plan, "").await?)),
             None => Err(Fault::internal("the answer could not be made", "nothing is followed")),
         }
     }
@@ -173,8 +179,11 @@ impl Subscription {
         let (_, token) = watch::channel(self.caller.token.clone());
         let subscriber = Subscriber { caller: self.id, request_id: self.caller.call.request_id.clone(), token };
         let (live, project) = (self.service.live(), &self.names.project);
-        match self.plan.watched() {
-            Some(rows) => Ok(Followed::Changes(live.watch(project, rows, subscriber).await?)),
+        match self.plan.watched().zip(self.beside.take()) {
+            Some((rows, hold)) => {
+                let watched = (&*self.plan, rows);
+                Ok(Followed::Changes(ChangeAnswers::begin(live, project, watched, subscriber, hold).await?))
+            }
             None => Ok(Followed::Answer(live.begin(project, self.plan.clone(), subscriber).await?)),
         }
     }

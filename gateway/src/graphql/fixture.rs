@@ -93,7 +93,13 @@ fn database(id: &str, tables: Vec<Table>) -> Database {
 }
 
 fn project(databases: Vec<Database>) -> Arc<Project> {
-    Arc::new(Project { id: "shop".into(), spec: resources::Project::default(), databases, version: 1 })
+    Arc::new(Project {
+        id: "shop".into(),
+        spec: resources::Project::default(),
+        databases,
+        buckets: Vec::new(),
+        version: 1,
+    })
 }
 
 /// A database whose tables are called like that.

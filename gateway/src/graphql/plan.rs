@@ -3,6 +3,7 @@
 mod arguments;
 mod cache;
 mod changes;
+mod feed;
 mod introspect;
 mod parameter;
 mod root;
@@ -22,6 +23,7 @@ use query::{Budget, Guard, Mutation, Operation, Read};
 pub use self::{
     cache::PlanCache,
     changes::{ChangeMember, ChangesPlan},
+    feed::{FeedMember, FeedPlan, PAYLOAD_TYPENAME},
     introspect::IntrospectionField,
 };
 use self::{
@@ -50,7 +52,25 @@ pub struct Plan {
     /// Fields of introspection that they refer to.
     pub introspected: Vec<IntrospectionField>,
     /// What is told of the rows of the only read, where each change of one is told.
-    pub changes: Option<Arc<ChangesPlan>>,
+    pub changes: Option<Arc<RowChanges>>,
+}
+
+/// Form in which each change of a row is told.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RowChanges {
+    /// That of the published schema.
+    Typed(ChangesPlan),
+    /// That of the dialect.
+    Dialect(FeedPlan),
+}
+
+impl RowChanges {
+    fn memory_bytes(&self) -> usize {
+        match self {
+            RowChanges::Typed(changes) => changes.memory_bytes(),
+            RowChanges::Dialect(feed) => feed.memory_bytes(),
+        }
+    }
 }
 
 /// Whether rows are read or written.

@@ -19,6 +19,12 @@ pub async fn read(config: &Config, project: &Project, body: Body) -> Result<Byte
     collect(body, limit(config, Some(project)), DRAIN_TIMEOUT).await
 }
 
+/// Reads and discards what is left of the body of a refused request, within bounds: a client that is still sending when
+/// the connection closes never sees the answer.
+pub async fn discard(body: Body, limit: usize) {
+    drain(body, limit, DRAIN_TIMEOUT).await;
+}
+
 /// The body limit in bytes for a request to `project`: the lower of the node's and the project's.
 pub fn limit(config: &Config, project: Option<&Project>) -> usize {
     let node = config.body_bytes;

@@ -9,6 +9,9 @@ use mesh::{Call, Code, Fault};
 use super::{answer, current};
 use crate::edge::Caller;
 
+/// Bytes that a token in a message may have: auth-rules takes none that is longer.
+pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
+
 impl Caller {
     /// The caller of a request with these `headers`: the token of `Authorization`.
     ///

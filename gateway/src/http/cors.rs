@@ -6,7 +6,7 @@ use axum::{body::Body, response::Response};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 
 const ALLOWED_METHODS: [Method; 4] = [Method::GET, Method::POST, Method::PUT, Method::DELETE];
-const ALLOWED_HEADERS: [&str; 9] = [
+const ALLOWED_HEADERS: [&str; 16] = [
     "authorization",
     "content-type",
     "accept",
@@ -16,8 +16,15 @@ const ALLOWED_HEADERS: [&str; 9] = [
     "grpc-timeout",
     "x-grpc-web",
     "x-user-agent",
+    "range",
+    "if-match",
+    "if-none-match",
+    "if-modified-since",
+    "if-unmodified-since",
+    "if-range",
+    "x-meta",
 ];
-const EXPOSED_HEADERS: &str = "Authorization, Content-Type, X-Request-Id, X-Perigee-Truncated, Grpc-Status, Grpc-Message, Grpc-Status-Details-Bin";
+const EXPOSED_HEADERS: &str = "Authorization, Content-Type, X-Request-Id, X-Perigee-Truncated, ETag, Accept-Ranges, Content-Range, Content-Disposition, Content-Length, Last-Modified, Location, X-Meta, Grpc-Status, Grpc-Message, Grpc-Status-Details-Bin";
 
 /// The project of a request whose path does not name one.
 ///

@@ -1,28 +1,47 @@
-//! What a live query depends on: tables whose changes may change its answer.
+//! What a live query depends on: tables whose changes may change its answer, and which of their rows.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    sync::Arc,
+};
 
 use mesh::Fault;
 use proto::auth::RuleRelations;
-use query::{Read, read_accesses};
+use query::{Concern, GrantTerms, Read, RuleFilter, read_concerns};
 
-use super::feed::Source;
+use super::{feed::Source, interests::TableRows};
 use crate::catalogue::Project;
 
 /// What reads depend on.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Dependencies {
     /// All sources of changes.
-    pub sources: BTreeSet<Source>,
+    pub sources: BTreeMap<Source, SourceRows>,
     /// Those that the caller asked for; the others are looked at by rules alone, and not told of.
     own: BTreeSet<Source>,
 }
 
+/// What reads depend on of a source.
+#[derive(Debug, PartialEq)]
+pub struct SourceRows {
+    /// The rows; `None` for all that happens.
+    pub rows: Option<TableRows>,
+    /// The id of the database whose snapshot says what was seen; empty where none does.
+    pub read_by: String,
+}
+
 impl Dependencies {
-    /// Of `reads`, whose rules look at the tables that `relations` lead to.
-    pub fn of(project: &Project, reads: &[Read], relations: &[RuleRelations]) -> Result<Self, Fault> {
-        let mut own = BTreeSet::from([Source::Rules]);
-        let mut by_rules = Vec::new();
+    /// Of `reads` with the grants `terms`, as far as these are known, whose rules look at the tables that `relations` lead
+    /// to.
+    pub fn of(
+        project: &Project,
+        reads: &[Read],
+        relations: &[RuleRelations],
+        terms: &[Arc<GrantTerms>],
+    ) -> Result<Self, Fault> {
+        let rules = SourceRows { rows: None, read_by: String::new() };
+        let mut found =
+            Self { sources: BTreeMap::from([(Source::Rules, rules)]), own: BTreeSet::from([Source::Rules]) };
         // Accesses are numbered over all reads, as they were authorised.
         let mut index = 0;
         for read in reads {
@@ -32,16 +51,34 @@ impl Dependencies {
                 database: database.unwrap_or(&read.database).to_owned(),
                 table: table.to_owned(),
             };
-            for access in read_accesses(schema, read).map_err(Fault::from)? {
-                let table = (access.database, access.table);
-                own.insert(source(table));
+            let granted: Vec<&RuleFilter> = terms.iter().skip(index).map(|terms| &terms.filter).collect();
+            for Concern { database, table, filter } in read_concerns(schema, read, &granted).map_err(Fault::from)? {
+                let own = source((database, &table.name));
+                found.own.insert(own.clone());
+                let name = (database.map(str::to_owned), table.name.clone());
+                found.add(own, Some(TableRows { schema: schema.clone(), table: name, filter }), &read.database);
                 let paths = relations.iter().filter(|one| one.access == index).flat_map(|one| one.paths.iter());
-                by_rules.extend(paths.flat_map(|path| schema.tables_along(table, path)).map(source));
+                let looked_at = paths.flat_map(|path| schema.tables_along((database, &table.name), path)).map(source);
+                looked_at.for_each(|source| found.add(source, None, &read.database));
                 index += 1;
             }
         }
-        let sources = own.iter().cloned().chain(by_rules).collect();
-        Ok(Self { sources, own })
+        Ok(found)
+    }
+
+    /// Adds rows of a source, or all of them, to what is known of it.
+    fn add(&mut self, source: Source, rows: Option<TableRows>, read_by: &str) {
+        let known = match self.sources.entry(source) {
+            Entry::Vacant(place) => {
+                place.insert(SourceRows { rows, read_by: read_by.to_owned() });
+                return;
+            }
+            Entry::Occupied(known) => known.into_mut(),
+        };
+        known.rows = known.rows.take().zip(rows).map(|(known, rows)| {
+            let filter = if known.filter == rows.filter { rows.filter } else { known.filter.or(rows.filter) };
+            TableRows { filter, ..known }
+        });
     }
 
     /// The fault of a source that cannot be followed, without the names of tables that only rules look at.

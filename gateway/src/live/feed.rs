@@ -1,14 +1,30 @@
 //! Feeds: one stream of changes per table, and one of the rules, shared by all live queries that depend on them.
+//!
+//! A table of few live queries tells that it changed, and all of them are asked again. Where many depend on some of its rows
+//! only, the images of changes are followed, and those are asked again that a change concerns.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
 
+use bytes::Bytes;
 use futures::FutureExt;
 use mesh::{
     Call, Code, Fault, Mesh, Tasks,
     follow::{self, Feed, SharedFeeds},
+    telemetry::LiveChanges,
 };
-use proto::{Links, crud::ChangesRequest};
-use tokio::sync::watch;
+use proto::{
+    Links,
+    crud::{ChangesRequest, Event, LogRequest, LogResponse, Snapshot},
+};
+use tokio::{sync::watch, time::Instant};
+
+use super::interests::{Interests, Registered, TableRows};
+
+/// Until images are asked for again that could not be followed.
+const IMAGES_RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Source of changes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,7 +42,7 @@ pub enum Source {
     },
 }
 
-/// State of a feed. Each change of what it follows is a new version of it.
+/// State of a feed.
 #[derive(Debug, Clone)]
 pub enum FeedState {
     /// Nothing is known yet.
@@ -37,68 +53,247 @@ pub enum FeedState {
     Failed(Fault),
 }
 
-impl Feed for FeedState {
+/// A feed.
+#[derive(Debug, Clone)]
+pub struct SourceFeed {
+    state: FeedState,
+    /// Of those who listen.
+    interests: Arc<Interests>,
+}
+
+impl Feed for SourceFeed {
     fn failed(&mut self, fault: Fault) {
-        *self = FeedState::Failed(fault);
+        self.state = FeedState::Failed(fault);
+        self.interests.tell_all();
     }
 }
 
 /// Feeds by source, as long as somebody listens to them.
 pub struct Feeds {
     mesh: Mesh,
-    shared: SharedFeeds<Source, FeedState>,
+    shared: SharedFeeds<Source, SourceFeed>,
+    changes: LiveChanges,
+}
+
+/// A listener to a feed. Dropped, it is one no longer.
+pub struct Listener {
+    feed: watch::Receiver<SourceFeed>,
+    registered: Registered,
+    /// The number of the last event of the feed that an answer has seen.
+    seen: u64,
+    /// The number of the last one before the grants were asked for with which it is read.
+    marked: u64,
 }
 
 impl Feeds {
     /// Feeds over `mesh`.
     pub fn new(mesh: Mesh, tasks: Tasks) -> Self {
-        Self { mesh, shared: SharedFeeds::new(tasks) }
+        let changes = mesh.metrics().live_changes();
+        Self { mesh, shared: SharedFeeds::new(tasks), changes }
     }
 
-    /// Listens to the feed of `source`, which begins with its first listener.
-    pub fn listen(&self, source: &Source) -> watch::Receiver<FeedState> {
-        let (mesh, followed) = (self.mesh.clone(), source.clone());
-        let follow = |feed: Arc<watch::Sender<FeedState>>| async move { followed.follow(&mesh, &feed).await };
-        self.shared.read(source, FeedState::Connecting, follow).0
+    /// Listens to the feed of `source`, which begins with its first listener. Where `rows` are given, changes of others may
+    /// not be told.
+    pub fn listen(&self, source: &Source, rows: Option<&TableRows>) -> Listener {
+        let (mesh, followed, changes) = (self.mesh.clone(), source.clone(), self.changes.clone());
+        let follow =
+            |feed: Arc<watch::Sender<SourceFeed>>| async move { followed.follow(&mesh, &feed, &changes).await };
+        let feed = SourceFeed { state: FeedState::Connecting, interests: Arc::default() };
+        let (feed, _) = self.shared.read(source, feed, follow);
+        let registered = Interests::register(&feed.borrow().interests, rows);
+        let since = registered.since();
+        Listener { feed, registered, seen: since, marked: since }
     }
 }
 
-/// Waits until the feed is live. Errors: it failed.
-pub async fn live(listener: &mut watch::Receiver<FeedState>) -> Result<(), Fault> {
-    let state = listener.wait_for(|state| !matches!(state, FeedState::Connecting)).await;
-    match state.as_deref() {
-        Ok(FeedState::Failed(fault)) => Err(fault.clone()),
-        Ok(FeedState::Live | FeedState::Connecting) => Ok(()),
-        Err(_) => Err(Fault::new(Code::Unavailable, "the node stops")),
+impl Listener {
+    /// Waits until the feed is live. Errors: it failed.
+    pub async fn live(&mut self) -> Result<(), Fault> {
+        let feed = self.feed.wait_for(|feed| !matches!(feed.state, FeedState::Connecting)).await;
+        match feed.as_deref().map(|feed| &feed.state) {
+            Ok(FeedState::Failed(fault)) => Err(fault.clone()),
+            Ok(FeedState::Live | FeedState::Connecting) => Ok(()),
+            Err(_) => Err(Fault::new(Code::Unavailable, "the node stops")),
+        }
+    }
+
+    /// Why the feed ended, if it has.
+    pub fn fault(&self) -> Option<Fault> {
+        match &self.feed.borrow().state {
+            FeedState::Failed(fault) => Some(fault.clone()),
+            FeedState::Live | FeedState::Connecting => None,
+        }
+    }
+
+    /// Waits until something that concerns the listener has happened that no answer has seen. Cancel safe.
+    pub async fn changed(&self) {
+        self.registered.interest.told_after(self.seen).await;
+    }
+
+    /// The number of the last event of the feed, which a read that begins now sees.
+    pub fn now(&self) -> u64 {
+        self.registered.interests.last()
+    }
+
+    /// Grants are asked for now: they may not be of what happens later.
+    pub fn mark(&mut self) {
+        self.marked = self.now();
+    }
+
+    /// The number of the last event that concerned the listener.
+    pub fn needed(&self) -> u64 {
+        self.registered.interest.told()
+    }
+
+    /// Whether transactions are told that a read may not see yet: then its snapshot says so.
+    pub fn needs_snapshot(&self) -> bool {
+        self.registered.interests.has_images()
+    }
+
+    /// An answer has seen all events up to `number`, in this snapshot where there is one; what came after the mark is to be
+    /// read again. Whether there may be a transaction
+    /// that concerns the listener and that it did not see.
+    pub fn saw(&mut self, number: u64, snapshot: Option<&Snapshot>) -> bool {
+        self.seen = self.seen.max(number.min(self.marked));
+        snapshot.is_some_and(|snapshot| self.registered.has_unseen(snapshot))
     }
 }
 
 impl Source {
     /// Tells `feed` of all changes. Returns why that ends for good: what it follows is not there any more, or cannot be
     /// reached for long.
-    async fn follow(&self, mesh: &Mesh, feed: &watch::Sender<FeedState>) -> Fault {
-        let told = || {
-            feed.send_replace(FeedState::Live);
-        };
+    async fn follow(&self, mesh: &Mesh, feed: &watch::Sender<SourceFeed>, changes: &LiveChanges) -> Fault {
         match self {
             Source::Rules => {
-                follow::rules(mesh, told).await;
+                let interests = feed.borrow().interests.clone();
+                follow::rules(mesh, || live(feed, &interests)).await;
                 tracing::warn!("changes of rules cannot be followed: live queries end");
                 follow::unfollowed()
             }
             Source::Table { project, database, table } => {
                 let (project, database, table) = (project.clone(), database.clone(), table.clone());
-                let request = ChangesRequest { project, database, table };
-                let open = || {
-                    let (mesh, request) = (mesh.clone(), request.clone());
-                    async move { Box::pin(mesh.crud().changes(&Call::begin(None, None, None), request)).await }.boxed()
-                };
-                let changed = |_| {
-                    told();
-                    Ok(())
-                };
-                follow::stream(&request, open, changed).await
+                let interests = feed.borrow().interests.clone();
+                TableSource { project, database, table, mesh, feed, interests, changes }.follow().await
             }
         }
+    }
+}
+
+/// All that is followed may have changed.
+fn live(feed: &watch::Sender<SourceFeed>, interests: &Interests) {
+    interests.tell_all();
+    feed.send_if_modified(|feed| {
+        let is_new = matches!(feed.state, FeedState::Connecting);
+        feed.state = FeedState::Live;
+        is_new
+    });
+}
+
+/// A table that is followed.
+struct TableSource<'f> {
+    project: String,
+    database: String,
+    table: String,
+    mesh: &'f Mesh,
+    feed: &'f watch::Sender<SourceFeed>,
+    interests: Arc<Interests>,
+    changes: &'f LiveChanges,
+}
+
+impl TableSource<'_> {
+    /// Follows what tells enough of the changes, as those who listen come and go.
+    async fn follow(&self) -> Fault {
+        let mut notes = Box::pin(self.follow_notes());
+        // When images may be asked for; never where the table has none.
+        let mut images_from = Some(Instant::now());
+        loop {
+            tokio::select! {
+                fault = &mut notes => return fault,
+                () = self.wait_until_worth_images(images_from) => {}
+            }
+            let mut images = Box::pin(self.follow_images());
+            // It may take a while until they can be followed.
+            let mut ended = tokio::select! {
+                fault = &mut notes => return fault,
+                fault = &mut images => Some(fault),
+                () = self.interests.wait_for_images() => None,
+            };
+            if ended.is_none() {
+                drop(notes);
+                ended = tokio::select! {
+                    fault = &mut images => Some(fault),
+                    () = self.interests.wait_until_not_worth_images() => None,
+                };
+                notes = Box::pin(self.follow_notes());
+            }
+            self.interests.end_images();
+            if let Some(fault) = ended {
+                let may_pass = matches!(fault.code, Code::Unavailable | Code::Deadline);
+                tracing::debug!(table = self.table, %fault, may_pass, "images of changes cannot be followed");
+                images_from = may_pass.then(|| Instant::now() + IMAGES_RETRY_INTERVAL);
+            }
+        }
+    }
+
+    async fn wait_until_worth_images(&self, from: Option<Instant>) {
+        match from {
+            Some(from) => tokio::time::sleep_until(from).await,
+            None => std::future::pending().await,
+        }
+        self.interests.wait_until_worth_images().await;
+    }
+
+    /// All listeners are told of each change.
+    async fn follow_notes(&self) -> Fault {
+        let (project, database, table) = (self.project.clone(), self.database.clone(), self.table.clone());
+        let request = ChangesRequest { project, database, table };
+        let open = || {
+            let (mesh, request) = (self.mesh.clone(), request.clone());
+            async move { Box::pin(mesh.crud().changes(&Call::begin(None, None, None), request)).await }.boxed()
+        };
+        let changed = |_| {
+            live(self.feed, &self.interests);
+            Ok(())
+        };
+        follow::stream(&request, open, changed).await
+    }
+
+    /// Those listeners are told of a change whom it concerns.
+    async fn follow_images(&self) -> Fault {
+        let position = Mutex::new(Bytes::new());
+        let known = || -> MutexGuard<'_, Bytes> { position.lock().expect("no code panics while it holds this lock") };
+        let what = (&self.project, &self.database, &self.table);
+        let open = || {
+            let request = LogRequest {
+                project: self.project.clone(),
+                database: self.database.clone(),
+                tables: vec![self.table.clone()],
+                after: known().clone(),
+                complete: true,
+            };
+            let mesh = self.mesh.clone();
+            async move { Box::pin(mesh.crud().log(&Call::begin(None, None, None), request)).await }.boxed()
+        };
+        let told = |LogResponse { position: after, event }| {
+            *known() = after;
+            match event {
+                Some(Event::Transaction(transaction)) => {
+                    let is_of_some = self.interests.tell(&transaction);
+                    let counter = if is_of_some { &self.changes.told } else { &self.changes.skipped };
+                    counter.inc();
+                }
+                Some(Event::Started(_)) => {
+                    self.interests.begin_images();
+                    live(self.feed, &self.interests);
+                }
+                Some(Event::Resync(_)) | None => {
+                    // The transactions that follow may be of another log.
+                    self.interests.forget_transactions();
+                    live(self.feed, &self.interests);
+                }
+            }
+            Ok(())
+        };
+        follow::stream(&what, open, told).await
     }
 }

@@ -271,6 +271,16 @@ impl Hold {
         self.quota.caller()
     }
 
+    /// Bytes that are counted, as far as they were asked for.
+    pub fn bytes(&self) -> usize {
+        self.counted.bytes
+    }
+
+    /// Counts what the operation comes to hold besides, until that hold is dropped: for its caller and the node alone.
+    pub fn beside(&self) -> Result<Hold, Fault> {
+        self.quota.buffer(0)
+    }
+
     /// Counts `bytes` in place of those before. Errors as of [`SocketQuota::hold`]; what was counted stays.
     pub fn resize(&mut self, bytes: usize) -> Result<(), Fault> {
         let (quota, after) = (&self.quota, self.counted.resized(bytes));

@@ -16,12 +16,16 @@ use crate::{
     live::{CallerId, LiveQuery, Subscriber},
 };
 
-fn read(table: &str, column: &str) -> Vec<Read> {
+pub(super) fn read(table: &str, column: &str) -> Vec<Read> {
     let node = Node::new(Shape::Many, vec![Field::column(column)]);
     vec![Read { database: "music".to_owned(), table: table.to_owned(), node }]
 }
 
-async fn begin(stage: &Stage, token: &watch::Sender<Arc<str>>, reads: Vec<Read>) -> Result<LiveQuery, Fault> {
+pub(super) async fn begin(
+    stage: &Stage,
+    token: &watch::Sender<Arc<str>>,
+    reads: Vec<Read>,
+) -> Result<LiveQuery, Fault> {
     let caller = Caller { call: Call::begin(None, None, None), token: Arc::default() };
     let project = stage.service.edge().project(&caller, "shop".into()).await.expect("it is in the catalogue");
     let caller = CallerId::of("shop", &token.borrow(), None);
@@ -37,7 +41,7 @@ async fn answered(stage: &Stage, token: &watch::Sender<Arc<str>>) -> LiveQuery {
 }
 
 /// What the next read brings.
-async fn next(live: &mut LiveQuery) -> Option<String> {
+pub(super) async fn next(live: &mut LiveQuery) -> Option<String> {
     live.changed().await;
     let answers = live.read().await.expect("it goes on")?;
     live.delivered();

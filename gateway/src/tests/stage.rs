@@ -1,6 +1,7 @@
 //! A gateway whose neighbours are fakes: they answer as they are told and keep what they were asked.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -19,19 +20,22 @@ use mesh::{
 };
 use proto::{
     auth::{
-        Access, AuthorizeRequest, AuthorizeResponse, ReachableRequest, ReachableResponse, ReachableTable, RelationPath,
-        RevisionsRequest, RevisionsResponse, RuleRelations, TableAccess,
+        Access, AuthorizeFilesRequest, AuthorizeFilesResponse, AuthorizeRequest, AuthorizeResponse, ReachableRequest,
+        ReachableResponse, ReachableTable, RelationPath, RevisionsRequest, RevisionsResponse, RuleRelations,
+        SignFileRequest, SignFileResponse, TableAccess,
     },
     crud::{
-        Answer, ChangesRequest, ChangesResponse, Database, DescribeRequest, DescribeResponse, LogRequest, LogResponse,
-        ReadRequest, ReadResponse, WriteRequest, WriteResponse, Written,
+        Answer, Change, ChangesRequest, ChangesResponse, Database, DescribeRequest, DescribeResponse, Event,
+        LogRequest, LogResponse, ReadRequest, ReadResponse, Seen, Snapshot as SeenSnapshot, Started, Transaction,
+        WriteRequest, WriteResponse, Written,
     },
     grant,
     link::Messages,
     services::{self, auth::auth_rules_server::AuthRules, crud::crud_server::Crud},
 };
 use query::{
-    Column, ForeignKey, GrantTerms, Mutation, Operation, Read, Schema, Shape, Table, Type, resources::DatabaseMeta,
+    Abilities, Column, Columns, ForeignKey, GrantTerms, Matching, Mutation, Operation, Read, RuleFilter, Schema, Shape,
+    Table, Type, resources::DatabaseMeta,
 };
 use tokio::{
     net::TcpListener,
@@ -141,6 +145,18 @@ pub struct World {
     pub token_expires_ms: Mutex<Option<i64>>,
     /// Tokens that are no longer valid.
     pub expired: Mutex<Vec<&'static str>>,
+    /// What the rules ask of rows and columns for a token.
+    pub rules: Mutex<HashMap<&'static str, (RuleFilter, Columns)>>,
+    /// A rule that comes into force while the next caller is authorised.
+    pub revises: Mutex<Option<(&'static str, (RuleFilter, Columns))>>,
+    /// Answers are the grants that the reads have.
+    pub shows_grants: AtomicBool,
+    /// What the log tells, where there is one.
+    pub log: watch::Sender<Option<Vec<LogResponse>>>,
+    /// How often the log was opened.
+    pub logs: AtomicUsize,
+    /// Transactions of the log that reads do not see yet.
+    pub invisible: AtomicUsize,
 }
 
 impl Stage {
@@ -182,7 +198,7 @@ impl Stage {
         mesh.host(services::crud::host(Neighbour(world.clone())));
         let (current, watched) = watch::channel(snapshot(PROJECTS));
         let tasks = Tasks::default();
-        let service = Service::start(mesh, config, watched, tasks.clone());
+        let service = Service::start(mesh, config, watched, grant::pair(b"test").1, tasks.clone());
         Self { service, resources: current, world }
     }
 
@@ -285,8 +301,18 @@ impl Crud for Neighbour {
             };
             Answer { json: told.unwrap_or(usual).to_vec().into(), truncated, statements: 1 }
         };
-        let answers = request.reads.iter().map(answer).collect();
-        Ok(Response::new(ReadResponse { answers, ..ReadResponse::default() }))
+        let mut answers: Vec<Answer> = request.reads.iter().map(answer).collect();
+        if self.0.shows_grants.load(Ordering::SeqCst) {
+            let terms = |grant| grant::pair(b"test").1.terms(grant).expect("a grant of this process");
+            let shown: Vec<_> =
+                request.grants.into_iter().map(terms).map(|one| (one.filter.clone(), one.columns.clone())).collect();
+            answers[0].json = format!("{shown:?}").into();
+        }
+        let told = self.0.log.borrow().as_ref().map_or(0, Vec::len);
+        let end = (told - self.0.invisible.load(Ordering::SeqCst)) as u64 + 1;
+        let snapshot = SeenSnapshot { start: end, end, running: Vec::new() };
+        let seen = request.snapshot.then(|| Seen { snapshot: Some(snapshot), position: Vec::new().into() }.into());
+        Ok(Response::new(ReadResponse { answers, seen }))
     }
 
     async fn write(&self, request: tonic::Request<WriteRequest>) -> Result<Response<WriteResponse>, Status> {
@@ -319,7 +345,16 @@ impl Crud for Neighbour {
     type LogStream = Messages<LogResponse>;
 
     async fn log(&self, _: tonic::Request<LogRequest>) -> Result<Response<Messages<LogResponse>>, Status> {
-        Err(Status::unimplemented("not here"))
+        let told = self.0.log.borrow().as_ref().map(Vec::len);
+        let Some(next) = told else { return Err(Fault::new(Code::BadRequest, "it has too many columns").into()) };
+        self.0.logs.fetch_add(1, Ordering::SeqCst);
+        let started = LogResponse { position: Vec::new().into(), event: Some(Event::Started(Started {})) };
+        let log = stream::unfold((self.0.log.subscribe(), next), |(mut log, next)| async move {
+            let is_told = |log: &Option<Vec<LogResponse>>| log.as_ref().is_some_and(|log| log.len() > next);
+            let told = log.wait_for(is_told).await.ok()?.as_ref()?[next].clone();
+            Some((Ok(told), (log, next + 1)))
+        });
+        Ok(Response::new(stream::iter([Ok(started)]).chain(log).boxed()))
     }
 
     async fn describe(&self, request: tonic::Request<DescribeRequest>) -> Result<Response<DescribeResponse>, Status> {
@@ -353,6 +388,17 @@ impl Crud for Neighbour {
 /// `audit` may read `invoice`; nobody may do anything with `secret`.
 #[tonic::async_trait]
 impl AuthRules for Neighbour {
+    async fn authorize_files(
+        &self,
+        _: tonic::Request<AuthorizeFilesRequest>,
+    ) -> Result<Response<AuthorizeFilesResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn sign_file(&self, _: tonic::Request<SignFileRequest>) -> Result<Response<SignFileResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
     async fn authorize(
         &self,
         request: tonic::Request<AuthorizeRequest>,
@@ -378,9 +424,24 @@ impl AuthRules for Neighbour {
                 let message = format!("no rule allows to {:?} {}", access.operation, access.table);
                 return Err(Fault::new(code, message).with("access", index.to_string()).into());
             }
-            grants.push(signer.grant(terms(access)));
+            let mut terms = terms(access);
+            if let Some((filter, columns)) = self.0.rules.lock().unwrap().get(&*request.token) {
+                (terms.filter, terms.columns) = (filter.clone(), columns.clone().into());
+            }
+            // One that is asked for later ends later.
+            terms.expires_ms -= i64::try_from(self.0.authorisations.lock().unwrap().len()).expect("there are few");
+            grants.push(signer.grant(terms));
             if access.table == "album" && !paths.is_empty() {
                 relations.push(RuleRelations { access: index, paths: paths.clone() });
+            }
+        }
+        let revision = self.0.revises.lock().unwrap().take();
+        if let Some((token, rule)) = revision {
+            // What is granted is of the rules before.
+            self.0.rules.lock().unwrap().insert(token, rule);
+            self.0.revised.send_replace(());
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
             }
         }
         let token_expires_ms = *self.0.token_expires_ms.lock().unwrap();
@@ -447,6 +508,18 @@ fn terms(access: &TableAccess) -> GrantTerms {
 }
 
 impl World {
+    /// The log tells that a row of albums changed: as it was, and as it is.
+    pub fn commit(&self, before: &'static str, after: &'static str) {
+        self.log.send_modify(|log| {
+            let log = log.get_or_insert_default();
+            let id = log.len() as u64 + 1;
+            let change =
+                Change { table: "album".to_owned(), before: before.into(), after: after.into(), ..Change::default() };
+            let event = Event::Transaction(Transaction { id, committed_us: 0, changes: vec![change] });
+            log.push(LogResponse { position: id.to_string().into(), event: Some(event) });
+        });
+    }
+
     /// From now on the token is not valid.
     pub fn expire(&self, token: &'static str) {
         self.expired.lock().unwrap().push(token);
@@ -502,6 +575,12 @@ fn schema(album: &[&str]) -> Schema {
 }
 
 fn table(name: &str, columns: &[&str]) -> Table {
-    let column = |name: &&str| Column::new(*name, if name.ends_with("_id") { Type::Int64 } else { Type::Text }, "");
+    let column = |name: &&str| match name.ends_with("_id") {
+        true => {
+            let abilities = Abilities { matching: Matching::All, ..Abilities::default() };
+            Column { abilities, ..Column::new(*name, Type::Int64, "") }
+        }
+        false => Column::new(*name, Type::Text, ""),
+    };
     Table { primary_key: vec![columns[0].to_owned()], ..Table::new(name, columns.iter().map(column).collect()) }
 }

@@ -4,7 +4,9 @@
 
 use std::{borrow::Cow, time::SystemTime};
 
-use query::{Change, Document, Filter, Guard, Object, Operation, Typed, Value, datetime, resources::MatchMode};
+use query::{
+    Change, Document, Filter, Guard, Object, Operation, Typed, Value, datetime, file::FilePath, resources::MatchMode,
+};
 use time::OffsetDateTime;
 
 use crate::{
@@ -41,6 +43,40 @@ pub struct RequestContext<'a> {
     pub skip: Option<u64>,
     /// The time of the request.
     pub now: SystemTime,
+    /// The file of a request for one.
+    pub file: Option<FileContext<'a>>,
+}
+
+/// A file as a rule may read it.
+#[derive(Debug, Clone, Copy)]
+pub struct FileContext<'a> {
+    /// Its path; `None` where it is not known yet.
+    pub path: Option<&'a FilePath>,
+    /// Segments of the path that the prefix of the rule names.
+    pub params: &'a [(String, String)],
+    /// Bytes that are written.
+    pub size: FileSize,
+    /// Media type of what is written; empty where nothing is.
+    pub content_type: &'a str,
+    /// The user's metadata of what is written.
+    pub meta: Option<&'a Object>,
+}
+
+/// Bytes of a file that is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileSize {
+    /// Nothing is written.
+    None,
+    /// Not known yet.
+    Unknown,
+    /// So many.
+    Known(u64),
+}
+
+impl FileContext<'_> {
+    fn params(&self) -> Object {
+        Object(self.params.iter().map(|(name, value)| (name.clone(), Value::Text(value.clone()))).collect())
+    }
 }
 
 impl<'a> RequestContext<'a> {
@@ -53,6 +89,19 @@ impl<'a> RequestContext<'a> {
             Operand::Literal(value) => Some(Cow::Borrowed(value)),
             Operand::Path(path) => self.value_at(path),
             Operand::Helper(helper) => self.helper_value(helper).map(Cow::Owned),
+        }
+    }
+
+    /// Whether the part is of a request that is not known, or not as a whole: it may turn out to be anything.
+    pub fn is_unknown(&self, root: Root) -> bool {
+        match (root, &self.file) {
+            (Root::Op | Root::Find | Root::Doc | Root::Update | Root::Changes | Root::Opts, _) => true,
+            (Root::Path | Root::Name | Root::Params, Some(file)) => file.path.is_none(),
+            // What is written as a form tells its metadata last.
+            (Root::Meta, Some(file)) => file.path.is_none(),
+            (Root::Size, Some(file)) => file.size == FileSize::Unknown,
+            (Root::Path | Root::Name | Root::Params | Root::Meta | Root::Size, None) => true,
+            (Root::Auth | Root::Token | Root::Project | Root::ContentType, _) => false,
         }
     }
 
@@ -127,6 +176,15 @@ impl<'a> RequestContext<'a> {
             Root::Project => text(self.project, keys),
             Root::Token if self.token.is_empty() => None,
             Root::Token => text(self.token, keys),
+            Root::Path => text(&self.file?.path?.to_string(), keys),
+            Root::Name => text(self.file?.path?.name(), keys),
+            Root::ContentType => text(self.file.map(|file| file.content_type).filter(|of| !of.is_empty())?, keys),
+            Root::Params => inside_owned(self.file?.params(), keys),
+            Root::Meta => inside_object(self.file?.meta?, keys),
+            Root::Size => match self.file?.size {
+                FileSize::Known(size) => keys.is_empty().then(|| Cow::Owned(number(size))),
+                FileSize::None | FileSize::Unknown => None,
+            },
         }
     }
 
@@ -164,7 +222,6 @@ impl<'a> RequestContext<'a> {
     }
 
     fn opts(&self) -> Object {
-        let number = |number: u64| i64::try_from(number).map_or_else(|_| Value::Number(number.to_string()), Value::Int);
         let limit = self.limit.map(|limit| ("limit".to_owned(), number(limit)));
         let skip = self.skip.map(|skip| ("skip".to_owned(), number(skip)));
         Object(limit.into_iter().chain(skip).collect())
@@ -190,6 +247,10 @@ impl Grouping {
             Grouping::ByColumn => (column, name, value),
         }
     }
+}
+
+fn number(number: u64) -> Value {
+    i64::try_from(number).map_or_else(|_| Value::Number(number.to_string()), Value::Int)
 }
 
 fn text<'a>(text: &str, keys: &[Cow<'_, str>]) -> Option<Cow<'a, Value>> {
@@ -275,6 +336,7 @@ mod tests {
             limit: None,
             skip: None,
             now: SystemTime::UNIX_EPOCH,
+            file: None,
         }
     }
 

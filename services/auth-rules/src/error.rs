@@ -33,6 +33,9 @@ pub enum Error {
         /// Its position in the request.
         access: usize,
     },
+    /// A signed address is not good.
+    #[error("{0}")]
+    Signature(&'static str),
     /// The request is malformed.
     #[error(transparent)]
     Malformed(#[from] query::Error),
@@ -53,6 +56,7 @@ impl From<Error> for Fault {
             Error::UnknownProject(_) => (Code::UnknownProject, None),
             Error::Unauthenticated { access, .. } => (Code::Unauthenticated, Some(*access)),
             Error::InvalidToken(_) => (Code::Unauthenticated, None),
+            Error::Signature(_) => (Code::Denied, None),
             Error::Denied { access, .. } => (Code::Denied, Some(*access)),
             Error::Malformed(inner) => (Code::from(inner), None),
             Error::NoKey(_) | Error::DevKey(_) | Error::Sign(_) => (Code::Internal, None),

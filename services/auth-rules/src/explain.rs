@@ -2,7 +2,11 @@
 //!
 //! They tell values of the request and the rules themselves, so they are for development only.
 
-use query::{Comparison, Operation, Value, resources::MatchMode};
+use query::{
+    Comparison, Operation, Value,
+    file::{FileOperation, FilePath},
+    resources::MatchMode,
+};
 use serde_json::Value as Json;
 
 use crate::{
@@ -60,6 +64,30 @@ pub fn refusal(
             }
             false => text.push_str("; no token helps"),
         }
+    }
+    text
+}
+
+/// As [`refusal`], of a request on a file: of its bucket, by its path.
+pub fn file_refusal(
+    refusal: &Refusal,
+    policy: Option<&Policy>,
+    (bucket, operation, path): (&str, FileOperation, &FilePath),
+    request: &RequestContext<'_>,
+    token_options: &str,
+) -> String {
+    let operation = operation.name();
+    let Some(policy) = policy else {
+        return format!(
+            "the most specific prefix of {path} among the rules of bucket {bucket} has none for {operation}; \
+             {{ prefix: {path}, {operation}: {{ rule: allow }} }} would allow it to everybody"
+        );
+    };
+    let rule = policy.place.rsplit(' ').next().unwrap_or(operation);
+    let mut text = format!("{}: {}", policy.place, denials(&policy.rule, rule.to_owned(), request));
+    if matches!(refusal, Refusal::Token(_)) {
+        let (project, claims) = (request.project, Json::from(demanded_claims(&policy.rule)));
+        text.push_str(&format!("; `perigee token {project} '{claims}'{token_options}` prints a token"));
     }
     text
 }

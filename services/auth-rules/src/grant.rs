@@ -23,19 +23,19 @@ use crate::{
 };
 
 /// Lifetime of a grant: longer than any request may take, when it is given out for the last time.
-const GRANT_LIFETIME_MS: i64 = 60_000;
+pub const GRANT_LIFETIME_MS: i64 = 60_000;
 const _: () = assert!(GRANT_LIFETIME_MS - REUSE_MS > mesh::config::MAX_REQUEST_TIME.as_millis() as i64);
 
 /// The caller of a request, whose token is verified when a policy first needs its claims.
 pub struct Caller<'a> {
-    project: &'a ProjectPolicies,
-    id: &'a str,
-    token: &'a str,
-    now: SystemTime,
+    pub(crate) project: &'a ProjectPolicies,
+    pub(crate) id: &'a str,
+    pub(crate) token: &'a str,
+    pub(crate) now: SystemTime,
     /// [`Self::now`] since the Unix epoch.
-    now_ms: i64,
+    pub(crate) now_ms: i64,
     verified: Option<Result<Arc<VerifiedToken>, TokenError>>,
-    development: Option<&'a Development>,
+    pub(crate) development: Option<&'a Development>,
 }
 
 /// The row conditions of a grant: SQL's `USING` and `WITH CHECK`.
@@ -193,7 +193,7 @@ impl<'a> Caller<'a> {
     }
 
     /// The token, which is verified on the first call only.
-    fn verified(&mut self) -> Result<Arc<VerifiedToken>, TokenError> {
+    pub(crate) fn verified(&mut self) -> Result<Arc<VerifiedToken>, TokenError> {
         let Caller { project, token, now_ms, .. } = self;
         self.verified.get_or_insert_with(|| project.keys.verified(token, *now_ms / 1000)).clone()
     }
@@ -212,6 +212,7 @@ impl<'a> Caller<'a> {
             limit: access.limit,
             skip: access.skip,
             now: self.now,
+            file: None,
         }
     }
 }

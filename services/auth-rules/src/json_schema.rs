@@ -1,7 +1,7 @@
 //! JSON Schema of `table` documents, for editors.
 
 use mesh::resources::PartSchemas;
-use query::resources::{TableLink, TableMeta};
+use query::resources::{Bucket, BucketMeta, TableLink, TableMeta};
 use schemars::{SchemaGenerator, json_schema};
 use serde_json::{Map, Value as Json, json};
 
@@ -41,6 +41,23 @@ pub fn table(generator: &mut SchemaGenerator) -> PartSchemas {
         },
     });
     PartSchemas { meta: generator.subschema_for::<TableMeta>(), spec }
+}
+
+/// Schemas of `meta` and `spec` of a bucket.
+pub fn bucket(generator: &mut SchemaGenerator) -> PartSchemas {
+    let (meta, spec) = (generator.subschema_for::<BucketMeta>(), generator.subschema_for::<Bucket>());
+    let definitions = generator.definitions_mut();
+    definitions.insert("Rule".to_owned(), rule(Map::new()));
+    let anonymous = outermost().into_iter().filter(|(key, _)| key == "anonymous");
+    definitions.insert("FilePolicy".to_owned(), rule(anonymous.collect()));
+    if let Some(Json::Object(properties)) = definitions.get_mut("FileRule").and_then(|rule| rule.get_mut("properties"))
+    {
+        for (key, property) in properties.iter_mut().filter(|(key, _)| *key != "prefix") {
+            let description = property.get("description").cloned().unwrap_or_else(|| key.as_str().into());
+            *property = json!({ "$ref": "#/$defs/FilePolicy", "description": description });
+        }
+    }
+    PartSchemas { meta, spec }
 }
 
 /// A rule with `more` keys.

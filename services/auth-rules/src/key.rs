@@ -47,7 +47,12 @@ pub fn sign(
 
 /// The signing key of the project: its primary one, else its first.
 pub fn primary_key(project: &Project) -> Option<&TokenKey> {
-    project.tokens.iter().find(|key| key.primary).or_else(|| project.tokens.first())
+    primary_of(&project.tokens)
+}
+
+/// The signing key of these: the primary one, else the first.
+pub(crate) fn primary_of(keys: &[TokenKey]) -> Option<&TokenKey> {
+    keys.iter().find(|key| key.primary).or_else(|| keys.first())
 }
 
 /// A token with exactly these claims.

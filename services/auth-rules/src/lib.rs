@@ -3,6 +3,7 @@
 //! A rule is parsed once, when it is loaded. Its verdict on a request is a filter that the database applies, or a denial.
 //! Claims and requests are data: never evaluated, and never SQL text.
 
+mod bucket;
 #[cfg(test)]
 mod cases;
 mod check;
@@ -14,6 +15,8 @@ mod date;
 mod error;
 mod eval;
 mod explain;
+mod file_grant;
+mod file_policy;
 mod grant;
 mod grant_cache;
 mod json_schema;
@@ -27,6 +30,7 @@ mod service;
 mod table;
 mod token;
 
+pub use bucket::BUCKET;
 pub use check::TABLE;
 pub use config::{Config, Development};
 pub use error::Error;

@@ -5,7 +5,7 @@ use time::Duration;
 
 use crate::{
     date::CalendarUnit,
-    path::{Cursor, Path, Root},
+    path::{Cursor, Path, Root, Scope},
 };
 
 /// Most levels of helpers within helpers.
@@ -72,12 +72,17 @@ pub enum StaticType {
 }
 
 impl Operand {
-    /// Parses a text that starts with `args.` or `utils.`; any other text is a literal.
+    /// Parses a text of a rule of tables that starts with `args.` or `utils.`; any other text is a literal.
     pub fn parse(text: &str) -> Result<Operand, String> {
+        Operand::parse_in(Scope::Tables, text)
+    }
+
+    /// As [`Operand::parse`], of a rule of `scope`.
+    pub fn parse_in(scope: Scope, text: &str) -> Result<Operand, String> {
         if !text.starts_with("args.") && !text.starts_with("utils.") {
             return Ok(Operand::Literal(Value::Text(text.to_owned())));
         }
-        let mut cursor = Cursor { rest: text };
+        let mut cursor = Cursor { rest: text, scope };
         let operand = expression(&mut cursor, 0)?;
         match cursor.rest {
             "" => Ok(operand),
@@ -101,11 +106,16 @@ impl Operand {
 
     /// Whether its value depends on a value under `root`.
     pub fn depends_on(&self, root: Root) -> bool {
+        self.depends_on_any(&|one| one == root)
+    }
+
+    /// Whether its value depends on a value under one of the roots that are meant.
+    pub fn depends_on_any(&self, is_meant: &impl Fn(Root) -> bool) -> bool {
         match self {
             Operand::Literal(_) | Operand::Helper(Helper::Now) => false,
-            Operand::Path(path) | Operand::Helper(Helper::Exists(path)) => path.depends_on(root),
+            Operand::Path(path) | Operand::Helper(Helper::Exists(path)) => path.depends_on_any(is_meant),
             Operand::Helper(Helper::Length(of) | Helper::AddDuration(of, _) | Helper::RoundUpDate(of, _)) => {
-                of.depends_on(root)
+                of.depends_on_any(is_meant)
             }
         }
     }

@@ -96,6 +96,7 @@ fn passes(policy: &Policy, project: &str, mode: MatchMode, claims: Option<&Objec
         limit: None,
         skip: None,
         now: SystemTime::now(),
+        file: None,
     };
     let has_rows = policy.row_filter.as_ref().is_none_or(|condition| condition.filter(&request).is_some());
     has_rows && matches!(eval::verdict(&policy.rule, &request), Verdict::Where(_))

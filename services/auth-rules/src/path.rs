@@ -26,6 +26,44 @@ pub enum Root {
     Changes,
     /// The client's limit and skip.
     Opts,
+    /// The path of a file, with the slash at its beginning.
+    Path,
+    /// The last segment of that path.
+    Name,
+    /// Bytes of a file that is written.
+    Size,
+    /// Media type of a file that is written.
+    ContentType,
+    /// Segments of the path that the prefix of the rule names: `args.params.user` of `/users/:user`.
+    Params,
+    /// The user's metadata of a file that is written.
+    Meta,
+}
+
+/// What a rule is about: decides which parts of a request it may look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Scope {
+    /// Rows of tables.
+    #[default]
+    Tables,
+    /// Files of buckets.
+    Files,
+}
+
+impl Scope {
+    fn roots(self) -> &'static [(&'static str, Root)] {
+        match self {
+            Scope::Tables => &Root::OF_TABLES,
+            Scope::Files => &Root::OF_FILES,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Scope::Tables => "tables",
+            Scope::Files => "files",
+        }
+    }
 }
 
 /// A path to a value of a request.
@@ -47,7 +85,18 @@ pub enum Step {
 }
 
 impl Root {
-    const ALL: [(&'static str, Root); 9] = [
+    const OF_FILES: [(&'static str, Root); 9] = [
+        ("auth", Root::Auth),
+        ("token", Root::Token),
+        ("project", Root::Project),
+        ("path", Root::Path),
+        ("name", Root::Name),
+        ("size", Root::Size),
+        ("contentType", Root::ContentType),
+        ("params", Root::Params),
+        ("meta", Root::Meta),
+    ];
+    const OF_TABLES: [(&'static str, Root); 9] = [
         ("auth", Root::Auth),
         ("token", Root::Token),
         ("project", Root::Project),
@@ -59,16 +108,19 @@ impl Root {
         ("opts", Root::Opts),
     ];
 
-    fn named(name: &str) -> Result<Root, String> {
-        if let Some((_, root)) = Root::ALL.iter().find(|(known, _)| *known == name) {
+    fn named(name: &str, scope: Scope) -> Result<Root, String> {
+        if let Some((_, root)) = scope.roots().iter().find(|(known, _)| *known == name) {
             return Ok(*root);
         }
-        let known = Root::ALL.iter().map(|(known, _)| *known);
+        let known = scope.roots().iter().map(|(known, _)| *known);
         Err(match (name, query::nearest(name, known.clone())) {
-            ("$set" | "$inc", _) => format!("unknown path args.{name}, write args.update.{name}"),
+            ("$set" | "$inc", _) if scope == Scope::Tables => {
+                format!("unknown path args.{name}, write args.update.{name}")
+            }
             (_, Some(nearest)) => format!("unknown path args.{name}, did you mean args.{nearest}?"),
             (_, None) => format!(
-                "args.{name} is not available in rules of tables: expected one of {}",
+                "args.{name} is not available in rules of {}: expected one of {}",
+                scope.name(),
                 known.collect::<Vec<_>>().join(", ")
             ),
         })
@@ -87,19 +139,23 @@ impl Path {
             .collect()
     }
 
-    /// Whether it starts at `root`, or has a step that does.
-    pub fn depends_on(&self, root: Root) -> bool {
+    /// Whether it starts at a root that is meant, or has a step that does.
+    pub fn depends_on_any(&self, is_meant: &impl Fn(Root) -> bool) -> bool {
         let steps = |step: &Step| match step {
             Step::Name(_) => false,
-            Step::Value(path) => path.depends_on(root),
+            Step::Value(path) => path.depends_on_any(is_meant),
         };
-        self.root == root || self.steps.iter().any(steps)
+        is_meant(self.root) || self.steps.iter().any(steps)
     }
 }
 
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (root, _) = Root::ALL.iter().find(|(_, root)| *root == self.root).expect("every root has a name");
+        let (root, _) = Root::OF_TABLES
+            .iter()
+            .chain(&Root::OF_FILES)
+            .find(|(_, root)| *root == self.root)
+            .expect("every root has a name");
         write!(f, "args.{root}")?;
         for step in &self.steps {
             match step {
@@ -115,6 +171,8 @@ impl fmt::Display for Path {
 pub struct Cursor<'a> {
     /// The part that is not read yet.
     pub rest: &'a str,
+    /// What the rule is about.
+    pub scope: Scope,
 }
 
 impl<'a> Cursor<'a> {
@@ -149,7 +207,7 @@ impl<'a> Cursor<'a> {
         if !self.take("args.") {
             return Err("expected a path that starts with args.".to_owned());
         }
-        let root = Root::named(self.word().trim())?;
+        let root = Root::named(self.word().trim(), self.scope)?;
         let mut steps = Vec::new();
         loop {
             if self.take(".") {
@@ -175,7 +233,11 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> Result<Path, String> {
-        let mut cursor = Cursor { rest: text };
+        parsed_in(Scope::Tables, text)
+    }
+
+    fn parsed_in(scope: Scope, text: &str) -> Result<Path, String> {
+        let mut cursor = Cursor { rest: text, scope };
         let path = cursor.path()?;
         assert_eq!(cursor.rest, "", "{text}");
         Ok(path)
@@ -193,6 +255,19 @@ mod tests {
         assert_eq!(parsed("args.atuh.id").unwrap_err(), "unknown path args.atuh, did you mean args.auth?");
         assert_eq!(parsed("args.$set.id").unwrap_err(), "unknown path args.$set, write args.update.$set");
         assert!(parsed("args.result.0").unwrap_err().contains("is not available in rules of tables"));
+    }
+
+    #[test]
+    fn a_rule_looks_at_what_its_requests_have() {
+        for text in ["args.path", "args.contentType", "args.params.user", "args.auth.map[args.params.user]"] {
+            assert_eq!(parsed_in(Scope::Files, text).unwrap().to_string(), text);
+            assert!(parsed(text).is_err(), "{text}");
+        }
+        assert!(parsed_in(Scope::Files, "args.find.x").unwrap_err().contains("is not available in rules of files"));
+        assert_eq!(
+            parsed_in(Scope::Files, "args.contenttype").unwrap_err(),
+            "unknown path args.contenttype, did you mean args.contentType?"
+        );
     }
 
     #[test]

@@ -8,6 +8,8 @@ use query::resources::{MatchMode, ProjectResource, TableMeta, TokenKey};
 use tracing::{error, warn};
 
 use crate::{
+    bucket::BucketResource,
+    file_policy::FilePolicies,
     key,
     rule::Diagnostic,
     table::{self, TablePolicies, TableResource},
@@ -29,6 +31,7 @@ pub struct ProjectPolicies {
     /// The match mode of comparisons that have none of their own.
     pub mode: MatchMode,
     databases: HashMap<String, DatabasePolicies>,
+    buckets: HashMap<String, FilePolicies>,
 }
 
 /// The policies of a database.
@@ -50,10 +53,14 @@ impl PolicySet {
         for (ProjectResource { meta, spec }, _) in snapshot.of() {
             let keys = key_set(&meta.id, &spec.tokens, dev_keys, before);
             let mode = spec.security.match_mode;
-            projects.insert(meta.id.clone(), ProjectPolicies { keys, mode, databases: HashMap::new() });
+            projects.insert(
+                meta.id.clone(),
+                ProjectPolicies { keys, mode, databases: HashMap::new(), buckets: HashMap::new() },
+            );
         }
         let mut set = PolicySet { projects };
         snapshot.of().for_each(|(table, _)| set.add(table));
+        snapshot.of().for_each(|(bucket, _)| set.add_bucket(bucket));
         set.projects.values_mut().for_each(ProjectPolicies::inherit_defaults);
         set
     }
@@ -77,7 +84,25 @@ impl PolicySet {
     }
 }
 
+impl PolicySet {
+    fn add_bucket(&mut self, bucket: &BucketResource) {
+        let BucketResource { meta, policies, warnings } = bucket;
+        for Diagnostic { path, message } in warnings {
+            warn!(project = meta.project, bucket = meta.id, path, warning = message, "rule has a warning");
+        }
+        match self.projects.get_mut(&meta.project) {
+            Some(project) => drop(project.buckets.insert(meta.id.clone(), policies.clone())),
+            None => error!(project = meta.project, bucket = meta.id, "bucket of an unknown project left out"),
+        }
+    }
+}
+
 impl ProjectPolicies {
+    /// The policies of a bucket; `None` where there is no such bucket.
+    pub fn bucket(&self, id: &str) -> Option<&FilePolicies> {
+        self.buckets.get(id)
+    }
+
     /// The policies of a table; `None` where the database has none at all.
     pub fn table(&self, database: &str, table: &str) -> Option<&TablePolicies> {
         let database = self.databases.get(database)?;

@@ -19,6 +19,7 @@ mod dependency;
 mod parse;
 
 pub use condition::Condition;
+pub use dependency::depends_on;
 pub use parse::{Diagnostic, Parser};
 
 /// The policy of one operation on one table, as of row-level security.

@@ -7,7 +7,8 @@ use futures::{StreamExt, stream};
 use mesh::{Component, ComponentState, Mesh, Tasks, config::ServiceName, resources::Current};
 use proto::{
     auth::{
-        AuthorizeRequest, AuthorizeResponse, ReachableRequest, ReachableResponse, RevisionsRequest, RevisionsResponse,
+        AuthorizeFilesRequest, AuthorizeFilesResponse, AuthorizeRequest, AuthorizeResponse, ReachableRequest,
+        ReachableResponse, RevisionsRequest, RevisionsResponse, SignFileRequest, SignFileResponse,
     },
     grant::Signer,
     link::Messages,
@@ -84,6 +85,29 @@ impl Service {
         Ok(AuthorizeResponse { grants, token_expires_ms: caller.token_expires_ms(), relations })
     }
 
+    /// Verdicts on all accesses to files of a request that is made at `now`.
+    pub fn authorize_files(
+        &self,
+        request: AuthorizeFilesRequest,
+        now: SystemTime,
+    ) -> Result<AuthorizeFilesResponse, Error> {
+        let policies = self.policies.load();
+        let (id, token) = (request.project.clone(), request.token.clone());
+        let project = policies.project(&id).ok_or_else(|| Error::UnknownProject(id.clone()))?;
+        let mut caller = Caller::new(project, &id, &token, now, self.development.as_deref());
+        Ok(AuthorizeFilesResponse { verdicts: caller.files(request, &self.signer)? })
+    }
+
+    /// The signature of an address, made at `now` for a caller who is allowed what it lets do.
+    pub fn sign_file(&self, request: SignFileRequest, now: SystemTime) -> Result<SignFileResponse, Error> {
+        let policies = self.policies.load();
+        let SignFileRequest { project: id, token, access, seconds } = request;
+        let project = policies.project(&id).ok_or_else(|| Error::UnknownProject(id.clone()))?;
+        let access = access.ok_or_else(|| query::Error::Malformed("access is missing".to_owned()))?;
+        let mut caller = Caller::new(project, &id, &token, now, self.development.as_deref());
+        Ok(SignFileResponse { signature: Some(caller.sign_file(access, seconds)?) })
+    }
+
     /// Operations that the caller could be allowed by some request that is made at `now`.
     pub fn reachable(&self, request: &ReachableRequest, now: SystemTime) -> Result<ReachableResponse, Error> {
         let policies = self.policies.load();
@@ -121,6 +145,19 @@ impl AuthRules for Service {
 
     async fn reachable(&self, request: Request<ReachableRequest>) -> Result<Response<ReachableResponse>, Status> {
         let response = Service::reachable(self, request.get_ref(), SystemTime::now())?;
+        Ok(Response::new(response))
+    }
+
+    async fn authorize_files(
+        &self,
+        request: Request<AuthorizeFilesRequest>,
+    ) -> Result<Response<AuthorizeFilesResponse>, Status> {
+        let response = Service::authorize_files(self, request.into_inner(), SystemTime::now())?;
+        Ok(Response::new(response))
+    }
+
+    async fn sign_file(&self, request: Request<SignFileRequest>) -> Result<Response<SignFileResponse>, Status> {
+        let response = Service::sign_file(self, request.into_inner(), SystemTime::now())?;
         Ok(Response::new(response))
     }
 

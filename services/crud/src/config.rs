@@ -6,7 +6,7 @@ use mesh::{
     Tasks,
     resources::{self, Document, Kind, ResourceFault, Snapshot},
 };
-use query::resources::{Database, DatabaseMeta, DatabaseResource, Engine};
+use query::resources::{ChangesSource, Database, DatabaseMeta, DatabaseResource, Engine};
 
 use crate::{
     Error,
@@ -71,6 +71,15 @@ fn faults(database: &DatabaseResource, document: &Document, projects: &[&str]) -
     if spec.pool.max == 0 {
         say("spec.pool.max", "expected at least 1".to_owned());
     }
+    let source = spec.changes.source;
+    if source == ChangesSource::Slot && spec.engine() == Some(Engine::Sqlite) {
+        say("spec.changes.source", "expected auto, triggers or off for sqlite, found slot".to_owned());
+    }
+    let may_be_slot = matches!(source, ChangesSource::Auto | ChangesSource::Slot);
+    if spec.changes.unbounded_slot && (!may_be_slot || spec.engine() == Some(Engine::Sqlite)) {
+        let text = format!("expected postgres and source auto or slot, found source {}", source.name());
+        say("spec.changes.unboundedSlot", text);
+    }
     faults
 }
 
@@ -121,7 +130,8 @@ pub fn open(source: &DatabaseSource, tasks: &Tasks) -> Result<(Store, Dialect), 
         Some(Engine::Postgres) => {
             let store = postgres::Postgres::open(id, &spec.url, &spec.schema, spec.pool.max, tasks);
             let dialect = Dialect::postgres(&spec.schema, neighbours.clone());
-            Ok((Store::Postgres(store.map_err(Error::Unavailable)?), dialect))
+            let store = store.map_err(Error::Unavailable)?.learning(spec.changes);
+            Ok((Store::Postgres(store), dialect))
         }
         None => Err(Error::Unavailable("the url names no known engine".to_owned())),
     }
@@ -158,6 +168,12 @@ mod tests {
             ("{url: \"sqlite:../../etc/x.db\"}", "spec.url"),
             ("{url: \"sqlite:x\", limit: 0}", "spec.limit"),
             ("{url: \"sqlite:x\", pool: {max: 0}}", "spec.pool.max"),
+            ("{url: \"sqlite:x\", changes: {source: slot}}", "spec.changes.source: expected auto"),
+            ("{url: \"sqlite:x\", changes: {unboundedSlot: true}}", "spec.changes.unboundedSlot: expected postgres"),
+            (
+                "{url: \"postgres://db/x\", changes: {source: triggers, unboundedSlot: true}}",
+                "spec.changes.unboundedSlot: expected postgres and source auto or slot, found source triggers",
+            ),
         ] {
             let messages = messages(&database(spec));
             assert_eq!(messages.len(), 2, "{messages:?}");

@@ -27,7 +27,7 @@ use crate::{
     prepared::{CompiledReads, PreparedOperations, RequestShape, SingleInsert},
     resolve::Resolver,
     sql::{self, Dialect, Source},
-    store::{Rows, Store},
+    store::{Rows, Store, log::LogLag},
     tree::{Answer, Plan},
     write::{self, CompiledInsert, WriteContext, Written},
 };
@@ -157,6 +157,11 @@ impl Database {
         Ok(self.changes.listen(table))
     }
 
+    /// Errors: the log does not tell each row of a table that is removed.
+    pub async fn check_complete(&self, tables: &[String]) -> Result<(), Error> {
+        self.store.check_complete(tables).await
+    }
+
     /// Changes of tables with the rows before and after, as [`LogHub::follow`]. Errors: a table is not known.
     pub fn follow(
         &self,
@@ -172,6 +177,11 @@ impl Database {
             return Err(query::Error::Malformed("tables: expected at least one".to_owned()).into());
         }
         Ok(self.log.follow(tables, after, numbers))
+    }
+
+    /// How far followers of its log are behind what was committed.
+    pub fn log_lag(&self) -> LogLag {
+        self.log.lag()
     }
 
     /// Reads the schema again if its mark changed; whether the schema did.

@@ -7,13 +7,15 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use arc_swap::ArcSwap;
 use foldhash::{HashMap, HashMapExt};
-use mesh::{Component, ComponentState, Mesh, Tasks, resources};
-use query::resources::{Database as DatabaseSpec, DatabaseMeta, DatabaseResource, Numbers, ProjectResource};
+use mesh::{Component, ComponentState, Mesh, Tasks, clock, resources};
+use query::resources::{
+    ChangesSource, Database as DatabaseSpec, DatabaseMeta, DatabaseResource, Numbers, ProjectResource,
+};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::DropGuard;
 
@@ -38,6 +40,8 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 /// Least time between two refreshes that callers ask for.
 const REFRESH_INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// From how late changes of rows are told, `/ready` says so.
+const LAG_REPORTED: Duration = Duration::from_secs(10);
 /// How long a call waits for the first attempt to open a database.
 const FIRST_ATTEMPT_TIMEOUT: Duration = Duration::from_millis(750);
 
@@ -174,6 +178,7 @@ impl Databases {
                 projects.get(&database.project).is_some_and(|project| project.databases.contains_key(&database.id));
             if !stays {
                 self.mesh.health().remove(&database.component());
+                self.mesh.metrics().forget_changes_lag(&database.project, &database.id);
             }
         }
         let projects = Arc::new(projects);
@@ -304,13 +309,27 @@ impl Databases {
         let snapshot = open.schema_snapshot();
         let why = |object: &LeftOut| (object.name.clone(), object.why.clone());
         let left_out = snapshot.left_out.iter().chain(&snapshot.links_left_out);
-        let left_out: BTreeMap<String, String> = left_out.map(why).collect();
+        let mut left_out: BTreeMap<String, String> = left_out.map(why).collect();
         for (name, why) in left_out.iter().filter(|(name, why)| logged.get(*name) != Some(*why)) {
             tracing::warn!(project = database.project, database = database.id, object = name, why, "left out");
         }
         logged.clone_from(&left_out);
+        left_out.extend(self.report_lag(database, open));
         let state = if left_out.is_empty() { ComponentState::Ready } else { ComponentState::Partial(left_out) };
         self.mesh.health().set(database.component(), state);
+    }
+
+    /// Tells the metrics how late changes of rows are told; where that is long, with what `/ready` says of it.
+    fn report_lag(&self, database: &DatabaseEntry, open: &Database) -> Option<(String, String)> {
+        let lag = open.log_lag();
+        let now_us = clock::unix_ms(SystemTime::now()).saturating_mul(1000);
+        let late_us = lag.since_us.map_or(0, |since| now_us.saturating_sub(since).max(0));
+        let late = Duration::from_micros(u64::try_from(late_us).unwrap_or_default());
+        self.mesh.metrics().changes_lag(&database.project, &database.id, lag.bytes, late);
+        (late >= LAG_REPORTED).then(|| {
+            let text = format!("told {} s late, {} bytes of the log wait", late.as_secs(), lag.bytes);
+            ("(changes)".to_owned(), text)
+        })
     }
 
     /// Reports a failure as the health of the database and, when it is a new one, to the log.
@@ -347,6 +366,14 @@ impl DatabaseEntry {
             DatabaseState::Open(open) => Ok(open),
             DatabaseState::Connecting => Err(Error::Unavailable("it is still being opened".to_owned())),
             DatabaseState::Failed(why) => Err(Error::Unavailable(why)),
+        }
+    }
+
+    /// Refuses live queries of a table where changes are not to be learnt.
+    pub fn learns_changes(&self, table: &str) -> Result<(), Error> {
+        match self.spec.changes.source {
+            ChangesSource::Off => Err(Error::unfollowed(table, "changes.source of its database is off")),
+            ChangesSource::Auto | ChangesSource::Slot | ChangesSource::Triggers => Ok(()),
         }
     }
 

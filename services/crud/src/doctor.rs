@@ -3,7 +3,7 @@
 use std::{path::Path, path::PathBuf};
 
 use mesh::Tasks;
-use query::resources::{Database, Engine};
+use query::resources::{ChangesSource, Database, Engine};
 
 use crate::{
     Error, blocking, config,
@@ -23,7 +23,11 @@ enum Location {
 /// What live queries have of the database that `spec` describes, which is opened for it. Nothing is changed.
 pub async fn diagnose(spec: &Database, data: &Path) -> Result<Diagnosis, Error> {
     match location(spec, data)? {
-        Location::File(file) => blocking::run(move |_| diagnosis::diagnose(&file)).await?,
+        Location::File(file) => {
+            let found = blocking::run(move |_| diagnosis::diagnose(&file)).await??;
+            let source = if spec.changes.source == ChangesSource::Off { "off" } else { found.source };
+            Ok(Diagnosis { source, ..found })
+        }
         Location::Server(server) => Box::pin(server.diagnose()).await,
     }
 }
@@ -41,7 +45,7 @@ fn location(spec: &Database, data: &Path) -> Result<Location, Error> {
         Some(Engine::Sqlite) => Ok(Location::File(config::path(&spec.url, data).map_err(Error::Unavailable)?)),
         Some(Engine::Postgres) => {
             let server = Postgres::open("server", &spec.url, &spec.schema, 1, &Tasks::default());
-            Ok(Location::Server(server.map_err(Error::Unavailable)?))
+            Ok(Location::Server(server.map_err(Error::Unavailable)?.learning(spec.changes)))
         }
         None => Err(Error::Unavailable("expected a url of sqlite: or postgres:".to_owned())),
     }

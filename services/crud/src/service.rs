@@ -88,6 +88,7 @@ impl Service {
         let ChangesRequest { project, database, table } = request;
         let listening = async {
             let (entry, _) = self.databases.find(&project, &database)?;
+            entry.learns_changes(&table)?;
             entry.open().await?.listen(&table)
         };
         let changes = listening.await.map_err(|error| status(&project, &database, error))?;
@@ -99,10 +100,15 @@ impl Service {
 
     /// The log of changes of tables, for a stream that ends with the drain of this node.
     async fn follow(&self, request: LogRequest) -> Result<Messages<LogResponse>, Status> {
-        let LogRequest { project, database, tables, after } = request;
+        let LogRequest { project, database, tables, after, complete } = request;
         let following = async {
             let (entry, numbers) = self.databases.find(&project, &database)?;
-            entry.open().await?.follow(tables, after, numbers)
+            tables.iter().try_for_each(|table| entry.learns_changes(table))?;
+            let database = entry.open().await?;
+            if complete {
+                database.check_complete(&tables).await?;
+            }
+            database.follow(tables, after, numbers)
         };
         let messages = following.await.map_err(|error| status(&project, &database, error))?;
         let message =

@@ -160,6 +160,14 @@ impl Store {
         }
     }
 
+    /// Errors: the log of a table does not tell each row that is removed.
+    pub async fn check_complete(&self, tables: &[String]) -> Result<(), Error> {
+        if let Store::Sqlite(store) = self {
+            store.check_complete(tables).await?;
+        }
+        Ok(())
+    }
+
     /// The statement whose row [`Store::log_end`] takes, where a log is kept.
     pub fn log_end_statement(&self) -> Statement {
         match self {

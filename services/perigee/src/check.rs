@@ -8,7 +8,7 @@ use mesh::resources::{self, Kind, Snapshot};
 use crate::{failure::Failure, output};
 
 /// The resource kinds, each registered by the crate that owns it.
-pub const KINDS: &[Kind] = &[gateway::PROJECT, crud::DATABASE, auth_rules::TABLE];
+pub const KINDS: &[Kind] = &[gateway::PROJECT, crud::DATABASE, auth_rules::TABLE, auth_rules::BUCKET];
 
 /// Says that `folder` is valid, or everything that is not.
 pub fn run(folder: &Path) -> Result<(), Failure> {
@@ -35,8 +35,10 @@ pub fn is_folder(folder: &Path) -> Result<(), Failure> {
 
 fn summary(snapshot: &Snapshot) -> String {
     let count = |kind: &Kind| match snapshot.of_kind(kind.name).count() {
-        1 => format!("1 {}", kind.name),
-        many => format!("{many} {}s", kind.name),
+        0 => None,
+        1 => Some(format!("1 {}", kind.name)),
+        many => Some(format!("{many} {}s", kind.name)),
     };
-    KINDS.iter().map(count).collect::<Vec<_>>().join(", ")
+    let counts: Vec<String> = KINDS.iter().filter_map(count).collect();
+    if counts.is_empty() { "no documents".to_owned() } else { counts.join(", ") }
 }

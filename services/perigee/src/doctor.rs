@@ -125,7 +125,15 @@ impl<T: Reported> Report<T> {
 impl Reported for Diagnosis {
     fn lines(&self) -> Vec<String> {
         let (followed, all) = (self.followed.len(), self.tables.len());
-        let mut lines = vec![format!("  changes are noted by triggers; {followed} of {all} tables can be followed")];
+        let source = match self.source {
+            "off" => "live queries are refused: changes.source is off",
+            "slot" => "changes of rows are read from a slot",
+            _ => "changes of rows are read from triggers",
+        };
+        let mut lines = vec![
+            format!("  changes are noted by triggers; {followed} of {all} tables can be followed"),
+            format!("  {source}"),
+        ];
         for finding in &self.findings {
             lines.push(format!("  {}: {}", word(finding.severity), finding.text));
             lines.extend(finding.sql.iter().map(|sql| format!("    {sql}")));
@@ -137,7 +145,7 @@ impl Reported for Diagnosis {
     fn json(&self) -> Value {
         let finding = |Finding { severity, text, sql }: &Finding| json!({ "severity": word(*severity), "text": text, "sql": sql });
         json!({
-            "source": "triggers",
+            "source": self.source,
             "tables": self.tables,
             "followed": self.followed,
             "findings": self.findings.iter().map(finding).collect::<Vec<_>>(),

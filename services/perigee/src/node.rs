@@ -73,13 +73,26 @@ impl Node {
 
         let stop = CancellationToken::new();
         let mut servers = JoinSet::new();
-        host(&config, mode, &mesh, &current, &tasks)?;
+        let (signer, verifier) = grant::pair(&grant_secret(&config, mode));
+        let position_secret = position_secret(&config, mode)?;
+        let start = Start {
+            config: &config,
+            mode,
+            mesh: &mesh,
+            current: &current,
+            tasks: &tasks,
+            signer,
+            verifier: verifier.clone(),
+            position_secret,
+        };
+        host(&start);
         if let Some(listener) = ports.mesh {
             let (mesh, routes, stop) = (mesh.clone(), peer_routes(&mesh), stop.clone());
             servers.spawn(async move { mesh.serve(listener, routes, stop, config.drain).await });
         }
         if let Some(listener) = ports.http {
-            let service = gateway::Service::start(mesh.clone(), edge(&config, mode), current.clone(), tasks.clone());
+            let (edge, current) = (edge(&config, mode), current.clone());
+            let service = gateway::Service::start(mesh.clone(), edge, current, verifier, tasks.clone());
             servers.spawn(gateway::serve(listener, service.front(), stop.clone(), config.drain));
         }
         tracing::info!(http = ?http, mesh = ?peer, services = ?config.services, "node started");
@@ -253,16 +266,14 @@ const SERVICES: &[Service] = &[
         calls: &[&services::crud::CRUD, &services::auth::AUTH_RULES],
         start: host_realtime,
     },
+    Service { contract: &services::storage::STORAGE, calls: &[], start: host_storage },
 ];
 
 /// Starts the services of this process that others call.
-fn host(config: &config::Node, mode: Mode, mesh: &Mesh, current: &Current, tasks: &Tasks) -> Result<(), Failure> {
-    let (signer, verifier) = grant::pair(&grant_secret(config, mode));
-    let position_secret = position_secret(config, mode)?;
-    let start = Start { config, mode, mesh, current, tasks, signer, verifier, position_secret };
-    let is_here = |service: &&Service| config.services.iter().any(|name| *name == ServiceName::of(service.contract));
-    SERVICES.iter().filter(is_here).for_each(|service| mesh.host((service.start)(&start)));
-    Ok(())
+fn host(start: &Start<'_>) {
+    let names = &start.config.services;
+    let is_here = |service: &&Service| names.iter().any(|name| *name == ServiceName::of(service.contract));
+    SERVICES.iter().filter(is_here).for_each(|service| start.mesh.host((service.start)(start)));
 }
 
 fn host_crud(start: &Start<'_>) -> Host {
@@ -298,6 +309,13 @@ fn host_realtime(start: &Start<'_>) -> Host {
         waiting_bytes: limits.live_bytes,
     };
     services::realtime::host(realtime::Service::start(Mesh::clone(mesh), config, verifier.clone(), tasks))
+}
+
+fn host_storage(start: &Start<'_>) -> Host {
+    let Start { mesh, current, tasks, verifier, .. } = start;
+    let config = storage::Config { data: start.config.data.clone() };
+    let (mesh, current, tasks) = (Mesh::clone(mesh), Current::clone(current), Tasks::clone(tasks));
+    services::storage::host(storage::Service::start(mesh, config, current, verifier.clone(), tasks))
 }
 
 /// Routes of the mesh port: the services of this node, and its health. Other paths are answered as gRPC.

@@ -232,7 +232,7 @@ fn dev_serves_the_example_until_it_is_asked_to_stop() {
     assert_eq!(dev.stop(), Some(0));
     fails(&run(Path::new("."), &["health", &address]), 1);
     let told = succeeds(&run(Path::new("."), &["doctor", CHINOOK, "--data", data.path().to_str().expect("UTF-8")]));
-    let followed = "shop/music  sqlite\n  changes are noted by triggers; 11 of 11 tables can be followed\n";
+    let followed = "shop/music  sqlite\n  changes are noted by triggers; 11 of 11 tables can be followed\n  changes of rows are read from triggers\n";
     assert_eq!(told, followed);
 }
 

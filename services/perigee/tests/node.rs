@@ -72,7 +72,7 @@ async fn a_gateway_that_nobody_stands_behind_does_not_start() {
     let failure =
         Node::start(config(&[ServiceName::GATEWAY], data.path()), Mode::Serve).await.err().expect("does not start");
 
-    assert!(failure.to_string().contains("auth-rules and crud and realtime"), "{failure}");
+    assert!(failure.to_string().contains("auth-rules and crud and realtime and storage"), "{failure}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

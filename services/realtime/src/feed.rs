@@ -1,11 +1,12 @@
 //! Feeds: what the log tells of one table, kept for a while in a ring that all watches of the table read.
 //!
 //! A watch has a cursor into the ring. One that is so slow that what it reads next has left the ring is told so, and costs
-//! nobody else anything.
+//! nobody else anything. One whose rows memory decides on joins a group, which knows the entries that concern it.
 
+mod groups;
 mod ring;
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -19,10 +20,16 @@ use proto::{
 };
 use tokio::sync::watch;
 
-use self::ring::{FeedState, Ring};
-use crate::Error;
+use self::{
+    groups::{Group, Known, Mark, Member},
+    ring::{FeedState, Ring},
+};
+use crate::{Error, row_rights::RowRights};
 
-pub use self::ring::{Entry, Happened, RowVersion, TransactionPart};
+pub use self::{
+    groups::Decided,
+    ring::{Entry, Happened, RowChange, RowVersion, TransactionPart},
+};
 
 /// A table in its project.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,12 +56,16 @@ pub struct Cursor {
     next: u64,
     /// Where others read the same, while this is a feed of its own.
     others: Option<(Feeds, TableId)>,
+    /// The group whose entries it takes.
+    member: Option<Member>,
+    /// The rights of the group that it joins where others read the same.
+    rights: Option<Arc<RowRights>>,
 }
 
 /// What a cursor came to.
 pub enum Taken {
-    /// The next entry.
-    Entry(Arc<Entry>),
+    /// The next entry that may concern the watch, and what its group decided of it.
+    Entry(Arc<Entry>, Option<Arc<Decided>>),
     /// The next entry is not kept any more.
     Overflow,
 }
@@ -62,6 +73,7 @@ pub enum Taken {
 impl Feed for Ring {
     fn failed(&mut self, fault: Fault) {
         self.state = FeedState::Failed(fault);
+        self.groups.wake();
     }
 }
 
@@ -75,7 +87,7 @@ impl Feeds {
     pub fn now(&self, table: &TableId) -> Cursor {
         let (ring, _) = self.shared.read(table, Ring::new(Bytes::new()), |ring| self.follow(table, ring));
         let next = ring.borrow().end();
-        Cursor { ring, next, others: None }
+        Cursor::new(ring, next, None)
     }
 
     /// A cursor at what happened to `table` after a position of its log. Where the feed that others read does not keep it, it
@@ -84,10 +96,10 @@ impl Feeds {
         let (ring, is_new) = self.shared.read(table, Ring::new(log.clone()), |ring| self.follow(table, ring));
         let found = if is_new { Some(0) } else { ring.borrow().after(log) };
         match found {
-            Some(next) => Cursor { ring, next, others: None },
+            Some(next) => Cursor::new(ring, next, None),
             None => {
                 let ring = self.shared.read_alone(Ring::new(log.clone()), |ring| self.follow(table, ring));
-                Cursor { ring, next: 0, others: Some((self.clone(), table.clone())) }
+                Cursor::new(ring, 0, Some((self.clone(), table.clone())))
             }
         }
     }
@@ -102,6 +114,7 @@ impl Feeds {
                     database: table.database.as_ref().to_owned(),
                     tables: vec![table.table.as_ref().to_owned()],
                     after: ring.borrow().position().clone(),
+                    complete: false,
                 };
                 let mesh = mesh.clone();
                 async move { Box::pin(mesh.crud().log(&Call::begin(None, None, None), request)).await }.boxed()
@@ -117,6 +130,26 @@ impl Feeds {
 }
 
 impl Cursor {
+    fn new(ring: watch::Receiver<Ring>, next: u64, others: Option<(Feeds, TableId)>) -> Self {
+        Self { ring, next, others, member: None, rights: None }
+    }
+
+    /// Takes entries from now on only where they concern a watch with these rights; those of its group are returned.
+    pub fn join(&mut self, rights: &Arc<RowRights>) -> Arc<RowRights> {
+        if self.others.is_some() {
+            // Nobody shares this feed.
+            self.rights = Some(rights.clone());
+            return rights.clone();
+        }
+        // Under the lock of the ring nothing comes between.
+        let ring = self.ring.borrow();
+        let member = ring.groups.join(rights, ring.end());
+        drop(ring);
+        let joined = member.group.rights.clone();
+        self.member = Some(member);
+        joined
+    }
+
     /// Waits until the log has started: what a snapshot does not see that is read then is told after it. Errors: it cannot
     /// be followed.
     pub async fn live(&mut self) -> Result<(), Error> {
@@ -131,24 +164,41 @@ impl Cursor {
     /// Waits until there is something to take. Cancel safe. Errors: nothing will come any more.
     pub async fn changed(&mut self) -> Result<(), Error> {
         loop {
+            let group = self.group();
+            let mut news = pin!(group.as_ref().map(|group| group.news()));
+            if let Some(news) = news.as_mut().as_pin_mut() {
+                // What comes from here on is not missed.
+                news.enable();
+            }
             {
                 let ring = self.ring.borrow_and_update();
+                let is_there = match &group {
+                    Some(group) => !matches!(group.next(self.next), Known::Nothing),
+                    None => self.next < ring.end(),
+                };
                 match &ring.state {
-                    _ if self.next < ring.end() => return Ok(()),
+                    _ if is_there => return Ok(()),
                     FeedState::Failed(fault) => return Err(fault.clone().into()),
                     FeedState::Live | FeedState::Connecting => {}
                 }
             }
-            if self.ring.changed().await.is_err() {
-                return Err(stopped().into());
+            match news.as_mut().as_pin_mut() {
+                Some(news) => news.await,
+                None if self.ring.changed().await.is_err() => return Err(stopped().into()),
+                None => {}
             }
         }
     }
 
-    /// Takes the next entry, where it is there.
+    /// Its group, where that knows what concerns the watch.
+    fn group(&self) -> Option<Arc<Group>> {
+        self.member.as_ref().filter(|member| self.next >= member.from).map(|member| member.group.clone())
+    }
+
+    /// Takes the next entry that may concern the watch, where it is there.
     pub fn take(&mut self) -> Option<Taken> {
         let taken = self.take_next();
-        if let Some(Taken::Entry(entry)) = &taken {
+        if let Some(Taken::Entry(entry, _)) = &taken {
             self.join_others(entry);
         }
         taken
@@ -165,15 +215,33 @@ impl Cursor {
         let Some(ring) = feeds.shared.read_shared(table) else { return };
         let found = ring.borrow().after(&entry.after);
         if let Some(next) = found {
-            *self = Self { ring, next, others: None };
+            let rights = self.rights.take();
+            *self = Self::new(ring, next, None);
+            rights.iter().for_each(|rights| drop(self.join(rights)));
         }
     }
 
     fn take_next(&mut self) -> Option<Taken> {
         let ring = self.ring.borrow_and_update();
+        if let Some(member) = &mut self.member
+            && self.next >= member.from
+        {
+            match member.group.next(self.next) {
+                Known::Next(Mark { number, decided }) => {
+                    let entry = ring.entry(number);
+                    self.next = if entry.is_some() { number + 1 } else { ring.end() };
+                    return Some(entry.map_or(Taken::Overflow, |entry| Taken::Entry(entry, decided)));
+                }
+                Known::Nothing => {
+                    self.next = ring.end();
+                    return None;
+                }
+                Known::From(number) => member.from = number,
+            }
+        }
         if let Some(entry) = ring.entry(self.next) {
             self.next += 1;
-            return Some(Taken::Entry(entry));
+            return Some(Taken::Entry(entry, None));
         }
         let is_behind = self.next < ring.end();
         self.next = ring.end();

@@ -18,6 +18,7 @@ mod plan;
 mod position;
 mod reread;
 mod rights;
+mod row_rights;
 mod rules;
 mod schemas;
 mod service;

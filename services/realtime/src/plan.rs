@@ -146,9 +146,7 @@ impl Plan {
 
     /// Whether a row of the table has these columns.
     pub fn has_columns(&self, names: &[String]) -> bool {
-        let Ok(table) = self.table() else { return false };
-        let readable = || table.columns.iter().filter(|column| column.readable);
-        readable().count() == names.len() && readable().all(|column| names.contains(&column.name))
+        self.table().is_ok_and(|table| has_columns(table, names))
     }
 
     /// The read of all columns that are told, of the rows that there are.
@@ -165,6 +163,12 @@ impl Plan {
         let node = Node { fields: fields.into(), limit: Some(ROWS_MAX), ..self.request.read.node.clone() };
         Read { node, ..self.request.read.clone() }
     }
+}
+
+/// Whether rows of a table have these columns.
+pub fn has_columns(table: &Table, names: &[String]) -> bool {
+    let readable = || table.columns.iter().filter(|column| column.readable);
+    readable().count() == names.len() && readable().all(|column| names.contains(&column.name))
 }
 
 fn check_node(node: &Node) -> Result<(), Error> {
@@ -189,7 +193,7 @@ fn check_fields<'f>(mut fields: impl Iterator<Item = &'f Field>) -> Result<(), E
     }
 }
 
-/// The columns that tell a row from all others: the primary key, else the shortest unique key without nulls.
+/// The columns that tell a row from all others.
 fn key(table: &Table) -> Result<Vec<String>, Error> {
     let refused = |why: &str| Err(Error::Refused(format!("changes of {} cannot be watched: {why}", table.name)));
     match table.kind {
@@ -200,15 +204,8 @@ fn key(table: &Table) -> Result<Vec<String>, Error> {
     if table.has_children {
         return refused("other tables inherit from it, for whose rows its key does not hold");
     }
-    let is_certain = |columns: &[String]| {
-        columns.iter().all(|name| table.column(name).is_ok_and(|column| column.readable && !column.nullable))
-    };
-    if !table.primary_key.is_empty() && table.row_id.is_empty() {
-        return Ok(table.primary_key.clone());
-    }
-    let certain = table.unique_keys.iter().filter(|columns| is_certain(columns));
-    match certain.min_by_key(|columns| columns.len()) {
-        Some(columns) => Ok(columns.clone()),
+    match table.identity() {
+        Some(columns) => Ok(columns.to_vec()),
         None => refused("it has no primary key, and no unique key whose columns are not null"),
     }
 }

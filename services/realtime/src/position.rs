@@ -26,7 +26,7 @@ pub struct Position {
 }
 
 /// Hash of what a watch tells: query, schema and rights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub [u8; SHORT_HASH]);
 
 /// Kind of a position.

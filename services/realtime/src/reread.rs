@@ -121,7 +121,7 @@ impl Reread {
         let mut seen = self.unread.take().unwrap_or_default();
         for (index, cursor) in self.cursors.iter_mut().enumerate() {
             while let Some(taken) = cursor.take() {
-                if let Taken::Entry(entry) = taken
+                if let Taken::Entry(entry, _) = taken
                     && let (0, Happened::Changes(part)) = (index, &entry.happened)
                 {
                     seen.committed_ms = part.committed_ms;

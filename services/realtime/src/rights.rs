@@ -1,13 +1,15 @@
 //! What the caller of a watch is told: the rows that pass the condition and the grant, and what of them.
 
-use query::{Filter, GrantTerms, Row, Table};
+use std::sync::Arc;
+
+use query::{GrantTerms, Table};
 
 use crate::{
     Error,
     access::Granted,
-    feed::RowVersion,
     plan::{Plan, Told},
     position::Fingerprint,
+    row_rights::RowRights,
 };
 
 /// Rights of a caller to what a watch tells.
@@ -15,7 +17,7 @@ pub struct Rights {
     /// The grants that they are.
     pub granted: Granted,
     /// What is told of a row.
-    pub told: Told,
+    pub told: Arc<Told>,
     /// How rows are decided on.
     pub decision: Decision,
     /// The same for the same query, columns and rights.
@@ -24,8 +26,8 @@ pub struct Rights {
 
 /// How it is decided whether a row is told.
 pub enum Decision {
-    /// In memory, by this condition.
-    Memory(Filter),
+    /// In memory, by a condition.
+    Memory(Arc<RowRights>),
     /// By the database: comparisons with this column or over this relation are known there alone. `None` where the rules
     /// make them, of which callers are told no names.
     Database(Option<String>),
@@ -36,21 +38,21 @@ impl Rights {
     pub fn of(plan: &Plan, granted: Granted) -> Result<Self, Error> {
         let own = granted.own()?;
         let table = plan.table()?;
-        let told = plan.told(own)?;
+        let told = Arc::new(plan.told(own)?);
+        let fingerprint = fingerprint(plan, table, &granted);
         let asked = &plan.request.read.node.filter;
         let decision = match (asked.undecidable(table), own.filter.undecidable(table)) {
             (Some(name), _) => Decision::Database(Some(name.to_owned())),
             (None, Some(_)) => Decision::Database(None),
-            (None, None) => Decision::Memory(own.filter.typed(table)?.and(asked.clone())),
+            (None, None) => Decision::Memory(Arc::new(RowRights {
+                fingerprint,
+                filter: own.filter.typed(table)?.and(asked.clone()),
+                told: told.clone(),
+                schema: plan.schema.clone(),
+                table: table.name.clone(),
+            })),
         };
-        let fingerprint = fingerprint(plan, table, &granted);
         Ok(Self { granted, told, decision, fingerprint })
-    }
-
-    /// Whether a row is told, where memory decides.
-    pub fn pass(&self, plan: &Plan, version: &RowVersion) -> bool {
-        let (Decision::Memory(filter), Ok(table)) = (&self.decision, plan.table()) else { return false };
-        filter.matches(&Row { table, columns: &version.values, related: &[] }) == Some(true)
     }
 }
 

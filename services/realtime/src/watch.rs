@@ -268,6 +268,7 @@ impl Watch {
         // The caller may read what is told: nothing else is asked.
         self.read(call, ReadKind::Check).await?;
         let resumed = (position.transaction, position.step);
+        self.join(&mut cursor);
         let (snapshot, unseen) = Default::default();
         self.following = Following::Log(Box::new(Follow { cursor, snapshot, unseen, resumed, has_begun: false }));
         self.sending = Sending::ready(self.shared.sealer.follow(self.rights.fingerprint, &position));
@@ -317,9 +318,18 @@ impl Watch {
         let Rows { rows, snapshot, position } = self.read(call, kind).await?;
         // The rest is let go: what is older than the read may leave the ring while the rows are taken.
         let unseen = kept.into_iter().filter(|entry| entry.is_unseen(&snapshot)).collect();
+        self.join(&mut cursor);
         let follow = Follow { cursor, snapshot, unseen, resumed: (0, 0), has_begun: false };
         self.following = Following::Log(Box::new(follow));
         Ok((rows, position))
+    }
+
+    /// Takes only what concerns the watch. Watches that are told the same have one copy of their rights.
+    fn join(&mut self, cursor: &mut Cursor) {
+        if let Decision::Memory(rights) = &mut self.rights.decision {
+            *rights = cursor.join(rights);
+            self.rights.told = rights.told.clone();
+        }
     }
 
     /// Asks for the rights again where the wait for a log took so long that the grants are void.
@@ -400,9 +410,9 @@ impl Watch {
             return self.read_again().await;
         }
         let Following::Log(follow) = &mut self.following else { return Ok(()) };
-        let unseen = follow.unseen.pop_front().map(Taken::Entry);
-        let entry = match unseen.or_else(|| follow.cursor.take()) {
-            Some(Taken::Entry(entry)) => entry,
+        let unseen = follow.unseen.pop_front().map(|entry| Taken::Entry(entry, None));
+        let (entry, decided) = match unseen.or_else(|| follow.cursor.take()) {
+            Some(Taken::Entry(entry, decided)) => (entry, decided),
             Some(Taken::Overflow) => {
                 self.next = Next::Begin(Beginning::Resync("overflow"));
                 return Ok(());
@@ -417,7 +427,7 @@ impl Watch {
                 if part.told == 0 && std::mem::replace(&mut follow.has_begun, true) {
                     follow.resumed = (0, 0);
                 }
-                self.sending = Sending::part(entry);
+                self.sending = Sending::part(entry, decided);
             }
         }
         Ok(())

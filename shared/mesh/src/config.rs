@@ -479,7 +479,7 @@ mod tests {
         let wanted = "PERIGEE_LIMITS__DEPTH: limits.depth: expected non-negative integer, found string";
         assert_eq!(refused("", &[("PERIGEE_LIMITS__DEPTH", "deep")]), wanted);
         let wanted = "node.yaml:1:12: services.0: service crd is not known; did you mean crud? \
-                      known: gateway, auth-rules, crud, realtime";
+                      known: gateway, auth-rules, crud, realtime, storage";
         assert_eq!(refused("services: [crd]", &[]), wanted);
         assert!(refused("a: [", &[]).starts_with("node.yaml:"));
         assert!(refused("- 1", &[]).ends_with("expected mapping, found list"));
@@ -527,7 +527,7 @@ mod tests {
         assert!(
             refused("peers: { gateway: ['http://a:1'] }", &[]).contains("not allowed: no service calls the gateway")
         );
-        assert!(refused("peers: { storage: ['http://a:1'] }", &[]).contains("storage is not known"));
+        assert!(refused("peers: { functions: ['http://a:1'] }", &[]).contains("functions is not known"));
     }
 
     #[test]

@@ -65,6 +65,16 @@ pub enum Code {
     Unavailable,
     /// The deadline has passed.
     Deadline,
+    /// No such bucket.
+    UnknownBucket,
+    /// The file is not as the caller said that it must be.
+    Precondition,
+    /// The media type is not allowed.
+    UnsupportedType,
+    /// No part of the file is in the range.
+    Range,
+    /// The disk is full, or cannot be written.
+    Full,
 }
 
 /// An error with its stable code, a text for people and details for programs.
@@ -81,7 +91,7 @@ pub struct Fault {
 
 impl Code {
     /// Every code, in the order of their HTTP statuses.
-    pub const ALL: [Code; 26] = [
+    pub const ALL: [Code; 31] = [
         Code::BadRequest,
         Code::UnknownColumn,
         Code::UnknownOperator,
@@ -100,14 +110,19 @@ impl Code {
         Code::UnknownDatabase,
         Code::UnknownTable,
         Code::UnknownQuery,
+        Code::UnknownBucket,
         Code::NotFound,
         Code::Method,
         Code::Conflict,
+        Code::Precondition,
         Code::TooLarge,
+        Code::UnsupportedType,
+        Code::Range,
         Code::TooMany,
         Code::Internal,
         Code::Unavailable,
         Code::Deadline,
+        Code::Full,
     ];
 
     /// Whether it says that the caller may not, as they are.
@@ -165,6 +180,11 @@ impl Code {
             Code::Internal => ("INTERNAL", 500, Grpc::Internal),
             Code::Unavailable => ("UNAVAILABLE", 503, Grpc::Unavailable),
             Code::Deadline => ("DEADLINE", 504, Grpc::DeadlineExceeded),
+            Code::UnknownBucket => ("UNKNOWN_BUCKET", 404, Grpc::NotFound),
+            Code::Precondition => ("PRECONDITION", 412, Grpc::FailedPrecondition),
+            Code::UnsupportedType => ("UNSUPPORTED_TYPE", 415, Grpc::InvalidArgument),
+            Code::Range => ("RANGE", 416, Grpc::OutOfRange),
+            Code::Full => ("FULL", 507, Grpc::ResourceExhausted),
         }
     }
 }

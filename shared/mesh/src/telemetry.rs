@@ -3,7 +3,7 @@
 use std::{
     fmt,
     io::{self, IsTerminal},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -63,7 +63,12 @@ struct Families {
     load: Load,
     shed: Family<Shed, Counter>,
     live_reads: Family<LiveRead, Counter>,
+    shared_live_reads: Counter,
+    live_changes: Family<LiveChange, Counter>,
     live_resyncs: Family<LiveResync, Counter>,
+    changes_lag_bytes: Family<OfDatabase, Gauge>,
+    changes_lag_seconds: Family<OfDatabase, Gauge<f64, AtomicU64>>,
+    file_bytes: Family<FileBytes, Counter>,
     bus: BusMeters,
 }
 
@@ -108,6 +113,17 @@ pub struct LiveReads {
     pub same: Counter,
     /// There was no answer.
     pub failed: Counter,
+    /// The answer was read for another live query.
+    pub shared: Counter,
+}
+
+/// Counters of the transactions that were looked at for live queries.
+#[derive(Debug, Clone)]
+pub struct LiveChanges {
+    /// Some live query was asked again.
+    pub told: Counter,
+    /// None was.
+    pub skipped: Counter,
 }
 
 type Seconds<L> = Family<L, Histogram, fn() -> Histogram>;
@@ -142,8 +158,25 @@ struct LiveRead {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LiveChange {
+    concerns: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct LiveResync {
     reason: &'static str,
+}
+
+/// A database, by the ids of resources: operators choose them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfDatabase {
+    project: String,
+    database: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FileBytes {
+    direction: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -257,6 +290,11 @@ impl Metrics {
         self.families.too_large_answers.get_or_create_owned(&Engine { engine })
     }
 
+    /// For bytes of files that go `in` or `out`.
+    pub fn file_bytes(&self, direction: &'static str) -> Counter {
+        self.families.file_bytes.get_or_create_owned(&FileBytes { direction })
+    }
+
     /// Gauges of the load on the public port.
     pub fn load(&self) -> &Load {
         &self.families.load
@@ -270,7 +308,14 @@ impl Metrics {
     /// For reads of live queries.
     pub fn live_reads(&self) -> LiveReads {
         let of = |answer| self.families.live_reads.get_or_create_owned(&LiveRead { answer });
-        LiveReads { changed: of("changed"), same: of("same"), failed: of("failed") }
+        let shared = self.families.shared_live_reads.clone();
+        LiveReads { changed: of("changed"), same: of("same"), failed: of("failed"), shared }
+    }
+
+    /// For transactions that are looked at for live queries.
+    pub fn live_changes(&self) -> LiveChanges {
+        let of = |concerns| self.families.live_changes.get_or_create_owned(&LiveChange { concerns });
+        LiveChanges { told: of("some"), skipped: of("none") }
     }
 
     /// Counts a watch that begins anew for a reason.
@@ -281,6 +326,20 @@ impl Metrics {
     /// For the bus between processes.
     pub fn bus(&self) -> BusMeters {
         self.families.bus.clone()
+    }
+
+    /// Sets how far what is told of changes of a database is behind what was committed.
+    pub fn changes_lag(&self, project: &str, database: &str, bytes: u64, late: Duration) {
+        let of = OfDatabase { project: project.to_owned(), database: database.to_owned() };
+        self.families.changes_lag_bytes.get_or_create(&of).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.families.changes_lag_seconds.get_or_create(&of).set(late.as_secs_f64());
+    }
+
+    /// Forgets a database that is served no longer.
+    pub fn forget_changes_lag(&self, project: &str, database: &str) {
+        let of = OfDatabase { project: project.to_owned(), database: database.to_owned() };
+        self.families.changes_lag_bytes.remove(&of);
+        self.families.changes_lag_seconds.remove(&of);
     }
 
     /// Everything, as OpenMetrics text.
@@ -306,7 +365,12 @@ impl Default for Families {
             load: Load::default(),
             shed: Family::default(),
             live_reads: Family::default(),
+            shared_live_reads: Counter::default(),
+            live_changes: Family::default(),
+            file_bytes: Family::default(),
             live_resyncs: Family::default(),
+            changes_lag_bytes: Family::default(),
+            changes_lag_seconds: Family::default(),
             bus: BusMeters::default(),
         };
         families.registered()
@@ -322,6 +386,7 @@ impl Families {
         registry.register("http_request_seconds", "Time to answer a client's request", self.request_seconds.clone());
         registry.register("statements", "SQL statements", self.statements.clone());
         registry.register("too_large_answers", "Answers refused as too large", self.too_large_answers.clone());
+        registry.register("file_bytes", "Bytes of files taken in and handed out", self.file_bytes.clone());
         registry.register("statement_seconds", "Time of an SQL statement", self.statement_seconds.clone());
         registry.register("connections", "Connections of clients", self.load.connections.clone());
         registry.register("in_flight", "Requests of clients being answered", self.load.in_flight.clone());
@@ -330,7 +395,16 @@ impl Families {
         registry.register("event_streams", "Answers as streams of events", self.load.event_streams.clone());
         registry.register("live_queries", "Live queries", self.load.live_queries.clone());
         registry.register("live_reads", "Reads of live queries", self.live_reads.clone());
+        registry.register(
+            "shared_live_reads",
+            "Reads that answered another live query",
+            self.shared_live_reads.clone(),
+        );
+        registry.register("live_changes", "Transactions looked at for live queries", self.live_changes.clone());
         registry.register("live_resyncs", "Watches that began anew", self.live_resyncs.clone());
+        let (bytes, seconds) = (self.changes_lag_bytes.clone(), self.changes_lag_seconds.clone());
+        registry.register("changes_lag_bytes", "Bytes of a log of changes that are not told yet", bytes);
+        registry.register("changes_lag_seconds", "Age of the oldest change that is not told yet", seconds);
         registry.register("bus_connected", "Whether the bus is connected", self.bus.connected.clone());
         registry.register("bus_reconnects", "Connections to the bus made anew", self.bus.reconnects.clone());
         registry.register("changes_read", "Databases whose changes this node reads", self.bus.read_databases.clone());
@@ -353,16 +427,24 @@ mod tests {
         requests.done(200, Duration::from_millis(3));
         requests.done(503, Duration::from_millis(3));
         metrics.too_large_answers("sqlite").inc();
+        metrics.file_bytes("in").inc_by(7);
         metrics.statement("sqlite", "read").done(3, Duration::from_micros(50));
+        metrics.changes_lag("shop", "music", 7, Duration::from_millis(1500));
+        metrics.changes_lag("shop", "gone", 8, Duration::ZERO);
+        metrics.forget_changes_lag("shop", "gone");
         metrics.load().connections.inc();
         metrics.shed("in_flight").inc();
         metrics.live_reads().same.inc();
+        metrics.live_reads().shared.inc();
+        metrics.live_changes().skipped.inc();
         metrics.live_resync("rules");
         metrics.bus().connected.set(1);
         metrics.bus().reconnects.inc();
         let text = metrics.render();
         for line in [
             "perigee_connections 1",
+            r#"perigee_changes_lag_bytes{project="shop",database="music"} 7"#,
+            r#"perigee_changes_lag_seconds{project="shop",database="music"} 1.5"#,
             "perigee_bus_connected 1",
             "perigee_bus_reconnects_total 1",
             r#"perigee_shed_total{limit="in_flight"} 1"#,
@@ -375,11 +457,16 @@ mod tests {
             r#"perigee_statements_total{engine="sqlite",kind="read"} 3"#,
             r#"perigee_statement_seconds_count{engine="sqlite",kind="read"} 3"#,
             r#"perigee_too_large_answers_total{engine="sqlite"} 1"#,
+            r#"perigee_file_bytes_total{direction="in"} 7"#,
             r#"perigee_live_reads_total{answer="same"} 1"#,
+            "perigee_shared_live_reads_total 1",
+            r#"perigee_live_changes_total{concerns="none"} 1"#,
+            r#"perigee_live_changes_total{concerns="some"} 0"#,
             r#"perigee_live_resyncs_total{reason="rules"} 1"#,
             "# EOF",
         ] {
             assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
         }
+        assert!(!text.contains("gone"), "{text}");
     }
 }

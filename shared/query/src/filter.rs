@@ -97,6 +97,19 @@ impl<V> Filter<V> {
         }
     }
 
+    /// `self` or `other`.
+    pub fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Filter::Or(none), other) | (other, Filter::Or(none)) if none.is_empty() => other,
+            (one, other) if one.is_true() || other.is_true() => Self::TRUE,
+            (Filter::Or(mut all), other) => {
+                all.push(other);
+                Filter::Or(all)
+            }
+            (one, other) => Filter::Or(vec![one, other]),
+        }
+    }
+
     /// Whether the condition is the empty conjunction, which asks for nothing.
     pub fn is_true(&self) -> bool {
         matches!(self, Filter::And(all) if all.is_empty())
@@ -126,6 +139,21 @@ mod tests {
             (Filter::FALSE, null("a"), Filter::And(vec![Filter::FALSE, null("a")])),
         ] {
             assert_eq!(one.clone().and(other.clone()), expected, "{one:?} {other:?}");
+        }
+    }
+
+    #[test]
+    fn a_disjunction_is_flat_and_nothing_where_one_asks_for_nothing() {
+        let both = || Filter::Or(vec![null("a"), null("b")]);
+        for (one, other, expected) in [
+            (Filter::FALSE, null("a"), null("a")),
+            (null("a"), Filter::FALSE, null("a")),
+            (Filter::TRUE, null("a"), Filter::TRUE),
+            (both(), Filter::TRUE, Filter::TRUE),
+            (null("a"), null("b"), both()),
+            (both(), null("c"), Filter::Or(vec![null("a"), null("b"), null("c")])),
+        ] {
+            assert_eq!(one.clone().or(other.clone()), expected, "{one:?} {other:?}");
         }
     }
 

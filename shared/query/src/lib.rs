@@ -7,10 +7,13 @@
 extern crate self as query;
 
 mod access;
+mod concern;
 pub mod datetime;
 mod equality;
 mod error;
+pub mod file;
 mod filter;
+mod filter_index;
 #[cfg(test)]
 mod fixtures;
 mod grant;
@@ -34,9 +37,11 @@ pub mod uuid;
 mod value;
 
 pub use access::{TableAccess, mutation_accesses, read_accesses, visit_mutation_accesses, visit_read_accesses};
+pub use concern::{Concern, read_concerns};
 pub use equality::{Equality, EqualityClass};
 pub use error::{Error, RelatedTable, nearest};
 pub use filter::{Comparison, Filter, Quantifier, RuleFilter};
+pub use filter_index::{FilterHandle, FilterIndex};
 pub use grant::{Columns, GrantTerms};
 pub use json::{Options, Parser, Spelling};
 pub use limits::{Budget, Guard, Limits, SelectionCost};

@@ -133,7 +133,7 @@ impl Comparison {
 }
 
 /// A value as a row of the column holds it; `None` where it is not of the column's type, or null.
-fn held(column: &Column, value: &Value) -> Option<Typed> {
+pub(crate) fn held(column: &Column, value: &Value) -> Option<Typed> {
     match (column.r#type, value) {
         // A database may hold what no client could send: a NUL character, a number outside of the declared width.
         (Type::Text, Value::Text(text)) => Some(Typed::Text(text.clone())),

@@ -456,6 +456,18 @@ impl Table {
         }
     }
 
+    /// The columns that tell a row from all others: the primary key, else the shortest unique key without nulls; `None`
+    /// where there is neither.
+    pub fn identity(&self) -> Option<&[String]> {
+        if !self.primary_key.is_empty() && self.row_id.is_empty() {
+            return Some(&self.primary_key);
+        }
+        let is_certain = |columns: &&Vec<String>| {
+            columns.iter().all(|name| self.column(name).is_ok_and(|column| column.readable && !column.nullable))
+        };
+        self.unique_keys.iter().filter(is_certain).min_by_key(|columns| columns.len()).map(Vec::as_slice)
+    }
+
     /// Whether an insert without a value for `column` fails for certain.
     pub fn requires(&self, column: &Column) -> bool {
         !column.has_default && !column.generated && !self.may_set_null(column, Operation::Create)

@@ -1,5 +1,6 @@
 //! The scenarios as one would write them by hand: one route each, no rules, no dynamic queries.
 
+mod live;
 mod pipelined;
 mod rusqlite;
 mod sqlx;
@@ -15,6 +16,10 @@ pub enum Driver {
     Postgres,
     /// axum and rusqlite on the caller's thread.
     Rusqlite,
+    /// Live queries, asked again after each notification.
+    Listen,
+    /// Live queries, asked again each second.
+    Poll,
 }
 
 /// Query of the point read.
@@ -84,6 +89,8 @@ pub async fn serve(by: Driver, database: &str, port: u16) -> anyhow::Result<()> 
         Driver::Sqlx => sqlx::router(database).await?,
         Driver::Postgres => pipelined::router(database).await?,
         Driver::Rusqlite => rusqlite::router(database)?,
+        Driver::Listen => live::router(database, live::Trigger::Notifications).await?,
+        Driver::Poll => live::router(database, live::Trigger::Clock).await?,
     };
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
     axum::serve(axum::serve::ListenerExt::tap_io(listener, |stream| drop(stream.set_nodelay(true))), router).await?;

@@ -46,6 +46,23 @@ fn option(name: &str, path: &Path) -> OsString {
     option
 }
 
+/// What a program executes in functions of a name while it runs.
+pub fn within(home: &Path, program: &Path, arguments: &[&str], function: &str) -> anyhow::Result<Count> {
+    let file = home.join("callgrind.within");
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--quiet", "--compress-strings=no"])
+        .arg(format!("--toggle-collect={function}"))
+        .arg(option("--callgrind-out-file=", &file))
+        .arg(program)
+        .args(arguments)
+        .output()
+        .context("starting valgrind")?;
+    ensure!(output.status.success(), "valgrind: {}", String::from_utf8_lossy(&output.stderr));
+    let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+    fs::remove_file(file)?;
+    count(&text)
+}
+
 /// What a process executed between two moments.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Count {

@@ -12,6 +12,7 @@ use anyhow::{Context, bail, ensure};
 use crate::{
     callgrind::{Count, Counter},
     load::{Client, Requests},
+    matching::{self, Way},
     requests::{self, Scenario},
     subject::{self, Inputs, Launch, Server},
 };
@@ -65,6 +66,20 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             let count = per_request(home, &server, requests, batch(scenario)).await?;
             print(protocol, scenario, count);
             counts.insert(format!("{} {protocol}", scenario.name()), count.instructions);
+        }
+    }
+    if "matching".contains(&options.inputs.only) {
+        for (name, way) in [("each", Way::Each), ("index", Way::Index)] {
+            let count = matching::counted(home, way)?;
+            println!(
+                "{:<16} {:>14} {:>12}   of one change",
+                format!("matching {name}"),
+                count.instructions,
+                count.allocations
+            );
+            if way == Way::Index {
+                counts.insert(format!("matching {name}"), count.instructions);
+            }
         }
     }
     if options.update {

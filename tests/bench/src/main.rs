@@ -7,7 +7,9 @@ mod by_hand;
 mod callgrind;
 mod grpc;
 mod instructions;
+mod live;
 mod load;
+mod matching;
 mod report;
 mod requests;
 mod run;
@@ -30,6 +32,8 @@ enum Command {
     Run(run::Options),
     /// Counts the instructions of one request in each scenario, on SQLite.
     Instructions(instructions::Options),
+    /// Finds out which of many conditions a change concerns.
+    Matching(matching::Options),
     /// Serves the scenarios by hand; the comparison starts these itself.
     Serve {
         /// With which driver.
@@ -57,6 +61,7 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Run(options) => runtime.block_on(run::run(options)),
         Command::Instructions(options) => runtime.block_on(instructions::run(options)),
+        Command::Matching(options) => matching::run(&options),
         Command::Serve { by, database, port } => runtime.block_on(by_hand::serve(by, &database, port)),
     }
 }

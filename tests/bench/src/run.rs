@@ -9,7 +9,9 @@ use std::{
 };
 
 use crate::{
+    live::{self, Database, Lab},
     load::{self, Requests, Round},
+    matching,
     report::{self, Rounds},
     requests::{self, Scenario},
     subject::{self, Inputs, Launch, Server},
@@ -61,6 +63,14 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             report::print(&format!("{name}: {about} (SQLite)"), &bench.on_sqlite(scenario).await?);
         }
     }
+    if "matching".contains(&bench.options.inputs.only) {
+        println!();
+        matching::run(&matching::Options::default())?;
+    }
+    if "live".contains(&bench.options.inputs.only) {
+        live::run(&bench.lab("pg", Database::Postgres(bench.url.clone()))).await?;
+        live::run(&bench.lab("lite", Database::Sqlite(bench.file.clone()))).await?;
+    }
     Ok(())
 }
 
@@ -73,6 +83,20 @@ struct Bench {
 }
 
 impl Bench {
+    /// What measurements of live queries need.
+    fn lab(&self, engine: &str, database: Database) -> Lab {
+        let Options { inputs, postmaster, rounds, seconds, .. } = &self.options;
+        Lab {
+            perigee: inputs.perigee.clone(),
+            home: self.home.join(engine),
+            database,
+            token: self.token.clone(),
+            postmaster: *postmaster,
+            rounds: *rounds,
+            lasting: Duration::from_secs(*seconds),
+        }
+    }
+
     async fn on_postgres(&self, scenario: Scenario) -> anyhow::Result<BTreeMap<String, Rounds>> {
         let home = self.home.join("pg");
         let perigee = &self.options.inputs.perigee;

@@ -79,21 +79,24 @@ impl Server {
     pub fn near(perigee: &Path, home: &Path, launch: Launch) -> anyhow::Result<Self> {
         let port = free_port()?;
         let config = home.join("near.yaml");
-        fs::write(&config, node(home, "gateway, auth-rules, crud, realtime", port, free_port()?, ""))?;
+        fs::write(&config, node(home, "gateway, auth-rules, crud, realtime, storage", port, free_port()?, ""))?;
         Self { port, processes: vec![serve(launch.command(perigee), &config, &[])?] }.answering()
     }
 
     /// Perigee with each service in a process of its own.
     pub fn split(perigee: &Path, home: &Path) -> anyhow::Result<Self> {
         let (port, auth, crud, realtime) = (free_port()?, free_port()?, free_port()?, free_port()?);
+        let storage = free_port()?;
         let called = format!("auth-rules: [\"http://127.0.0.1:{auth}\"], crud: [\"http://127.0.0.1:{crud}\"]");
-        let peers = format!("peers: {{ {called}, realtime: [\"http://127.0.0.1:{realtime}\"] }}\n");
+        let further = format!("realtime: [\"http://127.0.0.1:{realtime}\"], storage: [\"http://127.0.0.1:{storage}\"]");
+        let peers = format!("peers: {{ {called}, {further} }}\n");
         let called = format!("peers: {{ {called} }}\n");
         let mut processes = Vec::new();
         for (service, http, mesh, peers) in [
             ("crud", free_port()?, crud, ""),
             ("auth-rules", free_port()?, auth, ""),
             ("realtime", free_port()?, realtime, called.as_str()),
+            ("storage", free_port()?, storage, ""),
             ("gateway", port, free_port()?, peers.as_str()),
         ] {
             let config = home.join(format!("split-{service}.yaml"));

@@ -108,7 +108,8 @@ impl<'a> Planner<'a> {
         match columns {
             None => group.leaf()?,
             Some(columns) => {
-                let fields = self.row_columns(table, &group.object()?)?;
+                let row_type = &self.names.table(table).row_type;
+                let fields = self.row_columns(table, &group.object()?, row_type)?;
                 if columns.replace(fields).is_some() {
                     return Err(Refusal::malformed(format!("{} is selected twice", group.name())));
                 }
@@ -117,8 +118,13 @@ impl<'a> Planner<'a> {
         Ok(member)
     }
 
-    /// Columns of the table at an index, as members of a row.
-    fn row_columns(&mut self, table: usize, sets: &[&'a Positioned<SelectionSet>]) -> Result<Vec<Field>> {
+    /// Columns of the table at an index, as members of a row of the type `row_type`.
+    pub fn row_columns(
+        &mut self,
+        table: usize,
+        sets: &[&'a Positioned<SelectionSet>],
+        row_type: &str,
+    ) -> Result<Vec<Field>> {
         let (names, mut fields) = (self.names.table(table), Vec::new());
         for (key, group) in self.collect(sets)? {
             only_conditional_directives(&group)?;
@@ -126,18 +132,17 @@ impl<'a> Planner<'a> {
             self.budget.field().map_err(Refusal::new)?;
             self.takes(FIELD_BYTES);
             let kind = match (group.name(), names.field(group.name())) {
-                ("__typename", _) => FieldKind::Constant(names.row_type.clone()),
+                ("__typename", _) => FieldKind::Constant(row_type.to_owned()),
                 (_, Some(names::Field::Column(column))) => {
                     FieldKind::Column(self.names.stored(table).columns[column].name.clone())
                 }
                 (_, Some(names::Field::Relation(..) | names::Field::Aggregate(..))) => {
-                    let text =
-                        format!("field {} is not in {}: changes are told by columns", group.name(), names.row_type);
+                    let text = format!("field {} is not in {row_type}: changes are told by columns", group.name());
                     return Err(at_field(Refusal::malformed(text), key, &group));
                 }
                 (name, None) => {
                     let known: Vec<&str> = names.columns.iter().map(String::as_str).collect();
-                    return Err(at_field(unknown_member(name, &names.row_type, &known), key, &group));
+                    return Err(at_field(unknown_member(name, row_type, &known), key, &group));
                 }
             };
             group.leaf().map_err(|refusal| at_field(refusal, key, &group))?;
@@ -147,6 +152,6 @@ impl<'a> Planner<'a> {
     }
 }
 
-fn wrong_type(name: &str, expected: &str, found: &Value) -> Error {
+pub fn wrong_type(name: &str, expected: &str, found: &Value) -> Error {
     Error::WrongType { name: name.to_owned(), expected: expected.to_owned(), found: found.kind().to_owned() }
 }

@@ -8,7 +8,7 @@ use mesh::{Code, Fault};
 use query::{Error, Field, Node, Operation, Read, Shape};
 
 use super::{
-    ChangesPlan, FieldSource, Planner,
+    FieldSource, Planner, RowChanges,
     arguments::Op,
     at_table,
     select::{FIELD_BYTES, Group, is_condition, no_arguments, only_conditional_directives},
@@ -71,22 +71,33 @@ impl<'a> Planner<'a> {
         Ok(FieldSource::Read(reads.len() - 1))
     }
 
-    /// A field of `Subscription`: a field of `Query` that reads a table, or one that tells the changes of its rows.
+    /// A field of `Subscription`: a field of `Query` that reads a table, or one that tells the changes of its rows, of the
+    /// schema or in the dialect.
     pub fn subscription_root(
         &mut self,
         group: &Group<'a>,
         reads: &mut Vec<Read>,
-        changes: &mut Option<Arc<ChangesPlan>>,
+        changes: &mut Option<Arc<RowChanges>>,
     ) -> Result<FieldSource> {
         if group.name() != "__typename"
-            && let Ok(ResolvedRoot { root: RootField { table, kind: RootKind::Changes }, .. }) =
-                self.resolve_root(group, group.name(), Operation::Read)
+            && let Ok(resolved) = self.resolve_root(group, group.name(), Operation::Read)
         {
-            let planned = self.changes_root(table, group);
-            let (read, plan) = planned.map_err(|refusal| at_table(refusal, self.names, table, Operation::Read))?;
-            reads.push(read);
-            *changes = Some(Arc::new(plan));
-            return Ok(FieldSource::Read(reads.len() - 1));
+            let table = resolved.root.table;
+            let planned = match resolved.root.kind {
+                RootKind::Changes => {
+                    Some(self.changes_root(table, group).map(|(read, plan)| (read, RowChanges::Typed(plan))))
+                }
+                RootKind::Rows if self.is_feed(&resolved, group) => {
+                    Some(self.feed_root(table, group).map(|(read, plan)| (read, RowChanges::Dialect(plan))))
+                }
+                RootKind::Rows | RootKind::ByKey | RootKind::Aggregate => None,
+            };
+            if let Some(planned) = planned {
+                let (read, plan) = planned.map_err(|refusal| at_table(refusal, self.names, table, Operation::Read))?;
+                reads.push(read);
+                *changes = Some(Arc::new(plan));
+                return Ok(FieldSource::Read(reads.len() - 1));
+            }
         }
         match self.query_root(group, reads)? {
             source @ FieldSource::Read(_) => Ok(source),

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use query::{Guard, Object, Value};
 use serde::Deserialize;
-use tungstenite::{Message, Utf8Bytes};
 
 use super::{protocol::Subprotocol, token};
 use crate::graphql::{request::Request, response::json};
@@ -263,12 +262,6 @@ impl ServerMessage<'_> {
         out.push(b'}');
         out
     }
-
-    /// The message as one frame.
-    pub fn into_frame(self, protocol: Subprotocol) -> Message {
-        let text = Utf8Bytes::try_from(self.into_text(protocol));
-        Message::Text(text.expect("answers are JSON, which is UTF-8"))
-    }
 }
 
 impl Payload<'_> {
@@ -312,7 +305,8 @@ fn first_message(errors: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{token::TOKEN_BYTES_MAX, *};
+    use super::*;
+    use crate::http::TOKEN_BYTES_MAX;
 
     fn parse(text: &str) -> Result<ClientMessage, String> {
         parse_of(Subprotocol::Current, text).map_err(|invalid| invalid.what)

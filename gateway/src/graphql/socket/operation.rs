@@ -9,15 +9,13 @@ use axum::{body, response::Response};
 use mesh::{Call, Fault};
 use tokio::sync::watch;
 
-use super::{
-    message::ServerMessage,
-    outgoing::{AnswerSlot, Outgoing, Overflow, Written},
-};
+use super::{message::ServerMessage, protocol::Subprotocol};
 use crate::{
     Service,
     edge::Caller,
     graphql::{
         Media, Responder, Transport,
+        changes::ChangeAnswers,
         names::Names,
         plan::{Kind, Plan},
         request::Request,
@@ -25,6 +23,7 @@ use crate::{
     },
     http::{Ticket, guarded},
     live::{Hold, LiveQuery, Subscriber, WatchedRows},
+    socket::{AnswerSlot, Outgoing, Overflow, Written},
 };
 
 /// What an operation of a socket needs.
@@ -35,6 +34,8 @@ pub struct Operations {
     pub project: String,
     /// The id of the request that opened the socket.
     pub request_id: Arc<str>,
+    /// What the client speaks.
+    pub protocol: Subprotocol,
     /// The token, whenever it is renewed.
     pub token: watch::Receiver<Arc<str>>,
     /// Queues to the client. An operation waits for room in them before it reads, so that a slow client gets the newest
@@ -66,8 +67,8 @@ impl Operations {
             RequestOutcome::Subscribed(names, plan) => {
                 if let Err(fault) = self.hold.resize(plan.memory_bytes()) {
                     let errors = errors(&fault, &caller.call);
-                    let text = slot.text(ServerMessage::Error { id, errors: &errors });
-                    return deliver(id, slot, text, &caller.call).await.written.done().await;
+                    let text = self.text(ServerMessage::Error { id, errors: &errors });
+                    return self.deliver(id, slot, text, &caller.call).await.written.done().await;
                 }
                 drop(slot);
                 let draining = self.service.tasks().draining().clone();
@@ -80,12 +81,12 @@ impl Operations {
     /// Sends the answer to a query or a mutation.
     async fn answer(&self, id: &str, slot: AnswerSlot, answer: Vec<u8>, call: &Call) {
         let (text, is_error) = match response::error_list(&answer) {
-            Some(errors) => (slot.text(ServerMessage::Error { id, errors }), true),
-            None => (slot.text(ServerMessage::Next { id, result: &answer }), false),
+            Some(errors) => (self.text(ServerMessage::Error { id, errors }), true),
+            None => (self.text(ServerMessage::Next { id, result: &answer }), false),
         };
         // It may wait for a slow client: once in memory is enough.
         drop(answer);
-        let delivery = deliver(id, slot, text, call).await;
+        let delivery = self.deliver(id, slot, text, call).await;
         match is_error || delivery.is_refused {
             true => delivery.written.done().await,
             false => self.end(id, ServerMessage::Complete { id }, call).await,
@@ -102,9 +103,9 @@ impl Operations {
 
     /// Sends the last message, and waits until it is written: until then the id is taken.
     async fn end(&self, id: &str, message: ServerMessage<'_>, call: &Call) {
-        let text = self.outgoing.text(message);
+        let text = self.text(message);
         if let Some(slot) = self.outgoing.slot(0).await {
-            deliver(id, slot, text, call).await.written.done().await;
+            self.deliver(id, slot, text, call).await.written.done().await;
         }
     }
 
@@ -159,7 +160,7 @@ impl Operations {
                 Ok(Some(answers)) => {
                     let result = response::read(&plan, &answers).json;
                     drop(answers);
-                    offer(&mut live, slot, ServerMessage::Next { id, result: &result }, &mut expected)
+                    offer(&mut live, slot, self.text(ServerMessage::Next { id, result: &result }), &mut expected)
                 }
                 Ok(None) => Ok(()),
                 Err(failure) => Err(failure.into()),
@@ -175,13 +176,17 @@ impl Operations {
         let caller = self.caller();
         let (request_id, token) = (self.request_id.clone(), self.token.clone());
         let subscriber = Subscriber { caller: self.hold.caller(), request_id, token };
-        let mut watch = match self.service.live().watch(&names.project, rows, subscriber).await {
-            Ok(watch) => watch,
+        let begun = async {
+            let hold = self.hold.beside()?;
+            ChangeAnswers::begin(self.service.live(), &names.project, (&plan, rows), subscriber, hold).await
+        };
+        let mut answers = match begun.await {
+            Ok(answers) => answers,
             Err(fault) => return self.fail(id, &caller, &plan, fault).await,
         };
         loop {
-            let result = match watch.next().await {
-                Ok(message) => plan.told(&message),
+            let result = match answers.next(&plan, id).await {
+                Ok(result) => result,
                 Err(fault) => return self.fail(id, &caller, &plan, fault).await,
             };
             // As many operations as a caller may have can wait for a place with a message each.
@@ -190,10 +195,10 @@ impl Operations {
                 Err(fault) => return self.fail(id, &caller, &plan, fault).await,
             };
             let Some(slot) = self.outgoing.slot(0).await else { return };
-            let text = slot.text(ServerMessage::Next { id, result: &result });
+            let text = self.text(ServerMessage::Next { id, result: &result });
             // From here on the text is counted.
             drop((result, counted));
-            let delivery = deliver(id, slot, text, &caller.call).await;
+            let delivery = self.deliver(id, slot, text, &caller.call).await;
             if delivery.is_refused {
                 // The client goes on after the last position that it has.
                 return delivery.written.done().await;
@@ -207,6 +212,23 @@ impl Operations {
         let errors = response::error_list(&answer).unwrap_or(b"[]");
         self.end(id, ServerMessage::Error { id, errors }, &caller.call).await;
     }
+
+    /// A message as it is sent.
+    fn text(&self, message: ServerMessage<'_>) -> Vec<u8> {
+        message.into_text(self.protocol)
+    }
+
+    /// Queues a message of the operation `id`, which counts as an answer that its client has not taken, an error too: it
+    /// can be as large as the request.
+    async fn deliver(&self, id: &str, slot: AnswerSlot, text: Vec<u8>, call: &Call) -> Delivery {
+        match slot.send(text).await {
+            Ok(written) => Delivery { written, is_refused: false },
+            Err((slot, fault)) => {
+                let text = self.text(ServerMessage::Error { id, errors: &errors(&fault, call) });
+                Delivery { written: slot.refuse(text), is_refused: true }
+            }
+        }
+    }
 }
 
 /// What became of a message.
@@ -216,26 +238,9 @@ struct Delivery {
     is_refused: bool,
 }
 
-/// Queues a message of the operation `id`, which counts as an answer that its client has not taken, an error too: it can
-/// be as large as the request.
-async fn deliver(id: &str, slot: AnswerSlot, text: Vec<u8>, call: &Call) -> Delivery {
-    match slot.send(text).await {
-        Ok(written) => Delivery { written, is_refused: false },
-        Err((slot, fault)) => {
-            let text = slot.text(ServerMessage::Error { id, errors: &errors(&fault, call) });
-            Delivery { written: slot.refuse(text), is_refused: true }
-        }
-    }
-}
-
 /// Queues an answer, or asks for it again when there is room. An error ends the live query.
-fn offer(
-    live: &mut LiveQuery,
-    slot: AnswerSlot,
-    message: ServerMessage<'_>,
-    expected: &mut usize,
-) -> Result<(), Fault> {
-    match slot.offer(message) {
+fn offer(live: &mut LiveQuery, slot: AnswerSlot, text: Vec<u8>, expected: &mut usize) -> Result<(), Fault> {
+    match slot.offer(text) {
         Ok(bytes) => {
             live.delivered();
             *expected = bytes;

@@ -1,6 +1,6 @@
 //! The protocol of one connection: what a client's messages begin and end.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture};
 use mesh::{Call, Code, Fault};
@@ -8,13 +8,9 @@ use tokio::sync::watch;
 use tungstenite::Message;
 
 use super::{
-    closing::Closing,
     message::{ClientMessage, InvalidMessage, ServerMessage},
     operation::{self, Operations},
-    outgoing::Outgoing,
     protocol::Subprotocol,
-    receive::{self, Incomplete},
-    running::{Completion, RunningOperations},
 };
 use crate::{
     Service,
@@ -22,21 +18,15 @@ use crate::{
     error,
     graphql::request::Request,
     http::claims,
-    live::{CallerId, Hold, SocketQuota},
+    live::CallerId,
+    socket::{self, Closing, Completed, Completion, Outgoing, Session as _, SocketState},
 };
 
 /// State of one connection.
 pub struct Session {
-    /// The gateway.
-    pub service: Service,
+    state: SocketState,
     /// What the client speaks.
-    pub protocol: Subprotocol,
-    /// The client's address, where it is known.
-    pub peer: Option<IpAddr>,
-    /// What is received of a message that is not complete.
-    pub incomplete: Incomplete,
-    project: String,
-    request_id: Arc<str>,
+    protocol: Subprotocol,
     /// The token of its operations, which a message may renew.
     token: watch::Sender<Arc<str>>,
     /// Why the token of a client of the old subprotocol is not valid: its operations fail by that.
@@ -44,24 +34,6 @@ pub struct Session {
     phase: Phase,
     /// The id of `connection_init`.
     init_id: Option<String>,
-    is_draining: bool,
-    running: RunningOperations,
-    /// Bounds what its operations hold.
-    quota: SocketQuota,
-    /// The memory of the largest message so far, which the buffer of the connection may keep.
-    buffer: Option<(Hold, usize)>,
-}
-
-/// A connection that is open.
-pub struct Opening {
-    /// The project's id.
-    pub project: String,
-    /// What its client speaks.
-    pub protocol: Subprotocol,
-    /// The client's address, where it is known.
-    pub peer: Option<IpAddr>,
-    /// For whom it counts until it is acknowledged.
-    pub quota: SocketQuota,
 }
 
 /// How far a client is.
@@ -74,64 +46,35 @@ enum Phase {
     Acknowledged,
 }
 
-impl Session {
-    /// A session of `caller`, who has opened a connection.
-    pub fn new(service: Service, caller: &Caller, opening: Opening) -> Self {
-        let Opening { project, protocol, peer, quota } = opening;
-        let (request_id, token) = (caller.call.request_id.clone(), watch::Sender::new(caller.token.clone()));
-        Self {
-            service,
-            protocol,
-            peer,
-            incomplete: Incomplete::default(),
-            project,
-            request_id,
-            token,
-            invalid_token: None,
-            phase: Phase::New,
-            init_id: None,
-            is_draining: false,
-            running: RunningOperations::default(),
-            quota,
-            buffer: None,
-        }
+impl socket::Session for Session {
+    fn state(&self) -> &SocketState {
+        &self.state
+    }
+
+    fn state_mut(&mut self) -> &mut SocketState {
+        &mut self.state
     }
 
     /// Whether the client has sent `connection_init`.
-    pub fn has_begun(&self) -> bool {
+    fn has_begun(&self) -> bool {
         !matches!(self.phase, Phase::New)
     }
 
     /// Whether a message can be acted on. Clients of the old subprotocol begin operations before they are acknowledged.
-    pub fn takes_messages(&self) -> bool {
+    fn takes_messages(&self) -> bool {
         self.protocol == Subprotocol::Current || !matches!(self.phase, Phase::Checking(_))
     }
 
-    /// Begins nothing more: the node drains. Live queries end by themselves.
-    pub fn drain(&mut self) {
-        self.is_draining = true;
-    }
-
-    /// Whether the node drains.
-    pub fn is_draining(&self) -> bool {
-        self.is_draining
-    }
-
-    /// Whether the node drains, and all that was begun has ended.
-    pub fn is_drained(&self) -> bool {
-        self.is_draining && self.running.is_empty()
-    }
-
     /// Tells a client of the old subprotocol that the server lives.
-    pub fn keep_alive(&self, outgoing: &Outgoing) {
+    fn keep_alive(&self, outgoing: &Outgoing) {
         if self.protocol == Subprotocol::Legacy && self.is_acknowledged() {
             // Where replies wait, the client is slow, and that has a limit of its own.
-            let _ = outgoing.reply(ServerMessage::KeepAlive { id: self.init_id.as_deref() });
+            let _ = self.reply(ServerMessage::KeepAlive { id: self.init_id.as_deref() }, outgoing);
         }
     }
 
-    /// Waits until an operation has ended or the token is checked. An error ends the connection. Cancel safe.
-    pub async fn next(&mut self, outgoing: &Outgoing) -> Result<(), Closing> {
+    /// Waits until an operation has ended or the token is checked.
+    async fn next(&mut self, outgoing: &Outgoing) -> Result<(), Closing> {
         let checked = async {
             match &mut self.phase {
                 Phase::Checking(check) => check.await,
@@ -139,7 +82,7 @@ impl Session {
             }
         };
         let checked = tokio::select! {
-            Some(()) = self.running.next_end() => return Ok(()),
+            Some(ended) = self.state.running.next_end() => return ended,
             checked = checked => checked,
         };
         match (checked, self.protocol) {
@@ -148,48 +91,41 @@ impl Session {
             (Err(fault), Subprotocol::Current) => Err(Closing::forbidden(&fault)),
             (Err(fault), Subprotocol::Legacy) => {
                 self.invalid_token = Some(fault);
-                self.acknowledge(CallerId::of(&self.project, "", self.peer), outgoing)
+                self.acknowledge(CallerId::of(&self.state.project, "", self.state.peer), outgoing)
             }
         }
     }
 
-    /// Acts on a message. An error ends the connection.
-    pub fn received(&mut self, message: Message, outgoing: &Outgoing) -> Result<(), Closing> {
+    fn received(&mut self, message: Message, outgoing: &Outgoing) -> Result<(), Closing> {
         let text = match message {
             Message::Text(text) => text,
             Message::Binary(_) => return Err(Closing::invalid("invalid message: expected text, found binary")),
             Message::Ping(payload) | Message::Pong(payload) => {
-                self.incomplete.control(payload.len());
+                self.state.incomplete.control(payload.len());
                 return Ok(());
             }
             // The connection sees to the end, and hands on no parts of messages.
             Message::Close(_) | Message::Frame(_) => return Ok(()),
         };
-        self.incomplete.completed();
-        self.keep_buffer(text.len())?;
-        let message = ClientMessage::parse(self.protocol, text.as_bytes(), self.service.guard());
+        self.state.completed(text.len())?;
+        let message = ClientMessage::parse(self.protocol, text.as_bytes(), self.state.service.guard());
         drop(text);
         match message {
             Ok(message) => self.act(message, outgoing),
             Err(invalid) => self.refuse(&invalid, outgoing),
         }
     }
+}
 
-    /// Counts a buffer that a message of `size` bytes may leave behind. Before the acknowledgement nobody is known who
-    /// it could be counted for.
-    fn keep_buffer(&mut self, size: usize) -> Result<(), Closing> {
-        if size <= receive::SMALL_BYTES {
-            return Ok(());
-        }
-        if !self.is_acknowledged() {
-            return Err(Closing::TOO_LARGE);
-        }
-        let kept = match &mut self.buffer {
-            Some((_, before)) if *before >= size => Ok(()),
-            Some((hold, before)) => hold.resize(size).map(|()| *before = size),
-            None => self.quota.buffer(size).map(|hold| self.buffer = Some((hold, size))),
-        };
-        kept.map_err(|fault| Closing::full(&fault))
+impl Session {
+    /// The session of a connection whose handshake had `token`.
+    pub fn new(state: SocketState, protocol: Subprotocol, token: Arc<str>) -> Self {
+        let token = watch::Sender::new(token);
+        Self { state, protocol, token, invalid_token: None, phase: Phase::New, init_id: None }
+    }
+
+    fn reply(&self, message: ServerMessage<'_>, outgoing: &Outgoing) -> Result<(), Closing> {
+        outgoing.reply(message.into_text(self.protocol))
     }
 
     fn is_acknowledged(&self) -> bool {
@@ -209,8 +145,9 @@ impl Session {
                 if token.is_empty() {
                     return self.acknowledge(self.token_caller(), outgoing);
                 }
+                let state = &self.state;
                 let (service, project, request_id) =
-                    (self.service.clone(), self.project.clone(), self.request_id.clone());
+                    (state.service.clone(), state.project.clone(), state.request_id.clone());
                 let check = async move { check_token(&service, &project, &request_id, token).await };
                 self.phase = Phase::Checking(check.boxed());
                 Ok(())
@@ -219,7 +156,7 @@ impl Session {
                 if let (Some(token), Phase::Acknowledged) = (token, &self.phase) {
                     self.renew(token);
                 }
-                outgoing.reply(ServerMessage::Pong)
+                self.reply(ServerMessage::Pong, outgoing)
             }
             ClientMessage::Pong => Ok(()),
             ClientMessage::Subscribe { id, request, token } => self.subscribe(id, *request, token, outgoing),
@@ -237,7 +174,7 @@ impl Session {
             self.invalid_token = None;
             self.renew(token);
         }
-        outgoing.reply(ServerMessage::Acknowledgement { id: self.init_id.as_deref() })
+        self.reply(ServerMessage::Acknowledgement { id: self.init_id.as_deref() }, outgoing)
     }
 
     /// Tells a client of the old subprotocol what is wrong with a message; one of the other loses its connection.
@@ -248,40 +185,36 @@ impl Session {
         let errors = self.errors(&error::bad_request(invalid.what.as_str()));
         match invalid.is_init {
             true => {
-                outgoing.reply(ServerMessage::ConnectionError { errors: &errors })?;
+                self.reply(ServerMessage::ConnectionError { errors: &errors }, outgoing)?;
                 Err(Closing::invalid(&invalid.what))
             }
-            false => outgoing.reply(ServerMessage::Invalid { id: invalid.id.as_deref(), errors: &errors }),
+            false => self.reply(ServerMessage::Invalid { id: invalid.id.as_deref(), errors: &errors }, outgoing),
         }
     }
 
     /// JSON of the list of errors for one fault.
     fn errors(&self, fault: &Fault) -> Vec<u8> {
-        operation::errors(fault, &Call::begin(Some(&self.request_id), None, None))
+        operation::errors(fault, &Call::begin(Some(&self.state.request_id), None, None))
     }
 
     /// Who has the token.
     fn token_caller(&self) -> CallerId {
-        CallerId::of(&self.project, &self.token.borrow(), self.peer)
+        CallerId::of(&self.state.project, &self.token.borrow(), self.state.peer)
     }
 
     fn acknowledge(&mut self, caller: CallerId, outgoing: &Outgoing) -> Result<(), Closing> {
-        if caller != self.quota.caller() {
-            match self.service.quotas().socket(caller) {
-                Ok(quota) => self.quota = quota,
-                Err(fault) => return self.refuse_connection(&fault, outgoing),
-            }
+        if let Err(fault) = self.state.identify(caller) {
+            return self.refuse_connection(&fault, outgoing);
         }
         self.phase = Phase::Acknowledged;
-        self.incomplete.acknowledged(self.service.large_messages().of(caller));
-        outgoing.reply(ServerMessage::Acknowledgement { id: self.init_id.as_deref() })?;
+        self.reply(ServerMessage::Acknowledgement { id: self.init_id.as_deref() }, outgoing)?;
         self.keep_alive(outgoing);
         Ok(())
     }
 
     fn refuse_connection(&self, fault: &Fault, outgoing: &Outgoing) -> Result<(), Closing> {
         if self.protocol == Subprotocol::Legacy {
-            outgoing.reply(ServerMessage::ConnectionError { errors: &self.errors(fault) })?;
+            self.reply(ServerMessage::ConnectionError { errors: &self.errors(fault) }, outgoing)?;
         }
         Err(Closing::full(fault))
     }
@@ -294,36 +227,42 @@ impl Session {
         outgoing: &Outgoing,
     ) -> Result<(), Closing> {
         // What ended of its own may not have been noticed yet.
-        self.running.drop_ended();
+        self.state.running.drop_ended()?;
         match self.protocol {
             Subprotocol::Current if !self.is_acknowledged() => return Err(Closing::UNAUTHORIZED),
-            Subprotocol::Current if self.running.contains(&id) => return Err(Closing::known_subscriber(&id)),
+            Subprotocol::Current if self.state.running.contains(&id) => return Err(Closing::known_subscriber(&id)),
             Subprotocol::Current => {}
             Subprotocol::Legacy if !self.is_acknowledged() => {
                 let fault = Fault::new(Code::Unauthenticated, "expected connection_init, found start");
-                return outgoing.reply(ServerMessage::Error { id: &id, errors: &self.errors(&fault) });
+                return self.reply(ServerMessage::Error { id: &id, errors: &self.errors(&fault) }, outgoing);
             }
-            // The one before ends.
-            Subprotocol::Legacy => drop(self.running.complete(&id)),
+            // The one before ends, and what it held is free.
+            Subprotocol::Legacy => {
+                self.state.running.complete(&id);
+                self.state.running.drop_ended()?;
+            }
         }
-        if self.is_draining {
+        if self.state.is_draining() {
             // The client is told to connect again as soon as the others have ended.
             return Ok(());
         }
         let token = token.filter(|token| !token.is_empty());
         if let (None, Some(fault)) = (&token, &self.invalid_token) {
-            return outgoing.reply(ServerMessage::Error { id: &id, errors: &self.errors(fault) });
+            return self.reply(ServerMessage::Error { id: &id, errors: &self.errors(fault) }, outgoing);
         }
         // It may wait for others before it begins.
-        let hold = match self.quota.hold(request.memory_bytes()) {
+        let hold = match self.state.quota.hold(request.memory_bytes()) {
             Ok(hold) => hold,
-            Err(fault) => return outgoing.reply(ServerMessage::Error { id: &id, errors: &self.errors(&fault) }),
+            Err(fault) => {
+                return self.reply(ServerMessage::Error { id: &id, errors: &self.errors(&fault) }, outgoing);
+            }
         };
         let completion = Completion::default();
         let operations = Operations {
-            service: self.service.clone(),
-            project: self.project.clone(),
-            request_id: self.request_id.clone(),
+            service: self.state.service.clone(),
+            project: self.state.project.clone(),
+            request_id: self.state.request_id.clone(),
+            protocol: self.protocol,
             token: match token {
                 // Nobody renews it: the sender is dropped.
                 Some(token) => watch::channel(token).1,
@@ -332,20 +271,26 @@ impl Session {
             outgoing: outgoing.of_operation(completion.clone()),
             hold,
         };
-        self.running.start(id.clone(), completion, async move { operations.run(&id, request).await }.boxed());
+        let name = id.clone();
+        let work = async move {
+            operations.run(&name, request).await;
+            None
+        };
+        let operation = socket::Operation { id, completion, unanswered: None, work: work.boxed() };
+        self.state.running.start(operation);
         Ok(())
     }
 
     /// Ends an operation whose client wants no more of it.
     fn complete(&mut self, id: &str, outgoing: &Outgoing) -> Result<(), Closing> {
-        self.running.drop_ended();
-        let is_running = self.running.complete(id);
+        self.state.running.drop_ended()?;
+        let is_running = self.state.running.complete(id) != Completed::Unknown;
         match self.protocol {
             Subprotocol::Current => Ok(()),
-            Subprotocol::Legacy if is_running => outgoing.reply(ServerMessage::Complete { id }),
+            Subprotocol::Legacy if is_running => self.reply(ServerMessage::Complete { id }, outgoing),
             Subprotocol::Legacy => {
                 let errors = self.errors(&error::bad_request("got stop wanted start"));
-                outgoing.reply(ServerMessage::Invalid { id: Some(id), errors: &errors })
+                self.reply(ServerMessage::Invalid { id: Some(id), errors: &errors }, outgoing)
             }
         }
     }

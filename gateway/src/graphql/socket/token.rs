@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use query::{Object, Value};
 
-use crate::http::bearer;
-
-/// Bytes that a token may have: auth-rules takes none that is longer.
-pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
+use crate::http::{TOKEN_BYTES_MAX, bearer};
 
 /// Members of a payload that may have the token as well.
 const NESTED: [&str; 2] = ["headers", "connectionParams"];

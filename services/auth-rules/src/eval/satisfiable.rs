@@ -9,12 +9,8 @@ use super::{Polarity, comparison, row_filter};
 use crate::{
     context::RequestContext,
     operand::{Helper, Operand},
-    path::Root,
     rule::{Condition, Kind, Match, Policy, Rule, Subject},
 };
-
-/// Parts of a request that are not known before it is made.
-const UNKNOWN: [Root; 6] = [Root::Op, Root::Find, Root::Doc, Root::Update, Root::Changes, Root::Opts];
 
 /// Whether the caller of `request`, of which only the caller and the operation count, could pass the policy.
 pub fn is_satisfiable(policy: &Policy, request: &RequestContext<'_>) -> bool {
@@ -64,10 +60,10 @@ fn passable(
 fn is_match_satisfiable(matching: &Match, polarity: Polarity, request: &RequestContext<'_>) -> bool {
     let operands = matching.test.operands();
     // Where a value is missing, the comparison is undecided, and its negation too.
-    if operands.iter().any(|operand| is_known(operand) && request.value(operand).is_none()) {
+    if operands.iter().any(|operand| is_known(operand, request) && request.value(operand).is_none()) {
         return false;
     }
-    let test_known = operands.iter().all(is_known);
+    let test_known = operands.iter().all(|operand| is_known(operand, request));
     match &matching.subject {
         Subject::Column { .. } if request.operation == Operation::Create => false,
         Subject::Column { column, .. } if test_known => match row_filter::column_filter(column, matching, request) {
@@ -75,7 +71,7 @@ fn is_match_satisfiable(matching: &Match, polarity: Polarity, request: &RequestC
             None => false,
         },
         Subject::Column { .. } => true,
-        Subject::Value(operand) if is_known(operand) => match request.value(operand) {
+        Subject::Value(operand) if is_known(operand, request) => match request.value(operand) {
             None => false,
             Some(_) if !test_known => true,
             Some(value) => polarity.passes(comparison::truth(matching.r#type, &value, &matching.test, request)),
@@ -85,8 +81,8 @@ fn is_match_satisfiable(matching: &Match, polarity: Polarity, request: &RequestC
 }
 
 /// Whether the operand's value depends on the caller alone, whatever they ask for and whenever.
-fn is_known(operand: &Operand) -> bool {
-    !UNKNOWN.iter().any(|root| operand.depends_on(*root)) && !is_timed(operand)
+fn is_known(operand: &Operand, request: &RequestContext<'_>) -> bool {
+    !operand.depends_on_any(&|root| request.is_unknown(root)) && !is_timed(operand)
 }
 
 fn is_timed(operand: &Operand) -> bool {
@@ -104,7 +100,8 @@ fn has_values(condition: &Condition, request: &RequestContext<'_>) -> bool {
             conditions.iter().all(|condition| has_values(condition, request))
         }
         Condition::Column(_, predicate) => {
-            !predicate.operands().iter().all(is_known) || condition.filter(request).is_some()
+            !predicate.operands().iter().all(|operand| is_known(operand, request))
+                || condition.filter(request).is_some()
         }
     }
 }

@@ -19,6 +19,22 @@ pub fn is_on_claims_only(operation: Operation, rule: &Rule, conditions: [Option<
     operation != Operation::Create && is_rule(rule) && conditions.into_iter().flatten().all(is_condition)
 }
 
+/// Whether the outcome of the rule depends on a value under `root`.
+pub fn depends_on(rule: &Rule, root: Root) -> bool {
+    match &rule.kind {
+        Kind::Allow | Kind::Authenticated | Kind::Deny => false,
+        Kind::And(rules) | Kind::Or(rules) => rules.iter().any(|rule| depends_on(rule, root)),
+        Kind::Not(rule) => depends_on(rule, root),
+        Kind::Match(matching) => {
+            let is_subject = match &matching.subject {
+                Subject::Value(operand) => operand.depends_on(root),
+                Subject::Column { .. } => root == Root::Find,
+            };
+            is_subject || matching.test.operands().iter().any(|operand| operand.depends_on(root))
+        }
+    }
+}
+
 fn is_rule(rule: &Rule) -> bool {
     match &rule.kind {
         Kind::Allow | Kind::Authenticated | Kind::Deny => true,

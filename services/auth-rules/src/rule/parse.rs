@@ -6,6 +6,7 @@ use query::{Columns, Comparison, Operation, resources::MatchMode};
 use serde_json::{Map, Value as Json};
 
 use super::{Condition, Kind, Policy, Rule, columns, dependency};
+use crate::path::Scope;
 
 mod matching;
 
@@ -64,6 +65,7 @@ pub struct Parser {
     pub errors: Vec<Diagnostic>,
     /// Warnings: valid, but probably not what the author meant.
     pub warnings: Vec<Diagnostic>,
+    scope: Scope,
     nodes: usize,
 }
 
@@ -104,6 +106,26 @@ impl Parser {
             with_check,
             allow_all,
             columns,
+            place: String::new(),
+        })
+    }
+
+    /// The policy at `path` of one operation on files; `None` where it has an error.
+    pub fn file_policy(&mut self, json: &Json, path: &str) -> Option<Policy> {
+        (self.scope, self.nodes) = (Scope::Files, 0);
+        let rule = self.rule(json, path, None, 0);
+        let anonymous = self.flag(json, path, "anonymous");
+        let rule = rule?;
+        Some(Policy {
+            id: NEXT_POLICY.fetch_add(1, Ordering::Relaxed),
+            depends_on_claims_only: false,
+            relations: None,
+            rule,
+            anonymous,
+            row_filter: None,
+            with_check: None,
+            allow_all: false,
+            columns: std::sync::Arc::default(),
             place: String::new(),
         })
     }
@@ -231,10 +253,13 @@ impl Parser {
         for (key, value) in members {
             let at = format!("{path}.{key}");
             let key = key.as_str();
-            if COMMON.contains(&key) || used.contains(&key) || (depth == 0 && OUTERMOST.contains(&key)) {
+            let of_outermost: &[&str] = if self.scope == Scope::Files { &["anonymous"] } else { &OUTERMOST };
+            if COMMON.contains(&key) || used.contains(&key) || (depth == 0 && of_outermost.contains(&key)) {
                 continue;
             }
-            if OUTERMOST.contains(&key) {
+            if OUTERMOST.contains(&key) && !of_outermost.contains(&key) {
+                self.error(&at, format!("{key} does not apply to rules of files"));
+            } else if OUTERMOST.contains(&key) {
                 self.error(&at, format!("{key} is allowed in the outermost rule of an operation only"));
             } else if UNSUPPORTED.contains(&key) {
                 self.error(&at, format!("{key} is not supported by this version"));

@@ -35,7 +35,7 @@ use crate::{
     sql::Dialect,
     store::{
         Store,
-        log::{LogPosition, Loss},
+        log::{LogLag, LogPosition, Loss},
     },
 };
 
@@ -73,13 +73,15 @@ struct LogShared {
     wake: Notify,
     /// Followers that read what the ring does not have any more: a few at a time.
     catching_up: Semaphore,
+    /// How far what this node read was behind what was committed.
+    lag: Arc<Mutex<LogLag>>,
 }
 
 #[derive(Debug, Default)]
 struct LogState {
     tables: BTreeMap<String, TableCapture>,
     ring: Ring,
-    /// Of which followers that start before the ring have a clone each.
+    /// Of which followers that start before the ring have one each, at their positions; `None` where only one may read.
     source: Option<LogSource>,
     numbers: Numbers,
     is_read: bool,
@@ -135,6 +137,8 @@ impl LogHub {
     /// Images have the columns of `schema` from now on.
     pub fn describe(&self, schema: Arc<Schema>) {
         self.database.schema.store(schema);
+        // A source may have to ask the database what has changed.
+        self.shared.wake.notify_one();
     }
 
     /// Changes of tables after a position; without one, from now on. An error is the last item.
@@ -168,6 +172,11 @@ impl LogHub {
     pub fn position(&self, seen: Snapshot, mark: u32) -> Option<LogPosition> {
         let source = self.shared.state().ring.end()?.source;
         Some(LogPosition { mark, ..LogPosition::of(source, seen) })
+    }
+
+    /// How far followers are behind what was committed.
+    pub fn lag(&self) -> LogLag {
+        *self.shared.lag()
     }
 
     /// Whether tables are captured.
@@ -271,6 +280,10 @@ impl LogShared {
         }
     }
 
+    fn lag(&self) -> MutexGuard<'_, LogLag> {
+        self.lag.lock().expect("no code panics while it holds this lock")
+    }
+
     fn state(&self) -> MutexGuard<'_, LogState> {
         self.state.lock().expect("no code panics while it holds this lock")
     }
@@ -346,6 +359,7 @@ impl Default for LogShared {
             progress: watch::Sender::new(0),
             wake: Notify::new(),
             catching_up: Semaphore::new(CATCHING_UP_MAX),
+            lag: Arc::default(),
         }
     }
 }

@@ -5,6 +5,8 @@
 pub struct Diagnosis {
     /// Tables and views that are served, by name.
     pub tables: Vec<String>,
+    /// What changes of rows are learnt from: `slot`, `triggers`, `off`.
+    pub source: &'static str,
     /// Those of them that can be followed as they are.
     pub followed: Vec<String>,
     /// What keeps others from being followed, and what else an operator may want to know.

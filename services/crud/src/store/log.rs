@@ -1,8 +1,8 @@
 //! The log of changes, with the rows before and after: what a look at it finds, whatever the engine.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
-use proto::crud::{Change, Operation, ResyncReason};
+use proto::crud::{Change, Operation, ResyncReason, Snapshot};
 use query::{Table, resources::Numbers};
 
 use super::Output;
@@ -30,6 +30,17 @@ pub struct LogLook {
     pub position: LogPosition,
     /// Whether there is more to look at.
     pub has_more: bool,
+    /// What sees all of it, where positions are places of commits and do not say that.
+    pub visible: Option<Arc<Snapshot>>,
+}
+
+/// How far what was told is behind what was committed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LogLag {
+    /// Bytes of the log.
+    pub bytes: u64,
+    /// Since when the first of what waits does, in microseconds since 1970; `None` where nothing does.
+    pub since_us: Option<i64>,
 }
 
 /// A transaction, or a part of one.
@@ -83,7 +94,13 @@ pub struct Image {
 impl LogLook {
     /// What was found up to a position, with nothing besides.
     pub fn of(parts: Vec<LogPart>, position: LogPosition) -> Self {
-        Self { losses: Vec::new(), failed: Vec::new(), parts, position, has_more: false }
+        Self { losses: Vec::new(), failed: Vec::new(), parts, position, has_more: false, visible: None }
+    }
+
+    /// The position after all of it, as that of what is captured from there on: a read that goes on there sees all before.
+    pub fn since(&self) -> LogPosition {
+        let seen = self.visible.as_deref().unwrap_or(&self.position.seen).clone();
+        LogPosition { seen, ..self.position.clone() }
     }
 
     /// Removes the changes of a table.

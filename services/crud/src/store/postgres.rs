@@ -9,7 +9,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use mesh::tasks::Tasks;
-use query::Schema;
+use query::{Schema, resources::Changes};
 use tokio::sync::Notify;
 use tokio_postgres::Row;
 
@@ -21,6 +21,7 @@ use self::{
     pipeline::Pipeline,
     pool::{ConnectionLease, Pool, State},
     pooler::TransactionKind,
+    replication::{ReplicationConnection, ReplicationError, System},
     statement_stats::{StatementRegistry, StatementStats},
 };
 use super::Statement;
@@ -47,6 +48,7 @@ mod neighbours;
 mod pipeline;
 mod pool;
 mod pooler;
+mod replication;
 mod rewritten;
 mod sqlstate;
 mod statement_stats;
@@ -69,6 +71,8 @@ struct PostgresInner {
     /// The database's id, for messages.
     database: String,
     schema: String,
+    /// From what changes of rows are learnt.
+    changes: Changes,
     statements: StatementRegistry,
     pipeline: Pipeline,
     pool: Arc<Pool>,
@@ -107,6 +111,7 @@ impl Postgres {
             inner: Arc::new(PostgresInner {
                 database: database.to_owned(),
                 schema: schema.to_owned(),
+                changes: Changes::default(),
                 statements: StatementRegistry::default(),
                 pipeline: Pipeline::new(connector.clone(), pipelined),
                 pool: Arc::new(Pool::new(connector, max - pipelined)),
@@ -117,6 +122,23 @@ impl Postgres {
                 log_commits: Notify::new(),
             }),
         })
+    }
+
+    /// The same, which is not used yet, with changes of rows learnt from what `changes` says.
+    pub fn learning(mut self, changes: Changes) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.changes = changes;
+        }
+        self
+    }
+
+    /// A replication connection that says it is `name`, and what it is to.
+    async fn replicate(&self, name: &str) -> Result<(ReplicationConnection, System), ReplicationError> {
+        Box::pin(self.inner.pool.connector.replicate(name)).await
+    }
+
+    fn tasks(&self) -> &Tasks {
+        &self.inner.pool.connector.tasks
     }
 
     /// Independent reads: several in one read-only snapshot and one round trip. What a lost connection did not answer

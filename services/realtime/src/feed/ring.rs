@@ -8,6 +8,7 @@ use proto::crud::{Change, Event, LogResponse, ResyncReason, Snapshot, Transactio
 use query::Object;
 use tokio::time::Instant;
 
+use super::groups::Groups;
 use crate::{
     Error,
     image::{Image, ImageReader},
@@ -35,6 +36,8 @@ pub enum FeedState {
 pub struct Ring {
     /// Whether it is fed.
     pub state: FeedState,
+    /// Watches that are told of what concerns them.
+    pub groups: Groups,
     entries: VecDeque<(Arc<Entry>, Instant)>,
     /// Number of the first of them.
     first: u64,
@@ -101,8 +104,8 @@ pub struct RowVersion {
 impl Ring {
     /// An empty ring of what the log tells after a position.
     pub fn new(position: Bytes) -> Self {
-        let (entries, reader) = (VecDeque::new(), ImageReader::default());
-        Self { state: FeedState::Connecting, entries, first: 0, bytes: 0, position, reader }
+        let (groups, entries, reader) = (Groups::default(), VecDeque::new(), ImageReader::default());
+        Self { state: FeedState::Connecting, groups, entries, first: 0, bytes: 0, position, reader }
     }
 
     /// The entries, the oldest first.
@@ -196,6 +199,7 @@ impl Ring {
         let bytes = ENTRY_BYTES + happened.bytes();
         self.bytes += bytes;
         let entry = Entry { number: self.end(), after: position.clone(), happened, bytes };
+        self.groups.push(&entry);
         self.entries.push_back((Arc::new(entry), now));
         // The newest is kept however large it is.
         while self.entries.len() > 1

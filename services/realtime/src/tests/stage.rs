@@ -12,8 +12,8 @@ use mesh::{Call, Code, Fault, Mesh, Tasks, config::Node};
 use proto::{
     Links,
     auth::{
-        Access, AuthorizeRequest, AuthorizeResponse, ReachableRequest, ReachableResponse, RevisionsRequest,
-        RevisionsResponse,
+        Access, AuthorizeFilesRequest, AuthorizeFilesResponse, AuthorizeRequest, AuthorizeResponse, ReachableRequest,
+        ReachableResponse, RevisionsRequest, RevisionsResponse, SignFileRequest, SignFileResponse,
     },
     crud::{
         Answer, Change, ChangesRequest, ChangesResponse, Database, DescribeRequest, DescribeResponse, Event,
@@ -392,6 +392,17 @@ impl Crud for Neighbour {
 
 #[tonic::async_trait]
 impl AuthRules for Neighbour {
+    async fn authorize_files(
+        &self,
+        _: tonic::Request<AuthorizeFilesRequest>,
+    ) -> Result<Response<AuthorizeFilesResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn sign_file(&self, _: tonic::Request<SignFileRequest>) -> Result<Response<SignFileResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
     async fn authorize(
         &self,
         request: tonic::Request<AuthorizeRequest>,

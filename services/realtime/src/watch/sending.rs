@@ -8,10 +8,12 @@ use proto::realtime::{Event, Ready, Resync, Row, WatchResponse};
 use super::{Following, Next, Watch};
 use crate::{
     Error,
-    feed::{Entry, Happened, RowVersion, TransactionPart},
+    feed::{Decided, Entry, Happened, TransactionPart},
     image::{Image, ImageReader},
     memory::RowHold,
     position::Position,
+    rights::Decision,
+    row_rights::{ChangeEvents, RowRights},
 };
 
 /// Changes that are looked at before others have a turn.
@@ -57,7 +59,12 @@ impl HeldRows {
 /// A part of a transaction that is being told. Each change has two steps: a changed key is two messages.
 pub struct SentPart {
     entry: Arc<Entry>,
-    steps: u64,
+    /// What the group of the watch decided of it.
+    decided: Option<Arc<Decided>>,
+    /// Changes that were looked at: all of them, or those that concern the group.
+    looked_at: usize,
+    /// What follows of the change that was looked at last.
+    events: VecDeque<(u64, Event)>,
 }
 
 impl Sending {
@@ -73,9 +80,9 @@ impl Sending {
         Sending::Rows(Box::new(SentRows { reason, rows, reader, ready, _hold: hold }))
     }
 
-    /// What a transaction changed.
-    pub fn part(entry: Arc<Entry>) -> Self {
-        Sending::Part(SentPart { entry, steps: 0 })
+    /// What a transaction changed, and what the group of the watch decided of it.
+    pub fn part(entry: Arc<Entry>, decided: Option<Arc<Decided>>) -> Self {
+        Sending::Part(SentPart { entry, decided, looked_at: 0, events: VecDeque::new() })
     }
 
     /// Differences.
@@ -120,71 +127,32 @@ impl Watch {
     fn next_step(&mut self, mut sent: SentPart) -> Option<WatchResponse> {
         let entry = sent.entry.clone();
         let Happened::Changes(part) = &entry.happened else { return None };
-        if sent.steps == 0 && !self.knows_columns(part) {
+        // A group knows the columns of what it decides.
+        if sent.looked_at == 0 && sent.decided.is_none() && !self.knows_columns(part) {
             self.next = Next::Plan;
             return None;
         }
-        let Following::Log(follow) = &self.following else { return None };
-        let resumed = follow.resumed;
-        let steps = 2 * part.changes.len() as u64;
-        let turn = steps.min(sent.steps + 2 * SCAN_MAX as u64);
-        while sent.steps < turn {
-            let step = sent.steps;
-            sent.steps += 1;
-            let told = 2 * part.told + sent.steps;
+        let (Following::Log(follow), Decision::Memory(rights)) = (&self.following, &self.rights.decision) else {
+            return None;
+        };
+        let (resumed, steps) = (follow.resumed, 2 * part.changes.len() as u64);
+        let turn = sent.looked_at + SCAN_MAX;
+        while let Some((step, event)) = sent.next_event(part, rights, turn) {
+            let told = 2 * part.told + step + 1;
             if resumed.0 == part.id && told <= resumed.1 {
                 continue;
             }
-            if let Some(event) = self.event(part, step) {
-                // Going on after it tells what was told since the log's position again, or what follows.
-                let position = match sent.steps == steps && entry.after != part.before {
-                    true => Position { log: entry.after.clone(), transaction: 0, step: 0 },
-                    false => Position { log: part.before.clone(), transaction: part.id, step: told },
-                };
-                let position = self.shared.sealer.follow(self.rights.fingerprint, &position);
-                self.sending = if sent.steps < steps { Sending::Part(sent) } else { Sending::Nothing };
-                return Some(WatchResponse { position, event: Some(event) });
-            }
+            // Going on after it tells what was told since the log's position again, or what follows.
+            let position = match step + 1 == steps && entry.after != part.before {
+                true => Position { log: entry.after.clone(), transaction: 0, step: 0 },
+                false => Position { log: part.before.clone(), transaction: part.id, step: told },
+            };
+            let position = self.shared.sealer.follow(self.rights.fingerprint, &position);
+            self.sending = sent.rest(part);
+            return Some(WatchResponse { position, event: Some(event) });
         }
-        if sent.steps < steps {
-            self.sending = Sending::Part(sent);
-        }
+        self.sending = sent.rest(part);
         None
-    }
-
-    /// What a step of a transaction is to the caller.
-    fn event(&self, part: &TransactionPart, step: u64) -> Option<Event> {
-        let change = part.changes.get(usize::try_from(step / 2).ok()?)?;
-        let seen = |version: &Option<RowVersion>| version.as_ref().is_some_and(|one| self.rights.pass(&self.plan, one));
-        let (before, after) = (change.before.as_ref(), change.after.as_ref());
-        let told = &self.rights.told;
-        let is_moved = match (before, after) {
-            (Some(before), Some(after)) => told.is_moved(&before.image, &after.image),
-            _ => false,
-        };
-        let is_second = step % 2 == 1;
-        let row = |version: &RowVersion, before: Option<&RowVersion>| {
-            self.row(&version.image, before.map(|before| &before.image), part.committed_ms)
-        };
-        match (before, after) {
-            (None, Some(after)) if !is_second && seen(&change.after) => Some(Event::Insert(row(after, None))),
-            (Some(before), None) if !is_second && seen(&change.before) => {
-                Some(Event::Delete(self.gone(&before.image, part.committed_ms)))
-            }
-            (Some(before), Some(after)) if is_moved => match is_second {
-                false if seen(&change.before) => Some(Event::Delete(self.gone(&before.image, part.committed_ms))),
-                true if seen(&change.after) => Some(Event::Insert(row(after, None))),
-                _ => None,
-            },
-            (Some(before), Some(after)) if !is_second => match (seen(&change.before), seen(&change.after)) {
-                (true, true) if told.is_hidden(&before.image, &after.image) => None,
-                (true, true) => Some(Event::Update(row(after, Some(before)))),
-                (false, true) => Some(Event::Update(row(after, None))),
-                (true, false) => Some(Event::Delete(self.gone(&before.image, part.committed_ms))),
-                (false, false) => None,
-            },
-            _ => None,
-        }
     }
 
     /// Whether images have the columns that the plan knows.
@@ -207,9 +175,39 @@ impl Watch {
     fn row(&self, image: &Image, before: Option<&Image>, committed_ms: i64) -> Row {
         self.rights.told.row(image, before, committed_ms)
     }
+}
 
-    /// What is told of a row that is gone.
-    fn gone(&self, image: &Image, committed_ms: i64) -> Row {
-        self.rights.told.gone(image, committed_ms)
+impl SentPart {
+    /// The next event and its step; `None` where there is none among the changes before `turn`.
+    fn next_event(&mut self, part: &TransactionPart, rights: &RowRights, turn: usize) -> Option<(u64, Event)> {
+        while self.events.is_empty() && self.looked_at < turn {
+            let (index, events) = self.next_change(part, rights)?;
+            let steps = (2 * index as u64..).zip(events);
+            self.events.extend(steps.filter_map(|(step, event)| Some((step, event?))));
+        }
+        self.events.pop_front()
+    }
+
+    /// The next change and its events.
+    fn next_change(&mut self, part: &TransactionPart, rights: &RowRights) -> Option<(usize, ChangeEvents)> {
+        let place = self.looked_at;
+        self.looked_at += 1;
+        let Some(decided) = &self.decided else {
+            let change = part.changes.get(place)?;
+            let seen = rights.seen(change);
+            let events = seen.map(|seen| rights.events(change, seen, part.committed_ms));
+            return Some((place, events.unwrap_or_default()));
+        };
+        let known = decided.change(place)?;
+        let change = part.changes.get(known.index)?;
+        let write = || rights.events(change, known.seen, part.committed_ms);
+        Some((known.index, decided.events(known, write)))
+    }
+
+    /// What is left to be told.
+    fn rest(self, part: &TransactionPart) -> Sending {
+        let changes = self.decided.as_ref().map_or(part.changes.len(), |decided| decided.len());
+        let is_told = self.events.is_empty() && self.looked_at >= changes;
+        if is_told { Sending::Nothing } else { Sending::Part(self) }
     }
 }

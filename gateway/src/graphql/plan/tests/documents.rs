@@ -119,7 +119,9 @@ fn a_subscription_reads_one_field() {
     let two = "subscription { album { title } again: album { title } }";
     assert_eq!(error(two), "invalid subscription: expected one root field, found 2");
     assert_eq!(error("subscription { __typename }"), "field __typename is not in Subscription");
-    assert_eq!(plan("subscription { album @music { title } }").reads, plan("subscription { album { title } }").reads);
+    let by_key = "album_by_pk(album_id: 1) { title } }";
+    let of_database = by_key.replace(" {", " @music {");
+    assert_eq!(plan(&format!("subscription {{ {of_database}")).reads, plan(&format!("subscription {{ {by_key}")).reads);
 }
 
 #[test]
@@ -137,4 +139,27 @@ fn refusals_of_documents_have_their_codes() {
     assert_eq!(code("{ album { nope { x } } }"), "UNKNOWN_RELATION");
     assert_eq!(code("{ album(where: {title: {_nope: 1}}) { title } }"), "UNKNOWN_OPERATOR");
     assert_eq!(code("{ album_by_pk { title } }"), Error::Required(String::new()).reason());
+}
+
+#[test]
+fn a_database_directive_makes_a_subscription_one_of_the_dialect() {
+    let feed = |text: &str| match plan(text).changes.as_deref() {
+        Some(RowChanges::Dialect(feed)) => feed.clone(),
+        other => panic!("{text}: {other:?}"),
+    };
+    let of = feed(
+        "subscription { a: album(where: {title: \"x\"}, skipInitial: true) @music { k: type payload { title } find } }",
+    );
+    assert_eq!((of.group.as_str(), of.db_type.as_str(), of.key_columns, of.skip_initial), ("album", "music", 1, true));
+    let members = [("k", FeedMember::Type), ("payload", FeedMember::Payload), ("find", FeedMember::Find)];
+    assert_eq!(of.members, members.map(|(key, member)| (key.to_owned(), member)));
+    let node = read("subscription { album @music { payload { name: title } } }").node;
+    assert_eq!(node.fields[..], [column("name", "title"), constant("__typename", "album")]);
+    let node = read("subscription { album { payload } }").node;
+    assert_eq!(node.fields[..], [Field::columns(), constant("__typename", "album")]);
+    assert!(feed("subscription { album(options: {skipInitial: true}) @music { type } }").skip_initial);
+    let unknown = "field title is not in subscribe_album";
+    assert!(error("subscription { album @music { title } }").starts_with(unknown));
+    assert!(plan("subscription { album { title } }").changes.is_none());
+    assert!(plan("subscription { album_aggregate @music { count } }").changes.is_none());
 }

@@ -115,7 +115,7 @@ async fn an_operation_ends_where_another_takes_its_id_or_it_is_stopped() {
     assert_eq!(client.send(r#"{"type": "stop", "id": "1"}"#), Ok(()));
     assert_eq!(client.reply(), json!({ "type": "complete", "id": "1" }));
     assert_eq!(client.session.next(&client.outgoing).await, Ok(()));
-    assert!(client.session.running.is_empty());
+    assert!(client.session.state.running.is_empty());
     assert_eq!(client.send(r#"{"type": "connection_terminate"}"#), Err(Closing::TERMINATED));
 }
 
@@ -156,7 +156,7 @@ async fn a_token_that_is_not_valid_makes_its_bearer_nobody() {
     assert_eq!(client.send(r#"{"type": "connection_init", "payload": {"token": "staff"}}"#), Ok(()));
     assert_eq!(client.session.next(&client.outgoing).await, Ok(()));
     assert_eq!((client.reply()["type"].take(), client.reply()["type"].take()), (json!("connection_ack"), json!("ka")));
-    assert_eq!(client.session.quota.caller(), CallerId::of("shop", "", None));
+    assert_eq!(client.session.state.quota.caller(), CallerId::of("shop", "", None));
     let query = json!({ "query": "{ album { title } }" });
     assert_eq!(client.send(&start("1", query.clone())), Ok(()));
     assert_eq!(client.reply()["payload"]["errors"][0]["extensions"]["code"], "UNAUTHENTICATED");

@@ -2,11 +2,16 @@ use mesh::listener;
 use serde_json::Value;
 use tokio::sync::Notify;
 
-use super::{
-    super::outgoing::{self, Queued},
-    *,
+use super::*;
+use crate::{
+    Config,
+    http::SocketProgress,
+    socket::{
+        SMALL_BYTES,
+        outgoing::{self, Queued},
+    },
+    tests::stage::Stage,
 };
-use crate::{Config, http::SocketProgress, tests::stage::Stage};
 
 /// What clients speak that do not say.
 pub const PROTOCOL: Subprotocol = Subprotocol::Current;
@@ -29,10 +34,10 @@ impl Client {
         let caller = Caller { call: Call::begin(Some("r"), None, None), token: Arc::default() };
         let progress = SocketProgress::new(Arc::new(listener::Connection::new(([127, 0, 0, 1], 1).into())));
         let room = stage.service.config().socket_bytes;
-        let (outgoing, queued) = outgoing::queues(protocol, stage.service.send_budget().clone(), progress, room);
+        let (outgoing, queued) = outgoing::queues(stage.service.send_budget().clone(), progress, room);
         let quota = stage.service.quotas().socket(CallerId::unidentified("shop", None)).expect("there is room");
-        let opening = Opening { project: "shop".to_owned(), protocol, peer: None, quota };
-        let session = Session::new(stage.service.clone(), &caller, opening);
+        let state = SocketState::new(&stage.service, &caller, ("shop".to_owned(), None), quota);
+        let session = Session::new(state, protocol, Arc::default());
         Self { stage, session, outgoing, queued }
     }
 
@@ -103,7 +108,7 @@ async fn what_waits_of_an_operation_is_dropped_when_its_client_completes_it() {
     assert_eq!(client.send(&subscribe("{ album { title } }")), Ok(()));
     let (sink, sent) = futures::channel::mpsc::unbounded();
     let mut writing = Box::pin(outgoing::write(sink, client.queued, std::time::Duration::from_secs(60)));
-    while client.session.running.contains("1") {
+    while client.session.state.running.contains("1") {
         tokio::select! {
             done = client.session.next(&client.outgoing) => done.expect("nothing is wrong"),
             () = writing.as_mut() => panic!("the client is there"),
@@ -211,7 +216,7 @@ async fn errors_that_clients_do_not_take_count_as_answers_do() {
 #[tokio::test]
 async fn a_large_message_before_the_acknowledgement_closes_the_connection() {
     let mut client = Client::new(Config::default()).await;
-    let text = format!(r#"{{"type": "ping", "payload": {{"a": "{}"}}}}"#, "x".repeat(receive::SMALL_BYTES));
+    let text = format!(r#"{{"type": "ping", "payload": {{"a": "{}"}}}}"#, "x".repeat(SMALL_BYTES));
     assert_eq!(client.send(&text), Err(Closing::TOO_LARGE));
 }
 

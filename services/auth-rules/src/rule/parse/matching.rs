@@ -117,7 +117,7 @@ impl Parser {
     /// An operand; where a type is given, one that can have it.
     fn operand(&mut self, json: Option<&Json>, at: &str, r#type: Option<Type>) -> Option<Operand> {
         let operand = match json {
-            Some(Json::String(text)) => match Operand::parse(text) {
+            Some(Json::String(text)) => match Operand::parse_in(self.scope, text) {
                 Ok(operand) => operand,
                 Err(message) => {
                     self.error(at, message);

@@ -141,10 +141,10 @@ impl Follower {
                     after.clone_from(position);
                     *is_ahead = false;
                 }
-                *is_ahead &= !event.position().sees_all_of(&after.seen);
+                *is_ahead &= !event.position().sees_all_of(after.ahead());
                 match *is_ahead {
                     true => {
-                        let position = LogPosition { also: Some(after.seen.clone()), ..event.position().clone() };
+                        let position = LogPosition { also: Some(after.ahead().clone()), ..event.position().clone() };
                         concerning(&self.tables, event, &position.encode())
                     }
                     false => concerning(&self.tables, event, position),
@@ -226,22 +226,25 @@ fn start(
     if !lacking.is_empty() {
         return missed(ResyncReason::LogLost, lacking);
     }
-    let is_in_ring = is_in_ring(since, &after);
-    match (state.ring.after(&after, encoded), &state.source) {
-        (Some(next), _) if is_in_ring => {
-            let stage = FollowStage::in_ring(state, next, &after, encoded);
-            (after, stage)
-        }
-        (_, Some(source)) => {
-            let source = Box::new(source.at(&after));
-            (after, FollowStage::CatchingUp { source, events: VecDeque::new(), has_looked: false })
-        }
+    let next = state.ring.after(&after, encoded);
+    if let Some(next) = next.filter(|_| is_in_ring(since, &after)) {
+        let stage = FollowStage::in_ring(state, next, &after, encoded);
+        return (after, stage);
+    }
+    match &state.source {
+        Some(source) => match source.at(&after) {
+            Some(source) => {
+                let source = Box::new(source);
+                (after, FollowStage::CatchingUp { source, events: VecDeque::new(), has_looked: false })
+            }
+            None => missed(ResyncReason::LogLost, Vec::new()),
+        },
         // The node that reads for all tells how far that is from time to time.
-        (None, None) if state.ring.start().is_some_and(|start| after.covers(start)) => {
+        None if next.is_none() && state.ring.start().is_some_and(|start| after.covers(start)) => {
             let until = Instant::now() + AHEAD_TIMEOUT;
             (after.clone(), FollowStage::Ahead { after, encoded: encoded.clone(), until })
         }
-        (_, None) => missed(ResyncReason::LogLost, Vec::new()),
+        None => missed(ResyncReason::LogLost, Vec::new()),
     }
 }
 

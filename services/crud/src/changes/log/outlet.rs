@@ -151,7 +151,10 @@ impl JournalOutlet {
         let Some(now) = source.position() else { return Ok(()) };
         match self.last.clone() {
             Some(last) if last.source == now.source => {
-                *source = source.at(&last);
+                // One that cannot be told where to begin tells again what was written: that is left out.
+                if let Some(at) = source.at(&last) {
+                    *source = at;
+                }
                 self.position = Some(last);
                 Ok(())
             }
@@ -181,12 +184,13 @@ impl JournalOutlet {
                 &LogRecord::failure(table, error),
             ));
         }
+        let lost = look.since();
         for loss in &look.losses {
             let at = if loss.tables.is_empty() { &look.position } else { &before };
             for (_, since) in self.since.iter_mut().filter(|(table, _)| loss.concerns(table)) {
-                since.clone_from(&look.position);
+                since.clone_from(&lost);
             }
-            let written = LogRecord::loss(loss, &look.position);
+            let written = LogRecord::loss(loss, &lost);
             records.push(self.record(RecordKind::Note, at, loss.tables.clone(), &written));
         }
         // A source that cannot be told where to begin tells again what the writer before had written.
@@ -196,7 +200,7 @@ impl JournalOutlet {
         for part in parts {
             let (tables, position) = (part.tables(), part.position.clone());
             let (kind, written) = match part.is_too_large() {
-                false => (RecordKind::Found, LogRecord::part(part)),
+                false => (RecordKind::Found, LogRecord::part(part, look.visible.clone())),
                 true => {
                     let loss = Loss { reason: ResyncReason::Overflow, tables: tables.clone() };
                     (RecordKind::Note, LogRecord::loss(&loss, &position))

@@ -13,7 +13,7 @@ use crate::{
     sql::Dialect,
     store::{
         Store,
-        log::{ImageWriter, LogLook},
+        log::{ImageWriter, LogLag, LogLook},
     },
 };
 
@@ -104,8 +104,8 @@ impl LogReader<'_> {
             };
             let mut state = self.shared.state();
             if let Some(position) = self.source.position() {
+                state.source = self.source.at(&position);
                 state.ring.begin(position);
-                state.source = Some(self.source.clone());
             }
             if let Some(capture) = state.tables.get_mut(&name) {
                 capture.progress = progress;
@@ -130,15 +130,13 @@ impl LogReader<'_> {
                 self.source.describe(&name, writer);
             }
         }
-        self.shared.state().source = Some(self.source.clone());
+        let source = self.source.position().and_then(|position| self.source.at(&position));
+        self.shared.state().source = source;
     }
 
     /// Gives what a look found to the outlet, then to the ring. The database is told what is kept.
     async fn found(&mut self, look: LogLook) -> Result<(), Error> {
         let mut look = Box::pin(self.outlet.write(look)).await?;
-        if !look.has_more {
-            self.source.confirm(&look.position);
-        }
         let mut state = self.shared.state();
         let failed = std::mem::take(&mut look.failed);
         let is_other = !failed.is_empty() || !look.losses.is_empty();
@@ -148,14 +146,17 @@ impl LogReader<'_> {
             }
         }
         for loss in &look.losses {
-            state.lost(loss, &look.position);
+            state.lost(loss, &look.since());
         }
         if is_other {
-            state.source = Some(self.source.clone());
+            state.source = self.source.at(&look.position);
             self.outlet.captured();
         }
+        let taken = look.position.clone();
         let is_news = state.ring.add(look, Instant::now()) || is_other;
         drop(state);
+        self.source.confirm(&taken);
+        *self.shared.lag() = self.source.lag();
         if is_news {
             self.shared.told();
         }
@@ -173,6 +174,7 @@ impl LogReader<'_> {
         if kept.is_empty() {
             let mut state = self.shared.state();
             (state.ring, state.source) = (Ring::default(), None);
+            *self.shared.lag() = LogLag::default();
         }
         self.outlet.captured();
         self.upkeep.release("triggers of the log", self.source.release(&kept)).await;

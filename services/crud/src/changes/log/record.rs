@@ -1,10 +1,10 @@
 //! Records of a journal of changes, as they are written and read.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use mesh::Code;
-use proto::crud::{Resync, Transaction, record};
+use proto::crud::{Resync, Snapshot, Transaction, record};
 
 use crate::{
     Error,
@@ -14,8 +14,8 @@ use crate::{
 /// A record.
 #[derive(Debug)]
 pub enum LogRecord {
-    /// Changes.
-    Part(Box<LogPart>),
+    /// Changes, and what sees them, where their position does not say that.
+    Part(Box<LogPart>, Option<Arc<Snapshot>>),
     /// Changes may have been missed; the position after which there are all again.
     Loss(Loss, Box<LogPosition>),
     /// The tables that are captured, with the positions after which there are all changes of them.
@@ -30,9 +30,9 @@ pub enum LogRecord {
 }
 
 impl LogRecord {
-    /// Changes.
-    pub fn part(part: LogPart) -> Self {
-        LogRecord::Part(Box::new(part))
+    /// Changes, and what sees them, where their position does not say that.
+    pub fn part(part: LogPart, visible: Option<Arc<Snapshot>>) -> Self {
+        LogRecord::Part(Box::new(part), visible)
     }
 
     /// Changes that may have been missed, and the position after which there are all again.
@@ -53,11 +53,13 @@ impl LogRecord {
     /// Its encoding.
     pub fn encode(&self) -> Bytes {
         let record = match self {
-            LogRecord::Part(part) => {
+            LogRecord::Part(part, visible) => {
                 let changes = part.changes.clone();
                 let transaction = Transaction { id: part.place.id, committed_us: part.committed_us, changes };
                 let (order, part_order) = part.place.order;
-                record::Record::Part(record::RecordedPart { transaction: Some(transaction), order, part_order })
+                let visible = visible.as_deref().cloned();
+                let transaction = Some(transaction);
+                record::Record::Part(record::RecordedPart { transaction, order, part_order, visible })
             }
             LogRecord::Loss(Loss { reason, tables }, since) => {
                 let resync = Resync { reason: (*reason).into(), tables: tables.clone() };
@@ -82,10 +84,11 @@ impl LogRecord {
     pub fn decode(bytes: Bytes, position: &LogPosition) -> Option<Self> {
         let decoded: record::LogRecord = record::decoded(bytes)?;
         Some(match decoded.record? {
-            record::Record::Part(record::RecordedPart { transaction, order, part_order }) => {
+            record::Record::Part(record::RecordedPart { transaction, order, part_order, visible }) => {
                 let Transaction { id, committed_us, changes } = transaction?;
                 let place = Place { id, order: (order, part_order) };
-                LogRecord::part(LogPart { place, committed_us, changes, position: position.clone() })
+                let part = LogPart { place, committed_us, changes, position: position.clone() };
+                LogRecord::part(part, visible.map(Arc::new))
             }
             record::Record::Loss(record::RecordedLoss { resync, since }) => {
                 let resync = resync?;
@@ -130,7 +133,7 @@ fn error(code: &str, text: String) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use proto::crud::{Change, Operation, ResyncReason, Snapshot};
+    use proto::crud::{Change, Operation, ResyncReason};
 
     use super::*;
 
@@ -155,7 +158,8 @@ mod tests {
         let loss = Loss { reason: ResyncReason::Truncate, tables: vec!["album".to_owned()] };
         let captures = BTreeMap::from([("album".to_owned(), position(2)), ("b".to_owned(), position(3))]);
         for record in [
-            LogRecord::part(part),
+            LogRecord::part(part.clone(), None),
+            LogRecord::part(part, Some(Arc::new(Snapshot { start: 3, end: 9, running: vec![4] }))),
             LogRecord::loss(&loss, &position(8)),
             LogRecord::captures(&captures),
             LogRecord::failure("album", &Error::unfollowed("album", "it is a view")),

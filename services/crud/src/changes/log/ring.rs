@@ -1,10 +1,10 @@
 //! The last part of a log, in memory.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use foldhash::HashMap;
-use proto::crud::ResyncReason;
+use proto::crud::{ResyncReason, Snapshot};
 use tokio::time::Instant;
 
 use crate::store::log::{LogLook, LogPart, LogPosition, Loss};
@@ -36,6 +36,8 @@ struct RingItem {
     position: Bytes,
     bytes: usize,
     found: Instant,
+    /// What sees it, where its position does not say that.
+    visible: Option<Arc<Snapshot>>,
 }
 
 /// What followers are told.
@@ -48,9 +50,21 @@ pub enum RingEvent {
 }
 
 impl Ring {
-    /// Begins at a position, unless it has begun.
+    /// Begins at a position; where it has begun, that is the one after the last item now. What is of another log is
+    /// removed.
     pub fn begin(&mut self, position: LogPosition) {
-        self.ends.get_or_insert_with(|| (position.clone(), position));
+        match &mut self.ends {
+            Some((_, end)) if end.source == position.source => *end = position,
+            Some(_) | None => self.begin_anew(position),
+        }
+    }
+
+    /// Positions of another log are not compared with those before.
+    fn begin_anew(&mut self, position: LogPosition) {
+        self.first += self.items.len() as u64;
+        self.items.clear();
+        self.by_position.clear();
+        (self.bytes, self.ends) = (0, Some((position.clone(), position)));
     }
 
     /// The position after the last item.
@@ -83,6 +97,8 @@ impl Ring {
             Some(number) => Some(number + 1),
             None if position == end => Some(next),
             None if position == start => Some(first),
+            // In the order of commits, all that follows what the ring begins with is in it, or will be.
+            None if end.commit_order().is_some() => position.covers(start).then_some(first),
             // Where there are marks, only those tell it from one of another log.
             None => {
                 let is_whole = position.mark == 0 && position.partly.is_none() && position.also.is_none();
@@ -100,25 +116,21 @@ impl Ring {
     /// Adds what a look found; whether it found anything. What is old, or too much, is removed.
     pub fn add(&mut self, look: LogLook, now: Instant) -> bool {
         if look.losses.iter().any(|loss| loss.tables.is_empty()) {
-            // Positions of another log are not compared with those before.
-            self.first += self.items.len() as u64;
-            self.items.clear();
-            self.by_position.clear();
-            (self.bytes, self.ends) = (0, Some((look.position.clone(), look.position.clone())));
+            self.begin_anew(look.position.clone());
         }
         let before = self.items.len();
         // What else this look found is told after it.
         let position = self.end().unwrap_or(&look.position).clone();
         for loss in look.losses {
-            self.push(RingEvent::Loss(loss, position.clone()), now);
+            self.push(RingEvent::Loss(loss, position.clone()), now, None);
         }
         for part in look.parts {
             if !part.is_too_large() {
-                self.push(RingEvent::Part(part), now);
+                self.push(RingEvent::Part(part), now, look.visible.clone());
                 continue;
             }
             let loss = Loss { reason: ResyncReason::Overflow, tables: part.tables() };
-            self.push(RingEvent::Loss(loss, part.position), now);
+            self.push(RingEvent::Loss(loss, part.position), now, look.visible.clone());
         }
         let is_news = self.items.len() > before;
         match &mut self.ends {
@@ -135,17 +147,20 @@ impl Ring {
             }
             if let Some((start, _)) = &mut self.ends {
                 start.clone_from(item.event.position());
+                if let Some(visible) = item.visible {
+                    start.seen.clone_from(&visible);
+                }
             }
         }
         is_news
     }
 
-    fn push(&mut self, event: RingEvent, found: Instant) {
+    fn push(&mut self, event: RingEvent, found: Instant, visible: Option<Arc<Snapshot>>) {
         let position = event.position().encode();
         let bytes = ITEM_BYTES + event.bytes() + event.position().bytes() + position.len();
         self.bytes += bytes;
         self.by_position.insert(position.clone(), self.numbers().1);
-        self.items.push_back(RingItem { event, position, bytes, found });
+        self.items.push_back(RingItem { event, position, bytes, found, visible });
     }
 }
 

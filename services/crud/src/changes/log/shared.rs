@@ -38,7 +38,7 @@ use super::{
 use crate::{
     Error,
     changes::upkeep::{LINGER, Upkeep},
-    store::log::{LogLook, LogPosition, Loss},
+    store::log::{LogLag, LogLook, LogPosition, Loss},
 };
 
 /// How long there may be no record until followers are told that changes cannot be followed: three times as long as a reader
@@ -168,7 +168,9 @@ impl LogNode {
             Some(LogRecord::Captures(captures)) => state.captured(captures, position),
             // What it tells is before where this begins, or has been lost.
             _ if begins || has_gap => {}
-            Some(LogRecord::Part(part)) => state.found(LogLook::of(vec![*part], position)),
+            Some(LogRecord::Part(part, visible)) => {
+                state.found(LogLook { visible, ..LogLook::of(vec![*part], position) });
+            }
             Some(LogRecord::Loss(loss, since)) => {
                 state.lost(&loss, &since);
                 state.found(LogLook { losses: vec![loss], ..LogLook::of(Vec::new(), position) });
@@ -215,7 +217,7 @@ impl LogNode {
 
     /// Reads the log for all nodes as long as the lease is held.
     async fn read(&self, mut lease: Lease, done: &CancellationToken, draining: &CancellationToken) {
-        let wanted = LogShared::default();
+        let wanted = LogShared { lag: self.shared.lag.clone(), ..LogShared::default() };
         let mut source = LogSource::new(&self.database.store);
         let mut upkeep = Upkeep::at_start();
         if !self.shared.is_captured() {
@@ -245,6 +247,9 @@ impl LogNode {
         if done.is_cancelled() && !draining.is_cancelled() {
             upkeep.end("triggers of the log", source.release(&[])).await;
         }
+        // The next one reads from where this one did.
+        drop(source);
+        *self.shared.lag() = LogLag::default();
         if has_lost_lease {
             tracing::warn!("this node reads the changes no longer: its lease is lost");
         } else {

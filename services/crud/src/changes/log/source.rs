@@ -8,21 +8,21 @@ use crate::{
     Error,
     store::{
         Store,
-        log::{ImageWriter, LogLook, LogPosition},
-        postgres::{Postgres, changes::images::ImageReader},
+        log::{ImageWriter, LogLag, LogLook, LogPosition},
+        postgres::{Postgres, changes::source::PostgresLog},
         sqlite::{Sqlite, log::LogReader},
     },
 };
 
-/// The capture of a database, and the point up to which its log is read. A clone reads by itself.
+/// The capture of a database, and the point up to which its log is read.
 ///
 /// The futures of a server are boxed, as those of [`Store`].
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum LogSource {
     /// The log in a file.
     Sqlite(Sqlite, Box<LogReader>),
     /// The log of a server.
-    Postgres(Postgres, Box<ImageReader>),
+    Postgres(Postgres, Box<PostgresLog>),
 }
 
 impl LogSource {
@@ -34,11 +34,28 @@ impl LogSource {
         }
     }
 
-    /// A source of the same tables that reads from a position on.
-    pub fn at(&self, position: &LogPosition) -> Self {
-        match self {
+    /// A source of the same tables that reads from a position on, by itself; `None` where only one may read the log.
+    pub fn at(&self, position: &LogPosition) -> Option<Self> {
+        Some(match self {
             LogSource::Sqlite(store, reader) => LogSource::Sqlite(store.clone(), Box::new(reader.at(position))),
-            LogSource::Postgres(store, reader) => LogSource::Postgres(store.clone(), Box::new(reader.at(position))),
+            LogSource::Postgres(store, log) => LogSource::Postgres(store.clone(), Box::new(log.at(position)?)),
+        })
+    }
+
+    /// What is up to a position is taken for good: whoever comes back finds it here. A source that keeps what is not taken
+    /// need not keep it any more.
+    pub fn confirm(&mut self, position: &LogPosition) {
+        match self {
+            LogSource::Sqlite(..) => {}
+            LogSource::Postgres(_, log) => log.confirm(position),
+        }
+    }
+
+    /// How far what was told is behind what was committed. A file is read whole with each look.
+    pub fn lag(&self) -> LogLag {
+        match self {
+            LogSource::Sqlite(..) => LogLag::default(),
+            LogSource::Postgres(_, log) => log.lag(),
         }
     }
 
@@ -46,7 +63,7 @@ impl LogSource {
     pub async fn capture(&mut self, table: &str, writer: Arc<ImageWriter>) -> Result<LogPosition, Error> {
         match self {
             LogSource::Sqlite(store, reader) => store.capture_log(reader, table, writer).await,
-            LogSource::Postgres(store, reader) => Box::pin(store.capture_images(reader, table, writer)).await,
+            LogSource::Postgres(store, log) => Box::pin(store.capture_log(log, table, writer)).await,
         }
     }
 
@@ -63,7 +80,7 @@ impl LogSource {
     pub async fn release(&mut self, kept: &[String]) -> Result<(), Error> {
         match self {
             LogSource::Sqlite(store, reader) => store.release_log(reader, kept).await,
-            LogSource::Postgres(store, reader) => Box::pin(store.release_images(reader, kept)).await,
+            LogSource::Postgres(store, log) => Box::pin(store.release_log(log, kept)).await,
         }
     }
 
@@ -84,7 +101,7 @@ impl LogSource {
     pub async fn look(&mut self, numbers: Numbers) -> Result<LogLook, Error> {
         match self {
             LogSource::Sqlite(store, reader) => store.look(reader, numbers).await,
-            LogSource::Postgres(store, reader) => Box::pin(store.changed_images(reader, numbers)).await,
+            LogSource::Postgres(store, log) => Box::pin(store.look_at_log(log, numbers)).await,
         }
     }
 
@@ -92,15 +109,7 @@ impl LogSource {
     pub async fn commit_after(&self) {
         match self {
             LogSource::Sqlite(store, reader) => store.log_commit_after(reader).await,
-            LogSource::Postgres(store, reader) => store.image_commit_after(reader).await,
-        }
-    }
-
-    /// What is up to a position is kept elsewhere: whoever comes back finds it there. A source that keeps it for this reader
-    /// alone may let it go; those by triggers keep changes for a time.
-    pub fn confirm(&mut self, _position: &LogPosition) {
-        match self {
-            LogSource::Sqlite(..) | LogSource::Postgres(..) => {}
+            LogSource::Postgres(store, log) => Box::pin(store.log_commit_after(log)).await,
         }
     }
 }

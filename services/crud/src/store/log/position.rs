@@ -39,6 +39,22 @@ impl LogPosition {
         Self { source, mark: 0, seen, partly: None, also: None }
     }
 
+    /// The position after a place, in a log that is told in the order of commits: all that `seen` sees has been told, and
+    /// all before it.
+    pub fn in_commit_order(source: u64, seen: Snapshot, order: (u64, u64)) -> Self {
+        Self { partly: Some((of_all(), order)), ..Self::of(source, seen) }
+    }
+
+    /// The place of a commit up to which all was told; `None` where the log is not told in the order of commits.
+    pub fn commit_order(&self) -> Option<(u64, u64)> {
+        self.partly.as_ref().filter(|(look, _)| look.end == u64::MAX).map(|(_, order)| *order)
+    }
+
+    /// What need not be told of what is not told yet: the later one of two snapshots.
+    pub fn ahead(&self) -> &Snapshot {
+        self.also.as_ref().unwrap_or(&self.seen)
+    }
+
     /// Whether what stands at a place has been told.
     pub fn is_after(&self, place: &Place) -> bool {
         let is_told = |(look, order): &(Snapshot, (u64, u64))| look.sees(place.id) && place.order <= *order;
@@ -48,8 +64,15 @@ impl LogPosition {
     }
 
     /// Whether all that has been told at the position `other` has been told at this one; `false` where that does not
-    /// show.
+    /// show. What has been told at a place of a commit is seen by `other.seen`, where this one is only a snapshot.
     pub fn covers(&self, other: &Self) -> bool {
+        if let Some(told) = other.commit_order() {
+            let is_told = match self.commit_order() {
+                Some(own) => own >= told,
+                None => self.sees_all_of(&other.seen),
+            };
+            return self.source == other.source && is_told && other.also.is_none();
+        }
         let looks = other.partly.iter().map(|(look, _)| look).chain(&other.also).chain([&other.seen]);
         self.source == other.source && looks.into_iter().all(|look| self.sees_all_of(look))
     }
@@ -99,6 +122,11 @@ impl LogPosition {
         let is_whole = *version == VERSION && *parts < 4 && rest.is_empty();
         is_whole.then_some(Self { source, mark, seen, partly, also })
     }
+}
+
+/// A snapshot that sees all transactions there will ever be.
+fn of_all() -> Snapshot {
+    Snapshot { start: u64::MAX, end: u64::MAX, running: Vec::new() }
 }
 
 /// Whether each transaction that `other` sees is seen by `snapshot` too.

@@ -9,6 +9,9 @@ use crate::cell::{self, Cell};
 
 mod address;
 mod array;
+mod text;
+
+pub use text::{ListForm, TextForm};
 
 /// From 1970-01-01, where our timestamps start, to 2000-01-01, where PostgreSQL's do.
 pub const EPOCH_MICROS: i64 = 946_684_800_000_000;

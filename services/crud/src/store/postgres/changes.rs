@@ -34,7 +34,9 @@ mod locks;
 mod obstacle;
 mod prune;
 mod setup;
+pub(crate) mod slot;
 mod snapshot;
+pub(crate) mod source;
 
 /// Time between two looks at the log while changes are found; doubles up to [`POLL_INTERVAL_MAX`] while none are.
 const POLL_INTERVAL_MIN: Duration = Duration::from_millis(5);

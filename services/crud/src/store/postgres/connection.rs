@@ -150,6 +150,11 @@ impl Connection {
         Ok(self.client.query_typed(text, args).await?)
     }
 
+    /// The decoders of the results of a statement, which is not run.
+    pub async fn result_decoders(&self, text: &str) -> Result<Arc<[Decoder]>, PostgresError> {
+        decoders(self.client.prepare(text).await?.columns())
+    }
+
     /// Whether the server or the network ended it.
     pub fn is_closed(&self) -> bool {
         self.send();

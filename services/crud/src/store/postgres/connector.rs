@@ -28,16 +28,16 @@ const CANCEL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Makes connections to one database of one server, as one role.
 pub struct Connector {
-    config: Config,
+    pub(super) config: Config,
     /// Set on every connection, so that casts to text do not depend on how the server or the role is set up. Names mean
     /// what they mean to everybody else, but for the schema that is served: operators of types may be anywhere.
-    session: String,
+    pub(super) session: String,
     /// The same, in each transaction.
     transactions: Arc<SessionTransactions>,
     /// Whether a pooler shares the server's connections between sessions.
     shared: OnceCell<bool>,
-    tls: TlsConnector,
-    tasks: Tasks,
+    pub(super) tls: TlsConnector,
+    pub(super) tasks: Tasks,
 }
 
 impl Connector {

@@ -19,7 +19,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Pool of a limited number of connections. Who waits is served in order; the wait ends with the caller.
 pub struct Pool {
-    connector: Arc<Connector>,
+    /// Makes its connections.
+    pub connector: Arc<Connector>,
     permits: Arc<Semaphore>,
     /// The last one used is at the end: it is taken first, its caches are warm.
     idle: Mutex<Vec<Idle>>,

@@ -11,7 +11,12 @@ use rustls::{
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
 };
-use tokio_postgres::{Socket, config::SslMode, tls::MakeTlsConnect};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_postgres::{
+    Socket,
+    config::SslMode,
+    tls::{MakeTlsConnect, TlsConnect},
+};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// Where Debian, Red Hat, SUSE, Alpine and the BSDs keep the certificates of those they trust.
@@ -96,6 +101,28 @@ impl Tls {
 #[derive(Clone)]
 pub struct TlsConnector(MakeRustlsConnect);
 
+impl TlsConnector {
+    /// A stream to `host` with TLS over `stream`.
+    pub async fn encrypt<S>(
+        &self,
+        host: &str,
+        stream: S,
+    ) -> Result<impl AsyncRead + AsyncWrite + Send + Sync + Unpin + use<S>, String>
+    where
+        S: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
+    {
+        let mut connector = self.0.clone();
+        let connect = MakeTlsConnect::<S>::make_tls_connect(&mut connector, named(host));
+        let connect = connect.map_err(|error| error.to_string())?;
+        connect.connect(stream).await.map_err(|error| error.to_string())
+    }
+}
+
+/// The name that a host without one is given, which no certificate has.
+fn named(host: &str) -> &str {
+    if host.is_empty() { "unnamed.invalid" } else { host }
+}
+
 impl MakeTlsConnect<Socket> for TlsConnector {
     type Stream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
     type TlsConnect = <MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect;
@@ -104,8 +131,7 @@ impl MakeTlsConnect<Socket> for TlsConnector {
     /// The driver asks for sockets too, which have no name and no TLS, and for bare addresses, which are encrypted but
     /// cannot be verified: they get a name that no certificate has.
     fn make_tls_connect(&mut self, host: &str) -> Result<Self::TlsConnect, Self::Error> {
-        let name = if host.is_empty() { "unnamed.invalid" } else { host };
-        MakeTlsConnect::<Socket>::make_tls_connect(&mut self.0, name)
+        MakeTlsConnect::<Socket>::make_tls_connect(&mut self.0, named(host))
     }
 }
 

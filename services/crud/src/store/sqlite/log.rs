@@ -119,6 +119,14 @@ impl Sqlite {
         Ok(since)
     }
 
+    /// Errors: a row of a table may be removed without being told.
+    pub async fn check_complete(&self, tables: &[String]) -> Result<(), Error> {
+        let tables = tables.to_vec();
+        let all =
+            move |reader: &Connection| tables.iter().try_for_each(|table| triggers::check_complete(reader, table));
+        Ok(self.read_on_thread(move |reader| all(reader.connection)).await?)
+    }
+
     /// Ends the capture of all tables but `kept`, also that which a process before did not end. Without any, nothing of
     /// the log is left in the file.
     pub async fn release_log(&self, reader: &mut LogReader, kept: &[String]) -> Result<(), Error> {
@@ -191,7 +199,7 @@ impl Sqlite {
         }
         let position = reader.position().ok_or_else(|| Error::Unavailable("the log was removed".to_owned()))?;
         let losses = vec![Loss { reason: ResyncReason::LogLost, tables: Vec::new() }];
-        Ok(LogLook { losses, failed, parts: Vec::new(), position, has_more: false })
+        Ok(LogLook { losses, failed, parts: Vec::new(), position, has_more: false, visible: None })
     }
 
     /// Waits until something may have been committed since the last look. Runs no statement.
@@ -327,8 +335,14 @@ fn look(
     if let Some(reason) = cursor.lost(reader)? {
         let cursor = LogCursor::last(reader)?;
         let losses = vec![Loss { reason, tables: Vec::new() }];
-        let look =
-            LogLook { losses, failed: Vec::new(), parts: Vec::new(), position: cursor.position(), has_more: false };
+        let look = LogLook {
+            losses,
+            failed: Vec::new(),
+            parts: Vec::new(),
+            position: cursor.position(),
+            has_more: false,
+            visible: None,
+        };
         return Ok(FileLook { schema, found: Some((look, cursor)) });
     }
     let mut reading = Reading { tables, numbers, cursor, parts: Vec::new(), losses: Vec::new(), bytes: 0 };
@@ -338,7 +352,8 @@ fn look(
         reading.cursor.pending.clear();
     }
     let position = reading.cursor.position();
-    let look = LogLook { losses: reading.losses, failed: Vec::new(), parts: reading.parts, position, has_more };
+    let look =
+        LogLook { losses: reading.losses, failed: Vec::new(), parts: reading.parts, position, has_more, visible: None };
     Ok(FileLook { schema, found: Some((look, reading.cursor)) })
 }
 

@@ -1,5 +1,7 @@
 //! Images of rows are what a read of these rows answers.
 
+use query::resources::ChangesSource;
+
 use super::*;
 
 /// The row of a key as a read writes it.
@@ -27,14 +29,20 @@ async fn images_are_what_a_read_of_the_row_answers() {
 async fn images_of_every_type_of_a_server_are_what_a_read_answers() {
     use crate::tests::stored::postgres;
 
-    let Some(db) = postgres::postgres().await else { return };
-    postgres::filled(&db).await;
-    let (s, mut log) = (db.prefix(), Follower::of(&db, &["every"], Bytes::new()).await);
+    for source in [ChangesSource::Triggers, ChangesSource::Slot] {
+        let Some(db) = postgres::postgres_by(source).await else { return };
+        postgres::filled(&db).await;
+        images_are_what_a_read_answers(&db).await;
+    }
+}
+
+async fn images_are_what_a_read_answers(db: &Db) {
+    let (s, mut log) = (db.prefix(), Follower::of(db, &["every"], Bytes::new()).await);
     let count = db.count(&format!("SELECT count(*) FROM {s}every")).await;
     for id in 1..=count {
-        let before = row(&db, "every", id).await;
+        let before = row(db, "every", id).await;
         db.execute(&format!("UPDATE {s}every SET id = id + 100 WHERE id = {id}")).await;
-        let after = row(&db, "every", id + 100).await;
+        let after = row(db, "every", id + 100).await;
         assert_eq!(log.changes().await, [format!("every ~ {before} {after}")]);
     }
     // A session that writes its values otherwise.
@@ -46,7 +54,7 @@ async fn images_of_every_type_of_a_server_are_what_a_read_answers() {
     .await;
     for change in log.so_many(usize::try_from(count).unwrap()).await {
         let id = change.split("\"id\":").nth(2).and_then(|rest| rest.split(',').next()).unwrap().parse().unwrap();
-        let after = row(&db, "every", id).await;
+        let after = row(db, "every", id).await;
         assert!(change.ends_with(&after), "{change}\n{after}");
     }
 }

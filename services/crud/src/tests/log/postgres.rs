@@ -1,9 +1,16 @@
 //! What only a server can bring.
 
+use query::resources::ChangesSource;
+
 use super::*;
 
 async fn server(schema: &str) -> Option<Db> {
-    let db = crate::tests::stored::postgres::postgres().await?;
+    server_by(schema, ChangesSource::Triggers).await
+}
+
+/// A database with these tables besides, whose log is read from a source.
+pub async fn server_by(schema: &str, source: ChangesSource) -> Option<Db> {
+    let db = crate::tests::stored::postgres::postgres_by(source).await?;
     for sql in schema.split(';').map(str::trim).filter(|sql| !sql.is_empty()) {
         db.execute(&sql.replace("{s}", &db.prefix())).await;
     }
@@ -17,12 +24,12 @@ async fn servers(schema: &str) -> Vec<Db> {
     let mut all = vec![db];
     // A schema of its own: what one test leaves is not there for the other.
     if let Some(other) = server(schema).await {
-        all.extend(over_nats(&other).await);
+        all.extend(over_nats(&other, ChangesSource::Triggers).await);
     }
     all
 }
 
-async fn run(db: &Db, sql: &str) {
+pub async fn run(db: &Db, sql: &str) {
     db.execute(&sql.replace("{s}", &db.prefix())).await;
 }
 

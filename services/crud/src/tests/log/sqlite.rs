@@ -131,6 +131,19 @@ async fn statements_of_an_application_are_the_same_with_a_log() {
     assert!(log.is_idle());
 }
 
+#[tokio::test]
+async fn a_log_is_not_complete_where_an_index_removes_rows() {
+    let (db, other) = file(NOTES).await;
+    let check = async || {
+        let tables = ["note", "pair"].map(str::to_owned);
+        db.database.check_complete(&tables).await.map_err(|error| error.to_string())
+    };
+    assert_eq!(check().await, Ok(()));
+    other.execute_batch("CREATE UNIQUE INDEX some ON pair (v) WHERE v > 1").unwrap();
+    let why = "changes of pair cannot be followed: rows that REPLACE removes by the index some are not told";
+    assert_eq!(check().await, Err(why.to_owned()));
+}
+
 /// Waits until the triggers of a table are the newest again.
 async fn recaptured(db: &Db, table: &str) {
     let newest = format!(

@@ -1,7 +1,10 @@
 //! Every type of PostgreSQL: what is read is found, sorted as it is compared, and can be written.
 
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
-use query::{Comparisons, Error as Unfit, resources::Numbers};
+use query::{
+    Comparisons, Error as Unfit,
+    resources::{ChangesSource, Numbers},
+};
 use serde_json::{Value as Json, json};
 
 use super::{Equality, check, ids};
@@ -176,6 +179,11 @@ const ROWS: usize = 24;
 
 pub async fn postgres() -> Option<Db> {
     engines().await.into_iter().find(|db| matches!(db.schema().dialect, Dialect::Postgres { .. }))
+}
+
+/// A database whose log of changes is read from a source.
+pub async fn postgres_by(source: ChangesSource) -> Option<Db> {
+    Some(crate::tests::support::postgres_by(&crate::tests::postgres_url()?, source).await)
 }
 
 /// A literal of a value of a type, many of them chosen anew.

@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     hash::{DefaultHasher, Hasher},
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use proto::crud::{ResyncReason, Snapshot};
@@ -26,7 +26,7 @@ use super::{
 use crate::{
     Error,
     store::{
-        log::{ImageWriter, LogLook, LogPosition, Loss},
+        log::{ImageWriter, LogLag, LogLook, LogPosition, Loss},
         postgres::{Postgres, connection::Connection, error::PostgresError},
     },
 };
@@ -132,6 +132,8 @@ pub struct ImageReader {
     pruning: Option<Snapshot>,
     /// The first transaction of which entries may not be removed yet.
     pruned: u64,
+    /// When the current look was begun, in microseconds since 1970.
+    looked_us: Option<i64>,
 }
 
 /// A table that is followed.
@@ -301,6 +303,8 @@ impl Postgres {
                 false => POLL_INTERVAL_MIN,
             };
             self.prune_images(reader, &looked.seen).await;
+            let looked_us = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+            reader.looked_us = i64::try_from(looked_us).ok();
             cursor.prepared = looked.prepared;
             let whole = CurrentLook { seen: looked.seen, order: (0, 0), waiting: looked.waiting, skipped };
             let mut look = match cursor.partly.take() {
@@ -358,7 +362,7 @@ impl Postgres {
         }
         let position = reader.position().ok_or_else(|| busy("the log was lost".to_owned()))?;
         let losses = vec![Loss { reason: ResyncReason::LogLost, tables: Vec::new() }];
-        Ok(LogLook { losses, failed, parts: Vec::new(), position, has_more: false })
+        Ok(LogLook { losses, failed, parts: Vec::new(), position, has_more: false, visible: None })
     }
 
     /// Waits until it is time to look at the log again, or until something is committed by us.
@@ -388,6 +392,13 @@ impl ImageReader {
     /// The position after the last look; `None` where nothing is captured.
     pub fn position(&self) -> Option<LogPosition> {
         self.cursor.as_ref().map(ImageCursor::position)
+    }
+
+    /// How far what was told is behind what was committed.
+    pub fn lag(&self) -> LogLag {
+        let waiting = self.cursor.as_ref().and_then(|cursor| cursor.look.as_ref()).map(|look| &look.waiting);
+        let Some(waiting) = waiting.filter(|waiting| !waiting.is_empty()) else { return LogLag::default() };
+        LogLag { bytes: waiting.iter().map(|one| one.bytes).sum(), since_us: self.looked_us }
     }
 
     /// A reader of the same tables from a position on.

@@ -117,6 +117,11 @@ SELECT r.schema FROM perigee_changes.readers r WHERE r.seen > pg_catalog.now() -
     AND NOT EXISTS (SELECT FROM perigee_changes.readers own WHERE r.schema = '!' || own.schema)
 ORDER BY r.schema";
 
+/// Whether images are read, as [`READERS`] says of schemas.
+const IMAGES_READ: &str = "\
+SELECT FROM perigee_changes.readers r
+WHERE r.schema = $1 AND r.seen > pg_catalog.now() - '5 minutes'::pg_catalog.interval";
+
 /// A table and those below it, itself first: partitions have the triggers of their root. Temporary tables of a session
 /// below it are seen by that session only.
 ///
@@ -280,6 +285,16 @@ pub async fn tree(
 pub async fn require_own(connection: &Connection) -> Result<(), PostgresError> {
     connection.command(LOCK_LOG).await?;
     connection.query(REQUIRE_OWN, &[]).await.map(drop)
+}
+
+/// Whether somebody reads the images of tables of the schema, as far as the log says so.
+pub async fn are_images_read(connection: &Connection, schema: &str) -> Result<bool, PostgresError> {
+    let found = found(connection).await?;
+    if !found.is_complete || found.of_others.is_some() || found.is_standby {
+        return Ok(false);
+    }
+    let rows = connection.query(IMAGES_READ, &[(&format!("{IMAGES_OF}{schema}"), Native::TEXT)]).await?;
+    Ok(!rows.is_empty())
 }
 
 /// Notes that tables of the schema are captured now.

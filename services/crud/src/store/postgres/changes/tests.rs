@@ -10,6 +10,7 @@ mod diagnosis;
 mod images;
 mod others;
 mod schema;
+mod slot;
 mod upkeep;
 
 /// A database of its own, gone with the next run of the same test.

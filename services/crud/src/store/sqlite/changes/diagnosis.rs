@@ -72,7 +72,7 @@ fn require(path: &Path) -> Result<(), Error> {
 fn examine(reader: &Connection) -> Result<Diagnosis, SqliteError> {
     let served = schema::introspect(reader)?.schema;
     let tables: Vec<String> = served.tables().iter().map(|table| table.name.clone()).collect();
-    let mut diagnosis = Diagnosis { objects: objects(reader)?, ..Diagnosis::default() };
+    let mut diagnosis = Diagnosis { objects: objects(reader)?, source: "triggers", ..Diagnosis::default() };
     let missing = |text: &str| Finding { severity: Severity::Missing, text: text.to_owned(), sql: None };
     let (maker, found) = (maker(reader)?, triggers(reader)?);
     if maker == Maker::Other {

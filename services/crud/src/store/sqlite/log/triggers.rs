@@ -516,6 +516,18 @@ fn prune(sql: &mut String) {
     );
 }
 
+/// Errors: a unique index of the table is none of a constraint. Rows that `REPLACE` removes by it are not told.
+pub fn check_complete(reader: &Connection, table: &str) -> Result<(), SqliteError> {
+    let index = "SELECT name FROM pragma_index_list(?1) WHERE \"unique\" AND origin = 'c'";
+    match reader.query_row(index, [table], |row| row.get::<_, String>(0)).optional()? {
+        Some(index) => {
+            let why = format!("rows that REPLACE removes by the index {index} are not told");
+            Err(changes::unfollowed(table, &why))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Columns of the unique constraints of a table with their collations. Columns of an index that is none of a constraint
 /// can be dropped after it: a trigger must not name them.
 fn unique(reader: &Connection, table: &str) -> Result<Vec<Vec<(String, String)>>, SqliteError> {

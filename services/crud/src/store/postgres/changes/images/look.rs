@@ -172,7 +172,7 @@ impl Postgres {
         if is_over && let Some(last) = parts.last_mut() {
             last.position = position.clone();
         }
-        Ok(LogLook { losses, failed: Vec::new(), parts, position, has_more: !is_over })
+        Ok(LogLook { losses, failed: Vec::new(), parts, position, has_more: !is_over, visible: None })
     }
 
     /// Takes what is told next: as many transactions as fit, or a part of a large one.

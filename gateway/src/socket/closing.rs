@@ -1,6 +1,6 @@
 //! The codes with which a connection is closed.
 
-use mesh::Fault;
+use mesh::{Code, Fault};
 use tungstenite::{Message, Utf8Bytes, protocol::CloseFrame};
 
 /// Bytes that the reason of a close frame may have. Source: RFC 6455, section 5.5.
@@ -53,6 +53,22 @@ impl Closing {
         Self::because(4403, &format!("Forbidden: {}", fault.message))
     }
 
+    /// A message that is none of a protocol whose clients know no codes. Source: RFC 6455, section 7.4.1.
+    pub fn unreadable(what: &str) -> Self {
+        Self::because(1007, what)
+    }
+
+    /// The end of a live query, where the protocol has no message for that: its client begins again, and is told why then.
+    pub fn ended(fault: &Fault) -> Self {
+        let is_passing = matches!(fault.code, Code::Unavailable | Code::Deadline | Code::TooMany | Code::TooLarge);
+        let code = match fault.code {
+            Code::Internal => 1011,
+            _ if is_passing => 1013,
+            _ => 1008,
+        };
+        Self::because(code, &fault.message)
+    }
+
     /// The token cannot be checked.
     pub fn failed(fault: &Fault) -> Self {
         // Not 4500, after which clients of the protocol do not come back.
@@ -84,6 +100,20 @@ impl From<Closing> for Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_a_live_query_says_whether_to_come_back() {
+        for (code, expected) in [
+            (Code::TokenExpired, 1008),
+            (Code::Denied, 1008),
+            (Code::UnknownTable, 1008),
+            (Code::Unavailable, 1013),
+            (Code::TooMany, 1013),
+            (Code::Internal, 1011),
+        ] {
+            assert_eq!(Closing::ended(&Fault::new(code, "why")), Closing::because(expected, "why"));
+        }
+    }
 
     #[test]
     fn a_reason_fits_its_frame() {

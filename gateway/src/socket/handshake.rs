@@ -8,7 +8,6 @@ use hyper::upgrade::OnUpgrade;
 use mesh::{Fault, listener::Connection};
 use tungstenite::handshake::derive_accept_key;
 
-use super::protocol::Subprotocol;
 use crate::error;
 
 /// What a connection may become after a handshake.
@@ -40,12 +39,14 @@ pub struct Accepted {
     pub response: Response,
     /// The connection after it.
     pub upgraded: OnUpgrade,
-    /// What is spoken there.
-    pub protocol: Subprotocol,
 }
 
-/// Accepts a handshake.
-pub fn accept(headers: &HeaderMap, upgrade: Upgrade) -> Result<Accepted, Fault> {
+/// Accepts a handshake; `subprotocol` says which one is spoken, if any.
+pub fn accept(
+    headers: &HeaderMap,
+    upgrade: Upgrade,
+    subprotocol: impl FnOnce() -> Result<Option<&'static str>, Fault>,
+) -> Result<Accepted, Fault> {
     let refused = |what: &str| error::bad_request(format!("expected a WebSocket handshake: {what}"));
     if upgrade.method != Method::GET {
         return Err(refused("the method must be GET"));
@@ -62,8 +63,7 @@ pub fn accept(headers: &HeaderMap, upgrade: Upgrade) -> Result<Accepted, Fault> 
     let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY) else {
         return Err(refused("header sec-websocket-key is required"));
     };
-    let protocol = Subprotocol::offered(headers)
-        .ok_or_else(|| error::bad_request("invalid subprotocol: expected graphql-transport-ws or graphql-ws"))?;
+    let subprotocol = subprotocol()?;
     let upgraded = upgrade.connection.ok_or_else(|| refused("it needs HTTP/1.1"))?;
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -72,8 +72,10 @@ pub fn accept(headers: &HeaderMap, upgrade: Upgrade) -> Result<Accepted, Fault> 
     written.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     written.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     written.insert(header::SEC_WEBSOCKET_ACCEPT, accepted);
-    written.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol.name()));
-    Ok(Accepted { response, upgraded, protocol })
+    if let Some(name) = subprotocol {
+        written.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
+    }
+    Ok(Accepted { response, upgraded })
 }
 
 /// Whether `token` is in the list that a header is; case aside.
@@ -86,25 +88,33 @@ fn has_token(list: Option<&HeaderValue>, token: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn refusal(change: impl FnOnce(&mut HeaderMap)) -> String {
+    fn handshake() -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in [
             (header::UPGRADE, "WebSocket"),
             (header::CONNECTION, "keep-alive, Upgrade"),
             (header::SEC_WEBSOCKET_VERSION, "13"),
             (header::SEC_WEBSOCKET_KEY, "dGhlIHNhbXBsZSBub25jZQ=="),
-            (header::SEC_WEBSOCKET_PROTOCOL, "graphql-ws, graphql-transport-ws"),
         ] {
             headers.insert(name, HeaderValue::from_static(value));
         }
+        headers
+    }
+
+    fn refusal(change: impl FnOnce(&mut HeaderMap)) -> String {
+        let mut headers = handshake();
         change(&mut headers);
         let upgrade = Upgrade { connection: None, peer: None, method: Method::GET };
-        accept(&headers, upgrade).map(|_| "accepted").expect_err("the connection cannot be upgraded").message
+        let accepted = accept(&headers, upgrade, || Err(error::bad_request("no subprotocol")));
+        accepted.map(|_| "accepted").expect_err("it is refused").message
     }
 
     #[test]
     fn what_a_handshake_lacks_is_told() {
-        assert_eq!(refusal(|_| ()), "expected a WebSocket handshake: it needs HTTP/1.1");
+        let spoken = accept(&handshake(), Upgrade { connection: None, peer: None, method: Method::GET }, || Ok(None));
+        let told = spoken.map(|_| "accepted").expect_err("the connection cannot be upgraded").message;
+        assert_eq!(told, "expected a WebSocket handshake: it needs HTTP/1.1");
+        assert_eq!(refusal(|_| ()), "no subprotocol");
         for (name, expected) in [
             (header::CONNECTION, "header connection must be upgrade"),
             (header::SEC_WEBSOCKET_VERSION, "header sec-websocket-version must be 13"),
@@ -113,7 +123,5 @@ mod tests {
             let told = refusal(|headers| drop(headers.remove(name)));
             assert_eq!(told, format!("expected a WebSocket handshake: {expected}"));
         }
-        let told = refusal(|headers| drop(headers.remove(header::SEC_WEBSOCKET_PROTOCOL)));
-        assert_eq!(told, "invalid subprotocol: expected graphql-transport-ws or graphql-ws");
     }
 }

@@ -8,14 +8,14 @@ use futures::{Sink, SinkExt};
 use mesh::Fault;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tungstenite::{
-    Message,
+    Message, Utf8Bytes,
     protocol::frame::{
         Frame,
         coding::{Data, OpCode},
     },
 };
 
-use super::{closing::Closing, message::ServerMessage, protocol::Subprotocol, running::Completion};
+use super::{closing::Closing, running::Completion};
 use crate::http::{Reservation, SendBudget, SocketProgress};
 
 /// Answers that are made or wait for a slow client; while there are as many, operations wait before they read.
@@ -31,7 +31,6 @@ pub const WRITE_BUFFER: usize = FRAME_BYTES + 4 * 1024;
 /// Ends of the queues to the client. Clones are of the same queues.
 #[derive(Clone)]
 pub struct Outgoing {
-    protocol: Subprotocol,
     answers: mpsc::Sender<QueuedAnswer>,
     /// Replies to messages, which are written before answers.
     pub replies: mpsc::Sender<Message>,
@@ -69,7 +68,7 @@ impl Written {
 /// Other ends of the queues.
 pub struct Queued {
     answers: mpsc::Receiver<QueuedAnswer>,
-    pub(super) replies: mpsc::Receiver<Message>,
+    pub replies: mpsc::Receiver<Message>,
     progress: SocketProgress,
 }
 
@@ -90,20 +89,15 @@ pub enum Overflow {
     Node(Fault),
 }
 
-/// Queues to a client that speaks `protocol`, which may hold `room_bytes` of answers.
-pub fn queues(
-    protocol: Subprotocol,
-    budget: SendBudget,
-    progress: SocketProgress,
-    room_bytes: usize,
-) -> (Outgoing, Queued) {
+/// Queues to a client, which may hold `room_bytes` of answers.
+pub fn queues(budget: SendBudget, progress: SocketProgress, room_bytes: usize) -> (Outgoing, Queued) {
     let (answers, queued_answers) = mpsc::channel(ANSWERS_MAX);
     let (replies, queued_replies) = mpsc::channel(REPLIES_MAX);
     let room_bytes = room_bytes.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
     let room = Arc::new(Semaphore::new(room_bytes));
     let queued = Queued { answers: queued_answers, replies: queued_replies, progress: progress.clone() };
     let completion = Completion::default();
-    (Outgoing { protocol, answers, replies, room, room_bytes, budget, progress, completion }, queued)
+    (Outgoing { answers, replies, room, room_bytes, budget, progress, completion }, queued)
 }
 
 #[cfg(test)]
@@ -127,14 +121,9 @@ impl Outgoing {
     }
 
     /// Queues a reply. An error ends the connection.
-    pub fn reply(&self, message: ServerMessage<'_>) -> Result<(), Closing> {
-        let frame = message.into_frame(self.protocol);
-        self.replies.try_send(frame).map_err(|_| Closing::invalid("too many messages at once"))
-    }
-
-    /// A message as it is sent.
-    pub fn text(&self, message: ServerMessage<'_>) -> Vec<u8> {
-        message.into_text(self.protocol)
+    pub fn reply(&self, text: Vec<u8>) -> Result<(), Closing> {
+        let text = Utf8Bytes::try_from(text).expect("messages are JSON, which is UTF-8");
+        self.replies.try_send(Message::Text(text)).map_err(|_| Closing::invalid("too many messages at once"))
     }
 
     /// Waits for room for an answer, and keeps it for so many bytes; `None` where the socket is closed.
@@ -163,11 +152,6 @@ impl Outgoing {
 }
 
 impl AnswerSlot {
-    /// A message as it is sent.
-    pub fn text(&self, message: ServerMessage<'_>) -> Vec<u8> {
-        self.outgoing.text(message)
-    }
-
     /// Queues a message that was asked for once, as soon as there is room for its bytes. Errors: `UNAVAILABLE`, with the
     /// slot for the error.
     pub async fn send(self, text: Vec<u8>) -> Result<Written, (Self, Fault)> {
@@ -190,9 +174,8 @@ impl AnswerSlot {
     /// Queues an answer of a live query, which can be asked for again.
     ///
     /// How many bytes it has.
-    pub fn offer(self, message: ServerMessage<'_>) -> Result<usize, Overflow> {
+    pub fn offer(self, text: Vec<u8>) -> Result<usize, Overflow> {
         let Self { place, outgoing, mut room } = self;
-        let text = outgoing.text(message);
         let (size, wanted, kept) = (text.len(), outgoing.permits(text.len()) as usize, room.num_permits());
         if wanted < kept {
             drop(room.split(kept - wanted));
@@ -244,7 +227,7 @@ async fn write_all<S: Sink<Message> + Unpin>(mut sink: Pin<&mut S>, queued: &mut
             Some(answer) = queued.answers.recv() => answer,
             else => return,
         };
-        if answer.completion.is_set() {
+        if !answer.completion.sends() {
             continue;
         }
         for (opcode, piece, is_last) in frames(&answer.text) {
@@ -290,11 +273,11 @@ mod tests {
     fn open(unsent_bytes: usize, room_bytes: usize) -> (Outgoing, Queued) {
         let budget = SendBudget::new(unsent_bytes, &Metrics::default());
         let connection = Arc::new(Connection::new(([127, 0, 0, 1], 1).into()));
-        queues(Subprotocol::Current, budget, SocketProgress::new(connection), room_bytes)
+        queues(budget, SocketProgress::new(connection), room_bytes)
     }
 
-    fn next(result: &[u8]) -> ServerMessage<'_> {
-        ServerMessage::Next { id: "1", result }
+    fn next(result: &[u8]) -> Vec<u8> {
+        [br#"{"id":"1","payload":"#, result, b"}"].concat()
     }
 
     async fn slot(outgoing: &Outgoing) -> AnswerSlot {
@@ -331,14 +314,14 @@ mod tests {
         let budget = SendBudget::new(3 * ANSWER / 2, &Metrics::default());
         let open = || {
             let connection = Arc::new(Connection::new(([127, 0, 0, 1], 1).into()));
-            queues(Subprotocol::Current, budget.clone(), SocketProgress::new(connection), usize::MAX)
+            queues(budget.clone(), SocketProgress::new(connection), usize::MAX)
         };
         let ((one, mut queued), (other, _queued)) = (open(), open());
         let answer = vec![b'1'; ANSWER];
         slot(&one).await.offer(next(&answer)).expect("there is room");
         let refused = slot(&other).await.offer(next(&answer)).expect_err("there is none");
         assert!(matches!(refused, Overflow::Node(_)), "{refused:?}");
-        let text = || next(&answer).into_text(Subprotocol::Current);
+        let text = || next(&answer);
         let (slot, fault) = slot(&other).await.send(text()).await.map(|_| "sent").expect_err("there is none");
         assert_eq!(fault.code, mesh::Code::Unavailable);
         drop(queued.answers.recv().await);

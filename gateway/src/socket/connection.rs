@@ -14,10 +14,10 @@ use tungstenite::{
 };
 
 use super::{
+    Session,
     closing::Closing,
     outgoing::{self, Outgoing},
     receive::BoundedReads,
-    session::Session,
 };
 use crate::http::SocketProgress;
 
@@ -31,6 +31,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(40);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a client may take to agree to the end of its connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Replies that a message may have, besides the end of the connection.
+const REPLIES_TO_ONE: usize = 3;
 /// Bytes that are read of a connection at once: there are many that are idle.
 const READ_BUFFER: usize = 4 * 1024;
 
@@ -47,10 +49,10 @@ enum End {
 
 /// Serves the client of `session` once the answer to its handshake is sent, until it leaves, breaks the protocol, or the
 /// node stops. A message may have `most` bytes and take `time`.
-pub async fn serve(session: Session, upgraded: OnUpgrade, most: usize, time: Duration) {
+pub async fn serve(session: impl Session, upgraded: OnUpgrade, most: usize, time: Duration) {
     // An error means that the client is gone.
     let Ok(upgraded) = upgraded.await else { return };
-    let reads = BoundedReads::new(TokioIo::new(upgraded), session.incomplete.clone(), time);
+    let reads = BoundedReads::new(TokioIo::new(upgraded), session.state().incomplete.clone(), time);
     let socket = WebSocketStream::from_raw_socket(reads, Role::Server, Some(transport(most))).await;
     Box::pin(run(session, socket)).await;
 }
@@ -66,12 +68,13 @@ pub fn transport(most: usize) -> WebSocketConfig {
         .max_frame_size(Some(most))
 }
 
-async fn run(mut session: Session, socket: WebSocketStream<BoundedReads<TokioIo<Upgraded>>>) {
+async fn run(mut session: impl Session, socket: WebSocketStream<BoundedReads<TokioIo<Upgraded>>>) {
     let (sink, mut messages) = socket.split();
-    let (budget, config) = (session.service.send_budget().clone(), session.service.config());
-    let peer = (session.peer.unwrap_or(IpAddr::from([0; 4])), 0).into();
+    let state = session.state();
+    let (budget, config) = (state.service.send_budget().clone(), state.service.config());
+    let peer = (state.peer.unwrap_or(IpAddr::from([0; 4])), 0).into();
     let progress = SocketProgress::new(Arc::new(listener::Connection::new(peer)));
-    let (outgoing, queued) = outgoing::queues(session.protocol, budget, progress, config.socket_bytes);
+    let (outgoing, queued) = outgoing::queues(budget, progress, config.socket_bytes);
     let mut writer = pin!(outgoing::write(sink, queued, config.write_timeout));
     let end = tokio::select! {
         // The client is gone, or takes nothing.
@@ -105,29 +108,30 @@ async fn run(mut session: Session, socket: WebSocketStream<BoundedReads<TokioIo<
 
 /// Follows the messages of a client until the end.
 async fn follow(
-    session: &mut Session,
+    session: &mut impl Session,
     messages: &mut (impl Stream<Item = tungstenite::Result<Message>> + Unpin),
     outgoing: &Outgoing,
 ) -> End {
-    let draining = session.service.tasks().draining().clone();
+    let draining = session.state().service.tasks().draining().clone();
     let (begin, mut last_message) = (Instant::now(), Instant::now());
     let mut ping = tokio::time::interval_at(begin + PING_INTERVAL, PING_INTERVAL);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut taken, mut drain_end) = (0, begin);
     loop {
-        if session.is_drained() || (session.is_draining() && Instant::now() >= drain_end) {
+        let is_draining = session.state().is_draining();
+        if session.state().is_drained() || (is_draining && Instant::now() >= drain_end) {
             return End::ByServer(Closing::RESTART);
         }
         // Each branch takes one thing that is already there and leaves the others as they are.
         let done = tokio::select! {
-            () = draining.cancelled(), if !session.is_draining() => {
-                session.drain();
+            () = draining.cancelled(), if !is_draining => {
+                session.state_mut().drain();
                 drain_end = Instant::now() + DRAIN_TIMEOUT;
                 Ok(())
             }
-            () = tokio::time::sleep_until(drain_end), if session.is_draining() => Ok(()),
+            () = tokio::time::sleep_until(drain_end), if is_draining => Ok(()),
             done = session.next(outgoing) => done,
-            message = messages.next(), if outgoing.replies.capacity() > 0 && session.takes_messages() => {
+            message = messages.next(), if outgoing.replies.capacity() >= REPLIES_TO_ONE && session.takes_messages() => {
                 last_message = Instant::now();
                 match message {
                     None => return End::Broken,
@@ -137,7 +141,9 @@ async fn follow(
                 }
             }
             // A client that takes no replies is not read from until it does.
-            Ok(_) = outgoing.replies.reserve(), if outgoing.replies.capacity() == 0 => Ok(()),
+            Ok(_) = outgoing.replies.reserve_many(REPLIES_TO_ONE), if outgoing.replies.capacity() < REPLIES_TO_ONE => {
+                Ok(())
+            }
             _ = ping.tick() => {
                 // While a long answer is sent, no ping is.
                 if std::mem::replace(&mut taken, outgoing.progress.taken()) != outgoing.progress.taken() {
@@ -164,11 +170,8 @@ mod tests {
     use futures::{FutureExt, stream};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    use super::{
-        super::session::{self, tests::Client},
-        *,
-    };
-    use crate::Config;
+    use super::*;
+    use crate::{Config, graphql::socket_client::Client};
 
     async fn end(client: &mut Client) -> End {
         follow(&mut client.session, &mut stream::pending(), &client.outgoing).await
@@ -266,9 +269,8 @@ mod tests {
         }
         let client = Client::new(Config::default()).await;
         let result = vec![b'1'; ANSWER];
-        let message = || super::super::message::ServerMessage::Next { id: "1", result: &result };
-        let text = message().into_text(session::tests::PROTOCOL);
-        client.outgoing.slot(1).await.expect("it is open").offer(message()).expect("there is room");
+        let text = [br#"{"type":"next","id":"1","payload":"#, &*result, b"}"].concat();
+        client.outgoing.slot(1).await.expect("it is open").offer(text.clone()).expect("there is room");
         drop((client.session, client.outgoing));
         let mut taken = Vec::new();
         let writing = outgoing::write(socket, client.queued, Duration::from_secs(60));

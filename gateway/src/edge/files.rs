@@ -1,0 +1,46 @@
+//! Authorization of files.
+
+use mesh::Fault;
+use proto::{
+    Links,
+    auth::{AuthorizeFilesRequest, FileAccess, FileSignature, FileVerdict, SignFileRequest},
+};
+
+use super::{Caller, Edge};
+use crate::catalogue::Project;
+
+impl Edge {
+    /// Verdicts on accesses to files, in their order: of the rules, or of the signature of an address. Unless denials are
+    /// wanted one by one, the first denies the request.
+    pub(crate) async fn file_verdicts(
+        &self,
+        caller: &Caller,
+        project: &Project,
+        accesses: Vec<FileAccess>,
+        each: bool,
+        signature: Option<FileSignature>,
+    ) -> Result<Vec<FileVerdict>, Fault> {
+        let wanted = accesses.len();
+        let (project, token) = (project.id.to_string(), caller.token.to_string());
+        let request = AuthorizeFilesRequest { project, token, accesses, each, signature };
+        let verdicts = self.mesh.auth_rules().authorize_files(&caller.call, request).await?.verdicts;
+        if verdicts.len() != wanted {
+            let cause = format!("{} verdicts on {wanted} accesses", verdicts.len());
+            return Err(Fault::internal("the request could not be authorised", cause));
+        }
+        Ok(verdicts)
+    }
+
+    /// The signature of an address that lets whoever has it do what `access` is, for so many seconds.
+    pub(crate) async fn sign_file(
+        &self,
+        caller: &Caller,
+        project: &Project,
+        access: FileAccess,
+        seconds: u32,
+    ) -> Result<Option<FileSignature>, Fault> {
+        let (project, token) = (project.id.to_string(), caller.token.to_string());
+        let request = SignFileRequest { project, token, access: Some(access), seconds };
+        Ok(self.mesh.auth_rules().sign_file(&caller.call, request).await?.signature)
+    }
+}

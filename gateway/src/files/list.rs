@@ -1,0 +1,151 @@
+//! What is known of files and folders.
+
+use axum::response::Response;
+use http::StatusCode;
+use mesh::{Code, Fault};
+use proto::{
+    Links,
+    auth::SignedGrant,
+    storage::{Entry, InfoRequest, ListRequest, ListResponse},
+};
+use query::file::{FileOperation, FilePath};
+use serde::Serialize;
+
+use super::{FilesRequest, access, json, missing_part, moment, target::FileTarget};
+use crate::{error, http::answer};
+
+/// Entries of a page, at most and where nothing is asked for.
+pub const PAGE_MAX: u32 = 1000;
+
+/// An entry as clients are told it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ToldEntry<'a> {
+    name: &'a str,
+    r#type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_modified: Option<String>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    etag: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    content_type: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    meta: Option<serde_json::Value>,
+}
+
+#[derive(Serialize)]
+struct ListPage<'a> {
+    result: Vec<ToldEntry<'a>>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    cursor: &'a str,
+}
+
+impl<'a> ToldEntry<'a> {
+    fn of(entry: &'a Entry, name: &'a str) -> Self {
+        Self {
+            name,
+            r#type: if entry.is_folder { "dir" } else { "file" },
+            size: (!entry.is_folder).then_some(entry.size),
+            last_modified: (entry.modified_ms != 0).then(|| moment(entry.modified_ms)),
+            etag: &entry.etag,
+            content_type: &entry.content_type,
+            meta: serde_json::from_str(&entry.meta).ok(),
+        }
+    }
+}
+
+/// `?op=list`
+pub async fn list(request: &FilesRequest<'_>) -> Result<Response, Fault> {
+    request.bad_signature_use()?;
+    let target = request.target()?;
+    let parameters = &request.parameters;
+    let (files, folders) = match parameters.get("mode") {
+        None | Some("" | "all") => (true, true),
+        Some("file") => (true, false),
+        Some("dir") => (false, true),
+        Some(other) => return Err(error::bad_request(format!("invalid mode {other:?}: expected all, file or dir"))),
+    };
+    let limit = parameters.number("limit", PAGE_MAX)?;
+    if !(1..=PAGE_MAX).contains(&limit) {
+        return Err(error::bad_request(format!("invalid limit: expected 1 to {PAGE_MAX}, found {limit}")));
+    }
+    let recursive = parameters.flag("recursive")?;
+    let verdict = request.allowed(access(&target, FileOperation::List)).await?;
+    let message = ListRequest {
+        grant: verdict.grant,
+        limit,
+        cursor: parameters.get("cursor").unwrap_or_default().to_owned(),
+        recursive,
+        files,
+        folders,
+        search: parameters.get("search").unwrap_or_default().to_owned(),
+    };
+    let listed = request.service.mesh().storage().list(&request.caller.call, message).await?;
+    let ListResponse { mut entries, cursor } = listed;
+    if recursive && !verdict.covers {
+        let allowed = allowed(request, &target, &entries, FileOperation::List).await?;
+        let mut allowed = allowed.into_iter();
+        entries.retain(|_| allowed.next().unwrap_or(false));
+    }
+    let above = match target.path.as_str() {
+        "" => 0,
+        folder => folder.len() + 1,
+    };
+    let result =
+        entries.iter().map(|entry| ToldEntry::of(entry, entry.path.get(above..).unwrap_or_default())).collect();
+    Ok(answer::json(StatusCode::OK, json(&ListPage { result, cursor: &cursor })))
+}
+
+/// Which of the entries below a target the caller may do something with.
+pub async fn allowed(
+    request: &FilesRequest<'_>,
+    target: &FileTarget,
+    entries: &[Entry],
+    operation: FileOperation,
+) -> Result<Vec<bool>, Fault> {
+    let accesses = entries.iter().map(|entry| {
+        let path = FilePath::from_key(&entry.path)?;
+        Ok(access(&FileTarget { path, ..target.clone() }, operation))
+    });
+    let accesses = accesses.collect::<Result<Vec<_>, query::Error>>()?;
+    let verdicts = request.verdicts(accesses, true).await?;
+    Ok(verdicts.into_iter().map(|verdict| verdict.grant.is_some()).collect())
+}
+
+/// `?op=exist`
+pub async fn exist(request: &FilesRequest<'_>) -> Result<Response, Fault> {
+    match found(request).await {
+        Ok(_) => Ok(answer::json(StatusCode::OK, "{}")),
+        // The text is known to clients of earlier servers.
+        Err(fault) if fault.code == Code::NotFound => {
+            Err(Fault::new(Code::NotFound, "provided file / dir path not found"))
+        }
+        Err(fault) => Err(fault),
+    }
+}
+
+/// `?op=info`
+pub async fn info(request: &FilesRequest<'_>) -> Result<Response, Fault> {
+    #[derive(Serialize)]
+    struct Info<'a> {
+        result: ToldEntry<'a>,
+    }
+    let entry = found(request).await?;
+    let name = entry.path.rsplit('/').next().unwrap_or_default();
+    Ok(answer::json(StatusCode::OK, json(&Info { result: ToldEntry::of(&entry, name) })))
+}
+
+async fn found(request: &FilesRequest<'_>) -> Result<Entry, Fault> {
+    request.bad_signature_use()?;
+    let target = request.target()?;
+    let grant = request.grant(access(&target, FileOperation::Read)).await?;
+    entry(request, grant).await
+}
+
+/// What is known of what a grant to read is for.
+pub async fn entry(request: &FilesRequest<'_>, grant: Option<SignedGrant>) -> Result<Entry, Fault> {
+    let info = request.service.mesh().storage().info(&request.caller.call, InfoRequest { grant }).await?;
+    info.entry.ok_or_else(|| missing_part("no entry of a file"))
+}

@@ -1,0 +1,41 @@
+//! What clients of the predecessor alone speak: its socket of JSON messages.
+
+mod message;
+mod session;
+mod subscription;
+
+use axum::{
+    Router,
+    extract::{Path, State},
+    response::Response,
+    routing::get,
+};
+use http::HeaderMap;
+
+use self::session::Session;
+use crate::{
+    Service,
+    edge::Caller,
+    http::answer,
+    socket::{self, Upgrade},
+};
+
+/// Routes of the predecessor.
+pub fn routes() -> Router<Service> {
+    Router::new().route("/v1/api/{project}/socket/json", get(open))
+}
+
+/// Answers a handshake. No subprotocol is spoken.
+async fn open(
+    State(service): State<Service>,
+    caller: Caller,
+    Path(project): Path<String>,
+    headers: HeaderMap,
+    upgrade: Upgrade,
+) -> Response {
+    let accepted = socket::accept(&service, &caller, (project, &headers), upgrade, || Ok(None));
+    match Box::pin(accepted).await {
+        Ok(accepted) => accepted.serve(|state| Session::new(state, caller.token.clone())),
+        Err(fault) => answer::fault(&fault, &caller.call),
+    }
+}

@@ -1,0 +1,204 @@
+//! The session of a JSON socket: its client begins and ends live queries by messages.
+
+use std::sync::Arc;
+
+use futures::{FutureExt, future::BoxFuture};
+use mesh::{Call, Code, Fault};
+use tungstenite::Message;
+
+use super::{
+    message::{ClientMessage, Head, Query, Request, Subscription, UNREADABLE},
+    subscription::LiveSubscription,
+};
+use crate::{
+    edge::Caller,
+    live::CallerId,
+    socket::{self, Closing, Completed, Completion, Operation, Outgoing, SocketState},
+};
+
+/// State of one connection.
+pub struct Session {
+    state: SocketState,
+    /// The token of the handshake, for messages without one.
+    token: Arc<str>,
+    /// The first live query, while its token is checked: no message is acted on before it is known for whom they count.
+    checking: Option<Checking>,
+}
+
+struct Checking {
+    check: BoxFuture<'static, Result<(), Fault>>,
+    begin: Begin,
+}
+
+/// A live query to begin.
+struct Begin {
+    head: Head,
+    query: Query,
+    subscription: Box<Subscription>,
+}
+
+impl socket::Session for Session {
+    fn state(&self) -> &SocketState {
+        &self.state
+    }
+
+    fn state_mut(&mut self) -> &mut SocketState {
+        &mut self.state
+    }
+
+    /// A client need not say anything: some connect before they have something to ask.
+    fn has_begun(&self) -> bool {
+        true
+    }
+
+    fn takes_messages(&self) -> bool {
+        self.checking.is_none()
+    }
+
+    /// Clients know no message for that; protocol pings are sent as to all.
+    fn keep_alive(&self, _: &Outgoing) {}
+
+    async fn next(&mut self, outgoing: &Outgoing) -> Result<(), Closing> {
+        let checked = async {
+            match &mut self.checking {
+                Some(checking) => (&mut checking.check).await,
+                None => std::future::pending().await,
+            }
+        };
+        let checked = tokio::select! {
+            Some(ended) = self.state.running.next_end() => return ended,
+            checked = checked => checked,
+        };
+        let Some(Checking { begin, .. }) = self.checking.take() else { return Ok(()) };
+        let token = match checked {
+            Ok(()) => begin.subscription.token.clone(),
+            // Rules that need none allow the query all the same, and it does not count for whom a forged token names.
+            Err(fault) if fault.code == Code::Unauthenticated => Arc::default(),
+            Err(fault) => return Err(Closing::failed(&fault)),
+        };
+        self.identify(&token, begin, outgoing)
+    }
+
+    fn received(&mut self, message: Message, outgoing: &Outgoing) -> Result<(), Closing> {
+        let text = match &message {
+            Message::Text(text) => text.as_bytes(),
+            Message::Binary(bytes) => bytes,
+            Message::Ping(payload) | Message::Pong(payload) => {
+                self.state.incomplete.control(payload.len());
+                return Ok(());
+            }
+            // The connection sees to the end, and hands on no parts of messages.
+            Message::Close(_) | Message::Frame(_) => return Ok(()),
+        };
+        self.state.completed(text.len())?;
+        let parsed = ClientMessage::parse(text, self.state.service.guard());
+        drop(message);
+        match parsed {
+            Ok(ClientMessage { head, request }) => self.act(head, request, outgoing),
+            Err(what) => {
+                outgoing.reply(UNREADABLE.as_bytes().to_vec())?;
+                Err(Closing::unreadable(&format!("invalid request: {what}")))
+            }
+        }
+    }
+}
+
+impl Session {
+    /// The session of a connection whose handshake had `token`.
+    pub fn new(state: SocketState, token: Arc<str>) -> Self {
+        Self { state, token, checking: None }
+    }
+
+    fn act(&mut self, head: Head, request: Request, outgoing: &Outgoing) -> Result<(), Closing> {
+        match request {
+            Request::Subscribe(query, Ok(subscription)) => {
+                self.subscribe(Begin { head, query, subscription }, outgoing)
+            }
+            Request::Subscribe(query, Err(wrong)) => outgoing.reply(head.refused(&query, &wrong)),
+            Request::Unsubscribe(query) => {
+                self.end(&query.id, outgoing)?;
+                outgoing.reply(head.acknowledged(&query))
+            }
+            Request::Register => outgoing.reply(head.no_workers()),
+            Request::WorkerAnswer => Ok(()),
+            Request::PubSub => outgoing.reply(head.no_topics()),
+            Request::Unknown => outgoing.reply(head.unknown()),
+        }
+    }
+
+    fn subscribe(&mut self, mut begin: Begin, outgoing: &Outgoing) -> Result<(), Closing> {
+        if begin.subscription.token.is_empty() {
+            begin.subscription.token = self.token.clone();
+        }
+        let token = begin.subscription.token.clone();
+        if self.state.is_identified() {
+            return self.begin(begin, outgoing);
+        }
+        if token.is_empty() {
+            return self.identify(&token, begin, outgoing);
+        }
+        let state = &self.state;
+        let (service, project) = (state.service.clone(), state.project.clone());
+        let request_id = state.request_id.clone();
+        let check = async move {
+            let call = Call::begin(Some(&request_id), None, Some(service.config().time));
+            let (caller, edge) = (Caller { call, token }, service.edge());
+            let project = edge.project(&caller, (&*project).into()).await?;
+            edge.reach(&caller, &project).await.map(|_| ())
+        };
+        self.checking = Some(Checking { check: check.boxed(), begin });
+        Ok(())
+    }
+
+    /// Counts the connection for the bearer of `token`, who begins the first live query.
+    fn identify(&mut self, token: &str, begin: Begin, outgoing: &Outgoing) -> Result<(), Closing> {
+        let caller = CallerId::of(&self.state.project, token, self.state.peer);
+        if let Err(fault) = self.state.identify(caller) {
+            outgoing.reply(begin.head.refused(&begin.query, &fault.message))?;
+            return Err(Closing::full(&fault));
+        }
+        self.begin(begin, outgoing)
+    }
+
+    fn begin(&mut self, Begin { head, query, subscription }: Begin, outgoing: &Outgoing) -> Result<(), Closing> {
+        // One with the same id takes the place of the one before.
+        self.end(&query.id, outgoing)?;
+        if self.state.is_draining() {
+            // The client is told to connect again as soon as the others have ended.
+            return Ok(());
+        }
+        let hold = match self.state.quota.hold(subscription.memory_bytes()) {
+            Ok(hold) => hold,
+            Err(fault) => return outgoing.reply(head.refused(&query, &fault.message)),
+        };
+        let (id, completion) = (query.id.clone(), Completion::default());
+        let unanswered = Some(head.acknowledged(&query));
+        let live = LiveSubscription {
+            service: self.state.service.clone(),
+            project: self.state.project.clone(),
+            request_id: self.state.request_id.clone(),
+            outgoing: outgoing.of_operation(completion.clone()),
+            hold,
+            head,
+            query,
+            subscription,
+        };
+        self.state.running.start(Operation { id, completion, unanswered, work: live.run().boxed() });
+        Ok(())
+    }
+
+    /// Ends the live query `id`, if there is one. Where its reply is still to come, that is sent first: clients wait for it.
+    fn end(&mut self, id: &str, outgoing: &Outgoing) -> Result<(), Closing> {
+        self.state.running.drop_ended()?;
+        let completed = self.state.running.complete(id);
+        // What it held is free for the next one.
+        self.state.running.drop_ended()?;
+        match completed {
+            Completed::Unanswered(reply) => outgoing.reply(reply),
+            Completed::Ended | Completed::Unknown => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

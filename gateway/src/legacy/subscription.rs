@@ -1,0 +1,178 @@
+//! A live query of a JSON socket: its reply with the rows that there are, then a message for each change.
+
+use std::{mem::size_of, pin::pin, sync::Arc};
+
+use mesh::{Call, Code, Fault};
+use query::{Error, Node, Operation, Options, Read, Shape};
+use tokio::sync::watch;
+
+use super::message::{self, Head, Query, Subscription};
+use crate::{
+    Service,
+    edge::Caller,
+    http::{Ticket, guarded},
+    live::{FeedMessage, FeedOptions, Hold, InitialRows, RowFeed, Subscriber, WatchedRows},
+    plan::{RequestPlanner, TableRef},
+    socket::{AnswerSlot, Closing, Outgoing},
+};
+
+/// Bytes of collected rows that are counted at once.
+const COUNT_STEP: usize = 64 * 1024;
+/// What clients know as the error of a request without a token.
+const NO_TOKEN: &str = "token contains an invalid number of segments";
+
+/// A live query that runs.
+pub struct LiveSubscription {
+    /// The gateway.
+    pub service: Service,
+    /// The project's id.
+    pub project: String,
+    /// The id of the request that opened the socket.
+    pub request_id: Arc<str>,
+    /// Queues to the client.
+    pub outgoing: Outgoing,
+    /// What it holds in memory.
+    pub hold: Hold,
+    /// Of the message that began it.
+    pub head: Head,
+    /// How its client names it.
+    pub query: Query,
+    /// What it asks for.
+    pub subscription: Box<Subscription>,
+}
+
+impl Subscription {
+    /// Approximate bytes of memory that it takes.
+    pub fn memory_bytes(&self) -> usize {
+        size_of::<Self>() + self.find.memory_bytes() + self.db_type.len() + self.token.len()
+    }
+}
+
+impl LiveSubscription {
+    /// Answers its client until it is dropped, refused or cut off. Why the connection ends, where it does: there is no
+    /// message for the end of one live query.
+    pub async fn run(mut self) -> Option<Closing> {
+        let draining = self.service.tasks().draining().clone();
+        draining.run_until_cancelled(Box::pin(self.serve())).await.flatten()
+    }
+
+    async fn serve(&mut self) -> Option<Closing> {
+        // A client that takes nothing has no more read for it.
+        drop(self.outgoing.slot(0).await?);
+        let caller = self.caller();
+        let begun = guarded(&caller.call, pin!(self.begin(&caller))).await.unwrap_or_else(Err);
+        let slot = self.outgoing.slot(0).await?;
+        let (mut feed, docs) = match begun {
+            Ok(begun) => begun,
+            Err(fault) => {
+                self.refuse(slot, &fault).await;
+                return None;
+            }
+        };
+        let reply = self.head.begun(&self.query, &docs);
+        drop(docs);
+        if let Err((slot, fault)) = slot.send(reply).await {
+            self.refuse(slot, &fault).await;
+            return None;
+        }
+        Some(Closing::ended(&self.follow(&mut feed).await?))
+    }
+
+    fn caller(&self) -> Caller {
+        let (edge, config) = (self.service.edge(), self.service.config());
+        let time = edge.settings(&self.project).map_or(config.time, |project| config.time(&project.spec));
+        let call = Call::begin(Some(&self.request_id), None, Some(time));
+        Caller { call, token: self.subscription.token.clone() }
+    }
+
+    /// Begins the feed, and collects the rows that there are: a JSON array.
+    async fn begin(&mut self, caller: &Caller) -> Result<(RowFeed, Vec<u8>), Fault> {
+        let mut feed = self.feed(caller).await?;
+        let (held, mut counted) = (self.hold.bytes(), 0);
+        let mut docs = b"[".to_vec();
+        loop {
+            match feed.next().await? {
+                FeedMessage::Row(row) => {
+                    if docs.len() > 1 {
+                        docs.push(b',');
+                    }
+                    message::write_row(&mut docs, &self.query, &self.subscription.db_type, &row);
+                }
+                FeedMessage::Void => docs.truncate(1),
+                FeedMessage::Ready => break,
+            }
+            if docs.len() > counted {
+                counted = docs.len().next_multiple_of(COUNT_STEP);
+                self.hold.resize(held + counted)?;
+            }
+        }
+        docs.push(b']');
+        // From here on they count as an answer that its client has not taken.
+        self.hold.resize(held)?;
+        Ok((feed, docs))
+    }
+
+    async fn feed(&mut self, caller: &Caller) -> Result<RowFeed, Fault> {
+        let Subscription { db_type, find, skip_initial, token } = &*self.subscription;
+        let (table, skip_initial) = (self.query.group.as_str(), *skip_initial);
+        let ticket = Ticket::new(self.service.admission());
+        ticket.enter().await?;
+        let mut planner = RequestPlanner::begin(&self.service, caller, (&*self.project).into()).await?;
+        let table_ref = TableRef { project: &self.project, database: db_type, table };
+        let planned = planner
+            .plan(table_ref, Operation::Read, |parser, table, budget| {
+                let filter = parser.filter(table, find, budget)?;
+                let node = parser.node(table, &Options::default(), budget)?;
+                Ok::<_, Error>((Node { shape: Shape::Many, filter, ..node }, table.identity().map_or(0, <[_]>::len)))
+            })
+            .await?;
+        drop(ticket);
+        let (node, key_columns) = planned.plan;
+        let read = Read { database: planned.database, table: table.to_owned(), node };
+        self.hold.resize(read.memory_bytes())?;
+        let rows = WatchedRows { read, before: RowFeed::before(), skip_initial, after: String::new() };
+        // Nobody renews the token: the sender is dropped.
+        let (_, token) = watch::channel(token.clone());
+        let subscriber = Subscriber { caller: self.hold.caller(), request_id: self.request_id.clone(), token };
+        let watch = Box::pin(self.service.live().watch(&planned.project, rows, subscriber)).await?;
+        let options = FeedOptions { key_columns, skip_initial, initial: InitialRows::Collected };
+        Ok(RowFeed::new(watch, options, self.hold.beside()?))
+    }
+
+    /// Tells each change. The fault that ends it; `None` where the socket is closed.
+    async fn follow(&self, feed: &mut RowFeed) -> Option<Fault> {
+        loop {
+            let row = match feed.next().await {
+                Ok(FeedMessage::Row(row)) => row,
+                Ok(FeedMessage::Ready | FeedMessage::Void) => continue,
+                Err(fault) => return Some(fault),
+            };
+            let text = message::feed(&self.query, &self.subscription.db_type, &row);
+            // As many as a caller may have can wait for a place with a message each.
+            let counted = match self.outgoing.waiting(text.len()) {
+                Ok(counted) => counted,
+                Err(fault) => return Some(fault),
+            };
+            let slot = self.outgoing.slot(0).await?;
+            // From here on it is counted by its place.
+            drop(counted);
+            if let Err((_, fault)) = slot.send(text).await {
+                return Some(fault);
+            }
+        }
+    }
+
+    /// Tells that there is no live query, and waits until that is written: until then it has its id.
+    async fn refuse(&self, slot: AnswerSlot, fault: &Fault) {
+        let error = match fault.code {
+            Code::Unauthenticated if self.subscription.token.is_empty() => NO_TOKEN,
+            _ => &fault.message,
+        };
+        let text = self.head.refused(&self.query, error);
+        let written = match slot.send(text.clone()).await {
+            Ok(written) => written,
+            Err((slot, _)) => slot.refuse(text),
+        };
+        written.done().await;
+    }
+}

@@ -1,0 +1,677 @@
+//! The log of changes that a logical replication slot tells, in the order of commits.
+//!
+//! A transaction is sent when its commit is written, which is before others see it. It is held back until a snapshot sees
+//! it: whoever reads after it was told sees what it wrote, and which transactions a read saw shows in the read's snapshot.
+//! So the rule is that of the log of triggers, and so are positions, but that what was told is the place of a commit.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    hash::{Hash, Hasher},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use proto::crud::{ResyncReason, Snapshot};
+use query::resources::Numbers;
+
+use self::{
+    images::{ReadPart, ReadStop, Reading, ToldRelations},
+    obstacle::SlotObstacle,
+    setup::{Now, SlotRecord, SlotRelation, SlotRelations, SlotState},
+    stream::{OBJECT_IN_USE, RawPart, SlotStream, StreamEnd, StreamTarget},
+};
+use super::{locks::TableLock, setup::TriggerKind};
+use crate::{
+    Error,
+    store::{
+        log::{ImageWriter, LogLag, LogLook, LogPart, LogPosition, Loss, Place},
+        postgres::{
+            Postgres,
+            cell::TextForm,
+            error::PostgresError,
+            replication::{ReplicationConnection, ReplicationError, System},
+        },
+    },
+};
+
+pub mod forms;
+pub mod images;
+pub mod obstacle;
+pub mod setup;
+pub mod stream;
+
+/// Bits after the number of a row in places: captures that were begun after it are counted there.
+const CAPTURE_BITS: u32 = 16;
+/// Bytes of images that one look tells.
+const LOOK_BYTES: usize = 4 << 20;
+/// How often the catalog is looked at while there are changes.
+const CATALOG_INTERVAL: Duration = Duration::from_secs(1);
+/// How long to wait for a transaction to be seen that was sent.
+const UNSEEN_INTERVAL: Duration = Duration::from_millis(2);
+/// How long the server keeps what was told, for another process that goes on with the slot.
+const KEEP_AGE: Duration = Duration::from_secs(60);
+/// Most bytes of the server's log that are kept for that.
+const KEEP_BYTES: u64 = 64 << 20;
+/// Time between two places that are remembered for that.
+const KEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a slot is tried to be dropped that a connection of ours still had.
+const DROP_ATTEMPTS: usize = 20;
+const DROP_INTERVAL: Duration = Duration::from_millis(50);
+
+/// The log of a slot, and how far it was read.
+#[derive(Debug)]
+pub struct SlotReader {
+    name: String,
+    source: u64,
+    stream: SlotStream,
+    tables: BTreeMap<String, SlotTable>,
+    relations: ToldRelations,
+    /// The commit that was told last, and of it the row, with the captures that were begun since.
+    told: (u64, u64),
+    /// What the position where the slot was started is seen by.
+    first: Snapshot,
+    /// A snapshot of which all has been told.
+    seen: Snapshot,
+    /// Snapshots of which all will have been told when the stream has passed a place.
+    coming: VecDeque<(Snapshot, u64)>,
+    /// The last snapshot.
+    now: Option<Now>,
+    pending: VecDeque<RawPart>,
+    /// The catalog was asked since the first of them could not be read on.
+    was_asked: bool,
+    losses: Vec<Loss>,
+    is_moved: bool,
+    catalog_seen: Instant,
+    /// Places that were told, with when.
+    kept: VecDeque<(Instant, u64)>,
+    keep_bytes: u64,
+}
+
+/// A table that is followed.
+#[derive(Debug)]
+pub struct SlotTable {
+    pub writer: Arc<ImageWriter>,
+    /// How texts of the writer's columns are read.
+    pub forms: Vec<TextForm>,
+    pub relations: SlotRelations,
+    /// When a loss was told last, transactions that this sees were seen: it is told of them.
+    pub lost: Snapshot,
+    /// It was emptied, so that its file is another one.
+    pub has_new_file: bool,
+}
+
+/// Why a table is not captured by a slot.
+#[derive(Debug)]
+pub enum SlotRefusal {
+    /// It cannot be, or not now.
+    Obstacle(SlotObstacle),
+    /// It failed.
+    Error(Error),
+}
+
+impl Postgres {
+    /// What keeps the slot of this database from being used, if anything does.
+    pub async fn slot_obstacle(&self) -> Result<Option<SlotObstacle>, Error> {
+        let (name, state) = self.slot_state().await?;
+        if self.inner.pool.connector.is_shared() {
+            return Ok(Some(SlotObstacle::Pooled));
+        }
+        Ok(state.obstacle(&name, self.inner.changes.unbounded_slot))
+    }
+
+    /// The name of the slot, and what there is of it.
+    pub async fn slot_state(&self) -> Result<(String, SlotState), Error> {
+        let schema = self.inner.schema.as_str();
+        let read = self.with_retry(|connection| {
+            Box::pin(async move {
+                let rows = connection.query("SELECT pg_catalog.current_database()::text", &[]).await?;
+                let database: String = rows.first().ok_or_else(PostgresError::unanswered)?.try_get(0)?;
+                let name = setup::name(&database, schema);
+                let state = setup::state(&connection, &name).await?;
+                Ok((name, state))
+            })
+        });
+        Box::pin(read).await.map_err(|failure| self.error(failure))
+    }
+
+    /// Starts to read the slot, which is made where it is missing.
+    pub async fn start_slot(&self) -> Result<SlotReader, SlotRefusal> {
+        let (name, state) = self.slot_state().await?;
+        if self.inner.pool.connector.is_shared() {
+            return Err(SlotObstacle::Pooled.into());
+        }
+        if let Some(obstacle) = state.obstacle(&name, self.inner.changes.unbounded_slot) {
+            return Err(obstacle.into());
+        }
+        let (record, from) = match &state.record {
+            Some(record) if state.has_slot && !state.is_lost => (record.clone(), state.confirmed),
+            _ => Box::pin(self.make_slot(&name, &state)).await?,
+        };
+        let (connection, system) = self.started(&name, from).await?;
+        let now = self.now().await?;
+        let mut hasher = std::hash::DefaultHasher::new();
+        (&system, &record.epoch).hash(&mut hasher);
+        let kept = u64::try_from(state.keep_megabytes).map_or(KEEP_BYTES, |most| (most << 20) / 4);
+        let stream = SlotStream::start(self, connection, StreamTarget { name: name.clone(), system }, from);
+        Ok(SlotReader {
+            name,
+            source: hasher.finish(),
+            stream,
+            tables: BTreeMap::new(),
+            relations: ToldRelations::default(),
+            told: (from.saturating_sub(1), u64::MAX),
+            first: now.seen,
+            seen: Snapshot::default(),
+            coming: VecDeque::new(),
+            now: None,
+            pending: VecDeque::new(),
+            was_asked: false,
+            losses: Vec::new(),
+            is_moved: false,
+            catalog_seen: Instant::now(),
+            kept: VecDeque::new(),
+            keep_bytes: kept.min(KEEP_BYTES),
+        })
+    }
+
+    /// Makes the publication, then the slot; where it begins.
+    async fn make_slot(&self, name: &str, state: &SlotState) -> Result<(SlotRecord, u64), SlotRefusal> {
+        let (name, state) = (name.to_owned(), state.clone());
+        let record = self.set_up({
+            let (name, state) = (name.clone(), state.clone());
+            |connection| async move {
+                if state.has_slot {
+                    setup::drop_slot(&connection, &name).await?;
+                }
+                Ok(Ok(setup::begin_epoch(&connection, &name, &state).await?))
+            }
+        });
+        let record = record.await?.map_err(Error::Database)?;
+        let mut lease = self.lease().await?;
+        let connection = lease.connection();
+        let making = Box::pin(async { setup::create_slot(&connection, &name).await });
+        let made = lease.run(super::super::pool::State::Open, making).await;
+        match made {
+            Ok(()) => {}
+            Err(failure) if failure.db_error().is_some() => {
+                let why = failure.db_error().map(|error| error.message().to_owned()).unwrap_or_default();
+                return Err(SlotObstacle::Failed(format!("the slot was not made: {why}")).into());
+            }
+            Err(failure) => return Err(self.error(failure).into()),
+        }
+        drop(lease);
+        let (_, state) = self.slot_state().await?;
+        Ok((record, state.confirmed))
+    }
+
+    /// A connection in which the slot was started.
+    async fn started(&self, name: &str, from: u64) -> Result<(ReplicationConnection, System), SlotRefusal> {
+        let refused = |error: ReplicationError| match error.is(OBJECT_IN_USE) {
+            true => SlotObstacle::Active,
+            false => SlotObstacle::Failed(format!("the slot cannot be read: {error}")),
+        };
+        let (mut connection, system) = self.replicate(name).await.map_err(refused)?;
+        connection.start(name, from, name).await.map_err(refused)?;
+        Ok((connection, system))
+    }
+
+    /// Captures the changes of a table from now on; the position after which the log has all of them.
+    pub async fn capture_slot(
+        &self,
+        reader: &mut SlotReader,
+        table: &str,
+        writer: Arc<ImageWriter>,
+    ) -> Result<LogPosition, SlotRefusal> {
+        let forms = self.forms(table, &writer).await?;
+        let (relations, record) = self.published(&reader.name, table).await?;
+        let since = match record.is_some_and(|record| is_known(&record, &relations)) {
+            // It was followed by a process before, up to which the stream goes back.
+            true => LogPosition {
+                seen: reader.first.clone(),
+                ..reader.place((reader.stream.began.saturating_sub(1), u64::MAX))
+            },
+            false => {
+                let now = self.publish(reader, table, &relations).await?;
+                reader.begin_captured();
+                LogPosition { seen: now.seen, ..reader.place(reader.told) }
+            }
+        };
+        let (relations, _) = self.published(&reader.name, table).await?;
+        let table_of = SlotTable { writer, forms, relations, lost: Snapshot::default(), has_new_file: false };
+        reader.tables.insert(table.to_owned(), table_of);
+        reader.relations.settle(&reader.tables);
+        Ok(since)
+    }
+
+    /// The relations of a table, and what the publication's comment says of them. Errors: it cannot be followed.
+    async fn published(&self, name: &str, table: &str) -> Result<(SlotRelations, Option<SlotRecord>), SlotRefusal> {
+        let tree = self.tree(table, TriggerKind::Image).await?;
+        if let Some(why) = tree.obstacles().map_err(|failure| self.error(failure))?.first() {
+            return Err(Error::unfollowed(table, &why.to_string()).into());
+        }
+        let (mut catalog, state) = self.slot_catalog(name, &[table]).await?;
+        Ok((catalog.remove(table).unwrap_or_default(), state.record))
+    }
+
+    async fn slot_catalog(
+        &self,
+        name: &str,
+        tables: &[&str],
+    ) -> Result<(BTreeMap<String, SlotRelations>, SlotState), Error> {
+        let schema = self.inner.schema.as_str();
+        let read = self.with_retry(|connection| {
+            Box::pin(async move {
+                let catalog = setup::catalog(&connection, schema, tables, name).await?;
+                Ok((catalog, setup::state(&connection, name).await?))
+            })
+        });
+        Box::pin(read).await.map_err(|failure| self.error(failure))
+    }
+
+    async fn publish(&self, reader: &mut SlotReader, table: &str, relations: &SlotRelations) -> Result<Now, Error> {
+        if relations.is_empty() {
+            // A partitioned table without partitions.
+            return self.now().await;
+        }
+        let lacking = relations.iter().filter(|(_, relation)| relation.is_lacking());
+        let ids: Vec<u32> = lacking.map(|(id, _)| *id).collect();
+        let lock = match relations.values().all(|relation| relation.is_full) {
+            true => TableLock::MakeTriggers,
+            false => TableLock::DropTriggers,
+        };
+        if !self.held_within(&ids, lock).await?.is_empty() {
+            return Err(super::busy(format!("a transaction holds a lock on {table}")));
+        }
+        let name = reader.name.clone();
+        let published = self
+            .set_up(|connection| async move { Ok(Ok(Box::pin(setup::publish(&connection, &name, relations)).await?)) });
+        published.await?.map_err(Error::Database)
+    }
+
+    async fn now(&self) -> Result<Now, Error> {
+        let read = self.with_retry(|connection| Box::pin(async move { setup::now(&connection).await }));
+        Box::pin(read).await.map_err(|failure| self.error(failure))
+    }
+
+    /// What was committed since the last look, or more of that.
+    pub async fn look_at_slot(&self, reader: &mut SlotReader, numbers: Numbers) -> Result<LogLook, SlotRefusal> {
+        let mut look = LogLook {
+            losses: std::mem::take(&mut reader.losses),
+            failed: Vec::new(),
+            parts: Vec::new(),
+            position: reader.position(),
+            has_more: false,
+            visible: None,
+        };
+        if reader.is_moved || !reader.pending.is_empty() && reader.catalog_seen.elapsed() >= CATALOG_INTERVAL {
+            self.check_slot(reader, &mut look).await?;
+        }
+        let (passed, is_all) = reader.receive();
+        if let Some(end) = reader.stream.end().filter(|_| reader.pending.is_empty()) {
+            return Err(lost(end).into());
+        }
+        if let Some(why) = reader.stream.interruption() {
+            return Err(Error::Unavailable(format!("the stream of the slot is interrupted: {why}")).into());
+        }
+        if !reader.sees_pending() {
+            let now = self.now().await?;
+            reader.coming.push_back((now.seen.clone(), now.end));
+            if reader.coming.len() > 8 {
+                // The oldest is told soonest, the newest is what is wanted.
+                reader.coming.remove(1);
+            }
+            reader.now = Some(now);
+        }
+        let is_told = reader.tell(&mut look, numbers);
+        if is_told && is_all {
+            // Nothing of what was committed before is still to be told.
+            reader.pass(passed);
+        }
+        look.position = reader.position();
+        look.visible = reader.now.as_ref().map(|now| Arc::new(now.seen.clone()));
+        Ok(look)
+    }
+
+    /// Finds tables that are not what they were, and captures them anew.
+    async fn check_slot(&self, reader: &mut SlotReader, look: &mut LogLook) -> Result<(), SlotRefusal> {
+        let names: Vec<String> = reader.tables.keys().cloned().collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let (catalog, state) = self.slot_catalog(&reader.name, &names).await?;
+        if !state.has_publication || !state.has_slot {
+            return Err(lost(StreamEnd::SlotLost("the publication is gone".to_owned())).into());
+        }
+        let seen = self.now().await?.seen;
+        for name in names {
+            let Some(table) = reader.tables.get_mut(name) else { continue };
+            let now = catalog.get(name);
+            let has_other_file = now.is_some_and(|now| only_files_differ(&table.relations, now));
+            if has_other_file && std::mem::take(&mut table.has_new_file) {
+                table.relations = now.cloned().unwrap_or_default();
+                continue;
+            }
+            let is_same = now.is_some_and(|now| *now == table.relations);
+            let writer = table.writer.clone();
+            if is_same && !reader.is_moved {
+                continue;
+            }
+            match Box::pin(self.capture_slot(reader, name, writer)).await {
+                Ok(_) if is_same => {}
+                Ok(_) => {
+                    let reason = if has_other_file { ResyncReason::Truncate } else { ResyncReason::LogLost };
+                    look.losses.push(Loss { reason, tables: vec![name.to_owned()] });
+                    if let Some(table) = reader.tables.get_mut(name) {
+                        table.lost.clone_from(&seen);
+                    }
+                }
+                Err(SlotRefusal::Error(error @ Error::Query(_))) => {
+                    reader.tables.remove(name);
+                    look.failed.push((name.to_owned(), error));
+                }
+                // It is tried again with the next look.
+                Err(error) => return Err(error),
+            }
+        }
+        reader.relations.settle(&reader.tables);
+        (reader.is_moved, reader.was_asked, reader.catalog_seen) = (false, true, Instant::now());
+        Ok(())
+    }
+
+    /// Waits until something may have been committed since the last look.
+    pub async fn slot_commit_after(&self, reader: &SlotReader) {
+        let is_waiting = !reader.pending.is_empty() || !reader.losses.is_empty() || reader.is_moved;
+        tokio::select! {
+            () = reader.stream.arrival() => {}
+            () = tokio::time::sleep(UNSEEN_INTERVAL), if is_waiting => {}
+        }
+    }
+
+    /// Ends the capture of all tables but `kept` by the slot, also that which a process before did not end.
+    pub async fn release_slot_tables(&self, name: &str, kept: &[String]) -> Result<(), Error> {
+        let kept: Vec<&str> = kept.iter().map(String::as_str).collect();
+        let (catalog, state) = self.slot_catalog(name, &kept).await?;
+        let is_kept = |id: &u32| catalog.values().any(|relations| relations.contains_key(id));
+        let record = state.record.unwrap_or_default();
+        let needless: Vec<u32> = record.tables.keys().copied().filter(|id| !is_kept(id)).collect();
+        let held = self.held_within(&needless, TableLock::DropTriggers).await?;
+        let mut done = Ok(());
+        for id in needless {
+            // Each in a transaction of its own: the lock of one table is not held while that of another is waited for.
+            let released = match held.contains(&id) {
+                true => Err(super::busy("a transaction holds a lock on a table".to_owned())),
+                false => {
+                    let unpublish =
+                        self.set_up(|connection| async move { Ok(Ok(setup::unpublish(&connection, name, id).await?)) });
+                    unpublish.await.map(drop)
+                }
+            };
+            done = done.and(released);
+        }
+        done
+    }
+
+    /// Removes the slot, the publication, and the identities that it needed; not while it is read.
+    pub async fn remove_slot(&self, name: &str) -> Result<(), Error> {
+        let mut attempt = 0;
+        loop {
+            let (_, state) = self.slot_catalog(name, &[]).await?;
+            if state.has_publication && (!state.is_own_publication || state.record.is_none()) {
+                return Ok(());
+            }
+            if state.is_active {
+                attempt += 1;
+                if attempt > DROP_ATTEMPTS {
+                    return Err(super::busy(format!("the slot {name} is read by another process")));
+                }
+                tokio::time::sleep(DROP_INTERVAL).await;
+                continue;
+            }
+            if state.has_slot && state.is_own_slot {
+                let dropping =
+                    self.with_retry(|connection| Box::pin(async move { setup::drop_slot(&connection, name).await }));
+                Box::pin(dropping).await.map_err(|failure| self.error(failure))?;
+            }
+            if !state.has_publication {
+                return Ok(());
+            }
+            self.release_slot_tables(name, &[]).await?;
+            let dropped =
+                self.set_up(|connection| async move { Ok(Ok(setup::drop_publication(&connection, name).await?)) });
+            return dropped.await.map(drop);
+        }
+    }
+
+    /// Those of `tables` that cannot be locked in a short time.
+    async fn held_within(&self, tables: &[u32], lock: TableLock) -> Result<BTreeSet<u32>, Error> {
+        if tables.is_empty() { Ok(BTreeSet::new()) } else { self.held(tables, lock).await }
+    }
+}
+
+impl SlotReader {
+    /// The name of the slot.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The tables that are followed, with their writers.
+    pub fn tables(&self) -> Vec<(String, Arc<ImageWriter>)> {
+        self.tables.iter().map(|(name, table)| (name.clone(), table.writer.clone())).collect()
+    }
+
+    /// Images of a table have the columns of `writer` from the next look on, which asks the catalog.
+    pub fn describe(&mut self, table: &str, writer: Arc<ImageWriter>) {
+        if let Some(followed) = self.tables.get_mut(table) {
+            followed.writer = writer;
+            self.is_moved = true;
+        }
+    }
+
+    /// Ends the capture of all tables but `kept`.
+    pub fn retain(&mut self, kept: &[String]) {
+        self.tables.retain(|table, _| kept.contains(table));
+        self.relations.settle(&self.tables);
+    }
+
+    /// The position after the last look. Before the first one, it is that of what was seen then.
+    pub fn position(&self) -> LogPosition {
+        let seen = if self.seen.end == 0 { &self.first } else { &self.seen };
+        LogPosition { seen: seen.clone(), ..self.place(self.told) }
+    }
+
+    /// What is before `position` is told for good: the server need not keep it, but for a while, for another process that
+    /// goes on with the slot.
+    pub fn confirm(&mut self, position: &LogPosition) {
+        let now = Instant::now();
+        let (passed, is_all) = self.stream.passed();
+        let is_end = is_all && self.pending.is_empty() && *position == self.position();
+        let place = if is_end { passed } else { position.commit_order().map_or(0, |(commit, _)| commit) };
+        if self.kept.back().is_none_or(|(since, _)| now.duration_since(*since) >= KEEP_INTERVAL) {
+            self.kept.push_back((now, place));
+        }
+        while let Some((since, kept)) = self.kept.front()
+            && (now.duration_since(*since) >= KEEP_AGE || place.saturating_sub(*kept) > self.keep_bytes)
+        {
+            self.stream.confirm(*kept);
+            self.kept.pop_front();
+        }
+        if place.saturating_sub(self.stream.confirmed()) > self.keep_bytes {
+            self.stream.confirm(place.saturating_sub(self.keep_bytes));
+        }
+    }
+
+    /// How far what was told is behind the server.
+    pub fn lag(&self) -> LogLag {
+        let end = self.now.as_ref().map_or(0, |now| now.end).max(self.stream.passed().0);
+        match self.pending.front() {
+            Some(part) => LogLag { bytes: end.saturating_sub(self.told.0), since_us: Some(part.committed_us) },
+            None => LogLag::default(),
+        }
+    }
+
+    /// Closes the connection of the stream.
+    pub async fn close(self) {
+        self.stream.close().await;
+    }
+
+    /// Begins a place after all positions that have been told, and before what is told next.
+    fn begin_captured(&mut self) {
+        let (commit, row) = self.told;
+        self.told = match row {
+            u64::MAX => (commit.saturating_add(1), 0),
+            row if (row + 1) % (1 << CAPTURE_BITS) == 0 => (commit, row),
+            row => (commit, row + 1),
+        };
+    }
+
+    fn place(&self, order: (u64, u64)) -> LogPosition {
+        LogPosition::in_commit_order(self.source, Snapshot::default(), order)
+    }
+
+    /// Takes what has arrived; the place before which all has arrived, and whether all of that was taken.
+    fn receive(&mut self) -> (u64, bool) {
+        let passed = self.stream.passed();
+        let mut bytes: usize = self.pending.iter().map(RawPart::bytes).sum();
+        while bytes < LOOK_BYTES {
+            let Some(part) = self.stream.take() else { break };
+            bytes += part.bytes();
+            self.pending.push_back(part);
+        }
+        (passed.0, passed.1 || self.stream.passed() == (passed.0, true))
+    }
+
+    /// Whether the last snapshot sees what waits.
+    fn sees_pending(&self) -> bool {
+        let sees = |now: &Now| self.pending.iter().all(|part| now.seen.sees(whole_id(part.xid, now.seen.end)));
+        self.pending.is_empty() || self.now.as_ref().is_some_and(sees)
+    }
+
+    /// Adds to a look what is seen of what waits, up to something that is to be done first. Whether nothing waits any more.
+    fn tell(&mut self, look: &mut LogLook, numbers: Numbers) -> bool {
+        let Some(now) = &self.now else { return self.pending.is_empty() };
+        let seen = now.seen.clone();
+        let mut bytes = 0;
+        while let Some(part) = self.pending.front_mut() {
+            let id = whole_id(part.xid, seen.end);
+            if !seen.sees(id) {
+                break;
+            }
+            if bytes >= LOOK_BYTES {
+                look.has_more = true;
+                break;
+            }
+            let (commit, committed_us) = (part.commit, part.committed_us);
+            let reading = Reading { seen: &seen, id, numbers, was_asked: self.was_asked };
+            let ReadPart { changes, stop } = self.relations.read(part, &mut self.tables, &reading);
+            let order = (commit, part.read() << CAPTURE_BITS);
+            self.told = order;
+            pass(&mut self.seen, &mut self.coming, commit);
+            if !changes.is_empty() {
+                let position = LogPosition::in_commit_order(self.source, self.seen.clone(), order);
+                let part = LogPart { place: Place { id, order }, committed_us, changes, position };
+                bytes += part.bytes();
+                look.parts.push(part);
+            }
+            match stop {
+                Some(stop) => {
+                    match stop {
+                        ReadStop::Loss(loss) => {
+                            // The identity of a table may be another one.
+                            self.is_moved |= loss.reason == ResyncReason::LogLost;
+                            self.losses.push(loss);
+                        }
+                        ReadStop::Moved => (self.is_moved, self.was_asked) = (true, false),
+                    }
+                    look.has_more = true;
+                    return false;
+                }
+                None => {
+                    self.was_asked = false;
+                    self.pending.pop_front();
+                }
+            }
+        }
+        look.has_more |= self.pending.is_empty() && !self.stream.passed().1;
+        self.pending.is_empty()
+    }
+
+    fn pass(&mut self, place: u64) {
+        pass(&mut self.seen, &mut self.coming, place);
+    }
+}
+
+/// All that was committed before `place` has been told.
+fn pass(seen: &mut Snapshot, coming: &mut VecDeque<(Snapshot, u64)>, place: u64) {
+    while coming.front().is_some_and(|(_, end)| *end <= place) {
+        if let Some((snapshot, _)) = coming.pop_front() {
+            *seen = snapshot;
+        }
+    }
+}
+
+/// The id of a transaction of which the stream has the lower half: the one nearest to `now`.
+fn whole_id(xid: u32, now: u64) -> u64 {
+    let ahead = xid.wrapping_sub(now as u32).cast_signed();
+    now.saturating_add_signed(i64::from(ahead))
+}
+
+/// Whether a process before followed these relations as they are now.
+fn is_known(record: &SlotRecord, relations: &SlotRelations) -> bool {
+    let is_known = |(id, relation): (&u32, &SlotRelation)| {
+        relation.is_full
+            && relation.is_published
+            && record.tables.get(id).is_some_and(|published| published.mark == relation.mark())
+    };
+    !relations.is_empty() && relations.iter().all(is_known)
+}
+
+/// Whether tables are what they were but for their files.
+fn only_files_differ(before: &SlotRelations, now: &SlotRelations) -> bool {
+    let same = |(id, before): (&u32, &SlotRelation)| {
+        now.get(id).is_some_and(|now| *before == SlotRelation { file: before.file, ..now.clone() })
+    };
+    before != now && before.len() == now.len() && before.iter().all(same)
+}
+
+fn lost(end: StreamEnd) -> SlotObstacle {
+    match end {
+        StreamEnd::SlotLost(why) => SlotObstacle::Failed(format!("the slot is lost: {why}")),
+        StreamEnd::OtherServer => SlotObstacle::Failed("the slot is of another server".to_owned()),
+        StreamEnd::Taken => SlotObstacle::Active,
+    }
+}
+
+impl From<SlotObstacle> for SlotRefusal {
+    fn from(obstacle: SlotObstacle) -> Self {
+        SlotRefusal::Obstacle(obstacle)
+    }
+}
+
+impl From<Error> for SlotRefusal {
+    fn from(error: Error) -> Self {
+        SlotRefusal::Error(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_transactions_are_the_nearest_whole_ones() {
+        let wrap = 1 << 32;
+        assert_eq!(whole_id(10, 12), 10);
+        assert_eq!(whole_id(12, 10), 12, "it began after the snapshot");
+        assert_eq!(whole_id(u32::MAX, wrap + 5), wrap - 1);
+        assert_eq!(whole_id(3, wrap - 1), wrap + 3);
+        assert_eq!(whole_id(7, 5 * wrap + 7), 5 * wrap + 7);
+    }
+
+    #[test]
+    fn a_snapshot_is_told_when_its_place_is_passed() {
+        let snapshot = |end| Snapshot { start: end, end, running: Vec::new() };
+        let (mut seen, mut coming) = (Snapshot::default(), VecDeque::from([(snapshot(5), 50), (snapshot(9), 90)]));
+        pass(&mut seen, &mut coming, 49);
+        assert_eq!(seen, Snapshot::default());
+        pass(&mut seen, &mut coming, 95);
+        assert_eq!((seen, coming.len()), (snapshot(9), 0));
+    }
+}

@@ -1,0 +1,603 @@
+//! The stream of a slot: a task that reads it into a bounded queue, answers the server, and connects again.
+//!
+//! The server sends transactions whole, in the order of their commits. While there are few, each is read as it comes; while
+//! there are many, the task reads in beats, which costs both sides a fraction of the time.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::{Buf, Bytes};
+use tokio::sync::Notify;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::store::postgres::{
+    Postgres,
+    cell::EPOCH_MICROS,
+    replication::{Replicated, ReplicationConnection, ReplicationError, System},
+};
+
+/// Bytes of messages after which a part of a transaction ends.
+const PART_BYTES: usize = 2 << 20;
+/// Bytes of messages that wait to be taken, after which no more are read.
+const QUEUE_BYTES: usize = 16 << 20;
+/// Memory that a message takes beside its bytes.
+const MESSAGE_BYTES: usize = 64;
+/// Time between two transactions below which the stream is read in beats, of this length.
+const BUSY_INTERVAL: Duration = Duration::from_micros(500);
+const BEAT: Duration = Duration::from_millis(1);
+/// How often it is looked whether the server is to be told something.
+const STATUS_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the server is told at least how far its log was read.
+const STATUS_INTERVAL: Duration = Duration::from_secs(10);
+/// How long the server may be silent until the connection is taken for lost.
+const SILENCE_MAX: Duration = Duration::from_secs(40);
+/// Back-off before the first attempt to connect again; doubles up to [`RETRY_MAX`].
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+/// How long a stream may be interrupted until that is told.
+const INTERRUPTION_MAX: Duration = Duration::from_secs(1);
+/// Bytes of the server's log without anything for us after which the reader is woken, to confirm them.
+const QUIET_BYTES: u64 = 16 << 20;
+
+/// What a slot has told, and was not taken yet. Dropped, the connection is closed.
+#[derive(Debug)]
+pub struct SlotStream {
+    shared: Arc<StreamShared>,
+    /// The place that it was started after.
+    pub began: u64,
+    /// Fires when the connection is closed.
+    ended: CancellationToken,
+    _end: DropGuard,
+}
+
+#[derive(Debug)]
+struct StreamShared {
+    state: Mutex<StreamState>,
+    /// Something is there to be taken.
+    arrived: Notify,
+    /// Something was taken.
+    taken: Notify,
+    /// The server need not keep what is before this place.
+    confirmed: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct StreamState {
+    parts: VecDeque<RawPart>,
+    bytes: usize,
+    /// All that was committed before this place has arrived.
+    passed: u64,
+    /// The last place that the reader was woken for without anything to take.
+    noticed: u64,
+    end: Option<StreamEnd>,
+    /// Since when there is no connection, and why.
+    interruption: Option<(Instant, String)>,
+}
+
+/// Why a stream has ended for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StreamEnd {
+    /// The slot does not have what is next, or is gone.
+    SlotLost(String),
+    /// The server is another one, or has another history.
+    OtherServer,
+    /// Another process reads the slot.
+    Taken,
+}
+
+/// A transaction, or a part of one.
+#[derive(Debug, PartialEq, Eq)]
+pub struct RawPart {
+    /// The lower half of the transaction's id.
+    pub xid: u32,
+    /// Place of its commit.
+    pub commit: u64,
+    /// When it was committed, in microseconds since 1970.
+    pub committed_us: i64,
+    /// Messages about rows and relations.
+    pub messages: VecDeque<RawMessage>,
+    /// Number of the last row of it.
+    pub last: u64,
+    bytes: usize,
+}
+
+impl RawPart {
+    /// Memory that it takes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Number of the last row that was read of it.
+    pub fn read(&self) -> u64 {
+        let left = self.messages.iter().filter(|message| message.body.first() != Some(&b'R'));
+        self.last - left.count() as u64
+    }
+}
+
+/// A message of the output plugin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawMessage {
+    /// It.
+    pub body: Bytes,
+    /// Whether it is only the beginning of one that is too large.
+    pub is_cut: bool,
+}
+
+/// What a stream is of.
+#[derive(Debug, Clone)]
+pub struct StreamTarget {
+    /// Name of the slot, and of the publication.
+    pub name: String,
+    /// Which server it is of.
+    pub system: System,
+}
+
+impl SlotStream {
+    /// Reads a slot over `connection`, in which it was started after `from`.
+    pub fn start(store: &Postgres, connection: ReplicationConnection, target: StreamTarget, from: u64) -> Self {
+        let shared = Arc::new(StreamShared {
+            state: Mutex::new(StreamState { passed: from, noticed: from, ..StreamState::default() }),
+            arrived: Notify::new(),
+            taken: Notify::new(),
+            confirmed: AtomicU64::new(from),
+        });
+        let tasks = store.tasks();
+        let stop = tasks.stop().child_token();
+        let ended = CancellationToken::new();
+        let (guard, task) = (ended.clone().drop_guard(), shared.clone());
+        let (store, dropped) = (store.clone(), stop.clone());
+        tasks.spawn("slot", async move {
+            let _ended = guard;
+            let mut reader = StreamReader { shared: task.clone(), framing: Framing::new(from) };
+            if let Some(end) = dropped.run_until_cancelled(Box::pin(reader.run(&store, connection, &target))).await {
+                task.state().end = Some(end);
+                task.arrived.notify_one();
+            }
+        });
+        Self { shared, began: from, ended, _end: stop.drop_guard() }
+    }
+
+    /// Takes the next part of a transaction.
+    pub fn take(&self) -> Option<RawPart> {
+        let mut state = self.shared.state();
+        let part = state.parts.pop_front()?;
+        state.bytes -= part.bytes;
+        drop(state);
+        self.shared.taken.notify_one();
+        Some(part)
+    }
+
+    /// The place before which all has arrived, and whether all of that was taken.
+    pub fn passed(&self) -> (u64, bool) {
+        let mut state = self.shared.state();
+        state.noticed = state.passed;
+        (state.passed, state.parts.is_empty())
+    }
+
+    /// Why nothing more will arrive, after what is there.
+    pub fn end(&self) -> Option<StreamEnd> {
+        let state = self.shared.state();
+        if state.parts.is_empty() { state.end.clone() } else { None }
+    }
+
+    /// Why nothing has arrived for a while, as far as that shows.
+    pub fn interruption(&self) -> Option<String> {
+        let state = self.shared.state();
+        let long = |(since, _): &&(Instant, String)| since.elapsed() > INTERRUPTION_MAX;
+        state.interruption.as_ref().filter(long).map(|(_, why)| why.clone())
+    }
+
+    /// The server need not keep what is before `place` any more. It is told within a second.
+    pub fn confirm(&self, place: u64) {
+        self.shared.confirmed.fetch_max(place, Ordering::Relaxed);
+    }
+
+    /// The place before which the server need not keep anything.
+    pub fn confirmed(&self) -> u64 {
+        self.shared.confirmed.load(Ordering::Relaxed)
+    }
+
+    /// Waits until there is something to take, or nothing will come.
+    pub async fn arrival(&self) {
+        self.shared.arrived.notified().await;
+    }
+
+    /// Closes the connection, and waits for that.
+    pub async fn close(self) {
+        let Self { ended, _end, .. } = self;
+        drop(_end);
+        ended.cancelled().await;
+    }
+}
+
+impl StreamShared {
+    fn state(&self) -> MutexGuard<'_, StreamState> {
+        self.state.lock().expect("no code panics while it holds this lock")
+    }
+}
+
+/// The task that reads a stream.
+struct StreamReader {
+    shared: Arc<StreamShared>,
+    framing: Framing,
+}
+
+impl StreamReader {
+    /// Reads until nothing more can be read, and connects again where the connection is lost.
+    async fn run(&mut self, store: &Postgres, connection: ReplicationConnection, target: &StreamTarget) -> StreamEnd {
+        let mut connection = Some(connection);
+        let mut wait = RETRY_FIRST;
+        let mut taken_since = None;
+        loop {
+            let read = match connection.take() {
+                Some(mut connection) => {
+                    (wait, taken_since) = (RETRY_FIRST, None);
+                    self.shared.state().interruption = None;
+                    self.read(&mut connection).await
+                }
+                None => Ok(()),
+            };
+            let failed = match read {
+                Ok(()) => match self.connect_again(store, target).await {
+                    Ok(Ok(again)) => {
+                        connection = Some(again);
+                        continue;
+                    }
+                    Ok(Err(end)) => return end,
+                    Err(error) => error,
+                },
+                Err(error) => error,
+            };
+            if let Some(end) = fatal(&failed) {
+                return end;
+            }
+            self.interrupted(&failed);
+            if failed.is(OBJECT_IN_USE) {
+                // The server may not have seen yet that our connection before is gone.
+                let since: &mut Instant = taken_since.get_or_insert_with(Instant::now);
+                if since.elapsed() > Duration::from_secs(90) {
+                    return StreamEnd::Taken;
+                }
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(RETRY_MAX);
+        }
+    }
+
+    /// Notes that there is no connection now.
+    fn interrupted(&self, failed: &ReplicationError) {
+        let mut state = self.shared.state();
+        let (since, is_news) = match &state.interruption {
+            Some((since, why)) => (*since, *why != failed.to_string()),
+            None => (Instant::now(), true),
+        };
+        state.interruption = Some((since, failed.to_string()));
+        drop(state);
+        if is_news {
+            tracing::warn!(error = %failed, "the stream of a slot is interrupted");
+        }
+        if since.elapsed() > INTERRUPTION_MAX {
+            self.shared.arrived.notify_one();
+        }
+    }
+
+    async fn connect_again(
+        &mut self,
+        store: &Postgres,
+        target: &StreamTarget,
+    ) -> Result<Result<ReplicationConnection, StreamEnd>, ReplicationError> {
+        let (mut connection, system) = store.replicate(&target.name).await?;
+        if system != target.system {
+            return Ok(Err(StreamEnd::OtherServer));
+        }
+        self.framing.begin_again();
+        connection.start(&target.name, self.framing.resume, &target.name).await?;
+        Ok(Ok(connection))
+    }
+
+    /// Reads until the connection ends, which is always an error.
+    async fn read(&mut self, connection: &mut ReplicationConnection) -> Result<(), ReplicationError> {
+        let mut status = Status { told: (0, 0), at: Instant::now(), heard: Instant::now() };
+        let mut check = tokio::time::interval(STATUS_CHECK_INTERVAL);
+        check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut last_read = Instant::now();
+        loop {
+            let mut commits = 0;
+            let mut wants_status = false;
+            while let Some(replicated) = connection.take_replicated()? {
+                match replicated {
+                    Replicated::Data { message, is_cut } => {
+                        let done = self.framing.take(message, is_cut).ok_or_else(malformed)?;
+                        commits += u32::from(done.is_commit);
+                        self.queue(done.part);
+                    }
+                    Replicated::Alive { end, wants_status: wants } => {
+                        self.framing.pass(end);
+                        wants_status |= wants;
+                    }
+                }
+            }
+            self.arrived();
+            if wants_status {
+                self.tell(connection, &mut status, false).await?;
+            }
+            let elapsed = last_read.elapsed();
+            last_read = Instant::now();
+            if commits > 1 && elapsed < BUSY_INTERVAL * commits {
+                tokio::time::sleep(BEAT).await;
+            }
+            loop {
+                let has_room = self.shared.state().bytes < QUEUE_BYTES;
+                tokio::select! {
+                    filled = connection.fill(), if has_room => {
+                        filled?;
+                        status.heard = Instant::now();
+                        break;
+                    }
+                    () = self.shared.taken.notified(), if !has_room => {}
+                    _ = check.tick() => {
+                        if has_room && status.heard.elapsed() > SILENCE_MAX {
+                            return Err(ReplicationError::Lost("the server is silent".to_owned()));
+                        }
+                        if !has_room {
+                            status.heard = Instant::now();
+                        }
+                        let now = (self.framing.passed, self.shared.confirmed.load(Ordering::Relaxed));
+                        if status.told != now || status.at.elapsed() > STATUS_INTERVAL {
+                            let asks = status.heard.elapsed() > STATUS_INTERVAL;
+                            self.tell(connection, &mut status, asks).await?;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    async fn tell(
+        &self,
+        connection: &mut ReplicationConnection,
+        status: &mut Status,
+        wants_answer: bool,
+    ) -> Result<(), ReplicationError> {
+        let now = (self.framing.passed, self.shared.confirmed.load(Ordering::Relaxed));
+        connection.confirm(now.0, now.1, wants_answer).await?;
+        (status.told, status.at) = (now, Instant::now());
+        Ok(())
+    }
+
+    fn queue(&self, part: Option<RawPart>) {
+        let Some(part) = part else { return };
+        let mut state = self.shared.state();
+        state.bytes += part.bytes;
+        state.parts.push_back(part);
+    }
+
+    /// Wakes the reader where there is something for it.
+    fn arrived(&self) {
+        let mut state = self.shared.state();
+        state.passed = self.framing.passed;
+        let is_quiet = state.passed.saturating_sub(state.noticed) < QUIET_BYTES;
+        if state.parts.is_empty() && is_quiet {
+            return;
+        }
+        state.noticed = state.passed;
+        drop(state);
+        self.shared.arrived.notify_one();
+    }
+}
+
+/// What the server was told last.
+struct Status {
+    told: (u64, u64),
+    at: Instant,
+    /// When something came from the server.
+    heard: Instant,
+}
+
+/// Puts messages together to parts of transactions.
+#[derive(Debug)]
+struct Framing {
+    current: Option<CurrentTransaction>,
+    /// The place after the last transaction that has arrived whole: the stream goes on there.
+    resume: u64,
+    /// All that was committed before this place has arrived.
+    passed: u64,
+    /// Of a transaction that has arrived in part, over a connection before: its commit, and the last row.
+    partly: Option<(u64, u64)>,
+}
+
+#[derive(Debug)]
+struct CurrentTransaction {
+    part: RawPart,
+    /// Rows up to this number have arrived before.
+    known: u64,
+    /// Bytes of rows of the part, whether they are known or not: a part ends at the same row each time.
+    rows_bytes: usize,
+}
+
+/// What a message brought.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Framed {
+    part: Option<RawPart>,
+    is_commit: bool,
+}
+
+impl Framing {
+    fn new(from: u64) -> Self {
+        Self { current: None, resume: from, passed: from, partly: None }
+    }
+
+    /// Another connection begins, after the last whole transaction.
+    fn begin_again(&mut self) {
+        self.current = None;
+    }
+
+    fn pass(&mut self, place: u64) {
+        // Within a transaction, its own commit is not behind yet.
+        if self.current.is_none() {
+            self.passed = self.passed.max(place);
+        }
+    }
+
+    /// Takes a message; `None` for one that is none of the protocol.
+    ///
+    /// Source: PostgreSQL's documentation, "Logical Replication Message Formats", version 1.
+    fn take(&mut self, message: Bytes, is_cut: bool) -> Option<Framed> {
+        let mut body = message.clone();
+        match body.try_get_u8().ok()? {
+            b'B' => {
+                let commit = body.try_get_u64().ok()?;
+                let committed_us = body.try_get_i64().ok()?.checked_add(EPOCH_MICROS)?;
+                let xid = body.try_get_u32().ok()?;
+                let known = self.partly.filter(|(partly, _)| *partly == commit).map_or(0, |(_, last)| last);
+                let part = RawPart { xid, commit, committed_us, messages: VecDeque::new(), last: 0, bytes: 0 };
+                self.current = Some(CurrentTransaction { part, known, rows_bytes: 0 });
+                Some(Framed::default())
+            }
+            b'C' => {
+                let end = {
+                    body.try_get_u8().ok()?;
+                    body.try_get_u64().ok()?;
+                    body.try_get_u64().ok()?
+                };
+                let current = self.current.take()?;
+                (self.resume, self.partly) = (end, None);
+                self.passed = self.passed.max(end);
+                let part = Some(current.part).filter(|part| !part.messages.is_empty());
+                Some(Framed { part, is_commit: true })
+            }
+            b'R' => {
+                self.current.as_mut()?.add(message, is_cut);
+                Some(Framed::default())
+            }
+            b'I' | b'U' | b'D' | b'T' => {
+                let current = self.current.as_mut()?;
+                current.part.last += 1;
+                current.rows_bytes += message.len() + MESSAGE_BYTES;
+                if current.part.last > current.known {
+                    current.add(message, is_cut);
+                }
+                if current.rows_bytes < PART_BYTES {
+                    return Some(Framed::default());
+                }
+                current.rows_bytes = 0;
+                let part = current.split();
+                if part.last > current.known {
+                    self.partly = Some((part.commit, part.last));
+                }
+                Some(Framed { part: Some(part).filter(|part| !part.messages.is_empty()), is_commit: false })
+            }
+            _ => Some(Framed::default()),
+        }
+    }
+}
+
+impl CurrentTransaction {
+    fn add(&mut self, body: Bytes, is_cut: bool) {
+        self.part.bytes += body.len() + MESSAGE_BYTES;
+        self.part.messages.push_back(RawMessage { body, is_cut });
+    }
+
+    /// Takes the part that has arrived.
+    fn split(&mut self) -> RawPart {
+        let next = RawPart { messages: VecDeque::new(), bytes: 0, ..self.part };
+        std::mem::replace(&mut self.part, next)
+    }
+}
+
+/// SQLSTATE of a slot that another connection reads.
+pub const OBJECT_IN_USE: &str = "55006";
+
+/// What an error means that does not pass by itself.
+fn fatal(error: &ReplicationError) -> Option<StreamEnd> {
+    let ReplicationError::Refused { code, text } = error else { return None };
+    match code.as_str() {
+        // The slot is invalidated; it, or the publication, is gone; the database is gone; what it has cannot be decoded.
+        "55000" | "42704" | "58P01" | "XX000" => Some(StreamEnd::SlotLost(text.clone())),
+        _ => None,
+    }
+}
+
+fn malformed() -> ReplicationError {
+    ReplicationError::Lost("a malformed message of the output plugin".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::{BufMut, BytesMut};
+
+    use super::*;
+
+    fn begin(commit: u64, xid: u32) -> Bytes {
+        let mut out = BytesMut::from(&b"B"[..]);
+        out.put_u64(commit);
+        out.put_i64(0);
+        out.put_u32(xid);
+        out.freeze()
+    }
+
+    fn commit(commit: u64, end: u64) -> Bytes {
+        let mut out = BytesMut::from(&b"C\0"[..]);
+        out.put_u64(commit);
+        out.put_u64(end);
+        out.put_i64(0);
+        out.freeze()
+    }
+
+    fn row(bytes: usize) -> Bytes {
+        [&b"I"[..], &vec![0; bytes]].concat().into()
+    }
+
+    fn framed(framing: &mut Framing, messages: &[Bytes]) -> Vec<(u64, u64, usize)> {
+        let take = |message: &Bytes| framing.take(message.clone(), false).unwrap().part;
+        messages.iter().filter_map(take).map(|part| (part.commit, part.last, part.messages.len())).collect()
+    }
+
+    #[test]
+    fn transactions_are_whole_and_empty_ones_are_left_out() {
+        let mut framing = Framing::new(5);
+        let messages = [begin(10, 1), row(1), row(1), commit(10, 20), begin(30, 2), commit(30, 40)];
+        assert_eq!(framed(&mut framing, &messages), [(10, 2, 2)]);
+        assert_eq!((framing.resume, framing.passed), (40, 40));
+        framing.pass(50);
+        assert_eq!((framing.resume, framing.passed), (40, 50));
+        framing.take(begin(60, 3), false).unwrap();
+        framing.pass(70);
+        assert_eq!(framing.passed, 50, "its commit is not behind");
+    }
+
+    #[test]
+    fn a_large_transaction_comes_in_parts_and_goes_on_within_after_a_loss() {
+        let large = PART_BYTES / 2;
+        let relation = Bytes::from_static(b"R....");
+        let rows = [begin(10, 1), relation.clone(), row(large), row(large), row(large), row(large), row(1)];
+        let mut framing = Framing::new(0);
+        assert_eq!(framed(&mut framing, &rows), [(10, 2, 3), (10, 4, 2)]);
+        framing.begin_again();
+        assert_eq!(framing.resume, 0);
+        let again = framed(&mut framing, &[&rows[..], &[commit(10, 20)]].concat());
+        assert_eq!(again, [(10, 2, 1), (10, 5, 1)], "the relation, then the row that was not told");
+        assert_eq!(framing.resume, 20);
+    }
+
+    #[test]
+    fn what_is_none_of_the_protocol_is_refused() {
+        for message in [&b""[..], b"B", b"C", b"I", b"R"] {
+            assert_eq!(Framing::new(0).take(Bytes::from_static(message), false), None, "{message:?}");
+        }
+    }
+
+    #[test]
+    fn only_errors_of_the_slot_end_a_stream() {
+        let refused = |code: &str| ReplicationError::Refused { code: code.to_owned(), text: String::new() };
+        assert!(fatal(&refused("55000")).is_some() && fatal(&refused("42704")).is_some());
+        assert!(fatal(&refused(OBJECT_IN_USE)).is_none() && fatal(&refused("57P01")).is_none());
+        assert!(fatal(&ReplicationError::Lost(String::new())).is_none());
+    }
+}

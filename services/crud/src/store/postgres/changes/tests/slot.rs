@@ -1,0 +1,166 @@
+//! Slots: what is made for them, and that nothing of it is left.
+
+use std::sync::Arc;
+
+use query::resources::{Changes, ChangesSource};
+
+use super::{super::source::PostgresLog, *};
+use crate::store::{
+    diagnosis::WhileUsed,
+    log::{ImageWriter, LogPosition},
+};
+
+const TABLES: &str = "CREATE TABLE keyed (id int PRIMARY KEY, v text);
+    CREATE TABLE indexed (id int NOT NULL CONSTRAINT ids UNIQUE); ALTER TABLE indexed REPLICA IDENTITY USING INDEX ids;
+    CREATE TABLE silent (id int); ALTER TABLE silent REPLICA IDENTITY NOTHING;
+    CREATE TABLE whole (id int); ALTER TABLE whole REPLICA IDENTITY FULL;";
+const IDENTITIES: &str = "SELECT string_agg(relreplident::text, '' ORDER BY relname) FROM pg_class c
+    JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = 'music' AND relkind = 'r'";
+
+impl Server {
+    async fn text(&self, sql: &str) -> String {
+        self.client.query_one(sql, &[]).await.unwrap().get(0)
+    }
+
+    /// Slots and publications of ours.
+    async fn slots(&self) -> i64 {
+        let sql = "SELECT (SELECT count(*) FROM pg_replication_slots WHERE database = current_database())
+            + (SELECT count(*) FROM pg_publication)";
+        self.count(sql).await
+    }
+}
+
+fn by(source: ChangesSource) -> Changes {
+    Changes { source, unbounded_slot: false }
+}
+
+async fn follow(store: &Postgres, log: &mut PostgresLog, table: &str) -> Result<LogPosition, Error> {
+    let schema = store.introspect(&[]).await.unwrap().schema;
+    let writer = Arc::new(ImageWriter::of(schema.table(table).unwrap(), |_| ""));
+    // Others may hold up the slot, or a lock.
+    for _ in 0..20 {
+        match store.capture_log(log, table, writer.clone()).await {
+            Err(Error::Refused { .. }) => tokio::time::sleep(Duration::from_millis(100)).await,
+            followed => return followed,
+        }
+    }
+    panic!("{table} is not followed");
+}
+
+#[tokio::test]
+async fn identities_are_restored_and_nothing_of_a_slot_is_left() {
+    let Some(server) = Server::with("slot", TABLES).await else { return };
+    let store = server.store().learning(by(ChangesSource::Slot));
+    let before = server.text(IDENTITIES).await;
+    assert_eq!(before, "idnf");
+    let mut log = PostgresLog::default();
+    for table in ["keyed", "indexed", "silent", "whole"] {
+        follow(&store, &mut log, table).await.unwrap();
+    }
+    assert_eq!(server.text(IDENTITIES).await, "ffff");
+    assert_eq!(server.slots().await, 2);
+    assert_eq!(server.count("SELECT count(*) FROM pg_publication_tables").await, 4);
+    for sql in ["INSERT INTO silent VALUES (1)", "UPDATE silent SET id = 2", "DELETE FROM silent"] {
+        server.execute(sql).await;
+    }
+
+    store.release_log(&mut log, &["keyed".to_owned()]).await.unwrap();
+    assert_eq!(server.text(IDENTITIES).await, "ifnf");
+    assert_eq!(server.count("SELECT count(*) FROM pg_publication_tables").await, 1);
+    // One that is dropped meanwhile, and one whose transaction holds a lock.
+    follow(&store, &mut log, "whole").await.unwrap();
+    server.execute("DROP TABLE whole").await;
+    let other = server.other().await;
+    other.batch_execute("BEGIN; SELECT * FROM keyed").await.unwrap();
+    store.release_log(&mut log, &[]).await.unwrap_err();
+    other.batch_execute("COMMIT").await.unwrap();
+    store.release_log(&mut log, &[]).await.unwrap();
+    assert_eq!(server.text(IDENTITIES).await, "idn");
+    assert_eq!((server.slots().await, server.ours().await), (0, 0));
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_replicate_is_followed_by_triggers_and_told_so() {
+    let Some(server) = Server::with("slot_role", "CREATE TABLE note (id int PRIMARY KEY)").await else { return };
+    let store = server.store_of("slot_plain").await.learning(by(ChangesSource::Auto));
+    server
+        .execute(
+            "ALTER TABLE note OWNER TO slot_plain; GRANT CREATE ON DATABASE changes_slot_role TO slot_plain;
+             ALTER ROLE slot_plain NOREPLICATION",
+        )
+        .await;
+    let mut log = PostgresLog::default();
+    let since = follow(&store, &mut log, "note").await.unwrap();
+    assert_eq!((since.commit_order(), server.slots().await), (None, 0));
+    let diagnosis = store.diagnose().await.unwrap();
+    assert_eq!(diagnosis.source, "triggers");
+    let finding = &diagnosis.findings[0];
+    assert_eq!(
+        (finding.text.as_str(), finding.sql.as_deref()),
+        (
+            "no slot is used for changes of rows: role slot_plain needs the attribute REPLICATION",
+            Some("ALTER ROLE slot_plain REPLICATION;")
+        )
+    );
+    store.release_log(&mut log, &[]).await.unwrap();
+
+    let store = server.store_of("slot_plain").await.learning(by(ChangesSource::Slot));
+    let refused = follow(&store, &mut PostgresLog::default(), "note").await.unwrap_err().to_string();
+    assert!(refused.contains("source of its database is slot: role slot_plain needs"), "{refused}");
+    let store = server.store_of("slot_plain").await.learning(by(ChangesSource::Off));
+    let refused = follow(&store, &mut PostgresLog::default(), "note").await.unwrap_err().to_string();
+    assert!(refused.ends_with("changes.source of its database is off"), "{refused}");
+    server.execute("ALTER ROLE slot_plain REPLICATION").await;
+    let store = server.store_of("slot_plain").await.learning(by(ChangesSource::Auto));
+    let mut log = PostgresLog::default();
+    follow(&store, &mut log, "note").await.unwrap();
+    assert_eq!((store.diagnose().await.unwrap().source, server.slots().await), ("slot", 2));
+    store.release_log(&mut log, &[]).await.unwrap();
+}
+
+#[tokio::test]
+async fn removal_waits_for_the_reader_of_a_slot_or_ends_it() {
+    let Some(server) = Server::with("slot_removed", TABLES).await else { return };
+    let store = server.store().learning(by(ChangesSource::Slot));
+    let mut log = PostgresLog::default();
+    follow(&store, &mut log, "keyed").await.unwrap();
+    let refused = store.remove_capture(WhileUsed::Refuse).await.unwrap();
+    assert!(refused.is_partial && refused.removed.is_empty(), "{refused:?}");
+    assert!(refused.warnings[0].starts_with("nothing is removed: a server reads the slot perigee_"), "{refused:?}");
+    // A process that is gone for good.
+    let removal = loop {
+        let removal = store.remove_capture(WhileUsed::Remove).await.unwrap();
+        // The stream of this process connects again, as one does that runs.
+        if !removal.is_partial {
+            break removal;
+        }
+    };
+    assert!(removal.left.is_empty(), "{removal:?}");
+    assert_eq!((server.slots().await, server.text(IDENTITIES).await), (0, "idnf".to_owned()));
+}
+
+#[tokio::test]
+async fn what_keeps_a_slot_from_being_used_is_named_with_sql_that_helps() {
+    let Some(server) = Server::with("slot_lacks", TABLES).await else { return };
+    let (name, state) = server.store().slot_state().await.unwrap();
+    assert_eq!(state.obstacle(&name, false), None);
+    let lacking = |change: &dyn Fn(&mut super::super::slot::setup::SlotState)| {
+        let mut state = state.clone();
+        change(&mut state);
+        let obstacle = state.obstacle(&name, false).unwrap();
+        (obstacle.to_string(), obstacle.remedy().unwrap_or_default())
+    };
+    let (text, sql) = lacking(&|state| state.wal_level = "replica".to_owned());
+    assert_eq!(text, "expected wal_level logical, found replica");
+    assert!(sql.starts_with("ALTER SYSTEM SET wal_level = 'logical';"));
+    let (text, sql) = lacking(&|state| state.keep_megabytes = -1);
+    assert!(text.contains("found max_slot_wal_keep_size -1") && sql.contains("max_slot_wal_keep_size = '10GB'"));
+    let (text, sql) = lacking(&|state| state.free_slots = 0);
+    assert!(text.contains("max_replication_slots") && sql.contains(&(state.max_slots + 10).to_string()));
+    assert!(lacking(&|state| state.free_senders = 0).0.contains("max_wal_senders"));
+    assert!(lacking(&|state| state.synchronous = "FIRST 1 (*)".to_owned()).0.contains("FIRST 1 (*)"));
+    assert!(lacking(&|state| state.is_standby = true).0.contains("standby"));
+    assert!(lacking(&|state| state.may_create = false).1.starts_with("GRANT CREATE ON DATABASE"));
+    let unbounded = super::super::slot::setup::SlotState { keep_megabytes: -1, ..state.clone() };
+    assert_eq!(unbounded.obstacle(&name, true), None);
+}

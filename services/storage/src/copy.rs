@@ -1,0 +1,80 @@
+//! Copies of files, and moves.
+
+use futures::TryStreamExt;
+use proto::storage::Precondition;
+use query::file::{FilePath, FileTerms};
+
+use crate::{
+    Error,
+    backend::Backend,
+    buckets::Bucket,
+    content_type,
+    object::{Publication, Published},
+    put::final_path,
+    read::Parts,
+};
+
+/// What is copied where.
+pub struct Copy<'a> {
+    /// Where from.
+    pub source: (&'a Bucket, &'a FileTerms),
+    /// Where to.
+    pub target: (&'a Bucket, &'a FileTerms),
+    /// Whether the source is deleted.
+    pub is_move: bool,
+    /// What must hold of the file at the target.
+    pub precondition: Option<Precondition>,
+}
+
+/// Copies or moves a file.
+pub async fn run(copy: Copy<'_>) -> Result<Published, Error> {
+    let Copy { source: (from_bucket, from_terms), target: (to_bucket, to_terms), is_move, precondition } = copy;
+    let (from, to) = (final_path(from_terms)?, final_path(to_terms)?);
+    if to.is_root() {
+        return Err(Error::IsFolder(to.to_string()));
+    }
+    let is_one_bucket = (&from_terms.project, &from_terms.bucket) == (&to_terms.project, &to_terms.bucket);
+    if is_one_bucket && from == to {
+        return Err(Error::Conflict(format!("{from} cannot be copied to itself")));
+    }
+    let (source, target) = (from_bucket.backend()?, to_bucket.backend()?);
+    let (file, reader) = source.read(from).await?;
+    if to_terms.size.is_some_and(|size| size != file.size) {
+        // It was replaced since the rules were asked.
+        return Err(Error::Precondition);
+    }
+    let limits = &to_bucket.spec.limits;
+    if let Some(limit) = limits.size.filter(|limit| file.size > limit.0) {
+        return Err(Error::TooLarge(limit.0));
+    }
+    content_type::check_declared(&limits.types, &file.content_type)?;
+    let publication = Publication {
+        path: to.clone(),
+        content_type: file.content_type.clone(),
+        meta: file.meta.clone(),
+        precondition,
+        needs_parent: false,
+    };
+    if is_move
+        && is_one_bucket
+        && let Some(renamed) = source.rename(from, &publication).await
+    {
+        return renamed;
+    }
+    let mut upload = target.begin(Some(to), &file.content_type, &file.meta).await?;
+    let mut pieces = reader.parts(Parts::Whole);
+    while let Some(piece) = pieces.try_next().await? {
+        upload.write(piece).await?;
+    }
+    let published = upload.publish(publication).await?;
+    if is_move {
+        delete_source(source, from, file.etag).await?;
+    }
+    Ok(published)
+}
+
+/// Deletes what was moved, unless it was replaced while it was copied.
+async fn delete_source(source: &Backend, from: &FilePath, etag: String) -> Result<(), Error> {
+    let unchanged = Precondition { etags: vec![etag], ..Precondition::default() };
+    source.delete_file(from, Some(&unchanged)).await
+}

@@ -1,0 +1,131 @@
+//! Errors of this service.
+
+use mesh::{Code, Fault};
+use proto::grant::Unverified;
+use rustix::io::Errno;
+
+/// An error of this service.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No such bucket in the project.
+    #[error("bucket {0} is not known")]
+    UnknownBucket(String),
+    /// The backend of the bucket cannot be used now.
+    #[error("bucket {0} cannot be reached")]
+    Unreachable(String),
+    /// The grant of the rule engine is not one.
+    #[error(transparent)]
+    Ungranted(#[from] Unverified),
+    /// A grant is of another operation, void, or for something else.
+    #[error("invalid grant: {0}")]
+    WrongGrant(&'static str),
+    /// The request is malformed.
+    #[error("{0}")]
+    Malformed(String),
+    /// The stream ended before the file did.
+    #[error("the upload broke off")]
+    BrokenOff,
+    /// There is no such file.
+    #[error("file not found")]
+    NotFound,
+    /// There is no such folder.
+    #[error("folder not found")]
+    NoFolder,
+    /// A folder is where a file is expected.
+    #[error("{0} is a folder")]
+    IsFolder(String),
+    /// A file and a folder cannot have one name.
+    #[error("{0}")]
+    Conflict(String),
+    /// The folder above is not there. The text is known to clients of earlier servers.
+    #[error("Local: Provided path is not a directory")]
+    NoParent,
+    /// The file that is there is not the one that the caller expects.
+    #[error("the file is not as the condition of the request says")]
+    Precondition,
+    /// The file is over the limit of its bucket.
+    #[error("the file is over the limit of {0} bytes of its bucket")]
+    TooLarge(u64),
+    /// The bucket does not take files of this type.
+    #[error("the bucket takes no files of type {0}")]
+    UnsupportedType(String),
+    /// The disk is full or cannot be written.
+    #[error("the bucket has no room, or cannot be written")]
+    Full(String),
+    /// What was read is not what was written.
+    #[error("the file is damaged")]
+    Damaged(String),
+    /// The backend failed.
+    #[error("the backend of the bucket failed")]
+    Backend(String),
+}
+
+impl From<Errno> for Error {
+    /// The error of a system call on a local bucket.
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::NOENT => Error::NotFound,
+            Errno::NOSPC | Errno::DQUOT | Errno::ROFS | Errno::ACCESS | Errno::PERM | Errno::FBIG => {
+                Error::Full(errno.to_string())
+            }
+            Errno::NAMETOOLONG => Error::Malformed("the path is too long for the file system of the bucket".to_owned()),
+            other => Error::Backend(other.to_string()),
+        }
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        match Errno::from_io_error(&error) {
+            Some(errno) => errno.into(),
+            None => Error::Backend(error.to_string()),
+        }
+    }
+}
+
+impl From<object_store::Error> for Error {
+    fn from(error: object_store::Error) -> Self {
+        use object_store::Error as Store;
+        match error {
+            Store::NotFound { .. } => Error::NotFound,
+            Store::Precondition { .. } | Store::AlreadyExists { .. } | Store::NotModified { .. } => Error::Precondition,
+            other => Error::Backend(other.to_string()),
+        }
+    }
+}
+
+impl From<query::Error> for Error {
+    fn from(error: query::Error) -> Self {
+        Error::Malformed(error.to_string())
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        let text = error.to_string();
+        let code = match error {
+            Error::UnknownBucket(_) => Code::UnknownBucket,
+            Error::Unreachable(_) => Code::Unavailable,
+            Error::Malformed(_) | Error::BrokenOff | Error::IsFolder(_) => Code::BadRequest,
+            Error::NotFound | Error::NoFolder => Code::NotFound,
+            Error::Conflict(_) | Error::NoParent => Code::Conflict,
+            Error::Precondition => Code::Precondition,
+            Error::TooLarge(_) => Code::TooLarge,
+            Error::UnsupportedType(_) => Code::UnsupportedType,
+            Error::Full(cause) => {
+                tracing::error!(cause, "a file could not be kept");
+                Code::Full
+            }
+            Error::Ungranted(cause) => return Fault::internal("the request could not be authorised", cause),
+            Error::WrongGrant(_) => return Fault::internal("the request could not be authorised", text),
+            Error::Damaged(cause) | Error::Backend(cause) => return Fault::internal(text, cause),
+        };
+        Fault::new(code, text)
+    }
+}
+
+impl From<Error> for tonic::Status {
+    fn from(error: Error) -> Self {
+        Fault::from(error).into()
+    }
+}

@@ -1,0 +1,196 @@
+//! Files that come as a stream of messages.
+
+use bytes::Bytes;
+use mesh::{Fault, clock};
+use proto::{
+    auth::SignedGrant,
+    grant::Verifier,
+    storage::{PutBegin, PutFinish, PutRequest, put_request::Part},
+};
+use query::file::{FileOperation, FilePath, FileTerms};
+use tonic::Streaming;
+
+use crate::{
+    Error,
+    backend::Upload,
+    buckets::{Bucket, Buckets},
+    content_type::{self, SNIFFED_BYTES},
+    object::{Publication, Published},
+};
+
+/// Most bytes of the user's metadata: as many as stores of clouds take.
+pub const META_BYTES: usize = 2048;
+
+/// The terms of a grant for `operation` that is not void.
+pub fn terms(verifier: &Verifier, grant: Option<SignedGrant>, operation: FileOperation) -> Result<FileTerms, Error> {
+    let grant = grant.ok_or(Error::WrongGrant("there is none"))?;
+    let terms = verifier.file_terms(grant)?;
+    if terms.operation != operation {
+        return Err(Error::WrongGrant("it is for another operation"));
+    }
+    if clock::unix_ms(std::time::SystemTime::now()) >= terms.expires_ms {
+        return Err(Error::WrongGrant("it is void"));
+    }
+    Ok(terms)
+}
+
+/// The path of terms that are not provisional.
+pub fn final_path(terms: &FileTerms) -> Result<&FilePath, Error> {
+    match &terms.path {
+        Some(path) if !terms.is_provisional => Ok(path),
+        Some(_) | None => Err(Error::WrongGrant("it is provisional")),
+    }
+}
+
+/// Takes in the file of a stream, and publishes it. Dropped, or where the stream ends early, nothing is left.
+pub async fn put(
+    buckets: &Buckets,
+    verifier: &Verifier,
+    mut messages: Streaming<PutRequest>,
+) -> Result<Published, PutError> {
+    let Some(Part::Begin(begin)) = messages.message().await?.and_then(|message| message.part) else {
+        return Err(Error::Malformed("an upload must start with its beginning".to_owned()).into());
+    };
+    let terms = terms(verifier, begin.grant.clone(), FileOperation::Create)?;
+    let bucket = buckets.find(&terms.project, &terms.bucket)?;
+    let mut incoming = Incoming::begin(&bucket, terms, begin).await?;
+    let finish = loop {
+        match messages.message().await?.and_then(|message| message.part) {
+            Some(Part::Data(data)) => incoming.take(data).await?,
+            Some(Part::Finish(finish)) => break finish,
+            Some(Part::Begin(_)) => return Err(Error::Malformed("an upload has one beginning".to_owned()).into()),
+            None => return Err(Error::BrokenOff.into()),
+        }
+    };
+    Ok(Box::pin(incoming.finish(verifier, finish)).await?)
+}
+
+/// Error of a stream, or of the file in it.
+pub enum PutError {
+    /// Of the stream.
+    Stream(tonic::Status),
+    /// Of the file.
+    File(Error),
+}
+
+impl From<tonic::Status> for PutError {
+    fn from(status: tonic::Status) -> Self {
+        PutError::Stream(status)
+    }
+}
+
+impl From<Error> for PutError {
+    fn from(error: Error) -> Self {
+        PutError::File(error)
+    }
+}
+
+impl From<PutError> for tonic::Status {
+    fn from(error: PutError) -> Self {
+        match error {
+            PutError::Stream(status) => status,
+            PutError::File(error) => Fault::from(error).into(),
+        }
+    }
+}
+
+/// A file that is coming in.
+struct Incoming<'a> {
+    bucket: &'a Bucket,
+    terms: FileTerms,
+    upload: Upload,
+    /// As declared; empty: by the name.
+    content_type: String,
+    meta: String,
+    /// Its first bytes, until there are enough to tell its type.
+    beginning: Vec<u8>,
+    size: u64,
+}
+
+impl<'a> Incoming<'a> {
+    async fn begin(bucket: &'a Bucket, terms: FileTerms, begin: PutBegin) -> Result<Self, Error> {
+        let PutBegin { content_type, meta, .. } = begin;
+        check_meta(&meta)?;
+        check_size(bucket, terms.size.unwrap_or_default())?;
+        if !content_type.is_empty() {
+            check_declared(bucket, &content_type)?;
+        }
+        let path = terms.path.as_ref();
+        let stored = stored_type(&content_type, path);
+        let upload = bucket.backend()?.begin(path, &stored, &meta).await?;
+        Ok(Self { bucket, terms, upload, content_type, meta, beginning: Vec::new(), size: 0 })
+    }
+
+    async fn take(&mut self, data: Bytes) -> Result<(), Error> {
+        self.size += data.len() as u64;
+        check_size(self.bucket, self.size)?;
+        if self.terms.size.is_some_and(|size| self.size > size) {
+            return Err(Error::Malformed("the file has more bytes than were announced".to_owned()));
+        }
+        if self.beginning.len() < SNIFFED_BYTES && !self.bucket.spec.limits.types.is_empty() {
+            let wanted = SNIFFED_BYTES - self.beginning.len();
+            self.beginning.extend_from_slice(&data[..wanted.min(data.len())]);
+        }
+        self.upload.write(data).await
+    }
+
+    async fn finish(self, verifier: &Verifier, finish: PutFinish) -> Result<Published, Error> {
+        let PutFinish { grant, meta, precondition, needs_parent } = finish;
+        let begun = self.terms;
+        let last = match grant {
+            None => begun,
+            Some(grant) => {
+                let last = terms(verifier, Some(grant), FileOperation::Create)?;
+                let is_same = (&last.project, &last.bucket) == (&begun.project, &begun.bucket)
+                    && begun.path.as_ref().is_none_or(|path| last.path.as_ref() == Some(path));
+                if !is_same {
+                    return Err(Error::WrongGrant("it is for another file"));
+                }
+                last
+            }
+        };
+        let path = final_path(&last)?.clone();
+        if last.size != Some(self.size) {
+            return Err(Error::BrokenOff);
+        }
+        if path.is_root() {
+            return Err(Error::IsFolder(path.to_string()));
+        }
+        let meta = if meta.is_empty() { self.meta } else { meta };
+        check_meta(&meta)?;
+        let content_type = stored_type(&self.content_type, Some(&path));
+        content_type::check(&self.bucket.spec.limits.types, &content_type, &self.beginning)?;
+        self.upload.publish(Publication { path, content_type, meta, precondition, needs_parent }).await
+    }
+}
+
+/// The media type that is kept: what is declared, else what the name tells.
+fn stored_type(declared: &str, path: Option<&FilePath>) -> String {
+    match (declared, path) {
+        ("", Some(path)) => content_type::of_name(path.name()).to_owned(),
+        ("", None) => content_type::UNKNOWN.to_owned(),
+        (declared, _) => declared.to_owned(),
+    }
+}
+
+fn check_size(bucket: &Bucket, size: u64) -> Result<(), Error> {
+    match bucket.spec.limits.size {
+        Some(limit) if size > limit.0 => Err(Error::TooLarge(limit.0)),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Refuses a type before any byte is taken in.
+fn check_declared(bucket: &Bucket, content_type: &str) -> Result<(), Error> {
+    content_type::check_declared(&bucket.spec.limits.types, content_type)
+}
+
+fn check_meta(meta: &str) -> Result<(), Error> {
+    match meta.len() > META_BYTES {
+        true => Err(Error::Malformed(format!(
+            "the metadata is over the limit of {META_BYTES} bytes: it has {}",
+            meta.len()
+        ))),
+        false => Ok(()),
+    }
+}

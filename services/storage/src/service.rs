@@ -1,0 +1,168 @@
+//! The service and its RPCs.
+
+use futures::{StreamExt, TryStreamExt, stream};
+use mesh::{Mesh, Tasks, resources::Current, telemetry::Counter};
+use proto::{
+    auth::SignedGrant,
+    grant::Verifier,
+    link::Messages,
+    services::storage::storage_server::Storage,
+    storage::{
+        CopyRequest, CopyResponse, DeleteRequest, DeleteResponse, GetRequest, GetResponse, Head, InfoRequest,
+        InfoResponse, ListRequest, ListResponse, MakeFolderRequest, MakeFolderResponse, PutRequest, PutResponse,
+        get_response::Part,
+    },
+};
+use query::file::{FileOperation, FilePath, FileTerms};
+use std::sync::Arc;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    Config, Error,
+    buckets::{Bucket, Buckets},
+    copy::{self, Copy},
+    object::Published,
+    put::{self, final_path},
+    read::Parts,
+};
+
+/// The storage service.
+#[derive(Clone)]
+pub struct Service {
+    buckets: Buckets,
+    verifier: Verifier,
+    /// Bytes of files that were taken in and handed out.
+    taken_bytes: Counter,
+    given_bytes: Counter,
+}
+
+impl Service {
+    /// Starts with the buckets of the resources in force, and follows them.
+    pub fn start(mesh: Mesh, config: Config, current: Current, verifier: Verifier, tasks: Tasks) -> Self {
+        let buckets = Buckets::start(&mesh, config, current, &tasks);
+        let metrics = mesh.metrics();
+        Self { buckets, verifier, taken_bytes: metrics.file_bytes("in"), given_bytes: metrics.file_bytes("out") }
+    }
+
+    /// What a grant is for: its bucket, and its terms, which are not provisional.
+    fn granted(&self, grant: Option<SignedGrant>, operation: FileOperation) -> Result<Granted, Error> {
+        let terms = put::terms(&self.verifier, grant, operation)?;
+        let path = final_path(&terms)?.clone();
+        let bucket = self.buckets.find(&terms.project, &terms.bucket)?;
+        Ok(Granted { bucket, terms, path })
+    }
+
+    async fn read(&self, request: GetRequest) -> Result<Messages<GetResponse>, Error> {
+        let GetRequest { grant, ranges, ranges_if_etag, ranges_if_modified_s } = request;
+        let Granted { bucket, path, .. } = self.granted(grant, FileOperation::Read)?;
+        let (file, reader) = bucket.backend()?.read(&path).await?;
+        let is_meant = ranges_if_etag.is_none_or(|etag| etag == file.etag)
+            && ranges_if_modified_s.is_none_or(|second| second == file.modified_ms.div_euclid(1000));
+        let parts = if is_meant { Parts::of(&ranges, file.size) } else { Parts::Whole };
+        let unsatisfiable = parts == Parts::Unsatisfiable;
+        let head = Head { parts: parts.to_wire(), unsatisfiable, entry: Some(file.into()) };
+        let head = GetResponse { part: Some(Part::Head(head)) };
+        let given_bytes = self.given_bytes.clone();
+        let data = reader.parts(parts).map_ok(move |data| {
+            given_bytes.inc_by(data.len() as u64);
+            GetResponse { part: Some(Part::Data(data)) }
+        });
+        Ok(stream::iter([Ok(head)]).chain(data.map_err(Status::from)).boxed())
+    }
+
+    async fn list_page(&self, request: ListRequest) -> Result<ListResponse, Error> {
+        let grant = request.grant.clone();
+        let granted = match self.granted(grant.clone(), FileOperation::List) {
+            // Whoever deletes a folder is told what that takes along.
+            Err(Error::WrongGrant(_)) => self.granted(grant, FileOperation::Delete)?,
+            granted => granted?,
+        };
+        let Granted { bucket, path, .. } = granted;
+        let page = bucket.backend()?.list(&path, request.try_into()?).await?;
+        Ok(ListResponse { entries: page.entries.into_iter().map(Into::into).collect(), cursor: page.cursor })
+    }
+
+    async fn make(&self, request: MakeFolderRequest) -> Result<(), Error> {
+        let Granted { bucket, path, .. } = self.granted(request.grant, FileOperation::Create)?;
+        bucket.backend()?.make_folder(&path, request.needs_parent).await
+    }
+
+    async fn remove(&self, request: DeleteRequest) -> Result<bool, Error> {
+        let Granted { bucket, path, .. } = self.granted(request.grant, FileOperation::Delete)?;
+        if path.is_root() {
+            return Err(Error::Malformed("refusing to delete the root".to_owned()));
+        }
+        match request.folder {
+            true => bucket.backend()?.delete_folder(&path).await,
+            false => bucket.backend()?.delete_file(&path, request.precondition.as_ref()).await.map(|()| true),
+        }
+    }
+
+    async fn copied(&self, request: CopyRequest) -> Result<Published, Error> {
+        let CopyRequest { source, target, delete, precondition } = request;
+        let source = self.granted(source, FileOperation::Read)?;
+        let target = self.granted(target, FileOperation::Create)?;
+        let deleted = delete.map(|delete| self.granted(Some(delete), FileOperation::Delete)).transpose()?;
+        if deleted
+            .as_ref()
+            .is_some_and(|deleted| (&deleted.terms.bucket, &deleted.path) != (&source.terms.bucket, &source.path))
+        {
+            return Err(Error::WrongGrant("it is for another file"));
+        }
+        let copy = Copy {
+            source: (&source.bucket, &source.terms),
+            target: (&target.bucket, &target.terms),
+            is_move: deleted.is_some(),
+            precondition,
+        };
+        Box::pin(copy::run(copy)).await
+    }
+}
+
+/// What a grant is for.
+struct Granted {
+    bucket: Arc<Bucket>,
+    terms: FileTerms,
+    path: FilePath,
+}
+
+#[tonic::async_trait]
+impl Storage for Service {
+    async fn put(&self, request: Request<Streaming<PutRequest>>) -> Result<Response<PutResponse>, Status> {
+        let put = Box::pin(put::put(&self.buckets, &self.verifier, request.into_inner()));
+        let Published { file, created } = put.await?;
+        self.taken_bytes.inc_by(file.size);
+        Ok(Response::new(PutResponse { entry: Some(file.into()), created }))
+    }
+
+    type GetStream = Messages<GetResponse>;
+
+    async fn get(&self, request: Request<GetRequest>) -> Result<Response<Messages<GetResponse>>, Status> {
+        Ok(Response::new(self.read(request.into_inner()).await?))
+    }
+
+    async fn info(&self, request: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
+        let Granted { bucket, path, .. } = self.granted(request.into_inner().grant, FileOperation::Read)?;
+        let entry = bucket.backend()?.info(&path).await?;
+        Ok(Response::new(InfoResponse { entry: Some(entry.into()) }))
+    }
+
+    async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        Ok(Response::new(self.list_page(request.into_inner()).await?))
+    }
+
+    async fn make_folder(&self, request: Request<MakeFolderRequest>) -> Result<Response<MakeFolderResponse>, Status> {
+        self.make(request.into_inner()).await?;
+        Ok(Response::new(MakeFolderResponse {}))
+    }
+
+    async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
+        let deleted = self.remove(request.into_inner()).await?;
+        Ok(Response::new(DeleteResponse { deleted }))
+    }
+
+    async fn copy(&self, request: Request<CopyRequest>) -> Result<Response<CopyResponse>, Status> {
+        let Published { file, created } = Box::pin(self.copied(request.into_inner())).await?;
+        Ok(Response::new(CopyResponse { entry: Some(file.into()), created }))
+    }
+}
