@@ -15,7 +15,7 @@ const PART_BYTES_MAX: usize = 32 << 20;
 
 mod position;
 
-pub use position::{LogPosition, Place};
+pub use position::{CAPTURE_BITS, LogPosition, Place, place_after};
 
 /// What a look at the log finds.
 #[derive(Debug)]

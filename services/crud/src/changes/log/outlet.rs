@@ -43,6 +43,8 @@ pub struct JournalOutlet {
     last: Option<LogPosition>,
     /// Since when it has all changes of tables, those of the writer before included.
     since: BTreeMap<String, LogPosition>,
+    /// What the log of this writer had of tables: all after these positions.
+    logged: BTreeMap<String, LogPosition>,
     has_begun: bool,
     /// The position after the last record.
     position: Option<LogPosition>,
@@ -61,6 +63,7 @@ impl Outlet {
             meters,
             since: if last.is_some() { since } else { BTreeMap::new() },
             last,
+            logged: BTreeMap::new(),
             has_begun: false,
             position: None,
             failures_told: Instant::now(),
@@ -88,11 +91,9 @@ impl Outlet {
     pub fn since(&mut self, table: &str, since: Since) -> Since {
         let Outlet::Journal(journal) = self else { return since };
         let Since { log, ring } = since;
-        let at = match journal.since.get(table) {
-            // The log had it all the time, too.
-            Some(before) if ring.covers(&log) && before.covers(&log) && ring.covers(before) => before.clone(),
-            _ if ring.covers(&log) => ring,
-            _ => log,
+        let at = match log.commit_order() {
+            Some(_) => journal.since_commit(table, log),
+            None => journal.since_look(table, log, ring),
         };
         journal.since.insert(table.to_owned(), at.clone());
         Since { log: at.clone(), ring: at }
@@ -128,7 +129,7 @@ impl Outlet {
     pub async fn tell_state(&mut self, shared: &LogShared, source: &LogSource) -> Result<(), Error> {
         let Outlet::Journal(journal) = self else { return Ok(()) };
         journal.tell_failures(shared).await?;
-        match source.position() {
+        match source.passed() {
             Some(position) => journal.tell_state(shared, position).await,
             None => Ok(()),
         }
@@ -151,23 +152,53 @@ impl JournalOutlet {
         let Some(now) = source.position() else { return Ok(()) };
         match self.last.clone() {
             Some(last) if last.source == now.source => {
-                // One that cannot be told where to begin tells again what was written: that is left out.
-                if let Some(at) = source.at(&last) {
-                    *source = at;
+                match source.at(&last) {
+                    Some(at) => *source = at,
+                    // It tells again what was written, which is left out; or not all that follows that.
+                    None if last.covers(&now) => {}
+                    None => return self.begin_anew(now).await,
                 }
                 self.position = Some(last);
                 Ok(())
             }
             // Another log: that of a database that was restored, or made anew.
-            Some(_) => {
-                self.last = None;
-                self.since.clear();
-                self.position = Some(now.clone());
-                self.note(LogRecord::loss(&Loss { reason: ResyncReason::LogLost, tables: Vec::new() }, &now)).await
-            }
+            Some(_) => self.begin_anew(now).await,
             None => {
                 self.position = Some(now);
                 Ok(())
+            }
+        }
+    }
+
+    /// The journal goes on with another log, or with what does not follow what it has.
+    async fn begin_anew(&mut self, now: LogPosition) -> Result<(), Error> {
+        self.last = None;
+        self.since.clear();
+        self.position = Some(now.clone());
+        self.note(LogRecord::loss(&Loss { reason: ResyncReason::LogLost, tables: Vec::new() }, &now)).await
+    }
+
+    /// Since when the journal has all changes of a table, of which the log has those after `log`, and is read from `now` on.
+    fn since_look(&self, table: &str, log: LogPosition, now: LogPosition) -> LogPosition {
+        match self.since.get(table) {
+            // The log had it all the time, too.
+            Some(before) if now.covers(&log) && before.covers(&log) && now.covers(before) => before.clone(),
+            _ if now.covers(&log) => now,
+            _ => log,
+        }
+    }
+
+    /// Since when the journal has all changes of a table, of which a log in the order of commits has those after `log`.
+    fn since_commit(&mut self, table: &str, log: LogPosition) -> LogPosition {
+        let is_same = self.logged.insert(table.to_owned(), log.clone()).as_ref() == Some(&log);
+        let Some(position) = self.position.as_mut().filter(|position| position.covers(&log)) else { return log };
+        match self.since.get(table) {
+            // The log tells again what the writer before had written, and what follows; or it has told all the time.
+            Some(before) if is_same || log.is_after_commit() => before.clone(),
+            // What the log tells again of it is not written any more.
+            _ => {
+                position.begin_captured();
+                LogPosition { seen: log.seen, ..position.clone() }
             }
         }
     }
@@ -193,8 +224,18 @@ impl JournalOutlet {
             let written = LogRecord::loss(loss, &lost);
             records.push(self.record(RecordKind::Note, at, loss.tables.clone(), &written));
         }
+        if look.losses.iter().any(|loss| loss.tables.is_empty()) {
+            // Places of another log are not compared with those before.
+            self.last = None;
+            self.logged.clear();
+        }
         // A source that cannot be told where to begin tells again what the writer before had written.
-        let is_written = |part: &LogPart| self.last.as_ref().is_some_and(|last| last.is_after(&part.place));
+        let is_written = |part: &LogPart| {
+            self.last.as_ref().is_some_and(|last| match last.commit_order() {
+                Some(order) => part.place.order <= order,
+                None => last.is_after(&part.place),
+            })
+        };
         let mut parts = std::mem::take(&mut look.parts);
         parts.retain(|part| !is_written(part));
         for part in parts {
@@ -217,6 +258,9 @@ impl JournalOutlet {
     }
 
     async fn tell_state(&mut self, shared: &LogShared, position: LogPosition) -> Result<(), Error> {
+        // A log that is told again is behind what the journal has.
+        let behind = self.position.as_ref().filter(|own| own.covers(&position) && !position.covers(own));
+        let position = behind.cloned().unwrap_or(position);
         let is_further = self.position.as_ref() != Some(&position);
         let is_due = self
             .told

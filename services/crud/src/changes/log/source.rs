@@ -34,6 +34,14 @@ impl LogSource {
         }
     }
 
+    /// The source of the reader that is elected among those that share the database.
+    pub fn elected(store: &Store) -> Self {
+        match Self::new(store) {
+            LogSource::Postgres(store, _) => LogSource::Postgres(store, Box::new(PostgresLog::elected())),
+            file @ LogSource::Sqlite(..) => file,
+        }
+    }
+
     /// A source of the same tables that reads from a position on, by itself; `None` where only one may read the log.
     pub fn at(&self, position: &LogPosition) -> Option<Self> {
         Some(match self {
@@ -94,6 +102,14 @@ impl LogSource {
         match self {
             LogSource::Sqlite(_, reader) => reader.position(),
             LogSource::Postgres(_, reader) => reader.position(),
+        }
+    }
+
+    /// As [`LogSource::position`], or later where a server has told since that nothing was committed that concerns us.
+    pub fn passed(&self) -> Option<LogPosition> {
+        match self {
+            LogSource::Sqlite(_, reader) => reader.position(),
+            LogSource::Postgres(_, log) => log.passed(),
         }
     }
 

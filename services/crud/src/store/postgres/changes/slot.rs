@@ -24,7 +24,7 @@ use super::{locks::TableLock, setup::TriggerKind};
 use crate::{
     Error,
     store::{
-        log::{ImageWriter, LogLag, LogLook, LogPart, LogPosition, Loss, Place},
+        log::{CAPTURE_BITS, ImageWriter, LogLag, LogLook, LogPart, LogPosition, Loss, Place, place_after},
         postgres::{
             Postgres,
             cell::TextForm,
@@ -40,8 +40,6 @@ pub mod obstacle;
 pub mod setup;
 pub mod stream;
 
-/// Bits after the number of a row in places: captures that were begun after it are counted there.
-const CAPTURE_BITS: u32 = 16;
 /// Bytes of images that one look tells.
 const LOOK_BYTES: usize = 4 << 20;
 /// How often the catalog is looked at while there are changes.
@@ -98,6 +96,8 @@ pub struct SlotTable {
     pub lost: Snapshot,
     /// It was emptied, so that its file is another one.
     pub has_new_file: bool,
+    /// The position after which the log has all of its changes.
+    pub since: LogPosition,
 }
 
 /// Why a table is not captured by a slot.
@@ -224,20 +224,28 @@ impl Postgres {
     ) -> Result<LogPosition, SlotRefusal> {
         let forms = self.forms(table, &writer).await?;
         let (relations, record) = self.published(&reader.name, table).await?;
-        let since = match record.is_some_and(|record| is_known(&record, &relations)) {
+        let is_known = record.is_some_and(|record| is_known(&record, &relations));
+        let has_read = reader.told >= (reader.stream.began, 1 << CAPTURE_BITS);
+        let since = match reader.tables.get(table) {
+            Some(followed) if is_known => followed.since.clone(),
             // It was followed by a process before, up to which the stream goes back.
-            true => LogPosition {
+            None if is_known && !has_read => LogPosition {
                 seen: reader.first.clone(),
                 ..reader.place((reader.stream.began.saturating_sub(1), u64::MAX))
             },
-            false => {
-                let now = self.publish(reader, table, &relations).await?;
+            _ => {
+                let now = match is_known {
+                    // What the stream told of it so far was left out.
+                    true => self.now().await?,
+                    false => self.publish(reader, table, &relations).await?,
+                };
                 reader.begin_captured();
                 LogPosition { seen: now.seen, ..reader.place(reader.told) }
             }
         };
         let (relations, _) = self.published(&reader.name, table).await?;
-        let table_of = SlotTable { writer, forms, relations, lost: Snapshot::default(), has_new_file: false };
+        let lost = Snapshot::default();
+        let table_of = SlotTable { writer, forms, relations, lost, has_new_file: false, since: since.clone() };
         reader.tables.insert(table.to_owned(), table_of);
         reader.relations.settle(&reader.tables);
         Ok(since)
@@ -477,6 +485,17 @@ impl SlotReader {
         LogPosition { seen: seen.clone(), ..self.place(self.told) }
     }
 
+    /// The position after all that has arrived.
+    pub fn passed(&self) -> LogPosition {
+        let mut position = self.position();
+        let (passed, is_all) = self.stream.passed();
+        let after = (passed.saturating_sub(1), u64::MAX);
+        if is_all && self.pending.is_empty() && after > self.told {
+            position.partly = self.place(after).partly;
+        }
+        position
+    }
+
     /// What is before `position` is told for good: the server need not keep it, but for a while, for another process that
     /// goes on with the slot.
     pub fn confirm(&mut self, position: &LogPosition) {
@@ -514,12 +533,7 @@ impl SlotReader {
 
     /// Begins a place after all positions that have been told, and before what is told next.
     fn begin_captured(&mut self) {
-        let (commit, row) = self.told;
-        self.told = match row {
-            u64::MAX => (commit.saturating_add(1), 0),
-            row if (row + 1) % (1 << CAPTURE_BITS) == 0 => (commit, row),
-            row => (commit, row + 1),
-        };
+        self.told = place_after(self.told);
     }
 
     fn place(&self, order: (u64, u64)) -> LogPosition {

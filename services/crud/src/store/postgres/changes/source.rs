@@ -26,12 +26,18 @@ const STALE_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// How long nobody may have read a slot until another process removes it.
 const STALE_AGE: Duration = Duration::from_secs(600);
 
+/// How long an elected reader waits for the one before to end, and how often it tries.
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(10);
+const HANDOVER_INTERVAL: Duration = Duration::from_millis(50);
+
 /// The log of changes of a server.
 #[derive(Debug, Default)]
 pub struct PostgresLog {
     reader: LogReader,
     /// Why the log is not read from a slot, as far as the process's log has it.
     told: Option<String>,
+    /// Nobody else is to read it: who does is about to end.
+    is_elected: bool,
     /// The log is another one, which followers do not know yet.
     is_other: bool,
     /// When it was last looked for a slot that nobody reads, and since when there is one.
@@ -92,7 +98,7 @@ impl Postgres {
             ChangesSource::Triggers => return Ok(LogReader::Triggers(Box::default())),
             ChangesSource::Slot | ChangesSource::Auto => {}
         }
-        match Box::pin(self.start_slot()).await {
+        match Box::pin(self.take_slot(log.is_elected)).await {
             Ok(reader) => {
                 log.say("slot", &self.inner.database, None);
                 Ok(LogReader::Slot(Box::new(reader)))
@@ -111,6 +117,19 @@ impl Postgres {
                 log.say("triggers", &self.inner.database, Some(&obstacle));
                 Ok(LogReader::Triggers(Box::default()))
             }
+        }
+    }
+
+    /// Starts to read the slot; the elected reader waits for the one before to end.
+    async fn take_slot(&self, is_elected: bool) -> Result<SlotReader, SlotRefusal> {
+        let until = Instant::now() + HANDOVER_TIMEOUT;
+        loop {
+            let started = Box::pin(self.start_slot()).await;
+            let is_read = matches!(&started, Err(SlotRefusal::Obstacle(SlotObstacle::Active)));
+            if !is_read || !is_elected || Instant::now() >= until {
+                return started;
+            }
+            tokio::time::sleep(HANDOVER_INTERVAL).await;
         }
     }
 
@@ -271,6 +290,11 @@ impl Postgres {
 }
 
 impl PostgresLog {
+    /// The log as the one elected reader has it.
+    pub fn elected() -> Self {
+        Self { is_elected: true, ..Self::default() }
+    }
+
     /// Images of a table have the columns of `writer` from now on.
     pub fn describe(&mut self, table: &str, writer: Arc<ImageWriter>) {
         match &mut self.reader {
@@ -286,6 +310,14 @@ impl PostgresLog {
             LogReader::None => None,
             LogReader::Triggers(reader) => reader.position(),
             LogReader::Slot(reader) => Some(reader.position()),
+        }
+    }
+
+    /// The position after all that the server has told, also where nothing of it was for us.
+    pub fn passed(&self) -> Option<LogPosition> {
+        match &self.reader {
+            LogReader::None | LogReader::Triggers(_) => self.position(),
+            LogReader::Slot(reader) => Some(reader.passed()),
         }
     }
 
