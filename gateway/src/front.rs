@@ -286,8 +286,8 @@ impl FrontState {
         if let Some(fault) = ticket.and_then(|ticket| ticket.refusal()) {
             return Err(fault);
         }
-        if response.extensions().get::<files::Streamed>().is_some() {
-            return Ok(response);
+        if let Some(files::Streamed { size }) = response.extensions().get::<files::Streamed>().copied() {
+            return self.service.send_budget().track_stream(response, size, connection.as_ref());
         }
         self.service.send_budget().track(response, version, connection.as_ref())
     }

@@ -56,6 +56,9 @@ pub use self::{
 const READS_MAX: usize = 64;
 /// Least time between two reads of one live query: what is committed meanwhile is one change to it.
 const READ_INTERVAL_MIN: Duration = Duration::from_millis(50);
+/// Time until the next read of one that did not see all that was told before; doubles so many times.
+const BEHIND_INTERVAL_FIRST: Duration = READ_INTERVAL_MIN;
+const BEHIND_DOUBLED_MAX: u32 = 5;
 /// Time until the next read of a token that has expired by the clock here, and is valid for auth-rules still.
 const EXPIRED_INTERVAL: Duration = Duration::from_secs(1);
 /// Back-off after a read that nobody could answer; doubles up to [`RETRY_MAX`].
@@ -110,8 +113,11 @@ pub struct LiveQuery {
     reads_hash: blake3::Hash,
     /// Its place among those that ask for the same.
     member: Option<AnswerMember>,
-    /// Number of the last read, where that did not see all that was told before: it is read again.
-    behind: Option<u64>,
+    /// Number of the last read that had begun when it began itself, or when it was answered last: what it is answered next
+    /// was begun later.
+    begun: u64,
+    /// Reads, one after the other, that did not see all that was told before them: it is read again.
+    behind: u32,
     expires: Option<Instant>,
     /// Hash of the last answer that was delivered.
     last: Option<blake3::Hash>,
@@ -143,6 +149,7 @@ impl LiveQueries {
     ) -> Result<LiveQuery, Fault> {
         let Subscriber { caller, request_id, mut token } = subscriber;
         let shared = self.shared.clone();
+        let begun = shared.begun();
         let turns = shared.turns.of(caller);
         let caller = shared.caller(project, &request_id, token.borrow_and_update().clone());
         let authorized = shared.edge.authorize_reads(&caller, project, (*reads).as_ref()).await?;
@@ -159,7 +166,8 @@ impl LiveQueries {
             dependencies: Dependencies::default(),
             version: project.version,
             member: None,
-            behind: None,
+            begun,
+            behind: 0,
             expires: authorized.token_expires_ms.and_then(clock::instant),
             last: None,
             next: None,
@@ -173,7 +181,17 @@ impl LiveQueries {
     }
 }
 
+/// Whether what failed may succeed when it is tried again.
+fn may_pass(fault: &Fault) -> bool {
+    matches!(fault.code, Code::Unavailable | Code::Deadline)
+}
+
 impl LiveShared {
+    /// Number of the last read that has begun.
+    fn begun(&self) -> u64 {
+        self.last_read.load(Ordering::Acquire)
+    }
+
     /// The caller of one read, who has as much time as for any request.
     fn caller(&self, project: &Project, request_id: &str, token: Arc<str>) -> Caller {
         Caller { call: Call::begin(Some(request_id), None, Some(self.config.time(&project.spec))), token }
@@ -206,12 +224,13 @@ impl LiveQuery {
                 }
             }
         };
-        let is_behind = self.behind.is_some();
+        let until_again =
+            self.behind.checked_sub(1).map(|times| BEHIND_INTERVAL_FIRST * (1 << times.min(BEHIND_DOUBLED_MAX)));
         // What is told stays so until an answer has seen it: a wait that is dropped below forgets nothing.
         let told = select_all(self.listeners.iter().map(|listener| Box::pin(listener.changed())));
         tokio::select! {
             _ = told => {}
-            () = std::future::ready(()), if is_behind => {}
+            () = tokio::time::sleep_until(last_read + until_again.unwrap_or_default()), if until_again.is_some() => {}
             () = project_changed => {}
             // Nobody can renew the token any more: the socket ends.
             Ok(()) = self.token.changed() => {}
@@ -313,24 +332,25 @@ impl LiveQuery {
 
     /// What the next answer has to have seen.
     fn wanted(&self) -> Wanted {
-        // Reads are numbered, so that one which is behind is not taken for the next.
-        let again = self.behind.map_or(0, |number| number + 1);
-        let needed = [again].into_iter().chain(self.listeners.iter().map(Listener::needed)).collect();
-        let number = self.shared.last_read.fetch_add(1, Ordering::Relaxed) + 1;
+        // Reads are numbered: what others have read is not older than the answer before, or than the query itself.
+        let needed = [self.begun + 1].into_iter().chain(self.listeners.iter().map(Listener::needed)).collect();
+        let number = self.shared.last_read.fetch_add(1, Ordering::AcqRel) + 1;
         let now: Versions = [number].into_iter().chain(self.listeners.iter().map(Listener::now)).collect();
         Wanted { needed, now, snapshot: self.listeners.iter().any(Listener::needs_snapshot) }
     }
 
     /// Notes what an answer has seen.
     fn saw(&mut self, answer: &Answer) {
-        let Some((number, versions)) = answer.versions.split_first() else { return };
+        let versions = answer.versions.iter().skip(1);
         let mut is_behind = false;
         let sources = self.dependencies.sources.values().zip(&mut self.listeners);
         for ((source, listener), version) in sources.zip(versions) {
-            let snapshot = answer.snapshots.iter().find(|(database, _)| **database == *source.read_by);
-            is_behind |= listener.saw(*version, snapshot.map(|(_, snapshot)| snapshot));
+            let seen = answer.snapshots.iter().filter(|(database, _)| source.read_by.contains(&**database));
+            let snapshots: Vec<_> = seen.map(|(_, snapshot)| snapshot).collect();
+            is_behind |= listener.saw(*version, &snapshots);
         }
-        self.behind = is_behind.then_some(*number);
+        self.begun = self.shared.begun();
+        self.behind = if is_behind { self.behind.saturating_add(1) } else { 0 };
     }
 
     /// Plans a retry after a failure that may pass; any other, and one that lasts too long, is given back.
@@ -339,8 +359,7 @@ impl LiveQuery {
         if is_expired && fault.code == Code::Unauthenticated {
             return Err(Fault::new(Code::TokenExpired, "the token has expired").into());
         }
-        let may_pass = matches!(fault.code, Code::Unavailable | Code::Deadline);
-        let Some(wait) = may_pass.then(|| self.retries.failed()).flatten() else { return Err(failure) };
+        let Some(wait) = may_pass(fault).then(|| self.retries.failed()).flatten() else { return Err(failure) };
         self.retry = Some(Instant::now() + wait);
         Ok(())
     }
@@ -377,7 +396,7 @@ impl LiveQuery {
             all.retain(|source, _| self.dependencies.sources.contains_key(source));
             self.listeners = all.into_values().collect();
         }
-        (self.version, self.behind) = (project.version, None);
+        (self.version, self.behind) = (project.version, 0);
         self.member = key.map(|key| self.shared.answers.join(key));
         Ok(())
     }

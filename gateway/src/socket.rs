@@ -10,11 +10,12 @@ mod running;
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::response::Response;
+use bytes::Bytes;
 use http::{HeaderMap, header};
 use hyper::upgrade::OnUpgrade;
-use mesh::{Code, Fault, telemetry::Gauge};
+use mesh::{Call, Code, Fault, telemetry::Gauge};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tungstenite::Message;
+use tungstenite::Utf8Bytes;
 
 pub use self::{
     closing::Closing,
@@ -43,6 +44,9 @@ pub trait Session: Send + 'static {
     /// Whether the client has said what it has to say in time.
     fn has_begun(&self) -> bool;
 
+    /// Acts on a client that has not begun in time. An error ends the connection; else it has begun.
+    fn time_out(&mut self) -> Result<(), Closing>;
+
     /// Whether a message can be acted on.
     fn takes_messages(&self) -> bool;
 
@@ -53,7 +57,15 @@ pub trait Session: Send + 'static {
     fn next(&mut self, outgoing: &Outgoing) -> impl Future<Output = Result<(), Closing>> + Send;
 
     /// Acts on a message. An error ends the connection.
-    fn received(&mut self, message: Message, outgoing: &Outgoing) -> Result<(), Closing>;
+    fn received(&mut self, message: Received, outgoing: &Outgoing) -> Result<(), Closing>;
+}
+
+/// A message of a client.
+pub enum Received {
+    /// A text.
+    Text(Utf8Bytes),
+    /// Bytes.
+    Binary(Bytes),
 }
 
 /// State that any connection has.
@@ -120,11 +132,22 @@ impl SocketState {
         self.is_identified
     }
 
-    /// Counts it for `caller` from now on, who may send large messages. Errors: the caller has too many.
-    pub fn identify(&mut self, caller: CallerId) -> Result<(), Fault> {
+    /// Whether it counts for more than one who has yet to say who they are.
+    pub fn is_counted(&self) -> bool {
+        self.quota.caller() != CallerId::unidentified(&self.project, self.peer)
+    }
+
+    /// Counts it for `caller` from now on. Errors: the caller has too many.
+    pub fn count_for(&mut self, caller: CallerId) -> Result<(), Fault> {
         if caller != self.quota.caller() {
             self.quota = self.service.quotas().socket(caller)?;
         }
+        Ok(())
+    }
+
+    /// Counts it for `caller` from now on, who may send large messages. Errors: the caller has too many.
+    pub fn identify(&mut self, caller: CallerId) -> Result<(), Fault> {
+        self.count_for(caller)?;
         self.is_identified = true;
         self.incomplete.acknowledged(self.service.large_messages().of(caller));
         Ok(())
@@ -147,6 +170,13 @@ impl SocketState {
         };
         kept.map_err(|fault| Closing::full(&fault))
     }
+}
+
+/// The caller of an operation of a socket that the request `request_id` opened, who has as much time as the project gives.
+pub fn caller(service: &Service, project: &str, request_id: &str, token: Arc<str>) -> Caller {
+    let (edge, config) = (service.edge(), service.config());
+    let time = edge.settings(project).map_or(config.time, |project| config.time(&project.spec));
+    Caller { call: Call::begin(Some(request_id), None, Some(time)), token }
 }
 
 /// A connection that is accepted.

@@ -7,6 +7,7 @@ mod large;
 use std::{future::Future, path::PathBuf};
 
 use anyhow::{Context, ensure};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::{Method, Response};
 use serde_json::{Value, json};
@@ -363,6 +364,14 @@ async fn rules_see_the_file(shape: Shape) -> anyhow::Result<()> {
     assert_eq!(put("/up/a.png", "image/png", "[]", "1234").await?, 400);
     assert_eq!(put("/up/a.png", "no type", avatar, "1234").await?, 400);
 
+    // What is not declared is what the name tells, and what nobody can know yet is not signed for.
+    let undeclared = send(&client, Method::PUT, "/up/a.png", &[("x-meta", avatar)], "1234").await?;
+    assert_eq!(undeclared.status, 200);
+    let sign = json!({ "method": "PUT", "expires": 60 }).to_string();
+    let signed =
+        send(&client, Method::POST, "/up/a.png?op=sign", &[("content-type", "application/json")], sign).await?;
+    assert_eq!((signed.status, signed.code()?.as_str()), (403, "DENIED"), "{signed:?}");
+
     // A size that is not announced is judged before anybody sees the file.
     for (body, expected) in [("7\r\n1234567\r\n0\r\n\r\n", 403), ("4\r\nabcd\r\n0\r\n\r\n", 200)] {
         let head = format!(
@@ -399,6 +408,9 @@ async fn limits_of_a_bucket_hold(shape: Shape) -> anyhow::Result<()> {
         let refused = put("/b.png", "image/png", [PNG, &[0; 1000]].concat()).await?;
         assert_eq!((refused.status, refused.code()?.as_str()), (413, "TOO_LARGE"));
         assert_eq!(stage.get("/b.png").await?.status, 404, "nothing of it is stored");
+        for content_type in ["image/png, text/html", "image/png;, text/html"] {
+            assert_eq!(put("/b.png", content_type, PNG.to_vec()).await?.status, 400, "browsers see the last of them");
+        }
         let drawing = put("/c.svg", "image/svg+xml", b"<svg xmlns='http://www.w3.org/2000/svg'/>".to_vec()).await?;
         assert_eq!(drawing.status, 201, "{drawing:?}");
         let drawing = stage.get("/c.svg").await?;
@@ -597,6 +609,18 @@ async fn pages_of_folders(shape: Shape) -> anyhow::Result<()> {
             all.contains(&"many/d0/x".to_owned()) && !all.iter().any(|name| name.starts_with("many/s/")),
             "{all:?}"
         );
+        // Nor does anything tell that a hidden entry has such a name.
+        let (mut cursor, mut pages) = (String::new(), Vec::new());
+        loop {
+            let path = format!("/?op=list&recursive=true&limit=1&search=hidden&cursor={cursor}");
+            let page = stage.get(&path).await?.json()?;
+            assert_eq!(page["result"], json!([]), "{page}");
+            let Some(next) = page["cursor"].as_str() else { break };
+            ensure!(!URL_SAFE_NO_PAD.decode(next)?.windows(4).any(|bytes| bytes == b"many"), "{page}");
+            next.clone_into(&mut cursor);
+            pages.push(page);
+        }
+        ensure!(pages.len() > 30, "as many as without a search: {}", pages.len());
         for (parameter, status) in
             [("limit=0", 400), ("limit=1001", 400), ("limit=x", 400), ("cursor=%21", 400), ("recursive=x", 400)]
         {
@@ -608,12 +632,23 @@ async fn pages_of_folders(shape: Shape) -> anyhow::Result<()> {
 
 async fn copies_moves_and_deletions_of_many(shape: Shape) -> anyhow::Result<()> {
     for kind in [Kind::Local, Kind::Memory, Kind::S3] {
-        let more = "---\nkind: bucket\nmeta: { project: shop, id: other }\nspec:\n  backend: { kind: memory }\n  rules: [{ prefix: /, create: { rule: allow }, read: { rule: allow } }]\n";
+        let bucket = |id: &str, limits: &str| {
+            format!(
+                "---\nkind: bucket\nmeta: {{ project: shop, id: {id} }}\nspec:\n  backend: {{ kind: memory }}\n  limits: {{ {limits} }}\n  \
+                 rules: [{{ prefix: /, create: {{ rule: allow }}, read: {{ rule: allow }} }}]\n"
+            )
+        };
+        let more = bucket("other", "") + &bucket("drawings", "types: [\"image/*\"]");
         let spec = format!(
             "{}\n    - {{ prefix: /kept, create: {{ rule: allow }}, read: {{ rule: allow }} }}",
             OPEN.replace("rules: [", "rules:\n    - ").trim_end_matches(']')
         );
-        let stage = Stage::with_more(shape, kind, &spec, more).await?;
+        let stage = Stage::with_more(shape, kind, &spec, &more).await?;
+        let fake = stage.send(Method::PUT, "/fake.png", &[("content-type", "image/png")], "no drawing").await?;
+        let copied = stage.post("/fake.png?op=copy", &json!({ "to": "/drawings/a.png" })).await?;
+        assert_eq!((fake.status, copied.status), (201, 415), "its content is no drawing's: {copied:?}");
+        assert_eq!(stage.get("/drawings/a.png").await?.status, 404);
+        assert_eq!(stage.delete("/fake.png").await?.status, 200);
         let headers = [("content-type", "text/x-own"), ("x-meta", r#"{"k":1}"#)];
         ensure!(stage.send(Method::PUT, "/a", &headers, "text").await?.status == 201);
         let copied = stage.post("/a?op=copy", &json!({ "to": "/b/c" })).await?;

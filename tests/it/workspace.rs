@@ -21,7 +21,7 @@ const DIRECTION: [(&str, &[&str]); 11] = [
     ("gateway", &["proto", "query", "mesh"]),
     ("perigee", &["proto", "query", "mesh", "crud", "auth-rules", "realtime", "storage", "gateway"]),
     ("tests", &["proto", "query", "mesh", "crud", "auth-rules", "realtime", "storage", "gateway", "perigee"]),
-    ("bench", &["proto"]),
+    ("bench", &["proto", "query"]),
 ];
 
 /// Crates that must stay out of a crate, whatever they would be handy for.

@@ -11,7 +11,7 @@ use crate::error;
 /// Most entity tags of a condition.
 const ETAGS_MAX: usize = 64;
 
-/// ConditionOutcome of the conditions of a request for a file.
+/// Outcome of the conditions of a request for a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConditionOutcome {
     /// It is answered.

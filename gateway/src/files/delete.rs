@@ -8,7 +8,7 @@ use proto::{
     auth::{FileVerdict, SignedGrant},
     storage::{DeleteRequest, ListRequest},
 };
-use query::file::FileOperation;
+use query::file::{FileOperation, PAGE_MAX};
 use serde::{Deserialize, Serialize};
 
 use super::{FilesRequest, access, json, list, precondition, target::FileTarget};
@@ -64,7 +64,7 @@ async fn check_entries(request: &FilesRequest<'_>, target: &FileTarget, verdict:
     loop {
         let message = ListRequest {
             grant: verdict.grant.clone(),
-            limit: list::PAGE_MAX,
+            limit: PAGE_MAX,
             cursor,
             recursive: true,
             files: true,

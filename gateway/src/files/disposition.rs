@@ -18,6 +18,21 @@ const EXTENDED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'|')
     .remove(b'~');
 
+/// Whether a type has a comma outside of quotes: browsers take the last of several types, not the first. Source: the Fetch
+/// standard, "extract a MIME type".
+pub fn is_list(content_type: &str) -> bool {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    content_type.chars().any(|c| {
+        match c {
+            _ if is_escaped => is_escaped = false,
+            '\\' if is_quoted => is_escaped = true,
+            '"' => is_quoted = !is_quoted,
+            _ => return c == ',' && !is_quoted,
+        }
+        false
+    })
+}
+
 /// Whether a browser would run, or let run, what a file of the type holds.
 pub fn is_active(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -32,7 +47,12 @@ pub fn is_active(content_type: &str) -> bool {
             | "application/mathml+xml"
     );
     // What cannot be told is not trusted.
-    is_script || is_markup || essence.ends_with("+xml") || !essence.contains('/') || essence.starts_with("multipart/")
+    is_list(content_type)
+        || is_script
+        || is_markup
+        || essence.ends_with("+xml")
+        || !essence.contains('/')
+        || essence.starts_with("multipart/")
 }
 
 /// `attachment` with a name for the file.
@@ -62,10 +82,14 @@ mod tests {
             "application/x-javascript",
             "",
             "html",
+            "image/png;, text/html",
+            "image/png; a=\"\\\"\", text/html",
         ] {
             assert!(is_active(active), "{active}");
         }
-        for passive in ["image/png", "text/plain", "application/pdf", "application/json", "video/mp4", "text/css"] {
+        for passive in
+            ["image/png", "text/plain", "application/pdf", "application/json", "video/mp4; codecs=\"a, b\"", "text/css"]
+        {
             assert!(!is_active(passive), "{passive}");
         }
     }

@@ -26,9 +26,14 @@ use super::{
 use crate::{Service, error, http::answer};
 
 /// Response extension of an answer whose bytes come as they are taken: no answer that is held in memory.
-#[derive(Debug, Clone)]
-pub(crate) struct Streamed;
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Streamed {
+    /// Bytes of the answer.
+    pub(crate) size: u64,
+}
 
+/// Bytes that a client has to take before it counts as silent.
+const TAKEN_BYTES: usize = 64 * 1024;
 /// The user's metadata of a file.
 pub(super) const META: HeaderName = HeaderName::from_static("x-meta");
 /// What browsers may do with a file that they show as a page.
@@ -130,7 +135,7 @@ fn answered(
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
-    response.extensions_mut().insert(Streamed);
+    response.extensions_mut().insert(Streamed { size });
     Ok(response)
 }
 
@@ -205,10 +210,19 @@ async fn pump(
             () = sender.closed() => return,
         };
         let Some(piece) = piece else { return };
-        let is_last = piece.is_err();
-        let sent = tokio::time::timeout(idle, sender.send(piece.map_err(std::io::Error::other))).await;
-        if is_last || !matches!(sent, Ok(Ok(()))) {
-            return;
+        let mut piece = match piece {
+            Ok(piece) => piece,
+            Err(fault) => {
+                // Where the client takes nothing more, it need not see that this is not the end.
+                let _ = tokio::time::timeout(idle, sender.send(Err(std::io::Error::other(fault)))).await;
+                return;
+            }
+        };
+        while !piece.is_empty() {
+            let part = piece.split_to(piece.len().min(TAKEN_BYTES));
+            if !matches!(tokio::time::timeout(idle, sender.send(Ok(part))).await, Ok(Ok(()))) {
+                return;
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Uploads and folders by a form, or by parameters of the address, as clients of earlier servers send them. Source: RFC
 //! 7578.
 //!
-//! FormFields may come in any order: a file whose path is not known yet is taken in, and published once it is.
+//! Fields may come in any order: a file whose path is not known yet is taken in, and published once it is.
 
 use std::path::Path as FileName;
 
@@ -15,12 +15,15 @@ use proto::{
     auth::FileAccess,
     storage::{MakeFolderRequest, PutBegin, PutFinish},
 };
-use query::file::{FileOperation, FilePath};
+use query::{
+    file::{FileOperation, FilePath},
+    media_type,
+};
 
 use super::{
     FilesRequest, access, conditional, missing_part, precondition,
     target::FileTarget,
-    upload::{self, Put, Sending, TakenAhead},
+    upload::{self, MESSAGE_BYTES, Put, Sending, TakenAhead},
 };
 use crate::{error, http::answer};
 
@@ -28,10 +31,8 @@ use crate::{error, http::answer};
 const FIELD_BYTES: usize = 64 * 1024;
 /// Most fields of a form.
 const FIELDS_MAX: usize = 32;
-/// Bytes of a message to storage.
-const MESSAGE_BYTES: usize = 256 * 1024;
 
-/// FormFields of a form, those of the address among them.
+/// Fields of a form, those of the address among them.
 #[derive(Debug, Default, Clone)]
 struct FormFields(Vec<(String, String)>);
 
@@ -324,7 +325,7 @@ impl FormUpload<'_> {
         let access = FileAccess {
             size: Some(size),
             no_size: false,
-            content_type: self.content_type.clone(),
+            content_type: media_type::kept(&self.content_type, target.path.name()).to_owned(),
             meta: meta.clone(),
             ..access(&target, FileOperation::Create)
         };

@@ -8,14 +8,11 @@ use proto::{
     auth::SignedGrant,
     storage::{Entry, InfoRequest, ListRequest, ListResponse},
 };
-use query::file::{FileOperation, FilePath};
+use query::file::{FileOperation, FilePath, PAGE_MAX};
 use serde::Serialize;
 
 use super::{FilesRequest, access, json, missing_part, moment, target::FileTarget};
 use crate::{error, http::answer};
-
-/// Entries of a page, at most and where nothing is asked for.
-pub const PAGE_MAX: u32 = 1000;
 
 /// An entry as clients are told it.
 #[derive(Serialize)]
@@ -73,6 +70,9 @@ pub async fn list(request: &FilesRequest<'_>) -> Result<Response, Fault> {
     }
     let recursive = parameters.flag("recursive")?;
     let verdict = request.allowed(access(&target, FileOperation::List)).await?;
+    let search = parameters.get("search").unwrap_or_default();
+    // Where entries are left out, a search of storage would tell by its cursors whether one has such a name.
+    let is_judged = recursive && !verdict.covers;
     let message = ListRequest {
         grant: verdict.grant,
         limit,
@@ -80,14 +80,15 @@ pub async fn list(request: &FilesRequest<'_>) -> Result<Response, Fault> {
         recursive,
         files,
         folders,
-        search: parameters.get("search").unwrap_or_default().to_owned(),
+        search: if is_judged { String::new() } else { search.to_owned() },
     };
     let listed = request.service.mesh().storage().list(&request.caller.call, message).await?;
     let ListResponse { mut entries, cursor } = listed;
-    if recursive && !verdict.covers {
+    if is_judged {
         let allowed = allowed(request, &target, &entries, FileOperation::List).await?;
         let mut allowed = allowed.into_iter();
-        entries.retain(|_| allowed.next().unwrap_or(false));
+        let search = search.to_lowercase();
+        entries.retain(|entry| allowed.next().unwrap_or(false) && name(entry).to_lowercase().contains(&search));
     }
     let above = match target.path.as_str() {
         "" => 0,
@@ -133,8 +134,12 @@ pub async fn info(request: &FilesRequest<'_>) -> Result<Response, Fault> {
         result: ToldEntry<'a>,
     }
     let entry = found(request).await?;
-    let name = entry.path.rsplit('/').next().unwrap_or_default();
-    Ok(answer::json(StatusCode::OK, json(&Info { result: ToldEntry::of(&entry, name) })))
+    Ok(answer::json(StatusCode::OK, json(&Info { result: ToldEntry::of(&entry, name(&entry)) })))
+}
+
+/// The last segment of the path of an entry.
+fn name(entry: &Entry) -> &str {
+    entry.path.rsplit('/').next().unwrap_or_default()
 }
 
 async fn found(request: &FilesRequest<'_>) -> Result<Entry, Fault> {

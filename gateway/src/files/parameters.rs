@@ -1,4 +1,4 @@
-//! FileParameters of the addresses of files.
+//! Parameters of the addresses of files.
 
 use axum::extract::Query;
 use http::Uri;

@@ -22,14 +22,16 @@ use proto::{
     auth::FileAccess,
     storage::{PutBegin, PutFinish, PutRequest, PutResponse, put_request::Part},
 };
-use query::{Guard, Value, file::FileOperation};
-use tokio::sync::mpsc;
+use query::{Guard, Value, file::FileOperation, media_type};
+use tokio::{sync::mpsc, time::Instant};
 
-use super::{FilesRequest, access, download::META, precondition, stored};
+use super::{FilesRequest, access, disposition::is_list, download::META, precondition, stored};
 use crate::{Service, error};
 
 /// Bytes of a message to storage.
-const MESSAGE_BYTES: usize = 256 * 1024;
+pub const MESSAGE_BYTES: usize = 256 * 1024;
+/// Bytes per second that a client has to send on average, beyond the time for which it may be silent.
+const SLOWEST_RATE: u64 = 1024;
 /// Most bytes of a media type.
 const TYPE_BYTES: usize = 255;
 /// Most levels and nodes of the user's metadata.
@@ -38,7 +40,8 @@ const META_LIMITS: Guard = Guard::new(32, 1024);
 /// `PUT` of a file.
 pub async fn put(request: &FilesRequest<'_>, body: &mut Body) -> Result<Response, Fault> {
     let target = request.file_target()?;
-    let content_type = content_type(&request.head.headers)?;
+    let declared = content_type(&request.head.headers)?;
+    let content_type = media_type::kept(&declared, target.path.name()).to_owned();
     let meta = match request.head.headers.get(META) {
         None => String::new(),
         Some(text) => meta(text.to_str().map_err(|_| error::bad_request("invalid x-meta: expected ASCII"))?)?,
@@ -89,7 +92,7 @@ pub fn checked_type(text: &str) -> Result<String, Fault> {
     let essence = text.split(';').next().unwrap_or_default().trim();
     let is_type = essence.split_once('/').is_some_and(|(kind, sub)| is_token(kind) && is_token(sub));
     let is_printable = text.bytes().all(|byte| (0x20..0x7f).contains(&byte));
-    if text.is_empty() || is_type && is_printable && text.len() <= TYPE_BYTES {
+    if text.is_empty() || is_type && is_printable && !is_list(text) && text.len() <= TYPE_BYTES {
         return Ok(text.to_owned());
     }
     Err(error::bad_request(format!("invalid content-type: expected type/subtype of at most {TYPE_BYTES} bytes")))
@@ -159,9 +162,10 @@ impl Sending {
     /// Errors: the client breaks off, or is silent for too long.
     async fn body(&mut self, body: &mut Body) -> Result<Option<u64>, Fault> {
         let mut size = 0;
+        let mut pace = Pace::new(self.idle);
         loop {
             let chunk = tokio::select! {
-                chunk = chunk(body, self.idle) => chunk?,
+                chunk = chunk(body, &mut pace) => chunk?,
                 () = self.messages.closed() => return Ok(None),
             };
             let Some(chunk) = chunk else { return Ok(Some(size)) };
@@ -191,17 +195,50 @@ fn silent(idle: Duration) -> Fault {
     Fault::new(Code::Deadline, format!("the body did not go on for {} seconds", idle.as_secs()))
 }
 
+/// How fast a client sends, as long as it is waited for.
+struct Pace {
+    idle: Duration,
+    waited: Duration,
+    bytes: u64,
+}
+
+impl Pace {
+    fn new(idle: Duration) -> Self {
+        Self { idle, waited: Duration::ZERO, bytes: 0 }
+    }
+
+    /// What `next` gives. Errors: it takes as long as a client may be silent, or the client is too slow all in all.
+    async fn wait<T>(&mut self, next: impl Future<Output = T>) -> Result<T, Fault> {
+        let started = Instant::now();
+        let next = tokio::time::timeout(self.idle, next).await.map_err(|_| silent(self.idle))?;
+        self.waited += started.elapsed();
+        let late = self.waited.saturating_sub(self.idle).as_secs();
+        if self.bytes < late.saturating_mul(SLOWEST_RATE) {
+            return Err(Fault::new(
+                Code::Deadline,
+                format!("the body came at less than {SLOWEST_RATE} bytes a second"),
+            ));
+        }
+        Ok(next)
+    }
+
+    fn took(&mut self, data: &Bytes) {
+        self.bytes += data.len() as u64;
+    }
+}
+
 /// The next bytes of a body, as many as are there up to the size of a message; `None` at its end.
 ///
 /// Not cancel safe: what was read is lost with it.
-async fn chunk(body: &mut Body, idle: Duration) -> Result<Option<Bytes>, Fault> {
+async fn chunk(body: &mut Body, pace: &mut Pace) -> Result<Option<Bytes>, Fault> {
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while first.len() + all.len() < MESSAGE_BYTES {
-        let frame = tokio::time::timeout(idle, body.frame()).await.map_err(|_| silent(idle))?;
+        let frame = pace.wait(body.frame()).await?;
         let Some(frame) = frame else { break };
         let frame = frame.map_err(|cause| error::bad_request(format!("the body broke off: {cause}")))?;
         let Ok(data) = frame.into_data() else { continue };
+        pace.took(&data);
         if first.is_empty() && all.is_empty() {
             first = data;
             continue;
@@ -234,16 +271,20 @@ impl TakenAhead {
     /// Errors: it takes too much without telling anything, or the client is silent for as long as `idle`.
     pub fn stream(&self, body: Body, idle: Duration) -> impl Stream<Item = Result<Bytes, Fault>> + Send + 'static {
         let taken = self.clone();
-        stream::unfold((body.into_data_stream(), taken, false), move |(mut data, taken, has_given)| async move {
+        let reading = (body.into_data_stream(), taken, Pace::new(idle), false);
+        stream::unfold(reading, move |(mut data, taken, mut pace, has_given)| async move {
             if has_given {
                 tokio::task::yield_now().await;
             }
-            let next = match tokio::time::timeout(idle, data.next()).await {
-                Err(_) => Err(silent(idle)),
+            let next = match pace.wait(data.next()).await {
+                Err(fault) => Err(fault),
                 Ok(next) => next?.map_err(|cause| error::bad_request(format!("the body broke off: {cause}"))),
             };
             let next = next.and_then(|data| taken.take(data));
-            Some((next, (data, taken, true)))
+            if let Ok(data) = &next {
+                pace.took(data);
+            }
+            Some((next, (data, taken, pace, true)))
         })
     }
 
@@ -251,6 +292,43 @@ impl TakenAhead {
         match self.0.fetch_add(data.len(), Ordering::Relaxed) > UNTOLD_BYTES {
             true => Err(error::bad_request("a part of the form has too long a head")),
             false => Ok(data),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A body of one byte every `gap`.
+    fn trickle(gap: Duration) -> Body {
+        Body::from_stream(stream::unfold((), move |()| async move {
+            tokio::time::sleep(gap).await;
+            Some((Ok::<_, std::convert::Infallible>(Bytes::from_static(b"x")), ()))
+        }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_trickles_ends() {
+        let idle = Duration::from_secs(30);
+        for (gap, expected) in [(29, "less than 1024 bytes a second"), (31, "did not go on for 30 seconds")] {
+            let mut body = trickle(Duration::from_secs(gap));
+            let fault = chunk(&mut body, &mut Pace::new(idle)).await.expect_err("it is too slow");
+            assert_eq!(fault.code, Code::Deadline);
+            assert!(fault.message.contains(expected), "{}", fault.message);
+        }
+        let form = TakenAhead::default().stream(trickle(Duration::from_secs(29)), idle);
+        let last = Box::pin(form).filter_map(async |next| next.err()).boxed().next().await;
+        assert_eq!(last.map(|fault| fault.code), Some(Code::Deadline));
+    }
+
+    #[test]
+    fn a_type_is_one_type() {
+        for sound in ["", "text/plain", "video/mp4; codecs=\"a, b\""] {
+            assert!(checked_type(sound).is_ok(), "{sound}");
+        }
+        for wrong in ["text", "image/png;, text/html", "image/png, text/html", "a/b\r\nx: y"] {
+            assert!(checked_type(wrong).is_err(), "{wrong}");
         }
     }
 }

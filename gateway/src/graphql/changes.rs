@@ -92,27 +92,33 @@ fn answer(key: &str, plan: &ChangesPlan, message: &WatchResponse) -> Vec<u8> {
         Some(Event::Ready(_)) | None => (None, None),
     };
     let size = row.map_or(0, |row| row.row.len() + row.before.len());
-    let mut out = Vec::with_capacity(size + message.position.len() + 256);
+    only_member(key, &plan.members, size + message.position.len(), |out, member| match member {
+        ChangeMember::Type => json(out, event.map_or("READY", kind)),
+        ChangeMember::Row => out.extend_from_slice(image(row.map(|row| &row.row[..]))),
+        ChangeMember::Before => out.extend_from_slice(image(row.map(|row| &row.before[..]))),
+        ChangeMember::Reason => match reason {
+            Some(reason) => json(out, reason),
+            None => out.extend_from_slice(b"null"),
+        },
+        ChangeMember::Position => json(out, &message.position),
+        ChangeMember::Typename(name) => json(out, name),
+    })
+}
+
+/// The answer whose `data` has the only member `key`, an object with these members. `write` writes their values, of about
+/// `size` bytes.
+fn only_member<M>(key: &str, members: &[(String, M)], size: usize, write: impl Fn(&mut Vec<u8>, &M)) -> Vec<u8> {
+    let mut out = Vec::with_capacity(size + 256);
     out.extend_from_slice(b"{\"data\":{");
     json(&mut out, key);
     out.extend_from_slice(b":{");
-    for (index, (key, member)) in plan.members.iter().enumerate() {
+    for (index, (key, member)) in members.iter().enumerate() {
         if index > 0 {
             out.push(b',');
         }
         json(&mut out, key);
         out.push(b':');
-        match member {
-            ChangeMember::Type => json(&mut out, event.map_or("READY", kind)),
-            ChangeMember::Row => out.extend_from_slice(image(row.map(|row| &row.row[..]))),
-            ChangeMember::Before => out.extend_from_slice(image(row.map(|row| &row.before[..]))),
-            ChangeMember::Reason => match reason {
-                Some(reason) => json(&mut out, reason),
-                None => out.extend_from_slice(b"null"),
-            },
-            ChangeMember::Position => json(&mut out, &message.position),
-            ChangeMember::Typename(name) => json(&mut out, name),
-        }
+        write(&mut out, member);
     }
     out.extend_from_slice(b"}}}");
     out

@@ -20,7 +20,7 @@ use axum::{
 };
 use bytes::Bytes;
 use foldhash::HashMap;
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt};
 use http::Version;
 use http_body_util::BodyExt;
 use hyper::body::{Frame, SizeHint};
@@ -37,6 +37,8 @@ const SMALL_BYTES: usize = 64 * 1024;
 /// buffers.
 const HTTP1_CHUNK: usize = 64 * 1024;
 const HTTP2_CHUNK: usize = 16 * 1024;
+/// Bytes of a stream that are held at a time, on their way from where they are read to the socket.
+const STREAM_BYTES: u64 = 512 * 1024;
 /// A client may be behind for so long, by so much that buffers hold, before it counts as slow.
 const SLOW_AFTER: Duration = Duration::from_secs(1);
 const BUFFERED_BYTES: f64 = 256.0 * 1024.0;
@@ -187,6 +189,26 @@ impl SendBudget {
             _running: connection.map(|connection| connection.running()),
         };
         Ok(Response::from_parts(head, Body::new(sending)))
+    }
+
+    /// `response`, whose body is a stream of `size` bytes: what is held of it at a time counts until its end.
+    ///
+    /// Errors: `UNAVAILABLE` where there is no room.
+    pub(crate) fn track_stream(
+        &self,
+        response: Response,
+        size: u64,
+        connection: Option<&Arc<Connection>>,
+    ) -> Result<Response, Fault> {
+        let held = usize::try_from(size.min(STREAM_BYTES)).unwrap_or(usize::MAX);
+        let reservation = self.reserve(held, connection, None)?;
+        let (head, body) = response.into_parts();
+        let counted = body.into_data_stream().map(move |piece| {
+            let taken = piece.as_ref().map_or(0, Bytes::len);
+            reservation.answer.taken.fetch_add(taken, Ordering::Relaxed);
+            piece
+        });
+        Ok(Response::from_parts(head, Body::from_stream(counted)))
     }
 
     /// Counts a message of `size` bytes that is queued for a socket, until the reservation is dropped.
@@ -385,6 +407,24 @@ mod tests {
                 assert_eq!(budget.ledger().bytes, 0);
             }
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_held_of_a_stream_counts_until_its_end() {
+        let budget = budget(STREAM_BYTES as usize + LARGE - 1);
+        let stream =
+            |size: usize| futures::stream::iter([Ok::<_, Error>(Bytes::from(vec![7; size])), Ok(Bytes::new())]);
+        let response = |size| Response::new(Body::from_stream(stream(size)));
+        let first = budget.track_stream(response(2 * LARGE), 1 << 40, Some(&connection())).expect("there is room");
+        assert_eq!(budget.ledger().bytes as u64, STREAM_BYTES);
+        let refused = budget.track_stream(response(LARGE), LARGE as u64, Some(&connection())).map(drop);
+        assert_eq!(refused.expect_err("there is no room").code, Code::Unavailable);
+        budget.track_stream(response(1), 1, Some(&connection())).expect("small ones pass");
+        let mut body = first.into_body();
+        body.frame().await.expect("a frame").expect("it is sound");
+        assert_eq!(budget.ledger().answers.values().map(|answer| answer.taken()).sum::<usize>(), 2 * LARGE);
+        drop(body);
+        assert_eq!(budget.ledger().bytes, 0);
     }
 
     #[tokio::test]

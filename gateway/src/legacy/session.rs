@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture};
 use mesh::{Call, Code, Fault};
-use tungstenite::Message;
 
 use super::{
     message::{ClientMessage, Head, Query, Request, Subscription, UNREADABLE},
@@ -13,7 +12,7 @@ use super::{
 use crate::{
     edge::Caller,
     live::CallerId,
-    socket::{self, Closing, Completed, Completion, Operation, Outgoing, SocketState},
+    socket::{self, Closing, Completed, Completion, Operation, Outgoing, Received, SocketState},
 };
 
 /// State of one connection.
@@ -46,9 +45,15 @@ impl socket::Session for Session {
         &mut self.state
     }
 
-    /// A client need not say anything: some connect before they have something to ask.
     fn has_begun(&self) -> bool {
-        true
+        self.checking.is_some() || self.state.is_counted()
+    }
+
+    /// A client need not say anything: some connect before they have something to ask. It leaves room to those who have yet
+    /// to say who they are.
+    fn time_out(&mut self) -> Result<(), Closing> {
+        let caller = CallerId::of(&self.state.project, "", self.state.peer);
+        self.state.count_for(caller).map_err(|fault| Closing::full(&fault))
     }
 
     fn takes_messages(&self) -> bool {
@@ -79,16 +84,10 @@ impl socket::Session for Session {
         self.identify(&token, begin, outgoing)
     }
 
-    fn received(&mut self, message: Message, outgoing: &Outgoing) -> Result<(), Closing> {
+    fn received(&mut self, message: Received, outgoing: &Outgoing) -> Result<(), Closing> {
         let text = match &message {
-            Message::Text(text) => text.as_bytes(),
-            Message::Binary(bytes) => bytes,
-            Message::Ping(payload) | Message::Pong(payload) => {
-                self.state.incomplete.control(payload.len());
-                return Ok(());
-            }
-            // The connection sees to the end, and hands on no parts of messages.
-            Message::Close(_) | Message::Frame(_) => return Ok(()),
+            Received::Text(text) => text.as_bytes(),
+            Received::Binary(bytes) => bytes,
         };
         self.state.completed(text.len())?;
         let parsed = ClientMessage::parse(text, self.state.service.guard());

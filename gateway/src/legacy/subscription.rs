@@ -1,9 +1,13 @@
 //! A live query of a JSON socket: its reply with the rows that there are, then a message for each change.
 
-use std::{mem::size_of, pin::pin, sync::Arc};
+use std::{
+    mem::{self, size_of},
+    pin::pin,
+    sync::Arc,
+};
 
-use mesh::{Call, Code, Fault};
-use query::{Error, Node, Operation, Options, Read, Shape};
+use mesh::{Code, Fault};
+use query::{Error, Node, Operation, Options, Read, Shape, Value};
 use tokio::sync::watch;
 
 use super::message::{self, Head, Query, Subscription};
@@ -13,13 +17,22 @@ use crate::{
     http::{Ticket, guarded},
     live::{FeedMessage, FeedOptions, Hold, InitialRows, RowFeed, Subscriber, WatchedRows},
     plan::{RequestPlanner, TableRef},
-    socket::{AnswerSlot, Closing, Outgoing},
+    socket::{self, AnswerSlot, Closing, Outgoing},
 };
 
 /// Bytes of collected rows that are counted at once.
 const COUNT_STEP: usize = 64 * 1024;
 /// What clients know as the error of a request without a token.
 const NO_TOKEN: &str = "token contains an invalid number of segments";
+
+/// A live query that has begun.
+struct Begun {
+    feed: RowFeed,
+    /// The rows that there are: a JSON array.
+    docs: Vec<u8>,
+    /// Bytes that the live query holds besides those.
+    held: usize,
+}
 
 /// A live query that runs.
 pub struct LiveSubscription {
@@ -59,10 +72,11 @@ impl LiveSubscription {
     async fn serve(&mut self) -> Option<Closing> {
         // A client that takes nothing has no more read for it.
         drop(self.outgoing.slot(0).await?);
-        let caller = self.caller();
+        let token = self.subscription.token.clone();
+        let caller = socket::caller(&self.service, &self.project, &self.request_id, token);
         let begun = guarded(&caller.call, pin!(self.begin(&caller))).await.unwrap_or_else(Err);
         let slot = self.outgoing.slot(0).await?;
-        let (mut feed, docs) = match begun {
+        let Begun { mut feed, docs, held } = match begun {
             Ok(begun) => begun,
             Err(fault) => {
                 self.refuse(slot, &fault).await;
@@ -71,22 +85,20 @@ impl LiveSubscription {
         };
         let reply = self.head.begun(&self.query, &docs);
         drop(docs);
-        if let Err((slot, fault)) = slot.send(reply).await {
+        let sent = match self.hold.resize(held) {
+            // From here on they count as an answer that its client has not taken.
+            Ok(()) => slot.send(reply).await.map(drop),
+            Err(fault) => Err((slot, fault)),
+        };
+        if let Err((slot, fault)) = sent {
             self.refuse(slot, &fault).await;
             return None;
         }
         Some(Closing::ended(&self.follow(&mut feed).await?))
     }
 
-    fn caller(&self) -> Caller {
-        let (edge, config) = (self.service.edge(), self.service.config());
-        let time = edge.settings(&self.project).map_or(config.time, |project| config.time(&project.spec));
-        let call = Call::begin(Some(&self.request_id), None, Some(time));
-        Caller { call, token: self.subscription.token.clone() }
-    }
-
-    /// Begins the feed, and collects the rows that there are: a JSON array.
-    async fn begin(&mut self, caller: &Caller) -> Result<(RowFeed, Vec<u8>), Fault> {
+    /// Begins the feed, and collects the rows that there are, which count as memory of the live query.
+    async fn begin(&mut self, caller: &Caller) -> Result<Begun, Fault> {
         let mut feed = self.feed(caller).await?;
         let (held, mut counted) = (self.hold.bytes(), 0);
         let mut docs = b"[".to_vec();
@@ -107,13 +119,14 @@ impl LiveSubscription {
             }
         }
         docs.push(b']');
-        // From here on they count as an answer that its client has not taken.
-        self.hold.resize(held)?;
-        Ok((feed, docs))
+        Ok(Begun { feed, docs, held })
     }
 
     async fn feed(&mut self, caller: &Caller) -> Result<RowFeed, Fault> {
-        let Subscription { db_type, find, skip_initial, token } = &*self.subscription;
+        // It is needed no more once it is planned.
+        let find = mem::replace(&mut self.subscription.find, Value::Null);
+        let kept_bytes = self.subscription.memory_bytes();
+        let Subscription { db_type, skip_initial, token, .. } = &*self.subscription;
         let (table, skip_initial) = (self.query.group.as_str(), *skip_initial);
         let ticket = Ticket::new(self.service.admission());
         ticket.enter().await?;
@@ -121,15 +134,15 @@ impl LiveSubscription {
         let table_ref = TableRef { project: &self.project, database: db_type, table };
         let planned = planner
             .plan(table_ref, Operation::Read, |parser, table, budget| {
-                let filter = parser.filter(table, find, budget)?;
+                let filter = parser.filter(table, &find, budget)?;
                 let node = parser.node(table, &Options::default(), budget)?;
                 Ok::<_, Error>((Node { shape: Shape::Many, filter, ..node }, table.identity().map_or(0, <[_]>::len)))
             })
             .await?;
-        drop(ticket);
+        drop((ticket, find));
         let (node, key_columns) = planned.plan;
         let read = Read { database: planned.database, table: table.to_owned(), node };
-        self.hold.resize(read.memory_bytes())?;
+        self.hold.resize(kept_bytes + read.memory_bytes())?;
         let rows = WatchedRows { read, before: RowFeed::before(), skip_initial, after: String::new() };
         // Nobody renews the token: the sender is dropped.
         let (_, token) = watch::channel(token.clone());
@@ -148,14 +161,10 @@ impl LiveSubscription {
                 Err(fault) => return Some(fault),
             };
             let text = message::feed(&self.query, &self.subscription.db_type, &row);
-            // As many as a caller may have can wait for a place with a message each.
-            let counted = match self.outgoing.waiting(text.len()) {
-                Ok(counted) => counted,
+            let slot = match self.outgoing.slot_for(text.len()).await {
+                Ok(slot) => slot?,
                 Err(fault) => return Some(fault),
             };
-            let slot = self.outgoing.slot(0).await?;
-            // From here on it is counted by its place.
-            drop(counted);
             if let Err((_, fault)) = slot.send(text).await {
                 return Some(fault);
             }

@@ -18,6 +18,7 @@ use futures::{
 };
 use proto::crud::Snapshot;
 
+use super::may_pass;
 use crate::edge::{ReadFault, ReadResult};
 
 /// Bytes of answers that are kept for queries that ask a little later, of the whole node.
@@ -132,24 +133,32 @@ impl AnswerMember {
     where
         R: Future<Output = Result<Answer, ReadFault>> + Send + 'static,
     {
-        let (reading, is_shared) = {
-            let mut places = self.answers.places();
-            let place = places.entry(self.key).or_default();
-            if let Some(kept) = place.last.as_ref().filter(|kept| kept.answer.is_enough(wanted)) {
-                return (Ok(kept.answer.clone()), true);
-            }
-            let known = place.reading.as_ref().filter(|(versions, _)| has_seen(versions, wanted));
-            match known.and_then(|(_, reading)| reading.upgrade()) {
-                // One that is done has left nothing to wait for: what failed is read again.
-                Some(reading) if reading.peek().is_none() => (reading, true),
-                _ => {
-                    let reading = self.begin(read());
-                    place.reading = reading.downgrade().map(|weak| (wanted.now.clone(), weak));
-                    (reading, false)
+        let mut read = Some(read);
+        loop {
+            let (reading, is_shared) = {
+                let mut places = self.answers.places();
+                let place = places.entry(self.key).or_default();
+                if let Some(kept) = place.last.as_ref().filter(|kept| kept.answer.is_enough(wanted)) {
+                    return (Ok(kept.answer.clone()), true);
                 }
+                let known = place.reading.as_ref().filter(|(versions, _)| has_seen(versions, wanted));
+                match known.and_then(|(_, reading)| reading.upgrade()) {
+                    // One that is done has left nothing to wait for: what failed is read again.
+                    Some(reading) if reading.peek().is_none() => (reading, true),
+                    _ => {
+                        let read = read.take().expect("what it reads itself is its answer");
+                        let reading = self.begin(read());
+                        place.reading = reading.downgrade().map(|weak| (wanted.now.clone(), weak));
+                        (reading, false)
+                    }
+                }
+            };
+            match reading.await {
+                // It may be the other's own fault, such as a grant that has expired.
+                Err(ReadFault::Refused(fault) | ReadFault::Failed(fault)) if is_shared && !may_pass(&fault) => {}
+                answer => return (answer, is_shared),
             }
-        };
-        (reading.await, is_shared)
+        }
     }
 
     fn begin(&self, read: impl Future<Output = Result<Answer, ReadFault>> + Send + 'static) -> Shared<Reading> {

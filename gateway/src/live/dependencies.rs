@@ -26,8 +26,8 @@ pub struct Dependencies {
 pub struct SourceRows {
     /// The rows; `None` for all that happens.
     pub rows: Option<TableRows>,
-    /// The id of the database whose snapshot says what was seen; empty where none does.
-    pub read_by: String,
+    /// The ids of the databases whose snapshots say what was seen.
+    pub read_by: BTreeSet<String>,
 }
 
 impl Dependencies {
@@ -39,7 +39,7 @@ impl Dependencies {
         relations: &[RuleRelations],
         terms: &[Arc<GrantTerms>],
     ) -> Result<Self, Fault> {
-        let rules = SourceRows { rows: None, read_by: String::new() };
+        let rules = SourceRows { rows: None, read_by: BTreeSet::new() };
         let mut found =
             Self { sources: BTreeMap::from([(Source::Rules, rules)]), own: BTreeSet::from([Source::Rules]) };
         // Accesses are numbered over all reads, as they were authorised.
@@ -70,11 +70,12 @@ impl Dependencies {
     fn add(&mut self, source: Source, rows: Option<TableRows>, read_by: &str) {
         let known = match self.sources.entry(source) {
             Entry::Vacant(place) => {
-                place.insert(SourceRows { rows, read_by: read_by.to_owned() });
+                place.insert(SourceRows { rows, read_by: BTreeSet::from([read_by.to_owned()]) });
                 return;
             }
             Entry::Occupied(known) => known.into_mut(),
         };
+        known.read_by.insert(read_by.to_owned());
         known.rows = known.rows.take().zip(rows).map(|(known, rows)| {
             let filter = if known.filter == rows.filter { rows.filter } else { known.filter.or(rows.filter) };
             TableRows { filter, ..known }

@@ -4,7 +4,7 @@
 //! only, the images of changes are followed, and those are asked again that a change concerns.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -21,7 +21,10 @@ use proto::{
 };
 use tokio::{sync::watch, time::Instant};
 
-use super::interests::{Interests, Registered, TableRows};
+use super::{
+    interests::{Interests, Registered, TableRows},
+    may_pass,
+};
 
 /// Until images are asked for again that could not be followed.
 const IMAGES_RETRY_INTERVAL: Duration = Duration::from_secs(60);
@@ -72,6 +75,8 @@ impl Feed for SourceFeed {
 pub struct Feeds {
     mesh: Mesh,
     shared: SharedFeeds<Source, SourceFeed>,
+    /// The number of the last event of any source.
+    events: Arc<AtomicU64>,
     changes: LiveChanges,
 }
 
@@ -89,7 +94,7 @@ impl Feeds {
     /// Feeds over `mesh`.
     pub fn new(mesh: Mesh, tasks: Tasks) -> Self {
         let changes = mesh.metrics().live_changes();
-        Self { mesh, shared: SharedFeeds::new(tasks), changes }
+        Self { mesh, shared: SharedFeeds::new(tasks), events: Arc::default(), changes }
     }
 
     /// Listens to the feed of `source`, which begins with its first listener. Where `rows` are given, changes of others may
@@ -98,7 +103,8 @@ impl Feeds {
         let (mesh, followed, changes) = (self.mesh.clone(), source.clone(), self.changes.clone());
         let follow =
             |feed: Arc<watch::Sender<SourceFeed>>| async move { followed.follow(&mesh, &feed, &changes).await };
-        let feed = SourceFeed { state: FeedState::Connecting, interests: Arc::default() };
+        let interests = Arc::new(Interests::new(self.events.clone()));
+        let feed = SourceFeed { state: FeedState::Connecting, interests };
         let (feed, _) = self.shared.read(source, feed, follow);
         let registered = Interests::register(&feed.borrow().interests, rows);
         let since = registered.since();
@@ -150,12 +156,11 @@ impl Listener {
         self.registered.interests.has_images()
     }
 
-    /// An answer has seen all events up to `number`, in this snapshot where there is one; what came after the mark is to be
-    /// read again. Whether there may be a transaction
-    /// that concerns the listener and that it did not see.
-    pub fn saw(&mut self, number: u64, snapshot: Option<&Snapshot>) -> bool {
+    /// An answer has seen all events up to `number`, in these snapshots where there are any; what came after the mark is to
+    /// be read again. Whether there may be a transaction that concerns the listener and that one of them did not see.
+    pub fn saw(&mut self, number: u64, snapshots: &[&Snapshot]) -> bool {
         self.seen = self.seen.max(number.min(self.marked));
-        snapshot.is_some_and(|snapshot| self.registered.has_unseen(snapshot))
+        !snapshots.is_empty() && self.registered.has_unseen(snapshots)
     }
 }
 
@@ -228,7 +233,7 @@ impl TableSource<'_> {
             }
             self.interests.end_images();
             if let Some(fault) = ended {
-                let may_pass = matches!(fault.code, Code::Unavailable | Code::Deadline);
+                let may_pass = may_pass(&fault);
                 tracing::debug!(table = self.table, %fault, may_pass, "images of changes cannot be followed");
                 images_from = may_pass.then(|| Instant::now() + IMAGES_RETRY_INTERVAL);
             }

@@ -1,7 +1,7 @@
 //! Interests: the rows of a table on which live queries depend, and which of them a change concerns.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     pin::pin,
     sync::{
         Arc, Mutex, MutexGuard,
@@ -23,8 +23,9 @@ const IMAGES_FROM: usize = 9;
 const IMAGES_UNTIL: usize = 4;
 /// Changes of a transaction that are looked at; a larger one is taken to concern all.
 const CHANGES_MAX: usize = 64;
-/// Transactions that are kept of those that a read may not see yet.
-const UNSEEN_MAX: usize = 1024;
+/// Transactions that are kept of those that a read may not see yet: for one live query, and for those that will begin.
+const UNSEEN_MAX: usize = 128;
+const RECENT_MAX: usize = 1024;
 
 /// Rows of a table on which an answer depends.
 #[derive(Debug, Clone)]
@@ -41,6 +42,8 @@ pub struct TableRows {
 #[derive(Debug)]
 pub struct Interests {
     state: Mutex<InterestsState>,
+    /// The number of the last event of any source.
+    events: Arc<AtomicU64>,
     /// The number of the last event.
     last: AtomicU64,
     /// How many depend on some rows of the table only.
@@ -54,7 +57,9 @@ struct InterestsState {
     /// All that are told of each event, where images are followed.
     layouts: Vec<Layout>,
     /// Those that depend on all that happens.
-    open: Vec<Arc<Interest>>,
+    open: BTreeMap<u64, Arc<Interest>>,
+    /// The last place among those.
+    last_open: u64,
     /// What was told last.
     recent: Unseen,
 }
@@ -93,22 +98,29 @@ pub struct Registered {
     pub interests: Arc<Interests>,
     /// Its own.
     pub interest: Arc<Interest>,
-    place: Option<FilterHandle>,
-    /// The columns of the table that it knows.
-    rows: Option<TableRows>,
+    /// `None` once it is given up.
+    place: Option<Place>,
     since: u64,
     /// Whether a read has seen what was told before it was registered.
     has_looked_back: bool,
 }
 
-impl Default for Interests {
-    fn default() -> Self {
-        let (state, last) = (Mutex::default(), AtomicU64::new(0));
-        Self { state, last, selective: watch::Sender::new(0), has_images: watch::Sender::new(false) }
-    }
+/// Where an interest is registered.
+#[derive(Debug)]
+enum Place {
+    Open(u64),
+    /// In the index over those that know the same columns.
+    Rows(TableRows, FilterHandle),
 }
 
 impl Interests {
+    /// No interests yet. `events` numbers the events of all sources: what a feed that ended has told is not taken for what
+    /// the next one of its source tells.
+    pub fn new(events: Arc<AtomicU64>) -> Self {
+        let (state, last) = (Mutex::default(), AtomicU64::new(next(&events)));
+        Self { state, events, last, selective: watch::Sender::new(0), has_images: watch::Sender::new(false) }
+    }
+
     /// Registers an interest in `rows`, or in all that happens.
     pub fn register(all: &Arc<Self>, rows: Option<&TableRows>) -> Registered {
         let rows = rows.filter(|rows| !rows.filter.is_true() && rows.table().is_some()).cloned();
@@ -117,18 +129,23 @@ impl Interests {
         let since = all.last();
         let (told, unseen, news) = (AtomicU64::new(since), Mutex::default(), Notify::new());
         let interest = Arc::new(Interest { filter, told, unseen, news });
-        let place = match &rows {
+        let place = match rows {
             None => {
-                state.open.push(interest.clone());
-                None
+                state.last_open += 1;
+                let place = state.last_open;
+                state.open.insert(place, interest.clone());
+                Place::Open(place)
             }
-            Some(rows) => Some(state.layout(rows).index.insert(&rows.filter, interest.clone())),
+            Some(rows) => {
+                let handle = state.layout(&rows).index.insert(&rows.filter, interest.clone());
+                Place::Rows(rows, handle)
+            }
         };
         drop(state);
-        if place.is_some() {
+        if let Place::Rows(..) = place {
             all.selective.send_modify(|count| *count += 1);
         }
-        Registered { interests: all.clone(), interest, place, rows, since, has_looked_back: false }
+        Registered { interests: all.clone(), interest, place: Some(place), since, has_looked_back: false }
     }
 
     /// The number of the last event.
@@ -178,7 +195,7 @@ impl Interests {
     /// Something happened that may concern all.
     pub fn tell_all(&self) {
         let state = self.state();
-        let number = self.last() + 1;
+        let number = next(&self.events);
         state.all().for_each(|interest| interest.tell(number, None));
         self.last.store(number, Ordering::Release);
     }
@@ -186,8 +203,8 @@ impl Interests {
     /// Tells those whom a transaction concerns; whether there are any.
     pub fn tell(&self, transaction: &Transaction) -> bool {
         let mut state = self.state();
-        let (number, id) = (self.last() + 1, transaction.id);
-        state.recent.push(number, id);
+        let (number, id) = (next(&self.events), transaction.id);
+        state.recent.push(number, id, RECENT_MAX);
         let is_of_some = state.tell(number, transaction);
         // What counts as told has been told to all whom it concerns.
         self.last.store(number, Ordering::Release);
@@ -197,6 +214,11 @@ impl Interests {
     fn state(&self) -> MutexGuard<'_, InterestsState> {
         self.state.lock().expect("no code panics while it holds this lock")
     }
+}
+
+/// The number of a new event.
+fn next(events: &AtomicU64) -> u64 {
+    events.fetch_add(1, Ordering::AcqRel) + 1
 }
 
 /// The row before a change and after it; `None` where they cannot be read.
@@ -233,7 +255,7 @@ impl InterestsState {
             self.all().for_each(tell);
             return true;
         }
-        self.open.iter().for_each(tell);
+        self.open.values().for_each(tell);
         let mut is_of_some = !self.open.is_empty();
         let changes = if self.layouts.is_empty() { &[] } else { &transaction.changes[..] };
         for images in changes.iter().map(images) {
@@ -245,7 +267,7 @@ impl InterestsState {
     }
 
     fn all(&self) -> impl Iterator<Item = &Arc<Interest>> {
-        self.layouts.iter().flat_map(|layout| layout.index.keys()).chain(&self.open)
+        self.layouts.iter().flat_map(|layout| layout.index.keys()).chain(self.open.values())
     }
 }
 
@@ -306,7 +328,7 @@ impl Interest {
 
     fn tell(&self, number: u64, transaction: Option<u64>) {
         if let Some(transaction) = transaction {
-            self.unseen().push(number, transaction);
+            self.unseen().push(number, transaction, UNSEEN_MAX);
         }
         self.told.store(number, Ordering::Release);
         self.news.notify_waiters();
@@ -318,11 +340,11 @@ impl Interest {
 }
 
 impl Unseen {
-    fn push(&mut self, number: u64, transaction: u64) {
+    fn push(&mut self, number: u64, transaction: u64, most: usize) {
         if self.transactions.back().is_some_and(|(_, last)| *last == transaction) {
             return;
         }
-        if self.transactions.len() == UNSEEN_MAX
+        if self.transactions.len() == most
             && let Some((_, oldest)) = self.transactions.pop_front()
         {
             self.rest = self.rest.max(Some(oldest));
@@ -330,13 +352,26 @@ impl Unseen {
         self.transactions.push_back((number, transaction));
     }
 
-    /// Forgets what a snapshot sees; whether it does not see all of what was told before the event `until`.
-    fn look(&mut self, snapshot: &Snapshot, until: u64) -> bool {
-        self.transactions.retain(|(_, transaction)| !snapshot.sees(*transaction));
-        // All that are less than its start have ended.
-        self.rest = self.rest.filter(|rest| *rest >= snapshot.start);
-        self.rest.is_some() || self.transactions.iter().any(|(number, _)| *number <= until)
+    /// Whether one of the snapshots does not see all of what was told before the event `until`.
+    fn has_unseen(&self, snapshots: &[&Snapshot], until: u64) -> bool {
+        self.rest.is_some_and(|rest| !is_over(snapshots, rest))
+            || self.transactions.iter().any(|(number, id)| *number <= until && !see(snapshots, *id))
     }
+
+    /// Forgets what all of the snapshots see.
+    fn forget_seen(&mut self, snapshots: &[&Snapshot]) {
+        self.transactions.retain(|(_, transaction)| !see(snapshots, *transaction));
+        self.rest = self.rest.filter(|rest| !is_over(snapshots, *rest));
+    }
+}
+
+fn see(snapshots: &[&Snapshot], transaction: u64) -> bool {
+    snapshots.iter().all(|snapshot| snapshot.sees(transaction))
+}
+
+/// Whether all transactions up to one have ended before the snapshots.
+fn is_over(snapshots: &[&Snapshot], transaction: u64) -> bool {
+    snapshots.iter().all(|snapshot| transaction < snapshot.start)
 }
 
 impl Registered {
@@ -345,29 +380,31 @@ impl Registered {
         self.since
     }
 
-    /// Whether a read in this snapshot did not see a transaction that concerns the interest, or may do so.
-    pub fn has_unseen(&mut self, snapshot: &Snapshot) -> bool {
+    /// Whether a read in these snapshots did not see a transaction that concerns the interest, or may do so.
+    pub fn has_unseen(&mut self, snapshots: &[&Snapshot]) -> bool {
         if !self.has_looked_back {
-            // A transaction that was told before may not have been seen either.
-            self.has_looked_back = !self.interests.state().recent.look(snapshot, self.since);
+            // A transaction that was told before may not have been seen either. It is not forgotten for that: reads of
+            // others may be in older snapshots.
+            self.has_looked_back = !self.interests.state().recent.has_unseen(snapshots, self.since);
         }
-        let has_own = self.interest.unseen().look(snapshot, u64::MAX);
-        has_own || !self.has_looked_back
+        let mut own = self.interest.unseen();
+        own.forget_seen(snapshots);
+        own.has_unseen(snapshots, u64::MAX) || !self.has_looked_back
     }
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
         let mut state = self.interests.state();
-        match (&self.rows, self.place.take()) {
-            (Some(rows), Some(place)) => {
-                let layout = state.layout(rows);
-                layout.index.remove(place);
+        match self.place.take() {
+            Some(Place::Rows(rows, handle)) => {
+                state.layout(&rows).index.remove(handle);
                 state.layouts.retain(|layout| !layout.index.is_empty());
                 drop(state);
                 self.interests.selective.send_modify(|count| *count -= 1);
             }
-            _ => state.open.retain(|open| !Arc::ptr_eq(open, &self.interest)),
+            Some(Place::Open(place)) => drop(state.open.remove(&place)),
+            None => {}
         }
     }
 }

@@ -14,7 +14,7 @@ use tungstenite::{
 };
 
 use super::{
-    Session,
+    Received, Session,
     closing::Closing,
     outgoing::{self, Outgoing},
     receive::BoundedReads,
@@ -136,7 +136,14 @@ async fn follow(
                 match message {
                     None => return End::Broken,
                     Some(Ok(Message::Close(_))) => return End::ByClient,
-                    Some(Ok(message)) => session.received(message, outgoing),
+                    Some(Ok(Message::Ping(payload) | Message::Pong(payload))) => {
+                        session.state().incomplete.control(payload.len());
+                        Ok(())
+                    }
+                    // The connection hands on no parts of messages.
+                    Some(Ok(Message::Frame(_))) => Ok(()),
+                    Some(Ok(Message::Text(text))) => session.received(Received::Text(text), outgoing),
+                    Some(Ok(Message::Binary(bytes))) => session.received(Received::Binary(bytes), outgoing),
                     Some(Err(error)) => return Closing::of(&error).map_or(End::Broken, End::ByServer),
                 }
             }
@@ -157,7 +164,7 @@ async fn follow(
                 session.keep_alive(outgoing);
                 Ok(())
             }
-            () = tokio::time::sleep_until(begin + INIT_TIMEOUT), if !session.has_begun() => Err(Closing::INIT_TIMEOUT),
+            () = tokio::time::sleep_until(begin + INIT_TIMEOUT), if !session.has_begun() => session.time_out(),
         };
         if let Err(closing) = done {
             return End::ByServer(closing);

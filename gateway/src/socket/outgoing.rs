@@ -135,9 +135,17 @@ impl Outgoing {
         Some(AnswerSlot { place, outgoing: self.clone(), room })
     }
 
-    /// Counts a message of so many bytes that waits for room, as an answer that the client has not taken. Errors:
+    /// As [`Outgoing::slot`], for a message of so many bytes that is there already: while it waits it counts as an answer that
+    /// the client has not taken, since as many operations as a caller may have can wait with one each. Errors:
     /// `UNAVAILABLE` where all clients together have yet to take too much.
-    pub fn waiting(&self, bytes: usize) -> Result<Reservation, Fault> {
+    pub async fn slot_for(&self, bytes: usize) -> Result<Option<AnswerSlot>, Fault> {
+        let counted = self.waiting(bytes)?;
+        let slot = self.slot(0).await;
+        drop(counted);
+        Ok(slot)
+    }
+
+    fn waiting(&self, bytes: usize) -> Result<Reservation, Fault> {
         self.budget.queue(bytes, &self.progress)
     }
 

@@ -56,6 +56,20 @@ async fn those_that_ask_for_the_same_with_the_same_grants_are_answered_by_one_re
     assert!(has_metric(&stage, "perigee_shared_live_reads_total 15"));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_query_that_begins_is_answered_what_is_there_then() {
+    let (stage, token) = (Stage::new().await, token(""));
+    let mut early = Vec::new();
+    for _ in 0..2 {
+        early.push(begin(&stage, &token, read("album", "album_id")).await.expect("everybody may read albums"));
+    }
+    join_all(early.iter_mut().map(next)).await;
+    // What changed has not been told yet.
+    *stage.world.json.lock().unwrap() = Some("[7]");
+    let mut late = begin(&stage, &token, read("album", "album_id")).await.expect("everybody may read albums");
+    assert_eq!(next(&mut late).await.as_deref(), Some("[7]"));
+}
+
 /// What a query is answered where answers are the grants of their reads.
 async fn shown(live: &mut LiveQuery) -> String {
     next(live).await.expect("it differs from the answer before")

@@ -80,6 +80,25 @@ impl FileContext<'_> {
 }
 
 impl<'a> RequestContext<'a> {
+    /// A request of a stranger who says nothing more.
+    pub fn of(project: &'a str, mode: MatchMode, operation: Operation, now: SystemTime) -> Self {
+        Self {
+            project,
+            mode,
+            operation,
+            op: "",
+            token: "",
+            claims: None,
+            find: None,
+            doc: None,
+            changes: &[],
+            limit: None,
+            skip: None,
+            now,
+            file: None,
+        }
+    }
+
     /// The operand's value; `None` where the request lacks it.
     pub fn value<'b>(&self, operand: &'b Operand) -> Option<Cow<'b, Value>>
     where
@@ -101,6 +120,8 @@ impl<'a> RequestContext<'a> {
             (Root::Meta, Some(file)) => file.path.is_none(),
             (Root::Size, Some(file)) => file.size == FileSize::Unknown,
             (Root::Path | Root::Name | Root::Params | Root::Meta | Root::Size, None) => true,
+            // What is not declared is told by the name.
+            (Root::ContentType, Some(file)) => file.path.is_none() && file.content_type.is_empty(),
             (Root::Auth | Root::Token | Root::Project | Root::ContentType, _) => false,
         }
     }
@@ -323,21 +344,8 @@ mod tests {
     use super::*;
 
     fn request<'a>() -> RequestContext<'a> {
-        RequestContext {
-            project: "shop",
-            mode: MatchMode::Auto,
-            operation: Operation::Update,
-            op: "all",
-            token: "",
-            claims: None,
-            find: None,
-            doc: None,
-            changes: &[],
-            limit: None,
-            skip: None,
-            now: SystemTime::UNIX_EPOCH,
-            file: None,
-        }
+        let now = SystemTime::UNIX_EPOCH;
+        RequestContext { op: "all", ..RequestContext::of("shop", MatchMode::Auto, Operation::Update, now) }
     }
 
     fn value(request: &RequestContext<'_>, text: &str) -> Option<Value> {

@@ -58,10 +58,7 @@ pub fn refusal(
     let mut text = format!("{}: {denials}", policy.place);
     if matches!(refusal, Refusal::Token(_)) {
         match eval::is_passable(&policy.rule, request.operation) {
-            true => {
-                let (project, claims) = (request.project, Json::from(demanded_claims(&policy.rule)));
-                text.push_str(&format!("; `perigee token {project} '{claims}'{token_options}` prints a token"));
-            }
+            true => text.push_str(&token_hint(policy, request.project, token_options)),
             false => text.push_str("; no token helps"),
         }
     }
@@ -86,10 +83,15 @@ pub fn file_refusal(
     let rule = policy.place.rsplit(' ').next().unwrap_or(operation);
     let mut text = format!("{}: {}", policy.place, denials(&policy.rule, rule.to_owned(), request));
     if matches!(refusal, Refusal::Token(_)) {
-        let (project, claims) = (request.project, Json::from(demanded_claims(&policy.rule)));
-        text.push_str(&format!("; `perigee token {project} '{claims}'{token_options}` prints a token"));
+        text.push_str(&token_hint(policy, request.project, token_options));
     }
     text
+}
+
+/// The command that prints a token with which a caller is likely to pass.
+fn token_hint(policy: &Policy, project: &str, token_options: &str) -> String {
+    let claims = Json::from(demanded_claims(&policy.rule));
+    format!("; `perigee token {project} '{claims}'{token_options}` prints a token")
 }
 
 /// The clauses that deny, each by its path and what it asks.

@@ -18,7 +18,8 @@ use crate::{
     file_policy::{FilePolicies, Found},
     grant::{Caller, GRANT_LIFETIME_MS},
     key,
-    rule::{Kind, Policy},
+    path::Root,
+    rule::{self, Kind, Policy},
 };
 
 /// The text of a denial, which clients of earlier servers know.
@@ -106,12 +107,27 @@ impl Caller<'_> {
         if let Err(refusal) = self.file(&requested) {
             return Err(self.file_refused(refusal, &requested, 0));
         }
+        if self.looks_at_content(&requested) {
+            let message = "an address cannot be signed for PUT where the rule looks at args.size, args.contentType or \
+                           args.meta, which nobody knows yet";
+            return Err(Error::Denied { message: message.to_owned(), explanation: String::new(), access: 0 });
+        }
         let expires_s = self.now_ms / 1000 + i64::from(seconds);
         let key = key::primary_of(self.project.keys.specs()).ok_or_else(|| Error::NoKey(self.id.to_owned()))?;
         let message = self.message(&requested, expires_s);
         let key = EncodingKey::from_secret(key.secret.as_bytes());
         let signature = crypto::sign(message.as_bytes(), &key, Algorithm::HS256).map_err(Error::Sign)?;
         Ok(FileSignature { expires_s, signature })
+    }
+
+    /// Whether the rule of a file that will be written looks at what it will be.
+    fn looks_at_content(&self, requested: &Requested) -> bool {
+        let policies = self.project.bucket(&requested.bucket);
+        let found = policies.zip(requested.path.as_ref()).and_then(|(of, path)| of.find(path, requested.operation));
+        let policy = found.and_then(|found| found.policy);
+        let is_content = |root: &Root| policy.is_some_and(|policy| rule::depends_on(&policy.rule, *root));
+        requested.operation == FileOperation::Create
+            && [Root::Size, Root::ContentType, Root::Meta].iter().any(is_content)
     }
 
     /// The grant of who has a signed address: rules were asked when it was signed.
@@ -216,21 +232,8 @@ impl Caller<'_> {
     }
 
     fn file_context<'f>(&'f self, claims: Option<&'f Object>) -> RequestContext<'f> {
-        RequestContext {
-            project: self.id,
-            mode: self.project.mode,
-            operation: Operation::Read,
-            op: "",
-            token: self.token,
-            claims,
-            find: None,
-            doc: None,
-            changes: &[],
-            limit: None,
-            skip: None,
-            now: self.now,
-            file: None,
-        }
+        let stranger = RequestContext::of(self.id, self.project.mode, Operation::Read, self.now);
+        RequestContext { token: self.token, claims, ..stranger }
     }
 
     fn file_refused(&mut self, refusal: Refusal, requested: &Requested, index: usize) -> Error {

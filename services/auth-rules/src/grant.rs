@@ -200,19 +200,14 @@ impl<'a> Caller<'a> {
 
     fn context<'f>(&'f self, access: &'f TableAccess, claims: Option<&'f Object>) -> RequestContext<'f> {
         RequestContext {
-            project: self.id,
-            mode: self.project.mode,
-            operation: access.operation,
             op: access.op,
             token: self.token,
             claims,
             find: access.find.as_ref(),
-            doc: None,
             changes: &access.changes,
             limit: access.limit,
             skip: access.skip,
-            now: self.now,
-            file: None,
+            ..RequestContext::of(self.id, self.project.mode, access.operation, self.now)
         }
     }
 }

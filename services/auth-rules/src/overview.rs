@@ -83,21 +83,8 @@ impl<'a> Overview<'a> {
 
 /// Whether a read without a condition passes the policy.
 fn passes(policy: &Policy, project: &str, mode: MatchMode, claims: Option<&Object>) -> bool {
-    let request = RequestContext {
-        project,
-        mode,
-        operation: Operation::Read,
-        op: "all",
-        token: "",
-        claims,
-        find: None,
-        doc: None,
-        changes: &[],
-        limit: None,
-        skip: None,
-        now: SystemTime::now(),
-        file: None,
-    };
+    let stranger = RequestContext::of(project, mode, Operation::Read, SystemTime::now());
+    let request = RequestContext { op: "all", claims, ..stranger };
     let has_rows = policy.row_filter.as_ref().is_none_or(|condition| condition.filter(&request).is_some());
     has_rows && matches!(eval::verdict(&policy.rule, &request), Verdict::Where(_))
 }

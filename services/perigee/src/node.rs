@@ -194,7 +194,11 @@ fn check(config: &config::Node, mode: Mode) -> Result<(), Failure> {
 
 /// What the services of this process call, each with its name in errors.
 fn calls(config: &config::Node) -> Vec<(&'static str, Vec<ServiceName>)> {
-    let gateway = config.runs(ServiceName::GATEWAY).then(|| ("the gateway", ServiceName::all()));
+    let gateway = config.runs(ServiceName::GATEWAY).then(|| {
+        // Projects without buckets need no storage; without it, requests for files are told so.
+        let storage = ServiceName::of(&services::storage::STORAGE);
+        ("the gateway", ServiceName::all().into_iter().filter(|service| *service != storage).collect())
+    });
     let runs = |service: &&Service| config.runs(ServiceName::of(service.contract));
     let others = SERVICES.iter().filter(runs).map(|service| {
         let called = service.calls.iter().map(|called| ServiceName::of(called)).collect();
@@ -245,7 +249,7 @@ struct Start<'a> {
     tasks: &'a Tasks,
     signer: Signer,
     verifier: Verifier,
-    /// What positions of changes are signed with.
+    /// What positions of changes and cursors of lists are sealed with.
     position_secret: Vec<u8>,
 }
 
@@ -313,7 +317,7 @@ fn host_realtime(start: &Start<'_>) -> Host {
 
 fn host_storage(start: &Start<'_>) -> Host {
     let Start { mesh, current, tasks, verifier, .. } = start;
-    let config = storage::Config { data: start.config.data.clone() };
+    let config = storage::Config { data: start.config.data.clone(), cursor_secret: start.position_secret.clone() };
     let (mesh, current, tasks) = (Mesh::clone(mesh), Current::clone(current), Tasks::clone(tasks));
     services::storage::host(storage::Service::start(mesh, config, current, verifier.clone(), tasks))
 }
@@ -370,7 +374,7 @@ fn grant_secret(config: &config::Node, mode: Mode) -> Vec<u8> {
     config.grant_secret().to_vec()
 }
 
-/// What positions of changes are signed with: they are good on all nodes of a mesh and after a restart, in development too.
+/// What positions of changes and cursors of lists are sealed with: they are good on all nodes of a mesh and after a restart, in development too.
 fn position_secret(config: &config::Node, mode: Mode) -> Result<Vec<u8>, Failure> {
     match mode {
         Mode::Dev => {

@@ -72,7 +72,32 @@ async fn a_gateway_that_nobody_stands_behind_does_not_start() {
     let failure =
         Node::start(config(&[ServiceName::GATEWAY], data.path()), Mode::Serve).await.err().expect("does not start");
 
-    assert!(failure.to_string().contains("auth-rules and crud and realtime and storage"), "{failure}");
+    assert!(failure.to_string().contains("auth-rules and crud and realtime,"), "{failure}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_without_storage_serves_all_but_files() {
+    let (data, folder) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let documents = "kind: project\nmeta: { id: none }\n---\nkind: project\nmeta: { id: shop }\n---\n\
+                     kind: bucket\nmeta: { project: shop, id: files }\n\
+                     spec: { rules: [{ prefix: /, read: { rule: allow } }] }\n";
+    std::fs::write(folder.path().join("a.yaml"), documents).expect("written");
+    let services: Vec<ServiceName> =
+        ServiceName::all().into_iter().filter(|service| service.as_str() != "storage").collect();
+    let mut config = config(&services, data.path());
+    config.resources = config::Resources::Folder { path: folder.path().to_owned() };
+
+    let node = Node::start(config, Mode::Serve).await.expect("starts");
+
+    let address = node.http.expect("an HTTP port");
+    for (project, code) in [("none", "UNKNOWN_BUCKET"), ("shop", "UNAVAILABLE")] {
+        let mut curl = Command::new("curl");
+        curl.args(["-s", &format!("http://{address}/v1/api/{project}/files/a")]);
+        let output = tokio::task::spawn_blocking(move || curl.output()).await.expect("no panic").expect("curl runs");
+        let answer = String::from_utf8(output.stdout).expect("UTF-8");
+        assert!(answer.contains(&format!("\"code\":\"{code}\"")), "{project}: {answer}");
+    }
+    node.drain().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,15 +2,15 @@
 //! one up nor learn from the numbers in it what others changed, or from the hash in it what the rules compare with.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use blake3::Hash;
 use bytes::Bytes;
+use mesh::seal::{self, TAG_BYTES};
 
 /// Version of the form.
 const VERSION: u8 = 1;
-/// Bytes of the authentication tag and of the fingerprint.
+/// Bytes of the fingerprint.
 const SHORT_HASH: usize = 16;
 /// Tag, version, kind, fingerprint, transaction and step.
-const FIXED_BYTES: usize = SHORT_HASH + 2 + SHORT_HASH + 16;
+const FIXED_BYTES: usize = TAG_BYTES + 2 + SHORT_HASH + 16;
 /// Characters that a position may have.
 const LENGTH_MAX: usize = 512;
 
@@ -38,21 +38,14 @@ enum Kind {
     Anew = 1,
 }
 
-/// Seals and opens positions, by a synthetic initialisation vector: the tag of a text is the start of its key stream, so that
-/// equal positions have equal texts and no counter is needed.
+/// Seals and opens positions: equal ones have equal texts.
 #[derive(Clone)]
-pub struct Sealer {
-    tag_key: [u8; 32],
-    stream_key: [u8; 32],
-}
+pub struct Sealer(seal::Sealer);
 
 impl Sealer {
     /// With keys derived from `secret`.
     pub fn new(secret: &[u8]) -> Self {
-        Self {
-            tag_key: blake3::derive_key("perigee watch position v1 tag", secret),
-            stream_key: blake3::derive_key("perigee watch position v1 stream", secret),
-        }
+        Self(seal::Sealer::new("perigee watch position v1", secret))
     }
 
     /// The text of a position to go on after; of one to begin anew where it would be too long.
@@ -71,16 +64,12 @@ impl Sealer {
 
     fn text(&self, kind: Kind, fingerprint: Fingerprint, position: &Position) -> String {
         let mut bytes = Vec::with_capacity(FIXED_BYTES + position.log.len());
-        bytes.extend([0; SHORT_HASH]);
         bytes.extend([VERSION, kind as u8]);
         bytes.extend(fingerprint.0);
         bytes.extend(position.transaction.to_be_bytes());
         bytes.extend(position.step.to_be_bytes());
         bytes.extend_from_slice(&position.log);
-        let tag = self.tag(&bytes[SHORT_HASH..]);
-        bytes[..SHORT_HASH].copy_from_slice(&tag);
-        self.crypt(tag, &mut bytes[SHORT_HASH..]);
-        URL_SAFE_NO_PAD.encode(bytes)
+        URL_SAFE_NO_PAD.encode(self.0.seal(b"", &bytes))
     }
 
     /// The position that `text` is for a watch with this fingerprint; `None` where it is none, or one to begin anew.
@@ -88,14 +77,10 @@ impl Sealer {
         if text.len() > LENGTH_MAX {
             return None;
         }
-        let mut bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
-        let (tag, sealed) = bytes.split_first_chunk_mut::<SHORT_HASH>()?;
-        self.crypt(*tag, sealed);
-        // Compared in constant time.
-        let is_ours = Hash::from_bytes(padded(*tag)) == Hash::from_bytes(padded(self.tag(sealed)));
-        let (head, rest) = sealed.split_first_chunk::<{ 2 + SHORT_HASH }>()?;
+        let bytes = self.0.open(b"", URL_SAFE_NO_PAD.decode(text).ok()?)?;
+        let (head, rest) = bytes.split_first_chunk::<{ 2 + SHORT_HASH }>()?;
         let is_meant = head[..2] == [VERSION, Kind::Follow as u8] && head[2..] == fingerprint.0;
-        if !is_ours || !is_meant {
+        if !is_meant {
             return None;
         }
         let (transaction, rest) = rest.split_first_chunk::<8>()?;
@@ -103,40 +88,13 @@ impl Sealer {
         let (transaction, step) = (u64::from_be_bytes(*transaction), u64::from_be_bytes(*step));
         Some(Position { log: Bytes::copy_from_slice(log), transaction, step })
     }
-
-    fn tag(&self, bytes: &[u8]) -> [u8; SHORT_HASH] {
-        short(blake3::keyed_hash(&self.tag_key, bytes))
-    }
-
-    /// Encrypts, or decrypts, by the key stream of a tag.
-    fn crypt(&self, tag: [u8; SHORT_HASH], bytes: &mut [u8]) {
-        let mut stream = vec![0; bytes.len()];
-        blake3::Hasher::new_keyed(&self.stream_key).update(&tag).finalize_xof().fill(&mut stream);
-        for (byte, mask) in bytes.iter_mut().zip(stream) {
-            *byte ^= mask;
-        }
-    }
 }
 
 impl Fingerprint {
     /// The hash of `parts`, of which none can be taken for a part of another.
     pub fn of(parts: &[&[u8]]) -> Self {
-        let mut hasher = blake3::Hasher::new();
-        for part in parts {
-            hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
-        }
-        Self(short(hasher.finalize()))
+        Self(*seal::hash_of(parts).as_bytes().first_chunk().expect("a hash has 32 bytes"))
     }
-}
-
-fn short(hash: Hash) -> [u8; SHORT_HASH] {
-    *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")
-}
-
-fn padded(hash: [u8; SHORT_HASH]) -> [u8; 32] {
-    let mut bytes = [0; 32];
-    bytes[..SHORT_HASH].copy_from_slice(&hash);
-    bytes
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Backends of buckets: where their files are.
 
 use bytes::Bytes;
+use mesh::Tasks;
+use proto::storage::Precondition;
 use query::{file::FilePath, resources::BucketBackend};
 
 use crate::{
@@ -8,11 +10,9 @@ use crate::{
     list::{Page, PageRequest},
     local::{self, Local},
     object::{Entry, File, Publication, Published},
-    read::Parts,
+    read::{Parts, Pieces},
     remote::{self, Remote},
 };
-use mesh::Tasks;
-use proto::storage::Precondition;
 
 /// Where the files of a bucket are. Clones are the same.
 #[derive(Clone)]
@@ -148,12 +148,10 @@ impl Upload {
 
 impl Reader {
     /// The bytes of `parts`, one after the other.
-    pub fn parts(self, parts: Parts) -> read::Pieces {
+    pub fn parts(self, parts: Parts) -> Pieces {
         match self {
             Reader::Local(reader) => reader.parts(parts),
             Reader::Remote(reader) => reader.parts(parts),
         }
     }
 }
-
-use crate::read;

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 /// Configuration of the service.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Config {
     /// Base folder of local buckets.
     pub data: PathBuf,
+    /// What cursors of lists are sealed with: the same on all nodes.
+    pub cursor_secret: Vec<u8>,
 }

@@ -8,7 +8,7 @@ use crate::{
     Error,
     backend::Backend,
     buckets::Bucket,
-    content_type,
+    content_type::{self, SNIFFED_BYTES},
     object::{Publication, Published},
     put::final_path,
     read::Parts,
@@ -63,9 +63,13 @@ pub async fn run(copy: Copy<'_>) -> Result<Published, Error> {
     }
     let mut upload = target.begin(Some(to), &file.content_type, &file.meta).await?;
     let mut pieces = reader.parts(Parts::Whole);
+    let mut beginning = Vec::new();
     while let Some(piece) = pieces.try_next().await? {
+        let wanted = SNIFFED_BYTES - beginning.len();
+        beginning.extend_from_slice(&piece[..wanted.min(piece.len())]);
         upload.write(piece).await?;
     }
+    content_type::check(&limits.types, &file.content_type, &beginning)?;
     let published = upload.publish(publication).await?;
     if is_move {
         delete_source(source, from, file.etag).await?;

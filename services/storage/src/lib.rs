@@ -12,6 +12,7 @@ mod buckets;
 mod config;
 mod content_type;
 mod copy;
+mod cursor;
 mod error;
 mod list;
 mod local;

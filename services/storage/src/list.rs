@@ -1,12 +1,10 @@
 //! Pages of folders.
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use proto::storage::ListRequest;
+use query::file::{FilePath, PAGE_MAX};
 
-use crate::{Error, object::Entry};
+use crate::{Error, cursor::Cursors, object::Entry};
 
-/// Most entries of a page.
-pub const PAGE_MAX: usize = 1000;
 /// Most entries that are looked at for a page: one that finds little ends there, with a cursor.
 pub const LOOKED_AT_MAX: usize = 10_000;
 
@@ -29,26 +27,25 @@ pub struct PageRequest {
 pub struct Page {
     /// Its entries.
     pub entries: Vec<Entry>,
-    /// Where the next one begins; empty at the end.
-    pub cursor: String,
-}
-
-impl TryFrom<ListRequest> for PageRequest {
-    type Error = Error;
-
-    fn try_from(request: ListRequest) -> Result<Self, Error> {
-        let limit = request.limit as usize;
-        if !(1..=PAGE_MAX).contains(&limit) {
-            return Err(Error::Malformed(format!("invalid limit: expected 1 to {PAGE_MAX}, found {limit}")));
-        }
-        let after = URL_SAFE_NO_PAD.decode(&request.cursor).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-        let after = after.ok_or_else(|| Error::Malformed("invalid cursor".to_owned()))?;
-        let ListRequest { recursive, files, folders, search, .. } = request;
-        Ok(Self { limit, after, recursive, files, folders, search: search.to_lowercase() })
-    }
+    /// The place after which the next one begins; empty at the end.
+    pub last: String,
 }
 
 impl PageRequest {
+    /// What `request` asks for of `folder`, whose cursors `cursors` opens. Errors: it is malformed.
+    pub fn new(request: ListRequest, folder: &FilePath, cursors: &Cursors<'_>) -> Result<Self, Error> {
+        let limit = request.limit as usize;
+        if !(1..=PAGE_MAX).contains(&request.limit) {
+            return Err(Error::Malformed(format!("invalid limit: expected 1 to {PAGE_MAX}, found {limit}")));
+        }
+        let after = match request.cursor.as_str() {
+            "" => String::new(),
+            cursor => cursors.open(cursor).filter(|place| is_place(folder, place)).ok_or_else(malformed_cursor)?,
+        };
+        let ListRequest { recursive, files, folders, search, .. } = request;
+        Ok(Self { limit, after, recursive, files, folders, search: search.to_lowercase() })
+    }
+
     /// A request for `limit` entries, whatever they are.
     #[cfg(test)]
     pub fn all(limit: usize, recursive: bool) -> Self {
@@ -64,9 +61,16 @@ impl PageRequest {
     }
 }
 
-impl Page {
-    /// The page after whose last entry the folder goes on at `place`.
-    pub fn cut(entries: Vec<Entry>, place: &str) -> Self {
-        Self { entries, cursor: URL_SAFE_NO_PAD.encode(place) }
-    }
+/// Whether an entry can be at `place` in a folder: no cursor leads out of it.
+pub fn is_place(folder: &FilePath, place: &str) -> bool {
+    let place = place.strip_suffix('/').unwrap_or(place);
+    let path = match folder.as_str() {
+        "" => place.to_owned(),
+        above => format!("{above}/{place}"),
+    };
+    !place.is_empty() && FilePath::from_key(&path).is_ok_and(|found| found.as_str() == path)
+}
+
+fn malformed_cursor() -> Error {
+    Error::Malformed("invalid cursor".to_owned())
 }

@@ -18,7 +18,7 @@ use std::{
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use proto::storage::Precondition;
-use query::file::FilePath;
+use query::{file::FilePath, media_type};
 use rustix::{
     fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, fsync, openat, renameat, statat, unlinkat},
     io::Errno,
@@ -27,9 +27,9 @@ use rustix::{
 use self::attributes::Attributes;
 pub use self::upload::LocalUpload;
 use crate::{
-    Error, content_type,
+    Error,
     list::{Page, PageRequest},
-    object::{Entry, File, Publication, Published, check},
+    object::{Entry, File, LOCKS, Publication, Published, check, lock_index},
     read::{PIECE_BYTES, Parts, Pieces},
 };
 
@@ -39,8 +39,6 @@ const OWN: &str = ".perigee";
 const UPLOADS: &str = "uploads";
 /// Folders that are being deleted, below [`OWN`].
 const DELETED: &str = "deleted";
-/// Locks of paths: changes of one path wait for each other.
-const LOCKS: usize = 64;
 
 /// A bucket in a folder. Clones are the same.
 #[derive(Clone)]
@@ -219,7 +217,7 @@ impl Opened {
                 // Another program wrote it.
                 None => format!("{modified_ns:x}-{size:x}-{:x}", self.stat.st_ino),
             },
-            content_type: stored.unwrap_or_else(|| content_type::of_name(name).to_owned()),
+            content_type: stored.unwrap_or_else(|| media_type::of_name(name).to_owned()),
             meta: attributes.map(|attributes| attributes.meta.clone()).unwrap_or_default(),
         }
     }
@@ -302,11 +300,6 @@ fn open_in(folder: &OwnedFd, name: &str) -> Result<Option<Opened>, Error> {
     }
     let attributes = Attributes::of(&file);
     Ok(Some(Opened { attributes, file, stat }))
-}
-
-fn lock_index(path: &FilePath) -> usize {
-    let hash = blake3::hash(path.as_str().as_bytes());
-    usize::from(hash.as_bytes()[0]) % LOCKS
 }
 
 /// An open file that is read.

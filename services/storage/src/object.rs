@@ -83,6 +83,15 @@ pub struct Published {
     pub created: bool,
 }
 
+/// Locks of paths of a bucket: changes of one path wait for each other.
+pub const LOCKS: usize = 64;
+
+/// Which of the [`LOCKS`] is that of a path.
+pub fn lock_index(path: &FilePath) -> usize {
+    let hash = blake3::hash(path.as_str().as_bytes());
+    usize::from(hash.as_bytes()[0]) % LOCKS
+}
+
 /// Whether the file that is there is as the caller expects.
 pub fn check(precondition: Option<&Precondition>, current: Option<&str>) -> Result<(), Error> {
     let Some(Precondition { absent, etags, present }) = precondition else { return Ok(()) };

@@ -7,7 +7,10 @@ use proto::{
     grant::Verifier,
     storage::{PutBegin, PutFinish, PutRequest, put_request::Part},
 };
-use query::file::{FileOperation, FilePath, FileTerms};
+use query::{
+    file::{FileOperation, FilePath, FileTerms},
+    media_type,
+};
 use tonic::Streaming;
 
 use crate::{
@@ -116,8 +119,8 @@ impl<'a> Incoming<'a> {
             check_declared(bucket, &content_type)?;
         }
         let path = terms.path.as_ref();
-        let stored = stored_type(&content_type, path);
-        let upload = bucket.backend()?.begin(path, &stored, &meta).await?;
+        let kept = media_type::kept(&content_type, path.map_or("", FilePath::name));
+        let upload = bucket.backend()?.begin(path, kept, &meta).await?;
         Ok(Self { bucket, terms, upload, content_type, meta, beginning: Vec::new(), size: 0 })
     }
 
@@ -158,18 +161,9 @@ impl<'a> Incoming<'a> {
         }
         let meta = if meta.is_empty() { self.meta } else { meta };
         check_meta(&meta)?;
-        let content_type = stored_type(&self.content_type, Some(&path));
+        let content_type = media_type::kept(&self.content_type, path.name()).to_owned();
         content_type::check(&self.bucket.spec.limits.types, &content_type, &self.beginning)?;
         self.upload.publish(Publication { path, content_type, meta, precondition, needs_parent }).await
-    }
-}
-
-/// The media type that is kept: what is declared, else what the name tells.
-fn stored_type(declared: &str, path: Option<&FilePath>) -> String {
-    match (declared, path) {
-        ("", Some(path)) => content_type::of_name(path.name()).to_owned(),
-        ("", None) => content_type::UNKNOWN.to_owned(),
-        (declared, _) => declared.to_owned(),
     }
 }
 

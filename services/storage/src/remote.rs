@@ -17,14 +17,14 @@ use object_store::{
     aws::AmazonS3Builder, azure::MicrosoftAzureBuilder, gcp::GoogleCloudStorageBuilder, memory::InMemory, path::Path,
 };
 use proto::storage::Precondition;
-use query::{file::FilePath, resources::BucketBackend};
+use query::{file::FilePath, media_type, resources::BucketBackend};
 use tokio::sync::{Mutex, MutexGuard};
 
 pub use self::upload::ObjectUpload;
 use crate::{
-    Error, content_type,
+    Error,
     list::{Page, PageRequest},
-    object::{Entry, File, check},
+    object::{Entry, File, LOCKS, check, lock_index},
     read::{PIECE_BYTES, Parts, Pieces},
 };
 
@@ -41,8 +41,6 @@ const UPLOADS: &str = ".perigee/uploads";
 const META: &str = "perigeemeta";
 /// The region of a store that has none.
 const REGION: &str = "us-east-1";
-/// Locks of paths: changes of one path wait for each other.
-const LOCKS: usize = 64;
 
 /// A bucket in an object store. Clones are the same.
 #[derive(Clone)]
@@ -112,8 +110,7 @@ impl Remote {
     }
 
     async fn lock(&self, path: &FilePath) -> MutexGuard<'_, ()> {
-        let hash = blake3::hash(path.as_str().as_bytes());
-        self.locks[usize::from(hash.as_bytes()[0]) % LOCKS].lock().await
+        self.locks[lock_index(path)].lock().await
     }
 
     /// Begins to take in a file, whose path need not be known yet.
@@ -178,7 +175,7 @@ impl Remote {
     /// A page of a folder.
     pub async fn list(&self, folder: &FilePath, request: PageRequest) -> Result<Page, Error> {
         let page = listing::page(self, folder, &request).await?;
-        let is_empty = page.entries.is_empty() && page.cursor.is_empty() && request.after.is_empty();
+        let is_empty = page.entries.is_empty() && page.last.is_empty() && request.after.is_empty();
         if is_empty && !self.is_folder(folder).await? {
             return Err(Error::NoFolder);
         }
@@ -277,7 +274,7 @@ fn file(path: &str, meta: &ObjectMeta, attributes: &Attributes) -> File {
         etag: opaque(meta.e_tag.as_deref()),
         content_type: match attributes.get(&Attribute::ContentType) {
             Some(stored) => stored.as_ref().to_owned(),
-            None => content_type::of_name(name).to_owned(),
+            None => media_type::of_name(name).to_owned(),
         },
         meta: user.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default(),
     }

@@ -21,6 +21,8 @@ use crate::{
     Config, Error,
     buckets::{Bucket, Buckets},
     copy::{self, Copy},
+    cursor::CursorKeys,
+    list::PageRequest,
     object::Published,
     put::{self, final_path},
     read::Parts,
@@ -31,6 +33,7 @@ use crate::{
 pub struct Service {
     buckets: Buckets,
     verifier: Verifier,
+    cursor_keys: CursorKeys,
     /// Bytes of files that were taken in and handed out.
     taken_bytes: Counter,
     given_bytes: Counter,
@@ -39,9 +42,16 @@ pub struct Service {
 impl Service {
     /// Starts with the buckets of the resources in force, and follows them.
     pub fn start(mesh: Mesh, config: Config, current: Current, verifier: Verifier, tasks: Tasks) -> Self {
+        let cursor_keys = CursorKeys::new(&config.cursor_secret);
         let buckets = Buckets::start(&mesh, config, current, &tasks);
         let metrics = mesh.metrics();
-        Self { buckets, verifier, taken_bytes: metrics.file_bytes("in"), given_bytes: metrics.file_bytes("out") }
+        Self {
+            buckets,
+            verifier,
+            cursor_keys,
+            taken_bytes: metrics.file_bytes("in"),
+            given_bytes: metrics.file_bytes("out"),
+        }
     }
 
     /// What a grant is for: its bucket, and its terms, which are not provisional.
@@ -77,9 +87,11 @@ impl Service {
             Err(Error::WrongGrant(_)) => self.granted(grant, FileOperation::Delete)?,
             granted => granted?,
         };
-        let Granted { bucket, path, .. } = granted;
-        let page = bucket.backend()?.list(&path, request.try_into()?).await?;
-        Ok(ListResponse { entries: page.entries.into_iter().map(Into::into).collect(), cursor: page.cursor })
+        let Granted { bucket, terms, path } = granted;
+        let cursors = self.cursor_keys.of(&terms);
+        let page = bucket.backend()?.list(&path, PageRequest::new(request, &path, &cursors)?).await?;
+        let cursor = cursors.seal(&page.last);
+        Ok(ListResponse { entries: page.entries.into_iter().map(Into::into).collect(), cursor })
     }
 
     async fn make(&self, request: MakeFolderRequest) -> Result<(), Error> {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use mesh::Tasks;
 use object_store::memory::InMemory;
-use proto::storage::{ListRequest, Precondition};
+use proto::storage::Precondition;
 use query::file::FilePath;
 
 use crate::{
@@ -217,19 +217,18 @@ async fn pages_go_on_where_the_one_before_ended() {
         for recursive in [false, true] {
             let whole = places(&backend, "/f", recursive).await;
             for limit in 1..=25 {
-                let (mut found, mut cursor) = (Vec::new(), String::new());
+                let (mut found, mut after) = (Vec::new(), String::new());
                 loop {
-                    let request =
-                        ListRequest { limit, cursor, recursive, files: true, folders: true, ..ListRequest::default() };
-                    let request = request.try_into().expect("a sound request");
+                    let mut request = PageRequest::all(limit, recursive);
+                    request.after = after;
                     let page = backend.list(&path("/f"), request).await.expect("the folder is there");
-                    assert!(page.entries.len() <= limit as usize);
+                    assert!(page.entries.len() <= limit);
                     found.extend(page.entries.into_iter().map(|entry| match entry {
                         Entry::File(file) => file.path,
                         Entry::Folder { path, .. } => format!("{path}/"),
                     }));
-                    cursor = page.cursor;
-                    if cursor.is_empty() {
+                    after = page.last;
+                    if after.is_empty() {
                         break;
                     }
                 }

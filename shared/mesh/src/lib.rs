@@ -20,6 +20,7 @@ pub mod link;
 pub mod listener;
 mod meter;
 pub mod resources;
+pub mod seal;
 pub mod server;
 pub mod tasks;
 pub mod telemetry;

@@ -71,6 +71,8 @@ struct Link {
     host: OnceLock<Registered>,
     /// Peers that run it. Where they are named, they are called.
     peers: Option<Pool>,
+    /// Whether the node is configured to run it, or names peers that do.
+    is_configured: bool,
 }
 
 struct Registered {
@@ -116,7 +118,8 @@ impl Mesh {
         let link = |service: &&'static Service| {
             let name = ServiceName::of(service);
             let peers = config.peers.get(&name).map(|urls| Pool::open(name, urls, &health)).transpose()?;
-            Ok(Link { service, meters: Meters::new(&metrics, service), host: OnceLock::new(), peers })
+            let is_configured = peers.is_some() || config.runs(name);
+            Ok(Link { service, meters: Meters::new(&metrics, service), host: OnceLock::new(), peers, is_configured })
         };
         let links = services.iter().map(link).collect::<Result<_, config::Error>>()?;
         let unknown = MethodMeter::new(&metrics, "other", "other");
@@ -197,8 +200,11 @@ impl Link {
             }));
         }
         let near = self.host.get().and_then(|registered| registered.near.downcast_ref::<Arc<S>>());
-        near.map(|near| Route::Near(&**near))
-            .ok_or_else(|| unavailable(format!("service {} is not open yet", self.service.name)))
+        let name = self.service.name;
+        near.map(|near| Route::Near(&**near)).ok_or_else(|| match self.is_configured {
+            true => unavailable(format!("service {name} is not open yet")),
+            false => unavailable(format!("service {name} is neither among the services nor the peers of this node")),
+        })
     }
 }
 

@@ -10,6 +10,8 @@ use crate::Error;
 pub const SEGMENT_BYTES: usize = 255;
 /// Most bytes of a path, without the slash that it begins with.
 pub const PATH_BYTES: usize = 1024;
+/// Most entries of a page of a folder.
+pub const PAGE_MAX: u32 = 1000;
 /// What the first segment of a path must not begin with, whatever its case: a bucket keeps its own files there.
 pub const RESERVED_PREFIX: &str = ".perigee";
 

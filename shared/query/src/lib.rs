@@ -25,6 +25,7 @@ mod json;
 mod json_text;
 mod limits;
 mod link;
+pub mod media_type;
 mod neighbours;
 pub mod number;
 mod operation;

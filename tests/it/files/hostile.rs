@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, os::unix::fs::symlink};
 
 use anyhow::{Context, ensure};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use tests::mesh::Shape;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -11,7 +12,7 @@ use tokio::{
 
 use super::{Kind, OPEN, Stage};
 
-scenarios!(no_name_leaves_its_bucket, links_are_not_followed);
+scenarios!(no_name_leaves_its_bucket, no_cursor_leaves_its_folder, links_are_not_followed);
 
 /// Sends a request on a connection of its own; the answer as it came.
 pub async fn exchange(address: SocketAddr, request: &[u8]) -> anyhow::Result<String> {
@@ -178,6 +179,23 @@ async fn no_name_leaves_its_bucket(shape: Shape) -> anyhow::Result<()> {
     assert_eq!(names_of(stage.folder.path())?, before, "nothing appeared beside the bucket");
     assert_eq!(names_of(&stage.local().join(".perigee"))?, own, "nor among its own files");
     assert_eq!(std::fs::read_to_string(outside)?, "secret");
+    Ok(())
+}
+
+async fn no_cursor_leaves_its_folder(shape: Shape) -> anyhow::Result<()> {
+    let stage = Stage::with(shape, Kind::Local, OPEN).await?;
+    std::fs::write(stage.folder.path().join("secret"), "secret")?;
+    ensure!(stage.put("/dir/own", "own").await?.status == 201);
+    for place in ["../", "../a", "../../", "..//", "/", ".perigee/", ".perigee/uploads/", "dir/../../", "a"] {
+        let cursor = URL_SAFE_NO_PAD.encode(place);
+        for folder in ["/", "/dir"] {
+            for recursive in ["true", "false"] {
+                let path = format!("{folder}?op=list&recursive={recursive}&cursor={cursor}");
+                let answer = stage.get(&path).await?;
+                assert_eq!(answer.status, 400, "{place} {path}: {answer:?}");
+            }
+        }
+    }
     Ok(())
 }
 

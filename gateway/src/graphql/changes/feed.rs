@@ -1,5 +1,6 @@
 //! Messages of the dialect: one row each.
 
+use super::only_member;
 use crate::{
     graphql::{
         plan::{FeedMember, FeedPlan, PAYLOAD_TYPENAME},
@@ -10,30 +11,17 @@ use crate::{
 
 /// The answer of the operation `id` that tells `row` as the member `key` of `data`.
 pub fn answer(key: &str, plan: &FeedPlan, id: &str, row: &FeedRow) -> Vec<u8> {
-    let mut out = Vec::with_capacity(row.row.len() + row.key.len() + 256);
-    out.extend_from_slice(b"{\"data\":{");
-    json(&mut out, key);
-    out.extend_from_slice(b":{");
-    for (index, (key, member)) in plan.members.iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        json(&mut out, key);
-        out.push(b':');
-        match member {
-            FeedMember::Id => json(&mut out, id),
-            FeedMember::Type => json(&mut out, row.kind.name()),
-            FeedMember::Payload => payload(&mut out, plan, row),
-            FeedMember::Find => out.extend_from_slice(&row.key),
-            FeedMember::DocId => json(&mut out, &row.doc_id()),
-            FeedMember::Time => json(&mut out, &row.time_ms),
-            FeedMember::Group => json(&mut out, &plan.group),
-            FeedMember::DbType => json(&mut out, &plan.db_type),
-            FeedMember::Typename => json(&mut out, &format!("subscribe_{}", plan.group)),
-        }
-    }
-    out.extend_from_slice(b"}}}");
-    out
+    only_member(key, &plan.members, row.row.len() + row.key.len(), |out, member| match member {
+        FeedMember::Id => json(out, id),
+        FeedMember::Type => json(out, row.kind.name()),
+        FeedMember::Payload => payload(out, plan, row),
+        FeedMember::Find => out.extend_from_slice(&row.key),
+        FeedMember::DocId => json(out, &row.doc_id()),
+        FeedMember::Time => json(out, &row.time_ms),
+        FeedMember::Group => json(out, &plan.group),
+        FeedMember::DbType => json(out, &plan.db_type),
+        FeedMember::Typename => json(out, &format!("subscribe_{}", plan.group)),
+    })
 }
 
 /// The row, which has the table's name; of one that is gone, its key with that name.

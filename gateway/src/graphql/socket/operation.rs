@@ -23,7 +23,7 @@ use crate::{
     },
     http::{Ticket, guarded},
     live::{Hold, LiveQuery, Subscriber, WatchedRows},
-    socket::{AnswerSlot, Outgoing, Overflow, Written},
+    socket::{self, AnswerSlot, Outgoing, Overflow, Written},
 };
 
 /// What an operation of a socket needs.
@@ -94,11 +94,7 @@ impl Operations {
     }
 
     fn caller(&mut self) -> Caller {
-        let edge = self.service.edge();
-        let config = self.service.config();
-        let time = edge.settings(&self.project).map_or(config.time, |project| config.time(&project.spec));
-        let call = Call::begin(Some(&self.request_id), None, Some(time));
-        Caller { call, token: self.token.borrow_and_update().clone() }
+        socket::caller(&self.service, &self.project, &self.request_id, self.token.borrow_and_update().clone())
     }
 
     /// Sends the last message, and waits until it is written: until then the id is taken.
@@ -189,15 +185,13 @@ impl Operations {
                 Ok(result) => result,
                 Err(fault) => return self.fail(id, &caller, &plan, fault).await,
             };
-            // As many operations as a caller may have can wait for a place with a message each.
-            let counted = match self.outgoing.waiting(result.len()) {
-                Ok(counted) => counted,
+            let slot = match self.outgoing.slot_for(result.len()).await {
+                Ok(Some(slot)) => slot,
+                Ok(None) => return,
                 Err(fault) => return self.fail(id, &caller, &plan, fault).await,
             };
-            let Some(slot) = self.outgoing.slot(0).await else { return };
             let text = self.text(ServerMessage::Next { id, result: &result });
-            // From here on the text is counted.
-            drop((result, counted));
+            drop(result);
             let delivery = self.deliver(id, slot, text, &caller.call).await;
             if delivery.is_refused {
                 // The client goes on after the last position that it has.

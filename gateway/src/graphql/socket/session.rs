@@ -5,7 +5,6 @@ use std::sync::Arc;
 use futures::{FutureExt, future::BoxFuture};
 use mesh::{Call, Code, Fault};
 use tokio::sync::watch;
-use tungstenite::Message;
 
 use super::{
     message::{ClientMessage, InvalidMessage, ServerMessage},
@@ -19,7 +18,7 @@ use crate::{
     graphql::request::Request,
     http::claims,
     live::CallerId,
-    socket::{self, Closing, Completed, Completion, Outgoing, Session as _, SocketState},
+    socket::{self, Closing, Completed, Completion, Outgoing, Received, Session as _, SocketState},
 };
 
 /// State of one connection.
@@ -60,6 +59,10 @@ impl socket::Session for Session {
         !matches!(self.phase, Phase::New)
     }
 
+    fn time_out(&mut self) -> Result<(), Closing> {
+        Err(Closing::INIT_TIMEOUT)
+    }
+
     /// Whether a message can be acted on. Clients of the old subprotocol begin operations before they are acknowledged.
     fn takes_messages(&self) -> bool {
         self.protocol == Subprotocol::Current || !matches!(self.phase, Phase::Checking(_))
@@ -96,16 +99,9 @@ impl socket::Session for Session {
         }
     }
 
-    fn received(&mut self, message: Message, outgoing: &Outgoing) -> Result<(), Closing> {
-        let text = match message {
-            Message::Text(text) => text,
-            Message::Binary(_) => return Err(Closing::invalid("invalid message: expected text, found binary")),
-            Message::Ping(payload) | Message::Pong(payload) => {
-                self.state.incomplete.control(payload.len());
-                return Ok(());
-            }
-            // The connection sees to the end, and hands on no parts of messages.
-            Message::Close(_) | Message::Frame(_) => return Ok(()),
+    fn received(&mut self, message: Received, outgoing: &Outgoing) -> Result<(), Closing> {
+        let Received::Text(text) = message else {
+            return Err(Closing::invalid("invalid message: expected text, found binary"));
         };
         self.state.completed(text.len())?;
         let message = ClientMessage::parse(self.protocol, text.as_bytes(), self.state.service.guard());

@@ -1,5 +1,6 @@
 use mesh::listener;
 use serde_json::{Value, json};
+use tungstenite::Message;
 
 use super::*;
 use crate::{
@@ -33,7 +34,7 @@ impl Client {
     }
 
     fn send(&mut self, message: &Value) -> Result<(), Closing> {
-        self.session.received(Message::Text(message.to_string().into()), &self.outgoing)
+        self.session.received(Received::Text(message.to_string().into()), &self.outgoing)
     }
 
     fn subscribe(&mut self, id: &str, data: Value) -> Result<(), Closing> {
@@ -59,7 +60,7 @@ fn albums() -> Value {
 #[tokio::test]
 async fn what_is_not_known_is_told_and_answers_of_workers_are_not_replied_to() {
     let mut client = Client::new(Config::default()).await;
-    assert!(client.session.has_begun() && client.session.takes_messages());
+    assert!(client.session.takes_messages(), "nothing has to come before");
     for (message, data) in [
         (json!({ "id": "1", "type": "foo" }), json!({ "error": "Invalid message type" })),
         (
@@ -90,7 +91,7 @@ async fn what_is_not_known_is_told_and_answers_of_workers_are_not_replied_to() {
 
 #[tokio::test]
 async fn what_is_unreadable_is_told_before_the_end() {
-    for message in [Message::Text("abc".into()), Message::Binary(vec![0xff].into()), Message::Text("[]".into())] {
+    for message in [Received::Text("abc".into()), Received::Binary(vec![0xff].into()), Received::Text("[]".into())] {
         let mut client = Client::new(Config::default()).await;
         let closing = client.session.received(message, &client.outgoing).expect_err("it ends");
         assert_eq!(closing.code, 1007);
@@ -102,7 +103,7 @@ async fn what_is_unreadable_is_told_before_the_end() {
 #[tokio::test]
 async fn binary_messages_are_read_too() {
     let mut client = Client::new(Config::default()).await;
-    let message = Message::Binary(br#"{"id": "1", "type": "foo"}"#.to_vec().into());
+    let message = Received::Binary(br#"{"id": "1", "type": "foo"}"#.to_vec().into());
     assert_eq!(client.session.received(message, &client.outgoing), Ok(()));
     assert_eq!(client.reply()["type"], "foo");
 }
@@ -184,6 +185,22 @@ async fn one_live_query_too_many_is_refused_and_the_socket_stays() {
     assert_eq!((client.reply()["data"]["ack"].clone(), client.is_silent()), (json!(true), true));
     let large = json!({ "group": "album", "dbType": "music", "where": { "title": "x".repeat(20_000) } });
     assert_eq!(client.subscribe("q1", large), Ok(()), "it is known who sends it");
+}
+
+#[tokio::test]
+async fn silent_clients_leave_room_to_those_who_have_yet_to_say_who_they_are() {
+    let mut client = Client::new(Config { sockets: 1, ..Config::default() }).await;
+    assert!(!client.session.has_begun());
+    assert_eq!(client.session.time_out(), Ok(()));
+    assert!(client.session.has_begun() && !client.session.state().is_identified());
+    let mut late = fresh(&client);
+    assert_eq!(late.time_out().map_err(|closing| closing.code), Err(1013), "one is silent already");
+    let mut query = albums();
+    query["token"] = json!("staff");
+    assert_eq!(client.subscribe("q1", query), Ok(()));
+    assert_eq!(client.session.next(&client.outgoing).await, Ok(()));
+    assert_eq!(client.session.state().quota.caller(), CallerId::of("shop", "staff", None));
+    assert_eq!(late.time_out(), Ok(()), "who says who they are makes room");
 }
 
 #[tokio::test]

@@ -89,6 +89,23 @@ async fn what_failed_is_read_again_by_who_asks_next() {
 }
 
 #[tokio::test]
+async fn what_is_refused_to_one_is_read_again_for_the_others() {
+    let answers = Arc::new(SharedAnswers::default());
+    let members: Vec<_> = (0..3).map(|_| answers.join(key("a"))).collect();
+    let (fails, failed) = oneshot::channel();
+    let all = wanted(1, 5);
+    let mut first = Box::pin(members[0].answer(&all, || async move { Err(failed.await.unwrap()) }));
+    assert!(first.as_mut().now_or_never().is_none());
+    let mut second = Box::pin(asked(&members[1], wanted(1, 6), "own"));
+    let mut third = Box::pin(asked(&members[2], wanted(1, 7), "unread"));
+    assert!(second.as_mut().now_or_never().is_none() && third.as_mut().now_or_never().is_none());
+    fails.send(ReadFault::Failed(Fault::new(Code::Denied, "the grant for a has expired"))).unwrap();
+    assert!(first.await.0.is_err());
+    assert_eq!(second.await, ("own".to_owned(), false));
+    assert_eq!(third.await, ("own".to_owned(), true));
+}
+
+#[tokio::test]
 async fn a_read_for_whom_nobody_waits_any_more_ends() {
     struct Ended(Arc<AtomicBool>);
     impl Drop for Ended {

@@ -8,13 +8,14 @@ use rustix::fs::{AtFlags, Dir, FileType, fstat, statat};
 use super::{Missing, Root, attributes, open_in, tree};
 use crate::{
     Error,
-    list::{LOOKED_AT_MAX, Page, PageRequest},
+    list::{LOOKED_AT_MAX, Page, PageRequest, is_place},
     object::Entry,
 };
 
 /// A walk through a folder, for one page.
 struct Walk<'a> {
     request: &'a PageRequest,
+    listed: &'a FilePath,
     entries: Vec<Entry>,
     looked_at: usize,
     /// The place of the last entry that was looked at, where the page ends before the folder does.
@@ -28,12 +29,13 @@ pub fn page(root: &Root, folder: &FilePath, request: &PageRequest) -> Result<Pag
         Error::NotFound => Error::NoFolder,
         other => other,
     })?;
-    let mut walk = Walk { request, entries: Vec::new(), looked_at: 0, end: None, last: request.after.clone() };
+    let mut walk =
+        Walk { request, listed: folder, entries: Vec::new(), looked_at: 0, end: None, last: request.after.clone() };
     let prefix = if folder.is_root() { String::new() } else { format!("{}/", folder.as_str()) };
     walk.folder(&opened, &prefix, "", &request.after)?;
     Ok(match walk.end {
-        Some(place) => Page::cut(walk.entries, &place),
-        None => Page { entries: walk.entries, cursor: String::new() },
+        Some(last) => Page { entries: walk.entries, last },
+        None => Page { entries: walk.entries, last: String::new() },
     })
 }
 
@@ -62,6 +64,11 @@ impl Walk<'_> {
                     return Ok(());
                 }
                 let place = format!("{above}{name}");
+                if !is_place(self.listed, &place) {
+                    // Too long to be asked for, and so is what is in it.
+                    after = name;
+                    continue;
+                }
                 self.looked_at += 1;
                 self.last.clone_from(&place);
                 if self.request.wants(&place) {

@@ -9,10 +9,10 @@ use rustix::{
     io::Errno,
 };
 
-use super::{Missing, Opened, Root, attributes::Attributes, lock_index, on_disk, write_all};
+use super::{Missing, Opened, Root, attributes::Attributes, on_disk, write_all};
 use crate::{
     Error,
-    object::{Publication, Published, check},
+    object::{Publication, Published, check, lock_index},
     read::PIECE_BYTES,
 };
 

@@ -7,7 +7,7 @@ use query::file::FilePath;
 use super::{MARK, OWN, Remote, file, marks};
 use crate::{
     Error,
-    list::{LOOKED_AT_MAX, Page, PageRequest},
+    list::{LOOKED_AT_MAX, Page, PageRequest, is_place},
     object::Entry,
 };
 
@@ -28,7 +28,7 @@ pub async fn page(remote: &Remote, folder: &FilePath, request: &PageRequest) -> 
     let (mut looked_at, mut last) = (0, String::new());
     loop {
         let is_mark_first = match (&object, &mark) {
-            (None, None) => return Ok(Page { entries, cursor: String::new() }),
+            (None, None) => return Ok(Page { entries, last: String::new() }),
             (Some(_), None) => false,
             (None, Some(_)) => true,
             (Some((object, _)), Some((mark, _))) => mark < object,
@@ -38,11 +38,12 @@ pub async fn page(remote: &Remote, folder: &FilePath, request: &PageRequest) -> 
             false => std::mem::replace(&mut object, objects.next().await?),
         }
         .unwrap_or_default();
-        if place <= request.after || place == last {
+        // What others named as no path of ours may be cannot be asked for.
+        if place <= request.after || place == last || !is_place(folder, &place) {
             continue;
         }
         if entries.len() == request.limit || looked_at >= LOOKED_AT_MAX {
-            return Ok(Page::cut(entries, &last));
+            return Ok(Page { entries, last });
         }
         looked_at += 1 + std::mem::take(&mut objects.passed_over);
         if request.wants(&place) {

@@ -1,6 +1,7 @@
 use mesh::listener;
 use serde_json::Value;
 use tokio::sync::Notify;
+use tungstenite::Message;
 
 use super::*;
 use crate::{
@@ -42,7 +43,7 @@ impl Client {
     }
 
     pub fn send(&mut self, text: &str) -> Result<(), Closing> {
-        self.session.received(Message::Text(text.to_owned().into()), &self.outgoing)
+        self.session.received(Received::Text(text.to_owned().into()), &self.outgoing)
     }
 
     pub async fn begin(&mut self) {

@@ -92,9 +92,12 @@ impl LogSource {
         }
     }
 
-    /// Whether any table is captured.
+    /// Whether any table is captured, or was and its followers do not know yet that it is not.
     pub fn is_capturing(&self) -> bool {
-        self.position().is_some()
+        match self {
+            LogSource::Sqlite(_, reader) => reader.position().is_some(),
+            LogSource::Postgres(_, log) => log.is_capturing(),
+        }
     }
 
     /// The position after the last look; `None` where nothing is captured.

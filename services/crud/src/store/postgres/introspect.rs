@@ -140,7 +140,8 @@ SELECT pg_catalog.format_type(base.type, NULL),
     ARRAY(SELECT e.enumlabel::text FROM pg_catalog.pg_enum e WHERE e.enumtypid = base.base ORDER BY e.enumsortorder)
 FROM base";
 
-/// Every row of the catalog that the others read of schemas, by the transaction that wrote it. One pass for all of them.
+/// Every row of the catalog that the others read of schemas, by the transaction that wrote it, and those that say what of
+/// them is published, which the log of changes depends on. One pass for all of them.
 const MARK: &str = "\
 WITH n AS MATERIALIZED (
     SELECT oid, xmin FROM pg_catalog.pg_namespace WHERE nspname = ANY ($1)
@@ -165,6 +166,9 @@ SELECT pg_catalog.md5(pg_catalog.concat(
         WHERE c.relnamespace IN (SELECT oid FROM n)),
     (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', k.oid, k.xmin), ',' ORDER BY k.oid)
         FROM pg_catalog.pg_constraint k WHERE k.connamespace IN (SELECT oid FROM n)),
+    (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', p.oid, p.xmin), ',' ORDER BY p.oid)
+        FROM pg_catalog.pg_publication_rel p JOIN pg_catalog.pg_class c ON c.oid = p.prrelid
+        WHERE c.relnamespace IN (SELECT oid FROM n)),
     (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', e.oid, e.xmin), ',' ORDER BY e.oid)
         FROM pg_catalog.pg_enum e)))
 WHERE EXISTS (SELECT FROM n)";

@@ -1,12 +1,13 @@
 //! Connection pool: one caller at a time, for transactions, snapshots, writes and statements not known to be short.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, Once, PoisonError},
     time::{Duration, Instant},
 };
 
 use futures::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     connection::Connection,
@@ -22,9 +23,16 @@ pub struct Pool {
     /// Makes its connections.
     pub connector: Arc<Connector>,
     permits: Arc<Semaphore>,
-    /// The last one used is at the end: it is taken first, its caches are warm.
-    idle: Mutex<Vec<Idle>>,
+    idle: Arc<IdleConnections>,
+    /// Done once there is a task that closes them when the node stops.
+    closing: Once,
+    stop: CancellationToken,
+    /// Ends that task.
+    _end: DropGuard,
 }
+
+/// The last one used is at the end: it is taken first, its caches are warm.
+type IdleConnections = Mutex<Vec<Idle>>;
 
 struct Idle {
     connection: Arc<Connection>,
@@ -56,7 +64,9 @@ pub enum State {
 impl Pool {
     /// A pool of at most `max` connections; none is opened yet.
     pub fn new(connector: Arc<Connector>, max: usize) -> Self {
-        Self { connector, permits: Arc::new(Semaphore::new(max.max(1))), idle: Mutex::default() }
+        let stop = connector.tasks.stop().child_token();
+        let permits = Arc::new(Semaphore::new(max.max(1)));
+        Self { connector, permits, idle: Arc::default(), closing: Once::new(), _end: stop.clone().drop_guard(), stop }
     }
 
     /// Leases a connection, an open one if there is any.
@@ -70,7 +80,7 @@ impl Pool {
         };
         match open {
             Some(idle) => Ok(self.lend(idle.connection, permit)),
-            None => Ok(self.lend(Arc::new(self.connector.connect(Callers::One).await?), permit)),
+            None => Ok(self.lend(self.connect().await?, permit)),
         }
     }
 
@@ -78,7 +88,21 @@ impl Pool {
     pub async fn lease_new(self: &Arc<Self>) -> Result<ConnectionLease, PostgresError> {
         let permit = self.permit().await;
         self.idle().clear();
-        Ok(self.lend(Arc::new(self.connector.connect(Callers::One).await?), permit))
+        Ok(self.lend(self.connect().await?, permit))
+    }
+
+    async fn connect(&self) -> Result<Arc<Connection>, PostgresError> {
+        self.closing.call_once(|| {
+            let (idle, stop) = (Arc::downgrade(&self.idle), self.stop.clone());
+            // Nobody drives them who would see the stop.
+            self.connector.tasks.spawn("postgres pool", async move {
+                stop.cancelled().await;
+                if let Some(idle) = idle.upgrade() {
+                    idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                }
+            });
+        });
+        self.connector.connect(Callers::One).await.map(Arc::new)
     }
 
     async fn permit(&self) -> OwnedSemaphorePermit {
@@ -91,6 +115,9 @@ impl Pool {
 
     fn put_back(&self, connection: Arc<Connection>) {
         let mut idle = self.idle();
+        if self.connector.tasks.stop().is_cancelled() {
+            return;
+        }
         let stale = idle.iter().take_while(|idle| idle.since.elapsed() > IDLE_TIMEOUT).count();
         idle.drain(..stale);
         idle.push(Idle { connection, since: Instant::now() });

@@ -15,16 +15,17 @@ use proto::crud::{ResyncReason, Snapshot};
 use query::resources::Numbers;
 
 use self::{
-    images::{ReadPart, ReadStop, Reading, ToldRelations},
+    framing::RawPart,
+    images::ToldRelations,
     obstacle::SlotObstacle,
     setup::{Now, SlotRecord, SlotRelation, SlotRelations, SlotState},
-    stream::{OBJECT_IN_USE, RawPart, SlotStream, StreamEnd, StreamTarget},
+    stream::{OBJECT_IN_USE, SlotStream, StreamEnd, StreamTarget},
 };
 use super::{locks::TableLock, setup::TriggerKind};
 use crate::{
     Error,
     store::{
-        log::{CAPTURE_BITS, ImageWriter, LogLag, LogLook, LogPart, LogPosition, Loss, Place, place_after},
+        log::{ImageWriter, LogLook, LogPosition, Loss},
         postgres::{
             Postgres,
             cell::TextForm,
@@ -35,23 +36,19 @@ use crate::{
 };
 
 pub mod forms;
+mod framing;
 pub mod images;
 pub mod obstacle;
+mod reader;
 pub mod setup;
 pub mod stream;
 
-/// Bytes of images that one look tells.
-const LOOK_BYTES: usize = 4 << 20;
 /// How often the catalog is looked at while there are changes.
 const CATALOG_INTERVAL: Duration = Duration::from_secs(1);
 /// How long to wait for a transaction to be seen that was sent.
 const UNSEEN_INTERVAL: Duration = Duration::from_millis(2);
-/// How long the server keeps what was told, for another process that goes on with the slot.
-const KEEP_AGE: Duration = Duration::from_secs(60);
 /// Most bytes of the server's log that are kept for that.
 const KEEP_BYTES: u64 = 64 << 20;
-/// Time between two places that are remembered for that.
-const KEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a slot is tried to be dropped that a connection of ours still had.
 const DROP_ATTEMPTS: usize = 20;
 const DROP_INTERVAL: Duration = Duration::from_millis(50);
@@ -80,6 +77,8 @@ pub struct SlotReader {
     losses: Vec<Loss>,
     is_moved: bool,
     catalog_seen: Instant,
+    /// Relations that were published for this reader: what was before was not told.
+    published: BTreeSet<u32>,
     /// Places that were told, with when.
     kept: VecDeque<(Instant, u64)>,
     keep_bytes: u64,
@@ -92,12 +91,12 @@ pub struct SlotTable {
     /// How texts of the writer's columns are read.
     pub forms: Vec<TextForm>,
     pub relations: SlotRelations,
+    /// The position after which the log has all of its changes.
+    pub since: LogPosition,
     /// When a loss was told last, transactions that this sees were seen: it is told of them.
     pub lost: Snapshot,
     /// It was emptied, so that its file is another one.
     pub has_new_file: bool,
-    /// The position after which the log has all of its changes.
-    pub since: LogPosition,
 }
 
 /// Why a table is not captured by a slot.
@@ -169,6 +168,7 @@ impl Postgres {
             losses: Vec::new(),
             is_moved: false,
             catalog_seen: Instant::now(),
+            published: BTreeSet::new(),
             kept: VecDeque::new(),
             keep_bytes: kept.min(KEEP_BYTES),
         })
@@ -225,27 +225,24 @@ impl Postgres {
         let forms = self.forms(table, &writer).await?;
         let (relations, record) = self.published(&reader.name, table).await?;
         let is_known = record.is_some_and(|record| is_known(&record, &relations));
-        let has_read = reader.told >= (reader.stream.began, 1 << CAPTURE_BITS);
-        let since = match reader.tables.get(table) {
-            Some(followed) if is_known => followed.since.clone(),
+        let followed = reader.tables.get(table).map(|followed| followed.since.clone());
+        let since = match followed.filter(|_| is_known) {
+            Some(since) => since,
             // It was followed by a process before, up to which the stream goes back.
-            None if is_known && !has_read => LogPosition {
+            None if is_known && reader.has_all_of(&relations) => LogPosition {
                 seen: reader.first.clone(),
                 ..reader.place((reader.stream.began.saturating_sub(1), u64::MAX))
             },
-            _ => {
-                let now = match is_known {
-                    // What the stream told of it so far was left out.
-                    true => self.now().await?,
-                    false => self.publish(reader, table, &relations).await?,
-                };
+            None => {
+                let now = self.publish(reader, table, &relations).await?;
+                reader.published.extend(relations.keys());
                 reader.begin_captured();
                 LogPosition { seen: now.seen, ..reader.place(reader.told) }
             }
         };
         let (relations, _) = self.published(&reader.name, table).await?;
         let lost = Snapshot::default();
-        let table_of = SlotTable { writer, forms, relations, lost, has_new_file: false, since: since.clone() };
+        let table_of = SlotTable { writer, forms, relations, since: since.clone(), lost, has_new_file: false };
         reader.tables.insert(table.to_owned(), table_of);
         reader.relations.settle(&reader.tables);
         Ok(since)
@@ -258,7 +255,12 @@ impl Postgres {
             return Err(Error::unfollowed(table, &why.to_string()).into());
         }
         let (mut catalog, state) = self.slot_catalog(name, &[table]).await?;
-        Ok((catalog.remove(table).unwrap_or_default(), state.record))
+        let relations = catalog.remove(table).unwrap_or_default();
+        let obstacle = |relation: &SlotRelation| Some((relation.name.clone(), relation.obstacle.clone()?));
+        if let Some((table, why)) = relations.values().find_map(obstacle) {
+            return Err(SlotObstacle::Table { table, why }.into());
+        }
+        Ok((relations, state.record))
     }
 
     async fn slot_catalog(
@@ -454,179 +456,6 @@ impl Postgres {
     }
 }
 
-impl SlotReader {
-    /// The name of the slot.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The tables that are followed, with their writers.
-    pub fn tables(&self) -> Vec<(String, Arc<ImageWriter>)> {
-        self.tables.iter().map(|(name, table)| (name.clone(), table.writer.clone())).collect()
-    }
-
-    /// Images of a table have the columns of `writer` from the next look on, which asks the catalog.
-    pub fn describe(&mut self, table: &str, writer: Arc<ImageWriter>) {
-        if let Some(followed) = self.tables.get_mut(table) {
-            followed.writer = writer;
-            self.is_moved = true;
-        }
-    }
-
-    /// Ends the capture of all tables but `kept`.
-    pub fn retain(&mut self, kept: &[String]) {
-        self.tables.retain(|table, _| kept.contains(table));
-        self.relations.settle(&self.tables);
-    }
-
-    /// The position after the last look. Before the first one, it is that of what was seen then.
-    pub fn position(&self) -> LogPosition {
-        let seen = if self.seen.end == 0 { &self.first } else { &self.seen };
-        LogPosition { seen: seen.clone(), ..self.place(self.told) }
-    }
-
-    /// The position after all that has arrived.
-    pub fn passed(&self) -> LogPosition {
-        let mut position = self.position();
-        let (passed, is_all) = self.stream.passed();
-        let after = (passed.saturating_sub(1), u64::MAX);
-        if is_all && self.pending.is_empty() && after > self.told {
-            position.partly = self.place(after).partly;
-        }
-        position
-    }
-
-    /// What is before `position` is told for good: the server need not keep it, but for a while, for another process that
-    /// goes on with the slot.
-    pub fn confirm(&mut self, position: &LogPosition) {
-        let now = Instant::now();
-        let (passed, is_all) = self.stream.passed();
-        let is_end = is_all && self.pending.is_empty() && *position == self.position();
-        let place = if is_end { passed } else { position.commit_order().map_or(0, |(commit, _)| commit) };
-        if self.kept.back().is_none_or(|(since, _)| now.duration_since(*since) >= KEEP_INTERVAL) {
-            self.kept.push_back((now, place));
-        }
-        while let Some((since, kept)) = self.kept.front()
-            && (now.duration_since(*since) >= KEEP_AGE || place.saturating_sub(*kept) > self.keep_bytes)
-        {
-            self.stream.confirm(*kept);
-            self.kept.pop_front();
-        }
-        if place.saturating_sub(self.stream.confirmed()) > self.keep_bytes {
-            self.stream.confirm(place.saturating_sub(self.keep_bytes));
-        }
-    }
-
-    /// How far what was told is behind the server.
-    pub fn lag(&self) -> LogLag {
-        let end = self.now.as_ref().map_or(0, |now| now.end).max(self.stream.passed().0);
-        match self.pending.front() {
-            Some(part) => LogLag { bytes: end.saturating_sub(self.told.0), since_us: Some(part.committed_us) },
-            None => LogLag::default(),
-        }
-    }
-
-    /// Closes the connection of the stream.
-    pub async fn close(self) {
-        self.stream.close().await;
-    }
-
-    /// Begins a place after all positions that have been told, and before what is told next.
-    fn begin_captured(&mut self) {
-        self.told = place_after(self.told);
-    }
-
-    fn place(&self, order: (u64, u64)) -> LogPosition {
-        LogPosition::in_commit_order(self.source, Snapshot::default(), order)
-    }
-
-    /// Takes what has arrived; the place before which all has arrived, and whether all of that was taken.
-    fn receive(&mut self) -> (u64, bool) {
-        let passed = self.stream.passed();
-        let mut bytes: usize = self.pending.iter().map(RawPart::bytes).sum();
-        while bytes < LOOK_BYTES {
-            let Some(part) = self.stream.take() else { break };
-            bytes += part.bytes();
-            self.pending.push_back(part);
-        }
-        (passed.0, passed.1 || self.stream.passed() == (passed.0, true))
-    }
-
-    /// Whether the last snapshot sees what waits.
-    fn sees_pending(&self) -> bool {
-        let sees = |now: &Now| self.pending.iter().all(|part| now.seen.sees(whole_id(part.xid, now.seen.end)));
-        self.pending.is_empty() || self.now.as_ref().is_some_and(sees)
-    }
-
-    /// Adds to a look what is seen of what waits, up to something that is to be done first. Whether nothing waits any more.
-    fn tell(&mut self, look: &mut LogLook, numbers: Numbers) -> bool {
-        let Some(now) = &self.now else { return self.pending.is_empty() };
-        let seen = now.seen.clone();
-        let mut bytes = 0;
-        while let Some(part) = self.pending.front_mut() {
-            let id = whole_id(part.xid, seen.end);
-            if !seen.sees(id) {
-                break;
-            }
-            if bytes >= LOOK_BYTES {
-                look.has_more = true;
-                break;
-            }
-            let (commit, committed_us) = (part.commit, part.committed_us);
-            let reading = Reading { seen: &seen, id, numbers, was_asked: self.was_asked };
-            let ReadPart { changes, stop } = self.relations.read(part, &mut self.tables, &reading);
-            let order = (commit, part.read() << CAPTURE_BITS);
-            self.told = order;
-            pass(&mut self.seen, &mut self.coming, commit);
-            if !changes.is_empty() {
-                let position = LogPosition::in_commit_order(self.source, self.seen.clone(), order);
-                let part = LogPart { place: Place { id, order }, committed_us, changes, position };
-                bytes += part.bytes();
-                look.parts.push(part);
-            }
-            match stop {
-                Some(stop) => {
-                    match stop {
-                        ReadStop::Loss(loss) => {
-                            // The identity of a table may be another one.
-                            self.is_moved |= loss.reason == ResyncReason::LogLost;
-                            self.losses.push(loss);
-                        }
-                        ReadStop::Moved => (self.is_moved, self.was_asked) = (true, false),
-                    }
-                    look.has_more = true;
-                    return false;
-                }
-                None => {
-                    self.was_asked = false;
-                    self.pending.pop_front();
-                }
-            }
-        }
-        look.has_more |= self.pending.is_empty() && !self.stream.passed().1;
-        self.pending.is_empty()
-    }
-
-    fn pass(&mut self, place: u64) {
-        pass(&mut self.seen, &mut self.coming, place);
-    }
-}
-
-/// All that was committed before `place` has been told.
-fn pass(seen: &mut Snapshot, coming: &mut VecDeque<(Snapshot, u64)>, place: u64) {
-    while coming.front().is_some_and(|(_, end)| *end <= place) {
-        if let Some((snapshot, _)) = coming.pop_front() {
-            *seen = snapshot;
-        }
-    }
-}
-
-/// The id of a transaction of which the stream has the lower half: the one nearest to `now`.
-fn whole_id(xid: u32, now: u64) -> u64 {
-    let ahead = xid.wrapping_sub(now as u32).cast_signed();
-    now.saturating_add_signed(i64::from(ahead))
-}
-
 /// Whether a process before followed these relations as they are now.
 fn is_known(record: &SlotRecord, relations: &SlotRelations) -> bool {
     let is_known = |(id, relation): (&u32, &SlotRelation)| {
@@ -662,30 +491,5 @@ impl From<SlotObstacle> for SlotRefusal {
 impl From<Error> for SlotRefusal {
     fn from(error: Error) -> Self {
         SlotRefusal::Error(error)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_of_transactions_are_the_nearest_whole_ones() {
-        let wrap = 1 << 32;
-        assert_eq!(whole_id(10, 12), 10);
-        assert_eq!(whole_id(12, 10), 12, "it began after the snapshot");
-        assert_eq!(whole_id(u32::MAX, wrap + 5), wrap - 1);
-        assert_eq!(whole_id(3, wrap - 1), wrap + 3);
-        assert_eq!(whole_id(7, 5 * wrap + 7), 5 * wrap + 7);
-    }
-
-    #[test]
-    fn a_snapshot_is_told_when_its_place_is_passed() {
-        let snapshot = |end| Snapshot { start: end, end, running: Vec::new() };
-        let (mut seen, mut coming) = (Snapshot::default(), VecDeque::from([(snapshot(5), 50), (snapshot(9), 90)]));
-        pass(&mut seen, &mut coming, 49);
-        assert_eq!(seen, Snapshot::default());
-        pass(&mut seen, &mut coming, 95);
-        assert_eq!((seen, coming.len()), (snapshot(9), 0));
     }
 }

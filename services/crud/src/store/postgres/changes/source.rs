@@ -40,6 +40,8 @@ pub struct PostgresLog {
     is_elected: bool,
     /// The log is another one, which followers do not know yet.
     is_other: bool,
+    /// It could not be read on by triggers: its followers are to be told.
+    failed: Option<Error>,
     /// When it was last looked for a slot that nobody reads, and since when there is one.
     checked: Option<Instant>,
     stale: Option<Instant>,
@@ -79,7 +81,11 @@ impl Postgres {
                 Err(refused_by_slot(table, &obstacle))
             }
             SlotRefusal::Obstacle(obstacle) => {
-                Box::pin(self.fall_back(log, &obstacle)).await?;
+                if let Err(error) = Box::pin(self.fall_back(log, &obstacle)).await {
+                    // Other tables are followed by nothing now.
+                    log.failed = Some(error.clone());
+                    return Err(error);
+                }
                 match &mut log.reader {
                     LogReader::Triggers(reader) => self.capture_images(reader, table, writer).await,
                     LogReader::Slot(_) | LogReader::None => {
@@ -153,6 +159,9 @@ impl Postgres {
 
     /// What was committed since the last look.
     pub async fn look_at_log(&self, log: &mut PostgresLog, numbers: Numbers) -> Result<LogLook, Error> {
+        if let Some(error) = log.failed.take() {
+            return Err(error);
+        }
         let looked = match &mut log.reader {
             LogReader::None => return Err(Error::Unavailable("no table is captured".to_owned())),
             LogReader::Triggers(reader) => {
@@ -192,6 +201,15 @@ impl Postgres {
                 Ok(_) => {}
                 Err(error) if matches!(error, Error::Query(_)) => failed.push((table, error)),
                 Err(error) => return Err(error),
+            }
+        }
+        if let LogReader::Slot(reader) = &log.reader
+            && !failed.is_empty()
+        {
+            // Their identity may be what fails updates.
+            let kept: Vec<String> = reader.tables().into_iter().map(|(table, _)| table).collect();
+            if let Err(error) = self.release_slot_tables(&name, &kept).await {
+                tracing::warn!(%error, cause = error.cause(), "a table that is followed no longer stays published for now");
             }
         }
         log.is_other = false;
@@ -319,6 +337,11 @@ impl PostgresLog {
             LogReader::None | LogReader::Triggers(_) => self.position(),
             LogReader::Slot(reader) => Some(reader.passed()),
         }
+    }
+
+    /// Whether a look has something to tell.
+    pub fn is_capturing(&self) -> bool {
+        self.failed.is_some() || self.position().is_some()
     }
 
     /// What is before `position` was taken for good.

@@ -6,6 +6,7 @@ use tokio_postgres::types::{ToSql, Type as Native};
 
 use super::{SlotObstacle, SlotRefusal};
 use crate::store::{
+    identifier,
     log::ImageWriter,
     postgres::{
         Postgres,
@@ -78,14 +79,13 @@ impl Postgres {
 
 /// The select list of reads, of the columns that there are. It is not run: only their types are wanted.
 fn select(schema: &str, table: &str, writer: &ImageWriter, columns: &HashMap<String, Column>) -> String {
-    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     let mut sql = String::from("SELECT ");
     let there = writer.columns().iter().filter(|column| columns.contains_key(&column.name));
     for (index, column) in there.enumerate() {
         let separator = if index == 0 { "" } else { ", " };
-        let _ = write!(sql, "{separator}t.{}{}", quoted(&column.name), column.cast);
+        let _ = write!(sql, "{separator}t.{}{}", identifier(&column.name), column.cast);
     }
-    let _ = write!(sql, " FROM {}.{} t", quoted(schema), quoted(table));
+    let _ = write!(sql, " FROM {}.{} t", identifier(schema), identifier(table));
     sql
 }
 

@@ -1,6 +1,6 @@
 //! Messages of the output plugin as changes with images: the rows that a read would have answered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Buf, Bytes};
 use foldhash::HashMap;
@@ -9,7 +9,7 @@ use query::resources::Numbers;
 
 use super::{
     SlotTable,
-    stream::{RawMessage, RawPart},
+    framing::{RawMessage, RawPart},
 };
 use crate::{
     cell::Cell,
@@ -18,7 +18,11 @@ use crate::{
 
 /// Relations as the stream has told them, by their ids.
 #[derive(Debug, Default)]
-pub struct ToldRelations(HashMap<u32, ToldRelation>);
+pub struct ToldRelations {
+    by_id: HashMap<u32, ToldRelation>,
+    /// Those of which changes were passed over, since no followed table had them.
+    passed_over: BTreeSet<u32>,
+}
 
 #[derive(Debug)]
 struct ToldRelation {
@@ -81,9 +85,14 @@ pub enum ReadStop {
 impl ToldRelations {
     /// Rows are read anew as the tables are now.
     pub fn settle(&mut self, tables: &BTreeMap<String, SlotTable>) {
-        for (id, relation) in &mut self.0 {
+        for (id, relation) in &mut self.by_id {
             relation.tables = parts(*id, &relation.columns, &relation.names, tables);
         }
+    }
+
+    /// Whether changes of a relation were passed over.
+    pub fn has_passed_over(&self, id: u32) -> bool {
+        self.passed_over.contains(&id)
     }
 
     /// Reads the messages of a part, as far as nothing stops that, and takes them out of it.
@@ -100,7 +109,7 @@ impl ToldRelations {
                     Some(true) if !reading.was_asked => Some(ReadStop::Moved),
                     Some(_) | None => None,
                 },
-                Some(b'T') => truncated(&self.0, &message.body, tables, reading).map(ReadStop::Loss),
+                Some(b'T') => truncated(self, &message.body, tables, reading).map(ReadStop::Loss),
                 _ => self.row(&message, tables, reading, &mut read.changes).map(ReadStop::Loss),
             };
             if stop == Some(ReadStop::Moved) {
@@ -135,13 +144,13 @@ impl ToldRelations {
         let columns = columns.join(",");
         let tables = parts(id, &columns, &names, tables);
         let is_other = tables.iter().any(|part| part.is_other);
-        self.0.insert(id, ToldRelation { columns, names, tables });
+        self.by_id.insert(id, ToldRelation { columns, names, tables });
         Some(is_other)
     }
 
     /// Adds the change that a message tells. Returns what it may have missed.
     fn row(
-        &self,
+        &mut self,
         message: &RawMessage,
         tables: &mut BTreeMap<String, SlotTable>,
         reading: &Reading<'_>,
@@ -149,7 +158,11 @@ impl ToldRelations {
     ) -> Option<Loss> {
         let (kind, rest) = message.body.split_first()?;
         let (id, rest) = rest.split_first_chunk()?;
-        let relation = self.0.get(&u32::from_be_bytes(*id))?;
+        let id = u32::from_be_bytes(*id);
+        let Some(relation) = self.by_id.get(&id).filter(|relation| !relation.tables.is_empty()) else {
+            self.passed_over.insert(id);
+            return None;
+        };
         let read = if message.is_cut { None } else { Rows::read(*kind, rest, relation.names.len()) };
         for part in &relation.tables {
             let Some(table) = tables.get_mut(&part.table) else { continue };
@@ -181,7 +194,7 @@ fn parts(id: u32, columns: &str, names: &[String], tables: &BTreeMap<String, Slo
 
 /// What a `TRUNCATE` means, unless that has been told.
 fn truncated(
-    told: &HashMap<u32, ToldRelation>,
+    told: &mut ToldRelations,
     body: &Bytes,
     tables: &mut BTreeMap<String, SlotTable>,
     reading: &Reading<'_>,
@@ -192,7 +205,11 @@ fn truncated(
     body.try_get_u8().ok()?;
     let mut lost = Vec::new();
     for _ in 0..count {
-        let Some(relation) = told.get(&body.try_get_u32().ok()?) else { continue };
+        let id = body.try_get_u32().ok()?;
+        let Some(relation) = told.by_id.get(&id).filter(|relation| !relation.tables.is_empty()) else {
+            told.passed_over.insert(id);
+            continue;
+        };
         for part in &relation.tables {
             if let Some(table) = tables.get_mut(&part.table)
                 && !table.lost.sees(reading.id)

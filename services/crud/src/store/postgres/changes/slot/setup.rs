@@ -55,7 +55,8 @@ FROM (VALUES ($1::pg_catalog.name)) ours (name)
 LEFT JOIN pg_catalog.pg_replication_slots s ON s.slot_name OPERATOR(pg_catalog.=) ours.name
 LEFT JOIN pg_catalog.pg_publication p ON p.pubname OPERATOR(pg_catalog.=) ours.name";
 
-/// Tables of the schema `$1` with those below them that have rows: what they are, and how they are published by `$3`.
+/// Tables of the schema `$1` with those below them that have rows: what they are, how they are published by `$3`, whether
+/// they have generated columns, and a publication of a part of their columns: servers before version 15 know of none.
 const CATALOG: &str = "\
 WITH RECURSIVE tree (name, relation) AS (
     SELECT c.relname::text, c.oid
@@ -75,7 +76,16 @@ SELECT tree.name, tree.relation, pg_catalog.format('%I.%I', n.nspname, c.relname
         WHERE r.prrelid OPERATOR(pg_catalog.=) c.oid AND p.pubname OPERATOR(pg_catalog.=) $3::pg_catalog.name),
     (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', a.atttypid::int8, a.atttypmod, a.attname), ',' ORDER BY a.attnum)
         FROM pg_catalog.pg_attribute a
-        WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped)
+        WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped),
+    EXISTS (SELECT FROM pg_catalog.pg_attribute a
+        WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped
+            AND a.attgenerated OPERATOR(pg_catalog.<>) ''),
+    (SELECT p.pubname::text FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication p
+            ON p.oid OPERATOR(pg_catalog.=) r.prpubid
+        WHERE (r.prrelid OPERATOR(pg_catalog.=) c.oid
+                OR r.prrelid IN (SELECT a.relid::oid FROM pg_catalog.pg_partition_ancestors(c.oid) a (relid)))
+            AND (pg_catalog.to_jsonb(r) OPERATOR(pg_catalog.->>) 'prattrs') IS NOT NULL
+        ORDER BY p.pubname LIMIT 1)
 FROM tree JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) tree.relation
     AND c.relkind OPERATOR(pg_catalog.<>) 'p'
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
@@ -159,6 +169,8 @@ pub struct SlotRelation {
     /// Its identity, as `relreplident` says, with an index where it is by one.
     pub identity: char,
     pub index: u32,
+    /// With the identity `FULL`, its updates would fail, or not tell all: why.
+    pub obstacle: Option<String>,
 }
 
 /// A table and those below it, by their ids.
@@ -315,10 +327,23 @@ pub async fn catalog(
             columns: row.try_get::<_, Option<String>>(7)?.unwrap_or_default(),
             identity: identity.chars().next().unwrap_or('d'),
             index: row.try_get(5)?,
+            obstacle: obstacle(row.try_get(8)?, row.try_get(9)?),
         };
         catalog.entry(row.try_get(0)?).or_default().insert(row.try_get(1)?, relation);
     }
     Ok(catalog)
+}
+
+/// Why a table cannot be published with the identity `FULL`. From version 18 on, updates of one with generated columns
+/// fail then, whether those are read or not; those of one in a publication of some of its columns do in any version.
+fn obstacle(has_generated: bool, listed_by: Option<String>) -> Option<String> {
+    match (has_generated, listed_by) {
+        (true, _) => Some("has generated columns, which a slot does not tell".to_owned()),
+        (false, Some(publication)) => Some(format!(
+            "is in publication {publication} with a list of columns, beside which a slot cannot tell whole rows"
+        )),
+        (false, None) => None,
+    }
 }
 
 /// Publishes tables, so that updates tell the rows before. Returns what is visible once nobody writes to them who began
