@@ -12,7 +12,7 @@ use axum::{
 };
 use http::HeaderMap;
 
-use self::session::Session;
+use self::session::JsonSession;
 use crate::{
     Service,
     edge::Caller,
@@ -35,7 +35,7 @@ async fn open(
 ) -> Response {
     let accepted = socket::accept(&service, &caller, (project, &headers), upgrade, || Ok(None));
     match Box::pin(accepted).await {
-        Ok(accepted) => accepted.serve(|state| Session::new(state, caller.token.clone())),
+        Ok(accepted) => accepted.serve(|state| JsonSession::new(state, caller.token.clone())),
         Err(fault) => answer::fault(&fault, &caller.call),
     }
 }

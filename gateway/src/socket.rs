@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// What is spoken over a connection: what a client's messages begin and end.
-pub trait Session: Send + 'static {
+pub trait SocketSession: Send + 'static {
     /// What any connection has.
     fn state(&self) -> &SocketState;
 
@@ -214,7 +214,7 @@ pub async fn accept(
 
 impl AcceptedSocket {
     /// Serves its client by the session that `begin` makes, in a task of its own. The answer to the handshake.
-    pub fn serve<S: Session>(self, begin: impl FnOnce(SocketState) -> S) -> Response {
+    pub fn serve<S: SocketSession>(self, begin: impl FnOnce(SocketState) -> S) -> Response {
         let Self { state, response, upgraded, most_bytes, message_time, open } = self;
         let tasks = state.service.tasks().clone();
         let session = begin(state);

@@ -16,7 +16,7 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wanted {
+struct SignRequest {
     method: SignedMethod,
     /// Seconds.
     expires: u32,
@@ -39,7 +39,7 @@ struct Signed {
 pub async fn sign(request: &FilesRequest<'_>, body: &mut Body) -> Result<Response, Fault> {
     request.bad_signature_use()?;
     let target = request.file_target()?;
-    let Wanted { method, expires } = parsed(request, body).await?;
+    let SignRequest { method, expires } = parsed(request, body).await?;
     let access = match method {
         SignedMethod::Get => access(&target, FileOperation::Read),
         // Whoever writes it decides how large it is.

@@ -14,7 +14,7 @@ use http::HeaderMap;
 
 #[cfg(test)]
 pub(crate) use self::session::tests as client;
-use self::{protocol::Subprotocol, session::Session};
+use self::{protocol::Subprotocol, session::GraphqlSession};
 use crate::{
     Service,
     edge::Caller,
@@ -38,7 +38,7 @@ pub async fn open(
     };
     let protocol = offered.unwrap_or(Subprotocol::Current);
     match socket::accept(&service, &caller, (project, &headers), upgrade, spoken).await {
-        Ok(accepted) => accepted.serve(|state| Session::new(state, protocol, caller.token.clone())),
+        Ok(accepted) => accepted.serve(|state| GraphqlSession::new(state, protocol, caller.token.clone())),
         Err(fault) => answer::fault(&fault, &caller.call),
     }
 }

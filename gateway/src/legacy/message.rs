@@ -20,11 +20,11 @@ const INCOMPLETE: &str = "invalid request parameters provided";
 
 /// A message of a client.
 #[derive(Debug, PartialEq)]
-pub struct ClientMessage {
+pub struct JsonMessage {
     /// Its id and its type.
     pub head: Head,
     /// What it asks for.
-    pub request: Request,
+    pub request: JsonRequest,
 }
 
 /// What a reply repeats of its message.
@@ -38,9 +38,9 @@ pub struct Head {
 
 /// What a message asks for.
 #[derive(Debug, PartialEq)]
-pub enum Request {
+pub enum JsonRequest {
     /// `realtime-subscribe`; an error says what is wrong with it.
-    Subscribe(Query, Result<Box<Subscription>, String>),
+    Subscribe(Query, Result<Box<LiveQueryRequest>, String>),
     /// `realtime-unsubscribe`
     Unsubscribe(Query),
     /// `service-register`
@@ -64,7 +64,7 @@ pub struct Query {
 
 /// A live query to begin.
 #[derive(Debug, PartialEq)]
-pub struct Subscription {
+pub struct LiveQueryRequest {
     /// The database, as the client spells it: it finds its rows by that.
     pub db_type: String,
     /// The condition, by REST's grammar.
@@ -75,7 +75,7 @@ pub struct Subscription {
     pub token: Arc<str>,
 }
 
-impl ClientMessage {
+impl JsonMessage {
     /// Parses a message, as far as `guard` lets it pass. An error says why it is none.
     pub fn parse(text: &[u8], guard: Guard) -> Result<Self, String> {
         let message = proto::json::parse(text, guard).map_err(|error| error.to_string())?;
@@ -92,25 +92,25 @@ impl ClientMessage {
             }
         }
         let request = match head.r#type.as_str() {
-            "realtime-subscribe" => Request::subscribe(data),
-            "realtime-unsubscribe" => Request::Unsubscribe(Query::of(&data).0),
-            "service-register" => Request::Register,
-            "service-request" => Request::WorkerAnswer,
-            "pubsub-subscribe" | "pubsub-unsubscribe" | "pubsub-unsubscribe-all" => Request::PubSub,
-            _ => Request::Unknown,
+            "realtime-subscribe" => JsonRequest::subscribe(data),
+            "realtime-unsubscribe" => JsonRequest::Unsubscribe(Query::of(&data).0),
+            "service-register" => JsonRequest::Register,
+            "service-request" => JsonRequest::WorkerAnswer,
+            "pubsub-subscribe" | "pubsub-unsubscribe" | "pubsub-unsubscribe-all" => JsonRequest::PubSub,
+            _ => JsonRequest::Unknown,
         };
         Ok(Self { head, request })
     }
 }
 
-impl Request {
+impl JsonRequest {
     fn subscribe(data: Value) -> Self {
         let (query, wrong) = Query::of(&data);
         let parsed = match wrong {
             Some(wrong) => Err(wrong),
-            None => Subscription::of(&query, data).map(Box::new),
+            None => LiveQueryRequest::of(&query, data).map(Box::new),
         };
-        Request::Subscribe(query, parsed)
+        JsonRequest::Subscribe(query, parsed)
     }
 }
 
@@ -141,7 +141,7 @@ impl Query {
     }
 }
 
-impl Subscription {
+impl LiveQueryRequest {
     fn of(query: &Query, data: Value) -> Result<Self, String> {
         let members = if let Value::Object(Object(members)) = data { members } else { Vec::new() };
         let mut parsed = Self { db_type: String::new(), find: Value::Null, skip_initial: false, token: Arc::default() };
@@ -202,7 +202,7 @@ fn token(value: Value) -> Result<Arc<str>, String> {
 
 /// A message to a client.
 #[derive(Serialize)]
-struct ServerMessage<'a, T> {
+struct JsonReply<'a, T> {
     r#type: &'a str,
     data: T,
     id: &'a str,
@@ -280,7 +280,7 @@ impl Head {
     }
 
     fn reply(&self, data: impl Serialize) -> Vec<u8> {
-        written(&ServerMessage { r#type: &self.r#type, data, id: &self.id })
+        written(&JsonReply { r#type: &self.r#type, data, id: &self.id })
     }
 }
 

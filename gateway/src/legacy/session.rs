@@ -6,7 +6,7 @@ use futures::{FutureExt, future::BoxFuture};
 use mesh::{Call, Code, Fault};
 
 use super::{
-    message::{ClientMessage, Head, Query, Request, Subscription, UNREADABLE},
+    message::{Head, JsonMessage, JsonRequest, LiveQueryRequest, Query, UNREADABLE},
     subscription::LiveSubscription,
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// State of one connection.
-pub struct Session {
+pub struct JsonSession {
     state: SocketState,
     /// The token of the handshake, for messages without one.
     token: Arc<str>,
@@ -33,10 +33,10 @@ struct Checking {
 struct Begin {
     head: Head,
     query: Query,
-    subscription: Box<Subscription>,
+    subscription: Box<LiveQueryRequest>,
 }
 
-impl socket::Session for Session {
+impl socket::SocketSession for JsonSession {
     fn state(&self) -> &SocketState {
         &self.state
     }
@@ -90,10 +90,10 @@ impl socket::Session for Session {
             Received::Binary(bytes) => bytes,
         };
         self.state.completed(text.len())?;
-        let parsed = ClientMessage::parse(text, self.state.service.guard());
+        let parsed = JsonMessage::parse(text, self.state.service.guard());
         drop(message);
         match parsed {
-            Ok(ClientMessage { head, request }) => self.act(head, request, outgoing),
+            Ok(JsonMessage { head, request }) => self.act(head, request, outgoing),
             Err(what) => {
                 outgoing.reply(UNREADABLE.as_bytes().to_vec())?;
                 Err(Closing::unreadable(&format!("invalid request: {what}")))
@@ -102,26 +102,26 @@ impl socket::Session for Session {
     }
 }
 
-impl Session {
+impl JsonSession {
     /// The session of a connection whose handshake had `token`.
     pub fn new(state: SocketState, token: Arc<str>) -> Self {
         Self { state, token, checking: None }
     }
 
-    fn act(&mut self, head: Head, request: Request, outgoing: &Outgoing) -> Result<(), Closing> {
+    fn act(&mut self, head: Head, request: JsonRequest, outgoing: &Outgoing) -> Result<(), Closing> {
         match request {
-            Request::Subscribe(query, Ok(subscription)) => {
+            JsonRequest::Subscribe(query, Ok(subscription)) => {
                 self.subscribe(Begin { head, query, subscription }, outgoing)
             }
-            Request::Subscribe(query, Err(wrong)) => outgoing.reply(head.refused(&query, &wrong)),
-            Request::Unsubscribe(query) => {
+            JsonRequest::Subscribe(query, Err(wrong)) => outgoing.reply(head.refused(&query, &wrong)),
+            JsonRequest::Unsubscribe(query) => {
                 self.end(&query.id, outgoing)?;
                 outgoing.reply(head.acknowledged(&query))
             }
-            Request::Register => outgoing.reply(head.no_workers()),
-            Request::WorkerAnswer => Ok(()),
-            Request::PubSub => outgoing.reply(head.no_topics()),
-            Request::Unknown => outgoing.reply(head.unknown()),
+            JsonRequest::Register => outgoing.reply(head.no_workers()),
+            JsonRequest::WorkerAnswer => Ok(()),
+            JsonRequest::PubSub => outgoing.reply(head.no_topics()),
+            JsonRequest::Unknown => outgoing.reply(head.unknown()),
         }
     }
 

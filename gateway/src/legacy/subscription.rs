@@ -10,7 +10,7 @@ use mesh::{Code, Fault};
 use query::{Error, Node, Operation, Options, Read, Shape, Value};
 use tokio::sync::watch;
 
-use super::message::{self, Head, Query, Subscription};
+use super::message::{self, Head, LiveQueryRequest, Query};
 use crate::{
     Service,
     edge::Caller,
@@ -51,10 +51,10 @@ pub struct LiveSubscription {
     /// How its client names it.
     pub query: Query,
     /// What it asks for.
-    pub subscription: Box<Subscription>,
+    pub subscription: Box<LiveQueryRequest>,
 }
 
-impl Subscription {
+impl LiveQueryRequest {
     /// Approximate bytes of memory that it takes.
     pub fn memory_bytes(&self) -> usize {
         size_of::<Self>() + self.find.memory_bytes() + self.db_type.len() + self.token.len()
@@ -126,7 +126,7 @@ impl LiveSubscription {
         // It is needed no more once it is planned.
         let find = mem::replace(&mut self.subscription.find, Value::Null);
         let kept_bytes = self.subscription.memory_bytes();
-        let Subscription { db_type, skip_initial, token, .. } = &*self.subscription;
+        let LiveQueryRequest { db_type, skip_initial, token, .. } = &*self.subscription;
         let (table, skip_initial) = (self.query.group.as_str(), *skip_initial);
         let ticket = Ticket::new(self.service.admission());
         ticket.enter().await?;

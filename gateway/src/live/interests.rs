@@ -99,7 +99,7 @@ pub struct Registered {
     /// Its own.
     pub interest: Arc<Interest>,
     /// `None` once it is given up.
-    place: Option<Place>,
+    place: Option<IndexEntry>,
     since: u64,
     /// Whether a read has seen what was told before it was registered.
     has_looked_back: bool,
@@ -107,7 +107,7 @@ pub struct Registered {
 
 /// Where an interest is registered.
 #[derive(Debug)]
-enum Place {
+enum IndexEntry {
     Open(u64),
     /// In the index over those that know the same columns.
     Rows(TableRows, FilterHandle),
@@ -134,15 +134,15 @@ impl Interests {
                 state.last_open += 1;
                 let place = state.last_open;
                 state.open.insert(place, interest.clone());
-                Place::Open(place)
+                IndexEntry::Open(place)
             }
             Some(rows) => {
                 let handle = state.layout(&rows).index.insert(&rows.filter, interest.clone());
-                Place::Rows(rows, handle)
+                IndexEntry::Rows(rows, handle)
             }
         };
         drop(state);
-        if let Place::Rows(..) = place {
+        if let IndexEntry::Rows(..) = place {
             all.selective.send_modify(|count| *count += 1);
         }
         Registered { interests: all.clone(), interest, place: Some(place), since, has_looked_back: false }
@@ -397,13 +397,13 @@ impl Drop for Registered {
     fn drop(&mut self) {
         let mut state = self.interests.state();
         match self.place.take() {
-            Some(Place::Rows(rows, handle)) => {
+            Some(IndexEntry::Rows(rows, handle)) => {
                 state.layout(&rows).index.remove(handle);
                 state.layouts.retain(|layout| !layout.index.is_empty());
                 drop(state);
                 self.interests.selective.send_modify(|count| *count -= 1);
             }
-            Some(Place::Open(place)) => drop(state.open.remove(&place)),
+            Some(IndexEntry::Open(place)) => drop(state.open.remove(&place)),
             None => {}
         }
     }

@@ -157,7 +157,7 @@ impl RowFeed {
 struct Merge {
     options: FeedOptions,
     known: KnownRows,
-    phase: Phase,
+    phase: FeedPhase,
     /// Keys of rows that are gone, which are yet to be told.
     gone: vec::IntoIter<Bytes>,
     /// Of the last row that was told.
@@ -168,7 +168,7 @@ struct Merge {
 
 /// How far a feed is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum FeedPhase {
     /// The rows that there are at the beginning are told.
     Initial,
     /// Changes are told.
@@ -180,7 +180,7 @@ enum Phase {
 impl Merge {
     fn new(options: FeedOptions) -> Self {
         let (known, gone) = (KnownRows::default(), Vec::new().into_iter());
-        Self { options, known, phase: Phase::Initial, gone, time_ms: INITIAL_TIME_MS, compared_ms: 0 }
+        Self { options, known, phase: FeedPhase::Initial, gone, time_ms: INITIAL_TIME_MS, compared_ms: 0 }
     }
 
     /// What an event is to the client at `now_ms`. Errors: rows cannot be told apart.
@@ -206,12 +206,14 @@ impl Merge {
         let compared = self.known.compare(&row);
         let kind = match (self.phase, compared) {
             (_, Comparison::Same) => return Ok(None),
-            (Phase::Initial, _) if self.options.skip_initial => return Ok(None),
-            (Phase::Initial, _) => FeedKind::Initial,
-            (Phase::Following | Phase::Comparing, Comparison::Other) => FeedKind::Update,
+            (FeedPhase::Initial, _) if self.options.skip_initial => return Ok(None),
+            (FeedPhase::Initial, _) => FeedKind::Initial,
+            (FeedPhase::Following | FeedPhase::Comparing, Comparison::Other) => FeedKind::Update,
             // A client that has not been told the rows that there were may know it otherwise.
-            (Phase::Following | Phase::Comparing, Comparison::New) if self.options.skip_initial => FeedKind::Update,
-            (Phase::Following | Phase::Comparing, Comparison::New) => FeedKind::Insert,
+            (FeedPhase::Following | FeedPhase::Comparing, Comparison::New) if self.options.skip_initial => {
+                FeedKind::Update
+            }
+            (FeedPhase::Following | FeedPhase::Comparing, Comparison::New) => FeedKind::Insert,
         };
         let time_ms = match kind {
             FeedKind::Initial => INITIAL_TIME_MS,
@@ -229,10 +231,10 @@ impl Merge {
     }
 
     fn ready(&mut self, now_ms: i64) -> Option<FeedMessage> {
-        match std::mem::replace(&mut self.phase, Phase::Following) {
-            Phase::Initial => Some(FeedMessage::Ready),
-            Phase::Following => None,
-            Phase::Comparing => {
+        match std::mem::replace(&mut self.phase, FeedPhase::Following) {
+            FeedPhase::Initial => Some(FeedMessage::Ready),
+            FeedPhase::Following => None,
+            FeedPhase::Comparing => {
                 (self.gone, self.compared_ms) = (self.known.stale().into_iter(), now_ms);
                 None
             }
@@ -240,11 +242,11 @@ impl Merge {
     }
 
     fn resync(&mut self) -> Option<FeedMessage> {
-        if self.phase == Phase::Initial && self.options.initial == InitialRows::Collected {
+        if self.phase == FeedPhase::Initial && self.options.initial == InitialRows::Collected {
             self.known = KnownRows::default();
             return Some(FeedMessage::Void);
         }
-        self.phase = Phase::Comparing;
+        self.phase = FeedPhase::Comparing;
         self.known.begin_comparison();
         None
     }

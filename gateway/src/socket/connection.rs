@@ -14,7 +14,7 @@ use tungstenite::{
 };
 
 use super::{
-    Received, Session,
+    Received, SocketSession,
     closing::Closing,
     outgoing::{self, Outgoing},
     receive::BoundedReads,
@@ -49,7 +49,7 @@ enum End {
 
 /// Serves the client of `session` once the answer to its handshake is sent, until it leaves, breaks the protocol, or the
 /// node stops. A message may have `most` bytes and take `time`.
-pub async fn serve(session: impl Session, upgraded: OnUpgrade, most: usize, time: Duration) {
+pub async fn serve(session: impl SocketSession, upgraded: OnUpgrade, most: usize, time: Duration) {
     // An error means that the client is gone.
     let Ok(upgraded) = upgraded.await else { return };
     let reads = BoundedReads::new(TokioIo::new(upgraded), session.state().incomplete.clone(), time);
@@ -68,7 +68,7 @@ pub fn transport(most: usize) -> WebSocketConfig {
         .max_frame_size(Some(most))
 }
 
-async fn run(mut session: impl Session, socket: WebSocketStream<BoundedReads<TokioIo<Upgraded>>>) {
+async fn run(mut session: impl SocketSession, socket: WebSocketStream<BoundedReads<TokioIo<Upgraded>>>) {
     let (sink, mut messages) = socket.split();
     let state = session.state();
     let (budget, config) = (state.service.send_budget().clone(), state.service.config());
@@ -108,7 +108,7 @@ async fn run(mut session: impl Session, socket: WebSocketStream<BoundedReads<Tok
 
 /// Follows the messages of a client until the end.
 async fn follow(
-    session: &mut impl Session,
+    session: &mut impl SocketSession,
     messages: &mut (impl Stream<Item = tungstenite::Result<Message>> + Unpin),
     outgoing: &Outgoing,
 ) -> End {
@@ -133,18 +133,9 @@ async fn follow(
             done = session.next(outgoing) => done,
             message = messages.next(), if outgoing.replies.capacity() >= REPLIES_TO_ONE && session.takes_messages() => {
                 last_message = Instant::now();
-                match message {
-                    None => return End::Broken,
-                    Some(Ok(Message::Close(_))) => return End::ByClient,
-                    Some(Ok(Message::Ping(payload) | Message::Pong(payload))) => {
-                        session.state().incomplete.control(payload.len());
-                        Ok(())
-                    }
-                    // The connection hands on no parts of messages.
-                    Some(Ok(Message::Frame(_))) => Ok(()),
-                    Some(Ok(Message::Text(text))) => session.received(Received::Text(text), outgoing),
-                    Some(Ok(Message::Binary(bytes))) => session.received(Received::Binary(bytes), outgoing),
-                    Some(Err(error)) => return Closing::of(&error).map_or(End::Broken, End::ByServer),
+                match receive(session, message, outgoing) {
+                    Ok(()) => Ok(()),
+                    Err(end) => return end,
                 }
             }
             // A client that takes no replies is not read from until it does.
@@ -170,6 +161,28 @@ async fn follow(
             return End::ByServer(closing);
         }
     }
+}
+
+/// Hands a message of the client on.
+fn receive(
+    session: &mut impl SocketSession,
+    message: Option<tungstenite::Result<Message>>,
+    outgoing: &Outgoing,
+) -> Result<(), End> {
+    let received = match message {
+        None => return Err(End::Broken),
+        Some(Ok(Message::Close(_))) => return Err(End::ByClient),
+        Some(Ok(Message::Ping(payload) | Message::Pong(payload))) => {
+            session.state().incomplete.control(payload.len());
+            return Ok(());
+        }
+        // The connection hands on no parts of messages.
+        Some(Ok(Message::Frame(_))) => return Ok(()),
+        Some(Ok(Message::Text(text))) => Received::Text(text),
+        Some(Ok(Message::Binary(bytes))) => Received::Binary(bytes),
+        Some(Err(error)) => return Err(Closing::of(&error).map_or(End::Broken, End::ByServer)),
+    };
+    session.received(received, outgoing).map_err(End::ByServer)
 }
 
 #[cfg(test)]

@@ -24,23 +24,12 @@ use self::{
     groups::{Group, Known, Mark, Member},
     ring::{FeedState, Ring},
 };
-use crate::{Error, row_rights::RowRights};
+use crate::{Error, row_rights::RowRights, table_id::TableId};
 
 pub use self::{
     groups::Decided,
-    ring::{Entry, Happened, RowChange, RowVersion, TransactionPart},
+    ring::{Entry, Happened, TransactionPart},
 };
-
-/// A table in its project.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct TableId {
-    /// The project's id.
-    pub project: Arc<str>,
-    /// The database's id.
-    pub database: Arc<str>,
-    /// The table's name.
-    pub table: Arc<str>,
-}
 
 /// Feeds by table, as long as a watch reads them.
 #[derive(Clone)]

@@ -25,6 +25,24 @@ pub struct ImageReader {
     names: Arc<[String]>,
 }
 
+/// A change of one row; at least one of both is there.
+#[derive(Debug)]
+pub struct RowChange {
+    /// The row as it was.
+    pub before: Option<RowVersion>,
+    /// The row as it is.
+    pub after: Option<RowVersion>,
+}
+
+/// A row at a moment.
+#[derive(Debug)]
+pub struct RowVersion {
+    /// What is told of it.
+    pub image: Image,
+    /// What conditions on it are decided by.
+    pub values: Object,
+}
+
 impl ImageReader {
     /// The image that a JSON object is.
     pub fn read(&mut self, json: Bytes) -> Result<Image, Error> {

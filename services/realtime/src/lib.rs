@@ -23,6 +23,7 @@ mod rules;
 mod schemas;
 mod service;
 mod shared;
+mod table_id;
 mod watch;
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use proto::{
 };
 use query::{Field, FieldKind, GrantTerms, Node, Read, Schema, Shape, Table, TableKind, read_accesses};
 
-use crate::{Error, feed::TableId, image::Image};
+use crate::{Error, image::Image, table_id::TableId};
 
 /// Rows that a read of all rows may have: it is bounded by the bytes of its answer.
 const ROWS_MAX: u64 = u32::MAX as u64;

@@ -6,7 +6,7 @@ use proto::realtime::Event;
 use query::{Filter, Row, Schema, Table};
 
 use crate::{
-    feed::{RowChange, RowVersion},
+    image::{RowChange, RowVersion},
     plan::Told,
     position::Fingerprint,
 };

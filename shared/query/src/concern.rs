@@ -34,19 +34,19 @@ pub fn read_concerns<'a>(
     read: &'a Read,
     grants: &[&RuleFilter],
 ) -> Result<Vec<Concern<'a>>, Error> {
-    let mut walk = Walk { schema, grants, concerns: Vec::new() };
+    let mut walk = ConcernWalk { schema, grants, concerns: Vec::new() };
     walk.node(schema.table(&read.table)?, &read.node, Filter::TRUE)?;
     Ok(walk.concerns)
 }
 
-struct Walk<'a, 'g> {
+struct ConcernWalk<'a, 'g> {
     schema: &'a Schema,
     /// Of the accesses.
     grants: &'g [&'g RuleFilter],
     concerns: Vec<Concern<'a>>,
 }
 
-impl<'a> Walk<'a, '_> {
+impl<'a> ConcernWalk<'a, '_> {
     /// A node whose rows have to pass `joined`, the values of the rows above.
     fn node(&mut self, table: &'a Table, node: &'a Node, joined: Filter) -> Result<(), Error> {
         let rows = self.concern(table, Some(&node.filter), joined);

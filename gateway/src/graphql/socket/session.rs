@@ -17,12 +17,12 @@ use crate::{
     error,
     graphql::request::Request,
     http::claims,
-    live::CallerId,
-    socket::{self, Closing, Completed, Completion, Outgoing, Received, Session as _, SocketState},
+    live::{CallerId, Hold},
+    socket::{self, Closing, Completed, Completion, Outgoing, Received, SocketSession as _, SocketState},
 };
 
 /// State of one connection.
-pub struct Session {
+pub struct GraphqlSession {
     state: SocketState,
     /// What the client speaks.
     protocol: Subprotocol,
@@ -45,7 +45,7 @@ enum Phase {
     Acknowledged,
 }
 
-impl socket::Session for Session {
+impl socket::SocketSession for GraphqlSession {
     fn state(&self) -> &SocketState {
         &self.state
     }
@@ -113,7 +113,7 @@ impl socket::Session for Session {
     }
 }
 
-impl Session {
+impl GraphqlSession {
     /// The session of a connection whose handshake had `token`.
     pub fn new(state: SocketState, protocol: Subprotocol, token: Arc<str>) -> Self {
         let token = watch::Sender::new(token);
@@ -254,7 +254,20 @@ impl Session {
             }
         };
         let completion = Completion::default();
-        let operations = Operations {
+        let operations = self.operations(token, hold, outgoing.of_operation(completion.clone()));
+        let name = id.clone();
+        let work = async move {
+            operations.run(&name, request).await;
+            None
+        };
+        let operation = socket::Operation { id, completion, unanswered: None, work: work.boxed() };
+        self.state.running.start(operation);
+        Ok(())
+    }
+
+    /// What an operation with this token is answered with.
+    fn operations(&self, token: Option<Arc<str>>, hold: Hold, outgoing: Outgoing) -> Operations {
+        Operations {
             service: self.state.service.clone(),
             project: self.state.project.clone(),
             request_id: self.state.request_id.clone(),
@@ -264,17 +277,9 @@ impl Session {
                 Some(token) => watch::channel(token).1,
                 None => self.token.subscribe(),
             },
-            outgoing: outgoing.of_operation(completion.clone()),
+            outgoing,
             hold,
-        };
-        let name = id.clone();
-        let work = async move {
-            operations.run(&name, request).await;
-            None
-        };
-        let operation = socket::Operation { id, completion, unanswered: None, work: work.boxed() };
-        self.state.running.start(operation);
-        Ok(())
+        }
     }
 
     /// Ends an operation whose client wants no more of it.

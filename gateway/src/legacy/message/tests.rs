@@ -2,13 +2,13 @@ use serde_json::json;
 
 use super::*;
 
-fn parse(text: &str) -> Result<ClientMessage, String> {
-    ClientMessage::parse(text.as_bytes(), Guard::default())
+fn parse(text: &str) -> Result<JsonMessage, String> {
+    JsonMessage::parse(text.as_bytes(), Guard::default())
 }
 
-fn subscribe(data: &str) -> (Query, Result<Box<Subscription>, String>) {
+fn subscribe(data: &str) -> (Query, Result<Box<LiveQueryRequest>, String>) {
     match parse(&format!(r#"{{"id": "r1", "type": "realtime-subscribe", "data": {data}}}"#)) {
-        Ok(ClientMessage { head, request: Request::Subscribe(query, parsed) }) => {
+        Ok(JsonMessage { head, request: JsonRequest::Subscribe(query, parsed) }) => {
             assert_eq!(head, Head { id: "r1".to_owned(), r#type: "realtime-subscribe".to_owned() });
             (query, parsed)
         }
@@ -29,15 +29,19 @@ fn a_live_query_is_asked_for_as_each_client_does() {
     assert_eq!(query, Query { id: "q1".to_owned(), group: "todos".to_owned() });
     let find = Value::Object(Object(vec![("owner".to_owned(), Value::Text("u1".to_owned()))]));
     let subscription =
-        Subscription { db_type: "sql-postgres".to_owned(), find, skip_initial: true, token: "a.b.c".into() };
+        LiveQueryRequest { db_type: "sql-postgres".to_owned(), find, skip_initial: true, token: "a.b.c".into() };
     assert_eq!(parsed, Ok(Box::new(subscription)));
     for data in [
         r#"{"id": "q", "group": "t", "dbType": "db", "where": null, "options": null, "token": null}"#,
         r#"{"id": "q", "group": "t", "dbType": "db", "options": {}, "token": ""}"#,
         r#"{"id": "q", "group": "t", "dbType": "db"}"#,
     ] {
-        let bare =
-            Subscription { db_type: "db".to_owned(), find: Value::Null, skip_initial: false, token: Arc::default() };
+        let bare = LiveQueryRequest {
+            db_type: "db".to_owned(),
+            find: Value::Null,
+            skip_initial: false,
+            token: Arc::default(),
+        };
         assert_eq!(subscribe(data).1, Ok(Box::new(bare)), "{data}");
     }
 }
@@ -90,14 +94,14 @@ fn what_is_no_message_is_unreadable() {
         assert!(parse(&format!(r#"{{"{name}": "{long}"}}"#)).is_err(), "replies repeat the {name}");
     }
     assert!(parse(&"[".repeat(100_000)).is_err());
-    assert!(ClientMessage::parse(b"{\"type\": \"\xff\"}", Guard::default()).is_err());
+    assert!(JsonMessage::parse(b"{\"type\": \"\xff\"}", Guard::default()).is_err());
     for (text, request) in [
-        ("{}", Request::Unknown),
-        (r#"{"type": "bogus", "data": 7}"#, Request::Unknown),
-        (r#"{"type": "service-register", "data": {}}"#, Request::Register),
-        (r#"{"type": "service-request", "data": {"id": "c"}}"#, Request::WorkerAnswer),
-        (r#"{"type": "pubsub-unsubscribe-all"}"#, Request::PubSub),
-        (r#"{"type": "realtime-unsubscribe", "data": {"id": 7}}"#, Request::Unsubscribe(Query::default())),
+        ("{}", JsonRequest::Unknown),
+        (r#"{"type": "bogus", "data": 7}"#, JsonRequest::Unknown),
+        (r#"{"type": "service-register", "data": {}}"#, JsonRequest::Register),
+        (r#"{"type": "service-request", "data": {"id": "c"}}"#, JsonRequest::WorkerAnswer),
+        (r#"{"type": "pubsub-unsubscribe-all"}"#, JsonRequest::PubSub),
+        (r#"{"type": "realtime-unsubscribe", "data": {"id": 7}}"#, JsonRequest::Unsubscribe(Query::default())),
     ] {
         assert_eq!(parse(text).map(|message| message.request), Ok(request), "{text}");
     }

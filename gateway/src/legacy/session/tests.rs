@@ -7,7 +7,7 @@ use crate::{
     Config,
     http::SocketProgress,
     socket::{
-        Session as _,
+        SocketSession as _,
         outgoing::{self, Queued},
     },
     tests::stage::Stage,
@@ -16,7 +16,7 @@ use crate::{
 /// A client without a connection: what it sends is acted on at once, what it is sent waits.
 struct Client {
     stage: Stage,
-    session: Session,
+    session: JsonSession,
     outgoing: Outgoing,
     queued: Queued,
 }
@@ -30,7 +30,7 @@ impl Client {
         let (outgoing, queued) = outgoing::queues(stage.service.send_budget().clone(), progress, room);
         let quota = stage.service.quotas().socket(CallerId::unidentified("shop", None)).expect("there is room");
         let state = SocketState::new(&stage.service, &caller, ("shop".to_owned(), None), quota);
-        Self { session: Session::new(state, Arc::default()), stage, outgoing, queued }
+        Self { session: JsonSession::new(state, Arc::default()), stage, outgoing, queued }
     }
 
     fn send(&mut self, message: &Value) -> Result<(), Closing> {
@@ -146,12 +146,12 @@ async fn the_first_live_query_says_for_whom_its_socket_counts() {
 }
 
 /// Another session of the same stage.
-fn fresh(client: &Client) -> Session {
+fn fresh(client: &Client) -> JsonSession {
     let caller = Caller { call: Call::begin(Some("r"), None, None), token: Arc::default() };
     let service = &client.stage.service;
     let quota = service.quotas().socket(CallerId::unidentified("shop", None));
     let quota = quota.expect("the other is counted for its bearer");
-    Session::new(SocketState::new(service, &caller, ("shop".to_owned(), None), quota), Arc::default())
+    JsonSession::new(SocketState::new(service, &caller, ("shop".to_owned(), None), quota), Arc::default())
 }
 
 #[tokio::test]

@@ -88,8 +88,8 @@ impl KnownRows {
 
 /// The values of a JSON object, in their order; `None` where it is none.
 pub fn values(key: &[u8]) -> Option<Vec<&RawValue>> {
-    struct Members;
-    impl<'de> Visitor<'de> for Members {
+    struct ObjectValues;
+    impl<'de> Visitor<'de> for ObjectValues {
         type Value = Vec<&'de RawValue>;
 
         fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -104,5 +104,5 @@ pub fn values(key: &[u8]) -> Option<Vec<&RawValue>> {
             Ok(values)
         }
     }
-    serde_json::Deserializer::from_slice(key).deserialize_map(Members).ok()
+    serde_json::Deserializer::from_slice(key).deserialize_map(ObjectValues).ok()
 }

@@ -15,8 +15,13 @@ use foldhash::HashMap;
 use query::{FilterHandle, FilterIndex, Object};
 use tokio::sync::Notify;
 
-use super::{Entry, Happened, RowChange, RowVersion, TransactionPart};
-use crate::{plan::has_columns, position::Fingerprint, row_rights::RowRights};
+use super::{Entry, Happened, TransactionPart};
+use crate::{
+    image::{RowChange, RowVersion},
+    plan::has_columns,
+    position::Fingerprint,
+    row_rights::RowRights,
+};
 
 pub use decided::Decided;
 

@@ -5,13 +5,12 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use bytes::Bytes;
 use mesh::Fault;
 use proto::crud::{Change, Event, LogResponse, ResyncReason, Snapshot, Transaction};
-use query::Object;
 use tokio::time::Instant;
 
 use super::groups::Groups;
 use crate::{
     Error,
-    image::{Image, ImageReader},
+    image::{ImageReader, RowChange, RowVersion},
 };
 
 /// Bytes of images that a ring keeps, and how long it keeps them.
@@ -81,24 +80,6 @@ pub struct TransactionPart {
     pub told: u64,
     /// In their order.
     pub changes: Vec<RowChange>,
-}
-
-/// A change of one row; at least one of both is there.
-#[derive(Debug)]
-pub struct RowChange {
-    /// The row as it was.
-    pub before: Option<RowVersion>,
-    /// The row as it is.
-    pub after: Option<RowVersion>,
-}
-
-/// A row at a moment.
-#[derive(Debug)]
-pub struct RowVersion {
-    /// What is told of it.
-    pub image: Image,
-    /// What conditions on it are decided by.
-    pub values: Object,
 }
 
 impl Ring {

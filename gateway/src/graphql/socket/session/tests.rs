@@ -20,7 +20,7 @@ pub const PROTOCOL: Subprotocol = Subprotocol::Current;
 /// A client without a connection: what it sends is acted on at once, what it is sent waits.
 pub struct Client {
     pub stage: Stage,
-    pub session: Session,
+    pub session: GraphqlSession,
     pub outgoing: Outgoing,
     pub queued: Queued,
 }
@@ -38,7 +38,7 @@ impl Client {
         let (outgoing, queued) = outgoing::queues(stage.service.send_budget().clone(), progress, room);
         let quota = stage.service.quotas().socket(CallerId::unidentified("shop", None)).expect("there is room");
         let state = SocketState::new(&stage.service, &caller, ("shop".to_owned(), None), quota);
-        let session = Session::new(state, protocol, Arc::default());
+        let session = GraphqlSession::new(state, protocol, Arc::default());
         Self { stage, session, outgoing, queued }
     }
 

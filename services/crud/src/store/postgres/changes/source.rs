@@ -33,7 +33,7 @@ const HANDOVER_INTERVAL: Duration = Duration::from_millis(50);
 /// The log of changes of a server.
 #[derive(Debug, Default)]
 pub struct PostgresLog {
-    reader: LogReader,
+    reader: SourceReader,
     /// Why the log is not read from a slot, as far as the process's log has it.
     told: Option<String>,
     /// Nobody else is to read it: who does is about to end.
@@ -48,7 +48,7 @@ pub struct PostgresLog {
 }
 
 #[derive(Debug, Default)]
-enum LogReader {
+enum SourceReader {
     /// Nothing is captured.
     #[default]
     None,
@@ -64,16 +64,16 @@ impl Postgres {
         table: &str,
         writer: Arc<ImageWriter>,
     ) -> Result<LogPosition, Error> {
-        if let LogReader::None = log.reader {
+        if let SourceReader::None = log.reader {
             log.reader = self.begin_log(log, table).await?;
         }
         let refused = match &mut log.reader {
-            LogReader::Slot(reader) => match Box::pin(self.capture_slot(reader, table, writer.clone())).await {
+            SourceReader::Slot(reader) => match Box::pin(self.capture_slot(reader, table, writer.clone())).await {
                 Ok(since) => return Ok(since),
                 Err(refusal) => refusal,
             },
-            LogReader::Triggers(reader) => return self.capture_images(reader, table, writer).await,
-            LogReader::None => return Err(Error::Unavailable("no table is captured".to_owned())),
+            SourceReader::Triggers(reader) => return self.capture_images(reader, table, writer).await,
+            SourceReader::None => return Err(Error::Unavailable("no table is captured".to_owned())),
         };
         match refused {
             SlotRefusal::Error(error) => Err(error),
@@ -87,8 +87,8 @@ impl Postgres {
                     return Err(error);
                 }
                 match &mut log.reader {
-                    LogReader::Triggers(reader) => self.capture_images(reader, table, writer).await,
-                    LogReader::Slot(_) | LogReader::None => {
+                    SourceReader::Triggers(reader) => self.capture_images(reader, table, writer).await,
+                    SourceReader::Slot(_) | SourceReader::None => {
                         Err(Error::Unavailable("the triggers of the log were not made".to_owned()))
                     }
                 }
@@ -97,23 +97,23 @@ impl Postgres {
     }
 
     /// Decides what the log is read from.
-    async fn begin_log(&self, log: &mut PostgresLog, table: &str) -> Result<LogReader, Error> {
+    async fn begin_log(&self, log: &mut PostgresLog, table: &str) -> Result<SourceReader, Error> {
         let source = self.inner.changes.source;
         match source {
             ChangesSource::Off => return Err(Error::unfollowed(table, "changes.source of its database is off")),
-            ChangesSource::Triggers => return Ok(LogReader::Triggers(Box::default())),
+            ChangesSource::Triggers => return Ok(SourceReader::Triggers(Box::default())),
             ChangesSource::Slot | ChangesSource::Auto => {}
         }
         match Box::pin(self.take_slot(log.is_elected)).await {
             Ok(reader) => {
                 log.say("slot", &self.inner.database, None);
-                Ok(LogReader::Slot(Box::new(reader)))
+                Ok(SourceReader::Slot(Box::new(reader)))
             }
             // Servers that speak the protocol only may not know of slots.
             Err(SlotRefusal::Error(error @ Error::Database(_))) if source == ChangesSource::Auto => {
                 let why = error.cause().unwrap_or_default().to_owned();
                 log.say("triggers", &self.inner.database, Some(&SlotObstacle::Failed(why)));
-                Ok(LogReader::Triggers(Box::default()))
+                Ok(SourceReader::Triggers(Box::default()))
             }
             Err(SlotRefusal::Error(error)) => Err(error),
             Err(SlotRefusal::Obstacle(obstacle)) if source == ChangesSource::Slot => {
@@ -121,7 +121,7 @@ impl Postgres {
             }
             Err(SlotRefusal::Obstacle(obstacle)) => {
                 log.say("triggers", &self.inner.database, Some(&obstacle));
-                Ok(LogReader::Triggers(Box::default()))
+                Ok(SourceReader::Triggers(Box::default()))
             }
         }
     }
@@ -141,7 +141,7 @@ impl Postgres {
 
     /// Goes on by triggers, for all tables that the slot told. Its followers are told that something may be missing.
     async fn fall_back(&self, log: &mut PostgresLog, obstacle: &SlotObstacle) -> Result<(), Error> {
-        let LogReader::Slot(reader) = std::mem::take(&mut log.reader) else { return Ok(()) };
+        let SourceReader::Slot(reader) = std::mem::take(&mut log.reader) else { return Ok(()) };
         log.say("triggers", &self.inner.database, Some(obstacle));
         let (tables, name) = (reader.tables(), reader.name().to_owned());
         log.is_other |= !tables.is_empty();
@@ -150,7 +150,7 @@ impl Postgres {
         for (table, writer) in tables {
             self.capture_images(&mut triggers, &table, writer).await?;
         }
-        log.reader = LogReader::Triggers(triggers);
+        log.reader = SourceReader::Triggers(triggers);
         if let Err(error) = self.remove_slot(&name).await {
             tracing::warn!(%error, cause = error.cause(), "a slot that is used no longer stays in the database for now");
         }
@@ -163,13 +163,13 @@ impl Postgres {
             return Err(error);
         }
         let looked = match &mut log.reader {
-            LogReader::None => return Err(Error::Unavailable("no table is captured".to_owned())),
-            LogReader::Triggers(reader) => {
+            SourceReader::None => return Err(Error::Unavailable("no table is captured".to_owned())),
+            SourceReader::Triggers(reader) => {
                 let look = Box::pin(self.changed_images(reader, numbers)).await;
                 self.remove_stale_slot(log).await;
                 look
             }
-            LogReader::Slot(reader) => match Box::pin(self.look_at_slot(reader, numbers)).await {
+            SourceReader::Slot(reader) => match Box::pin(self.look_at_slot(reader, numbers)).await {
                 Ok(look) => Ok(look),
                 Err(SlotRefusal::Error(error)) => Err(error),
                 Err(SlotRefusal::Obstacle(obstacle)) => Box::pin(self.slot_lost(log, obstacle)).await,
@@ -184,7 +184,7 @@ impl Postgres {
 
     /// The slot does not tell what is next, or a table not at all: all tables are captured anew.
     async fn slot_lost(&self, log: &mut PostgresLog, obstacle: SlotObstacle) -> Result<LogLook, Error> {
-        let LogReader::Slot(reader) = std::mem::take(&mut log.reader) else {
+        let SourceReader::Slot(reader) = std::mem::take(&mut log.reader) else {
             return Err(Error::Unavailable("no table is captured".to_owned()));
         };
         let database = &self.inner.database;
@@ -203,7 +203,7 @@ impl Postgres {
                 Err(error) => return Err(error),
             }
         }
-        if let LogReader::Slot(reader) = &log.reader
+        if let SourceReader::Slot(reader) = &log.reader
             && !failed.is_empty()
         {
             // Their identity may be what fails updates.
@@ -243,28 +243,28 @@ impl Postgres {
     /// Ends the capture of all tables but `kept`, also that which a process before did not end.
     pub async fn release_log(&self, log: &mut PostgresLog, kept: &[String]) -> Result<(), Error> {
         match &mut log.reader {
-            LogReader::Triggers(reader) => {
+            SourceReader::Triggers(reader) => {
                 let released = self.release_images(reader, kept).await;
                 if kept.is_empty() {
-                    log.reader = LogReader::None;
+                    log.reader = SourceReader::None;
                     return released.and(Box::pin(self.remove_unread_slot()).await);
                 }
                 released
             }
-            LogReader::Slot(reader) if !kept.is_empty() => {
+            SourceReader::Slot(reader) if !kept.is_empty() => {
                 reader.retain(kept);
                 let name = reader.name().to_owned();
                 let released = self.release_slot_tables(&name, kept).await;
                 released.and(self.drop_unread_triggers().await)
             }
-            LogReader::Slot(_) => {
-                let LogReader::Slot(reader) = std::mem::take(&mut log.reader) else { return Ok(()) };
+            SourceReader::Slot(_) => {
+                let SourceReader::Slot(reader) = std::mem::take(&mut log.reader) else { return Ok(()) };
                 let name = reader.name().to_owned();
                 reader.close().await;
                 let removed = self.remove_slot(&name).await;
                 removed.and(self.drop_unread_triggers().await)
             }
-            LogReader::None => {
+            SourceReader::None => {
                 let released = self.drop_triggers(kept, TriggerKind::Image).await;
                 released.and(Box::pin(self.remove_unread_slot()).await)
             }
@@ -300,9 +300,9 @@ impl Postgres {
     /// Waits until something may have been committed since the last look.
     pub async fn log_commit_after(&self, log: &PostgresLog) {
         match &log.reader {
-            LogReader::None => std::future::pending().await,
-            LogReader::Triggers(reader) => self.image_commit_after(reader).await,
-            LogReader::Slot(reader) => self.slot_commit_after(reader).await,
+            SourceReader::None => std::future::pending().await,
+            SourceReader::Triggers(reader) => self.image_commit_after(reader).await,
+            SourceReader::Slot(reader) => self.slot_commit_after(reader).await,
         }
     }
 }
@@ -316,18 +316,18 @@ impl PostgresLog {
     /// Images of a table have the columns of `writer` from now on.
     pub fn describe(&mut self, table: &str, writer: Arc<ImageWriter>) {
         match &mut self.reader {
-            LogReader::None => {}
-            LogReader::Triggers(reader) => reader.describe(table, writer),
-            LogReader::Slot(reader) => reader.describe(table, writer),
+            SourceReader::None => {}
+            SourceReader::Triggers(reader) => reader.describe(table, writer),
+            SourceReader::Slot(reader) => reader.describe(table, writer),
         }
     }
 
     /// The position after the last look; `None` where nothing is captured.
     pub fn position(&self) -> Option<LogPosition> {
         match &self.reader {
-            LogReader::None => None,
-            LogReader::Triggers(reader) => reader.position(),
-            LogReader::Slot(reader) => Some(reader.position()),
+            SourceReader::None => None,
+            SourceReader::Triggers(reader) => reader.position(),
+            SourceReader::Slot(reader) => Some(reader.position()),
         }
     }
 
@@ -347,27 +347,27 @@ impl PostgresLog {
     /// What is before `position` was taken for good.
     pub fn confirm(&mut self, position: &LogPosition) {
         match &mut self.reader {
-            LogReader::None | LogReader::Triggers(_) => {}
-            LogReader::Slot(reader) => reader.confirm(position),
+            SourceReader::None | SourceReader::Triggers(_) => {}
+            SourceReader::Slot(reader) => reader.confirm(position),
         }
     }
 
     /// How far what was told is behind what was committed.
     pub fn lag(&self) -> LogLag {
         match &self.reader {
-            LogReader::None => LogLag::default(),
-            LogReader::Triggers(reader) => reader.lag(),
-            LogReader::Slot(reader) => reader.lag(),
+            SourceReader::None => LogLag::default(),
+            SourceReader::Triggers(reader) => reader.lag(),
+            SourceReader::Slot(reader) => reader.lag(),
         }
     }
 
     /// A log of the same tables that is read from `position` on beside this one; `None` where only one may read.
     pub fn at(&self, position: &LogPosition) -> Option<Self> {
         match &self.reader {
-            LogReader::Triggers(reader) => {
-                Some(Self { reader: LogReader::Triggers(Box::new(reader.at(position))), ..Self::default() })
+            SourceReader::Triggers(reader) => {
+                Some(Self { reader: SourceReader::Triggers(Box::new(reader.at(position))), ..Self::default() })
             }
-            LogReader::None | LogReader::Slot(_) => None,
+            SourceReader::None | SourceReader::Slot(_) => None,
         }
     }
 

@@ -54,7 +54,7 @@ enum Field<'a> {
 
 /// How a part is read.
 #[derive(Debug, Clone, Copy)]
-pub struct Reading<'a> {
+pub struct ReadContext<'a> {
     /// What is seen now.
     pub seen: &'a Snapshot,
     /// The transaction.
@@ -100,17 +100,17 @@ impl ToldRelations {
         &mut self,
         part: &mut RawPart,
         tables: &mut BTreeMap<String, SlotTable>,
-        reading: &Reading<'_>,
+        context: &ReadContext<'_>,
     ) -> ReadPart {
         let mut read = ReadPart::default();
         while let Some(message) = part.messages.pop_front() {
             let stop = match message.body.first() {
                 Some(b'R') => match self.relation(&message.body, tables) {
-                    Some(true) if !reading.was_asked => Some(ReadStop::Moved),
+                    Some(true) if !context.was_asked => Some(ReadStop::Moved),
                     Some(_) | None => None,
                 },
-                Some(b'T') => truncated(self, &message.body, tables, reading).map(ReadStop::Loss),
-                _ => self.row(&message, tables, reading, &mut read.changes).map(ReadStop::Loss),
+                Some(b'T') => truncated(self, &message.body, tables, context).map(ReadStop::Loss),
+                _ => self.row(&message, tables, context, &mut read.changes).map(ReadStop::Loss),
             };
             if stop == Some(ReadStop::Moved) {
                 // It is looked at again, with what the catalog says.
@@ -153,7 +153,7 @@ impl ToldRelations {
         &mut self,
         message: &RawMessage,
         tables: &mut BTreeMap<String, SlotTable>,
-        reading: &Reading<'_>,
+        context: &ReadContext<'_>,
         changes: &mut Vec<Change>,
     ) -> Option<Loss> {
         let (kind, rest) = message.body.split_first()?;
@@ -163,15 +163,15 @@ impl ToldRelations {
             self.passed_over.insert(id);
             return None;
         };
-        let read = if message.is_cut { None } else { Rows::read(*kind, rest, relation.names.len()) };
+        let read = if message.is_cut { None } else { MessageRows::read(*kind, rest, relation.names.len()) };
         for part in &relation.tables {
             let Some(table) = tables.get_mut(&part.table) else { continue };
             match &read {
-                Some(rows) if !part.is_other => changes.push(rows.change(part, table, reading.numbers)),
+                Some(rows) if !part.is_other => changes.push(rows.change(part, table, context.numbers)),
                 // Who was told of the loss has read since, and saw it.
-                Some(_) | None if table.lost.sees(reading.id) => {}
+                Some(_) | None if table.lost.sees(context.id) => {}
                 Some(_) | None => {
-                    table.lost.clone_from(reading.seen);
+                    table.lost.clone_from(context.seen);
                     return Some(Loss { reason: ResyncReason::LogLost, tables: vec![part.table.clone()] });
                 }
             }
@@ -197,7 +197,7 @@ fn truncated(
     told: &mut ToldRelations,
     body: &Bytes,
     tables: &mut BTreeMap<String, SlotTable>,
-    reading: &Reading<'_>,
+    context: &ReadContext<'_>,
 ) -> Option<Loss> {
     let mut body = body.clone();
     body.try_get_u8().ok()?;
@@ -212,10 +212,10 @@ fn truncated(
         };
         for part in &relation.tables {
             if let Some(table) = tables.get_mut(&part.table)
-                && !table.lost.sees(reading.id)
+                && !table.lost.sees(context.id)
             {
                 table.has_new_file = true;
-                table.lost.clone_from(reading.seen);
+                table.lost.clone_from(context.seen);
                 lost.push(part.table.clone());
             }
         }
@@ -224,13 +224,13 @@ fn truncated(
 }
 
 /// The rows of a message.
-struct Rows<'a> {
+struct MessageRows<'a> {
     operation: Operation,
     before: Option<Vec<Field<'a>>>,
     after: Option<Vec<Field<'a>>>,
 }
 
-impl<'a> Rows<'a> {
+impl<'a> MessageRows<'a> {
     /// The rows before and after that a message has; `None` where it lacks one, since the identity of its table is not
     /// `FULL`, or is malformed.
     fn read(kind: u8, mut rest: &'a [u8], columns: usize) -> Option<Self> {
@@ -331,14 +331,14 @@ mod tests {
     fn what_is_malformed_is_no_row() {
         let row = [&[0, 2][..], b"n", b"t", &[0, 0, 0, 1], b"x"].concat();
         let insert = [b"N", &row[..]].concat();
-        assert!(Rows::read(b'I', &insert, 2).is_some());
-        assert!(Rows::read(b'I', &insert, 3).is_none(), "another number of columns");
+        assert!(MessageRows::read(b'I', &insert, 2).is_some());
+        assert!(MessageRows::read(b'I', &insert, 3).is_none(), "another number of columns");
         for end in 1..insert.len() {
-            assert!(Rows::read(b'I', &insert[..end], 2).is_none(), "{end}");
+            assert!(MessageRows::read(b'I', &insert[..end], 2).is_none(), "{end}");
         }
-        assert!(Rows::read(b'U', &insert, 2).is_none(), "no row before");
+        assert!(MessageRows::read(b'U', &insert, 2).is_none(), "no row before");
         let by_key = [b"K", &row[..]].concat();
-        assert!(Rows::read(b'D', &by_key, 2).is_none(), "its key only");
-        assert!(Rows::read(b'U', &[b"O", &row[..], b"N", &row[..]].concat(), 2).is_some());
+        assert!(MessageRows::read(b'D', &by_key, 2).is_none(), "its key only");
+        assert!(MessageRows::read(b'U', &[b"O", &row[..], b"N", &row[..]].concat(), 2).is_some());
     }
 }

@@ -12,7 +12,7 @@ use query::resources::Numbers;
 use super::{
     SlotReader,
     framing::RawPart,
-    images::{ReadPart, ReadStop, Reading},
+    images::{ReadContext, ReadPart, ReadStop},
     setup::{Now, SlotRelations},
 };
 use crate::store::log::{CAPTURE_BITS, ImageWriter, LogLag, LogLook, LogPart, LogPosition, Place, place_after};
@@ -148,8 +148,8 @@ impl SlotReader {
                 break;
             }
             let (commit, committed_us) = (part.commit, part.committed_us);
-            let reading = Reading { seen: &seen, id, numbers, was_asked: self.was_asked };
-            let ReadPart { changes, stop } = self.relations.read(part, &mut self.tables, &reading);
+            let context = ReadContext { seen: &seen, id, numbers, was_asked: self.was_asked };
+            let ReadPart { changes, stop } = self.relations.read(part, &mut self.tables, &context);
             let order = (commit, part.read() << CAPTURE_BITS);
             self.told = order;
             pass(&mut self.seen, &mut self.coming, commit);
