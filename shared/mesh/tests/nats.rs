@@ -36,7 +36,9 @@ async fn node(secret: &str) -> Option<Nats> {
     let BusConfig::Nats(config) = config.unwrap().bus else { panic!("NATS") };
     let (health, metrics) = (Health::default(), Metrics::default());
     let nats = Nats::connect(&config, secret.as_bytes(), &health, &metrics, &Tasks::default()).await.unwrap();
-    nats.connection().wait_for(|state| state.is_up).await.unwrap();
+    let mut connection = nats.connection();
+    let connected = tokio::time::timeout(Duration::from_secs(30), connection.wait_for(|state| state.is_up)).await;
+    connected.expect("the server answers").unwrap();
     assert_eq!(health.get(&Component::Bus), Some(ComponentState::Ready));
     Some(nats)
 }

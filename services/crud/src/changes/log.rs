@@ -24,7 +24,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use self::{
     follower::Follower,
     outlet::Outlet,
-    reader::{LogDatabase, LogReader},
+    reader::{CaptureLoop, LogDatabase},
     ring::Ring,
     shared::LogNode,
     source::LogSource,
@@ -207,7 +207,7 @@ impl LogHub {
         let draining = self.tasks.draining().clone();
         async move {
             let mut source = LogSource::new(&database.store);
-            let mut reader = LogReader {
+            let mut reader = CaptureLoop {
                 database: &database,
                 shared: &shared,
                 source: &mut source,

@@ -41,14 +41,14 @@ struct NatsShared {
     /// Name of this node.
     node: String,
     config: NatsBus,
-    connection: watch::Receiver<ConnectionState>,
+    connection: watch::Receiver<BusConnection>,
     /// Ends the task of this bus.
     _end: tokio_util::sync::DropGuard,
 }
 
 /// State of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ConnectionState {
+pub struct BusConnection {
     /// Whether there is one.
     pub is_up: bool,
     /// Connections that were made so far.
@@ -65,10 +65,10 @@ impl Nats {
         metrics: &Metrics,
         tasks: &Tasks,
     ) -> Result<Self, Error> {
-        let (told, connection) = watch::channel(ConnectionState::default());
+        let (told, connection) = watch::channel(BusConnection::default());
         let servers: Vec<String> = config.urls().map(str::to_owned).collect();
         health.set(Component::Bus, ComponentState::Failing("NATS cannot be reached yet".to_owned()));
-        let watched = Arc::new(Watched { told, health: health.clone(), meters: metrics.bus() });
+        let watched = Arc::new(ConnectionWatch { told, health: health.clone(), meters: metrics.bus() });
         let options = options(config).await?.event_callback(move |event| {
             watched.happened(&event);
             std::future::ready(())
@@ -131,7 +131,7 @@ impl Nats {
     }
 
     /// State of the connection, and changes of it.
-    pub fn connection(&self) -> watch::Receiver<ConnectionState> {
+    pub fn connection(&self) -> watch::Receiver<BusConnection> {
         self.shared.connection.clone()
     }
 }
@@ -178,13 +178,13 @@ async fn options(config: &NatsBus) -> Result<ConnectOptions, Error> {
 }
 
 /// What is told of the connection.
-struct Watched {
-    told: watch::Sender<ConnectionState>,
+struct ConnectionWatch {
+    told: watch::Sender<BusConnection>,
     health: Health,
     meters: BusMeters,
 }
 
-impl Watched {
+impl ConnectionWatch {
     fn happened(&self, event: &async_nats::Event) {
         match event {
             async_nats::Event::Connected => {
@@ -226,7 +226,7 @@ struct Relay {
     client: Client,
     /// What all subjects begin with.
     prefix: String,
-    connection: watch::Receiver<ConnectionState>,
+    connection: watch::Receiver<BusConnection>,
 }
 
 async fn run(mut relay: Relay, waiting: mpsc::Receiver<Message>, stop: CancellationToken) {

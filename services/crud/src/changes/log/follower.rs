@@ -127,28 +127,7 @@ impl Follower {
                     self.stage = FollowStage::at_end(&state, end);
                     return Ok(Step::Break(Some(message(end, Event::Resync(resync)))));
                 }
-                while let Some((RingEvent::Part(part), _)) = state.ring.item(*next)
-                    && after.is_after(&part.place)
-                {
-                    *next += 1;
-                }
-                let Some((event, position)) = state.ring.item(*next) else { return Ok(Step::Break(None)) };
-                *next += 1;
-                if let RingEvent::Loss(loss, position) = event
-                    && loss.tables.is_empty()
-                {
-                    // What follows may be of another log.
-                    after.clone_from(position);
-                    *is_ahead = false;
-                }
-                *is_ahead &= !event.position().sees_all_of(after.ahead());
-                match *is_ahead {
-                    true => {
-                        let position = LogPosition { also: Some(after.ahead().clone()), ..event.position().clone() };
-                        concerning(&self.tables, event, &position.encode())
-                    }
-                    false => concerning(&self.tables, event, position),
-                }
+                told_next(&state, &self.tables, (next, after, is_ahead))
             }
         })
     }
@@ -264,6 +243,34 @@ fn joined(state: &LogState, source: &LogSource, since: &[(&String, &Since)]) -> 
         after: position,
         is_ahead,
     })
+}
+
+/// What a follower is told of item `next` of the ring, or of the first one from there that it was not told at `after` already.
+fn told_next(
+    state: &LogState,
+    tables: &BTreeSet<String>,
+    (next, after, is_ahead): (&mut u64, &mut LogPosition, &mut bool),
+) -> Step {
+    while let Some((RingEvent::Part(part), _)) = state.ring.item(*next)
+        && after.is_after(&part.place)
+    {
+        *next += 1;
+    }
+    let Some((event, position)) = state.ring.item(*next) else { return Step::Break(None) };
+    *next += 1;
+    if let RingEvent::Loss(loss, position) = event
+        && loss.tables.is_empty()
+    {
+        // What follows may be of another log.
+        after.clone_from(position);
+        *is_ahead = false;
+    }
+    *is_ahead &= !event.position().sees_all_of(after.ahead());
+    if !*is_ahead {
+        return concerning(tables, event, position);
+    }
+    let position = LogPosition { also: Some(after.ahead().clone()), ..event.position().clone() };
+    concerning(tables, event, &position.encode())
 }
 
 /// What a follower of tables is told of an event.

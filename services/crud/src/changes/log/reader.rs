@@ -29,7 +29,7 @@ pub struct LogDatabase {
 }
 
 /// A reader of the log of a database, for those who follow tables of `shared`.
-pub struct LogReader<'a> {
+pub struct CaptureLoop<'a> {
     pub database: &'a LogDatabase,
     pub shared: &'a LogShared,
     pub source: &'a mut LogSource,
@@ -37,7 +37,7 @@ pub struct LogReader<'a> {
     pub outlet: &'a mut Outlet,
 }
 
-impl LogReader<'_> {
+impl CaptureLoop<'_> {
     /// Reads the log until nothing is captured any more. Errors: the outlet takes no more of this reader.
     pub async fn read(&mut self) -> Result<(), Error> {
         let mut schema = self.database.schema.load_full();

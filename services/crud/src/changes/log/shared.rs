@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     CaptureState, LogShared, LogState, Since, TableCapture,
     outlet::Outlet,
-    reader::{LogDatabase, LogReader},
+    reader::{CaptureLoop, LogDatabase},
     record::LogRecord,
     ring::Ring,
     source::LogSource,
@@ -230,7 +230,7 @@ impl LogNode {
             wanted.state().inherit(outlet.inherited());
             let (database, shared) = (&*self.database, &wanted);
             let (source, upkeep, outlet) = (&mut source, &mut upkeep, &mut outlet);
-            Box::pin(LogReader { database, shared, source, upkeep, outlet }.read()).await
+            Box::pin(CaptureLoop { database, shared, source, upkeep, outlet }.read()).await
         };
         let has_lost_lease = tokio::select! {
             ended = Box::pin(reading) => {

@@ -11,7 +11,7 @@ use futures::StreamExt;
 use tokio::sync::watch;
 
 use super::{BEFORE, Journal, PART, POSITION, created, header, unhex};
-use crate::bus::nats::ConnectionState;
+use crate::bus::nats::BusConnection;
 
 /// Messages that the server sends ahead.
 const AHEAD_MAX: usize = 64;
@@ -29,7 +29,7 @@ const RETRY_MAX: Duration = Duration::from_secs(1);
 /// A reader of a journal: first of all that is there, then of what comes.
 pub struct JournalReader {
     journal: Journal,
-    connection: watch::Receiver<ConnectionState>,
+    connection: watch::Receiver<BusConnection>,
     /// The stream, and the number and the id of the last message taken.
     at: Option<(i128, u64, String)>,
     open: Option<Open>,
@@ -199,7 +199,7 @@ impl Journal {
 }
 
 /// Waits until the connection is up that is made after `made` others.
-async fn is_remade(connection: &mut watch::Receiver<ConnectionState>, made: u64) {
+async fn is_remade(connection: &mut watch::Receiver<BusConnection>, made: u64) {
     let remade = connection.wait_for(|state| state.is_up && state.made != made).await.map(drop);
     if remade.is_err() {
         // The bus is closed: nothing comes any more.
