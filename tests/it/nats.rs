@@ -384,3 +384,48 @@ async fn a_node_starts_without_nats_and_waits_for_it() -> anyhow::Result<()> {
     assert!(!node.log().contains("hush"), "a secret is in the log");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_jetstream_is_named_until_it_has_it() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let setup = Setup {
+        lab: Some("CREATE TABLE note (id BIGINT PRIMARY KEY, v BIGINT);".to_owned()),
+        resources: OPEN_LAB.to_owned(),
+        ..Setup::default()
+    };
+    let (_, lab) = set_up(Engine::Postgres, folder.path(), &setup).await?;
+    let lab = lab.context("a lab")?;
+    let mut nats = NatsServer::without_jetstream(&folder.path().join("plain")).await?;
+    let (address, http) = (nats.address, free_address()?);
+    let bus = format!("bus: {{ kind: nats, url: \"{}\" }}\n", nats.url());
+    let config = process::config(folder.path(), http, free_address()?, &bus);
+    let node = Process::serve(folder.path(), "all", &[], &config)?;
+    let client = Client::new(http, "shop");
+    ready(&client).await?;
+    let watched = client.clone();
+    let watching = tokio::spawn(async move {
+        let asked = Asked { find: json!({}), table: "note", columns: &["id", "v"], ..Asked::default() };
+        Watching::begin(Framing::Grpc, &watched, "", &asked).await
+    });
+    let until = Instant::now() + TIMEOUT;
+    loop {
+        let (status, answer) = client.get("/ready").await?;
+        assert_eq!(status, 200, "{answer}");
+        if answer["parts"]["bus"].to_string().contains("JetStream of NATS does not open") {
+            break;
+        }
+        ensure!(Instant::now() < until, "{answer} {}", node.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(node.log().contains("JetStream refuses"), "{}", node.log());
+    nats.kill()?;
+    let _nats = NatsServer::start_at(&folder.path().join("nats"), address).await?;
+    let mut watching = watching.await??.map_err(anyhow::Error::msg)?;
+    watching.until_ready().await?;
+    lab.run("INSERT INTO note VALUES (1, 2)").await?;
+    let change = watching.next().await?.map_err(anyhow::Error::msg)?;
+    assert_eq!((change.kind.as_str(), &change.row), ("INSERT", &json!({ "id": 1, "v": 2 })));
+    let (_, answer) = client.get("/ready").await?;
+    assert_eq!(answer.get("degraded"), None, "{answer}");
+    Ok(())
+}

@@ -43,11 +43,19 @@ pub struct NatsServer {
 impl NatsServer {
     /// Starts one with its data under `folder`.
     pub async fn start(folder: &Path) -> anyhow::Result<Self> {
-        let (address, data) = (free_address()?, folder.join("jetstream"));
-        let program = python_tool::path("nats-server").display().to_string();
-        let arguments =
-            [&program, "-js", "-sd", &data.display().to_string(), "-a", "127.0.0.1", "-p", &address.port().to_string()];
-        Self::run(folder, address, arguments.map(str::to_owned).to_vec(), Vec::new()).await
+        Self::start_at(folder, free_address()?).await
+    }
+
+    /// As [`NatsServer::start`], at an address.
+    pub async fn start_at(folder: &Path, address: SocketAddr) -> anyhow::Result<Self> {
+        let data = folder.join("jetstream").display().to_string();
+        Self::run(folder, address, command(address, &["-js", "-sd", &data]), Vec::new()).await
+    }
+
+    /// Starts one that has no JetStream.
+    pub async fn without_jetstream(folder: &Path) -> anyhow::Result<Self> {
+        let address = free_address()?;
+        Self::run(folder, address, command(address, &[]), Vec::new()).await
     }
 
     /// Starts one by a command, with what it says in `folder`.
@@ -96,6 +104,12 @@ impl NatsServer {
         }
         Ok(())
     }
+}
+
+/// The command of a server at an address.
+fn command(address: SocketAddr, arguments: &[&str]) -> Vec<String> {
+    let (program, port) = (python_tool::path("nats-server").display().to_string(), address.port().to_string());
+    [&[program.as_str(), "-a", "127.0.0.1", "-p", &port], arguments].concat().into_iter().map(str::to_owned).collect()
 }
 
 fn spawn(folder: &Path, arguments: &[String], variables: &[(String, String)]) -> anyhow::Result<Child> {

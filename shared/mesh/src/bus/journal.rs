@@ -107,6 +107,11 @@ impl Journal {
 
     /// The stream, with the limits of the configuration; it is made where there is none.
     async fn stream(&self) -> Result<Stream, String> {
+        let opened = Box::pin(self.open_stream()).await;
+        self.nats.noted(&self.stream, opened)
+    }
+
+    async fn open_stream(&self) -> Result<Stream, String> {
         let settings = self.nats.config();
         let wanted = Config {
             name: self.stream.clone(),

@@ -82,10 +82,14 @@ impl Election {
             ..kv::Config::default()
         };
         let bucket = config.bucket.clone();
-        if let Ok(store) = self.nats.context().get_key_value(bucket).await {
-            return Ok(store);
-        }
-        Box::pin(self.nats.context().create_key_value(config)).await.map_err(|error| error.to_string())
+        let opened = match self.nats.context().get_key_value(&bucket).await {
+            Ok(store) => Ok(store),
+            Err(_) => {
+                let made = Box::pin(self.nats.context().create_key_value(config)).await;
+                made.map_err(|error| error.to_string())
+            }
+        };
+        self.nats.noted(&bucket, opened)
     }
 
     /// Waits until this node is the one. Cancel safe.

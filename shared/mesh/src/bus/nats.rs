@@ -1,6 +1,11 @@
 //! A bus over NATS: the connection, which outlives the absence of its server, and events that may be lost.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use async_nats::{Client, ConnectOptions, jetstream};
 use futures::StreamExt;
@@ -42,6 +47,9 @@ struct NatsShared {
     node: String,
     config: NatsBus,
     connection: watch::Receiver<BusConnection>,
+    health: Health,
+    /// Streams and buckets that JetStream refused last.
+    refused: Mutex<BTreeSet<String>>,
     /// Ends the task of this bus.
     _end: tokio_util::sync::DropGuard,
 }
@@ -86,6 +94,8 @@ impl Nats {
             node: rand::random::<[u8; 16]>().iter().map(|byte| format!("{byte:02x}")).collect(),
             config: config.clone(),
             connection: connection.clone(),
+            health: health.clone(),
+            refused: Mutex::default(),
             _end: stop.clone().drop_guard(),
         });
         let relay = Relay {
@@ -123,6 +133,28 @@ impl Nats {
 
     pub(super) fn context(&self) -> &jetstream::Context {
         &self.shared.context
+    }
+
+    /// Notes whether JetStream has opened a stream or a bucket. Where it did not over a connection that is up, the log and
+    /// `/ready` say so until it does.
+    pub(super) fn noted<T>(&self, name: &str, opened: Result<T, String>) -> Result<T, String> {
+        let is_up = self.shared.connection.borrow().is_up;
+        let mut refused = self.shared.refused.lock().expect("no code panics while it holds this lock");
+        match &opened {
+            Ok(_) if refused.remove(name) && refused.is_empty() && is_up => {
+                self.shared.health.set(Component::Bus, ComponentState::Ready);
+                tracing::info!(name, "JetStream serves again");
+            }
+            Err(error) if is_up => {
+                if refused.insert(name.to_owned()) {
+                    tracing::warn!(error, name, "JetStream refuses");
+                }
+                let why = format!("JetStream of NATS does not open {name}: changes of rows cannot be told");
+                self.shared.health.set(Component::Bus, ComponentState::Failing(why));
+            }
+            Ok(_) | Err(_) => {}
+        }
+        opened
     }
 
     /// Most bytes of a message.

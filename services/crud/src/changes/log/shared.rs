@@ -330,6 +330,7 @@ impl LogState {
     /// that did not, or says so.
     fn want(&mut self, notices: &Notices, before: &mut BTreeMap<String, CaptureNotice>) {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        before.retain(|known, _| notices.values().any(|(node, _)| node == known));
         for (node, notice) in notices.values() {
             let Some(notice) = proto::crud::record::decoded::<CaptureNotice>(notice.clone()) else { continue };
             self.numbers = if notice.big_numbers_as_strings { Numbers::Strings } else { Numbers::Exact };

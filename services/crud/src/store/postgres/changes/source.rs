@@ -334,8 +334,8 @@ impl PostgresLog {
     /// The position after all that the server has told, also where nothing of it was for us.
     pub fn passed(&self) -> Option<LogPosition> {
         match &self.reader {
-            LogReader::None | LogReader::Triggers(_) => self.position(),
-            LogReader::Slot(reader) => Some(reader.passed()),
+            SourceReader::None | SourceReader::Triggers(_) => self.position(),
+            SourceReader::Slot(reader) => Some(reader.passed()),
         }
     }
 
