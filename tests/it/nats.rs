@@ -184,8 +184,25 @@ struct Known {
     resyncs: Vec<String>,
 }
 
+/// Messages that all watches were told so far.
+#[derive(Debug, Default)]
+struct Told {
+    ready: AtomicUsize,
+    resyncs: AtomicUsize,
+}
+
+/// Waits until a message was told to all watches.
+async fn told(count: &AtomicUsize, what: &str) -> anyhow::Result<()> {
+    let until = Instant::now() + TIMEOUT;
+    while count.load(Ordering::Relaxed) < 4 {
+        ensure!(Instant::now() < until, "{count:?} of 4 watches are told {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
 /// Follows all rows until one is told whose id is -1; each message has to fit those before.
-async fn watch(client: Client, framing: Framing, resyncs: Arc<AtomicUsize>) -> anyhow::Result<Known> {
+async fn watch(client: Client, framing: Framing, all: Arc<Told>) -> anyhow::Result<Known> {
     let asked = Asked { find: json!({}), table: "note", columns: &["id", "v"], ..Asked::default() };
     let mut watching = Watching::begin(framing, &client, "", &asked).await?.map_err(anyhow::Error::msg)?;
     let mut known = Known::default();
@@ -200,11 +217,11 @@ async fn watch(client: Client, framing: Framing, resyncs: Arc<AtomicUsize>) -> a
         let id = change.row["id"].as_i64().unwrap_or_default();
         known.changes += 1;
         match change.kind.as_str() {
-            "READY" => {}
+            "READY" => _ = all.ready.fetch_add(1, Ordering::Relaxed),
             "RESYNC" => {
                 known.rows.clear();
                 known.resyncs.push(change.reason.context("a reason")?);
-                resyncs.fetch_add(1, Ordering::Relaxed);
+                all.resyncs.fetch_add(1, Ordering::Relaxed);
             }
             "INITIAL" | "INSERT" => {
                 ensure!(known.rows.insert(id, change.row.clone()).is_none(), "{framing:?}: {id} is told twice");
@@ -234,19 +251,20 @@ async fn rows(client: &Client) -> anyhow::Result<BTreeMap<i64, Value>> {
 /// Watches of both gateways, by two protocols, while `fault` happens beside a writer; what they know in the end is what is there.
 async fn exact<F>(nodes: &mut Nodes, mut fault: F) -> anyhow::Result<Vec<Known>>
 where
-    F: AsyncFnMut(&mut Nodes, &Writer, &AtomicUsize) -> anyhow::Result<()>,
+    F: AsyncFnMut(&mut Nodes, &Writer, &Told) -> anyhow::Result<()>,
 {
-    let resyncs = Arc::<AtomicUsize>::default();
+    let all_told = Arc::<Told>::default();
     let watches: Vec<_> = nodes
         .clients()
         .into_iter()
         .flat_map(|client| [(client.clone(), Framing::Grpc), (client, Framing::Rest)])
-        .map(|(client, framing)| tokio::spawn(watch(client, framing, resyncs.clone())))
+        .map(|(client, framing)| tokio::spawn(watch(client, framing, all_told.clone())))
         .collect();
     nodes.reader().await?;
     let writer = Writer::start(&nodes.lab);
+    told(&all_told.ready, "all rows").await?;
     writer.more(20).await?;
-    fault(nodes, &writer, &resyncs).await?;
+    fault(nodes, &writer, &all_told).await?;
     let transactions = writer.finish().await?;
     nodes.lab.run("INSERT INTO note VALUES (-1, 0)").await?;
     let there = rows(&nodes.clients()[0]).await?;
@@ -256,8 +274,8 @@ where
         ensure!(known.rows == there, "{:?}\n{there:?}", known.rows);
         all.push(known);
     }
-    let told = all.iter().map(|known| known.changes).collect::<Vec<_>>();
-    eprintln!("{transactions} transactions; changes told: {told:?}");
+    let changes = all.iter().map(|known| known.changes).collect::<Vec<_>>();
+    eprintln!("{transactions} transactions; changes told: {changes:?}");
     Ok(all)
 }
 
@@ -329,16 +347,12 @@ async fn requests_go_on_while_nats_is_away_and_watches_after_it_without_a_loss()
 #[tokio::test(flavor = "multi_thread")]
 async fn data_that_nats_has_lost_is_one_resync_and_all_is_exact_afterwards() -> anyhow::Result<()> {
     let (mut nodes, budget) = (Nodes::start().await?, budget());
-    let all = exact(&mut nodes, async |nodes, writer, resyncs| {
+    let all = exact(&mut nodes, async |nodes, writer, all| {
         nodes.nats.kill()?;
         nodes.nats.lose_data()?;
         writer.more(20).await?;
         nodes.nats.restart().await?;
-        let until = Instant::now() + TIMEOUT;
-        while resyncs.load(Ordering::Relaxed) < 4 {
-            ensure!(Instant::now() < until, "{resyncs:?} of 4 watches are told");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        told(&all.resyncs, "that changes may be lost").await?;
         writer.more(budget.transactions).await
     })
     .await?;

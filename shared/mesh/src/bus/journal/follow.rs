@@ -32,7 +32,7 @@ pub struct JournalReader {
     connection: watch::Receiver<BusConnection>,
     /// The stream, and the number and the id of the last message taken.
     at: Option<(i128, u64, String)>,
-    open: Option<Open>,
+    open: Option<OpenJournal>,
     /// Parts of a record of which more are to come: how many, and their bytes.
     parts: Option<(usize, BytesMut)>,
     /// Whether messages were missed since the last record.
@@ -41,7 +41,7 @@ pub struct JournalReader {
 }
 
 /// Messages as the server sends them.
-struct Open {
+struct OpenJournal {
     messages: pull::Stream,
     stream: i128,
     /// The number of the last message that was there when the reader began.
@@ -173,7 +173,7 @@ impl JournalReader {
 
 impl Journal {
     /// Opens the messages after one that was taken; from the first on where that is not one of this stream.
-    async fn open(&self, at: Option<&(i128, u64, String)>) -> Result<Open, String> {
+    async fn open(&self, at: Option<&(i128, u64, String)>) -> Result<OpenJournal, String> {
         let stream = Box::pin(self.stream()).await?;
         let info = stream.get_info().await.map_err(|error| error.to_string())?;
         let (created, last) = (created(&info), info.state.last_sequence);
@@ -194,7 +194,7 @@ impl Journal {
         let messages = messages.messages().await.map_err(|error| error.to_string())?;
         // What came while it was not connected is news.
         let end = if at.is_none() { last } else { 0 };
-        Ok(Open { messages, stream: created, end, has_begun: false })
+        Ok(OpenJournal { messages, stream: created, end, has_begun: false })
     }
 }
 
