@@ -14,6 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::FutureExt;
 use mesh::{
     bus::{
         Nats,
@@ -208,7 +209,7 @@ impl LogNode {
             self.is_reading.store(true, Ordering::Relaxed);
             self.nodes.meters.read_databases.inc();
             self.nodes.meters.elections.inc();
-            Box::pin(self.read(lease, done, draining)).await;
+            self.read(lease, done, draining).boxed().await;
             self.nodes.meters.read_databases.dec();
             self.is_reading.store(false, Ordering::Relaxed);
             done.run_until_cancelled(tokio::time::sleep(RETRY_INTERVAL)).await;
@@ -230,7 +231,7 @@ impl LogNode {
             wanted.state().inherit(outlet.inherited());
             let (database, shared) = (&*self.database, &wanted);
             let (source, upkeep, outlet) = (&mut source, &mut upkeep, &mut outlet);
-            Box::pin(CaptureLoop { database, shared, source, upkeep, outlet }.read()).await
+            CaptureLoop { database, shared, source, upkeep, outlet }.read().boxed().await
         };
         let has_lost_lease = tokio::select! {
             ended = Box::pin(reading) => {
