@@ -161,10 +161,15 @@ impl Writer {
 
     /// Waits for so many more transactions.
     async fn more(&self, count: usize) -> anyhow::Result<()> {
-        let (wanted, until) = (self.done.load(Ordering::Relaxed) + count, Instant::now() + TIMEOUT);
-        while self.done.load(Ordering::Relaxed) < wanted {
+        let mut done = self.done.load(Ordering::Relaxed);
+        let (wanted, mut until) = (done + count, Instant::now() + TIMEOUT);
+        while done < wanted {
             ensure!(Instant::now() < until && !self.task.is_finished(), "writes go on");
             tokio::time::sleep(Duration::from_millis(5)).await;
+            let before = std::mem::replace(&mut done, self.done.load(Ordering::Relaxed));
+            if done > before {
+                until = Instant::now() + TIMEOUT;
+            }
         }
         Ok(())
     }
