@@ -27,7 +27,10 @@ pub enum Shape {
 }
 
 /// All engines.
-pub const ENGINES: [Engine; 2] = [Engine::Sqlite, Engine::Postgres];
+pub const ENGINES: [Engine; 3] = [Engine::Sqlite, Engine::Postgres, Engine::Mysql];
+
+/// Engines of which changes can be followed.
+pub const LOGGED: [Engine; 2] = [Engine::Sqlite, Engine::Postgres];
 
 /// Resources that let everybody do everything with the tables of `lab`.
 pub const OPEN_LAB: &str = "\

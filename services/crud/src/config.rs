@@ -12,7 +12,7 @@ use crate::{
     Error,
     neighbour::Neighbour,
     sql::Dialect,
-    store::{Store, postgres, sqlite},
+    store::{Store, mysql, postgres, sqlite},
 };
 
 /// The kind `database`.
@@ -46,7 +46,7 @@ fn faults(database: &DatabaseResource, document: &Document, projects: &[&str]) -
         say("meta.project", format!("project {} does not exist{hint}", meta.project));
     }
     match (spec.r#type, Engine::of_url(&spec.url)) {
-        (None, None) => say("spec.type", "expected type, or a url of sqlite: or postgres:".to_owned()),
+        (None, None) => say("spec.type", "expected type, or a url of sqlite:, postgres: or mysql:".to_owned()),
         (Some(engine), scheme) if scheme != Some(engine) => {
             let name = engine.name();
             say("spec.url", format!("type is {name}, so expected a url of {name}:"));
@@ -60,6 +60,11 @@ fn faults(database: &DatabaseResource, document: &Document, projects: &[&str]) -
             if let Err(wrong) =
                 postgres::Postgres::open(&meta.id, &spec.url, &spec.schema, spec.pool.max, &Tasks::default())
             {
+                say("spec.url", wrong);
+            }
+        }
+        (_, Some(Engine::Mysql)) => {
+            if let Err(wrong) = mysql::Mysql::open(&meta.id, &spec.url, spec.pool.max, &Tasks::default()) {
                 say("spec.url", wrong);
             }
         }
@@ -133,6 +138,10 @@ pub fn open(source: &DatabaseSource, tasks: &Tasks) -> Result<(Store, Dialect), 
             let store = store.map_err(Error::Unavailable)?.learning(spec.changes);
             Ok((Store::Postgres(store), dialect))
         }
+        Some(Engine::Mysql) => {
+            let store = mysql::Mysql::open(id, &spec.url, spec.pool.max, tasks);
+            Ok((Store::Mysql(store.map_err(Error::Unavailable)?), Dialect::Mysql))
+        }
         None => Err(Error::Unavailable("the url names no known engine".to_owned())),
     }
 }
@@ -161,7 +170,9 @@ mod tests {
             )
         };
         for (spec, expected) in [
-            ("{url: \"mysql://x\"}", "spec.type"),
+            ("{url: \"oracle://x\"}", "spec.type"),
+            ("{url: \"mysql://x\"}", "spec.url"),
+            ("{type: mysql, url: \"postgres://x/y\"}", "spec.url"),
             ("{type: postgres, url: \"sqlite:x\"}", "spec.url"),
             ("{url: \"sqlite:\"}", "spec.url"),
             ("{url: \"sqlite::memory:\"}", "spec.url"),

@@ -29,7 +29,10 @@ use crate::{
     neighbours,
     options::AnswerOptions,
     prepared::PreparedOperations,
-    store::postgres::{Postgres, Survey},
+    store::{
+        mysql::Mysql,
+        postgres::{Postgres, Survey},
+    },
 };
 
 /// How often the schema of an open database is polled.
@@ -430,8 +433,12 @@ pub async fn introspect(url: &str, schema: &str, data: &Path) -> Result<Introspe
             let store = Postgres::open("introspected", url, schema, 1, &Tasks::default());
             Store::Postgres(store.map_err(query::Error::Malformed)?)
         }
+        Some(Engine::Mysql) => {
+            let store = Mysql::open("introspected", url, 1, &Tasks::default());
+            Store::Mysql(store.map_err(query::Error::Malformed)?)
+        }
         None => {
-            let text = "expected a url of sqlite: or postgres:".to_owned();
+            let text = "expected a url of sqlite:, postgres: or mysql:".to_owned();
             return Err(query::Error::Malformed(text).into());
         }
     };

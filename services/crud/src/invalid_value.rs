@@ -9,6 +9,8 @@ pub struct InvalidValue {
     pub kind: InvalidKind,
     /// The value, where the database says which it is.
     pub value: Option<Bind>,
+    /// The column, where the database names it.
+    pub column: Option<String>,
     /// What the database says, which names the type, and may quote the value.
     pub said: String,
     /// The same for the log, without values.

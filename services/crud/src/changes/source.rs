@@ -20,6 +20,13 @@ pub enum ChangeSource {
     Sqlite(Sqlite, Versions),
     /// The trigger log of a server.
     Postgres(Postgres, Position),
+    /// None.
+    None,
+}
+
+/// The error of live queries of a table in a database without a source.
+pub fn without_source(table: &str) -> Error {
+    Error::unfollowed(table, "live queries are not possible in MariaDB")
 }
 
 impl ChangeSource {
@@ -28,6 +35,7 @@ impl ChangeSource {
         match store {
             Store::Sqlite(store) => ChangeSource::Sqlite(store.clone(), Versions::default()),
             Store::Postgres(store) => ChangeSource::Postgres(store.clone(), Position::default()),
+            Store::Mysql(_) => ChangeSource::None,
         }
     }
 
@@ -36,6 +44,7 @@ impl ChangeSource {
         match self {
             ChangeSource::Sqlite(store, _) => store.capture(table).await,
             ChangeSource::Postgres(store, position) => Box::pin(store.capture(position, table)).await,
+            ChangeSource::None => Err(without_source(table)),
         }
     }
 
@@ -45,6 +54,7 @@ impl ChangeSource {
         match self {
             ChangeSource::Sqlite(store, _) => store.release(kept).await,
             ChangeSource::Postgres(store, position) => Box::pin(store.release(position, kept)).await,
+            ChangeSource::None => Ok(()),
         }
     }
 
@@ -53,13 +63,14 @@ impl ChangeSource {
         match self {
             ChangeSource::Sqlite(store, versions) => store.changes_since(versions).await,
             ChangeSource::Postgres(store, position) => Box::pin(store.changes_since(position)).await,
+            ChangeSource::None => Ok(Changed::Tables(Vec::new())),
         }
     }
 
     /// Keeps what is noted of changes from growing, beside all else. It ends with this source.
     pub fn pruning(&self) -> impl Future<Output = ()> + Send + use<> {
         match self {
-            ChangeSource::Sqlite(..) => future::pending().left_future(),
+            ChangeSource::Sqlite(..) | ChangeSource::None => future::pending().left_future(),
             ChangeSource::Postgres(store, position) => store.pruning(position).right_future(),
         }
     }
@@ -69,6 +80,7 @@ impl ChangeSource {
         match self {
             ChangeSource::Sqlite(store, versions) => store.commit_after(versions).await,
             ChangeSource::Postgres(store, position) => store.commit_after(position).await,
+            ChangeSource::None => future::pending().await,
         }
     }
 }

@@ -152,11 +152,11 @@ async fn a_read_says_where_the_log_goes_on() {
 /// Nodes share a database: a read of one may be placed in the log that another one follows.
 #[tokio::test]
 async fn a_read_of_a_node_where_nobody_follows_the_log_says_where_it_goes_on() {
-    for db in engines().await {
+    for db in logged().await {
         let s = db.prefix();
         let other = match db.schema().dialect {
             Dialect::Sqlite => same_file(&db).await,
-            Dialect::Postgres { .. } => same_schema(&db).await,
+            Dialect::Postgres { .. } | Dialect::Mysql => same_schema(&db).await,
         };
         let mut log = Follower::of(&db, &["artist"], Bytes::new()).await;
         db.execute(&format!("INSERT INTO {s}artist VALUES (7, 'x')")).await;

@@ -126,6 +126,7 @@ impl PostgresError {
                         Some(unfit) => Error::InvalidValue(InvalidValue {
                             kind: InvalidKind::OutOfRange,
                             value,
+                            column: None,
                             said: String::new(),
                             cause: unfit.to_string(),
                         }),

@@ -109,6 +109,7 @@ fn failed(code: ffi::Error, text: &str) -> SqliteError {
         _ if text == "integer overflow" => Error::InvalidValue(InvalidValue {
             kind: InvalidKind::OutOfRange,
             value: None,
+            column: None,
             said: String::new(),
             cause: text.to_owned(),
         }),

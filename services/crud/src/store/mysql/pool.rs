@@ -1,0 +1,140 @@
+//! Connection pool: one caller at a time.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use futures::future::BoxFuture;
+use mysql_async::Conn;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{connector::Connector, error::MysqlError};
+
+/// A connection that was not needed for this long is closed when another comes back.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Pool of a limited number of connections. Who waits is served in order; the wait ends with the caller.
+pub struct Pool {
+    connector: Arc<Connector>,
+    permits: Arc<Semaphore>,
+    /// The last one used is at the end: it is taken first, its caches are warm.
+    idle: Mutex<Vec<Idle>>,
+}
+
+struct Idle {
+    conn: Conn,
+    since: Instant,
+}
+
+/// A connection leased from the pool until this is dropped.
+pub struct ConnectionLease {
+    pool: Arc<Pool>,
+    /// Present until the drop.
+    held: Option<(Conn, OwnedSemaphorePermit)>,
+    /// Decides what the drop does.
+    state: State,
+}
+
+/// Protocol state of a leased connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Nothing: the next may have it.
+    Clean,
+    /// A transaction: it is rolled back.
+    Open,
+    /// A statement whose answer is not here: the server ends it with the connection.
+    Busy,
+    /// Nothing can be sent any more.
+    Broken,
+}
+
+impl Pool {
+    /// A pool of at most `max` connections; none is opened yet.
+    pub fn new(connector: Arc<Connector>, max: usize) -> Arc<Self> {
+        Arc::new(Self { connector, permits: Arc::new(Semaphore::new(max.max(1))), idle: Mutex::default() })
+    }
+
+    /// Leases a connection, an open one if there is any.
+    pub async fn lease(self: &Arc<Self>) -> Result<ConnectionLease, MysqlError> {
+        let permit = self.permit().await;
+        let open = self.idle().pop();
+        match open {
+            Some(idle) => Ok(self.lend(idle.conn, permit)),
+            None => Ok(self.lend(self.connector.connect().await?, permit)),
+        }
+    }
+
+    /// Leases a new connection, for who found an open one dead. The others that are open are as old: they are closed.
+    pub async fn lease_new(self: &Arc<Self>) -> Result<ConnectionLease, MysqlError> {
+        let permit = self.permit().await;
+        self.clear();
+        Ok(self.lend(self.connector.connect().await?, permit))
+    }
+
+    /// Closes the connections that nobody uses.
+    pub fn clear(&self) {
+        let idle = std::mem::take(&mut *self.idle());
+        drop(idle);
+    }
+
+    async fn permit(&self) -> OwnedSemaphorePermit {
+        self.permits.clone().acquire_owned().await.expect("the semaphore is never closed")
+    }
+
+    fn lend(self: &Arc<Self>, conn: Conn, permit: OwnedSemaphorePermit) -> ConnectionLease {
+        ConnectionLease { pool: self.clone(), held: Some((conn, permit)), state: State::Clean }
+    }
+
+    fn put_back(&self, conn: Conn) {
+        let mut idle = self.idle();
+        let stale = idle.iter().take_while(|idle| idle.since.elapsed() > IDLE_TIMEOUT).count();
+        let stale: Vec<Idle> = idle.drain(..stale).collect();
+        idle.push(Idle { conn, since: Instant::now() });
+        drop(idle);
+        drop(stale);
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ConnectionLease {
+    /// Waits for `work` over the connection, which is in the middle of `after` then; or broken, if it failed for good.
+    pub async fn run<'c, T, E: AsRef<MysqlError>>(
+        &'c mut self,
+        after: State,
+        work: impl FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T, E>>,
+    ) -> Result<T, E> {
+        let Self { held: Some((conn, _)), state, .. } = self else {
+            unreachable!("a lease holds its connection until it is dropped")
+        };
+        *state = State::Busy;
+        let result = work(conn).await;
+        *state = match &result {
+            Err(failure) if failure.as_ref().leaves_answers() => State::Busy,
+            Err(failure) if failure.as_ref().is_fatal() => State::Broken,
+            Ok(_) | Err(_) => after,
+        };
+        result
+    }
+}
+
+impl Drop for ConnectionLease {
+    fn drop(&mut self) {
+        let Some((conn, permit)) = self.held.take() else { return };
+        match self.state {
+            State::Clean => self.pool.put_back(conn),
+            State::Open => {
+                let pool = self.pool.clone();
+                self.pool.connector.roll_back(conn, move |conn| {
+                    conn.into_iter().for_each(|conn| pool.put_back(conn));
+                    drop(permit);
+                });
+            }
+            State::Busy => self.pool.connector.kill(conn, permit),
+            State::Broken => {}
+        }
+    }
+}
