@@ -29,7 +29,7 @@ async fn unfollowed(server: &Mysql) -> Result<Diagnosis, Error> {
     let tables = found.schema.tables().iter().map(|table| table.name.clone()).collect();
     let text = "live queries are not possible in MariaDB".to_owned();
     let findings = vec![Finding { severity: Severity::Unfollowed, text, sql: None }];
-    Ok(Diagnosis { tables, findings, ..Diagnosis::default() })
+    Ok(Diagnosis { source: "none", tables, findings, ..Diagnosis::default() })
 }
 
 /// What live queries have of the database that `spec` describes, which is opened for it. Nothing is changed.
