@@ -8,7 +8,7 @@ use proto::crud::{Event, LogResponse, Operation, Resync, ResyncReason, Transacti
 use query::resources::Numbers;
 use serde_json::json;
 
-use super::support::{Db, engines, read, same_file, same_schema, sources};
+use super::support::{Db, logged, read, same_file, same_schema, sources};
 use crate::{Error, sql::Dialect};
 
 mod drain;
