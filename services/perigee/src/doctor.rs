@@ -132,10 +132,7 @@ impl Reported for Diagnosis {
             _ => "changes of rows are read from triggers",
         };
         let noted = if self.source == "none" { "" } else { "changes are noted by triggers; " };
-        let mut lines = vec![
-            format!("  {noted}{followed} of {all} tables can be followed"),
-            format!("  {source}"),
-        ];
+        let mut lines = vec![format!("  {noted}{followed} of {all} tables can be followed"), format!("  {source}")];
         for finding in &self.findings {
             lines.push(format!("  {}: {}", word(finding.severity), finding.text));
             lines.extend(finding.sql.iter().map(|sql| format!("    {sql}")));
