@@ -139,7 +139,7 @@ impl InvalidValue {
         };
         if let Some(named) = &self.column {
             let stored = uses.stored.iter().map(first).chain(uses.added.iter().copied());
-            columns = stored.filter(|column| column.name == *named).collect();
+            columns = stored.filter(|column| *column.name == **named).collect();
         }
         let mut seen = std::collections::HashSet::new();
         columns.retain(|column| seen.insert(&column.name));

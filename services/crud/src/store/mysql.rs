@@ -90,7 +90,7 @@ impl Mysql {
             result = lease.run(State::Clean, |conn| Box::pin(read(conn, statements, budget))).await;
         }
         result.map_err(|FailedStatement(failure, at)| StatementError {
-            error: self.error_of(failure, at.and_then(|at| statements.get(at))),
+            error: self.error_of(*failure, at.and_then(|at| statements.get(at))),
             statement: at,
         })
     }
@@ -160,7 +160,7 @@ impl fmt::Debug for Mysql {
 
 /// A failure, and the statement that failed, of several.
 #[derive(Debug)]
-struct FailedStatement(MysqlError, Option<usize>);
+struct FailedStatement(Box<MysqlError>, Option<usize>);
 
 impl AsRef<MysqlError> for FailedStatement {
     fn as_ref(&self) -> &MysqlError {
@@ -175,23 +175,23 @@ async fn read(
     budget: &Budget<'_>,
 ) -> Result<Vec<MysqlRows>, FailedStatement> {
     let room = budget.shared_room();
-    let whole = |failure| FailedStatement(failure, None);
+    let of = |at| move |failure| FailedStatement(Box::new(failure), at);
     if let [statement] = statements {
-        return Ok(vec![run(conn, statement, &room).await.map_err(|failure| FailedStatement(failure, Some(0)))?]);
+        return Ok(vec![run(conn, statement, &room).await.map_err(of(Some(0)))?]);
     }
-    connection::command(conn, BEGIN_SNAPSHOT).await.map_err(whole)?;
+    connection::command(conn, BEGIN_SNAPSHOT).await.map_err(of(None))?;
     let mut all = Vec::with_capacity(statements.len());
     for (at, statement) in statements.iter().enumerate() {
         match run(conn, statement, &room).await {
             Ok(rows) => all.push(rows),
             Err(failure) => {
                 if !failure.leaves_answers() {
-                    connection::command(conn, "ROLLBACK").await.map_err(whole)?;
+                    connection::command(conn, "ROLLBACK").await.map_err(of(None))?;
                 }
-                return Err(FailedStatement(failure, Some(at)));
+                return Err(of(Some(at))(failure));
             }
         }
     }
-    connection::command(conn, "COMMIT").await.map_err(whole)?;
+    connection::command(conn, "COMMIT").await.map_err(of(None))?;
     Ok(all)
 }

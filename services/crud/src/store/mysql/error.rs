@@ -178,8 +178,8 @@ fn malformed(error: &ServerError) -> InvalidKind {
 }
 
 fn invalid(kind: InvalidKind, error: &ServerError) -> Error {
-    let (column, cause) = (column(&error.message), spoken(error));
-    Error::InvalidValue(InvalidValue { kind, value: None, column, said: String::new(), cause })
+    let (column, cause) = (column(&error.message).map(String::into_boxed_str), spoken(error));
+    Error::InvalidValue(InvalidValue { kind, value: None, column, said: Box::default(), cause })
 }
 
 /// Code and message for the log; messages that quote values stay out.

@@ -46,7 +46,7 @@ impl MysqlTx {
         let room = budget.shared_room();
         let work = self.lease.run(State::Open, |conn| Box::pin(in_order(conn, statements, stage, &room)));
         let rows = work.await.map_err(|FailedStatement(failure, at)| {
-            self.store.error_of(failure, at.and_then(|at| statements.get(at)))
+            self.store.error_of(*failure, at.and_then(|at| statements.get(at)))
         })?;
         self.stage = Stage::Begun;
         Ok(rows)
@@ -72,12 +72,12 @@ async fn in_order(
     room: &SharedRoom<'_, '_>,
 ) -> Result<Vec<MysqlRows>, FailedStatement> {
     if stage == Stage::New {
-        command(conn, "START TRANSACTION").await.map_err(|failure| FailedStatement(failure, None))?;
+        command(conn, "START TRANSACTION").await.map_err(|failure| FailedStatement(Box::new(failure), None))?;
     }
     let mut all = Vec::with_capacity(statements.len());
     for (at, statement) in statements.iter().enumerate() {
         let rows = run(conn, statement, room).await;
-        all.push(rows.map_err(|failure| FailedStatement(failure, Some(at)))?);
+        all.push(rows.map_err(|failure| FailedStatement(Box::new(failure), Some(at)))?);
     }
     Ok(all)
 }

@@ -127,7 +127,7 @@ impl PostgresError {
                             kind: InvalidKind::OutOfRange,
                             value,
                             column: None,
-                            said: String::new(),
+                            said: Box::default(),
                             cause: unfit.to_string(),
                         }),
                         None if error.is_closed() || is_io(&error) => unavailable(database, &chain(&error)),

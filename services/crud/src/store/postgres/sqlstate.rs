@@ -206,7 +206,7 @@ fn is_of_application(code: &str) -> bool {
 }
 
 fn invalid(kind: InvalidKind, error: &DbError, value: Option<Bind>) -> Error {
-    let (said, cause) = (error.message().to_owned(), spoken(error));
+    let (said, cause) = (error.message().into(), spoken(error));
     Error::InvalidValue(InvalidValue { kind, value, column: None, said, cause })
 }
 

@@ -110,7 +110,7 @@ fn failed(code: ffi::Error, text: &str) -> SqliteError {
             kind: InvalidKind::OutOfRange,
             value: None,
             column: None,
-            said: String::new(),
+            said: Box::default(),
             cause: text.to_owned(),
         }),
         _ if is_too_complex(text) => Error::TooComplex,
