@@ -365,7 +365,7 @@ impl<'d> Sql<'d> {
             }
             Cond::IsNull(column) => {
                 self.column(alias, column);
-                self.push(" IS NULL");
+                self.push(self.dialect.is_null(column));
             }
             Cond::Related(related) => {
                 let outer = self.ranges.take();

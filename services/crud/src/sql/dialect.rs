@@ -371,6 +371,14 @@ impl Dialect {
         }
     }
 
+    /// SQL after a column for whether it is null. MariaDB's `IS NULL` is true of days `0000-00-00` that must not be null.
+    pub fn is_null(&self, column: &Column) -> &'static str {
+        match self {
+            Dialect::Mysql if !column.nullable => " <=> NULL",
+            Dialect::Sqlite | Dialect::Postgres { .. } | Dialect::Mysql => " IS NULL",
+        }
+    }
+
     /// Comparison of two values, in which null equals null.
     pub fn is_same(&self) -> &'static str {
         match self {
@@ -456,6 +464,11 @@ impl Dialect {
             {
                 let expected = "integer".to_owned();
                 Err(query::Error::WrongType { name: column.name.clone(), expected, found: "decimal".to_owned() })
+            }
+            // The server takes them for years of this century and the last.
+            (Dialect::Mysql, Typed::Int(1..=99)) if column.native.starts_with("year") => {
+                let expected = "year of four digits".to_owned();
+                Err(query::Error::OutOfRange { name: column.name.clone(), expected })
             }
             (Dialect::Sqlite | Dialect::Postgres { .. } | Dialect::Mysql, _) => Ok(()),
         }

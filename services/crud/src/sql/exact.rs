@@ -16,8 +16,8 @@ mod listed;
 enum Form {
     /// As it is, with an argument that is cast, where a type is named.
     Plain(Option<Cast>),
-    /// A number that is read as a boolean.
-    Bool,
+    /// What is computed of it: SQL after the column.
+    Computed(&'static str),
     /// A text that its collation takes for equal to others.
     Collated,
 }
@@ -37,7 +37,10 @@ const DECIMAL_DIGITS: (usize, usize) = (65, 30);
 /// The form in which the values of a column are compared.
 fn form(column: &Column) -> Form {
     match (column.r#type, column.equality.class) {
-        (Type::Bool, _) => Form::Bool,
+        // A number, which is read as a boolean.
+        (Type::Bool, _) => Form::Computed(" <> 0"),
+        // As it is, 99 would be 1999.
+        _ if column.native.starts_with("year") => Form::Computed(" + 0"),
         (Type::Text | Type::Other, EqualityClass::Database) if column.equality.collation.is_some() => Form::Collated,
         (Type::Decimal, _) => Form::Plain(Some(decimal(column))),
         (_, EqualityClass::Single) => Form::Plain(Some(Cast::To("FLOAT"))),
@@ -71,8 +74,8 @@ impl Sql<'_> {
                 self.push(operator(comparison));
                 self.exact_last(column);
             }
-            Form::Bool => {
-                self.truth(alias, column);
+            Form::Computed(how) => {
+                self.computed(alias, column, how);
                 self.push(operator(comparison));
                 self.last_arg();
             }
@@ -112,7 +115,7 @@ impl Sql<'_> {
     /// of its characters, which are no reason to fail.
     fn collated(&mut self, column: &Column, write: impl FnOnce(&mut Self)) {
         let collation = column.equality.collation.as_deref().unwrap_or_default();
-        if collation.starts_with("utf8") {
+        if collation.starts_with("utf8mb4") {
             return write(self);
         }
         self.push("CONVERT(");
@@ -141,7 +144,7 @@ impl Sql<'_> {
                 self.cast(cast);
                 self.push(")");
             }
-            Form::Plain(None) | Form::Bool => self.last_arg(),
+            Form::Plain(None) | Form::Computed(_) => self.last_arg(),
             Form::Collated => self.collated(column, Self::last_arg),
         }
     }
@@ -157,7 +160,7 @@ impl Sql<'_> {
         }
         match form(column) {
             Form::Plain(..) | Form::Collated => self.column(alias, column),
-            Form::Bool => self.truth(alias, column),
+            Form::Computed(how) => self.computed(alias, column, how),
         }
         self.push(direction);
         if form(column) == Form::Collated {
@@ -234,10 +237,11 @@ impl Sql<'_> {
         self.push(after);
     }
 
-    /// Appends whether a number is not 0.
-    fn truth(&mut self, alias: Alias, column: &Column) {
+    /// Appends what is computed of a column.
+    fn computed(&mut self, alias: Alias, column: &Column, how: &'static str) {
         self.push("(");
         self.column(alias, column);
-        self.push(" <> 0)");
+        self.push(how);
+        self.push(")");
     }
 }

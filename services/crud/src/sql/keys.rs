@@ -127,11 +127,13 @@ impl UpdateByKey<'_, '_> {
         (before, after)
     }
 
-    /// Appends the condition that the row's key is one of `keys`.
+    /// Appends the condition that the row's key is one of `keys`. It is compared by its collation, in which it is unique: the
+    /// server may have stored it without the spaces at its end.
     fn any_key<'k>(&self, sql: &mut Sql<'_>, keys: impl Iterator<Item = &'k Vec<Typed>>) {
-        if let [column] = self.key.as_slice() {
-            let values = keys.filter_map(|key| key.first().cloned()).collect();
-            return sql.any_exactly(Alias::Target, column, values);
+        let mut keys: Vec<&Vec<Typed>> = keys.collect();
+        // Few statements are prepared, of which each has its number of keys.
+        if let Some(last) = keys.last().copied() {
+            keys.resize(keys.len().next_power_of_two(), last);
         }
         tuple(sql, &self.key, |sql, column| sql.column(Alias::Target, column));
         sql.push(" IN (");

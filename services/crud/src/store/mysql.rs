@@ -168,7 +168,7 @@ impl AsRef<MysqlError> for FailedStatement {
     }
 }
 
-/// Runs reads, several of them in one read-only transaction. Where one fails, that is ended.
+/// Runs reads, several of them in one read-only transaction, which is open still where one fails.
 async fn read(
     conn: &mut Conn,
     statements: &[Statement],
@@ -184,12 +184,7 @@ async fn read(
     for (at, statement) in statements.iter().enumerate() {
         match run(conn, statement, &room).await {
             Ok(rows) => all.push(rows),
-            Err(failure) => {
-                if !failure.leaves_answers() {
-                    connection::command(conn, "ROLLBACK").await.map_err(of(None))?;
-                }
-                return Err(of(Some(at))(failure));
-            }
+            Err(failure) => return Err(of(Some(at))(failure)),
         }
     }
     connection::command(conn, "COMMIT").await.map_err(of(None))?;

@@ -23,8 +23,8 @@ impl Sql<'_> {
                 self.column(alias, column);
                 self.listed_exactly(column, values);
             }
-            Form::Bool => {
-                self.truth(alias, column);
+            Form::Computed(how) => {
+                self.computed(alias, column, how);
                 self.listed_exactly(column, values);
             }
             Form::Collated => {
@@ -56,8 +56,8 @@ impl Sql<'_> {
     /// Appends the same for values that are an array of JSON, whose items are texts.
     fn any_of_json(&mut self, alias: Alias, column: &Column, values: &[Typed]) {
         let value = match (form(column), typed(column)) {
-            (Form::Bool, _) => {
-                self.truth(alias, column);
+            (Form::Computed(how), _) => {
+                self.computed(alias, column, how);
                 ("\"v\"", Cast::To("BIGINT"))
             }
             (Form::Plain(..), Some(declared)) => {

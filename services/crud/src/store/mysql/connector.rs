@@ -20,12 +20,15 @@ const CACHE_CAPACITY: usize = 256;
 
 /// Set on every connection, so that nothing depends on how the server is set up: names in double quotes, texts and times
 /// as they are sent, messages in the language in which they are read here, and no value that is cut to fit its column.
-/// Each statement sees what is committed when it begins.
+/// Each statement sees what is committed when it begins. Long texts are sorted by 64 KiB, of which sorts need 15 times as
+/// much room for each of their keys.
 const SESSION: &str = "\
 SET NAMES utf8mb4 COLLATE utf8mb4_bin; \
 SET SESSION sql_mode = 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES,STRICT_ALL_TABLES,STRICT_TRANS_TABLES,\
 ERROR_FOR_DIVISION_BY_ZERO,NO_ZERO_IN_DATE,NO_ZERO_DATE,NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION', \
-time_zone = '+00:00', lc_messages = 'en_US', autocommit = 1, sql_safe_updates = 0, sql_select_limit = DEFAULT; \
+time_zone = '+00:00', lc_messages = 'en_US', autocommit = 1, sql_safe_updates = 0, sql_select_limit = DEFAULT, \
+sql_auto_is_null = 0, completion_type = NO_CHAIN, max_sort_length = 65536, \
+sort_buffer_size = greatest(@@sort_buffer_size, 16777216); \
 SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
 
 /// Makes connections to one database of one server, as one user.

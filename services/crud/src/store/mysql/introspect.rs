@@ -16,8 +16,9 @@ use super::error::{Keys, MysqlError};
 use crate::{Introspected, LeftOut};
 
 const TABLES: &str = "\
-SELECT TABLE_NAME, TABLE_TYPE, TABLE_COMMENT FROM information_schema.TABLES
-WHERE TABLE_SCHEMA = DATABASE() AND TABLE_TYPE <> 'SEQUENCE' ORDER BY TABLE_NAME";
+SELECT t.TABLE_NAME, t.TABLE_TYPE, t.TABLE_COMMENT, e.TRANSACTIONS FROM information_schema.TABLES AS t
+LEFT JOIN information_schema.ENGINES AS e ON e.ENGINE = t.ENGINE
+WHERE t.TABLE_SCHEMA = DATABASE() AND t.TABLE_TYPE <> 'SEQUENCE' ORDER BY t.TABLE_NAME";
 const COLUMNS: &str = "\
 SELECT TABLE_NAME, COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, IS_NULLABLE, COLUMN_DEFAULT, EXTRA, COLLATION_NAME, PRIVILEGES
 FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() ORDER BY TABLE_NAME, ORDINAL_POSITION";
@@ -116,9 +117,11 @@ pub fn introspected(catalog: &Catalog) -> (Introspected, Keys) {
         let name = text(row, 0);
         let columns: Vec<&Vec<Option<String>>> = catalog.columns.iter().filter(|row| text(row, 0) == name).collect();
         let is_view = text(row, 1).ends_with("VIEW");
+        // What a rule refuses after it was written could not be taken back.
+        let is_written = is_view || text(row, 3) == "YES";
         match reason(text(row, 2), is_view, columns.is_empty()) {
             Some(why) => left_out.push(LeftOut::until_change(name, why)),
-            None => tables.push(table(name, is_view, &columns, catalog, &json)),
+            None => tables.push(table(name, (is_view, is_written), &columns, catalog, &json)),
         }
     }
     let names = keys(&mut tables, &catalog.keys);
@@ -140,7 +143,7 @@ fn reason(comment: &str, is_view: bool, has_no_columns: bool) -> Option<String> 
 
 fn table(
     name: &str,
-    is_view: bool,
+    (is_view, is_written): (bool, bool),
     columns: &[&Vec<Option<String>>],
     catalog: &Catalog,
     json: &HashSet<(&str, &str)>,
@@ -150,7 +153,7 @@ fn table(
     let has_trigger = |event: &str| catalog.triggers.iter().any(|row| text(row, 0) == name && text(row, 1) == event);
     Table {
         kind: if is_view { TableKind::View } else { TableKind::Table },
-        writes: if is_view && !is_updatable() { Writes::NONE } else { Writes::ALL },
+        writes: if is_written && (!is_view || is_updatable()) { Writes::ALL } else { Writes::NONE },
         row_triggers: Writes { insert: has_trigger("INSERT"), update: has_trigger("UPDATE"), delete: false },
         ..Table::new(name, columns)
     }
@@ -242,7 +245,7 @@ fn equality(data_type: &str, r#type: Type, collation: Option<&str>) -> Equality 
 
 /// Whether texts of a collation are equal where their bytes are, and ordered as these.
 fn is_binary(collation: &str) -> bool {
-    collation.starts_with("utf8") && collation.ends_with("_nopad_bin")
+    collation.starts_with("utf8mb4") && collation.ends_with("_nopad_bin")
 }
 
 /// Labels are ordered by their numbers, and compared as texts.

@@ -115,7 +115,9 @@ impl ConnectionLease {
         *state = match &result {
             Err(failure) if failure.as_ref().leaves_answers() => State::Busy,
             Err(failure) if failure.as_ref().is_fatal() => State::Broken,
-            Ok(_) | Err(_) => after,
+            // Whatever it was in the middle of, a commit as well.
+            Err(_) => State::Open,
+            Ok(_) => after,
         };
         result
     }

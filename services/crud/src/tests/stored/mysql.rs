@@ -313,3 +313,131 @@ async fn a_rule_sees_texts_as_they_are() {
     assert!(matches!(changed, Err(Error::Denied(_))), "{changed:?}");
     assert_eq!(db.count("SELECT count(*) FROM owned WHERE CAST(owner AS BINARY) = 'ann'").await, 1);
 }
+
+/// The server takes 99 for 1999 where it is compared with a year, or stored as one.
+#[tokio::test]
+async fn a_year_is_the_number_that_is_read() {
+    let Some(db) = mysql().await else { return };
+    db.execute("CREATE TABLE aged (id int PRIMARY KEY, y year)").await;
+    db.execute("INSERT INTO aged VALUES (1, 1999), (2, 2005), (3, 0), (4, NULL)").await;
+    assert!(db.database.refresh().await.unwrap());
+    let long: Vec<i32> = (1..=99).cycle().take(2000).collect();
+    for (find, expected) in [
+        (json!({"y": 99}), json!([])),
+        (json!({"y": {"$in": [5, 99]}}), json!([])),
+        (json!({"y": {"$in": long}}), json!([])),
+        (json!({"y": {"$lt": 70}}), json!([{"id": 3}])),
+        (json!({"y": {"$gt": 99}}), json!([{"id": 1}, {"id": 2}])),
+        (json!({"y": {"$ne": 99}}), json!([{"id": 1}, {"id": 2}, {"id": 3}])),
+        (json!({"y": 1999}), json!([{"id": 1}])),
+    ] {
+        assert_eq!(
+            db.read("aged", json!({"select": ["id"], "find": find, "sort": ["id"]})).await,
+            Ok(expected),
+            "{find}"
+        );
+    }
+    for mutation in [
+        db.insert("aged", json!({"id": 9, "y": 99}), None),
+        db.update("aged", json!({"id": 1}), json!({"$set": {"y": 5}}), None),
+    ] {
+        let refused = db.mutate(mutation).await;
+        assert!(matches!(&refused, Err(Error::Query(Unfit::OutOfRange { name, .. })) if name == "y"), "{refused:?}");
+    }
+}
+
+/// `IS NULL` is true of them.
+#[tokio::test]
+async fn a_day_of_zeros_is_not_null() {
+    let Some(mut db) = mysql().await else { return };
+    db.execute("CREATE TABLE zeros (id int PRIMARY KEY, d date NOT NULL, at datetime NOT NULL)").await;
+    db.execute("INSERT IGNORE INTO zeros VALUES (1, '0000-00-00', '0000-00-00'), (2, '2020-01-01', '2020-01-01')")
+        .await;
+    assert!(db.database.refresh().await.unwrap());
+    for (find, expected) in [
+        (json!({"d": null}), json!([])),
+        (json!({"at": null}), json!([])),
+        (json!({"$not": {"at": null}}), json!([{"id": 1}, {"id": 2}])),
+    ] {
+        assert_eq!(
+            db.read("zeros", json!({"select": ["id"], "find": find, "sort": ["id"]})).await,
+            Ok(expected),
+            "{find}"
+        );
+    }
+    db.rule("zeros", query::Operation::Read).filter = db.filter("zeros", json!({"d": null}));
+    assert_eq!(db.read("zeros", json!({"select": ["id"]})).await, Ok(json!([])));
+}
+
+#[tokio::test]
+async fn characters_that_a_column_cannot_hold_are_found_nowhere() {
+    let Some(db) = mysql().await else { return };
+    db.execute(
+        "CREATE TABLE narrow (id int PRIMARY KEY, a varchar(9) character set utf8mb3, \
+         b varchar(9) character set utf8mb3 collate utf8mb3_nopad_bin, c varchar(9) character set latin1, \
+         e enum('x', '?') character set latin1)",
+    )
+    .await;
+    db.execute("INSERT INTO narrow VALUES (1, '?', '?', '?', '?')").await;
+    assert!(db.database.refresh().await.unwrap());
+    for column in ["a", "b", "c", "e"] {
+        let ids = async |find| ids(&db, "narrow", json!({ (column): find })).await;
+        assert_eq!(ids(json!("😀")).await.unwrap().len(), 0, "{column}");
+        assert_eq!(ids(json!({"$in": ["😀", "😎"]})).await.unwrap().len(), 0, "{column}");
+        assert_eq!(ids(json!({"$ne": "😀"})).await.unwrap().len(), 1, "{column}");
+        let changed = db.mutate(db.update("narrow", json!({ (column): "😀" }), json!({"$inc": {"id": 1}}), None)).await;
+        assert_eq!(changed.map(|(affected, _)| affected), Ok(0), "{column}");
+    }
+}
+
+/// Pages follow each other by what rows are compared by, whatever of a text the server sorts by.
+#[tokio::test]
+async fn long_texts_are_sorted_as_they_are_compared() {
+    let Some(db) = mysql().await else { return };
+    db.execute("CREATE TABLE long_texts (id int PRIMARY KEY, a text, b longtext)").await;
+    db.execute(
+        "INSERT INTO long_texts SELECT 3 - n, concat(repeat('x', 9000), n), concat(repeat('y', 9000), n) \
+                FROM (SELECT 1 AS n UNION SELECT 2) AS t",
+    )
+    .await;
+    assert!(db.database.refresh().await.unwrap());
+    for sort in [json!(["a"]), json!(["b", "a"]), json!(["b"])] {
+        let read = json!({"select": ["id"], "sort": sort});
+        assert_eq!(db.read("long_texts", read).await, Ok(json!([{"id": 2}, {"id": 1}])), "{sort}");
+    }
+}
+
+/// The server stores it without the spaces at its end, or in its own case.
+#[tokio::test]
+async fn a_row_whose_key_is_stored_otherwise_than_given_is_returned() {
+    let Some(mut db) = mysql().await else { return };
+    db.execute("CREATE TABLE coded (code char(9) PRIMARY KEY, owner varchar(9))").await;
+    db.execute("INSERT INTO coded VALUES ('a', 'ann'), ('c', 'bob')").await;
+    assert!(db.database.refresh().await.unwrap());
+    let update = |code: &str| {
+        let change = json!({"$set": {"code": code}});
+        db.update("coded", json!({"owner": "ann"}), change, Some(json!(["code", "owner"])))
+    };
+    assert_eq!(db.mutate(update("b  ")).await, Ok((1, json!([{"code": "b", "owner": "ann"}]))));
+    assert_eq!(db.mutate(update("B")).await, Ok((1, json!([{"code": "B", "owner": "ann"}]))));
+    let refused = db.mutate(update("C ")).await;
+    assert!(matches!(refused, Err(Error::Conflict { .. })), "{refused:?}");
+    db.rule("coded", query::Operation::Update).check = db.filter("coded", json!({"code": "B"}));
+    let mutation = db.update("coded", json!({"owner": "ann"}), json!({"$set": {"code": "b "}}), None);
+    let refused = db.mutate(mutation).await;
+    assert!(matches!(refused, Err(Error::Denied(_))), "{refused:?}");
+}
+
+/// What a rule refuses after it was written is taken back, or is not written at all.
+#[tokio::test]
+async fn tables_without_transactions_are_read_only() {
+    let Some(mut db) = mysql().await else { return };
+    db.execute("CREATE TABLE plain (id int PRIMARY KEY, owner varchar(9)) ENGINE = Aria").await;
+    db.execute("INSERT INTO plain VALUES (1, 'ann')").await;
+    assert!(db.database.refresh().await.unwrap());
+    db.rule("plain", query::Operation::Create).check = db.filter("plain", json!({"owner": "ann"}));
+    let known = db.schema();
+    assert_eq!(known.schema.table("plain").unwrap().writes, query::Writes::NONE);
+    assert_eq!(known.schema.table("artist").unwrap().writes, query::Writes::ALL);
+    assert_eq!(db.read("plain", json!({})).await, Ok(json!([{"id": 1, "owner": "ann"}])));
+}
