@@ -374,7 +374,7 @@ impl Dialect {
     /// SQL after a column for whether it is null. MariaDB's `IS NULL` is true of days `0000-00-00` that must not be null.
     pub fn is_null(&self, column: &Column) -> &'static str {
         match self {
-            Dialect::Mysql if !column.nullable => " <=> NULL",
+            Dialect::Mysql if !column.nullable && matches!(column.r#type, Type::Date | Type::Timestamp) => " <=> NULL",
             Dialect::Sqlite | Dialect::Postgres { .. } | Dialect::Mysql => " IS NULL",
         }
     }

@@ -138,3 +138,30 @@ async fn a_server_that_is_not_there_is_unavailable_and_no_secret_is_told() {
     let error = Mysql::open("shop", &url, 1, &Tasks::default()).unwrap().ping().await.unwrap_err();
     assert!(matches!(&error, Error::Unavailable(cause) if !cause.contains("hunter2")), "{error:?}");
 }
+
+#[tokio::test]
+async fn a_statement_whose_caller_left_is_ended_once_the_server_has_room() {
+    let Some(other) = open(1) else { return };
+    let user = format!("crowded_{}", std::process::id());
+    let grant = format!("CREATE USER {user}@'%' WITH MAX_USER_CONNECTIONS 1");
+    other.write(&statement(&grant, &[])).await.unwrap();
+    let url = mysql_url().unwrap();
+    let (address, _) = url.split_once('@').and_then(|(_, address)| address.rsplit_once('/')).unwrap();
+    let url = format!("mysql://{user}@{address}/information_schema");
+    let store = Mysql::open("crowded", &url, 1, &Tasks::default()).unwrap();
+    let mark = format!("crowded{}", std::process::id());
+    let long = [statement(&format!("SELECT sleep(600) AS {mark}"), &[Type::Int64])];
+    let budget = Budget::unlimited();
+    let mut waiting = Box::pin(store.snapshot(&long, &budget));
+    until("it runs", async || {
+        assert!(futures::poll!(&mut waiting).is_pending());
+        running(&other, &mark).await == 1
+    })
+    .await;
+    drop(waiting);
+    // It is asked to in vain meanwhile.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    other.write(&statement(&format!("ALTER USER {user}@'%' WITH MAX_USER_CONNECTIONS 2"), &[])).await.unwrap();
+    until("nothing of it runs", async || running(&other, &mark).await == 0).await;
+    other.write(&statement(&format!("DROP USER {user}@'%'"), &[])).await.unwrap();
+}
