@@ -97,6 +97,7 @@ impl LogSource {
         match self {
             LogSource::Sqlite(_, reader) => reader.position().is_some(),
             LogSource::Postgres(_, log) => log.is_capturing(),
+            LogSource::None => false,
         }
     }
 

@@ -36,7 +36,7 @@ pub struct Connector {
     opts: Opts,
     /// Without TLS, where the URL leaves that to the server.
     plain: Option<Opts>,
-    tasks: Tasks,
+    pub(super) tasks: Tasks,
 }
 
 impl Connector {

@@ -1,13 +1,14 @@
 //! Connection pool: one caller at a time.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, Once, PoisonError},
     time::{Duration, Instant},
 };
 
 use futures::future::BoxFuture;
 use mysql_async::Conn;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{connector::Connector, error::MysqlError};
 
@@ -18,9 +19,16 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 pub struct Pool {
     connector: Arc<Connector>,
     permits: Arc<Semaphore>,
-    /// The last one used is at the end: it is taken first, its caches are warm.
-    idle: Mutex<Vec<Idle>>,
+    idle: Arc<IdleConnections>,
+    /// Done once there is a task that closes them when the node stops.
+    closing: Once,
+    stop: CancellationToken,
+    /// Ends that task.
+    _end: DropGuard,
 }
+
+/// The last one used is at the end: it is taken first, its caches are warm.
+type IdleConnections = Mutex<Vec<Idle>>;
 
 struct Idle {
     conn: Conn,
@@ -52,7 +60,10 @@ pub enum State {
 impl Pool {
     /// A pool of at most `max` connections; none is opened yet.
     pub fn new(connector: Arc<Connector>, max: usize) -> Arc<Self> {
-        Arc::new(Self { connector, permits: Arc::new(Semaphore::new(max.max(1))), idle: Mutex::default() })
+        let stop = connector.tasks.stop().child_token();
+        let permits = Arc::new(Semaphore::new(max.max(1)));
+        let (idle, closing, end) = (Arc::default(), Once::new(), stop.clone().drop_guard());
+        Arc::new(Self { connector, permits, idle, closing, stop, _end: end })
     }
 
     /// Leases a connection, an open one if there is any.
@@ -61,7 +72,7 @@ impl Pool {
         let open = self.idle().pop();
         match open {
             Some(idle) => Ok(self.lend(idle.conn, permit)),
-            None => Ok(self.lend(self.connector.connect().await?, permit)),
+            None => Ok(self.lend(self.connect().await?, permit)),
         }
     }
 
@@ -69,13 +80,24 @@ impl Pool {
     pub async fn lease_new(self: &Arc<Self>) -> Result<ConnectionLease, MysqlError> {
         let permit = self.permit().await;
         self.clear();
-        Ok(self.lend(self.connector.connect().await?, permit))
+        Ok(self.lend(self.connect().await?, permit))
     }
 
     /// Closes the connections that nobody uses.
     pub fn clear(&self) {
-        let idle = std::mem::take(&mut *self.idle());
-        drop(idle);
+        close(&self.idle);
+    }
+
+    async fn connect(&self) -> Result<Conn, MysqlError> {
+        self.closing.call_once(|| {
+            let (idle, stop) = (Arc::downgrade(&self.idle), self.stop.clone());
+            // Nobody uses them who would see the stop.
+            self.connector.tasks.spawn("mysql pool", async move {
+                stop.cancelled().await;
+                idle.upgrade().iter().for_each(|idle| close(idle));
+            });
+        });
+        self.connector.connect().await
     }
 
     async fn permit(&self) -> OwnedSemaphorePermit {
@@ -88,6 +110,9 @@ impl Pool {
 
     fn put_back(&self, conn: Conn) {
         let mut idle = self.idle();
+        if self.stop.is_cancelled() {
+            return;
+        }
         let stale = idle.iter().take_while(|idle| idle.since.elapsed() > IDLE_TIMEOUT).count();
         let stale: Vec<Idle> = idle.drain(..stale).collect();
         idle.push(Idle { conn, since: Instant::now() });
@@ -96,8 +121,18 @@ impl Pool {
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.idle)
     }
+}
+
+fn close(idle: &IdleConnections) {
+    // What they say to the server is not said under the lock.
+    let closed = std::mem::take(&mut *locked(idle));
+    drop(closed);
+}
+
+fn locked(idle: &IdleConnections) -> MutexGuard<'_, Vec<Idle>> {
+    idle.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl ConnectionLease {
