@@ -241,6 +241,9 @@ async fn init_reads_a_database_of_mariadb() -> anyhow::Result<()> {
     let doctor = perigee(folder.path(), &["doctor", "p", "--data", "data"])?;
     let text = String::from_utf8(doctor.stdout)?;
     assert!(doctor.status.success() && text.contains("0 of 3 tables can be followed"), "{text}");
-    assert!(text.contains("not followed: live queries are not possible in MariaDB"), "{text}");
+    assert!(
+        text.contains("not followed: live queries: expected a database of SQLite or PostgreSQL, found MariaDB"),
+        "{text}"
+    );
     Ok(())
 }

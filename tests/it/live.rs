@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use tests::{
@@ -574,7 +574,11 @@ async fn live_queries_of_mariadb_are_refused_with_the_reason(shape: Shape) -> an
     let mut socket = Socket::open(mesh.client.address(), "").await?;
     for (id, query) in [("1", "subscription { note { id } }"), ("2", "subscription { note_changes { type } }")] {
         socket.subscribe(id, query).await?;
-        assert_eq!(socket.error(id).await?, "BAD_REQUEST", "{query}");
+        let Incoming::Message(message) = socket.next().await? else { bail!("{query} is answered") };
+        let error = &message["payload"][0];
+        assert_eq!((&message["id"], &error["extensions"]["code"]), (&json!(id), &json!("BAD_REQUEST")), "{message}");
+        let text = error["message"].as_str().context("a message")?;
+        assert!(text.contains("expected a database of SQLite or PostgreSQL, found MariaDB"), "{query}: {text}");
     }
     mesh.stop().await;
     Ok(())

@@ -77,11 +77,16 @@ fn faults(database: &DatabaseResource, document: &Document, projects: &[&str]) -
         say("spec.pool.max", "expected at least 1".to_owned());
     }
     let source = spec.changes.source;
-    if source == ChangesSource::Slot && spec.engine() == Some(Engine::Sqlite) {
-        say("spec.changes.source", "expected auto, triggers or off for sqlite, found slot".to_owned());
+    let expected = match (spec.engine(), source) {
+        (Some(Engine::Sqlite), ChangesSource::Slot) => Some("expected auto, triggers or off for sqlite"),
+        (Some(Engine::Mysql), ChangesSource::Slot | ChangesSource::Triggers) => Some("expected auto or off for mysql"),
+        _ => None,
+    };
+    if let Some(expected) = expected {
+        say("spec.changes.source", format!("{expected}, found {}", source.name()));
     }
     let may_be_slot = matches!(source, ChangesSource::Auto | ChangesSource::Slot);
-    if spec.changes.unbounded_slot && (!may_be_slot || spec.engine() == Some(Engine::Sqlite)) {
+    if spec.changes.unbounded_slot && (!may_be_slot || matches!(spec.engine(), Some(Engine::Sqlite | Engine::Mysql))) {
         let text = format!("expected postgres and source auto or slot, found source {}", source.name());
         say("spec.changes.unboundedSlot", text);
     }
@@ -180,6 +185,14 @@ mod tests {
             ("{url: \"sqlite:x\", limit: 0}", "spec.limit"),
             ("{url: \"sqlite:x\", pool: {max: 0}}", "spec.pool.max"),
             ("{url: \"sqlite:x\", changes: {source: slot}}", "spec.changes.source: expected auto"),
+            (
+                "{url: \"mysql://db/x\", changes: {source: triggers}}",
+                "spec.changes.source: expected auto or off for mysql, found triggers",
+            ),
+            (
+                "{url: \"mysql://db/x\", changes: {unboundedSlot: true}}",
+                "spec.changes.unboundedSlot: expected postgres",
+            ),
             ("{url: \"sqlite:x\", changes: {unboundedSlot: true}}", "spec.changes.unboundedSlot: expected postgres"),
             (
                 "{url: \"postgres://db/x\", changes: {source: triggers, unboundedSlot: true}}",

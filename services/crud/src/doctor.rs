@@ -6,7 +6,9 @@ use mesh::Tasks;
 use query::resources::{ChangesSource, Database, Engine};
 
 use crate::{
-    Error, blocking, config,
+    Error, blocking,
+    changes::UNFOLLOWED,
+    config,
     store::{
         diagnosis::{Diagnosis, Finding, Removal, Severity, WhileUsed},
         mysql::Mysql,
@@ -27,7 +29,7 @@ enum Location {
 async fn unfollowed(server: &Mysql) -> Result<Diagnosis, Error> {
     let found = server.introspect().await?;
     let tables = found.schema.tables().iter().map(|table| table.name.clone()).collect();
-    let text = "live queries are not possible in MariaDB".to_owned();
+    let text = format!("live queries: {UNFOLLOWED}");
     let findings = vec![Finding { severity: Severity::Unfollowed, text, sql: None }];
     Ok(Diagnosis { source: "none", tables, findings, ..Diagnosis::default() })
 }

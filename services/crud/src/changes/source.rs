@@ -24,9 +24,12 @@ pub enum ChangeSource {
     None,
 }
 
+/// Why no table of MariaDB is followed.
+pub const UNFOLLOWED: &str = "expected a database of SQLite or PostgreSQL, found MariaDB, of which no changes are read";
+
 /// The error of live queries of a table in a database without a source.
 pub fn without_source(table: &str) -> Error {
-    Error::unfollowed(table, "live queries are not possible in MariaDB")
+    Error::unfollowed(table, UNFOLLOWED)
 }
 
 impl ChangeSource {

@@ -13,7 +13,7 @@ mod listed;
 
 /// How a column is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
+enum ExactForm {
     /// As it is, with an argument that is cast, where a type is named.
     Plain(Option<Cast>),
     /// What is computed of it: SQL after the column.
@@ -35,17 +35,19 @@ enum Cast {
 const DECIMAL_DIGITS: (usize, usize) = (65, 30);
 
 /// The form in which the values of a column are compared.
-fn form(column: &Column) -> Form {
+fn form(column: &Column) -> ExactForm {
     match (column.r#type, column.equality.class) {
         // A number, which is read as a boolean.
-        (Type::Bool, _) => Form::Computed(" <> 0"),
+        (Type::Bool, _) => ExactForm::Computed(" <> 0"),
         // As it is, 99 would be 1999.
-        _ if column.native.starts_with("year") => Form::Computed(" + 0"),
-        (Type::Text | Type::Other, EqualityClass::Database) if column.equality.collation.is_some() => Form::Collated,
-        (Type::Decimal, _) => Form::Plain(Some(decimal(column))),
-        (_, EqualityClass::Single) => Form::Plain(Some(Cast::To("FLOAT"))),
-        (Type::Bytes, _) => Form::Plain(Some(Cast::To("BINARY"))),
-        _ => Form::Plain(None),
+        _ if column.native.starts_with("year") => ExactForm::Computed(" + 0"),
+        (Type::Text | Type::Other, EqualityClass::Database) if column.equality.collation.is_some() => {
+            ExactForm::Collated
+        }
+        (Type::Decimal, _) => ExactForm::Plain(Some(decimal(column))),
+        (_, EqualityClass::Single) => ExactForm::Plain(Some(Cast::To("FLOAT"))),
+        (Type::Bytes, _) => ExactForm::Plain(Some(Cast::To("BINARY"))),
+        _ => ExactForm::Plain(None),
     }
 }
 
@@ -69,17 +71,17 @@ impl Sql<'_> {
     /// Appends the comparison of a column with the last argument, which has no placeholder yet.
     pub fn compare_exactly(&mut self, alias: Alias, column: &Column, comparison: Comparison) {
         match form(column) {
-            Form::Plain(..) => {
+            ExactForm::Plain(..) => {
                 self.column(alias, column);
                 self.push(operator(comparison));
                 self.exact_last(column);
             }
-            Form::Computed(how) => {
+            ExactForm::Computed(how) => {
                 self.computed(alias, column, how);
                 self.push(operator(comparison));
                 self.last_arg();
             }
-            Form::Collated => self.compare_collated(alias, column, comparison),
+            ExactForm::Collated => self.compare_collated(alias, column, comparison),
         }
     }
 
@@ -137,15 +139,15 @@ impl Sql<'_> {
     /// Appends the placeholder of the last argument as a value of the type of `column`.
     pub fn exact_last(&mut self, column: &Column) {
         match form(column) {
-            Form::Plain(Some(cast)) => {
+            ExactForm::Plain(Some(cast)) => {
                 self.push("CAST(");
                 self.last_arg();
                 self.push(" AS ");
                 self.cast(cast);
                 self.push(")");
             }
-            Form::Plain(None) | Form::Computed(_) => self.last_arg(),
-            Form::Collated => self.collated(column, Self::last_arg),
+            ExactForm::Plain(None) | ExactForm::Computed(_) => self.last_arg(),
+            ExactForm::Collated => self.collated(column, Self::last_arg),
         }
     }
 
@@ -159,11 +161,11 @@ impl Sql<'_> {
             self.push(", ");
         }
         match form(column) {
-            Form::Plain(..) | Form::Collated => self.column(alias, column),
-            Form::Computed(how) => self.computed(alias, column, how),
+            ExactForm::Plain(..) | ExactForm::Collated => self.column(alias, column),
+            ExactForm::Computed(how) => self.computed(alias, column, how),
         }
         self.push(direction);
-        if form(column) == Form::Collated {
+        if form(column) == ExactForm::Collated {
             self.push(", ");
             self.bytes(alias, column);
             self.push(direction);

@@ -9,9 +9,9 @@ use query::Type;
 
 use self::{
     connection::run,
-    connector::Connector,
-    error::{Keys, MysqlError},
-    pool::{ConnectionLease, Pool, State},
+    connector::MysqlConnector,
+    error::{MysqlError, UniqueKeys},
+    pool::{ConnLease, ConnState, MysqlPool},
 };
 use super::Statement;
 use crate::{Error, Introspected, budget::Budget, error::StatementError};
@@ -45,9 +45,9 @@ pub struct Mysql {
 struct MysqlInner {
     /// The database's id, for messages.
     database: String,
-    pool: Arc<Pool>,
+    pool: Arc<MysqlPool>,
     /// Columns of unique keys, as the last introspection found them.
-    keys: ArcSwap<Keys>,
+    keys: ArcSwap<UniqueKeys>,
 }
 
 /// The statement that stands for the end of a log: none is kept.
@@ -66,9 +66,12 @@ impl Mysql {
     ///
     /// Errors: what is wrong with the URL, without its password.
     pub fn open(database: &str, url: &str, max: usize, tasks: &Tasks) -> Result<Self, String> {
-        let connector = Arc::new(Connector::parse(url, tasks)?);
-        let inner =
-            MysqlInner { database: database.to_owned(), pool: Pool::new(connector, max), keys: ArcSwap::default() };
+        let connector = Arc::new(MysqlConnector::parse(url, tasks)?);
+        let inner = MysqlInner {
+            database: database.to_owned(),
+            pool: MysqlPool::new(connector, max),
+            keys: ArcSwap::default(),
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -83,11 +86,11 @@ impl Mysql {
             return Ok(Vec::new());
         }
         let mut lease = self.inner.pool.lease().await.map_err(|failure| self.error_of(failure, None))?;
-        let mut result = lease.run(State::Clean, |conn| Box::pin(read(conn, statements, budget))).await;
+        let mut result = lease.run(ConnState::Clean, |conn| Box::pin(read(conn, statements, budget))).await;
         if result.as_ref().is_err_and(|failure| failure.0.is_lost()) {
             drop(lease);
             lease = self.inner.pool.lease_new().await.map_err(|failure| self.error_of(failure, None))?;
-            result = lease.run(State::Clean, |conn| Box::pin(read(conn, statements, budget))).await;
+            result = lease.run(ConnState::Clean, |conn| Box::pin(read(conn, statements, budget))).await;
         }
         result.map_err(|FailedStatement(failure, at)| StatementError {
             error: self.error_of(*failure, at.and_then(|at| statements.get(at))),
@@ -100,7 +103,7 @@ impl Mysql {
         let mut lease = self.lease().await?;
         let budget = Budget::unlimited();
         let room = budget.shared_room();
-        let written = lease.run(State::Clean, |conn| Box::pin(run(conn, statement, &room))).await;
+        let written = lease.run(ConnState::Clean, |conn| Box::pin(run(conn, statement, &room))).await;
         written.map_err(|failure| self.error_of(failure, Some(statement)))
     }
 
@@ -128,18 +131,18 @@ impl Mysql {
         Ok(())
     }
 
-    async fn catalog(&self) -> Result<introspect::Catalog, Error> {
+    async fn catalog(&self) -> Result<introspect::MysqlCatalog, Error> {
         let mut lease = self.lease().await?;
-        let mut read = lease.run(State::Clean, |conn| Box::pin(introspect::read(conn))).await;
+        let mut read = lease.run(ConnState::Clean, |conn| Box::pin(introspect::read(conn))).await;
         if read.as_ref().is_err_and(MysqlError::is_lost) {
             drop(lease);
             lease = self.inner.pool.lease_new().await.map_err(|failure| self.error_of(failure, None))?;
-            read = lease.run(State::Clean, |conn| Box::pin(introspect::read(conn))).await;
+            read = lease.run(ConnState::Clean, |conn| Box::pin(introspect::read(conn))).await;
         }
         read.map_err(|failure| self.error_of(failure, None))
     }
 
-    async fn lease(&self) -> Result<ConnectionLease, Error> {
+    async fn lease(&self) -> Result<ConnLease, Error> {
         self.inner.pool.lease().await.map_err(|failure| self.error_of(failure, None))
     }
 

@@ -2,7 +2,7 @@
 
 use query::{Column, EqualityClass, Type, Typed, datetime, uuid};
 
-use super::{Alias, Cast, Form, Sql, decimal, form};
+use super::{Alias, Cast, ExactForm, Sql, decimal, form};
 use crate::json;
 
 /// Lists are filled up to a power of two by their last value, so that few statements are prepared; longer ones are one
@@ -19,15 +19,15 @@ impl Sql<'_> {
             values.resize(values.len().next_power_of_two(), last);
         }
         match form(column) {
-            Form::Plain(..) => {
+            ExactForm::Plain(..) => {
                 self.column(alias, column);
                 self.listed_exactly(column, values);
             }
-            Form::Computed(how) => {
+            ExactForm::Computed(how) => {
                 self.computed(alias, column, how);
                 self.listed_exactly(column, values);
             }
-            Form::Collated => {
+            ExactForm::Collated => {
                 self.push("(");
                 self.column(alias, column);
                 self.listed_exactly(column, values.clone());
@@ -56,23 +56,23 @@ impl Sql<'_> {
     /// Appends the same for values that are an array of JSON, whose items are texts.
     fn any_of_json(&mut self, alias: Alias, column: &Column, values: &[Typed]) {
         let value = match (form(column), typed(column)) {
-            (Form::Computed(how), _) => {
+            (ExactForm::Computed(how), _) => {
                 self.computed(alias, column, how);
                 ("\"v\"", Cast::To("BIGINT"))
             }
-            (Form::Plain(..), Some(declared)) => {
+            (ExactForm::Plain(..), Some(declared)) => {
                 self.column(alias, column);
                 ("\"v\"", declared)
             }
-            (Form::Plain(..), None) if column.r#type == Type::Bytes => {
+            (ExactForm::Plain(..), None) if column.r#type == Type::Bytes => {
                 self.column(alias, column);
                 ("unhex(\"v\")", TEXT)
             }
-            (Form::Collated, _) => {
+            (ExactForm::Collated, _) => {
                 self.bytes(alias, column);
                 ("CAST(\"v\" AS BINARY)", TEXT)
             }
-            (Form::Plain(..), None) => {
+            (ExactForm::Plain(..), None) => {
                 self.push("CAST(CAST(");
                 self.column(alias, column);
                 self.push(" AS CHAR) AS BINARY)");

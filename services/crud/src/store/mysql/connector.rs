@@ -7,7 +7,7 @@ use mysql_async::{Conn, Opts, OptsBuilder, prelude::Queryable};
 
 use super::{
     error::MysqlError,
-    tls::{Fallback, Tls},
+    tls::{Fallback, MysqlTls},
 };
 
 /// How long connecting may take, name look-up and log-in included.
@@ -32,14 +32,14 @@ sort_buffer_size = greatest(@@sort_buffer_size, 16777216); \
 SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
 
 /// Makes connections to one database of one server, as one user.
-pub struct Connector {
+pub struct MysqlConnector {
     opts: Opts,
     /// Without TLS, where the URL leaves that to the server.
     plain: Option<Opts>,
     pub(super) tasks: Tasks,
 }
 
-impl Connector {
+impl MysqlConnector {
     /// A connector for `url`: `mysql://user:password@host:port/name?ssl-mode=verify_identity`, or with
     /// `socket=/path` in the place of the host.
     ///
@@ -52,7 +52,7 @@ impl Connector {
         let rest = url.strip_prefix("mysql://").or_else(|| url.strip_prefix("mariadb://"));
         let rest = rest.ok_or_else(|| "the url does not start with mysql://".to_owned())?;
         let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (mut tls, mut socket) = (Tls::default(), None);
+        let (mut tls, mut socket) = (MysqlTls::default(), None);
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
             match parameter.split_once('=') {
                 Some(("socket", path)) if path.starts_with('/') => socket = Some(path.to_owned()),
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     fn fault(url: &str) -> String {
-        match Connector::parse(url, &Tasks::default()) {
+        match MysqlConnector::parse(url, &Tasks::default()) {
             Ok(_) => panic!("{url} is refused"),
             Err(fault) => fault,
         }
@@ -180,12 +180,12 @@ mod tests {
 
     #[test]
     fn a_url_names_server_database_and_user() {
-        let connector = Connector::parse("mariadb://ann:a%40b@db.example:3307/shop", &Tasks::default()).unwrap();
+        let connector = MysqlConnector::parse("mariadb://ann:a%40b@db.example:3307/shop", &Tasks::default()).unwrap();
         let opts = &connector.opts;
         assert_eq!((opts.ip_or_hostname(), opts.tcp_port(), opts.db_name()), ("db.example", 3307, Some("shop")));
         assert_eq!((opts.user(), opts.pass()), (Some("ann"), Some("a@b")));
         assert!(opts.ssl_opts().is_some() && connector.plain.is_some());
-        let socket = Connector::parse("mysql://ann@localhost/shop?socket=/run/s", &Tasks::default()).unwrap();
+        let socket = MysqlConnector::parse("mysql://ann@localhost/shop?socket=/run/s", &Tasks::default()).unwrap();
         assert!(socket.opts.socket() == Some("/run/s") && socket.opts.ssl_opts().is_none());
     }
 }

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Columns of every unique key, by its table's and its own name.
-pub type Keys = HashMap<(String, String), Vec<String>>;
+pub type UniqueKeys = HashMap<(String, String), Vec<String>>;
 
 /// Error of the server, the driver or a connection, before it is mapped to one of crud.
 #[derive(Debug)]
@@ -84,7 +84,7 @@ impl MysqlError {
     }
 
     /// The error as callers of `database` see it.
-    pub fn into_error(self, database: &str, statement: Option<&Statement>, keys: &Keys) -> Error {
+    pub fn into_error(self, database: &str, statement: Option<&Statement>, keys: &UniqueKeys) -> Error {
         let unavailable = |cause: &str| Error::Unavailable(format!("{database}: {cause}"));
         match &self {
             MysqlError::Driver(mysql_async::Error::Server(server)) if ends_connection(server.code) => {
@@ -117,7 +117,7 @@ fn is_stale(code: u16) -> bool {
 }
 
 /// The error of what the server says.
-fn refused(error: &ServerError, statement: Option<&Statement>, keys: &Keys) -> Error {
+fn refused(error: &ServerError, statement: Option<&Statement>, keys: &UniqueKeys) -> Error {
     let busy = |text: &str| Error::refused(Code::Unavailable, text, spoken(error));
     let denied = |text: &str| Error::refused(Code::Denied, text, spoken(error));
     match error.code {
@@ -231,7 +231,7 @@ fn foreign_key(error: &ServerError) -> String {
 }
 
 /// Columns of the unique key that is violated: of the table that the statement writes, or of the only key of its name.
-fn conflict(error: &ServerError, statement: Option<&Statement>, keys: &Keys) -> Vec<String> {
+fn conflict(error: &ServerError, statement: Option<&Statement>, keys: &UniqueKeys) -> Vec<String> {
     let Some((_, name)) = error.message.rsplit_once(" for key ") else { return Vec::new() };
     let name = name.trim_matches(['\'', '`', '"']);
     let of = |table: &str, key: &str| keys.get(&(table.to_owned(), key.to_owned())).cloned();
@@ -271,7 +271,7 @@ mod tests {
     }
 
     fn told(code: u16, message: &str) -> Error {
-        refused(&error(code, message), None, &Keys::new())
+        refused(&error(code, message), None, &UniqueKeys::new())
     }
 
     #[test]
@@ -294,7 +294,7 @@ mod tests {
     fn a_conflict_names_the_columns_of_its_key() {
         let key = |table: &str, name: &str| (table.to_owned(), name.to_owned());
         let columns = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        let keys = Keys::from([
+        let keys = UniqueKeys::from([
             (key("a`b", "PRIMARY"), columns(&["id"])),
             (key("other", "PRIMARY"), columns(&["code"])),
             (key("other", "title"), columns(&["title", "year"])),

@@ -12,7 +12,7 @@ use query::{
     Writes,
 };
 
-use super::error::{Keys, MysqlError};
+use super::error::{MysqlError, UniqueKeys};
 use crate::{Introspected, LeftOut};
 
 const TABLES: &str = "\
@@ -51,7 +51,7 @@ type Texts = Vec<Vec<Option<String>>>;
 
 /// What the catalog says of a database.
 #[derive(Debug, Default)]
-pub struct Catalog {
+pub struct MysqlCatalog {
     tables: Texts,
     columns: Texts,
     views: Texts,
@@ -62,13 +62,13 @@ pub struct Catalog {
 }
 
 /// Reads the catalog of the database that the connection is in.
-pub async fn read(conn: &mut Conn) -> Result<Catalog, MysqlError> {
+pub async fn read(conn: &mut Conn) -> Result<MysqlCatalog, MysqlError> {
     let version: Option<String> = conn.query_first("SELECT version()").await?;
     let version = version.unwrap_or_default();
     if !is_served(&version) {
         return Err(MysqlError::Connect(format!("expected MariaDB 10.6 or later, found version {version}")));
     }
-    Ok(Catalog {
+    Ok(MysqlCatalog {
         tables: texts(conn, TABLES).await?,
         columns: texts(conn, COLUMNS).await?,
         views: texts(conn, VIEWS).await?,
@@ -97,11 +97,11 @@ async fn texts(conn: &mut Conn, query: &str) -> Result<Texts, MysqlError> {
 }
 
 /// A text that changes when the catalog does.
-pub fn mark(catalog: &Catalog) -> String {
+pub fn mark(catalog: &MysqlCatalog) -> String {
     use std::hash::Hash;
 
     let mut hasher = DefaultHasher::new();
-    let Catalog { tables, columns, views, keys, foreign_keys, triggers, json } = catalog;
+    let MysqlCatalog { tables, columns, views, keys, foreign_keys, triggers, json } = catalog;
     for texts in [tables, columns, views, keys, foreign_keys, triggers, json] {
         texts.hash(&mut hasher);
     }
@@ -109,7 +109,7 @@ pub fn mark(catalog: &Catalog) -> String {
 }
 
 /// The schema that a catalog describes, and the columns of its unique keys.
-pub fn introspected(catalog: &Catalog) -> (Introspected, Keys) {
+pub fn introspected(catalog: &MysqlCatalog) -> (Introspected, UniqueKeys) {
     let mut left_out = Vec::new();
     let mut tables = Vec::new();
     let json: HashSet<(&str, &str)> = catalog.json.iter().map(|row| (text(row, 0), text(row, 1))).collect();
@@ -145,7 +145,7 @@ fn table(
     name: &str,
     (is_view, is_written): (bool, bool),
     columns: &[&Vec<Option<String>>],
-    catalog: &Catalog,
+    catalog: &MysqlCatalog,
     json: &HashSet<(&str, &str)>,
 ) -> Table {
     let columns = columns.iter().map(|row| column(row, json.contains(&(name, text(row, 1))))).collect();
@@ -271,7 +271,7 @@ fn matching(r#type: Type, equality: &Equality) -> Matching {
 }
 
 /// Notes the unique keys of `tables`; the columns of each by the names of table and key.
-fn keys(tables: &mut [Table], rows: &Texts) -> Keys {
+fn keys(tables: &mut [Table], rows: &Texts) -> UniqueKeys {
     let mut found: BTreeMap<(&str, &str), Option<Vec<String>>> = BTreeMap::new();
     for row in rows {
         let key = found.entry((text(row, 0), text(row, 1))).or_insert_with(|| Some(Vec::new()));
@@ -280,7 +280,7 @@ fn keys(tables: &mut [Table], rows: &Texts) -> Keys {
             _ => *key = None,
         }
     }
-    let mut names = Keys::new();
+    let mut names = UniqueKeys::new();
     let mut by_name: HashMap<String, &mut Table> = tables.iter_mut().map(|table| (table.name.clone(), table)).collect();
     for ((table, name), columns) in found {
         let Some(columns) = columns else { continue };

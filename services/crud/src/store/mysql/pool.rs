@@ -10,16 +10,16 @@ use mysql_async::Conn;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{connector::Connector, error::MysqlError};
+use super::{connector::MysqlConnector, error::MysqlError};
 
 /// A connection that was not needed for this long is closed when another comes back.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Pool of a limited number of connections. Who waits is served in order; the wait ends with the caller.
-pub struct Pool {
-    connector: Arc<Connector>,
+pub struct MysqlPool {
+    connector: Arc<MysqlConnector>,
     permits: Arc<Semaphore>,
-    idle: Arc<IdleConnections>,
+    idle: Arc<IdleConns>,
     /// Done once there is a task that closes them when the node stops.
     closing: Once,
     stop: CancellationToken,
@@ -28,25 +28,25 @@ pub struct Pool {
 }
 
 /// The last one used is at the end: it is taken first, its caches are warm.
-type IdleConnections = Mutex<Vec<Idle>>;
+type IdleConns = Mutex<Vec<IdleConn>>;
 
-struct Idle {
+struct IdleConn {
     conn: Conn,
     since: Instant,
 }
 
 /// A connection leased from the pool until this is dropped.
-pub struct ConnectionLease {
-    pool: Arc<Pool>,
+pub struct ConnLease {
+    pool: Arc<MysqlPool>,
     /// Present until the drop.
     held: Option<(Conn, OwnedSemaphorePermit)>,
     /// Decides what the drop does.
-    state: State,
+    state: ConnState,
 }
 
 /// Protocol state of a leased connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum ConnState {
     /// Nothing: the next may have it.
     Clean,
     /// A transaction: it is rolled back.
@@ -57,9 +57,9 @@ pub enum State {
     Broken,
 }
 
-impl Pool {
+impl MysqlPool {
     /// A pool of at most `max` connections; none is opened yet.
-    pub fn new(connector: Arc<Connector>, max: usize) -> Arc<Self> {
+    pub fn new(connector: Arc<MysqlConnector>, max: usize) -> Arc<Self> {
         let stop = connector.tasks.stop().child_token();
         let permits = Arc::new(Semaphore::new(max.max(1)));
         let (idle, closing, end) = (Arc::default(), Once::new(), stop.clone().drop_guard());
@@ -67,7 +67,7 @@ impl Pool {
     }
 
     /// Leases a connection, an open one if there is any.
-    pub async fn lease(self: &Arc<Self>) -> Result<ConnectionLease, MysqlError> {
+    pub async fn lease(self: &Arc<Self>) -> Result<ConnLease, MysqlError> {
         let permit = self.permit().await;
         let open = self.idle().pop();
         match open {
@@ -77,7 +77,7 @@ impl Pool {
     }
 
     /// Leases a new connection, for who found an open one dead. The others that are open are as old: they are closed.
-    pub async fn lease_new(self: &Arc<Self>) -> Result<ConnectionLease, MysqlError> {
+    pub async fn lease_new(self: &Arc<Self>) -> Result<ConnLease, MysqlError> {
         let permit = self.permit().await;
         self.clear();
         Ok(self.lend(self.connect().await?, permit))
@@ -104,8 +104,8 @@ impl Pool {
         self.permits.clone().acquire_owned().await.expect("the semaphore is never closed")
     }
 
-    fn lend(self: &Arc<Self>, conn: Conn, permit: OwnedSemaphorePermit) -> ConnectionLease {
-        ConnectionLease { pool: self.clone(), held: Some((conn, permit)), state: State::Clean }
+    fn lend(self: &Arc<Self>, conn: Conn, permit: OwnedSemaphorePermit) -> ConnLease {
+        ConnLease { pool: self.clone(), held: Some((conn, permit)), state: ConnState::Clean }
     }
 
     fn put_back(&self, conn: Conn) {
@@ -114,64 +114,64 @@ impl Pool {
             return;
         }
         let stale = idle.iter().take_while(|idle| idle.since.elapsed() > IDLE_TIMEOUT).count();
-        let stale: Vec<Idle> = idle.drain(..stale).collect();
-        idle.push(Idle { conn, since: Instant::now() });
+        let stale: Vec<IdleConn> = idle.drain(..stale).collect();
+        idle.push(IdleConn { conn, since: Instant::now() });
         drop(idle);
         drop(stale);
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<IdleConn>> {
         locked(&self.idle)
     }
 }
 
-fn close(idle: &IdleConnections) {
+fn close(idle: &IdleConns) {
     // What they say to the server is not said under the lock.
     let closed = std::mem::take(&mut *locked(idle));
     drop(closed);
 }
 
-fn locked(idle: &IdleConnections) -> MutexGuard<'_, Vec<Idle>> {
+fn locked(idle: &IdleConns) -> MutexGuard<'_, Vec<IdleConn>> {
     idle.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl ConnectionLease {
+impl ConnLease {
     /// Waits for `work` over the connection, which is in the middle of `after` then; or broken, if it failed for good.
     pub async fn run<'c, T, E: AsRef<MysqlError>>(
         &'c mut self,
-        after: State,
+        after: ConnState,
         work: impl FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T, E>>,
     ) -> Result<T, E> {
         let Self { held: Some((conn, _)), state, .. } = self else {
             unreachable!("a lease holds its connection until it is dropped")
         };
-        *state = State::Busy;
+        *state = ConnState::Busy;
         let result = work(conn).await;
         *state = match &result {
-            Err(failure) if failure.as_ref().leaves_answers() => State::Busy,
-            Err(failure) if failure.as_ref().is_fatal() => State::Broken,
+            Err(failure) if failure.as_ref().leaves_answers() => ConnState::Busy,
+            Err(failure) if failure.as_ref().is_fatal() => ConnState::Broken,
             // Whatever it was in the middle of, a commit as well.
-            Err(_) => State::Open,
+            Err(_) => ConnState::Open,
             Ok(_) => after,
         };
         result
     }
 }
 
-impl Drop for ConnectionLease {
+impl Drop for ConnLease {
     fn drop(&mut self) {
         let Some((conn, permit)) = self.held.take() else { return };
         match self.state {
-            State::Clean => self.pool.put_back(conn),
-            State::Open => {
+            ConnState::Clean => self.pool.put_back(conn),
+            ConnState::Open => {
                 let pool = self.pool.clone();
                 self.pool.connector.roll_back(conn, move |conn| {
                     conn.into_iter().for_each(|conn| pool.put_back(conn));
                     drop(permit);
                 });
             }
-            State::Busy => self.pool.connector.kill(conn, permit),
-            State::Broken => {}
+            ConnState::Busy => self.pool.connector.kill(conn, permit),
+            ConnState::Broken => {}
         }
     }
 }

@@ -108,6 +108,24 @@ async fn a_connection_that_the_server_ended_is_made_again() {
 }
 
 #[tokio::test]
+async fn idle_connections_are_closed_when_the_node_stops() {
+    let (Some(url), Some(other)) = (mysql_url(), open(1)) else { return };
+    let tasks = Tasks::default();
+    let store = Mysql::open("test", &url, 2, &tasks).unwrap();
+    let id = number(&store, "SELECT connection_id()").await;
+    let still = format!("SELECT count(*) FROM information_schema.PROCESSLIST WHERE ID = {id}");
+    assert_eq!(number(&other, &still).await, 1);
+
+    tasks.finish().await;
+
+    until("it is closed, while its store is there", async || number(&other, &still).await == 0).await;
+    // One that is made afterwards is not kept.
+    let id = number(&store, "SELECT connection_id()").await;
+    let still = format!("SELECT count(*) FROM information_schema.PROCESSLIST WHERE ID = {id}");
+    until("it is closed as well", async || number(&other, &still).await == 0).await;
+}
+
+#[tokio::test]
 async fn reads_of_one_snapshot_see_no_later_commit() {
     let (Some(store), Some(other)) = (open(1), open(1)) else { return };
     let table = format!("seen_{}", std::process::id());

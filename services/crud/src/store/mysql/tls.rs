@@ -8,7 +8,7 @@ use crate::store::SYSTEM_ROOTS;
 
 /// TLS parameters of a URL.
 #[derive(Debug, Default)]
-pub struct Tls {
+pub struct MysqlTls {
     mode: Mode,
     roots: Option<PathBuf>,
 }
@@ -31,7 +31,7 @@ pub enum Fallback {
     Plain,
 }
 
-impl Tls {
+impl MysqlTls {
     /// Takes a parameter; whether it is one of TLS.
     ///
     /// Errors: what is wrong with its value.

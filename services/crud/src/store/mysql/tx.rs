@@ -7,7 +7,7 @@ use mysql_async::Conn;
 use super::{
     FailedStatement, Mysql, MysqlRows,
     connection::{command, run},
-    pool::{ConnectionLease, State},
+    pool::{ConnLease, ConnState},
 };
 use crate::{
     Error,
@@ -18,12 +18,12 @@ use crate::{
 /// A transaction on a connection of its own. Dropped without [`MysqlTx::commit`] it is rolled back.
 pub struct MysqlTx {
     store: Mysql,
-    lease: ConnectionLease,
-    stage: Stage,
+    lease: ConnLease,
+    stage: TxStage,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum TxStage {
     /// It begins with the first statements.
     New,
     /// It may be committed.
@@ -33,32 +33,32 @@ enum Stage {
 }
 
 impl MysqlTx {
-    pub(super) fn new(store: Mysql, lease: ConnectionLease) -> Self {
-        Self { store, lease, stage: Stage::New }
+    pub(super) fn new(store: Mysql, lease: ConnLease) -> Self {
+        Self { store, lease, stage: TxStage::New }
     }
 
     /// Runs statements in their order. The first that fails ends the transaction.
     pub async fn run(&mut self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<MysqlRows>, Error> {
-        if self.stage == Stage::Failed {
+        if self.stage == TxStage::Failed {
             return Err(ended());
         }
-        let stage = std::mem::replace(&mut self.stage, Stage::Failed);
+        let stage = std::mem::replace(&mut self.stage, TxStage::Failed);
         let room = budget.shared_room();
-        let work = self.lease.run(State::Open, |conn| Box::pin(in_order(conn, statements, stage, &room)));
+        let work = self.lease.run(ConnState::Open, |conn| Box::pin(in_order(conn, statements, stage, &room)));
         let rows = work.await.map_err(|FailedStatement(failure, at)| {
             self.store.error_of(*failure, at.and_then(|at| statements.get(at)))
         })?;
-        self.stage = Stage::Begun;
+        self.stage = TxStage::Begun;
         Ok(rows)
     }
 
     /// Commits. After the error of a lost connection it is unknown whether it is committed.
     pub async fn commit(mut self) -> Result<(), Error> {
         match self.stage {
-            Stage::New => Ok(()),
-            Stage::Failed => Err(ended()),
-            Stage::Begun => {
-                let work = self.lease.run(State::Clean, |conn| Box::pin(command(conn, "COMMIT")));
+            TxStage::New => Ok(()),
+            TxStage::Failed => Err(ended()),
+            TxStage::Begun => {
+                let work = self.lease.run(ConnState::Clean, |conn| Box::pin(command(conn, "COMMIT")));
                 work.await.map_err(|failure| self.store.error_of(failure, None))
             }
         }
@@ -68,10 +68,10 @@ impl MysqlTx {
 async fn in_order(
     conn: &mut Conn,
     statements: &[Statement],
-    stage: Stage,
+    stage: TxStage,
     room: &SharedRoom<'_, '_>,
 ) -> Result<Vec<MysqlRows>, FailedStatement> {
-    if stage == Stage::New {
+    if stage == TxStage::New {
         command(conn, "START TRANSACTION").await.map_err(|failure| FailedStatement(Box::new(failure), None))?;
     }
     let mut all = Vec::with_capacity(statements.len());
