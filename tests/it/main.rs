@@ -1,4 +1,4 @@
-//! Scenarios, each in both shapes of the mesh, and the case suite on both engines.
+//! Scenarios, each in both shapes of the mesh, and the case suite on all engines.
 
 /// Runs each scenario twice: all services in one process, then every service on its own port.
 macro_rules! scenarios {

@@ -14,7 +14,7 @@ use query::{Comparison, Field, Filter, Node, Quantifier, Read, Shape as ReadShap
 use serde_json::{Value, json};
 use tests::{
     engine::{Database, Engine},
-    mesh::{OPEN_LAB, Setup, Shape, TestMesh},
+    mesh::{LOGGED, OPEN_LAB, Setup, Shape, TestMesh},
     token,
 };
 
@@ -35,12 +35,10 @@ const NOTES: &str = "
     CREATE TABLE keyless (v INTEGER);
     CREATE VIEW shown AS SELECT id FROM note;";
 
-/// Engines whose log tells images.
-const LOGGED: [Engine; 2] = [Engine::Sqlite, Engine::Postgres];
-
 /// A table of the engine that cannot be followed, and why.
 fn unfollowed(engine: Engine) -> (&'static str, &'static str) {
     match engine {
+        Engine::Mysql => unreachable!("it has no log"),
         Engine::Sqlite => ("CREATE VIRTUAL TABLE unfollowed USING fts5(text);", "virtual table"),
         Engine::Postgres => ("CREATE UNLOGGED TABLE unfollowed (id INTEGER PRIMARY KEY);", "unlogged"),
     }

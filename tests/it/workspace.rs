@@ -28,12 +28,12 @@ const DIRECTION: [(&str, &[&str]); 11] = [
 const FORBIDDEN: [(&str, &[&str]); 8] = [
     ("proto", &["serde", "serde_json"]),
     ("query", &["tokio", "tonic", "prost", "futures"]),
-    ("mesh", &["rusqlite", "tokio-postgres", "sqlx", "axum"]),
+    ("mesh", &["rusqlite", "tokio-postgres", "mysql_async", "sqlx", "axum"]),
     ("crud", &["axum", "http", "hyper"]),
-    ("auth-rules", &["rusqlite", "tokio-postgres", "sqlx", "axum"]),
-    ("realtime", &["rusqlite", "tokio-postgres", "sqlx", "axum"]),
-    ("storage", &["rusqlite", "tokio-postgres", "sqlx", "axum"]),
-    ("gateway", &["rusqlite", "tokio-postgres", "sqlx", "object_store"]),
+    ("auth-rules", &["rusqlite", "tokio-postgres", "mysql_async", "sqlx", "axum"]),
+    ("realtime", &["rusqlite", "tokio-postgres", "mysql_async", "sqlx", "axum"]),
+    ("storage", &["rusqlite", "tokio-postgres", "mysql_async", "sqlx", "axum"]),
+    ("gateway", &["rusqlite", "tokio-postgres", "mysql_async", "sqlx", "object_store"]),
 ];
 
 fn metadata(arguments: &[&str]) -> anyhow::Result<Value> {

@@ -83,7 +83,7 @@ impl Outlet {
     pub async fn begin(&mut self, source: &mut LogSource) -> Result<(), Error> {
         match self {
             Outlet::Ring => Ok(()),
-            Outlet::Journal(journal) => journal.begin(source).await,
+            Outlet::Journal(journal) => Box::pin(journal.begin(source)).await,
         }
     }
 

@@ -6,6 +6,7 @@ use query::resources::Numbers;
 
 use crate::{
     Error,
+    changes::source::without_source,
     store::{
         Store,
         log::{ImageWriter, LogLag, LogLook, LogPosition},
@@ -23,6 +24,8 @@ pub enum LogSource {
     Sqlite(Sqlite, Box<LogReader>),
     /// The log of a server.
     Postgres(Postgres, Box<PostgresLog>),
+    /// None.
+    None,
 }
 
 impl LogSource {
@@ -31,6 +34,7 @@ impl LogSource {
         match store {
             Store::Sqlite(store) => LogSource::Sqlite(store.clone(), Box::default()),
             Store::Postgres(store) => LogSource::Postgres(store.clone(), Box::default()),
+            Store::Mysql(_) => LogSource::None,
         }
     }
 
@@ -38,7 +42,7 @@ impl LogSource {
     pub fn elected(store: &Store) -> Self {
         match Self::new(store) {
             LogSource::Postgres(store, _) => LogSource::Postgres(store, Box::new(PostgresLog::elected())),
-            file @ LogSource::Sqlite(..) => file,
+            other @ (LogSource::Sqlite(..) | LogSource::None) => other,
         }
     }
 
@@ -47,6 +51,7 @@ impl LogSource {
         Some(match self {
             LogSource::Sqlite(store, reader) => LogSource::Sqlite(store.clone(), Box::new(reader.at(position))),
             LogSource::Postgres(store, log) => LogSource::Postgres(store.clone(), Box::new(log.at(position)?)),
+            LogSource::None => LogSource::None,
         })
     }
 
@@ -54,7 +59,7 @@ impl LogSource {
     /// need not keep it any more.
     pub fn confirm(&mut self, position: &LogPosition) {
         match self {
-            LogSource::Sqlite(..) => {}
+            LogSource::Sqlite(..) | LogSource::None => {}
             LogSource::Postgres(_, log) => log.confirm(position),
         }
     }
@@ -62,7 +67,7 @@ impl LogSource {
     /// How far what was told is behind what was committed. A file is read whole with each look.
     pub fn lag(&self) -> LogLag {
         match self {
-            LogSource::Sqlite(..) => LogLag::default(),
+            LogSource::Sqlite(..) | LogSource::None => LogLag::default(),
             LogSource::Postgres(_, log) => log.lag(),
         }
     }
@@ -72,6 +77,7 @@ impl LogSource {
         match self {
             LogSource::Sqlite(store, reader) => store.capture_log(reader, table, writer).await,
             LogSource::Postgres(store, log) => Box::pin(store.capture_log(log, table, writer)).await,
+            LogSource::None => Err(without_source(table)),
         }
     }
 
@@ -80,6 +86,7 @@ impl LogSource {
         match self {
             LogSource::Sqlite(_, reader) => reader.describe(table, writer),
             LogSource::Postgres(_, reader) => reader.describe(table, writer),
+            LogSource::None => {}
         }
     }
 
@@ -89,6 +96,7 @@ impl LogSource {
         match self {
             LogSource::Sqlite(store, reader) => store.release_log(reader, kept).await,
             LogSource::Postgres(store, log) => Box::pin(store.release_log(log, kept)).await,
+            LogSource::None => Ok(()),
         }
     }
 
@@ -97,6 +105,7 @@ impl LogSource {
         match self {
             LogSource::Sqlite(_, reader) => reader.position().is_some(),
             LogSource::Postgres(_, log) => log.is_capturing(),
+            LogSource::None => false,
         }
     }
 
@@ -105,6 +114,7 @@ impl LogSource {
         match self {
             LogSource::Sqlite(_, reader) => reader.position(),
             LogSource::Postgres(_, reader) => reader.position(),
+            LogSource::None => None,
         }
     }
 
@@ -113,6 +123,7 @@ impl LogSource {
         match self {
             LogSource::Sqlite(_, reader) => reader.position(),
             LogSource::Postgres(_, log) => log.passed(),
+            LogSource::None => None,
         }
     }
 
@@ -121,6 +132,7 @@ impl LogSource {
         match self {
             LogSource::Sqlite(store, reader) => store.look(reader, numbers).await,
             LogSource::Postgres(store, log) => Box::pin(store.look_at_log(log, numbers)).await,
+            LogSource::None => Err(Error::Database("no log is kept".to_owned())),
         }
     }
 
@@ -129,6 +141,7 @@ impl LogSource {
         match self {
             LogSource::Sqlite(store, reader) => store.log_commit_after(reader).await,
             LogSource::Postgres(store, log) => Box::pin(store.log_commit_after(log)).await,
+            LogSource::None => std::future::pending().await,
         }
     }
 }
