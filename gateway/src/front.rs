@@ -214,7 +214,7 @@ impl FrontState {
             time = time.min(asked.unwrap_or(time));
         }
         // Files take as long as they are large; their handler limits what else it does.
-        let time = (!matches!(handler, Some(Handler::Files(_)))).then_some(time);
+        let time = (!matches!(handler, Some(Handler::Files(_) | Handler::Upload(_)))).then_some(time);
         let call = Call::begin_at(started, text(&REQUEST_ID), text(&TRACEPARENT), time).without_timer();
         (call, known.filter(|known| known.is_described).map(|known| known.project))
     }
@@ -316,6 +316,10 @@ impl FrontState {
             Some(Handler::Files(of)) => Box::pin(async move {
                 let (head, body) = request.into_parts();
                 Ok(files::answer(&self.service, call, of, &head, body).await)
+            }),
+            Some(Handler::Upload(of)) => Box::pin(async move {
+                let (head, body) = request.into_parts();
+                Ok(files::answer_upload(&self.service, call, of, &head, body).await)
             }),
             None => {
                 let mut routed = Box::pin(self.web.clone().oneshot(*request));
