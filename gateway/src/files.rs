@@ -33,11 +33,16 @@ use crate::{
     error,
     http::{API_PREFIX, answer, guarded, plain_segment},
 };
-pub(crate) use download::Streamed;
+pub(crate) use delete::remove;
+pub(crate) use download::{FileParts, Streamed, open};
+pub(crate) use list::{ListQuery, Listed, info as entry_of, page};
+pub(crate) use operate::{CopyKind, transfer};
 use parameters::FileParameters;
 pub(crate) use project_files::ProjectFiles;
+pub(crate) use sign::{SignedMethod, signed_address};
 pub(crate) use target::FileTarget;
 pub(crate) use tus::{UploadsPath, answer as answer_upload};
+pub(crate) use upload::{NewFile, checked_type, meta, write};
 
 const FILES: &str = "files";
 const ALLOWED: &str = "GET, HEAD, PUT, POST, DELETE, OPTIONS";

@@ -1,6 +1,7 @@
 //! Files over HTTP, on every backend that a test can have, in both shapes of the mesh.
 
 mod documented;
+mod grpc;
 mod hostile;
 mod large;
 mod tus;

@@ -88,6 +88,7 @@ enum Way {
     Http,
     /// A resumable upload in one request.
     Tus,
+    Grpc,
 }
 
 impl Way {
@@ -100,6 +101,7 @@ impl Way {
                     "tus-resumable: 1.0.0\r\nupload-offset: 0\r\ncontent-type: application/offset+octet-stream\r\n";
                 upload(client.address(), ("PATCH", &address, headers), size).await
             }
+            Way::Grpc => super::grpc::upload(client, path, (0..size.div_ceil(1 << 20)).map(sized(size))).await,
         }
     }
 
@@ -107,13 +109,37 @@ impl Way {
     async fn down(self, client: &Client, path: &str) -> anyhow::Result<u64> {
         match self {
             Way::Http | Way::Tus => download(client.address(), path).await,
+            Way::Grpc => {
+                let (mut size, mut whole) = (0, Vec::new());
+                super::grpc::download(client, path, |data| {
+                    size += data.len() as u64;
+                    whole.extend_from_slice(&data);
+                    while whole.len() >= 1 << 20 {
+                        let rest = whole.split_off(1 << 20);
+                        ensure!(whole == block((size - rest.len() as u64) / (1 << 20) - 1), "a block is another");
+                        whole = rest;
+                    }
+                    Ok(())
+                })
+                .await?;
+                Ok(size)
+            }
         }
+    }
+}
+
+/// Blocks of a file of `size` bytes, of which the last may be shorter.
+fn sized(size: u64) -> impl Fn(u64) -> Vec<u8> {
+    move |index| {
+        let mut block = block(index);
+        block.truncate(usize::try_from(size - (index << 20)).unwrap_or(usize::MAX));
+        block
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_file_goes_up_and_down_in_bounded_memory() -> anyhow::Result<()> {
-    for way in [Way::Http, Way::Tus] {
+    for way in [Way::Http, Way::Tus, Way::Grpc] {
         let pair = Pair::start().await?;
         // What a node keeps once and for all, such as threads with their heaps and buffers of connections: after a first file.
         way.up(&pair.client, "/warm", 64_000_000).await?;
