@@ -2,6 +2,7 @@
 //!
 //! A path is checked before any rule is asked, rules before any byte is taken or given. Nothing here holds a whole file.
 
+mod compression;
 mod conditional;
 mod delete;
 mod disposition;

@@ -1,5 +1,6 @@
 //! Files over HTTP, on every backend that a test can have, in both shapes of the mesh.
 
+mod compressed;
 mod documented;
 mod grpc;
 mod hostile;

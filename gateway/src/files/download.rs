@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use super::{
     FilesRequest, ProjectFiles,
+    compression::{self, Coding},
     conditional::{self, ConditionOutcome},
     disposition, list, missing_part,
     multipart::MultipartRanges,
@@ -120,6 +121,7 @@ pub async fn head(request: &FilesRequest<'_>) -> Result<Response, Fault> {
     let mut response = Response::new(Body::empty());
     describe(request, &target, &entry, response.headers_mut())?;
     response.headers_mut().insert(header::CONTENT_LENGTH, entry.size.into());
+    Coding::of(&request.head.headers, &entry).describe(response.headers_mut());
     Ok(response)
 }
 
@@ -134,7 +136,9 @@ fn decided(request: &FilesRequest<'_>, target: &FileTarget, entry: &Entry) -> Re
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             describe(request, target, entry, response.headers_mut())?;
+            Coding::of(&request.head.headers, entry).describe(response.headers_mut());
             response.headers_mut().remove(header::CONTENT_TYPE);
+            response.headers_mut().remove(header::CONTENT_ENCODING);
             Ok(Some(response))
         }
     }
@@ -149,9 +153,11 @@ fn answered(request: &FilesRequest<'_>, target: &FileTarget, file: FileStream) -
     }
     let parts = file.head.parts.clone();
     let data = file.data();
+    let coding = Coding::of(&request.head.headers, &entry);
     let mut headers = HeaderMap::new();
     describe(request, target, &entry, &mut headers)?;
     let (status, size, body) = match parts.as_slice() {
+        [] if coding == Coding::Gzip => (StatusCode::OK, entry.size, streamed(service, compression::gzip(data))),
         [] => (StatusCode::OK, entry.size, streamed(service, data)),
         [part] => {
             let last = part.start + part.size - 1;
@@ -166,6 +172,7 @@ fn answered(request: &FilesRequest<'_>, target: &FileTarget, file: FileStream) -
         }
     };
     headers.insert(header::CONTENT_LENGTH, size.into());
+    coding.describe(&mut headers);
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
