@@ -9,7 +9,7 @@ use http::{Method, Request, Response, header};
 use http_body_util::{BodyExt, Full};
 use hyper_util::{client::legacy::Client as Pool, rt::TokioExecutor};
 use prost::Message;
-use proto::api::v1 as api;
+use proto::api::v1::{self as api, files_client::FilesClient};
 use serde_json::{Value, json};
 use tonic::{Status, metadata::AsciiMetadataValue, transport::Channel};
 use tonic_types::StatusExt;
@@ -334,12 +334,23 @@ impl Client {
         Ok(grpc.unary(request, path.parse()?, codec).await.map(tonic::Response::into_inner))
     }
 
-    /// A client of gRPC that is ready, and a request with the token.
-    async fn grpc<Q>(&self, message: Q) -> anyhow::Result<(tonic::client::Grpc<Channel>, tonic::Request<Q>)> {
+    /// A client of `perigee.api.v1.Files`; tokens go with the requests.
+    pub fn files(&self) -> FilesClient<Channel> {
+        FilesClient::new(self.channel.clone())
+    }
+
+    /// A request of gRPC with the token.
+    pub fn bearing<Q>(&self, message: Q) -> anyhow::Result<tonic::Request<Q>> {
         let mut request = tonic::Request::new(message);
         if let Some(token) = &self.token {
             request.metadata_mut().insert("authorization", AsciiMetadataValue::try_from(format!("Bearer {token}"))?);
         }
+        Ok(request)
+    }
+
+    /// A client of gRPC that is ready, and a request with the token.
+    async fn grpc<Q>(&self, message: Q) -> anyhow::Result<(tonic::client::Grpc<Channel>, tonic::Request<Q>)> {
+        let request = self.bearing(message)?;
         let mut grpc = tonic::client::Grpc::new(self.channel.clone());
         grpc.ready().await?;
         Ok((grpc, request))

@@ -10,16 +10,18 @@ use mesh::{Code, Fault};
 use proto::{
     Links,
     link::Messages,
-    storage::{Entry, GetRequest, GetResponse, Head, InfoRequest, get_response::Part},
+    storage::{ByteRange, Entry, GetRequest, GetResponse, Head, get_response::Part},
 };
 use query::file::FileOperation;
 use tokio::sync::mpsc;
 
 use super::{
-    FilesRequest, access,
+    FilesRequest, ProjectFiles,
+    compression::{self, Coding},
     conditional::{self, ConditionOutcome},
-    disposition, missing_part,
+    disposition, list, missing_part,
     multipart::MultipartRanges,
+    project_files::access,
     range,
     target::FileTarget,
 };
@@ -41,34 +43,75 @@ const SANDBOX: HeaderValue = HeaderValue::from_static("sandbox");
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("private, no-cache");
 
+/// What of a file is wanted.
+pub(crate) struct FileParts {
+    /// Parts; none: all of it.
+    pub(crate) ranges: Vec<ByteRange>,
+    /// Parts count only if the file has this entity tag.
+    pub(crate) ranges_if_etag: Option<String>,
+    /// Parts count only if the file was last modified in this second since the Unix epoch.
+    pub(crate) ranges_if_modified_s: Option<i64>,
+}
+
+/// A file whose bytes are on their way.
+pub(crate) struct FileStream {
+    /// The file.
+    pub(crate) entry: Entry,
+    /// The parts that follow.
+    pub(crate) head: Head,
+    messages: Messages<GetResponse>,
+}
+
+impl FileStream {
+    /// The bytes of the file, or of its parts one after the other.
+    pub(crate) fn data(self) -> impl Stream<Item = Result<Bytes, Fault>> + Send + 'static {
+        self.messages.map(|message| match message?.part {
+            Some(Part::Data(data)) => Ok(data),
+            Some(Part::Head(_)) | None => Err(missing_part("a second head of a file")),
+        })
+    }
+
+    /// The fault of parts none of which is in the file.
+    pub(crate) fn unsatisfiable(&self) -> Option<Fault> {
+        let message = || format!("no range is in the file of {} bytes", self.entry.size);
+        self.head.unsatisfiable.then(|| Fault::new(Code::Range, message()))
+    }
+}
+
+/// Opens a file that the caller may read.
+pub(crate) async fn open(files: &ProjectFiles, target: &FileTarget, parts: FileParts) -> Result<FileStream, Fault> {
+    let grant = files.grant(access(target, FileOperation::Read)).await?;
+    let FileParts { ranges, ranges_if_etag, ranges_if_modified_s } = parts;
+    let message = GetRequest { grant, ranges, ranges_if_etag, ranges_if_modified_s };
+    let mut messages = Box::pin(files.service.mesh().storage().get(&files.caller.call, message)).await?;
+    let Some(Part::Head(head)) = messages.next().await.transpose()?.and_then(|message| message.part) else {
+        return Err(missing_part("no head of a file"));
+    };
+    let entry = head.entry.clone().ok_or_else(|| missing_part("no entry of a file"))?;
+    Ok(FileStream { entry, head, messages })
+}
+
 /// `GET` of a file.
 pub async fn get(request: &FilesRequest<'_>) -> Result<Response, Fault> {
     let target = request.file_target()?;
-    let grant = request.grant(access(&target, FileOperation::Read)).await?;
     let ranges = range::ranges(&request.head.headers);
     let (ranges_if_etag, ranges_if_modified_s) = match conditional::if_range(&request.head.headers) {
         None => (None, None),
         Some(Ok(etag)) => (Some(etag), None),
         Some(Err(second)) => (None, Some(second)),
     };
-    let message = GetRequest { grant, ranges, ranges_if_etag, ranges_if_modified_s };
-    let mut messages = Box::pin(request.service.mesh().storage().get(&request.caller.call, message)).await?;
-    let Some(Part::Head(head)) = messages.next().await.transpose()?.and_then(|message| message.part) else {
-        return Err(missing_part("no head of a file"));
-    };
-    let entry = head.entry.clone().ok_or_else(|| missing_part("no entry of a file"))?;
-    if let Some(response) = decided(request, &target, &entry)? {
-        return Ok(response);
+    let parts = FileParts { ranges, ranges_if_etag, ranges_if_modified_s };
+    let file = open(&request.files, &target, parts).await?;
+    match decided(request, &target, &file.entry)? {
+        Some(response) => Ok(response),
+        None => answered(request, &target, file),
     }
-    answered(request, &target, &entry, head, messages)
 }
 
 /// `HEAD` of a file.
 pub async fn head(request: &FilesRequest<'_>) -> Result<Response, Fault> {
     let target = request.file_target()?;
-    let grant = request.grant(access(&target, FileOperation::Read)).await?;
-    let info = request.service.mesh().storage().info(&request.caller.call, InfoRequest { grant }).await?;
-    let entry = info.entry.ok_or_else(|| missing_part("no entry of a file"))?;
+    let entry = list::info(&request.files, &target).await?;
     if entry.is_folder {
         return Err(error::bad_request(format!("{} is a folder", target.path)));
     }
@@ -78,6 +121,7 @@ pub async fn head(request: &FilesRequest<'_>) -> Result<Response, Fault> {
     let mut response = Response::new(Body::empty());
     describe(request, &target, &entry, response.headers_mut())?;
     response.headers_mut().insert(header::CONTENT_LENGTH, entry.size.into());
+    Coding::of(&request.head.headers, &entry).describe(response.headers_mut());
     Ok(response)
 }
 
@@ -92,46 +136,43 @@ fn decided(request: &FilesRequest<'_>, target: &FileTarget, entry: &Entry) -> Re
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             describe(request, target, entry, response.headers_mut())?;
+            Coding::of(&request.head.headers, entry).describe(response.headers_mut());
             response.headers_mut().remove(header::CONTENT_TYPE);
+            response.headers_mut().remove(header::CONTENT_ENCODING);
             Ok(Some(response))
         }
     }
 }
 
-fn answered(
-    request: &FilesRequest<'_>,
-    target: &FileTarget,
-    entry: &Entry,
-    head: Head,
-    messages: Messages<GetResponse>,
-) -> Result<Response, Fault> {
-    if head.unsatisfiable {
-        let fault = Fault::new(Code::Range, format!("no range is in the file of {} bytes", entry.size));
-        let mut response = answer::fault(&fault, &request.caller.call);
+fn answered(request: &FilesRequest<'_>, target: &FileTarget, file: FileStream) -> Result<Response, Fault> {
+    let (entry, service) = (file.entry.clone(), &request.files.service);
+    if let Some(fault) = file.unsatisfiable() {
+        let mut response = answer::fault(&fault, &request.files.caller.call);
         response.headers_mut().insert(header::CONTENT_RANGE, text(format!("bytes */{}", entry.size))?);
         return Ok(response);
     }
-    let data = messages.map(|message| match message?.part {
-        Some(Part::Data(data)) => Ok(data),
-        Some(Part::Head(_)) | None => Err(missing_part("a second head of a file")),
-    });
+    let parts = file.head.parts.clone();
+    let data = file.data();
+    let coding = Coding::of(&request.head.headers, &entry);
     let mut headers = HeaderMap::new();
-    describe(request, target, entry, &mut headers)?;
-    let (status, size, body) = match head.parts.as_slice() {
-        [] => (StatusCode::OK, entry.size, streamed(request.service, data)),
+    describe(request, target, &entry, &mut headers)?;
+    let (status, size, body) = match parts.as_slice() {
+        [] if coding == Coding::Gzip => (StatusCode::OK, entry.size, streamed(service, compression::gzip(data))),
+        [] => (StatusCode::OK, entry.size, streamed(service, data)),
         [part] => {
             let last = part.start + part.size - 1;
             headers.insert(header::CONTENT_RANGE, text(format!("bytes {}-{last}/{}", part.start, entry.size))?);
-            (StatusCode::PARTIAL_CONTENT, part.size, streamed(request.service, data))
+            (StatusCode::PARTIAL_CONTENT, part.size, streamed(service, data))
         }
         parts => {
             let ranges = MultipartRanges::new(parts, &entry.content_type, entry.size);
             headers.insert(header::CONTENT_TYPE, text(ranges.content_type())?);
             let size = ranges.size();
-            (StatusCode::PARTIAL_CONTENT, size, streamed(request.service, ranges.framed(data.boxed())))
+            (StatusCode::PARTIAL_CONTENT, size, streamed(service, ranges.framed(data.boxed())))
         }
     };
     headers.insert(header::CONTENT_LENGTH, size.into());
+    coding.describe(&mut headers);
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;

@@ -110,7 +110,7 @@ fn check_spec(meta: &BucketMeta, spec: &query::resources::Bucket, parser: &mut P
             parser.error("spec.backend", "accessKey and secretKey must be given together, or neither");
         }
         BucketBackend::Local { .. }
-        | BucketBackend::Memory {}
+        | BucketBackend::Memory { .. }
         | BucketBackend::S3 { .. }
         | BucketBackend::Gcs { .. }
         | BucketBackend::Azure { .. } => {}

@@ -371,7 +371,10 @@ pub enum BucketBackend {
         path: Option<String>,
     },
     /// The memory of the node: gone when it stops.
-    Memory {},
+    Memory {
+        /// Most bytes of all objects; absent: 256 MiB.
+        size: Option<ByteSize>,
+    },
     /// S3 and what speaks its protocol.
     S3 {
         /// The bucket's name there.
@@ -423,7 +426,7 @@ impl BucketBackend {
     pub fn kind(&self) -> &'static str {
         match self {
             BucketBackend::Local { .. } => "local",
-            BucketBackend::Memory {} => "memory",
+            BucketBackend::Memory { .. } => "memory",
             BucketBackend::S3 { .. } => "s3",
             BucketBackend::Gcs { .. } => "gcs",
             BucketBackend::Azure { .. } => "azure",
