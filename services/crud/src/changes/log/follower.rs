@@ -30,8 +30,10 @@ enum FollowStage {
     Starting { after: Bytes },
     /// It is to be told that changes may have been missed.
     Missed { reason: ResyncReason, tables: Vec<String> },
-    /// It reads what the ring does not have any more.
-    CatchingUp { source: Box<LogSource>, events: VecDeque<RingEvent>, has_looked: bool },
+    /// It was told so, and starts with an item of the ring.
+    StartingAnew { next: u64, end: LogPosition },
+    /// It reads what the ring does not have any more. It starts at the position once the log was looked at.
+    CatchingUp { source: Box<LogSource>, events: VecDeque<RingEvent>, has_looked: bool, start: Option<LogPosition> },
     /// It goes on with an item of the ring. What had been told at the position is not told again; while that is not all
     /// before the item, positions say so.
     Following { next: u64, after: LogPosition, is_ahead: bool },
@@ -77,18 +79,41 @@ impl Follower {
         let Some(end) = state.ring.end() else { return Ok(Step::Break(None)) };
         Ok(match &mut self.stage {
             FollowStage::Starting { after } => {
-                let (position, stage) = start(&state, end, after, &since);
+                let (started, stage) = start(&state, end, after, &since);
                 self.stage = stage;
-                Step::Break(Some(message(&position, Event::Started(Started {}))))
+                match started {
+                    Some(position) => Step::Break(Some(message(&position, Event::Started(Started {})))),
+                    None => Step::Continue(()),
+                }
             }
             FollowStage::Missed { reason, tables } => {
                 let resync = Resync { reason: (*reason).into(), tables: std::mem::take(tables) };
-                self.stage = FollowStage::at_end(&state, end);
+                self.stage = FollowStage::StartingAnew { next: state.ring.numbers().1, end: end.clone() };
                 Step::Break(Some(message(end, Event::Resync(resync))))
             }
-            FollowStage::CatchingUp { source, events, has_looked } => match events.pop_front() {
-                Some(event) => concerning(&self.tables, &event, &event.position().encode()),
-                None => match joined(&state, source).filter(|_| *has_looked) {
+            FollowStage::StartingAnew { next, end } => {
+                let (next, after) = (*next, end.clone());
+                let started = message(&after, Event::Started(Started {}));
+                self.stage = FollowStage::Following { next, after, is_ahead: false };
+                Step::Break(Some(started))
+            }
+            FollowStage::CatchingUp { has_looked: false, .. } => Step::Break(None),
+            FollowStage::CatchingUp { source, events, start, .. } => match events.pop_front() {
+                // What was missed before it starts is told first.
+                Some(RingEvent::Part(part)) if start.is_some() => {
+                    events.push_front(RingEvent::Part(part));
+                    Step::Break(start.take().map(|position| message(&position, Event::Started(Started {}))))
+                }
+                Some(event) => {
+                    if let Some(start) = start {
+                        start.clone_from(event.position());
+                    }
+                    concerning(&self.tables, &event, &event.position().encode())
+                }
+                None if start.is_some() => {
+                    Step::Break(start.take().map(|position| message(&position, Event::Started(Started {}))))
+                }
+                None => match joined(&state, source) {
                     Some(stage) => {
                         self.stage = stage;
                         Step::Continue(())
@@ -132,7 +157,7 @@ impl Follower {
     /// Reads more of the log. Cancel safe: what was read is kept as soon as it is there.
     async fn catch_up(&mut self) -> Result<(), Error> {
         let shared = self.shared.clone();
-        let FollowStage::CatchingUp { source, events, has_looked } = &mut self.stage else { return Ok(()) };
+        let FollowStage::CatchingUp { source, events, has_looked, .. } = &mut self.stage else { return Ok(()) };
         let _turn = shared.catching_up.acquire().await.expect("nobody closes the semaphore");
         let numbers = shared.state().numbers;
         let before = source.position();
@@ -175,18 +200,18 @@ impl FollowStage {
     }
 }
 
-/// The position at which a follower starts that was told all before `after`, and what it does next. `since` are the
-/// positions after which the log has all changes of its tables.
+/// The position at which a follower starts that was told all before `after`, where that is known, and what it does next.
+/// `since` are the positions after which the log has all changes of its tables.
 fn start(
     state: &LogState,
     end: &LogPosition,
     encoded: &Bytes,
     since: &[(&String, &LogPosition)],
-) -> (LogPosition, FollowStage) {
+) -> (Option<LogPosition>, FollowStage) {
     if encoded.is_empty() {
-        return (end.clone(), FollowStage::at_end(state, end));
+        return (Some(end.clone()), FollowStage::at_end(state, end));
     }
-    let missed = |reason, tables| (end.clone(), FollowStage::Missed { reason, tables });
+    let missed = |reason, tables| (None, FollowStage::Missed { reason, tables });
     let Some(after) = LogPosition::decode(encoded) else { return missed(ResyncReason::Position, Vec::new()) };
     if after.source != end.source {
         return missed(ResyncReason::LogLost, Vec::new());
@@ -199,12 +224,12 @@ fn start(
     match (state.ring.after(&after, encoded), &state.source) {
         (Some(next), _) => {
             let is_ahead = state.ring.is_ahead(&after, encoded);
-            (after.clone(), FollowStage::Following { next, after, is_ahead })
+            (Some(after.clone()), FollowStage::Following { next, after, is_ahead })
         }
         (None, source) => match source.as_ref().and_then(|source| source.at(&after)) {
             Some(source) => {
-                let source = Box::new(source);
-                (after, FollowStage::CatchingUp { source, events: VecDeque::new(), has_looked: false })
+                let (source, events, start) = (Box::new(source), VecDeque::new(), Some(after));
+                (None, FollowStage::CatchingUp { source, events, has_looked: false, start })
             }
             None => missed(ResyncReason::LogLost, Vec::new()),
         },
