@@ -10,7 +10,11 @@ use bytes::Bytes;
 use proto::crud::{Change, Event, LogResponse, Resync, ResyncReason, Started, Transaction};
 use tokio::sync::watch;
 
-use super::{CaptureState, LogShared, LogState, ring::RingEvent, source::LogSource};
+use super::{
+    CaptureState, LogShared, LogState,
+    ring::{Ring, RingEvent},
+    source::LogSource,
+};
 use crate::{
     Error,
     store::log::{LogLook, LogPart, LogPosition, Loss},
@@ -30,8 +34,8 @@ enum FollowStage {
     Starting { after: Bytes },
     /// It is to be told that changes may have been missed.
     Missed { reason: ResyncReason, tables: Vec<String> },
-    /// It was told so, and starts with an item of the ring.
-    StartingAnew { next: u64, end: LogPosition },
+    /// It was told so at this position, and starts there with an item of the ring.
+    StartingAnew { position: Bytes, next: u64, after: LogPosition, is_ahead: bool },
     /// It reads what the ring does not have any more. It starts at the position once the log was looked at.
     CatchingUp { source: Box<LogSource>, events: VecDeque<RingEvent>, has_looked: bool, start: Option<LogPosition> },
     /// It goes on with an item of the ring. What had been told at the position is not told again; while that is not all
@@ -41,6 +45,9 @@ enum FollowStage {
 
 /// What a follower does next.
 type Step = ControlFlow<Option<LogResponse>>;
+
+/// How far a follower is in the ring: as of [`FollowStage::Following`].
+type Going<'f> = (&'f mut u64, &'f mut LogPosition, &'f mut bool);
 
 impl Follower {
     /// A follower of tables after a position; without one, from now on.
@@ -80,47 +87,39 @@ impl Follower {
         Ok(match &mut self.stage {
             FollowStage::Starting { after } => {
                 let (started, stage) = start(&state, end, after, &since);
+                let missed = if let FollowStage::Following { next, after, is_ahead } = &stage {
+                    missed_at_once(&state.ring, &self.tables, (*next, after.clone(), *is_ahead))
+                } else {
+                    None
+                };
+                let started = started.map(|position| message(&position, Event::Started(Started {})));
+                let (message, stage) = missed.map_or((started, stage), |(missed, stage)| (Some(missed), stage));
                 self.stage = stage;
-                match started {
-                    Some(position) => Step::Break(Some(message(&position, Event::Started(Started {})))),
-                    None => Step::Continue(()),
-                }
+                message.map_or(Step::Continue(()), |message| Step::Break(Some(message)))
             }
             FollowStage::Missed { reason, tables } => {
                 let resync = Resync { reason: (*reason).into(), tables: std::mem::take(tables) };
-                self.stage = FollowStage::StartingAnew { next: state.ring.numbers().1, end: end.clone() };
-                Step::Break(Some(message(end, Event::Resync(resync))))
+                let (next, after, position) = (state.ring.numbers().1, end.clone(), end.encode());
+                let missed = told(&position, Event::Resync(resync));
+                self.stage = FollowStage::StartingAnew { position, next, after, is_ahead: false };
+                Step::Break(Some(missed))
             }
-            FollowStage::StartingAnew { next, end } => {
-                let (next, after) = (*next, end.clone());
-                let started = message(&after, Event::Started(Started {}));
-                self.stage = FollowStage::Following { next, after, is_ahead: false };
+            FollowStage::StartingAnew { position, next, after, is_ahead } => {
+                let started = told(position, Event::Started(Started {}));
+                let (next, after, is_ahead) = (*next, after.clone(), *is_ahead);
+                self.stage = FollowStage::Following { next, after, is_ahead };
                 Step::Break(Some(started))
             }
             FollowStage::CatchingUp { has_looked: false, .. } => Step::Break(None),
-            FollowStage::CatchingUp { source, events, start, .. } => match events.pop_front() {
-                // What was missed before it starts is told first.
-                Some(RingEvent::Part(part)) if start.is_some() => {
-                    events.push_front(RingEvent::Part(part));
-                    Step::Break(start.take().map(|position| message(&position, Event::Started(Started {}))))
+            FollowStage::CatchingUp { source, events, start, .. } => {
+                match caught_up(&self.tables, events, start) {
+                    Step::Break(None) => {}
+                    step => return Ok(step),
                 }
-                Some(event) => {
-                    if let Some(start) = start {
-                        start.clone_from(event.position());
-                    }
-                    concerning(&self.tables, &event, &event.position().encode())
-                }
-                None if start.is_some() => {
-                    Step::Break(start.take().map(|position| message(&position, Event::Started(Started {}))))
-                }
-                None => match joined(&state, source) {
-                    Some(stage) => {
-                        self.stage = stage;
-                        Step::Continue(())
-                    }
-                    None => Step::Break(None),
-                },
-            },
+                let Some(stage) = joined(&state, source) else { return Ok(Step::Break(None)) };
+                self.stage = stage;
+                Step::Continue(())
+            }
             FollowStage::Following { next, after, is_ahead } => {
                 let (first, _) = state.ring.numbers();
                 if *next < first {
@@ -128,28 +127,7 @@ impl Follower {
                     self.stage = FollowStage::at_end(&state, end);
                     return Ok(Step::Break(Some(message(end, Event::Resync(resync)))));
                 }
-                while let Some((RingEvent::Part(part), _)) = state.ring.item(*next)
-                    && after.is_after(&part.place)
-                {
-                    *next += 1;
-                }
-                let Some((event, position)) = state.ring.item(*next) else { return Ok(Step::Break(None)) };
-                *next += 1;
-                if let RingEvent::Loss(loss, position) = event
-                    && loss.tables.is_empty()
-                {
-                    // What follows may be of another log.
-                    after.clone_from(position);
-                    *is_ahead = false;
-                }
-                *is_ahead &= !event.position().sees_all_of(after.ahead());
-                match *is_ahead {
-                    true => {
-                        let position = LogPosition { also: Some(after.ahead().clone()), ..event.position().clone() };
-                        concerning(&self.tables, event, &position.encode())
-                    }
-                    false => concerning(&self.tables, event, position),
-                }
+                follow(&state.ring, &self.tables, (next, after, is_ahead))
             }
         })
     }
@@ -243,6 +221,65 @@ fn joined(state: &LogState, source: &LogSource) -> Option<FollowStage> {
     let is_whole = position.partly.is_none() && position.also.is_none();
     let is_ahead = position.mark == 0;
     (is_whole && position.covers(start)).then_some(FollowStage::Following { next, after: position, is_ahead })
+}
+
+/// The next message of a follower of tables that goes on with an item of the ring; none where there is nothing to tell.
+fn follow(ring: &Ring, tables: &BTreeSet<String>, (next, after, is_ahead): Going<'_>) -> Step {
+    while let Some((RingEvent::Part(part), _)) = ring.item(*next)
+        && after.is_after(&part.place)
+    {
+        *next += 1;
+    }
+    let Some((event, position)) = ring.item(*next) else { return Step::Break(None) };
+    *next += 1;
+    if let RingEvent::Loss(loss, position) = event
+        && loss.tables.is_empty()
+    {
+        // What follows may be of another log.
+        after.clone_from(position);
+        *is_ahead = false;
+    }
+    *is_ahead &= !event.position().sees_all_of(after.ahead());
+    match *is_ahead {
+        true => {
+            let position = LogPosition { also: Some(after.ahead().clone()), ..event.position().clone() };
+            concerning(tables, event, &position.encode())
+        }
+        false => concerning(tables, event, position),
+    }
+}
+
+/// The loss that is the first that a follower of tables would be told, and what it does after it.
+fn missed_at_once(
+    ring: &Ring,
+    tables: &BTreeSet<String>,
+    (mut next, mut after, mut is_ahead): (u64, LogPosition, bool),
+) -> Option<(LogResponse, FollowStage)> {
+    let told = loop {
+        if let Step::Break(told) = follow(ring, tables, (&mut next, &mut after, &mut is_ahead)) {
+            break told?;
+        }
+    };
+    let is_loss = matches!(told.event, Some(Event::Resync(_)));
+    let position = told.position.clone();
+    is_loss.then(|| (told, FollowStage::StartingAnew { position, next, after, is_ahead }))
+}
+
+/// What a follower is told of what it has read by itself; none where nothing of that is left. It starts at `start`, but for what
+/// it missed before: that is told first.
+fn caught_up(tables: &BTreeSet<String>, events: &mut VecDeque<RingEvent>, start: &mut Option<LogPosition>) -> Step {
+    let is_missed = |event: &RingEvent| match event {
+        RingEvent::Part(part) => changes(tables, part).is_empty(),
+        RingEvent::Loss(..) => true,
+    };
+    if start.is_some() && !events.front().is_some_and(is_missed) {
+        return Step::Break(start.take().map(|position| message(&position, Event::Started(Started {}))));
+    }
+    let Some(event) = events.pop_front() else { return Step::Break(None) };
+    if let Some(start) = start {
+        start.clone_from(event.position());
+    }
+    concerning(tables, &event, &event.position().encode())
 }
 
 /// What a follower of tables is told of an event.
