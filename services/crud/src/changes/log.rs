@@ -38,8 +38,11 @@ mod source;
 
 /// Followers that read the log by themselves at the same time, since they start before the ring; more wait.
 const CATCHING_UP_MAX: usize = 2;
-/// Least time between two looks at the log: what is committed meanwhile is found together.
+/// Least time between two looks at a log that is asked for: what is committed meanwhile is found together.
 const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(2);
+/// Transactions that come closer together than this are waited for, so long, where the log arrives by itself.
+const BUSY_INTERVAL: Duration = Duration::from_micros(500);
+const BEAT: Duration = Duration::from_millis(1);
 
 /// The log of one database. Dropped, it ends its followers.
 #[derive(Debug)]
@@ -199,7 +202,7 @@ impl LogHub {
 impl LogShared {
     /// Reads the log until nothing is captured any more.
     async fn read(&self, source: &mut LogSource, upkeep: &mut Upkeep) {
-        let mut schema = self.schema.load_full();
+        let (mut schema, mut last_look) = (self.schema.load_full(), Instant::now());
         loop {
             let now = self.schema.load_full();
             if !Arc::ptr_eq(&schema, &now) {
@@ -207,12 +210,12 @@ impl LogShared {
                 schema = now;
             }
             self.capture(source, upkeep, &schema).await;
-            let mut has_more = false;
+            let (mut has_more, mut found) = (false, None);
             if source.is_capturing() {
                 let numbers = self.state().numbers;
                 match source.look(numbers).await {
                     Ok(look) => {
-                        has_more = look.has_more;
+                        (has_more, found) = (look.has_more, Some(look.parts.len()));
                         self.found(look, source);
                     }
                     Err(error) => {
@@ -228,7 +231,10 @@ impl LogShared {
             if has_more {
                 continue;
             }
-            tokio::time::sleep(LOOK_INTERVAL_MIN).await;
+            if let Some(pause) = pause(source, found, last_look.elapsed()) {
+                tokio::time::sleep(pause).await;
+            }
+            last_look = Instant::now();
             tokio::select! {
                 () = source.commit_after(), if self.has_followers() => {}
                 () = self.wake.notified() => {}
@@ -387,4 +393,12 @@ impl LogShared {
     fn state(&self) -> MutexGuard<'_, LogState> {
         self.state.lock().expect("no code panics while it holds this lock")
     }
+}
+
+/// How long to wait after a look that found so many transactions, none where it failed, and the wait for which began `since`
+/// ago: what is committed meanwhile is found together.
+fn pause(source: &LogSource, found: Option<usize>, since: Duration) -> Option<Duration> {
+    let Some(found) = found.filter(|_| source.is_streamed()) else { return Some(LOOK_INTERVAL_MIN) };
+    let found = u32::try_from(found).unwrap_or(u32::MAX);
+    (found > 1 && since < BUSY_INTERVAL.saturating_mul(found)).then_some(BEAT)
 }

@@ -312,6 +312,11 @@ impl PostgresLog {
         self.failed.is_some() || self.position().is_some()
     }
 
+    /// Whether what is committed arrives by itself.
+    pub fn is_streamed(&self) -> bool {
+        matches!(self.reader, SourceReader::Slot(_))
+    }
+
     /// What is before `position` was taken for good.
     pub fn confirm(&mut self, position: &LogPosition) {
         match &mut self.reader {
