@@ -26,6 +26,11 @@ const STALE_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// How long nobody may have read a slot until another process removes it.
 const STALE_AGE: Duration = Duration::from_secs(600);
 
+/// How long a slot that another process reads is waited for, and how often it is tried: one that ends lets go of it, and the
+/// server needs a moment to see that one was killed.
+const ACTIVE_TIMEOUT: Duration = Duration::from_secs(5);
+const ACTIVE_INTERVAL: Duration = Duration::from_millis(200);
+
 /// The log of changes of a server.
 #[derive(Debug, Default)]
 pub struct PostgresLog {
@@ -98,7 +103,7 @@ impl Postgres {
             ChangesSource::Triggers => return Ok(SourceReader::Triggers(Box::default())),
             ChangesSource::Slot | ChangesSource::Auto => {}
         }
-        match Box::pin(self.start_slot()).await {
+        match Box::pin(self.start_free_slot()).await {
             Ok(reader) => {
                 log.say("slot", &self.inner.database, None);
                 Ok(SourceReader::Slot(Box::new(reader)))
@@ -116,6 +121,19 @@ impl Postgres {
             Err(SlotRefusal::Obstacle(obstacle)) => {
                 log.say("triggers", &self.inner.database, Some(&obstacle));
                 Ok(SourceReader::Triggers(Box::default()))
+            }
+        }
+    }
+
+    /// Starts to read the slot, once no other process does; that is waited for, for a while.
+    async fn start_free_slot(&self) -> Result<SlotReader, SlotRefusal> {
+        let until = Instant::now() + ACTIVE_TIMEOUT;
+        loop {
+            match Box::pin(self.start_slot()).await {
+                Err(SlotRefusal::Obstacle(SlotObstacle::Active)) if Instant::now() < until => {
+                    tokio::time::sleep(ACTIVE_INTERVAL).await;
+                }
+                started => return started,
             }
         }
     }
