@@ -337,8 +337,11 @@ async fn a_watch_that_was_away_is_told_of_a_gap(shape: Shape) -> anyhow::Result<
             watch.until(|known| known.is_ready && known.resyncs == ["truncate"]).await?;
         }
         let mut again = away.resume(&mesh, all()).await?;
+        let first = again.next().await?.event;
+        // Where nobody was told of the gap, the log may not know of it yet.
+        assert!(others == 0 || matches!(first, Some(Event::Resync(_))), "{first:?}");
         again.until(|known| known.is_ready && !known.resyncs.is_empty()).await?;
-        assert_eq!(again.known.rows.len(), 0);
+        assert_eq!((again.known.rows.len(), again.known.resyncs.len()), (0, 1));
         lab.run("INSERT INTO note VALUES (1, 'ann', 1)").await?;
         again.until(|known| known.rows.len() == 1).await?;
     }

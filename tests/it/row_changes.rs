@@ -17,6 +17,7 @@ scenarios!(
     each_protocol_tells_the_rows_that_there_are,
     each_protocol_tells_every_change,
     a_watch_goes_on_after_a_position,
+    a_position_that_is_too_old_begins_anew_and_nothing_else_is_told,
     who_may_not_watch_is_told_so,
     what_is_hidden_is_not_told,
     what_cannot_be_watched_is_refused,
@@ -204,6 +205,33 @@ async fn a_watch_goes_on_after_a_position(shape: Shape) -> anyhow::Result<()> {
                 );
                 assert_eq!(anew.until_ready().await?.0.len(), 1, "{framing:?}");
             }
+        }
+        mesh.stop().await;
+    }
+    Ok(())
+}
+
+async fn a_position_that_is_too_old_begins_anew_and_nothing_else_is_told(shape: Shape) -> anyhow::Result<()> {
+    for (engine, loss) in [
+        // As after a restore, and what no position survives.
+        (Engine::Sqlite, "DELETE FROM perigee_log; INSERT INTO note VALUES (1, 'ann', 'a')"),
+        (Engine::Postgres, "TRUNCATE note; INSERT INTO note VALUES (1, 'ann', 'a')"),
+    ] {
+        let (mesh, lab) = lab(shape, engine, OPEN_LAB, "").await?;
+        let mut kept = watch(&mesh, Framing::Socket, "", &notes()).await?;
+        kept.until_ready().await?;
+        let mut positions = Vec::new();
+        for framing in FRAMINGS {
+            positions.push((framing, watch(&mesh, framing, "", &notes()).await?.until_ready().await?.1));
+        }
+        lab.run(loss).await?;
+        while next(&mut kept).await?.kind != "RESYNC" {}
+        for (framing, after) in positions {
+            let asked = Asked { after, skip_initial: true, ..notes() };
+            let (told, _) = watch(&mesh, framing, "", &asked).await?.until_ready().await?;
+            let kinds: Vec<&str> = told.iter().map(|change| &*change.kind).collect();
+            assert_eq!(kinds, ["RESYNC", "INITIAL"], "{framing:?} {engine:?}");
+            assert!(told[0].reason.as_deref().is_some_and(|reason| reason != "position"), "{framing:?} {engine:?}");
         }
         mesh.stop().await;
     }

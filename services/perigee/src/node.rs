@@ -351,6 +351,7 @@ fn edge(config: &config::Node, mode: Mode) -> gateway::Config {
         socket_bytes: limits.socket_bytes,
         caller_bytes: limits.caller_bytes,
         live_bytes: limits.live_bytes,
+        followed_tables: limits.followed_tables,
         in_flight: limits.in_flight,
         queue: limits.queue,
         unsent_bytes: limits.unsent_bytes,

@@ -260,6 +260,9 @@ impl Watch {
         };
         let mut cursor = self.shared.feeds.after(&self.plan.table_id(), &position.log);
         cursor.live().await?;
+        if let Some(reason) = cursor.gap() {
+            return self.read_anew(call, Beginning::Resync(reason)).await;
+        }
         let fingerprint = self.rights.fingerprint;
         self.renew(call).await?;
         if self.rights.fingerprint != fingerprint {

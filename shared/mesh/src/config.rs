@@ -146,6 +146,8 @@ pub struct Limits {
     pub caller_bytes: usize,
     /// Bytes that all operations hold over WebSockets.
     pub live_bytes: usize,
+    /// Tables of which the live queries of one caller of a project have the rows of changes followed.
+    pub followed_tables: usize,
     /// Requests that are answered at once.
     pub in_flight: usize,
     /// Requests that wait for a short time until they are.
@@ -464,7 +466,7 @@ mod tests {
         let wanted = "node.yaml:2:3: limits.dept: key dept is not known; did you mean depth? \
                       known: body_bytes, answer_bytes, time, depth, filter_depth, nodes, statements, list_items, values, \
                       connections, streams, subscriptions, sockets, socket_bytes, \
-                      caller_bytes, live_bytes, in_flight, queue, unsent_bytes";
+                      caller_bytes, live_bytes, followed_tables, in_flight, queue, unsent_bytes";
         assert_eq!(refused("limits:\n  dept: 3\n", &[]), wanted);
         assert!(refused("listn: x", &[]).contains("did you mean listen?"));
     }

@@ -24,6 +24,8 @@ pub struct Follower {
     messages: Pin<Box<dyn Stream<Item = Result<LogResponse, Error>> + Send>>,
     /// The position of the last message.
     pub position: Bytes,
+    /// What it was told to have missed before it started.
+    missed: Option<Resync>,
 }
 
 impl Follower {
@@ -33,6 +35,7 @@ impl Follower {
         loop {
             match follower.next().await {
                 Ok(Event::Started(_)) => return follower,
+                Ok(Event::Resync(missed)) if follower.missed.is_none() => follower.missed = Some(missed),
                 // Another test holds a lock.
                 Err(Error::Refused { .. }) => follower = Self::not_started(db, tables, after.clone()),
                 other => panic!("{other:?}"),
@@ -43,7 +46,7 @@ impl Follower {
     pub fn not_started(db: &Db, tables: &[&str], after: Bytes) -> Self {
         let tables = tables.iter().map(|table| (*table).to_owned()).collect();
         let messages = Box::pin(db.database.follow(tables, after, Numbers::Exact).unwrap());
-        Self { messages, position: Bytes::new() }
+        Self { messages, position: Bytes::new(), missed: None }
     }
 
     pub async fn next(&mut self) -> Result<Event, Error> {
@@ -77,6 +80,9 @@ impl Follower {
     }
 
     pub async fn resync(&mut self) -> Resync {
+        if let Some(missed) = self.missed.take() {
+            return missed;
+        }
         match self.next().await.unwrap() {
             Event::Resync(resync) => resync,
             other => panic!("a resync, not {other:?}"),

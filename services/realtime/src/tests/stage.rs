@@ -372,8 +372,8 @@ impl Crud for Neighbour {
     async fn log(&self, request: tonic::Request<LogRequest>) -> Result<Response<Messages<LogResponse>>, Status> {
         let (next, is_lost) = self.0.log_after(&request.into_inner().after)?;
         let lost = Resync { reason: ResyncReason::LogLost.into(), tables: Vec::new() };
-        let mut first = vec![Ok(response(next, Event::Started(Started {})))];
-        first.extend(is_lost.then(|| Ok(response(next, Event::Resync(lost)))));
+        let mut first: Vec<_> = is_lost.then(|| Ok(response(next, Event::Resync(lost)))).into_iter().collect();
+        first.push(Ok(response(next, Event::Started(Started {}))));
         let log = stream::unfold((self.0.log.subscribe(), next), |(mut log, next)| async move {
             let told = log.wait_for(|log| log.len() > next).await.ok()?[next].clone();
             Some((Ok(told), (log, next + 1)))

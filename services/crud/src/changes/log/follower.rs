@@ -11,7 +11,11 @@ use bytes::Bytes;
 use proto::crud::{Change, Event, LogResponse, Resync, ResyncReason, Started, Transaction};
 use tokio::{sync::watch, time::Instant};
 
-use super::{CaptureState, LogShared, LogState, Since, ring::RingEvent, source::LogSource};
+use super::{
+    CaptureState, LogShared, LogState, Since,
+    ring::{Ring, RingEvent},
+    source::LogSource,
+};
 use crate::{
     Error,
     store::log::{LogLook, LogPart, LogPosition, Loss},
@@ -34,8 +38,10 @@ enum FollowStage {
     Starting { after: Bytes },
     /// It is to be told that changes may have been missed.
     Missed { reason: ResyncReason, tables: Vec<String> },
-    /// It reads what the ring does not have any more.
-    CatchingUp { source: Box<LogSource>, events: VecDeque<RingEvent>, has_looked: bool },
+    /// It was told so at this position, and starts there with an item of the ring.
+    StartingAnew { position: Bytes, next: u64, after: LogPosition, is_ahead: bool },
+    /// It reads what the ring does not have any more. It starts at the position once the log was looked at.
+    CatchingUp { source: Box<LogSource>, events: VecDeque<RingEvent>, has_looked: bool, start: Option<LogPosition> },
     /// It waits until the ring has come to its position, which is ahead of it.
     Ahead { after: LogPosition, encoded: Bytes, until: Instant },
     /// It goes on with an item of the ring. What had been told at the position is not told again; while that is not all
@@ -45,6 +51,9 @@ enum FollowStage {
 
 /// What a follower does next.
 type Step = ControlFlow<Option<LogResponse>>;
+
+/// How far a follower is in the ring: as of [`FollowStage::Following`].
+type Going<'f> = (&'f mut u64, &'f mut LogPosition, &'f mut bool);
 
 impl Follower {
     /// A follower of tables after a position; without one, from now on.
@@ -90,31 +99,48 @@ impl Follower {
         let Some(end) = state.ring.end() else { return Ok(Step::Break(None)) };
         Ok(match &mut self.stage {
             FollowStage::Starting { after } => {
-                let (position, stage) = start(&state, end, after, &since);
+                let (started, stage) = start(&state, end, after, &since);
+                let missed = if let FollowStage::Following { next, after, is_ahead } = &stage {
+                    missed_at_once(&state.ring, &self.tables, (*next, after.clone(), *is_ahead))
+                } else {
+                    None
+                };
+                let started = started.map(|position| message(&position, Event::Started(Started {})));
+                let (message, stage) = missed.map_or((started, stage), |(missed, stage)| (Some(missed), stage));
                 self.stage = stage;
-                Step::Break(Some(message(&position, Event::Started(Started {}))))
+                message.map_or(Step::Continue(()), |message| Step::Break(Some(message)))
             }
             FollowStage::Missed { reason, tables } => {
                 let resync = Resync { reason: (*reason).into(), tables: std::mem::take(tables) };
-                self.stage = FollowStage::at_end(&state, end);
-                Step::Break(Some(message(end, Event::Resync(resync))))
+                let (next, after, position) = (state.ring.numbers().1, end.clone(), end.encode());
+                let missed = told(&position, Event::Resync(resync));
+                self.stage = FollowStage::StartingAnew { position, next, after, is_ahead: false };
+                Step::Break(Some(missed))
             }
-            FollowStage::CatchingUp { source, events, has_looked } => match events.pop_front() {
-                Some(event) => concerning(&self.tables, &event, &event.position().encode()),
-                None => match joined(&state, source, &since).filter(|_| *has_looked) {
-                    Some(stage) => {
-                        self.stage = stage;
-                        Step::Continue(())
-                    }
-                    None => Step::Break(None),
-                },
-            },
+            FollowStage::StartingAnew { position, next, after, is_ahead } => {
+                let started = told(position, Event::Started(Started {}));
+                let (next, after, is_ahead) = (*next, after.clone(), *is_ahead);
+                self.stage = FollowStage::Following { next, after, is_ahead };
+                Step::Break(Some(started))
+            }
+            FollowStage::CatchingUp { has_looked: false, .. } => Step::Break(None),
+            FollowStage::CatchingUp { source, events, start, .. } => {
+                match caught_up(&self.tables, events, start) {
+                    Step::Break(None) => {}
+                    step => return Ok(step),
+                }
+                let Some(stage) = joined(&state, source, &since) else { return Ok(Step::Break(None)) };
+                self.stage = stage;
+                Step::Continue(())
+            }
             FollowStage::Ahead { after, encoded, until } => {
                 let is_late = Instant::now() >= *until || after.source != end.source;
                 match state.ring.after(after, encoded) {
                     Some(next) => self.stage = FollowStage::in_ring(&state, next, after, encoded),
                     None if is_late => {
-                        self.stage = FollowStage::Missed { reason: ResyncReason::LogLost, tables: Vec::new() };
+                        let resync = Resync { reason: ResyncReason::LogLost.into(), tables: Vec::new() };
+                        self.stage = FollowStage::at_end(&state, end);
+                        return Ok(Step::Break(Some(message(end, Event::Resync(resync)))));
                     }
                     None => return Ok(Step::Break(None)),
                 }
@@ -127,7 +153,7 @@ impl Follower {
                     self.stage = FollowStage::at_end(&state, end);
                     return Ok(Step::Break(Some(message(end, Event::Resync(resync)))));
                 }
-                told_next(&state, &self.tables, (next, after, is_ahead))
+                follow(&state.ring, &self.tables, (next, after, is_ahead))
             }
         })
     }
@@ -135,7 +161,7 @@ impl Follower {
     /// Reads more of the log. Cancel safe: what was read is kept as soon as it is there.
     async fn catch_up(&mut self) -> Result<(), Error> {
         let shared = self.shared.clone();
-        let FollowStage::CatchingUp { source, events, has_looked } = &mut self.stage else { return Ok(()) };
+        let FollowStage::CatchingUp { source, events, has_looked, .. } = &mut self.stage else { return Ok(()) };
         let _turn = shared.catching_up.acquire().await.expect("nobody closes the semaphore");
         let numbers = shared.state().numbers;
         let before = source.position();
@@ -184,18 +210,18 @@ impl FollowStage {
     }
 }
 
-/// The position at which a follower starts that was told all before `after`, and what it does next. `since` are the
-/// positions after which the log has all changes of its tables.
+/// The position at which a follower starts that was told all before `after`, where that is known, and what it does next.
+/// `since` are the positions after which the log has all changes of its tables.
 fn start(
     state: &LogState,
     end: &LogPosition,
     encoded: &Bytes,
     since: &[(&String, &Since)],
-) -> (LogPosition, FollowStage) {
+) -> (Option<LogPosition>, FollowStage) {
     if encoded.is_empty() {
-        return (end.clone(), FollowStage::at_end(state, end));
+        return (Some(end.clone()), FollowStage::at_end(state, end));
     }
-    let missed = |reason, tables| (end.clone(), FollowStage::Missed { reason, tables });
+    let missed = |reason, tables| (None, FollowStage::Missed { reason, tables });
     let Some(after) = LogPosition::decode(encoded) else { return missed(ResyncReason::Position, Vec::new()) };
     if after.source != end.source {
         return missed(ResyncReason::LogLost, Vec::new());
@@ -208,20 +234,20 @@ fn start(
     let next = state.ring.after(&after, encoded);
     if let Some(next) = next.filter(|_| is_in_ring(since, &after)) {
         let stage = FollowStage::in_ring(state, next, &after, encoded);
-        return (after, stage);
+        return (Some(after), stage);
     }
     match &state.source {
         Some(source) => match source.at(&after) {
             Some(source) => {
-                let source = Box::new(source);
-                (after, FollowStage::CatchingUp { source, events: VecDeque::new(), has_looked: false })
+                let (source, events, start) = (Box::new(source), VecDeque::new(), Some(after));
+                (None, FollowStage::CatchingUp { source, events, has_looked: false, start })
             }
             None => missed(ResyncReason::LogLost, Vec::new()),
         },
         // The node that reads for all tells how far that is from time to time.
         None if next.is_none() && state.ring.start().is_some_and(|start| after.covers(start)) => {
             let until = Instant::now() + AHEAD_TIMEOUT;
-            (after.clone(), FollowStage::Ahead { after, encoded: encoded.clone(), until })
+            (Some(after.clone()), FollowStage::Ahead { after, encoded: encoded.clone(), until })
         }
         None => missed(ResyncReason::LogLost, Vec::new()),
     }
@@ -245,18 +271,14 @@ fn joined(state: &LogState, source: &LogSource, since: &[(&String, &Since)]) -> 
     })
 }
 
-/// What a follower is told of item `next` of the ring, or of the first one from there that it was not told at `after` already.
-fn told_next(
-    state: &LogState,
-    tables: &BTreeSet<String>,
-    (next, after, is_ahead): (&mut u64, &mut LogPosition, &mut bool),
-) -> Step {
-    while let Some((RingEvent::Part(part), _)) = state.ring.item(*next)
+/// The next message of a follower of tables that goes on with an item of the ring; none where there is nothing to tell.
+fn follow(ring: &Ring, tables: &BTreeSet<String>, (next, after, is_ahead): Going<'_>) -> Step {
+    while let Some((RingEvent::Part(part), _)) = ring.item(*next)
         && after.is_after(&part.place)
     {
         *next += 1;
     }
-    let Some((event, position)) = state.ring.item(*next) else { return Step::Break(None) };
+    let Some((event, position)) = ring.item(*next) else { return Step::Break(None) };
     *next += 1;
     if let RingEvent::Loss(loss, position) = event
         && loss.tables.is_empty()
@@ -266,11 +288,46 @@ fn told_next(
         *is_ahead = false;
     }
     *is_ahead &= !event.position().sees_all_of(after.ahead());
-    if !*is_ahead {
-        return concerning(tables, event, position);
+    match *is_ahead {
+        true => {
+            let position = LogPosition { also: Some(after.ahead().clone()), ..event.position().clone() };
+            concerning(tables, event, &position.encode())
+        }
+        false => concerning(tables, event, position),
     }
-    let position = LogPosition { also: Some(after.ahead().clone()), ..event.position().clone() };
-    concerning(tables, event, &position.encode())
+}
+
+/// The loss that is the first that a follower of tables would be told, and what it does after it.
+fn missed_at_once(
+    ring: &Ring,
+    tables: &BTreeSet<String>,
+    (mut next, mut after, mut is_ahead): (u64, LogPosition, bool),
+) -> Option<(LogResponse, FollowStage)> {
+    let told = loop {
+        if let Step::Break(told) = follow(ring, tables, (&mut next, &mut after, &mut is_ahead)) {
+            break told?;
+        }
+    };
+    let is_loss = matches!(told.event, Some(Event::Resync(_)));
+    let position = told.position.clone();
+    is_loss.then(|| (told, FollowStage::StartingAnew { position, next, after, is_ahead }))
+}
+
+/// What a follower is told of what it has read by itself; none where nothing of that is left. It starts at `start`, but for what
+/// it missed before: that is told first.
+fn caught_up(tables: &BTreeSet<String>, events: &mut VecDeque<RingEvent>, start: &mut Option<LogPosition>) -> Step {
+    let is_missed = |event: &RingEvent| match event {
+        RingEvent::Part(part) => changes(tables, part).is_empty(),
+        RingEvent::Loss(..) => true,
+    };
+    if start.is_some() && !events.front().is_some_and(is_missed) {
+        return Step::Break(start.take().map(|position| message(&position, Event::Started(Started {}))));
+    }
+    let Some(event) = events.pop_front() else { return Step::Break(None) };
+    if let Some(start) = start {
+        start.clone_from(event.position());
+    }
+    concerning(tables, &event, &event.position().encode())
 }
 
 /// What a follower of tables is told of an event.

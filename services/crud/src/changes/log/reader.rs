@@ -17,8 +17,11 @@ use crate::{
     },
 };
 
-/// Least time between two looks at the log: what is committed meanwhile is found together.
+/// Least time between two looks at a log that is asked for: what is committed meanwhile is found together.
 const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(2);
+/// Transactions that come closer together than this are waited for, so long, where the log arrives by itself.
+const BUSY_INTERVAL: Duration = Duration::from_micros(500);
+const BEAT: Duration = Duration::from_millis(1);
 
 /// The database whose log is read.
 #[derive(Debug)]
@@ -40,7 +43,7 @@ pub struct CaptureLoop<'a> {
 impl CaptureLoop<'_> {
     /// Reads the log until nothing is captured any more. Errors: the outlet takes no more of this reader.
     pub async fn read(&mut self) -> Result<(), Error> {
-        let mut schema = self.database.schema.load_full();
+        let (mut schema, mut last_look) = (self.database.schema.load_full(), Instant::now());
         loop {
             let now = self.database.schema.load_full();
             if !Arc::ptr_eq(&schema, &now) {
@@ -48,12 +51,12 @@ impl CaptureLoop<'_> {
                 schema = now;
             }
             Box::pin(self.capture(&schema)).await?;
-            let mut has_more = false;
+            let (mut has_more, mut found) = (false, None);
             if self.source.is_capturing() {
                 let numbers = self.shared.state().numbers;
                 match self.source.look(numbers).await {
                     Ok(look) => {
-                        has_more = look.has_more;
+                        (has_more, found) = (look.has_more, Some(look.parts.len()));
                         Box::pin(self.found(look)).await?;
                     }
                     Err(error) => {
@@ -72,7 +75,10 @@ impl CaptureLoop<'_> {
                 continue;
             }
             self.outlet.tell_state(self.shared, self.source).await?;
-            tokio::time::sleep(LOOK_INTERVAL_MIN).await;
+            if let Some(pause) = pause(self.source, found, last_look.elapsed()) {
+                tokio::time::sleep(pause).await;
+            }
+            last_look = Instant::now();
             tokio::select! {
                 () = self.source.commit_after(), if self.shared.has_followers() => {}
                 () = self.shared.wake.notified() => {}
@@ -179,4 +185,12 @@ impl CaptureLoop<'_> {
         self.outlet.captured();
         self.upkeep.release("triggers of the log", self.source.release(&kept)).await;
     }
+}
+
+/// How long to wait after a look that found so many transactions, none where it failed, and the wait for which began `since`
+/// ago: what is committed meanwhile is found together.
+fn pause(source: &LogSource, found: Option<usize>, since: Duration) -> Option<Duration> {
+    let Some(found) = found.filter(|_| source.is_streamed()) else { return Some(LOOK_INTERVAL_MIN) };
+    let found = u32::try_from(found).unwrap_or(u32::MAX);
+    (found > 1 && since < BUSY_INTERVAL.saturating_mul(found)).then_some(BEAT)
 }

@@ -127,6 +127,14 @@ impl LogSource {
         }
     }
 
+    /// Whether what is committed arrives by itself: a look at few transactions costs about as much as one at none.
+    pub fn is_streamed(&self) -> bool {
+        match self {
+            LogSource::Sqlite(..) | LogSource::None => false,
+            LogSource::Postgres(_, log) => log.is_streamed(),
+        }
+    }
+
     /// What was committed since the last look.
     pub async fn look(&mut self, numbers: Numbers) -> Result<LogLook, Error> {
         match self {

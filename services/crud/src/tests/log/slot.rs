@@ -255,6 +255,22 @@ async fn a_slot_that_another_process_reads_leaves_the_triggers() {
 }
 
 #[tokio::test]
+async fn a_slot_that_another_process_lets_go_of_is_read() {
+    let Some(db) = server_by(NOTE, ChangesSource::Slot).await else { return };
+    let log = Follower::of(&db, &["note"], Bytes::new()).await;
+    let auto = same_schema_by(&db, ChangesSource::Auto).await;
+    let mut following = Box::pin(Follower::of(&auto, &["note"], Bytes::new()));
+    let waited = tokio::time::timeout(Duration::from_millis(500), &mut following).await;
+    assert!(waited.is_err(), "it does not fall back to triggers at once");
+    drop(log);
+    db.tasks.stop().cancel();
+    let mut log = following.await;
+    assert_eq!(slot(&auto, "active").await, 1);
+    run(&auto, "INSERT INTO {s}note VALUES (1, 'a', 'b')").await;
+    assert_eq!(log.changes().await.len(), 1);
+}
+
+#[tokio::test]
 async fn a_table_that_a_slot_does_not_tell_whole_is_told_by_triggers() {
     let schema = "CREATE TABLE {s}note (id int PRIMARY KEY, v text);
         CREATE TABLE {s}sums (id int PRIMARY KEY, twice int GENERATED ALWAYS AS (id * 2) STORED)";

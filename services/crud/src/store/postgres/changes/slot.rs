@@ -45,8 +45,10 @@ pub mod stream;
 
 /// How often the catalog is looked at while there are changes.
 const CATALOG_INTERVAL: Duration = Duration::from_secs(1);
-/// How long to wait for a transaction to be seen that was sent.
+/// How long to wait for a transaction to be seen that was sent, after so many looks without a wait: nearly all are seen as soon
+/// as a snapshot can be asked for.
 const UNSEEN_INTERVAL: Duration = Duration::from_millis(2);
+const UNSEEN_LOOKS: u32 = 3;
 /// Most bytes of the server's log that are kept for that.
 const KEEP_BYTES: u64 = 64 << 20;
 /// How often a slot is tried to be dropped that a connection of ours still had.
@@ -72,6 +74,8 @@ pub struct SlotReader {
     /// The last snapshot.
     now: Option<Now>,
     pending: VecDeque<RawPart>,
+    /// Looks in a row since which the same transaction waits to be seen.
+    unseen_looks: u32,
     /// The catalog was asked since the first of them could not be read on.
     was_asked: bool,
     losses: Vec<Loss>,
@@ -164,6 +168,7 @@ impl Postgres {
             coming: VecDeque::new(),
             now: None,
             pending: VecDeque::new(),
+            unseen_looks: 0,
             was_asked: false,
             losses: Vec::new(),
             is_moved: false,
@@ -333,6 +338,7 @@ impl Postgres {
             reader.now = Some(now);
         }
         let is_told = reader.tell(&mut look, numbers);
+        reader.unseen_looks = if is_told || !look.parts.is_empty() { 0 } else { reader.unseen_looks.saturating_add(1) };
         if is_told && is_all {
             // Nothing of what was committed before is still to be told.
             reader.pass(passed);
@@ -389,6 +395,9 @@ impl Postgres {
     /// Waits until something may have been committed since the last look.
     pub async fn slot_commit_after(&self, reader: &SlotReader) {
         let is_waiting = !reader.pending.is_empty() || !reader.losses.is_empty() || reader.is_moved;
+        if is_waiting && reader.unseen_looks < UNSEEN_LOOKS {
+            return tokio::task::yield_now().await;
+        }
         tokio::select! {
             () = reader.stream.arrival() => {}
             () = tokio::time::sleep(UNSEEN_INTERVAL), if is_waiting => {}

@@ -29,6 +29,10 @@ const STALE_AGE: Duration = Duration::from_secs(600);
 /// How long an elected reader waits for the one before to end, and how often it tries.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(10);
 const HANDOVER_INTERVAL: Duration = Duration::from_millis(50);
+/// How long any other waits for a slot that another process reads, and how often it tries: one that ends lets go of it, and
+/// the server needs a moment to see that one was killed.
+const ACTIVE_TIMEOUT: Duration = Duration::from_secs(5);
+const ACTIVE_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The log of changes of a server.
 #[derive(Debug, Default)]
@@ -126,16 +130,18 @@ impl Postgres {
         }
     }
 
-    /// Starts to read the slot; the elected reader waits for the one before to end.
+    /// Starts to read the slot, once no other process does; that is waited for, for a while.
     async fn take_slot(&self, is_elected: bool) -> Result<SlotReader, SlotRefusal> {
-        let until = Instant::now() + HANDOVER_TIMEOUT;
+        let (timeout, interval) =
+            if is_elected { (HANDOVER_TIMEOUT, HANDOVER_INTERVAL) } else { (ACTIVE_TIMEOUT, ACTIVE_INTERVAL) };
+        let until = Instant::now() + timeout;
         loop {
-            let started = Box::pin(self.start_slot()).await;
-            let is_read = matches!(&started, Err(SlotRefusal::Obstacle(SlotObstacle::Active)));
-            if !is_read || !is_elected || Instant::now() >= until {
-                return started;
+            match Box::pin(self.start_slot()).await {
+                Err(SlotRefusal::Obstacle(SlotObstacle::Active)) if Instant::now() < until => {
+                    tokio::time::sleep(interval).await;
+                }
+                started => return started,
             }
-            tokio::time::sleep(HANDOVER_INTERVAL).await;
         }
     }
 
@@ -342,6 +348,11 @@ impl PostgresLog {
     /// Whether a look has something to tell.
     pub fn is_capturing(&self) -> bool {
         self.failed.is_some() || self.position().is_some()
+    }
+
+    /// Whether what is committed arrives by itself.
+    pub fn is_streamed(&self) -> bool {
+        matches!(self.reader, SourceReader::Slot(_))
     }
 
     /// What is before `position` was taken for good.
