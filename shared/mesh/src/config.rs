@@ -17,7 +17,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 
 use layer::Layers;
 
-use crate::deserialize;
+use crate::{deserialize, egress::Egress};
 
 /// The commented default; it documents every key.
 pub const DEFAULT: &str = include_str!("config/default.yaml");
@@ -50,6 +50,8 @@ pub struct Node {
     pub data: PathBuf,
     /// Event bus.
     pub bus: BusConfig,
+    /// Addresses that requests to targets of users may go to.
+    pub egress: Egress,
     /// Limits of requests.
     pub limits: Limits,
     /// Logs.
@@ -471,7 +473,7 @@ mod tests {
         let wanted = "PERIGEE_LIMITS__DEPTH: limits.depth: expected non-negative integer, found string";
         assert_eq!(refused("", &[("PERIGEE_LIMITS__DEPTH", "deep")]), wanted);
         let wanted = "node.yaml:1:12: services.0: service crd is not known; did you mean crud? \
-                      known: gateway, auth-rules, crud, realtime, storage";
+                      known: gateway, auth-rules, crud, functions, realtime, storage";
         assert_eq!(refused("services: [crd]", &[]), wanted);
         assert!(refused("a: [", &[]).starts_with("node.yaml:"));
         assert!(refused("- 1", &[]).ends_with("expected mapping, found list"));
@@ -519,13 +521,21 @@ mod tests {
         assert!(
             refused("peers: { gateway: ['http://a:1'] }", &[]).contains("not allowed: no service calls the gateway")
         );
-        assert!(refused("peers: { functions: ['http://a:1'] }", &[]).contains("functions is not known"));
+        assert!(refused("peers: { nowhere: ['http://a:1'] }", &[]).contains("nowhere is not known"));
     }
 
     #[test]
     fn another_kind_replaces_the_default_one_with_its_keys() {
         let fault = refused("bus: { kind: nats, url: 'nats://a' }", &[]);
         assert!(fault.starts_with("node.yaml:1:8: bus.kind: value nats is not known; known: memory"), "{fault}");
+    }
+
+    #[test]
+    fn networks_are_checked() {
+        let allowed = parse("egress: { allow: [10.2.0.0/16] }", &[]).unwrap().egress;
+        assert!(allowed.allows([10, 2, 0, 1].into()) && !Node::default().egress.allows([10, 2, 0, 1].into()));
+        let fault = refused("egress: { allow: [10.2.0.0/33] }", &[]);
+        assert!(fault.starts_with("node.yaml:1:") && fault.contains("egress.allow.0: expected a network"), "{fault}");
     }
 
     #[test]
