@@ -213,8 +213,9 @@ impl FrontState {
             let asked = text(&GRPC_TIMEOUT).and_then(mesh::call::timeout);
             time = time.min(asked.unwrap_or(time));
         }
-        // Files take as long as they are large; their handler limits what else it does.
-        let time = (!matches!(handler, Some(Handler::Files(_)))).then_some(time);
+        // Files take as long as they are large, and functions as long as they say; their handlers limit what else they do.
+        let is_unlimited = matches!(handler, Some(Handler::Files(_))) || rest::is_call(path);
+        let time = (!is_unlimited).then_some(time);
         let call = Call::begin_at(started, text(&REQUEST_ID), text(&TRACEPARENT), time).without_timer();
         (call, known.filter(|known| known.is_described).map(|known| known.project))
     }

@@ -1,6 +1,7 @@
-//! gRPC and grpc-web: `perigee.api.v1.Data`, with health and reflection.
+//! gRPC and grpc-web: `perigee.api.v1.Data` and `perigee.api.v1.Functions`, with health and reflection.
 
 mod data;
+mod functions;
 mod select;
 mod unary;
 mod value;
@@ -12,7 +13,10 @@ use axum::{body::Body, extract::Request, response::Response};
 use futures::FutureExt;
 use http::{HeaderValue, header};
 use mesh::{Code, Fault};
-use proto::api::v1::data_server::{DataServer, SERVICE_NAME};
+use proto::api::v1::{
+    data_server::{DataServer, SERVICE_NAME},
+    functions_server::{self, FunctionsServer},
+};
 use tonic::Status;
 use tower::{Service as _, ServiceExt};
 
@@ -22,6 +26,8 @@ use crate::Service;
 const DATA_PATH: &str = "/perigee.api.v1.Data/";
 /// Path of the method whose answers are counted for the connection of the caller.
 pub const WATCH_PATH: &str = "/perigee.api.v1.Data/Watch";
+/// Path of the methods of [`FunctionsServer`].
+const FUNCTIONS_PATH: &str = "/perigee.api.v1.Functions/";
 /// The method that is called by far the most.
 const READ: &str = "Read";
 
@@ -30,6 +36,7 @@ const READ: &str = "Read";
 pub struct Services {
     data: DataServer<data::Data>,
     handlers: Arc<data::Data>,
+    functions: FunctionsServer<functions::Functions>,
     /// Bytes that a message may have.
     limit: usize,
     others: axum::Router,
@@ -43,7 +50,10 @@ impl Services {
         let data = DataServer::from_arc(handlers.clone())
             .max_decoding_message_size(limit)
             .max_encoding_message_size(usize::MAX);
-        Self { data, handlers, limit, others: others() }
+        let functions = FunctionsServer::new(functions::Functions::new(service.clone()))
+            .max_decoding_message_size(limit)
+            .max_encoding_message_size(usize::MAX);
+        Self { data, handlers, functions, limit, others: others() }
     }
 
     /// The answer to a request.
@@ -54,6 +64,10 @@ impl Services {
         }
         if method.is_some_and(|method| !method.is_empty() && !method.contains('/')) {
             return self.call_data(request).await;
+        }
+        if request.uri().path().starts_with(FUNCTIONS_PATH) {
+            let Ok(response) = self.functions.clone().call(request).await;
+            return with_fault_code(response);
         }
         let Ok(response) = self.others.clone().oneshot(request).await;
         response
@@ -79,10 +93,12 @@ impl Services {
 /// Routes of health and reflection.
 fn others() -> axum::Router {
     let (reporter, health) = tonic_health::server::health_reporter();
-    reporter
-        .set_service_status(SERVICE_NAME, tonic_health::ServingStatus::Serving)
-        .now_or_never()
-        .expect("nobody else holds the reporter yet");
+    for name in [SERVICE_NAME, functions_server::SERVICE_NAME] {
+        reporter
+            .set_service_status(name, tonic_health::ServingStatus::Serving)
+            .now_or_never()
+            .expect("nobody else holds the reporter yet");
+    }
 
     let mut router = axum::Router::new().route_service("/grpc.health.v1.Health/{method}", health);
     match reflection().build_v1() {
@@ -125,7 +141,7 @@ async fn unknown_method(request: Request) -> Response {
 }
 
 fn unknown_method_fault() -> Fault {
-    Fault::new(Code::Method, format!("the method is not one of service {SERVICE_NAME}"))
+    Fault::new(Code::Method, "the service does not have the method")
 }
 
 /// Gives a stable code to what tonic says of requests that never reached a handler: those of a handler have one.
