@@ -55,6 +55,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             ".perigee.auth.v1.SignedGrant",
             ".perigee.storage.v1.PutRequest",
             ".perigee.storage.v1.GetResponse",
+            ".perigee.auth.v1.AuthorizeCallRequest.params",
+            ".perigee.functions.v1.CallRequest.params",
+            ".perigee.functions.v1.CallResponse.body",
         ],
         boxed: &[".perigee.crud.v1.ReadResponse.seen"],
     };

@@ -4,6 +4,7 @@
 
 mod disclosure;
 mod files;
+mod functions;
 
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ use tokio::sync::watch;
 use crate::catalogue::{Catalogue, KnownProject, Project, ProjectRef};
 
 pub use disclosure::AttemptedAccess;
+pub(crate) use functions::{FunctionAnswer, FunctionCall};
 
 /// Identity and call context of a request.
 #[derive(Debug, Clone)]

@@ -210,12 +210,12 @@ impl FrontState {
             time = self.service.config().time(&known.project.spec);
         }
         let asked = if protocol == Protocol::Web { None } else { text(&GRPC_TIMEOUT).and_then(mesh::call::timeout) };
-        // Files take as long as they are large; their handler limits what else it does.
-        let is_of_file = match protocol {
-            Protocol::Web => matches!(handler, Some(Handler::Files(_) | Handler::Upload(_))),
+        // Files take as long as they are large, and functions as long as they say; their handlers limit what else they do.
+        let is_unlimited = match protocol {
+            Protocol::Web => matches!(handler, Some(Handler::Files(_) | Handler::Upload(_))) || rest::is_call(path),
             Protocol::Grpc | Protocol::GrpcWeb => grpc::is_of_large_file(path),
         };
-        let time = [(!is_of_file).then_some(time), asked].into_iter().flatten().min();
+        let time = [(!is_unlimited).then_some(time), asked].into_iter().flatten().min();
         let call = Call::begin_at(started, text(&REQUEST_ID), text(&TRACEPARENT), time).without_timer();
         (call, known.filter(|known| known.is_described).map(|known| known.project))
     }

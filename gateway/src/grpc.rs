@@ -1,8 +1,9 @@
-//! gRPC and grpc-web: `perigee.api.v1.Data` and `Files`, with health and reflection.
+//! gRPC and grpc-web: `perigee.api.v1.Data`, `Files` and `Functions`, with health and reflection.
 
 mod accept;
 mod data;
 mod files;
+mod functions;
 mod select;
 mod unary;
 mod value;
@@ -17,6 +18,7 @@ use mesh::{Code, Fault};
 use proto::api::v1::{
     data_server::{self, DataServer},
     files_server::{self, FilesServer},
+    functions_server::{self, FunctionsServer},
 };
 use tonic::Status;
 use tower::{Service as _, ServiceExt};
@@ -31,6 +33,8 @@ const FILES_PATH: &str = "/perigee.api.v1.Files/";
 const OF_LARGE_FILES: [&str; 4] = ["Put", "Get", "Copy", "Move"];
 /// Path of the method whose answers are counted for the connection of the caller.
 pub const WATCH_PATH: &str = "/perigee.api.v1.Data/Watch";
+/// Path of the methods of [`FunctionsServer`].
+const FUNCTIONS_PATH: &str = "/perigee.api.v1.Functions/";
 /// The method that is called by far the most.
 const READ: &str = "Read";
 
@@ -40,6 +44,7 @@ pub struct Services {
     data: DataServer<data::Data>,
     handlers: Arc<data::Data>,
     files: FilesServer<files::Files>,
+    functions: FunctionsServer<functions::Functions>,
     /// Bytes that a message may have.
     limit: usize,
     others: axum::Router,
@@ -56,7 +61,10 @@ impl Services {
         let files = FilesServer::new(files::Files::new(service.clone()))
             .max_decoding_message_size(limit)
             .max_encoding_message_size(usize::MAX);
-        Self { data, handlers, files, limit, others: others() }
+        let functions = FunctionsServer::new(functions::Functions::new(service.clone()))
+            .max_decoding_message_size(limit)
+            .max_encoding_message_size(usize::MAX);
+        Self { data, handlers, files, functions, limit, others: others() }
     }
 
     /// The answer to a request.
@@ -71,6 +79,10 @@ impl Services {
         }
         if path.strip_prefix(FILES_PATH).is_some_and(is_method) {
             let Ok(response) = self.files.clone().call(request).await;
+            return with_fault_code(response);
+        }
+        if path.strip_prefix(FUNCTIONS_PATH).is_some_and(is_method) {
+            let Ok(response) = self.functions.clone().call(request).await;
             return with_fault_code(response);
         }
         let Ok(response) = self.others.clone().oneshot(request).await;
@@ -106,7 +118,7 @@ fn is_method(name: &str) -> bool {
 /// Routes of health and reflection.
 fn others() -> axum::Router {
     let (reporter, health) = tonic_health::server::health_reporter();
-    for service in [data_server::SERVICE_NAME, files_server::SERVICE_NAME] {
+    for service in [data_server::SERVICE_NAME, files_server::SERVICE_NAME, functions_server::SERVICE_NAME] {
         reporter
             .set_service_status(service, tonic_health::ServingStatus::Serving)
             .now_or_never()

@@ -16,6 +16,11 @@ pub mod json;
 pub mod link;
 pub mod realtime;
 
+/// Messages of calls of functions.
+pub mod functions {
+    pub use crate::wire::functions::v1::*;
+}
+
 /// Messages of files in buckets.
 pub mod storage {
     pub use crate::{

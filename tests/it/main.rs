@@ -29,6 +29,7 @@ mod doctor;
 mod echo;
 mod event_streams;
 mod files;
+mod functions;
 mod init;
 mod introspection;
 mod json_socket;

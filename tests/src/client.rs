@@ -325,9 +325,18 @@ impl Client {
         method: &str,
         message: Q,
     ) -> anyhow::Result<Result<A, Status>> {
-        let path = format!("/perigee.api.v1.Data/{method}");
+        self.unary_at(protocol, &format!("/perigee.api.v1.Data/{method}"), message).await
+    }
+
+    /// Calls the method at `path`.
+    pub async fn unary_at<Q: Message + 'static, A: Message + Default + 'static>(
+        &self,
+        protocol: Protocol,
+        path: &str,
+        message: Q,
+    ) -> anyhow::Result<Result<A, Status>> {
         if protocol == Protocol::GrpcWeb {
-            return self.grpc_web(&path, &message.encode_to_vec()).await;
+            return self.grpc_web(path, &message.encode_to_vec()).await;
         }
         let (mut grpc, request) = self.grpc(message).await?;
         let codec = tonic_prost::ProstCodec::<Q, A>::default();

@@ -19,6 +19,7 @@ pub mod python_tool;
 pub mod socket;
 pub mod token;
 pub mod tool;
+pub mod user_server;
 pub mod watching;
 
 /// Messages of contracts that only tests have.

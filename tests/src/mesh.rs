@@ -23,7 +23,7 @@ pub enum Shape {
     OneProcess,
     /// Each on a port of its own, with NATS between.
     Split,
-    /// As the shipped binary, in six processes, two of them crud.
+    /// As the shipped binary, in seven processes, two of them crud.
     Processes,
 }
 
@@ -250,7 +250,9 @@ async fn start(shape: Shape, folder: &Path, limits: &str) -> anyhow::Result<(Run
             let client = spread.client.clone();
             return Ok((Running::Processes(spread), client));
         }
-        Shape::OneProcess => vec![node(folder, "[gateway, crud, auth-rules, realtime, storage]", &limits).await?],
+        Shape::OneProcess => {
+            vec![node(folder, "[gateway, crud, auth-rules, realtime, storage, functions]", &limits).await?]
+        }
         Shape::Split => {
             // Its own name on the bus: the databases of others are called alike.
             let limits = format!("{limits}{}", nats::shared_bus(&folder.display().to_string()));
@@ -260,13 +262,16 @@ async fn start(shape: Shape, folder: &Path, limits: &str) -> anyhow::Result<(Run
             let peers = format!("crud: [\"http://{}\"], auth-rules: [\"http://{}\"]", address(&crud)?, address(&auth)?);
             let realtime = node(folder, "[realtime]", &format!("{limits}peers: {{ {peers} }}\n")).await?;
             let storage = node(folder, "[storage]", &limits).await?;
+            let functions = node(folder, "[functions]", &limits).await?;
             let further = format!(
-                "{limits}peers: {{ {peers}, realtime: [\"http://{}\"], storage: [\"http://{}\"] }}\n",
+                "{limits}peers: {{ {peers}, realtime: [\"http://{}\"], storage: [\"http://{}\"], \
+                 functions: [\"http://{}\"] }}\n",
                 address(&realtime)?,
-                address(&storage)?
+                address(&storage)?,
+                address(&functions)?
             );
             let gateway = node(folder, "[gateway]", &further).await?;
-            vec![gateway, realtime, storage, crud, auth]
+            vec![gateway, realtime, storage, functions, crud, auth]
         }
     };
     let http = nodes.iter().find_map(|node| node.http).context("a gateway")?;
@@ -277,7 +282,8 @@ async fn node(folder: &Path, services: &str, further: &str) -> anyhow::Result<No
     let folder = folder.display();
     let text = format!(
         "services: {services}\nlisten: {{ http: \"127.0.0.1:0\", mesh: \"127.0.0.1:0\" }}\n{further}\
-         resources: {{ kind: folder, path: \"{folder}/resources\" }}\ndata: \"{folder}/data\"\n"
+         egress: {{ allow: [127.0.0.0/8] }}\nresources: {{ kind: folder, path: \"{folder}/resources\" }}\n\
+         data: \"{folder}/data\"\n"
     );
     let config = config::Node::parse("test", &text, [])?;
     Node::start(config, Mode::Serve).await.map_err(|failure| anyhow::anyhow!("{failure:?}"))

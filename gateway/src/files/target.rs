@@ -79,6 +79,7 @@ mod tests {
             spec: query::resources::Project::default(),
             databases: Vec::new(),
             buckets: buckets.iter().map(bucket).collect(),
+            services: Vec::new(),
             version: 1,
         }
     }

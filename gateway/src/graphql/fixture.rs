@@ -98,6 +98,7 @@ fn project(databases: Vec<Database>) -> Arc<Project> {
         spec: resources::Project::default(),
         databases,
         buckets: Vec::new(),
+        services: Vec::new(),
         version: 1,
     })
 }

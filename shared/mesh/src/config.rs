@@ -20,7 +20,7 @@ use layer::Layers;
 
 pub use nats::NatsBus;
 
-use crate::deserialize;
+use crate::{deserialize, egress::Egress};
 
 /// The commented default; it documents every key.
 pub const DEFAULT: &str = include_str!("config/default.yaml");
@@ -53,6 +53,8 @@ pub struct Node {
     pub data: PathBuf,
     /// Event bus.
     pub bus: BusConfig,
+    /// Addresses that requests to targets of users may go to.
+    pub egress: Egress,
     /// Limits of requests.
     pub limits: Limits,
     /// Logs.
@@ -481,7 +483,7 @@ mod tests {
         let wanted = "PERIGEE_LIMITS__DEPTH: limits.depth: expected non-negative integer, found string";
         assert_eq!(refused("", &[("PERIGEE_LIMITS__DEPTH", "deep")]), wanted);
         let wanted = "node.yaml:1:12: services.0: service crd is not known; did you mean crud? \
-                      known: gateway, auth-rules, crud, realtime, storage";
+                      known: gateway, auth-rules, crud, functions, realtime, storage";
         assert_eq!(refused("services: [crd]", &[]), wanted);
         assert!(refused("a: [", &[]).starts_with("node.yaml:"));
         assert!(refused("- 1", &[]).ends_with("expected mapping, found list"));
@@ -529,7 +531,7 @@ mod tests {
         assert!(
             refused("peers: { gateway: ['http://a:1'] }", &[]).contains("not allowed: no service calls the gateway")
         );
-        assert!(refused("peers: { functions: ['http://a:1'] }", &[]).contains("functions is not known"));
+        assert!(refused("peers: { nowhere: ['http://a:1'] }", &[]).contains("nowhere is not known"));
     }
 
     #[test]
@@ -591,6 +593,14 @@ mod tests {
             assert!(fault.contains(expected), "{fields}: {fault}");
             assert!(!fault.contains("u:p"), "{fault}");
         }
+    }
+
+    #[test]
+    fn networks_are_checked() {
+        let allowed = parse("egress: { allow: [10.2.0.0/16] }", &[]).unwrap().egress;
+        assert!(allowed.allows([10, 2, 0, 1].into()) && !Node::default().egress.allows([10, 2, 0, 1].into()));
+        let fault = refused("egress: { allow: [10.2.0.0/33] }", &[]);
+        assert!(fault.starts_with("node.yaml:1:") && fault.contains("egress.allow.0: expected a network"), "{fault}");
     }
 
     #[test]

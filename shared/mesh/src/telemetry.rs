@@ -69,6 +69,8 @@ struct Families {
     changes_lag_bytes: Family<OfDatabase, Gauge>,
     changes_lag_seconds: Family<OfDatabase, Gauge<f64, AtomicU64>>,
     file_bytes: Family<FileBytes, Counter>,
+    function_answers: Family<FunctionAnswer, Counter>,
+    function_calls: Gauge,
     bus: BusMeters,
 }
 
@@ -177,6 +179,11 @@ struct OfDatabase {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FileBytes {
     direction: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FunctionAnswer {
+    class: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -295,6 +302,16 @@ impl Metrics {
         self.families.file_bytes.get_or_create_owned(&FileBytes { direction })
     }
 
+    /// For answers of functions, by the class of their status: `2xx` and so on.
+    pub fn function_answers(&self, class: &'static str) -> Counter {
+        self.families.function_answers.get_or_create_owned(&FunctionAnswer { class })
+    }
+
+    /// Calls of functions that run or wait.
+    pub fn function_calls(&self) -> Gauge {
+        self.families.function_calls.clone()
+    }
+
     /// Gauges of the load on the public port.
     pub fn load(&self) -> &Load {
         &self.families.load
@@ -368,6 +385,8 @@ impl Default for Families {
             shared_live_reads: Counter::default(),
             live_changes: Family::default(),
             file_bytes: Family::default(),
+            function_answers: Family::default(),
+            function_calls: Gauge::default(),
             live_resyncs: Family::default(),
             changes_lag_bytes: Family::default(),
             changes_lag_seconds: Family::default(),
@@ -387,6 +406,8 @@ impl Families {
         registry.register("statements", "SQL statements", self.statements.clone());
         registry.register("too_large_answers", "Answers refused as too large", self.too_large_answers.clone());
         registry.register("file_bytes", "Bytes of files taken in and handed out", self.file_bytes.clone());
+        registry.register("function_answers", "Answers of functions", self.function_answers.clone());
+        registry.register("function_calls", "Calls of functions that run or wait", self.function_calls.clone());
         registry.register("statement_seconds", "Time of an SQL statement", self.statement_seconds.clone());
         registry.register("connections", "Connections of clients", self.load.connections.clone());
         registry.register("in_flight", "Requests of clients being answered", self.load.in_flight.clone());
@@ -428,6 +449,8 @@ mod tests {
         requests.done(503, Duration::from_millis(3));
         metrics.too_large_answers("sqlite").inc();
         metrics.file_bytes("in").inc_by(7);
+        metrics.function_answers("2xx").inc();
+        metrics.function_calls().inc();
         metrics.statement("sqlite", "read").done(3, Duration::from_micros(50));
         metrics.changes_lag("shop", "music", 7, Duration::from_millis(1500));
         metrics.changes_lag("shop", "gone", 8, Duration::ZERO);
@@ -458,6 +481,8 @@ mod tests {
             r#"perigee_statement_seconds_count{engine="sqlite",kind="read"} 3"#,
             r#"perigee_too_large_answers_total{engine="sqlite"} 1"#,
             r#"perigee_file_bytes_total{direction="in"} 7"#,
+            r#"perigee_function_answers_total{class="2xx"} 1"#,
+            "perigee_function_calls 1",
             r#"perigee_live_reads_total{answer="same"} 1"#,
             "perigee_shared_live_reads_total 1",
             r#"perigee_live_changes_total{concerns="none"} 1"#,

@@ -12,8 +12,9 @@ use mesh::{Call, Code, Fault, Mesh, Tasks, config::Node};
 use proto::{
     Links,
     auth::{
-        Access, AuthorizeFilesRequest, AuthorizeFilesResponse, AuthorizeRequest, AuthorizeResponse, ReachableRequest,
-        ReachableResponse, RevisionsRequest, RevisionsResponse, SignFileRequest, SignFileResponse,
+        Access, AuthorizeCallRequest, AuthorizeCallResponse, AuthorizeFilesRequest, AuthorizeFilesResponse,
+        AuthorizeRequest, AuthorizeResponse, ReachableRequest, ReachableResponse, RevisionsRequest, RevisionsResponse,
+        SignFileRequest, SignFileResponse,
     },
     crud::{
         Answer, Change, ChangesRequest, ChangesResponse, Database, DescribeRequest, DescribeResponse, Event,
@@ -396,6 +397,13 @@ impl AuthRules for Neighbour {
         &self,
         _: tonic::Request<AuthorizeFilesRequest>,
     ) -> Result<Response<AuthorizeFilesResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn authorize_call(
+        &self,
+        _: tonic::Request<AuthorizeCallRequest>,
+    ) -> Result<Response<AuthorizeCallResponse>, Status> {
         Err(Status::unimplemented("not here"))
     }
 
