@@ -186,7 +186,12 @@ async fn a_follower_that_is_too_slow_is_told_once_whichever_node_reads() {
         assert_eq!(keen.changes().await, inserted(200));
         assert_eq!(slow.resync().await.reason(), ResyncReason::Overflow, "{:?}", begun.elapsed());
         insert(&alone, 201).await;
-        assert_eq!(slow.changes().await, inserted(201));
+        let mut told = slow.changes().await;
+        // Its node may not have had the one before when it told of the overflow.
+        if told == inserted(200) {
+            told = slow.changes().await;
+        }
+        assert_eq!(told, inserted(201));
         assert!(slow.is_idle());
     }
 }
