@@ -67,6 +67,8 @@ struct State {
     rules: HashMap<String, Rule>,
     /// Transactions that reads see.
     visible: usize,
+    /// They see the one after the next besides.
+    is_overtaken: bool,
     /// Positions before this are not in the log any more.
     pruned: usize,
     columns: Vec<&'static str>,
@@ -231,7 +233,14 @@ impl World {
                 }
             }
         }
-        state.visible = log.len();
+        (state.visible, state.is_overtaken) = (log.len(), false);
+    }
+
+    /// Reads see the insert of a row, by the transaction after the next, before the next: the log tells that first.
+    pub fn overtake(&self, row: Json) {
+        let mut state = self.state.lock().unwrap();
+        state.rows.insert(row["id"].as_i64().unwrap(), row);
+        state.is_overtaken = true;
     }
 
     /// The log tells that it may have missed something.
@@ -349,12 +358,13 @@ impl Crud for Neighbour {
         rows.truncate(usize::try_from(node.limit.unwrap_or(u64::MAX)).unwrap());
         let json = format!("[{}]", rows.join(","));
         let next = state.visible as u64 + 1;
+        let snapshot = match state.is_overtaken {
+            true => Snapshot { start: next, end: next + 2, running: vec![next] },
+            false => Snapshot { start: next, end: next, running: Vec::new() },
+        };
         Ok(Response::new(ReadResponse {
             answers: vec![Answer { json: json.into(), truncated: false, statements: 1 }],
-            seen: Some(Box::new(Seen {
-                snapshot: Some(Snapshot { start: next, end: next, running: Vec::new() }),
-                position: state.visible.to_string().into(),
-            })),
+            seen: Some(Box::new(Seen { snapshot: Some(snapshot), position: state.visible.to_string().into() })),
         }))
     }
 
