@@ -210,5 +210,16 @@ async fn is_remade(connection: &mut watch::Receiver<BusConnection>, made: u64) {
 /// Which part a message is, and of how many.
 fn parsed(part: &str) -> Option<(usize, usize)> {
     let (index, count) = part.split_once('/')?;
-    Some((index.parse().ok()?, count.parse().ok()?))
+    Some((index.parse().ok()?, count.parse().ok()?)).filter(|(index, count)| index < count)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn parts_are_below_their_number() {
+        assert_eq!(super::parsed("1/2"), Some((1, 2)));
+        for wrong in ["2/2", "0/0", "18446744073709551615/2", "1", "a/2", ""] {
+            assert_eq!(super::parsed(wrong), None, "{wrong}");
+        }
+    }
 }
