@@ -141,24 +141,27 @@ impl LogNode {
             };
             wait = SILENCE_MAX;
             has_gap |= !followed.is_next || followed.payload.is_none();
-            has_gap = !self.take(followed, has_gap) && has_gap;
+            has_gap = self.take(followed, has_gap);
             self.shared.told();
         }
     }
 
-    /// Takes a record, before which others were missed where it `has_gap`; whether it says where the log is.
+    /// Takes a record, before which others were missed where it `has_gap`; whether that is still to be told, where the record does
+    /// not say where the log is.
     fn take(&self, followed: Followed, has_gap: bool) -> bool {
         let Followed { position, payload, is_old, .. } = followed;
         let position = LogPosition::decode(&position);
         let unknown = || LogPosition::of(0, Default::default());
         let record = payload.and_then(|payload| LogRecord::decode(payload, position.as_ref().unwrap_or(&unknown())));
+        // What is not understood may have been changes.
+        let has_gap = has_gap || record.is_none();
         let mut state = self.shared.state();
         if let Some(LogRecord::Failure { table, error }) = &record
             && !is_old
         {
             state.refuse(table, error);
         }
-        let Some(position) = position else { return false };
+        let Some(position) = position else { return has_gap };
         let begins = state.ring.end().is_none();
         if begins {
             state.ring.begin(position.clone());
@@ -178,7 +181,7 @@ impl LogNode {
             }
             Some(LogRecord::Failure { .. }) | None => {}
         }
-        true
+        false
     }
 
     /// Tells the reader which tables are followed here.

@@ -171,6 +171,43 @@ async fn a_journal_that_is_lost_is_one_resync_and_all_that_follows_is_told() {
 }
 
 #[tokio::test]
+async fn a_record_that_is_not_understood_is_a_resync() {
+    for [one, two, alone] in nodes().await {
+        let mut logs =
+            [Follower::of(&one, &["artist"], Bytes::new()).await, Follower::of(&two, &["artist"], Bytes::new()).await];
+        insert(&alone, 4713).await;
+        for log in &mut logs {
+            assert_eq!(log.changes().await, inserted(4713));
+        }
+        let context = admin().await;
+        let stream = stream(&context, 4713).await;
+        let subject = stream.cached_info().config.subjects[0].clone();
+        // As of a later version: it follows the last one, whoever else writes.
+        loop {
+            let info = stream.get_info().await.unwrap();
+            let last = stream.get_raw_message(info.state.last_sequence).await.unwrap();
+            let header = |name: &str| last.headers.get(name).unwrap().as_str().to_owned();
+            let publish = async_nats::jetstream::message::PublishMessage::build()
+                .payload(Bytes::from_static(&[0xff; 9]))
+                .message_id("later")
+                .header("Perigee-Before", header("Nats-Msg-Id"))
+                .header("Perigee-Position", header("Perigee-Position"))
+                .expected_last_sequence(last.sequence);
+            if context.send_publish(subject.clone(), publish).await.unwrap().await.is_ok() {
+                break;
+            }
+        }
+        for log in &mut logs {
+            assert_eq!(log.resync().await.reason(), ResyncReason::LogLost);
+        }
+        insert(&alone, 101).await;
+        for log in &mut logs {
+            assert_eq!(log.changes().await, inserted(101));
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_follower_that_is_too_slow_is_told_once_whichever_node_reads() {
     for [one, two, alone] in nodes().await {
         let (s, begun) = (alone.prefix(), Instant::now());
