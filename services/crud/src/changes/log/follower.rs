@@ -114,7 +114,8 @@ impl Follower {
                 let resync = Resync { reason: (*reason).into(), tables: std::mem::take(tables) };
                 let (next, after, position) = (state.ring.numbers().1, end.clone(), end.encode());
                 let missed = told(&position, Event::Resync(resync));
-                self.stage = FollowStage::StartingAnew { position, next, after, is_ahead: false };
+                let is_ahead = state.ring.is_ahead(&after, &position);
+                self.stage = FollowStage::StartingAnew { position, next, after, is_ahead };
                 Step::Break(Some(missed))
             }
             FollowStage::StartingAnew { position, next, after, is_ahead } => {
@@ -200,7 +201,7 @@ impl FollowStage {
     /// A follower goes on at the end of the ring.
     fn at_end(state: &LogState, end: &LogPosition) -> Self {
         let (_, next) = state.ring.numbers();
-        FollowStage::Following { next, after: end.clone(), is_ahead: false }
+        FollowStage::Following { next, after: end.clone(), is_ahead: state.ring.is_ahead(end, &end.encode()) }
     }
 
     /// A follower goes on after a position with an item of the ring.
@@ -273,27 +274,38 @@ fn joined(state: &LogState, source: &LogSource, since: &[(&String, &Since)]) -> 
 
 /// The next message of a follower of tables that goes on with an item of the ring; none where there is nothing to tell.
 fn follow(ring: &Ring, tables: &BTreeSet<String>, (next, after, is_ahead): Going<'_>) -> Step {
-    while let Some((RingEvent::Part(part), _)) = ring.item(*next)
-        && after.is_after(&part.place)
-    {
+    while ring.item(*next).is_some_and(|(event, _)| is_told(after, event)) {
         *next += 1;
     }
     let Some((event, position)) = ring.item(*next) else { return Step::Break(None) };
     *next += 1;
-    if let RingEvent::Loss(loss, position) = event
-        && loss.tables.is_empty()
-    {
-        // What follows may be of another log.
-        after.clone_from(position);
-        *is_ahead = false;
+    match event {
+        RingEvent::Part(part) => *is_ahead &= !part.position.sees_all_of(after.ahead()),
+        RingEvent::Loss(loss, _) if !loss.tables.is_empty() => {}
+        RingEvent::Loss(_, anew) => {
+            // What follows may be of another log.
+            after.clone_from(anew);
+            *is_ahead = ring.is_ahead(anew, position);
+            return concerning(tables, event, position);
+        }
     }
-    *is_ahead &= !event.position().sees_all_of(after.ahead());
     match *is_ahead {
         true => {
             let position = LogPosition { also: Some(after.ahead().clone()), ..event.position().clone() };
             concerning(tables, event, &position.encode())
         }
         false => concerning(tables, event, position),
+    }
+}
+
+/// Whether what was told at a position is all of an event.
+fn is_told(position: &LogPosition, event: &RingEvent) -> bool {
+    match event {
+        RingEvent::Part(part) => position.is_after(&part.place),
+        RingEvent::Loss(_, lost) => match (position.commit_order(), lost.commit_order()) {
+            (Some(own), Some(lost_at)) => position.source == lost.source && own > lost_at,
+            (Some(_) | None, _) => false,
+        },
     }
 }
 
@@ -367,5 +379,67 @@ fn told(position: &Bytes, event: Event) -> LogResponse {
 impl Drop for Follower {
     fn drop(&mut self) {
         self.shared.unfollow(&self.tables);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::crud::Snapshot;
+
+    use super::*;
+    use crate::{
+        changes::log::{Since, TableCapture},
+        store::log::{Place, change},
+    };
+
+    fn part(id: u64, commit: u64) -> LogPart {
+        let changes = vec![change("note", proto::crud::Operation::Insert, Bytes::new(), Bytes::from_static(b"{}"))];
+        let order = (commit, 1);
+        let position = LogPosition::in_commit_order(7, Snapshot::default(), order);
+        LogPart { place: Place { id, order }, committed_us: 0, changes, position }
+    }
+
+    async fn next(follower: &mut Follower) -> Option<Option<u64>> {
+        let message = tokio::time::timeout(Duration::from_millis(50), follower.next()).await.ok()?.unwrap();
+        match message.event {
+            Some(Event::Transaction(transaction)) => Some(Some(transaction.id)),
+            _ => Some(None),
+        }
+    }
+
+    /// A slot tells again what was committed before it was started, in the order of commits: a transaction that was not
+    /// seen then may be between others that were.
+    #[tokio::test]
+    async fn what_was_seen_at_the_start_is_not_told_to_who_comes_back_either() {
+        let seen = Snapshot { start: 5, end: 10, running: vec![5] };
+        let start = LogPosition { seen, ..LogPosition::in_commit_order(7, Snapshot::default(), (99, u64::MAX)) };
+        for loss in [None, Some(vec![]), Some(vec!["note".to_owned()])] {
+            let shared = Arc::new(LogShared::default());
+            let since = Since { log: start.clone(), ring: start.clone() };
+            let progress = CaptureState::Captured(Box::new(since));
+            let capture = TableCapture { followers: 1, unfollowed: None, progress };
+            shared.state().tables.insert("note".to_owned(), capture);
+            shared.state().ring.begin(start.clone());
+            let follow = |after: &Bytes| Follower::new(shared.clone(), ["note".to_owned()].into(), after.clone());
+            let mut follower = follow(&Bytes::new());
+            assert_eq!(next(&mut follower).await, Some(None));
+            if let Some(tables) = loss {
+                let losses = vec![Loss { reason: ResyncReason::LogLost, tables }];
+                shared.state().ring.add(LogLook { losses, ..LogLook::of(vec![], start.clone()) }, Instant::now());
+                assert_eq!(next(&mut follower).await, Some(None));
+            }
+            let parts = vec![part(4, 100), part(5, 110), part(6, 120), part(12, 130)];
+            let end = parts[3].position.clone();
+            shared.state().ring.add(LogLook::of(parts, end), Instant::now());
+            let message = follower.next().await.unwrap();
+            assert!(matches!(message.event, Some(Event::Transaction(Transaction { id: 5, .. }))));
+            for follower in [&mut follower, &mut follow(&message.position)] {
+                let mut told = Vec::new();
+                while let Some(message) = next(follower).await {
+                    told.extend(message);
+                }
+                assert_eq!(told, [12], "not 6, which was seen");
+            }
+        }
     }
 }

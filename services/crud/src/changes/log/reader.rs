@@ -98,7 +98,9 @@ impl CaptureLoop<'_> {
             let progress = match captured {
                 Ok(log) => {
                     self.outlet.begin(self.source).await?;
-                    let ring = self.source.position().unwrap_or_else(|| log.clone());
+                    // In the order of commits, a ring has all that the log has had of a table, as far as it goes back.
+                    let now = self.source.position().filter(|_| log.commit_order().is_none());
+                    let ring = now.unwrap_or_else(|| log.clone());
                     CaptureState::Captured(Box::new(self.outlet.since(&name, Since { log, ring })))
                 }
                 Err(error) => {

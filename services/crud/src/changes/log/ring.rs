@@ -107,10 +107,12 @@ impl Ring {
         }
     }
 
-    /// Whether more may have been told at a position than what stands before the next item.
+    /// Whether more may have been told at a position than what stands before the next item. In the order of commits, a log
+    /// that is begun tells again what was seen at its beginning: the next part says whether that is over.
     pub fn is_ahead(&self, position: &LogPosition, encoded: &Bytes) -> bool {
         let is_own = |(start, end): &(LogPosition, LogPosition)| position == start || position == end;
-        position.mark == 0 && !self.by_position.contains_key(encoded) && !self.ends.as_ref().is_some_and(is_own)
+        let is_known = self.by_position.contains_key(encoded) || self.ends.as_ref().is_some_and(is_own);
+        position.mark == 0 && (position.commit_order().is_some() || !is_known)
     }
 
     /// Adds what a look found; whether it found anything. What is old, or too much, is removed.
