@@ -49,6 +49,9 @@ const CATALOG_INTERVAL: Duration = Duration::from_secs(1);
 /// as a snapshot can be asked for.
 const UNSEEN_INTERVAL: Duration = Duration::from_millis(2);
 const UNSEEN_LOOKS: u32 = 3;
+/// Looks of each length of the wait, and the longest: a commit may wait for a standby that is not there.
+const UNSEEN_LOOKS_OF_ONE: u32 = 8;
+const UNSEEN_INTERVAL_MAX: Duration = Duration::from_millis(100);
 /// Most bytes of the server's log that are kept for that.
 const KEEP_BYTES: u64 = 64 << 20;
 /// How often a slot is tried to be dropped that a connection of ours still had.
@@ -310,14 +313,9 @@ impl Postgres {
 
     /// What was committed since the last look, or more of that.
     pub async fn look_at_slot(&self, reader: &mut SlotReader, numbers: Numbers) -> Result<LogLook, SlotRefusal> {
-        let mut look = LogLook {
-            losses: std::mem::take(&mut reader.losses),
-            failed: Vec::new(),
-            parts: Vec::new(),
-            position: reader.position(),
-            has_more: false,
-            visible: None,
-        };
+        // Until it is told something, it waits the longer, also where that fails.
+        reader.unseen_looks = reader.unseen_looks.saturating_add(1);
+        let mut look = LogLook::of(Vec::new(), reader.position());
         if reader.is_moved || !reader.pending.is_empty() && reader.catalog_seen.elapsed() >= CATALOG_INTERVAL {
             self.check_slot(reader, &mut look).await?;
         }
@@ -337,8 +335,12 @@ impl Postgres {
             }
             reader.now = Some(now);
         }
+        // From here on nothing fails: what is taken is told.
+        look.losses = std::mem::take(&mut reader.losses);
         let is_told = reader.tell(&mut look, numbers);
-        reader.unseen_looks = if is_told || !look.parts.is_empty() { 0 } else { reader.unseen_looks.saturating_add(1) };
+        if is_told || !look.parts.is_empty() {
+            reader.unseen_looks = 0;
+        }
         if is_told && is_all {
             // Nothing of what was committed before is still to be told.
             reader.pass(passed);
@@ -374,7 +376,7 @@ impl Postgres {
                 Ok(_) if is_same => {}
                 Ok(_) => {
                     let reason = if has_other_file { ResyncReason::Truncate } else { ResyncReason::LogLost };
-                    look.losses.push(Loss { reason, tables: vec![name.to_owned()] });
+                    reader.losses.push(Loss { reason, tables: vec![name.to_owned()] });
                     if let Some(table) = reader.tables.get_mut(name) {
                         table.lost.clone_from(&seen);
                     }
@@ -395,12 +397,12 @@ impl Postgres {
     /// Waits until something may have been committed since the last look.
     pub async fn slot_commit_after(&self, reader: &SlotReader) {
         let is_waiting = !reader.pending.is_empty() || !reader.losses.is_empty() || reader.is_moved;
-        if is_waiting && reader.unseen_looks < UNSEEN_LOOKS {
-            return tokio::task::yield_now().await;
-        }
+        let Some(looks) = reader.unseen_looks.checked_sub(UNSEEN_LOOKS).filter(|_| is_waiting) else {
+            return if is_waiting { tokio::task::yield_now().await } else { reader.stream.arrival().await };
+        };
         tokio::select! {
             () = reader.stream.arrival() => {}
-            () = tokio::time::sleep(UNSEEN_INTERVAL), if is_waiting => {}
+            () = tokio::time::sleep(unseen_interval(looks)) => {}
         }
     }
 
@@ -465,6 +467,12 @@ impl Postgres {
     }
 }
 
+/// How long to wait for a transaction to be seen, after so many looks with a wait.
+fn unseen_interval(looks: u32) -> Duration {
+    let factor = 1_u32.checked_shl(looks / UNSEEN_LOOKS_OF_ONE).unwrap_or(u32::MAX);
+    UNSEEN_INTERVAL.saturating_mul(factor).min(UNSEEN_INTERVAL_MAX)
+}
+
 /// Whether a process before followed these relations as they are now.
 fn is_known(record: &SlotRecord, relations: &SlotRelations) -> bool {
     let is_known = |(id, relation): (&u32, &SlotRelation)| {
@@ -500,5 +508,18 @@ impl From<SlotObstacle> for SlotRefusal {
 impl From<Error> for SlotRefusal {
     fn from(error: Error) -> Self {
         SlotRefusal::Error(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stays_unseen_is_looked_at_less_and_less() {
+        assert_eq!(unseen_interval(0), UNSEEN_INTERVAL);
+        let waits: Vec<Duration> = (0..200).map(unseen_interval).collect();
+        assert!(waits.is_sorted() && waits[199] == UNSEEN_INTERVAL_MAX);
+        assert_eq!(unseen_interval(u32::MAX), UNSEEN_INTERVAL_MAX);
     }
 }

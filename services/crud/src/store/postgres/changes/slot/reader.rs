@@ -150,7 +150,8 @@ impl SlotReader {
             let (commit, committed_us) = (part.commit, part.committed_us);
             let context = ReadContext { seen: &seen, id, numbers, was_asked: self.was_asked };
             let ReadPart { changes, stop } = self.relations.read(part, &mut self.tables, &context);
-            let order = (commit, part.read() << CAPTURE_BITS);
+            // What a connection tells again without rows, and a capture that was begun after the last row, are behind.
+            let order = (commit, part.read() << CAPTURE_BITS).max(self.told);
             self.told = order;
             pass(&mut self.seen, &mut self.coming, commit);
             if !changes.is_empty() {
@@ -165,6 +166,8 @@ impl SlotReader {
                         ReadStop::Loss(loss) => {
                             // The identity of a table may be another one.
                             self.is_moved |= loss.reason == ResyncReason::LogLost;
+                            // Who was told what is before it, and is gone, comes back before it.
+                            self.begin_captured();
                             let since = LogPosition { seen: seen.clone(), ..self.place(self.told) };
                             for table in &loss.tables {
                                 if let Some(table) = self.tables.get_mut(table) {
