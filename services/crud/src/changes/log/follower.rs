@@ -100,11 +100,7 @@ impl Follower {
         Ok(match &mut self.stage {
             FollowStage::Starting { after } => {
                 let (started, stage) = start(&state, end, after, &since);
-                let missed = if let FollowStage::Following { next, after, is_ahead } = &stage {
-                    missed_at_once(&state.ring, &self.tables, (*next, after.clone(), *is_ahead))
-                } else {
-                    None
-                };
+                let missed = missed_at_once(&state.ring, &self.tables, &stage);
                 let started = started.map(|position| message(&position, Event::Started(Started {})));
                 let (message, stage) = missed.map_or((started, stage), |(missed, stage)| (Some(missed), stage));
                 self.stage = stage;
@@ -139,9 +135,8 @@ impl Follower {
                 match state.ring.after(after, encoded) {
                     Some(next) => self.stage = FollowStage::in_ring(&state, next, after, encoded),
                     None if is_late => {
-                        let resync = Resync { reason: ResyncReason::LogLost.into(), tables: Vec::new() };
                         self.stage = FollowStage::at_end(&state, end);
-                        return Ok(Step::Break(Some(message(end, Event::Resync(resync)))));
+                        return Ok(missed_all(end, ResyncReason::LogLost));
                     }
                     None => return Ok(Step::Break(None)),
                 }
@@ -150,9 +145,8 @@ impl Follower {
             FollowStage::Following { next, after, is_ahead } => {
                 let (first, _) = state.ring.numbers();
                 if *next < first {
-                    let resync = Resync { reason: ResyncReason::Overflow.into(), tables: Vec::new() };
                     self.stage = FollowStage::at_end(&state, end);
-                    return Ok(Step::Break(Some(message(end, Event::Resync(resync)))));
+                    return Ok(missed_all(end, ResyncReason::Overflow));
                 }
                 follow(&state.ring, &self.tables, (next, after, is_ahead))
             }
@@ -310,11 +304,9 @@ fn is_told(position: &LogPosition, event: &RingEvent) -> bool {
 }
 
 /// The loss that is the first that a follower of tables would be told, and what it does after it.
-fn missed_at_once(
-    ring: &Ring,
-    tables: &BTreeSet<String>,
-    (mut next, mut after, mut is_ahead): (u64, LogPosition, bool),
-) -> Option<(LogResponse, FollowStage)> {
+fn missed_at_once(ring: &Ring, tables: &BTreeSet<String>, stage: &FollowStage) -> Option<(LogResponse, FollowStage)> {
+    let FollowStage::Following { next, after, is_ahead } = stage else { return None };
+    let (mut next, mut after, mut is_ahead) = (*next, after.clone(), *is_ahead);
     let told = loop {
         if let Step::Break(told) = follow(ring, tables, (&mut next, &mut after, &mut is_ahead)) {
             break told?;
@@ -366,6 +358,11 @@ fn concerning(tables: &BTreeSet<String>, event: &RingEvent, position: &Bytes) ->
 
 fn changes(tables: &BTreeSet<String>, part: &LogPart) -> Vec<Change> {
     part.changes.iter().filter(|change| tables.contains(&change.table)).cloned().collect()
+}
+
+/// Changes of any table may have been missed before a position.
+fn missed_all(position: &LogPosition, reason: ResyncReason) -> Step {
+    Step::Break(Some(message(position, Event::Resync(Resync { reason: reason.into(), tables: Vec::new() }))))
 }
 
 fn message(position: &LogPosition, event: Event) -> LogResponse {
