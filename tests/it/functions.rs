@@ -178,6 +178,13 @@ async fn paths_and_headers_are_made_of_values(shape: Shape) -> anyhow::Result<()
         let refused = call(&ann, "services/mail/get", json!({ "params": { "id": id } })).await?;
         ensure!(refused.status == 400, "{id}: {refused:?}");
     }
+    let long = "x".repeat(100_000);
+    for (function, params) in [("get", json!({ "id": long })), ("put", json!({ "n": long }))] {
+        let refused = call(&ann, &format!("services/mail/{function}"), json!({ "params": params })).await?;
+        ensure!(refused.status == 400, "{function}: {refused:?}");
+    }
+    let refused = stage.call(&"x".repeat(10_000), json!({})).await?;
+    ensure!(refused.status == 400, "{refused:?}");
     // A stranger has no role.
     let refused = stage.call("get", json!({ "params": { "id": 5 } })).await?;
     assert_eq!((refused.status, &refused.json()?["code"]), (400, &json!("REQUIRED")));
@@ -270,13 +277,18 @@ async fn the_identity_is_for_the_service_only(shape: Shape) -> anyhow::Result<()
 
 async fn answers_that_are_none(shape: Shape) -> anyhow::Result<()> {
     let functions = ["text", "empty", "redirect", "early", "cut"];
-    let functions: serde_json::Map<String, Value> =
+    let mut functions: serde_json::Map<String, Value> =
         functions.iter().map(|name| ((*name).to_owned(), allowed(json!({})))).collect();
+    functions.insert("status".to_owned(), allowed(json!({ "path": "/status/{args.status}" })));
     let stage = Stage::with(shape, functions.into()).await?;
     for function in ["text", "empty", "redirect", "early", "cut"] {
         stage.fails(function, json!({}), (502, "BAD_GATEWAY")).await?;
         let seen = stage.server.only()?;
         assert_eq!(seen.path, format!("/{function}"), "a redirect is not followed");
+    }
+    for status in ["600", "999"] {
+        let answered = stage.call("status", json!({ "params": { "status": status } })).await?;
+        assert_eq!((answered.status, &answered.json()?["code"]), (502, &json!("BAD_GATEWAY")), "{status}");
     }
     // Nobody listens at a port that was just free.
     let closed = tests::process::free_address()?;

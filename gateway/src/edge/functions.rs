@@ -1,10 +1,14 @@
 //! Calls of functions: the rule is asked, then the service that carries them out.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use mesh::{Code, Fault};
+use mesh::{
+    Code, Fault,
+    telemetry::{Counter, Metrics},
+};
 use proto::{Links, auth::AuthorizeCallRequest, functions::CallRequest};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{Caller, Edge};
 use crate::catalogue::Project;
@@ -56,6 +60,31 @@ impl FunctionAnswer {
     }
 }
 
+/// Concurrency limit of calls: functions may be slow, and requests of other kinds find room beside them.
+#[derive(Clone)]
+pub(super) struct CallLimit {
+    running: Arc<Semaphore>,
+    limit: usize,
+    shed: Counter,
+}
+
+impl CallLimit {
+    /// Half of the requests that are answered at once.
+    pub(super) fn new(in_flight: usize, metrics: &Metrics) -> Self {
+        let limit = (in_flight / 2).clamp(1, Semaphore::MAX_PERMITS);
+        Self { running: Arc::new(Semaphore::new(limit)), limit, shed: metrics.shed("in_flight") }
+    }
+
+    /// Room for a call, until it is dropped. Errors: `TOO_MANY`.
+    fn enter(&self) -> Result<SemaphorePermit<'_>, Fault> {
+        self.running.try_acquire().map_err(|_| {
+            self.shed.inc();
+            let text = format!("the limit of {} calls of functions at once is reached, try again later", self.limit);
+            Fault::new(Code::TooMany, text)
+        })
+    }
+}
+
 impl Edge {
     /// Calls a function, if its rule allows it. Dropped, the call is given up.
     pub(crate) async fn call_function(
@@ -76,6 +105,7 @@ impl Edge {
         let (project_id, token) = (project.id.to_string(), caller.token.to_string());
         let asked = AuthorizeCallRequest { project: project_id, token, service, function, params: params.clone() };
         let grant = self.mesh.auth_rules().authorize_call(&caller.call, asked).await?.grant;
+        let _running = self.calls.enter()?;
         // No time at all would be the function's own.
         let timeout_ms = timeout.map_or(0, |timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1));
         let request = CallRequest { grant, params, timeout_ms, answer_bytes: self.answer_bytes(project) };

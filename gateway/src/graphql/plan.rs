@@ -170,11 +170,13 @@ impl Plan {
         let PlanContext { document, names, variables } = context;
         let key = PlanKey { names: names.id, set: SetId::of(&operation.selection_set.node) };
         let limits = *counters.budget.limits();
+        variables.begin();
         if let Some(kept) = document.plans.plan(key)
             && let Some(plan) = kept.bind(context, limits)
         {
             return Ok(plan);
         }
+        variables.begin();
         let mut planner = Planner::new(context, counters);
         let plan = Arc::new(planner.plan(operation)?);
         let (parameters, bytes) = (std::mem::take(&mut planner.parameters), planner.bytes.get());
@@ -231,14 +233,28 @@ struct Planner<'a> {
     selections: Vec<(SelectionKey, KeptSelection)>,
     /// Approximate memory of what is planned, in bytes: a fragment may bring a short text many times.
     bytes: Cell<usize>,
+    /// Bytes of the parameters of calls.
+    parameter_bytes: usize,
 }
 
 impl<'a> Planner<'a> {
     fn new(PlanContext { document, names, variables }: PlanContext<'a>, counters: Counters) -> Self {
         let Counters { budget, guard } = counters;
-        let (has_variables, has_arguments, selections, bytes) = Default::default();
+        let (has_variables, has_arguments, selections, bytes, parameter_bytes) = Default::default();
         let parameters = Parameters::default();
-        Self { document, names, variables, budget, guard, has_variables, parameters, has_arguments, selections, bytes }
+        Self {
+            document,
+            names,
+            variables,
+            budget,
+            guard,
+            has_variables,
+            parameters,
+            has_arguments,
+            selections,
+            bytes,
+            parameter_bytes,
+        }
     }
 
     fn plan(&mut self, operation: &'a OperationDefinition) -> Result<Plan> {

@@ -3,7 +3,7 @@
 
 use proto::auth::{AuthorizeCallRequest, CallGrant};
 use query::{Guard, Object, Operation, Value};
-use serde_json::{Map, Value as Json};
+use serde_json::value::RawValue;
 
 use crate::{
     context::RequestContext,
@@ -88,16 +88,20 @@ impl Caller<'_> {
     /// A token with the caller's claims that only `service` takes; empty where the project has no key.
     fn identity(&self, service: &str, claims: &Object) -> Result<String, Error> {
         let Some(key) = key::primary_of(self.project.keys.specs()) else { return Ok(String::new()) };
-        let mut json = Vec::new();
-        claims.write_json(&mut json);
-        // Claims come of a token: they are JSON.
-        let mut claims: Map<String, Json> = serde_json::from_slice(&json).unwrap_or_default();
         let now = self.now_ms / 1000;
-        claims.remove("nbf");
-        claims.insert("aud".to_owned(), service_audience(service).into());
-        claims.insert("iat".to_owned(), now.into());
-        claims.insert("exp".to_owned(), (now + IDENTITY_SECONDS).into());
-        key::encode(key, &claims)
+        let own = [
+            ("aud", Value::Text(service_audience(service))),
+            ("iat", Value::Int(now)),
+            ("exp", Value::Int(now + IDENTITY_SECONDS)),
+        ];
+        let is_kept = |name: &str| name != "nbf" && own.iter().all(|(own, _)| *own != name);
+        let mut members: Vec<_> = claims.0.iter().filter(|(name, _)| is_kept(name)).cloned().collect();
+        members.extend(own.map(|(name, value)| (name.to_owned(), value)));
+        let mut json = Vec::new();
+        Object(members).write_json(&mut json);
+        // Numbers stay as they were signed.
+        let claims = RawValue::from_string(String::from_utf8_lossy(&json).into_owned());
+        key::encode(key, &claims.map_err(|error| Error::Sign(error.into()))?)
     }
 
     fn call_refused(
@@ -134,7 +138,7 @@ mod tests {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     use mesh::resources::Snapshot;
     use proto::grant;
-    use serde_json::json;
+    use serde_json::{Value as Json, json};
 
     use super::*;
     use crate::{
@@ -221,6 +225,20 @@ mod tests {
         assert_eq!(again.claims, "{}");
         let stranger = call(&service, "", ("mail", "send"), json!({})).unwrap();
         assert_eq!((stranger.claims.as_str(), &claims_of(&stranger.bearer)["aud"]), ("{}", &json!("service:mail")));
+    }
+
+    #[test]
+    fn the_identity_keeps_every_digit_of_a_claim() {
+        let service = service(json!({"send": {"rule": {"rule": "allow"}}}), json!(null));
+        let claims: Box<RawValue> = serde_json::from_str(r#"{"id": 12345678901234567890123, "huge": 1e400}"#).unwrap();
+        let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
+        let own = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap();
+        let granted = call(&service, &own, ("mail", "send"), json!({})).unwrap();
+        let made = granted.bearer.split('.').nth(1).unwrap();
+        let made = String::from_utf8(URL_SAFE_NO_PAD.decode(made).unwrap()).unwrap();
+        for claims in [&granted.claims, &made] {
+            assert!(claims.contains(r#""id":12345678901234567890123,"huge":1e400"#), "{claims}");
+        }
     }
 
     #[test]

@@ -13,6 +13,9 @@ pub async fn read(response: Response, service: &str, limit: u64) -> Result<CallR
     if status.is_redirection() {
         return Err(Error::Redirect(status.as_u16()));
     }
+    if status.as_u16() >= 600 {
+        return Err(Error::WrongStatus(status.as_u16()));
+    }
     if status == StatusCode::NO_CONTENT {
         return Ok(CallResponse { status: status.as_u16().into(), body: Bytes::new() });
     }

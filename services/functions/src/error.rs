@@ -69,6 +69,9 @@ pub enum Error {
     /// It redirects.
     #[error("the function answered with a redirect (status {0}), which is not followed")]
     Redirect(u16),
+    /// Its status is none of HTTP.
+    #[error("the function answered with the invalid status {0}")]
+    WrongStatus(u16),
     /// What it answered is no JSON.
     #[error("the function answered with status {0} and no valid JSON")]
     NotJson(u16),
@@ -101,7 +104,7 @@ impl From<Error> for Fault {
                 tracing::warn!(service, "service is at an address that egress.allow does not list");
                 Code::BadGateway
             }
-            Error::Redirect(_) | Error::NotJson(_) => Code::BadGateway,
+            Error::Redirect(_) | Error::WrongStatus(_) | Error::NotJson(_) => Code::BadGateway,
             Error::Ungranted(cause) => return Fault::internal("the request could not be authorised", cause),
             Error::WrongGrant(_) => return Fault::internal("the request could not be authorised", text),
             Error::Address(cause) | Error::NoClient(cause) => return Fault::internal(text, cause),

@@ -106,7 +106,8 @@ fn edit(headers: &mut HeaderMap, function: &Function, values: &Values) -> Result
             continue;
         }
         let Some(text) = edit.value.text(&values.args, &values.auth)? else { continue };
-        let value = HeaderValue::from_str(&text).map_err(|error| Error::Address(error.to_string()))?;
+        let mut value = HeaderValue::from_str(&text).map_err(|error| Error::Address(error.to_string()))?;
+        value.set_sensitive(true);
         match edit.op {
             HeaderOperation::Set => drop(headers.insert(name, value)),
             HeaderOperation::Add => drop(headers.append(name, value)),

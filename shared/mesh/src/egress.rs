@@ -90,11 +90,13 @@ impl<'de> Deserialize<'de> for Network {
 }
 
 /// Networks of IPv4 that are not of the public Internet. Source: IANA IPv4 Special-Purpose Address Registry.
-const SPECIAL_V4: [(Ipv4Addr, u8); 16] = [
+const SPECIAL_V4: [(Ipv4Addr, u8); 17] = [
     (Ipv4Addr::new(0, 0, 0, 0), 8),
     (Ipv4Addr::new(10, 0, 0, 0), 8),
     (Ipv4Addr::new(100, 64, 0, 0), 10),
     (Ipv4Addr::new(127, 0, 0, 0), 8),
+    // The platform of Azure, which tells each machine what is its own.
+    (Ipv4Addr::new(168, 63, 129, 16), 32),
     (Ipv4Addr::new(169, 254, 0, 0), 16),
     (Ipv4Addr::new(172, 16, 0, 0), 12),
     (Ipv4Addr::new(192, 0, 0, 0), 24),
@@ -157,6 +159,7 @@ mod tests {
             "100.64.0.1",
             "127.0.0.1",
             "127.255.0.1",
+            "168.63.129.16",
             "169.254.169.254",
             "172.16.0.1",
             "172.31.255.255",

@@ -230,7 +230,9 @@ impl TryFrom<String> for HeaderKey {
             return Err(format!("invalid header name {name:?}"));
         }
         let name = name.to_ascii_lowercase();
-        match OF_CONNECTIONS.contains(&name.as_str()) || name.starts_with("x-perigee-") {
+        // Servers of CGI and WSGI take an underscore for a hyphen.
+        let seen = name.replace('_', "-");
+        match OF_CONNECTIONS.contains(&seen.as_str()) || seen.starts_with("x-perigee-") {
             true => Err(format!("header {name} is not allowed: it is set by the server")),
             false => Ok(Self(name)),
         }
@@ -249,6 +251,10 @@ impl TryFrom<String> for BaseUrl {
     fn try_from(text: String) -> Result<Self, String> {
         let invalid =
             || format!("invalid URL {text:?}: expected http://host or https://host, maybe with port and path");
+        // A password in it is not shown.
+        if text.contains('@') {
+            return Err("invalid URL: user, password and @ are not allowed".to_owned());
+        }
         let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")).ok_or_else(invalid)?;
         let host = rest.split('/').next().unwrap_or_default();
         let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"?#@\\\"<>^`{|}".contains(&byte);
@@ -321,13 +327,26 @@ mod tests {
         ] {
             assert_eq!(url(wrong), None, "{wrong}");
         }
+        let told = BaseUrl::try_from("http://u:hidden@a".to_owned()).unwrap_err();
+        assert!(!told.contains("hidden"), "{told}");
     }
 
     #[test]
     fn headers_of_the_connection_are_not_changed() {
         let key = |name: &str| HeaderKey::try_from(name.to_owned()).map(|key| key.0).ok();
         assert_eq!(key("X-User").as_deref(), Some("x-user"));
-        for wrong in ["", "a b", "a:b", "Host", "Content-Length", "Transfer-Encoding", "X-Perigee-Claims", "é"] {
+        for wrong in [
+            "",
+            "a b",
+            "a:b",
+            "Host",
+            "Content-Length",
+            "Transfer-Encoding",
+            "X-Perigee-Claims",
+            "X_Perigee_Claims",
+            "Content_Length",
+            "é",
+        ] {
             assert_eq!(key(wrong), None, "{wrong}");
         }
     }

@@ -14,6 +14,7 @@ scenarios!(
     a_call_ends_in_time,
     parameters_and_answers_have_limits,
     calls_wait_and_are_refused,
+    slow_functions_leave_room_for_reads,
     who_leaves_ends_the_call,
     addresses_inside_are_not_dialled,
 );
@@ -99,6 +100,32 @@ async fn calls_wait_and_are_refused(shape: Shape) -> anyhow::Result<()> {
     // Nobody is in the way afterwards.
     stage.server.release(1);
     assert_eq!(stage.call("one", json!({})).await?.status, 200);
+    Ok(())
+}
+
+async fn slow_functions_leave_room_for_reads(shape: Shape) -> anyhow::Result<()> {
+    let server = UserServer::start().await?;
+    let functions = json!({ "wait": allowed(json!({ "timeout": "60s" })), "other": allowed(json!({})), "denied": {} });
+    let resources = service(&server.url(), functions, json!({}));
+    let setup = Setup { resources, node_limits: "in_flight: 4, queue: 0", ..Setup::default() };
+    let mesh = TestMesh::with(shape, Engine::Sqlite, &setup).await?;
+    let call = async |function: &str| call(&mesh.client, &format!("services/mail/{function}"), json!({})).await;
+    let rest = async {
+        server.waits(2).await?;
+        let refused = call("other").await?;
+        ensure!((refused.status, &refused.json()?["code"]) == (429, &json!("TOO_MANY")), "{refused:?}");
+        ensure!(call("denied").await?.status == 403, "what is denied is told");
+        let (_, answer) = mesh.client.graphql("{ artist(limit: 1) { artist_id } }", json!({})).await?;
+        ensure!(answer["data"]["artist"].is_array(), "{answer}");
+        let (_, answer) = mesh.client.graphql("mutation { mail { other } }", json!({})).await?;
+        ensure!(answer["errors"][0]["extensions"]["code"] == "TOO_MANY", "{answer}");
+        server.release(2);
+        anyhow::Ok(())
+    };
+    let (first, second, rest) = futures::join!(call("wait"), call("wait"), rest);
+    rest?;
+    assert_eq!((first?.status, second?.status), (200, 200));
+    assert_eq!(call("other").await?.status, 200, "there is room again");
     Ok(())
 }
 

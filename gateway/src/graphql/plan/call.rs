@@ -7,6 +7,7 @@ use async_graphql_parser::{
     types::{Directive, Field as Selected},
 };
 use async_graphql_value::Value as AstValue;
+use mesh::{Code, Fault};
 use query::{Error, Object, Value};
 
 use super::{
@@ -25,6 +26,9 @@ use crate::{
 
 /// Appended to the name of a service whose own name a table has.
 const SUFFIX: &str = "_service";
+
+/// Most bytes of the parameters of all calls of a document: fragments bring the same ones many times.
+const PARAMETER_BYTES: usize = 64 << 20;
 
 /// A call that a plan has.
 #[derive(Debug, Clone, PartialEq)]
@@ -113,15 +117,11 @@ impl<'a> Planner<'a> {
     ) -> Result<PlannedCall> {
         only_conditional_directives(group)?;
         let function = function_called(service, group.name());
-        let is_idempotent = service.spec.function(&function).is_some_and(|function| function.idempotent);
-        if form == CallForm::Query && !is_idempotent {
+        if form == CallForm::Query && !is_idempotent(service, &function) {
             let text = format!("function {function} of service {} is in Mutation, not in Query", service.id);
             return Err(Refusal::malformed(text));
         }
-        self.budget.operation().map_err(Refusal::new)?;
-        let params = self.params(group.field)?;
-        let call = FunctionCall { service: service.id.clone(), function, params, timeout: None };
-        Ok(PlannedCall { call, is_idempotent, at: group.at, path: vec![key.to_owned(), inner.to_owned()] })
+        self.planned_call(service, (function, None), group, vec![key.to_owned(), inner.to_owned()])
     }
 
     fn directive_call(
@@ -143,11 +143,27 @@ impl<'a> Planner<'a> {
             }
         }
         let function = function.unwrap_or_else(|| function_called(service, group.name()));
-        let is_idempotent = service.spec.function(&function).is_some_and(|function| function.idempotent);
+        self.planned_call(service, (function, timeout), group, vec![key.to_owned()])
+    }
+
+    /// The call that a field makes. Errors: it is over the limits of the document.
+    fn planned_call(
+        &mut self,
+        service: &ServiceSettings,
+        (function, timeout): (String, Option<Duration>),
+        group: &Group<'a>,
+        path: Vec<String>,
+    ) -> Result<PlannedCall> {
         self.budget.operation().map_err(Refusal::new)?;
         let params = self.params(group.field)?;
+        self.parameter_bytes += params.len();
+        if self.parameter_bytes > PARAMETER_BYTES {
+            let text = format!("the parameters of all calls are over the limit of {PARAMETER_BYTES} bytes");
+            return Err(Refusal::new(Fault::new(Code::TooLarge, text)));
+        }
+        let is_idempotent = is_idempotent(service, &function);
         let call = FunctionCall { service: service.id.clone(), function, params, timeout };
-        Ok(PlannedCall { call, is_idempotent, at: group.at, path: vec![key.to_owned()] })
+        Ok(PlannedCall { call, is_idempotent, at: group.at, path })
     }
 
     /// The arguments of a field as parameters: a JSON object.
@@ -209,6 +225,10 @@ impl<'a> Planner<'a> {
         let behind_table = || name.strip_suffix(SUFFIX).filter(|short| is_table(short)).and_then(called);
         called(name).or_else(behind_table).cloned()
     }
+}
+
+fn is_idempotent(service: &ServiceSettings, function: &str) -> bool {
+    service.spec.function(function).is_some_and(|function| function.idempotent)
 }
 
 /// The function that GraphQL calls `name`: one of that name, or one whose name is written so there.

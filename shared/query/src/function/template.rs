@@ -6,6 +6,9 @@ use serde::Deserialize;
 
 use crate::{Error, Object, Value};
 
+/// Most bytes of a path or a header that is made of values: about as many as servers take.
+const TEXT_BYTES: usize = 8 << 10;
+
 /// Where the value of a variable is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum VariableRoot {
@@ -93,7 +96,7 @@ impl TryFrom<String> for PathTemplate {
         parts.push(PathPart::Literal(rest.to_owned()));
         let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"#\\\"<>^`{|}".contains(&byte);
         let is_sound = |part: &PathPart| match part {
-            PathPart::Literal(literal) => literal.bytes().all(is_plain),
+            PathPart::Literal(literal) => literal.bytes().all(is_plain) && has_whole_escapes(literal),
             PathPart::Variable(_) => true,
         };
         if !parts.iter().all(is_sound) || text.starts_with("//") {
@@ -116,7 +119,7 @@ impl PathTemplate {
     pub fn of_name(name: &str) -> Result<String, Error> {
         let mut path = "/".to_owned();
         encode(name, "the name of the function", &mut path)?;
-        Ok(path)
+        bounded(path)
     }
 
     /// The path for these parameters and claims, with a slash at its beginning. Each value is percent-encoded once, and
@@ -151,7 +154,7 @@ impl PathTemplate {
         if !path.starts_with('/') {
             path.insert(0, '/');
         }
-        Ok(path)
+        bounded(path)
     }
 
     /// It, with a letter for each variable.
@@ -168,6 +171,19 @@ impl PathTemplate {
 fn has_dot_segment(path: &str) -> bool {
     let path = path.split('?').next().unwrap_or_default();
     path.split('/').any(|segment| matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | ".."))
+}
+
+/// Whether each percent sign begins an escape, which no value behind it completes.
+fn has_whole_escapes(text: &str) -> bool {
+    let is_escape = |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
+    text.split('%').skip(1).all(is_escape)
+}
+
+fn bounded(path: String) -> Result<String, Error> {
+    match path.len() > TEXT_BYTES {
+        true => Err(Error::Malformed(format!("invalid parameters: they make a path of over {TEXT_BYTES} bytes"))),
+        false => Ok(path),
+    }
 }
 
 /// Appends `text` percent-encoded, all but the unreserved characters of RFC 3986.
@@ -216,7 +232,8 @@ impl TryFrom<String> for HeaderSource {
         }
         match is_header_value(&text) {
             true => Ok(Self(HeaderValue::Literal(text))),
-            false => Err(format!("invalid header value {text:?}: expected printable ASCII")),
+            // It may be a secret.
+            false => Err("invalid header value: expected printable ASCII".to_owned()),
         }
     }
 }
@@ -239,9 +256,12 @@ impl HeaderSource {
                 Cow::Owned(String::from_utf8_lossy(&json).into_owned())
             }
         };
-        match is_header_value(&text) {
+        match is_header_value(&text) && text.len() <= TEXT_BYTES {
             true => Ok(Some(text)),
-            false => Err(Error::Malformed(format!("invalid {}: a header has printable ASCII only", variable.name()))),
+            false => Err(Error::Malformed(format!(
+                "invalid {}: expected up to {TEXT_BYTES} bytes of printable ASCII in a header",
+                variable.name()
+            ))),
         }
     }
 }
@@ -298,6 +318,8 @@ mod tests {
         assert!(path("/u/{args.other}", text("x")).is_err());
         assert!(path("/u/.{args.id}x{args.id}", text("x")).is_ok());
         let dots = args(&[("a", text("..a"))]);
+        assert!(path("/u/{args.id}", text(&"x".repeat(9000))).is_err());
+        assert!(PathTemplate::of_name(&"x".repeat(9000)).is_err());
         assert!(template("/{args.a}").unwrap().path(&dots, &Object::default()).is_ok());
         let (dot, template) = (args(&[("a", text(".b"))]), template("/{args.a}").unwrap());
         assert!(template.path(&dot, &Object::default()).is_ok());
@@ -319,6 +341,10 @@ mod tests {
             "/a b",
             "/ä",
             "/}",
+            "/a%",
+            "/a%2",
+            "/a%zz",
+            "/%2{args.x}",
         ] {
             assert!(template(wrong).is_err(), "{wrong}");
         }
@@ -336,7 +362,9 @@ mod tests {
         assert_eq!(value("auth.other").unwrap(), None);
         assert!(value("args.bad").is_err());
         assert!(source("token").is_err());
-        assert!(source("a\nb").is_err());
+        let told = source("hidden\n").unwrap_err();
+        assert!(!told.contains("hidden"), "{told}");
+        assert!(source("args.long").unwrap().text(&self::args(&[("long", text(&"x".repeat(9000)))]), &auth).is_err());
     }
 
     proptest! {
