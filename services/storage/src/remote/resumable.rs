@@ -287,6 +287,11 @@ impl ObjectAppend {
         Ok(())
     }
 
+    /// Waits until what this upload holds is in the way of others.
+    pub async fn is_in_the_way(&mut self) {
+        self.held_bytes.is_in_the_way(&self.remote.held).await;
+    }
+
     async fn end_piece(&mut self) -> Result<(), Error> {
         if self.waiting_bytes == 0 {
             return Ok(());

@@ -121,6 +121,7 @@ impl Append<'_> {
         loop {
             let message = tokio::select! {
                 message = messages.message() => message?,
+                () = self.appending.is_in_the_way() => return Err(Error::Overloaded.into()),
                 () = turn.taken_over.cancelled() => return Err(Error::TakenOver.into()),
             };
             let data = match message.and_then(|message| message.part) {
