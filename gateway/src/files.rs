@@ -35,7 +35,7 @@ use crate::{
     http::{API_PREFIX, answer, guarded, plain_segment},
 };
 pub(crate) use delete::remove;
-pub(crate) use download::{FileParts, Streamed, open};
+pub(crate) use download::{FileParts, Streamed, open, paced};
 pub(crate) use list::{ListQuery, Listed, info as entry_of, page};
 pub(crate) use operate::{CopyKind, transfer};
 use parameters::FileParameters;

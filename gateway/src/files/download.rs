@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
-use futures::{Stream, StreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use mesh::{Code, Fault};
 use proto::{
@@ -227,21 +227,47 @@ fn ascii(json: &str) -> String {
     out
 }
 
-/// A body whose bytes are read as the client takes them, one piece ahead. It ends where the client takes none for too long.
+/// A body whose bytes are read as the client takes them.
 fn streamed(service: &Service, data: impl Stream<Item = Result<Bytes, Fault>> + Send + 'static) -> Body {
-    let (sender, receiver) = mpsc::channel::<Result<Bytes, std::io::Error>>(1);
+    Body::from_stream(paced(service, data).map_err(std::io::Error::other))
+}
+
+/// The bytes of `data`, read as they are taken, one piece ahead. Where none is taken for too long, they end with a fault.
+pub(crate) fn paced(
+    service: &Service,
+    data: impl Stream<Item = Result<Bytes, Fault>> + Send + 'static,
+) -> impl Stream<Item = Result<Bytes, Fault>> + Send + 'static {
+    let (sender, receiver) = mpsc::channel(1);
     let idle = service.config().write_timeout;
     let stop = service.tasks().stop().clone();
     service.tasks().spawn("files: download", async move {
         stop.run_until_cancelled(pump(Box::pin(data), sender, idle)).await;
     });
-    let pieces = stream::unfold(receiver, |mut receiver| async { Some((receiver.recv().await?, receiver)) });
-    Body::from_stream(pieces)
+    to_its_end(receiver)
+}
+
+/// What comes of a file: bytes, or `None` at its end.
+type Pumped = Result<Option<Bytes>, Fault>;
+
+/// The bytes that are pumped. Who sees no fault has all of them: an answer need not tell its size.
+fn to_its_end(receiver: mpsc::Receiver<Pumped>) -> impl Stream<Item = Result<Bytes, Fault>> + Send + 'static {
+    stream::unfold(Some(receiver), |receiver| async {
+        let mut receiver = receiver?;
+        match receiver.recv().await {
+            Some(Ok(None)) => None,
+            Some(Ok(Some(data))) => Some((Ok(data), Some(receiver))),
+            Some(Err(fault)) => Some((Err(fault), None)),
+            None => {
+                let message = "the file broke off: it was not taken in time, or the server stops";
+                Some((Err(Fault::new(Code::Deadline, message)), None))
+            }
+        }
+    })
 }
 
 async fn pump(
     mut data: impl Stream<Item = Result<Bytes, Fault>> + Send + Unpin,
-    sender: mpsc::Sender<Result<Bytes, std::io::Error>>,
+    sender: mpsc::Sender<Pumped>,
     idle: Duration,
 ) {
     loop {
@@ -250,20 +276,41 @@ async fn pump(
             // The client has left.
             () = sender.closed() => return,
         };
-        let Some(piece) = piece else { return };
-        let mut piece = match piece {
-            Ok(piece) => piece,
-            Err(fault) => {
-                // Where the client takes nothing more, it need not see that this is not the end.
-                let _ = tokio::time::timeout(idle, sender.send(Err(std::io::Error::other(fault)))).await;
+        let mut piece = match piece.transpose() {
+            Ok(Some(piece)) => piece,
+            last => {
+                // Where the client takes nothing more, what is missing tells it.
+                let _ = tokio::time::timeout(idle, sender.send(last)).await;
                 return;
             }
         };
         while !piece.is_empty() {
             let part = piece.split_to(piece.len().min(TAKEN_BYTES));
-            if !matches!(tokio::time::timeout(idle, sender.send(Ok(part))).await, Ok(Ok(()))) {
+            if !matches!(tokio::time::timeout(idle, sender.send(Ok(Some(part)))).await, Ok(Ok(()))) {
                 return;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_is_not_taken_in_time_has_no_end() {
+        for (silent_s, expected) in [(29, Ok(9)), (31, Err(Code::Deadline))] {
+            let data = stream::iter(["abc", "def", "ghi"]).map(|piece| Ok(Bytes::from(piece)));
+            let (sender, receiver) = mpsc::channel(1);
+            let taking = async {
+                let mut taken = Box::pin(to_its_end(receiver));
+                let first = taken.next().await.transpose().expect("it begins").map_or(0, |piece| piece.len());
+                tokio::time::sleep(Duration::from_secs(silent_s)).await;
+                let rest = taken.map_ok(|piece| piece.len()).try_collect::<Vec<_>>().await;
+                rest.map(|rest| first + rest.iter().sum::<usize>())
+            };
+            let ((), taken) = tokio::join!(pump(data, sender, Duration::from_secs(30)), taking);
+            assert_eq!(taken.map_err(|fault| fault.code), expected);
         }
     }
 }

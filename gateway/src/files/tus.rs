@@ -32,7 +32,9 @@ const TUS_CHECKSUM_ALGORITHM: HeaderName = HeaderName::from_static("tus-checksum
 const METHOD_OVERRIDE: HeaderName = HeaderName::from_static("x-http-method-override");
 /// Detail of the fault of bytes that do not have their checksum.
 const CHECKSUM: &str = "checksum";
-/// Status of that fault.
+/// Detail of the fault of a request that another one is in the way of.
+const BUSY: &str = "busy";
+/// Status of the fault of a checksum.
 const CHECKSUM_MISMATCH: u16 = 460;
 
 /// A path of resumable uploads: the length of the project's id in it.
@@ -103,7 +105,8 @@ fn refused(fault: &Fault, method: &Method, call: &Call) -> Response {
     {
         *response.status_mut() = status;
     }
-    if *method == Method::HEAD && fault.code == Code::Unavailable {
+    let passes = matches!(fault.code, Code::Unavailable | Code::Deadline) || fault.detail(BUSY).is_some();
+    if *method == Method::HEAD && passes {
         // Of any other status, clients take the upload for lost and begin again.
         *response.status_mut() = StatusCode::LOCKED;
     }
@@ -158,6 +161,22 @@ fn empty(status: StatusCode) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_head_that_would_be_told_more_later_is_locked() {
+        let status =
+            |fault: Fault, method: Method| refused(&fault, &method, &Call::begin(Some("r"), None, None)).status();
+        let busy = || Fault::new(Code::Conflict, "another request goes on").with(BUSY, "upload");
+        for (fault, of_head) in [
+            (busy(), StatusCode::LOCKED),
+            (Fault::new(Code::Unavailable, "no storage"), StatusCode::LOCKED),
+            (Fault::new(Code::Deadline, "too late"), StatusCode::LOCKED),
+            (Fault::new(Code::Conflict, "a folder is there"), StatusCode::CONFLICT),
+        ] {
+            assert_eq!(status(fault, Method::HEAD), of_head);
+        }
+        assert_eq!(status(busy(), Method::PATCH), StatusCode::CONFLICT);
+    }
 
     #[test]
     fn a_path_has_a_project_and_may_have_an_id() {

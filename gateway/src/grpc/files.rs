@@ -186,7 +186,7 @@ async fn read(files: &ProjectFiles, message: api::GetRequest) -> Result<GetMessa
         return Err(fault);
     }
     let info = get_response::Part::Info(told(file.entry.clone()));
-    let data = file.data().map_ok(get_response::Part::Data);
+    let data = files::paced(&files.service, file.data()).map_ok(get_response::Part::Data);
     let parts = stream::iter([Ok(info)]).chain(data);
     Ok(parts.map(|part| Ok(api::GetResponse { part: Some(part.map_err(status)?) })).boxed())
 }

@@ -184,6 +184,14 @@ impl Upload {
         }
     }
 
+    /// Waits until what it holds is in the way of other uploads.
+    pub async fn is_in_the_way(&mut self) {
+        match self {
+            Upload::Local(_) => std::future::pending().await,
+            Upload::Remote(upload) => upload.is_in_the_way().await,
+        }
+    }
+
     /// Publishes the file: after that it is there, whatever happens.
     pub async fn publish(self, publication: Publication) -> Result<Published, Error> {
         match self {
@@ -207,6 +215,14 @@ impl Appending {
         match self {
             Appending::Local(append) => append.write(data).await,
             Appending::Remote(append) => append.write(data).await,
+        }
+    }
+
+    /// Waits until what it holds is in the way of other uploads.
+    pub async fn is_in_the_way(&mut self) {
+        match self {
+            Appending::Local(_) => std::future::pending().await,
+            Appending::Remote(append) => append.is_in_the_way().await,
         }
     }
 

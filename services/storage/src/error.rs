@@ -11,6 +11,8 @@ pub struct NoRoom;
 
 /// Detail of the fault of bytes that do not have their checksum.
 const CHECKSUM: &str = "checksum";
+/// Detail of the fault of a request that another one is in the way of.
+const BUSY: &str = "busy";
 
 /// An error of this service.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +77,9 @@ pub enum Error {
     /// The disk is full or cannot be written.
     #[error("the bucket has no room, or cannot be written")]
     Full(String),
+    /// A path has too many resumable uploads that are not published.
+    #[error("the file has too many unfinished uploads: go on with one of them, or delete some")]
+    TooManyUploads,
     /// Uploads hold too many bytes.
     #[error("too many uploads at once, try again later")]
     Overloaded,
@@ -135,8 +140,10 @@ impl From<Error> for Fault {
             Error::Unreachable(_) | Error::Overloaded => Code::Unavailable,
             Error::Malformed(_) | Error::BrokenOff | Error::IsFolder(_) => Code::BadRequest,
             Error::NotFound | Error::NoFolder | Error::NoUpload => Code::NotFound,
-            Error::Conflict(_) | Error::NoParent | Error::Busy | Error::TakenOver | Error::Changed => Code::Conflict,
+            Error::Conflict(_) | Error::NoParent | Error::Changed => Code::Conflict,
+            Error::TooManyUploads => Code::TooMany,
             Error::Checksum => return Fault::new(Code::BadRequest, text).with(CHECKSUM, "mismatch"),
+            Error::Busy | Error::TakenOver => return Fault::new(Code::Conflict, text).with(BUSY, "upload"),
             Error::Precondition => Code::Precondition,
             Error::TooLarge(_) => Code::TooLarge,
             Error::UnsupportedType(_) => Code::UnsupportedType,

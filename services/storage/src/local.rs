@@ -32,7 +32,6 @@ use crate::{
     list::{Judging, Page, PageRequest},
     object::{Entry, File, LOCKS, Publication, Published, check, lock_index},
     read::{PIECE_BYTES, Parts, Pieces},
-    record::LIFETIME_MS,
 };
 
 /// Folder of the bucket's own files, in its root.
@@ -195,7 +194,7 @@ impl Local {
     /// that are void.
     pub async fn sweep(&self, age_ms: u64) -> Result<usize, Error> {
         self.blocking(move |root| {
-            let swept = tree::sweep(&root.uploads, age_ms)? + tree::sweep(&root.resumable, LIFETIME_MS)?;
+            let swept = tree::sweep(&root.uploads, age_ms)? + resumable::sweep(root)?;
             Ok(swept + tree::sweep(&root.deleted, age_ms)?)
         })
         .await

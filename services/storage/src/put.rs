@@ -63,7 +63,11 @@ pub async fn put(
     let bucket = buckets.find(&terms.project, &terms.bucket)?;
     let mut incoming = Incoming::begin(&bucket, terms, begin).await?;
     let finish = loop {
-        match messages.message().await?.and_then(|message| message.part) {
+        let message = tokio::select! {
+            message = messages.message() => message?,
+            () = incoming.upload.is_in_the_way() => return Err(Error::Overloaded.into()),
+        };
+        match message.and_then(|message| message.part) {
             Some(Part::Data(data)) => incoming.take(data).await?,
             Some(Part::Finish(finish)) => break finish,
             Some(Part::Begin(_)) => return Err(Error::Malformed("an upload has one beginning".to_owned()).into()),

@@ -9,6 +9,10 @@ use crate::Error;
 
 /// Milliseconds for which an upload waits to go on.
 pub const LIFETIME_MS: u64 = 24 * 3600 * 1000;
+/// Most uploads to one path that are not published: who may write one file fills no disk with unfinished ones.
+pub const OF_PATH_MAX: usize = 64;
+/// Characters at the beginning of the name of an upload that tell its path.
+const PATH_CHARS: usize = 16;
 /// Most bytes of the record of an upload.
 pub const RECORD_BYTES: usize = 16 * 1024;
 /// Most bytes of what the creator of an upload is told again.
@@ -73,6 +77,17 @@ impl Found {
 /// Milliseconds since the Unix epoch from which an upload is void that went on at `changed_ms`.
 pub fn expires_ms(changed_ms: i64) -> i64 {
     changed_ms.saturating_add_unsigned(LIFETIME_MS)
+}
+
+/// A new name of an upload to `path`.
+pub fn name(path: &FilePath) -> String {
+    let hash = blake3::hash(path.as_str().as_bytes()).to_hex();
+    format!("{}{:016x}", &hash[..PATH_CHARS], rand::random::<u64>())
+}
+
+/// What the names of all uploads to the path begin with that the one called `name` is for.
+pub fn of_path(name: &str) -> &str {
+    name.get(..PATH_CHARS).unwrap_or(name)
 }
 
 impl Record {

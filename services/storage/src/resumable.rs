@@ -70,7 +70,7 @@ impl Uploads {
             Err(_) => return Err(Error::Malformed("invalid owner: expected 32 bytes".to_owned())),
         };
         let record = Record { path: path.as_str().to_owned(), size, content_type, meta, owner, label };
-        let name = crate::random_name();
+        let name = record::name(path);
         bucket.backend()?.begin_upload(&name, &record).await?;
         let expires_ms = record::expires_ms(clock::unix_ms(std::time::SystemTime::now()));
         Ok(BeginUploadResponse { id: self.ids.seal(&terms.project, &terms.bucket, &name), expires_ms })

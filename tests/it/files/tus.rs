@@ -24,6 +24,8 @@ scenarios!(
     what_does_not_have_its_checksum_does_not_count,
     bad_requests_of_resumable_uploads,
     rules_and_limits_hold_for_resumable_uploads,
+    what_changes_holds_for_uploads_that_have_begun,
+    unfinished_uploads_are_bounded,
     only_the_creator_goes_on,
     uploads_that_end_leave_nothing,
     a_later_request_takes_an_upload_over,
@@ -222,6 +224,62 @@ async fn rules_and_limits_hold_for_resumable_uploads(shape: Shape) -> anyhow::Re
         assert_eq!(head(client, &upload).await?.status, 415, "a client that is told of all bytes takes it for done");
         assert_eq!(stage.get("/open/a").await?.status, 404);
     }
+    Ok(())
+}
+
+async fn what_changes_holds_for_uploads_that_have_begun(shape: Shape) -> anyhow::Result<()> {
+    let stage = Stage::with(shape, Kind::Local, OPEN).await?;
+    let client = &stage.mesh.client;
+    let upload = begun(client, "/a", 6).await?;
+    assert_eq!(patch(client, &upload, 0, "abc").await?.status, 204);
+    for (spec, status) in [
+        (format!("limits: {{ size: 5 }}\n  {OPEN}"), 413),
+        ("rules: [{ prefix: /, create: { rule: deny } }]".to_owned(), 403),
+    ] {
+        let local = stage.local();
+        stage.mesh.edit(&format!(
+            "kind: bucket\nmeta: {{ project: shop, id: files }}\nspec:\n  default: true\n  \
+             backend: {{ kind: local, path: \"{}\" }}\n  {spec}\n",
+            local.display()
+        ))?;
+        while create(client, "/b", 6).await?.status != status {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        for (offset, body) in [(3, "d"), (3, "def")] {
+            assert_eq!(patch(client, &upload, offset, body).await?.status, status, "{spec} {body}");
+        }
+        ensure!(!stage.local().join("a").exists(), "{spec}");
+    }
+    Ok(())
+}
+
+async fn unfinished_uploads_are_bounded(shape: Shape) -> anyhow::Result<()> {
+    for kind in [Kind::Local, Kind::S3] {
+        let stage = Stage::with(shape, kind, OPEN).await?;
+        let client = &stage.mesh.client;
+        let first = begun(client, "/a", 1).await?;
+        for _ in 1..64 {
+            begun(client, "/a", 1).await?;
+        }
+        let refused = create(client, "/a", 1).await?;
+        assert_eq!((refused.status, refused.code()?.as_str()), (429, "TOO_MANY"), "{kind:?}");
+        begun(client, "/b", 1).await?;
+        assert_eq!(patch(client, &first, 0, "x").await?.status, 204);
+        begun(client, "/a", 1).await?;
+    }
+    // No number of bytes is too large to be compared.
+    let stage = Stage::with(shape, Kind::Local, OPEN).await?;
+    let huge = begun(&stage.mesh.client, "/huge", u64::MAX).await?;
+    let mut sending = TcpStream::connect(stage.mesh.client.address()).await?;
+    let request = format!(
+        "PATCH {huge} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntus-resumable: 1.0.0\r\nupload-offset: {}\r\n\
+         content-type: application/offset+octet-stream\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+        u64::MAX
+    );
+    sending.write_all(request.as_bytes()).await?;
+    let mut told = String::new();
+    sending.read_to_string(&mut told).await?;
+    ensure!(told.starts_with("HTTP/1.1 409 "), "{told}");
     Ok(())
 }
 

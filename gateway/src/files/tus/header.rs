@@ -15,6 +15,9 @@ pub const UPLOAD_CHECKSUM: HeaderName = HeaderName::from_static("upload-checksum
 pub const UPLOAD_DEFER_LENGTH: HeaderName = HeaderName::from_static("upload-defer-length");
 pub const UPLOAD_CONCAT: HeaderName = HeaderName::from_static("upload-concat");
 
+/// Most bytes of what is told of an upload: as many as are kept.
+const LABEL_BYTES: usize = 4096;
+
 /// The number in a header. Errors: there is none, or it is no number of bytes.
 pub fn number(headers: &HeaderMap, name: &HeaderName) -> Result<u64, Fault> {
     let value = headers.get(name).ok_or_else(|| error::bad_request(format!("{name} is required")))?;
@@ -39,6 +42,12 @@ impl Metadata {
             error::bad_request("invalid upload-metadata: expected keys, each once, with values in base64 after a space")
         };
         let Some(value) = headers.get(UPLOAD_METADATA) else { return Ok(Self::default()) };
+        if value.len() > LABEL_BYTES {
+            let found = value.len();
+            return Err(error::bad_request(format!(
+                "invalid upload-metadata: over the limit of {LABEL_BYTES} bytes: it has {found}"
+            )));
+        }
         let label = value.to_str().map_err(|_| malformed())?;
         let mut pairs: Vec<(String, String)> = Vec::new();
         for pair in label.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
@@ -100,6 +109,9 @@ mod tests {
         for malformed in ["path %", "path L2E,path L2E", "path /w==", "path L2EudHh0 x"] {
             assert!(of(malformed).is_err(), "{malformed}");
         }
+        let (most, more) = (format!("k {}", "YWFh".repeat(1023)), format!("kk k,{}", "a,".repeat(2046)));
+        assert!(of(&most).is_ok_and(|told| told.get("k").len() == 3069) && more.len() > LABEL_BYTES);
+        assert!(of(&more).is_err_and(|fault| fault.message.contains("over the limit of 4096 bytes")));
         assert_eq!(Metadata::of(&HeaderMap::new()), Ok(Metadata::default()));
     }
 

@@ -178,7 +178,7 @@ impl UploadRequest<'_> {
                 return Ok(());
             }
             let Some(sent) = sending.body(body).await? else { return Ok(()) };
-            let grant = match offset + sent == found.size {
+            let grant = match offset.checked_add(sent) == Some(found.size) {
                 // Rules may have changed since it was begun.
                 true => self.files.grant(access).await?,
                 false => None,

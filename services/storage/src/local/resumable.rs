@@ -1,6 +1,10 @@
 //! Resumable uploads into a folder: a file that grows beside its record, and is renamed once it is complete.
 
-use std::{os::fd::OwnedFd, sync::Arc};
+use std::{
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use rustix::{
@@ -11,17 +15,21 @@ use rustix::{
     io::Errno,
 };
 
-use super::{Local, Root, attributes, on_disk, upload, write_all};
+use super::{Local, Root, attributes, on_disk, tree, upload, write_all};
 use crate::{
     Error,
     content_type::SNIFFED_BYTES,
     object::{Publication, Published},
     read::PIECE_BYTES,
-    record::{Found, RECORD_BYTES, Record},
+    record::{Found, LIFETIME_MS, OF_PATH_MAX, RECORD_BYTES, Record, of_path},
 };
 
 /// Attribute of an upload whose last bytes are not verified yet: how many before them count.
 const VERIFIED: &str = "user.perigee.verified";
+/// What the name of a record ends with.
+const RECORD: &str = ".json";
+/// How often a stream notes that its upload goes on.
+const TOUCH_INTERVAL: Duration = Duration::from_secs(60);
 
 /// An upload that goes on. No other process has it.
 pub struct LocalAppend {
@@ -36,6 +44,8 @@ struct Growing {
     file: OwnedFd,
     /// Bytes at the beginning of this stream.
     before: u64,
+    /// When it was noted last that the upload goes on.
+    touched: Instant,
     /// Of all that has come, where it came in this stream.
     hasher: Option<blake3::Hasher>,
 }
@@ -45,6 +55,9 @@ impl Local {
     pub async fn begin_upload(&self, name: &str, record: &Record) -> Result<(), Error> {
         let (name, record) = (name.to_owned(), record.written()?);
         self.blocking(move |root| {
+            if unfinished(root, of_path(&name))? >= OF_PATH_MAX {
+                return Err(Error::TooManyUploads);
+            }
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             openat(&root.resumable, &name, flags, Mode::from_raw_mode(0o666))?;
             let file = openat(&root.resumable, record_name(&name), flags, Mode::from_raw_mode(0o666))?;
@@ -74,21 +87,54 @@ impl Local {
     /// Removes an upload.
     pub async fn drop_upload(&self, name: &str) -> Result<(), Error> {
         let name = name.to_owned();
-        self.blocking(move |root| {
-            for part in [record_name(&name), name] {
-                match unlinkat(&root.resumable, part, AtFlags::empty()) {
-                    Ok(()) | Err(Errno::NOENT) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            Ok(())
-        })
-        .await
+        self.blocking(move |root| forget(root, &name)).await
     }
 }
 
 fn record_name(name: &str) -> String {
-    format!("{name}.json")
+    format!("{name}{RECORD}")
+}
+
+/// Removes an upload: its record first, since a record without bytes is that of a file that was published.
+fn forget(root: &Root, name: &str) -> Result<(), Error> {
+    for part in [record_name(name).as_str(), name] {
+        match unlinkat(&root.resumable, part, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Removes uploads that are void, as their records say, and what a record was lost of; how many that were.
+pub fn sweep(root: &Root) -> Result<usize, Error> {
+    let mut swept = 0;
+    for name in tree::names(&root.resumable)? {
+        let name = name?;
+        let name = name.strip_suffix(RECORD).unwrap_or(&name);
+        let age = match tree::age_in_ms(&root.resumable, &record_name(name))? {
+            None => tree::age_in_ms(&root.resumable, name)?,
+            of_record => of_record,
+        };
+        if age.is_some_and(|age| age >= LIFETIME_MS) {
+            forget(root, name)?;
+            swept += 1;
+        }
+    }
+    Ok(swept)
+}
+
+/// Uploads to a path that are not published, as far as they count.
+fn unfinished(root: &Root, of_path: &str) -> Result<usize, Error> {
+    let mut found = 0;
+    for name in tree::names(&root.resumable)? {
+        let name = name?;
+        found += usize::from(name.starts_with(of_path) && !name.ends_with(RECORD));
+        if found >= OF_PATH_MAX {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 fn found(root: &Root, name: &str) -> Result<Found, Error> {
@@ -158,13 +204,14 @@ impl Growing {
         }
         seek(&file, SeekFrom::Start(before))?;
         let hasher = (before == 0).then(blake3::Hasher::new);
-        let growing = Self { root, name, file, before, hasher };
+        let mut growing = Self { root, name, file, before, touched: Instant::now(), hasher };
         growing.touch();
         Ok(growing)
     }
 
     /// Notes that the upload goes on.
-    fn touch(&self) {
+    fn touch(&mut self) {
+        self.touched = Instant::now();
         let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
         let times = Timestamps { last_access: now, last_modification: now };
         // Where it fails, the upload is void sooner than it could be.
@@ -175,10 +222,13 @@ impl Growing {
         if let Some(hasher) = &mut self.hasher {
             hasher.update(bytes);
         }
+        if self.touched.elapsed() >= TOUCH_INTERVAL {
+            self.touch();
+        }
         write_all(&self.file, bytes)
     }
 
-    fn keep(&self) -> Result<(), Error> {
+    fn keep(&mut self) -> Result<(), Error> {
         forget_verified(&self.file)?;
         fsync(&self.file)?;
         self.touch();
@@ -235,7 +285,7 @@ impl LocalAppend {
 
     /// What has come counts, and is on the disk.
     pub async fn keep(mut self) -> Result<Self, Error> {
-        let growing = self.take()?;
+        let mut growing = self.take()?;
         self.growing = Some(on_disk(move || growing.keep().map(|()| growing)).await?);
         Ok(self)
     }

@@ -16,7 +16,7 @@ use crate::{
     Error,
     content_type::SNIFFED_BYTES,
     object::{Publication, Published},
-    record::{Found, LIFETIME_MS, RECORD_BYTES, Record},
+    record::{Found, LIFETIME_MS, OF_PATH_MAX, RECORD_BYTES, Record, of_path},
 };
 
 /// Prefix of the objects of uploads, each of which has a folder.
@@ -97,9 +97,34 @@ pub struct ObjectAppend {
 impl Remote {
     /// Begins an upload.
     pub async fn begin_upload(&self, name: &str, record: &Record) -> Result<(), Error> {
+        if self.unfinished(of_path(name)).await? >= OF_PATH_MAX {
+            return Err(Error::TooManyUploads);
+        }
         let location = self.location(&key(name, RECORD))?;
         self.store.put(&location, record.written()?.into()).await?;
         Ok(())
+    }
+
+    /// Uploads to a path that are not published, as far as they count.
+    async fn unfinished(&self, of_path: &str) -> Result<usize, Error> {
+        let folder = self.location(RESUMABLE)?;
+        let mut objects =
+            self.store.list_with_offset(Some(&folder), &self.location(&format!("{RESUMABLE}/{of_path}"))?);
+        let (mut begun, mut published) = (HashSet::new(), HashSet::new());
+        while let Some(object) = objects.try_next().await? {
+            let mut segments = object.location.as_ref().rsplit('/');
+            let (Some(kind), Some(name)) = (segments.next(), segments.next()) else { continue };
+            // They come in the order of names.
+            if !name.starts_with(of_path) || begun.len() >= OF_PATH_MAX + published.len() {
+                break;
+            }
+            match kind {
+                RECORD => drop(begun.insert(name.to_owned())),
+                PUBLISHED => drop(published.insert(name.to_owned())),
+                _ => {}
+            }
+        }
+        Ok(begun.difference(&published).count())
     }
 
     /// What is known of an upload.
@@ -262,6 +287,11 @@ impl ObjectAppend {
         Ok(())
     }
 
+    /// Waits until what this upload holds is in the way of others.
+    pub async fn is_in_the_way(&mut self) {
+        self.held_bytes.is_in_the_way(&self.remote.held).await;
+    }
+
     async fn end_piece(&mut self) -> Result<(), Error> {
         if self.waiting_bytes == 0 {
             return Ok(());
@@ -314,10 +344,19 @@ impl ObjectAppend {
         let (remote, name) = (&self.remote, self.name()?);
         let Publication { path, content_type, meta, .. } = &publication;
         let mut upload = remote.begin(Some(path), content_type, meta);
-        for (start, _) in &self.pieces {
-            let mut bytes = remote.store.get(&remote.location(&piece_key(name, *start))?).await?.into_stream();
+        for (start, size) in &self.pieces {
+            let mut bytes = match remote.store.get(&remote.location(&piece_key(name, *start))?).await {
+                Err(object_store::Error::NotFound { .. }) => return Err(Error::TakenOver),
+                found => found?.into_stream(),
+            };
+            let mut joined = 0;
             while let Some(bytes) = bytes.try_next().await? {
+                joined += bytes.len() as u64;
                 upload.write(bytes).await?;
+            }
+            // Another node has replaced it, with what its own stream of the upload brought.
+            if joined != *size {
+                return Err(Error::TakenOver);
             }
         }
         let published = upload.publish(publication).await?;

@@ -75,6 +75,11 @@ impl ObjectUpload {
         self.send_part().await
     }
 
+    /// Waits until what this upload holds is in the way of others.
+    pub async fn is_in_the_way(&mut self) {
+        self.held.is_in_the_way(&self.remote.held).await;
+    }
+
     async fn send_part(&mut self) -> Result<(), Error> {
         let part: PutPayload = std::mem::take(&mut self.waiting).into_iter().collect();
         self.waiting_bytes = 0;

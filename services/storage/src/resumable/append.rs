@@ -22,7 +22,7 @@ use crate::{
     buckets::Bucket,
     content_type,
     object::Publication,
-    put::{PutError, final_path, terms},
+    put::{self, PutError, final_path, terms},
     record::{Record, expires_ms},
 };
 
@@ -52,6 +52,8 @@ pub async fn append(
     let bucket = uploads.buckets.find(&terms.project, &bucket)?;
     let found = bucket.backend()?.find_upload(&name).await?;
     check_terms(&terms, &bucket, &found.record)?;
+    // The limit may have changed since it was begun.
+    put::check_size(&bucket, found.record.size)?;
     let verification = resumption.checksum.map(Verification::try_from).transpose()?;
     if found.is_published {
         // Who did not see the answer comes again, with nothing more to send.
@@ -119,6 +121,7 @@ impl Append<'_> {
         loop {
             let message = tokio::select! {
                 message = messages.message() => message?,
+                () = self.appending.is_in_the_way() => return Err(Error::Overloaded.into()),
                 () = turn.taken_over.cancelled() => return Err(Error::TakenOver.into()),
             };
             let data = match message.and_then(|message| message.part) {

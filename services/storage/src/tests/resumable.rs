@@ -5,7 +5,10 @@ use std::time::Duration;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::*;
-use crate::{backend::Appending, record::Record};
+use crate::{
+    backend::Appending,
+    record::{self, OF_PATH_MAX, Record},
+};
 
 fn record(size: u64) -> Record {
     Record { path: "up/a".to_owned(), size, label: "as it was sent".to_owned(), ..Record::default() }
@@ -149,4 +152,64 @@ async fn uploads_that_wait_for_a_day_are_void() {
     assert!(matches!(backend.find_upload("upload").await, Err(Error::NoUpload)));
     backend.sweep(3_600_000).await.expect("it can be swept");
     assert!(!of("upload").exists() && !of("upload.json").exists());
+
+    // A request without bytes has gone on with this one, and what came before it counts.
+    backend.begin_upload("upload", &record(3)).await.expect("it begins");
+    let mut append = resumed(&backend, false).await.expect("it is there");
+    write(&mut append, b"ab").await;
+    drop(append.keep().await.expect("it can be kept"));
+    let file = std::fs::File::options().write(true).open(of("upload")).expect("it is there");
+    file.set_modified(before).expect("its time can be set");
+    backend.sweep(3_600_000).await.expect("it can be swept");
+    let found = backend.find_upload("upload").await.expect("it is there");
+    assert_eq!((found.offset, found.is_published), (2, false));
+}
+
+#[tokio::test]
+async fn a_path_has_a_bounded_number_of_unfinished_uploads() {
+    on_each(|backend| async move {
+        let one = path("/up/a");
+        let mut names = Vec::new();
+        for _ in 0..OF_PATH_MAX {
+            let name = record::name(&one);
+            backend.begin_upload(&name, &record(0)).await.expect("it begins");
+            names.push(name);
+        }
+        let begin = async || backend.begin_upload(&record::name(&one), &record(0)).await;
+        assert!(matches!(begin().await, Err(Error::TooManyUploads)));
+        backend.begin_upload(&record::name(&path("/up/b")), &record(0)).await.expect("it is of another path");
+
+        backend.drop_upload(&names[0]).await.expect("it can be forgotten");
+        begin().await.expect("there is room");
+        let append = backend.resume_upload(&names[1], false).await.expect("it is there");
+        append.publish(publication("/up/a")).await.expect("it can be published");
+        begin().await.expect("there is room");
+        assert!(matches!(begin().await, Err(Error::TooManyUploads)));
+    })
+    .await;
+}
+
+/// Two nodes over one object store: neither knows the streams of the other.
+#[tokio::test]
+async fn pieces_of_two_nodes_are_not_joined() {
+    let store = Arc::new(InMemory::new());
+    let [one, other] = [0, 1].map(|_| Backend::Remote(Remote::with(store.clone(), "", Tasks::default())));
+    let content = content(9_000_000);
+    one.begin_upload("upload", &record(9_000_000)).await.expect("it begins");
+    let mut stale = resumed(&one, false).await.expect("it is there");
+    write(&mut stale, &content[..1000]).await;
+    let mut append = resumed(&other, false).await.expect("it is there");
+    write(&mut append, &content).await;
+    let append = append.keep().await.expect("it can be kept");
+    drop(stale.keep().await.expect("it can be kept"));
+    assert!(matches!(append.publish(publication("/up/a")).await, Err(Error::TakenOver)));
+    assert_eq!(places(&other, "/", true).await, [""; 0]);
+
+    let mut append = resumed(&other, false).await.expect("it is there");
+    let from = usize::try_from(append.offset()).expect("it is small");
+    assert_eq!(from, 1000);
+    write(&mut append, &content[from..]).await;
+    let append = append.keep().await.expect("it can be kept");
+    append.publish(publication("/up/a")).await.expect("it can be published");
+    assert!(read(&other, "/up/a", Parts::Whole).await.expect("it is there") == content);
 }
