@@ -19,7 +19,7 @@ use proto::{
     crud::{Database as Described, DescribeRequest, DescribeResponse},
 };
 use query::{
-    Schema,
+    Schema, function,
     resources::{self, Engine},
 };
 use tokio::sync::{Mutex, watch};
@@ -42,6 +42,8 @@ pub struct Project {
     pub databases: Vec<Database>,
     /// Its buckets, in the order of their resources.
     pub buckets: Vec<Arc<BucketSettings>>,
+    /// Its services, in the order of their resources.
+    pub services: Vec<Arc<ServiceSettings>>,
     /// Changes whenever the settings or a schema do: what is planned under one version is void under another.
     pub version: u64,
 }
@@ -94,6 +96,15 @@ pub struct BucketSettings {
     pub spec: resources::Bucket,
 }
 
+/// A service of a project.
+#[derive(Debug, PartialEq)]
+pub struct ServiceSettings {
+    /// Its id.
+    pub id: String,
+    /// Its settings.
+    pub spec: function::Service,
+}
+
 impl Database {
     /// Why it has no schema, for callers.
     pub(crate) fn why_unreachable(&self) -> String {
@@ -124,6 +135,11 @@ impl Project {
     pub(crate) fn default_bucket(&self) -> Option<&Arc<BucketSettings>> {
         let default = self.buckets.iter().find(|bucket| bucket.spec.default);
         default.or_else(|| self.buckets.first().filter(|_| self.buckets.len() == 1))
+    }
+
+    /// The function of a service, as far as the resources say.
+    pub(crate) fn function(&self, service: &str, function: &str) -> Option<&function::Function> {
+        self.services.iter().find(|known| known.id == service)?.spec.function(function)
     }
 
     /// The schema of the database called `id`.
@@ -337,6 +353,7 @@ mod tests {
             spec: resources::Project::default(),
             databases: databases.iter().map(database).collect(),
             buckets: Vec::new(),
+            services: Vec::new(),
             version: 1,
         }
     }

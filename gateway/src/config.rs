@@ -29,6 +29,8 @@ pub struct Config {
     pub caller_bytes: usize,
     /// Bytes that all operations hold over WebSockets.
     pub live_bytes: usize,
+    /// Tables of which the live queries of one caller of a project have the rows of changes followed.
+    pub followed_tables: usize,
     /// Requests that are answered at once.
     pub in_flight: usize,
     /// Requests that wait for a short time until they are.
@@ -62,6 +64,7 @@ impl Default for Config {
             socket_bytes: 8 * 1024 * 1024,
             caller_bytes: 128 * 1024 * 1024,
             live_bytes: 512 * 1024 * 1024,
+            followed_tables: 16,
             in_flight: 1024,
             queue: 256,
             unsent_bytes: 256 * 1024 * 1024,

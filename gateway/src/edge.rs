@@ -4,6 +4,7 @@
 
 mod disclosure;
 mod files;
+mod functions;
 
 use std::sync::Arc;
 
@@ -23,9 +24,14 @@ use proto::{
 use query::{Mutation, Read, visit_mutation_accesses, visit_read_accesses};
 use tokio::sync::watch;
 
-use crate::catalogue::{Catalogue, KnownProject, Project, ProjectRef};
+use crate::{
+    Config,
+    catalogue::{Catalogue, KnownProject, Project, ProjectRef},
+};
 
 pub use disclosure::AttemptedAccess;
+use functions::CallLimit;
+pub(crate) use functions::{FunctionAnswer, FunctionCall};
 
 /// Identity and call context of a request.
 #[derive(Debug, Clone)]
@@ -87,12 +93,14 @@ pub struct Edge {
     answer_bytes: usize,
     /// Whether unknown names are told to everybody, and refusals logged.
     is_development: bool,
+    calls: CallLimit,
 }
 
 impl Edge {
     /// The path over `mesh` for the projects of `catalogue`.
-    pub(crate) fn new(mesh: Mesh, catalogue: Catalogue, answer_bytes: usize, is_development: bool) -> Self {
-        Self { mesh, catalogue, answer_bytes, is_development }
+    pub(crate) fn new(mesh: Mesh, catalogue: Catalogue, config: &Config) -> Self {
+        let calls = CallLimit::new(config.in_flight, mesh.metrics());
+        Self { mesh, catalogue, answer_bytes: config.answer_bytes, is_development: config.development, calls }
     }
 
     /// Bytes of JSON that the answer to a request to `project` may have.

@@ -2,6 +2,7 @@
 //!
 //! A path is checked before any rule is asked, rules before any byte is taken or given. Nothing here holds a whole file.
 
+mod compression;
 mod conditional;
 mod delete;
 mod disposition;
@@ -11,36 +12,38 @@ mod list;
 mod multipart;
 mod operate;
 mod parameters;
+mod project_files;
 mod range;
 mod sign;
 mod target;
+mod tus;
 mod upload;
 
-use std::{pin::pin, sync::Arc, time::Instant};
+use std::pin::pin;
 
 use axum::{body::Body, response::Response};
 use http::{HeaderValue, Method, StatusCode, header, request::Parts};
 use mesh::{Call, Code, Fault};
-use proto::{
-    auth::{FileAccess, FileSignature, FileVerdict, SignedGrant},
-    storage::{Entry, Precondition},
-};
-use query::{
-    datetime,
-    file::{FileOperation, FilePath},
-};
+use proto::storage::{Entry, Precondition};
+use query::{datetime, file::FilePath};
 use serde::Serialize;
 
 use crate::{
     Service,
-    catalogue::{Project, ProjectRef},
     edge::Caller,
     error,
     http::{API_PREFIX, answer, guarded, plain_segment},
 };
-pub(crate) use download::Streamed;
+pub(crate) use delete::remove;
+pub(crate) use download::{FileParts, Streamed, open, paced};
+pub(crate) use list::{ListQuery, Listed, info as entry_of, page};
+pub(crate) use operate::{CopyKind, transfer};
 use parameters::FileParameters;
-use target::FileTarget;
+pub(crate) use project_files::ProjectFiles;
+pub(crate) use sign::{SignedMethod, signed_address};
+pub(crate) use target::FileTarget;
+pub(crate) use tus::{UploadsPath, answer as answer_upload};
+pub(crate) use upload::{NewFile, checked_type, meta, write};
 
 const FILES: &str = "files";
 const ALLOWED: &str = "GET, HEAD, PUT, POST, DELETE, OPTIONS";
@@ -73,17 +76,13 @@ impl FilesPath {
 
 /// A request for files.
 struct FilesRequest<'a> {
-    service: &'a Service,
-    caller: Caller,
-    project: Arc<Project>,
+    files: ProjectFiles,
     head: &'a Parts,
     /// What follows the slash after `files`, percent-encoded.
     encoded: &'a str,
     /// There is nothing after `files`.
     is_form_path: bool,
     parameters: FileParameters,
-    /// The signature of the address, which stands for a token.
-    signature: Option<FileSignature>,
 }
 
 /// The answer to a request to a path of files.
@@ -107,28 +106,20 @@ async fn respond(
 ) -> Result<Response, Fault> {
     let path = head.uri.path();
     let caller = Caller::of(call.clone(), &head.headers)?;
-    let project = service.edge().settings(files.project(path));
-    let project = match project {
-        Some(project) => project,
-        // For its error.
-        None => service.edge().project(&caller, ProjectRef::from(files.project(path))).await?,
-    };
+    let mut project_files = ProjectFiles::of(service, caller, files.project(path)).await?;
     let parameters = FileParameters::of(&head.uri)?;
-    let signature = parameters.signature()?;
+    project_files.signature = parameters.signature()?;
     let encoded = files.encoded(path);
     let request = FilesRequest {
-        service,
-        caller,
-        project,
+        files: project_files,
         head,
         encoded: encoded.unwrap_or_default(),
         is_form_path: encoded.is_none(),
         parameters,
-        signature,
     };
     let answered = Box::pin(request.respond(&mut body)).await;
     if let Err(fault) = &answered {
-        service.edge().log_refusal(&request.caller, fault);
+        service.edge().log_refusal(&request.files.caller, fault);
         if !head.headers.contains_key(header::EXPECT) {
             // A client that is still sending when the connection closes never sees the answer.
             crate::http::body::discard(body, service.config().body_bytes).await;
@@ -148,7 +139,7 @@ impl FilesRequest<'_> {
         match (&self.head.method, op) {
             (&Method::GET, Some("list")) => self.within_time(list::list(self)).await,
             (&Method::GET, Some("exist")) => self.within_time(list::exist(self)).await,
-            (&Method::GET, Some("info")) => self.within_time(list::info(self)).await,
+            (&Method::GET, Some("info")) => self.within_time(list::told_info(self)).await,
             // Words of other clients' downloads are not looked at.
             (&Method::GET, _) => Box::pin(download::get(self)).await,
             (&Method::HEAD, _) => self.within_time(download::head(self)).await,
@@ -170,16 +161,16 @@ impl FilesRequest<'_> {
     }
 
     /// Runs `work` within the time of a request: only streams of files take longer.
-    async fn within_time<T>(&self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
-        let time = self.service.config().time(&self.project.spec);
-        let mut call = self.caller.call.clone();
-        call.deadline = Some(Instant::now() + time);
-        guarded(&call, Box::pin(work).as_mut()).await?
+    fn within_time<'a, T: Send + 'a>(
+        &'a self,
+        work: impl Future<Output = Result<T, Fault>> + Send + 'a,
+    ) -> impl Future<Output = Result<T, Fault>> + Send + 'a {
+        self.files.within_time(work)
     }
 
     /// The bucket and the path that the address names.
     fn target(&self) -> Result<FileTarget, Fault> {
-        FileTarget::of_address(&self.project, self.encoded)
+        FileTarget::of_address(&self.files.project, self.encoded)
     }
 
     /// The target as a file. Errors: it can only be a folder.
@@ -191,41 +182,13 @@ impl FilesRequest<'_> {
         }
     }
 
-    /// Verdicts on accesses: of the signature of the address where there is one, else of the rules.
-    async fn verdicts(&self, accesses: Vec<FileAccess>, each: bool) -> Result<Vec<FileVerdict>, Fault> {
-        let signature = self.signature.clone();
-        self.service.edge().file_verdicts(&self.caller, &self.project, accesses, each, signature).await
-    }
-
-    /// The verdict on one access, which is allowed. Errors: it is denied.
-    async fn allowed(&self, access: FileAccess) -> Result<FileVerdict, Fault> {
-        let verdicts = self.verdicts(vec![access], false).await?;
-        let verdict = verdicts.into_iter().next();
-        verdict.ok_or_else(|| Fault::internal("the request could not be authorised", "no verdict on an access"))
-    }
-
-    async fn grant(&self, access: FileAccess) -> Result<Option<SignedGrant>, Fault> {
-        Ok(self.allowed(access).await?.grant)
-    }
-
     fn bad_signature_use(&self) -> Result<(), Fault> {
-        match self.signature {
+        match self.files.signature {
             Some(_) => {
                 Err(Fault::new(Code::Denied, "the signature of an address is for GET, HEAD and PUT of its file"))
             }
             None => Ok(()),
         }
-    }
-}
-
-/// An access that writes nothing.
-fn access(target: &FileTarget, operation: FileOperation) -> FileAccess {
-    FileAccess {
-        bucket: target.bucket.id.clone(),
-        operation: proto::auth::WireFileOperation::from(operation).into(),
-        path: Some(target.path.as_str().to_owned()),
-        no_size: true,
-        ..FileAccess::default()
     }
 }
 

@@ -209,12 +209,13 @@ impl FrontState {
         if let Some(known) = &known {
             time = self.service.config().time(&known.project.spec);
         }
-        if protocol != Protocol::Web {
-            let asked = text(&GRPC_TIMEOUT).and_then(mesh::call::timeout);
-            time = time.min(asked.unwrap_or(time));
-        }
-        // Files take as long as they are large; their handler limits what else it does.
-        let time = (!matches!(handler, Some(Handler::Files(_)))).then_some(time);
+        let asked = if protocol == Protocol::Web { None } else { text(&GRPC_TIMEOUT).and_then(mesh::call::timeout) };
+        // Files take as long as they are large, and functions as long as they say; their handlers limit what else they do.
+        let is_unlimited = match protocol {
+            Protocol::Web => matches!(handler, Some(Handler::Files(_) | Handler::Upload(_))) || rest::is_call(path),
+            Protocol::Grpc | Protocol::GrpcWeb => grpc::is_of_large_file(path),
+        };
+        let time = [(!is_unlimited).then_some(time), asked].into_iter().flatten().min();
         let call = Call::begin_at(started, text(&REQUEST_ID), text(&TRACEPARENT), time).without_timer();
         (call, known.filter(|known| known.is_described).map(|known| known.project))
     }
@@ -316,6 +317,10 @@ impl FrontState {
             Some(Handler::Files(of)) => Box::pin(async move {
                 let (head, body) = request.into_parts();
                 Ok(files::answer(&self.service, call, of, &head, body).await)
+            }),
+            Some(Handler::Upload(of)) => Box::pin(async move {
+                let (head, body) = request.into_parts();
+                Ok(files::answer_upload(&self.service, call, of, &head, body).await)
             }),
             None => {
                 let mut routed = Box::pin(self.web.clone().oneshot(*request));

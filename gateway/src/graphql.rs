@@ -3,6 +3,7 @@
 //! A document is parsed once per text ([`document`]) and planned for each request ([`plan`]) against the names of the
 //! project's tables ([`names`]): the typed roots, and the dialect that names a database by a directive.
 
+mod calls;
 mod changes;
 mod document;
 mod events;
@@ -327,6 +328,11 @@ impl Responder<'_> {
             planned = plan(&names);
         }
         match planned {
+            Ok(plan) if transport == Transport::Get && plan.calls.iter().any(|call| !call.is_idempotent) => {
+                let fault =
+                    Fault::new(Code::Method, "a call of a function that is not idempotent needs the method POST");
+                Err(self.wrong_method(fault).into())
+            }
             Ok(plan) => Ok((names, plan)),
             Err(refusal) => Err(Box::pin(self.refuse(&names.project, *refusal)).await.into()),
         }
@@ -351,6 +357,9 @@ impl Responder<'_> {
 
     async fn execute(&self, names: &Arc<Names>, mut plan: Arc<Plan>) -> Response {
         let (edge, project) = (self.service.edge(), &names.project);
+        if !plan.calls.is_empty() {
+            return Box::pin(self.execute_calls(names, plan)).await;
+        }
         match plan.kind {
             Kind::Query | Kind::Subscription => {
                 let introspected = match plan.introspected.is_empty() {

@@ -1,6 +1,9 @@
-//! gRPC and grpc-web: `perigee.api.v1.Data`, with health and reflection.
+//! gRPC and grpc-web: `perigee.api.v1.Data`, `Files` and `Functions`, with health and reflection.
 
+mod accept;
 mod data;
+mod files;
+mod functions;
 mod select;
 mod unary;
 mod value;
@@ -12,7 +15,11 @@ use axum::{body::Body, extract::Request, response::Response};
 use futures::FutureExt;
 use http::{HeaderValue, header};
 use mesh::{Code, Fault};
-use proto::api::v1::data_server::{DataServer, SERVICE_NAME};
+use proto::api::v1::{
+    data_server::{self, DataServer},
+    files_server::{self, FilesServer},
+    functions_server::{self, FunctionsServer},
+};
 use tonic::Status;
 use tower::{Service as _, ServiceExt};
 
@@ -20,8 +27,14 @@ use crate::Service;
 
 /// Path of the methods of [`DataServer`].
 const DATA_PATH: &str = "/perigee.api.v1.Data/";
+/// Path of the methods of [`FilesServer`].
+const FILES_PATH: &str = "/perigee.api.v1.Files/";
+/// Methods of [`FilesServer`] that take as long as files are large.
+const OF_LARGE_FILES: [&str; 4] = ["Put", "Get", "Copy", "Move"];
 /// Path of the method whose answers are counted for the connection of the caller.
 pub const WATCH_PATH: &str = "/perigee.api.v1.Data/Watch";
+/// Path of the methods of [`FunctionsServer`].
+const FUNCTIONS_PATH: &str = "/perigee.api.v1.Functions/";
 /// The method that is called by far the most.
 const READ: &str = "Read";
 
@@ -30,6 +43,8 @@ const READ: &str = "Read";
 pub struct Services {
     data: DataServer<data::Data>,
     handlers: Arc<data::Data>,
+    files: FilesServer<files::Files>,
+    functions: FunctionsServer<functions::Functions>,
     /// Bytes that a message may have.
     limit: usize,
     others: axum::Router,
@@ -43,17 +58,32 @@ impl Services {
         let data = DataServer::from_arc(handlers.clone())
             .max_decoding_message_size(limit)
             .max_encoding_message_size(usize::MAX);
-        Self { data, handlers, limit, others: others() }
+        let files = FilesServer::new(files::Files::new(service.clone()))
+            .max_decoding_message_size(limit)
+            .max_encoding_message_size(usize::MAX);
+        let functions = FunctionsServer::new(functions::Functions::new(service.clone()))
+            .max_decoding_message_size(limit)
+            .max_encoding_message_size(usize::MAX);
+        Self { data, handlers, files, functions, limit, others: others() }
     }
 
     /// The answer to a request.
     pub async fn answer(&self, request: Request) -> Response {
-        let method = request.uri().path().strip_prefix(DATA_PATH);
+        let path = request.uri().path();
+        let method = path.strip_prefix(DATA_PATH);
         if method == Some(READ) && !request.headers().contains_key(unary::ENCODING) {
             return self.answer_read(request).await;
         }
-        if method.is_some_and(|method| !method.is_empty() && !method.contains('/')) {
+        if method.is_some_and(is_method) {
             return self.call_data(request).await;
+        }
+        if path.strip_prefix(FILES_PATH).is_some_and(is_method) {
+            let Ok(response) = self.files.clone().call(request).await;
+            return with_fault_code(response);
+        }
+        if path.strip_prefix(FUNCTIONS_PATH).is_some_and(is_method) {
+            let Ok(response) = self.functions.clone().call(request).await;
+            return with_fault_code(response);
         }
         let Ok(response) = self.others.clone().oneshot(request).await;
         response
@@ -76,13 +106,24 @@ impl Services {
     }
 }
 
+/// Whether `path` is of a call that takes as long as its file is large.
+pub fn is_of_large_file(path: &str) -> bool {
+    path.strip_prefix(FILES_PATH).is_some_and(|method| OF_LARGE_FILES.contains(&method))
+}
+
+fn is_method(name: &str) -> bool {
+    !name.is_empty() && !name.contains('/')
+}
+
 /// Routes of health and reflection.
 fn others() -> axum::Router {
     let (reporter, health) = tonic_health::server::health_reporter();
-    reporter
-        .set_service_status(SERVICE_NAME, tonic_health::ServingStatus::Serving)
-        .now_or_never()
-        .expect("nobody else holds the reporter yet");
+    for service in [data_server::SERVICE_NAME, files_server::SERVICE_NAME, functions_server::SERVICE_NAME] {
+        reporter
+            .set_service_status(service, tonic_health::ServingStatus::Serving)
+            .now_or_never()
+            .expect("nobody else holds the reporter yet");
+    }
 
     let mut router = axum::Router::new().route_service("/grpc.health.v1.Health/{method}", health);
     match reflection().build_v1() {
@@ -125,7 +166,7 @@ async fn unknown_method(request: Request) -> Response {
 }
 
 fn unknown_method_fault() -> Fault {
-    Fault::new(Code::Method, format!("the method is not one of service {SERVICE_NAME}"))
+    Fault::new(Code::Method, "the service has no such method")
 }
 
 /// Gives a stable code to what tonic says of requests that never reached a handler: those of a handler have one.
@@ -135,21 +176,30 @@ fn with_fault_code(response: http::Response<tonic::body::Body>) -> Response {
         let is_unknown = response.headers().get("grpc-status").is_some_and(|status| status == "12");
         return if is_unknown { refused(unknown_method_fault()) } else { response.map(Body::new) };
     };
-    let own = status.details().is_empty();
-    let fault = match status.code() {
-        tonic::Code::Internal if own && status.message().contains("recursion limit") => {
+    match wire_fault(status) {
+        Some(fault) => refused(fault),
+        None => response.map(Body::new),
+    }
+}
+
+/// The fault of what tonic says of a message that it could not take; `None` of any other status.
+fn wire_fault(status: &Status) -> Option<Fault> {
+    if !status.details().is_empty() {
+        return None;
+    }
+    Some(match status.code() {
+        tonic::Code::Internal if status.message().contains("recursion limit") => {
             Fault::new(Code::TooComplex, "the message is nested too deeply")
         }
-        tonic::Code::Internal if own => {
+        tonic::Code::Internal => {
             Fault::new(Code::BadRequest, format!("the message is malformed: {}", status.message()))
         }
-        tonic::Code::OutOfRange | tonic::Code::ResourceExhausted if own => {
+        tonic::Code::OutOfRange | tonic::Code::ResourceExhausted => {
             Fault::new(Code::TooLarge, status.message().trim_start_matches("Error, "))
         }
-        tonic::Code::Unimplemented if own => Fault::new(Code::Method, status.message()),
-        _ => return response.map(Body::new),
-    };
-    refused(fault)
+        tonic::Code::Unimplemented => Fault::new(Code::Method, status.message()),
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

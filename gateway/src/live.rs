@@ -9,6 +9,7 @@ mod answers;
 mod changes;
 mod dependencies;
 mod feed;
+mod followed_tables;
 mod interests;
 mod quota;
 mod row_feed;
@@ -38,6 +39,7 @@ use self::{
     answers::{Answer, AnswerKey, AnswerMember, SharedAnswers, Versions, Wanted},
     dependencies::{Dependencies, SourceRows},
     feed::{Feeds, Listener, Source},
+    followed_tables::FollowedTables,
 };
 use crate::{
     catalogue::Project,
@@ -98,6 +100,7 @@ pub struct Subscriber {
 pub struct LiveQuery {
     shared: Arc<LiveShared>,
     project: Arc<str>,
+    caller: CallerId,
     reads: Arc<dyn AsRef<[Read]> + Send + Sync>,
     request_id: Arc<str>,
     token: watch::Receiver<Arc<str>>,
@@ -133,7 +136,8 @@ impl LiveQueries {
     /// Live queries by `edge`, each read of which is a request within the limits of `config`.
     pub(crate) fn new(edge: Edge, mesh: Mesh, config: Config, verifier: Verifier, tasks: Tasks) -> Self {
         let (open, reads) = (mesh.metrics().load().live_queries.clone(), mesh.metrics().live_reads());
-        let (feeds, turns) = (Feeds::new(mesh, tasks), NodeTurns::new(READS_MAX));
+        let followed = FollowedTables::new(config.followed_tables, mesh.metrics());
+        let (feeds, turns) = (Feeds::new(mesh, tasks, followed), NodeTurns::new(READS_MAX));
         let (answers, last_read) = Default::default();
         let shared = LiveShared { edge, verifier, feeds, answers, last_read, turns, config, open, reads };
         Self { shared: Arc::new(shared) }
@@ -151,11 +155,12 @@ impl LiveQueries {
         let shared = self.shared.clone();
         let begun = shared.begun();
         let turns = shared.turns.of(caller);
-        let caller = shared.caller(project, &request_id, token.borrow_and_update().clone());
-        let authorized = shared.edge.authorize_reads(&caller, project, (*reads).as_ref()).await?;
+        let reader = shared.caller(project, &request_id, token.borrow_and_update().clone());
+        let authorized = shared.edge.authorize_reads(&reader, project, (*reads).as_ref()).await?;
         shared.open.inc();
         let mut live = LiveQuery {
             project: project.id.clone(),
+            caller,
             reads_hash: hash_of(&(*reads).as_ref()),
             reads,
             request_id,
@@ -378,7 +383,7 @@ impl LiveQuery {
         if dependencies != self.dependencies {
             let is_new = |(source, of): &(&Source, &SourceRows)| self.dependencies.sources.get(*source) != Some(of);
             let listen = |(source, of): (&Source, &SourceRows)| {
-                (source.clone(), self.shared.feeds.listen(source, of.rows.as_ref()))
+                (source.clone(), self.shared.feeds.listen(source, of.rows.as_ref(), self.caller))
             };
             let mut added: BTreeMap<Source, Listener> =
                 dependencies.sources.iter().filter(is_new).map(listen).collect();

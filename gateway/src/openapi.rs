@@ -2,6 +2,7 @@
 //!
 //! It is shown where the GraphQL schema is, made and kept as answers of introspection are.
 
+mod calls;
 mod document;
 mod names;
 mod operations;

@@ -1,6 +1,7 @@
 //! REST: rows by `crud/{database}/{table}/{operation}`, and several writes by `crud/{database}/batch`.
 
 mod body_shape;
+mod call;
 mod fields;
 mod request;
 mod watch;
@@ -28,6 +29,7 @@ use crate::{
     plan::{RequestPlanner, TableRef},
 };
 pub use body_shape::ReadCache;
+pub(crate) use call::is_call;
 use fields::Fields;
 
 const TRUNCATED: HeaderName = HeaderName::from_static("x-perigee-truncated");
@@ -41,6 +43,7 @@ pub fn routes() -> Router<Service> {
         .route("/v1/api/{project}/crud/{database}/{table}/update", post(update))
         .route("/v1/api/{project}/crud/{database}/{table}/delete", post(delete))
         .route("/v1/api/{project}/crud/{database}/{table}/watch", get(watch::open))
+        .merge(call::routes())
 }
 
 /// A path of the REST API that needs no decoding: lengths of the names in it, and the operation.

@@ -46,7 +46,7 @@ impl Service {
     /// `verifier` reads the grants of the rule engine.
     pub fn start(mesh: Mesh, config: Config, current: resources::Current, verifier: Verifier, tasks: Tasks) -> Self {
         let catalogue = Catalogue::start(mesh.clone(), current, &tasks);
-        let edge = Edge::new(mesh.clone(), catalogue, config.answer_bytes, config.development);
+        let edge = Edge::new(mesh.clone(), catalogue, &config);
         let send_budget = SendBudget::new(config.unsent_bytes, mesh.metrics());
         let (stop, watch) = (tasks.stop().clone(), send_budget.clone().cut_stalled(config.write_timeout));
         tasks.spawn("send budget", async move { stop.run_until_cancelled(watch).await.unwrap_or_default() });

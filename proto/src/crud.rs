@@ -103,6 +103,26 @@ pub fn encoded(schema: &Schema) -> Vec<u8> {
     prost::Message::encode_to_vec(&crate::wire::query::v1::Schema::from(schema))
 }
 
+/// Records of changes, as they cross the bus.
+pub mod record {
+    use bytes::Bytes;
+    use prost::Message;
+
+    pub use super::wire::{
+        Capture, CaptureFailure, CaptureNotice, Captures, LogRecord, RecordedLoss, RecordedPart, log_record::Record,
+    };
+
+    /// The encoding of a message.
+    pub fn encoded(message: &impl Message) -> Bytes {
+        message.encode_to_vec().into()
+    }
+
+    /// The message that `bytes` encode; `None` where they do not.
+    pub fn decoded<M: Message + Default>(bytes: Bytes) -> Option<M> {
+        M::decode(bytes).ok()
+    }
+}
+
 impl Carried for ReadRequest {
     type Wire = wire::ReadRequest;
 

@@ -28,6 +28,7 @@ pub struct Verifier(Keys);
 struct Keys {
     tables: Key,
     files: Key,
+    calls: Key,
 }
 
 #[derive(Clone)]
@@ -59,7 +60,11 @@ pub enum Unverified {
 /// Signer and verifier for the key derived from `secret`.
 pub fn pair(secret: &[u8]) -> (Signer, Verifier) {
     let key = |context: &str| Key(Arc::new(blake3::derive_key(context, secret)));
-    let keys = Keys { tables: key("perigee mesh grant v2"), files: key("perigee mesh file grant v1") };
+    let keys = Keys {
+        tables: key("perigee mesh grant v2"),
+        files: key("perigee mesh file grant v1"),
+        calls: key("perigee mesh call grant v1"),
+    };
     (Signer(keys.clone()), Verifier(keys))
 }
 
@@ -71,9 +76,12 @@ impl Signer {
 
     /// The grant with these terms for a file. It is always signed: beside the bytes of a file that costs nothing.
     pub fn file_grant(&self, terms: FileTerms) -> wire::SignedGrant {
-        let grant = wire::FileGrant::from(terms).encode_to_vec();
-        let signature = self.0.files.hash(&grant).as_bytes().to_vec();
-        wire::SignedGrant { grant: grant.into(), signature: signature.into() }
+        self.0.files.signed(&wire::FileGrant::from(terms))
+    }
+
+    /// The grant to call a function, signed.
+    pub fn call_grant(&self, grant: &wire::CallGrant) -> wire::SignedGrant {
+        self.0.calls.signed(grant)
     }
 }
 
@@ -96,6 +104,13 @@ impl Verifier {
         let grant = wire::FileGrant::decode(grant).map_err(malformed)?;
         FileTerms::try_from(grant).map_err(malformed)
     }
+
+    /// What a grant to call a function says that was signed with the same key.
+    pub fn call_grant(&self, grant: wire::SignedGrant) -> Result<wire::CallGrant, Unverified> {
+        let wire::SignedGrant { grant, signature } = grant;
+        self.0.calls.verify(&grant, &signature)?;
+        wire::CallGrant::decode(grant).map_err(malformed)
+    }
 }
 
 fn malformed(error: impl std::fmt::Display) -> Unverified {
@@ -105,6 +120,13 @@ fn malformed(error: impl std::fmt::Display) -> Unverified {
 impl Key {
     fn hash(&self, message: &[u8]) -> blake3::Hash {
         blake3::keyed_hash(&self.0, message)
+    }
+
+    /// The message of a grant, signed.
+    fn signed(&self, grant: &impl Message) -> wire::SignedGrant {
+        let grant = grant.encode_to_vec();
+        let signature = self.hash(&grant).as_bytes().to_vec();
+        wire::SignedGrant { grant: grant.into(), signature: signature.into() }
     }
 
     /// Compares the signature of `message` in constant time.
@@ -172,11 +194,7 @@ impl TryFrom<wire::FileOperation> for FileOperation {
 impl From<Grant> for wire::SignedGrant {
     fn from(grant: Grant) -> Self {
         match grant.0 {
-            Form::Issued { terms, key } => {
-                let grant = wire::Grant::from(Arc::unwrap_or_clone(terms)).encode_to_vec();
-                let signature = key.hash(&grant).as_bytes().to_vec();
-                Self { grant: grant.into(), signature: signature.into() }
-            }
+            Form::Issued { terms, key } => key.signed(&wire::Grant::from(Arc::unwrap_or_clone(terms))),
             Form::Signed { grant, signature } => Self { grant, signature },
         }
     }
@@ -272,6 +290,18 @@ mod tests {
         assert!(matches!(pair(b"other").1.file_terms(grant.clone()), Err(Unverified::Signature)));
         assert!(matches!(verifier.terms(grant.into()), Err(Unverified::Signature)));
         assert!(matches!(verifier.file_terms(signed(b"secret", "album")), Err(Unverified::Signature)));
+    }
+
+    #[test]
+    fn a_grant_for_a_call_is_for_nothing_else() {
+        let (signer, verifier) = pair(b"secret");
+        let grant = wire::CallGrant { service: "mail".to_owned(), expires_ms: 5, ..Default::default() };
+        let call = signer.call_grant(&grant);
+        assert_eq!(verifier.call_grant(call.clone()).unwrap(), grant);
+        assert!(matches!(pair(b"other").1.call_grant(call.clone()), Err(Unverified::Signature)));
+        assert!(matches!(verifier.file_terms(call.clone()), Err(Unverified::Signature)));
+        assert!(matches!(verifier.terms(call.into()), Err(Unverified::Signature)));
+        assert!(matches!(verifier.call_grant(signed(b"secret", "album")), Err(Unverified::Signature)));
     }
 
     #[test]

@@ -10,14 +10,23 @@ pub mod auth;
 pub mod carried;
 mod convert;
 pub mod crud;
+mod entries;
 pub mod grant;
 pub mod json;
 pub mod link;
 pub mod realtime;
 
+/// Messages of calls of functions.
+pub mod functions {
+    pub use crate::wire::functions::v1::*;
+}
+
 /// Messages of files in buckets.
 pub mod storage {
-    pub use crate::wire::storage::v1::{get_response, put_request, *};
+    pub use crate::{
+        entries::EntriesDigest,
+        wire::storage::v1::{checksum, get_response, put_request, *},
+    };
 }
 
 pub use services::Links;

@@ -1,4 +1,4 @@
-//! The case suite: the same operations by every protocol, on both engines, in both shapes, with equal answers.
+//! The case suite: the same operations by every protocol, on all engines, in both shapes, with equal answers.
 
 use std::path::Path;
 
@@ -27,6 +27,31 @@ async fn cases_on_postgres_in_one_process() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn cases_on_postgres_split() -> anyhow::Result<()> {
     suite(Shape::Split, Engine::Postgres).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cases_on_mysql_in_one_process() -> anyhow::Result<()> {
+    suite(Shape::OneProcess, Engine::Mysql).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cases_on_mysql_split() -> anyhow::Result<()> {
+    suite(Shape::Split, Engine::Mysql).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cases_on_mysql_in_four_processes() -> anyhow::Result<()> {
+    suite(Shape::Processes, Engine::Mysql).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cases_of_mysql_alone_in_one_process() -> anyhow::Result<()> {
+    topics(Shape::OneProcess, Engine::Mysql).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cases_of_mysql_alone_split() -> anyhow::Result<()> {
+    topics(Shape::Split, Engine::Mysql).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -64,6 +89,7 @@ async fn topics(shape: Shape, engine: Engine) -> anyhow::Result<()> {
     let (name, least) = match engine {
         Engine::Sqlite => ("sqlite", 140),
         Engine::Postgres => ("postgres", 242),
+        Engine::Mysql => ("mysql", 20),
     };
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases").join(name);
     let mut topics = std::fs::read_dir(&folder)?.collect::<Result<Vec<_>, _>>()?;
@@ -103,12 +129,14 @@ async fn topic(shape: Shape, engine: Engine, folder: &Path, suites: &[Suite]) ->
 async fn suite(shape: Shape, engine: Engine) -> anyhow::Result<()> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases");
     let suites = case::load(&folder)?;
+    let suites = case::on_engine(suites, engine);
     let count: usize = suites.iter().map(|suite| suite.cases.len()).sum();
     assert!(count >= 250, "only {count} cases");
 
     let schema = match engine {
         Engine::Sqlite => "lab.sqlite.sql",
         Engine::Postgres => "lab.postgres.sql",
+        Engine::Mysql => "lab.mysql.sql",
     };
     let rows = std::fs::read_to_string(folder.join("lab.rows.sql"))?;
     let (own_sql, own_resources) = case::own_tables(&suites);

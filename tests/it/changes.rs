@@ -9,6 +9,7 @@ use tests::{
     engine::{Database, Engine},
     mesh::{OPEN_LAB, Setup, Shape, TestMesh},
     socket::{Incoming, Socket},
+    token,
 };
 use tokio::{process::Command, sync::Barrier};
 use tokio_postgres::{Client, NoTls};
@@ -21,6 +22,7 @@ scenarios!(
     a_right_that_the_role_lacks_is_named,
     a_node_that_stops_leaves_nothing_in_the_database,
     programs_of_postgres_go_on_beside_live_queries,
+    one_caller_has_the_rows_of_few_tables_followed,
 );
 
 const WRITERS: i64 = 8;
@@ -324,4 +326,69 @@ fn number(value: &Value) -> Option<i64> {
         Value::Array(items) => items.iter().find_map(number),
         other => other.as_i64(),
     }
+}
+
+/// Live queries on some rows of a table, from which on the images of its changes are followed.
+const SOME_ROWS: i64 = 9;
+
+/// Live queries of one caller, each on a row of `table`.
+async fn of_rows(mesh: &TestMesh, token: &str, table: &str) -> anyhow::Result<Socket> {
+    let mut socket = Socket::open(mesh.client.address(), token).await?;
+    for id in 1..=SOME_ROWS {
+        let id = id.to_string();
+        socket.subscribe(&id, &format!("subscription {{ {table}_by_pk(id: {id}) {{ v }} }}")).await?;
+        socket.answer(&id).await?;
+    }
+    Ok(socket)
+}
+
+/// Changes the first row of `table`, and takes the answer.
+async fn change(lab: &Database, socket: &mut Socket, table: &str, v: u32) -> anyhow::Result<()> {
+    lab.run(&format!("UPDATE {table} SET v = {v} WHERE id = 1")).await?;
+    let answer = json!({ format!("{table}_by_pk"): { "v": v } });
+    while socket.answer("1").await? != answer {}
+    Ok(())
+}
+
+/// Transactions whose images were looked at, and that concerned a live query.
+async fn looked_at(mesh: &TestMesh) -> anyhow::Result<u64> {
+    let text = mesh.metrics().await?;
+    let prefix = "perigee_live_changes_total{concerns=\"some\"} ";
+    text.lines().find_map(|line| line.strip_prefix(prefix)).map_or(Ok(0), |count| Ok(count.parse()?))
+}
+
+async fn one_caller_has_the_rows_of_few_tables_followed(shape: Shape) -> anyhow::Result<()> {
+    const TABLES: &str = "CREATE TABLE item (id INTEGER PRIMARY KEY, v INTEGER);
+        CREATE TABLE part (id INTEGER PRIMARY KEY, v INTEGER);
+        INSERT INTO item VALUES (1, 0); INSERT INTO part VALUES (1, 0);";
+    for engine in [Engine::Sqlite, Engine::Postgres] {
+        let (lab, resources) = (Some(TABLES.to_owned()), OPEN_LAB.to_owned());
+        let setup = Setup { lab, resources, node_limits: "followed_tables: 1", ..Setup::default() };
+        let mesh = TestMesh::with(shape, engine, &setup).await?;
+        let lab = mesh.lab.clone().context("the lab")?;
+        let until_looked_at = async |socket: &mut Socket, table: &str| {
+            let (before, mut v) = (looked_at(&mesh).await?, 0);
+            while looked_at(&mesh).await? == before {
+                v += 1;
+                ensure!(v < 400, "{engine:?}: the images of {table} are not followed");
+                change(&lab, socket, table, v).await?;
+            }
+            anyhow::Ok(())
+        };
+        let mut items = of_rows(&mesh, "", "item").await?;
+        until_looked_at(&mut items, "item").await?;
+        let mut parts = of_rows(&mesh, "", "part").await?;
+        let before = looked_at(&mesh).await?;
+        for v in 1..=20 {
+            change(&lab, &mut parts, "part", v).await?;
+        }
+        assert_eq!(looked_at(&mesh).await?, before, "{engine:?}: a second table of the same caller");
+        let text = mesh.metrics().await?;
+        ensure!(text.contains("perigee_shed_total{limit=\"followed_tables\"} 9"), "{engine:?}");
+        // Another caller has a table of their own.
+        let mut others = of_rows(&mesh, &token::sign(json!({ "id": "ann" })), "part").await?;
+        until_looked_at(&mut others, "part").await?;
+        mesh.stop().await;
+    }
+    Ok(())
 }

@@ -88,7 +88,7 @@ fn the_image_is_built_for_one_container_and_pulled_for_none() -> anyhow::Result<
     let compose = compose::read(&root().join("docker-compose.yml"))?;
     let services = compose["services"].as_object().context("services")?;
     let ours = || services.iter().filter(|(_, service)| service["image"] == "perigee");
-    assert_eq!(ours().count(), services.len() - 1, "all but PostgreSQL");
+    assert_eq!(ours().count(), services.len() - 2, "all but NATS and PostgreSQL");
     let built: Vec<&String> = ours().filter(|(_, of)| of.get("build").is_some()).map(|(name, _)| name).collect();
     assert_eq!(built, ["gateway-1"]);
     for (name, service) in ours() {
@@ -183,7 +183,18 @@ async fn the_mesh_of_the_file_goes_on_while_any_one_of_its_pairs_is_gone() -> an
     let mut compose = up(&secrets).await?;
     assert_eq!(
         compose.services().collect::<Vec<_>>(),
-        ["gateway-1", "gateway-2", "crud-1", "crud-2", "auth-rules", "realtime", "storage", "postgres"]
+        [
+            "gateway-1",
+            "gateway-2",
+            "crud-1",
+            "crud-2",
+            "auth-rules",
+            "realtime",
+            "storage",
+            "functions",
+            "nats",
+            "postgres"
+        ]
     );
     documented(&compose).await?;
     let [one, two] = gateways(&compose)?;
@@ -215,7 +226,7 @@ async fn the_mesh_of_the_file_goes_on_while_any_one_of_its_pairs_is_gone() -> an
     assert_eq!(title(&two).await?, "fourth");
 
     // The rest stops as containers are stopped.
-    for name in ["gateway-2", "realtime", "storage", "auth-rules", "crud-1", "crud-2"] {
+    for name in ["gateway-2", "realtime", "storage", "functions", "auth-rules", "crud-1", "crud-2"] {
         let status = compose.process(name)?.terminate().await?;
         ensure!(status.success(), "{name}: {status} {}", compose.process(name)?.log());
     }

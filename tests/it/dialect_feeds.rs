@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tests::{
     engine::{Database, Engine},
     event_stream::{EventStream, Sent, Version},
-    mesh::{ENGINES, OPEN_LAB, Setup, Shape, TestMesh},
+    mesh::{LOGGED, OPEN_LAB, Setup, Shape, TestMesh},
     socket::{Incoming, Socket},
     token,
 };
@@ -114,7 +114,7 @@ async fn told(socket: &mut Socket, expected: Value) -> anyhow::Result<()> {
 }
 
 async fn the_golden_exchange_is_answered(shape: Shape) -> anyhow::Result<()> {
-    for engine in ENGINES {
+    for engine in LOGGED {
         let (mesh, lab) = lab(shape, engine, OPEN_LAB).await?;
         lab.run("INSERT INTO todos VALUES ('t1', 'u1', 1)").await?;
         let path = "/v1/api/shop/graphql/socket";
@@ -180,7 +180,7 @@ async fn the_golden_exchange_is_answered(shape: Shape) -> anyhow::Result<()> {
 }
 
 async fn each_framing_tells_each_change(shape: Shape) -> anyhow::Result<()> {
-    for engine in ENGINES {
+    for engine in LOGGED {
         let (mesh, lab) = lab(shape, engine, OPEN_LAB).await?;
         lab.run("INSERT INTO todos VALUES ('t1', 'u1', 1)").await?;
         let query = "subscription { t: todos @lab { id type payload find docId time group dbType __typename } }";
@@ -286,7 +286,7 @@ async fn what_is_wrong_is_told(shape: Shape) -> anyhow::Result<()> {
 }
 
 async fn who_may_not_read_is_told_so(shape: Shape) -> anyhow::Result<()> {
-    for engine in ENGINES {
+    for engine in LOGGED {
         let (mesh, lab) = lab(shape, engine, OWN).await?;
         lab.run("INSERT INTO todos VALUES ('t1', 'ann', 1), ('t2', 'bob', 2)").await?;
         let ann = token::sign(json!({ "id": "ann" }));

@@ -1,8 +1,11 @@
 //! Files over HTTP, on every backend that a test can have, in both shapes of the mesh.
 
+mod compressed;
 mod documented;
+mod grpc;
 mod hostile;
 mod large;
+mod tus;
 
 use std::{future::Future, path::PathBuf};
 
@@ -784,6 +787,17 @@ async fn pages_of_browsers_may_read_what_cors_allows(shape: Shape) -> anyhow::Re
     ];
     let preflight = stage.send(Method::OPTIONS, path, &asked, "").await?;
     assert_eq!((preflight.status, preflight.header("access-control-allow-methods")), (200, "PUT"));
+    let asked = [
+        origin,
+        ("access-control-request-method", "PATCH"),
+        ("access-control-request-headers", "content-type, tus-resumable, upload-offset, upload-checksum"),
+    ];
+    let preflight = stage.send(Method::OPTIONS, "/v1/api/web/uploads/x", &asked, "").await?;
+    assert_eq!((preflight.status, preflight.header("access-control-allow-methods")), (200, "PATCH"));
+    ensure!(
+        ["Upload-Offset", "Tus-Resumable", "Upload-Expires"].iter().all(|name| exposed.contains(name)),
+        "{exposed}"
+    );
     let options = stage.send(Method::OPTIONS, path, &[], "").await?;
     assert_eq!((options.status, options.header("allow")), (200, "GET, HEAD, PUT, POST, DELETE, OPTIONS"));
     // The bucket of the other project is gone with its document.

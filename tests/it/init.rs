@@ -13,6 +13,7 @@ use saphyr::LoadableYamlNode;
 use serde_json::{Value, json};
 use tests::{
     engine::{self, Database, Engine},
+    mesh::LOGGED,
     process,
 };
 
@@ -130,7 +131,7 @@ fn offered(documents: &str, table: &str) -> anyhow::Result<Option<String>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn init_offers_links_where_names_suggest_them() -> anyhow::Result<()> {
-    for engine in [Engine::Sqlite, Engine::Postgres] {
+    for engine in LOGGED {
         let folder = tempfile::tempdir()?;
         let database = Database::filled(engine, folder.path(), NAMES).await?;
         let output = perigee(folder.path(), &["init", "p", "--database", &database.url])?;
@@ -212,5 +213,37 @@ fn the_schema_of_documents_knows_what_the_parser_knows() -> anyhow::Result<()> {
         assert!(!faults(&schema, &wrong).is_empty(), "the schema refuses {wrong}");
         assert!(Snapshot::parse(&text, KINDS).is_err(), "and so does the parser {wrong}");
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn init_reads_a_database_of_mariadb() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let script = "CREATE TABLE author (id int AUTO_INCREMENT PRIMARY KEY, name varchar(50));
+        CREATE TABLE post (id int PRIMARY KEY, author_id int, FOREIGN KEY (author_id) REFERENCES author (id));
+        CREATE VIEW recent AS SELECT DISTINCT id FROM post;";
+    let database = Database::filled(Engine::Mysql, folder.path(), script).await?;
+    let init = |dir: &str, more: &[&str]| {
+        perigee(folder.path(), &[&["init", dir, "--project", "p", "--database", &database.url], more].concat())
+    };
+
+    let wrong = init("wrong", &["--schema", "sales"])?;
+    let wanted = "perigee: a database of MariaDB has no schema sales: leave --schema out\n";
+    assert_eq!((wrong.status.code(), told(&wrong).as_str()), (Some(1), wanted));
+
+    let written = init("p", &[])?;
+    ensure!(written.status.success(), "{}", told(&written));
+    let text = fs::read_to_string(folder.path().join("p/database.yaml"))?;
+    assert!(text.contains("type: mysql\n") && !text.contains("mysql://"), "{text}");
+    let check = perigee(folder.path(), &["check", "p"])?;
+    assert_eq!(String::from_utf8(check.stdout)?, "p: 1 project, 1 database, 3 tables, no faults\n");
+
+    let doctor = perigee(folder.path(), &["doctor", "p", "--data", "data"])?;
+    let text = String::from_utf8(doctor.stdout)?;
+    assert!(doctor.status.success() && text.contains("0 of 3 tables can be followed"), "{text}");
+    assert!(
+        text.contains("not followed: live queries: expected a database of SQLite or PostgreSQL, found MariaDB"),
+        "{text}"
+    );
     Ok(())
 }

@@ -22,6 +22,7 @@ pub async fn shown(shape: Shape, engine: Engine) -> anyhow::Result<TestMesh> {
     let lab = match engine {
         Engine::Sqlite => "lab.sqlite.sql",
         Engine::Postgres => "lab.postgres.sql",
+        Engine::Mysql => "lab.mysql.sql",
     };
     let read = |name: &str| std::fs::read_to_string(folder.join(name));
     let lab = Some(format!("{}\n{}", read(lab)?, read("lab.rows.sql")?));

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tests::{
     engine::{Database, Engine},
     json_socket::{JsonSocket, Rows},
-    mesh::{ENGINES, OPEN_LAB, Setup, Shape, TestMesh},
+    mesh::{LOGGED, OPEN_LAB, Setup, Shape, TestMesh},
     node_tool,
     socket::{Incoming, Socket},
     token,
@@ -24,6 +24,8 @@ scenarios!(
     malformed_messages_end_the_connection_at_most,
     who_may_not_read_is_told_so,
     who_may_no_longer_read_is_closed,
+    a_live_query_that_ends_leaves_the_others,
+    what_is_known_of_rows_has_a_limit_that_is_told_once,
     limits_hold,
     what_cannot_be_told_one_by_one_is_told_as_differences,
     a_client_that_reads_nothing_converges_and_holds_up_nobody,
@@ -77,7 +79,7 @@ fn reply(id: &str, ack: bool, error: &str) -> Value {
 }
 
 async fn the_golden_exchange_is_answered(shape: Shape) -> anyhow::Result<()> {
-    for engine in ENGINES {
+    for engine in LOGGED {
         let (mesh, lab) = lab(shape, engine, OPEN_LAB, "").await?;
         lab.run("INSERT INTO todos VALUES ('t1', 'u1', 1)").await?;
         let mut socket = JsonSocket::open(mesh.client.address()).await?;
@@ -120,7 +122,7 @@ async fn the_golden_exchange_is_answered(shape: Shape) -> anyhow::Result<()> {
 }
 
 async fn each_change_is_told_to_whom_it_concerns(shape: Shape) -> anyhow::Result<()> {
-    for engine in ENGINES {
+    for engine in LOGGED {
         let (mesh, lab) = lab(shape, engine, OPEN_LAB, "").await?;
         lab.run("INSERT INTO todos VALUES ('t1', 'u1', 1), ('t3', 'u2', 3)").await?;
         let mut socket = JsonSocket::open(mesh.client.address()).await?;
@@ -175,7 +177,7 @@ async fn each_change_is_told_to_whom_it_concerns(shape: Shape) -> anyhow::Result
 }
 
 async fn conditions_are_those_of_reads(shape: Shape) -> anyhow::Result<()> {
-    for engine in ENGINES {
+    for engine in LOGGED {
         let (mesh, lab) = lab(shape, engine, OPEN_LAB, "").await?;
         let mut socket = JsonSocket::open(mesh.client.address()).await?;
         socket.rows("all", "todos", json!({})).await?;
@@ -234,7 +236,7 @@ async fn conditions_are_those_of_reads(shape: Shape) -> anyhow::Result<()> {
 }
 
 async fn rows_are_told_apart_by_any_key(shape: Shape) -> anyhow::Result<()> {
-    for engine in ENGINES {
+    for engine in LOGGED {
         let (mesh, lab) = lab(shape, engine, OPEN_LAB, "").await?;
         let mut socket = JsonSocket::open(mesh.client.address()).await?;
         socket.rows("n", "number", json!({})).await?;
@@ -381,7 +383,7 @@ async fn malformed_messages_end_the_connection_at_most(shape: Shape) -> anyhow::
 }
 
 async fn who_may_not_read_is_told_so(shape: Shape) -> anyhow::Result<()> {
-    for engine in ENGINES {
+    for engine in LOGGED {
         let (mesh, lab) = lab(shape, engine, &rules(OWN), "").await?;
         lab.run("INSERT INTO todos VALUES ('t1', 'ann', 1), ('t2', 'bob', 2)").await?;
         let (ann, address) = (token::sign(json!({ "id": "ann" })), mesh.client.address());
@@ -437,7 +439,7 @@ async fn who_may_not_read_is_told_so(shape: Shape) -> anyhow::Result<()> {
 }
 
 async fn who_may_no_longer_read_is_closed(shape: Shape) -> anyhow::Result<()> {
-    for engine in ENGINES {
+    for engine in LOGGED {
         let (mesh, lab) = lab(shape, engine, &rules(OWN), "").await?;
         lab.run("INSERT INTO todos VALUES ('t1', 'ann', 1), ('t2', 'bob', 2)").await?;
         let short = token::sign_with(json!({ "id": "ann" }), token::SECRET, 4);
@@ -458,6 +460,73 @@ async fn who_may_no_longer_read_is_closed(shape: Shape) -> anyhow::Result<()> {
         assert_eq!(socket.next().await?, Incoming::Closed(1008), "{engine:?}: nothing may be read");
         mesh.stop().await;
     }
+    Ok(())
+}
+
+async fn a_live_query_that_ends_leaves_the_others(shape: Shape) -> anyhow::Result<()> {
+    for engine in LOGGED {
+        let (mesh, lab) = lab(shape, engine, &rules(OWN), "").await?;
+        lab.run("INSERT INTO todos VALUES ('t1', 'ann', 1), ('t2', 'bob', 2)").await?;
+        let (ann, bob) = (json!({ "id": "ann" }), json!({ "id": "bob" }));
+        for is_acknowledged in [true, false] {
+            let (long, short) = (token::sign(ann.clone()), token::sign_with(bob.clone(), token::SECRET, 4));
+            let mut socket = JsonSocket::open(mesh.client.address()).await?;
+            socket.rows("q1", "todos", json!({ "token": long })).await?;
+            let subscribe = json!({ "id": "q2", "group": "todos", "dbType": "lab", "token": short });
+            let asked = socket.send("realtime-subscribe", subscribe).await?;
+            let Incoming::Message(begun) = socket.next().await? else { anyhow::bail!("a reply") };
+            assert_eq!((&begun["id"], &begun["data"]["ack"]), (&json!(asked), &json!(true)), "{begun}");
+            // What its caller may not read any more is taken away, then it is told why.
+            assert_eq!(without_time(socket.feed().await?), todo("q2", "delete", "t2", Value::Null), "{engine:?}");
+            let Incoming::Message(ended) = socket.next().await? else { anyhow::bail!("its end") };
+            let mut expected = reply("q2", false, "the token has expired");
+            expected["code"] = json!("TOKEN_EXPIRED");
+            assert_eq!(ended, json!({ "type": "realtime-subscribe", "id": asked, "data": expected }), "{engine:?}");
+            lab.run("UPDATE todos SET n = n + 1").await?;
+            let feed = socket.feed().await?;
+            assert_eq!((&feed["id"], &feed["docId"]), (&json!("q1"), &json!("t1")), "the other goes on");
+            if is_acknowledged {
+                socket.ask("realtime-unsubscribe", json!({ "id": "q2" })).await?;
+            }
+            socket.ask("realtime-unsubscribe", json!({ "id": "q1" })).await?;
+            match is_acknowledged {
+                true => assert_eq!(socket.subscribe("q3", "secret", json!({})).await?["ack"], false, "it stays open"),
+                // A client that does not know the message connects again.
+                false => assert_eq!(socket.next().await?, Incoming::Closed(1008), "{engine:?}"),
+            }
+        }
+        mesh.stop().await;
+    }
+    Ok(())
+}
+
+async fn what_is_known_of_rows_has_a_limit_that_is_told_once(shape: Shape) -> anyhow::Result<()> {
+    let (mesh, lab) = lab(shape, Engine::Sqlite, OPEN_LAB, "caller_bytes: 400000").await?;
+    let mut socket = JsonSocket::open(mesh.client.address()).await?;
+    socket.rows("q1", "todos", json!({})).await?;
+    let skip = json!({ "options": { "skipInitial": true } });
+    socket.rows("q2", "number", skip.clone()).await?;
+    lab.run(
+        "WITH RECURSIVE s(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM s WHERE id < 5000)
+         INSERT INTO number SELECT id, 'x' FROM s",
+    )
+    .await?;
+    let ended = loop {
+        let Incoming::Message(message) = socket.next().await? else { anyhow::bail!("it goes on") };
+        if message["type"] != "realtime-feed" {
+            break message;
+        }
+        assert_eq!(message["data"]["type"], "insert", "{message}");
+    };
+    let is_limit =
+        |data: &Value| data["error"].as_str().is_some_and(|error| error.ends_with("limits.caller_bytes: 400000"));
+    assert!(ended["data"]["id"] == "q2" && is_limit(&ended["data"]), "{ended}");
+    // Whoever begins again has the same rows, and is told so before anything else.
+    let again = socket.subscribe("q2", "number", skip).await?;
+    assert!(again["ack"] == false && is_limit(&again), "{again}");
+    lab.run("INSERT INTO todos VALUES ('t1', 'u1', 1)").await?;
+    assert_eq!(socket.feed().await?["id"], "q1", "the other goes on");
+    mesh.stop().await;
     Ok(())
 }
 
@@ -516,9 +585,11 @@ async fn what_cannot_be_told_one_by_one_is_told_as_differences(shape: Shape) -> 
     }
     told.sort_by_key(|(kind, _)| kind.clone());
     assert_eq!(told, [("delete".to_owned(), json!("t1")), ("insert".to_owned(), json!("t3"))], "the other is the same");
-    // Who knows none of the rows is told those that may be others.
-    let told = [changes.feed().await?, changes.feed().await?].map(|feed| feed["type"].clone());
-    assert_eq!(told, ["update", "update"]);
+    // So is who was told none of the rows.
+    let mut told =
+        [changes.feed().await?, changes.feed().await?].map(|feed| [feed["type"].clone(), feed["docId"].clone()]);
+    told.sort_by_key(|[kind, _]| kind.to_string());
+    assert_eq!(told, [["delete", "t1"], ["insert", "t3"]].map(|row| row.map(|text| json!(text))));
     mesh.stop().await;
     Ok(())
 }
@@ -625,7 +696,7 @@ async fn the_documented_messages_are_answered(shape: Shape) -> anyhow::Result<()
     let section = section.split_once("\n## ").context("its end")?.0;
     let blocks: Vec<&str> = section.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     let [of_json, of_graphql] = blocks[..] else { anyhow::bail!("two blocks: {blocks:?}") };
-    for engine in ENGINES {
+    for engine in LOGGED {
         let mesh = TestMesh::shop(shape, engine).await?;
         let mut json_socket = JsonSocket::open(mesh.client.address()).await?;
         let mut socket = Socket::open_legacy(mesh.client.address(), json!({})).await?;

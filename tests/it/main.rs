@@ -1,4 +1,4 @@
-//! Scenarios, each in both shapes of the mesh, and the case suite on both engines.
+//! Scenarios, each in both shapes of the mesh, and the case suite on all engines.
 
 /// Runs each scenario twice: all services in one process, then every service on its own port.
 macro_rules! scenarios {
@@ -29,6 +29,7 @@ mod doctor;
 mod echo;
 mod event_streams;
 mod files;
+mod functions;
 mod init;
 mod introspection;
 mod json_socket;
@@ -38,6 +39,7 @@ mod links;
 mod live;
 mod live_differential;
 mod moved;
+mod nats;
 mod openapi;
 mod overload;
 mod process;

@@ -311,7 +311,12 @@ async fn a_node_reports_what_it_cannot_reach() -> anyhow::Result<()> {
     let http = free_address()?;
     let peers = format!("peers: {{ crud: [\"http://{}\"] }}\n", free_address()?);
     let config = process::config(fixture.path(), http, free_address()?, &peers);
-    let _node = Process::serve(fixture.path(), "lonely", &["gateway", "auth-rules", "realtime", "storage"], &config)?;
+    let _node = Process::serve(
+        fixture.path(),
+        "lonely",
+        &["gateway", "auth-rules", "realtime", "storage", "functions"],
+        &config,
+    )?;
     let client = Client::new(http, "shop").with_token(&token::customer(5));
     let until = Instant::now() + Duration::from_secs(10);
     let (status, report): (u16, Value) = loop {

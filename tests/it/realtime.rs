@@ -14,7 +14,7 @@ use query::{Comparison, Field, Filter, Node, Quantifier, Read, Shape as ReadShap
 use serde_json::{Value, json};
 use tests::{
     engine::{Database, Engine},
-    mesh::{OPEN_LAB, Setup, Shape, TestMesh},
+    mesh::{LOGGED, OPEN_LAB, Setup, Shape, TestMesh},
     token,
 };
 
@@ -35,12 +35,10 @@ const NOTES: &str = "
     CREATE TABLE keyless (v INTEGER);
     CREATE VIEW shown AS SELECT id FROM note;";
 
-/// Engines whose log tells images.
-const LOGGED: [Engine; 2] = [Engine::Sqlite, Engine::Postgres];
-
 /// A table of the engine that cannot be followed, and why.
 fn unfollowed(engine: Engine) -> (&'static str, &'static str) {
     match engine {
+        Engine::Mysql => unreachable!("it has no log"),
         Engine::Sqlite => ("CREATE VIRTUAL TABLE unfollowed USING fts5(text);", "virtual table"),
         Engine::Postgres => ("CREATE UNLOGGED TABLE unfollowed (id INTEGER PRIMARY KEY);", "unlogged"),
     }
@@ -339,8 +337,11 @@ async fn a_watch_that_was_away_is_told_of_a_gap(shape: Shape) -> anyhow::Result<
             watch.until(|known| known.is_ready && known.resyncs == ["truncate"]).await?;
         }
         let mut again = away.resume(&mesh, all()).await?;
+        let first = again.next().await?.event;
+        // Where nobody was told of the gap, the log may not know of it yet.
+        assert!(others == 0 || matches!(first, Some(Event::Resync(_))), "{first:?}");
         again.until(|known| known.is_ready && !known.resyncs.is_empty()).await?;
-        assert_eq!(again.known.rows.len(), 0);
+        assert_eq!((again.known.rows.len(), again.known.resyncs.len()), (0, 1));
         lab.run("INSERT INTO note VALUES (1, 'ann', 1)").await?;
         again.until(|known| known.rows.len() == 1).await?;
     }

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context;
 
 /// The crates that ship.
-const CRATES: [&str; 9] = [
+const CRATES: [&str; 10] = [
     "proto",
     "shared/query",
     "shared/mesh",
@@ -17,6 +17,7 @@ const CRATES: [&str; 9] = [
     "services/auth-rules",
     "services/realtime",
     "services/storage",
+    "services/functions",
     "services/perigee",
     "gateway",
 ];

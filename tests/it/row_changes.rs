@@ -6,7 +6,7 @@ use tests::{
     client::{Protocol, reason},
     engine::{Database, Engine},
     event_stream::{EventStream, Sent},
-    mesh::{ENGINES, OPEN_LAB, Setup, Shape, TestMesh},
+    mesh::{LOGGED, OPEN_LAB, Setup, Shape, TestMesh},
     node_tool,
     socket::{Incoming, Socket},
     token,
@@ -17,6 +17,7 @@ scenarios!(
     each_protocol_tells_the_rows_that_there_are,
     each_protocol_tells_every_change,
     a_watch_goes_on_after_a_position,
+    a_position_that_is_too_old_begins_anew_and_nothing_else_is_told,
     who_may_not_watch_is_told_so,
     what_is_hidden_is_not_told,
     what_cannot_be_watched_is_refused,
@@ -83,7 +84,7 @@ fn kinds(told: &[Change]) -> Vec<(&str, &Value, &Value)> {
 }
 
 async fn each_protocol_tells_the_rows_that_there_are(shape: Shape) -> anyhow::Result<()> {
-    for engine in ENGINES {
+    for engine in LOGGED {
         let (mesh, lab) = lab(shape, engine, OPEN_LAB, "").await?;
         lab.run("INSERT INTO note VALUES (1, 'ann', 'a\nb'), (2, 'bob', NULL), (9007199254740993, 'ann', 'c')").await?;
         for framing in FRAMINGS {
@@ -118,7 +119,7 @@ async fn each_protocol_tells_the_rows_that_there_are(shape: Shape) -> anyhow::Re
 }
 
 async fn each_protocol_tells_every_change(shape: Shape) -> anyhow::Result<()> {
-    for engine in ENGINES {
+    for engine in LOGGED {
         let (mesh, lab) = lab(shape, engine, OPEN_LAB, "").await?;
         let asked = Asked { find: json!({ "owner": "ann" }), ..notes() };
         let mut all = Vec::new();
@@ -165,7 +166,7 @@ async fn each_protocol_tells_every_change(shape: Shape) -> anyhow::Result<()> {
 }
 
 async fn a_watch_goes_on_after_a_position(shape: Shape) -> anyhow::Result<()> {
-    for engine in ENGINES {
+    for engine in LOGGED {
         let (mesh, lab) = lab(shape, engine, OPEN_LAB, "").await?;
         lab.run("INSERT INTO note VALUES (1, 'ann', 'a')").await?;
         // While nobody follows the table, nothing of it is kept.
@@ -210,8 +211,35 @@ async fn a_watch_goes_on_after_a_position(shape: Shape) -> anyhow::Result<()> {
     Ok(())
 }
 
+async fn a_position_that_is_too_old_begins_anew_and_nothing_else_is_told(shape: Shape) -> anyhow::Result<()> {
+    for (engine, loss) in [
+        // As after a restore, and what no position survives.
+        (Engine::Sqlite, "DELETE FROM perigee_log; INSERT INTO note VALUES (1, 'ann', 'a')"),
+        (Engine::Postgres, "TRUNCATE note; INSERT INTO note VALUES (1, 'ann', 'a')"),
+    ] {
+        let (mesh, lab) = lab(shape, engine, OPEN_LAB, "").await?;
+        let mut kept = watch(&mesh, Framing::Socket, "", &notes()).await?;
+        kept.until_ready().await?;
+        let mut positions = Vec::new();
+        for framing in FRAMINGS {
+            positions.push((framing, watch(&mesh, framing, "", &notes()).await?.until_ready().await?.1));
+        }
+        lab.run(loss).await?;
+        while next(&mut kept).await?.kind != "RESYNC" {}
+        for (framing, after) in positions {
+            let asked = Asked { after, skip_initial: true, ..notes() };
+            let (told, _) = watch(&mesh, framing, "", &asked).await?.until_ready().await?;
+            let kinds: Vec<&str> = told.iter().map(|change| &*change.kind).collect();
+            assert_eq!(kinds, ["RESYNC", "INITIAL"], "{framing:?} {engine:?}");
+            assert!(told[0].reason.as_deref().is_some_and(|reason| reason != "position"), "{framing:?} {engine:?}");
+        }
+        mesh.stop().await;
+    }
+    Ok(())
+}
+
 async fn who_may_not_watch_is_told_so(shape: Shape) -> anyhow::Result<()> {
-    for engine in ENGINES {
+    for engine in LOGGED {
         let (mesh, lab) = lab(shape, engine, &rules(OWN), "").await?;
         lab.run("INSERT INTO note VALUES (1, 'ann', 'a'), (2, 'bob', 'b')").await?;
         let (ann, forged) = (token::sign(json!({ "id": "ann" })), "a.b.c");
@@ -244,7 +272,7 @@ async fn who_may_not_watch_is_told_so(shape: Shape) -> anyhow::Result<()> {
 }
 
 async fn what_is_hidden_is_not_told(shape: Shape) -> anyhow::Result<()> {
-    for engine in ENGINES {
+    for engine in LOGGED {
         let hidden = |column: &str| rules(OWN).replace(" } }\n", &format!(" }}, columns: {{ deny: [{column}] }} }}\n"));
         let (mesh, lab) = lab(shape, engine, &hidden("text"), "").await?;
         lab.run("INSERT INTO note VALUES (1, 'ann', 'a'), (2, 'bob', 'b')").await?;
@@ -305,7 +333,7 @@ async fn what_is_hidden_is_not_told(shape: Shape) -> anyhow::Result<()> {
 }
 
 async fn what_cannot_be_watched_is_refused(shape: Shape) -> anyhow::Result<()> {
-    for engine in ENGINES {
+    for engine in LOGGED {
         let (mesh, _) = lab(shape, engine, OPEN_LAB, "").await?;
         for framing in FRAMINGS {
             for (asked, code) in [
@@ -360,7 +388,7 @@ async fn what_cannot_be_watched_is_refused(shape: Shape) -> anyhow::Result<()> {
 }
 
 async fn a_token_that_expires_ends_a_watch(shape: Shape) -> anyhow::Result<()> {
-    for engine in ENGINES {
+    for engine in LOGGED {
         let (mesh, _) = lab(shape, engine, &rules(OWN), "").await?;
         let short = token::sign_with(json!({ "id": "ann" }), token::SECRET, 4);
         let mut all = Vec::new();
@@ -395,7 +423,7 @@ async fn a_token_that_expires_ends_a_watch(shape: Shape) -> anyhow::Result<()> {
 }
 
 async fn a_renewed_token_goes_on_without_a_loss(shape: Shape) -> anyhow::Result<()> {
-    for engine in ENGINES {
+    for engine in LOGGED {
         let (mesh, lab) = lab(shape, engine, &rules(OWN), "").await?;
         let short = token::sign_with(json!({ "id": "ann" }), token::SECRET, 3);
         let mut renewed = watch(&mesh, Framing::Socket, &short, &notes()).await?;
@@ -416,7 +444,7 @@ async fn a_renewed_token_goes_on_without_a_loss(shape: Shape) -> anyhow::Result<
 }
 
 async fn a_rule_that_is_edited_counts_at_once(shape: Shape) -> anyhow::Result<()> {
-    for engine in ENGINES {
+    for engine in LOGGED {
         let (mesh, lab) = lab(shape, engine, &rules("{ rule: allow }"), "").await?;
         lab.run("INSERT INTO note VALUES (1, 'ann', 'a'), (2, 'bob', 'b')").await?;
         let ann = token::sign(json!({ "id": "ann" }));
@@ -539,7 +567,7 @@ async fn the_openapi_document_has_the_watches_that_are_reached(shape: Shape) -> 
 
 /// The client of browsers for grpc-web, in Node.
 async fn connect_web_of_npm_is_a_client(shape: Shape) -> anyhow::Result<()> {
-    for engine in ENGINES {
+    for engine in LOGGED {
         let resources = rules(OWN).replace("rules: {", "rules: { create: { rule: allow },");
         let (mesh, _) = lab(shape, engine, &resources, "").await?;
         let descriptors = tempfile::NamedTempFile::new()?;

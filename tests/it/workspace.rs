@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use serde_json::Value;
 
 /// Crates of the workspace that a crate may list. Nothing here lists a sibling service: those call each other.
-const DIRECTION: [(&str, &[&str]); 11] = [
+const DIRECTION: [(&str, &[&str]); 12] = [
     ("query", &[]),
     ("proto", &["query"]),
     ("mesh", &["proto", "query"]),
@@ -18,22 +18,27 @@ const DIRECTION: [(&str, &[&str]); 11] = [
     ("auth-rules", &["proto", "query", "mesh"]),
     ("realtime", &["proto", "query", "mesh"]),
     ("storage", &["proto", "query", "mesh"]),
+    ("functions", &["proto", "query", "mesh"]),
     ("gateway", &["proto", "query", "mesh"]),
-    ("perigee", &["proto", "query", "mesh", "crud", "auth-rules", "realtime", "storage", "gateway"]),
-    ("tests", &["proto", "query", "mesh", "crud", "auth-rules", "realtime", "storage", "gateway", "perigee"]),
+    ("perigee", &["proto", "query", "mesh", "crud", "auth-rules", "realtime", "storage", "functions", "gateway"]),
+    (
+        "tests",
+        &["proto", "query", "mesh", "crud", "auth-rules", "realtime", "storage", "functions", "gateway", "perigee"],
+    ),
     ("bench", &["proto", "query"]),
 ];
 
 /// Crates that must stay out of a crate, whatever they would be handy for.
-const FORBIDDEN: [(&str, &[&str]); 8] = [
+const FORBIDDEN: [(&str, &[&str]); 9] = [
     ("proto", &["serde", "serde_json"]),
     ("query", &["tokio", "tonic", "prost", "futures"]),
-    ("mesh", &["rusqlite", "tokio-postgres", "sqlx", "axum"]),
+    ("mesh", &["rusqlite", "tokio-postgres", "mysql_async", "sqlx", "axum"]),
     ("crud", &["axum", "http", "hyper"]),
-    ("auth-rules", &["rusqlite", "tokio-postgres", "sqlx", "axum"]),
-    ("realtime", &["rusqlite", "tokio-postgres", "sqlx", "axum"]),
-    ("storage", &["rusqlite", "tokio-postgres", "sqlx", "axum"]),
-    ("gateway", &["rusqlite", "tokio-postgres", "sqlx", "object_store"]),
+    ("auth-rules", &["rusqlite", "tokio-postgres", "mysql_async", "sqlx", "axum"]),
+    ("realtime", &["rusqlite", "tokio-postgres", "mysql_async", "sqlx", "axum"]),
+    ("storage", &["rusqlite", "tokio-postgres", "mysql_async", "sqlx", "axum"]),
+    ("functions", &["rusqlite", "tokio-postgres", "mysql_async", "sqlx", "axum"]),
+    ("gateway", &["rusqlite", "tokio-postgres", "mysql_async", "sqlx", "object_store"]),
 ];
 
 fn metadata(arguments: &[&str]) -> anyhow::Result<Value> {

@@ -1,6 +1,6 @@
 //! Cases as data: an operation, who sends it, and what must come back, whatever the protocol.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context, bail, ensure};
 use saphyr::{LoadableYamlNode, Scalar, Yaml};
@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     client::{Client, Outcome, PROTOCOLS, Protocol, Written},
+    engine::Engine,
     graphql::{SPELLINGS, Spelling},
     mesh::TestMesh,
     operation::Operation,
@@ -61,9 +62,46 @@ pub struct Case {
     /// SQL that puts things back before each protocol's turn.
     #[serde(default)]
     pub reset: Option<String>,
+    /// Expected result, or code, on engines that differ: why, and what takes the place of `gives`, `fails` and `leaving`.
+    #[serde(default)]
+    pub except: BTreeMap<String, Exception>,
     /// Only by these protocols: `graphql`, `rest`, `grpc`, `grpc-web`. Absent: all.
     #[serde(default)]
     pub over: Option<Vec<String>>,
+}
+
+/// What differs on one engine.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exception {
+    /// The reason.
+    pub why: String,
+    /// In the place of `gives`.
+    #[serde(default)]
+    pub gives: Option<Value>,
+    /// In the place of `fails`.
+    #[serde(default)]
+    pub fails: Option<String>,
+    /// In the place of `leaving`.
+    #[serde(default)]
+    pub leaving: Option<Value>,
+}
+
+/// The cases with what is expected on `engine`.
+pub fn on_engine(mut suites: Vec<Suite>, engine: Engine) -> Vec<Suite> {
+    let name = match engine {
+        Engine::Sqlite => "sqlite",
+        Engine::Postgres => "postgres",
+        Engine::Mysql => "mysql",
+    };
+    for case in suites.iter_mut().flat_map(|suite| &mut suite.cases) {
+        let Some(Exception { gives, fails, leaving, .. }) = case.except.remove(name) else { continue };
+        if gives.is_some() || fails.is_some() {
+            (case.gives, case.fails, case.says) = (gives, fails, None);
+        }
+        case.leaving = leaving.or(case.leaving.take());
+    }
+    suites
 }
 
 /// A member that is there, even as null.
@@ -99,6 +137,11 @@ impl Case {
     fn check(&self) -> anyhow::Result<()> {
         ensure!(self.gives.is_some() != self.fails.is_some(), "a case either gives or fails");
         ensure!(self.then.is_some() == self.leaving.is_some(), "then and leaving come together");
+        for (engine, exception) in &self.except {
+            ensure!(["sqlite", "postgres", "mysql"].contains(&engine.as_str()), "{engine} is no engine");
+            ensure!(!exception.why.is_empty(), "an exception says why");
+            ensure!(exception.gives.is_none() || exception.fails.is_none(), "a case either gives or fails");
+        }
         ensure!(self.says.is_none() || self.fails.is_some(), "what is said, an error says");
         if let Some(over) = &self.over {
             let is_known = |name: &String| PROTOCOLS.into_iter().any(|protocol| spelled(protocol) == name);

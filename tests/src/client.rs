@@ -9,7 +9,7 @@ use http::{Method, Request, Response, header};
 use http_body_util::{BodyExt, Full};
 use hyper_util::{client::legacy::Client as Pool, rt::TokioExecutor};
 use prost::Message;
-use proto::api::v1 as api;
+use proto::api::v1::{self as api, files_client::FilesClient};
 use serde_json::{Value, json};
 use tonic::{Status, metadata::AsciiMetadataValue, transport::Channel};
 use tonic_types::StatusExt;
@@ -325,21 +325,41 @@ impl Client {
         method: &str,
         message: Q,
     ) -> anyhow::Result<Result<A, Status>> {
-        let path = format!("/perigee.api.v1.Data/{method}");
+        self.unary_at(protocol, &format!("/perigee.api.v1.Data/{method}"), message).await
+    }
+
+    /// Calls the method at `path`.
+    pub async fn unary_at<Q: Message + 'static, A: Message + Default + 'static>(
+        &self,
+        protocol: Protocol,
+        path: &str,
+        message: Q,
+    ) -> anyhow::Result<Result<A, Status>> {
         if protocol == Protocol::GrpcWeb {
-            return self.grpc_web(&path, &message.encode_to_vec()).await;
+            return self.grpc_web(path, &message.encode_to_vec()).await;
         }
         let (mut grpc, request) = self.grpc(message).await?;
         let codec = tonic_prost::ProstCodec::<Q, A>::default();
         Ok(grpc.unary(request, path.parse()?, codec).await.map(tonic::Response::into_inner))
     }
 
-    /// A client of gRPC that is ready, and a request with the token.
-    async fn grpc<Q>(&self, message: Q) -> anyhow::Result<(tonic::client::Grpc<Channel>, tonic::Request<Q>)> {
+    /// A client of `perigee.api.v1.Files`; tokens go with the requests.
+    pub fn files(&self) -> FilesClient<Channel> {
+        FilesClient::new(self.channel.clone())
+    }
+
+    /// A request of gRPC with the token.
+    pub fn bearing<Q>(&self, message: Q) -> anyhow::Result<tonic::Request<Q>> {
         let mut request = tonic::Request::new(message);
         if let Some(token) = &self.token {
             request.metadata_mut().insert("authorization", AsciiMetadataValue::try_from(format!("Bearer {token}"))?);
         }
+        Ok(request)
+    }
+
+    /// A client of gRPC that is ready, and a request with the token.
+    async fn grpc<Q>(&self, message: Q) -> anyhow::Result<(tonic::client::Grpc<Channel>, tonic::Request<Q>)> {
+        let request = self.bearing(message)?;
         let mut grpc = tonic::client::Grpc::new(self.channel.clone());
         grpc.ready().await?;
         Ok((grpc, request))

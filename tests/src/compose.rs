@@ -16,14 +16,17 @@ use tokio::process::Command;
 
 use crate::{
     case,
+    client::Client,
     engine::{self, Database},
+    nats::NatsServer,
     process::{self, Process, Variables, free_address},
+    python_tool,
 };
 
 /// How long a service may take until it is healthy.
 const HEALTHY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Ports that services have in their containers.
-const PORTS: [u16; 3] = [4122, 4130, 5432];
+const PORTS: [u16; 5] = [4122, 4130, 4222, 5432, 8222];
 /// Where the binary stands in the image.
 const PROGRAM: &str = "/usr/local/bin/perigee";
 /// Where containers find their secrets.
@@ -38,6 +41,7 @@ pub struct Compose {
     addresses: BTreeMap<(String, u16), SocketAddr>,
     started: BTreeSet<String>,
     processes: BTreeMap<String, Process>,
+    nats: Option<NatsServer>,
     folder: TempDir,
 }
 
@@ -59,6 +63,7 @@ impl Compose {
             addresses: BTreeMap::new(),
             started: BTreeSet::new(),
             processes: BTreeMap::new(),
+            nats: None,
             folder: tempfile::tempdir()?,
         };
         let names: Vec<String> = compose.services.keys().cloned().collect();
@@ -132,10 +137,23 @@ impl Compose {
     pub async fn health(&self, name: &str) -> anyhow::Result<()> {
         let test = self.texts_of(&self.services[name]["healthcheck"]["test"])?;
         let ["CMD", command @ ..] = &test[..] else { anyhow::bail!("{name}: expected CMD, found {test:?}") };
-        let ["pg_isready", arguments @ ..] = command else { return self.exec(name, command).await.map(drop) };
+        let arguments = match command {
+            ["pg_isready", arguments @ ..] => arguments,
+            ["wget", .., url] => return self.answers(name, url).await,
+            command => return self.exec(name, command).await.map(drop),
+        };
         let port = server_address()?.rsplit_once(':').context("HOST:PORT")?.1.to_owned();
         let output = Command::new("pg_isready").args(arguments).env("PGPORT", port).output().await?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        Ok(())
+    }
+
+    /// Whether a URL of a service is answered well.
+    async fn answers(&self, name: &str, url: &str) -> anyhow::Result<()> {
+        let here = self.here(name, url)?;
+        let (address, path) = here.trim_start_matches("http://").split_once('/').context("a path")?;
+        let (status, answer) = Client::new(address.parse()?, "").get(&format!("/{path}")).await?;
+        ensure!(status == 200, "{name}: {status} {answer}");
         Ok(())
     }
 
@@ -151,7 +169,10 @@ impl Compose {
             }
         }
         if !self.is_built(name) {
-            return self.fill(name).await;
+            return match self.texts(name, "entrypoint")?[..] {
+                [] => self.fill(name).await,
+                _ => self.start_nats(name).await,
+            };
         }
         let arguments = self.texts(name, "command")?.into_iter().map(str::to_owned).collect();
         let log = self.folder.path().join(format!("{name}.log"));
@@ -176,6 +197,18 @@ impl Compose {
             }
             list => Ok(self.texts_of(list)?.into_iter().map(|name| (name.to_owned(), false)).collect()),
         }
+    }
+
+    /// Starts the server of a service by its own command, which finds the program where the tests have it.
+    async fn start_nats(&mut self, name: &str) -> anyhow::Result<()> {
+        let command = self.texts(name, "entrypoint")?.into_iter().map(|word| self.here(name, word));
+        let command = command.collect::<anyhow::Result<Vec<String>>>()?;
+        let folder = python_tool::path("nats-server").parent().context("a folder")?.display().to_string();
+        let path = format!("{folder}:{}", std::env::var("PATH").unwrap_or_default());
+        let address = self.addresses[&(name.to_owned(), 4222)];
+        let (folder, variables) = (self.folder.path().join(name), vec![("PATH".to_owned(), path)]);
+        self.nats = Some(NatsServer::run(&folder, address, command, variables).await?);
+        Ok(())
     }
 
     /// Makes the role and the database that the image of PostgreSQL makes from these variables, with its scripts, on the
@@ -234,6 +267,10 @@ impl Compose {
                 here =
                     here.replace(&format!("0.0.0.0:{port}"), &address).replace(&format!("127.0.0.1:{port}"), &address);
             }
+        }
+        for (volume, target) in self.mounts(name)?.into_iter().filter(|(source, _)| !source.contains('/')) {
+            let folder = self.folder.path().join(name).join(volume);
+            here = here.replace(target, &folder.display().to_string());
         }
         for secret in self.texts(name, "secrets")? {
             let file = self.secrets.get(secret).with_context(|| format!("secret {secret} is declared"))?;

@@ -10,6 +10,7 @@ pub mod event_stream;
 pub mod graphql;
 pub mod json_socket;
 pub mod mesh;
+pub mod nats;
 pub mod node_tool;
 pub mod object_store;
 pub mod operation;
@@ -18,6 +19,7 @@ pub mod python_tool;
 pub mod socket;
 pub mod token;
 pub mod tool;
+pub mod user_server;
 pub mod watching;
 
 /// Messages of contracts that only tests have.

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use crate::{
     client::Client,
     engine::{self, Database, Engine},
+    nats,
     process::Spread,
     token,
 };
@@ -20,14 +21,17 @@ use crate::{
 pub enum Shape {
     /// All in one process.
     OneProcess,
-    /// Each on a port of its own.
+    /// Each on a port of its own, with NATS between.
     Split,
-    /// As the shipped binary, in six processes, two of them crud.
+    /// As the shipped binary, in seven processes, two of them crud.
     Processes,
 }
 
 /// All engines.
-pub const ENGINES: [Engine; 2] = [Engine::Sqlite, Engine::Postgres];
+pub const ENGINES: [Engine; 3] = [Engine::Sqlite, Engine::Postgres, Engine::Mysql];
+
+/// Engines of which changes can be followed.
+pub const LOGGED: [Engine; 2] = [Engine::Sqlite, Engine::Postgres];
 
 /// Resources that let everybody do everything with the tables of `lab`.
 pub const OPEN_LAB: &str = "\
@@ -97,7 +101,8 @@ impl TestMesh {
     pub async fn with(shape: Shape, engine: Engine, setup: &Setup) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         // Both sources of changes of rows of a server are tried, each in one shape.
-        let changes = if shape == Shape::Split { "triggers" } else { setup.changes };
+        let has_triggers = shape == Shape::Split && engine != Engine::Mysql;
+        let changes = if has_triggers { "triggers" } else { setup.changes };
         let (music, lab) = set_up(engine, folder.path(), &Setup { changes, ..setup.clone() }).await?;
         let (running, client) = start(shape, folder.path(), setup.node_limits).await?;
         ready(&client).await?;
@@ -245,21 +250,28 @@ async fn start(shape: Shape, folder: &Path, limits: &str) -> anyhow::Result<(Run
             let client = spread.client.clone();
             return Ok((Running::Processes(spread), client));
         }
-        Shape::OneProcess => vec![node(folder, "[gateway, crud, auth-rules, realtime, storage]", &limits).await?],
+        Shape::OneProcess => {
+            vec![node(folder, "[gateway, crud, auth-rules, realtime, storage, functions]", &limits).await?]
+        }
         Shape::Split => {
+            // Its own name on the bus: the databases of others are called alike.
+            let limits = format!("{limits}{}", nats::shared_bus(&folder.display().to_string()));
             let crud = node(folder, "[crud]", &limits).await?;
             let auth = node(folder, "[auth-rules]", &limits).await?;
             let address = |node: &Node| node.peer.context("a node that others call has an address");
             let peers = format!("crud: [\"http://{}\"], auth-rules: [\"http://{}\"]", address(&crud)?, address(&auth)?);
             let realtime = node(folder, "[realtime]", &format!("{limits}peers: {{ {peers} }}\n")).await?;
             let storage = node(folder, "[storage]", &limits).await?;
+            let functions = node(folder, "[functions]", &limits).await?;
             let further = format!(
-                "{limits}peers: {{ {peers}, realtime: [\"http://{}\"], storage: [\"http://{}\"] }}\n",
+                "{limits}peers: {{ {peers}, realtime: [\"http://{}\"], storage: [\"http://{}\"], \
+                 functions: [\"http://{}\"] }}\n",
                 address(&realtime)?,
-                address(&storage)?
+                address(&storage)?,
+                address(&functions)?
             );
             let gateway = node(folder, "[gateway]", &further).await?;
-            vec![gateway, realtime, storage, crud, auth]
+            vec![gateway, realtime, storage, functions, crud, auth]
         }
     };
     let http = nodes.iter().find_map(|node| node.http).context("a gateway")?;
@@ -270,7 +282,8 @@ async fn node(folder: &Path, services: &str, further: &str) -> anyhow::Result<No
     let folder = folder.display();
     let text = format!(
         "services: {services}\nlisten: {{ http: \"127.0.0.1:0\", mesh: \"127.0.0.1:0\" }}\n{further}\
-         resources: {{ kind: folder, path: \"{folder}/resources\" }}\ndata: \"{folder}/data\"\n"
+         egress: {{ allow: [127.0.0.0/8] }}\nresources: {{ kind: folder, path: \"{folder}/resources\" }}\n\
+         data: \"{folder}/data\"\n"
     );
     let config = config::Node::parse("test", &text, [])?;
     Node::start(config, Mode::Serve).await.map_err(|failure| anyhow::anyhow!("{failure:?}"))

@@ -158,7 +158,7 @@ pub fn config(folder: &Path, http: SocketAddr, mesh: SocketAddr, peers: &str) ->
     )
 }
 
-/// Six processes: a gateway, auth-rules, realtime, storage and two of crud.
+/// Seven processes: a gateway, auth-rules, realtime, storage, functions and two of crud.
 pub struct Spread {
     /// The one that clients reach.
     pub gateway: Process,
@@ -169,25 +169,28 @@ pub struct Spread {
     _auth: Process,
     _realtime: Process,
     _storage: Process,
+    _functions: Process,
 }
 
 impl Spread {
     /// Starts them over the resources in `folder` and waits until they are ready.
     pub async fn start(folder: &Path) -> anyhow::Result<Self> {
         let (http, auth, one, two) = (free_address()?, free_address()?, free_address()?, free_address()?);
-        let (realtime, storage) = (free_address()?, free_address()?);
+        let (realtime, storage, functions) = (free_address()?, free_address()?, free_address()?);
         let serve = |name: &str, service: &str, http, mesh, peers: &str| {
             Process::serve(folder, name, &[service], &config(folder, http, mesh, peers))
         };
         let called = format!("auth-rules: [\"http://{auth}\"], crud: [\"http://{one}\", \"http://{two}\"]");
-        let peers =
-            format!("peers: {{ {called}, realtime: [\"http://{realtime}\"], storage: [\"http://{storage}\"] }}\n");
+        let peers = format!(
+            "peers: {{ {called}, realtime: [\"http://{realtime}\"], storage: [\"http://{storage}\"], functions: [\"http://{functions}\"] }}\n"
+        );
         // The gateway first: order does not matter.
         let spread = Self {
             gateway: serve("gateway", "gateway", http, free_address()?, &peers)?,
             _auth: serve("auth", "auth-rules", free_address()?, auth, "")?,
             _realtime: serve("realtime", "realtime", free_address()?, realtime, &format!("peers: {{ {called} }}\n"))?,
             _storage: serve("storage", "storage", free_address()?, storage, "")?,
+            _functions: serve("functions", "functions", free_address()?, functions, "")?,
             crud: [
                 serve("crud-one", "crud", free_address()?, one, "")?,
                 serve("crud-two", "crud", free_address()?, two, "")?,

@@ -26,9 +26,17 @@ pub async fn script(name: &str, arguments: &[&str]) -> anyhow::Result<String> {
 /// # Panics
 /// When `TEST_PYTHON` is not set: a test that needs a tool fails when there is none.
 pub async fn program(name: &str, arguments: &[&str]) -> anyhow::Result<String> {
-    let mut command = Command::new(python().with_file_name(name));
+    let mut command = Command::new(path(name));
     command.args(arguments);
     tool::output(command, TIMEOUT).await
+}
+
+/// Where a program of the packages of `tests/python` is.
+///
+/// # Panics
+/// When `TEST_PYTHON` is not set: a test that needs a tool fails when there is none.
+pub fn path(name: &str) -> PathBuf {
+    python().with_file_name(name)
 }
 
 fn python() -> PathBuf {

@@ -11,11 +11,14 @@ use mesh::{
     resources::{Current, Document, Snapshot},
 };
 use proto::{Links, crud::DescribeResponse};
-use query::resources::{self, BucketResource, DatabaseResource, ProjectResource};
+use query::{
+    function::ServiceResource,
+    resources::{self, BucketResource, DatabaseResource, ProjectResource},
+};
 use tokio::time::{Instant, MissedTickBehavior};
 use tonic::Status;
 
-use super::{BucketSettings, Catalogue, Database, Project, ProjectEntry, describe_request};
+use super::{BucketSettings, Catalogue, Database, Project, ProjectEntry, ServiceSettings, describe_request};
 
 /// Name of the gateway in the health report.
 const COMPONENT: Component = Component::Service(ServiceName::GATEWAY);
@@ -119,7 +122,7 @@ impl Follower {
         let mut entries = HashMap::new();
         let mut changed = Vec::new();
         for (id, spec, databases) in projects(snapshot) {
-            let buckets = buckets(snapshot, &id);
+            let (buckets, services) = (buckets(snapshot, &id), services(snapshot, &id));
             let known = before.get(&id);
             let now = known.map(|entry| entry.now.load_full());
             let databases = with_schemas(databases, now.as_deref());
@@ -127,12 +130,13 @@ impl Follower {
                 && now.spec == spec
                 && now.databases == databases
                 && now.buckets == buckets
+                && now.services == services
             {
                 entries.insert(id, entry.clone());
                 continue;
             }
             let version = self.catalogue.next_version();
-            let project = Project { id: id.as_str().into(), spec, databases, buckets, version };
+            let project = Project { id: id.as_str().into(), spec, databases, buckets, services, version };
             let entry = match known {
                 Some(entry) => {
                     entry.now.store(Arc::new(project));
@@ -209,6 +213,17 @@ fn buckets(snapshot: &Snapshot, project: &str) -> Vec<Arc<BucketSettings>> {
         Some(Arc::new(BucketSettings { id: meta.id, spec }))
     };
     documents.filter_map(bucket).collect()
+}
+
+/// The services of a project.
+fn services(snapshot: &Snapshot, project: &str) -> Vec<Arc<ServiceSettings>> {
+    let documents = snapshot.of_kind("service").filter(|document| document.name("project") == Some(project));
+    let service = |document: &Document| {
+        // What has faults is not in force.
+        let ServiceResource { meta, spec } = document.read().ok()?;
+        Some(Arc::new(ServiceSettings { id: meta.id, spec }))
+    };
+    documents.filter_map(service).collect()
 }
 
 /// The projects of a snapshot with their databases.

@@ -5,13 +5,13 @@ use http::StatusCode;
 use mesh::{Code, Fault};
 use proto::{
     Links,
-    auth::{FileVerdict, SignedGrant},
-    storage::{DeleteRequest, ListRequest},
+    auth::FileVerdict,
+    storage::{DeleteRequest, EntriesDigest, ListRequest, Precondition},
 };
 use query::file::{FileOperation, PAGE_MAX};
 use serde::{Deserialize, Serialize};
 
-use super::{FilesRequest, access, json, list, precondition, target::FileTarget};
+use super::{FilesRequest, ProjectFiles, json, list, precondition, project_files::access, target::FileTarget};
 use crate::{
     error,
     http::{answer, body},
@@ -31,21 +31,25 @@ pub async fn delete(request: &FilesRequest<'_>) -> Result<Response, Fault> {
             return Err(error::bad_request(format!("invalid fileType {other:?}: expected file, dir or folder")));
         }
     };
-    if target.path.is_root() {
-        return Err(error::bad_request("refusing to delete the root"));
-    }
-    let verdict = request.allowed(access(&target, FileOperation::Delete)).await?;
-    if is_folder {
-        check_entries(request, &target, &verdict).await?;
-    }
-    delete_one(request, verdict.grant, is_folder).await?;
+    let precondition = if is_folder { None } else { precondition(request)? };
+    remove(&request.files, &target, is_folder, precondition).await?;
     Ok(answer::json(StatusCode::OK, "{}"))
 }
 
-async fn delete_one(request: &FilesRequest<'_>, grant: Option<SignedGrant>, folder: bool) -> Result<(), Fault> {
-    let precondition = if folder { None } else { precondition(request)? };
-    let message = DeleteRequest { grant, folder, precondition };
-    let deleted = request.service.mesh().storage().delete(&request.caller.call, message).await;
+/// Deletes a file, or a folder with all that is in it.
+pub(crate) async fn remove(
+    files: &ProjectFiles,
+    target: &FileTarget,
+    is_folder: bool,
+    precondition: Option<Precondition>,
+) -> Result<(), Fault> {
+    if target.path.is_root() {
+        return Err(error::bad_request("refusing to delete the root"));
+    }
+    let verdict = files.allowed(access(target, FileOperation::Delete)).await?;
+    let judged = if is_folder { Box::pin(judged(files, target, &verdict)).await? } else { Vec::new() };
+    let message = DeleteRequest { grant: verdict.grant, folder: is_folder, precondition, judged };
+    let deleted = files.service.mesh().storage().delete(&files.caller.call, message).await;
     match deleted.map_err(Fault::from) {
         // Told of a folder that is meant as a file. The text is known to clients of earlier servers.
         Err(fault) if fault.code == Code::BadRequest && fault.message.ends_with(" is a folder") => {
@@ -55,11 +59,14 @@ async fn delete_one(request: &FilesRequest<'_>, grant: Option<SignedGrant>, fold
     }
 }
 
-/// Refuses to delete a folder with an entry that the caller may not delete.
-async fn check_entries(request: &FilesRequest<'_>, target: &FileTarget, verdict: &FileVerdict) -> Result<(), Fault> {
+/// The digest of the entries of a folder; empty where all that may ever be in it may be deleted.
+///
+/// Errors: the caller may not delete one of them.
+async fn judged(files: &ProjectFiles, target: &FileTarget, verdict: &FileVerdict) -> Result<Vec<u8>, Fault> {
     if verdict.covers {
-        return Ok(());
+        return Ok(Vec::new());
     }
+    let mut digest = EntriesDigest::default();
     let mut cursor = String::new();
     loop {
         let message = ListRequest {
@@ -71,18 +78,19 @@ async fn check_entries(request: &FilesRequest<'_>, target: &FileTarget, verdict:
             folders: true,
             search: String::new(),
         };
-        let listed = request.service.mesh().storage().list(&request.caller.call, message).await.map_err(Fault::from);
+        let listed = files.service.mesh().storage().list(&files.caller.call, message).await.map_err(Fault::from);
         let page = match listed {
             // Nothing is deleted where nothing is.
-            Err(fault) if fault.code == Code::NotFound => return Ok(()),
+            Err(fault) if fault.code == Code::NotFound => return Ok(digest.finish()),
             page => page?,
         };
-        let allowed = list::allowed(request, target, &page.entries, FileOperation::Delete).await?;
+        let allowed = list::allowed(files, target, &page.entries, FileOperation::Delete).await?;
         if allowed.contains(&false) {
             return Err(Fault::new(Code::Denied, "an entry of the folder may not be deleted"));
         }
+        digest.add(&page.entries);
         if page.cursor.is_empty() {
-            return Ok(());
+            return Ok(digest.finish());
         }
         cursor = page.cursor;
     }
@@ -126,16 +134,12 @@ pub async fn delete_many(request: &FilesRequest<'_>, body: &mut Body) -> Result<
 }
 
 async fn delete_path(request: &FilesRequest<'_>, path: &str) -> Result<(), Fault> {
-    let target = FileTarget::of_text(&request.project, path)?;
-    if target.path.is_root() {
-        return Err(error::bad_request("refusing to delete the root"));
-    }
-    let grant = request.grant(access(&target, FileOperation::Delete)).await?;
-    delete_one(request, grant, false).await
+    let target = FileTarget::of_text(&request.files.project, path)?;
+    remove(&request.files, &target, false, precondition(request)?).await
 }
 
 /// The JSON of a request's body.
 pub async fn parsed<T: serde::de::DeserializeOwned>(request: &FilesRequest<'_>, body: &mut Body) -> Result<T, Fault> {
-    let bytes = body::read(request.service.config(), &request.project, std::mem::take(body)).await?;
+    let bytes = body::read(request.files.service.config(), &request.files.project, std::mem::take(body)).await?;
     serde_json::from_slice(&bytes).map_err(|error| error::bad_request(format!("invalid body: {error}")))
 }

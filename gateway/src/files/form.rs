@@ -21,7 +21,8 @@ use query::{
 };
 
 use super::{
-    FilesRequest, access, conditional, missing_part, precondition,
+    FilesRequest, conditional, missing_part, precondition,
+    project_files::access,
     target::FileTarget,
     upload::{self, MESSAGE_BYTES, Put, Sending, TakenAhead},
 };
@@ -80,7 +81,7 @@ impl FormFields {
                 format!("invalid path {path:?}: no rule is about paths without a slash at their beginning"),
             ));
         }
-        FileTarget::of_text(&request.project, path)
+        FileTarget::of_text(&request.files.project, path)
     }
 
     fn meta(&self) -> Result<String, Fault> {
@@ -104,11 +105,13 @@ pub async fn post(request: &FilesRequest<'_>, body: &mut Body) -> Result<Respons
     if content_type.starts_with("multipart/form-data") {
         let boundary = multer::parse_boundary(content_type).map_err(|error| malformed(&error))?;
         let ahead = TakenAhead::default();
-        let form = Multipart::new(ahead.stream(std::mem::take(body), request.service.config().write_timeout), boundary);
+        let form =
+            Multipart::new(ahead.stream(std::mem::take(body), request.files.service.config().write_timeout), boundary);
         return Box::pin(Form { request, fields, form, ahead, count: 0 }.answer()).await;
     }
     if content_type.starts_with("application/x-www-form-urlencoded") {
-        let read = crate::http::body::read(request.service.config(), &request.project, std::mem::take(body));
+        let read =
+            crate::http::body::read(request.files.service.config(), &request.files.project, std::mem::take(body));
         let text = request.within_time(read).await?;
         let pairs: Vec<(String, String)> = axum::extract::Query::try_from_uri(&as_query(&text)?)
             .map_err(|error| error::bad_request(format!("invalid body: {error}")))?
@@ -150,9 +153,9 @@ async fn make_folder(request: &FilesRequest<'_>, fields: &FormFields) -> Result<
         target.path = child(&target.path, name)?;
     }
     let meta = fields.meta()?;
-    let grant = request.grant(FileAccess { meta, ..access(&target, FileOperation::Create) }).await?;
+    let grant = request.files.grant(FileAccess { meta, ..access(&target, FileOperation::Create) }).await?;
     let message = MakeFolderRequest { grant, needs_parent: !makes_parents };
-    request.service.mesh().storage().make_folder(&request.caller.call, message).await?;
+    request.files.service.mesh().storage().make_folder(&request.files.caller.call, message).await?;
     Ok(answer::json(StatusCode::OK, "{}"))
 }
 
@@ -223,7 +226,7 @@ impl Form<'_> {
         };
         let bucket = match &begun {
             Some(folder) => folder.bucket.clone(),
-            None => FileTarget::of_text(&request.project, "/")?.bucket,
+            None => FileTarget::of_text(&request.files.project, "/")?.bucket,
         };
         let provisional = FileAccess {
             bucket: bucket.id.clone(),
@@ -232,11 +235,12 @@ impl Form<'_> {
             content_type: content_type.clone(),
             ..access(&FileTarget { bucket: bucket.clone(), path: FilePath::default() }, FileOperation::Create)
         };
-        let grant = request.grant(provisional).await?;
-        let begin = PutBegin { grant, content_type: content_type.clone(), meta: self.fields.meta()? };
-        let put = Put::new(request.service);
+        let grant = request.files.grant(provisional).await?;
+        let meta = self.fields.meta()?;
+        let begin = PutBegin { grant, content_type: content_type.clone(), meta, resumption: None };
+        let put = Put::new(&request.files.service);
         let response = put
-            .run(&request.caller.call, async |sending: Sending| {
+            .run(&request.files.caller.call, async |sending: Sending| {
                 let upload = FormUpload { form: self, sending, given_name, content_type, bucket_id: bucket.id.clone() };
                 Box::pin(upload.run(field, begin)).await
             })
@@ -329,7 +333,7 @@ impl FormUpload<'_> {
             meta: meta.clone(),
             ..access(&target, FileOperation::Create)
         };
-        let grant = request.grant(access).await?;
+        let grant = request.files.grant(access).await?;
         let precondition = precondition(request)?;
         self.sending.finish(PutFinish { grant, meta, precondition, needs_parent: !makes_parents }).await;
         Ok(())

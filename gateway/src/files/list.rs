@@ -11,7 +11,7 @@ use proto::{
 use query::file::{FileOperation, FilePath, PAGE_MAX};
 use serde::Serialize;
 
-use super::{FilesRequest, access, json, missing_part, moment, target::FileTarget};
+use super::{FilesRequest, ProjectFiles, json, missing_part, moment, project_files::access, target::FileTarget};
 use crate::{error, http::answer};
 
 /// An entry as clients are told it.
@@ -53,6 +53,30 @@ impl<'a> ToldEntry<'a> {
     }
 }
 
+/// What a page of a folder is asked to have.
+pub(crate) struct ListQuery {
+    /// Entries, 1 to [`PAGE_MAX`].
+    pub(crate) limit: u32,
+    /// Where the page before ended; empty: the beginning.
+    pub(crate) cursor: String,
+    /// Everything below the folder.
+    pub(crate) recursive: bool,
+    /// Files are wanted.
+    pub(crate) files: bool,
+    /// Folders are wanted.
+    pub(crate) folders: bool,
+    /// A part of names; empty: all.
+    pub(crate) search: String,
+}
+
+/// A page of a folder, as far as its caller may list it.
+pub(crate) struct Listed {
+    /// Its entries.
+    pub(crate) entries: Vec<Entry>,
+    /// Where the next page begins; empty at the end.
+    pub(crate) cursor: String,
+}
+
 /// `?op=list`
 pub async fn list(request: &FilesRequest<'_>) -> Result<Response, Fault> {
     request.bad_signature_use()?;
@@ -64,32 +88,15 @@ pub async fn list(request: &FilesRequest<'_>) -> Result<Response, Fault> {
         Some("dir") => (false, true),
         Some(other) => return Err(error::bad_request(format!("invalid mode {other:?}: expected all, file or dir"))),
     };
-    let limit = parameters.number("limit", PAGE_MAX)?;
-    if !(1..=PAGE_MAX).contains(&limit) {
-        return Err(error::bad_request(format!("invalid limit: expected 1 to {PAGE_MAX}, found {limit}")));
-    }
-    let recursive = parameters.flag("recursive")?;
-    let verdict = request.allowed(access(&target, FileOperation::List)).await?;
-    let search = parameters.get("search").unwrap_or_default();
-    // Where entries are left out, a search of storage would tell by its cursors whether one has such a name.
-    let is_judged = recursive && !verdict.covers;
-    let message = ListRequest {
-        grant: verdict.grant,
-        limit,
+    let query = ListQuery {
+        limit: parameters.number("limit", PAGE_MAX)?,
         cursor: parameters.get("cursor").unwrap_or_default().to_owned(),
-        recursive,
+        recursive: parameters.flag("recursive")?,
         files,
         folders,
-        search: if is_judged { String::new() } else { search.to_owned() },
+        search: parameters.get("search").unwrap_or_default().to_owned(),
     };
-    let listed = request.service.mesh().storage().list(&request.caller.call, message).await?;
-    let ListResponse { mut entries, cursor } = listed;
-    if is_judged {
-        let allowed = allowed(request, &target, &entries, FileOperation::List).await?;
-        let mut allowed = allowed.into_iter();
-        let search = search.to_lowercase();
-        entries.retain(|entry| allowed.next().unwrap_or(false) && name(entry).to_lowercase().contains(&search));
-    }
+    let Listed { entries, cursor } = page(&request.files, &target, query).await?;
     let above = match target.path.as_str() {
         "" => 0,
         folder => folder.len() + 1,
@@ -99,9 +106,38 @@ pub async fn list(request: &FilesRequest<'_>) -> Result<Response, Fault> {
     Ok(answer::json(StatusCode::OK, json(&ListPage { result, cursor: &cursor })))
 }
 
+/// A page of a folder.
+pub(crate) async fn page(files: &ProjectFiles, target: &FileTarget, query: ListQuery) -> Result<Listed, Fault> {
+    let limit = query.limit;
+    if !(1..=PAGE_MAX).contains(&limit) {
+        return Err(error::bad_request(format!("invalid limit: expected 1 to {PAGE_MAX}, found {limit}")));
+    }
+    let verdict = files.allowed(access(target, FileOperation::List)).await?;
+    // Where entries are left out, a search of storage would tell by its cursors whether one has such a name.
+    let is_judged = query.recursive && !verdict.covers;
+    let message = ListRequest {
+        grant: verdict.grant,
+        limit,
+        cursor: query.cursor,
+        recursive: query.recursive,
+        files: query.files,
+        folders: query.folders,
+        search: if is_judged { String::new() } else { query.search.clone() },
+    };
+    let listed = files.service.mesh().storage().list(&files.caller.call, message).await?;
+    let ListResponse { mut entries, cursor } = listed;
+    if is_judged {
+        let allowed = allowed(files, target, &entries, FileOperation::List).await?;
+        let mut allowed = allowed.into_iter();
+        let search = query.search.to_lowercase();
+        entries.retain(|entry| allowed.next().unwrap_or(false) && name(entry).to_lowercase().contains(&search));
+    }
+    Ok(Listed { entries, cursor })
+}
+
 /// Which of the entries below a target the caller may do something with.
 pub async fn allowed(
-    request: &FilesRequest<'_>,
+    files: &ProjectFiles,
     target: &FileTarget,
     entries: &[Entry],
     operation: FileOperation,
@@ -111,7 +147,7 @@ pub async fn allowed(
         Ok(access(&FileTarget { path, ..target.clone() }, operation))
     });
     let accesses = accesses.collect::<Result<Vec<_>, query::Error>>()?;
-    let verdicts = request.verdicts(accesses, true).await?;
+    let verdicts = files.verdicts(accesses, true).await?;
     Ok(verdicts.into_iter().map(|verdict| verdict.grant.is_some()).collect())
 }
 
@@ -128,7 +164,7 @@ pub async fn exist(request: &FilesRequest<'_>) -> Result<Response, Fault> {
 }
 
 /// `?op=info`
-pub async fn info(request: &FilesRequest<'_>) -> Result<Response, Fault> {
+pub async fn told_info(request: &FilesRequest<'_>) -> Result<Response, Fault> {
     #[derive(Serialize)]
     struct Info<'a> {
         result: ToldEntry<'a>,
@@ -144,13 +180,17 @@ fn name(entry: &Entry) -> &str {
 
 async fn found(request: &FilesRequest<'_>) -> Result<Entry, Fault> {
     request.bad_signature_use()?;
-    let target = request.target()?;
-    let grant = request.grant(access(&target, FileOperation::Read)).await?;
-    entry(request, grant).await
+    info(&request.files, &request.target()?).await
+}
+
+/// What is known of a file or a folder that the caller may read.
+pub(crate) async fn info(files: &ProjectFiles, target: &FileTarget) -> Result<Entry, Fault> {
+    let grant = files.grant(access(target, FileOperation::Read)).await?;
+    entry(files, grant).await
 }
 
 /// What is known of what a grant to read is for.
-pub async fn entry(request: &FilesRequest<'_>, grant: Option<SignedGrant>) -> Result<Entry, Fault> {
-    let info = request.service.mesh().storage().info(&request.caller.call, InfoRequest { grant }).await?;
+pub async fn entry(files: &ProjectFiles, grant: Option<SignedGrant>) -> Result<Entry, Fault> {
+    let info = files.service.mesh().storage().info(&files.caller.call, InfoRequest { grant }).await?;
     info.entry.ok_or_else(|| missing_part("no entry of a file"))
 }

@@ -2,16 +2,22 @@
 
 use axum::{body::Body, response::Response};
 use mesh::Fault;
-use proto::{Links, auth::FileAccess, storage::CopyRequest};
+use proto::{
+    Links,
+    auth::FileAccess,
+    storage::{CopyRequest, CopyResponse, Precondition},
+};
 use query::file::FileOperation;
 use serde::Deserialize;
 
-use super::{FilesRequest, access, delete::parsed, list, precondition, stored, target::FileTarget};
+use super::{
+    FilesRequest, ProjectFiles, delete::parsed, list, precondition, project_files::access, stored, target::FileTarget,
+};
 use crate::error;
 
 /// What becomes of the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CopyKind {
+pub(crate) enum CopyKind {
     /// It stays.
     Copy,
     /// It is deleted.
@@ -29,16 +35,25 @@ pub async fn copy(request: &FilesRequest<'_>, body: &mut Body, kind: CopyKind) -
     request.bad_signature_use()?;
     let from = request.file_target()?;
     let Destination { to } = request.within_time(parsed(request, body)).await?;
-    let target = FileTarget::of_text(&request.project, &to)?;
-    if target.path.is_root() || to.ends_with('/') {
-        return Err(error::bad_request(format!("invalid to: {to} is a folder")));
-    }
-    let source = request.grant(access(&from, FileOperation::Read)).await?;
+    let target = FileTarget::file_of_text(&request.files.project, "to", &to)?;
+    let copied = transfer(&request.files, &from, &target, kind, precondition(request)?).await?;
+    stored(&target, copied.entry, copied.created)
+}
+
+/// Copies or moves a file.
+pub(crate) async fn transfer(
+    files: &ProjectFiles,
+    from: &FileTarget,
+    target: &FileTarget,
+    kind: CopyKind,
+    precondition: Option<Precondition>,
+) -> Result<CopyResponse, Fault> {
+    let source = files.grant(access(from, FileOperation::Read)).await?;
     let delete = match kind {
         CopyKind::Copy => None,
-        CopyKind::Move => request.grant(access(&from, FileOperation::Delete)).await?,
+        CopyKind::Move => files.grant(access(from, FileOperation::Delete)).await?,
     };
-    let entry = list::entry(request, source.clone()).await?;
+    let entry = list::entry(files, source.clone()).await?;
     if entry.is_folder {
         return Err(error::bad_request(format!("{} is a folder", from.path)));
     }
@@ -47,10 +62,8 @@ pub async fn copy(request: &FilesRequest<'_>, body: &mut Body, kind: CopyKind) -
         no_size: false,
         content_type: entry.content_type,
         meta: entry.meta,
-        ..access(&target, FileOperation::Create)
+        ..access(target, FileOperation::Create)
     };
-    let message =
-        CopyRequest { source, target: request.grant(access).await?, delete, precondition: precondition(request)? };
-    let copied = request.service.mesh().storage().copy(&request.caller.call, message).await?;
-    stored(&target, copied.entry, copied.created)
+    let message = CopyRequest { source, target: files.grant(access).await?, delete, precondition };
+    Ok(files.service.mesh().storage().copy(&files.caller.call, message).await?)
 }

@@ -5,28 +5,40 @@ use std::sync::Arc;
 use mesh::{Code, Fault};
 use query::file::FilePath;
 
-use crate::catalogue::{BucketSettings, Project};
+use crate::{
+    catalogue::{BucketSettings, Project},
+    error,
+};
 
 /// A bucket and a path in it.
 #[derive(Debug, Clone)]
-pub struct FileTarget {
+pub(crate) struct FileTarget {
     /// The bucket.
-    pub bucket: Arc<BucketSettings>,
+    pub(crate) bucket: Arc<BucketSettings>,
     /// The path in it.
-    pub path: FilePath,
+    pub(crate) path: FilePath,
 }
 
 impl FileTarget {
     /// What the part of an address after `files/` names.
     ///
     /// Errors: `BAD_REQUEST` for what no path may be; `UNKNOWN_BUCKET`.
-    pub fn of_address(project: &Project, encoded: &str) -> Result<Self, Fault> {
+    pub(crate) fn of_address(project: &Project, encoded: &str) -> Result<Self, Fault> {
         Self::of(project, FilePath::from_address(encoded)?)
     }
 
     /// What a text with a slash at its beginning names. Errors: likewise.
-    pub fn of_text(project: &Project, text: &str) -> Result<Self, Fault> {
+    pub(crate) fn of_text(project: &Project, text: &str) -> Result<Self, Fault> {
         Self::of(project, FilePath::parse(text)?)
+    }
+
+    /// What a text names as a file. Errors: likewise; it can only be a folder: it is the field `name` of a request.
+    pub(crate) fn file_of_text(project: &Project, name: &str, text: &str) -> Result<Self, Fault> {
+        let target = Self::of_text(project, text)?;
+        match target.path.is_root() || text.ends_with('/') {
+            true => Err(error::bad_request(format!("invalid {name}: {text} is a folder"))),
+            false => Ok(target),
+        }
     }
 
     /// The first segment is the id of a bucket, unless it is of the default bucket or of none; then all of the path is of
@@ -67,6 +79,7 @@ mod tests {
             spec: query::resources::Project::default(),
             databases: Vec::new(),
             buckets: buckets.iter().map(bucket).collect(),
+            services: Vec::new(),
             version: 1,
         }
     }

@@ -20,12 +20,15 @@ use mesh::{Call, Code, Fault, Mesh};
 use proto::{
     Links,
     auth::FileAccess,
-    storage::{PutBegin, PutFinish, PutRequest, PutResponse, put_request::Part},
+    storage::{Precondition, PutBegin, PutFinish, PutRequest, PutResponse, put_request::Part},
 };
 use query::{Guard, Value, file::FileOperation, media_type};
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{FilesRequest, access, disposition::is_list, download::META, precondition, stored};
+use super::{
+    FilesRequest, ProjectFiles, disposition::is_list, download::META, precondition, project_files::access, stored,
+    target::FileTarget,
+};
 use crate::{Service, error};
 
 /// Bytes of a message to storage.
@@ -37,17 +40,39 @@ const TYPE_BYTES: usize = 255;
 /// Most levels and nodes of the user's metadata.
 const META_LIMITS: Guard = Guard::new(32, 1024);
 
+/// A file that is to be written.
+pub(crate) struct NewFile {
+    /// Where.
+    pub(crate) target: FileTarget,
+    /// Its media type as declared, and checked; empty: by the name.
+    pub(crate) content_type: String,
+    /// The user's metadata, checked; empty: none.
+    pub(crate) meta: String,
+    /// What must hold of the file that is there.
+    pub(crate) precondition: Option<Precondition>,
+    /// Bytes of the body, where they are known.
+    pub(crate) size: Option<u64>,
+}
+
 /// `PUT` of a file.
 pub async fn put(request: &FilesRequest<'_>, body: &mut Body) -> Result<Response, Fault> {
     let target = request.file_target()?;
-    let declared = content_type(&request.head.headers)?;
-    let content_type = media_type::kept(&declared, target.path.name()).to_owned();
+    let content_type = content_type(&request.head.headers)?;
     let meta = match request.head.headers.get(META) {
         None => String::new(),
         Some(text) => meta(text.to_str().map_err(|_| error::bad_request("invalid x-meta: expected ASCII"))?)?,
     };
     let precondition = precondition(request)?;
     let size = HttpBody::size_hint(body).exact();
+    let file = NewFile { target: target.clone(), content_type, meta, precondition, size };
+    let response = write(&request.files, file, body).await?;
+    stored(&target, response.entry, response.created)
+}
+
+/// Writes the body as a file.
+pub(crate) async fn write(files: &ProjectFiles, file: NewFile, body: &mut Body) -> Result<PutResponse, Fault> {
+    let NewFile { target, content_type, meta, precondition, size } = file;
+    let content_type = media_type::kept(&content_type, target.path.name()).to_owned();
     let access = FileAccess {
         size,
         no_size: false,
@@ -55,26 +80,26 @@ pub async fn put(request: &FilesRequest<'_>, body: &mut Body) -> Result<Response
         meta: meta.clone(),
         ..access(&target, FileOperation::Create)
     };
-    let grant = request.grant(access.clone()).await?;
-    let put = Put::new(request.service);
-    let begin = PutBegin { grant, content_type, meta };
-    let response = put
-        .run(&request.caller.call, async |mut sending: Sending| {
-            if !sending.begin(begin).await {
-                return Ok(());
+    let grant = files.grant(access.clone()).await?;
+    let begin = PutBegin { grant, content_type, meta, resumption: None };
+    let send = async |mut sending: Sending| {
+        if !sending.begin(begin).await {
+            return Ok(());
+        }
+        let sent = sending.body(body).await?;
+        let grant = match (size, sent) {
+            (_, None) => return Ok(()),
+            (Some(size), Some(sent)) if size != sent => {
+                return Err(error::bad_request(format!("the file has {sent} bytes, but {size} were announced")));
             }
-            let sent = sending.body(body).await?;
-            let grant = match (size, sent) {
-                (_, None) => return Ok(()),
-                (Some(_), Some(_)) => None,
-                // What was not known is judged before anybody sees the file.
-                (None, Some(size)) => request.grant(FileAccess { size: Some(size), ..access }).await?,
-            };
-            sending.finish(PutFinish { grant, precondition, ..PutFinish::default() }).await;
-            Ok(())
-        })
-        .await?;
-    stored(&target, response.entry, response.created)
+            (Some(_), Some(_)) => None,
+            // What was not known is judged before anybody sees the file.
+            (None, Some(size)) => files.grant(FileAccess { size: Some(size), ..access }).await?,
+        };
+        sending.finish(PutFinish { grant, precondition, ..PutFinish::default() }).await;
+        Ok(())
+    };
+    Put::new(&files.service).run(&files.caller.call, send).await
 }
 
 /// The media type that a request declares; empty where it declares none.
@@ -84,7 +109,7 @@ fn content_type(headers: &HeaderMap) -> Result<String, Fault> {
 }
 
 /// `text` as a media type. Errors: it is none.
-pub fn checked_type(text: &str) -> Result<String, Fault> {
+pub(crate) fn checked_type(text: &str) -> Result<String, Fault> {
     let text = text.trim();
     let is_token = |part: &str| {
         !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
@@ -99,7 +124,7 @@ pub fn checked_type(text: &str) -> Result<String, Fault> {
 }
 
 /// `text` as the user's metadata. Errors: it is no JSON object.
-pub fn meta(text: &str) -> Result<String, Fault> {
+pub(crate) fn meta(text: &str) -> Result<String, Fault> {
     match proto::json::parse(text.as_bytes(), META_LIMITS) {
         Ok(Value::Object(_)) => Ok(text.trim().to_owned()),
         Ok(other) => Err(error::bad_request(format!("invalid meta: expected object, found {}", other.kind()))),
@@ -160,13 +185,21 @@ impl Sending {
     /// Sends the whole body; its size, or `None` where storage has ended.
     ///
     /// Errors: the client breaks off, or is silent for too long.
-    async fn body(&mut self, body: &mut Body) -> Result<Option<u64>, Fault> {
+    pub async fn body(&mut self, body: &mut Body) -> Result<Option<u64>, Fault> {
         let mut size = 0;
         let mut pace = Pace::new(self.idle);
         loop {
             let chunk = tokio::select! {
-                chunk = chunk(body, &mut pace) => chunk?,
+                chunk = chunk(body, &mut pace) => chunk,
                 () = self.messages.closed() => return Ok(None),
+            };
+            let chunk = match chunk {
+                Ok(chunk) => chunk,
+                Err(BrokenOff { data, fault }) => {
+                    // A resumable upload keeps it; whether storage goes on is of no matter then.
+                    self.data(data).await;
+                    return Err(fault);
+                }
             };
             let Some(chunk) = chunk else { return Ok(Some(size)) };
             size += chunk.len() as u64;
@@ -227,16 +260,28 @@ impl Pace {
     }
 }
 
+/// A body that breaks off, or is too slow.
+#[derive(Debug)]
+struct BrokenOff {
+    /// Bytes that came before.
+    data: Bytes,
+    fault: Fault,
+}
+
 /// The next bytes of a body, as many as are there up to the size of a message; `None` at its end.
 ///
 /// Not cancel safe: what was read is lost with it.
-async fn chunk(body: &mut Body, pace: &mut Pace) -> Result<Option<Bytes>, Fault> {
+async fn chunk(body: &mut Body, pace: &mut Pace) -> Result<Option<Bytes>, BrokenOff> {
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while first.len() + all.len() < MESSAGE_BYTES {
-        let frame = pace.wait(body.frame()).await?;
+        let frame = pace.wait(body.frame()).await;
+        let frame = frame.and_then(|frame| frame.transpose().map_err(broken_off));
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(fault) => return Err(BrokenOff { data: if all.is_empty() { first } else { all.freeze() }, fault }),
+        };
         let Some(frame) = frame else { break };
-        let frame = frame.map_err(|cause| error::bad_request(format!("the body broke off: {cause}")))?;
         let Ok(data) = frame.into_data() else { continue };
         pace.took(&data);
         if first.is_empty() && all.is_empty() {
@@ -251,6 +296,19 @@ async fn chunk(body: &mut Body, pace: &mut Pace) -> Result<Option<Bytes>, Fault>
     }
     let chunk = if all.is_empty() { first } else { all.freeze() };
     Ok((!chunk.is_empty()).then_some(chunk))
+}
+
+/// Why a body breaks off: what its own reader found, or that the client has left.
+fn broken_off(cause: axum::Error) -> Fault {
+    let mut cause = cause.into_inner();
+    // Each layer around a body puts its error into one of its own.
+    while cause.is::<axum::Error>() {
+        cause = cause.downcast::<axum::Error>().map_or_else(|other| other, |layer| layer.into_inner());
+    }
+    match cause.downcast::<Fault>() {
+        Ok(fault) => *fault,
+        Err(cause) => error::bad_request(format!("the body broke off: {cause}")),
+    }
 }
 
 /// Bytes that a reader of forms may take ahead without telling anything of them.
@@ -313,8 +371,8 @@ mod tests {
         let idle = Duration::from_secs(30);
         for (gap, expected) in [(29, "less than 1024 bytes a second"), (31, "did not go on for 30 seconds")] {
             let mut body = trickle(Duration::from_secs(gap));
-            let fault = chunk(&mut body, &mut Pace::new(idle)).await.expect_err("it is too slow");
-            assert_eq!(fault.code, Code::Deadline);
+            let BrokenOff { data, fault } = chunk(&mut body, &mut Pace::new(idle)).await.expect_err("it is too slow");
+            assert_eq!((fault.code, data.is_empty()), (Code::Deadline, gap > 30), "what came is not lost");
             assert!(fault.message.contains(expected), "{}", fault.message);
         }
         let form = TakenAhead::default().stream(trickle(Duration::from_secs(29)), idle);

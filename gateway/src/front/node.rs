@@ -57,13 +57,14 @@ async fn alive() -> Response {
     answer::json(StatusCode::OK, "{}")
 }
 
-/// 503 where a service of this node, or every peer of another, does not answer. A database that does not, or a resource
-/// folder with a fault, is reported but leaves the node ready: everything else is served.
+/// 503 where a service of this node, or every peer of another, does not answer. A database or a bus that does not, or a
+/// resource folder with a fault, is reported as degraded but leaves the node ready: everything else is served.
 async fn ready(State(mesh): State<Mesh>, Extension(details): Extension<Details>) -> Response {
     let components = mesh.health().components();
     let mut readiness = Readiness::of(&components);
     if details == Details::Hidden {
         readiness.parts.clear();
+        readiness.degraded.clear();
     }
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     answer::json(status, serde_json::to_vec(&readiness).expect("texts can always be written as JSON"))
@@ -82,6 +83,9 @@ async fn metrics(State(mesh): State<Mesh>, Extension(details): Extension<Details
 #[derive(Debug, PartialEq, Serialize)]
 struct Readiness<'a> {
     ready: bool,
+    /// Names of the parts that fail while the rest is served.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    degraded: Vec<String>,
     /// The components by their names.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     parts: BTreeMap<String, PartReadiness<'a>>,
@@ -99,7 +103,7 @@ struct PartReadiness<'a> {
 
 impl<'a> Readiness<'a> {
     fn of(components: &'a BTreeMap<Component, ComponentState>) -> Self {
-        let mut readiness = Readiness { ready: true, parts: BTreeMap::new() };
+        let mut readiness = Readiness { ready: true, degraded: Vec::new(), parts: BTreeMap::new() };
         let mut peers: BTreeMap<ServiceName, bool> = BTreeMap::new();
         for (component, state) in components {
             let part = match state {
@@ -110,7 +114,10 @@ impl<'a> Readiness<'a> {
             match component {
                 Component::Service(_) => readiness.ready &= part.ready,
                 Component::Peer { service, .. } => *peers.entry(*service).or_default() |= part.ready,
-                Component::Database { .. } | Component::Resources => {}
+                Component::Database { .. } | Component::Resources | Component::Bus if part.ready => {}
+                Component::Database { .. } | Component::Resources | Component::Bus => {
+                    readiness.degraded.push(component.to_string());
+                }
             }
             readiness.parts.insert(component.to_string(), part);
         }
@@ -176,5 +183,11 @@ mod tests {
     fn a_database_or_a_fault_in_the_resources_is_told_but_leaves_the_node_ready() {
         assert!(is_ready(Component::Database { project: "shop".to_owned(), database: "music".to_owned() }));
         assert!(is_ready(Component::Resources));
+        assert!(is_ready(Component::Bus));
+        let components = BTreeMap::from([
+            (service(&CRUD), ComponentState::Ready),
+            (Component::Bus, ComponentState::Failing("gone".to_owned())),
+        ]);
+        assert_eq!(Readiness::of(&components).degraded, ["bus"]);
     }
 }

@@ -4,7 +4,7 @@ use http::{HeaderValue, Method, header, request::Parts};
 use mesh::telemetry::{HttpMeter, Metrics};
 
 use crate::{
-    files::FilesPath,
+    files::{FilesPath, UploadsPath},
     graphql::PostedDocument,
     http::{API_PREFIX, ContentType, HeaderSummary},
     rest::PostedTable,
@@ -131,6 +131,8 @@ pub enum Handler {
     Table(PostedTable),
     /// A file, or a folder of files.
     Files(FilesPath),
+    /// A resumable upload of a file.
+    Upload(UploadsPath),
 }
 
 impl Handler {
@@ -138,14 +140,18 @@ impl Handler {
     pub fn of(head: &Parts) -> Option<Self> {
         let path = head.uri.path();
         if head.method != Method::POST {
-            return FilesPath::of(path).map(Handler::Files);
+            return Self::of_files(path);
         }
         // `graphql` ends with this letter, and no operation on rows does.
         let posted = match path.as_bytes().last() {
             Some(b'l') => PostedDocument::of(path).map(Handler::Graphql),
             _ => PostedTable::of(path).map(Handler::Table),
         };
-        posted.or_else(|| FilesPath::of(path).map(Handler::Files))
+        posted.or_else(|| Self::of_files(path))
+    }
+
+    fn of_files(path: &str) -> Option<Self> {
+        FilesPath::of(path).map(Handler::Files).or_else(|| UploadsPath::of(path).map(Handler::Upload))
     }
 
     /// The project's id in `path`, of which this handler was made.
@@ -154,6 +160,7 @@ impl Handler {
             Handler::Graphql(posted) => posted.project(path),
             Handler::Table(posted) => posted.project(path),
             Handler::Files(files) => files.project(path),
+            Handler::Upload(uploads) => uploads.project(path),
         }
     }
 
@@ -162,7 +169,7 @@ impl Handler {
         match self {
             Handler::Graphql(_) => Route::Graphql,
             Handler::Table(_) => Route::Rest,
-            Handler::Files(_) => Route::Files,
+            Handler::Files(_) | Handler::Upload(_) => Route::Files,
         }
     }
 }
@@ -198,6 +205,7 @@ mod tests {
                 vec![project, database, table]
             }
             Handler::Files(files) => vec![files.project(path)],
+            Handler::Upload(uploads) => vec![uploads.project(path)],
         }
     }
 
@@ -226,7 +234,7 @@ mod tests {
             match handler {
                 Handler::Graphql(_) => documents += 1,
                 Handler::Table(_) => tables += 1,
-                Handler::Files(_) => unreachable!("no path is of files"),
+                Handler::Files(_) | Handler::Upload(_) => unreachable!("no path is of files"),
             }
         }
         assert_eq!((documents, tables), (5, 125));
@@ -234,9 +242,14 @@ mod tests {
 
     #[test]
     fn files_bypass_the_router_by_every_method() {
-        for path in
-            ["/v1/api/shop/files", "/v1/api/shop/files/", "/v1/api/shop/files//a/../b%2F", "/v1/api/shop/files/graphql"]
-        {
+        for path in [
+            "/v1/api/shop/files",
+            "/v1/api/shop/files/",
+            "/v1/api/shop/files//a/../b%2F",
+            "/v1/api/shop/files/graphql",
+            "/v1/api/shop/uploads",
+            "/v1/api/shop/uploads/x",
+        ] {
             for method in
                 [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::POST, Method::DELETE, Method::PATCH]
             {

@@ -31,12 +31,11 @@ impl ChangeAnswers {
         subscriber: Subscriber,
         hold: Hold,
     ) -> Result<Self, Fault> {
-        let skip_initial = rows.skip_initial;
         let watch = Box::pin(live.watch(project, rows, subscriber)).await?;
         Ok(match plan.changes.as_deref() {
             Some(RowChanges::Dialect(feed)) => {
-                let initial = InitialRows::Told;
-                let options = FeedOptions { key_columns: feed.key_columns, skip_initial, initial };
+                let initial = if feed.skip_initial { InitialRows::Skipped } else { InitialRows::Told };
+                let options = FeedOptions { key_columns: feed.key_columns, initial };
                 Self::Dialect(RowFeed::new(watch, options, hold))
             }
             Some(RowChanges::Typed(_)) | None => Self::Typed(watch),
@@ -71,9 +70,7 @@ impl Plan {
             RowChanges::Typed(ChangesPlan { before, skip_initial, after, .. }) => {
                 WatchedRows { read, before: before.clone(), skip_initial: *skip_initial, after: after.clone() }
             }
-            RowChanges::Dialect(feed) => {
-                WatchedRows { read, before: RowFeed::before(), skip_initial: feed.skip_initial, after: String::new() }
-            }
+            RowChanges::Dialect(_) => RowFeed::watched(read),
         })
     }
 

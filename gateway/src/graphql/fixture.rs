@@ -4,11 +4,19 @@ use std::sync::Arc;
 
 use query::{Column, ForeignKey, Schema, Table, TableKind, Type, Writes, resources};
 
-use crate::catalogue::{Database, Project};
+use crate::catalogue::{Database, Project, ServiceSettings};
 
 /// A shop with one database, `music`.
 pub fn shop() -> Arc<Project> {
     project(vec![database("music", music())])
+}
+
+/// A shop with a service `mail`, whose functions may all be in queries.
+pub fn with_functions() -> Arc<Project> {
+    let spec = serde_json::json!({ "http": { "url": "http://mail" }, "default": { "idempotent": true } });
+    let spec = serde_json::from_value(spec).expect("it is a service");
+    let services = vec![Arc::new(ServiceSettings { id: "mail".to_owned(), spec })];
+    Arc::new(Project { services, ..Arc::into_inner(shop()).expect("nobody else has it") })
 }
 
 /// A shop whose databases `music` and `archive` both have a table `genre`.
@@ -98,6 +106,7 @@ fn project(databases: Vec<Database>) -> Arc<Project> {
         spec: resources::Project::default(),
         databases,
         buckets: Vec::new(),
+        services: Vec::new(),
         version: 1,
     })
 }

@@ -428,7 +428,7 @@ fn claim<T>(taken: &mut HashMap<String, T>, wanted: String, position: usize, wha
 
 /// `name` as a GraphQL name: `_` for each character that none may have, and before a leading digit. Names that begin with
 /// `__` are reserved for introspection: one `_` is left.
-fn graphql_name(name: &str) -> String {
+pub(crate) fn graphql_name(name: &str) -> String {
     let mut written = String::with_capacity(name.len());
     if name.is_empty() || name.starts_with(|first: char| first.is_ascii_digit()) {
         written.push('_');
@@ -441,7 +441,7 @@ fn graphql_name(name: &str) -> String {
 }
 
 /// `invoice_line` as `InvoiceLine`.
-fn pascal(name: &str) -> String {
+pub(crate) fn pascal(name: &str) -> String {
     let mut written = String::with_capacity(name.len());
     for part in name.split(|char: char| !char.is_ascii_alphanumeric()) {
         let mut chars = part.chars();

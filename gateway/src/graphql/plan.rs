@@ -2,6 +2,7 @@
 
 mod arguments;
 mod cache;
+mod call;
 mod changes;
 mod feed;
 mod introspect;
@@ -22,12 +23,14 @@ use query::{Budget, Guard, Mutation, Operation, Read};
 
 pub use self::{
     cache::PlanCache,
+    call::{PlannedCall, ServiceMember, ServiceValue},
     changes::{ChangeMember, ChangesPlan},
     feed::{FeedMember, FeedPlan, PAYLOAD_TYPENAME},
     introspect::IntrospectionField,
 };
 use self::{
     cache::{KeptSelection, PlanKey, SelectionKey, SetId},
+    call::CallForm,
     parameter::{KeptPlan, Parameters},
     select::Group,
 };
@@ -49,6 +52,8 @@ pub struct Plan {
     pub reads: Vec<Read>,
     /// Mutations that they refer to, each with the id of its database.
     pub writes: Vec<(String, Mutation)>,
+    /// Calls of functions that they refer to.
+    pub calls: Vec<PlannedCall>,
     /// Fields of introspection that they refer to.
     pub introspected: Vec<IntrospectionField>,
     /// What is told of the rows of the only read, where each change of one is told.
@@ -106,6 +111,10 @@ pub enum FieldSource {
     Introspected(usize),
     /// The answer of the read at an index.
     Read(usize),
+    /// The answer of the call at an index.
+    Call(usize),
+    /// An object of answers of calls.
+    Service(Vec<ServiceMember>),
     /// The result of the mutation at an index, with these members.
     Write(usize, Vec<PayloadField>),
 }
@@ -161,11 +170,13 @@ impl Plan {
         let PlanContext { document, names, variables } = context;
         let key = PlanKey { names: names.id, set: SetId::of(&operation.selection_set.node) };
         let limits = *counters.budget.limits();
+        variables.begin();
         if let Some(kept) = document.plans.plan(key)
             && let Some(plan) = kept.bind(context, limits)
         {
             return Ok(plan);
         }
+        variables.begin();
         let mut planner = Planner::new(context, counters);
         let plan = Arc::new(planner.plan(operation)?);
         let (parameters, bytes) = (std::mem::take(&mut planner.parameters), planner.bytes.get());
@@ -191,7 +202,11 @@ impl Plan {
         self.fields.iter().find(|root| match &root.source {
             FieldSource::Read(read) => *read == index,
             FieldSource::Write(write, _) => *write == index,
-            FieldSource::Typename | FieldSource::Null | FieldSource::Introspected(_) => false,
+            FieldSource::Typename
+            | FieldSource::Null
+            | FieldSource::Introspected(_)
+            | FieldSource::Call(_)
+            | FieldSource::Service(_) => false,
         })
     }
 }
@@ -218,14 +233,28 @@ struct Planner<'a> {
     selections: Vec<(SelectionKey, KeptSelection)>,
     /// Approximate memory of what is planned, in bytes: a fragment may bring a short text many times.
     bytes: Cell<usize>,
+    /// Bytes of the parameters of calls.
+    parameter_bytes: usize,
 }
 
 impl<'a> Planner<'a> {
     fn new(PlanContext { document, names, variables }: PlanContext<'a>, counters: Counters) -> Self {
         let Counters { budget, guard } = counters;
-        let (has_variables, has_arguments, selections, bytes) = Default::default();
+        let (has_variables, has_arguments, selections, bytes, parameter_bytes) = Default::default();
         let parameters = Parameters::default();
-        Self { document, names, variables, budget, guard, has_variables, parameters, has_arguments, selections, bytes }
+        Self {
+            document,
+            names,
+            variables,
+            budget,
+            guard,
+            has_variables,
+            parameters,
+            has_arguments,
+            selections,
+            bytes,
+            parameter_bytes,
+        }
     }
 
     fn plan(&mut self, operation: &'a OperationDefinition) -> Result<Plan> {
@@ -235,8 +264,17 @@ impl<'a> Planner<'a> {
             OperationType::Subscription => Kind::Subscription,
         };
         let (mut fields, mut reads, mut writes, mut introspected) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut changes = None;
+        let (mut calls, mut changes) = (Vec::new(), None);
         for (key, group) in self.collect(&[&operation.selection_set])? {
+            let call_form = if kind == Kind::Query { CallForm::Query } else { CallForm::Any };
+            let called = match kind {
+                Kind::Query | Kind::Mutation => self.call_root((key, &group), call_form, &mut calls),
+                Kind::Subscription => Ok(None),
+            };
+            if let Some(source) = called.map_err(|refusal| at_field(refusal, key, &group))? {
+                fields.push(ResponseField { key: key.to_owned(), at: group.at, source });
+                continue;
+            }
             let source = match kind {
                 Kind::Query if matches!(group.name(), "__schema" | "__type") => {
                     self.introspection_root(&group, &mut introspected)
@@ -252,7 +290,11 @@ impl<'a> Planner<'a> {
             let text = format!("invalid subscription: expected one root field, found {}", fields.len());
             return Err(Refusal::malformed(text));
         }
-        Ok(Plan { kind, fields: fields.into(), reads, writes, introspected, changes })
+        if !writes.is_empty() && !calls.is_empty() {
+            let text = "invalid mutation: calls of functions and changes of rows must be in documents of their own";
+            return Err(Refusal::malformed(text));
+        }
+        Ok(Plan { kind, fields: fields.into(), reads, writes, calls, introspected, changes })
     }
 }
 

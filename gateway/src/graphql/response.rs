@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{
     introspection::CompressedJson,
-    plan::{FieldSource, Kind, PayloadField, PayloadValue, Plan},
+    plan::{FieldSource, Kind, PayloadField, PayloadValue, Plan, ServiceMember, ServiceValue},
 };
 use crate::edge::{ReadResult, WriteResult};
 
@@ -45,8 +45,22 @@ impl QueryAnswer {
     }
 }
 
-/// The answer of a query.
+/// The answer of a query that calls no functions.
 pub fn read(plan: &Plan, answers: &[ReadResult]) -> QueryAnswer {
+    read_and_called(plan, answers, &Called::default())
+}
+
+/// Answers of the calls of a plan.
+#[derive(Default)]
+pub struct Called<'a> {
+    /// One per call, in their order.
+    pub answers: &'a [Result<Bytes, Fault>],
+    /// The request, for errors.
+    pub call: Option<&'a Call>,
+}
+
+/// The answer of a query, or of a mutation that only calls functions. A call that failed is null beside an error.
+pub fn read_and_called(plan: &Plan, answers: &[ReadResult], called: &Called<'_>) -> QueryAnswer {
     let size: usize = answers.iter().map(|answer| answer.json.len() + 64).sum();
     let mut out = Vec::with_capacity(size + 64);
     let mut truncated = Vec::new();
@@ -60,6 +74,8 @@ pub fn read(plan: &Plan, answers: &[ReadResult]) -> QueryAnswer {
             }
         }
         FieldSource::Introspected(index) => introspected.push((out.len(), *index)),
+        FieldSource::Call(index) => write_called(out, called, *index),
+        FieldSource::Service(members) => write_service(out, called, members),
         FieldSource::Write(..) | FieldSource::Typename | FieldSource::Null => {}
     });
     if !truncated.is_empty() {
@@ -67,8 +83,42 @@ pub fn read(plan: &Plan, answers: &[ReadResult]) -> QueryAnswer {
         json(&mut out, &truncated);
         out.push(b'}');
     }
+    write_call_errors(&mut out, plan, called);
     out.push(b'}');
     QueryAnswer { json: out, introspected }
+}
+
+/// Writes the answer of the call at an index.
+fn write_called(out: &mut Vec<u8>, called: &Called<'_>, index: usize) {
+    match &called.answers[index] {
+        Ok(answer) => out.extend_from_slice(answer),
+        Err(_) => out.extend_from_slice(b"null"),
+    }
+}
+
+fn write_service(out: &mut Vec<u8>, called: &Called<'_>, members: &[ServiceMember]) {
+    out.push(b'{');
+    for (index, member) in members.iter().enumerate() {
+        key(out, index, &member.key);
+        match &member.value {
+            ServiceValue::Typename(name) => json(out, name),
+            ServiceValue::Call(index) => write_called(out, called, *index),
+        }
+    }
+    out.push(b'}');
+}
+
+/// Writes the errors of calls that failed.
+fn write_call_errors(out: &mut Vec<u8>, plan: &Plan, called: &Called<'_>) {
+    let failed = plan.calls.iter().zip(called.answers).filter_map(|(planned, answer)| {
+        let fault = answer.as_ref().err()?;
+        Some(LocatedFault { fault, at: Some(planned.at), path: &planned.path })
+    });
+    let failed: Vec<LocatedFault<'_>> = failed.collect();
+    if let Some(call) = called.call.filter(|_| !failed.is_empty()) {
+        out.extend_from_slice(b",\"errors\":");
+        json(out, &error_entries(&failed, call));
+    }
 }
 
 /// The answer of a mutation. A field that failed says so in its own data if it selects `error`, and is null beside an
@@ -92,6 +142,8 @@ pub fn written(plan: &Plan, results: &[Result<WriteResult, Fault>], call: &Call)
         FieldSource::Write(..)
         | FieldSource::Read(_)
         | FieldSource::Introspected(_)
+        | FieldSource::Call(_)
+        | FieldSource::Service(_)
         | FieldSource::Typename
         | FieldSource::Null => None,
     });
@@ -137,9 +189,14 @@ fn write_data<'a>(out: &mut Vec<u8>, plan: &'a Plan, mut write: impl FnMut(&mut 
             (FieldSource::Typename, Kind::Mutation) => out.extend_from_slice(b"\"Mutation\""),
             (FieldSource::Typename, Kind::Subscription) => out.extend_from_slice(b"\"Subscription\""),
             (FieldSource::Null, _) => out.extend_from_slice(b"null"),
-            (source @ (FieldSource::Read(_) | FieldSource::Write(..) | FieldSource::Introspected(_)), _) => {
-                write(out, &root.key, source)
-            }
+            (
+                source @ (FieldSource::Read(_)
+                | FieldSource::Write(..)
+                | FieldSource::Introspected(_)
+                | FieldSource::Call(_)
+                | FieldSource::Service(_)),
+                _,
+            ) => write(out, &root.key, source),
         }
     }
     out.push(b'}');

@@ -27,7 +27,7 @@ pub fn value(
     written: &AstValue,
 ) -> Result<Option<Value>> {
     Ok(Some(match written {
-        AstValue::Variable(name) => return Ok(variables.value(name).map_err(Refusal::new)?.cloned()),
+        AstValue::Variable(name) => return variables.copied(name),
         AstValue::Null => Value::Null,
         AstValue::Number(number) => self::number(number),
         AstValue::String(text) => Value::Text(checked(text)?),

@@ -1,6 +1,9 @@
 //! Variables of a request, checked against their declarations.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use async_graphql_parser::types::{BaseType, OperationDefinition, Type};
+use mesh::{Code, Fault};
 use query::{Error, Object, Value};
 
 use super::{
@@ -9,9 +12,17 @@ use super::{
 };
 use crate::graphql::document::Document;
 
-/// Values of the variables that an operation declares, by name, sorted by it; `None` for those that are absent.
+/// Bytes of memory that copies of variables may take, if the variables themselves do not take more.
+const COPIES_BYTES: usize = 32 << 20;
+
+/// Variables of an operation.
 #[derive(Debug, Default)]
-pub struct Variables<'a>(Vec<(&'a str, Option<Value>)>);
+pub struct Variables<'a> {
+    /// Values of those that it declares, by name, sorted by it; `None` for those that are absent.
+    values: Vec<(&'a str, Option<Value>)>,
+    /// Bytes of memory that copies take: a document may name a large value in many places.
+    copied: AtomicUsize,
+}
 
 impl<'a> Variables<'a> {
     /// The variables of `operation` out of what was sent: defaults where a value is missing, an error where it does not
@@ -20,7 +31,7 @@ impl<'a> Variables<'a> {
         let definitions = &operation.variable_definitions;
         let mut variables = Vec::with_capacity(definitions.len());
         if definitions.is_empty() {
-            return Ok(Self(variables));
+            return Ok(Self::default());
         }
         let Object(mut sent) = sent;
         sent.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
@@ -44,7 +55,7 @@ impl<'a> Variables<'a> {
         }
         variables.sort_by_key(|(name, _)| *name);
         match variables.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            None => Ok(Self(variables)),
+            None => Ok(Self { values: variables, copied: AtomicUsize::new(0) }),
             Some(pair) => {
                 let name = pair[0].0;
                 let refusal = Refusal::malformed(format!("variable ${name} is declared twice"));
@@ -59,15 +70,36 @@ impl<'a> Variables<'a> {
 
     /// Whether none is declared.
     pub fn are_none(&self) -> bool {
-        self.0.is_empty()
+        self.values.is_empty()
     }
 
     /// The value of a variable: `Ok(None)` where it is declared but absent.
     pub fn value(&self, name: &str) -> std::result::Result<Option<&Value>, Error> {
-        match self.0.binary_search_by(|(declared, _)| (*declared).cmp(name)) {
-            Ok(index) => Ok(self.0[index].1.as_ref()),
+        match self.values.binary_search_by(|(declared, _)| (*declared).cmp(name)) {
+            Ok(index) => Ok(self.values[index].1.as_ref()),
             Err(_) => Err(Error::Malformed(format!("variable ${name} is not declared"))),
         }
+    }
+
+    /// A copy of the value of a variable, likewise. Errors: `TOO_LARGE` where copies take too much memory.
+    pub fn copied(&self, name: &str) -> Result<Option<Value>> {
+        let Some(value) = self.value(name).map_err(Refusal::new)? else { return Ok(None) };
+        let bytes = value.memory_bytes();
+        let copied = self.copied.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if copied > COPIES_BYTES {
+            let own: usize = self.values.iter().filter_map(|(_, value)| value.as_ref()).map(Value::memory_bytes).sum();
+            let limit = own.max(COPIES_BYTES);
+            if copied > limit {
+                let text = format!("variables are over the limit of {limit} bytes where the document has them");
+                return Err(Refusal::new(Fault::new(Code::TooLarge, text)));
+            }
+        }
+        Ok(Some(value.clone()))
+    }
+
+    /// Begins to count copies anew, for another plan.
+    pub fn begin(&self) {
+        self.copied.store(0, Ordering::Relaxed);
     }
 }
 

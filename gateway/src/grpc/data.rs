@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use http::{Extensions, HeaderMap, request::Parts};
-use mesh::{Code, Fault, listener::Connection};
+use http::request::Parts;
+use mesh::{Fault, listener::Connection};
 use prost::Message;
 use proto::api::v1::{self as api, batch_item, data_server};
 use query::{Budget, Error, Field, FieldKind, Guard, Mutation, Node, Operation, Parser, Read, Shape, Table, Value};
 use tonic::{Request, Response, Status};
 
 use super::{
+    accept::{accepted, required},
     select::{self, Selection},
     status, value,
     watch::{self, WatchMessages},
@@ -19,7 +20,6 @@ use crate::{
     catalogue::{Project, ProjectRef},
     edge::{Caller, ReadResult, WriteResult},
     error,
-    http::{body, cors::RequestedProject, current},
     plan::{RequestPlanner, TableRef},
     write::Write,
 };
@@ -82,7 +82,7 @@ impl Data {
 
     /// The answer to a read, without tonic.
     pub async fn answer_read(&self, head: &Parts, message: api::ReadRequest) -> Result<api::ReadResponse, Fault> {
-        let (caller, project) = self.caller((&head.headers, &head.extensions), &message, &message.project)?;
+        let (caller, project) = accepted(&self.service, (&head.headers, &head.extensions), &message, &message.project)?;
         Box::pin(self.read_rows((&caller, project), message)).await
     }
 
@@ -93,31 +93,8 @@ impl Data {
         project: impl Fn(&M) -> &str,
     ) -> Result<(Caller, M, Option<Arc<Project>>), Fault> {
         let (head, message) = ((request.metadata().as_ref(), request.extensions()), request.get_ref());
-        let (caller, found) = self.caller(head, message, project(message))?;
+        let (caller, found) = accepted(&self.service, head, message, project(message))?;
         Ok((caller, request.into_inner(), found))
-    }
-
-    /// The caller of a request whose message is within the body limit of its project; and the project, where all is known
-    /// of it.
-    fn caller(
-        &self,
-        (headers, extensions): (&HeaderMap, &Extensions),
-        message: &impl Message,
-        project: &str,
-    ) -> Result<(Caller, Option<Arc<Project>>), Fault> {
-        let caller = Caller::of(current(), headers)?;
-        if let Some(requested) = extensions.get::<RequestedProject>() {
-            requested.set(project);
-        }
-        let known = self.service.edge().known(project);
-        let limit = body::limit(self.service.config(), known.as_ref().map(|known| &*known.project));
-        if limit < self.service.config().body_bytes {
-            let size = message.encoded_len();
-            if size > limit {
-                return Err(body::too_large(limit, Some(size as u64)));
-            }
-        }
-        Ok((caller, known.filter(|known| known.is_described).map(|known| known.project)))
     }
 
     async fn read_rows(&self, caller: FoundCaller<'_>, message: api::ReadRequest) -> Result<api::ReadResponse, Fault> {
@@ -295,12 +272,4 @@ pub fn table_ref<'a>(project: &'a str, database: &'a str, table: &'a str) -> Res
         database: required("database", database)?,
         table: required("table", table)?,
     })
-}
-
-fn required<'a>(name: &str, value: &'a str) -> Result<&'a str, Fault> {
-    match value {
-        "" => Err(Fault::new(Code::Required, format!("{name} is required"))),
-        value if value.contains('\0') => Err(error::bad_request(format!("{name} has a NUL character"))),
-        value => Ok(value),
-    }
 }

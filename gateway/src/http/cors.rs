@@ -5,8 +5,9 @@ use std::sync::{Arc, OnceLock};
 use axum::{body::Body, response::Response};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 
-const ALLOWED_METHODS: [Method; 4] = [Method::GET, Method::POST, Method::PUT, Method::DELETE];
-const ALLOWED_HEADERS: [&str; 16] = [
+const ALLOWED_METHODS: [Method; 6] =
+    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+const ALLOWED_HEADERS: [&str; 22] = [
     "authorization",
     "content-type",
     "accept",
@@ -23,8 +24,14 @@ const ALLOWED_HEADERS: [&str; 16] = [
     "if-unmodified-since",
     "if-range",
     "x-meta",
+    "tus-resumable",
+    "upload-length",
+    "upload-offset",
+    "upload-metadata",
+    "upload-checksum",
+    "x-http-method-override",
 ];
-const EXPOSED_HEADERS: &str = "Authorization, Content-Type, X-Request-Id, X-Perigee-Truncated, ETag, Accept-Ranges, Content-Range, Content-Disposition, Content-Length, Last-Modified, Location, X-Meta, Grpc-Status, Grpc-Message, Grpc-Status-Details-Bin";
+const EXPOSED_HEADERS: &str = "Authorization, Content-Type, X-Request-Id, X-Perigee-Truncated, ETag, Accept-Ranges, Content-Range, Content-Disposition, Content-Length, Last-Modified, Location, X-Meta, Tus-Resumable, Tus-Version, Tus-Extension, Tus-Checksum-Algorithm, Upload-Offset, Upload-Length, Upload-Metadata, Upload-Expires, Grpc-Status, Grpc-Message, Grpc-Status-Details-Bin";
 
 /// The project of a request whose path does not name one.
 ///

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use mesh::Fault;
 use query::{Guard, Object, Value};
 use serde::Serialize;
 
@@ -242,7 +243,17 @@ impl Head {
         self.about(query, Err(error))
     }
 
+    /// Tells that a live query has ended that had begun, by which fault.
+    pub fn ended(&self, query: &Query, fault: &Fault) -> Vec<u8> {
+        let code = written(&fault.code.as_str());
+        self.written_about(query, Err(&fault.message), &[(r#","code":"#, &code)])
+    }
+
     fn about(&self, query: &Query, docs: Result<&[u8], &str>) -> Vec<u8> {
+        self.written_about(query, docs, &[])
+    }
+
+    fn written_about(&self, query: &Query, docs: Result<&[u8], &str>, more: &[(&str, &[u8])]) -> Vec<u8> {
         let (ack, docs, error): (&[u8], _, _) = match docs {
             Ok(docs) => (b"true", docs, ""),
             Err(error) => (b"false", &b"[]"[..], error),
@@ -257,10 +268,10 @@ impl Head {
                 (r#","ack":"#, ack),
                 (r#","error":"#, &written(&error)),
                 (r#","docs":"#, docs),
-                (r#"},"id":"#, &written(&self.id)),
-                ("}", b""),
             ],
         );
+        write_members(&mut out, more);
+        write_members(&mut out, &[(r#"},"id":"#, &written(&self.id)), ("}", b"")]);
         out
     }
 

@@ -7,7 +7,7 @@ use mesh::{Call, Code, Fault};
 
 use super::{
     message::{Head, JsonMessage, JsonRequest, LiveQueryRequest, Query, UNREADABLE},
-    subscription::LiveSubscription,
+    subscription::{LiveSubscription, SocketQueries},
 };
 use crate::{
     edge::Caller,
@@ -20,6 +20,7 @@ pub struct JsonSession {
     state: SocketState,
     /// The token of the handshake, for messages without one.
     token: Arc<str>,
+    queries: SocketQueries,
     /// The first live query, while its token is checked: no message is acted on before it is known for whom they count.
     checking: Option<Checking>,
 }
@@ -64,6 +65,12 @@ impl socket::SocketSession for JsonSession {
     fn keep_alive(&self, _: &Outgoing) {}
 
     async fn next(&mut self, outgoing: &Outgoing) -> Result<(), Closing> {
+        if self.state.running.is_empty()
+            && self.checking.is_none()
+            && let Some(closing) = self.queries.closing()
+        {
+            return Err(closing);
+        }
         let checked = async {
             match &mut self.checking {
                 Some(checking) => (&mut checking.check).await,
@@ -105,7 +112,7 @@ impl socket::SocketSession for JsonSession {
 impl JsonSession {
     /// The session of a connection whose handshake had `token`.
     pub fn new(state: SocketState, token: Arc<str>) -> Self {
-        Self { state, token, checking: None }
+        Self { state, token, queries: SocketQueries::default(), checking: None }
     }
 
     fn act(&mut self, head: Head, request: JsonRequest, outgoing: &Outgoing) -> Result<(), Closing> {
@@ -173,6 +180,7 @@ impl JsonSession {
         let (id, completion) = (query.id.clone(), Completion::default());
         let unanswered = Some(head.acknowledged(&query));
         let live = LiveSubscription {
+            queries: self.queries.clone(),
             service: self.state.service.clone(),
             project: self.state.project.clone(),
             request_id: self.state.request_id.clone(),
@@ -192,6 +200,7 @@ impl JsonSession {
         let completed = self.state.running.complete(id);
         // What it held is free for the next one.
         self.state.running.drop_ended()?;
+        self.queries.acknowledge(id);
         match completed {
             Completed::Unanswered(reply) => outgoing.reply(reply),
             Completed::Ended | Completed::Unknown => Ok(()),

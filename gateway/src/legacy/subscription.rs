@@ -3,7 +3,7 @@
 use std::{
     mem::{self, size_of},
     pin::pin,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use mesh::{Code, Fault};
@@ -15,7 +15,7 @@ use crate::{
     Service,
     edge::Caller,
     http::{Ticket, guarded},
-    live::{FeedMessage, FeedOptions, Hold, InitialRows, RowFeed, Subscriber, WatchedRows},
+    live::{FeedMessage, FeedOptions, FeedRow, Hold, InitialRows, RowFeed, Subscriber},
     plan::{RequestPlanner, TableRef},
     socket::{self, AnswerSlot, Closing, Outgoing},
 };
@@ -34,8 +34,39 @@ struct Begun {
     held: usize,
 }
 
+/// Live queries of one socket that run, and the last of them that has ended by itself. Clones are of the same socket.
+#[derive(Clone, Default)]
+pub struct SocketQueries {
+    running: Arc<()>,
+    ended: Arc<Mutex<Option<(String, Closing)>>>,
+}
+
+impl SocketQueries {
+    /// Whether others run than the one that has this clone, besides the session's own.
+    fn has_others(&self) -> bool {
+        Arc::strong_count(&self.running) > 2
+    }
+
+    /// The client knows that the live query `id` has ended.
+    pub fn acknowledge(&self, id: &str) {
+        self.ended().take_if(|(ended, _)| ended == id);
+    }
+
+    /// How the connection ends where no live query runs any more: clients to which the end of one says nothing connect again,
+    /// and are told why by the reply then.
+    pub fn closing(&self) -> Option<Closing> {
+        self.ended().take().map(|(_, closing)| closing)
+    }
+
+    fn ended(&self) -> MutexGuard<'_, Option<(String, Closing)>> {
+        self.ended.lock().expect("no code panics while it holds this lock")
+    }
+}
+
 /// A live query that runs.
 pub struct LiveSubscription {
+    /// All of its socket.
+    pub queries: SocketQueries,
     /// The gateway.
     pub service: Service,
     /// The project's id.
@@ -62,8 +93,7 @@ impl LiveQueryRequest {
 }
 
 impl LiveSubscription {
-    /// Answers its client until it is dropped, refused or cut off. Why the connection ends, where it does: there is no
-    /// message for the end of one live query.
+    /// Answers its client until it is dropped, refused or ended. Why the connection ends, where it does.
     pub async fn run(mut self) -> Option<Closing> {
         let draining = self.service.tasks().draining().clone();
         draining.run_until_cancelled(Box::pin(self.serve())).await.flatten()
@@ -94,7 +124,32 @@ impl LiveSubscription {
             self.refuse(slot, &fault).await;
             return None;
         }
-        Some(Closing::ended(&self.follow(&mut feed).await?))
+        let fault = self.follow(&mut feed).await?;
+        self.end(&mut feed, &fault).await
+    }
+
+    /// Tells that it has ended, while others of the socket go on. How the connection ends, where it does.
+    async fn end(&mut self, feed: &mut RowFeed, fault: &Fault) -> Option<Closing> {
+        let closing = Closing::ended(fault);
+        // What passes may be gone on with over another connection, and the others will not be served either.
+        if matches!(fault.code, Code::Unavailable | Code::Deadline) || !self.queries.has_others() {
+            return Some(closing);
+        }
+        if may_not_read(fault.code) {
+            // Clients that do not know what follows keep none of the rows.
+            for row in feed.take_away() {
+                match self.tell(&row).await {
+                    Ok(told) => told?,
+                    Err(_) => return Some(closing),
+                }
+            }
+        }
+        let text = self.head.ended(&self.query, fault);
+        let slot = self.outgoing.slot(0).await?;
+        *self.queries.ended() = Some((self.query.id.clone(), closing));
+        // Until that is written, its client may mean this one by its id.
+        slot.refuse(text).done().await;
+        None
     }
 
     /// Begins the feed, and collects the rows that there are, which count as memory of the live query.
@@ -127,7 +182,8 @@ impl LiveSubscription {
         let find = mem::replace(&mut self.subscription.find, Value::Null);
         let kept_bytes = self.subscription.memory_bytes();
         let LiveQueryRequest { db_type, skip_initial, token, .. } = &*self.subscription;
-        let (table, skip_initial) = (self.query.group.as_str(), *skip_initial);
+        let table = self.query.group.as_str();
+        let initial = if *skip_initial { InitialRows::Skipped } else { InitialRows::Collected };
         let ticket = Ticket::new(self.service.admission());
         ticket.enter().await?;
         let mut planner = RequestPlanner::begin(&self.service, caller, (&*self.project).into()).await?;
@@ -143,12 +199,12 @@ impl LiveSubscription {
         let (node, key_columns) = planned.plan;
         let read = Read { database: planned.database, table: table.to_owned(), node };
         self.hold.resize(kept_bytes + read.memory_bytes())?;
-        let rows = WatchedRows { read, before: RowFeed::before(), skip_initial, after: String::new() };
+        let rows = RowFeed::watched(read);
         // Nobody renews the token: the sender is dropped.
         let (_, token) = watch::channel(token.clone());
         let subscriber = Subscriber { caller: self.hold.caller(), request_id: self.request_id.clone(), token };
         let watch = Box::pin(self.service.live().watch(&planned.project, rows, subscriber)).await?;
-        let options = FeedOptions { key_columns, skip_initial, initial: InitialRows::Collected };
+        let options = FeedOptions { key_columns, initial };
         Ok(RowFeed::new(watch, options, self.hold.beside()?))
     }
 
@@ -160,15 +216,18 @@ impl LiveSubscription {
                 Ok(FeedMessage::Ready | FeedMessage::Void) => continue,
                 Err(fault) => return Some(fault),
             };
-            let text = message::feed(&self.query, &self.subscription.db_type, &row);
-            let slot = match self.outgoing.slot_for(text.len()).await {
-                Ok(slot) => slot?,
+            match self.tell(&row).await {
+                Ok(told) => told?,
                 Err(fault) => return Some(fault),
-            };
-            if let Err((_, fault)) = slot.send(text).await {
-                return Some(fault);
             }
         }
+    }
+
+    /// Tells a change; `None` where the socket is closed.
+    async fn tell(&self, row: &FeedRow) -> Result<Option<()>, Fault> {
+        let text = message::feed(&self.query, &self.subscription.db_type, row);
+        let Some(slot) = self.outgoing.slot_for(text.len()).await? else { return Ok(None) };
+        slot.send(text).await.map(|_| Some(())).map_err(|(_, fault)| fault)
     }
 
     /// Tells that there is no live query, and waits until that is written: until then it has its id.
@@ -184,4 +243,17 @@ impl LiveSubscription {
         };
         written.done().await;
     }
+}
+
+/// Whether a live query that ends by this code ends since its caller may not read the rows any more.
+fn may_not_read(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Denied
+            | Code::TokenExpired
+            | Code::Unauthenticated
+            | Code::UnknownProject
+            | Code::UnknownDatabase
+            | Code::UnknownTable
+    )
 }

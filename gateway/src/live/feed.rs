@@ -22,6 +22,8 @@ use proto::{
 use tokio::{sync::watch, time::Instant};
 
 use super::{
+    CallerId,
+    followed_tables::FollowedTables,
     interests::{Interests, Registered, TableRows},
     may_pass,
 };
@@ -30,7 +32,7 @@ use super::{
 const IMAGES_RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Source of changes.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
     /// Rules and keys of all projects.
     Rules,
@@ -78,6 +80,8 @@ pub struct Feeds {
     /// The number of the last event of any source.
     events: Arc<AtomicU64>,
     changes: LiveChanges,
+    /// Whose live queries make it worth it to follow images.
+    followed: FollowedTables,
 }
 
 /// A listener to a feed. Dropped, it is one no longer.
@@ -92,21 +96,21 @@ pub struct Listener {
 
 impl Feeds {
     /// Feeds over `mesh`.
-    pub fn new(mesh: Mesh, tasks: Tasks) -> Self {
+    pub fn new(mesh: Mesh, tasks: Tasks, followed: FollowedTables) -> Self {
         let changes = mesh.metrics().live_changes();
-        Self { mesh, shared: SharedFeeds::new(tasks), events: Arc::default(), changes }
+        Self { mesh, shared: SharedFeeds::new(tasks), events: Arc::default(), changes, followed }
     }
 
-    /// Listens to the feed of `source`, which begins with its first listener. Where `rows` are given, changes of others may
-    /// not be told.
-    pub fn listen(&self, source: &Source, rows: Option<&TableRows>) -> Listener {
+    /// Listens to the feed of `source` for `caller`; it begins with its first listener. Where `rows` are given, changes of others
+    /// may not be told.
+    pub fn listen(&self, source: &Source, rows: Option<&TableRows>, caller: CallerId) -> Listener {
         let (mesh, followed, changes) = (self.mesh.clone(), source.clone(), self.changes.clone());
         let follow =
             |feed: Arc<watch::Sender<SourceFeed>>| async move { followed.follow(&mesh, &feed, &changes).await };
         let interests = Arc::new(Interests::new(self.events.clone()));
         let feed = SourceFeed { state: FeedState::Connecting, interests };
         let (feed, _) = self.shared.read(source, feed, follow);
-        let registered = Interests::register(&feed.borrow().interests, rows);
+        let registered = Interests::register(&feed.borrow().interests, rows, || self.followed.take(caller, source));
         let since = registered.since();
         Listener { feed, registered, seen: since, marked: since }
     }

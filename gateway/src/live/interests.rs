@@ -16,8 +16,10 @@ use proto::{
 use query::{Filter, FilterHandle, FilterIndex, Guard, Object, Row, Schema, Table, Value};
 use tokio::sync::{Notify, watch};
 
-/// Live queries that depend on some rows of a table from which on the images of its changes are followed, and below which
-/// they are not any more. Images cost each writer some twenty microseconds for a row, and spare all those that a change does
+use super::followed_tables::FollowedTable;
+
+/// Live queries that depend on some rows of a table, and count for their callers, from which on the images of its changes are
+/// followed, and below which they are not any more. Images cost each writer some twenty microseconds for a row, and spare all those that a change does
 /// not concern a read.
 const IMAGES_FROM: usize = 9;
 const IMAGES_UNTIL: usize = 4;
@@ -46,7 +48,7 @@ pub struct Interests {
     events: Arc<AtomicU64>,
     /// The number of the last event.
     last: AtomicU64,
-    /// How many depend on some rows of the table only.
+    /// How many depend on some rows of the table only, and count for their callers.
     selective: watch::Sender<usize>,
     /// Whether images are followed.
     has_images: watch::Sender<bool>,
@@ -103,6 +105,8 @@ pub struct Registered {
     since: u64,
     /// Whether a read has seen what was told before it was registered.
     has_looked_back: bool,
+    /// Where it counts for its caller.
+    followed: Option<FollowedTable>,
 }
 
 /// Where an interest is registered.
@@ -121,8 +125,13 @@ impl Interests {
         Self { state, events, last, selective: watch::Sender::new(0), has_images: watch::Sender::new(false) }
     }
 
-    /// Registers an interest in `rows`, or in all that happens.
-    pub fn register(all: &Arc<Self>, rows: Option<&TableRows>) -> Registered {
+    /// Registers an interest in `rows`, or in all that happens. One in some rows makes it worth it to follow images where its
+    /// caller has room for that.
+    pub fn register(
+        all: &Arc<Self>,
+        rows: Option<&TableRows>,
+        room: impl FnOnce() -> Option<FollowedTable>,
+    ) -> Registered {
         let rows = rows.filter(|rows| !rows.filter.is_true() && rows.table().is_some()).cloned();
         let filter = rows.as_ref().map_or(Filter::TRUE, |rows| rows.filter.clone());
         let mut state = all.state();
@@ -142,10 +151,11 @@ impl Interests {
             }
         };
         drop(state);
-        if let IndexEntry::Rows(..) = place {
+        let followed = if let IndexEntry::Rows(..) = place { room() } else { None };
+        if followed.is_some() {
             all.selective.send_modify(|count| *count += 1);
         }
-        Registered { interests: all.clone(), interest, place: Some(place), since, has_looked_back: false }
+        Registered { interests: all.clone(), interest, place: Some(place), since, has_looked_back: false, followed }
     }
 
     /// The number of the last event.
@@ -401,7 +411,9 @@ impl Drop for Registered {
                 state.layout(&rows).index.remove(handle);
                 state.layouts.retain(|layout| !layout.index.is_empty());
                 drop(state);
-                self.interests.selective.send_modify(|count| *count -= 1);
+                if self.followed.is_some() {
+                    self.interests.selective.send_modify(|count| *count -= 1);
+                }
             }
             Some(IndexEntry::Open(place)) => drop(state.open.remove(&place)),
             None => {}

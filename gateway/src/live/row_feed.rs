@@ -1,7 +1,8 @@
 //! Row feeds: changes of rows for clients of the predecessor, which have no message for RESYNC.
 //!
 //! Such a client merges what it is told into the rows that it has, by their keys. A feed knows which these are: after a
-//! RESYNC it compares the rows that there are with them, and tells the differences as inserts, updates and deletes.
+//! RESYNC it compares the rows that there are with them, and tells the differences as inserts, updates and deletes. It knows
+//! them also where its client does not want the rows of the beginning: those that are gone are told as well.
 
 mod known;
 #[cfg(test)]
@@ -12,10 +13,10 @@ use std::{time::SystemTime, vec};
 use bytes::Bytes;
 use mesh::{Code, Fault, clock};
 use proto::realtime::{Event, Row};
-use query::{Field, FieldKind};
+use query::{Field, FieldKind, Read};
 
 use self::known::{Comparison, KnownRows};
-use super::{Hold, Watch};
+use super::{Hold, Watch, WatchedRows};
 
 /// Time of the rows that there are at the beginning: any change is later.
 const INITIAL_TIME_MS: i64 = 1;
@@ -36,9 +37,7 @@ pub struct RowFeed {
 pub struct FeedOptions {
     /// Columns of the key, all of which have to be told.
     pub key_columns: usize,
-    /// The rows that there are at the beginning are not told.
-    pub skip_initial: bool,
-    /// The rows that there are at the beginning.
+    /// What becomes of the rows that there are at the beginning.
     pub initial: InitialRows,
 }
 
@@ -49,6 +48,8 @@ pub enum InitialRows {
     Collected,
     /// Each is told at once.
     Told,
+    /// They are not told.
+    Skipped,
 }
 
 /// What a feed tells.
@@ -121,9 +122,21 @@ impl RowFeed {
         Self { watch, merge: Merge::new(options), hold, counted: 0 }
     }
 
-    /// What a watch tells it of rows as they were: nothing, which takes a field of its own to say.
-    pub fn before() -> Vec<Field> {
-        vec![Field { key: String::new(), kind: FieldKind::Constant(String::new()) }]
+    /// What it watches of `read`: the rows that there are, and nothing of rows as they were, which takes a field of its own to
+    /// say.
+    pub fn watched(read: Read) -> WatchedRows {
+        let before = vec![Field { key: String::new(), kind: FieldKind::Constant(String::new()) }];
+        WatchedRows { read, before, skip_initial: false, after: String::new() }
+    }
+
+    /// The rows that its client was told of as deletes, one after the other: it may not have them any more. No other message
+    /// follows them.
+    pub fn take_away(&mut self) -> impl Iterator<Item = FeedRow> + '_ {
+        if self.merge.options.initial != InitialRows::Skipped {
+            (self.merge.gone, self.merge.compared_ms) =
+                (self.merge.known.keys().into_iter(), clock::unix_ms(SystemTime::now()));
+        }
+        std::iter::from_fn(|| self.merge.next_gone())
     }
 
     /// The next message. An error ends the feed. Cancel safe.
@@ -206,13 +219,9 @@ impl Merge {
         let compared = self.known.compare(&row);
         let kind = match (self.phase, compared) {
             (_, Comparison::Same) => return Ok(None),
-            (FeedPhase::Initial, _) if self.options.skip_initial => return Ok(None),
+            (FeedPhase::Initial, _) if self.options.initial == InitialRows::Skipped => return Ok(None),
             (FeedPhase::Initial, _) => FeedKind::Initial,
             (FeedPhase::Following | FeedPhase::Comparing, Comparison::Other) => FeedKind::Update,
-            // A client that has not been told the rows that there were may know it otherwise.
-            (FeedPhase::Following | FeedPhase::Comparing, Comparison::New) if self.options.skip_initial => {
-                FeedKind::Update
-            }
             (FeedPhase::Following | FeedPhase::Comparing, Comparison::New) => FeedKind::Insert,
         };
         let time_ms = match kind {
@@ -242,7 +251,7 @@ impl Merge {
     }
 
     fn resync(&mut self) -> Option<FeedMessage> {
-        if self.phase == FeedPhase::Initial && self.options.initial == InitialRows::Collected {
+        if self.phase == FeedPhase::Initial && self.options.initial != InitialRows::Told {
             self.known = KnownRows::default();
             return Some(FeedMessage::Void);
         }

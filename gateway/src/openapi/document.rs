@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use serde_json::{Value, json};
 
-use super::{names::ComponentNames, responses, tables::Describer, values::SharedSchemas};
+use super::{calls, names::ComponentNames, responses, tables::Describer, values::SharedSchemas};
 use crate::graphql::{NoAnswer, Output, names::Names, reach::Reach};
 
 const DESCRIPTION: &str = "Rows of tables by conditions, orders and selections. Numbers keep all their digits. A column of \
@@ -47,6 +47,11 @@ fn head(names: &Names) -> [(&'static str, Value); 4] {
 fn paths(describer: &Describer<'_>, out: &mut Output) -> Result<(), NoAnswer> {
     let mut members = MemberWriter::default();
     out.write(b"{")?;
+    if !describer.names.project.services.is_empty() {
+        for (path, item) in calls::paths() {
+            members.write(out, path, &item)?;
+        }
+    }
     for tables in databases(describer.names) {
         if let Some((path, item)) = describer.batch_path(tables.clone()) {
             members.write(out, &path, &item)?;

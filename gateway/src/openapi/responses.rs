@@ -9,6 +9,8 @@ use super::values::reference;
 const STATUSES: [u16; 9] = [400, 401, 403, 404, 413, 429, 500, 503, 504];
 /// The status of a unique violation, which writes alone can have.
 const CONFLICT: u16 = 409;
+/// The status of a function that did not answer as it must.
+const BAD_GATEWAY: u16 = 502;
 
 /// The responses of an operation whose success answers with `schema`.
 pub fn of_operation(schema: Value, is_write: bool) -> Value {
@@ -35,9 +37,18 @@ pub fn of_events(description: &str) -> Value {
     responses
 }
 
+/// The responses of a call of a function: one that it answers itself, whatever its status, and those of errors.
+pub fn of_call(answer: Value) -> Value {
+    let mut responses = of_operation(Value::Null, false);
+    responses["200"] = answer.clone();
+    responses[BAD_GATEWAY.to_string()] = json!({ "$ref": format!("#/components/responses/{}", name(BAD_GATEWAY)) });
+    responses["default"] = answer;
+    responses
+}
+
 /// The responses of errors as components.
 pub fn components() -> Value {
-    let statuses = STATUSES.into_iter().chain([CONFLICT]);
+    let statuses = STATUSES.into_iter().chain([CONFLICT, BAD_GATEWAY]);
     statuses.map(|status| (name(status), response(status))).collect::<Map<String, Value>>().into()
 }
 
@@ -91,7 +102,7 @@ mod tests {
 
     #[test]
     fn every_code_has_its_response_but_for_those_of_other_methods_and_of_files() {
-        let described: Vec<u16> = STATUSES.into_iter().chain([CONFLICT]).collect();
+        let described: Vec<u16> = STATUSES.into_iter().chain([CONFLICT, BAD_GATEWAY]).collect();
         let missing: Vec<Code> = Code::ALL.into_iter().filter(|code| !described.contains(&code.http())).collect();
         let of_files = [Code::Precondition, Code::UnsupportedType, Code::Range, Code::Full];
         let expected: Vec<Code> =

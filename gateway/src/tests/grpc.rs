@@ -337,7 +337,7 @@ async fn browsers_get_grpc_web_with_the_origins_of_the_project() {
 async fn health_and_reflection_are_on() {
     let stage = Stage::new().await;
     let mut health = tonic_health::pb::health_client::HealthClient::new(stage.service.front());
-    for service in ["", "perigee.api.v1.Data"] {
+    for service in ["", "perigee.api.v1.Data", "perigee.api.v1.Files", "perigee.api.v1.Functions"] {
         let request = tonic_health::pb::HealthCheckRequest { service: service.to_owned() };
         assert_eq!(health.check(request).await.unwrap().into_inner().status, 1, "{service}");
     }
@@ -357,5 +357,6 @@ async fn health_and_reflection_are_on() {
     };
     let mut names: Vec<_> = listed.service.into_iter().map(|service| service.name).collect();
     names.sort();
-    assert_eq!(names, ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "perigee.api.v1.Data"]);
+    let public = ["perigee.api.v1.Data", "perigee.api.v1.Files", "perigee.api.v1.Functions"];
+    assert_eq!(names, [&["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"][..], &public].concat());
 }

@@ -20,9 +20,9 @@ use mesh::{
 };
 use proto::{
     auth::{
-        Access, AuthorizeFilesRequest, AuthorizeFilesResponse, AuthorizeRequest, AuthorizeResponse, ReachableRequest,
-        ReachableResponse, ReachableTable, RelationPath, RevisionsRequest, RevisionsResponse, RuleRelations,
-        SignFileRequest, SignFileResponse, TableAccess,
+        Access, AuthorizeCallRequest, AuthorizeCallResponse, AuthorizeFilesRequest, AuthorizeFilesResponse,
+        AuthorizeRequest, AuthorizeResponse, ReachableRequest, ReachableResponse, ReachableTable, RelationPath,
+        RevisionsRequest, RevisionsResponse, RuleRelations, SignFileRequest, SignFileResponse, TableAccess,
     },
     crud::{
         Answer, Change, ChangesRequest, ChangesResponse, Database, DescribeRequest, DescribeResponse, Event,
@@ -392,6 +392,13 @@ impl AuthRules for Neighbour {
         &self,
         _: tonic::Request<AuthorizeFilesRequest>,
     ) -> Result<Response<AuthorizeFilesResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn authorize_call(
+        &self,
+        _: tonic::Request<AuthorizeCallRequest>,
+    ) -> Result<Response<AuthorizeCallResponse>, Status> {
         Err(Status::unimplemented("not here"))
     }
 

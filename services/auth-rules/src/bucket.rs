@@ -13,6 +13,7 @@ use serde_json::Value as Json;
 use crate::{
     file_policy::{FilePolicies, Prefix, PrefixPolicies},
     json_schema,
+    path::Scope,
     rule::{Diagnostic, Parser, Policy},
 };
 
@@ -53,7 +54,7 @@ impl BucketResource {
             let mut policy = |operation: FileOperation, rule: &Option<Json>| {
                 let path = format!("{at}.{}", operation.name());
                 let ResourceFault { file, line, .. } = document.fault(&path, "");
-                let policy = parser.file_policy(rule.as_ref()?, &path)?;
+                let policy = parser.policy_in(Scope::Files, rule.as_ref()?, &path)?;
                 Some(Arc::new(Policy { place: format!("{file}:{line}: {path}"), ..policy }))
             };
             let create = policy(FileOperation::Create, &rule.create);
@@ -110,7 +111,7 @@ fn check_spec(meta: &BucketMeta, spec: &query::resources::Bucket, parser: &mut P
             parser.error("spec.backend", "accessKey and secretKey must be given together, or neither");
         }
         BucketBackend::Local { .. }
-        | BucketBackend::Memory {}
+        | BucketBackend::Memory { .. }
         | BucketBackend::S3 { .. }
         | BucketBackend::Gcs { .. }
         | BucketBackend::Azure { .. } => {}

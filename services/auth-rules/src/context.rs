@@ -45,6 +45,8 @@ pub struct RequestContext<'a> {
     pub now: SystemTime,
     /// The file of a request for one.
     pub file: Option<FileContext<'a>>,
+    /// The parameters of a call of a function, where its rule looks at them.
+    pub params: Option<&'a Value>,
 }
 
 /// A file as a rule may read it.
@@ -96,6 +98,7 @@ impl<'a> RequestContext<'a> {
             skip: None,
             now,
             file: None,
+            params: None,
         }
     }
 
@@ -200,7 +203,10 @@ impl<'a> RequestContext<'a> {
             Root::Path => text(&self.file?.path?.to_string(), keys),
             Root::Name => text(self.file?.path?.name(), keys),
             Root::ContentType => text(self.file.map(|file| file.content_type).filter(|of| !of.is_empty())?, keys),
-            Root::Params => inside_owned(self.file?.params(), keys),
+            Root::Params => match (&self.file, self.params) {
+                (Some(file), _) => inside_owned(file.params(), keys),
+                (None, params) => inside(params?, keys).map(Cow::Borrowed),
+            },
             Root::Meta => inside_object(self.file?.meta?, keys),
             Root::Size => match self.file?.size {
                 FileSize::Known(size) => keys.is_empty().then(|| Cow::Owned(number(size))),

@@ -80,7 +80,29 @@ pub fn file_refusal(
              {{ prefix: {path}, {operation}: {{ rule: allow }} }} would allow it to everybody"
         );
     };
-    let rule = policy.place.rsplit(' ').next().unwrap_or(operation);
+    placed(refusal, policy, request, token_options)
+}
+
+/// As [`refusal`], of a call of a function of a service.
+pub fn call_refusal(
+    refusal: &Refusal,
+    policy: Option<&Policy>,
+    (service, function): (&str, &str),
+    request: &RequestContext<'_>,
+    token_options: &str,
+) -> String {
+    let Some(policy) = policy else {
+        return format!(
+            "no document of kind service has a rule for function {function} of service {service}, nor a default; \
+             {function}: {{ rule: {{ rule: allow }} }} would allow it to everybody"
+        );
+    };
+    placed(refusal, policy, request, token_options)
+}
+
+/// The clauses of a policy that deny, with its place.
+fn placed(refusal: &Refusal, policy: &Policy, request: &RequestContext<'_>, token_options: &str) -> String {
+    let rule = policy.place.rsplit(' ').next().unwrap_or_default();
     let mut text = format!("{}: {}", policy.place, denials(&policy.rule, rule.to_owned(), request));
     if matches!(refusal, Refusal::Token(_)) {
         text.push_str(&token_hint(policy, request.project, token_options));

@@ -173,11 +173,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::rule::Parser;
+    use crate::{path::Scope, rule::Parser};
 
     fn policies(prefixes: &[&str]) -> FilePolicies {
         let policies = prefixes.iter().map(|prefix| {
-            let policy = Parser::default().file_policy(&json!({"rule": "allow"}), "spec").expect("it is sound");
+            let policy =
+                Parser::default().policy_in(Scope::Files, &json!({"rule": "allow"}), "spec").expect("it is sound");
             let read = Some(Arc::new(Policy { place: (*prefix).to_owned(), ..policy }));
             PrefixPolicies { prefix: Prefix::parse(prefix).unwrap(), create: None, read, delete: None, list: None }
         });
@@ -242,7 +243,7 @@ mod tests {
         assert!(!with(&["/", "/a/b"], "/"));
         assert!(!with(&["/", "/:x/b"], "/a"));
         let sized = json!({"rule": "match", "type": "number", "eval": "<", "f1": "args.size", "f2": 5});
-        let policy = Parser::default().file_policy(&sized, "spec").expect("it is sound");
+        let policy = Parser::default().policy_in(Scope::Files, &sized, "spec").expect("it is sound");
         assert!(!policies(&["/"]).is_alike_below(&folder("/a"), &policy));
     }
 }

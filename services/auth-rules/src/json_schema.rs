@@ -1,7 +1,10 @@
 //! JSON Schema of `table` documents, for editors.
 
 use mesh::resources::PartSchemas;
-use query::resources::{Bucket, BucketMeta, TableLink, TableMeta};
+use query::{
+    function::{Service, ServiceMeta},
+    resources::{Bucket, BucketMeta, TableLink, TableMeta},
+};
 use schemars::{SchemaGenerator, json_schema};
 use serde_json::{Map, Value as Json, json};
 
@@ -47,17 +50,34 @@ pub fn table(generator: &mut SchemaGenerator) -> PartSchemas {
 pub fn bucket(generator: &mut SchemaGenerator) -> PartSchemas {
     let (meta, spec) = (generator.subschema_for::<BucketMeta>(), generator.subschema_for::<Bucket>());
     let definitions = generator.definitions_mut();
-    definitions.insert("Rule".to_owned(), rule(Map::new()));
-    let anonymous = outermost().into_iter().filter(|(key, _)| key == "anonymous");
-    definitions.insert("FilePolicy".to_owned(), rule(anonymous.collect()));
+    add_anonymous_policy(definitions);
     if let Some(Json::Object(properties)) = definitions.get_mut("FileRule").and_then(|rule| rule.get_mut("properties"))
     {
         for (key, property) in properties.iter_mut().filter(|(key, _)| *key != "prefix") {
             let description = property.get("description").cloned().unwrap_or_else(|| key.as_str().into());
-            *property = json!({ "$ref": "#/$defs/FilePolicy", "description": description });
+            *property = json!({ "$ref": "#/$defs/AnonymousPolicy", "description": description });
         }
     }
     PartSchemas { meta, spec }
+}
+
+/// Schemas of `meta` and `spec` of a service.
+pub fn service(generator: &mut SchemaGenerator) -> PartSchemas {
+    let (meta, spec) = (generator.subschema_for::<ServiceMeta>(), generator.subschema_for::<Service>());
+    let definitions = generator.definitions_mut();
+    add_anonymous_policy(definitions);
+    let rule = definitions.get_mut("Function").and_then(|function| function.pointer_mut("/properties/rule"));
+    if let Some(rule) = rule {
+        *rule = json!({ "$ref": "#/$defs/AnonymousPolicy", "description": "Who may call it; absent: nobody." });
+    }
+    PartSchemas { meta, spec }
+}
+
+/// Adds the schema of rules that are of no table.
+fn add_anonymous_policy(definitions: &mut Map<String, Json>) {
+    definitions.insert("Rule".to_owned(), rule(Map::new()));
+    let anonymous = outermost().into_iter().filter(|(key, _)| key == "anonymous");
+    definitions.insert("AnonymousPolicy".to_owned(), rule(anonymous.collect()));
 }
 
 /// A rule with `more` keys.

@@ -9,6 +9,7 @@ use std::{
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use query::resources::{self, Project, TokenKey};
+use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
 use crate::{error::Error, token::SECRET_BYTES};
@@ -56,7 +57,7 @@ pub(crate) fn primary_of(keys: &[TokenKey]) -> Option<&TokenKey> {
 }
 
 /// A token with exactly these claims.
-pub(crate) fn encode(key: &TokenKey, claims: &Map<String, Json>) -> Result<String, Error> {
+pub(crate) fn encode(key: &TokenKey, claims: &impl Serialize) -> Result<String, Error> {
     let (algorithm, encoding) = match key.alg {
         resources::Algorithm::Hs256 => (Algorithm::HS256, EncodingKey::from_secret(key.secret.as_bytes())),
     };

@@ -4,6 +4,7 @@
 //! Claims and requests are data: never evaluated, and never SQL text.
 
 mod bucket;
+mod call_grant;
 #[cfg(test)]
 mod cases;
 mod check;
@@ -17,6 +18,7 @@ mod eval;
 mod explain;
 mod file_grant;
 mod file_policy;
+mod function;
 mod grant;
 mod grant_cache;
 mod json_schema;
@@ -34,6 +36,7 @@ pub use bucket::BUCKET;
 pub use check::TABLE;
 pub use config::{Config, Development};
 pub use error::Error;
+pub use function::SERVICE;
 pub use key::{dev_key, sign};
 pub use overview::{AllowedRead, Overview};
 pub use service::Service;

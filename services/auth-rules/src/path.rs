@@ -34,7 +34,8 @@ pub enum Root {
     Size,
     /// Media type of a file that is written.
     ContentType,
-    /// Segments of the path that the prefix of the rule names: `args.params.user` of `/users/:user`.
+    /// Segments of the path that the prefix of the rule names: `args.params.user` of `/users/:user`; of a call, its
+    /// parameters.
     Params,
     /// The user's metadata of a file that is written.
     Meta,
@@ -48,6 +49,8 @@ pub enum Scope {
     Tables,
     /// Files of buckets.
     Files,
+    /// Functions of services.
+    Functions,
 }
 
 impl Scope {
@@ -55,13 +58,16 @@ impl Scope {
         match self {
             Scope::Tables => &Root::OF_TABLES,
             Scope::Files => &Root::OF_FILES,
+            Scope::Functions => &Root::OF_FUNCTIONS,
         }
     }
 
-    fn name(self) -> &'static str {
+    /// `files` and so on.
+    pub fn name(self) -> &'static str {
         match self {
             Scope::Tables => "tables",
             Scope::Files => "files",
+            Scope::Functions => "functions",
         }
     }
 }
@@ -96,6 +102,8 @@ impl Root {
         ("params", Root::Params),
         ("meta", Root::Meta),
     ];
+    const OF_FUNCTIONS: [(&'static str, Root); 4] =
+        [("auth", Root::Auth), ("token", Root::Token), ("project", Root::Project), ("params", Root::Params)];
     const OF_TABLES: [(&'static str, Root); 9] = [
         ("auth", Root::Auth),
         ("token", Root::Token),

@@ -10,6 +10,7 @@ use tracing::{error, warn};
 use crate::{
     bucket::BucketResource,
     file_policy::FilePolicies,
+    function::{FunctionPolicies, ServiceResource},
     key,
     rule::Diagnostic,
     table::{self, TablePolicies, TableResource},
@@ -32,6 +33,7 @@ pub struct ProjectPolicies {
     pub mode: MatchMode,
     databases: HashMap<String, DatabasePolicies>,
     buckets: HashMap<String, FilePolicies>,
+    services: HashMap<String, FunctionPolicies>,
 }
 
 /// The policies of a database.
@@ -55,12 +57,19 @@ impl PolicySet {
             let mode = spec.security.match_mode;
             projects.insert(
                 meta.id.clone(),
-                ProjectPolicies { keys, mode, databases: HashMap::new(), buckets: HashMap::new() },
+                ProjectPolicies {
+                    keys,
+                    mode,
+                    databases: HashMap::new(),
+                    buckets: HashMap::new(),
+                    services: HashMap::new(),
+                },
             );
         }
         let mut set = PolicySet { projects };
         snapshot.of().for_each(|(table, _)| set.add(table));
         snapshot.of().for_each(|(bucket, _)| set.add_bucket(bucket));
+        snapshot.of().for_each(|(service, _)| set.add_service(service));
         set.projects.values_mut().for_each(ProjectPolicies::inherit_defaults);
         set
     }
@@ -95,12 +104,28 @@ impl PolicySet {
             None => error!(project = meta.project, bucket = meta.id, "bucket of an unknown project left out"),
         }
     }
+
+    fn add_service(&mut self, service: &ServiceResource) {
+        let ServiceResource { meta, policies, warnings } = service;
+        for Diagnostic { path, message } in warnings {
+            warn!(project = meta.project, service = meta.id, path, warning = message, "rule has a warning");
+        }
+        match self.projects.get_mut(&meta.project) {
+            Some(project) => drop(project.services.insert(meta.id.clone(), policies.clone())),
+            None => error!(project = meta.project, service = meta.id, "service of an unknown project left out"),
+        }
+    }
 }
 
 impl ProjectPolicies {
     /// The policies of a bucket; `None` where there is no such bucket.
     pub fn bucket(&self, id: &str) -> Option<&FilePolicies> {
         self.buckets.get(id)
+    }
+
+    /// The policies of a service; `None` where there is no such service.
+    pub fn service(&self, id: &str) -> Option<&FunctionPolicies> {
+        self.services.get(id)
     }
 
     /// The policies of a table; `None` where the database has none at all.

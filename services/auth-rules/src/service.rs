@@ -7,8 +7,9 @@ use futures::{StreamExt, stream};
 use mesh::{Component, ComponentState, Mesh, Tasks, config::ServiceName, resources::Current};
 use proto::{
     auth::{
-        AuthorizeFilesRequest, AuthorizeFilesResponse, AuthorizeRequest, AuthorizeResponse, ReachableRequest,
-        ReachableResponse, RevisionsRequest, RevisionsResponse, SignFileRequest, SignFileResponse,
+        AuthorizeCallRequest, AuthorizeCallResponse, AuthorizeFilesRequest, AuthorizeFilesResponse, AuthorizeRequest,
+        AuthorizeResponse, ReachableRequest, ReachableResponse, RevisionsRequest, RevisionsResponse, SignFileRequest,
+        SignFileResponse,
     },
     grant::Signer,
     link::Messages,
@@ -98,6 +99,19 @@ impl Service {
         Ok(AuthorizeFilesResponse { verdicts: caller.files(request, &self.signer)? })
     }
 
+    /// The grant to call a function at `now`.
+    pub fn authorize_call(
+        &self,
+        request: &AuthorizeCallRequest,
+        now: SystemTime,
+    ) -> Result<AuthorizeCallResponse, Error> {
+        let policies = self.policies.load();
+        let AuthorizeCallRequest { project: id, token, .. } = request;
+        let project = policies.project(id).ok_or_else(|| Error::UnknownProject(id.clone()))?;
+        let mut caller = Caller::new(project, id, token, now, self.development.as_deref());
+        Ok(AuthorizeCallResponse { grant: Some(self.signer.call_grant(&caller.call(request)?)) })
+    }
+
     /// The signature of an address, made at `now` for a caller who is allowed what it lets do.
     pub fn sign_file(&self, request: SignFileRequest, now: SystemTime) -> Result<SignFileResponse, Error> {
         let policies = self.policies.load();
@@ -153,6 +167,14 @@ impl AuthRules for Service {
         request: Request<AuthorizeFilesRequest>,
     ) -> Result<Response<AuthorizeFilesResponse>, Status> {
         let response = Service::authorize_files(self, request.into_inner(), SystemTime::now())?;
+        Ok(Response::new(response))
+    }
+
+    async fn authorize_call(
+        &self,
+        request: Request<AuthorizeCallRequest>,
+    ) -> Result<Response<AuthorizeCallResponse>, Status> {
+        let response = Service::authorize_call(self, request.get_ref(), SystemTime::now())?;
         Ok(Response::new(response))
     }
 

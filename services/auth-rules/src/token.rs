@@ -26,6 +26,23 @@ const TOKENS_EXPECTED: usize = 8000;
 /// Least bytes of a secret for HS256: as many as its hash. Source: RFC 7518, 3.2.
 pub const SECRET_BYTES: usize = 32;
 
+/// What the audience of a token begins with that is made for a service of user code.
+const SERVICE_AUDIENCE: &str = "service:";
+
+/// The audience of tokens that are made for a service.
+pub fn service_audience(service: &str) -> String {
+    format!("{SERVICE_AUDIENCE}{service}")
+}
+
+/// Whether an audience is of a service: whoever was called must not call in the name of its caller.
+fn is_of_service(aud: &Value) -> bool {
+    match aud {
+        Value::Text(text) => text.starts_with(SERVICE_AUDIENCE),
+        Value::List(items) => items.iter().any(is_of_service),
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Number(_) | Value::Object(_) => false,
+    }
+}
+
 /// The reason why a token is not valid. Clients of earlier servers know these texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
@@ -180,7 +197,8 @@ impl KeySet {
         if !is_accepted(&key.iss, parts.claims.get("iss")) {
             return Err(TokenError::Issuer);
         }
-        if !is_accepted(&key.aud, parts.claims.get("aud")) {
+        let aud = parts.claims.get("aud");
+        if !is_accepted(&key.aud, aud) || aud.is_some_and(is_of_service) {
             return Err(TokenError::Audience);
         }
         Ok(VerifiedToken { claims: parts.claims, grants: GrantCache::default(), period })

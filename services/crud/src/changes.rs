@@ -18,6 +18,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub use self::source::UNFOLLOWED;
 use self::{
     source::ChangeSource,
     upkeep::{LINGER, LINGER_CHECK_INTERVAL, Upkeep},

@@ -12,7 +12,7 @@ use crate::{
     Error,
     neighbour::Neighbour,
     sql::Dialect,
-    store::{Store, postgres, sqlite},
+    store::{Store, mysql, postgres, sqlite},
 };
 
 /// The kind `database`.
@@ -46,7 +46,7 @@ fn faults(database: &DatabaseResource, document: &Document, projects: &[&str]) -
         say("meta.project", format!("project {} does not exist{hint}", meta.project));
     }
     match (spec.r#type, Engine::of_url(&spec.url)) {
-        (None, None) => say("spec.type", "expected type, or a url of sqlite: or postgres:".to_owned()),
+        (None, None) => say("spec.type", "expected type, or a url of sqlite:, postgres: or mysql:".to_owned()),
         (Some(engine), scheme) if scheme != Some(engine) => {
             let name = engine.name();
             say("spec.url", format!("type is {name}, so expected a url of {name}:"));
@@ -63,6 +63,11 @@ fn faults(database: &DatabaseResource, document: &Document, projects: &[&str]) -
                 say("spec.url", wrong);
             }
         }
+        (_, Some(Engine::Mysql)) => {
+            if let Err(wrong) = mysql::Mysql::open(&meta.id, &spec.url, spec.pool.max, &Tasks::default()) {
+                say("spec.url", wrong);
+            }
+        }
         (Some(_), None) => {}
     }
     if spec.limit == 0 {
@@ -72,11 +77,16 @@ fn faults(database: &DatabaseResource, document: &Document, projects: &[&str]) -
         say("spec.pool.max", "expected at least 1".to_owned());
     }
     let source = spec.changes.source;
-    if source == ChangesSource::Slot && spec.engine() == Some(Engine::Sqlite) {
-        say("spec.changes.source", "expected auto, triggers or off for sqlite, found slot".to_owned());
+    let expected = match (spec.engine(), source) {
+        (Some(Engine::Sqlite), ChangesSource::Slot) => Some("expected auto, triggers or off for sqlite"),
+        (Some(Engine::Mysql), ChangesSource::Slot | ChangesSource::Triggers) => Some("expected auto or off for mysql"),
+        _ => None,
+    };
+    if let Some(expected) = expected {
+        say("spec.changes.source", format!("{expected}, found {}", source.name()));
     }
     let may_be_slot = matches!(source, ChangesSource::Auto | ChangesSource::Slot);
-    if spec.changes.unbounded_slot && (!may_be_slot || spec.engine() == Some(Engine::Sqlite)) {
+    if spec.changes.unbounded_slot && (!may_be_slot || matches!(spec.engine(), Some(Engine::Sqlite | Engine::Mysql))) {
         let text = format!("expected postgres and source auto or slot, found source {}", source.name());
         say("spec.changes.unboundedSlot", text);
     }
@@ -133,6 +143,10 @@ pub fn open(source: &DatabaseSource, tasks: &Tasks) -> Result<(Store, Dialect), 
             let store = store.map_err(Error::Unavailable)?.learning(spec.changes);
             Ok((Store::Postgres(store), dialect))
         }
+        Some(Engine::Mysql) => {
+            let store = mysql::Mysql::open(id, &spec.url, spec.pool.max, tasks);
+            Ok((Store::Mysql(store.map_err(Error::Unavailable)?), Dialect::Mysql))
+        }
         None => Err(Error::Unavailable("the url names no known engine".to_owned())),
     }
 }
@@ -161,7 +175,9 @@ mod tests {
             )
         };
         for (spec, expected) in [
-            ("{url: \"mysql://x\"}", "spec.type"),
+            ("{url: \"oracle://x\"}", "spec.type"),
+            ("{url: \"mysql://x\"}", "spec.url"),
+            ("{type: mysql, url: \"postgres://x/y\"}", "spec.url"),
             ("{type: postgres, url: \"sqlite:x\"}", "spec.url"),
             ("{url: \"sqlite:\"}", "spec.url"),
             ("{url: \"sqlite::memory:\"}", "spec.url"),
@@ -169,6 +185,14 @@ mod tests {
             ("{url: \"sqlite:x\", limit: 0}", "spec.limit"),
             ("{url: \"sqlite:x\", pool: {max: 0}}", "spec.pool.max"),
             ("{url: \"sqlite:x\", changes: {source: slot}}", "spec.changes.source: expected auto"),
+            (
+                "{url: \"mysql://db/x\", changes: {source: triggers}}",
+                "spec.changes.source: expected auto or off for mysql, found triggers",
+            ),
+            (
+                "{url: \"mysql://db/x\", changes: {unboundedSlot: true}}",
+                "spec.changes.unboundedSlot: expected postgres",
+            ),
             ("{url: \"sqlite:x\", changes: {unboundedSlot: true}}", "spec.changes.unboundedSlot: expected postgres"),
             (
                 "{url: \"postgres://db/x\", changes: {source: triggers, unboundedSlot: true}}",

@@ -15,7 +15,10 @@ use tokio::sync::Notify;
 use crate::{
     Error, Introspected, LeftOut,
     budget::{Budget, Memory},
-    changes::{ChangeHub, log::LogHub},
+    changes::{
+        ChangeHub,
+        log::{LogHub, SharedLog},
+    },
     error::{ReadError, StatementError},
     grant::Grants,
     links::{self, DatabaseLinks},
@@ -101,20 +104,20 @@ impl SchemaSnapshot {
 }
 
 impl Database {
-    /// Connects to the database behind `store` and reads its schema.
+    /// Connects to the database behind `store` and reads its schema. Its log is read by one of `nodes`, where there are any.
     pub async fn connect(
         store: Store,
         dialect: Dialect,
         metrics: &Metrics,
         memory: Memory,
         prepared: PreparedOperations,
-        tasks: &Tasks,
+        (tasks, nodes): (&Tasks, Option<SharedLog>),
     ) -> Result<Self, Error> {
         let changes = ChangeHub::new(&store, tasks);
         let meters = Meters::new(metrics, dialect.engine().name());
         let schema_mark = store.schema_mark(dialect.neighbours()).await?;
         let snapshot = inspect(&store, dialect, &prepared, schema_mark).await?;
-        let log = LogHub::new(&store, snapshot.schema.clone(), snapshot.dialect.clone(), tasks);
+        let log = LogHub::new(&store, snapshot.schema.clone(), snapshot.dialect.clone(), tasks, nodes);
         let snapshot = ArcSwap::from_pointee(snapshot);
         let (links, last_refresh, moved) = (Mutex::default(), Mutex::default(), Arc::default());
         Ok(Self { store, meters, memory, prepared, snapshot, links, last_refresh, moved, changes, log })

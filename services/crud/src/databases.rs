@@ -22,6 +22,7 @@ use tokio_util::sync::DropGuard;
 use crate::{
     Error, Introspected, LeftOut, blocking,
     budget::{AnswerLimit, Memory},
+    changes::log::SharedLog,
     config::{self, Config},
     database::Database,
     links::{self, DatabaseLinks},
@@ -29,7 +30,10 @@ use crate::{
     neighbours,
     options::AnswerOptions,
     prepared::PreparedOperations,
-    store::postgres::{Postgres, Survey},
+    store::{
+        mysql::Mysql,
+        postgres::{Postgres, Survey},
+    },
 };
 
 /// How often the schema of an open database is polled.
@@ -280,7 +284,9 @@ impl Databases {
         let tasks = self.tasks.clone();
         let (store, dialect) = blocking::run(move |_| config::open(&source, &tasks)).await??;
         let (metrics, memory, prepared) = (self.mesh.metrics(), self.memory.clone(), self.prepared.clone());
-        let open = Database::connect(store, dialect, metrics, memory, prepared, &self.tasks).await?;
+        let nats = self.mesh.bus().nats().filter(|_| store.shares_log());
+        let nodes = nats.map(|nats| SharedLog::new(nats, &database.project, &database.id, metrics));
+        let open = Database::connect(store, dialect, metrics, memory, prepared, (&self.tasks, nodes)).await?;
         open.link(database.links.load_full());
         Ok(open)
     }
@@ -430,8 +436,12 @@ pub async fn introspect(url: &str, schema: &str, data: &Path) -> Result<Introspe
             let store = Postgres::open("introspected", url, schema, 1, &Tasks::default());
             Store::Postgres(store.map_err(query::Error::Malformed)?)
         }
+        Some(Engine::Mysql) => {
+            let store = Mysql::open("introspected", url, 1, &Tasks::default());
+            Store::Mysql(store.map_err(query::Error::Malformed)?)
+        }
         None => {
-            let text = "expected a url of sqlite: or postgres:".to_owned();
+            let text = "expected a url of sqlite:, postgres: or mysql:".to_owned();
             return Err(query::Error::Malformed(text).into());
         }
     };

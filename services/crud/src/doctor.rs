@@ -6,9 +6,12 @@ use mesh::Tasks;
 use query::resources::{ChangesSource, Database, Engine};
 
 use crate::{
-    Error, blocking, config,
+    Error, blocking,
+    changes::UNFOLLOWED,
+    config,
     store::{
-        diagnosis::{Diagnosis, Removal, WhileUsed},
+        diagnosis::{Diagnosis, Finding, Removal, Severity, WhileUsed},
+        mysql::Mysql,
         postgres::Postgres,
         sqlite::changes::diagnosis,
     },
@@ -18,6 +21,17 @@ use crate::{
 enum Location {
     File(PathBuf),
     Server(Postgres),
+    /// Without live queries.
+    Unfollowed(Mysql),
+}
+
+/// What is found in a database whose engine has no live queries.
+async fn unfollowed(server: &Mysql) -> Result<Diagnosis, Error> {
+    let found = server.introspect().await?;
+    let tables = found.schema.tables().iter().map(|table| table.name.clone()).collect();
+    let text = format!("live queries: {UNFOLLOWED}");
+    let findings = vec![Finding { severity: Severity::Unfollowed, text, sql: None }];
+    Ok(Diagnosis { source: "none", tables, findings, ..Diagnosis::default() })
 }
 
 /// What live queries have of the database that `spec` describes, which is opened for it. Nothing is changed.
@@ -29,6 +43,7 @@ pub async fn diagnose(spec: &Database, data: &Path) -> Result<Diagnosis, Error> 
             Ok(Diagnosis { source, ..found })
         }
         Location::Server(server) => Box::pin(server.diagnose()).await,
+        Location::Unfollowed(server) => Box::pin(unfollowed(&server)).await,
     }
 }
 
@@ -37,6 +52,7 @@ pub async fn remove(spec: &Database, data: &Path, while_used: WhileUsed) -> Resu
     match location(spec, data)? {
         Location::File(file) => blocking::run(move |_| diagnosis::remove(&file)).await?,
         Location::Server(server) => Box::pin(server.remove_capture(while_used)).await,
+        Location::Unfollowed(_) => Ok(Removal::default()),
     }
 }
 
@@ -47,6 +63,10 @@ fn location(spec: &Database, data: &Path) -> Result<Location, Error> {
             let server = Postgres::open("server", &spec.url, &spec.schema, 1, &Tasks::default());
             Ok(Location::Server(server.map_err(Error::Unavailable)?.learning(spec.changes)))
         }
-        None => Err(Error::Unavailable("expected a url of sqlite: or postgres:".to_owned())),
+        Some(Engine::Mysql) => {
+            let server = Mysql::open("server", &spec.url, 1, &Tasks::default());
+            Ok(Location::Unfollowed(server.map_err(Error::Unavailable)?))
+        }
+        None => Err(Error::Unavailable("expected a url of sqlite:, postgres: or mysql:".to_owned())),
     }
 }

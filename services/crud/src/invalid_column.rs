@@ -137,6 +137,10 @@ impl InvalidValue {
             }
             InvalidKind::Computation => Vec::new(),
         };
+        if let Some(named) = &self.column {
+            let stored = uses.stored.iter().map(first).chain(uses.added.iter().copied());
+            columns = stored.filter(|column| *column.name == **named).collect();
+        }
         let mut seen = std::collections::HashSet::new();
         columns.retain(|column| seen.insert(&column.name));
         if columns.len() > 1 || self.kind == InvalidKind::Incomparable {
@@ -240,10 +244,10 @@ fn type_name(column: &Column) -> &str {
     column.native.split(['(', '[']).next().unwrap_or_default()
 }
 
-/// The characters that a column declares: `character varying(3)`.
+/// The characters that a column declares: `character varying(3)`, `varchar(3)`.
 fn length(column: &Column) -> Option<usize> {
     let (name, rest) = column.native.split_once('(')?;
-    name.starts_with("character").then(|| rest.split_once(')')?.0.parse().ok())?
+    (name.starts_with("char") || name == "varchar").then(|| rest.split_once(')')?.0.parse().ok())?
 }
 
 fn length_text(column: &Column) -> String {

@@ -9,8 +9,10 @@ pub struct InvalidValue {
     pub kind: InvalidKind,
     /// The value, where the database says which it is.
     pub value: Option<Bind>,
+    /// The column, where the database names it.
+    pub column: Option<Box<str>>,
     /// What the database says, which names the type, and may quote the value.
-    pub said: String,
+    pub said: Box<str>,
     /// The same for the log, without values.
     pub cause: String,
 }

@@ -22,7 +22,7 @@ pub fn of(
     for database in databases {
         let target = match database.spec.engine() {
             Some(Engine::Postgres) => postgres::target(&database.spec.url),
-            Some(Engine::Sqlite) | None => None,
+            Some(Engine::Sqlite | Engine::Mysql) | None => None,
         };
         let Some(target) = target else { continue };
         let group = groups.entry((&database.meta.project, target)).or_default();

@@ -11,12 +11,15 @@ use crate::{
 
 mod compare;
 mod dialect;
+mod exact;
 mod join;
+mod keys;
 mod select;
 mod write;
 
 use compare::RangeTerm;
 pub use dialect::Dialect;
+pub use keys::{UpdateByKey, update_by_key};
 pub use select::{Source, columns, compile as select};
 pub use write::{Returned, delete, has_identity, insert, select_before_delete, update};
 
@@ -37,6 +40,8 @@ pub struct Sql<'d> {
     /// Which of the two is appended to.
     variant: Variant,
     args: Vec<Bind>,
+    /// How many of them have a placeholder, where placeholders have no numbers.
+    placed: usize,
     /// The source of each argument, where they are recorded.
     sources: Option<Vec<ArgSource>>,
     aliases: u32,
@@ -80,6 +85,7 @@ impl<'d> Sql<'d> {
             variant: Variant::Both,
             tables: Vec::new(),
             args: Vec::new(),
+            placed: 0,
             sources: None,
             aliases: 0,
             target: None,
@@ -153,8 +159,26 @@ impl<'d> Sql<'d> {
 
     /// Appends the placeholder of an argument.
     fn placeholder(&mut self, arg: usize) {
-        self.append(self.dialect.placeholder());
-        self.number(arg);
+        match self.dialect.placeholder() {
+            Some(prefix) => {
+                self.append(prefix);
+                self.number(arg);
+            }
+            None => self.unnumbered(arg),
+        }
+    }
+
+    /// Appends the placeholder of an argument to SQL that does not number them: a second one takes it once more.
+    fn unnumbered(&mut self, arg: usize) {
+        if arg <= self.placed {
+            self.args.push(self.args[arg - 1].clone());
+            if let Some(source) = self.sources.as_ref().and_then(|sources| sources.get(arg - 1).cloned()) {
+                self.record(source);
+            }
+        }
+        self.placed += 1;
+        debug_assert!(self.placed == self.args.len() || arg == self.placed, "arguments stand in their order");
+        self.append("?");
     }
 
     /// Appends a placeholder for a number that no value of a condition changes.
@@ -341,7 +365,7 @@ impl<'d> Sql<'d> {
             }
             Cond::IsNull(column) => {
                 self.column(alias, column);
-                self.push(" IS NULL");
+                self.push(self.dialect.is_null(column));
             }
             Cond::Related(related) => {
                 let outer = self.ranges.take();
@@ -408,13 +432,14 @@ impl<'d> Sql<'d> {
 
     /// Appends `name` as an identifier; a quote inside it is doubled.
     fn ident(&mut self, name: &str) {
-        self.push("\"");
-        if name.as_bytes().contains(&b'"') {
-            self.append(&name.replace('"', "\"\""));
+        let quote = self.dialect.quote();
+        self.push(quote);
+        if name.contains(quote) {
+            self.append(&name.replace(quote, &quote.repeat(2)));
         } else {
             self.append(name);
         }
-        self.push("\"");
+        self.push(quote);
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
 
 pub mod diagnosis;
 pub mod log;
+pub mod mysql;
 pub mod postgres;
 pub mod sqlite;
 
@@ -23,6 +24,8 @@ pub mod sqlite;
 pub const SQLITE_ARGS: usize = 32_766;
 /// Arguments that one statement of PostgreSQL may have.
 pub const POSTGRES_ARGS: usize = 65_535;
+/// Arguments that one statement of MariaDB may have.
+pub const MYSQL_ARGS: usize = 65_535;
 
 /// Functions of SQLite's connections that give a stored value of a type the form in which it is read, and compared: the
 /// form that this server writes.
@@ -42,6 +45,15 @@ pub const SQLITE_BLOB: &str = "perigee_blob";
 pub const SQLITE_DAY_BEFORE: &str = "perigee_day_before";
 /// As [`SQLITE_DAY_BEFORE`], for what is greater than all of them.
 pub const SQLITE_DAY_AFTER: &str = "perigee_day_after";
+
+/// Where Debian, Red Hat, SUSE, Alpine and the BSDs keep the certificates of those they trust.
+const SYSTEM_ROOTS: [&str; 5] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+    "/usr/local/share/certs/ca-root-nss.crt",
+];
 
 /// A name as an identifier of SQL, in quotes.
 fn identifier(name: &str) -> String {
@@ -103,6 +115,8 @@ pub enum Store {
     Sqlite(sqlite::Sqlite),
     /// A server.
     Postgres(postgres::Postgres),
+    /// A server.
+    Mysql(mysql::Mysql),
 }
 
 /// A transaction; dropped without [`Tx::commit`] it is rolled back.
@@ -112,6 +126,8 @@ pub enum Tx {
     Sqlite(sqlite::SqliteTx),
     /// On a connection of its own.
     Postgres(postgres::PostgresTx),
+    /// On a connection of its own.
+    Mysql(mysql::MysqlTx),
 }
 
 /// Result of one statement: its rows, or for a statement without result columns only how many it affected.
@@ -121,6 +137,8 @@ pub enum Rows {
     Sqlite(sqlite::SqliteRows),
     /// Rows as the server sent them.
     Postgres(postgres::PostgresRows),
+    /// Rows as the driver read them.
+    Mysql(mysql::MysqlRows),
 }
 
 /// What committed transactions changed.
@@ -133,6 +151,19 @@ pub enum Changed {
 }
 
 impl Store {
+    /// Waits until this process has committed something since it waited last. Other waits for commits take some of them.
+    pub async fn committed(&self) {
+        match self {
+            Store::Postgres(store) => store.committed_image().await,
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Whether other nodes may have the same database open, and follow the same log of its changes.
+    pub fn shares_log(&self) -> bool {
+        matches!(self, Store::Postgres(_))
+    }
+
     /// Independent reads in one read-only snapshot and one round trip; a single one needs no transaction. Dropping the
     /// future stops them.
     pub async fn snapshot(&self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<Rows>, StatementError> {
@@ -143,6 +174,9 @@ impl Store {
             }
             Store::Postgres(store) => {
                 Ok(Box::pin(store.snapshot(statements, budget)).await?.into_iter().map(Rows::Postgres).collect())
+            }
+            Store::Mysql(store) => {
+                Ok(Box::pin(store.snapshot(statements, budget)).await?.into_iter().map(Rows::Mysql).collect())
             }
         }
     }
@@ -160,6 +194,7 @@ impl Store {
         match self {
             Store::Sqlite(_) => sqlite::log::end_statement(),
             Store::Postgres(_) => postgres::changes::end_statement(),
+            Store::Mysql(_) => mysql::end_statement(),
         }
     }
 
@@ -168,6 +203,7 @@ impl Store {
         match self {
             Store::Sqlite(_) => sqlite::log::end(rows),
             Store::Postgres(_) => postgres::changes::end(rows),
+            Store::Mysql(_) => None,
         }
     }
 
@@ -176,6 +212,7 @@ impl Store {
         match self {
             Store::Sqlite(_) => None,
             Store::Postgres(store) => store.labels(native),
+            Store::Mysql(_) => mysql::labels(native),
         }
     }
 
@@ -183,6 +220,7 @@ impl Store {
         match self {
             Store::Sqlite(_) => SQLITE_ARGS,
             Store::Postgres(_) => POSTGRES_ARGS,
+            Store::Mysql(_) => MYSQL_ARGS,
         }
     }
 
@@ -192,6 +230,7 @@ impl Store {
         match self {
             Store::Sqlite(store) => store.write(statement, None).await.map(Rows::Sqlite),
             Store::Postgres(store) => Box::pin(store.write(statement)).await.map(Rows::Postgres),
+            Store::Mysql(store) => Box::pin(store.write(statement)).await.map(Rows::Mysql),
         }
     }
 
@@ -201,7 +240,7 @@ impl Store {
         check_args(std::slice::from_ref(statement), self.most_args())?;
         match self {
             Store::Sqlite(store) => store.write(statement, Some(room)).await.map(Rows::Sqlite).map(Some),
-            Store::Postgres(_) => Ok(None),
+            Store::Postgres(_) | Store::Mysql(_) => Ok(None),
         }
     }
 
@@ -210,6 +249,7 @@ impl Store {
         match self {
             Store::Sqlite(store) => store.begin().await.map(Tx::Sqlite),
             Store::Postgres(store) => Box::pin(store.begin()).await.map(Tx::Postgres),
+            Store::Mysql(store) => Box::pin(store.begin()).await.map(Tx::Mysql),
         }
     }
 
@@ -220,6 +260,7 @@ impl Store {
         match self {
             Store::Sqlite(store) => store.introspect().await,
             Store::Postgres(store) => Box::pin(store.introspect(neighbours)).await,
+            Store::Mysql(store) => Box::pin(store.introspect()).await,
         }
     }
 
@@ -229,6 +270,7 @@ impl Store {
         match self {
             Store::Sqlite(store) => store.schema_mark().await,
             Store::Postgres(store) => Box::pin(store.schema_mark(neighbours)).await,
+            Store::Mysql(store) => Box::pin(store.schema_mark()).await.map(Some),
         }
     }
 
@@ -237,6 +279,7 @@ impl Store {
         match self {
             Store::Sqlite(store) => store.ping().await,
             Store::Postgres(store) => Box::pin(store.ping()).await,
+            Store::Mysql(store) => Box::pin(store.ping()).await,
         }
     }
 }
@@ -256,6 +299,7 @@ impl Tx {
         let most = match self {
             Tx::Sqlite(_) => SQLITE_ARGS,
             Tx::Postgres(_) => POSTGRES_ARGS,
+            Tx::Mysql(_) => MYSQL_ARGS,
         };
         check_args(statements, most)?;
         match self {
@@ -263,6 +307,7 @@ impl Tx {
             Tx::Postgres(tx) => {
                 Ok(Box::pin(tx.run(statements, budget)).await?.into_iter().map(Rows::Postgres).collect())
             }
+            Tx::Mysql(tx) => Ok(Box::pin(tx.run(statements, budget)).await?.into_iter().map(Rows::Mysql).collect()),
         }
     }
 
@@ -271,6 +316,7 @@ impl Tx {
         match self {
             Tx::Sqlite(tx) => tx.commit().await,
             Tx::Postgres(tx) => Box::pin(tx.commit()).await,
+            Tx::Mysql(tx) => Box::pin(tx.commit()).await,
         }
     }
 }
@@ -281,6 +327,7 @@ impl Rows {
         match self {
             Rows::Sqlite(rows) => rows.len(),
             Rows::Postgres(rows) => rows.len(),
+            Rows::Mysql(rows) => rows.len(),
         }
     }
 
@@ -289,6 +336,7 @@ impl Rows {
         match self {
             Rows::Sqlite(rows) => rows.is_empty(),
             Rows::Postgres(rows) => rows.is_empty(),
+            Rows::Mysql(rows) => rows.is_empty(),
         }
     }
 
@@ -297,6 +345,7 @@ impl Rows {
         match self {
             Rows::Sqlite(rows) => rows.size(),
             Rows::Postgres(rows) => rows.size(),
+            Rows::Mysql(rows) => rows.size(),
         }
     }
 
@@ -307,6 +356,7 @@ impl Rows {
         match self {
             Rows::Sqlite(rows) => rows.cell(row, column),
             Rows::Postgres(rows) => rows.cell(row, column),
+            Rows::Mysql(rows) => rows.cell(row, column),
         }
     }
 
@@ -315,6 +365,7 @@ impl Rows {
         match (self, form) {
             (Rows::Sqlite(rows), _) => rows.key(row, column, form),
             (Rows::Postgres(rows), KeyForm::Equal) => rows.cell(row, column).key(),
+            (Rows::Mysql(rows), _) => rows.key(row, column, form),
             (Rows::Postgres(rows), KeyForm::Identical) => rows.raw(row, column).map(|raw| Key::Bytes(raw.into())),
         }
     }
@@ -323,7 +374,7 @@ impl Rows {
     pub fn stored(&self, row: usize, column: usize) -> Option<Stored> {
         match self {
             Rows::Sqlite(rows) => rows.stored(row, column),
-            Rows::Postgres(_) => None,
+            Rows::Postgres(_) | Rows::Mysql(_) => None,
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What crud promises, on every engine: SQLite always, PostgreSQL where `TEST_POSTGRES_URL` is its URL.
+//! What crud promises, on every engine: SQLite always, PostgreSQL where `TEST_POSTGRES_URL` is its URL, MariaDB where
+//! `TEST_MYSQL_URL` is.
 
 mod budgets;
 mod compile;
@@ -23,12 +24,31 @@ mod writes;
 use mesh::resources::{Kind, parse_typed, schema_typed};
 use query::resources::{Project, ProjectMeta};
 
-/// The URL of the test server; `None`, and a word about it, where there is none and none is demanded.
+/// The URL of PostgreSQL's test server; `None`, and a word about it, where there is none and none is demanded.
 pub fn postgres_url() -> Option<String> {
-    let url = std::env::var("TEST_POSTGRES_URL").ok();
+    server("TEST_POSTGRES_URL", "PostgreSQL")
+}
+
+/// As [`postgres_url`], of MariaDB's.
+pub fn mysql_url() -> Option<String> {
+    server("TEST_MYSQL_URL", "MariaDB")
+}
+
+fn server(variable: &str, engine: &str) -> Option<String> {
+    let url = std::env::var(variable).ok();
     if url.is_none() {
-        assert!(std::env::var_os("CI").is_none(), "TEST_POSTGRES_URL names no server");
-        eprintln!("skipped on PostgreSQL: TEST_POSTGRES_URL names no server");
+        assert!(std::env::var_os("CI").is_none(), "{variable} names no server");
+        eprintln!("skipped on {engine}: {variable} names no server");
+    }
+    url
+}
+
+/// The URL of the bus of tests, as [`postgres_url`].
+pub fn nats_url() -> Option<String> {
+    let url = std::env::var("TEST_NATS_URL").ok();
+    if url.is_none() {
+        assert!(std::env::var_os("CI").is_none(), "TEST_NATS_URL names no server");
+        eprintln!("skipped over NATS: TEST_NATS_URL names no server");
     }
     url
 }

@@ -16,7 +16,7 @@ use crate::{
     meters::{Meters, timed},
     options::AnswerOptions,
     resolve::{MemberKind, Mutation, MutationKind, Node},
-    sql::{self, Dialect, Returned, Source},
+    sql::{self, Dialect, Returned, Source, UpdateByKey},
     store::{Rows, Statement, Store, Tx},
     tree::Plan,
 };
@@ -47,6 +47,8 @@ struct CompiledMutation<'m, 's> {
     mutation: &'m Mutation<'s>,
     /// Reads the rows of a delete before it, where their relations are asked for.
     select_before_delete: Option<Statement>,
+    /// In the place of `statements`: an update whose rows the database does not return.
+    by_key: Option<UpdateByKey<'m, 's>>,
     statements: Vec<Statement>,
     returned: Returned,
     /// It must write one row at most, and its statement may find more that are equal to it.
@@ -59,8 +61,8 @@ pub async fn perform_all(context: &WriteContext<'_>, mutations: &[Mutation<'_>])
         check_values(context.dialect, mutation)?;
     }
     let compiled: Vec<CompiledMutation<'_, '_>> =
-        mutations.iter().map(|mutation| compile(context.dialect, mutation)).collect();
-    if compiled.iter().all(|work| work.statements.is_empty()) {
+        mutations.iter().map(|mutation| compile(context.dialect, mutation)).collect::<Result<_, _>>()?;
+    if compiled.iter().all(|work| work.statements.is_empty() && work.by_key.is_none()) {
         return Ok(compiled.iter().map(nothing).collect());
     }
     if let [work] = compiled.as_slice()
@@ -92,7 +94,7 @@ impl CompiledMutation<'_, '_> {
     /// Whether its one statement may be its own transaction: nothing has to be checked before the commit.
     fn is_single_statement(&self) -> bool {
         let has_relations = self.mutation.returning.as_ref().is_some_and(has_relations);
-        self.returned.check.is_none() && !has_relations && !self.is_one_of_equals
+        self.returned.check.is_none() && !has_relations && !self.is_one_of_equals && self.by_key.is_none()
     }
 
     /// Its one statement.
@@ -136,17 +138,24 @@ fn check_values(dialect: &Dialect, mutation: &Mutation<'_>) -> Result<(), Error>
     Ok(())
 }
 
-fn compile<'m, 's>(dialect: &Dialect, mutation: &'m Mutation<'s>) -> CompiledMutation<'m, 's> {
-    let mut select_before_delete = None;
+fn compile<'m, 's>(dialect: &'m Dialect, mutation: &'m Mutation<'s>) -> Result<CompiledMutation<'m, 's>, Error> {
+    let (mut select_before_delete, mut by_key) = (None, None);
     let is_one_of_equals = match &mutation.kind {
         MutationKind::Update { one, .. } | MutationKind::Delete { one, .. } => {
-            *one && !sql::has_identity(mutation.table)
+            *one && !sql::has_identity(mutation.table) && !dialect.limits_writes()
         }
         MutationKind::Insert(_) => false,
     };
     let (statements, returned) = match &mutation.kind {
         MutationKind::Insert(rows) => sql::insert(dialect, mutation, rows),
         MutationKind::Update { changes, .. } if changes.is_empty() => (Vec::new(), Returned::default()),
+        MutationKind::Update { cond, changes, one }
+            if !dialect.returns_updated_rows() && (mutation.returning.is_some() || !mutation.check.is_true()) =>
+        {
+            by_key =
+                Some(sql::update_by_key(dialect, mutation, cond, changes, *one).ok_or_else(|| without_key(mutation))?);
+            (Vec::new(), Returned::default())
+        }
         MutationKind::Update { cond, changes, one } => {
             let (statement, returned) = sql::update(dialect, mutation, cond, changes, *one);
             (vec![statement], returned)
@@ -159,7 +168,17 @@ fn compile<'m, 's>(dialect: &Dialect, mutation: &'m Mutation<'s>) -> CompiledMut
             (vec![statement], returned)
         }
     };
-    CompiledMutation { mutation, select_before_delete, statements, returned, is_one_of_equals }
+    Ok(CompiledMutation { mutation, select_before_delete, by_key, statements, returned, is_one_of_equals })
+}
+
+/// The error of an update whose rows cannot be read back.
+fn without_key(mutation: &Mutation<'_>) -> Error {
+    let text = format!(
+        "rows that are updated in {} cannot be returned or checked: expected a primary key, because the database does not \
+         return updated rows",
+        mutation.table.name
+    );
+    query::Error::Malformed(text).into()
 }
 
 fn has_relations(node: &Node<'_>) -> bool {
@@ -180,12 +199,15 @@ async fn perform(
     if let Some(select_before_delete) = &work.select_before_delete {
         return delete_after_reading(tx, context, work, select_before_delete, budget).await;
     }
+    if let Some(update) = &work.by_key {
+        return update_and_read_back(tx, context, (work, update), budget).await;
+    }
     if work.statements.is_empty() {
         return Ok(nothing(work));
     }
     let mut written = nothing(work);
     for rows in run(tx, &context.meters.writes, &work.statements, budget).await? {
-        check_rows(work, &rows)?;
+        check_rows(work.mutation, work.returned, &rows)?;
         check_one(work, &rows)?;
         written.affected += rows.len() as u64;
         if let Some(node) = &work.mutation.returning {
@@ -194,6 +216,39 @@ async fn perform(
         }
     }
     Ok(written)
+}
+
+/// Runs an update whose rows are locked, written and read back by their keys.
+async fn update_and_read_back(
+    tx: &mut Tx,
+    context: &WriteContext<'_>,
+    (work, update): (&CompiledMutation<'_, '_>, &UpdateByKey<'_, '_>),
+    budget: &mut Budget<'_>,
+) -> Result<Written, Error> {
+    let meters = context.meters;
+    let mut written = nothing(work);
+    let locked = single(run(tx, &meters.reads, std::slice::from_ref(&update.lock), budget).await?)?;
+    let statements = update.of(&locked);
+    for rows in run(tx, &meters.writes, &statements.writes, budget).await? {
+        written.affected += rows.len() as u64;
+    }
+    if written.affected != locked.len() as u64 {
+        return Err(Error::Raced);
+    }
+    let mut read_back = 0;
+    for rows in run(tx, &meters.reads, &statements.reads, budget).await? {
+        read_back += rows.len();
+        check_rows(work.mutation, statements.returned, &rows)?;
+        if let Some(node) = &work.mutation.returning {
+            let kept = kept(&rows, statements.returned);
+            append(&mut written.rows, &answer(tx, context, node, rows, kept, budget).await?);
+        }
+    }
+    // A trigger gave a row another key, which nobody but it knows.
+    match read_back == locked.len() {
+        true => Ok(written),
+        false => Err(Error::Database("a row that was updated is not found by its key".to_owned())),
+    }
 }
 
 /// Runs a delete whose relations are returned: what they lead to may be deleted with the rows, and is read before.
@@ -264,14 +319,14 @@ fn single(rows: Vec<Rows>) -> Result<Rows, Error> {
 }
 
 /// Checks that every row written passes the grant's check.
-fn check_rows(work: &CompiledMutation<'_, '_>, rows: &Rows) -> Result<(), Error> {
-    let Some(column) = work.returned.check else {
+fn check_rows(mutation: &Mutation<'_>, returned: Returned, rows: &Rows) -> Result<(), Error> {
+    let Some(column) = returned.check else {
         return Ok(());
     };
     match (0..rows.len()).all(|row| rows.cell(row, column) == crate::cell::Cell::Bool(true)) {
         true => Ok(()),
         false => {
-            let table = &work.mutation.table.name;
+            let table = &mutation.table.name;
             Err(Error::Denied(format!("not allowed: a written row of table {table} fails the check of its rule")))
         }
     }

@@ -127,13 +127,12 @@ impl Reported for Diagnosis {
         let (followed, all) = (self.followed.len(), self.tables.len());
         let source = match self.source {
             "off" => "live queries are refused: changes.source is off",
+            "none" => "live queries are refused",
             "slot" => "changes of rows are read from a slot",
             _ => "changes of rows are read from triggers",
         };
-        let mut lines = vec![
-            format!("  changes are noted by triggers; {followed} of {all} tables can be followed"),
-            format!("  {source}"),
-        ];
+        let noted = if self.source == "none" { "" } else { "changes are noted by triggers; " };
+        let mut lines = vec![format!("  {noted}{followed} of {all} tables can be followed"), format!("  {source}")];
         for finding in &self.findings {
             lines.push(format!("  {}: {}", word(finding.severity), finding.text));
             lines.extend(finding.sql.iter().map(|sql| format!("    {sql}")));

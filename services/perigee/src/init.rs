@@ -22,14 +22,15 @@ use documents::Plan;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  perigee init shop\n\nWith a database:\n  \
                         perigee init shop --database sqlite:shop.db\n  \
-                        perigee init shop --database postgres://localhost/shop --schema sales --schema hr")]
+                        perigee init shop --database postgres://localhost/shop --schema sales --schema hr\n  \
+                        perigee init shop --database mysql://shop@localhost/shop")]
 pub struct InitArgs {
     /// The folder to write; made where it does not exist
     pub dir: PathBuf,
     /// The project's id; the folder's name where it is not given
     #[arg(long, value_name = "ID", value_parser = project_id)]
     pub project: Option<String>,
-    /// A database to look at: sqlite:FILE or postgres://USER@HOST/NAME
+    /// A database to look at: sqlite:FILE, postgres://USER@HOST/NAME or mysql://USER@HOST/NAME
     #[arg(long, value_name = "URL", value_parser = Source::parse)]
     pub database: Option<Source>,
     /// A schema of a PostgreSQL database, `public` where none is given; may be given several times, and makes one

@@ -63,7 +63,7 @@ impl Node {
         install_tls();
         allow_open_files(config.limits.connections);
         let tasks = Tasks::default();
-        let mesh = Mesh::new(&config).context("the configuration is wrong")?;
+        let mesh = Mesh::connect(&config, &tasks).await.context("the configuration is wrong")?;
         let current = watch(&config, &tasks, &mesh)?;
         let ports = Ports::bind(&config, mode).await?;
         std::fs::create_dir_all(&config.data)
@@ -195,9 +195,9 @@ fn check(config: &config::Node, mode: Mode) -> Result<(), Failure> {
 /// What the services of this process call, each with its name in errors.
 fn calls(config: &config::Node) -> Vec<(&'static str, Vec<ServiceName>)> {
     let gateway = config.runs(ServiceName::GATEWAY).then(|| {
-        // Projects without buckets need no storage; without it, requests for files are told so.
-        let storage = ServiceName::of(&services::storage::STORAGE);
-        ("the gateway", ServiceName::all().into_iter().filter(|service| *service != storage).collect())
+        // Not every project has buckets or functions; without these services, requests for them are told so.
+        let optional = [&services::storage::STORAGE, &services::functions::FUNCTIONS].map(ServiceName::of);
+        ("the gateway", ServiceName::all().into_iter().filter(|service| !optional.contains(service)).collect())
     });
     let runs = |service: &&Service| config.runs(ServiceName::of(service.contract));
     let others = SERVICES.iter().filter(runs).map(|service| {
@@ -271,6 +271,7 @@ const SERVICES: &[Service] = &[
         start: host_realtime,
     },
     Service { contract: &services::storage::STORAGE, calls: &[], start: host_storage },
+    Service { contract: &services::functions::FUNCTIONS, calls: &[], start: host_functions },
 ];
 
 /// Starts the services of this process that others call.
@@ -322,6 +323,15 @@ fn host_storage(start: &Start<'_>) -> Host {
     services::storage::host(storage::Service::start(mesh, config, current, verifier.clone(), tasks))
 }
 
+fn host_functions(start: &Start<'_>) -> Host {
+    let Start { mesh, current, tasks, verifier, .. } = start;
+    let egress = start.config.egress.clone();
+    let egress = if start.mode == Mode::Dev { egress.with_loopback() } else { egress };
+    let config = functions::Config { egress };
+    let (mesh, current, tasks) = (Mesh::clone(mesh), Current::clone(current), Tasks::clone(tasks));
+    services::functions::host(functions::Service::start(mesh, config, current, verifier.clone(), tasks))
+}
+
 /// Routes of the mesh port: the services of this node, and its health. Other paths are answered as gRPC.
 fn peer_routes(mesh: &Mesh) -> Routes {
     let about = gateway::node_routes(mesh.clone()).reset_fallback();
@@ -351,6 +361,7 @@ fn edge(config: &config::Node, mode: Mode) -> gateway::Config {
         socket_bytes: limits.socket_bytes,
         caller_bytes: limits.caller_bytes,
         live_bytes: limits.live_bytes,
+        followed_tables: limits.followed_tables,
         in_flight: limits.in_flight,
         queue: limits.queue,
         unsent_bytes: limits.unsent_bytes,

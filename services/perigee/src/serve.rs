@@ -17,7 +17,7 @@ use crate::{
     after_help = "Example:\n  perigee serve --print-config > node.yaml && perigee serve crud auth-rules realtime --config node.yaml"
 )]
 pub struct ServeArgs {
-    /// What to run: gateway, crud, auth-rules, realtime, storage
+    /// What to run: gateway, crud, auth-rules, realtime, storage, functions
     #[arg(value_name = "SERVICE")]
     pub services: Vec<mesh::config::ServiceName>,
     /// The node's configuration; PERIGEE_ variables win over it

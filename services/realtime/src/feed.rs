@@ -150,6 +150,14 @@ impl Cursor {
         }
     }
 
+    /// Why changes may have been missed right after where it is, where they may.
+    pub fn gap(&self) -> Option<&'static str> {
+        match &self.ring.borrow().entry(self.next)?.happened {
+            Happened::Resync(reason) => Some(reason),
+            Happened::Changes(_) => None,
+        }
+    }
+
     /// Waits until there is something to take. Cancel safe. Errors: nothing will come any more.
     pub async fn changed(&mut self) -> Result<(), Error> {
         loop {

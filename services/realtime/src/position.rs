@@ -4,13 +4,14 @@
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use mesh::seal::{self, TAG_BYTES};
+use proto::crud::{Snapshot, record};
 
 /// Version of the form.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Bytes of the fingerprint.
 const SHORT_HASH: usize = 16;
-/// Tag, version, kind, fingerprint, transaction and step.
-const FIXED_BYTES: usize = TAG_BYTES + 2 + SHORT_HASH + 16;
+/// Tag, version, kind, fingerprint, transaction, step and the length of what was seen.
+const FIXED_BYTES: usize = TAG_BYTES + 2 + SHORT_HASH + 18;
 /// Characters that a position may have.
 const LENGTH_MAX: usize = 512;
 
@@ -19,6 +20,9 @@ const LENGTH_MAX: usize = 512;
 pub struct Position {
     /// Position of the log to go on after.
     pub log: Bytes,
+    /// The snapshot of the rows that the client has, encoded: the log may tell transactions that it sees after others that it
+    /// does not see. Empty where the log's position says that.
+    pub seen: Bytes,
     /// The transaction after it of which a part was told; 0 for none.
     pub transaction: u64,
     /// How many of its steps after that position were told.
@@ -50,7 +54,7 @@ impl Sealer {
 
     /// The text of a position to go on after; of one to begin anew where it would be too long.
     pub fn follow(&self, fingerprint: Fingerprint, position: &Position) -> String {
-        let text_bytes = (FIXED_BYTES + position.log.len()).div_ceil(3) * 4;
+        let text_bytes = (FIXED_BYTES + position.seen.len() + position.log.len()).div_ceil(3) * 4;
         if text_bytes > LENGTH_MAX {
             return self.anew(fingerprint, position.step);
         }
@@ -59,15 +63,18 @@ impl Sealer {
 
     /// The text of the position of the message `number` after which a watch begins anew.
     pub fn anew(&self, fingerprint: Fingerprint, number: u64) -> String {
-        self.text(Kind::Anew, fingerprint, &Position { log: Bytes::new(), transaction: 0, step: number })
+        self.text(Kind::Anew, fingerprint, &Position { step: number, ..Position::after(Bytes::new()) })
     }
 
     fn text(&self, kind: Kind, fingerprint: Fingerprint, position: &Position) -> String {
-        let mut bytes = Vec::with_capacity(FIXED_BYTES + position.log.len());
+        let mut bytes = Vec::with_capacity(FIXED_BYTES + position.seen.len() + position.log.len());
         bytes.extend([VERSION, kind as u8]);
         bytes.extend(fingerprint.0);
         bytes.extend(position.transaction.to_be_bytes());
         bytes.extend(position.step.to_be_bytes());
+        // A text has less than that.
+        bytes.extend((position.seen.len() as u16).to_be_bytes());
+        bytes.extend_from_slice(&position.seen);
         bytes.extend_from_slice(&position.log);
         URL_SAFE_NO_PAD.encode(self.0.seal(b"", &bytes))
     }
@@ -84,9 +91,33 @@ impl Sealer {
             return None;
         }
         let (transaction, rest) = rest.split_first_chunk::<8>()?;
-        let (step, log) = rest.split_first_chunk::<8>()?;
+        let (step, rest) = rest.split_first_chunk::<8>()?;
+        let (seen_bytes, rest) = rest.split_first_chunk::<2>()?;
+        let (seen, log) = rest.split_at_checked(usize::from(u16::from_be_bytes(*seen_bytes)))?;
+        let (seen, log) = (Bytes::copy_from_slice(seen), Bytes::copy_from_slice(log));
         let (transaction, step) = (u64::from_be_bytes(*transaction), u64::from_be_bytes(*step));
-        Some(Position { log: Bytes::copy_from_slice(log), transaction, step })
+        Some(Position { log, seen, transaction, step })
+    }
+}
+
+/// What a snapshot has seen, as positions have it: the transactions that run by how far they are before its end.
+pub fn encoded(snapshot: &Snapshot) -> Bytes {
+    let end = snapshot.end;
+    let running = snapshot.running.iter().map(|id| end.saturating_sub(*id)).collect();
+    record::encoded(&Snapshot { start: 0, end, running })
+}
+
+/// What [`encoded`] has encoded.
+pub fn decoded(seen: &Bytes) -> Option<Snapshot> {
+    let Snapshot { end, running, .. } = record::decoded(seen.clone())?;
+    let running: Vec<u64> = running.into_iter().map(|before| end.checked_sub(before)).collect::<Option<_>>()?;
+    Some(Snapshot { start: running.first().copied().unwrap_or(end), end, running })
+}
+
+impl Position {
+    /// The position after all that was told at a position of the log.
+    pub fn after(log: Bytes) -> Self {
+        Self { log, seen: Bytes::new(), transaction: 0, step: 0 }
     }
 }
 
@@ -104,7 +135,7 @@ mod tests {
     const MINE: Fingerprint = Fingerprint([7; SHORT_HASH]);
 
     fn position(log: usize) -> Position {
-        Position { log: vec![5; log].into(), transaction: 9, step: 3 }
+        Position { log: vec![5; log].into(), seen: vec![6; 3].into(), transaction: 9, step: 3 }
     }
 
     #[test]
@@ -114,6 +145,20 @@ mod tests {
         assert_eq!(sealer.parse(MINE, &text), Some(position(12)));
         assert_eq!(sealer.parse(Fingerprint([8; SHORT_HASH]), &text), None);
         assert_eq!(Sealer::new(b"other").parse(MINE, &text), None);
+    }
+
+    #[test]
+    fn a_snapshot_takes_few_bytes_where_many_write() {
+        let running: Vec<u64> = (0..100).map(|at| 5_000_000_000 + 3 * at).collect();
+        for running in [running, Vec::new()] {
+            let end = 5_000_000_300;
+            let snapshot = Snapshot { start: running.first().copied().unwrap_or(end), end, running };
+            let seen = encoded(&snapshot);
+            assert!(seen.len() < 200, "{}", seen.len());
+            assert_eq!(decoded(&seen), Some(snapshot));
+        }
+        assert_eq!(decoded(&Bytes::new()), Some(Snapshot::default()), "it sees nothing");
+        assert_eq!(decoded(&Bytes::from_static(b"x")), None);
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::{
     feed::{Cursor, Entry, Happened, Taken},
     image::Image,
     plan::Plan,
-    position::Position,
+    position::{self, Position},
     reread::Reread,
     rights::{Decision, Rights},
     rules::{self, Revisions, RulesState},
@@ -107,8 +107,9 @@ enum Following {
 /// A log that is followed.
 struct Follow {
     cursor: Cursor,
-    /// What the rows that were read saw.
+    /// What the rows that were read saw, also for positions.
     snapshot: Snapshot,
+    seen: Bytes,
     /// What the log told before the read, which did not see it.
     unseen: VecDeque<Arc<Entry>>,
     /// The transaction at the beginning that was told in part before, and how many of its steps.
@@ -255,11 +256,15 @@ impl Watch {
     /// Goes on after a position that a client kept, or begins anew where that is not possible.
     async fn resume(&mut self, call: &Call, after: &str) -> Result<(), Error> {
         let position = self.shared.sealer.parse(self.rights.fingerprint, after);
-        let (Some(position), Decision::Memory(_)) = (position, &self.rights.decision) else {
+        let snapshot = position.as_ref().and_then(|position| position::decoded(&position.seen));
+        let (Some(position), Some(snapshot), Decision::Memory(_)) = (position, snapshot, &self.rights.decision) else {
             return self.read_anew(call, Beginning::Resync("position")).await;
         };
         let mut cursor = self.shared.feeds.after(&self.plan.table_id(), &position.log);
         cursor.live().await?;
+        if let Some(reason) = cursor.gap() {
+            return self.read_anew(call, Beginning::Resync(reason)).await;
+        }
         let fingerprint = self.rights.fingerprint;
         self.renew(call).await?;
         if self.rights.fingerprint != fingerprint {
@@ -269,8 +274,9 @@ impl Watch {
         self.read(call, ReadKind::Check).await?;
         let resumed = (position.transaction, position.step);
         self.join(&mut cursor);
-        let (snapshot, unseen) = Default::default();
-        self.following = Following::Log(Box::new(Follow { cursor, snapshot, unseen, resumed, has_begun: false }));
+        let (seen, unseen) = (position.seen.clone(), VecDeque::new());
+        let follow = Follow { cursor, snapshot, seen, unseen, resumed, has_begun: false };
+        self.following = Following::Log(Box::new(follow));
         self.sending = Sending::ready(self.shared.sealer.follow(self.rights.fingerprint, &position));
         self.next = Next::Tell;
         Ok(())
@@ -319,7 +325,8 @@ impl Watch {
         // The rest is let go: what is older than the read may leave the ring while the rows are taken.
         let unseen = kept.into_iter().filter(|entry| entry.is_unseen(&snapshot)).collect();
         self.join(&mut cursor);
-        let follow = Follow { cursor, snapshot, unseen, resumed: (0, 0), has_begun: false };
+        let seen = position::encoded(&snapshot);
+        let follow = Follow { cursor, snapshot, seen, unseen, resumed: (0, 0), has_begun: false };
         self.following = Following::Log(Box::new(follow));
         Ok((rows, position))
     }
@@ -464,7 +471,7 @@ impl Watch {
         let fingerprint = self.rights.fingerprint;
         match log.is_empty() {
             true => self.anew_position(),
-            false => self.shared.sealer.follow(fingerprint, &Position { log, transaction: 0, step: 0 }),
+            false => self.shared.sealer.follow(fingerprint, &Position::after(log)),
         }
     }
 

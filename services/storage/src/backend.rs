@@ -11,6 +11,7 @@ use crate::{
     local::{self, Local},
     object::{Entry, File, Publication, Published},
     read::{Parts, Pieces},
+    record::{Found, Record},
     remote::{self, Remote},
 };
 
@@ -28,7 +29,15 @@ pub enum Upload {
     /// Into a local folder.
     Local(local::LocalUpload),
     /// Into an object store.
-    Remote(remote::ObjectUpload),
+    Remote(Box<remote::ObjectUpload>),
+}
+
+/// A resumable upload that goes on. Dropped, it keeps what has come, unless that has to be verified.
+pub enum Appending {
+    /// Into a local folder.
+    Local(local::LocalAppend),
+    /// Into an object store.
+    Remote(Box<remote::ObjectAppend>),
 }
 
 /// A file that is open.
@@ -48,7 +57,7 @@ impl Backend {
             }
             // An absolute path stands for itself.
             BucketBackend::Local { path: Some(path) } => Local::open(&config.data.join(path)).map(Backend::Local),
-            BucketBackend::Memory {}
+            BucketBackend::Memory { .. }
             | BucketBackend::S3 { .. }
             | BucketBackend::Gcs { .. }
             | BucketBackend::Azure { .. } => Remote::open(spec, tasks.clone()).map(Backend::Remote),
@@ -59,7 +68,7 @@ impl Backend {
     pub async fn begin(&self, path: Option<&FilePath>, content_type: &str, meta: &str) -> Result<Upload, Error> {
         match self {
             Backend::Local(local) => local.begin().await.map(Upload::Local),
-            Backend::Remote(remote) => Ok(Upload::Remote(remote.begin(path, content_type, meta))),
+            Backend::Remote(remote) => Ok(Upload::Remote(Box::new(remote.begin(path, content_type, meta)))),
         }
     }
 
@@ -104,10 +113,12 @@ impl Backend {
     }
 
     /// Deletes a folder with all that is in it; whether there was one.
-    pub async fn delete_folder(&self, path: &FilePath) -> Result<bool, Error> {
+    ///
+    /// Errors: `Conflict` where the digest of the entries below it is not `judged`, unless that is empty.
+    pub async fn delete_folder(&self, path: &FilePath, judged: &[u8]) -> Result<bool, Error> {
         match self {
-            Backend::Local(local) => local.delete_folder(path).await,
-            Backend::Remote(remote) => remote.delete_folder(path).await,
+            Backend::Local(local) => local.delete_folder(path, judged.to_vec()).await,
+            Backend::Remote(remote) => Box::pin(remote.delete_folder(path, judged)).await,
         }
     }
 
@@ -116,6 +127,42 @@ impl Backend {
         match self {
             Backend::Local(local) => Some(local.rename(from, to).await),
             Backend::Remote(_) => None,
+        }
+    }
+
+    /// Begins a resumable upload.
+    pub async fn begin_upload(&self, name: &str, record: &Record) -> Result<(), Error> {
+        match self {
+            Backend::Local(local) => local.begin_upload(name, record).await,
+            Backend::Remote(remote) => remote.begin_upload(name, record).await,
+        }
+    }
+
+    /// What is known of a resumable upload.
+    pub async fn find_upload(&self, name: &str) -> Result<Found, Error> {
+        match self {
+            Backend::Local(local) => local.find_upload(name).await,
+            Backend::Remote(remote) => remote.find_upload(name).await,
+        }
+    }
+
+    /// A resumable upload, for one stream alone, whose bytes count as they come, or once they are verified.
+    ///
+    /// Errors: `Busy` while another stream has it.
+    pub async fn resume_upload(&self, name: &str, is_checked: bool) -> Result<Appending, Error> {
+        match self {
+            Backend::Local(local) => local.resume_upload(name, is_checked).await.map(Appending::Local),
+            Backend::Remote(remote) => {
+                remote.resume_upload(name, is_checked).await.map(Box::new).map(Appending::Remote)
+            }
+        }
+    }
+
+    /// Removes a resumable upload.
+    pub async fn drop_upload(&self, name: &str) -> Result<(), Error> {
+        match self {
+            Backend::Local(local) => local.drop_upload(name).await,
+            Backend::Remote(remote) => remote.drop_upload(name).await,
         }
     }
 
@@ -137,11 +184,83 @@ impl Upload {
         }
     }
 
+    /// Waits until what it holds is in the way of other uploads.
+    pub async fn is_in_the_way(&mut self) {
+        match self {
+            Upload::Local(_) => std::future::pending().await,
+            Upload::Remote(upload) => upload.is_in_the_way().await,
+        }
+    }
+
     /// Publishes the file: after that it is there, whatever happens.
     pub async fn publish(self, publication: Publication) -> Result<Published, Error> {
         match self {
             Upload::Local(upload) => upload.publish(publication).await,
-            Upload::Remote(upload) => upload.publish(publication).await,
+            Upload::Remote(upload) => Box::pin(upload.publish(publication)).await,
+        }
+    }
+}
+
+impl Appending {
+    /// Bytes that have come.
+    pub fn offset(&self) -> u64 {
+        match self {
+            Appending::Local(append) => append.offset(),
+            Appending::Remote(append) => append.offset(),
+        }
+    }
+
+    /// Takes in more bytes.
+    pub async fn write(&mut self, data: Bytes) -> Result<(), Error> {
+        match self {
+            Appending::Local(append) => append.write(data).await,
+            Appending::Remote(append) => append.write(data).await,
+        }
+    }
+
+    /// Waits until what it holds is in the way of other uploads.
+    pub async fn is_in_the_way(&mut self) {
+        match self {
+            Appending::Local(_) => std::future::pending().await,
+            Appending::Remote(append) => append.is_in_the_way().await,
+        }
+    }
+
+    /// What has come counts, and is there after a failure of the node.
+    pub async fn keep(self) -> Result<Self, Error> {
+        match self {
+            Appending::Local(append) => append.keep().await.map(Appending::Local),
+            Appending::Remote(append) => append.keep().await.map(Box::new).map(Appending::Remote),
+        }
+    }
+
+    /// What has come in this stream does not count.
+    pub async fn discard(self) -> Result<(), Error> {
+        match self {
+            Appending::Local(append) => append.discard().await,
+            Appending::Remote(append) => append.discard().await,
+        }
+    }
+
+    /// Its first bytes, which tell its type.
+    pub async fn beginning(self) -> Result<(Self, Vec<u8>), Error> {
+        Ok(match self {
+            Appending::Local(append) => {
+                let (append, beginning) = append.beginning().await?;
+                (Appending::Local(append), beginning)
+            }
+            Appending::Remote(append) => {
+                let (append, beginning) = append.beginning().await?;
+                (Appending::Remote(Box::new(append)), beginning)
+            }
+        })
+    }
+
+    /// Publishes the file. Where that fails, the upload stays as it is.
+    pub async fn publish(self, publication: Publication) -> Result<Published, Error> {
+        match self {
+            Appending::Local(append) => append.publish(publication).await,
+            Appending::Remote(append) => Box::pin(append.publish(publication)).await,
         }
     }
 }

@@ -40,6 +40,11 @@ pub struct Bucket {
 }
 
 impl Bucket {
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
     /// Its backend. Errors: it could not be opened.
     pub fn backend(&self) -> Result<&Backend, Error> {
         self.backend.as_ref().map_err(|_| Error::Unreachable(self.id.clone()))

@@ -1,6 +1,6 @@
 //! Media types: by content, and whether a bucket takes them. Source: RFC 9110, section 8.3.1.
 
-use query::media_type::UNKNOWN;
+use query::media_type::{self, UNKNOWN};
 
 use crate::Error;
 
@@ -34,6 +34,12 @@ pub fn check_declared(globs: &[String], declared: &str) -> Result<(), Error> {
     }
 }
 
+/// The type of a file called `name` with which `stored` is kept, if anything is: other programs keep what no header may have.
+pub fn of_stored(stored: Option<&str>, name: &str) -> String {
+    let is_sound = |text: &&str| !text.is_empty() && text.bytes().all(|byte| (0x20..0x7f).contains(&byte));
+    stored.filter(is_sound).unwrap_or_else(|| media_type::of_name(name)).to_owned()
+}
+
 /// The type without its parameters, in lower case.
 fn essence(media_type: &str) -> String {
     media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
@@ -59,6 +65,19 @@ mod tests {
     use super::*;
 
     const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR";
+
+    #[test]
+    fn what_no_header_may_have_is_no_type() {
+        for (stored, expected) in [
+            (Some("text/x-own; a=\"b\""), "text/x-own; a=\"b\""),
+            (Some("text/größe"), "image/png"),
+            (Some("text/plain\r\nx: y"), "image/png"),
+            (Some(""), "image/png"),
+            (None, "image/png"),
+        ] {
+            assert_eq!(of_stored(stored, "a.png"), expected, "{stored:?}");
+        }
+    }
 
     #[test]
     fn globs_match_whole_types() {

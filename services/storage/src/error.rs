@@ -4,6 +4,16 @@ use mesh::{Code, Fault};
 use proto::grant::Unverified;
 use rustix::io::Errno;
 
+/// Why a store in memory does not take an object in.
+#[derive(Debug, thiserror::Error)]
+#[error("the bucket in memory is full")]
+pub struct NoRoom;
+
+/// Detail of the fault of bytes that do not have their checksum.
+const CHECKSUM: &str = "checksum";
+/// Detail of the fault of a request that another one is in the way of.
+const BUSY: &str = "busy";
+
 /// An error of this service.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -31,12 +41,27 @@ pub enum Error {
     /// There is no such folder.
     #[error("folder not found")]
     NoFolder,
+    /// There is no such resumable upload, or it is void.
+    #[error("upload not found")]
+    NoUpload,
+    /// Another stream of the upload goes on.
+    #[error("another request goes on with the upload")]
+    Busy,
+    /// Another stream of the upload has begun.
+    #[error("another request has taken the upload over")]
+    TakenOver,
+    /// What came is not what its checksum is of.
+    #[error("what came does not have the checksum that was told")]
+    Checksum,
     /// A folder is where a file is expected.
     #[error("{0} is a folder")]
     IsFolder(String),
     /// A file and a folder cannot have one name.
     #[error("{0}")]
     Conflict(String),
+    /// A folder has other entries than those that may be deleted.
+    #[error("the folder was changed meanwhile, try again")]
+    Changed,
     /// The folder above is not there. The text is known to clients of earlier servers.
     #[error("Local: Provided path is not a directory")]
     NoParent,
@@ -52,6 +77,12 @@ pub enum Error {
     /// The disk is full or cannot be written.
     #[error("the bucket has no room, or cannot be written")]
     Full(String),
+    /// A path has too many resumable uploads that are not published.
+    #[error("the file has too many unfinished uploads: go on with one of them, or delete some")]
+    TooManyUploads,
+    /// Uploads hold too many bytes.
+    #[error("too many uploads at once, try again later")]
+    Overloaded,
     /// What was read is not what was written.
     #[error("the file is damaged")]
     Damaged(String),
@@ -89,6 +120,7 @@ impl From<object_store::Error> for Error {
         match error {
             Store::NotFound { .. } => Error::NotFound,
             Store::Precondition { .. } | Store::AlreadyExists { .. } | Store::NotModified { .. } => Error::Precondition,
+            Store::Generic { source, .. } if source.is::<NoRoom>() => Error::Full(source.to_string()),
             other => Error::Backend(other.to_string()),
         }
     }
@@ -105,10 +137,13 @@ impl From<Error> for Fault {
         let text = error.to_string();
         let code = match error {
             Error::UnknownBucket(_) => Code::UnknownBucket,
-            Error::Unreachable(_) => Code::Unavailable,
+            Error::Unreachable(_) | Error::Overloaded => Code::Unavailable,
             Error::Malformed(_) | Error::BrokenOff | Error::IsFolder(_) => Code::BadRequest,
-            Error::NotFound | Error::NoFolder => Code::NotFound,
-            Error::Conflict(_) | Error::NoParent => Code::Conflict,
+            Error::NotFound | Error::NoFolder | Error::NoUpload => Code::NotFound,
+            Error::Conflict(_) | Error::NoParent | Error::Changed => Code::Conflict,
+            Error::TooManyUploads => Code::TooMany,
+            Error::Checksum => return Fault::new(Code::BadRequest, text).with(CHECKSUM, "mismatch"),
+            Error::Busy | Error::TakenOver => return Fault::new(Code::Conflict, text).with(BUSY, "upload"),
             Error::Precondition => Code::Precondition,
             Error::TooLarge(_) => Code::TooLarge,
             Error::UnsupportedType(_) => Code::UnsupportedType,

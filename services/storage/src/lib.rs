@@ -19,7 +19,9 @@ mod local;
 mod object;
 mod put;
 mod read;
+mod record;
 mod remote;
+mod resumable;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -27,6 +29,9 @@ mod tests;
 pub use config::Config;
 pub use error::Error;
 pub use service::Service;
+
+/// Characters of a name that nothing else has.
+const NAME_CHARS: usize = 32;
 
 /// A name that nothing else has.
 fn random_name() -> String {

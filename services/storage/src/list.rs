@@ -1,6 +1,6 @@
 //! Pages of folders.
 
-use proto::storage::ListRequest;
+use proto::storage::{EntriesDigest, ListRequest};
 use query::file::{FilePath, PAGE_MAX};
 
 use crate::{Error, cursor::Cursors, object::Entry};
@@ -47,9 +47,13 @@ impl PageRequest {
     }
 
     /// A request for `limit` entries, whatever they are.
-    #[cfg(test)]
     pub fn all(limit: usize, recursive: bool) -> Self {
         Self { limit, after: String::new(), recursive, files: true, folders: true, search: String::new() }
+    }
+
+    /// A request for all that is below a folder, page by page.
+    pub fn everything() -> Self {
+        Self::all(PAGE_MAX as usize, true)
     }
 
     /// Whether an entry at `place`, which ends with a slash if it is a folder's, is asked for.
@@ -58,6 +62,24 @@ impl PageRequest {
         let name = place.rsplit('/').next().unwrap_or(place);
         let is_found = self.search.is_empty() || name.to_lowercase().contains(&self.search);
         is_found && if is_folder { self.folders } else { self.files }
+    }
+}
+
+/// Compares the entries of a folder, which come page by page, with those that were judged.
+#[derive(Default)]
+pub struct Judging(EntriesDigest);
+
+impl Judging {
+    /// Takes the next page; the request for the one after it, or `None` at the end.
+    pub fn next(&mut self, page: Page) -> Option<PageRequest> {
+        let entries: Vec<_> = page.entries.into_iter().map(Into::into).collect();
+        self.0.add(&entries);
+        (!page.last.is_empty()).then(|| PageRequest { after: page.last, ..PageRequest::everything() })
+    }
+
+    /// Errors: `Changed` where other entries were judged.
+    pub fn check(&self, judged: &[u8]) -> Result<(), Error> {
+        if self.0.finish() == judged { Ok(()) } else { Err(Error::Changed) }
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod attributes;
 mod listing;
+mod resumable;
 mod tree;
 mod upload;
 
@@ -12,23 +13,23 @@ use std::{
     io,
     os::fd::OwnedFd,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard},
 };
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use proto::storage::Precondition;
-use query::{file::FilePath, media_type};
+use query::file::FilePath;
 use rustix::{
     fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, fsync, openat, renameat, statat, unlinkat},
     io::Errno,
 };
 
 use self::attributes::Attributes;
-pub use self::upload::LocalUpload;
+pub use self::{resumable::LocalAppend, upload::LocalUpload};
 use crate::{
-    Error,
-    list::{Page, PageRequest},
+    Error, content_type,
+    list::{Judging, Page, PageRequest},
     object::{Entry, File, LOCKS, Publication, Published, check, lock_index},
     read::{PIECE_BYTES, Parts, Pieces},
 };
@@ -37,6 +38,8 @@ use crate::{
 const OWN: &str = ".perigee";
 /// Files that are being taken in, below [`OWN`].
 const UPLOADS: &str = "uploads";
+/// Resumable uploads and their records, below [`OWN`].
+const RESUMABLE: &str = "resumable";
 /// Folders that are being deleted, below [`OWN`].
 const DELETED: &str = "deleted";
 
@@ -50,8 +53,11 @@ pub struct Local {
 struct Root {
     dir: OwnedFd,
     uploads: OwnedFd,
+    resumable: OwnedFd,
     deleted: OwnedFd,
     locks: [Mutex<()>; LOCKS],
+    /// Held by who adds entries, and by who deletes a folder while nothing may be added.
+    changes: RwLock<()>,
 }
 
 impl Local {
@@ -64,7 +70,15 @@ impl Local {
         let dir = rustix::fs::open(path, flags, Mode::empty())?;
         let own = tree::make(&dir, OWN)?;
         let (uploads, deleted) = (tree::make(&own, UPLOADS)?, tree::make(&own, DELETED)?);
-        let root = Root { dir, uploads, deleted, locks: [const { Mutex::new(()) }; LOCKS] };
+        let resumable = tree::make(&own, RESUMABLE)?;
+        let root = Root {
+            dir,
+            uploads,
+            resumable,
+            deleted,
+            locks: [const { Mutex::new(()) }; LOCKS],
+            changes: RwLock::new(()),
+        };
         upload::probe(&root)?;
         Ok(Self { root: Arc::new(root) })
     }
@@ -113,6 +127,7 @@ impl Local {
     pub async fn make_folder(&self, path: &FilePath, needs_parent: bool) -> Result<(), Error> {
         let path = path.clone();
         self.blocking(move |root| {
+            let _shared = root.add();
             if needs_parent {
                 root.parent(&path, Missing::Refused)?;
             }
@@ -136,7 +151,7 @@ impl Local {
     }
 
     /// Deletes a folder with all that is in it; whether there was one. It is out of sight in one step.
-    pub async fn delete_folder(&self, path: &FilePath) -> Result<bool, Error> {
+    pub async fn delete_folder(&self, path: &FilePath, judged: Vec<u8>) -> Result<bool, Error> {
         let path = path.clone();
         self.blocking(move |root| {
             let parent = match root.parent(&path, Missing::Error) {
@@ -149,11 +164,19 @@ impl Local {
                 Ok(stat) if FileType::from_raw_mode(stat.st_mode) != FileType::Directory => return Ok(false),
                 Ok(_) => {}
             }
+            let nothing_new = match judged.is_empty() {
+                true => None,
+                false => Some(root.changes.write().unwrap_or_else(PoisonError::into_inner)),
+            };
+            if nothing_new.is_some() {
+                root.check_judged(&path, &judged)?;
+            }
             let name = crate::random_name();
             match renameat(&parent, path.name(), &root.deleted, &name) {
                 Err(Errno::NOENT) => return Ok(false),
                 renamed => renamed?,
             }
+            drop(nothing_new);
             fsync(&parent)?;
             tree::remove(&root.deleted, &name)?;
             Ok(true)
@@ -167,10 +190,11 @@ impl Local {
         self.blocking(move |root| upload::rename(root, &from, &to)).await
     }
 
-    /// Deletes what uploads and deletions have left that are broken off since longer than `age_ms`.
+    /// Deletes what uploads and deletions have left that are broken off since longer than `age_ms`, and resumable uploads
+    /// that are void.
     pub async fn sweep(&self, age_ms: u64) -> Result<usize, Error> {
         self.blocking(move |root| {
-            let swept = tree::sweep(&root.uploads, age_ms)?;
+            let swept = tree::sweep(&root.uploads, age_ms)? + resumable::sweep(root)?;
             Ok(swept + tree::sweep(&root.deleted, age_ms)?)
         })
         .await
@@ -207,7 +231,7 @@ impl Opened {
         let attributes = self.attributes.as_ref();
         let hash = attributes.filter(|attributes| attributes.are_of(&self.stat)).map(|known| &known.hash);
         let name = path.rsplit('/').next().unwrap_or(path);
-        let stored = attributes.map(|attributes| attributes.content_type.clone()).filter(|stored| !stored.is_empty());
+        let stored = attributes.map(|attributes| attributes.content_type.as_str());
         File {
             path: path.to_owned(),
             size,
@@ -217,7 +241,7 @@ impl Opened {
                 // Another program wrote it.
                 None => format!("{modified_ns:x}-{size:x}-{:x}", self.stat.st_ino),
             },
-            content_type: stored.unwrap_or_else(|| media_type::of_name(name).to_owned()),
+            content_type: content_type::of_stored(stored, name),
             meta: attributes.map(|attributes| attributes.meta.clone()).unwrap_or_default(),
         }
     }
@@ -227,7 +251,21 @@ impl Root {
     /// Waits until nobody else changes the path.
     fn lock(&self, path: &FilePath) -> std::sync::MutexGuard<'_, ()> {
         // The lock protects nothing in memory.
-        self.locks[lock_index(path)].lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.locks[lock_index(path)].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets entries be added, until it is dropped.
+    fn add(&self) -> RwLockReadGuard<'_, ()> {
+        self.changes.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Compares what is below a folder with what was judged.
+    fn check_judged(&self, folder: &FilePath, judged: &[u8]) -> Result<(), Error> {
+        let (mut judging, mut next) = (Judging::default(), Some(PageRequest::everything()));
+        while let Some(request) = next {
+            next = judging.next(listing::page(self, folder, &request)?);
+        }
+        judging.check(judged)
     }
 
     /// The folder at `segments`, open.

@@ -45,20 +45,29 @@ pub fn final_path(terms: &FileTerms) -> Result<&FilePath, Error> {
     }
 }
 
+/// The beginning of a stream that brings a file.
+pub async fn beginning(messages: &mut Streaming<PutRequest>) -> Result<PutBegin, PutError> {
+    match messages.message().await?.and_then(|message| message.part) {
+        Some(Part::Begin(begin)) => Ok(begin),
+        _ => Err(Error::Malformed("an upload must start with its beginning".to_owned()).into()),
+    }
+}
+
 /// Takes in the file of a stream, and publishes it. Dropped, or where the stream ends early, nothing is left.
 pub async fn put(
-    buckets: &Buckets,
-    verifier: &Verifier,
+    (buckets, verifier): (&Buckets, &Verifier),
+    begin: PutBegin,
     mut messages: Streaming<PutRequest>,
 ) -> Result<Published, PutError> {
-    let Some(Part::Begin(begin)) = messages.message().await?.and_then(|message| message.part) else {
-        return Err(Error::Malformed("an upload must start with its beginning".to_owned()).into());
-    };
     let terms = terms(verifier, begin.grant.clone(), FileOperation::Create)?;
     let bucket = buckets.find(&terms.project, &terms.bucket)?;
     let mut incoming = Incoming::begin(&bucket, terms, begin).await?;
     let finish = loop {
-        match messages.message().await?.and_then(|message| message.part) {
+        let message = tokio::select! {
+            message = messages.message() => message?,
+            () = incoming.upload.is_in_the_way() => return Err(Error::Overloaded.into()),
+        };
+        match message.and_then(|message| message.part) {
             Some(Part::Data(data)) => incoming.take(data).await?,
             Some(Part::Finish(finish)) => break finish,
             Some(Part::Begin(_)) => return Err(Error::Malformed("an upload has one beginning".to_owned()).into()),
@@ -167,7 +176,8 @@ impl<'a> Incoming<'a> {
     }
 }
 
-fn check_size(bucket: &Bucket, size: u64) -> Result<(), Error> {
+/// Refuses a file that is over the limit of its bucket.
+pub fn check_size(bucket: &Bucket, size: u64) -> Result<(), Error> {
     match bucket.spec.limits.size {
         Some(limit) if size > limit.0 => Err(Error::TooLarge(limit.0)),
         Some(_) | None => Ok(()),
@@ -175,11 +185,12 @@ fn check_size(bucket: &Bucket, size: u64) -> Result<(), Error> {
 }
 
 /// Refuses a type before any byte is taken in.
-fn check_declared(bucket: &Bucket, content_type: &str) -> Result<(), Error> {
+pub fn check_declared(bucket: &Bucket, content_type: &str) -> Result<(), Error> {
     content_type::check_declared(&bucket.spec.limits.types, content_type)
 }
 
-fn check_meta(meta: &str) -> Result<(), Error> {
+/// Refuses metadata that is too large.
+pub fn check_meta(meta: &str) -> Result<(), Error> {
     match meta.len() > META_BYTES {
         true => Err(Error::Malformed(format!(
             "the metadata is over the limit of {META_BYTES} bytes: it has {}",

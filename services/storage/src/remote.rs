@@ -3,7 +3,10 @@
 //! An object store has no folders: a folder is there as long as a file is in it, or a mark that it was made. Marks and
 //! unfinished files are objects of the bucket's own, which no path reaches.
 
+mod bounded;
+mod held;
 mod listing;
+mod resumable;
 mod upload;
 
 use std::sync::Arc;
@@ -14,16 +17,16 @@ use futures::{StreamExt, TryStreamExt, stream};
 use mesh::Tasks;
 use object_store::{
     Attribute, Attributes, GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload,
-    aws::AmazonS3Builder, azure::MicrosoftAzureBuilder, gcp::GoogleCloudStorageBuilder, memory::InMemory, path::Path,
+    aws::AmazonS3Builder, azure::MicrosoftAzureBuilder, gcp::GoogleCloudStorageBuilder, path::Path,
 };
 use proto::storage::Precondition;
-use query::{file::FilePath, media_type, resources::BucketBackend};
-use tokio::sync::{Mutex, MutexGuard};
+use query::{file::FilePath, resources::BucketBackend};
+use tokio::sync::{Mutex, MutexGuard, RwLock};
 
-pub use self::upload::ObjectUpload;
+pub use self::{resumable::ObjectAppend, upload::ObjectUpload};
 use crate::{
-    Error,
-    list::{Page, PageRequest},
+    Error, content_type,
+    list::{Judging, Page, PageRequest},
     object::{Entry, File, LOCKS, check, lock_index},
     read::{PIECE_BYTES, Parts, Pieces},
 };
@@ -39,6 +42,8 @@ const MARK: &str = "0";
 const UPLOADS: &str = ".perigee/uploads";
 /// Name of the user's metadata in the store: letters alone, as Azure wants it.
 const META: &str = "perigeemeta";
+/// Bytes of a bucket in memory that does not say how many.
+const MEMORY_BYTES: u64 = 256 << 20;
 /// The region of a store that has none.
 const REGION: &str = "us-east-1";
 
@@ -49,6 +54,10 @@ pub struct Remote {
     /// What the locations of all objects begin with; empty, or without a slash at its end.
     prefix: Arc<str>,
     locks: Arc<[Mutex<()>; LOCKS]>,
+    /// Held by who adds entries, and by who deletes a folder while nothing may be added.
+    changes: Arc<RwLock<()>>,
+    busy: resumable::Busy,
+    held: held::HeldBudget,
     /// For what ends an upload that was dropped.
     tasks: Tasks,
 }
@@ -88,7 +97,11 @@ impl Remote {
                 let builder = MicrosoftAzureBuilder::new().with_account(account).with_container_name(container);
                 (Arc::new(builder.with_access_key(key).build()?), prefix)
             }
-            BucketBackend::Memory {} | BucketBackend::Local { .. } => (Arc::new(InMemory::new()), &None),
+            BucketBackend::Memory { size } => {
+                let limit = size.map_or(MEMORY_BYTES, |size| size.0);
+                (Arc::new(bounded::Bounded::new(limit)), &None)
+            }
+            BucketBackend::Local { .. } => return Err(Error::Backend("a local bucket is no object store".to_owned())),
         };
         Ok(Self::with(store, prefix.as_deref().unwrap_or_default(), tasks))
     }
@@ -96,7 +109,8 @@ impl Remote {
     /// A bucket whose objects are below `prefix` in `store`.
     pub fn with(store: Arc<dyn ObjectStore>, prefix: &str, tasks: Tasks) -> Self {
         let locks = Arc::new([const { Mutex::const_new(()) }; LOCKS]);
-        Self { store, prefix: prefix.trim_matches('/').into(), locks, tasks }
+        let (busy, held) = (resumable::Busy::default(), held::HeldBudget::default());
+        Self { store, prefix: prefix.trim_matches('/').into(), locks, changes: Arc::default(), busy, held, tasks }
     }
 
     /// Where the object `key` is.
@@ -187,6 +201,7 @@ impl Remote {
         if path.is_root() {
             return Ok(());
         }
+        let _shared = self.changes.read().await;
         self.check_parents(path).await?;
         if self.head(path).await?.is_some() {
             return Err(Error::Conflict(format!("{path} is a file, not a folder")));
@@ -219,7 +234,14 @@ impl Remote {
     }
 
     /// Deletes a folder with all that is in it; whether there was one.
-    pub async fn delete_folder(&self, path: &FilePath) -> Result<bool, Error> {
+    pub async fn delete_folder(&self, path: &FilePath, judged: &[u8]) -> Result<bool, Error> {
+        let _nothing_new = match judged.is_empty() {
+            true => None,
+            false => Some(self.changes.write().await),
+        };
+        if !judged.is_empty() {
+            Box::pin(self.check_judged(path, judged)).await?;
+        }
         let mut deleted = 0;
         for location in [self.location(path.as_str())?, self.location(&marks(path.as_str()))?] {
             let listed = self.store.list(Some(&location)).map_ok(|object| object.location).boxed();
@@ -235,7 +257,19 @@ impl Remote {
         Ok(deleted > 0)
     }
 
-    /// Deletes unfinished files that were not changed for longer than `age_ms`.
+    /// Compares what is below a folder with what was judged.
+    async fn check_judged(&self, folder: &FilePath, judged: &[u8]) -> Result<(), Error> {
+        let (mut judging, mut next) = (Judging::default(), Some(PageRequest::everything()));
+        while let Some(request) = next {
+            next = match self.list(folder, request).await {
+                Err(Error::NoFolder | Error::NotFound) => None,
+                page => judging.next(page?),
+            };
+        }
+        judging.check(judged)
+    }
+
+    /// Deletes unfinished files that were not changed for longer than `age_ms`, and resumable uploads that are void.
     pub async fn sweep(&self, age_ms: u64) -> Result<usize, Error> {
         let now = mesh::clock::unix_ms(std::time::SystemTime::now());
         let mut found = self.store.list(Some(&self.location(UPLOADS)?));
@@ -247,7 +281,7 @@ impl Remote {
                 swept += 1;
             }
         }
-        Ok(swept)
+        Ok(swept + self.sweep_uploads(now).await?)
     }
 }
 
@@ -272,10 +306,7 @@ fn file(path: &str, meta: &ObjectMeta, attributes: &Attributes) -> File {
         size: meta.size,
         modified_ms: meta.last_modified.timestamp_millis(),
         etag: opaque(meta.e_tag.as_deref()),
-        content_type: match attributes.get(&Attribute::ContentType) {
-            Some(stored) => stored.as_ref().to_owned(),
-            None => media_type::of_name(name).to_owned(),
-        },
+        content_type: content_type::of_stored(attributes.get(&Attribute::ContentType).map(AsRef::as_ref), name),
         meta: user.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default(),
     }
 }

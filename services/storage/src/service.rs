@@ -8,9 +8,10 @@ use proto::{
     link::Messages,
     services::storage::storage_server::Storage,
     storage::{
-        CopyRequest, CopyResponse, DeleteRequest, DeleteResponse, GetRequest, GetResponse, Head, InfoRequest,
-        InfoResponse, ListRequest, ListResponse, MakeFolderRequest, MakeFolderResponse, PutRequest, PutResponse,
-        get_response::Part,
+        BeginUploadRequest, BeginUploadResponse, CopyRequest, CopyResponse, DeleteRequest, DeleteResponse,
+        DropUploadRequest, DropUploadResponse, FindUploadRequest, FindUploadResponse, GetRequest, GetResponse, Head,
+        InfoRequest, InfoResponse, ListRequest, ListResponse, MakeFolderRequest, MakeFolderResponse, PutRequest,
+        PutResponse, get_response::Part,
     },
 };
 use query::file::{FileOperation, FilePath, FileTerms};
@@ -24,8 +25,9 @@ use crate::{
     cursor::CursorKeys,
     list::PageRequest,
     object::Published,
-    put::{self, final_path},
+    put::{self, PutError, final_path},
     read::Parts,
+    resumable::Uploads,
 };
 
 /// The storage service.
@@ -34,6 +36,7 @@ pub struct Service {
     buckets: Buckets,
     verifier: Verifier,
     cursor_keys: CursorKeys,
+    uploads: Uploads,
     /// Bytes of files that were taken in and handed out.
     taken_bytes: Counter,
     given_bytes: Counter,
@@ -43,15 +46,12 @@ impl Service {
     /// Starts with the buckets of the resources in force, and follows them.
     pub fn start(mesh: Mesh, config: Config, current: Current, verifier: Verifier, tasks: Tasks) -> Self {
         let cursor_keys = CursorKeys::new(&config.cursor_secret);
+        let secret = config.cursor_secret.clone();
         let buckets = Buckets::start(&mesh, config, current, &tasks);
         let metrics = mesh.metrics();
-        Self {
-            buckets,
-            verifier,
-            cursor_keys,
-            taken_bytes: metrics.file_bytes("in"),
-            given_bytes: metrics.file_bytes("out"),
-        }
+        let taken_bytes = metrics.file_bytes("in");
+        let uploads = Uploads::new(buckets.clone(), verifier.clone(), &secret, taken_bytes.clone());
+        Self { buckets, verifier, cursor_keys, uploads, taken_bytes, given_bytes: metrics.file_bytes("out") }
     }
 
     /// What a grant is for: its bucket, and its terms, which are not provisional.
@@ -105,9 +105,19 @@ impl Service {
             return Err(Error::Malformed("refusing to delete the root".to_owned()));
         }
         match request.folder {
-            true => bucket.backend()?.delete_folder(&path).await,
+            true => bucket.backend()?.delete_folder(&path, &request.judged).await,
             false => bucket.backend()?.delete_file(&path, request.precondition.as_ref()).await.map(|()| true),
         }
+    }
+
+    async fn stored(&self, mut messages: Streaming<PutRequest>) -> Result<PutResponse, PutError> {
+        let mut begin = put::beginning(&mut messages).await?;
+        if let Some(resumption) = begin.resumption.take() {
+            return Box::pin(self.uploads.append(begin.grant, resumption, messages)).await;
+        }
+        let Published { file, created } = Box::pin(put::put((&self.buckets, &self.verifier), begin, messages)).await?;
+        self.taken_bytes.inc_by(file.size);
+        Ok(PutResponse { entry: Some(file.into()), created, ..PutResponse::default() })
     }
 
     async fn copied(&self, request: CopyRequest) -> Result<Published, Error> {
@@ -141,10 +151,7 @@ struct Granted {
 #[tonic::async_trait]
 impl Storage for Service {
     async fn put(&self, request: Request<Streaming<PutRequest>>) -> Result<Response<PutResponse>, Status> {
-        let put = Box::pin(put::put(&self.buckets, &self.verifier, request.into_inner()));
-        let Published { file, created } = put.await?;
-        self.taken_bytes.inc_by(file.size);
-        Ok(Response::new(PutResponse { entry: Some(file.into()), created }))
+        Ok(Response::new(Box::pin(self.stored(request.into_inner())).await?))
     }
 
     type GetStream = Messages<GetResponse>;
@@ -176,5 +183,21 @@ impl Storage for Service {
     async fn copy(&self, request: Request<CopyRequest>) -> Result<Response<CopyResponse>, Status> {
         let Published { file, created } = Box::pin(self.copied(request.into_inner())).await?;
         Ok(Response::new(CopyResponse { entry: Some(file.into()), created }))
+    }
+
+    async fn begin_upload(
+        &self,
+        request: Request<BeginUploadRequest>,
+    ) -> Result<Response<BeginUploadResponse>, Status> {
+        Ok(Response::new(self.uploads.begin(request.into_inner()).await?))
+    }
+
+    async fn find_upload(&self, request: Request<FindUploadRequest>) -> Result<Response<FindUploadResponse>, Status> {
+        Ok(Response::new(self.uploads.find(request.into_inner()).await?))
+    }
+
+    async fn drop_upload(&self, request: Request<DropUploadRequest>) -> Result<Response<DropUploadResponse>, Status> {
+        self.uploads.remove(request.into_inner()).await?;
+        Ok(Response::new(DropUploadResponse {}))
     }
 }

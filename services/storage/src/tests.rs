@@ -1,12 +1,14 @@
 //! Conformance of backends: each does the same with the same files, whatever keeps them.
 
+mod resumable;
+
 use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
 use mesh::Tasks;
 use object_store::memory::InMemory;
-use proto::storage::Precondition;
+use proto::storage::{EntriesDigest, Precondition};
 use query::file::FilePath;
 
 use crate::{
@@ -198,8 +200,8 @@ async fn folders_are_listed_and_deleted_as_a_whole() {
         let all = ["a/b-d", "a/b.e", "a/b/", "a/b/c", "a/empty/", "a/empty/deep/", "a/z/", "a/z/y/", "a/z/y/x"];
         assert_eq!(places(&backend, "/a", true).await, all);
         assert!(matches!(backend.list(&path("/none"), PageRequest::all(1, false)).await, Err(Error::NoFolder)));
-        assert!(backend.delete_folder(&path("/a")).await.expect("it can be deleted"));
-        assert!(!backend.delete_folder(&path("/a")).await.expect("there is none"));
+        assert!(backend.delete_folder(&path("/a"), &[]).await.expect("it can be deleted"));
+        assert!(!backend.delete_folder(&path("/a"), &[]).await.expect("there is none"));
         assert_eq!(places(&backend, "/", true).await, ["ab"]);
     })
     .await;
@@ -258,6 +260,26 @@ async fn a_file_that_is_moved_keeps_what_is_said_of_it() {
     let moved = backend.rename(&path("/a"), &publication("/b/c")).await.expect("it can be moved").expect("it is there");
     assert_eq!((moved.created, &moved.file.etag, &moved.file.meta), (true, &first.etag, &first.meta));
     assert!(matches!(backend.read(&path("/a")).await.map(drop), Err(Error::NotFound)));
+}
+
+#[tokio::test]
+async fn a_folder_that_was_changed_since_it_was_judged_stays() {
+    on_each(|backend| async move {
+        for at in ["/d/a", "/d/e/b", "/f"] {
+            put(&backend, at, b"x").await.expect("it can be written");
+        }
+        let page = backend.list(&path("/d"), PageRequest::everything()).await.expect("it is there");
+        let mut digest = EntriesDigest::default();
+        digest.add(&page.entries.into_iter().map(Into::into).collect::<Vec<_>>());
+        let judged = digest.finish();
+        put(&backend, "/d/e/new", b"x").await.expect("it can be written");
+        assert!(matches!(backend.delete_folder(&path("/d"), &judged).await, Err(Error::Changed)));
+        assert_eq!(places(&backend, "/", true).await, ["d/", "d/a", "d/e/", "d/e/b", "d/e/new", "f"]);
+        backend.delete_file(&path("/d/e/new"), None).await.expect("it is there");
+        assert!(backend.delete_folder(&path("/d"), &judged).await.expect("it is as it was"));
+        assert_eq!(places(&backend, "/", true).await, ["f"]);
+    })
+    .await;
 }
 
 #[tokio::test]

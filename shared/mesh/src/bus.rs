@@ -1,7 +1,15 @@
-//! Event bus between services: delivery at most once, to current subscribers.
+//! Event bus between services: delivery at most once, to current subscribers. With NATS also what nodes share that is not to
+//! be lost: journals, and leases.
 
 use bytes::Bytes;
 use tokio::sync::broadcast;
+
+pub use self::nats::Nats;
+
+pub mod journal;
+pub mod lease;
+mod nats;
+mod subject;
 
 /// Capacity of a subscription; a slow subscriber is told how many events it missed.
 const CAPACITY: usize = 1024;
@@ -11,12 +19,14 @@ const CAPACITY: usize = 1024;
 pub enum Bus {
     /// In this process.
     Memory(Memory),
+    /// Between processes.
+    Nats(Nats),
 }
 
 /// A bus in this process.
 #[derive(Debug, Clone)]
 pub struct Memory {
-    events: broadcast::Sender<Message>,
+    events: broadcast::Sender<Event>,
 }
 
 /// An event.
@@ -33,7 +43,8 @@ pub struct Message {
 pub enum Event {
     /// An event.
     Message(Message),
-    /// This many events were lost, because the listener was too slow. It must read the current state itself.
+    /// This many events were lost, because the listener was too slow, or 0 where it is not known how many, because the bus
+    /// could not be reached. It must read the current state itself.
     Lagged(u64),
 }
 
@@ -41,29 +52,51 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Subscription {
     subject: String,
-    events: broadcast::Receiver<Message>,
+    events: broadcast::Receiver<Event>,
 }
 
 impl Bus {
     /// A bus in this process.
     pub fn memory() -> Self {
-        let (events, _) = broadcast::channel(CAPACITY);
-        Self::Memory(Memory { events })
+        Self::Memory(Memory::default())
     }
 
     /// Publishes to the current subscribers. Never waits: a slow one gets [`Event::Lagged`].
     pub fn publish(&self, subject: impl Into<String>, payload: impl Into<Bytes>) {
-        let Self::Memory(memory) = self;
         let message = Message { subject: subject.into(), payload: payload.into() };
-        // An error means that nobody listens.
-        let _ = memory.events.send(message);
+        match self {
+            Self::Memory(memory) => memory.send(Event::Message(message)),
+            Self::Nats(nats) => nats.publish(message),
+        }
     }
 
     /// The events of `subject` and of what is under it: `schema` hears `schema.shop.music`. The empty subject hears
     /// all.
     pub fn subscribe(&self, subject: impl Into<String>) -> Subscription {
-        let Self::Memory(memory) = self;
+        let (Self::Memory(memory) | Self::Nats(Nats { memory, .. })) = self;
         Subscription { subject: subject.into(), events: memory.events.subscribe() }
+    }
+
+    /// The servers that nodes share, where there are any.
+    pub fn nats(&self) -> Option<&Nats> {
+        match self {
+            Self::Memory(_) => None,
+            Self::Nats(nats) => Some(nats),
+        }
+    }
+}
+
+impl Memory {
+    fn send(&self, event: Event) {
+        // An error means that nobody listens.
+        let _ = self.events.send(event);
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        let (events, _) = broadcast::channel(CAPACITY);
+        Self { events }
     }
 }
 
@@ -72,8 +105,8 @@ impl Subscription {
     pub async fn next(&mut self) -> Option<Event> {
         loop {
             match self.events.recv().await {
-                Ok(message) if is_under(&message.subject, &self.subject) => return Some(Event::Message(message)),
-                Ok(_) => (),
+                Ok(Event::Message(message)) if !is_under(&message.subject, &self.subject) => {}
+                Ok(event) => return Some(event),
                 Err(broadcast::error::RecvError::Lagged(missed)) => return Some(Event::Lagged(missed)),
                 Err(broadcast::error::RecvError::Closed) => return None,
             }

@@ -2,6 +2,7 @@
 //! variables.
 
 mod layer;
+mod nats;
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +18,9 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 
 use layer::Layers;
 
-use crate::deserialize;
+pub use nats::NatsBus;
+
+use crate::{deserialize, egress::Egress};
 
 /// The commented default; it documents every key.
 pub const DEFAULT: &str = include_str!("config/default.yaml");
@@ -50,6 +53,8 @@ pub struct Node {
     pub data: PathBuf,
     /// Event bus.
     pub bus: BusConfig,
+    /// Addresses that requests to targets of users may go to.
+    pub egress: Egress,
     /// Limits of requests.
     pub limits: Limits,
     /// Logs.
@@ -102,6 +107,8 @@ pub enum Resources {
 pub enum BusConfig {
     /// In this process.
     Memory {},
+    /// A NATS server, or a cluster of them, with JetStream.
+    Nats(Box<NatsBus>),
 }
 
 /// Limits of one request of a client, and of all together.
@@ -141,6 +148,8 @@ pub struct Limits {
     pub caller_bytes: usize,
     /// Bytes that all operations hold over WebSockets.
     pub live_bytes: usize,
+    /// Tables of which the live queries of one caller of a project have the rows of changes followed.
+    pub followed_tables: usize,
     /// Requests that are answered at once.
     pub in_flight: usize,
     /// Requests that wait for a short time until they are.
@@ -307,6 +316,9 @@ impl Node {
                 return wrong(format!("limits.{name}"), "must be positive");
             }
         }
+        if let BusConfig::Nats(nats) = &self.bus {
+            nats.check().map_err(|(field, message)| (format!("bus.{field}"), message))?;
+        }
         if self.mesh_key.as_ref().is_some_and(|key| key.0.is_empty()) {
             return wrong("mesh_key".to_owned(), "must not be empty");
         }
@@ -456,7 +468,7 @@ mod tests {
         let wanted = "node.yaml:2:3: limits.dept: key dept is not known; did you mean depth? \
                       known: body_bytes, answer_bytes, time, depth, filter_depth, nodes, statements, list_items, values, \
                       connections, streams, subscriptions, sockets, socket_bytes, \
-                      caller_bytes, live_bytes, in_flight, queue, unsent_bytes";
+                      caller_bytes, live_bytes, followed_tables, in_flight, queue, unsent_bytes";
         assert_eq!(refused("limits:\n  dept: 3\n", &[]), wanted);
         assert!(refused("listn: x", &[]).contains("did you mean listen?"));
     }
@@ -471,7 +483,7 @@ mod tests {
         let wanted = "PERIGEE_LIMITS__DEPTH: limits.depth: expected non-negative integer, found string";
         assert_eq!(refused("", &[("PERIGEE_LIMITS__DEPTH", "deep")]), wanted);
         let wanted = "node.yaml:1:12: services.0: service crd is not known; did you mean crud? \
-                      known: gateway, auth-rules, crud, realtime, storage";
+                      known: gateway, auth-rules, crud, functions, realtime, storage";
         assert_eq!(refused("services: [crd]", &[]), wanted);
         assert!(refused("a: [", &[]).starts_with("node.yaml:"));
         assert!(refused("- 1", &[]).ends_with("expected mapping, found list"));
@@ -519,13 +531,76 @@ mod tests {
         assert!(
             refused("peers: { gateway: ['http://a:1'] }", &[]).contains("not allowed: no service calls the gateway")
         );
-        assert!(refused("peers: { functions: ['http://a:1'] }", &[]).contains("functions is not known"));
+        assert!(refused("peers: { nowhere: ['http://a:1'] }", &[]).contains("nowhere is not known"));
     }
 
     #[test]
     fn another_kind_replaces_the_default_one_with_its_keys() {
-        let fault = refused("bus: { kind: nats, url: 'nats://a' }", &[]);
-        assert!(fault.starts_with("node.yaml:1:8: bus.kind: value nats is not known; known: memory"), "{fault}");
+        let fault = refused("bus: { kind: rabbit, url: 'amqp://a' }", &[]);
+        assert!(fault.starts_with("node.yaml:1:8: bus.kind: value rabbit is not known; "), "{fault}");
+        assert!(fault.ends_with("known: memory, nats"), "{fault}");
+        let fault = refused("bus: { kind: memory, url: 'nats://a' }", &[]);
+        assert!(fault.contains("bus.url: key url is not known"), "{fault}");
+    }
+
+    fn nats(text: &str, variables: &[(&str, &str)]) -> Box<NatsBus> {
+        match parse(text, variables).unwrap().bus {
+            BusConfig::Nats(nats) => nats,
+            BusConfig::Memory {} => panic!("another bus was asked for"),
+        }
+    }
+
+    #[test]
+    fn a_bus_of_nats_has_an_address_and_limits() {
+        let bus = nats("bus: { kind: nats, url: 'nats://a, tls://b:4223' }", &[]);
+        assert_eq!(bus.urls().collect::<Vec<_>>(), ["nats://a", "tls://b:4223"]);
+        assert_eq!((bus.changes_bytes, bus.changes_age), (64 << 20, Duration::from_secs(600)));
+        // Variables come in the order of their names; a kind comes first all the same.
+        let variables = [
+            ("PERIGEE_BUS__CHANGES_BYTES", "1048576"),
+            ("PERIGEE_BUS__KIND", "nats"),
+            ("PERIGEE_BUS__PASSWORD", "hush"),
+            ("PERIGEE_BUS__URL", "nats://a:4222"),
+            ("PERIGEE_BUS__USER", "7"),
+        ];
+        let bus = nats("", &variables);
+        assert_eq!((bus.changes_bytes, bus.user.as_deref()), (1 << 20, Some("7")));
+        assert_eq!(bus.password, Some(Secret("hush".to_owned())));
+        assert!(!format!("{bus:?}").contains("hush"));
+    }
+
+    #[test]
+    fn faults_of_a_bus_name_their_field() {
+        let wrong = |fields: &str| refused(&format!("bus: {{ kind: nats, {fields} }}"), &[]);
+        for (fields, expected) in [
+            ("", "bus.url: must be set, such as nats://nats:4222"),
+            ("url: 'http://a'", "bus.url: expected nats:// or tls:// and a host, found scheme http"),
+            ("url: 'nats://u:p@a'", "bus.url: no user and password are allowed in it; set bus.user and bus.password"),
+            ("url: 'nats://a/x'", "bus.url: no path is allowed after the host"),
+            ("url: 'nats://a:b'", "bus.url: expected nats:// or tls:// and a host: invalid port number"),
+            ("url: 'nats://a', user: u", "bus.password: must be set where bus.user is"),
+            ("url: 'nats://a', password: u", "bus.user: must be set where bus.password is"),
+            ("url: 'nats://a', token: t, user: u, password: p", "bus.token: not allowed beside bus.user"),
+            ("url: 'nats://a', token: ''", "bus.token: must not be empty"),
+            ("url: 'nats://a', credentials: /nowhere", "bus.credentials: the file /nowhere cannot be read: "),
+            ("url: 'tls://a', ca: /nowhere", "bus.ca: the file /nowhere cannot be read: "),
+            ("url: 'tls://a', certificate: /nowhere", "bus.key: must be set where bus.certificate is"),
+            ("url: 'nats://a', changes_bytes: 5", "bus.changes_bytes: must be at least 1048576"),
+            ("url: 'nats://a', changes_age: 10s", "bus.changes_age: must be at least 60s"),
+            ("url: 'nats://a', tokn: t", "bus.tokn: key tokn is not known; did you mean token?"),
+        ] {
+            let fault = wrong(fields);
+            assert!(fault.contains(expected), "{fields}: {fault}");
+            assert!(!fault.contains("u:p"), "{fault}");
+        }
+    }
+
+    #[test]
+    fn networks_are_checked() {
+        let allowed = parse("egress: { allow: [10.2.0.0/16] }", &[]).unwrap().egress;
+        assert!(allowed.allows([10, 2, 0, 1].into()) && !Node::default().egress.allows([10, 2, 0, 1].into()));
+        let fault = refused("egress: { allow: [10.2.0.0/33] }", &[]);
+        assert!(fault.starts_with("node.yaml:1:") && fault.contains("egress.allow.0: expected a network"), "{fault}");
     }
 
     #[test]

@@ -75,6 +75,10 @@ pub enum Code {
     Range,
     /// The disk is full, or cannot be written.
     Full,
+    /// User code said no.
+    Function,
+    /// A target broke off, redirected, or answered something else than it may.
+    BadGateway,
 }
 
 /// An error with its stable code, a text for people and details for programs.
@@ -91,7 +95,7 @@ pub struct Fault {
 
 impl Code {
     /// Every code, in the order of their HTTP statuses.
-    pub const ALL: [Code; 31] = [
+    pub const ALL: [Code; 33] = [
         Code::BadRequest,
         Code::UnknownColumn,
         Code::UnknownOperator,
@@ -120,6 +124,8 @@ impl Code {
         Code::Range,
         Code::TooMany,
         Code::Internal,
+        Code::Function,
+        Code::BadGateway,
         Code::Unavailable,
         Code::Deadline,
         Code::Full,
@@ -185,6 +191,8 @@ impl Code {
             Code::UnsupportedType => ("UNSUPPORTED_TYPE", 415, Grpc::InvalidArgument),
             Code::Range => ("RANGE", 416, Grpc::OutOfRange),
             Code::Full => ("FULL", 507, Grpc::ResourceExhausted),
+            Code::Function => ("FUNCTION", 500, Grpc::Unknown),
+            Code::BadGateway => ("BAD_GATEWAY", 502, Grpc::Unavailable),
         }
     }
 }

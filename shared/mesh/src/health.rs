@@ -29,6 +29,8 @@ pub enum Component {
     },
     /// The resource folder.
     Resources,
+    /// The bus to other nodes.
+    Bus,
 }
 
 /// State of a component.
@@ -71,13 +73,14 @@ impl Health {
 }
 
 impl fmt::Display for Component {
-    /// `service crud`, `peer crud http://…`, `database shop/music`, `resources`.
+    /// `service crud`, `peer crud http://…`, `database shop/music`, `resources`, `bus`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Component::Service(service) => write!(f, "service {service}"),
             Component::Peer { service, url } => write!(f, "peer {service} {url}"),
             Component::Database { project, database } => write!(f, "database {project}/{database}"),
             Component::Resources => f.write_str("resources"),
+            Component::Bus => f.write_str("bus"),
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod call;
 pub mod clock;
 pub mod config;
 mod deserialize;
+pub mod egress;
 pub mod fault;
 pub mod follow;
 pub mod health;

@@ -31,8 +31,8 @@ pub use nodes::Nodes;
 use pool::Pool;
 
 use crate::{
-    Call, Code, Fault, Health,
-    bus::Bus,
+    Call, Code, Fault, Health, Tasks,
+    bus::{Bus, Nats},
     config::{self, ServiceName},
     meter::{Meters, MethodMeter},
     server,
@@ -95,6 +95,18 @@ impl Mesh {
     /// Outside of a runtime, where the config names peers.
     pub fn new(config: &config::Node) -> Result<Self, config::Error> {
         Self::of(config, &proto::services::ALL)
+    }
+
+    /// As [`Mesh::new`], with the bus of the configuration, connected among `tasks`.
+    pub async fn connect(config: &config::Node, tasks: &Tasks) -> Result<Self, config::Error> {
+        let mut mesh = Self::new(config)?;
+        if let config::BusConfig::Nats(nats) = &config.bus {
+            let Parts { health, metrics, .. } = &*mesh.parts;
+            let bus = Box::pin(Nats::connect(nats, config.grant_secret(), health, metrics, tasks)).await?;
+            let parts = Arc::get_mut(&mut mesh.parts).expect("nobody else has a mesh that was just made");
+            parts.bus = Bus::Nats(bus);
+        }
+        Ok(mesh)
     }
 
     /// As [`Mesh::new`], with links to `services`.

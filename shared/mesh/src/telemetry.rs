@@ -69,6 +69,24 @@ struct Families {
     changes_lag_bytes: Family<OfDatabase, Gauge>,
     changes_lag_seconds: Family<OfDatabase, Gauge<f64, AtomicU64>>,
     file_bytes: Family<FileBytes, Counter>,
+    function_answers: Family<FunctionAnswer, Counter>,
+    function_calls: Gauge,
+    bus: BusMeters,
+}
+
+/// What is measured of a bus between processes.
+#[derive(Debug, Clone, Default)]
+pub struct BusMeters {
+    /// 1 while it is connected.
+    pub connected: Gauge,
+    /// Connections that were made anew.
+    pub reconnects: Counter,
+    /// Databases whose changes this node reads for all.
+    pub read_databases: Gauge,
+    /// Messages of changes that this node published.
+    pub published: Counter,
+    /// Times that this node began or ended to read the changes of a database for all.
+    pub elections: Counter,
 }
 
 /// Gauges of the load on the public port.
@@ -161,6 +179,11 @@ struct OfDatabase {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FileBytes {
     direction: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FunctionAnswer {
+    class: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -279,6 +302,16 @@ impl Metrics {
         self.families.file_bytes.get_or_create_owned(&FileBytes { direction })
     }
 
+    /// For answers of functions, by the class of their status: `2xx` and so on.
+    pub fn function_answers(&self, class: &'static str) -> Counter {
+        self.families.function_answers.get_or_create_owned(&FunctionAnswer { class })
+    }
+
+    /// Calls of functions that run or wait.
+    pub fn function_calls(&self) -> Gauge {
+        self.families.function_calls.clone()
+    }
+
     /// Gauges of the load on the public port.
     pub fn load(&self) -> &Load {
         &self.families.load
@@ -305,6 +338,11 @@ impl Metrics {
     /// Counts a watch that begins anew for a reason.
     pub fn live_resync(&self, reason: &'static str) {
         self.families.live_resyncs.get_or_create(&LiveResync { reason }).inc();
+    }
+
+    /// For the bus between processes.
+    pub fn bus(&self) -> BusMeters {
+        self.families.bus.clone()
     }
 
     /// Sets how far what is told of changes of a database is behind what was committed.
@@ -347,9 +385,12 @@ impl Default for Families {
             shared_live_reads: Counter::default(),
             live_changes: Family::default(),
             file_bytes: Family::default(),
+            function_answers: Family::default(),
+            function_calls: Gauge::default(),
             live_resyncs: Family::default(),
             changes_lag_bytes: Family::default(),
             changes_lag_seconds: Family::default(),
+            bus: BusMeters::default(),
         };
         families.registered()
     }
@@ -365,6 +406,8 @@ impl Families {
         registry.register("statements", "SQL statements", self.statements.clone());
         registry.register("too_large_answers", "Answers refused as too large", self.too_large_answers.clone());
         registry.register("file_bytes", "Bytes of files taken in and handed out", self.file_bytes.clone());
+        registry.register("function_answers", "Answers of functions", self.function_answers.clone());
+        registry.register("function_calls", "Calls of functions that run or wait", self.function_calls.clone());
         registry.register("statement_seconds", "Time of an SQL statement", self.statement_seconds.clone());
         registry.register("connections", "Connections of clients", self.load.connections.clone());
         registry.register("in_flight", "Requests of clients being answered", self.load.in_flight.clone());
@@ -383,6 +426,11 @@ impl Families {
         let (bytes, seconds) = (self.changes_lag_bytes.clone(), self.changes_lag_seconds.clone());
         registry.register("changes_lag_bytes", "Bytes of a log of changes that are not told yet", bytes);
         registry.register("changes_lag_seconds", "Age of the oldest change that is not told yet", seconds);
+        registry.register("bus_connected", "Whether the bus is connected", self.bus.connected.clone());
+        registry.register("bus_reconnects", "Connections to the bus made anew", self.bus.reconnects.clone());
+        registry.register("changes_read", "Databases whose changes this node reads", self.bus.read_databases.clone());
+        registry.register("changes_published", "Messages of changes published", self.bus.published.clone());
+        registry.register("changes_elections", "Elections of a reader of changes", self.bus.elections.clone());
         registry.register("shed", "Work refused because of a limit", self.shed.clone());
         self
     }
@@ -401,6 +449,8 @@ mod tests {
         requests.done(503, Duration::from_millis(3));
         metrics.too_large_answers("sqlite").inc();
         metrics.file_bytes("in").inc_by(7);
+        metrics.function_answers("2xx").inc();
+        metrics.function_calls().inc();
         metrics.statement("sqlite", "read").done(3, Duration::from_micros(50));
         metrics.changes_lag("shop", "music", 7, Duration::from_millis(1500));
         metrics.changes_lag("shop", "gone", 8, Duration::ZERO);
@@ -411,11 +461,15 @@ mod tests {
         metrics.live_reads().shared.inc();
         metrics.live_changes().skipped.inc();
         metrics.live_resync("rules");
+        metrics.bus().connected.set(1);
+        metrics.bus().reconnects.inc();
         let text = metrics.render();
         for line in [
             "perigee_connections 1",
             r#"perigee_changes_lag_bytes{project="shop",database="music"} 7"#,
             r#"perigee_changes_lag_seconds{project="shop",database="music"} 1.5"#,
+            "perigee_bus_connected 1",
+            "perigee_bus_reconnects_total 1",
             r#"perigee_shed_total{limit="in_flight"} 1"#,
             r#"perigee_requests_total{service="crud",method="Read",code="NotFound"} 1"#,
             r#"perigee_requests_total{service="crud",method="Read",code="Ok"} 0"#,
@@ -427,6 +481,8 @@ mod tests {
             r#"perigee_statement_seconds_count{engine="sqlite",kind="read"} 3"#,
             r#"perigee_too_large_answers_total{engine="sqlite"} 1"#,
             r#"perigee_file_bytes_total{direction="in"} 7"#,
+            r#"perigee_function_answers_total{class="2xx"} 1"#,
+            "perigee_function_calls 1",
             r#"perigee_live_reads_total{answer="same"} 1"#,
             "perigee_shared_live_reads_total 1",
             r#"perigee_live_changes_total{concerns="none"} 1"#,

@@ -16,6 +16,7 @@ mod filter;
 mod filter_index;
 #[cfg(test)]
 mod fixtures;
+pub mod function;
 mod grant;
 mod heap;
 mod json;

@@ -192,7 +192,7 @@ pub struct Database {
     /// Which engine; absent: the one that the scheme of `url` names. Read it by [`Database::engine`].
     #[serde(default)]
     pub r#type: Option<Engine>,
-    /// Its URL: `sqlite:music.db`, `postgres://user@host/name`.
+    /// Its URL: `sqlite:music.db`, `postgres://user@host/name`, `mysql://user@host/name`.
     pub url: String,
     /// PostgreSQL's schema.
     #[serde(default = "default_schema")]
@@ -259,6 +259,8 @@ pub enum Engine {
     Sqlite,
     /// PostgreSQL 13 or later, and what speaks its protocol.
     Postgres,
+    /// MariaDB 10.6 or later.
+    Mysql,
 }
 
 impl Database {
@@ -270,27 +272,29 @@ impl Database {
 
 impl Engine {
     /// Every engine.
-    pub const ALL: [Engine; 2] = [Engine::Sqlite, Engine::Postgres];
+    pub const ALL: [Engine; 3] = [Engine::Sqlite, Engine::Postgres, Engine::Mysql];
 
     /// The engine called `name`.
     pub fn named(name: &str) -> Option<Self> {
         Engine::ALL.into_iter().find(|engine| engine.name() == name)
     }
 
-    /// The engine that the scheme of `url` names: `sqlite:`, `postgres:` or `postgresql:`.
+    /// The engine that the scheme of `url` names: `sqlite:`, `postgres:`, `postgresql:`, `mysql:` or `mariadb:`.
     pub fn of_url(url: &str) -> Option<Self> {
         match url.split_once(':')?.0 {
             "sqlite" => Some(Engine::Sqlite),
             "postgres" | "postgresql" => Some(Engine::Postgres),
+            "mysql" | "mariadb" => Some(Engine::Mysql),
             _ => None,
         }
     }
 
-    /// `sqlite`, `postgres`.
+    /// `sqlite`, `postgres`, `mysql`.
     pub fn name(self) -> &'static str {
         match self {
             Engine::Sqlite => "sqlite",
             Engine::Postgres => "postgres",
+            Engine::Mysql => "mysql",
         }
     }
 }
@@ -367,7 +371,10 @@ pub enum BucketBackend {
         path: Option<String>,
     },
     /// The memory of the node: gone when it stops.
-    Memory {},
+    Memory {
+        /// Most bytes of all objects; absent: 256 MiB.
+        size: Option<ByteSize>,
+    },
     /// S3 and what speaks its protocol.
     S3 {
         /// The bucket's name there.
@@ -419,7 +426,7 @@ impl BucketBackend {
     pub fn kind(&self) -> &'static str {
         match self {
             BucketBackend::Local { .. } => "local",
-            BucketBackend::Memory {} => "memory",
+            BucketBackend::Memory { .. } => "memory",
             BucketBackend::S3 { .. } => "s3",
             BucketBackend::Gcs { .. } => "gcs",
             BucketBackend::Azure { .. } => "azure",

@@ -31,6 +31,6 @@ async fn the_document_tells_what_happens() -> anyhow::Result<()> {
         assert_eq!(printed.trim_end(), expected.trim_end(), "{command}");
         shown += 1;
     }
-    ensure!(shown == 9, "{shown}");
+    ensure!(shown == 10, "{shown}");
     Ok(())
 }

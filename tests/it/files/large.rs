@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -24,16 +25,25 @@ use super::{send, until};
 const GROWTH_BYTES: u64 = 24 << 20;
 
 /// A gateway and storage as processes over a bucket, which is empty.
-struct Pair {
-    folder: tempfile::TempDir,
-    gateway: Process,
-    storage: Process,
-    client: Client,
+pub struct Pair {
+    pub folder: Arc<tempfile::TempDir>,
+    pub gateway: Process,
+    pub storage: Process,
+    pub client: Client,
 }
 
 impl Pair {
-    async fn start() -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir()?;
+    pub async fn start() -> anyhow::Result<Self> {
+        Self::over(Arc::new(tempfile::tempdir()?), "").await
+    }
+
+    /// Another one over the same data.
+    pub async fn beside(&self) -> anyhow::Result<Self> {
+        Self::over(self.folder.clone(), "2").await
+    }
+
+    /// In `folder`; `name` tells its files from those of others.
+    async fn over(folder: Arc<tempfile::TempDir>, name: &str) -> anyhow::Result<Self> {
         let resources = folder.path().join("resources");
         std::fs::create_dir_all(&resources)?;
         let bucket = "kind: project\nmeta: { id: shop }\n---\nkind: bucket\nmeta: { project: shop, id: files }\nspec:\n  rules: [{ prefix: /, create: { rule: allow }, read: { rule: allow }, delete: { rule: allow } }]\n";
@@ -48,14 +58,14 @@ impl Pair {
         };
         let peers = format!("peers: {{ storage: [\"http://{storage}\"] }}\n");
         let services = ["gateway", "auth-rules", "crud", "realtime"];
-        let gateway = Process::serve(folder.path(), "gateway", &services, &config(inner, &peers))?;
-        let storage = Process::serve(folder.path(), "storage", &["storage"], &config(storage, ""))?;
+        let gateway = Process::serve(folder.path(), &format!("gateway{name}"), &services, &config(inner, &peers))?;
+        let storage = Process::serve(folder.path(), &format!("storage{name}"), &["storage"], &config(storage, ""))?;
         let client = Client::new(http, "shop");
         ready(&client).await?;
         Ok(Self { folder, gateway, storage, client })
     }
 
-    fn bucket(&self) -> std::path::PathBuf {
+    pub fn bucket(&self) -> std::path::PathBuf {
         self.folder.path().join("data/objects/shop/files")
     }
 
@@ -72,40 +82,97 @@ fn size() -> u64 {
     }
 }
 
+/// Ways that a large file goes up and down.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Way {
+    Http,
+    /// A resumable upload in one request.
+    Tus,
+    Grpc,
+}
+
+impl Way {
+    async fn up(self, client: &Client, path: &str, size: u64) -> anyhow::Result<()> {
+        match self {
+            Way::Http => upload(client.address(), ("PUT", &format!("/v1/api/shop/files{path}"), ""), size).await,
+            Way::Tus => {
+                let address = super::tus::begun(client, path, size).await?;
+                let headers =
+                    "tus-resumable: 1.0.0\r\nupload-offset: 0\r\ncontent-type: application/offset+octet-stream\r\n";
+                upload(client.address(), ("PATCH", &address, headers), size).await
+            }
+            Way::Grpc => super::grpc::upload(client, path, (0..size.div_ceil(1 << 20)).map(sized(size))).await,
+        }
+    }
+
+    /// The size of a file that was uploaded, which is compared with what was sent.
+    async fn down(self, client: &Client, path: &str) -> anyhow::Result<u64> {
+        match self {
+            Way::Http | Way::Tus => download(client.address(), path).await,
+            Way::Grpc => {
+                let (mut size, mut whole) = (0, Vec::new());
+                super::grpc::download(client, path, |data| {
+                    size += data.len() as u64;
+                    whole.extend_from_slice(&data);
+                    while whole.len() >= 1 << 20 {
+                        let rest = whole.split_off(1 << 20);
+                        ensure!(whole == block((size - rest.len() as u64) / (1 << 20) - 1), "a block is another");
+                        whole = rest;
+                    }
+                    Ok(())
+                })
+                .await?;
+                Ok(size)
+            }
+        }
+    }
+}
+
+/// Blocks of a file of `size` bytes, of which the last may be shorter.
+fn sized(size: u64) -> impl Fn(u64) -> Vec<u8> {
+    move |index| {
+        let mut block = block(index);
+        block.truncate(usize::try_from(size - (index << 20)).unwrap_or(usize::MAX));
+        block
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_file_goes_up_and_down_in_bounded_memory() -> anyhow::Result<()> {
-    let pair = Pair::start().await?;
-    // What a node keeps once and for all, such as threads with their heaps and buffers of connections: after a first file.
-    upload(pair.client.address(), "/warm", 64_000_000).await?;
-    assert_eq!(download(pair.client.address(), "/warm").await?, 64_000_000);
-    let (before, size) = (pair.memory()?, size());
-    let began = Instant::now();
-    upload(pair.client.address(), "/large", size).await?;
-    let up = began.elapsed();
-    assert_eq!(std::fs::metadata(pair.bucket().join("large"))?.len(), size);
-    let began = Instant::now();
-    assert_eq!(download(pair.client.address(), "/large").await?, size);
-    let down = began.elapsed();
-    for (process, before) in [&pair.gateway, &pair.storage].into_iter().zip(before) {
-        let peak = process.peak_memory()?;
-        eprintln!("{size} bytes: up {up:?}, down {down:?}, memory {before} to at most {peak}");
-        ensure!(peak < before + GROWTH_BYTES, "memory grew from {before} to {peak}");
+    for way in [Way::Http, Way::Tus, Way::Grpc] {
+        let pair = Pair::start().await?;
+        // What a node keeps once and for all, such as threads with their heaps and buffers of connections: after a first file.
+        way.up(&pair.client, "/warm", 64_000_000).await?;
+        assert_eq!(way.down(&pair.client, "/warm").await?, 64_000_000);
+        let (before, size) = (pair.memory()?, size());
+        let began = Instant::now();
+        way.up(&pair.client, "/large", size).await?;
+        let up = began.elapsed();
+        assert_eq!(std::fs::metadata(pair.bucket().join("large"))?.len(), size);
+        let began = Instant::now();
+        assert_eq!(way.down(&pair.client, "/large").await?, size);
+        let down = began.elapsed();
+        for (process, before) in [&pair.gateway, &pair.storage].into_iter().zip(before) {
+            let peak = process.peak_memory()?;
+            eprintln!("{way:?}: {size} bytes: up {up:?}, down {down:?}, memory {before} to at most {peak}");
+            ensure!(peak < before + GROWTH_BYTES, "{way:?}: memory grew from {before} to {peak}");
+        }
     }
     Ok(())
 }
 
 /// Zeroes with a count in front of each block.
-fn block(index: u64) -> Vec<u8> {
+pub fn block(index: u64) -> Vec<u8> {
     let mut block = vec![0; 1 << 20];
     block[..8].copy_from_slice(&index.to_le_bytes());
     block
 }
 
-async fn upload(address: SocketAddr, path: &str, size: u64) -> anyhow::Result<()> {
+/// Sends a request with a body of `size` bytes.
+async fn upload(address: SocketAddr, (method, path, headers): (&str, &str, &str), size: u64) -> anyhow::Result<()> {
     let mut socket = TcpStream::connect(address).await?;
-    let head = format!(
-        "PUT /v1/api/shop/files{path} HTTP/1.1\r\nhost: x\r\ncontent-length: {size}\r\nconnection: close\r\n\r\n"
-    );
+    let head =
+        format!("{method} {path} HTTP/1.1\r\nhost: x\r\n{headers}content-length: {size}\r\nconnection: close\r\n\r\n");
     socket.write_all(head.as_bytes()).await?;
     let (mut left, mut index) = (size, 0);
     while left > 0 {
@@ -116,7 +183,7 @@ async fn upload(address: SocketAddr, path: &str, size: u64) -> anyhow::Result<()
     }
     let mut answer = String::new();
     socket.read_to_string(&mut answer).await?;
-    ensure!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+    ensure!(answer.starts_with("HTTP/1.1 20"), "{answer}");
     Ok(())
 }
 
@@ -199,7 +266,7 @@ fn clear(folder: &Path) -> anyhow::Result<()> {
 }
 
 /// Waits until a file is in `folder`, or none.
-async fn until_there(folder: &Path, is_there: bool) -> anyhow::Result<()> {
+pub async fn until_there(folder: &Path, is_there: bool) -> anyhow::Result<()> {
     let end = Instant::now() + Duration::from_secs(20);
     loop {
         let count = std::fs::read_dir(folder).context("a folder of uploads")?.count();

@@ -1,5 +1,6 @@
 mod any_input;
 mod arguments;
+mod calls;
 mod documents;
 mod introspection;
 mod kept;

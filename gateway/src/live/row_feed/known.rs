@@ -79,6 +79,11 @@ impl KnownRows {
         self.comparison = self.comparison.wrapping_add(1);
     }
 
+    /// Keys of all rows.
+    pub fn keys(&self) -> Vec<Bytes> {
+        self.rows.keys().cloned().collect()
+    }
+
     /// Keys of the rows that were not compared since that began.
     pub fn stale(&self) -> Vec<Bytes> {
         let stale = self.rows.iter().filter(|(_, known)| known.seen != self.comparison);

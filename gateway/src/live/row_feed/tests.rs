@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-const OPTIONS: FeedOptions = FeedOptions { key_columns: 1, skip_initial: false, initial: InitialRows::Told };
+const OPTIONS: FeedOptions = FeedOptions { key_columns: 1, initial: InitialRows::Told };
 
 fn row(id: u8, value: u8, committed_ms: i64) -> Row {
     let bytes = |value: Value| value.to_string().into_bytes().into();
@@ -79,13 +79,26 @@ fn rows_that_were_collected_are_void_after_a_resync() {
 }
 
 #[test]
-fn rows_that_were_there_are_not_told_where_they_are_not_wanted() {
-    let mut merge = merge(FeedOptions { skip_initial: true, ..OPTIONS });
-    told(&mut merge, READY);
-    assert_eq!(told(&mut merge, Event::Insert(row(1, 0, 7)))[0].0, "insert");
+fn rows_of_the_beginning_that_are_not_wanted_are_known_all_the_same() {
+    let mut merge = merge(FeedOptions { initial: InitialRows::Skipped, ..OPTIONS });
+    for id in [9, 1, 2] {
+        assert_eq!(told(&mut merge, Event::Initial(row(id, 0, 0))), []);
+    }
+    // They were not told as a whole: what is there now is not new either.
     told(&mut merge, resync());
-    assert_eq!(told(&mut merge, Event::Initial(row(2, 0, 0)))[0].0, "update", "it may have changed meanwhile");
-    assert_eq!(told(&mut merge, READY)[0].0, "delete");
+    for id in 1..=3 {
+        assert_eq!(told(&mut merge, Event::Initial(row(id, 0, 0))), []);
+    }
+    assert_eq!(told(&mut merge, READY), []);
+    assert_eq!(told(&mut merge, Event::Insert(row(4, 0, 7)))[0].0, "insert");
+    told(&mut merge, resync());
+    assert_eq!(told(&mut merge, Event::Initial(row(1, 0, 0))), [], "it is the same");
+    assert_eq!(told(&mut merge, Event::Initial(row(2, 8, 0)))[0].0, "update");
+    assert_eq!(told(&mut merge, Event::Initial(row(5, 0, 0)))[0].0, "insert");
+    let mut gone = told(&mut merge, READY);
+    gone.sort();
+    let expected = [3, 4].map(|id| ("delete", format!(r#"{{"id":{id}}}"#), 1000));
+    assert_eq!(gone, expected, "also the one that was not told");
 }
 
 #[test]

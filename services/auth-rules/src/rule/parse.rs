@@ -110,9 +110,9 @@ impl Parser {
         })
     }
 
-    /// The policy at `path` of one operation on files; `None` where it has an error.
-    pub fn file_policy(&mut self, json: &Json, path: &str) -> Option<Policy> {
-        (self.scope, self.nodes) = (Scope::Files, 0);
+    /// The policy at `path` of what is no table; `None` where it has an error.
+    pub fn policy_in(&mut self, scope: Scope, json: &Json, path: &str) -> Option<Policy> {
+        (self.scope, self.nodes) = (scope, 0);
         let rule = self.rule(json, path, None, 0);
         let anonymous = self.flag(json, path, "anonymous");
         let rule = rule?;
@@ -253,12 +253,12 @@ impl Parser {
         for (key, value) in members {
             let at = format!("{path}.{key}");
             let key = key.as_str();
-            let of_outermost: &[&str] = if self.scope == Scope::Files { &["anonymous"] } else { &OUTERMOST };
+            let of_outermost: &[&str] = if self.scope == Scope::Tables { &OUTERMOST } else { &["anonymous"] };
             if COMMON.contains(&key) || used.contains(&key) || (depth == 0 && of_outermost.contains(&key)) {
                 continue;
             }
             if OUTERMOST.contains(&key) && !of_outermost.contains(&key) {
-                self.error(&at, format!("{key} does not apply to rules of files"));
+                self.error(&at, format!("{key} does not apply to rules of {}", self.scope.name()));
             } else if OUTERMOST.contains(&key) {
                 self.error(&at, format!("{key} is allowed in the outermost rule of an operation only"));
             } else if UNSUPPORTED.contains(&key) {

@@ -1,50 +1,64 @@
 //! The log of changes of one database: transactions with the rows before and after, for any number of followers.
 //!
 //! One task reads the log while somebody follows it, and keeps what it found in a ring; followers take it from there,
-//! each at its own pace. One that is left behind by the ring is told that it missed something.
+//! each at its own pace. One that is left behind by the ring is told that it missed something. Where nodes share a database
+//! and a bus, one of them reads for all, and each fills its ring from the journal that this one writes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use futures::{Stream, stream};
+use futures::{FutureExt, Stream, stream};
 use mesh::Tasks;
 use proto::crud::{LogResponse, Snapshot};
-use query::{Schema, Table, resources::Numbers};
+use query::{Schema, resources::Numbers};
 use tokio::{
     sync::{Notify, Semaphore, watch},
     time::Instant,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use self::{follower::Follower, ring::Ring, source::LogSource};
-use super::upkeep::{LINGER, LINGER_CHECK_INTERVAL, Upkeep};
+use self::{
+    follower::Follower,
+    outlet::Outlet,
+    reader::{CaptureLoop, LogDatabase},
+    ring::Ring,
+    shared::LogNode,
+    source::LogSource,
+};
+use super::upkeep::{LINGER, Upkeep};
 use crate::{
     Error,
     sql::Dialect,
     store::{
         Store,
-        log::{ImageWriter, LogLag, LogLook, LogPosition},
+        log::{LogLag, LogPosition, Loss},
     },
 };
 
 mod follower;
+mod outlet;
+mod reader;
+mod record;
 mod ring;
+mod shared;
 mod source;
+
+pub use shared::SharedLog;
 
 /// Followers that read the log by themselves at the same time, since they start before the ring; more wait.
 const CATCHING_UP_MAX: usize = 2;
-/// Least time between two looks at the log: what is committed meanwhile is found together.
-const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(2);
 
 /// The log of one database. Dropped, it ends its followers.
 #[derive(Debug)]
 pub struct LogHub {
     shared: Arc<LogShared>,
+    database: Arc<LogDatabase>,
+    /// Where other nodes read the same database.
+    nodes: Option<SharedLog>,
     tasks: Tasks,
     stop: CancellationToken,
     _end: DropGuard,
@@ -52,16 +66,15 @@ pub struct LogHub {
 
 #[derive(Debug)]
 struct LogShared {
-    store: Store,
-    schema: ArcSwap<Schema>,
     state: Mutex<LogState>,
     /// Counts changes of the state, for followers.
     progress: watch::Sender<u64>,
     /// Another table is followed.
     wake: Notify,
-    dialect: Dialect,
     /// Followers that read what the ring does not have any more: a few at a time.
     catching_up: Semaphore,
+    /// How far what this node read was behind what was committed.
+    lag: Arc<Mutex<LogLag>>,
 }
 
 #[derive(Debug, Default)]
@@ -72,7 +85,10 @@ struct LogState {
     source: Option<LogSource>,
     numbers: Numbers,
     is_read: bool,
-    lag: LogLag,
+    /// The tables that the reader of all nodes captures, as far as this one knows.
+    known: BTreeMap<String, Since>,
+    /// Counts tables that are followed again after their capture failed.
+    attempt: u64,
 }
 
 /// Capture of a table.
@@ -89,27 +105,30 @@ struct TableCapture {
 enum CaptureState {
     /// Not begun.
     Pending,
-    /// The log has all changes after this position.
-    Captured(Box<LogPosition>),
+    /// All changes after these positions are there.
+    Captured(Box<Since>),
     /// It failed.
     Failed(Error),
 }
 
+/// Since when the changes of a table are all there.
+#[derive(Debug, Clone, PartialEq)]
+struct Since {
+    /// In the log of the database.
+    log: LogPosition,
+    /// In the ring, as far as that goes back.
+    ring: LogPosition,
+}
+
 impl LogHub {
-    /// The log of `store`, whose tables are those of `schema` until it is told of another.
-    pub fn new(store: &Store, schema: Arc<Schema>, dialect: Dialect, tasks: &Tasks) -> Self {
+    /// The log of `store`, whose tables are those of `schema` until it is told of another; with `nodes`, one of them reads
+    /// it for all.
+    pub fn new(store: &Store, schema: Arc<Schema>, dialect: Dialect, tasks: &Tasks, nodes: Option<SharedLog>) -> Self {
         let stop = tasks.draining().child_token();
-        let shared = LogShared {
-            store: store.clone(),
-            schema: ArcSwap::new(schema),
-            state: Mutex::default(),
-            progress: watch::Sender::new(0),
-            wake: Notify::new(),
-            dialect,
-            catching_up: Semaphore::new(CATCHING_UP_MAX),
-        };
+        let database = LogDatabase { store: store.clone(), schema: ArcSwap::new(schema), dialect };
+        let (database, shared) = (Arc::new(database), Arc::default());
         let _end = stop.clone().drop_guard();
-        let hub = Self { shared: Arc::new(shared), tasks: tasks.clone(), stop, _end };
+        let hub = Self { shared, database, nodes, tasks: tasks.clone(), stop, _end };
         hub.shared.state().is_read = true;
         hub.read(Upkeep::at_start());
         hub
@@ -117,7 +136,7 @@ impl LogHub {
 
     /// Images have the columns of `schema` from now on.
     pub fn describe(&self, schema: Arc<Schema>) {
-        self.shared.schema.store(schema);
+        self.database.schema.store(schema);
         // A source may have to ask the database what has changed.
         self.shared.wake.notify_one();
     }
@@ -132,16 +151,7 @@ impl LogHub {
         let mut state = self.shared.state();
         state.numbers = numbers;
         for table in &tables {
-            let capture = state.tables.entry(table.clone()).or_insert_with(|| TableCapture {
-                followers: 0,
-                unfollowed: None,
-                progress: CaptureState::Pending,
-            });
-            capture.followers += 1;
-            capture.unfollowed = None;
-            if matches!(capture.progress, CaptureState::Failed(_)) {
-                capture.progress = CaptureState::Pending;
-            }
+            state.follow(table);
         }
         if !std::mem::replace(&mut state.is_read, true) {
             self.read(Upkeep::default());
@@ -166,7 +176,7 @@ impl LogHub {
 
     /// How far followers are behind what was committed.
     pub fn lag(&self) -> LogLag {
-        self.shared.state().lag
+        *self.shared.lag()
     }
 
     /// Whether tables are captured.
@@ -174,185 +184,67 @@ impl LogHub {
         self.shared.state().ring.end().is_some()
     }
 
-    /// Starts the task that reads the log. It ends its captures when the database is closed, unless the node drains: then
-    /// those of tables that were followed stay, and the next node that starts takes them over or ends them.
-    fn read(&self, mut upkeep: Upkeep) {
-        let (shared, stop, dropped) = (self.shared.clone(), self.stop.clone(), self.tasks.stop().clone());
+    /// Starts the task that reads the log, or takes part in that.
+    fn read(&self, upkeep: Upkeep) {
+        let dropped = self.tasks.stop().clone();
+        let task = match &self.nodes {
+            None => Box::pin(self.read_alone(upkeep)).boxed(),
+            Some(nodes) => {
+                let node = LogNode::new(nodes.clone(), self.shared.clone(), self.database.clone());
+                let (stop, draining) = (self.stop.clone(), self.tasks.draining().clone());
+                async move { Box::pin(node.run(upkeep, &stop, &draining)).await }.boxed()
+            }
+        };
+        self.tasks.spawn_until_drain("log", async move {
+            dropped.run_until_cancelled(task).await;
+        });
+    }
+
+    /// Reads the log for this node. Captures end when the database is closed, unless the node drains: then those of tables
+    /// that were followed stay, and the next node that starts takes them over or ends them.
+    fn read_alone(&self, mut upkeep: Upkeep) -> impl Future<Output = ()> + Send + use<> {
+        let (shared, database, stop) = (self.shared.clone(), self.database.clone(), self.stop.clone());
         let draining = self.tasks.draining().clone();
-        let task = async move {
-            let mut source = LogSource::new(&shared.store);
-            let reading = Box::pin(shared.read(&mut source, &mut upkeep));
-            if stop.run_until_cancelled(reading).await.is_none() {
+        async move {
+            let mut source = LogSource::new(&database.store);
+            let mut reader = CaptureLoop {
+                database: &database,
+                shared: &shared,
+                source: &mut source,
+                upkeep: &mut upkeep,
+                outlet: &mut Outlet::Ring,
+            };
+            if stop.run_until_cancelled(Box::pin(reader.read())).await.is_none() {
                 shared.fail(&Error::Unavailable("the database is closed".to_owned()));
                 // Who followed a table goes on where it was when the node is back, or on another.
                 if !draining.is_cancelled() || !shared.is_captured() {
                     upkeep.end("triggers of the log", source.release(&[])).await;
                 }
             }
-        };
-        self.tasks.spawn_until_drain("log", async move {
-            dropped.run_until_cancelled(Box::pin(task)).await;
-        });
+        }
     }
 }
 
 impl LogShared {
-    /// Reads the log until nothing is captured any more.
-    async fn read(&self, source: &mut LogSource, upkeep: &mut Upkeep) {
-        let mut schema = self.schema.load_full();
-        loop {
-            let now = self.schema.load_full();
-            if !Arc::ptr_eq(&schema, &now) {
-                self.describe(source, &now);
-                schema = now;
-            }
-            self.capture(source, upkeep, &schema).await;
-            let mut has_more = false;
-            if source.is_capturing() {
-                let numbers = self.state().numbers;
-                match source.look(numbers).await {
-                    Ok(look) => {
-                        has_more = look.has_more;
-                        self.found(look, source);
-                    }
-                    Err(error) => {
-                        self.fail(&error);
-                        upkeep.sweep_within(LINGER);
-                    }
-                }
-            }
-            self.release(source, upkeep).await;
-            if upkeep.is_done() && self.is_done() {
-                return;
-            }
-            if has_more {
-                continue;
-            }
-            tokio::time::sleep(LOOK_INTERVAL_MIN).await;
-            tokio::select! {
-                () = source.commit_after(), if self.has_followers() => {}
-                () = self.wake.notified() => {}
-                () = tokio::time::sleep(LINGER_CHECK_INTERVAL) => {}
-            }
+    /// Ends all followers; whether any had not ended before.
+    fn fail(&self, error: &Error) -> bool {
+        let mut state = self.state();
+        state.known.clear();
+        let mut is_news = false;
+        for capture in state.tables.values_mut() {
+            is_news |= !matches!(capture.progress, CaptureState::Failed(_));
+            capture.progress = CaptureState::Failed(error.clone());
         }
+        drop(state);
+        self.told();
+        is_news
     }
 
-    /// Captures the tables whose capture has not begun.
-    async fn capture(&self, source: &mut LogSource, upkeep: &mut Upkeep, schema: &Schema) {
-        for name in self.pending() {
-            upkeep.capturing();
-            let captured = match schema.table(&name) {
-                Ok(table) => source.capture(&name, self.writer(table)).await,
-                Err(error) => Err(error.into()),
-            };
-            let progress = match captured {
-                Ok(since) => CaptureState::Captured(Box::new(since)),
-                Err(error) => {
-                    upkeep.sweep_within(if matches!(error, Error::Query(_)) { Duration::ZERO } else { LINGER });
-                    CaptureState::Failed(error)
-                }
-            };
-            let mut state = self.state();
-            if let Some(position) = source.position() {
-                state.source = source.at(&position);
-                state.ring.begin(position);
-            }
-            if let Some(capture) = state.tables.get_mut(&name) {
-                capture.progress = progress;
-            }
-            drop(state);
-            self.told();
-        }
-    }
-
+    /// The tables whose capture has not begun.
     fn pending(&self) -> Vec<String> {
         let state = self.state();
         let pending = state.tables.iter().filter(|(_, capture)| matches!(capture.progress, CaptureState::Pending));
         pending.map(|(name, _)| name.clone()).collect()
-    }
-
-    fn writer(&self, table: &Table) -> Arc<ImageWriter> {
-        Arc::new(ImageWriter::of(table, |column| self.dialect.result_cast(column)))
-    }
-
-    /// Images have the columns of `schema` from now on.
-    fn describe(&self, source: &mut LogSource, schema: &Schema) {
-        let mut state = self.state();
-        for name in state.tables.keys() {
-            if let Ok(table) = schema.table(name) {
-                source.describe(name, self.writer(table));
-            }
-        }
-        state.source = source.position().and_then(|position| source.at(&position));
-    }
-
-    /// Puts what a look found into the ring.
-    fn found(&self, mut look: LogLook, source: &mut LogSource) {
-        let mut state = self.state();
-        let failed = std::mem::take(&mut look.failed);
-        let is_other = !failed.is_empty() || !look.losses.is_empty();
-        for (name, error) in failed {
-            if let Some(capture) = state.tables.get_mut(&name) {
-                capture.progress = CaptureState::Failed(error);
-            }
-        }
-        for loss in &look.losses {
-            let mut position = Box::new(look.position.clone());
-            if let Some(visible) = &look.visible {
-                position.seen.clone_from(visible);
-            }
-            for (name, capture) in &mut state.tables {
-                let is_lost = loss.tables.is_empty() || loss.tables.contains(name);
-                if is_lost && matches!(capture.progress, CaptureState::Captured(_)) {
-                    capture.progress = CaptureState::Captured(position.clone());
-                }
-            }
-        }
-        if is_other {
-            state.source = source.at(&look.position);
-        }
-        let taken = look.position.clone();
-        let is_news = state.ring.add(look, Instant::now()) || is_other;
-        source.confirm(&taken);
-        state.lag = source.lag();
-        drop(state);
-        if is_news {
-            self.told();
-        }
-    }
-
-    /// Ends all followers.
-    fn fail(&self, error: &Error) {
-        for capture in self.state().tables.values_mut() {
-            capture.progress = CaptureState::Failed(error.clone());
-        }
-        self.told();
-    }
-
-    fn told(&self) {
-        self.progress.send_modify(|count| *count += 1);
-    }
-
-    /// Ends the capture of tables that nobody has followed for long, and what else is due.
-    async fn release(&self, source: &mut LogSource, upkeep: &mut Upkeep) {
-        let now = Instant::now();
-        let mut has_lapsed = false;
-        self.state().tables.retain(|_, capture| {
-            let is_failed = matches!(capture.progress, CaptureState::Failed(_));
-            let stays = capture.followers > 0
-                || !is_failed && capture.unfollowed.is_none_or(|since| now.duration_since(since) < LINGER);
-            has_lapsed |= !stays && !is_failed;
-            stays
-        });
-        if !has_lapsed && !upkeep.is_due(now) {
-            return;
-        }
-        let kept: Vec<String> = self.state().tables.keys().cloned().collect();
-        if kept.is_empty() {
-            let mut state = self.state();
-            (state.ring, state.source, state.lag) = (Ring::default(), None, LogLag::default());
-        }
-        upkeep.release("triggers of the log", source.release(&kept)).await;
     }
 
     /// Whether nothing is captured any more; whoever follows next starts a task then.
@@ -360,6 +252,10 @@ impl LogShared {
         let mut state = self.state();
         state.is_read = !state.tables.is_empty();
         !state.is_read
+    }
+
+    fn told(&self) {
+        self.progress.send_modify(|count| *count += 1);
     }
 
     /// Whether any table is captured still.
@@ -384,7 +280,86 @@ impl LogShared {
         }
     }
 
+    fn lag(&self) -> MutexGuard<'_, LogLag> {
+        self.lag.lock().expect("no code panics while it holds this lock")
+    }
+
     fn state(&self) -> MutexGuard<'_, LogState> {
         self.state.lock().expect("no code panics while it holds this lock")
+    }
+}
+
+impl LogState {
+    /// A table has a follower more.
+    fn follow(&mut self, table: &str) {
+        let known = self.known.get(table);
+        let capture = self.tables.entry(table.to_owned()).or_insert_with(|| TableCapture {
+            followers: 0,
+            unfollowed: None,
+            progress: known.map_or(CaptureState::Pending, |since| CaptureState::Captured(Box::new(since.clone()))),
+        });
+        capture.followers += 1;
+        capture.unfollowed = None;
+        if matches!(capture.progress, CaptureState::Failed(_)) {
+            capture.progress = CaptureState::Pending;
+            self.attempt += 1;
+        }
+    }
+
+    /// Changes may have been missed up to a position.
+    fn lost(&mut self, loss: &Loss, position: &LogPosition) {
+        let since = Since { log: position.clone(), ring: position.clone() };
+        for (_, known) in self.known.iter_mut().filter(|(name, _)| loss.concerns(name)) {
+            known.clone_from(&since);
+        }
+        for (_, capture) in self.tables.iter_mut().filter(|(name, _)| loss.concerns(name)) {
+            if matches!(capture.progress, CaptureState::Captured(_)) {
+                capture.progress = CaptureState::Captured(Box::new(since.clone()));
+            }
+        }
+    }
+
+    /// Forgets tables that nobody has followed for long, and those that are not captured; whether any was of the former.
+    fn lapse(&mut self, now: Instant) -> bool {
+        let mut has_lapsed = false;
+        self.tables.retain(|_, capture| {
+            let is_failed = matches!(capture.progress, CaptureState::Failed(_));
+            let stays = capture.followers > 0
+                || !is_failed && capture.unfollowed.is_none_or(|since| now.duration_since(since) < LINGER);
+            has_lapsed |= !stays && !is_failed;
+            stays
+        });
+        has_lapsed
+    }
+
+    /// The tables that somebody follows although they are not captured, and why they are not.
+    fn failures(&self) -> Vec<(String, Error)> {
+        let followed = self.tables.iter().filter(|(_, capture)| capture.followers > 0);
+        let failed = followed.filter_map(|(name, capture)| match &capture.progress {
+            CaptureState::Failed(error) => Some((name.clone(), error.clone())),
+            CaptureState::Pending | CaptureState::Captured(_) => None,
+        });
+        failed.collect()
+    }
+
+    /// The tables that are captured, with the positions after which all changes are there.
+    fn captures(&self) -> BTreeMap<String, LogPosition> {
+        let captured = self.tables.iter().filter_map(|(name, capture)| match &capture.progress {
+            CaptureState::Captured(since) => Some((name.clone(), since.ring.clone())),
+            CaptureState::Pending | CaptureState::Failed(_) => None,
+        });
+        captured.collect()
+    }
+}
+
+impl Default for LogShared {
+    fn default() -> Self {
+        Self {
+            state: Mutex::default(),
+            progress: watch::Sender::new(0),
+            wake: Notify::new(),
+            catching_up: Semaphore::new(CATCHING_UP_MAX),
+            lag: Arc::default(),
+        }
     }
 }

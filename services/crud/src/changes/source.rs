@@ -20,6 +20,16 @@ pub enum ChangeSource {
     Sqlite(Sqlite, Versions),
     /// The trigger log of a server.
     Postgres(Postgres, Position),
+    /// None.
+    None,
+}
+
+/// Why no table of MariaDB is followed.
+pub const UNFOLLOWED: &str = "expected a database of SQLite or PostgreSQL, found MariaDB, of which no changes are read";
+
+/// The error of live queries of a table in a database without a source.
+pub fn without_source(table: &str) -> Error {
+    Error::unfollowed(table, UNFOLLOWED)
 }
 
 impl ChangeSource {
@@ -28,6 +38,7 @@ impl ChangeSource {
         match store {
             Store::Sqlite(store) => ChangeSource::Sqlite(store.clone(), Versions::default()),
             Store::Postgres(store) => ChangeSource::Postgres(store.clone(), Position::default()),
+            Store::Mysql(_) => ChangeSource::None,
         }
     }
 
@@ -36,6 +47,7 @@ impl ChangeSource {
         match self {
             ChangeSource::Sqlite(store, _) => store.capture(table).await,
             ChangeSource::Postgres(store, position) => Box::pin(store.capture(position, table)).await,
+            ChangeSource::None => Err(without_source(table)),
         }
     }
 
@@ -45,6 +57,7 @@ impl ChangeSource {
         match self {
             ChangeSource::Sqlite(store, _) => store.release(kept).await,
             ChangeSource::Postgres(store, position) => Box::pin(store.release(position, kept)).await,
+            ChangeSource::None => Ok(()),
         }
     }
 
@@ -53,13 +66,14 @@ impl ChangeSource {
         match self {
             ChangeSource::Sqlite(store, versions) => store.changes_since(versions).await,
             ChangeSource::Postgres(store, position) => Box::pin(store.changes_since(position)).await,
+            ChangeSource::None => Ok(Changed::Tables(Vec::new())),
         }
     }
 
     /// Keeps what is noted of changes from growing, beside all else. It ends with this source.
     pub fn pruning(&self) -> impl Future<Output = ()> + Send + use<> {
         match self {
-            ChangeSource::Sqlite(..) => future::pending().left_future(),
+            ChangeSource::Sqlite(..) | ChangeSource::None => future::pending().left_future(),
             ChangeSource::Postgres(store, position) => store.pruning(position).right_future(),
         }
     }
@@ -69,6 +83,7 @@ impl ChangeSource {
         match self {
             ChangeSource::Sqlite(store, versions) => store.commit_after(versions).await,
             ChangeSource::Postgres(store, position) => store.commit_after(position).await,
+            ChangeSource::None => future::pending().await,
         }
     }
 }

@@ -17,7 +17,7 @@ fn text(value: &str) -> Bind {
 fn told(kind: InvalidKind, value: Option<Bind>, said: &str, uses: &Uses<'_>) -> String {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::Sqlite(Sqlite::open(&folder.path().join("test.db"), &[], &Tasks::default()).unwrap());
-    let invalid = InvalidValue { kind, value, said: said.to_owned(), cause: String::new() };
+    let invalid = InvalidValue { kind, value, column: None, said: said.into(), cause: String::new() };
     invalid.named(&store, uses).to_string()
 }
 
@@ -25,7 +25,7 @@ fn told(kind: InvalidKind, value: Option<Bind>, said: &str, uses: &Uses<'_>) -> 
 fn meant(kind: InvalidKind, said: &str, columns: &[Column]) -> Vec<String> {
     let compared = columns.iter().map(|column| (column, text("x"))).collect();
     let uses = Uses { compared, ..Uses::default() };
-    let invalid = InvalidValue { kind, value: Some(text("x")), said: said.to_owned(), cause: String::new() };
+    let invalid = InvalidValue { kind, value: Some(text("x")), column: None, said: said.into(), cause: String::new() };
     invalid.columns(&uses).into_iter().map(|column| column.name.clone()).collect()
 }
 

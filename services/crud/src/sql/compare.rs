@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use query::{Column, Comparison, Comparisons, Typed};
+use query::{Column, Comparison, Comparisons, Typed, resources::Engine};
 
 use super::{Alias, Sql, Variant};
 use crate::{bind::Bind, operand::Compared, store::FormedColumn};
@@ -71,6 +71,9 @@ impl Sql<'_> {
         }
         self.bind(Typed::clone(&value.value));
         self.came_from(value.address, column);
+        if self.dialect.engine() == Engine::Mysql {
+            return self.compare_exactly(alias, column, comparison);
+        }
         let kind = self.dialect.kind(column.r#type);
         let (has_least, has_end) = match comparison {
             _ if self.is_negated => (false, false),
@@ -242,6 +245,10 @@ impl Sql<'_> {
     ///
     /// Returns whether they are one argument.
     pub fn any(&mut self, alias: Alias, column: &Column, values: Vec<Typed>) -> bool {
+        if self.dialect.engine() == Engine::Mysql {
+            self.any_exactly(alias, column, values);
+            return false;
+        }
         let Some((before, after)) = self.dialect.list(column.r#type) else {
             self.any_of_each(alias, column, values);
             return false;
@@ -376,7 +383,7 @@ impl Sql<'_> {
     }
 }
 
-fn operator(comparison: Comparison) -> &'static str {
+pub(super) fn operator(comparison: Comparison) -> &'static str {
     match comparison {
         Comparison::Eq => " = ",
         Comparison::Ne => " <> ",

@@ -9,7 +9,7 @@ use query::{Column, Digits, EqualityClass, Table, TableKind, Type, Typed, number
 use crate::{
     decimal,
     neighbour::Neighbour,
-    store::{POSTGRES_ARGS, Rows, SQLITE_ARGS, SQLITE_FORMS, Statement},
+    store::{MYSQL_ARGS, POSTGRES_ARGS, Rows, SQLITE_ARGS, SQLITE_FORMS, Statement},
 };
 
 /// Columns by which a B-tree index that holds every row finds them: PostgreSQL needs to be told when to use one.
@@ -42,6 +42,8 @@ pub enum Dialect {
         /// Tables and columns that lead an index.
         indexed: HashSet<(String, String)>,
     },
+    /// MariaDB.
+    Mysql,
 }
 
 /// The values of a column that compare with an argument; empty where all do, or where the others have no form.
@@ -95,13 +97,14 @@ impl Dialect {
         match self {
             Dialect::Sqlite => Engine::Sqlite,
             Dialect::Postgres { .. } => Engine::Postgres,
+            Dialect::Mysql => Engine::Mysql,
         }
     }
 
     /// The neighbours of the database.
     pub fn neighbours(&self) -> &[Neighbour] {
         match self {
-            Dialect::Sqlite => &[],
+            Dialect::Sqlite | Dialect::Mysql => &[],
             Dialect::Postgres { neighbours, .. } => neighbours,
         }
     }
@@ -109,7 +112,7 @@ impl Dialect {
     /// Schema of the database's own tables.
     pub fn schema(&self) -> Option<&str> {
         match self {
-            Dialect::Sqlite => None,
+            Dialect::Sqlite | Dialect::Mysql => None,
             Dialect::Postgres { schema, .. } => Some(schema),
         }
     }
@@ -125,11 +128,20 @@ impl Dialect {
         }
     }
 
-    /// Prefix of the number of a placeholder.
-    pub fn placeholder(&self) -> &'static str {
+    /// Prefix of the number of a placeholder; `None` where placeholders are `?`, each with an argument of its own.
+    pub fn placeholder(&self) -> Option<&'static str> {
         match self {
-            Dialect::Sqlite => "?",
-            Dialect::Postgres { .. } => "$",
+            Dialect::Sqlite => Some("?"),
+            Dialect::Postgres { .. } => Some("$"),
+            Dialect::Mysql => None,
+        }
+    }
+
+    /// Quote of names. The driver of MySQL takes a backslash between double quotes for an escape, which the server does not.
+    pub fn quote(&self) -> &'static str {
+        match self {
+            Dialect::Sqlite | Dialect::Postgres { .. } => "\"",
+            Dialect::Mysql => "`",
         }
     }
 
@@ -138,6 +150,7 @@ impl Dialect {
         match self {
             Dialect::Sqlite => SQLITE_ARGS,
             Dialect::Postgres { .. } => POSTGRES_ARGS,
+            Dialect::Mysql => MYSQL_ARGS,
         }
     }
 
@@ -148,6 +161,7 @@ impl Dialect {
             (Dialect::Sqlite, Type::Bytes) => None,
             // Arrays cannot be the items of one, and not every other type has arrays.
             (Dialect::Postgres { .. }, Type::Other | Type::List(_)) => None,
+            (Dialect::Mysql, _) => None,
             (Dialect::Sqlite, _) => Some((" IN (SELECT value FROM json_each(", "))")),
             (Dialect::Postgres { .. }, _) => Some((" = ANY(", ")")),
         }
@@ -158,13 +172,15 @@ impl Dialect {
     pub fn form(&self, r#type: Type) -> Option<&'static str> {
         match self {
             Dialect::Sqlite => SQLITE_FORMS.iter().find(|(of, _)| *of == r#type).map(|(_, name)| *name),
-            Dialect::Postgres { .. } => None,
+            Dialect::Postgres { .. } | Dialect::Mysql => None,
         }
     }
 
     /// Whether different values of `type` are never read as equal.
     pub fn is_exact(&self, r#type: Type) -> bool {
-        self.form(r#type).is_none() && self.spellings(r#type).is_empty()
+        // A boolean of MySQL is a small number: all but 0 are read as true.
+        let is_number = matches!((self, r#type), (Dialect::Mysql, Type::Bool));
+        self.form(r#type).is_none() && self.spellings(r#type).is_empty() && !is_number
     }
 
     /// The values that compare with one of `type`, where a column may hold others that compare as they are stored: texts
@@ -185,7 +201,7 @@ impl Dialect {
             (Dialect::Sqlite, Type::Int16 | Type::Int32 | Type::Int64 | Type::Float | Type::Decimal) => NUMBERS,
             (Dialect::Sqlite, Type::Text) => TEXTS,
             (Dialect::Sqlite, Type::Any) => ANY,
-            (Dialect::Sqlite | Dialect::Postgres { .. }, _) => Kind::default(),
+            (Dialect::Sqlite | Dialect::Postgres { .. } | Dialect::Mysql, _) => Kind::default(),
         }
     }
 
@@ -193,7 +209,7 @@ impl Dialect {
     pub fn has_ranges(&self, r#type: Type) -> bool {
         match (self, r#type) {
             (Dialect::Sqlite, Type::Timestamp | Type::Date) => true,
-            (Dialect::Sqlite | Dialect::Postgres { .. }, _) => false,
+            (Dialect::Sqlite | Dialect::Postgres { .. } | Dialect::Mysql, _) => false,
         }
     }
 
@@ -204,7 +220,7 @@ impl Dialect {
             (Dialect::Sqlite, Type::Uuid) => &UUID_SPELLINGS,
             (Dialect::Sqlite, Type::Bytes) => &[("", ""), ("CAST(", " AS TEXT)")],
             (Dialect::Sqlite, Type::Any) => &[("", ""), ("perigee_blob(", ")")],
-            (Dialect::Sqlite | Dialect::Postgres { .. }, _) => &[],
+            (Dialect::Sqlite | Dialect::Postgres { .. } | Dialect::Mysql, _) => &[],
         }
     }
 
@@ -222,7 +238,16 @@ impl Dialect {
             {
                 (" = ANY(ARRAY(", "))")
             }
+            Dialect::Sqlite | Dialect::Postgres { .. } | Dialect::Mysql => self.any_of(),
+        }
+    }
+
+    /// SQL around a subselect that may have a limit, one of whose rows some columns have to have. MariaDB has no such
+    /// subselect with a limit, but a table that is derived from one.
+    pub fn any_of(&self) -> (&'static str, &'static str) {
+        match self {
             Dialect::Sqlite | Dialect::Postgres { .. } => (" IN (", ")"),
+            Dialect::Mysql => (" IN (SELECT * FROM (", ") AS \"q\")"),
         }
     }
 
@@ -231,7 +256,7 @@ impl Dialect {
         let equality = &column.equality;
         let is_plain = match self {
             Dialect::Sqlite => equality.collation.is_none(),
-            Dialect::Postgres { .. } => true,
+            Dialect::Postgres { .. } | Dialect::Mysql => true,
         };
         is_plain && equality.class != EqualityClass::Database && *equality == other.equality
     }
@@ -241,6 +266,7 @@ impl Dialect {
         match self {
             Dialect::Sqlite => "BINARY",
             Dialect::Postgres { .. } => "\"default\"",
+            Dialect::Mysql => "utf8mb4_bin",
         }
     }
 
@@ -250,7 +276,7 @@ impl Dialect {
         let is_padded = referenced.native.starts_with("character(") || referenced.native == "bpchar";
         match self {
             Dialect::Postgres { .. } if is_padded && column.native == "text" => "::bpchar",
-            Dialect::Sqlite | Dialect::Postgres { .. } => "",
+            Dialect::Sqlite | Dialect::Postgres { .. } | Dialect::Mysql => "",
         }
     }
 
@@ -261,7 +287,7 @@ impl Dialect {
             (Dialect::Sqlite, Number, Text | Bytes | Database) => Some(Affinity::Numeric),
             (Dialect::Sqlite, Text, Database) => Some(Affinity::Text),
             (Dialect::Sqlite, Bytes, Text) => Some(Affinity::Blob),
-            (Dialect::Sqlite | Dialect::Postgres { .. }, ..) => None,
+            (Dialect::Sqlite | Dialect::Postgres { .. } | Dialect::Mysql, ..) => None,
         }
     }
 
@@ -270,13 +296,14 @@ impl Dialect {
         match self {
             Dialect::Sqlite => &[("typeof(", ")"), ("", " COLLATE BINARY")],
             Dialect::Postgres { .. } => &[("pg_catalog.concat(", ") COLLATE \"C\"")],
+            Dialect::Mysql => &[("CAST(", " AS BINARY)")],
         }
     }
 
     /// The query whose rows [`Dialect::learn_indexes`] takes.
     pub fn index_query(&self) -> Option<Statement> {
         match self {
-            Dialect::Sqlite => None,
+            Dialect::Sqlite | Dialect::Mysql => None,
             Dialect::Postgres { schema, .. } => Some(Statement {
                 text: INDEXED.into(),
                 args: vec![Typed::Text(schema.clone()).into()],
@@ -291,7 +318,7 @@ impl Dialect {
     pub fn learn_indexes(&mut self, rows: &Rows) {
         let text = |row, column| rows.cell(row, column).text().unwrap_or_default();
         match self {
-            Dialect::Sqlite => {}
+            Dialect::Sqlite | Dialect::Mysql => {}
             Dialect::Postgres { indexed, .. } => {
                 *indexed = (0..rows.len()).map(|row| (text(row, 0), text(row, 1))).collect();
             }
@@ -314,7 +341,15 @@ impl Dialect {
         match self {
             Dialect::Sqlite if may_be_null && descending => " NULLS FIRST",
             Dialect::Sqlite if may_be_null => " NULLS LAST",
-            Dialect::Sqlite | Dialect::Postgres { .. } => "",
+            Dialect::Sqlite | Dialect::Postgres { .. } | Dialect::Mysql => "",
+        }
+    }
+
+    /// Whether an order has no words for the position of nulls, and takes a key of its own for them.
+    pub fn sorts_nulls_by_key(&self) -> bool {
+        match self {
+            Dialect::Sqlite | Dialect::Postgres { .. } => false,
+            Dialect::Mysql => true,
         }
     }
 
@@ -323,7 +358,7 @@ impl Dialect {
     pub fn limit(&self) -> (&'static str, &'static str) {
         match self {
             Dialect::Sqlite => (" LIMIT CAST(", " AS INTEGER)"),
-            Dialect::Postgres { .. } => (" LIMIT ", ""),
+            Dialect::Postgres { .. } | Dialect::Mysql => (" LIMIT ", ""),
         }
     }
 
@@ -332,7 +367,15 @@ impl Dialect {
     pub fn writes_concurrently(&self) -> bool {
         match self {
             Dialect::Sqlite => false,
-            Dialect::Postgres { .. } => true,
+            Dialect::Postgres { .. } | Dialect::Mysql => true,
+        }
+    }
+
+    /// SQL after a column for whether it is null. MariaDB's `IS NULL` is true of days `0000-00-00` that must not be null.
+    pub fn is_null(&self, column: &Column) -> &'static str {
+        match self {
+            Dialect::Mysql if !column.nullable && matches!(column.r#type, Type::Date | Type::Timestamp) => " <=> NULL",
+            Dialect::Sqlite | Dialect::Postgres { .. } | Dialect::Mysql => " IS NULL",
         }
     }
 
@@ -341,6 +384,7 @@ impl Dialect {
         match self {
             Dialect::Sqlite => " IS ",
             Dialect::Postgres { .. } => " IS NOT DISTINCT FROM ",
+            Dialect::Mysql => " <=> ",
         }
     }
 
@@ -348,7 +392,7 @@ impl Dialect {
     pub fn equality_cast(&self, r#type: Type) -> &'static str {
         match (self, r#type) {
             (Dialect::Postgres { .. }, Type::Json | Type::Other) => "::text",
-            (Dialect::Sqlite | Dialect::Postgres { .. }, _) => "",
+            (Dialect::Sqlite | Dialect::Postgres { .. } | Dialect::Mysql, _) => "",
         }
     }
 
@@ -363,7 +407,31 @@ impl Dialect {
     pub fn returns_rows_as_deleted(&self) -> bool {
         match self {
             Dialect::Sqlite => false,
-            Dialect::Postgres { .. } => true,
+            Dialect::Postgres { .. } | Dialect::Mysql => true,
+        }
+    }
+
+    /// Whether an update returns the rows that it wrote. MariaDB's does not: they are read by their keys.
+    pub fn returns_updated_rows(&self) -> bool {
+        match self {
+            Dialect::Sqlite | Dialect::Postgres { .. } => true,
+            Dialect::Mysql => false,
+        }
+    }
+
+    /// Whether an update and a delete take a limit of rows.
+    pub fn limits_writes(&self) -> bool {
+        match self {
+            Dialect::Sqlite | Dialect::Postgres { .. } => false,
+            Dialect::Mysql => true,
+        }
+    }
+
+    /// SQL of the values of a row of which nothing is given.
+    pub fn no_values(&self) -> &'static str {
+        match self {
+            Dialect::Sqlite | Dialect::Postgres { .. } => " DEFAULT VALUES",
+            Dialect::Mysql => " () VALUES ()",
         }
     }
 
@@ -371,7 +439,7 @@ impl Dialect {
     pub fn has_default_values(&self) -> bool {
         match self {
             Dialect::Sqlite => false,
-            Dialect::Postgres { .. } => true,
+            Dialect::Postgres { .. } | Dialect::Mysql => true,
         }
     }
 
@@ -386,7 +454,23 @@ impl Dialect {
                 let expected = "number, which NaN is not in SQLite".to_owned();
                 Err(query::Error::OutOfRange { name: column.name.clone(), expected })
             }
-            (Dialect::Sqlite | Dialect::Postgres { .. }, _) => Ok(()),
+            (Dialect::Mysql, Typed::Float(number)) if !number.is_finite() => {
+                let expected = "number, which NaN and infinities are not in MariaDB".to_owned();
+                Err(query::Error::OutOfRange { name: column.name.clone(), expected })
+            }
+            // The server rounds it.
+            (Dialect::Mysql, Typed::Decimal(text))
+                if column.equality.class == EqualityClass::Integer && text.contains('.') =>
+            {
+                let expected = "integer".to_owned();
+                Err(query::Error::WrongType { name: column.name.clone(), expected, found: "decimal".to_owned() })
+            }
+            // The server takes them for years of this century and the last.
+            (Dialect::Mysql, Typed::Int(1..=99)) if column.native.starts_with("year") => {
+                let expected = "year of four digits".to_owned();
+                Err(query::Error::OutOfRange { name: column.name.clone(), expected })
+            }
+            (Dialect::Sqlite | Dialect::Postgres { .. } | Dialect::Mysql, _) => Ok(()),
         }
     }
 
@@ -397,7 +481,7 @@ impl Dialect {
             (Dialect::Sqlite, _, Some(Digits { precision, scale })) => {
                 Sum::Decimal { integer_digits: precision.min(DOUBLE_DIGITS).saturating_sub(scale), scale }
             }
-            (Dialect::Sqlite | Dialect::Postgres { .. }, ..) => Sum::Unchecked,
+            (Dialect::Sqlite | Dialect::Postgres { .. } | Dialect::Mysql, ..) => Sum::Unchecked,
         }
     }
 }

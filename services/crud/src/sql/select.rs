@@ -340,7 +340,7 @@ impl Levels<'_, '_> {
                 tuple(sql, above.on, |sql, pair| sql.far_key(alias, pair));
                 let (before, after) = match above.on {
                     [JoinPair { own, far, .. }] if above.is_exact => self.dialect.subselect(table, far, own),
-                    _ => (" IN (", ")"),
+                    _ => self.dialect.any_of(),
                 };
                 sql.push(before);
                 self.parent_keys(sql, above, KeyUse::Compared);
@@ -496,6 +496,9 @@ pub fn order_by(sql: &mut Sql<'_>, alias: Alias, table: &Table, cond: &Cond<'_>,
     }
     sql.push(" ORDER BY ");
     sql.list(", ", asked, |sql, (column, descending)| {
+        if dialect.sorts_nulls_by_key() {
+            return sql.exact_order(alias, column, (column.nullable, *descending));
+        }
         sql.form(alias, column);
         sql.push(if *descending { " DESC" } else { "" });
         // What is not of the column's type has no form.
@@ -506,8 +509,11 @@ pub fn order_by(sql: &mut Sql<'_>, alias: Alias, table: &Table, cond: &Cond<'_>,
     sql.push(if asked.is_empty() || (ties.is_empty() && !by_row_id) { "" } else { ", " });
     let has_ties = !ties.is_empty();
     sql.list(", ", ties, |sql, column| {
-        sql.column(alias, column);
         let is_key = !table.primary_key.is_empty();
+        if dialect.sorts_nulls_by_key() && !is_key {
+            return sql.exact_order(alias, column, (column.nullable, false));
+        }
+        sql.column(alias, column);
         sql.push(sql.dialect.nulls(column.nullable && !is_key, false));
     });
     if by_row_id {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use query::{Column, Table, Type, Typed};
+use query::{Column, Table, Type, Typed, resources::Engine};
 
 use super::{Alias, Dialect, Sql, dialect::Sum, select};
 use crate::{
@@ -46,8 +46,19 @@ pub fn update(
     one: bool,
 ) -> (Statement, Returned) {
     let mut sql = Sql::writing(dialect, mutation.table);
+    set(&mut sql, mutation.table, changes);
+    targets(&mut sql, mutation, cond, one);
+    let (outputs, returned) = match dialect.returns_updated_rows() {
+        true => returning(&mut sql, mutation),
+        false => (Vec::new(), Returned::default()),
+    };
+    (sql.finish(outputs), returned)
+}
+
+/// Appends `UPDATE table SET` the changes.
+pub(super) fn set(sql: &mut Sql<'_>, table: &Table, changes: &[ColumnChange<'_>]) {
     sql.push("UPDATE ");
-    sql.table(mutation.table);
+    sql.table(table);
     sql.push(" SET ");
     sql.list(", ", changes, |sql, (column, value, how)| {
         sql.name(column);
@@ -57,20 +68,21 @@ pub fn update(
             ChangeKind::Inc => sum(sql, column, value),
         }
     });
-    targets(&mut sql, mutation, cond, one);
-    let (outputs, returned) = returning(&mut sql, mutation);
-    (sql.finish(outputs), returned)
 }
 
 /// Fails in SQLite with "integer overflow", as no other expression does.
 const OVERFLOW: &str = "abs(-9223372036854775808)";
 
 /// Appends the sum of the column and `value`, with its overflow check.
-fn sum(sql: &mut Sql<'_>, column: &Column, value: &Typed) {
+pub(super) fn sum(sql: &mut Sql<'_>, column: &Column, value: &Typed) {
     let unchecked = |sql: &mut Sql<'_>| {
         sql.column(Alias::Target, column);
         sql.push(" + ");
-        sql.arg(Typed::clone(value));
+        sql.bind(Typed::clone(value));
+        match sql.dialect.engine() {
+            Engine::Mysql => sql.exact_last(column),
+            Engine::Sqlite | Engine::Postgres => sql.last_arg(),
+        }
     };
     let rounded = |sql: &mut Sql<'_>, scale| {
         sql.push("round(");
@@ -157,7 +169,7 @@ fn insert_batch(
     sql.push("INSERT INTO ");
     sql.table(mutation.table);
     if columns.is_empty() {
-        sql.push(" DEFAULT VALUES");
+        sql.push(dialect.no_values());
     } else {
         sql.push(" (");
         sql.list(", ", columns, |sql, column| sql.name(column));
@@ -186,6 +198,11 @@ fn targets(sql: &mut Sql<'_>, mutation: &Mutation<'_>, cond: &Cond<'_>, one: boo
     let table = mutation.table;
     if !one || select::is_one(sql.dialect, table, cond) {
         return sql.filter(Alias::Target, cond);
+    }
+    if sql.dialect.limits_writes() {
+        sql.filter(Alias::Target, cond);
+        select::order_by(sql, Alias::Target, table, cond, &[]);
+        return sql.push(" LIMIT 1");
     }
     if !has_identity(table) {
         return equal_to_one(sql, table, cond);
@@ -278,7 +295,7 @@ fn returning(sql: &mut Sql<'_>, mutation: &Mutation<'_>) -> (Vec<Output>, Return
 }
 
 /// The columns that the answer needs, then whether the row passes the check, then whether the caller may read it.
-fn results(sql: &mut Sql<'_>, alias: Alias, mutation: &Mutation<'_>) -> (Vec<Output>, Returned) {
+pub(super) fn results(sql: &mut Sql<'_>, alias: Alias, mutation: &Mutation<'_>) -> (Vec<Output>, Returned) {
     let mut outputs = Vec::new();
     let mut returned = Returned::default();
     for column in mutation.returning.as_ref().map(select::columns).unwrap_or_default() {

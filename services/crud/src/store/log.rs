@@ -1,6 +1,6 @@
 //! The log of changes, with the rows before and after: what a look at it finds, whatever the engine.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use proto::crud::{Change, Operation, ResyncReason, Snapshot};
 use query::{Table, resources::Numbers};
@@ -10,10 +10,12 @@ use crate::{Error, cell::Cell, json};
 
 /// Memory that a change takes beside its images.
 const CHANGE_BYTES: usize = 128;
+/// Most bytes of one message: larger changes are not told.
+const PART_BYTES_MAX: usize = 32 << 20;
 
 mod position;
 
-pub use position::{LogPosition, Place};
+pub use position::{CAPTURE_BITS, LogPosition, Place, place_after};
 
 /// What a look at the log finds.
 #[derive(Debug)]
@@ -90,6 +92,17 @@ pub struct Image {
 }
 
 impl LogLook {
+    /// What was found up to a position, with nothing besides.
+    pub fn of(parts: Vec<LogPart>, position: LogPosition) -> Self {
+        Self { losses: Vec::new(), failed: Vec::new(), parts, position, has_more: false, visible: None }
+    }
+
+    /// The position after all of it, as that of what is captured from there on: a read that goes on there sees all before.
+    pub fn since(&self) -> LogPosition {
+        let seen = self.visible.as_deref().unwrap_or(&self.position.seen).clone();
+        LogPosition { seen, ..self.position.clone() }
+    }
+
     /// Removes the changes of a table.
     pub fn remove(&mut self, table: &str) {
         for part in &mut self.parts {
@@ -98,10 +111,28 @@ impl LogLook {
     }
 }
 
+impl Loss {
+    /// Whether it may be changes of a table.
+    pub fn concerns(&self, table: &String) -> bool {
+        self.tables.is_empty() || self.tables.contains(table)
+    }
+}
+
 impl LogPart {
     /// Memory of its images.
     pub fn bytes(&self) -> usize {
         self.changes.iter().map(|change| change.before.len() + change.after.len() + CHANGE_BYTES).sum()
+    }
+
+    /// Whether it is more than is told at once.
+    pub fn is_too_large(&self) -> bool {
+        self.bytes() > PART_BYTES_MAX
+    }
+
+    /// The tables that it changed.
+    pub fn tables(&self) -> Vec<String> {
+        let tables: BTreeSet<&String> = self.changes.iter().map(|change| &change.table).collect();
+        tables.into_iter().cloned().collect()
     }
 }
 

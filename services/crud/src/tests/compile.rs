@@ -20,10 +20,14 @@ use crate::{
     write::CompiledInsert,
 };
 
-fn dialects() -> [Dialect; 2] {
+fn dialects() -> [Dialect; 3] {
     let indexed = [("artist", "artist_id"), ("album", "album_id"), ("album", "artist_id")];
     let indexed = indexed.map(|(table, column)| (table.to_owned(), column.to_owned())).into();
-    [Dialect::Sqlite, Dialect::Postgres { schema: "public".to_owned(), neighbours: Vec::new(), indexed }]
+    [
+        Dialect::Sqlite,
+        Dialect::Postgres { schema: "public".to_owned(), neighbours: Vec::new(), indexed },
+        Dialect::Mysql,
+    ]
 }
 
 #[tokio::test]
@@ -53,7 +57,7 @@ async fn operations_become_the_sql_of_each_dialect() {
 }
 
 /// What begins the lines that a test writes: of statements, and of those on values as they are stored.
-const OUTCOMES: [&str; 3] = ["sqlite: ", "postgres: ", "plain: "];
+const OUTCOMES: [&str; 4] = ["sqlite: ", "postgres: ", "mysql: ", "plain: "];
 
 /// Lines of `dialect: statement`.
 async fn outcome(given: &[&str]) -> String {
@@ -145,12 +149,25 @@ fn schema(db: &Db, dialect: &Dialect) -> Schema {
     if let Dialect::Postgres { .. } = dialect {
         tables.iter_mut().flat_map(|table| &mut table.row_id).for_each(|name| *name = "ctid".to_owned());
     }
+    if *dialect == Dialect::Mysql {
+        tables.iter_mut().for_each(|table| table.row_id.clear());
+        let columns = tables.iter_mut().flat_map(|table| &mut table.columns);
+        for column in columns.filter(|column| column.r#type == query::Type::Text) {
+            let collation = Some("utf8mb4_general_ci".into());
+            column.equality = query::Equality { class: query::EqualityClass::Database, collation };
+        }
+    }
     Schema::new(tables)
 }
 
 fn written(dialect: &Dialect, mutation: &Mutation<'_>) -> Vec<Statement> {
     match &mutation.kind {
         MutationKind::Insert(rows) => sql::insert(dialect, mutation, rows).0,
+        MutationKind::Update { cond, changes, one }
+            if *dialect == Dialect::Mysql && (mutation.returning.is_some() || !mutation.check.is_true()) =>
+        {
+            sql::update_by_key(dialect, mutation, cond, changes, *one).into_iter().map(|update| update.lock).collect()
+        }
         MutationKind::Update { cond, changes, one } => vec![sql::update(dialect, mutation, cond, changes, *one).0],
         MutationKind::Delete { cond, one } => {
             vec![
@@ -521,7 +538,8 @@ async fn conditions_without_terms_are_constants() {
         for dialect in dialects() {
             let statement = selected(&db, &dialect, &read).unwrap().remove(0);
             let (_, condition) = statement.text.split_once(" WHERE ").unwrap();
-            assert_eq!(condition, format!("{sql} ORDER BY \"t0\".\"album_id\" LIMIT 1001"));
+            let quote = dialect.quote();
+            assert_eq!(condition, format!("{sql} ORDER BY \"t0\".{quote}album_id{quote} LIMIT 1001"));
         }
     }
 }

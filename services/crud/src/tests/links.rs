@@ -302,14 +302,15 @@ async fn links_that_a_schema_cannot_have_are_left_out() {
         assert_eq!(names, [("artist", "track", true), ("track", "track", true), ("whole", "part", false)]);
         let left_out: Vec<(&str, &str)> =
             now.links_left_out.iter().map(|LeftOut { name, why, .. }| (name.as_str(), why.as_str())).collect();
-        let kind = |sqlite: &'static str, postgres: &'static str| match now.dialect {
+        let kind = |sqlite: &'static str, postgres: &'static str, mysql: &'static str| match now.dialect {
             Dialect::Sqlite => sqlite,
             Dialect::Postgres { .. } => postgres,
+            Dialect::Mysql => mysql,
         };
         let document = format!(
             "album_id of table album ({}) cannot be equal to doc of table kinds ({})",
-            kind("INTEGER", "integer"),
-            kind("JSON", "jsonb")
+            kind("INTEGER", "integer", "int(11)"),
+            kind("JSON", "jsonb", "longtext")
         );
         assert_eq!(
             left_out,

@@ -8,11 +8,12 @@ use proto::crud::{Event, LogResponse, Operation, Resync, ResyncReason, Transacti
 use query::resources::Numbers;
 use serde_json::json;
 
-use super::support::{Db, engines, read, same_file, same_schema, sources};
+use super::support::{Db, logged, logs, meshes, over_nats, read, same_file, same_schema};
 use crate::{Error, sql::Dialect};
 
 mod drain;
 mod images;
+mod nodes;
 mod postgres;
 mod replay;
 mod slot;
@@ -23,6 +24,8 @@ pub struct Follower {
     messages: Pin<Box<dyn Stream<Item = Result<LogResponse, Error>> + Send>>,
     /// The position of the last message.
     pub position: Bytes,
+    /// What it was told to have missed before it started.
+    missed: Option<Resync>,
 }
 
 impl Follower {
@@ -32,6 +35,7 @@ impl Follower {
         loop {
             match follower.next().await {
                 Ok(Event::Started(_)) => return follower,
+                Ok(Event::Resync(missed)) if follower.missed.is_none() => follower.missed = Some(missed),
                 // Another test holds a lock.
                 Err(Error::Refused { .. }) => follower = Self::not_started(db, tables, after.clone()),
                 other => panic!("{other:?}"),
@@ -42,7 +46,7 @@ impl Follower {
     pub fn not_started(db: &Db, tables: &[&str], after: Bytes) -> Self {
         let tables = tables.iter().map(|table| (*table).to_owned()).collect();
         let messages = Box::pin(db.database.follow(tables, after, Numbers::Exact).unwrap());
-        Self { messages, position: Bytes::new() }
+        Self { messages, position: Bytes::new(), missed: None }
     }
 
     pub async fn next(&mut self) -> Result<Event, Error> {
@@ -76,6 +80,9 @@ impl Follower {
     }
 
     pub async fn resync(&mut self) -> Resync {
+        if let Some(missed) = self.missed.take() {
+            return missed;
+        }
         match self.next().await.unwrap() {
             Event::Resync(resync) => resync,
             other => panic!("a resync, not {other:?}"),
@@ -102,7 +109,7 @@ pub fn told(transaction: &Transaction) -> Vec<String> {
 
 #[tokio::test]
 async fn each_change_of_a_row_is_told_with_the_rows_before_and_after() {
-    for db in sources().await {
+    for db in logs().await {
         let s = db.prefix();
         let mut log = Follower::of(&db, &["artist", "part"], Bytes::new()).await;
         db.execute(&format!("INSERT INTO {s}artist VALUES (7, 'x'), (8, NULL)")).await;
@@ -133,7 +140,7 @@ async fn each_change_of_a_row_is_told_with_the_rows_before_and_after() {
 
 #[tokio::test]
 async fn a_read_says_where_the_log_goes_on() {
-    for db in sources().await {
+    for db in logs().await {
         let s = db.prefix();
         let mut log = Follower::of(&db, &["artist"], Bytes::new()).await;
         db.execute(&format!("INSERT INTO {s}artist VALUES (7, 'x')")).await;
@@ -152,11 +159,11 @@ async fn a_read_says_where_the_log_goes_on() {
 /// Nodes share a database: a read of one may be placed in the log that another one follows.
 #[tokio::test]
 async fn a_read_of_a_node_where_nobody_follows_the_log_says_where_it_goes_on() {
-    for db in engines().await {
+    for db in logged().await.into_iter().chain(meshes().await) {
         let s = db.prefix();
         let other = match db.schema().dialect {
             Dialect::Sqlite => same_file(&db).await,
-            Dialect::Postgres { .. } => same_schema(&db).await,
+            Dialect::Postgres { .. } | Dialect::Mysql => same_schema(&db).await,
         };
         let mut log = Follower::of(&db, &["artist"], Bytes::new()).await;
         db.execute(&format!("INSERT INTO {s}artist VALUES (7, 'x')")).await;
@@ -189,7 +196,7 @@ pub async fn read_at(db: &Db, table: &str) -> (Vec<u8>, proto::crud::Snapshot, B
 
 #[tokio::test]
 async fn a_position_that_is_none_is_a_resync() {
-    for db in sources().await {
+    for db in logs().await {
         let s = db.prefix();
         let mut log = Follower::of(&db, &["artist"], Bytes::from_static(b"?")).await;
         assert_eq!(log.resync().await.reason(), ResyncReason::Position);

@@ -4,6 +4,7 @@ use query::{Filter, Guard, Matching, Object, Row, Table, Value};
 use serde_json::{Value as Json, json};
 
 use super::support::{self, Db, engines};
+use crate::sql::Dialect;
 
 /// Columns and values of them, few enough that conditions meet them.
 fn columns() -> Vec<(&'static str, Vec<Json>)> {
@@ -112,7 +113,7 @@ async fn memory_decides_as_the_database_does() {
         let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
         let docs: Vec<Json> = (0..80).map(|id| dice.row(id)).collect();
         db.mutate(db.insert("kinds", json!(docs), None)).await.unwrap();
-        if db.prefix().is_empty() {
+        if db.schema().dialect == Dialect::Sqlite {
             for sql in ODD {
                 db.execute(sql).await;
             }

@@ -1,5 +1,5 @@
 //! What a database holds in a column is compared as it is read: in SQLite whatever its storage class and spelling, in
-//! PostgreSQL whatever its type.
+//! PostgreSQL and MariaDB whatever its type.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{Error, budget::Budget, cell::Cell, sql::Dialect, store::Statement};
 
+pub mod mysql;
 pub mod postgres;
 
 /// Declarations of columns. Their number times [`ROWS`] values are tried.

@@ -13,17 +13,18 @@ use serde_json::Value as Json;
 use crate::{
     Error,
     budget::{AnswerLimit, Budget, Memory},
+    changes::log::SharedLog,
     database::Database,
     grant::{GrantScope, Grants},
     options::AnswerOptions,
     prepared::PreparedOperations,
     sql::Dialect,
-    store::{Statement, Store, postgres::Postgres, sqlite::Sqlite},
+    store::{Statement, Store, mysql::Mysql, postgres::Postgres, sqlite::Sqlite},
     tree::Answer,
     write::Written,
 };
 
-/// Types that SQLite and PostgreSQL both declare.
+/// Types that all engines declare, but for those in braces.
 const TABLES: [&str; 8] = [
     "CREATE TABLE {s}artist (artist_id {id}, name VARCHAR(120))",
     "CREATE TABLE {s}album (album_id {id}, title VARCHAR(160) NOT NULL UNIQUE, \
@@ -35,8 +36,8 @@ const TABLES: [&str; 8] = [
     "CREATE TABLE {s}part (maker INTEGER NOT NULL, number INTEGER NOT NULL, label TEXT, PRIMARY KEY (maker, number))",
     "CREATE TABLE {s}stock (stock_id {id}, maker INTEGER, number INTEGER, amount INTEGER NOT NULL DEFAULT 7, \
      FOREIGN KEY (maker, number) REFERENCES {s}part (maker, number))",
-    "CREATE TABLE {s}kinds (id {id}, flag BOOLEAN, big BIGINT, ratio DOUBLE PRECISION, price NUMERIC(10,2), words TEXT, \
-     raw {bytes}, born DATE, clock TIME, seen TIMESTAMP, ident UUID, doc {json})",
+    "CREATE TABLE {s}kinds (id {id}, flag BOOLEAN, big BIGINT, ratio DOUBLE PRECISION, price NUMERIC(10,2), words {text}, \
+     raw {bytes}, born DATE, clock TIME{fraction}, seen {moment}, ident UUID, doc {json})",
     "CREATE VIEW {s}titles AS SELECT title, artist_id FROM {s}album",
 ];
 
@@ -58,14 +59,25 @@ pub struct Rule {
     pub allow_all: bool,
 }
 
+/// A mesh whose nodes share a bus.
+#[derive(Clone)]
+struct MeshOf {
+    /// Its secret.
+    secret: String,
+    /// What its nodes read the log from.
+    source: ChangesSource,
+}
+
 /// A database, and rules for it.
 pub struct Db {
     pub database: Database,
     pub rules: HashMap<(String, Operation), Rule>,
     pub options: AnswerOptions,
     pub prepared: PreparedOperations,
-    /// Those that keep it open.
+    /// Its tasks, which begin to drain where the test says so.
     pub tasks: Tasks,
+    /// Its mesh, where that has a bus.
+    mesh: Option<MeshOf>,
     folder: Option<tempfile::TempDir>,
 }
 
@@ -81,20 +93,71 @@ pub async fn engines() -> Vec<Db> {
     if let Some(url) = super::postgres_url() {
         all.push(postgres(&url).await);
     }
+    if let Some(url) = super::mysql_url() {
+        all.push(mysql(&url).await);
+    }
     all
+}
+
+/// The databases of [`sources`] and [`meshes`]: all tell of changes alike.
+pub async fn logs() -> Vec<Db> {
+    let mut all = sources().await;
+    all.extend(meshes().await);
+    all
+}
+
+/// The database of a server as a node of a mesh has it, whose log is read from each source that it has.
+pub async fn meshes() -> Vec<Db> {
+    let mut all = Vec::new();
+    if let Some(url) = super::postgres_url() {
+        for source in [ChangesSource::Triggers, ChangesSource::Slot] {
+            all.extend(over_nats(&postgres(&url).await, source).await);
+        }
+    }
+    all
+}
+
+/// A node of a new mesh with the database of another process on a server, whose log is read from a source.
+pub async fn over_nats(db: &Db, source: ChangesSource) -> Option<Db> {
+    super::nats_url()?;
+    let secret = format!("{}{:?}", std::process::id(), std::time::SystemTime::now());
+    Some(on_server(db, source, Some(MeshOf { secret, source })).await)
+}
+
+/// What the nodes of a mesh share.
+async fn bus(secret: &str, tasks: &Tasks) -> mesh::bus::Nats {
+    let url = super::nats_url().unwrap();
+    let bus = format!("bus: {{ kind: nats, url: '{url}', changes_bytes: 33554432 }}");
+    let config = mesh::config::Node::parse("test", &bus, []).unwrap();
+    let mesh::config::BusConfig::Nats(nats) = config.bus else { panic!("NATS") };
+    let (health, metrics) = Default::default();
+    mesh::bus::Nats::connect(&nats, secret.as_bytes(), &health, &metrics, tasks).await.unwrap()
+}
+
+/// Those of [`engines`] that keep a log of changes.
+pub async fn logged() -> Vec<Db> {
+    engines().await.into_iter().filter(|db| db.schema().dialect != Dialect::Mysql).collect()
 }
 
 pub async fn sqlite() -> Db {
     let folder = tempfile::tempdir().unwrap();
     let tasks = Tasks::default();
     let store = Store::Sqlite(Sqlite::open(&folder.path().join("test.db"), &[], &tasks).unwrap());
-    let names = [("{s}", ""), ("{id}", "INTEGER PRIMARY KEY"), ("{bytes}", "BLOB"), ("{json}", "JSON")];
+    let names = [
+        ("{s}", ""),
+        ("{id}", "INTEGER PRIMARY KEY"),
+        ("{bytes}", "BLOB"),
+        ("{json}", "JSON"),
+        ("{moment}", "TIMESTAMP"),
+        ("{text}", "TEXT"),
+        ("{fraction}", ""),
+    ];
     db(store, Dialect::Sqlite, &names, Some(folder), tasks).await
 }
 
 /// The same database on each engine that is there, whose log is read from each source that it has.
 pub async fn sources() -> Vec<Db> {
-    let mut all = engines().await;
+    let mut all = logged().await;
     if let Some(url) = super::postgres_url() {
         all.push(postgres_by(&url, ChangesSource::Slot).await);
     }
@@ -111,8 +174,7 @@ pub fn by(source: ChangesSource) -> Changes {
 }
 
 pub async fn postgres_by(url: &str, source: ChangesSource) -> Db {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let schema = format!("crud_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let schema = unique();
     let tasks = Tasks::default();
     let store = Postgres::open("test", url, &schema, 4, &tasks).unwrap();
     let store = Store::Postgres(store.learning(by(source)));
@@ -121,28 +183,72 @@ pub async fn postgres_by(url: &str, source: ChangesSource) -> Db {
     }
     let id = "INTEGER GENERATED BY DEFAULT AS IDENTITY (START WITH 100) PRIMARY KEY";
     let prefix = format!("{schema}.");
-    let names = [("{s}", prefix.as_str()), ("{id}", id), ("{bytes}", "BYTEA"), ("{json}", "JSONB")];
+    let names = [
+        ("{s}", prefix.as_str()),
+        ("{id}", id),
+        ("{bytes}", "BYTEA"),
+        ("{json}", "JSONB"),
+        ("{moment}", "TIMESTAMP"),
+        ("{text}", "TEXT"),
+        ("{fraction}", ""),
+    ];
     db(store, Dialect::postgres(&schema, Vec::new()), &names, None, tasks).await
+}
+
+/// A database of its own, with the collation that the server gives texts by default: it ignores case.
+pub async fn mysql(url: &str) -> Db {
+    let (server, query) = url.split_once('?').map_or((url, ""), |(server, query)| (server, query));
+    let (server, _) = server.rsplit_once('/').unwrap();
+    let name = unique();
+    let admin = Store::Mysql(Mysql::open("admin", url, 1, &Tasks::default()).unwrap());
+    execute(&admin, &format!("CREATE DATABASE {name} CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci")).await;
+    let url = format!("{server}/{name}?{query}");
+    let tasks = Tasks::default();
+    let store = Store::Mysql(Mysql::open("test", &url, 4, &tasks).unwrap());
+    let names = [
+        ("{s}", ""),
+        ("{id}", "INTEGER AUTO_INCREMENT PRIMARY KEY"),
+        ("{bytes}", "BLOB"),
+        ("{json}", "JSON"),
+        ("{moment}", "DATETIME(6)"),
+        ("{text}", "LONGTEXT"),
+        ("{fraction}", "(6)"),
+    ];
+    db(store, Dialect::Mysql, &names, None, tasks).await
+}
+
+fn unique() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("crud_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// The database of another process that has the same file.
 pub async fn same_file(db: &Db) -> Db {
     let tasks = Tasks::default();
-    connected(Store::Sqlite(Sqlite::existing(&db.file(), &tasks).unwrap()), Dialect::Sqlite, None, tasks).await
+    connected(Store::Sqlite(Sqlite::existing(&db.file(), &tasks).unwrap()), Dialect::Sqlite, None, tasks, None).await
 }
 
-/// The database of another process that has the same schema of a server, whose log it reads from triggers.
+/// The database of another process that has the same schema of a server, whose log it reads from triggers: of another node,
+/// where this one is of a mesh.
 pub async fn same_schema(db: &Db) -> Db {
-    same_schema_by(db, ChangesSource::Triggers).await
+    match &db.mesh {
+        Some(mesh) => on_server(db, mesh.source, Some(mesh.clone())).await,
+        None => same_schema_by(db, ChangesSource::Triggers).await,
+    }
 }
 
 /// As [`same_schema`], with a log that is read from a source.
 pub async fn same_schema_by(db: &Db, source: ChangesSource) -> Db {
+    on_server(db, source, None).await
+}
+
+async fn on_server(db: &Db, source: ChangesSource, mesh: Option<MeshOf>) -> Db {
     let known = db.schema();
     let schema = known.dialect.schema().unwrap();
     let tasks = Tasks::default();
     let store = Postgres::open("test", &super::postgres_url().unwrap(), schema, 4, &tasks).unwrap();
-    connected(Store::Postgres(store.learning(by(source))), Dialect::postgres(schema, Vec::new()), None, tasks).await
+    let store = Store::Postgres(store.learning(by(source)));
+    connected(store, Dialect::postgres(schema, Vec::new()), None, tasks, mesh).await
 }
 
 async fn db(
@@ -156,24 +262,28 @@ async fn db(
         let sql = names.iter().fold((*sql).to_owned(), |sql, (name, text)| sql.replace(name, text));
         execute(&store, &sql).await;
     }
-    connected(store, dialect, folder, tasks).await
+    connected(store, dialect, folder, tasks, None).await
 }
 
-async fn connected(store: Store, dialect: Dialect, folder: Option<tempfile::TempDir>, tasks: Tasks) -> Db {
+async fn connected(
+    store: Store,
+    dialect: Dialect,
+    folder: Option<tempfile::TempDir>,
+    tasks: Tasks,
+    mesh: Option<MeshOf>,
+) -> Db {
+    let metrics = mesh::telemetry::Metrics::default();
+    let nodes = match &mesh {
+        Some(mesh) => Some(SharedLog::new(&bus(&mesh.secret, &tasks).await, "test", "test", &metrics)),
+        None => None,
+    };
     let options =
         AnswerOptions { limit: 1000, numbers: Numbers::Exact, answer: AnswerLimit::new(0, 0), snapshot: false };
     let prepared = PreparedOperations::default();
-    let database = Database::connect(
-        store,
-        dialect,
-        &mesh::telemetry::Metrics::default(),
-        Memory::default(),
-        prepared.clone(),
-        &tasks,
-    )
-    .await
-    .unwrap();
-    Db { database, rules: HashMap::new(), options, prepared, tasks, folder }
+    let database = Database::connect(store, dialect, &metrics, Memory::default(), prepared.clone(), (&tasks, nodes))
+        .await
+        .unwrap();
+    Db { database, rules: HashMap::new(), options, prepared, tasks, mesh, folder }
 }
 
 async fn execute(store: &Store, sql: &str) {

@@ -148,6 +148,12 @@ async fn one_of_several_rows_that_nothing_tells_apart_is_not_written() {
 
         let refused = db.mutate(delete_one(&db, "twins", json!({"n": 1}))).await;
 
+        // A statement of MariaDB writes as many rows as it is told to.
+        if db.schema().dialect == Dialect::Mysql {
+            assert_eq!(refused.unwrap().0, 1);
+            assert_eq!(db.read("twins", json!({"find": {"n": 1}, "shape": "count"})).await, Ok(json!(1)));
+            continue;
+        }
         let text = "one row of twins cannot be written: 2 are equal in every column";
         assert_eq!(refused, Err(Error::Constraint(text.to_owned())));
         assert_eq!(db.read("twins", json!({"shape": "count"})).await, Ok(json!(3)));
@@ -303,11 +309,12 @@ async fn constraints_are_named() {
         (shown.table, shown.kind) = ("titles".to_owned(), MutationKind::Insert { docs: vec![doc].into() });
         let refused = db.mutate(shown).await;
         let why = match db.schema().dialect {
-            Dialect::Sqlite => query::Error::Malformed("titles is a view and cannot be written".to_owned()),
+            Dialect::Sqlite => query::Error::Malformed("titles is a view and cannot be written".to_owned()).into(),
             // It writes through the view, into which the album's artist was not put.
-            Dialect::Postgres { .. } => query::Error::Required("artist_id".to_owned()),
+            Dialect::Postgres { .. } => query::Error::Required("artist_id".to_owned()).into(),
+            Dialect::Mysql => Error::Constraint("the table under the view has a column without a default".to_owned()),
         };
-        assert_eq!(refused, Err(Error::Query(why)));
+        assert_eq!(refused, Err(why));
     }
 }
 

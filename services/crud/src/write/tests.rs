@@ -78,7 +78,7 @@ fn a_mutation_is_its_own_transaction_where_nothing_is_left_to_check() {
     let table = table();
     let hidden = Table { primary_key: Vec::new(), row_id: vec!["ctid".to_owned()], ..table.clone() };
     let bare = Table { row_id: Vec::new(), ..hidden.clone() };
-    let is_single = |mutation: Mutation<'_>| compile(&Dialect::Sqlite, &mutation).is_single_statement();
+    let is_single = |mutation: Mutation<'_>| compile(&Dialect::Sqlite, &mutation).unwrap().is_single_statement();
     for (table, one, expected) in
         [(&table, true, true), (&hidden, true, true), (&bare, true, false), (&bare, false, true)]
     {
@@ -124,7 +124,7 @@ async fn a_statement_whose_answer_fits_takes_no_transaction() {
     ] {
         let insert =
             Mutation { returning: returned.map(|name| node(&table, &[name])), ..insert(&table, &[("name", &text)]) };
-        let work = compile(&Dialect::Sqlite, &insert);
+        let work = compile(&Dialect::Sqlite, &insert).unwrap();
 
         let context = context(&store, &meters, bytes);
         let written = work.single(&context, &work.statements[0]).perform(&context).await;

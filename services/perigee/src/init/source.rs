@@ -48,7 +48,7 @@ impl Source {
     /// `url` with an engine that we know.
     pub fn parse(url: &str) -> Result<Self, String> {
         let Some(engine) = Engine::of_url(url) else {
-            return Err("expected sqlite:FILE or postgres://USER@HOST/NAME".to_owned());
+            return Err("expected sqlite:FILE, postgres://USER@HOST/NAME or mysql://USER@HOST/NAME".to_owned());
         };
         let url = match engine {
             Engine::Sqlite => sqlite(url)?,
@@ -59,6 +59,7 @@ impl Source {
                 }
                 url.to_owned()
             }
+            Engine::Mysql => url.to_owned(),
         };
         Ok(Self { engine, url })
     }
@@ -66,16 +67,20 @@ impl Source {
     /// Opens it, reads the schemas called `names` and closes it. Without names: the file, or the schema `public`.
     pub async fn look(self, names: &[String]) -> anyhow::Result<Found> {
         match self.engine {
-            Engine::Sqlite => self.look_into_file(names).await,
+            Engine::Sqlite | Engine::Mysql => self.look_into_one(names).await,
             Engine::Postgres => self.look_into_server(names).await,
         }
     }
 
-    async fn look_into_file(self, names: &[String]) -> anyhow::Result<Found> {
+    async fn look_into_one(self, names: &[String]) -> anyhow::Result<Found> {
+        let what = match self.engine {
+            Engine::Sqlite => "an SQLite file",
+            Engine::Postgres | Engine::Mysql => "a database of MariaDB",
+        };
         if let Some(name) = names.first() {
-            bail!("an SQLite file has no schema {name}: leave --schema out");
+            bail!("{what} has no schema {name}: leave --schema out");
         }
-        let _progress = Progress::start("reading the tables of the file");
+        let _progress = Progress::start("reading the tables");
         let Introspected { schema, left_out } = introspect(&self.url, DEFAULT_SCHEMA).await?;
         let schemas = vec![FoundSchema { id: id_of(self.name()), name: None, schema, left_out }];
         Ok(Found { engine: self.engine, url: self.url, schemas, outward_keys: Vec::new(), others: Vec::new() })
@@ -129,8 +134,8 @@ impl Source {
         let last = path.rsplit('/').next().unwrap_or_default();
         match self.engine {
             Engine::Sqlite => Path::new(last).file_stem().and_then(|stem| stem.to_str()).unwrap_or_default(),
-            Engine::Postgres if last.contains('@') => "",
-            Engine::Postgres => last,
+            Engine::Postgres | Engine::Mysql if last.contains('@') => "",
+            Engine::Postgres | Engine::Mysql => last,
         }
     }
 }
@@ -186,6 +191,7 @@ mod tests {
     fn a_database_is_called_by_its_own_name() {
         assert_eq!(postgres("postgres://ann:secret@db.example/shop?sslmode=require").name(), "shop");
         assert_eq!(postgres("postgresql://localhost/shop").name(), "shop");
+        assert_eq!(Source::parse("mysql://ann:secret@db.example/shop?ssl-mode=required").unwrap().name(), "shop");
     }
 
     #[test]
@@ -214,7 +220,7 @@ mod tests {
 
     #[test]
     fn other_schemes_are_refused() {
-        for url in ["mysql://localhost/shop", "music.db", ""] {
+        for url in ["oracle://localhost/shop", "music.db", ""] {
             Source::parse(url).unwrap_err();
         }
     }

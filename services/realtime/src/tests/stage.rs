@@ -12,8 +12,9 @@ use mesh::{Call, Code, Fault, Mesh, Tasks, config::Node};
 use proto::{
     Links,
     auth::{
-        Access, AuthorizeFilesRequest, AuthorizeFilesResponse, AuthorizeRequest, AuthorizeResponse, ReachableRequest,
-        ReachableResponse, RevisionsRequest, RevisionsResponse, SignFileRequest, SignFileResponse,
+        Access, AuthorizeCallRequest, AuthorizeCallResponse, AuthorizeFilesRequest, AuthorizeFilesResponse,
+        AuthorizeRequest, AuthorizeResponse, ReachableRequest, ReachableResponse, RevisionsRequest, RevisionsResponse,
+        SignFileRequest, SignFileResponse,
     },
     crud::{
         Answer, Change, ChangesRequest, ChangesResponse, Database, DescribeRequest, DescribeResponse, Event,
@@ -66,6 +67,8 @@ struct State {
     rules: HashMap<String, Rule>,
     /// Transactions that reads see.
     visible: usize,
+    /// They see the one after the next besides.
+    is_overtaken: bool,
     /// Positions before this are not in the log any more.
     pruned: usize,
     columns: Vec<&'static str>,
@@ -230,7 +233,14 @@ impl World {
                 }
             }
         }
-        state.visible = log.len();
+        (state.visible, state.is_overtaken) = (log.len(), false);
+    }
+
+    /// Reads see the insert of a row, by the transaction after the next, before the next: the log tells that first.
+    pub fn overtake(&self, row: Json) {
+        let mut state = self.state.lock().unwrap();
+        state.rows.insert(row["id"].as_i64().unwrap(), row);
+        state.is_overtaken = true;
     }
 
     /// The log tells that it may have missed something.
@@ -348,12 +358,13 @@ impl Crud for Neighbour {
         rows.truncate(usize::try_from(node.limit.unwrap_or(u64::MAX)).unwrap());
         let json = format!("[{}]", rows.join(","));
         let next = state.visible as u64 + 1;
+        let snapshot = match state.is_overtaken {
+            true => Snapshot { start: next, end: next + 2, running: vec![next] },
+            false => Snapshot { start: next, end: next, running: Vec::new() },
+        };
         Ok(Response::new(ReadResponse {
             answers: vec![Answer { json: json.into(), truncated: false, statements: 1 }],
-            seen: Some(Box::new(Seen {
-                snapshot: Some(Snapshot { start: next, end: next, running: Vec::new() }),
-                position: state.visible.to_string().into(),
-            })),
+            seen: Some(Box::new(Seen { snapshot: Some(snapshot), position: state.visible.to_string().into() })),
         }))
     }
 
@@ -372,8 +383,8 @@ impl Crud for Neighbour {
     async fn log(&self, request: tonic::Request<LogRequest>) -> Result<Response<Messages<LogResponse>>, Status> {
         let (next, is_lost) = self.0.log_after(&request.into_inner().after)?;
         let lost = Resync { reason: ResyncReason::LogLost.into(), tables: Vec::new() };
-        let mut first = vec![Ok(response(next, Event::Started(Started {})))];
-        first.extend(is_lost.then(|| Ok(response(next, Event::Resync(lost)))));
+        let mut first: Vec<_> = is_lost.then(|| Ok(response(next, Event::Resync(lost)))).into_iter().collect();
+        first.push(Ok(response(next, Event::Started(Started {}))));
         let log = stream::unfold((self.0.log.subscribe(), next), |(mut log, next)| async move {
             let told = log.wait_for(|log| log.len() > next).await.ok()?[next].clone();
             Some((Ok(told), (log, next + 1)))
@@ -396,6 +407,13 @@ impl AuthRules for Neighbour {
         &self,
         _: tonic::Request<AuthorizeFilesRequest>,
     ) -> Result<Response<AuthorizeFilesResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn authorize_call(
+        &self,
+        _: tonic::Request<AuthorizeCallRequest>,
+    ) -> Result<Response<AuthorizeCallResponse>, Status> {
         Err(Status::unimplemented("not here"))
     }
 

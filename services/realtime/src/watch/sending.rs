@@ -143,9 +143,10 @@ impl Watch {
                 continue;
             }
             // Going on after it tells what was told since the log's position again, or what follows.
+            let seen = follow.seen.clone();
             let position = match step + 1 == steps && entry.after != part.before {
-                true => Position { log: entry.after.clone(), transaction: 0, step: 0 },
-                false => Position { log: part.before.clone(), transaction: part.id, step: told },
+                true => Position { seen, ..Position::after(entry.after.clone()) },
+                false => Position { log: part.before.clone(), seen, transaction: part.id, step: told },
             };
             let position = self.shared.sealer.follow(self.rights.fingerprint, &position);
             self.sending = sent.rest(part);

@@ -1,10 +1,8 @@
 //! Folders of a local bucket: opened, made and removed without following links.
 
-use std::{
-    os::fd::OwnedFd,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{os::fd::OwnedFd, time::SystemTime};
 
+use mesh::clock;
 use rustix::{
     fs::{AtFlags, Dir, FileType, Mode, OFlags, fsync, mkdirat, openat, statat, unlinkat},
     io::Errno,
@@ -80,25 +78,32 @@ fn remove_foreign(parent: &OwnedFd, name: &std::ffi::CStr) -> Result<(), Error> 
 
 /// Removes everything from `folder` that was not changed for longer than `age_ms`; how much that was.
 pub fn sweep(folder: &OwnedFd, age_ms: u64) -> Result<usize, Error> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let mut swept = 0;
-    for entry in Dir::read_from(folder)? {
-        let entry = entry?;
-        let Ok(name) = entry.file_name().to_str() else { continue };
-        if name == "." || name == ".." {
-            continue;
-        }
-        let stat = match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => stat,
-            // It was published or dropped in between.
-            Err(Errno::NOENT) => continue,
-            Err(error) => return Err(error.into()),
-        };
-        let modified = u128::try_from(attributes::modified_ns(&stat) / 1_000_000).unwrap_or_default();
-        if now.saturating_sub(modified) >= u128::from(age_ms) {
-            remove(folder, name)?;
+    for name in names(folder)? {
+        let name = name?;
+        // Else it was published or dropped in between.
+        if age_in_ms(folder, &name)?.is_some_and(|age| age >= age_ms) {
+            remove(folder, &name)?;
             swept += 1;
         }
     }
     Ok(swept)
+}
+
+/// The names in `folder` that are text.
+pub fn names(folder: &OwnedFd) -> Result<impl Iterator<Item = Result<String, Error>>, Error> {
+    let names = Dir::read_from(folder)?.map(|entry| Ok(entry?.file_name().to_str().ok().map(str::to_owned)));
+    let is_own = |name: &String| name != "." && name != "..";
+    Ok(names.filter_map(move |name| name.map(|name| name.filter(is_own)).transpose()))
+}
+
+/// Milliseconds since `name` in `folder` was changed; `None` where it is not there.
+pub fn age_in_ms(folder: &OwnedFd, name: &str) -> Result<Option<u64>, Error> {
+    let modified_ns = match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => attributes::modified_ns(&stat),
+        Err(Errno::NOENT) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let age = clock::unix_ms(SystemTime::now()).saturating_sub(modified_ns / 1_000_000);
+    Ok(Some(u64::try_from(age).unwrap_or_default()))
 }

@@ -52,34 +52,47 @@ impl Writing {
     }
 
     fn publish(self, publication: Publication) -> Result<Published, Error> {
-        let Publication { path, content_type, meta, precondition, needs_parent } = publication;
-        let stat = fstat(&self.file)?;
-        let attributes = Attributes::new(self.hasher.finalize(), content_type, meta, &stat);
-        attributes.write(&self.file)?;
-        fsync(&self.file)?;
-        let missing = if needs_parent { Missing::Refused } else { Missing::Made };
-        let parent = self.root.parent(&path, missing)?;
-        let _lock = self.root.lock(&path);
-        let current = current_etag(&self.root, &path)?;
-        check(precondition.as_ref(), current.as_deref())?;
-        let must_be_absent = precondition.is_some_and(|precondition| precondition.absent);
-        let place = path.name();
-        let published = match must_be_absent {
-            // Another process may have made it since.
-            true => linkat(&self.root.uploads, &self.name, &parent, place, AtFlags::empty()),
-            false => renameat(&self.root.uploads, &self.name, &parent, place),
-        };
-        match published {
-            Err(Errno::EXIST) if must_be_absent => return Err(Error::Precondition),
-            Err(Errno::ISDIR | Errno::EXIST | Errno::NOTEMPTY) => return Err(is_folder(&path)),
-            // The folder was deleted while the file was taken in.
-            Err(Errno::NOENT) => return Err(Error::Conflict("the folder of the file was deleted".to_owned())),
-            published => published?,
-        }
-        fsync(&parent)?;
-        let opened = Opened { file: self.file.try_clone()?, stat, attributes: Some(attributes) };
-        Ok(Published { file: opened.file(path.as_str()), created: current.is_none() })
+        let from = (&self.root.uploads, self.name.as_str());
+        publish(&self.root, from, &self.file, self.hasher.finalize(), publication)
     }
+}
+
+/// Publishes the file that is open as `file` and lies in a folder of the bucket's own: what is there is replaced in one step.
+pub(super) fn publish(
+    root: &Root,
+    (folder, name): (&OwnedFd, &str),
+    file: &OwnedFd,
+    hash: blake3::Hash,
+    publication: Publication,
+) -> Result<Published, Error> {
+    let Publication { path, content_type, meta, precondition, needs_parent } = publication;
+    let stat = fstat(file)?;
+    let attributes = Attributes::new(hash, content_type, meta, &stat);
+    attributes.write(file)?;
+    fsync(file)?;
+    let missing = if needs_parent { Missing::Refused } else { Missing::Made };
+    let _shared = root.add();
+    let parent = root.parent(&path, missing)?;
+    let _lock = root.lock(&path);
+    let current = current_etag(root, &path)?;
+    check(precondition.as_ref(), current.as_deref())?;
+    let must_be_absent = precondition.is_some_and(|precondition| precondition.absent);
+    let place = path.name();
+    let published = match must_be_absent {
+        // Another process may have made it since.
+        true => linkat(folder, name, &parent, place, AtFlags::empty()),
+        false => renameat(folder, name, &parent, place),
+    };
+    match published {
+        Err(Errno::EXIST) if must_be_absent => return Err(Error::Precondition),
+        Err(Errno::ISDIR | Errno::EXIST | Errno::NOTEMPTY) => return Err(is_folder(&path)),
+        // The folder was deleted while the file was taken in.
+        Err(Errno::NOENT) => return Err(Error::Conflict("the folder of the file was deleted".to_owned())),
+        published => published?,
+    }
+    fsync(&parent)?;
+    let opened = Opened { file: file.try_clone()?, stat, attributes: Some(attributes) };
+    Ok(Published { file: opened.file(path.as_str()), created: current.is_none() })
 }
 
 /// The entity tag of the file at `path`; `None` where there is none. Errors: a folder is there.
@@ -151,6 +164,7 @@ pub fn probe(root: &Root) -> Result<(), Error> {
 
 /// Moves the file at `from` as `to` says; its type and metadata stay as they are.
 pub fn rename(root: &Root, from: &FilePath, to: &Publication) -> Result<Published, Error> {
+    let _shared = root.add();
     let parent = root.parent(from, Missing::Error)?;
     let target = root.parent(&to.path, Missing::Made)?;
     let (first, second) = (lock_index(from).min(lock_index(&to.path)), lock_index(from).max(lock_index(&to.path)));

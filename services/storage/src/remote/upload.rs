@@ -7,7 +7,7 @@ use object_store::{
 };
 use query::file::FilePath;
 
-use super::{Remote, UPLOADS, attributes};
+use super::{Remote, UPLOADS, attributes, held::Held};
 use crate::{
     Error,
     object::{File, Publication, Published, check},
@@ -27,6 +27,7 @@ pub struct ObjectUpload {
     meta: String,
     waiting: Vec<Bytes>,
     waiting_bytes: usize,
+    held: Held,
     size: u64,
     parts: u32,
     /// Begun with the first part. Taken when it is completed.
@@ -54,6 +55,7 @@ impl ObjectUpload {
             meta: meta.to_owned(),
             waiting: Vec::new(),
             waiting_bytes: 0,
+            held: Held::default(),
             size: 0,
             parts: 0,
             multipart: None,
@@ -62,6 +64,7 @@ impl ObjectUpload {
 
     /// Takes in more bytes. Only what is less than a part is held.
     pub async fn write(&mut self, data: Bytes) -> Result<(), Error> {
+        self.held.add(&self.remote.held, data.len()).await?;
         self.size += data.len() as u64;
         self.waiting_bytes += data.len();
         self.waiting.push(data);
@@ -70,6 +73,11 @@ impl ObjectUpload {
             return Ok(());
         }
         self.send_part().await
+    }
+
+    /// Waits until what this upload holds is in the way of others.
+    pub async fn is_in_the_way(&mut self) {
+        self.held.is_in_the_way(&self.remote.held).await;
     }
 
     async fn send_part(&mut self) -> Result<(), Error> {
@@ -90,13 +98,16 @@ impl ObjectUpload {
                 self.multipart.insert((begun, location))
             }
         };
-        Ok(multipart.put_part(part).await?)
+        multipart.put_part(part).await?;
+        self.held.shrink_to(0);
+        Ok(())
     }
 
     /// Publishes the file.
     pub async fn publish(mut self, publication: Publication) -> Result<Published, Error> {
         let remote = self.remote.clone();
         let path = publication.path.clone();
+        let _shared = remote.changes.read().await;
         remote.check_parents(&path).await?;
         let _lock = remote.lock(&path).await;
         let current = remote.head(&path).await?;

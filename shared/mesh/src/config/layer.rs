@@ -11,8 +11,8 @@ use crate::{
 };
 
 const PREFIX: &str = "PERIGEE_";
-/// The setting that may be a reference: a secret has files of its own.
-const SECRET: &str = "mesh_key";
+/// The settings that may be references: secrets have files of their own.
+const SECRETS: [&str; 3] = ["mesh_key", "bus.password", "bus.token"];
 
 /// Configuration so far.
 pub(super) struct Layers {
@@ -56,11 +56,12 @@ impl Layers {
         Ok(self)
     }
 
-    /// With the variables called `PERIGEE_…` on top, in the order of their names. Those that name no setting are left
+    /// With the variables called `PERIGEE_…` on top, kinds first, then in the order of their names. Those that name no setting are left
     /// out: orchestrators make some that begin like ours.
     pub(super) fn variables(mut self, all: impl IntoIterator<Item = (String, String)>) -> Result<Self, Error> {
         let mut ours: Vec<(String, String)> = all.into_iter().filter(|(name, _)| name.starts_with(PREFIX)).collect();
-        ours.sort();
+        // The kind of a thing says which settings it has.
+        ours.sort_by_key(|(name, _)| (!name.ends_with("__KIND"), name.clone()));
         for (name, text) in ours {
             let keys = keys(&name[PREFIX.len()..]);
             let value = self.typed(&keys, &text).map_err(|message| Error(format!("{name}: {message}")))?;
@@ -82,18 +83,21 @@ impl Layers {
 
     /// The node that all layers describe.
     pub(super) fn node(mut self) -> Result<Node, Error> {
-        self.resolve_secret().map_err(|message| self.error(SECRET, &message))?;
+        for secret in SECRETS {
+            self.resolve_secret(secret).map_err(|message| self.error(secret, &message))?;
+        }
         let node: Node = deserialize::read(&self.value).map_err(|error| self.error(&error.path, &error.message))?;
         node.check().map_err(|(path, message)| self.error(&path, &message))?;
         Ok(Node { unknown_variables: self.unknown, ..node })
     }
 
-    /// Reads the secret where it is a reference: beside the operator's file, or from the current folder in a variable.
-    fn resolve_secret(&mut self) -> Result<(), String> {
-        let is_variable = self.variables.iter().any(|(path, _)| path == SECRET);
+    /// Reads a secret where it is a reference: beside the operator's file, or from the current folder in a variable.
+    fn resolve_secret(&mut self, secret: &str) -> Result<(), String> {
+        let is_variable = self.variables.iter().any(|(path, _)| path == secret);
         let file = self.file.as_ref().filter(|_| !is_variable).map(|(name, _)| Path::new(name));
         let folder = file.and_then(Path::parent).unwrap_or(Path::new(""));
-        if let Some(Value::String(text)) = self.value.get_mut(SECRET) {
+        let pointer = format!("/{}", secret.replace('.', "/"));
+        if let Some(Value::String(text)) = self.value.pointer_mut(&pointer) {
             *text = resources::resolved(text, folder)?;
         }
         Ok(())
@@ -112,7 +116,9 @@ impl Layers {
             return Ok(items.map(|item| Value::String(item.to_owned())).collect());
         }
         let default = keys.iter().try_fold(&self.defaults, |value, key| value.get(key));
+        let is_bytes = keys.last().is_some_and(|key| key.ends_with("_bytes"));
         let typed = match default {
+            None if is_bytes => text.parse::<u64>().ok().map(Value::from),
             Some(Value::Number(_)) => text.parse::<u64>().ok().map(Value::from),
             Some(Value::Bool(_)) => text.parse::<bool>().ok().map(Value::from),
             _ => None,

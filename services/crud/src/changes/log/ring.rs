@@ -1,10 +1,6 @@
 //! The last part of a log, in memory.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use foldhash::HashMap;
@@ -15,8 +11,6 @@ use crate::store::log::{LogLook, LogPart, LogPosition, Loss};
 
 /// Most bytes of images that a ring has.
 const RING_BYTES: usize = 64 << 20;
-/// Most bytes of one message: larger changes are not told.
-const PART_BYTES_MAX: usize = 32 << 20;
 /// How long a change stays in a ring.
 const RING_AGE: Duration = Duration::from_secs(60);
 /// Memory that an item takes beside its images.
@@ -113,10 +107,12 @@ impl Ring {
         }
     }
 
-    /// Whether more may have been told at a position than what stands before the next item.
+    /// Whether more may have been told at a position than what stands before the next item. In the order of commits, a log
+    /// that is begun tells again what was seen at its beginning: the next part says whether that is over.
     pub fn is_ahead(&self, position: &LogPosition, encoded: &Bytes) -> bool {
         let is_own = |(start, end): &(LogPosition, LogPosition)| position == start || position == end;
-        position.mark == 0 && !self.by_position.contains_key(encoded) && !self.ends.as_ref().is_some_and(is_own)
+        let is_known = self.by_position.contains_key(encoded) || self.ends.as_ref().is_some_and(is_own);
+        position.mark == 0 && (position.commit_order().is_some() || !is_known)
     }
 
     /// Adds what a look found; whether it found anything. What is old, or too much, is removed.
@@ -131,12 +127,11 @@ impl Ring {
             self.push(RingEvent::Loss(loss, position.clone()), now, None);
         }
         for part in look.parts {
-            if part.bytes() <= PART_BYTES_MAX {
+            if !part.is_too_large() {
                 self.push(RingEvent::Part(part), now, look.visible.clone());
                 continue;
             }
-            let tables: BTreeSet<String> = part.changes.into_iter().map(|change| change.table).collect();
-            let loss = Loss { reason: ResyncReason::Overflow, tables: tables.into_iter().collect() };
+            let loss = Loss { reason: ResyncReason::Overflow, tables: part.tables() };
             self.push(RingEvent::Loss(loss, part.position), now, look.visible.clone());
         }
         let is_news = self.items.len() > before;

@@ -6,6 +6,7 @@ use query::resources::Numbers;
 
 use crate::{
     Error,
+    changes::source::without_source,
     store::{
         Store,
         log::{ImageWriter, LogLag, LogLook, LogPosition},
@@ -23,6 +24,8 @@ pub enum LogSource {
     Sqlite(Sqlite, Box<LogReader>),
     /// The log of a server.
     Postgres(Postgres, Box<PostgresLog>),
+    /// None.
+    None,
 }
 
 impl LogSource {
@@ -31,6 +34,15 @@ impl LogSource {
         match store {
             Store::Sqlite(store) => LogSource::Sqlite(store.clone(), Box::default()),
             Store::Postgres(store) => LogSource::Postgres(store.clone(), Box::default()),
+            Store::Mysql(_) => LogSource::None,
+        }
+    }
+
+    /// The source of the reader that is elected among those that share the database.
+    pub fn elected(store: &Store) -> Self {
+        match Self::new(store) {
+            LogSource::Postgres(store, _) => LogSource::Postgres(store, Box::new(PostgresLog::elected())),
+            other @ (LogSource::Sqlite(..) | LogSource::None) => other,
         }
     }
 
@@ -39,6 +51,7 @@ impl LogSource {
         Some(match self {
             LogSource::Sqlite(store, reader) => LogSource::Sqlite(store.clone(), Box::new(reader.at(position))),
             LogSource::Postgres(store, log) => LogSource::Postgres(store.clone(), Box::new(log.at(position)?)),
+            LogSource::None => LogSource::None,
         })
     }
 
@@ -46,7 +59,7 @@ impl LogSource {
     /// need not keep it any more.
     pub fn confirm(&mut self, position: &LogPosition) {
         match self {
-            LogSource::Sqlite(..) => {}
+            LogSource::Sqlite(..) | LogSource::None => {}
             LogSource::Postgres(_, log) => log.confirm(position),
         }
     }
@@ -54,7 +67,7 @@ impl LogSource {
     /// How far what was told is behind what was committed. A file is read whole with each look.
     pub fn lag(&self) -> LogLag {
         match self {
-            LogSource::Sqlite(..) => LogLag::default(),
+            LogSource::Sqlite(..) | LogSource::None => LogLag::default(),
             LogSource::Postgres(_, log) => log.lag(),
         }
     }
@@ -64,6 +77,7 @@ impl LogSource {
         match self {
             LogSource::Sqlite(store, reader) => store.capture_log(reader, table, writer).await,
             LogSource::Postgres(store, log) => Box::pin(store.capture_log(log, table, writer)).await,
+            LogSource::None => Err(without_source(table)),
         }
     }
 
@@ -72,6 +86,7 @@ impl LogSource {
         match self {
             LogSource::Sqlite(_, reader) => reader.describe(table, writer),
             LogSource::Postgres(_, reader) => reader.describe(table, writer),
+            LogSource::None => {}
         }
     }
 
@@ -81,6 +96,7 @@ impl LogSource {
         match self {
             LogSource::Sqlite(store, reader) => store.release_log(reader, kept).await,
             LogSource::Postgres(store, log) => Box::pin(store.release_log(log, kept)).await,
+            LogSource::None => Ok(()),
         }
     }
 
@@ -89,6 +105,7 @@ impl LogSource {
         match self {
             LogSource::Sqlite(_, reader) => reader.position().is_some(),
             LogSource::Postgres(_, log) => log.is_capturing(),
+            LogSource::None => false,
         }
     }
 
@@ -97,6 +114,24 @@ impl LogSource {
         match self {
             LogSource::Sqlite(_, reader) => reader.position(),
             LogSource::Postgres(_, reader) => reader.position(),
+            LogSource::None => None,
+        }
+    }
+
+    /// As [`LogSource::position`], or later where a server has told since that nothing was committed that concerns us.
+    pub fn passed(&self) -> Option<LogPosition> {
+        match self {
+            LogSource::Sqlite(_, reader) => reader.position(),
+            LogSource::Postgres(_, log) => log.passed(),
+            LogSource::None => None,
+        }
+    }
+
+    /// Whether what is committed arrives by itself: a look at few transactions costs about as much as one at none.
+    pub fn is_streamed(&self) -> bool {
+        match self {
+            LogSource::Sqlite(..) | LogSource::None => false,
+            LogSource::Postgres(_, log) => log.is_streamed(),
         }
     }
 
@@ -105,6 +140,7 @@ impl LogSource {
         match self {
             LogSource::Sqlite(store, reader) => store.look(reader, numbers).await,
             LogSource::Postgres(store, log) => Box::pin(store.look_at_log(log, numbers)).await,
+            LogSource::None => Err(Error::Database("no log is kept".to_owned())),
         }
     }
 
@@ -113,6 +149,7 @@ impl LogSource {
         match self {
             LogSource::Sqlite(store, reader) => store.log_commit_after(reader).await,
             LogSource::Postgres(store, log) => Box::pin(store.log_commit_after(log)).await,
+            LogSource::None => std::future::pending().await,
         }
     }
 }

@@ -12,6 +12,7 @@ impl Dialect {
             && match self.engine() {
                 Engine::Sqlite => true,
                 Engine::Postgres => has_operator(column, other),
+                Engine::Mysql => has_comparison(column, other),
             }
     }
 
@@ -29,7 +30,10 @@ impl Dialect {
             }
             (Engine::Postgres, Integer, Single | Double) => key.r#type != Type::Int64,
             (Engine::Postgres, Number, Single | Double) | (Engine::Postgres, Timestamp, ZonedTimestamp) => false,
-            (Engine::Sqlite | Engine::Postgres, ..) => true,
+            // Texts and others are compared as doubles, or as moments.
+            (Engine::Mysql, Integer | Number, Single | Double) => false,
+            (Engine::Mysql, Database, _) | (Engine::Mysql, _, Database) => key.equality == other.equality,
+            (Engine::Sqlite | Engine::Postgres | Engine::Mysql, ..) => true,
         }
     }
 }
@@ -49,6 +53,26 @@ fn has_operator(column: &Column, other: &Column) -> bool {
         (Database, _) | (_, Database) => base(column) == base(other),
         // PostgreSQL makes an identifier of the integer, and fails where it is too large for one.
         _ if base(column) == "oid" || base(other) == "oid" => base(column) == base(other),
+        (one, two) => one == two,
+    }
+}
+
+/// Whether MariaDB compares two columns without making numbers of texts, in which many are the same, or failing.
+fn has_comparison(column: &Column, other: &Column) -> bool {
+    use EqualityClass::{Database, Date, Double, Integer, Number, Single, Text, Timestamp};
+    let [one, two] = [column, other].map(|column| match (column.equality.class, column.r#type) {
+        (Integer | Number | Single | Double, _) => Number,
+        (Date | Timestamp, _) => Timestamp,
+        (Database, Type::Text) => Text,
+        (class, _) => class,
+    });
+    let charset = |column: &Column| {
+        let collation = column.equality.collation.as_deref().unwrap_or_default();
+        collation.split('_').next().unwrap_or_default().to_owned()
+    };
+    match (one, two) {
+        (Database, _) | (_, Database) => column.native == other.native,
+        (Text, Text) => charset(column) == charset(other),
         (one, two) => one == two,
     }
 }

@@ -23,7 +23,7 @@ impl Levels<'_, '_> {
             Source::Rows { rows, kept, .. } if is_exact && is_root => on.iter().zip(at).all(|(pair, at)| {
                 let is_listed = |row: &usize| match self.dialect.engine() {
                     Engine::Sqlite => is_plain(pair.own.r#type, rows, *row, *at),
-                    Engine::Postgres => true,
+                    Engine::Postgres | Engine::Mysql => true,
                 };
                 pair.own.r#type == pair.far.r#type && kept.iter().all(is_listed)
             }),
@@ -151,6 +151,7 @@ fn list(sql: &mut Sql<'_>, above: &ParentLink<'_, '_>, (rows, kept): (&Rows, &[u
     match sql.dialect.engine() {
         Engine::Postgres => unnested(sql, above, &at, rows, &once),
         Engine::Sqlite => stored(sql, &at, rows, &once),
+        Engine::Mysql => sql.exact_keys(&Vec::from_iter(above.on.iter().map(|pair| pair.own)), &at, (rows, &once)),
     }
 }
 

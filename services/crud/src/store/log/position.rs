@@ -2,6 +2,8 @@
 
 use proto::crud::Snapshot;
 
+/// Places between two rows of a commit, as a power of two: one for each capture that is begun there.
+pub const CAPTURE_BITS: u32 = 16;
 /// Version of the encoding.
 const VERSION: u8 = 1;
 
@@ -48,6 +50,19 @@ impl LogPosition {
     /// The place of a commit up to which all was told; `None` where the log is not told in the order of commits.
     pub fn commit_order(&self) -> Option<(u64, u64)> {
         self.partly.as_ref().filter(|(look, _)| look.end == u64::MAX).map(|(_, order)| *order)
+    }
+
+    /// Whether it is after a whole commit, in a log that is told in the order of commits.
+    pub fn is_after_commit(&self) -> bool {
+        self.commit_order().is_some_and(|(_, row)| row == u64::MAX)
+    }
+
+    /// Begins a place after all positions that have been told, and before what is told next, in a log that is told in the
+    /// order of commits.
+    pub fn begin_captured(&mut self) {
+        if let Some((_, order)) = &mut self.partly {
+            *order = place_after(*order);
+        }
     }
 
     /// What need not be told of what is not told yet: the later one of two snapshots.
@@ -121,6 +136,15 @@ impl LogPosition {
         let also = if parts & 2 == 0 { None } else { Some(read_snapshot(&mut rest)?) };
         let is_whole = *version == VERSION && *parts < 4 && rest.is_empty();
         is_whole.then_some(Self { source, mark, seen, partly, also })
+    }
+}
+
+/// A place in the order of commits after another one, and before the row after that.
+pub fn place_after((commit, row): (u64, u64)) -> (u64, u64) {
+    match row {
+        u64::MAX => (commit.saturating_add(1), 0),
+        row if (row + 1) % (1 << CAPTURE_BITS) == 0 => (commit, row),
+        row => (commit, row + 1),
     }
 }
 

@@ -126,7 +126,8 @@ impl PostgresError {
                         Some(unfit) => Error::InvalidValue(InvalidValue {
                             kind: InvalidKind::OutOfRange,
                             value,
-                            said: String::new(),
+                            column: None,
+                            said: Box::default(),
                             cause: unfit.to_string(),
                         }),
                         None if error.is_closed() || is_io(&error) => unavailable(database, &chain(&error)),

@@ -206,8 +206,8 @@ fn is_of_application(code: &str) -> bool {
 }
 
 fn invalid(kind: InvalidKind, error: &DbError, value: Option<Bind>) -> Error {
-    let (said, cause) = (error.message().to_owned(), spoken(error));
-    Error::InvalidValue(InvalidValue { kind, value, said, cause })
+    let (said, cause) = (error.message().into(), spoken(error));
+    Error::InvalidValue(InvalidValue { kind, value, column: None, said, cause })
 }
 
 /// What the server says, and where in the database's own code.

@@ -19,14 +19,7 @@ use tokio_postgres::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// Where Debian, Red Hat, SUSE, Alpine and the BSDs keep the certificates of those they trust.
-const SYSTEM_ROOTS: [&str; 5] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-    "/usr/local/share/certs/ca-root-nss.crt",
-];
+use crate::store::SYSTEM_ROOTS;
 
 /// TLS parameters of a URL.
 pub struct Tls {

@@ -109,7 +109,8 @@ fn failed(code: ffi::Error, text: &str) -> SqliteError {
         _ if text == "integer overflow" => Error::InvalidValue(InvalidValue {
             kind: InvalidKind::OutOfRange,
             value: None,
-            said: String::new(),
+            column: None,
+            said: Box::default(),
             cause: text.to_owned(),
         }),
         _ if is_too_complex(text) => Error::TooComplex,

@@ -188,7 +188,7 @@ async fn follow(db: &Db, number: u64, resumes: &AtomicUsize) -> Replay {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_log_that_is_replayed_gives_the_rows_that_are_there() {
     let budget = budget();
-    for db in sources().await {
+    for db in logs().await {
         let (s, db) = (db.prefix(), Arc::new(db));
         db.execute(&format!("CREATE TABLE {s}counted (id INTEGER PRIMARY KEY, ver BIGINT NOT NULL, note TEXT)")).await;
         let rows: Vec<String> = (1..=ROWS).map(|id| format!("({id}, 0, 'first')")).collect();

@@ -238,6 +238,90 @@ async fn a_connection_that_is_killed_loses_nothing() {
     assert!(log.is_idle());
 }
 
+/// Each time before the server knows what has arrived, often within a transaction.
+#[tokio::test]
+async fn a_connection_that_is_killed_time_and_again_tells_each_row_once() {
+    let Some(db) = server_by(NOTE, ChangesSource::Slot).await else { return };
+    let mut log = Follower::of(&db, &["note"], Bytes::new()).await;
+    let kill = format!(
+        "DO $$ BEGIN PERFORM pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '{}'; END $$",
+        name(&db).await
+    );
+    let killing = async {
+        for wait in (0..40).map(|round| 2 + round * 7 % 40) {
+            run(&db, &kill).await;
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+        }
+    };
+    let writing = async {
+        for round in 0..10 {
+            let (large, small) = (round * 1000, round * 1000 + 600);
+            let rows = format!("generate_series({large}, {})", large + 399);
+            run(&db, &format!("INSERT INTO {{s}}note SELECT i, repeat('x', 20000), 'b' FROM {rows} i")).await;
+            for id in small..small + 20 {
+                run(&db, &format!("INSERT INTO {{s}}note VALUES ({id}, 'a', 'b')")).await;
+            }
+        }
+    };
+    let mut ids = Vec::new();
+    let reading = async {
+        while ids.len() < 4200 {
+            let id =
+                |told: &String| told[r#"note + {"id":"#.len()..].split(',').next().unwrap().parse::<u32>().unwrap();
+            ids.extend(log.changes().await.iter().map(id));
+        }
+    };
+    tokio::join!(killing, writing, reading);
+    let expected: Vec<u32> =
+        (0..10).flat_map(|round| (0..400).chain(600..620).map(move |id| round * 1000 + id)).collect();
+    assert!(ids == expected, "{} rows, not each once and in order", ids.len());
+    run(&db, "DELETE FROM {s}note WHERE id = 0").await;
+    assert!(log.changes().await[0].starts_with("note - "));
+}
+
+#[tokio::test]
+async fn who_left_before_a_resync_is_told_of_it_where_it_comes_back() {
+    let Some(db) = server_by(NOTE, ChangesSource::Slot).await else { return };
+    let mut log = Follower::of(&db, &["note"], Bytes::new()).await;
+    run(&db, "DO $$ BEGIN INSERT INTO {s}note VALUES (1, 'a', 'b'); TRUNCATE {s}note; END $$").await;
+    assert_eq!(log.changes().await.len(), 1);
+    let before = log.position.clone();
+    assert_eq!(log.resync().await.reason(), ResyncReason::Truncate);
+    let mut again = Follower::of(&db, &["note"], before).await;
+    again.resync().await;
+    run(&db, "INSERT INTO {s}note VALUES (2, 'c', 'd')").await;
+    for log in [&mut log, &mut again] {
+        assert_eq!(log.changes().await, [r#"note + {"id":2,"v":"c","w":"d"}"#]);
+    }
+    // Whom it was told of goes on.
+    let mut after = Follower::of(&db, &["note"], log.position.clone()).await;
+    assert!(after.missed.is_none() && after.is_idle());
+}
+
+#[tokio::test]
+async fn a_follower_that_comes_late_to_a_slot_that_was_taken_over_goes_on_too() {
+    let Some(db) = server_by(NOTE, ChangesSource::Slot).await else { return };
+    let mut notes = Follower::of(&db, &["note"], Bytes::new()).await;
+    let artists = Follower::of(&db, &["artist"], Bytes::new()).await;
+    run(&db, "INSERT INTO {s}note VALUES (1, 'a', 'b')").await;
+    notes.changes().await;
+    let (note, artist) = (notes.position.clone(), artists.position.clone());
+    let other = same_schema_by(&db, ChangesSource::Slot).await;
+    drop((notes, artists));
+    db.tasks.stop().cancel();
+    let active =
+        format!("SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{}' AND active", name(&other).await);
+    until(&other, &active, 0).await;
+    let mut notes = Follower::of(&other, &["note"], note).await;
+    run(&other, "INSERT INTO {s}note VALUES (2, 'c', 'd')").await;
+    assert_eq!(notes.changes().await, [r#"note + {"id":2,"v":"c","w":"d"}"#]);
+    // What others were told meanwhile does not concern it.
+    let mut artists = Follower::of(&other, &["artist"], artist).await;
+    assert_eq!(artists.missed, None);
+    run(&other, "INSERT INTO {s}artist VALUES (102, 'x')").await;
+    assert_eq!(artists.changes().await, [r#"artist + {"artist_id":102,"name":"x"}"#]);
+}
+
 #[tokio::test]
 async fn a_slot_that_another_process_reads_leaves_the_triggers() {
     let Some(db) = server_by(NOTE, ChangesSource::Slot).await else { return };
@@ -252,6 +336,22 @@ async fn a_slot_that_another_process_reads_leaves_the_triggers() {
     let Event::Transaction(transaction) = log.next().await.unwrap() else { panic!("changes") };
     assert!(!snapshot.sees(transaction.id));
     assert_eq!(other.changes().await, told(&transaction));
+}
+
+#[tokio::test]
+async fn a_slot_that_another_process_lets_go_of_is_read() {
+    let Some(db) = server_by(NOTE, ChangesSource::Slot).await else { return };
+    let log = Follower::of(&db, &["note"], Bytes::new()).await;
+    let auto = same_schema_by(&db, ChangesSource::Auto).await;
+    let mut following = Box::pin(Follower::of(&auto, &["note"], Bytes::new()));
+    let waited = tokio::time::timeout(Duration::from_millis(500), &mut following).await;
+    assert!(waited.is_err(), "it does not fall back to triggers at once");
+    drop(log);
+    db.tasks.stop().cancel();
+    let mut log = following.await;
+    assert_eq!(slot(&auto, "active").await, 1);
+    run(&auto, "INSERT INTO {s}note VALUES (1, 'a', 'b')").await;
+    assert_eq!(log.changes().await.len(), 1);
 }
 
 #[tokio::test]

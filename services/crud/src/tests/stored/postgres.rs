@@ -278,13 +278,13 @@ async fn what_is_read_is_found_sorted_as_it_is_compared_and_written() {
     assert!(compared >= 2000, "only {compared} values");
 }
 
-async fn values(db: &Db, column: &str) -> Vec<(i64, Json)> {
+pub(super) async fn values(db: &Db, column: &str) -> Vec<(i64, Json)> {
     let rows = db.read("every", json!({"select": ["id", column], "sort": ["id"]})).await.unwrap();
     rows.as_array().unwrap().iter().map(|row| (row["id"].as_i64().unwrap(), row[column].clone())).collect()
 }
 
 /// What is read is found, where there is no order.
-async fn equal(db: &Db, column: &str) {
+pub(super) async fn equal(db: &Db, column: &str) {
     for (id, value) in values(db, column).await.iter().filter(|(_, value)| !value.is_null()) {
         let found = ids(db, "every", json!({ (column): value })).await;
         assert!(found.as_ref().is_ok_and(|found| found.contains(id)), "{column} of {id}: {value}: {found:?}");
@@ -292,7 +292,7 @@ async fn equal(db: &Db, column: &str) {
 }
 
 /// What the database cannot compare is refused by its name.
-async fn refused(db: &Db, column: &str, cond: Json) {
+pub(super) async fn refused(db: &Db, column: &str, cond: Json) {
     let known = db.schema();
     let is_list = matches!(known.schema.table("every").unwrap().column(column).unwrap().r#type, query::Type::List(_));
     let asked = match cond {
@@ -311,7 +311,7 @@ async fn refused(db: &Db, column: &str, cond: Json) {
 }
 
 /// What is read is written, and then read again.
-async fn written(db: &Db, column: &str, native: &str) {
+pub(super) async fn written(db: &Db, column: &str, native: &str) {
     let before = values(db, column).await;
     for (id, value) in &before {
         let update = db.update("every", json!({"id": id}), json!({"$set": { (column): value }}), Some(json!([column])));

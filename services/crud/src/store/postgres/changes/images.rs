@@ -374,6 +374,13 @@ impl Postgres {
     }
 }
 
+impl Postgres {
+    /// Waits until this process has committed something.
+    pub async fn committed_image(&self) {
+        self.inner.log_commits.notified().await;
+    }
+}
+
 impl ImageReader {
     /// Images have the columns of `writer` from now on.
     pub fn describe(&mut self, table: &str, writer: Arc<ImageWriter>) {

@@ -45,8 +45,13 @@ pub mod stream;
 
 /// How often the catalog is looked at while there are changes.
 const CATALOG_INTERVAL: Duration = Duration::from_secs(1);
-/// How long to wait for a transaction to be seen that was sent.
+/// How long to wait for a transaction to be seen that was sent, after so many looks without a wait: nearly all are seen as soon
+/// as a snapshot can be asked for.
 const UNSEEN_INTERVAL: Duration = Duration::from_millis(2);
+const UNSEEN_LOOKS: u32 = 3;
+/// Looks of each length of the wait, and the longest: a commit may wait for a standby that is not there.
+const UNSEEN_LOOKS_OF_ONE: u32 = 8;
+const UNSEEN_INTERVAL_MAX: Duration = Duration::from_millis(100);
 /// Most bytes of the server's log that are kept for that.
 const KEEP_BYTES: u64 = 64 << 20;
 /// How often a slot is tried to be dropped that a connection of ours still had.
@@ -72,6 +77,8 @@ pub struct SlotReader {
     /// The last snapshot.
     now: Option<Now>,
     pending: VecDeque<RawPart>,
+    /// Looks in a row since which the same transaction waits to be seen.
+    unseen_looks: u32,
     /// The catalog was asked since the first of them could not be read on.
     was_asked: bool,
     losses: Vec<Loss>,
@@ -164,6 +171,7 @@ impl Postgres {
             coming: VecDeque::new(),
             now: None,
             pending: VecDeque::new(),
+            unseen_looks: 0,
             was_asked: false,
             losses: Vec::new(),
             is_moved: false,
@@ -305,14 +313,9 @@ impl Postgres {
 
     /// What was committed since the last look, or more of that.
     pub async fn look_at_slot(&self, reader: &mut SlotReader, numbers: Numbers) -> Result<LogLook, SlotRefusal> {
-        let mut look = LogLook {
-            losses: std::mem::take(&mut reader.losses),
-            failed: Vec::new(),
-            parts: Vec::new(),
-            position: reader.position(),
-            has_more: false,
-            visible: None,
-        };
+        // Until it is told something, it waits the longer, also where that fails.
+        reader.unseen_looks = reader.unseen_looks.saturating_add(1);
+        let mut look = LogLook::of(Vec::new(), reader.position());
         if reader.is_moved || !reader.pending.is_empty() && reader.catalog_seen.elapsed() >= CATALOG_INTERVAL {
             self.check_slot(reader, &mut look).await?;
         }
@@ -332,7 +335,12 @@ impl Postgres {
             }
             reader.now = Some(now);
         }
+        // From here on nothing fails: what is taken is told.
+        look.losses = std::mem::take(&mut reader.losses);
         let is_told = reader.tell(&mut look, numbers);
+        if is_told || !look.parts.is_empty() {
+            reader.unseen_looks = 0;
+        }
         if is_told && is_all {
             // Nothing of what was committed before is still to be told.
             reader.pass(passed);
@@ -368,7 +376,7 @@ impl Postgres {
                 Ok(_) if is_same => {}
                 Ok(_) => {
                     let reason = if has_other_file { ResyncReason::Truncate } else { ResyncReason::LogLost };
-                    look.losses.push(Loss { reason, tables: vec![name.to_owned()] });
+                    reader.losses.push(Loss { reason, tables: vec![name.to_owned()] });
                     if let Some(table) = reader.tables.get_mut(name) {
                         table.lost.clone_from(&seen);
                     }
@@ -389,9 +397,12 @@ impl Postgres {
     /// Waits until something may have been committed since the last look.
     pub async fn slot_commit_after(&self, reader: &SlotReader) {
         let is_waiting = !reader.pending.is_empty() || !reader.losses.is_empty() || reader.is_moved;
+        let Some(looks) = reader.unseen_looks.checked_sub(UNSEEN_LOOKS).filter(|_| is_waiting) else {
+            return if is_waiting { tokio::task::yield_now().await } else { reader.stream.arrival().await };
+        };
         tokio::select! {
             () = reader.stream.arrival() => {}
-            () = tokio::time::sleep(UNSEEN_INTERVAL), if is_waiting => {}
+            () = tokio::time::sleep(unseen_interval(looks)) => {}
         }
     }
 
@@ -456,6 +467,12 @@ impl Postgres {
     }
 }
 
+/// How long to wait for a transaction to be seen, after so many looks with a wait.
+fn unseen_interval(looks: u32) -> Duration {
+    let factor = 1_u32.checked_shl(looks / UNSEEN_LOOKS_OF_ONE).unwrap_or(u32::MAX);
+    UNSEEN_INTERVAL.saturating_mul(factor).min(UNSEEN_INTERVAL_MAX)
+}
+
 /// Whether a process before followed these relations as they are now.
 fn is_known(record: &SlotRecord, relations: &SlotRelations) -> bool {
     let is_known = |(id, relation): (&u32, &SlotRelation)| {
@@ -491,5 +508,18 @@ impl From<SlotObstacle> for SlotRefusal {
 impl From<Error> for SlotRefusal {
     fn from(error: Error) -> Self {
         SlotRefusal::Error(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stays_unseen_is_looked_at_less_and_less() {
+        assert_eq!(unseen_interval(0), UNSEEN_INTERVAL);
+        let waits: Vec<Duration> = (0..200).map(unseen_interval).collect();
+        assert!(waits.is_sorted() && waits[199] == UNSEEN_INTERVAL_MAX);
+        assert_eq!(unseen_interval(u32::MAX), UNSEEN_INTERVAL_MAX);
     }
 }

@@ -26,12 +26,22 @@ const STALE_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// How long nobody may have read a slot until another process removes it.
 const STALE_AGE: Duration = Duration::from_secs(600);
 
+/// How long an elected reader waits for the one before to end, and how often it tries.
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(10);
+const HANDOVER_INTERVAL: Duration = Duration::from_millis(50);
+/// How long any other waits for a slot that another process reads, and how often it tries: one that ends lets go of it, and
+/// the server needs a moment to see that one was killed.
+const ACTIVE_TIMEOUT: Duration = Duration::from_secs(5);
+const ACTIVE_INTERVAL: Duration = Duration::from_millis(200);
+
 /// The log of changes of a server.
 #[derive(Debug, Default)]
 pub struct PostgresLog {
     reader: SourceReader,
     /// Why the log is not read from a slot, as far as the process's log has it.
     told: Option<String>,
+    /// Nobody else is to read it: who does is about to end.
+    is_elected: bool,
     /// The log is another one, which followers do not know yet.
     is_other: bool,
     /// It could not be read on by triggers: its followers are to be told.
@@ -98,7 +108,7 @@ impl Postgres {
             ChangesSource::Triggers => return Ok(SourceReader::Triggers(Box::default())),
             ChangesSource::Slot | ChangesSource::Auto => {}
         }
-        match Box::pin(self.start_slot()).await {
+        match Box::pin(self.take_slot(log.is_elected)).await {
             Ok(reader) => {
                 log.say("slot", &self.inner.database, None);
                 Ok(SourceReader::Slot(Box::new(reader)))
@@ -116,6 +126,21 @@ impl Postgres {
             Err(SlotRefusal::Obstacle(obstacle)) => {
                 log.say("triggers", &self.inner.database, Some(&obstacle));
                 Ok(SourceReader::Triggers(Box::default()))
+            }
+        }
+    }
+
+    /// Starts to read the slot, once no other process does; that is waited for, for a while.
+    async fn take_slot(&self, is_elected: bool) -> Result<SlotReader, SlotRefusal> {
+        let (timeout, interval) =
+            if is_elected { (HANDOVER_TIMEOUT, HANDOVER_INTERVAL) } else { (ACTIVE_TIMEOUT, ACTIVE_INTERVAL) };
+        let until = Instant::now() + timeout;
+        loop {
+            match Box::pin(self.start_slot()).await {
+                Err(SlotRefusal::Obstacle(SlotObstacle::Active)) if Instant::now() < until => {
+                    tokio::time::sleep(interval).await;
+                }
+                started => return started,
             }
         }
     }
@@ -289,6 +314,11 @@ impl Postgres {
 }
 
 impl PostgresLog {
+    /// The log as the one elected reader has it.
+    pub fn elected() -> Self {
+        Self { is_elected: true, ..Self::default() }
+    }
+
     /// Images of a table have the columns of `writer` from now on.
     pub fn describe(&mut self, table: &str, writer: Arc<ImageWriter>) {
         match &mut self.reader {
@@ -307,9 +337,22 @@ impl PostgresLog {
         }
     }
 
+    /// The position after all that the server has told, also where nothing of it was for us.
+    pub fn passed(&self) -> Option<LogPosition> {
+        match &self.reader {
+            SourceReader::None | SourceReader::Triggers(_) => self.position(),
+            SourceReader::Slot(reader) => Some(reader.passed()),
+        }
+    }
+
     /// Whether a look has something to tell.
     pub fn is_capturing(&self) -> bool {
         self.failed.is_some() || self.position().is_some()
+    }
+
+    /// Whether what is committed arrives by itself.
+    pub fn is_streamed(&self) -> bool {
+        matches!(self.reader, SourceReader::Slot(_))
     }
 
     /// What is before `position` was taken for good.

@@ -193,8 +193,11 @@ async fn values_that_a_statement_does_not_take_are_told_by_kind() {
     let fields = [('C', "22P02"), ('M', "invalid input syntax for type integer: \"secret\""), ('R', "pg_strtoint32")];
     let value = Some(Bind::from(query::Typed::Text("secret".to_owned())));
     let refused = refused(&error(&fields).await, value.clone(), "main", &Keys::new());
-    let (said, cause) = (fields[1].1.to_owned(), "22P02 in pg_strtoint32".to_owned());
-    assert_eq!(refused, Error::InvalidValue(InvalidValue { kind: InvalidKind::Malformed, value, said, cause }));
+    let (said, cause) = (fields[1].1.into(), "22P02 in pg_strtoint32".to_owned());
+    assert_eq!(
+        refused,
+        Error::InvalidValue(InvalidValue { kind: InvalidKind::Malformed, value, column: None, said, cause })
+    );
 }
 
 #[tokio::test]

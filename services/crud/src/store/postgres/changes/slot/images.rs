@@ -164,6 +164,7 @@ impl ToldRelations {
             return None;
         };
         let read = if message.is_cut { None } else { MessageRows::read(*kind, rest, relation.names.len()) };
+        let mut lost = Vec::new();
         for part in &relation.tables {
             let Some(table) = tables.get_mut(&part.table) else { continue };
             match &read {
@@ -172,11 +173,11 @@ impl ToldRelations {
                 Some(_) | None if table.lost.sees(context.id) => {}
                 Some(_) | None => {
                     table.lost.clone_from(context.seen);
-                    return Some(Loss { reason: ResyncReason::LogLost, tables: vec![part.table.clone()] });
+                    lost.push(part.table.clone());
                 }
             }
         }
-        None
+        (!lost.is_empty()).then_some(Loss { reason: ResyncReason::LogLost, tables: lost })
     }
 }
 

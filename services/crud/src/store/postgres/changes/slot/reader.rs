@@ -15,10 +15,8 @@ use super::{
     images::{ReadContext, ReadPart, ReadStop},
     setup::{Now, SlotRelations},
 };
-use crate::store::log::{ImageWriter, LogLag, LogLook, LogPart, LogPosition, Place};
+use crate::store::log::{CAPTURE_BITS, ImageWriter, LogLag, LogLook, LogPart, LogPosition, Place, place_after};
 
-/// Bits after the number of a row in places: captures that were begun after it are counted there.
-const CAPTURE_BITS: u32 = 16;
 /// Bytes of images that one look tells.
 const LOOK_BYTES: usize = 4 << 20;
 /// How long the server keeps what was told, for another process that goes on with the slot.
@@ -55,6 +53,17 @@ impl SlotReader {
     pub fn position(&self) -> LogPosition {
         let seen = if self.seen.end == 0 { &self.first } else { &self.seen };
         LogPosition { seen: seen.clone(), ..self.place(self.told) }
+    }
+
+    /// The position after all that has arrived.
+    pub fn passed(&self) -> LogPosition {
+        let mut position = self.position();
+        let (passed, is_all) = self.stream.passed();
+        let after = (passed.saturating_sub(1), u64::MAX);
+        if is_all && self.pending.is_empty() && after > self.told {
+            position.partly = self.place(after).partly;
+        }
+        position
     }
 
     /// What is before `position` is told for good: the server need not keep it, but for a while, for another process that
@@ -99,12 +108,7 @@ impl SlotReader {
 
     /// Begins a place after all positions that have been told, and before what is told next.
     pub(super) fn begin_captured(&mut self) {
-        let (commit, row) = self.told;
-        self.told = match row {
-            u64::MAX => (commit.saturating_add(1), 0),
-            row if (row + 1) % (1 << CAPTURE_BITS) == 0 => (commit, row),
-            row => (commit, row + 1),
-        };
+        self.told = place_after(self.told);
     }
 
     pub(super) fn place(&self, order: (u64, u64)) -> LogPosition {
@@ -146,7 +150,8 @@ impl SlotReader {
             let (commit, committed_us) = (part.commit, part.committed_us);
             let context = ReadContext { seen: &seen, id, numbers, was_asked: self.was_asked };
             let ReadPart { changes, stop } = self.relations.read(part, &mut self.tables, &context);
-            let order = (commit, part.read() << CAPTURE_BITS);
+            // What a connection tells again without rows, and a capture that was begun after the last row, are behind.
+            let order = (commit, part.read() << CAPTURE_BITS).max(self.told);
             self.told = order;
             pass(&mut self.seen, &mut self.coming, commit);
             if !changes.is_empty() {
@@ -161,6 +166,8 @@ impl SlotReader {
                         ReadStop::Loss(loss) => {
                             // The identity of a table may be another one.
                             self.is_moved |= loss.reason == ResyncReason::LogLost;
+                            // Who was told what is before it, and is gone, comes back before it.
+                            self.begin_captured();
                             let since = LogPosition { seen: seen.clone(), ..self.place(self.told) };
                             for table in &loss.tables {
                                 if let Some(table) = self.tables.get_mut(table) {

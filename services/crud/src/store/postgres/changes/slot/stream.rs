@@ -35,6 +35,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(40);
 /// Back-off before the first attempt to connect again; doubles up to [`RETRY_MAX`].
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(2);
+/// Failures within the server one after the other, at the same place of its log, until the slot is taken for lost.
+const INTERNAL_ERRORS_MAX: u32 = 5;
 /// How long a stream may be interrupted until that is told.
 const INTERRUPTION_MAX: Duration = Duration::from_secs(1);
 /// Bytes of the server's log without anything for us after which the reader is woken, to confirm them.
@@ -191,6 +193,7 @@ impl StreamReader {
         let mut connection = Some(connection);
         let mut wait = RETRY_FIRST;
         let mut taken_since = None;
+        let mut internal_errors = (self.framing.resume, 0);
         loop {
             let read = match connection.take() {
                 Some(mut connection) => {
@@ -213,6 +216,13 @@ impl StreamReader {
             };
             if let Some(end) = fatal(&failed) {
                 return end;
+            }
+            if failed.is(INTERNAL_ERROR) {
+                let (place, count) = internal_errors;
+                internal_errors = (self.framing.resume, if place == self.framing.resume { count + 1 } else { 1 });
+                if internal_errors.1 >= INTERNAL_ERRORS_MAX {
+                    return StreamEnd::SlotLost(failed.to_string());
+                }
             }
             self.interrupted(&failed);
             if failed.is(OBJECT_IN_USE) {
@@ -360,12 +370,15 @@ struct Status {
 /// SQLSTATE of a slot that another connection reads.
 pub const OBJECT_IN_USE: &str = "55006";
 
+/// SQLSTATE of a failure within the server: it may pass, or what the slot has cannot be decoded.
+const INTERNAL_ERROR: &str = "XX000";
+
 /// What an error means that does not pass by itself.
 fn fatal(error: &ReplicationError) -> Option<StreamEnd> {
     let ReplicationError::Refused { code, text } = error else { return None };
     match code.as_str() {
-        // The slot is invalidated; it, or the publication, is gone; the database is gone; what it has cannot be decoded.
-        "55000" | "42704" | "58P01" | "XX000" => Some(StreamEnd::SlotLost(text.clone())),
+        // The slot is invalidated; it, or the publication, is gone; the server's log is gone.
+        "55000" | "42704" | "58P01" => Some(StreamEnd::SlotLost(text.clone())),
         _ => None,
     }
 }
@@ -383,6 +396,7 @@ mod tests {
         let refused = |code: &str| ReplicationError::Refused { code: code.to_owned(), text: String::new() };
         assert!(fatal(&refused("55000")).is_some() && fatal(&refused("42704")).is_some());
         assert!(fatal(&refused(OBJECT_IN_USE)).is_none() && fatal(&refused("57P01")).is_none());
+        assert!(fatal(&refused(INTERNAL_ERROR)).is_none(), "it may pass");
         assert!(fatal(&ReplicationError::Lost(String::new())).is_none());
     }
 }

@@ -1,0 +1,142 @@
+//! Calls of functions: the rule is asked, then the service that carries them out.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use mesh::{
+    Code, Fault,
+    telemetry::{Counter, Metrics},
+};
+use proto::{Links, auth::AuthorizeCallRequest, functions::CallRequest};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::{Caller, Edge};
+use crate::catalogue::Project;
+
+/// Bytes of the text that a function says of its failure, for callers who see nothing else of its answer.
+const ERROR_BYTES: usize = 1024;
+
+/// A call of a function.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FunctionCall {
+    /// The service's id.
+    pub service: String,
+    /// The function's name.
+    pub function: String,
+    /// Its parameters, JSON.
+    pub params: Bytes,
+    /// Time until its answer, which only shortens the function's own.
+    pub timeout: Option<Duration>,
+}
+
+/// The answer of a function.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FunctionAnswer {
+    /// Its HTTP status.
+    pub status: u16,
+    /// JSON; empty where it has none.
+    pub body: Bytes,
+}
+
+impl FunctionAnswer {
+    /// The JSON of a call that succeeded. Errors: `FUNCTION` with the text of the function.
+    pub fn result(self) -> Result<Bytes, Fault> {
+        match (200..300).contains(&self.status) {
+            true if self.body.is_empty() => Ok(Bytes::from_static(b"null")),
+            true => Ok(self.body),
+            false => Err(self.fault()),
+        }
+    }
+
+    /// What the function says of its failure: its `error`, or that it failed.
+    fn fault(&self) -> Fault {
+        let json: Option<serde_json::Value> = serde_json::from_slice(&self.body).ok();
+        let own = json.as_ref().and_then(|json| json.get("error")).and_then(|error| error.as_str());
+        let text = match own.filter(|text| !text.is_empty()) {
+            Some(text) => text.get(..text.floor_char_boundary(ERROR_BYTES)).unwrap_or_default().to_owned(),
+            None => format!("the function answered with status {}", self.status),
+        };
+        Fault::new(Code::Function, text).with("status", self.status.to_string())
+    }
+}
+
+/// Concurrency limit of calls: functions may be slow, and requests of other kinds find room beside them.
+#[derive(Clone)]
+pub(super) struct CallLimit {
+    running: Arc<Semaphore>,
+    limit: usize,
+    shed: Counter,
+}
+
+impl CallLimit {
+    /// Half of the requests that are answered at once.
+    pub(super) fn new(in_flight: usize, metrics: &Metrics) -> Self {
+        let limit = (in_flight / 2).clamp(1, Semaphore::MAX_PERMITS);
+        Self { running: Arc::new(Semaphore::new(limit)), limit, shed: metrics.shed("in_flight") }
+    }
+
+    /// Room for a call, until it is dropped. Errors: `TOO_MANY`.
+    fn enter(&self) -> Result<SemaphorePermit<'_>, Fault> {
+        self.running.try_acquire().map_err(|_| {
+            self.shed.inc();
+            let text = format!("the limit of {} calls of functions at once is reached, try again later", self.limit);
+            Fault::new(Code::TooMany, text)
+        })
+    }
+}
+
+impl Edge {
+    /// Calls a function, if its rule allows it. Dropped, the call is given up.
+    pub(crate) async fn call_function(
+        &self,
+        caller: &Caller,
+        project: &Project,
+        call: FunctionCall,
+    ) -> Result<FunctionAnswer, Fault> {
+        let answered = Box::pin(self.called(caller, project, call)).await;
+        if let Err(fault) = &answered {
+            self.log_refusal(caller, fault);
+        }
+        answered
+    }
+
+    async fn called(&self, caller: &Caller, project: &Project, call: FunctionCall) -> Result<FunctionAnswer, Fault> {
+        let FunctionCall { service, function, params, timeout } = call;
+        let (project_id, token) = (project.id.to_string(), caller.token.to_string());
+        let asked = AuthorizeCallRequest { project: project_id, token, service, function, params: params.clone() };
+        let grant = self.mesh.auth_rules().authorize_call(&caller.call, asked).await?.grant;
+        let _running = self.calls.enter()?;
+        // No time at all would be the function's own.
+        let timeout_ms = timeout.map_or(0, |timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1));
+        let request = CallRequest { grant, params, timeout_ms, answer_bytes: self.answer_bytes(project) };
+        let answer = self.mesh.functions().call(&caller.call, request).await?;
+        let status = u16::try_from(answer.status).ok().filter(|status| (200..600).contains(status));
+        let Some(status) = status else {
+            return Err(Fault::internal("the function could not be called", format!("status {}", answer.status)));
+        };
+        Ok(FunctionAnswer { status, body: answer.body })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> FunctionAnswer {
+        FunctionAnswer { status, body: Bytes::copy_from_slice(body.as_bytes()) }
+    }
+
+    #[test]
+    fn an_answer_is_its_json_or_the_text_of_its_failure() {
+        assert_eq!(answer(201, "[1]").result(), Ok(Bytes::from_static(b"[1]")));
+        assert_eq!(answer(204, "").result(), Ok(Bytes::from_static(b"null")));
+        let text = |status, body: &str| answer(status, body).result().map_err(|fault| fault.message);
+        assert_eq!(text(500, r#"{"error":"boom"}"#), Err("boom".to_owned()));
+        for body in ["", "[]", r#"{"error":""}"#, r#"{"error":{"a":1}}"#, "null"] {
+            assert_eq!(text(404, body), Err("the function answered with status 404".to_owned()), "{body}");
+        }
+        let long = format!(r#"{{"error":"{}"}}"#, "ä".repeat(ERROR_BYTES));
+        assert_eq!(text(500, &long).unwrap_err().len(), ERROR_BYTES);
+        assert_eq!(answer(404, "").result().unwrap_err().detail("status"), Some("404"));
+    }
+}

@@ -1,0 +1,251 @@
+//! Authorization of calls: from the policy of a function and its parameters to a grant, with the identity that the
+//! function gets.
+
+use proto::auth::{AuthorizeCallRequest, CallGrant};
+use query::{Guard, Object, Operation, Value};
+use serde_json::value::RawValue;
+
+use crate::{
+    context::RequestContext,
+    error::Error,
+    eval::{self, Verdict},
+    explain::{self, Refusal},
+    function::FunctionPolicy,
+    grant::{Caller, GRANT_LIFETIME_MS},
+    key,
+    path::Root,
+    rule::{self, Kind, Policy},
+    token::service_audience,
+};
+
+/// The text of a denial by a rule, which clients of earlier servers know.
+const DENIED: &str = "You are not authorized to make this request";
+/// The text of a denial without a rule, likewise: it does not tell whether the service exists.
+const NO_RULE: &str = "Auth: No rule has been provided";
+/// How long a token is good that is made for a service, in seconds.
+const IDENTITY_SECONDS: i64 = 60;
+/// Guard of parameters, which were counted when they were sent: whatever limits let them pass, rules see them.
+const PARAMS: Guard = Guard::new(usize::MAX, usize::MAX);
+
+impl Caller<'_> {
+    /// The grant for a call, if the policy of its function allows it.
+    pub fn call(&mut self, request: &AuthorizeCallRequest) -> Result<CallGrant, Error> {
+        let AuthorizeCallRequest { service, function, .. } = request;
+        let project = self.project;
+        let none = FunctionPolicy::default();
+        let found = project.service(service).map_or(&none, |policies| policies.of(function));
+        let policy = found.policy.as_deref();
+        let looks_at_params = policy.is_some_and(|policy| rule::depends_on(&policy.rule, Root::Params));
+        let params = looks_at_params.then(|| proto::json::parse(&request.params, PARAMS)).transpose()?;
+        let Some(policy) = policy else {
+            return Err(self.call_refused(Refusal::Rule(Some(NO_RULE.to_owned())), None, request, None));
+        };
+        if let Err(refusal) = self.decide_call(policy, params.as_ref()) {
+            return Err(self.call_refused(refusal, Some(policy), request, params.as_ref()));
+        }
+        let claims = self.verified().map(|verified| verified.claims.clone()).unwrap_or_default();
+        let bearer = match found.forwards {
+            true if self.verified().is_ok() => self.token.to_owned(),
+            true => String::new(),
+            false => self.identity(service, &claims)?,
+        };
+        let mut json = Vec::new();
+        claims.write_json(&mut json);
+        Ok(CallGrant {
+            project: self.id.to_owned(),
+            service: service.clone(),
+            function: function.clone(),
+            claims: String::from_utf8_lossy(&json).into_owned(),
+            bearer,
+            expires_ms: self.now_ms + GRANT_LIFETIME_MS,
+        })
+    }
+
+    fn decide_call(&mut self, policy: &Policy, params: Option<&Value>) -> Result<(), Refusal> {
+        if matches!(policy.rule.kind, Kind::Allow) {
+            return Ok(());
+        }
+        let verified = self.verified();
+        let refusal = match &verified {
+            Ok(_) => None,
+            // No token helps.
+            Err(_) if !eval::is_passable(&policy.rule, Operation::Read) => Some(Refusal::Rule(None)),
+            Err(reason) if policy.anonymous => Some(Refusal::Token(*reason)),
+            Err(reason) => return Err(Refusal::Token(*reason)),
+        };
+        let claims = verified.as_ref().ok().map(|verified| &verified.claims);
+        match eval::verdict(&policy.rule, &self.call_context(claims, params)) {
+            Verdict::Where(_) => Ok(()),
+            Verdict::Deny(error) => Err(refusal.unwrap_or_else(|| Refusal::Rule(error.map(str::to_owned)))),
+        }
+    }
+
+    fn call_context<'c>(&'c self, claims: Option<&'c Object>, params: Option<&'c Value>) -> RequestContext<'c> {
+        let stranger = RequestContext::of(self.id, self.project.mode, Operation::Read, self.now);
+        RequestContext { token: self.token, claims, params, ..stranger }
+    }
+
+    /// A token with the caller's claims that only `service` takes; empty where the project has no key.
+    fn identity(&self, service: &str, claims: &Object) -> Result<String, Error> {
+        let Some(key) = key::primary_of(self.project.keys.specs()) else { return Ok(String::new()) };
+        let now = self.now_ms / 1000;
+        let own = [
+            ("aud", Value::Text(service_audience(service))),
+            ("iat", Value::Int(now)),
+            ("exp", Value::Int(now + IDENTITY_SECONDS)),
+        ];
+        let is_kept = |name: &str| name != "nbf" && own.iter().all(|(own, _)| *own != name);
+        let mut members: Vec<_> = claims.0.iter().filter(|(name, _)| is_kept(name)).cloned().collect();
+        members.extend(own.map(|(name, value)| (name.to_owned(), value)));
+        let mut json = Vec::new();
+        Object(members).write_json(&mut json);
+        // Numbers stay as they were signed.
+        let claims = RawValue::from_string(String::from_utf8_lossy(&json).into_owned());
+        key::encode(key, &claims.map_err(|error| Error::Sign(error.into()))?)
+    }
+
+    fn call_refused(
+        &mut self,
+        refusal: Refusal,
+        policy: Option<&Policy>,
+        request: &AuthorizeCallRequest,
+        params: Option<&Value>,
+    ) -> Error {
+        let explanation = match self.development {
+            Some(development) => {
+                let verified = self.verified().ok();
+                let context = self.call_context(verified.as_ref().map(|verified| &verified.claims), params);
+                let of = (request.service.as_str(), request.function.as_str());
+                format!("; {}", explain::call_refusal(&refusal, policy, of, &context, &development.token_options))
+            }
+            None => String::new(),
+        };
+        match refusal {
+            Refusal::Token(reason) => Error::Unauthenticated { reason, explanation, access: 0 },
+            Refusal::Rule(own) => {
+                Error::Denied { message: own.unwrap_or_else(|| DENIED.to_owned()), explanation, access: 0 }
+            }
+            Refusal::Condition(_) => Error::Denied { message: DENIED.to_owned(), explanation, access: 0 },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::SystemTime};
+
+    use arc_swap::ArcSwap;
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    use mesh::resources::Snapshot;
+    use proto::grant;
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+    use crate::{
+        Service,
+        cases::{parsed, token},
+        policy_set::PolicySet,
+    };
+
+    const SECRET: &str = "a secret that has thirty-two bytes";
+
+    fn service(functions: Json, default: Json) -> Service {
+        let project =
+            json!({"kind": "project", "meta": {"id": "shop"}, "spec": {"tokens": [{"kid": "main", "secret": SECRET}]}});
+        let service = json!({
+            "kind": "service", "meta": {"project": "shop", "id": "mail"},
+            "spec": {"http": {"url": "http://mail"}, "functions": functions, "default": default},
+        });
+        let snapshot: Snapshot = parsed(&[project, service]).unwrap();
+        let policies = PolicySet::new(&snapshot, None, &PolicySet::default());
+        Service::of(Arc::new(ArcSwap::from_pointee(policies)), grant::pair(b"key").0)
+    }
+
+    fn call(service: &Service, token: &str, (name, function): (&str, &str), params: Json) -> Result<CallGrant, String> {
+        let request = AuthorizeCallRequest {
+            project: "shop".to_owned(),
+            token: token.to_owned(),
+            service: name.to_owned(),
+            function: function.to_owned(),
+            params: params.to_string().into(),
+        };
+        let response = service.authorize_call(&request, SystemTime::now()).map_err(|error| error.to_string())?;
+        Ok(grant::pair(b"key").1.call_grant(response.grant.unwrap()).unwrap())
+    }
+
+    fn claims_of(token: &str) -> Json {
+        let claims = token.split('.').nth(1).unwrap();
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_rule_looks_at_claims_and_parameters() {
+        let rule =
+            json!({"rule": "match", "type": "string", "eval": "==", "f1": "args.params.to.0", "f2": "args.auth.id"});
+        let service = service(json!({"send": {"rule": rule}}), json!(null));
+        let ann = token(&json!({"id": "ann"}));
+        let send = ("mail", "send");
+        assert!(call(&service, &ann, send, json!({"to": ["ann"]})).is_ok());
+        assert_eq!(call(&service, &ann, send, json!({"to": ["bob"]})).unwrap_err(), DENIED);
+        assert_eq!(call(&service, &ann, send, json!({})).unwrap_err(), DENIED);
+        assert_eq!(call(&service, "", send, json!({"to": [""]})).unwrap_err(), "a token is needed, and none was sent");
+    }
+
+    #[test]
+    fn what_is_not_listed_and_what_is_not_there_look_the_same() {
+        let service = service(json!({"send": {}}), json!(null));
+        let ann = token(&json!({"id": "ann"}));
+        for (name, token) in [("send", ""), ("other", ""), ("send", &*ann)] {
+            assert_eq!(call(&service, token, ("mail", name), json!({})).unwrap_err(), NO_RULE);
+        }
+        assert_eq!(call(&service, &ann, ("nobody", "send"), json!({})).unwrap_err(), NO_RULE);
+    }
+
+    #[test]
+    fn a_listed_function_has_its_own_rule_and_others_the_default() {
+        let service = service(json!({"send": {"rule": {"rule": "deny"}}}), json!({"rule": {"rule": "allow"}}));
+        assert_eq!(call(&service, "", ("mail", "send"), json!({})).unwrap_err(), DENIED);
+        assert_eq!(call(&service, "", ("mail", "other"), json!({})).unwrap().function, "other");
+    }
+
+    #[test]
+    fn the_identity_is_of_the_caller_and_for_the_service_only() {
+        let service = service(json!({"send": {"rule": {"rule": "allow"}}}), json!(null));
+        let ann = token(&json!({"id": "ann", "aud": "shop", "nbf": 1}));
+        let granted = call(&service, &ann, ("mail", "send"), json!({})).unwrap();
+        assert_eq!(serde_json::from_str::<Json>(&granted.claims).unwrap()["id"], "ann");
+        let claims = claims_of(&granted.bearer);
+        assert_eq!(
+            (&claims["id"], &claims["aud"], &claims["nbf"]),
+            (&json!("ann"), &json!("service:mail"), &json!(null))
+        );
+        assert_eq!(claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(), IDENTITY_SECONDS);
+        // Whoever was called cannot call with it.
+        let again = call(&service, &granted.bearer, ("mail", "send"), json!({})).unwrap();
+        assert_eq!(again.claims, "{}");
+        let stranger = call(&service, "", ("mail", "send"), json!({})).unwrap();
+        assert_eq!((stranger.claims.as_str(), &claims_of(&stranger.bearer)["aud"]), ("{}", &json!("service:mail")));
+    }
+
+    #[test]
+    fn the_identity_keeps_every_digit_of_a_claim() {
+        let service = service(json!({"send": {"rule": {"rule": "allow"}}}), json!(null));
+        let claims: Box<RawValue> = serde_json::from_str(r#"{"id": 12345678901234567890123, "huge": 1e400}"#).unwrap();
+        let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
+        let own = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap();
+        let granted = call(&service, &own, ("mail", "send"), json!({})).unwrap();
+        let made = granted.bearer.split('.').nth(1).unwrap();
+        let made = String::from_utf8(URL_SAFE_NO_PAD.decode(made).unwrap()).unwrap();
+        for claims in [&granted.claims, &made] {
+            assert!(claims.contains(r#""id":12345678901234567890123,"huge":1e400"#), "{claims}");
+        }
+    }
+
+    #[test]
+    fn the_callers_own_token_goes_only_where_it_is_forwarded_and_valid() {
+        let service = service(json!({"send": {"rule": {"rule": "allow"}, "forward": true}}), json!(null));
+        let ann = token(&json!({"id": "ann"}));
+        assert_eq!(call(&service, &ann, ("mail", "send"), json!({})).unwrap().bearer, ann);
+        assert_eq!(call(&service, "a.b.c", ("mail", "send"), json!({})).unwrap().bearer, "");
+    }
+}

@@ -1,0 +1,120 @@
+//! Errors of this service.
+
+use std::time::Duration;
+
+use mesh::{Code, Fault};
+use proto::grant::Unverified;
+
+/// An error of this service.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The grant of the rule engine is not one.
+    #[error(transparent)]
+    Ungranted(#[from] Unverified),
+    /// A grant is void, or there is none.
+    #[error("invalid grant: {0}")]
+    WrongGrant(&'static str),
+    /// The resources of this node do not have the function that was granted.
+    #[error("function {function} of service {service} is not known on this node")]
+    Unknown {
+        /// The service.
+        service: String,
+        /// The function.
+        function: String,
+    },
+    /// The parameters do not fit what is made of them.
+    #[error(transparent)]
+    Parameters(#[from] query::Error),
+    /// The parameters are too large.
+    #[error("the parameters of {bytes} bytes are over the limit of {limit} bytes of the function")]
+    LargeParameters {
+        /// Their size.
+        bytes: usize,
+        /// The function's limit.
+        limit: u64,
+    },
+    /// The answer is too large.
+    #[error("the answer of the function is over the limit of {0} bytes")]
+    LargeAnswer(u64),
+    /// As many calls wait as may.
+    #[error("too many calls of the function: {running} are running and {waiting} wait")]
+    TooMany {
+        /// Calls at once.
+        running: u32,
+        /// Calls that may wait.
+        waiting: u32,
+    },
+    /// The time of the call is over.
+    #[error("the function did not answer within {0:?}")]
+    Deadline(Duration),
+    /// Nobody listens, or its name is not known.
+    #[error("No service available: service {service} cannot be reached")]
+    Unreachable {
+        /// The service.
+        service: String,
+        /// Why, for the log.
+        cause: String,
+    },
+    /// It is at an address that is not allowed.
+    #[error("service {0} is at an address that egress.allow does not list")]
+    Forbidden(String),
+    /// It broke off.
+    #[error("service {service} broke off")]
+    BrokeOff {
+        /// The service.
+        service: String,
+        /// Why, for the log.
+        cause: String,
+    },
+    /// It redirects.
+    #[error("the function answered with a redirect (status {0}), which is not followed")]
+    Redirect(u16),
+    /// Its status is none of HTTP.
+    #[error("the function answered with the invalid status {0}")]
+    WrongStatus(u16),
+    /// What it answered is no JSON.
+    #[error("the function answered with status {0} and no valid JSON")]
+    NotJson(u16),
+    /// Its address cannot be made.
+    #[error("the address of the function is invalid")]
+    Address(String),
+    /// This node has no HTTP client.
+    #[error("functions cannot be called from this node")]
+    NoClient(String),
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        let text = error.to_string();
+        let code = match error {
+            Error::Unknown { .. } => Code::Unavailable,
+            Error::Parameters(error) => return error.into(),
+            Error::LargeParameters { .. } | Error::LargeAnswer(_) => Code::TooLarge,
+            Error::TooMany { .. } => Code::TooMany,
+            Error::Deadline(_) => Code::Deadline,
+            Error::Unreachable { service, cause } => {
+                tracing::warn!(service, cause, "service cannot be reached");
+                Code::Unavailable
+            }
+            Error::BrokeOff { service, cause } => {
+                tracing::warn!(service, cause, "service broke off");
+                Code::BadGateway
+            }
+            Error::Forbidden(service) => {
+                tracing::warn!(service, "service is at an address that egress.allow does not list");
+                Code::BadGateway
+            }
+            Error::Redirect(_) | Error::WrongStatus(_) | Error::NotJson(_) => Code::BadGateway,
+            Error::Ungranted(cause) => return Fault::internal("the request could not be authorised", cause),
+            Error::WrongGrant(_) => return Fault::internal("the request could not be authorised", text),
+            Error::Address(cause) | Error::NoClient(cause) => return Fault::internal(text, cause),
+        };
+        Fault::new(code, text)
+    }
+}
+
+impl From<Error> for tonic::Status {
+    fn from(error: Error) -> Self {
+        Fault::from(error).into()
+    }
+}

@@ -1,0 +1,22 @@
+//! Functions of users: called over HTTP with the identity of their caller, within limits of time, size and number.
+//!
+//! Whether a caller may is decided elsewhere: a call comes with a grant of the rule engine. Addresses that a target's
+//! name leads to are checked before one of them is dialled.
+
+#![cfg_attr(
+    test,
+    allow(clippy::large_futures, clippy::disallowed_methods, reason = "tests hold futures and tasks of their own")
+)]
+
+mod answer;
+mod client;
+mod config;
+mod error;
+mod limiter;
+mod request;
+mod service;
+mod targets;
+
+pub use config::Config;
+pub use error::Error;
+pub use service::Service;

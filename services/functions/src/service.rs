@@ -1,0 +1,136 @@
+//! The service and its RPCs.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use mesh::{
+    Call, Component, ComponentState, Mesh, Tasks, clock,
+    config::ServiceName,
+    resources::Current,
+    telemetry::{Gauge, Metrics},
+};
+use proto::{
+    auth::{CallGrant, SignedGrant},
+    functions::{CallRequest, CallResponse},
+    grant::Verifier,
+    services::functions::functions_server::Functions,
+};
+use tonic::{Request, Response, Status};
+
+use crate::{
+    Config, Error, answer,
+    client::{Client, SendError},
+    request::request,
+    targets::Targets,
+};
+
+/// The service of functions.
+#[derive(Clone)]
+pub struct Service {
+    targets: Targets,
+    verifier: Verifier,
+    /// Why there is none where it could not be made.
+    client: Result<Client, String>,
+    metrics: Metrics,
+}
+
+impl Service {
+    /// Starts with the services of the resources in force, and follows them.
+    pub fn start(mesh: Mesh, config: Config, current: Current, verifier: Verifier, tasks: Tasks) -> Self {
+        let targets = Targets::start(current, &tasks);
+        let client = Client::new(config.egress);
+        let state = match &client {
+            Ok(_) => ComponentState::Ready,
+            Err(cause) => ComponentState::Failing(format!("no HTTP client: {cause}")),
+        };
+        mesh.health().set(Component::Service(ServiceName::of(&proto::services::functions::FUNCTIONS)), state);
+        Self { targets, verifier, client, metrics: mesh.metrics().clone() }
+    }
+
+    /// What a grant is for.
+    fn granted(&self, grant: Option<SignedGrant>) -> Result<CallGrant, Error> {
+        let grant = self.verifier.call_grant(grant.ok_or(Error::WrongGrant("there is none"))?)?;
+        match clock::unix_ms(SystemTime::now()) >= grant.expires_ms {
+            true => Err(Error::WrongGrant("it is void")),
+            false => Ok(grant),
+        }
+    }
+
+    /// Calls the function of a grant, once. Dropped, its request is given up.
+    async fn invoke(&self, message: CallRequest) -> Result<CallResponse, Error> {
+        let CallRequest { grant, params, timeout_ms, answer_bytes } = message;
+        let grant = self.granted(grant)?;
+        let target = self.targets.find(&grant.project, &grant.service, &grant.function)?;
+        let Some((function, limiter)) = target.function(&grant.function) else {
+            return Err(Error::Unknown { service: grant.service, function: grant.function });
+        };
+        let limit = function.request_bytes();
+        if params.len() as u64 > limit {
+            return Err(Error::LargeParameters { bytes: params.len(), limit });
+        }
+        let client = self.client.as_ref().map_err(|cause| Error::NoClient(cause.clone()))?;
+        let time = time(function.timeout(), timeout_ms);
+        let deadline = Instant::now() + time;
+        let answer_bytes = Some(answer_bytes)
+            .filter(|bytes| *bytes > 0)
+            .map_or(function.answer_bytes(), |bytes| bytes.min(function.answer_bytes()));
+        let answered = tokio::time::timeout_at(deadline.into(), async {
+            let _running = limiter.enter().await?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            let request = request(&target, function, &grant, (params, left))?;
+            let response = client.send(request).await.map_err(|error| failed(error, &grant.service))?;
+            answer::read(response, &grant.service, answer_bytes).await
+        });
+        answered.await.unwrap_or(Err(Error::Deadline(time)))
+    }
+}
+
+/// The time of a call: that of its function, which the caller and the request it belongs to only shorten.
+fn time(own: Duration, asked_ms: u64) -> Duration {
+    let asked = Some(asked_ms).filter(|asked| *asked > 0).map(Duration::from_millis);
+    let left = Call::current().and_then(|call| call.time_left());
+    [asked, left].into_iter().flatten().fold(own, Duration::min)
+}
+
+fn failed(error: SendError, service: &str) -> Error {
+    let service = service.to_owned();
+    match error {
+        SendError::Forbidden => Error::Forbidden(service),
+        SendError::Unreachable(cause) => Error::Unreachable { service, cause },
+        SendError::BrokeOff(cause) => Error::BrokeOff { service, cause },
+    }
+}
+
+/// A call that runs or waits, counted until it is dropped.
+struct Counted(Gauge);
+
+impl Counted {
+    fn begin(gauge: Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// The class of an HTTP status.
+fn class(status: u32) -> &'static str {
+    match status {
+        200..=299 => "2xx",
+        400..=499 => "4xx",
+        _ => "5xx",
+    }
+}
+
+#[tonic::async_trait]
+impl Functions for Service {
+    async fn call(&self, request: Request<CallRequest>) -> Result<Response<CallResponse>, Status> {
+        let _counted = Counted::begin(self.metrics.function_calls());
+        let answer = Box::pin(self.invoke(request.into_inner())).await?;
+        self.metrics.function_answers(class(answer.status)).inc();
+        Ok(Response::new(answer))
+    }
+}

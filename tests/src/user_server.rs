@@ -1,0 +1,193 @@
+//! An HTTP server of a user: it keeps what it was asked, and answers as its paths say.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use anyhow::Context;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+    task::JoinHandle,
+};
+
+/// A running server; it ends when dropped.
+pub struct UserServer {
+    address: SocketAddr,
+    state: Arc<State>,
+    serving: JoinHandle<()>,
+}
+
+/// A request that it got.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seen {
+    /// The method.
+    pub method: String,
+    /// The path with its query, as it was sent.
+    pub path: String,
+    /// Headers by their names in lower case, several values joined by commas.
+    pub headers: BTreeMap<String, String>,
+    /// The body.
+    pub body: Value,
+}
+
+struct State {
+    seen: Mutex<Vec<Seen>>,
+    /// Requests that wait, and callers that left while they did.
+    waiting: watch::Sender<(usize, usize)>,
+    /// Lets requests to `/wait` go on.
+    released: Semaphore,
+}
+
+impl UserServer {
+    /// Serves on a free port of this machine.
+    pub async fn start() -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let (waiting, released) = (watch::Sender::default(), Semaphore::new(0));
+        let state = Arc::new(State { seen: Mutex::default(), waiting, released });
+        let kept = state.clone();
+        let serving = tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let state = state.clone();
+                // What a caller breaks off is its own affair.
+                tokio::spawn(async move { drop(state.serve(socket).await) });
+            }
+        });
+        Ok(Self { address, state: kept, serving })
+    }
+
+    /// Its address.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The requests that it got since it was last asked.
+    pub fn seen(&self) -> Vec<Seen> {
+        std::mem::take(&mut self.state.seen.lock().expect("no test panics here"))
+    }
+
+    /// The only request that it got.
+    pub fn only(&self) -> anyhow::Result<Seen> {
+        let seen = self.seen();
+        anyhow::ensure!(seen.len() == 1, "{seen:?}");
+        seen.into_iter().next().context("one request")
+    }
+
+    /// Waits until as many requests wait.
+    pub async fn waits(&self, count: usize) -> anyhow::Result<()> {
+        let mut waiting = self.state.waiting.subscribe();
+        waiting.wait_for(|(waiting, _)| *waiting >= count).await?;
+        Ok(())
+    }
+
+    /// Waits until as many callers have left while their requests waited.
+    pub async fn left(&self, count: usize) -> anyhow::Result<()> {
+        let mut waiting = self.state.waiting.subscribe();
+        waiting.wait_for(|(_, left)| *left >= count).await?;
+        Ok(())
+    }
+
+    /// Lets so many requests to `/wait` go on.
+    pub fn release(&self, count: usize) {
+        self.state.released.add_permits(count);
+    }
+}
+
+impl Drop for UserServer {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+impl State {
+    async fn serve(&self, mut socket: TcpStream) -> anyhow::Result<()> {
+        let mut bytes = Vec::new();
+        while let Some(seen) = read(&mut socket, &mut bytes).await? {
+            self.seen.lock().expect("no test panics here").push(seen.clone());
+            let path = seen.path.split('?').next().unwrap_or_default().to_owned();
+            let answer = match path.as_str() {
+                "/wait" | "/hang" => {
+                    self.waiting.send_modify(|(waiting, _)| *waiting += 1);
+                    let goes_on = async {
+                        if path == "/hang" { std::future::pending().await } else { self.released.acquire().await }
+                    };
+                    let mut byte = [0];
+                    tokio::select! {
+                        permit = goes_on => permit?.forget(),
+                        _ = socket.read(&mut byte) => {
+                            self.waiting.send_modify(|(_, left)| *left += 1);
+                            return Ok(());
+                        }
+                    }
+                    whole(200, "", "\"went on\"")
+                }
+                "/text" => whole(200, "", "<html>"),
+                "/empty" => whole(200, "", ""),
+                "/redirect" => whole(302, "Location: /echo\r\n", "{}"),
+                "/early" => return Ok(()),
+                "/cut" => "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"a\":".to_owned(),
+                "/large" => format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n\"{}\"", "x".repeat(2000)),
+                _ => match path.strip_prefix("/status/").and_then(|status| status.parse().ok()) {
+                    Some(204) => "HTTP/1.1 204 No Content\r\n\r\n".to_owned(),
+                    Some(status) => whole(status, "", r#"{"error":"boom"}"#),
+                    None => whole(
+                        200,
+                        "",
+                        &json!({ "method": seen.method, "path": seen.path, "body": seen.body }).to_string(),
+                    ),
+                },
+            };
+            socket.write_all(answer.as_bytes()).await?;
+            if path == "/cut" || path == "/large" {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn whole(status: u16, headers: &str, body: &str) -> String {
+    format!(
+        "HTTP/1.1 {status} Said\r\nContent-Type: application/json\r\n{headers}Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// The next request; `None` where there is none.
+async fn read(socket: &mut TcpStream, bytes: &mut Vec<u8>) -> anyhow::Result<Option<Seen>> {
+    let end = loop {
+        if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+            break end;
+        }
+        if socket.read_buf(bytes).await? == 0 {
+            return Ok(None);
+        }
+    };
+    let head = String::from_utf8(bytes[..end].to_vec())?;
+    let mut lines = head.split("\r\n");
+    let mut request = lines.next().unwrap_or_default().split(' ');
+    let (method, path) = (request.next().unwrap_or_default().to_owned(), request.next().unwrap_or_default().to_owned());
+    let mut headers: BTreeMap<String, String> = BTreeMap::new();
+    for (name, value) in lines.filter_map(|line| line.split_once(':')) {
+        let value = value.trim();
+        let known = headers.entry(name.to_ascii_lowercase()).or_default();
+        *known = if known.is_empty() { value.to_owned() } else { format!("{known},{value}") };
+    }
+    let length: usize = headers.get("content-length").map_or(Ok(0), |length| length.parse())?;
+    while bytes.len() < end + 4 + length {
+        anyhow::ensure!(socket.read_buf(bytes).await? > 0, "the body broke off");
+    }
+    let body = serde_json::from_slice(&bytes[end + 4..end + 4 + length]).unwrap_or(Value::Null);
+    bytes.drain(..end + 4 + length);
+    Ok(Some(Seen { method, path, headers, body }))
+}
