@@ -44,7 +44,7 @@ enum FollowStage {
     CatchingUp { source: Box<LogSource>, events: VecDeque<RingEvent>, has_looked: bool, start: Option<LogPosition> },
     /// It waits until the ring has come to its position, which is ahead of it.
     Ahead { after: LogPosition, encoded: Bytes, until: Instant },
-    /// It goes on with an item of the ring. What had been told at the position is not told again; while that is not all
+    /// It goes on with an item of the ring. What has been told at the position is not told again; while that is not all
     /// before the item, positions say so.
     Following { next: u64, after: LogPosition, is_ahead: bool },
 }
@@ -144,6 +144,10 @@ impl Follower {
             }
             FollowStage::Following { next, after, is_ahead } => {
                 let (first, _) = state.ring.numbers();
+                // A ring that was begun anew may have all that follows what was told.
+                if *next < first && state.ring.start().is_some_and(|start| after.covers(start)) {
+                    *next = first;
+                }
                 if *next < first {
                     self.stage = FollowStage::at_end(&state, end);
                     return Ok(missed_all(end, ResyncReason::Overflow));
@@ -268,11 +272,17 @@ fn joined(state: &LogState, source: &LogSource, since: &[(&String, &Since)]) -> 
 
 /// The next message of a follower of tables that goes on with an item of the ring; none where there is nothing to tell.
 fn follow(ring: &Ring, tables: &BTreeSet<String>, (next, after, is_ahead): Going<'_>) -> Step {
-    while ring.item(*next).is_some_and(|(event, _)| is_told(after, event)) {
+    let (event, position) = loop {
+        let Some((event, position)) = ring.item(*next) else { return Step::Break(None) };
         *next += 1;
-    }
-    let Some((event, position)) = ring.item(*next) else { return Step::Break(None) };
-    *next += 1;
+        let is_told = is_told(after, event);
+        if let RingEvent::Part(part) = event {
+            after.reach(&part.position);
+        }
+        if !is_told {
+            break (event, position);
+        }
+    };
     match event {
         RingEvent::Part(part) => *is_ahead &= !part.position.sees_all_of(after.ahead()),
         RingEvent::Loss(loss, _) if !loss.tables.is_empty() => {}

@@ -405,3 +405,65 @@ impl LogState {
         self.ring.add(look, Instant::now());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proto::crud::{Event, Operation, Resync, Snapshot};
+
+    use super::*;
+    use crate::{
+        changes::log::follower::Follower,
+        store::log::{LogPart, Place, change},
+    };
+
+    fn position(commit: u64) -> LogPosition {
+        LogPosition::in_commit_order(7, Snapshot::default(), (commit, u64::MAX))
+    }
+
+    fn part(id: u64, commit: u64) -> LogLook {
+        let changes = vec![change("note", Operation::Insert, Bytes::new(), Bytes::from_static(b"{}"))];
+        let part = LogPart {
+            place: Place { id, order: (commit, u64::MAX) },
+            committed_us: 0,
+            changes,
+            position: position(commit),
+        };
+        LogLook::of(vec![part], position(commit))
+    }
+
+    /// A journal that was lost goes on with what the log tells again, or with what is later: only then is anything missed.
+    #[tokio::test]
+    async fn a_gap_is_told_to_whom_the_log_does_not_tell_again_what_is_in_it() {
+        for (goes_on_at, told) in
+            [(90, vec!["3"]), (99, vec!["3"]), (101, vec!["resync", "3"]), (120, vec!["resync", "3"])]
+        {
+            let shared = Arc::new(LogShared::default());
+            shared.state().ring.begin(position(50));
+            shared.state().captured([("note".to_owned(), position(50))].into(), position(50));
+            shared.state().follow("note");
+            let mut follower = Follower::new(shared.clone(), ["note".to_owned()].into(), Bytes::new());
+            assert!(matches!(follower.next().await.unwrap().event, Some(Event::Started(_))));
+            shared.state().found(part(2, 100));
+            assert!(matches!(follower.next().await.unwrap().event, Some(Event::Transaction(_))));
+            shared.state().miss(position(goes_on_at));
+            shared.state().captured([("note".to_owned(), position(50))].into(), position(goes_on_at));
+            // Told again where the journal goes on before it.
+            if goes_on_at < 100 {
+                shared.state().found(part(2, 100));
+            }
+            shared.state().found(part(3, 130));
+            let mut seen = Vec::new();
+            while let Ok(message) = tokio::time::timeout(Duration::from_millis(20), follower.next()).await {
+                match message.unwrap().event.unwrap() {
+                    Event::Transaction(transaction) => seen.push(transaction.id.to_string()),
+                    Event::Resync(Resync { reason, .. }) => {
+                        assert_eq!(reason, i32::from(ResyncReason::LogLost));
+                        seen.push("resync".to_owned());
+                    }
+                    Event::Started(_) => {}
+                }
+            }
+            assert_eq!(seen, told, "after 100 it goes on at {goes_on_at}");
+        }
+    }
+}

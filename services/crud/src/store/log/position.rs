@@ -65,6 +65,14 @@ impl LogPosition {
         }
     }
 
+    /// All up to another position has been told, too, in a log that is told in the order of commits.
+    pub fn reach(&mut self, other: &Self) {
+        let Some(order) = other.commit_order().filter(|_| self.source == other.source) else { return };
+        if self.commit_order().is_none_or(|own| own < order) {
+            self.partly = Some((of_all(), order));
+        }
+    }
+
     /// What need not be told of what is not told yet: the later one of two snapshots.
     pub fn ahead(&self) -> &Snapshot {
         self.also.as_ref().unwrap_or(&self.seen)
