@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{send, until};
 
-/// Memory that a process may grow by for a file of any size.
+/// Memory that a process may grow by for a file that is larger by far.
 const GROWTH_BYTES: u64 = 24 << 20;
 
 /// A gateway and storage as processes over a bucket, which is empty.
@@ -69,8 +69,9 @@ impl Pair {
         self.folder.path().join("data/objects/shop/files")
     }
 
-    fn memory(&self) -> anyhow::Result<[u64; 2]> {
-        Ok([self.gateway.memory()?, self.storage.memory()?])
+    /// The most memory that each had so far.
+    fn peak_memory(&self) -> anyhow::Result<[u64; 2]> {
+        Ok([self.gateway.peak_memory()?, self.storage.peak_memory()?])
     }
 }
 
@@ -141,10 +142,10 @@ fn sized(size: u64) -> impl Fn(u64) -> Vec<u8> {
 async fn a_large_file_goes_up_and_down_in_bounded_memory() -> anyhow::Result<()> {
     for way in [Way::Http, Way::Tus, Way::Grpc] {
         let pair = Pair::start().await?;
-        // What a node keeps once and for all, such as threads with their heaps and buffers of connections: after a first file.
+        // What a node has for a file of any size, such as threads with their heaps and buffers of connections: for a first file.
         way.up(&pair.client, "/warm", 64_000_000).await?;
         assert_eq!(way.down(&pair.client, "/warm").await?, 64_000_000);
-        let (before, size) = (pair.memory()?, size());
+        let (before, size) = (pair.peak_memory()?, size());
         let began = Instant::now();
         way.up(&pair.client, "/large", size).await?;
         let up = began.elapsed();
