@@ -143,12 +143,7 @@ impl Follower {
                 Step::Continue(())
             }
             FollowStage::Following { next, after, is_ahead } => {
-                let (first, _) = state.ring.numbers();
-                // A ring that was begun anew may have all that follows what was told.
-                if *next < first && state.ring.start().is_some_and(|start| after.covers(start)) {
-                    *next = first;
-                }
-                if *next < first {
+                if is_left_behind(&state.ring, next, after) {
                     self.stage = FollowStage::at_end(&state, end);
                     return Ok(missed_all(end, ResyncReason::Overflow));
                 }
@@ -250,6 +245,16 @@ fn start(
         }
         None => missed(ResyncReason::LogLost, Vec::new()),
     }
+}
+
+/// Whether the ring does not have all any more that follows what was told at a position, before the item that is `next`.
+fn is_left_behind(ring: &Ring, next: &mut u64, position: &LogPosition) -> bool {
+    let (first, _) = ring.numbers();
+    // One that was begun anew may have all.
+    if *next < first && ring.start().is_some_and(|start| position.covers(start)) {
+        *next = first;
+    }
+    *next < first
 }
 
 /// Whether the ring has all changes of tables after a position, as far as it goes back.
