@@ -352,9 +352,40 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_said_has_defaults() {
+        let silent = Function::default();
+        assert_eq!((silent.timeout(), silent.concurrency(), silent.queue()), (Duration::from_secs(5), 64, 256));
+        assert_eq!((silent.request_bytes(), silent.answer_bytes()), (8_388_608, 8_388_608));
+        let said: Function = from_value(json!({
+            "timeout": "7s", "concurrency": 3, "queue": 0, "maxRequest": 5, "maxAnswer": "2KiB", "method": "PATCH"
+        }))
+        .unwrap();
+        assert_eq!((said.timeout(), said.concurrency(), said.queue()), (Duration::from_secs(7), 3, 0));
+        assert_eq!((said.request_bytes(), said.answer_bytes()), (5, 2048));
+        for name in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
+            assert_eq!(from_value::<HttpMethod>(json!(name)).unwrap().name(), name);
+        }
+    }
+
+    #[test]
+    fn what_is_not_listed_is_denied_or_as_the_default_says() {
+        let service = |json| from_value::<Service>(json).unwrap();
+        let http = json!({ "url": "http://a" });
+        let listed = service(json!({ "http": http, "functions": { "send": { "idempotent": true } } }));
+        assert_eq!(listed.function("send").map(|function| function.idempotent), Some(true));
+        assert_eq!(listed.function("other"), None);
+        let open = service(json!({ "http": http, "functions": { "send": {} }, "default": { "forward": true } }));
+        assert_eq!(open.function("send").map(|function| function.forward), Some(false));
+        assert_eq!(open.function("other").map(|function| function.forward), Some(true));
+    }
+
+    #[test]
     fn limits_have_bounds() {
         let of = |json| from_value::<Function>(json).unwrap().faults();
         assert_eq!(of(json!({})), vec![]);
+        assert_eq!(of(json!({"concurrency": 100_000, "queue": 100_000, "maxRequest": 1, "maxAnswer": "8MiB"})), vec![]);
+        // A queue of which nothing is said is no fault of its own.
+        assert_eq!(of(json!({"concurrency": 30_000})), vec![]);
         assert_eq!(of(json!({"concurrency": 0}))[0].0, "concurrency");
         assert_eq!(of(json!({"queue": 100_001}))[0].0, "queue");
         assert_eq!(of(json!({"maxAnswer": "9MiB", "maxRequest": 0})).len(), 2);

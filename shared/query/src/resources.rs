@@ -536,3 +536,38 @@ fn default_schema() -> String {
 fn default_limit() -> u64 {
     1000
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{from_value, json};
+
+    use super::*;
+
+    #[test]
+    fn engines_are_named_as_in_documents_and_found_by_schemes() {
+        for (url, name) in [
+            ("sqlite:a.db", Some("sqlite")),
+            ("postgres://a", Some("postgres")),
+            ("postgresql://a", Some("postgres")),
+            ("mysql://a", Some("mysql")),
+            ("mariadb://a", Some("mysql")),
+            ("oracle://a", None),
+            ("sqlite", None),
+        ] {
+            assert_eq!(Engine::of_url(url).map(Engine::name), name, "{url}");
+        }
+        for engine in Engine::ALL {
+            assert_eq!(Engine::named(engine.name()), Some(engine));
+        }
+    }
+
+    #[test]
+    fn backends_are_named_as_in_documents() {
+        let bucket = json!({ "bucket": "b" });
+        for (name, settings) in [("local", json!({})), ("memory", json!({})), ("s3", bucket.clone()), ("gcs", bucket)] {
+            let mut document = settings;
+            document["kind"] = json!(name);
+            assert_eq!(from_value::<BucketBackend>(document).unwrap().kind(), name);
+        }
+    }
+}

@@ -303,6 +303,21 @@ mod tests {
     }
 
     #[test]
+    fn paths_have_a_limit() {
+        assert_eq!(path("/{args.id}", text(&"a".repeat(TEXT_BYTES - 1))).unwrap().len(), TEXT_BYTES);
+        let refused = path("/{args.id}", text(&"a".repeat(TEXT_BYTES))).unwrap_err().to_string();
+        assert!(refused.contains("a path of over 8192 bytes"), "{refused}");
+    }
+
+    #[test]
+    fn what_lacks_is_named() {
+        for name in ["args.other", "args.id.of", "auth.sub"] {
+            let refused = path(&format!("/{{{name}}}"), text("a")).unwrap_err().to_string();
+            assert!(refused.contains(name), "{refused}");
+        }
+    }
+
+    #[test]
     fn values_that_would_change_the_path_are_refused() {
         for value in [
             text(""),
