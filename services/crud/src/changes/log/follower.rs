@@ -454,4 +454,37 @@ mod tests {
             }
         }
     }
+
+    /// Where the log is read by snapshots, a read may have seen more than was told before: its position says so, until all of
+    /// that has been told.
+    #[tokio::test]
+    async fn a_position_ahead_of_the_log_is_found_again() {
+        let seen = |end| Snapshot { start: end, end, running: Vec::new() };
+        let shared = Arc::new(LogShared::default());
+        let start = LogPosition::of(7, seen(10));
+        let since = Since { log: start.clone(), ring: start.clone() };
+        let progress = CaptureState::Captured(Box::new(since));
+        let capture = TableCapture { followers: 1, unfollowed: None, progress };
+        shared.state().tables.insert("note".to_owned(), capture);
+        shared.state().ring.begin(start);
+        let follow = |after: &Bytes| Follower::new(shared.clone(), ["note".to_owned()].into(), after.clone());
+        let mut follower = follow(&LogPosition::of(7, seen(12)).encode());
+        assert_eq!(next(&mut follower).await, Some(None));
+        let parts = [11, 13, 14].map(|id| {
+            let order = (id, id);
+            let position = LogPosition { partly: Some((seen(15), order)), ..LogPosition::of(7, seen(10)) };
+            LogPart { place: Place { id, order }, position, ..part(id, id) }
+        });
+        let look = LogLook::of(parts.to_vec(), LogPosition::of(7, seen(15)));
+        shared.state().ring.add(look, Instant::now());
+        shared.told();
+        let message = follower.next().await.unwrap();
+        assert!(matches!(message.event, Some(Event::Transaction(Transaction { id: 13, .. }))));
+        let mut again = follow(&message.position);
+        assert!(matches!(again.next().await.unwrap().event, Some(Event::Started(_))));
+        for follower in [&mut follower, &mut again] {
+            assert_eq!(next(follower).await, Some(Some(14)));
+            assert_eq!(next(follower).await, None);
+        }
+    }
 }

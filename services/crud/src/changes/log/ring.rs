@@ -93,10 +93,17 @@ impl Ring {
     pub fn after(&self, position: &LogPosition, encoded: &Bytes) -> Option<u64> {
         let (start, end) = self.ends.as_ref()?;
         let (first, next) = self.numbers();
-        match self.by_position.get(encoded) {
+        // Of what a read saw besides, no item knows.
+        let plain = position.also.is_some().then(|| LogPosition { also: None, ..position.clone() });
+        let number = match &plain {
+            Some(plain) => self.by_position.get(&plain.encode()),
+            None => self.by_position.get(encoded),
+        };
+        let place = plain.as_ref().unwrap_or(position);
+        match number {
             Some(number) => Some(number + 1),
-            None if position == end => Some(next),
-            None if position == start => Some(first),
+            None if place == end => Some(next),
+            None if place == start => Some(first),
             // In the order of commits, all that follows what the ring begins with is in it, or will be.
             None if end.commit_order().is_some() => position.covers(start).then_some(first),
             // Where there are marks, only those tell it from one of another log.
