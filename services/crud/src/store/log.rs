@@ -15,7 +15,7 @@ const PART_BYTES_MAX: usize = 32 << 20;
 
 mod position;
 
-pub use position::{CAPTURE_BITS, LogPosition, Place, place_after};
+pub use position::{CAPTURE_BITS, LogPosition, Place, of_all, place_after};
 
 /// What a look at the log finds.
 #[derive(Debug)]

@@ -1,12 +1,12 @@
 //! Where a reader puts what it finds: into the ring of its node, or into the journal from which all nodes fill theirs.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use mesh::{
     bus::journal::{Appender, JournalEnd, Record, RecordKind},
     telemetry::BusMeters,
 };
-use proto::crud::ResyncReason;
+use proto::crud::{ResyncReason, Snapshot};
 use tokio::time::Instant;
 
 use super::{
@@ -130,7 +130,7 @@ impl Outlet {
         let Outlet::Journal(journal) = self else { return Ok(()) };
         journal.tell_failures(shared).await?;
         match source.passed() {
-            Some(position) => journal.tell_state(shared, position).await,
+            Some(position) => journal.tell_state(shared, position, source.visible()).await,
             None => Ok(()),
         }
     }
@@ -257,7 +257,12 @@ impl JournalOutlet {
         Ok(look)
     }
 
-    async fn tell_state(&mut self, shared: &LogShared, position: LogPosition) -> Result<(), Error> {
+    async fn tell_state(
+        &mut self,
+        shared: &LogShared,
+        position: LogPosition,
+        visible: Option<Arc<Snapshot>>,
+    ) -> Result<(), Error> {
         // A log that is told again is behind what the journal has.
         let behind = self.position.as_ref().filter(|own| own.covers(&position) && !position.covers(own));
         let position = behind.cloned().unwrap_or(position);
@@ -270,7 +275,7 @@ impl JournalOutlet {
         }
         let captures = shared.state().captures();
         let tables = captures.keys().cloned().collect();
-        let record = self.record(RecordKind::State, &position, tables, &LogRecord::captures(&captures));
+        let record = self.record(RecordKind::State, &position, tables, &LogRecord::captures(&captures, visible));
         self.append(&[record]).await?;
         (self.position, self.told) = (Some(position), Some(Instant::now()));
         Ok(())

@@ -8,18 +8,19 @@ use proto::crud::{Resync, Snapshot, Transaction, record};
 
 use crate::{
     Error,
-    store::log::{LogPart, LogPosition, Loss, Place},
+    store::log::{LogPart, LogPosition, Loss, Place, of_all},
 };
 
 /// A record.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum LogRecord {
     /// Changes, and what sees them, where their position does not say that.
     Part(Box<LogPart>, Option<Arc<Snapshot>>),
     /// Changes may have been missed; the position after which there are all again.
     Loss(Loss, Box<LogPosition>),
-    /// The tables that are captured, with the positions after which there are all changes of them.
-    Captures(BTreeMap<String, LogPosition>),
+    /// The tables that are captured, with the positions after which there are all changes of them; and what sees all before,
+    /// where positions do not say that.
+    Captures(BTreeMap<String, LogPosition>, Option<Arc<Snapshot>>),
     /// A table is not captured; where its name is empty, none is.
     Failure {
         /// Its name.
@@ -40,14 +41,27 @@ impl LogRecord {
         LogRecord::Loss(loss.clone(), Box::new(since.clone()))
     }
 
-    /// The tables that are captured.
-    pub fn captures(captures: &BTreeMap<String, LogPosition>) -> Self {
-        LogRecord::Captures(captures.clone())
+    /// The tables that are captured, and what sees all before, where positions do not say that.
+    pub fn captures(captures: &BTreeMap<String, LogPosition>, visible: Option<Arc<Snapshot>>) -> Self {
+        LogRecord::Captures(captures.clone(), visible)
     }
 
     /// A table that is not captured.
     pub fn failure(table: &str, error: &Error) -> Self {
         LogRecord::Failure { table: table.to_owned(), error: error.clone() }
+    }
+
+    /// What sees all that the log has up to `position`, after the record, where that does not say it. A record that does not
+    /// say it either is taken to need more than any snapshot sees.
+    pub fn visible(record: Option<&Self>, position: &LogPosition) -> Option<Arc<Snapshot>> {
+        position.commit_order()?;
+        Some(match record {
+            Some(LogRecord::Part(_, Some(visible)) | LogRecord::Captures(_, Some(visible))) => visible.clone(),
+            Some(LogRecord::Loss(_, since)) => Arc::new(since.seen.clone()),
+            Some(LogRecord::Part(_, None) | LogRecord::Captures(_, None) | LogRecord::Failure { .. }) | None => {
+                Arc::new(of_all())
+            }
+        })
     }
 
     /// Its encoding.
@@ -65,12 +79,13 @@ impl LogRecord {
                 let resync = Resync { reason: (*reason).into(), tables: tables.clone() };
                 record::Record::Loss(record::RecordedLoss { resync: Some(resync), since: since.encode() })
             }
-            LogRecord::Captures(captures) => {
+            LogRecord::Captures(captures, visible) => {
                 let capture = |(table, since): (&String, &LogPosition)| record::Capture {
                     table: table.clone(),
                     since: since.encode(),
                 };
-                record::Record::Captures(record::Captures { captures: captures.iter().map(capture).collect() })
+                let captures = captures.iter().map(capture).collect();
+                record::Record::Captures(record::Captures { captures, visible: visible.as_deref().cloned() })
             }
             LogRecord::Failure { table, error } => {
                 let (code, text) = failure(error);
@@ -95,9 +110,10 @@ impl LogRecord {
                 let loss = Loss { reason: resync.reason(), tables: resync.tables };
                 LogRecord::Loss(loss, Box::new(LogPosition::decode(&since)?))
             }
-            record::Record::Captures(record::Captures { captures }) => {
+            record::Record::Captures(record::Captures { captures, visible }) => {
                 let capture = |record::Capture { table, since }| Some((table, LogPosition::decode(&since)?));
-                LogRecord::Captures(captures.into_iter().map(capture).collect::<Option<_>>()?)
+                let captures = captures.into_iter().map(capture).collect::<Option<_>>()?;
+                LogRecord::Captures(captures, visible.map(Arc::new))
             }
             record::Record::Failure(record::CaptureFailure { table, code, text }) => {
                 LogRecord::Failure { table, error: error(&code, text) }
@@ -109,7 +125,7 @@ impl LogRecord {
 /// The tables that are captured by the state of a journal.
 pub fn captures(state: &Bytes) -> Option<BTreeMap<String, LogPosition>> {
     let decoded: record::LogRecord = record::decoded(state.clone())?;
-    let record::Record::Captures(record::Captures { captures }) = decoded.record? else { return None };
+    let record::Record::Captures(record::Captures { captures, .. }) = decoded.record? else { return None };
     let capture = |record::Capture { table, since }| Some((table, LogPosition::decode(&since)?));
     captures.into_iter().map(capture).collect()
 }
@@ -161,12 +177,13 @@ mod tests {
             LogRecord::part(part.clone(), None),
             LogRecord::part(part, Some(Arc::new(Snapshot { start: 3, end: 9, running: vec![4] }))),
             LogRecord::loss(&loss, &position(8)),
-            LogRecord::captures(&captures),
+            LogRecord::captures(&captures, None),
+            LogRecord::captures(&captures, Some(Arc::new(Snapshot { start: 3, end: 9, running: vec![4] }))),
             LogRecord::failure("album", &Error::unfollowed("album", "it is a view")),
         ] {
             assert_eq!(again(&record), format!("{record:?}"));
         }
-        assert_eq!(super::captures(&LogRecord::captures(&captures).encode()), Some(captures));
+        assert_eq!(super::captures(&LogRecord::captures(&captures, None).encode()), Some(captures));
         assert!(LogRecord::decode(Bytes::from_static(b"\xff"), &position(1)).is_none());
         assert!(LogRecord::decode(Bytes::new(), &position(1)).is_none());
     }

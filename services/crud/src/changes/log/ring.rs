@@ -55,16 +55,17 @@ impl Ring {
     pub fn begin(&mut self, position: LogPosition) {
         match &mut self.ends {
             Some((_, end)) if end.source == position.source => *end = position,
-            Some(_) | None => self.begin_anew(position),
+            Some(_) | None => self.begin_anew(position.clone(), position),
         }
     }
 
-    /// Positions of another log are not compared with those before.
-    fn begin_anew(&mut self, position: LogPosition) {
+    /// Begins at `end`, whatever there was. Reads go on there that are after `start`, which is the same place: positions of
+    /// another log are not compared with those before.
+    pub fn begin_anew(&mut self, start: LogPosition, end: LogPosition) {
         self.first += self.items.len() as u64;
         self.items.clear();
         self.by_position.clear();
-        (self.bytes, self.ends) = (0, Some((position.clone(), position)));
+        (self.bytes, self.ends) = (0, Some((start, end)));
     }
 
     /// The position after the last item.
@@ -125,13 +126,13 @@ impl Ring {
     /// Adds what a look found; whether it found anything. What is old, or too much, is removed.
     pub fn add(&mut self, look: LogLook, now: Instant) -> bool {
         if look.losses.iter().any(|loss| loss.tables.is_empty()) {
-            self.begin_anew(look.position.clone());
+            self.begin_anew(look.since(), look.position.clone());
         }
         let before = self.items.len();
         // What else this look found is told after it.
         let position = self.end().unwrap_or(&look.position).clone();
         for loss in look.losses {
-            self.push(RingEvent::Loss(loss, position.clone()), now, None);
+            self.push(RingEvent::Loss(loss, position.clone()), now, look.visible.clone());
         }
         for part in look.parts {
             if !part.is_too_large() {

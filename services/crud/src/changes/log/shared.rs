@@ -23,7 +23,7 @@ use mesh::{
     },
     telemetry::{BusMeters, Metrics},
 };
-use proto::crud::{ResyncReason, record::CaptureNotice};
+use proto::crud::{ResyncReason, Snapshot, record::CaptureNotice};
 use query::resources::Numbers;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -141,47 +141,9 @@ impl LogNode {
             };
             wait = SILENCE_MAX;
             has_gap |= !followed.is_next || followed.payload.is_none();
-            has_gap = self.take(followed, has_gap);
+            has_gap = self.shared.state().take(followed, has_gap);
             self.shared.told();
         }
-    }
-
-    /// Takes a record, before which others were missed where it `has_gap`; whether that is still to be told, where the record does
-    /// not say where the log is.
-    fn take(&self, followed: Followed, has_gap: bool) -> bool {
-        let Followed { position, payload, is_old, .. } = followed;
-        let position = LogPosition::decode(&position);
-        let unknown = || LogPosition::of(0, Default::default());
-        let record = payload.and_then(|payload| LogRecord::decode(payload, position.as_ref().unwrap_or(&unknown())));
-        // What is not understood may have been changes.
-        let has_gap = has_gap || record.is_none();
-        let mut state = self.shared.state();
-        if let Some(LogRecord::Failure { table, error }) = &record
-            && !is_old
-        {
-            state.refuse(table, error);
-        }
-        let Some(position) = position else { return has_gap };
-        let begins = state.ring.end().is_none();
-        if begins {
-            state.ring.begin(position.clone());
-        } else if has_gap {
-            state.miss(position.clone());
-        }
-        match record {
-            Some(LogRecord::Captures(captures)) => state.captured(captures, position),
-            // What it tells is before where this begins, or has been lost.
-            _ if begins || has_gap => {}
-            Some(LogRecord::Part(part, visible)) => {
-                state.found(LogLook { visible, ..LogLook::of(vec![*part], position) });
-            }
-            Some(LogRecord::Loss(loss, since)) => {
-                state.lost(&loss, &since);
-                state.found(LogLook { losses: vec![loss], ..LogLook::of(Vec::new(), position) });
-            }
-            Some(LogRecord::Failure { .. }) | None => {}
-        }
-        false
     }
 
     /// Tells the reader which tables are followed here.
@@ -312,6 +274,45 @@ impl LogNode {
 }
 
 impl LogState {
+    /// Takes a record, before which others were missed where it `has_gap`; whether that is still to be told, where the record does
+    /// not say where the log is.
+    fn take(&mut self, followed: Followed, has_gap: bool) -> bool {
+        let Followed { position, payload, is_old, .. } = followed;
+        let position = LogPosition::decode(&position);
+        let unknown = || LogPosition::of(0, Default::default());
+        let record = payload.and_then(|payload| LogRecord::decode(payload, position.as_ref().unwrap_or(&unknown())));
+        // What is not understood may have been changes.
+        let has_gap = has_gap || record.is_none();
+        if let Some(LogRecord::Failure { table, error }) = &record
+            && !is_old
+        {
+            self.refuse(table, error);
+        }
+        let Some(position) = position else { return has_gap };
+        let visible = LogRecord::visible(record.as_ref(), &position);
+        let begins = self.ring.end().is_none();
+        if begins {
+            let start = LogLook { visible: visible.clone(), ..LogLook::of(Vec::new(), position.clone()) }.since();
+            self.ring.begin_anew(start, position.clone());
+        } else if has_gap {
+            self.miss(position.clone(), visible.clone());
+        }
+        match record {
+            Some(LogRecord::Captures(captures, _)) => self.captured(captures, position),
+            // What it tells is before where this begins, or has been lost.
+            _ if begins || has_gap => {}
+            Some(LogRecord::Part(part, visible)) => {
+                self.found(LogLook { visible, ..LogLook::of(vec![*part], position) });
+            }
+            Some(LogRecord::Loss(loss, since)) => {
+                self.lost(&loss, &since);
+                self.found(LogLook { losses: vec![loss], visible, ..LogLook::of(Vec::new(), position) });
+            }
+            Some(LogRecord::Failure { .. }) | None => {}
+        }
+        false
+    }
+
     /// What this node wants.
     fn notice(&self) -> Bytes {
         let followed = self.tables.iter().filter(|(_, capture)| capture.followers > 0);
@@ -373,11 +374,13 @@ impl LogState {
         }
     }
 
-    /// Everything up to a position may have been missed.
-    fn miss(&mut self, position: LogPosition) {
+    /// Everything up to a position may have been missed: who goes on there is who has seen all that `visible` sees, where the
+    /// position does not say that.
+    fn miss(&mut self, position: LogPosition, visible: Option<Arc<Snapshot>>) {
         let loss = Loss { reason: ResyncReason::LogLost, tables: Vec::new() };
-        self.lost(&loss, &position);
-        self.found(LogLook { losses: vec![loss], ..LogLook::of(Vec::new(), position) });
+        let look = LogLook { losses: vec![loss.clone()], visible, ..LogLook::of(Vec::new(), position) };
+        self.lost(&loss, &look.since());
+        self.found(look);
     }
 
     /// The reader has captured these tables.
@@ -407,63 +410,4 @@ impl LogState {
 }
 
 #[cfg(test)]
-mod tests {
-    use proto::crud::{Event, Operation, Resync, Snapshot};
-
-    use super::*;
-    use crate::{
-        changes::log::follower::Follower,
-        store::log::{LogPart, Place, change},
-    };
-
-    fn position(commit: u64) -> LogPosition {
-        LogPosition::in_commit_order(7, Snapshot::default(), (commit, u64::MAX))
-    }
-
-    fn part(id: u64, commit: u64) -> LogLook {
-        let changes = vec![change("note", Operation::Insert, Bytes::new(), Bytes::from_static(b"{}"))];
-        let part = LogPart {
-            place: Place { id, order: (commit, u64::MAX) },
-            committed_us: 0,
-            changes,
-            position: position(commit),
-        };
-        LogLook::of(vec![part], position(commit))
-    }
-
-    /// A journal that was lost goes on with what the log tells again, or with what is later: only then is anything missed.
-    #[tokio::test]
-    async fn a_gap_is_told_to_whom_the_log_does_not_tell_again_what_is_in_it() {
-        for (goes_on_at, told) in
-            [(90, vec!["3"]), (99, vec!["3"]), (101, vec!["resync", "3"]), (120, vec!["resync", "3"])]
-        {
-            let shared = Arc::new(LogShared::default());
-            shared.state().ring.begin(position(50));
-            shared.state().captured([("note".to_owned(), position(50))].into(), position(50));
-            shared.state().follow("note");
-            let mut follower = Follower::new(shared.clone(), ["note".to_owned()].into(), Bytes::new());
-            assert!(matches!(follower.next().await.unwrap().event, Some(Event::Started(_))));
-            shared.state().found(part(2, 100));
-            assert!(matches!(follower.next().await.unwrap().event, Some(Event::Transaction(_))));
-            shared.state().miss(position(goes_on_at));
-            shared.state().captured([("note".to_owned(), position(50))].into(), position(goes_on_at));
-            // Told again where the journal goes on before it.
-            if goes_on_at < 100 {
-                shared.state().found(part(2, 100));
-            }
-            shared.state().found(part(3, 130));
-            let mut seen = Vec::new();
-            while let Ok(message) = tokio::time::timeout(Duration::from_millis(20), follower.next()).await {
-                match message.unwrap().event.unwrap() {
-                    Event::Transaction(transaction) => seen.push(transaction.id.to_string()),
-                    Event::Resync(Resync { reason, .. }) => {
-                        assert_eq!(reason, i32::from(ResyncReason::LogLost));
-                        seen.push("resync".to_owned());
-                    }
-                    Event::Started(_) => {}
-                }
-            }
-            assert_eq!(seen, told, "after 100 it goes on at {goes_on_at}");
-        }
-    }
-}
+mod tests;

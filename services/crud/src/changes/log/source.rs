@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use proto::crud::Snapshot;
 use query::resources::Numbers;
 
 use crate::{
@@ -124,6 +125,14 @@ impl LogSource {
             LogSource::Sqlite(_, reader) => reader.position(),
             LogSource::Postgres(_, log) => log.passed(),
             LogSource::None => None,
+        }
+    }
+
+    /// What sees all that was told, where positions do not say that.
+    pub fn visible(&self) -> Option<Arc<Snapshot>> {
+        match self {
+            LogSource::Sqlite(..) | LogSource::None => None,
+            LogSource::Postgres(_, log) => log.visible(),
         }
     }
 

@@ -157,7 +157,7 @@ pub fn place_after((commit, row): (u64, u64)) -> (u64, u64) {
 }
 
 /// A snapshot that sees all transactions there will ever be.
-fn of_all() -> Snapshot {
+pub fn of_all() -> Snapshot {
     Snapshot { start: u64::MAX, end: u64::MAX, running: Vec::new() }
 }
 

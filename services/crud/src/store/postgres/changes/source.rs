@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use proto::crud::ResyncReason;
+use proto::crud::{ResyncReason, Snapshot};
 use query::resources::{ChangesSource, Numbers};
 
 use super::{
@@ -342,6 +342,14 @@ impl PostgresLog {
         match &self.reader {
             SourceReader::None | SourceReader::Triggers(_) => self.position(),
             SourceReader::Slot(reader) => Some(reader.passed()),
+        }
+    }
+
+    /// What sees all that was told, where positions do not say that.
+    pub fn visible(&self) -> Option<Arc<Snapshot>> {
+        match &self.reader {
+            SourceReader::None | SourceReader::Triggers(_) => None,
+            SourceReader::Slot(reader) => Some(Arc::new(reader.visible().clone())),
         }
     }
 

@@ -55,6 +55,11 @@ impl SlotReader {
         LogPosition { seen: seen.clone(), ..self.place(self.told) }
     }
 
+    /// What sees all that was told, by this process and by those before it.
+    pub fn visible(&self) -> &Snapshot {
+        self.now.as_ref().map_or(&self.first, |now| &now.seen)
+    }
+
     /// The position after all that has arrived.
     pub fn passed(&self) -> LogPosition {
         let mut position = self.position();
