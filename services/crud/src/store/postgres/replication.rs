@@ -67,6 +67,9 @@ pub struct System {
     pub id: String,
     /// Its timeline: another one after the promotion of a standby.
     pub timeline: String,
+    /// Since when its statistics count: another time after it was not shut down cleanly, when ids of transactions are given
+    /// again that had not reached its disk. Empty where it does not say.
+    pub recovered: String,
 }
 
 /// What a stream of a slot carries.
@@ -158,7 +161,10 @@ impl Connector {
         let system = connection.query("IDENTIFY_SYSTEM").await?;
         let column = |index: usize| system.first().and_then(|row| row.get(index)).cloned().flatten();
         match (column(0), column(1)) {
-            (Some(id), Some(timeline)) => Ok((connection, System { id, timeline })),
+            (Some(id), Some(timeline)) => {
+                let recovered = recovered(&mut connection).await?;
+                Ok((connection, System { id, timeline, recovered }))
+            }
             (Some(_) | None, _) => Err(lost("the server did not say which it is")),
         }
     }
@@ -179,6 +185,18 @@ impl Connector {
             _ if mode == SslMode::Require => Err(lost("the server has no TLS")),
             _ => Ok(stream),
         }
+    }
+}
+
+/// Since when the statistics of a server count.
+async fn recovered(connection: &mut ReplicationConnection) -> Result<String, ReplicationError> {
+    const RECOVERED: &str =
+        "SELECT pg_catalog.date_part('epoch', s.stats_reset)::text FROM pg_catalog.pg_stat_bgwriter s";
+    match connection.query(RECOVERED).await {
+        Ok(rows) => Ok(rows.into_iter().next().and_then(|row| row.into_iter().next()).flatten().unwrap_or_default()),
+        // A server that only speaks the protocol may have no such statistics.
+        Err(ReplicationError::Refused { .. }) => Ok(String::new()),
+        Err(error) => Err(error),
     }
 }
 

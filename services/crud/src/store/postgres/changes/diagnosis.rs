@@ -7,7 +7,10 @@ use tokio_postgres::types::Type as Native;
 use super::{
     obstacle::Obstacle,
     setup::{self, TriggerKind},
-    slot::{obstacle::SlotObstacle, setup::MARK},
+    slot::{
+        obstacle::SlotObstacle,
+        setup::{MARK, PublishedTables},
+    },
 };
 use crate::{
     Error,
@@ -56,11 +59,6 @@ SELECT ours.name, pg_catalog.bool_or(ours.is_active) FROM (
         AND pg_catalog.starts_with(pg_catalog.obj_description(p.oid, 'pg_publication'), $1)
 ) ours (name, is_active)
 GROUP BY ours.name ORDER BY ours.name";
-/// Ends who reads a slot.
-const END_READER: &str = "\
-SELECT pg_catalog.pg_terminate_backend(s.active_pid) FROM pg_catalog.pg_replication_slots s
-WHERE s.slot_name = $1::pg_catalog.name AND s.active";
-
 impl Postgres {
     /// What live queries have of the database. Nothing is made in it.
     pub async fn diagnose(&self) -> Result<Diagnosis, Error> {
@@ -168,11 +166,8 @@ impl Postgres {
 
     /// Removes a slot with what it needed, whoever reads it.
     async fn remove_slot_of_others(&self, name: &str) -> Result<(), Error> {
-        let ended = self.with_retry(|connection| {
-            Box::pin(async move { connection.query(END_READER, &[(&name, Native::TEXT)]).await.map(drop) })
-        });
-        Box::pin(ended).await.map_err(|failure| self.error(failure))?;
-        self.remove_slot(name).await
+        self.end_reader(name).await?;
+        self.remove_slot(name, &PublishedTables::new()).await
     }
 
     async fn objects(&self) -> Result<Vec<NamedObject>, Error> {

@@ -18,7 +18,7 @@ use self::{
     framing::RawPart,
     images::ToldRelations,
     obstacle::SlotObstacle,
-    setup::{Now, SlotRecord, SlotRelation, SlotRelations, SlotState},
+    setup::{Now, PublishedTables, SlotRecord, SlotRelation, SlotRelations, SlotState},
     stream::{OBJECT_IN_USE, SlotStream, StreamEnd, StreamTarget},
 };
 use super::{locks::TableLock, setup::TriggerKind};
@@ -86,6 +86,8 @@ pub struct SlotReader {
     catalog_seen: Instant,
     /// Relations that were published for this reader: what was before was not told.
     published: BTreeSet<u32>,
+    /// What the publication's comment said last: whoever drops the publication does not know it.
+    noted: PublishedTables,
     /// Places that were told, with when.
     kept: VecDeque<(Instant, u64)>,
     keep_bytes: u64,
@@ -140,8 +142,9 @@ impl Postgres {
         Box::pin(read).await.map_err(|failure| self.error(failure))
     }
 
-    /// Starts to read the slot, which is made where it is missing.
-    pub async fn start_slot(&self) -> Result<SlotReader, SlotRefusal> {
+    /// Starts to read the slot, which is made where it is missing. Tables were as they are `noted` before they were published,
+    /// where the publication does not say that any more.
+    pub async fn start_slot(&self, noted: &PublishedTables) -> Result<SlotReader, SlotRefusal> {
         let (name, state) = self.slot_state().await?;
         if self.inner.pool.connector.is_shared() {
             return Err(SlotObstacle::Pooled.into());
@@ -151,7 +154,7 @@ impl Postgres {
         }
         let (record, from) = match &state.record {
             Some(record) if state.has_slot && !state.is_lost => (record.clone(), state.confirmed),
-            _ => Box::pin(self.make_slot(&name, &state)).await?,
+            _ => Box::pin(self.make_slot(&name, &state, noted)).await?,
         };
         let (connection, system) = self.started(&name, from).await?;
         let now = self.now().await?;
@@ -177,21 +180,28 @@ impl Postgres {
             is_moved: false,
             catalog_seen: Instant::now(),
             published: BTreeSet::new(),
+            noted: record.tables,
             kept: VecDeque::new(),
             keep_bytes: kept.min(KEEP_BYTES),
         })
     }
 
     /// Makes the publication, then the slot; where it begins.
-    async fn make_slot(&self, name: &str, state: &SlotState) -> Result<(SlotRecord, u64), SlotRefusal> {
+    async fn make_slot(
+        &self,
+        name: &str,
+        state: &SlotState,
+        noted: &PublishedTables,
+    ) -> Result<(SlotRecord, u64), SlotRefusal> {
         let (name, state) = (name.to_owned(), state.clone());
+        let tables = state.record.as_ref().map_or(noted, |record| &record.tables).clone();
         let record = self.set_up({
             let (name, state) = (name.clone(), state.clone());
             |connection| async move {
                 if state.has_slot {
                     setup::drop_slot(&connection, &name).await?;
                 }
-                Ok(Ok(setup::begin_epoch(&connection, &name, &state).await?))
+                Ok(Ok(setup::begin_epoch(&connection, &name, &state, tables).await?))
             }
         });
         let record = record.await?.map_err(Error::Database)?;
@@ -210,6 +220,12 @@ impl Postgres {
         drop(lease);
         let (_, state) = self.slot_state().await?;
         Ok((record, state.confirmed))
+    }
+
+    /// Ends who reads a slot.
+    pub async fn end_reader(&self, name: &str) -> Result<(), Error> {
+        let ending = self.with_retry(|connection| Box::pin(async move { setup::end_reader(&connection, name).await }));
+        Box::pin(ending).await.map_err(|failure| self.error(failure))
     }
 
     /// A connection in which the slot was started.
@@ -248,7 +264,10 @@ impl Postgres {
                 LogPosition { seen: now.seen, ..reader.place(reader.told) }
             }
         };
-        let (relations, _) = self.published(&reader.name, table).await?;
+        let (relations, record) = self.published(&reader.name, table).await?;
+        if let Some(record) = record {
+            reader.noted = record.tables;
+        }
         let lost = Snapshot::default();
         let table_of = SlotTable { writer, forms, relations, since: since.clone(), lost, has_new_file: false };
         reader.tables.insert(table.to_owned(), table_of);
@@ -430,8 +449,9 @@ impl Postgres {
         done
     }
 
-    /// Removes the slot, the publication, and the identities that it needed; not while it is read.
-    pub async fn remove_slot(&self, name: &str) -> Result<(), Error> {
+    /// Removes the slot, the publication, and the identities that it needed; not while it is read. Where somebody has dropped
+    /// the publication, identities are restored as they are `noted`.
+    pub async fn remove_slot(&self, name: &str, noted: &PublishedTables) -> Result<(), Error> {
         let mut attempt = 0;
         loop {
             let (_, state) = self.slot_catalog(name, &[]).await?;
@@ -452,13 +472,28 @@ impl Postgres {
                 Box::pin(dropping).await.map_err(|failure| self.error(failure))?;
             }
             if !state.has_publication {
-                return Ok(());
+                return self.restore_identities(name, noted).await;
             }
             self.release_slot_tables(name, &[]).await?;
             let dropped =
                 self.set_up(|connection| async move { Ok(Ok(setup::drop_publication(&connection, name).await?)) });
             return dropped.await.map(drop);
         }
+    }
+
+    /// Restores identities of tables that were published.
+    async fn restore_identities(&self, name: &str, noted: &PublishedTables) -> Result<(), Error> {
+        let ids: Vec<u32> = noted.keys().copied().collect();
+        let held = self.held_within(&ids, TableLock::DropTriggers).await?;
+        for (id, published) in noted {
+            if held.contains(id) {
+                return Err(super::busy("a transaction holds a lock on a table".to_owned()));
+            }
+            let restored = self
+                .set_up(|connection| async move { Ok(Ok(setup::restore(&connection, name, *id, published).await?)) });
+            restored.await?.map_err(Error::Database)?;
+        }
+        Ok(())
     }
 
     /// Those of `tables` that cannot be locked in a short time.
@@ -495,6 +530,7 @@ fn lost(end: StreamEnd) -> SlotObstacle {
     match end {
         StreamEnd::SlotLost(why) => SlotObstacle::Failed(format!("the slot is lost: {why}")),
         StreamEnd::OtherServer => SlotObstacle::Failed("the slot is of another server".to_owned()),
+        StreamEnd::Recovered => SlotObstacle::Recovered,
         StreamEnd::Taken => SlotObstacle::Active,
     }
 }

@@ -11,7 +11,7 @@ use query::resources::{ChangesSource, Numbers};
 use super::{
     images::ImageReader,
     setup::{self, TriggerKind},
-    slot::{SlotReader, SlotRefusal, obstacle::SlotObstacle},
+    slot::{SlotReader, SlotRefusal, obstacle::SlotObstacle, setup::PublishedTables},
 };
 use crate::{
     Error,
@@ -29,6 +29,8 @@ const STALE_AGE: Duration = Duration::from_secs(600);
 /// How long an elected reader waits for the one before to end, and how often it tries.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(10);
 const HANDOVER_INTERVAL: Duration = Duration::from_millis(50);
+/// How long it has to let go of the slot by itself.
+const HANDOVER_GRACE: Duration = Duration::from_secs(2);
 /// How long any other waits for a slot that another process reads, and how often it tries: one that ends lets go of it, and
 /// the server needs a moment to see that one was killed.
 const ACTIVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,6 +48,8 @@ pub struct PostgresLog {
     is_other: bool,
     /// It could not be read on by triggers: its followers are to be told.
     failed: Option<Error>,
+    /// Tables as they were before a slot was read that has ended.
+    noted: PublishedTables,
     /// When it was last looked for a slot that nobody reads, and since when there is one.
     checked: Option<Instant>,
     stale: Option<Instant>,
@@ -108,8 +112,9 @@ impl Postgres {
             ChangesSource::Triggers => return Ok(SourceReader::Triggers(Box::default())),
             ChangesSource::Slot | ChangesSource::Auto => {}
         }
-        match Box::pin(self.take_slot(log.is_elected)).await {
+        match Box::pin(self.take_slot(log.is_elected, &log.noted)).await {
             Ok(reader) => {
+                log.noted.clear();
                 log.say("slot", &self.inner.database, None);
                 Ok(SourceReader::Slot(Box::new(reader)))
             }
@@ -131,18 +136,43 @@ impl Postgres {
     }
 
     /// Starts to read the slot, once no other process does; that is waited for, for a while.
-    async fn take_slot(&self, is_elected: bool) -> Result<SlotReader, SlotRefusal> {
+    async fn take_slot(&self, is_elected: bool, noted: &PublishedTables) -> Result<SlotReader, SlotRefusal> {
         let (timeout, interval) =
             if is_elected { (HANDOVER_TIMEOUT, HANDOVER_INTERVAL) } else { (ACTIVE_TIMEOUT, ACTIVE_INTERVAL) };
         let until = Instant::now() + timeout;
+        let mut ends_reader = is_elected.then(|| Instant::now() + HANDOVER_GRACE);
         loop {
-            match Box::pin(self.start_slot()).await {
+            match Box::pin(self.start_slot(noted)).await {
                 Err(SlotRefusal::Obstacle(SlotObstacle::Active)) if Instant::now() < until => {
                     tokio::time::sleep(interval).await;
                 }
                 started => return started,
             }
+            if ends_reader.is_some_and(|at| Instant::now() >= at) {
+                self.end_reader_before().await?;
+                ends_reader = Some(Instant::now() + HANDOVER_GRACE);
+            }
         }
+    }
+
+    /// Ends who reads the slot although another was elected: a process that stands still, or cannot reach the bus, keeps its
+    /// connection.
+    async fn end_reader_before(&self) -> Result<(), Error> {
+        let (name, state) = self.slot_state().await?;
+        if !state.is_active || !state.is_own_slot {
+            return Ok(());
+        }
+        let database = &self.inner.database;
+        match self.end_reader(&name).await {
+            Ok(()) => {
+                tracing::warn!(database, "the reader of the changes before has not let go of the slot: it is ended")
+            }
+            // It may let go by itself still.
+            Err(error) => {
+                tracing::warn!(database, %error, cause = error.cause(), "the reader of the changes before cannot be ended");
+            }
+        }
+        Ok(())
     }
 
     /// Goes on by triggers, for all tables that the slot told. Its followers are told that something may be missing.
@@ -150,6 +180,7 @@ impl Postgres {
         let SourceReader::Slot(reader) = std::mem::take(&mut log.reader) else { return Ok(()) };
         log.say("triggers", &self.inner.database, Some(obstacle));
         let (tables, name) = (reader.tables(), reader.name().to_owned());
+        log.noted.clone_from(reader.noted());
         log.is_other |= !tables.is_empty();
         reader.close().await;
         let mut triggers = Box::<ImageReader>::default();
@@ -157,7 +188,11 @@ impl Postgres {
             self.capture_images(&mut triggers, &table, writer).await?;
         }
         log.reader = SourceReader::Triggers(triggers);
-        if let Err(error) = self.remove_slot(&name).await {
+        let removed = self.remove_slot(&name, &log.noted).await;
+        if removed.is_ok() {
+            log.noted.clear();
+        }
+        if let Err(error) = removed {
             tracing::warn!(%error, cause = error.cause(), "a slot that is used no longer stays in the database for now");
         }
         Ok(())
@@ -196,10 +231,12 @@ impl Postgres {
         let database = &self.inner.database;
         tracing::warn!(database, why = %obstacle, "the slot of the log is begun anew");
         let (tables, name) = (reader.tables(), reader.name().to_owned());
+        log.noted.clone_from(reader.noted());
         log.is_other = true;
         reader.close().await;
         if let SlotObstacle::Failed(_) = obstacle {
-            self.remove_slot(&name).await?;
+            self.remove_slot(&name, &log.noted).await?;
+            log.noted.clear();
         }
         let mut failed = Vec::new();
         for (table, writer) in tables {
@@ -238,7 +275,7 @@ impl Postgres {
                 return Ok(());
             }
             let since = *log.stale.get_or_insert(now);
-            if now.duration_since(since) >= STALE_AGE { self.remove_slot(&name).await } else { Ok(()) }
+            if now.duration_since(since) >= STALE_AGE { self.remove_slot(&name, &log.noted).await } else { Ok(()) }
         };
         let removed: Result<(), Error> = Box::pin(removed).await;
         if let Err(error) = removed {
@@ -253,7 +290,7 @@ impl Postgres {
                 let released = self.release_images(reader, kept).await;
                 if kept.is_empty() {
                     log.reader = SourceReader::None;
-                    return released.and(Box::pin(self.remove_unread_slot()).await);
+                    return released.and(Box::pin(self.remove_unread_slot(&log.noted)).await);
                 }
                 released
             }
@@ -266,19 +303,23 @@ impl Postgres {
             SourceReader::Slot(_) => {
                 let SourceReader::Slot(reader) = std::mem::take(&mut log.reader) else { return Ok(()) };
                 let name = reader.name().to_owned();
+                log.noted.clone_from(reader.noted());
                 reader.close().await;
-                let removed = self.remove_slot(&name).await;
+                let removed = self.remove_slot(&name, &log.noted).await;
+                if removed.is_ok() {
+                    log.noted.clear();
+                }
                 removed.and(self.drop_unread_triggers().await)
             }
             SourceReader::None => {
                 let released = self.drop_triggers(kept, TriggerKind::Image).await;
-                released.and(Box::pin(self.remove_unread_slot()).await)
+                released.and(Box::pin(self.remove_unread_slot(&log.noted)).await)
             }
         }
     }
 
     /// Removes the slot, unless another process reads it.
-    async fn remove_unread_slot(&self) -> Result<(), Error> {
+    async fn remove_unread_slot(&self, noted: &PublishedTables) -> Result<(), Error> {
         let (name, state) = match self.slot_state().await {
             Ok(found) => found,
             // A server that knows of no slots has none.
@@ -289,7 +330,7 @@ impl Postgres {
         if !is_there || state.is_active || state.is_standby {
             return Ok(());
         }
-        self.remove_slot(&name).await
+        self.remove_slot(&name, noted).await
     }
 
     /// Drops the triggers of the log, unless another process reads what they write.

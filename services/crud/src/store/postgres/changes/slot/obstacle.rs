@@ -26,6 +26,8 @@ pub enum SlotObstacle {
     Synchronous(String),
     /// Another process reads it.
     Active,
+    /// The server was not shut down cleanly: it is read as another log.
+    Recovered,
     /// All slots are in use, of so many.
     Slots(i64),
     /// All connections that replicate are in use, of so many.
@@ -60,6 +62,7 @@ impl SlotObstacle {
             | SlotObstacle::Other(_)
             | SlotObstacle::Synchronous(_)
             | SlotObstacle::Active
+            | SlotObstacle::Recovered
             | SlotObstacle::Pooled
             | SlotObstacle::Failed(_)
             | SlotObstacle::Table { .. } => return None,
@@ -68,7 +71,7 @@ impl SlotObstacle {
 
     /// Whether it passes by itself: somebody else uses what is needed, or it was not done in time.
     pub fn is_transient(&self) -> bool {
-        matches!(self, SlotObstacle::Active | SlotObstacle::Failed(_))
+        matches!(self, SlotObstacle::Active | SlotObstacle::Recovered | SlotObstacle::Failed(_))
     }
 }
 
@@ -90,6 +93,7 @@ impl fmt::Display for SlotObstacle {
                 write!(f, "commits would wait for it: synchronous_standby_names is {names}")
             }
             SlotObstacle::Active => f.write_str("another process reads the slot"),
+            SlotObstacle::Recovered => f.write_str("the server was not shut down cleanly"),
             SlotObstacle::Slots(count) => write!(f, "all of the max_replication_slots {count} are in use"),
             SlotObstacle::Senders(count) => write!(f, "all of the max_wal_senders {count} are in use"),
             SlotObstacle::Pooled => f.write_str("a pooler is between, which cannot replicate"),

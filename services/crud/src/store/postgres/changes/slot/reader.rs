@@ -13,7 +13,7 @@ use super::{
     SlotReader,
     framing::RawPart,
     images::{ReadContext, ReadPart, ReadStop},
-    setup::{Now, SlotRelations},
+    setup::{Now, PublishedTables, SlotRelations},
 };
 use crate::store::log::{CAPTURE_BITS, ImageWriter, LogLag, LogLook, LogPart, LogPosition, Place, place_after};
 
@@ -28,6 +28,11 @@ impl SlotReader {
     /// The name of the slot.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Tables as they were before they were published.
+    pub fn noted(&self) -> &PublishedTables {
+        &self.noted
     }
 
     /// The tables that are followed, with their writers.

@@ -26,6 +26,11 @@ const DROP_SLOT: &str = "\
 SELECT pg_catalog.pg_drop_replication_slot(s.slot_name) FROM pg_catalog.pg_replication_slots s
 WHERE s.slot_name OPERATOR(pg_catalog.=) $1::pg_catalog.name AND s.database OPERATOR(pg_catalog.=) pg_catalog.current_database()";
 
+/// Ends who reads a slot.
+const END_READER: &str = "\
+SELECT pg_catalog.pg_terminate_backend(s.active_pid) FROM pg_catalog.pg_replication_slots s
+WHERE s.slot_name OPERATOR(pg_catalog.=) $1::pg_catalog.name AND s.active";
+
 /// What there is for the slot and the publication `$1`.
 const STATE: &str = "\
 SELECT pg_catalog.current_setting('wal_level'),
@@ -141,7 +146,7 @@ pub struct SlotRecord {
     /// Another one with each slot.
     pub epoch: String,
     /// By the ids of their tables.
-    pub tables: BTreeMap<u32, PublishedTable>,
+    pub tables: PublishedTables,
 }
 
 /// A table as it was when it was published.
@@ -172,6 +177,9 @@ pub struct SlotRelation {
     /// With the identity `FULL`, its updates would fail, or not tell all: why.
     pub obstacle: Option<String>,
 }
+
+/// Tables as they were before they were published, by their ids.
+pub type PublishedTables = BTreeMap<u32, PublishedTable>;
 
 /// A table and those below it, by their ids.
 pub type SlotRelations = BTreeMap<u32, SlotRelation>;
@@ -283,14 +291,19 @@ impl SlotRelation {
     }
 }
 
-/// Makes the publication where it is missing, with a new epoch, before the slot that reads it.
-pub async fn begin_epoch(connection: &Connection, name: &str, state: &SlotState) -> Result<SlotRecord, PostgresError> {
+/// Makes the publication where it is missing, with a new epoch, before the slot that reads it. `tables` were published before.
+pub async fn begin_epoch(
+    connection: &Connection,
+    name: &str,
+    state: &SlotState,
+    tables: PublishedTables,
+) -> Result<SlotRecord, PostgresError> {
     let rows = connection.query("SELECT pg_catalog.gen_random_uuid()::text", &[]).await?;
     let epoch = rows.first().ok_or_else(PostgresError::unanswered)?.try_get(0)?;
     if !state.has_publication {
         connection.define(&format!("CREATE PUBLICATION \"{name}\"")).await?;
     }
-    let record = SlotRecord { epoch, tables: state.record.clone().unwrap_or_default().tables };
+    let record = SlotRecord { epoch, tables };
     connection.define(&record.write(name)).await?;
     Ok(record)
 }
@@ -305,6 +318,11 @@ pub async fn create_slot(connection: &Connection, name: &str) -> Result<(), Post
 /// Drops the slot, where it is there.
 pub async fn drop_slot(connection: &Connection, name: &str) -> Result<(), PostgresError> {
     connection.query(DROP_SLOT, &[(&name, Native::TEXT)]).await.map(drop)
+}
+
+/// Ends who reads the slot.
+pub async fn end_reader(connection: &Connection, name: &str) -> Result<(), PostgresError> {
+    connection.query(END_READER, &[(&name, Native::TEXT)]).await.map(drop)
 }
 
 /// The tables of a schema with those below them.
@@ -395,10 +413,35 @@ pub async fn now(connection: &Connection) -> Result<Now, PostgresError> {
 /// Takes a table out of the publication and restores its identity.
 pub async fn unpublish(connection: &Connection, name: &str, table: u32) -> Result<(), PostgresError> {
     let Some(mut record) = state(connection, name).await?.record else { return Ok(()) };
-    let Some(PublishedTable { identity, index, .. }) = record.tables.remove(&table) else { return Ok(()) };
-    let identity = identity.to_string();
+    let Some(published) = record.tables.remove(&table) else { return Ok(()) };
+    let mut sql = restoring(connection, name, table, &published).await?;
+    sql.push(record.write(name));
+    connection.define(&sql.join("; ")).await
+}
+
+/// Restores the identity of a table that is published no longer, since somebody has dropped the publication.
+pub async fn restore(
+    connection: &Connection,
+    name: &str,
+    table: u32,
+    published: &PublishedTable,
+) -> Result<(), PostgresError> {
+    match restoring(connection, name, table, published).await?.as_slice() {
+        [] => Ok(()),
+        sql => connection.define(&sql.join("; ")).await,
+    }
+}
+
+/// The statements that take a table out of the publication, where it is there, and restore its identity.
+async fn restoring(
+    connection: &Connection,
+    name: &str,
+    table: u32,
+    published: &PublishedTable,
+) -> Result<Vec<String>, PostgresError> {
+    let identity = published.identity.to_string();
     let args: [(&(dyn ToSql + Sync), Native); 4] =
-        [(&table, Native::OID), (&identity, Native::TEXT), (&index, Native::OID), (&name, Native::TEXT)];
+        [(&table, Native::OID), (&identity, Native::TEXT), (&published.index, Native::OID), (&name, Native::TEXT)];
     let mut sql = Vec::new();
     if let Some(row) = connection.query(RESTORE, &args).await?.first() {
         let (restore, table): (String, String) = (row.try_get(0)?, row.try_get(1)?);
@@ -410,8 +453,7 @@ pub async fn unpublish(connection: &Connection, name: &str, table: u32) -> Resul
             sql.push(restore);
         }
     }
-    sql.push(record.write(name));
-    connection.define(&sql.join("; ")).await
+    Ok(sql)
 }
 
 /// Drops the publication.

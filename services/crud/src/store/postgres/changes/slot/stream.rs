@@ -84,6 +84,8 @@ pub enum StreamEnd {
     SlotLost(String),
     /// The server is another one, or has another history.
     OtherServer,
+    /// The server was not shut down cleanly: what snapshots saw before may be other transactions now.
+    Recovered,
     /// Another process reads the slot.
     Taken,
 }
@@ -260,8 +262,11 @@ impl StreamReader {
         target: &StreamTarget,
     ) -> Result<Result<ReplicationConnection, StreamEnd>, ReplicationError> {
         let (mut connection, system) = store.replicate(&target.name).await?;
-        if system != target.system {
+        if (&system.id, &system.timeline) != (&target.system.id, &target.system.timeline) {
             return Ok(Err(StreamEnd::OtherServer));
+        }
+        if system != target.system {
+            return Ok(Err(StreamEnd::Recovered));
         }
         self.framing.begin_again();
         connection.start(&target.name, self.framing.resume, &target.name).await?;

@@ -267,3 +267,65 @@ async fn updates_that_would_fail_with_whole_rows_go_on_and_are_told_by_triggers(
     until_changed(&store, &mut log, "listed").await;
     store.release_log(&mut log, &[]).await.unwrap();
 }
+
+#[tokio::test]
+async fn identities_are_restored_although_somebody_dropped_the_publication() {
+    let Some(server) = Server::with("slot_publication", TABLES).await else { return };
+    let store = server.store().learning(by(ChangesSource::Slot));
+    let mut log = PostgresLog::default();
+    let tables = ["keyed", "indexed", "silent", "whole"];
+    for table in tables {
+        follow(&store, &mut log, table).await.unwrap();
+    }
+    let (name, _) = store.slot_state().await.unwrap();
+    // Found out by the reader, who goes on; then by the one who ends all captures.
+    server.execute(&format!("DROP PUBLICATION {name}; INSERT INTO keyed VALUES (1, 'a')")).await;
+    let mut has_loss = false;
+    while !has_loss {
+        has_loss = store.look_at_log(&mut log, Numbers::Exact).await.is_ok_and(|look| !look.losses.is_empty());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(server.text(IDENTITIES).await, "ffff");
+    server.execute("INSERT INTO keyed VALUES (2, 'b')").await;
+    until_changed(&store, &mut log, "keyed").await;
+    store.release_log(&mut log, &[]).await.unwrap();
+    assert_eq!((server.text(IDENTITIES).await, server.slots().await), ("idnf".to_owned(), 0));
+
+    let mut log = PostgresLog::default();
+    for table in tables {
+        follow(&store, &mut log, table).await.unwrap();
+    }
+    server.execute(&format!("DROP PUBLICATION {name}")).await;
+    store.release_log(&mut log, &[]).await.unwrap();
+    assert_eq!((server.text(IDENTITIES).await, server.slots().await), ("idnf".to_owned(), 0));
+}
+
+#[tokio::test]
+async fn who_is_elected_ends_a_reader_that_does_not_let_go() {
+    let Some(server) = Server::with("slot_elected", TABLES).await else { return };
+    let store = server.store().learning(by(ChangesSource::Auto));
+    let mut before = PostgresLog::default();
+    for _ in 0..20 {
+        if follow(&store, &mut before, "keyed").await.unwrap().commit_order().is_some() {
+            break;
+        }
+        store.release_log(&mut before, &[]).await.unwrap();
+    }
+    drop(before);
+    // A process that stands still keeps its connection, and reads nothing.
+    let (name, _) = store.slot_state().await.unwrap();
+    let _paused = loop {
+        let (mut connection, _) = store.replicate(&name).await.unwrap();
+        match connection.start(&name, 0, &name).await {
+            Ok(()) => break connection,
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    };
+
+    let mut log = PostgresLog::elected();
+    let since = follow(&store, &mut log, "keyed").await.unwrap();
+    assert!(since.commit_order().is_some(), "it reads the slot");
+    server.execute("INSERT INTO keyed VALUES (1, 'a')").await;
+    until_changed(&store, &mut log, "keyed").await;
+    store.release_log(&mut log, &[]).await.unwrap();
+}
