@@ -9,6 +9,7 @@ mod capture;
 mod diagnosis;
 mod images;
 mod others;
+mod recovery;
 mod schema;
 mod slot;
 mod upkeep;

@@ -62,6 +62,8 @@ struct StreamShared {
     taken: Notify,
     /// The server need not keep what is before this place.
     confirmed: AtomicU64,
+    /// All commits up to this place were taken for good.
+    taken_up_to: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +72,8 @@ struct StreamState {
     bytes: usize,
     /// All that was committed before this place has arrived.
     passed: u64,
+    /// The last commit that has arrived.
+    arrived: u64,
     /// The last place that the reader was woken for without anything to take.
     noticed: u64,
     end: Option<StreamEnd>,
@@ -107,6 +111,7 @@ impl SlotStream {
             arrived: Notify::new(),
             taken: Notify::new(),
             confirmed: AtomicU64::new(from),
+            taken_up_to: AtomicU64::new(from),
         });
         let tasks = store.tasks();
         let stop = tasks.stop().child_token();
@@ -157,6 +162,12 @@ impl SlotStream {
     /// The server need not keep what is before `place` any more. It is told within a second.
     pub fn confirm(&self, place: u64) {
         self.shared.confirmed.fetch_max(place, Ordering::Relaxed);
+    }
+
+    /// All commits up to `place` were taken for good. Where the server asks, as before it shuts down, it is told so at once: it
+    /// would wait.
+    pub fn took(&self, place: u64) {
+        self.shared.taken_up_to.fetch_max(place, Ordering::Relaxed);
     }
 
     /// The place before which the server need not keep anything.
@@ -297,6 +308,7 @@ impl StreamReader {
             }
             self.arrived();
             if wants_status {
+                self.confirm_taken();
                 self.tell(connection, &mut status, false).await?;
             }
             let elapsed = last_read.elapsed();
@@ -347,7 +359,16 @@ impl StreamReader {
         let Some(part) = part else { return };
         let mut state = self.shared.state();
         state.bytes += part.bytes();
+        state.arrived = part.commit;
         state.parts.push_back(part);
+    }
+
+    /// Confirms all that has arrived, where it was taken for good.
+    fn confirm_taken(&self) {
+        let arrived = self.shared.state().arrived;
+        if self.shared.taken_up_to.load(Ordering::Relaxed) >= arrived {
+            self.shared.confirmed.fetch_max(self.framing.passed, Ordering::Relaxed);
+        }
     }
 
     /// Wakes the reader where there is something for it.

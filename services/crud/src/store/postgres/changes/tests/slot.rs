@@ -34,7 +34,7 @@ fn by(source: ChangesSource) -> Changes {
     Changes { source, unbounded_slot: false }
 }
 
-async fn follow(store: &Postgres, log: &mut PostgresLog, table: &str) -> Result<LogPosition, Error> {
+pub async fn follow(store: &Postgres, log: &mut PostgresLog, table: &str) -> Result<LogPosition, Error> {
     let schema = store.introspect(&[]).await.unwrap().schema;
     let writer = Arc::new(ImageWriter::of(schema.table(table).unwrap(), |_| ""));
     // Others may hold up the slot, or a lock.
