@@ -64,7 +64,7 @@ impl Default for Config {
             socket_bytes: 8 * 1024 * 1024,
             caller_bytes: 128 * 1024 * 1024,
             live_bytes: 512 * 1024 * 1024,
-            followed_tables: 16,
+            followed_tables: 64,
             in_flight: 1024,
             queue: 256,
             unsent_bytes: 256 * 1024 * 1024,

@@ -1,6 +1,9 @@
 //! Live queries beside writers that do not know of this server: on both engines nothing that is committed is missed.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, ensure};
 use rusqlite::Connection;
@@ -10,6 +13,7 @@ use tests::{
     mesh::{OPEN_LAB, Setup, Shape, TestMesh},
     socket::{Incoming, Socket},
     token,
+    watching::{Asked, Framing, Watching},
 };
 use tokio::{process::Command, sync::Barrier};
 use tokio_postgres::{Client, NoTls};
@@ -23,6 +27,7 @@ scenarios!(
     a_node_that_stops_leaves_nothing_in_the_database,
     programs_of_postgres_go_on_beside_live_queries,
     one_caller_has_the_rows_of_few_tables_followed,
+    watches_and_live_queries_of_one_caller_have_one_limit_of_tables,
 );
 
 const WRITERS: i64 = 8;
@@ -390,5 +395,47 @@ async fn one_caller_has_the_rows_of_few_tables_followed(shape: Shape) -> anyhow:
         until_looked_at(&mut others, "part").await?;
         mesh.stop().await;
     }
+    Ok(())
+}
+
+async fn watches_and_live_queries_of_one_caller_have_one_limit_of_tables(shape: Shape) -> anyhow::Result<()> {
+    const TABLES: &str = "CREATE TABLE item (id INTEGER PRIMARY KEY, v INTEGER);
+        CREATE TABLE part (id INTEGER PRIMARY KEY, v INTEGER); INSERT INTO item VALUES (1, 0);";
+    let (lab, resources) = (Some(TABLES.to_owned()), OPEN_LAB.to_owned());
+    let setup = Setup { lab, resources, node_limits: "followed_tables: 1", ..Setup::default() };
+    let mesh = TestMesh::with(shape, Engine::Sqlite, &setup).await?;
+    let ann = token::sign(json!({ "id": "ann" }));
+    let watch = async |table: &'static str, token: &str| {
+        let asked = Asked { find: json!({}), table, columns: &["id", "v"], ..Asked::default() };
+        Watching::begin(Framing::Grpc, &mesh.client, token, &asked).await
+    };
+    let mut first = watch("item", "").await?.map_err(anyhow::Error::msg)?;
+    first.until_ready().await?;
+    let mut again = watch("item", "").await?.map_err(anyhow::Error::msg)?;
+    again.until_ready().await?;
+    let refused = match watch("part", "").await? {
+        Err(code) => code,
+        Ok(mut watching) => watching.next().await?.expect_err("it is refused"),
+    };
+    assert_eq!(refused, "TOO_MANY");
+    let mut others = watch("part", &ann).await?.map_err(anyhow::Error::msg)?;
+    others.until_ready().await?;
+    // One that counts for a table of a live query goes on beside it.
+    let parts = of_rows(&mesh, &ann, "part").await?;
+    drop(parts);
+    drop((first, again));
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        let mut watching = match watch("part", "").await? {
+            Ok(watching) => watching,
+            Err(_) if Instant::now() < until => continue,
+            Err(code) => anyhow::bail!("{code}"),
+        };
+        match watching.until_ready().await {
+            Ok(_) => break,
+            Err(error) => ensure!(Instant::now() < until, "{error}"),
+        }
+    }
+    mesh.stop().await;
     Ok(())
 }

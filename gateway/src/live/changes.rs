@@ -14,7 +14,10 @@ use proto::{
 use query::{Field, Read};
 use tokio::{sync::watch, time::Instant};
 
-use super::{LiveQueries, LiveShared, RETRY_FIRST, RETRY_MAX, Subscriber};
+use super::{
+    LiveQueries, LiveShared, RETRY_FIRST, RETRY_MAX, Subscriber, dependencies::Dependencies,
+    followed_tables::FollowedTable,
+};
 use crate::catalogue::Project;
 
 /// What is watched of a table.
@@ -33,6 +36,8 @@ pub struct WatchedRows {
 /// A watch. Dropped, it ends.
 pub struct Watch {
     shared: Arc<LiveShared>,
+    /// The tables for which it counts.
+    _followed: Vec<FollowedTable>,
     /// As it began, with the position of the last message and the token of the stream.
     request: WatchRequest,
     request_id: Arc<str>,
@@ -50,23 +55,28 @@ pub struct Watch {
 impl LiveQueries {
     /// Begins a watch for `subscriber`, once that is authorised.
     ///
-    /// Errors: of authorisation; `BAD_REQUEST` for what cannot be watched, told to who may read it only.
+    /// Errors: of authorisation; `BAD_REQUEST` for what cannot be watched, told to who may read it only; `TOO_MANY` where the
+    /// caller follows as many tables as one may.
     pub(crate) async fn watch(
         &self,
         project: &Project,
         rows: WatchedRows,
         subscriber: Subscriber,
     ) -> Result<Watch, Fault> {
-        let Subscriber { request_id, mut token, .. } = subscriber;
+        let Subscriber { caller: subscribed, request_id, mut token } = subscriber;
         let shared = self.shared.clone();
         let caller = shared.caller(project, &request_id, token.borrow_and_update().clone());
         Box::pin(shared.edge.authorize_reads(&caller, project, slice::from_ref(&rows.read))).await?;
+        let dependencies = Dependencies::of(project, slice::from_ref(&rows.read), &[], &[])?;
+        let followed = dependencies.named_tables().map(|table| shared.feeds.watched(table, subscribed));
+        let _followed = followed.collect::<Result<Vec<_>, _>>()?;
         let WatchedRows { read, before, skip_initial, after } = rows;
         let request =
             WatchRequest { project: project.id.clone(), token: caller.token, read, before, skip_initial, after };
         shared.open.inc();
         let mut watch = Watch {
             shared,
+            _followed,
             request,
             request_id,
             token,

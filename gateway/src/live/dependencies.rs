@@ -66,6 +66,11 @@ impl Dependencies {
         Ok(found)
     }
 
+    /// The tables that the caller asked for.
+    pub fn named_tables(&self) -> impl Iterator<Item = &Source> {
+        self.own.iter().filter(|source| matches!(source, Source::Table { .. }))
+    }
+
     /// Adds rows of a source, or all of them, to what is known of it.
     fn add(&mut self, source: Source, rows: Option<TableRows>, read_by: &str) {
         let known = match self.sources.entry(source) {

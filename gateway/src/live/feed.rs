@@ -23,7 +23,7 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{
     CallerId,
-    followed_tables::FollowedTables,
+    followed_tables::{FollowedTable, FollowedTables},
     interests::{Interests, Registered, TableRows},
     may_pass,
 };
@@ -99,6 +99,11 @@ impl Feeds {
     pub fn new(mesh: Mesh, tasks: Tasks, followed: FollowedTables) -> Self {
         let changes = mesh.metrics().live_changes();
         Self { mesh, shared: SharedFeeds::new(tasks), events: Arc::default(), changes, followed }
+    }
+
+    /// Counts a watch of `caller` for a table. Errors: `TOO_MANY` where it would be one table too many.
+    pub fn watched(&self, table: &Source, caller: CallerId) -> Result<FollowedTable, Fault> {
+        self.followed.require(caller, table)
     }
 
     /// Listens to the feed of `source` for `caller`; it begins with its first listener. Where `rows` are given, changes of others

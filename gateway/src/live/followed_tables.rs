@@ -1,14 +1,17 @@
-//! Followed tables: those of whose changes the rows are followed, by the callers whose live queries make it worth it. Writers
-//! pay for that, so one caller can bring it about for a bounded number of tables.
+//! Followed tables: those of whose changes the rows are followed, by the callers whose live queries make it worth it, or whose
+//! watches need it. Writers pay for that, so one caller can bring it about for a bounded number of tables.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use foldhash::HashMap;
-use mesh::telemetry::{Counter, Metrics};
+use mesh::{
+    Code, Fault,
+    telemetry::{Counter, Metrics},
+};
 
 use super::{CallerId, feed::Source};
 
-/// Tables by callers, with the live queries that count for them.
+/// Tables by callers, with the live queries and watches that count for them.
 type CallerTables = HashMap<CallerId, HashMap<Source, usize>>;
 
 /// Followed tables of a node.
@@ -19,7 +22,7 @@ pub struct FollowedTables {
     shed: Counter,
 }
 
-/// A table for which a live query of a caller counts. Dropped, it counts no more.
+/// A table for which a live query or a watch of a caller counts. Dropped, it counts no more.
 #[derive(Debug)]
 pub struct FollowedTable {
     caller: CallerId,
@@ -31,6 +34,16 @@ impl FollowedTables {
     /// At most so many of each caller.
     pub fn new(most: usize, metrics: &Metrics) -> Self {
         Self { most, callers: Arc::default(), shed: metrics.shed("followed_tables") }
+    }
+
+    /// Counts a watch of `caller` for a table. Errors: `TOO_MANY` where it would be one table too many.
+    pub fn require(&self, caller: CallerId, table: &Source) -> Result<FollowedTable, Fault> {
+        let refused = || {
+            let limit = self.most;
+            let what = "the tables whose changes the caller follows are at the limit of limits.followed_tables";
+            Fault::new(Code::TooMany, format!("{what}: {limit}"))
+        };
+        self.take(caller, table).ok_or_else(refused)
     }
 
     /// Counts a live query of `caller` for a table; `None` where it would be one table too many.

@@ -148,7 +148,7 @@ pub struct Limits {
     pub caller_bytes: usize,
     /// Bytes that all operations hold over WebSockets.
     pub live_bytes: usize,
-    /// Tables of which the live queries of one caller of a project have the rows of changes followed.
+    /// Tables of which the live queries and watches of one caller of a project have the rows of changes followed.
     pub followed_tables: usize,
     /// Requests that are answered at once.
     pub in_flight: usize,
