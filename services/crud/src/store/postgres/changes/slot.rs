@@ -15,6 +15,7 @@ use proto::crud::{ResyncReason, Snapshot};
 use query::resources::Numbers;
 
 use self::{
+    beside::CatalogLook,
     framing::RawPart,
     images::ToldRelations,
     obstacle::SlotObstacle,
@@ -35,6 +36,7 @@ use crate::{
     },
 };
 
+mod beside;
 pub mod forms;
 mod framing;
 pub mod images;
@@ -43,8 +45,6 @@ mod reader;
 pub mod setup;
 pub mod stream;
 
-/// How often the catalog is looked at while there are changes.
-const CATALOG_INTERVAL: Duration = Duration::from_secs(1);
 /// How long to wait for a transaction to be seen that was sent, after so many looks without a wait: nearly all are seen as soon
 /// as a snapshot can be asked for.
 const UNSEEN_INTERVAL: Duration = Duration::from_millis(2);
@@ -84,6 +84,8 @@ pub struct SlotReader {
     losses: Vec<Loss>,
     is_moved: bool,
     catalog_seen: Instant,
+    /// A look at the catalog beside the reading.
+    beside: Option<CatalogLook>,
     /// Relations that were published for this reader: what was before was not told.
     published: BTreeSet<u32>,
     /// What the publication's comment said last: whoever drops the publication does not know it.
@@ -179,6 +181,7 @@ impl Postgres {
             losses: Vec::new(),
             is_moved: false,
             catalog_seen: Instant::now(),
+            beside: None,
             published: BTreeSet::new(),
             noted: record.tables,
             kept: VecDeque::new(),
@@ -335,7 +338,7 @@ impl Postgres {
         // Until it is told something, it waits the longer, also where that fails.
         reader.unseen_looks = reader.unseen_looks.saturating_add(1);
         let mut look = LogLook::of(Vec::new(), reader.position());
-        if reader.is_moved || !reader.pending.is_empty() && reader.catalog_seen.elapsed() >= CATALOG_INTERVAL {
+        if reader.is_moved || self.is_other_beside(reader) {
             self.check_slot(reader, &mut look).await?;
         }
         let (passed, is_all) = reader.receive();
@@ -409,7 +412,8 @@ impl Postgres {
             }
         }
         reader.relations.settle(&reader.tables);
-        (reader.is_moved, reader.was_asked, reader.catalog_seen) = (false, true, Instant::now());
+        (reader.is_moved, reader.was_asked) = (false, true);
+        (reader.catalog_seen, reader.beside) = (Instant::now(), None);
         Ok(())
     }
 

@@ -329,3 +329,31 @@ async fn who_is_elected_ends_a_reader_that_does_not_let_go() {
     until_changed(&store, &mut log, "keyed").await;
     store.release_log(&mut log, &[]).await.unwrap();
 }
+
+#[tokio::test]
+async fn changes_do_not_wait_for_a_look_at_the_catalog() {
+    let Some(server) = Server::with("slot_beside", TABLES).await else { return };
+    let store = server.store().learning(by(ChangesSource::Slot));
+    let mut log = PostgresLog::default();
+    follow(&store, &mut log, "keyed").await.unwrap();
+    // Whoever asks for tables below others waits.
+    let other = server.other().await;
+    other.batch_execute("BEGIN; LOCK TABLE pg_catalog.pg_inherits IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let told = async |log: &mut PostgresLog, rows: i32| {
+        let mut left = rows;
+        while left > 0 {
+            let look = store.look_at_log(log, Numbers::Exact).await.unwrap();
+            left -= look.parts.iter().map(|part| part.changes.len() as i32).sum::<i32>();
+            tokio::task::yield_now().await;
+        }
+    };
+    let until = std::time::Instant::now() + Duration::from_millis(2500);
+    let mut id = 0;
+    while std::time::Instant::now() < until {
+        server.execute(&format!("INSERT INTO keyed VALUES ({id}, 'a')")).await;
+        tokio::time::timeout(Duration::from_secs(20), told(&mut log, 1)).await.expect("it is told");
+        id += 1;
+    }
+    other.batch_execute("ROLLBACK").await.unwrap();
+    store.release_log(&mut log, &[]).await.unwrap();
+}
