@@ -21,8 +21,10 @@ use tests::{
     mesh::{OPEN_LAB, Setup, ready, set_up},
     nats::NatsServer,
     process::{self, Process, free_address},
-    watching::{Asked, Framing, Watching},
+    watching::{Asked, Change, Framing, Watching},
 };
+
+mod rolling;
 
 /// Rows that are written to.
 const ROWS: i64 = 20;
@@ -51,7 +53,8 @@ struct Nodes {
     nats: NatsServer,
     crud: [(Process, Client); 2],
     gateways: [(Process, Client); 2],
-    _others: [Process; 2],
+    /// Auth-rules and realtime.
+    others: [(Process, Client); 2],
     lab: Database,
     folder: TempDir,
 }
@@ -86,16 +89,16 @@ impl Nodes {
             let process = serve(name, "gateway", address, free_address()?, &of_gateways)?;
             Ok::<_, anyhow::Error>((process, Client::new(address, "shop")))
         };
-        let others = [
-            serve("auth", "auth-rules", free_address()?, auth, "")?,
-            serve("realtime", "realtime", free_address()?, realtime, &peers)?,
-        ];
+        let other = |name: &str, service: &str, mesh, peers: &str| {
+            Ok::<_, anyhow::Error>((serve(name, service, free_address()?, mesh, peers)?, Client::new(mesh, "shop")))
+        };
+        let others = [other("auth", "auth-rules", auth, "")?, other("realtime", "realtime", realtime, &peers)?];
         let crud = [crud("crud-one", one)?, crud("crud-two", two)?];
         let gateways = [gateway("gateway-one", http_one)?, gateway("gateway-two", http_two)?];
-        for (_, client) in crud.iter().chain(&gateways) {
+        for (_, client) in crud.iter().chain(&gateways).chain(&others) {
             ready(client).await?;
         }
-        Ok(Self { nats, crud, gateways, _others: others, lab: lab.context("a lab")?, folder })
+        Ok(Self { nats, crud, gateways, others, lab: lab.context("a lab")?, folder })
     }
 
     fn clients(&self) -> [Client; 2] {
@@ -293,6 +296,39 @@ async fn a_reader_that_is_killed_is_followed_by_the_other_without_a_loss() -> an
     .await?;
     for known in all {
         assert_eq!(known.resyncs, Vec::<String>::new());
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_stands_still_is_followed_by_the_other_on_the_same_slot() -> anyhow::Result<()> {
+    let mut nodes = Nodes::start().await?;
+    let all = exact(&mut nodes, async |nodes, writer| {
+        let reader = nodes.reader().await?;
+        let (paused, other) = (&nodes.crud[reader].0, &nodes.crud[1 - reader]);
+        paused.signal("STOP")?;
+        writer.more(20).await?;
+        let begun = Instant::now();
+        while metric(&other.1, "perigee_changes_read").await? == 0 {
+            ensure!(begun.elapsed() < TIMEOUT, "the other takes over");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        // The slot is what the changes are read from, not triggers: it has another reader.
+        let is_read = "SELECT count(*) FROM pg_replication_slots WHERE active AND database = current_database()";
+        while !other.0.log().contains("is ended") || nodes.lab.number(is_read).await? == 0 {
+            ensure!(begun.elapsed() < TIMEOUT, "the reader before is ended: {}", other.0.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        writer.more(20).await?;
+        paused.signal("CONT")?;
+        writer.more(100).await
+    })
+    .await?;
+    for known in all {
+        assert_eq!(known.resyncs, Vec::<String>::new());
+    }
+    for (node, _) in &nodes.crud {
+        assert!(!node.log().contains("source=\"triggers\""), "{}", node.log());
     }
     Ok(())
 }

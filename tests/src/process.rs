@@ -94,11 +94,18 @@ impl Process {
         Ok(())
     }
 
+    /// Sends the process a signal of this name.
+    pub fn signal(&self, name: &str) -> anyhow::Result<()> {
+        // The shell's own: a slim machine has no program called kill.
+        let kill = format!("kill -{name} $0");
+        let told = Command::new("sh").args(["-c", &kill, &self.child.id().to_string()]).status()?;
+        ensure!(told.success(), "the process can be sent a signal");
+        Ok(())
+    }
+
     /// Asks the process to stop, as `kill` does, and waits for its end.
     pub async fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
-        // The shell's own: a slim machine has no program called kill.
-        let told = Command::new("sh").args(["-c", "kill -TERM $0", &self.child.id().to_string()]).status()?;
-        ensure!(told.success(), "the process can be told to stop");
+        self.signal("TERM")?;
         let until = Instant::now() + Duration::from_secs(20);
         loop {
             if let Some(status) = self.child.try_wait()? {
