@@ -2,7 +2,9 @@
 
 mod documented;
 mod graphql;
+mod json_workers;
 mod limits;
+mod workers;
 
 use anyhow::{Context, ensure};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};

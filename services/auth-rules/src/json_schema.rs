@@ -70,6 +70,11 @@ pub fn service(generator: &mut SchemaGenerator) -> PartSchemas {
     if let Some(rule) = rule {
         *rule = json!({ "$ref": "#/$defs/AnonymousPolicy", "description": "Who may call it; absent: nobody." });
     }
+    let register = definitions.get_mut("WorkerPool").and_then(|pool| pool.pointer_mut("/properties/register"));
+    if let Some(register) = register {
+        let description = "Who may register as a worker; absent: in development everybody, else nobody.";
+        *register = json!({ "$ref": "#/$defs/AnonymousPolicy", "description": description });
+    }
     PartSchemas { meta, spec }
 }
 

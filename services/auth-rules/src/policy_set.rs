@@ -10,7 +10,7 @@ use tracing::{error, warn};
 use crate::{
     bucket::BucketResource,
     file_policy::FilePolicies,
-    function::{FunctionPolicies, ServiceResource},
+    function::{self, FunctionPolicies, ServiceResource},
     key,
     rule::Diagnostic,
     table::{self, TablePolicies, TableResource},
@@ -123,9 +123,9 @@ impl ProjectPolicies {
         self.buckets.get(id)
     }
 
-    /// The policies of a service; `None` where there is no such service.
+    /// The policies of a service: its own, else those of services without a document.
     pub fn service(&self, id: &str) -> Option<&FunctionPolicies> {
-        self.services.get(id)
+        self.services.get(id).or_else(|| self.services.get(function::DEFAULT))
     }
 
     /// The policies of a table; `None` where the database has none at all.

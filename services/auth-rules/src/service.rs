@@ -8,8 +8,8 @@ use mesh::{Component, ComponentState, Mesh, Tasks, config::ServiceName, resource
 use proto::{
     auth::{
         AuthorizeCallRequest, AuthorizeCallResponse, AuthorizeFilesRequest, AuthorizeFilesResponse, AuthorizeRequest,
-        AuthorizeResponse, ReachableRequest, ReachableResponse, RevisionsRequest, RevisionsResponse, SignFileRequest,
-        SignFileResponse,
+        AuthorizeResponse, AuthorizeWorkerRequest, AuthorizeWorkerResponse, ReachableRequest, ReachableResponse,
+        RevisionsRequest, RevisionsResponse, SignFileRequest, SignFileResponse,
     },
     grant::Signer,
     link::Messages,
@@ -112,6 +112,19 @@ impl Service {
         Ok(AuthorizeCallResponse { grant: Some(self.signer.call_grant(&caller.call(request)?)) })
     }
 
+    /// The grant to be a worker at `now`.
+    pub fn authorize_worker(
+        &self,
+        request: &AuthorizeWorkerRequest,
+        now: SystemTime,
+    ) -> Result<AuthorizeWorkerResponse, Error> {
+        let policies = self.policies.load();
+        let AuthorizeWorkerRequest { project: id, token, service } = request;
+        let project = policies.project(id).ok_or_else(|| Error::UnknownProject(id.clone()))?;
+        let mut caller = Caller::new(project, id, token, now, self.development.as_deref());
+        Ok(AuthorizeWorkerResponse { grant: Some(self.signer.worker_grant(&caller.worker(service)?)) })
+    }
+
     /// The signature of an address, made at `now` for a caller who is allowed what it lets do.
     pub fn sign_file(&self, request: SignFileRequest, now: SystemTime) -> Result<SignFileResponse, Error> {
         let policies = self.policies.load();
@@ -175,6 +188,14 @@ impl AuthRules for Service {
         request: Request<AuthorizeCallRequest>,
     ) -> Result<Response<AuthorizeCallResponse>, Status> {
         let response = Service::authorize_call(self, request.get_ref(), SystemTime::now())?;
+        Ok(Response::new(response))
+    }
+
+    async fn authorize_worker(
+        &self,
+        request: Request<AuthorizeWorkerRequest>,
+    ) -> Result<Response<AuthorizeWorkerResponse>, Status> {
+        let response = Service::authorize_worker(self, request.get_ref(), SystemTime::now())?;
         Ok(Response::new(response))
     }
 
