@@ -1,5 +1,6 @@
 //! Functions of an HTTP server of the user's, by every protocol, in both shapes of the mesh.
 
+mod asked;
 mod documented;
 mod graphql;
 mod json_workers;

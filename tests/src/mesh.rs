@@ -259,17 +259,18 @@ async fn start(shape: Shape, folder: &Path, setup: &Setup) -> anyhow::Result<(Ru
             // Its own name on the bus: the databases of others are called alike.
             let limits = format!("{limits}{}", nats::shared_bus(&folder.display().to_string()));
             let crud = node(folder, "[crud]", &limits).await?;
-            let auth = node(folder, "[auth-rules]", &limits).await?;
             let address = |node: &Node| node.peer.context("a node that others call has an address");
-            let peers = format!("crud: [\"http://{}\"], auth-rules: [\"http://{}\"]", address(&crud)?, address(&auth)?);
-            let realtime = node(folder, "[realtime]", &format!("{limits}peers: {{ {peers} }}\n")).await?;
-            let storage = node(folder, "[storage]", &limits).await?;
             let mut functions = Vec::new();
             for _ in 0..=setup.more_functions {
                 functions.push(node(folder, "[functions]", &limits).await?);
             }
             let urls = functions.iter().map(|node| Ok(format!("\"http://{}\"", address(node)?)));
             let urls = urls.collect::<anyhow::Result<Vec<String>>>()?.join(", ");
+            // Its rules ask functions.
+            let auth = node(folder, "[auth-rules]", &format!("{limits}peers: {{ functions: [{urls}] }}\n")).await?;
+            let peers = format!("crud: [\"http://{}\"], auth-rules: [\"http://{}\"]", address(&crud)?, address(&auth)?);
+            let realtime = node(folder, "[realtime]", &format!("{limits}peers: {{ {peers} }}\n")).await?;
+            let storage = node(folder, "[storage]", &limits).await?;
             let further = format!(
                 "{limits}peers: {{ {peers}, realtime: [\"http://{}\"], storage: [\"http://{}\"], \
                  functions: [{urls}] }}\n",

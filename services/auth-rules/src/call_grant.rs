@@ -43,8 +43,13 @@ impl Caller<'_> {
         if let Err(refusal) = self.decide_call(policy, params.as_ref()) {
             return Err(self.call_refused(refusal, Some(policy), request, params.as_ref()));
         }
+        self.call_grant((service, function), found.forwards)
+    }
+
+    /// The grant for a call of a function that is allowed, which `forwards` the caller's own token.
+    pub(crate) fn call_grant(&mut self, (service, function): (&str, &str), forwards: bool) -> Result<CallGrant, Error> {
         let claims = self.verified().map(|verified| verified.claims.clone()).unwrap_or_default();
-        let bearer = match found.forwards {
+        let bearer = match forwards {
             true if self.verified().is_ok() => self.token.to_owned(),
             true => String::new(),
             false => self.identity(service, &claims)?,
@@ -53,8 +58,8 @@ impl Caller<'_> {
         claims.write_json(&mut json);
         Ok(CallGrant {
             project: self.id.to_owned(),
-            service: service.clone(),
-            function: function.clone(),
+            service: service.to_owned(),
+            function: function.to_owned(),
             claims: String::from_utf8_lossy(&json).into_owned(),
             bearer,
             expires_ms: self.now_ms + GRANT_LIFETIME_MS,
@@ -98,7 +103,7 @@ impl Caller<'_> {
 
     fn call_context<'c>(&'c self, claims: Option<&'c Object>, params: Option<&'c Value>) -> RequestContext<'c> {
         let stranger = RequestContext::of(self.id, self.project.mode, Operation::Read, self.now);
-        RequestContext { token: self.token, claims, params, ..stranger }
+        RequestContext { token: self.token, claims, params, questions: self.questions, ..stranger }
     }
 
     /// A token with the caller's claims that only `service` takes; empty where the project has no key.
@@ -190,7 +195,7 @@ mod tests {
             function: function.to_owned(),
             params: params.to_string().into(),
         };
-        let response = service.authorize_call(&request, SystemTime::now()).map_err(|error| error.to_string())?;
+        let response = service.authorize_call(&request, SystemTime::now(), None).map_err(|error| error.to_string())?;
         Ok(grant::pair(b"key").1.call_grant(response.grant.unwrap()).unwrap())
     }
 
@@ -284,7 +289,7 @@ mod tests {
         let registers = |service: &Service, token: &str, name: &str| {
             let (project, token, name) = ("shop".to_owned(), token.to_owned(), name.to_owned());
             let request = proto::auth::AuthorizeWorkerRequest { project, token, service: name };
-            service.authorize_worker(&request, SystemTime::now()).is_ok()
+            service.authorize_worker(&request, SystemTime::now(), None).is_ok()
         };
         for service in [&served, &developing] {
             assert!(registers(service, &staff, "mail"));

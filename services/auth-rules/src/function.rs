@@ -13,7 +13,7 @@ use serde_json::Value as Json;
 use crate::{
     json_schema,
     path::Scope,
-    rule::{Diagnostic, Parser, Policy},
+    rule::{self, Diagnostic, Parser, Policy},
 };
 
 /// The resource kind `service`.
@@ -57,6 +57,12 @@ pub struct FunctionPolicy {
 }
 
 impl FunctionPolicies {
+    /// Whether one of them asks a function.
+    pub fn asks(&self) -> bool {
+        let functions = self.by_name.values().chain([&self.default]).filter_map(|function| function.policy.as_ref());
+        functions.chain(&self.register).any(|policy| rule::asks(&policy.rule))
+    }
+
     /// The policy of a function.
     pub fn of(&self, function: &str) -> &FunctionPolicy {
         self.by_name.get(function).unwrap_or(&self.default)
