@@ -58,6 +58,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             ".perigee.auth.v1.AuthorizeCallRequest.params",
             ".perigee.functions.v1.CallRequest.params",
             ".perigee.functions.v1.CallResponse.body",
+            ".perigee.functions.v1.WorkResult.result",
+            ".perigee.functions.v1.Invocation.params",
         ],
         boxed: &[".perigee.crud.v1.ReadResponse.seen"],
     };

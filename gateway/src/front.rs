@@ -429,7 +429,7 @@ fn encoding(request: &Request) -> Option<String> {
 async fn call_grpc(services: &grpc::Services, mut request: Request, admission: Option<GrpcAdmission>) -> Response {
     let version = request.version();
     let connection = admission.as_ref().and_then(|admission| admission.connection.as_ref());
-    if let Some(connection) = connection.filter(|_| request.uri().path() == grpc::WATCH_PATH).cloned() {
+    if let Some(connection) = connection.filter(|_| grpc::is_of_connection(request.uri().path())).cloned() {
         request.extensions_mut().insert(connection);
     }
     let response = match guarded(&current(), Box::pin(services.answer(request)).as_mut()).await {

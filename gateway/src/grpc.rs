@@ -8,6 +8,7 @@ mod select;
 mod unary;
 mod value;
 mod watch;
+mod work;
 
 use std::sync::Arc;
 
@@ -32,7 +33,9 @@ const FILES_PATH: &str = "/perigee.api.v1.Files/";
 /// Methods of [`FilesServer`] that take as long as files are large.
 const OF_LARGE_FILES: [&str; 4] = ["Put", "Get", "Copy", "Move"];
 /// Path of the method whose answers are counted for the connection of the caller.
-pub const WATCH_PATH: &str = "/perigee.api.v1.Data/Watch";
+const WATCH_PATH: &str = "/perigee.api.v1.Data/Watch";
+/// Path of the method of workers, which are counted for their callers.
+const WORK_PATH: &str = "/perigee.api.v1.Functions/Work";
 /// Path of the methods of [`FunctionsServer`].
 const FUNCTIONS_PATH: &str = "/perigee.api.v1.Functions/";
 /// The method that is called by far the most.
@@ -109,6 +112,11 @@ impl Services {
 /// Whether `path` is of a call that takes as long as its file is large.
 pub fn is_of_large_file(path: &str) -> bool {
     path.strip_prefix(FILES_PATH).is_some_and(|method| OF_LARGE_FILES.contains(&method))
+}
+
+/// Whether `path` is of a method that counts for the connection of its caller.
+pub fn is_of_connection(path: &str) -> bool {
+    path == WATCH_PATH || path == WORK_PATH
 }
 
 fn is_method(name: &str) -> bool {

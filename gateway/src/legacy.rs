@@ -3,6 +3,7 @@
 mod message;
 mod session;
 mod subscription;
+mod worker;
 
 use axum::{
     Router,

@@ -25,6 +25,7 @@ mod service;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod worker;
 mod write;
 
 pub use catalogue::{PROJECT, is_project_id};

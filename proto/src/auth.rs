@@ -13,9 +13,9 @@ use crate::{
 };
 
 pub use crate::wire::auth::v1::{
-    AuthorizeCallRequest, AuthorizeCallResponse, AuthorizeFilesRequest, AuthorizeFilesResponse, CallGrant, FileAccess,
-    FileOperation as WireFileOperation, FileSignature, FileVerdict, RevisionsRequest, RevisionsResponse,
-    SignFileRequest, SignFileResponse, SignedGrant,
+    AuthorizeCallRequest, AuthorizeCallResponse, AuthorizeFilesRequest, AuthorizeFilesResponse, AuthorizeWorkerRequest,
+    AuthorizeWorkerResponse, CallGrant, FileAccess, FileOperation as WireFileOperation, FileSignature, FileVerdict,
+    RevisionsRequest, RevisionsResponse, SignFileRequest, SignFileResponse, SignedGrant, WorkerGrant,
 };
 
 /// Request of grants for the accesses of a caller.

@@ -29,6 +29,7 @@ struct Keys {
     tables: Key,
     files: Key,
     calls: Key,
+    workers: Key,
 }
 
 #[derive(Clone)]
@@ -64,6 +65,7 @@ pub fn pair(secret: &[u8]) -> (Signer, Verifier) {
         tables: key("perigee mesh grant v2"),
         files: key("perigee mesh file grant v1"),
         calls: key("perigee mesh call grant v1"),
+        workers: key("perigee mesh worker grant v1"),
     };
     (Signer(keys.clone()), Verifier(keys))
 }
@@ -77,6 +79,11 @@ impl Signer {
     /// The grant with these terms for a file. It is always signed: beside the bytes of a file that costs nothing.
     pub fn file_grant(&self, terms: FileTerms) -> wire::SignedGrant {
         self.0.files.signed(&wire::FileGrant::from(terms))
+    }
+
+    /// The grant to be a worker, signed.
+    pub fn worker_grant(&self, grant: &wire::WorkerGrant) -> wire::SignedGrant {
+        self.0.workers.signed(grant)
     }
 
     /// The grant to call a function, signed.
@@ -103,6 +110,13 @@ impl Verifier {
         self.0.files.verify(&grant, &signature)?;
         let grant = wire::FileGrant::decode(grant).map_err(malformed)?;
         FileTerms::try_from(grant).map_err(malformed)
+    }
+
+    /// What a grant to be a worker says that was signed with the same key.
+    pub fn worker_grant(&self, grant: wire::SignedGrant) -> Result<wire::WorkerGrant, Unverified> {
+        let wire::SignedGrant { grant, signature } = grant;
+        self.0.workers.verify(&grant, &signature)?;
+        wire::WorkerGrant::decode(grant).map_err(malformed)
     }
 
     /// What a grant to call a function says that was signed with the same key.

@@ -18,7 +18,7 @@ pub mod realtime;
 
 /// Messages of calls of functions.
 pub mod functions {
-    pub use crate::wire::functions::v1::*;
+    pub use crate::wire::functions::v1::{work_request, work_response, *};
 }
 
 /// Messages of files in buckets.

@@ -1,8 +1,11 @@
 //! Functions of an HTTP server of the user's, by every protocol, in both shapes of the mesh.
 
+mod asked;
 mod documented;
 mod graphql;
+mod json_workers;
 mod limits;
+mod workers;
 
 use anyhow::{Context, ensure};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};

@@ -332,7 +332,7 @@ async fn what_is_wrong_is_told(shape: Shape) -> anyhow::Result<()> {
     let refused = socket.subscribe("q", "todo", json!({})).await?;
     assert!(refused["error"].as_str().is_some_and(|text| text.contains("todos")), "{refused}");
     let worker = json!({ "service": "w", "project": "shop" });
-    assert_eq!(socket.ask("service-register", worker).await?["ack"], false);
+    assert_eq!(socket.ask("service-register", worker).await?["ack"], false, "no such service");
     let topic = json!({ "subject": "news", "queue": "", "project": "shop" });
     assert_eq!(socket.ask("pubsub-subscribe", topic).await?["status"], 404);
     // Nothing is sent to the answer of a worker: what comes next is the reply to another message.

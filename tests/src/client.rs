@@ -377,6 +377,17 @@ impl Client {
         Ok(grpc.server_streaming(request, path, codec).await.map(tonic::Response::into_inner))
     }
 
+    /// Calls a method that takes a stream and answers with one.
+    pub async fn bidirectional<Q: Message + 'static, A: Message + Default + 'static>(
+        &self,
+        path: &str,
+        messages: impl futures::Stream<Item = Q> + Send + 'static,
+    ) -> anyhow::Result<Result<tonic::Streaming<A>, Status>> {
+        let (mut grpc, request) = self.grpc(messages).await?;
+        let codec = tonic_prost::ProstCodec::<Q, A>::default();
+        Ok(grpc.streaming(request, path.parse()?, codec).await.map(tonic::Response::into_inner))
+    }
+
     /// One message and its answer as browsers frame them: `application/grpc-web+proto`, trailers in the body.
     pub async fn grpc_web<A: Message + Default>(
         &self,

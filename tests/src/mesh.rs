@@ -65,6 +65,8 @@ pub struct Setup {
     pub limits: &'static str,
     /// From what changes of rows are learnt; by default `auto`, and in the shape of several nodes `triggers`.
     pub changes: &'static str,
+    /// Further nodes that run functions, in the shape of several nodes.
+    pub more_functions: usize,
     /// Limits of the nodes of this process, such as `sockets: 2`.
     pub node_limits: &'static str,
     /// Tables of the shop whose rules are replaced, each by a document.
@@ -104,7 +106,7 @@ impl TestMesh {
         let has_triggers = shape == Shape::Split && engine != Engine::Mysql;
         let changes = if has_triggers { "triggers" } else { setup.changes };
         let (music, lab) = set_up(engine, folder.path(), &Setup { changes, ..setup.clone() }).await?;
-        let (running, client) = start(shape, folder.path(), setup.node_limits).await?;
+        let (running, client) = start(shape, folder.path(), setup).await?;
         ready(&client).await?;
         Ok(Self { client, music, lab, schemas: setup.schemas.clone(), running, folder })
     }
@@ -239,8 +241,8 @@ fn shop_tables(setup: &Setup) -> anyhow::Result<String> {
     Ok(documents.join("\n---\n"))
 }
 
-async fn start(shape: Shape, folder: &Path, limits: &str) -> anyhow::Result<(Running, Client)> {
-    let limits = match limits {
+async fn start(shape: Shape, folder: &Path, setup: &Setup) -> anyhow::Result<(Running, Client)> {
+    let limits = match setup.node_limits {
         "" => String::new(),
         limits => format!("limits: {{ {limits} }}\n"),
     };
@@ -257,21 +259,29 @@ async fn start(shape: Shape, folder: &Path, limits: &str) -> anyhow::Result<(Run
             // Its own name on the bus: the databases of others are called alike.
             let limits = format!("{limits}{}", nats::shared_bus(&folder.display().to_string()));
             let crud = node(folder, "[crud]", &limits).await?;
-            let auth = node(folder, "[auth-rules]", &limits).await?;
             let address = |node: &Node| node.peer.context("a node that others call has an address");
+            let mut functions = Vec::new();
+            for _ in 0..=setup.more_functions {
+                functions.push(node(folder, "[functions]", &limits).await?);
+            }
+            let urls = functions.iter().map(|node| Ok(format!("\"http://{}\"", address(node)?)));
+            let urls = urls.collect::<anyhow::Result<Vec<String>>>()?.join(", ");
+            // Its rules ask functions.
+            let auth = node(folder, "[auth-rules]", &format!("{limits}peers: {{ functions: [{urls}] }}\n")).await?;
             let peers = format!("crud: [\"http://{}\"], auth-rules: [\"http://{}\"]", address(&crud)?, address(&auth)?);
             let realtime = node(folder, "[realtime]", &format!("{limits}peers: {{ {peers} }}\n")).await?;
             let storage = node(folder, "[storage]", &limits).await?;
-            let functions = node(folder, "[functions]", &limits).await?;
             let further = format!(
                 "{limits}peers: {{ {peers}, realtime: [\"http://{}\"], storage: [\"http://{}\"], \
-                 functions: [\"http://{}\"] }}\n",
+                 functions: [{urls}] }}\n",
                 address(&realtime)?,
-                address(&storage)?,
-                address(&functions)?
+                address(&storage)?
             );
             let gateway = node(folder, "[gateway]", &further).await?;
-            vec![gateway, realtime, storage, functions, crud, auth]
+            let mut nodes = vec![gateway, realtime, storage];
+            nodes.extend(functions);
+            nodes.extend([crud, auth]);
+            nodes
         }
     };
     let http = nodes.iter().find_map(|node| node.http).context("a gateway")?;

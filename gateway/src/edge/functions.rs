@@ -7,7 +7,11 @@ use mesh::{
     Code, Fault,
     telemetry::{Counter, Metrics},
 };
-use proto::{Links, auth::AuthorizeCallRequest, functions::CallRequest};
+use proto::{
+    Links,
+    auth::{AuthorizeCallRequest, AuthorizeWorkerRequest, SignedGrant},
+    functions::CallRequest,
+};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{Caller, Edge};
@@ -98,6 +102,18 @@ impl Edge {
             self.log_refusal(caller, fault);
         }
         answered
+    }
+
+    /// The grant to be a worker of a service, if its rule allows that.
+    pub(crate) async fn worker_grant(
+        &self,
+        caller: &Caller,
+        project: &str,
+        service: &str,
+    ) -> Result<Option<SignedGrant>, Fault> {
+        let (project, token, service) = (project.to_owned(), caller.token.to_string(), service.to_owned());
+        let asked = AuthorizeWorkerRequest { project, token, service };
+        Ok(self.mesh.auth_rules().authorize_worker(&caller.call, asked).await?.grant)
     }
 
     async fn called(&self, caller: &Caller, project: &Project, call: FunctionCall) -> Result<FunctionAnswer, Fault> {

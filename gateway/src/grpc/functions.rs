@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use mesh::Fault;
-use proto::api::v1::{CallRequest, CallResponse, functions_server};
+use proto::api::v1::{CallRequest, CallResponse, WorkerMessage, functions_server};
 use query::Value;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
-use super::status;
+use super::{
+    status,
+    work::{self, WorkMessages},
+};
 use crate::{
     Service,
     edge::{Caller, FunctionCall},
@@ -24,6 +27,12 @@ pub struct Functions {
 impl functions_server::Functions for Functions {
     async fn call(&self, request: Request<CallRequest>) -> Result<Response<CallResponse>, Status> {
         Box::pin(self.answer(request)).await.map(Response::new).map_err(status)
+    }
+
+    type WorkStream = WorkMessages;
+
+    async fn work(&self, request: Request<Streaming<WorkerMessage>>) -> Result<Response<WorkMessages>, Status> {
+        Box::pin(work::begin(&self.service, request)).await.map(Response::new).map_err(status)
     }
 }
 

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use mesh::Fault;
+use proto::functions::WorkResult;
 use query::{Guard, Object, Value};
 use serde::Serialize;
 
+use super::worker::{self, RegisterRequest};
 use crate::{
     http::{TOKEN_BYTES_MAX, bearer},
     live::{FeedKind, FeedRow},
@@ -44,10 +46,11 @@ pub enum JsonRequest {
     Subscribe(Query, Result<Box<LiveQueryRequest>, String>),
     /// `realtime-unsubscribe`
     Unsubscribe(Query),
-    /// `service-register`
-    Register,
-    /// `service-request`: the answer of a worker, which nothing may be sent to: clients take it for another call.
-    WorkerAnswer,
+    /// `service-register`; an error says what is wrong with it.
+    Register(Result<RegisterRequest, String>),
+    /// `service-request`: the answer of a worker, `None` where it is of no call. Nothing may be sent to it: clients take it
+    /// for another call.
+    WorkerAnswer(Option<WorkResult>),
     /// `pubsub-subscribe` and the like.
     PubSub,
     /// Any other.
@@ -95,8 +98,8 @@ impl JsonMessage {
         let request = match head.r#type.as_str() {
             "realtime-subscribe" => JsonRequest::subscribe(data),
             "realtime-unsubscribe" => JsonRequest::Unsubscribe(Query::of(&data).0),
-            "service-register" => JsonRequest::Register,
-            "service-request" => JsonRequest::WorkerAnswer,
+            "service-register" => JsonRequest::Register(RegisterRequest::of(data)),
+            "service-request" => JsonRequest::WorkerAnswer(worker::answer(data)),
             "pubsub-subscribe" | "pubsub-unsubscribe" | "pubsub-unsubscribe-all" => JsonRequest::PubSub,
             _ => JsonRequest::Unknown,
         };
@@ -163,7 +166,7 @@ impl LiveQueryRequest {
 }
 
 /// A text that replies may repeat; null is an empty one.
-fn name_of(name: &str, value: Value) -> Result<String, String> {
+pub fn name_of(name: &str, value: Value) -> Result<String, String> {
     match value {
         Value::Null => Ok(String::new()),
         Value::Text(text) if text.len() <= NAME_BYTES_MAX => Ok(text),
@@ -188,7 +191,8 @@ fn skip_initial(options: Value) -> Result<bool, String> {
     }
 }
 
-fn token(value: Value) -> Result<Arc<str>, String> {
+/// A token, of which the scheme is left out.
+pub fn token(value: Value) -> Result<Arc<str>, String> {
     match value {
         Value::Null => Ok(Arc::default()),
         Value::Text(text) => match bearer(&text) {
@@ -217,7 +221,8 @@ struct ErrorData<'a> {
 #[derive(Serialize)]
 struct RegisterData<'a> {
     ack: bool,
-    error: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -280,9 +285,14 @@ impl Head {
         self.reply(ErrorData { error: "Invalid message type" })
     }
 
-    /// The reply to a worker.
-    pub fn no_workers(&self) -> Vec<u8> {
-        self.reply(RegisterData { ack: false, error: "services cannot be registered here" })
+    /// The reply to a worker that is registered.
+    pub fn registered(&self) -> Vec<u8> {
+        self.reply(RegisterData { ack: true, error: None })
+    }
+
+    /// The reply to a worker that is refused.
+    pub fn not_registered(&self, error: &str) -> Vec<u8> {
+        self.reply(RegisterData { ack: false, error: Some(error) })
     }
 
     /// The reply to a message about topics.
@@ -331,7 +341,8 @@ fn write_members(out: &mut Vec<u8>, members: &[(&str, &[u8])]) {
     }
 }
 
-fn written(value: &impl Serialize) -> Vec<u8> {
+/// A message as JSON.
+pub fn written(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("texts and numbers can always be written to memory")
 }
 

@@ -1,19 +1,26 @@
-//! The session of a JSON socket: its client begins and ends live queries by messages.
+//! The session of a JSON socket: its client begins and ends live queries and registers as a worker by messages.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use futures::{FutureExt, future::BoxFuture};
 use mesh::{Call, Code, Fault};
+use proto::functions::WorkResult;
+use tokio::sync::mpsc;
 
 use super::{
     message::{Head, JsonMessage, JsonRequest, LiveQueryRequest, Query, UNREADABLE},
     subscription::{LiveSubscription, SocketQueries},
+    worker::{RegisterRequest, SocketWorker},
 };
 use crate::{
     edge::Caller,
     live::CallerId,
     socket::{self, Closing, Completed, Completion, Operation, Outgoing, Received, SocketState},
+    worker::{FromWorker, Registration},
 };
+
+/// What the ids of operations begin with that are workers: clients choose those of live queries, which are shown as texts.
+const WORKER: &str = "\u{1}worker ";
 
 /// State of one connection.
 pub struct JsonSession {
@@ -21,7 +28,9 @@ pub struct JsonSession {
     /// The token of the handshake, for messages without one.
     token: Arc<str>,
     queries: SocketQueries,
-    /// The first live query, while its token is checked: no message is acted on before it is known for whom they count.
+    /// Queues of the answers of its workers, by their services.
+    workers: HashMap<String, mpsc::Sender<FromWorker>>,
+    /// What is begun first, while its token is checked: no message is acted on before it is known for whom they count.
     checking: Option<Checking>,
 }
 
@@ -30,11 +39,34 @@ struct Checking {
     begin: Begin,
 }
 
+/// What a message begins.
+enum Begin {
+    Query(BeginQuery),
+    Worker(Head, RegisterRequest),
+}
+
 /// A live query to begin.
-struct Begin {
+struct BeginQuery {
     head: Head,
     query: Query,
     subscription: Box<LiveQueryRequest>,
+}
+
+impl Begin {
+    fn token(&mut self) -> &mut Arc<str> {
+        match self {
+            Begin::Query(begin) => &mut begin.subscription.token,
+            Begin::Worker(_, request) => &mut request.token,
+        }
+    }
+
+    /// The reply that it is not begun.
+    fn refused(&self, error: &str) -> Vec<u8> {
+        match self {
+            Begin::Query(begin) => begin.head.refused(&begin.query, error),
+            Begin::Worker(head, _) => head.not_registered(error),
+        }
+    }
 }
 
 impl socket::SocketSession for JsonSession {
@@ -81,10 +113,10 @@ impl socket::SocketSession for JsonSession {
             Some(ended) = self.state.running.next_end() => return ended,
             checked = checked => checked,
         };
-        let Some(Checking { begin, .. }) = self.checking.take() else { return Ok(()) };
+        let Some(Checking { mut begin, .. }) = self.checking.take() else { return Ok(()) };
         let token = match checked {
-            Ok(()) => begin.subscription.token.clone(),
-            // Rules that need none allow the query all the same, and it does not count for whom a forged token names.
+            Ok(()) => begin.token().clone(),
+            // Rules that need none allow it all the same, and it does not count for whom a forged token names.
             Err(fault) if fault.code == Code::Unauthenticated => Arc::default(),
             Err(fault) => return Err(Closing::failed(&fault)),
         };
@@ -112,31 +144,33 @@ impl socket::SocketSession for JsonSession {
 impl JsonSession {
     /// The session of a connection whose handshake had `token`.
     pub fn new(state: SocketState, token: Arc<str>) -> Self {
-        Self { state, token, queries: SocketQueries::default(), checking: None }
+        Self { state, token, queries: SocketQueries::default(), workers: HashMap::new(), checking: None }
     }
 
     fn act(&mut self, head: Head, request: JsonRequest, outgoing: &Outgoing) -> Result<(), Closing> {
         match request {
             JsonRequest::Subscribe(query, Ok(subscription)) => {
-                self.subscribe(Begin { head, query, subscription }, outgoing)
+                self.check(Begin::Query(BeginQuery { head, query, subscription }), outgoing)
             }
             JsonRequest::Subscribe(query, Err(wrong)) => outgoing.reply(head.refused(&query, &wrong)),
             JsonRequest::Unsubscribe(query) => {
                 self.end(&query.id, outgoing)?;
                 outgoing.reply(head.acknowledged(&query))
             }
-            JsonRequest::Register => outgoing.reply(head.no_workers()),
-            JsonRequest::WorkerAnswer => Ok(()),
+            JsonRequest::Register(Ok(request)) => self.check(Begin::Worker(head, request), outgoing),
+            JsonRequest::Register(Err(wrong)) => outgoing.reply(head.not_registered(&wrong)),
+            JsonRequest::WorkerAnswer(answer) => answer.map_or(Ok(()), |answer| self.answered(answer)),
             JsonRequest::PubSub => outgoing.reply(head.no_topics()),
             JsonRequest::Unknown => outgoing.reply(head.unknown()),
         }
     }
 
-    fn subscribe(&mut self, mut begin: Begin, outgoing: &Outgoing) -> Result<(), Closing> {
-        if begin.subscription.token.is_empty() {
-            begin.subscription.token = self.token.clone();
+    /// Begins what a message begins, once its token is checked if it is the first.
+    fn check(&mut self, mut begin: Begin, outgoing: &Outgoing) -> Result<(), Closing> {
+        if begin.token().is_empty() {
+            *begin.token() = self.token.clone();
         }
-        let token = begin.subscription.token.clone();
+        let token = begin.token().clone();
         if self.state.is_identified() {
             return self.begin(begin, outgoing);
         }
@@ -156,17 +190,76 @@ impl JsonSession {
         Ok(())
     }
 
-    /// Counts the connection for the bearer of `token`, who begins the first live query.
+    /// Counts the connection for the bearer of `token`, who is the first to begin something.
     fn identify(&mut self, token: &str, begin: Begin, outgoing: &Outgoing) -> Result<(), Closing> {
         let caller = CallerId::of(&self.state.project, token, self.state.peer);
         if let Err(fault) = self.state.identify(caller) {
-            outgoing.reply(begin.head.refused(&begin.query, &fault.message))?;
+            outgoing.reply(begin.refused(&fault.message))?;
             return Err(Closing::full(&fault));
         }
         self.begin(begin, outgoing)
     }
 
-    fn begin(&mut self, Begin { head, query, subscription }: Begin, outgoing: &Outgoing) -> Result<(), Closing> {
+    fn begin(&mut self, begin: Begin, outgoing: &Outgoing) -> Result<(), Closing> {
+        match begin {
+            Begin::Query(begin) => self.begin_query(begin, outgoing),
+            Begin::Worker(head, request) => self.begin_worker(head, request, outgoing),
+        }
+    }
+
+    /// Registers a worker. Another registration of the same service takes the place of the one before.
+    fn begin_worker(&mut self, head: Head, request: RegisterRequest, outgoing: &Outgoing) -> Result<(), Closing> {
+        let (state, memory) = (&self.state, request.memory_bytes());
+        let RegisterRequest { service, project, token, takes_cancels } = request;
+        if !project.is_empty() && project != state.project {
+            return outgoing.reply(head.not_registered(&format!("the socket is of project {}", state.project)));
+        }
+        let id = format!("{WORKER}{service}");
+        self.end(&id, outgoing)?;
+        if self.state.is_draining() {
+            return Ok(());
+        }
+        let state = &self.state;
+        let hold = match state.quota.hold(memory) {
+            Ok(hold) => hold,
+            Err(fault) => return outgoing.reply(head.not_registered(&fault.message)),
+        };
+        let (project, request_id) = (state.project.clone(), state.request_id.clone());
+        let (functions, capacity) = (Vec::new(), 0);
+        let registration = Registration { project, service: service.clone(), functions, capacity, token, request_id };
+        let (answers, queue) = SocketWorker::queue();
+        self.workers.retain(|_, answers| !answers.is_closed());
+        self.workers.insert(service, answers);
+        let completion = Completion::default();
+        let unanswered = Some(head.not_registered("another registration took its place"));
+        let worker = SocketWorker {
+            service: self.state.service.clone(),
+            registration,
+            takes_cancels,
+            head,
+            outgoing: outgoing.of_operation(completion.clone()),
+            hold,
+            answers: queue,
+        };
+        self.state.running.start(Operation { id, completion, unanswered, work: worker.run().boxed() });
+        Ok(())
+    }
+
+    /// Hands an answer to the worker whose call it is; the others ignore it.
+    fn answered(&mut self, answer: WorkResult) -> Result<(), Closing> {
+        for worker in self.workers.values() {
+            if let Err(mpsc::error::TrySendError::Full(_)) = worker.try_send(FromWorker::Answer(answer.clone())) {
+                return Err(Closing::invalid("too many answers at once"));
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_query(
+        &mut self,
+        BeginQuery { head, query, subscription }: BeginQuery,
+        outgoing: &Outgoing,
+    ) -> Result<(), Closing> {
         // One with the same id takes the place of the one before.
         self.end(&query.id, outgoing)?;
         if self.state.is_draining() {

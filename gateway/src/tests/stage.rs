@@ -21,8 +21,9 @@ use mesh::{
 use proto::{
     auth::{
         Access, AuthorizeCallRequest, AuthorizeCallResponse, AuthorizeFilesRequest, AuthorizeFilesResponse,
-        AuthorizeRequest, AuthorizeResponse, ReachableRequest, ReachableResponse, ReachableTable, RelationPath,
-        RevisionsRequest, RevisionsResponse, RuleRelations, SignFileRequest, SignFileResponse, TableAccess,
+        AuthorizeRequest, AuthorizeResponse, AuthorizeWorkerRequest, AuthorizeWorkerResponse, ReachableRequest,
+        ReachableResponse, ReachableTable, RelationPath, RevisionsRequest, RevisionsResponse, RuleRelations,
+        SignFileRequest, SignFileResponse, TableAccess,
     },
     crud::{
         Answer, Change, ChangesRequest, ChangesResponse, Database, DescribeRequest, DescribeResponse, Event,
@@ -393,6 +394,13 @@ impl AuthRules for Neighbour {
         _: tonic::Request<AuthorizeFilesRequest>,
     ) -> Result<Response<AuthorizeFilesResponse>, Status> {
         Err(Status::unimplemented("not here"))
+    }
+
+    async fn authorize_worker(
+        &self,
+        _: tonic::Request<AuthorizeWorkerRequest>,
+    ) -> Result<Response<AuthorizeWorkerResponse>, Status> {
+        Err(Status::unimplemented("no functions"))
     }
 
     async fn authorize_call(

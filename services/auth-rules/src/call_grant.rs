@@ -1,7 +1,7 @@
 //! Authorization of calls: from the policy of a function and its parameters to a grant, with the identity that the
 //! function gets.
 
-use proto::auth::{AuthorizeCallRequest, CallGrant};
+use proto::auth::{AuthorizeCallRequest, CallGrant, WorkerGrant};
 use query::{Guard, Object, Operation, Value};
 use serde_json::value::RawValue;
 
@@ -43,8 +43,13 @@ impl Caller<'_> {
         if let Err(refusal) = self.decide_call(policy, params.as_ref()) {
             return Err(self.call_refused(refusal, Some(policy), request, params.as_ref()));
         }
+        self.call_grant((service, function), found.forwards)
+    }
+
+    /// The grant for a call of a function that is allowed, which `forwards` the caller's own token.
+    pub(crate) fn call_grant(&mut self, (service, function): (&str, &str), forwards: bool) -> Result<CallGrant, Error> {
         let claims = self.verified().map(|verified| verified.claims.clone()).unwrap_or_default();
-        let bearer = match found.forwards {
+        let bearer = match forwards {
             true if self.verified().is_ok() => self.token.to_owned(),
             true => String::new(),
             false => self.identity(service, &claims)?,
@@ -53,12 +58,28 @@ impl Caller<'_> {
         claims.write_json(&mut json);
         Ok(CallGrant {
             project: self.id.to_owned(),
-            service: service.clone(),
-            function: function.clone(),
+            service: service.to_owned(),
+            function: function.to_owned(),
             claims: String::from_utf8_lossy(&json).into_owned(),
             bearer,
             expires_ms: self.now_ms + GRANT_LIFETIME_MS,
         })
+    }
+
+    /// The grant to be a worker of `service`, if its policy allows it. Without a policy, only development does.
+    pub fn worker(&mut self, service: &str) -> Result<WorkerGrant, Error> {
+        let project = self.project;
+        let policies = project.service(service);
+        let policy = policies.and_then(|policies| policies.register.as_deref());
+        let is_open = self.development.is_some() && policies.is_none_or(|policies| policies.is_worker);
+        let decided = match policy {
+            Some(policy) => self.decide_call(policy, None),
+            None if is_open => Ok(()),
+            None => Err(Refusal::Rule(None)),
+        };
+        decided.map_err(|refusal| refused(refusal, String::new()))?;
+        let expires_ms = self.now_ms + GRANT_LIFETIME_MS;
+        Ok(WorkerGrant { project: self.id.to_owned(), service: service.to_owned(), expires_ms })
     }
 
     fn decide_call(&mut self, policy: &Policy, params: Option<&Value>) -> Result<(), Refusal> {
@@ -82,7 +103,7 @@ impl Caller<'_> {
 
     fn call_context<'c>(&'c self, claims: Option<&'c Object>, params: Option<&'c Value>) -> RequestContext<'c> {
         let stranger = RequestContext::of(self.id, self.project.mode, Operation::Read, self.now);
-        RequestContext { token: self.token, claims, params, ..stranger }
+        RequestContext { token: self.token, claims, params, questions: self.questions, ..stranger }
     }
 
     /// A token with the caller's claims that only `service` takes; empty where the project has no key.
@@ -120,13 +141,18 @@ impl Caller<'_> {
             }
             None => String::new(),
         };
-        match refusal {
-            Refusal::Token(reason) => Error::Unauthenticated { reason, explanation, access: 0 },
-            Refusal::Rule(own) => {
-                Error::Denied { message: own.unwrap_or_else(|| DENIED.to_owned()), explanation, access: 0 }
-            }
-            Refusal::Condition(_) => Error::Denied { message: DENIED.to_owned(), explanation, access: 0 },
+        refused(refusal, explanation)
+    }
+}
+
+/// The error of a refusal.
+fn refused(refusal: Refusal, explanation: String) -> Error {
+    match refusal {
+        Refusal::Token(reason) => Error::Unauthenticated { reason, explanation, access: 0 },
+        Refusal::Rule(own) => {
+            Error::Denied { message: own.unwrap_or_else(|| DENIED.to_owned()), explanation, access: 0 }
         }
+        Refusal::Condition(_) => Error::Denied { message: DENIED.to_owned(), explanation, access: 0 },
     }
 }
 
@@ -169,7 +195,7 @@ mod tests {
             function: function.to_owned(),
             params: params.to_string().into(),
         };
-        let response = service.authorize_call(&request, SystemTime::now()).map_err(|error| error.to_string())?;
+        let response = service.authorize_call(&request, SystemTime::now(), None).map_err(|error| error.to_string())?;
         Ok(grant::pair(b"key").1.call_grant(response.grant.unwrap()).unwrap())
     }
 
@@ -238,6 +264,40 @@ mod tests {
         let made = String::from_utf8(URL_SAFE_NO_PAD.decode(made).unwrap()).unwrap();
         for claims in [&granted.claims, &made] {
             assert!(claims.contains(r#""id":12345678901234567890123,"huge":1e400"#), "{claims}");
+        }
+    }
+
+    #[test]
+    fn workers_need_what_register_says() {
+        let staff = token(&json!({"role": "staff"}));
+        let rule = json!({"rule": "match", "type": "string", "eval": "==", "f1": "args.auth.role", "f2": "staff"});
+        let document =
+            |id: &str, worker: Json| json!({"kind": "service", "meta": {"project": "shop", "id": id}, "spec": worker});
+        let project =
+            json!({"kind": "project", "meta": {"id": "shop"}, "spec": {"tokens": [{"kid": "main", "secret": SECRET}]}});
+        let documents = [
+            project,
+            document("mail", json!({"worker": {"register": rule}})),
+            document("open", json!({"worker": {}})),
+            document("remote", json!({"http": {"url": "http://remote"}})),
+        ];
+        let snapshot: Snapshot = parsed(&documents).unwrap();
+        let policies = Arc::new(ArcSwap::from_pointee(PolicySet::new(&snapshot, None, &PolicySet::default())));
+        let served = Service::of(policies.clone(), grant::pair(b"key").0);
+        let development = crate::Development { keys: "/nowhere".into(), token_options: String::new() };
+        let developing = Service::of(policies, grant::pair(b"key").0).developing(development);
+        let registers = |service: &Service, token: &str, name: &str| {
+            let (project, token, name) = ("shop".to_owned(), token.to_owned(), name.to_owned());
+            let request = proto::auth::AuthorizeWorkerRequest { project, token, service: name };
+            service.authorize_worker(&request, SystemTime::now(), None).is_ok()
+        };
+        for service in [&served, &developing] {
+            assert!(registers(service, &staff, "mail"));
+            assert!(!registers(service, "", "mail"));
+            assert!(!registers(service, &staff, "remote"));
+        }
+        for name in ["open", "nowhere"] {
+            assert!(!registers(&served, &staff, name) && registers(&developing, "", name), "{name}");
         }
     }
 

@@ -14,6 +14,7 @@ use crate::{
     date,
     operand::{Helper, Operand},
     path::{Path, Root, Step},
+    questions::{AskedFunction, Question, Questions},
 };
 
 /// A request with its caller's claims, in the form that rules read.
@@ -47,6 +48,8 @@ pub struct RequestContext<'a> {
     pub file: Option<FileContext<'a>>,
     /// The parameters of a call of a function, where its rule looks at them.
     pub params: Option<&'a Value>,
+    /// Questions of rules to functions; `None` where none can be asked.
+    pub questions: Option<&'a Questions>,
 }
 
 /// A file as a rule may read it.
@@ -99,6 +102,7 @@ impl<'a> RequestContext<'a> {
             now,
             file: None,
             params: None,
+            questions: None,
         }
     }
 
@@ -127,6 +131,31 @@ impl<'a> RequestContext<'a> {
             (Root::ContentType, Some(file)) => file.path.is_none() && file.content_type.is_empty(),
             (Root::Auth | Root::Token | Root::Project | Root::ContentType, _) => false,
         }
+    }
+
+    /// The answer of a function to this request; `None` where there is none. It is told all of the request but the token, as far
+    /// as that has values; its caller's claims are its identity.
+    pub fn ask(&self, asked: &AskedFunction) -> Option<bool> {
+        const TOLD: [(&str, Root); 5] = [
+            ("op", Root::Op),
+            ("doc", Root::Doc),
+            ("update", Root::Update),
+            ("opts", Root::Opts),
+            ("params", Root::Params),
+        ];
+        let questions = self.questions?;
+        let is_empty = |value: &Value| match value {
+            Value::Text(text) => text.is_empty(),
+            Value::Object(object) => object.0.is_empty(),
+            Value::Null | Value::Bool(_) | Value::Int(_) | Value::Number(_) | Value::List(_) => false,
+        };
+        let values = TOLD.into_iter().filter_map(|(name, root)| {
+            let value = self.value_under(root, &[])?.into_owned();
+            (root == Root::Params || !is_empty(&value)).then(|| (name.to_owned(), value))
+        });
+        let mut params = Vec::new();
+        Object(values.collect()).write_json(&mut params);
+        questions.answer(Question { asked: asked.clone(), params })
     }
 
     fn helper_value(&self, helper: &Helper) -> Option<Value> {

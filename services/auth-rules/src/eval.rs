@@ -69,6 +69,7 @@ fn evaluate<'r>(rule: &'r Rule, polarity: Polarity, request: &RequestContext<'_>
         Kind::Deny => polarity.verdict(Some(false)),
         Kind::Authenticated => polarity.verdict(Some(request.claims.is_some())),
         Kind::Match(matching) => evaluate_match(matching, polarity, request),
+        Kind::Func(asked) => polarity.verdict(request.ask(asked)),
         Kind::Not(inner) => evaluate(inner, polarity.negated(), request),
         Kind::And(clauses) => match polarity {
             Polarity::Positive => conjunction(clauses, polarity, request),

@@ -15,6 +15,7 @@ use crate::{
     eval::{self, Verdict},
     operand::{Helper, ListOperand, Operand},
     overview::demanded_claims,
+    questions::AskedFunction,
     rule::{Kind, Match, Policy, Rule, Subject, Test},
     token::TokenError,
 };
@@ -155,6 +156,9 @@ fn collect(rule: &Rule, path: String, request: &RequestContext<'_>, found: &mut 
         Kind::Deny => found.push(format!("{path} is deny")),
         Kind::Authenticated => found.push(format!("{path} is authenticated")),
         Kind::Not(_) => found.push(format!("{path} negates a rule that passes, or that lacks a value of the request")),
+        Kind::Func(AskedFunction { service, function }) => {
+            found.push(format!("{path} asks function {function} of service {service}, which does not acknowledge it"));
+        }
         Kind::Match(matching) => found.push(format!("{path} wants {}", comparison(matching, request))),
     }
 }

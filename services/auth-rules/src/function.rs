@@ -7,17 +7,20 @@ use std::{
 };
 
 use mesh::resources::{Document, Kind, Parsed, ResourceFault, Snapshot};
-use query::function::{Function, ServiceMeta, ServiceResource as Spec};
+use query::function::{Function, Service, ServiceMeta, ServiceResource as Spec};
+use serde_json::Value as Json;
 
 use crate::{
     json_schema,
     path::Scope,
-    rule::{Diagnostic, Parser, Policy},
+    rule::{self, Diagnostic, Parser, Policy},
 };
 
 /// The resource kind `service`.
 pub const SERVICE: Kind = Kind { name: "service", parse: ServiceResource::parse, check, schema: json_schema::service };
 
+/// The id of the document of services without one of their own.
+pub const DEFAULT: &str = "default";
 /// Most bytes of the name of a function.
 const NAME_BYTES: usize = 128;
 
@@ -38,6 +41,10 @@ pub struct FunctionPolicies {
     by_name: BTreeMap<String, FunctionPolicy>,
     /// Of functions that are not listed.
     default: FunctionPolicy,
+    /// Who may register as a worker; `None`: it is not said.
+    pub register: Option<Arc<Policy>>,
+    /// Whether its functions are those of workers.
+    pub is_worker: bool,
 }
 
 /// The policy of a function.
@@ -50,6 +57,12 @@ pub struct FunctionPolicy {
 }
 
 impl FunctionPolicies {
+    /// Whether one of them asks a function.
+    pub fn asks(&self) -> bool {
+        let functions = self.by_name.values().chain([&self.default]).filter_map(|function| function.policy.as_ref());
+        functions.chain(&self.register).any(|policy| rule::asks(&policy.rule))
+    }
+
     /// The policy of a function.
     pub fn of(&self, function: &str) -> &FunctionPolicy {
         self.by_name.get(function).unwrap_or(&self.default)
@@ -71,10 +84,14 @@ impl ServiceResource {
             by_name.insert(name.clone(), policy(function, &at, document, &mut parser));
         }
         let default = spec.default.as_ref().map(|function| policy(function, "spec.default", document, &mut parser));
+        check_kind(&meta.id, &spec, &mut parser);
+        let register = spec.worker.as_ref().and_then(|worker| worker.register.as_ref());
+        let register = register.and_then(|rule| placed(rule, "spec.worker.register", document, &mut parser));
         if !parser.errors.is_empty() {
             return Err(parser.errors.into_iter().map(|error| document.fault(&error.path, error.message)).collect());
         }
-        let policies = FunctionPolicies { by_name, default: default.unwrap_or_default() };
+        let is_worker = spec.worker.is_some();
+        let policies = FunctionPolicies { by_name, default: default.unwrap_or_default(), register, is_worker };
         Ok(Arc::new(ServiceResource { meta, policies, warnings: parser.warnings }))
     }
 }
@@ -84,13 +101,35 @@ fn policy(function: &Function, at: &str, document: &Document, parser: &mut Parse
     for (key, message) in function.faults() {
         parser.error(&format!("{at}.{key}"), message);
     }
-    let path = format!("{at}.rule");
-    let parsed = function.rule.as_ref().and_then(|rule| parser.policy_in(Scope::Functions, rule, &path));
-    let policy = parsed.map(|policy| {
-        let ResourceFault { file, line, .. } = document.fault(&path, "");
-        Arc::new(Policy { place: format!("{file}:{line}: {path}"), ..policy })
-    });
+    let rule = function.rule.as_ref();
+    let policy = rule.and_then(|rule| placed(rule, &format!("{at}.rule"), document, parser));
     FunctionPolicy { policy, forwards: function.forward }
+}
+
+/// The policy of the rule at `path`.
+fn placed(rule: &Json, path: &str, document: &Document, parser: &mut Parser) -> Option<Arc<Policy>> {
+    let policy = parser.policy_in(Scope::Functions, rule, path)?;
+    let ResourceFault { file, line, .. } = document.fault(path, "");
+    Some(Arc::new(Policy { place: format!("{file}:{line}: {path}"), ..policy }))
+}
+
+/// Refuses a service that is of no kind or of two, and what its kind does not have.
+fn check_kind(id: &str, spec: &Service, parser: &mut Parser) {
+    match (&spec.http, &spec.worker) {
+        (Some(_), None) if id == DEFAULT => parser.error("meta.id", "service default must have workers"),
+        (Some(_), None) => {}
+        (None, Some(_)) => {
+            let listed = spec.functions.iter().map(|(name, function)| (format!("spec.functions.{name}"), function));
+            let default = spec.default.iter().map(|function| ("spec.default".to_owned(), function));
+            for (at, function) in listed.chain(default) {
+                let is_http = function.path.is_some() || !function.headers.is_empty() || function.forward;
+                if is_http {
+                    parser.error(&at, "path, headers and forward do not apply to functions of workers");
+                }
+            }
+        }
+        (None, None) | (Some(_), Some(_)) => parser.error("spec", "expected either http or worker"),
+    }
 }
 
 fn check_id(id: &str, parser: &mut Parser) {
@@ -159,7 +198,10 @@ mod tests {
     fn faults_name_their_place_and_the_nearest() {
         for (spec, told) in [
             (json!({"http": {"url": "mail"}}), "spec.http.url"),
-            (json!({"functions": {}}), "http"),
+            (json!({"functions": {}}), "spec: expected either http or worker"),
+            (json!({"http": {"url": "http://m"}, "worker": {}}), "spec: expected either http or worker"),
+            (json!({"worker": {"register": {"rule": "alow"}}}), "spec.worker.register.rule: unknown rule kind"),
+            (json!({"worker": {}, "default": {"forward": true}}), "spec.default: path, headers and forward"),
             (with(json!({"rle": {}})), "spec.functions.send.rle"),
             (with(json!({"rule": {"rule": "alow"}})), "spec.functions.send.rule.rule: unknown rule kind"),
             (with(json!({"rule": {"rule": "allow", "rowFilter": {}}})), "does not apply to rules of functions"),
@@ -179,6 +221,9 @@ mod tests {
             let found = faults("mail", spec.clone());
             assert!(found.iter().any(|fault| fault.contains(told)), "{spec}: {found:?}");
         }
+        let remote = json!({"http": {"url": "http://m"}});
+        assert!(faults("default", remote)[0].contains("service default must have workers"));
+        assert_eq!(faults("default", json!({"worker": {}})), Vec::<String>::new());
         assert!(faults("1mail", with(json!({})))[0].contains("invalid service id"));
     }
 

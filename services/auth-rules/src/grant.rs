@@ -16,6 +16,7 @@ use crate::{
     explain::{self, Refusal},
     grant_cache::REUSE_MS,
     policy_set::ProjectPolicies,
+    questions::Questions,
     rule::Condition,
     rule::{Kind, Policy},
     table::OPERATIONS,
@@ -36,6 +37,8 @@ pub struct Caller<'a> {
     pub(crate) now_ms: i64,
     verified: Option<Result<Arc<VerifiedToken>, TokenError>>,
     pub(crate) development: Option<&'a Development>,
+    /// Questions of rules to functions; `None` where none can be asked.
+    pub(crate) questions: Option<&'a Questions>,
 }
 
 /// The row conditions of a grant: SQL's `USING` and `WITH CHECK`.
@@ -55,7 +58,16 @@ impl<'a> Caller<'a> {
         now: SystemTime,
         development: Option<&'a Development>,
     ) -> Self {
-        Self { project, id, token, now, now_ms: mesh::clock::unix_ms(now), verified: None, development }
+        Self {
+            project,
+            id,
+            token,
+            now,
+            now_ms: mesh::clock::unix_ms(now),
+            verified: None,
+            development,
+            questions: None,
+        }
     }
 
     /// A grant for the access, and what its rule looks at besides the table; `index` is its position in the request.
@@ -207,6 +219,7 @@ impl<'a> Caller<'a> {
             changes: &access.changes,
             limit: access.limit,
             skip: access.skip,
+            questions: self.questions,
             ..RequestContext::of(self.id, self.project.mode, access.operation, self.now)
         }
     }

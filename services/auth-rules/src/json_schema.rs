@@ -70,6 +70,11 @@ pub fn service(generator: &mut SchemaGenerator) -> PartSchemas {
     if let Some(rule) = rule {
         *rule = json!({ "$ref": "#/$defs/AnonymousPolicy", "description": "Who may call it; absent: nobody." });
     }
+    let register = definitions.get_mut("WorkerPool").and_then(|pool| pool.pointer_mut("/properties/register"));
+    if let Some(register) = register {
+        let description = "Who may register as a worker; absent: in development everybody, else nobody.";
+        *register = json!({ "$ref": "#/$defs/AnonymousPolicy", "description": description });
+    }
     PartSchemas { meta, spec }
 }
 
@@ -87,8 +92,8 @@ fn rule(more: Map<String, Json>) -> Json {
         (
             "rule".to_owned(),
             json!({
-                "enum": ["allow", "authenticated", "deny", "match", "and", "or", "not"],
-                "description": "allow: everybody; authenticated: every valid token; match: a comparison; and, or, not: of other rules.",
+                "enum": ["allow", "authenticated", "deny", "match", "and", "or", "not", "func"],
+                "description": "allow: everybody; authenticated: every valid token; match: a comparison; and, or, not: of other rules; func: a function that acknowledges.",
             }),
         ),
         (
@@ -118,6 +123,8 @@ fn rule(more: Map<String, Json>) -> Json {
             json!({ "type": "array", "minItems": 1, "items": { "$ref": "#/$defs/Rule" }, "description": "Rules of an and, an or." }),
         ),
         ("clause".to_owned(), json!({ "$ref": "#/$defs/Rule", "description": "Rule of a not." })),
+        ("service".to_owned(), json!({ "type": "string", "description": "Service of the function of a func." })),
+        ("func".to_owned(), json!({ "type": "string", "description": "Function that a func asks." })),
         ("mode".to_owned(), mode()),
         ("error".to_owned(), json!({ "type": "string", "description": "Text for callers whom the rule refuses." })),
         ("name".to_owned(), json!({ "type": "string" })),
@@ -130,7 +137,12 @@ fn rule(more: Map<String, Json>) -> Json {
         "required": ["rule"],
         "additionalProperties": false,
         "properties": properties,
-        "allOf": [when(&["match"], &["type", "eval", "f1"]), when(&["and", "or"], &["clauses"]), when(&["not"], &["clause"])],
+        "allOf": [
+            when(&["match"], &["type", "eval", "f1"]),
+            when(&["and", "or"], &["clauses"]),
+            when(&["not"], &["clause"]),
+            when(&["func"], &["service", "func"]),
+        ],
     })
 }
 

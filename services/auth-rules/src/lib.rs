@@ -27,6 +27,7 @@ mod operand;
 mod overview;
 mod path;
 mod policy_set;
+mod questions;
 mod rule;
 mod service;
 mod table;

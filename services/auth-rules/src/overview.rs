@@ -102,7 +102,7 @@ pub fn demanded_claims(rule: &Rule) -> Map<String, Json> {
 /// Adds claims with which a caller is likely to pass the rule.
 fn demand(rule: &Rule, claims: &mut Map<String, Json>) {
     match &rule.kind {
-        Kind::Allow | Kind::Authenticated | Kind::Deny | Kind::Not(_) => {}
+        Kind::Allow | Kind::Authenticated | Kind::Deny | Kind::Not(_) | Kind::Func(_) => {}
         Kind::And(clauses) => clauses.iter().for_each(|clause| demand(clause, claims)),
         Kind::Or(clauses) => {
             let possible = clauses.iter().find(|clause| eval::is_passable(clause, Operation::Read));

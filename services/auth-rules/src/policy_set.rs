@@ -10,7 +10,7 @@ use tracing::{error, warn};
 use crate::{
     bucket::BucketResource,
     file_policy::FilePolicies,
-    function::{FunctionPolicies, ServiceResource},
+    function::{self, FunctionPolicies, ServiceResource},
     key,
     rule::Diagnostic,
     table::{self, TablePolicies, TableResource},
@@ -34,6 +34,8 @@ pub struct ProjectPolicies {
     databases: HashMap<String, DatabasePolicies>,
     buckets: HashMap<String, FilePolicies>,
     services: HashMap<String, FunctionPolicies>,
+    /// Whether a rule of it asks a function.
+    pub asks: bool,
 }
 
 /// The policies of a database.
@@ -63,6 +65,7 @@ impl PolicySet {
                     databases: HashMap::new(),
                     buckets: HashMap::new(),
                     services: HashMap::new(),
+                    asks: false,
                 },
             );
         }
@@ -84,6 +87,7 @@ impl PolicySet {
             error!(project, table = id, "table of an unknown project left out");
             return;
         };
+        policies_of.asks |= policies.asks();
         let database = policies_of.databases.entry(database.clone()).or_default();
         if id == table::DEFAULT {
             database.default = policies.clone();
@@ -111,7 +115,10 @@ impl PolicySet {
             warn!(project = meta.project, service = meta.id, path, warning = message, "rule has a warning");
         }
         match self.projects.get_mut(&meta.project) {
-            Some(project) => drop(project.services.insert(meta.id.clone(), policies.clone())),
+            Some(project) => {
+                project.asks |= policies.asks();
+                project.services.insert(meta.id.clone(), policies.clone());
+            }
             None => error!(project = meta.project, service = meta.id, "service of an unknown project left out"),
         }
     }
@@ -123,9 +130,9 @@ impl ProjectPolicies {
         self.buckets.get(id)
     }
 
-    /// The policies of a service; `None` where there is no such service.
+    /// The policies of a service: its own, else those of services without a document.
     pub fn service(&self, id: &str) -> Option<&FunctionPolicies> {
-        self.services.get(id)
+        self.services.get(id).or_else(|| self.services.get(function::DEFAULT))
     }
 
     /// The policies of a table; `None` where the database has none at all.

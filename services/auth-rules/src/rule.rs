@@ -11,6 +11,7 @@ use regex::Regex;
 use crate::{
     column_path::ColumnPath,
     operand::{ListOperand, Operand},
+    questions::AskedFunction,
 };
 
 pub mod columns;
@@ -19,7 +20,7 @@ mod dependency;
 mod parse;
 
 pub use condition::Condition;
-pub use dependency::depends_on;
+pub use dependency::{asks, depends_on};
 pub use parse::{Diagnostic, Parser};
 
 /// The policy of one operation on one table, as of row-level security.
@@ -71,6 +72,8 @@ pub enum Kind {
     And(Vec<Rule>),
     /// The disjunction.
     Or(Vec<Rule>),
+    /// A question to a function: true where it acknowledges. Undecided where it does not answer.
+    Func(AskedFunction),
     /// The negation; an undecided rule stays undecided.
     Not(Box<Rule>),
 }

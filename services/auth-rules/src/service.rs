@@ -8,14 +8,14 @@ use mesh::{Component, ComponentState, Mesh, Tasks, config::ServiceName, resource
 use proto::{
     auth::{
         AuthorizeCallRequest, AuthorizeCallResponse, AuthorizeFilesRequest, AuthorizeFilesResponse, AuthorizeRequest,
-        AuthorizeResponse, ReachableRequest, ReachableResponse, RevisionsRequest, RevisionsResponse, SignFileRequest,
-        SignFileResponse,
+        AuthorizeResponse, AuthorizeWorkerRequest, AuthorizeWorkerResponse, ReachableRequest, ReachableResponse,
+        RevisionsRequest, RevisionsResponse, SignFileRequest, SignFileResponse,
     },
     grant::Signer,
     link::Messages,
     services::auth::auth_rules_server::AuthRules,
 };
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use tracing::error;
@@ -25,7 +25,10 @@ use crate::{
     error::Error,
     grant::Caller,
     policy_set::PolicySet,
+    questions::Questions,
 };
+
+mod ask;
 
 /// The authorization service.
 #[derive(Clone)]
@@ -36,7 +39,14 @@ pub struct Service {
     draining: CancellationToken,
     signer: Signer,
     development: Option<Arc<Development>>,
+    /// By which functions are asked; `None` where none can be.
+    mesh: Option<Mesh>,
+    /// Places of questions to functions; where all are taken, rules that ask do not pass.
+    questions: Arc<Semaphore>,
 }
+
+/// Questions to functions at once.
+const QUESTIONS_MAX: usize = 256;
 
 impl Service {
     /// Starts with the resources in force, and follows them.
@@ -47,7 +57,15 @@ impl Service {
         let policies = Arc::new(ArcSwap::from_pointee(first));
         let development = config.development.clone().map(Arc::new);
         let (revisions, draining) = (watch::Sender::new(()), tasks.draining().clone());
-        let service = Self { policies: policies.clone(), revisions: revisions.clone(), draining, signer, development };
+        let service = Self {
+            policies: policies.clone(),
+            revisions: revisions.clone(),
+            draining,
+            signer,
+            development,
+            mesh: Some(mesh.clone()),
+            questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
+        };
         let stop = tasks.stop().clone();
         tasks.spawn("auth-rules: follow resources", async move {
             stop.run_until_cancelled(follow(policies, revisions, config, current)).await;
@@ -61,7 +79,8 @@ impl Service {
     #[cfg(test)]
     pub(crate) fn of(policies: Arc<ArcSwap<PolicySet>>, signer: Signer) -> Self {
         let (revisions, draining) = Default::default();
-        Self { policies, revisions, draining, signer, development: None }
+        let questions = Arc::new(Semaphore::new(QUESTIONS_MAX));
+        Self { policies, revisions, draining, signer, development: None, mesh: None, questions }
     }
 
     /// As it is, in development.
@@ -72,10 +91,20 @@ impl Service {
 
     /// Grants for all accesses of a request that is made at `now`; the first that is denied denies the request.
     pub fn authorize(&self, request: AuthorizeRequest, now: SystemTime) -> Result<AuthorizeResponse, Error> {
+        self.authorize_asking(request, now, None)
+    }
+
+    fn authorize_asking(
+        &self,
+        request: AuthorizeRequest,
+        now: SystemTime,
+        questions: Option<&Questions>,
+    ) -> Result<AuthorizeResponse, Error> {
         let policies = self.policies.load();
         let AuthorizeRequest { project: id, token, accesses } = request;
         let project = policies.project(&id).ok_or_else(|| Error::UnknownProject(id.as_ref().to_owned()))?;
         let mut caller = Caller::new(project, &id, &token, now, self.development.as_deref());
+        caller.questions = questions;
         let mut grants = Vec::with_capacity(accesses.len());
         let mut relations = Vec::new();
         for (index, access) in accesses.into_iter().enumerate() {
@@ -104,12 +133,29 @@ impl Service {
         &self,
         request: &AuthorizeCallRequest,
         now: SystemTime,
+        questions: Option<&Questions>,
     ) -> Result<AuthorizeCallResponse, Error> {
         let policies = self.policies.load();
         let AuthorizeCallRequest { project: id, token, .. } = request;
         let project = policies.project(id).ok_or_else(|| Error::UnknownProject(id.clone()))?;
         let mut caller = Caller::new(project, id, token, now, self.development.as_deref());
+        caller.questions = questions;
         Ok(AuthorizeCallResponse { grant: Some(self.signer.call_grant(&caller.call(request)?)) })
+    }
+
+    /// The grant to be a worker at `now`.
+    pub fn authorize_worker(
+        &self,
+        request: &AuthorizeWorkerRequest,
+        now: SystemTime,
+        questions: Option<&Questions>,
+    ) -> Result<AuthorizeWorkerResponse, Error> {
+        let policies = self.policies.load();
+        let AuthorizeWorkerRequest { project: id, token, service } = request;
+        let project = policies.project(id).ok_or_else(|| Error::UnknownProject(id.clone()))?;
+        let mut caller = Caller::new(project, id, token, now, self.development.as_deref());
+        caller.questions = questions;
+        Ok(AuthorizeWorkerResponse { grant: Some(self.signer.worker_grant(&caller.worker(service)?)) })
     }
 
     /// The signature of an address, made at `now` for a caller who is allowed what it lets do.
@@ -153,8 +199,13 @@ async fn follow(policies: Arc<ArcSwap<PolicySet>>, revisions: watch::Sender<()>,
 #[tonic::async_trait]
 impl AuthRules for Service {
     async fn authorize(&self, request: Request<AuthorizeRequest>) -> Result<Response<AuthorizeResponse>, Status> {
-        let response = Service::authorize(self, request.into_inner(), SystemTime::now())?;
-        Ok(Response::new(response))
+        let (request, now) = (request.into_inner(), SystemTime::now());
+        if !self.asks(&request.project) {
+            return Ok(Response::new(Service::authorize(self, request, now)?));
+        }
+        let caller = (&*request.project, &*request.token);
+        let decide = |questions: &Questions| self.authorize_asking(request.clone(), now, Some(questions));
+        Ok(Response::new(Box::pin(self.asking(caller, decide)).await?))
     }
 
     async fn reachable(&self, request: Request<ReachableRequest>) -> Result<Response<ReachableResponse>, Status> {
@@ -174,8 +225,20 @@ impl AuthRules for Service {
         &self,
         request: Request<AuthorizeCallRequest>,
     ) -> Result<Response<AuthorizeCallResponse>, Status> {
-        let response = Service::authorize_call(self, request.get_ref(), SystemTime::now())?;
-        Ok(Response::new(response))
+        let (request, now) = (request.into_inner(), SystemTime::now());
+        let decide = |questions: &Questions| Service::authorize_call(self, &request, now, Some(questions));
+        let decided = self.asking((&request.project, &request.token), decide);
+        Ok(Response::new(Box::pin(decided).await?))
+    }
+
+    async fn authorize_worker(
+        &self,
+        request: Request<AuthorizeWorkerRequest>,
+    ) -> Result<Response<AuthorizeWorkerResponse>, Status> {
+        let (request, now) = (request.into_inner(), SystemTime::now());
+        let decide = |questions: &Questions| Service::authorize_worker(self, &request, now, Some(questions));
+        let decided = self.asking((&request.project, &request.token), decide);
+        Ok(Response::new(Box::pin(decided).await?))
     }
 
     async fn sign_file(&self, request: Request<SignFileRequest>) -> Result<Response<SignFileResponse>, Status> {

@@ -9,7 +9,7 @@ use query::{
 };
 use serde_json::{Map, Value as Json};
 
-use crate::rule::{Diagnostic, Parser, Policy, columns};
+use crate::rule::{self, Diagnostic, Parser, Policy, columns};
 
 mod links;
 
@@ -37,6 +37,12 @@ impl TablePolicies {
             Operation::Update => self.update.as_deref(),
             Operation::Delete => self.delete.as_deref(),
         }
+    }
+
+    /// Whether one of them asks a function.
+    pub fn asks(&self) -> bool {
+        let all = [&self.create, &self.read, &self.update, &self.delete];
+        all.into_iter().flatten().any(|policy| rule::asks(&policy.rule))
     }
 
     /// These, and those of `default` for operations without one.

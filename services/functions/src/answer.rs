@@ -46,7 +46,7 @@ async fn body(mut response: Response, service: &str, limit: u64) -> Result<Bytes
 }
 
 /// Whether the bytes are one JSON value in UTF-8.
-fn is_json(body: &[u8]) -> bool {
+pub fn is_json(body: &[u8]) -> bool {
     std::str::from_utf8(body).is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok())
 }
 

@@ -55,6 +55,18 @@ pub enum Error {
         /// Why, for the log.
         cause: String,
     },
+    /// It has no worker.
+    #[error("No service available: service {0} has no worker")]
+    NoWorker(String),
+    /// As many workers are registered as may.
+    #[error("too many workers of the service: the limit is {0}")]
+    TooManyWorkers(usize),
+    /// The registration of a worker is malformed.
+    #[error("invalid registration: {0}")]
+    Registration(&'static str),
+    /// A worker went while it ran a call.
+    #[error("service disconnected")]
+    Disconnected,
     /// It is at an address that is not allowed.
     #[error("service {0} is at an address that egress.allow does not list")]
     Forbidden(String),
@@ -87,10 +99,11 @@ impl From<Error> for Fault {
     fn from(error: Error) -> Self {
         let text = error.to_string();
         let code = match error {
-            Error::Unknown { .. } => Code::Unavailable,
+            Error::Unknown { .. } | Error::NoWorker(_) | Error::Disconnected => Code::Unavailable,
             Error::Parameters(error) => return error.into(),
             Error::LargeParameters { .. } | Error::LargeAnswer(_) => Code::TooLarge,
-            Error::TooMany { .. } => Code::TooMany,
+            Error::TooMany { .. } | Error::TooManyWorkers(_) => Code::TooMany,
+            Error::Registration(_) => Code::BadRequest,
             Error::Deadline(_) => Code::Deadline,
             Error::Unreachable { service, cause } => {
                 tracing::warn!(service, cause, "service cannot be reached");

@@ -1,4 +1,5 @@
-//! Functions of users: called over HTTP with the identity of their caller, within limits of time, size and number.
+//! Functions of users: called over HTTP or on workers that dialled in, with the identity of their caller, within limits of
+//! time, size and number.
 //!
 //! Whether a caller may is decided elsewhere: a call comes with a grant of the rule engine. Addresses that a target's
 //! name leads to are checked before one of them is dialled.
@@ -16,6 +17,7 @@ mod limiter;
 mod request;
 mod service;
 mod targets;
+mod workers;
 
 pub use config::Config;
 pub use error::Error;

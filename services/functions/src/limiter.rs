@@ -27,9 +27,14 @@ impl Limiter {
         if let Ok(running) = self.running.try_acquire() {
             return Ok(running);
         }
-        let (running, waiting) = self.limits;
-        let _waits = self.waiting.try_acquire().map_err(|_| Error::TooMany { running, waiting })?;
+        let _waits = self.wait()?;
         Ok(self.running.acquire().await.expect("the semaphore is never closed"))
+    }
+
+    /// A place among those that wait. Errors: too many wait already.
+    pub fn wait(&self) -> Result<SemaphorePermit<'_>, Error> {
+        let (running, waiting) = self.limits;
+        self.waiting.try_acquire().map_err(|_| Error::TooMany { running, waiting })
     }
 }
 

@@ -8,14 +8,14 @@ use mesh::Call;
 use proto::auth::CallGrant;
 use query::{
     Guard, Object, Value,
-    function::{Function, HeaderOperation, HttpMethod, PathTemplate},
+    function::{Function, HeaderOperation, HttpMethod, HttpServer, PathTemplate},
 };
 use reqwest::{
     Method, Request, Url,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
 };
 
-use crate::{Error, targets::Target};
+use crate::Error;
 
 /// Claims of the caller: base64url of a JSON object.
 const CLAIMS: HeaderName = HeaderName::from_static("x-perigee-claims");
@@ -48,7 +48,7 @@ impl Values {
 
 /// The request of a call that has `left` until its answer. Errors: the parameters do not fit, or the address is none.
 pub fn request(
-    target: &Target,
+    server: &HttpServer,
     function: &Function,
     grant: &CallGrant,
     (params, left): (Bytes, Duration),
@@ -58,7 +58,7 @@ pub fn request(
         Some(template) => template.path(&values.args, &values.auth)?,
         None => PathTemplate::of_name(&grant.function)?,
     };
-    let url = format!("{}{path}", target.spec.http.url.0);
+    let url = format!("{}{path}", server.url.0);
     let url = Url::parse(&url).map_err(|error| Error::Address(error.to_string()))?;
     let mut request = Request::new(method(function.method), url);
     let headers = request.headers_mut();

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use futures::StreamExt;
 use mesh::{
     Call, Component, ComponentState, Mesh, Tasks, clock,
     config::ServiceName,
@@ -10,18 +11,28 @@ use mesh::{
 };
 use proto::{
     auth::{CallGrant, SignedGrant},
-    functions::{CallRequest, CallResponse},
+    functions::{CallRequest, CallResponse, Register, WorkRequest, WorkResponse, work_request},
     grant::Verifier,
+    link::Messages,
     services::functions::functions_server::Functions,
 };
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     Config, Error, answer,
     client::{Client, SendError},
     request::request,
     targets::Targets,
+    workers::{self, Invocation, Registration, Workers},
 };
+
+/// How long a worker may take to register.
+const REGISTER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Calls at once of a worker that does not say, and the most that one may say.
+const CAPACITY: u32 = 64;
+const CAPACITY_MAX: u32 = 1000;
+/// Functions that a worker may name.
+const FUNCTIONS_MAX: usize = 1000;
 
 /// The service of functions.
 #[derive(Clone)]
@@ -30,6 +41,8 @@ pub struct Service {
     verifier: Verifier,
     /// Why there is none where it could not be made.
     client: Result<Client, String>,
+    workers: Workers,
+    tasks: Tasks,
     metrics: Metrics,
 }
 
@@ -43,7 +56,8 @@ impl Service {
             Err(cause) => ComponentState::Failing(format!("no HTTP client: {cause}")),
         };
         mesh.health().set(Component::Service(ServiceName::of(&proto::services::functions::FUNCTIONS)), state);
-        Self { targets, verifier, client, metrics: mesh.metrics().clone() }
+        let workers = Workers::new(mesh.metrics().function_workers());
+        Self { targets, verifier, client, workers, tasks, metrics: mesh.metrics().clone() }
     }
 
     /// What a grant is for.
@@ -53,6 +67,26 @@ impl Service {
             true => Err(Error::WrongGrant("it is void")),
             false => Ok(grant),
         }
+    }
+
+    /// Makes whoever sends `messages` a worker: the messages to it.
+    async fn register(&self, mut messages: Streaming<WorkRequest>) -> Result<Messages<WorkResponse>, Error> {
+        let first = tokio::time::timeout(REGISTER_TIMEOUT, messages.next()).await;
+        let Ok(Some(Ok(WorkRequest { message: Some(work_request::Message::Register(register)) }))) = first else {
+            return Err(Error::Registration("expected a first message that registers"));
+        };
+        let Register { grant, functions, capacity } = register;
+        let grant = self.verifier.worker_grant(grant.ok_or(Error::WrongGrant("there is none"))?)?;
+        if clock::unix_ms(SystemTime::now()) >= grant.expires_ms {
+            return Err(Error::WrongGrant("it is void"));
+        }
+        if capacity > CAPACITY_MAX || functions.len() > FUNCTIONS_MAX {
+            return Err(Error::Registration("expected a capacity of at most 1000, and at most 1000 functions"));
+        }
+        let capacity = if capacity == 0 { CAPACITY } else { capacity };
+        let (project, service) = (grant.project, grant.service);
+        let registration = Registration { project, service, functions, capacity };
+        workers::serve(&self.workers, registration, messages, &self.tasks)
     }
 
     /// Calls the function of a grant, once. Dropped, its request is given up.
@@ -67,16 +101,26 @@ impl Service {
         if params.len() as u64 > limit {
             return Err(Error::LargeParameters { bytes: params.len(), limit });
         }
-        let client = self.client.as_ref().map_err(|cause| Error::NoClient(cause.clone()))?;
         let time = time(function.timeout(), timeout_ms);
         let deadline = Instant::now() + time;
         let answer_bytes = Some(answer_bytes)
             .filter(|bytes| *bytes > 0)
             .map_or(function.answer_bytes(), |bytes| bytes.min(function.answer_bytes()));
         let answered = tokio::time::timeout_at(deadline.into(), async {
+            let Some(server) = &target.spec.http else {
+                let called = (&*grant.project, &*grant.service);
+                let invocation =
+                    Invocation { function: grant.function.clone(), params, claims: grant.claims.clone(), deadline };
+                let answer = self.workers.call(called, (function, limiter), invocation).await?;
+                return match answer.body.len() as u64 > answer_bytes {
+                    true => Err(Error::LargeAnswer(answer_bytes)),
+                    false => Ok(answer),
+                };
+            };
+            let client = self.client.as_ref().map_err(|cause| Error::NoClient(cause.clone()))?;
             let _running = limiter.enter().await?;
             let left = deadline.saturating_duration_since(Instant::now());
-            let request = request(&target, function, &grant, (params, left))?;
+            let request = request(server, function, &grant, (params, left))?;
             let response = client.send(request).await.map_err(|error| failed(error, &grant.service))?;
             answer::read(response, &grant.service, answer_bytes).await
         });
@@ -132,5 +176,11 @@ impl Functions for Service {
         let answer = Box::pin(self.invoke(request.into_inner())).await?;
         self.metrics.function_answers(class(answer.status)).inc();
         Ok(Response::new(answer))
+    }
+
+    type WorkStream = Messages<WorkResponse>;
+
+    async fn work(&self, request: Request<Streaming<WorkRequest>>) -> Result<Response<Messages<WorkResponse>>, Status> {
+        Ok(Response::new(Box::pin(self.register(request.into_inner())).await?))
     }
 }

@@ -14,6 +14,9 @@ use query::function::{Function, Service as Spec, ServiceMeta, ServiceResource};
 
 use crate::{Error, limiter::Limiter};
 
+/// The id of the document of services without one of their own.
+const DEFAULT: &str = "default";
+
 /// Services by project and id.
 type Known = HashMap<(String, String), Arc<Target>>;
 
@@ -61,7 +64,8 @@ impl Targets {
     /// The service `id` of a project, which has a function called `function`.
     pub fn find(&self, project: &str, id: &str, function: &str) -> Result<Arc<Target>, Error> {
         let known = self.known.load();
-        let found = known.get(&(project.to_owned(), id.to_owned()));
+        let of = |id: &str| known.get(&(project.to_owned(), id.to_owned()));
+        let found = of(id).or_else(|| of(DEFAULT));
         let found = found.filter(|target| target.function(function).is_some());
         found.cloned().ok_or_else(|| Error::Unknown { service: id.to_owned(), function: function.to_owned() })
     }

@@ -71,6 +71,7 @@ struct Families {
     file_bytes: Family<FileBytes, Counter>,
     function_answers: Family<FunctionAnswer, Counter>,
     function_calls: Gauge,
+    function_workers: Gauge,
     bus: BusMeters,
 }
 
@@ -312,6 +313,11 @@ impl Metrics {
         self.families.function_calls.clone()
     }
 
+    /// Workers that take calls of functions.
+    pub fn function_workers(&self) -> Gauge {
+        self.families.function_workers.clone()
+    }
+
     /// Gauges of the load on the public port.
     pub fn load(&self) -> &Load {
         &self.families.load
@@ -387,6 +393,7 @@ impl Default for Families {
             file_bytes: Family::default(),
             function_answers: Family::default(),
             function_calls: Gauge::default(),
+            function_workers: Gauge::default(),
             live_resyncs: Family::default(),
             changes_lag_bytes: Family::default(),
             changes_lag_seconds: Family::default(),
@@ -408,6 +415,7 @@ impl Families {
         registry.register("file_bytes", "Bytes of files taken in and handed out", self.file_bytes.clone());
         registry.register("function_answers", "Answers of functions", self.function_answers.clone());
         registry.register("function_calls", "Calls of functions that run or wait", self.function_calls.clone());
+        registry.register("function_workers", "Workers that take calls of functions", self.function_workers.clone());
         registry.register("statement_seconds", "Time of an SQL statement", self.statement_seconds.clone());
         registry.register("connections", "Connections of clients", self.load.connections.clone());
         registry.register("in_flight", "Requests of clients being answered", self.load.in_flight.clone());
@@ -451,6 +459,7 @@ mod tests {
         metrics.file_bytes("in").inc_by(7);
         metrics.function_answers("2xx").inc();
         metrics.function_calls().inc();
+        metrics.function_workers().inc();
         metrics.statement("sqlite", "read").done(3, Duration::from_micros(50));
         metrics.changes_lag("shop", "music", 7, Duration::from_millis(1500));
         metrics.changes_lag("shop", "gone", 8, Duration::ZERO);
@@ -483,6 +492,7 @@ mod tests {
             r#"perigee_file_bytes_total{direction="in"} 7"#,
             r#"perigee_function_answers_total{class="2xx"} 1"#,
             "perigee_function_calls 1",
+            "perigee_function_workers 1",
             r#"perigee_live_reads_total{answer="same"} 1"#,
             "perigee_shared_live_reads_total 1",
             r#"perigee_live_changes_total{concerns="none"} 1"#,

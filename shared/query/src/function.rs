@@ -45,8 +45,12 @@ pub struct ServiceMeta {
 #[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Service {
-    /// The HTTP server that its functions are paths of.
-    pub http: HttpServer,
+    /// The HTTP server that its functions are paths of. Either this or `worker`.
+    #[serde(default)]
+    pub http: Option<HttpServer>,
+    /// Workers that dial in.
+    #[serde(default)]
+    pub worker: Option<WorkerPool>,
     /// Its functions, by name.
     #[serde(default)]
     pub functions: BTreeMap<String, Function>,
@@ -69,6 +73,15 @@ impl Service {
 pub struct HttpServer {
     /// What the addresses of functions begin with.
     pub url: BaseUrl,
+}
+
+/// Workers: processes that dial in and take calls.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct WorkerPool {
+    /// Who may register as a worker; absent: in development everybody, else nobody.
+    pub register: Option<serde_json::Value>,
 }
 
 /// A function of a service.

@@ -98,8 +98,8 @@ fn what_is_no_message_is_unreadable() {
     for (text, request) in [
         ("{}", JsonRequest::Unknown),
         (r#"{"type": "bogus", "data": 7}"#, JsonRequest::Unknown),
-        (r#"{"type": "service-register", "data": {}}"#, JsonRequest::Register),
-        (r#"{"type": "service-request", "data": {"id": "c"}}"#, JsonRequest::WorkerAnswer),
+        (r#"{"type": "service-register", "data": {}}"#, JsonRequest::Register(Ok(RegisterRequest::default()))),
+        (r#"{"type": "service-request", "data": {"id": 1}}"#, JsonRequest::WorkerAnswer(None)),
         (r#"{"type": "pubsub-unsubscribe-all"}"#, JsonRequest::PubSub),
         (r#"{"type": "realtime-unsubscribe", "data": {"id": 7}}"#, JsonRequest::Unsubscribe(Query::default())),
     ] {
@@ -121,7 +121,9 @@ fn replies_have_every_member() {
     let of = |r#type: &str| Head { id: "x".to_owned(), r#type: r#type.to_owned() };
     let unknown = json!({ "type": "bogus", "data": { "error": "Invalid message type" }, "id": "x" });
     assert_eq!(json(&of("bogus").unknown()), unknown);
-    assert_eq!(json(&of("service-register").no_workers())["data"]["ack"], false);
+    let register = of("service-register");
+    assert_eq!(json(&register.registered())["data"], json!({ "ack": true }));
+    assert_eq!(json(&register.not_registered("no"))["data"], json!({ "ack": false, "error": "no" }));
     let topics = json!({ "status": 404, "error": "This feature isn't enabled", "msg": null });
     assert_eq!(json(&of("pubsub-subscribe").no_topics())["data"], topics);
     assert_eq!(json(UNREADABLE.as_bytes())["data"]["error"], "invalid request sent");

@@ -64,8 +64,8 @@ async fn what_is_not_known_is_told_and_answers_of_workers_are_not_replied_to() {
     for (message, data) in [
         (json!({ "id": "1", "type": "foo" }), json!({ "error": "Invalid message type" })),
         (
-            json!({ "id": "1", "type": "service-register", "data": { "service": "w" } }),
-            json!({ "ack": false, "error": "services cannot be registered here" }),
+            json!({ "id": "1", "type": "service-register", "data": { "service": "w", "project": "other" } }),
+            json!({ "ack": false, "error": "the socket is of project shop" }),
         ),
         (
             json!({ "id": "1", "type": "pubsub-subscribe", "data": { "subject": "news" } }),

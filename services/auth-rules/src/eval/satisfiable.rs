@@ -50,6 +50,8 @@ fn passable(
         (Kind::Allow, polarity) => polarity.passes(Some(true)),
         (Kind::Deny, polarity) => polarity.passes(Some(false)),
         (Kind::Authenticated, polarity) => authenticated.is_none_or(|is| polarity.passes(Some(is))),
+        // A function may say either.
+        (Kind::Func(_), _) => true,
         (Kind::Match(matching), polarity) => of_match(matching, polarity),
         (Kind::Not(inner), polarity) => passable(inner, polarity.negated(), authenticated, of_match),
         (Kind::And(clauses), Polarity::Positive) | (Kind::Or(clauses), Polarity::Negative) => clauses.iter().all(of),

@@ -25,6 +25,8 @@ pub fn depends_on(rule: &Rule, root: Root) -> bool {
         Kind::Allow | Kind::Authenticated | Kind::Deny => false,
         Kind::And(rules) | Kind::Or(rules) => rules.iter().any(|rule| depends_on(rule, root)),
         Kind::Not(rule) => depends_on(rule, root),
+        // It is told all of the request.
+        Kind::Func(_) => true,
         Kind::Match(matching) => {
             let is_subject = match &matching.subject {
                 Subject::Value(operand) => operand.depends_on(root),
@@ -35,8 +37,19 @@ pub fn depends_on(rule: &Rule, root: Root) -> bool {
     }
 }
 
+/// Whether the rule asks a function.
+pub fn asks(rule: &Rule) -> bool {
+    match &rule.kind {
+        Kind::Allow | Kind::Authenticated | Kind::Deny | Kind::Match(_) => false,
+        Kind::Func(_) => true,
+        Kind::And(rules) | Kind::Or(rules) => rules.iter().any(asks),
+        Kind::Not(rule) => asks(rule),
+    }
+}
+
 fn is_rule(rule: &Rule) -> bool {
     match &rule.kind {
+        Kind::Func(_) => false,
         Kind::Allow | Kind::Authenticated | Kind::Deny => true,
         Kind::And(rules) | Kind::Or(rules) => rules.iter().all(is_rule),
         Kind::Not(rule) => is_rule(rule),
@@ -66,7 +79,7 @@ pub fn relations(rule: &Rule, conditions: [Option<&Condition>; 2]) -> Option<Arc
 
 fn rule_columns<'r>(rule: &'r Rule, columns: &mut Vec<&'r ColumnPath>) {
     match &rule.kind {
-        Kind::Allow | Kind::Authenticated | Kind::Deny => {}
+        Kind::Allow | Kind::Authenticated | Kind::Deny | Kind::Func(_) => {}
         Kind::And(rules) | Kind::Or(rules) => rules.iter().for_each(|rule| rule_columns(rule, columns)),
         Kind::Not(rule) => rule_columns(rule, columns),
         Kind::Match(matching) => match &matching.subject {

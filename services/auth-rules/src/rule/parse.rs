@@ -6,7 +6,7 @@ use query::{Columns, Comparison, Operation, resources::MatchMode};
 use serde_json::{Map, Value as Json};
 
 use super::{Condition, Kind, Policy, Rule, columns, dependency};
-use crate::path::Scope;
+use crate::{path::Scope, questions::AskedFunction};
 
 mod matching;
 
@@ -173,8 +173,8 @@ impl Parser {
     }
 
     fn kind(&mut self, members: &Map<String, Json>, path: &str, mode: Option<MatchMode>, depth: usize) -> Option<Kind> {
-        const KNOWN: [&str; 7] = ["allow", "authenticated", "deny", "match", "and", "or", "not"];
-        const UNSUPPORTED: [&str; 8] = ["query", "webhook", "force", "remove", "encrypt", "decrypt", "hash", "func"];
+        const KNOWN: [&str; 8] = ["allow", "authenticated", "deny", "match", "and", "or", "not", "func"];
+        const UNSUPPORTED: [&str; 7] = ["query", "webhook", "force", "remove", "encrypt", "decrypt", "hash"];
         let at = format!("{path}.rule");
         let Some(Json::String(name)) = members.get("rule") else {
             self.error(&at, format!("expected the kind of the rule, one of {}", KNOWN.join(", ")));
@@ -195,6 +195,11 @@ impl Parser {
                 };
                 self.rule(clause, &at, mode, depth + 1).map(|rule| Kind::Not(Box::new(rule)))
             }
+            "func" if self.scope == Scope::Files => {
+                self.error(&at, "rule kind func does not apply to rules of files");
+                None
+            }
+            "func" => self.func(members, path).map(Kind::Func),
             later if UNSUPPORTED.contains(&later) => {
                 self.error(&at, format!("rule kind {later} is not supported by this version"));
                 None
@@ -204,6 +209,19 @@ impl Parser {
                 None
             }
         }
+    }
+
+    fn func(&mut self, members: &Map<String, Json>, path: &str) -> Option<AskedFunction> {
+        let mut named = |key: &str, what: &str| {
+            let errors = self.errors.len();
+            let name = self.string(members, path, key);
+            if name.is_none() && self.errors.len() == errors {
+                self.error(&format!("{path}.{key}"), format!("expected the name of the {what} that is asked"));
+            }
+            name.map(str::to_owned)
+        };
+        let (service, function) = (named("service", "service"), named("func", "function"));
+        Some(AskedFunction { service: service?, function: function? })
     }
 
     fn clauses(
@@ -248,6 +266,7 @@ impl Parser {
             "match" => &["type", "eval", "f1", "f2"],
             "and" | "or" => &["clauses"],
             "not" => &["clause"],
+            "func" => &["service", "func"],
             _ => &[],
         };
         for (key, value) in members {

@@ -340,7 +340,7 @@ fn errors_are_reported_with_their_paths() {
         "spec.tokens.1.primary: only one key may be primary",
         "spec.rules.raed: unknown key raed, did you mean read?",
         "meta.id: duplicate document of table t of database music",
-        "spec.rules.read.clauses.1.rule: unknown rule kind \"nope\", expected one of allow, authenticated, deny, match, and, or, not",
+        "spec.rules.read.clauses.1.rule: unknown rule kind \"nope\", expected one of allow, authenticated, deny, match, and, or, not, func",
         "meta.database: unknown database musik, did you mean music?",
         "spec.rules.aggr: aggr is not supported by this version",
         "meta.project: unknown project shpo, did you mean shop?",

@@ -13,8 +13,8 @@ use proto::{
     Links,
     auth::{
         Access, AuthorizeCallRequest, AuthorizeCallResponse, AuthorizeFilesRequest, AuthorizeFilesResponse,
-        AuthorizeRequest, AuthorizeResponse, ReachableRequest, ReachableResponse, RevisionsRequest, RevisionsResponse,
-        SignFileRequest, SignFileResponse,
+        AuthorizeRequest, AuthorizeResponse, AuthorizeWorkerRequest, AuthorizeWorkerResponse, ReachableRequest,
+        ReachableResponse, RevisionsRequest, RevisionsResponse, SignFileRequest, SignFileResponse,
     },
     crud::{
         Answer, Change, ChangesRequest, ChangesResponse, Database, DescribeRequest, DescribeResponse, Event,
@@ -414,6 +414,13 @@ impl AuthRules for Neighbour {
         &self,
         _: tonic::Request<AuthorizeCallRequest>,
     ) -> Result<Response<AuthorizeCallResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn authorize_worker(
+        &self,
+        _: tonic::Request<AuthorizeWorkerRequest>,
+    ) -> Result<Response<AuthorizeWorkerResponse>, Status> {
         Err(Status::unimplemented("not here"))
     }
 
