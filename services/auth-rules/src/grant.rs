@@ -58,6 +58,12 @@ impl<'a> Caller<'a> {
         Self { project, id, token, now, now_ms: mesh::clock::unix_ms(now), verified: None, development }
     }
 
+    /// Whoever has signed with the access key `id`, instead of the sender of a token.
+    pub fn with_access_key(self, id: &str) -> Self {
+        let known = self.project.access_keys.get(id).cloned();
+        Self { verified: Some(known.ok_or(TokenError::AccessKey)), ..self }
+    }
+
     /// A grant for the access, and what its rule looks at besides the table; `index` is its position in the request.
     pub fn grant(
         &mut self,

@@ -10,8 +10,8 @@ use proto::{
     storage::{
         BeginUploadRequest, BeginUploadResponse, CopyRequest, CopyResponse, DeleteRequest, DeleteResponse,
         DropUploadRequest, DropUploadResponse, FindUploadRequest, FindUploadResponse, GetRequest, GetResponse, Head,
-        InfoRequest, InfoResponse, ListRequest, ListResponse, MakeFolderRequest, MakeFolderResponse, PutRequest,
-        PutResponse, get_response::Part,
+        InfoRequest, InfoResponse, JoinPartsRequest, JoinPartsResponse, ListPartsRequest, ListPartsResponse,
+        ListRequest, ListResponse, MakeFolderRequest, MakeFolderResponse, PutRequest, PutResponse, get_response::Part,
     },
 };
 use query::file::{FileOperation, FilePath, FileTerms};
@@ -115,13 +115,16 @@ impl Service {
         if let Some(resumption) = begin.resumption.take() {
             return Box::pin(self.uploads.append(begin.grant, resumption, messages)).await;
         }
+        if let Some(part) = begin.part.take() {
+            return Box::pin(self.uploads.put_part(begin.grant, part, messages)).await;
+        }
         let Published { file, created } = Box::pin(put::put((&self.buckets, &self.verifier), begin, messages)).await?;
         self.taken_bytes.inc_by(file.size);
         Ok(PutResponse { entry: Some(file.into()), created, ..PutResponse::default() })
     }
 
     async fn copied(&self, request: CopyRequest) -> Result<Published, Error> {
-        let CopyRequest { source, target, delete, precondition } = request;
+        let CopyRequest { source, target, delete, precondition, description } = request;
         let source = self.granted(source, FileOperation::Read)?;
         let target = self.granted(target, FileOperation::Create)?;
         let deleted = delete.map(|delete| self.granted(Some(delete), FileOperation::Delete)).transpose()?;
@@ -136,6 +139,7 @@ impl Service {
             target: (&target.bucket, &target.terms),
             is_move: deleted.is_some(),
             precondition,
+            description,
         };
         Box::pin(copy::run(copy)).await
     }
@@ -199,5 +203,13 @@ impl Storage for Service {
     async fn drop_upload(&self, request: Request<DropUploadRequest>) -> Result<Response<DropUploadResponse>, Status> {
         self.uploads.remove(request.into_inner()).await?;
         Ok(Response::new(DropUploadResponse {}))
+    }
+
+    async fn list_parts(&self, request: Request<ListPartsRequest>) -> Result<Response<ListPartsResponse>, Status> {
+        Ok(Response::new(self.uploads.list_parts(request.into_inner()).await?))
+    }
+
+    async fn join_parts(&self, request: Request<JoinPartsRequest>) -> Result<Response<JoinPartsResponse>, Status> {
+        Ok(Response::new(self.uploads.join_parts(request.into_inner()).await?))
     }
 }
