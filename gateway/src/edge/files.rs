@@ -7,22 +7,26 @@ use proto::{
 };
 
 use super::{Caller, Edge};
-use crate::catalogue::Project;
+use crate::{catalogue::Project, files::Credential};
 
 impl Edge {
     /// Verdicts on accesses to files, in their order: of the rules, or of the signature of an address. Unless denials are
-    /// wanted one by one, the first denies the request.
+    /// wanted one by one, as `each` says, the first denies the request.
     pub(crate) async fn file_verdicts(
         &self,
         caller: &Caller,
         project: &Project,
-        accesses: Vec<FileAccess>,
-        each: bool,
-        signature: Option<FileSignature>,
+        (accesses, each): (Vec<FileAccess>, bool),
+        credential: &Credential,
     ) -> Result<Vec<FileVerdict>, Fault> {
         let wanted = accesses.len();
         let (project, token) = (project.id.to_string(), caller.token.to_string());
-        let request = AuthorizeFilesRequest { project, token, accesses, each, signature };
+        let (signature, access_key) = match credential.clone() {
+            Credential::Token => (None, String::new()),
+            Credential::Signature(signature) => (Some(signature), String::new()),
+            Credential::AccessKey(id) => (None, id),
+        };
+        let request = AuthorizeFilesRequest { project, token, accesses, each, signature, access_key };
         let verdicts = self.mesh.auth_rules().authorize_files(&caller.call, request).await?.verdicts;
         if verdicts.len() != wanted {
             let cause = format!("{} verdicts on {wanted} accesses", verdicts.len());

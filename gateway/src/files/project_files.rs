@@ -22,8 +22,26 @@ pub(crate) struct ProjectFiles {
     pub(crate) caller: Caller,
     /// Whose files.
     pub(crate) project: Arc<Project>,
+    /// What the caller shows for it.
+    pub(super) credential: Credential,
+}
+
+/// What a caller of files shows.
+#[derive(Debug, Clone)]
+pub(crate) enum Credential {
+    /// The token of the request, or none.
+    Token,
     /// The signature of an address, which stands for a token.
-    pub(super) signature: Option<FileSignature>,
+    Signature(FileSignature),
+    /// The id of an access key of the project, which has signed the request.
+    AccessKey(String),
+}
+
+impl Credential {
+    /// The signature of an address, where there is one.
+    pub(super) fn of_signature(signature: Option<FileSignature>) -> Self {
+        signature.map_or(Credential::Token, Credential::Signature)
+    }
 }
 
 impl ProjectFiles {
@@ -34,7 +52,7 @@ impl ProjectFiles {
             // For its error.
             None => service.edge().project(&caller, ProjectRef::from(id)).await?,
         };
-        Ok(Self { service: service.clone(), caller, project, signature: None })
+        Ok(Self { service: service.clone(), caller, project, credential: Credential::Token })
     }
 
     /// Runs `work` within the time of a request: only streams of files take longer.
@@ -53,8 +71,7 @@ impl ProjectFiles {
 
     /// Verdicts on accesses: of the signature of the address where there is one, else of the rules.
     pub(super) async fn verdicts(&self, accesses: Vec<FileAccess>, each: bool) -> Result<Vec<FileVerdict>, Fault> {
-        let signature = self.signature.clone();
-        self.service.edge().file_verdicts(&self.caller, &self.project, accesses, each, signature).await
+        self.service.edge().file_verdicts(&self.caller, &self.project, (accesses, each), &self.credential).await
     }
 
     /// The verdict on one access, which is allowed. Errors: it is denied.
