@@ -31,7 +31,7 @@ use serde::Serialize;
 
 use crate::{
     Service,
-    edge::Caller,
+    edge::{Caller, Credential},
     error,
     http::{API_PREFIX, answer, guarded, plain_segment},
 };
@@ -40,7 +40,7 @@ pub(crate) use download::{FileParts, Streamed, open, paced};
 pub(crate) use list::{ListQuery, Listed, info as entry_of, page};
 pub(crate) use operate::{CopyKind, Transfer, transfer};
 use parameters::FileParameters;
-pub(crate) use project_files::{Credential, ProjectFiles};
+pub(crate) use project_files::ProjectFiles;
 pub(crate) use s3::{S3Path, answer as answer_s3};
 pub(crate) use sign::{SignedMethod, signed_address};
 pub(crate) use target::FileTarget;
@@ -148,8 +148,8 @@ impl FilesRequest<'_> {
             (&Method::PUT, _) => upload::put(self, body).await,
             (&Method::DELETE, _) => self.within_time(delete::delete(self)).await,
             // Copies may take longer than other requests.
-            (&Method::POST, Some("copy")) => operate::copy(self, body, operate::CopyKind::Copy).await,
-            (&Method::POST, Some("move")) => operate::copy(self, body, operate::CopyKind::Move).await,
+            (&Method::POST, Some("copy")) => Box::pin(operate::copy(self, body, CopyKind::Copy)).await,
+            (&Method::POST, Some("move")) => Box::pin(operate::copy(self, body, CopyKind::Move)).await,
             (&Method::POST, Some("delete")) => self.within_time(delete::delete_many(self, body)).await,
             (&Method::POST, Some("sign")) => self.within_time(sign::sign(self, body)).await,
             (&Method::POST, Some(other)) => {

@@ -7,7 +7,25 @@ use proto::{
 };
 
 use super::{Caller, Edge};
-use crate::{catalogue::Project, files::Credential};
+use crate::catalogue::Project;
+
+/// What a caller of files shows.
+#[derive(Debug, Clone)]
+pub(crate) enum Credential {
+    /// The token of the request, or none.
+    Token,
+    /// The signature of an address, which stands for a token.
+    Signature(FileSignature),
+    /// The id of an access key of the project, which has signed the request.
+    AccessKey(String),
+}
+
+impl Credential {
+    /// The signature of an address, where there is one.
+    pub(crate) fn of_signature(signature: Option<FileSignature>) -> Self {
+        signature.map_or(Credential::Token, Credential::Signature)
+    }
+}
 
 impl Edge {
     /// Verdicts on accesses to files, in their order: of the rules, or of the signature of an address. Unless denials are

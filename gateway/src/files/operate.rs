@@ -37,8 +37,7 @@ pub async fn copy(request: &FilesRequest<'_>, body: &mut Body, kind: CopyKind) -
     let Destination { to } = request.within_time(parsed(request, body)).await?;
     let target = FileTarget::file_of_text(&request.files.project, "to", &to)?;
     let precondition = precondition(request)?;
-    let transferred = Transfer { from: &from, target: &target, kind, precondition, description: None };
-    let copied = transfer(&request.files, transferred).await?;
+    let copied = transfer(&request.files, Transfer::new(&from, &target, kind, precondition)).await?;
     stored(&target, copied.entry, copied.created)
 }
 
@@ -54,11 +53,25 @@ pub(crate) struct Transfer<'a> {
     pub(crate) precondition: Option<Precondition>,
     /// Type and metadata of the copy, checked; absent: those of the source.
     pub(crate) description: Option<Description>,
+    /// Entity tag that the source must have; empty: any.
+    pub(crate) source_etag: String,
+}
+
+impl<'a> Transfer<'a> {
+    /// A copy or a move of the file as it is.
+    pub(crate) fn new(
+        from: &'a FileTarget,
+        target: &'a FileTarget,
+        kind: CopyKind,
+        precondition: Option<Precondition>,
+    ) -> Self {
+        Self { from, target, kind, precondition, description: None, source_etag: String::new() }
+    }
 }
 
 /// Copies or moves a file.
 pub(crate) async fn transfer(files: &ProjectFiles, transfer: Transfer<'_>) -> Result<CopyResponse, Fault> {
-    let Transfer { from, target, kind, precondition, description } = transfer;
+    let Transfer { from, target, kind, precondition, description, source_etag } = transfer;
     let source = files.grant(access(from, FileOperation::Read)).await?;
     let delete = match kind {
         CopyKind::Copy => None,
@@ -79,6 +92,7 @@ pub(crate) async fn transfer(files: &ProjectFiles, transfer: Transfer<'_>) -> Re
         meta,
         ..access(target, FileOperation::Create)
     };
-    let message = CopyRequest { source, target: files.grant(access).await?, delete, precondition, description };
+    let target = files.grant(access).await?;
+    let message = CopyRequest { source, target, delete, precondition, description, source_etag };
     Ok(files.service.mesh().storage().copy(&files.caller.call, message).await?)
 }

@@ -3,14 +3,14 @@
 use std::{sync::Arc, time::Instant};
 
 use mesh::Fault;
-use proto::auth::{FileAccess, FileSignature, FileVerdict, SignedGrant, WireFileOperation};
+use proto::auth::{FileAccess, FileVerdict, SignedGrant, WireFileOperation};
 use query::file::FileOperation;
 
 use super::target::FileTarget;
 use crate::{
     Service,
     catalogue::{Project, ProjectRef},
-    edge::Caller,
+    edge::{Caller, Credential},
     http::guarded,
 };
 
@@ -24,24 +24,6 @@ pub(crate) struct ProjectFiles {
     pub(crate) project: Arc<Project>,
     /// What the caller shows for it.
     pub(super) credential: Credential,
-}
-
-/// What a caller of files shows.
-#[derive(Debug, Clone)]
-pub(crate) enum Credential {
-    /// The token of the request, or none.
-    Token,
-    /// The signature of an address, which stands for a token.
-    Signature(FileSignature),
-    /// The id of an access key of the project, which has signed the request.
-    AccessKey(String),
-}
-
-impl Credential {
-    /// The signature of an address, where there is one.
-    pub(super) fn of_signature(signature: Option<FileSignature>) -> Self {
-        signature.map_or(Credential::Token, Credential::Signature)
-    }
 }
 
 impl ProjectFiles {

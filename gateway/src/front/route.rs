@@ -273,7 +273,12 @@ mod tests {
                 assert_eq!((handler.route(), handler.project(path)), (Route::Files, "shop"), "{method} {path}");
             }
         }
+        for (path, method) in [("/s3/shop", Method::GET), ("/s3/shop/files/a//../b%2F", Method::PUT)] {
+            let handler = Handler::of(&head(method.clone(), path)).unwrap_or_else(|| panic!("{method} {path}"));
+            assert_eq!((handler.route(), handler.project(path)), (Route::S3, "shop"), "{method} {path}");
+        }
         for path in [
+            "/s3/sh%6Fp/files",
             "/v1/api/shop/filesX",
             "/v1/api/shop/file",
             "/v1/api//files",

@@ -229,8 +229,7 @@ async fn transfer(
     condition: Option<Precondition>,
 ) -> Result<api::FileInfo, Fault> {
     let (from, to) = (file_target(files, "path", path)?, file_target(files, "to", to)?);
-    let transfer = Transfer { from: &from, target: &to, kind, precondition: condition, description: None };
-    let copied = files::transfer(files, transfer).await?;
+    let copied = files::transfer(files, Transfer::new(&from, &to, kind, condition)).await?;
     Ok(api::FileInfo { created: copied.created, ..told(copied.entry.ok_or_else(no_entry)?) })
 }
 

@@ -29,12 +29,14 @@ pub struct Copy<'a> {
     pub precondition: Option<Precondition>,
     /// Type and metadata of the copy; absent: those of the source.
     pub description: Option<Description>,
+    /// Entity tag that the source must have; empty: any.
+    pub source_etag: String,
 }
 
 /// Copies or moves a file.
 pub async fn run(copy: Copy<'_>) -> Result<Published, Error> {
-    let Copy { source: (from_bucket, from_terms), target: (to_bucket, to_terms), is_move, precondition, description } =
-        copy;
+    let Copy { source: (from_bucket, from_terms), target: (to_bucket, to_terms), is_move, .. } = copy;
+    let Copy { precondition, description, source_etag, .. } = copy;
     let (from, to) = (final_path(from_terms)?, final_path(to_terms)?);
     if to.is_root() {
         return Err(Error::IsFolder(to.to_string()));
@@ -45,7 +47,8 @@ pub async fn run(copy: Copy<'_>) -> Result<Published, Error> {
     }
     let (source, target) = (from_bucket.backend()?, to_bucket.backend()?);
     let (file, reader) = source.read(from).await?;
-    if to_terms.size.is_some_and(|size| size != file.size) {
+    let is_other = !source_etag.is_empty() && source_etag != file.etag;
+    if is_other || to_terms.size.is_some_and(|size| size != file.size) {
         // It was replaced since the rules were asked.
         return Err(Error::Precondition);
     }

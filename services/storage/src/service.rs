@@ -124,7 +124,7 @@ impl Service {
     }
 
     async fn copied(&self, request: CopyRequest) -> Result<Published, Error> {
-        let CopyRequest { source, target, delete, precondition, description } = request;
+        let CopyRequest { source, target, delete, precondition, description, source_etag } = request;
         let source = self.granted(source, FileOperation::Read)?;
         let target = self.granted(target, FileOperation::Create)?;
         let deleted = delete.map(|delete| self.granted(Some(delete), FileOperation::Delete)).transpose()?;
@@ -140,6 +140,7 @@ impl Service {
             is_move: deleted.is_some(),
             precondition,
             description,
+            source_etag,
         };
         Box::pin(copy::run(copy)).await
     }
@@ -171,7 +172,7 @@ impl Storage for Service {
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
-        Ok(Response::new(self.list_page(request.into_inner()).await?))
+        Ok(Response::new(Box::pin(self.list_page(request.into_inner())).await?))
     }
 
     async fn make_folder(&self, request: Request<MakeFolderRequest>) -> Result<Response<MakeFolderResponse>, Status> {

@@ -24,7 +24,7 @@ const PAGES_MAX: usize = 10;
 const LAST: char = '\u{10ffff}';
 
 /// What a list is asked to have.
-struct Wanted {
+struct ObjectQuery {
     folder: FileTarget,
     /// The path of the folder with a slash at its end; empty for the root.
     above: String,
@@ -33,11 +33,11 @@ struct Wanted {
     recursive: bool,
     limit: u32,
     /// Where it begins.
-    from: From,
+    from: ListStart,
 }
 
 /// Where a list begins.
-enum From {
+enum ListStart {
     /// After a key or a common prefix; empty: at the beginning.
     Key(String),
     /// At a cursor of storage.
@@ -46,18 +46,18 @@ enum From {
 
 /// A page of a list.
 #[derive(Default)]
-struct Found {
+struct FoundObjects {
     entries: Vec<Entry>,
     /// Where the next one begins; `None` at the end.
-    next: Option<From>,
+    next: Option<ListStart>,
 }
 
-impl Wanted {
+impl ObjectQuery {
     fn of(
         files: &ProjectFiles,
         id: &str,
         (prefix, delimiter, limit): (Option<&str>, Option<&str>, Option<i32>),
-        from: From,
+        from: ListStart,
     ) -> Result<Self, Fault> {
         let recursive = match delimiter.unwrap_or_default() {
             "" => true,
@@ -79,29 +79,29 @@ impl Wanted {
     }
 
     /// The page. Where entries are left out that the caller may not list, it tells nothing of how many there are.
-    async fn find(self, files: &ProjectFiles) -> Result<Found, Fault> {
+    async fn find(self, files: &ProjectFiles) -> Result<FoundObjects, Fault> {
         if self.limit == 0 {
-            return Ok(Found::default());
+            return Ok(FoundObjects::default());
         }
-        let Some(mut query) = self.query()? else { return Ok(Found::default()) };
+        let Some(mut query) = self.query()? else { return Ok(FoundObjects::default()) };
         for _ in 0..PAGES_MAX {
             let Listed { entries, cursor } = match page(files, &self.folder, query.clone()).await {
                 // No key begins so.
-                Err(fault) if fault.code == Code::NotFound => return Ok(Found::default()),
+                Err(fault) if fault.code == Code::NotFound => return Ok(FoundObjects::default()),
                 listed => listed?,
             };
             let last = entries.last().map(key);
             let next = match (cursor.is_empty(), last) {
                 (true, _) => None,
-                (false, Some(last)) => Some(From::Key(last)),
-                (false, None) => Some(From::Cursor(cursor.clone())),
+                (false, Some(last)) => Some(ListStart::Key(last)),
+                (false, None) => Some(ListStart::Cursor(cursor.clone())),
             };
             if !entries.is_empty() || next.is_none() {
-                return Ok(Found { entries, next });
+                return Ok(FoundObjects { entries, next });
             }
             query.cursor = cursor;
         }
-        Ok(Found { entries: Vec::new(), next: Some(From::Cursor(query.cursor)) })
+        Ok(FoundObjects { entries: Vec::new(), next: Some(ListStart::Cursor(query.cursor)) })
     }
 
     /// What storage is asked for; `None` where all that could be found comes before the beginning.
@@ -115,8 +115,8 @@ impl Wanted {
             ..ListQuery::default()
         };
         match &self.from {
-            From::Cursor(cursor) => Ok(Some(ListQuery { cursor: cursor.clone(), ..query })),
-            From::Key(after) => match after.strip_prefix(&self.above) {
+            ListStart::Cursor(cursor) => Ok(Some(ListQuery { cursor: cursor.clone(), ..query })),
+            ListStart::Key(after) => match after.strip_prefix(&self.above) {
                 Some(place) => Ok(Some(ListQuery { after: self.place(place), ..query })),
                 None if after.as_str() < self.above.as_str() => Ok(Some(query)),
                 None => Ok(None),
@@ -174,20 +174,20 @@ impl Encoding {
 }
 
 /// A continuation token: it tells nothing that the caller was not told, or a cursor of storage, which tells nothing.
-fn token(next: &From) -> String {
+fn token(next: &ListStart) -> String {
     match next {
-        From::Key(key) => format!("k{}", URL_SAFE_NO_PAD.encode(key)),
-        From::Cursor(cursor) => format!("c{cursor}"),
+        ListStart::Key(key) => format!("k{}", URL_SAFE_NO_PAD.encode(key)),
+        ListStart::Cursor(cursor) => format!("c{cursor}"),
     }
 }
 
-fn of_token(token: &str) -> Result<From, Fault> {
+fn of_token(token: &str) -> Result<ListStart, Fault> {
     let malformed = || invalid("InvalidArgument", "invalid continuation-token");
     match token.split_at_checked(1) {
-        Some(("c", cursor)) if !cursor.is_empty() => Ok(From::Cursor(cursor.to_owned())),
+        Some(("c", cursor)) if !cursor.is_empty() => Ok(ListStart::Cursor(cursor.to_owned())),
         Some(("k", key)) => {
             let key = URL_SAFE_NO_PAD.decode(key).ok().and_then(|key| String::from_utf8(key).ok());
-            Ok(From::Key(key.ok_or_else(malformed)?))
+            Ok(ListStart::Key(key.ok_or_else(malformed)?))
         }
         _ => Err(malformed()),
     }
@@ -198,12 +198,12 @@ pub async fn list_v2(files: &ProjectFiles, input: ListObjectsV2Input) -> Result<
     let encoding = Encoding::of(input.encoding_type.as_ref())?;
     let from = match &input.continuation_token {
         Some(token) => of_token(token)?,
-        None => From::Key(input.start_after.clone().unwrap_or_default()),
+        None => ListStart::Key(input.start_after.clone().unwrap_or_default()),
     };
     let asked = (input.prefix.as_deref(), input.delimiter.as_deref(), input.max_keys);
-    let wanted = Wanted::of(files, &input.bucket, asked, from)?;
+    let wanted = ObjectQuery::of(files, &input.bucket, asked, from)?;
     let limit = wanted.limit;
-    let Found { entries, next } = wanted.find(files).await?;
+    let FoundObjects { entries, next } = wanted.find(files).await?;
     let count = i32::try_from(entries.len()).unwrap_or(i32::MAX);
     let (objects, prefixes) = encoding.objects(entries);
     Ok(ListObjectsV2Output {
@@ -227,18 +227,18 @@ pub async fn list_v2(files: &ProjectFiles, input: ListObjectsV2Input) -> Result<
 pub async fn list(files: &ProjectFiles, input: ListObjectsInput) -> Result<ListObjectsOutput, Fault> {
     let encoding = Encoding::of(input.encoding_type.as_ref())?;
     let asked = (input.prefix.as_deref(), input.delimiter.as_deref(), input.max_keys);
-    let mut from = From::Key(input.marker.clone().unwrap_or_default());
+    let mut from = ListStart::Key(input.marker.clone().unwrap_or_default());
     loop {
-        let wanted = Wanted::of(files, &input.bucket, asked, from)?;
+        let wanted = ObjectQuery::of(files, &input.bucket, asked, from)?;
         let limit = wanted.limit;
-        let Found { entries, next } = wanted.find(files).await?;
+        let FoundObjects { entries, next } = wanted.find(files).await?;
         let marker = match next {
             // A marker is a key: it goes on here until there is one.
-            Some(From::Cursor(cursor)) => {
-                from = From::Cursor(cursor);
+            Some(ListStart::Cursor(cursor)) => {
+                from = ListStart::Cursor(cursor);
                 continue;
             }
-            Some(From::Key(key)) => Some(key),
+            Some(ListStart::Key(key)) => Some(key),
             None => None,
         };
         let (objects, prefixes) = encoding.objects(entries);
@@ -264,10 +264,14 @@ mod tests {
 
     #[test]
     fn a_token_is_of_a_key_or_a_cursor() {
-        for next in [From::Key("a/b c".to_owned()), From::Key(String::new()), From::Cursor("x".to_owned())] {
+        for next in
+            [ListStart::Key("a/b c".to_owned()), ListStart::Key(String::new()), ListStart::Cursor("x".to_owned())]
+        {
             let told = match (&next, of_token(&token(&next)).expect("it is ours")) {
-                (From::Key(key), From::Key(told)) | (From::Cursor(key), From::Cursor(told)) => *key == told,
-                (From::Key(_) | From::Cursor(_), _) => false,
+                (ListStart::Key(key), ListStart::Key(told)) | (ListStart::Cursor(key), ListStart::Cursor(told)) => {
+                    *key == told
+                }
+                (ListStart::Key(_) | ListStart::Cursor(_), _) => false,
             };
             assert!(told);
         }

@@ -31,12 +31,15 @@ use s3s::{
 use super::{
     description::{etag, moment, opaque, precondition, written},
     fault::{error_of, invalid, not_implemented},
-    objects::{body_of, check_source_conditions, read, source, target},
+    objects::{body_of, read, source, source_conditions, target},
 };
-use crate::files::{
-    Credential, FileTarget, ProjectFiles,
-    project_files::access,
-    upload::{Put, Sending},
+use crate::{
+    edge::Credential,
+    files::{
+        FileTarget, ProjectFiles,
+        project_files::access,
+        upload::{Put, Sending},
+    },
 };
 
 /// Least bytes of all parts but the last.
@@ -177,12 +180,12 @@ pub async fn copy(
     request: S3Request<UploadPartCopyInput>,
 ) -> Result<UploadPartCopyOutput, Fault> {
     let S3Request { input, headers, .. } = request;
-    check_source_conditions(&headers)?;
     let target = target(files, &input.bucket, &input.key)?;
     let upload = OpenUpload::of(files, &target, &input.upload_id).await?;
     let begin = begin(files, &upload, input.part_number).await?;
     let range = input.copy_source_range.as_deref().map(copied_range).transpose()?;
-    let data = read(files, &source(files, &input.copy_source)?, range).await?;
+    let conditions = source_conditions(&headers);
+    let data = read(files, &source(files, &input.copy_source)?, (range, &conditions)).await?;
     let stored = Put::new(&files.service).run(&files.caller.call, |sending| send_all(sending, begin, data)).await?;
     let entry = stored.entry.unwrap_or_default();
     let result = CopyPartResult {
@@ -341,13 +344,14 @@ fn chosen(wanted: &[CompletedPart], stored: &[StoredPart]) -> Result<(Vec<Joined
         let message = format!("invalid parts: expected 1 to {PARTS_MAX}, found {}", wanted.len());
         return Err(invalid("MalformedXML", message));
     }
-    let (mut parts, mut size, mut before) = (Vec::with_capacity(wanted.len()), 0u64, 0);
+    let number = |part: &CompletedPart| part.part_number.and_then(|number| u32::try_from(number).ok());
+    let is_first = wanted.first().and_then(number).is_some_and(|number| number > 0);
+    if !is_first || !wanted.is_sorted_by(|part, next| number(part) < number(next)) {
+        return Err(invalid("InvalidPartOrder", "parts must be in the order of their numbers"));
+    }
+    let (mut parts, mut size) = (Vec::with_capacity(wanted.len()), 0u64);
     for (index, part) in wanted.iter().enumerate() {
-        let number = part.part_number.and_then(|number| u32::try_from(number).ok()).unwrap_or_default();
-        if number <= before {
-            return Err(invalid("InvalidPartOrder", "parts must be in the order of their numbers"));
-        }
-        before = number;
+        let number = number(part).unwrap_or_default();
         let found = stored.binary_search_by_key(&number, |part| part.number).ok().map(|found| &stored[found]);
         let told = part.e_tag.as_ref().map(|etag| opaque(etag.value()));
         let Some(found) = found.filter(|found| told == Some(found.etag.as_str())) else {

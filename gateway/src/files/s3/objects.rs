@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use bytes::Bytes;
 use futures::TryStreamExt;
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderName, header};
 use mesh::{Code, Fault};
 use proto::storage::{ByteRange, Description, Entry};
 use query::file::FilePath;
@@ -274,19 +274,31 @@ pub fn source(files: &ProjectFiles, source: &CopySource) -> Result<FileTarget, F
     }
 }
 
-/// Refuses conditions of the source of a copy.
-pub fn check_source_conditions(headers: &HeaderMap) -> Result<(), Fault> {
-    let mut conditions = headers.keys().filter(|name| name.as_str().starts_with("x-amz-copy-source-if-"));
-    match conditions.next() {
-        Some(name) => Err(not_implemented(&format!("the header {name}"))),
-        None => Ok(()),
+/// What headers of conditions of the source of a copy begin with, before the names of those of a request.
+const SOURCE_CONDITION: &str = "x-amz-copy-source-";
+
+/// The conditions of the source of a copy, as if it were read.
+pub fn source_conditions(headers: &HeaderMap) -> HeaderMap {
+    let conditions = headers.iter().filter_map(|(name, value)| {
+        let name = name.as_str().strip_prefix(SOURCE_CONDITION).filter(|name| name.starts_with("if-"))?;
+        Some((HeaderName::try_from(name).ok()?, value.clone()))
+    });
+    conditions.collect()
+}
+
+/// Errors: the source of a copy is not as its conditions say.
+fn check_source(conditions: &HeaderMap, entry: &Entry) -> Result<(), Fault> {
+    match conditional::evaluate(conditions, &conditional_entry(entry))? {
+        ConditionOutcome::Go => Ok(()),
+        ConditionOutcome::NotModified | ConditionOutcome::Failed => {
+            Err(Fault::new(Code::Precondition, "the source is not as the condition of the request says"))
+        }
     }
 }
 
 /// `CopyObject`
 pub async fn copy(files: &ProjectFiles, request: S3Request<CopyObjectInput>) -> Result<CopyObjectOutput, Fault> {
     let S3Request { input, headers, .. } = request;
-    check_source_conditions(&headers)?;
     let (from, target) = (source(files, &input.copy_source)?, target(files, &input.bucket, &input.key)?);
     let (content_type, meta) = written(&headers, input.content_type.as_deref(), input.metadata.as_ref())?;
     let is_replaced = input.metadata_directive.as_ref().map(MetadataDirective::as_str) == Some("REPLACE");
@@ -294,8 +306,16 @@ pub async fn copy(files: &ProjectFiles, request: S3Request<CopyObjectInput>) -> 
     if !is_replaced && (from.bucket.id == target.bucket.id && from.path == target.path) {
         return Err(invalid("InvalidRequest", "a copy to itself must replace the metadata"));
     }
-    let precondition = precondition(&headers)?;
-    let copied = Transfer { from: &from, target: &target, kind: CopyKind::Copy, precondition, description };
+    let conditions = source_conditions(&headers);
+    let mut source_etag = String::new();
+    if !conditions.is_empty() {
+        let entry = list::info(files, &from).await?;
+        check_source(&conditions, &entry)?;
+        // What was judged is what is copied.
+        source_etag = entry.etag;
+    }
+    let copied = Transfer::new(&from, &target, CopyKind::Copy, precondition(&headers)?);
+    let copied = Transfer { description, source_etag, ..copied };
     let entry = Box::pin(transfer(files, copied)).await.map_err(missing_folder)?.entry.unwrap_or_default();
     let result = CopyObjectResult {
         e_tag: Some(etag(&entry.etag)),
@@ -309,10 +329,11 @@ pub async fn copy(files: &ProjectFiles, request: S3Request<CopyObjectInput>) -> 
 pub async fn read(
     files: &Arc<ProjectFiles>,
     target: &FileTarget,
-    range: Option<ByteRange>,
+    (range, conditions): (Option<ByteRange>, &HeaderMap),
 ) -> Result<impl futures::Stream<Item = Result<Bytes, Fault>> + Send + 'static + use<>, Fault> {
     let parts = FileParts { ranges: range.into_iter().collect(), ranges_if_etag: None, ranges_if_modified_s: None };
     let file = Box::pin(download::open(files, target, parts)).await.map_err(missing_folder)?;
+    check_source(conditions, &file.entry)?;
     match file.unsatisfiable() {
         Some(fault) => Err(fault),
         None => Ok(file.data()),

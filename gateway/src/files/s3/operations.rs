@@ -20,8 +20,8 @@ use s3s::{
 use super::{fault::error_of, listing, multipart, objects};
 use crate::files::ProjectFiles;
 
-/// Operations on the files that a request brings along.
-pub struct Operations;
+/// S3Operations on the files that a request brings along.
+pub struct S3Operations;
 
 /// The files that a request is about.
 fn files<T>(request: &S3Request<T>) -> S3Result<Arc<ProjectFiles>> {
@@ -29,9 +29,9 @@ fn files<T>(request: &S3Request<T>) -> S3Result<Arc<ProjectFiles>> {
     files.ok_or_else(|| s3_error!(AccessDenied, "Signature is required"))
 }
 
-/// Runs an operation in a box: its future would be in those of all layers.
+/// The outcome of an operation. Large ones come in a box: their futures would be in those of all layers.
 async fn answered<T: Send>(work: impl Future<Output = Result<T, Fault>> + Send) -> S3Result<S3Response<T>> {
-    Box::pin(work).await.map(S3Response::new).map_err(error_of)
+    work.await.map(S3Response::new).map_err(error_of)
 }
 
 /// Runs an operation within the time of a request.
@@ -43,7 +43,7 @@ fn within<'a, T: Send + 'a>(
 }
 
 #[tonic::async_trait]
-impl S3 for Operations {
+impl S3 for S3Operations {
     async fn get_object(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
         let files = files(&request)?;
         Box::pin(objects::get(&files, request)).await.map_err(error_of)
@@ -51,17 +51,17 @@ impl S3 for Operations {
 
     async fn put_object(&self, request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
         let files = &files(&request)?;
-        answered(objects::put(files, request)).await
+        answered(Box::pin(objects::put(files, request))).await
     }
 
     async fn head_object(&self, request: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
         let files = &files(&request)?;
-        answered(within(files, objects::head(files, request))).await
+        answered(Box::pin(within(files, objects::head(files, request)))).await
     }
 
     async fn delete_object(&self, request: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
         let files = &files(&request)?;
-        answered(within(files, objects::delete(files, request))).await
+        answered(Box::pin(within(files, objects::delete(files, request)))).await
     }
 
     async fn delete_objects(
@@ -69,12 +69,12 @@ impl S3 for Operations {
         request: S3Request<DeleteObjectsInput>,
     ) -> S3Result<S3Response<DeleteObjectsOutput>> {
         let files = &files(&request)?;
-        answered(within(files, objects::delete_many(files, request))).await
+        answered(Box::pin(within(files, objects::delete_many(files, request)))).await
     }
 
     async fn copy_object(&self, request: S3Request<CopyObjectInput>) -> S3Result<S3Response<CopyObjectOutput>> {
         let files = &files(&request)?;
-        answered(objects::copy(files, request)).await
+        answered(Box::pin(objects::copy(files, request))).await
     }
 
     async fn list_objects_v2(
@@ -82,12 +82,12 @@ impl S3 for Operations {
         request: S3Request<ListObjectsV2Input>,
     ) -> S3Result<S3Response<ListObjectsV2Output>> {
         let files = &files(&request)?;
-        answered(within(files, listing::list_v2(files, request.input))).await
+        answered(Box::pin(within(files, listing::list_v2(files, request.input)))).await
     }
 
     async fn list_objects(&self, request: S3Request<ListObjectsInput>) -> S3Result<S3Response<ListObjectsOutput>> {
         let files = &files(&request)?;
-        answered(within(files, listing::list(files, request.input))).await
+        answered(Box::pin(within(files, listing::list(files, request.input)))).await
     }
 
     async fn create_multipart_upload(
@@ -95,12 +95,12 @@ impl S3 for Operations {
         request: S3Request<CreateMultipartUploadInput>,
     ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
         let files = &files(&request)?;
-        answered(within(files, multipart::create(files, request))).await
+        answered(Box::pin(within(files, multipart::create(files, request)))).await
     }
 
     async fn upload_part(&self, request: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
         let files = &files(&request)?;
-        answered(multipart::put(files, request.input)).await
+        answered(Box::pin(multipart::put(files, request.input))).await
     }
 
     async fn upload_part_copy(
@@ -108,12 +108,12 @@ impl S3 for Operations {
         request: S3Request<UploadPartCopyInput>,
     ) -> S3Result<S3Response<UploadPartCopyOutput>> {
         let files = &files(&request)?;
-        answered(multipart::copy(files, request)).await
+        answered(Box::pin(multipart::copy(files, request))).await
     }
 
     async fn list_parts(&self, request: S3Request<ListPartsInput>) -> S3Result<S3Response<ListPartsOutput>> {
         let files = &files(&request)?;
-        answered(within(files, multipart::list(files, request.input))).await
+        answered(Box::pin(within(files, multipart::list(files, request.input)))).await
     }
 
     async fn abort_multipart_upload(
@@ -121,7 +121,7 @@ impl S3 for Operations {
         request: S3Request<AbortMultipartUploadInput>,
     ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
         let files = &files(&request)?;
-        answered(within(files, multipart::abort(files, request.input))).await
+        answered(Box::pin(within(files, multipart::abort(files, request.input)))).await
     }
 
     async fn complete_multipart_upload(
@@ -129,7 +129,7 @@ impl S3 for Operations {
         request: S3Request<CompleteMultipartUploadInput>,
     ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
         let files = files(&request)?;
-        answered(multipart::complete(files, request)).await
+        answered(Box::pin(multipart::complete(files, request))).await
     }
 
     async fn head_bucket(&self, request: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {

@@ -19,13 +19,13 @@ use super::{
     body::{CheckedBody, SharedBody, xml},
     configured,
     fault::{self, invalid, not_implemented, with_code},
-    operations::Operations,
+    operations::S3Operations,
 };
 use crate::{
     Service,
     catalogue::Project,
-    edge::Caller,
-    files::{Credential, ProjectFiles, Streamed},
+    edge::{Caller, Credential},
+    files::{ProjectFiles, Streamed},
 };
 
 const CONTENT_SHA256: HeaderName = HeaderName::from_static("x-amz-content-sha256");
@@ -69,11 +69,12 @@ pub async fn answer(
     body: SharedBody,
 ) -> Result<Response, Fault> {
     let verified = Verified { service: service.clone(), caller, project: project.clone(), of };
-    let mut builder = configured(S3ServiceBuilder::new(Operations));
+    let mut builder = configured(S3ServiceBuilder::new(S3Operations));
     builder.set_auth(AccessKeys(project));
-    builder.set_route(Route(Arc::new(verified)));
+    builder.set_route(SignedRoute(Arc::new(verified)));
     let request = Request::from_parts(head, s3s::Body::http_body_unsync(body));
-    let answered = builder.build().call(request).await;
+    let first = builder.build();
+    let answered = Box::pin(first.call(request)).await;
     let answered =
         answered.map_err(|cause| Fault::internal("the request could not be answered", format!("{cause:?}")))?;
     Ok(answered.map(Body::new))
@@ -92,7 +93,7 @@ impl S3Auth for AccessKeys {
 }
 
 /// The only route of the first pass: whatever has a valid signature.
-struct Route(Arc<Verified>);
+struct SignedRoute(Arc<Verified>);
 
 /// A request on its way to its operation.
 struct Verified {
@@ -103,7 +104,7 @@ struct Verified {
 }
 
 #[tonic::async_trait]
-impl S3Route for Route {
+impl S3Route for SignedRoute {
     fn is_match(&self, _: &Method, _: &Uri, _: &HeaderMap, _: &mut http::Extensions) -> bool {
         true
     }
@@ -117,7 +118,8 @@ impl Verified {
     async fn answer(&self, signed: S3Request<s3s::Body>) -> S3Result<S3Response<s3s::Body>> {
         let files = self.files(&signed).map_err(fault::error_of)?;
         let request = self.operation(signed, &files).await.map_err(fault::error_of)?;
-        let response = configured(S3ServiceBuilder::new(Operations)).build().call(request).await;
+        let second = configured(S3ServiceBuilder::new(S3Operations)).build();
+        let response = Box::pin(second.call(request)).await;
         let response = response.map_err(|cause| {
             fault::error_of(Fault::internal("the request could not be answered", format!("{cause:?}")))
         })?;
@@ -194,6 +196,10 @@ fn check_signed(headers: &HeaderMap, uri: &Uri) -> Result<(), Fault> {
         Some(percent_decode_str(value).decode_utf8_lossy().into_owned())
     };
     let signed = match parameter("X-Amz-SignedHeaders") {
+        Some(_) if headers.contains_key(header::AUTHORIZATION) => {
+            let message = "a request is signed by its address or by its header, not by both";
+            return Err(invalid("InvalidArgument", message));
+        }
         Some(signed) => signed,
         None => {
             let text = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();

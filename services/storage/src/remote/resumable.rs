@@ -28,6 +28,8 @@ const RECORD: &str = "record";
 const PUBLISHED: &str = "published";
 /// What the names of pieces begin with.
 const PIECE: &str = "p";
+/// Objects that are asked for at once.
+const HEADS: usize = 16;
 /// Bytes of a piece.
 const PIECE_BYTES: usize = 8 << 20;
 
@@ -195,7 +197,20 @@ impl Remote {
             parts.push(StoredPart { number, size: object.size, etag, modified_ms });
         }
         parts.sort_unstable_by_key(|part| part.number);
-        Ok(parts)
+        self.with_etags(name, parts).await
+    }
+
+    /// The parts with the entity tags that some stores leave out of their lists.
+    async fn with_etags(&self, name: &str, parts: Vec<StoredPart>) -> Result<Vec<StoredPart>, Error> {
+        let told = parts.into_iter().map(|part| async move {
+            if !part.etag.is_empty() {
+                return Ok(part);
+            }
+            let location = self.location(part_path(name, part.number).as_str())?;
+            let etag = super::opaque(self.store.head(&location).await?.e_tag.as_deref());
+            Ok::<_, Error>(StoredPart { etag, ..part })
+        });
+        futures::stream::iter(told).buffered(HEADS).try_collect().await
     }
 
     /// Leaves nothing of an upload in parts but that its file was published.

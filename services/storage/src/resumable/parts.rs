@@ -16,7 +16,7 @@ use crate::{
     Error,
     buckets::Bucket,
     object::{Entry, Publication},
-    put::{self, Incoming, PutError, final_path},
+    put::{self, Incoming, PutError},
     read::Parts,
     record::{Found, PARTS_MAX},
 };
@@ -119,14 +119,14 @@ pub async fn list(uploads: &Uploads, request: ListPartsRequest) -> Result<ListPa
     Ok(ListPartsResponse { parts, more: stored.next().is_some() })
 }
 
-/// Joins parts, and publishes the file.
+/// Joins parts, and publishes the file. Where it was published before, a provisional grant is enough for its answer.
 pub async fn join(uploads: &Uploads, request: JoinPartsRequest) -> Result<JoinPartsResponse, Error> {
     let JoinPartsRequest { grant, id, parts, precondition } = request;
     let OpenUpload { bucket, name, terms, found } = OpenUpload::of(uploads, grant, &id).await?;
     let backend = bucket.backend()?;
     if found.is_published {
         // Who did not see the answer comes again.
-        return match backend.info(final_path(&terms)?).await? {
+        return match backend.info(named_path(&terms)?).await? {
             Entry::File(file) => Ok(JoinPartsResponse { entry: Some(file.into()), created: false }),
             Entry::Folder { .. } => Err(Error::NoUpload),
         };
