@@ -122,7 +122,9 @@ assert keys(s3.list_objects_v2(Bucket=B, Prefix="l/", StartAfter="a")) == (names
 assert keys(s3.list_objects_v2(Bucket=B, Prefix="l/", StartAfter="m")) == ([], [])
 assert keys(s3.list_objects_v2(Bucket=B, Prefix="l/", Delimiter="/", StartAfter="l/a/1"))[1] == ["l/a/", "l/b/"]
 first = s3.list_objects_v2(Bucket=B, Prefix="l/")["Contents"][0]
-assert (first["Size"], first["ETag"]) == (5, s3.head_object(Bucket=B, Key="l/a.x")["ETag"]), first
+tag = s3.head_object(Bucket=B, Key="l/a.x")["ETag"]
+# A store of others may leave them out of its lists.
+assert (first["Size"], first.get("ETag", tag)) == (5, tag), first
 for call in ["list_objects_v2", "list_objects"]:
     for delimiter, expected in [("", (names, [])), ("/", (["l/a.x", "l/ab", "l/z é+%"], ["l/a/", "l/b/"]))]:
         found = ([], [])

@@ -161,7 +161,8 @@ impl Encoding {
     fn objects(&self, entries: Vec<Entry>) -> (Vec<Object>, Vec<CommonPrefix>) {
         let (folders, files): (Vec<Entry>, Vec<Entry>) = entries.into_iter().partition(|entry| entry.is_folder);
         let objects = files.into_iter().map(|entry| Object {
-            e_tag: Some(etag(&entry.etag)),
+            // Some stores leave them out of their lists.
+            e_tag: (!entry.etag.is_empty()).then(|| etag(&entry.etag)),
             size: i64::try_from(entry.size).ok(),
             last_modified: moment(entry.modified_ms),
             key: Some(self.told(entry.path)),
