@@ -30,6 +30,7 @@ use crate::{
 };
 
 pub use disclosure::AttemptedAccess;
+pub(crate) use files::Credential;
 use functions::CallLimit;
 pub(crate) use functions::{FunctionAnswer, FunctionCall};
 

@@ -14,6 +14,7 @@ mod operate;
 mod parameters;
 mod project_files;
 mod range;
+mod s3;
 mod sign;
 mod target;
 mod tus;
@@ -30,16 +31,17 @@ use serde::Serialize;
 
 use crate::{
     Service,
-    edge::Caller,
+    edge::{Caller, Credential},
     error,
     http::{API_PREFIX, answer, guarded, plain_segment},
 };
 pub(crate) use delete::remove;
 pub(crate) use download::{FileParts, Streamed, open, paced};
 pub(crate) use list::{ListQuery, Listed, info as entry_of, page};
-pub(crate) use operate::{CopyKind, transfer};
+pub(crate) use operate::{CopyKind, Transfer, transfer};
 use parameters::FileParameters;
 pub(crate) use project_files::ProjectFiles;
+pub(crate) use s3::{S3Path, answer as answer_s3};
 pub(crate) use sign::{SignedMethod, signed_address};
 pub(crate) use target::FileTarget;
 pub(crate) use tus::{UploadsPath, answer as answer_upload};
@@ -108,7 +110,7 @@ async fn respond(
     let caller = Caller::of(call.clone(), &head.headers)?;
     let mut project_files = ProjectFiles::of(service, caller, files.project(path)).await?;
     let parameters = FileParameters::of(&head.uri)?;
-    project_files.signature = parameters.signature()?;
+    project_files.credential = Credential::of_signature(parameters.signature()?);
     let encoded = files.encoded(path);
     let request = FilesRequest {
         files: project_files,
@@ -146,8 +148,8 @@ impl FilesRequest<'_> {
             (&Method::PUT, _) => upload::put(self, body).await,
             (&Method::DELETE, _) => self.within_time(delete::delete(self)).await,
             // Copies may take longer than other requests.
-            (&Method::POST, Some("copy")) => operate::copy(self, body, operate::CopyKind::Copy).await,
-            (&Method::POST, Some("move")) => operate::copy(self, body, operate::CopyKind::Move).await,
+            (&Method::POST, Some("copy")) => Box::pin(operate::copy(self, body, CopyKind::Copy)).await,
+            (&Method::POST, Some("move")) => Box::pin(operate::copy(self, body, CopyKind::Move)).await,
             (&Method::POST, Some("delete")) => self.within_time(delete::delete_many(self, body)).await,
             (&Method::POST, Some("sign")) => self.within_time(sign::sign(self, body)).await,
             (&Method::POST, Some(other)) => {
@@ -183,11 +185,11 @@ impl FilesRequest<'_> {
     }
 
     fn bad_signature_use(&self) -> Result<(), Fault> {
-        match self.files.signature {
-            Some(_) => {
+        match self.files.credential {
+            Credential::Signature(_) => {
                 Err(Fault::new(Code::Denied, "the signature of an address is for GET, HEAD and PUT of its file"))
             }
-            None => Ok(()),
+            Credential::Token | Credential::AccessKey(_) => Ok(()),
         }
     }
 }

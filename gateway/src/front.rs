@@ -212,7 +212,9 @@ impl FrontState {
         let asked = if protocol == Protocol::Web { None } else { text(&GRPC_TIMEOUT).and_then(mesh::call::timeout) };
         // Files take as long as they are large, and functions as long as they say; their handlers limit what else they do.
         let is_unlimited = match protocol {
-            Protocol::Web => matches!(handler, Some(Handler::Files(_) | Handler::Upload(_))) || rest::is_call(path),
+            Protocol::Web => {
+                matches!(handler, Some(Handler::Files(_) | Handler::Upload(_) | Handler::S3(_))) || rest::is_call(path)
+            }
             Protocol::Grpc | Protocol::GrpcWeb => grpc::is_of_large_file(path),
         };
         let time = [(!is_unlimited).then_some(time), asked].into_iter().flatten().min();
@@ -237,7 +239,7 @@ impl FrontState {
                 request.extensions_mut().insert(details);
                 Box::pin(self.web(call, target, request)).await
             }
-            Route::Graphql | Route::Files | Route::Rest => {
+            Route::Graphql | Route::Files | Route::S3 | Route::Rest => {
                 let format = RefusalFormat::of(&self.service, route, &request, target.summary, call);
                 match self.with_admission(call, target, ticket, connection, request).await {
                     Ok(response) => response,
@@ -322,6 +324,10 @@ impl FrontState {
                 let (head, body) = request.into_parts();
                 Ok(files::answer_upload(&self.service, call, of, &head, body).await)
             }),
+            Some(Handler::S3(of)) => Box::pin(async move {
+                let (head, body) = request.into_parts();
+                Ok(files::answer_s3(&self.service, call, of, head, body).await)
+            }),
             None => {
                 let mut routed = Box::pin(self.web.clone().oneshot(*request));
                 Box::pin(async move {
@@ -333,7 +339,9 @@ impl FrontState {
     }
 
     async fn web(&self, call: &Call, target: Target<'_>, request: Box<Request>) -> Response {
+        // A body of the S3 protocol has a coding of its own.
         if target.summary.has_encoding
+            && !matches!(target.handler, Some(Handler::S3(_)))
             && let Some(encoding) = encoding(&request)
         {
             let message = format!("content-encoding {encoding} is not supported: send none or identity");

@@ -5,6 +5,7 @@ mod documented;
 mod grpc;
 mod hostile;
 mod large;
+mod s3;
 mod tus;
 
 use std::{future::Future, path::PathBuf};

@@ -76,7 +76,7 @@ async fn judged(files: &ProjectFiles, target: &FileTarget, verdict: &FileVerdict
             recursive: true,
             files: true,
             folders: true,
-            search: String::new(),
+            ..ListRequest::default()
         };
         let listed = files.service.mesh().storage().list(&files.caller.call, message).await.map_err(Fault::from);
         let page = match listed {

@@ -39,8 +39,9 @@ const TAKEN_BYTES: usize = 64 * 1024;
 /// The user's metadata of a file.
 pub(super) const META: HeaderName = HeaderName::from_static("x-meta");
 /// What browsers may do with a file that they show as a page.
-const SANDBOX: HeaderValue = HeaderValue::from_static("sandbox");
-const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+pub(super) const SANDBOX: HeaderValue = HeaderValue::from_static("sandbox");
+/// No type is guessed.
+pub(super) const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("private, no-cache");
 
 /// What of a file is wanted.

@@ -237,7 +237,7 @@ impl Form<'_> {
         };
         let grant = request.files.grant(provisional).await?;
         let meta = self.fields.meta()?;
-        let begin = PutBegin { grant, content_type: content_type.clone(), meta, resumption: None };
+        let begin = PutBegin { grant, content_type: content_type.clone(), meta, ..PutBegin::default() };
         let put = Put::new(&request.files.service);
         let response = put
             .run(&request.files.caller.call, async |sending: Sending| {

@@ -54,6 +54,7 @@ impl<'a> ToldEntry<'a> {
 }
 
 /// What a page of a folder is asked to have.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct ListQuery {
     /// Entries, 1 to [`PAGE_MAX`].
     pub(crate) limit: u32,
@@ -67,6 +68,10 @@ pub(crate) struct ListQuery {
     pub(crate) folders: bool,
     /// A part of names; empty: all.
     pub(crate) search: String,
+    /// What paths below the folder begin with, without a slash; empty: all.
+    pub(crate) prefix: String,
+    /// Where there is no cursor: a path below the folder after which the page begins.
+    pub(crate) after: String,
 }
 
 /// A page of a folder, as far as its caller may list it.
@@ -95,6 +100,7 @@ pub async fn list(request: &FilesRequest<'_>) -> Result<Response, Fault> {
         files,
         folders,
         search: parameters.get("search").unwrap_or_default().to_owned(),
+        ..ListQuery::default()
     };
     let Listed { entries, cursor } = page(&request.files, &target, query).await?;
     let above = match target.path.as_str() {
@@ -123,6 +129,8 @@ pub(crate) async fn page(files: &ProjectFiles, target: &FileTarget, query: ListQ
         files: query.files,
         folders: query.folders,
         search: if is_judged { String::new() } else { query.search.clone() },
+        prefix: query.prefix,
+        after: query.after,
     };
     let listed = files.service.mesh().storage().list(&files.caller.call, message).await?;
     let ListResponse { mut entries, cursor } = listed;

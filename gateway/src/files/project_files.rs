@@ -3,14 +3,14 @@
 use std::{sync::Arc, time::Instant};
 
 use mesh::Fault;
-use proto::auth::{FileAccess, FileSignature, FileVerdict, SignedGrant, WireFileOperation};
+use proto::auth::{FileAccess, FileVerdict, SignedGrant, WireFileOperation};
 use query::file::FileOperation;
 
 use super::target::FileTarget;
 use crate::{
     Service,
     catalogue::{Project, ProjectRef},
-    edge::Caller,
+    edge::{Caller, Credential},
     http::guarded,
 };
 
@@ -22,8 +22,8 @@ pub(crate) struct ProjectFiles {
     pub(crate) caller: Caller,
     /// Whose files.
     pub(crate) project: Arc<Project>,
-    /// The signature of an address, which stands for a token.
-    pub(super) signature: Option<FileSignature>,
+    /// What the caller shows for it.
+    pub(super) credential: Credential,
 }
 
 impl ProjectFiles {
@@ -34,7 +34,7 @@ impl ProjectFiles {
             // For its error.
             None => service.edge().project(&caller, ProjectRef::from(id)).await?,
         };
-        Ok(Self { service: service.clone(), caller, project, signature: None })
+        Ok(Self { service: service.clone(), caller, project, credential: Credential::Token })
     }
 
     /// Runs `work` within the time of a request: only streams of files take longer.
@@ -53,8 +53,7 @@ impl ProjectFiles {
 
     /// Verdicts on accesses: of the signature of the address where there is one, else of the rules.
     pub(super) async fn verdicts(&self, accesses: Vec<FileAccess>, each: bool) -> Result<Vec<FileVerdict>, Fault> {
-        let signature = self.signature.clone();
-        self.service.edge().file_verdicts(&self.caller, &self.project, accesses, each, signature).await
+        self.service.edge().file_verdicts(&self.caller, &self.project, (accesses, each), &self.credential).await
     }
 
     /// The verdict on one access, which is allowed. Errors: it is denied.

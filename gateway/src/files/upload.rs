@@ -81,7 +81,7 @@ pub(crate) async fn write(files: &ProjectFiles, file: NewFile, body: &mut Body) 
         ..access(&target, FileOperation::Create)
     };
     let grant = files.grant(access.clone()).await?;
-    let begin = PutBegin { grant, content_type, meta, resumption: None };
+    let begin = PutBegin { grant, content_type, meta, ..PutBegin::default() };
     let send = async |mut sending: Sending| {
         if !sending.begin(begin).await {
             return Ok(());

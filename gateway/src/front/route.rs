@@ -4,7 +4,7 @@ use http::{HeaderValue, Method, header, request::Parts};
 use mesh::telemetry::{HttpMeter, Metrics};
 
 use crate::{
-    files::{FilesPath, UploadsPath},
+    files::{FilesPath, S3Path, UploadsPath},
     graphql::PostedDocument,
     http::{API_PREFIX, ContentType, HeaderSummary},
     rest::PostedTable,
@@ -44,6 +44,8 @@ pub enum Route {
     Graphql,
     /// Files of a project.
     Files,
+    /// Files of a project by the S3 protocol.
+    S3,
     /// Any other path of a project.
     Rest,
     /// gRPC but for its health check.
@@ -63,6 +65,7 @@ impl Route {
             Protocol::Grpc if path.starts_with("/grpc.health.v1.Health/") => Route::GrpcHealth,
             Protocol::Grpc => Route::Grpc,
             Protocol::GrpcWeb => Route::GrpcWeb,
+            Protocol::Web if S3Path::of(path).is_some() => Route::S3,
             Protocol::Web if project(path).is_none() => Route::Node,
             Protocol::Web if path.ends_with("/graphql") || path.ends_with("/graphql/socket") => Route::Graphql,
             Protocol::Web => Route::Rest,
@@ -79,6 +82,7 @@ impl Route {
 pub struct Meters {
     graphql: HttpMeter,
     files: HttpMeter,
+    s3: HttpMeter,
     rest: HttpMeter,
     grpc: HttpMeter,
     grpc_web: HttpMeter,
@@ -91,6 +95,7 @@ impl Meters {
         Self {
             graphql: metrics.http("graphql"),
             files: metrics.http("files"),
+            s3: metrics.http("s3"),
             rest: metrics.http("rest"),
             grpc: metrics.http("grpc"),
             grpc_web: metrics.http("grpc-web"),
@@ -103,6 +108,7 @@ impl Meters {
         match route {
             Route::Graphql => &self.graphql,
             Route::Files => &self.files,
+            Route::S3 => &self.s3,
             Route::Rest => &self.rest,
             Route::Grpc | Route::GrpcHealth => &self.grpc,
             Route::GrpcWeb => &self.grpc_web,
@@ -113,6 +119,9 @@ impl Meters {
 
 /// The project that a path is for.
 pub fn project(path: &str) -> Option<&str> {
+    if let Some(s3) = S3Path::of(path) {
+        return Some(s3.project(path));
+    }
     let rest = path.strip_prefix(API_PREFIX)?;
     // Ids are short: a search made for long texts takes longer than looking at each byte.
     let end = rest.bytes().position(|byte| byte == b'/')?;
@@ -133,6 +142,8 @@ pub enum Handler {
     Files(FilesPath),
     /// A resumable upload of a file.
     Upload(UploadsPath),
+    /// A request of the S3 protocol.
+    S3(S3Path),
 }
 
 impl Handler {
@@ -151,7 +162,9 @@ impl Handler {
     }
 
     fn of_files(path: &str) -> Option<Self> {
-        FilesPath::of(path).map(Handler::Files).or_else(|| UploadsPath::of(path).map(Handler::Upload))
+        let files = FilesPath::of(path).map(Handler::Files);
+        let files = files.or_else(|| UploadsPath::of(path).map(Handler::Upload));
+        files.or_else(|| S3Path::of(path).map(Handler::S3))
     }
 
     /// The project's id in `path`, of which this handler was made.
@@ -161,6 +174,7 @@ impl Handler {
             Handler::Table(posted) => posted.project(path),
             Handler::Files(files) => files.project(path),
             Handler::Upload(uploads) => uploads.project(path),
+            Handler::S3(s3) => s3.project(path),
         }
     }
 
@@ -170,6 +184,7 @@ impl Handler {
             Handler::Graphql(_) => Route::Graphql,
             Handler::Table(_) => Route::Rest,
             Handler::Files(_) | Handler::Upload(_) => Route::Files,
+            Handler::S3(_) => Route::S3,
         }
     }
 }
@@ -206,6 +221,7 @@ mod tests {
             }
             Handler::Files(files) => vec![files.project(path)],
             Handler::Upload(uploads) => vec![uploads.project(path)],
+            Handler::S3(s3) => vec![s3.project(path)],
         }
     }
 
@@ -234,7 +250,7 @@ mod tests {
             match handler {
                 Handler::Graphql(_) => documents += 1,
                 Handler::Table(_) => tables += 1,
-                Handler::Files(_) | Handler::Upload(_) => unreachable!("no path is of files"),
+                Handler::Files(_) | Handler::Upload(_) | Handler::S3(_) => unreachable!("no path is of files"),
             }
         }
         assert_eq!((documents, tables), (5, 125));
@@ -257,7 +273,12 @@ mod tests {
                 assert_eq!((handler.route(), handler.project(path)), (Route::Files, "shop"), "{method} {path}");
             }
         }
+        for (path, method) in [("/s3/shop", Method::GET), ("/s3/shop/files/a//../b%2F", Method::PUT)] {
+            let handler = Handler::of(&head(method.clone(), path)).unwrap_or_else(|| panic!("{method} {path}"));
+            assert_eq!((handler.route(), handler.project(path)), (Route::S3, "shop"), "{method} {path}");
+        }
         for path in [
+            "/s3/sh%6Fp/files",
             "/v1/api/shop/filesX",
             "/v1/api/shop/file",
             "/v1/api//files",

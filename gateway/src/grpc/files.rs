@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     Service, error,
-    files::{self, CopyKind, FileParts, FileTarget, ListQuery, NewFile, ProjectFiles, SignedMethod},
+    files::{self, CopyKind, FileParts, FileTarget, ListQuery, NewFile, ProjectFiles, SignedMethod, Transfer},
 };
 
 /// Most entity tags of a condition.
@@ -208,6 +208,7 @@ async fn list(files: &ProjectFiles, message: api::ListRequest) -> Result<api::Li
         files: mode != api::ListMode::Folders,
         folders: mode != api::ListMode::Files,
         search,
+        ..ListQuery::default()
     };
     let files::Listed { entries, cursor } = files::page(files, &target, query).await?;
     Ok(api::ListResponse { entries: entries.into_iter().map(told).collect(), cursor })
@@ -228,7 +229,7 @@ async fn transfer(
     condition: Option<Precondition>,
 ) -> Result<api::FileInfo, Fault> {
     let (from, to) = (file_target(files, "path", path)?, file_target(files, "to", to)?);
-    let copied = files::transfer(files, &from, &to, kind, condition).await?;
+    let copied = files::transfer(files, Transfer::new(&from, &to, kind, condition)).await?;
     Ok(api::FileInfo { created: copied.created, ..told(copied.entry.ok_or_else(no_entry)?) })
 }
 

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use mesh::resources::{Document, Kind, ResourceFault, Snapshot};
 use query::resources::{Project, ProjectResource};
 
-use crate::{json_schema, table::TableResource, token::SECRET_BYTES};
+use crate::{json_schema, policy_set, table::TableResource, token::SECRET_BYTES};
 
 /// The resource kind `table`.
 ///
@@ -17,6 +17,7 @@ fn check(snapshot: &Snapshot) -> Vec<ResourceFault> {
     let mut faults = Vec::new();
     for (ProjectResource { spec, .. }, document) in snapshot.of() {
         check_keys(document, spec, &mut faults);
+        check_access_keys(document, spec, &mut faults);
     }
     // Names count also where the rest of a document is invalid: one error must not look like several.
     let projects: HashSet<&str> = snapshot.of_kind("project").filter_map(|project| project.name("id")).collect();
@@ -62,6 +63,28 @@ fn check_keys(document: &Document, project: &Project, faults: &mut Vec<ResourceF
             fault("primary", "only one key may be primary".to_owned());
         }
         primary |= key.primary;
+    }
+}
+
+fn check_access_keys(document: &Document, project: &Project, faults: &mut Vec<ResourceFault>) {
+    let mut ids = HashSet::new();
+    for (index, key) in project.s3.keys.iter().enumerate() {
+        let mut fault = |name: &str, message: String| {
+            faults.push(document.fault(&format!("spec.s3.keys.{index}.{name}"), message));
+        };
+        let is_sign = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+        if !(3..=128).contains(&key.id.len()) || !key.id.bytes().all(is_sign) {
+            fault("id", format!("invalid id {:?}: expected 3 to 128 letters, digits, _ and -", key.id));
+        } else if !ids.insert(&key.id) {
+            fault("id", format!("duplicate id {}", key.id));
+        }
+        if key.secret.len() < SECRET_BYTES {
+            let message = format!("expected a secret of at least {SECRET_BYTES} bytes, found {}", key.secret.len());
+            fault("secret", message);
+        }
+        if let Err(error) = policy_set::claims(key) {
+            fault("claims", error.to_string());
+        }
     }
 }
 

@@ -70,6 +70,12 @@ impl<'a> Caller<'a> {
         }
     }
 
+    /// Whoever has signed with the access key `id`, instead of the sender of a token.
+    pub fn with_access_key(self, id: &str) -> Self {
+        let known = self.project.access_keys.get(id).cloned();
+        Self { verified: Some(known.ok_or(TokenError::AccessKey)), ..self }
+    }
+
     /// A grant for the access, and what its rule looks at besides the table; `index` is its position in the request.
     pub fn grant(
         &mut self,

@@ -4,7 +4,10 @@ use std::{path::Path, sync::Arc};
 
 use foldhash::{HashMap, HashMapExt};
 use mesh::resources::Snapshot;
-use query::resources::{MatchMode, ProjectResource, TableMeta, TokenKey};
+use query::{
+    Object, Value,
+    resources::{AccessKey, MatchMode, ProjectResource, TableMeta, TokenKey},
+};
 use tracing::{error, warn};
 
 use crate::{
@@ -14,7 +17,7 @@ use crate::{
     key,
     rule::Diagnostic,
     table::{self, TablePolicies, TableResource},
-    token::KeySet,
+    token::{CLAIM_LIMITS, KeySet, VerifiedToken},
 };
 
 /// The policies of all projects.
@@ -29,6 +32,8 @@ pub struct PolicySet {
 pub struct ProjectPolicies {
     /// Verifies its tokens.
     pub keys: Arc<KeySet>,
+    /// Claims of its access keys of the S3 protocol, by their ids.
+    pub access_keys: HashMap<String, Arc<VerifiedToken>>,
     /// The match mode of comparisons that have none of their own.
     pub mode: MatchMode,
     databases: HashMap<String, DatabasePolicies>,
@@ -61,6 +66,7 @@ impl PolicySet {
                 meta.id.clone(),
                 ProjectPolicies {
                     keys,
+                    access_keys: access_keys(&spec.s3.keys),
                     mode,
                     databases: HashMap::new(),
                     buckets: HashMap::new(),
@@ -158,6 +164,23 @@ impl ProjectPolicies {
                 *policies = std::mem::take(policies).or(&database.default);
             }
         }
+    }
+}
+
+fn access_keys(keys: &[AccessKey]) -> HashMap<String, Arc<VerifiedToken>> {
+    let keys = keys.iter().filter_map(|key| {
+        // Claims with a fault are not in force.
+        Some((key.id.clone(), Arc::new(VerifiedToken::lasting(claims(key).ok()?))))
+    });
+    keys.collect()
+}
+
+/// The claims of an access key as rules see them. Errors: they have too many levels or values.
+pub fn claims(key: &AccessKey) -> Result<Object, query::Error> {
+    let text = serde_json::to_vec(&key.claims).expect("JSON can always be written");
+    match proto::json::parse(&text, CLAIM_LIMITS)? {
+        Value::Object(claims) => Ok(claims),
+        other => Err(query::Error::Malformed(format!("expected object, found {}", other.kind()))),
     }
 }
 

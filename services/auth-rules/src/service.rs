@@ -125,6 +125,9 @@ impl Service {
         let (id, token) = (request.project.clone(), request.token.clone());
         let project = policies.project(&id).ok_or_else(|| Error::UnknownProject(id.clone()))?;
         let mut caller = Caller::new(project, &id, &token, now, self.development.as_deref());
+        if !request.access_key.is_empty() {
+            caller = caller.with_access_key(&request.access_key);
+        }
         Ok(AuthorizeFilesResponse { verdicts: caller.files(request, &self.signer)? })
     }
 

@@ -16,7 +16,7 @@ use crate::grant_cache::{GRANTS_MAX, GrantCache};
 /// Most bytes of a token.
 const MAX_TOKEN_BYTES: usize = 16 << 10;
 /// Most levels and nodes of claims.
-const CLAIM_LIMITS: Guard = Guard::new(32, 4096);
+pub const CLAIM_LIMITS: Guard = Guard::new(32, 4096);
 /// Capacity of a project's cache of verified tokens, in bytes.
 const CACHE_BYTES: u64 = 24 << 20;
 /// Approximate memory of a grant that is kept with a token, in bytes.
@@ -79,6 +79,9 @@ pub enum TokenError {
     /// Its `aud` is not one that the key accepts.
     #[error("the token's audience is not accepted")]
     Audience,
+    /// The project has no access key of this id.
+    #[error("the access key is not known")]
+    AccessKey,
 }
 
 /// The key set of a project, with a cache of the tokens that it verified.
@@ -100,6 +103,11 @@ pub struct VerifiedToken {
 }
 
 impl VerifiedToken {
+    /// What has these claims and never expires, as an access key.
+    pub fn lasting(claims: Object) -> Self {
+        Self { claims, grants: GrantCache::default(), period: ValidityPeriod { exp: None, nbf: None, iat: None } }
+    }
+
     /// The second since the Unix epoch from which it is no longer valid; `None` where it does not expire.
     pub fn expires(&self) -> Option<i64> {
         // Its last valid second is the whole part.

@@ -11,7 +11,7 @@ use crate::{
     local::{self, Local},
     object::{Entry, File, Publication, Published},
     read::{Parts, Pieces},
-    record::{Found, Record},
+    record::{Found, Record, StoredPart},
     remote::{self, Remote},
 };
 
@@ -143,6 +143,39 @@ impl Backend {
         match self {
             Backend::Local(local) => local.find_upload(name).await,
             Backend::Remote(remote) => remote.find_upload(name).await,
+        }
+    }
+
+    /// The path of a part of the upload `name`.
+    pub fn part_path(&self, name: &str, number: u32) -> FilePath {
+        match self {
+            Backend::Local(_) => local::part_path(name, number),
+            Backend::Remote(_) => remote::part_path(name, number),
+        }
+    }
+
+    /// The parts of the upload `name` that have come, by their numbers.
+    pub async fn parts(&self, name: &str) -> Result<Vec<StoredPart>, Error> {
+        match self {
+            Backend::Local(local) => local.parts(name).await,
+            Backend::Remote(remote) => remote.parts(name).await,
+        }
+    }
+
+    /// Notes that an upload in parts goes on.
+    pub async fn touch_upload(&self, name: &str) -> Result<(), Error> {
+        match self {
+            Backend::Local(local) => local.touch_upload(name).await,
+            // The times of its parts say so.
+            Backend::Remote(_) => Ok(()),
+        }
+    }
+
+    /// Leaves nothing of an upload in parts but that its file was published.
+    pub async fn close_upload(&self, name: &str) -> Result<(), Error> {
+        match self {
+            Backend::Local(local) => local.close_upload(name).await,
+            Backend::Remote(remote) => remote.close_upload(name).await,
         }
     }
 

@@ -1,8 +1,11 @@
 //! Copies of files, and moves.
 
 use futures::TryStreamExt;
-use proto::storage::Precondition;
-use query::file::{FilePath, FileTerms};
+use proto::storage::{Description, Precondition};
+use query::{
+    file::{FilePath, FileTerms},
+    media_type,
+};
 
 use crate::{
     Error,
@@ -10,7 +13,7 @@ use crate::{
     buckets::Bucket,
     content_type::{self, SNIFFED_BYTES},
     object::{Publication, Published},
-    put::final_path,
+    put::{self, final_path},
     read::Parts,
 };
 
@@ -24,22 +27,28 @@ pub struct Copy<'a> {
     pub is_move: bool,
     /// What must hold of the file at the target.
     pub precondition: Option<Precondition>,
+    /// Type and metadata of the copy; absent: those of the source.
+    pub description: Option<Description>,
+    /// Entity tag that the source must have; empty: any.
+    pub source_etag: String,
 }
 
 /// Copies or moves a file.
 pub async fn run(copy: Copy<'_>) -> Result<Published, Error> {
-    let Copy { source: (from_bucket, from_terms), target: (to_bucket, to_terms), is_move, precondition } = copy;
+    let Copy { source: (from_bucket, from_terms), target: (to_bucket, to_terms), is_move, .. } = copy;
+    let Copy { precondition, description, source_etag, .. } = copy;
     let (from, to) = (final_path(from_terms)?, final_path(to_terms)?);
     if to.is_root() {
         return Err(Error::IsFolder(to.to_string()));
     }
     let is_one_bucket = (&from_terms.project, &from_terms.bucket) == (&to_terms.project, &to_terms.bucket);
-    if is_one_bucket && from == to {
+    if is_one_bucket && from == to && description.is_none() {
         return Err(Error::Conflict(format!("{from} cannot be copied to itself")));
     }
     let (source, target) = (from_bucket.backend()?, to_bucket.backend()?);
     let (file, reader) = source.read(from).await?;
-    if to_terms.size.is_some_and(|size| size != file.size) {
+    let is_other = !source_etag.is_empty() && source_etag != file.etag;
+    if is_other || to_terms.size.is_some_and(|size| size != file.size) {
         // It was replaced since the rules were asked.
         return Err(Error::Precondition);
     }
@@ -47,21 +56,27 @@ pub async fn run(copy: Copy<'_>) -> Result<Published, Error> {
     if let Some(limit) = limits.size.filter(|limit| file.size > limit.0) {
         return Err(Error::TooLarge(limit.0));
     }
-    content_type::check_declared(&limits.types, &file.content_type)?;
+    let (content_type, meta) = match description {
+        Some(Description { content_type, meta }) => (media_type::kept(&content_type, to.name()).to_owned(), meta),
+        None => (file.content_type, file.meta),
+    };
+    put::check_meta(&meta)?;
+    content_type::check_declared(&limits.types, &content_type)?;
     let publication = Publication {
         path: to.clone(),
-        content_type: file.content_type.clone(),
-        meta: file.meta.clone(),
+        content_type: content_type.clone(),
+        meta: meta.clone(),
         precondition,
         needs_parent: false,
     };
     if is_move
         && is_one_bucket
+        && from != to
         && let Some(renamed) = source.rename(from, &publication).await
     {
         return renamed;
     }
-    let mut upload = target.begin(Some(to), &file.content_type, &file.meta).await?;
+    let mut upload = target.begin(Some(to), &content_type, &meta).await?;
     let mut pieces = reader.parts(Parts::Whole);
     let mut beginning = Vec::new();
     while let Some(piece) = pieces.try_next().await? {
@@ -69,7 +84,7 @@ pub async fn run(copy: Copy<'_>) -> Result<Published, Error> {
         beginning.extend_from_slice(&piece[..wanted.min(piece.len())]);
         upload.write(piece).await?;
     }
-    content_type::check(&limits.types, &file.content_type, &beginning)?;
+    content_type::check(&limits.types, &content_type, &beginning)?;
     let published = upload.publish(publication).await?;
     if is_move {
         delete_source(source, from, file.etag).await?;

@@ -20,7 +20,11 @@ pub struct PageRequest {
     files: bool,
     folders: bool,
     search: String,
+    prefix: String,
 }
+
+/// Comes after every character that a name can have.
+const LAST: char = '\u{10ffff}';
 
 /// A page of a folder.
 #[derive(Debug, Default)]
@@ -39,16 +43,30 @@ impl PageRequest {
             return Err(Error::Malformed(format!("invalid limit: expected 1 to {PAGE_MAX}, found {limit}")));
         }
         let after = match request.cursor.as_str() {
-            "" => String::new(),
+            "" if request.after.is_empty() => String::new(),
+            "" => Some(request.after.clone()).filter(|place| is_place(folder, place)).ok_or_else(malformed_after)?,
             cursor => cursors.open(cursor).filter(|place| is_place(folder, place)).ok_or_else(malformed_cursor)?,
         };
-        let ListRequest { recursive, files, folders, search, .. } = request;
-        Ok(Self { limit, after, recursive, files, folders, search: search.to_lowercase() })
+        let ListRequest { recursive, files, folders, search, prefix, .. } = request;
+        if prefix.contains('/') {
+            return Err(Error::Malformed("invalid prefix: must not have slashes".to_owned()));
+        }
+        // What comes before need not be looked at.
+        let after = after.max(before(&prefix));
+        Ok(Self { limit, after, recursive, files, folders, search: search.to_lowercase(), prefix })
     }
 
     /// A request for `limit` entries, whatever they are.
     pub fn all(limit: usize, recursive: bool) -> Self {
-        Self { limit, after: String::new(), recursive, files: true, folders: true, search: String::new() }
+        Self {
+            limit,
+            after: String::new(),
+            recursive,
+            files: true,
+            folders: true,
+            search: String::new(),
+            prefix: String::new(),
+        }
     }
 
     /// A request for all that is below a folder, page by page.
@@ -60,8 +78,32 @@ impl PageRequest {
     pub fn wants(&self, place: &str) -> bool {
         let (is_folder, place) = (place.ends_with('/'), place.trim_end_matches('/'));
         let name = place.rsplit('/').next().unwrap_or(place);
-        let is_found = self.search.is_empty() || name.to_lowercase().contains(&self.search);
+        let is_found =
+            place.starts_with(&self.prefix) && (self.search.is_empty() || name.to_lowercase().contains(&self.search));
         is_found && if is_folder { self.folders } else { self.files }
+    }
+}
+
+impl PageRequest {
+    /// Whether what begins at `place`, a name in the folder or what is below it, is left out.
+    pub fn leaves_out(&self, place: &str) -> bool {
+        !place.starts_with(&self.prefix)
+    }
+
+    /// Whether nothing that is asked for comes at `place` or after it.
+    pub fn ends_before(&self, place: &str) -> bool {
+        place > self.prefix.as_str() && self.leaves_out(place)
+    }
+}
+
+/// A text before all that begin with `prefix`, and after nearly all that come before these; empty where it is empty.
+fn before(prefix: &str) -> String {
+    let mut chars = prefix.chars();
+    let Some(last) = chars.next_back() else { return String::new() };
+    let lower = (u32::from(' ')..u32::from(last)).rev().take(0x1000).filter_map(char::from_u32).find(|c| *c != '/');
+    match lower {
+        Some(lower) => format!("{}{lower}{LAST}", chars.as_str()),
+        None => String::new(),
     }
 }
 
@@ -93,6 +135,25 @@ pub fn is_place(folder: &FilePath, place: &str) -> bool {
     !place.is_empty() && FilePath::from_key(&path).is_ok_and(|found| found.as_str() == path)
 }
 
+fn malformed_after() -> Error {
+    Error::Malformed("invalid after: expected a path below the folder".to_owned())
+}
+
 fn malformed_cursor() -> Error {
     Error::Malformed("invalid cursor".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_before_a_prefix_is_passed_over() {
+        for (prefix, passed) in [("ab", "aa~"), ("a0", "a.~"), ("\u{e000}", "a"), ("b", "a/x")] {
+            let after = before(prefix);
+            assert!(after.as_str() < prefix && passed < after.as_str(), "{prefix}");
+            assert!(!after.contains('/'), "a place in a folder would lead into it");
+        }
+        assert_eq!((before(""), before(" ")), (String::new(), String::new()));
+    }
 }

@@ -5,6 +5,7 @@
 
 mod attributes;
 mod listing;
+mod parts;
 mod resumable;
 mod tree;
 mod upload;
@@ -26,7 +27,7 @@ use rustix::{
 };
 
 use self::attributes::Attributes;
-pub use self::{resumable::LocalAppend, upload::LocalUpload};
+pub use self::{parts::path as part_path, resumable::LocalAppend, upload::LocalUpload};
 use crate::{
     Error, content_type,
     list::{Judging, Page, PageRequest},
@@ -40,6 +41,8 @@ const OWN: &str = ".perigee";
 const UPLOADS: &str = "uploads";
 /// Resumable uploads and their records, below [`OWN`].
 const RESUMABLE: &str = "resumable";
+/// Parts of resumable uploads, below [`OWN`], in a folder for each upload.
+const PARTS: &str = "parts";
 /// Folders that are being deleted, below [`OWN`].
 const DELETED: &str = "deleted";
 
@@ -54,6 +57,7 @@ struct Root {
     dir: OwnedFd,
     uploads: OwnedFd,
     resumable: OwnedFd,
+    parts: OwnedFd,
     deleted: OwnedFd,
     locks: [Mutex<()>; LOCKS],
     /// Held by who adds entries, and by who deletes a folder while nothing may be added.
@@ -70,11 +74,12 @@ impl Local {
         let dir = rustix::fs::open(path, flags, Mode::empty())?;
         let own = tree::make(&dir, OWN)?;
         let (uploads, deleted) = (tree::make(&own, UPLOADS)?, tree::make(&own, DELETED)?);
-        let resumable = tree::make(&own, RESUMABLE)?;
+        let (resumable, parts) = (tree::make(&own, RESUMABLE)?, tree::make(&own, PARTS)?);
         let root = Root {
             dir,
             uploads,
             resumable,
+            parts,
             deleted,
             locks: [const { Mutex::new(()) }; LOCKS],
             changes: RwLock::new(()),
@@ -194,7 +199,7 @@ impl Local {
     /// that are void.
     pub async fn sweep(&self, age_ms: u64) -> Result<usize, Error> {
         self.blocking(move |root| {
-            let swept = tree::sweep(&root.uploads, age_ms)? + resumable::sweep(root)?;
+            let swept = tree::sweep(&root.uploads, age_ms)? + resumable::sweep(root)? + parts::sweep(root, age_ms)?;
             Ok(swept + tree::sweep(&root.deleted, age_ms)?)
         })
         .await

@@ -106,8 +106,8 @@ impl From<PutError> for tonic::Status {
     }
 }
 
-/// A file that is coming in.
-struct Incoming<'a> {
+/// A file that is coming in. Dropped, it leaves nothing.
+pub struct Incoming<'a> {
     bucket: &'a Bucket,
     terms: FileTerms,
     upload: Upload,
@@ -120,7 +120,8 @@ struct Incoming<'a> {
 }
 
 impl<'a> Incoming<'a> {
-    async fn begin(bucket: &'a Bucket, terms: FileTerms, begin: PutBegin) -> Result<Self, Error> {
+    /// Begins to take in a file.
+    pub async fn begin(bucket: &'a Bucket, terms: FileTerms, begin: PutBegin) -> Result<Self, Error> {
         let PutBegin { content_type, meta, .. } = begin;
         check_meta(&meta)?;
         check_size(bucket, terms.size.unwrap_or_default())?;
@@ -133,7 +134,8 @@ impl<'a> Incoming<'a> {
         Ok(Self { bucket, terms, upload, content_type, meta, beginning: Vec::new(), size: 0 })
     }
 
-    async fn take(&mut self, data: Bytes) -> Result<(), Error> {
+    /// Takes in more bytes.
+    pub async fn take(&mut self, data: Bytes) -> Result<(), Error> {
         self.size += data.len() as u64;
         check_size(self.bucket, self.size)?;
         if self.terms.size.is_some_and(|size| self.size > size) {
@@ -146,7 +148,8 @@ impl<'a> Incoming<'a> {
         self.upload.write(data).await
     }
 
-    async fn finish(self, verifier: &Verifier, finish: PutFinish) -> Result<Published, Error> {
+    /// Publishes the file.
+    pub async fn finish(self, verifier: &Verifier, finish: PutFinish) -> Result<Published, Error> {
         let PutFinish { grant, meta, precondition, needs_parent } = finish;
         let begun = self.terms;
         let last = match grant {

@@ -11,6 +11,8 @@ use crate::Error;
 pub const LIFETIME_MS: u64 = 24 * 3600 * 1000;
 /// Most uploads to one path that are not published: who may write one file fills no disk with unfinished ones.
 pub const OF_PATH_MAX: usize = 64;
+/// Most parts of an upload in parts.
+pub const PARTS_MAX: u32 = 10_000;
 /// Characters at the beginning of the name of an upload that tell its path.
 const PATH_CHARS: usize = 16;
 /// Most bytes of the record of an upload.
@@ -34,6 +36,8 @@ pub struct Record {
     pub owner: String,
     /// What its creator is told again.
     pub label: String,
+    /// Whether it comes in parts; then its size is not known.
+    pub in_parts: bool,
 }
 
 /// An upload that was found.
@@ -67,10 +71,22 @@ impl Found {
     pub fn into_wire(self, bucket: String) -> FindUploadResponse {
         let expires_ms = self.expires_ms();
         let Found { record, offset, is_published, .. } = self;
-        let Record { path, size, content_type, meta, owner, label } = record;
+        let Record { path, size, content_type, meta, owner, label, in_parts } = record;
         let owner = blake3::Hash::from_hex(&owner).map(|owner| owner.as_bytes().to_vec()).unwrap_or_default();
         let published = is_published;
-        FindUploadResponse { bucket, path, size, offset, content_type, meta, owner, label, expires_ms, published }
+        FindUploadResponse {
+            bucket,
+            path,
+            size,
+            offset,
+            content_type,
+            meta,
+            owner,
+            label,
+            expires_ms,
+            published,
+            in_parts,
+        }
     }
 }
 
@@ -88,6 +104,29 @@ pub fn name(path: &FilePath) -> String {
 /// What the names of all uploads to the path begin with that the one called `name` is for.
 pub fn of_path(name: &str) -> &str {
     name.get(..PATH_CHARS).unwrap_or(name)
+}
+
+/// A part of an upload in parts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredPart {
+    /// 1 to [`PARTS_MAX`].
+    pub number: u32,
+    /// Bytes.
+    pub size: u64,
+    /// The opaque part of its entity tag.
+    pub etag: String,
+    /// Milliseconds since the Unix epoch.
+    pub modified_ms: i64,
+}
+
+/// The name of a part: names are in the order of numbers.
+pub fn part_name(number: u32) -> String {
+    format!("part{number:05}")
+}
+
+/// The number in the name of a part.
+pub fn part_number(name: &str) -> Option<u32> {
+    name.strip_prefix("part")?.parse().ok()
 }
 
 impl Record {

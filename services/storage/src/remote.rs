@@ -23,7 +23,10 @@ use proto::storage::Precondition;
 use query::{file::FilePath, resources::BucketBackend};
 use tokio::sync::{Mutex, MutexGuard, RwLock};
 
-pub use self::{resumable::ObjectAppend, upload::ObjectUpload};
+pub use self::{
+    resumable::{ObjectAppend, part_path},
+    upload::ObjectUpload,
+};
 use crate::{
     Error, content_type,
     list::{Judging, Page, PageRequest},

@@ -6,6 +6,8 @@
 mod append;
 mod checksum;
 mod ids;
+mod parts;
+mod sizes;
 mod takeover;
 
 use mesh::{clock, telemetry::Counter};
@@ -13,15 +15,20 @@ use proto::{
     auth::SignedGrant,
     grant::Verifier,
     storage::{
-        BeginUploadRequest, BeginUploadResponse, DropUploadRequest, FindUploadRequest, FindUploadResponse, PutRequest,
-        PutResponse, Resumption,
+        BeginUploadRequest, BeginUploadResponse, DropUploadRequest, FindUploadRequest, FindUploadResponse,
+        JoinPartsRequest, JoinPartsResponse, ListPartsRequest, ListPartsResponse, PutRequest, PutResponse, Resumption,
+        UploadPart,
     },
 };
-use query::{file::FileOperation, media_type};
+use query::{
+    file::{FileOperation, FilePath, FileTerms},
+    media_type,
+};
 use tonic::Streaming;
 
 use self::{
     ids::{UploadId, UploadIds},
+    sizes::PartSizes,
     takeover::Takeovers,
 };
 use crate::{
@@ -38,21 +45,25 @@ pub struct Uploads {
     verifier: Verifier,
     ids: UploadIds,
     takeovers: Takeovers,
+    part_sizes: PartSizes,
     taken_bytes: Counter,
 }
 
 impl Uploads {
     /// Uploads into `buckets`, whose ids are sealed with keys derived from `secret`. Bytes that come are counted.
     pub fn new(buckets: Buckets, verifier: Verifier, secret: &[u8], taken_bytes: Counter) -> Self {
-        Self { buckets, verifier, ids: UploadIds::new(secret), takeovers: Takeovers::default(), taken_bytes }
+        let (ids, takeovers, part_sizes) = (UploadIds::new(secret), Takeovers::default(), PartSizes::default());
+        Self { buckets, verifier, ids, takeovers, part_sizes, taken_bytes }
     }
 
     /// Begins an upload.
     pub async fn begin(&self, request: BeginUploadRequest) -> Result<BeginUploadResponse, Error> {
-        let BeginUploadRequest { grant, content_type, meta, owner, label } = request;
+        let BeginUploadRequest { grant, content_type, meta, owner, label, in_parts } = request;
         let terms = put::terms(&self.verifier, grant, FileOperation::Create)?;
-        let path = final_path(&terms)?;
-        let size = terms.size.ok_or(Error::WrongGrant("it is for no size"))?;
+        let (path, size) = match in_parts {
+            true => (named_path(&terms)?, 0),
+            false => (final_path(&terms)?, terms.size.ok_or(Error::WrongGrant("it is for no size"))?),
+        };
         if path.is_root() {
             return Err(Error::IsFolder(path.to_string()));
         }
@@ -69,7 +80,7 @@ impl Uploads {
             Err(owner) if owner.is_empty() => String::new(),
             Err(_) => return Err(Error::Malformed("invalid owner: expected 32 bytes".to_owned())),
         };
-        let record = Record { path: path.as_str().to_owned(), size, content_type, meta, owner, label };
+        let record = Record { path: path.as_str().to_owned(), size, content_type, meta, owner, label, in_parts };
         let name = record::name(path);
         bucket.backend()?.begin_upload(&name, &record).await?;
         let expires_ms = record::expires_ms(clock::unix_ms(std::time::SystemTime::now()));
@@ -93,17 +104,42 @@ impl Uploads {
         Box::pin(append::append(self, (grant, resumption), messages)).await
     }
 
+    /// Takes in a part of an upload.
+    pub async fn put_part(
+        &self,
+        grant: Option<SignedGrant>,
+        part: UploadPart,
+        messages: Streaming<PutRequest>,
+    ) -> Result<PutResponse, PutError> {
+        Box::pin(parts::put(self, (grant, part), messages)).await
+    }
+
+    /// The parts that have come of an upload.
+    pub async fn list_parts(&self, request: ListPartsRequest) -> Result<ListPartsResponse, Error> {
+        parts::list(self, request).await
+    }
+
+    /// Joins parts of an upload, and publishes the file.
+    pub async fn join_parts(&self, request: JoinPartsRequest) -> Result<JoinPartsResponse, Error> {
+        Box::pin(parts::join(self, request)).await
+    }
+
     /// Removes an upload.
     pub async fn remove(&self, request: DropUploadRequest) -> Result<(), Error> {
         let terms = put::terms(&self.verifier, request.grant, FileOperation::Create)?;
         let UploadId { bucket: of, name } = self.ids.open(&terms.project, &request.id)?;
         let bucket = self.buckets.find(&terms.project, &of)?;
         let found = bucket.backend()?.find_upload(&name).await?;
-        if of != terms.bucket || found.record.path != final_path(&terms)?.as_str() {
+        if of != terms.bucket || found.record.path != named_path(&terms)?.as_str() {
             return Err(Error::WrongGrant("it is for another file"));
         }
         // A stream that still goes on ends.
         let _turn = self.takeovers.begin(&name);
         bucket.backend()?.drop_upload(&name).await
     }
+}
+
+/// The path of terms that may be provisional.
+fn named_path(terms: &FileTerms) -> Result<&FilePath, Error> {
+    terms.path.as_ref().ok_or(Error::WrongGrant("it is for no path"))
 }

@@ -10,8 +10,8 @@ use proto::{
     storage::{
         BeginUploadRequest, BeginUploadResponse, CopyRequest, CopyResponse, DeleteRequest, DeleteResponse,
         DropUploadRequest, DropUploadResponse, FindUploadRequest, FindUploadResponse, GetRequest, GetResponse, Head,
-        InfoRequest, InfoResponse, ListRequest, ListResponse, MakeFolderRequest, MakeFolderResponse, PutRequest,
-        PutResponse, get_response::Part,
+        InfoRequest, InfoResponse, JoinPartsRequest, JoinPartsResponse, ListPartsRequest, ListPartsResponse,
+        ListRequest, ListResponse, MakeFolderRequest, MakeFolderResponse, PutRequest, PutResponse, get_response::Part,
     },
 };
 use query::file::{FileOperation, FilePath, FileTerms};
@@ -115,13 +115,16 @@ impl Service {
         if let Some(resumption) = begin.resumption.take() {
             return Box::pin(self.uploads.append(begin.grant, resumption, messages)).await;
         }
+        if let Some(part) = begin.part.take() {
+            return Box::pin(self.uploads.put_part(begin.grant, part, messages)).await;
+        }
         let Published { file, created } = Box::pin(put::put((&self.buckets, &self.verifier), begin, messages)).await?;
         self.taken_bytes.inc_by(file.size);
         Ok(PutResponse { entry: Some(file.into()), created, ..PutResponse::default() })
     }
 
     async fn copied(&self, request: CopyRequest) -> Result<Published, Error> {
-        let CopyRequest { source, target, delete, precondition } = request;
+        let CopyRequest { source, target, delete, precondition, description, source_etag } = request;
         let source = self.granted(source, FileOperation::Read)?;
         let target = self.granted(target, FileOperation::Create)?;
         let deleted = delete.map(|delete| self.granted(Some(delete), FileOperation::Delete)).transpose()?;
@@ -136,6 +139,8 @@ impl Service {
             target: (&target.bucket, &target.terms),
             is_move: deleted.is_some(),
             precondition,
+            description,
+            source_etag,
         };
         Box::pin(copy::run(copy)).await
     }
@@ -167,7 +172,7 @@ impl Storage for Service {
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
-        Ok(Response::new(self.list_page(request.into_inner()).await?))
+        Ok(Response::new(Box::pin(self.list_page(request.into_inner())).await?))
     }
 
     async fn make_folder(&self, request: Request<MakeFolderRequest>) -> Result<Response<MakeFolderResponse>, Status> {
@@ -199,5 +204,13 @@ impl Storage for Service {
     async fn drop_upload(&self, request: Request<DropUploadRequest>) -> Result<Response<DropUploadResponse>, Status> {
         self.uploads.remove(request.into_inner()).await?;
         Ok(Response::new(DropUploadResponse {}))
+    }
+
+    async fn list_parts(&self, request: Request<ListPartsRequest>) -> Result<Response<ListPartsResponse>, Status> {
+        Ok(Response::new(self.uploads.list_parts(request.into_inner()).await?))
+    }
+
+    async fn join_parts(&self, request: Request<JoinPartsRequest>) -> Result<Response<JoinPartsResponse>, Status> {
+        Ok(Response::new(self.uploads.join_parts(request.into_inner()).await?))
     }
 }

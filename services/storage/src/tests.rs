@@ -1,5 +1,6 @@
 //! Conformance of backends: each does the same with the same files, whatever keeps them.
 
+mod parts;
 mod resumable;
 
 use std::{path::Path, sync::Arc};

@@ -28,6 +28,11 @@ const LATENCY_BUCKETS: [f64; 14] =
 /// log.
 pub fn start(config: &Telemetry) -> Result<(), Error> {
     let filter = EnvFilter::try_new(&config.log).map_err(|error| Error(format!("telemetry.log: {error}")))?;
+    // It logs each request that it refuses as an error.
+    let filter = match config.log.contains("s3s") {
+        true => filter,
+        false => filter.add_directive("s3s=off".parse().expect("it is a directive")),
+    };
     let writer = lines().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
     let started = match config.format {
         Format::Text => writer.finish().try_init(),

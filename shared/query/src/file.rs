@@ -55,6 +55,12 @@ impl FilePath {
         Self::joined(key.split('/').map(allowed).collect::<Result<Vec<_>, _>>()?)
     }
 
+    /// The path of a file of the bucket's own, which no path of a request reaches. It is not checked.
+    pub fn reserved(path: String) -> Self {
+        debug_assert!(path.starts_with(RESERVED_PREFIX));
+        Self(path)
+    }
+
     /// Whether what follows the slash in an address can only be a folder: it ends with a slash.
     pub fn names_folder(encoded: &str) -> bool {
         encoded.ends_with('/')

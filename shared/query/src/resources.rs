@@ -48,6 +48,38 @@ pub struct Project {
     pub graphql: Graphql,
     /// Limits of this project.
     pub limits: ProjectLimits,
+    /// The S3 protocol of this project.
+    pub s3: S3,
+}
+
+/// The S3 protocol of a project.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct S3 {
+    /// Access keys; none: no request is answered.
+    pub keys: Vec<AccessKey>,
+}
+
+/// An access key of the S3 protocol, which signs requests.
+#[derive(Clone, PartialEq, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct AccessKey {
+    /// Names the key in requests: 3 to 128 letters, digits, `_` and `-`.
+    pub id: String,
+    /// The shared secret, as text of at least 32 bytes.
+    pub secret: String,
+    /// What rules see as `args.auth`, as if a token had it.
+    #[serde(default)]
+    pub claims: serde_json::Map<String, serde_json::Value>,
+}
+
+impl fmt::Debug for AccessKey {
+    /// Without the secret, so that no log ever has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccessKey").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 /// A key that verifies tokens.

@@ -109,7 +109,7 @@ impl UploadRequest<'_> {
         };
         let grant = self.files.grant(access).await?;
         let owner = self.bearer().await?;
-        let request = BeginUploadRequest { grant, content_type, meta, owner, label: metadata.label };
+        let request = BeginUploadRequest { grant, content_type, meta, owner, label: metadata.label, in_parts: false };
         Ok(self.files.service.mesh().storage().begin_upload(&self.files.caller.call, request).await?)
     }
 

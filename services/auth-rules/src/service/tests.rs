@@ -2,10 +2,10 @@ use futures::FutureExt;
 use mesh::resources::Snapshot;
 use proptest::prelude::*;
 use proto::{
-    auth::{Access, ReachableTable, RuleRelations, TableAccess},
+    auth::{Access, FileAccess, ReachableTable, RuleRelations, TableAccess, WireFileOperation},
     grant,
 };
-use query::{GrantTerms, Operation, RuleFilter, Typed, Value};
+use query::{GrantTerms, Operation, RuleFilter, Typed, Value, file::FileOperation};
 use serde_json::{Value as Json, json};
 
 use super::*;
@@ -323,7 +323,11 @@ fn errors_are_reported_with_their_paths() {
         project(json!({"tokens": [
             {"kid": "a", "secret": "short", "primary": true},
             {"kid": "a", "secret": "a secret that has thirty-two bytes", "primary": true},
-        ]})),
+        ], "s3": {"keys": [
+            {"id": "a b", "secret": "short"},
+            {"id": "abc", "secret": "a secret that has thirty-two bytes"},
+            {"id": "abc", "secret": "a secret that has thirty-two bytes"},
+        ]}})),
         database("music"),
         table("music", "t", json!({"raed": {"rule": "allow"}})),
         table("music", "t", json!({"read": {"rule": "and", "clauses": [{"rule": "allow"}, {"rule": "nope"}]}})),
@@ -337,6 +341,9 @@ fn errors_are_reported_with_their_paths() {
     for expected in [
         "spec.tokens.0.secret: expected a secret of at least 32 bytes, found 5",
         "spec.tokens.1.kid: duplicate kid a",
+        "spec.s3.keys.0.id: invalid id \"a b\": expected 3 to 128 letters, digits, _ and -",
+        "spec.s3.keys.0.secret: expected a secret of at least 32 bytes, found 5",
+        "spec.s3.keys.2.id: duplicate id abc",
         "spec.tokens.1.primary: only one key may be primary",
         "spec.rules.raed: unknown key raed, did you mean read?",
         "meta.id: duplicate document of table t of database music",
@@ -352,7 +359,7 @@ fn errors_are_reported_with_their_paths() {
     ] {
         assert!(faults.iter().any(|fault| fault == expected), "{expected} is not in {faults:#?}");
     }
-    assert_eq!(faults.len(), 14, "{faults:#?}");
+    assert_eq!(faults.len(), 17, "{faults:#?}");
 }
 
 #[test]
@@ -700,4 +707,36 @@ fn a_grant_on_the_request_is_made_for_each() {
     };
     assert!(request("one").is_ok());
     assert!(matches!(request("all"), Err(Error::Denied { .. })));
+}
+
+#[test]
+fn rules_of_files_see_the_claims_of_an_access_key() {
+    let own = json!({"rule": "match", "type": "string", "eval": "==", "f1": "args.params.user", "f2": "args.auth.id"});
+    let documents = snapshot(&[
+        project(json!({"s3": {"keys": [
+            {"id": "ann-key", "secret": "a secret that has thirty-two bytes", "claims": {"id": "ann"}},
+        ]}})),
+        json!({"kind": "bucket", "meta": {"project": "shop", "id": "files"}, "spec": {"rules": [{"prefix": "/:user", "read": own}]}}),
+    ]);
+    let allowed = |key: &str, path: &str| {
+        let access = FileAccess {
+            bucket: "files".to_owned(),
+            operation: WireFileOperation::from(FileOperation::Read).into(),
+            path: Some(path.to_owned()),
+            no_size: true,
+            ..FileAccess::default()
+        };
+        let request = AuthorizeFilesRequest {
+            project: "shop".to_owned(),
+            accesses: vec![access],
+            access_key: key.to_owned(),
+            ..AuthorizeFilesRequest::default()
+        };
+        service(&documents).authorize_files(request, now()).map(|response| response.verdicts.len())
+    };
+    assert!(matches!(allowed("ann-key", "ann/x"), Ok(1)));
+    assert!(matches!(allowed("ann-key", "bob/x"), Err(Error::Denied { .. })));
+    for unknown in ["bob-key", ""] {
+        assert!(matches!(allowed(unknown, "ann/x"), Err(Error::Unauthenticated { .. })), "{unknown}");
+    }
 }

@@ -69,6 +69,13 @@ impl Walk<'_> {
                     after = name;
                     continue;
                 }
+                if self.request.ends_before(&place) {
+                    return Ok(());
+                }
+                if self.request.leaves_out(&place) {
+                    after = name;
+                    continue;
+                }
                 self.looked_at += 1;
                 self.last.clone_from(&place);
                 if self.request.wants(&place) {

@@ -9,13 +9,13 @@ use std::{
 use bytes::Bytes;
 use rustix::{
     fs::{
-        AtFlags, FlockOperation, Mode, OFlags, SeekFrom, Timespec, Timestamps, UTIME_NOW, XattrFlags, fgetxattr, flock,
-        fremovexattr, fsetxattr, fstat, fsync, ftruncate, openat, seek, statat, unlinkat, utimensat,
+        AtFlags, FlockOperation, Mode, OFlags, SeekFrom, XattrFlags, fgetxattr, flock, fremovexattr, fsetxattr, fstat,
+        fsync, ftruncate, openat, seek, statat, unlinkat,
     },
     io::Errno,
 };
 
-use super::{Local, Root, attributes, on_disk, tree, upload, write_all};
+use super::{Local, Root, attributes, on_disk, parts, tree, upload, write_all};
 use crate::{
     Error,
     content_type::SNIFFED_BYTES,
@@ -91,12 +91,14 @@ impl Local {
     }
 }
 
-fn record_name(name: &str) -> String {
+/// The name of the record of an upload.
+pub(super) fn record_name(name: &str) -> String {
     format!("{name}{RECORD}")
 }
 
-/// Removes an upload: its record first, since a record without bytes is that of a file that was published.
+/// Removes an upload: after its parts its record, since a record without bytes is that of a file that was published.
 fn forget(root: &Root, name: &str) -> Result<(), Error> {
+    tree::remove(&root.parts, name)?;
     for part in [record_name(name).as_str(), name] {
         match unlinkat(&root.resumable, part, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
@@ -212,10 +214,7 @@ impl Growing {
     /// Notes that the upload goes on.
     fn touch(&mut self) {
         self.touched = Instant::now();
-        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
-        let times = Timestamps { last_access: now, last_modification: now };
-        // Where it fails, the upload is void sooner than it could be.
-        let _ = utimensat(&self.root.resumable, record_name(&self.name), &times, AtFlags::SYMLINK_NOFOLLOW);
+        parts::touch(&self.root, &record_name(&self.name));
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {

@@ -42,6 +42,9 @@ pub async fn page(remote: &Remote, folder: &FilePath, request: &PageRequest) -> 
         if place <= request.after || place == last || !is_place(folder, &place) {
             continue;
         }
+        if request.ends_before(&place) {
+            return Ok(Page { entries, last: String::new() });
+        }
         if entries.len() == request.limit || looked_at >= LOOKED_AT_MAX {
             return Ok(Page { entries, last });
         }

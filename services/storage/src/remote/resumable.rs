@@ -10,13 +10,14 @@ use std::{
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutPayload};
+use query::file::FilePath;
 
 use super::{Remote, held::Held};
 use crate::{
     Error,
     content_type::SNIFFED_BYTES,
     object::{Publication, Published},
-    record::{Found, LIFETIME_MS, OF_PATH_MAX, RECORD_BYTES, Record, of_path},
+    record::{Found, LIFETIME_MS, OF_PATH_MAX, RECORD_BYTES, Record, StoredPart, of_path, part_name, part_number},
 };
 
 /// Prefix of the objects of uploads, each of which has a folder.
@@ -27,6 +28,8 @@ const RECORD: &str = "record";
 const PUBLISHED: &str = "published";
 /// What the names of pieces begin with.
 const PIECE: &str = "p";
+/// Objects that are asked for at once.
+const HEADS: usize = 16;
 /// Bytes of a piece.
 const PIECE_BYTES: usize = 8 << 20;
 
@@ -182,6 +185,40 @@ impl Remote {
         Ok(ObjectAppend { remote, upload, pieces, offset, start, waiting, waiting_bytes, held_bytes, held, is_checked })
     }
 
+    /// The parts of the upload `name` that have come, by their numbers.
+    pub async fn parts(&self, name: &str) -> Result<Vec<StoredPart>, Error> {
+        let folder = self.location(&format!("{RESUMABLE}/{name}"))?;
+        let mut found = self.store.list(Some(&folder));
+        let mut parts = Vec::new();
+        while let Some(object) = found.try_next().await? {
+            let Some(number) = object.location.filename().and_then(part_number) else { continue };
+            let etag = super::opaque(object.e_tag.as_deref());
+            let modified_ms = object.last_modified.timestamp_millis();
+            parts.push(StoredPart { number, size: object.size, etag, modified_ms });
+        }
+        parts.sort_unstable_by_key(|part| part.number);
+        self.with_etags(name, parts).await
+    }
+
+    /// The parts with the entity tags that some stores leave out of their lists.
+    async fn with_etags(&self, name: &str, parts: Vec<StoredPart>) -> Result<Vec<StoredPart>, Error> {
+        let told = parts.into_iter().map(|part| async move {
+            if !part.etag.is_empty() {
+                return Ok(part);
+            }
+            let location = self.location(part_path(name, part.number).as_str())?;
+            let etag = super::opaque(self.store.head(&location).await?.e_tag.as_deref());
+            Ok::<_, Error>(StoredPart { etag, ..part })
+        });
+        futures::stream::iter(told).buffered(HEADS).try_collect().await
+    }
+
+    /// Leaves nothing of an upload in parts but that its file was published.
+    pub async fn close_upload(&self, name: &str) -> Result<(), Error> {
+        self.store.put(&self.location(&key(name, PUBLISHED))?, PutPayload::default()).await?;
+        self.delete_pieces(name, false).await
+    }
+
     /// Removes an upload.
     pub async fn drop_upload(&self, name: &str) -> Result<(), Error> {
         self.delete_object(&key(name, RECORD)).await?;
@@ -233,6 +270,11 @@ impl Remote {
         }
         Ok(swept)
     }
+}
+
+/// The path of a part of the upload `name`.
+pub fn part_path(name: &str, number: u32) -> FilePath {
+    FilePath::reserved(key(name, &part_name(number)))
 }
 
 fn key(name: &str, object: &str) -> String {
@@ -360,8 +402,7 @@ impl ObjectAppend {
             }
         }
         let published = upload.publish(publication).await?;
-        remote.store.put(&remote.location(&key(name, PUBLISHED))?, PutPayload::default()).await?;
-        remote.delete_pieces(name, false).await?;
+        remote.close_upload(name).await?;
         Ok(published)
     }
 }

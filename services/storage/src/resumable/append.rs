@@ -51,6 +51,9 @@ pub async fn append(
     let UploadId { bucket, name } = uploads.ids.open(&terms.project, &resumption.id)?;
     let bucket = uploads.buckets.find(&terms.project, &bucket)?;
     let found = bucket.backend()?.find_upload(&name).await?;
+    if found.record.in_parts {
+        return Err(Error::NoUpload.into());
+    }
     check_terms(&terms, &bucket, &found.record)?;
     // The limit may have changed since it was begun.
     put::check_size(&bucket, found.record.size)?;
