@@ -1,4 +1,5 @@
-//! Functions of users: called over HTTP with the identity of their caller, within limits of time, size and number.
+//! Functions of users: called over HTTP with the identity of their caller, within limits of time, size and number. Events
+//! of changes of rows, delivered to webhooks.
 //!
 //! Whether a caller may is decided elsewhere: a call comes with a grant of the rule engine. Addresses that a target's
 //! name leads to are checked before one of them is dialled.
@@ -12,6 +13,7 @@ mod answer;
 mod client;
 mod config;
 mod error;
+mod events;
 mod limiter;
 mod request;
 mod service;
@@ -19,4 +21,5 @@ mod targets;
 
 pub use config::Config;
 pub use error::Error;
+pub use events::{EventFilter, EventStatus, EventSummary, Queue, QueueError, TRIGGER};
 pub use service::Service;
