@@ -21,6 +21,7 @@ pub mod token;
 pub mod tool;
 pub mod user_server;
 pub mod watching;
+pub mod webhook;
 
 /// Messages of contracts that only tests have.
 #[allow(missing_docs, clippy::allow_attributes_without_reason, reason = "generated from commented contracts")]

@@ -130,6 +130,11 @@ impl TestMesh {
         Ok(())
     }
 
+    /// The data folder of all nodes.
+    pub fn data(&self) -> std::path::PathBuf {
+        self.folder.path().join("data")
+    }
+
     /// The links of the node that clients reach, where it is of this process.
     pub fn links(&self) -> anyhow::Result<::mesh::Mesh> {
         let Running::Nodes(nodes) = &self.running else { anyhow::bail!("the nodes are processes of their own") };
@@ -262,7 +267,7 @@ async fn start(shape: Shape, folder: &Path, limits: &str) -> anyhow::Result<(Run
             let peers = format!("crud: [\"http://{}\"], auth-rules: [\"http://{}\"]", address(&crud)?, address(&auth)?);
             let realtime = node(folder, "[realtime]", &format!("{limits}peers: {{ {peers} }}\n")).await?;
             let storage = node(folder, "[storage]", &limits).await?;
-            let functions = node(folder, "[functions]", &limits).await?;
+            let functions = node(folder, "[functions]", &format!("{limits}peers: {{ {peers} }}\n")).await?;
             let further = format!(
                 "{limits}peers: {{ {peers}, realtime: [\"http://{}\"], storage: [\"http://{}\"], \
                  functions: [\"http://{}\"] }}\n",

@@ -5,6 +5,8 @@
 
 pub mod delivery;
 pub mod operate;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeSet,
