@@ -28,6 +28,7 @@ use crate::{
     store::{Changed, Store},
 };
 
+pub mod held;
 pub mod log;
 mod source;
 mod upkeep;

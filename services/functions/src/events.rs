@@ -18,7 +18,7 @@ mod row;
 mod signature;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -73,10 +73,11 @@ impl Events {
         });
         let (health, meters) = (EventHealth::new(mesh.health().clone()), mesh.metrics().events());
         let events = Self { mesh, data: data.to_owned(), client, registry, health, meters, tasks: tasks.clone() };
-        let stop = tasks.draining().clone();
-        tasks.spawn_until_drain("events", async move {
-            stop.run_until_cancelled(Box::pin(events.run())).await;
-        });
+        let draining = tasks.draining().clone();
+        let running = async move {
+            draining.run_until_cancelled(Box::pin(events.run())).await;
+        };
+        spawn(tasks, "events", running);
     }
 
     async fn run(mut self) {
@@ -87,7 +88,7 @@ impl Events {
         let queue = self.open().await;
         let (registry, client) = (self.registry.clone(), self.client.clone());
         let dispatcher = Dispatcher::new(queue.clone(), registry, client, self.health.clone(), self.meters.clone());
-        self.tasks.spawn_until_drain("events: deliver", Box::pin(dispatcher.run(self.tasks.draining().clone())));
+        spawn(&self.tasks, "events: deliver", dispatcher.run(self.tasks.draining().clone()));
         self.follow_tables(&queue).await;
     }
 
@@ -146,7 +147,7 @@ impl Events {
             meters: self.meters.clone(),
         };
         let (stopped, at_end) = (stop.clone(), ended.clone().drop_guard());
-        self.tasks.spawn_until_drain("events: follow table", async move {
+        spawn(&self.tasks, "events: follow table", async move {
             let _at_end = at_end;
             Box::pin(intake.run(stopped)).await;
         });
@@ -154,8 +155,16 @@ impl Events {
     }
 }
 
+/// Starts a task that ends by itself when the node begins to drain, and at once where the node is dropped.
+fn spawn(tasks: &Tasks, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    let dropped = tasks.stop().clone();
+    tasks.spawn_until_drain(name, async move {
+        dropped.run_until_cancelled(Box::pin(task)).await;
+    });
+}
+
 /// Forgets the positions of tables that no trigger is about: one that comes back begins then.
-async fn forget_others(queue: &Queue, wanted: &std::collections::BTreeSet<FollowedTable>) -> Result<(), QueueError> {
+async fn forget_others(queue: &Queue, wanted: &BTreeSet<FollowedTable>) -> Result<(), QueueError> {
     for table in queue.tables().await? {
         if !wanted.contains(&table) {
             queue.forget(&table).await?;

@@ -34,6 +34,8 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// How long events are kept that were delivered, and those that were not.
 const PROCESSED_AGE: Duration = Duration::from_secs(7 * 86_400);
 const FAILED_AGE: Duration = Duration::from_secs(30 * 86_400);
+/// Batches of them that are removed at once, so that deliveries go on.
+const PRUNE_BATCHES: usize = 100;
 /// Deliveries of all triggers at once.
 const DELIVERIES_MAX: usize = 512;
 /// How long deliveries that run may take when the node stops.
@@ -278,7 +280,11 @@ impl Dispatcher {
         }
         for (status, age) in [("processed", PROCESSED_AGE), ("failed", FAILED_AGE)] {
             let before = now.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
-            while self.queue.prune(status, clock::unix_ms(before)).await? {}
+            for _ in 0..PRUNE_BATCHES {
+                if !self.queue.prune(status, clock::unix_ms(before)).await? {
+                    break;
+                }
+            }
         }
         // Events of a trigger that is gone may have come after that.
         self.queue.fail_others(&self.registry.now().keys(), clock::unix_ms(now)).await?;

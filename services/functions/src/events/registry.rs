@@ -95,6 +95,5 @@ impl Registry {
         if self.0.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
-        self.0.mark_unchanged();
     }
 }

@@ -8,6 +8,8 @@ use super::{Queue, QueueError, TriggerKey};
 
 /// Finished events that are removed in one transaction.
 const PRUNE_BATCH: i64 = 1000;
+/// Events after which finished ones are removed, the oldest first.
+const EVENTS_MAX: i64 = 1_000_000;
 
 /// An event that is leased for one attempt.
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
@@ -209,18 +211,20 @@ impl Queue {
         Ok(failed)
     }
 
-    /// Removes events of a status that were finished before a time, a batch of them; whether there may be more.
+    /// Removes events of a status that were finished before a time, or before the last million; a batch of each, and whether
+    /// there may be more.
     pub async fn prune(&self, status: &'static str, before_ms: i64) -> Result<bool, QueueError> {
-        let removed = sqlx::query(
+        let old = sqlx::query(
             "DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE status = ?1 AND finished_ms IS NOT NULL \
              AND finished_ms < ?2 LIMIT ?3)",
-        )
-        .bind(status)
-        .bind(before_ms)
-        .bind(PRUNE_BATCH)
-        .execute(&self.pool)
-        .await?;
-        Ok(removed.rows_affected() == PRUNE_BATCH.cast_unsigned())
+        );
+        let old = old.bind(status).bind(before_ms).bind(PRUNE_BATCH).execute(&self.pool).await?.rows_affected();
+        let many = sqlx::query(
+            "DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE status = ?1 \
+             AND seq <= (SELECT max(seq) FROM events) - ?2 LIMIT ?3)",
+        );
+        let many = many.bind(status).bind(EVENTS_MAX).bind(PRUNE_BATCH).execute(&self.pool).await?.rows_affected();
+        Ok(old.max(many) == PRUNE_BATCH.cast_unsigned())
     }
 
     /// Events that wait.
