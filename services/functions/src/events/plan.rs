@@ -78,7 +78,7 @@ impl TablePlan {
                 }
             }
         }
-        let key = found.identity().unwrap_or_default().to_vec();
+        let key = key(found).to_vec();
         Ok(Self { table: table.clone(), schema, key, triggers: planned, planned_from: triggers })
     }
 
@@ -153,7 +153,7 @@ impl TablePlan {
 
 impl PlannedTrigger {
     /// Errors: why it does not fit the table.
-    fn of(schema: &Schema, table: &Table, key: TriggerKey, spec: Arc<Trigger>) -> Result<Self, String> {
+    fn of(schema: &Schema, table: &Table, trigger: TriggerKey, spec: Arc<Trigger>) -> Result<Self, String> {
         let filter = |name: &str, condition: &Option<serde_json::Value>| -> Result<Filter, String> {
             let Some(condition) = condition else { return Ok(Filter::TRUE) };
             let wrong = |error: query::Error| format!("on.{name}: {error}");
@@ -175,11 +175,16 @@ impl PlannedTrigger {
         for column in spec.on.columns.iter().chain(ordered) {
             table.column(column).map_err(|error| error.to_string())?;
         }
-        if spec.ordered == Ordered::ByRow && table.identity().is_none() {
+        if spec.ordered == Ordered::ByRow && key(table).is_empty() {
             return Err(format!("ordered: table {} has no key", table.name));
         }
-        Ok(Self { key, spec, after, before })
+        Ok(Self { key: trigger, spec, after, before })
     }
+}
+
+/// The columns by which a row is named: its identity, or else a primary key that SQLite lets be null. Empty where there is none.
+fn key(table: &Table) -> &[String] {
+    table.identity().unwrap_or(&table.primary_key)
 }
 
 /// Whether an update changed one of the columns; any where there are none.
