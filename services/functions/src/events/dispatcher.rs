@@ -85,7 +85,7 @@ impl Dispatcher {
                 Some(delivery) = self.deliveries.next() => self.take(delivery),
                 () = self.queue.arrival() => self.look_at_arrivals(),
                 () = self.registry.changed() => self.triggers_changed().await,
-                () = until(next_look) => {}
+                () = until(next_look), if is_written => {}
                 () = tokio::time::sleep(RETRY_INTERVAL), if !is_written => {}
                 _ = looks.tick() => self.look_at_all(),
                 _ = upkeep.tick() => self.upkeep().await,
@@ -324,5 +324,36 @@ async fn until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_attempt_decides_what_becomes_of_an_event() {
+        let spec = json!({"on": {"database": "d", "table": "t"}, "to": {"url": "http://a"}, "retries": {"max": 2, "for": 100, "first": 4}});
+        let spec: Trigger = serde_json::from_value(spec).unwrap();
+        let lease = |attempts, since_ms| {
+            let (id, body) = ("evt".to_owned(), Vec::new());
+            Lease { seq: 1, id, body, attempts, created_ms: 0, since_ms }
+        };
+        let failed = |seconds: Option<u64>| Verdict::Failed { retry_after: seconds.map(Duration::from_secs) };
+        assert_eq!(fate(&spec, &lease(9, 0), &Verdict::Delivered, 1), Fate::Processed);
+        assert_eq!(fate(&spec, &lease(1, 0), &Verdict::Gone, 1), Fate::Failed);
+        let Fate::Retried { due_ms } = fate(&spec, &lease(1, 0), &failed(None), 1000) else {
+            panic!("it is tried again")
+        };
+        assert!((4000..=6000).contains(&due_ms), "{due_ms}");
+        assert_eq!(fate(&spec, &lease(1, 0), &failed(Some(60)), 1000), Fate::Retried { due_ms: 61_000 });
+        assert_eq!(fate(&spec, &lease(1, 0), &failed(Some(100)), 1000), Fate::Failed, "it would be too late");
+        assert_eq!(fate(&spec, &lease(3, 0), &failed(None), 1000), Fate::Failed, "it was tried often enough");
+        assert!(
+            matches!(fate(&spec, &lease(2, 90_000), &failed(None), 100_000), Fate::Retried { .. }),
+            "it was replayed"
+        );
     }
 }

@@ -218,3 +218,37 @@ async fn schema(mesh: &Mesh, table: &FollowedTable) -> Result<Arc<Schema>, Fault
 pub fn index_of(position: &TakenPosition, transaction: u64) -> u64 {
     if position.transaction == transaction { position.changes } else { 0 }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn an_event_has_the_same_id_whenever_it_is_made_and_no_other_has() {
+        let of = |names: [&str; 4], transaction, index, committed_us| {
+            let [project, database, table, id] = names.map(Arc::from);
+            let table = FollowedTable { project: Arc::clone(&project), database, table };
+            event_id(&table, &TriggerKey { project, id }, ChangePlace { transaction, index, committed_us })
+        };
+        let first = of(["p", "d", "t", "a"], 1, 2, 3);
+        assert_eq!((first.clone(), first.len()), (of(["p", "d", "t", "a"], 1, 2, 3), 36));
+        let others = [
+            of(["p", "d", "t", "b"], 1, 2, 3),
+            of(["pd", "", "t", "a"], 1, 2, 3),
+            of(["p", "d", "ta", ""], 1, 2, 3),
+            of(["p", "d", "t", "a"], 2, 2, 3),
+            of(["p", "d", "t", "a"], 1, 3, 3),
+            of(["p", "d", "t", "a"], 1, 2, 4),
+            first,
+        ];
+        assert_eq!(HashSet::from(others).len(), 7);
+    }
+
+    #[test]
+    fn changes_are_counted_over_the_parts_of_a_transaction() {
+        let position = TakenPosition { transaction: 7, changes: 3, ..TakenPosition::default() };
+        assert_eq!((index_of(&position, 7), index_of(&position, 8)), (3, 0));
+    }
+}
