@@ -28,7 +28,6 @@ use crate::{
     store::{Changed, Store},
 };
 
-pub mod held;
 pub mod log;
 mod source;
 mod upkeep;

@@ -22,12 +22,10 @@ use tokio_util::sync::DropGuard;
 use crate::{
     Error, Introspected, LeftOut, blocking,
     budget::{AnswerLimit, Memory},
-    changes::{
-        held::{self, HeldTables},
-        log::SharedLog,
-    },
+    changes::log::SharedLog,
     config::{self, Config},
     database::Database,
+    held_tables::{self, HeldTables},
     links::{self, DatabaseLinks},
     neighbour::Neighbour,
     neighbours,
@@ -165,7 +163,7 @@ impl Databases {
         };
         let mut projects: HashMap<String, Project> = snapshot.of().map(project).collect();
         let links = links::of(snapshot);
-        let mut trigger_tables = held::trigger_tables(snapshot);
+        let mut trigger_tables = held_tables::trigger_tables(snapshot);
         let mut neighbours = neighbours::of(snapshot, &links);
         for (DatabaseResource { meta, spec }, document) in snapshot.of() {
             let Some(project) = projects.get_mut(&meta.project) else { continue };
