@@ -186,7 +186,7 @@ impl TryFrom<String> for WebhookUrl {
 impl fmt::Debug for WebhookUrl {
     /// Without its path and query, which may have a secret in them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.splitn(4, '/').nth(2).unwrap_or_default())
+        f.write_str(self.0.split('/').nth(2).unwrap_or_default())
     }
 }
 
