@@ -28,6 +28,7 @@ mod dialect_feeds;
 mod doctor;
 mod echo;
 mod event_streams;
+mod events;
 mod files;
 mod functions;
 mod init;

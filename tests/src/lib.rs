@@ -21,6 +21,7 @@ pub mod token;
 pub mod tool;
 pub mod user_server;
 pub mod watching;
+pub mod webhook;
 pub mod worker;
 
 /// Messages of contracts that only tests have.

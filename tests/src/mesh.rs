@@ -132,6 +132,11 @@ impl TestMesh {
         Ok(())
     }
 
+    /// The data folder of all nodes.
+    pub fn data(&self) -> std::path::PathBuf {
+        self.folder.path().join("data")
+    }
+
     /// The links of the node that clients reach, where it is of this process.
     pub fn links(&self) -> anyhow::Result<::mesh::Mesh> {
         let Running::Nodes(nodes) = &self.running else { anyhow::bail!("the nodes are processes of their own") };
@@ -260,15 +265,16 @@ async fn start(shape: Shape, folder: &Path, setup: &Setup) -> anyhow::Result<(Ru
             let limits = format!("{limits}{}", nats::shared_bus(&folder.display().to_string()));
             let crud = node(folder, "[crud]", &limits).await?;
             let address = |node: &Node| node.peer.context("a node that others call has an address");
+            let rows = format!("crud: [\"http://{}\"]", address(&crud)?);
             let mut functions = Vec::new();
             for _ in 0..=setup.more_functions {
-                functions.push(node(folder, "[functions]", &limits).await?);
+                functions.push(node(folder, "[functions]", &format!("{limits}peers: {{ {rows} }}\n")).await?);
             }
             let urls = functions.iter().map(|node| Ok(format!("\"http://{}\"", address(node)?)));
             let urls = urls.collect::<anyhow::Result<Vec<String>>>()?.join(", ");
             // Its rules ask functions.
             let auth = node(folder, "[auth-rules]", &format!("{limits}peers: {{ functions: [{urls}] }}\n")).await?;
-            let peers = format!("crud: [\"http://{}\"], auth-rules: [\"http://{}\"]", address(&crud)?, address(&auth)?);
+            let peers = format!("{rows}, auth-rules: [\"http://{}\"]", address(&auth)?);
             let realtime = node(folder, "[realtime]", &format!("{limits}peers: {{ {peers} }}\n")).await?;
             let storage = node(folder, "[storage]", &limits).await?;
             let further = format!(

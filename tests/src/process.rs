@@ -197,7 +197,13 @@ impl Spread {
             _auth: serve("auth", "auth-rules", free_address()?, auth, "")?,
             _realtime: serve("realtime", "realtime", free_address()?, realtime, &format!("peers: {{ {called} }}\n"))?,
             _storage: serve("storage", "storage", free_address()?, storage, "")?,
-            _functions: serve("functions", "functions", free_address()?, functions, "")?,
+            _functions: serve(
+                "functions",
+                "functions",
+                free_address()?,
+                functions,
+                &format!("peers: {{ {called} }}\n"),
+            )?,
             crud: [
                 serve("crud-one", "crud", free_address()?, one, "")?,
                 serve("crud-two", "crud", free_address()?, two, "")?,

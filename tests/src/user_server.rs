@@ -33,6 +33,8 @@ pub struct Seen {
     pub headers: BTreeMap<String, String>,
     /// The body.
     pub body: Value,
+    /// The body, as it was sent.
+    pub text: String,
 }
 
 struct State {
@@ -164,7 +166,7 @@ fn whole(status: u16, headers: &str, body: &str) -> String {
 }
 
 /// The next request; `None` where there is none.
-async fn read(socket: &mut TcpStream, bytes: &mut Vec<u8>) -> anyhow::Result<Option<Seen>> {
+pub(crate) async fn read(socket: &mut TcpStream, bytes: &mut Vec<u8>) -> anyhow::Result<Option<Seen>> {
     let end = loop {
         if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
             break end;
@@ -187,7 +189,8 @@ async fn read(socket: &mut TcpStream, bytes: &mut Vec<u8>) -> anyhow::Result<Opt
     while bytes.len() < end + 4 + length {
         anyhow::ensure!(socket.read_buf(bytes).await? > 0, "the body broke off");
     }
-    let body = serde_json::from_slice(&bytes[end + 4..end + 4 + length]).unwrap_or(Value::Null);
+    let text = String::from_utf8_lossy(&bytes[end + 4..end + 4 + length]).into_owned();
+    let body = serde_json::from_str(&text).unwrap_or(Value::Null);
     bytes.drain(..end + 4 + length);
-    Ok(Some(Seen { method, path, headers, body }))
+    Ok(Some(Seen { method, path, headers, body, text }))
 }

@@ -1,7 +1,7 @@
 //! Registry of the databases of all projects: opened in the background, polled, swapped when resources change.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
@@ -25,6 +25,7 @@ use crate::{
     changes::log::SharedLog,
     config::{self, Config},
     database::Database,
+    held_tables::{self, HeldTables},
     links::{self, DatabaseLinks},
     neighbour::Neighbour,
     neighbours,
@@ -78,6 +79,9 @@ pub struct DatabaseEntry {
     neighbours: Vec<Neighbour>,
     /// Links of its tables.
     links: ArcSwap<DatabaseLinks>,
+    /// Tables that triggers are about, and the number format of their images.
+    trigger_tables: ArcSwap<(BTreeSet<String>, Numbers)>,
+    held: HeldTables,
     state: watch::Sender<DatabaseState>,
     /// Version of the schema that the mesh was last told of; 0 before the first.
     told: AtomicU64,
@@ -159,6 +163,7 @@ impl Databases {
         };
         let mut projects: HashMap<String, Project> = snapshot.of().map(project).collect();
         let links = links::of(snapshot);
+        let mut trigger_tables = held_tables::trigger_tables(snapshot);
         let mut neighbours = neighbours::of(snapshot, &links);
         for (DatabaseResource { meta, spec }, document) in snapshot.of() {
             let Some(project) = projects.get_mut(&meta.project) else { continue };
@@ -174,6 +179,8 @@ impl Databases {
                 _ => self.add(meta, spec.clone(), &document.folder, neighbours),
             };
             database.links.store(Arc::new(links));
+            let tables = trigger_tables.remove(&(meta.project.clone(), meta.id.clone())).unwrap_or_default();
+            database.trigger_tables.store(Arc::new((tables, project.numbers)));
             project.databases.insert(meta.id.clone(), database);
         }
         for database in before.values().flat_map(|project| project.databases.values()) {
@@ -217,6 +224,8 @@ impl Databases {
             folder: folder.to_owned(),
             neighbours,
             links: ArcSwap::default(),
+            trigger_tables: ArcSwap::default(),
+            held: HeldTables::default(),
             state: watch::Sender::new(DatabaseState::Connecting),
             told: AtomicU64::new(0),
             last_refresh: Mutex::new(Instant::now()),
@@ -251,6 +260,7 @@ impl Databases {
         let state = database.state.borrow().clone();
         if let DatabaseState::Open(open) = state {
             self.poll(database, &open).await;
+            database.hold(&open);
             return POLL_INTERVAL;
         }
         match self.connect(database).await {
@@ -263,6 +273,7 @@ impl Databases {
                 // Links that came meanwhile found nothing open.
                 self.link(database, &open);
                 self.publish_change(database, &open);
+                database.hold(&open);
                 POLL_INTERVAL
             }
             Err(error) => {
@@ -378,6 +389,14 @@ impl DatabaseEntry {
             ChangesSource::Off => Err(Error::unfollowed(table, "changes.source of its database is off")),
             ChangesSource::Auto | ChangesSource::Slot | ChangesSource::Triggers => Ok(()),
         }
+    }
+
+    /// Keeps the tables captured that triggers are about.
+    fn hold(&self, open: &Database) {
+        let tables = self.trigger_tables.load();
+        let none = BTreeSet::new();
+        let wanted = if self.spec.changes.source == ChangesSource::Off { &none } else { &tables.0 };
+        self.held.hold(open, wanted, tables.1);
     }
 
     /// The options of its answers.

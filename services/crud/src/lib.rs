@@ -17,6 +17,7 @@ mod decimal;
 mod doctor;
 pub mod error;
 mod grant;
+mod held_tables;
 mod introspected;
 mod invalid_column;
 mod invalid_value;

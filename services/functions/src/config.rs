@@ -1,10 +1,14 @@
 //! Configuration of the service.
 
+use std::path::PathBuf;
+
 use mesh::egress::Egress;
 
 /// Configuration of the service.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
-    /// Addresses that functions may have.
+    /// Addresses that functions and webhooks may have.
     pub egress: Egress,
+    /// The data folder, below which the queue of events is.
+    pub data: PathBuf,
 }

@@ -1,5 +1,5 @@
 //! Functions of users: called over HTTP or on workers that dialled in, with the identity of their caller, within limits of
-//! time, size and number.
+//! time, size and number. Events of changes of rows, delivered to webhooks.
 //!
 //! Whether a caller may is decided elsewhere: a call comes with a grant of the rule engine. Addresses that a target's
 //! name leads to are checked before one of them is dialled.
@@ -13,6 +13,7 @@ mod answer;
 mod client;
 mod config;
 mod error;
+mod events;
 mod limiter;
 mod request;
 mod service;
@@ -21,4 +22,5 @@ mod workers;
 
 pub use config::Config;
 pub use error::Error;
+pub use events::{EventFilter, EventStatus, EventSummary, Queue, QueueError, TRIGGER};
 pub use service::Service;

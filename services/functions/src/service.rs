@@ -21,6 +21,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::{
     Config, Error, answer,
     client::{Client, SendError},
+    events::Events,
     request::request,
     targets::Targets,
     workers::{self, Invocation, Registration, Workers},
@@ -49,13 +50,16 @@ pub struct Service {
 impl Service {
     /// Starts with the services of the resources in force, and follows them.
     pub fn start(mesh: Mesh, config: Config, current: Current, verifier: Verifier, tasks: Tasks) -> Self {
-        let targets = Targets::start(current, &tasks);
+        let targets = Targets::start(current.clone(), &tasks);
         let client = Client::new(config.egress);
         let state = match &client {
             Ok(_) => ComponentState::Ready,
             Err(cause) => ComponentState::Failing(format!("no HTTP client: {cause}")),
         };
         mesh.health().set(Component::Service(ServiceName::of(&proto::services::functions::FUNCTIONS)), state);
+        if let Ok(client) = &client {
+            Events::start(mesh.clone(), &config.data, client.clone(), current, &tasks);
+        }
         let workers = Workers::new(mesh.metrics().function_workers());
         Self { targets, verifier, client, workers, tasks, metrics: mesh.metrics().clone() }
     }

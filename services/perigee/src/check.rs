@@ -9,7 +9,7 @@ use crate::{failure::Failure, output};
 
 /// The resource kinds, each registered by the crate that owns it.
 pub const KINDS: &[Kind] =
-    &[gateway::PROJECT, crud::DATABASE, auth_rules::TABLE, auth_rules::BUCKET, auth_rules::SERVICE];
+    &[gateway::PROJECT, crud::DATABASE, auth_rules::TABLE, auth_rules::BUCKET, auth_rules::SERVICE, functions::TRIGGER];
 
 /// Says that `folder` is valid, or everything that is not.
 pub fn run(folder: &Path) -> Result<(), Failure> {

@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::PathBuf};
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 
-use crate::{check, dev, doctor, failure::Failure, health, init, output, serve, token, version};
+use crate::{check, dev, doctor, events, failure::Failure, health, init, output, serve, token, version};
 
 /// Runs the command that `args` (with the program's name first) say.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
@@ -24,6 +24,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
         Command::Serve(args) => block_on(serve::run(args)),
         Command::Check { dir } => check::run(&dir),
         Command::Doctor(args) => block_on(doctor::run(args)),
+        Command::Events(args) => block_on(events::run(args)),
         Command::Token(args) => token::run(&args),
         Command::Health { address } => Ok(health::ask(&address)?),
         Command::Schema => {
@@ -75,6 +76,8 @@ enum Command {
     },
     /// Says what live queries have of each database, and what they lack; removes what they left
     Doctor(doctor::DoctorArgs),
+    /// Lists events of triggers, delivers dead letters again, removes what is finished
+    Events(events::EventsArgs),
     /// Prints a token signed with a project's primary key
     Token(token::TokenArgs),
     /// Exits with 0 if a node is ready, for containers without curl
@@ -149,6 +152,8 @@ mod tests {
             &[],
             &["nothing"],
             &["doctor", "--force"],
+            &["events"],
+            &["events", "list", "--status", "lost"],
             &["token", "shop"],
             &["token", "shop", "{"],
             &["token", "shop", "[1]"],

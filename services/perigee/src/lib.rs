@@ -10,6 +10,7 @@ pub mod node;
 mod check;
 mod dev;
 mod doctor;
+mod events;
 mod health;
 mod init;
 mod output;

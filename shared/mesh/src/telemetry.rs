@@ -77,6 +77,7 @@ struct Families {
     function_answers: Family<FunctionAnswer, Counter>,
     function_calls: Gauge,
     function_workers: Gauge,
+    events: EventMeters,
     bus: BusMeters,
 }
 
@@ -93,6 +94,31 @@ pub struct BusMeters {
     pub published: Counter,
     /// Times that this node began or ended to read the changes of a database for all.
     pub elections: Counter,
+}
+
+/// What is measured of events of triggers.
+#[derive(Debug, Clone)]
+pub struct EventMeters {
+    /// Events that were made durable.
+    pub queued: Counter,
+    /// Events that wait.
+    pub pending: Gauge,
+    /// Time from an event to its delivery.
+    pub seconds: Histogram,
+    deliveries: Family<EventDelivery, Counter>,
+    missed: Family<LiveResync, Counter>,
+}
+
+impl EventMeters {
+    /// Counts an attempt to deliver an event by its outcome: `delivered`, `retried` or `dead`.
+    pub fn delivered(&self, outcome: &'static str) {
+        self.deliveries.get_or_create(&EventDelivery { outcome }).inc();
+    }
+
+    /// Counts a gap in the log, of which no events are made, by its reason.
+    pub fn missed(&self, reason: &'static str) {
+        self.missed.get_or_create(&LiveResync { reason }).inc();
+    }
 }
 
 /// Gauges of the load on the public port.
@@ -190,6 +216,11 @@ struct FileBytes {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FunctionAnswer {
     class: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EventDelivery {
+    outcome: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -323,6 +354,11 @@ impl Metrics {
         self.families.function_workers.clone()
     }
 
+    /// For events of triggers.
+    pub fn events(&self) -> EventMeters {
+        self.families.events.clone()
+    }
+
     /// Gauges of the load on the public port.
     pub fn load(&self) -> &Load {
         &self.families.load
@@ -399,6 +435,13 @@ impl Default for Families {
             function_answers: Family::default(),
             function_calls: Gauge::default(),
             function_workers: Gauge::default(),
+            events: EventMeters {
+                queued: Counter::default(),
+                pending: Gauge::default(),
+                seconds: seconds(),
+                deliveries: Family::default(),
+                missed: Family::default(),
+            },
             live_resyncs: Family::default(),
             changes_lag_bytes: Family::default(),
             changes_lag_seconds: Family::default(),
@@ -421,6 +464,11 @@ impl Families {
         registry.register("function_answers", "Answers of functions", self.function_answers.clone());
         registry.register("function_calls", "Calls of functions that run or wait", self.function_calls.clone());
         registry.register("function_workers", "Workers that take calls of functions", self.function_workers.clone());
+        registry.register("events_queued", "Events of triggers made durable", self.events.queued.clone());
+        registry.register("events_pending", "Events that wait for their delivery", self.events.pending.clone());
+        registry.register("event_seconds", "Time from an event to its delivery", self.events.seconds.clone());
+        registry.register("event_deliveries", "Attempts to deliver events", self.events.deliveries.clone());
+        registry.register("event_gaps", "Gaps in a log of changes without events", self.events.missed.clone());
         registry.register("statement_seconds", "Time of an SQL statement", self.statement_seconds.clone());
         registry.register("connections", "Connections of clients", self.load.connections.clone());
         registry.register("in_flight", "Requests of clients being answered", self.load.in_flight.clone());
@@ -465,6 +513,9 @@ mod tests {
         metrics.function_answers("2xx").inc();
         metrics.function_calls().inc();
         metrics.function_workers().inc();
+        metrics.events().queued.inc();
+        metrics.events().delivered("retried");
+        metrics.events().missed("overflow");
         metrics.statement("sqlite", "read").done(3, Duration::from_micros(50));
         metrics.changes_lag("shop", "music", 7, Duration::from_millis(1500));
         metrics.changes_lag("shop", "gone", 8, Duration::ZERO);
@@ -498,6 +549,9 @@ mod tests {
             r#"perigee_function_answers_total{class="2xx"} 1"#,
             "perigee_function_calls 1",
             "perigee_function_workers 1",
+            "perigee_events_queued_total 1",
+            r#"perigee_event_deliveries_total{outcome="retried"} 1"#,
+            r#"perigee_event_gaps_total{reason="overflow"} 1"#,
             r#"perigee_live_reads_total{answer="same"} 1"#,
             "perigee_shared_live_reads_total 1",
             r#"perigee_live_changes_total{concerns="none"} 1"#,

@@ -34,6 +34,7 @@ mod relation;
 pub mod resources;
 mod row;
 mod schema;
+pub mod trigger;
 mod typed;
 pub mod uuid;
 mod value;

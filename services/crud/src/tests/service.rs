@@ -6,14 +6,17 @@ use mesh::{
     Code, Component, ComponentState, Fault, Mesh, Tasks,
     bus::{Event, Message},
     config::Node,
-    resources::Snapshot,
+    resources::{Kind, Snapshot, parse_typed, schema_typed},
 };
 use proto::{
     crud::{DescribeRequest, ReadRequest, WriteRequest},
     grant::{self, Grant, Signer},
     services::crud::crud_server::Crud,
 };
-use query::{Filter, GrantTerms, Operation};
+use query::{
+    Filter, GrantTerms, Operation,
+    trigger::{Trigger, TriggerMeta},
+};
 use tokio::sync::watch;
 use tonic::Request;
 
@@ -211,4 +214,32 @@ async fn errors_travel_with_their_code() {
     let other = grant::pair(b"other").0.grant((*terms).clone());
     let foreign = vec![signed(&other)];
     assert_eq!(code(stage.service.read(read(foreign, "a")).await.unwrap_err()), Code::Internal);
+}
+
+#[tokio::test]
+async fn tables_of_triggers_are_captured_though_nobody_follows_them() {
+    let stage = stage();
+    let trigger = Kind {
+        name: "trigger",
+        parse: parse_typed::<TriggerMeta, Trigger>,
+        check: |_| Vec::new(),
+        schema: schema_typed::<TriggerMeta, Trigger>,
+    };
+    let kinds = [&super::KINDS[..], &[trigger]].concat();
+    let on = |table: &str| {
+        format!(
+            "kind: trigger\nmeta: {{project: shop, id: on-{table}}}\n\
+             spec: {{on: {{database: one, table: {table}}}, to: {{url: \"http://mail\"}}}}\n---\n"
+        )
+    };
+    let yaml = PROJECT.to_owned() + &database(stage.folder.path(), "one", "") + &on("t") + &on("nothing");
+    stage.resources.send_replace(Arc::new(Snapshot::parse(&yaml, &kinds).unwrap()));
+    stage.rows("one").await.unwrap();
+
+    let other = rusqlite::Connection::open(stage.folder.path().join("data/one.db")).unwrap();
+    let captured = "SELECT count(*) FROM sqlite_schema WHERE type = 'trigger' AND sql LIKE '%perigee_log%'";
+    while other.query_row(captured, [], |row| row.get::<_, i64>(0)).unwrap() == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    stage.tasks.finish().await;
 }

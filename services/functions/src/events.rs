@@ -1,0 +1,174 @@
+//! Events: changes of rows that triggers name, delivered to webhooks at least once.
+//!
+//! The log of changes is followed for each table that a trigger is about; what becomes an event is made durable in the
+//! queue together with the position in the log, and delivered from there. One node has the queue of a data folder.
+
+mod attempt;
+mod backoff;
+mod cloud_event;
+mod dispatcher;
+mod endpoint;
+mod health;
+mod intake;
+mod plan;
+mod queue;
+mod registry;
+mod resource;
+mod row;
+mod signature;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use mesh::{Mesh, Tasks, resources::Current, telemetry::EventMeters};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use self::{
+    dispatcher::{Dispatcher, QUEUE},
+    health::EventHealth,
+    intake::Intake,
+    queue::FollowedTable,
+    registry::Registry,
+};
+pub use self::{
+    queue::{
+        Queue, QueueError,
+        operate::{EventFilter, EventStatus, EventSummary},
+    },
+    resource::TRIGGER,
+};
+use crate::client::Client;
+
+/// How often a queue is tried to be opened that another node has still.
+const OPEN_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Events of a node.
+pub struct Events {
+    mesh: Mesh,
+    data: PathBuf,
+    client: Client,
+    registry: Registry,
+    health: EventHealth,
+    meters: EventMeters,
+    tasks: Tasks,
+}
+
+/// The intake of a table, ended when dropped.
+struct RunningIntake {
+    stop: DropGuard,
+    /// Fires when it has ended.
+    ended: CancellationToken,
+}
+
+impl Events {
+    /// Makes and delivers events as the triggers in force say, until the node stops.
+    pub fn start(mesh: Mesh, data: &Path, client: Client, current: Current, tasks: &Tasks) {
+        let (registry, following) = Registry::new(current);
+        let stop = tasks.stop().clone();
+        tasks.spawn("events: follow resources", async move {
+            stop.run_until_cancelled(following).await;
+        });
+        let (health, meters) = (EventHealth::new(mesh.health().clone()), mesh.metrics().events());
+        let events = Self { mesh, data: data.to_owned(), client, registry, health, meters, tasks: tasks.clone() };
+        let draining = tasks.draining().clone();
+        let running = async move {
+            draining.run_until_cancelled(Box::pin(events.run())).await;
+        };
+        spawn(tasks, "events", running);
+    }
+
+    async fn run(mut self) {
+        // A node without triggers has no queue.
+        while self.registry.now().is_empty() && !Queue::exists(&self.data) {
+            self.registry.changed().await;
+        }
+        let queue = self.open().await;
+        let (registry, client) = (self.registry.clone(), self.client.clone());
+        let dispatcher = Dispatcher::new(queue.clone(), registry, client, self.health.clone(), self.meters.clone());
+        spawn(&self.tasks, "events: deliver", dispatcher.run(self.tasks.draining().clone()));
+        self.follow_tables(&queue).await;
+    }
+
+    /// The queue, once no other node has it.
+    async fn open(&self) -> Queue {
+        loop {
+            match Queue::open(&self.data).await {
+                Ok(queue) => {
+                    self.health.set(QUEUE, None);
+                    return queue;
+                }
+                Err(error) => {
+                    if self.health.set(QUEUE, Some(error.to_string())) {
+                        tracing::warn!(cause = ?error, "{error}");
+                    }
+                }
+            }
+            tokio::time::sleep(OPEN_INTERVAL).await;
+        }
+    }
+
+    /// Follows the tables that triggers are about, as these change.
+    async fn follow_tables(&mut self, queue: &Queue) {
+        let mut intakes: BTreeMap<FollowedTable, RunningIntake> = BTreeMap::new();
+        loop {
+            let wanted = self.registry.now().tables();
+            let needless: Vec<FollowedTable> =
+                intakes.keys().filter(|table| !wanted.contains(*table)).cloned().collect();
+            for table in needless {
+                if let Some(RunningIntake { stop, ended }) = intakes.remove(&table) {
+                    drop(stop);
+                    // It writes nothing after this.
+                    ended.cancelled().await;
+                }
+            }
+            if let Err(error) = forget_others(queue, &wanted).await {
+                tracing::warn!(cause = ?error, "{error}");
+            }
+            for table in wanted {
+                if !intakes.contains_key(&table) {
+                    intakes.insert(table.clone(), self.follow(queue, table));
+                }
+            }
+            self.registry.changed().await;
+        }
+    }
+
+    fn follow(&self, queue: &Queue, table: FollowedTable) -> RunningIntake {
+        let (stop, ended) = (self.tasks.draining().child_token(), CancellationToken::new());
+        let intake = Intake {
+            mesh: self.mesh.clone(),
+            queue: queue.clone(),
+            registry: self.registry.clone(),
+            table,
+            health: self.health.clone(),
+            meters: self.meters.clone(),
+        };
+        let (stopped, at_end) = (stop.clone(), ended.clone().drop_guard());
+        spawn(&self.tasks, "events: follow table", async move {
+            let _at_end = at_end;
+            Box::pin(intake.run(stopped)).await;
+        });
+        RunningIntake { stop: stop.drop_guard(), ended }
+    }
+}
+
+/// Starts a task that ends by itself when the node begins to drain, and at once where the node is dropped.
+fn spawn(tasks: &Tasks, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    let dropped = tasks.stop().clone();
+    tasks.spawn_until_drain(name, async move {
+        dropped.run_until_cancelled(Box::pin(task)).await;
+    });
+}
+
+/// Forgets the positions of tables that no trigger is about: one that comes back begins then.
+async fn forget_others(queue: &Queue, wanted: &BTreeSet<FollowedTable>) -> Result<(), QueueError> {
+    for table in queue.tables().await? {
+        if !wanted.contains(&table) {
+            queue.forget(&table).await?;
+        }
+    }
+    Ok(())
+}

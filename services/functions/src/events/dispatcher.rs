@@ -1,0 +1,359 @@
+//! Dispatcher: delivers the events that are due, a few of each trigger at once, and writes what became of them.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use mesh::{clock, telemetry::EventMeters};
+use query::trigger::Trigger;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    attempt::{self, Answer, Message, Verdict},
+    backoff,
+    endpoint::Endpoint,
+    health::EventHealth,
+    queue::{
+        Queue, QueueError, TriggerKey,
+        delivery::{EndedAttempt, Fate, Lease, LeaseRequest, Leased},
+    },
+    registry::{Registry, Triggers},
+};
+use crate::client::Client;
+
+/// How long a lease goes on after the time of its attempt, so that what became of it can be written.
+const LEASE_MARGIN: Duration = Duration::from_secs(30);
+/// How often all queues are looked at: a command may have changed them.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often leases that are over are looked for, old events are removed, and those that wait are counted.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(10);
+/// How long events are kept that were delivered, and those that were not.
+const PROCESSED_AGE: Duration = Duration::from_secs(7 * 86_400);
+const FAILED_AGE: Duration = Duration::from_secs(30 * 86_400);
+/// Batches of them that are removed at once, so that deliveries go on.
+const PRUNE_BATCHES: usize = 100;
+/// Deliveries of all triggers at once.
+const DELIVERIES_MAX: usize = 512;
+/// How long deliveries that run may take when the node stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Wait before what failed in the queue is tried again.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Delivers events.
+pub struct Dispatcher {
+    queue: Queue,
+    registry: Registry,
+    client: Client,
+    health: EventHealth,
+    meters: EventMeters,
+    endpoints: HashMap<TriggerKey, Endpoint>,
+    deliveries: FuturesUnordered<BoxFuture<'static, Delivery>>,
+    /// What is still to be written.
+    ended: Vec<EndedAttempt>,
+}
+
+/// A delivery that ended.
+struct Delivery {
+    trigger: TriggerKey,
+    spec: Arc<Trigger>,
+    lease: Lease,
+    answer: Answer,
+}
+
+impl Dispatcher {
+    /// A dispatcher that has delivered nothing yet.
+    pub fn new(queue: Queue, registry: Registry, client: Client, health: EventHealth, meters: EventMeters) -> Self {
+        let (endpoints, deliveries, ended) = (HashMap::new(), FuturesUnordered::new(), Vec::new());
+        Self { queue, registry, client, health, meters, endpoints, deliveries, ended }
+    }
+
+    /// Delivers until `stop` fires, then waits a while for what runs.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let (mut looks, mut upkeep) = (tokio::time::interval(LOOK_INTERVAL), tokio::time::interval(UPKEEP_INTERVAL));
+        self.triggers_changed().await;
+        while !stop.is_cancelled() {
+            self.write_ended().await;
+            self.begin_due().await;
+            let next_look = self.endpoints.values().filter_map(|endpoint| endpoint.next_look).min();
+            let is_written = self.ended.is_empty();
+            tokio::select! {
+                () = stop.cancelled() => {}
+                Some(delivery) = self.deliveries.next() => self.take(delivery),
+                () = self.queue.arrival() => self.look_at_arrivals(),
+                () = self.registry.changed() => self.triggers_changed().await,
+                () = until(next_look), if is_written => {}
+                () = tokio::time::sleep(RETRY_INTERVAL), if !is_written => {}
+                _ = looks.tick() => self.look_at_all(),
+                _ = upkeep.tick() => self.upkeep().await,
+            }
+        }
+        self.drain().await;
+    }
+
+    /// Waits for what runs, and gives up what does not end in time: the next process begins it again.
+    async fn drain(mut self) {
+        let until = Instant::now() + DRAIN_TIMEOUT;
+        while let Ok(Some(delivery)) = tokio::time::timeout_at(until, self.deliveries.next()).await {
+            self.take(delivery);
+            self.write_ended().await;
+        }
+        if let Err(error) = self.queue.release().await {
+            tracing::warn!(cause = ?error, "{error}");
+        }
+    }
+
+    /// Takes what deliveries came to, of all that have ended.
+    fn take(&mut self, first: Delivery) {
+        let mut next = Some(first);
+        while let Some(delivery) = next {
+            self.ended(delivery);
+            next = self.deliveries.next().now_or_never().flatten();
+        }
+    }
+
+    fn ended(&mut self, Delivery { trigger, spec, lease, answer }: Delivery) {
+        let now = Instant::now();
+        let is_delivered = answer.verdict == Verdict::Delivered;
+        let endpoint = self.endpoints.entry(trigger.clone()).or_default();
+        let has_turned = endpoint.end(is_delivered, now);
+        let paused = endpoint.paused_until().map(|until| until.saturating_duration_since(now));
+        // There may be more of it, or one that waited for this one.
+        endpoint.look_at(now);
+        if has_turned {
+            let part = format!("endpoint of trigger {}/{}", trigger.project, trigger.id);
+            let why = paused.map(|_| format!("paused after failures in a row, the last: {}", answer.text));
+            match &why {
+                Some(why) => tracing::warn!(part, why, "endpoint is paused"),
+                None => tracing::info!(part, "endpoint is not paused any more"),
+            }
+            self.health.set(&part, why);
+        }
+        let now_ms = clock::unix_ms(SystemTime::now());
+        let fate = fate(&spec, &lease, &answer.verdict, now_ms);
+        self.meters.delivered(match fate {
+            Fate::Processed => "delivered",
+            Fate::Retried { .. } => "retried",
+            Fate::Failed => "dead",
+        });
+        if fate == Fate::Processed {
+            let age = u64::try_from(now_ms.saturating_sub(lease.created_ms)).unwrap_or_default();
+            self.meters.seconds.observe(Duration::from_millis(age).as_secs_f64());
+        }
+        if let (Fate::Retried { due_ms }, Some(at)) = (&fate, self.endpoints.get_mut(&trigger)) {
+            at.look_at(now + Duration::from_millis(u64::try_from(due_ms - now_ms).unwrap_or_default()));
+        }
+        self.ended.push(EndedAttempt { lease, fate, code: answer.code, last: answer.text });
+    }
+
+    /// Writes what became of attempts. Where that fails it is kept, and nothing is begun meanwhile.
+    async fn write_ended(&mut self) {
+        if self.ended.is_empty() {
+            return;
+        }
+        match self.queue.end(&self.ended, clock::unix_ms(SystemTime::now())).await {
+            Ok(_) => self.ended.clear(),
+            Err(error) => self.failed(&error),
+        }
+        if self.ended.is_empty() {
+            self.health.set(QUEUE, None);
+        }
+    }
+
+    /// Begins what is due, as far as the triggers may have more at once.
+    async fn begin_due(&mut self) {
+        let (now, triggers) = (Instant::now(), self.registry.now());
+        let mut free_of_all = DELIVERIES_MAX.saturating_sub(self.deliveries.len());
+        let mut wanted = Vec::new();
+        for (key, endpoint) in &mut self.endpoints {
+            let free = endpoint.free(now).min(free_of_all);
+            let is_due = endpoint.next_look.is_some_and(|next| next <= now);
+            if let Some(spec) = triggers.get(key).filter(|_| is_due && self.ended.is_empty()) {
+                endpoint.next_look = None;
+                if free > 0 {
+                    free_of_all -= free;
+                    wanted.push((key.clone(), spec.clone(), free));
+                } else if free_of_all == 0 {
+                    endpoint.next_look = Some(now + RETRY_INTERVAL);
+                }
+            }
+        }
+        if wanted.is_empty() {
+            return;
+        }
+        let requests: Vec<LeaseRequest<'_>> = wanted
+            .iter()
+            .map(|(trigger, spec, count)| LeaseRequest { trigger, count: *count, time: spec.timeout() + LEASE_MARGIN })
+            .collect();
+        match self.queue.lease(&requests, clock::unix_ms(SystemTime::now())).await {
+            Ok(all) => {
+                drop(requests);
+                for ((trigger, spec, free), leased) in wanted.into_iter().zip(all) {
+                    self.begin(trigger, &spec, free, leased);
+                }
+            }
+            Err(error) => {
+                for (trigger, _, _) in &wanted {
+                    if let Some(endpoint) = self.endpoints.get_mut(trigger) {
+                        endpoint.look_at(now + RETRY_INTERVAL);
+                    }
+                }
+                self.failed(&error);
+            }
+        }
+    }
+
+    fn begin(&mut self, trigger: TriggerKey, spec: &Arc<Trigger>, free: usize, leased: Leased) {
+        let Leased { leases, next_due_ms } = leased;
+        let Some(endpoint) = self.endpoints.get_mut(&trigger) else { return };
+        endpoint.begin(leases.len());
+        // Where all that was free is taken, the next that ends looks again.
+        if let Some(due) = next_due_ms.filter(|_| leases.len() < free).and_then(clock::instant) {
+            endpoint.look_at(due);
+        }
+        for lease in leases {
+            let (client, spec, trigger) = (self.client.clone(), spec.clone(), trigger.clone());
+            self.deliveries.push(
+                async move {
+                    let attempt = u32::try_from(lease.attempts).unwrap_or(u32::MAX);
+                    let mut lease = lease;
+                    let message = Message { id: lease.id.clone(), attempt, body: std::mem::take(&mut lease.body) };
+                    let answer = Box::pin(attempt::attempt(&client, &spec, message)).await;
+                    Delivery { trigger, spec, lease, answer }
+                }
+                .boxed(),
+            );
+        }
+    }
+
+    fn look_at_arrivals(&mut self) {
+        let now = Instant::now();
+        for trigger in self.queue.arrivals() {
+            self.endpoints.entry(trigger).or_default().look_at(now);
+        }
+    }
+
+    fn look_at_all(&mut self) {
+        let now = Instant::now();
+        self.endpoints.values_mut().for_each(|endpoint| endpoint.look_at(now));
+    }
+
+    /// Others are in force: those that are gone have no events any more.
+    async fn triggers_changed(&mut self) {
+        let triggers: Arc<Triggers> = self.registry.now();
+        let known = triggers.keys();
+        let health = &self.health;
+        self.endpoints.retain(|key, endpoint| {
+            let stays = known.contains(key) || !endpoint.is_idle();
+            if !known.contains(key) {
+                health.set(&format!("endpoint of trigger {}/{}", key.project, key.id), None);
+                health.set(&format!("trigger {}/{}", key.project, key.id), None);
+            }
+            stays
+        });
+        for key in &known {
+            self.endpoints.entry(key.clone()).or_default().look_at(Instant::now());
+        }
+        match self.queue.fail_others(&known, clock::unix_ms(SystemTime::now())).await {
+            Ok(0) => {}
+            Ok(failed) => tracing::warn!(failed, "events of triggers that are gone are dead letters now"),
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    async fn upkeep(&mut self) {
+        if let Err(error) = self.keep_up().await {
+            self.failed(&error);
+        }
+    }
+
+    async fn keep_up(&mut self) -> Result<(), QueueError> {
+        let now = SystemTime::now();
+        if self.ended.is_empty() {
+            let expired = self.queue.expire(clock::unix_ms(now)).await?;
+            if expired > 0 {
+                tracing::warn!(expired, "leases of events ended before their deliveries");
+            }
+        }
+        for (status, age) in [("processed", PROCESSED_AGE), ("failed", FAILED_AGE)] {
+            let before = now.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
+            for _ in 0..PRUNE_BATCHES {
+                if !self.queue.prune(status, clock::unix_ms(before)).await? {
+                    break;
+                }
+            }
+        }
+        // Events of a trigger that is gone may have come after that.
+        self.queue.fail_others(&self.registry.now().keys(), clock::unix_ms(now)).await?;
+        self.meters.pending.set(self.queue.pending().await?);
+        self.health.set(QUEUE, None);
+        Ok(())
+    }
+
+    fn failed(&self, error: &QueueError) {
+        if self.health.set(QUEUE, Some(error.to_string())) {
+            tracing::error!(cause = ?error, "{error}");
+        }
+    }
+}
+
+/// The queue, as `/ready` names it.
+pub const QUEUE: &str = "queue of events";
+
+/// What becomes of an event after an attempt.
+fn fate(spec: &Trigger, lease: &Lease, verdict: &Verdict, now_ms: i64) -> Fate {
+    let retry_after = match verdict {
+        Verdict::Delivered => return Fate::Processed,
+        Verdict::Gone => return Fate::Failed,
+        Verdict::Failed { retry_after } => *retry_after,
+    };
+    let attempt = u32::try_from(lease.attempts).unwrap_or(u32::MAX);
+    let wait = backoff::wait(&spec.retries, attempt, rand::random(), retry_after);
+    let due_ms = now_ms.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX));
+    let age = Duration::from_millis(u64::try_from(due_ms.saturating_sub(lease.since_ms)).unwrap_or_default());
+    match backoff::is_retried(&spec.retries, attempt, age) {
+        true => Fate::Retried { due_ms },
+        false => Fate::Failed,
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_attempt_decides_what_becomes_of_an_event() {
+        let spec = json!({"on": {"database": "d", "table": "t"}, "to": {"url": "http://a"}, "retries": {"max": 2, "for": 100, "first": 4}});
+        let spec: Trigger = serde_json::from_value(spec).unwrap();
+        let lease = |attempts, since_ms| {
+            let (id, body) = ("evt".to_owned(), Vec::new());
+            Lease { seq: 1, id, body, attempts, created_ms: 0, since_ms }
+        };
+        let failed = |seconds: Option<u64>| Verdict::Failed { retry_after: seconds.map(Duration::from_secs) };
+        assert_eq!(fate(&spec, &lease(9, 0), &Verdict::Delivered, 1), Fate::Processed);
+        assert_eq!(fate(&spec, &lease(1, 0), &Verdict::Gone, 1), Fate::Failed);
+        let Fate::Retried { due_ms } = fate(&spec, &lease(1, 0), &failed(None), 1000) else {
+            panic!("it is tried again")
+        };
+        assert!((4000..=6000).contains(&due_ms), "{due_ms}");
+        assert_eq!(fate(&spec, &lease(1, 0), &failed(Some(60)), 1000), Fate::Retried { due_ms: 61_000 });
+        assert_eq!(fate(&spec, &lease(1, 0), &failed(Some(100)), 1000), Fate::Failed, "it would be too late");
+        assert_eq!(fate(&spec, &lease(3, 0), &failed(None), 1000), Fate::Failed, "it was tried often enough");
+        assert!(
+            matches!(fate(&spec, &lease(2, 90_000), &failed(None), 100_000), Fate::Retried { .. }),
+            "it was replayed"
+        );
+    }
+}

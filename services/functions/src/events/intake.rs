@@ -1,0 +1,185 @@
+//! Intake: makes events of the changes of a table, as the log of changes tells them, and makes these durable.
+//!
+//! The position in the log is written in the transaction that writes the events: a process that is killed goes on where the
+//! last transaction ended, and loses nothing. What it had read besides was told to nobody.
+
+use std::{
+    convert::Infallible,
+    time::{Duration, SystemTime},
+};
+
+use futures::StreamExt;
+use mesh::{Call, Code, Fault, Mesh, clock, telemetry::EventMeters};
+use proto::{
+    Links,
+    crud::{Event, LogRequest, LogResponse, ResyncReason, Transaction},
+};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    health::EventHealth,
+    plan::{self, ChangePlace, TablePlan},
+    queue::{FollowedTable, NewEvent, Queue, TakenPosition},
+    registry::Registry,
+};
+
+/// Messages of the log that are made durable together, at most.
+const BATCH_MESSAGES: usize = 256;
+/// Bytes of messages of events after which a batch ends.
+const BATCH_BYTES: usize = 8 << 20;
+/// How old a plan may be: the schema may have lost a column.
+const PLAN_AGE: Duration = Duration::from_secs(30);
+/// Back-off after a failure; doubles up to the second.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// The intake of a table.
+pub struct Intake {
+    /// Reaches crud.
+    pub mesh: Mesh,
+    /// Where events go.
+    pub queue: Queue,
+    /// The triggers in force.
+    pub registry: Registry,
+    /// The table.
+    pub table: FollowedTable,
+    /// Where it is told that the table cannot be followed.
+    pub health: EventHealth,
+    /// What is counted.
+    pub meters: EventMeters,
+}
+
+/// What is made durable together.
+struct Batch {
+    events: Vec<NewEvent>,
+    bytes: usize,
+    position: TakenPosition,
+}
+
+impl Intake {
+    /// Takes changes until `stop` fires. What fails is tried again.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let part = format!("table {}/{}/{}", self.table.project, self.table.database, self.table.table);
+        let mut wait = RETRY_FIRST;
+        loop {
+            let begun = Instant::now();
+            let Some(Err(fault)) = stop.run_until_cancelled(Box::pin(self.follow(&part))).await else { break };
+            let why = format!("changes are not taken now: {fault}");
+            // Streams break off as nodes come and go.
+            if begun.elapsed() < RETRY_MAX && wait > RETRY_FIRST && self.health.set(&part, Some(why)) {
+                tracing::warn!(part, %fault, "changes of a table are not taken now");
+            }
+            wait = if begun.elapsed() > RETRY_MAX { RETRY_FIRST } else { (wait * 2).min(RETRY_MAX) };
+            if stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
+                break;
+            }
+        }
+        self.health.set(&part, None);
+    }
+
+    /// Takes changes until that fails.
+    async fn follow(&mut self, part: &str) -> Result<Infallible, Fault> {
+        let mut position = self.queue.position(&self.table).await.map_err(queue_fault)?.unwrap_or_default();
+        let mut plan = self.plan().await?;
+        let mut planned = Instant::now();
+        let request = LogRequest {
+            project: (*self.table.project).to_owned(),
+            database: (*self.table.database).to_owned(),
+            tables: vec![(*self.table.table).to_owned()],
+            after: position.log.clone(),
+            complete: false,
+        };
+        let log = Box::pin(self.mesh.crud().log(&Call::begin(None, None, None), request)).await?;
+        let mut chunks = log.ready_chunks(BATCH_MESSAGES);
+        while let Some(messages) = chunks.next().await {
+            if !plan.is_of(&self.registry.now()) || planned.elapsed() >= PLAN_AGE {
+                (plan, planned) = (self.plan().await?, Instant::now());
+            }
+            self.health.set(part, None);
+            let mut batch = Batch { events: Vec::new(), bytes: 0, position: position.clone() };
+            for message in messages {
+                match self.told(message.map_err(Fault::from), &plan, &mut batch) {
+                    Ok(()) => {}
+                    Err(fault) => {
+                        // What was told before is taken all the same.
+                        self.take(&mut position, batch).await?;
+                        return Err(fault);
+                    }
+                }
+                if batch.bytes >= BATCH_BYTES {
+                    let next = Batch { events: Vec::new(), bytes: 0, position: batch.position.clone() };
+                    self.take(&mut position, std::mem::replace(&mut batch, next)).await?;
+                }
+            }
+            self.take(&mut position, batch).await?;
+        }
+        Err(Fault::new(Code::Unavailable, "the log of changes has ended"))
+    }
+
+    async fn plan(&self) -> Result<TablePlan, Fault> {
+        Box::pin(TablePlan::of(&self.mesh, &self.table, self.registry.now(), &self.health)).await
+    }
+
+    /// Adds what the log told to a batch; nothing of a message that is not taken whole.
+    fn told(&self, message: Result<LogResponse, Fault>, plan: &TablePlan, batch: &mut Batch) -> Result<(), Fault> {
+        let LogResponse { position, event } = message?;
+        match event {
+            Some(Event::Started(_)) => {}
+            Some(Event::Transaction(transaction)) => {
+                let index = plan::index_of(&batch.position, transaction.id);
+                let events = events(plan, &transaction, index)?;
+                batch.bytes += events.iter().filter_map(|event| event.body.as_ref().ok()).map(Vec::len).sum::<usize>();
+                batch.events.extend(events);
+                batch.position.transaction = transaction.id;
+                batch.position.changes = index + transaction.changes.len() as u64;
+            }
+            Some(Event::Resync(resync)) => self.missed(resync.reason()),
+            None => return Ok(()),
+        }
+        batch.position.log = position;
+        Ok(())
+    }
+
+    /// Changes may have been missed: nobody makes events of them.
+    fn missed(&self, reason: ResyncReason) {
+        let reason = match reason {
+            ResyncReason::Overflow => "overflow",
+            ResyncReason::LogLost | ResyncReason::Unspecified => "log_lost",
+            ResyncReason::Truncate => "truncate",
+            ResyncReason::Restored => "restored",
+            ResyncReason::Position => "position",
+        };
+        let FollowedTable { project, database, table } = &self.table;
+        tracing::error!(%project, %database, %table, reason, "events of changes may have been missed");
+        self.meters.missed(reason);
+    }
+
+    /// Makes a batch durable.
+    async fn take(&self, position: &mut TakenPosition, batch: Batch) -> Result<(), Fault> {
+        if batch.position == *position {
+            return Ok(());
+        }
+        let now_ms = clock::unix_ms(SystemTime::now());
+        let added = self.queue.take(&self.table, &batch.position, &batch.events, now_ms).await.map_err(queue_fault)?;
+        self.meters.queued.inc_by(added);
+        *position = batch.position;
+        Ok(())
+    }
+}
+
+/// The events of a transaction, of which `index` changes came before.
+fn events(plan: &TablePlan, transaction: &Transaction, index: u64) -> Result<Vec<NewEvent>, Fault> {
+    let mut events = Vec::new();
+    for (index, change) in (index..).zip(&transaction.changes) {
+        let place = ChangePlace { transaction: transaction.id, index, committed_us: transaction.committed_us };
+        plan.events(change, place, &mut events)?;
+    }
+    Ok(events)
+}
+
+/// The fault of a queue that cannot be used now.
+fn queue_fault(error: super::queue::QueueError) -> Fault {
+    tracing::warn!(cause = ?error, "{error}");
+    Fault::new(Code::Unavailable, error.to_string())
+}

@@ -1,0 +1,80 @@
+//! Images of rows, as the log of changes has them.
+
+use mesh::{Code, Fault};
+use query::{Object, Value};
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// A row as a JSON object, of which members are told without reading their values.
+#[derive(Debug)]
+pub struct RowImage<'j> {
+    /// Its text.
+    pub json: &'j str,
+    members: Vec<(String, &'j RawValue)>,
+}
+
+impl<'j> RowImage<'j> {
+    /// The image that a JSON object is; `None` for no bytes.
+    pub fn read(json: &'j [u8]) -> Result<Option<Self>, Fault> {
+        if json.is_empty() {
+            return Ok(None);
+        }
+        let wrong = |cause: String| Fault::internal("a change of a row cannot be read", cause);
+        let json = std::str::from_utf8(json).map_err(|error| wrong(error.to_string()))?;
+        let mut reader = serde_json::Deserializer::from_str(json);
+        let members = reader.deserialize_map(Members).map_err(|error| wrong(error.to_string()))?;
+        reader.end().map_err(|error| wrong(error.to_string()))?;
+        Ok(Some(Self { json, members }))
+    }
+
+    /// The names of its columns.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.members.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// The JSON text of a column; `None` where the image has none.
+    pub fn column(&self, name: &str) -> Option<&'j str> {
+        self.members.iter().find(|(known, _)| known == name).map(|(_, value)| value.get())
+    }
+
+    /// The values by which conditions are decided. Lists and objects, by which none is, are empty.
+    pub fn values(&self) -> Object {
+        Object(self.members.iter().map(|(name, json)| (name.clone(), value(json.get()))).collect())
+    }
+}
+
+/// The value that a JSON text is.
+fn value(json: &str) -> Value {
+    match json.as_bytes().first() {
+        Some(b'"') => serde_json::from_str(json).map_or(Value::Null, Value::Text),
+        Some(b't') => Value::Bool(true),
+        Some(b'f') => Value::Bool(false),
+        Some(b'[') => Value::List(Vec::new()),
+        Some(b'{') => Value::Object(Object::default()),
+        _ => Value::number(json).unwrap_or(Value::Null),
+    }
+}
+
+/// Reads the members of an object.
+struct Members;
+
+impl<'de> Visitor<'de> for Members {
+    type Value = Vec<(String, &'de RawValue)>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a row")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = Vec::new();
+        while let Some(member) = map.next_entry()? {
+            members.push(member);
+        }
+        Ok(members)
+    }
+}
+
+/// The fault of what is told of a table that has no such column.
+pub fn unfit(table: &str) -> Fault {
+    Fault::new(Code::Unavailable, format!("the changes of table {table} do not fit its schema"))
+}
