@@ -143,7 +143,7 @@ impl Follower {
                 Step::Continue(())
             }
             FollowStage::Following { next, after, is_ahead } => {
-                if is_left_behind(&state.ring, next, after) {
+                if is_left_behind(&state.ring, &since, next, after) {
                     self.stage = FollowStage::at_end(&state, end);
                     return Ok(missed_all(end, ResyncReason::Overflow));
                 }
@@ -247,11 +247,12 @@ fn start(
     }
 }
 
-/// Whether the ring does not have all any more that follows what was told at a position, before the item that is `next`.
-fn is_left_behind(ring: &Ring, next: &mut u64, position: &LogPosition) -> bool {
+/// Whether the ring does not have all any more that follows what was told at a position, before the item that is `next`. What
+/// was missed of a table stands at the place of what was told before it: only `since` says that it was.
+fn is_left_behind(ring: &Ring, since: &[(&String, &Since)], next: &mut u64, position: &LogPosition) -> bool {
     let (first, _) = ring.numbers();
     // One that was begun anew may have all.
-    if *next < first && ring.start().is_some_and(|start| position.covers(start)) {
+    if *next < first && ring.start().is_some_and(|start| position.covers(start)) && is_in_ring(since, position) {
         *next = first;
     }
     *next < first

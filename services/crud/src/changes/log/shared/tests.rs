@@ -130,3 +130,27 @@ async fn a_gap_is_told_to_whom_the_log_does_not_tell_again_what_is_in_it() {
         assert_eq!(seen, told, "after 100 it goes on at {goes_on_at}");
     }
 }
+
+/// The loss of a table stands where the change before it does. Who was told that change, and stood still until the ring had let
+/// go of both, is told that it missed something.
+#[tokio::test(start_paused = true)]
+async fn who_stood_still_is_told_of_a_loss_that_the_ring_has_no_more() {
+    let shared = Arc::new(LogShared::default());
+    shared.state().ring.begin(whole(50));
+    shared.state().captured([("note".to_owned(), whole(50))].into(), whole(50));
+    shared.state().follow("note");
+    let mut follower = Follower::new(shared.clone(), ["note".to_owned()].into(), Bytes::new());
+    assert!(matches!(follower.next().await.unwrap().event, Some(Event::Started(_))));
+    shared.state().found(look(2, 100));
+    assert!(matches!(follower.next().await.unwrap().event, Some(Event::Transaction(_))));
+
+    let loss = Loss { reason: ResyncReason::Truncate, tables: vec!["note".to_owned()] };
+    let mut after = whole(100);
+    after.begin_captured();
+    let lost = LogLook { losses: vec![loss.clone()], ..LogLook::of(Vec::new(), after.clone()) };
+    shared.state().lost(&loss, &after);
+    shared.state().found(lost);
+    tokio::time::advance(Duration::from_secs(61)).await;
+    shared.state().found(look(3, 130));
+    assert!(matches!(follower.next().await.unwrap().event, Some(Event::Resync(_))));
+}
