@@ -69,6 +69,15 @@ impl Nats {
 }
 
 impl Election {
+    /// Hash of what it is, in sixteen hexadecimal digits: no other one of this mesh has it, nor any of another mesh.
+    pub fn id(&self) -> String {
+        let hash = blake3::derive_key(
+            "perigee 2026-11 id of an election",
+            format!("{}.{}", self.nats.mesh(), self.name).as_bytes(),
+        );
+        hash[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// The bucket; it is made where there is none.
     async fn store(&self) -> Result<Store, String> {
         let config = kv::Config {

@@ -184,7 +184,7 @@ impl LogNode {
     /// Reads the log for all nodes as long as the lease is held.
     async fn read(&self, mut lease: Lease, done: &CancellationToken, draining: &CancellationToken) {
         let wanted = LogShared { lag: self.shared.lag.clone(), ..LogShared::default() };
-        let mut source = LogSource::elected(&self.database.store);
+        let mut source = LogSource::elected(&self.database.store, self.nodes.election.id());
         let mut upkeep = Upkeep::at_start();
         if !self.shared.is_captured() {
             upkeep.sweep_within(SWEEP_TIME / 2);

@@ -39,10 +39,10 @@ impl LogSource {
         }
     }
 
-    /// The source of the reader that is elected among those that share the database.
-    pub fn elected(store: &Store) -> Self {
+    /// The source of the reader that is elected among those that share the database, by an election of this id.
+    pub fn elected(store: &Store, election: String) -> Self {
         match Self::new(store) {
-            LogSource::Postgres(store, _) => LogSource::Postgres(store, Box::new(PostgresLog::elected())),
+            LogSource::Postgres(store, _) => LogSource::Postgres(store, Box::new(PostgresLog::elected(election))),
             other @ (LogSource::Sqlite(..) | LogSource::None) => other,
         }
     }

@@ -166,7 +166,7 @@ impl Postgres {
 
     /// Removes a slot with what it needed, whoever reads it.
     async fn remove_slot_of_others(&self, name: &str) -> Result<(), Error> {
-        self.end_reader(name).await?;
+        self.end_reader(name, None).await?;
         self.remove_slot(name, &PublishedTables::new()).await
     }
 

@@ -145,8 +145,8 @@ impl Postgres {
     }
 
     /// Starts to read the slot, which is made where it is missing. Tables were as they are `noted` before they were published,
-    /// where the publication does not say that any more.
-    pub async fn start_slot(&self, noted: &PublishedTables) -> Result<SlotReader, SlotRefusal> {
+    /// where the publication does not say that any more. The reader says which `election` it is of.
+    pub async fn start_slot(&self, noted: &PublishedTables, election: Option<&str>) -> Result<SlotReader, SlotRefusal> {
         let (name, state) = self.slot_state().await?;
         if self.inner.pool.connector.is_shared() {
             return Err(SlotObstacle::Pooled.into());
@@ -158,12 +158,13 @@ impl Postgres {
             Some(record) if state.has_slot && !state.is_lost => (record.clone(), state.confirmed),
             _ => Box::pin(self.make_slot(&name, &state, noted)).await?,
         };
-        let (connection, system) = self.started(&name, from).await?;
+        let reader = setup::reader_name(&name, election);
+        let (connection, system) = self.started(&name, &reader, from).await?;
         let now = self.now().await?;
         let mut hasher = std::hash::DefaultHasher::new();
         (&system, &record.epoch).hash(&mut hasher);
         let kept = u64::try_from(state.keep_megabytes).map_or(KEEP_BYTES, |most| (most << 20) / 4);
-        let stream = SlotStream::start(self, connection, StreamTarget { name: name.clone(), system }, from);
+        let stream = SlotStream::start(self, connection, StreamTarget { name: name.clone(), reader, system }, from);
         Ok(SlotReader {
             name,
             source: hasher.finish(),
@@ -225,19 +226,25 @@ impl Postgres {
         Ok((record, state.confirmed))
     }
 
-    /// Ends who reads a slot.
-    pub async fn end_reader(&self, name: &str) -> Result<(), Error> {
-        let ending = self.with_retry(|connection| Box::pin(async move { setup::end_reader(&connection, name).await }));
+    /// Ends who reads a slot, where that is who is named, if anybody is; whether there was one.
+    pub async fn end_reader(&self, name: &str, reader: Option<&str>) -> Result<bool, Error> {
+        let ending =
+            self.with_retry(|connection| Box::pin(async move { setup::end_reader(&connection, name, reader).await }));
         Box::pin(ending).await.map_err(|failure| self.error(failure))
     }
 
     /// A connection in which the slot was started.
-    async fn started(&self, name: &str, from: u64) -> Result<(ReplicationConnection, System), SlotRefusal> {
+    async fn started(
+        &self,
+        name: &str,
+        reader: &str,
+        from: u64,
+    ) -> Result<(ReplicationConnection, System), SlotRefusal> {
         let refused = |error: ReplicationError| match error.is(OBJECT_IN_USE) {
             true => SlotObstacle::Active,
             false => SlotObstacle::Failed(format!("the slot cannot be read: {error}")),
         };
-        let (mut connection, system) = self.replicate(name).await.map_err(refused)?;
+        let (mut connection, system) = self.replicate(reader).await.map_err(refused)?;
         connection.start(name, from, name).await.map_err(refused)?;
         Ok((connection, system))
     }

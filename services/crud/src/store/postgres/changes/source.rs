@@ -11,7 +11,11 @@ use query::resources::{ChangesSource, Numbers};
 use super::{
     images::ImageReader,
     setup::{self, TriggerKind},
-    slot::{SlotReader, SlotRefusal, obstacle::SlotObstacle, setup::PublishedTables},
+    slot::{
+        SlotReader, SlotRefusal,
+        obstacle::SlotObstacle,
+        setup::{PublishedTables, reader_name},
+    },
 };
 use crate::{
     Error,
@@ -42,8 +46,8 @@ pub struct PostgresLog {
     reader: SourceReader,
     /// Why the log is not read from a slot, as far as the process's log has it.
     told: Option<String>,
-    /// Nobody else is to read it: who does is about to end.
-    is_elected: bool,
+    /// By which election nobody else is to read it: who does is about to end.
+    election: Option<String>,
     /// The log is another one, which followers do not know yet.
     is_other: bool,
     /// It could not be read on by triggers: its followers are to be told.
@@ -112,7 +116,7 @@ impl Postgres {
             ChangesSource::Triggers => return Ok(SourceReader::Triggers(Box::default())),
             ChangesSource::Slot | ChangesSource::Auto => {}
         }
-        match Box::pin(self.take_slot(log.is_elected, &log.noted)).await {
+        match Box::pin(self.take_slot(log.election.as_deref(), &log.noted)).await {
             Ok(reader) => {
                 log.noted.clear();
                 log.say("slot", &self.inner.database, None);
@@ -136,37 +140,41 @@ impl Postgres {
     }
 
     /// Starts to read the slot, once no other process does; that is waited for, for a while.
-    async fn take_slot(&self, is_elected: bool, noted: &PublishedTables) -> Result<SlotReader, SlotRefusal> {
+    async fn take_slot(&self, election: Option<&str>, noted: &PublishedTables) -> Result<SlotReader, SlotRefusal> {
+        let is_elected = election.is_some();
         let (timeout, interval) =
             if is_elected { (HANDOVER_TIMEOUT, HANDOVER_INTERVAL) } else { (ACTIVE_TIMEOUT, ACTIVE_INTERVAL) };
         let until = Instant::now() + timeout;
         let mut ends_reader = is_elected.then(|| Instant::now() + HANDOVER_GRACE);
         loop {
-            match Box::pin(self.start_slot(noted)).await {
+            match Box::pin(self.start_slot(noted, election)).await {
                 Err(SlotRefusal::Obstacle(SlotObstacle::Active)) if Instant::now() < until => {
                     tokio::time::sleep(interval).await;
                 }
                 started => return started,
             }
-            if ends_reader.is_some_and(|at| Instant::now() >= at) {
-                self.end_reader_before().await?;
+            if let Some(election) = election
+                && ends_reader.is_some_and(|at| Instant::now() >= at)
+            {
+                self.end_reader_before(election).await?;
                 ends_reader = Some(Instant::now() + HANDOVER_GRACE);
             }
         }
     }
 
     /// Ends who reads the slot although another was elected: a process that stands still, or cannot reach the bus, keeps its
-    /// connection.
-    async fn end_reader_before(&self) -> Result<(), Error> {
+    /// connection. Whoever is of no such election, or of another, goes on.
+    async fn end_reader_before(&self, election: &str) -> Result<(), Error> {
         let (name, state) = self.slot_state().await?;
         if !state.is_active || !state.is_own_slot {
             return Ok(());
         }
         let database = &self.inner.database;
-        match self.end_reader(&name).await {
-            Ok(()) => {
+        match self.end_reader(&name, Some(reader_name(&name, Some(election)).as_str())).await {
+            Ok(true) => {
                 tracing::warn!(database, "the reader of the changes before has not let go of the slot: it is ended")
             }
+            Ok(false) => tracing::debug!(database, "the slot is read by another, which was not elected here"),
             // It may let go by itself still.
             Err(error) => {
                 tracing::warn!(database, %error, cause = error.cause(), "the reader of the changes before cannot be ended");
@@ -290,7 +298,7 @@ impl Postgres {
                 let released = self.release_images(reader, kept).await;
                 if kept.is_empty() {
                     log.reader = SourceReader::None;
-                    return released.and(Box::pin(self.remove_unread_slot(&log.noted)).await);
+                    return released.and(Box::pin(self.remove_unread_slot(&mut log.noted)).await);
                 }
                 released
             }
@@ -313,24 +321,27 @@ impl Postgres {
             }
             SourceReader::None => {
                 let released = self.drop_triggers(kept, TriggerKind::Image).await;
-                released.and(Box::pin(self.remove_unread_slot(&log.noted)).await)
+                released.and(Box::pin(self.remove_unread_slot(&mut log.noted)).await)
             }
         }
     }
 
-    /// Removes the slot, unless another process reads it.
-    async fn remove_unread_slot(&self, noted: &PublishedTables) -> Result<(), Error> {
+    /// Removes the slot, unless another process reads it, and restores what is `noted`.
+    async fn remove_unread_slot(&self, noted: &mut PublishedTables) -> Result<(), Error> {
         let (name, state) = match self.slot_state().await {
             Ok(found) => found,
             // A server that knows of no slots has none.
             Err(Error::Database(_)) => return Ok(()),
             Err(error) => return Err(error),
         };
-        let is_there = state.has_slot || state.has_publication && state.record.is_some();
+        let is_noted = !state.has_publication && !noted.is_empty();
+        let is_there = state.has_slot || state.has_publication && state.record.is_some() || is_noted;
         if !is_there || state.is_active || state.is_standby {
             return Ok(());
         }
-        self.remove_slot(&name, noted).await
+        self.remove_slot(&name, noted).await?;
+        noted.clear();
+        Ok(())
     }
 
     /// Drops the triggers of the log, unless another process reads what they write.
@@ -355,9 +366,9 @@ impl Postgres {
 }
 
 impl PostgresLog {
-    /// The log as the one elected reader has it.
-    pub fn elected() -> Self {
-        Self { is_elected: true, ..Self::default() }
+    /// The log as the one reader has it that an election of this id has chosen.
+    pub fn elected(election: String) -> Self {
+        Self { election: Some(election), ..Self::default() }
     }
 
     /// Images of a table have the columns of `writer` from now on.

@@ -81,9 +81,8 @@ impl SlotReader {
     pub fn confirm(&mut self, position: &LogPosition) {
         let now = Instant::now();
         let (passed, is_all) = self.stream.passed();
-        let told = position.commit_order().map_or(0, |(commit, _)| commit);
-        // Of the last one, something may still wait to be told.
-        self.stream.took(if self.pending.is_empty() { told } else { told.saturating_sub(1) });
+        let (told, row) = position.commit_order().unwrap_or_default();
+        self.stream.took((told, row >> CAPTURE_BITS));
         let is_end = is_all && self.pending.is_empty() && *position == self.position();
         let place = if is_end { passed } else { told };
         if self.kept.back().is_none_or(|(since, _)| now.duration_since(*since) >= KEEP_INTERVAL) {

@@ -26,10 +26,13 @@ const DROP_SLOT: &str = "\
 SELECT pg_catalog.pg_drop_replication_slot(s.slot_name) FROM pg_catalog.pg_replication_slots s
 WHERE s.slot_name OPERATOR(pg_catalog.=) $1::pg_catalog.name AND s.database OPERATOR(pg_catalog.=) pg_catalog.current_database()";
 
-/// Ends who reads a slot.
+/// Ends who reads a slot of ours: who says to be `$2`, where that is not `NULL`.
 const END_READER: &str = "\
 SELECT pg_catalog.pg_terminate_backend(s.active_pid) FROM pg_catalog.pg_replication_slots s
-WHERE s.slot_name OPERATOR(pg_catalog.=) $1::pg_catalog.name AND s.active";
+WHERE s.slot_name OPERATOR(pg_catalog.=) $1::pg_catalog.name AND s.active AND s.plugin OPERATOR(pg_catalog.=) 'pgoutput'
+    AND s.database OPERATOR(pg_catalog.=) pg_catalog.current_database()
+    AND ($2::text IS NULL OR EXISTS (SELECT FROM pg_catalog.pg_stat_activity a
+        WHERE a.pid OPERATOR(pg_catalog.=) s.active_pid AND a.application_name OPERATOR(pg_catalog.=) $2::text))";
 
 /// What there is for the slot and the publication `$1`.
 const STATE: &str = "\
@@ -200,6 +203,11 @@ pub fn name(database: &str, schema: &str) -> String {
     format!("perigee_{hash:016x}")
 }
 
+/// What the reader of a slot says that it is: two that were elected by different elections are told apart.
+pub fn reader_name(slot: &str, election: Option<&str>) -> String {
+    election.map_or_else(|| slot.to_owned(), |election| format!("{slot}_{election}"))
+}
+
 /// What there is of a slot and a publication.
 pub async fn state(connection: &Connection, name: &str) -> Result<SlotState, PostgresError> {
     let rows = connection.query(STATE, &[(&name, Native::TEXT)]).await?;
@@ -320,9 +328,10 @@ pub async fn drop_slot(connection: &Connection, name: &str) -> Result<(), Postgr
     connection.query(DROP_SLOT, &[(&name, Native::TEXT)]).await.map(drop)
 }
 
-/// Ends who reads the slot.
-pub async fn end_reader(connection: &Connection, name: &str) -> Result<(), PostgresError> {
-    connection.query(END_READER, &[(&name, Native::TEXT)]).await.map(drop)
+/// Ends who reads the slot, where that is who is named, if anybody is; whether there was one.
+pub async fn end_reader(connection: &Connection, name: &str, reader: Option<&str>) -> Result<bool, PostgresError> {
+    let ended = connection.query(END_READER, &[(&name, Native::TEXT), (&reader, Native::TEXT)]).await?;
+    Ok(!ended.is_empty())
 }
 
 /// The tables of a schema with those below them.

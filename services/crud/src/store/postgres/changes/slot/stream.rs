@@ -62,8 +62,6 @@ struct StreamShared {
     taken: Notify,
     /// The server need not keep what is before this place.
     confirmed: AtomicU64,
-    /// All commits up to this place were taken for good.
-    taken_up_to: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -72,8 +70,10 @@ struct StreamState {
     bytes: usize,
     /// All that was committed before this place has arrived.
     passed: u64,
-    /// The last commit that has arrived.
-    arrived: u64,
+    /// The last commit of which something has arrived, and of it the last row.
+    arrived: (u64, u64),
+    /// All up to this row of this commit was taken for good.
+    taken_up_to: (u64, u64),
     /// The last place that the reader was woken for without anything to take.
     noticed: u64,
     end: Option<StreamEnd>,
@@ -99,6 +99,8 @@ pub enum StreamEnd {
 pub struct StreamTarget {
     /// Name of the slot, and of the publication.
     pub name: String,
+    /// What its reader says that it is.
+    pub reader: String,
     /// Which server it is of.
     pub system: System,
 }
@@ -111,7 +113,6 @@ impl SlotStream {
             arrived: Notify::new(),
             taken: Notify::new(),
             confirmed: AtomicU64::new(from),
-            taken_up_to: AtomicU64::new(from),
         });
         let tasks = store.tasks();
         let stop = tasks.stop().child_token();
@@ -164,10 +165,10 @@ impl SlotStream {
         self.shared.confirmed.fetch_max(place, Ordering::Relaxed);
     }
 
-    /// All commits up to `place` were taken for good. Where the server asks, as before it shuts down, it is told so at once: it
+    /// All up to a row of a commit was taken for good. Where the server asks, as before it shuts down, it is told so at once: it
     /// would wait.
-    pub fn took(&self, place: u64) {
-        self.shared.taken_up_to.fetch_max(place, Ordering::Relaxed);
+    pub fn took(&self, place: (u64, u64)) {
+        self.shared.state().took(place);
     }
 
     /// The place before which the server need not keep anything.
@@ -185,6 +186,12 @@ impl SlotStream {
         let Self { ended, _end, .. } = self;
         drop(_end);
         ended.cancelled().await;
+    }
+}
+
+impl StreamState {
+    fn took(&mut self, place: (u64, u64)) {
+        self.taken_up_to = self.taken_up_to.max(place);
     }
 }
 
@@ -272,7 +279,7 @@ impl StreamReader {
         store: &Postgres,
         target: &StreamTarget,
     ) -> Result<Result<ReplicationConnection, StreamEnd>, ReplicationError> {
-        let (mut connection, system) = store.replicate(&target.name).await?;
+        let (mut connection, system) = store.replicate(&target.reader).await?;
         if (&system.id, &system.timeline) != (&target.system.id, &target.system.timeline) {
             return Ok(Err(StreamEnd::OtherServer));
         }
@@ -359,14 +366,17 @@ impl StreamReader {
         let Some(part) = part else { return };
         let mut state = self.shared.state();
         state.bytes += part.bytes();
-        state.arrived = part.commit;
+        state.arrived = (part.commit, part.last);
         state.parts.push_back(part);
     }
 
     /// Confirms all that has arrived, where it was taken for good.
     fn confirm_taken(&self) {
-        let arrived = self.shared.state().arrived;
-        if self.shared.taken_up_to.load(Ordering::Relaxed) >= arrived {
+        let is_all = {
+            let state = self.shared.state();
+            state.taken_up_to >= state.arrived
+        };
+        if is_all {
             self.shared.confirmed.fetch_max(self.framing.passed, Ordering::Relaxed);
         }
     }
@@ -416,6 +426,36 @@ fn malformed() -> ReplicationError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A transaction whose first part was taken is not taken whole.
+    #[test]
+    fn what_the_server_asks_for_is_confirmed_once_all_parts_were_taken() {
+        let shared = Arc::new(StreamShared {
+            state: Mutex::default(),
+            arrived: Notify::new(),
+            taken: Notify::new(),
+            confirmed: AtomicU64::new(0),
+        });
+        let mut reader = StreamReader { shared: shared.clone(), framing: Framing::new(0) };
+        let mut take = |message: Vec<u8>| {
+            let framed = reader.framing.take(message.into(), false).expect("a message of the protocol");
+            reader.queue(framed.part);
+            reader.confirm_taken();
+            shared.confirmed.load(Ordering::Relaxed)
+        };
+        let numbers = |numbers: [u64; 2]| numbers.map(u64::to_be_bytes).concat();
+        take([b"B".as_slice(), &numbers([100, 0]), &[0, 0, 0, 7]].concat());
+        take([b"I".as_slice(), &vec![0; 3 << 20]].concat());
+        shared.state().took((100, 1));
+        take([b"I".as_slice(), &[0; 8]].concat());
+        let commit = [b"C\0".as_slice(), &numbers([100, 110]), &0_u64.to_be_bytes()].concat();
+        assert_eq!(take(commit), 0, "the second row was not taken");
+        let parts = shared.state().parts.iter().map(|part| part.last).collect::<Vec<_>>();
+        assert_eq!(parts, [1, 2]);
+        shared.state().took((100, 2));
+        reader.confirm_taken();
+        assert_eq!(shared.confirmed.load(Ordering::Relaxed), 110);
+    }
 
     #[test]
     fn only_errors_of_the_slot_end_a_stream() {

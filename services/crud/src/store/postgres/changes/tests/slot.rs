@@ -4,10 +4,14 @@ use std::sync::Arc;
 
 use query::resources::{Changes, ChangesSource, Numbers};
 
-use super::{super::source::PostgresLog, *};
+use super::{
+    super::{slot::setup::reader_name, source::PostgresLog},
+    *,
+};
 use crate::store::{
     diagnosis::WhileUsed,
     log::{ImageWriter, LogPosition},
+    postgres::replication::ReplicationConnection,
 };
 
 const TABLES: &str = "CREATE TABLE keyed (id int PRIMARY KEY, v text);
@@ -296,8 +300,52 @@ async fn identities_are_restored_although_somebody_dropped_the_publication() {
         follow(&store, &mut log, table).await.unwrap();
     }
     server.execute(&format!("DROP PUBLICATION {name}")).await;
+    // A table that is locked then has its turn with the next attempt.
+    let other = server.other().await;
+    other.batch_execute("BEGIN; LOCK TABLE indexed IN ACCESS SHARE MODE").await.unwrap();
+    assert!(store.release_log(&mut log, &[]).await.is_err());
+    other.batch_execute("ROLLBACK").await.unwrap();
     store.release_log(&mut log, &[]).await.unwrap();
     assert_eq!((server.text(IDENTITIES).await, server.slots().await), ("idnf".to_owned(), 0));
+}
+
+/// A connection that reads the slot for who was elected by an election, and takes nothing.
+async fn paused_reader(store: &Postgres, name: &str, election: &str) -> ReplicationConnection {
+    loop {
+        let (mut connection, _) = store.replicate(&reader_name(name, Some(election))).await.unwrap();
+        match connection.start(name, 0, name).await {
+            Ok(()) => return connection,
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+/// Two meshes, or two projects, may have the same database: neither takes the slot from the other.
+#[tokio::test]
+async fn who_is_elected_does_not_end_a_reader_of_another_election() {
+    let Some(server) = Server::with("slot_others", TABLES).await else { return };
+    let store = server.store().learning(by(ChangesSource::Auto));
+    let mut before = PostgresLog::default();
+    for _ in 0..20 {
+        if follow(&store, &mut before, "keyed").await.unwrap().commit_order().is_some() {
+            break;
+        }
+        store.release_log(&mut before, &[]).await.unwrap();
+    }
+    drop(before);
+    let (name, _) = store.slot_state().await.unwrap();
+    let paused = paused_reader(&store, &name, "0123456789abcdef").await;
+    let of_slot = format!("SELECT active_pid::text FROM pg_replication_slots WHERE slot_name = '{name}'");
+    let pid = server.text(&of_slot).await;
+
+    let mut log = PostgresLog::elected("fedcba9876543210".to_owned());
+    let since = follow(&store, &mut log, "keyed").await.unwrap();
+    assert!(since.commit_order().is_none(), "it reads triggers");
+    assert_eq!(server.text(&of_slot).await, pid);
+    server.execute("INSERT INTO keyed VALUES (1, 'a')").await;
+    until_changed(&store, &mut log, "keyed").await;
+    drop(paused);
+    store.release_log(&mut log, &[]).await.unwrap();
 }
 
 #[tokio::test]
@@ -313,16 +361,11 @@ async fn who_is_elected_ends_a_reader_that_does_not_let_go() {
     }
     drop(before);
     // A process that stands still keeps its connection, and reads nothing.
+    let election = "0123456789abcdef";
     let (name, _) = store.slot_state().await.unwrap();
-    let _paused = loop {
-        let (mut connection, _) = store.replicate(&name).await.unwrap();
-        match connection.start(&name, 0, &name).await {
-            Ok(()) => break connection,
-            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-        }
-    };
+    let _paused = paused_reader(&store, &name, election).await;
 
-    let mut log = PostgresLog::elected();
+    let mut log = PostgresLog::elected(election.to_owned());
     let since = follow(&store, &mut log, "keyed").await.unwrap();
     assert!(since.commit_order().is_some(), "it reads the slot");
     server.execute("INSERT INTO keyed VALUES (1, 'a')").await;
