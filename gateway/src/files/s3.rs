@@ -5,6 +5,7 @@
 
 mod body;
 mod checksum;
+mod chunks;
 mod description;
 mod fault;
 mod listing;
