@@ -61,12 +61,13 @@ assert sent(*signed("PUT", PATH, b"kept")) == (200, ""), sent(*signed("PUT", PAT
 assert sent(*signed("GET", PATH)) == (200, "kept")
 
 # Who has no valid signature.
-expect(403, "AccessDenied", ["GET", PATH, {}])
+for path in [PATH, "/s3/nothere/files/a"]:
+    expect(403, "AccessDenied", ["GET", path, {}])
+    expect(403, "RequestTimeTooSkewed", signed("GET", path, at=datetime.timedelta(minutes=-16)))
 expect(403, "SignatureDoesNotMatch", signed("GET", PATH, secret_of="wrong secret" * 4))
 expect(403, "InvalidAccessKeyId", signed("GET", PATH, by="unknown", secret_of="x" * 40))
 expect(403, "InvalidAccessKeyId", signed("GET", PATH, by=other_key))
 expect(403, "InvalidAccessKeyId", signed("GET", "/s3/nothere/files/a"))
-expect(403, "RequestTimeTooSkewed", signed("GET", PATH, at=datetime.timedelta(minutes=-16)))
 expect(403, "RequestTimeTooSkewed", signed("GET", PATH, at=datetime.timedelta(minutes=16)))
 expect(400, "InvalidRequest", ["GET", PATH, {"Authorization": "Bearer x"}])
 expect(403, "AccessDenied", signed("GET", PATH, by=user_key))
@@ -87,6 +88,10 @@ for change in range(5):
     expect(403, "InvalidAccessKeyId" if change == 2 else "SignatureDoesNotMatch", request)
 request = signed("PUT", PATH, b"")
 request[2]["x-amz-copy-source"] = "files/own/ann/other"
+expect(403, "AccessDenied", request)
+request = signed("GET", PATH)
+request[2]["x-amz-meta-a"] = "\xff"
+request[2]["Authorization"] = request[2]["Authorization"].replace("x-amz-date", "x-amz-date;x-amz-meta-a")
 expect(403, "AccessDenied", request)
 request = signed("PUT", PATH, b"true")
 request[3] = b"fake"
@@ -152,6 +157,7 @@ for path, kind in [(f"{PATH}?{html}", "attachment"), (f"{PATH}?{html}&response-c
     connection.close()
 
 # Keys.
+expect(400, "InvalidArgument", signed("GET", "/s3/depot/files?list-type=2&prefix=%2F"))
 for path, status, code in [
     ("a/../b", 400, "InvalidArgument"),
     ("../../etc/passwd", 400, "InvalidArgument"),

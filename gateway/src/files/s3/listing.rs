@@ -77,6 +77,9 @@ impl ObjectQuery {
         let limit = u32::try_from(limit.unwrap_or(i32::MAX));
         let limit = limit.map_err(|_| invalid("InvalidArgument", "invalid max-keys: must not be negative"))?;
         let prefix = prefix.unwrap_or_default();
+        if prefix.starts_with('/') {
+            return Err(invalid("InvalidArgument", "invalid prefix: no key begins with a slash"));
+        }
         let (folder, rest) = prefix.rsplit_once('/').unwrap_or(("", prefix));
         let mut target = bucket(files, id)?;
         target.path = FilePath::from_key(folder).map_err(Fault::from)?;

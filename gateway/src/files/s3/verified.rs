@@ -71,7 +71,7 @@ pub fn check_form(head: &Parts) -> Result<(), Fault> {
 /// The answer to a request that must be signed with an access key of the project.
 pub async fn answer(
     service: &Service,
-    (caller, project): (Caller, Arc<Project>),
+    (caller, project): (Caller, Option<Arc<Project>>),
     of: S3Path,
     head: Parts,
     body: SharedBody,
@@ -93,13 +93,13 @@ pub async fn answer(
     Ok(answered.map(Body::new))
 }
 
-/// The access keys of a project.
-struct AccessKeys(Arc<Project>);
+/// The access keys of a project; none where it is not there.
+struct AccessKeys(Option<Arc<Project>>);
 
 #[tonic::async_trait]
 impl S3Auth for AccessKeys {
     async fn get_secret_key(&self, id: &str) -> S3Result<SecretKey> {
-        let key = self.0.spec.s3.keys.iter().find(|key| key.id == id);
+        let key = self.0.iter().flat_map(|project| &project.spec.s3.keys).find(|key| key.id == id);
         let key = key.ok_or_else(|| s3_error!(InvalidAccessKeyId, "the access key is not known"))?;
         Ok(SecretKey::from(key.secret.as_str()))
     }
@@ -112,7 +112,7 @@ struct SignedRoute(Arc<Verified>);
 struct Verified {
     service: Service,
     caller: Caller,
-    project: Arc<Project>,
+    project: Option<Arc<Project>>,
     of: S3Path,
 }
 
@@ -149,14 +149,15 @@ impl Verified {
     fn files(&self, signed: &S3Request<s3s::Body>) -> Result<Arc<ProjectFiles>, Fault> {
         let is_of_s3 = signed.service.as_deref() == Some("s3") && signed.region.is_some();
         // Signatures of other versions have no region.
-        let Some(credentials) = signed.credentials.as_ref().filter(|_| is_of_s3) else {
+        let credentials = signed.credentials.as_ref().filter(|_| is_of_s3);
+        let Some((credentials, project)) = credentials.zip(self.project.clone()) else {
             return Err(invalid("InvalidRequest", "only Signature Version 4 of the service s3 is supported"));
         };
         check_signed(&signed.headers, &signed.uri)?;
         Ok(Arc::new(ProjectFiles {
             service: self.service.clone(),
             caller: self.caller.clone(),
-            project: self.project.clone(),
+            project,
             credential: Credential::AccessKey(credentials.access_key.clone()),
         }))
     }
@@ -235,8 +236,10 @@ fn check_signed(headers: &HeaderMap, uri: &Uri) -> Result<(), Fault> {
         return Err(denied("the header host must be signed".to_owned()));
     }
     // The hash of the body is signed in its own place.
-    let mut own = headers.keys().filter(|name| name.as_str().starts_with(AMZ) && *name != CONTENT_SHA256);
-    if let Some(other) = own.find(|name| !is_signed(name.as_str())) {
+    let mut own = headers.iter().filter(|(name, _)| name.as_str().starts_with(AMZ) && *name != CONTENT_SHA256);
+    // Signatures leave out values that are no text.
+    let is_covered = |name: &str, value: &HeaderValue| is_signed(name) && std::str::from_utf8(value.as_bytes()).is_ok();
+    if let Some((other, _)) = own.find(|(name, value)| !is_covered(name.as_str(), value)) {
         return Err(denied(format!("the header {other} was sent and not signed")));
     }
     match parameter("X-Amz-Expires").map(|text| text.parse::<u32>()) {
