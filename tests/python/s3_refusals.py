@@ -61,12 +61,13 @@ assert sent(*signed("PUT", PATH, b"kept")) == (200, ""), sent(*signed("PUT", PAT
 assert sent(*signed("GET", PATH)) == (200, "kept")
 
 # Who has no valid signature.
-expect(403, "AccessDenied", ["GET", PATH, {}])
+for path in [PATH, "/s3/nothere/files/a"]:
+    expect(403, "AccessDenied", ["GET", path, {}])
+    expect(403, "RequestTimeTooSkewed", signed("GET", path, at=datetime.timedelta(minutes=-16)))
 expect(403, "SignatureDoesNotMatch", signed("GET", PATH, secret_of="wrong secret" * 4))
 expect(403, "InvalidAccessKeyId", signed("GET", PATH, by="unknown", secret_of="x" * 40))
 expect(403, "InvalidAccessKeyId", signed("GET", PATH, by=other_key))
 expect(403, "InvalidAccessKeyId", signed("GET", "/s3/nothere/files/a"))
-expect(403, "RequestTimeTooSkewed", signed("GET", PATH, at=datetime.timedelta(minutes=-16)))
 expect(403, "RequestTimeTooSkewed", signed("GET", PATH, at=datetime.timedelta(minutes=16)))
 expect(400, "InvalidRequest", ["GET", PATH, {"Authorization": "Bearer x"}])
 expect(403, "AccessDenied", signed("GET", PATH, by=user_key))
@@ -88,6 +89,10 @@ for change in range(5):
 request = signed("PUT", PATH, b"")
 request[2]["x-amz-copy-source"] = "files/own/ann/other"
 expect(403, "AccessDenied", request)
+request = signed("GET", PATH)
+request[2]["x-amz-meta-a"] = "\xff"
+request[2]["Authorization"] = request[2]["Authorization"].replace("x-amz-date", "x-amz-date;x-amz-meta-a")
+expect(403, "AccessDenied", request)
 request = signed("PUT", PATH, b"true")
 request[3] = b"fake"
 expect(400, "XAmzContentSHA256Mismatch", request)
@@ -99,6 +104,10 @@ delete = b"<Delete><Object><Key>own/ann/a</Key></Object></Delete>"
 request = signed("POST", "/s3/depot/files?delete", delete)
 request[3] = delete.replace(b"/a<", b"/b<")
 expect(400, "XAmzContentSHA256Mismatch", request)
+for path in ["/s3/depot/files", "/s3/depot/files/?versioning", "/s3/depot/files/own/ann/a?tagging", "/s3/depot/new/"]:
+    request = signed("PUT", path, b"<a>true</a>")
+    request[3] = b"<a>fake</a>"
+    expect(400, "XAmzContentSHA256Mismatch", request)
 large = b"<Delete>" + b" " * (5 << 20) + b"</Delete>"
 expect(400, "MaxMessageLengthExceeded", signed("POST", "/s3/depot/files?delete", large))
 expect(400, "MalformedXML", signed("POST", "/s3/depot/files?delete", b"<Delete><Object>"))
@@ -130,9 +139,25 @@ def version_2(path):
 
 expect(400, "InvalidRequest", version_2(PATH))
 form = b'--x\r\nContent-Disposition: form-data; name="key"\r\n\r\na\r\n--x--\r\n'
-expect(501, "NotImplemented", ["POST", "/s3/depot/files", {"Content-Type": "multipart/form-data; boundary=x"}, form])
+for content_type in ["multipart/form-data; boundary=x", "Multipart/Form-Data; boundary=x"]:
+    expect(501, "NotImplemented", ["POST", "/s3/depot/files", {"Content-Type": content_type}, form])
+
+# What a browser would run is saved, whatever an address asks for.
+inline = "response-content-disposition=inline"
+html = "response-content-type=text%2Fhtml"
+assert sent(*signed("GET", f"{PATH}?{inline}", query=60)) == (200, "kept")
+expect(400, "InvalidArgument", signed("GET", f"{PATH}?{html}&{inline}", query=60))
+for path, kind in [(f"{PATH}?{html}", "attachment"), (f"{PATH}?{html}&response-content-disposition=attachment", "attachment"), (PATH, "None")]:
+    method, path, headers, _ = signed("GET", path, query=60)
+    connection = http.client.HTTPConnection(address)
+    connection.request(method, path, headers=headers)
+    answer = connection.getresponse()
+    assert answer.status == 200 and str(answer.headers["content-disposition"]).startswith(kind), answer.headers
+    assert "sandbox" in answer.headers["content-security-policy"], answer.headers
+    connection.close()
 
 # Keys.
+expect(400, "InvalidArgument", signed("GET", "/s3/depot/files?list-type=2&prefix=%2F"))
 for path, status, code in [
     ("a/../b", 400, "InvalidArgument"),
     ("../../etc/passwd", 400, "InvalidArgument"),
@@ -186,6 +211,27 @@ assert sent(*signed("PUT", at + "1", b"x" * 600))[0] == 200
 assert sent(*signed("PUT", at + "1", b"x" * 1000))[0] == 200
 expect(400, "EntityTooLarge", signed("PUT", at + "2", b"x" * 600))
 
+# Lists tell nothing of what rules hide: neither names nor whether there is more.
+for name in ["a", "z", *(f"hidden/{number:02}" for number in range(24))]:
+    assert sent(*signed("PUT", f"/s3/depot/mixed/{name}", b"x")) == (200, "")
+
+
+def listed(query, **by):
+    """Keys, and whether there are more."""
+    status, answer = sent(*signed("GET", f"/s3/depot/mixed?{query}", **by))
+    assert status == 200, answer
+    return re.findall("<Key>(.*?)</Key>", answer), "<IsTruncated>true</IsTruncated>" in answer
+
+
+assert listed("list-type=2&max-keys=1&prefix=hi") == (["hidden/00"], True)
+for version in ["list-type=2&start-after=", "marker="]:
+    assert listed(f"{version}&max-keys=1&prefix=hi", **by_user) == ([], False)
+    assert listed(f"{version}&max-keys=1", **by_user) == (["a"], True)
+    assert listed(f"{version}a&max-keys=1", **by_user) == (["z"], False)
+    assert listed(f"{version}hidden%2F05&max-keys=1", **by_user) == (["z"], False)
+    assert listed(f"{version}&max-keys=2", **by_user) == (["a", "z"], False)
+assert sent(*signed("GET", "/s3/depot/mixed/hidden/00", **by_user)) == (403, "AccessDenied")
+
 
 # Bodies in chunks.
 def chunked(chunks, trailer=b"", content_sha256="STREAMING-UNSIGNED-PAYLOAD-TRAILER"):
@@ -234,6 +280,16 @@ request = chunked(chunks, b"crc32")
 request[3] = unsigned_chunks(chunks, right)
 assert sent(*request) == (200, ""), sent(*request)
 assert sent(*signed("GET", "/s3/depot/files/chunked")) == (200, whole.decode())
+large = b"x" * (17 << 20)
+request = chunked([large], b"crc32")
+request[3] = unsigned_chunks([large], base64.b64encode(zlib.crc32(large).to_bytes(4, "big")))
+assert sent(*request) == (200, ""), "one large chunk"
+request = chunked([large], content_sha256="STREAMING-AWS4-HMAC-SHA256-PAYLOAD")
+request[3] = signed_chunks(request, [large])
+expect(400, "InvalidRequest", request)
+request = chunked(chunks, b"crc32")
+request[3] = unsigned_chunks(chunks, right)
+assert sent(*request) == (200, ""), sent(*request)
 for wrong in [
     unsigned_chunks(chunks, base64.b64encode(b"0000")),
     unsigned_chunks(chunks[:2], right),

@@ -80,6 +80,8 @@ pub(crate) struct Listed {
     pub(crate) entries: Vec<Entry>,
     /// Where the next page begins; empty at the end.
     pub(crate) cursor: String,
+    /// Whether entries are left out that the caller may not list.
+    pub(crate) is_judged: bool,
 }
 
 /// `?op=list`
@@ -102,7 +104,7 @@ pub async fn list(request: &FilesRequest<'_>) -> Result<Response, Fault> {
         search: parameters.get("search").unwrap_or_default().to_owned(),
         ..ListQuery::default()
     };
-    let Listed { entries, cursor } = page(&request.files, &target, query).await?;
+    let Listed { entries, cursor, .. } = page(&request.files, &target, query).await?;
     let above = match target.path.as_str() {
         "" => 0,
         folder => folder.len() + 1,
@@ -140,7 +142,7 @@ pub(crate) async fn page(files: &ProjectFiles, target: &FileTarget, query: ListQ
         let search = query.search.to_lowercase();
         entries.retain(|entry| allowed.next().unwrap_or(false) && name(entry).to_lowercase().contains(&search));
     }
-    Ok(Listed { entries, cursor })
+    Ok(Listed { entries, cursor, is_judged })
 }
 
 /// Which of the entries below a target the caller may do something with.

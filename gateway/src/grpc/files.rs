@@ -210,7 +210,7 @@ async fn list(files: &ProjectFiles, message: api::ListRequest) -> Result<api::Li
         search,
         ..ListQuery::default()
     };
-    let files::Listed { entries, cursor } = files::page(files, &target, query).await?;
+    let files::Listed { entries, cursor, .. } = files::page(files, &target, query).await?;
     Ok(api::ListResponse { entries: entries.into_iter().map(told).collect(), cursor })
 }
 

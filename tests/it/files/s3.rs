@@ -53,9 +53,12 @@ fn resources(backend: &str, own_keys: &[((&str, &str), &str)]) -> String {
     )
 }
 
-/// A further bucket of the project, with limits.
-fn limited() -> &'static str {
-    "---\nkind: bucket\nmeta: { project: depot, id: limited }\nspec: { backend: { kind: memory }, limits: { size: 1024, types: [text/plain] }, rules: [{ prefix: /, create: { rule: allow }, read: { rule: allow } }] }\n"
+/// Further buckets of the project: one with limits, and one with files that only the admin may list.
+fn more_buckets() -> &'static str {
+    "---\nkind: bucket\nmeta: { project: depot, id: limited }\nspec: { backend: { kind: memory }, limits: { size: 1024, types: [text/plain] }, rules: [{ prefix: /, create: { rule: allow }, read: { rule: allow } }] }\n\
+     ---\nkind: bucket\nmeta: { project: depot, id: mixed }\nspec:\n  backend: { kind: memory }\n  rules:\n    \
+     - { prefix: /, create: { rule: allow }, read: { rule: allow } }\n    \
+     - { prefix: /hidden, create: { rule: allow }, read: { rule: match, type: string, eval: \"==\", f1: args.auth.role, f2: admin } }\n"
 }
 
 impl Depot {
@@ -101,7 +104,7 @@ async fn aws_sdk_does_all_operations(shape: Shape) -> anyhow::Result<()> {
 }
 
 async fn requests_that_must_be_refused(shape: Shape) -> anyhow::Result<()> {
-    let depot = Depot::with(shape, Kind::Local, limited()).await?;
+    let depot = Depot::with(shape, Kind::Local, more_buckets()).await?;
     let address = depot.mesh.client.address().to_string();
     let arguments = [&address, ADMIN.0, ADMIN.1, USER.0, USER.1, OTHER.0, OTHER.1];
     ensure!(python_tool::script("s3_refusals.py", &arguments).await?.contains("done"));

@@ -14,7 +14,12 @@ use hyper::body::{Frame, SizeHint};
 use mesh::{Code, Fault};
 use s3s::{StdError, TrailingHeaders};
 
-use super::{XML_BYTES, checksum::Checksums, fault::invalid};
+use super::{
+    XML_BYTES,
+    checksum::Checksums,
+    chunks::CHUNK_TOO_LARGE,
+    fault::{invalid, with_code},
+};
 
 /// The body of a request, of which what was not read can be taken back. Clones are the same.
 #[derive(Clone)]
@@ -113,6 +118,7 @@ fn broken_off(cause: StdError) -> Fault {
     for (found, code, message) in [
         ("Sha256Mismatch", "XAmzContentSHA256Mismatch", "the body does not have the hash of x-amz-content-sha256"),
         ("SignatureMismatch", "SignatureDoesNotMatch", "the signature of a chunk of the body is invalid"),
+        (CHUNK_TOO_LARGE, "InvalidRequest", "a chunk of the body that is signed has more than 16 MiB"),
         ("Incomplete", "IncompleteBody", "the body has fewer bytes than were announced"),
         ("LengthMismatch", "InvalidRequest", "the body has more bytes than were announced"),
     ] {
@@ -129,7 +135,7 @@ pub async fn xml(body: CheckedBody) -> Result<Bytes, Fault> {
     let collected = collected.map_err(|cause| match cause.downcast::<http_body_util::LengthLimitError>() {
         Ok(_) => {
             let message = format!("the body is over the limit of {XML_BYTES} bytes");
-            super::with_code("MaxMessageLengthExceeded", Fault::new(Code::TooLarge, message))
+            with_code("MaxMessageLengthExceeded", Fault::new(Code::TooLarge, message))
         }
         Err(cause) => broken_off(cause),
     })?;

@@ -18,7 +18,7 @@ use crate::files::{FileTarget, ListQuery, Listed, ProjectFiles, page};
 
 /// What keys have as they are where they are told percent-encoded.
 const KEY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
-/// Most pages of storage that are looked at for one that has something the caller may list.
+/// Most pages of storage that are looked at for what the caller may list.
 const PAGES_MAX: usize = 10;
 /// Comes after every character that a key can have.
 const LAST: char = '\u{10ffff}';
@@ -52,6 +52,16 @@ struct FoundObjects {
     next: Option<ListStart>,
 }
 
+impl FoundObjects {
+    /// The first `limit` of `entries`, after which there are more if any are left, or as `has_next` says.
+    fn cut(mut entries: Vec<Entry>, limit: usize, has_next: bool) -> Self {
+        let has_next = has_next || entries.len() > limit;
+        entries.truncate(limit);
+        let next = entries.last().filter(|_| has_next).map(|last| ListStart::Key(key(last)));
+        Self { entries, next }
+    }
+}
+
 impl ObjectQuery {
     fn of(
         files: &ProjectFiles,
@@ -67,6 +77,9 @@ impl ObjectQuery {
         let limit = u32::try_from(limit.unwrap_or(i32::MAX));
         let limit = limit.map_err(|_| invalid("InvalidArgument", "invalid max-keys: must not be negative"))?;
         let prefix = prefix.unwrap_or_default();
+        if prefix.starts_with('/') {
+            return Err(invalid("InvalidArgument", "invalid prefix: no key begins with a slash"));
+        }
         let (folder, rest) = prefix.rsplit_once('/').unwrap_or(("", prefix));
         let mut target = bucket(files, id)?;
         target.path = FilePath::from_key(folder).map_err(Fault::from)?;
@@ -78,30 +91,32 @@ impl ObjectQuery {
         Ok(Self { folder: target, above, rest: rest.to_owned(), recursive, limit: limit.min(PAGE_MAX), from })
     }
 
-    /// The page. Where entries are left out that the caller may not list, it tells nothing of how many there are.
+    /// The page. Of entries that the caller may not list it tells nothing, not even by whether there is a next one: it
+    /// looks ahead to the next that he may, through ten thousand.
     async fn find(self, files: &ProjectFiles) -> Result<FoundObjects, Fault> {
-        if self.limit == 0 {
+        let limit = self.limit as usize;
+        if limit == 0 {
             return Ok(FoundObjects::default());
         }
         let Some(mut query) = self.query()? else { return Ok(FoundObjects::default()) };
+        let mut found = Vec::new();
         for _ in 0..PAGES_MAX {
-            let Listed { entries, cursor } = match page(files, &self.folder, query.clone()).await {
+            let Listed { entries, cursor, is_judged } = match page(files, &self.folder, query.clone()).await {
                 // No key begins so.
                 Err(fault) if fault.code == Code::NotFound => return Ok(FoundObjects::default()),
                 listed => listed?,
             };
-            let last = entries.last().map(key);
-            let next = match (cursor.is_empty(), last) {
-                (true, _) => None,
-                (false, Some(last)) => Some(ListStart::Key(last)),
-                (false, None) => Some(ListStart::Cursor(cursor.clone())),
-            };
-            if !entries.is_empty() || next.is_none() {
-                return Ok(FoundObjects { entries, next });
+            found.extend(entries);
+            let has_next = !cursor.is_empty();
+            if !has_next || found.len() > limit || (!is_judged && !found.is_empty()) {
+                return Ok(FoundObjects::cut(found, limit, has_next && !is_judged));
             }
-            query.cursor = cursor;
+            query = ListQuery { cursor, limit: PAGE_MAX, ..query };
         }
-        Ok(FoundObjects { entries: Vec::new(), next: Some(ListStart::Cursor(query.cursor)) })
+        match found.is_empty() {
+            true => Ok(FoundObjects { entries: found, next: Some(ListStart::Cursor(query.cursor)) }),
+            false => Ok(FoundObjects::cut(found, limit, true)),
+        }
     }
 
     /// What storage is asked for; `None` where all that could be found comes before the beginning.

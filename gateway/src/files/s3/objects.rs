@@ -146,14 +146,11 @@ pub async fn get(
     let data = download::paced(&files.service, file.data()).map_err(std::io::Error::other);
     let body = s3s::Body::http_body_unsync(Body::from_stream(data));
     let is_part = content_range.is_some();
-    let is_saved = !target.bucket.spec.inline && disposition::is_active(&entry.content_type);
-    let attachment = disposition::attachment(target.path.name());
-    let disposition = is_saved.then(|| attachment.to_str().ok().map(str::to_owned)).flatten();
     let output = GetObjectOutput {
         accept_ranges: Some("bytes".to_owned()),
         body: Some(StreamingBlob::from(body)),
         cache_control: target.bucket.spec.cache_control.clone(),
-        content_disposition: disposition,
+        content_disposition: saved_as(&target, &entry.content_type, &input)?,
         content_length: i64::try_from(size).ok(),
         content_range,
         content_type: Some(entry.content_type.clone()),
@@ -168,6 +165,23 @@ pub async fn get(
     response.headers.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
     response.headers.insert(header::CONTENT_SECURITY_POLICY, SANDBOX);
     Ok(response)
+}
+
+/// The disposition of a file that browsers must not show. Errors: the address asks for one that they would.
+fn saved_as(target: &FileTarget, content_type: &str, input: &GetObjectInput) -> Result<Option<String>, Fault> {
+    let told = input.response_content_type.as_deref().unwrap_or(content_type);
+    if target.bucket.spec.inline || !disposition::is_active(told) {
+        return Ok(None);
+    }
+    let is_shown = |disposition: &str| {
+        let kind = disposition.split(';').next().unwrap_or_default();
+        !kind.trim().eq_ignore_ascii_case("attachment")
+    };
+    if input.response_content_disposition.as_deref().is_some_and(is_shown) {
+        let message = format!("invalid response-content-disposition: files of the type {told} are attachments");
+        return Err(invalid("InvalidArgument", message));
+    }
+    Ok(disposition::attachment(target.path.name()).to_str().ok().map(str::to_owned))
 }
 
 /// A folder is no object.

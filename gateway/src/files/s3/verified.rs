@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{body::Body, response::Response};
-use http::{HeaderMap, HeaderName, Method, Request, Uri, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header, request::Parts};
 use mesh::{Code, Fault};
 use percent_encoding::percent_decode_str;
 use s3s::{
@@ -17,6 +17,7 @@ use s3s::{
 use super::{
     S3Path,
     body::{CheckedBody, SharedBody, xml},
+    chunks::Chunks,
     configured,
     fault::{self, invalid, not_implemented, with_code},
     operations::S3Operations,
@@ -29,12 +30,16 @@ use crate::{
 };
 
 const CONTENT_SHA256: HeaderName = HeaderName::from_static("x-amz-content-sha256");
+/// What it begins with where the body is in chunks.
+const STREAMING: &[u8] = b"STREAMING-";
 /// What is signed, in the `Authorization` header.
 const SIGNED_HEADERS: &str = "SignedHeaders=";
 /// What the names of headers of the protocol begin with.
 const AMZ: &str = "x-amz-";
 /// Most seconds for which an address may be signed.
 const EXPIRES_MAX: u32 = 604_800;
+/// Parameters of what is put about a file.
+const ABOUT_FILES: [&str; 4] = ["acl", "legal-hold", "retention", "tagging"];
 /// Parameters that sign an address.
 const SIGNING: [&str; 7] = [
     "X-Amz-Algorithm",
@@ -48,7 +53,10 @@ const SIGNING: [&str; 7] = [
 
 /// Refuses requests of forms that are not supported, whoever has signed them.
 pub fn check_form(head: &Parts) -> Result<(), Fault> {
-    let text = |name: HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let text = |name: HeaderName| {
+        let value = head.headers.get(name).map(HeaderValue::as_bytes).unwrap_or_default();
+        String::from_utf8_lossy(value).to_ascii_lowercase()
+    };
     let encodings = text(header::CONTENT_ENCODING);
     let is_known = |coding: &str| coding.is_empty() || coding == "aws-chunked" || coding == "identity";
     if let Some(other) = encodings.split(',').map(str::trim).find(|coding| !is_known(coding)) {
@@ -63,7 +71,7 @@ pub fn check_form(head: &Parts) -> Result<(), Fault> {
 /// The answer to a request that must be signed with an access key of the project.
 pub async fn answer(
     service: &Service,
-    (caller, project): (Caller, Arc<Project>),
+    (caller, project): (Caller, Option<Arc<Project>>),
     of: S3Path,
     head: Parts,
     body: SharedBody,
@@ -72,7 +80,12 @@ pub async fn answer(
     let mut builder = configured(S3ServiceBuilder::new(S3Operations));
     builder.set_auth(AccessKeys(project));
     builder.set_route(SignedRoute(Arc::new(verified)));
-    let request = Request::from_parts(head, s3s::Body::http_body_unsync(body));
+    let sha256 = head.headers.get(CONTENT_SHA256).map(HeaderValue::as_bytes).unwrap_or_default();
+    let body = match sha256.starts_with(STREAMING) {
+        true => s3s::Body::http_body_unsync(Chunks::new(body)),
+        false => s3s::Body::http_body_unsync(body),
+    };
+    let request = Request::from_parts(head, body);
     let first = builder.build();
     let answered = Box::pin(first.call(request)).await;
     let answered =
@@ -80,13 +93,13 @@ pub async fn answer(
     Ok(answered.map(Body::new))
 }
 
-/// The access keys of a project.
-struct AccessKeys(Arc<Project>);
+/// The access keys of a project; none where it is not there.
+struct AccessKeys(Option<Arc<Project>>);
 
 #[tonic::async_trait]
 impl S3Auth for AccessKeys {
     async fn get_secret_key(&self, id: &str) -> S3Result<SecretKey> {
-        let key = self.0.spec.s3.keys.iter().find(|key| key.id == id);
+        let key = self.0.iter().flat_map(|project| &project.spec.s3.keys).find(|key| key.id == id);
         let key = key.ok_or_else(|| s3_error!(InvalidAccessKeyId, "the access key is not known"))?;
         Ok(SecretKey::from(key.secret.as_str()))
     }
@@ -99,7 +112,7 @@ struct SignedRoute(Arc<Verified>);
 struct Verified {
     service: Service,
     caller: Caller,
-    project: Arc<Project>,
+    project: Option<Arc<Project>>,
     of: S3Path,
 }
 
@@ -136,14 +149,15 @@ impl Verified {
     fn files(&self, signed: &S3Request<s3s::Body>) -> Result<Arc<ProjectFiles>, Fault> {
         let is_of_s3 = signed.service.as_deref() == Some("s3") && signed.region.is_some();
         // Signatures of other versions have no region.
-        let Some(credentials) = signed.credentials.as_ref().filter(|_| is_of_s3) else {
+        let credentials = signed.credentials.as_ref().filter(|_| is_of_s3);
+        let Some((credentials, project)) = credentials.zip(self.project.clone()) else {
             return Err(invalid("InvalidRequest", "only Signature Version 4 of the service s3 is supported"));
         };
         check_signed(&signed.headers, &signed.uri)?;
         Ok(Arc::new(ProjectFiles {
             service: self.service.clone(),
             caller: self.caller.clone(),
-            project: self.project.clone(),
+            project,
             credential: Credential::AccessKey(credentials.access_key.clone()),
         }))
     }
@@ -155,16 +169,18 @@ impl Verified {
         files: &Arc<ProjectFiles>,
     ) -> Result<Request<s3s::Body>, Fault> {
         let S3Request { input, method, uri, mut headers, trailing_headers, .. } = signed;
-        let body = match method {
-            Method::POST => {
-                let body = CheckedBody::new(input, &headers, trailing_headers)?;
-                files.within_time(xml(body)).await?.into()
-            }
-            Method::PUT => s3s::Body::http_body_unsync(CheckedBody::new(input, &headers, trailing_headers)?),
-            _ => s3s::Body::empty(),
-        };
         let below = self.of.below(uri.path());
         let query = unsigned(uri.query().unwrap_or_default());
+        let body = match method {
+            Method::POST | Method::PUT => {
+                let body = CheckedBody::new(input, &headers, trailing_headers)?;
+                match method == Method::POST || has_xml(below, &query) {
+                    true => files.within_time(xml(body)).await?.into(),
+                    false => s3s::Body::http_body_unsync(body),
+                }
+            }
+            _ => s3s::Body::empty(),
+        };
         headers.remove(header::AUTHORIZATION);
         headers.remove(CONTENT_SHA256);
         let mut request = Request::new(body);
@@ -186,6 +202,13 @@ fn name(pair: &str) -> String {
 fn unsigned(query: &str) -> String {
     let pairs: Vec<&str> = query.split('&').filter(|pair| !SIGNING.contains(&name(pair).as_str())).collect();
     pairs.join("&")
+}
+
+/// Whether what is put is no file and no part, but XML about a bucket or a file.
+fn has_xml(below: &str, query: &str) -> bool {
+    let below = percent_decode_str(below).decode_utf8_lossy();
+    let has_key = below.trim_start_matches('/').split_once('/').is_some_and(|(_, key)| !key.is_empty());
+    !has_key || query.split('&').any(|pair| ABOUT_FILES.contains(&name(pair).as_str()))
 }
 
 /// Refuses what is not covered by a valid signature: else who sees a request could change what it asks for.
@@ -213,8 +236,10 @@ fn check_signed(headers: &HeaderMap, uri: &Uri) -> Result<(), Fault> {
         return Err(denied("the header host must be signed".to_owned()));
     }
     // The hash of the body is signed in its own place.
-    let mut own = headers.keys().filter(|name| name.as_str().starts_with(AMZ) && *name != CONTENT_SHA256);
-    if let Some(other) = own.find(|name| !is_signed(name.as_str())) {
+    let mut own = headers.iter().filter(|(name, _)| name.as_str().starts_with(AMZ) && *name != CONTENT_SHA256);
+    // Signatures leave out values that are no text.
+    let is_covered = |name: &str, value: &HeaderValue| is_signed(name) && std::str::from_utf8(value.as_bytes()).is_ok();
+    if let Some((other, _)) = own.find(|(name, value)| !is_covered(name.as_str(), value)) {
         return Err(denied(format!("the header {other} was sent and not signed")));
     }
     match parameter("X-Amz-Expires").map(|text| text.parse::<u32>()) {
@@ -229,8 +254,6 @@ fn check_signed(headers: &HeaderMap, uri: &Uri) -> Result<(), Fault> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn checked(authorization: &str, own: &[&'static str], query: &str) -> Result<(), String> {
@@ -257,6 +280,29 @@ mod tests {
         for expires in ["0", "604801", "x", ""] {
             let found = checked("", &[], &presigned("host", expires));
             assert_eq!(found, Err("AuthorizationQueryParametersError".to_owned()), "{expires}");
+        }
+    }
+
+    #[test]
+    fn a_form_is_refused_however_its_type_is_written() {
+        for content_type in
+            ["multipart/form-data; boundary=x", "Multipart/FORM-Data; boundary=x", "multipart/form-data; a=\u{e9}"]
+        {
+            let value = HeaderValue::from_bytes(content_type.as_bytes()).expect("it is legal");
+            let request = Request::post("/s3/shop/files").header(header::CONTENT_TYPE, value).body(());
+            let (head, ()) = request.expect("the test sends a legal request").into_parts();
+            let refused = check_form(&head).map_err(|fault| fault.detail("s3").unwrap_or_default().to_owned());
+            assert_eq!(refused, Err("NotImplemented".to_owned()), "{content_type}");
+        }
+    }
+
+    #[test]
+    fn what_is_put_about_buckets_and_files_is_xml() {
+        for (below, query) in [("/", ""), ("/files", "versioning"), ("/files/", ""), ("/files/a", "x=1&t%61gging")] {
+            assert!(has_xml(below, query), "{below} {query}");
+        }
+        for (below, query) in [("/files/a", ""), ("/files%2Fa", ""), ("/files/acl", "partNumber=1&uploadId=acl")] {
+            assert!(!has_xml(below, query), "{below} {query}");
         }
     }
 
