@@ -110,7 +110,9 @@ impl Queue {
                      AND e.project = ?3 AND e.trigger_id = ?4 AND e.due_ms <= ?5 \
                      AND (e.order_key IS NULL OR NOT EXISTS (SELECT 1 FROM events o WHERE o.project = ?3 \
                          AND o.trigger_id = ?4 AND o.order_key = e.order_key AND o.order_key IS NOT NULL \
-                         AND o.status IN ('pending', 'running') AND (o.seq < e.seq OR o.status = 'running'))) \
+                         AND o.status IN ('pending', 'running') AND o.seq < e.seq) \
+                         AND NOT EXISTS (SELECT 1 FROM events o INDEXED BY events_leased WHERE o.status = 'running' \
+                         AND o.project = ?3 AND o.trigger_id = ?4 AND o.order_key = e.order_key)) \
                      ORDER BY e.due_ms, e.seq LIMIT ?6)) WHERE before < ?7) \
              RETURNING seq, id, body, attempts, created_ms, since_ms",
         )
