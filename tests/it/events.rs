@@ -357,7 +357,7 @@ async fn an_endpoint_that_fails_is_paused(shape: Shape) -> anyhow::Result<()> {
         loop {
             let (status, ready) = stage.mesh.client.get("/ready").await?;
             let why = ready["parts"]["service functions"]["left_out"][part].as_str().unwrap_or_default();
-            if why == "paused after failures in a row, the last: out of order" {
+            if why == "paused after failures in a row, the last with status 500" {
                 ensure!(status == 200, "{ready}");
                 break;
             }

@@ -10,6 +10,7 @@ mod dispatcher;
 mod endpoint;
 mod health;
 mod intake;
+mod others;
 mod plan;
 mod queue;
 mod registry;
@@ -23,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-use mesh::{Mesh, Tasks, resources::Current, telemetry::EventMeters};
+use mesh::{Mesh, Tasks, bus::Bus, resources::Current, telemetry::EventMeters};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::{
@@ -88,6 +89,9 @@ impl Events {
         let queue = self.open().await;
         let (registry, client) = (self.registry.clone(), self.client.clone());
         let dispatcher = Dispatcher::new(queue.clone(), registry, client, self.health.clone(), self.meters.clone());
+        if let Bus::Nats(nats) = self.mesh.bus() {
+            spawn(&self.tasks, "events: find other nodes", others::watch(nats.clone(), self.health.clone()));
+        }
         spawn(&self.tasks, "events: deliver", dispatcher.run(self.tasks.draining().clone()));
         self.follow_tables(&queue).await;
     }

@@ -1,7 +1,7 @@
 //! Dispatcher: delivers the events that are due, a few of each trigger at once, and writes what became of them.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -38,6 +38,12 @@ const FAILED_AGE: Duration = Duration::from_secs(30 * 86_400);
 const PRUNE_BATCHES: usize = 100;
 /// Deliveries of all triggers at once.
 const DELIVERIES_MAX: usize = 512;
+/// Bytes of the messages of all triggers at once, over which the last one may be.
+const DELIVERIES_BYTES: usize = 64 << 20;
+/// Events of a trigger that may wait.
+const WAITING_MAX: i64 = 1_000_000;
+/// A clock that went back by less is none that was set back.
+const CLOCK_STEP: Duration = Duration::from_secs(2);
 /// How long deliveries that run may take when the node stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Wait before what failed in the queue is tried again.
@@ -52,8 +58,13 @@ pub struct Dispatcher {
     meters: EventMeters,
     endpoints: HashMap<TriggerKey, Endpoint>,
     deliveries: FuturesUnordered<BoxFuture<'static, Delivery>>,
+    /// The events of the deliveries that run, and the bytes of their messages.
+    running: HashSet<i64>,
+    bytes: usize,
     /// What is still to be written.
     ended: Vec<EndedAttempt>,
+    /// The clocks at the last upkeep.
+    clocks: (Instant, SystemTime),
 }
 
 /// A delivery that ended.
@@ -61,14 +72,26 @@ struct Delivery {
     trigger: TriggerKey,
     spec: Arc<Trigger>,
     lease: Lease,
+    bytes: usize,
     answer: Answer,
 }
 
 impl Dispatcher {
     /// A dispatcher that has delivered nothing yet.
     pub fn new(queue: Queue, registry: Registry, client: Client, health: EventHealth, meters: EventMeters) -> Self {
-        let (endpoints, deliveries, ended) = (HashMap::new(), FuturesUnordered::new(), Vec::new());
-        Self { queue, registry, client, health, meters, endpoints, deliveries, ended }
+        Self {
+            queue,
+            registry,
+            client,
+            health,
+            meters,
+            endpoints: HashMap::new(),
+            deliveries: FuturesUnordered::new(),
+            running: HashSet::new(),
+            bytes: 0,
+            ended: Vec::new(),
+            clocks: (Instant::now(), SystemTime::now()),
+        }
     }
 
     /// Delivers until `stop` fires, then waits a while for what runs.
@@ -115,7 +138,9 @@ impl Dispatcher {
         }
     }
 
-    fn ended(&mut self, Delivery { trigger, spec, lease, answer }: Delivery) {
+    fn ended(&mut self, Delivery { trigger, spec, lease, bytes, answer }: Delivery) {
+        self.running.remove(&lease.seq);
+        self.bytes = self.bytes.saturating_sub(bytes);
         let now = Instant::now();
         let is_delivered = answer.verdict == Verdict::Delivered;
         let endpoint = self.endpoints.entry(trigger.clone()).or_default();
@@ -125,7 +150,7 @@ impl Dispatcher {
         endpoint.look_at(now);
         if has_turned {
             let part = format!("endpoint of trigger {}/{}", trigger.project, trigger.id);
-            let why = paused.map(|_| format!("paused after failures in a row, the last: {}", answer.text));
+            let why = paused.map(|_| paused_by(&answer));
             match &why {
                 Some(why) => tracing::warn!(part, why, "endpoint is paused"),
                 None => tracing::info!(part, "endpoint is not paused any more"),
@@ -166,7 +191,9 @@ impl Dispatcher {
     /// Begins what is due, as far as the triggers may have more at once.
     async fn begin_due(&mut self) {
         let (now, triggers) = (Instant::now(), self.registry.now());
-        let mut free_of_all = DELIVERIES_MAX.saturating_sub(self.deliveries.len());
+        let free_bytes = DELIVERIES_BYTES.saturating_sub(self.bytes);
+        let free_of_all = DELIVERIES_MAX.saturating_sub(self.deliveries.len());
+        let mut free_of_all = if free_bytes == 0 { 0 } else { free_of_all };
         let mut wanted = Vec::new();
         for (key, endpoint) in &mut self.endpoints {
             let free = endpoint.free(now).min(free_of_all);
@@ -188,7 +215,7 @@ impl Dispatcher {
             .iter()
             .map(|(trigger, spec, count)| LeaseRequest { trigger, count: *count, time: spec.timeout() + LEASE_MARGIN })
             .collect();
-        match self.queue.lease(&requests, clock::unix_ms(SystemTime::now())).await {
+        match self.queue.lease(&requests, free_bytes, clock::unix_ms(SystemTime::now())).await {
             Ok(all) => {
                 drop(requests);
                 for ((trigger, spec, free), leased) in wanted.into_iter().zip(all) {
@@ -215,6 +242,9 @@ impl Dispatcher {
             endpoint.look_at(due);
         }
         for lease in leases {
+            let bytes = lease.body.len();
+            self.running.insert(lease.seq);
+            self.bytes += bytes;
             let (client, spec, trigger) = (self.client.clone(), spec.clone(), trigger.clone());
             self.deliveries.push(
                 async move {
@@ -222,7 +252,7 @@ impl Dispatcher {
                     let mut lease = lease;
                     let message = Message { id: lease.id.clone(), attempt, body: std::mem::take(&mut lease.body) };
                     let answer = Box::pin(attempt::attempt(&client, &spec, message)).await;
-                    Delivery { trigger, spec, lease, answer }
+                    Delivery { trigger, spec, lease, bytes, answer }
                 }
                 .boxed(),
             );
@@ -272,8 +302,9 @@ impl Dispatcher {
 
     async fn keep_up(&mut self) -> Result<(), QueueError> {
         let now = SystemTime::now();
+        self.follow_clock(now).await?;
         if self.ended.is_empty() {
-            let expired = self.queue.expire(clock::unix_ms(now)).await?;
+            let expired = self.queue.expire(clock::unix_ms(now), &self.running).await?;
             if expired > 0 {
                 tracing::warn!(expired, "leases of events ended before their deliveries");
             }
@@ -288,8 +319,26 @@ impl Dispatcher {
         }
         // Events of a trigger that is gone may have come after that.
         self.queue.fail_others(&self.registry.now().keys(), clock::unix_ms(now)).await?;
+        let before = now.checked_sub(FAILED_AGE).unwrap_or(SystemTime::UNIX_EPOCH);
+        let given_up = self.queue.give_up(WAITING_MAX, clock::unix_ms(before), clock::unix_ms(now)).await?;
+        if given_up > 0 {
+            tracing::error!(given_up, "events waited for too long or were too many, and are dead letters now");
+        }
         self.meters.pending.set(self.queue.pending().await?);
         self.health.set(QUEUE, None);
+        Ok(())
+    }
+
+    /// Where the clock of the system was set back, makes events due that much earlier.
+    async fn follow_clock(&mut self, now: SystemTime) -> Result<(), QueueError> {
+        let (instant, before) = self.clocks;
+        let step = (before + instant.elapsed()).duration_since(now).unwrap_or_default();
+        if step >= CLOCK_STEP {
+            tracing::warn!(?step, "the clock was set back");
+            let step_ms = i64::try_from(step.as_millis()).unwrap_or(i64::MAX);
+            self.queue.set_back(step_ms, clock::unix_ms(now)).await?;
+        }
+        self.clocks = (Instant::now(), now);
         Ok(())
     }
 
@@ -302,6 +351,12 @@ impl Dispatcher {
 
 /// The queue, as `/ready` names it.
 pub const QUEUE: &str = "queue of events";
+
+/// Why an endpoint is paused, for `/ready`: nothing of what it answered, which is for operators only.
+fn paused_by(answer: &Answer) -> String {
+    let last = answer.code.map_or_else(|| "without an answer".to_owned(), |code| format!("with status {code}"));
+    format!("paused after failures in a row, the last {last}")
+}
 
 /// What becomes of an event after an attempt.
 fn fate(spec: &Trigger, lease: &Lease, verdict: &Verdict, now_ms: i64) -> Fate {
@@ -332,6 +387,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_an_endpoint_answers_is_not_told_by_health() {
+        let answer = |code| {
+            paused_by(&Answer { verdict: Verdict::Failed { retry_after: None }, code, text: "hidden".to_owned() })
+        };
+        assert_eq!(answer(Some(500)), "paused after failures in a row, the last with status 500");
+        assert_eq!(answer(None), "paused after failures in a row, the last without an answer");
+    }
 
     #[test]
     fn an_attempt_decides_what_becomes_of_an_event() {

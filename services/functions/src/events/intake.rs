@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use futures::StreamExt;
+use futures::{FutureExt, Stream, StreamExt};
 use mesh::{Call, Code, Fault, Mesh, clock, telemetry::EventMeters};
 use proto::{
     Links,
@@ -30,6 +30,8 @@ const BATCH_MESSAGES: usize = 256;
 const BATCH_BYTES: usize = 8 << 20;
 /// How old a plan may be: the schema may have lost a column.
 const PLAN_AGE: Duration = Duration::from_secs(30);
+/// How old a plan is at least that is made anew for a row that has other columns: the row may be older than the schema.
+const UNFIT_AGE: Duration = Duration::from_secs(1);
 /// Back-off after a failure; doubles up to the second.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(5);
@@ -91,16 +93,28 @@ impl Intake {
             complete: false,
         };
         let log = Box::pin(self.mesh.crud().log(&Call::begin(None, None, None), request)).await?;
-        let mut chunks = log.ready_chunks(BATCH_MESSAGES);
-        while let Some(messages) = chunks.next().await {
+        let mut log = log.fuse();
+        loop {
+            let messages = ready(&mut log).await;
+            if messages.is_empty() {
+                return Err(Fault::new(Code::Unavailable, "the log of changes has ended"));
+            }
             if !plan.is_of(&self.registry.now()) || planned.elapsed() >= PLAN_AGE {
                 (plan, planned) = (self.plan().await?, Instant::now());
             }
             self.health.set(part, None);
             let mut batch = Batch { events: Vec::new(), bytes: 0, position: position.clone() };
             for message in messages {
-                match self.told(message.map_err(Fault::from), &plan, &mut batch) {
-                    Ok(()) => {}
+                let mut told = message.map_err(Fault::from).and_then(|message| {
+                    let fits = self.told(&message, &plan, planned.elapsed() < UNFIT_AGE, &mut batch)?;
+                    Ok((!fits).then_some(message))
+                });
+                if let Ok(Some(message)) = &told {
+                    (plan, planned) = (self.plan().await?, Instant::now());
+                    told = self.told(message, &plan, true, &mut batch).map(|_| None);
+                }
+                match told {
+                    Ok(_) => {}
                     Err(fault) => {
                         // What was told before is taken all the same.
                         self.take(&mut position, batch).await?;
@@ -114,31 +128,38 @@ impl Intake {
             }
             self.take(&mut position, batch).await?;
         }
-        Err(Fault::new(Code::Unavailable, "the log of changes has ended"))
     }
 
     async fn plan(&self) -> Result<TablePlan, Fault> {
         Box::pin(TablePlan::of(&self.mesh, &self.table, self.registry.now(), &self.health)).await
     }
 
-    /// Adds what the log told to a batch; nothing of a message that is not taken whole.
-    fn told(&self, message: Result<LogResponse, Fault>, plan: &TablePlan, batch: &mut Batch) -> Result<(), Fault> {
-        let LogResponse { position, event } = message?;
+    /// Adds what the log told to a batch; whether it did: not where the plan is old, and does not know columns of a row.
+    fn told(
+        &self,
+        LogResponse { position, event }: &LogResponse,
+        plan: &TablePlan,
+        is_new: bool,
+        batch: &mut Batch,
+    ) -> Result<bool, Fault> {
         match event {
             Some(Event::Started(_)) => {}
             Some(Event::Transaction(transaction)) => {
                 let index = plan::index_of(&batch.position, transaction.id);
-                let events = events(plan, &transaction, index)?;
+                let (events, fits) = events(plan, transaction, index)?;
+                if !fits && !is_new {
+                    return Ok(false);
+                }
                 batch.bytes += events.iter().filter_map(|event| event.body.as_ref().ok()).map(Vec::len).sum::<usize>();
                 batch.events.extend(events);
                 batch.position.transaction = transaction.id;
                 batch.position.changes = index + transaction.changes.len() as u64;
             }
             Some(Event::Resync(resync)) => self.missed(resync.reason()),
-            None => return Ok(()),
+            None => return Ok(true),
         }
-        batch.position.log = position;
-        Ok(())
+        batch.position.log = position.clone();
+        Ok(true)
     }
 
     /// Changes may have been missed: nobody makes events of them.
@@ -168,14 +189,29 @@ impl Intake {
     }
 }
 
-/// The events of a transaction, of which `index` changes came before.
-fn events(plan: &TablePlan, transaction: &Transaction, index: u64) -> Result<Vec<NewEvent>, Fault> {
-    let mut events = Vec::new();
+/// The next messages, as many as there are already and a batch takes; none at the end.
+async fn ready<T>(log: &mut (impl Stream<Item = Result<LogResponse, T>> + Unpin)) -> Vec<Result<LogResponse, T>> {
+    let (mut messages, mut bytes) = (Vec::new(), 0);
+    let mut next = log.next().await;
+    while let Some(message) = next {
+        if let Ok(LogResponse { event: Some(Event::Transaction(transaction)), .. }) = &message {
+            bytes += transaction.changes.iter().map(|change| change.before.len() + change.after.len()).sum::<usize>();
+        }
+        messages.push(message);
+        let is_full = messages.len() >= BATCH_MESSAGES || bytes >= BATCH_BYTES;
+        next = if is_full { None } else { log.next().now_or_never().flatten() };
+    }
+    messages
+}
+
+/// The events of a transaction, of which `index` changes came before, and whether the plan knows all columns.
+fn events(plan: &TablePlan, transaction: &Transaction, index: u64) -> Result<(Vec<NewEvent>, bool), Fault> {
+    let (mut events, mut fits) = (Vec::new(), true);
     for (index, change) in (index..).zip(&transaction.changes) {
         let place = ChangePlace { transaction: transaction.id, index, committed_us: transaction.committed_us };
-        plan.events(change, place, &mut events)?;
+        fits &= plan.events(change, place, &mut events)?;
     }
-    Ok(events)
+    Ok((events, fits))
 }
 
 /// The fault of a queue that cannot be used now.

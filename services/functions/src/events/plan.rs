@@ -17,7 +17,7 @@ use super::{
     health::EventHealth,
     queue::{FollowedTable, NewEvent, TakenPosition, TriggerKey},
     registry::Triggers,
-    row::{self, RowImage},
+    row::RowImage,
 };
 
 /// Guard of conditions: documents of operators are small.
@@ -87,19 +87,17 @@ impl TablePlan {
         Arc::ptr_eq(&self.planned_from, triggers)
     }
 
-    /// Adds the events of a change. Errors: the row has columns that the schema does not have, or that cannot be read.
-    pub fn events(&self, change: &Change, place: ChangePlace, events: &mut Vec<NewEvent>) -> Result<(), Fault> {
+    /// Adds the events of a change; whether the schema has all columns of the row. Errors: it cannot be read.
+    pub fn events(&self, change: &Change, place: ChangePlace, events: &mut Vec<NewEvent>) -> Result<bool, Fault> {
         let table = self.schema.table(&self.table.table)?;
         let (before, after) = (RowImage::read(&change.before)?, RowImage::read(&change.after)?);
         let images = || [&before, &after].into_iter().flatten();
-        if images().any(|image| image.names().any(|name| table.column(name).is_err())) {
-            return Err(row::unfit(&self.table.table));
-        }
+        let fits = images().all(|image| image.names().all(|name| table.column(name).is_ok()));
         let operation = match change.operation() {
             Operation::Insert => RowOperation::Insert,
             Operation::Update => RowOperation::Update,
             Operation::Delete => RowOperation::Delete,
-            Operation::Unspecified => return Ok(()),
+            Operation::Unspecified => return Ok(fits),
         };
         let values = [&before, &after].map(|image| image.as_ref().map(RowImage::values));
         let passes = |filter: &Filter, values: &Option<query::Object>| match values {
@@ -117,7 +115,7 @@ impl TablePlan {
                 events.push(self.event(trigger, operation, place, (before.as_ref(), after.as_ref())));
             }
         }
-        Ok(())
+        Ok(fits)
     }
 
     fn event(
@@ -223,6 +221,9 @@ pub fn index_of(position: &TakenPosition, transaction: u64) -> u64 {
 mod tests {
     use std::collections::HashSet;
 
+    use query::{Column, Matching, Type};
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -244,6 +245,41 @@ mod tests {
             first,
         ];
         assert_eq!(HashSet::from(others).len(), 7);
+    }
+
+    #[test]
+    fn a_row_with_a_column_that_is_gone_becomes_an_event_all_the_same() {
+        let column = |name: &str| {
+            let mut column = Column::new(name, Type::Int64, "bigint");
+            column.abilities.matching = Matching::All;
+            column
+        };
+        let note = Table { primary_key: vec!["id".into()], ..Table::new("note", vec![column("id"), column("n")]) };
+        let schema = Arc::new(Schema::new(vec![note]));
+        let spec = json!({"on": {"database": "d", "table": "note", "where": {"n": 1}}, "to": {"url": "http://a"}});
+        let key = TriggerKey { project: "p".into(), id: "a".into() };
+        let spec = Arc::new(serde_json::from_value(spec).unwrap());
+        let trigger = PlannedTrigger::of(&schema, schema.table("note").unwrap(), key, spec).unwrap();
+        let plan = TablePlan {
+            table: FollowedTable { project: "p".into(), database: "d".into(), table: "note".into() },
+            schema,
+            key: vec!["id".into()],
+            triggers: vec![trigger],
+            planned_from: Arc::default(),
+        };
+        let place = ChangePlace { transaction: 1, index: 0, committed_us: 0 };
+        for (row, fits, count) in [
+            (r#"{"id":1,"n":1,"gone":2}"#, false, 1),
+            (r#"{"id":1,"n":1}"#, true, 1),
+            (r#"{"id":1,"n":2}"#, true, 0),
+            (r#"{"id":1}"#, true, 0),
+        ] {
+            let after = row.as_bytes().to_vec().into();
+            let change = Change { operation: Operation::Insert.into(), after, ..Change::default() };
+            let mut events = Vec::new();
+            assert_eq!(plan.events(&change, place, &mut events).unwrap(), fits, "{row}");
+            assert_eq!(events.len(), count, "{row}");
+        }
     }
 
     #[test]

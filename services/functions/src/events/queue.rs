@@ -134,6 +134,7 @@ impl Queue {
             Err(TryLockError::WouldBlock) => return Err(QueueError::Locked),
             Err(TryLockError::Error(error)) => return Err(error.into()),
         }
+        create_private(&folder.join(FILE))?;
         let queue = Self { _lock: Some(Arc::new(lock)), ..Self::connect(&folder.join(FILE)).await? };
         // Nobody else delivers: what is leased was leased by a process that is gone.
         sqlx::query(
@@ -254,6 +255,15 @@ impl Queue {
     pub fn arrivals(&self) -> BTreeSet<TriggerKey> {
         std::mem::take(&mut *self.arrivals.triggers.lock().expect("no code panics while it holds this lock"))
     }
+}
+
+/// Makes the file where there is none: rows are in it, which nobody else may read.
+fn create_private(file: &Path) -> std::io::Result<()> {
+    let mut options = File::options();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(file).map(drop)
 }
 
 async fn insert(transaction: &mut Transaction<'_, Sqlite>, event: &NewEvent, now_ms: i64) -> Result<u64, QueueError> {

@@ -1,6 +1,6 @@
 //! Images of rows, as the log of changes has them.
 
-use mesh::{Code, Fault};
+use mesh::Fault;
 use query::{Object, Value};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -72,9 +72,4 @@ impl<'de> Visitor<'de> for Members {
         }
         Ok(members)
     }
-}
-
-/// The fault of what is told of a table that has no such column.
-pub fn unfit(table: &str) -> Fault {
-    Fault::new(Code::Unavailable, format!("the changes of table {table} do not fit its schema"))
 }

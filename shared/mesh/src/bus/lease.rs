@@ -35,7 +35,7 @@ const BUCKET_BYTES: i64 = 16 << 20;
 /// Back-off after a failure.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
-/// What is elected for and noticed about: one database of a project.
+/// What is elected for and noticed about: one database of a project, or events of changes of rows.
 #[derive(Debug, Clone)]
 pub struct Election {
     nats: Nats,
@@ -65,6 +65,11 @@ impl Nats {
     /// The election of the node that reads the changes of a database.
     pub fn election(&self, project: &str, database: &str) -> Election {
         Election { nats: self.clone(), name: format!("{}.{}", word(project), word(database)) }
+    }
+
+    /// Notices of the nodes that make events of changes of rows.
+    pub fn election_of_events(&self) -> Election {
+        Election { nats: self.clone(), name: "events".to_owned() }
     }
 }
 

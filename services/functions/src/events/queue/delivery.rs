@@ -76,12 +76,20 @@ pub struct EndedAttempt {
 }
 
 impl Queue {
-    /// Leases events that are due. Of those with the same order key only the first that is not finished is.
-    pub async fn lease(&self, requests: &[LeaseRequest<'_>], now_ms: i64) -> Result<Vec<Leased>, QueueError> {
+    /// Leases events that are due, until their messages have so many bytes. Of those with the same order key only the first
+    /// that is not finished is, and none while another is being delivered.
+    pub async fn lease(
+        &self,
+        requests: &[LeaseRequest<'_>],
+        mut bytes: usize,
+        now_ms: i64,
+    ) -> Result<Vec<Leased>, QueueError> {
         let mut transaction = self.write().await?;
         let mut all = Vec::with_capacity(requests.len());
         for request in requests {
-            all.push(self.lease_of(&mut transaction, request, now_ms).await?);
+            let leased = self.lease_of(&mut transaction, request, bytes, now_ms).await?;
+            bytes = bytes.saturating_sub(leased.leases.iter().map(|lease| lease.body.len()).sum());
+            all.push(leased);
         }
         transaction.commit().await?;
         Ok(all)
@@ -91,16 +99,21 @@ impl Queue {
         &self,
         transaction: &mut Transaction<'_, Sqlite>,
         LeaseRequest { trigger, count, time }: &LeaseRequest<'_>,
+        bytes: usize,
         now_ms: i64,
     ) -> Result<Leased, QueueError> {
         let count = i64::try_from(*count).unwrap_or(i64::MAX);
         let mut leases: Vec<Lease> = sqlx::query_as(
             "UPDATE events SET status = 'running', attempts = attempts + 1, lease_owner = ?1, lease_until_ms = ?2 \
-             WHERE seq IN (SELECT e.seq FROM events e WHERE e.status = 'pending' AND e.project = ?3 \
-                 AND e.trigger_id = ?4 AND e.due_ms <= ?5 AND (e.order_key IS NULL OR NOT EXISTS ( \
-                     SELECT 1 FROM events o WHERE o.project = ?3 AND o.trigger_id = ?4 AND o.order_key = e.order_key \
-                         AND o.order_key IS NOT NULL AND o.status IN ('pending', 'running') AND o.seq < e.seq)) \
-                 ORDER BY e.due_ms, e.seq LIMIT ?6) \
+             WHERE seq IN (SELECT seq FROM (SELECT seq, sum(bytes) OVER (ORDER BY due_ms, seq) - bytes AS before \
+                 FROM (SELECT e.seq, e.due_ms, length(e.body) AS bytes FROM events e WHERE e.status = 'pending' \
+                     AND e.project = ?3 AND e.trigger_id = ?4 AND e.due_ms <= ?5 \
+                     AND (e.order_key IS NULL OR NOT EXISTS (SELECT 1 FROM events o WHERE o.project = ?3 \
+                         AND o.trigger_id = ?4 AND o.order_key = e.order_key AND o.order_key IS NOT NULL \
+                         AND o.status IN ('pending', 'running') AND o.seq < e.seq) \
+                         AND NOT EXISTS (SELECT 1 FROM events o INDEXED BY events_leased WHERE o.status = 'running' \
+                         AND o.project = ?3 AND o.trigger_id = ?4 AND o.order_key = e.order_key)) \
+                     ORDER BY e.due_ms, e.seq LIMIT ?6)) WHERE before < ?7) \
              RETURNING seq, id, body, attempts, created_ms, since_ms",
         )
         .bind(self.owner)
@@ -109,6 +122,7 @@ impl Queue {
         .bind(&*trigger.id)
         .bind(now_ms)
         .bind(count)
+        .bind(i64::try_from(bytes).unwrap_or(i64::MAX))
         .fetch_all(&mut **transaction)
         .await?;
         leases.sort_by_key(|lease| lease.seq);
@@ -172,16 +186,63 @@ impl Queue {
         Ok(())
     }
 
-    /// Makes events due whose leases are over.
-    pub async fn expire(&self, now_ms: i64) -> Result<u64, QueueError> {
-        let expired = sqlx::query(
-            "UPDATE events SET status = 'pending', lease_owner = NULL, lease_until_ms = NULL \
-             WHERE status = 'running' AND lease_until_ms < ?1",
+    /// Makes events due whose leases are over, except those that are `running` all the same: the clock may have been set.
+    pub async fn expire(&self, now_ms: i64, running: &HashSet<i64>) -> Result<u64, QueueError> {
+        let mut transaction = self.write().await?;
+        let over: Vec<i64> =
+            sqlx::query_scalar("SELECT seq FROM events WHERE status = 'running' AND lease_until_ms < ?1")
+                .bind(now_ms)
+                .fetch_all(&mut *transaction)
+                .await?;
+        let mut expired = 0;
+        for seq in over.into_iter().filter(|seq| !running.contains(seq)) {
+            let done = sqlx::query(
+                "UPDATE events SET status = 'pending', lease_owner = NULL, lease_until_ms = NULL WHERE seq = ?1",
+            );
+            expired += done.bind(seq).execute(&mut *transaction).await?.rows_affected();
+        }
+        transaction.commit().await?;
+        Ok(expired)
+    }
+
+    /// Makes events that are due later than `now_ms` due earlier by a step of the clock.
+    pub async fn set_back(&self, step_ms: i64, now_ms: i64) -> Result<(), QueueError> {
+        sqlx::query("UPDATE events SET due_ms = due_ms - ?1 WHERE status = 'pending' AND due_ms > ?2")
+            .bind(step_ms)
+            .bind(now_ms)
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// Makes events dead letters that have been due since before a time, and the oldest where more than `max` of a trigger
+    /// wait; how many.
+    pub async fn give_up(&self, max: i64, before_ms: i64, now_ms: i64) -> Result<u64, QueueError> {
+        let mut transaction = self.write().await?;
+        let waiting: Vec<(String, String, i64)> = sqlx::query_as(
+            "SELECT project, trigger_id, count(*) FROM events WHERE status = 'pending' GROUP BY project, trigger_id",
         )
-        .bind(now_ms)
-        .execute(&self.pool)
+        .fetch_all(&mut *transaction)
         .await?;
-        Ok(expired.rows_affected())
+        let mut given_up = 0;
+        for (project, id, count) in waiting {
+            let done = sqlx::query(
+                "UPDATE events SET status = 'failed', finished_ms = ?1, last = 'it waited for too long' \
+                 WHERE seq IN (SELECT seq FROM events WHERE status = 'pending' AND project = ?2 AND trigger_id = ?3 \
+                     AND due_ms < ?4 UNION ALL SELECT seq FROM (SELECT seq FROM events WHERE status = 'pending' \
+                     AND project = ?2 AND trigger_id = ?3 ORDER BY due_ms, seq LIMIT ?5))",
+            )
+            .bind(now_ms)
+            .bind(project)
+            .bind(id)
+            .bind(before_ms)
+            .bind((count - max).max(0))
+            .execute(&mut *transaction)
+            .await?;
+            given_up += done.rows_affected();
+        }
+        transaction.commit().await?;
+        Ok(given_up)
     }
 
     /// Makes events of triggers that are not `known` dead letters; how many.

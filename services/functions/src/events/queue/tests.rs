@@ -40,7 +40,7 @@ async fn with(events: &[NewEvent]) -> (tempfile::TempDir, Queue) {
 async fn lease(queue: &Queue, count: usize, now_ms: i64) -> (Vec<Lease>, Option<i64>) {
     let trigger = trigger("a");
     let request = LeaseRequest { trigger: &trigger, count, time: Duration::from_secs(1) };
-    let leased = queue.lease(&[request], now_ms).await.unwrap().remove(0);
+    let leased = queue.lease(&[request], usize::MAX, now_ms).await.unwrap().remove(0);
     (leased.leases, leased.next_due_ms)
 }
 
@@ -94,8 +94,10 @@ async fn an_event_is_leased_to_one_and_what_is_late_changes_nothing() {
     assert_eq!((ids(&first), next_due, first[0].attempts), (vec!["e1"], None, 1));
     assert!(lease(&queue, 2, 500).await.0.is_empty(), "it is leased");
 
-    assert_eq!(queue.expire(1000).await.unwrap(), 0);
-    assert_eq!(queue.expire(1001).await.unwrap(), 1);
+    assert_eq!(queue.expire(1000, &HashSet::new()).await.unwrap(), 0);
+    let running = HashSet::from([first[0].seq]);
+    assert_eq!(queue.expire(i64::MAX, &running).await.unwrap(), 0, "the clock was set, and it is delivered still");
+    assert_eq!(queue.expire(1001, &HashSet::new()).await.unwrap(), 1);
     let (second, _) = lease(&queue, 2, 1001).await;
     assert_eq!(second[0].attempts, 2);
     assert_eq!(queue.end(&[ended(&first[0], Fate::Failed)], 1002).await.unwrap(), 0);
@@ -140,6 +142,64 @@ async fn events_of_one_key_are_delivered_one_after_the_other() {
     assert_eq!(ids(&leases), ["a1"]);
     queue.end(&[ended(&leases[0], Fate::Failed)], 51).await.unwrap();
     assert_eq!(ids(&lease(&queue, 9, 51).await.0), ["a2"]);
+}
+
+#[tokio::test]
+async fn an_event_that_is_replayed_waits_for_one_of_its_key_that_is_being_delivered() {
+    let (_folder, queue) = with(&[event("a1", Some("a")), event("a2", Some("a"))]).await;
+    let (leases, _) = lease(&queue, 9, 0).await;
+    queue.end(&[ended(&leases[0], Fate::Failed)], 1).await.unwrap();
+    let (second, _) = lease(&queue, 9, 1).await;
+    assert_eq!(ids(&second), ["a2"]);
+    let failed = EventFilter { status: Some(EventStatus::Failed), ..EventFilter::default() };
+    assert_eq!(queue.replay(&failed, 2).await.unwrap(), 1);
+    assert!(lease(&queue, 9, 2).await.0.is_empty());
+    queue.end(&[ended(&second[0], Fate::Processed)], 3).await.unwrap();
+    assert_eq!(ids(&lease(&queue, 9, 3).await.0), ["a1"]);
+}
+
+#[tokio::test]
+async fn messages_are_taken_up_to_their_bytes() {
+    let all = ["e1", "e2", "e3"].map(|id| NewEvent { body: Ok(vec![b'x'; 100]), ..event(id, None) });
+    let (_folder, queue) = with(&all).await;
+    let trigger = trigger("a");
+    for (bytes, expected) in [(0, vec![]), (101, vec!["e1", "e2"]), (1, vec!["e3"])] {
+        let request = LeaseRequest { trigger: &trigger, count: 9, time: Duration::from_secs(1) };
+        let leased = queue.lease(&[request], bytes, 0).await.unwrap().remove(0);
+        assert_eq!(ids(&leased.leases), expected, "{bytes}");
+    }
+}
+
+#[tokio::test]
+async fn events_do_not_wait_forever_nor_without_number() {
+    let (_folder, queue) = with(&[event("e1", None), event("e2", None), event("e3", None)]).await;
+    assert_eq!(queue.give_up(3, 0, 5).await.unwrap(), 0);
+    assert_eq!(queue.give_up(2, 0, 5).await.unwrap(), 1);
+    assert_eq!(status(&queue, "e1").await.0, "failed");
+    assert_eq!(queue.give_up(2, 1, 5).await.unwrap(), 2);
+    assert_eq!(queue.pending().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_delays_nothing() {
+    let (_folder, queue) = with(&[event("e1", None)]).await;
+    let (leases, _) = lease(&queue, 1, 10_000).await;
+    queue.end(&[ended(&leases[0], Fate::Retried { due_ms: 10_100 })], 10_000).await.unwrap();
+    queue.set_back(9000, 1000).await.unwrap();
+    assert_eq!(lease(&queue, 1, 1000).await, (vec![], Some(1100)));
+    queue.set_back(9000, 1100).await.unwrap();
+    assert_eq!(ids(&lease(&queue, 1, 1100).await.0), ["e1"]);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn its_file_is_of_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (folder, _queue) = with(&[event("e1", None)]).await;
+    for file in ["events.db", "events.db-wal"] {
+        let mode = folder.path().join("functions").join(file).metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
 }
 
 #[tokio::test]
