@@ -3,6 +3,7 @@
 //! A worker is registered at every node that runs functions, so that each call finds it, whichever node the call reaches.
 
 mod call_window;
+mod message_queue;
 mod node_links;
 
 use std::{pin::pin, sync::Arc, time::Duration};
@@ -11,10 +12,11 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use mesh::{Code, Fault};
 use proto::functions::{Drain, WorkRequest, WorkResult, work_request, work_response};
-use tokio::sync::mpsc;
 
+pub use self::message_queue::WorkerMessages;
 use self::{
     call_window::CallWindow,
+    message_queue::MessageQueue,
     node_links::{LinkEvent, NodeLinks},
 };
 use crate::{Service, socket};
@@ -24,6 +26,8 @@ const CAPACITY: u32 = 64;
 const CAPACITY_MAX: u32 = 1000;
 /// Functions that a worker may name.
 const FUNCTIONS_MAX: usize = 1000;
+/// Bytes of a name of a service or a function.
+const NAME_BYTES_MAX: usize = 128;
 /// How long the nodes that run functions may take to know a worker.
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often it is asked again whether a worker may be one: its token expires, and rules are edited.
@@ -88,11 +92,12 @@ pub struct WorkerSession {
     links: NodeLinks,
     calls: CallWindow,
     /// A worker that takes no messages loses its session when this is full.
-    to_worker: mpsc::Sender<ToWorker>,
+    to_worker: MessageQueue,
 }
 
 impl Registration {
-    /// What a worker says of itself, checked: at most 1000 calls at once (0: 64), and as many functions.
+    /// What a worker says of itself, checked: at most 1000 calls at once (0: 64), and as many functions, with names of at most
+    /// 128 bytes.
     pub fn checked(self) -> Result<Self, Fault> {
         if self.service.is_empty() {
             return Err(Fault::from(query::Error::Required("service".to_owned())));
@@ -104,6 +109,10 @@ impl Registration {
         if self.functions.len() > FUNCTIONS_MAX {
             return fault(format!("functions must be at most {FUNCTIONS_MAX}, found {}", self.functions.len()));
         }
+        if let Some(long) = [&self.service].into_iter().chain(&self.functions).find(|name| name.len() > NAME_BYTES_MAX)
+        {
+            return fault(format!("names must be at most {NAME_BYTES_MAX} bytes, found {}", long.len()));
+        }
         let capacity = if self.capacity == 0 { CAPACITY } else { self.capacity };
         Ok(Self { capacity, ..self })
     }
@@ -111,13 +120,13 @@ impl Registration {
     /// Approximate bytes of memory that it takes.
     pub fn memory_bytes(&self) -> usize {
         let names: usize = self.functions.iter().map(|name| name.len() + size_of::<String>()).sum();
-        size_of::<Self>() + names + self.token.len()
+        size_of::<Self>() + self.project.len() + self.service.len() + names + self.token.len()
     }
 
     /// Registers the worker, if its rule allows that: its session, and the messages to it.
     ///
     /// Errors: the rule denies it, there are too many workers, or no node that runs functions can be reached.
-    pub async fn register(self, service: &Service) -> Result<(WorkerSession, mpsc::Receiver<ToWorker>), Fault> {
+    pub async fn register(self, service: &Service) -> Result<(WorkerSession, WorkerMessages), Fault> {
         let registration = Arc::new(self);
         let caller = registration.caller(service);
         let mut links = NodeLinks::new(service.clone(), registration.clone());
@@ -126,7 +135,7 @@ impl Registration {
             opened.unwrap_or_else(|_| Err(Fault::new(Code::Unavailable, "service functions cannot be reached")));
         opened.inspect_err(|fault| service.edge().log_refusal(&caller, fault))?;
         // Two for each call, and few others.
-        let (to_worker, messages) = mpsc::channel(registration.capacity as usize * 2 + 4);
+        let (to_worker, messages) = MessageQueue::new(registration.capacity as usize * 2 + 4);
         let calls = CallWindow::new(registration.capacity as usize);
         Ok((WorkerSession { service: service.clone(), registration, links, calls, to_worker }, messages))
     }
@@ -197,14 +206,14 @@ impl WorkerSession {
             }
             LinkEvent::Message(link, work_response::Message::Cancel(cancel)) => {
                 if let Some(id) = self.calls.cancelled(link, &cancel.id) {
-                    self.tell(ToWorker::Cancel(id))?;
+                    self.to_worker.cancel(id)?;
                 }
             }
             // The node stops; there are others, or it comes back.
             LinkEvent::Message(_, work_response::Message::Drain(_) | work_response::Message::Registered(_)) => {}
             LinkEvent::Ended(link) => {
                 for id in self.calls.link_ended(link) {
-                    self.tell(ToWorker::Cancel(id))?;
+                    self.to_worker.cancel(id)?;
                 }
             }
             LinkEvent::Failed(fault) if fault.code.is_denial() => return Err(fault),
@@ -216,7 +225,7 @@ impl WorkerSession {
     /// Hands the worker the calls for which it has room.
     fn hand_over(&mut self) -> Result<(), Fault> {
         while let Some(call) = self.calls.take() {
-            self.tell(ToWorker::Call(call))?;
+            self.to_worker.send(ToWorker::Call(call))?;
         }
         Ok(())
     }
@@ -224,11 +233,6 @@ impl WorkerSession {
     /// No node sends more calls, and the worker is told so.
     fn drain(&mut self) -> Result<(), Fault> {
         self.links.drain(&WorkRequest { message: Some(work_request::Message::Drain(Drain {})) });
-        self.tell(ToWorker::Drain)
-    }
-
-    fn tell(&self, message: ToWorker) -> Result<(), Fault> {
-        let told = self.to_worker.try_send(message);
-        told.map_err(|_| Fault::new(Code::TooMany, "the worker does not take its messages"))
+        self.to_worker.send(ToWorker::Drain)
     }
 }

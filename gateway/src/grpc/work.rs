@@ -63,7 +63,7 @@ pub async fn begin(service: &Service, request: Request<Streaming<WorkerMessage>>
         // A worker that is gone needs not be told why.
         let _ = ended.send(result.unwrap_or(Ok(())));
     });
-    let told = stream::unfold(to_worker, |mut queue| async { Some((Ok(told(queue.recv().await?)), queue)) });
+    let told = stream::unfold(to_worker, |mut queue| async { Some((Ok(told(queue.next().await?)), queue)) });
     let registered = api::GatewayMessage { message: Some(gateway_message::Message::Registered(api::Registered {})) };
     let refused = stream::once(end).filter_map(|end| {
         let fault = end.ok().and_then(Result::err);

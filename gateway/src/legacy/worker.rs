@@ -15,7 +15,7 @@ use crate::{
     Service,
     live::Hold,
     socket::{Closing, Outgoing},
-    worker::{FromWorker, Registration, ToWorker, WorkerCall},
+    worker::{FromWorker, Registration, ToWorker, WorkerCall, WorkerMessages},
 };
 
 /// Answers of a worker that wait to be handed on; with more, its connection is closed.
@@ -144,11 +144,11 @@ impl SocketWorker {
 /// Sends the messages to a worker, until there are no more or the socket is closed. Errors: they take too much memory.
 async fn tell(
     outgoing: &Outgoing,
-    mut to_worker: mpsc::Receiver<ToWorker>,
+    mut to_worker: WorkerMessages,
     service: &str,
     takes_cancels: bool,
 ) -> Result<(), Fault> {
-    while let Some(message) = to_worker.recv().await {
+    while let Some(message) = to_worker.next().await {
         let text = match &message {
             ToWorker::Call(call) => written_call(service, call),
             ToWorker::Cancel(id) if takes_cancels => written("service-cancel", CancelData { id }),

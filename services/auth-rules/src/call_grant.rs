@@ -158,7 +158,10 @@ fn refused(refusal: Refusal, explanation: String) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::SystemTime};
+    use std::{
+        sync::Arc,
+        time::{Duration, SystemTime},
+    };
 
     use arc_swap::ArcSwap;
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -187,7 +190,17 @@ mod tests {
         Service::of(Arc::new(ArcSwap::from_pointee(policies)), grant::pair(b"key").0)
     }
 
-    fn call(service: &Service, token: &str, (name, function): (&str, &str), params: Json) -> Result<CallGrant, String> {
+    fn call(service: &Service, token: &str, of: (&str, &str), params: Json) -> Result<CallGrant, String> {
+        call_at(service, token, of, params, SystemTime::now())
+    }
+
+    fn call_at(
+        service: &Service,
+        token: &str,
+        (name, function): (&str, &str),
+        params: Json,
+        now: SystemTime,
+    ) -> Result<CallGrant, String> {
         let request = AuthorizeCallRequest {
             project: "shop".to_owned(),
             token: token.to_owned(),
@@ -195,7 +208,7 @@ mod tests {
             function: function.to_owned(),
             params: params.to_string().into(),
         };
-        let response = service.authorize_call(&request, SystemTime::now(), None).map_err(|error| error.to_string())?;
+        let response = service.authorize_call(&request, now, None).map_err(|error| error.to_string())?;
         Ok(grant::pair(b"key").1.call_grant(response.grant.unwrap()).unwrap())
     }
 
@@ -251,6 +264,38 @@ mod tests {
         assert_eq!(again.claims, "{}");
         let stranger = call(&service, "", ("mail", "send"), json!({})).unwrap();
         assert_eq!((stranger.claims.as_str(), &claims_of(&stranger.bearer)["aud"]), ("{}", &json!("service:mail")));
+    }
+
+    #[test]
+    fn a_grant_and_the_identity_are_good_for_a_minute_from_now() {
+        let service = service(json!({"send": {"rule": {"rule": "allow"}}}), json!(null));
+        let now_ms = 1_900_000_000_123;
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(now_ms);
+        let granted = call_at(&service, "", ("mail", "send"), json!({}), now).unwrap();
+        assert_eq!(granted.expires_ms, now_ms as i64 + GRANT_LIFETIME_MS);
+        let claims = claims_of(&granted.bearer);
+        assert_eq!((&claims["iat"], &claims["exp"]), (&json!(1_900_000_000), &json!(1_900_000_060)));
+    }
+
+    #[test]
+    fn a_rule_for_strangers_too_sees_parameters_and_the_token() {
+        let matching = |f1: &str, f2: &str| json!({"rule": "match", "type": "string", "eval": "==", "f1": f1, "f2": f2, "anonymous": true});
+        let ann = token(&json!({"id": "ann"}));
+        let service = service(
+            json!({
+                "open": {"rule": matching("args.params.word", "please")},
+                "own": {"rule": matching("args.token", &ann)},
+            }),
+            json!(null),
+        );
+        let (polite, rude) = (json!({"word": "please"}), json!({"word": "now"}));
+        assert_eq!(call(&service, "", ("mail", "open"), polite.clone()).unwrap().claims, "{}");
+        assert_eq!(call(&service, "a.b.c", ("mail", "open"), polite).unwrap().claims, "{}");
+        let refused = call(&service, "", ("mail", "open"), rude.clone()).unwrap_err();
+        assert_eq!(refused, "a token is needed, and none was sent", "a token may help");
+        assert_eq!(call(&service, &ann, ("mail", "open"), rude).unwrap_err(), DENIED);
+        assert!(call(&service, &ann, ("mail", "own"), json!({})).is_ok());
+        assert_eq!(call(&service, &token(&json!({"id": "bob"})), ("mail", "own"), json!({})).unwrap_err(), DENIED);
     }
 
     #[test]

@@ -166,6 +166,7 @@ mod tests {
     use mesh::resources::Snapshot;
     use serde_json::{Value as Json, json};
 
+    use super::NAME_BYTES;
     use crate::cases::parsed;
 
     fn faults(id: &str, spec: Json) -> Vec<String> {
@@ -224,7 +225,25 @@ mod tests {
         let remote = json!({"http": {"url": "http://m"}});
         assert!(faults("default", remote)[0].contains("service default must have workers"));
         assert_eq!(faults("default", json!({"worker": {}})), Vec::<String>::new());
-        assert!(faults("1mail", with(json!({})))[0].contains("invalid service id"));
+    }
+
+    #[test]
+    fn names_are_bounded() {
+        let sound = |id: &str| faults(id, with(json!({}))).is_empty();
+        let long = "m".repeat(63);
+        for id in ["m", "M-1_x", &*long] {
+            assert!(sound(id), "{id}");
+        }
+        for id in ["1mail", "-m", "_m", "m.x", "m x", "mä", &*format!("{long}m")] {
+            assert!(faults(id, with(json!({})))[0].contains("invalid service id"), "{id}");
+        }
+        let of = |name: &str| faults("mail", json!({"http": {"url": "http://m"}, "functions": {name: {}}}));
+        let long = "f".repeat(NAME_BYTES);
+        assert_eq!(of(&long), Vec::<String>::new());
+        for name in ["", "a\u{1}b", &*format!("{long}f")] {
+            let found = of(name);
+            assert!(found.iter().any(|fault| fault.contains("invalid function name")), "{name:?}: {found:?}");
+        }
     }
 
     #[test]

@@ -44,12 +44,14 @@ struct Pool(Mutex<PoolState>);
 #[derive(Default)]
 struct PoolState {
     instances: Vec<Arc<Instance>>,
-    /// In order of arrival. None waits while a worker has room for it.
+    /// In order of arrival, which is that of their numbers. None waits while a worker has room for it.
     waiting: VecDeque<Waiter>,
+    arrivals: u64,
 }
 
 /// A call that waits. Dropped, its caller is told that there is no worker.
 struct Waiter {
+    number: u64,
     function: String,
     concurrency: u32,
     slot: oneshot::Sender<Slot>,
@@ -137,7 +139,7 @@ impl Workers {
         let pool = self.pool(project, service).ok_or_else(none)?;
         let slot = match pool.enter(&invocation.function, limits)? {
             Entered::Slot(slot) => slot,
-            Entered::Waits(slot, _place) => slot.await.map_err(|_| none())?,
+            Entered::Waits(slot, _turn) => slot.await.map_err(|_| none())?,
             Entered::Unserved => return Err(none()),
         };
         slot.run(invocation, format!("{:x}", self.number())).await
@@ -148,7 +150,7 @@ impl Workers {
 enum Entered<'l> {
     Slot(Slot),
     /// All workers of the function are busy.
-    Waits(oneshot::Receiver<Slot>, SemaphorePermit<'l>),
+    Waits(oneshot::Receiver<Slot>, Turn<'l>),
     /// No worker has the function.
     Unserved,
 }
@@ -180,8 +182,10 @@ impl Pool {
         }
         let place = limiter.wait()?;
         let (slot, given) = oneshot::channel();
-        state.waiting.push_back(Waiter { function: function.to_owned(), concurrency, slot });
-        Ok(Entered::Waits(given, place))
+        state.arrivals += 1;
+        let number = state.arrivals;
+        state.waiting.push_back(Waiter { number, function: function.to_owned(), concurrency, slot });
+        Ok(Entered::Waits(given, Turn { pool: self.clone(), number, _place: place }))
     }
 
     fn slot(self: &Arc<Self>, instance: Arc<Instance>, function: &str) -> Slot {
@@ -217,8 +221,25 @@ impl Pool {
     /// Refuses calls that wait for a function that no worker has any more.
     fn refuse_unserved(&self) {
         let mut state = self.state();
-        let PoolState { instances, waiting } = &mut *state;
+        let PoolState { instances, waiting, .. } = &mut *state;
         waiting.retain(|waiter| instances.iter().any(|instance| instance.serves(&waiter.function)));
+    }
+}
+
+/// The turn of a call that waits, given up when it is dropped: workers may be busy for long, and callers come and go.
+struct Turn<'l> {
+    pool: Arc<Pool>,
+    number: u64,
+    _place: SemaphorePermit<'l>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut state = self.pool.state();
+        let waiting = &mut state.waiting;
+        if let Ok(index) = waiting.binary_search_by_key(&self.number, |waiter| waiter.number) {
+            waiting.remove(index);
+        }
     }
 }
 

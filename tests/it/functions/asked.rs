@@ -80,6 +80,7 @@ async fn a_rule_passes_where_a_function_acknowledges(shape: Shape) -> anyhow::Re
         (4, "true", 401),
         (5, "{}", 401),
         (6, "", 401),
+        (8, "[true]", 401),
     ] {
         let create = json!({ "op": "one", "doc": { "id": id, "owner": "ann" } });
         let request = mesh.client.post("crud/lab/todos/create", &create);

@@ -116,6 +116,13 @@ async fn strangers_do_not_register(shape: Shape) -> anyhow::Result<()> {
     }
     let Err(refused) = Worker::register(&mesh.staff(), "mail", &[], 1001).await? else { anyhow::bail!("capacity") };
     assert_eq!(reason(&refused)?, "BAD_REQUEST");
+    let long = "n".repeat(129);
+    for (service, functions) in [(&*long, &[][..]), ("mail", &[&*long][..])] {
+        let Err(refused) = Worker::register(&mesh.staff(), service, functions, 1).await? else {
+            anyhow::bail!("names")
+        };
+        assert_eq!(reason(&refused)?, "BAD_REQUEST");
+    }
     assert_eq!(send(&mesh.client, json!({})).await?.status, 503, "nobody is registered");
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use futures::future::join_all;
 use mesh::Call;
 use proto::{Links, auth::CallGrant, functions::CallRequest};
-use serde::Deserialize;
+use serde_json::{Map, Value as Json};
 
 use super::Service;
 use crate::{
@@ -19,11 +19,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of its answer, of which one member counts.
 const ANSWER_BYTES: u64 = 64 * 1024;
 
-/// The answer of a function to a rule.
-#[derive(Deserialize)]
-struct Acknowledgement {
-    #[serde(default)]
-    ack: bool,
+/// Whether the answer of a function is an object that says `ack: true`.
+fn acknowledges(answer: &[u8]) -> bool {
+    let object: Option<Map<String, Json>> = serde_json::from_slice(answer).ok();
+    object.is_some_and(|object| object.get("ack") == Some(&Json::Bool(true)))
 }
 
 impl Service {
@@ -82,10 +81,7 @@ impl Service {
         };
         let answered = tokio::time::timeout(ANSWER_TIMEOUT, mesh.functions().call(&call, message)).await;
         match answered {
-            Ok(Ok(answer)) if (200..300).contains(&answer.status) => {
-                // What is no such object does not acknowledge anything.
-                Some(serde_json::from_slice::<Acknowledgement>(&answer.body).is_ok_and(|answer| answer.ack))
-            }
+            Ok(Ok(answer)) if (200..300).contains(&answer.status) => Some(acknowledges(&answer.body)),
             Ok(Ok(answer)) => {
                 undecided(&format!("status {}", answer.status));
                 None
@@ -106,5 +102,19 @@ impl Service {
         let project = policies.project(id).ok_or_else(|| Error::UnknownProject(id.to_owned()))?;
         let mut caller = Caller::new(project, id, token, SystemTime::now(), None);
         caller.call_grant((&asked.service, &asked.function), false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_object_acknowledges() {
+        assert!(acknowledges(br#"{"more": [1], "ack": true}"#));
+        for answer in ["[true]", "true", "", "{}", "null", r#"{"ack": 1}"#, r#"{"ack": "true"}"#, r#"[{"ack": true}]"#]
+        {
+            assert!(!acknowledges(answer.as_bytes()), "{answer}");
+        }
     }
 }

@@ -59,7 +59,10 @@ async fn calls_that_wait_are_served_in_order_and_left_out_when_their_caller_leav
     for waits in [first.as_mut().now_or_never(), second.as_mut().now_or_never(), leaves.as_mut().now_or_never()] {
         assert!(waits.is_none());
     }
+    let waiting = || workers.pool("shop", "mail").unwrap().state().waiting.len();
+    assert_eq!(waiting(), 2);
     drop(leaves);
+    assert_eq!(waiting(), 1, "one that left takes no memory, however long the worker is busy");
     assert!(third.as_mut().now_or_never().is_none());
     for (name, running) in [("a", &mut first), ("b", &mut second), ("c", &mut third)] {
         // It is sent when its caller is asked next.
@@ -70,7 +73,7 @@ async fn calls_that_wait_are_served_in_order_and_left_out_when_their_caller_leav
         instance.answered(&id, answer(200));
         assert_eq!(status(running.as_mut().now_or_never()), Ok(200));
     }
-    assert!(workers.pool("shop", "mail").unwrap().state().waiting.is_empty());
+    assert_eq!(waiting(), 0);
 }
 
 #[tokio::test]
