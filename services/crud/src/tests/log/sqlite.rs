@@ -206,6 +206,8 @@ async fn a_log_that_lost_something_says_so_once() {
         ("DELETE FROM perigee_log", ResyncReason::Restored),
         ("UPDATE perigee_log_shapes SET columns = 'another' WHERE shape = 0", ResyncReason::LogLost),
     ] {
+        // Entries are told apart by their times, which are milliseconds.
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         other.execute_batch(sql).unwrap();
         other.execute_batch("UPDATE note SET v = v + 1 WHERE id = 2").unwrap();
         assert_eq!(log.resync().await.reason(), reason, "{sql}");
