@@ -114,7 +114,7 @@ impl Dispatcher {
                 _ = upkeep.tick() => self.upkeep().await,
             }
         }
-        self.drain().await;
+        Box::pin(self.drain()).await;
     }
 
     /// Waits for what runs, and gives up what does not end in time: the next process begins it again.
