@@ -133,7 +133,7 @@ impl Webhook {
             all.iter().filter(|delivery| delivery.request.path == path).cloned().collect()
         };
         let found =
-            tokio::time::timeout(Duration::from_secs(60), deliveries.wait_for(|all| wanted(&of_path(all)))).await;
+            tokio::time::timeout(Duration::from_secs(240), deliveries.wait_for(|all| wanted(&of_path(all)))).await;
         match found {
             Ok(all) => Ok(of_path(&*all?)),
             Err(_) => {

@@ -16,7 +16,8 @@ use super::{TABLES, documents};
 
 /// Waits until a query of the queue answers a number.
 pub async fn eventually(file: &Path, query: &str, wanted: i64) -> anyhow::Result<()> {
-    let until = tokio::time::Instant::now() + Duration::from_secs(60);
+    // An endpoint that failed may be paused, and once more where its probe fails.
+    let until = tokio::time::Instant::now() + Duration::from_secs(240);
     loop {
         let queue = rusqlite::Connection::open(file)?;
         queue.busy_timeout(Duration::from_secs(5))?;
