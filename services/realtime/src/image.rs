@@ -1,10 +1,9 @@
 //! Images: rows as JSON objects, of which watches tell parts without reading their values.
 
-use std::{fmt, ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
-use query::{Field, FieldKind, Object, Value};
-use serde::de::{Deserializer, MapAccess, Visitor};
+use query::{Field, FieldKind, Object, image};
 use serde_json::value::RawValue;
 
 use crate::Error;
@@ -46,10 +45,7 @@ pub struct RowVersion {
 impl ImageReader {
     /// The image that a JSON object is.
     pub fn read(&mut self, json: Bytes) -> Result<Image, Error> {
-        let unreadable = |error: serde_json::Error| Error::Unreadable(error.to_string());
-        let mut reader = serde_json::Deserializer::from_slice(&json);
-        let members = reader.deserialize_map(Members).map_err(unreadable)?;
-        reader.end().map_err(unreadable)?;
+        let members = image::columns(&json).map_err(|error| Error::Unreadable(error.to_string()))?;
         let is_same = members.len() == self.names.len()
             && members.iter().zip(&*self.names).all(|((name, _), known)| name == known);
         let place = |text: &str| {
@@ -95,7 +91,8 @@ impl Image {
 
     /// The values by which conditions are decided. Lists and objects, by which none is, are empty.
     pub fn values(&self) -> Object {
-        let value = |place: &Range<usize>| value(&self.json[place.clone()]);
+        let text = |place: &Range<usize>| std::str::from_utf8(&self.json[place.clone()]).unwrap_or_default();
+        let value = |place: &Range<usize>| image::column_value(text(place));
         Object(self.names.iter().cloned().zip(self.places.iter().map(value)).collect())
     }
 
@@ -124,44 +121,14 @@ impl Image {
     }
 }
 
-/// The value that a JSON text is.
-fn value(json: &[u8]) -> Value {
-    let text = || std::str::from_utf8(json).unwrap_or_default();
-    match json.first() {
-        Some(b'"') => serde_json::from_slice(json).map_or(Value::Null, Value::Text),
-        Some(b't') => Value::Bool(true),
-        Some(b'f') => Value::Bool(false),
-        Some(b'[') => Value::List(Vec::new()),
-        Some(b'{') => Value::Object(Object::default()),
-        _ => Value::number(text()).unwrap_or(Value::Null),
-    }
-}
-
 fn write_text(out: &mut Vec<u8>, text: &str) {
     serde_json::to_writer(out, text).expect("a text is JSON and memory takes it");
 }
 
-/// Reads the members of an object.
-struct Members;
-
-impl<'de> Visitor<'de> for Members {
-    type Value = Vec<(String, &'de RawValue)>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a row")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut members = Vec::new();
-        while let Some(member) = map.next_entry()? {
-            members.push(member);
-        }
-        Ok(members)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use query::Value;
+
     use super::*;
 
     fn image(json: &'static str) -> Image {

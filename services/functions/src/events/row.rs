@@ -1,8 +1,7 @@
 //! Images of rows, as the log of changes has them.
 
 use mesh::Fault;
-use query::{Object, Value};
-use serde::de::{Deserializer, MapAccess, Visitor};
+use query::{Object, image};
 use serde_json::value::RawValue;
 
 /// A row as a JSON object, of which members are told without reading their values.
@@ -21,9 +20,7 @@ impl<'j> RowImage<'j> {
         }
         let wrong = |cause: String| Fault::internal("a change of a row cannot be read", cause);
         let json = std::str::from_utf8(json).map_err(|error| wrong(error.to_string()))?;
-        let mut reader = serde_json::Deserializer::from_str(json);
-        let members = reader.deserialize_map(Members).map_err(|error| wrong(error.to_string()))?;
-        reader.end().map_err(|error| wrong(error.to_string()))?;
+        let members = image::columns(json.as_bytes()).map_err(|error| wrong(error.to_string()))?;
         Ok(Some(Self { json, members }))
     }
 
@@ -39,37 +36,6 @@ impl<'j> RowImage<'j> {
 
     /// The values by which conditions are decided. Lists and objects, by which none is, are empty.
     pub fn values(&self) -> Object {
-        Object(self.members.iter().map(|(name, json)| (name.clone(), value(json.get()))).collect())
-    }
-}
-
-/// The value that a JSON text is.
-fn value(json: &str) -> Value {
-    match json.as_bytes().first() {
-        Some(b'"') => serde_json::from_str(json).map_or(Value::Null, Value::Text),
-        Some(b't') => Value::Bool(true),
-        Some(b'f') => Value::Bool(false),
-        Some(b'[') => Value::List(Vec::new()),
-        Some(b'{') => Value::Object(Object::default()),
-        _ => Value::number(json).unwrap_or(Value::Null),
-    }
-}
-
-/// Reads the members of an object.
-struct Members;
-
-impl<'de> Visitor<'de> for Members {
-    type Value = Vec<(String, &'de RawValue)>;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a row")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut members = Vec::new();
-        while let Some(member) = map.next_entry()? {
-            members.push(member);
-        }
-        Ok(members)
+        Object(self.members.iter().map(|(name, json)| (name.clone(), image::column_value(json.get()))).collect())
     }
 }
