@@ -12,7 +12,7 @@ use crate::Value;
 /// Errors: it is no JSON object.
 pub fn columns(json: &[u8]) -> Result<Vec<(String, &RawValue)>, serde_json::Error> {
     let mut reader = serde_json::Deserializer::from_slice(json);
-    let columns = reader.deserialize_map(Columns)?;
+    let columns = reader.deserialize_map(ColumnsVisitor)?;
     reader.end()?;
     Ok(columns)
 }
@@ -31,9 +31,9 @@ pub fn column_value(json: &str) -> Value {
 }
 
 /// Reads the members of an object.
-struct Columns;
+struct ColumnsVisitor;
 
-impl<'de> Visitor<'de> for Columns {
+impl<'de> Visitor<'de> for ColumnsVisitor {
     type Value = Vec<(String, &'de RawValue)>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
