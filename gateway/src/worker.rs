@@ -11,7 +11,9 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use mesh::{Code, Fault};
-use proto::functions::{Drain, WorkRequest, WorkResult, work_request, work_response};
+use proto::functions::{
+    CAPACITY, CAPACITY_MAX, Drain, FUNCTIONS_MAX, WorkRequest, WorkResult, work_request, work_response,
+};
 
 pub use self::message_queue::WorkerMessages;
 use self::{
@@ -21,11 +23,6 @@ use self::{
 };
 use crate::{Service, socket};
 
-/// Calls at once of a worker that does not say.
-const CAPACITY: u32 = 64;
-const CAPACITY_MAX: u32 = 1000;
-/// Functions that a worker may name.
-const FUNCTIONS_MAX: usize = 1000;
 /// Bytes of a name of a service or a function.
 const NAME_BYTES_MAX: usize = 128;
 /// How long the nodes that run functions may take to know a worker.

@@ -19,6 +19,13 @@ pub mod realtime;
 /// Messages of calls of functions.
 pub mod functions {
     pub use crate::wire::functions::v1::{work_request, work_response, *};
+
+    /// Calls at once of a worker that does not say.
+    pub const CAPACITY: u32 = 64;
+    /// The most calls at once that a worker may say.
+    pub const CAPACITY_MAX: u32 = 1000;
+    /// Functions that a worker may name.
+    pub const FUNCTIONS_MAX: usize = 1000;
 }
 
 /// Messages of files in buckets.

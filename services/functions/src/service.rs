@@ -11,7 +11,10 @@ use mesh::{
 };
 use proto::{
     auth::{CallGrant, SignedGrant},
-    functions::{CallRequest, CallResponse, Register, WorkRequest, WorkResponse, work_request},
+    functions::{
+        CAPACITY, CAPACITY_MAX, CallRequest, CallResponse, FUNCTIONS_MAX, Register, WorkRequest, WorkResponse,
+        work_request,
+    },
     grant::Verifier,
     link::Messages,
     services::functions::functions_server::Functions,
@@ -29,11 +32,6 @@ use crate::{
 
 /// How long a worker may take to register.
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Calls at once of a worker that does not say, and the most that one may say.
-const CAPACITY: u32 = 64;
-const CAPACITY_MAX: u32 = 1000;
-/// Functions that a worker may name.
-const FUNCTIONS_MAX: usize = 1000;
 
 /// The service of functions.
 #[derive(Clone)]
