@@ -96,19 +96,25 @@ fn look(id: u64, commit: u64) -> LogLook {
     LogLook::of(vec![part], whole(commit))
 }
 
+/// A log, and who follows it and was told the change at 100.
+async fn told_at_100() -> (Arc<LogShared>, Follower) {
+    let shared = Arc::new(LogShared::default());
+    shared.state().ring.begin(whole(50));
+    shared.state().captured([("note".to_owned(), whole(50))].into(), whole(50));
+    shared.state().follow("note");
+    let mut follower = Follower::new(shared.clone(), ["note".to_owned()].into(), Bytes::new());
+    assert!(matches!(follower.next().await.unwrap().event, Some(Event::Started(_))));
+    shared.state().found(look(2, 100));
+    assert!(matches!(follower.next().await.unwrap().event, Some(Event::Transaction(_))));
+    (shared, follower)
+}
+
 /// A journal that was lost goes on with what the log tells again, or with what is later: only then is anything missed.
 #[tokio::test]
 async fn a_gap_is_told_to_whom_the_log_does_not_tell_again_what_is_in_it() {
     for (goes_on_at, told) in [(90, vec!["3"]), (99, vec!["3"]), (101, vec!["resync", "3"]), (120, vec!["resync", "3"])]
     {
-        let shared = Arc::new(LogShared::default());
-        shared.state().ring.begin(whole(50));
-        shared.state().captured([("note".to_owned(), whole(50))].into(), whole(50));
-        shared.state().follow("note");
-        let mut follower = Follower::new(shared.clone(), ["note".to_owned()].into(), Bytes::new());
-        assert!(matches!(follower.next().await.unwrap().event, Some(Event::Started(_))));
-        shared.state().found(look(2, 100));
-        assert!(matches!(follower.next().await.unwrap().event, Some(Event::Transaction(_))));
+        let (shared, mut follower) = told_at_100().await;
         shared.state().miss(whole(goes_on_at), None);
         shared.state().captured([("note".to_owned(), whole(50))].into(), whole(goes_on_at));
         // Told again where the journal goes on before it.
@@ -135,14 +141,7 @@ async fn a_gap_is_told_to_whom_the_log_does_not_tell_again_what_is_in_it() {
 /// go of both, is told that it missed something.
 #[tokio::test(start_paused = true)]
 async fn who_stood_still_is_told_of_a_loss_that_the_ring_has_no_more() {
-    let shared = Arc::new(LogShared::default());
-    shared.state().ring.begin(whole(50));
-    shared.state().captured([("note".to_owned(), whole(50))].into(), whole(50));
-    shared.state().follow("note");
-    let mut follower = Follower::new(shared.clone(), ["note".to_owned()].into(), Bytes::new());
-    assert!(matches!(follower.next().await.unwrap().event, Some(Event::Started(_))));
-    shared.state().found(look(2, 100));
-    assert!(matches!(follower.next().await.unwrap().event, Some(Event::Transaction(_))));
+    let (shared, mut follower) = told_at_100().await;
 
     let loss = Loss { reason: ResyncReason::Truncate, tables: vec!["note".to_owned()] };
     let mut after = whole(100);

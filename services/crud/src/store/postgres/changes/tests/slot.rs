@@ -51,6 +51,19 @@ pub async fn follow(store: &Postgres, log: &mut PostgresLog, table: &str) -> Res
     panic!("{table} is not followed");
 }
 
+/// Follows a table by a slot, which is not made while others of the server write: a source that may be another does not wait
+/// for them.
+async fn follow_by_slot(store: &Postgres, table: &str) -> PostgresLog {
+    let mut log = PostgresLog::default();
+    for _ in 0..20 {
+        if follow(store, &mut log, table).await.unwrap().commit_order().is_some() {
+            break;
+        }
+        store.release_log(&mut log, &[]).await.unwrap();
+    }
+    log
+}
+
 #[tokio::test]
 async fn identities_are_restored_and_nothing_of_a_slot_is_left() {
     let Some(server) = Server::with("slot", TABLES).await else { return };
@@ -116,14 +129,7 @@ async fn a_role_that_may_not_replicate_is_followed_by_triggers_and_told_so() {
     assert!(refused.ends_with("changes.source of its database is off"), "{refused}");
     server.execute("ALTER ROLE slot_plain REPLICATION").await;
     let store = server.store_of("slot_plain").await.learning(by(ChangesSource::Auto));
-    let mut log = PostgresLog::default();
-    // A slot is not made while others of the server write, for which this source does not wait.
-    for _ in 0..20 {
-        if follow(&store, &mut log, "note").await.unwrap().commit_order().is_some() {
-            break;
-        }
-        store.release_log(&mut log, &[]).await.unwrap();
-    }
+    let mut log = follow_by_slot(&store, "note").await;
     assert_eq!((store.diagnose().await.unwrap().source, server.slots().await), ("slot", 2));
     store.release_log(&mut log, &[]).await.unwrap();
 }
@@ -325,14 +331,7 @@ async fn paused_reader(store: &Postgres, name: &str, election: &str) -> Replicat
 async fn who_is_elected_does_not_end_a_reader_of_another_election() {
     let Some(server) = Server::with("slot_others", TABLES).await else { return };
     let store = server.store().learning(by(ChangesSource::Auto));
-    let mut before = PostgresLog::default();
-    for _ in 0..20 {
-        if follow(&store, &mut before, "keyed").await.unwrap().commit_order().is_some() {
-            break;
-        }
-        store.release_log(&mut before, &[]).await.unwrap();
-    }
-    drop(before);
+    drop(follow_by_slot(&store, "keyed").await);
     let (name, _) = store.slot_state().await.unwrap();
     let paused = paused_reader(&store, &name, "0123456789abcdef").await;
     let of_slot = format!("SELECT active_pid::text FROM pg_replication_slots WHERE slot_name = '{name}'");
@@ -352,14 +351,7 @@ async fn who_is_elected_does_not_end_a_reader_of_another_election() {
 async fn who_is_elected_ends_a_reader_that_does_not_let_go() {
     let Some(server) = Server::with("slot_elected", TABLES).await else { return };
     let store = server.store().learning(by(ChangesSource::Auto));
-    let mut before = PostgresLog::default();
-    for _ in 0..20 {
-        if follow(&store, &mut before, "keyed").await.unwrap().commit_order().is_some() {
-            break;
-        }
-        store.release_log(&mut before, &[]).await.unwrap();
-    }
-    drop(before);
+    drop(follow_by_slot(&store, "keyed").await);
     // A process that stands still keeps its connection, and reads nothing.
     let election = "0123456789abcdef";
     let (name, _) = store.slot_state().await.unwrap();
