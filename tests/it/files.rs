@@ -8,7 +8,10 @@ mod large;
 mod s3;
 mod tus;
 
-use std::{future::Future, path::PathBuf};
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, ensure};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -47,6 +50,17 @@ enum Kind {
     S3,
 }
 
+impl Kind {
+    /// The backend of a bucket, with its files in `folder` or `s3`.
+    fn backend(self, folder: &Path, s3: &S3) -> String {
+        match self {
+            Kind::Local => format!("{{ kind: local, path: \"{}\" }}", folder.join("local").display()),
+            Kind::Memory => "{ kind: memory }".to_owned(),
+            Kind::S3 => s3.backend("a/prefix"),
+        }
+    }
+}
+
 /// A mesh with buckets.
 struct Stage {
     mesh: TestMesh,
@@ -65,11 +79,7 @@ impl Stage {
     async fn with_more(shape: Shape, kind: Kind, spec: &str, more: &str) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let s3 = S3::start(&folder.path().join("s3")).await?;
-        let backend = match kind {
-            Kind::Local => format!("{{ kind: local, path: \"{}\" }}", folder.path().join("local").display()),
-            Kind::Memory => "{ kind: memory }".to_owned(),
-            Kind::S3 => s3.backend("a/prefix"),
-        };
+        let backend = kind.backend(folder.path(), &s3);
         let resources = format!(
             "kind: bucket\nmeta: {{ project: shop, id: files }}\nspec:\n  default: true\n  backend: {backend}\n  {spec}\n{more}"
         );

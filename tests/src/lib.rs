@@ -4,6 +4,7 @@
 pub mod case;
 pub mod client;
 pub mod compose;
+pub mod document;
 pub mod echo;
 pub mod engine;
 pub mod event_stream;

@@ -65,11 +65,7 @@ impl Depot {
     async fn with(shape: Shape, kind: Kind, more: &str) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let s3 = S3::start(&folder.path().join("s3")).await?;
-        let backend = match kind {
-            Kind::Local => format!("{{ kind: local, path: \"{}\" }}", folder.path().join("local").display()),
-            Kind::Memory => "{ kind: memory }".to_owned(),
-            Kind::S3 => s3.backend("a/prefix"),
-        };
+        let backend = kind.backend(folder.path(), &s3);
         let own = [(ADMIN, "{ id: ann, role: admin }"), (USER, "{ id: bob }")];
         let resources = format!("{}{more}", resources(&backend, &own));
         let mesh = TestMesh::with(shape, Engine::Sqlite, &Setup { resources, ..Setup::default() }).await?;

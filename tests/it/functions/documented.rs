@@ -1,53 +1,28 @@
 //! The requests of `docs/functions.md` are answered as it says.
 
-use std::{path::Path, process::Command};
-
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use tests::{
     client::Client,
+    document::{Document, start_python},
     mesh::ready,
     process::{Process, free_address},
-};
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::Command as Program,
 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_document_tells_what_happens() -> anyhow::Result<()> {
-    let document = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/functions.md"))?;
-    let block = |language: &str| {
-        let (_, rest) = document.split_once(&format!("```{language}\n")).context("a block")?;
-        anyhow::Ok(rest.split_once("```").context("its end")?.0)
-    };
+    let document = Document::open("functions.md")?;
     let folder = tempfile::tempdir()?;
     let (address, target) = (free_address()?, free_address()?);
-    let program = folder.path().join("mail.py");
-    std::fs::write(&program, block("python")?.replace("8000", &target.port().to_string()))?;
-    let mut server = Program::new("python3")
-        .arg("-u")
-        .arg(&program)
-        .stdout(std::process::Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()?;
-    let started = BufReader::new(server.stdout.take().context("it prints")?).lines().next_line().await?;
-    ensure!(started.as_deref() == Some("ready"), "{started:?}");
+    let code = document.block("python")?.replace("8000", &target.port().to_string());
+    let _server = start_python(folder.path(), &code).await?;
 
     std::fs::create_dir_all(folder.path().join("resources"))?;
-    let resources = block("yaml")?.replace("localhost:8000", &target.to_string());
+    let resources = document.block("yaml")?.replace("localhost:8000", &target.to_string());
     std::fs::write(folder.path().join("resources/shop.yaml"), resources)?;
     let _node = Process::dev(folder.path(), address)?;
     ready(&Client::new(address, "shop")).await?;
-    let mut shown = 0;
-    for example in block("console")?.split("$ ").skip(1) {
-        let (command, expected) = example.split_once('\n').context("a command and what it prints")?;
-        let command = command.replace("localhost:4122", &address.to_string());
-        let output = Command::new("bash").args(["-c", &command]).output()?;
-        let printed = String::from_utf8(output.stdout)?;
-        let without_id = printed.split(",\"requestId\"").next().unwrap_or_default();
-        assert_eq!(without_id.trim_end(), expected.trim_end(), "{command}");
-        shown += 1;
-    }
+    let shown =
+        document.run_commands(address, |printed| printed.split(",\"requestId\"").next().unwrap_or_default()).await?;
     ensure!(shown == 5, "{shown}");
     Ok(())
 }

@@ -3,6 +3,7 @@
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 use tests::{
+    document::Document,
     engine::Engine,
     json_socket::JsonSocket,
     mesh::{Setup, Shape, TestMesh},
@@ -226,10 +227,8 @@ async fn the_client_of_npm_is_a_worker(shape: Shape) -> anyhow::Result<()> {
 
 /// The messages of `docs/functions.md`: a registration with its reply, a call with its answer.
 async fn the_documented_messages_of_workers_are_exchanged(shape: Shape) -> anyhow::Result<()> {
-    let docs = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/functions.md"))?;
-    let (_, block) = docs.split_once("```json\n").context("the messages")?;
-    let (block, _) = block.split_once("```").context("their end")?;
-    let messages: Vec<Value> = block.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let document = Document::open("functions.md")?;
+    let messages: Vec<Value> = document.block("json")?.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     let [mut registers, registered, mut called, mut answers] =
         <[Value; 4]>::try_from(messages).map_err(|found| anyhow::anyhow!("four messages: {found:?}"))?;
     let mesh = stage(shape, json!({})).await?;
