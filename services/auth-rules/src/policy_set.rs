@@ -12,6 +12,7 @@ use tracing::{error, warn};
 
 use crate::{
     bucket::BucketResource,
+    error::Error,
     file_policy::FilePolicies,
     function::{self, FunctionPolicies, ServiceResource},
     key,
@@ -51,9 +52,9 @@ struct DatabasePolicies {
 }
 
 impl PolicySet {
-    /// The policies of the project `id`.
-    pub fn project(&self, id: &str) -> Option<&ProjectPolicies> {
-        self.projects.get(id)
+    /// The policies of the project `id`. Errors: it is not known.
+    pub fn project(&self, id: &str) -> Result<&ProjectPolicies, Error> {
+        self.projects.get(id).ok_or_else(|| Error::UnknownProject(id.to_owned()))
     }
 
     /// The policies of `snapshot`. Keys that did not change since `before` keep their cache of verified tokens.

@@ -24,7 +24,7 @@ use crate::{
     config::{Config, Development},
     error::Error,
     grant::Caller,
-    policy_set::PolicySet,
+    policy_set::{PolicySet, ProjectPolicies},
     questions::Questions,
 };
 
@@ -91,18 +91,18 @@ impl Service {
 
     /// Grants for all accesses of a request that is made at `now`; the first that is denied denies the request.
     pub fn authorize(&self, request: AuthorizeRequest, now: SystemTime) -> Result<AuthorizeResponse, Error> {
-        self.authorize_asking(request, now, None)
+        let policies = self.policies.load();
+        self.grants(policies.project(&request.project)?, request, now, None)
     }
 
-    fn authorize_asking(
+    fn grants(
         &self,
+        project: &ProjectPolicies,
         request: AuthorizeRequest,
         now: SystemTime,
         questions: Option<&Questions>,
     ) -> Result<AuthorizeResponse, Error> {
-        let policies = self.policies.load();
         let AuthorizeRequest { project: id, token, accesses } = request;
-        let project = policies.project(&id).ok_or_else(|| Error::UnknownProject(id.as_ref().to_owned()))?;
         let mut caller = Caller::new(project, &id, &token, now, self.development.as_deref());
         caller.questions = questions;
         let mut grants = Vec::with_capacity(accesses.len());
@@ -123,7 +123,7 @@ impl Service {
     ) -> Result<AuthorizeFilesResponse, Error> {
         let policies = self.policies.load();
         let (id, token) = (request.project.clone(), request.token.clone());
-        let project = policies.project(&id).ok_or_else(|| Error::UnknownProject(id.clone()))?;
+        let project = policies.project(&id)?;
         let mut caller = Caller::new(project, &id, &token, now, self.development.as_deref());
         if !request.access_key.is_empty() {
             caller = caller.with_access_key(&request.access_key);
@@ -140,7 +140,7 @@ impl Service {
     ) -> Result<AuthorizeCallResponse, Error> {
         let policies = self.policies.load();
         let AuthorizeCallRequest { project: id, token, .. } = request;
-        let project = policies.project(id).ok_or_else(|| Error::UnknownProject(id.clone()))?;
+        let project = policies.project(id)?;
         let mut caller = Caller::new(project, id, token, now, self.development.as_deref());
         caller.questions = questions;
         Ok(AuthorizeCallResponse { grant: Some(self.signer.call_grant(&caller.call(request)?)) })
@@ -155,7 +155,7 @@ impl Service {
     ) -> Result<AuthorizeWorkerResponse, Error> {
         let policies = self.policies.load();
         let AuthorizeWorkerRequest { project: id, token, service } = request;
-        let project = policies.project(id).ok_or_else(|| Error::UnknownProject(id.clone()))?;
+        let project = policies.project(id)?;
         let mut caller = Caller::new(project, id, token, now, self.development.as_deref());
         caller.questions = questions;
         Ok(AuthorizeWorkerResponse { grant: Some(self.signer.worker_grant(&caller.worker(service)?)) })
@@ -165,7 +165,7 @@ impl Service {
     pub fn sign_file(&self, request: SignFileRequest, now: SystemTime) -> Result<SignFileResponse, Error> {
         let policies = self.policies.load();
         let SignFileRequest { project: id, token, access, seconds } = request;
-        let project = policies.project(&id).ok_or_else(|| Error::UnknownProject(id.clone()))?;
+        let project = policies.project(&id)?;
         let access = access.ok_or_else(|| query::Error::Malformed("access is missing".to_owned()))?;
         let mut caller = Caller::new(project, &id, &token, now, self.development.as_deref());
         Ok(SignFileResponse { signature: Some(caller.sign_file(access, seconds)?) })
@@ -175,7 +175,7 @@ impl Service {
     pub fn reachable(&self, request: &ReachableRequest, now: SystemTime) -> Result<ReachableResponse, Error> {
         let policies = self.policies.load();
         let ReachableRequest { project: id, token } = request;
-        let project = policies.project(id).ok_or_else(|| Error::UnknownProject(id.clone()))?;
+        let project = policies.project(id)?;
         let tables = Caller::new(project, id, token, now, None).reach().map_err(Error::InvalidToken)?;
         Ok(ReachableResponse { tables })
     }
@@ -203,11 +203,18 @@ async fn follow(policies: Arc<ArcSwap<PolicySet>>, revisions: watch::Sender<()>,
 impl AuthRules for Service {
     async fn authorize(&self, request: Request<AuthorizeRequest>) -> Result<Response<AuthorizeResponse>, Status> {
         let (request, now) = (request.into_inner(), SystemTime::now());
-        if !self.asks(&request.project) {
-            return Ok(Response::new(Service::authorize(self, request, now)?));
+        {
+            let policies = self.policies.load();
+            let project = policies.project(&request.project)?;
+            if !project.asks {
+                return Ok(Response::new(self.grants(project, request, now, None)?));
+            }
         }
         let caller = (&*request.project, &*request.token);
-        let decide = |questions: &Questions| self.authorize_asking(request.clone(), now, Some(questions));
+        let decide = |questions: &Questions| {
+            let policies = self.policies.load();
+            self.grants(policies.project(&request.project)?, request.clone(), now, Some(questions))
+        };
         Ok(Response::new(Box::pin(self.asking(caller, decide)).await?))
     }
 

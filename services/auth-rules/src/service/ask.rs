@@ -26,11 +26,6 @@ fn acknowledges(answer: &[u8]) -> bool {
 }
 
 impl Service {
-    /// Whether rules of the project ask functions.
-    pub(super) fn asks(&self, project: &str) -> bool {
-        self.policies.load().project(project).is_some_and(|project| project.asks)
-    }
-
     /// What `decide` says of a request of the bearer of `token`, once the functions that it asks have answered. Dropped, they
     /// are given up.
     pub(super) async fn asking<T>(
@@ -99,7 +94,7 @@ impl Service {
 
     fn question_grant(&self, (id, token): (&str, &str), asked: &AskedFunction) -> Result<CallGrant, Error> {
         let policies = self.policies.load();
-        let project = policies.project(id).ok_or_else(|| Error::UnknownProject(id.to_owned()))?;
+        let project = policies.project(id)?;
         let mut caller = Caller::new(project, id, token, SystemTime::now(), None);
         caller.call_grant((&asked.service, &asked.function), false)
     }
