@@ -15,11 +15,40 @@ use tokio::{
     task::JoinHandle,
 };
 
+/// A server on a free port of this machine; it ends when dropped.
+pub(crate) struct Listening {
+    pub(crate) address: SocketAddr,
+    accepting: JoinHandle<()>,
+}
+
+impl Listening {
+    /// Serves each connection by `serve`. What a caller breaks off is its own affair.
+    pub(crate) async fn start<S>(serve: impl Fn(TcpStream) -> S + Send + 'static) -> anyhow::Result<Self>
+    where
+        S: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let accepting = tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let served = serve(socket);
+                tokio::spawn(async move { drop(served.await) });
+            }
+        });
+        Ok(Self { address, accepting })
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
 /// A running server; it ends when dropped.
 pub struct UserServer {
-    address: SocketAddr,
+    listening: Listening,
     state: Arc<State>,
-    serving: JoinHandle<()>,
 }
 
 /// A request that it got.
@@ -48,29 +77,24 @@ struct State {
 impl UserServer {
     /// Serves on a free port of this machine.
     pub async fn start() -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
         let (waiting, released) = (watch::Sender::default(), Semaphore::new(0));
         let state = Arc::new(State { seen: Mutex::default(), waiting, released });
-        let kept = state.clone();
-        let serving = tokio::spawn(async move {
-            while let Ok((socket, _)) = listener.accept().await {
-                let state = state.clone();
-                // What a caller breaks off is its own affair.
-                tokio::spawn(async move { drop(state.serve(socket).await) });
-            }
+        let served = state.clone();
+        let listening = Listening::start(move |socket| {
+            let state = served.clone();
+            async move { state.serve(socket).await }
         });
-        Ok(Self { address, state: kept, serving })
+        Ok(Self { listening: listening.await?, state })
     }
 
     /// Its address.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.listening.address
     }
 
     /// Its URL.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.listening.address)
     }
 
     /// The requests that it got since it was last asked.
@@ -102,12 +126,6 @@ impl UserServer {
     /// Lets so many requests to `/wait` go on.
     pub fn release(&self, count: usize) {
         self.state.released.add_permits(count);
-    }
-}
-
-impl Drop for UserServer {
-    fn drop(&mut self) {
-        self.serving.abort();
     }
 }
 

@@ -3,7 +3,6 @@
 use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
-    net::SocketAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -12,20 +11,14 @@ use std::{
 };
 
 use anyhow::Context;
-use tokio::{
-    io::AsyncWriteExt,
-    net::{TcpListener, TcpStream},
-    sync::watch,
-    task::JoinHandle,
-};
+use tokio::{io::AsyncWriteExt, net::TcpStream, sync::watch};
 
-use crate::user_server::{Seen, read};
+use crate::user_server::{Listening, Seen, read};
 
 /// A running webhook; it ends when dropped.
 pub struct Webhook {
-    address: SocketAddr,
+    listening: Listening,
     state: Arc<State>,
-    serving: JoinHandle<()>,
 }
 
 /// A message that it was sent.
@@ -91,24 +84,19 @@ struct State {
 impl Webhook {
     /// Serves on a free port of this machine; every path answers well.
     pub async fn start() -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
         let (deliveries, manners) = (watch::Sender::default(), Mutex::default());
         let state = Arc::new(State { deliveries, manners, running: AtomicUsize::new(0), most: AtomicUsize::new(0) });
-        let kept = state.clone();
-        let serving = tokio::spawn(async move {
-            while let Ok((socket, _)) = listener.accept().await {
-                let state = state.clone();
-                // What a sender breaks off is its own affair.
-                tokio::spawn(async move { drop(state.serve(socket).await) });
-            }
+        let served = state.clone();
+        let listening = Listening::start(move |socket| {
+            let state = served.clone();
+            async move { state.serve(socket).await }
         });
-        Ok(Self { address, state: kept, serving })
+        Ok(Self { listening: listening.await?, state })
     }
 
     /// The URL of a path.
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("http://{}{path}", self.listening.address)
     }
 
     /// From now on a path answers so.
@@ -145,12 +133,6 @@ impl Webhook {
     /// Waits until it was sent so many messages at a path.
     pub async fn count(&self, path: &str, count: usize) -> anyhow::Result<Vec<Delivery>> {
         self.until(path, |deliveries| deliveries.len() >= count).await
-    }
-}
-
-impl Drop for Webhook {
-    fn drop(&mut self) {
-        self.serving.abort();
     }
 }
 
