@@ -5,6 +5,7 @@
 mod disclosure;
 mod files;
 mod functions;
+mod shares;
 
 use std::sync::Arc;
 
@@ -32,6 +33,7 @@ use crate::{
 pub use disclosure::AttemptedAccess;
 pub(crate) use files::Credential;
 use functions::CallLimit;
+use shares::Shares;
 pub(crate) use functions::{FunctionAnswer, FunctionCall};
 
 /// Identity and call context of a request.
@@ -193,7 +195,7 @@ impl Edge {
         reads: Vec<Read>,
         authorized: Authorized,
     ) -> Result<Vec<ReadResult>, ReadFault> {
-        let Authorized { grants, counts, .. } = authorized;
+        let Authorized { grants, shares, .. } = authorized;
         let answer_bytes = self.answer_bytes(project);
 
         if let Some((first, rest)) = reads.split_first()
@@ -205,7 +207,7 @@ impl Edge {
             return self.answers(caller, request).await.map_err(ReadFault::Failed);
         }
         // Rare, and large: kept out of the futures of all others.
-        let read = Box::pin(self.read_databases(caller, project, reads, (grants, counts), false)).await;
+        let read = Box::pin(self.read_databases(caller, project, reads, (grants, shares), false)).await;
         read.map(|(results, _)| results)
     }
 
@@ -218,8 +220,8 @@ impl Edge {
         reads: Vec<Read>,
         (authorized, snapshot): (Authorized, bool),
     ) -> Result<(Vec<ReadResult>, Snapshots), ReadFault> {
-        let Authorized { grants, counts, .. } = authorized;
-        self.read_databases(caller, project, reads, (grants, counts), snapshot).await
+        let Authorized { grants, shares, .. } = authorized;
+        self.read_databases(caller, project, reads, (grants, shares), snapshot).await
     }
 
     /// Reads of several databases, with their grants and how many each read takes.
@@ -228,13 +230,13 @@ impl Edge {
         caller: &Caller,
         project: &Project,
         reads: Vec<Read>,
-        (grants, counts): (Vec<Grant>, Vec<usize>),
+        (grants, shares): (Vec<Grant>, Shares),
         snapshot: bool,
     ) -> Result<(Vec<ReadResult>, Snapshots), ReadFault> {
         let (total, answer_bytes) = (reads.len(), self.answer_bytes(project));
         let mut grants = grants.into_iter();
         let mut groups: Vec<ReadGroup> = Vec::new();
-        for (index, (read, count)) in reads.into_iter().zip(counts).enumerate() {
+        for (index, (read, count)) in reads.into_iter().zip(shares.counts()).enumerate() {
             let is_of_database = |group: &ReadGroup| *group.request.database == *read.database;
             let group =
                 group_or_insert(&mut groups, is_of_database, || ReadGroup::new(project, &read.database, answer_bytes));
@@ -280,7 +282,7 @@ impl Edge {
         &self,
         caller: &Caller,
         project: &Project,
-        mutations: Vec<(String, Mutation)>,
+        mutations: Vec<(Arc<str>, Mutation)>,
     ) -> Result<Vec<Result<WriteResult, Fault>>, Fault> {
         if mutations.is_empty() {
             return Ok(Vec::new());
@@ -290,13 +292,13 @@ impl Edge {
             let (database, schema) = project.described(database)?;
             requested.operation(&database.id, |visit| visit_mutation_accesses(schema, mutation, visit))?;
         }
-        let Authorized { grants, counts, .. } = self.authorize(caller, project, requested, "mutation").await?;
+        let Authorized { grants, shares, .. } = self.authorize(caller, project, requested, "mutation").await?;
 
         let total = mutations.len();
         let answer_bytes = self.answer_bytes(project);
         let mut grants = grants.into_iter();
         let mut groups: Vec<WriteGroup> = Vec::with_capacity(1);
-        for (index, ((database, mutation), count)) in mutations.into_iter().zip(counts).enumerate() {
+        for (index, ((database, mutation), count)) in mutations.into_iter().zip(shares.counts()).enumerate() {
             let is_of_database = |group: &WriteGroup| *group.request.database == *database;
             let group =
                 group_or_insert(&mut groups, is_of_database, || WriteGroup::new(project, &database, answer_bytes));
@@ -340,7 +342,7 @@ impl Edge {
                 Err(fault) => {
                     self.log_refusal(caller, &fault);
                     let access = fault.detail("access").and_then(|access| access.parse().ok());
-                    let index = access.and_then(|access| operation_index(&requested.counts, access));
+                    let index = access.and_then(|access| requested.shares.operation(access));
                     return Err(match index {
                         Some(index) => fault.with(name, index.to_string()),
                         None => fault,
@@ -351,7 +353,7 @@ impl Edge {
             let cause = format!("{} grants for {wanted} accesses", grants.len());
             return Err(Fault::internal("the request could not be authorised", cause));
         }
-        Ok(Authorized { grants, counts: requested.counts, token_expires_ms, relations })
+        Ok(Authorized { grants, shares: requested.shares, token_expires_ms, relations })
     }
 
     /// What the caller could ever be allowed in `project`.
@@ -422,7 +424,7 @@ pub(crate) type Snapshots = Vec<(Arc<str>, Snapshot)>;
 pub(crate) struct Authorized {
     grants: Vec<Grant>,
     /// How many of them each operation takes.
-    counts: Vec<usize>,
+    shares: Shares,
     /// [`AuthorizeResponse::token_expires_ms`].
     pub token_expires_ms: Option<i64>,
     /// [`AuthorizeResponse::relations`].
@@ -439,13 +441,13 @@ impl Authorized {
 /// Accesses to authorize, and how many each operation takes.
 struct RequestedAccesses {
     accesses: Vec<Access>,
-    counts: Vec<usize>,
+    shares: Shares,
 }
 
 impl RequestedAccesses {
     /// An empty list with room for that many operations: most take one access.
     fn of(operations: usize) -> Self {
-        Self { accesses: Vec::with_capacity(operations), counts: Vec::with_capacity(operations) }
+        Self { accesses: Vec::with_capacity(operations), shares: Shares::default() }
     }
 
     /// Adds the accesses of an operation, which `visit` visits.
@@ -457,18 +459,9 @@ impl RequestedAccesses {
         let before = self.accesses.len();
         visit(&mut |access| self.accesses.push(Access::Table(TableAccess::of(database, access))))
             .map_err(Fault::from)?;
-        self.counts.push(self.accesses.len() - before);
+        self.shares.add(self.accesses.len() - before);
         Ok(())
     }
-}
-
-/// The index of the operation that access `index` belongs to.
-fn operation_index(counts: &[usize], index: usize) -> Option<usize> {
-    let mut end = 0;
-    counts.iter().position(|count| {
-        end += count;
-        index < end
-    })
 }
 
 /// The fault of one of the reads at `indexes` of a request, with its index there.
@@ -544,15 +537,6 @@ fn wrong_count(got: usize, wanted: usize) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_access_belongs_to_the_operation_whose_accesses_it_is_among() {
-        let counts = [2, 0, 1];
-        assert_eq!(operation_index(&counts, 0), Some(0));
-        assert_eq!(operation_index(&counts, 1), Some(0));
-        assert_eq!(operation_index(&counts, 2), Some(2));
-        assert_eq!(operation_index(&counts, 3), None);
-    }
 
     #[test]
     fn a_fault_of_a_read_has_its_index_in_the_request() {

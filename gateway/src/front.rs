@@ -212,9 +212,11 @@ impl FrontState {
         let asked = if protocol == Protocol::Web { None } else { text(&GRPC_TIMEOUT).and_then(mesh::call::timeout) };
         // Files take as long as they are large, and functions as long as they say; their handlers limit what else they do.
         let is_unlimited = match protocol {
-            Protocol::Web => {
-                matches!(handler, Some(Handler::Files(_) | Handler::Upload(_) | Handler::S3(_))) || rest::is_call(path)
-            }
+            Protocol::Web => match handler {
+                Some(Handler::Files(_) | Handler::Upload(_) | Handler::S3(_)) => true,
+                Some(Handler::Graphql(_) | Handler::Table(_)) => false,
+                None => rest::is_call(path),
+            },
             Protocol::Grpc | Protocol::GrpcWeb => grpc::is_of_large_file(path),
         };
         let time = [(!is_unlimited).then_some(time), asked].into_iter().flatten().min();

@@ -27,7 +27,7 @@ pub struct Planned<T> {
     /// The project it was planned for.
     pub project: Arc<Project>,
     /// The database's id.
-    pub database: String,
+    pub database: Arc<str>,
     /// The plan.
     pub plan: T,
 }
@@ -85,7 +85,7 @@ impl<'a> RequestPlanner<'a> {
         let attempt = AttemptedAccess { database: &database.id, ..attempt };
         let error = match self.attempt(database, table_ref.table, &plan) {
             Attempt::Planned(plan) => {
-                let database = database.id.as_ref().to_owned();
+                let database = database.id.clone();
                 return Ok(Planned { project, database, plan });
             }
             Attempt::Unreachable => return Err(catalogue::unreachable(database)),
@@ -98,7 +98,7 @@ impl<'a> RequestPlanner<'a> {
             && let Attempt::Planned(plan) = self.attempt(database, table_ref.table, &plan)
         {
             self.project = project.clone();
-            let database = database.id.as_ref().to_owned();
+            let database = database.id.clone();
             return Ok(Planned { project, database, plan });
         }
         let fault = Box::pin(edge.denied_or_error(caller, &project, attempt, error)).await;

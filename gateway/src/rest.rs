@@ -215,7 +215,7 @@ async fn plan_read(
             }
         })
         .await?;
-    let read = Read { database: planned.database, table: table_ref.table.to_owned(), node: planned.plan };
+    let read = Read { database: planned.database, table: table_ref.table.into(), node: planned.plan };
     service.rest_reads().keep(&planned.project, table_ref, body, &read);
     Ok((planned.project, read))
 }

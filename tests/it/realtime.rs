@@ -57,7 +57,7 @@ fn request(table: &str, token: &str, filter: Filter) -> WatchRequest {
     WatchRequest {
         project: "shop".into(),
         token: token.into(),
-        read: Read { database: "lab".to_owned(), table: table.to_owned(), node },
+        read: Read { database: "lab".into(), table: table.into(), node },
         before: Vec::new(),
         skip_initial: false,
         after: String::new(),

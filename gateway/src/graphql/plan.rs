@@ -51,7 +51,7 @@ pub struct Plan {
     /// Reads that they refer to.
     pub reads: Vec<Read>,
     /// Mutations that they refer to, each with the id of its database.
-    pub writes: Vec<(String, Mutation)>,
+    pub writes: Vec<(Arc<str>, Mutation)>,
     /// Calls of functions that they refer to.
     pub calls: Vec<PlannedCall>,
     /// Fields of introspection that they refer to.

@@ -139,7 +139,7 @@ impl Data {
         let mut planner =
             RequestPlanner::begin(&self.service, caller, ProjectRef { id: table_ref.project, found }).await?;
         let planned = planner.plan(table_ref, Operation::Read, plan).await?;
-        let read = Read { database: planned.database, table: table_ref.table.to_owned(), node: planned.plan };
+        let read = Read { database: planned.database, table: table_ref.table.into(), node: planned.plan };
         let answers = self.service.edge().read(caller, &planned.project, vec![read]).await?;
         let Some(ReadResult { json, truncated }) = answers.into_iter().next() else {
             return Err(Fault::internal("the request could not be answered", "no answer to a read"));

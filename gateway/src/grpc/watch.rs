@@ -58,7 +58,7 @@ pub async fn begin(
         })
     };
     let planned = planner.plan(table_ref, Operation::Read, plan).await?;
-    let read = Read { database: planned.database, table: table_ref.table.to_owned(), node: planned.plan };
+    let read = Read { database: planned.database, table: table_ref.table.into(), node: planned.plan };
     let rows = WatchedRows { read, before: Vec::new(), skip_initial: message.skip_initial, after: message.after };
     let connection = connection.unwrap_or_else(|| Arc::new(Connection::new(([0, 0, 0, 0], 0).into())));
     let (watch, hold) = Box::pin(service.watch(caller, &planned.project, Some(connection.peer.ip()), rows)).await?;

@@ -197,7 +197,7 @@ impl LiveSubscription {
             .await?;
         drop((ticket, find));
         let (node, key_columns) = planned.plan;
-        let read = Read { database: planned.database, table: table.to_owned(), node };
+        let read = Read { database: planned.database, table: table.into(), node };
         self.hold.resize(kept_bytes + read.memory_bytes())?;
         let rows = RowFeed::watched(read);
         // Nobody renews the token: the sender is dropped.

@@ -70,31 +70,37 @@ impl BodyShape {
     ///
     /// A body that itself has the characters in the place of values has fewer values than the shape that its key is of.
     fn scan(&mut self, body: &[u8]) -> Option<()> {
-        let (mut at, mut copied, mut depth, mut in_find) = (0, 0, 0_usize, false);
-        while let Some(byte) = body.get(at) {
-            let (start, is_value) = (at, depth == 2 && in_find);
-            at += 1;
-            match byte {
-                b'{' | b'[' => depth += 1,
-                b'}' | b']' => depth = depth.checked_sub(1)?,
+        let (mut rest, mut copied, mut depth, mut in_find) = (body, 0, 0_usize, false);
+        // Slices of what is left: no index is checked for each byte.
+        while let [byte, after @ ..] = rest {
+            let start = body.len() - rest.len();
+            rest = match byte {
+                b'{' | b'[' => {
+                    depth += 1;
+                    after
+                }
+                b'}' | b']' => {
+                    depth = depth.checked_sub(1)?;
+                    after
+                }
                 b'"' => {
-                    let text = plain_text(&body[at..])?;
-                    at += text.len() + 1;
-                    if is_name(&body[at..]) {
+                    let (text, after) = plain_text(after)?;
+                    if is_name(after) {
                         in_find = if depth == 1 { text == b"find" } else { in_find };
-                    } else if is_value {
+                    } else if depth == 2 && in_find {
                         self.leave_out(&body[copied..start], TEXT, Value::Text(str::from_utf8(text).ok()?.to_owned()));
-                        copied = at;
+                        copied = body.len() - after.len();
                     }
+                    after
                 }
-                b'-' | b'0'..=b'9' if is_value => {
-                    let (length, integer) = plain_integer(&body[start..])?;
-                    at = start + length;
+                b'-' | b'0'..=b'9' if depth == 2 && in_find => {
+                    let (integer, after) = plain_integer(rest)?;
                     self.leave_out(&body[copied..start], INTEGER, Value::Int(integer));
-                    copied = at;
+                    copied = body.len() - after.len();
+                    after
                 }
-                _ => {}
-            }
+                _ => after,
+            };
         }
         self.key.extend_from_slice(&body[copied..]);
         Some(())
@@ -120,10 +126,10 @@ static IS_PLAIN: [bool; 256] = {
     is_plain
 };
 
-/// The text of a string until its closing quote, if it is without escapes and control characters.
-fn plain_text(rest: &[u8]) -> Option<&[u8]> {
-    let end = rest.iter().position(|byte| !IS_PLAIN[usize::from(*byte)])?;
-    (rest[end] == b'"').then(|| &rest[..end])
+/// The text of a string until its closing quote, if it is without escapes and control characters, and what follows.
+fn plain_text(rest: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (text, rest) = rest.split_at(rest.iter().position(|byte| !IS_PLAIN[usize::from(*byte)])?);
+    Some((text, rest.strip_prefix(b"\"")?))
 }
 
 /// Whether a colon follows.
@@ -131,17 +137,22 @@ fn is_name(rest: &[u8]) -> bool {
     rest.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b':')
 }
 
-/// A number that is an integer within 64 bits, and the length of its text.
-fn plain_integer(rest: &[u8]) -> Option<(usize, i64)> {
-    let sign = usize::from(rest.first() == Some(&b'-'));
-    let digits = rest[sign..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let (first, end) = (rest.get(sign)?, sign + digits);
-    let is_plain = (1..=DIGITS_MAX).contains(&digits) && (*first != b'0' || digits == 1);
-    if !is_plain || !matches!(rest.get(end)?, b',' | b'}' | b' ' | b'\t' | b'\n' | b'\r') {
-        return None;
+/// A number that is an integer within 64 bits, and what follows.
+fn plain_integer(rest: &[u8]) -> Option<(i64, &[u8])> {
+    let (is_negative, digits) = match rest {
+        [b'-', digits @ ..] => (true, digits),
+        digits => (false, digits),
+    };
+    let (mut number, mut length, mut after) = (0, 0, digits);
+    while let [digit @ b'0'..=b'9', rest @ ..] = after {
+        if length == DIGITS_MAX {
+            return None;
+        }
+        (number, length, after) = (number * 10 + i64::from(digit - b'0'), length + 1, rest);
     }
-    let number = rest[sign..end].iter().fold(0, |number, digit| number * 10 + i64::from(digit - b'0'));
-    Some((end, if sign == 1 { -number } else { number }))
+    let has_plain_digits = length == 1 || (length > 1 && digits[0] != b'0');
+    let is_plain = has_plain_digits && matches!(after, [b',' | b'}' | b' ' | b'\t' | b'\n' | b'\r', ..]);
+    is_plain.then_some((if is_negative { -number } else { number }, after))
 }
 
 impl Default for ReadCache {
@@ -231,7 +242,7 @@ mod tests {
         const MANY: usize = 1000;
         let weight = |body: usize, columns: usize| {
             let node = Node::new(Shape::Many, Vec::new());
-            let read = Read { database: "music".to_owned(), table: "album".to_owned(), node };
+            let read = Read { database: "music".into(), table: "album".into(), node };
             let template = ReadTemplate { read, columns: vec![column(); columns] };
             usize::try_from(TemplateWeighter.weight(&vec![0; body].into(), &Arc::new(template))).unwrap()
         };

@@ -69,7 +69,7 @@ async fn begin(
             Ok(Node { shape: Shape::Many, filter: filter.unwrap_or(query::Filter::TRUE), ..node })
         })
         .await?;
-    let read = Read { database: planned.database, table: table_ref.table.to_owned(), node: planned.plan };
+    let read = Read { database: planned.database, table: table_ref.table.into(), node: planned.plan };
     // A client that connects again says the same address, and how far it has come.
     let after = last_event_id(&head.headers).or(parameters.after).unwrap_or_default();
     let rows = WatchedRows { read, before: Vec::new(), skip_initial: parameters.initial == Some(false), after };

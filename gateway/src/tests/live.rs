@@ -18,7 +18,7 @@ use crate::{
 
 pub(super) fn read(table: &str, column: &str) -> Vec<Read> {
     let node = Node::new(Shape::Many, vec![Field::column(column)]);
-    vec![Read { database: "music".to_owned(), table: table.to_owned(), node }]
+    vec![Read { database: "music".into(), table: table.into(), node }]
 }
 
 pub(super) async fn begin(

@@ -157,7 +157,7 @@ async fn rules_that_change_while_a_caller_is_authorised_are_asked_again() {
 fn album(id: i64) -> Vec<Read> {
     let filter = Filter::Compare { column: "album_id".to_owned(), comparison: Comparison::Eq, value: Typed::Int(id) };
     let node = Node { filter, ..Node::new(Shape::Many, vec![Field::column("title")]) };
-    vec![Read { database: "music".to_owned(), table: "album".to_owned(), node }]
+    vec![Read { database: "music".into(), table: "album".into(), node }]
 }
 
 /// So many live queries of one album each, all of them answered, once the log is followed.

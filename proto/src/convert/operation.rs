@@ -18,7 +18,7 @@ members!(Shape, wire::Shape, "node.shape", { Many, One, Count, Aggregate });
 
 impl From<Read> for wire::Read {
     fn from(read: Read) -> Self {
-        Self { database: read.database, table: read.table, node: Some(read.node.into()) }
+        Self { database: (*read.database).into(), table: (*read.table).into(), node: Some(read.node.into()) }
     }
 }
 
@@ -27,7 +27,7 @@ impl TryFrom<wire::Read> for Read {
 
     fn try_from(read: wire::Read) -> Result<Self, Error> {
         let node = required(read.node, "read.node")?.try_into()?;
-        Ok(Self { database: read.database, table: read.table, node })
+        Ok(Self { database: read.database.into(), table: read.table.into(), node })
     }
 }
 

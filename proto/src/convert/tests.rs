@@ -289,7 +289,7 @@ proptest! {
 
     #[test]
     fn reads_cross(node in node(), table in name()) {
-        let read = Read { database: "d".to_owned(), table, node };
+        let read = Read { database: "d".into(), table, node };
         prop_assert_eq!(Read::try_from(sent(wire::Read::from(read.clone()))), Ok(read));
     }
 
@@ -453,7 +453,7 @@ fn the_deepest_tree_that_is_walked_crosses_the_wire() {
             let field = Field { key: "up".to_owned(), kind: FieldKind::Relation { name, node } };
             Node::new(Shape::Many, vec![field])
         });
-        Read { database: "music".to_owned(), table: "employee".to_owned(), node }
+        Read { database: "music".into(), table: "employee".into(), node }
     };
     let cross = |read: Read| crosses(&crud::ReadRequest { reads: vec![read.into()], ..Default::default() });
     deepest_crosses(operations, |read| read_accesses(&schema, read).map(|_| ()), cross);

@@ -99,7 +99,7 @@ mod tests {
         let relation = FieldKind::Relation { name: "track".to_owned(), node: inner };
         let fields = vec![Field { key: "track".to_owned(), kind: relation }];
         let node = Node::new(crate::Shape::Many, fields);
-        let read = Read { database: "music".to_owned(), table: "album".to_owned(), node };
+        let read = Read { database: "music".into(), table: "album".into(), node };
         assert!(read.memory_bytes() >= 99_000 * size_of::<Typed>());
     }
 

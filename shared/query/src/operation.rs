@@ -33,9 +33,9 @@ impl Operation {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Read {
     /// The database's id in the project.
-    pub database: String,
+    pub database: Arc<str>,
     /// The table's name in the database.
-    pub table: String,
+    pub table: Arc<str>,
     /// What is read.
     pub node: Node,
 }

@@ -79,8 +79,8 @@ impl<'a> Planner<'a> {
         }
         let node = Node { filter, ..Node::new(Shape::Many, row.unwrap_or_default()) };
         let read = Read {
-            database: self.names.database_id(table).to_owned(),
-            table: self.names.stored(table).name.clone(),
+            database: self.names.database_id(table).into(),
+            table: (*self.names.stored(table).name).into(),
             node,
         };
         Ok((read, ChangesPlan { members, before: before.unwrap_or_default(), skip_initial, after }))

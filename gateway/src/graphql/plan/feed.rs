@@ -92,7 +92,7 @@ impl<'a> Planner<'a> {
         // Without a payload too: a row that is another is told.
         let fields = payload.unwrap_or_else(|| vec![Field::columns()]);
         let node = Node { filter, ..Node::new(Shape::Many, fields) };
-        let read = Read { database: database.to_owned(), table: stored.name.clone(), node };
+        let read = Read { database: database.into(), table: (*stored.name).into(), node };
         let directive = group.field.directives.iter().find(|directive| !is_condition(directive));
         let db_type = directive.map_or(database, |directive| directive.node.name.node.as_str()).to_owned();
         let key_columns = stored.identity().map_or(0, <[String]>::len);

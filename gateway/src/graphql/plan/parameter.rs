@@ -102,7 +102,7 @@ impl KeptPlan {
 }
 
 impl DocumentsParameter {
-    fn set(&self, writes: &mut [(String, Mutation)], rows: Arc<[Document]>) {
+    fn set(&self, writes: &mut [(Arc<str>, Mutation)], rows: Arc<[Document]>) {
         if let (_, Mutation { kind: MutationKind::Insert { docs }, .. }) = &mut writes[self.write] {
             *docs = rows;
         }

@@ -64,8 +64,8 @@ impl<'a> Planner<'a> {
         });
         let node = node.map_err(|refusal| at_table(refusal, self.names, table, Operation::Read))?;
         reads.push(Read {
-            database: self.names.database_id(table).to_owned(),
-            table: self.names.stored(table).name.clone(),
+            database: self.names.database_id(table).into(),
+            table: (*self.names.stored(table).name).into(),
             node,
         });
         Ok(FieldSource::Read(reads.len() - 1))

@@ -26,7 +26,7 @@ const VERBS: [(&str, Operation); 3] =
 
 impl<'a> Planner<'a> {
     /// A field of `Mutation`.
-    pub fn mutation_root(&mut self, group: &Group<'a>, writes: &mut Vec<(String, Mutation)>) -> Result<FieldSource> {
+    pub fn mutation_root(&mut self, group: &Group<'a>, writes: &mut Vec<(Arc<str>, Mutation)>) -> Result<FieldSource> {
         if group.name() == "__typename" {
             no_arguments(group)?;
             only_conditional_directives(group)?;
@@ -41,7 +41,7 @@ impl<'a> Planner<'a> {
         let (mutation, members) = self
             .mutation(&resolved, group, operation, writes.len())
             .map_err(|refusal| at_table(refusal, self.names, table, operation))?;
-        writes.push((self.names.database_id(table).to_owned(), mutation));
+        writes.push((self.names.database_id(table).into(), mutation));
         Ok(FieldSource::Write(writes.len() - 1, members))
     }
 

@@ -23,7 +23,7 @@ fn read(change: impl FnOnce(&mut Node)) -> Read {
     let mut node = Node::new(Shape::Many, vec![Field::column("a"), Field::column("b")]);
     node.filter = compare("a", Comparison::Eq, Typed::Int(1));
     change(&mut node);
-    Read { database: "music".to_owned(), table: "t".to_owned(), node }
+    Read { database: "music".into(), table: "t".into(), node }
 }
 
 fn terms(change: impl FnOnce(&mut GrantTerms)) -> Arc<GrantTerms> {
@@ -74,7 +74,7 @@ fn everything_else_is() {
     };
     let reads = [
         read(|_| {}),
-        Read { table: "u".to_owned(), ..read(|_| {}) },
+        Read { table: "u".into(), ..read(|_| {}) },
         read(|node| node.shape = Shape::One),
         read(|node| node.skip = 1),
         read(|node| node.limit = Some(0)),

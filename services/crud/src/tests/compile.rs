@@ -353,7 +353,7 @@ fn nothing_of_a_request_becomes_sql_and_nothing_panics() {
     proptest!(config, |(tape in prop::collection::vec(any::<u8>(), 200))| {
         let mut tape = Tape { schema: &known.schema, tape: tape.into_iter() };
         let table = tape.table();
-        let read = query::Read { database: MARKER.to_owned(), table: table.clone(), node: tape.node(&table, 2) };
+        let read = query::Read { database: MARKER.into(), table: (*table).into(), node: tape.node(&table, 2) };
         let mutation = tape.mutation(&table);
         for dialect in dialects() {
             let mut statements = Vec::new();
@@ -434,7 +434,7 @@ fn a_prepared_read_is_bound_to_the_values_of_each_request() {
     proptest!(config, |(tape in prop::collection::vec(any::<u8>(), 200))| {
         let mut tape = Tape { schema: &known.schema, tape: tape.into_iter() };
         let table = tape.table();
-        let read = query::Read { database: MARKER.to_owned(), table: table.clone(), node: tape.node(&table, 2) };
+        let read = query::Read { database: MARKER.into(), table: (*table).into(), node: tape.node(&table, 2) };
         let again = query::Read { node: node_with_other_values(read.node.clone()), ..read.clone() };
         let Ok(accesses) = query::read_accesses(&known.schema, &read) else { return Ok(()) };
         let terms = db.terms(&accesses);

@@ -51,7 +51,7 @@ fn list(texts: &[&str]) -> Typed {
 /// The statements of a read of `table`, by a rule with `filter`.
 fn selected(tables: &[Table], dialect: &Dialect, table: &str, node: Node, rule: Rule) -> Result<Vec<Statement>, Error> {
     let schema = Schema::new(tables.to_vec());
-    let read = Read { database: "music".to_owned(), table: table.to_owned(), node };
+    let read = Read { database: "music".into(), table: table.into(), node };
     let accesses = query::read_accesses(&schema, &read)?;
     let terms: Vec<_> = accesses.iter().map(|access| Arc::new(grant(access, rule.clone()))).collect();
     let mut resolver = Resolver::new(&schema, grants(&terms));

@@ -130,7 +130,7 @@ async fn aggregates_below_a_row_are_of_its_rows() {
 
 /// What a node of `table` answers, and how many statements that takes.
 async fn answered(db: &Db, table: &str, node: Node) -> (String, usize) {
-    let read = Read { database: "music".to_owned(), table: table.to_owned(), node };
+    let read = Read { database: "music".into(), table: table.into(), node };
     let answer = db.answers(&[read]).await.unwrap().remove(0);
     (String::from_utf8(answer.json.to_vec()).unwrap(), answer.statements)
 }

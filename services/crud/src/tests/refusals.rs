@@ -30,7 +30,7 @@ fn condition(db: &Db, table: &str, find: Json) -> Filter {
 }
 
 async fn answer(db: &Db, table: &str, node: Node) -> Result<String, Error> {
-    let read = Read { database: "music".to_owned(), table: table.to_owned(), node };
+    let read = Read { database: "music".into(), table: table.into(), node };
     let answer = db.answers(&[read]).await?.remove(0);
     Ok(String::from_utf8(answer.json.to_vec()).unwrap())
 }

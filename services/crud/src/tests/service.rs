@@ -77,7 +77,7 @@ impl Stage {
     /// The rows of table `t`.
     async fn rows(&self, database: &str) -> Result<String, Fault> {
         let node = query::Node::new(query::Shape::Many, vec![query::Field::column("a")]);
-        let read = query::Read { database: database.to_owned(), table: "t".to_owned(), node };
+        let read = query::Read { database: database.into(), table: "t".into(), node };
         let request = ReadRequest {
             project: "shop".into(),
             database: database.into(),
@@ -199,7 +199,7 @@ async fn errors_travel_with_their_code() {
     let stage = stage();
     let read = |grants: Vec<Grant>, column: &str| {
         let node = query::Node::new(query::Shape::Many, vec![query::Field::column(column)]);
-        let read = query::Read { database: "one".to_owned(), table: "t".to_owned(), node };
+        let read = query::Read { database: "one".into(), table: "t".into(), node };
         let (project, database) = ("shop".into(), "one".into());
         Request::new(ReadRequest { project, database, reads: vec![read], grants, ..Default::default() })
     };

@@ -490,5 +490,5 @@ pub fn read(schema: &Schema, table: &str, options: &Json) -> Result<Read, Error>
         }
         Shape::Many | Shape::One => {}
     }
-    Ok(Read { database: "music".to_owned(), table: table.to_owned(), node })
+    Ok(Read { database: "music".into(), table: table.into(), node })
 }

@@ -10,7 +10,7 @@ fn table() -> Table {
 
 fn request(fields: &[Field]) -> WatchRequest {
     let node = Node::new(Shape::Many, fields);
-    let read = Read { database: "lab".to_owned(), table: "t".to_owned(), node };
+    let read = Read { database: "lab".into(), table: "t".into(), node };
     let (project, token) = ("shop".into(), "".into());
     WatchRequest { project, token, read, before: Vec::new(), skip_initial: false, after: String::new() }
 }

@@ -113,8 +113,8 @@ pub fn table(columns: &[&str]) -> Table {
 /// A watch of all columns of the notes.
 pub fn request(token: &str) -> WatchRequest {
     let read = Read {
-        database: "lab".to_owned(),
-        table: "note".to_owned(),
+        database: "lab".into(),
+        table: "note".into(),
         node: ReadNode::new(Shape::Many, [Field::columns()]),
     };
     WatchRequest {

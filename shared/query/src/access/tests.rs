@@ -10,7 +10,7 @@ fn read(schema: &Schema, table: &str, find: &str, select: &str) -> Read {
     let options = Options { select: Some(value(select)), ..Options::default() };
     let node = parser.node(table, &options, &mut Budget::default()).unwrap();
     let filter = parser.filter(table, &value(find), &mut Budget::default()).unwrap();
-    Read { database: "music".to_owned(), table: table.name.clone(), node: Node { filter, ..node } }
+    Read { database: "music".into(), table: (*table.name).into(), node: Node { filter, ..node } }
 }
 
 /// `table.op`, with `?` where there is a condition.
@@ -71,7 +71,7 @@ fn shapes_have_the_names_of_operations() {
     for (shape, op) in [(Shape::Many, "all"), (Shape::One, "one"), (Shape::Count, "count"), (Shape::Aggregate, "count")]
     {
         let node = Node::new(shape, Vec::new());
-        let read = Read { database: "music".to_owned(), table: "album".to_owned(), node };
+        let read = Read { database: "music".into(), table: "album".into(), node };
         assert_eq!(read_accesses(&schema, &read).unwrap()[0].op, op);
     }
 }
@@ -80,7 +80,7 @@ fn shapes_have_the_names_of_operations() {
 fn unknown_tables_and_relations_are_errors() {
     let schema = chinook();
     let node = Node::new(Shape::Many, Vec::new());
-    let read = |table: &str, node| Read { database: String::new(), table: table.to_owned(), node };
+    let read = |table: &str, node| Read { database: "".into(), table: table.into(), node };
     assert_eq!(read_accesses(&schema, &read("albums", node.clone())).unwrap_err().reason(), "UNKNOWN_TABLE");
     let filter = Filter::Related {
         relation: "artists".to_owned(),
@@ -147,8 +147,8 @@ fn a_delete_has_its_condition_if_it_has_one() {
 fn what_is_nested_deeper_than_the_wire_carries_is_too_complex() {
     let schema = chinook();
     let with = |filter| Read {
-        database: "music".to_owned(),
-        table: "employee".to_owned(),
+        database: "music".into(),
+        table: "employee".into(),
         node: Node { filter, ..Node::new(Shape::Many, Vec::new()) },
     };
     let not = |levels| with(nested(levels, |inner| Filter::Not(Box::new(inner))));
@@ -190,7 +190,7 @@ fn deepest(relations: usize, levels: usize) -> Read {
         let name = "employee_by_reports_to".to_owned();
         Node::new(Shape::Many, vec![Field { key: "up".to_owned(), kind: crate::FieldKind::Relation { name, node } }])
     });
-    Read { database: "music".to_owned(), table: "employee".to_owned(), node }
+    Read { database: "music".into(), table: "employee".into(), node }
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn relation(name: &str, node: Node) -> Field {
 }
 
 fn read(table: &str, node: Node) -> Read {
-    Read { database: "music".to_owned(), table: table.to_owned(), node }
+    Read { database: "music".into(), table: table.into(), node }
 }
 
 /// The concerns of a read under rules that ask for nothing.

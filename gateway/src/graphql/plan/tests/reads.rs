@@ -6,7 +6,7 @@ use super::*;
 fn columns_are_read_under_their_response_keys() {
     let read = read("{ albums: album { album_id t: title __typename } }");
 
-    assert_eq!((read.database.as_str(), read.table.as_str()), ("music", "album"));
+    assert_eq!((&*read.database, &*read.table), ("music", "album"));
     assert_eq!(
         read.node,
         Node::new(
