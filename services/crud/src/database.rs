@@ -343,7 +343,7 @@ impl Database {
         if self.log.is_kept() {
             return Ok(());
         }
-        let tables = reads.iter().map(|read| read.table.clone()).collect();
+        let tables = reads.iter().map(|read| (*read.table).into()).collect();
         let mut log = std::pin::pin!(self.log.follow(tables, bytes::Bytes::new(), options.numbers));
         log.next().await.transpose()?;
         Ok(())
@@ -440,7 +440,7 @@ fn of_read(failure: StatementError, plans: &[Plan]) -> ReadError {
 
 /// The error of reads of a view without data; one that is not named in them is read by another.
 fn unpopulated(view: String, reads: &[query::Read]) -> Error {
-    let text = match reads.iter().any(|read| read.table == view) {
+    let text = match reads.iter().any(|read| *read.table == *view) {
         true => format!("{view} has no data yet; refresh it"),
         false => "a view that is read has no data yet; refresh it".to_owned(),
     };
