@@ -2,6 +2,7 @@
 
 mod asked;
 mod documented;
+mod failures;
 mod graphql;
 mod json_workers;
 mod limits;

@@ -23,6 +23,7 @@ mod bad_input;
 mod budgets;
 mod cases;
 mod changes;
+mod clients;
 mod deploy;
 mod dialect_feeds;
 mod doctor;

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context;
 
 /// The crates that ship.
-const CRATES: [&str; 10] = [
+const CRATES: [&str; 11] = [
     "proto",
     "shared/query",
     "shared/mesh",
@@ -20,6 +20,7 @@ const CRATES: [&str; 10] = [
     "services/functions",
     "services/perigee",
     "gateway",
+    "clients/rust",
 ];
 
 /// Lines that a function may have.
@@ -56,7 +57,7 @@ fn collect(root: &Path, folder: &Path, found: &mut Vec<Source>) -> anyhow::Resul
             if name != "tests" {
                 collect(root, &path, found)?;
             }
-        } else if name.ends_with(".rs") && name != "tests.rs" && !is_for_tests(&path)? {
+        } else if name.ends_with(".rs") && name != "tests.rs" && name != "generated.rs" && !is_for_tests(&path)? {
             let text = fs::read_to_string(&path)?;
             found.push(Source { path: path.strip_prefix(root)?.to_owned(), text: shipped(&text).to_owned() });
         }

@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use serde_json::Value;
 
 /// Crates of the workspace that a crate may list. Nothing here lists a sibling service: those call each other.
-const DIRECTION: [(&str, &[&str]); 12] = [
+const DIRECTION: [(&str, &[&str]); 13] = [
     ("query", &[]),
     ("proto", &["query"]),
     ("mesh", &["proto", "query"]),
@@ -26,6 +26,8 @@ const DIRECTION: [(&str, &[&str]); 12] = [
         &["proto", "query", "mesh", "crud", "auth-rules", "realtime", "storage", "functions", "gateway", "perigee"],
     ),
     ("bench", &["proto", "query"]),
+    // What users build with brings nothing of the server along.
+    ("perigee-client", &[]),
 ];
 
 /// Crates that must stay out of a crate, whatever they would be handy for.

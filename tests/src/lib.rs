@@ -24,6 +24,7 @@ pub mod user_server;
 pub mod watching;
 pub mod webhook;
 pub mod worker;
+pub mod worker_program;
 
 /// Messages of contracts that only tests have.
 #[allow(missing_docs, clippy::allow_attributes_without_reason, reason = "generated from commented contracts")]

@@ -41,7 +41,7 @@ pub fn free_address() -> anyhow::Result<SocketAddr> {
 pub struct Process {
     child: Child,
     log: PathBuf,
-    again: (PathBuf, Vec<String>, Variables),
+    again: (PathBuf, PathBuf, Vec<String>, Variables),
 }
 
 /// Variables of a process beside those of the test.
@@ -68,22 +68,32 @@ impl Process {
 
     /// `perigee` with some arguments and variables; what it prints is added to a file.
     pub fn start(log: PathBuf, arguments: Vec<String>, variables: Variables) -> anyhow::Result<Self> {
+        Self::program(binary(), log, arguments, variables)
+    }
+
+    /// Another program with some arguments and variables; what it prints is added to a file.
+    pub fn program(
+        program: PathBuf,
+        log: PathBuf,
+        arguments: Vec<String>,
+        variables: Variables,
+    ) -> anyhow::Result<Self> {
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&log)?;
-        let child = Command::new(binary())
+        let child = Command::new(&program)
             .args(&arguments)
             .envs(variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)
             .spawn()
-            .context("the binary starts")?;
-        Ok(Self { child, again: (log.clone(), arguments, variables), log })
+            .with_context(|| format!("{} starts", program.display()))?;
+        Ok(Self { child, again: (program, log.clone(), arguments, variables), log })
     }
 
     /// Starts the command again, after its end.
     pub fn restart(&mut self) -> anyhow::Result<()> {
-        let (log, arguments, variables) = self.again.clone();
-        *self = Self::start(log, arguments, variables)?;
+        let (program, log, arguments, variables) = self.again.clone();
+        *self = Self::program(program, log, arguments, variables)?;
         Ok(())
     }
 
@@ -106,6 +116,11 @@ impl Process {
     /// Asks the process to stop, as `kill` does, and waits for its end.
     pub async fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
         self.signal("TERM")?;
+        self.ended().await
+    }
+
+    /// Waits for the end of the process.
+    pub async fn ended(&mut self) -> anyhow::Result<ExitStatus> {
         let until = Instant::now() + Duration::from_secs(20);
         loop {
             if let Some(status) = self.child.try_wait()? {

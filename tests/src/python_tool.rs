@@ -39,6 +39,10 @@ pub fn path(name: &str) -> PathBuf {
     python().with_file_name(name)
 }
 
-fn python() -> PathBuf {
+/// The Python that has the packages of `tests/python`.
+///
+/// # Panics
+/// When `TEST_PYTHON` is not set: a test that needs a tool fails when there is none.
+pub fn python() -> PathBuf {
     std::env::var_os("TEST_PYTHON").expect("TEST_PYTHON names a Python; scripts/test makes one").into()
 }

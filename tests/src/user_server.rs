@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use anyhow::Context;
@@ -72,13 +75,15 @@ struct State {
     waiting: watch::Sender<(usize, usize)>,
     /// Lets requests to `/wait` go on.
     released: Semaphore,
+    /// Requests to `/flaky`.
+    flaky: AtomicUsize,
 }
 
 impl UserServer {
     /// Serves on a free port of this machine.
     pub async fn start() -> anyhow::Result<Self> {
         let (waiting, released) = (watch::Sender::default(), Semaphore::new(0));
-        let state = Arc::new(State { seen: Mutex::default(), waiting, released });
+        let state = Arc::new(State { seen: Mutex::default(), waiting, released, flaky: AtomicUsize::new(0) });
         let served = state.clone();
         let listening = Listening::start(move |socket| {
             let state = served.clone();
@@ -151,6 +156,10 @@ impl State {
                     }
                     whole(200, "", "\"went on\"")
                 }
+                "/flaky" => match self.flaky.fetch_add(1, Ordering::Relaxed) + 1 {
+                    attempts if attempts % 3 == 0 => whole(200, "", &json!({ "attempts": attempts }).to_string()),
+                    _ => whole(503, "", "{}"),
+                },
                 "/text" => whole(200, "", "<html>"),
                 "/empty" => whole(200, "", ""),
                 "/redirect" => whole(302, "Location: /echo\r\n", "{}"),

@@ -185,7 +185,7 @@ mod tests {
         let rule =
             json!({"rule": "match", "type": "string", "eval": "==", "f1": "args.params.to", "f2": "args.auth.mail"});
         let function = json!({
-            "rule": rule, "timeout": "2s", "idempotent": true, "concurrency": 2, "queue": 0, "maxRequest": "1kB",
+            "rule": rule, "timeout": "2s", "idempotent": true, "retries": 0, "concurrency": 2, "queue": 0, "maxRequest": "1kB",
             "maxAnswer": 5, "forward": true, "path": "/u/{args.id}", "method": "GET",
             "headers": [{"key": "X-User", "value": "auth.id"}, {"key": "Accept", "op": "del"}],
         });
@@ -214,6 +214,12 @@ mod tests {
             ),
             (with(json!({"timeout": "301s"})), "spec.functions.send.timeout"),
             (with(json!({"concurrency": 0})), "spec.functions.send.concurrency: must be from 1"),
+            (with(json!({"retries": 1})), "spec.functions.send.retries: needs idempotent: true"),
+            (
+                with(json!({"idempotent": true, "retries": 11})),
+                "spec.functions.send.retries: must be at most 10, found 11",
+            ),
+            (with(json!({"idempotent": true, "retries": -1})), "spec.functions.send.retries"),
             (with(json!({"path": "/{id}"})), "spec.functions.send.path"),
             (with(json!({"method": "TRACE"})), "spec.functions.send.method"),
             (with(json!({"headers": [{"key": "Host", "value": "x"}]})), "spec.functions.send.headers"),

@@ -55,6 +55,16 @@ pub enum Error {
         /// Why, for the log.
         cause: String,
     },
+    /// It failed so often that it is not called for a while.
+    #[error("No service available: function {function} of service {service} fails, and is tried again in {left:?}")]
+    CircuitOpen {
+        /// The service.
+        service: String,
+        /// The function.
+        function: String,
+        /// Time until then.
+        left: Duration,
+    },
     /// It has no worker.
     #[error("No service available: service {0} has no worker")]
     NoWorker(String),
@@ -99,7 +109,9 @@ impl From<Error> for Fault {
     fn from(error: Error) -> Self {
         let text = error.to_string();
         let code = match error {
-            Error::Unknown { .. } | Error::NoWorker(_) | Error::Disconnected => Code::Unavailable,
+            Error::Unknown { .. } | Error::CircuitOpen { .. } | Error::NoWorker(_) | Error::Disconnected => {
+                Code::Unavailable
+            }
             Error::Parameters(error) => return error.into(),
             Error::LargeParameters { .. } | Error::LargeAnswer(_) => Code::TooLarge,
             Error::TooMany { .. } | Error::TooManyWorkers(_) => Code::TooMany,

@@ -10,12 +10,14 @@
 )]
 
 mod answer;
+mod breaker;
 mod client;
 mod config;
 mod error;
 mod events;
 mod limiter;
 mod request;
+mod retries;
 mod service;
 mod targets;
 mod workers;

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use futures::StreamExt;
 use mesh::{
     Call, Component, ComponentState, Mesh, Tasks, clock,
@@ -19,14 +20,18 @@ use proto::{
     link::Messages,
     services::functions::functions_server::Functions,
 };
+use query::function::Function;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::warn;
 
 use crate::{
     Config, Error, answer,
+    breaker::{Admitted, Outcome},
     client::{Client, SendError},
     events::Events,
     request::request,
-    targets::Targets,
+    retries::CallRetries,
+    targets::{FunctionState, Target, Targets},
     workers::{self, Invocation, Registration, Workers},
 };
 
@@ -96,7 +101,7 @@ impl Service {
         let CallRequest { grant, params, timeout_ms, answer_bytes } = message;
         let grant = self.granted(grant)?;
         let target = self.targets.find(&grant.project, &grant.service, &grant.function)?;
-        let Some((function, limiter)) = target.function(&grant.function) else {
+        let Some((function, state)) = target.function(&grant.function) else {
             return Err(Error::Unknown { service: grant.service, function: grant.function });
         };
         let limit = function.request_bytes();
@@ -108,25 +113,93 @@ impl Service {
         let answer_bytes = Some(answer_bytes)
             .filter(|bytes| *bytes > 0)
             .map_or(function.answer_bytes(), |bytes| bytes.min(function.answer_bytes()));
-        let answered = tokio::time::timeout_at(deadline.into(), async {
-            let Some(server) = &target.spec.http else {
-                let called = (&*grant.project, &*grant.service);
-                let invocation =
-                    Invocation { function: grant.function.clone(), params, claims: grant.claims.clone(), deadline };
-                let answer = self.workers.call(called, (function, limiter), invocation).await?;
-                return match answer.body.len() as u64 > answer_bytes {
-                    true => Err(Error::LargeAnswer(answer_bytes)),
-                    false => Ok(answer),
-                };
-            };
-            let client = self.client.as_ref().map_err(|cause| Error::NoClient(cause.clone()))?;
-            let _running = limiter.enter().await?;
+        let admitted = admitted(&target, state, &grant)?;
+        let attempts =
+            Attempts { service: self, target: &target, function, state, grant: &grant, params, answer_bytes };
+        let answered = tokio::time::timeout_at(deadline.into(), attempts.run(deadline)).await;
+        let answered = answered.unwrap_or(Err(Error::Deadline(time)));
+        let outcome = outcome(&answered, time, function.timeout());
+        if admitted.is_some_and(|admitted| admitted.ended(outcome, Instant::now())) {
+            warn!(service = grant.service, function = grant.function, "function is not called for a while: it fails");
+            self.metrics.function_circuits_opened().inc();
+        }
+        answered
+    }
+}
+
+/// Leave of the circuit breaker; `None` where there is none, because each worker is an instance of its own.
+fn admitted<'s>(target: &Target, state: &'s FunctionState, grant: &CallGrant) -> Result<Option<Admitted<'s>>, Error> {
+    if target.spec.http.is_none() {
+        return Ok(None);
+    }
+    let open = |left: Duration| Error::CircuitOpen {
+        service: grant.service.clone(),
+        function: grant.function.clone(),
+        left: Duration::from_millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+    };
+    state.breaker.admit(Instant::now()).map(Some).map_err(open)
+}
+
+/// What the answer to a call that had `time` says of a function whose time is `own`.
+fn outcome(answered: &Result<CallResponse, Error>, time: Duration, own: Duration) -> Outcome {
+    match answered {
+        Err(Error::Unreachable { .. } | Error::BrokeOff { .. }) => Outcome::Failed,
+        // A caller who had less time must not have the function taken away from others.
+        Err(Error::Deadline(_)) if time >= own.mul_f64(0.9) => Outcome::Failed,
+        Ok(_) | Err(Error::NotJson(_) | Error::Redirect(_) | Error::WrongStatus(_) | Error::LargeAnswer(_)) => {
+            Outcome::Healthy
+        }
+        Err(_) => Outcome::Unknown,
+    }
+}
+
+/// The attempts of one call.
+struct Attempts<'c> {
+    service: &'c Service,
+    target: &'c Target,
+    function: &'c Function,
+    state: &'c FunctionState,
+    grant: &'c CallGrant,
+    params: Bytes,
+    answer_bytes: u64,
+}
+
+impl Attempts<'_> {
+    /// The first answer, or the last failure.
+    async fn run(&self, deadline: Instant) -> Result<CallResponse, Error> {
+        let mut retries = CallRetries::of(self.function);
+        // Room for a call of a server is kept between attempts; a worker is looked for anew.
+        let _running = match &self.target.spec.http {
+            Some(_) => Some(self.state.limiter.enter().await?),
+            None => None,
+        };
+        loop {
+            let result = self.attempt(deadline).await;
             let left = deadline.saturating_duration_since(Instant::now());
-            let request = request(server, function, &grant, (params, left))?;
-            let response = client.send(request).await.map_err(|error| failed(error, &grant.service))?;
-            answer::read(response, &grant.service, answer_bytes).await
-        });
-        answered.await.unwrap_or(Err(Error::Deadline(time)))
+            let Some(wait) = retries.wait(&result, left, rand::random()) else { return result };
+            self.service.metrics.function_retries().inc();
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    async fn attempt(&self, deadline: Instant) -> Result<CallResponse, Error> {
+        let Self { service, grant, function, .. } = self;
+        let params = self.params.clone();
+        let Some(server) = &self.target.spec.http else {
+            let called = (&*grant.project, &*grant.service);
+            let invocation =
+                Invocation { function: grant.function.clone(), params, claims: grant.claims.clone(), deadline };
+            let answer = service.workers.call(called, (function, &self.state.limiter), invocation).await?;
+            return match answer.body.len() as u64 > self.answer_bytes {
+                true => Err(Error::LargeAnswer(self.answer_bytes)),
+                false => Ok(answer),
+            };
+        };
+        let client = service.client.as_ref().map_err(|cause| Error::NoClient(cause.clone()))?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let request = request(server, function, grant, (params, left))?;
+        let response = client.send(request).await.map_err(|error| failed(error, &grant.service))?;
+        answer::read(response, &grant.service, self.answer_bytes).await
     }
 }
 

@@ -12,7 +12,7 @@ use mesh::{
 };
 use query::function::{Function, Service as Spec, ServiceMeta, ServiceResource};
 
-use crate::{Error, limiter::Limiter};
+use crate::{Error, breaker::Breaker, limiter::Limiter};
 
 /// The id of the document of services without one of their own.
 const DEFAULT: &str = "default";
@@ -30,21 +30,36 @@ pub struct Targets {
 pub struct Target {
     /// Its settings.
     pub spec: Spec,
-    limiters: BTreeMap<String, Limiter>,
+    states: BTreeMap<String, FunctionState>,
     /// Of all functions that are not listed together: their names are the callers'.
-    default: Option<Limiter>,
+    default: Option<FunctionState>,
+}
+
+/// What this node knows of the calls of a function.
+pub struct FunctionState {
+    /// Its concurrency limit.
+    pub limiter: Limiter,
+    /// Its circuit breaker.
+    pub breaker: Breaker,
+}
+
+impl FunctionState {
+    fn of(function: &Function) -> Self {
+        Self { limiter: Limiter::of(function), breaker: Breaker::default() }
+    }
 }
 
 impl Target {
     fn new(spec: Spec) -> Self {
-        let limiters = spec.functions.iter().map(|(name, function)| (name.clone(), Limiter::of(function))).collect();
-        let default = spec.default.as_ref().map(Limiter::of);
-        Self { spec, limiters, default }
+        let state = |(name, function): (&String, &Function)| (name.clone(), FunctionState::of(function));
+        let states = spec.functions.iter().map(state).collect();
+        let default = spec.default.as_ref().map(FunctionState::of);
+        Self { spec, states, default }
     }
 
-    /// The function called `name`, and its concurrency limit.
-    pub fn function(&self, name: &str) -> Option<(&Function, &Limiter)> {
-        let listed = self.spec.functions.get(name).zip(self.limiters.get(name));
+    /// The function called `name`, and what is known of its calls.
+    pub fn function(&self, name: &str) -> Option<(&Function, &FunctionState)> {
+        let listed = self.spec.functions.get(name).zip(self.states.get(name));
         listed.or_else(|| self.spec.default.as_ref().zip(self.default.as_ref()))
     }
 }

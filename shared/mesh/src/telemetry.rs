@@ -77,6 +77,8 @@ struct Families {
     function_answers: Family<FunctionAnswer, Counter>,
     function_calls: Gauge,
     function_workers: Gauge,
+    function_retries: Counter,
+    function_circuits_opened: Counter,
     events: EventMeters,
     bus: BusMeters,
 }
@@ -349,6 +351,16 @@ impl Metrics {
         self.families.function_calls.clone()
     }
 
+    /// For calls of functions that are sent again.
+    pub fn function_retries(&self) -> Counter {
+        self.families.function_retries.clone()
+    }
+
+    /// For functions that are not called for a while, because they failed.
+    pub fn function_circuits_opened(&self) -> Counter {
+        self.families.function_circuits_opened.clone()
+    }
+
     /// Workers that take calls of functions.
     pub fn function_workers(&self) -> Gauge {
         self.families.function_workers.clone()
@@ -435,6 +447,8 @@ impl Default for Families {
             function_answers: Family::default(),
             function_calls: Gauge::default(),
             function_workers: Gauge::default(),
+            function_retries: Counter::default(),
+            function_circuits_opened: Counter::default(),
             events: EventMeters {
                 queued: Counter::default(),
                 pending: Gauge::default(),
@@ -463,6 +477,9 @@ impl Families {
         registry.register("file_bytes", "Bytes of files taken in and handed out", self.file_bytes.clone());
         registry.register("function_answers", "Answers of functions", self.function_answers.clone());
         registry.register("function_calls", "Calls of functions that run or wait", self.function_calls.clone());
+        registry.register("function_retries", "Calls of functions that were sent again", self.function_retries.clone());
+        let opened = "Functions that were not called for a while, because they failed";
+        registry.register("function_circuits_opened", opened, self.function_circuits_opened.clone());
         registry.register("function_workers", "Workers that take calls of functions", self.function_workers.clone());
         registry.register("events_queued", "Events of triggers made durable", self.events.queued.clone());
         registry.register("events_pending", "Events that wait for their delivery", self.events.pending.clone());
@@ -513,6 +530,8 @@ mod tests {
         metrics.function_answers("2xx").inc();
         metrics.function_calls().inc();
         metrics.function_workers().inc();
+        metrics.function_retries().inc();
+        metrics.function_circuits_opened().inc();
         metrics.events().queued.inc();
         metrics.events().delivered("retried");
         metrics.events().missed("overflow");
@@ -549,6 +568,8 @@ mod tests {
             r#"perigee_function_answers_total{class="2xx"} 1"#,
             "perigee_function_calls 1",
             "perigee_function_workers 1",
+            "perigee_function_retries_total 1",
+            "perigee_function_circuits_opened_total 1",
             "perigee_events_queued_total 1",
             r#"perigee_event_deliveries_total{outcome="retried"} 1"#,
             r#"perigee_event_gaps_total{reason="overflow"} 1"#,

@@ -23,6 +23,9 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const CONCURRENCY: u32 = 64;
 /// The most calls of a function at once, and the most that may wait.
 const CONCURRENCY_MAX: u32 = 100_000;
+/// Further attempts of a call of an idempotent function where it does not say, and the most.
+const RETRIES: u32 = 2;
+const RETRIES_MAX: u32 = 10;
 /// Bytes of JSON that a function takes and answers where it does not say.
 const MESSAGE_BYTES: u64 = 8 << 20;
 
@@ -93,8 +96,11 @@ pub struct Function {
     pub rule: Option<serde_json::Value>,
     /// Time until its answer, at most 300 seconds: `500ms`, `5s`, or a number of seconds; absent: 5 seconds.
     pub timeout: Option<Timeout>,
-    /// Whether a second call does no more than the first: it may be called in a GraphQL query.
+    /// Whether a second call does no more than the first: it may be called in a GraphQL query, and again where it fails.
     pub idempotent: bool,
+    /// Further attempts, 0 to 10, where the service cannot be reached, breaks off or answers 502, 503 or 504; only with
+    /// `idempotent`; absent: 2.
+    pub retries: Option<u32>,
     /// Calls at once on a node; absent: 64.
     pub concurrency: Option<u32>,
     /// Calls that wait for one of them to end; absent: four times as many.
@@ -117,6 +123,11 @@ impl Function {
     /// Time until its answer.
     pub fn timeout(&self) -> Duration {
         self.timeout.map_or(TIMEOUT, |timeout| timeout.0)
+    }
+
+    /// Further attempts of a call: none where it is not idempotent.
+    pub fn retries(&self) -> u32 {
+        if self.idempotent { self.retries.unwrap_or(RETRIES) } else { 0 }
     }
 
     /// Calls at once.
@@ -149,8 +160,14 @@ impl Function {
             let found = size.map(|size| size.0).filter(|bytes| !(1..=MESSAGE_BYTES).contains(bytes))?;
             Some((key, format!("must be from 1 to {MESSAGE_BYTES} bytes, found {found}")))
         };
+        let retries = match self.retries {
+            Some(found) if found > RETRIES_MAX => Some(format!("must be at most {RETRIES_MAX}, found {found}")),
+            Some(1..) if !self.idempotent => Some("needs idempotent: true".to_owned()),
+            _ => None,
+        };
+        let retries = retries.map(|message| ("retries", message));
         let sizes = [size("maxRequest", self.max_request), size("maxAnswer", self.max_answer)];
-        too_many.into_iter().chain(too_long).chain(sizes.into_iter().flatten()).collect()
+        too_many.into_iter().chain(too_long).chain(retries).chain(sizes.into_iter().flatten()).collect()
     }
 }
 
