@@ -432,6 +432,16 @@ pub(crate) struct Authorized {
 }
 
 impl Authorized {
+    /// The grants of several requests as those of one: what they say of tokens and rules is of none of them.
+    pub fn joined(all: impl Iterator<Item = Self>) -> Self {
+        let mut joined = Self { grants: Vec::new(), counts: Vec::new(), token_expires_ms: None, relations: Vec::new() };
+        for Self { grants, counts, .. } in all {
+            joined.grants.extend(grants);
+            joined.counts.extend(counts);
+        }
+        joined
+    }
+
     /// The grants, in the order of the accesses of all reads.
     pub fn grants(&self) -> &[Grant] {
         &self.grants

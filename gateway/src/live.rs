@@ -3,16 +3,19 @@
 //! A live query is a read like any other, with its grants: it is asked again after commits that changed rows on which it
 //! depends or a table that a rule of it looks at, when other rules or settings of the project come into force, when its token
 //! is renewed and when it expires. Nothing is asked while nothing happens. Those that ask for the same with the same grants
-//! are answered by one read.
+//! are answered by one read, and those that differ in values only by one request.
 
 mod answers;
+mod batches;
 mod changes;
 mod dependencies;
 mod feed;
 mod followed_tables;
 mod interests;
 mod quota;
+mod read;
 mod row_feed;
+mod shape;
 mod turns;
 
 use std::{
@@ -40,11 +43,12 @@ use self::{
     dependencies::{Dependencies, SourceRows},
     feed::{Feeds, Listener, Source},
     followed_tables::FollowedTables,
+    read::{BatchRead, LiveRead, ReadBatches, ReadMember},
 };
 use crate::{
     catalogue::Project,
     config::Config,
-    edge::{Authorized, Caller, Edge, ReadFault, ReadResult, Snapshots},
+    edge::{Authorized, Caller, Edge, ReadFault, ReadResult},
 };
 
 pub use self::{
@@ -77,6 +81,7 @@ struct LiveShared {
     verifier: Verifier,
     feeds: Feeds,
     answers: Arc<SharedAnswers>,
+    batches: ReadBatches,
     /// Number of the last read.
     last_read: AtomicU64,
     turns: NodeTurns,
@@ -116,6 +121,8 @@ pub struct LiveQuery {
     reads_hash: blake3::Hash,
     /// Its place among those that ask for the same.
     member: Option<AnswerMember>,
+    /// Its place among those that differ in values only.
+    batch: Option<Arc<ReadMember>>,
     /// Number of the last read that had begun when it began itself, or when it was answered last: what it is answered next
     /// was begun later.
     begun: u64,
@@ -138,8 +145,8 @@ impl LiveQueries {
         let (open, reads) = (mesh.metrics().load().live_queries.clone(), mesh.metrics().live_reads());
         let followed = FollowedTables::new(config.followed_tables, mesh.metrics());
         let (feeds, turns) = (Feeds::new(mesh, tasks, followed), NodeTurns::new(READS_MAX));
-        let (answers, last_read) = Default::default();
-        let shared = LiveShared { edge, verifier, feeds, answers, last_read, turns, config, open, reads };
+        let (answers, batches, last_read) = Default::default();
+        let shared = LiveShared { edge, verifier, feeds, answers, batches, last_read, turns, config, open, reads };
         Self { shared: Arc::new(shared) }
     }
 
@@ -171,6 +178,7 @@ impl LiveQueries {
             dependencies: Dependencies::default(),
             version: project.version,
             member: None,
+            batch: None,
             begun,
             behind: 0,
             expires: authorized.token_expires_ms.and_then(clock::instant),
@@ -302,7 +310,9 @@ impl LiveQuery {
 
     async fn read_now(&mut self) -> Result<Arc<Answer>, ReadFault> {
         let shared = self.shared.clone();
-        let _turn = self.turns.next().await;
+        // Others of its shape wait for it.
+        let due = self.batch.as_ref().map(|batch| batch.due());
+        let turn = self.turns.next().await;
         // The token that is there after the wait: it may allow less than the one before.
         let token = self.token.borrow_and_update().clone();
         let caller = Caller { call: Call::begin(Some(&self.request_id), None, Some(shared.config.time)), token };
@@ -315,17 +325,16 @@ impl LiveQuery {
         // A relation may lead to another table now, or a rule looks at another.
         self.listen(&project, &authorized).await?;
         let wanted = self.wanted();
-        let (reads, versions, snapshot) = (self.reads.clone(), wanted.now.clone(), wanted.snapshot);
-        let read = {
-            let shared = shared.clone();
-            move || async move {
-                let read = shared.read(&caller, &project, (*reads).as_ref(), (authorized, snapshot)).await;
-                read.map(|(results, snapshots)| Answer { hash: hash(&results), results, snapshots, versions })
-            }
-        };
+        let batch = self.batch.clone().filter(|batch| batch.has_others());
+        let held = (turn, batch.as_ref().map(|batch| batch.due()));
+        drop(due);
+        let asked = BatchRead { reads: self.reads.clone(), authorized, snapshot: wanted.snapshot };
+        let (versions, turns) = (wanted.now.clone(), self.turns.clone());
+        let read = LiveRead { shared: shared.clone(), caller, project, asked, versions, turns };
+        let read = move |held| async move { read.answer(held, batch.as_deref()).await };
         let (answer, is_shared) = match &self.member {
-            Some(member) => member.answer(&wanted, read).await,
-            None => (read().await.map(Arc::new), false),
+            Some(member) => member.answer(&wanted, held, read).await,
+            None => (read(Some(held)).await.map(Arc::new), false),
         };
         let answer = answer?;
         if is_shared {
@@ -403,6 +412,10 @@ impl LiveQuery {
         }
         (self.version, self.behind) = (project.version, 0);
         self.member = key.map(|key| self.shared.answers.join(key));
+        let shape = key.map(|_| shape::of(project, (*self.reads).as_ref(), &terms));
+        if self.batch.as_ref().map(|batch| batch.key) != shape {
+            self.batch = shape.map(|shape| Arc::new(self.shared.batches.join(shape)));
+        }
         Ok(())
     }
 
@@ -423,24 +436,6 @@ impl LiveQuery {
 }
 
 impl LiveShared {
-    /// Reads, with the snapshots of the databases where `snapshot` says so.
-    async fn read(
-        &self,
-        caller: &Caller,
-        project: &Project,
-        reads: &[Read],
-        (authorized, snapshot): (Authorized, bool),
-    ) -> Result<(Vec<ReadResult>, Snapshots), ReadFault> {
-        let granted = (authorized.clone(), snapshot);
-        match self.edge.read_snapshots(caller, project, reads.to_vec(), granted).await {
-            // A node that keeps no log for the first table of a read, such as a view, cannot say what it saw.
-            Err(ReadFault::Failed(fault)) if snapshot && fault.code == Code::BadRequest => {
-                self.edge.read_snapshots(caller, project, reads.to_vec(), (authorized, false)).await
-            }
-            read => read,
-        }
-    }
-
     /// The terms of the grants for reads; `None` where they are signed with another key.
     fn terms(&self, authorized: &Authorized) -> Option<Vec<Arc<GrantTerms>>> {
         authorized.grants().iter().map(|grant| self.verifier.terms(grant.clone()).ok()).collect()

@@ -21,8 +21,9 @@ const SCHEMA: &str = "
     INSERT INTO disc VALUES (1, 1, 1, 'x'), (2, 1, 2, NULL), (3, 2, 3, 'y'), (4, 3, 4, 'z'), (5, NULL, 5, 'x');
     INSERT INTO song VALUES (1, 1, 1), (2, 1, 2), (3, 2, 3), (4, 3, 4), (5, 4, 5), (6, NULL, 6);";
 
-/// Live queries at once: of each table so many depend on some rows that images are followed.
-const QUERIES: u64 = 40;
+/// Live queries at once: of each table so many depend on some rows that images are followed. Some differ from others in their
+/// values only, and are asked again together with them.
+const SHAPES: [usize; 22] = [14, 12, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1];
 /// How many of the rows that a relation leads to must pass.
 const QUANTIFIERS: [&str; 3] = ["_some", "_none", "_every"];
 /// Re-runs in one request.
@@ -31,6 +32,14 @@ const RERUNS: usize = 10;
 /// Commits of one run: those that are promised are of all four together.
 fn commits() -> usize {
     if std::env::var_os("PROVE").is_some() { 12_500 } else { 40 }
+}
+
+/// A shape of live queries.
+struct Form {
+    kind: u64,
+    limit: u64,
+    sort: String,
+    quantifiers: [String; 2],
 }
 
 /// Numbers that a seed determines (splitmix64).
@@ -48,11 +57,20 @@ impl Random {
         texts[self.below(texts.len() as u64) as usize].to_owned()
     }
 
+    /// What live queries of one shape have in common.
+    fn form(&mut self) -> Form {
+        Form {
+            kind: self.below(11),
+            limit: self.below(3) + 1,
+            sort: self.one_of(&["v_desc, id_asc", "v_asc, id_desc", "id_asc"]),
+            quantifiers: [self.one_of(&QUANTIFIERS), self.one_of(&QUANTIFIERS)],
+        }
+    }
+
     /// The selection of a live query, without the name by which it is told apart.
-    fn selection(&mut self) -> String {
+    fn selection(&mut self, Form { kind, limit, sort, quantifiers: [outer, inner] }: &Form) -> String {
         let (a, b, c) = (self.below(8), self.below(8), self.below(6) + 1);
-        let (limit, sort) = (self.below(3) + 1, self.one_of(&["v_desc, id_asc", "v_asc, id_desc", "id_asc"]));
-        match self.below(11) {
+        match kind {
             0 => format!(
                 "singer(where: {{rank: {{_gte: {a}, _lt: {}}}}}, sort: [rank_desc, id_asc], limit: {limit}) {{ id name \
                  disc(where: {{v: {{_gt: {b}}}}}, sort: [{sort}], limit: 2) {{ id v song(sort: [id_asc]) {{ id v }} }} }}",
@@ -73,7 +91,6 @@ impl Random {
                  {{ id disc_id v }}"
             ),
             6 => {
-                let (outer, inner) = (self.one_of(&QUANTIFIERS), self.one_of(&QUANTIFIERS));
                 format!(
                     "singer(where: {{disc: {{{outer}: {{v: {{_gt: {a}}}, song: {{{inner}: {{v: {{_lt: {b}}}}}}}}}}}}}, \
                      sort: [id_asc]) {{ id rank }}"
@@ -166,7 +183,11 @@ async fn follows(shape: Shape, engine: Engine) -> anyhow::Result<()> {
     let database: Database = mesh.lab.clone().context("the lab")?;
     let mut random = Random(u64::from(std::process::id()));
     let seed = random.0;
-    let selections: Vec<String> = (0..QUERIES).map(|_| random.selection()).collect();
+    let mut selections = Vec::new();
+    for count in SHAPES {
+        let form = random.form();
+        selections.extend((0..count).map(|_| random.selection(&form)));
+    }
     let mut live = Live { socket: Socket::open(mesh.client.address(), "").await?, selections, last: BTreeMap::new() };
     for (index, selection) in live.selections.iter().enumerate() {
         let query = format!("subscription {{ live: {} }}", selection);

@@ -39,6 +39,7 @@ mod left_out;
 mod legacy_sockets;
 mod links;
 mod live;
+mod live_batches;
 mod live_differential;
 mod moved;
 mod nats;

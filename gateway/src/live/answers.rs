@@ -129,11 +129,18 @@ fn has_seen(versions: &Versions, Wanted { needed, .. }: &Wanted) -> bool {
 impl AnswerMember {
     /// The answer, and whether another query has read it: what was read since all that is wanted happened, or is read
     /// now, or what `read` reads. A read goes on as long as somebody waits for it.
-    pub async fn answer<R>(&self, wanted: &Wanted, read: impl FnOnce() -> R) -> (Result<Arc<Answer>, ReadFault>, bool)
+    ///
+    /// What is `held` to read is dropped where another reads, which `read` goes without if that fails.
+    pub async fn answer<H, R>(
+        &self,
+        wanted: &Wanted,
+        held: H,
+        read: impl FnOnce(Option<H>) -> R,
+    ) -> (Result<Arc<Answer>, ReadFault>, bool)
     where
         R: Future<Output = Result<Answer, ReadFault>> + Send + 'static,
     {
-        let mut read = Some(read);
+        let (mut held, mut read) = (Some(held), Some(read));
         loop {
             let (reading, is_shared) = {
                 let mut places = self.answers.places();
@@ -147,12 +154,13 @@ impl AnswerMember {
                     Some(reading) if reading.peek().is_none() => (reading, true),
                     _ => {
                         let read = read.take().expect("what it reads itself is its answer");
-                        let reading = self.begin(read());
+                        let reading = self.begin(read(held.take()));
                         place.reading = reading.downgrade().map(|weak| (wanted.now.clone(), weak));
                         (reading, false)
                     }
                 }
             };
+            drop(held.take());
             match reading.await {
                 // It may be the other's own fault, such as a grant that has expired.
                 Err(ReadFault::Refused(fault) | ReadFault::Failed(fault)) if is_shared && !may_pass(&fault) => {}

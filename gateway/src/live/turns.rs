@@ -22,6 +22,7 @@ pub struct NodeTurns {
 }
 
 /// Turns of one caller. Whoever has a turn drops it before these, or a place of the caller is kept.
+#[derive(Clone)]
 pub struct CallerTurns {
     caller: CallerId,
     own: Arc<Semaphore>,

@@ -283,8 +283,11 @@ async fn a_token_that_is_renewed_or_expires_while_a_read_waits_for_its_turn_is_s
         let mut live = begin(&stage, &token, read("invoice", "total")).await.expect("staff may read invoices");
         next(&mut live).await;
         let mut others = Vec::new();
-        for _ in 0..8 {
-            others.push(begin(&stage, &token, read("album", "title")).await.expect("everybody may read albums"));
+        for limit in 0..8 {
+            // They ask for nothing that another can answer, nor together.
+            let mut asked = read("album", "title");
+            asked[0].node.limit = Some(limit);
+            others.push(begin(&stage, &token, asked).await.expect("everybody may read albums"));
         }
         *stage.world.gate.lock().unwrap() = Some(Arc::default());
         let mut turns: Vec<_> = others.iter_mut().map(|other| Box::pin(other.read())).collect();

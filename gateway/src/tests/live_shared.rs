@@ -1,4 +1,4 @@
-//! Live queries that share what they are answered, and changes that concern some of them only.
+//! Live queries that share what they are answered or are read together, and changes that concern some of them only.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -23,7 +23,13 @@ fn owned(owner: &str) -> RuleFilter {
     RuleFilter::Compare { column: "title".to_owned(), comparison: Comparison::Eq, value: Value::Text(owner.to_owned()) }
 }
 
+/// How many reads were sent.
 fn reads(stage: &Stage) -> usize {
+    stage.world.reads.lock().unwrap().iter().map(|request| request.reads.len()).sum()
+}
+
+/// In how many requests.
+fn requests(stage: &Stage) -> usize {
     stage.world.reads.lock().unwrap().len()
 }
 
@@ -223,6 +229,46 @@ async fn a_change_that_touches_nothing_of_a_query_costs_it_nothing() {
     }
     stage.world.changed.send_replace(());
     assert_eq!(changed(&mut lives).await, [0, 1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_that_differ_in_values_only_are_answered_by_one_request() {
+    let (stage, token) = (Stage::new().await, token(""));
+    let mut lives = albums(&stage, &token, 100).await;
+    let mut other = begin(&stage, &token, read("album", "title")).await.expect("everybody may read albums");
+    next(&mut other).await;
+    for (answer, fails_together, expected) in [("[7]", false, 1), ("[8]", true, 101), ("[9]", false, 2)] {
+        let before = (requests(&stage), reads(&stage));
+        stage.world.fails_together.store(fails_together, Ordering::SeqCst);
+        *stage.world.json.lock().unwrap() = Some(answer);
+        // It may concern all of them.
+        stage.world.commit("", r#"{"album_id":500,"title":"a","added":1}"#);
+        let answers = join_all(lives.iter_mut().map(next)).await;
+        assert!(answers.iter().all(|told| told.as_deref() == Some(answer)), "{answers:?}");
+        // After one that failed they are half as many.
+        assert_eq!(requests(&stage) - before.0, expected, "{answer}");
+        assert_eq!(reads(&stage) - before.1, if fails_together { 200 } else { 100 });
+        assert_eq!(next(&mut other).await.as_deref(), Some(answer), "one of another shape is read by itself");
+    }
+    assert!(has_metric(&stage, "perigee_batched_live_reads_total 200"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_of_those_that_are_read_together_has_the_answer_of_its_own_grants() {
+    let (stage, names) = (Stage::new().await, ["ann", "bob", "cleo", "dan", "eve"]);
+    stage.world.shows_grants.store(true, Ordering::SeqCst);
+    for name in names {
+        stage.world.rules.lock().unwrap().insert(name, (owned(name), Columns::default()));
+    }
+    let tokens = names.map(token);
+    let mut lives = Vec::new();
+    for token in &tokens {
+        lives.push(begin(&stage, token, read("album", "album_id")).await.expect("everybody may read albums"));
+    }
+    for (live, name) in join_all(lives.iter_mut().map(shown)).await.iter().zip(names) {
+        assert!(live.contains(name) && names.iter().all(|other| *other == name || !live.contains(other)), "{live}");
+    }
+    assert_eq!((requests(&stage), reads(&stage)), (1, names.len()));
 }
 
 #[tokio::test(start_paused = true)]

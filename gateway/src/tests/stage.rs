@@ -152,6 +152,8 @@ pub struct World {
     pub revises: Mutex<Option<(&'static str, (RuleFilter, Columns))>>,
     /// Answers are the grants that the reads have.
     pub shows_grants: AtomicBool,
+    /// Requests of more than one read fail.
+    pub fails_together: AtomicBool,
     /// What the log tells, where there is one.
     pub log: watch::Sender<Option<Vec<LogResponse>>>,
     /// How often the log was opened.
@@ -291,6 +293,9 @@ impl Crud for Neighbour {
             gate.notified().await;
         }
         self.0.fault()?;
+        if self.0.fails_together.load(Ordering::SeqCst) && request.reads.len() > 1 {
+            return Err(Status::internal("one of them"));
+        }
         let told = self.0.json.lock().unwrap().map(str::as_bytes);
         let truncated = *self.0.truncated.lock().unwrap();
         let answer = |read: &Read| {
@@ -307,7 +312,10 @@ impl Crud for Neighbour {
             let terms = |grant| grant::pair(b"test").1.terms(grant).expect("a grant of this process");
             let shown: Vec<_> =
                 request.grants.into_iter().map(terms).map(|one| (one.filter.clone(), one.columns.clone())).collect();
-            answers[0].json = format!("{shown:?}").into();
+            let each = (shown.len() / answers.len()).max(1);
+            for (answer, granted) in answers.iter_mut().zip(shown.chunks(each)) {
+                answer.json = format!("{granted:?}").into();
+            }
         }
         let told = self.0.log.borrow().as_ref().map_or(0, Vec::len);
         let end = (told - self.0.invisible.load(Ordering::SeqCst)) as u64 + 1;

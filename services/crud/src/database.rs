@@ -27,7 +27,7 @@ use crate::{
     prepared::{CompiledReads, PreparedOperations, RequestShape, SingleInsert},
     resolve::Resolver,
     sql::{self, Dialect, Source},
-    store::{Rows, Store, log::LogLag},
+    store::{MERGED_FROM, Rows, Statement, Store, log::LogLag},
     tree::{Answer, Plan},
     write::{self, CompiledInsert, WriteContext, Written},
 };
@@ -322,9 +322,12 @@ impl Database {
         let mut budget = Budget::read(options.answer, &self.memory);
         let rows = match statements.is_empty() {
             true => Vec::new(),
-            false => timed(&self.meters.reads, statements.len(), self.store.snapshot(&statements, &budget))
-                .await
-                .map_err(|failure| of_read(failure, &plans))?,
+            false if statements.len() < MERGED_FROM => {
+                timed(&self.meters.reads, statements.len(), self.store.snapshot(&statements, &budget))
+                    .await
+                    .map_err(|failure| of_read(failure, &plans))?
+            }
+            false => Box::pin(self.merged(&statements, &budget)).await.map_err(|failure| of_read(failure, &plans))?,
         };
         let mut rows = rows.into_iter();
         let mut answers = Vec::with_capacity(plans.len());
@@ -335,6 +338,15 @@ impl Database {
         }
         let end = if options.snapshot { rows.next() } else { None };
         Ok(Answers { answers, seen: end.and_then(|rows| self.seen(&rows)) })
+    }
+
+    /// The rows of many statements, of which those that differ in their values only are one where the engine can do that.
+    async fn merged(&self, statements: &[Statement], budget: &Budget<'_>) -> Result<Vec<Rows>, StatementError> {
+        let start = Instant::now();
+        let read = self.store.merged_snapshot(statements, budget).await;
+        let sent = read.as_ref().map_or(statements.len(), |(_, sent)| *sent);
+        self.meters.reads.done(sent, start.elapsed());
+        read.map(|(rows, _)| rows)
     }
 
     /// Sees to it that the log is kept, in which `reads` are to have a position: who follows the tables may do so on another
@@ -363,6 +375,33 @@ impl Database {
         options: AnswerOptions,
     ) -> Result<CompiledReads, ReadError> {
         let snapshot = self.snapshot.load();
+        if reads.len() < MERGED_FROM {
+            return self.compiled_at_once(&snapshot, reads, grants, options);
+        }
+        // Each by itself: what is prepared of one serves all of its shape.
+        let mut compiled = CompiledReads { plans: Vec::with_capacity(reads.len()), statements: Vec::new() };
+        let mut left = grants;
+        for (index, read) in reads.iter().enumerate() {
+            let of_read = |error| ReadError { error, read: Some(index) };
+            let mut accesses = 0;
+            query::visit_read_accesses(&snapshot.schema, read, |_| accesses += 1).map_err(|e| of_read(e.into()))?;
+            let own = left.split_off(accesses);
+            let read = self.compiled_at_once(&snapshot, std::slice::from_ref(read), own, options);
+            let CompiledReads { plans, statements } = read.map_err(|failure| of_read(failure.error))?;
+            compiled.plans.extend(plans);
+            compiled.statements.extend(statements);
+        }
+        left.finish()?;
+        Ok(compiled)
+    }
+
+    fn compiled_at_once(
+        &self,
+        snapshot: &SchemaSnapshot,
+        reads: &[query::Read],
+        grants: Grants<'_>,
+        options: AnswerOptions,
+    ) -> Result<CompiledReads, ReadError> {
         let shape = RequestShape::of(snapshot.id, reads, grants.terms(), options.limit);
         if grants.are_in_scope()
             && let Some(prepared) = self.prepared.bind(&shape)?

@@ -61,6 +61,13 @@ impl<'g> Grants<'g> {
         self.grants
     }
 
+    /// The next `count`, or as many as there are, which are not among the others any more.
+    pub fn split_off(&mut self, count: usize) -> Self {
+        let (first, left) = self.grants.split_at(count.min(self.grants.len()));
+        self.grants = left;
+        Self { scope: self.scope, grants: first }
+    }
+
     /// Whether all of them are for the project of the request, and hold now. What a read accesses decides of which
     /// databases they have to be.
     pub fn are_in_scope(&self) -> bool {

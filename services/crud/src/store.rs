@@ -27,6 +27,9 @@ pub const POSTGRES_ARGS: usize = 65_535;
 /// Arguments that one statement of MariaDB may have.
 pub const MYSQL_ARGS: usize = 65_535;
 
+/// Statements of one text from which on they are merged, by engines that can.
+pub const MERGED_FROM: usize = 8;
+
 /// Functions of SQLite's connections that give a stored value of a type the form in which it is read, and compared: the
 /// form that this server writes.
 pub const SQLITE_FORMS: [(Type, &str); 6] = [
@@ -178,6 +181,24 @@ impl Store {
             Store::Mysql(store) => {
                 Ok(Box::pin(store.snapshot(statements, budget)).await?.into_iter().map(Rows::Mysql).collect())
             }
+        }
+    }
+
+    /// As [`Store::snapshot`], for many statements, of which those that differ in their values only are one where the engine can
+    /// do that; also how many it was sent.
+    pub async fn merged_snapshot(
+        &self,
+        statements: &[Statement],
+        budget: &Budget<'_>,
+    ) -> Result<(Vec<Rows>, usize), StatementError> {
+        match self {
+            Store::Postgres(store) => {
+                check_args(statements, self.most_args())?;
+                let (rows, sent) = Box::pin(store.merged_snapshot(statements, budget)).await?;
+                Ok((rows.into_iter().map(Rows::Postgres).collect(), sent))
+            }
+            // A subselect of theirs sees nothing of what stands beside it.
+            Store::Sqlite(_) | Store::Mysql(_) => Ok((self.snapshot(statements, budget).await?, statements.len())),
         }
     }
 

@@ -9,6 +9,7 @@ mod grants;
 mod links;
 mod log;
 mod matching;
+mod merged;
 mod pooled;
 mod prepared_inserts;
 mod reads;

@@ -69,6 +69,7 @@ struct Families {
     shed: Family<Shed, Counter>,
     live_reads: Family<LiveRead, Counter>,
     shared_live_reads: Counter,
+    batched_live_reads: Counter,
     live_changes: Family<LiveChange, Counter>,
     live_resyncs: Family<LiveResync, Counter>,
     changes_lag_bytes: Family<OfDatabase, Gauge>,
@@ -151,6 +152,8 @@ pub struct LiveReads {
     pub failed: Counter,
     /// The answer was read for another live query.
     pub shared: Counter,
+    /// The answer was read together with those of others.
+    pub batched: Counter,
 }
 
 /// Counters of the transactions that were looked at for live queries.
@@ -385,7 +388,8 @@ impl Metrics {
     pub fn live_reads(&self) -> LiveReads {
         let of = |answer| self.families.live_reads.get_or_create_owned(&LiveRead { answer });
         let shared = self.families.shared_live_reads.clone();
-        LiveReads { changed: of("changed"), same: of("same"), failed: of("failed"), shared }
+        let batched = self.families.batched_live_reads.clone();
+        LiveReads { changed: of("changed"), same: of("same"), failed: of("failed"), shared, batched }
     }
 
     /// For transactions that are looked at for live queries.
@@ -442,6 +446,7 @@ impl Default for Families {
             shed: Family::default(),
             live_reads: Family::default(),
             shared_live_reads: Counter::default(),
+            batched_live_reads: Counter::default(),
             live_changes: Family::default(),
             file_bytes: Family::default(),
             function_answers: Family::default(),
@@ -499,6 +504,8 @@ impl Families {
             "Reads that answered another live query",
             self.shared_live_reads.clone(),
         );
+        let batched = self.batched_live_reads.clone();
+        registry.register("batched_live_reads", "Reads answered together with those of other live queries", batched);
         registry.register("live_changes", "Transactions looked at for live queries", self.live_changes.clone());
         registry.register("live_resyncs", "Watches that began anew", self.live_resyncs.clone());
         let (bytes, seconds) = (self.changes_lag_bytes.clone(), self.changes_lag_seconds.clone());
@@ -543,6 +550,7 @@ mod tests {
         metrics.shed("in_flight").inc();
         metrics.live_reads().same.inc();
         metrics.live_reads().shared.inc();
+        metrics.live_reads().batched.inc();
         metrics.live_changes().skipped.inc();
         metrics.live_resync("rules");
         metrics.bus().connected.set(1);
@@ -575,6 +583,7 @@ mod tests {
             r#"perigee_event_gaps_total{reason="overflow"} 1"#,
             r#"perigee_live_reads_total{answer="same"} 1"#,
             "perigee_shared_live_reads_total 1",
+            "perigee_batched_live_reads_total 1",
             r#"perigee_live_changes_total{concerns="none"} 1"#,
             r#"perigee_live_changes_total{concerns="some"} 0"#,
             r#"perigee_live_resyncs_total{reason="rules"} 1"#,

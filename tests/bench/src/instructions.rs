@@ -49,7 +49,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let home = folder.path();
     let file = subject::write_sqlite(&options.inputs.chinook, home)?;
-    let resources = subject::write_resources(home, "sqlite", &format!("sqlite:{}", file.display()))?;
+    let resources = subject::write_resources(home, "sqlite", &format!("sqlite:{}", file.display()), "auto")?;
     let token = subject::token(&options.inputs.perigee, &resources)?;
 
     println!("{:<16} {:>14} {:>12}   of one request on SQLite", "", "instructions", "allocations");

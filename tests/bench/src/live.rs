@@ -4,7 +4,10 @@
 mod subscribers;
 mod writers;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, ensure};
 use tokio::{
@@ -14,13 +17,15 @@ use tokio::{
 
 pub use self::writers::Database;
 use self::{
-    subscribers::{Framing, Subscribers},
-    writers::Writers,
+    subscribers::{Asked, Follower, Framing, Subscribers},
+    writers::{Target, Writers},
 };
 use crate::subject::{self, Launch, Server};
 
 /// Live queries over one row each, to which changes are sent.
 const SUBSCRIBERS: usize = 200;
+/// Whole answers about notes.
+const NOTES: (Framing, Asked) = (Framing::Answers, Asked::Note);
 /// Live queries that nothing happens to.
 const IDLE: usize = 10_000;
 /// Rows of the table; those beyond the subscribed ones are of nobody.
@@ -28,13 +33,40 @@ const ROWS: usize = 20_000;
 /// Transactions each second, where they are not as many as the database takes.
 const RATE: u64 = 500;
 
+/// Subscribers, and writers whose changes concern them.
+#[derive(Debug, Clone, Copy)]
+struct Audience {
+    about: &'static str,
+    subscribers: usize,
+    asked: Asked,
+    /// Transactions each second.
+    rate: u64,
+}
+
+/// Each transaction concerns one subscriber.
+const ONE_EACH: Audience =
+    Audience { about: "of a row each", subscribers: SUBSCRIBERS, asked: Asked::Note, rate: RATE };
+/// Each transaction concerns all of them, whose queries are of one shape.
+const ALL: Audience = Audience { about: "of a join that all share", subscribers: 500, asked: Asked::Post, rate: 5 };
+
+impl Audience {
+    fn target(self, number: u64) -> Target {
+        match self.asked {
+            Asked::Note => Target::Note(usize::try_from(number).unwrap_or_default() % self.subscribers + 1),
+            Asked::Post => Target::Topic,
+        }
+    }
+}
+
 /// What the measurements of live queries need.
 pub struct Lab {
     /// The perigee binary.
     pub perigee: PathBuf,
     /// Folder of the nodes' configuration, data and resources.
     pub home: PathBuf,
-    /// The database, whose table `note` is made anew for each measurement.
+    /// The engine, and what changes are learnt from.
+    pub name: &'static str,
+    /// The database, whose tables are made anew for each measurement.
     pub database: Database,
     /// A token that the rules let in.
     pub token: String,
@@ -76,19 +108,14 @@ impl Subject {
 
 /// Measures all of it and prints it.
 pub async fn run(lab: &Lab) -> anyhow::Result<()> {
-    lab.latencies().await?;
+    lab.latencies(ONE_EACH).await?;
+    lab.latencies(ALL).await?;
     lab.idle().await?;
+    lab.drain().await?;
     lab.saturation().await
 }
 
 impl Lab {
-    fn engine(&self) -> &'static str {
-        match self.database {
-            Database::Sqlite(_) => "SQLite",
-            Database::Postgres(_) => "PostgreSQL",
-        }
-    }
-
     fn subjects(&self) -> Vec<Subject> {
         let ours = [Subject::Perigee(Framing::Answers), Subject::Perigee(Framing::Changes)];
         match self.database {
@@ -108,27 +135,33 @@ impl Lab {
         }
     }
 
-    /// From commit to the socket of the one subscriber whom each transaction concerns.
-    async fn latencies(&self) -> anyhow::Result<()> {
-        let engine = self.engine();
-        println!("\nlive: {SUBSCRIBERS} subscribers of a row each, {RATE} writes/s, commit to socket ({engine})");
-        println!("{:<16} {:>9} {:>9} {:>9} {:>10} {:>10}", "", "told", "p50 ms", "p99 ms", "server µs", "db µs");
+    /// From commit to the sockets of the subscribers whom each transaction concerns.
+    async fn latencies(&self, audience: Audience) -> anyhow::Result<()> {
+        let (engine, Audience { about, subscribers: count, asked, rate }) = (self.name, audience);
+        println!("\nlive: {count} subscribers {about}, {rate} writes/s, commit to socket ({engine}); of each write:");
+        let heads = ["told", "p50 ms", "p99 ms", "reads", "server µs", "db µs"];
+        println!("{:<16}{}", "", heads.map(|head| format!(" {head:>10}")).concat());
         for subject in self.subjects() {
-            let (mut times, mut writes) = (Vec::new(), 0);
+            if asked == Asked::Post && subject == Subject::Perigee(Framing::Changes) {
+                continue;
+            }
+            let (mut times, mut writes, mut reads) = (Vec::new(), 0, 0.0);
             let (mut server_time, mut database_time) = (Duration::ZERO, Duration::ZERO);
             for _ in 0..self.rounds {
                 self.database.prepare(ROWS, subject == Subject::ByHand("listen")).await?;
                 let server = self.server(subject).await?;
-                let subscribers =
-                    Subscribers::begin(server.port, &self.token, subject.framing(), 1..=SUBSCRIBERS).await?;
+                let what = (subject.framing(), asked);
+                let subscribers = Subscribers::begin(server.port, &self.token, what, 1..=count).await?;
+                // Images of changes are followed from then on.
+                tokio::time::sleep(Duration::from_secs(1)).await;
                 let before = (server.processor_time(), subject::postgres_time(self.postmaster));
-                let written = Writers::paced(&self.database, RATE, self.lasting, |number| {
-                    usize::try_from(number).unwrap_or_default() % SUBSCRIBERS + 1
-                });
+                let read = self.statements(subject, &server).await?;
+                let written = Writers::paced(&self.database, rate, self.lasting, move |number| audience.target(number));
                 let commits = written.await?;
                 tokio::time::sleep(Duration::from_millis(1500)).await;
                 server_time += server.processor_time().saturating_sub(before.0);
                 database_time += subject::postgres_time(self.postmaster).saturating_sub(before.1);
+                reads += self.statements(subject, &server).await? - read;
                 writes += commits.len();
                 times.extend(subscribers.latencies(&commits));
             }
@@ -136,8 +169,9 @@ impl Lab {
             times.sort_unstable();
             let each = |time: Duration| time.as_secs_f64() * 1e6 / writes as f64;
             let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
+            let reads = if reads.is_nan() { "unknown".to_owned() } else { format!("{:.1}", reads / writes as f64) };
             println!(
-                "{:<16} {:>9.2} {:>9.2} {:>9.2} {:>10.0} {:>10.0}",
+                "{:<16} {:>10.2} {:>10.2} {:>10.2} {reads:>10} {:>10.0} {:>10.0}",
                 subject.name(),
                 times.len() as f64 / writes as f64,
                 milliseconds(times[times.len() / 2]),
@@ -149,16 +183,24 @@ impl Lab {
         Ok(())
     }
 
+    /// Statements of a server so far, where it counts them.
+    async fn statements(&self, subject: Subject, server: &Server) -> anyhow::Result<f64> {
+        match subject {
+            Subject::Perigee(_) => statements(server.port).await,
+            Subject::ByHand(_) => Ok(f64::NAN),
+        }
+    }
+
     /// What live queries cost that nothing happens to: while nothing is written at all, and while others are.
     async fn idle(&self) -> anyhow::Result<()> {
         self.database.prepare(ROWS, false).await?;
         let server = self.server(Subject::Perigee(Framing::Answers)).await?;
         let before = server.resident_bytes();
-        let subscribers = Subscribers::begin(server.port, &self.token, Framing::Answers, 1..=IDLE).await?;
+        let subscribers = Subscribers::begin(server.port, &self.token, NOTES, 1..=IDLE).await?;
         // Those that came before the images of changes were followed are asked once more.
         tokio::time::sleep(Duration::from_secs(3)).await;
         let memory = server.resident_bytes().saturating_sub(before);
-        println!("\nlive: {IDLE} idle live queries ({})", self.engine());
+        println!("\nlive: {IDLE} idle live queries ({})", self.name);
         println!("memory {:.0} MB, {:.1} KB for each", memory as f64 / 1e6, memory as f64 / 1e3 / IDLE as f64);
         for (what, rate) in [("nothing is written", 0), ("500 writes/s of other rows", RATE)] {
             let before_all = self.database.transactions().await?;
@@ -168,7 +210,7 @@ impl Lab {
                     tokio::time::sleep(self.lasting).await;
                     0
                 }
-                _ => Writers::paced(&self.database, rate, self.lasting, |_| ROWS).await?.len(),
+                _ => Writers::paced(&self.database, rate, self.lasting, |_| Target::Note(ROWS)).await?.len(),
             };
             let seconds = self.lasting.as_secs_f64();
             let (reads, time) = (statements(server.port).await? - reads, server.processor_time().saturating_sub(time));
@@ -186,9 +228,30 @@ impl Lab {
         Ok(())
     }
 
+    /// How fast the log is read of what was committed while no server was there.
+    async fn drain(&self) -> anyhow::Result<()> {
+        self.database.prepare(ROWS, false).await?;
+        let server = self.server(Subject::Perigee(Framing::Changes)).await?;
+        let mut follower = Follower::begin(server.port, &self.token, "").await?;
+        self.database.change("before").await?;
+        let position = follower.until("before").await?;
+        drop((follower, server));
+        let writing = self.lasting * 3;
+        let rate = Writers::saturated(&self.database, writing, IDLE..ROWS).await?;
+        self.database.change("after").await?;
+        let server = self.server(Subject::Perigee(Framing::Changes)).await?;
+        let begun = Instant::now();
+        let mut follower = Follower::begin(server.port, &self.token, &position).await?;
+        follower.until("after").await?;
+        let (count, seconds) = (rate * writing.as_secs_f64(), begun.elapsed().as_secs_f64());
+        println!("\nlive: a log of {count:.0} transactions of a row each ({})", self.name);
+        println!("read in {:.0} ms, {:.0} transactions/s", seconds * 1e3, count / seconds);
+        Ok(())
+    }
+
     /// What writers that write as fast as they can lose by subscribers.
     async fn saturation(&self) -> anyhow::Result<()> {
-        println!("\nlive: writers at saturation ({})", self.engine());
+        println!("\nlive: writers at saturation ({})", self.name);
         let by_hand = matches!(self.database, Database::Postgres(_)).then_some(("notify by hand", None, true));
         let cases =
             [("nobody listens", None, false), ("1 live query", Some(1), false), ("20 live queries", Some(20), false)];
@@ -199,7 +262,7 @@ impl Lab {
                 let server = self.server(Subject::Perigee(Framing::Answers)).await?;
                 let mut subscribers = None;
                 if let Some(count) = count {
-                    let all = Subscribers::begin(server.port, &self.token, Framing::Answers, 1..=count).await?;
+                    let all = Subscribers::begin(server.port, &self.token, NOTES, 1..=count).await?;
                     subscribers = Some(all);
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }

@@ -49,9 +49,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let url = prepare_postgres(&options).await?;
     let file = subject::write_sqlite(&options.inputs.chinook, home)?;
     fs::create_dir_all(home.join("pg"))?;
+    fs::create_dir_all(home.join("triggers"))?;
     fs::create_dir_all(home.join("lite"))?;
-    let resources = subject::write_resources(&home.join("pg"), "postgres", &url)?;
-    subject::write_resources(&home.join("lite"), "sqlite", &format!("sqlite:{}", file.display()))?;
+    let resources = subject::write_resources(&home.join("pg"), "postgres", &url, "auto")?;
+    subject::write_resources(&home.join("triggers"), "postgres", &url, "triggers")?;
+    subject::write_resources(&home.join("lite"), "sqlite", &format!("sqlite:{}", file.display()), "auto")?;
     let token = subject::token(&options.inputs.perigee, &resources)?;
     first_answer(&options, home, &token).await?;
 
@@ -68,8 +70,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         matching::run(&matching::Options::default())?;
     }
     if "live".contains(&bench.options.inputs.only) {
-        live::run(&bench.lab("pg", Database::Postgres(bench.url.clone()))).await?;
-        live::run(&bench.lab("lite", Database::Sqlite(bench.file.clone()))).await?;
+        let server = || Database::Postgres(bench.url.clone());
+        live::run(&bench.lab("pg", "PostgreSQL, slot", server())).await?;
+        live::run(&bench.lab("triggers", "PostgreSQL, triggers", server())).await?;
+        live::run(&bench.lab("lite", "SQLite", Database::Sqlite(bench.file.clone()))).await?;
     }
     Ok(())
 }
@@ -84,11 +88,12 @@ struct Bench {
 
 impl Bench {
     /// What measurements of live queries need.
-    fn lab(&self, engine: &str, database: Database) -> Lab {
+    fn lab(&self, folder: &str, name: &'static str, database: Database) -> Lab {
         let Options { inputs, postmaster, rounds, seconds, .. } = &self.options;
         Lab {
             perigee: inputs.perigee.clone(),
-            home: self.home.join(engine),
+            home: self.home.join(folder),
+            name,
             database,
             token: self.token.clone(),
             postmaster: *postmaster,

@@ -197,16 +197,16 @@ fn resident_bytes(process: u32) -> Option<u64> {
 }
 
 /// The file that holds resources of the shop and the notes, rules on.
-pub fn write_resources(home: &Path, kind: &str, url: &str) -> anyhow::Result<PathBuf> {
+pub fn write_resources(home: &Path, kind: &str, url: &str, changes: &str) -> anyhow::Result<PathBuf> {
     let resources = home.join("resources");
     fs::create_dir_all(&resources)?;
     fs::create_dir_all(home.join("data"))?;
     let mut text = format!(
         "kind: project\nmeta: {{ id: shop }}\nspec:\n  tokens: [{{ kid: main, alg: HS256, secret: \"{}\", primary: true }}]\n\
-         ---\nkind: database\nmeta: {{ project: shop, id: music }}\nspec: {{ type: {kind}, url: \"{url}\" }}\n",
+         ---\nkind: database\nmeta: {{ project: shop, id: music }}\nspec: {{ type: {kind}, url: \"{url}\", changes: {{ source: {changes} }} }}\n",
         "bench-secret-of-at-least-thirty-two-bytes"
     );
-    for table in ["artist", "album", "track", "note"] {
+    for table in ["artist", "album", "track", "note", "post", "topic"] {
         let rule = "{ rule: match, type: string, eval: \"==\", f1: args.auth.role, f2: user }";
         let create = if table == "note" { format!(", create: {rule}") } else { String::new() };
         text.push_str(&format!(

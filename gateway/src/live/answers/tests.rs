@@ -27,7 +27,7 @@ fn text(answer: &Answer) -> &str {
 /// What a member is answered, whose own read would answer `text`, and whether that is of another.
 async fn asked(member: &AnswerMember, wanted: Wanted, text_of: &'static str) -> (String, bool) {
     let version = wanted.now[0];
-    let (answer, is_shared) = member.answer(&wanted, || async move { Ok(answer(text_of, version)) }).await;
+    let (answer, is_shared) = member.answer(&wanted, (), |_| async move { Ok(answer(text_of, version)) }).await;
     (text(&answer.unwrap()).to_owned(), is_shared)
 }
 
@@ -37,10 +37,10 @@ async fn those_who_wait_at_once_are_answered_by_one_read() {
     let members: Vec<_> = (0..3).map(|_| answers.join(key("a"))).collect();
     let (told, tells) = oneshot::channel::<Answer>();
     let first = wanted(1, 5);
-    let mut reading = Box::pin(members[0].answer(&first, || async move { Ok(tells.await.unwrap()) }));
+    let mut reading = Box::pin(members[0].answer(&first, (), |_| async move { Ok(tells.await.unwrap()) }));
     assert!(reading.as_mut().now_or_never().is_none());
     let second = wanted(5, 7);
-    let mut waiting = Box::pin(members[1].answer(&second, || async { panic!("it joins") }));
+    let mut waiting = Box::pin(members[1].answer(&second, (), |_| async { panic!("it joins") }));
     assert!(waiting.as_mut().now_or_never().is_none());
     // What happened after the read had begun is read again.
     assert_eq!(asked(&members[2], wanted(6, 8), "later").await, ("later".to_owned(), false));
@@ -83,7 +83,7 @@ async fn what_failed_is_read_again_by_who_asks_next() {
     let (one, other) = (answers.join(key("a")), answers.join(key("a")));
     let fault = || Fault::new(Code::Unavailable, "gone").into();
     let first = wanted(1, 5);
-    let failed = one.answer(&first, || async move { Err(fault()) }).await;
+    let failed = one.answer(&first, (), |_| async move { Err(fault()) }).await;
     assert!(failed.0.is_err());
     assert_eq!(asked(&other, wanted(1, 5), "read").await, ("read".to_owned(), false));
 }
@@ -94,7 +94,7 @@ async fn what_is_refused_to_one_is_read_again_for_the_others() {
     let members: Vec<_> = (0..3).map(|_| answers.join(key("a"))).collect();
     let (fails, failed) = oneshot::channel();
     let all = wanted(1, 5);
-    let mut first = Box::pin(members[0].answer(&all, || async move { Err(failed.await.unwrap()) }));
+    let mut first = Box::pin(members[0].answer(&all, (), |_| async move { Err(failed.await.unwrap()) }));
     assert!(first.as_mut().now_or_never().is_none());
     let mut second = Box::pin(asked(&members[1], wanted(1, 6), "own"));
     let mut third = Box::pin(asked(&members[2], wanted(1, 7), "unread"));
@@ -118,7 +118,7 @@ async fn a_read_for_whom_nobody_waits_any_more_ends() {
     let has_ended = Arc::new(AtomicBool::new(false));
     let ended = Ended(has_ended.clone());
     let first = wanted(1, 5);
-    let mut reading = Box::pin(one.answer(&first, || async move {
+    let mut reading = Box::pin(one.answer(&first, (), |_| async move {
         let _ended = ended;
         std::future::pending().await
     }));
@@ -140,7 +140,7 @@ async fn answers_that_are_kept_have_a_bound() {
     };
     for member in members.iter().step_by(2) {
         let first = wanted(1, 5);
-        member.answer(&first, || async move { Ok(large()) }).await.0.unwrap();
+        member.answer(&first, (), |_| async move { Ok(large()) }).await.0.unwrap();
     }
     assert_eq!(answers.kept_bytes.load(Ordering::Relaxed), KEPT_BYTES);
     drop(members);

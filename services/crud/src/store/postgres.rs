@@ -44,6 +44,7 @@ mod driver;
 mod equality;
 mod error;
 mod introspect;
+mod merged;
 mod neighbours;
 mod pipeline;
 mod pool;
@@ -161,6 +162,31 @@ impl Postgres {
                 self.with_retry(work).await.map_err(|failure| self.statement_error(failure))
             }
         }
+    }
+
+    /// As [`Postgres::snapshot`], with statements that are equal but for their values merged; also how many were sent. Where
+    /// that fails, each is sent alone: it tells what is wrong with it.
+    pub async fn merged_snapshot(
+        &self,
+        statements: &[Statement],
+        budget: &Budget<'_>,
+    ) -> Result<(Vec<PostgresRows>, usize), StatementError> {
+        let groups = merged::groups(statements);
+        if !groups.is_empty() {
+            let (registry, of) = (&self.inner.statements, (statements, groups.as_slice()));
+            let work = |connection: Arc<Connection>| {
+                let room = budget.shared_room();
+                Box::pin(async move { merged::merged_snapshot(&connection, registry, of, &room).await })
+            };
+            match self.with_retry(work).await {
+                Ok(read) => return Ok(read),
+                Err(failure) if failure.is_of_statements() => {
+                    tracing::debug!(database = self.inner.database, ?failure, "merged statements are sent alone");
+                }
+                Err(failure) => return Err(self.statement_error(failure)),
+            }
+        }
+        Ok((self.snapshot(statements, budget).await?, statements.len()))
     }
 
     /// One write in its own transaction. Never sent twice: a lost connection does not say whether it was done.

@@ -24,9 +24,15 @@ pub enum Trigger {
     Clock,
 }
 
+/// Queries of a row by its rank, which answer an id and a body.
+const NOTE: &str = "SELECT note_id, body FROM note WHERE rank = $1 ORDER BY note_id DESC LIMIT 1";
+const POST: &str =
+    "SELECT post_id::int8, body FROM post JOIN topic USING (topic_id) WHERE rank = $1 ORDER BY post_id DESC LIMIT 1";
+
 struct Live {
     client: Client,
-    query: Statement,
+    note: Statement,
+    post: Statement,
     changed: watch::Sender<()>,
 }
 
@@ -39,8 +45,8 @@ struct ByRank {
 pub async fn router(url: &str, trigger: Trigger) -> anyhow::Result<Router> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     tokio::spawn(connection);
-    let sql = "SELECT note_id, body FROM note WHERE rank = $1 ORDER BY note_id DESC LIMIT 1";
-    let live = Arc::new(Live { query: client.prepare(sql).await?, client, changed: watch::Sender::new(()) });
+    let (of_note, of_post) = (client.prepare(NOTE).await?, client.prepare(POST).await?);
+    let live = Arc::new(Live { note: of_note, post: of_post, client, changed: watch::Sender::new(()) });
     match trigger {
         Trigger::Notifications => listen(url, live.clone()).await?,
         Trigger::Clock => {
@@ -54,7 +60,7 @@ pub async fn router(url: &str, trigger: Trigger) -> anyhow::Result<Router> {
             });
         }
     }
-    Ok(Router::new().route("/live", get(subscribe)).with_state(live))
+    Ok(Router::new().route("/live", get(note)).route("/joined", get(post)).with_state(live))
 }
 
 async fn listen(url: &str, live: Arc<Live>) -> anyhow::Result<()> {
@@ -76,21 +82,32 @@ async fn listen(url: &str, live: Arc<Live>) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn subscribe(State(live): State<Arc<Live>>, Query(ByRank { rank }): Query<ByRank>) -> Response {
+async fn note(State(live): State<Arc<Live>>, Query(ByRank { rank }): Query<ByRank>) -> Response {
+    let query = live.note.clone();
+    subscribe(live, query, rank)
+}
+
+async fn post(State(live): State<Arc<Live>>, Query(ByRank { rank }): Query<ByRank>) -> Response {
+    let query = live.post.clone();
+    subscribe(live, query, rank)
+}
+
+fn subscribe(live: Arc<Live>, query: Statement, rank: i32) -> Response {
     let mut changed = live.changed.subscribe();
     changed.mark_changed();
-    let events = stream::unfold((live, changed, String::new()), move |(live, mut changed, last)| async move {
-        loop {
-            changed.changed().await.ok()?;
-            let row = live.client.query_opt(&live.query, &[&rank]).await.ok()?;
-            let text = row.map_or("{}\n".to_owned(), |row| {
-                let (id, body): (i64, String) = (row.get(0), row.get(1));
-                format!("data: {{\"note_id\":{id},\"body\":\"{body}\"}}\n")
-            });
-            if text != last {
-                return Some((Ok::<_, std::io::Error>(text.clone()), (live, changed, text)));
+    let events =
+        stream::unfold((live, query, changed, String::new()), move |(live, query, mut changed, last)| async move {
+            loop {
+                changed.changed().await.ok()?;
+                let row = live.client.query_opt(&query, &[&rank]).await.ok()?;
+                let text = row.map_or("{}\n".to_owned(), |row| {
+                    let (id, body): (i64, String) = (row.get(0), row.get(1));
+                    format!("data: {{\"note_id\":{id},\"body\":\"{body}\"}}\n")
+                });
+                if text != last {
+                    return Some((Ok::<_, std::io::Error>(text.clone()), (live, query, changed, text)));
+                }
             }
-        }
-    });
+        });
     Response::new(Body::from_stream(events))
 }

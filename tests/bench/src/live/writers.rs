@@ -12,8 +12,10 @@ use std::{
 
 use anyhow::Context;
 use rusqlite::Connection;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::{Client, NoTls, types::Type};
 
+/// Posts of the one topic.
+const POSTS: usize = 2_000;
 /// Writers of PostgreSQL that write as fast as they can; SQLite has one at a time.
 const WRITERS: usize = 8;
 
@@ -32,16 +34,44 @@ pub struct Writers;
 /// When the transaction of a number was committed, by its number.
 pub type Commits = Vec<Instant>;
 
+/// A row that transactions change.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Target {
+    /// A note, by its id.
+    Note(usize),
+    /// The topic that all posts are of.
+    Topic,
+}
+
+impl Target {
+    /// The update that sets its body; placeholders are written as SQLite and PostgreSQL both have them.
+    fn update(self) -> &'static str {
+        match self {
+            Target::Note(_) => "UPDATE note SET body = $1 WHERE note_id = $2",
+            Target::Topic => "UPDATE topic SET body = $1 WHERE topic_id = $2",
+        }
+    }
+
+    fn id(self) -> anyhow::Result<i64> {
+        Ok(match self {
+            Target::Note(id) => i64::try_from(id)?,
+            Target::Topic => 1,
+        })
+    }
+}
+
 impl Database {
-    /// Makes the table anew, with so many rows whose rank is their id. With `notifies`, a trigger tells of each change by
-    /// `NOTIFY`.
+    /// Makes the tables anew: so many notes whose rank is their id, and a topic of [`POSTS`] posts, likewise. With `notifies`,
+    /// triggers tell of each change by `NOTIFY`.
     pub async fn prepare(&self, rows: usize, notifies: bool) -> anyhow::Result<()> {
         match self {
             Database::Postgres(url) => {
                 let trigger = if notifies {
                     "CREATE OR REPLACE FUNCTION note_changed() RETURNS trigger LANGUAGE plpgsql AS
-                         'BEGIN PERFORM pg_notify(''note'', NEW.rank::text); RETURN NULL; END';
+                         'BEGIN PERFORM pg_notify(''note'', NEW.body); RETURN NULL; END';
                      CREATE TRIGGER note_changed AFTER INSERT OR UPDATE ON note FOR EACH ROW
+                         EXECUTE FUNCTION note_changed();
+                     CREATE TRIGGER topic_changed AFTER INSERT OR UPDATE ON topic FOR EACH ROW
                          EXECUTE FUNCTION note_changed();"
                 } else {
                     ""
@@ -50,7 +80,13 @@ impl Database {
                     "DROP TABLE IF EXISTS note;
                      CREATE TABLE note (note_id bigserial PRIMARY KEY, body text NOT NULL, rank int NOT NULL);
                      INSERT INTO note (body, rank) SELECT 'x', n FROM generate_series(1, {rows}) n;
-                     CREATE INDEX ON note (rank); {trigger} ANALYZE note; CHECKPOINT;"
+                     CREATE INDEX ON note (rank);
+                     DROP TABLE IF EXISTS post; DROP TABLE IF EXISTS topic;
+                     CREATE TABLE topic (topic_id int PRIMARY KEY, body text NOT NULL);
+                     CREATE TABLE post (post_id int PRIMARY KEY, topic_id int NOT NULL REFERENCES topic, rank int NOT NULL);
+                     INSERT INTO topic VALUES (1, 'x');
+                     INSERT INTO post SELECT n, 1, n FROM generate_series(1, {POSTS}) n;
+                     CREATE INDEX ON post (rank); {trigger} ANALYZE note; ANALYZE post; ANALYZE topic; CHECKPOINT;"
                 );
                 let client = connect(url).await?;
                 for statement in split(&sql) {
@@ -63,9 +99,31 @@ impl Database {
                      CREATE TABLE note (note_id INTEGER PRIMARY KEY, body TEXT NOT NULL, rank INTEGER NOT NULL);
                      WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {rows})
                      INSERT INTO note (body, rank) SELECT 'x', n FROM n;
-                     CREATE INDEX note_rank ON note (rank); ANALYZE;"
+                     CREATE INDEX note_rank ON note (rank);
+                     DROP TABLE IF EXISTS post; DROP TABLE IF EXISTS topic;
+                     CREATE TABLE topic (topic_id INTEGER PRIMARY KEY, body TEXT NOT NULL);
+                     CREATE TABLE post (post_id INTEGER PRIMARY KEY, topic_id INTEGER NOT NULL REFERENCES topic,
+                         rank INTEGER NOT NULL);
+                     INSERT INTO topic VALUES (1, 'x');
+                     WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {POSTS})
+                     INSERT INTO post SELECT n, 1, n FROM n;
+                     CREATE INDEX post_rank ON post (rank); ANALYZE;"
                 );
                 open(file)?.execute_batch(&sql)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the body of the first note.
+    pub async fn change(&self, body: &str) -> anyhow::Result<()> {
+        let first = Target::Note(1);
+        match self {
+            Database::Postgres(url) => {
+                connect(url).await?.execute(first.update(), &[&body, &first.id()?]).await?;
+            }
+            Database::Sqlite(file) => {
+                open(file)?.execute(first.update(), (body, first.id()?))?;
             }
         }
         Ok(())
@@ -110,27 +168,24 @@ fn open(file: &PathBuf) -> anyhow::Result<Connection> {
     Ok(connection)
 }
 
-const POSTGRES_UPDATE: &str = "UPDATE note SET body = $1 WHERE note_id = $2";
-const SQLITE_UPDATE: &str = "UPDATE note SET body = ?1 WHERE note_id = ?2";
-
 impl Writers {
-    /// Writes so many transactions a second, each of which sets the body of row `row(number)` to its number.
+    /// Writes so many transactions a second, each of which sets the body of `target(number)` to its number.
     pub async fn paced(
         database: &Database,
         rate: u64,
         lasting: Duration,
-        row: impl Fn(u64) -> usize + Send + 'static,
+        target: impl Fn(u64) -> Target + Send + 'static,
     ) -> anyhow::Result<Commits> {
         let pause = Duration::from_secs(1) / u32::try_from(rate)?;
         let count = u64::try_from(lasting.as_nanos() / pause.as_nanos())?;
         match database.clone() {
             Database::Postgres(url) => {
                 let client = connect(&url).await?;
-                let update = client.prepare(POSTGRES_UPDATE).await?;
+                let update = client.prepare_typed(target(0).update(), &[Type::TEXT, Type::INT8]).await?;
                 let (begin, mut commits) = (tokio::time::Instant::now(), Commits::new());
                 for number in 0..count {
                     tokio::time::sleep_until(begin + pause * u32::try_from(number)?).await;
-                    client.execute(&update, &[&number.to_string(), &i64::try_from(row(number))?]).await?;
+                    client.execute(&update, &[&number.to_string(), &target(number).id()?]).await?;
                     commits.push(Instant::now());
                 }
                 Ok(commits)
@@ -142,8 +197,8 @@ impl Writers {
                     for number in 0..count {
                         let due = begin + pause * u32::try_from(number)?;
                         std::thread::sleep(due.saturating_duration_since(Instant::now()));
-                        let mut update = connection.prepare_cached(SQLITE_UPDATE)?;
-                        update.execute((number.to_string(), i64::try_from(row(number))?))?;
+                        let mut update = connection.prepare_cached(target(number).update())?;
+                        update.execute((number.to_string(), target(number).id()?))?;
                         commits.push(Instant::now());
                     }
                     Ok(commits)
@@ -166,7 +221,7 @@ impl Writers {
                     let (url, stop, row) = (url.clone(), stop.clone(), row.clone());
                     writers.spawn(async move {
                         let client = connect(&url).await?;
-                        let update = client.prepare(POSTGRES_UPDATE).await?;
+                        let update = client.prepare(Target::Note(0).update()).await?;
                         let mut number = 0;
                         while !stop.load(Ordering::Relaxed) {
                             client.execute(&update, &[&"a body of some length", &row(writer, number)?]).await?;
@@ -182,7 +237,7 @@ impl Writers {
                     let connection = open(&file)?;
                     let mut number = 0;
                     while !stop.load(Ordering::Relaxed) {
-                        let mut update = connection.prepare_cached(SQLITE_UPDATE)?;
+                        let mut update = connection.prepare_cached(Target::Note(0).update())?;
                         update.execute(("a body of some length", row(0, number)?))?;
                         number += 1;
                     }

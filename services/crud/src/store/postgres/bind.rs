@@ -47,16 +47,12 @@ impl ToSql for Bound<'_> {
                 binary(value, base(ty), out).map_err(|native| Unfit { native, at: self.at })?;
             }
             Bind::Value(value) => out.put_slice(text(value, base(ty)).as_bytes()),
-            Bind::List(items) if has_lists(items) => out.put_slice(texts_literal(items, base(ty)).as_bytes()),
-            Bind::List(items) if is_binary_array(items, base(ty)) => {
+            Bind::List(items) if !has_lists(items) && is_binary_array(items, base(ty)) => {
                 array(items, base(ty), out).map_err(|native| Unfit { native, at: self.at })?;
             }
-            Bind::List(items) => out.put_slice(array_literal(items, base(ty)).as_bytes()),
-            Bind::LeastArray(items) => out.put_slice(array_from(items, base(ty), |_| i32::MIN).as_bytes()),
-            // Source: `ArrayCheckBounds` in PostgreSQL's `arrayutils.c`.
-            Bind::GreatestArray(items) => {
-                out.put_slice(array_from(items, base(ty), |count| i32::MAX - count).as_bytes())
-            }
+            Bind::List(items) => out.put_slice(list(items, base(ty)).as_bytes()),
+            Bind::LeastArray(items) => out.put_slice(least(items, base(ty)).as_bytes()),
+            Bind::GreatestArray(items) => out.put_slice(greatest(items, base(ty)).as_bytes()),
             Bind::Stored(_) => return Err(Unfit { native: ty.name().to_owned(), at: self.at }.into()),
         }
         Ok(IsNull::No)
@@ -71,6 +67,33 @@ impl ToSql for Bound<'_> {
         };
         if is_binary { Format::Binary } else { Format::Text }
     }
+}
+
+/// The value as the text that the type's input reads; `None` for what PostgreSQL does not have.
+pub fn as_text(value: &Bind, ty: &Type) -> Option<Typed> {
+    let ty = base(ty);
+    Some(Typed::Text(match value {
+        Bind::Value(Typed::Null) => return Some(Typed::Null),
+        Bind::Value(value) => text(value, ty).into_owned(),
+        Bind::List(items) => list(items, ty),
+        Bind::LeastArray(items) => least(items, ty),
+        Bind::GreatestArray(items) => greatest(items, ty),
+        Bind::Stored(_) => return None,
+    }))
+}
+
+/// A list of parameters as text.
+fn list(items: &[Typed], ty: &Type) -> String {
+    if has_lists(items) { texts_literal(items, ty) } else { array_literal(items, ty) }
+}
+
+fn least(items: &[Typed], ty: &Type) -> String {
+    array_from(items, ty, |_| i32::MIN)
+}
+
+/// Source: `ArrayCheckBounds` in PostgreSQL's `arrayutils.c`.
+fn greatest(items: &[Typed], ty: &Type) -> String {
+    array_from(items, ty, |count| i32::MAX - count)
 }
 
 /// The type under all domains.

@@ -200,7 +200,7 @@ impl Connection {
         let mut rows = Vec::new();
         let mut size = 0;
         while let Some(row) = stream.try_next().await.map_err(|error| PostgresError::of_args(error, args))? {
-            let bytes = ROW_BYTES + row.len() * VALUE_BYTES + row.raw_size_bytes();
+            let bytes = row_bytes(&row);
             if !room.has_taken(bytes) {
                 room.wait_and_take(bytes).await.map_err(PostgresError::Refused)?;
             }
@@ -229,6 +229,11 @@ impl Connection {
     fn cache(&self) -> MutexGuard<'_, StatementCache> {
         self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Memory that a row takes.
+pub fn row_bytes(row: &Row) -> usize {
+    ROW_BYTES + row.len() * VALUE_BYTES + row.raw_size_bytes()
 }
 
 /// The decoders of result columns.

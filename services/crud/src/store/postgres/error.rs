@@ -97,6 +97,15 @@ impl PostgresError {
         }
     }
 
+    /// A statement failed that may not fail in another form.
+    pub fn is_of_statements(&self) -> bool {
+        match self {
+            PostgresError::Driver(_) => !self.is_lost() && !self.is_stale() && !self.is_fatal(),
+            PostgresError::Undecodable { .. } => true,
+            PostgresError::Refused(_) | PostgresError::Connect(_) => false,
+        }
+    }
+
     /// Nothing more can be sent over the connection.
     pub fn is_fatal(&self) -> bool {
         let PostgresError::Driver(DriverError { error, .. }) = self else { return false };

@@ -8,6 +8,7 @@ use tokio_postgres::NoTls;
 use super::*;
 use crate::invalid_value::InvalidKind;
 
+mod merged;
 mod running;
 mod schema;
 mod values;
