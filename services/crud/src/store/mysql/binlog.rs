@@ -26,6 +26,7 @@ use crate::{
     },
 };
 
+mod cascade;
 mod charset;
 mod decode;
 pub mod diagnosis;
@@ -130,6 +131,7 @@ impl Mysql {
             }
             return Err(error);
         }
+        self.ask_cascades(&mut reader.tables).await?;
         reader.tables.add(table, writer, natures);
         let source = reader.cursor.as_ref().map_or(survey.source, |cursor| cursor.source);
         // The log has the changes of all tables, as far as it goes back.
@@ -188,6 +190,7 @@ impl Mysql {
         reader.found = Found::default();
         let survey = self.in_binlog_session(|conn| Box::pin(survey::server(conn))).await?;
         let (base, place) = self.visible_place().await?;
+        self.ask_cascades(&mut reader.tables).await?;
         let mut failed = Vec::new();
         for (table, writer) in reader.tables.writers() {
             let surveyed = match survey.obstacles.first() {

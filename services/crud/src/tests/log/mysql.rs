@@ -232,3 +232,31 @@ async fn a_position_is_good_on_other_processes_and_over_rotated_files() {
     }
     assert_eq!(log.so_many(2).await.len(), 2);
 }
+
+/// The engine makes them by itself, and does not log them.
+#[tokio::test]
+async fn what_foreign_keys_change_is_one_resync_for_a_transaction() {
+    let Some(db) = noted().await else { return };
+    execute(
+        &db,
+        "CREATE TABLE tag (id INT PRIMARY KEY, note INT REFERENCES note (id) ON DELETE CASCADE ON UPDATE CASCADE); \
+         CREATE TABLE piece (id INT PRIMARY KEY, tag INT REFERENCES tag (id) ON DELETE SET NULL); \
+         INSERT INTO note VALUES (1, 'a'), (2, 'b'), (3, 'c'); INSERT INTO tag VALUES (1, 1), (2, 2); \
+         INSERT INTO piece VALUES (1, 1)",
+    )
+    .await;
+    assert!(db.database.refresh().await.unwrap());
+    let mut log = Follower::of(&db, &["piece", "tag"], Bytes::new()).await;
+    execute(&db, "UPDATE note SET v = 'd'; INSERT INTO tag VALUES (3, 3)").await;
+    assert_eq!(log.changes().await, [r#"tag + {"id":3,"note":3}"#]);
+    execute(&db, "UPDATE note SET id = 12 WHERE id = 2").await;
+    let missed = log.resync().await;
+    assert_eq!((missed.reason(), missed.tables), (ResyncReason::LogLost, vec!["piece".to_owned(), "tag".to_owned()]));
+    assert!(matches!(log.next().await.unwrap(), Event::Started(_)));
+    execute(&db, "BEGIN; DELETE FROM note WHERE id = 1; DELETE FROM note WHERE id = 3; COMMIT").await;
+    assert_eq!(log.resync().await.tables, ["piece", "tag"]);
+    assert!(matches!(log.next().await.unwrap(), Event::Started(_)));
+    execute(&db, "INSERT INTO tag VALUES (4, NULL)").await;
+    assert_eq!(log.changes().await, [r#"tag + {"id":4,"note":null}"#]);
+    assert!(log.is_idle());
+}

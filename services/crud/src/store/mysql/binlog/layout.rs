@@ -162,6 +162,33 @@ impl<'a> LoggedRows<'a> {
         Some((image(self.has_before)?, image(self.has_after)?))
     }
 
+    /// Whether an update changed the values of a column; also where that does not show.
+    pub fn has_changed(body: &[u8], map: &MappedTable, column: &str) -> bool {
+        let read = || {
+            let (_, mut rows) = LoggedRows::parse(body, true, true).filter(|(_, rows)| rows.is_full)?;
+            let (kinds, mut metas, names) = map.columns()?;
+            let place = names.iter().position(|name| *name == column)?;
+            let metas = kinds.iter().map(|kind| decode::meta(*kind, &mut metas)).collect::<Option<Vec<_>>>()?;
+            let mut value = || {
+                let nulls = rows.input.take(kinds.len().div_ceil(8))?;
+                let mut found = None;
+                for (index, (kind, meta)) in kinds.iter().zip(&metas).enumerate() {
+                    let is_null = nulls[index / 8] >> (index % 8) & 1 == 1;
+                    let value = if is_null { Value::NULL } else { decode::value(*kind, *meta, false, &mut rows.input)? };
+                    found = if index == place { Some(value) } else { found };
+                }
+                Some((found, rows.input.0.is_empty()))
+            };
+            loop {
+                let ((before, _), (after, is_last)) = (value()?, value()?);
+                if before != after || is_last {
+                    return Some(before != after);
+                }
+            }
+        };
+        read().unwrap_or(true)
+    }
+
     /// Whether all of it has been read.
     pub fn is_read(&self) -> bool {
         self.input.0.is_empty()

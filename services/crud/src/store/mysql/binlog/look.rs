@@ -7,10 +7,11 @@ use query::resources::Numbers;
 
 use super::{
     ARRIVAL_TIMEOUT, BinlogCursor, BinlogReader, LookEnd, after_row,
+    cascade::{self, Cascades},
     place::BinlogPlace,
     statement::{self, LoggedStatement},
     stream::{RawEvent, StreamEnd, kind},
-    transaction::{LoggedTables, OpenTransaction, Untold},
+    transaction::{LoggedTables, OpenTransaction},
 };
 use crate::{
     Error,
@@ -30,6 +31,8 @@ pub struct Found {
     bytes: usize,
     /// Tables that a statement may have changed in other ways than by rows.
     altered: Vec<(String, ResyncReason)>,
+    /// Foreign keys may be others.
+    has_altered_keys: bool,
     /// Those of them that cannot be followed any more.
     failed: Vec<(String, Error)>,
 }
@@ -92,6 +95,17 @@ impl Mysql {
             }
             reader.found.altered.pop();
         }
+        if reader.found.has_altered_keys {
+            self.ask_cascades(&mut reader.tables).await?;
+            reader.found.has_altered_keys = false;
+        }
+        Ok(())
+    }
+
+    /// Asks which foreign keys change rows.
+    pub(super) async fn ask_cascades(&self, tables: &mut LoggedTables) -> Result<(), Error> {
+        let rules = self.in_binlog_session(|conn| Box::pin(cascade::rules(conn))).await?;
+        tables.cascade(Cascades::new(&tables.database, &rules));
         Ok(())
     }
 }
@@ -158,7 +172,7 @@ impl BinlogReader {
     /// What was found.
     fn look(&mut self, has_more: bool) -> LogLook {
         let found = std::mem::take(&mut self.found);
-        self.found.altered = found.altered;
+        (self.found.altered, self.found.has_altered_keys) = (found.altered, found.has_altered_keys);
         let position = self.position().unwrap_or_else(|| LogPosition::of(0, Default::default()));
         LogLook { failed: found.failed, has_more, ..LogLook::of(found.parts, position) }
     }
@@ -193,8 +207,9 @@ impl BinlogCursor {
             kind::TABLE_MAP => tables.map(event),
             kind::WRITE_ROWS | kind::UPDATE_ROWS | kind::DELETE_ROWS => {
                 let Some(open) = &mut self.open else { return };
-                if let Err(Untold(table)) = tables.rows(event, open, numbers) {
-                    self.losses.push(Loss { reason: ResyncReason::LogLost, tables: vec![table] });
+                let lost: Vec<String> = tables.rows(event, open, numbers).into_iter().collect();
+                if !lost.is_empty() {
+                    self.losses.push(Loss { reason: ResyncReason::LogLost, tables: lost });
                 }
                 if open.bytes > LOOK_BYTES && !open.is_prepared {
                     self.tell(event.timestamp, found);
@@ -226,6 +241,7 @@ impl BinlogCursor {
             }
             _ => (Vec::new(), ResyncReason::LogLost),
         };
+        found.has_altered_keys |= is == Is::Names;
         found.altered.extend(named.into_iter().map(|table| (table, reason)));
         match is {
             Is::Rollback => self.roll_back(tables),

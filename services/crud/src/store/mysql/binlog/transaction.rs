@@ -10,6 +10,7 @@ use proto::crud::{Change, Operation, ResyncReason};
 use query::resources::Numbers;
 
 use super::{
+    cascade::Cascades,
     layout::{ColumnNature, LoggedRows, MappedTable, RowLayout},
     place::BinlogPlace,
     stream::{RawEvent, kind},
@@ -33,6 +34,8 @@ pub struct LoggedTables {
     mapped: HashMap<u64, MappedRows>,
     /// Those that were changed, where only that is asked for.
     touched: BTreeSet<String>,
+    /// What foreign keys change.
+    cascades: Arc<Cascades>,
 }
 
 #[derive(Debug, Clone)]
@@ -68,6 +71,8 @@ pub struct OpenTransaction {
     pub bytes: usize,
     /// The tables that it changed.
     pub touched: BTreeSet<String>,
+    /// Those of which not all is told, as followers know.
+    pub lost: BTreeSet<String>,
     /// Events of rows so far.
     events: u64,
     /// The last row among the changes, or before them.
@@ -75,10 +80,6 @@ pub struct OpenTransaction {
     /// The last row that was told.
     told: u64,
 }
-
-/// What a transaction's event of rows has of a followed table that cannot be told.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Untold(pub String);
 
 impl OpenTransaction {
     /// The transaction that begins at a place by a GTID of these flags. Of one that was told in part, only rows after `told`
@@ -92,6 +93,7 @@ impl OpenTransaction {
             changes: Vec::new(),
             bytes: 0,
             touched: BTreeSet::new(),
+            lost: BTreeSet::new(),
             events: 0,
             row: told,
             told,
@@ -221,52 +223,43 @@ impl LoggedTables {
         }
     }
 
-    /// Takes rows of a transaction. Errors: a table whose rows are not told, and should be.
-    pub fn rows(
-        &mut self,
-        event: &RawEvent,
-        open: &mut OpenTransaction,
-        numbers: Numbers,
-    ) -> Result<(), Untold> {
+    /// What foreign keys change.
+    pub fn cascade(&mut self, cascades: Cascades) {
+        self.cascades = Arc::new(cascades);
+    }
+
+    /// Takes rows of a transaction. The tables of which something is not told, and should be, are lost.
+    pub fn rows(&mut self, event: &RawEvent, open: &mut OpenTransaction, numbers: Numbers) -> BTreeSet<String> {
         open.events += 1;
         let (operation, has_before, has_after) = match event.kind {
             kind::WRITE_ROWS => (Operation::Insert, false, true),
             kind::UPDATE_ROWS => (Operation::Update, true, true),
             _ => (Operation::Delete, true, false),
         };
-        let Some((id, mut rows)) = LoggedRows::parse(&event.body, has_before, has_after) else { return Ok(()) };
-        let Some(MappedRows { map, layout }) = self.mapped.get_mut(&id) else { return Ok(()) };
-        let table = &map.table;
-        let is_own = map.database == self.database;
-        let Some(state) = self.by_name.get_mut(table).filter(|_| is_own) else { return Ok(()) };
-        open.touched.insert(table.clone());
-        let Some(writer) = state.writer.clone() else { return Ok(()) };
-        if state.void_until.is_some_and(|(until, _)| open.start < until) {
-            return Ok(());
-        }
-        if !rows.is_full {
-            return Err(Untold(table.clone()));
-        }
-        if layout.is_none() {
-            *layout = map.layout(&writer, &state.natures).map(Arc::new);
-        }
-        let Some(layout) = layout.clone() else {
-            // Its columns are about to be known, which is told then: once is enough until it is.
-            let is_known = std::mem::replace(&mut state.has_passed_over, map.has_names());
-            return if is_known { Ok(()) } else { Err(Untold(table.clone())) };
-        };
-        let first = open.events << 32;
-        for index in 1.. {
-            let Some((before, after)) = rows.next(&layout, &writer, numbers) else { break };
-            let row = first | index;
-            if row <= open.told {
-                continue;
+        let mut lost = BTreeSet::new();
+        let Some((id, rows)) = LoggedRows::parse(&event.body, has_before, has_after) else { return lost };
+        let Some(mapped) = self.mapped.get_mut(&id) else { return lost };
+        if has_before {
+            let changed = self.cascades.changed(&mapped.map, &event.body, has_after);
+            for child in changed.into_iter().filter(|child| self.by_name.contains_key(child)) {
+                open.touched.insert(child.clone());
+                lost.insert(child);
             }
-            open.row = row;
-            open.bytes += before.len() + after.len() + CHANGE_BYTES;
-            open.changes.push(change(table, operation, before, after));
         }
-        if rows.is_read() { Ok(()) } else { Err(Untold(table.clone())) }
+        let table = mapped.map.table.clone();
+        let is_own = mapped.map.database == self.database;
+        if let Some(state) = self.by_name.get_mut(&table).filter(|_| is_own) {
+            open.touched.insert(table.clone());
+            let is_void = state.void_until.is_some_and(|(until, _)| open.start < until);
+            if let Some(writer) = state.writer.clone().filter(|_| !is_void)
+                && !state.read(mapped, rows, (&mut *open, operation), (&writer, numbers))
+            {
+                lost.insert(table);
+            }
+        }
+        lost.retain(|table| self.by_name.get(table).is_some_and(|state| state.writer.is_some()));
+        lost.retain(|table| open.lost.insert(table.clone()));
+        lost
     }
 
     /// Notes the tables of a transaction that only asks whether they changed.
@@ -274,5 +267,38 @@ impl LoggedTables {
         let is_noted = |table: &&String| self.by_name.get(*table).is_some_and(|state| state.writer.is_none());
         let noted: Vec<String> = tables.iter().filter(is_noted).cloned().collect();
         self.touched.extend(noted);
+    }
+}
+
+impl LoggedTable {
+    /// Reads rows as changes of a transaction; whether all of them were read, or need not be.
+    fn read(
+        &mut self,
+        mapped: &mut MappedRows,
+        mut rows: LoggedRows<'_>,
+        (open, operation): (&mut OpenTransaction, Operation),
+        (writer, numbers): (&ImageWriter, Numbers),
+    ) -> bool {
+        if !rows.is_full {
+            return false;
+        }
+        if mapped.layout.is_none() {
+            mapped.layout = mapped.map.layout(writer, &self.natures).map(Arc::new);
+        }
+        let Some(layout) = &mapped.layout else {
+            // Its columns are about to be known, which is told then: once is enough until it is.
+            return std::mem::replace(&mut self.has_passed_over, mapped.map.has_names());
+        };
+        let first = open.events << 32;
+        for index in 1.. {
+            let Some((before, after)) = rows.next(layout, writer, numbers) else { break };
+            let row = first | index;
+            if row > open.told {
+                open.row = row;
+                open.bytes += before.len() + after.len() + CHANGE_BYTES;
+                open.changes.push(change(&mapped.map.table, operation, before, after));
+            }
+        }
+        rows.is_read()
     }
 }
