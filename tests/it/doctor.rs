@@ -25,7 +25,10 @@ const NOTES: &str = "
 fn objects(engine: Engine) -> &'static str {
     match engine {
         Engine::Sqlite => "SELECT count(*) FROM sqlite_schema",
-        Engine::Mysql => "SELECT count(*) FROM information_schema.TABLES",
+        Engine::Mysql => {
+            "SELECT (SELECT count(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE())
+                + (SELECT count(*) FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = DATABASE())"
+        }
         Engine::Postgres => {
             "SELECT (SELECT count(*) FROM pg_namespace) + (SELECT count(*) FROM pg_class) + (SELECT count(*) FROM pg_proc)
                 + (SELECT count(*) FROM pg_trigger) + (SELECT count(*) FROM pg_description)"
@@ -124,6 +127,24 @@ async fn doctor_tells_and_removes_what_a_killed_server_left() -> anyhow::Result<
         fixture.lab.run("INSERT INTO note VALUES (1)").await?;
         assert_eq!(socket.answer("1").await?, json!({ "note": [{ "id": 1 }] }));
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_made_in_a_database_that_has_a_binary_log() -> anyhow::Result<()> {
+    let fixture = Fixture::new(Engine::Mysql).await?;
+    let before = fixture.lab.number(objects(Engine::Mysql)).await?;
+    let (code, sound) = fixture.told(&[])?;
+    assert_eq!((code, &sound["source"]), (Some(0), &json!("binlog")), "{sound}");
+    assert_eq!((&sound["followed"], &sound["objects"]), (&json!(["note", "tag"]), &json!([])), "{sound}");
+    let view = json!({ "severity": "not followed", "text": "shown: expected a table, found a view", "sql": null });
+    assert_eq!(sound["findings"], json!([view]));
+    let (mut node, mut socket) = fixture.follow().await?;
+    assert_eq!(fixture.lab.number(objects(Engine::Mysql)).await?, before);
+    fixture.lab.run("INSERT INTO note VALUES (1)").await?;
+    assert_eq!(socket.answer("1").await?, json!({ "note": [{ "id": 1 }] }));
+    assert_eq!(node.terminate().await?.code(), Some(0), "{}", node.log());
+    assert_eq!(fixture.told(&["--remove"])?.1["removed"], json!([]));
     Ok(())
 }
 
