@@ -6,8 +6,7 @@ use mesh::Tasks;
 use query::resources::{ChangesSource, Database, Engine};
 
 use crate::{
-    Error, blocking,
-    config,
+    Error, blocking, config,
     store::{
         diagnosis::{Diagnosis, Removal, WhileUsed},
         mysql::Mysql,

@@ -40,9 +40,7 @@ impl ChangeSource {
         match self {
             ChangeSource::Sqlite(store, _) => store.capture(table).await,
             ChangeSource::Postgres(store, position) => Box::pin(store.capture(position, table)).await,
-            ChangeSource::Mysql(store, reader) => {
-                Box::pin(store.capture_binlog(reader, table, None)).await.map(|_| ())
-            }
+            ChangeSource::Mysql(store, reader) => Box::pin(store.capture_binlog(reader, table, None)).await.map(|_| ()),
         }
     }
 

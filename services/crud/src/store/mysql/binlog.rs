@@ -100,9 +100,8 @@ impl Mysql {
             crate::cell::Cell::Text(text) => Some(text.into_owned()),
             _ => None,
         };
-        let status: BTreeMap<String, String> = (0..rows.len())
-            .filter_map(|row| Some((text(row, 0)?.to_ascii_lowercase(), text(row, 1)?)))
-            .collect();
+        let status: BTreeMap<String, String> =
+            (0..rows.len()).filter_map(|row| Some((text(row, 0)?.to_ascii_lowercase(), text(row, 1)?))).collect();
         let value = |name: &str| status.get(name).map(String::as_str);
         let (_, place) = survey::place(value("binlog_snapshot_file"), value("binlog_snapshot_position"))?;
         Some((place.snapshot(), self.file_made(place.file())))

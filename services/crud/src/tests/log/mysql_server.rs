@@ -10,7 +10,10 @@ use query::resources::ChangesSource;
 
 use super::*;
 use crate::{
-    store::mysql::Mysql,
+    store::{
+        diagnosis::{Diagnosis, Finding, Severity},
+        mysql::Mysql,
+    },
     tests::support::{self, same_schema_by},
 };
 
@@ -38,6 +41,7 @@ impl MariaDb {
         let folder = tempfile::tempdir().unwrap();
         let user = String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout).unwrap();
         let made = program("mariadb-install-db")
+            .env("TMPDIR", folder.path())
             .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"])
             .arg(format!("--user={}", user.trim()))
             .arg(format!("--datadir={}", folder.path().join("data").display()))
@@ -55,6 +59,7 @@ impl MariaDb {
         let user = String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout).unwrap();
         let log = std::fs::File::create(folder.join("server.log")).unwrap();
         program("mariadbd")
+            .env("TMPDIR", folder)
             .arg("--no-defaults")
             .arg(format!("--user={}", user.trim()))
             .arg(format!("--datadir={}", folder.join("data").display()))
@@ -143,7 +148,7 @@ async fn a_server_that_is_killed_goes_on_without_a_loss() {
         let position = log.position.clone();
         server.kill();
         server.begin().await;
-        insert(&db, 11 + 2 * round).await;
+        mysql::execute(&db, &format!("INSERT INTO artist VALUES ({}, 'x')", 11 + 2 * round)).await;
         drop(log);
         log = again(&db, &position).await;
         assert_eq!(log.changes().await, inserted(11 + 2 * round));
@@ -212,14 +217,15 @@ async fn what_a_server_lacks_is_said_with_what_gives_it() {
     let expected = "changes of artist cannot be followed: expected log_bin = ON of the server, found OFF";
     assert_eq!(error.to_string(), expected);
     server.kill();
-    server.options = &["--log-bin=log", "--binlog-format=MIXED", "--binlog-row-metadata=FULL", "--binlog-ignore-db=left"];
+    server.options =
+        &["--log-bin=log", "--binlog-format=MIXED", "--binlog-row-metadata=FULL", "--binlog-ignore-db=left"];
     server.begin().await;
     let found = diagnosed(db.url()).await;
-    let [finding] = &found.findings[..] else { panic!("{found:?}") };
+    let [finding] = &missing(&found)[..] else { panic!("{found:?}") };
     assert_eq!(finding.text, "live queries: expected binlog_format = ROW of the server, found MIXED");
     server.execute(finding.sql.as_ref().unwrap()).await;
     let found = diagnosed(db.url()).await;
-    assert!(found.findings.is_empty() && found.source == "binlog", "{found:?}");
+    assert!(missing(&found).is_empty() && found.source == "binlog", "{found:?}");
     assert!(found.followed.contains(&"artist".to_owned()) && found.objects.is_empty());
 
     let name = db.url().rsplit('/').next().unwrap().trim_end_matches('?').to_owned();
@@ -228,16 +234,13 @@ async fn what_a_server_lacks_is_said_with_what_gives_it() {
     let mut rights = Vec::new();
     loop {
         let found = diagnosed(&app).await;
-        let Some(finding) = found.findings.first() else { break };
-        let sql = finding.sql.clone().unwrap();
+        let Some(finding) = missing(&found).pop() else { break };
+        let sql = finding.sql.unwrap();
         server.execute(&sql).await;
         rights.push(sql);
         assert!(rights.len() < 3, "{rights:?}");
     }
-    assert_eq!(
-        rights,
-        ["GRANT BINLOG MONITOR ON *.* TO 'app'@'%';", "GRANT REPLICATION SLAVE ON *.* TO 'app'@'%';"]
-    );
+    assert_eq!(rights, ["GRANT BINLOG MONITOR ON *.* TO 'app'@'%';", "GRANT REPLICATION SLAVE ON *.* TO 'app'@'%';"]);
     let left = server.url().replace("/mysql", "/left");
     assert_eq!(
         diagnosed(&left).await.findings[0].text,
@@ -245,7 +248,32 @@ async fn what_a_server_lacks_is_said_with_what_gives_it() {
     );
 }
 
-async fn diagnosed(url: &str) -> crate::store::diagnosis::Diagnosis {
+/// What an operator may change.
+fn missing(found: &Diagnosis) -> Vec<Finding> {
+    found.findings.iter().filter(|finding| finding.severity == Severity::Missing).cloned().collect()
+}
+
+async fn diagnosed(url: &str) -> Diagnosis {
     let store = Mysql::open("test", url, 2, &mesh::Tasks::default()).unwrap();
     store.diagnose(ChangesSource::Auto).await.unwrap()
+}
+
+/// These concern all tables of the server.
+#[tokio::test]
+async fn what_the_log_does_not_have_as_rows_is_one_resync_each() {
+    let Some(server) = MariaDb::start(LOGGED).await else { return };
+    let db = support::mysql(&server.url()).await;
+    let mut log = Follower::of(&db, &["artist"], Bytes::new()).await;
+    mysql::execute(&db, "XA START 'a'; INSERT INTO artist VALUES (10, 'x'); XA END 'a'; XA PREPARE 'a'").await;
+    insert(&db, 11).await;
+    assert_eq!(log.changes().await, inserted(11));
+    mysql::execute(&db, "XA COMMIT 'a'").await;
+    assert_eq!(log.resync().await.reason(), ResyncReason::LogLost);
+    insert(&db, 12).await;
+    assert_eq!(log.changes().await, inserted(12));
+    mysql::execute(&db, "SET binlog_format = STATEMENT; UPDATE artist SET name = 'y' WHERE artist_id = 12").await;
+    assert_eq!(log.resync().await.reason(), ResyncReason::LogLost);
+    insert(&db, 13).await;
+    assert_eq!(log.changes().await, inserted(13));
+    assert!(log.is_idle());
 }

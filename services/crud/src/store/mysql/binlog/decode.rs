@@ -91,20 +91,12 @@ pub fn real_kind(kind: u8, meta: [u8; 2]) -> u8 {
 
 /// The next value of a column. Texts are in the character set of the column, labels are numbers.
 pub fn value(kind: u8, meta: [u8; 2], is_unsigned: bool, input: &mut Input<'_>) -> Option<Value> {
-    let integer = |input: &mut Input<'_>, bytes: usize| {
-        let number = input.number(bytes)?;
-        let unused = 64 - 8 * u32::try_from(bytes).ok()?;
-        Some(match is_unsigned {
-            true => Value::UInt(number),
-            false => Value::Int((number << unused).cast_signed() >> unused),
-        })
-    };
     match real_kind(kind, meta) {
-        TINY => integer(input, 1),
-        SHORT => integer(input, 2),
-        INT24 => integer(input, 3),
-        LONG => integer(input, 4),
-        LONGLONG => integer(input, 8),
+        TINY => integer(1, is_unsigned, input),
+        SHORT => integer(2, is_unsigned, input),
+        INT24 => integer(3, is_unsigned, input),
+        LONG => integer(4, is_unsigned, input),
+        LONGLONG => integer(8, is_unsigned, input),
         FLOAT => Some(Value::Float(f32::from_le_bytes(*input.take(4)?.first_chunk()?))),
         DOUBLE => Some(Value::Double(f64::from_le_bytes(*input.take(8)?.first_chunk()?))),
         NEWDECIMAL => decimal(usize::from(meta[0]), usize::from(meta[1]), input).map(Value::Bytes),
@@ -122,14 +114,7 @@ pub fn value(kind: u8, meta: [u8; 2], is_unsigned: bool, input: &mut Input<'_>) 
             let micros = fraction(meta[0], input)?;
             Some(timestamp(seconds, micros))
         }
-        DATETIME2 => {
-            let moment = input.big_endian(5)?.checked_sub(0x80_0000_0000)?;
-            let micros = fraction(meta[0], input)?;
-            let (months, day) = (moment >> 22, moment >> 17 & 31);
-            let (hours, minutes, seconds) = clock(moment & 0x1_ffff);
-            let (year, month) = (u16::try_from(months / 13).ok()?, (months % 13) as u8);
-            Some(Value::Date(year, month, day as u8, hours as u8, minutes, seconds, micros))
-        }
+        DATETIME2 => datetime(meta[0], input),
         TIME2 => time(meta[0], input),
         VARCHAR | VAR_STRING => {
             let bytes = if u16::from_le_bytes(meta) < 256 { 1 } else { 2 };
@@ -148,6 +133,26 @@ pub fn value(kind: u8, meta: [u8; 2], is_unsigned: bool, input: &mut Input<'_>) 
         }
         _ => None,
     }
+}
+
+/// An integer of so many bytes.
+fn integer(bytes: usize, is_unsigned: bool, input: &mut Input<'_>) -> Option<Value> {
+    let number = input.number(bytes)?;
+    let unused = 64 - 8 * u32::try_from(bytes).ok()?;
+    Some(match is_unsigned {
+        true => Value::UInt(number),
+        false => Value::Int((number << unused).cast_signed() >> unused),
+    })
+}
+
+/// A moment with microseconds of so many digits.
+fn datetime(digits: u8, input: &mut Input<'_>) -> Option<Value> {
+    let moment = input.big_endian(5)?.checked_sub(0x80_0000_0000)?;
+    let micros = fraction(digits, input)?;
+    let (months, day) = (moment >> 22, moment >> 17 & 31);
+    let (hours, minutes, seconds) = clock(moment & 0x1_ffff);
+    let (year, month) = (u16::try_from(months / 13).ok()?, (months % 13) as u8);
+    Some(Value::Date(year, month, day as u8, hours as u8, minutes, seconds, micros))
 }
 
 /// Bytes after a number of so many bytes that counts them.

@@ -30,7 +30,9 @@ impl Mysql {
         for table in served.tables() {
             let (name, wanted) = (table.name.clone(), readable(table));
             let found = self.in_binlog_session(|conn| {
-                Box::pin(async move { survey::table(conn, &name, |column| wanted.iter().any(|name| name == column)).await })
+                Box::pin(
+                    async move { survey::table(conn, &name, |column| wanted.iter().any(|name| name == column)).await },
+                )
             });
             match found.await? {
                 Ok(_) if obstacles.is_empty() => diagnosis.followed.push(table.name.clone()),

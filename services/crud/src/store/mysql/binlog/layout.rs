@@ -10,11 +10,9 @@ use super::{
     charset::Charset,
     decode::{self, Input},
 };
-use crate::{
-    store::{
-        log::{Image, ImageWriter},
-        mysql::rows,
-    },
+use crate::store::{
+    log::{Image, ImageWriter},
+    mysql::rows,
 };
 
 /// What the catalog says of a column, beyond what the log does.
@@ -34,7 +32,7 @@ pub enum ColumnForm {
     Uuid,
     Inet4,
     Inet6,
-    /// Bytes that have a length of their own, to which zeros at the end count.
+    /// Bytes of one length.
     Binary(usize),
 }
 
@@ -174,7 +172,8 @@ impl<'a> LoggedRows<'a> {
                 let mut found = None;
                 for (index, (kind, meta)) in kinds.iter().zip(&metas).enumerate() {
                     let is_null = nulls[index / 8] >> (index % 8) & 1 == 1;
-                    let value = if is_null { Value::NULL } else { decode::value(*kind, *meta, false, &mut rows.input)? };
+                    let value =
+                        if is_null { Value::NULL } else { decode::value(*kind, *meta, false, &mut rows.input)? };
                     found = if index == place { Some(value) } else { found };
                 }
                 Some((found, rows.input.0.is_empty()))
@@ -229,16 +228,21 @@ impl LoggedColumn {
 
 impl ColumnNature {
     fn bytes(&self, mut bytes: Vec<u8>) -> Vec<u8> {
+        // The log has no zeros at their ends.
+        let length = match self.form {
+            ColumnForm::Plain => 0,
+            ColumnForm::Inet4 => 4,
+            ColumnForm::Uuid | ColumnForm::Inet6 => 16,
+            ColumnForm::Binary(length) => length,
+        };
+        bytes.resize(length.max(bytes.len()), 0);
         match self.form {
             ColumnForm::Plain if self.charset == Charset::Plain => bytes,
             ColumnForm::Plain => self.charset.utf8(&bytes).into_owned(),
             ColumnForm::Uuid => decode::uuid(&bytes).into_bytes(),
             ColumnForm::Inet4 => decode::inet4(&bytes).into_bytes(),
             ColumnForm::Inet6 => decode::inet6(&bytes).into_bytes(),
-            ColumnForm::Binary(length) => {
-                bytes.resize(length.max(bytes.len()), 0);
-                bytes
-            }
+            ColumnForm::Binary(_) => bytes,
         }
     }
 }
@@ -253,4 +257,3 @@ fn labels(labels: &[String], bits: u64) -> Vec<u8> {
     let is_set = |(index, label): (usize, &'_ String)| (bits >> index & 1 == 1).then(|| label.clone());
     labels.iter().take(64).enumerate().filter_map(is_set).collect::<Vec<_>>().join(",").into_bytes()
 }
-

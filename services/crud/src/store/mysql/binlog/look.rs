@@ -41,6 +41,7 @@ impl Mysql {
     /// Looks once, over the stream that there is.
     pub(super) async fn look_once(&self, reader: &mut BinlogReader, numbers: Numbers) -> Result<LogLook, LookEnd> {
         self.stream_of(reader).await.map_err(LookEnd::Stream)?;
+        self.ask_altered(reader).await.map_err(LookEnd::Error)?;
         if let Some(look) = reader.without_statement().map_err(LookEnd::Stream)? {
             return Ok(look);
         }
@@ -140,9 +141,8 @@ impl BinlogReader {
             cursor.waiting = stream.next(wait).await?.map(Arc::new);
         }
         cursor.is_behind = is_behind && cursor.waiting.is_none();
-        let is_visible = |event: &Arc<RawEvent>, cursor: &BinlogCursor| {
-            event.kind != kind::GTID || cursor.start_of(event) < visible
-        };
+        let is_visible =
+            |event: &Arc<RawEvent>, cursor: &BinlogCursor| event.kind != kind::GTID || cursor.start_of(event) < visible;
         match cursor.waiting.take() {
             Some(event) if is_visible(&event, cursor) => Ok(Some(event)),
             waiting => {
@@ -229,10 +229,12 @@ impl BinlogCursor {
     /// Takes a statement.
     fn statement(&mut self, event: &RawEvent, tables: &mut LoggedTables, found: &mut Found) {
         use LoggedStatement as Is;
-        let text = event.statement().unwrap_or_default();
+        let (database, text) = event.statement().unwrap_or_default();
         let is_whole = self.open.as_ref().is_none_or(|open| open.is_standalone);
         let is = LoggedStatement::of(&text);
-        let named = || tables.named(|table| statement::names(&text, table));
+        // Tables of other databases may have the same names.
+        let may_be_own = database == tables.database || statement::names(&text, &tables.database);
+        let named = || tables.named(|table| may_be_own && statement::names(&text, table));
         let (named, reason) = match is {
             Is::Names => (named(), ResyncReason::LogLost),
             Is::Truncate => (named(), ResyncReason::Truncate),

@@ -66,26 +66,7 @@ pub fn names(sql: &str, name: &str) -> bool {
 fn words(sql: &str) -> impl Iterator<Item = &str> {
     let mut rest = sql;
     std::iter::from_fn(move || {
-        loop {
-            rest = rest.trim_start_matches(|char: char| char.is_whitespace() || matches!(char, '*' | '/' | ';' | '('));
-            let before = sql.len() - rest.len();
-            let opens_comment = before > 0 && sql[..before].ends_with("/*");
-            if opens_comment {
-                rest = match rest.strip_prefix("M!").or_else(|| rest.strip_prefix('!')) {
-                    Some(executed) => executed.trim_start_matches(|char: char| char.is_ascii_digit()),
-                    None => rest.split_once("*/").map_or("", |(_, after)| after),
-                };
-                // The comment is behind, or begins with a word.
-                if !rest.starts_with(|char: char| char.is_alphanumeric()) {
-                    continue;
-                }
-            }
-            if let Some(line) = rest.strip_prefix("--").or_else(|| rest.strip_prefix('#')) {
-                rest = line.split_once('\n').map_or("", |(_, after)| after);
-                continue;
-            }
-            break;
-        }
+        rest = without_space(rest);
         let end = rest.find(|char: char| !(char.is_alphanumeric() || char == '_')).unwrap_or(rest.len());
         // A sign that is no word is one by itself.
         let end = if end == 0 { rest.chars().next().map_or(0, char::len_utf8) } else { end };
@@ -93,6 +74,24 @@ fn words(sql: &str) -> impl Iterator<Item = &str> {
         rest = after;
         (!word.is_empty()).then_some(word)
     })
+}
+
+/// A text from its first word on.
+fn without_space(mut text: &str) -> &str {
+    loop {
+        text = text.trim_start_matches(|char: char| char.is_whitespace() || matches!(char, ';' | '('));
+        text = if let Some(executed) = text.strip_prefix("/*!").or_else(|| text.strip_prefix("/*M!")) {
+            executed.trim_start_matches(|char: char| char.is_ascii_digit())
+        } else if let Some(comment) = text.strip_prefix("/*") {
+            comment.split_once("*/").map_or("", |(_, after)| after)
+        } else if let Some(line) = text.strip_prefix("--").or_else(|| text.strip_prefix('#')) {
+            line.split_once('\n').map_or("", |(_, after)| after)
+        } else if let Some(after) = text.strip_prefix("*/") {
+            after
+        } else {
+            return text;
+        };
+    }
 }
 
 #[cfg(test)]

@@ -155,11 +155,7 @@ impl Drop for EventStream {
     }
 }
 
-async fn read_ahead(
-    mut stream: BinlogStream,
-    sender: mpsc::Sender<Result<RawEvent, StreamEnd>>,
-    arrived: Arc<Notify>,
-) {
+async fn read_ahead(mut stream: BinlogStream, sender: mpsc::Sender<Result<RawEvent, StreamEnd>>, arrived: Arc<Notify>) {
     let room = Arc::new(Semaphore::new(KIBIBYTES_AHEAD as usize));
     loop {
         let event = next(&mut stream).await;
@@ -231,13 +227,14 @@ impl RawEvent {
         Some(BinlogPlace::new(file, u64::from_le_bytes(*offset)))
     }
 
-    /// The text of a statement.
-    pub fn statement(&self) -> Option<String> {
+    /// The database in which a statement was run, and its text.
+    pub fn statement(&self) -> Option<(String, String)> {
         let head = self.body.get(..13)?;
-        let database = usize::from(head[8]);
         let status = usize::from(u16::from_le_bytes([head[11], head[12]]));
-        let text = self.body.get(13 + status + database + 1..)?;
-        Some(String::from_utf8_lossy(text).into_owned())
+        let database = 13 + status;
+        let text = database + usize::from(head[8]) + 1;
+        let read = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Some((read(self.body.get(database..text - 1)?), read(self.body.get(text..)?)))
     }
 
     /// Flags of the transaction that a GTID begins.

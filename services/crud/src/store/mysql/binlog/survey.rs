@@ -199,12 +199,12 @@ impl BinlogObstacle {
     /// What an operator may do: SQL, or a line of the server's configuration.
     pub fn remedy(&self) -> Option<String> {
         match self {
-            BinlogObstacle::Setting { name: "log_bin", .. } => {
-                Some("-- [mysqld] log_bin, binlog_format=ROW, binlog_row_metadata=FULL; then restart the server".to_owned())
-            }
-            BinlogObstacle::Setting { name, expected, .. } => {
-                Some(format!("SET GLOBAL {name} = '{expected}'; -- and in its configuration; then reconnect what writes"))
-            }
+            BinlogObstacle::Setting { name: "log_bin", .. } => Some(
+                "-- [mysqld] log_bin, binlog_format=ROW, binlog_row_metadata=FULL; then restart the server".to_owned(),
+            ),
+            BinlogObstacle::Setting { name, expected, .. } => Some(format!(
+                "SET GLOBAL {name} = '{expected}'; -- and in its configuration; then reconnect what writes"
+            )),
             BinlogObstacle::Filtered { .. } | BinlogObstacle::Cluster => None,
             BinlogObstacle::Right { user, right } => {
                 let (name, host) = user.rsplit_once('@').unwrap_or((user, "%"));
@@ -248,7 +248,9 @@ impl fmt::Display for TableObstacle {
         match self {
             TableObstacle::NoTable => formatter.write_str("expected a table, found nothing of that name"),
             TableObstacle::Kind(kind) => write!(formatter, "expected a table, found a {kind}"),
-            TableObstacle::Engine { engine, .. } => write!(formatter, "expected a table of InnoDB, found one of {engine}"),
+            TableObstacle::Engine { engine, .. } => {
+                write!(formatter, "expected a table of InnoDB, found one of {engine}")
+            }
             TableObstacle::Column { column, what } => write!(formatter, "column {column} is {what}"),
         }
     }

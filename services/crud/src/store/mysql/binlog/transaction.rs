@@ -120,12 +120,7 @@ impl LoggedTables {
     }
 
     /// Follows a table.
-    pub fn add(
-        &mut self,
-        table: &str,
-        writer: Option<Arc<ImageWriter>>,
-        natures: BTreeMap<String, ColumnNature>,
-    ) {
+    pub fn add(&mut self, table: &str, writer: Option<Arc<ImageWriter>>, natures: BTreeMap<String, ColumnNature>) {
         let natures = Arc::new(natures);
         let table_state = LoggedTable { writer, natures, void_until: None, has_passed_over: false };
         self.by_name.insert(table.to_owned(), table_state);
