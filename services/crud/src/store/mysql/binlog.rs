@@ -11,9 +11,9 @@ use query::resources::Numbers;
 
 use self::{
     layout::ColumnNature,
-    look::Found,
+    look::BinlogFindings,
     place::BinlogPlace,
-    stream::{EventStream, FIRST_OFFSET, RawEvent, StreamEnd},
+    stream::{BinlogEnd, EventStream, FIRST_OFFSET, RawEvent},
     survey::{BinlogObstacle, ServerSurvey},
     transaction::{LoggedTables, OpenTransaction},
 };
@@ -49,7 +49,7 @@ pub struct BinlogReader {
     tables: LoggedTables,
     cursor: Option<BinlogCursor>,
     stream: Option<EventStream>,
-    found: Found,
+    found: BinlogFindings,
     lag: LogLag,
 }
 
@@ -77,7 +77,7 @@ struct BinlogCursor {
 
 /// What ends a look that fails.
 enum LookEnd {
-    Stream(StreamEnd),
+    Stream(BinlogEnd),
     Error(Error),
 }
 
@@ -164,16 +164,16 @@ impl Mysql {
         match Box::pin(self.look_once(reader, numbers)).await {
             Ok(look) => Ok(look),
             Err(LookEnd::Error(error)) => Err(error),
-            Err(LookEnd::Stream(StreamEnd::Gone(why))) => self.begin_binlog_anew(reader, &why).await,
-            Err(LookEnd::Stream(StreamEnd::Lost(failure))) => {
+            Err(LookEnd::Stream(BinlogEnd::Gone(why))) => self.begin_binlog_anew(reader, &why).await,
+            Err(LookEnd::Stream(BinlogEnd::Lost(failure))) => {
                 // It goes on after the last whole transaction, over another connection.
                 reader.end_stream();
                 tracing::debug!(database = self.inner.database, ?failure, "the stream of the binary log is lost");
                 match Box::pin(self.look_once(reader, numbers)).await {
                     Ok(look) => Ok(look),
                     Err(LookEnd::Error(error)) => Err(error),
-                    Err(LookEnd::Stream(StreamEnd::Gone(why))) => self.begin_binlog_anew(reader, &why).await,
-                    Err(LookEnd::Stream(StreamEnd::Lost(failure))) => {
+                    Err(LookEnd::Stream(BinlogEnd::Gone(why))) => self.begin_binlog_anew(reader, &why).await,
+                    Err(LookEnd::Stream(BinlogEnd::Lost(failure))) => {
                         reader.end_stream();
                         Err(self.error_of(failure, None))
                     }
@@ -186,7 +186,7 @@ impl Mysql {
     async fn begin_binlog_anew(&self, reader: &mut BinlogReader, why: &str) -> Result<LogLook, Error> {
         tracing::warn!(database = self.inner.database, why, "the binary log is begun anew");
         reader.end_stream();
-        reader.found = Found::default();
+        reader.found = BinlogFindings::default();
         let survey = self.in_binlog_session(|conn| Box::pin(survey::server(conn))).await?;
         let (base, place) = self.visible_place().await?;
         self.ask_cascades(&mut reader.tables).await?;
@@ -220,7 +220,7 @@ impl Mysql {
     async fn open_stream(&self, reader: &mut BinlogReader, table: Option<&str>) -> Result<(), Error> {
         match self.stream_of(reader).await {
             Ok(()) => Ok(()),
-            Err(StreamEnd::Lost(failure)) => {
+            Err(BinlogEnd::Lost(failure)) => {
                 if let (Some(table), true) = (table, is_denied(&failure)) {
                     let user = self.in_binlog_session(|conn| Box::pin(survey::user(conn))).await?;
                     return Err(Error::unfollowed(table, &survey::no_right(&user).to_string()));
@@ -228,13 +228,13 @@ impl Mysql {
                 Err(self.error_of(failure, None))
             }
             // The next look finds that as well, and says so.
-            Err(StreamEnd::Gone(_)) if !reader.tables.is_empty() => Ok(()),
-            Err(StreamEnd::Gone(why)) => Err(Error::Unavailable(format!("the binary log: {why}"))),
+            Err(BinlogEnd::Gone(_)) if !reader.tables.is_empty() => Ok(()),
+            Err(BinlogEnd::Gone(why)) => Err(Error::Unavailable(format!("the binary log: {why}"))),
         }
     }
 
     /// Opens the stream at the cursor. A file of the same number that was made at another time is one of another log.
-    async fn stream_of(&self, reader: &mut BinlogReader) -> Result<(), StreamEnd> {
+    async fn stream_of(&self, reader: &mut BinlogReader) -> Result<(), BinlogEnd> {
         let Some(cursor) = reader.cursor.as_mut().filter(|_| reader.stream.is_none()) else { return Ok(()) };
         if u32::try_from(cursor.place.offset()).is_err() {
             // Only the last transaction of a file ends there, where no stream can begin.
@@ -243,7 +243,7 @@ impl Mysql {
         }
         let stream = EventStream::open(&self.inner.pool.connector, &cursor.base, cursor.place).await?;
         if cursor.file_made != 0 && cursor.file_made != stream.file_made {
-            return Err(StreamEnd::Gone("its file is of another log".to_owned()));
+            return Err(BinlogEnd::Gone("its file is of another log".to_owned()));
         }
         cursor.file_made = stream.file_made;
         cursor.is_behind = true;
@@ -279,12 +279,12 @@ impl Mysql {
         if survey.obstacles.iter().all(has_log) {
             let (base, place) = self.visible_place().await?;
             match EventStream::open(&self.inner.pool.connector, &base, place).await {
-                Err(StreamEnd::Lost(failure)) if is_denied(&failure) => {
+                Err(BinlogEnd::Lost(failure)) if is_denied(&failure) => {
                     let user = self.in_binlog_session(|conn| Box::pin(survey::user(conn))).await?;
                     survey.obstacles.push(survey::no_right(&user));
                 }
-                Err(StreamEnd::Lost(failure)) => return Err(self.error_of(failure, None)),
-                Ok(_) | Err(StreamEnd::Gone(_)) => {}
+                Err(BinlogEnd::Lost(failure)) => return Err(self.error_of(failure, None)),
+                Ok(_) | Err(BinlogEnd::Gone(_)) => {}
             }
         }
         Ok(survey)

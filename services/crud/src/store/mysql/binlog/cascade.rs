@@ -36,8 +36,8 @@ pub struct Cascades {
 
 /// The foreign keys of the database that change rows.
 pub async fn rules(conn: &mut Conn) -> Result<Vec<CascadeRule>, MysqlError> {
-    type Row = (String, String, String, String, bool, bool);
-    let rows = conn.query::<Row, _>(RULES).await?;
+    type RuleRow = (String, String, String, String, bool, bool);
+    let rows = conn.query::<RuleRow, _>(RULES).await?;
     let rule = |(child, database, parent, column, on_delete, on_update)| CascadeRule {
         child,
         parent: (database, parent),

@@ -10,7 +10,7 @@ use super::{
     cascade::{self, Cascades},
     place::BinlogPlace,
     statement::{self, LoggedStatement},
-    stream::{RawEvent, StreamEnd, kind},
+    stream::{BinlogEnd, RawEvent, kind},
     transaction::{LoggedTables, OpenTransaction},
 };
 use crate::{
@@ -26,7 +26,7 @@ const LOOK_BYTES: usize = 4 << 20;
 
 /// What is found so far. It outlives a look that is given up.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct BinlogFindings {
     parts: Vec<LogPart>,
     bytes: usize,
     /// Tables that a statement may have changed in other ways than by rows.
@@ -117,7 +117,7 @@ fn nothing_captured() -> Error {
 
 impl BinlogReader {
     /// A look that needs no statement: it tells what was missed, or that nothing has arrived.
-    fn without_statement(&mut self) -> Result<Option<LogLook>, StreamEnd> {
+    fn without_statement(&mut self) -> Result<Option<LogLook>, BinlogEnd> {
         if let Some(look) = self.lost_again() {
             return Ok(Some(look));
         }
@@ -133,7 +133,7 @@ impl BinlogReader {
     }
 
     /// The next event that is visible; `None` where there is none, or none has arrived.
-    async fn next(&mut self, visible: BinlogPlace) -> Result<Option<Arc<RawEvent>>, StreamEnd> {
+    async fn next(&mut self, visible: BinlogPlace) -> Result<Option<Arc<RawEvent>>, BinlogEnd> {
         let Self { cursor: Some(cursor), stream: Some(stream), .. } = self else { return Ok(None) };
         let is_behind = cursor.place < visible;
         if cursor.waiting.is_none() {
@@ -186,7 +186,7 @@ impl BinlogCursor {
     }
 
     /// Takes the next event.
-    fn take(&mut self, event: &RawEvent, tables: &mut LoggedTables, found: &mut Found, numbers: Numbers) {
+    fn take(&mut self, event: &RawEvent, tables: &mut LoggedTables, found: &mut BinlogFindings, numbers: Numbers) {
         match event.kind {
             kind::ROTATE => {
                 if let Some(place) = event.rotated_to().filter(|_| event.log_pos != 0 || self.open.is_none()) {
@@ -227,7 +227,7 @@ impl BinlogCursor {
     }
 
     /// Takes a statement.
-    fn statement(&mut self, event: &RawEvent, tables: &mut LoggedTables, found: &mut Found) {
+    fn statement(&mut self, event: &RawEvent, tables: &mut LoggedTables, found: &mut BinlogFindings) {
         use LoggedStatement as Is;
         let (database, text) = event.statement().unwrap_or_default();
         let is_whole = self.open.as_ref().is_none_or(|open| open.is_standalone);
@@ -282,7 +282,7 @@ impl BinlogCursor {
     }
 
     /// The transaction ends with an event.
-    fn end(&mut self, event: &RawEvent, tables: &mut LoggedTables, found: &mut Found) {
+    fn end(&mut self, event: &RawEvent, tables: &mut LoggedTables, found: &mut BinlogFindings) {
         let is_next = event.kind == kind::GTID;
         let end = if is_next { self.start_of(event) } else { self.place.after_event(event.log_pos) };
         self.place = self.place.max(end);
@@ -295,7 +295,7 @@ impl BinlogCursor {
     }
 
     /// Tells a part of the transaction.
-    fn tell(&mut self, timestamp: u32, found: &mut Found) {
+    fn tell(&mut self, timestamp: u32, found: &mut BinlogFindings) {
         let Some(open) = &mut self.open else { return };
         let (start, (changes, row)) = (open.start, open.take());
         let before = LogPosition { mark: self.file_made, ..LogPosition::of(self.source, self.place.snapshot()) };
@@ -325,7 +325,7 @@ impl BinlogCursor {
     }
 }
 
-impl Found {
+impl BinlogFindings {
     /// Whether there is anything to tell.
     fn has_any(&self) -> bool {
         !self.parts.is_empty() || !self.failed.is_empty()

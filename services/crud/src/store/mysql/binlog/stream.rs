@@ -67,7 +67,7 @@ pub struct RawEvent {
 
 /// Why a stream ended.
 #[derive(Debug)]
-pub enum StreamEnd {
+pub enum BinlogEnd {
     /// The connection is lost: another may go on.
     Lost(MysqlError),
     /// The log does not go on at that place: it was purged, or is another one.
@@ -77,7 +77,7 @@ pub enum StreamEnd {
 /// A stream of events.
 #[derive(Debug)]
 pub struct EventStream {
-    events: mpsc::Receiver<Result<RawEvent, StreamEnd>>,
+    events: mpsc::Receiver<Result<RawEvent, BinlogEnd>>,
     arrived: Arc<Notify>,
     task: JoinHandle<()>,
     /// When the file of the first event was made, in seconds since 1970.
@@ -86,9 +86,9 @@ pub struct EventStream {
 
 impl EventStream {
     /// Opens the stream after a place of the log whose files have a base name.
-    pub async fn open(connector: &MysqlConnector, base: &str, place: BinlogPlace) -> Result<Self, StreamEnd> {
+    pub async fn open(connector: &MysqlConnector, base: &str, place: BinlogPlace) -> Result<Self, BinlogEnd> {
         let opened = async {
-            let mut conn = connector.connect().await.map_err(StreamEnd::Lost)?;
+            let mut conn = connector.connect().await.map_err(BinlogEnd::Lost)?;
             conn.query_drop(HEARTBEAT).await.map_err(ended)?;
             let name = format!("{base}.{:06}", place.file());
             let request = BinlogStreamRequest::new(reader_id(&conn))
@@ -101,9 +101,9 @@ impl EventStream {
                     break event.timestamp;
                 }
             };
-            Ok::<_, StreamEnd>((stream, file_made))
+            Ok::<_, BinlogEnd>((stream, file_made))
         };
-        let silent = || StreamEnd::Lost(MysqlError::Connect(format!("no binary log within {OPEN_TIMEOUT:?}")));
+        let silent = || BinlogEnd::Lost(MysqlError::Connect(format!("no binary log within {OPEN_TIMEOUT:?}")));
         let opened = tokio::time::timeout(OPEN_TIMEOUT, Box::pin(opened)).await.unwrap_or_else(|_| Err(silent()));
         let (stream, file_made) = opened?;
         let (sender, events) = mpsc::channel(EVENTS_AHEAD);
@@ -113,7 +113,7 @@ impl EventStream {
     }
 
     /// The next event; `None` where none has arrived within `wait`.
-    pub async fn next(&mut self, wait: Duration) -> Result<Option<RawEvent>, StreamEnd> {
+    pub async fn next(&mut self, wait: Duration) -> Result<Option<RawEvent>, BinlogEnd> {
         if let Some(event) = self.try_next()? {
             return Ok(Some(event));
         }
@@ -124,7 +124,7 @@ impl EventStream {
     }
 
     /// The next event; `None` where none has arrived.
-    pub fn try_next(&mut self) -> Result<Option<RawEvent>, StreamEnd> {
+    pub fn try_next(&mut self) -> Result<Option<RawEvent>, BinlogEnd> {
         match self.events.try_recv() {
             Ok(event) => event.map(Some),
             Err(mpsc::error::TryRecvError::Empty) => Ok(None),
@@ -145,8 +145,8 @@ impl EventStream {
     }
 }
 
-fn closed() -> StreamEnd {
-    StreamEnd::Lost(MysqlError::Connect("the binary log ended".to_owned()))
+fn closed() -> BinlogEnd {
+    BinlogEnd::Lost(MysqlError::Connect("the binary log ended".to_owned()))
 }
 
 impl Drop for EventStream {
@@ -155,7 +155,7 @@ impl Drop for EventStream {
     }
 }
 
-async fn read_ahead(mut stream: BinlogStream, sender: mpsc::Sender<Result<RawEvent, StreamEnd>>, arrived: Arc<Notify>) {
+async fn read_ahead(mut stream: BinlogStream, sender: mpsc::Sender<Result<RawEvent, BinlogEnd>>, arrived: Arc<Notify>) {
     let room = Arc::new(Semaphore::new(KIBIBYTES_AHEAD as usize));
     loop {
         let event = next(&mut stream).await;
@@ -180,10 +180,10 @@ async fn read_ahead(mut stream: BinlogStream, sender: mpsc::Sender<Result<RawEve
     }
 }
 
-async fn next(stream: &mut BinlogStream) -> Result<RawEvent, StreamEnd> {
-    let silent = || StreamEnd::Lost(MysqlError::Connect(format!("the server said nothing for {SILENCE_MAX:?}")));
+async fn next(stream: &mut BinlogStream) -> Result<RawEvent, BinlogEnd> {
+    let silent = || BinlogEnd::Lost(MysqlError::Connect(format!("the server said nothing for {SILENCE_MAX:?}")));
     let event = tokio::time::timeout(SILENCE_MAX, stream.next()).await.map_err(|_| silent())?;
-    let closed = || StreamEnd::Lost(MysqlError::Connect("the server ended the binary log".to_owned()));
+    let closed = || BinlogEnd::Lost(MysqlError::Connect("the server ended the binary log".to_owned()));
     let event = event.ok_or_else(closed)?.map_err(ended)?;
     let header = event.header();
     let log_pos = if header.flags_raw() & ARTIFICIAL == 0 { header.log_pos() } else { 0 };
@@ -198,16 +198,16 @@ async fn next(stream: &mut BinlogStream) -> Result<RawEvent, StreamEnd> {
 }
 
 /// Why a stream ended, by the error of the driver. What cannot be read is not read the next time either.
-fn ended(error: mysql_async::Error) -> StreamEnd {
+fn ended(error: mysql_async::Error) -> BinlogEnd {
     match &error {
-        mysql_async::Error::Server(server) if server.code == 1236 => StreamEnd::Gone(server.message.clone()),
+        mysql_async::Error::Server(server) if server.code == 1236 => BinlogEnd::Gone(server.message.clone()),
         mysql_async::Error::Io(mysql_async::IoError::Io(io)) if io.kind() == std::io::ErrorKind::InvalidData => {
-            StreamEnd::Gone(format!("it cannot be read: {io}"))
+            BinlogEnd::Gone(format!("it cannot be read: {io}"))
         }
         mysql_async::Error::Driver(driver @ mysql_async::DriverError::PacketTooLarge) => {
-            StreamEnd::Gone(driver.to_string())
+            BinlogEnd::Gone(driver.to_string())
         }
-        _ => StreamEnd::Lost(MysqlError::Driver(error)),
+        _ => BinlogEnd::Lost(MysqlError::Driver(error)),
     }
 }
 

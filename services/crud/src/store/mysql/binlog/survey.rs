@@ -150,9 +150,9 @@ pub async fn table(
     if engine != "InnoDB" {
         return Ok(Err(TableObstacle::Engine { engine, table: table.to_owned() }));
     }
-    type Row = (String, String, String, Option<String>, Option<u64>, String);
+    type ColumnRow = (String, String, String, Option<String>, Option<u64>, String);
     let mut natures = BTreeMap::new();
-    for (name, data_type, native, charset, length, extra) in conn.exec::<Row, _, _>(COLUMNS, (table,)).await? {
+    for (name, data_type, native, charset, length, extra) in conn.exec::<ColumnRow, _, _>(COLUMNS, (table,)).await? {
         match nature(&data_type, &native, charset.as_deref(), length, &extra) {
             Ok(nature) => {
                 natures.insert(name, nature);
