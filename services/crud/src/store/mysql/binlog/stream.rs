@@ -5,10 +5,8 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::StreamExt;
 use mysql_async::{BinlogStream, BinlogStreamRequest, Conn, prelude::Queryable};
-use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
-    task::JoinHandle,
-};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::DropGuard;
 
 use super::place::{BinlogPlace, parse_file};
 use crate::store::mysql::{connector::MysqlConnector, error::MysqlError};
@@ -79,9 +77,10 @@ pub enum BinlogEnd {
 pub struct EventStream {
     events: mpsc::Receiver<Result<RawEvent, BinlogEnd>>,
     arrived: Arc<Notify>,
-    task: JoinHandle<()>,
     /// When the file of the first event was made, in seconds since 1970.
     pub file_made: u32,
+    /// Ends the task.
+    _end: DropGuard,
 }
 
 impl EventStream {
@@ -108,8 +107,12 @@ impl EventStream {
         let (stream, file_made) = opened?;
         let (sender, events) = mpsc::channel(EVENTS_AHEAD);
         let arrived = Arc::new(Notify::new());
-        let task = tokio::spawn(read_ahead(stream, sender, arrived.clone()));
-        Ok(Self { events, arrived, task, file_made })
+        let stop = connector.tasks.stop().child_token();
+        let (reading, _end) = (read_ahead(stream, sender, arrived.clone()), stop.clone().drop_guard());
+        connector.tasks.spawn("binary log", async move {
+            stop.run_until_cancelled(Box::pin(reading)).await;
+        });
+        Ok(Self { events, arrived, file_made, _end })
     }
 
     /// The next event; `None` where none has arrived within `wait`.
@@ -147,12 +150,6 @@ impl EventStream {
 
 fn closed() -> BinlogEnd {
     BinlogEnd::Lost(MysqlError::Connect("the binary log ended".to_owned()))
-}
-
-impl Drop for EventStream {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 async fn read_ahead(mut stream: BinlogStream, sender: mpsc::Sender<Result<RawEvent, BinlogEnd>>, arrived: Arc<Notify>) {
