@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use tests::{
@@ -32,7 +32,6 @@ scenarios!(
     a_client_that_closes_its_connection_is_told_so,
     a_client_that_reads_nothing_holds_up_nobody_and_gets_the_last_state,
     what_cannot_be_followed_is_refused,
-    live_queries_of_mariadb_are_refused_with_the_reason,
     a_node_that_stops_says_so,
 );
 
@@ -565,21 +564,5 @@ async fn a_node_that_stops_says_so(shape: Shape) -> anyhow::Result<()> {
     let ((), next) = tokio::join!(mesh.stop(), socket.next());
 
     assert_eq!(next?, Incoming::Closed(1012));
-    Ok(())
-}
-
-async fn live_queries_of_mariadb_are_refused_with_the_reason(shape: Shape) -> anyhow::Result<()> {
-    let schema = "CREATE TABLE note (id INTEGER PRIMARY KEY, text TEXT)";
-    let mesh = lab(shape, Engine::Mysql, schema, OPEN_LAB).await?;
-    let mut socket = Socket::open(mesh.client.address(), "").await?;
-    for (id, query) in [("1", "subscription { note { id } }"), ("2", "subscription { note_changes { type } }")] {
-        socket.subscribe(id, query).await?;
-        let Incoming::Message(message) = socket.next().await? else { bail!("{query} is answered") };
-        let error = &message["payload"][0];
-        assert_eq!((&message["id"], &error["extensions"]["code"]), (&json!(id), &json!("BAD_REQUEST")), "{message}");
-        let text = error["message"].as_str().context("a message")?;
-        assert!(text.contains("expected a database of SQLite or PostgreSQL, found MariaDB"), "{query}: {text}");
-    }
-    mesh.stop().await;
     Ok(())
 }

@@ -18,7 +18,6 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub use self::source::UNFOLLOWED;
 use self::{
     source::ChangeSource,
     upkeep::{LINGER, LINGER_CHECK_INTERVAL, Upkeep},

@@ -6,11 +6,9 @@ use mesh::Tasks;
 use query::resources::{ChangesSource, Database, Engine};
 
 use crate::{
-    Error, blocking,
-    changes::UNFOLLOWED,
-    config,
+    Error, blocking, config,
     store::{
-        diagnosis::{Diagnosis, Finding, Removal, Severity, WhileUsed},
+        diagnosis::{Diagnosis, Removal, WhileUsed},
         mysql::Mysql,
         postgres::Postgres,
         sqlite::changes::diagnosis,
@@ -21,17 +19,8 @@ use crate::{
 enum Location {
     File(PathBuf),
     Server(Postgres),
-    /// Without live queries.
-    Unfollowed(Mysql),
-}
-
-/// What is found in a database whose engine has no live queries.
-async fn unfollowed(server: &Mysql) -> Result<Diagnosis, Error> {
-    let found = server.introspect().await?;
-    let tables = found.schema.tables().iter().map(|table| table.name.clone()).collect();
-    let text = format!("live queries: {UNFOLLOWED}");
-    let findings = vec![Finding { severity: Severity::Unfollowed, text, sql: None }];
-    Ok(Diagnosis { source: "none", tables, findings, ..Diagnosis::default() })
+    /// In which nothing is made.
+    Logged(Mysql),
 }
 
 /// What live queries have of the database that `spec` describes, which is opened for it. Nothing is changed.
@@ -43,7 +32,7 @@ pub async fn diagnose(spec: &Database, data: &Path) -> Result<Diagnosis, Error> 
             Ok(Diagnosis { source, ..found })
         }
         Location::Server(server) => Box::pin(server.diagnose()).await,
-        Location::Unfollowed(server) => Box::pin(unfollowed(&server)).await,
+        Location::Logged(server) => Box::pin(server.diagnose(spec.changes.source)).await,
     }
 }
 
@@ -52,7 +41,7 @@ pub async fn remove(spec: &Database, data: &Path, while_used: WhileUsed) -> Resu
     match location(spec, data)? {
         Location::File(file) => blocking::run(move |_| diagnosis::remove(&file)).await?,
         Location::Server(server) => Box::pin(server.remove_capture(while_used)).await,
-        Location::Unfollowed(_) => Ok(Removal::default()),
+        Location::Logged(_) => Ok(Removal::default()),
     }
 }
 
@@ -65,7 +54,7 @@ fn location(spec: &Database, data: &Path) -> Result<Location, Error> {
         }
         Some(Engine::Mysql) => {
             let server = Mysql::open("server", &spec.url, 1, &Tasks::default());
-            Ok(Location::Unfollowed(server.map_err(Error::Unavailable)?))
+            Ok(Location::Logged(server.map_err(Error::Unavailable)?))
         }
         None => Err(Error::Unavailable("expected a url of sqlite:, postgres: or mysql:".to_owned())),
     }

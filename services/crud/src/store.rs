@@ -164,7 +164,7 @@ impl Store {
 
     /// Whether other nodes may have the same database open, and follow the same log of its changes.
     pub fn shares_log(&self) -> bool {
-        matches!(self, Store::Postgres(_))
+        matches!(self, Store::Postgres(_) | Store::Mysql(_))
     }
 
     /// Independent reads in one read-only snapshot and one round trip; a single one needs no transaction. Dropping the
@@ -215,7 +215,7 @@ impl Store {
         match self {
             Store::Sqlite(_) => sqlite::log::end_statement(),
             Store::Postgres(_) => postgres::changes::end_statement(),
-            Store::Mysql(_) => mysql::end_statement(),
+            Store::Mysql(_) => mysql::binlog::end_statement(),
         }
     }
 
@@ -224,7 +224,7 @@ impl Store {
         match self {
             Store::Sqlite(_) => sqlite::log::end(rows),
             Store::Postgres(_) => postgres::changes::end(rows),
-            Store::Mysql(_) => None,
+            Store::Mysql(store) => store.binlog_end(rows),
         }
     }
 

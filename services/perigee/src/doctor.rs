@@ -128,10 +128,11 @@ impl Reported for Diagnosis {
         let source = match self.source {
             "off" => "live queries are refused: changes.source is off",
             "none" => "live queries are refused",
+            "binlog" => "changes are read from the binary log",
             "slot" => "changes of rows are read from a slot",
             _ => "changes of rows are read from triggers",
         };
-        let noted = if self.source == "none" { "" } else { "changes are noted by triggers; " };
+        let noted = if matches!(self.source, "none" | "binlog") { "" } else { "changes are noted by triggers; " };
         let mut lines = vec![format!("  {noted}{followed} of {all} tables can be followed"), format!("  {source}")];
         for finding in &self.findings {
             lines.push(format!("  {}: {}", word(finding.severity), finding.text));

@@ -6,6 +6,7 @@ use crate::{
     Error,
     store::{
         Changed, Store,
+        mysql::{Mysql, binlog::BinlogReader},
         postgres::{Postgres, changes::Position},
         sqlite::{Sqlite, changes::Versions},
     },
@@ -20,16 +21,8 @@ pub enum ChangeSource {
     Sqlite(Sqlite, Versions),
     /// The trigger log of a server.
     Postgres(Postgres, Position),
-    /// None.
-    None,
-}
-
-/// Why no table of MariaDB is followed.
-pub const UNFOLLOWED: &str = "expected a database of SQLite or PostgreSQL, found MariaDB, of which no changes are read";
-
-/// The error of live queries of a table in a database without a source.
-pub fn without_source(table: &str) -> Error {
-    Error::unfollowed(table, UNFOLLOWED)
+    /// The binary log of a server.
+    Mysql(Mysql, Box<BinlogReader>),
 }
 
 impl ChangeSource {
@@ -38,7 +31,7 @@ impl ChangeSource {
         match store {
             Store::Sqlite(store) => ChangeSource::Sqlite(store.clone(), Versions::default()),
             Store::Postgres(store) => ChangeSource::Postgres(store.clone(), Position::default()),
-            Store::Mysql(_) => ChangeSource::None,
+            Store::Mysql(store) => ChangeSource::Mysql(store.clone(), Box::default()),
         }
     }
 
@@ -47,7 +40,7 @@ impl ChangeSource {
         match self {
             ChangeSource::Sqlite(store, _) => store.capture(table).await,
             ChangeSource::Postgres(store, position) => Box::pin(store.capture(position, table)).await,
-            ChangeSource::None => Err(without_source(table)),
+            ChangeSource::Mysql(store, reader) => Box::pin(store.capture_binlog(reader, table, None)).await.map(|_| ()),
         }
     }
 
@@ -57,7 +50,10 @@ impl ChangeSource {
         match self {
             ChangeSource::Sqlite(store, _) => store.release(kept).await,
             ChangeSource::Postgres(store, position) => Box::pin(store.release(position, kept)).await,
-            ChangeSource::None => Ok(()),
+            ChangeSource::Mysql(store, reader) => {
+                store.release_binlog(reader, kept);
+                Ok(())
+            }
         }
     }
 
@@ -66,14 +62,14 @@ impl ChangeSource {
         match self {
             ChangeSource::Sqlite(store, versions) => store.changes_since(versions).await,
             ChangeSource::Postgres(store, position) => Box::pin(store.changes_since(position)).await,
-            ChangeSource::None => Ok(Changed::Tables(Vec::new())),
+            ChangeSource::Mysql(store, reader) => Box::pin(store.changes_in_binlog(reader)).await,
         }
     }
 
     /// Keeps what is noted of changes from growing, beside all else. It ends with this source.
     pub fn pruning(&self) -> impl Future<Output = ()> + Send + use<> {
         match self {
-            ChangeSource::Sqlite(..) | ChangeSource::None => future::pending().left_future(),
+            ChangeSource::Sqlite(..) | ChangeSource::Mysql(..) => future::pending().left_future(),
             ChangeSource::Postgres(store, position) => store.pruning(position).right_future(),
         }
     }
@@ -83,7 +79,7 @@ impl ChangeSource {
         match self {
             ChangeSource::Sqlite(store, versions) => store.commit_after(versions).await,
             ChangeSource::Postgres(store, position) => store.commit_after(position).await,
-            ChangeSource::None => future::pending().await,
+            ChangeSource::Mysql(_, reader) => reader.arrival().await,
         }
     }
 }

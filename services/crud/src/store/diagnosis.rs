@@ -5,7 +5,7 @@
 pub struct Diagnosis {
     /// Tables and views that are served, by name.
     pub tables: Vec<String>,
-    /// What changes of rows are learnt from: `slot`, `triggers`, `off`, or `none` where the engine has no source.
+    /// What changes of rows are learnt from: `slot`, `triggers`, `binlog`, `off`, or `none` where none is possible.
     pub source: &'static str,
     /// Those of them that can be followed as they are.
     pub followed: Vec<String>,

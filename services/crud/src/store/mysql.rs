@@ -1,6 +1,10 @@
 //! MariaDB 10.6 and later: one statement at a time over pooled connections, since the protocol has no pipelining.
 
-use std::{fmt, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex},
+};
 
 use arc_swap::ArcSwap;
 use mesh::tasks::Tasks;
@@ -17,6 +21,7 @@ use super::Statement;
 use crate::{Error, Introspected, budget::Budget, error::StatementError};
 
 mod bind;
+pub mod binlog;
 mod connection;
 mod connector;
 mod error;
@@ -48,10 +53,12 @@ struct MysqlInner {
     pool: Arc<MysqlPool>,
     /// Columns of unique keys, as the last introspection found them.
     keys: ArcSwap<UniqueKeys>,
+    /// When files of the binary log were made, in seconds since 1970, by their numbers.
+    files: Mutex<BTreeMap<u32, u32>>,
 }
 
-/// The statement that stands for the end of a log: none is kept.
-pub fn end_statement() -> Statement {
+/// A statement that reads nothing.
+fn ping_statement() -> Statement {
     Statement {
         text: "SELECT 1".into(),
         args: Vec::new(),
@@ -71,6 +78,7 @@ impl Mysql {
             database: database.to_owned(),
             pool: MysqlPool::new(connector, max),
             keys: ArcSwap::default(),
+            files: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -127,7 +135,7 @@ impl Mysql {
 
     /// Whether the server answers.
     pub async fn ping(&self) -> Result<(), Error> {
-        self.snapshot(&[end_statement()], &Budget::unlimited()).await?;
+        self.snapshot(&[ping_statement()], &Budget::unlimited()).await?;
         Ok(())
     }
 

@@ -8,11 +8,13 @@ use proto::crud::{Event, LogResponse, Operation, Resync, ResyncReason, Transacti
 use query::resources::Numbers;
 use serde_json::json;
 
-use super::support::{Db, logged, logs, meshes, over_nats, read, same_file, same_schema};
+use super::support::{Db, engines, logs, meshes, over_nats, read, same_file, same_schema};
 use crate::{Error, sql::Dialect};
 
 mod drain;
 mod images;
+mod mysql;
+mod mysql_server;
 mod nodes;
 mod postgres;
 mod replay;
@@ -159,7 +161,7 @@ async fn a_read_says_where_the_log_goes_on() {
 /// Nodes share a database: a read of one may be placed in the log that another one follows.
 #[tokio::test]
 async fn a_read_of_a_node_where_nobody_follows_the_log_says_where_it_goes_on() {
-    for db in logged().await.into_iter().chain(meshes().await) {
+    for db in engines().await.into_iter().chain(meshes().await) {
         let s = db.prefix();
         let other = match db.schema().dialect {
             Dialect::Sqlite => same_file(&db).await,

@@ -79,6 +79,8 @@ pub struct Db {
     /// Its mesh, where that has a bus.
     mesh: Option<MeshOf>,
     folder: Option<tempfile::TempDir>,
+    /// URL of its server, of MariaDB.
+    url: Option<String>,
 }
 
 impl Default for Rule {
@@ -114,6 +116,9 @@ pub async fn meshes() -> Vec<Db> {
             all.extend(over_nats(&postgres(&url).await, source).await);
         }
     }
+    if let Some(url) = super::mysql_url() {
+        all.extend(over_nats(&mysql(&url).await, ChangesSource::Auto).await);
+    }
     all
 }
 
@@ -134,11 +139,6 @@ async fn bus(secret: &str, tasks: &Tasks) -> mesh::bus::Nats {
     mesh::bus::Nats::connect(&nats, secret.as_bytes(), &health, &metrics, tasks).await.unwrap()
 }
 
-/// Those of [`engines`] that keep a log of changes.
-pub async fn logged() -> Vec<Db> {
-    engines().await.into_iter().filter(|db| db.schema().dialect != Dialect::Mysql).collect()
-}
-
 pub async fn sqlite() -> Db {
     let folder = tempfile::tempdir().unwrap();
     let tasks = Tasks::default();
@@ -157,7 +157,7 @@ pub async fn sqlite() -> Db {
 
 /// The same database on each engine that is there, whose log is read from each source that it has.
 pub async fn sources() -> Vec<Db> {
-    let mut all = logged().await;
+    let mut all = engines().await;
     if let Some(url) = super::postgres_url() {
         all.push(postgres_by(&url, ChangesSource::Slot).await);
     }
@@ -214,7 +214,7 @@ pub async fn mysql(url: &str) -> Db {
         ("{text}", "LONGTEXT"),
         ("{fraction}", "(6)"),
     ];
-    db(store, Dialect::Mysql, &names, None, tasks).await
+    Db { url: Some(url), ..db(store, Dialect::Mysql, &names, None, tasks).await }
 }
 
 fn unique() -> String {
@@ -244,8 +244,13 @@ pub async fn same_schema_by(db: &Db, source: ChangesSource) -> Db {
 
 async fn on_server(db: &Db, source: ChangesSource, mesh: Option<MeshOf>) -> Db {
     let known = db.schema();
-    let schema = known.dialect.schema().unwrap();
     let tasks = Tasks::default();
+    if let Some(url) = &db.url {
+        let store = Store::Mysql(Mysql::open("test", url, 4, &tasks).unwrap());
+        let other = connected(store, Dialect::Mysql, None, tasks, mesh).await;
+        return Db { url: db.url.clone(), ..other };
+    }
+    let schema = known.dialect.schema().unwrap();
     let store = Postgres::open("test", &super::postgres_url().unwrap(), schema, 4, &tasks).unwrap();
     let store = Store::Postgres(store.learning(by(source)));
     connected(store, Dialect::postgres(schema, Vec::new()), None, tasks, mesh).await
@@ -283,7 +288,7 @@ async fn connected(
     let database = Database::connect(store, dialect, &metrics, Memory::default(), prepared.clone(), (&tasks, nodes))
         .await
         .unwrap();
-    Db { database, rules: HashMap::new(), options, prepared, tasks, mesh, folder }
+    Db { database, rules: HashMap::new(), options, prepared, tasks, mesh, folder, url: None }
 }
 
 async fn execute(store: &Store, sql: &str) {
@@ -300,6 +305,11 @@ impl Db {
     /// What stands before the names of its tables in SQL.
     pub fn prefix(&self) -> String {
         self.schema().dialect.schema().map(|schema| format!("{schema}.")).unwrap_or_default()
+    }
+
+    /// URL of its server, of MariaDB.
+    pub fn url(&self) -> &str {
+        self.url.as_ref().expect("the others have none")
     }
 
     /// Its file, of SQLite.

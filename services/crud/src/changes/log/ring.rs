@@ -109,7 +109,8 @@ impl Ring {
             None if end.commit_order().is_some() => position.covers(start).then_some(first),
             // Where there are marks, only those tell it from one of another log.
             None => {
-                let is_whole = position.mark == 0 && position.partly.is_none() && position.also.is_none();
+                let is_own = [0, start.mark, end.mark].contains(&position.mark);
+                let is_whole = is_own && position.partly.is_none() && position.also.is_none();
                 (is_whole && position.covers(start) && end.covers(position)).then_some(first)
             }
         }

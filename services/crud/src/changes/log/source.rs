@@ -7,10 +7,10 @@ use query::resources::Numbers;
 
 use crate::{
     Error,
-    changes::source::without_source,
     store::{
         Store,
         log::{ImageWriter, LogLag, LogLook, LogPosition},
+        mysql::{Mysql, binlog::BinlogReader},
         postgres::{Postgres, changes::source::PostgresLog},
         sqlite::{Sqlite, log::LogReader},
     },
@@ -25,8 +25,8 @@ pub enum LogSource {
     Sqlite(Sqlite, Box<LogReader>),
     /// The log of a server.
     Postgres(Postgres, Box<PostgresLog>),
-    /// None.
-    None,
+    /// The binary log of a server.
+    Mysql(Mysql, Box<BinlogReader>),
 }
 
 impl LogSource {
@@ -35,7 +35,7 @@ impl LogSource {
         match store {
             Store::Sqlite(store) => LogSource::Sqlite(store.clone(), Box::default()),
             Store::Postgres(store) => LogSource::Postgres(store.clone(), Box::default()),
-            Store::Mysql(_) => LogSource::None,
+            Store::Mysql(store) => LogSource::Mysql(store.clone(), Box::default()),
         }
     }
 
@@ -43,7 +43,7 @@ impl LogSource {
     pub fn elected(store: &Store, election: String) -> Self {
         match Self::new(store) {
             LogSource::Postgres(store, _) => LogSource::Postgres(store, Box::new(PostgresLog::elected(election))),
-            other @ (LogSource::Sqlite(..) | LogSource::None) => other,
+            other @ (LogSource::Sqlite(..) | LogSource::Mysql(..)) => other,
         }
     }
 
@@ -52,7 +52,7 @@ impl LogSource {
         Some(match self {
             LogSource::Sqlite(store, reader) => LogSource::Sqlite(store.clone(), Box::new(reader.at(position))),
             LogSource::Postgres(store, log) => LogSource::Postgres(store.clone(), Box::new(log.at(position)?)),
-            LogSource::None => LogSource::None,
+            LogSource::Mysql(store, reader) => LogSource::Mysql(store.clone(), Box::new(reader.at(position))),
         })
     }
 
@@ -60,7 +60,7 @@ impl LogSource {
     /// need not keep it any more.
     pub fn confirm(&mut self, position: &LogPosition) {
         match self {
-            LogSource::Sqlite(..) | LogSource::None => {}
+            LogSource::Sqlite(..) | LogSource::Mysql(..) => {}
             LogSource::Postgres(_, log) => log.confirm(position),
         }
     }
@@ -68,7 +68,8 @@ impl LogSource {
     /// How far what was told is behind what was committed. A file is read whole with each look.
     pub fn lag(&self) -> LogLag {
         match self {
-            LogSource::Sqlite(..) | LogSource::None => LogLag::default(),
+            LogSource::Sqlite(..) => LogLag::default(),
+            LogSource::Mysql(_, reader) => reader.lag(),
             LogSource::Postgres(_, log) => log.lag(),
         }
     }
@@ -78,7 +79,7 @@ impl LogSource {
         match self {
             LogSource::Sqlite(store, reader) => store.capture_log(reader, table, writer).await,
             LogSource::Postgres(store, log) => Box::pin(store.capture_log(log, table, writer)).await,
-            LogSource::None => Err(without_source(table)),
+            LogSource::Mysql(store, reader) => Box::pin(store.capture_binlog(reader, table, Some(writer))).await,
         }
     }
 
@@ -87,7 +88,7 @@ impl LogSource {
         match self {
             LogSource::Sqlite(_, reader) => reader.describe(table, writer),
             LogSource::Postgres(_, reader) => reader.describe(table, writer),
-            LogSource::None => {}
+            LogSource::Mysql(_, reader) => reader.describe(table, writer),
         }
     }
 
@@ -97,7 +98,10 @@ impl LogSource {
         match self {
             LogSource::Sqlite(store, reader) => store.release_log(reader, kept).await,
             LogSource::Postgres(store, log) => Box::pin(store.release_log(log, kept)).await,
-            LogSource::None => Ok(()),
+            LogSource::Mysql(store, reader) => {
+                store.release_binlog(reader, kept);
+                Ok(())
+            }
         }
     }
 
@@ -106,7 +110,7 @@ impl LogSource {
         match self {
             LogSource::Sqlite(_, reader) => reader.position().is_some(),
             LogSource::Postgres(_, log) => log.is_capturing(),
-            LogSource::None => false,
+            LogSource::Mysql(_, reader) => reader.position().is_some(),
         }
     }
 
@@ -115,7 +119,7 @@ impl LogSource {
         match self {
             LogSource::Sqlite(_, reader) => reader.position(),
             LogSource::Postgres(_, reader) => reader.position(),
-            LogSource::None => None,
+            LogSource::Mysql(_, reader) => reader.position(),
         }
     }
 
@@ -124,14 +128,14 @@ impl LogSource {
         match self {
             LogSource::Sqlite(_, reader) => reader.position(),
             LogSource::Postgres(_, log) => log.passed(),
-            LogSource::None => None,
+            LogSource::Mysql(_, reader) => reader.position(),
         }
     }
 
     /// What sees all that was told, where positions do not say that.
     pub fn visible(&self) -> Option<Arc<Snapshot>> {
         match self {
-            LogSource::Sqlite(..) | LogSource::None => None,
+            LogSource::Sqlite(..) | LogSource::Mysql(..) => None,
             LogSource::Postgres(_, log) => log.visible(),
         }
     }
@@ -139,7 +143,8 @@ impl LogSource {
     /// Whether what is committed arrives by itself: a look at few transactions costs about as much as one at none.
     pub fn is_streamed(&self) -> bool {
         match self {
-            LogSource::Sqlite(..) | LogSource::None => false,
+            LogSource::Sqlite(..) => false,
+            LogSource::Mysql(..) => true,
             LogSource::Postgres(_, log) => log.is_streamed(),
         }
     }
@@ -149,7 +154,7 @@ impl LogSource {
         match self {
             LogSource::Sqlite(store, reader) => store.look(reader, numbers).await,
             LogSource::Postgres(store, log) => Box::pin(store.look_at_log(log, numbers)).await,
-            LogSource::None => Err(Error::Database("no log is kept".to_owned())),
+            LogSource::Mysql(store, reader) => Box::pin(store.look_at_binlog(reader, numbers)).await,
         }
     }
 
@@ -158,7 +163,7 @@ impl LogSource {
         match self {
             LogSource::Sqlite(store, reader) => store.log_commit_after(reader).await,
             LogSource::Postgres(store, log) => Box::pin(store.log_commit_after(log)).await,
-            LogSource::None => std::future::pending().await,
+            LogSource::Mysql(_, reader) => reader.arrival().await,
         }
     }
 }

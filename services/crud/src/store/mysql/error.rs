@@ -299,7 +299,7 @@ mod tests {
             (key("other", "PRIMARY"), columns(&["code"])),
             (key("other", "title"), columns(&["title", "year"])),
         ]);
-        let statement = |text: &str| Statement { text: text.into(), ..super::super::end_statement() };
+        let statement = |text: &str| Statement { text: text.into(), ..super::super::ping_statement() };
         let insert = statement("INSERT INTO `a``b` (`id`) VALUES (?)");
         let duplicate = |name: &str| error(1062, &format!("Duplicate entry 'secret' for key '{name}'"));
         assert_eq!(conflict(&duplicate("PRIMARY"), Some(&insert), &keys), ["id"]);

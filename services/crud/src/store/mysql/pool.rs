@@ -17,7 +17,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Pool of a limited number of connections. Who waits is served in order; the wait ends with the caller.
 pub struct MysqlPool {
-    connector: Arc<MysqlConnector>,
+    pub(super) connector: Arc<MysqlConnector>,
     permits: Arc<Semaphore>,
     idle: Arc<IdleConns>,
     /// Done once there is a task that closes them when the node stops.

@@ -72,7 +72,7 @@ impl fmt::Debug for MysqlRows {
 }
 
 /// What is read of a value. What is none of its column's type, as the day `0000-00-00`, is read as its text.
-fn read(r#type: Type, value: &Value, is_bits: impl Fn() -> bool) -> Cell<'_> {
+pub fn read(r#type: Type, value: &Value, is_bits: impl Fn() -> bool) -> Cell<'_> {
     match value {
         Value::NULL => Cell::Null,
         Value::Int(value) => integer(r#type, *value),

@@ -54,13 +54,13 @@ fn script(random: &mut Random, s: &str, begin: &str, pause: &str) -> String {
         let row = format!("id IN ({id}, {})", id + 1000);
         match random.below(10) {
             0 => sql.push_str(&format!(
-                "SAVEPOINT a; UPDATE {s}counted SET ver = ver + 1, note = 'undone' WHERE {row}; ROLLBACK TO a; RELEASE a; "
+                "SAVEPOINT a; UPDATE {s}counted SET ver = ver + 1, note = 'undone' WHERE {row}; ROLLBACK TO SAVEPOINT a; RELEASE SAVEPOINT a; "
             )),
             2 => sql.push_str(&format!(
                 "UPDATE {s}counted SET id = CASE id WHEN {id} THEN {id} + 1000 ELSE {id} END, ver = ver + 1 WHERE {row}; "
             )),
             3 => sql.push_str(&format!(
-                "SAVEPOINT b; UPDATE {s}counted SET ver = ver + 1, note = 'kept' WHERE {row}; RELEASE b; "
+                "SAVEPOINT b; UPDATE {s}counted SET ver = ver + 1, note = 'kept' WHERE {row}; RELEASE SAVEPOINT b; "
             )),
             4 => sql.push_str(&format!(
                 "DELETE FROM {s}counted WHERE {row}; INSERT INTO {s}counted VALUES ({id}, {}, 'again'); ",
@@ -80,9 +80,10 @@ fn script(random: &mut Random, s: &str, begin: &str, pause: &str) -> String {
 async fn write(db: &Db, writer: u64, budget: Budget) {
     let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ (writer + 1));
     let s = db.prefix();
-    let (begin, pause) = match s.is_empty() {
-        true => ("BEGIN IMMEDIATE", ""),
-        false => ("BEGIN", "SELECT pg_sleep(0.03)"),
+    let (begin, pause) = match db.schema().dialect {
+        Dialect::Sqlite => ("BEGIN IMMEDIATE", ""),
+        Dialect::Postgres { .. } => ("BEGIN", "SELECT pg_sleep(0.03)"),
+        Dialect::Mysql => ("BEGIN", "DO sleep(0.03)"),
     };
     let mut scripts: Vec<String> = (0..budget.transactions).map(|_| script(&mut random, &s, begin, pause)).collect();
     if writer == 0 {
@@ -90,6 +91,9 @@ async fn write(db: &Db, writer: u64, budget: Budget) {
         for at in (0..scripts.len()).step_by(step) {
             scripts[at] = format!("UPDATE {s}counted SET ver = ver + 1");
         }
+    }
+    if db.schema().dialect == Dialect::Mysql {
+        return mysql::run(db, scripts).await;
     }
     if s.is_empty() {
         let file = db.file();

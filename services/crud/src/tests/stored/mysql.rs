@@ -112,7 +112,7 @@ fn literal(name: &str, samples: &'static [&'static str]) -> BoxedStrategy<String
 }
 
 /// A table with a column of each type, all but those of JSON indexed as far as the server bears.
-async fn filled(db: &Db) {
+pub async fn filled(db: &Db) {
     let columns = TYPES.iter().enumerate().map(|(at, (name, _))| format!("c{at} {name} NULL"));
     let columns = columns.collect::<Vec<_>>().join(", ");
     let indexes =
