@@ -3,6 +3,7 @@
 mod documented;
 mod kills;
 mod operated;
+mod schedules;
 mod shared;
 
 use anyhow::{Context, ensure};

@@ -78,11 +78,11 @@ struct State {
     manners: Mutex<HashMap<String, Manner>>,
     /// Requests being answered, and the most at once.
     running: AtomicUsize,
+    most: AtomicUsize,
     /// Requests being answered, by the id of their event.
     live: Mutex<HashMap<String, usize>>,
     /// Requests that came while another one of their event was being answered.
     overlaps: AtomicUsize,
-    most: AtomicUsize,
 }
 
 impl Webhook {

@@ -1,4 +1,4 @@
-//! Events: changes of rows that triggers name, delivered to webhooks at least once.
+//! Events: changes of rows and times that triggers name, delivered to webhooks at least once.
 //!
 //! The log of changes is followed for each table that a trigger is about; what becomes an event is made durable in the
 //! queue together with the position in the log, and delivered from there. One node has the queue of a data folder; a queue in
@@ -17,7 +17,9 @@ mod queue;
 mod registry;
 mod resource;
 mod row;
+mod scheduler;
 mod signature;
+mod timetable;
 
 use std::{
     collections::BTreeMap,
@@ -35,6 +37,7 @@ use self::{
     intake::Intake,
     queue::{FollowedTable, Holder, observer::Observer},
     registry::Registry,
+    scheduler::Scheduler,
 };
 pub use self::{
     queue::{
@@ -101,6 +104,8 @@ impl Events {
         {
             spawn(&self.tasks, "events: find other nodes", others::watch(nats.clone(), self.health.clone()));
         }
+        let scheduler = Scheduler::new(queue.clone(), self.registry.clone());
+        spawn(&self.tasks, "events: schedules", scheduler.run(self.health.clone(), self.meters.clone()));
         let listening = queue.clone();
         spawn(&self.tasks, "events: listen", async move { listening.listen().await });
         spawn(&self.tasks, "events: deliver", dispatcher.run(self.tasks.draining().clone()));

@@ -320,12 +320,7 @@ impl Node {
                 return wrong(format!("limits.{name}"), "must be positive");
             }
         }
-        if let BusConfig::Nats(nats) = &self.bus {
-            nats.check().map_err(|(field, message)| (format!("bus.{field}"), message))?;
-        }
-        if let QueueConfig::Postgres(server) = &self.queue {
-            server.check().map_err(|(field, message)| (format!("queue.{field}"), message))?;
-        }
+        self.check_servers()?;
         if self.mesh_key.as_ref().is_some_and(|key| key.0.is_empty()) {
             return wrong("mesh_key".to_owned(), "must not be empty");
         }
@@ -340,6 +335,17 @@ impl Node {
         }
         if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.telemetry.log) {
             return Err(("telemetry.log".to_owned(), format!("expected a log filter such as info: {error}")));
+        }
+        Ok(())
+    }
+
+    /// The same of the servers that nodes share.
+    fn check_servers(&self) -> Result<(), (String, String)> {
+        if let BusConfig::Nats(nats) = &self.bus {
+            nats.check().map_err(|(field, message)| (format!("bus.{field}"), message))?;
+        }
+        if let QueueConfig::Postgres(server) = &self.queue {
+            server.check().map_err(|(field, message)| (format!("queue.{field}"), message))?;
         }
         Ok(())
     }

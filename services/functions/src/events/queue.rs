@@ -9,9 +9,10 @@ pub mod observer;
 mod open;
 pub mod operate;
 mod order;
+pub mod schedule;
 mod store;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 pub mod upkeep;
 
 use std::{

@@ -50,18 +50,19 @@ on_both!(
 );
 
 /// Where a queue is, until this is dropped.
-struct Place {
+pub struct Place {
     folder: tempfile::TempDir,
     config: QueueConfig,
 }
 
 impl Place {
-    fn file() -> Self {
+    /// A file of its own.
+    pub fn file() -> Self {
         Self { folder: tempfile::tempdir().unwrap(), config: QueueConfig::File {} }
     }
 
     /// A schema of its own; `None`, and a word about it, where there is no server and none is demanded.
-    fn postgres() -> Option<Self> {
+    pub fn postgres() -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let Ok(url) = std::env::var("TEST_POSTGRES_URL") else {
             assert!(std::env::var_os("CI").is_none(), "TEST_POSTGRES_URL names no server");
@@ -74,7 +75,7 @@ impl Place {
     }
 
     /// The queue for a node.
-    async fn open(&self) -> Queue {
+    pub async fn open(&self) -> Queue {
         Queue::open(&self.config, self.folder.path()).await.unwrap()
     }
 

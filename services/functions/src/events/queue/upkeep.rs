@@ -131,10 +131,10 @@ impl Queue {
         Ok(())
     }
 
-    /// The triggers of which events wait, each with the number that nodes raise which have it in force; 0 where none has.
+    /// The triggers of which events wait or times are known, each with the number that nodes raise which have it in force; 0 where none has.
     pub async fn waiting(&self) -> Result<Vec<(TriggerKey, i64)>, QueueError> {
-        let select = "SELECT w.project, w.trigger_id, coalesce(s.beat, 0) FROM (SELECT DISTINCT project, trigger_id \
-            FROM events WHERE status = 'pending') AS w LEFT JOIN served_triggers s ON s.project = w.project \
+        let select = "SELECT w.project, w.trigger_id, coalesce(s.beat, 0) FROM (SELECT project, trigger_id FROM events \
+            WHERE status = 'pending' UNION SELECT project, trigger_id FROM schedules) AS w LEFT JOIN served_triggers s ON s.project = w.project \
             AND s.trigger_id = w.trigger_id";
         let rows: Vec<(String, String, i64)> = self.store.rows(Statement::new(select)).await?;
         let key =
@@ -142,15 +142,17 @@ impl Queue {
         Ok(rows.into_iter().map(key).collect())
     }
 
-    /// Makes the events of a trigger that is gone dead letters; how many.
+    /// Makes the events of a trigger that is gone dead letters, and forgets its times; how many.
     pub async fn fail_trigger(&self, trigger: &TriggerKey, now_ms: i64) -> Result<u64, QueueError> {
         let all = |fail: Statement<'static>| {
             let of = fail.push("SELECT seq FROM events WHERE status = 'pending' AND project = ");
             of.bind(trigger.project.to_string()).push(" AND trigger_id = ").bind(trigger.id.to_string())
         };
         let failed = self.fail(all, "trigger not found", now_ms).await?;
-        let served = Statement::new("DELETE FROM served_triggers WHERE project = ").bind(&*trigger.project);
-        self.store.execute(served.push(" AND trigger_id = ").bind(&*trigger.id)).await?;
+        for delete in ["DELETE FROM served_triggers WHERE project = ", "DELETE FROM schedules WHERE project = "] {
+            let delete = Statement::new(delete).bind(&*trigger.project).push(" AND trigger_id = ");
+            self.store.execute(delete.bind(&*trigger.id)).await?;
+        }
         Ok(failed)
     }
 
