@@ -92,7 +92,7 @@ impl Selection {
 /// Does what the arguments say. Fails where an event that is asked for by id does not exist.
 pub async fn run(args: EventsArgs) -> Result<(), Failure> {
     match args.command {
-        EventsCommand::List { selection, json } => list(&selection, json).await?,
+        EventsCommand::List { selection, json } => Box::pin(list(&selection, json)).await?,
         EventsCommand::Replay { selection } => {
             let filter = selection.filter(Some(EventStatus::Failed));
             let queue = selection.queue().await?;
