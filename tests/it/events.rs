@@ -3,6 +3,8 @@
 mod documented;
 mod kills;
 mod operated;
+mod schedules;
+mod shared;
 
 use anyhow::{Context, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};

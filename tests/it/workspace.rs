@@ -39,7 +39,7 @@ const FORBIDDEN: [(&str, &[&str]); 9] = [
     ("auth-rules", &["rusqlite", "tokio-postgres", "mysql_async", "sqlx", "axum"]),
     ("realtime", &["rusqlite", "tokio-postgres", "mysql_async", "sqlx", "axum"]),
     ("storage", &["rusqlite", "tokio-postgres", "mysql_async", "sqlx", "axum"]),
-    // Its queue of events is a file of its own, by sqlx.
+    // Its queue of events is a database of its own, by sqlx.
     ("functions", &["rusqlite", "tokio-postgres", "mysql_async", "axum"]),
     ("gateway", &["rusqlite", "tokio-postgres", "mysql_async", "sqlx", "object_store"]),
 ];

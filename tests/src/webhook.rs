@@ -79,13 +79,18 @@ struct State {
     /// Requests being answered, and the most at once.
     running: AtomicUsize,
     most: AtomicUsize,
+    /// Requests being answered, by the id of their event.
+    live: Mutex<HashMap<String, usize>>,
+    /// Requests that came while another one of their event was being answered.
+    overlaps: AtomicUsize,
 }
 
 impl Webhook {
     /// Serves on a free port of this machine; every path answers well.
     pub async fn start() -> anyhow::Result<Self> {
         let (deliveries, manners) = (watch::Sender::default(), Mutex::default());
-        let state = Arc::new(State { deliveries, manners, running: AtomicUsize::new(0), most: AtomicUsize::new(0) });
+        let (running, most, overlaps) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+        let state = Arc::new(State { deliveries, manners, running, live: Mutex::default(), overlaps, most });
         let served = state.clone();
         let listening = Listening::start(move |socket| {
             let state = served.clone();
@@ -112,6 +117,11 @@ impl Webhook {
     /// The most requests that it had at once.
     pub fn most_at_once(&self) -> usize {
         self.state.most.load(Ordering::SeqCst)
+    }
+
+    /// Requests that came while another one of their event was being answered.
+    pub fn overlaps(&self) -> usize {
+        self.state.overlaps.load(Ordering::SeqCst)
     }
 
     /// Waits until what it was sent at a path is as the test wants.
@@ -142,13 +152,31 @@ impl State {
         while let Some(request) = read(&mut socket, &mut bytes).await? {
             let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
             self.most.fetch_max(running, Ordering::SeqCst);
+            let id = request.headers.get("webhook-id").cloned().unwrap_or_default();
+            self.begin(&id);
             let answered = self.answer(&mut socket, request).await;
+            self.end(&id);
             self.running.fetch_sub(1, Ordering::SeqCst);
             if !answered? {
                 break;
             }
         }
         Ok(())
+    }
+
+    fn begin(&self, id: &str) {
+        let mut live = self.live.lock().expect("no test panics here");
+        let count = live.entry(id.to_owned()).or_default();
+        *count += 1;
+        if *count > 1 {
+            self.overlaps.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn end(&self, id: &str) {
+        if let Some(count) = self.live.lock().expect("no test panics here").get_mut(id) {
+            *count -= 1;
+        }
     }
 
     /// Whether the connection goes on.

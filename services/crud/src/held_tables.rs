@@ -26,8 +26,9 @@ type Follower = Pin<Box<dyn Stream<Item = Result<LogResponse, Error>> + Send>>;
 pub fn trigger_tables(snapshot: &Snapshot) -> TriggerTables {
     let mut tables = TriggerTables::new();
     for (TriggerResource { meta, spec }, _) in snapshot.of() {
-        let database = (meta.project.clone(), spec.on.database.clone());
-        tables.entry(database).or_default().insert(spec.on.table.clone());
+        let Some(changes) = spec.on.rows() else { continue };
+        let database = (meta.project.clone(), changes.database.clone());
+        tables.entry(database).or_default().insert(changes.table.clone());
     }
     tables
 }

@@ -1,7 +1,8 @@
-//! Events: changes of rows that triggers name, delivered to webhooks at least once.
+//! Events: changes of rows and times that triggers name, delivered to webhooks at least once.
 //!
 //! The log of changes is followed for each table that a trigger is about; what becomes an event is made durable in the
-//! queue together with the position in the log, and delivered from there. One node has the queue of a data folder.
+//! queue together with the position in the log, and delivered from there. One node has the queue of a data folder; a queue in
+//! PostgreSQL is of all nodes that have it: one of them follows a table, and all deliver.
 
 mod attempt;
 mod backoff;
@@ -16,23 +17,27 @@ mod queue;
 mod registry;
 mod resource;
 mod row;
+mod scheduler;
 mod signature;
+mod timetable;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use mesh::{Mesh, Tasks, bus::Bus, resources::Current, telemetry::EventMeters};
+use mesh::{Mesh, Tasks, bus::Bus, config::QueueConfig, resources::Current, telemetry::EventMeters};
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::{
     dispatcher::{Dispatcher, QUEUE},
     health::EventHealth,
     intake::Intake,
-    queue::FollowedTable,
+    queue::{FollowedTable, Holder, observer::Observer},
     registry::Registry,
+    scheduler::Scheduler,
 };
 pub use self::{
     queue::{
@@ -45,11 +50,15 @@ use crate::client::Client;
 
 /// How often a queue is tried to be opened that another node has still.
 const OPEN_INTERVAL: Duration = Duration::from_millis(250);
+/// How often a node tells that it follows its tables still, and after how long without that another one does.
+const BEAT_INTERVAL: Duration = Duration::from_secs(2);
+const HOLD_TIME: Duration = Duration::from_secs(10);
 
 /// Events of a node.
 pub struct Events {
     mesh: Mesh,
     data: PathBuf,
+    config: QueueConfig,
     client: Client,
     registry: Registry,
     health: EventHealth,
@@ -66,14 +75,15 @@ struct RunningIntake {
 
 impl Events {
     /// Makes and delivers events as the triggers in force say, until the node stops.
-    pub fn start(mesh: Mesh, data: &Path, client: Client, current: Current, tasks: &Tasks) {
+    pub fn start(mesh: Mesh, (config, data): (QueueConfig, &Path), client: Client, current: Current, tasks: &Tasks) {
         let (registry, following) = Registry::new(current);
         let stop = tasks.stop().clone();
         tasks.spawn("events: follow resources", async move {
             stop.run_until_cancelled(following).await;
         });
         let (health, meters) = (EventHealth::new(mesh.health().clone()), mesh.metrics().events());
-        let events = Self { mesh, data: data.to_owned(), client, registry, health, meters, tasks: tasks.clone() };
+        let data = data.to_owned();
+        let events = Self { mesh, data, config, client, registry, health, meters, tasks: tasks.clone() };
         let draining = tasks.draining().clone();
         let running = async move {
             draining.run_until_cancelled(Box::pin(events.run())).await;
@@ -83,15 +93,21 @@ impl Events {
 
     async fn run(mut self) {
         // A node without triggers has no queue.
-        while self.registry.now().is_empty() && !Queue::exists(&self.data) {
+        while self.registry.now().is_empty() && !Queue::exists(&self.config, &self.data) {
             self.registry.changed().await;
         }
         let queue = self.open().await;
         let (registry, client) = (self.registry.clone(), self.client.clone());
         let dispatcher = Dispatcher::new(queue.clone(), registry, client, self.health.clone(), self.meters.clone());
-        if let Bus::Nats(nats) = self.mesh.bus() {
+        if let Bus::Nats(nats) = self.mesh.bus()
+            && !queue.is_shared()
+        {
             spawn(&self.tasks, "events: find other nodes", others::watch(nats.clone(), self.health.clone()));
         }
+        let scheduler = Scheduler::new(queue.clone(), self.registry.clone());
+        spawn(&self.tasks, "events: schedules", scheduler.run(self.health.clone(), self.meters.clone()));
+        let listening = queue.clone();
+        spawn(&self.tasks, "events: listen", async move { listening.listen().await });
         spawn(&self.tasks, "events: deliver", dispatcher.run(self.tasks.draining().clone()));
         self.follow_tables(&queue).await;
     }
@@ -99,7 +115,7 @@ impl Events {
     /// The queue, once no other node has it.
     async fn open(&self) -> Queue {
         loop {
-            match Queue::open(&self.data).await {
+            match Queue::open(&self.config, &self.data).await {
                 Ok(queue) => {
                     self.health.set(QUEUE, None);
                     return queue;
@@ -114,30 +130,60 @@ impl Events {
         }
     }
 
-    /// Follows the tables that triggers are about, as these change.
+    /// Follows the tables that triggers are about, as these change, as far as no other node does.
     async fn follow_tables(&mut self, queue: &Queue) {
-        let mut intakes: BTreeMap<FollowedTable, RunningIntake> = BTreeMap::new();
+        let (mut intakes, mut holders) = (BTreeMap::new(), Observer::default());
         loop {
-            let wanted = self.registry.now().tables();
-            let needless: Vec<FollowedTable> =
-                intakes.keys().filter(|table| !wanted.contains(*table)).cloned().collect();
-            for table in needless {
-                if let Some(RunningIntake { stop, ended }) = intakes.remove(&table) {
-                    drop(stop);
-                    // It writes nothing after this.
-                    ended.cancelled().await;
-                }
-            }
-            if let Err(error) = forget_others(queue, &wanted).await {
+            if let Err(error) = self.settle(queue, &mut intakes, &mut holders).await {
                 tracing::warn!(cause = ?error, "{error}");
             }
-            for table in wanted {
-                if !intakes.contains_key(&table) {
-                    intakes.insert(table.clone(), self.follow(queue, table));
-                }
+            tokio::select! {
+                () = self.registry.changed() => {}
+                () = tokio::time::sleep(BEAT_INTERVAL) => {}
             }
-            self.registry.changed().await;
         }
+    }
+
+    /// Ends and begins intakes as the triggers in force and other nodes have it.
+    async fn settle(
+        &self,
+        queue: &Queue,
+        intakes: &mut BTreeMap<FollowedTable, RunningIntake>,
+        holders: &mut Observer<FollowedTable, Holder>,
+    ) -> Result<(), QueueError> {
+        let wanted = self.registry.now().tables();
+        let is_needless =
+            |table: &FollowedTable, intake: &RunningIntake| !wanted.contains(table) || intake.ended.is_cancelled();
+        let needless: Vec<FollowedTable> = intakes
+            .iter()
+            .filter(|(table, intake)| is_needless(table, intake))
+            .map(|(table, _)| table.clone())
+            .collect();
+        for table in needless {
+            if let Some(RunningIntake { stop, ended }) = intakes.remove(&table) {
+                drop(stop);
+                // It writes nothing after this.
+                ended.cancelled().await;
+            }
+        }
+        queue.beat().await?;
+        let now = Instant::now();
+        let known: BTreeMap<FollowedTable, Holder> = queue.tables().await?.into_iter().collect();
+        holders.see(known.iter().map(|(table, holder)| (table.clone(), *holder)), now);
+        let gone =
+            |table: &FollowedTable| known.get(table).copied().filter(|_| holders.unchanged(table, now) >= HOLD_TIME);
+        for table in known.keys().filter(|table| !wanted.contains(*table)) {
+            // One that comes back begins then.
+            if queue.hold(table, gone(table)).await? {
+                queue.forget(table).await?;
+            }
+        }
+        for table in wanted {
+            if !intakes.contains_key(&table) && queue.hold(&table, gone(&table)).await? {
+                intakes.insert(table.clone(), self.follow(queue, table));
+            }
+        }
+        Ok(())
     }
 
     fn follow(&self, queue: &Queue, table: FollowedTable) -> RunningIntake {
@@ -149,6 +195,7 @@ impl Events {
             table,
             health: self.health.clone(),
             meters: self.meters.clone(),
+            is_lost: false,
         };
         let (stopped, at_end) = (stop.clone(), ended.clone().drop_guard());
         spawn(&self.tasks, "events: follow table", async move {
@@ -165,14 +212,4 @@ fn spawn(tasks: &Tasks, name: &'static str, task: impl Future<Output = ()> + Sen
     tasks.spawn_until_drain(name, async move {
         dropped.run_until_cancelled(Box::pin(task)).await;
     });
-}
-
-/// Forgets the positions of tables that no trigger is about: one that comes back begins then.
-async fn forget_others(queue: &Queue, wanted: &BTreeSet<FollowedTable>) -> Result<(), QueueError> {
-    for table in queue.tables().await? {
-        if !wanted.contains(&table) {
-            queue.forget(&table).await?;
-        }
-    }
-    Ok(())
 }

@@ -1,5 +1,5 @@
 //! Functions of users: called over HTTP or on workers that dialled in, with the identity of their caller, within limits of
-//! time, size and number. Events of changes of rows, delivered to webhooks.
+//! time, size and number. Events of changes of rows and of times, delivered to webhooks.
 //!
 //! Whether a caller may is decided elsewhere: a call comes with a grant of the rule engine. Addresses that a target's
 //! name leads to are checked before one of them is dialled.

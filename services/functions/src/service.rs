@@ -61,7 +61,7 @@ impl Service {
         };
         mesh.health().set(Component::Service(ServiceName::of(&proto::services::functions::FUNCTIONS)), state);
         if let Ok(client) = &client {
-            Events::start(mesh.clone(), &config.data, client.clone(), current, &tasks);
+            Events::start(mesh.clone(), (config.queue, &config.data), client.clone(), current, &tasks);
         }
         let workers = Workers::new(mesh.metrics().function_workers());
         Self { targets, verifier, client, workers, tasks, metrics: mesh.metrics().clone() }

@@ -1,17 +1,19 @@
 //! `perigee events`: the events of triggers that wait, were delivered, or are dead letters.
 
-use std::{path::PathBuf, time::SystemTime};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, Subcommand, builder::PossibleValuesParser};
 use functions::{EventFilter, EventStatus, EventSummary, Queue};
-use mesh::clock;
+use mesh::config::{self, QueueConfig};
 
-use crate::{failure::Failure, output, token};
+use crate::{failure::Failure, node, output};
 
 /// Arguments of `perigee events`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  perigee events list --status failed\n  perigee events replay --trigger receipt")]
+#[command(
+    after_help = "Example:\n  perigee events list --status failed\n  perigee events replay --trigger receipt --config node.yaml"
+)]
 pub struct EventsArgs {
     #[command(subcommand)]
     command: EventsCommand,
@@ -56,9 +58,12 @@ struct Selection {
     /// Of this status only; replay and purge without it and without ids: failed
     #[arg(long, value_parser = PossibleValuesParser::new(EventStatus::ALL.map(EventStatus::name)))]
     status: Option<String>,
-    /// Where the node that delivers them keeps its data
-    #[arg(long, value_name = "DIR", default_value = token::DEFAULT_DATA)]
-    data: PathBuf,
+    /// The configuration of a node that delivers them; PERIGEE_ variables win over it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where the one node that delivers them keeps its data; absent: as the configuration says
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    data: Option<PathBuf>,
 }
 
 impl Selection {
@@ -75,18 +80,23 @@ impl Selection {
     }
 
     async fn queue(&self) -> anyhow::Result<Queue> {
-        Ok(Queue::beside(&self.data).await?)
+        if let Some(data) = &self.data {
+            return Ok(Queue::beside(&QueueConfig::File {}, data).await?);
+        }
+        let node =
+            config::Node::load(self.config.as_deref(), node::variables()).context("the configuration is wrong")?;
+        Ok(Queue::beside(&node.queue, &node.data).await?)
     }
 }
 
 /// Does what the arguments say. Fails where an event that is asked for by id does not exist.
 pub async fn run(args: EventsArgs) -> Result<(), Failure> {
     match args.command {
-        EventsCommand::List { selection, json } => list(&selection, json).await?,
+        EventsCommand::List { selection, json } => Box::pin(list(&selection, json)).await?,
         EventsCommand::Replay { selection } => {
             let filter = selection.filter(Some(EventStatus::Failed));
-            let now_ms = clock::unix_ms(SystemTime::now());
-            let replayed = selection.queue().await?.replay(&filter, now_ms).await.context("events are not replayed")?;
+            let queue = selection.queue().await?;
+            let replayed = queue.replay(&filter, queue.now_ms()).await.context("events are not replayed")?;
             output::print(&format!("{replayed} events are delivered again\n"));
         }
         EventsCommand::Purge { selection } => {

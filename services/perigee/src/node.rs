@@ -327,7 +327,7 @@ fn host_functions(start: &Start<'_>) -> Host {
     let Start { mesh, current, tasks, verifier, .. } = start;
     let egress = start.config.egress.clone();
     let egress = if start.mode == Mode::Dev { egress.with_loopback() } else { egress };
-    let config = functions::Config { egress, data: start.config.data.clone() };
+    let config = functions::Config { egress, data: start.config.data.clone(), queue: start.config.queue.clone() };
     let (mesh, current, tasks) = (Mesh::clone(mesh), Current::clone(current), Tasks::clone(tasks));
     services::functions::host(functions::Service::start(mesh, config, current, verifier.clone(), tasks))
 }

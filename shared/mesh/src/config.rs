@@ -3,6 +3,7 @@
 
 mod layer;
 mod nats;
+mod queue;
 
 use std::{
     collections::BTreeMap,
@@ -19,6 +20,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 use layer::Layers;
 
 pub use nats::NatsBus;
+pub use queue::{PostgresQueue, QueueConfig};
 
 use crate::{deserialize, egress::Egress};
 
@@ -53,6 +55,8 @@ pub struct Node {
     pub data: PathBuf,
     /// Event bus.
     pub bus: BusConfig,
+    /// Where events of triggers wait.
+    pub queue: QueueConfig,
     /// Addresses that requests to targets of users may go to.
     pub egress: Egress,
     /// Limits of requests.
@@ -316,9 +320,7 @@ impl Node {
                 return wrong(format!("limits.{name}"), "must be positive");
             }
         }
-        if let BusConfig::Nats(nats) = &self.bus {
-            nats.check().map_err(|(field, message)| (format!("bus.{field}"), message))?;
-        }
+        self.check_servers()?;
         if self.mesh_key.as_ref().is_some_and(|key| key.0.is_empty()) {
             return wrong("mesh_key".to_owned(), "must not be empty");
         }
@@ -333,6 +335,17 @@ impl Node {
         }
         if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.telemetry.log) {
             return Err(("telemetry.log".to_owned(), format!("expected a log filter such as info: {error}")));
+        }
+        Ok(())
+    }
+
+    /// The same of the servers that nodes share.
+    fn check_servers(&self) -> Result<(), (String, String)> {
+        if let BusConfig::Nats(nats) = &self.bus {
+            nats.check().map_err(|(field, message)| (format!("bus.{field}"), message))?;
+        }
+        if let QueueConfig::Postgres(server) = &self.queue {
+            server.check().map_err(|(field, message)| (format!("queue.{field}"), message))?;
         }
         Ok(())
     }
@@ -396,6 +409,33 @@ mod tests {
         let counted = limits.request_limits().map(|(_, limit, _)| limit);
         assert_eq!(counted, [64 << 20, 16, 16, 2000, 1000, 100_000, 200_000]);
         assert_eq!(node.drain, Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_queue_is_a_file_or_a_database_that_nodes_share() {
+        assert_eq!(parse("", &[]).unwrap().queue, QueueConfig::File {});
+        let text = "queue: { kind: postgres, url: 'postgres://a:b@c/d' }";
+        let QueueConfig::Postgres(server) = parse(text, &[]).unwrap().queue else { panic!("it is a database") };
+        assert_eq!(
+            (server.url.0.as_str(), server.schema.as_str(), server.connections),
+            ("postgres://a:b@c/d", "perigee_events", 8)
+        );
+        let variables = [("PERIGEE_QUEUE__KIND", "postgres"), ("PERIGEE_QUEUE__CONNECTIONS", "9")];
+        let QueueConfig::Postgres(server) = parse("queue: { url: 'postgres://c/d' }", &variables).unwrap().queue else {
+            panic!("it is a database")
+        };
+        assert_eq!(server.connections, 9);
+        for (more, expected) in [
+            ("", "queue.url: must be set"),
+            ("url: 'mysql://c/d'", "queue.url: must be set"),
+            ("url: 'postgres://c/d', schema: 'a; b'", "queue.schema: invalid schema \"a; b\""),
+            ("url: 'postgres://c/d', schema: pg_temp", "queue.schema: invalid schema"),
+            ("url: 'postgres://c/d', connections: 2", "queue.connections: must be from 3 to 1000"),
+            ("url: 'postgres://c/d', table: a", "queue"),
+        ] {
+            let text = refused(&format!("queue: {{ kind: postgres, {more} }}"), &[]);
+            assert!(text.contains(expected), "{text}");
+        }
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Triggers, as operators declare them: which changes of rows become events, and where these are delivered.
+//! Triggers, as operators declare them: which changes of rows and which times become events, and where these are
+//! delivered.
 
 use std::{fmt, time::Duration};
 
@@ -46,7 +47,7 @@ pub struct TriggerMeta {
 #[serde(deny_unknown_fields)]
 pub struct Trigger {
     /// What becomes an event.
-    pub on: RowChanges,
+    pub on: TriggerSource,
     /// Where events are delivered.
     pub to: Webhook,
     /// How often a delivery that failed is tried again: a number of attempts after the first, or more exactly; absent: 3.
@@ -68,9 +69,164 @@ impl Trigger {
 
     /// What cannot be meant: the path in `spec`, and the text.
     pub fn faults(&self) -> Vec<(&'static str, String)> {
-        let RowChanges { operations, r#where, before, columns, .. } = &self.on;
+        let mut faults = match &self.on {
+            TriggerSource::Rows(changes) => changes.faults(),
+            TriggerSource::Schedule(_) if matches!(self.ordered, Ordered::ByColumn(_)) => {
+                vec![("ordered", "expected true or false: events of a schedule have no columns".to_owned())]
+            }
+            TriggerSource::Schedule(_) => Vec::new(),
+        };
+        if self.retries.max.is_some_and(|max| max > RETRIES_MAX) {
+            faults.push(("retries", format!("expected at most {RETRIES_MAX} attempts")));
+        }
+        faults
+    }
+}
+
+/// What a trigger makes events of.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
+#[serde(try_from = "SourceKeys")]
+#[cfg_attr(feature = "json-schema", schemars(with = "SourceKeys"))]
+pub enum TriggerSource {
+    /// Changes of the rows of a table.
+    Rows(RowChanges),
+    /// Times.
+    Schedule(Schedule),
+}
+
+impl TriggerSource {
+    /// The changes of rows, where it is those.
+    pub fn rows(&self) -> Option<&RowChanges> {
+        match self {
+            TriggerSource::Rows(changes) => Some(changes),
+            TriggerSource::Schedule(_) => None,
+        }
+    }
+}
+
+/// Times at which an event is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Schedule {
+    /// Again and again.
+    Cron {
+        /// Five fields, or six with seconds first.
+        cron: String,
+        /// A name of the IANA database; absent: UTC.
+        time_zone: Option<String>,
+    },
+    /// Once.
+    Once {
+        /// A date and a time, with an offset or in the time zone.
+        at: String,
+        /// A name of the IANA database; absent: UTC.
+        time_zone: Option<String>,
+    },
+}
+
+impl fmt::Display for Schedule {
+    /// Another text for each schedule.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, text, time_zone) = match self {
+            Schedule::Cron { cron, time_zone } => ("cron", cron, time_zone),
+            Schedule::Once { at, time_zone } => ("at", at, time_zone),
+        };
+        write!(f, "{kind} {text} {}", time_zone.as_deref().unwrap_or("UTC"))
+    }
+}
+
+/// `on` of a trigger as it is written.
+#[derive(Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct SourceKeys {
+    /// The database's id.
+    #[serde(default)]
+    database: Option<String>,
+    /// The table's name.
+    #[serde(default)]
+    table: Option<String>,
+    /// Which changes; absent: all.
+    #[serde(default)]
+    operations: Option<Vec<RowOperation>>,
+    /// What the row has to be after the change, as `find` of REST says it; a row that was deleted is none.
+    #[serde(default)]
+    r#where: Option<serde_json::Value>,
+    /// What the row has to have been before the change; one that was inserted was none.
+    #[serde(default)]
+    before: Option<serde_json::Value>,
+    /// Of updates only those that change one of these columns; none: all.
+    #[serde(default)]
+    columns: Vec<String>,
+    /// Times as cron has them: five fields, or six with seconds first.
+    #[serde(default)]
+    schedule: Option<String>,
+    /// One time, with an offset or in the time zone: 2026-12-24T18:00:00+01:00.
+    #[serde(default)]
+    at: Option<String>,
+    /// The time zone of a schedule, such as Europe/Berlin; absent: UTC.
+    #[serde(default)]
+    time_zone: Option<String>,
+}
+
+impl TryFrom<SourceKeys> for TriggerSource {
+    type Error = String;
+
+    fn try_from(keys: SourceKeys) -> Result<Self, String> {
+        let SourceKeys { database, table, operations, r#where, before, columns, schedule, at, time_zone } = keys;
+        let of_rows = [
+            ("operations", operations.is_some()),
+            ("where", r#where.is_some()),
+            ("before", before.is_some()),
+            ("columns", !columns.is_empty()),
+        ];
+        let times = match (database, table, schedule, at) {
+            (Some(database), Some(table), None, None) => {
+                let changes = RowChanges { database, table, operations, r#where, before, columns };
+                let is_wrong = time_zone.is_some();
+                return match is_wrong {
+                    true => Err("timeZone does not apply to changes of rows".to_owned()),
+                    false => Ok(Self::Rows(changes)),
+                };
+            }
+            (None, None, Some(cron), None) => Schedule::Cron { cron, time_zone },
+            (None, None, None, Some(at)) => Schedule::Once { at, time_zone },
+            _ => return Err("expected either database and table, or schedule, or at".to_owned()),
+        };
+        match of_rows.iter().find(|(_, is_there)| *is_there) {
+            Some((key, _)) => Err(format!("{key} does not apply to a schedule")),
+            None => Ok(Self::Schedule(times)),
+        }
+    }
+}
+
+/// Changes of the rows of a table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RowChanges {
+    /// The database's id.
+    pub database: String,
+    /// The table's name.
+    pub table: String,
+    /// Which changes; absent: all.
+    pub operations: Option<Vec<RowOperation>>,
+    /// What the row has to be after the change, as `find` of REST says it; a row that was deleted is none.
+    pub r#where: Option<serde_json::Value>,
+    /// What the row has to have been before the change; one that was inserted was none.
+    pub before: Option<serde_json::Value>,
+    /// Of updates only those that change one of these columns; none: all.
+    pub columns: Vec<String>,
+}
+
+impl RowChanges {
+    /// Whether changes of this kind become events.
+    pub fn has(&self, operation: RowOperation) -> bool {
+        self.operations.as_ref().is_none_or(|operations| operations.contains(&operation))
+    }
+
+    /// What cannot be meant: the path in `spec`, and the text.
+    fn faults(&self) -> Vec<(&'static str, String)> {
+        let RowChanges { operations, r#where, before, columns, .. } = self;
         let only = |operation| operations.as_deref() == Some(&[operation]);
-        let has = |operation| self.on.has(operation);
         let mut faults = Vec::new();
         let mut say = |path, text: &str| faults.push((path, text.to_owned()));
         if operations.as_ref().is_some_and(Vec::is_empty) {
@@ -87,43 +243,10 @@ impl Trigger {
         if before.is_some() && only(RowOperation::Insert) {
             say("on.before", "not allowed with insertions alone, before which there is no row; use where");
         }
-        if !columns.is_empty() && !has(RowOperation::Update) {
+        if !columns.is_empty() && !self.has(RowOperation::Update) {
             say("on.columns", "not allowed without updates");
         }
-        if self.retries.max.is_some_and(|max| max > RETRIES_MAX) {
-            faults.push(("retries", format!("expected at most {RETRIES_MAX} attempts")));
-        }
         faults
-    }
-}
-
-/// Changes of the rows of a table.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-pub struct RowChanges {
-    /// The database's id.
-    pub database: String,
-    /// The table's name.
-    pub table: String,
-    /// Which changes; absent: all.
-    #[serde(default)]
-    pub operations: Option<Vec<RowOperation>>,
-    /// What the row has to be after the change, as `find` of REST says it; a row that was deleted is none.
-    #[serde(default)]
-    pub r#where: Option<serde_json::Value>,
-    /// What the row has to have been before the change; one that was inserted was none.
-    #[serde(default)]
-    pub before: Option<serde_json::Value>,
-    /// Of updates only those that change one of these columns; none: all.
-    #[serde(default)]
-    pub columns: Vec<String>,
-}
-
-impl RowChanges {
-    /// Whether changes of this kind become events.
-    pub fn has(&self, operation: RowOperation) -> bool {
-        self.operations.as_ref().is_none_or(|operations| operations.contains(&operation))
     }
 }
 
@@ -395,9 +518,11 @@ mod tests {
         );
         assert_eq!(trigger.retries.max, Some(3));
         assert!(
-            [RowOperation::Insert, RowOperation::Update, RowOperation::Delete]
-                .into_iter()
-                .all(|one| trigger.on.has(one))
+            [RowOperation::Insert, RowOperation::Update, RowOperation::Delete].into_iter().all(|one| trigger
+                .on
+                .rows()
+                .unwrap()
+                .has(one))
         );
         assert!(trigger.faults().is_empty() && trigger.to.secret.0.is_empty());
     }
@@ -444,6 +569,37 @@ mod tests {
         }
         let told = WebhookUrl::try_from("htps://a/services/hidden".to_owned()).unwrap_err();
         assert!(!told.contains("hidden"), "{told}");
+    }
+
+    #[test]
+    fn a_source_is_of_one_kind() {
+        let source = |on: Value| {
+            let spec = json!({"on": on, "to": {"url": "http://a"}});
+            from_value::<Trigger>(spec).map(|trigger| trigger.on).map_err(|error| error.to_string())
+        };
+        let zone = Some("Europe/Berlin".to_owned());
+        assert_eq!(
+            source(json!({"schedule": "0 8 * * *", "timeZone": "Europe/Berlin"})),
+            Ok(TriggerSource::Schedule(Schedule::Cron { cron: "0 8 * * *".to_owned(), time_zone: zone }))
+        );
+        let once = source(json!({"at": "2026-12-24T18:00:00Z"})).unwrap();
+        let TriggerSource::Schedule(schedule) = &once else { panic!("it is a schedule") };
+        assert_eq!((schedule.to_string().as_str(), once.rows()), ("at 2026-12-24T18:00:00Z UTC", None));
+        for (on, expected) in [
+            (json!({}), "expected either database and table, or schedule, or at"),
+            (json!({"database": "d"}), "expected either database and table, or schedule, or at"),
+            (json!({"schedule": "a", "at": "b"}), "expected either database and table, or schedule, or at"),
+            (
+                json!({"database": "d", "table": "t", "at": "b"}),
+                "expected either database and table, or schedule, or at",
+            ),
+            (json!({"database": "d", "table": "t", "timeZone": "UTC"}), "timeZone does not apply to changes of rows"),
+            (json!({"schedule": "a", "columns": ["n"]}), "columns does not apply to a schedule"),
+        ] {
+            assert_eq!(source(on.clone()).unwrap_err(), expected, "{on}");
+        }
+        let spec = json!({"on": {"at": "a"}, "to": {"url": "http://a"}, "ordered": "doc.n"});
+        assert_eq!(from_value::<Trigger>(spec).unwrap().faults()[0].0, "ordered");
     }
 
     #[test]

@@ -32,7 +32,7 @@ async fn the_document_tells_what_happens() -> anyhow::Result<()> {
         ensure!(tokio::time::Instant::now() < until, "there is a queue: {}", node.log());
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
-    super::operated::eventually(&queue, "SELECT count(*) FROM followed_tables", 1).await?;
+    super::operated::eventually(&queue, "SELECT count(*) FROM followed_tables WHERE length(position) > 0", 1).await?;
 
     ensure!(document.run_commands(address, |printed| printed).await? == 1, "one command");
     let told = tokio::time::timeout(std::time::Duration::from_secs(20), printed.next_line()).await??;

@@ -160,12 +160,12 @@ async fn killed(shape: Shape, engine: Engine, factor: i64) -> anyhow::Result<()>
 }
 
 /// The row and the type of an event.
-fn place(event: &serde_json::Value) -> Option<(i64, &str)> {
+pub fn place(event: &serde_json::Value) -> Option<(i64, &str)> {
     Some((event["data"]["find"]["id"].as_i64().filter(|id| *id > 0)?, event["type"].as_str()?))
 }
 
 /// Waits until changes are taken.
-async fn begun(lab: &Database, webhook: &Webhook) -> anyhow::Result<()> {
+pub async fn begun(lab: &Database, webhook: &Webhook) -> anyhow::Result<()> {
     for id in 1..120 {
         lab.run(&format!("INSERT INTO note (id, body) VALUES (-{id}, 'begun')")).await?;
         let begun = webhook.count("/begun", 1);

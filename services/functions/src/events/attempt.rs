@@ -121,6 +121,11 @@ async fn answer(response: Response) -> Answer {
 }
 
 impl Answer {
+    /// There was no attempt, since it was too late for one.
+    pub fn late() -> Self {
+        Self::failed(None, "the node could not begin in time".to_owned())
+    }
+
     fn failed(code: Option<u16>, text: String) -> Self {
         Self { verdict: Verdict::Failed { retry_after: None }, code, text }
     }

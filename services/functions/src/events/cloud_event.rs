@@ -1,9 +1,12 @@
-//! Messages: events of changes of rows. Source: CloudEvents 1.0, "JSON Event Format".
+//! Messages: events of changes of rows, and of times. Source: CloudEvents 1.0, "JSON Event Format".
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use query::datetime;
 
-use super::{queue::FollowedTable, row::RowImage};
+use super::{
+    queue::{FollowedTable, TriggerKey},
+    row::RowImage,
+};
 
 /// What is encoded in a segment of a URI. Source: RFC 3986, "unreserved".
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -103,10 +106,29 @@ impl RowEvent<'_> {
     }
 }
 
+/// The message of a time at which a trigger is due, in milliseconds since 1970.
+pub fn schedule_message(id: &str, trigger: &TriggerKey, due_ms: i64) -> Vec<u8> {
+    let mut due = Vec::new();
+    datetime::rfc3339(&mut due, due_ms.saturating_mul(1000));
+    let mut out = b"{\"specversion\":\"1.0\",\"id\":".to_vec();
+    text(&mut out, id);
+    out.extend_from_slice(b",\"source\":");
+    text(&mut out, &format!("perigee:{}/{}", segment(&trigger.project), segment(&trigger.id)));
+    out.extend_from_slice(b",\"type\":\"SCHEDULE\",\"time\":\"");
+    out.extend_from_slice(&due);
+    out.extend_from_slice(b"\",\"datacontenttype\":\"application/json\",\"data\":{\"due\":\"");
+    out.extend_from_slice(&due);
+    out.extend_from_slice(b"\"}}");
+    out
+}
+
 /// The `source` of events of a table.
 fn source(table: &FollowedTable) -> String {
-    let segment = |name: &str| utf8_percent_encode(name, ENCODED).to_string();
     format!("perigee:{}/{}/{}", segment(&table.project), segment(&table.database), segment(&table.table))
+}
+
+fn segment(name: &str) -> String {
+    utf8_percent_encode(name, ENCODED).to_string()
 }
 
 fn text(out: &mut Vec<u8>, text: &str) {
@@ -144,6 +166,18 @@ mod tests {
             "subject": "7", "time": "2023-11-14T22:13:20.123456Z", "datacontenttype": "application/json",
             "data": { "db": "music", "col": "in voice", "find": { "id": 7 }, "docId": "7",
                 "doc": { "id": 7, "a": "x" }, "before": { "id": 7, "a": null } },
+        });
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn a_time_is_an_event_of_its_trigger() {
+        let trigger = TriggerKey { project: "shop".into(), id: "nightly".into() };
+        let told: Value = serde_json::from_slice(&schedule_message("evt_1", &trigger, 1_700_000_000_000)).unwrap();
+        let due = "2023-11-14T22:13:20Z";
+        let expected = json!({
+            "specversion": "1.0", "id": "evt_1", "source": "perigee:shop/nightly", "type": "SCHEDULE", "time": due,
+            "datacontenttype": "application/json", "data": { "due": due },
         });
         assert_eq!(told, expected);
     }

@@ -3,11 +3,11 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use mesh::{clock, telemetry::EventMeters};
+use mesh::telemetry::EventMeters;
 use query::trigger::Trigger;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -20,13 +20,18 @@ use super::{
     queue::{
         Queue, QueueError, TriggerKey,
         delivery::{EndedAttempt, Fate, Lease, LeaseRequest, Leased},
+        observer::Observer,
+        upkeep::{RunningLease, WaitingBounds},
     },
     registry::{Registry, Triggers},
 };
 use crate::client::Client;
 
-/// How long a lease goes on after the time of its attempt, so that what became of it can be written.
-const LEASE_MARGIN: Duration = Duration::from_secs(30);
+/// How long a lease goes on after the time of its attempt, and within which of it the attempt begins or does not.
+const LEASE_MARGIN: Duration = Duration::from_secs(10);
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long no node has a trigger in force before its events are dead letters: nodes learn of triggers one after the other.
+const SERVED_TIME: Duration = Duration::from_secs(60);
 /// How often all queues are looked at: a command may have changed them.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How often leases that are over are looked for, old events are removed, and those that wait are counted.
@@ -40,10 +45,9 @@ const PRUNE_BATCHES: usize = 100;
 const DELIVERIES_MAX: usize = 512;
 /// Bytes of the messages of all triggers at once, over which the last one may be.
 const DELIVERIES_BYTES: usize = 64 << 20;
-/// Events of a trigger that may wait.
+/// Events of a trigger that may wait, and bytes of their messages.
 const WAITING_MAX: i64 = 1_000_000;
-/// A clock that went back by less is none that was set back.
-const CLOCK_STEP: Duration = Duration::from_secs(2);
+const WAITING_BYTES: i64 = 8 << 30;
 /// How long deliveries that run may take when the node stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Wait before what failed in the queue is tried again.
@@ -63,8 +67,10 @@ pub struct Dispatcher {
     bytes: usize,
     /// What is still to be written.
     ended: Vec<EndedAttempt>,
-    /// The clocks at the last upkeep.
-    clocks: (Instant, SystemTime),
+    /// Leases by the places of their events, as they were seen.
+    leases: Observer<i64, (i64, i64)>,
+    /// Triggers of which events wait, as nodes were seen to have them.
+    served: Observer<TriggerKey, i64>,
 }
 
 /// A delivery that ended.
@@ -90,7 +96,8 @@ impl Dispatcher {
             running: HashSet::new(),
             bytes: 0,
             ended: Vec::new(),
-            clocks: (Instant::now(), SystemTime::now()),
+            leases: Observer::default(),
+            served: Observer::default(),
         }
     }
 
@@ -110,7 +117,7 @@ impl Dispatcher {
                 () = self.registry.changed() => self.triggers_changed().await,
                 () = until(next_look), if is_written => {}
                 () = tokio::time::sleep(RETRY_INTERVAL), if !is_written => {}
-                _ = looks.tick() => self.look_at_all(),
+                _ = looks.tick() => self.look().await,
                 _ = upkeep.tick() => self.upkeep().await,
             }
         }
@@ -157,7 +164,7 @@ impl Dispatcher {
             }
             self.health.set(&part, why);
         }
-        let now_ms = clock::unix_ms(SystemTime::now());
+        let now_ms = self.queue.now_ms();
         let fate = fate(&spec, &lease, &answer.verdict, now_ms);
         self.meters.delivered(match fate {
             Fate::Processed => "delivered",
@@ -171,7 +178,7 @@ impl Dispatcher {
         if let (Fate::Retried { due_ms }, Some(at)) = (&fate, self.endpoints.get_mut(&trigger)) {
             at.look_at(now + Duration::from_millis(u64::try_from(due_ms - now_ms).unwrap_or_default()));
         }
-        self.ended.push(EndedAttempt { lease, fate, code: answer.code, last: answer.text });
+        self.ended.push(EndedAttempt { trigger, lease, fate, code: answer.code, last: answer.text });
     }
 
     /// Writes what became of attempts. Where that fails it is kept, and nothing is begun meanwhile.
@@ -179,7 +186,7 @@ impl Dispatcher {
         if self.ended.is_empty() {
             return;
         }
-        match self.queue.end(&self.ended, clock::unix_ms(SystemTime::now())).await {
+        match self.queue.end(&self.ended, self.queue.now_ms()).await {
             Ok(_) => self.ended.clear(),
             Err(error) => self.failed(&error),
         }
@@ -215,11 +222,12 @@ impl Dispatcher {
             .iter()
             .map(|(trigger, spec, count)| LeaseRequest { trigger, count: *count, time: spec.timeout() + LEASE_MARGIN })
             .collect();
-        match self.queue.lease(&requests, free_bytes, clock::unix_ms(SystemTime::now())).await {
+        let now_ms = self.queue.now_ms();
+        match self.queue.lease(&requests, free_bytes, now_ms).await {
             Ok(all) => {
                 drop(requests);
                 for ((trigger, spec, free), leased) in wanted.into_iter().zip(all) {
-                    self.begin(trigger, &spec, free, leased);
+                    self.begin(trigger, &spec, free, (leased, now));
                 }
             }
             Err(error) => {
@@ -233,13 +241,15 @@ impl Dispatcher {
         }
     }
 
-    fn begin(&mut self, trigger: TriggerKey, spec: &Arc<Trigger>, free: usize, leased: Leased) {
+    fn begin(&mut self, trigger: TriggerKey, spec: &Arc<Trigger>, free: usize, (leased, at): (Leased, Instant)) {
         let Leased { leases, next_due_ms } = leased;
+        let now_ms = self.queue.now_ms();
         let Some(endpoint) = self.endpoints.get_mut(&trigger) else { return };
         endpoint.begin(leases.len());
         // Where all that was free is taken, the next that ends looks again.
-        if let Some(due) = next_due_ms.filter(|_| leases.len() < free).and_then(clock::instant) {
-            endpoint.look_at(due);
+        if let Some(due_ms) = next_due_ms.filter(|_| leases.len() < free) {
+            let wait = Duration::from_millis(u64::try_from(due_ms.saturating_sub(now_ms)).unwrap_or_default());
+            endpoint.look_at(Instant::now() + wait.min(LOOK_INTERVAL));
         }
         for lease in leases {
             let bytes = lease.body.len();
@@ -251,7 +261,11 @@ impl Dispatcher {
                     let attempt = u32::try_from(lease.attempts).unwrap_or(u32::MAX);
                     let mut lease = lease;
                     let message = Message { id: lease.id.clone(), attempt, body: std::mem::take(&mut lease.body) };
-                    let answer = Box::pin(attempt::attempt(&client, &spec, message)).await;
+                    let answer = match at.elapsed() < BEGIN_TIMEOUT {
+                        true => Box::pin(attempt::attempt(&client, &spec, message)).await,
+                        // Another node may have it soon.
+                        false => Answer::late(),
+                    };
                     Delivery { trigger, spec, lease, bytes, answer }
                 }
                 .boxed(),
@@ -266,9 +280,19 @@ impl Dispatcher {
         }
     }
 
-    fn look_at_all(&mut self) {
+    /// Looks at all queues, and at the leases of other nodes.
+    async fn look(&mut self) {
         let now = Instant::now();
         self.endpoints.values_mut().for_each(|endpoint| endpoint.look_at(now));
+        if self.queue.is_shared() {
+            let looked = async {
+                self.queue.set_clock().await?;
+                self.expire(now).await
+            };
+            if let Err(error) = looked.await {
+                self.failed(&error);
+            }
+        }
     }
 
     /// Others are in force: those that are gone have no events any more.
@@ -287,11 +311,53 @@ impl Dispatcher {
         for key in &known {
             self.endpoints.entry(key.clone()).or_default().look_at(Instant::now());
         }
-        match self.queue.fail_others(&known, clock::unix_ms(SystemTime::now())).await {
-            Ok(0) => {}
-            Ok(failed) => tracing::warn!(failed, "events of triggers that are gone are dead letters now"),
-            Err(error) => self.failed(&error),
+        if let Err(error) = self.fail_others(&known).await {
+            self.failed(&error);
         }
+    }
+
+    /// Makes events of triggers that no node has in force dead letters.
+    async fn fail_others(&mut self, known: &HashSet<TriggerKey>) -> Result<(), QueueError> {
+        let is_shared = self.queue.is_shared();
+        if is_shared {
+            self.queue.serve(known).await?;
+        }
+        let waiting = self.queue.waiting().await?;
+        let (now, now_ms) = (Instant::now(), self.queue.now_ms());
+        self.served.see(waiting.iter().cloned(), now);
+        let mut failed = 0;
+        for (trigger, _) in waiting.iter().filter(|(trigger, _)| !known.contains(trigger)) {
+            if !is_shared || self.served.unchanged(trigger, now) >= SERVED_TIME {
+                failed += self.queue.fail_trigger(trigger, now_ms).await?;
+            }
+        }
+        if failed > 0 {
+            tracing::warn!(failed, "events of triggers that are gone are dead letters now");
+        }
+        Ok(())
+    }
+
+    /// Makes events due whose leases are over: those of other processes that were seen for long enough, and those of this one
+    /// of which it knows nothing.
+    async fn expire(&mut self, now: Instant) -> Result<(), QueueError> {
+        if !self.ended.is_empty() {
+            return Ok(());
+        }
+        let leases = self.queue.running().await?;
+        self.leases.see(leases.iter().map(|lease| (lease.seq, (lease.lease_owner, lease.attempts))), now);
+        let is_over = |lease: &RunningLease| match self.queue.is_own(lease) {
+            true => !self.running.contains(&lease.seq),
+            false => {
+                let time = Duration::from_millis(u64::try_from(lease.lease_ms).unwrap_or_default());
+                self.leases.unchanged(&lease.seq, now) >= time
+            }
+        };
+        let over: Vec<RunningLease> = leases.into_iter().filter(is_over).collect();
+        let expired = self.queue.expire(&over).await?;
+        if expired > 0 {
+            tracing::warn!(expired, "leases of events ended before their deliveries");
+        }
+        Ok(())
     }
 
     async fn upkeep(&mut self) {
@@ -301,44 +367,30 @@ impl Dispatcher {
     }
 
     async fn keep_up(&mut self) -> Result<(), QueueError> {
-        let now = SystemTime::now();
-        self.follow_clock(now).await?;
-        if self.ended.is_empty() {
-            let expired = self.queue.expire(clock::unix_ms(now), &self.running).await?;
-            if expired > 0 {
-                tracing::warn!(expired, "leases of events ended before their deliveries");
-            }
+        self.queue.set_clock().await?;
+        let now_ms = self.queue.now_ms();
+        let step_ms = self.queue.follow_clock(now_ms).await?;
+        if step_ms > 0 {
+            tracing::warn!(step_ms, "the clock was set back");
         }
+        self.expire(Instant::now()).await?;
+        let before = |age: Duration| now_ms.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
         for (status, age) in [("processed", PROCESSED_AGE), ("failed", FAILED_AGE)] {
-            let before = now.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
             for _ in 0..PRUNE_BATCHES {
-                if !self.queue.prune(status, clock::unix_ms(before)).await? {
+                if !self.queue.prune(status, before(age)).await? {
                     break;
                 }
             }
         }
         // Events of a trigger that is gone may have come after that.
-        self.queue.fail_others(&self.registry.now().keys(), clock::unix_ms(now)).await?;
-        let before = now.checked_sub(FAILED_AGE).unwrap_or(SystemTime::UNIX_EPOCH);
-        let given_up = self.queue.give_up(WAITING_MAX, clock::unix_ms(before), clock::unix_ms(now)).await?;
+        self.fail_others(&self.registry.now().keys()).await?;
+        let bounds = WaitingBounds { events: WAITING_MAX, bytes: WAITING_BYTES, due_ms: before(FAILED_AGE) };
+        let given_up = self.queue.give_up(bounds, now_ms).await?;
         if given_up > 0 {
             tracing::error!(given_up, "events waited for too long or were too many, and are dead letters now");
         }
         self.meters.pending.set(self.queue.pending().await?);
         self.health.set(QUEUE, None);
-        Ok(())
-    }
-
-    /// Where the clock of the system was set back, makes events due that much earlier.
-    async fn follow_clock(&mut self, now: SystemTime) -> Result<(), QueueError> {
-        let (instant, before) = self.clocks;
-        let step = (before + instant.elapsed()).duration_since(now).unwrap_or_default();
-        if step >= CLOCK_STEP {
-            tracing::warn!(?step, "the clock was set back");
-            let step_ms = i64::try_from(step.as_millis()).unwrap_or(i64::MAX);
-            self.queue.set_back(step_ms, clock::unix_ms(now)).await?;
-        }
-        self.clocks = (Instant::now(), now);
         Ok(())
     }
 
@@ -403,7 +455,7 @@ mod tests {
         let spec: Trigger = serde_json::from_value(spec).unwrap();
         let lease = |attempts, since_ms| {
             let (id, body) = ("evt".to_owned(), Vec::new());
-            Lease { seq: 1, id, body, attempts, created_ms: 0, since_ms }
+            Lease { seq: 1, id, body, attempts, created_ms: 0, since_ms, order_key: None }
         };
         let failed = |seconds: Option<u64>| Verdict::Failed { retry_after: seconds.map(Duration::from_secs) };
         assert_eq!(fate(&spec, &lease(9, 0), &Verdict::Delivered, 1), Fate::Processed);

@@ -3,13 +3,10 @@
 //! The position in the log is written in the transaction that writes the events: a process that is killed goes on where the
 //! last transaction ended, and loses nothing. What it had read besides was told to nobody.
 
-use std::{
-    convert::Infallible,
-    time::{Duration, SystemTime},
-};
+use std::{convert::Infallible, time::Duration};
 
 use futures::{FutureExt, Stream, StreamExt};
-use mesh::{Call, Code, Fault, Mesh, clock, telemetry::EventMeters};
+use mesh::{Call, Code, Fault, Mesh, telemetry::EventMeters};
 use proto::{
     Links,
     crud::{Event, LogRequest, LogResponse, ResyncReason, Transaction},
@@ -20,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     health::EventHealth,
     plan::{self, ChangePlace, TablePlan},
-    queue::{FollowedTable, NewEvent, Queue, TakenPosition},
+    queue::{FollowedTable, NewEvent, Queue, QueueError, TakenPosition},
     registry::Registry,
 };
 
@@ -50,6 +47,8 @@ pub struct Intake {
     pub health: EventHealth,
     /// What is counted.
     pub meters: EventMeters,
+    /// Whether another node follows the table.
+    pub is_lost: bool,
 }
 
 /// What is made durable together.
@@ -60,13 +59,16 @@ struct Batch {
 }
 
 impl Intake {
-    /// Takes changes until `stop` fires. What fails is tried again.
+    /// Takes changes until `stop` fires, or another node does. What fails is tried again.
     pub async fn run(mut self, stop: CancellationToken) {
         let part = format!("table {}/{}/{}", self.table.project, self.table.database, self.table.table);
         let mut wait = RETRY_FIRST;
         loop {
             let begun = Instant::now();
             let Some(Err(fault)) = stop.run_until_cancelled(Box::pin(self.follow(&part))).await else { break };
+            if self.is_lost {
+                break;
+            }
             let why = format!("changes are not taken now: {fault}");
             // Streams break off as nodes come and go.
             if begun.elapsed() < RETRY_MAX && wait > RETRY_FIRST && self.health.set(&part, Some(why)) {
@@ -177,12 +179,13 @@ impl Intake {
     }
 
     /// Makes a batch durable.
-    async fn take(&self, position: &mut TakenPosition, batch: Batch) -> Result<(), Fault> {
+    async fn take(&mut self, position: &mut TakenPosition, batch: Batch) -> Result<(), Fault> {
         if batch.position == *position {
             return Ok(());
         }
-        let now_ms = clock::unix_ms(SystemTime::now());
-        let added = self.queue.take(&self.table, &batch.position, &batch.events, now_ms).await.map_err(queue_fault)?;
+        let taken = self.queue.take(&self.table, &batch.position, &batch.events, self.queue.now_ms()).await;
+        self.is_lost = matches!(taken, Err(QueueError::Lost));
+        let added = taken.map_err(queue_fault)?;
         self.meters.queued.inc_by(added);
         *position = batch.position;
         Ok(())
@@ -215,7 +218,7 @@ fn events(plan: &TablePlan, transaction: &Transaction, index: u64) -> Result<(Ve
 }
 
 /// The fault of a queue that cannot be used now.
-fn queue_fault(error: super::queue::QueueError) -> Fault {
+fn queue_fault(error: QueueError) -> Fault {
     tracing::warn!(cause = ?error, "{error}");
     Fault::new(Code::Unavailable, error.to_string())
 }

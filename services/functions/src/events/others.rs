@@ -66,7 +66,7 @@ impl Others {
         }
         let since = *self.0.get_or_insert(now);
         (now.duration_since(since) >= TELL_TIME).then(|| {
-            let remedy = "each sends every event: run functions on one node, or on one data folder";
+            let remedy = "each sends every event: run functions on one node, or share a queue (queue.kind: postgres)";
             format!("nodes of this mesh with a queue of their own besides this one: {count}; {remedy}")
         })
     }

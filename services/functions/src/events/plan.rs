@@ -9,7 +9,7 @@ use proto::{
 };
 use query::{
     Budget, Filter, Guard, Limits, Parser, Row, Schema, Spelling, Table, Value,
-    trigger::{Ordered, RowOperation, Trigger},
+    trigger::{Ordered, RowChanges, RowOperation, Trigger},
 };
 
 use super::{
@@ -37,6 +37,7 @@ pub struct TablePlan {
 struct PlannedTrigger {
     key: TriggerKey,
     spec: Arc<Trigger>,
+    on: RowChanges,
     after: Filter,
     before: Filter,
 }
@@ -106,7 +107,7 @@ impl TablePlan {
             None => false,
         };
         for trigger in &self.triggers {
-            let on = &trigger.spec.on;
+            let on = &trigger.on;
             let is_wanted = on.has(operation)
                 && (operation != RowOperation::Update || is_changed(&on.columns, before.as_ref(), after.as_ref()))
                 && passes(&trigger.before, &values[0])
@@ -152,6 +153,7 @@ impl TablePlan {
 impl PlannedTrigger {
     /// Errors: why it does not fit the table.
     fn of(schema: &Schema, table: &Table, trigger: TriggerKey, spec: Arc<Trigger>) -> Result<Self, String> {
+        let Some(on) = spec.on.rows().cloned() else { return Err("on: it is a schedule".to_owned()) };
         let filter = |name: &str, condition: &Option<serde_json::Value>| -> Result<Filter, String> {
             let Some(condition) = condition else { return Ok(Filter::TRUE) };
             let wrong = |error: query::Error| format!("on.{name}: {error}");
@@ -165,18 +167,18 @@ impl PlannedTrigger {
                 None => Ok(filter),
             }
         };
-        let (after, before) = (filter("where", &spec.on.r#where)?, filter("before", &spec.on.before)?);
+        let (after, before) = (filter("where", &on.r#where)?, filter("before", &on.before)?);
         let ordered = match &spec.ordered {
             Ordered::ByColumn(column) => Some(column),
             Ordered::No | Ordered::ByRow => None,
         };
-        for column in spec.on.columns.iter().chain(ordered) {
+        for column in on.columns.iter().chain(ordered) {
             table.column(column).map_err(|error| error.to_string())?;
         }
         if spec.ordered == Ordered::ByRow && key(table).is_empty() {
             return Err(format!("ordered: table {} has no key", table.name));
         }
-        Ok(Self { key: trigger, spec, after, before })
+        Ok(Self { key: trigger, spec, on, after, before })
     }
 }
 

@@ -1,43 +1,47 @@
-//! The queue of events: tables of ours in an SQLite file, where an event stays until it was delivered.
+//! The queue of events: tables of ours in an SQLite file or in PostgreSQL, where an event stays until it was delivered.
 //!
-//! An event that is delivered is leased: its row says by whom, until when, and by which attempt. What an attempt came to is
-//! written only where the row says so still, so that one that is late changes nothing.
+//! An event that is delivered is leased: its row says by whom, for how long, and by which attempt. What an attempt came to is
+//! written only where the row says so still, so that one that is late changes nothing. Of the events of an order key that are
+//! not finished one is not blocked; it alone is leased.
 
 pub mod delivery;
+pub mod observer;
+mod open;
 pub mod operate;
+mod order;
+pub mod schedule;
+mod store;
 #[cfg(test)]
-mod tests;
+pub mod tests;
+pub mod upkeep;
 
 use std::{
     collections::BTreeSet,
-    fs::{File, TryLockError},
-    path::{Path, PathBuf},
+    fs::File,
+    path::PathBuf,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Instant, SystemTime},
 };
 
 use bytes::Bytes;
-use sqlx::{
-    Row, Sqlite, SqlitePool, Transaction,
-    migrate::MigrateError,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
-};
+use mesh::clock;
+use sqlx::migrate::MigrateError;
 use tokio::sync::Notify;
 
-/// The folder of the queue below the data folder, its file, and the file that its owner has locked.
-const FOLDER: &str = "functions";
-const FILE: &str = "events.db";
-const LOCK_FILE: &str = "events.lock";
-/// How long a statement waits for another process that writes.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+use self::store::{Parameter, Statement, Store};
+
+/// Rows of one statement: a few sizes, so that few statements are prepared.
+const CHUNKS: [usize; 3] = [64, 8, 1];
 
 /// The queue of a node, or of a command beside it. Clones are the same queue.
 #[derive(Debug, Clone)]
 pub struct Queue {
-    pool: SqlitePool,
+    store: Store,
     /// Of leases: another one for each process.
     owner: i64,
     arrivals: Arc<Arrivals>,
+    /// What the clock of a server told, and when.
+    server_clock: Arc<Mutex<Option<(i64, Instant)>>>,
     /// Locked while a node has the queue.
     _lock: Option<Arc<File>>,
 }
@@ -45,7 +49,7 @@ pub struct Queue {
 /// Why the queue cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
-    /// Its file cannot be read or written.
+    /// Its database cannot be read or written.
     #[error("the queue of events failed")]
     Database(#[from] sqlx::Error),
     /// Its tables cannot be made.
@@ -63,6 +67,9 @@ pub enum QueueError {
     /// An event that was asked for is not there.
     #[error("event {0} does not exist")]
     UnknownEvent(String),
+    /// Another node follows the table.
+    #[error("another node follows the table")]
+    Lost,
 }
 
 /// A trigger: project and id.
@@ -83,6 +90,15 @@ pub struct FollowedTable {
     pub database: Arc<str>,
     /// The table's name.
     pub table: Arc<str>,
+}
+
+/// Who follows a table, at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holder {
+    /// The process; 0: nobody.
+    pub owner: i64,
+    /// A number that it raises.
+    pub beat: i64,
 }
 
 /// How far the log of a table was taken.
@@ -119,87 +135,79 @@ struct Arrivals {
 }
 
 impl Queue {
-    /// Whether there is a queue below `data`.
-    pub fn exists(data: &Path) -> bool {
-        data.join(FOLDER).join(FILE).exists()
-    }
-
-    /// The queue below `data` for the one node that delivers what is in it; made where there is none.
-    pub async fn open(data: &Path) -> Result<Self, QueueError> {
-        let folder = data.join(FOLDER);
-        std::fs::create_dir_all(&folder)?;
-        let lock = File::create(folder.join(LOCK_FILE))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(QueueError::Locked),
-            Err(TryLockError::Error(error)) => return Err(error.into()),
+    /// The time of the queue in milliseconds since 1970: that of the server which nodes share, otherwise of this machine.
+    pub fn now_ms(&self) -> i64 {
+        match *self.server_clock.lock().expect("no code panics while it holds this lock") {
+            Some((then_ms, at)) => then_ms.saturating_add(i64::try_from(at.elapsed().as_millis()).unwrap_or(i64::MAX)),
+            None => clock::unix_ms(SystemTime::now()),
         }
-        create_private(&folder.join(FILE))?;
-        let queue = Self { _lock: Some(Arc::new(lock)), ..Self::connect(&folder.join(FILE)).await? };
-        // Nobody else delivers: what is leased was leased by a process that is gone.
-        sqlx::query(
-            "UPDATE events SET status = 'pending', lease_owner = NULL, lease_until_ms = NULL WHERE status = 'running'",
+    }
+
+    /// Whether other nodes may have the queue too.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.store, Store::Postgres(_))
+    }
+
+    /// Begins to follow a table, unless another process does: one that was `seen` for too long as it is still may be gone.
+    /// Whether this process follows it now.
+    pub async fn hold(&self, table: &FollowedTable, seen: Option<Holder>) -> Result<bool, QueueError> {
+        let FollowedTable { project, database, table } = table;
+        let new = Statement::new(
+            "INSERT INTO followed_tables (project, database_id, table_name, position, transaction_id, changes, holder, \
+             beat) VALUES (",
         )
-        .execute(&queue.pool)
-        .await?;
-        Ok(queue)
+        .bind(&**project)
+        .push(", ")
+        .bind(&**database)
+        .push(", ")
+        .bind(&**table)
+        .push(", ")
+        .bind(&b""[..])
+        .push(", 0, 0, ")
+        .bind(self.owner)
+        .push(", 0) ON CONFLICT DO NOTHING");
+        if self.store.execute(new).await? == 1 {
+            return Ok(true);
+        }
+        let seen = seen.unwrap_or(Holder { owner: self.owner, beat: -1 });
+        let hold = Statement::new("UPDATE followed_tables SET beat = beat + 1, holder = ").bind(self.owner);
+        let hold = of_table(hold, project, database, table).push(" AND (holder IN (0, ").bind(self.owner);
+        let hold = hold.push(") OR holder = ").bind(seen.owner).push(" AND beat = ").bind(seen.beat).push(")");
+        Ok(self.store.execute(hold).await? == 1)
     }
 
-    async fn connect(file: &Path) -> Result<Self, QueueError> {
-        let options = SqliteConnectOptions::new()
-            .filename(file)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(BUSY_TIMEOUT);
-        // One writer at a time is what a file has; who waits for it, waits here.
-        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
-        sqlx::migrate!().run(&pool).await?;
-        Ok(Self { pool, owner: rand::random(), arrivals: Arc::default(), _lock: None })
-    }
-
-    /// A transaction that has the right to write from its beginning.
-    async fn write(&self) -> Result<Transaction<'static, Sqlite>, QueueError> {
-        Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?)
+    /// Tells others that this process follows its tables still.
+    pub async fn beat(&self) -> Result<(), QueueError> {
+        let beat = Statement::new("UPDATE followed_tables SET beat = beat + 1 WHERE holder = ").bind(self.owner);
+        self.store.execute(beat).await?;
+        Ok(())
     }
 
     /// How far the log of a table was taken; `None` where it never was.
     pub async fn position(&self, table: &FollowedTable) -> Result<Option<TakenPosition>, QueueError> {
-        let row = sqlx::query(
-            "SELECT position, transaction_id, changes FROM followed_tables \
-             WHERE project = ?1 AND database_id = ?2 AND table_name = ?3",
-        )
-        .bind(&*table.project)
-        .bind(&*table.database)
-        .bind(&*table.table)
-        .fetch_optional(&self.pool)
-        .await?;
-        let position = |row: sqlx::sqlite::SqliteRow| -> Result<TakenPosition, sqlx::Error> {
-            let (log, transaction, changes): (Vec<u8>, i64, i64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-            Ok(TakenPosition {
-                log: log.into(),
-                transaction: transaction.cast_unsigned(),
-                changes: changes.cast_unsigned(),
-            })
-        };
-        Ok(row.map(position).transpose()?)
+        let select = Statement::new("SELECT position, transaction_id, changes FROM followed_tables");
+        let rows: Vec<(Vec<u8>, i64, i64)> =
+            self.store.rows(of_table(select, &table.project, &table.database, &table.table)).await?;
+        Ok(rows.into_iter().next().map(|(log, transaction, changes)| TakenPosition {
+            log: log.into(),
+            transaction: transaction.cast_unsigned(),
+            changes: changes.cast_unsigned(),
+        }))
     }
 
-    /// The tables whose log was taken.
-    pub async fn tables(&self) -> Result<Vec<FollowedTable>, QueueError> {
-        let rows = sqlx::query_as::<_, (String, String, String)>(
-            "SELECT project, database_id, table_name FROM followed_tables",
-        );
-        let table = |(project, database, table): (String, String, String)| FollowedTable {
-            project: project.into(),
-            database: database.into(),
-            table: table.into(),
+    /// The tables whose log was taken, and who follows them.
+    pub async fn tables(&self) -> Result<Vec<(FollowedTable, Holder)>, QueueError> {
+        let select = "SELECT project, database_id, table_name, holder, beat FROM followed_tables";
+        let rows: Vec<(String, String, String, i64, i64)> = self.store.rows(Statement::new(select)).await?;
+        let table = |(project, database, table, owner, beat): (String, String, String, i64, i64)| {
+            let table = FollowedTable { project: project.into(), database: database.into(), table: table.into() };
+            (table, Holder { owner, beat })
         };
-        Ok(rows.fetch_all(&self.pool).await?.into_iter().map(table).collect())
+        Ok(rows.into_iter().map(table).collect())
     }
 
     /// Makes events durable, and with them how far the log was taken: both or neither. How many are new. An event that there
-    /// is already is left as it is.
+    /// is already is left as it is. Errors: another process follows the table.
     pub async fn take(
         &self,
         table: &FollowedTable,
@@ -207,37 +215,56 @@ impl Queue {
         events: &[NewEvent],
         now_ms: i64,
     ) -> Result<u64, QueueError> {
-        let mut transaction = self.write().await?;
-        let mut added = 0;
-        for event in events {
-            added += insert(&mut transaction, event, now_ms).await?;
+        let mut transaction = self.store.begin().await?;
+        let added = self.insert(&mut transaction, events, now_ms).await?;
+        let taken = Statement::new("UPDATE followed_tables SET beat = beat + 1, position = ")
+            .bind(&position.log[..])
+            .push(", transaction_id = ")
+            .bind(position.transaction.cast_signed())
+            .push(", changes = ")
+            .bind(position.changes.cast_signed());
+        let taken = of_table(taken, &table.project, &table.database, &table.table).push(" AND holder = ");
+        if transaction.execute(taken.bind(self.owner)).await? == 0 {
+            return Err(QueueError::Lost);
         }
-        sqlx::query(
-            "INSERT INTO followed_tables (project, database_id, table_name, position, transaction_id, changes) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO UPDATE SET position = excluded.position, \
-             transaction_id = excluded.transaction_id, changes = excluded.changes",
-        )
-        .bind(&*table.project)
-        .bind(&*table.database)
-        .bind(&*table.table)
-        .bind(&position.log[..])
-        .bind(position.transaction.cast_signed())
-        .bind(position.changes.cast_signed())
-        .execute(&mut *transaction)
-        .await?;
         transaction.commit().await?;
         self.arrived(events.iter().map(|event| event.trigger.clone()));
         Ok(added)
     }
 
-    /// Forgets how far the log of a table was taken: whoever follows it next begins then.
+    /// Writes events, and tells other nodes; how many are new.
+    async fn insert(
+        &self,
+        transaction: &mut store::StoreTransaction,
+        events: &[NewEvent],
+        now_ms: i64,
+    ) -> Result<u64, QueueError> {
+        let keys = order::keys(events.iter().filter_map(|event| Some((&event.trigger, event.order_key.as_deref()?))));
+        if !keys.is_empty() {
+            transaction.lock_order().await?;
+        }
+        let mut added = 0;
+        for chunk in chunks(events) {
+            let insert = Statement::new(
+                "INSERT INTO events (id, project, trigger_id, type, body, bytes, order_key, blocked, status, created_ms, \
+                 since_ms, due_ms, last, finished_ms) VALUES ",
+            );
+            let insert = insert.rows(chunk.iter().map(|event| new_row(event, now_ms)));
+            added += transaction.execute(insert.push(" ON CONFLICT (id) DO NOTHING")).await?;
+        }
+        order::unblock(transaction, &keys).await?;
+        let triggers: BTreeSet<&TriggerKey> = events.iter().map(|event| &event.trigger).collect();
+        for TriggerKey { project, id } in triggers {
+            transaction.notify(&format!("{project}/{id}")).await?;
+        }
+        Ok(added)
+    }
+
+    /// Forgets how far the log of a table was taken, where this process follows it: whoever follows it next begins then.
     pub async fn forget(&self, table: &FollowedTable) -> Result<(), QueueError> {
-        sqlx::query("DELETE FROM followed_tables WHERE project = ?1 AND database_id = ?2 AND table_name = ?3")
-            .bind(&*table.project)
-            .bind(&*table.database)
-            .bind(&*table.table)
-            .execute(&self.pool)
-            .await?;
+        let delete = Statement::new("DELETE FROM followed_tables");
+        let delete = of_table(delete, &table.project, &table.database, &table.table).push(" AND holder = ");
+        self.store.execute(delete.bind(self.owner)).await?;
         Ok(())
     }
 
@@ -257,35 +284,41 @@ impl Queue {
     }
 }
 
-/// Makes the file where there is none: rows are in it, which nobody else may read.
-fn create_private(file: &Path) -> std::io::Result<()> {
-    let mut options = File::options();
-    options.create(true).append(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(file).map(drop)
+fn of_table<'v>(statement: Statement<'v>, project: &'v str, database: &'v str, table: &'v str) -> Statement<'v> {
+    let statement = statement.push(" WHERE project = ").bind(project).push(" AND database_id = ").bind(database);
+    statement.push(" AND table_name = ").bind(table)
 }
 
-async fn insert(transaction: &mut Transaction<'_, Sqlite>, event: &NewEvent, now_ms: i64) -> Result<u64, QueueError> {
+fn new_row(event: &NewEvent, now_ms: i64) -> [Parameter<'_>; 14] {
     let (body, status, last) = match &event.body {
         Ok(body) => (&body[..], "pending", ""),
         Err(why) => (&[][..], "failed", why.as_str()),
     };
-    let inserted = sqlx::query(
-        "INSERT INTO events (id, project, trigger_id, type, body, order_key, status, created_ms, since_ms, due_ms, last, \
-         finished_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8, ?8, ?9, iif(?7 = 'failed', ?8, NULL)) \
-         ON CONFLICT (id) DO NOTHING",
-    )
-    .bind(&event.id)
-    .bind(&*event.trigger.project)
-    .bind(&*event.trigger.id)
-    .bind(event.r#type)
-    .bind(body)
-    .bind(event.order_key.as_deref())
-    .bind(status)
-    .bind(now_ms)
-    .bind(last)
-    .execute(&mut **transaction)
-    .await?;
-    Ok(inserted.rows_affected())
+    let is_ordered = event.order_key.is_some() && event.body.is_ok();
+    [
+        event.id.as_str().into(),
+        (&*event.trigger.project).into(),
+        (&*event.trigger.id).into(),
+        event.r#type.into(),
+        body.into(),
+        i64::try_from(body.len()).unwrap_or(i64::MAX).into(),
+        event.order_key.as_deref().into(),
+        i64::from(is_ordered).into(),
+        status.into(),
+        now_ms.into(),
+        now_ms.into(),
+        now_ms.into(),
+        last.into(),
+        event.body.is_err().then_some(now_ms).into(),
+    ]
+}
+
+/// Parts of `all` of the sizes of [`CHUNKS`].
+fn chunks<T>(mut all: &[T]) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let size = CHUNKS.into_iter().find(|size| *size <= all.len())?;
+        let (chunk, rest) = all.split_at(size);
+        all = rest;
+        Some(chunk)
+    })
 }

@@ -23,17 +23,17 @@ pub struct Triggers {
 }
 
 impl Triggers {
-    fn of(snapshot: &Snapshot) -> Self {
+    /// The triggers of resources.
+    pub fn of(snapshot: &Snapshot) -> Self {
         let mut triggers = Self::default();
         for (TriggerResource { meta, spec }, _) in snapshot.of() {
             let project: Arc<str> = meta.project.as_str().into();
             let key = TriggerKey { project: project.clone(), id: meta.id.as_str().into() };
-            let table = FollowedTable {
-                project,
-                database: spec.on.database.as_str().into(),
-                table: spec.on.table.as_str().into(),
-            };
-            triggers.by_table.entry(table).or_default().push(key.clone());
+            if let Some(changes) = spec.on.rows() {
+                let (database, table) = (changes.database.as_str().into(), changes.table.as_str().into());
+                let table = FollowedTable { project, database, table };
+                triggers.by_table.entry(table).or_default().push(key.clone());
+            }
             triggers.by_key.insert(key, Arc::new(spec.clone()));
         }
         triggers
@@ -47,6 +47,11 @@ impl Triggers {
     /// A trigger.
     pub fn get(&self, key: &TriggerKey) -> Option<&Arc<Trigger>> {
         self.by_key.get(key)
+    }
+
+    /// Those on schedules.
+    pub fn scheduled(&self) -> impl Iterator<Item = (&TriggerKey, &Arc<Trigger>)> {
+        self.by_key.iter().filter(|(_, trigger)| trigger.on.rows().is_none())
     }
 
     /// All of them.
@@ -83,6 +88,12 @@ impl Registry {
             }
         };
         (Self(receiver), following)
+    }
+
+    /// Triggers that stay as they are.
+    #[cfg(test)]
+    pub fn of(triggers: Arc<Triggers>) -> Self {
+        Self(watch::channel(triggers).1)
     }
 
     /// The triggers now.

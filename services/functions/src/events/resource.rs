@@ -3,7 +3,9 @@
 use std::{collections::HashSet, sync::Arc};
 
 use mesh::resources::{self, Document, Kind, Parsed, ResourceFault, Snapshot};
-use query::trigger::{Trigger, TriggerMeta, TriggerResource};
+use query::trigger::{Trigger, TriggerMeta, TriggerResource, TriggerSource};
+
+use super::timetable::Timetable;
 
 /// The resource kind `trigger`.
 pub const TRIGGER: Kind =
@@ -22,7 +24,12 @@ fn parse(document: &Document) -> Result<Parsed, Vec<ResourceFault>> {
         document.fault("meta.id", format!("invalid trigger id {id:?}: expected {expected}"))
     });
     let faults = resource.spec.faults().into_iter().map(|(path, text)| document.fault(&format!("spec.{path}"), text));
-    let faults: Vec<ResourceFault> = wrong_id.into_iter().chain(faults).collect();
+    let wrong_time = match &resource.spec.on {
+        TriggerSource::Schedule(schedule) => Timetable::of(schedule).err(),
+        TriggerSource::Rows(_) => None,
+    };
+    let wrong_time = wrong_time.map(|(key, text)| document.fault(&format!("spec.on.{key}"), text));
+    let faults: Vec<ResourceFault> = wrong_id.into_iter().chain(faults).chain(wrong_time).collect();
     if faults.is_empty() { Ok(Arc::new(resource)) } else { Err(faults) }
 }
 
@@ -126,6 +133,12 @@ mod tests {
         let mut wrong = trigger("shop", "a", "music");
         wrong["spec"]["to"] = json!({"url": "mail"});
         assert!(faults(&[wrong])[0].starts_with("spec.to.url: invalid URL"));
+        let mut wrong = trigger("shop", "a", "music");
+        wrong["spec"]["on"] = json!({"schedule": "0 25 * * *"});
+        assert!(faults(&[wrong])[0].starts_with("spec.on.schedule: invalid schedule \"0 25 * * *\""));
+        let mut wrong = trigger("shop", "a", "music");
+        wrong["spec"]["on"] = json!({"at": "2026-01-01T00:00:00", "timeZone": "Europe/Berlni"});
+        assert!(faults(&[wrong])[0].starts_with("spec.on.timeZone: unknown time zone Europe/Berlni"));
         let mut wrong = trigger("shop", "a", "music");
         wrong["spec"]["topic"] = json!("x");
         assert!(faults(&[wrong])[0].contains("topic"));

@@ -12,7 +12,7 @@ use crate::{
 
 const PREFIX: &str = "PERIGEE_";
 /// The settings that may be references: secrets have files of their own.
-const SECRETS: [&str; 3] = ["mesh_key", "bus.password", "bus.token"];
+const SECRETS: [&str; 4] = ["mesh_key", "bus.password", "bus.token", "queue.url"];
 
 /// Configuration so far.
 pub(super) struct Layers {
@@ -116,9 +116,9 @@ impl Layers {
             return Ok(items.map(|item| Value::String(item.to_owned())).collect());
         }
         let default = keys.iter().try_fold(&self.defaults, |value, key| value.get(key));
-        let is_bytes = keys.last().is_some_and(|key| key.ends_with("_bytes"));
+        let is_number = keys.last().is_some_and(|key| key.ends_with("_bytes") || key == "connections");
         let typed = match default {
-            None if is_bytes => text.parse::<u64>().ok().map(Value::from),
+            None if is_number => text.parse::<u64>().ok().map(Value::from),
             Some(Value::Number(_)) => text.parse::<u64>().ok().map(Value::from),
             Some(Value::Bool(_)) => text.parse::<bool>().ok().map(Value::from),
             _ => None,

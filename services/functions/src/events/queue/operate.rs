@@ -1,11 +1,8 @@
 //! What operators do with the queue: they look at it, deliver dead letters again, and remove what is finished.
 
-use std::path::Path;
-
 use serde::Serialize;
-use sqlx::{QueryBuilder, Sqlite};
 
-use super::{FILE, FOLDER, Queue, QueueError};
+use super::{Queue, QueueError, order, store::Statement};
 
 /// Events of a page.
 const PAGE: i64 = 1000;
@@ -77,50 +74,49 @@ pub struct EventSummary {
 }
 
 impl Queue {
-    /// The queue below `data`, for a command beside the node that delivers what is in it.
-    pub async fn beside(data: &Path) -> Result<Self, QueueError> {
-        match Self::exists(data) {
-            true => Self::connect(&data.join(FOLDER).join(FILE)).await,
-            false => Err(QueueError::Absent(data.to_owned())),
-        }
-    }
-
     /// A page of events in the order in which they were made, after the one at a place; empty where there are no more.
     /// Errors: one that is asked for by id does not exist.
     pub async fn list(&self, filter: &EventFilter, after: i64) -> Result<Vec<EventSummary>, QueueError> {
         self.check_ids(&filter.ids).await?;
-        let mut query =
-            QueryBuilder::new("SELECT seq, id, project, trigger_id, type, status, attempts, code, last FROM events");
-        filter.condition(&mut query);
-        query.push(" AND seq > ").push_bind(after).push(" ORDER BY seq LIMIT ").push_bind(PAGE);
-        Ok(query.build_query_as().fetch_all(&self.pool).await?)
+        let list =
+            Statement::new("SELECT seq, id, project, trigger_id, type, status, attempts, code, last FROM events");
+        let list = filter.condition(list).push(" AND seq > ").bind(after).push(" ORDER BY seq LIMIT ").bind(PAGE);
+        Ok(self.store.rows(list).await?)
     }
 
     /// Has finished events delivered again, as if they had just been made; how many. Those without a message stay.
     pub async fn replay(&self, filter: &EventFilter, now_ms: i64) -> Result<u64, QueueError> {
         self.check_ids(&filter.ids).await?;
-        let mut query =
-            QueryBuilder::new("UPDATE events SET status = 'pending', attempts = 0, finished_ms = NULL, due_ms = ");
-        query.push_bind(now_ms).push(", since_ms = ").push_bind(now_ms);
-        filter.condition(&mut query);
-        query.push(" AND finished_ms IS NOT NULL AND length(body) > 0");
-        Ok(query.build().execute(&self.pool).await?.rows_affected())
+        let mut transaction = self.store.begin().await?;
+        transaction.lock_order().await?;
+        let replay = Statement::new(
+            "UPDATE events SET status = 'pending', attempts = 0, finished_ms = NULL, \
+             blocked = CASE WHEN order_key IS NULL THEN 0 ELSE 1 END, due_ms = ",
+        );
+        let replay = filter.condition(replay.bind(now_ms).push(", since_ms = ").bind(now_ms));
+        let replayed = transaction.execute(replay.push(" AND finished_ms IS NOT NULL AND bytes > 0")).await?;
+        order::unblock_all(&mut transaction).await?;
+        transaction.commit().await?;
+        Ok(replayed)
     }
 
     /// Removes events, except those that are being delivered; how many.
     pub async fn purge(&self, filter: &EventFilter) -> Result<u64, QueueError> {
         self.check_ids(&filter.ids).await?;
-        let mut query = QueryBuilder::new("DELETE FROM events");
-        filter.condition(&mut query);
-        query.push(" AND status <> 'running'");
-        Ok(query.build().execute(&self.pool).await?.rows_affected())
+        let mut transaction = self.store.begin().await?;
+        transaction.lock_order().await?;
+        let purge = filter.condition(Statement::new("DELETE FROM events")).push(" AND status <> 'running'");
+        let purged = transaction.execute(purge).await?;
+        order::unblock_all(&mut transaction).await?;
+        transaction.commit().await?;
+        Ok(purged)
     }
 
     async fn check_ids(&self, ids: &[String]) -> Result<(), QueueError> {
         for id in ids {
-            let found: Option<i64> =
-                sqlx::query_scalar("SELECT seq FROM events WHERE id = ?1").bind(id).fetch_optional(&self.pool).await?;
-            if found.is_none() {
+            let find = Statement::new("SELECT seq FROM events WHERE id = ").bind(id.as_str());
+            let found: Vec<(i64,)> = self.store.rows(find).await?;
+            if found.is_empty() {
                 return Err(QueueError::UnknownEvent(id.clone()));
             }
         }
@@ -130,23 +126,23 @@ impl Queue {
 
 impl EventFilter {
     /// Appends the condition to a statement that has none.
-    fn condition(&self, query: &mut QueryBuilder<Sqlite>) {
-        query.push(" WHERE TRUE");
+    fn condition<'v>(&'v self, statement: Statement<'v>) -> Statement<'v> {
+        let mut statement = statement.push(" WHERE 1 = 1");
         if !self.ids.is_empty() {
-            query.push(" AND id IN (");
-            let mut ids = query.separated(", ");
-            self.ids.iter().for_each(|id| {
-                ids.push_bind(id.clone());
-            });
-            query.push(")");
+            statement = statement.push(" AND id IN (");
+            for (index, id) in self.ids.iter().enumerate() {
+                statement = if index == 0 { statement } else { statement.push(", ") }.bind(id.as_str());
+            }
+            statement = statement.push(")");
         }
         for (column, value) in [(" AND project = ", &self.project), (" AND trigger_id = ", &self.trigger)] {
             if let Some(value) = value {
-                query.push(column).push_bind(value.clone());
+                statement = statement.push(column).bind(value.as_str());
             }
         }
-        if let Some(status) = self.status {
-            query.push(" AND status = ").push_bind(status.name());
+        match self.status {
+            Some(status) => statement.push(" AND status = ").bind(status.name()),
+            None => statement,
         }
     }
 }
