@@ -33,8 +33,8 @@ use crate::{
 pub use disclosure::AttemptedAccess;
 pub(crate) use files::Credential;
 use functions::CallLimit;
-use shares::Shares;
 pub(crate) use functions::{FunctionAnswer, FunctionCall};
+use shares::Shares;
 
 /// Identity and call context of a request.
 #[derive(Debug, Clone)]
@@ -434,12 +434,12 @@ pub(crate) struct Authorized {
 impl Authorized {
     /// The grants of several requests as those of one: what they say of tokens and rules is of none of them.
     pub fn joined(all: impl Iterator<Item = Self>) -> Self {
-        let mut joined = Self { grants: Vec::new(), counts: Vec::new(), token_expires_ms: None, relations: Vec::new() };
-        for Self { grants, counts, .. } in all {
-            joined.grants.extend(grants);
-            joined.counts.extend(counts);
+        let (mut joined, mut joined_shares) = (Vec::new(), Shares::default());
+        for Self { grants, shares, .. } in all {
+            joined.extend(grants);
+            shares.counts().for_each(|count| joined_shares.add(count));
         }
-        joined
+        Self { grants: joined, shares: joined_shares, token_expires_ms: None, relations: Vec::new() }
     }
 
     /// The grants, in the order of the accesses of all reads.

@@ -182,7 +182,7 @@ async fn a_kept_read_is_of_its_table() {
     for table in ["album", "track", "album", "track"] {
         stage.post(&format!("/v1/api/shop/crud/music/{table}/read"), "", body).await;
         let sent = stage.sent_read();
-        assert_eq!(sent.reads[0].table, table);
+        assert_eq!(&*sent.reads[0].table, table);
     }
 }
 

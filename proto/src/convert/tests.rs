@@ -289,7 +289,7 @@ proptest! {
 
     #[test]
     fn reads_cross(node in node(), table in name()) {
-        let read = Read { database: "d".into(), table, node };
+        let read = Read { database: "d".into(), table: table.into(), node };
         prop_assert_eq!(Read::try_from(sent(wire::Read::from(read.clone()))), Ok(read));
     }
 
@@ -434,8 +434,8 @@ fn the_deepest_read_that_is_walked_crosses_the_wire() {
     ];
     for wrap in wraps {
         let operations = |levels| Read {
-            database: "music".to_owned(),
-            table: "employee".to_owned(),
+            database: "music".into(),
+            table: "employee".into(),
             node: Node { filter: nested(levels, wrap), ..Node::new(Shape::Many, vec![Field::column("employee_id")]) },
         };
         let cross = |read: Read| crosses(&crud::ReadRequest { reads: vec![read.into()], ..Default::default() });

@@ -53,7 +53,7 @@ impl Authorizer {
         schema: &Schema,
         read: &Read,
     ) -> Result<Granted, Error> {
-        let database = Arc::from(read.database.as_str());
+        let database = read.database.clone();
         let accesses = read_accesses(schema, read)?.into_iter();
         let accesses: Vec<Access> = accesses.map(|access| Access::Table(TableAccess::of(&database, access))).collect();
         let wanted = accesses.len();

@@ -557,8 +557,8 @@ async fn what_is_not_there_is_refused() {
         change(&mut asked.read);
         async { stage.watch(asked).await.err().map(|fault| fault.code) }
     };
-    assert_eq!(refused(|read| read.database = "none".to_owned()).await, Some(Code::UnknownDatabase));
-    assert_eq!(refused(|read| read.table = "none".to_owned()).await, Some(Code::UnknownTable));
+    assert_eq!(refused(|read| read.database = "none".into()).await, Some(Code::UnknownDatabase));
+    assert_eq!(refused(|read| read.table = "none".into()).await, Some(Code::UnknownTable));
     assert_eq!(refused(|read| read.node.skip = 1).await, Some(Code::BadRequest));
     assert_eq!(stage.watch(request("unknown")).await.err().map(|fault| fault.code), Some(Code::Denied));
 }

@@ -356,7 +356,7 @@ impl Watch {
         let _turn = self.shared.reads.acquire().await;
         let request = ReadRequest {
             project: self.plan.request.project.clone(),
-            database: self.plan.request.read.database.as_str().into(),
+            database: self.plan.request.read.database.clone(),
             reads: vec![read],
             grants: self.rights.granted.grants.clone(),
             answer_bytes: self.shared.answer_bytes,

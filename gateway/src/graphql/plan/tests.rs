@@ -71,7 +71,7 @@ fn only<T>(mut all: Vec<T>) -> T {
 /// The only mutation of a document.
 fn mutation(text: &str) -> MutationKind {
     let (database, mutation) = only(plan(text).writes);
-    assert_eq!(database, "music");
+    assert_eq!(&*database, "music");
     mutation.kind
 }
 

@@ -112,11 +112,8 @@ pub fn table(columns: &[&str]) -> Table {
 
 /// A watch of all columns of the notes.
 pub fn request(token: &str) -> WatchRequest {
-    let read = Read {
-        database: "lab".into(),
-        table: "note".into(),
-        node: ReadNode::new(Shape::Many, [Field::columns()]),
-    };
+    let read =
+        Read { database: "lab".into(), table: "note".into(), node: ReadNode::new(Shape::Many, [Field::columns()]) };
     WatchRequest {
         project: "shop".into(),
         token: token.into(),

@@ -109,7 +109,7 @@ fn mutations_keep_their_order_and_may_be_of_several_databases() {
     let plan = planned(&project, text, "{}").unwrap();
 
     let writes: Vec<(&str, &str)> =
-        plan.writes.iter().map(|(database, mutation)| (database.as_str(), mutation.table.as_str())).collect();
+        plan.writes.iter().map(|(database, mutation)| (&**database, mutation.table.as_str())).collect();
     assert_eq!(writes, [("archive", "genre"), ("music", "album"), ("archive", "genre")]);
     assert_eq!(plan.fields[2].source, FieldSource::Write(2, Vec::new()));
     let keys = [0, 1, 2, 3].map(|index| plan.field_of(index).map(|field| field.key.as_str()));
