@@ -234,9 +234,10 @@ impl Edge {
         snapshot: bool,
     ) -> Result<(Vec<ReadResult>, Snapshots), ReadFault> {
         let (total, answer_bytes) = (reads.len(), self.answer_bytes(project));
+        let counts = shares.counts(grants.len());
         let mut grants = grants.into_iter();
         let mut groups: Vec<ReadGroup> = Vec::new();
-        for (index, (read, count)) in reads.into_iter().zip(shares.counts()).enumerate() {
+        for (index, (read, count)) in reads.into_iter().zip(counts).enumerate() {
             let is_of_database = |group: &ReadGroup| *group.request.database == *read.database;
             let group =
                 group_or_insert(&mut groups, is_of_database, || ReadGroup::new(project, &read.database, answer_bytes));
@@ -296,9 +297,10 @@ impl Edge {
 
         let total = mutations.len();
         let answer_bytes = self.answer_bytes(project);
+        let counts = shares.counts(grants.len());
         let mut grants = grants.into_iter();
         let mut groups: Vec<WriteGroup> = Vec::with_capacity(1);
-        for (index, ((database, mutation), count)) in mutations.into_iter().zip(shares.counts()).enumerate() {
+        for (index, ((database, mutation), count)) in mutations.into_iter().zip(counts).enumerate() {
             let is_of_database = |group: &WriteGroup| *group.request.database == *database;
             let group =
                 group_or_insert(&mut groups, is_of_database, || WriteGroup::new(project, &database, answer_bytes));
@@ -342,7 +344,8 @@ impl Edge {
                 Err(fault) => {
                     self.log_refusal(caller, &fault);
                     let access = fault.detail("access").and_then(|access| access.parse().ok());
-                    let index = access.and_then(|access| requested.shares.operation(access));
+                    let index =
+                        access.filter(|access| *access < wanted).map(|access| requested.shares.operation(access));
                     return Err(match index {
                         Some(index) => fault.with(name, index.to_string()),
                         None => fault,
@@ -420,7 +423,7 @@ impl Edge {
 pub(crate) type Snapshots = Vec<(Arc<str>, Snapshot)>;
 
 /// Grants of a request.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Authorized {
     grants: Vec<Grant>,
     /// How many of them each operation takes.
@@ -434,12 +437,13 @@ pub(crate) struct Authorized {
 impl Authorized {
     /// The grants of several requests as those of one: what they say of tokens and rules is of none of them.
     pub fn joined(all: impl Iterator<Item = Self>) -> Self {
-        let (mut joined, mut joined_shares) = (Vec::new(), Shares::default());
-        for Self { grants, shares, .. } in all {
-            joined.extend(grants);
-            shares.counts().for_each(|count| joined_shares.add(count));
-        }
-        Self { grants: joined, shares: joined_shares, token_expires_ms: None, relations: Vec::new() }
+        let reduced = all.reduce(|mut joined, one| {
+            joined.shares.append(joined.grants.len(), one.shares);
+            joined.grants.extend(one.grants);
+            joined
+        });
+        let Self { grants, shares, .. } = reduced.unwrap_or_default();
+        Self { grants, shares, ..Self::default() }
     }
 
     /// The grants, in the order of the accesses of all reads.
@@ -452,12 +456,13 @@ impl Authorized {
 struct RequestedAccesses {
     accesses: Vec<Access>,
     shares: Shares,
+    has_first: bool,
 }
 
 impl RequestedAccesses {
     /// An empty list with room for that many operations: most take one access.
     fn of(operations: usize) -> Self {
-        Self { accesses: Vec::with_capacity(operations), shares: Shares::default() }
+        Self { accesses: Vec::with_capacity(operations), shares: Shares::default(), has_first: false }
     }
 
     /// Adds the accesses of an operation, which `visit` visits.
@@ -466,11 +471,10 @@ impl RequestedAccesses {
         database: &Arc<str>,
         visit: impl FnOnce(&mut dyn FnMut(query::TableAccess<'a>)) -> Result<(), query::Error>,
     ) -> Result<(), Fault> {
-        let before = self.accesses.len();
-        visit(&mut |access| self.accesses.push(Access::Table(TableAccess::of(database, access))))
-            .map_err(Fault::from)?;
-        self.shares.add(self.accesses.len() - before);
-        Ok(())
+        if std::mem::replace(&mut self.has_first, true) {
+            self.shares.begin(self.accesses.len());
+        }
+        visit(&mut |access| self.accesses.push(Access::Table(TableAccess::of(database, access)))).map_err(Fault::from)
     }
 }
 

@@ -262,7 +262,7 @@ impl LiveQuery {
                 return Err(self.dependencies.disclosed(source, fault).into());
             }
         }
-        let read = self.read_now().await;
+        let read = Box::pin(self.read_now()).await;
         self.last_read = Some(Instant::now());
         match read {
             Ok(answer) => {

@@ -157,7 +157,7 @@ impl Subscription {
         match &mut self.followed {
             Some(Followed::Answer(live)) => loop {
                 live.changed().await;
-                let Some(answers) = live.read().await? else { continue };
+                let Some(answers) = Box::pin(live.read()).await? else { continue };
                 let event = next(&response::read(&self.plan, &answers).json);
                 drop(answers);
                 match self.queue.counted(event) {
