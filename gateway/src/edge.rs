@@ -440,6 +440,11 @@ impl Authorized {
         joined
     }
 
+    /// How many of the grants each read takes.
+    pub fn counts(&self) -> &[usize] {
+        &self.counts
+    }
+
     /// The grants, in the order of the accesses of all reads.
     pub fn grants(&self) -> &[Grant] {
         &self.grants
