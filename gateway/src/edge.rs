@@ -446,6 +446,11 @@ impl Authorized {
         Self { grants, shares, ..Self::default() }
     }
 
+    /// How many of the grants each read takes.
+    pub fn counts(&self) -> &[usize] {
+        &self.counts
+    }
+
     /// The grants, in the order of the accesses of all reads.
     pub fn grants(&self) -> &[Grant] {
         &self.grants

@@ -328,9 +328,9 @@ impl LiveQuery {
         let batch = self.batch.clone().filter(|batch| batch.has_others());
         let held = (turn, batch.as_ref().map(|batch| batch.due()));
         drop(due);
-        let asked = BatchRead { reads: self.reads.clone(), authorized, snapshot: wanted.snapshot };
-        let (versions, turns) = (wanted.now.clone(), self.turns.clone());
-        let read = LiveRead { shared: shared.clone(), caller, project, asked, versions, turns };
+        let (reads, turns) = (self.reads.clone(), self.turns.clone());
+        let asked = BatchRead { reads, authorized, snapshot: wanted.snapshot, turns };
+        let read = LiveRead { shared: shared.clone(), caller, project, asked, versions: wanted.now.clone() };
         let read = move |held| async move { read.answer(held, batch.as_deref()).await };
         let (answer, is_shared) = match &self.member {
             Some(member) => member.answer(&wanted, held, read).await,

@@ -59,7 +59,7 @@ struct ShapeState<I, O> {
     gathering: Option<Gathering<I, O>>,
     /// Batches that are read.
     reading: usize,
-    /// Items of the last batch.
+    /// Items of the last batch, or a part of those of one before that was much larger.
     last: usize,
     /// Items that the next one may have.
     most: usize,
@@ -207,7 +207,8 @@ where
         let read = read(items).await;
         drop(reading);
         let mut state = self.state();
-        state.last = count;
+        // One alone between two that are large does not make it forget.
+        state.last = count.max(state.last / 4);
         state.most = match read {
             Some(_) => (state.most + 1).min(ITEMS_MAX),
             None => (count / 2).max(1),

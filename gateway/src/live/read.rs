@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use mesh::{Code, Fault};
 use query::Read;
 
@@ -9,7 +10,7 @@ use super::{
     LiveShared,
     answers::{Answer, Versions},
     batches::{BatchMember, Batches, Due},
-    turns::{CallerTurns, Turn},
+    turns::{CallerTurns, Turn, next_of_any},
 };
 use crate::{
     catalogue::Project,
@@ -39,8 +40,6 @@ pub struct LiveRead {
     pub asked: BatchRead,
     /// The events that they see.
     pub versions: Versions,
-    /// Turns of the caller.
-    pub turns: CallerTurns,
 }
 
 /// Reads of a live query with their grants.
@@ -52,6 +51,8 @@ pub struct BatchRead {
     pub authorized: Authorized,
     /// Whether it is to be said what they saw.
     pub snapshot: bool,
+    /// Turns of the caller.
+    pub turns: CallerTurns,
 }
 
 impl LiveRead {
@@ -71,9 +72,9 @@ impl LiveRead {
     async fn alone(&self, turn: Option<Turn>) -> Result<Answer, ReadFault> {
         let _turn = match turn {
             Some(turn) => turn,
-            None => self.turns.next().await,
+            None => self.asked.turns.next().await,
         };
-        let BatchRead { reads, authorized, snapshot } = self.asked.clone();
+        let BatchRead { reads, authorized, snapshot, turns: _ } = self.asked.clone();
         let found = self.shared.read(&self.reader(), &self.project, (*reads).as_ref(), (authorized, snapshot)).await?;
         Ok(self.found(found))
     }
@@ -83,11 +84,12 @@ impl LiveRead {
         self.shared.caller(&self.project, &self.caller.call.request_id, self.caller.token.clone())
     }
 
-    /// The answer, read with those of others that are due: the batch has a turn of its own.
+    /// The answer, read with those of others that are due: the batch has a turn of one of them.
     async fn in_batch(&self, member: &ReadMember, due: ReadDue) -> Result<Answer, ReadFault> {
         let this = self.clone();
         let read = move |asked: Vec<BatchRead>| async move {
-            let _turn = this.turns.next().await;
+            let callers: Vec<CallerTurns> = asked.iter().map(|one| one.turns.clone()).collect();
+            let _turn = next_of_any(callers).await;
             this.shared.read_batch(&this.reader(), &this.project, asked).await
         };
         match member.answer(due, self.asked.clone(), read).await {
@@ -121,19 +123,26 @@ impl LiveShared {
     }
 
     /// Reads of several live queries as one request, in one snapshot of each database. `None` where it failed for what may be
-    /// wrong with one of them only.
+    /// wrong with one of them only, or where they do not have as many grants each: the database service tells those of one from
+    /// those of the next by their number, which a schema that changed between their authorisations would make wrong.
     async fn read_batch(
         &self,
         caller: &Caller,
         project: &Project,
         asked: Vec<BatchRead>,
     ) -> Option<Vec<Result<Found, ReadFault>>> {
+        let are_alike = |pair: &[BatchRead]| pair[0].authorized.counts() == pair[1].authorized.counts();
+        if !asked.windows(2).all(are_alike) {
+            return None;
+        }
         let counts: Vec<usize> = asked.iter().map(|one| (*one.reads).as_ref().len()).collect();
         let reads: Vec<Read> = asked.iter().flat_map(|one| (*one.reads).as_ref()).cloned().collect();
         let snapshot = asked.iter().any(|one| one.snapshot);
         let authorized = Authorized::joined(asked.into_iter().map(|one| one.authorized));
         let (results, snapshots) = match self.read(caller, project, &reads, (authorized, snapshot)).await {
             Ok(found) => found,
+            // It is its own.
+            Err(fault) if counts.len() == 1 => return Some(vec![Err(fault)]),
             Err(ReadFault::Refused(fault) | ReadFault::Failed(fault)) => {
                 let is_of_all = fault.code == Code::Unavailable;
                 // Which of the reads of the batch it was is nobody's.
@@ -144,7 +153,13 @@ impl LiveShared {
         if counts.len() > 1 {
             self.reads.batched.inc_by(counts.len() as u64);
         }
-        let mut results = results.into_iter();
+        // Each for itself: a part of the message in which they came would keep all of it.
+        let is_one = counts.len() == 1;
+        let alone = |found: ReadResult| match is_one {
+            true => found,
+            false => ReadResult { json: Bytes::copy_from_slice(&found.json), ..found },
+        };
+        let mut results = results.into_iter().map(alone);
         let own = |count: usize| Ok((results.by_ref().take(count).collect(), snapshots.clone()));
         Some(counts.into_iter().map(own).collect())
     }

@@ -8,6 +8,9 @@ use query::{FieldKind, Filter, GrantTerms, Node, Read};
 
 use crate::catalogue::Project;
 
+/// Values of a list up to which their number makes no other shape.
+const VALUES_FEW: usize = 63;
+
 /// Hash of a shape.
 pub type ShapeKey = blake3::Hash;
 
@@ -57,13 +60,22 @@ fn filter<V>(text: &mut String, of: &Filter<V>) {
         Filter::Or(any) => return each("or", any),
         Filter::Not(of) => return each("not", std::slice::from_ref(&**of)),
         Filter::Compare { column, comparison, value: _ } => write!(text, "{:?}", (column, comparison)),
-        Filter::In { column, values } => write!(text, "{:?}", (column, values.is_empty())),
+        Filter::In { column, values } => write!(text, "{:?}", (column, bits_of(values.len()))),
         Filter::IsNull { column } => write!(text, "null {column:?}"),
         Filter::Related { relation, long_name: _, quantifier, filter: below } => {
             let _ = write!(text, "{:?}", (relation, quantifier));
             return filter(text, below);
         }
     };
+}
+
+/// The bits of a number of values: many may cost much, for which those who ask for few are not to wait. None are another
+/// statement.
+fn bits_of(count: usize) -> u32 {
+    match count {
+        0 => 0,
+        _ => (count | VALUES_FEW).ilog2(),
+    }
 }
 
 #[cfg(test)]
@@ -96,6 +108,8 @@ mod tests {
         assert!(same(equals("a", 1), equals("a", 2)));
         assert!(same(list(vec![1]), list(vec![2, 3])));
         assert!(!same(list(vec![1]), list(vec![])));
+        assert!(same(list(vec![1]), list(vec![1; VALUES_FEW])));
+        assert!(!same(list(vec![1]), list(vec![1; VALUES_FEW + 1])));
         assert!(!same(equals("a", 1), equals("b", 1)));
         assert!(!same(equals("a", 1), Filter::Not(Box::new(equals("a", 1)))));
         assert!(!same(equals("a", 1), Filter::And(vec![equals("a", 1)])));

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, Weak};
 
 use foldhash::HashMap;
+use futures::future::select_all;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::CallerId;
@@ -74,6 +75,25 @@ impl CallerTurns {
     }
 }
 
+/// Waits for a turn of any of several callers, so that none waits for another who has none left; with whose it is, in the order in
+/// which they are to be dropped.
+pub async fn next_of_any(callers: Vec<CallerTurns>) -> Option<(Turn, CallerTurns)> {
+    let mut each: Vec<CallerTurns> = Vec::with_capacity(1);
+    for turns in callers {
+        if !each.iter().any(|known| known.caller == turns.caller) {
+            each.push(turns);
+        }
+    }
+    if each.is_empty() {
+        return None;
+    }
+    let (turn, index) = {
+        let (turn, index, _others) = select_all(each.iter().map(|turns| Box::pin(turns.next()))).await;
+        (turn, index)
+    };
+    Some((turn, each.swap_remove(index)))
+}
+
 impl Drop for CallerTurns {
     fn drop(&mut self) {
         let mut callers = self.callers.lock().expect("no code panics while it holds this lock");
@@ -106,6 +126,23 @@ mod tests {
         assert!(other.next().now_or_never().is_some(), "another caller does not");
         drop(taken);
         assert!(again.next().now_or_never().is_some());
+    }
+
+    #[test]
+    fn a_turn_of_any_waits_for_no_caller_without_one() {
+        let turns = NodeTurns::new(TURNS);
+        let (one, other) = (turns.of(caller("ann")), turns.of(caller("bob")));
+        let taken: Vec<_> =
+            (0..TURNS / CALLERS_AT_ONCE).map(|_| one.next().now_or_never().expect("it is free")).collect();
+        let any = || next_of_any(vec![one.clone(), one.clone(), other.clone()]).now_or_never();
+        let (turn, whose) = any().expect("another has one").expect("there are callers");
+        assert!(whose.caller == other.caller);
+        assert!(next_of_any(vec![one.clone()]).now_or_never().is_none());
+        assert!(next_of_any(Vec::new()).now_or_never().expect("there is nothing to wait for").is_none());
+        drop((taken, one, other));
+        assert!(!turns.is_unused(), "who has a turn is kept");
+        drop((turn, whose));
+        assert!(turns.is_unused());
     }
 
     #[test]

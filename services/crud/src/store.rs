@@ -28,7 +28,7 @@ pub const POSTGRES_ARGS: usize = 65_535;
 pub const MYSQL_ARGS: usize = 65_535;
 
 /// Statements of one text from which on they are merged, by engines that can.
-pub const MERGED_FROM: usize = 8;
+pub const MERGED_FROM: usize = 4;
 
 /// Functions of SQLite's connections that give a stored value of a type the form in which it is read, and compared: the
 /// form that this server writes.

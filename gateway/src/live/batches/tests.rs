@@ -90,6 +90,19 @@ async fn as_many_as_in_the_last_batch_are_waited_for_a_little() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_large_batch_is_forgotten_after_a_few_that_are_small() {
+    let batches = TestBatches::default();
+    let members: Vec<_> = (0..20).map(|_| batches.join(key("a"))).collect();
+    let sizes = Arc::default();
+    join_all(members.iter().map(|member| doubled(member, 1, &sizes))).await;
+    for waits in [true, true, false, false] {
+        let begun = Instant::now();
+        doubled(&members[0], 1, &sizes).await;
+        assert_eq!(begun.elapsed() >= LINGER, waits);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_due_while_others_are_read_is_the_next_batch() {
     let batches = TestBatches::default();
     let members: Vec<_> = (0..12).map(|_| batches.join(key("a"))).collect();

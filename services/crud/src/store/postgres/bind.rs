@@ -237,7 +237,7 @@ fn text<'v>(value: &'v Typed, ty: &Type) -> Cow<'v, str> {
         Typed::Null => Cow::Borrowed("NULL"),
         Typed::Bool(value) => Cow::Borrowed(if *value { "true" } else { "false" }),
         Typed::Int(value) => Cow::Owned(value.to_string()),
-        Typed::Float(value) => Cow::Owned(format!("{value:e}")),
+        Typed::Float(value) => Cow::Owned(float(*value, ty)),
         Typed::Bytes(value) => Cow::Owned(hex(value)),
         Typed::Timestamp(micros) => Cow::Owned(timestamp(*micros)),
         Typed::Date(days) => Cow::Owned(date(*days)),
@@ -245,6 +245,16 @@ fn text<'v>(value: &'v Typed, ty: &Type) -> Cow<'v, str> {
         Typed::Uuid(bytes) => Cow::Owned(datetime::written(|out| uuid::write(out, bytes))),
         Typed::Decimal(value) | Typed::Text(value) | Typed::Json(value) | Typed::Other(value) => Cow::Borrowed(value),
         Typed::List(items) => Cow::Owned(array_literal(items, ty)),
+    }
+}
+
+/// A number, for a single or an array of them the nearest single: the shortest text of a double may be on the other side of the
+/// middle between two.
+fn float(value: f64, ty: &Type) -> String {
+    let item = if let Kind::Array(item) = ty.kind() { base(item) } else { ty };
+    match single(value) {
+        Ok(single) if *item == Type::FLOAT4 => format!("{single:e}"),
+        _ => format!("{value:e}"),
     }
 }
 
@@ -373,6 +383,19 @@ mod tests {
     fn doubles_too_large_for_a_single_are_refused() {
         assert_eq!(encoded(Typed::Float(1e300), &Type::FLOAT4).unwrap_err(), "a value does not fit real");
         assert_eq!(encoded(Typed::Float(0.5), &Type::FLOAT4).unwrap(), 0.5_f32.to_be_bytes());
+    }
+
+    #[test]
+    fn singles_as_texts_are_those_of_the_binary_form() {
+        let middle = 1.0 + f64::from(f32::EPSILON) / 2.0;
+        let items = || vec![Typed::Float(middle), Typed::Float(0.1)];
+        for (ty, expected) in
+            [(&Type::FLOAT4_ARRAY, "{\"1e0\",\"1e-1\"}"), (&Type::FLOAT8_ARRAY, "{\"1.0000000596046448e0\",\"1e-1\"}")]
+        {
+            assert_eq!(as_text(&Bind::List(items()), ty), Some(Typed::Text(expected.to_owned())));
+        }
+        let too_large = Bind::Value(Typed::Float(1e300));
+        assert_eq!(as_text(&too_large, &Type::FLOAT4), Some(Typed::Text("1e300".to_owned())), "the server refuses it");
     }
 
     #[test]

@@ -27,6 +27,9 @@ use crate::{
 /// together.
 const WITHOUT_JIT: &str = "SET LOCAL jit TO off";
 
+/// The type of the items of a list whose values have to be told as texts.
+const TEXT: &str = "\"pg_catalog\".\"text\"";
+
 /// What is sent for some statements.
 enum Sent {
     /// One as it is, by its index.
@@ -147,13 +150,20 @@ fn merged(members: &[&Statement], types: &[Type]) -> Option<Statement> {
             placeholders.push(format!("${}", args.len()));
             continue;
         }
-        let texts: Option<Vec<Typed>> = values.into_iter().map(|value| bind::as_text(value, ty)).collect();
-        args.push(Bind::List(texts?));
+        let name = type_name(ty)?;
+        let number = args.len() + 1;
+        let (list, of, cast) = match singles(&values, ty) {
+            Some(values) => (values, name, String::new()),
+            None => {
+                let texts: Option<Vec<Typed>> = values.into_iter().map(|value| bind::as_text(value, ty)).collect();
+                (texts?, TEXT.to_owned(), format!("::{name}"))
+            }
+        };
+        args.push(Bind::List(list));
         let between = if lists.is_empty() { "" } else { ", " };
-        let number = args.len();
-        let _ = write!(lists, "{between}pg_catalog.unnest(${number}::pg_catalog.text[])");
+        let _ = write!(lists, "{between}pg_catalog.unnest(${number}::{of}[])");
         let _ = write!(places, "\"a{number}\", ");
-        placeholders.push(format!("(\"items\".\"a{number}\"::{})", type_name(ty)?));
+        placeholders.push(format!("(\"items\".\"a{number}\"{cast})"));
     }
     if lists.is_empty() {
         return None;
@@ -164,6 +174,16 @@ fn merged(members: &[&Statement], types: &[Type]) -> Option<Statement> {
          CROSS JOIN LATERAL ({inner}) AS \"found\""
     );
     Some(Statement { text: text.into(), args, columns: first.columns.clone(), sources: Vec::new(), plain: None })
+}
+
+/// The values, where each is one of the type: they go out as they do alone, and what compares with them needs no cast, which a
+/// row policy would keep from the indexes. `unnest` takes lists of lists apart to the last.
+fn singles(values: &[&Bind], ty: &Type) -> Option<Vec<Typed>> {
+    let single = |value: &&Bind| match value {
+        Bind::Value(value) if !matches!(value, Typed::List(_)) => Some(value.clone()),
+        _ => None,
+    };
+    if matches!(ty.kind(), Kind::Array(_)) { None } else { values.iter().map(single).collect() }
 }
 
 /// The name of a type to which a cast reads texts as its input does: only who owns one can declare another cast.
@@ -231,17 +251,40 @@ mod tests {
             .collect();
         let members: Vec<&Statement> = members.iter().collect();
 
-        let merged = merged(&members, &[Type::INT4_ARRAY, Type::TEXT, Type::INT8]).unwrap();
+        let merged = merged(&members, &[Type::INT4_ARRAY, Type::VARCHAR, Type::INT8]).unwrap();
 
         assert_eq!(
             &*merged.text,
-            "SELECT \"found\".*, \"items\".\"number\" FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), \
-             pg_catalog.unnest($2::pg_catalog.text[])) WITH ORDINALITY AS \"items\"(\"a1\", \"a2\", \"number\") CROSS JOIN \
-             LATERAL (SELECT \"$1\" FROM t WHERE a = (\"items\".\"a2\"::\"pg_catalog\".\"text\") AND b = '$1''$2' AND c = \
+            "SELECT \"found\".*, \"items\".\"number\" FROM ROWS FROM \
+             (pg_catalog.unnest($1::\"pg_catalog\".\"text\"[]), \
+             pg_catalog.unnest($2::\"pg_catalog\".\"varchar\"[])) WITH ORDINALITY AS \"items\"(\"a1\", \"a2\", \"number\") CROSS JOIN \
+             LATERAL (SELECT \"$1\" FROM t WHERE a = (\"items\".\"a2\") AND b = '$1''$2' AND c = \
              ANY((\"items\".\"a1\"::\"pg_catalog\".\"_int4\")) LIMIT $3) AS \"found\""
         );
         let texts = |texts: [&str; 2]| Bind::List(texts.map(|text| Typed::Text(text.to_owned())).to_vec());
         assert_eq!(merged.args, [texts(["{\"0\",NULL}", "{\"1\",NULL}"]), texts(["x0", "x1"]), int(5)]);
+    }
+
+    #[test]
+    fn values_go_out_as_they_are_and_lists_as_texts() {
+        let of = |value: Bind, ty: Type| {
+            let members = [statement("SELECT $1", vec![Bind::Value(Typed::Null)]), statement("SELECT $1", vec![value])];
+            merged(&members.each_ref(), &[ty]).map(|one| (one.text.contains("\"a1\"::"), one.args))
+        };
+        let list = |value: Typed| vec![Bind::List(vec![Typed::Null, value])];
+        let mood = Type::new("mood".to_owned(), 70_000, Kind::Enum(Vec::new()), "shop".to_owned());
+        for (value, ty) in [
+            (Typed::Float(0.1), Type::FLOAT4),
+            (Typed::Bytes(vec![0, 255]), Type::BYTEA),
+            (Typed::Text(String::new()), Type::BPCHAR),
+            (Typed::Text("glad".to_owned()), mood),
+        ] {
+            assert_eq!(of(Bind::Value(value.clone()), ty), Some((false, list(value))));
+        }
+        let items = vec![Typed::Int(1), Typed::Null];
+        for value in [Bind::Value(Typed::List(items.clone())), Bind::List(items)] {
+            assert_eq!(of(value, Type::INT4_ARRAY), Some((true, list(Typed::Text("{\"1\",NULL}".to_owned())))));
+        }
     }
 
     #[test]
