@@ -278,7 +278,10 @@ impl BinlogCursor {
         found.altered.extend(named.into_iter().map(|table| (table, reason)));
         match is {
             Is::Rollback => self.roll_back(tables),
-            Is::RollbackTo => self.lose_touched(),
+            Is::RollbackTo => {
+                self.lose_touched();
+                self.forget_changes();
+            }
             Is::XaCommit | Is::Any => self.lose_all(),
             Is::Harmless | Is::Commit | Is::Truncate | Is::Names | Is::DropDatabase => {}
         }
@@ -289,13 +292,20 @@ impl BinlogCursor {
 
     /// The rows of the transaction do not count. Those that were told have to be read again.
     fn roll_back(&mut self, tables: &LoggedTables) {
-        let Some(open) = &mut self.open else { return };
+        let Some(open) = &self.open else { return };
         if open.told().is_some() {
             let touched = open.touched.iter().filter(|table| tables.writer(table).is_some()).cloned().collect();
             self.losses.push(Loss { reason: ResyncReason::LogLost, tables: touched });
         }
-        open.changes.clear();
-        open.bytes = 0;
+        self.forget_changes();
+    }
+
+    /// What has arrived of the transaction, and was not told, is not.
+    fn forget_changes(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.changes.clear();
+            open.bytes = 0;
+        }
     }
 
     /// Rows of the transaction may not count.
@@ -415,6 +425,20 @@ mod tests {
             assert_eq!(cursor.place, place);
             assert_eq!(cursor.open.map(|open| open.start), (event.kind == kind::GTID).then_some(place));
         }
+    }
+
+    #[test]
+    fn rows_before_a_savepoint_that_is_gone_back_to_are_lost_and_not_told() {
+        let text = b"ROLLBACK TO `k`";
+        let body = [&[0; 8][..], &[4, 0, 0, 0, 0], b"shop\0", text].concat();
+        let mut cursor = cursor();
+        let mut open = OpenTransaction::new(cursor.place, 0, None);
+        open.touched.insert("note".to_owned());
+        open.changes.push(proto::crud::Change::default());
+        cursor.open = Some(open);
+        let lost = Loss { reason: ResyncReason::LogLost, tables: vec!["note".to_owned()] };
+        assert_eq!(taken(&mut cursor, &RawEvent::of(kind::QUERY, 500, 40, body)), [lost]);
+        assert!(cursor.open.is_some_and(|open| open.changes.is_empty()));
     }
 
     #[test]
