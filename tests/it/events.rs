@@ -169,7 +169,8 @@ impl Stage {
 }
 
 async fn conditions_choose_changes(shape: Shape) -> anyhow::Result<()> {
-    for engine in LOGGED {
+    // MariaDB does not log an update that changes nothing.
+    for engine in [Engine::Sqlite, Engine::Postgres] {
         let paid = json!({ "on": { "where": { "state": "paid" }, "before": { "state": { "$ne": "paid" } } } });
         let large = json!({ "on": { "operations": ["insert"], "where": { "n": { "$gte": 10 } } } });
         let bodies = json!({ "on": { "operations": ["update"], "columns": ["body"] } });

@@ -216,6 +216,7 @@ async fn a_position_that_is_too_old_begins_anew_and_nothing_else_is_told(shape: 
         // As after a restore, and what no position survives.
         (Engine::Sqlite, "DELETE FROM perigee_log; INSERT INTO note VALUES (1, 'ann', 'a')"),
         (Engine::Postgres, "TRUNCATE note; INSERT INTO note VALUES (1, 'ann', 'a')"),
+        (Engine::Mysql, "TRUNCATE note; INSERT INTO note VALUES (1, 'ann', 'a')"),
     ] {
         let (mesh, lab) = lab(shape, engine, OPEN_LAB, "").await?;
         let mut kept = watch(&mesh, Framing::Socket, "", &notes()).await?;

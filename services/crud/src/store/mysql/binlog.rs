@@ -40,8 +40,10 @@ mod transaction;
 
 /// How long a look waits for what is visible and has not arrived.
 const ARRIVAL_TIMEOUT: Duration = Duration::from_millis(100);
-/// How long it is waited before it is asked again whether what has arrived is visible.
+/// How long it is waited before it is asked again whether what has arrived is visible: first, and at most after so many
+/// doublings. A server may wait for its replicas before others see a commit.
 const VISIBLE_INTERVAL: Duration = Duration::from_millis(2);
+const DOUBLINGS_MAX: u32 = 5;
 
 /// How far the binary log has been read, and for which tables.
 #[derive(Debug, Default)]
@@ -69,8 +71,12 @@ struct BinlogCursor {
     open: Option<OpenTransaction>,
     /// What has arrived and is not visible.
     waiting: Option<Arc<RawEvent>>,
+    /// How often that was found.
+    unseen: u32,
     /// There may be more to look at than what has arrived.
     is_behind: bool,
+    /// Up to where transactions were visible when that was last asked.
+    visible: BinlogPlace,
     /// What is to be told by the next look.
     losses: Vec<Loss>,
 }
@@ -118,9 +124,13 @@ impl Mysql {
         if let Some(obstacle) = survey.obstacles.first() {
             return Err(Error::unfollowed(table, &obstacle.to_string()));
         }
+        // Statements that alter the table after it was looked at are in the log after this place.
+        let begun = match reader.cursor {
+            None => Some(self.visible_place().await?),
+            Some(_) => None,
+        };
         let natures = self.surveyed_table(table, writer.as_deref()).await?;
-        if reader.cursor.is_none() {
-            let (base, place) = self.visible_place().await?;
+        if let Some((base, place)) = begun {
             reader.cursor = Some(BinlogCursor::new(survey.source, base, place));
             reader.tables.database.clone_from(&survey.database);
         }
@@ -187,6 +197,8 @@ impl Mysql {
         tracing::warn!(database = self.inner.database, why, "the binary log is begun anew");
         reader.end_stream();
         reader.found = BinlogFindings::default();
+        // Files of another log have the same numbers.
+        self.files().clear();
         let survey = self.in_binlog_session(|conn| Box::pin(survey::server(conn))).await?;
         let (base, place) = self.visible_place().await?;
         self.ask_cascades(&mut reader.tables).await?;
@@ -353,12 +365,14 @@ impl BinlogReader {
 
     /// Waits until something may be visible that was not looked at. Runs no statement.
     pub async fn arrival(&self) {
-        match &self.stream {
-            _ if self.cursor.as_ref().is_some_and(|cursor| cursor.waiting.is_some() || cursor.is_behind) => {
-                tokio::time::sleep(VISIBLE_INTERVAL).await;
+        let behind = self.cursor.as_ref().filter(|cursor| cursor.waiting.is_some() || cursor.is_behind);
+        match (behind, &self.stream) {
+            (Some(cursor), _) => {
+                let doublings = cursor.unseen.saturating_sub(1).min(DOUBLINGS_MAX);
+                tokio::time::sleep(VISIBLE_INTERVAL * (1 << doublings)).await;
             }
-            Some(stream) => stream.arrival().await,
-            None => tokio::time::sleep(ARRIVAL_TIMEOUT).await,
+            (None, Some(stream)) => stream.arrival().await,
+            (None, None) => tokio::time::sleep(ARRIVAL_TIMEOUT).await,
         }
     }
 
@@ -375,8 +389,19 @@ impl BinlogReader {
 
 impl BinlogCursor {
     fn new(source: u64, base: String, place: BinlogPlace) -> Self {
-        let (partly, open, waiting, losses) = (None, None, None, Vec::new());
-        Self { source, base, place, file_made: 0, partly, open, waiting, is_behind: true, losses }
+        Self {
+            source,
+            base,
+            place,
+            file_made: 0,
+            partly: None,
+            open: None,
+            waiting: None,
+            unseen: 0,
+            is_behind: true,
+            visible: BinlogPlace(0),
+            losses: Vec::new(),
+        }
     }
 
     /// The position after what was told.

@@ -218,6 +218,23 @@ async fn a_log_that_was_begun_anew_is_one_resync() {
 }
 
 #[tokio::test]
+async fn a_log_that_is_begun_anew_while_it_is_read_is_one_resync() {
+    let Some(server) = MariaDb::start(LOGGED).await else { return };
+    let db = support::mysql(&server.url()).await;
+    let mut log = Follower::of(&db, &["artist"], Bytes::new()).await;
+    for id in 10..14 {
+        insert(&db, id).await;
+        assert_eq!(log.changes().await, inserted(id));
+    }
+    // Files are told apart by the second in which they were made.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    server.execute("RESET MASTER").await;
+    assert_eq!(log.resync().await.reason(), ResyncReason::LogLost);
+    insert(&db, 20).await;
+    assert_eq!(log.changes().await, inserted(20));
+}
+
+#[tokio::test]
 async fn what_a_server_lacks_is_said_with_what_gives_it() {
     let Some(mut server) = MariaDb::start(&[]).await else { return };
     let db = support::mysql(&server.url()).await;

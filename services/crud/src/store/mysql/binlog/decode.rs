@@ -183,11 +183,6 @@ fn clock(packed: u64) -> (u64, u8, u8) {
 }
 
 fn time(digits: u8, input: &mut Input<'_>) -> Option<Value> {
-    let bytes = 3 + usize::from(digits.div_ceil(2));
-    let fraction_bits = 8 * u32::from(digits.div_ceil(2));
-    // All of it is one number, moved up by half of its range.
-    let packed = i64::try_from(input.big_endian(bytes)?).ok()? - (1 << (8 * bytes - 1));
-    let (is_negative, packed) = (packed < 0, packed.unsigned_abs());
     let scale = match digits {
         0 => 0,
         1 | 2 => 10_000,
@@ -195,6 +190,11 @@ fn time(digits: u8, input: &mut Input<'_>) -> Option<Value> {
         5 | 6 => 1,
         _ => return None,
     };
+    let bytes = 3 + usize::from(digits.div_ceil(2));
+    let fraction_bits = 8 * u32::from(digits.div_ceil(2));
+    // All of it is one number, moved up by half of its range.
+    let packed = i64::try_from(input.big_endian(bytes)?).ok()? - (1 << (8 * bytes - 1));
+    let (is_negative, packed) = (packed < 0, packed.unsigned_abs());
     let micros = u32::try_from(packed & ((1 << fraction_bits) - 1)).ok()? * scale;
     let (hours, minutes, seconds) = clock(packed >> fraction_bits & 0x3f_ffff);
     let (days, hours) = (u32::try_from(hours / 24).ok()?, (hours % 24) as u8);
@@ -277,4 +277,27 @@ pub fn inet6(stored: &[u8]) -> String {
         return format!("::{}", std::net::Ipv4Addr::from(low));
     }
     std::net::Ipv6Addr::from(*bytes).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_a_server_says_is_a_value_or_none() {
+        let inputs = [vec![0; 200], vec![0x7f; 200], vec![0xff; 200]];
+        for kind in 0..=u8::MAX {
+            for first in 0..=u8::MAX {
+                for second in [0, 1, 7, 8, 9, 30, 65, u8::MAX] {
+                    for input in &inputs {
+                        for length in [0, 1, 9, 200] {
+                            let mut input = Input(&input[..length]);
+                            value(kind, [first, second], first % 2 == 0, &mut input);
+                        }
+                    }
+                }
+            }
+        }
+        assert_eq!(value(TIME2, [7, 0], false, &mut Input(&inputs[0])), None);
+    }
 }

@@ -150,7 +150,8 @@ impl<'a> LoggedRows<'a> {
     /// The images of the next row, empty where the event has none; `None` after the last one, or of one that cannot be read:
     /// then not all bytes are read.
     pub fn next(&mut self, layout: &RowLayout, writer: &ImageWriter, numbers: Numbers) -> Option<(Bytes, Bytes)> {
-        if self.input.0.is_empty() || self.columns != layout.columns.len() {
+        // Rows without columns would have no end.
+        if self.input.0.is_empty() || self.columns == 0 || self.columns != layout.columns.len() {
             return None;
         }
         let mut image = |has: bool| match has {

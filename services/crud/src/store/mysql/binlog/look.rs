@@ -17,7 +17,7 @@ use crate::{
     Error,
     store::{
         log::{LogLag, LogLook, LogPart, LogPosition, Loss, Place},
-        mysql::Mysql,
+        mysql::{Mysql, MysqlError},
     },
 };
 
@@ -46,6 +46,9 @@ impl Mysql {
             return Ok(look);
         }
         let (_, visible) = self.visible_place().await.map_err(LookEnd::Error)?;
+        if let Some(cursor) = &mut reader.cursor {
+            cursor.sees(visible).map_err(LookEnd::Stream)?;
+        }
         let mut seen = 0;
         loop {
             let event = match reader.next(visible).await {
@@ -67,6 +70,7 @@ impl Mysql {
             }
             seen = event.timestamp;
             cursor.take(&event, tables, found, numbers);
+            cursor.check_stream(&event).map_err(LookEnd::Stream)?;
             let is_full = found.bytes > LOOK_BYTES;
             *lag = if is_full { cursor.lag(visible, seen) } else { *lag };
             self.ask_altered(reader).await.map_err(LookEnd::Error)?;
@@ -125,7 +129,12 @@ impl BinlogReader {
         while cursor.waiting.is_none() && !cursor.is_behind && !found.has_any() {
             match stream.try_next()? {
                 None => return Ok(Some(self.look(false))),
-                Some(event) if event.kind == kind::HEARTBEAT => cursor.take(&event, tables, found, Numbers::Exact),
+                Some(event) if event.kind == kind::HEARTBEAT => {
+                    cursor.take(&event, tables, found, Numbers::Exact);
+                    cursor.check_stream(&event)?;
+                    // What is visible tells whether it is still that log.
+                    cursor.is_behind = true;
+                }
                 Some(event) => cursor.waiting = Some(Arc::new(event)),
             }
         }
@@ -144,8 +153,12 @@ impl BinlogReader {
         let is_visible =
             |event: &Arc<RawEvent>, cursor: &BinlogCursor| event.kind != kind::GTID || cursor.start_of(event) < visible;
         match cursor.waiting.take() {
-            Some(event) if is_visible(&event, cursor) => Ok(Some(event)),
+            Some(event) if is_visible(&event, cursor) => {
+                cursor.unseen = 0;
+                Ok(Some(event))
+            }
             waiting => {
+                cursor.unseen = if waiting.is_some() { cursor.unseen.saturating_add(1) } else { 0 };
                 cursor.waiting = waiting;
                 Ok(None)
             }
@@ -185,11 +198,29 @@ impl BinlogCursor {
         BinlogPlace::new(end.file(), end.offset().saturating_sub(u64::from(event.size)))
     }
 
+    /// Notes up to where transactions are visible, which only a log that was begun anew takes back.
+    fn sees(&mut self, visible: BinlogPlace) -> Result<(), BinlogEnd> {
+        if visible < self.visible {
+            return Err(BinlogEnd::Gone("it was begun anew".to_owned()));
+        }
+        self.visible = visible;
+        Ok(())
+    }
+
+    /// A server that says that it has sent all, and has not sent what was visible before, streams a log that is no more.
+    fn check_stream(&self, event: &RawEvent) -> Result<(), BinlogEnd> {
+        if event.kind == kind::HEARTBEAT && self.open.is_none() && self.place < self.visible {
+            return Err(BinlogEnd::Lost(MysqlError::Connect("the server streams another binary log".to_owned())));
+        }
+        Ok(())
+    }
+
     /// Takes the next event.
     fn take(&mut self, event: &RawEvent, tables: &mut LoggedTables, found: &mut BinlogFindings, numbers: Numbers) {
         match event.kind {
             kind::ROTATE => {
-                if let Some(place) = event.rotated_to().filter(|_| event.log_pos != 0 || self.open.is_none()) {
+                self.give_up(tables);
+                if let Some(place) = event.rotated_to() {
                     if place.file() != self.place.file() {
                         self.file_made = 0;
                     }
@@ -198,8 +229,8 @@ impl BinlogCursor {
                 }
             }
             kind::GTID => {
-                // One that has no end was committed as it is.
-                self.end(event, tables, found);
+                self.give_up(tables);
+                self.place = self.place.max(self.start_of(event));
                 tables.begin();
                 let flags = event.transaction_flags().unwrap_or_default();
                 self.open = Some(OpenTransaction::new(self.start_of(event), flags, self.partly.take()));
@@ -247,7 +278,10 @@ impl BinlogCursor {
         found.altered.extend(named.into_iter().map(|table| (table, reason)));
         match is {
             Is::Rollback => self.roll_back(tables),
-            Is::RollbackTo => self.lose_touched(),
+            Is::RollbackTo => {
+                self.lose_touched();
+                self.forget_changes();
+            }
             Is::XaCommit | Is::Any => self.lose_all(),
             Is::Harmless | Is::Commit | Is::Truncate | Is::Names | Is::DropDatabase => {}
         }
@@ -258,13 +292,20 @@ impl BinlogCursor {
 
     /// The rows of the transaction do not count. Those that were told have to be read again.
     fn roll_back(&mut self, tables: &LoggedTables) {
-        let Some(open) = &mut self.open else { return };
+        let Some(open) = &self.open else { return };
         if open.told().is_some() {
             let touched = open.touched.iter().filter(|table| tables.writer(table).is_some()).cloned().collect();
             self.losses.push(Loss { reason: ResyncReason::LogLost, tables: touched });
         }
-        open.changes.clear();
-        open.bytes = 0;
+        self.forget_changes();
+    }
+
+    /// What has arrived of the transaction, and was not told, is not.
+    fn forget_changes(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.changes.clear();
+            open.bytes = 0;
+        }
     }
 
     /// Rows of the transaction may not count.
@@ -283,14 +324,21 @@ impl BinlogCursor {
 
     /// The transaction ends with an event.
     fn end(&mut self, event: &RawEvent, tables: &mut LoggedTables, found: &mut BinlogFindings) {
-        let is_next = event.kind == kind::GTID;
-        let end = if is_next { self.start_of(event) } else { self.place.after_event(event.log_pos) };
-        self.place = self.place.max(end);
+        self.place = self.place.max(self.place.after_event(event.log_pos));
         let Some(mut open) = self.open.take().filter(|open| !open.is_prepared) else { return };
         tables.touch(&open.touched);
         let (changes, row) = open.take();
         if !changes.is_empty() {
             found.add((open.start, row), event.timestamp, changes, self.position());
+        }
+    }
+
+    /// What has arrived of a transaction is all of it, and it has no end: a server that was killed wrote that, and undid it
+    /// when it began again. Nothing of it counts; its tables are lost all the same, since nobody says so.
+    fn give_up(&mut self, tables: &mut LoggedTables) {
+        self.lose_touched();
+        if let Some(open) = self.open.take() {
+            tables.touch(&open.touched);
         }
     }
 
@@ -342,5 +390,65 @@ impl BinlogFindings {
         let part = LogPart { place, committed_us: i64::from(timestamp) * 1_000_000, changes, position };
         self.bytes += part.bytes();
         self.parts.push(part);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cursor() -> BinlogCursor {
+        BinlogCursor::new(1, "log".to_owned(), BinlogPlace::new(1, 400))
+    }
+
+    /// One event, after which there is what is lost.
+    fn taken(cursor: &mut BinlogCursor, event: &RawEvent) -> Vec<Loss> {
+        let (mut tables, mut found) = (LoggedTables::default(), BinlogFindings::default());
+        cursor.take(event, &mut tables, &mut found, Numbers::Exact);
+        assert!(found.parts.is_empty());
+        std::mem::take(&mut cursor.losses)
+    }
+
+    #[test]
+    fn a_transaction_without_an_end_is_lost_and_the_log_goes_on_in_the_next_file() {
+        let to_next = [&4_u64.to_le_bytes()[..], b"log.000002"].concat();
+        for (event, place) in [
+            (RawEvent::of(kind::ROTATE, 0, 0, to_next), BinlogPlace::new(2, 4)),
+            (RawEvent::of(kind::GTID, 640, 40, vec![0; 19]), BinlogPlace::new(1, 600)),
+        ] {
+            let mut cursor = cursor();
+            let mut open = OpenTransaction::new(cursor.place, 0, None);
+            open.touched.insert("note".to_owned());
+            cursor.open = Some(open);
+            let lost = Loss { reason: ResyncReason::LogLost, tables: vec!["note".to_owned()] };
+            assert_eq!(taken(&mut cursor, &event), [lost]);
+            assert_eq!(cursor.place, place);
+            assert_eq!(cursor.open.map(|open| open.start), (event.kind == kind::GTID).then_some(place));
+        }
+    }
+
+    #[test]
+    fn rows_before_a_savepoint_that_is_gone_back_to_are_lost_and_not_told() {
+        let text = b"ROLLBACK TO `k`";
+        let body = [&[0; 8][..], &[4, 0, 0, 0, 0], b"shop\0", text].concat();
+        let mut cursor = cursor();
+        let mut open = OpenTransaction::new(cursor.place, 0, None);
+        open.touched.insert("note".to_owned());
+        open.changes.push(proto::crud::Change::default());
+        cursor.open = Some(open);
+        let lost = Loss { reason: ResyncReason::LogLost, tables: vec!["note".to_owned()] };
+        assert_eq!(taken(&mut cursor, &RawEvent::of(kind::QUERY, 500, 40, body)), [lost]);
+        assert!(cursor.open.is_some_and(|open| open.changes.is_empty()));
+    }
+
+    #[test]
+    fn a_log_that_is_begun_anew_is_found_out() {
+        let mut cursor = cursor();
+        assert!(cursor.sees(BinlogPlace::new(1, 400)).is_ok() && cursor.sees(BinlogPlace::new(1, 400)).is_ok());
+        let heartbeat = RawEvent::of(kind::HEARTBEAT, 400, 40, Vec::new());
+        assert!(taken(&mut cursor, &heartbeat).is_empty() && cursor.check_stream(&heartbeat).is_ok());
+        assert!(matches!(cursor.sees(BinlogPlace::new(1, 399)), Err(BinlogEnd::Gone(_))));
+        assert!(cursor.sees(BinlogPlace::new(1, 500)).is_ok());
+        assert!(matches!(cursor.check_stream(&heartbeat), Err(BinlogEnd::Lost(_))));
     }
 }

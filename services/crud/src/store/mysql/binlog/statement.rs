@@ -27,7 +27,7 @@ impl LoggedStatement {
     /// What a text is.
     pub fn of(sql: &str) -> Self {
         use LoggedStatement as Is;
-        let words: Vec<String> = words(sql).take(6).map(str::to_ascii_uppercase).collect();
+        let words: Vec<String> = words(after_settings(sql)).take(6).map(str::to_ascii_uppercase).collect();
         let word = |index: usize| words.get(index).map_or("", String::as_str);
         let has_table = words.iter().any(|word| word == "TABLE" || word == "TABLES");
         let is_temporary = words.iter().any(|word| word == "TEMPORARY");
@@ -39,10 +39,14 @@ impl LoggedStatement {
             ("XA", "COMMIT") => Is::XaCommit,
             ("XA", "ROLLBACK") => Is::Rollback,
             ("XA", _) => Is::Harmless,
+            // It may change rows, and is only explained as well.
+            ("ANALYZE", _) if !has_table => Is::Any,
+            ("SET", "STATEMENT") => Is::Any,
             ("GRANT" | "REVOKE" | "ANALYZE" | "OPTIMIZE" | "REPAIR" | "FLUSH" | "SET", _) => Is::Harmless,
             ("CREATE" | "DROP", _) if has_table && is_temporary => Is::Harmless,
             ("TRUNCATE", _) => Is::Truncate,
             ("DROP", "DATABASE" | "SCHEMA") => Is::DropDatabase,
+            ("CREATE", "OR") if matches!(word(3), "DATABASE" | "SCHEMA") => Is::DropDatabase,
             ("CREATE" | "DROP" | "ALTER" | "RENAME", _) if has_table => Is::Names,
             // Indexes, views, routines, users, and what else has no rows.
             ("CREATE" | "DROP" | "ALTER" | "RENAME", _) => Is::Harmless,
@@ -62,18 +66,36 @@ pub fn names(sql: &str, name: &str) -> bool {
     [name, quoted].iter().any(|wanted| text.match_indices(wanted.as_str()).any(|(at, _)| is_word(at, wanted)))
 }
 
-/// The words of a text. What stands in comments that the server executes are words, too; other comments are none.
+/// The statement that follows the settings that are only its own, as in `SET STATEMENT lock_wait_timeout = 1 FOR ALTER …`.
+fn after_settings(sql: &str) -> &str {
+    let mut rest = sql;
+    let mut is_next = |wanted: &str| next_word(&mut rest).is_some_and(|word| word.eq_ignore_ascii_case(wanted));
+    if !(is_next("SET") && is_next("STATEMENT")) {
+        return sql;
+    }
+    while let Some(word) = next_word(&mut rest) {
+        if word.eq_ignore_ascii_case("FOR") {
+            return rest;
+        }
+    }
+    sql
+}
+
+/// The words of a text.
 fn words(sql: &str) -> impl Iterator<Item = &str> {
     let mut rest = sql;
-    std::iter::from_fn(move || {
-        rest = without_space(rest);
-        let end = rest.find(|char: char| !(char.is_alphanumeric() || char == '_')).unwrap_or(rest.len());
-        // A sign that is no word is one by itself.
-        let end = if end == 0 { rest.chars().next().map_or(0, char::len_utf8) } else { end };
-        let (word, after) = rest.split_at(end);
-        rest = after;
-        (!word.is_empty()).then_some(word)
-    })
+    std::iter::from_fn(move || next_word(&mut rest))
+}
+
+/// The next word of a text. What stands in comments that the server executes are words, too; other comments are none.
+fn next_word<'a>(rest: &mut &'a str) -> Option<&'a str> {
+    let text = without_space(rest);
+    let end = text.find(|char: char| !(char.is_alphanumeric() || char == '_')).unwrap_or(text.len());
+    // A sign that is no word is one by itself.
+    let end = if end == 0 { text.chars().next().map_or(0, char::len_utf8) } else { end };
+    let (word, after) = text.split_at(end);
+    *rest = after;
+    (!word.is_empty()).then_some(word)
 }
 
 /// A text from its first word on.
@@ -121,6 +143,13 @@ mod tests {
             ("CREATE INDEX i ON note (x)", Is::Harmless),
             ("CREATE DEFINER=`root`@`localhost` TRIGGER t AFTER INSERT ON note FOR EACH ROW SET @x = 1", Is::Harmless),
             ("DROP DATABASE shop", Is::DropDatabase),
+            ("CREATE OR REPLACE DATABASE shop", Is::DropDatabase),
+            ("SET STATEMENT lock_wait_timeout = 1, sql_mode='' FOR ALTER TABLE note ADD x INT", Is::Names),
+            ("set statement max_statement_time=1 for\nTRUNCATE note", Is::Truncate),
+            ("SET STATEMENT max_statement_time=1", Is::Any),
+            ("SET PASSWORD FOR ann = 'x'", Is::Harmless),
+            ("ANALYZE TABLE note", Is::Harmless),
+            ("ANALYZE UPDATE note SET x = 1", Is::Any),
             ("GRANT SELECT ON note TO ann", Is::Harmless),
             ("INSERT INTO note VALUES (1)", Is::Any),
             ("(SELECT 1)", Is::Any),

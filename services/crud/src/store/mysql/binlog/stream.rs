@@ -217,6 +217,12 @@ fn reader_id(conn: &Conn) -> u32 {
 }
 
 impl RawEvent {
+    /// An event of a test.
+    #[cfg(test)]
+    pub fn of(kind: u8, log_pos: u32, size: u32, body: Vec<u8>) -> Self {
+        Self { kind, timestamp: 1, size, log_pos, body: body.into(), _held: None }
+    }
+
     /// The place that a rotation leads to.
     pub fn rotated_to(&self) -> Option<BinlogPlace> {
         let (offset, name) = self.body.split_first_chunk()?;

@@ -157,11 +157,19 @@ pub async fn table(
             Ok(nature) => {
                 natures.insert(name, nature);
             }
-            Err(what) if is_wanted(&name) => return Ok(Err(TableObstacle::Column { column: name, what })),
+            // Of what follows such a column in a row nothing can be read.
+            Err(what) if is_wanted(&name) || is_opaque(&native) => {
+                return Ok(Err(TableObstacle::Column { column: name, what }));
+            }
             Err(_) => {}
         }
     }
     Ok(Ok(natures))
+}
+
+/// Whether the log has a column in a form that is not understood.
+fn is_opaque(native: &str) -> bool {
+    native.contains("mariadb-5.3") || native.contains("COMPRESSED")
 }
 
 /// The nature of a column. Errors: what it is that is not understood.

@@ -231,15 +231,13 @@ impl LoggedTables {
             kind::UPDATE_ROWS => (Operation::Update, true, true),
             _ => (Operation::Delete, true, false),
         };
+        let parsed = LoggedRows::parse(&event.body, has_before, has_after);
+        let mapped = parsed.and_then(|(id, rows)| Some((self.mapped.get_mut(&id)?, rows)));
+        let Some((mapped, rows)) = mapped else { return self.lost(open, self.by_name.keys().cloned().collect()) };
         let mut lost = BTreeSet::new();
-        let Some((id, rows)) = LoggedRows::parse(&event.body, has_before, has_after) else { return lost };
-        let Some(mapped) = self.mapped.get_mut(&id) else { return lost };
         if has_before {
             let changed = self.cascades.changed(&mapped.map, &event.body, has_after);
-            for child in changed.into_iter().filter(|child| self.by_name.contains_key(child)) {
-                open.touched.insert(child.clone());
-                lost.insert(child);
-            }
+            lost.extend(changed.into_iter().filter(|child| self.by_name.contains_key(child)));
         }
         let table = mapped.map.table.clone();
         let is_own = mapped.map.database == self.database;
@@ -252,8 +250,13 @@ impl LoggedTables {
                 lost.insert(table);
             }
         }
-        lost.retain(|table| self.by_name.get(table).is_some_and(|state| state.writer.is_some()));
-        lost.retain(|table| open.lost.insert(table.clone()));
+        self.lost(open, lost)
+    }
+
+    /// Those of the tables that a transaction changed in a way that is not told, whose followers do not know that yet.
+    fn lost(&self, open: &mut OpenTransaction, mut lost: BTreeSet<String>) -> BTreeSet<String> {
+        open.touched.extend(lost.iter().cloned());
+        lost.retain(|table| self.writer(table).is_some() && open.lost.insert(table.clone()));
         lost
     }
 
