@@ -93,12 +93,12 @@ impl Queue {
                 blocked = CASE WHEN order_key IS NULL THEN 0 ELSE 1 END, due_ms = ";
             Statement::new(replay).bind(now_ms).push(", since_ms = ").bind(now_ms)
         };
-        self.change(filter, replay, " AND finished_ms IS NOT NULL AND bytes > 0").await
+        Box::pin(self.change(filter, replay, " AND finished_ms IS NOT NULL AND bytes > 0")).await
     }
 
     /// Removes events, except those that are being delivered; how many.
     pub async fn purge(&self, filter: &EventFilter) -> Result<u64, QueueError> {
-        self.change(filter, || Statement::new("DELETE FROM events"), " AND status <> 'running'").await
+        Box::pin(self.change(filter, || Statement::new("DELETE FROM events"), " AND status <> 'running'")).await
     }
 
     /// Changes the events there are in the order in which they were made; how many. Deliveries go on between batches.
