@@ -53,6 +53,8 @@ const OPEN_INTERVAL: Duration = Duration::from_millis(250);
 /// How often a node tells that it follows its tables still, and after how long without that another one does.
 const BEAT_INTERVAL: Duration = Duration::from_secs(2);
 const HOLD_TIME: Duration = Duration::from_secs(10);
+/// How long nobody has followed a table of a shared queue before it is forgotten: nodes learn of triggers one after the other.
+const LEFT_TIME: Duration = Duration::from_secs(60);
 
 /// Events of a node.
 pub struct Events {
@@ -172,9 +174,12 @@ impl Events {
         holders.see(known.iter().map(|(table, holder)| (table.clone(), *holder)), now);
         let gone =
             |table: &FollowedTable| known.get(table).copied().filter(|_| holders.unchanged(table, now) >= HOLD_TIME);
-        for table in known.keys().filter(|table| !wanted.contains(*table)) {
-            // One that comes back begins then.
-            if queue.hold(table, gone(table)).await? {
+        for (table, holder) in known.iter().filter(|(table, _)| !wanted.contains(*table)) {
+            // One that comes back begins then. Of nodes that share a queue another one may have a trigger still, or already.
+            if queue.is_shared() && (queue.leave(table).await? || holders.unchanged(table, now) < LEFT_TIME) {
+                continue;
+            }
+            if queue.hold(table, Some(*holder)).await? {
                 queue.forget(table).await?;
             }
         }

@@ -59,6 +59,8 @@ pub enum Verdict {
     },
     /// It is not, and the endpoint wants it never.
     Gone,
+    /// It was not sent: it was too late to begin.
+    Late,
 }
 
 /// Sends a message and reads the answer, within the time that the trigger gives. Dropped, the request is given up.
@@ -123,7 +125,8 @@ async fn answer(response: Response) -> Answer {
 impl Answer {
     /// There was no attempt, since it was too late for one.
     pub fn late() -> Self {
-        Self::failed(None, "the node could not begin in time".to_owned())
+        let text = "the node could not begin in time".to_owned();
+        Self { verdict: Verdict::Late, code: None, text }
     }
 
     fn failed(code: Option<u16>, text: String) -> Self {

@@ -6,10 +6,12 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use mesh::telemetry::EventMeters;
 use query::trigger::Trigger;
-use tokio::time::Instant;
+use tokio::{
+    task::{JoinError, JoinSet},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -50,6 +52,8 @@ const WAITING_MAX: i64 = 1_000_000;
 const WAITING_BYTES: i64 = 8 << 30;
 /// How long deliveries that run may take when the node stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Wait before an attempt that could not begin in time, in milliseconds.
+const LATE_WAIT_MS: i64 = 500;
 /// Wait before what failed in the queue is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -61,7 +65,8 @@ pub struct Dispatcher {
     health: EventHealth,
     meters: EventMeters,
     endpoints: HashMap<TriggerKey, Endpoint>,
-    deliveries: FuturesUnordered<BoxFuture<'static, Delivery>>,
+    /// Tasks of their own: the time of an attempt passes while the queue is waited for.
+    deliveries: JoinSet<Delivery>,
     /// The events of the deliveries that run, and the bytes of their messages.
     running: HashSet<i64>,
     bytes: usize,
@@ -92,7 +97,7 @@ impl Dispatcher {
             health,
             meters,
             endpoints: HashMap::new(),
-            deliveries: FuturesUnordered::new(),
+            deliveries: JoinSet::new(),
             running: HashSet::new(),
             bytes: 0,
             ended: Vec::new(),
@@ -112,7 +117,7 @@ impl Dispatcher {
             let is_written = self.ended.is_empty();
             tokio::select! {
                 () = stop.cancelled() => {}
-                Some(delivery) = self.deliveries.next() => self.take(delivery),
+                Some(delivery) = self.deliveries.join_next() => self.take(delivery),
                 () = self.queue.arrival() => self.look_at_arrivals(),
                 () = self.registry.changed() => self.triggers_changed().await,
                 () = until(next_look), if is_written => {}
@@ -127,21 +132,26 @@ impl Dispatcher {
     /// Waits for what runs, and gives up what does not end in time: the next process begins it again.
     async fn drain(mut self) {
         let until = Instant::now() + DRAIN_TIMEOUT;
-        while let Ok(Some(delivery)) = tokio::time::timeout_at(until, self.deliveries.next()).await {
+        while let Ok(Some(delivery)) = tokio::time::timeout_at(until, self.deliveries.join_next()).await {
             self.take(delivery);
             self.write_ended().await;
         }
+        // What is given up is not under way any more.
+        self.deliveries.shutdown().await;
         if let Err(error) = self.queue.release().await {
             tracing::warn!(cause = ?error, "{error}");
         }
     }
 
     /// Takes what deliveries came to, of all that have ended.
-    fn take(&mut self, first: Delivery) {
+    fn take(&mut self, first: Result<Delivery, JoinError>) {
         let mut next = Some(first);
         while let Some(delivery) = next {
-            self.ended(delivery);
-            next = self.deliveries.next().now_or_never().flatten();
+            match delivery {
+                Ok(delivery) => self.ended(delivery),
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            }
+            next = self.deliveries.try_join_next();
         }
     }
 
@@ -151,7 +161,10 @@ impl Dispatcher {
         let now = Instant::now();
         let is_delivered = answer.verdict == Verdict::Delivered;
         let endpoint = self.endpoints.entry(trigger.clone()).or_default();
-        let has_turned = endpoint.end(is_delivered, now);
+        let has_turned = match answer.verdict {
+            Verdict::Late => endpoint.give_back(),
+            _ => endpoint.end(is_delivered, now),
+        };
         let paused = endpoint.paused_until().map(|until| until.saturating_duration_since(now));
         // There may be more of it, or one that waited for this one.
         endpoint.look_at(now);
@@ -256,26 +269,24 @@ impl Dispatcher {
             self.running.insert(lease.seq);
             self.bytes += bytes;
             let (client, spec, trigger) = (self.client.clone(), spec.clone(), trigger.clone());
-            self.deliveries.push(
-                async move {
-                    let attempt = u32::try_from(lease.attempts).unwrap_or(u32::MAX);
-                    let mut lease = lease;
-                    let message = Message { id: lease.id.clone(), attempt, body: std::mem::take(&mut lease.body) };
-                    let answer = match at.elapsed() < BEGIN_TIMEOUT {
-                        true => Box::pin(attempt::attempt(&client, &spec, message)).await,
-                        // Another node may have it soon.
-                        false => Answer::late(),
-                    };
-                    Delivery { trigger, spec, lease, bytes, answer }
-                }
-                .boxed(),
-            );
+            self.deliveries.spawn(async move {
+                let attempt = u32::try_from(lease.attempts).unwrap_or(u32::MAX);
+                let mut lease = lease;
+                let message = Message { id: lease.id.clone(), attempt, body: std::mem::take(&mut lease.body) };
+                let answer = match at.elapsed() < BEGIN_TIMEOUT {
+                    true => Box::pin(attempt::attempt(&client, &spec, message)).await,
+                    // Another node may have it soon.
+                    false => Answer::late(),
+                };
+                Delivery { trigger, spec, lease, bytes, answer }
+            });
         }
     }
 
     fn look_at_arrivals(&mut self) {
-        let now = Instant::now();
-        for trigger in self.queue.arrivals() {
+        let (now, triggers) = (Instant::now(), self.registry.now());
+        // Other nodes, and whoever may write to the database, tell of any.
+        for trigger in self.queue.arrivals().into_iter().filter(|trigger| triggers.get(trigger).is_some()) {
             self.endpoints.entry(trigger).or_default().look_at(now);
         }
     }
@@ -415,6 +426,7 @@ fn fate(spec: &Trigger, lease: &Lease, verdict: &Verdict, now_ms: i64) -> Fate {
     let retry_after = match verdict {
         Verdict::Delivered => return Fate::Processed,
         Verdict::Gone => return Fate::Failed,
+        Verdict::Late => return Fate::Retried { due_ms: now_ms.saturating_add(LATE_WAIT_MS) },
         Verdict::Failed { retry_after } => *retry_after,
     };
     let attempt = u32::try_from(lease.attempts).unwrap_or(u32::MAX);
@@ -464,6 +476,11 @@ mod tests {
             panic!("it is tried again")
         };
         assert!((4000..=6000).contains(&due_ms), "{due_ms}");
+        assert_eq!(
+            fate(&spec, &lease(99, 0), &Verdict::Late, 1_000_000),
+            Fate::Retried { due_ms: 1_000_000 + LATE_WAIT_MS },
+            "what was not sent is no dead letter"
+        );
         assert_eq!(fate(&spec, &lease(1, 0), &failed(Some(60)), 1000), Fate::Retried { due_ms: 61_000 });
         assert_eq!(fate(&spec, &lease(1, 0), &failed(Some(100)), 1000), Fate::Failed, "it would be too late");
         assert_eq!(fate(&spec, &lease(3, 0), &failed(None), 1000), Fate::Failed, "it was tried often enough");

@@ -48,6 +48,12 @@ impl Endpoint {
         self.running += count;
     }
 
+    /// A delivery was not begun after all, which says nothing about the endpoint: no pause begins or ends.
+    pub fn give_back(&mut self) -> bool {
+        self.running = self.running.saturating_sub(1);
+        false
+    }
+
     /// A delivery ended; whether that began or ended a pause.
     pub fn end(&mut self, is_delivered: bool, now: Instant) -> bool {
         self.running = self.running.saturating_sub(1);
@@ -126,6 +132,14 @@ mod tests {
             assert!(!endpoint.end(true, Instant::now()));
         }
         assert_eq!(endpoint.paused_until(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_given_back_is_no_failure() {
+        let (mut endpoint, now) = (Endpoint::default(), Instant::now());
+        endpoint.begin(CONCURRENCY);
+        (0..CONCURRENCY).for_each(|_| assert!(!endpoint.give_back()));
+        assert_eq!((endpoint.free(now), endpoint.paused_until()), (CONCURRENCY, None));
     }
 
     #[tokio::test(start_paused = true)]

@@ -260,6 +260,13 @@ impl Queue {
         Ok(added)
     }
 
+    /// Lets others follow a table; whether this process followed it.
+    pub async fn leave(&self, table: &FollowedTable) -> Result<bool, QueueError> {
+        let leave = Statement::new("UPDATE followed_tables SET beat = beat + 1, holder = 0");
+        let leave = of_table(leave, &table.project, &table.database, &table.table).push(" AND holder = ");
+        Ok(self.store.execute(leave.bind(self.owner)).await? == 1)
+    }
+
     /// Forgets how far the log of a table was taken, where this process follows it: whoever follows it next begins then.
     pub async fn forget(&self, table: &FollowedTable) -> Result<(), QueueError> {
         let delete = Statement::new("DELETE FROM followed_tables");

@@ -17,7 +17,7 @@ use sqlx::{
 
 use super::{
     Queue, QueueError, TriggerKey,
-    store::{Statement, Store},
+    store::{Statement, Store, within},
 };
 
 /// The folder of the queue below the data folder, its file, and the file that its owner has locked.
@@ -31,9 +31,11 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Wait before what failed is tried again.
 const LISTEN_RETRY: Duration = Duration::from_secs(1);
 /// Settings of sessions: a server ends what hangs, and the transactions of processes that are gone.
-const SESSION: [(&str, &str); 5] = [
+const SESSION: [(&str, &str); 6] = [
     ("statement_timeout", "30s"),
     ("lock_timeout", "10s"),
+    // After a lock each statement has to see what its last holder wrote, whatever the database has as its default.
+    ("default_transaction_isolation", "read committed"),
     ("idle_in_transaction_session_timeout", "30s"),
     ("tcp_keepalives_idle", "10"),
     ("tcp_keepalives_interval", "5"),
@@ -104,7 +106,7 @@ impl Queue {
             .application_name("perigee events")
             .options(SESSION)
             .options([("search_path", server.schema.as_str())]);
-        let mut first = Box::pin(PgConnection::connect_with(&options)).await?;
+        let mut first = within(Box::pin(PgConnection::connect_with(&options))).await?;
         // Several nodes may begin at once: one of them makes it.
         let known: Option<i32> = sqlx::query_scalar("SELECT 1 FROM pg_namespace WHERE nspname = $1")
             .bind(&server.schema)

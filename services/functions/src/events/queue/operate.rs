@@ -6,6 +6,8 @@ use super::{Queue, QueueError, order, store::Statement};
 
 /// Events of a page.
 const PAGE: i64 = 1000;
+/// Events that are changed in one transaction.
+pub(super) const BATCH: i64 = 5000;
 
 /// Which events.
 #[derive(Debug, Clone, Default)]
@@ -86,30 +88,46 @@ impl Queue {
 
     /// Has finished events delivered again, as if they had just been made; how many. Those without a message stay.
     pub async fn replay(&self, filter: &EventFilter, now_ms: i64) -> Result<u64, QueueError> {
-        self.check_ids(&filter.ids).await?;
-        let mut transaction = self.store.begin().await?;
-        transaction.lock_order().await?;
-        let replay = Statement::new(
-            "UPDATE events SET status = 'pending', attempts = 0, finished_ms = NULL, \
-             blocked = CASE WHEN order_key IS NULL THEN 0 ELSE 1 END, due_ms = ",
-        );
-        let replay = filter.condition(replay.bind(now_ms).push(", since_ms = ").bind(now_ms));
-        let replayed = transaction.execute(replay.push(" AND finished_ms IS NOT NULL AND bytes > 0")).await?;
-        order::unblock_all(&mut transaction).await?;
-        transaction.commit().await?;
-        Ok(replayed)
+        let replay = || {
+            let replay = "UPDATE events SET status = 'pending', attempts = 0, finished_ms = NULL, \
+                blocked = CASE WHEN order_key IS NULL THEN 0 ELSE 1 END, due_ms = ";
+            Statement::new(replay).bind(now_ms).push(", since_ms = ").bind(now_ms)
+        };
+        Box::pin(self.change(filter, replay, " AND finished_ms IS NOT NULL AND bytes > 0")).await
     }
 
     /// Removes events, except those that are being delivered; how many.
     pub async fn purge(&self, filter: &EventFilter) -> Result<u64, QueueError> {
+        Box::pin(self.change(filter, || Statement::new("DELETE FROM events"), " AND status <> 'running'")).await
+    }
+
+    /// Changes the events there are in the order in which they were made; how many. Deliveries go on between batches.
+    async fn change<'v>(
+        &self,
+        filter: &'v EventFilter,
+        change: impl Fn() -> Statement<'v>,
+        condition: &'static str,
+    ) -> Result<u64, QueueError> {
         self.check_ids(&filter.ids).await?;
-        let mut transaction = self.store.begin().await?;
-        transaction.lock_order().await?;
-        let purge = filter.condition(Statement::new("DELETE FROM events")).push(" AND status <> 'running'");
-        let purged = transaction.execute(purge).await?;
-        order::unblock_all(&mut transaction).await?;
-        transaction.commit().await?;
-        Ok(purged)
+        let end: Vec<(Option<i64>,)> = self.store.rows(Statement::new("SELECT max(seq) FROM events")).await?;
+        let end = end.first().and_then(|(end,)| *end).unwrap_or_default();
+        let (mut after, mut changed) = (0, 0);
+        loop {
+            let batch = filter.condition(Statement::new("SELECT max(seq) FROM (SELECT seq FROM events"));
+            let batch = batch.push(condition).push(" AND seq > ").bind(after).push(" AND seq <= ").bind(end);
+            let batch = batch.push(" ORDER BY seq LIMIT ").bind(BATCH).push(") AS batch");
+            let last: Vec<(Option<i64>,)> = self.store.rows(batch).await?;
+            let Some(last) = last.first().and_then(|(last,)| *last) else { break };
+            let mut transaction = self.store.begin().await?;
+            transaction.lock_order().await?;
+            let batch = filter.condition(change()).push(condition);
+            changed +=
+                transaction.execute(batch.push(" AND seq > ").bind(after).push(" AND seq <= ").bind(last)).await?;
+            order::unblock_all(&mut transaction).await?;
+            transaction.commit().await?;
+            after = last;
+        }
+        Ok(changed)
     }
 
     async fn check_ids(&self, ids: &[String]) -> Result<(), QueueError> {

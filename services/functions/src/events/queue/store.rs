@@ -233,7 +233,7 @@ impl StoreTransaction {
 }
 
 /// What `work` comes to, within the time of a statement.
-fn within<T>(
+pub fn within<T>(
     work: impl Future<Output = Result<T, sqlx::Error>> + Send,
 ) -> impl Future<Output = Result<T, sqlx::Error>> + Send {
     let work = Box::pin(work);

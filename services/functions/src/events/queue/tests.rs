@@ -14,7 +14,8 @@ use mesh::config::{PostgresQueue, QueueConfig, Secret};
 use super::{
     FollowedTable, Holder, NewEvent, Queue, QueueError, TakenPosition, TriggerKey,
     delivery::{EndedAttempt, Fate, Lease, LeaseRequest},
-    operate::{EventFilter, EventStatus},
+    operate::{BATCH, EventFilter, EventStatus},
+    store::Statement,
     upkeep::WaitingBounds,
 };
 
@@ -47,6 +48,7 @@ on_both!(
     a_clock_that_was_set_back_delays_no_retry,
     events_of_triggers_that_are_gone_are_dead_letters_that_can_be_replayed,
     operators_choose_what_is_replayed_and_removed,
+    many_events_are_changed_in_batches,
 );
 
 /// Where a queue is, until this is dropped.
@@ -319,6 +321,21 @@ async fn operators_choose_what_is_replayed_and_removed(place: Place) {
     assert!(queue.list(&all, 0).await.unwrap().is_empty());
 }
 
+async fn many_events_are_changed_in_batches(place: Place) {
+    let count = usize::try_from(BATCH).unwrap() + 1;
+    let key = |id: usize| (id % 2 == 0).then(|| format!("k{}", id % 14));
+    let all: Vec<NewEvent> = (0..count).map(|id| event(&format!("e{id}"), key(id).as_deref())).collect();
+    let queue = place.with(&all).await;
+    assert_eq!(queue.fail_trigger(&trigger("a"), 1).await.unwrap(), count as u64);
+    assert_eq!(queue.pending().await.unwrap(), 0);
+    let all = EventFilter::default();
+    assert_eq!(queue.replay(&all, 2).await.unwrap(), count as u64);
+    assert_eq!(lease(&queue, count, 2).await.0.len(), count / 2 + 7, "of each key the first");
+    queue.release().await.unwrap();
+    assert_eq!(queue.purge(&all).await.unwrap(), count as u64);
+    assert_eq!(queue.purge(&all).await.unwrap(), 0);
+}
+
 /// A server that nodes share: what one has, no other has.
 mod shared {
     use futures::future::join_all;
@@ -406,6 +423,29 @@ mod shared {
         assert!(matches!(late, Err(QueueError::Lost)));
         assert!(lease(&second, 1, 0).await.0.is_empty());
         assert_eq!(second.position(&table()).await.unwrap(), Some(position(b"1")));
+    }
+
+    #[tokio::test]
+    async fn a_table_that_one_node_leaves_is_followed_by_another_from_where_it_was() {
+        let Some(place) = Place::postgres() else { return };
+        let (first, second) = (place.with(&[]).await, place.open().await);
+        assert!(!second.leave(&table()).await.unwrap(), "it does not follow it");
+        assert!(first.leave(&table()).await.unwrap());
+        let late = first.take(&table(), &position(b"9"), &[event("late", None)], 0).await;
+        assert!(matches!(late, Err(QueueError::Lost)));
+        assert!(second.hold(&table(), None).await.unwrap());
+        assert_eq!(second.position(&table()).await.unwrap(), Some(position(b"1")));
+    }
+
+    #[tokio::test]
+    async fn a_node_does_not_wait_for_another_that_follows_the_clock() {
+        let Some(place) = Place::postgres() else { return };
+        let (first, second) = (place.with(&[]).await, place.open().await);
+        first.follow_clock(100_000).await.unwrap();
+        let mut held = first.store.begin().await.unwrap();
+        held.execute(Statement::new("UPDATE queue_clock SET latest_ms = latest_ms")).await.unwrap();
+        assert_eq!(second.follow_clock(50_000).await.unwrap(), 0);
+        drop(held);
     }
 
     #[tokio::test]

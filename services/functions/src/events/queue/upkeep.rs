@@ -6,6 +6,8 @@ use super::{Queue, QueueError, TriggerKey, order, store::Statement};
 
 /// Finished events that are removed in one transaction.
 const PRUNE_BATCH: i64 = 1000;
+/// Events of a trigger that become dead letters in one transaction.
+const FAIL_BATCH: i64 = 5000;
 /// Events after which finished ones are removed, the oldest first.
 const EVENTS_MAX: i64 = 1_000_000;
 /// A clock that went back by less was not set back.
@@ -65,12 +67,11 @@ impl Queue {
     /// for a moment; by how many milliseconds.
     pub async fn follow_clock(&self, now_ms: i64) -> Result<i64, QueueError> {
         let mut transaction = self.store.begin().await?;
-        let lock = match self.is_shared() {
-            true => "SELECT latest_ms FROM queue_clock WHERE id = 1 FOR UPDATE",
-            false => "SELECT latest_ms FROM queue_clock WHERE id = 1",
-        };
-        let latest: Vec<(i64,)> = transaction.rows(Statement::new(lock)).await?;
-        let step_ms = latest.first().map_or(0, |(latest_ms,)| latest_ms - now_ms);
+        let lock = Statement::new("SELECT latest_ms FROM queue_clock WHERE id = 1").push(self.store.skip_locked());
+        let latest: Vec<(i64,)> = transaction.rows(lock).await?;
+        // Where another node does so, this one would wait, and its time would be old by then.
+        let Some((latest_ms,)) = latest.first() else { return Ok(0) };
+        let step_ms = latest_ms - now_ms;
         let is_step = step_ms >= CLOCK_STEP_MS;
         if is_step {
             let earlier = Statement::new("UPDATE events SET due_ms = due_ms - ").bind(step_ms);
@@ -146,9 +147,17 @@ impl Queue {
     pub async fn fail_trigger(&self, trigger: &TriggerKey, now_ms: i64) -> Result<u64, QueueError> {
         let all = |fail: Statement<'static>| {
             let of = fail.push("SELECT seq FROM events WHERE status = 'pending' AND project = ");
-            of.bind(trigger.project.to_string()).push(" AND trigger_id = ").bind(trigger.id.to_string())
+            let of = of.bind(trigger.project.to_string()).push(" AND trigger_id = ").bind(trigger.id.to_string());
+            of.push(" ORDER BY due_ms, seq LIMIT ").bind(FAIL_BATCH)
         };
-        let failed = self.fail(all, "trigger not found", now_ms).await?;
+        let mut failed = 0;
+        loop {
+            let batch = self.fail(all, "trigger not found", now_ms).await?;
+            failed += batch;
+            if batch < FAIL_BATCH.cast_unsigned() {
+                break;
+            }
+        }
         for delete in ["DELETE FROM served_triggers WHERE project = ", "DELETE FROM schedules WHERE project = "] {
             let delete = Statement::new(delete).bind(&*trigger.project).push(" AND trigger_id = ");
             self.store.execute(delete.bind(&*trigger.id)).await?;
