@@ -446,9 +446,9 @@ impl Authorized {
         Self { grants, shares, ..Self::default() }
     }
 
-    /// How many of the grants each read takes.
-    pub fn counts(&self) -> &[usize] {
-        &self.counts
+    /// Whether each read takes as many of the grants as the one of `other` in its place.
+    pub fn is_shared_as(&self, other: &Self) -> bool {
+        (self.grants.len(), &self.shares) == (other.grants.len(), &other.shares)
     }
 
     /// The grants, in the order of the accesses of all reads.

@@ -2,7 +2,7 @@
 
 /// Where the accesses of the second operation of a request and of each later one begin among those of all: of one
 /// operation, as most requests are, nothing is kept.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Shares(Vec<usize>);
 
 impl Shares {

@@ -131,7 +131,7 @@ impl LiveShared {
         project: &Project,
         asked: Vec<BatchRead>,
     ) -> Option<Vec<Result<Found, ReadFault>>> {
-        let are_alike = |pair: &[BatchRead]| pair[0].authorized.counts() == pair[1].authorized.counts();
+        let are_alike = |pair: &[BatchRead]| pair[0].authorized.is_shared_as(&pair[1].authorized);
         if !asked.windows(2).all(are_alike) {
             return None;
         }
