@@ -91,6 +91,7 @@ class Session:
         self._threads = ThreadPoolExecutor(register.capacity, thread_name_prefix="perigee")
         self._calls: dict[str, tuple[Call, asyncio.Task[None]]] = {}
         self._stream: Any = None
+        self._task: asyncio.Task[Any] | None = None
         # The stream takes one message at a time.
         self._sending = asyncio.Lock()
         self._is_registered = False
@@ -105,6 +106,7 @@ class Session:
             request_serializer=wire.WorkerMessage.SerializeToString,
             response_deserializer=wire.GatewayMessage.FromString,
         )
+        self._task = asyncio.current_task()
         try:
             if self._is_closed:
                 return
@@ -151,8 +153,11 @@ class Session:
     def close(self) -> None:
         """Ends it and its calls."""
         self._is_closed = True
-        if self._stream is not None:
+        if self._is_registered:
             self._stream.cancel()
+        elif self._task is not None:
+            # While there is no connection, the stream's own end is not told to who writes to it.
+            self._task.cancel()
 
     async def _take(self, message: wire.GatewayMessage) -> None:
         match message.WhichOneof("message"):
