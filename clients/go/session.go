@@ -8,16 +8,25 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	wire "perigee.example/client/functions"
 )
 
-const registerTimeout = 10 * time.Second
+const (
+	registerTimeout = 10 * time.Second
+	// The most that a function may answer: a larger message would end the connection, and all calls with it.
+	answerBytes = 8 << 20
+	// Of the text of an error, which may have what the caller sent in it.
+	errorBytes = 4096
+)
 
 // session is one registration of a worker: a stream of perigee.api.v1.Functions/Work.
 type session struct {
@@ -71,6 +80,9 @@ func (s *session) register(
 	defer context.AfterFunc(stop, end)()
 	timer := time.AfterFunc(registerTimeout, end)
 	defer timer.Stop()
+	if strings.ContainsFunc(token, func(char rune) bool { return char <= ' ' || char > '~' }) {
+		return &refusedError{status.Error(codes.Unauthenticated, "the token has characters that no token has")}
+	}
 	if token != "" {
 		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token)
 	}
@@ -132,11 +144,10 @@ func (s *session) answer(ctx context.Context, invocation *wire.Invocation) {
 	}
 	result := &wire.Result{Id: invocation.Id}
 	if err == nil {
-		result.Result, err = json.Marshal(answer)
-	}
-	if err != nil {
+		result.Result = answer
+	} else {
 		s.worker.client.options.Logger.Warn("function failed", "function", invocation.Function, "error", err)
-		result.Error = err.Error()
+		result.Error = shortened(err.Error())
 		if result.Error == "" {
 			result.Error = "the function failed"
 		}
@@ -147,7 +158,7 @@ func (s *session) answer(ctx context.Context, invocation *wire.Invocation) {
 }
 
 // call runs a function; one that panics fails its call, not the worker.
-func (s *session) call(ctx context.Context, invocation *wire.Invocation) (answer any, err error) {
+func (s *session) call(ctx context.Context, invocation *wire.Invocation) (answer []byte, err error) {
 	defer func() {
 		if cause := recover(); cause != nil {
 			s.worker.client.options.Logger.Error("function panicked", "function", invocation.Function, "cause", cause)
@@ -158,9 +169,21 @@ func (s *session) call(ctx context.Context, invocation *wire.Invocation) (answer
 	if !known {
 		return nil, fmt.Errorf("function %s is not known", invocation.Function)
 	}
-	return function(ctx, &Call{
+	returned, err := function(ctx, &Call{
 		ID: invocation.Id, Function: invocation.Function, Params: invocation.Params, Auth: invocation.Auth,
 	})
+	if err != nil {
+		return nil, err
+	}
+	if answer, err = json.Marshal(returned); err == nil && len(answer) > answerBytes {
+		return nil, fmt.Errorf("the answer is over the limit of %d bytes", answerBytes)
+	}
+	return answer, err
+}
+
+// shortened is a text of valid UTF-8, without what is over its limit.
+func shortened(text string) string {
+	return strings.ToValidUTF8(text[:min(len(text), errorBytes)], "")
 }
 
 // send sends a message. That of a stream that has ended is nobody's: its end is told where it is read.

@@ -9,6 +9,10 @@ import { GatewayMessageSchema, WorkerMessageSchema } from './functions_pb.js'
 const PATH = '/perigee.api.v1.Functions/Work'
 /** How long the gateway may take to register a worker. */
 const REGISTER_TIMEOUT_MS = 10_000
+/** The most that a function may answer: a larger message would end the connection, and all calls with it. */
+const ANSWER_BYTES = 8 * 1024 * 1024
+/** Of the text of an error, which may have what the caller sent in it. */
+const ERROR_CHARACTERS = 4096
 const CHANNEL = {
   // Parameters of 8 MiB, and claims.
   'grpc.max_receive_message_length': 16 * 1024 * 1024,
@@ -61,6 +65,8 @@ export class Session {
    */
   constructor(worker, token) {
     const { client, service, functions, capacity } = worker
+    // What the library says of it has the token in it.
+    if (/[^!-~]/.test(token)) throw new ConnectionError('UNAUTHENTICATED', 'the token has characters that no token has', true)
     this.#worker = worker
     this.#client = new Client(client.target, client.credentials, CHANNEL)
     const metadata = new Metadata()
@@ -130,9 +136,11 @@ export class Session {
       const run = this.#worker.functions.get(name)
       if (!run) throw new Error(`function ${name} is not known`)
       const call = { id, function: name, auth: json(auth), signal: controller.signal, deadline: new Date(Date.now() + left) }
-      result = new TextEncoder().encode(JSON.stringify((await run(json(params), call)) ?? null))
+      const answer = new TextEncoder().encode(JSON.stringify((await run(json(params), call)) ?? null))
+      if (answer.length > ANSWER_BYTES) throw new Error(`the answer is over the limit of ${ANSWER_BYTES} bytes`)
+      result = answer
     } catch (cause) {
-      error = (cause instanceof Error ? cause.message : String(cause)) || 'the function failed'
+      error = (cause instanceof Error ? cause.message : String(cause)).slice(0, ERROR_CHARACTERS) || 'the function failed'
       this.#worker.onEvent({ type: 'failed', function: name, error: cause })
     }
     clearTimeout(timer)

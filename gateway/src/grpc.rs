@@ -38,6 +38,11 @@ const WATCH_PATH: &str = "/perigee.api.v1.Data/Watch";
 const WORK_PATH: &str = "/perigee.api.v1.Functions/Work";
 /// Path of the methods of [`FunctionsServer`].
 const FUNCTIONS_PATH: &str = "/perigee.api.v1.Functions/";
+/// The method of workers.
+const WORK: &str = "Work";
+/// Bytes of a worker's message: an answer of 8 MiB, the most that a function may have, and what is around it. One over it would
+/// end all calls of the worker.
+const WORKER_MESSAGE_BYTES: usize = (8 << 20) + (64 << 10);
 /// The method that is called by far the most.
 const READ: &str = "Read";
 
@@ -48,6 +53,7 @@ pub struct Services {
     handlers: Arc<data::Data>,
     files: FilesServer<files::Files>,
     functions: FunctionsServer<functions::Functions>,
+    workers: FunctionsServer<functions::Functions>,
     /// Bytes that a message may have.
     limit: usize,
     others: axum::Router,
@@ -64,10 +70,13 @@ impl Services {
         let files = FilesServer::new(files::Files::new(service.clone()))
             .max_decoding_message_size(limit)
             .max_encoding_message_size(usize::MAX);
-        let functions = FunctionsServer::new(functions::Functions::new(service.clone()))
-            .max_decoding_message_size(limit)
+        let functions = Arc::new(functions::Functions::new(service.clone()));
+        let workers = FunctionsServer::from_arc(functions.clone())
+            .max_decoding_message_size(WORKER_MESSAGE_BYTES)
             .max_encoding_message_size(usize::MAX);
-        Self { data, handlers, files, functions, limit, others: others() }
+        let functions =
+            FunctionsServer::from_arc(functions).max_decoding_message_size(limit).max_encoding_message_size(usize::MAX);
+        Self { data, handlers, files, functions, workers, limit, others: others() }
     }
 
     /// The answer to a request.
@@ -82,6 +91,10 @@ impl Services {
         }
         if path.strip_prefix(FILES_PATH).is_some_and(is_method) {
             let Ok(response) = self.files.clone().call(request).await;
+            return with_fault_code(response);
+        }
+        if path.strip_prefix(FUNCTIONS_PATH) == Some(WORK) {
+            let Ok(response) = self.workers.clone().call(request).await;
             return with_fault_code(response);
         }
         if path.strip_prefix(FUNCTIONS_PATH).is_some_and(is_method) {

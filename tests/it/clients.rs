@@ -65,14 +65,22 @@ async fn call(client: &Client, function: &str, params: Value, timeout: f64) -> a
 }
 
 async fn a_worker_takes_calls(language: Language, shape: Shape) -> anyhow::Result<()> {
+    if language.is_left_out() {
+        return Ok(());
+    }
     let setup = Setup { resources: service(), ..Setup::default() };
     let mesh = TestMesh::with(shape, Engine::Sqlite, &setup).await?;
     let (folder, url) = (tempfile::tempdir()?, format!("http://{}", mesh.client.address()));
-    for (token, code) in [("", "unauthenticated"), (&*token::customer(1), "permissiondenied")] {
+    for (token, code) in [
+        ("", "unauthenticated"),
+        (&*token::customer(1), "permissiondenied"),
+        // As it is read from a file.
+        ("secret\n", "unauthenticated"),
+    ] {
         let mut stranger = language.start("mail", folder.path(), &[&url, "shop", token])?;
         let (status, log) = (stranger.0.ended().await?, stranger.0.log());
         ensure!(status.code() == Some(1), "{status} {log}");
-        ensure!(log.to_lowercase().replace('_', "").contains(code), "{log}");
+        ensure!(log.to_lowercase().replace('_', "").contains(code) && !log.contains("secret"), "{log}");
         std::fs::remove_file(folder.path().join("worker.log"))?;
     }
 
@@ -104,7 +112,19 @@ async fn a_worker_takes_calls(language: Language, shape: Shape) -> anyhow::Resul
     }
     worker.printed("later: cancelled", 2).await?;
 
-    stops(&mut worker, &ann, 13).await
+    // An answer that is too large fails alone.
+    let long = mesh.client.with_token(&token::sign(json!({ "id": "x".repeat(1000) })));
+    let large = "x".repeat((8 << 20) - 200);
+    let too_large = async {
+        worker.printed("later: begun", 13).await?;
+        call(&long, "send", json!({ "to": large }), 30.0).await
+    };
+    let (kept, failed) = futures::join!(call(&ann, "later", json!({ "seconds": 5 }), 60.0), too_large);
+    let (kept, failed) = (kept?, failed?);
+    ensure!(kept.0 == 200, "{kept:?}");
+    assert_eq!(failed, (500, json!({ "error": "the answer is over the limit of 8388608 bytes" })));
+
+    stops(&mut worker, &ann, 14).await
 }
 
 /// Told to stop, it answers the call that it has, takes no more, and ends.
@@ -122,6 +142,9 @@ async fn stops(worker: &mut WorkerProgram, client: &Client, begun: usize) -> any
 }
 
 async fn a_worker_comes_back(language: Language) -> anyhow::Result<()> {
+    if language.is_left_out() {
+        return Ok(());
+    }
     let (folder, address) = (tempfile::tempdir()?, free_address()?);
     std::fs::create_dir_all(folder.path().join("resources"))?;
     let tokens = json!([{ "kid": "main", "alg": "HS256", "secret": token::SECRET, "primary": true }]);
@@ -213,6 +236,9 @@ async fn the_messages_are_those_of_the_contract() -> anyhow::Result<()> {
         "python/perigee/api/v1/functions_pb2.pyi",
         "go/functions/functions.pb.go",
     ] {
+        if file.starts_with("go/") && Language::Go.is_left_out() {
+            continue;
+        }
         let (kept, wanted) = (clients().join(file), folder.path().join(file));
         ensure!(std::fs::read(&kept)? == std::fs::read(&wanted)?, "{file} is not what clients/generate writes");
     }

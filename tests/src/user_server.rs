@@ -25,12 +25,19 @@ pub(crate) struct Listening {
 }
 
 impl Listening {
-    /// Serves each connection by `serve`. What a caller breaks off is its own affair.
+    /// Serves each connection to a free port by `serve`. What a caller breaks off is its own affair.
     pub(crate) async fn start<S>(serve: impl Fn(TcpStream) -> S + Send + 'static) -> anyhow::Result<Self>
     where
         S: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        Self::at(([127, 0, 0, 1], 0).into(), serve).await
+    }
+
+    async fn at<S>(address: SocketAddr, serve: impl Fn(TcpStream) -> S + Send + 'static) -> anyhow::Result<Self>
+    where
+        S: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let accepting = tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
@@ -82,10 +89,15 @@ struct State {
 impl UserServer {
     /// Serves on a free port of this machine.
     pub async fn start() -> anyhow::Result<Self> {
+        Self::at(([127, 0, 0, 1], 0).into()).await
+    }
+
+    /// Serves at an address.
+    pub async fn at(address: SocketAddr) -> anyhow::Result<Self> {
         let (waiting, released) = (watch::Sender::default(), Semaphore::new(0));
         let state = Arc::new(State { seen: Mutex::default(), waiting, released, flaky: AtomicUsize::new(0) });
         let served = state.clone();
-        let listening = Listening::start(move |socket| {
+        let listening = Listening::at(address, move |socket| {
             let state = served.clone();
             async move { state.serve(socket).await }
         });
@@ -161,6 +173,7 @@ impl State {
                     _ => whole(503, "", "{}"),
                 },
                 "/text" => whole(200, "", "<html>"),
+                "/html" => whole(503, "", "<html>"),
                 "/empty" => whole(200, "", ""),
                 "/redirect" => whole(302, "Location: /echo\r\n", "{}"),
                 "/early" => return Ok(()),

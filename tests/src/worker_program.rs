@@ -34,6 +34,15 @@ pub enum Language {
 pub struct WorkerProgram(pub Process);
 
 impl Language {
+    /// Whether its tests are left out, which is told.
+    pub fn is_left_out(self) -> bool {
+        let is_left_out = self == Self::Go && go().is_none();
+        if is_left_out {
+            eprintln!("left out: there is no Go");
+        }
+        is_left_out
+    }
+
     /// All of them.
     pub const ALL: [Self; 4] = [Self::TypeScript, Self::Python, Self::Go, Self::Rust];
 
@@ -85,6 +94,12 @@ impl WorkerProgram {
     }
 }
 
+/// The Go that builds the client of Go; `None` where `TEST_GO` says that there is none, and its tests are left out.
+pub fn go() -> Option<PathBuf> {
+    let go = std::env::var_os("TEST_GO").unwrap_or_else(|| "go".into());
+    (go != "none").then(|| go.into())
+}
+
 /// The folder of the clients.
 pub fn clients() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../clients")
@@ -105,7 +120,7 @@ pub fn package(folder: &Path) -> anyhow::Result<PathBuf> {
 fn build_go(name: &str, folder: &Path) -> anyhow::Result<PathBuf> {
     let program = folder.join(format!("go-{name}"));
     if !program.exists() {
-        let mut go = Command::new("go");
+        let mut go = Command::new(go().context("there is a Go")?);
         go.args(["build", "-buildvcs=false", "-o"]).arg(&program).arg(format!("./examples/{name}"));
         let built = go.current_dir(clients().join("go")).output().context("go is installed")?;
         ensure!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));

@@ -23,6 +23,10 @@ log = logging.getLogger("perigee")
 _PATH = "/perigee.api.v1.Functions/Work"
 #: Seconds that the gateway may take to register a worker.
 _REGISTER_TIMEOUT = 10
+#: The most that a function may answer: a larger message would end the connection, and all calls with it.
+_ANSWER_BYTES = 8 * 1024 * 1024
+#: Of the text of an error, which may have what the caller sent in it.
+_ERROR_CHARACTERS = 4096
 CHANNEL = [
     # Parameters of 8 MiB, and claims.
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
@@ -87,6 +91,7 @@ class Session:
         self._threads = ThreadPoolExecutor(register.capacity, thread_name_prefix="perigee")
         self._calls: dict[str, tuple[Call, asyncio.Task[None]]] = {}
         self._stream: Any = None
+        self._task: asyncio.Task[Any] | None = None
         # The stream takes one message at a time.
         self._sending = asyncio.Lock()
         self._is_registered = False
@@ -101,7 +106,13 @@ class Session:
             request_serializer=wire.WorkerMessage.SerializeToString,
             response_deserializer=wire.GatewayMessage.FromString,
         )
+        self._task = asyncio.current_task()
         try:
+            if self._is_closed:
+                return
+            if not token.isascii() or not token.isprintable() or " " in token:
+                # What the library says of it may have the token in it.
+                raise ConnectionEnded("UNAUTHENTICATED", "the token has characters that no token has", True)
             self._stream = work(metadata=[("authorization", f"Bearer {token}")] if token else None)
             async with asyncio.timeout(_REGISTER_TIMEOUT):
                 await self._send(register=self._register)
@@ -121,12 +132,13 @@ class Session:
             is_final = not self._is_registered and error.code() in _FINAL
             raise ConnectionEnded(error.code().name, error.details() or "", is_final) from None
         finally:
-            self.leaving.set()
             for call, task in self._calls.values():
                 call.cancelled.set()
                 task.cancel()
             self._threads.shutdown(wait=False, cancel_futures=True)
             await self._channel.close()
+            # Whoever waits for it sees how this ended.
+            self.leaving.set()
 
     async def drain(self) -> None:
         """Takes no more calls: it ends when those that it has are answered."""
@@ -141,8 +153,11 @@ class Session:
     def close(self) -> None:
         """Ends it and its calls."""
         self._is_closed = True
-        if self._stream is not None:
+        if self._is_registered:
             self._stream.cancel()
+        elif self._task is not None:
+            # While there is no connection, the stream's own end is not told to who writes to it.
+            self._task.cancel()
 
     async def _take(self, message: wire.GatewayMessage) -> None:
         match message.WhichOneof("message"):
@@ -164,7 +179,10 @@ class Session:
         try:
             async with asyncio.timeout(call.time_left()):
                 answer = await self._run(call, params)
-            result.result = json.dumps(answer, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+            encoded = json.dumps(answer, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+            if len(encoded) > _ANSWER_BYTES:
+                raise ValueError(f"the answer is over the limit of {_ANSWER_BYTES} bytes")
+            result.result = encoded
         except asyncio.CancelledError:
             # Nobody waits.
             return
@@ -173,7 +191,7 @@ class Session:
                 # The answer is nobody's: the gateway has told its caller why.
                 return
             log.warning("function %s failed", call.function, exc_info=error)
-            result.error = str(error) or type(error).__name__
+            result.error = str(error)[:_ERROR_CHARACTERS].encode(errors="replace").decode() or type(error).__name__
         finally:
             call.cancelled.set()
             self._calls.pop(call.id, None)

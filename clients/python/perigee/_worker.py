@@ -60,10 +60,12 @@ class Worker:
     async def stop(self, *, grace: float = 30.0) -> None:
         """Takes no more calls. Those that it has end by themselves, or after ``grace`` seconds."""
         self._stopping.set()
-        for session in list(self._sessions.values()):
-            await session.drain()
-        if self._sessions:
-            await asyncio.wait(list(self._sessions), timeout=grace)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                for session in list(self._sessions.values()):
+                    await session.drain()
+                if self._sessions:
+                    await asyncio.wait(list(self._sessions))
         for session in list(self._sessions.values()):
             session.close()
 
@@ -103,6 +105,8 @@ class Worker:
             token = await asyncio.to_thread(self._client.token)
         except Exception as error:
             raise ConnectionEnded("UNAUTHENTICATED", f"there is no token: {error}", False) from error
+        if self._stopping.is_set():
+            return
         session = Session(self._client.channel(), self._register, self._functions)
         task = asyncio.create_task(session.run(token))
         self._sessions[task] = session

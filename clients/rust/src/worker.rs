@@ -26,6 +26,11 @@ const CAPACITY: u32 = 64;
 /// How long calls may take to end after a stop, unless set.
 const GRACE: Duration = Duration::from_secs(30);
 
+/// The most that a function may answer: a larger message would end the connection, and all calls with it.
+const ANSWER_BYTES: usize = 8 << 20;
+/// Of the text of an error, which may have what the caller sent in it.
+const ERROR_BYTES: usize = 4096;
+
 /// A function: JSON, or the text of its failure.
 type Function = Box<dyn Fn(Call) -> BoxFuture<'static, Result<Vec<u8>, String>> + Send + Sync>;
 
@@ -151,9 +156,18 @@ impl Worker {
         let run = AssertUnwindSafe(run).catch_unwind();
         let answer = tokio::time::timeout(left, run).await.ok()?;
         let answer = answer.unwrap_or_else(|_| Err("the function panicked".to_owned()));
-        let failed = |error: String| if error.is_empty() { "the function failed".to_owned() } else { error };
-        Some(answer.map_err(failed).inspect_err(|error| warn!(function = name, error, "function failed")))
+        let answer = answer.and_then(|answer| match answer.len() > ANSWER_BYTES {
+            true => Err(format!("the answer is over the limit of {ANSWER_BYTES} bytes")),
+            false => Ok(answer),
+        });
+        Some(answer.map_err(failure).inspect_err(|error| warn!(function = name, error, "function failed")))
     }
+}
+
+/// The text of a failure, which is not empty and within its limit.
+fn failure(mut error: String) -> String {
+    error.truncate(error.floor_char_boundary(ERROR_BYTES));
+    if error.is_empty() { "the function failed".to_owned() } else { error }
 }
 
 /// Sessions one after the other, until `stopping`. Errors: the gateway refuses the worker.

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Calls that fail one after the other until the circuit is open.
+/// Calls that fail, with no answer between them, until the circuit is open.
 pub const FAILURES: u32 = 5;
 /// How long an open circuit refuses calls before it lets one through, which doubles with each that fails.
 const OPEN_FIRST: Duration = Duration::from_secs(1);
@@ -17,22 +17,20 @@ pub struct Breaker(Mutex<Circuit>);
 
 #[derive(Debug, Default)]
 struct Circuit {
-    /// Calls that failed one after the other.
+    /// Calls that failed since the last answer.
     failures: u32,
     /// Until when calls are refused, and for how long that was; `None`: the circuit is closed.
     open: Option<(Instant, Duration)>,
-    /// Whether the call that was let through runs.
-    is_probed: bool,
 }
 
-/// What a call says of the server.
+/// What an attempt of a call says of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// It answers.
     Healthy,
-    /// It does not.
+    /// It cannot be reached.
     Failed,
-    /// Nothing: the call was refused here, or its caller had no time for it.
+    /// Nothing: whatever happened may be for what the caller sent, or for the time that it gave.
     Unknown,
 }
 
@@ -51,11 +49,12 @@ impl Breaker {
     /// Lets a call through, or says for how long calls are refused still.
     pub fn admit(&self, now: Instant) -> Result<Admitted<'_>, Duration> {
         let mut circuit = self.circuit();
-        let Some((until, _)) = circuit.open else { return Ok(Admitted { breaker: self, is_probe: false }) };
-        if now < until || circuit.is_probed {
-            return Err(until.saturating_duration_since(now));
+        let Some((until, _)) = &mut circuit.open else { return Ok(Admitted { breaker: self, is_probe: false }) };
+        if now < *until {
+            return Err(*until - now);
         }
-        circuit.is_probed = true;
+        // The next one, should this one take long or be given up.
+        *until = now + OPEN_FIRST;
         Ok(Admitted { breaker: self, is_probe: true })
     }
 }
@@ -66,11 +65,11 @@ impl Admitted<'_> {
         let mut circuit = self.breaker.circuit();
         match outcome {
             Outcome::Healthy => {
-                *circuit = Circuit { is_probed: circuit.is_probed, ..Circuit::default() };
+                *circuit = Circuit::default();
                 false
             }
             Outcome::Failed => {
-                circuit.failures += 1;
+                circuit.failures = circuit.failures.saturating_add(1);
                 let is_closed = circuit.open.is_none();
                 // Calls that began before it opened say nothing new.
                 let opens = if is_closed { circuit.failures >= FAILURES } else { self.is_probe };
@@ -81,14 +80,6 @@ impl Admitted<'_> {
                 opens && is_closed
             }
             Outcome::Unknown => false,
-        }
-    }
-}
-
-impl Drop for Admitted<'_> {
-    fn drop(&mut self) {
-        if self.is_probe {
-            self.breaker.circuit().is_probed = false;
         }
     }
 }
@@ -110,7 +101,7 @@ mod tests {
         breaker.admit(now).unwrap().ended(Outcome::Healthy, now);
         assert_eq!(fail(&breaker, 4, now), [false; 4]);
         breaker.admit(now).unwrap().ended(Outcome::Unknown, now);
-        drop(breaker.admit(now).unwrap());
+        breaker.admit(now).unwrap();
         assert_eq!(fail(&breaker, 1, now), [true]);
         assert_eq!(breaker.admit(now).unwrap_err(), SECOND);
         assert_eq!(breaker.admit(now + SECOND / 2).unwrap_err(), SECOND / 2);
@@ -122,15 +113,17 @@ mod tests {
         fail(&breaker, FAILURES, now);
         let later = now + SECOND;
         let probe = breaker.admit(later).unwrap();
-        assert!(breaker.admit(later).is_err(), "one at a time");
+        assert!(breaker.admit(later).is_err(), "one in its time");
         assert!(!probe.ended(Outcome::Failed, later));
         assert_eq!(breaker.admit(later).unwrap_err(), 2 * SECOND, "twice the time");
         let later = later + 2 * SECOND;
-        drop(breaker.admit(later).unwrap());
-        assert!(
-            !breaker.admit(later).unwrap().ended(Outcome::Healthy, later),
-            "one that was given up leaves its place"
-        );
+        breaker.admit(later).unwrap();
+        assert!(breaker.admit(later + SECOND / 2).is_err(), "one that takes long, or is given up, has its time");
+        let later = later + SECOND;
+        assert!(!breaker.admit(later).unwrap().ended(Outcome::Unknown, later));
+        assert_eq!(breaker.admit(later).unwrap_err(), SECOND, "it said nothing");
+        let later = later + SECOND;
+        assert!(!breaker.admit(later).unwrap().ended(Outcome::Healthy, later));
         assert_eq!(fail(&breaker, 1, later), [false], "it is closed");
         let mut time = later;
         fail(&breaker, FAILURES - 1, time);

@@ -18,6 +18,8 @@ use reqwest::{
 
 /// How long an unused connection is kept.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a connection may take, with the look-up of its name: a host that is off answers nothing.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Looks a name up.
 type Lookup = Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync>;
@@ -61,6 +63,7 @@ impl Client {
             .redirect(Policy::none())
             .no_proxy()
             .referer(false)
+            .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(IDLE_TIMEOUT)
             .user_agent("perigee")
             .build()

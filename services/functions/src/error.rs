@@ -55,8 +55,10 @@ pub enum Error {
         /// Why, for the log.
         cause: String,
     },
-    /// It failed so often that it is not called for a while.
-    #[error("No service available: function {function} of service {service} fails, and is tried again in {left:?}")]
+    /// It could not be reached so often that it is not called for a while.
+    #[error(
+        "No service available: service {service} cannot be reached, and function {function} is tried again in {left:?}"
+    )]
     CircuitOpen {
         /// The service.
         service: String,

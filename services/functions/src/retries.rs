@@ -44,7 +44,9 @@ impl CallRetries {
 /// Whether nobody answered, or somebody on the way for a server that is away.
 fn is_transient(result: &Result<CallResponse, Error>) -> bool {
     match result {
-        Ok(answer) => matches!(answer.status, 502..=504),
+        Ok(CallResponse { status, .. }) => matches!(status, 502..=504),
+        // What proxies answer is HTML.
+        Err(Error::NotJson(status)) => matches!(status, 502..=504),
         Err(Error::Unreachable { .. } | Error::BrokeOff { .. } | Error::Disconnected) => true,
         Err(_) => false,
     }
@@ -86,7 +88,7 @@ mod tests {
         ] {
             assert_eq!(retries(None, true).wait(&result, SECOND, 1.0), None, "{result:?}");
         }
-        for result in [status(502), status(503), status(504)] {
+        for result in [status(502), status(503), status(504), Err(Error::NotJson(503))] {
             assert!(retries(None, true).wait(&result, SECOND, 1.0).is_some(), "{result:?}");
         }
     }

@@ -114,13 +114,14 @@ impl Service {
             .filter(|bytes| *bytes > 0)
             .map_or(function.answer_bytes(), |bytes| bytes.min(function.answer_bytes()));
         let admitted = admitted(&target, state, &grant)?;
-        let attempts =
-            Attempts { service: self, target: &target, function, state, grant: &grant, params, answer_bytes };
+        let outcome = Outcome::Unknown;
+        let mut attempts =
+            Attempts { service: self, target: &target, function, state, grant: &grant, params, answer_bytes, outcome };
         let answered = tokio::time::timeout_at(deadline.into(), attempts.run(deadline)).await;
         let answered = answered.unwrap_or(Err(Error::Deadline(time)));
-        let outcome = outcome(&answered, time, function.timeout());
-        if admitted.is_some_and(|admitted| admitted.ended(outcome, Instant::now())) {
-            warn!(service = grant.service, function = grant.function, "function is not called for a while: it fails");
+        if admitted.is_some_and(|admitted| admitted.ended(attempts.outcome, Instant::now())) {
+            let CallGrant { service, function, .. } = &grant;
+            warn!(service, function, "function is not called for a while: its server cannot be reached");
             self.metrics.function_circuits_opened().inc();
         }
         answered
@@ -135,17 +136,17 @@ fn admitted<'s>(target: &Target, state: &'s FunctionState, grant: &CallGrant) ->
     let open = |left: Duration| Error::CircuitOpen {
         service: grant.service.clone(),
         function: grant.function.clone(),
-        left: Duration::from_millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+        // Up to the next one: never none, and never too soon.
+        left: Duration::from_millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX).saturating_add(1)),
     };
     state.breaker.admit(Instant::now()).map(Some).map_err(open)
 }
 
-/// What the answer to a call that had `time` says of a function whose time is `own`.
-fn outcome(answered: &Result<CallResponse, Error>, time: Duration, own: Duration) -> Outcome {
-    match answered {
-        Err(Error::Unreachable { .. } | Error::BrokeOff { .. }) => Outcome::Failed,
-        // A caller who had less time must not have the function taken away from others.
-        Err(Error::Deadline(_)) if time >= own.mul_f64(0.9) => Outcome::Failed,
+/// What the result of an attempt says of the server. One that is reached may break off or hang for what its caller sent, and
+/// no caller must take a function away from others.
+fn outcome(result: &Result<CallResponse, Error>) -> Outcome {
+    match result {
+        Err(Error::Unreachable { .. }) => Outcome::Failed,
         Ok(_) | Err(Error::NotJson(_) | Error::Redirect(_) | Error::WrongStatus(_) | Error::LargeAnswer(_)) => {
             Outcome::Healthy
         }
@@ -162,11 +163,13 @@ struct Attempts<'c> {
     grant: &'c CallGrant,
     params: Bytes,
     answer_bytes: u64,
+    /// Of the last attempt that has ended.
+    outcome: Outcome,
 }
 
 impl Attempts<'_> {
     /// The first answer, or the last failure.
-    async fn run(&self, deadline: Instant) -> Result<CallResponse, Error> {
+    async fn run(&mut self, deadline: Instant) -> Result<CallResponse, Error> {
         let mut retries = CallRetries::of(self.function);
         // Room for a call of a server is kept between attempts; a worker is looked for anew.
         let _running = match &self.target.spec.http {
@@ -175,6 +178,7 @@ impl Attempts<'_> {
         };
         loop {
             let result = self.attempt(deadline).await;
+            self.outcome = outcome(&result);
             let left = deadline.saturating_duration_since(Instant::now());
             let Some(wait) = retries.wait(&result, left, rand::random()) else { return result };
             self.service.metrics.function_retries().inc();

@@ -359,7 +359,7 @@ impl Metrics {
         self.families.function_retries.clone()
     }
 
-    /// For functions that are not called for a while, because they failed.
+    /// For functions that are not called for a while, because their server cannot be reached.
     pub fn function_circuits_opened(&self) -> Counter {
         self.families.function_circuits_opened.clone()
     }
@@ -483,7 +483,7 @@ impl Families {
         registry.register("function_answers", "Answers of functions", self.function_answers.clone());
         registry.register("function_calls", "Calls of functions that run or wait", self.function_calls.clone());
         registry.register("function_retries", "Calls of functions that were sent again", self.function_retries.clone());
-        let opened = "Functions that were not called for a while, because they failed";
+        let opened = "Functions that were not called for a while, because their server could not be reached";
         registry.register("function_circuits_opened", opened, self.function_circuits_opened.clone());
         registry.register("function_workers", "Workers that take calls of functions", self.function_workers.clone());
         registry.register("events_queued", "Events of triggers made durable", self.events.queued.clone());

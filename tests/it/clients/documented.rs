@@ -20,6 +20,9 @@ async fn the_document_tells_what_happens() -> anyhow::Result<()> {
     for (language, block) in Language::ALL.into_iter().zip(["js", "python", "go", "rust"]) {
         let example = std::fs::read_to_string(language.example("send"))?;
         ensure!(document.block(block)? == example, "{block} is not {}", language.example("send").display());
+        if language.is_left_out() {
+            continue;
+        }
         let mut worker = language.start("send", folder.path(), &[&format!("http://{address}")])?;
         let first =
             "curl -s -o /dev/null -w '%{http_code}' -d '{}' http://localhost:4122/v1/api/shop/services/mail/send";

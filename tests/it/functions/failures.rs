@@ -5,15 +5,17 @@ use serde_json::{Value, json};
 use tests::{
     engine::Engine,
     mesh::{Setup, Shape, TestMesh},
+    process::free_address,
+    user_server::UserServer,
     worker::Worker,
 };
 
-use super::{Stage, allowed, call};
+use super::{Stage, allowed, call, service, until};
 
 scenarios!(
     what_is_idempotent_is_tried_again,
-    a_function_that_fails_is_not_called_for_a_while,
-    callers_without_time_take_no_function_away,
+    a_server_that_cannot_be_reached_is_not_called_for_a_while,
+    no_caller_takes_a_function_away,
     another_worker_takes_the_call_of_one_that_goes,
 );
 
@@ -31,6 +33,7 @@ async fn what_is_idempotent_is_tried_again(shape: Shape) -> anyhow::Result<()> {
         "away": again(json!({ "path": "/status/503", "retries": 1 })),
         "fails": again(json!({ "path": "/status/500" })),
         "text": again(json!({})),
+        "html": again(json!({})),
         "hang": again(json!({ "timeout": "50ms" })),
     });
     let stage = Stage::with(shape, functions).await?;
@@ -46,67 +49,53 @@ async fn what_is_idempotent_is_tried_again(shape: Shape) -> anyhow::Result<()> {
         ("away", 503, 2),
         ("fails", 500, 1),
         ("text", 502, 1),
+        ("html", 502, 3),
         ("hang", 504, 1),
     ] {
         let answer = stage.call(function, json!({})).await?;
         assert_eq!((answer.status, stage.server.seen().len()), (status, attempts), "{function}: {answer:?}");
     }
     let metrics = stage.mesh.metrics().await?;
-    ensure!(metrics.lines().any(|line| line == "perigee_function_retries_total 5"), "{metrics}");
+    ensure!(metrics.lines().any(|line| line == "perigee_function_retries_total 7"), "{metrics}");
     Ok(())
 }
 
-async fn a_function_that_fails_is_not_called_for_a_while(shape: Shape) -> anyhow::Result<()> {
-    let functions = json!({
-        "any": allowed(json!({ "path": "/{args.path}" })),
-        "short": allowed(json!({ "path": "/hang", "timeout": "20ms" })),
-        "other": allowed(json!({})),
-    });
-    let stage = Stage::with(shape, functions).await?;
-    let early = json!({ "params": { "path": "early" } });
-    let sound = json!({ "params": { "path": "echo" } });
-    for _ in 0..4 {
-        stage.fails("any", early.clone(), (502, "BAD_GATEWAY")).await?;
+async fn a_server_that_cannot_be_reached_is_not_called_for_a_while(shape: Shape) -> anyhow::Result<()> {
+    let stage = Stage::with(shape, json!({ "any": allowed(json!({})) })).await?;
+    // Nobody listens there yet.
+    let address = free_address()?;
+    let functions = json!({ "any": allowed(json!({})), "again": allowed(json!({ "idempotent": true })) });
+    stage.mesh.edit(&service(&format!("http://{address}"), functions, json!({})))?;
+    for function in ["any", "again"] {
+        let text = format!("service mail cannot be reached, and function {function} is tried again in");
+        let is_open = |_, told: &Value| told["error"].as_str().is_some_and(|error| error.contains(&text));
+        let told = until(&stage, function, is_open).await?;
+        assert_eq!(told["code"], "UNAVAILABLE");
     }
-    // An answer, whatever it says, begins the count anew.
-    assert_eq!(stage.call("any", json!({ "params": { "path": "text" } })).await?.status, 502);
-    for _ in 0..5 {
-        stage.fails("any", early.clone(), (502, "BAD_GATEWAY")).await?;
+    let server = UserServer::at(address).await?;
+    for function in ["any", "again"] {
+        until(&stage, function, |status, _| status == 200).await?;
+        ensure!(!server.seen().is_empty());
+        assert_eq!(stage.call(function, json!({})).await?.status, 200, "it is called as before");
     }
-    stage.server.seen();
-    let told = stage.fails("any", sound.clone(), (503, "UNAVAILABLE")).await?;
-    let text = told["error"].as_str().unwrap_or_default();
-    ensure!(
-        text.starts_with("No service available: function any of service mail fails, and is tried again in"),
-        "{text}"
-    );
-    ensure!(stage.server.seen().is_empty(), "it was not called");
-    assert_eq!(stage.call("other", json!({})).await?.status, 200, "it fails alone");
-
-    // One that never answers in its time.
-    for _ in 0..5 {
-        stage.fails("short", json!({}), (504, "DEADLINE")).await?;
-    }
-    stage.fails("short", json!({}), (503, "UNAVAILABLE")).await?;
-
-    let until = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
-    while stage.call("any", sound.clone()).await?.status != 200 {
-        ensure!(tokio::time::Instant::now() < until, "it is tried again");
-    }
-    stage.fails("any", early, (502, "BAD_GATEWAY")).await?;
-    assert_eq!(stage.call("any", sound).await?.status, 200, "it is called as before");
     let metrics = stage.mesh.metrics().await?;
     ensure!(metrics.lines().any(|line| line == "perigee_function_circuits_opened_total 2"), "{metrics}");
     Ok(())
 }
 
-async fn callers_without_time_take_no_function_away(shape: Shape) -> anyhow::Result<()> {
-    let stage = Stage::with(shape, json!({ "any": allowed(json!({ "path": "/{args.path}" })) })).await?;
-    for _ in 0..8 {
-        let hang = json!({ "params": { "path": "hang" }, "timeout": 0.01 });
-        stage.fails("any", hang, (504, "DEADLINE")).await?;
+/// What a caller sends makes the server break off or hang: others call the function as before.
+async fn no_caller_takes_a_function_away(shape: Shape) -> anyhow::Result<()> {
+    let function = allowed(json!({ "path": "/{args.path}", "timeout": "500ms" }));
+    let stage = Stage::with(shape, json!({ "any": function })).await?;
+    let called = |path: &str, timeout: f64| json!({ "params": { "path": path }, "timeout": timeout });
+    for (path, timeout, expected) in
+        [("early", 0.0, (502, "BAD_GATEWAY")), ("hang", 0.01, (504, "DEADLINE")), ("hang", 0.0, (504, "DEADLINE"))]
+    {
+        for _ in 0..6 {
+            stage.fails("any", called(path, timeout), expected).await?;
+        }
+        assert_eq!(stage.call("any", called("echo", 0.0)).await?.status, 200, "{path}");
     }
-    assert_eq!(stage.call("any", json!({ "params": { "path": "echo" } })).await?.status, 200);
     Ok(())
 }
 

@@ -16,6 +16,7 @@ use super::{Answer, allowed, call};
 
 scenarios!(
     a_worker_takes_calls_and_answers,
+    answers_are_as_large_as_they_may_be,
     strangers_do_not_register,
     the_least_busy_worker_is_called,
     a_worker_that_goes_fails_its_calls,
@@ -99,6 +100,24 @@ async fn a_worker_takes_calls_and_answers(shape: Shape) -> anyhow::Result<()> {
         answered?;
         let got = got?;
         assert_eq!((got.status, got.json()?["code"].as_str().unwrap_or_default()), expected);
+    }
+    Ok(())
+}
+
+async fn answers_are_as_large_as_they_may_be(shape: Shape) -> anyhow::Result<()> {
+    let mesh = stage(shape, json!({ "send": allowed(json!({ "timeout": "60s" })) })).await?;
+    let mut worker = worker(&mesh, 10).await?;
+    for (more, expected) in [(0, 200), (1, 413)] {
+        let result = format!("\"{}\"", "x".repeat((8 << 20) - 2 + more));
+        let answered = async {
+            let called = worker.call().await?;
+            worker.answer_raw(&called.id, &result, "").await
+        };
+        let (got, answered) = futures::join!(send(&mesh.client, json!({ "timeout": 60 })), answered);
+        answered?;
+        let got = got?;
+        ensure!(got.status == expected, "{more}: {}", got.status);
+        ensure!(expected != 200 || got.body == result, "{}", got.body.len());
     }
     Ok(())
 }
