@@ -420,10 +420,12 @@ mod tests {
             (server.url.0.as_str(), server.schema.as_str(), server.connections),
             ("postgres://a:b@c/d", "perigee_events", 8)
         );
-        let variables = [("PERIGEE_QUEUE__KIND", "postgres"), ("PERIGEE_QUEUE__CONNECTIONS", "9")];
-        let QueueConfig::Postgres(server) = parse("queue: { url: 'postgres://c/d' }", &variables).unwrap().queue else {
-            panic!("it is a database")
-        };
+        let variables = [
+            ("PERIGEE_QUEUE__CONNECTIONS", "9"),
+            ("PERIGEE_QUEUE__KIND", "postgres"),
+            ("PERIGEE_QUEUE__URL", "postgres://c/d"),
+        ];
+        let QueueConfig::Postgres(server) = parse("", &variables).unwrap().queue else { panic!("it is a database") };
         assert_eq!(server.connections, 9);
         for (more, expected) in [
             ("", "queue.url: must be set"),
