@@ -142,9 +142,11 @@ fn sized(size: u64) -> impl Fn(u64) -> Vec<u8> {
 async fn a_large_file_goes_up_and_down_in_bounded_memory() -> anyhow::Result<()> {
     for way in [Way::Http, Way::Tus, Way::Grpc] {
         let pair = Pair::start().await?;
-        // What a node has for a file of any size, such as threads with their heaps and buffers of connections: for a first file.
-        way.up(&pair.client, "/warm", 64_000_000).await?;
-        assert_eq!(way.down(&pair.client, "/warm").await?, 64_000_000);
+        // What a node has for files of any size, such as threads with their heaps and buffers of connections: for the first.
+        for path in ["/first", "/second"] {
+            way.up(&pair.client, path, 64_000_000).await?;
+            assert_eq!(way.down(&pair.client, path).await?, 64_000_000);
+        }
         let (before, size) = (pair.peak_memory()?, size());
         let began = Instant::now();
         way.up(&pair.client, "/large", size).await?;
