@@ -323,7 +323,7 @@ async fn operators_choose_what_is_replayed_and_removed(place: Place) {
 
 async fn many_events_are_changed_in_batches(place: Place) {
     let count = usize::try_from(BATCH).unwrap() + 1;
-    let key = |id: usize| (id % 2 == 0).then(|| format!("k{}", id % 14));
+    let key = |id: usize| id.is_multiple_of(2).then(|| format!("k{}", id % 14));
     let all: Vec<NewEvent> = (0..count).map(|id| event(&format!("e{id}"), key(id).as_deref())).collect();
     let queue = place.with(&all).await;
     assert_eq!(queue.fail_trigger(&trigger("a"), 1).await.unwrap(), count as u64);
