@@ -171,22 +171,19 @@ impl Mysql {
 
     /// What was committed since the last look.
     pub async fn look_at_binlog(&self, reader: &mut BinlogReader, numbers: Numbers) -> Result<LogLook, Error> {
-        match Box::pin(self.look_once(reader, numbers)).await {
-            Ok(look) => Ok(look),
-            Err(LookEnd::Error(error)) => Err(error),
-            Err(LookEnd::Stream(BinlogEnd::Gone(why))) => self.begin_binlog_anew(reader, &why).await,
-            Err(LookEnd::Stream(BinlogEnd::Lost(failure))) => {
-                // It goes on after the last whole transaction, over another connection.
-                reader.end_stream();
-                tracing::debug!(database = self.inner.database, ?failure, "the stream of the binary log is lost");
-                match Box::pin(self.look_once(reader, numbers)).await {
-                    Ok(look) => Ok(look),
-                    Err(LookEnd::Error(error)) => Err(error),
-                    Err(LookEnd::Stream(BinlogEnd::Gone(why))) => self.begin_binlog_anew(reader, &why).await,
-                    Err(LookEnd::Stream(BinlogEnd::Lost(failure))) => {
-                        reader.end_stream();
-                        Err(self.error_of(failure, None))
+        let mut is_retried = false;
+        loop {
+            match Box::pin(self.look_once(reader, numbers)).await {
+                Ok(look) => return Ok(look),
+                Err(LookEnd::Error(error)) => return Err(error),
+                Err(LookEnd::Stream(BinlogEnd::Gone(why))) => return self.begin_binlog_anew(reader, &why).await,
+                Err(LookEnd::Stream(BinlogEnd::Lost(failure))) => {
+                    // It goes on after the last whole transaction, over another connection.
+                    reader.end_stream();
+                    if std::mem::replace(&mut is_retried, true) {
+                        return Err(self.error_of(failure, None));
                     }
+                    tracing::debug!(database = self.inner.database, ?failure, "the stream of the binary log is lost");
                 }
             }
         }

@@ -116,6 +116,15 @@ fn inserted(id: i64) -> [String; 1] {
     [format!(r#"artist + {{"artist_id":{id},"name":"x"}}"#)]
 }
 
+/// A follower that was told of one insert, and the position after it.
+async fn following(db: &Db) -> (Follower, Bytes) {
+    let mut log = Follower::of(db, &["artist"], Bytes::new()).await;
+    insert(db, 10).await;
+    log.changes().await;
+    let position = log.position.clone();
+    (log, position)
+}
+
 /// Follows again after the last message, once the server is there.
 async fn again(db: &Db, position: &Bytes) -> Follower {
     let until = std::time::Instant::now() + Duration::from_secs(60);
@@ -160,10 +169,7 @@ async fn a_server_that_is_killed_goes_on_without_a_loss() {
 async fn a_log_that_was_purged_is_one_resync() {
     let Some(server) = MariaDb::start(LOGGED).await else { return };
     let db = support::mysql(&server.url()).await;
-    let mut log = Follower::of(&db, &["artist"], Bytes::new()).await;
-    insert(&db, 10).await;
-    log.changes().await;
-    let position = log.position.clone();
+    let (mut log, position) = following(&db).await;
     insert(&db, 11).await;
     server.execute("FLUSH BINARY LOGS").await;
     insert(&db, 12).await;
@@ -193,10 +199,7 @@ async fn a_log_that_was_purged_is_one_resync() {
 async fn a_log_that_was_begun_anew_is_one_resync() {
     let Some(server) = MariaDb::start(LOGGED).await else { return };
     let db = support::mysql(&server.url()).await;
-    let mut log = Follower::of(&db, &["artist"], Bytes::new()).await;
-    insert(&db, 10).await;
-    log.changes().await;
-    let position = log.position.clone();
+    let (log, position) = following(&db).await;
     drop(log);
     // Files are told apart by the second in which they were made.
     tokio::time::sleep(Duration::from_millis(1100)).await;
