@@ -10,6 +10,7 @@
 )]
 
 mod answer;
+mod backoff;
 mod breaker;
 mod client;
 mod config;

@@ -5,38 +5,37 @@ use std::time::Duration;
 use proto::functions::CallResponse;
 use query::function::Function;
 
-use crate::Error;
+use crate::{Error, backoff::doubled};
 
 /// The wait before the first retry, which doubles up to the longest.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_secs(1);
 
-/// The retries that a call has left.
+/// The retries of a call.
 #[derive(Debug)]
 pub struct CallRetries {
-    left: u32,
-    delay: Duration,
+    most: u32,
+    made: u32,
 }
 
 impl CallRetries {
     /// Those of a call of the function: none where it is not idempotent.
     pub fn of(function: &Function) -> Self {
-        Self { left: function.retries(), delay: RETRY_FIRST }
+        Self { most: function.retries(), made: 0 }
     }
 
     /// The wait before the next attempt; `None` where the result of the last one stands, because it is an answer, no retry is
     /// left, or the next one would begin after `time_left`. `jitter` is from 0 to 1.
     pub fn wait(&mut self, result: &Result<CallResponse, Error>, time_left: Duration, jitter: f64) -> Option<Duration> {
-        if self.left == 0 || !is_transient(result) {
+        if self.made == self.most || !is_transient(result) {
             return None;
         }
         // Half less to all of it, so that those that failed together do not come back together.
-        let wait = self.delay.mul_f64(0.5 + jitter / 2.0);
+        let wait = doubled(RETRY_FIRST, RETRY_LONGEST, self.made + 1).mul_f64(0.5 + jitter / 2.0);
         if wait >= time_left {
             return None;
         }
-        self.left -= 1;
-        self.delay = (self.delay * 2).min(RETRY_LONGEST);
+        self.made += 1;
         Some(wait)
     }
 }

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use query::trigger::Retries;
 
+use crate::backoff::doubled;
+
 /// The longest wait that an endpoint may ask for.
 const ASKED_MAX: Duration = Duration::from_secs(86_400);
 
 /// The wait after the attempt of a number, from 1; `jitter` is from 0 to 1, `asked` what the endpoint asked for.
 pub fn wait(retries: &Retries, attempt: u32, jitter: f64, asked: Option<Duration>) -> Duration {
-    let doubled = retries.first.saturating_mul(1_u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX));
     // A quarter more or less, so that those that failed together do not come back together.
-    let wait = doubled.min(retries.longest).mul_f64(0.75 + jitter / 2.0);
+    let wait = doubled(retries.first, retries.longest, attempt).mul_f64(0.75 + jitter / 2.0);
     asked.map_or(wait, |asked| asked.min(ASKED_MAX).max(wait))
 }
 

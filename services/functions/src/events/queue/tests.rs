@@ -34,6 +34,7 @@ macro_rules! on_both {
         }
     };
 }
+pub(crate) use on_both;
 
 on_both!(
     events_and_the_position_are_durable_together_and_once,

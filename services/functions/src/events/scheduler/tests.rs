@@ -10,7 +10,10 @@ use serde_json::{Value, json};
 use super::*;
 use crate::events::{
     TRIGGER,
-    queue::{operate::EventFilter, tests::Place},
+    queue::{
+        operate::EventFilter,
+        tests::{Place, on_both},
+    },
 };
 
 const START: i64 = 1_767_225_600_000;
@@ -133,21 +136,6 @@ async fn what_fell_due_meanwhile_is_due_once_and_an_edit_begins_anew(place: Plac
     let trigger = TriggerKey { project: "shop".into(), id: "a".into() };
     queue.fail_trigger(&trigger, later).await.unwrap();
     assert!(queue.schedules().await.unwrap().is_empty(), "nothing stays of a trigger that is gone");
-}
-
-macro_rules! on_both {
-    ($($name:ident),* $(,)?) => {
-        mod in_a_file {
-            $(#[tokio::test] async fn $name() { super::$name(super::Place::file()).await; })*
-        }
-        mod in_postgres {
-            $(#[tokio::test] async fn $name() {
-                if let Some(place) = super::Place::postgres() {
-                    super::$name(place).await;
-                }
-            })*
-        }
-    };
 }
 
 on_both!(
